@@ -1,0 +1,46 @@
+package packet
+
+// TCP flags as they stand in byte 13 of the TCP header.
+const (
+	FIN = 0x01
+	SYN = 0x02
+	RST = 0x04
+	PSH = 0x08
+	ACK = 0x10
+	URG = 0x20
+)
+
+// Packet is what Decode found. It is flat and holds no reference to the bytes,
+// so a worker keeps one for each slot of its burst and reuses them.
+type Packet struct {
+	Tuple
+
+	// TCPFlags is byte 13 of the TCP header; valid for TCP.
+	TCPFlags uint8
+	// ICMPType and ICMPCode are valid for ICMP and ICMPv6.
+	ICMPType, ICMPCode uint8
+
+	// HeaderLen is the offset of the transport header in bytes.
+	HeaderLen uint16
+	// PayloadOffset is the offset of the transport payload in bytes.
+	PayloadOffset uint16
+	// Len is the length of the IP packet in bytes, headers included.
+	Len uint32
+
+	// Segments is the number of packets that this one stands for on a wire
+	// (at least 1; more for a superpacket), and WireLen the bytes of all of
+	// them, each with its own headers.
+	Segments uint32
+	WireLen  uint32
+}
+
+// Classification is the tuple that security rules see. It differs from the flow's
+// tuple for ICMP only: Azure matches a rule's destination port range against
+// the ICMP type (azure-docs issue 51522), and there is no source port.
+func (p *Packet) Classification() Tuple {
+	t := p.Tuple
+	if t.Proto == ProtoICMP || t.Proto == ProtoICMPv6 {
+		t.SrcPort, t.DstPort = 0, uint16(p.ICMPType)
+	}
+	return t
+}

@@ -1,0 +1,122 @@
+package packet
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// Addr is an IPv4 or IPv6 address in 16 bytes without a pointer, so that flow
+// records hold nothing for the garbage collector to mark. IPv4 is kept in its
+// IPv4-mapped form (::ffff:a.b.c.d); Decode refuses IPv6 packets that carry
+// mapped addresses, so the two families never meet. Comparable with ==.
+type Addr struct {
+	Hi, Lo uint64 // big-endian halves: Hi holds bytes 0..7
+}
+
+const mappedPrefix = 0x0000_ffff_0000_0000 // upper half of Lo for IPv4
+
+// AddrFrom4 makes an Addr of four bytes in network order.
+func AddrFrom4(b [4]byte) Addr {
+	return Addr{Lo: mappedPrefix | uint64(binary.BigEndian.Uint32(b[:]))}
+}
+
+// AddrFrom16 makes an Addr of sixteen bytes in network order.
+func AddrFrom16(b [16]byte) Addr {
+	return Addr{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}
+}
+
+// AddrFrom converts a netip.Addr; zones are dropped, the zero netip.Addr gives
+// the zero Addr.
+func AddrFrom(a netip.Addr) Addr {
+	if !a.IsValid() {
+		return Addr{}
+	}
+	return AddrFrom16(a.As16())
+}
+
+// Is4 reports whether a is an IPv4 address.
+func (a Addr) Is4() bool { return a.Hi == 0 && a.Lo>>32 == mappedPrefix>>32 }
+
+// V4 returns the IPv4 address as a number; valid only when Is4.
+func (a Addr) V4() uint32 { return uint32(a.Lo) }
+
+// Netip converts to a netip.Addr, IPv4 unmapped.
+func (a Addr) Netip() netip.Addr {
+	if a.Is4() {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], a.V4())
+		return netip.AddrFrom4(b)
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], a.Hi)
+	binary.BigEndian.PutUint64(b[8:], a.Lo)
+	return netip.AddrFrom16(b)
+}
+
+// String is the usual text form, IPv4 unmapped.
+func (a Addr) String() string { return a.Netip().String() }
+
+// Less orders addresses as unsigned 128-bit numbers.
+func (a Addr) Less(b Addr) bool { return a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo }
+
+// IP protocol numbers that the filter knows by name.
+const (
+	ProtoICMP   = 1
+	ProtoTCP    = 6
+	ProtoUDP    = 17
+	ProtoGRE    = 47
+	ProtoESP    = 50
+	ProtoAH     = 51
+	ProtoICMPv6 = 58
+)
+
+// Tuple identifies one direction of a flow.
+//
+// Ports are in host order and are those of TCP and UDP. For an ICMP request
+// that can start a flow (echo, timestamp) SrcPort holds the identifier and
+// DstPort 0; its reply is the reverse, so a second request can never be
+// mistaken for a reply. All other protocols have both ports 0.
+type Tuple struct {
+	Src, Dst         Addr
+	SrcPort, DstPort uint16
+	Proto            uint8 // IANA protocol number
+}
+
+// Reverse is the tuple of the other direction.
+func (t Tuple) Reverse() Tuple {
+	return Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort, Proto: t.Proto}
+}
+
+// String shows the tuple for people: "TCP 10.0.0.4:49152 -> 10.0.1.4:80".
+func (t Tuple) String() string {
+	end := func(a Addr, port uint16) string {
+		if t.Proto == ProtoTCP || t.Proto == ProtoUDP {
+			return netip.AddrPortFrom(a.Netip(), port).String()
+		}
+		return a.String()
+	}
+	return fmt.Sprintf("%s %s -> %s", ProtocolName(t.Proto), end(t.Src, t.SrcPort), end(t.Dst, t.DstPort))
+}
+
+// ProtocolName is the short name of an IP protocol, or its number.
+func ProtocolName(proto uint8) string {
+	switch proto {
+	case ProtoICMP:
+		return "ICMP"
+	case ProtoTCP:
+		return "TCP"
+	case ProtoUDP:
+		return "UDP"
+	case ProtoGRE:
+		return "GRE"
+	case ProtoESP:
+		return "ESP"
+	case ProtoAH:
+		return "AH"
+	case ProtoICMPv6:
+		return "ICMPv6"
+	}
+	return strconv.Itoa(int(proto))
+}

@@ -1,0 +1,110 @@
+package ruleset
+
+import "net/netip"
+
+// Direction says which way a rule looks, from the virtual machine's side.
+type Direction uint8
+
+const (
+	Inbound Direction = iota
+	Outbound
+)
+
+// String is the ARM spelling.
+func (d Direction) String() string {
+	if d == Outbound {
+		return "Outbound"
+	}
+	return "Inbound"
+}
+
+// Access is what a matching rule does.
+type Access uint8
+
+const (
+	Deny Access = iota // the zero value denies: fail closed
+	Allow
+)
+
+// String is the ARM spelling.
+func (a Access) String() string {
+	if a == Allow {
+		return "Allow"
+	}
+	return "Deny"
+}
+
+// Protocol is a rule's protocol.
+type Protocol uint8
+
+const (
+	AnyProtocol Protocol = iota // "*": every IP protocol
+	TCP
+	UDP
+	ICMP // ICMP for IPv4 and ICMPv6 for IPv6
+	ESP
+	AH
+)
+
+var protocolNames = [...]string{"*", "Tcp", "Udp", "Icmp", "Esp", "Ah"}
+
+// String is the ARM spelling.
+func (p Protocol) String() string { return protocolNames[p] }
+
+// PortRange is an inclusive range of ports, First <= Last.
+type PortRange struct{ First, Last uint16 }
+
+// AllPorts is what "*" means.
+var AllPorts = PortRange{0, 65535}
+
+// Peer is one side of a rule: exactly one of Any, Tag, Prefixes and
+// ApplicationSecurityGroups is set.
+type Peer struct {
+	Any      bool           // "*": every address of both families
+	Tag      string         // service tag in canonical spelling, such as "VirtualNetwork"
+	Prefixes []netip.Prefix // masked; "0.0.0.0/0" is every IPv4 address
+	// ApplicationSecurityGroups are resource ids as written; compare with SameID.
+	ApplicationSecurityGroups []string
+}
+
+// Rule is one validated security rule.
+type Rule struct {
+	Name        string
+	ID          string // resource id, empty when the document has none
+	Description string
+	Priority    int // 100..4096, default rules 65000..65500
+	Direction   Direction
+	Access      Access
+	Protocol    Protocol
+	Source      Peer
+	Destination Peer
+	// SourcePorts and DestinationPorts are never empty; "*" is {AllPorts}.
+	SourcePorts, DestinationPorts []PortRange
+	// Default marks one of Azure's six default rules.
+	Default bool
+}
+
+// QualifiedName is the rule's name in answers of IP flow verify and effective
+// rules: "securityRules/NAME" or "defaultSecurityRules/NAME".
+func (r *Rule) QualifiedName() string {
+	if r.Default {
+		return "defaultSecurityRules/" + r.Name
+	}
+	return "securityRules/" + r.Name
+}
+
+// NSG is one validated network security group.
+type NSG struct {
+	Name            string
+	ID              string // resource id; made up from the name when the document has none
+	Location        string
+	FlushConnection bool
+	Rules           []Rule // user rules only, in the order of the document
+}
+
+// The tags that need no tag file.
+const (
+	TagVirtualNetwork    = "VirtualNetwork"
+	TagInternet          = "Internet"
+	TagAzureLoadBalancer = "AzureLoadBalancer"
+)
