@@ -120,3 +120,37 @@ func ProtocolName(proto uint8) string {
 	}
 	return strconv.Itoa(int(proto))
 }
+
+// IsMulticast reports an IPv4 224.0.0.0/4 or IPv6 ff00::/8 address.
+func (a Addr) IsMulticast() bool {
+	if a.Is4() {
+		return a.V4()>>28 == 0xe
+	}
+	return a.Hi>>56 == 0xff
+}
+
+// IsLinkLocalMulticast reports a multicast address that routers never forward:
+// IPv4 224.0.0.0/24, IPv6 ff01::/16 and ff02::/16.
+func (a Addr) IsLinkLocalMulticast() bool {
+	if a.Is4() {
+		return a.V4()>>8 == 0xe0_0000
+	}
+	scope := a.Hi >> 48 & 0xff0f
+	return scope == 0xff01 || scope == 0xff02
+}
+
+// IsBroadcast reports the IPv4 limited broadcast address, 255.255.255.255.
+func (a Addr) IsBroadcast() bool { return a.Is4() && a.V4() == 0xffff_ffff }
+
+// IsLinkLocal reports an IPv4 169.254.0.0/16 or IPv6 fe80::/10 address.
+func (a Addr) IsLinkLocal() bool {
+	if a.Is4() {
+		return a.V4()>>16 == 0xa9fe
+	}
+	return a.Hi>>54 == 0xfe80>>6
+}
+
+// IsUnspecified reports 0.0.0.0 or ::.
+func (a Addr) IsUnspecified() bool {
+	return a == Addr{} || a.Is4() && a.V4() == 0
+}

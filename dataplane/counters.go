@@ -1,0 +1,213 @@
+package dataplane
+
+import (
+	"sync/atomic"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// RuleCount is what a rule decided.
+type RuleCount struct {
+	Hits    uint64 // verdicts: new flows and denied packets
+	Packets uint64 // wire segments that it let pass or dropped, those of live flows included
+	Bytes   uint64 // of those segments, IP headers included
+}
+
+// AttachmentCount is the traffic of one attachment as nsgd sees it: received from
+// and transmitted to the far end of its TUN. Packets are wire segments.
+type AttachmentCount struct {
+	ReceivePackets, ReceiveBytes, TransmitPackets, TransmitBytes uint64
+}
+
+const (
+	chunkRules = 1024
+	maxChunks  = topology.MaxRules / chunkRules
+)
+
+type ruleCell struct{ hits, packets, bytes atomic.Uint64 }
+
+// counters belong to one worker: only it adds, anybody reads. Worker-private
+// memory keeps workers off each other's cache lines; sums are made at scrape.
+type counters struct {
+	rules       [maxChunks]atomic.Pointer[[chunkRules]ruleCell]
+	drops       [packet.NumDrops]atomic.Uint64
+	attachments []attachmentCell
+
+	// The burst's own sums, flushed once at its end.
+	pending      [pendingRules]pendingRule
+	dirty        []uint8  // indexes into pending
+	busy         []uint32 // attachments with pending sums
+	pendingDrops [packet.NumDrops]uint32
+	dropped      bool
+}
+
+type attachmentCell struct {
+	receivePackets, receiveBytes, transmitPackets, transmitBytes atomic.Uint64
+	// pending sums of the burst; the worker's alone
+	received, receivedBytes, transmitted, transmittedBytes uint64
+	busy                                                   bool
+	_                                                      [64]byte // keeps neighbours' heap objects off the line
+}
+
+// pendingRules is the size of the direct-mapped cache that gathers a burst's rule
+// counts; a burst of 64 packets rarely meets more rules.
+const pendingRules = 64
+
+type pendingRule struct {
+	slot                 uint32
+	used                 bool
+	hits, packets, bytes uint64
+}
+
+func newCounters(attachments int) *counters {
+	return &counters{
+		attachments: make([]attachmentCell, attachments),
+		dirty:       make([]uint8, 0, pendingRules),
+		busy:        make([]uint32, 0, attachments),
+	}
+}
+
+// reserve makes room for rule slots below n. It is called before a slot
+// is published in a snapshot or a flow record, so that the worker always
+// finds its cell.
+func (c *counters) reserve(n int) {
+	for i := 0; i*chunkRules < n; i++ {
+		if c.rules[i].Load() == nil {
+			c.rules[i].Store(new([chunkRules]ruleCell))
+		}
+	}
+}
+
+// rule adds to a rule's sums of the running burst.
+func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
+	i := uint8(slot % pendingRules)
+	e := &c.pending[i]
+	if e.slot != slot || !e.used {
+		if e.used {
+			c.flushRule(e)
+		} else {
+			c.dirty = append(c.dirty, i)
+		}
+		*e = pendingRule{slot: slot, used: true}
+	}
+	e.hits += hits
+	e.packets += uint64(p.Segments)
+	e.bytes += uint64(p.WireLen)
+}
+
+func (c *counters) flushRule(e *pendingRule) {
+	cell := &c.rules[e.slot/chunkRules].Load()[e.slot%chunkRules]
+	if e.hits > 0 {
+		cell.hits.Add(e.hits)
+	}
+	cell.packets.Add(e.packets)
+	cell.bytes.Add(e.bytes)
+}
+
+// drop counts a packet that is not carried.
+func (c *counters) drop(d packet.Drop) {
+	c.pendingDrops[d]++
+	c.dropped = true
+}
+
+// receive counts what came from an attachment, transmit what went to it.
+func (c *counters) receive(attachment int, p *packet.Packet) {
+	a := c.pendingAttachment(attachment)
+	a.received += uint64(p.Segments)
+	a.receivedBytes += uint64(p.WireLen)
+}
+
+func (c *counters) transmit(attachment int, p *packet.Packet) {
+	a := c.pendingAttachment(attachment)
+	a.transmitted += uint64(p.Segments)
+	a.transmittedBytes += uint64(p.WireLen)
+}
+
+func (c *counters) pendingAttachment(i int) *attachmentCell {
+	a := &c.attachments[i]
+	if !a.busy {
+		a.busy = true
+		c.busy = append(c.busy, uint32(i))
+	}
+	return a
+}
+
+// flush publishes the burst's sums.
+func (c *counters) flush() {
+	for _, i := range c.dirty {
+		c.flushRule(&c.pending[i])
+		c.pending[i].used = false
+	}
+	c.dirty = c.dirty[:0]
+	for _, i := range c.busy {
+		c.attachments[i].flush()
+	}
+	c.busy = c.busy[:0]
+	if !c.dropped {
+		return
+	}
+	for d := range c.pendingDrops {
+		if n := c.pendingDrops[d]; n > 0 {
+			c.drops[d].Add(uint64(n))
+			c.pendingDrops[d] = 0
+		}
+	}
+	c.dropped = false
+}
+
+func (a *attachmentCell) flush() {
+	a.receivePackets.Add(a.received)
+	a.receiveBytes.Add(a.receivedBytes)
+	a.transmitPackets.Add(a.transmitted)
+	a.transmitBytes.Add(a.transmittedBytes)
+	a.received, a.receivedBytes, a.transmitted, a.transmittedBytes, a.busy = 0, 0, 0, 0, false
+}
+
+// RuleCounts sums a rule's counters over the workers, by slot, for every slot
+// below n. Safe for concurrent use; each number is exact and never goes back,
+// the numbers of one rule may be a burst apart.
+func (e *Engine) RuleCounts(n int) []RuleCount {
+	sums := make([]RuleCount, n)
+	for _, w := range e.workers {
+		for i := 0; i*chunkRules < n; i++ {
+			chunk := w.counters.rules[i].Load()
+			if chunk == nil {
+				continue
+			}
+			for j := 0; j < chunkRules && i*chunkRules+j < n; j++ {
+				s := &sums[i*chunkRules+j]
+				s.Hits += chunk[j].hits.Load()
+				s.Packets += chunk[j].packets.Load()
+				s.Bytes += chunk[j].bytes.Load()
+			}
+		}
+	}
+	return sums
+}
+
+// Drops sums the packets that were not carried, by reason. Superpackets count
+// once. Safe for concurrent use.
+func (e *Engine) Drops() (sums [packet.NumDrops]uint64) {
+	for _, w := range e.workers {
+		for d := range sums {
+			sums[d] += w.counters.drops[d].Load()
+		}
+	}
+	return sums
+}
+
+// AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
+func (e *Engine) AttachmentCounts() []AttachmentCount {
+	sums := make([]AttachmentCount, len(e.devices))
+	for _, w := range e.workers {
+		for i := range sums {
+			c := &w.counters.attachments[i]
+			sums[i].ReceivePackets += c.receivePackets.Load()
+			sums[i].ReceiveBytes += c.receiveBytes.Load()
+			sums[i].TransmitPackets += c.transmitPackets.Load()
+			sums[i].TransmitBytes += c.transmitBytes.Load()
+		}
+	}
+	return sums
+}

@@ -1,0 +1,202 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// Options configure an engine.
+type Options struct {
+	// Attachments in their fixed order; a reload can change what stands behind
+	// them, never the list.
+	Attachments []topology.Spec
+	// Workers is the number of goroutines that carry packets, each with its own
+	// queue of every device. 0: one per CPU.
+	Workers int
+	// Flows configures the flow table; Workers, Zones and UnlimitedZones are set
+	// by New.
+	Flows conntrack.Options
+	// Clock returns the time since any fixed point; nil: the monotonic clock.
+	Clock func() time.Duration
+	// Log receives what an operator must know; nil discards it.
+	Log *slog.Logger
+}
+
+// Engine carries packets between attachments. Its methods are safe for
+// concurrent use unless they say otherwise.
+type Engine struct {
+	options  Options
+	log      *slog.Logger
+	snapshot atomic.Pointer[topology.Snapshot]
+	registry *topology.Registry
+	flows    *conntrack.Table
+	devices  []tun.Device
+	workers  []*worker
+	clock    func() time.Duration
+
+	reload sync.Mutex // one reload at a time
+}
+
+// New makes an engine for a policy. It carries nothing until Run.
+func New(policy *arm.Set, o Options) (*Engine, error) {
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: o.Log}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.clock == nil {
+		start := time.Now()
+		e.clock = func() time.Duration { return time.Since(start) }
+	}
+	s, err := topology.Build(policy, o.Attachments, e.registry)
+	if err != nil {
+		return nil, err
+	}
+	o.Flows.Workers, o.Flows.Zones = o.Workers, len(o.Attachments)
+	o.Flows.UnlimitedZones = func(zone uint16) bool {
+		return o.Attachments[zone].Kind != topology.NetworkInterface
+	}
+	if e.flows, err = conntrack.New(o.Flows); err != nil {
+		return nil, err
+	}
+	for i := range o.Workers {
+		e.workers = append(e.workers, newWorker(e, i))
+	}
+	e.publish(s)
+	return e, nil
+}
+
+// Snapshot is the view that packets are decided by now.
+func (e *Engine) Snapshot() *topology.Snapshot { return e.snapshot.Load() }
+
+// Registry names the slots of RuleCounts.
+func (e *Engine) Registry() *topology.Registry { return e.registry }
+
+// Flows is the engine's flow table.
+func (e *Engine) Flows() *conntrack.Table { return e.flows }
+
+// Now is the flow table's clock.
+func (e *Engine) Now() conntrack.Tick { return conntrack.Tick(e.clock() / conntrack.TickLength) }
+
+// Workers is the number of workers.
+func (e *Engine) Workers() int { return len(e.workers) }
+
+// Prepare builds the snapshot that a policy would give, without using it.
+func (e *Engine) Prepare(policy *arm.Set) (*topology.Snapshot, error) {
+	return topology.Build(policy, e.options.Attachments, e.registry)
+}
+
+// Swap makes a prepared snapshot the one that decides. Live flows and counters
+// are kept. prepare runs first, under the same lock, and may refuse: it
+// brings the devices into line.
+func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if prepare != nil {
+		if err := prepare(s); err != nil {
+			return err
+		}
+	}
+	e.publish(s)
+	return nil
+}
+
+func (e *Engine) publish(s *topology.Snapshot) {
+	if old := e.snapshot.Load(); old != nil {
+		s.Generation = old.Generation
+	}
+	s.Generation++
+	n := len(e.registry.Keys())
+	for _, w := range e.workers {
+		w.counters.reserve(n)
+	}
+	e.snapshot.Store(s)
+}
+
+// Attach gives the engine its devices, one for each attachment in order, each
+// with at least as many queues as there are workers. Call it once, before Run.
+func (e *Engine) Attach(devices []tun.Device) error {
+	if len(devices) != len(e.options.Attachments) {
+		return fmt.Errorf("dataplane: %d devices for %d attachments", len(devices), len(e.options.Attachments))
+	}
+	for _, w := range e.workers {
+		w.queues = w.queues[:0]
+		for _, d := range devices {
+			queues := d.Queues()
+			if len(queues) < len(e.workers) {
+				return fmt.Errorf("dataplane: device %s has %d queues for %d workers", d.Name(), len(queues), len(e.workers))
+			}
+			w.queues = append(w.queues, queues[w.index])
+		}
+	}
+	e.devices = devices
+	return nil
+}
+
+// Devices are those given to Attach.
+func (e *Engine) Devices() []tun.Device { return e.devices }
+
+// Run carries packets until ctx ends or a worker fails. The devices stay open.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	for _, w := range e.workers {
+		if err := w.open(); err != nil {
+			cancel(err)
+			break
+		}
+		running.Go(func() {
+			if err := w.run(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	running.Go(func() { e.expire(ctx) })
+	<-ctx.Done()
+	for _, w := range e.workers {
+		w.wake()
+	}
+	running.Wait()
+	for _, w := range e.workers {
+		w.close()
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+const (
+	// expireEvery and expireBudget walk over a full table of a million records in
+	// five seconds; a record that has timed out is absent before it is freed.
+	expireEvery  = 100 * time.Millisecond
+	expireBudget = 20_000
+)
+
+// expire frees what has timed out, in bounded steps.
+func (e *Engine) expire(ctx context.Context) {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.flows.Expire(e.Now(), expireBudget)
+		}
+	}
+}

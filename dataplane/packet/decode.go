@@ -1,0 +1,240 @@
+package packet
+
+import (
+	"encoding/binary"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+const (
+	ipv4HeaderLen = 20
+	ipv6HeaderLen = 40
+	tcpHeaderLen  = 20
+	udpHeaderLen  = 8
+	icmpHeaderLen = 8
+)
+
+// Decoder holds the gopacket layers that Decode reuses for every packet. The
+// zero value is ready. Owned by one goroutine; nothing that it holds may be
+// used after Decode returns, because the layers alias the packet's bytes.
+type Decoder struct {
+	ip4   layers.IPv4
+	ip6   layers.IPv6
+	tcp   layers.TCP
+	udp   layers.UDP
+	icmp4 layers.ICMPv4
+	icmp6 layers.ICMPv6
+	// scratch holds a header without its options: gopacket would parse them and
+	// allocate an error for each bad one, and an end host accepts what it refuses.
+	scratch [tcpHeaderLen]byte
+}
+
+// Decode reads one IP packet from b into p, which it overwrites. segmentSize is
+// the payload of each wire segment when b is a superpacket (the virtio-net
+// header's GSO size), 0 otherwise. Every length is checked before a layer uses
+// it; nothing is allocated whatever the bytes are. On a drop the fields that
+// were not reached are zero.
+func (d *Decoder) Decode(b []byte, segmentSize uint16, p *Packet) Drop {
+	*p = Packet{}
+	if len(b) < 1 {
+		return DropTruncated
+	}
+	var drop Drop
+	switch b[0] >> 4 {
+	case 4:
+		drop = d.ipv4(b, p)
+	case 6:
+		drop = d.ipv6(b, p)
+	default:
+		return DropVersion
+	}
+	if drop != NotDropped {
+		return drop
+	}
+	if drop = d.transport(b[p.HeaderLen:p.Len], p); drop != NotDropped {
+		return drop
+	}
+	p.countSegments(segmentSize)
+	return NotDropped
+}
+
+func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
+	if len(b) < ipv4HeaderLen {
+		return DropTruncated
+	}
+	headerLen := int(b[0]&0x0f) * 4
+	if headerLen < ipv4HeaderLen || headerLen > len(b) {
+		return DropIPv4Header
+	}
+	// gopacket takes a total length of 0 for a superpacket; on a TUN it is a lie.
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	if total < headerLen || total > len(b) {
+		return DropIPLength
+	}
+	header := b[:total]
+	if headerLen > ipv4HeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:ipv4HeaderLen])]
+		header[0] = 4<<4 | ipv4HeaderLen/4
+	}
+	if d.ip4.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
+		return DropIPv4Header
+	}
+	p.Src = AddrFrom4([4]byte(d.ip4.SrcIP))
+	p.Dst = AddrFrom4([4]byte(d.ip4.DstIP))
+	p.Proto = uint8(d.ip4.Protocol)
+	p.HeaderLen, p.Len = uint16(headerLen), uint32(total)
+	if d.ip4.Flags&layers.IPv4MoreFragments != 0 || d.ip4.FragOffset != 0 {
+		return DropFragment
+	}
+	return NotDropped
+}
+
+func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
+	if len(b) < ipv6HeaderLen {
+		return DropTruncated
+	}
+	total := ipv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
+	if total > len(b) {
+		return DropIPLength
+	}
+	p.Src = AddrFrom16([16]byte(b[8:24]))
+	p.Dst = AddrFrom16([16]byte(b[24:40]))
+	p.Proto, p.HeaderLen, p.Len = b[6], ipv6HeaderLen, uint32(total)
+	// An IPv4-mapped address in an IPv6 header would meet the rules of the
+	// other family (RFC 4942 section 2.2).
+	if p.Src.Is4() || p.Dst.Is4() {
+		return DropMappedAddress
+	}
+	switch layers.IPProtocol(b[6]) {
+	case layers.IPProtocolIPv6Fragment:
+		return DropFragment
+	case layers.IPProtocolIPv6HopByHop, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Destination:
+		return DropExtension
+	}
+	// Only now: gopacket decodes a hop-by-hop header on the spot, with allocations,
+	// and takes payload length 0 for a jumbogram.
+	if total > ipv6HeaderLen && d.ip6.DecodeFromBytes(b[:total], gopacket.NilDecodeFeedback) != nil {
+		return DropIPLength
+	}
+	return NotDropped
+}
+
+// transport decodes b, the bytes behind the IP headers.
+func (d *Decoder) transport(b []byte, p *Packet) Drop {
+	p.PayloadOffset = p.HeaderLen
+	switch {
+	case p.Proto == ProtoTCP:
+		return d.tcpHeader(b, p)
+	case p.Proto == ProtoUDP:
+		return d.udpHeader(b, p)
+	case p.Proto == ProtoICMP && p.Src.Is4():
+		if len(b) < icmpHeaderLen || d.icmp4.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
+			return DropTruncated
+		}
+		p.ICMPType, p.ICMPCode = d.icmp4.TypeCode.Type(), d.icmp4.TypeCode.Code()
+		p.icmpIdentifier(d.icmp4.Id)
+	case p.Proto == ProtoICMPv6 && !p.Src.Is4():
+		if len(b) < icmpHeaderLen || d.icmp6.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
+			return DropTruncated
+		}
+		p.ICMPType, p.ICMPCode = d.icmp6.TypeCode.Type(), d.icmp6.TypeCode.Code()
+		p.icmpIdentifier(binary.BigEndian.Uint16(b[4:]))
+	}
+	return NotDropped
+}
+
+func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
+	if len(b) < tcpHeaderLen {
+		return DropTruncated
+	}
+	headerLen := int(b[12]>>4) * 4
+	if headerLen < tcpHeaderLen || headerLen > len(b) {
+		return DropTCPHeader
+	}
+	header := b
+	if headerLen > tcpHeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:tcpHeaderLen])]
+		header[12] = tcpHeaderLen / 4 << 4
+	}
+	if d.tcp.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
+		return DropTCPHeader
+	}
+	p.SrcPort, p.DstPort = uint16(d.tcp.SrcPort), uint16(d.tcp.DstPort)
+	p.TCPFlags = b[13]
+	p.PayloadOffset = p.HeaderLen + uint16(headerLen)
+	return NotDropped
+}
+
+func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {
+	if len(b) < udpHeaderLen {
+		return DropTruncated
+	}
+	if n := int(binary.BigEndian.Uint16(b[4:])); n < udpHeaderLen || n > len(b) {
+		return DropUDPLength
+	}
+	if d.udp.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
+		return DropUDPLength
+	}
+	p.SrcPort, p.DstPort = uint16(d.udp.SrcPort), uint16(d.udp.DstPort)
+	p.PayloadOffset = p.HeaderLen + udpHeaderLen
+	return NotDropped
+}
+
+// ICMP types of queries: a request can start a flow, its reply can only follow one.
+const (
+	ICMPv4EchoReply        = 0
+	ICMPv4EchoRequest      = 8
+	ICMPv4TimestampRequest = 13
+	ICMPv4TimestampReply   = 14
+	ICMPv6EchoRequest      = 128
+	ICMPv6EchoReply        = 129
+)
+
+// icmpIdentifier puts a query's identifier where Tuple says that it stands.
+func (p *Packet) icmpIdentifier(id uint16) {
+	switch {
+	case p.IsICMPRequest():
+		p.SrcPort = id
+	case p.isICMPReply():
+		p.DstPort = id
+	}
+	p.PayloadOffset += icmpHeaderLen
+}
+
+// IsICMPRequest reports whether p is an ICMP message that can start a flow.
+func (p *Packet) IsICMPRequest() bool {
+	if p.Proto == ProtoICMP {
+		return p.ICMPType == ICMPv4EchoRequest || p.ICMPType == ICMPv4TimestampRequest
+	}
+	return p.Proto == ProtoICMPv6 && p.ICMPType == ICMPv6EchoRequest
+}
+
+func (p *Packet) isICMPReply() bool {
+	if p.Proto == ProtoICMP {
+		return p.ICMPType == ICMPv4EchoReply || p.ICMPType == ICMPv4TimestampReply
+	}
+	return p.Proto == ProtoICMPv6 && p.ICMPType == ICMPv6EchoReply
+}
+
+// IsICMPError reports whether p is an ICMP error message, which quotes the packet
+// that it is about (RFC 792, RFC 4443).
+func (p *Packet) IsICMPError() bool {
+	if p.Proto == ProtoICMP {
+		return p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12
+	}
+	return p.Proto == ProtoICMPv6 && p.ICMPType >= 1 && p.ICMPType <= 4
+}
+
+// countSegments derives how many packets a superpacket is on a wire. The
+// kernel's own header length hint may be wrong on forwarded packets, so the
+// decoded one counts.
+func (p *Packet) countSegments(size uint16) {
+	p.Segments, p.WireLen = 1, p.Len
+	payload := p.Len - uint32(p.PayloadOffset)
+	if size == 0 || payload <= uint32(size) {
+		return
+	}
+	p.Segments = (payload + uint32(size) - 1) / uint32(size)
+	p.WireLen += (p.Segments - 1) * uint32(p.PayloadOffset)
+}

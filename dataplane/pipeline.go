@@ -1,0 +1,175 @@
+package dataplane
+
+import (
+	"errors"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// carry walks one packet through the steps of the pipeline: b is a virtio-net
+// header and the packet behind it, from is the attachment that it came from. It
+// returns why the packet was dropped, or packet.NotDropped.
+func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, b []byte) packet.Drop {
+	p := &w.packet
+	drop := w.decode(b, p)
+	if p.Segments == 0 { // not decoded far enough to know
+		p.Segments, p.WireLen = 1, uint32(len(b)-tun.HeaderLen)
+	}
+	w.counters.receive(from.Index, p)
+	if drop != packet.NotDropped {
+		return drop
+	}
+	src, drop := admit(s, from, p)
+	if drop != packet.NotDropped {
+		return drop
+	}
+	to, drop, known := w.flow(from, p)
+	if !known {
+		to, drop = w.begin(s, from, src, p)
+	}
+	if drop != packet.NotDropped {
+		return drop
+	}
+	return w.write(to, b, p)
+}
+
+// decode reads the virtio-net header and the packet, and holds them against each
+// other: a superpacket must be of the protocol that its header claims.
+func (w *worker) decode(b []byte, p *packet.Packet) packet.Drop {
+	var h tun.Header
+	h.Decode((*[tun.HeaderLen]byte)(b))
+	if h.GSOType == tun.GSONone {
+		return w.decoder.Decode(b[tun.HeaderLen:], 0, p)
+	}
+	if drop := w.decoder.Decode(b[tun.HeaderLen:], h.GSOSize, p); drop != packet.NotDropped {
+		return drop
+	}
+	ok := false
+	switch h.GSOType &^ tun.GSOECN {
+	case tun.GSOTCPv4:
+		ok = p.Proto == packet.ProtoTCP && p.Src.Is4()
+	case tun.GSOTCPv6:
+		ok = p.Proto == packet.ProtoTCP && !p.Src.Is4()
+	case tun.GSOUDPL4:
+		ok = p.Proto == packet.ProtoUDP
+	}
+	if !ok || h.GSOSize == 0 {
+		return packet.DropOffload
+	}
+	return packet.NotDropped
+}
+
+// admit finds who sent the packet, and refuses what no virtual network carries.
+func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
+	switch {
+	case p.Dst.IsMulticast():
+		if p.Src.IsLinkLocal() || p.Src.IsUnspecified() || p.Dst.IsLinkLocalMulticast() {
+			return nil, packet.DropKernelNoise
+		}
+		return nil, packet.DropBroadcast
+	case p.Dst.IsBroadcast():
+		return nil, packet.DropBroadcast
+	case !p.Src.Is4() && p.Src.IsLinkLocal():
+		return nil, packet.DropKernelNoise
+	}
+	src := s.Admit(from, p.Src)
+	if src == nil {
+		return nil, packet.DropSpoofed
+	}
+	return src, packet.NotDropped
+}
+
+// flow carries a packet of a live flow; known is false when there is none, or
+// when the packet ends it and begins a new one.
+func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop packet.Drop, known bool) {
+	w.key = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from.Index)}
+	f, d, ok := w.flows.Lookup(&w.key, w.now)
+	if !ok {
+		return 0, packet.NotDropped, false
+	}
+	if w.flows.Restarts(f, d, p) {
+		w.flows.End(f, conntrack.EndRestarted)
+		return 0, packet.NotDropped, false
+	}
+	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
+		return 0, drop, true
+	}
+	return w.follow(f, d, p), packet.NotDropped, true
+}
+
+// follow counts a flow's packet on the rules that allowed the flow, and says
+// which attachment it goes to.
+func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packet) int {
+	for _, slot := range w.flows.Slots(f) {
+		if slot == conntrack.NoSlot {
+			break
+		}
+		w.counters.rule(slot, 0, p)
+	}
+	return int(w.flows.PeerZone(f, d))
+}
+
+// begin takes a packet without a flow through route, verdict and commit.
+func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
+		return 0, drop
+	}
+	dst := s.Route(from, p.Dst)
+	if dst == nil || dst.Attachment < 0 {
+		return 0, packet.DropNoRoute
+	}
+	k := p.Classification()
+	v := &w.verdict
+	Judge(src, dst, &k, v)
+	if v.Access == ruleset.Deny {
+		w.countVerdict(v, p)
+		return 0, packet.DropRule
+	}
+	return w.commit(s, src, dst, v, p)
+}
+
+// commit records the flow that every stage allowed.
+func (w *worker) commit(s *topology.Snapshot, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
+	init := &w.init
+	*init = conntrack.Init{
+		Slots:       [4]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot},
+		Generation:  uint32(s.Generation),
+		Established: max(src.Established, dst.Established),
+		ReplyZone:   uint16(dst.Attachment),
+	}
+	for i := range v.N {
+		init.Slots[i] = v.Stages[i].Slot()
+	}
+	f, d, created, drop := w.flows.Insert(&w.key, init, p, w.now)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	if !created { // another worker was first: an ordinary packet of its flow
+		return w.follow(f, d, p), packet.NotDropped
+	}
+	w.countVerdict(v, p)
+	return dst.Attachment, packet.NotDropped
+}
+
+// countVerdict counts a verdict and its packet on every rule that took part.
+func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
+	for i := range v.N {
+		w.counters.rule(v.Stages[i].Slot(), 1, p)
+	}
+}
+
+// write hands the packet, unchanged, to its destination's queue.
+func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
+	if err := w.queues[to].Write(b); err != nil {
+		if !errors.Is(err, tun.ErrAgain) {
+			w.reportWrite(to, err)
+		}
+		return packet.DropTransmit
+	}
+	w.counters.transmit(to, p)
+	return packet.NotDropped
+}

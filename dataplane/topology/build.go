@@ -1,0 +1,414 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/classifier"
+)
+
+// Spec asks for one attachment.
+type Spec struct {
+	Kind Kind
+	// Reference is the NIC's or subnet's ARM name or id; empty for the others.
+	Reference string
+}
+
+// Build makes a snapshot of a policy and the attachments that serve it, in
+// their order. With no specs it answers questions about the policy alone.
+// Every fault is reported, joined; nothing of the registry changes unless Build
+// succeeds.
+func Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	b := &builder{
+		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}},
+		networks: map[*arm.VirtualNetwork]*network{},
+		groups:   map[groupKey]*Group{},
+		members:  map[string][]netip.Prefix{},
+		owners:   map[netip.Prefix]*arm.VirtualNetwork{},
+	}
+	b.s.outside = &Endpoint{Attachment: -1}
+	b.s.platform = &Endpoint{Attachment: -1}
+	b.labelGroups()
+	b.groupMembers()
+	b.addNetworks()
+	b.attach(specs)
+	b.addRoutes()
+	b.compileUnused()
+	if len(b.faults) > 0 {
+		return nil, errors.Join(b.faults...)
+	}
+	if err := b.assignSlots(registry); err != nil {
+		return nil, err
+	}
+	return b.s, nil
+}
+
+type groupKey struct {
+	nsg     *ruleset.NSG
+	network *network
+}
+
+type builder struct {
+	s        *Snapshot
+	networks map[*arm.VirtualNetwork]*network
+	labels   map[*ruleset.NSG]string
+	groups   map[groupKey]*Group
+	members  map[string][]netip.Prefix            // ASG id in lower case -> addresses
+	nics     []*Endpoint                          // in the policy's order
+	subnets  []*Endpoint                          // the other addresses of each subnet
+	owners   map[netip.Prefix]*arm.VirtualNetwork // who inserted a prefix into Snapshot.all first
+	faults   []error
+}
+
+func (b *builder) fail(format string, args ...any) {
+	b.faults = append(b.faults, fmt.Errorf("topology: "+format, args...))
+}
+
+// labelGroups names NSGs for metrics: by name, or by id where a name is not unique.
+func (b *builder) labelGroups() {
+	count := map[string]int{}
+	for _, g := range b.s.Policy.NetworkSecurityGroups {
+		count[strings.ToLower(g.Name)]++
+	}
+	b.labels = map[*ruleset.NSG]string{}
+	for _, g := range b.s.Policy.NetworkSecurityGroups {
+		b.labels[g] = g.Name
+		if count[strings.ToLower(g.Name)] > 1 {
+			b.labels[g] = g.ID
+		}
+	}
+}
+
+func (b *builder) groupMembers() {
+	for _, nic := range b.s.Policy.NetworkInterfaces {
+		for i := range nic.IPConfigurations {
+			c := &nic.IPConfigurations[i]
+			for _, id := range c.ApplicationSecurityGroups {
+				id = strings.ToLower(id)
+				b.members[id] = append(b.members[id], host(c.Address))
+			}
+		}
+	}
+}
+
+func (b *builder) addNetworks() {
+	for _, v := range b.s.Policy.VirtualNetworks {
+		n := &network{vnet: v}
+		b.networks[v] = n
+		b.s.networks = append(b.s.networks, n)
+		for _, p := range v.AddressSpace {
+			b.s.space.Insert(p)
+		}
+		for _, sub := range v.Subnets {
+			e := &Endpoint{Subnet: sub, Attachment: -1, Established: v.FlowTimeout}
+			b.chain(e, n)
+			b.subnets = append(b.subnets, e)
+		}
+	}
+	for _, nic := range b.s.Policy.NetworkInterfaces {
+		for i := range nic.IPConfigurations {
+			c := &nic.IPConfigurations[i]
+			n := b.networks[c.Subnet.VirtualNetwork]
+			e := &Endpoint{NetworkInterface: nic, Subnet: c.Subnet, Attachment: -1,
+				Established: c.Subnet.VirtualNetwork.FlowTimeout, address: packet.AddrFrom(c.Address)}
+			b.chain(e, n)
+			b.nics = append(b.nics, e)
+			b.s.endpoints[endpointKey{nic, c.Address.Unmap()}] = e
+		}
+	}
+}
+
+// chain sets the stages of an endpoint in Azure's order: inbound the subnet's
+// NSG and then the NIC's, outbound the other way round.
+func (b *builder) chain(e *Endpoint, n *network) {
+	var subnet, nic *Group
+	if g := e.Subnet.NetworkSecurityGroup; g != nil {
+		subnet = b.group(g, n)
+	}
+	if e.NetworkInterface != nil && e.NetworkInterface.NetworkSecurityGroup != nil {
+		nic = b.group(e.NetworkInterface.NetworkSecurityGroup, n)
+	}
+	if subnet != nil {
+		e.Inbound = append(e.Inbound, Stage{SubnetAssociation, ruleset.Inbound, subnet, &subnet.Inbound})
+	}
+	if nic != nil {
+		e.Inbound = append(e.Inbound, Stage{NetworkInterfaceAssociation, ruleset.Inbound, nic, &nic.Inbound})
+		e.Outbound = append(e.Outbound, Stage{NetworkInterfaceAssociation, ruleset.Outbound, nic, &nic.Outbound})
+	}
+	if subnet != nil {
+		e.Outbound = append(e.Outbound, Stage{SubnetAssociation, ruleset.Outbound, subnet, &subnet.Outbound})
+	}
+}
+
+// group compiles an NSG for a network once.
+func (b *builder) group(nsg *ruleset.NSG, n *network) *Group {
+	key := groupKey{nsg, n}
+	if g := b.groups[key]; g != nil {
+		return g
+	}
+	g := &Group{NSG: nsg, Label: b.labels[nsg], network: n}
+	g.Inbound = b.compile(g, ruleset.Inbound)
+	g.Outbound = b.compile(g, ruleset.Outbound)
+	b.groups[key] = g
+	b.s.Groups = append(b.s.Groups, g)
+	return g
+}
+
+// compileUnused compiles the NSGs that no subnet or NIC uses, so that they are
+// checked and can be shown.
+func (b *builder) compileUnused() {
+	used := map[*ruleset.NSG]bool{}
+	for _, g := range b.s.Groups {
+		used[g.NSG] = true
+	}
+	for _, nsg := range b.s.Policy.NetworkSecurityGroups {
+		if !used[nsg] {
+			b.group(nsg, &network{})
+		}
+	}
+}
+
+func (b *builder) compile(g *Group, d ruleset.Direction) Table {
+	rules := g.NSG.Ordered(d)
+	flat := make([]classifier.Rule, len(rules))
+	for i := range rules {
+		r := &rules[i]
+		flat[i] = classifier.Rule{
+			Protocol:         r.Protocol,
+			Sources:          b.resolve(g, r, "source", &r.Source),
+			Destinations:     b.resolve(g, r, "destination", &r.Destination),
+			SourcePorts:      r.SourcePorts,
+			DestinationPorts: r.DestinationPorts,
+		}
+	}
+	return Table{Match: classifier.Compile(flat), Rules: rules}
+}
+
+var everywhere = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+// resolve turns one side of a rule into prefixes.
+func (b *builder) resolve(g *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
+	switch {
+	case p.Any:
+		return everywhere
+	case p.Tag != "":
+		prefixes, ok := expandTag(g.network, p.Tag)
+		if !ok {
+			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
+				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
+		}
+		return prefixes
+	case len(p.ApplicationSecurityGroups) > 0:
+		var prefixes []netip.Prefix
+		for _, id := range p.ApplicationSecurityGroups {
+			prefixes = append(prefixes, b.members[strings.ToLower(id)]...)
+		}
+		return prefixes
+	}
+	return p.Prefixes
+}
+
+// expandTag resolves a service tag in the context of a virtual network.
+func expandTag(n *network, tag string) ([]netip.Prefix, bool) {
+	var space []netip.Prefix
+	if n.vnet != nil {
+		space = n.vnet.AddressSpace
+	}
+	switch tag {
+	case ruleset.TagVirtualNetwork:
+		return ruleset.VirtualNetworkPrefixes(space), true
+	case ruleset.TagInternet:
+		return ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space)), true
+	case ruleset.TagAzureLoadBalancer:
+		return []netip.Prefix{host(PlatformAddresses[0])}, true
+	}
+	return nil, false
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()) }
+
+func (b *builder) assignSlots(registry *Registry) error {
+	var keys []RuleKey
+	each := func(f func(g *Group, t *Table, d ruleset.Direction)) {
+		for _, g := range b.s.Groups {
+			f(g, &g.Inbound, ruleset.Inbound)
+			f(g, &g.Outbound, ruleset.Outbound)
+		}
+	}
+	key := func(g *Group, d ruleset.Direction, r *ruleset.Rule) RuleKey {
+		return RuleKey{NetworkSecurityGroup: g.Label, Direction: d, Rule: r.Name, Access: r.Access}
+	}
+	each(func(g *Group, t *Table, d ruleset.Direction) {
+		for i := range t.Rules {
+			keys = append(keys, key(g, d, &t.Rules[i]))
+		}
+	})
+	if err := registry.reserve(keys); err != nil {
+		return err
+	}
+	each(func(g *Group, t *Table, d ruleset.Direction) {
+		t.Slots = make([]uint32, len(t.Rules))
+		for i := range t.Rules {
+			t.Slots[i] = registry.slot(key(g, d, &t.Rules[i]))
+		}
+	})
+	return nil
+}
+
+// attach places the attachments and tells each endpoint which of them leads to it.
+func (b *builder) attach(specs []Spec) {
+	taken := map[any]int{}
+	for i, spec := range specs {
+		a := &Attachment{Index: i, Kind: spec.Kind}
+		b.s.Attachments = append(b.s.Attachments, a)
+		var what any = spec.Kind
+		switch spec.Kind {
+		case NetworkInterface:
+			nic, err := b.s.Policy.NetworkInterface(spec.Reference)
+			if err != nil {
+				b.fail("attachment %d: %w", i, err)
+				continue
+			}
+			what = nic
+			b.attachNIC(a, nic)
+		case Subnet:
+			sub, err := b.s.Policy.Subnet(spec.Reference)
+			if err != nil {
+				b.fail("attachment %d: %w", i, err)
+				continue
+			}
+			what = sub
+			a.Name, a.network = sub.Name, b.networks[sub.VirtualNetwork]
+		case Internet:
+			a.Name, b.s.outside.Attachment = "internet", i
+		case Platform:
+			a.Name, b.s.platform.Attachment = "platform", i
+			for _, addr := range PlatformAddresses {
+				a.Addresses = append(a.Addresses, host(addr))
+			}
+		}
+		if first, dup := taken[what]; dup {
+			b.fail("attachment %d: %s %q is attached already by attachment %d", i, spec.Kind, a.Name, first)
+		}
+		taken[what] = i
+	}
+	b.attachSubnets()
+	b.uniqueNames()
+}
+
+func (b *builder) attachNIC(a *Attachment, nic *arm.NetworkInterface) {
+	a.Name, a.forwards = nic.Name, nic.EnableIPForwarding
+	for _, e := range b.nics {
+		if e.NetworkInterface != nic {
+			continue
+		}
+		e.Attachment, e.Limited = a.Index, true
+		a.network = b.networks[e.Subnet.VirtualNetwork]
+		a.endpoints = append(a.endpoints, e)
+		addr := e.address.Netip()
+		bits := addr.BitLen()
+		for _, p := range e.Subnet.Prefixes {
+			if p.Contains(addr) {
+				bits = p.Bits()
+			}
+		}
+		a.Addresses = append(a.Addresses, netip.PrefixFrom(addr, bits))
+	}
+	if len(a.endpoints) == 0 {
+		b.fail("attachment %d: network interface %q has no ipConfiguration with a private address", a.Index, nic.Name)
+	}
+}
+
+// attachSubnets gives a subnet's attachment every endpoint of it that no NIC
+// attachment took.
+func (b *builder) attachSubnets() {
+	for _, a := range b.s.Attachments {
+		if a.Kind != Subnet || a.network == nil {
+			continue
+		}
+		for _, list := range [][]*Endpoint{b.nics, b.subnets} {
+			for _, e := range list {
+				if e.Attachment < 0 && e.Subnet.VirtualNetwork == a.network.vnet && e.Subnet.Name == a.Name {
+					e.Attachment = a.Index
+				}
+			}
+		}
+	}
+}
+
+// uniqueNames makes attachment names fit for a metric's label: two subnets of
+// different networks may share a name.
+func (b *builder) uniqueNames() {
+	count := map[string]int{}
+	for _, a := range b.s.Attachments {
+		count[a.Name]++
+	}
+	for _, a := range b.s.Attachments {
+		if count[a.Name] > 1 && a.network != nil {
+			a.Name = a.network.vnet.Name + "/" + a.Name
+		}
+	}
+}
+
+// unroutable are the ranges for which Azure's default routes have no next hop
+// outside the virtual network.
+var unroutable = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("fc00::/7"),
+}
+
+// addRoutes fills the tables that Route searches.
+func (b *builder) addRoutes() {
+	for _, n := range b.s.networks {
+		for _, p := range everywhere {
+			n.route.Insert(p, b.s.outside)
+		}
+		for _, p := range slices.Concat(unroutable, n.vnet.AddressSpace) {
+			n.route.Insert(p, nil)
+		}
+		for _, a := range PlatformAddresses {
+			n.route.Insert(host(a), b.s.platform)
+		}
+	}
+	for _, p := range everywhere {
+		b.s.all.Insert(p, b.s.outside)
+	}
+	for _, a := range PlatformAddresses {
+		b.s.all.Insert(host(a), b.s.platform)
+	}
+	for _, n := range b.s.networks {
+		for _, p := range n.vnet.AddressSpace {
+			b.s.all.Insert(p, nil)
+		}
+	}
+	for _, e := range b.subnets {
+		for _, p := range e.Subnet.Prefixes {
+			b.insert(p, e)
+		}
+	}
+	for _, e := range b.nics {
+		b.insert(host(e.address.Netip()), e)
+	}
+}
+
+// insert makes e reachable at p from its own network, and from outside unless
+// another virtual network has the same prefix.
+func (b *builder) insert(p netip.Prefix, e *Endpoint) {
+	vnet := e.Subnet.VirtualNetwork
+	b.networks[vnet].route.Insert(p, e)
+	if first, ok := b.owners[p]; ok && first != vnet {
+		b.s.all.Insert(p, nil)
+		return
+	}
+	b.owners[p] = vnet
+	b.s.all.Insert(p, e)
+}

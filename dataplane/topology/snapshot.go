@@ -1,0 +1,221 @@
+package topology
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/gaissmai/bart"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/classifier"
+)
+
+// Kind says what an attachment stands for.
+type Kind uint8
+
+const (
+	NetworkInterface Kind = iota // one NIC
+	Subnet                       // everything of a subnet that has no NIC attachment
+	Internet                     // everything outside the virtual networks
+	Platform                     // 168.63.129.16 and 169.254.169.254
+)
+
+// String is the configuration's word for the kind.
+func (k Kind) String() string {
+	return [...]string{"networkInterface", "subnet", "internet", "platform"}[k]
+}
+
+// PlatformAddresses are the virtual addresses of the host that serve DHCP, DNS,
+// IMDS and health probes.
+var PlatformAddresses = []netip.Addr{
+	netip.MustParseAddr("168.63.129.16"),
+	netip.MustParseAddr("169.254.169.254"),
+}
+
+// Snapshot is one consistent view of policy and topology.
+type Snapshot struct {
+	// Generation counts the snapshots of a process from 1; the engine sets it.
+	Generation uint64
+	// Attachments stand in the order of the specs given to Build.
+	Attachments []*Attachment
+	// Policy is what the snapshot was built from.
+	Policy *arm.Set
+	// Groups are all NSGs of the policy, compiled, in the policy's order: one for
+	// each virtual network that an NSG serves, one when it serves none.
+	Groups []*Group
+
+	networks  []*network
+	endpoints map[endpointKey]*Endpoint
+	outside   *Endpoint
+	platform  *Endpoint
+	// space holds the address spaces of all virtual networks, for telling
+	// who is outside.
+	space bart.Lite
+	// all finds an endpoint from outside; an address of several virtual networks
+	// maps to nil.
+	all bart.Table[*Endpoint]
+}
+
+type endpointKey struct {
+	nic  *arm.NetworkInterface
+	addr netip.Addr
+}
+
+// Attachment is one TUN's place in the topology.
+type Attachment struct {
+	Index int
+	Kind  Kind
+	Name  string // the NIC's or the subnet's name, "internet" or "platform"
+	// Addresses are those that the far end of the TUN owns: a NIC's, with the
+	// subnet's prefix length, or the platform's. Empty for subnet and internet.
+	Addresses []netip.Prefix
+
+	endpoints []*Endpoint // a NIC's, one an ipConfiguration; else nil
+	network   *network    // nil outside the virtual networks
+	forwards  bool        // the NIC may send what it does not own
+}
+
+// Endpoint is one address of a virtual network, or the outside: whoever sends
+// or receives a packet.
+type Endpoint struct {
+	// NetworkInterface is nil for a subnet's other addresses and for the outside.
+	NetworkInterface *arm.NetworkInterface
+	// Subnet is nil for the outside.
+	Subnet *arm.Subnet
+	// Attachment is the index of the attachment that leads here, or -1.
+	Attachment int
+	// Outbound and Inbound are the stages that judge what the endpoint sends and
+	// receives, in Azure's order.
+	Outbound, Inbound []Stage
+	// Established is the idle timeout of TCP flows (flowTimeoutInMinutes of the
+	// virtual network), 0 for the default.
+	Established time.Duration
+	// Limited is set for a NIC of its own, which Azure gives a flow limit.
+	Limited bool
+
+	address packet.Addr
+}
+
+// Association says where an NSG stands.
+type Association uint8
+
+const (
+	SubnetAssociation Association = iota
+	NetworkInterfaceAssociation
+)
+
+// String is the word of a verify result.
+func (a Association) String() string {
+	if a == NetworkInterfaceAssociation {
+		return "networkInterface"
+	}
+	return "subnet"
+}
+
+// Stage is one NSG on the way of a packet.
+type Stage struct {
+	Association Association
+	Direction   ruleset.Direction
+	Group       *Group
+	Table       *Table
+}
+
+// Group is one NSG compiled for one virtual network.
+type Group struct {
+	NSG *ruleset.NSG
+	// Label is the NSG's name in metrics, see RuleKey.
+	Label             string
+	Inbound, Outbound Table
+	network           *network
+}
+
+// Expand resolves a service tag as the group's virtual network sees it.
+func (g *Group) Expand(tag string) []netip.Prefix {
+	prefixes, _ := expandTag(g.network, tag)
+	return prefixes
+}
+
+// Table is one direction of an NSG.
+type Table struct {
+	Match *classifier.Table
+	Rules []ruleset.Rule // in priority order, default rules last
+	Slots []uint32       // by rule
+}
+
+// network is one virtual network.
+type network struct {
+	vnet  *arm.VirtualNetwork // nil: the context of an NSG that serves no network
+	route bart.Table[*Endpoint]
+}
+
+// Admit finds the endpoint of a packet's source, or nil when the address does
+// not belong to the attachment: a spoofed source.
+func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
+	switch a.Kind {
+	case NetworkInterface:
+		for _, e := range a.endpoints {
+			if e.address == src {
+				return e
+			}
+		}
+		if a.forwards && len(a.endpoints) > 0 {
+			return a.endpoints[0]
+		}
+		return nil
+	case Subnet:
+		if e, ok := a.network.route.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
+			return e
+		}
+		return nil
+	case Platform:
+		if isPlatform(src) {
+			return s.platform
+		}
+		return nil
+	}
+	if s.space.Contains(src.Netip()) || isPlatform(src) {
+		return nil
+	}
+	return s.outside
+}
+
+// Route finds the endpoint that a packet from attachment a to dst goes to:
+// longest prefix of the source's routes. It is nil when there is no way; the
+// endpoint's Attachment is -1 when nothing is attached there.
+func (s *Snapshot) Route(a *Attachment, dst packet.Addr) *Endpoint {
+	table := &s.all
+	if a.network != nil {
+		table = &a.network.route
+	}
+	e, _ := table.Lookup(dst.Netip())
+	return e
+}
+
+// RouteFrom is Route for the attachment-less: from the virtual network of an
+// endpoint, or from outside.
+func (s *Snapshot) RouteFrom(from *Endpoint, dst netip.Addr) *Endpoint {
+	if from != nil && from.Subnet != nil {
+		for _, n := range s.networks {
+			if n.vnet == from.Subnet.VirtualNetwork {
+				e, _ := n.route.Lookup(dst)
+				return e
+			}
+		}
+	}
+	e, _ := s.all.Lookup(dst)
+	return e
+}
+
+// Endpoint finds a NIC's address; nil when the NIC has no such address.
+func (s *Snapshot) Endpoint(nic *arm.NetworkInterface, addr netip.Addr) *Endpoint {
+	return s.endpoints[endpointKey{nic, addr.Unmap()}]
+}
+
+func isPlatform(a packet.Addr) bool {
+	return a == platformAddrs[0] || a == platformAddrs[1]
+}
+
+var platformAddrs = [...]packet.Addr{
+	packet.AddrFrom(PlatformAddresses[0]), packet.AddrFrom(PlatformAddresses[1]),
+}
