@@ -1,0 +1,230 @@
+package packet_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/gopacket/layers"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+)
+
+func addr(s string) packet.Addr { return packet.AddrFrom(netip.MustParseAddr(s)) }
+
+func tuple(proto uint8, src, dst string, sport, dport uint16) packet.Tuple {
+	return packet.Tuple{Src: addr(src), Dst: addr(dst), SrcPort: sport, DstPort: dport, Proto: proto}
+}
+
+func TestDecode(t *testing.T) {
+	v4 := packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", SrcPort: 49152, DstPort: 80, Flags: "S"}
+	v6 := packettest.Spec{Src: "fd00::4", Dst: "2001:db8::1", SrcPort: 49152, DstPort: 80, Flags: "SA"}
+	with := func(s packettest.Spec, f func(*packettest.Spec)) packettest.Spec { f(&s); return s }
+	timestamps := layers.TCPOption{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: make([]byte, 8)}
+
+	tests := []struct {
+		name    string
+		bytes   []byte
+		segment uint16
+		want    packet.Packet
+	}{
+		{"an IPv4 SYN", packettest.TCP(v4), 0, packet.Packet{
+			Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			HeaderLen: 20, PayloadOffset: 40, Len: 40, Segments: 1, WireLen: 40}},
+		{"an IPv6 SYN+ACK", packettest.TCP(v6), 0, packet.Packet{
+			Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK,
+			HeaderLen: 40, PayloadOffset: 60, Len: 60, Segments: 1, WireLen: 60}},
+		{"TCP options are skipped by the data offset",
+			packettest.TCP(with(v4, func(s *packettest.Spec) { s.TCPOptions = []layers.TCPOption{timestamps}; s.Payload = 3 })), 0,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+				HeaderLen: 20, PayloadOffset: 52, Len: 55, Segments: 1, WireLen: 55}},
+		{"IPv4 options are skipped by the header length",
+			packettest.UDP(with(v4, func(s *packettest.Spec) {
+				s.IPOptions = []layers.IPv4Option{{OptionType: 148, OptionLength: 4, OptionData: []byte{0, 0}}}
+			})), 0,
+			packet.Packet{Tuple: tuple(17, "10.0.1.4", "10.0.2.4", 49152, 80),
+				HeaderLen: 24, PayloadOffset: 32, Len: 32, Segments: 1, WireLen: 32}},
+		{"a superpacket counts the segments and headers that a wire would carry",
+			packettest.TCP(with(v4, func(s *packettest.Spec) { s.Payload = 3001 })), 1460,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+				HeaderLen: 20, PayloadOffset: 40, Len: 3041, Segments: 3, WireLen: 3001 + 3*40}},
+		{"a superpacket's header on a single segment counts one",
+			packettest.UDP(with(v4, func(s *packettest.Spec) { s.Payload = 100 })), 100,
+			packet.Packet{Tuple: tuple(17, "10.0.1.4", "10.0.2.4", 49152, 80),
+				HeaderLen: 20, PayloadOffset: 28, Len: 128, Segments: 1, WireLen: 128}},
+		{"an echo request has its identifier as source port",
+			packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8, ICMPID: 77}), 0,
+			packet.Packet{Tuple: tuple(1, "10.0.1.4", "10.0.2.4", 77, 0), ICMPType: 8,
+				HeaderLen: 20, PayloadOffset: 28, Len: 28, Segments: 1, WireLen: 28}},
+		{"an echo reply has it as destination port, so that it reverses the request",
+			packettest.ICMP(packettest.Spec{Src: "10.0.2.4", Dst: "10.0.1.4", ICMPType: 0, ICMPID: 77}), 0,
+			packet.Packet{Tuple: tuple(1, "10.0.2.4", "10.0.1.4", 0, 77), ICMPType: 0,
+				HeaderLen: 20, PayloadOffset: 28, Len: 28, Segments: 1, WireLen: 28}},
+		{"an ICMPv6 echo request likewise",
+			packettest.ICMP(packettest.Spec{Src: "fd00::4", Dst: "fd00::5", ICMPType: 128, ICMPID: 9}), 0,
+			packet.Packet{Tuple: tuple(58, "fd00::4", "fd00::5", 9, 0), ICMPType: 128,
+				HeaderLen: 40, PayloadOffset: 48, Len: 48, Segments: 1, WireLen: 48}},
+		{"ESP has no ports", packettest.Raw(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", Payload: 30}, 50), 0,
+			packet.Packet{Tuple: tuple(50, "10.0.1.4", "10.0.2.4", 0, 0),
+				HeaderLen: 20, PayloadOffset: 20, Len: 50, Segments: 1, WireLen: 50}},
+		{"bytes behind the total length are not the packet's",
+			append(packettest.UDP(v4), 1, 2, 3), 0,
+			packet.Packet{Tuple: tuple(17, "10.0.1.4", "10.0.2.4", 49152, 80),
+				HeaderLen: 20, PayloadOffset: 28, Len: 28, Segments: 1, WireLen: 28}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var d packet.Decoder
+			var got packet.Packet
+			if drop := d.Decode(tt.bytes, tt.segment, &got); drop != packet.NotDropped {
+				t.Fatalf("dropped: %s", drop)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// damage returns a packet with some of its bytes overwritten or cut off.
+func damage(b []byte, f func([]byte) []byte) []byte { return f(append([]byte(nil), b...)) }
+
+func set(i int, v ...byte) func([]byte) []byte {
+	return func(b []byte) []byte { copy(b[i:], v); return b }
+}
+
+func cut(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:n] } }
+
+var dropTests = func() []struct {
+	name  string
+	bytes []byte
+	want  packet.Drop
+} {
+	v4 := packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", SrcPort: 49152, DstPort: 80, Flags: "S", Payload: 8}
+	v6 := packettest.Spec{Src: "fd00::4", Dst: "fd00::5", SrcPort: 49152, DstPort: 80, Flags: "S", Payload: 8}
+	tcp, udp, tcp6, udp6 := packettest.TCP(v4), packettest.UDP(v4), packettest.TCP(v6), packettest.UDP(v6)
+	echo := packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8})
+	first, later := v4, v4
+	first.MoreFragments = true
+	later.FragmentOffset = 10
+	shorten := func(total int) func([]byte) []byte {
+		return func(b []byte) []byte { b[2], b[3] = byte(total>>8), byte(total); return b }
+	}
+	return []struct {
+		name  string
+		bytes []byte
+		want  packet.Drop
+	}{
+		{"nothing", nil, packet.DropTruncated},
+		{"half an IPv4 header", tcp[:19], packet.DropTruncated},
+		{"half an IPv6 header", tcp6[:39], packet.DropTruncated},
+		{"version 5", damage(tcp, set(0, 0x55)), packet.DropVersion},
+		{"IPv4 header of 16 bytes", damage(tcp, set(0, 0x44)), packet.DropIPv4Header},
+		{"IPv4 header longer than the packet", damage(tcp[:20], set(0, 0x4f)), packet.DropIPv4Header},
+		{"IPv4 total length 0, which gopacket takes for a superpacket", damage(tcp, set(2, 0, 0)), packet.DropIPLength},
+		{"IPv4 total length beyond the data", damage(tcp, cut(len(tcp)-1)), packet.DropIPLength},
+		// tailscale issue 21231: a total length that ends inside the transport header.
+		{"IPv4 total length inside the TCP header", damage(tcp, shorten(30)), packet.DropTruncated},
+		{"IPv4 total length inside the UDP header", damage(udp, shorten(27)), packet.DropTruncated},
+		{"IPv4 total length inside the ICMP header", damage(echo, shorten(27)), packet.DropTruncated},
+		{"IPv6 payload length beyond the data", damage(tcp6, cut(len(tcp6)-1)), packet.DropIPLength},
+		{"IPv6 payload length inside the TCP header", damage(tcp6, set(4, 0, 19)), packet.DropTruncated},
+		{"IPv6 payload length 0 with a TCP header", damage(tcp6, set(4, 0, 0)), packet.DropTruncated},
+		{"IPv6 with an IPv4-mapped source", damage(tcp6, set(8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1)), packet.DropMappedAddress},
+		{"IPv6 with an IPv4-mapped destination", damage(tcp6, set(24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1)), packet.DropMappedAddress},
+		{"IPv6 hop-by-hop header", damage(udp6, set(6, 0)), packet.DropExtension},
+		{"IPv6 routing header", damage(udp6, set(6, 43)), packet.DropExtension},
+		{"IPv6 destination options", damage(udp6, set(6, 60)), packet.DropExtension},
+		{"IPv6 fragment", damage(udp6, set(6, 44)), packet.DropFragment},
+		{"first IPv4 fragment", packettest.TCP(first), packet.DropFragment},
+		{"later IPv4 fragment", packettest.TCP(later), packet.DropFragment},
+		{"TCP data offset of 16 bytes", damage(tcp, set(32, 0x40)), packet.DropTCPHeader},
+		{"TCP data offset beyond the packet", damage(tcp, set(32, 0xf0)), packet.DropTCPHeader},
+		{"UDP length 7", damage(udp, set(24, 0, 7)), packet.DropUDPLength},
+		{"UDP length 0", damage(udp, set(24, 0, 0)), packet.DropUDPLength},
+		{"UDP length beyond the packet", damage(udp, set(24, 0xff, 0)), packet.DropUDPLength},
+	}
+}()
+
+func TestDecodeDrops(t *testing.T) {
+	for _, tt := range dropTests {
+		t.Run(tt.name, func(t *testing.T) {
+			var d packet.Decoder
+			var p packet.Packet
+			if got := d.Decode(tt.bytes, 0, &p); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestDecodeAllocatesNothing(t *testing.T) {
+	var d packet.Decoder
+	var p packet.Packet
+	cases := [][]byte{
+		packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", Flags: "A", Payload: 100,
+			// gopacket allocates an error for an option that is longer than the header.
+			TCPOptions: []layers.TCPOption{{OptionType: 8, OptionLength: 200, OptionData: make([]byte, 10)}}}),
+		packettest.UDP(packettest.Spec{Src: "fd00::4", Dst: "fd00::5", Payload: 100}),
+		packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8}),
+	}
+	for _, tt := range dropTests {
+		cases = append(cases, tt.bytes)
+	}
+	for _, b := range cases {
+		if n := testing.AllocsPerRun(100, func() { d.Decode(b, 0, &p) }); n != 0 {
+			t.Errorf("%d bytes %x: %v allocations", len(b), b, n)
+		}
+	}
+}
+
+func TestEveryDropHasItsOwnName(t *testing.T) {
+	seen := map[string]bool{}
+	for d := packet.NotDropped; d < packet.NumDrops; d++ {
+		if d.String() == "" || seen[d.String()] {
+			t.Errorf("reason %d: name %q is empty or taken", d, d)
+		}
+		seen[d.String()] = true
+	}
+}
+
+func TestAddr(t *testing.T) {
+	for _, s := range []string{"0.0.0.0", "10.0.1.4", "255.255.255.255", "::", "::1", "fd00::4", "2001:db8::ffff:10.0.0.1"} {
+		if got := addr(s).String(); got != netip.MustParseAddr(s).String() {
+			t.Errorf("%s became %s", s, got)
+		}
+	}
+	kinds := []struct {
+		addr string
+		is   func(packet.Addr) bool
+		want bool
+	}{
+		{"224.0.0.251", packet.Addr.IsLinkLocalMulticast, true},
+		{"224.0.1.1", packet.Addr.IsLinkLocalMulticast, false},
+		{"224.0.1.1", packet.Addr.IsMulticast, true},
+		{"ff02::2", packet.Addr.IsLinkLocalMulticast, true},
+		{"ff05::2", packet.Addr.IsLinkLocalMulticast, false},
+		{"ff05::2", packet.Addr.IsMulticast, true},
+		{"fe80::1", packet.Addr.IsLinkLocal, true},
+		{"fec0::1", packet.Addr.IsLinkLocal, false},
+		{"169.254.169.254", packet.Addr.IsLinkLocal, true},
+		{"255.255.255.255", packet.Addr.IsBroadcast, true},
+		{"::", packet.Addr.IsUnspecified, true},
+		{"0.0.0.0", packet.Addr.IsUnspecified, true},
+		{"::1", packet.Addr.IsUnspecified, false},
+	}
+	for _, k := range kinds {
+		if k.is(addr(k.addr)) != k.want {
+			t.Errorf("%s: want %v", k.addr, k.want)
+		}
+	}
+}
+
+func TestClassificationOfICMPHasTheTypeAsDestinationPort(t *testing.T) {
+	var d packet.Decoder
+	var p packet.Packet
+	d.Decode(packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8, ICMPID: 77}), 0, &p)
+	if got, want := p.Classification(), tuple(1, "10.0.1.4", "10.0.2.4", 0, 8); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
