@@ -1,0 +1,60 @@
+# One target for each thing a person does with this repository. `make test` is
+# the whole check; CI runs nothing else.
+SHELL := /bin/bash
+
+# Stamped into the binaries; a tarball without git history says "unknown".
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME  ?= 20s
+BENCH     ?= .
+BENCHTIME ?= 1s
+
+# scripts/setup may have found Go in its usual place outside PATH.
+export PATH := $(PATH):/usr/local/go/bin
+# Needless where git refuses the owner of the checkout, and the version is stamped anyway.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# The daemon needs root; a person who is not root is asked through sudo.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
+
+.PHONY: all build setup test race lint fuzz bench bench-net e2e run cover clean
+
+all: build
+
+build:
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+setup:
+	scripts/setup
+
+test: setup build
+	scripts/test
+
+race:
+	go test -race ./...
+
+lint:
+	scripts/lint
+
+fuzz:
+	FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+bench:
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+bench-net: setup build
+	go build -o bin/bench-net ./test/bench
+	$(SUDO) bin/bench-net -nsgd bin/nsgd
+
+e2e: setup build
+	scripts/e2e
+
+run: setup build
+	$(SUDO) bin/nsgd run
+
+cover:
+	go test -coverprofile=coverage.out -coverpkg=./... ./...
+	go tool cover -func=coverage.out | tail -n 1
+
+clean:
+	rm -rf bin coverage.out

@@ -1,0 +1,181 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/nsgd/nsgd"
+
+// anyPackage stands for a room that may import everything of the module.
+const anyPackage = "..."
+
+// allowedImports is the architecture: each package and what it may import of
+// this module, outside its tests. A line added here is a decision, not a fix;
+// an import that would run upwards means that a type lives in the wrong room.
+var allowedImports = map[string][]string{
+	"dataplane/packet":   {},
+	"ruleset":            {},
+	"tun":                {},
+	"ruleset/arm":        {"ruleset"},
+	"ruleset/classifier": {"ruleset", "dataplane/packet"},
+	"conntrack":          {"dataplane/packet"},
+	"dataplane/topology": {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
+	"dataplane": {
+		"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+	},
+	"dataplane/control": {
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
+	},
+	"metrics": {
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",
+	},
+	"metrics/flowlog": {
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",
+	},
+	"deploy/lab": {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
+	"cmd/nsgd":   {anyPackage},
+	"cmd/nsgctl": {anyPackage},
+	// Builds packets for the tests of every layer.
+	"dataplane/packet/packettest": {"dataplane/packet"},
+
+	"test":       {anyPackage},
+	"test/bench": {anyPackage},
+	"test/e2e":   {anyPackage},
+}
+
+// onlyExternal are packages whose imports from outside the module and the
+// standard library are limited too.
+var onlyExternal = map[string]string{
+	"dataplane/packet": "github.com/google/gopacket",
+}
+
+// topLevel is everything that may stand beside go.mod, dot files apart.
+var topLevel = []string{
+	"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "bin", "cmd", "conntrack", "dataplane", "deploy",
+	"go.mod", "go.sum", "metrics", "ruleset", "scripts", "test", "tun",
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+// listPackages asks the go command, so that build constraints count as they do
+// when building.
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	command := exec.Command("go", "list", "-e", "-json=ImportPath,Imports,Standard", "./...")
+	command.Dir = ".."
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []goPackage
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return packages
+		}
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestImportsRunDownwards(t *testing.T) {
+	for _, p := range listPackages(t) {
+		room := strings.TrimPrefix(p.ImportPath, module+"/")
+		t.Run(room, func(t *testing.T) {
+			allowed, known := allowedImports[room]
+			if !known {
+				t.Fatalf("package %s has no place in the architecture: add it to allowedImports with what it may import", room)
+			}
+			for _, imported := range p.Imports {
+				if reason := forbidden(room, allowed, imported); reason != "" {
+					t.Errorf("%s imports %s: %s", room, imported, reason)
+				}
+			}
+		})
+	}
+}
+
+// forbidden says why room may not import the path, or nothing when it may.
+func forbidden(room string, allowed []string, imported string) string {
+	if target, inside := strings.CutPrefix(imported, module+"/"); inside {
+		if slices.Contains(allowed, anyPackage) && !strings.HasPrefix(target, "cmd/") || slices.Contains(allowed, target) {
+			return ""
+		}
+		return "not among " + strings.Join(allowed, ", ")
+	}
+	only, limited := onlyExternal[room]
+	first, _, _ := strings.Cut(imported, "/")
+	standard := !strings.Contains(first, ".")
+	if !limited || standard || imported == only || strings.HasPrefix(imported, only+"/") {
+		return ""
+	}
+	return "besides the standard library only " + only
+}
+
+func TestForbidden(t *testing.T) {
+	tests := []struct {
+		name           string
+		room, imported string
+		forbidden      bool
+	}{
+		{"a layer imports the one below it", "dataplane", "conntrack", false},
+		{"the leaf imports nothing of the module", "dataplane/packet", "ruleset", true},
+		{"an upward import is refused", "conntrack", "dataplane", true},
+		{"nothing but commands and tests imports the lab", "dataplane/control", "deploy/lab", true},
+		{"a command imports the lab", "cmd/nsgd", "deploy/lab", false},
+		{"nothing imports a command", "test", "cmd/nsgd", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reason := forbidden(tt.room, allowedImports[tt.room], module+"/"+tt.imported)
+			if (reason != "") != tt.forbidden {
+				t.Errorf("%s imports %s: reason %q, want forbidden %v", tt.room, tt.imported, reason, tt.forbidden)
+			}
+		})
+	}
+	t.Run("the leaf imports gopacket's layers and the standard library", func(t *testing.T) {
+		for _, imported := range []string{"github.com/google/gopacket/layers", "encoding/binary"} {
+			if reason := forbidden("dataplane/packet", nil, imported); reason != "" {
+				t.Errorf("%s: %s", imported, reason)
+			}
+		}
+	})
+	t.Run("the leaf imports no other module", func(t *testing.T) {
+		if forbidden("dataplane/packet", nil, "golang.org/x/sys/unix") == "" {
+			t.Error("golang.org/x/sys/unix is not refused")
+		}
+	})
+}
+
+func TestTopLevelHoldsOnlyTheRoomsOfTheDesign(t *testing.T) {
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "coverage.") {
+			continue
+		}
+		if !slices.Contains(topLevel, name) {
+			t.Errorf("%s at the top level: a new thing finds its room inside one of %v", name, topLevel)
+		}
+	}
+}
