@@ -1,0 +1,144 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// within runs f on a thread inside the source's namespace; a socket made there
+// stays there, so only making it needs to happen inside.
+type within func(f func() error) error
+
+func echoTCP(ctx context.Context, within within, r *Result) error {
+	var conn net.Conn
+	err := within(func() (err error) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: r.Source.Address.AsSlice()}}
+		// One literal address is dialled on the calling goroutine, hence on this thread.
+		conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(r.Destination.Address, r.Port).String())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return exchange(ctx, conn)
+}
+
+func echoUDP(ctx context.Context, within within, r *Result) error {
+	var conn *net.UDPConn
+	err := within(func() (err error) {
+		local := net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.Source.Address, 0))
+		remote := net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.Destination.Address, r.Port))
+		conn, err = net.DialUDP("udp", local, remote)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return exchange(ctx, conn)
+}
+
+// exchange sends a random word and expects it back.
+func exchange(ctx context.Context, conn net.Conn) error {
+	if err := setDeadline(ctx, conn); err != nil {
+		return err
+	}
+	sent, received := nonce(), make([]byte, 8)
+	if _, err := conn.Write(sent); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, received); err != nil {
+		return err
+	}
+	if !bytes.Equal(sent, received) {
+		return fmt.Errorf("lab: sent %x, received %x", sent, received)
+	}
+	return nil
+}
+
+func setDeadline(ctx context.Context, conn interface{ SetDeadline(time.Time) error }) error {
+	deadline, _ := ctx.Deadline()
+	return conn.SetDeadline(deadline)
+}
+
+func nonce() []byte {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return b
+}
+
+// ICMP types and layout of RFC 792.
+const (
+	icmpEchoReply   = 0
+	icmpEchoRequest = 8
+	icmpHeaderLen   = 8
+)
+
+// echoICMP sends one echo request and waits for the reply with the same
+// identifier, sequence number and payload. It needs a raw socket, hence root.
+func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) error {
+	if !r.Source.Address.Is4() || !r.Destination.Address.Is4() {
+		return fmt.Errorf("lab: echo from %s to %s: IPv4 only", r.Source.Address, r.Destination.Address)
+	}
+	var conn *net.IPConn
+	err := within(func() (err error) {
+		conn, err = net.ListenIP("ip4:icmp", &net.IPAddr{IP: r.Source.Address.AsSlice()})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := setDeadline(ctx, conn); err != nil {
+		return err
+	}
+
+	request := echoMessage(icmpEchoRequest, identifier, 1, nonce())
+	if _, err := conn.WriteToIP(request, &net.IPAddr{IP: r.Destination.Address.AsSlice()}); err != nil {
+		return err
+	}
+	wanted := echoMessage(icmpEchoReply, identifier, 1, request[icmpHeaderLen:])
+	buf := make([]byte, 2048)
+	for {
+		// A raw socket sees every ICMP message of its namespace, other probes' too.
+		n, from, err := conn.ReadFromIP(buf)
+		if err != nil {
+			return err
+		}
+		source, _ := netip.AddrFromSlice(from.IP)
+		if source.Unmap() == r.Destination.Address && bytes.Equal(buf[:n], wanted) {
+			return nil
+		}
+	}
+}
+
+func echoMessage(kind uint8, identifier, sequence uint16, payload []byte) []byte {
+	m := make([]byte, icmpHeaderLen, icmpHeaderLen+len(payload))
+	m[0] = kind
+	binary.BigEndian.PutUint16(m[4:], identifier)
+	binary.BigEndian.PutUint16(m[6:], sequence)
+	m = append(m, payload...)
+	binary.BigEndian.PutUint16(m[2:], internetChecksum(m))
+	return m
+}
+
+// internetChecksum is that of RFC 1071 over an even number of bytes, its own
+// field still zero.
+func internetChecksum(b []byte) uint16 {
+	var sum uint32
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

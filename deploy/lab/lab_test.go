@@ -1,0 +1,74 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+func TestWriteToMakesAFolderThatAConfigurationCanBeReadFrom(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lab")
+	if err := WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, ConfigName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Policy      []string
+		Attachments []struct{ Netns string }
+	}
+	if err := yaml.Unmarshal(raw, &config); err != nil {
+		t.Fatal(err)
+	}
+	for _, policy := range config.Policy {
+		if _, err := os.Stat(filepath.Join(dir, policy)); err != nil {
+			t.Errorf("policy %q is not relative to the configuration: %v", policy, err)
+		}
+	}
+	if len(config.Attachments) != len(Hosts()) {
+		t.Fatalf("%d attachments for %d hosts", len(config.Attachments), len(Hosts()))
+	}
+	for i, host := range Hosts() {
+		if config.Attachments[i].Netns != host.Namespace {
+			t.Errorf("attachment %d in namespace %q, host %s in %q", i, config.Attachments[i].Netns, host.Name, host.Namespace)
+		}
+	}
+	if err := WriteTo(dir); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("second WriteTo: %v, want files left as they are", err)
+	}
+}
+
+func TestHostsHaveTheAddressesOfThePolicy(t *testing.T) {
+	for _, host := range Hosts()[:4] {
+		name := strings.ToLower(host.Name) + "-nic"
+		raw, err := fs.ReadFile(Files(), "policy/"+name+".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nic struct {
+			Name       string
+			Properties struct {
+				IPConfigurations []struct {
+					Properties struct{ PrivateIPAddress string }
+				}
+			}
+		}
+		if err := json.Unmarshal(raw, &nic); err != nil {
+			t.Fatal(err)
+		}
+		if nic.Name != name {
+			t.Errorf("name %q in the document of %s", nic.Name, name)
+		}
+		if got := nic.Properties.IPConfigurations[0].Properties.PrivateIPAddress; got != host.Address.String() {
+			t.Errorf("%s has address %s in the policy, %s among the hosts", host.Name, got, host.Address)
+		}
+	}
+}
