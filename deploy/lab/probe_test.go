@@ -104,8 +104,8 @@ func TestTable(t *testing.T) {
 VM1       internet     TCP/80    allowed                                 NSG1  defaultSecurityRules/AllowInternetOutBound
 internet  VM1          ICMP      denied                                  NSG1  defaultSecurityRules/DenyAllInBound
 VM1       internet     UDP/9000  allowed                                 -     -
-VM1       internet     TCP/80    MISMATCH: rules aw, but i/o timeout     -     -
-VM1       internet     TCP/80    MISMATCH: passed,les deny               -     -
+VM1       internet     TCP/80    MISMATCH: rules allow, but i/o timeout  -     -
+VM1       internet     TCP/80    MISMATCH: passed, rules deny            -     -
 `
 	var got bytes.Buffer
 	if err := Table(&got, rows); err != nil {
