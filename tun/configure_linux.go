@@ -1,0 +1,214 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// addrGenModeNone (IN6_ADDR_GEN_MODE_NONE) keeps the kernel from giving the interface a
+// link-local address, and with it from soliciting routers.
+const addrGenModeNone = 1
+
+// configure runs inside the namespace once the interface is there.
+func (d *kernelDevice) configure() error {
+	h := d.handle
+	if err := h.LinkSetMTU(d.link, d.config.MTU); err != nil {
+		return fmt.Errorf("set mtu %d: %w", d.config.MTU, err)
+	}
+	if err := h.LinkSetTxQLen(d.link, d.config.TxQueueLen); err != nil {
+		return fmt.Errorf("set transmit queue length %d: %w", d.config.TxQueueLen, err)
+	}
+	if err := d.silenceIPv6(); err != nil {
+		return err
+	}
+	if d.config.Loopback {
+		if err := loopbackUp(h); err != nil {
+			return err
+		}
+	}
+	if err := h.LinkSetUp(d.link); err != nil {
+		return fmt.Errorf("bring up: %w", err)
+	}
+	return d.setAddresses(d.config.Addresses)
+}
+
+// silenceIPv6 stops what the kernel would send by itself: router solicitations and
+// multicast reports that no policy speaks of. A kernel without IPv6 is silent already.
+func (d *kernelDevice) silenceIPv6() error {
+	if !d.hasIPv6() {
+		return nil
+	}
+	if err := d.handle.LinkSetIP6AddrGenMode(d.link, addrGenModeNone); err != nil {
+		return fmt.Errorf("set addrgenmode none: %w", err)
+	}
+	for _, key := range []string{"accept_ra", "router_solicitations"} {
+		if err := d.writeIPv6(key, "0"); err != nil {
+			return err
+		}
+	}
+	return d.enableIPv6(false)
+}
+
+func (d *kernelDevice) hasIPv6() bool {
+	_, err := os.Stat(d.ipv6Path("disable_ipv6"))
+	return err == nil
+}
+
+func (d *kernelDevice) ipv6Path(key string) string {
+	return filepath.Join("/proc/sys/net/ipv6/conf", d.config.Name, key)
+}
+
+// writeIPv6 sets a sysctl of the interface. Containers often have /proc/sys read-only:
+// then the namespace's own setting has to do, since addrgenmode none silences the most.
+func (d *kernelDevice) writeIPv6(key, value string) error {
+	err := os.WriteFile(d.ipv6Path(key), []byte(value), 0)
+	if errors.Is(err, unix.EROFS) {
+		return nil
+	}
+	return err
+}
+
+// enableIPv6 switches IPv6 on the interface; without it the kernel has nothing to say.
+func (d *kernelDevice) enableIPv6(on bool) error {
+	if on {
+		return d.writeIPv6("disable_ipv6", "0")
+	}
+	return d.writeIPv6("disable_ipv6", "1")
+}
+
+func loopbackUp(h *netlink.Handle) error {
+	lo, err := h.LinkByName("lo")
+	if err == nil {
+		err = h.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
+
+// setAddresses runs inside the namespace. It adds before it removes, so that a host that
+// changes its prefix is never without address, and adds again afterwards, because with
+// an IPv4 address the kernel also removes those that it counts as secondary to it.
+func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
+	if slices.ContainsFunc(wanted, isIPv6) {
+		if err := d.enableIPv6(true); err != nil {
+			return err
+		}
+	}
+	if err := d.addMissing(wanted); err != nil {
+		return err
+	}
+	for _, p := range slices.Clone(d.added) {
+		if slices.Contains(wanted, p) {
+			continue
+		}
+		err := d.handle.AddrDel(d.link, &netlink.Addr{IPNet: ipNet(p)})
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // somebody was faster
+			return fmt.Errorf("remove address %v: %w", p, err)
+		}
+		d.added = slices.DeleteFunc(d.added, func(q netip.Prefix) bool { return q == p })
+	}
+	if err := d.addMissing(wanted); err != nil {
+		return err
+	}
+	return d.setRoutes()
+}
+
+// addMissing adds what the interface lacks and remembers it in added.
+func (d *kernelDevice) addMissing(wanted []netip.Prefix) error {
+	present, err := d.addresses(netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for _, p := range wanted {
+		if slices.Contains(present, p) {
+			continue
+		}
+		address := &netlink.Addr{IPNet: ipNet(p)}
+		if isIPv6(p) {
+			// Nobody else is on the link to own it; without the flag it would be
+			// tentative, and unusable, for a second.
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := d.handle.AddrAdd(d.link, address); err != nil {
+			return fmt.Errorf("add address %v: %w", p, err)
+		}
+		if !slices.Contains(d.added, p) {
+			d.added = append(d.added, p)
+		}
+	}
+	return nil
+}
+
+// addresses lists what the interface has.
+func (d *kernelDevice) addresses(family int) ([]netip.Prefix, error) {
+	list, err := d.handle.AddrList(d.link, family)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var prefixes []netip.Prefix
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			ones, _ := a.Mask.Size()
+			prefixes = append(prefixes, netip.PrefixFrom(ip.Unmap(), ones))
+		}
+	}
+	return prefixes, nil
+}
+
+// setRoutes adds the configured routes that are missing: the kernel drops an interface's
+// routes with its last address, and all IPv6 ones with disable_ipv6. IPv6 goes on and off
+// here with the addresses.
+func (d *kernelDevice) setRoutes() error {
+	addresses, err := d.addresses(netlink.FAMILY_V6)
+	if err != nil {
+		return err
+	}
+	ipv6 := len(addresses) > 0
+	if !ipv6 && d.hasIPv6() {
+		if err := d.enableIPv6(false); err != nil {
+			return err
+		}
+	}
+	for _, p := range d.config.Routes {
+		if isIPv6(p) && !ipv6 {
+			continue
+		}
+		if err := d.setRoute(p.Masked()); err != nil {
+			return fmt.Errorf("add route %v: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (d *kernelDevice) setRoute(p netip.Prefix) error {
+	route := &netlink.Route{LinkIndex: d.link.Attrs().Index, Dst: ipNet(p), Scope: netlink.SCOPE_LINK}
+	family := netlink.FAMILY_V4
+	if isIPv6(p) {
+		family, route.Scope = netlink.FAMILY_V6, netlink.SCOPE_UNIVERSE
+	}
+	present, err := d.handle.RouteListFiltered(family, route, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+	if err != nil || len(present) > 0 {
+		return err
+	}
+	err = d.handle.RouteAdd(route)
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("another interface has that route: %w", err)
+	}
+	return err
+}
+
+func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

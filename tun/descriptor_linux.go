@@ -1,0 +1,88 @@
+package tun
+
+import (
+	"os"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// closing is added to descriptor.users by close: enter then sees a negative number,
+// and the last one out sees exactly this.
+const closing = -1 << 30
+
+// descriptor is a raw, non-blocking file descriptor outside Go's poller. Calls on it
+// may race with close: the number is given back to the kernel only when no call is
+// inside, because a number that is reused at once would send packets into a stranger's
+// file.
+type descriptor struct {
+	fd    int
+	users atomic.Int32
+	ended atomic.Bool // close was called
+	freed atomic.Bool // the kernel has the number back
+}
+
+// enter reserves the descriptor for one call; when it reports false, close was
+// called. Each enter, successful or not, is followed by leave.
+func (d *descriptor) enter() bool { return d.users.Add(1) > 0 }
+
+func (d *descriptor) leave() {
+	if d.users.Add(-1) == closing {
+		d.free()
+	}
+}
+
+func (d *descriptor) close() error {
+	if d.ended.Swap(true) {
+		return os.ErrClosed
+	}
+	if d.users.Add(closing) == closing {
+		return d.free()
+	}
+	return nil
+}
+
+func (d *descriptor) free() error {
+	if d.freed.Swap(true) {
+		return nil
+	}
+	return unix.Close(d.fd)
+}
+
+// read and write are read(2) and write(2) of a descriptor that never blocks. They skip
+// the scheduler's bookkeeping around a system call (RawSyscall): a packet's copy is
+// shorter than what the scheduler would start to do about it. b must not be empty.
+func (d *descriptor) read(b []byte) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return int(n), errno
+}
+
+func (d *descriptor) write(b []byte) syscall.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return errno
+}
+
+// event is an eventfd: readable from signal until clear. Both are free of allocation.
+type event struct{ descriptor }
+
+func newEvent() (*event, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	return &event{descriptor{fd: fd}}, nil
+}
+
+func (e *event) signal() {
+	// Some count above zero in either byte order; EAGAIN would mean a full counter,
+	// which is readable as well.
+	one := [8]byte{1}
+	e.write(one[:])
+}
+
+func (e *event) clear() {
+	var count [8]byte
+	e.read(count[:])
+}

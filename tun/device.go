@@ -1,0 +1,207 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// What callers tell apart. Errors of this package wrap them and add the device, the
+// namespace and what to do. Lack of privilege is fs.ErrPermission.
+var (
+	// ErrAgain from Queue: no packet waits (Read), or the device has no room (Write).
+	ErrAgain = errors.New("tun: try again later")
+	// ErrOffload from Queue.Write: a superpacket for a device that has no offload.
+	ErrOffload = errors.New("tun: superpacket for a device without offload")
+	// ErrFrame from Queue.Write: too short for a header, too long, or a header that
+	// points outside the packet.
+	ErrFrame = errors.New("tun: malformed frame")
+	// ErrNoTUN: the machine has no /dev/net/tun.
+	ErrNoTUN = errors.New("no TUN support")
+	// ErrDeviceExists: the namespace already has a device of that name.
+	ErrDeviceExists = errors.New("device exists already")
+	// ErrNoNamespace: there is no namespace of that name.
+	ErrNoNamespace = errors.New("no such network namespace")
+	// ErrNamespaceExists: a namespace to be created is there, and not ours.
+	ErrNamespaceExists = errors.New("network namespace exists already")
+	// ErrConfig: a Config or a name that can't work on any machine.
+	ErrConfig = errors.New("invalid configuration")
+	// ErrRunning: another daemon uses the state directory. See RunningError.
+	ErrRunning = errors.New("already running")
+)
+
+// Queue is one queue of a device. Read and Write belong to one worker goroutine;
+// Device.Close may come at any time and turns both into os.ErrClosed.
+type Queue interface {
+	// Read takes one packet without blocking: a Header and then the packet, n bytes
+	// together. buf should hold BufferLen bytes. It returns ErrAgain when no packet
+	// waits and os.ErrClosed when the device is closed or was removed. A removed
+	// device stays readable for epoll: on os.ErrClosed the worker lets go of the queue.
+	Read(buf []byte) (n int, err error)
+	// Write sends one packet, laid out as Read delivers it, without blocking. buf is
+	// borrowed for the call; a device without offload completes a missing checksum in
+	// it. ErrAgain means no room, os.ErrClosed as for Read; ErrFrame, ErrOffload and
+	// the kernel's errno mean that this packet can't go.
+	Write(buf []byte) error
+	// FD is the descriptor whose readiness epoll reports; valid until Close. Only the
+	// queue reads from it or closes it.
+	FD() int
+}
+
+// Device is one TUN interface. Its methods are safe for concurrent use; its queues
+// are each owned by one worker.
+type Device interface {
+	// Name is the interface's name inside its namespace.
+	Name() string
+	// Queues are the device's queues, as many as Config asked for.
+	Queues() []Queue
+	// MTU is the interface's MTU in bytes.
+	MTU() int
+	// SetAddresses makes these the interface's addresses: it adds what is missing and
+	// removes what an earlier call (or Open) added and is no longer listed. Addresses
+	// that somebody else put there stay.
+	SetAddresses([]netip.Prefix) error
+	// Stats are the interface's counters; ok is false when they can't be read.
+	Stats() (s Stats, ok bool)
+	// Close ends the device and removes the interface.
+	Close() error
+}
+
+// Stats are an interface's counters as the namespace sees them: what it transmits is
+// what Queue.Read delivers, what it receives is what Queue.Write sent.
+type Stats struct {
+	RxPackets, RxBytes, RxDropped, RxErrors uint64
+	TxPackets, TxBytes, TxErrors            uint64
+	// TxDropped counts packets that found the queue full: the worker reads too slowly
+	// or Config.TxQueueLen is too short.
+	TxDropped uint64
+}
+
+const (
+	// DefaultMTU is used when Config.MTU is 0.
+	DefaultMTU = 1500
+	// DefaultTxQueueLen is used when Config.TxQueueLen is 0: packets or superpackets
+	// that wait for the worker. The kernel's own 500 overflows in bursts of small ones.
+	DefaultTxQueueLen = 2048
+
+	// A name fills IFNAMSIZ, 16 bytes with its final zero.
+	maxNameLen = 15
+	// MAX_TAP_QUEUES of the kernel: the 257th gives E2BIG.
+	maxQueues = 256
+	// The kernel's bounds for a TUN device (68 is IPv4's smallest).
+	minMTU, maxMTU = 68, 65_521
+)
+
+// Config says what device to open, and where.
+type Config struct {
+	// Name of the interface, 1 to 15 bytes.
+	Name string
+	// Namespace is the name of a network namespace under /run/netns, as `ip netns`
+	// lists them; empty for the process's own.
+	Namespace string
+	// CreateNamespace makes Namespace. It is removed with State, or, without a State,
+	// by the device's Close.
+	CreateNamespace bool
+	// State journals a created namespace, so that the next run removes it if this one
+	// is killed. Devices of one State share the namespaces that it made. May be nil.
+	State *State
+	// Addresses of the interface, each with the length of its prefix.
+	Addresses []netip.Prefix
+	// MTU in bytes; 0 means DefaultMTU.
+	MTU int
+	// Queues is the number of queues, one for each worker; 0 means 1.
+	Queues int
+	// Offload is the level to try for; the zero value is Auto.
+	Offload Offload
+	// Routes through this device, such as 0.0.0.0/0. IPv6 ones need an IPv6 address.
+	Routes []netip.Prefix
+	// TxQueueLen is the depth of each queue in packets; 0 means DefaultTxQueueLen.
+	TxQueueLen int
+	// Loopback brings up lo in the namespace.
+	Loopback bool
+}
+
+// withDefaults checks c and fills in the documented zero values.
+func (c Config) withDefaults() (Config, error) {
+	if err := checkDeviceName(c.Name); err != nil {
+		return c, err
+	}
+	if c.Namespace != "" {
+		if err := checkNamespaceName(c.Namespace); err != nil {
+			return c, c.errorf("%w", err)
+		}
+	} else if c.CreateNamespace {
+		return c, c.errorf("%w: a namespace to create needs a name", ErrConfig)
+	}
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.MTU < minMTU || c.MTU > maxMTU {
+		return c, c.errorf("%w: mtu %d: must be %d to %d", ErrConfig, c.MTU, minMTU, maxMTU)
+	}
+	if c.Queues == 0 {
+		c.Queues = 1
+	}
+	if c.Queues < 0 || c.Queues > maxQueues {
+		return c, c.errorf("%w: %d queues: must be 1 to %d", ErrConfig, c.Queues, maxQueues)
+	}
+	if c.TxQueueLen == 0 {
+		c.TxQueueLen = DefaultTxQueueLen
+	}
+	if c.TxQueueLen < 0 {
+		return c, c.errorf("%w: transmit queue length %d: must not be negative", ErrConfig, c.TxQueueLen)
+	}
+	for _, p := range c.Routes {
+		if !p.IsValid() {
+			return c, c.errorf("%w: route: not a prefix", ErrConfig)
+		}
+	}
+	return c, checkAddresses(c.Addresses)
+}
+
+// errorf puts the device's place before an error.
+func (c Config) errorf(format string, args ...any) error {
+	return fmt.Errorf("tun: %s: %w", place(c.Namespace, c.Name), fmt.Errorf(format, args...))
+}
+
+func place(namespace, device string) string {
+	if namespace == "" {
+		return fmt.Sprintf("device %q", device)
+	}
+	return fmt.Sprintf("namespace %q: device %q", namespace, device)
+}
+
+func checkDeviceName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("tun: %w: the device needs a name", ErrConfig)
+	case len(name) > maxNameLen:
+		return fmt.Errorf("tun: device %q: %w: the name has %d bytes, at most %d are allowed", name, ErrConfig, len(name), maxNameLen)
+	case name == "." || name == "..", strings.ContainsAny(name, "/: %\t\n\r\v\f\x00"):
+		// The kernel refuses all but %, which it takes for a template.
+		return fmt.Errorf("tun: device %q: %w: the name must not be . or .. nor hold a space, /, : or %%", name, ErrConfig)
+	}
+	return nil
+}
+
+func checkNamespaceName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("namespace %q: %w: the name must be 1 to 255 bytes, without /, and not . or ..", name, ErrConfig)
+	}
+	return nil
+}
+
+func checkAddresses(addresses []netip.Prefix) error {
+	seen := make(map[netip.Addr]bool, len(addresses))
+	for _, p := range addresses {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			return fmt.Errorf("tun: address %v: %w: not an IPv4 or IPv6 address with a prefix length", p, ErrConfig)
+		}
+		if seen[p.Addr()] {
+			return fmt.Errorf("tun: address %v: %w: listed twice", p, ErrConfig)
+		}
+		seen[p.Addr()] = true
+	}
+	return nil
+}

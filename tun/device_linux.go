@@ -1,0 +1,176 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Open makes the interface that c describes, in its namespace, and brings it up. It
+// returns the offload level that was reached: what c asks for, or less when the kernel
+// is older. On error nothing is left.
+func Open(c Config) (Device, Offload, error) { return runningKernel().open(c) }
+
+func (k kernel) open(c Config) (Device, Offload, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, Off, err
+	}
+	if _, err := k.features(); err != nil {
+		return nil, Off, c.errorf("%w", err)
+	}
+	if err := checkAdmin(); err != nil {
+		return nil, Off, c.errorf("%w", err)
+	}
+	d := &kernelDevice{config: c, ns: netns.None()}
+	level, err := d.open(k)
+	if err != nil {
+		d.Close()
+		return nil, Off, c.errorf("%w", err)
+	}
+	return d, level, nil
+}
+
+// kernelDevice is a TUN interface, plain or with offload.
+type kernelDevice struct {
+	config Config
+	queues []Queue
+
+	mu     sync.Mutex
+	ns     netns.NsHandle  // keeps the namespace reachable when its name is gone
+	own    *identity       // of the namespace that Close removes; nil: none
+	handle *netlink.Handle // sockets inside the namespace; nil before open
+	link   netlink.Link
+	added  []netip.Prefix // by SetAddresses, and still wanted
+	closed bool
+}
+
+// open does all the steps; Close undoes those that were done.
+func (d *kernelDevice) open(k kernel) (level Offload, err error) {
+	if d.config.CreateNamespace {
+		if err := d.createNamespace(); err != nil {
+			return Off, err
+		}
+	}
+	if d.config.Namespace == "" {
+		d.ns, err = netns.Get()
+	} else {
+		d.ns, err = openNamespace(d.config.Namespace)
+	}
+	if err != nil {
+		return Off, err
+	}
+	err = doIn(d.ns, func() error {
+		level, err = d.openInside(k)
+		return err
+	})
+	return level, err
+}
+
+func (d *kernelDevice) createNamespace() error {
+	if d.config.State != nil {
+		return d.config.State.CreateNamespace(d.config.Namespace)
+	}
+	var created identity
+	err := createNamespace(d.config.Namespace, func(id identity) error {
+		created = id
+		return nil
+	})
+	if err == nil {
+		d.own = &created
+	}
+	return err
+}
+
+// openInside runs on a thread inside the namespace.
+func (d *kernelDevice) openInside(k kernel) (Offload, error) {
+	var err error
+	if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return Off, fmt.Errorf("netlink: %w", err)
+	}
+	if _, err := d.handle.LinkByName(d.config.Name); err == nil {
+		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
+	}
+	var level Offload
+	if d.queues, level, err = k.openQueues(d.handle, d.config); err != nil {
+		return Off, err
+	}
+	if d.link, err = d.handle.LinkByName(d.config.Name); err != nil {
+		return Off, fmt.Errorf("netlink: %w", err)
+	}
+	return level, d.configure()
+}
+
+// Name implements Device.
+func (d *kernelDevice) Name() string { return d.config.Name }
+
+// Queues implements Device.
+func (d *kernelDevice) Queues() []Queue { return d.queues }
+
+// MTU implements Device.
+func (d *kernelDevice) MTU() int { return d.config.MTU }
+
+// SetAddresses implements Device.
+func (d *kernelDevice) SetAddresses(addresses []netip.Prefix) error {
+	if err := checkAddresses(addresses); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return d.config.errorf("%w", os.ErrClosed)
+	}
+	err := doIn(d.ns, func() error { return d.setAddresses(slices.Clone(addresses)) })
+	if err != nil {
+		return d.config.errorf("%w", err)
+	}
+	return nil
+}
+
+// Stats implements Device.
+func (d *kernelDevice) Stats() (Stats, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return Stats{}, false
+	}
+	link, err := d.handle.LinkByIndex(d.link.Attrs().Index)
+	if err != nil || link.Attrs().Statistics == nil {
+		return Stats{}, false
+	}
+	s := link.Attrs().Statistics
+	return Stats{
+		RxPackets: s.RxPackets, RxBytes: s.RxBytes, RxDropped: s.RxDropped, RxErrors: s.RxErrors,
+		TxPackets: s.TxPackets, TxBytes: s.TxBytes, TxDropped: s.TxDropped, TxErrors: s.TxErrors,
+	}, true
+}
+
+// Close implements Device. The kernel removes the interface with its last descriptor: at
+// once, or when a Read or Write that is under way returns.
+func (d *kernelDevice) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return os.ErrClosed
+	}
+	d.closed = true
+	errs := []error{closeQueues(d.queues)}
+	if d.handle != nil {
+		d.handle.Close()
+	}
+	if d.ns.IsOpen() {
+		errs = append(errs, d.ns.Close())
+	}
+	if d.own != nil {
+		_, err := removeNamespace(d.config.Namespace, *d.own)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,76 @@
+package tun
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const lockName = "nsgd.lock"
+
+// RunningError says who holds a state directory. It is ErrRunning.
+type RunningError struct {
+	Dir string
+	// PID of the other daemon; 0 if it had not written it yet.
+	PID int
+}
+
+// Error names the other daemon.
+func (e *RunningError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("tun: state directory %s: %v", e.Dir, ErrRunning)
+	}
+	return fmt.Sprintf("tun: state directory %s: %v: nsgd with pid %d", e.Dir, ErrRunning, e.PID)
+}
+
+// Is makes errors.Is(err, ErrRunning) hold.
+func (e *RunningError) Is(target error) bool { return target == ErrRunning }
+
+// takeLock locks dir's lock file and writes the process id into it. The lock ends with
+// the process, however that ends.
+func takeLock(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("tun: state directory: %w", err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			text, _ := io.ReadAll(f)
+			f.Close()
+			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+			return nil, &RunningError{Dir: dir, PID: pid}
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("tun: lock %s: %w", path, err)
+		}
+		if !sameFile(f, path) {
+			f.Close() // its last holder removed it between our open and our lock
+			continue
+		}
+		if err := f.Truncate(0); err == nil {
+			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("tun: lock %s: %w", path, err)
+		}
+		return f, nil
+	}
+}
+
+func sameFile(f *os.File, path string) bool {
+	held, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(held, named)
+}

@@ -1,0 +1,286 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Memory is a device without a kernel: rings of preallocated slots that tests and
+// benchmarks fill and empty. Its queues are ready for a Poller like those of any
+// device. Inject, Drain and Collect may be called from any goroutine.
+type Memory struct {
+	name   string
+	mtu    int
+	queues []*memoryQueue
+	public []Queue
+
+	mu        sync.Mutex
+	addresses []netip.Prefix // guarded by mu
+}
+
+// MemoryOption changes what NewMemory makes.
+type MemoryOption func(*memoryOptions)
+
+type memoryOptions struct{ slotLen, mtu int }
+
+// WithSlotLen bounds what one slot holds, header included. The default, BufferLen,
+// takes superpackets; 2048 keeps benchmarks of small packets in the cache.
+func WithSlotLen(n int) MemoryOption { return func(o *memoryOptions) { o.slotLen = n } }
+
+// WithMTU sets what Memory.MTU says; DefaultMTU without it.
+func WithMTU(n int) MemoryOption { return func(o *memoryOptions) { o.mtu = n } }
+
+// NewMemory returns a device with that many queues. Each queue holds up to capacity
+// injected packets and as many written ones.
+func NewMemory(name string, queues, capacity int, options ...MemoryOption) (*Memory, error) {
+	o := memoryOptions{slotLen: BufferLen, mtu: DefaultMTU}
+	for _, set := range options {
+		set(&o)
+	}
+	if queues < 1 || capacity < 1 || o.slotLen <= HeaderLen {
+		return nil, fmt.Errorf("tun: memory device %q: %w: %d queues of %d slots of %d bytes", name, ErrConfig, queues, capacity, o.slotLen)
+	}
+	m := &Memory{name: name, mtu: o.mtu}
+	for range queues {
+		ready, err := newEvent()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("tun: memory device %q: %w", name, err), m.Close())
+		}
+		q := &memoryQueue{ready: ready, in: newRing(capacity, o.slotLen), out: newRing(capacity, o.slotLen)}
+		m.queues = append(m.queues, q)
+		m.public = append(m.public, q)
+	}
+	return m, nil
+}
+
+// Inject puts a frame, a Header and a packet, where Read of that queue finds it. It
+// reports false, and counts a drop, when the queue is full or closed or the frame too
+// long for a slot.
+func (m *Memory) Inject(queue int, frame []byte) bool { return m.queues[queue].inject(frame) }
+
+// Drain hands every frame written to that queue to f, oldest first, and returns how many
+// there were. f may be nil. The slice is borrowed until f returns.
+func (m *Memory) Drain(queue int, f func(frame []byte)) int { return m.queues[queue].drain(f) }
+
+// Collect returns copies of all frames written so far, queue by queue.
+func (m *Memory) Collect() [][]byte {
+	var frames [][]byte
+	for _, q := range m.queues {
+		q.drain(func(frame []byte) { frames = append(frames, slices.Clone(frame)) })
+	}
+	return frames
+}
+
+// Name is the name given to NewMemory.
+func (m *Memory) Name() string { return m.name }
+
+// Queues are the device's queues.
+func (m *Memory) Queues() []Queue { return m.public }
+
+// MTU is DefaultMTU or what WithMTU said.
+func (m *Memory) MTU() int { return m.mtu }
+
+// SetAddresses remembers addresses for Addresses.
+func (m *Memory) SetAddresses(addresses []netip.Prefix) error {
+	if err := checkAddresses(addresses); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.addresses = slices.Clone(addresses)
+	return nil
+}
+
+// Addresses are those of the last SetAddresses.
+func (m *Memory) Addresses() []netip.Prefix {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.addresses)
+}
+
+// Stats counts injected packets as transmitted and written ones as received, which is
+// how a namespace behind the device would see them.
+func (m *Memory) Stats() (Stats, bool) {
+	var s Stats
+	for _, q := range m.queues {
+		s.TxPackets += q.in.tail.Load()
+		s.TxDropped += q.in.refused.Load()
+		s.RxPackets += q.out.tail.Load()
+		s.RxDropped += q.out.refused.Load()
+	}
+	return s, true
+}
+
+// Close ends the device. Written frames can still be collected.
+func (m *Memory) Close() error {
+	var errs []error
+	for _, q := range m.queues {
+		errs = append(errs, q.ready.close())
+	}
+	return errors.Join(errs...)
+}
+
+// memoryQueue is one queue: the worker reads from in and writes to out, without a
+// lock; the locks keep several injectors or drainers of one test apart.
+type memoryQueue struct {
+	ready    *event
+	signaled atomic.Bool // ready was signaled and not cleared since
+	in, out  *ring
+
+	injectMu, drainMu sync.Mutex
+}
+
+// Read implements Queue.
+func (q *memoryQueue) Read(buf []byte) (int, error) {
+	defer q.ready.leave()
+	if !q.ready.enter() {
+		return 0, os.ErrClosed
+	}
+	n, ok := q.in.pop(buf)
+	if ok {
+		return n, nil
+	}
+	if !q.signaled.Load() {
+		return 0, ErrAgain
+	}
+	// Empty: take the signal back, and look again, because an inject between the first
+	// look and the taking back has seen the signal standing and gave none.
+	q.ready.clear()
+	q.signaled.Store(false)
+	if n, ok = q.in.pop(buf); !ok {
+		return 0, ErrAgain
+	}
+	q.signal() // that inject may have left more
+	return n, nil
+}
+
+func (q *memoryQueue) signal() {
+	if !q.signaled.Swap(true) {
+		q.ready.signal()
+	}
+}
+
+// Write implements Queue.
+func (q *memoryQueue) Write(buf []byte) error {
+	defer q.ready.leave()
+	if !q.ready.enter() {
+		return os.ErrClosed
+	}
+	if len(buf) <= HeaderLen || len(buf) > q.out.slotLen {
+		return ErrFrame
+	}
+	if !q.out.push(buf) {
+		return ErrAgain
+	}
+	return nil
+}
+
+// FD implements Queue.
+func (q *memoryQueue) FD() int { return q.ready.fd }
+
+func (q *memoryQueue) inject(frame []byte) bool {
+	q.injectMu.Lock()
+	defer q.injectMu.Unlock()
+	defer q.ready.leave()
+	if !q.ready.enter() {
+		return false
+	}
+	if len(frame) <= HeaderLen || len(frame) > q.in.slotLen {
+		q.in.refused.Add(1)
+		return false
+	}
+	if !q.in.push(frame) {
+		return false
+	}
+	q.signal()
+	return true
+}
+
+func (q *memoryQueue) drain(f func(frame []byte)) int {
+	q.drainMu.Lock()
+	defer q.drainMu.Unlock()
+	count := 0
+	for frame := q.out.peek(); frame != nil; frame = q.out.peek() {
+		if f != nil {
+			f(frame)
+		}
+		q.out.advance()
+		count++
+	}
+	return count
+}
+
+// ring is a bounded queue of slots between one pushing and one popping goroutine.
+type ring struct {
+	slotLen int // longest frame
+	stride  int // distance of slots
+	slots   []byte
+	lengths []int
+
+	// What the two sides write lies on cache lines of their own.
+	_        [64]byte
+	tail     atomic.Uint64 // frames ever pushed
+	refused  atomic.Uint64 // frames that found the ring full, or didn't fit a slot
+	pushSlot int           // slot of the next push; the pusher's
+	_        [64]byte
+	head     atomic.Uint64 // frames ever popped
+	popSlot  int           // slot of the next pop; the popper's
+	_        [64]byte
+}
+
+func newRing(capacity, slotLen int) *ring {
+	// An odd number of cache lines: headers at the same power of two would all want the
+	// same few places in the cache.
+	stride := ((slotLen+63)/64 | 1) * 64
+	return &ring{slotLen: slotLen, stride: stride, slots: make([]byte, capacity*stride), lengths: make([]int, capacity)}
+}
+
+// push copies frame, which fits a slot, and reports whether there was room.
+func (r *ring) push(frame []byte) bool {
+	tail := r.tail.Load()
+	if tail-r.head.Load() == uint64(len(r.lengths)) {
+		r.refused.Add(1)
+		return false
+	}
+	r.lengths[r.pushSlot] = copy(r.slots[r.pushSlot*r.stride:][:r.slotLen], frame)
+	r.pushSlot = r.next(r.pushSlot)
+	r.tail.Store(tail + 1)
+	return true
+}
+
+// peek is the oldest frame, valid until advance; nil when there is none.
+func (r *ring) peek() []byte {
+	if r.head.Load() == r.tail.Load() {
+		return nil
+	}
+	return r.slots[r.popSlot*r.stride:][:r.lengths[r.popSlot]]
+}
+
+// advance gives the slot of the oldest frame back.
+func (r *ring) advance() {
+	r.popSlot = r.next(r.popSlot)
+	r.head.Store(r.head.Load() + 1)
+}
+
+// pop copies the oldest frame; a short buf gets its beginning, as from the kernel.
+func (r *ring) pop(buf []byte) (int, bool) {
+	frame := r.peek()
+	if frame == nil {
+		return 0, false
+	}
+	n := copy(buf, frame)
+	r.advance()
+	return n, true
+}
+
+func (r *ring) next(slot int) int {
+	if slot++; slot == len(r.lengths) {
+		return 0
+	}
+	return slot
+}

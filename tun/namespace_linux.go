@@ -1,0 +1,270 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// namespaceDir is where iproute2 keeps named namespaces, one bind mount each.
+const namespaceDir = "/run/netns"
+
+var errUnfinished = errors.New("tun: function ended its goroutine inside the namespace")
+
+// Do runs f on a thread inside the named namespace and returns its error; an empty name
+// means the process's own. Sockets and devices that f opens stay in that namespace, and
+// so do commands that it starts. f must not hand the work to other goroutines: only its
+// own runs inside. (net.Dial does so when a name has addresses of both families; give
+// it literal addresses.)
+func Do(namespace string, f func() error) error {
+	if namespace == "" {
+		return elsewhere(f)
+	}
+	ns, err := openNamespace(namespace)
+	if err != nil {
+		return fmt.Errorf("tun: %w", err)
+	}
+	defer ns.Close()
+	return doIn(ns, f)
+}
+
+// doIn is Do for an open namespace.
+func doIn(ns netns.NsHandle, f func() error) error {
+	return elsewhere(func() error {
+		return onThread(func() error { return netns.Set(ns) }, f)
+	})
+}
+
+// elsewhere runs f on a goroutine of its own, whose thread the caller hasn't locked and
+// which may end with its thread.
+func elsewhere(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		err := errUnfinished // what stays if f calls runtime.Goexit
+		defer func() { done <- err }()
+		err = f()
+	}()
+	return <-done
+}
+
+// onThread lets enter change this thread's namespace, runs f and changes back. It is for
+// goroutines of elsewhere: a thread that can't be brought back must never run other
+// code again, so it stays locked and ends with its goroutine.
+func onThread(enter, f func() error) error {
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("tun: own network namespace: %w", err)
+	}
+	defer func() {
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+		home.Close()
+	}()
+	if err := enter(); err != nil {
+		return fmt.Errorf("tun: enter network namespace: %w", privilege(err))
+	}
+	return f()
+}
+
+// privilege says what an operation lacked that the kernel refused.
+func privilege(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
+	}
+	return err
+}
+
+// openNamespace opens a named namespace.
+func openNamespace(name string) (netns.NsHandle, error) {
+	if err := checkNamespaceName(name); err != nil {
+		return netns.None(), err
+	}
+	ns, err := netns.GetFromName(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return netns.None(), fmt.Errorf("namespace %q: %w: `ip netns add %s` makes it", name, ErrNoNamespace, name)
+	}
+	if err != nil {
+		return netns.None(), fmt.Errorf("namespace %q: %w", name, err)
+	}
+	if !isNamespace(int(ns)) {
+		ns.Close()
+		return netns.None(), fmt.Errorf("namespace %q: %w: %s is an ordinary file, left over by something that was interrupted",
+			name, ErrNoNamespace, filepath.Join(namespaceDir, name))
+	}
+	return ns, nil
+}
+
+func isNamespace(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC
+}
+
+// identity tells one network namespace from every other, also from a later one of the
+// same name.
+type identity struct {
+	// Boot is the kernel's boot id: the other two start afresh with each boot.
+	Boot string `json:"boot"`
+	// Cookie is the kernel's number of the namespace, never used twice; 0 before
+	// kernel 5.14.
+	Cookie uint64 `json:"cookie"`
+	// Inode is the number in /proc/PID/ns/net, which the kernel does use again.
+	Inode uint64 `json:"inode"`
+}
+
+// identify reads the identity of ns.
+func identify(ns netns.NsHandle) (id identity, err error) {
+	err = doIn(ns, func() error {
+		id, err = identifyThread(ns)
+		return err
+	})
+	return id, err
+}
+
+// identifyThread reads the identity of ns, which is this thread's namespace.
+func identifyThread(ns netns.NsHandle) (identity, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return identity{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(ns), &st); err != nil {
+		return identity{}, os.NewSyscallError("fstat", err)
+	}
+	id := identity{Boot: strings.TrimSpace(string(boot)), Inode: st.Ino}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return identity{}, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(s)
+	id.Cookie, err = unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil && err != unix.ENOPROTOOPT {
+		return identity{}, os.NewSyscallError("getsockopt", err)
+	}
+	return id, nil
+}
+
+// createNamespace makes a named namespace that `ip netns` can use. It calls announce
+// with the new namespace's identity before the name appears.
+func createNamespace(name string, announce func(identity) error) error {
+	if err := checkNamespaceName(name); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(namespaceDir, name)); err == nil {
+		return fmt.Errorf("namespace %q: %w and was not made by nsgd: don't ask for its creation, or remove it with `ip netns del %s`",
+			name, ErrNamespaceExists, name)
+	}
+	return elsewhere(func() error {
+		return onThread(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
+			ns, err := netns.Get()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			id, err := identifyThread(ns)
+			if err != nil {
+				return fmt.Errorf("namespace %q: %w", name, err)
+			}
+			if err := announce(id); err != nil {
+				return err
+			}
+			return mountNamespace(name)
+		})
+	})
+}
+
+// mountNamespace gives this thread's namespace a name, the way ip-netns(8) does.
+func mountNamespace(name string) error {
+	dir, err := lockNamespaceDir()
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w", name, err)
+	}
+	defer dir.Close()
+	path := filepath.Join(namespaceDir, name)
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("namespace %q: %w", name, ErrNamespaceExists)
+	}
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w", name, err)
+	}
+	f.Close()
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""); err != nil {
+		os.Remove(path)
+		return fmt.Errorf("namespace %q: %w", name, privilege(os.NewSyscallError("mount", err)))
+	}
+	return nil
+}
+
+// lockNamespaceDir makes /run/netns a shared mount, so that a namespace's mount reaches
+// other mount namespaces and its unmounting does too, under the lock that iproute2
+// takes for it. The lock is held until the file closes.
+func lockNamespaceDir() (*os.File, error) {
+	if err := os.MkdirAll(namespaceDir, 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(namespaceDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		dir.Close()
+		return nil, os.NewSyscallError("flock", err)
+	}
+	err = unix.Mount("", namespaceDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if err == unix.EINVAL { // not a mount point yet
+		err = unix.Mount(namespaceDir, namespaceDir, "none", unix.MS_BIND|unix.MS_REC, "")
+		if err == nil {
+			err = unix.Mount("", namespaceDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+		}
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("share %s: %w", namespaceDir, privilege(os.NewSyscallError("mount", err)))
+	}
+	return dir, nil
+}
+
+// removeNamespace removes the name if it still names the namespace of that identity, or
+// if creation was interrupted before its mount. It reports whether it removed something;
+// a stranger's namespace, or none, is no error.
+func removeNamespace(name string, id identity) (bool, error) {
+	path := filepath.Join(namespaceDir, name)
+	ns, err := netns.GetFromName(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("tun: remove namespace %q: %w", name, privilege(err))
+	}
+	defer ns.Close()
+	if !isNamespace(int(ns)) {
+		return removeEmpty(path)
+	}
+	now, err := identify(ns)
+	if err != nil || now != id {
+		return false, err
+	}
+	if err := netns.DeleteNamed(name); err != nil {
+		return false, fmt.Errorf("tun: remove namespace %q: %w", name, privilege(err))
+	}
+	return true, nil
+}
+
+// removeEmpty removes the empty file on which a namespace would have been mounted.
+func removeEmpty(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != 0 {
+		return false, err
+	}
+	err = os.Remove(path)
+	return err == nil, err
+}

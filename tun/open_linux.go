@@ -1,0 +1,218 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"github.com/songgao/water"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tunPath = "/dev/net/tun"
+
+	tsoMask = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	usoMask = tsoMask | unix.TUN_F_USO4 | unix.TUN_F_USO6
+)
+
+// kernel is what opening asks of the kernel and what older ones refuse.
+type kernel struct {
+	features   func() (uint32, error)          // IFF_ flags that TUNGETFEATURES gives
+	setOffload func(fd int, mask uint32) error // TUNSETOFFLOAD
+}
+
+func runningKernel() kernel { return kernel{features: tunFeatures, setOffload: setOffload} }
+
+// tunFeatures also finds out whether this machine and this user can have a TUN device.
+func tunFeatures() (uint32, error) {
+	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+		return 0, fmt.Errorf("%w: %s: %w: load the module with `modprobe tun`, or give the container the device", ErrNoTUN, tunPath, err)
+	default:
+		return 0, fmt.Errorf("open %s: %w", tunPath, privilege(err))
+	}
+	defer unix.Close(fd)
+	var flags uint32
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNGETFEATURES, uintptr(unsafe.Pointer(&flags)))
+	if errno != 0 {
+		return 0, fmt.Errorf("%w: %s: TUNGETFEATURES: %w", ErrNoTUN, tunPath, errno)
+	}
+	return flags, nil
+}
+
+// checkAdmin finds a lack of CAP_NET_ADMIN early, because the library that opens the
+// device loses the kernel's errno.
+func checkAdmin() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	if sets[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return privilege(unix.EPERM)
+	}
+	return nil
+}
+
+func setOffload(fd int, mask uint32) error {
+	return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, int(mask))
+}
+
+// openQueues makes the interface, in this thread's namespace, with the highest level
+// that the kernel grants.
+func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
+	features, err := k.features()
+	if err != nil {
+		return nil, Off, err
+	}
+	if c.Queues > 1 && features&unix.IFF_MULTI_QUEUE == 0 {
+		return nil, Off, fmt.Errorf("%w: the kernel has no multi-queue TUN devices, %d queues were asked for", ErrConfig, c.Queues)
+	}
+	if c.Offload != Off && features&unix.IFF_VNET_HDR != 0 {
+		queues, level, err := k.openOffload(h, c)
+		if err != nil || level != Off {
+			return queues, level, err
+		}
+	}
+	queues, err := openPlain(c)
+	return queues, Off, err
+}
+
+// openOffload makes the interface with the virtio-net header. The level Off, and no
+// queue, means that the kernel grants no offload.
+func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
+	flags := netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR
+	if c.Queues > 1 {
+		flags |= netlink.TUNTAP_MULTI_QUEUE // the kernel refuses TUN_EXCL from the second on
+	} else {
+		flags |= netlink.TUNTAP_TUN_EXCL
+	}
+	link := &netlink.Tuntap{
+		LinkAttrs:  netlink.LinkAttrs{Name: c.Name},
+		Mode:       netlink.TUNTAP_MODE_TUN,
+		Flags:      flags,
+		Queues:     c.Queues,
+		NonPersist: true,
+	}
+	if err := h.LinkAdd(link); err != nil {
+		return nil, Off, err
+	}
+	var queues []Queue
+	var errs []error
+	for _, f := range link.Fds {
+		d, err := takeOver(f)
+		if err == nil {
+			queues = append(queues, &offloadQueue{descriptor{fd: d}})
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, Off, errors.Join(err, closeQueues(queues))
+	}
+	level, err := k.raise(queues, c.Offload.ladder())
+	if err != nil || level == Off {
+		return nil, Off, errors.Join(err, closeQueues(queues))
+	}
+	return queues, level, nil
+}
+
+// raise sets the first of levels that the kernel takes, on every queue: each file has
+// features of its own beside the device's.
+func (k kernel) raise(queues []Queue, levels []Offload) (Offload, error) {
+	for _, level := range levels {
+		mask := uint32(0)
+		switch level {
+		case USO:
+			mask = usoMask
+		case TSO:
+			mask = tsoMask
+		}
+		var err error
+		for _, q := range queues {
+			if err = k.setOffload(q.FD(), mask); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return level, nil
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return Off, os.NewSyscallError("TUNSETOFFLOAD", err)
+		}
+	}
+	return Off, nil
+}
+
+// openPlain makes the interface without the header: opening a multi-queue device once
+// more gives its next queue.
+func openPlain(c Config) ([]Queue, error) {
+	config := water.Config{DeviceType: water.TUN}
+	config.Name = c.Name
+	config.MultiQueue = c.Queues > 1
+	// Without an owner anybody could open another queue.
+	config.Permissions = &water.DevicePermissions{Owner: 0, Group: 0}
+	var queues []Queue
+	for range c.Queues {
+		fd, err := openWater(config)
+		if err != nil {
+			return nil, errors.Join(err, closeQueues(queues))
+		}
+		queues = append(queues, &plainQueue{descriptor{fd: fd}})
+	}
+	return queues, nil
+}
+
+func openWater(config water.Config) (int, error) {
+	// Water opens without O_CLOEXEC: no child may start before the copy that has it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	device, err := water.New(config)
+	if err != nil {
+		return -1, fmt.Errorf("TUNSETIFF: %w", privilege(err))
+	}
+	f, ok := device.ReadWriteCloser.(*os.File)
+	if !ok {
+		return -1, errors.Join(fmt.Errorf("water: device is a %T, not a file", device.ReadWriteCloser), device.Close())
+	}
+	return takeOver(f)
+}
+
+// takeOver closes f and returns a descriptor of its own of the same open device,
+// non-blocking as f is and unknown to Go's poller.
+func takeOver(f *os.File) (int, error) {
+	fd := -1
+	raw, err := f.SyscallConn()
+	if err == nil {
+		var dup error
+		err = raw.Control(func(old uintptr) {
+			fd, dup = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+		})
+		err = errors.Join(err, dup)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return -1, fmt.Errorf("take over %s: %w", tunPath, err)
+	}
+	return fd, nil
+}
+
+func closeQueues(queues []Queue) error {
+	var errs []error
+	for _, q := range queues {
+		switch q := q.(type) {
+		case *offloadQueue:
+			errs = append(errs, q.close())
+		case *plainQueue:
+			errs = append(errs, q.close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,146 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// wakeMark is the poller's own eventfd among the indexes of queues.
+const wakeMark = -1
+
+// Poller waits for the queues of one worker. Wait and Remove belong to that worker;
+// Wake and Close may come from any goroutine.
+type Poller struct {
+	epoll  descriptor
+	wake   *event
+	queues []Queue
+	events []unix.EpollEvent
+}
+
+// NewPoller watches queues. Their order gives the indexes that Wait reports.
+func NewPoller(queues []Queue) (*Poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("tun: poller: %w", os.NewSyscallError("epoll_create1", err))
+	}
+	p := &Poller{
+		epoll:  descriptor{fd: fd},
+		queues: append([]Queue(nil), queues...),
+		events: make([]unix.EpollEvent, len(queues)+1),
+	}
+	if p.wake, err = newEvent(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tun: poller: %w", err), p.epoll.close())
+	}
+	err = p.watch(p.wake.fd, wakeMark)
+	for i, q := range queues {
+		if err != nil {
+			break
+		}
+		err = p.watch(q.FD(), int32(i))
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// watch registers fd level-triggered: a queue that the worker left half read is
+// reported again, so a bounded burst loses nothing.
+func (p *Poller) watch(fd int, index int32) error {
+	// Fd is the union's first word: ours to use, and handed back by Wait.
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: index}
+	if err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
+	}
+	return nil
+}
+
+// Wait returns the indexes of the queues that have something to read, or that ended,
+// in ready's memory. It returns none when timeout has passed, when Wake was called and,
+// rarely, for no reason. Timeouts are rounded up to a millisecond; 0 doesn't block and
+// a negative one waits for ever. After Close it returns os.ErrClosed.
+func (p *Poller) Wait(timeout time.Duration, ready []int) ([]int, error) {
+	ready = ready[:0]
+	// Both are held: an eventfd that Close gave back early would take its wake-up along.
+	open, awake := p.epoll.enter(), p.wake.enter()
+	defer p.epoll.leave()
+	defer p.wake.leave()
+	if !open || !awake {
+		return ready, os.ErrClosed
+	}
+	// A busy worker mostly finds packets waiting. Asking first without blocking keeps
+	// its goroutine on the processor; a blocking call may cost it that.
+	n, errno := p.poll(0)
+	if n == 0 && errno == 0 && timeout != 0 {
+		n, errno = p.block(timeout)
+	}
+	if errno != 0 && errno != unix.EINTR {
+		return ready, os.NewSyscallError("epoll_pwait", errno)
+	}
+	for i := range p.events[:max(n, 0)] {
+		index := p.events[i].Fd
+		if index != wakeMark {
+			ready = append(ready, int(index))
+			continue
+		}
+		p.wake.clear()
+		if p.epoll.ended.Load() {
+			return ready[:0], os.ErrClosed
+		}
+	}
+	return ready, nil
+}
+
+func (p *Poller) poll(milliseconds int) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll.fd),
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
+	return int(n), errno
+}
+
+func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
+	milliseconds := -1
+	if timeout > 0 {
+		up := (timeout-1)/time.Millisecond + 1
+		milliseconds = int(min(up, math.MaxInt32))
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll.fd),
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
+	return int(n), errno
+}
+
+// Remove stops watching queue index. A queue whose device was removed under it would
+// be reported for ever.
+func (p *Poller) Remove(index int) error {
+	err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_DEL, p.queues[index].FD(), nil)
+	// A closed descriptor has left by itself.
+	if err != nil && err != unix.ENOENT && err != unix.EBADF {
+		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
+	}
+	return nil
+}
+
+// Wake makes the current Wait, or else the next one, return.
+func (p *Poller) Wake() {
+	defer p.wake.leave()
+	if p.wake.enter() {
+		p.wake.signal()
+	}
+}
+
+// Close ends the poller, and a Wait that is under way. It leaves the queues open.
+func (p *Poller) Close() error {
+	// A blocked Wait holds both descriptors; the signal lets it go.
+	err := p.epoll.close()
+	if errors.Is(err, os.ErrClosed) {
+		return os.ErrClosed
+	}
+	p.Wake()
+	return errors.Join(err, p.wake.close())
+}

@@ -1,0 +1,208 @@
+package tun
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+const journalName = "namespaces.json"
+
+// State is a daemon's hold on its state directory: the lock that lets one run at a
+// time, and the journal of the network namespaces that it made, each of which is written
+// down before it exists. Safe for concurrent use.
+type State struct {
+	dir       string
+	lock      *os.File
+	leftovers []string
+
+	mu     sync.Mutex
+	made   []madeNamespace // guarded by mu; what the journal holds
+	closed bool            // guarded by mu
+}
+
+// madeNamespace is one line of the journal.
+type madeNamespace struct {
+	Name string `json:"name"`
+	identity
+}
+
+type journal struct {
+	Namespaces []madeNamespace `json:"namespaces"`
+}
+
+// OpenState takes the state directory dir, making it if need be, and removes what a run
+// before this one left behind. It fails with a RunningError while another process holds it.
+func OpenState(dir string) (*State, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("tun: state directory: %w", err)
+	}
+	lock, err := takeLock(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{dir: dir, lock: lock}
+	if err := s.removeLeftovers(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// removeLeftovers removes the namespaces in the journal of a run that didn't.
+func (s *State) removeLeftovers() error {
+	path := filepath.Join(s.dir, journalName)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("tun: journal: %w", err)
+	}
+	var j journal
+	if err := json.Unmarshal(text, &j); err != nil {
+		return fmt.Errorf("tun: journal %s: %w: remove the file, and by hand the namespaces that it meant", path, err)
+	}
+	s.made = j.Namespaces
+	for _, n := range j.Namespaces {
+		removed, err := removeNamespace(n.Name, n.identity)
+		if err != nil {
+			return fmt.Errorf("tun: leftovers of an earlier run: %w", err)
+		}
+		if removed {
+			s.leftovers = append(s.leftovers, n.Name)
+		}
+	}
+	s.made = nil
+	return s.writeJournal()
+}
+
+// Leftovers are the namespaces of an earlier run that OpenState removed.
+func (s *State) Leftovers() []string { return slices.Clone(s.leftovers) }
+
+// CreateNamespace makes a network namespace, which Close removes. One that this State
+// made already is fine; anybody else's is ErrNamespaceExists.
+func (s *State) CreateNamespace(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("tun: namespace %q: state: %w", name, os.ErrClosed)
+	}
+	if i := s.find(name); i >= 0 {
+		same, err := s.stillThere(s.made[i])
+		if err != nil || same {
+			return err
+		}
+		s.made = slices.Delete(s.made, i, i+1) // somebody removed it
+	}
+	before := len(s.made)
+	err := createNamespace(name, func(id identity) error {
+		s.made = append(s.made, madeNamespace{name, id})
+		return s.writeJournal()
+	})
+	if err != nil {
+		s.made = s.made[:before]
+		return errors.Join(fmt.Errorf("tun: %w", err), s.writeJournal())
+	}
+	return nil
+}
+
+func (s *State) find(name string) int {
+	return slices.IndexFunc(s.made, func(n madeNamespace) bool { return n.Name == name })
+}
+
+func (s *State) stillThere(n madeNamespace) (bool, error) {
+	ns, err := openNamespace(n.Name)
+	if errors.Is(err, ErrNoNamespace) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer ns.Close()
+	id, err := identify(ns)
+	return id == n.identity, err
+}
+
+// RemoveNamespace removes a namespace that CreateNamespace made. Its devices should be
+// closed before. Any other name is ErrNoNamespace.
+func (s *State) RemoveNamespace(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.find(name)
+	if i < 0 {
+		return fmt.Errorf("tun: namespace %q: %w among those made here", name, ErrNoNamespace)
+	}
+	if _, err := removeNamespace(name, s.made[i].identity); err != nil {
+		return err
+	}
+	s.made = slices.Delete(s.made, i, i+1)
+	return s.writeJournal()
+}
+
+// Namespaces are the names that CreateNamespace made, in that order.
+func (s *State) Namespaces() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := make([]string, len(s.made))
+	for i, n := range s.made {
+		names[i] = n.Name
+	}
+	return names
+}
+
+// Close removes the namespaces that were made and lets go of the directory. Devices are
+// closed first. What can't be removed stays in the journal for the next run.
+func (s *State) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return os.ErrClosed
+	}
+	s.closed = true
+	var errs []error
+	s.made = slices.DeleteFunc(s.made, func(n madeNamespace) bool {
+		_, err := removeNamespace(n.Name, n.identity)
+		errs = append(errs, err)
+		return err == nil
+	})
+	errs = append(errs, s.writeJournal())
+	// Removed while locked: a process that opened it before sees that it lost its name.
+	errs = append(errs, os.Remove(s.lock.Name()), s.lock.Close())
+	return errors.Join(errs...)
+}
+
+// writeJournal replaces the journal; no namespaces, no file. mu is held.
+func (s *State) writeJournal() error {
+	path := filepath.Join(s.dir, journalName)
+	if len(s.made) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("tun: journal: %w", err)
+		}
+		return nil
+	}
+	text, err := json.MarshalIndent(journal{s.made}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("tun: journal: %w", err)
+	}
+	if err := replaceFile(path, append(text, '\n')); err != nil {
+		return fmt.Errorf("tun: journal: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file so that a crash leaves the old or the new one.
+func replaceFile(path string, text []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
