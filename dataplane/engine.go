@@ -146,6 +146,8 @@ func (e *Engine) Attach(devices []tun.Device) error {
 	return nil
 }
 
+func (e *Engine) attachmentName(i int) string { return e.Snapshot().Attachments[i].Name }
+
 // Devices are those given to Attach.
 func (e *Engine) Devices() []tun.Device { return e.devices }
 

@@ -87,7 +87,11 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		for _, attachment := range ready {
 			if err := w.burst(attachment); err != nil {
-				return fmt.Errorf("dataplane: worker %d: attachment %d: %w", w.index, attachment, err)
+				// The device went away, with its namespace perhaps. The others go on.
+				w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(attachment), "worker", w.index, "error", err)
+				if err := w.poller.Remove(attachment); err != nil {
+					return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
+				}
 			}
 		}
 	}
@@ -131,5 +135,5 @@ func (w *worker) reportWrite(attachment int, err error) {
 	if errors.Is(err, os.ErrClosed) {
 		return
 	}
-	w.engine.log.Warn("write refused", "attachment", w.engine.Snapshot().Attachments[attachment].Name, "error", err)
+	w.engine.log.Warn("write refused", "attachment", w.engine.attachmentName(attachment), "error", err)
 }

@@ -212,6 +212,8 @@ func TestAddr(t *testing.T) {
 		{"::", packet.Addr.IsUnspecified, true},
 		{"0.0.0.0", packet.Addr.IsUnspecified, true},
 		{"::1", packet.Addr.IsUnspecified, false},
+		{"127.0.0.53", packet.Addr.IsLoopback, true},
+		{"::1", packet.Addr.IsLoopback, true},
 	}
 	for _, k := range kinds {
 		if k.is(addr(k.addr)) != k.want {

@@ -154,3 +154,11 @@ func (a Addr) IsLinkLocal() bool {
 func (a Addr) IsUnspecified() bool {
 	return a == Addr{} || a.Is4() && a.V4() == 0
 }
+
+// IsLoopback reports an IPv4 127.0.0.0/8 address or ::1.
+func (a Addr) IsLoopback() bool {
+	if a.Is4() {
+		return a.V4()>>24 == 127
+	}
+	return a == Addr{Lo: 1}
+}

@@ -379,17 +379,6 @@ func (b *builder) addRoutes() {
 			n.route.Insert(host(a), b.s.platform)
 		}
 	}
-	for _, p := range everywhere {
-		b.s.all.Insert(p, b.s.outside)
-	}
-	for _, a := range PlatformAddresses {
-		b.s.all.Insert(host(a), b.s.platform)
-	}
-	for _, n := range b.s.networks {
-		for _, p := range n.vnet.AddressSpace {
-			b.s.all.Insert(p, nil)
-		}
-	}
 	for _, e := range b.subnets {
 		for _, p := range e.Subnet.Prefixes {
 			b.insert(p, e)

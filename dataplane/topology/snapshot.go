@@ -52,8 +52,8 @@ type Snapshot struct {
 	// space holds the address spaces of all virtual networks, for telling
 	// who is outside.
 	space bart.Lite
-	// all finds an endpoint from outside; an address of several virtual networks
-	// maps to nil.
+	// all finds an endpoint from outside, which reaches virtual networks and nothing
+	// else; an address of several of them maps to nil.
 	all bart.Table[*Endpoint]
 }
 

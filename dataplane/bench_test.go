@@ -1,0 +1,126 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// carryCases are the packets whose path must not allocate, each with what makes
+// it take that path again and again.
+var carryCases = []struct {
+	name  string
+	from  int
+	setup [][]byte // sent from vm1 (even) and vm4 (odd) before
+	make  func(i int) []byte
+	kinds int // number of different packets
+}{
+	{"established", vm1,
+		[][]byte{
+			packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 40000, DstPort: 80, Flags: "S"}),
+			packettest.TCP(packettest.Spec{Src: addr4, Dst: addr1, SrcPort: 80, DstPort: 40000, Flags: "SA"}),
+		},
+		func(int) []byte {
+			return packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 40000, DstPort: 80, Flags: "A", Payload: 64})
+		}, 1},
+	{"new-flow-allowed", vm1, nil,
+		func(i int) []byte {
+			return packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: uint16(i), DstPort: uint16(i >> 16), Payload: 64})
+		}, 1 << 16},
+	{"denied", internet, nil,
+		func(i int) []byte {
+			return packettest.TCP(packettest.Spec{Src: world, Dst: addr1, SrcPort: uint16(i), DstPort: 22, Flags: "S"})
+		}, 1024},
+}
+
+// feeder sends prepared packets through the pipeline, a burst a call.
+type feeder struct {
+	r       *rig
+	from    int
+	packets [][]byte
+	next    int
+}
+
+func newFeeder(t testing.TB, policy func() *rig, c int) *feeder {
+	k := carryCases[c]
+	f := &feeder{r: policy(), from: k.from}
+	for i, p := range k.setup {
+		f.r.send([]int{vm1, vm4}[i%2], p)
+	}
+	for i := range k.kinds {
+		f.packets = append(f.packets, append(make([]byte, tun.HeaderLen), k.make(i)...))
+	}
+	return f
+}
+
+func (f *feeder) burst() {
+	for range burstPackets {
+		f.r.devices[f.from].Inject(0, f.packets[f.next])
+		if f.next++; f.next == len(f.packets) {
+			f.next = 0
+		}
+	}
+	if err := f.r.engine.workers[0].burst(f.from); err != nil {
+		f.r.t.Fatal(err)
+	}
+	for _, d := range f.r.devices {
+		d.Drain(0, nil)
+	}
+}
+
+func TestThePathOfAPacketAllocatesNothing(t *testing.T) {
+	for i, c := range carryCases {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFeeder(t, func() *rig { return newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1 << 20}) }, i)
+			for range 64 { // slabs and rings are there
+				f.burst()
+			}
+			if n := testing.AllocsPerRun(100, f.burst); n != 0 {
+				t.Errorf("%v allocations in a burst of %d packets", n, burstPackets)
+			}
+		})
+	}
+}
+
+// manyRules is the figure with n rules in each NSG ahead of the figure's own.
+func manyRules(n int) func() []ruleset.Rule {
+	return func() []ruleset.Rule {
+		var rules []ruleset.Rule
+		for i := range n - 1 {
+			a := netip.AddrFrom4([4]byte{198, byte(18 + i>>16), byte(i >> 8), byte(i)})
+			for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
+				r := anyRule(fmt.Sprintf("r%d", i), 100+i, d, ruleset.Deny)
+				r.Protocol = ruleset.TCP
+				r.Source = ruleset.Peer{Prefixes: []netip.Prefix{netip.PrefixFrom(a, 32)}}
+				rules = append(rules, r)
+			}
+		}
+		last := allowHTTP()
+		last.Priority = 4096
+		return append(rules, last)
+	}
+}
+
+// BenchmarkCarry is the whole pipeline through memory devices: read, decode,
+// admit, flow, route, verdict, commit, write, counters. One operation is one packet.
+func BenchmarkCarry(b *testing.B) {
+	for i, c := range carryCases {
+		for _, n := range []int{10, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/rules=%d", c.name, n), func(b *testing.B) {
+				rules := manyRules(n)
+				f := newFeeder(b, func() *rig { return newRig(b, figure(rules(), rules()), conntrack.Options{}) }, i)
+				f.burst()
+				b.ReportAllocs()
+				b.ResetTimer()
+				for left := b.N; left > 0; left -= burstPackets {
+					f.burst()
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package dataplane
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/tun"
+)
+
+func dropName(reason int) string { return packet.Drop(reason).String() }
+
+func syn(src, dst string, port uint16) []byte {
+	return packettest.TCP(packettest.Spec{Src: src, Dst: dst, SrcPort: 40000, DstPort: port, Flags: "S"})
+}
+
+func TestFirstPacketIsJudgedAsTheFigureSays(t *testing.T) {
+	allow, deny := []ruleset.Rule{allowHTTP()}, []ruleset.Rule(nil)
+	denyOut := func(name string) []ruleset.Rule {
+		return []ruleset.Rule{anyRule(name, 100, ruleset.Outbound, ruleset.Deny)}
+	}
+	tests := []struct {
+		name         string
+		nsg1, nsg2   []ruleset.Rule
+		from         int
+		packet       []byte
+		to           int    // -1: denied by a rule
+		denier, rule string // who denied
+	}{
+		{"VM1 on port 80 from the internet when both NSGs allow", allow, allow, internet, syn(world, addr1, 80), vm1, "", ""},
+		{"VM1 when only NSG1 allows", allow, deny, internet, syn(world, addr1, 80), -1, "NSG2", "DenyAllInBound"},
+		{"VM1 when only NSG2 allows", deny, allow, internet, syn(world, addr1, 80), -1, "NSG1", "DenyAllInBound"},
+		{"VM2 needs NSG1 only", allow, deny, internet, syn(world, addr2, 80), vm2, "", ""},
+		{"VM2 is denied by NSG1", deny, allow, internet, syn(world, addr2, 80), -1, "NSG1", "DenyAllInBound"},
+		{"VM3 needs NSG2 only", deny, allow, internet, syn(world, addr3, 80), vm3, "", ""},
+		{"VM3 is denied by NSG2", allow, deny, internet, syn(world, addr3, 80), -1, "NSG2", "DenyAllInBound"},
+		{"VM4 needs none", deny, deny, internet, syn(world, addr4, 80), vm4, "", ""},
+		{"VM4 on any port", deny, deny, internet, syn(world, addr4, 8080), vm4, "", ""},
+		{"VM1 on a port that no rule names", allow, allow, internet, syn(world, addr1, 8080), -1, "NSG1", "DenyAllInBound"},
+		{"VM1 to the internet by the default rules", deny, deny, vm1, syn(addr1, world, 80), internet, "", ""},
+		{"VM1 outbound is denied by NSG2 first", denyOut("Deny1"), denyOut("Deny2"), vm1, syn(addr1, world, 80), -1, "NSG2", "Deny2"},
+		{"VM1 outbound is denied by NSG1 alone", denyOut("Deny1"), deny, vm1, syn(addr1, world, 80), -1, "NSG1", "Deny1"},
+		{"VM2 outbound asks NSG1 only", deny, denyOut("Deny2"), vm2, syn(addr2, world, 80), internet, "", ""},
+		{"VM3 outbound is denied by NSG2", deny, denyOut("Deny2"), vm3, syn(addr3, world, 80), -1, "NSG2", "Deny2"},
+		{"VM4 outbound asks nobody", denyOut("Deny1"), denyOut("Deny2"), vm4, syn(addr4, world, 80), internet, "", ""},
+		{"between subnets by AllowVnetInBound", deny, deny, vm3, syn(addr3, addr1, 22), vm1, "", ""},
+		{"deny-all on NSG1 cuts VM1 from VM2", denyOut("DenyAll"), deny, vm1, syn(addr1, addr2, 22), -1, "NSG1", "DenyAll"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, figure(tt.nsg1, tt.nsg2), conntrack.Options{Max: 1024})
+			to, drop := r.send(tt.from, tt.packet)
+			if to != tt.to {
+				t.Fatalf("came out at %d (%s), want %d", to, drop, tt.to)
+			}
+			if tt.to >= 0 {
+				return
+			}
+			if drop != packet.DropRule.String() {
+				t.Fatalf("dropped under %s", drop)
+			}
+			d := ruleset.Inbound
+			if tt.from != internet {
+				d = ruleset.Outbound
+			}
+			if c := r.count(tt.denier, d, tt.rule); c.Hits != 1 || c.Packets != 1 {
+				t.Errorf("%s %s counted %+v", tt.denier, tt.rule, c)
+			}
+		})
+	}
+}
+
+func TestADenyInTheFirstStageIsNeverEvaluatedByTheSecond(t *testing.T) {
+	r := newRig(t, figure(nil, []ruleset.Rule{allowHTTP()}), conntrack.Options{Max: 1024})
+	r.send(internet, syn(world, addr1, 80))
+	keys := r.engine.Registry().Keys()
+	for i, c := range r.engine.RuleCounts(len(keys)) {
+		if keys[i].NetworkSecurityGroup == "NSG2" && c != (RuleCount{}) {
+			t.Errorf("%+v counted %+v", keys[i], c)
+		}
+	}
+}
+
+func TestReturnTrafficNeedsNoRule(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	reply := func(src, dst string, flags string) []byte {
+		return packettest.TCP(packettest.Spec{Src: src, Dst: dst, SrcPort: 80, DstPort: 40000, Flags: flags})
+	}
+	if to, drop := r.send(internet, reply(world, addr1, "SA")); to != -1 || drop != "tcp_no_syn" {
+		t.Errorf("SYN+ACK without a flow: to %d, %s", to, drop)
+	}
+	if to, drop := r.send(vm1, syn(addr1, world, 80)); to != internet {
+		t.Fatalf("SYN: to %d, %s", to, drop)
+	}
+	if to, drop := r.send(internet, reply(world, addr1, "SA")); to != vm1 {
+		t.Errorf("SYN+ACK: to %d, %s", to, drop)
+	}
+	if to, drop := r.send(internet, packettest.TCP(packettest.Spec{Src: world, Dst: addr1, SrcPort: 81, DstPort: 40000, Flags: "S"})); drop != "rule_deny" {
+		t.Errorf("another port of the same host: to %d, %s", to, drop)
+	}
+	out := r.count("NSG2", ruleset.Outbound, "AllowInternetOutBound")
+	if want := (RuleCount{Hits: 1, Packets: 2, Bytes: 80}); out != want {
+		t.Errorf("AllowInternetOutBound counted %+v, want %+v", out, want)
+	}
+}
+
+func TestPacketsThatAVirtualNetworkDoesNotCarry(t *testing.T) {
+	udp := func(src, dst string) []byte {
+		return packettest.UDP(packettest.Spec{Src: src, Dst: dst, SrcPort: 1, DstPort: 5353})
+	}
+	tests := []struct {
+		name   string
+		from   int
+		packet []byte
+		drop   string
+	}{
+		{"a NIC's packet with another NIC's source", vm1, udp(addr2, addr3), "spoofed_source"},
+		{"a NIC's packet with an outside source", vm1, udp(world, addr3), "spoofed_source"},
+		{"the internet's packet with an inside source", internet, udp(addr2, addr3), "spoofed_source"},
+		{"the internet's packet with a platform source", internet, udp("168.63.129.16", addr3), "spoofed_source"},
+		{"a loopback source from the internet", internet, udp("127.0.0.1", addr3), "spoofed_source"},
+		{"a broadcast source from the internet", internet, udp("255.255.255.255", addr3), "spoofed_source"},
+		{"a packet to its own sender", vm1, udp(addr1, addr1), "spoofed_source"},
+		{"the internet's packet to the outside", internet, udp(world, "198.51.100.1"), "no_route"},
+		{"mDNS", vm1, udp(addr1, "224.0.0.251"), "kernel_noise"},
+		{"multicast", vm1, udp(addr1, "239.1.1.1"), "broadcast"},
+		{"limited broadcast", vm1, udp(addr1, "255.255.255.255"), "broadcast"},
+		{"a router solicitation", vm1, packettest.ICMP(packettest.Spec{Src: "fe80::1", Dst: "ff02::2", ICMPType: 133}), "kernel_noise"},
+		{"an address of the subnet that nobody has", vm1, udp(addr1, "10.0.1.77"), "no_route"},
+		{"a private address outside the virtual network", vm1, udp(addr1, "192.168.1.1"), "no_route"},
+		{"the platform, which is not attached", vm1, udp(addr1, "168.63.129.16"), "no_route"},
+		{"SYN and FIN together", vm1, packettest.TCP(packettest.Spec{Src: addr1, Dst: addr2, DstPort: 80, Flags: "SF"}), "tcp_flags"},
+		{"an ICMP error", vm1, packettest.ICMP(packettest.Spec{Src: addr1, Dst: addr2, ICMPType: 3}), "icmp_error"},
+		{"an echo reply that nobody asked for", vm1, packettest.ICMP(packettest.Spec{Src: addr1, Dst: addr2, ICMPType: 0}), "icmp_no_flow"},
+	}
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.t = t
+			if to, drop := r.send(tt.from, tt.packet); drop != tt.drop {
+				t.Errorf("to %d, dropped under %q, want %q", to, drop, tt.drop)
+			}
+		})
+	}
+	keys := r.engine.Registry().Keys()
+	for i, c := range r.engine.RuleCounts(len(keys)) {
+		if c != (RuleCount{}) {
+			t.Errorf("a rule counted what no rule saw: %+v %+v", keys[i], c)
+		}
+	}
+}
+
+func TestAFlowOutlivesItsRuleAndEndsWhenIdle(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	segment := func(flags string) []byte {
+		return packettest.TCP(packettest.Spec{Src: world, Dst: addr2, SrcPort: 40000, DstPort: 80, Flags: flags})
+	}
+	back := func(flags string) []byte {
+		return packettest.TCP(packettest.Spec{Src: addr2, Dst: world, SrcPort: 80, DstPort: 40000, Flags: flags})
+	}
+	r.send(internet, segment("S"))
+	r.send(vm2, back("SA"))
+	r.send(internet, segment("A"))
+
+	s, err := r.engine.Prepare(figure(nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.engine.Swap(s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if to, drop := r.send(internet, segment("PA")); to != vm2 {
+		t.Errorf("the flow ended with its rule: to %d, %s", to, drop)
+	}
+	if _, drop := r.send(internet, packettest.TCP(packettest.Spec{Src: world, Dst: addr2, SrcPort: 40001, DstPort: 80, Flags: "S"})); drop != "rule_deny" {
+		t.Errorf("a new flow after the rule went: %q", drop)
+	}
+	before := r.count("NSG1", ruleset.Inbound, "AllowHttpInBound")
+	if before.Hits != 1 || before.Packets < 4 {
+		t.Errorf("the removed rule lost its counts: %+v", before)
+	}
+	r.clock += 4*time.Minute + time.Second
+	if _, drop := r.send(internet, segment("PA")); drop != "rule_deny" {
+		t.Errorf("an idle flow's next segment: %q, want the rules' verdict", drop)
+	}
+}
+
+func TestFlowLimitRefusesUnderItsOwnReason(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024, MaxPerZone: 8})
+	refused := 0
+	for port := range uint16(16) {
+		// Two-way flows, so that eviction finds no half-open one.
+		p := packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1000 + port, DstPort: 53}
+		q := packettest.Spec{Src: addr4, Dst: addr1, SrcPort: 53, DstPort: 1000 + port}
+		if to, drop := r.send(vm1, packettest.UDP(p)); to < 0 {
+			if drop != "flow_limit" {
+				t.Fatalf("dropped under %s", drop)
+			}
+			refused++
+			continue
+		}
+		r.send(vm4, packettest.UDP(q))
+	}
+	if refused != 8 {
+		t.Errorf("%d of 16 flows refused at a limit of 8", refused)
+	}
+}
+
+func TestCountersAddUp(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	payload := 3001
+	super := packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 40000, DstPort: 80, Flags: "S", Payload: payload})
+	header := make([]byte, tun.HeaderLen)
+	(&tun.Header{GSOType: tun.GSOTCPv4, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
+	r.devices[vm1].Inject(0, append(header, super...))
+	if err := r.engine.workers[0].burst(vm1); err != nil {
+		t.Fatal(err)
+	}
+	want := RuleCount{Hits: 1, Packets: 3, Bytes: uint64(payload + 3*40)}
+	for _, g := range []string{"NSG1", "NSG2"} {
+		if got := r.count(g, ruleset.Outbound, "AllowVnetOutBound"); got != want {
+			t.Errorf("%s: %+v, want %+v", g, got, want)
+		}
+	}
+	counts := r.engine.AttachmentCounts()
+	if got := counts[vm1]; got.ReceivePackets != 3 || got.ReceiveBytes != want.Bytes {
+		t.Errorf("received %+v", got)
+	}
+	if got := counts[vm4]; got.TransmitPackets != 3 || got.TransmitBytes != want.Bytes {
+		t.Errorf("transmitted %+v", got)
+	}
+}
+
+func TestASuperpacketMustBeWhatItsHeaderClaims(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	header := make([]byte, tun.HeaderLen)
+	(&tun.Header{GSOType: tun.GSOTCPv6, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
+	r.devices[vm1].Inject(0, append(header, syn(addr1, addr4, 80)...))
+	if err := r.engine.workers[0].burst(vm1); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.engine.Drops()[packet.DropOffload]; n != 1 {
+		t.Errorf("%d drops under %s", n, packet.DropOffload)
+	}
+}

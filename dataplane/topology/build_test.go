@@ -1,0 +1,216 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func ip(s string) packet.Addr { return packet.AddrFrom(netip.MustParseAddr(s)) }
+
+// twoNetworks has vnet1 (10.0.0.0/16: a with NSG g, b) and vnet2 with the same space.
+func twoNetworks() *arm.Set {
+	set := &arm.Set{}
+	g := &ruleset.NSG{Name: "g", ID: "/nsg/g"}
+	set.NetworkSecurityGroups = []*ruleset.NSG{g}
+	for _, name := range []string{"vnet1", "vnet2"} {
+		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}}
+		if name == "vnet2" {
+			v.AddressSpace = []netip.Prefix{pfx("10.0.0.0/16"), pfx("10.2.0.0/16")}
+		}
+		a := &arm.Subnet{Name: "a", ID: v.ID + "/a", VirtualNetwork: v, NetworkSecurityGroup: g, Prefixes: []netip.Prefix{pfx("10.0.1.0/24")}}
+		b := &arm.Subnet{Name: "b", ID: v.ID + "/b", VirtualNetwork: v, Prefixes: []netip.Prefix{pfx("10.0.2.0/24")}}
+		if name == "vnet2" {
+			b.Prefixes = []netip.Prefix{pfx("10.2.2.0/24")}
+		}
+		v.Subnets = []*arm.Subnet{a, b}
+		set.VirtualNetworks = append(set.VirtualNetworks, v)
+		for _, s := range v.Subnets {
+			addr := s.Prefixes[0].Addr().Next().Next().Next().Next()
+			set.NetworkInterfaces = append(set.NetworkInterfaces, &arm.NetworkInterface{Name: name + s.Name, ID: "/nic/" + name + s.Name,
+				IPConfigurations: []arm.IPConfiguration{{Name: "c", Address: addr, Subnet: s, Primary: true}}})
+		}
+	}
+	return set
+}
+
+func TestRouteAndAdmit(t *testing.T) {
+	specs := []Spec{{NetworkInterface, "vnet1a"}, {Subnet, "vnet1/a"}, {Subnet, "vnet1/b"}, {NetworkInterface, "vnet2a"}, {Subnet, "vnet2/b"}, {Kind: Internet}, {Kind: Platform}}
+	const (
+		nic1 = iota
+		sub1a
+		sub1b
+		nic2
+		sub2b
+		inet
+		plat
+	)
+	s, err := Build(twoNetworks(), specs, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := []struct {
+		name string
+		from int
+		to   string
+		want int // -1: none
+	}{
+		{"a NIC with its own attachment", sub1b, "10.0.1.4", nic1},
+		{"another address of the same subnet goes to the subnet's attachment", nic1, "10.0.1.9", sub1a},
+		{"a NIC without an attachment is behind its subnet's", nic1, "10.0.2.4", sub1b},
+		{"the same address in the other network is the other network's", sub2b, "10.0.1.4", nic2},
+		{"virtual networks that are not peered do not reach each other", nic1, "10.2.2.4", -1},
+		{"the outside", nic1, "203.0.113.1", inet},
+		{"the outside over IPv6", nic1, "2001:db8::1", inet},
+		{"a private address outside", nic1, "172.16.0.1", -1},
+		{"an address of the space without a subnet", nic1, "10.0.9.1", -1},
+		{"the platform", nic1, "168.63.129.16", plat},
+		{"the platform's IMDS", nic1, "169.254.169.254", plat},
+		{"from outside to an address that two networks have", inet, "10.0.1.4", -1},
+		{"from outside to an address that one network has", inet, "10.0.2.4", sub1b},
+		{"from outside to the outside", inet, "198.51.100.1", -1},
+		{"from outside to the platform", inet, "168.63.129.16", -1},
+		{"from the platform to a NIC", plat, "10.2.2.4", sub2b},
+		{"from outside to the other network", inet, "10.2.2.200", sub2b},
+	}
+	for _, tt := range routes {
+		t.Run(tt.name, func(t *testing.T) {
+			got := -1
+			if e := s.Route(s.Attachments[tt.from], ip(tt.to)); e != nil {
+				got = e.Attachment
+			}
+			if got != tt.want {
+				t.Errorf("%s goes to %d, want %d", tt.to, got, tt.want)
+			}
+		})
+	}
+	sources := []struct {
+		name string
+		from int
+		src  string
+		want bool
+	}{
+		{"a NIC's own address", nic1, "10.0.1.4", true},
+		{"a neighbour's address", nic1, "10.0.1.9", false},
+		{"a subnet's address", sub1a, "10.0.1.9", true},
+		{"the address of a NIC that has its own attachment", sub1a, "10.0.1.4", false},
+		{"an outside address at the internet", inet, "203.0.113.1", true},
+		{"an inside address at the internet", inet, "10.2.2.4", false},
+		{"an inside IPv6 address at the internet", inet, "fd00:1::1", false},
+		{"the platform's address at the internet", inet, "168.63.129.16", false},
+		{"the platform's address at the platform", plat, "168.63.129.16", true},
+		{"any other address at the platform", plat, "203.0.113.1", false},
+	}
+	for _, tt := range sources {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := s.Admit(s.Attachments[tt.from], ip(tt.src)) != nil; got != tt.want {
+				t.Errorf("%s admitted: %v", tt.src, got)
+			}
+		})
+	}
+}
+
+func TestANICThatForwardsMaySendWhatItDoesNotOwn(t *testing.T) {
+	set := twoNetworks()
+	set.NetworkInterfaces[0].EnableIPForwarding = true
+	s, err := Build(set, []Spec{{NetworkInterface, "vnet1a"}}, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := s.Admit(s.Attachments[0], ip("192.168.7.7")); e == nil || len(e.Outbound) != 1 {
+		t.Errorf("got %+v, want the NIC's own endpoint and chain", e)
+	}
+}
+
+func TestBuildNamesEveryFault(t *testing.T) {
+	set := twoNetworks()
+	set.NetworkSecurityGroups[0].Rules = []ruleset.Rule{{Name: "sql", Priority: 100, Source: ruleset.Peer{Tag: "Sql"}, Destination: ruleset.Peer{Any: true},
+		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}
+	registry := NewRegistry()
+	_, err := Build(set, []Spec{{NetworkInterface, "nobody"}, {Kind: Internet}, {Kind: Internet}}, registry)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{`"nobody"`, `"Sql"`, `rule "sql"`, `attached already`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in:\n%v", want, err)
+		}
+	}
+	if n := len(registry.Keys()); n != 0 {
+		t.Errorf("a refused policy left %d rules in the registry", n)
+	}
+}
+
+func TestSlotsStayWithTheirRuleAcrossSnapshots(t *testing.T) {
+	registry := NewRegistry()
+	rule := func(name string, access ruleset.Access) ruleset.Rule {
+		return ruleset.Rule{Name: name, Priority: 100, Access: access, Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Any: true},
+			SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}
+	}
+	build := func(rules ...ruleset.Rule) *Table {
+		set := twoNetworks()
+		set.NetworkSecurityGroups[0].Rules = rules
+		s, err := Build(set, nil, registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &s.Groups[0].Inbound
+	}
+	first := build(rule("a", ruleset.Allow))
+	without := build()
+	again := build(rule("a", ruleset.Allow))
+	denied := build(rule("a", ruleset.Deny))
+	if first.Slots[0] != again.Slots[0] {
+		t.Error("a rule that returned has another slot")
+	}
+	if denied.Slots[0] == first.Slots[0] {
+		t.Error("Allow and Deny share a slot, though access is a label")
+	}
+	if !slices.Equal(without.Slots, first.Slots[1:]) {
+		t.Error("default rules changed their slots")
+	}
+}
+
+func TestNSGsOfOneNameAreToldApartByID(t *testing.T) {
+	set := twoNetworks()
+	set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, &ruleset.NSG{Name: "G", ID: "/other/g"})
+	s, err := Build(set, nil, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]bool{}
+	for _, g := range s.Groups {
+		labels[g.Label] = true
+	}
+	if !labels["/nsg/g"] || !labels["/other/g"] || len(labels) != 2 {
+		t.Errorf("labels %v", labels)
+	}
+}
+
+func TestMembersOfAnApplicationSecurityGroup(t *testing.T) {
+	set := twoNetworks()
+	set.NetworkInterfaces[0].IPConfigurations[0].ApplicationSecurityGroups = []string{"/ASG/Web"}
+	set.NetworkSecurityGroups[0].Rules = []ruleset.Rule{{Name: "web", Priority: 100, Access: ruleset.Allow,
+		Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{ApplicationSecurityGroups: []string{"/asg/web"}},
+		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}
+	s, err := Build(set, nil, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := func(dst string) int {
+		return s.Groups[0].Inbound.Match.FirstMatch(&packet.Tuple{Src: ip("203.0.113.1"), Dst: ip(dst), DstPort: 1, Proto: packet.ProtoTCP})
+	}
+	if got := match("10.0.1.4"); got != 0 {
+		t.Errorf("a member matched rule %d", got)
+	}
+	if got := match("10.0.1.9"); got == 0 {
+		t.Error("somebody else matched the group's rule")
+	}
+}
