@@ -89,8 +89,8 @@ const (
 	maxNameLen = 15
 	// MAX_TAP_QUEUES of the kernel: the 257th gives E2BIG.
 	maxQueues = 256
-	// The kernel's bounds for a TUN device (68 is IPv4's smallest).
-	minMTU, maxMTU = 68, 65_521
+	// The kernel's bounds for a TUN device: 68 is IPv4's smallest.
+	minMTU, maxMTU = 68, 65_535
 )
 
 // Config says what device to open, and where.

@@ -25,23 +25,25 @@ type kernel struct {
 	setOffload func(fd int, mask uint32) error // TUNSETOFFLOAD
 }
 
-func runningKernel() kernel { return kernel{features: tunFeatures, setOffload: setOffload} }
+func runningKernel() kernel {
+	return kernel{features: func() (uint32, error) { return tunFeatures(tunPath) }, setOffload: setOffload}
+}
 
 // tunFeatures also finds out whether this machine and this user can have a TUN device.
-func tunFeatures() (uint32, error) {
-	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+func tunFeatures(path string) (uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
-		return 0, fmt.Errorf("%w: %s: %w: load the module with `modprobe tun`, or give the container the device", ErrNoTUN, tunPath, err)
+		return 0, fmt.Errorf("%w: %s: %w: load the module with `modprobe tun`, or give the container the device", ErrNoTUN, path, err)
 	default:
-		return 0, fmt.Errorf("open %s: %w", tunPath, privilege(err))
+		return 0, fmt.Errorf("open %s: %w", path, privilege(err))
 	}
 	defer unix.Close(fd)
 	var flags uint32
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNGETFEATURES, uintptr(unsafe.Pointer(&flags)))
 	if errno != 0 {
-		return 0, fmt.Errorf("%w: %s: TUNGETFEATURES: %w", ErrNoTUN, tunPath, errno)
+		return 0, fmt.Errorf("%w: %s: TUNGETFEATURES: %w", ErrNoTUN, path, errno)
 	}
 	return flags, nil
 }

@@ -1,0 +1,169 @@
+package tun
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+func newMemory(t testing.TB, queues, capacity int, options ...MemoryOption) *Memory {
+	t.Helper()
+	m, err := NewMemory("mem0", queues, capacity, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// numbered is a frame that says which one it is.
+func numbered(n int) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, HeaderLen), uint64(n))
+}
+
+func TestMemoryDeliversWhatWasInjectedInOrder(t *testing.T) {
+	m := newMemory(t, 2, 3)
+	buf := make([]byte, BufferLen)
+	for round := range 5 { // the ring wraps
+		for i := range 3 {
+			if !m.Inject(1, numbered(round*3+i)) {
+				t.Fatalf("inject %d: refused", i)
+			}
+		}
+		if m.Inject(1, numbered(99)) {
+			t.Fatal("a full queue took a packet")
+		}
+		for i := range 3 {
+			n, err := m.Queues()[1].Read(buf)
+			if err != nil || !bytes.Equal(buf[:n], numbered(round*3+i)) {
+				t.Fatalf("read %d: got %x, %v", i, buf[:n], err)
+			}
+		}
+		if _, err := m.Queues()[1].Read(buf); err != ErrAgain {
+			t.Fatalf("empty queue: got %v, want ErrAgain", err)
+		}
+	}
+	if s, ok := m.Stats(); !ok || s.TxPackets != 15 || s.TxDropped != 5 {
+		t.Errorf("stats: %+v, %v", s, ok)
+	}
+}
+
+func TestMemoryCollectsWhatWasWritten(t *testing.T) {
+	m := newMemory(t, 2, 2)
+	for i, q := range []int{1, 0, 1} {
+		if err := m.Queues()[q].Write(numbered(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Queues()[1].Write(numbered(3)); err != ErrAgain {
+		t.Errorf("full queue: got %v, want ErrAgain", err)
+	}
+	got := m.Collect()
+	for i, n := range []int{1, 0, 2} { // queue by queue
+		if len(got) != 3 || !bytes.Equal(got[i], numbered(n)) {
+			t.Fatalf("collected %x", got)
+		}
+	}
+	if n := m.Drain(1, nil); n != 0 {
+		t.Errorf("%d frames left after Collect", n)
+	}
+}
+
+func TestMemoryRefusesFramesThatAreNone(t *testing.T) {
+	m := newMemory(t, 1, 2, WithSlotLen(64))
+	q := m.Queues()[0]
+	for _, n := range []int{0, HeaderLen, 65} {
+		if m.Inject(0, make([]byte, n)) {
+			t.Errorf("inject of %d bytes: taken", n)
+		}
+		if err := q.Write(make([]byte, n)); err != ErrFrame {
+			t.Errorf("write of %d bytes: got %v, want ErrFrame", n, err)
+		}
+	}
+	if !m.Inject(0, make([]byte, 64)) || q.Write(make([]byte, 64)) != nil {
+		t.Error("a frame that fills its slot was refused")
+	}
+	if _, err := NewMemory("m", 0, 1); !errors.Is(err, ErrConfig) {
+		t.Errorf("no queues: got %v, want ErrConfig", err)
+	}
+}
+
+func TestMemoryTakesSuperpacketsByDefault(t *testing.T) {
+	m := newMemory(t, 1, 1)
+	if !m.Inject(0, make([]byte, BufferLen)) {
+		t.Error("a frame of BufferLen bytes was refused")
+	}
+}
+
+func TestMemoryIsADevice(t *testing.T) {
+	var d Device = newMemory(t, 3, 1, WithMTU(9000))
+	addresses := []netip.Prefix{netip.MustParsePrefix("10.0.0.4/24")}
+	if err := d.SetAddresses(addresses); err != nil {
+		t.Fatal(err)
+	}
+	if d.Name() != "mem0" || d.MTU() != 9000 || len(d.Queues()) != 3 || d.(*Memory).Addresses()[0] != addresses[0] {
+		t.Errorf("%+v", d)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Queues()[0].Read(make([]byte, 100))
+	if err != os.ErrClosed || d.Queues()[0].Write(make([]byte, 100)) != os.ErrClosed || d.(*Memory).Inject(0, make([]byte, 100)) {
+		t.Errorf("a closed device still works: %v", err)
+	}
+}
+
+// The signal is given only when it isn't standing; a lost one would leave the worker
+// asleep beside a full queue.
+func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
+	const injectors, each = 4, 5000
+	m := newMemory(t, 1, 8, WithSlotLen(64))
+	p, err := NewPoller(m.Queues())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	var wait sync.WaitGroup
+	room := make(chan struct{}, 8)
+	for id := range injectors {
+		wait.Go(func() {
+			for i := range each {
+				room <- struct{}{}
+				if !m.Inject(0, numbered(id<<32|i)) {
+					t.Error("refused although there was room")
+				}
+			}
+		})
+	}
+	next := make([]int, injectors)
+	buf, ready := make([]byte, 64), make([]int, 0, 1)
+	for received := 0; received < injectors*each; {
+		ready, err = p.Wait(10*time.Second, ready)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ready) == 0 {
+			t.Fatalf("nothing announced after %d packets", received)
+		}
+		// A bounded burst: what stays must be announced again.
+		for range 3 {
+			n, err := m.Queues()[0].Read(buf)
+			if err == ErrAgain {
+				break
+			}
+			v := int(binary.BigEndian.Uint64(buf[HeaderLen:n]))
+			if id := v >> 32; v&0xffff_ffff != next[id] {
+				t.Fatalf("injector %d: got packet %d, want %d", id, v&0xffff_ffff, next[id])
+			}
+			next[v>>32]++
+			received++
+			<-room
+		}
+	}
+	wait.Wait()
+}
