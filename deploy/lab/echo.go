@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/nsgd/nsgd/tun"
 )
 
 // within runs f on a thread inside the source's namespace; a socket made there
@@ -82,8 +84,16 @@ const (
 	icmpHeaderLen   = 8
 )
 
+// Ping sends one ICMP echo request from one host to another and waits until the
+// deadline of ctx for its reply. The identifier should not be in use by another
+// ping between the two. It needs a raw socket, hence root.
+func Ping(ctx context.Context, from, to Host, identifier uint16) error {
+	within := func(f func() error) error { return tun.Do(from.Namespace, f) }
+	return echoICMP(ctx, within, &Result{Source: from, Destination: to, Protocol: ICMP}, identifier)
+}
+
 // echoICMP sends one echo request and waits for the reply with the same
-// identifier, sequence number and payload. It needs a raw socket, hence root.
+// identifier, sequence number and payload.
 func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) error {
 	if !r.Source.Address.Is4() || !r.Destination.Address.Is4() {
 		return fmt.Errorf("lab: echo from %s to %s: IPv4 only", r.Source.Address, r.Destination.Address)
