@@ -1,0 +1,68 @@
+package tun
+
+import (
+	"net"
+	"testing"
+)
+
+func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		m := newMemory(t, 2, 8, WithSlotLen(2048))
+		p := newPoller(t, m.Queues())
+		q, frame, buf, ready := m.Queues()[1], make([]byte, 100), make([]byte, 2048), make([]int, 0, 2)
+		sum := 0
+		drain := func(b []byte) { sum += len(b) }
+		checkAllocs(t, func() {
+			p.Wake()
+			ready, _ = p.Wait(-1, ready)
+			ready, _ = p.Wait(0, ready)
+			if !m.Inject(1, frame) {
+				t.Fatal("refused")
+			}
+			if ready, _ = p.Wait(-1, ready); len(ready) != 1 {
+				t.Fatal("not ready")
+			}
+			n, err := q.Read(buf)
+			if err != nil || q.Write(buf[:n]) != nil || m.Drain(1, drain) != 1 {
+				t.Fatal("not passed")
+			}
+			if _, err := q.Read(buf); err != ErrAgain {
+				t.Fatal("not empty")
+			}
+		})
+	})
+	for _, offload := range []Offload{Auto, Off} {
+		t.Run(offload.String(), func(t *testing.T) {
+			s := newState(t)
+			name := uniqueName()
+			d, _ := openDevice(t, Config{Name: "eth0", Namespace: name, CreateNamespace: true, State: s, Addresses: prefixes("10.0.0.1/24"), Offload: offload})
+			p := newPoller(t, d.Queues())
+			var conn net.Conn
+			inside(t, name, func() (err error) {
+				conn, err = net.Dial("udp", "10.0.0.2:9")
+				return err
+			})
+			defer conn.Close()
+			q, payload, buf, ready := d.Queues()[0], make([]byte, 100), make([]byte, BufferLen), make([]int, 0, 1)
+			checkAllocs(t, func() {
+				conn.Write(payload)
+				ready, _ = p.Wait(-1, ready)
+				n, err := q.Read(buf)
+				if err != nil || q.Write(buf[:n]) != nil {
+					t.Fatal("not passed")
+				}
+				for err == nil { // what the kernel may answer
+					_, err = q.Read(buf)
+				}
+				ready, _ = p.Wait(0, ready)
+			})
+		})
+	}
+}
+
+func checkAllocs(t *testing.T, f func()) {
+	t.Helper()
+	if n := testing.AllocsPerRun(200, f); n != 0 {
+		t.Errorf("%v allocations a run", n)
+	}
+}
