@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -79,7 +81,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {udpOneWay: 1s, udpTwoWay: 1s}")
 		vm, remote := bindUDP(t, vm2, 0), bindUDP(t, internet, 0)
 		mustExchange(t, vm, remote)
-		flowGone(t, address(remote).String())
+		flowGone(t, address(remote))
 		before := scrape(t)
 		send(t, remote, address(vm), 1, 100)
 		deniedBy(t, before, deniedIn(nsg1), "")
@@ -91,7 +93,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		conn := mustConnect(t, internet, vm2, 80)
 		d.setPolicy(groups(nil, nil))
 		nsgctl(t, "reload")
-		flowGone(t, conn.LocalAddr().String())
+		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
 		before := scrape(t)
 		if err := echo(conn, silence); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("echo over the idle connection: %v, want a timeout", err)
@@ -102,7 +104,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}")
 		serveTCP(t, vm2, 80)
 		conn := mustConnect(t, internet, vm2, 80)
-		flowGone(t, conn.LocalAddr().String())
+		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
 		before := scrape(t)
 		mustEcho(t, conn)
 		since(t, before, func(c counts) bool { return c.rule(allowedIn(nsg1)).hits == 1 })
@@ -111,7 +113,7 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}", "tcpStrict: true")
 		serveTCP(t, vm2, 80)
 		conn := mustConnect(t, internet, vm2, 80)
-		flowGone(t, conn.LocalAddr().String())
+		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
 		before := scrape(t)
 		if err := echo(conn, silence); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("echo over the idle connection: %v, want a timeout", err)
@@ -121,19 +123,45 @@ func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 	})
 }
 
-// flowGone waits until nsgctl shows no flow with this end. It must have shown it
-// before, or the wait would prove nothing; flows are short-lived in these
-// tests, so what proves it is the counter of flows.
-func flowGone(t *testing.T, end string) {
+// flowGone waits until nsgctl shows no flow with this end, address and port. That one
+// was there is known from the counter, since it may have expired already.
+func flowGone(t *testing.T, end netip.AddrPort) {
 	t.Helper()
 	if scrape(t)["nsgd_flows_created_total"] == 0 {
 		t.Fatal("no flow was ever made")
 	}
-	_, port, err := net.SplitHostPort(end)
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the flow of "+end+" expires", func() bool {
-		return !strings.Contains(nsgctl(t, "flows", "-o", "json"), port)
+	eventually(t, "the flow of "+end.String()+" expires", func() bool {
+		for _, f := range flows(t) {
+			if f.Source == end.Addr() && f.SourcePort == end.Port() || f.Destination == end.Addr() && f.DestinationPort == end.Port() {
+				return false
+			}
+		}
+		return true
 	})
+}
+
+type flow struct {
+	Source, Destination         netip.Addr
+	SourcePort, DestinationPort uint16
+}
+
+func flows(t *testing.T) []flow {
+	t.Helper()
+	var list struct{ Flows []flow }
+	if out := nsgctl(t, "flows", "-o", "json"); json.Unmarshal([]byte(out), &list) != nil {
+		t.Fatalf("nsgctl flows printed %q", out)
+	}
+	return list.Flows
+}
+
+// TestFlowsShowsALiveFlow is what makes the absence of a flow in the other tests mean
+// something.
+func TestFlowsShowsALiveFlow(t *testing.T) {
+	start(t, labPolicy())
+	vm, remote := bindUDP(t, vm2, 0), bindUDP(t, internet, 0)
+	mustExchange(t, vm, remote)
+	want := flow{address(vm).Addr(), address(remote).Addr(), address(vm).Port(), address(remote).Port()}
+	if list := flows(t); !slices.Contains(list, want) {
+		t.Errorf("flows %+v, want %+v among them", list, want)
+	}
 }

@@ -124,12 +124,12 @@ func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 func TestLabRunsWithoutAConfiguration(t *testing.T) {
 	needWorld(t)
 	d := launch(t, "run")
-	d.waitFor(d.stdout, "ip netns exec")
+	d.waitFor(d.stdout, "/metrics")
 	out := d.stdout.String()
 	if rows := strings.Count(out, "TCP/8080"); rows != 20 {
 		t.Errorf("%d pairs in the table, want 20:\n%s", rows, out)
 	}
-	for _, want := range []string{"DenyAllInBound", "AllowHttpInBound", "nsgctl", "9646"} {
+	for _, want := range []string{"DenyAllInBound", "AllowHttpInBound", "nsgctl", "ip netns exec", "9646"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("output does not name %s:\n%s", want, out)
 		}
