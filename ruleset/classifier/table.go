@@ -1,0 +1,198 @@
+package classifier
+
+import (
+	"math/bits"
+	"net/netip"
+	"unsafe"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// flatRules is the number of rules that one word holds. Tables up to it have
+// bitmaps without a summary.
+const flatRules = 64
+
+// Table is a compiled list of rules. It is immutable and safe for concurrent
+// use; it keeps nothing of the rules that it was compiled from.
+type Table struct {
+	summaries             int // summary words of a bitmap; 0 when a bitmap is one word
+	sources, destinations addresses
+	sourcePorts           ports
+	destinationPorts      ports
+	// protocols holds the class of packets of a protocol; under AnyProtocol that
+	// of packets of a protocol that no rule can name.
+	protocols [ruleset.AH + 1]uint32
+	bitmaps   []uint64 // a class is an offset into it
+}
+
+// addresses finds an address's class.
+type addresses struct {
+	ipv4 intervals
+	ipv6 wideIntervals
+}
+
+func (a *addresses) class(addr packet.Addr) uint32 {
+	if addr.Is4() {
+		return a.ipv4.class(addr.V4())
+	}
+	return a.ipv6.class(addr)
+}
+
+// ports finds a port's class; absent is the class of packets without a port.
+type ports struct {
+	intervals
+	absent uint32
+}
+
+// Compile makes the table of rules that stand in priority order. With m
+// prefixes and ranges in n rules it takes O(m log m + m*n/64) steps.
+func Compile(rules []Rule) *Table {
+	p := newPool(len(rules))
+	t := &Table{
+		sources:          p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Sources }),
+		destinations:     p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
+		sourcePorts:      p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }),
+		destinationPorts: p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.DestinationPorts }),
+	}
+	for protocol := range t.protocols {
+		t.protocols[protocol] = p.matching(rules, func(r *Rule) bool {
+			return r.Protocol == ruleset.AnyProtocol || r.Protocol == ruleset.Protocol(protocol)
+		})
+	}
+	if len(rules) > flatRules {
+		t.summaries = wordsFor(wordsFor(len(rules)))
+	}
+	t.bitmaps = append([]uint64(nil), p.stored...)
+	return t
+}
+
+func (p *pool) addresses(rules []Rule, field func(*Rule) []netip.Prefix) addresses {
+	return addresses{
+		ipv4: narrow(p.sweep(ipv4Values, lists(rules, field, ipv4Spans))),
+		ipv6: wide(p.sweep(ipv6Values, lists(rules, field, ipv6Spans))),
+	}
+}
+
+func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange) ports {
+	all := lists(rules, field, portSpans)
+	absent := p.empty()
+	for _, l := range all {
+		if len(l.spans) == 1 && l.spans[0] == portValues {
+			absent.flip(l.rules)
+		}
+	}
+	return ports{intervals: narrow(p.sweep(portValues, all)), absent: p.intern(absent)}
+}
+
+// matching is the class of the rules that match reports.
+func (p *pool) matching(rules []Rule, match func(*Rule) bool) uint32 {
+	var m members
+	for i := range rules {
+		if match(&rules[i]) {
+			m.add(i)
+		}
+	}
+	b := p.empty()
+	b.flip(m)
+	return p.intern(b)
+}
+
+// classes are the offsets of the five bitmaps of a packet.
+type classes struct{ source, destination, sourcePort, destinationPort, protocol uint32 }
+
+func (t *Table) classes(k *packet.Tuple) classes {
+	c := classes{
+		source:          t.sources.class(k.Src),
+		destination:     t.destinations.class(k.Dst),
+		sourcePort:      t.sourcePorts.absent,
+		destinationPort: t.destinationPorts.absent,
+		protocol:        t.protocols[protocolOf(k)],
+	}
+	switch k.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP:
+		c.sourcePort = t.sourcePorts.class(uint32(k.SrcPort))
+		c.destinationPort = t.destinationPorts.class(uint32(k.DstPort))
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		c.destinationPort = t.destinationPorts.class(uint32(k.DstPort))
+	}
+	return c
+}
+
+// protocolOf is the protocol by which rules call a packet, AnyProtocol when
+// only "*" matches it.
+func protocolOf(k *packet.Tuple) ruleset.Protocol {
+	switch k.Proto {
+	case packet.ProtoTCP:
+		return ruleset.TCP
+	case packet.ProtoUDP:
+		return ruleset.UDP
+	case packet.ProtoICMP:
+		if k.Src.Is4() {
+			return ruleset.ICMP
+		}
+	case packet.ProtoICMPv6:
+		if !k.Src.Is4() {
+			return ruleset.ICMP
+		}
+	case packet.ProtoESP:
+		return ruleset.ESP
+	case packet.ProtoAH:
+		return ruleset.AH
+	}
+	return ruleset.AnyProtocol
+}
+
+// FirstMatch returns the index of the first rule that matches k, or -1. k is
+// what packet.Packet.Classification returns. It doesn't allocate.
+func (t *Table) FirstMatch(k *packet.Tuple) int {
+	c := t.classes(k)
+	b := t.bitmaps
+	if t.summaries == 0 {
+		w := b[c.source] & b[c.destination] & b[c.destinationPort] & b[c.sourcePort] & b[c.protocol]
+		if w == 0 {
+			return -1
+		}
+		return bits.TrailingZeros64(w)
+	}
+	return t.firstCommon(c)
+}
+
+// firstCommon is the lowest bit that is set in all five bitmaps, or -1. A
+// bitmap's stored words follow its summaries without the zero words, so the
+// place of a word is the number of summary bits below its own.
+func (t *Table) firstCommon(c classes) int {
+	source, destination, sourcePort := t.bitmaps[c.source:], t.bitmaps[c.destination:], t.bitmaps[c.sourcePort:]
+	destinationPort, protocol := t.bitmaps[c.destinationPort:], t.bitmaps[c.protocol:]
+	n := t.summaries
+	at := [5]int{n, n, n, n, n} // where each bitmap's words of this summary word start
+	for j := range n {
+		s := [5]uint64{source[j], destination[j], destinationPort[j], sourcePort[j], protocol[j]}
+		for common := s[0] & s[1] & s[2] & s[3] & s[4]; common != 0; common &= common - 1 {
+			below := common&-common - 1
+			w := source[at[0]+bits.OnesCount64(s[0]&below)] & destination[at[1]+bits.OnesCount64(s[1]&below)]
+			if w == 0 {
+				continue
+			}
+			w &= destinationPort[at[2]+bits.OnesCount64(s[2]&below)]
+			w &= sourcePort[at[3]+bits.OnesCount64(s[3]&below)]
+			w &= protocol[at[4]+bits.OnesCount64(s[4]&below)]
+			if w != 0 {
+				return (j*64+bits.TrailingZeros64(common))*64 + bits.TrailingZeros64(w)
+			}
+		}
+		for f := range at {
+			at[f] += bits.OnesCount64(s[f])
+		}
+	}
+	return -1
+}
+
+// Bytes is the memory that the table holds, itself included.
+func (t *Table) Bytes() int {
+	size := int(unsafe.Sizeof(*t)) + 8*cap(t.bitmaps)
+	for _, a := range []*addresses{&t.sources, &t.destinations} {
+		size += a.ipv4.bytes() + a.ipv6.bytes()
+	}
+	return size + t.sourcePorts.bytes() + t.destinationPorts.bytes()
+}
