@@ -1,0 +1,153 @@
+package conntrack
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Tick is the coarse clock: one for every TickLength since any fixed point, modulo 2^32.
+type Tick uint32
+
+// TickLength is the length of a Tick.
+const TickLength = 10 * time.Millisecond
+
+// maxTimeout is far below half of the ticks' range, so that comparisons hold
+// even if Expire is late by months.
+const maxTimeout = 100 * 24 * time.Hour
+
+// since is the number of ticks from earlier to t; 0 if earlier is in fact the
+// later one, which another worker's clock can make it.
+func (t Tick) since(earlier Tick) uint32 {
+	return uint32(max(int32(t-earlier), 0))
+}
+
+// Class is a flow's protocol and state, which together select its timeout and
+// the label that it is counted under.
+type Class uint8
+
+// The classes.
+const (
+	ClassTCPSynSent     Class = iota // no complete handshake; a mid-stream pick-up seen from one side
+	ClassTCPEstablished              // both sides spoke and were acknowledged
+	ClassTCPClosing                  // one side sent FIN
+	ClassTCPTimeWait                 // both sides sent FIN
+	ClassTCPReset                    // RST
+	ClassUDPOneWay                   // no reply yet
+	ClassUDPTwoWay
+	ClassICMPOneWay // no reply yet
+	ClassICMPTwoWay
+	ClassOtherOneWay // no reply yet
+	ClassOtherTwoWay
+	NumClasses // number of classes; not a class
+)
+
+var classNames = [NumClasses]struct{ protocol, state string }{
+	ClassTCPSynSent:     {"tcp", "syn_sent"},
+	ClassTCPEstablished: {"tcp", "established"},
+	ClassTCPClosing:     {"tcp", "closing"},
+	ClassTCPTimeWait:    {"tcp", "time_wait"},
+	ClassTCPReset:       {"tcp", "reset"},
+	ClassUDPOneWay:      {"udp", "one_way"},
+	ClassUDPTwoWay:      {"udp", "two_way"},
+	ClassICMPOneWay:     {"icmp", "one_way"},
+	ClassICMPTwoWay:     {"icmp", "two_way"},
+	ClassOtherOneWay:    {"other", "one_way"},
+	ClassOtherTwoWay:    {"other", "two_way"},
+}
+
+// Protocol is "tcp", "udp", "icmp" (both versions) or "other".
+func (c Class) Protocol() string { return classNames[c].protocol }
+
+// State is the class's state within its protocol, such as "established" or "one_way".
+func (c Class) State() string { return classNames[c].state }
+
+// oneWay is the first class of a protocol other than TCP; the next one is two-way.
+func oneWay(proto uint8) Class {
+	switch proto {
+	case packet.ProtoUDP:
+		return ClassUDPOneWay
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return ClassICMPOneWay
+	}
+	return ClassOtherOneWay
+}
+
+// evictable ranks the classes that a full table may end for a new flow: the
+// higher the sooner, 0 never. A finished connection is missed by nobody;
+// one that was never answered may well be part of a flood.
+func (c Class) evictable() int {
+	switch c {
+	case ClassTCPTimeWait, ClassTCPReset:
+		return 2
+	case ClassTCPSynSent, ClassUDPOneWay, ClassICMPOneWay, ClassOtherOneWay:
+		return 1
+	}
+	return 0
+}
+
+// Timeouts say how long a flow lives after its last packet, by class. A zero
+// field takes its default.
+type Timeouts struct {
+	TCPSyn         time.Duration // handshake not complete, or only one side heard: 30 s
+	TCPEstablished time.Duration // 4 min; a flow's own Init.Established goes before it
+	TCPClosing     time.Duration // one side sent FIN: 60 s
+	TCPTimeWait    time.Duration // both sides sent FIN: 10 s
+	TCPReset       time.Duration // counted from the RST; later packets do not extend it: 5 s
+	UDPOneWay      time.Duration // 30 s
+	UDPTwoWay      time.Duration // 4 min
+	ICMP           time.Duration // 30 s
+	Other          time.Duration // 4 min
+}
+
+// DefaultTimeouts are those of the zero Timeouts.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		TCPSyn:         30 * time.Second,
+		TCPEstablished: 4 * time.Minute,
+		TCPClosing:     60 * time.Second,
+		TCPTimeWait:    10 * time.Second,
+		TCPReset:       5 * time.Second,
+		UDPOneWay:      30 * time.Second,
+		UDPTwoWay:      4 * time.Minute,
+		ICMP:           30 * time.Second,
+		Other:          4 * time.Minute,
+	}
+}
+
+// lifetimes are the timeouts in ticks, by class.
+func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
+	d := DefaultTimeouts()
+	for _, f := range []struct {
+		name       string
+		value, def time.Duration
+		classes    []Class
+	}{
+		{"tcpSyn", o.TCPSyn, d.TCPSyn, []Class{ClassTCPSynSent}},
+		{"tcpEstablished", o.TCPEstablished, d.TCPEstablished, []Class{ClassTCPEstablished}},
+		{"tcpClosing", o.TCPClosing, d.TCPClosing, []Class{ClassTCPClosing}},
+		{"tcpTimeWait", o.TCPTimeWait, d.TCPTimeWait, []Class{ClassTCPTimeWait}},
+		{"tcpReset", o.TCPReset, d.TCPReset, []Class{ClassTCPReset}},
+		{"udpOneWay", o.UDPOneWay, d.UDPOneWay, []Class{ClassUDPOneWay}},
+		{"udpTwoWay", o.UDPTwoWay, d.UDPTwoWay, []Class{ClassUDPTwoWay}},
+		{"icmp", o.ICMP, d.ICMP, []Class{ClassICMPOneWay, ClassICMPTwoWay}},
+		{"other", o.Other, d.Other, []Class{ClassOtherOneWay, ClassOtherTwoWay}},
+	} {
+		if f.value < 0 || f.value > maxTimeout {
+			return l, fmt.Errorf("conntrack: timeout %s: %v: must be between 0 and %v", f.name, f.value, maxTimeout)
+		}
+		if f.value == 0 {
+			f.value = f.def
+		}
+		for _, c := range f.classes {
+			l[c] = ticks(f.value)
+		}
+	}
+	return l, nil
+}
+
+// ticks rounds up, so that nothing times out early.
+func ticks(d time.Duration) uint32 {
+	return uint32((min(d, maxTimeout) + TickLength - 1) / TickLength)
+}

@@ -1,0 +1,62 @@
+package conntrack
+
+import "github.com/nsgd/nsgd/dataplane/packet"
+
+// MayCreate says whether a packet without a flow can begin one, if the rules allow
+// it; else under which reason it is dropped before any rule is asked. strict is
+// Options.TCPStrict.
+func MayCreate(p *packet.Packet, strict bool) packet.Drop {
+	switch p.Proto {
+	case packet.ProtoTCP:
+		return mayCreateTCP(p.TCPFlags, strict)
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		switch {
+		case p.IsICMPRequest():
+			return packet.NotDropped
+		case p.IsICMPError():
+			return packet.DropICMPError
+		}
+		return packet.DropICMPNoFlow
+	}
+	return packet.NotDropped
+}
+
+func mayCreateTCP(flags uint8, strict bool) packet.Drop {
+	switch {
+	case impossibleTCP(flags):
+		return packet.DropTCPFlags
+	case bareSYN(flags):
+		return packet.NotDropped
+	case flags&(packet.SYN|packet.RST) != 0 || strict:
+		return packet.DropTCPNoSYN
+	}
+	return packet.NotDropped
+}
+
+// icmpReply is the type that answers a request type.
+func icmpReply(request uint8) uint8 {
+	switch request {
+	case packet.ICMPv4EchoRequest:
+		return packet.ICMPv4EchoReply
+	case packet.ICMPv4TimestampRequest:
+		return packet.ICMPv4TimestampReply
+	}
+	return packet.ICMPv6EchoReply
+}
+
+// allowsICMP holds a flow's messages to the kind of request that the rules allowed:
+// rules see the ICMP type, and with identifier 0 a request's key is that of the
+// opposite flow's reply.
+func (r *record) allowsICMP(d Direction, p *packet.Packet) packet.Drop {
+	want := r.icmpType
+	if d == Reply {
+		want = icmpReply(want)
+	}
+	switch {
+	case p.ICMPType == want:
+		return packet.NotDropped
+	case p.IsICMPError():
+		return packet.DropICMPError
+	}
+	return packet.DropICMPNoFlow
+}

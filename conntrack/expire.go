@@ -1,0 +1,83 @@
+package conntrack
+
+// sweepStep is how many records a sweep looks at between two quiescent points.
+const sweepStep = 256
+
+// Expire ends flows whose timeout has passed among the next budget records, and
+// puts records back that no worker can hold any more. Call it regularly: it bounds how
+// long a flow that is over takes up room, and Flows and the ticks' range count on it.
+func (t *Table) Expire(now Tick, budget int) (ended int) {
+	t.sweeper.mu.Lock()
+	defer t.sweeper.mu.Unlock()
+	t.now.Store(uint32(now))
+	w := t.sweeper.worker
+	used := t.used.Load()
+	budget = min(budget, int(used))
+	w.Unpark()
+	for i := range budget {
+		if t.cursor >= used {
+			t.cursor = 0
+		}
+		f := Flow(t.cursor)
+		t.cursor++
+		r := &t.records[f]
+		if s := word(r.state.Load()); s.live() && t.expiresIn(r, s, now) == 0 && w.End(f, t.timedOut(f)) {
+			ended++
+		}
+		if i%sweepStep == sweepStep-1 {
+			w.Quiesce()
+		}
+	}
+	w.Park()
+	// Twice: what ended here becomes reusable at the second move at the earliest,
+	// and with all workers parked the two can follow each other.
+	t.reclaim(max(budget, sweepStep))
+	t.reclaim(max(budget, sweepStep))
+	return ended
+}
+
+// timedOut is the cause under which a flow that has timed out is booked: a
+// connection that both sides were done with did not just fall silent.
+func (t *Table) timedOut(f Flow) EndCause {
+	switch word(t.records[f].state.Load()).class() {
+	case ClassTCPTimeWait, ClassTCPReset:
+		return EndClosed
+	}
+	return EndExpired
+}
+
+// End ends the flow that k, of either direction, belongs to.
+func (t *Table) End(k *Key) bool {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	f, _, _, ok := t.find(k, t.secrets.hash(k))
+	return ok && w.End(f, EndFlushed)
+}
+
+// Flush ends all flows that it meets on a walk through the table, and returns
+// their number. Packets that come in meanwhile can begin new ones.
+func (t *Table) Flush() (ended int) {
+	used := t.used.Load()
+	for first := uint32(0); first < used; first += sweepStep {
+		ended += t.flush(first, min(first+sweepStep, used))
+	}
+	return ended
+}
+
+func (t *Table) flush(first, end uint32) (ended int) {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	for f := Flow(first); f < Flow(end); f++ {
+		if w.End(f, EndFlushed) {
+			ended++
+		}
+	}
+	w.Park()
+	t.reclaim(sweepStep)
+	return ended
+}

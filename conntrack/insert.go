@@ -1,0 +1,252 @@
+package conntrack
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Init is what a new flow is recorded with besides its key.
+type Init struct {
+	// Slots are the rules that allowed the flow, by stage, NoSlot where none did.
+	Slots [4]uint32
+	// Generation is that of the policy that judged.
+	Generation uint32
+	// Established is the timeout in ClassTCPEstablished, the virtual network's
+	// flowTimeoutInMinutes; 0: the table's.
+	Established time.Duration
+	// ReplyZone is the zone of the destination, where replies come in.
+	ReplyZone uint16
+}
+
+// Insert records the flow that p begins, which the rules allow and for which
+// MayCreate said NotDropped, and counts p on it; created is then true. If
+// another worker was first, p has passed as a packet of that worker's flow instead,
+// and drop is what Pass said.
+//
+// DropFlowLimit: the table or a zone is full and no flow was fit to be
+// evicted, or the replies would belong to another live flow. The latter happens when
+// two zones use the same addresses towards a third, or when an address moved to
+// another zone: sharing the record would let one sender end the other's connection.
+func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
+	t := w.table
+	why, ok := w.reserve(k.Zone, init.ReplyZone, now)
+	if ok {
+		if f, ok = t.allocate(); !ok {
+			why = RefusedTable
+			t.unreserve(k.Zone, init.ReplyZone)
+		}
+	}
+	if !ok { // no room for another, which p may not need
+		if f, d, ok := w.Lookup(k, now); ok && !w.Restarts(f, d, p) {
+			return f, d, false, w.Pass(f, d, p, now)
+		}
+		return 0, 0, false, w.refuse(why)
+	}
+	t.fill(f, k, init, p, now)
+	other, od, why, verdict := w.publish(f, k, p, now)
+	switch verdict {
+	case publishDone:
+		w.counts.created.Add(1)
+		return f, Original, true, packet.NotDropped
+	case publishFound:
+		t.release(f)
+		t.unreserve(k.Zone, init.ReplyZone)
+		return other, od, false, w.Pass(other, od, p, now)
+	}
+	t.release(f)
+	t.unreserve(k.Zone, init.ReplyZone)
+	return 0, 0, false, w.refuse(why)
+}
+
+type publishVerdict uint8
+
+const (
+	publishDone publishVerdict = iota
+	publishFound
+	publishRefused
+)
+
+// publish puts a filled record into the index, unless its key has a live flow. Flows
+// with one of its keys that are over, or that p restarts, end here.
+func (w *Worker) publish(f Flow, k *Key, p *packet.Packet, now Tick) (other Flow, od Direction, why Refusal, verdict publishVerdict) {
+	t := w.table
+	r := &t.records[f]
+	reply := replyKeyOf(k, r.replyZone)
+	a, b := t.secrets.hash(k), t.secrets.hash(&reply)
+	var over [2]Flow // claimed here, to be buried once the locks are free
+	n := 0
+	t.index.lock(a, b)
+	other, od, depth, found := t.find(k, a)
+	if found {
+		if cause, ends := w.gone(other, od, p, now); !ends {
+			verdict = publishFound
+		} else if w.claim(other, cause) {
+			over[n] = other
+			n++
+		}
+	}
+	if verdict == publishDone && reply != *k {
+		other, _, replyDepth, found := t.find(&reply, b)
+		depth = max(depth, replyDepth)
+		if found {
+			if t.expiresIn(&t.records[other], word(t.records[other].state.Load()), now) > 0 {
+				verdict, why = publishRefused, RefusedConflict
+			} else if w.claim(other, t.timedOut(other)) {
+				over[n] = other
+				n++
+			}
+		}
+	}
+	if verdict == publishDone && depth >= maxChain {
+		verdict, why = publishRefused, RefusedTable
+	}
+	if verdict == publishDone {
+		s := firstWord(p)
+		w.counts.live[s.class()].Add(1)
+		r.state.Store(uint32(s))
+		if reply != *k {
+			t.link(f, Reply, b)
+		}
+		t.link(f, Original, a)
+	}
+	t.index.unlock(a, b)
+	for _, f := range over[:n] {
+		w.bury(f)
+	}
+	return other, od, why, verdict
+}
+
+// gone reports whether a flow with p's key is over at now, or because of p.
+func (w *Worker) gone(f Flow, d Direction, p *packet.Packet, now Tick) (EndCause, bool) {
+	r := &w.table.records[f]
+	if w.table.expiresIn(r, word(r.state.Load()), now) == 0 {
+		return w.table.timedOut(f), true
+	}
+	return EndRestarted, w.Restarts(f, d, p)
+}
+
+// fill writes a record that only the caller knows.
+func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
+	r := &t.records[f]
+	r.src, r.dst, r.srcPort, r.dstPort = k.Src, k.Dst, k.SrcPort, k.DstPort
+	r.zone, r.replyZone, r.proto, r.icmpType = k.Zone, init.ReplyZone, k.Proto, p.ICMPType
+	r.slots, r.created = init.Slots, now
+	r.established = t.lifetimes[ClassTCPEstablished]
+	if init.Established > 0 {
+		r.established = ticks(init.Established)
+	}
+	r.generation.Store(init.Generation)
+	r.lastSeen.Store(uint32(now))
+	for d := range r.packets {
+		r.packets[d].Store(0)
+		r.bytes[d].Store(0)
+		r.links[d].Store(0)
+	}
+	r.count(Original, p)
+}
+
+func firstWord(p *packet.Packet) word {
+	if p.Proto == packet.ProtoTCP {
+		return tcpWord(firstTCP(p.TCPFlags))
+	}
+	return liveWord(oneWay(p.Proto))
+}
+
+// reserve takes a place in the table and in both zones, evicting where one is full.
+func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
+	t := w.table
+	if !w.reserveOrEvict(&t.live, t.max, now, nil) {
+		return RefusedTable, false
+	}
+	if !w.reserveOrEvict(&t.zones[zone], t.zoneMax[zone], now, &zone) {
+		t.live.Add(-1)
+		return RefusedZone, false
+	}
+	if replyZone != zone && !w.reserveOrEvict(&t.zones[replyZone], t.zoneMax[replyZone], now, &replyZone) {
+		t.live.Add(-1)
+		t.zones[zone].Add(-1)
+		return RefusedZone, false
+	}
+	return 0, true
+}
+
+func (t *Table) unreserve(zone, replyZone uint16) {
+	t.live.Add(-1)
+	t.zones[zone].Add(-1)
+	if replyZone != zone {
+		t.zones[replyZone].Add(-1)
+	}
+}
+
+func (w *Worker) reserveOrEvict(count *atomic.Int64, limit int64, now Tick, zone *uint16) bool {
+	return takePlace(count, limit) || w.evict(now, zone) && takePlace(count, limit)
+}
+
+func takePlace(count *atomic.Int64, limit int64) bool {
+	for {
+		n := count.Load()
+		if n >= limit {
+			return false
+		}
+		if count.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// evictSample is how many candidates the search for a victim compares, and
+// evictScan how many records it looks at to find them: a full table of any size
+// gives some, a full zone does unless its flows are few among many others.
+const (
+	evictSample = 32
+	evictScan   = 512
+)
+
+// evict ends one flow out of a sample, in the zone if that is not nil: one that
+// is over already, else a finished or an unanswered one, the longest idle of its rank.
+func (w *Worker) evict(now Tick, zone *uint16) bool {
+	t := w.table
+	used := t.used.Load()
+	if used == 0 {
+		return false
+	}
+	var victim Flow
+	best, longest := 0, uint32(0)
+	first := w.pick(used)
+	candidates := 0
+	for i := uint32(0); i < min(evictScan, used) && candidates < evictSample; i++ {
+		f := Flow((first + i) % used)
+		r := &t.records[f]
+		s := word(r.state.Load())
+		if !s.live() || zone != nil && !r.touches(*zone) {
+			continue
+		}
+		candidates++
+		if t.expiresIn(r, s, now) == 0 {
+			if w.End(f, t.timedOut(f)) {
+				return true
+			}
+			continue
+		}
+		idle := now.since(Tick(r.lastSeen.Load()))
+		if rank := s.class().evictable(); rank > best || rank > 0 && rank == best && idle > longest {
+			victim, best, longest = f, rank, idle
+		}
+	}
+	return best > 0 && w.End(victim, EndEvicted)
+}
+
+// pick draws a number below n.
+func (w *Worker) pick(n uint32) uint32 {
+	w.random += 0x9e3779b97f4a7c15
+	hi, _ := bits.Mul64(fold(w.random, w.random^0xd6e8feb86659fd93), uint64(n))
+	return uint32(hi)
+}
+
+func (w *Worker) refuse(why Refusal) packet.Drop {
+	w.counts.refused[why].Add(1)
+	return packet.DropFlowLimit
+}

@@ -1,0 +1,83 @@
+package conntrack
+
+import "sync/atomic"
+
+// EndCause is why a flow ended.
+type EndCause uint8
+
+// The causes.
+const (
+	EndExpired   EndCause = iota // idle for its timeout
+	EndClosed                    // timed out after both FINs, or after RST
+	EndEvicted                   // for a new flow in a full table or zone
+	EndRestarted                 // for a new flow with the same key
+	EndFlushed                   // by the operator
+	NumEndCauses
+)
+
+// String is the cause's name in metrics.
+func (c EndCause) String() string {
+	return [NumEndCauses]string{"expired", "closed", "evicted", "restarted", "flushed"}[c]
+}
+
+// Refusal is why a new flow was not recorded.
+type Refusal uint8
+
+// The refusals.
+const (
+	RefusedTable    Refusal = iota // the table is full
+	RefusedZone                    // a zone is full
+	RefusedConflict                // the replies would belong to another live flow
+	NumRefusals
+)
+
+// String is the refusal's name in metrics.
+func (r Refusal) String() string {
+	return [NumRefusals]string{"table", "zone", "conflict"}[r]
+}
+
+// Stats are the table's counts. All but Flows and Live only grow.
+type Stats struct {
+	Flows, Limit int64
+	Live         [NumClasses]int64 // Flows by class
+	Created      uint64
+	Ended        [NumEndCauses]uint64
+	Refused      [NumRefusals]uint64
+	// EndedPackets and EndedBytes are the counts of the flows that ended, added once no
+	// worker can pass another packet on them, so that with the live flows' none is lost.
+	EndedPackets, EndedBytes uint64
+}
+
+// workerCounts are one worker's share of Stats. Live is a difference: the worker
+// that ends a flow is often not the one that created it.
+type workerCounts struct {
+	live    [NumClasses]atomic.Int64
+	created atomic.Uint64
+	ended   [NumEndCauses]atomic.Uint64
+	refused [NumRefusals]atomic.Uint64
+}
+
+// Stats sums up. While workers run, a flow that changes its class may be missing in one
+// or counted in two.
+func (t *Table) Stats() Stats {
+	s := Stats{Flows: t.live.Load(), Limit: t.max, EndedPackets: t.endedPackets.Load(), EndedBytes: t.endedBytes.Load()}
+	for _, w := range t.workers {
+		for i := range s.Live {
+			s.Live[i] += w.counts.live[i].Load()
+		}
+		s.Created += w.counts.created.Load()
+		for i := range s.Ended {
+			s.Ended[i] += w.counts.ended[i].Load()
+		}
+		for i := range s.Refused {
+			s.Refused[i] += w.counts.refused[i].Load()
+		}
+	}
+	for i := range s.Live {
+		s.Live[i] = max(s.Live[i], 0)
+	}
+	return s
+}
+
+// ZoneFlows is the number of flows that touch a zone.
+func (t *Table) ZoneFlows(zone uint16) int64 { return t.zones[zone].Load() }

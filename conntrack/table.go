@@ -1,0 +1,142 @@
+package conntrack
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+)
+
+// Options configure a Table. The zero value of every field is usable.
+type Options struct {
+	// Max is the number of live flows; 0: 1,000,000, at most MaxFlows.
+	Max int
+	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000.
+	MaxPerZone int
+	// UnlimitedZones says which zones MaxPerZone does not hold for; nil: none.
+	// It is called by New only.
+	UnlimitedZones func(zone uint16) bool
+	// Zones is the number of zones; 0: all 65,536.
+	Zones int
+	// Timeouts by class.
+	Timeouts Timeouts
+	// TCPStrict lets only a SYN begin a TCP flow; MayCreate is told of it.
+	TCPStrict bool
+	// Workers is the number of goroutines that carry packets; 0: 1.
+	Workers int
+	// Seed of the hash; zero: random.
+	Seed [2]uint64
+}
+
+const (
+	defaultMax        = 1_000_000
+	defaultMaxPerZone = 500_000
+	maxWorkers        = 1024
+	maxZones          = 1 << 16
+	// MaxFlows is the largest Options.Max: 16 Mi records less the largest reserve.
+	MaxFlows = maxRecords - maxWorkers*reserveMax
+)
+
+// Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
+type Table struct {
+	records   []record
+	index     index
+	secrets   secrets
+	lifetimes [NumClasses]uint32
+	strict    bool
+	max       int64
+	zoneMax   []int64 // by zone
+
+	_ [64]byte // what every lookup reads stands above, what inserts write below
+	reclaimer
+	live  atomic.Int64
+	zones []atomic.Int64 // live flows by zone
+	now   atomic.Uint32  // Tick of the last Expire
+
+	workers []*Worker // those of Worker, then sweeper and control
+	sweeper guardedWorker
+	control guardedWorker
+	cursor  uint32 // next record to look at; guarded by sweeper.mu
+
+	endedPackets, endedBytes atomic.Uint64
+}
+
+// guardedWorker is a worker that several goroutines share, one at a time.
+type guardedWorker struct {
+	mu     sync.Mutex
+	worker *Worker
+}
+
+// New makes a table. All of its memory is allocated here, about 145 bytes for each
+// flow of Max; what is not used yet is not yet backed by the kernel.
+func New(o Options) (*Table, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	lifetimes, err := o.Timeouts.lifetimes()
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := newSecrets(o.Seed)
+	if err != nil {
+		return nil, err
+	}
+	reserve := o.Workers * min(max(o.Max, reserveMin), reserveMax)
+	t := &Table{
+		records:   make([]record, o.Max+reserve),
+		index:     newIndex(o.Max),
+		secrets:   secrets,
+		lifetimes: lifetimes,
+		strict:    o.TCPStrict,
+		max:       int64(o.Max),
+		zoneMax:   make([]int64, o.Zones),
+		zones:     make([]atomic.Int64, o.Zones),
+	}
+	for zone := range t.zoneMax {
+		t.zoneMax[zone] = int64(o.MaxPerZone)
+		if o.UnlimitedZones != nil && o.UnlimitedZones(uint16(zone)) {
+			t.zoneMax[zone] = math.MaxInt64
+		}
+	}
+	for i := range o.Workers + 2 {
+		t.workers = append(t.workers, newWorker(t, uint64(i)))
+	}
+	t.sweeper.worker, t.control.worker = t.workers[o.Workers], t.workers[o.Workers+1]
+	return t, nil
+}
+
+// complete puts the defaults in and checks the rest.
+func (o *Options) complete() error {
+	for _, f := range []struct {
+		name       string
+		value      *int
+		def, limit int
+	}{
+		{"max", &o.Max, defaultMax, MaxFlows},
+		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, math.MaxInt},
+		{"zones", &o.Zones, maxZones, maxZones},
+		{"workers", &o.Workers, 1, maxWorkers},
+	} {
+		if *f.value == 0 {
+			*f.value = f.def
+		}
+		if *f.value < 0 || *f.value > f.limit {
+			return fmt.Errorf("conntrack: %s: %d: must be between 0 and %d", f.name, *f.value, f.limit)
+		}
+	}
+	return nil
+}
+
+// Strict is Options.TCPStrict, for MayCreate.
+func (t *Table) Strict() bool { return t.strict }
+
+// Worker returns worker i of Options.Workers, for the one goroutine that owns it.
+// From here on it takes part in reclamation: it must call Quiesce regularly, or Park.
+func (t *Table) Worker(i int) *Worker {
+	if i < 0 || i >= len(t.workers)-2 {
+		panic(fmt.Sprintf("conntrack: worker %d of %d", i, len(t.workers)-2))
+	}
+	w := t.workers[i]
+	w.Unpark()
+	return w
+}
