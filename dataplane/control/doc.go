@@ -1,0 +1,20 @@
+// Package control answers what an operator asks: what would happen to a packet, which
+// rules hold for a NIC, what was counted, which flows live; and it reloads the policy.
+//
+// The questions about a policy (Answerer) have one implementation on a
+// topology.Snapshot. A running daemon gives it by HTTP and JSON on a unix socket
+// (Server, Client); without a daemon it works on policy files (Offline). Nothing here
+// makes the packet path wait: answers read a snapshot, atomic counters and the flow
+// table's lock-free walk.
+//
+// The socket speaks, all under /v1:
+//
+//	GET  /v1/status                                      Status
+//	GET  /v1/effective?networkInterface=N                arm.EffectiveNetworkSecurityGroupListResult
+//	GET  /v1/rules?networkSecurityGroup=N&unused=true    RuleList
+//	GET  /v1/flows?networkInterface=N&address=A&protocol=P&limit=L   FlowList
+//	POST /v1/verify?path=true                            NDJSON in, NDJSON out, see VerifyStream
+//	POST /v1/reload                                      Reloaded
+//
+// A refusal is an Error with a status other than 200.
+package control

@@ -1,0 +1,182 @@
+package control_test
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+func TestReloadTakesTheNewPolicyAndKeepsFlowsAndCounters(t *testing.T) {
+	r := newRig(t)
+	ctx := context.Background()
+	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
+	r.replaceIn("nsg1.json", `"destinationPortRange": "80"`, `"destinationPortRange": "81"`)
+	reloaded, err := r.client.Reload(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &control.Reloaded{Generation: 2, PolicyCounts: control.PolicyCounts{
+		NetworkSecurityGroups: 2, SecurityRules: 2, VirtualNetworks: 1, Subnets: 3, NetworkInterfaces: 4}}
+	if diff := cmp.Diff(want, reloaded); diff != "" {
+		t.Error(diff)
+	}
+	list, err := r.client.Rules(ctx, control.RuleFilter{NetworkSecurityGroup: "NSG1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rule := list.Rules[0]; rule.DestinationPorts[0] != "81" || rule.Counters.Hits != 1 {
+		t.Errorf("%+v %+v", rule, rule.Counters)
+	}
+	flows, err := r.client.Flows(ctx, control.FlowFilter{})
+	if err != nil || len(flows.Flows) != 1 {
+		t.Errorf("%+v, %v", flows, err)
+	}
+}
+
+func TestReloadRefusesABadPolicyWhole(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*rig)
+		want []string // in the message
+		code string   // of the first fault; empty: none
+	}{
+		{"a document that is not JSON", func(r *rig) { r.replaceIn("nsg1.json", `"properties": {`, `"properties": [`) }, []string{"nsg1.json"}, "any"},
+		{"two faults at once", func(r *rig) {
+			r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 99`)
+			r.replaceIn("nsg2.json", `"destinationPortRange": "80"`, `"destinationPortRange": "66600"`)
+		}, []string{"nsg1.json", "nsg2.json", "99", "66600"}, "any"},
+		{"an expression that only Azure can resolve", func(r *rig) {
+			r.replaceIn("nsg1.json", `"destinationPortRange": "80"`, `"destinationPortRange": "[parameters('port')]"`)
+		}, []string{"AllowHttpInBound", "parameters('port')"}, "TemplateExpression"},
+		{"an attached network interface that is gone", func(r *rig) {
+			if err := os.Remove(filepath.Join(r.policy, "vm1-nic.json")); err != nil {
+				r.t.Fatal(err)
+			}
+		}, []string{"vm1-nic"}, ""},
+		{"a service tag that needs a tag file", func(r *rig) { r.replaceIn("nsg1.json", `"Internet"`, `"Sql"`) }, []string{"Sql", "AllowHttpInBound"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			before := r.service.Snapshot()
+			tt.edit(r)
+			_, err := r.client.Reload(context.Background())
+			refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
+			for _, want := range tt.want {
+				if !strings.Contains(refusal.Message, want) {
+					t.Errorf("message lacks %q: %s", want, refusal.Message)
+				}
+			}
+			if (tt.code != "") != (len(refusal.Faults) > 0) || tt.code != "" && tt.code != "any" && refusal.Faults[0].Code != tt.code {
+				t.Errorf("faults: %+v", refusal.Faults)
+			}
+			if r.service.Snapshot() != before {
+				t.Error("the running policy was touched")
+			}
+		})
+	}
+}
+
+func TestReloadsAreBooked(t *testing.T) {
+	r := newRig(t)
+	ctx := context.Background()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if got := r.service.Reloads(); got != (control.Reloads{}) {
+		t.Errorf("before the first: %+v", got)
+	}
+	if _, err := r.client.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(control.Reloads{Succeeded: 1, Last: &at}, r.service.Reloads()); diff != "" {
+		t.Error(diff)
+	}
+	r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 1`)
+	_, err := r.client.Reload(ctx)
+	refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
+	want := control.Reloads{Succeeded: 1, Failed: 1, Last: &at, LastError: refusal.Message}
+	if diff := cmp.Diff(want, r.service.Reloads()); diff != "" {
+		t.Error(diff)
+	}
+	r.replaceIn("nsg1.json", `"priority": 1,`, `"priority": 100,`)
+	if _, err := r.client.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.service.Reloads(); got.LastError != "" || got.Succeeded != 2 {
+		t.Errorf("after it was mended: %+v", got)
+	}
+}
+
+func TestReloadMovesAddresses(t *testing.T) {
+	r := newRig(t)
+	r.replaceIn("vm1-nic.json", "10.0.1.4", "10.0.1.44")
+	if _, err := r.client.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.44/24")}
+	if diff := cmp.Diff(want, r.devices[0].Addresses(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+	if got := r.devices[1].Addresses(); got != nil {
+		t.Errorf("a device without a change was set to %v", got)
+	}
+	status, err := r.client.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"10.0.1.44/24"}, status.Attachments[0].Addresses); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReloadThatCannotMoveAnAddressPutsTheOthersBack(t *testing.T) {
+	r := newRig(t)
+	before := r.service.Snapshot()
+	r.replaceIn("vm1-nic.json", "10.0.1.4", "10.0.1.44")
+	r.replaceIn("vm2-nic.json", "10.0.1.5", "10.0.1.55")
+	r.broken[1].Store(true)
+	_, err := r.client.Reload(context.Background())
+	if refusal := wantRefusal(t, err, http.StatusUnprocessableEntity); !strings.Contains(refusal.Message, "10.0.1.55/24") {
+		t.Error(refusal)
+	}
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.4/24")}
+	if diff := cmp.Diff(want, r.devices[0].Addresses(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+	if r.service.Snapshot() != before {
+		t.Error("the running policy was touched")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	r := newRig(t)
+	r.send(internet, syn("203.0.113.10", "10.0.1.4", 22))
+	r.eventually("the drop is counted", func() bool { return r.engine.Drops()[packet.DropRule] == 1 })
+	got, err := r.client.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Attachments[internet].ReceivePackets != 1 || len(got.Attachments) != 5 {
+		t.Errorf("attachments: %+v", got.Attachments)
+	}
+	got.Attachments = got.Attachments[:1]
+	want := &control.Status{
+		Version: "test", PID: os.Getpid(), Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Workers: 1, Offload: "off",
+		Control: r.socket, Policy: []string{r.policy}, Generation: 1,
+		Flows: control.FlowUse{Limit: got.Flows.Limit}, Dropped: map[string]uint64{"rule_deny": 1},
+		Attachments: []control.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
+			MTU: 1500, Addresses: []string{"10.0.1.4/24"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,174 @@
+package control_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// rig is a running engine on memory devices with the lab's policy, and a server and a
+// client for it.
+type rig struct {
+	t       *testing.T
+	policy  string // folder
+	engine  *dataplane.Engine
+	service *control.Service
+	devices []*tun.Memory
+	broken  [5]atomic.Bool // devices that refuse addresses
+	socket  string
+	client  *control.Client
+}
+
+var specs = []topology.Spec{
+	{Kind: topology.NetworkInterface, Reference: "vm1-nic"},
+	{Kind: topology.NetworkInterface, Reference: "vm2-nic"},
+	{Kind: topology.NetworkInterface, Reference: "vm3-nic"},
+	{Kind: topology.NetworkInterface, Reference: "vm4-nic"},
+	{Kind: topology.Internet},
+}
+
+const internet = 4 // index of its attachment
+
+func labPolicy(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "lab")
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "policy")
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, policy: labPolicy(t), socket: filepath.Join(t.TempDir(), "nsgd.sock")}
+	set, err := control.LoadPolicy(r.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.engine, err = dataplane.New(set, dataplane.Options{Attachments: specs, Workers: 1, Flows: conntrack.Options{Max: 1024}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := make([]control.Place, len(specs))
+	var devices []tun.Device
+	for i := range specs {
+		d, err := tun.NewMemory("eth0", 1, 256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		r.devices, devices = append(r.devices, d), append(devices, breakable{d, &r.broken[i]})
+		places[i] = control.Place{Device: "eth0", Namespace: "ns" + string(rune('1'+i))}
+	}
+	places[internet].Addresses = []netip.Prefix{netip.MustParsePrefix("203.0.113.10/24")}
+	if err := r.engine.Attach(devices); err != nil {
+		t.Fatal(err)
+	}
+	r.service = control.NewService(control.Options{
+		Engine: r.engine, Policy: []string{r.policy}, Places: places, Version: "test", Offload: "off", Control: r.socket,
+		Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+	})
+	r.serve()
+	return r
+}
+
+// breakable refuses new addresses once broken, but takes old ones back.
+type breakable struct {
+	tun.Device
+	broken *atomic.Bool
+}
+
+func (b breakable) SetAddresses(list []netip.Prefix) error {
+	if b.broken.Swap(false) {
+		return errors.New("broken")
+	}
+	return b.Device.SetAddresses(list)
+}
+
+// serve runs the engine and the server until the test ends.
+func (r *rig) serve() {
+	listener, err := control.Listen(r.socket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	server := control.NewServer(r.service)
+	r.client = control.NewClient(r.socket)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- r.engine.Run(ctx) }()
+	go func() { done <- server.Serve(listener) }()
+	r.t.Cleanup(func() {
+		r.client.Close()
+		cancel()
+		server.Shutdown(context.Background())
+		for range 2 {
+			if err := <-done; err != nil {
+				r.t.Error(err)
+			}
+		}
+	})
+}
+
+// send lets a packet come from an attachment and waits until it was carried or dropped.
+func (r *rig) send(from int, p []byte) {
+	r.t.Helper()
+	counted := func() uint64 { return r.engine.AttachmentCounts()[from].ReceivePackets }
+	before := counted()
+	if !r.devices[from].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
+		r.t.Fatal("memory device is full")
+	}
+	r.eventually("the packet is counted", func() bool { return counted() > before })
+}
+
+func (r *rig) eventually(what string, condition func() bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			r.t.Fatalf("%s: never", what)
+		}
+	}
+}
+
+// replaceIn changes a document of the policy.
+func (r *rig) replaceIn(document, old, replacement string) {
+	r.t.Helper()
+	file := filepath.Join(r.policy, document)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if !strings.Contains(string(text), old) {
+		r.t.Fatalf("%s does not contain %q", document, old)
+	}
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(text), old, replacement)), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func syn(src, dst string, port uint16) []byte {
+	return packettest.TCP(packettest.Spec{Src: src, Dst: dst, SrcPort: 40000, DstPort: port, Flags: "S"})
+}
+
+func udp(src, dst string, port uint16) []byte {
+	return packettest.UDP(packettest.Spec{Src: src, Dst: dst, SrcPort: 40000, DstPort: port})
+}

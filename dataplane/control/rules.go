@@ -1,0 +1,138 @@
+package control
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// RuleFilter chooses rules; the zero value takes all.
+type RuleFilter struct {
+	NetworkSecurityGroup string // name or id
+	// Unused leaves only rules that decided nothing and carry no flow's packets.
+	Unused bool
+}
+
+// Rules lists a snapshot's rules. counts are by slot; nil leaves counters out.
+func Rules(s *topology.Snapshot, counts []dataplane.RuleCount, filter RuleFilter) (*RuleList, error) {
+	list := &RuleList{Generation: s.Generation, Rules: []Rule{}}
+	var only *ruleset.NSG
+	if filter.NetworkSecurityGroup != "" {
+		nsg, err := s.Policy.NetworkSecurityGroup(filter.NetworkSecurityGroup)
+		if err != nil {
+			return nil, asError(err, http.StatusNotFound)
+		}
+		only = nsg
+	}
+	seen := map[*ruleset.NSG]bool{}
+	for _, g := range s.Groups {
+		// An NSG is compiled once for each network that it serves, with the same slots.
+		if seen[g.NSG] || only != nil && g.NSG != only {
+			continue
+		}
+		seen[g.NSG] = true
+		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
+			for i := range t.Rules {
+				if r, ok := describe(g.Label, t, i, counts, filter.Unused); ok {
+					list.Rules = append(list.Rules, r)
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+func describe(label string, t *topology.Table, i int, counts []dataplane.RuleCount, unused bool) (Rule, bool) {
+	var counters *RuleCounters
+	if slot := int(t.Slots[i]); slot < len(counts) {
+		c := counts[slot]
+		if unused && (c.Hits > 0 || c.Packets > 0) {
+			return Rule{}, false
+		}
+		counters = &RuleCounters{Hits: c.Hits, Packets: c.Packets, Bytes: c.Bytes}
+	}
+	r := &t.Rules[i]
+	return Rule{
+		NetworkSecurityGroup: label,
+		Direction:            r.Direction.String(),
+		Priority:             r.Priority,
+		Name:                 r.Name,
+		RuleName:             r.QualifiedName(),
+		Access:               r.Access.String(),
+		Protocol:             r.Protocol.String(),
+		Sources:              peer(&r.Source),
+		SourcePorts:          ports(r.SourcePorts),
+		Destinations:         peer(&r.Destination),
+		DestinationPorts:     ports(r.DestinationPorts),
+		Counters:             counters,
+	}, true
+}
+
+func peer(p *ruleset.Peer) []string {
+	switch {
+	case p.Any:
+		return []string{"*"}
+	case p.Tag != "":
+		return []string{p.Tag}
+	case len(p.ApplicationSecurityGroups) > 0:
+		return p.ApplicationSecurityGroups
+	}
+	prefixes := make([]string, len(p.Prefixes))
+	for i, prefix := range p.Prefixes {
+		prefixes[i] = prefix.String()
+		if prefix.IsSingleIP() {
+			prefixes[i] = prefix.Addr().String()
+		}
+	}
+	return prefixes
+}
+
+func ports(list []ruleset.PortRange) []string {
+	texts := make([]string, len(list))
+	for i, r := range list {
+		switch {
+		case r == ruleset.AllPorts:
+			texts[i] = "*"
+		case r.First == r.Last:
+			texts[i] = strconv.Itoa(int(r.First))
+		default:
+			texts[i] = strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
+		}
+	}
+	return texts
+}
+
+// Effective lists the NSGs and rules that hold for a NIC, the subnet's NSG first, as
+// Azure's list of effective security rules does.
+func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
+	nic, err := s.Policy.NetworkInterface(networkInterface)
+	if err != nil {
+		return nil, asError(err, http.StatusNotFound)
+	}
+	result := &arm.EffectiveNetworkSecurityGroupListResult{Value: []arm.EffectiveNetworkSecurityGroup{}}
+	type place struct {
+		group       *topology.Group
+		association topology.Association
+	}
+	seen := map[place]bool{}
+	for i := range nic.IPConfigurations {
+		e := s.Endpoint(nic, nic.IPConfigurations[i].Address)
+		if e == nil {
+			continue
+		}
+		for j := range e.Inbound {
+			stage := &e.Inbound[j]
+			p := place{stage.Group, stage.Association}
+			if seen[p] {
+				continue
+			}
+			seen[p] = true
+			result.Value = append(result.Value, arm.Effective(stage.Group.NSG, associate(e, stage), stage.Group.Expand))
+		}
+	}
+	return result, nil
+}

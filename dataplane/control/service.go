@@ -1,0 +1,184 @@
+package control
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// Place says where an attachment's device is and what the configuration adds to it.
+type Place struct {
+	Device    string
+	Namespace string // empty: the daemon's own
+	// Addresses are the configured ones, beside those that the policy gives.
+	Addresses []netip.Prefix
+}
+
+// Options are what a Service works with.
+type Options struct {
+	Engine *dataplane.Engine
+	// Policy are the files and folders that a reload reads.
+	Policy []string
+	// Places by attachment.
+	Places []Place
+	// Version, Offload, Control and Metrics are shown by Status.
+	Version, Offload, Control, Metrics string
+	// Reloading is told that a reload begins; what it returns is told how it ended.
+	// Nil is told nothing.
+	Reloading func() (done func(error))
+	// Now is the wall clock; nil: time.Now.
+	Now func() time.Time
+	// Log receives how reloads went; nil discards it.
+	Log *slog.Logger
+}
+
+// Service is a running engine with its policy files and the book of its reloads. Safe
+// for concurrent use.
+type Service struct {
+	options Options
+	started time.Time
+
+	loading sync.Mutex // held from reading the files to the swap: one reload at a time
+
+	mu      sync.Mutex
+	reloads Reloads // guarded by mu
+}
+
+// NewService returns a service for an engine whose policy is loaded.
+func NewService(o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{options: o, started: o.Now()}
+}
+
+// Reloads tells how reloads went so far.
+func (s *Service) Reloads() Reloads {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reloads
+}
+
+// Reload reads the policy files and swaps the policy whole, keeping flows and counters.
+// On any error the running policy stays as it is.
+func (s *Service) Reload() (*Reloaded, error) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	done := func(error) {}
+	if s.options.Reloading != nil {
+		done = s.options.Reloading()
+	}
+	reloaded, err := s.reload()
+	s.book(err)
+	done(err)
+	if err != nil {
+		s.options.Log.Error("reload refused, the running policy stays", "error", err)
+		return nil, err
+	}
+	s.options.Log.Info("reloaded", "generation", reloaded.Generation,
+		"networkSecurityGroups", reloaded.NetworkSecurityGroups, "securityRules", reloaded.SecurityRules)
+	return reloaded, nil
+}
+
+func (s *Service) reload() (*Reloaded, error) {
+	set, err := LoadPolicy(s.options.Policy...)
+	if err != nil {
+		return nil, err
+	}
+	engine := s.options.Engine
+	next, err := engine.Prepare(set)
+	if err != nil {
+		return nil, err
+	}
+	if err := engine.Swap(next, s.readdress); err != nil {
+		return nil, err
+	}
+	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}, nil
+}
+
+// readdress brings the devices' addresses into line with the next snapshot.
+func (s *Service) readdress(next *topology.Snapshot) error {
+	var moves []readdressing
+	now := s.options.Engine.Snapshot()
+	for i, d := range s.options.Engine.Devices() {
+		moves = append(moves, readdressing{
+			device: d,
+			from:   s.options.Places[i].addresses(now.Attachments[i]),
+			to:     s.options.Places[i].addresses(next.Attachments[i]),
+		})
+	}
+	return readdress(moves)
+}
+
+func (s *Service) book(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.options.Now()
+	s.reloads.Last, s.reloads.LastError = &now, ""
+	if err != nil {
+		s.reloads.Failed++
+		s.reloads.LastError = err.Error()
+		return
+	}
+	s.reloads.Succeeded++
+}
+
+// Status describes the daemon.
+func (s *Service) Status() *Status {
+	o, e := &s.options, s.options.Engine
+	snapshot := e.Snapshot()
+	status := &Status{
+		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
+		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy, Generation: snapshot.Generation,
+		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
+	}
+	counts := e.AttachmentCounts()
+	for i, d := range e.Devices() {
+		a, place := snapshot.Attachments[i], o.Places[i]
+		shown := AttachmentStatus{
+			Name: a.Name, Kind: a.Kind.String(), Device: place.Device, Namespace: place.Namespace, MTU: d.MTU(),
+			Addresses:      []string{},
+			ReceivePackets: counts[i].ReceivePackets, ReceiveBytes: counts[i].ReceiveBytes,
+			TransmitPackets: counts[i].TransmitPackets, TransmitBytes: counts[i].TransmitBytes,
+		}
+		for _, p := range place.addresses(a) {
+			shown.Addresses = append(shown.Addresses, p.String())
+		}
+		status.Attachments = append(status.Attachments, shown)
+	}
+	return status
+}
+
+func dropped(e *dataplane.Engine) map[string]uint64 {
+	m := map[string]uint64{}
+	for reason, n := range e.Drops() {
+		if n > 0 {
+			m[dropReason(reason)] = n
+		}
+	}
+	return m
+}
+
+// Rules lists the rules of the running policy with their counters.
+func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
+	e := s.options.Engine
+	snapshot := e.Snapshot()
+	return Rules(snapshot, e.RuleCounts(len(e.Registry().Keys())), filter)
+}
+
+// Effective lists the rules that hold for a NIC.
+func (s *Service) Effective(networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
+	return Effective(s.options.Engine.Snapshot(), networkInterface)
+}
+
+// Snapshot is the running policy.
+func (s *Service) Snapshot() *topology.Snapshot { return s.options.Engine.Snapshot() }

@@ -1,0 +1,95 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// maxRequestLen bounds a line of requests; a request needs some hundred bytes.
+const maxRequestLen = 64 << 10
+
+// VerifyStream reads verification requests (arm.VerificationIPFlowParameters), one JSON
+// object a line, and writes one Verification a line in the same order, all decided by
+// one snapshot. A line that is no valid request is answered with an error and doesn't
+// stop the others; empty lines are skipped. With path it judges the other end's chain
+// too. Answers are written out whenever the reader has no more requests at hand, so a
+// peer may wait for them; results with a Flush method are flushed then.
+func VerifyStream(s *topology.Snapshot, path bool, requests io.Reader, results io.Writer) error {
+	in := bufio.NewReaderSize(requests, maxRequestLen)
+	out := bufio.NewWriterSize(results, 64<<10)
+	encoder := json.NewEncoder(out)
+	for number := 1; ; number++ {
+		if in.Buffered() == 0 {
+			if err := flush(out, results); err != nil {
+				return err
+			}
+		}
+		line, err := readLine(in)
+		if err != nil && !errors.Is(err, errLongLine) && !errors.Is(err, io.EOF) {
+			return errors.Join(fmt.Errorf("control: requests: line %d: %w", number, err), flush(out, results))
+		}
+		if len(line) > 0 || errors.Is(err, errLongLine) {
+			if err := encoder.Encode(verifyLine(s, path, number, line, err)); err != nil {
+				return fmt.Errorf("control: results: %w", err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return flush(out, results)
+		}
+	}
+}
+
+func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err error) Verification {
+	if !errors.Is(err, errLongLine) {
+		var flow *arm.Flow
+		if flow, err = arm.ParseFlow(line); err == nil {
+			var result *arm.VerificationIPFlowResult
+			if result, err = dataplane.Verify(s, flow, path); err == nil {
+				return Verification{VerificationIPFlowResult: result}
+			}
+		}
+	}
+	return Verification{Error: fmt.Sprintf("line %d: %v", number, err)}
+}
+
+var errLongLine = fmt.Errorf("longer than %d bytes", maxRequestLen)
+
+// readLine returns the next line without its end, valid until the next call. A line
+// that is too long is skipped to its end.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return bytes.TrimSpace(line), err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = in.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return nil, errLongLine // an end of the input is met by the next call
+}
+
+func flush(out *bufio.Writer, results io.Writer) error {
+	if out.Buffered() == 0 {
+		return nil
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("control: results: %w", err)
+	}
+	switch f := results.(type) {
+	case interface{ Flush() error }:
+		return f.Flush()
+	case interface{ Flush() }:
+		f.Flush()
+	}
+	return nil
+}
