@@ -198,8 +198,9 @@ func takePlace(count *atomic.Int64, limit int64) bool {
 }
 
 // evictSample is how many candidates the search for a victim compares, and
-// evictScan how many records it looks at to find them: a full table of any size
-// gives some, a full zone does unless its flows are few among many others.
+// evictScan how many records it looks at to find them for a full zone, which succeeds unless
+// the zone's flows are few among many others. In a full table no more than the
+// reserve is unused, so that many more records are certain to give candidates.
 const (
 	evictSample = 32
 	evictScan   = 512
@@ -215,9 +216,13 @@ func (w *Worker) evict(now Tick, zone *uint16) bool {
 	}
 	var victim Flow
 	best, longest := 0, uint32(0)
+	scan := uint32(evictScan)
+	if zone == nil {
+		scan = uint32(len(t.records)-int(t.max)) + evictSample
+	}
 	first := w.pick(used)
 	candidates := 0
-	for i := uint32(0); i < min(evictScan, used) && candidates < evictSample; i++ {
+	for i := uint32(0); i < min(scan, used) && candidates < evictSample; i++ {
 		f := Flow((first + i) % used)
 		r := &t.records[f]
 		s := word(r.state.Load())

@@ -1,0 +1,211 @@
+package conntrack
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// TestWorkersShareFlowsWithoutLosingAPacket lets several workers look up, create,
+// restart, end and pass on a few keys while others expire, list, flush and count. A flow that a
+// worker holds must stay the flow of its key, and every packet that passed must be found in
+// a live flow or among those of ended ones.
+func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
+	const workers = 4
+	rounds := 60_000
+	if testing.Short() {
+		rounds = 15_000
+	}
+	table, err := New(Options{Max: 24, Zones: 4, Workers: workers, Seed: [2]uint64{3, 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clock atomic.Uint32
+	var passed, octets atomic.Uint64
+	var running sync.WaitGroup
+	for i := range workers {
+		w := table.Worker(i)
+		running.Go(func() {
+			hammer(t, w, rand.New(rand.NewPCG(uint64(i), 1)), rounds, &clock, &passed, &octets)
+			w.Park()
+		})
+	}
+	var stop atomic.Bool
+	var observing sync.WaitGroup
+	observing.Go(func() {
+		for n := 0; !stop.Load(); n++ {
+			table.Expire(Tick(clock.Load()), 100)
+			table.Stats()
+			for i := range table.Flows {
+				if i.ReplyKey.Tuple != i.Key.Reverse() {
+					t.Errorf("a flow of two keys: %+v", *i)
+				}
+			}
+			if n%64 == 0 {
+				table.Flush()
+			}
+		}
+	})
+	running.Wait()
+	stop.Store(true)
+	observing.Wait()
+
+	for range 8 { // everybody is parked: let all that ended be reused
+		table.Expire(Tick(clock.Load()), 0)
+	}
+	s := table.Stats()
+	packets, bytes := s.EndedPackets, s.EndedBytes
+	live := int64(0)
+	for i := range table.records {
+		if r := &table.records[i]; word(r.state.Load()).live() {
+			live++
+			packets += r.packets[0].Load() + r.packets[1].Load()
+			bytes += r.bytes[0].Load() + r.bytes[1].Load()
+		}
+	}
+	if packets != passed.Load() || bytes != octets.Load() {
+		t.Errorf("%d packets and %d bytes counted, %d and %d passed", packets, bytes, passed.Load(), octets.Load())
+	}
+	checkAtRest(t, table, s, live)
+	t.Logf("%+v", s)
+}
+
+// checkAtRest holds the counts against each other and against the index when nobody is at work.
+func checkAtRest(t *testing.T, table *Table, s Stats, live int64) {
+	var classes, ended int64
+	for _, n := range s.Live {
+		classes += n
+	}
+	for _, n := range s.Ended {
+		ended += int64(n)
+	}
+	if live != s.Flows || classes != s.Flows || int64(s.Created)-ended != s.Flows {
+		t.Errorf("%d live records: %+v", live, s)
+	}
+	entries := int64(0)
+	for i := range table.index.heads {
+		for e := ref(table.index.heads[i].Load()); e != 0; entries++ {
+			e = ref(table.records[e.flow()].links[e.direction()].Load())
+		}
+	}
+	want := int64(0)
+	for i := range table.records {
+		if r := &table.records[i]; word(r.state.Load()).live() {
+			want++
+			if original, reply := r.keys(); original != reply {
+				want++
+			}
+		}
+	}
+	if entries != want {
+		t.Errorf("%d entries in the index, want %d", entries, want)
+	}
+	if n := table.waiting.Load(); n != 0 {
+		t.Errorf("%d records still wait", n)
+	}
+}
+
+// hammer is what one worker does.
+func hammer(t *testing.T, w *Worker, random *rand.Rand, rounds int, clock *atomic.Uint32, passed, octets *atomic.Uint64) {
+	for range rounds / 16 {
+		if random.IntN(8) == 0 {
+			clock.Add(random.Uint32N(800))
+		}
+		now := Tick(clock.Load())
+		for range 16 {
+			zone, peer, p := randomPacket(random)
+			k := Key{p.Tuple, zone}
+			f, d, ok := w.Lookup(&k, now)
+			drop := packet.DropRule
+			switch {
+			case ok && w.Restarts(f, d, p):
+				w.End(f, EndRestarted)
+			case ok:
+				drop = w.Pass(f, d, p, now)
+			}
+			if !ok && MayCreate(p, false) == packet.NotDropped {
+				f, d, _, drop = w.Insert(&k, &Init{ReplyZone: peer, Generation: uint32(p.Src.Lo)}, p, now)
+				ok = drop != packet.DropFlowLimit
+			}
+			if drop == packet.NotDropped {
+				passed.Add(uint64(p.Segments))
+				octets.Add(uint64(p.WireLen))
+			}
+			if !ok {
+				continue
+			}
+			held := w.OriginalKey(f)
+			if d == Reply {
+				held = Key{held.Reverse(), w.PeerZone(f, Original)}
+			}
+			if held != k {
+				t.Errorf("a flow held for %v is that of %v", k, held)
+				return
+			}
+		}
+		w.Quiesce()
+		runtime.Gosched() // or the others wait for a time slice before records can be reused
+		if random.IntN(32) == 0 {
+			w.Park()
+			w.Unpark()
+		}
+	}
+}
+
+func randomPacket(random *rand.Rand) (zone, peer uint16, p *packet.Packet) {
+	a, b := random.IntN(4), random.IntN(4)
+	p = newPacket(packet.ProtoUDP, a, b, uint16(a), uint16(b+random.IntN(2)))
+	if random.IntN(2) == 0 {
+		p = newPacket(packet.ProtoTCP, a, b, uint16(a), uint16(b))
+		p.TCPFlags = []uint8{packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK, packet.FIN | packet.ACK, packet.RST | packet.ACK}[random.IntN(6)]
+	}
+	p.Segments = 1 + random.Uint32N(3)
+	p.WireLen = p.Segments * packetLen
+	return uint16(a), uint16(b), p
+}
+
+// TestWorkersThatCreateTheSameFlowAtOnceGetOneFlow includes both ends that begin at once.
+func TestWorkersThatCreateTheSameFlowAtOnceGetOneFlow(t *testing.T) {
+	const workers = 4
+	table, err := New(Options{Max: 4096, Zones: 2, Workers: workers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for port := range uint16(500) {
+		var created atomic.Int32
+		var running sync.WaitGroup
+		for i := range workers {
+			w := table.Worker(i)
+			running.Go(func() {
+				p, zone := udp(port), uint16(i%2)
+				if zone == 1 {
+					p = reversed(p)
+				}
+				k := Key{p.Tuple, zone}
+				_, _, first, drop := w.Insert(&k, &Init{ReplyZone: 1 - zone}, p, 0)
+				if first {
+					created.Add(1)
+				}
+				if drop != packet.NotDropped {
+					t.Errorf("dropped: %s", drop)
+				}
+				w.Park()
+			})
+		}
+		running.Wait()
+		if n := created.Load(); n != 1 {
+			t.Fatalf("created %d times", n)
+		}
+	}
+	table.Expire(Tick(time.Second/TickLength), 0)
+	for i := range table.Flows {
+		if i.Packets[0]+i.Packets[1] != workers {
+			t.Errorf("%v: %v packets", i.Key, i.Packets)
+		}
+	}
+}
