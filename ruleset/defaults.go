@@ -1,0 +1,63 @@
+package ruleset
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// DefaultRules are the six rules that every NSG ends with, in Azure's order and
+// under their ARM names, which differ in case from the headings of its documents.
+// The result is the caller's.
+func DefaultRules() []Rule {
+	anyone, network := Peer{Any: true}, Peer{Tag: TagVirtualNetwork}
+	return []Rule{
+		defaultRule("AllowVnetInBound", "Allow inbound traffic from all VMs in VNET",
+			65000, Inbound, Allow, network, network),
+		defaultRule("AllowAzureLoadBalancerInBound", "Allow inbound traffic from azure load balancer",
+			65001, Inbound, Allow, Peer{Tag: TagAzureLoadBalancer}, anyone),
+		defaultRule("DenyAllInBound", "Deny all inbound traffic",
+			65500, Inbound, Deny, anyone, anyone),
+		defaultRule("AllowVnetOutBound", "Allow outbound traffic from all VMs to all VMs in VNET",
+			65000, Outbound, Allow, network, network),
+		defaultRule("AllowInternetOutBound", "Allow outbound traffic from all VMs to Internet",
+			65001, Outbound, Allow, anyone, Peer{Tag: TagInternet}),
+		defaultRule("DenyAllOutBound", "Deny all outbound traffic",
+			65500, Outbound, Deny, anyone, anyone),
+	}
+}
+
+func defaultRule(name, description string, priority int, d Direction, a Access, source, destination Peer) Rule {
+	return Rule{
+		Name: name, Description: description, Priority: priority, Direction: d, Access: a, Protocol: AnyProtocol,
+		Source: source, Destination: destination,
+		SourcePorts: []PortRange{AllPorts}, DestinationPorts: []PortRange{AllPorts}, Default: true,
+	}
+}
+
+// Ordered are the rules of one direction in the order in which they are tried:
+// the user's by priority, then the default rules. Priorities are unique in a
+// validated NSG; the document's order decides between equal ones.
+func (n *NSG) Ordered(d Direction) []Rule {
+	var rules []Rule
+	for i := range n.Rules {
+		if n.Rules[i].Direction == d {
+			rules = append(rules, n.Rules[i])
+		}
+	}
+	slices.SortStableFunc(rules, func(a, b Rule) int { return cmp.Compare(a.Priority, b.Priority) })
+	for _, r := range DefaultRules() {
+		if r.Direction != d {
+			continue
+		}
+		if n.ID != "" {
+			r.ID = n.ID + "/defaultSecurityRules/" + r.Name
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// SameID compares resource ids, which ARM holds equal whatever their case:
+// flow logs and Azure's own services write them in capitals.
+func SameID(a, b string) bool { return strings.EqualFold(a, b) }

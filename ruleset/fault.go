@@ -1,0 +1,110 @@
+package ruleset
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Codes that Azure itself answers with.
+const (
+	CodeConflict              = "SecurityRuleConflict"
+	CodeInvalidPriority       = "SecurityRuleInvalidPriority"
+	CodeInvalidPortRange      = "SecurityRuleInvalidPortRange"
+	CodeInvalidAddressPrefix  = "SecurityRuleInvalidAddressPrefix"
+	CodeUnsupportedValue      = "SecurityRuleParameterContainsUnsupportedValue"
+	CodeOverlappingSubnets    = "OverlappingSubnetsNotPermittedInSecurityRule"
+	CodeMixedAddressFamilies  = "ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies"
+	CodeDescriptionTooLong    = "SecurityRuleDescriptionTooLong"
+	CodeASGsOfSeveralNetworks = "AllApplicationSecurityGroupsInSecurityRuleMustBeFromSameVnet"
+	CodeTooManyASGs           = "NumberOfApplicationSecurityGroupsReferencedInSecurityRuleLimitReached"
+)
+
+// Codes of our own in Azure's style: Azure refuses these too, but no recording
+// of its code was found.
+const (
+	CodeInvalidGroupName   = "NetworkSecurityGroupInvalidName"
+	CodeInvalidRuleName    = "SecurityRuleInvalidName"
+	CodeDuplicateRuleName  = "SecurityRuleInvalidDuplicateName"
+	CodeInvalidProtocol    = "SecurityRuleInvalidProtocol"
+	CodeInvalidAccess      = "SecurityRuleInvalidAccess"
+	CodeInvalidDirection   = "SecurityRuleInvalidDirection"
+	CodeInvalidCombination = "SecurityRuleInvalidParameterCombination"
+	CodeInvalidASG         = "SecurityRuleInvalidApplicationSecurityGroup"
+	CodeTooManyPortRanges  = "SecurityRuleInvalidNumberOfPortRanges"
+	CodeTooManyRules       = "NetworkSecurityGroupInvalidNumberOfSecurityRules"
+	CodeTooManyAddresses   = "NetworkSecurityGroupInvalidNumberOfAddressPrefixes"
+	CodeTooManyASGsOfGroup = "NetworkSecurityGroupInvalidNumberOfApplicationSecurityGroups"
+)
+
+// Fault is one thing wrong with a document. Fields that don't apply are empty.
+type Fault struct {
+	Code string
+	// File is the path as it was given to the reader.
+	File string
+	// Resource is kind and name, such as "networkSecurityGroups/NSG1".
+	Resource string
+	Rule     string
+	// Field has the document's spelling, such as "destinationPortRange".
+	Field string
+	// Value is the offending value as text, shortened when it is very long.
+	Value string
+	// Message says what is wrong and what is allowed.
+	Message string
+}
+
+// maxFaultValue keeps a fault readable whatever a document holds.
+const maxFaultValue = 200
+
+// Clip shortens a document's value for Fault.Value.
+func Clip(value string) string {
+	if len(value) <= maxFaultValue {
+		return value
+	}
+	return strings.ToValidUTF8(value[:maxFaultValue], "") + "..."
+}
+
+// Error is the fault in one line, from the place to the message.
+func (f Fault) Error() string {
+	var b strings.Builder
+	for _, place := range []string{f.File, f.Resource} {
+		if place != "" {
+			b.WriteString(place + ": ")
+		}
+	}
+	if f.Rule != "" {
+		fmt.Fprintf(&b, "rule %q: ", f.Rule)
+	}
+	switch {
+	case f.Field != "" && f.Value != "":
+		fmt.Fprintf(&b, "%s %q: ", f.Field, f.Value)
+	case f.Field != "":
+		b.WriteString(f.Field + ": ")
+	case f.Value != "":
+		fmt.Fprintf(&b, "%q: ", f.Value)
+	}
+	b.WriteString(f.Code)
+	if f.Message != "" {
+		b.WriteString(": " + f.Message)
+	}
+	return b.String()
+}
+
+// Faults are all faults of a set of documents, in the order of the documents.
+type Faults []Fault
+
+// Error joins the faults, one a line.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err is f as an error, nil when there are no faults.
+func (f Faults) Err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}

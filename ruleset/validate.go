@@ -1,0 +1,213 @@
+package ruleset
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Validate checks an NSG as Azure does and collects every fault, not only the
+// first. The NSG it returns holds the rules without one, in the document's
+// order and in canonical spelling; it is fit for use when there are no faults.
+//
+// Enumerations, tags and the classic names of tags are taken in any case. A
+// prefix with host bits is a fault, as in Azure's API, never silently masked.
+// With known nil every well-formed tag name, such as "Storage.WestEurope", is
+// accepted as Peer.Tag: whether it exists is for whoever has the tag file.
+func (g *NetworkSecurityGroup) Validate(known KnownTags) (*NSG, Faults) {
+	v := &validator{group: g, known: known, nsg: &NSG{
+		Name: g.Name, ID: g.ID, Location: g.Location, FlushConnection: g.FlushConnection,
+	}}
+	if !g.UnknownName && !validName(g.Name) {
+		v.fail(nil, CodeInvalidGroupName, "name", g.Name, "%s", nameRule)
+	}
+	for i := range g.SecurityRules {
+		v.rule(&g.SecurityRules[i])
+	}
+	v.uniqueNames()
+	v.conflicts()
+	v.groupLimits()
+	return v.nsg, v.faults
+}
+
+type validator struct {
+	group  *NetworkSecurityGroup
+	known  KnownTags
+	nsg    *NSG
+	faults Faults
+
+	// Sums over the NSG's rules, whether they are valid or not.
+	sourceAddresses, destinationAddresses int
+	asgs                                  map[string]bool // in lower case
+}
+
+// fail records a fault of a rule, or of the NSG when r is nil.
+func (v *validator) fail(r *SecurityRule, code, field, value, format string, args ...any) {
+	f := Fault{
+		Code: code, File: v.group.File, Resource: "networkSecurityGroups/" + v.group.Name,
+		Field: field, Value: Clip(value), Message: fmt.Sprintf(format, args...),
+	}
+	if r != nil {
+		f.Rule = r.Name
+	}
+	v.faults = append(v.faults, f)
+}
+
+// identity is how Azure's messages name a rule.
+func (r *SecurityRule) identity() string {
+	if r.ID != "" {
+		return r.ID
+	}
+	return r.Name
+}
+
+// rule checks one rule and keeps it when it has no fault.
+func (v *validator) rule(raw *SecurityRule) {
+	before := len(v.faults)
+	r := Rule{Name: raw.Name, ID: raw.ID, Description: raw.Description}
+	if !raw.Unknown["name"] && !validName(raw.Name) {
+		v.fail(raw, CodeInvalidRuleName, "name", raw.Name, "%s", nameRule)
+	}
+	if n := len([]rune(raw.Description)); n > MaxDescriptionLength && !raw.Unknown["description"] {
+		v.fail(raw, CodeDescriptionTooLong, "description", raw.Description,
+			"Security rule description cannot exceed %d chars; this one has %d.", MaxDescriptionLength, n)
+	}
+	v.enumerations(raw, &r)
+	if !raw.Unknown["priority"] {
+		var ok bool
+		if r.Priority, ok = priority(raw); !ok {
+			v.fail(raw, CodeInvalidPriority, "priority", raw.Priority,
+				"Security rule has invalid Priority. Value provided: %s Allowed range %d-%d.",
+				Clip(raw.Priority), MinPriority, MaxPriority)
+		}
+	}
+	r.SourcePorts = v.ports(raw, &sourceFields, &raw.Source)
+	r.DestinationPorts = v.ports(raw, &destinationFields, &raw.Destination)
+	r.Source = v.peer(raw, &sourceFields, &raw.Source)
+	r.Destination = v.peer(raw, &destinationFields, &raw.Destination)
+	v.families(raw, &r)
+	v.sourceAddresses += len(r.Source.Prefixes)
+	v.destinationAddresses += len(r.Destination.Prefixes)
+	if len(v.faults) == before && raw.decided() {
+		v.nsg.Rules = append(v.nsg.Rules, r)
+	}
+}
+
+// decided reports that no field which a verdict depends on is unknown.
+func (r *SecurityRule) decided() bool {
+	for field, unknown := range r.Unknown {
+		if unknown && field != "name" && field != "description" {
+			return false
+		}
+	}
+	return true
+}
+
+func priority(r *SecurityRule) (int, bool) {
+	n, err := strconv.Atoi(r.Priority)
+	return n, err == nil && n >= MinPriority && n <= MaxPriority
+}
+
+var (
+	protocols  = map[string]Protocol{"*": AnyProtocol, "tcp": TCP, "udp": UDP, "icmp": ICMP, "esp": ESP, "ah": AH}
+	accesses   = map[string]Access{"allow": Allow, "deny": Deny}
+	directions = map[string]Direction{"inbound": Inbound, "outbound": Outbound}
+)
+
+func (v *validator) enumerations(raw *SecurityRule, r *Rule) {
+	check := func(field, code, value, allowed string, ok bool) {
+		if !ok && !raw.Unknown[field] {
+			v.fail(raw, code, field, value, "Security rule has invalid %s. Allowed are %s.", title(field), allowed)
+		}
+	}
+	var ok bool
+	r.Protocol, ok = protocols[strings.ToLower(raw.Protocol)]
+	check("protocol", CodeInvalidProtocol, raw.Protocol, "Tcp, Udp, Icmp, Esp, Ah and *", ok)
+	r.Access, ok = accesses[strings.ToLower(raw.Access)]
+	check("access", CodeInvalidAccess, raw.Access, "Allow and Deny", ok)
+	r.Direction, ok = directions[strings.ToLower(raw.Direction)]
+	check("direction", CodeInvalidDirection, raw.Direction, "Inbound and Outbound", ok)
+}
+
+// nameRule says what validName takes.
+const nameRule = "A name has 1 to 80 letters, digits, underscores, dots and hyphens, begins with a letter or digit " +
+	"and ends with a letter, digit or underscore."
+
+func validName(name string) bool {
+	if name == "" || len(name) > MaxNameLength {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case isLetter(c), isDigit(c):
+		case c == '_' && i > 0:
+		case (c == '.' || c == '-') && i > 0 && i < len(name)-1:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// uniqueNames checks names without case: they are parts of resource ids.
+func (v *validator) uniqueNames() {
+	seen := map[string]bool{}
+	for i := range v.group.SecurityRules {
+		r := &v.group.SecurityRules[i]
+		name := strings.ToLower(r.Name)
+		if r.Unknown["name"] || name == "" {
+			continue
+		}
+		if seen[name] {
+			v.fail(r, CodeDuplicateRuleName, "name", r.Name, "Rule names are unique in a network security group, whatever their case.")
+		}
+		seen[name] = true
+	}
+}
+
+// conflicts finds rules of one direction that share a priority, faulty ones
+// included: their priority is taken all the same.
+func (v *validator) conflicts() {
+	type slot struct {
+		direction Direction
+		priority  int
+	}
+	first := map[slot]*SecurityRule{}
+	for i := range v.group.SecurityRules {
+		r := &v.group.SecurityRules[i]
+		d, okDirection := directions[strings.ToLower(r.Direction)]
+		p, okPriority := priority(r)
+		if !okDirection || !okPriority || r.Unknown["direction"] || r.Unknown["priority"] {
+			continue
+		}
+		s := slot{d, p}
+		if other := first[s]; other != nil {
+			v.fail(r, CodeConflict, "priority", r.Priority,
+				"Security rule %s conflicts with rule %s. Rules cannot have the same Priority and Direction.", r.Name, other.Name)
+			continue
+		}
+		first[s] = r
+	}
+}
+
+func (v *validator) groupLimits() {
+	limit := func(code, field string, n, most int, what string) {
+		if n > most {
+			v.fail(nil, code, field, strconv.Itoa(n), "A network security group has at most %d %s.", most, what)
+		}
+	}
+	limit(CodeTooManyRules, "securityRules", len(v.group.SecurityRules), MaxRulesPerGroup, "rules")
+	limit(CodeTooManyAddresses, sourceFields.prefixes, v.sourceAddresses, MaxAddressesPerGroup,
+		"source addresses and ranges in all its rules")
+	limit(CodeTooManyAddresses, destinationFields.prefixes, v.destinationAddresses, MaxAddressesPerGroup,
+		"destination addresses and ranges in all its rules")
+	limit(CodeTooManyASGsOfGroup, "applicationSecurityGroups", len(v.asgs), MaxASGsPerGroup,
+		"application security groups in all its rules")
+}
+
+// anyUnknown reports that one of the fields is unknown.
+func (r *SecurityRule) anyUnknown(fields ...string) bool {
+	return slices.ContainsFunc(fields, func(f string) bool { return r.Unknown[f] })
+}
