@@ -1,0 +1,271 @@
+package arm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// kind is what a resource is.
+type kind uint8
+
+const (
+	otherKind kind = iota
+	groupKind
+	ruleKind
+	networkKind
+	subnetKind
+	peeringKind
+	interfaceKind
+	asgKind
+)
+
+// kinds holds the resource types without "Microsoft.Network/", in lower case.
+var kinds = map[string]kind{
+	"networksecuritygroups":                  groupKind,
+	"networksecuritygroups/securityrules":    ruleKind,
+	"virtualnetworks":                        networkKind,
+	"virtualnetworks/subnets":                subnetKind,
+	"virtualnetworks/virtualnetworkpeerings": peeringKind,
+	"networkinterfaces":                      interfaceKind,
+	"applicationsecuritygroups":              asgKind,
+}
+
+// kindPaths are the types of kinds in ARM's spelling.
+var kindPaths = [...]string{
+	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
+	subnetKind: "subnets", peeringKind: "virtualNetworkPeerings", interfaceKind: "networkInterfaces",
+	asgKind: "applicationSecurityGroups",
+}
+
+// parentKinds are the kinds of what child kinds belong to.
+var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind}
+
+const provider = "microsoft.network/"
+
+// resource is one object of a document that is of a kind of ours.
+type resource struct {
+	kind kind
+	file string
+	body map[string]any
+	// name is the last segment of the name, or the whole text of an expression.
+	name        string
+	nameUnknown bool
+	id          string // empty when the document has none
+	parent      *resource
+	parentName  string // of a child that is not nested: from its name or id
+	children    []*resource
+}
+
+var utf8BOM = []byte("\xef\xbb\xbf")
+
+// document parses a file and collects its resources.
+func (l *loader) document(file string, data []byte) {
+	data = bytes.TrimPrefix(data, utf8BOM)
+	value, err := parseJSON(data)
+	if err != nil {
+		f := ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()}
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			f.Message = fmt.Sprintf("%s: %v", position(data, syntax.Offset), err)
+		}
+		l.fault(f)
+		return
+	}
+	l.collect(file, value, nil)
+}
+
+// parseJSON keeps numbers as they are written. Validation comes first since its
+// error alone tells the place, and tells of anything after the value.
+func parseJSON(data []byte) (any, error) {
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(whole))
+	decoder.UseNumber()
+	var value any
+	err := decoder.Decode(&value)
+	return value, err
+}
+
+// position is the place of the last of offset bytes, columns counted in bytes.
+func position(data []byte, offset int64) string {
+	before := data[:max(0, min(int(offset)-1, len(data)))]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	column := len(before) - bytes.LastIndexByte(before, '\n')
+	return fmt.Sprintf("line %d, column %d", line, column)
+}
+
+// collect finds resources in a document's value, a list or a template's part.
+func (l *loader) collect(file string, value any, parent *resource) {
+	switch value := value.(type) {
+	case []any:
+		for _, v := range value {
+			l.collect(file, v, parent)
+		}
+	case map[string]any:
+		l.collectObject(file, value, parent)
+	}
+}
+
+func (l *loader) collectObject(file string, body map[string]any, parent *resource) {
+	if lookup(body, "condition") == false {
+		return
+	}
+	k, typed := kindOf(body, parent)
+	if k == otherKind {
+		if !typed {
+			l.collect(file, lookup(body, "value"), nil)
+		}
+		if typeOf(body) == "microsoft.resources/deployments" {
+			properties, _ := lookup(body, "properties").(map[string]any)
+			l.collect(file, lookup(properties, "template"), nil)
+		}
+		l.collectNested(file, body, nil)
+		return
+	}
+	r := newResource(k, file, body, parent)
+	l.resources = append(l.resources, r)
+	l.collectNested(file, body, r)
+}
+
+// collectNested takes "resources", which templates of language version 2 write as
+// an object of symbolic names.
+func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
+	nested := lookup(body, "resources")
+	symbolic, ok := nested.(map[string]any)
+	if !ok {
+		l.collect(file, nested, parent)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(symbolic)) {
+		l.collect(file, symbolic[name], parent)
+	}
+}
+
+func typeOf(body map[string]any) string {
+	text, _ := lookup(body, "type").(string)
+	return strings.ToLower(text)
+}
+
+// kindOf tells a resource's kind by its type, else by its id, else by its shape;
+// typed reports that it has a type of its own.
+func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
+	if t := typeOf(body); t != "" {
+		if path, ok := strings.CutPrefix(t, provider); ok {
+			return kinds[path], true
+		}
+		if parent != nil && !strings.Contains(t, "/") {
+			return kinds[strings.ToLower(kindPaths[parent.kind])+"/"+t], true
+		}
+		return otherKind, true
+	}
+	if id, ok := lookup(body, "id").(string); ok {
+		if k := kindOfID(id); k != otherKind {
+			return k, false
+		}
+	}
+	fields := body
+	if properties, ok := lookup(body, "properties").(map[string]any); ok {
+		fields = properties
+	}
+	has := func(field string) bool { return lookup(fields, field) != nil }
+	switch {
+	case has("securityRules"), has("defaultSecurityRules"):
+		return groupKind, false
+	case has("addressSpace"):
+		return networkKind, false
+	case has("ipConfigurations") && !has("addressPrefix") && !has("addressPrefixes"): // a subnet lists them too
+		return interfaceKind, false
+	}
+	return otherKind, false
+}
+
+// kindOfID reads the type path of a resource id: every second segment after the provider.
+func kindOfID(id string) kind {
+	_, path, found := strings.Cut(strings.ToLower(id), "/providers/"+provider)
+	if !found {
+		return otherKind
+	}
+	var types []string
+	for i, segment := range strings.Split(path, "/") {
+		if i%2 == 0 {
+			types = append(types, segment)
+		}
+	}
+	return kinds[strings.Join(types, "/")]
+}
+
+func newResource(k kind, file string, body map[string]any, parent *resource) *resource {
+	r := &resource{kind: k, file: file, body: body}
+	if _, child := parentKinds[k]; child {
+		r.parent = parent
+	}
+	r.id, _ = lookup(body, "id").(string)
+	if isExpression(r.id) {
+		r.id = ""
+	}
+	name, _ := lookup(body, "name").(string)
+	switch {
+	case isExpression(name):
+		r.name, r.nameUnknown = name, true
+	case name == "":
+		r.name = lastSegment(r.id)
+	case parentKinds[k] == otherKind:
+		r.name = name
+	default:
+		before, last, found := cutLast(name)
+		r.name = last
+		if found {
+			r.parentName = before
+		}
+	}
+	if r.parentName == "" && r.parent == nil && parentKinds[k] != otherKind {
+		// ".../virtualNetworks/v/subnets/s": the parent's id is all but two segments.
+		if parentID, _, found := cutLast(r.id); found {
+			parentID, _, _ = cutLast(parentID)
+			r.parentName = parentID
+		}
+	}
+	return r
+}
+
+// lookup finds a field without case; the exact spelling wins.
+func lookup(object map[string]any, field string) any {
+	if v, ok := object[field]; ok {
+		return v
+	}
+	var found string
+	for name := range object {
+		if strings.EqualFold(name, field) && (found == "" || name < found) {
+			found = name
+		}
+	}
+	return object[found]
+}
+
+// isExpression reports a template expression; "[[" escapes a bracket.
+func isExpression(text string) bool {
+	return len(text) >= 2 && text[0] == '[' && text[len(text)-1] == ']' && text[1] != '['
+}
+
+func lastSegment(id string) string {
+	_, last, _ := cutLast(id)
+	return last
+}
+
+// cutLast splits at the last slash; without one, all is the last part.
+func cutLast(text string) (before, last string, found bool) {
+	i := strings.LastIndexByte(text, '/')
+	if i < 0 {
+		return "", text, false
+	}
+	return text[:i], text[i+1:], true
+}

@@ -1,0 +1,272 @@
+package arm
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// fields reads the properties of one object, nested or flattened, and reports
+// what is wrong with their form. A value that is missing, faulty or an
+// expression reads as the zero value.
+type fields struct {
+	l      *loader
+	file   string
+	place  string // Fault.Resource
+	rule   string // Fault.Rule, of rules only
+	values map[string]any
+	// open holds the fields whose value is an expression.
+	open map[string]bool
+}
+
+// read prepares the fields of a resource, or of an object within one.
+func (l *loader) read(file, place, rule string, body map[string]any) *fields {
+	values := body
+	if properties, ok := lookup(body, "properties").(map[string]any); ok {
+		values = properties
+	}
+	f := &fields{l: l, file: file, place: place, rule: rule, values: values, open: map[string]bool{}}
+	if text, ok := lookup(body, "properties").(string); ok && isExpression(text) {
+		f.leave("properties", text)
+	}
+	for _, o := range []map[string]any{body, values} {
+		if v := lookup(o, "copy"); v != nil {
+			f.leave("copy", asText(v))
+			break
+		}
+	}
+	return f
+}
+
+func (f *fields) fault(code, field, value, format string, args ...any) {
+	f.l.fault(ruleset.Fault{
+		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
+		Field: field, Value: ruleset.Clip(value), Message: fmt.Sprintf(format, args...),
+	})
+}
+
+// leave records a field that an expression keeps open.
+func (f *fields) leave(field, value string) {
+	what := "the resource was not read"
+	if f.rule != "" {
+		what = "the rule was not read"
+	}
+	f.leaveBecause(CodeTemplateExpression, field, value, "template expressions are not evaluated: "+what)
+}
+
+func (f *fields) leaveBecause(code, field, value, message string) {
+	f.open[field] = true
+	f.l.unresolved(ruleset.Fault{
+		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
+		Field: field, Value: ruleset.Clip(value), Message: message,
+	})
+}
+
+func (f *fields) malformed(field string, v any, allowed string) {
+	f.fault(CodeInvalidRequestFormat, field, asText(v), "the value must be %s", allowed)
+}
+
+// leaveCondition records a condition that is an expression: whether the resource
+// exists is open.
+func (f *fields) leaveCondition(r *resource) {
+	if condition, ok := lookup(r.body, "condition").(string); ok && isExpression(condition) {
+		f.leaveBecause(CodeTemplateExpression, "condition", condition,
+			"template expressions are not evaluated: whether the resource exists is open")
+	}
+}
+
+// asText shows any JSON value.
+func asText(v any) string {
+	if text, ok := v.(string); ok {
+		return text
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}
+
+// text reads a string or a number. A list of one is PowerShell's form of it.
+func (f *fields) text(field string) string {
+	v := lookup(f.values, field)
+	if list, ok := v.([]any); ok && len(list) <= 1 {
+		v = nil
+		if len(list) == 1 {
+			v = list[0]
+		}
+	}
+	if v == nil {
+		return ""
+	}
+	text, ok := f.scalar(field, v)
+	if !ok {
+		f.malformed(field, v, "a string or a number")
+	}
+	return text
+}
+
+// scalar takes a string, an expression (as open) or a number.
+func (f *fields) scalar(field string, v any) (string, bool) {
+	switch v := v.(type) {
+	case json.Number:
+		return v.String(), true
+	case string:
+		if isExpression(v) {
+			f.leave(field, v)
+			return "", true
+		}
+		if strings.HasPrefix(v, "[[") { // a template's escape
+			return v[1:], true
+		}
+		return v, true
+	}
+	return "", false
+}
+
+// literal reads a text that no verdict depends on: an expression is kept as it is.
+func (f *fields) literal(field string) string {
+	if v, ok := lookup(f.values, field).(string); ok {
+		return v
+	}
+	return f.text(field)
+}
+
+// texts reads a list of strings; a single string is a list of one.
+func (f *fields) texts(field string) []string {
+	v := lookup(f.values, field)
+	list, ok := v.([]any)
+	if !ok {
+		if v == nil || v == "" {
+			return nil
+		}
+		list = []any{v}
+	}
+	texts := make([]string, 0, len(list))
+	for _, v := range list {
+		text, ok := f.scalar(field, v)
+		if !ok {
+			f.malformed(field, v, "a list of strings")
+			continue
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// flag reads true or false, which ARM takes as text too.
+func (f *fields) flag(field string, otherwise bool) bool {
+	switch v := lookup(f.values, field).(type) {
+	case nil:
+		return otherwise
+	case bool:
+		return v
+	case string:
+		switch {
+		case isExpression(v):
+			f.leave(field, v)
+			return otherwise
+		case strings.EqualFold(v, "true"):
+			return true
+		case strings.EqualFold(v, "false"):
+			return false
+		}
+	}
+	f.malformed(field, lookup(f.values, field), "true or false")
+	return otherwise
+}
+
+// object reads an object; nil when there is none.
+func (f *fields) object(field string) map[string]any {
+	switch v := lookup(f.values, field).(type) {
+	case nil:
+	case map[string]any:
+		return v
+	case string:
+		if isExpression(v) {
+			f.leave(field, v)
+			break
+		}
+		f.malformed(field, v, "an object")
+	default:
+		f.malformed(field, v, "an object")
+	}
+	return nil
+}
+
+// objects reads a list of objects; a single object is a list of one.
+func (f *fields) objects(field string) []map[string]any {
+	var list []any
+	switch v := lookup(f.values, field).(type) {
+	case nil:
+	case []any:
+		list = v
+	default:
+		list = []any{v}
+	}
+	var objects []map[string]any
+	for _, v := range list {
+		switch v := v.(type) {
+		case map[string]any:
+			objects = append(objects, v)
+		case string:
+			if isExpression(v) {
+				f.leave(field, v)
+				continue
+			}
+			f.malformed(field, v, "a list of objects")
+		case nil:
+		default:
+			f.malformed(field, v, "a list of objects")
+		}
+	}
+	return objects
+}
+
+// reference reads {"id": "..."}; empty when there is none.
+func (f *fields) reference(field string) string {
+	o := f.object(field)
+	if o == nil {
+		return ""
+	}
+	return f.identifier(field, o)
+}
+
+// references reads a list of {"id": "..."}.
+func (f *fields) references(field string) []string {
+	var ids []string
+	for _, o := range f.objects(field) {
+		if id := f.identifier(field, o); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (f *fields) identifier(field string, o map[string]any) string {
+	id, ok := lookup(o, "id").(string)
+	switch {
+	case !ok || id == "":
+		f.fault(CodeInvalidResourceReference, field, asText(o), "a reference is an object with an id")
+	case isExpression(id):
+		f.leave(field, id)
+		return ""
+	}
+	return id
+}
+
+// resolve finds what a reference names; nil with a fault, or an open field, when
+// it can't be known.
+func (f *fields) resolve(k kind, field, reference string) any {
+	e, problem := f.l.index.resolve(k, reference)
+	if e == nil {
+		f.fault(CodeInvalidResourceReference, field, reference, "%s", problem)
+		return nil
+	}
+	if e.object == nil {
+		f.leaveBecause(CodeTemplateExpression, field, reference, "the resource named here was not read because of template expressions")
+	}
+	return e.object
+}

@@ -1,0 +1,188 @@
+package arm
+
+import (
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// index finds resources by what others call them.
+type index struct {
+	byID   map[string]*entry            // by id in lower case
+	byName map[kind]map[string][]*entry // by name, or "network/subnet", in lower case
+}
+
+// entry is a resource that can be referred to.
+type entry struct {
+	kind kind
+	id   string
+	file string
+	// object is nil for a resource that the documents leave open.
+	object any
+}
+
+func newIndex() index {
+	return index{byID: map[string]*entry{}, byName: map[kind]map[string][]*entry{}}
+}
+
+// add enters a resource under its id and names; it returns the one that has the
+// id already, if any.
+func (x *index) add(e *entry, names ...string) *entry {
+	id := strings.ToLower(e.id)
+	if other := x.byID[id]; other != nil {
+		return other
+	}
+	x.byID[id] = e
+	if x.byName[e.kind] == nil {
+		x.byName[e.kind] = map[string][]*entry{}
+	}
+	for _, name := range names {
+		name = strings.ToLower(name)
+		x.byName[e.kind][name] = append(x.byName[e.kind][name], e)
+	}
+	return nil
+}
+
+// resolve finds what a reference means by the rule of the package's comment.
+// problem says why there is no answer; e.object is nil for an open resource.
+func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
+	if e := x.byID[strings.ToLower(reference)]; e != nil && e.kind == k {
+		return e, ""
+	}
+	var found []*entry
+	for _, e := range x.byName[k][strings.ToLower(referredName(k, reference))] {
+		if !isAzureID(reference) || !isAzureID(e.id) {
+			found = append(found, e)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, "no document has this resource"
+	case 1:
+		return found[0], ""
+	}
+	ids := make([]string, len(found))
+	for i, e := range found {
+		ids[i] = e.id
+	}
+	return nil, "the name fits several resources: " + listed(ids)
+}
+
+// referredName is the name within a reference, empty when it can't be one of kind k.
+func referredName(k kind, reference string) string {
+	segments := strings.Split(strings.Trim(reference, "/"), "/")
+	n := len(segments)
+	if n == 1 {
+		return segments[0]
+	}
+	typed := strings.EqualFold(segments[n-2], kindPaths[k])
+	switch {
+	case k == subnetKind && typed && n >= 3:
+		return segments[n-3] + "/" + segments[n-1]
+	case typed:
+		return segments[n-1]
+	case k == subnetKind && n == 2:
+		return reference
+	}
+	return ""
+}
+
+// isAzureID reports a complete resource id, with a subscription.
+func isAzureID(id string) bool {
+	const prefix = "/subscriptions/"
+	return len(id) > len(prefix) && strings.EqualFold(id[:len(prefix)], prefix) && id[len(prefix)] != '/'
+}
+
+// madeUpID is the id of a resource whose document has none: of Azure's form,
+// with an empty subscription and resource group.
+func madeUpID(k kind, name string) string {
+	return "/subscriptions//resourceGroups//providers/Microsoft.Network/" + kindPaths[k] + "/" + name
+}
+
+// register enters r's object and reports whether the id is new; a second one is a
+// fault.
+func (l *loader) register(r *resource, id string, object any, names ...string) bool {
+	if r.anonymous() {
+		return true
+	}
+	other := l.index.add(&entry{kind: r.kind, id: id, file: r.file, object: object}, names...)
+	if other == nil {
+		return true
+	}
+	l.fault(ruleset.Fault{
+		Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "id", Value: ruleset.Clip(id),
+		Message: "the resource is in " + other.file + " already; every resource is given once",
+	})
+	return false
+}
+
+// place is the resource in faults: its kind and name, with its parent's before it.
+func (r *resource) place() string {
+	own := kindPaths[r.kind] + "/" + r.name
+	switch {
+	case r.parent != nil:
+		return r.parent.place() + "/" + own
+	case r.parentName != "":
+		return kindPaths[parentKinds[r.kind]] + "/" + lastSegment(r.parentName) + "/" + own
+	}
+	return own
+}
+
+// identity is the resource's id, made up when the document has none.
+func (r *resource) identity() string {
+	switch {
+	case r.id != "":
+		return r.id
+	case r.parent != nil:
+		return r.parent.identity() + "/" + kindPaths[r.kind] + "/" + r.name
+	}
+	return madeUpID(r.kind, r.name)
+}
+
+// anonymous reports that the resource's id is open: an expression's text says
+// nothing about identity.
+func (r *resource) anonymous() bool {
+	return r.id == "" && (r.nameUnknown || r.parent != nil && r.parent.anonymous())
+}
+
+// adopt gives children that are not nested to their parents, which may be in
+// any document. An orphan's parent stays nil and is a fault.
+func (l *loader) adopt() {
+	parents := newIndex()
+	for _, r := range l.resources {
+		if parentKinds[r.kind] == otherKind && !r.anonymous() {
+			parents.add(&entry{kind: r.kind, id: r.identity(), object: r}, r.name)
+		}
+	}
+	for _, r := range l.resources {
+		parentKind := parentKinds[r.kind]
+		if parentKind == otherKind {
+			continue
+		}
+		if r.parent == nil && r.anonymous() {
+			l.leaveOpen(r, "name", r.name)
+			continue
+		}
+		if r.parent == nil {
+			e, problem := parents.resolve(parentKind, r.parentName)
+			if e == nil {
+				l.fault(ruleset.Fault{
+					Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
+					Message: "the resource that this one belongs to: " + problem,
+				})
+				l.orphans = append(l.orphans, r)
+				continue
+			}
+			r.parent = e.object.(*resource)
+		}
+		r.parent.children = append(r.parent.children, r)
+	}
+}
+
+// leaveOpen lists a resource that an expression keeps from being read.
+func (l *loader) leaveOpen(r *resource, field, value string) {
+	l.unresolved(ruleset.Fault{
+		Code: CodeTemplateExpression, File: r.file, Resource: r.place(), Field: field, Value: ruleset.Clip(value),
+		Message: "template expressions are not evaluated: the resource was not read",
+	})
+}

@@ -1,0 +1,203 @@
+package arm
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Codes of Azure for requests and resources as a whole.
+const (
+	CodeInvalidJSON              = "InvalidJson"
+	CodeInvalidRequestFormat     = "InvalidRequestFormat"
+	CodeInvalidResourceReference = "InvalidResourceReference"
+	CodeParentNotFound           = "ParentResourceNotFound"
+)
+
+// Codes of ours for what only a reader of files meets.
+const (
+	CodePathNotFound   = "PathNotFound"
+	CodeFileUnreadable = "FileUnreadable"
+	// CodeDuplicateResource: ARM would take the second as an update of the first.
+	CodeDuplicateResource = "DuplicateResource"
+	// CodeTemplateExpression marks what Documents.Unresolved lists.
+	CodeTemplateExpression = "TemplateExpression"
+	// CodeAddressNotAssigned marks a NIC in Documents.Unresolved whose private
+	// address is chosen only when it is deployed.
+	CodeAddressNotAssigned = "PrivateIPAddressNotAssigned"
+)
+
+// Documents is what Load read.
+type Documents struct {
+	// Set holds what could be read without a fault; never nil. It is fit for
+	// use as a policy when both lists are empty.
+	Set *Set
+	// Faults are all faults, in the order of the documents.
+	Faults ruleset.Faults
+	// Unresolved lists what the documents leave open and therefore was not
+	// read, wholly or in part: it is neither valid nor invalid.
+	Unresolved ruleset.Faults
+}
+
+// Load reads files, folders (every *.json below, in order of their paths; names
+// that begin with a dot are passed over) and file patterns as one policy. It
+// reports whatever is wrong in Documents.Faults and never fails as a whole.
+func Load(paths ...string) *Documents {
+	l := newLoader()
+	for _, file := range l.files(paths) {
+		l.order[file] = len(l.order)
+		data, err := os.ReadFile(file)
+		if err != nil {
+			l.fileFault(CodeFileUnreadable, file, err)
+			continue
+		}
+		l.document(file, data)
+	}
+	return l.finish()
+}
+
+// Parse reads one document from memory; name stands for its file in faults.
+func Parse(name string, data []byte) *Documents {
+	l := newLoader()
+	l.document(name, data)
+	return l.finish()
+}
+
+// loader collects resources from documents, then builds a Set of them.
+type loader struct {
+	out       *Documents
+	resources []*resource
+	orphans   []*resource // children whose parent no document has
+	index     index
+	order     map[string]int // of files
+
+	addresses    map[usedAddress]string // the ipConfiguration that has it
+	addressCount map[*VirtualNetwork]int
+}
+
+func newLoader() *loader {
+	return &loader{out: &Documents{Set: &Set{}}, index: newIndex(), order: map[string]int{},
+		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}}
+}
+
+// finish turns resources into a Set: first what others refer to.
+func (l *loader) finish() *Documents {
+	l.adopt()
+	l.buildASGs()
+	l.buildGroups()
+	l.buildNetworks()
+	l.buildInterfaces()
+	l.checkMembers()
+	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
+		slices.SortStableFunc(list, func(a, b ruleset.Fault) int { return cmp.Compare(l.order[a.File], l.order[b.File]) })
+	}
+	return l.out
+}
+
+func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
+
+func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }
+
+// fileFault drops the path from the message of a *fs.PathError: the fault has it.
+func (l *loader) fileFault(code, file string, err error) {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	l.fault(ruleset.Fault{Code: code, File: file, Message: err.Error()})
+}
+
+// files lists the documents of paths, each once.
+func (l *loader) files(paths []string) []string {
+	var files []string
+	seen := map[string]bool{}
+	add := func(file string) {
+		key := file
+		if absolute, err := filepath.Abs(file); err == nil {
+			key = absolute
+		}
+		if !seen[key] {
+			seen[key] = true
+			files = append(files, file)
+		}
+	}
+	for _, path := range paths {
+		for _, match := range l.expand(path) {
+			info, err := os.Stat(match)
+			switch {
+			case err != nil:
+				l.fileFault(CodePathNotFound, match, err)
+			case info.IsDir():
+				l.folder(match, add)
+			case !info.Mode().IsRegular():
+				// A pipe or device would make the reader wait for ever.
+				l.fileFault(CodeFileUnreadable, match, errors.New("neither a regular file nor a folder"))
+			default:
+				add(match)
+			}
+		}
+	}
+	return files
+}
+
+// expand resolves a pattern. What exists under the very name is never taken for one.
+func (l *loader) expand(path string) []string {
+	if _, err := os.Stat(path); err == nil || !strings.ContainsAny(path, "*?[") {
+		return []string{path}
+	}
+	matches, err := filepath.Glob(path)
+	if err == nil && len(matches) == 0 {
+		err = errors.New("the pattern matches no file")
+	}
+	if err != nil {
+		l.fileFault(CodePathNotFound, path, err)
+	}
+	return matches
+}
+
+// folder adds the documents below root. Symbolic links to files are followed,
+// since a mounted ConfigMap consists of them; those to folders are not, and
+// neither are dot folders, where a ConfigMap keeps the same files again.
+func (l *loader) folder(root string, add func(file string)) {
+	var found []string
+	// The separator makes a root that is a symbolic link a folder.
+	root = strings.TrimSuffix(root, "/") + "/"
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			l.fileFault(CodeFileUnreadable, path, err)
+			return nil
+		case path != root && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case entry.IsDir() || !strings.EqualFold(filepath.Ext(path), ".json"):
+			return nil
+		}
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			l.fileFault(CodeFileUnreadable, path, err)
+		case info.Mode().IsRegular():
+			found = append(found, path)
+		}
+		return nil
+	})
+	if err != nil {
+		l.fileFault(CodeFileUnreadable, root, err)
+	}
+	if len(found) == 0 {
+		l.fileFault(CodePathNotFound, root, errors.New("the folder has no *.json file"))
+	}
+	slices.Sort(found)
+	for _, file := range found {
+		add(file)
+	}
+}

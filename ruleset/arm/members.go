@@ -1,0 +1,91 @@
+package arm
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// asgMembers is what NICs say of an ASG.
+type asgMembers struct {
+	count    int
+	networks []*VirtualNetwork // of its members, in order of appearance
+}
+
+// checkMembers checks what Azure asks of ASGs and of the rules that name them:
+// all members in one virtual network, and all groups of a rule too.
+func (l *loader) checkMembers() {
+	members := map[string]*asgMembers{}
+	for _, n := range l.out.Set.NetworkInterfaces {
+		for i := range n.IPConfigurations {
+			c := &n.IPConfigurations[i]
+			for _, id := range c.ApplicationSecurityGroups {
+				m := members[id]
+				if m == nil {
+					m = &asgMembers{}
+					members[id] = m
+				}
+				m.count++
+				if v := c.Subnet.VirtualNetwork; !slices.Contains(m.networks, v) {
+					m.networks = append(m.networks, v)
+				}
+			}
+		}
+	}
+	for _, a := range l.out.Set.ApplicationSecurityGroups {
+		m := members[a.ID]
+		if m == nil {
+			continue
+		}
+		f := &fields{l: l, file: l.fileOf(a.ID), place: kindPaths[asgKind] + "/" + a.Name}
+		if m.count > maxMembersPerASG {
+			f.fault(CodeTooManyMembers, "", "", "an application security group has at most %d ipConfigurations, this one %d", maxMembersPerASG, m.count)
+		}
+		if len(m.networks) > 1 {
+			f.fault(CodeMembersNetworks, "", "", "its network interfaces are in several virtual networks (%s); allowed is one", networkNames(m.networks))
+		}
+	}
+	for _, g := range l.out.Set.NetworkSecurityGroups {
+		for i := range g.Rules {
+			l.checkRuleNetworks(g, &g.Rules[i], members)
+		}
+	}
+}
+
+func (l *loader) checkRuleNetworks(g *ruleset.NSG, r *ruleset.Rule, members map[string]*asgMembers) {
+	var networks []*VirtualNetwork
+	for _, id := range slices.Concat(r.Source.ApplicationSecurityGroups, r.Destination.ApplicationSecurityGroups) {
+		m := members[id]
+		if m == nil {
+			continue
+		}
+		for _, v := range m.networks {
+			if !slices.Contains(networks, v) {
+				networks = append(networks, v)
+			}
+		}
+	}
+	if len(networks) > 1 {
+		f := &fields{l: l, file: l.fileOf(g.ID), place: kindPaths[groupKind] + "/" + g.Name, rule: r.Name}
+		f.fault(ruleset.CodeASGsOfSeveralNetworks, "", "",
+			"Security Rule %s has Application Security Groups (ASGs) from multiple virtual networks (%s). All ASGs on the Security Rule must be from the same virtual network.",
+			r.Name, networkNames(networks))
+	}
+}
+
+func networkNames(networks []*VirtualNetwork) string {
+	names := make([]string, len(networks))
+	for i, v := range networks {
+		names[i] = v.Name
+	}
+	return listed(names)
+}
+
+// fileOf is the document of a registered resource.
+func (l *loader) fileOf(id string) string {
+	if e := l.index.byID[strings.ToLower(id)]; e != nil {
+		return e.file
+	}
+	return ""
+}

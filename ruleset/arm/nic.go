@@ -1,0 +1,178 @@
+package arm
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Codes for NICs: Azure's where it is known for one, though our reference has no
+// recording of them.
+const (
+	CodeNoIPConfigurations = "NetworkInterfaceMustHaveAtLeastOneIpConfiguration"
+	CodeInvalidIPAddress   = "InvalidIpAddress"
+	CodeAddressNotInSubnet = "PrivateIPAddressNotInSubnet"
+	CodeAddressInUse       = "PrivateIPAddressInUse"
+	CodeSeveralNetworks    = "NetworkInterfaceInvalidVirtualNetwork"             // ours
+	CodeTooManyAddresses   = "NetworkInterfaceInvalidNumberOfIpConfigurations"   // ours
+	CodeTooManyASGs        = "IpConfigurationInvalidNumberOfSecurityGroups"      // ours
+	CodeTooManyMembers     = "ApplicationSecurityGroupInvalidNumberOfMembers"    // ours
+	CodeMembersNetworks    = "ApplicationSecurityGroupMembersMustBeFromSameVnet" // ours
+)
+
+// Azure's limits of a network interface and an application security group.
+const (
+	maxAddressesPerInterface = 256
+	maxASGsPerConfiguration  = 20
+	maxMembersPerASG         = 4000
+)
+
+func (l *loader) buildInterfaces() {
+	for _, r := range l.resources {
+		if r.kind == interfaceKind {
+			l.buildInterface(r)
+		}
+	}
+}
+
+func (l *loader) buildInterface(r *resource) {
+	f := l.read(r.file, r.place(), "", r.body)
+	if !f.named(r) {
+		return
+	}
+	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n.MACAddress = f.literal("macAddress")
+	if id := f.reference("networkSecurityGroup"); id != "" {
+		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
+	}
+	f.leaveCondition(r)
+	configurations := f.objects("ipConfigurations")
+	switch {
+	case len(configurations) == 0 && len(f.open) == 0:
+		f.fault(CodeNoIPConfigurations, "ipConfigurations", "", "a network interface needs at least one ipConfiguration")
+		return
+	case len(configurations) > maxAddressesPerInterface:
+		f.fault(CodeTooManyAddresses, "ipConfigurations", strconv.Itoa(len(configurations)),
+			"a network interface has at most %d private addresses", maxAddressesPerInterface)
+	}
+	complete := true
+	for _, body := range configurations {
+		c, ok := l.readConfiguration(r, n, f, body)
+		n.IPConfigurations = append(n.IPConfigurations, c)
+		complete = complete && ok
+	}
+	if len(f.open) > 0 || !complete {
+		return
+	}
+	if len(n.IPConfigurations) == 1 {
+		n.IPConfigurations[0].Primary = true
+	}
+	f.checkNetwork(n)
+	if l.register(r, n.ID, n, n.Name) {
+		l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
+	}
+}
+
+// readConfiguration reads an ipConfiguration; what it leaves open, the NIC nic
+// leaves open. It reports whether the configuration can be used.
+func (l *loader) readConfiguration(r *resource, n *NetworkInterface, nic *fields, body map[string]any) (IPConfiguration, bool) {
+	name, _ := lookup(body, "name").(string)
+	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
+	c := IPConfiguration{Name: name, Primary: f.flag("primary", false)}
+	if c.ID, _ = lookup(body, "id").(string); c.ID == "" || isExpression(c.ID) {
+		c.ID = n.ID + "/ipConfigurations/" + name
+	}
+	if id := f.reference("subnet"); id != "" {
+		c.Subnet, _ = f.resolve(subnetKind, "subnet", id).(*Subnet)
+	} else if !f.open["subnet"] && lookup(f.values, "subnet") == nil {
+		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
+	}
+	c.Address = f.address()
+	c.ApplicationSecurityGroups = f.asgs("applicationSecurityGroups")
+	if count := len(c.ApplicationSecurityGroups); count > maxASGsPerConfiguration {
+		f.fault(CodeTooManyASGs, "applicationSecurityGroups", strconv.Itoa(count),
+			"an ipConfiguration is in at most %d application security groups", maxASGsPerConfiguration)
+	}
+	for field := range f.open {
+		nic.open["ipConfigurations/"+field] = true
+	}
+	if c.Subnet != nil && c.Address.IsValid() {
+		l.checkAddress(f, &c)
+	}
+	return c, c.Subnet != nil && c.Address.IsValid()
+}
+
+// address reads privateIPAddress.
+func (f *fields) address() netip.Addr {
+	const field = "privateIPAddress"
+	text := f.text(field)
+	version := f.text("privateIPAddressVersion")
+	if f.open[field] {
+		return netip.Addr{}
+	}
+	if text == "" && len(f.open) > 0 { // not read for another reason already
+		return netip.Addr{}
+	}
+	if text == "" {
+		f.leaveBecause(CodeAddressNotAssigned, field, "",
+			"the address is chosen when the network interface is deployed: it was not read; write the address down to use it here")
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+		return netip.Addr{}
+	}
+	family := "IPv4"
+	if a.Is6() {
+		family = "IPv6"
+	}
+	if version != "" && !strings.EqualFold(version, family) {
+		f.fault(CodeInvalidIPAddress, "privateIPAddressVersion", version, "the address %s is %s; allowed are IPv4 and IPv6, as the address is", a, family)
+	}
+	return a
+}
+
+// checkAddress checks an address against its subnet and those before it.
+func (l *loader) checkAddress(f *fields, c *IPConfiguration) {
+	const field = "privateIPAddress"
+	inside := len(c.Subnet.Prefixes) == 0 // faulty ones, reported already
+	for _, p := range c.Subnet.Prefixes {
+		inside = inside || p.Contains(c.Address)
+	}
+	if !inside {
+		f.fault(CodeAddressNotInSubnet, field, c.Address.String(), "the address is outside subnet %q of virtual network %q: %s",
+			c.Subnet.Name, c.Subnet.VirtualNetwork.Name, listedPrefixes(c.Subnet.Prefixes))
+	}
+	key := usedAddress{c.Subnet.VirtualNetwork, c.Address}
+	if other, ok := l.addresses[key]; ok {
+		f.fault(CodeAddressInUse, field, c.Address.String(), "the address is taken by %s in the same virtual network", other)
+		return
+	}
+	l.addresses[key] = f.place
+	l.addressCount[c.Subnet.VirtualNetwork]++
+	if l.addressCount[c.Subnet.VirtualNetwork] == maxAddressesPerNetwork+1 {
+		f.fault(CodeTooManyNetworkAddresses, field, c.Address.String(),
+			"virtual network %q has more than %d private addresses", c.Subnet.VirtualNetwork.Name, maxAddressesPerNetwork)
+	}
+}
+
+// usedAddress is an address that an ipConfiguration has.
+type usedAddress struct {
+	network *VirtualNetwork
+	address netip.Addr
+}
+
+// checkNetwork checks that a NIC is in one virtual network.
+func (f *fields) checkNetwork(n *NetworkInterface) {
+	first := n.IPConfigurations[0].Subnet.VirtualNetwork
+	for i := range n.IPConfigurations {
+		c := &n.IPConfigurations[i]
+		if other := c.Subnet.VirtualNetwork; other != first {
+			f.fault(CodeSeveralNetworks, "ipConfigurations", c.Name,
+				"the subnets of a network interface are in one virtual network; this one is in %q, the first in %q", other.Name, first.Name)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package arm
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Set is a policy and its topology, references resolved. Everything in it is
+// read-only after Load.
+type Set struct {
+	NetworkSecurityGroups     []*ruleset.NSG
+	VirtualNetworks           []*VirtualNetwork
+	NetworkInterfaces         []*NetworkInterface
+	ApplicationSecurityGroups []*ApplicationSecurityGroup
+}
+
+// VirtualNetwork is a virtual network (VNet).
+type VirtualNetwork struct {
+	Name string
+	ID   string // made up from the name when the document has none, as all ids here
+	// AddressSpace is in the document's order, masked.
+	AddressSpace []netip.Prefix
+	// FlowTimeout is flowTimeoutInMinutes: 4 to 30 minutes, 0 when not set.
+	FlowTimeout time.Duration
+	Subnets     []*Subnet
+	Peerings    []Peering
+}
+
+// Peering is one direction of a VNet's peering with another.
+type Peering struct {
+	RemoteVirtualNetworkID string
+	// AllowVirtualNetworkAccess is true when the document doesn't say.
+	AllowVirtualNetworkAccess bool
+	State                     string // Initiated, Connected or Disconnected; empty when not known
+}
+
+// Subnet is a subnet of a VNet.
+type Subnet struct {
+	Name                 string
+	ID                   string
+	VirtualNetwork       *VirtualNetwork
+	Prefixes             []netip.Prefix // masked, at least one
+	NetworkSecurityGroup *ruleset.NSG   // nil when it has none
+}
+
+// NetworkInterface is a network interface (NIC).
+type NetworkInterface struct {
+	Name                 string
+	ID                   string
+	NetworkSecurityGroup *ruleset.NSG // nil when it has none
+	EnableIPForwarding   bool
+	MACAddress           string            // as written, empty when not known
+	IPConfigurations     []IPConfiguration // at least one
+}
+
+// IPConfiguration is one address of a NIC.
+type IPConfiguration struct {
+	Name    string
+	ID      string
+	Address netip.Addr
+	Subnet  *Subnet
+	Primary bool // true for the only one of a NIC, whatever the document says
+	// ApplicationSecurityGroups are ids as the groups themselves have them, so
+	// are those of the rules in a Set: equal strings, equal groups.
+	ApplicationSecurityGroups []string
+}
+
+// ApplicationSecurityGroup is an application security group (ASG). Its members
+// are the IPConfigurations that name it.
+type ApplicationSecurityGroup struct {
+	Name string
+	ID   string
+}

@@ -1,0 +1,258 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Codes for networks: Azure's where it is known for one, though our reference has
+// no recording of them.
+const (
+	CodeInvalidAddressPrefix    = "InvalidAddressPrefixFormat"
+	CodeInvalidCIDR             = "InvalidCIDRNotation"
+	CodeInvalidSubnet           = "NetcfgInvalidSubnet"
+	CodeSubnetsOverlap          = "NetcfgSubnetRangesOverlap"
+	CodeInvalidFlowTimeout      = "VirtualNetworkInvalidFlowTimeout"                // ours
+	CodeAddressSpaceOverlap     = "VirtualNetworkInvalidAddressSpace"               // ours
+	CodeTooManySubnets          = "VirtualNetworkInvalidNumberOfSubnets"            // ours
+	CodeTooManyPeerings         = "VirtualNetworkInvalidNumberOfPeerings"           // ours
+	CodeTooManyNetworkAddresses = "VirtualNetworkInvalidNumberOfPrivateIPAddresses" // ours
+)
+
+// Azure's limits of a virtual network.
+const (
+	maxSubnets             = 3000
+	maxPeerings            = 500
+	maxAddressesPerNetwork = 65536
+	minFlowTimeout         = 4 // minutes
+	maxFlowTimeout         = 30
+)
+
+func (l *loader) buildNetworks() {
+	for _, r := range l.resources {
+		if r.kind == networkKind {
+			l.buildNetwork(r)
+		}
+	}
+}
+
+func (l *loader) buildNetwork(r *resource) {
+	f := l.read(r.file, r.place(), "", r.body)
+	if !f.named(r) {
+		return
+	}
+	v := &VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
+	if space := f.object("addressSpace"); space != nil {
+		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
+		v.AddressSpace = s.prefixes("addressPrefixes")
+	} else if !f.open["addressSpace"] {
+		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
+	}
+	subnets := r.inner(subnetKind, f.objects("subnets"))
+	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
+	v.Peerings = l.readPeerings(peerings)
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+		for _, s := range subnets {
+			l.registerOpen(s)
+		}
+		return
+	}
+	if !l.register(r, v.ID, v, v.Name) {
+		return
+	}
+	l.out.Set.VirtualNetworks = append(l.out.Set.VirtualNetworks, v)
+	for _, s := range subnets {
+		l.buildSubnet(s, v)
+	}
+	f.checkSpace(v, len(subnets), len(peerings))
+}
+
+// inner are the children of a kind, those within the resource first.
+func (r *resource) inner(k kind, bodies []map[string]any) []*resource {
+	var list []*resource
+	for _, body := range bodies {
+		list = append(list, newResource(k, r.file, body, r))
+	}
+	for _, child := range r.children {
+		if child.kind == k {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
+func (f *fields) flowTimeout() time.Duration {
+	text := f.text("flowTimeoutInMinutes")
+	if text == "" {
+		return 0
+	}
+	minutes, err := strconv.Atoi(text)
+	if err != nil || minutes < minFlowTimeout || minutes > maxFlowTimeout {
+		f.fault(CodeInvalidFlowTimeout, "flowTimeoutInMinutes", text, "allowed are %d to %d minutes", minFlowTimeout, maxFlowTimeout)
+		return 0
+	}
+	return time.Duration(minutes) * time.Minute
+}
+
+// prefixes reads a list of CIDRs without host bits.
+func (f *fields) prefixes(field string) []netip.Prefix {
+	texts := f.texts(field)
+	var list []netip.Prefix
+	for _, text := range texts {
+		if text == "" { // an expression, listed already
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil || p.Addr().Is4In6():
+			f.fault(CodeInvalidAddressPrefix, field, text, "allowed is a CIDR such as 10.0.0.0/16 or fd00:1::/48")
+		case p != p.Masked():
+			f.fault(CodeInvalidCIDR, field, text, "host bits are set; the network is %s", p.Masked())
+		default:
+			list = append(list, p)
+		}
+	}
+	if len(texts) == 0 && !f.open[field] {
+		f.fault(CodeInvalidAddressPrefix, field, "", "at least one address prefix is needed")
+	}
+	return list
+}
+
+func (l *loader) readPeerings(children []*resource) []Peering {
+	var peerings []Peering
+	for _, c := range children {
+		f := l.read(c.file, c.place(), "", c.body)
+		p := Peering{
+			RemoteVirtualNetworkID:    f.reference("remoteVirtualNetwork"),
+			AllowVirtualNetworkAccess: f.flag("allowVirtualNetworkAccess", true),
+			State:                     f.text("peeringState"),
+		}
+		switch {
+		case len(f.open) > 0:
+		case p.RemoteVirtualNetworkID == "":
+			f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", "", "a peering needs the id of the other virtual network")
+		default:
+			peerings = append(peerings, p)
+		}
+	}
+	return peerings
+}
+
+func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
+	f := l.read(r.file, r.place(), "", r.body)
+	if !f.named(r) {
+		return
+	}
+	s := &Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
+	// az shows one prefix in both fields.
+	field := "addressPrefixes"
+	if len(f.objectOrList(field)) == 0 {
+		field = "addressPrefix"
+	}
+	s.Prefixes = f.prefixes(field)
+	if one := f.objectOrList("addressPrefix"); field == "addressPrefixes" && len(one) > 0 {
+		for _, p := range f.prefixes("addressPrefix") {
+			if !slices.Contains(s.Prefixes, p) {
+				s.Prefixes = append(s.Prefixes, p)
+			}
+		}
+	}
+	if id := f.reference("networkSecurityGroup"); id != "" {
+		s.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
+	}
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+		return
+	}
+	if l.register(r, s.ID, s, s.Name, v.Name+"/"+s.Name) {
+		v.Subnets = append(v.Subnets, s)
+		f.checkSubnet(s, field)
+	}
+}
+
+// objectOrList is a field's value as a list, without reading it.
+func (f *fields) objectOrList(field string) []any {
+	switch v := lookup(f.values, field).(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	default:
+		if v == "" {
+			return nil
+		}
+		return []any{v}
+	}
+}
+
+// checkSubnet checks a subnet against its network and the subnets before it.
+func (f *fields) checkSubnet(s *Subnet, field string) {
+	for _, p := range s.Prefixes {
+		inside := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
+		if len(s.VirtualNetwork.AddressSpace) > 0 && !slices.ContainsFunc(s.VirtualNetwork.AddressSpace, inside) {
+			f.fault(CodeInvalidSubnet, field, p.String(), "the prefix is outside the address space of virtual network %q: %s",
+				s.VirtualNetwork.Name, listedPrefixes(s.VirtualNetwork.AddressSpace))
+		}
+	}
+}
+
+func listedPrefixes(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = p.String()
+	}
+	return listed(texts)
+}
+
+// checkSpace checks a network as a whole.
+func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
+	if subnets > maxSubnets {
+		f.fault(CodeTooManySubnets, "subnets", strconv.Itoa(subnets), "a virtual network has at most %d subnets", maxSubnets)
+	}
+	if peerings > maxPeerings {
+		f.fault(CodeTooManyPeerings, "virtualNetworkPeerings", strconv.Itoa(peerings), "a virtual network has at most %d peerings", maxPeerings)
+	}
+	overlapping(v.AddressSpace, func(p, other netip.Prefix) {
+		f.fault(CodeAddressSpaceOverlap, "addressPrefixes", p.String(), "the prefix overlaps %s of the same address space", other)
+	})
+	owners := map[netip.Prefix]*Subnet{}
+	var all []netip.Prefix
+	for _, s := range v.Subnets {
+		for _, p := range s.Prefixes {
+			if other := owners[p]; other != nil {
+				f.overlap(s, p, other, p)
+				continue
+			}
+			owners[p] = s
+			all = append(all, p)
+		}
+	}
+	overlapping(all, func(p, other netip.Prefix) { f.overlap(owners[p], p, owners[other], other) })
+}
+
+func (f *fields) overlap(s *Subnet, p netip.Prefix, other *Subnet, otherPrefix netip.Prefix) {
+	at := *f
+	at.place += "/subnets/" + s.Name
+	at.fault(CodeSubnetsOverlap, "addressPrefix", p.String(), "the prefix overlaps %s of subnet %q in the same virtual network",
+		otherPrefix, other.Name)
+}
+
+// overlapping calls report for every prefix that lies within another one of the list.
+func overlapping(list []netip.Prefix, report func(p, outer netip.Prefix)) {
+	sorted := slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
+	outer := 0
+	for i := 1; i < len(sorted); i++ {
+		if sorted[outer].Overlaps(sorted[i]) {
+			report(sorted[i], sorted[outer])
+			continue
+		}
+		outer = i
+	}
+}
