@@ -84,7 +84,7 @@ func benchmarkFirstMatch(b *testing.B, c firstMatcher, tuples []packet.Tuple) {
 }
 
 func BenchmarkFirstMatch(b *testing.B) {
-	for _, n := range []int{1, 4, 8, 10, 16, 64, 65, 100, 1000, 4000} {
+	for _, n := range []int{1, 4, 8, 10, 16, 64, 65, 100, 256, 257, 1000, 4000} {
 		rules := groupRules(rand.New(rand.NewPCG(1, uint64(n))), n)
 		tuples := traffic(rand.New(rand.NewPCG(2, uint64(n))), rules)
 		table := classifier.Compile(rules)
@@ -143,7 +143,7 @@ func BenchmarkCompile(b *testing.B) {
 	compile("rules=1000/one list of 4000 prefixes", sharedList(1000, 4000))
 	compile("rules=1000/prefixes=4000 over all rules", nestedLists(1000, 4))
 	compile("rules=1000/prefixes=4000 in every rule, from 4000", pickedLists(1000, 4000, 4000))
-	compile("rules=100/prefixes=4000 in every rule, all different", nestedLists(100, 4000))
+	compile("rules=1000/prefixes=400 in every rule, all different", nestedLists(1000, 400))
 	for _, set := range classBenchSets {
 		b.Run(set.name, func(b *testing.B) {
 			rules := readClassBench(b, set.name)
@@ -166,15 +166,20 @@ func sharedList(n, prefixes int) []classifier.Rule {
 	return rules
 }
 
-// nestedLists makes n rules with lists of their own of prefixes of every length
-// inside few regions, so that they lie in each other in great depth.
+// nestedLists makes n rules, each with its own list of prefixes of 10.0.0.0/8
+// of lengths 12 to 32, so that the rules' prefixes lie in each other in great
+// depth while each rule leaves holes.
 func nestedLists(n, prefixes int) []classifier.Rule {
 	r := rand.New(rand.NewPCG(4, uint64(n)))
 	nested := func() []netip.Prefix {
 		out := make([]netip.Prefix, prefixes)
 		for i := range out {
-			a := netip.AddrFrom4([4]byte{10, uint8(r.IntN(4)), uint8(r.Uint32()), uint8(r.Uint32())})
-			out[i] = netip.PrefixFrom(a, 8+r.IntN(25)).Masked()
+			a := netip.AddrFrom4([4]byte{10, uint8(r.Uint32()), uint8(r.Uint32()), uint8(r.Uint32())})
+			length := 32 - r.IntN(12)
+			if r.IntN(1000) == 0 {
+				length = 12 + r.IntN(8)
+			}
+			out[i] = netip.PrefixFrom(a, length).Masked()
 		}
 		return out
 	}

@@ -2,7 +2,9 @@ package classifier
 
 import (
 	"hash/maphash"
+	"math"
 	"math/bits"
+	"slices"
 )
 
 // bitmap is a set of rules that is being built: words holds a bit for each
@@ -57,91 +59,71 @@ func (b *bitmap) wordHash(word int, value uint64) uint64 {
 
 // pool stores each different bitmap once. A stored bitmap is called by the
 // offset of its first word: the summary words, then the words that are not
-// zero. Of a table of 64 rules or fewer it is the one word alone.
+// zero; with no more than flatRules rules there is no summary, and all words.
 type pool struct {
-	rules  int
-	stored []uint64
-	byHash map[uint64]uint32 // hash, or the next free number after it, to offset
-	seed   maphash.Seed
+	words, summaries int // of a stored bitmap; summaries is 0 when it has none
+	stored           []uint64
+	byHash           map[uint64]uint32 // hash, or the next free number after it, to offset
+	seed             maphash.Seed
+	key              []uint64 // the bitmap being looked for, as it is stored
 }
 
 func newPool(rules int) *pool {
-	return &pool{rules: rules, byHash: make(map[uint64]uint32), seed: maphash.MakeSeed()}
+	p := &pool{words: wordsFor(rules), byHash: make(map[uint64]uint32), seed: maphash.MakeSeed()}
+	if rules > flatRules {
+		p.summaries = wordsFor(p.words)
+	}
+	return p
 }
 
-// wordsFor is the number of words of a bitmap over n bits, at least 1.
+// wordsFor is the number of words that hold n bits, at least 1.
 func wordsFor(n int) int { return max(1, (n+63)/64) }
 
 // empty makes a bitmap of no rules.
 func (p *pool) empty() *bitmap {
-	words := wordsFor(p.rules)
-	return &bitmap{words: make([]uint64, words), summary: make([]uint64, wordsFor(words)), seed: p.seed}
+	return &bitmap{words: make([]uint64, p.words), summary: make([]uint64, wordsFor(p.words)), seed: p.seed}
 }
 
 // intern returns the offset of the stored bitmap that equals b, storing b if it
 // is the first of its content. Only equal content counts; a hash that two
 // contents share costs one more step.
 func (p *pool) intern(b *bitmap) uint32 {
+	p.encode(b)
 	for h := b.hash; ; h++ {
 		at, ok := p.byHash[h]
 		if !ok {
-			at = p.store(b)
+			at = p.store()
 			p.byHash[h] = at
 			return at
 		}
-		if p.equal(at, b) {
+		// What is stored at a bitmap's offset begins with its summary, which
+		// says how long it is: an equal beginning is an equal bitmap.
+		if end := int(at) + len(p.key); end <= len(p.stored) && slices.Equal(p.stored[at:end], p.key) {
 			return at
 		}
 	}
 }
 
-func (p *pool) store(b *bitmap) uint32 {
-	at := len(p.stored)
-	if uint64(at) > 1<<32-1 {
-		// 32 GiB of bitmaps: the machine has run out of memory before.
-		panic("classifier: rules need more than 2^32 words of bitmaps")
+// encode writes b to p.key in the form that is stored.
+func (p *pool) encode(b *bitmap) {
+	if p.summaries == 0 {
+		p.key = append(p.key[:0], b.words...)
+		return
 	}
-	if p.rules <= flatRules {
-		p.stored = append(p.stored, b.words[0])
-		return uint32(at)
-	}
-	p.stored = append(p.stored, b.summary...)
-	b.eachWord(func(_ int, w uint64) bool {
-		p.stored = append(p.stored, w)
-		return true
-	})
-	return uint32(at)
-}
-
-func (p *pool) equal(at uint32, b *bitmap) bool {
-	stored := p.stored[at:]
-	if p.rules <= flatRules {
-		return stored[0] == b.words[0]
-	}
-	for i, s := range b.summary {
-		if stored[i] != s {
-			return false
-		}
-	}
-	// Equal summaries: the same words are stored, in the same order.
-	next, same := len(b.summary), true
-	b.eachWord(func(_ int, w uint64) bool {
-		same = stored[next] == w
-		next++
-		return same
-	})
-	return same
-}
-
-// eachWord calls yield for the words that are not zero, in order, until it
-// returns false.
-func (b *bitmap) eachWord(yield func(i int, w uint64) bool) {
+	p.key = append(p.key[:0], b.summary...)
 	for j, s := range b.summary {
 		for ; s != 0; s &= s - 1 {
-			i := j*64 + bits.TrailingZeros64(s)
-			if !yield(i, b.words[i]) {
-				return
-			}
+			p.key = append(p.key, b.words[j*64+bits.TrailingZeros64(s)])
 		}
 	}
+}
+
+func (p *pool) store() uint32 {
+	at := uint64(len(p.stored))
+	if at > math.MaxUint32 {
+		// 32 GiB of bitmaps: offsets are narrower than memory so that intervals are small.
+		panic("classifier: rules need more than 2^32 words of bitmaps")
+	}
+	p.stored = append(p.stored, p.key...)
+	return uint32(at)
 }

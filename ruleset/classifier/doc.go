@@ -27,12 +27,14 @@
 // borders with one bitmap of rules that it updates as it goes, and stores each
 // different bitmap once. A lookup finds the interval of each of the five fields
 // by binary search and ANDs the five bitmaps; bits stand in priority order, so
-// the lowest bit that is left is the answer. A summary with one bit for each 64
-// rules lets the AND pass over words that are zero in any of the five, and zero
-// words are not stored.
+// the lowest bit that is left is the answer. Beyond 256 rules a bitmap begins
+// with a summary of one bit for each 64 rules: the AND passes over words that
+// are zero in any of the five, and zero words are not stored.
 //
 // With n rules and m prefixes and ranges over all of them a lookup takes
-// O(log m + n/64) steps, whatever the rules are, and memory is at most m*n/32
-// bytes per field; rules that don't overlap much stay far below it.
-// The number of rules is not limited.
+// O(log m + n/64) steps, whatever the rules are. Memory is at most m*n/4 bytes,
+// which needs lists that overlap everywhere: 4,000 rules of ClassBench's
+// take 0.1 to 1 MB, ten rules of an ordinary group 1.5 KB. The number of rules is
+// not limited. There is no second form for a handful of rules: the Table is
+// faster than Linear from one rule on.
 package classifier

@@ -1,6 +1,7 @@
 package classifier
 
 import (
+	"math/bits"
 	"unsafe"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -27,9 +28,9 @@ func (v intervals) class(x uint32) uint32 {
 	low := 0
 	for n := len(v); n > 1; {
 		half := n / 2
-		if v[low+half].start <= x {
-			low += half
-		}
+		// All ones unless the subtraction borrows, which it does when x is below.
+		up := int((uint64(x)-uint64(v[low+half].start))>>63) - 1
+		low += half & up
 		n -= half
 	}
 	return v[low].class
@@ -49,9 +50,10 @@ func (v wideIntervals) class(a packet.Addr) uint32 {
 	low := 0
 	for n := len(v); n > 1; {
 		half := n / 2
-		if !a.Less(v[low+half].start) {
-			low += half
-		}
+		start := &v[low+half].start
+		_, borrow := bits.Sub64(a.Lo, start.Lo, 0)
+		_, borrow = bits.Sub64(a.Hi, start.Hi, borrow)
+		low += half & (int(borrow) - 1)
 		n -= half
 	}
 	return v[low].class

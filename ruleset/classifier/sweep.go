@@ -141,11 +141,14 @@ func ipv6Spans(prefixes []netip.Prefix) []span { return familySpans(prefixes, fa
 
 // familySpans are the prefixes of one family; invalid prefixes match nothing.
 func familySpans(prefixes []netip.Prefix, ipv4 bool) []span {
-	out := make([]span, 0, len(prefixes))
+	var out []span
 	for _, p := range prefixes {
 		p = unmap(p)
 		if !p.IsValid() || p.Addr().Is4() != ipv4 {
 			continue
+		}
+		if out == nil { // most lists are of one family
+			out = make([]span, 0, len(prefixes))
 		}
 		host := p.Addr().BitLen() - p.Bits()
 		mask := value{Lo: 1<<min(host, 64) - 1}

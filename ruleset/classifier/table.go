@@ -9,14 +9,17 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// flatRules is the number of rules that one word holds. Tables up to it have
-// bitmaps without a summary.
-const flatRules = 64
+// flatRules is the most rules of a table whose bitmaps have no summary and hold
+// their zero words: below it the AND of all words is faster than finding those
+// that count.
+const flatRules = 256
 
 // Table is a compiled list of rules. It is immutable and safe for concurrent
 // use; it keeps nothing of the rules that it was compiled from.
 type Table struct {
-	summaries             int // summary words of a bitmap; 0 when a bitmap is one word
+	// A bitmap is words long; it has summary words and leaves zero words out when
+	// summaries is not 0.
+	words, summaries      uint32
 	sources, destinations addresses
 	sourcePorts           ports
 	destinationPorts      ports
@@ -50,6 +53,8 @@ type ports struct {
 func Compile(rules []Rule) *Table {
 	p := newPool(len(rules))
 	t := &Table{
+		words:            uint32(p.words),
+		summaries:        uint32(p.summaries),
 		sources:          p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Sources }),
 		destinations:     p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
 		sourcePorts:      p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }),
@@ -59,9 +64,6 @@ func Compile(rules []Rule) *Table {
 		t.protocols[protocol] = p.matching(rules, func(r *Rule) bool {
 			return r.Protocol == ruleset.AnyProtocol || r.Protocol == ruleset.Protocol(protocol)
 		})
-	}
-	if len(rules) > flatRules {
-		t.summaries = wordsFor(wordsFor(len(rules)))
 	}
 	t.bitmaps = append([]uint64(nil), p.stored...)
 	return t
@@ -147,46 +149,49 @@ func protocolOf(k *packet.Tuple) ruleset.Protocol {
 // what packet.Packet.Classification returns. It doesn't allocate.
 func (t *Table) FirstMatch(k *packet.Tuple) int {
 	c := t.classes(k)
-	b := t.bitmaps
-	if t.summaries == 0 {
-		w := b[c.source] & b[c.destination] & b[c.destinationPort] & b[c.sourcePort] & b[c.protocol]
-		if w == 0 {
-			return -1
-		}
-		return bits.TrailingZeros64(w)
+	if t.summaries > 0 {
+		return t.firstCommon(c)
 	}
-	return t.firstCommon(c)
-}
-
-// firstCommon is the lowest bit that is set in all five bitmaps, or -1. A
-// bitmap's stored words follow its summaries without the zero words, so the
-// place of a word is the number of summary bits below its own.
-func (t *Table) firstCommon(c classes) int {
-	source, destination, sourcePort := t.bitmaps[c.source:], t.bitmaps[c.destination:], t.bitmaps[c.sourcePort:]
-	destinationPort, protocol := t.bitmaps[c.destinationPort:], t.bitmaps[c.protocol:]
-	n := t.summaries
-	at := [5]int{n, n, n, n, n} // where each bitmap's words of this summary word start
-	for j := range n {
-		s := [5]uint64{source[j], destination[j], destinationPort[j], sourcePort[j], protocol[j]}
-		for common := s[0] & s[1] & s[2] & s[3] & s[4]; common != 0; common &= common - 1 {
-			below := common&-common - 1
-			w := source[at[0]+bits.OnesCount64(s[0]&below)] & destination[at[1]+bits.OnesCount64(s[1]&below)]
-			if w == 0 {
-				continue
-			}
-			w &= destinationPort[at[2]+bits.OnesCount64(s[2]&below)]
-			w &= sourcePort[at[3]+bits.OnesCount64(s[3]&below)]
-			w &= protocol[at[4]+bits.OnesCount64(s[4]&below)]
-			if w != 0 {
-				return (j*64+bits.TrailingZeros64(common))*64 + bits.TrailingZeros64(w)
-			}
-		}
-		for f := range at {
-			at[f] += bits.OnesCount64(s[f])
+	b := t.bitmaps
+	for i := range t.words {
+		w := b[c.source+i] & b[c.destination+i] & b[c.destinationPort+i] & b[c.sourcePort+i] & b[c.protocol+i]
+		if w != 0 {
+			return int(i)*64 + bits.TrailingZeros64(w)
 		}
 	}
 	return -1
 }
+
+// firstCommon is the lowest bit that is set in all five bitmaps, or -1. A
+// bitmap's words follow its summaries, zero words left out, so a word stands as
+// many places after the first as there are summary bits below its own.
+func (t *Table) firstCommon(c classes) int {
+	b := t.bitmaps
+	n := t.summaries
+	// Where each bitmap's words of the present summary word start.
+	source, destination, sourcePort := c.source+n, c.destination+n, c.sourcePort+n
+	destinationPort, protocol := c.destinationPort+n, c.protocol+n
+	for j := range n {
+		s, d, p := b[c.source+j], b[c.destination+j], b[c.destinationPort+j]
+		q, r := b[c.sourcePort+j], b[c.protocol+j]
+		for common := s & d & p & q & r; common != 0; common &= common - 1 {
+			below := common&-common - 1
+			w := b[source+ones(s&below)] & b[destination+ones(d&below)] & b[destinationPort+ones(p&below)]
+			if w == 0 {
+				continue
+			}
+			w &= b[sourcePort+ones(q&below)] & b[protocol+ones(r&below)]
+			if w != 0 {
+				return (int(j)*64+bits.TrailingZeros64(common))*64 + bits.TrailingZeros64(w)
+			}
+		}
+		source, destination, sourcePort = source+ones(s), destination+ones(d), sourcePort+ones(q)
+		destinationPort, protocol = destinationPort+ones(p), protocol+ones(r)
+	}
+	return -1
+}
+
+func ones(w uint64) uint32 { return uint32(bits.OnesCount64(w)) }
 
 // Bytes is the memory that the table holds, itself included.
 func (t *Table) Bytes() int {
