@@ -136,3 +136,10 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 	}
 	return result, nil
 }
+
+func associate(e *topology.Endpoint, stage *topology.Stage) arm.EffectiveAssociation {
+	if stage.Association == topology.NetworkInterfaceAssociation {
+		return arm.EffectiveAssociation{NetworkInterface: &arm.SubResource{ID: e.NetworkInterface.ID}}
+	}
+	return arm.EffectiveAssociation{Subnet: &arm.SubResource{ID: e.Subnet.ID}}
+}
