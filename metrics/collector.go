@@ -1,0 +1,181 @@
+package metrics
+
+import (
+	"runtime"
+	"strconv"
+	"sync"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	ruleLabels       = []string{"network_security_group", "direction", "rule", "access"}
+	attachmentLabels = []string{"attachment"}
+
+	ruleHits = prometheus.NewDesc("nsgd_rule_hits_total",
+		"Verdicts by the rule: new flows that it allowed and packets that it denied.", ruleLabels, nil)
+	rulePackets = prometheus.NewDesc("nsgd_rule_packets_total",
+		"Packets that the rule let pass or dropped, those of live flows included, as wire segments.", ruleLabels, nil)
+	ruleBytes = prometheus.NewDesc("nsgd_rule_bytes_total",
+		"Bytes of the packets that the rule let pass or dropped, IP headers included.", ruleLabels, nil)
+
+	drops = prometheus.NewDesc("nsgd_drops_total",
+		"Packets that were not carried, by reason; a superpacket counts once.", []string{"reason"}, nil)
+
+	flows = prometheus.NewDesc("nsgd_flows",
+		"Live flows.", []string{"protocol", "state"}, nil)
+	flowsLimit = prometheus.NewDesc("nsgd_flows_limit",
+		"Flows that the flow table can hold.", nil, nil)
+	flowsCreated = prometheus.NewDesc("nsgd_flows_created_total",
+		"Flows that began.", nil, nil)
+	flowsEnded = prometheus.NewDesc("nsgd_flows_ended_total",
+		"Flows that ended, by cause.", []string{"cause"}, nil)
+
+	receivePackets = prometheus.NewDesc("nsgd_attachment_receive_packets_total",
+		"Packets that came from the attachment, as wire segments.", attachmentLabels, nil)
+	receiveBytes = prometheus.NewDesc("nsgd_attachment_receive_bytes_total",
+		"Bytes that came from the attachment, IP headers included.", attachmentLabels, nil)
+	transmitPackets = prometheus.NewDesc("nsgd_attachment_transmit_packets_total",
+		"Packets that went to the attachment, as wire segments.", attachmentLabels, nil)
+	transmitBytes = prometheus.NewDesc("nsgd_attachment_transmit_bytes_total",
+		"Bytes that went to the attachment, IP headers included.", attachmentLabels, nil)
+	tunDropped = prometheus.NewDesc("nsgd_attachment_tun_dropped_total",
+		"Packets from the attachment that the kernel dropped because the TUN device's queue was full.", attachmentLabels, nil)
+
+	policyReloads = prometheus.NewDesc("nsgd_policy_reloads_total",
+		"Reloads of the policy, by result; a refused one leaves the running policy.", []string{"result"}, nil)
+	policyGeneration = prometheus.NewDesc("nsgd_policy_generation",
+		"Number of the policy in force; the first is 1.", nil, nil)
+	buildInfo = prometheus.NewDesc("nsgd_build_info",
+		"Always 1; the labels tell the version.", []string{"version", "goversion"}, nil)
+)
+
+// Options are what a Collector shows.
+type Options struct {
+	Engine *dataplane.Engine
+	// Version of the program.
+	Version string
+	// Reloads tells how often the policy was reloaded and how often refused.
+	Reloads func() (succeeded, failed uint64)
+}
+
+// Collector is a prometheus.Collector over an engine. Safe for concurrent use.
+type Collector struct {
+	options Options
+
+	mu    sync.Mutex
+	rules [][]string // label values by slot; guarded by mu, entries never change
+}
+
+var _ prometheus.Collector = (*Collector)(nil)
+
+// NewCollector returns a collector that is not registered.
+func NewCollector(o Options) *Collector { return &Collector{options: o} }
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		ruleHits, rulePackets, ruleBytes, drops, flows, flowsLimit, flowsCreated, flowsEnded,
+		receivePackets, receiveBytes, transmitPackets, transmitBytes, tunDropped,
+		policyReloads, policyGeneration, buildInfo,
+	} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	c.collectRules(out)
+	c.collectFlows(out)
+	c.collectAttachments(out)
+	for reason, n := range c.options.Engine.Drops() {
+		if d := packet.Drop(reason); d != packet.NotDropped {
+			out <- counter(drops, n, d.String())
+		}
+	}
+	succeeded, failed := c.options.Reloads()
+	out <- counter(policyReloads, succeeded, "success")
+	out <- counter(policyReloads, failed, "failure")
+	out <- gauge(policyGeneration, c.options.Engine.Snapshot().Generation)
+	out <- gauge(buildInfo, uint64(1), c.options.Version, runtime.Version())
+}
+
+func counter(d *prometheus.Desc, n uint64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func gauge[N int64 | uint64](d *prometheus.Desc, n N, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+}
+
+// collectRules shows every rule of the process's life: a rule that a reload removed may
+// still carry flows, and a counter must not vanish and come back.
+func (c *Collector) collectRules(out chan<- prometheus.Metric) {
+	labels := c.ruleLabels()
+	for slot, n := range c.options.Engine.RuleCounts(len(labels)) {
+		out <- counter(ruleHits, n.Hits, labels[slot]...)
+		out <- counter(rulePackets, n.Packets, labels[slot]...)
+		out <- counter(ruleBytes, n.Bytes, labels[slot]...)
+	}
+}
+
+// ruleLabels returns the label values of every slot, built once for each.
+func (c *Collector) ruleLabels() [][]string {
+	keys := c.options.Engine.Registry().Keys()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := len(c.rules); i < len(keys); i++ {
+		k := &keys[i]
+		c.rules = append(c.rules, []string{k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String()})
+	}
+	return c.rules[:len(c.rules):len(c.rules)]
+}
+
+func (c *Collector) collectFlows(out chan<- prometheus.Metric) {
+	s := c.options.Engine.Flows().Stats()
+	for class, n := range s.Live {
+		k := conntrack.Class(class)
+		out <- gauge(flows, n, k.Protocol(), k.State())
+	}
+	out <- gauge(flowsLimit, s.Limit)
+	out <- counter(flowsCreated, s.Created)
+	for cause, n := range s.Ended {
+		out <- counter(flowsEnded, n, conntrack.EndCause(cause).String())
+	}
+}
+
+func (c *Collector) collectAttachments(out chan<- prometheus.Metric) {
+	e := c.options.Engine
+	names := c.attachmentNames()
+	for i, n := range e.AttachmentCounts() {
+		out <- counter(receivePackets, n.ReceivePackets, names[i])
+		out <- counter(receiveBytes, n.ReceiveBytes, names[i])
+		out <- counter(transmitPackets, n.TransmitPackets, names[i])
+		out <- counter(transmitBytes, n.TransmitBytes, names[i])
+	}
+	for i, d := range e.Devices() {
+		// What a namespace transmits is what the daemon reads.
+		if s, ok := d.Stats(); ok {
+			out <- counter(tunDropped, s.TxDropped, names[i])
+		}
+	}
+}
+
+// attachmentNames are unique: two metrics with the same labels would make the whole
+// scrape fail, and NICs of two resource groups may share a name.
+func (c *Collector) attachmentNames() []string {
+	seen := map[string]bool{}
+	attachments := c.options.Engine.Snapshot().Attachments
+	names := make([]string, len(attachments))
+	for i, a := range attachments {
+		names[i] = a.Name
+		if seen[a.Name] {
+			names[i] += "#" + strconv.Itoa(i)
+		}
+		seen[names[i]] = true
+	}
+	return names
+}
