@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+func newEffective(g *global) *cobra.Command {
+	var nic string
+	var from source
+	c := &cobra.Command{
+		Use:   "effective --nic NAME [--policy PATH...]",
+		Short: "List the security rules that hold for a network interface",
+		Args:  from.args,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if nic == "" {
+				return usageError{errors.New("effective: --nic is missing")}
+			}
+			answerer, err := from.open(g)
+			if err != nil {
+				return err
+			}
+			result, err := answerer.Effective(c.Context(), nic)
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), result, func(w io.Writer) error { return effectiveTable(w, nic, result) })
+		},
+	}
+	c.Flags().StringVar(&nic, "nic", "", "network interface, by name or resource id")
+	from.flags(c)
+	return c
+}
+
+func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurityGroupListResult) error {
+	if len(result.Value) == 0 {
+		_, err := fmt.Fprintf(w, "no network security group stands before %s: everything is allowed\n", nic)
+		return err
+	}
+	for i := range result.Value {
+		group := &result.Value[i]
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s on %s\n", lastName(group.NetworkSecurityGroup.ID), associated(group))
+		table := newGrid(w, "DIRECTION", "PRIORITY", "ACCESS", "PROTOCOL", "SOURCE", "DESTINATION", "PORTS", "RULE")
+		for j := range group.EffectiveSecurityRules {
+			r := &group.EffectiveSecurityRules[j]
+			_, name, _ := strings.Cut(r.Name, "/")
+			table.row(r.Direction, r.Priority, r.Access, r.Protocol, side(r.SourceAddressPrefixes, r.SourceApplicationSecurityGroups),
+				side(r.DestinationAddressPrefixes, r.DestinationApplicationSecurityGroups), several(r.DestinationPortRanges), name)
+		}
+		if err := table.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func associated(g *arm.EffectiveNetworkSecurityGroup) string {
+	if s := g.Association.Subnet; s != nil {
+		return "subnet " + lastName(s.ID)
+	}
+	if n := g.Association.NetworkInterface; n != nil {
+		return "network interface " + lastName(n.ID)
+	}
+	return "-"
+}
+
+func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// side shows prefixes or a tag, or else the names of application security groups.
+func side(prefixes []string, groups []arm.SubResource) string {
+	names := slices.Clone(prefixes)
+	for _, g := range groups {
+		names = append(names, lastName(g.ID))
+	}
+	return several(names)
+}
+
+// several keeps a list narrow: json shows all of it.
+func several(list []string) string {
+	switch len(list) {
+	case 0:
+		return ""
+	case 1:
+		return list[0]
+	}
+	return fmt.Sprintf("%s +%d", list[0], len(list)-1)
+}

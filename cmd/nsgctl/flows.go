@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/spf13/cobra"
+)
+
+func newFlows(g *global) *cobra.Command {
+	var filter control.FlowFilter
+	c := &cobra.Command{
+		Use:   "flows [--nic NAME] [--address PREFIX] [--protocol NAME] [--limit N]",
+		Short: "List live flows",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if filter.Limit < 1 || filter.Limit > control.MaxFlowLimit {
+				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, control.MaxFlowLimit)}
+			}
+			list, err := control.NewClient(g.socket).Flows(c.Context(), filter)
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), list, func(w io.Writer) error { return flowsTable(w, list) })
+		},
+	}
+	c.Flags().StringVar(&filter.NetworkInterface, "nic", "", "only flows of this network interface, by name or resource id")
+	c.Flags().StringVar(&filter.Address, "address", "", "only flows with this address, or an address of this prefix, at either end")
+	c.Flags().StringVar(&filter.Protocol, "protocol", "", "only flows of this protocol: TCP, UDP, ICMP, ... or a number")
+	c.Flags().IntVar(&filter.Limit, "limit", control.DefaultFlowLimit, "list at most so many flows")
+	return c
+}
+
+func flowsTable(w io.Writer, list *control.FlowList) error {
+	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE", "SENT", "RECEIVED", "RULE")
+	for i := range list.Flows {
+		f := &list.Flows[i]
+		table.row(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), f.State,
+			(time.Duration(f.IdleMilliseconds) * time.Millisecond).Round(100*time.Millisecond),
+			f.PacketsSent, f.PacketsReceived, lastRule(f))
+	}
+	if err := table.flush(); err != nil {
+		return err
+	}
+	if list.Truncated {
+		fmt.Fprintf(w, "more than these %d flows match: raise --limit or choose fewer\n", len(list.Flows))
+	}
+	return nil
+}
+
+func flowEnd(address string, port uint16) string {
+	if port == 0 {
+		return address
+	}
+	return net.JoinHostPort(address, strconv.Itoa(int(port)))
+}
+
+func lastRule(f *control.Flow) string {
+	if len(f.Rules) == 0 {
+		return ""
+	}
+	last := f.Rules[len(f.Rules)-1]
+	return last.NetworkSecurityGroup + "/" + last.Name
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/spf13/cobra"
+)
+
+func newReload(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Let the daemon read its policy again; flows and counters stay",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			reloaded, err := control.NewClient(g.socket).Reload(c.Context())
+			var refused *control.Error
+			if errors.As(err, &refused) {
+				return g.refuse(c, refused)
+			}
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), reloaded, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "reloaded: generation %d, %s\n", reloaded.Generation, reloaded.PolicyCounts)
+				return err
+			})
+		},
+	}
+}
+
+// refuse prints why a reload was refused: for json in the form of the answer.
+func (g *global) refuse(c *cobra.Command, refused *control.Error) error {
+	if g.output == outputJSON {
+		if err := g.print(c.OutOrStdout(), refused, nil); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("reload refused, the running policy stays:\n%w", refused)
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden outputs in testdata/script")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"nsgctl": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "script"),
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode},
+	})
+}
+
+// daemon serves the lab's policy on $WORK/nsgd.sock, with an engine that has no devices.
+func daemon(ts *testscript.TestScript, _ bool, _ []string) {
+	policy := ts.MkAbs("lab/policy")
+	set, err := control.LoadPolicy(policy)
+	ts.Check(err)
+	engine, err := dataplane.New(set, dataplane.Options{Workers: 1, Attachments: []topology.Spec{{Kind: topology.Internet}}})
+	ts.Check(err)
+	socket := ts.MkAbs("nsgd.sock")
+	listener, err := control.Listen(socket)
+	ts.Check(err)
+	server := control.NewServer(control.NewService(control.Options{
+		Engine: engine, Policy: []string{policy}, Version: "test", Offload: "off", Control: socket,
+	}))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	ts.Defer(func() {
+		server.Shutdown(context.Background())
+		if err := <-done; err != nil {
+			ts.Logf("server: %v", err)
+		}
+	})
+}
+
+// exitCode runs nsgctl and compares its exit code: exitcode N ARG...
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec("nsgctl", args[1:]...)
+	got := 0
+	if exit, ok := err.(interface{ ExitCode() int }); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("nsgctl %v: exit code %d, want %d", args[1:], got, want)
+	}
+}

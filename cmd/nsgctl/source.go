@@ -1,0 +1,39 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/spf13/cobra"
+)
+
+// source are the flags of verbs that can do without a daemon.
+type source struct {
+	policy      []string
+	serviceTags string
+}
+
+func (s *source) flags(c *cobra.Command) {
+	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
+	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "service tag file (not supported yet)")
+}
+
+// args takes the further paths after --policy PATH.
+func (s *source) args(c *cobra.Command, args []string) error {
+	if len(s.policy) == 0 {
+		return noArgs(c, args)
+	}
+	s.policy = append(s.policy, args...)
+	return nil
+}
+
+// open chooses who answers.
+func (s *source) open(g *global) (control.Answerer, error) {
+	if s.serviceTags != "" {
+		return nil, usageError{errors.New("--service-tags: service tag files are not supported yet: leave it out and use the tags VirtualNetwork, Internet and AzureLoadBalancer")}
+	}
+	if len(s.policy) > 0 {
+		return control.OpenPolicy(s.policy...)
+	}
+	return control.NewClient(g.socket), nil
+}

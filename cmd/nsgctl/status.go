@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/spf13/cobra"
+)
+
+func newStatus(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon does",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			status, err := control.NewClient(g.socket).Status(c.Context())
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), status, func(w io.Writer) error { return statusTable(w, status) })
+		},
+	}
+}
+
+func statusTable(w io.Writer, s *control.Status) error {
+	facts := newGrid(w)
+	facts.row("version", s.Version)
+	facts.row("pid", s.PID)
+	facts.row("started", s.Started.Format(time.RFC3339))
+	facts.row("workers", s.Workers)
+	facts.row("offload", s.Offload)
+	facts.row("metrics", s.Metrics)
+	facts.row("policy", strings.Join(s.Policy, " "))
+	facts.row("generation", s.Generation)
+	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))
+	if s.Reloads.Last != nil {
+		facts.row("last reload", s.Reloads.Last.Format(time.RFC3339))
+	}
+	if s.Reloads.LastError != "" {
+		first, _, _ := strings.Cut(s.Reloads.LastError, "\n")
+		facts.row("refused for", first)
+	}
+	facts.row("flows", fmt.Sprintf("%d of %d, %d created", s.Flows.Live, s.Flows.Limit, s.Flows.Created))
+	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
+		facts.row("dropped", fmt.Sprintf("%d %s", s.Dropped[reason], reason))
+	}
+	if err := facts.flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	table := newGrid(w, "ATTACHMENT", "NAMESPACE", "DEVICE", "ADDRESSES", "RECEIVED", "TRANSMITTED")
+	for i := range s.Attachments {
+		a := &s.Attachments[i]
+		table.row(a.Name, a.Namespace, a.Device, several(a.Addresses), a.ReceivePackets, a.TransmitPackets)
+	}
+	return table.flush()
+}

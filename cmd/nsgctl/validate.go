@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+// validation is the JSON of validate.
+type validation struct {
+	Valid  bool            `json:"valid"`
+	Faults []control.Fault `json:"faults"`
+	// Unresolved are template expressions, neither valid nor invalid.
+	Unresolved []control.Fault      `json:"unresolved"`
+	Read       control.PolicyCounts `json:"read"`
+}
+
+func newValidate(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate PATH...",
+		Short: "List every fault of ARM files, with Azure's error codes",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("validate: at least one file or folder is needed")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, paths []string) error {
+			documents := arm.Load(paths...)
+			v := &validation{
+				Valid: len(documents.Faults) == 0, Faults: control.Faults(documents.Faults),
+				Unresolved: control.Faults(documents.Unresolved), Read: control.CountPolicy(documents.Set),
+			}
+			if err := g.print(c.OutOrStdout(), v, v.table); err != nil {
+				return err
+			}
+			if !v.Valid {
+				return errNegative
+			}
+			return nil
+		},
+	}
+}
+
+// table prints a block a fault: a message and a path in one row would never fit.
+func (v *validation) table(w io.Writer) error {
+	for i := range v.Faults {
+		printFault(w, "fault", &v.Faults[i])
+	}
+	for i := range v.Unresolved {
+		printFault(w, "note", &v.Unresolved[i])
+	}
+	verdict := "valid"
+	if !v.Valid {
+		verdict = "invalid"
+	}
+	_, err := fmt.Fprintf(w, "%s: %s, %s; read %s\n", verdict, plural(len(v.Faults), "fault"), plural(len(v.Unresolved), "unresolved expression"), v.Read)
+	return err
+}
+
+func printFault(w io.Writer, kind string, f *control.Fault) {
+	fmt.Fprintf(w, "%s %s\n", kind, f.Code)
+	for _, line := range []struct{ name, value string }{
+		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message},
+	} {
+		if line.value != "" {
+			fmt.Fprintf(w, "  %-9s %s\n", line.name, line.value)
+		}
+	}
+}
+
+func plural(n int, singular string) string {
+	if n == 1 {
+		return "1 " + singular
+	}
+	return fmt.Sprintf("%d %ss", n, singular)
+}

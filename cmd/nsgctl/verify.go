@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+// verifyFlags are the flags of verify.
+type verifyFlags struct {
+	nic, direction, protocol, local, remote string
+
+	requests string
+	path     bool
+	expect   string
+	from     source
+}
+
+func newVerify(g *global) *cobra.Command {
+	var f verifyFlags
+	c := &cobra.Command{
+		Use:   "verify --nic NAME --direction D --protocol P --local IP[:PORT] --remote IP[:PORT] | --requests FILE",
+		Short: "Say whether a new flow of a network interface is allowed, and by which rule",
+		Long: `Say whether a new flow of a network interface is allowed, and by which rule: the
+network interface's own chain of network security groups, as Azure's IP flow verify.
+
+With --requests, one JSON object a line, as Azure's API takes them:
+  {"targetNicResourceId":"vm1-nic","direction":"Inbound","protocol":"TCP","localPort":"80",
+   "remotePort":"60000","localIPAddress":"10.0.1.4","remoteIPAddress":"203.0.113.10"}
+and one result a line out in the same order, decided by one policy. A request without an
+answer gives a line {"error":"..."} and exit code 1 at the end.`,
+		Args: f.from.args,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := f.check(c); err != nil {
+				return err
+			}
+			if f.requests != "" {
+				return f.runMany(c, g)
+			}
+			return f.runOne(c, g)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&f.nic, "nic", "", "network interface, by name or resource id")
+	flags.StringVar(&f.direction, "direction", "", "Inbound or Outbound, as the network interface sees it")
+	flags.StringVar(&f.protocol, "protocol", "", "TCP, UDP, ICMP, ESP, AH or a number")
+	flags.StringVar(&f.local, "local", "", "the network interface's address, and port for TCP and UDP")
+	flags.StringVar(&f.remote, "remote", "", "the other end's address, and port for TCP and UDP")
+	flags.StringVar(&f.requests, "requests", "", "file of requests, one JSON object a line; - is standard input")
+	flags.BoolVar(&f.path, "path", false, "judge the other end's network security groups too, where they are known")
+	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
+	f.from.flags(c)
+	return c
+}
+
+func (f *verifyFlags) check(c *cobra.Command) error {
+	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
+		return usageError{fmt.Errorf("verify: --expect %q: allowed are allow and deny", f.expect)}
+	}
+	for _, name := range []string{"nic", "direction", "protocol", "local", "remote"} {
+		given := c.Flags().Changed(name)
+		switch {
+		case f.requests != "" && given:
+			return usageError{fmt.Errorf("verify: --%s and --requests exclude each other", name)}
+		case f.requests == "" && !given:
+			return usageError{fmt.Errorf("verify: --%s is missing (or --requests)", name)}
+		}
+	}
+	return nil
+}
+
+// request is the single question as a line of requests.
+func (f *verifyFlags) request() ([]byte, error) {
+	local, localPort, err := splitEnd(f.local)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("verify: --local %w", err)}
+	}
+	remote, remotePort, err := splitEnd(f.remote)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("verify: --remote %w", err)}
+	}
+	line, err := json.Marshal(&arm.VerificationIPFlowParameters{
+		TargetNicResourceID: f.nic, Direction: f.direction, Protocol: f.protocol,
+		LocalIPAddress: local, LocalPort: localPort, RemoteIPAddress: remote, RemotePort: remotePort,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := arm.ParseFlow(line); err != nil {
+		return nil, usageError{fmt.Errorf("verify: %w", err)}
+	}
+	return line, nil
+}
+
+// splitEnd takes IP, IP:PORT, IP:* or [IPv6]:PORT apart.
+func splitEnd(text string) (address, port string, err error) {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return text, "", nil
+	}
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return "", "", fmt.Errorf("%q: allowed are IP and IP:PORT", text)
+	}
+	address, port = text[:i], text[i+1:]
+	if inner, ok := strings.CutPrefix(address, "["); ok {
+		address, ok = strings.CutSuffix(inner, "]")
+		if !ok {
+			return "", "", fmt.Errorf("%q: a ] is missing", text)
+		}
+	}
+	if _, err := netip.ParseAddr(address); err != nil {
+		return "", "", fmt.Errorf("%q: %q is no IP address: allowed are IP, IP:PORT and [IPv6]:PORT", text, address)
+	}
+	if port != "*" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return "", "", fmt.Errorf("%q: port %q: allowed are 0 to 65535 and *", text, port)
+		}
+	}
+	return address, port, nil
+}
+
+func (f *verifyFlags) runOne(c *cobra.Command, g *global) error {
+	line, err := f.request()
+	if err != nil {
+		return err
+	}
+	answerer, err := f.from.open(g)
+	if err != nil {
+		return err
+	}
+	var answer bytes.Buffer
+	if err := answerer.Verify(c.Context(), f.path, bytes.NewReader(line), &answer); err != nil {
+		return err
+	}
+	var v control.Verification
+	if err := json.Unmarshal(answer.Bytes(), &v); err != nil {
+		return fmt.Errorf("verify: answer: %w", err)
+	}
+	if v.Error != "" || v.VerificationIPFlowResult == nil {
+		return fmt.Errorf("verify: %s", strings.TrimPrefix(v.Error, "line 1: "))
+	}
+	if g.output == outputJSON {
+		_, err = c.OutOrStdout().Write(answer.Bytes())
+	} else {
+		err = verifyTable(c.OutOrStdout(), v.VerificationIPFlowResult)
+	}
+	if err == nil && f.disappointed(&v) {
+		err = errNegative
+	}
+	return err
+}
+
+func (f *verifyFlags) disappointed(v *control.Verification) bool {
+	return f.expect != "" && !strings.EqualFold(f.expect, v.Access)
+}
+
+func verifyTable(w io.Writer, r *arm.VerificationIPFlowResult) error {
+	switch {
+	case r.RuleName != "":
+		fmt.Fprintf(w, "%s by %s of %s\n", r.Access, r.RuleName, r.NetworkSecurityGroup)
+	default:
+		fmt.Fprintf(w, "%s: %s\n", r.Access, r.Reason)
+	}
+	if len(r.Stages) == 0 {
+		return nil
+	}
+	table := newGrid(w, "NSG", "ON", "DIRECTION", "PRIORITY", "ACCESS", "RULE")
+	for i := range r.Stages {
+		s := &r.Stages[i]
+		table.row(s.NetworkSecurityGroup, s.Association, s.Direction, s.Priority, s.Access, s.RuleName)
+	}
+	return table.flush()
+}
+
+// runMany streams requests through and prints results as they come.
+func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
+	requests := c.InOrStdin()
+	if f.requests != "-" {
+		file, err := os.Open(f.requests)
+		if err != nil {
+			return usageError{fmt.Errorf("verify: --requests: %w", err)}
+		}
+		defer file.Close()
+		requests = file
+	}
+	answerer, err := f.from.open(g)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(c.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	go func() {
+		writer.CloseWithError(answerer.Verify(ctx, f.path, requests, writer))
+	}()
+	negative, err := f.printMany(c.OutOrStdout(), g, reader)
+	if err == nil && negative {
+		err = errNegative
+	}
+	return err
+}
+
+// printMany prints results until they end; negative tells that one of them was an
+// error or not as expected.
+func (f *verifyFlags) printMany(w io.Writer, g *global, results io.Reader) (negative bool, err error) {
+	out := bufio.NewWriter(w)
+	table := &grid{}
+	if g.output == outputTable {
+		table = newGrid(out, "ACCESS", "NSG", "RULE", "REASON")
+	}
+	lines := bufio.NewReader(results)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			var v control.Verification
+			if err := json.Unmarshal(line, &v); err != nil {
+				return negative, fmt.Errorf("verify: answer: %w", err)
+			}
+			if v.VerificationIPFlowResult == nil {
+				v.VerificationIPFlowResult = &arm.VerificationIPFlowResult{}
+			}
+			negative = negative || v.Error != "" || f.disappointed(&v)
+			if g.output == outputTable {
+				table.row(v.Access, v.NetworkSecurityGroup, v.RuleName, v.Reason+v.Error)
+			} else if _, err := out.Write(line); err != nil {
+				return negative, err
+			}
+		}
+		if lines.Buffered() == 0 && g.output == outputJSON {
+			// Whoever feeds requests one by one waits for this answer.
+			if err := out.Flush(); err != nil {
+				return negative, err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return negative, err
+		}
+	}
+	if g.output == outputTable {
+		if err := table.flush(); err != nil {
+			return negative, err
+		}
+	}
+	return negative, out.Flush()
+}
