@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+func newCheck() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Check a configuration and its policy, without root and without starting anything",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if path == "" {
+				return usageError{errors.New("check: --config is missing")}
+			}
+			_, policy, err := loadAll(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(policy))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&path, "config", "", "configuration file")
+	return c
+}
+
+// loadAll loads a configuration and its policy and finds out whether they fit.
+func loadAll(path string) (*Config, *arm.Set, error) {
+	config, err := loadConfig(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	policy, err := control.LoadPolicy(config.Policy...)
+	if err != nil {
+		return nil, nil, err
+	}
+	snapshot, err := topology.Build(policy, config.specs(), topology.NewRegistry())
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	_, err = planDevices(config, snapshot)
+	return config, policy, err
+}
+
+// specs are the attachments as the topology wants them.
+func (c *Config) specs() []topology.Spec {
+	specs := make([]topology.Spec, len(c.Attachments))
+	for i := range c.Attachments {
+		switch a := &c.Attachments[i]; {
+		case a.NetworkInterface != "":
+			specs[i] = topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
+		case a.Subnet != "":
+			specs[i] = topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
+		case a.Internet:
+			specs[i] = topology.Spec{Kind: topology.Internet}
+		default:
+			specs[i] = topology.Spec{Kind: topology.Platform}
+		}
+	}
+	return specs
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is the daemon's configuration file. Every key is optional but policy and
+// attachments; a key that is not listed here is an error.
+type Config struct {
+	// Policy are files and folders of ARM JSON; relative ones are relative to the
+	// configuration file.
+	Policy []string `yaml:"policy"`
+	// ServiceTags is a service tag file; not supported yet, see validate.
+	ServiceTags string `yaml:"serviceTags"`
+	// Attachments in the order in which metrics and status list them.
+	Attachments []AttachmentConfig `yaml:"attachments"`
+	// Workers is the number of packet workers; 0: one per CPU.
+	Workers int `yaml:"workers"`
+	// Offload is auto, tso or off.
+	Offload  string         `yaml:"offload"`
+	Flows    FlowsConfig    `yaml:"flows"`
+	Timeouts TimeoutsConfig `yaml:"timeouts"`
+	// TCPStrict lets only a SYN create a TCP flow.
+	TCPStrict bool          `yaml:"tcpStrict"`
+	Metrics   MetricsConfig `yaml:"metrics"`
+	Control   ControlConfig `yaml:"control"`
+}
+
+// AttachmentConfig is one TUN device. Exactly one of NetworkInterface, Subnet,
+// Internet and Platform says what it stands for.
+type AttachmentConfig struct {
+	NetworkInterface string `yaml:"networkInterface"` // ARM name or id
+	Subnet           string `yaml:"subnet"`           // name, vnet/name or id
+	Internet         bool   `yaml:"internet"`
+	Platform         bool   `yaml:"platform"`
+	// Netns is a named network namespace; empty: the daemon's own.
+	Netns string `yaml:"netns"`
+	// Create makes Netns, and removes it when the daemon stops.
+	Create bool `yaml:"create"`
+	// Device is the interface's name in that namespace.
+	Device string `yaml:"device"`
+	MTU    int    `yaml:"mtu"` // 0: 1500
+	// Addresses of the device. A network interface's come from the policy.
+	Addresses []Prefix `yaml:"addresses"`
+}
+
+// FlowsConfig bounds the flow table; zero values take the defaults.
+type FlowsConfig struct {
+	Max                    int `yaml:"max"`
+	MaxPerNetworkInterface int `yaml:"maxPerNetworkInterface"`
+}
+
+// TimeoutsConfig are idle timeouts of flows; absent ones take the defaults.
+type TimeoutsConfig struct {
+	TCPSyn         Duration `yaml:"tcpSyn"`
+	TCPEstablished Duration `yaml:"tcpEstablished"`
+	TCPClosing     Duration `yaml:"tcpClosing"`
+	TCPTimeWait    Duration `yaml:"tcpTimeWait"`
+	TCPReset       Duration `yaml:"tcpReset"`
+	UDPOneWay      Duration `yaml:"udpOneWay"`
+	UDPTwoWay      Duration `yaml:"udpTwoWay"`
+	ICMP           Duration `yaml:"icmp"`
+	Other          Duration `yaml:"other"`
+}
+
+// MetricsConfig says where /metrics is served.
+type MetricsConfig struct {
+	// Listen is host:port; "off" serves none.
+	Listen string `yaml:"listen"`
+}
+
+// ControlConfig says where nsgctl finds the daemon.
+type ControlConfig struct {
+	// Socket is the unix socket's path. Its folder also holds the daemon's lock and
+	// its journal of created namespaces.
+	Socket string `yaml:"socket"`
+}
+
+const (
+	defaultMetrics = "127.0.0.1:9646"
+	defaultSocket  = "/run/nsgd/nsgd.sock"
+	metricsOff     = "off"
+)
+
+// Duration is a span of time in Go's notation. A bare number is refused: YAML
+// would take 30 for nanoseconds.
+type Duration time.Duration
+
+// UnmarshalYAML reads a string such as 30s or 4m.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		// Of other errors the yaml package neither adds the line nor collects several.
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not a duration such as 30s or 4m", n.Line, n.Value)}}
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Prefix is an address with the length of its network's prefix.
+type Prefix struct{ netip.Prefix }
+
+// UnmarshalYAML reads a string such as 10.0.0.1/24.
+func (p *Prefix) UnmarshalYAML(n *yaml.Node) error {
+	v, err := netip.ParsePrefix(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not an address with a prefix length such as 10.0.0.1/24", n.Line, n.Value)}}
+	}
+	p.Prefix = v
+	return nil
+}
+
+// loadConfig reads, completes and checks a configuration file. The error lists
+// every fault, each with file and line.
+func loadConfig(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return parseConfig(path, text)
+}
+
+func parseConfig(path string, text []byte) (*Config, error) {
+	c := &Config{}
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, yamlFaults(path, err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: a second YAML document: only one is allowed", path)
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return nil, yamlFaults(path, err)
+	}
+	if err := c.complete(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	v := validator{file: path, root: &root}
+	v.config(c)
+	return c, errors.Join(v.faults...)
+}
+
+// complete fills in defaults and makes paths independent of the working directory.
+func (c *Config) complete(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	absolute := func(path string) string {
+		if filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(dir, path)
+	}
+	for i, p := range c.Policy {
+		if p != "" {
+			c.Policy[i] = absolute(p)
+		}
+	}
+	if c.Metrics.Listen == "" {
+		c.Metrics.Listen = defaultMetrics
+	}
+	if c.Control.Socket == "" {
+		c.Control.Socket = defaultSocket
+	}
+	c.Control.Socket = absolute(c.Control.Socket)
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.Platform && a.Device == "" {
+			a.Device = "nsgd-platform"
+		}
+	}
+	return nil
+}
+
+var (
+	yamlLine    = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+	yamlUnknown = regexp.MustCompile(`^field (\S+) not found in type main\.(\w+)$`)
+)
+
+// yamlFaults rewrites the yaml package's errors to file:line and the
+// configuration's words instead of Go's types.
+func yamlFaults(path string, err error) error {
+	messages := []string{err.Error()}
+	var typeError *yaml.TypeError
+	if errors.As(err, &typeError) {
+		messages = typeError.Errors
+	}
+	var faults []error
+	for _, m := range messages {
+		line := ""
+		if found := yamlLine.FindStringSubmatch(m); found != nil {
+			line, m = ":"+found[1], found[2]
+		}
+		if found := yamlUnknown.FindStringSubmatch(m); found != nil {
+			m = fmt.Sprintf("unknown key %q: %s", found[1], allowedKeys(found[2]))
+		}
+		faults = append(faults, fmt.Errorf("%s%s: %s", path, line, strings.TrimPrefix(m, "yaml: ")))
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const minimal = "policy: [policy/]\nattachments:\n- {networkInterface: vm1-nic, netns: vm1, create: true, device: eth0}\n"
+
+func TestConfigDefaults(t *testing.T) {
+	got, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Policy:      []string{"/etc/nsgd/policy"},
+		Attachments: []AttachmentConfig{{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0"}},
+		Metrics:     MetricsConfig{"127.0.0.1:9646"},
+		Control:     ControlConfig{"/run/nsgd/nsgd.sock"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConfigTakesEveryKey(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "full.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseConfig("/srv/nsgd.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := func(s string) Prefix { return Prefix{netip.MustParsePrefix(s)} }
+	second := Duration(time.Second)
+	want := &Config{
+		Policy: []string{"/srv/policy", "/abs/nsg.json"},
+		Attachments: []AttachmentConfig{
+			{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0", MTU: 1400},
+			{Subnet: "vnet1/subnet3", Device: "nsg-sub3", Addresses: []Prefix{prefix("10.0.3.1/24"), prefix("fd00::1/64")}},
+			{Internet: true, Netns: "internet", Device: "inet0", Addresses: []Prefix{prefix("203.0.113.10/24")}},
+			{Platform: true, Netns: "host", Device: "nsgd-platform"},
+		},
+		Workers: 2, Offload: "tso", TCPStrict: true,
+		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500},
+		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
+			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second},
+		Metrics: MetricsConfig{"off"},
+		Control: ControlConfig{"/srv/run/nsgd.sock"},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       []string
+	}{
+		{"nothing at all", "", []string{"c.yaml: policy: missing", "c.yaml: attachments: missing"}},
+		{"an unknown key", minimal + "wrokers: 1\n", []string{`c.yaml:4: unknown key "wrokers": allowed are policy, serviceTags, attachments, workers`}},
+		{"an unknown key of an attachment", "policy: [p]\nattachments:\n- internet: true\n  devise: eth0\n",
+			[]string{`c.yaml:4: unknown key "devise": allowed are networkInterface, subnet`}},
+		{"a key given twice", minimal + "workers: 1\nworkers: 2\n", []string{`c.yaml:5: mapping key "workers" already defined at line 4`}},
+		{"a value of the wrong type", minimal + "workers: many\n", []string{"c.yaml:4: cannot unmarshal !!str `many` into int"}},
+		{"text that is no YAML", "policy: [p\n", []string{"c.yaml:"}},
+		{"a second document", minimal + "---\nworkers: 1\n", []string{"c.yaml: a second YAML document"}},
+		{"a timeout without a unit", minimal + "timeouts: {tcpSyn: 30}\n", []string{`c.yaml:4: "30" is not a duration`}},
+		{"a timeout of zero", minimal + "timeouts:\n  icmp: 0s\n", []string{"c.yaml:5: timeouts.icmp: 0s: allowed are 10ms to 168h0m0s"}},
+		{"a timeout too long", minimal + "timeouts:\n  udpOneWay: 900h\n", []string{"c.yaml:5: timeouts.udpOneWay: 900h0m0s: allowed"}},
+		{"service tags are for later", minimal + "serviceTags: tags.json\n", []string{"c.yaml:4: serviceTags: \"tags.json\": service tag files are not supported yet"}},
+		{"an unknown offload", minimal + "offload: gro\n", []string{`c.yaml:4: offload: "gro": allowed are auto, tso and off`}},
+		{"workers out of range", minimal + "workers: -1\n", []string{"c.yaml:4: workers: -1: allowed are 0 to 256"}},
+		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",
+			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 16777216", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
+		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
+		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
+		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
+		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},
+		{"an attachment of two kinds", "policy: [p]\nattachments:\n- {internet: true, subnet: s, device: eth0}\n", []string{"c.yaml:3: attachments[0]: 2 of"}},
+		{"no device", "policy: [p]\nattachments:\n- {internet: true}\n", []string{"c.yaml:3: attachments[0].device: missing"}},
+		{"a device name too long", "policy: [p]\nattachments:\n- internet: true\n  device: abcdefghijklmnop\n",
+			[]string{`c.yaml:4: attachments[0].device: "abcdefghijklmnop": an interface's name has at most 15 bytes`}},
+		{"a device name the kernel refuses", "policy: [p]\nattachments:\n- {internet: true, device: a/b}\n", []string{`attachments[0].device: "a/b"`}},
+		{"the same device twice in one namespace", "policy: [p]\nattachments:\n- {internet: true, device: a}\n- {subnet: s, device: a}\n",
+			[]string{`c.yaml:4: attachments[1].device: "a": attachments[0] has a device of that name`}},
+		{"a namespace to create without a name", "policy: [p]\nattachments:\n- {internet: true, device: a, create: true}\n", []string{"attachments[0].create: true: netns"}},
+		{"a namespace given as a path", "policy: [p]\nattachments:\n- {internet: true, device: a, netns: /run/netns/a}\n", []string{`attachments[0].netns: "/run/netns/a"`}},
+		{"an MTU too small for IPv6", "policy: [p]\nattachments:\n- {internet: true, device: a, mtu: 576, addresses: ['2001:db8::1/64']}\n", []string{"attachments[0].mtu: 576: allowed are 1280 to 65521"}},
+		{"addresses on a network interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, addresses: [10.0.0.4/24]}\n", []string{"attachments[0].addresses: 10.0.0.4/24: a network interface's addresses come from the policy"}},
+		{"an address without a prefix length", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [10.0.0.4]}\n", []string{"c.yaml:3: ", "10.0.0.4"}},
+		{"a multicast address", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [224.0.0.1/24]}\n", []string{"attachments[0].addresses[0]: 224.0.0.1/24: not an address"}},
+		{"an address twice", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [1.0.0.1/24, 1.0.0.1/8]}\n", []string{"attachments[0].addresses[1]: 1.0.0.1/8: listed twice"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := parseConfig("c.yaml", []byte(tt.text))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q lacks %q", err, want)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/tun"
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxWorkers = 256      // a TUN device has at most that many queues
+	maxFlows   = 16 << 20 // record numbers of the flow table
+	// maxDevice and maxSocketPath are the kernel's IFNAMSIZ and sun_path, less a zero.
+	maxDevice     = 15
+	maxSocketPath = 107
+	// minMTU and maxMTU are the kernel's bounds for a TUN device; IPv6 needs minMTU6.
+	minMTU, maxMTU, minMTU6 = 68, 65_521, 1280
+	// minTimeout is a tick of the flow table; its clock can tell maxTimeout apart.
+	minTimeout, maxTimeout = 10 * time.Millisecond, 7 * 24 * time.Hour
+)
+
+// validator collects every fault of a configuration.
+type validator struct {
+	file   string
+	root   *yaml.Node
+	faults []error
+}
+
+// fail records a fault of the value at path, a list of keys and indexes.
+func (v *validator) fail(path []any, format string, args ...any) {
+	where := v.file
+	if line := lineOf(v.root, path); line > 0 {
+		where += ":" + strconv.Itoa(line)
+	}
+	v.faults = append(v.faults, fmt.Errorf("%s: %s: %s", where, fieldName(path), fmt.Sprintf(format, args...)))
+}
+
+// lineOf finds the line of the value at path, or of the nearest thing around it.
+func lineOf(n *yaml.Node, path []any) int {
+	if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+		n = n.Content[0]
+	}
+	for _, step := range path {
+		next := child(n, step)
+		if next == nil {
+			break
+		}
+		n = next
+	}
+	return n.Line
+}
+
+func child(n *yaml.Node, step any) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	switch step := step.(type) {
+	case int:
+		if n.Kind == yaml.SequenceNode && step < len(n.Content) {
+			return n.Content[step]
+		}
+	case string:
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == step {
+				return n.Content[i+1]
+			}
+		}
+	}
+	return nil
+}
+
+// fieldName spells a path as attachments[2].device.
+func fieldName(path []any) string {
+	var b strings.Builder
+	for _, step := range path {
+		switch step := step.(type) {
+		case int:
+			fmt.Fprintf(&b, "[%d]", step)
+		case string:
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(step)
+		}
+	}
+	return b.String()
+}
+
+func at(path ...any) []any { return path }
+
+func (v *validator) config(c *Config) {
+	if len(c.Policy) == 0 {
+		v.fail(at("policy"), "missing: at least one file or folder of ARM JSON is needed")
+	}
+	for i, p := range c.Policy {
+		if p == "" {
+			v.fail(at("policy", i), "empty: a file or folder of ARM JSON is needed")
+		}
+	}
+	if c.ServiceTags != "" {
+		v.fail(at("serviceTags"), "%q: service tag files are not supported yet: remove the key and use the tags VirtualNetwork, Internet and AzureLoadBalancer", c.ServiceTags)
+	}
+	v.bounds(at("workers"), c.Workers, 0, maxWorkers, "0 means one per CPU")
+	if _, err := tun.ParseOffload(c.Offload); err != nil {
+		v.fail(at("offload"), "%q: allowed are auto, tso and off", c.Offload)
+	}
+	v.bounds(at("flows", "max"), c.Flows.Max, 0, maxFlows, "0 means 1000000")
+	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, maxFlows, "0 means 500000")
+	v.timeouts(&c.Timeouts)
+	v.listen(c.Metrics.Listen)
+	if len(c.Control.Socket) > maxSocketPath {
+		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, maxSocketPath)
+	}
+	if len(c.Attachments) == 0 {
+		v.fail(at("attachments"), "missing: at least one attachment is needed")
+	}
+	v.attachments(c.Attachments)
+}
+
+func (v *validator) bounds(path []any, value, low, high int, zero string) {
+	if value < low || value > high {
+		v.fail(path, "%d: allowed are %d to %d, %s", value, low, high, zero)
+	}
+}
+
+func (v *validator) timeouts(t *TimeoutsConfig) {
+	for _, field := range []struct {
+		key   string
+		value Duration
+	}{
+		{"tcpSyn", t.TCPSyn}, {"tcpEstablished", t.TCPEstablished}, {"tcpClosing", t.TCPClosing},
+		{"tcpTimeWait", t.TCPTimeWait}, {"tcpReset", t.TCPReset}, {"udpOneWay", t.UDPOneWay},
+		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other},
+	} {
+		given := child(v.timeoutsNode(), field.key) != nil
+		if d := time.Duration(field.value); given && (d < minTimeout || d > maxTimeout) {
+			v.fail(at("timeouts", field.key), "%v: allowed are %v to %v", d, minTimeout, maxTimeout)
+		}
+	}
+}
+
+// timeoutsNode tells a timeout that is given as 0s, a fault, from an absent one.
+func (v *validator) timeoutsNode() *yaml.Node {
+	if len(v.root.Content) > 0 {
+		if n := child(v.root.Content[0], "timeouts"); n != nil {
+			return n
+		}
+	}
+	return &yaml.Node{}
+}
+
+func (v *validator) listen(address string) {
+	if address == metricsOff {
+		return
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.fail(at("metrics", "listen"), "%q: allowed is HOST:PORT with a numeric port, or %s", address, metricsOff)
+	}
+}
+
+func (v *validator) attachments(list []AttachmentConfig) {
+	type place struct{ netns, device string }
+	taken := map[place]int{}
+	for i := range list {
+		a := &list[i]
+		v.attachment(i, a)
+		p := place{a.Netns, a.Device}
+		if first, dup := taken[p]; dup && a.Device != "" {
+			v.fail(at("attachments", i, "device"), "%q: attachments[%d] has a device of that name in the same namespace", a.Device, first)
+		}
+		taken[p] = i
+	}
+}
+
+func (v *validator) attachment(i int, a *AttachmentConfig) {
+	kinds := 0
+	for _, set := range []bool{a.NetworkInterface != "", a.Subnet != "", a.Internet, a.Platform} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		v.fail(at("attachments", i), "%d of networkInterface, subnet, internet and platform are set: exactly one is needed", kinds)
+	}
+	if err := checkDevice(a.Device); err != nil {
+		v.fail(at("attachments", i, "device"), "%v", err)
+	}
+	if a.Create && a.Netns == "" {
+		v.fail(at("attachments", i, "create"), "true: netns, the name of the namespace to create, is missing")
+	}
+	if strings.ContainsRune(a.Netns, '/') || a.Netns == "." || a.Netns == ".." {
+		v.fail(at("attachments", i, "netns"), "%q: allowed is a name as `ip netns` lists them, not a path", a.Netns)
+	}
+	low := minMTU
+	for _, p := range a.Addresses {
+		if p.Addr().Is6() {
+			low = minMTU6
+		}
+	}
+	if a.MTU != 0 && (a.MTU < low || a.MTU > maxMTU) {
+		v.fail(at("attachments", i, "mtu"), "%d: allowed are %d to %d", a.MTU, low, maxMTU)
+	}
+	v.addresses(i, a)
+}
+
+func (v *validator) addresses(i int, a *AttachmentConfig) {
+	if a.NetworkInterface != "" && len(a.Addresses) > 0 {
+		v.fail(at("attachments", i, "addresses"), "%s: a network interface's addresses come from the policy", a.Addresses[0])
+	}
+	seen := map[netip.Addr]bool{}
+	for j, p := range a.Addresses {
+		switch addr := p.Addr(); {
+		case !addr.IsGlobalUnicast() || addr.Is4In6():
+			v.fail(at("attachments", i, "addresses", j), "%s: not an address that a host can have", p)
+		case seen[addr]:
+			v.fail(at("attachments", i, "addresses", j), "%s: listed twice", p)
+		}
+		seen[p.Addr()] = true
+	}
+}
+
+func checkDevice(name string) error {
+	switch {
+	case name == "":
+		return errors.New("missing: the name of the interface in the namespace is needed")
+	case len(name) > maxDevice:
+		return fmt.Errorf("%q: an interface's name has at most %d bytes", name, maxDevice)
+	case name == "." || name == ".." || strings.ContainsAny(name, "/: %\t\n\r\v\f\x00"):
+		return fmt.Errorf("%q: an interface's name has no space, /, : or %% and is not . or ..", name)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/metrics"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sync/errgroup"
+)
+
+// shutdownPatience is how long answers that are being given may still take.
+const shutdownPatience = 2 * time.Second
+
+// daemon is everything that one run holds.
+type daemon struct {
+	config *Config
+	log    *slog.Logger
+
+	engine   *dataplane.Engine
+	service  *control.Service
+	offload  tun.Offload
+	state    *tun.State
+	devices  []tun.Device
+	control  net.Listener
+	metrics  net.Listener // nil when off
+	hangups  chan os.Signal
+	releases []func() error
+}
+
+// start takes everything that the run needs. What a second daemon would fail on, the
+// lock, the socket and the port, comes before the first device, so that it harms nothing.
+// After an error stop gives back what was taken.
+func (d *daemon) start(policy *arm.Set) (err error) {
+	c := d.config
+	var release func()
+	d.hangups, release = catchHangup()
+	d.onStop(func() error { release(); return nil })
+	if d.engine, err = dataplane.New(policy, c.engineOptions(d.log)); err != nil {
+		return err
+	}
+	if d.state, err = tun.OpenState(filepath.Dir(c.Control.Socket)); err != nil {
+		return alreadyRunning(err)
+	}
+	d.onStop(d.state.Close)
+	if left := d.state.Leftovers(); len(left) > 0 {
+		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
+	}
+	if d.control, err = control.Listen(c.Control.Socket); err != nil {
+		return err
+	}
+	d.onStop(closeListener(d.control))
+	if c.Metrics.Listen != metricsOff {
+		if d.metrics, err = net.Listen("tcp", c.Metrics.Listen); err != nil {
+			return fmt.Errorf("metrics: %w: set metrics.listen to a free address, or to %s", err, metricsOff)
+		}
+		d.onStop(closeListener(d.metrics))
+	}
+	return d.attach()
+}
+
+func closeListener(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) { // the server may have closed it
+			return err
+		}
+		return nil
+	}
+}
+
+// attach opens the devices and hands them to the engine.
+func (d *daemon) attach() error {
+	plan, err := planDevices(d.config, d.engine.Snapshot())
+	if err != nil {
+		return err
+	}
+	for i := range plan {
+		plan[i].Queues, plan[i].State = d.engine.Workers(), d.state
+	}
+	want, err := tun.ParseOffload(d.config.Offload)
+	if err != nil {
+		return err
+	}
+	if d.devices, d.offload, err = openDevices(tun.Open, plan, want); err != nil {
+		return err
+	}
+	d.onStop(func() error { return closeDevices(d.devices) })
+	if err := d.engine.Attach(d.devices); err != nil {
+		return err
+	}
+	d.service = control.NewService(control.Options{
+		Engine: d.engine, Policy: d.config.Policy, Places: d.config.places(),
+		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
+		Reloading: d.reloading, Log: d.log,
+	})
+	return nil
+}
+
+func (d *daemon) onStop(release func() error) { d.releases = append(d.releases, release) }
+
+// stop gives back what start took, the last first.
+func (d *daemon) stop() error {
+	var errs []error
+	for _, release := range slices.Backward(d.releases) {
+		errs = append(errs, release())
+	}
+	d.releases = nil
+	return errors.Join(errs...)
+}
+
+// serve carries packets and answers until ctx ends or something fails.
+func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.engine.Run(ctx) })
+
+	server := control.NewServer(d.service)
+	group.Go(func() error { return server.Serve(d.control) })
+	var scraped *http.Server
+	if d.metrics != nil {
+		registry := metrics.NewRegistry(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads})
+		scraped = metrics.NewServer(registry, d.log)
+		group.Go(func() error { return ignoreClosed(scraped.Serve(d.metrics)) })
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		d.notify(notifyStopping)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
+		defer cancel()
+		err := server.Shutdown(late)
+		if scraped != nil && scraped.Shutdown(late) != nil {
+			err = errors.Join(err, scraped.Close())
+		}
+		return err
+	})
+	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	group.Go(func() error { return d.watchdog(ctx) })
+
+	d.log.Info("ready", "attachments", len(d.devices), "workers", d.engine.Workers(), "offload", d.offload,
+		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
+	d.notify(notifyReady)
+	if up != nil {
+		group.Go(func() error { return up(ctx, d) })
+	}
+	return group.Wait()
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// metricsAddress is where the metrics are in fact; empty when they are off.
+func (d *daemon) metricsAddress() string {
+	if d.metrics == nil {
+		return ""
+	}
+	return d.metrics.Addr().String()
+}
+
+func (d *daemon) reloads() (succeeded, failed uint64) {
+	r := d.service.Reloads()
+	return r.Succeeded, r.Failed
+}
+
+// engineOptions translates the configuration.
+func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
+	t := &c.Timeouts
+	return dataplane.Options{
+		Attachments: c.specs(),
+		Workers:     c.Workers,
+		Flows: conntrack.Options{
+			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface, TCPStrict: c.TCPStrict,
+			Timeouts: conntrack.Timeouts{
+				TCPSyn: time.Duration(t.TCPSyn), TCPEstablished: time.Duration(t.TCPEstablished),
+				TCPClosing: time.Duration(t.TCPClosing), TCPTimeWait: time.Duration(t.TCPTimeWait),
+				TCPReset: time.Duration(t.TCPReset), UDPOneWay: time.Duration(t.UDPOneWay),
+				UDPTwoWay: time.Duration(t.UDPTwoWay), ICMP: time.Duration(t.ICMP), Other: time.Duration(t.Other),
+			},
+		},
+		Log: log,
+	}
+}
+
+// alreadyRunning says plainly that another daemon holds the state directory.
+func alreadyRunning(err error) error {
+	var running *tun.RunningError
+	if !errors.As(err, &running) {
+		return err
+	}
+	if running.PID == 0 {
+		return fmt.Errorf("nsgd is already running: it holds %s", running.Dir)
+	}
+	return fmt.Errorf("nsgd is already running (pid %d): it holds %s", running.PID, running.Dir)
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// planDevices says which device each attachment needs; Queues, Offload and State are
+// left to open.
+func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
+	taken := map[string]map[netip.Prefix]bool{}
+	plan := make([]tun.Config, len(c.Attachments))
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		if taken[a.Netns] == nil {
+			taken[a.Netns] = map[netip.Prefix]bool{}
+		}
+		addresses := control.DeviceAddresses(s.Attachments[i], a.addresses())
+		plan[i] = tun.Config{
+			Name: a.Device, Namespace: a.Netns, CreateNamespace: a.Create, Loopback: a.Create,
+			Addresses: addresses, MTU: a.MTU, Routes: routes(a, s.Policy, addresses, taken[a.Netns]),
+		}
+		for _, p := range addresses {
+			if p.Addr().Is6() && a.MTU != 0 && a.MTU < minMTU6 {
+				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, minMTU6)
+			}
+		}
+	}
+	return plan, nil
+}
+
+// addresses are the configured ones.
+func (a *AttachmentConfig) addresses() []netip.Prefix {
+	var list []netip.Prefix
+	for _, p := range a.Addresses {
+		list = append(list, p.Prefix)
+	}
+	return list
+}
+
+// places tells the control service what the configuration says about devices.
+func (c *Config) places() []control.Place {
+	places := make([]control.Place, len(c.Attachments))
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		places[i] = control.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses()}
+	}
+	return places
+}
+
+// opener is tun.Open, or a test's.
+type opener func(tun.Config) (tun.Device, tun.Offload, error)
+
+// openDevices opens every device at one common level of offload: a superpacket read
+// from one must be fit for any other. When the kernel gives some devices less than
+// others, those others are opened again at the lower level.
+func openDevices(open opener, plan []tun.Config, want tun.Offload) ([]tun.Device, tun.Offload, error) {
+	devices, levels := make([]tun.Device, len(plan)), make([]tun.Offload, len(plan))
+	common := want
+	for i := range plan {
+		plan[i].Offload = want
+		var err error
+		if devices[i], levels[i], err = open(plan[i]); err != nil {
+			return nil, want, errors.Join(fmt.Errorf("attachments[%d]: %w", i, err), closeDevices(devices[:i]))
+		}
+		if i == 0 || levels[i] < common {
+			common = levels[i]
+		}
+	}
+	for i := range plan {
+		if levels[i] == common {
+			continue
+		}
+		err := devices[i].Close()
+		if err == nil {
+			plan[i].Offload = common
+			devices[i], levels[i], err = open(plan[i])
+		}
+		if err == nil && levels[i] != common {
+			err = fmt.Errorf("device %s: offload %v was asked for, the kernel gave %v", plan[i].Name, common, levels[i])
+		}
+		if err != nil {
+			return nil, common, errors.Join(fmt.Errorf("attachments[%d]: %w", i, err), closeDevices(devices))
+		}
+	}
+	return devices, common, nil
+}
+
+// closeDevices closes what was opened; nil entries were not.
+func closeDevices(devices []tun.Device) error {
+	var errs []error
+	for _, d := range devices {
+		if d != nil {
+			errs = append(errs, d.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

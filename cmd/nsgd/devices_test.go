@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun"
+)
+
+var comparable = cmpopts.EquateComparable(netip.Prefix{})
+
+func prefixes(texts ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, t := range texts {
+		list = append(list, netip.MustParsePrefix(t))
+	}
+	return list
+}
+
+func TestLabDevices(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lab")
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	config, policy, err := loadAll(filepath.Join(dir, lab.ConfigName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := topology.Build(policy, config.specs(), topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := planDevices(config, snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := func(namespace, address string) tun.Config {
+		return tun.Config{Name: "eth0", Namespace: namespace, CreateNamespace: true, Loopback: true,
+			Addresses: prefixes(address), Routes: prefixes("0.0.0.0/0", "::/0")}
+	}
+	want := []tun.Config{
+		device("nsgd-vm1", "10.0.1.4/24"), device("nsgd-vm2", "10.0.1.5/24"), device("nsgd-vm3", "10.0.2.4/24"),
+		device("nsgd-vm4", "10.0.3.4/24"), device("nsgd-internet", "203.0.113.10/24"),
+	}
+	if diff := cmp.Diff(want, got, comparable); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lab")
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	set, err := control.LoadPolicy(filepath.Join(dir, "policy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name      string
+		a         AttachmentConfig
+		addresses []netip.Prefix
+		taken     []netip.Prefix
+		want      []netip.Prefix
+	}{
+		{"a NIC in its own namespace gets everything", AttachmentConfig{NetworkInterface: "vm1-nic", Netns: "vm1"},
+			prefixes("10.0.1.4/24"), nil, prefixes("0.0.0.0/0", "::/0")},
+		{"the second in a namespace does not get what the first has", AttachmentConfig{Internet: true, Netns: "vm1"},
+			nil, prefixes("0.0.0.0/0"), prefixes("::/0")},
+		{"the internet in the daemon's own gets the address spaces and no default route", AttachmentConfig{Internet: true},
+			prefixes("203.0.113.10/24"), nil, prefixes("10.0.0.0/16")},
+		{"the platform in the daemon's own likewise", AttachmentConfig{Platform: true}, prefixes("168.63.129.16/32"), nil, prefixes("10.0.0.0/16")},
+		{"a NIC in the daemon's own gets its network's", AttachmentConfig{NetworkInterface: "vm1-nic"}, prefixes("10.0.1.4/24"), nil, prefixes("10.0.0.0/16")},
+		{"a subnet in the daemon's own gets its network's", AttachmentConfig{Subnet: "vnet1/Subnet3"}, nil, nil, prefixes("10.0.0.0/16")},
+		{"the network of an address is the kernel's own route", AttachmentConfig{Internet: true}, prefixes("10.0.0.1/16"), nil, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			taken := map[netip.Prefix]bool{}
+			for _, p := range tt.taken {
+				taken[p] = true
+			}
+			if diff := cmp.Diff(tt.want, routes(&tt.a, set, tt.addresses, taken), comparable); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("a space that lies within the attached subnet is left to the host's other interface", func(t *testing.T) {
+		for _, v := range set.VirtualNetworks {
+			v.AddressSpace = append(v.AddressSpace, netip.MustParsePrefix("10.0.3.0/24"))
+		}
+		got := routes(&AttachmentConfig{Subnet: "vnet1/Subnet3"}, set, nil, map[netip.Prefix]bool{})
+		if diff := cmp.Diff(prefixes("10.0.0.0/16"), got, comparable); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// closing counts how often a memory device was closed.
+type closing struct {
+	tun.Device
+	closed *int
+}
+
+func (c closing) Close() error { *c.closed++; return c.Device.Close() }
+
+func TestOpenDevicesAtACommonLevel(t *testing.T) {
+	tests := []struct {
+		name     string
+		want     tun.Offload
+		gets     []tun.Offload // what the kernel gives each at most
+		common   tun.Offload
+		reopened int
+	}{
+		{"all alike", tun.Auto, []tun.Offload{tun.USO, tun.USO}, tun.USO, 0},
+		{"the second gets less", tun.Auto, []tun.Offload{tun.USO, tun.TSO, tun.USO}, tun.TSO, 2},
+		{"the first gets less", tun.TSO, []tun.Offload{tun.Off, tun.TSO}, tun.Off, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			closed := 0
+			open := func(c tun.Config) (tun.Device, tun.Offload, error) {
+				level := tt.gets[c.MTU]
+				if c.Offload != tun.Auto {
+					level = min(level, c.Offload)
+				}
+				m, err := tun.NewMemory(c.Name, 1, 1)
+				return closing{m, &closed}, level, err
+			}
+			plan := make([]tun.Config, len(tt.gets))
+			for i := range plan {
+				plan[i] = tun.Config{Name: "eth0", MTU: i}
+			}
+			devices, level, err := openDevices(open, plan, tt.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if level != tt.common || closed != tt.reopened {
+				t.Errorf("level %v with %d reopened, want %v with %d", level, closed, tt.common, tt.reopened)
+			}
+			if err := closeDevices(devices); err != nil || closed != tt.reopened+len(plan) {
+				t.Errorf("%d closed, %v", closed, err)
+			}
+		})
+	}
+}
+
+func TestDevicesThatWereOpenedAreClosedWhenOneFails(t *testing.T) {
+	opened, closed := 0, 0
+	open := func(c tun.Config) (tun.Device, tun.Offload, error) {
+		if opened == 2 {
+			return nil, tun.Off, errors.New("no more")
+		}
+		opened++
+		m, err := tun.NewMemory(c.Name, 1, 1)
+		return closing{m, &closed}, tun.USO, err
+	}
+	_, _, err := openDevices(open, make([]tun.Config, 3), tun.Auto)
+	if err == nil || !strings.Contains(err.Error(), "attachments[2]: no more") || closed != 2 {
+		t.Errorf("%d closed, %v", closed, err)
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// runLab runs the built-in lab: it sends real traffic between all its hosts, prints
+// what became of it and why, and stays up until ctx ends.
+func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "nsgd-lab-")
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := lab.WriteTo(dir); err != nil {
+		return err
+	}
+	var mismatch error
+	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), log, func(ctx context.Context, d *daemon) error {
+		mismatch, err = d.showLab(ctx, dir, out)
+		return err
+	})
+	return errors.Join(err, mismatch)
+}
+
+// showLab probes and prints. A mismatch between wire and verdict is told apart from
+// an error: the lab stays up, for looking at it.
+func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
+	results, err := lab.Run(ctx, lab.Hosts(), lab.Options{Explain: explainBy(d.engine.Snapshot)})
+	if errors.Is(err, lab.ErrMismatch) {
+		mismatch, err = err, nil
+	}
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := lab.Table(out, results); err != nil {
+		return mismatch, err
+	}
+	if mismatch != nil {
+		fmt.Fprintf(out, "\n%v\n", mismatch)
+	}
+	_, err = io.WriteString(out, d.labHints(filepath.Join(dir, "policy")))
+	return mismatch, err
+}
+
+// labHints say how to go on from the table.
+func (d *daemon) labHints(policy string) string {
+	nsgctl := "nsgctl"
+	if dir := filepath.Dir(os.Args[0]); dir != "." {
+		nsgctl = filepath.Join(dir, nsgctl) // installed beside this program, perhaps not in PATH
+	}
+	var b strings.Builder
+	b.WriteString("\nThe lab stays up until Ctrl-C.\n")
+	if address := d.metricsAddress(); address != "" {
+		fmt.Fprintf(&b, "Metrics: http://%s/metrics\n", address)
+	}
+	fmt.Fprintf(&b, "Policy:  %s (change it, then: %s reload)\n\nTo try more, as root in another terminal:\n", policy, nsgctl)
+	for _, command := range []string{
+		nsgctl + " verify --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:80 --remote 203.0.113.10:50000",
+		nsgctl + " effective --nic vm1-nic",
+		nsgctl + " rules",
+		nsgctl + " flows",
+		"ip netns exec nsgd-vm1 ping -c 3 10.0.2.4",
+		"ip netns exec nsgd-internet ping -c 3 10.0.1.4",
+	} {
+		b.WriteString("  " + command + "\n")
+	}
+	return b.String()
+}
+
+// clientPort stands for the port that a client's kernel chooses; no rule of the lab
+// looks at it.
+const clientPort = 49152
+
+// explainBy explains probes by the running policy: the whole way from one end to the other.
+func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
+	return func(r lab.Result) (string, string, bool) {
+		s := snapshot()
+		flow := arm.Flow{Protocol: labProtocol(r.Protocol)}
+		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
+		local, remote := r.Source.Address, r.Destination.Address
+		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source
+		flow.LocalPort, flow.RemotePort = clientPort, r.Port
+		if source == "" { // from outside: asked at the other end
+			local, remote = remote, local
+			flow.Direction, flow.NetworkInterface = ruleset.Inbound, destination
+			flow.LocalPort, flow.RemotePort = r.Port, clientPort
+		}
+		flow.Local, flow.Remote = local, remote
+		result, err := dataplane.Verify(s, &flow, true)
+		if err != nil {
+			return "", err.Error(), false
+		}
+		if result.RuleName == "" {
+			return "", result.Reason, result.Access == ruleset.Allow.String()
+		}
+		return result.NetworkSecurityGroup, result.RuleName, result.Access == ruleset.Allow.String()
+	}
+}
+
+func labProtocol(p lab.Protocol) uint8 {
+	switch p {
+	case lab.TCP:
+		return packet.ProtoTCP
+	case lab.UDP:
+		return packet.ProtoUDP
+	}
+	return packet.ProtoICMP
+}
+
+// ownerOf names the NIC that has an address; empty for an address outside.
+func ownerOf(s *topology.Snapshot, address netip.Addr) string {
+	for _, nic := range s.Policy.NetworkInterfaces {
+		for i := range nic.IPConfigurations {
+			if nic.IPConfigurations[i].Address == address {
+				return nic.ID
+			}
+		}
+	}
+	return ""
+}

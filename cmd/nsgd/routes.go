@@ -1,0 +1,75 @@
+package main
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+var defaultRoutes = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+// routes are what an attachment's namespace sends into its device.
+//
+// In a namespace of its own, everything: a VM, the internet or the platform has no
+// other way out, and what the filter has no route for it drops. More specific routes of
+// other interfaces there, such as a router's in front of a subnet's machines, win.
+//
+// In the daemon's own namespace never a default route, which would cut the host off,
+// but only the address spaces of virtual networks: of all of them for the internet and
+// the platform, of its own one for a NIC or a subnet, which reaches no other. A subnet's
+// attachment leaves out a space that lies within the subnet itself: the host has the
+// machines of that subnet on another interface.
+//
+// The device leaves IPv6 routes out as long as it has no IPv6 address. Of two attachments
+// in one namespace the first gets a route that both ask for (taken); the kernel holds it
+// once. Routes are set when a device is made: a reload moves addresses, not routes.
+func routes(a *AttachmentConfig, set *arm.Set, addresses []netip.Prefix, taken map[netip.Prefix]bool) []netip.Prefix {
+	wanted := defaultRoutes
+	if a.Netns == "" {
+		wanted = spaces(a, set)
+	}
+	has6 := slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	var list []netip.Prefix
+	for _, p := range wanted {
+		// The kernel itself makes the route to an address's own network.
+		connected := slices.ContainsFunc(addresses, func(own netip.Prefix) bool { return own.Masked() == p })
+		if taken[p] || connected {
+			continue
+		}
+		taken[p] = p.Addr().Is4() || has6
+		list = append(list, p)
+	}
+	return list
+}
+
+// spaces are the address spaces that an attachment in the daemon's own namespace reaches.
+func spaces(a *AttachmentConfig, set *arm.Set) []netip.Prefix {
+	var only *arm.VirtualNetwork
+	var within []netip.Prefix
+	if a.NetworkInterface != "" {
+		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil && len(nic.IPConfigurations) > 0 {
+			only = nic.IPConfigurations[0].Subnet.VirtualNetwork
+		}
+	}
+	if a.Subnet != "" {
+		if subnet, err := set.Subnet(a.Subnet); err == nil {
+			only, within = subnet.VirtualNetwork, subnet.Prefixes
+		}
+	}
+	var list []netip.Prefix
+	for _, v := range set.VirtualNetworks {
+		if only != nil && v != only {
+			continue
+		}
+		for _, p := range v.AddressSpace {
+			inside := func(own netip.Prefix) bool { return own.Bits() <= p.Bits() && own.Contains(p.Addr()) }
+			if !slices.ContainsFunc(within, inside) && !slices.Contains(list, p) {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "run [--config FILE]",
+		Short: "Carry packets as a configuration says; without one, run the built-in lab",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("config") && path == "" {
+				return usageError{errors.New("run: --config: a file name is needed")}
+			}
+			if os.Geteuid() != 0 {
+				return errors.New("run: needs root, to make TUN devices and enter network namespaces: try sudo")
+			}
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			if path == "" {
+				return runLab(c.Context(), log, c.OutOrStdout())
+			}
+			return runConfig(c.Context(), path, log, nil)
+		},
+	}
+	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
+	return c
+}
+
+// runConfig runs the daemon until ctx ends. up, which may be nil, is called once
+// everything runs; its error ends the daemon.
+func runConfig(ctx context.Context, path string, log *slog.Logger, up func(context.Context, *daemon) error) error {
+	config, policy, err := loadAll(path)
+	if err != nil {
+		return err
+	}
+	d := &daemon{config: config, log: log}
+	if err := d.start(policy); err != nil {
+		return errors.Join(err, d.stop())
+	}
+	err = d.serve(ctx, up)
+	if stopped := d.stop(); stopped != nil {
+		err = errors.Join(err, fmt.Errorf("stop: %w", stopped))
+	}
+	log.Info("stopped")
+	return err
+}
