@@ -105,7 +105,7 @@ func TestTableAgreesWithLinearOnClassBenchRules(t *testing.T) {
 			}
 			table := classifier.Compile(rules)
 			r := rand.New(rand.NewPCG(7, 7))
-			for range 3000 {
+			for range 1000 {
 				agree(t, rules, table, insideTuple(r, rules), edgeTuple(r, rules))
 			}
 			t.Logf("%d rules in %d bytes", len(rules), table.Bytes())

@@ -25,9 +25,9 @@ func TestTableAgreesWithLinearOnRandomRules(t *testing.T) {
 		{"one rule more than a word", 65, 4, 30, 500},
 		{"a few hundred rules", 300, 4, 10, 1500},
 		{"long lists", 40, 100, 10, 1500},
-		{"exactly one summary word", 4096, 2, 1, 4000},
-		{"all that an NSG can hold and its default rules", 4100, 2, 1, 4000},
-		{"more than two summary words", 9000, 2, 1, 2000},
+		{"exactly one summary word", 4096, 2, 1, 800},
+		{"all that an NSG can hold and its default rules", 4100, 2, 1, 800},
+		{"more than two summary words", 9000, 2, 1, 400},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestTableAgreesWithLinearWhenMatchesLieFarApart(t *testing.T) {
 			some := randomRules(r, 5, 3)
 			rules := sparse(some, gap)
 			table := classifier.Compile(rules)
-			for range 300 {
+			for range 100 {
 				agree(t, rules, table, randomTuple(r), edgeTuple(r, some), insideTuple(r, some))
 			}
 		})
