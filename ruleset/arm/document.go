@@ -67,6 +67,11 @@ var utf8BOM = []byte("\xef\xbb\xbf")
 
 // document parses a file and collects its resources.
 func (l *loader) document(file string, data []byte) {
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		// What Windows PowerShell writes when output is redirected.
+		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: "the file is UTF-16; JSON is read as UTF-8"})
+		return
+	}
 	data = bytes.TrimPrefix(data, utf8BOM)
 	value, err := parseJSON(data)
 	if err != nil {

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -57,7 +58,7 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, "no document has this resource"
+		return nil, "no document has this resource; there " + x.known(k)
 	case 1:
 		return found[0], ""
 	}
@@ -66,6 +67,23 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 		ids[i] = e.id
 	}
 	return nil, "the name fits several resources: " + listed(ids)
+}
+
+// known lists what of a kind there is.
+func (x *index) known(k kind) string {
+	var names []string
+	for name := range x.byName[k] {
+		if k != subnetKind || strings.Contains(name, "/") { // a subnet is there under its own name too
+			names = append(names, name)
+		}
+	}
+	switch slices.Sort(names); len(names) {
+	case 0:
+		return "are no " + kindPaths[k]
+	case 1:
+		return "is only " + names[0]
+	}
+	return "are " + listed(names)
 }
 
 // referredName is the name within a reference, empty when it can't be one of kind k.

@@ -86,7 +86,7 @@ func requestError(err error) error {
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) {
 		if wrongType.Field == "" {
-			return fmt.Errorf("a request is a JSON object, not a %s", wrongType.Value)
+			return fmt.Errorf("a request is a JSON object, not of type %s", wrongType.Value)
 		}
 		return fmt.Errorf("%s: a %s: allowed is a string", wrongType.Field, wrongType.Value)
 	}

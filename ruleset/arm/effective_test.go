@@ -1,0 +1,37 @@
+package arm
+
+import (
+	"encoding/json"
+	"net/netip"
+	"testing"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+func TestEffectiveRulesInAzuresForm(t *testing.T) {
+	d := Load("testdata/effective.json")
+	if len(d.Faults) > 0 {
+		t.Fatal(d.Faults)
+	}
+	nsg := d.Set.NetworkSecurityGroups[0]
+	expand := func(tag string) []netip.Prefix {
+		switch tag {
+		case ruleset.TagVirtualNetwork:
+			return ruleset.VirtualNetworkPrefixes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")})
+		case ruleset.TagInternet: // the whole expansion would fill the golden file
+			return ruleset.InternetPrefixes(nil)[:2]
+		case ruleset.TagAzureLoadBalancer:
+			return ruleset.AzureLoadBalancerPrefixes()
+		}
+		return nil
+	}
+	result := EffectiveNetworkSecurityGroupListResult{Value: []EffectiveNetworkSecurityGroup{
+		Effective(nsg, EffectiveAssociation{Subnet: &SubResource{ID: "/vnet1/subnets/a"}}, expand),
+		Effective(&ruleset.NSG{ID: "/nsg/empty"}, EffectiveAssociation{NetworkInterface: &SubResource{ID: "/nic1"}}, expand),
+	}}
+	text, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "effective.golden", string(text)+"\n")
+}

@@ -1,0 +1,245 @@
+package arm
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const azure = "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/"
+
+// world is a policy that uses every reference, as az shows it.
+var world = `[
+  {"id": "` + azure + `applicationSecurityGroups/web", "name": "web", "type": "Microsoft.Network/applicationSecurityGroups"},
+  {"id": "` + azure + `applicationSecurityGroups/db", "name": "db", "type": "Microsoft.Network/applicationSecurityGroups"},
+  {"id": "` + azure + `networkSecurityGroups/nsg1", "name": "nsg1", "securityRules": [
+    {"name": "sql", "protocol": "Tcp", "access": "Allow", "direction": "Inbound", "priority": 100, "sourcePortRange": "*", "destinationPortRange": "1433",
+     "sourceApplicationSecurityGroups": [{"id": "` + azure + `applicationSecurityGroups/WEB"}],
+     "destinationApplicationSecurityGroups": [{"id": "db"}]}]},
+  {"id": "` + azure + `virtualNetworks/vnet1", "name": "vnet1", "addressSpace": {"addressPrefixes": ["10.0.0.0/16", "fd00:1::/48"]},
+   "flowTimeoutInMinutes": 10,
+   "subnets": [
+     {"id": "` + azure + `virtualNetworks/vnet1/subnets/a", "name": "a", "addressPrefix": "10.0.1.0/24", "addressPrefixes": ["10.0.1.0/24", "fd00:1::/64"],
+      "networkSecurityGroup": {"id": "` + strings.ToUpper(azure) + `NETWORKSECURITYGROUPS/NSG1"}},
+     {"id": "` + azure + `virtualNetworks/vnet1/subnets/b", "name": "b", "addressPrefix": "10.0.2.0/24", "networkSecurityGroup": null}],
+   "virtualNetworkPeerings": [{"name": "to-vnet2", "remoteVirtualNetwork": {"id": "` + azure + `virtualNetworks/vnet2"}, "allowVirtualNetworkAccess": false, "peeringState": "Connected"}]},
+  {"id": "` + azure + `virtualNetworks/vnet1/subnets/c", "name": "c", "type": "Microsoft.Network/virtualNetworks/subnets", "addressPrefix": "10.0.3.0/24"},
+  {"id": "` + azure + `networkInterfaces/nic1", "name": "nic1", "enableIPForwarding": true, "macAddress": "00-0D-3A-92-6A-7C",
+   "networkSecurityGroup": {"id": "` + azure + `networkSecurityGroups/nsg1"},
+   "ipConfigurations": [
+     {"name": "v4", "primary": true, "privateIPAddress": "10.0.1.4", "privateIPAddressVersion": "IPv4", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/a"},
+      "applicationSecurityGroups": [{"id": "` + azure + `APPLICATIONSECURITYGROUPS/web"}]},
+     {"name": "v6", "primary": false, "privateIPAddress": "fd00:1::4", "privateIPAddressVersion": "IPv6", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/a"}}]},
+  {"id": "` + azure + `networkInterfaces/nic2", "name": "nic2", "ipConfigurations": [
+     {"name": "v4", "privateIPAddress": "10.0.3.4", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/c"}, "applicationSecurityGroups": [{"id": "db"}]}]}
+]`
+
+func TestReferencesAreResolved(t *testing.T) {
+	set := parse(t, world)
+	v, nsg, nic1, nic2 := set.VirtualNetworks[0], set.NetworkSecurityGroups[0], set.NetworkInterfaces[0], set.NetworkInterfaces[1]
+	pfx, web, db := netip.MustParsePrefix, azure+"applicationSecurityGroups/web", azure+"applicationSecurityGroups/db"
+	if v.FlowTimeout != 10*time.Minute || !slices.Equal(v.AddressSpace, []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}) {
+		t.Errorf("network %+v", v)
+	}
+	if want := (Peering{azure + "virtualNetworks/vnet2", false, "Connected"}); len(v.Peerings) != 1 || v.Peerings[0] != want {
+		t.Errorf("peerings %+v", v.Peerings)
+	}
+	if len(v.Subnets) != 3 {
+		t.Fatalf("%d subnets, want a, b and the child c", len(v.Subnets))
+	}
+	a, b, c := v.Subnets[0], v.Subnets[1], v.Subnets[2]
+	if a.NetworkSecurityGroup != nsg || b.NetworkSecurityGroup != nil || c.Name != "c" || c.VirtualNetwork != v {
+		t.Errorf("subnets %+v, %+v, %+v", a, b, c)
+	}
+	if !slices.Equal(a.Prefixes, []netip.Prefix{pfx("10.0.1.0/24"), pfx("fd00:1::/64")}) {
+		t.Errorf("a prefix that is in both fields counts once: %v", a.Prefixes)
+	}
+	if nic1.NetworkSecurityGroup != nsg || !nic1.EnableIPForwarding || nic1.MACAddress != "00-0D-3A-92-6A-7C" || len(nic1.IPConfigurations) != 2 {
+		t.Fatalf("nic1 %+v", nic1)
+	}
+	v4, v6 := nic1.IPConfigurations[0], nic1.IPConfigurations[1]
+	if v4.Subnet != a || v4.Address != netip.MustParseAddr("10.0.1.4") || !v4.Primary || v6.Primary || v6.Address != netip.MustParseAddr("fd00:1::4") {
+		t.Errorf("configurations %+v, %+v", v4, v6)
+	}
+	if nic2.NetworkSecurityGroup != nil || !nic2.IPConfigurations[0].Primary || nic2.IPConfigurations[0].Subnet != c {
+		t.Errorf("nic2 %+v", nic2)
+	}
+	if !slices.Equal(v4.ApplicationSecurityGroups, []string{web}) || !slices.Equal(nic2.IPConfigurations[0].ApplicationSecurityGroups, []string{db}) {
+		t.Errorf("members %v, %v: want the groups' own ids", v4.ApplicationSecurityGroups, nic2.IPConfigurations[0].ApplicationSecurityGroups)
+	}
+	if r := nsg.Rules[0]; !slices.Equal(r.Source.ApplicationSecurityGroups, []string{web}) || !slices.Equal(r.Destination.ApplicationSecurityGroups, []string{db}) {
+		t.Errorf("rule %+v: want the groups' own ids", r)
+	}
+}
+
+// small is a document of one network with subnet "s", and whatever more.
+func small(more ...string) string {
+	network := `{"type": "Microsoft.Network/virtualNetworks", "name": "v", "addressSpace": {"addressPrefixes": ["10.0.0.0/8"]},
+		"subnets": [{"name": "s", "addressPrefix": "10.0.0.0/16"}]}`
+	return "[" + strings.Join(append([]string{network}, more...), ",") + "]"
+}
+
+func nic(name string, configurations ...string) string {
+	return fmt.Sprintf(`{"type": "Microsoft.Network/networkInterfaces", "name": %q, "ipConfigurations": [%s]}`, name, strings.Join(configurations, ","))
+}
+
+func configuration(address, subnet, asgs string) string {
+	return fmt.Sprintf(`{"name": "c", "privateIPAddress": %q, "subnet": {"id": %q}, "applicationSecurityGroups": [%s]}`, address, subnet, asgs)
+}
+
+func other(name string) string {
+	return fmt.Sprintf(`{"type": "Microsoft.Network/virtualNetworks", "name": %q, "addressSpace": {"addressPrefixes": ["10.0.0.0/8"]},
+		"subnets": [{"name": "s", "addressPrefix": "10.0.0.0/16"}]}`, name)
+}
+
+func asg(name string) string {
+	return fmt.Sprintf(`{"type": "Microsoft.Network/applicationSecurityGroups", "name": %q}`, name)
+}
+
+func TestHowAReferenceNamesAResource(t *testing.T) {
+	full := strings.Replace(azure, "/S/", "/T/", 1) + "virtualNetworks/v/subnets/s"
+	tests := []struct {
+		name, document string
+		want           string // the fault's message; empty: none
+	}{
+		{"a name", small(nic("n", configuration("10.0.0.4", "s", ""))), ""},
+		{"network and name", small(nic("n", configuration("10.0.0.4", "V/S", ""))), ""},
+		{"the end of an id", small(nic("n", configuration("10.0.0.4", "virtualNetworks/v/subnets/s", ""))), ""},
+		{"a complete id, of a resource without one", small(nic("n", configuration("10.0.0.4", full, ""))), ""},
+		{"a complete id is not met by another one's last segments",
+			strings.Replace(small(nic("n", configuration("10.0.0.4", full, ""))), `"name": "v"`, `"name": "v", "id": "`+azure+`virtualNetworks/v"`, 1),
+			"no document has this resource; there is only v/s"},
+		{"an id of another kind", small(nic("n", configuration("10.0.0.4", azure+"networkSecurityGroups/s", ""))), "no document has this resource; there is only v/s"},
+		{"a name that fits two resources", small(other("w"), nic("n", configuration("10.0.0.4", "s", ""))),
+			"the name fits several resources: /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/v/subnets/s, /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/w/subnets/s"},
+		{"network and name tell two of a name apart", small(other("w"), nic("n", configuration("10.0.0.4", "w/s", ""))), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("f.json", []byte(tt.document))
+			switch {
+			case tt.want == "" && len(d.Faults) > 0:
+				t.Errorf("faults %v", d.Faults)
+			case tt.want == "" && len(d.Set.NetworkInterfaces) != 1:
+				t.Errorf("%d network interfaces", len(d.Set.NetworkInterfaces))
+			case tt.want != "" && (len(d.Faults) != 1 || d.Faults[0].Message != tt.want):
+				t.Errorf("got %v, want %q", d.Faults, tt.want)
+			}
+		})
+	}
+}
+
+func TestFaultsOfATopology(t *testing.T) {
+	many := func(n int, f func(i int) string) string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = f(i)
+		}
+		return strings.Join(list, ",")
+	}
+	reference := func(i int) string { return fmt.Sprintf(`{"id": "g%d"}`, i) }
+	rule := func(source string) string {
+		return `{"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "securityRules": [{"name": "r", "protocol": "*", "access": "Allow", "direction": "Inbound",
+			"priority": 100, "sourcePortRange": "*", "destinationPortRange": "*", "destinationAddressPrefix": "*", "sourceApplicationSecurityGroups": [` + source + `]}]}`
+	}
+	tests := []struct {
+		name, document string
+		want           []string // codes
+	}{
+		{"the same address in two networks is none", small(other("w"), nic("a", configuration("10.0.0.4", "v/s", "")), nic("b", configuration("10.0.0.4", "w/s", ""))), nil},
+		{"a network interface in two networks", small(other("w"), nic("a", configuration("10.0.0.4", "v/s", ""), configuration("10.0.0.5", "w/s", ""))),
+			[]string{"NetworkInterfaceInvalidVirtualNetwork"}},
+		{"257 addresses on a network interface", small(nic("a", many(257, func(i int) string { return configuration(fmt.Sprintf("10.0.%d.%d", i/250, i%250), "s", "") }))),
+			[]string{"NetworkInterfaceInvalidNumberOfIpConfigurations"}},
+		{"21 application security groups of an address", small(many(21, func(i int) string { return asg(fmt.Sprintf("g%d", i)) }), nic("a", configuration("10.0.0.4", "s", many(21, reference)))),
+			[]string{"IpConfigurationInvalidNumberOfSecurityGroups"}},
+		{"an application security group in two networks", small(other("w"), asg("g0"), nic("a", configuration("10.0.0.4", "v/s", reference(0))), nic("b", configuration("10.0.0.4", "w/s", reference(0)))),
+			[]string{"ApplicationSecurityGroupMembersMustBeFromSameVnet"}},
+		{"a rule whose groups are in two networks", small(other("w"), asg("g0"), asg("g1"), rule(many(2, reference)),
+			nic("a", configuration("10.0.0.4", "v/s", reference(0))), nic("b", configuration("10.0.0.4", "w/s", reference(1)))),
+			[]string{"AllApplicationSecurityGroupsInSecurityRuleMustBeFromSameVnet"}},
+		{"a rule that names a missing group", small(rule(reference(7))), []string{"InvalidResourceReference"}},
+		{"3,001 subnets", strings.Replace(small(), `{"name": "s", "addressPrefix": "10.0.0.0/16"}`,
+			many(3001, func(i int) string {
+				return fmt.Sprintf(`{"name": "s%d", "addressPrefix": "10.%d.%d.0/24"}`, i, i/250, i%250)
+			}), 1), []string{"VirtualNetworkInvalidNumberOfSubnets"}},
+		{"501 peerings", strings.Replace(small(), `"subnets"`, `"virtualNetworkPeerings": [`+many(501, func(i int) string {
+			return fmt.Sprintf(`{"name": "p%d", "remoteVirtualNetwork": {"id": "v%d"}}`, i, i)
+		})+`], "subnets"`, 1), []string{"VirtualNetworkInvalidNumberOfPeerings"}},
+		{"a subnet of a missing network", small(`{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "w/s", "properties": {"addressPrefix": "10.0.0.0/24"}}`),
+			[]string{"ParentResourceNotFound"}},
+		{"a flow timeout of 31 minutes", strings.Replace(small(), `"subnets"`, `"flowTimeoutInMinutes": 31, "subnets"`, 1), []string{"VirtualNetworkInvalidFlowTimeout"}},
+		{"two subnets of one prefix", strings.Replace(small(), `"subnets": [`, `"subnets": [{"name": "t", "addressPrefix": "10.0.0.0/16"},`, 1), []string{"NetcfgSubnetRangesOverlap"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("f.json", []byte(tt.document))
+			var codes []string
+			for _, f := range d.Faults {
+				codes = append(codes, f.Code)
+				if f.File != "f.json" || f.Resource == "" || f.Message == "" {
+					t.Errorf("the fault does not say where it is: %+v", f)
+				}
+			}
+			if !slices.Equal(codes, tt.want) {
+				t.Errorf("got %v, want %v", d.Faults, tt.want)
+			}
+		})
+	}
+}
+
+func TestAReferenceToWhatIsLeftOpenIsLeftOpenToo(t *testing.T) {
+	d := Parse("azuredeploy.json", []byte(strings.Replace(small(nic("n", configuration("10.0.0.4", "v/s", ""))), `["10.0.0.0/8"]`, `"[variables('space')]"`, 1)))
+	if len(d.Faults) > 0 || len(d.Set.NetworkInterfaces) > 0 || len(d.Set.VirtualNetworks) > 0 {
+		t.Errorf("faults %v, set %+v", d.Faults, d.Set)
+	}
+	if len(d.Unresolved) != 2 || d.Unresolved[1].Field != "subnet" || d.Unresolved[1].Value != "v/s" {
+		t.Errorf("unresolved %v", d.Unresolved)
+	}
+}
+
+func TestFind(t *testing.T) {
+	set := parse(t, world)
+	many := &Set{}
+	for i := range 30 {
+		many.NetworkInterfaces = append(many.NetworkInterfaces, &NetworkInterface{Name: fmt.Sprintf("nic%d", i), ID: fmt.Sprintf("/nic/%d", i)})
+	}
+	twins := parse(t, small(other("w")))
+	tests := []struct {
+		name string
+		find func() (any, error)
+		want any    // nil: an error
+		err  string // contained in it
+	}{
+		{"a network interface by name, in any case", func() (any, error) { return set.NetworkInterface("NIC1") }, set.NetworkInterfaces[0], ""},
+		{"a network interface by id, in any case", func() (any, error) {
+			return set.NetworkInterface(strings.ToUpper(azure) + "NETWORKINTERFACES/nic2")
+		}, set.NetworkInterfaces[1], ""},
+		{"a group by name", func() (any, error) { return set.NetworkSecurityGroup("nsg1") }, set.NetworkSecurityGroups[0], ""},
+		{"a subnet by name", func() (any, error) { return set.Subnet("b") }, set.VirtualNetworks[0].Subnets[1], ""},
+		{"a subnet by network and name", func() (any, error) { return set.Subnet("vnet1/C") }, set.VirtualNetworks[0].Subnets[2], ""},
+		{"a subnet by id", func() (any, error) { return set.Subnet(azure + "virtualNetworks/vnet1/subnets/a") }, set.VirtualNetworks[0].Subnets[0], ""},
+		{"an unknown name lists the candidates", func() (any, error) { return set.Subnet("z") }, nil, `subnet "z" not found: the policy has vnet1/a, vnet1/b, vnet1/c`},
+		{"but no endless list", func() (any, error) { return many.NetworkInterface("z") }, nil, "nic9 and 20 more"},
+		{"an ambiguous name lists ids", func() (any, error) { return twins.Subnet("s") }, nil, "is ambiguous: " + twins.VirtualNetworks[0].Subnets[0].ID + ", "},
+		{"a policy without any says so", func() (any, error) { return (&Set{}).NetworkSecurityGroup("n") }, nil, "the policy has none"},
+		{"nothing has the empty name", func() (any, error) { return set.NetworkInterface("") }, nil, "not found"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := tt.find()
+			if tt.want == nil {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || got != tt.want {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}
