@@ -130,7 +130,7 @@ func hammer(t *testing.T, w *Worker, random *rand.Rand, rounds int, clock *atomi
 			}
 			if !ok && MayCreate(p, false) == packet.NotDropped {
 				f, d, _, drop = w.Insert(&k, &Init{ReplyZone: peer, Generation: uint32(p.Src.Lo)}, p, now)
-				ok = drop != packet.DropFlowLimit
+				ok = drop != packet.DropFlowLimit && drop != packet.DropFlowConflict
 			}
 			if drop == packet.NotDropped {
 				passed.Add(uint64(p.Segments))

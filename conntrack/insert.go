@@ -26,8 +26,8 @@ type Init struct {
 // another worker was first, p has passed as a packet of that worker's flow instead,
 // and drop is what Pass said.
 //
-// DropFlowLimit: the table or a zone is full and no flow was fit to be
-// evicted, or the replies would belong to another live flow. The latter happens when
+// DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
+// DropFlowConflict: the replies would belong to another live flow. That happens when
 // two zones use the same addresses towards a third, or when an address moved to
 // another zone: sharing the record would let one sender end the other's connection.
 func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
@@ -253,5 +253,8 @@ func (w *Worker) pick(n uint32) uint32 {
 
 func (w *Worker) refuse(why Refusal) packet.Drop {
 	w.counts.refused[why].Add(1)
+	if why == RefusedConflict {
+		return packet.DropFlowConflict
+	}
 	return packet.DropFlowLimit
 }

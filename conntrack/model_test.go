@@ -103,7 +103,7 @@ func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop p
 	}
 	reply := Key{k.Reverse(), peer}
 	if f, _ := m.lookup(reply); f != nil {
-		return false, packet.DropFlowLimit
+		return false, packet.DropFlowConflict
 	}
 	for _, k := range []Key{k, reply} {
 		if f := m.flows[k]; f != nil {

@@ -208,7 +208,7 @@ func TestAHostThatTalksToItselfHasOneKey(t *testing.T) {
 func TestRepliesThatWouldBelongToAnotherFlowRefuseTheNewOne(t *testing.T) {
 	r := newRig(t, Options{})
 	r.create(0, 2, tcp("S"))
-	if _, _, created, drop := r.send(1, 2, tcp("S")); created || drop != packet.DropFlowLimit || r.Stats().Refused[RefusedConflict] != 1 {
+	if _, _, created, drop := r.send(1, 2, tcp("S")); created || drop != packet.DropFlowConflict || r.Stats().Refused[RefusedConflict] != 1 {
 		t.Errorf("created %t, drop %s, %+v", created, drop, r.Stats())
 	}
 	r.wait(30 * time.Second)

@@ -100,7 +100,8 @@ func (e *Engine) Prepare(policy *arm.Set) (*topology.Snapshot, error) {
 }
 
 // Swap makes a prepared snapshot the one that decides. Live flows and counters
-// are kept. prepare runs first, under the same lock, and may refuse: it
+// are kept, except for the flows of an address that is no longer where it was.
+// prepare runs first, under the same lock, and may refuse: it
 // brings the devices into line.
 func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
 	e.reload.Lock()
@@ -111,7 +112,21 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 		}
 	}
 	e.publish(s)
+	e.endMovedFlows(s)
 	return nil
+}
+
+// endMovedFlows ends the flows of an address that a new snapshot puts behind
+// another attachment, or behind none: packets at its old place are spoofed now,
+// and at its new place a record of the old would stand in the way of the replies.
+func (e *Engine) endMovedFlows(s *topology.Snapshot) {
+	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
+		if s.Admit(s.Attachments[f.Key.Zone], f.Key.Src) == nil ||
+			s.Admit(s.Attachments[f.ReplyKey.Zone], f.ReplyKey.Src) == nil {
+			e.flows.End(&f.Key)
+		}
+		return true
+	})
 }
 
 func (e *Engine) publish(s *topology.Snapshot) {

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -185,6 +186,27 @@ func TestAFlowOutlivesItsRuleAndEndsWhenIdle(t *testing.T) {
 	r.clock += 4*time.Minute + time.Second
 	if _, drop := r.send(internet, segment("PA")); drop != "rule_deny" {
 		t.Errorf("an idle flow's next segment: %q, want the rules' verdict", drop)
+	}
+}
+
+func TestFlowsOfAnAddressThatMovedEnd(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	r.send(internet, syn(world, addr4, 80))
+	r.send(internet, syn(world, addr2, 80))
+	moved := figureOfTheSeed()
+	moved.NetworkInterfaces[3].IPConfigurations[0].Address = netip.MustParseAddr("10.0.3.5")
+	s, err := r.engine.Prepare(moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.engine.Swap(s, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.engine.Flows().Stats().Flows; n != 1 {
+		t.Errorf("%d flows are left, want the one of the address that stayed", n)
+	}
+	if to, drop := r.send(internet, syn(world, addr4, 80)); drop != "no_route" {
+		t.Errorf("a packet to the old address: to %d, %s", to, drop)
 	}
 }
 

@@ -27,12 +27,13 @@ const (
 	DropSpoofed     // source address that does not belong to the attachment
 
 	// Flow: what connection tracking refuses.
-	DropTCPFlags   // impossible TCP flag set
-	DropTCPNoSYN   // mid-stream segment without a flow under tcpStrict, or SYN+ACK or RST without a flow
-	DropICMPError  // ICMP error message
-	DropICMPNoFlow // ICMP reply without a request
-	DropFlowLimit  // flow table or NIC at its limit
-	DropTCPState   // segment that the flow's TCP state does not allow
+	DropTCPFlags     // impossible TCP flag set
+	DropTCPNoSYN     // mid-stream segment without a flow under tcpStrict, or SYN+ACK or RST without a flow
+	DropICMPError    // ICMP error message
+	DropICMPNoFlow   // ICMP reply without a request
+	DropFlowLimit    // flow table or NIC at its limit
+	DropFlowConflict // replies would belong to another live flow
+	DropTCPState     // segment that the flow's TCP state does not allow
 
 	// Route and verdict.
 	DropNoRoute // destination has no attachment
@@ -64,6 +65,7 @@ var dropNames = [NumDrops]string{
 	DropICMPError:     "icmp_error",
 	DropICMPNoFlow:    "icmp_no_flow",
 	DropFlowLimit:     "flow_limit",
+	DropFlowConflict:  "flow_conflict",
 	DropTCPState:      "tcp_state",
 	DropNoRoute:       "no_route",
 	DropRule:          "rule_deny",

@@ -286,7 +286,7 @@ func (b *builder) attach(specs []Spec) {
 				continue
 			}
 			what = sub
-			a.Name, a.network = sub.Name, b.networks[sub.VirtualNetwork]
+			a.Name, a.id, a.network = sub.Name, sub.ID, b.networks[sub.VirtualNetwork]
 		case Internet:
 			a.Name, b.s.outside.Attachment = "internet", i
 		case Platform:
@@ -305,7 +305,7 @@ func (b *builder) attach(specs []Spec) {
 }
 
 func (b *builder) attachNIC(a *Attachment, nic *arm.NetworkInterface) {
-	a.Name, a.forwards = nic.Name, nic.EnableIPForwarding
+	a.Name, a.id, a.forwards = nic.Name, nic.ID, nic.EnableIPForwarding
 	for _, e := range b.nics {
 		if e.NetworkInterface != nic {
 			continue
@@ -331,29 +331,27 @@ func (b *builder) attachNIC(a *Attachment, nic *arm.NetworkInterface) {
 // attachment took.
 func (b *builder) attachSubnets() {
 	for _, a := range b.s.Attachments {
-		if a.Kind != Subnet || a.network == nil {
+		if a.Kind != Subnet {
 			continue
 		}
-		for _, list := range [][]*Endpoint{b.nics, b.subnets} {
-			for _, e := range list {
-				if e.Attachment < 0 && e.Subnet.VirtualNetwork == a.network.vnet && e.Subnet.Name == a.Name {
-					e.Attachment = a.Index
-				}
+		for _, e := range slices.Concat(b.nics, b.subnets) {
+			if e.Attachment < 0 && e.Subnet.ID == a.id {
+				e.Attachment = a.Index
 			}
 		}
 	}
 }
 
-// uniqueNames makes attachment names fit for a metric's label: two subnets of
-// different networks may share a name.
+// uniqueNames makes attachment names fit for a metric's label: where two share a
+// name, both are known by their ids.
 func (b *builder) uniqueNames() {
 	count := map[string]int{}
 	for _, a := range b.s.Attachments {
 		count[a.Name]++
 	}
 	for _, a := range b.s.Attachments {
-		if count[a.Name] > 1 && a.network != nil {
-			a.Name = a.network.vnet.Name + "/" + a.Name
+		if count[a.Name] > 1 && a.id != "" {
+			a.Name = a.id
 		}
 	}
 }

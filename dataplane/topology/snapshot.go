@@ -66,11 +66,14 @@ type endpointKey struct {
 type Attachment struct {
 	Index int
 	Kind  Kind
-	Name  string // the NIC's or the subnet's name, "internet" or "platform"
+	// Name is the NIC's or the subnet's name, or its id when attachments share the
+	// name; else "internet" or "platform".
+	Name string
 	// Addresses are those that the far end of the TUN owns: a NIC's, with the
 	// subnet's prefix length, or the platform's. Empty for subnet and internet.
 	Addresses []netip.Prefix
 
+	id        string      // the NIC's or the subnet's
 	endpoints []*Endpoint // a NIC's, one an ipConfiguration; else nil
 	network   *network    // nil outside the virtual networks
 	forwards  bool        // the NIC may send what it does not own

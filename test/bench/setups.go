@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -116,16 +115,16 @@ func kernelRouter() setup {
 			ip netns add bench-a
 			ip netns add bench-r
 			ip netns add bench-b
-			ip link add eth0 netns bench-a type veth peer name a netns bench-r
-			ip link add eth0 netns bench-b type veth peer name b netns bench-r
+			ip link add eth0 netns bench-a type veth peer name left netns bench-r
+			ip link add eth0 netns bench-b type veth peer name right netns bench-r
 			ip -n bench-a addr add 10.0.1.4/24 dev eth0
 			ip -n bench-b addr add 10.0.3.4/24 dev eth0
-			ip -n bench-r addr add 10.0.1.1/24 dev a
-			ip -n bench-r addr add 10.0.3.1/24 dev b
+			ip -n bench-r addr add 10.0.1.1/24 dev left
+			ip -n bench-r addr add 10.0.3.1/24 dev right
 			ip -n bench-a link set eth0 up
 			ip -n bench-b link set eth0 up
-			ip -n bench-r link set a up
-			ip -n bench-r link set b up
+			ip -n bench-r link set dev left up
+			ip -n bench-r link set dev right up
 			ip -n bench-a route add default via 10.0.1.1
 			ip -n bench-b route add default via 10.0.3.1
 			ip netns exec bench-r sysctl -qw net.ipv4.ip_forward=1
@@ -162,6 +161,8 @@ table ip filter {
 // iperf measures one TCP transfer and returns bits a second at the receiver.
 func iperf(s *setup, args []string, seconds int) (float64, error) {
 	server := exec.Command("ip", "netns", "exec", s.server, "iperf3", "-s", "-1")
+	var said bytes.Buffer
+	server.Stdout, server.Stderr = &said, &said
 	if err := server.Start(); err != nil {
 		return 0, err
 	}
@@ -169,29 +170,34 @@ func iperf(s *setup, args []string, seconds int) (float64, error) {
 		server.Process.Kill()
 		server.Wait()
 	}()
-	var out []byte
-	err := poll(10*time.Second, func() (err error) { // until the server listens
+	var bps float64
+	err := poll(10*time.Second, func() error { // until the server listens
 		argv := append([]string{"netns", "exec", s.client, "iperf3", "-J", "-c", s.address, "-t", fmt.Sprint(seconds)}, args...)
-		out, err = exec.Command("ip", argv...).Output()
-		return err
+		out, err := exec.Command("ip", argv...).Output()
+		if err != nil {
+			return fmt.Errorf("iperf3: %w: %s", err, out)
+		}
+		var result struct {
+			Error string `json:"error"`
+			End   struct {
+				SumReceived struct {
+					BitsPerSecond float64 `json:"bits_per_second"`
+				} `json:"sum_received"`
+			} `json:"end"`
+		}
+		if err := json.Unmarshal(out, &result); err != nil {
+			return fmt.Errorf("iperf3's answer: %w", err)
+		}
+		// With -J iperf3 reports a refused connection in its answer, with exit status 0.
+		if bps = result.End.SumReceived.BitsPerSecond; result.Error != "" || bps == 0 {
+			return fmt.Errorf("iperf3 received nothing: %s", result.Error)
+		}
+		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("iperf3: %w: %s", err, out)
+		return 0, fmt.Errorf("%w; the server said: %s", err, said.Bytes())
 	}
-	var result struct {
-		End struct {
-			SumReceived struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		} `json:"end"`
-	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		return 0, fmt.Errorf("iperf3's answer: %w", err)
-	}
-	if result.End.SumReceived.BitsPerSecond == 0 {
-		return 0, errors.New("iperf3 received nothing")
-	}
-	return result.End.SumReceived.BitsPerSecond, nil
+	return bps, nil
 }
 
 // poll repeats f until it succeeds or the deadline has passed.
