@@ -187,7 +187,7 @@ func checkDeviceName(name string) error {
 
 func checkNamespaceName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("namespace %q: %w: the name must be 1 to 255 bytes, without /, and not . or ..", name, ErrConfig)
+		return fmt.Errorf("namespace %q: %w: the name must be 1 to 255 bytes, without /, and neither . nor .. is one", name, ErrConfig)
 	}
 	return nil
 }

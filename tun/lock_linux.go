@@ -55,7 +55,7 @@ func takeLock(dir string) (*os.File, error) {
 			f.Close() // its last holder removed it between our open and our lock
 			continue
 		}
-		if err := f.Truncate(0); err == nil {
+		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 		}
 		if err != nil {

@@ -236,7 +236,7 @@ func checkDevice(name string) error {
 	case len(name) > maxDevice:
 		return fmt.Errorf("%q: an interface's name has at most %d bytes", name, maxDevice)
 	case name == "." || name == ".." || strings.ContainsAny(name, "/: %\t\n\r\v\f\x00"):
-		return fmt.Errorf("%q: an interface's name has no space, /, : or %% and is not . or ..", name)
+		return fmt.Errorf("%q: neither . nor .. is an interface's name, nor is one with a space, /, : or %% in it", name)
 	}
 	return nil
 }
