@@ -87,7 +87,7 @@ func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, dro
 	switch {
 	case impossibleTCP(flags):
 		return s, false, packet.DropTCPFlags
-	case s.restartedBy(flags): // the caller was to end this flow first
+	case s.restartedBy(flags): // the caller was to ask Restarts first
 		return s, false, packet.DropTCPState
 	case s.reset: // the tail of what was under way
 		return s, false, packet.NotDropped

@@ -44,8 +44,8 @@ func (w *Worker) Lookup(k *Key, now Tick) (Flow, Direction, bool) {
 // Restarts reports whether p, which Lookup found to belong to f, asks for a new
 // flow in its place: a SYN from either side of a connection that is closing,
 // closed or reset, or an ICMP request of another kind than the one that began
-// f. The caller ends f with EndRestarted and lets the rules judge p as the
-// first packet of a flow whose original side is p's sender.
+// f. The caller lets the rules judge p as the first packet of a flow whose original
+// side is p's sender, and ends f with EndRestarted if they allow it.
 func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 	r := &w.table.records[f]
 	switch r.proto {

@@ -86,15 +86,17 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 }
 
 // flow carries a packet of a live flow; known is false when there is none, or
-// when the packet ends it and begins a new one.
+// when the packet asks for a new one in its place. In that case the flow lives on
+// until commit: a packet that the rules deny must not end it.
 func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.key = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from.Index)}
+	w.restarts = false
 	f, d, ok := w.flows.Lookup(&w.key, w.now)
 	if !ok {
 		return 0, packet.NotDropped, false
 	}
 	if w.flows.Restarts(f, d, p) {
-		w.flows.End(f, conntrack.EndRestarted)
+		w.restarts, w.restarted = true, f
 		return 0, packet.NotDropped, false
 	}
 	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
@@ -131,11 +133,12 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 		w.countVerdict(v, p)
 		return 0, packet.DropRule
 	}
-	return w.commit(s, src, dst, v, p)
+	return w.commit(s, from, src, dst, v, p)
 }
 
-// commit records the flow that every stage allowed.
-func (w *worker) commit(s *topology.Snapshot, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
+// commit records the flow that every stage allowed, in place of one that the
+// packet restarts.
+func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
 	init := &w.init
 	*init = conntrack.Init{
 		Slots:       [4]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot},
@@ -146,6 +149,9 @@ func (w *worker) commit(s *topology.Snapshot, src, dst *topology.Endpoint, v *Ve
 	for i := range v.N {
 		init.Slots[i] = v.Stages[i].Slot()
 	}
+	if w.restarts {
+		w.flows.End(w.restarted, conntrack.EndRestarted)
+	}
 	f, d, created, drop := w.flows.Insert(&w.key, init, p, w.now)
 	if drop != packet.NotDropped {
 		return 0, drop
@@ -153,8 +159,25 @@ func (w *worker) commit(s *topology.Snapshot, src, dst *topology.Endpoint, v *Ve
 	if !created { // another worker was first: an ordinary packet of its flow
 		return w.follow(f, d, p), packet.NotDropped
 	}
+	// A reload can overtake a burst. It looks for flows to end after it has
+	// published its snapshot, so looking for a newer one after the flow is in the
+	// table leaves no flow that neither of the two has seen.
+	if newer := w.engine.snapshot.Load(); newer != s {
+		w.flows.End(f, conntrack.EndFlushed)
+		return w.beginAgain(newer, from.Index, p)
+	}
 	w.countVerdict(v, p)
 	return dst.Attachment, packet.NotDropped
+}
+
+// beginAgain decides a flow's first packet by a newer snapshot than its burst's.
+func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Packet) (int, packet.Drop) {
+	from := s.Attachments[attachment]
+	src, drop := admit(s, from, p)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	return w.begin(s, from, src, p)
 }
 
 // countVerdict counts a verdict and its packet on every rule that took part.

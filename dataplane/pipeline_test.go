@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -266,5 +267,93 @@ func TestASuperpacketMustBeWhatItsHeaderClaims(t *testing.T) {
 	}
 	if n := r.engine.Drops()[packet.DropOffload]; n != 1 {
 		t.Errorf("%d drops under %s", n, packet.DropOffload)
+	}
+}
+
+// A packet that asks for a new flow ended the old one before the rules were asked,
+// so that a denied packet cut a connection.
+func TestADeniedPacketEndsNoFlow(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	out := func(flags string) []byte {
+		return packettest.TCP(packettest.Spec{Src: addr1, Dst: world, SrcPort: 40000, DstPort: 80, Flags: flags})
+	}
+	back := func(flags string) []byte {
+		return packettest.TCP(packettest.Spec{Src: world, Dst: addr1, SrcPort: 80, DstPort: 40000, Flags: flags})
+	}
+	// Identifier 0: the peer's request has the key of a reply.
+	echo := func(src, dst string, icmpType uint8) []byte {
+		return packettest.ICMP(packettest.Spec{Src: src, Dst: dst, ICMPType: icmpType})
+	}
+	steps := []struct {
+		name   string
+		from   int
+		packet []byte
+		to     int
+		drop   string
+	}{
+		{"SYN", vm1, out("S"), internet, ""},
+		{"SYN+ACK", internet, back("SA"), vm1, ""},
+		{"ACK", vm1, out("A"), internet, ""},
+		{"FIN of one side", vm1, out("FA"), internet, ""},
+		{"the other side's data", internet, back("PA"), vm1, ""},
+		{"a SYN that no rule allows", internet, back("S"), -1, "rule_deny"},
+		{"the rest of the data", internet, back("PA"), vm1, ""},
+		{"FIN of the other side", internet, back("FA"), vm1, ""},
+		{"a SYN that a rule allows", vm1, out("S"), internet, ""},
+		{"echo request", vm1, echo(addr1, world, 8), internet, ""},
+		{"echo request that no rule allows", internet, echo(world, addr1, 8), -1, "rule_deny"},
+		{"echo reply", internet, echo(world, addr1, 0), vm1, ""},
+	}
+	for _, s := range steps {
+		if to, drop := r.send(s.from, s.packet); to != s.to || drop != s.drop {
+			t.Errorf("%s: to %d, dropped under %q; want %d, %q", s.name, to, drop, s.to, s.drop)
+		}
+	}
+	if n := r.engine.Flows().Stats().Ended[conntrack.EndRestarted]; n != 1 {
+		t.Errorf("%d flows restarted, want the one whose SYN is allowed", n)
+	}
+}
+
+// A worker takes the snapshot once for a burst. A flow that it began by the old one
+// after the reload had looked through the table stayed, under a removed rule
+// or towards an address that had moved.
+func TestAReloadOvertakesABurst(t *testing.T) {
+	moved := figureOfTheSeed()
+	moved.NetworkInterfaces[1].IPConfigurations[0].Address = netip.MustParseAddr("10.0.1.6")
+	tests := []struct {
+		name string
+		next *arm.Set
+		drop packet.Drop
+		kept int64
+	}{
+		{"a rule is removed", figure(nil, nil), packet.DropRule, 0},
+		{"the address has moved", moved, packet.DropNoRoute, 0},
+		{"nothing that matters has changed", figureOfTheSeed(), packet.NotDropped, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+			old := r.engine.Snapshot()
+			s, err := r.engine.Prepare(tt.next)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.engine.Swap(s, nil); err != nil {
+				t.Fatal(err)
+			}
+			w := r.engine.workers[0]
+			w.now = r.engine.Now()
+			frame := append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)
+			if drop := w.carry(old, old.Attachments[internet], frame); drop != tt.drop {
+				t.Errorf("dropped under %s, want %s", drop, tt.drop)
+			}
+			w.counters.flush()
+			if n := r.engine.Flows().Stats().Flows; n != tt.kept {
+				t.Errorf("%d flows, want %d", n, tt.kept)
+			}
+			if c := r.count("NSG1", ruleset.Inbound, "AllowHttpInBound"); c.Hits != uint64(tt.kept) {
+				t.Errorf("the rule counted %+v, want %d hits", c, tt.kept)
+			}
+		})
 	}
 }

@@ -40,6 +40,9 @@ type worker struct {
 	verdict Verdict
 	init    conntrack.Init
 
+	restarts  bool           // the packet asks for a new flow in place of restarted
+	restarted conntrack.Flow // valid when restarts
+
 	reported time.Duration // when a write failure was last logged
 }
 
@@ -100,7 +103,7 @@ func (w *worker) run(ctx context.Context) error {
 // burst carries what waits on an attachment's queue, up to burstPackets. Each
 // packet is written from the buffer that it was read into before the next is
 // read: with superpackets of 64 KB, a burst of buffers would not stay in the
-// cache. The clock and the snapshot are taken once.
+// cache. The clock and the snapshot are taken once; commit looks for a newer one.
 func (w *worker) burst(attachment int) error {
 	w.now = w.engine.Now()
 	s := w.engine.snapshot.Load()
