@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -30,7 +31,6 @@ func Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error)
 		networks: map[*arm.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
 		members:  map[string][]netip.Prefix{},
-		owners:   map[netip.Prefix]*arm.VirtualNetwork{},
 	}
 	b.s.outside = &Endpoint{Attachment: -1}
 	b.s.platform = &Endpoint{Attachment: -1}
@@ -59,10 +59,10 @@ type builder struct {
 	networks map[*arm.VirtualNetwork]*network
 	labels   map[*ruleset.NSG]string
 	groups   map[groupKey]*Group
-	members  map[string][]netip.Prefix            // ASG id in lower case -> addresses
-	nics     []*Endpoint                          // in the policy's order
-	subnets  []*Endpoint                          // the other addresses of each subnet
-	owners   map[netip.Prefix]*arm.VirtualNetwork // who inserted a prefix into Snapshot.all first
+	members  map[string][]netip.Prefix       // ASG id in lower case -> addresses
+	nics     []*Endpoint                     // in the policy's order
+	subnets  []*Endpoint                     // the other addresses of each subnet
+	owners   bart.Table[*arm.VirtualNetwork] // by subnet prefix; nil where several have it
 	faults   []error
 }
 
@@ -357,11 +357,15 @@ func (b *builder) uniqueNames() {
 }
 
 // unroutable are the ranges for which Azure's default routes have no next hop
-// outside the virtual network.
+// outside the virtual network, and those that no router forwards: this host,
+// loopback, link-local and reserved (RFC 6890; RFC 4291 section 2.5).
 var unroutable = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
 	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("fc00::/7"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"),
 }
 
 // addRoutes fills the tables that Route searches.
@@ -379,6 +383,15 @@ func (b *builder) addRoutes() {
 	}
 	for _, e := range b.subnets {
 		for _, p := range e.Subnet.Prefixes {
+			owner := e.Subnet.VirtualNetwork
+			if first, ok := b.owners.Get(p); ok && first != owner {
+				owner = nil
+			}
+			b.owners.Insert(p, owner)
+		}
+	}
+	for _, e := range b.subnets {
+		for _, p := range e.Subnet.Prefixes {
 			b.insert(p, e)
 		}
 	}
@@ -388,14 +401,15 @@ func (b *builder) addRoutes() {
 }
 
 // insert makes e reachable at p from its own network, and from outside unless
-// another virtual network has the same prefix.
+// another virtual network has p, or a range that holds it, for a subnet.
 func (b *builder) insert(p netip.Prefix, e *Endpoint) {
 	vnet := e.Subnet.VirtualNetwork
 	b.networks[vnet].route.Insert(p, e)
-	if first, ok := b.owners[p]; ok && first != vnet {
-		b.s.all.Insert(p, nil)
-		return
+	for _, owner := range b.owners.Supernets(p) {
+		if owner != vnet {
+			b.s.all.Insert(p, nil)
+			return
+		}
 	}
-	b.owners[p] = vnet
 	b.s.all.Insert(p, e)
 }

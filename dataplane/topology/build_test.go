@@ -73,6 +73,12 @@ func TestRouteAndAdmit(t *testing.T) {
 		{"an address of the space without a subnet", nic1, "10.0.9.1", -1},
 		{"the platform", nic1, "168.63.129.16", plat},
 		{"the platform's IMDS", nic1, "169.254.169.254", plat},
+		{"loopback", nic1, "127.0.0.1", -1},
+		{"this host", nic1, "0.0.0.0", -1},
+		{"link-local", nic1, "169.254.1.1", -1},
+		{"reserved", nic1, "240.0.0.1", -1},
+		{"loopback over IPv6", nic1, "::1", -1},
+		{"link-local over IPv6", nic1, "fe80::1", -1},
 		{"from outside to an address that two networks have", inet, "10.0.1.4", -1},
 		{"from outside to an address that one network has", inet, "10.0.2.4", sub1b},
 		{"from outside to the outside", inet, "198.51.100.1", -1},
@@ -112,6 +118,37 @@ func TestRouteAndAdmit(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := s.Admit(s.Attachments[tt.from], ip(tt.src)) != nil; got != tt.want {
 				t.Errorf("%s admitted: %v", tt.src, got)
+			}
+		})
+	}
+}
+
+// The longer of two prefixes won: the outside reached a NIC at an address that is
+// another network's as well.
+func TestOutsideReachesNoAddressOfTwoNetworksWhoseSubnetsDiffer(t *testing.T) {
+	for _, order := range []string{"wide first", "narrow first"} {
+		t.Run(order, func(t *testing.T) {
+			set := twoNetworks()
+			v1, v2 := set.VirtualNetworks[0], set.VirtualNetworks[1]
+			v1.Subnets, v2.Subnets = v1.Subnets[:1], v2.Subnets[:1]
+			v1.Subnets[0].Prefixes = []netip.Prefix{pfx("10.0.0.0/16")}
+			v2.Subnets[0].Prefixes = []netip.Prefix{pfx("10.0.1.0/24")}
+			set.NetworkInterfaces = set.NetworkInterfaces[2:3] // vnet2's at 10.0.1.4
+			if order == "narrow first" {
+				set.VirtualNetworks[0], set.VirtualNetworks[1] = v2, v1
+			}
+			s, err := Build(set, []Spec{{Subnet, "vnet1/a"}, {NetworkInterface, "vnet2a"}, {Subnet, "vnet2/a"}, {Kind: Internet}}, NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for to, want := range map[string]int{"10.0.1.4": -1, "10.0.1.9": -1, "10.0.2.4": 0} {
+				got := -1
+				if e := s.Route(s.Attachments[3], ip(to)); e != nil {
+					got = e.Attachment
+				}
+				if got != want {
+					t.Errorf("%s goes to %d, want %d", to, got, want)
+				}
 			}
 		})
 	}
