@@ -129,9 +129,11 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		if !typed {
 			l.collect(file, lookup(body, "value"), nil)
 		}
-		if typeOf(body) == "microsoft.resources/deployments" {
-			properties, _ := lookup(body, "properties").(map[string]any)
-			l.collect(file, lookup(properties, "template"), nil)
+		switch t := typeOf(body); {
+		case t == "microsoft.resources/deployments":
+			l.collectDeployment(file, body)
+		case isExpression(t):
+			l.leaveOther(file, body, "type", asText(lookup(body, "type")), "what the resource is is open")
 		}
 		l.collectNested(file, body, nil)
 		return
@@ -141,12 +143,55 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	l.collectNested(file, body, r)
 }
 
+// collectDeployment takes the template within a deployment. Its resources are read
+// even when it is open whether, or how often, they exist.
+func (l *loader) collectDeployment(file string, body map[string]any) {
+	properties, _ := lookup(body, "properties").(map[string]any)
+	template := lookup(properties, "template")
+	if text, ok := template.(string); ok && isExpression(text) {
+		l.leaveOther(file, body, "template", text, "the template was not read")
+	}
+	before := len(l.resources)
+	l.collect(file, template, nil)
+	if len(l.resources) == before {
+		return
+	}
+	if condition, ok := lookup(body, "condition").(string); ok && isExpression(condition) {
+		l.leaveOther(file, body, "condition", condition, "whether the resources of the deployment exist is open")
+	}
+	if v := lookup(body, "copy"); v != nil {
+		l.leaveOther(file, body, "copy", asText(v), "how often the resources of the deployment exist is open")
+	}
+}
+
+// leaveOther lists what an expression keeps open in an object that is no resource
+// of ours.
+func (l *loader) leaveOther(file string, body map[string]any, field, value, what string) {
+	place := "template"
+	if name, ok := lookup(body, "name").(string); ok && name != "" {
+		place = "resources/" + name
+	}
+	l.unresolved(ruleset.Fault{
+		Code: CodeTemplateExpression, File: file, Resource: place, Field: field, Value: ruleset.Clip(value),
+		Message: "template expressions are not evaluated: " + what,
+	})
+}
+
 // collectNested takes "resources", which templates of language version 2 write as
 // an object of symbolic names.
 func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
 	nested := lookup(body, "resources")
 	symbolic, ok := nested.(map[string]any)
 	if !ok {
+		list, ok := nested.([]any)
+		if !ok {
+			list = []any{nested}
+		}
+		for _, v := range list {
+			if text, ok := v.(string); ok && isExpression(text) {
+				l.leaveOther(file, body, "resources", text, "the resources were not read")
+			}
+		}
 		l.collect(file, nested, parent)
 		return
 	}
@@ -210,7 +255,7 @@ func kindOfID(id string) kind {
 
 func newResource(k kind, file string, body map[string]any, parent *resource) *resource {
 	r := &resource{kind: k, file: file, body: body}
-	if _, child := parentKinds[k]; child {
+	if of, child := parentKinds[k]; child && parent != nil && parent.kind == of {
 		r.parent = parent
 	}
 	r.id, _ = lookup(body, "id").(string)
@@ -247,11 +292,14 @@ func lookup(object map[string]any, field string) any {
 	if v, ok := object[field]; ok {
 		return v
 	}
-	var found string
+	found, ok := "", false
 	for name := range object {
-		if strings.EqualFold(name, field) && (found == "" || name < found) {
-			found = name
+		if strings.EqualFold(name, field) && (!ok || name < found) {
+			found, ok = name, true
 		}
+	}
+	if !ok { // object[""] would be another field's value
+		return nil
 	}
 	return object[found]
 }

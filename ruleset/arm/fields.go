@@ -17,7 +17,7 @@ type fields struct {
 	place  string // Fault.Resource
 	rule   string // Fault.Rule, of rules only
 	values map[string]any
-	// open holds the fields whose value is an expression.
+	// open holds the fields whose value is not known, being an expression mostly.
 	open map[string]bool
 }
 
@@ -28,8 +28,22 @@ func (l *loader) read(file, place, rule string, body map[string]any) *fields {
 		values = properties
 	}
 	f := &fields{l: l, file: file, place: place, rule: rule, values: values, open: map[string]bool{}}
-	if text, ok := lookup(body, "properties").(string); ok && isExpression(text) {
-		f.leave("properties", text)
+	switch v := lookup(body, "properties").(type) {
+	case nil, map[string]any:
+	case string:
+		if isExpression(v) {
+			f.leave("properties", v)
+			break
+		}
+		f.open["properties"] = true
+		f.malformed("properties", v, "an object")
+	default:
+		f.open["properties"] = true
+		f.malformed("properties", v, "an object")
+	}
+	if lookup(body, "existing") == true {
+		f.leaveBecause(CodeTemplateExpression, "existing", "true",
+			"the template refers to a resource that it does not hold: the resource was not read")
 	}
 	for _, o := range []map[string]any{body, values} {
 		if v := lookup(o, "copy"); v != nil {
@@ -39,6 +53,10 @@ func (l *loader) read(file, place, rule string, body map[string]any) *fields {
 	}
 	return f
 }
+
+// withheld reports that the fields are not there to be read, so that a missing one
+// says nothing.
+func (f *fields) withheld() bool { return f.open["properties"] || f.open["existing"] }
 
 func (f *fields) fault(code, field, value, format string, args ...any) {
 	f.l.fault(ruleset.Fault{

@@ -11,6 +11,7 @@ import (
 type index struct {
 	byID   map[string]*entry            // by id in lower case
 	byName map[kind]map[string][]*entry // by name, or "network/subnet", in lower case
+	known  map[kind]string              // what is there, in words; made when it is asked for
 }
 
 // entry is a resource that can be referred to.
@@ -23,7 +24,7 @@ type entry struct {
 }
 
 func newIndex() index {
-	return index{byID: map[string]*entry{}, byName: map[kind]map[string][]*entry{}}
+	return index{byID: map[string]*entry{}, byName: map[kind]map[string][]*entry{}, known: map[kind]string{}}
 }
 
 // add enters a resource under its id and names; it returns the one that has the
@@ -34,6 +35,7 @@ func (x *index) add(e *entry, names ...string) *entry {
 		return other
 	}
 	x.byID[id] = e
+	delete(x.known, e.kind)
 	if x.byName[e.kind] == nil {
 		x.byName[e.kind] = map[string][]*entry{}
 	}
@@ -58,7 +60,7 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, "no document has this resource; there " + x.known(k)
+		return nil, "no document has this resource; there " + x.whatIs(k)
 	case 1:
 		return found[0], ""
 	}
@@ -69,8 +71,18 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 	return nil, "the name fits several resources: " + listed(ids)
 }
 
-// known lists what of a kind there is.
-func (x *index) known(k kind) string {
+// whatIs lists what of a kind there is. The answer is kept: a policy may have
+// thousands of references to nothing.
+func (x *index) whatIs(k kind) string {
+	text, ok := x.known[k]
+	if !ok {
+		text = x.list(k)
+		x.known[k] = text
+	}
+	return text
+}
+
+func (x *index) list(k kind) string {
 	var names []string
 	for name := range x.byName[k] {
 		if k != subnetKind || strings.Contains(name, "/") { // a subnet is there under its own name too

@@ -122,6 +122,37 @@ func TestNotOursIsPassedOver(t *testing.T) {
 	}
 }
 
+// Each of these hid what the document says, and so let a policy be taken without it.
+func TestNothingOfAPolicyIsHidden(t *testing.T) {
+	const group = `"type": "Microsoft.Network/networkSecurityGroups", "name": "n"`
+	tests := []struct {
+		name, document string
+		want           []string // "code resource rule field value"
+	}{
+		{"a key without a name is not the value of every missing field", `{"": false, ` + group + `, "securityRules": 1}`,
+			[]string{"InvalidRequestFormat networkSecurityGroups/n  securityRules 1"}},
+		{"properties that are no object are not taken for none", `{` + group + `, "properties": 5}`,
+			[]string{"InvalidRequestFormat networkSecurityGroups/n  properties 5"}},
+		{"nor are those of a rule, which is one fault", `{` + group + `, "securityRules": [{"name": "r", "properties": []}]}`,
+			[]string{"InvalidRequestFormat networkSecurityGroups/n r properties []"}},
+		{"a rule within a resource of another kind is its group's", `[{` + group + `}, {"type": "Microsoft.Network/applicationSecurityGroups", "name": "a", "resources": [
+			{"type": "Microsoft.Network/networkSecurityGroups/securityRules", "name": "n/r", "protocol": "Tcp", "access": "Maybe", "direction": "Inbound", "priority": 100,
+				"sourcePortRange": "*", "destinationPortRange": "*", "sourceAddressPrefix": "*", "destinationAddressPrefix": "*"}]}]`,
+			[]string{"SecurityRuleInvalidAccess networkSecurityGroups/n r access Maybe"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, f := range Parse("a.json", []byte(tt.document)).Faults {
+				got = append(got, strings.Join([]string{f.Code, f.Resource, f.Rule, f.Field, f.Value}, " "))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestMalformedJSONNamesItsPlace(t *testing.T) {
 	tests := []struct{ name, document, want string }{
 		{"a stray comma", "{\n  \"name\": \"n\",\n}", "line 3, column 1: invalid character '}' looking for beginning of object key string"},
@@ -245,6 +276,28 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 		{"a child rule of a group that is named by an expression",
 			`{"resources": [{"type": "Microsoft.Network/networkSecurityGroups/securityRules", "name": "[concat('n', '/a')]", ` + literal + `}]}`, 0, 0,
 			[]string{"name [concat('n', '/a')]"}, nil},
+		{"all properties of a rule", group(`"name": "n", "properties": {"securityRules": [{"name": "a", "properties": "[variables('p')]"}]}`), 1, 0,
+			[]string{"properties [variables('p')]"}, nil},
+		{"all properties of a network", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": "[variables('p')]"}]}`, 0, 0,
+			[]string{"properties [variables('p')]"}, nil},
+		{"prefixes made by copy", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"copy": []}}}]}`, 0, 0,
+			[]string{"copy []"}, nil},
+		{"all properties of a subnet", small(`{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "v/t", "properties": "[variables('p')]"}`), 0, 0,
+			[]string{"properties [variables('p')]"}, nil},
+		{"all properties of an ipConfiguration", small(`{"type": "Microsoft.Network/networkInterfaces", "name": "n", "ipConfigurations": [{"properties": "[variables('p')]"}]}`), 0, 0,
+			[]string{"properties [variables('p')]"}, nil},
+		{"a type", `{"resources": [{"type": "[variables('T')]", "name": "n", "properties": {}}]}`, 0, 0, []string{"type [variables('T')]"}, nil},
+		{"resources", `{"resources": "[variables('r')]"}`, 0, 0, []string{"resources [variables('r')]"}, nil},
+		{"one of several resources", `{"resources": ["[variables('r')]"]}`, 0, 0, []string{"resources [variables('r')]"}, nil},
+		{"the condition of a deployment with a group", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[equals(1, 2)]", "properties": {"template": ` +
+			group(`"name": "n"`) + `}}]}`, 1, 0, []string{"condition [equals(1, 2)]"}, nil},
+		{"the condition of a deployment with nothing of ours says nothing",
+			`{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[equals(1, 2)]", "properties": {"template": {}}}]}`, 0, 0, nil, nil},
+		{"the template of a deployment", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"template": "[variables('t')]"}}]}`, 0, 0,
+			[]string{"template [variables('t')]"}, nil},
+		// It was read as a group without rules of its own.
+		{"a group that exists elsewhere", `{"languageVersion": "2.0", "resources": {"g": {"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "existing": true}}}`, 0, 0,
+			[]string{"existing true"}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -86,7 +86,7 @@ func (l *loader) readConfiguration(r *resource, n *NetworkInterface, nic *fields
 	}
 	if id := f.reference("subnet"); id != "" {
 		c.Subnet, _ = f.resolve(subnetKind, "subnet", id).(*Subnet)
-	} else if !f.open["subnet"] && lookup(f.values, "subnet") == nil {
+	} else if !f.open["subnet"] && !f.withheld() && lookup(f.values, "subnet") == nil {
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
 	}
 	c.Address = f.address()

@@ -102,9 +102,22 @@ func (l *loader) buildGroup(r *resource) {
 	}
 }
 
+// ruleFields are the properties that a rule can't do without, in all their forms.
+var ruleFields = []string{
+	"protocol", "access", "direction", "priority",
+	"sourcePortRange", "sourcePortRanges", "destinationPortRange", "destinationPortRanges",
+	"sourceAddressPrefix", "sourceAddressPrefixes", "sourceApplicationSecurityGroups",
+	"destinationAddressPrefix", "destinationAddressPrefixes", "destinationApplicationSecurityGroups",
+}
+
 // readRule reads a rule's fields as text; validation is ruleset's.
 func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[string]any) ruleset.SecurityRule {
 	f := l.read(file, place, name, body)
+	if f.withheld() {
+		for _, field := range ruleFields {
+			f.open[field] = true
+		}
+	}
 	rule := ruleset.SecurityRule{
 		Name:        name,
 		Description: f.literal("description"),

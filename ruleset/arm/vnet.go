@@ -48,8 +48,11 @@ func (l *loader) buildNetwork(r *resource) {
 	v := &VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
 	if space := f.object("addressSpace"); space != nil {
 		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
+		if v := lookup(space, "copy"); v != nil {
+			s.leave("copy", asText(v))
+		}
 		v.AddressSpace = s.prefixes("addressPrefixes")
-	} else if !f.open["addressSpace"] {
+	} else if !f.open["addressSpace"] && !f.withheld() {
 		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
 	}
 	subnets := r.inner(subnetKind, f.objects("subnets"))
@@ -118,7 +121,7 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 			list = append(list, p)
 		}
 	}
-	if len(texts) == 0 && !f.open[field] {
+	if len(texts) == 0 && !f.open[field] && !f.open["copy"] && !f.withheld() {
 		f.fault(CodeInvalidAddressPrefix, field, "", "at least one address prefix is needed")
 	}
 	return list
