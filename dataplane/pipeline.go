@@ -27,10 +27,7 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, b []byte
 	if drop != packet.NotDropped {
 		return drop
 	}
-	to, drop, known := w.flow(from, p)
-	if !known {
-		to, drop = w.begin(s, from, src, p)
-	}
+	to, drop := w.place(s, from, src, b[tun.HeaderLen:], p)
 	if drop != packet.NotDropped {
 		return drop
 	}
@@ -85,6 +82,37 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 	return src, packet.NotDropped
 }
 
+// place finds where an admitted packet goes: as part of a live flow, or as the rules say.
+func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
+	if p.IsICMPError() {
+		return w.icmpError(s, from, src, b, p)
+	}
+	to, drop, known := w.flow(from, p)
+	if !known {
+		return w.begin(s, from, src, p)
+	}
+	return to, drop
+}
+
+// icmpError carries an ICMP error as part of the live flow that it quotes, or
+// else as the rules for ICMP decide. It never begins, extends or changes a flow.
+func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
+	if quoted, ok := packet.DecodeQuote(b, p); ok {
+		// The quoted packet went towards where the error comes from, so its flow is
+		// the one that an answer from there would belong to.
+		w.key = conntrack.Key{Tuple: quoted.Reverse(), Zone: uint16(from.Index)}
+		if f, d, ok := w.flows.Lookup(&w.key, w.now); ok {
+			return w.follow(f, d, p), packet.NotDropped
+		}
+	}
+	dst, drop := w.judge(s, from, src, p)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	w.countVerdict(&w.verdict, p)
+	return dst.Attachment, packet.NotDropped
+}
+
 // flow carries a packet of a live flow; known is false when there is none, or
 // when the packet asks for a new one in its place. In that case the flow lives on
 // until commit: a packet that the rules deny must not end it.
@@ -122,18 +150,27 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
 		return 0, drop
 	}
+	dst, drop := w.judge(s, from, src, p)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	return w.commit(s, from, src, dst, &w.verdict, p)
+}
+
+// judge takes a packet through route and verdict. A denial is counted here, what an
+// allowed packet counts depends on what becomes of it.
+func (w *worker) judge(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
 	dst := s.Route(from, p.Dst)
 	if dst == nil || dst.Attachment < 0 {
-		return 0, packet.DropNoRoute
+		return nil, packet.DropNoRoute
 	}
 	k := p.Classification()
-	v := &w.verdict
-	Judge(src, dst, &k, v)
-	if v.Access == ruleset.Deny {
-		w.countVerdict(v, p)
-		return 0, packet.DropRule
+	Judge(src, dst, &k, &w.verdict)
+	if w.verdict.Access == ruleset.Deny {
+		w.countVerdict(&w.verdict, p)
+		return nil, packet.DropRule
 	}
-	return w.commit(s, from, src, dst, v, p)
+	return dst, packet.NotDropped
 }
 
 // commit records the flow that every stage allowed, in place of one that the

@@ -74,6 +74,18 @@ func ICMP(s Spec) []byte {
 	return serialize(ip, l, gopacket.Payload(append(id, make([]byte, s.Payload)...)))
 }
 
+// ICMPError builds an ICMP or, for IPv6 addresses, an ICMPv6 error that quotes a packet.
+func ICMPError(s Spec, quote []byte) []byte {
+	if s.is4() {
+		l := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(s.ICMPType, s.ICMPCode)}
+		return serialize(s.network(layers.IPProtocolICMPv4), l, gopacket.Payload(quote))
+	}
+	ip := s.network(layers.IPProtocolICMPv6)
+	l := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(s.ICMPType, s.ICMPCode)}
+	must(l.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer)))
+	return serialize(ip, l, gopacket.Payload(append(make([]byte, 4), quote...)))
+}
+
 // Raw builds a packet of any other protocol.
 func Raw(s Spec, protocol uint8) []byte {
 	return serialize(s.network(layers.IPProtocol(protocol)), gopacket.Payload(make([]byte, s.Payload)))
