@@ -22,11 +22,11 @@ import (
 // runLab runs the built-in lab: it sends real traffic between all its hosts, prints
 // what became of it and why, and stays up until ctx ends.
 func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "nsgd-lab-")
+	dir, release, err := labFolder(os.TempDir())
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, release()) }()
 	if err := lab.WriteTo(dir); err != nil {
 		return err
 	}
@@ -63,10 +63,7 @@ func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismat
 
 // labHints say how to go on from the table.
 func (d *daemon) labHints(policy string) string {
-	nsgctl := "nsgctl"
-	if dir := filepath.Dir(os.Args[0]); dir != "." {
-		nsgctl = filepath.Join(dir, nsgctl) // installed beside this program, perhaps not in PATH
-	}
+	nsgctl := besideDaemon(os.Args[0], "nsgctl")
 	var b strings.Builder
 	b.WriteString("\nThe lab stays up until Ctrl-C.\n")
 	if address := d.metricsAddress(); address != "" {
@@ -84,6 +81,13 @@ func (d *daemon) labHints(policy string) string {
 		b.WriteString("  " + command + "\n")
 	}
 	return b.String()
+}
+
+// besideDaemon names a tool in the folder by which the daemon was called, which may not
+// be in PATH.
+func besideDaemon(daemon, tool string) string {
+	dir, _ := filepath.Split(daemon)
+	return dir + tool
 }
 
 // clientPort stands for the port that a client's kernel chooses; no rule of the lab
