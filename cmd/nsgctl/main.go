@@ -34,6 +34,9 @@ const defaultSocket = "/run/nsgd/nsgd.sock"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A verb that cannot be interrupted, such as one that waits for input, ends with the
+	// next signal, which has its ordinary effect again.
+	context.AfterFunc(ctx, stop)
 	code := execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"flag"
+	"io"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane"
@@ -67,5 +69,28 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("nsgctl %v: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+// It waited for the next request, so only SIGKILL ended it.
+func TestAnInterruptEndsVerifyThatWaitsForRequests(t *testing.T) {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, requests := io.Pipe()
+	defer requests.Close()
+	var stderr strings.Builder
+	code := make(chan int)
+	go func() {
+		code <- execute(ctx, []string{"verify", "--requests", "-", "--policy", filepath.Join(dir, "policy")}, stdin, io.Discard, &stderr)
+	}()
+	if _, err := requests.Write([]byte("{}\n")); err != nil { // it reads now
+		t.Fatal(err)
+	}
+	cancel()
+	if got := <-code; got != exitNegative || !strings.Contains(stderr.String(), "verify: ") {
+		t.Errorf("exit code %d, stderr %q", got, stderr.String())
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -68,10 +71,30 @@ func printFault(w io.Writer, kind string, f *control.Fault) {
 		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message},
 	} {
 		if line.value != "" {
-			fmt.Fprintf(w, "  %-9s %s\n", line.name, line.value)
+			fmt.Fprintf(w, "  %-9s %s\n", line.name, printable(line.value))
 		}
 	}
 }
+
+// printable writes what would move a terminal's cursor, or begin a line that looks
+// like one of ours, as an escape: documents may come from anybody.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unprintable) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unprintable(r) {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func plural(n int, singular string) string {
 	if n == 1 {

@@ -202,6 +202,8 @@ func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	reader, writer := io.Pipe()
+	// Reading requests has no deadline: an interrupt must not wait for the next one.
+	context.AfterFunc(ctx, func() { writer.CloseWithError(fmt.Errorf("verify: %w", context.Cause(ctx))) })
 	go func() {
 		writer.CloseWithError(answerer.Verify(ctx, f.path, requests, writer))
 	}()
