@@ -76,8 +76,9 @@ const (
 //
 // Ports are in host order and are those of TCP and UDP. For an ICMP request
 // that can start a flow (echo, timestamp) SrcPort holds the identifier and
-// DstPort 0; its reply is the reverse, so a second request can never be
-// mistaken for a reply. All other protocols have both ports 0.
+// DstPort 0; its reply is the reverse. Only with identifier 0 a request looks like
+// the reply to one of the other side's; package conntrack tells them apart by
+// their types. All other protocols have both ports 0.
 type Tuple struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16

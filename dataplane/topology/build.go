@@ -393,11 +393,23 @@ func (b *builder) addRoutes() {
 	for _, e := range b.subnets {
 		for _, p := range e.Subnet.Prefixes {
 			b.insert(p, e)
+			if p.Addr().Is4() && p.Bits() < 31 {
+				b.insert(host(lastOf(p)), &Endpoint{Subnet: e.Subnet, Attachment: -1}) // its broadcast
+			}
 		}
 	}
 	for _, e := range b.nics {
 		b.insert(host(e.address.Netip()), e)
 	}
+}
+
+// lastOf is the highest address of an IPv4 prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	last := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(last)
 }
 
 // insert makes e reachable at p from its own network, and from outside unless
