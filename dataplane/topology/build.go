@@ -394,7 +394,9 @@ func (b *builder) addRoutes() {
 		for _, p := range e.Subnet.Prefixes {
 			b.insert(p, e)
 			if p.Addr().Is4() && p.Bits() < 31 {
-				b.insert(host(lastOf(p)), &Endpoint{Subnet: e.Subnet, Attachment: -1}) // its broadcast
+				broadcast := host(lastOf(p))
+				b.networks[e.Subnet.VirtualNetwork].route.Insert(broadcast, nil)
+				b.s.all.Insert(broadcast, nil)
 			}
 		}
 	}

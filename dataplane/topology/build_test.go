@@ -123,6 +123,21 @@ func TestRouteAndAdmit(t *testing.T) {
 			}
 		})
 	}
+	for _, addr := range []string{"10.0.1.255", "127.0.0.1", "172.16.0.1"} {
+		if e := s.RouteFrom(s.nicEndpoint(t, "vnet1a"), netip.MustParseAddr(addr)); e != nil {
+			t.Errorf("a question about %s finds an endpoint that no packet reaches: %+v", addr, e)
+		}
+	}
+}
+
+// nicEndpoint is the endpoint of a NIC's only address.
+func (s *Snapshot) nicEndpoint(t *testing.T, name string) *Endpoint {
+	t.Helper()
+	nic, err := s.Policy.NetworkInterface(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Endpoint(nic, nic.IPConfigurations[0].Address)
 }
 
 // The longer of two prefixes won: the outside reached a NIC at an address that is
