@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -298,5 +301,40 @@ func TestUnknownNamesAreRefused(t *testing.T) {
 	_, err = r.client.Rules(context.Background(), control.RuleFilter{NetworkSecurityGroup: "NSG9"})
 	if refusal := wantRefusal(t, err, http.StatusNotFound); !strings.Contains(refusal.Message, "NSG9") {
 		t.Error(refusal)
+	}
+}
+
+// Only the NSG of the first subnet was listed when another subnet has the same one.
+func TestEffectiveListsAnNSGForEverySubnetOfANIC(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.json")
+	policy := `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "G", "properties": {}},
+		{"type": "Microsoft.Network/virtualNetworks", "name": "v", "addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [
+			{"name": "a", "addressPrefix": "10.0.1.0/24", "networkSecurityGroup": {"id": "g"}},
+			{"name": "b", "addressPrefix": "10.0.2.0/24", "networkSecurityGroup": {"id": "G"}}]},
+		{"type": "Microsoft.Network/networkInterfaces", "name": "n", "networkSecurityGroup": {"id": "G"}, "ipConfigurations": [
+			{"name": "1", "privateIPAddress": "10.0.1.4", "subnet": {"id": "v/A"}},
+			{"name": "2", "privateIPAddress": "10.0.2.4", "subnet": {"id": "V/b"}},
+			{"name": "3", "privateIPAddress": "10.0.2.5", "subnet": {"id": "V/b"}}]}]`
+	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	offline, err := control.OpenPolicy(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := offline.Effective(t.Context(), "N")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i := range result.Value {
+		place := result.Value[i].Association.NetworkInterface
+		if place == nil {
+			place = result.Value[i].Association.Subnet
+		}
+		got = append(got, path.Base(place.ID))
+	}
+	if want := []string{"a", "n", "b"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -107,7 +107,7 @@ func ports(list []ruleset.PortRange) []string {
 }
 
 // Effective lists the NSGs and rules that hold for a NIC, the subnet's NSG first, as
-// Azure's list of effective security rules does.
+// Azure's list of effective security rules does: each place where an NSG stands once.
 func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
 	nic, err := s.Policy.NetworkInterface(networkInterface)
 	if err != nil {
@@ -115,8 +115,8 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 	}
 	result := &arm.EffectiveNetworkSecurityGroupListResult{Value: []arm.EffectiveNetworkSecurityGroup{}}
 	type place struct {
-		group       *topology.Group
-		association topology.Association
+		group  *topology.Group
+		subnet *arm.Subnet // nil: the NIC
 	}
 	seen := map[place]bool{}
 	for i := range nic.IPConfigurations {
@@ -126,7 +126,10 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 		}
 		for j := range e.Inbound {
 			stage := &e.Inbound[j]
-			p := place{stage.Group, stage.Association}
+			p := place{group: stage.Group}
+			if stage.Association == topology.SubnetAssociation {
+				p.subnet = e.Subnet
+			}
 			if seen[p] {
 				continue
 			}
