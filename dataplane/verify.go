@@ -50,17 +50,16 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 }
 
 // asClassified gives a tuple of a question the form that packets have: for
-// ICMP the message is an echo request.
+// ICMP the message is an echo request. ICMP over IPv6 and ICMPv6 over IPv4 are to
+// the decoder protocols without ports.
 func asClassified(k *packet.Tuple) {
 	switch {
-	case k.Proto == packet.ProtoICMP && !k.Src.Is4():
-		k.Proto = packet.ProtoICMPv6
-		k.SrcPort, k.DstPort = 0, packet.ICMPv6EchoRequest
-	case k.Proto == packet.ProtoICMP:
+	case k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP:
+	case k.Proto == packet.ProtoICMP && k.Src.Is4():
 		k.SrcPort, k.DstPort = 0, packet.ICMPv4EchoRequest
-	case k.Proto == packet.ProtoICMPv6:
+	case k.Proto == packet.ProtoICMPv6 && !k.Src.Is4():
 		k.SrcPort, k.DstPort = 0, packet.ICMPv6EchoRequest
-	case k.Proto != packet.ProtoTCP && k.Proto != packet.ProtoUDP:
+	default:
 		k.SrcPort, k.DstPort = 0, 0
 	}
 }

@@ -2,10 +2,12 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -78,5 +80,46 @@ func TestVerifyNamesWhatItDoesNotKnow(t *testing.T) {
 	flow.NetworkInterface, flow.Local = "vm1-nic", netip.MustParseAddr(addr2)
 	if _, err := Verify(s, &flow, false); err == nil || !strings.Contains(err.Error(), addr1) {
 		t.Errorf("another NIC's address: %v", err)
+	}
+}
+
+// ICMP over IPv6 got the answer of ICMPv6, which the wire does not give it.
+func TestVerifyClassifiesAsTheDecoderDoes(t *testing.T) {
+	v4, v6 := make([]byte, 28), make([]byte, 48)
+	v4[0], v4[3], v4[8] = 0x45, 28, 64
+	copy(v4[12:], []byte{10, 0, 1, 4, 10, 0, 2, 4})
+	v6[0], v6[5], v6[7] = 0x60, 8, 64
+	v6[8], v6[23], v6[24], v6[39] = 0xfd, 4, 0xfd, 5
+	for _, tt := range []struct {
+		name     string
+		packet   []byte
+		protocol uint8
+		message  uint8 // echo request, where it is one
+	}{
+		{"ICMP over IPv4", v4, packet.ProtoICMP, packet.ICMPv4EchoRequest},
+		{"ICMPv6 over IPv4", v4, packet.ProtoICMPv6, packet.ICMPv6EchoRequest},
+		{"ICMP over IPv6", v6, packet.ProtoICMP, packet.ICMPv4EchoRequest},
+		{"ICMPv6 over IPv6", v6, packet.ProtoICMPv6, packet.ICMPv6EchoRequest},
+		{"ESP over IPv4", v4, packet.ProtoESP, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := slices.Clone(tt.packet)
+			if b[0]>>4 == 4 {
+				b[9], b[20] = tt.protocol, tt.message
+			} else {
+				b[6], b[40] = tt.protocol, tt.message
+			}
+			var d packet.Decoder
+			var p packet.Packet
+			if drop := d.Decode(b, 0, &p); drop != packet.NotDropped {
+				t.Fatalf("dropped: %v", drop)
+			}
+			want := p.Classification()
+			got := packet.Tuple{Src: p.Src, Dst: p.Dst, SrcPort: 7, DstPort: 7, Proto: tt.protocol}
+			asClassified(&got)
+			if got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
 	}
 }
