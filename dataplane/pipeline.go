@@ -136,11 +136,15 @@ func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop
 // follow counts a flow's packet on the rules that allowed the flow, and says
 // which attachment it goes to.
 func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packet) int {
+	last := conntrack.NoSlot
 	for _, slot := range w.flows.Slots(f) {
 		if slot == conntrack.NoSlot {
 			break
 		}
-		w.counters.rule(slot, 0, p)
+		if slot != last { // see countVerdict
+			w.counters.rule(slot, 0, p)
+		}
+		last = slot
 	}
 	return int(w.flows.PeerZone(f, d))
 }
@@ -217,10 +221,17 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 	return w.begin(s, from, src, p)
 }
 
-// countVerdict counts a verdict and its packet on every rule that took part.
+// countVerdict counts a verdict and its packet on every rule that took part. A NIC
+// can have its subnet's NSG, whose rule then decides two stages, one after the other;
+// it still counts what was sent, once.
 func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
+	last := conntrack.NoSlot
 	for i := range v.N {
-		w.counters.rule(v.Stages[i].Slot(), 1, p)
+		slot := v.Stages[i].Slot()
+		if slot != last {
+			w.counters.rule(slot, 1, p)
+		}
+		last = slot
 	}
 }
 

@@ -256,6 +256,23 @@ func TestCountersAddUp(t *testing.T) {
 	}
 }
 
+// One NSG at both places counted each packet twice.
+func TestAnNSGOfBothSubnetAndNICCountsAPacketOnce(t *testing.T) {
+	policy := figureOfTheSeed()
+	policy.NetworkInterfaces[0].NetworkSecurityGroup = policy.NetworkSecurityGroups[0]
+	r := newRig(t, policy, conntrack.Options{Max: 1024})
+	for range 2 { // the verdict and a packet of the flow
+		r.send(internet, syn(world, addr1, 80))
+	}
+	if got, want := r.count("NSG1", ruleset.Inbound, "AllowHttpInBound"), (RuleCount{Hits: 1, Packets: 2, Bytes: 80}); got != want {
+		t.Errorf("allowed: counted %+v, want %+v", got, want)
+	}
+	r.send(internet, syn(world, addr1, 81))
+	if got, want := r.count("NSG1", ruleset.Inbound, "DenyAllInBound"), (RuleCount{Hits: 1, Packets: 1, Bytes: 40}); got != want {
+		t.Errorf("denied: counted %+v, want %+v", got, want)
+	}
+}
+
 func TestASuperpacketMustBeWhatItsHeaderClaims(t *testing.T) {
 	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
 	header := make([]byte, tun.HeaderLen)
