@@ -149,15 +149,37 @@ func (v *validator) groups(r *SecurityRule, field string, ids []string) []string
 	return slices.Clone(ids)
 }
 
-// families checks that a rule's addresses are all IPv4 or all IPv6.
+// families checks that a rule's addresses are all IPv4 or all IPv6; the fault names
+// the first that differs.
 func (v *validator) families(raw *SecurityRule, r *Rule) {
-	var has4, has6 bool
-	for _, p := range slices.Concat(r.Source.Prefixes, r.Destination.Prefixes) {
-		has4 = has4 || p.Addr().Is4()
-		has6 = has6 || p.Addr().Is6()
-	}
-	if has4 && has6 {
-		v.fail(raw, CodeMixedAddressFamilies, "", "",
-			"%s contains IP addresses or prefixes that belong to different address families. A rule's addresses are all IPv4 or all IPv6.", raw.identity())
+	var first netip.Prefix
+	for _, side := range []struct {
+		fields   *sideFields
+		single   string
+		prefixes []netip.Prefix
+	}{
+		{&sourceFields, raw.Source.AddressPrefix, r.Source.Prefixes},
+		{&destinationFields, raw.Destination.AddressPrefix, r.Destination.Prefixes},
+	} {
+		field := side.fields.prefixes
+		if side.single != "" {
+			field = side.fields.prefix
+		}
+		for _, p := range side.prefixes {
+			if !first.IsValid() {
+				first = p
+			}
+			if p.Addr().Is4() == first.Addr().Is4() {
+				continue
+			}
+			value := side.single
+			if value == "" {
+				value = p.String()
+			}
+			v.fail(raw, CodeMixedAddressFamilies, field, value,
+				"%s contains IP addresses or prefixes that belong to different address families. A rule's addresses are all IPv4 or all IPv6, and %s is not of the family of %s.",
+				raw.identity(), p, first)
+			return
+		}
 	}
 }

@@ -67,9 +67,9 @@ func TestFaultsOfARule(t *testing.T) {
 			"SecurityRuleParameterContainsUnsupportedValue sourceAddressPrefixes virtual_network"}},
 		{"overlapping prefixes in a list", source("149.173.0.0/16", "149.173.8.27/32"), []string{"OverlappingSubnetsNotPermittedInSecurityRule sourceAddressPrefixes 149.173.8.27/32"}},
 		{"the same address twice in a list", source("10.0.0.1", "10.0.0.1/32"), []string{"OverlappingSubnetsNotPermittedInSecurityRule sourceAddressPrefixes 10.0.0.1/32"}},
-		{"both families in a list", source("10.0.0.0/8", "fd00::/8"), []string{"ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies  "}},
+		{"both families in a list", source("10.0.0.0/8", "fd00::/8"), []string{"ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies sourceAddressPrefixes fd00::/8"}},
 		{"a family a side", func(r *SecurityRule) { r.Source.AddressPrefix, r.Destination.AddressPrefix = "0.0.0.0/0", "fd00::1" },
-			[]string{"ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies  "}},
+			[]string{"ResourceCannotContainAddressPrefixesFromDifferentAddressFamilies destinationAddressPrefix fd00::1"}},
 		{"a prefix beside an application security group", func(r *SecurityRule) { r.Source.ApplicationSecurityGroups = []string{"/asg/a"} },
 			[]string{"SecurityRuleInvalidParameterCombination sourceAddressPrefix sourceAddressPrefix, sourceApplicationSecurityGroups"}},
 		{"an application security group without an id", func(r *SecurityRule) {

@@ -79,11 +79,12 @@ type loader struct {
 
 	addresses    map[usedAddress]string // the ipConfiguration that has it
 	addressCount map[*VirtualNetwork]int
+	inRegion     map[region]int
 }
 
 func newLoader() *loader {
 	return &loader{out: &Documents{Set: &Set{}}, index: newIndex(), order: map[string]int{},
-		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}}
+		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{}}
 }
 
 // finish turns resources into a Set: first what others refer to.

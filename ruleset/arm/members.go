@@ -53,22 +53,33 @@ func (l *loader) checkMembers() {
 	}
 }
 
+// checkRuleNetworks checks one rule; the fault names its first group in another
+// network.
 func (l *loader) checkRuleNetworks(g *ruleset.NSG, r *ruleset.Rule, members map[string]*asgMembers) {
 	var networks []*VirtualNetwork
-	for _, id := range slices.Concat(r.Source.ApplicationSecurityGroups, r.Destination.ApplicationSecurityGroups) {
-		m := members[id]
-		if m == nil {
-			continue
-		}
-		for _, v := range m.networks {
-			if !slices.Contains(networks, v) {
+	var field, stray string
+	collect := func(of string, ids []string) {
+		for _, id := range ids {
+			m := members[id]
+			if m == nil {
+				continue
+			}
+			for _, v := range m.networks {
+				if slices.Contains(networks, v) {
+					continue
+				}
 				networks = append(networks, v)
+				if len(networks) == 2 {
+					field, stray = of, id
+				}
 			}
 		}
 	}
+	collect("sourceApplicationSecurityGroups", r.Source.ApplicationSecurityGroups)
+	collect("destinationApplicationSecurityGroups", r.Destination.ApplicationSecurityGroups)
 	if len(networks) > 1 {
 		f := &fields{l: l, file: l.fileOf(g.ID), place: kindPaths[groupKind] + "/" + g.Name, rule: r.Name}
-		f.fault(ruleset.CodeASGsOfSeveralNetworks, "", "",
+		f.fault(ruleset.CodeASGsOfSeveralNetworks, field, stray,
 			"Security Rule %s has Application Security Groups (ASGs) from multiple virtual networks (%s). All ASGs on the Security Rule must be from the same virtual network.",
 			r.Name, networkNames(networks))
 	}

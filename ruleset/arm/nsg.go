@@ -2,9 +2,49 @@ package arm
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
 )
+
+// Codes of ours for Azure's limits of a region in a subscription.
+const (
+	CodeTooManyGroups            = "SubscriptionInvalidNumberOfNetworkSecurityGroups"
+	CodeTooManyApplicationGroups = "SubscriptionInvalidNumberOfApplicationSecurityGroups"
+)
+
+const (
+	maxGroupsPerRegion = 5000
+	maxASGsPerRegion   = 3000
+)
+
+// region is where Azure counts resources of a kind.
+type region struct {
+	kind                   kind
+	subscription, location string
+}
+
+// countInRegion counts a resource and reports the first one beyond the limit.
+func (f *fields) countInRegion(r *resource) {
+	location, _ := lookup(r.body, "location").(string)
+	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
+	f.l.inRegion[at]++
+	code, most := CodeTooManyGroups, maxGroupsPerRegion
+	if r.kind == asgKind {
+		code, most = CodeTooManyApplicationGroups, maxASGsPerRegion
+	}
+	if f.l.inRegion[at] == most+1 {
+		f.fault(code, "location", location, "a subscription has at most %d %s in a region", most, kindPaths[r.kind])
+	}
+}
+
+// subscriptionOf is the subscription of a resource id, in lower case.
+func subscriptionOf(id string) string {
+	if !isAzureID(id) {
+		return ""
+	}
+	return strings.ToLower(strings.Split(id, "/")[2])
+}
 
 func (l *loader) buildASGs() {
 	for _, r := range l.resources {
@@ -21,6 +61,7 @@ func (l *loader) buildASGs() {
 			l.registerOpen(r)
 		} else if l.register(r, a.ID, a, a.Name) {
 			l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
+			f.countInRegion(r)
 		}
 	}
 }
@@ -99,6 +140,7 @@ func (l *loader) buildGroup(r *resource) {
 	f.leaveCondition(r)
 	if l.register(r, nsg.ID, nsg, nsg.Name) {
 		l.out.Set.NetworkSecurityGroups = append(l.out.Set.NetworkSecurityGroups, nsg)
+		f.countInRegion(r)
 	}
 }
 

@@ -169,6 +169,17 @@ func TestFaultsOfATopology(t *testing.T) {
 		{"501 peerings", strings.Replace(small(), `"subnets"`, `"virtualNetworkPeerings": [`+many(501, func(i int) string {
 			return fmt.Sprintf(`{"name": "p%d", "remoteVirtualNetwork": {"id": "v%d"}}`, i, i)
 		})+`], "subnets"`, 1), []string{"VirtualNetworkInvalidNumberOfPeerings"}},
+		{"5,001 network security groups in a region, whatever its spelling", "[" + many(5001, func(i int) string {
+			return fmt.Sprintf(`{"type": "Microsoft.Network/networkSecurityGroups", "name": "n%d", "location": %q}`, i, []string{"westeurope", "West Europe"}[i%2])
+		}) + "]", []string{"SubscriptionInvalidNumberOfNetworkSecurityGroups"}},
+		{"5,001 in two regions", "[" + many(5001, func(i int) string {
+			return fmt.Sprintf(`{"type": "Microsoft.Network/networkSecurityGroups", "name": "n%d", "location": "r%d"}`, i, i%2)
+		}) + "]", nil},
+		{"5,001 in two subscriptions", "[" + many(5001, func(i int) string {
+			return fmt.Sprintf(`{"id": "/subscriptions/s%d/resourceGroups/g/providers/Microsoft.Network/networkSecurityGroups/n%d", "location": "r"}`, i%2, i)
+		}) + "]", nil},
+		{"3,001 application security groups in a region", "[" + many(3001, func(i int) string { return asg(fmt.Sprintf("g%d", i)) }) + "]",
+			[]string{"SubscriptionInvalidNumberOfApplicationSecurityGroups"}},
 		{"a subnet of a missing network", small(`{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "w/s", "properties": {"addressPrefix": "10.0.0.0/24"}}`),
 			[]string{"ParentResourceNotFound"}},
 		{"a flow timeout of 31 minutes", strings.Replace(small(), `"subnets"`, `"flowTimeoutInMinutes": 31, "subnets"`, 1), []string{"VirtualNetworkInvalidFlowTimeout"}},
@@ -180,6 +191,9 @@ func TestFaultsOfATopology(t *testing.T) {
 			var codes []string
 			for _, f := range d.Faults {
 				codes = append(codes, f.Code)
+				if f.Code == "AllApplicationSecurityGroupsInSecurityRuleMustBeFromSameVnet" && (f.Rule != "r" || f.Field != "sourceApplicationSecurityGroups" || !strings.HasSuffix(f.Value, "/g1")) {
+					t.Errorf("the fault does not say which group: %+v", f)
+				}
 				if f.File != "f.json" || f.Resource == "" || f.Message == "" {
 					t.Errorf("the fault does not say where it is: %+v", f)
 				}
