@@ -161,17 +161,20 @@ func (b *builder) group(nsg *ruleset.NSG, n *network) *Group {
 }
 
 // compileUnused compiles the NSGs that no subnet or NIC uses, so that they are
-// checked and can be shown.
+// checked and can be shown, and puts all into the policy's order.
 func (b *builder) compileUnused() {
 	used := map[*ruleset.NSG]bool{}
 	for _, g := range b.s.Groups {
 		used[g.NSG] = true
 	}
-	for _, nsg := range b.s.Policy.NetworkSecurityGroups {
+	order := map[*ruleset.NSG]int{}
+	for i, nsg := range b.s.Policy.NetworkSecurityGroups {
+		order[nsg] = i
 		if !used[nsg] {
 			b.group(nsg, &network{})
 		}
 	}
+	slices.SortStableFunc(b.s.Groups, func(x, y *Group) int { return order[x.NSG] - order[y.NSG] })
 }
 
 func (b *builder) compile(g *Group, d ruleset.Direction) Table {

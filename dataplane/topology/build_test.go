@@ -232,6 +232,28 @@ func TestSlotsStayWithTheirRuleAcrossSnapshots(t *testing.T) {
 	}
 }
 
+// Groups stood in the order of their first use by a subnet or a NIC.
+func TestGroupsStandInThePolicysOrder(t *testing.T) {
+	set := twoNetworks()
+	g := set.NetworkSecurityGroups[0] // of subnet a in both networks
+	first, last := &ruleset.NSG{Name: "first", ID: "/nsg/first"}, &ruleset.NSG{Name: "last", ID: "/nsg/last"}
+	unused := &ruleset.NSG{Name: "unused", ID: "/nsg/unused"}
+	set.NetworkSecurityGroups = []*ruleset.NSG{unused, first, g, last}
+	set.NetworkInterfaces[0].NetworkSecurityGroup = last
+	set.NetworkInterfaces[3].NetworkSecurityGroup = first
+	s, err := Build(set, nil, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, g := range s.Groups {
+		got = append(got, g.NSG.Name)
+	}
+	if want := []string{"unused", "first", "g", "g", "last"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestNSGsOfOneNameAreToldApartByID(t *testing.T) {
 	set := twoNetworks()
 	set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, &ruleset.NSG{Name: "G", ID: "/other/g"})
