@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
@@ -8,8 +10,9 @@ import (
 // not at all. The error is a PolicyError when the documents are to blame.
 func LoadPolicy(paths ...string) (*arm.Set, error) {
 	documents := arm.Load(paths...)
-	if len(documents.Faults) > 0 || len(documents.Unresolved) > 0 {
-		return nil, &PolicyError{Faults: documents.Faults, Unresolved: documents.Unresolved}
+	faults := slices.Concat(documents.Faults, documents.UnknownTags())
+	if len(faults) > 0 || len(documents.Unresolved) > 0 {
+		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
 	return documents.Set, nil
 }

@@ -63,7 +63,8 @@ func TestReloadRefusesABadPolicyWhole(t *testing.T) {
 				r.t.Fatal(err)
 			}
 		}, []string{"vm1-nic"}, ""},
-		{"a service tag that needs a tag file", func(r *rig) { r.replaceIn("nsg1.json", `"Internet"`, `"Sql"`) }, []string{"Sql", "AllowHttpInBound"}, ""},
+		{"a service tag that needs a tag file", func(r *rig) { r.replaceIn("nsg1.json", `"Internet"`, `"Sql"`) },
+			[]string{"nsg1.json", "networkSecurityGroups/NSG1", "AllowHttpInBound", "sourceAddressPrefix", "Sql", "AzureLoadBalancer"}, "SecurityRuleInvalidAddressPrefix"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

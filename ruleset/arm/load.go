@@ -43,6 +43,33 @@ type Documents struct {
 	// Unresolved lists what the documents leave open and therefore was not
 	// read, wholly or in part: it is neither valid nor invalid.
 	Unresolved ruleset.Faults
+
+	files map[*ruleset.NSG]string // where the groups of Set are from
+}
+
+// UnknownTags are the faults of a policy that has no service tag file: rules that name
+// a tag other than the three that need none. Load takes every well-formed name.
+func (d *Documents) UnknownTags() ruleset.Faults {
+	var faults ruleset.Faults
+	for _, g := range d.Set.NetworkSecurityGroups {
+		for i := range g.Rules {
+			r := &g.Rules[i]
+			for _, side := range []struct{ field, tag string }{
+				{"sourceAddressPrefix", r.Source.Tag}, {"destinationAddressPrefix", r.Destination.Tag},
+			} {
+				switch side.tag {
+				case "", ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer:
+					continue
+				}
+				faults = append(faults, ruleset.Fault{
+					Code: ruleset.CodeInvalidAddressPrefix, File: d.files[g], Resource: kindPaths[groupKind] + "/" + g.Name,
+					Rule: r.Name, Field: side.field, Value: side.tag,
+					Message: "no tag of that name is known; known without a service tag file are VirtualNetwork, Internet and AzureLoadBalancer",
+				})
+			}
+		}
+	}
+	return faults
 }
 
 // Load reads files, folders (every *.json below, in order of their paths; names
@@ -83,7 +110,7 @@ type loader struct {
 }
 
 func newLoader() *loader {
-	return &loader{out: &Documents{Set: &Set{}}, index: newIndex(), order: map[string]int{},
+	return &loader{out: &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}}, index: newIndex(), order: map[string]int{},
 		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{}}
 }
 

@@ -140,6 +140,7 @@ func (l *loader) buildGroup(r *resource) {
 	f.leaveCondition(r)
 	if l.register(r, nsg.ID, nsg, nsg.Name) {
 		l.out.Set.NetworkSecurityGroups = append(l.out.Set.NetworkSecurityGroups, nsg)
+		l.out.files[nsg] = r.file
 		f.countInRegion(r)
 	}
 }
