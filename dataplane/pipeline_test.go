@@ -131,6 +131,8 @@ func TestPacketsThatAVirtualNetworkDoesNotCarry(t *testing.T) {
 		{"multicast", vm1, udp(addr1, "239.1.1.1"), "broadcast"},
 		{"limited broadcast", vm1, udp(addr1, "255.255.255.255"), "broadcast"},
 		{"a router solicitation", vm1, packettest.ICMP(packettest.Spec{Src: "fe80::1", Dst: "ff02::2", ICMPType: 133}), "kernel_noise"},
+		{"a multicast listener report, which has a hop-by-hop header", vm1,
+			packettest.Extend(packettest.ICMP(packettest.Spec{Src: "fe80::1", Dst: "ff02::16", ICMPType: 143}), packettest.Options(0, 1)), "kernel_noise"},
 		{"an address of the subnet that nobody has", vm1, udp(addr1, "10.0.1.77"), "no_route"},
 		{"a private address outside the virtual network", vm1, udp(addr1, "192.168.1.1"), "no_route"},
 		{"the platform, which is not attached", vm1, udp(addr1, "168.63.129.16"), "no_route"},

@@ -27,7 +27,7 @@ type Decoder struct {
 	icmp6 layers.ICMPv6
 	// scratch holds a header without its options: gopacket would parse them and
 	// allocate an error for each bad one, and an end host accepts what it refuses.
-	scratch [tcpHeaderLen]byte
+	scratch [ipv6HeaderLen]byte
 }
 
 // Decode reads one IP packet from b into p, which it overwrites. segmentSize is
@@ -98,26 +98,28 @@ func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
 	if total > len(b) {
 		return DropIPLength
 	}
-	p.Src = AddrFrom16([16]byte(b[8:24]))
-	p.Dst = AddrFrom16([16]byte(b[24:40]))
-	p.Proto, p.HeaderLen, p.Len = b[6], ipv6HeaderLen, uint32(total)
+	header := b[:total]
+	if total == ipv6HeaderLen || layers.IPProtocol(b[6]) == layers.IPProtocolIPv6HopByHop {
+		// gopacket takes payload length 0 for a jumbogram and decodes a hop-by-hop header
+		// on the spot, with allocations: it gets the fixed header alone.
+		header = d.scratch[:copy(d.scratch[:], b[:ipv6HeaderLen])]
+		header[6] = uint8(layers.IPProtocolNoNextHeader)
+		binary.BigEndian.PutUint16(header[4:], 1)
+	}
+	if d.ip6.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
+		return DropIPLength
+	}
+	p.Src = AddrFrom16([16]byte(d.ip6.SrcIP))
+	p.Dst = AddrFrom16([16]byte(d.ip6.DstIP))
+	p.Len = uint32(total)
 	// An IPv4-mapped address in an IPv6 header would meet the rules of the
 	// other family (RFC 4942 section 2.2).
 	if p.Src.Is4() || p.Dst.Is4() {
 		return DropMappedAddress
 	}
-	switch layers.IPProtocol(b[6]) {
-	case layers.IPProtocolIPv6Fragment:
-		return DropFragment
-	case layers.IPProtocolIPv6HopByHop, layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Destination:
-		return DropExtension
-	}
-	// Only now: gopacket decodes a hop-by-hop header on the spot, with allocations,
-	// and takes payload length 0 for a jumbogram.
-	if total > ipv6HeaderLen && d.ip6.DecodeFromBytes(b[:total], gopacket.NilDecodeFeedback) != nil {
-		return DropIPLength
-	}
-	return NotDropped
+	protocol, offset, drop := walkIPv6(b[:total])
+	p.Proto, p.HeaderLen = protocol, uint16(offset)
+	return drop
 }
 
 // transport decodes b, the bytes behind the IP headers.

@@ -19,6 +19,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(b, uint16(0))
 		f.Add(b, uint16(2))
 	}
+	f.Add(packettest.Extend(packettest.TCP(s6), packettest.Options(0, 1), packettest.Options(43, 2), packettest.Options(60, 1)), uint16(0))
+	f.Add(packettest.Extend(packettest.UDP(s6), packettest.FragmentHeader(0, false, 1)), uint16(0))
 	for _, tt := range dropTests {
 		f.Add(tt.bytes, uint16(0))
 	}

@@ -44,13 +44,17 @@ func quotedIPv4(q []byte) (t Tuple, rest []byte, ok bool) {
 	return t, q[headerLen:], true
 }
 
+// quotedIPv6 walks the extension headers as far as they are quoted.
 func quotedIPv6(q []byte) (t Tuple, rest []byte, ok bool) {
 	if len(q) < ipv6HeaderLen || q[0]>>4 != 6 {
 		return t, nil, false
 	}
-	t = Tuple{Src: AddrFrom16([16]byte(q[8:24])), Dst: AddrFrom16([16]byte(q[24:40])), Proto: q[6]}
-	// Packets with an extension header or an IPv4-mapped address have no flow.
-	return t, q[ipv6HeaderLen:], !t.Src.Is4() && !t.Dst.Is4()
+	protocol, offset, drop := walkIPv6(q)
+	if drop != NotDropped {
+		return t, nil, false
+	}
+	t = Tuple{Src: AddrFrom16([16]byte(q[8:24])), Dst: AddrFrom16([16]byte(q[24:40])), Proto: protocol}
+	return t, q[offset:], !t.Src.Is4() && !t.Dst.Is4()
 }
 
 // quotedPorts completes the tuple as Decode would have. An error about an error

@@ -35,7 +35,10 @@ func TestDecodeQuote(t *testing.T) {
 		{"a quoted first fragment", back(packettest.UDP(with(sent, func(s *packettest.Spec) { s.MoreFragments = true }))), tuple(17, "10.0.1.4", "203.0.113.10", 40000, 53), true},
 		{"packet too big over IPv6", back6(2, packettest.UDP(sent6)), tuple(17, "fd00::4", "2001:db8::1", 40000, 53), true},
 		{"time exceeded over IPv6", back6(3, packettest.TCP(sent6)), tuple(6, "fd00::4", "2001:db8::1", 40000, 53), true},
+		{"a quoted IPv6 packet with extension headers", back6(3, packettest.Extend(packettest.UDP(sent6), packettest.Options(0, 1), packettest.Options(60, 2))), tuple(17, "fd00::4", "2001:db8::1", 40000, 53), true},
 
+		{"a quote that ends inside an IPv6 extension header", back6(3, packettest.Extend(packettest.UDP(sent6), packettest.Options(60, 4))[:60]), packet.Tuple{}, false},
+		{"a quoted IPv6 fragment", back6(3, packettest.Extend(packettest.UDP(sent6), packettest.FragmentHeader(2, true, 1))), packet.Tuple{}, false},
 		{"seven bytes of the transport header", back(packettest.UDP(sent)[:27]), packet.Tuple{}, false},
 		{"half an IPv4 header", back(packettest.UDP(sent)[:19]), packet.Tuple{}, false},
 		{"nothing quoted", back(nil), packet.Tuple{}, false},

@@ -116,3 +116,49 @@ func must(err error) {
 		panic(err)
 	}
 }
+
+// Extension is one IPv6 extension header: Bytes are all of it, of which the first,
+// the next header, is filled in by Extend.
+type Extension struct {
+	Protocol uint8
+	Bytes    []byte
+}
+
+// Options is a hop-by-hop (0), routing (43) or destination options (60) header of n
+// times eight bytes, filled with Pad1 options, or for routing a type 4 header.
+func Options(protocol uint8, n int) Extension {
+	b := make([]byte, 8*n)
+	b[1] = uint8(n - 1)
+	if protocol == 43 {
+		b[2] = 4
+	}
+	return Extension{protocol, b}
+}
+
+// FragmentHeader is an IPv6 fragment header; offset counts eight bytes.
+func FragmentHeader(offset uint16, more bool, id uint32) Extension {
+	b := make([]byte, 8)
+	b[2], b[3] = byte(offset>>5), byte(offset<<3)
+	if more {
+		b[3] |= 1
+	}
+	b[4], b[5], b[6], b[7] = byte(id>>24), byte(id>>16), byte(id>>8), byte(id)
+	return Extension{44, b}
+}
+
+// Extend puts extension headers into an IPv6 packet, in their order.
+func Extend(b []byte, headers ...Extension) []byte {
+	out := append([]byte(nil), b[:40]...)
+	last := 6 // where the protocol of the next header goes
+	upper := b[6]
+	for _, h := range headers {
+		out[last] = h.Protocol
+		last = len(out)
+		out = append(out, h.Bytes...)
+	}
+	out[last] = upper
+	out = append(out, b[40:]...)
+	payload := len(out) - 40
+	out[4], out[5] = byte(payload>>8), byte(payload)
+	return out
+}
