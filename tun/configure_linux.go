@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -120,7 +121,40 @@ func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
 	if err := d.addMissing(wanted); err != nil {
 		return err
 	}
+	if err := d.awaitIPv6(wanted); err != nil {
+		return err
+	}
 	return d.setRoutes()
+}
+
+// ipv6Patience bounds awaitIPv6; what it waits for takes the kernel milliseconds.
+const ipv6Patience = 2 * time.Second
+
+// awaitIPv6 waits until the namespace takes packets for its IPv6 addresses: the kernel
+// makes an address usable from a work queue some time after it has said that the address
+// is there, and would drop the first packets.
+func (d *kernelDevice) awaitIPv6(wanted []netip.Prefix) error {
+	end := time.Now().Add(ipv6Patience)
+	for _, p := range wanted {
+		if !isIPv6(p) {
+			continue
+		}
+		local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(netip.PrefixFrom(p.Addr(), 128))}
+		for {
+			found, err := d.handle.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+			if err != nil {
+				return fmt.Errorf("list local routes: %w", err)
+			}
+			if len(found) > 0 {
+				break
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("address %v: the kernel has not made it usable for %v", p, ipv6Patience)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
 }
 
 // addMissing adds what the interface lacks and remembers it in added.
