@@ -238,6 +238,17 @@ func expandTag(n *network, tag string) ([]netip.Prefix, bool) {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()) }
 
+// ruleLabel names a rule in counters. A user rule may bear a default rule's name,
+// and would share its counters.
+func ruleLabel(r *ruleset.Rule) string {
+	if !r.Default && slices.ContainsFunc(ruleset.DefaultRules(), func(d ruleset.Rule) bool {
+		return d.Direction == r.Direction && strings.EqualFold(d.Name, r.Name)
+	}) {
+		return r.QualifiedName()
+	}
+	return r.Name
+}
+
 func (b *builder) assignSlots(registry *Registry) error {
 	var keys []RuleKey
 	each := func(f func(g *Group, t *Table, d ruleset.Direction)) {
@@ -247,7 +258,7 @@ func (b *builder) assignSlots(registry *Registry) error {
 		}
 	}
 	key := func(g *Group, d ruleset.Direction, r *ruleset.Rule) RuleKey {
-		return RuleKey{NetworkSecurityGroup: g.Label, Direction: d, Rule: r.Name, Access: r.Access}
+		return RuleKey{NetworkSecurityGroup: g.Label, Direction: d, Rule: ruleLabel(r), Access: r.Access}
 	}
 	each(func(g *Group, t *Table, d ruleset.Direction) {
 		for i := range t.Rules {

@@ -254,6 +254,22 @@ func TestGroupsStandInThePolicysOrder(t *testing.T) {
 	}
 }
 
+func TestAUserRuleNamedLikeADefaultRuleCountsByItself(t *testing.T) {
+	set := twoNetworks()
+	set.NetworkSecurityGroups[0].Rules = []ruleset.Rule{{Name: "DenyAllInBound", Priority: 100, Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Any: true},
+		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}
+	registry := NewRegistry()
+	s, err := Build(set, nil, registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots := s.Groups[0].Inbound.Slots
+	first, last := slots[0], slots[len(slots)-1]
+	if first == last || registry.Keys()[first].Rule != "securityRules/DenyAllInBound" || registry.Keys()[last].Rule != "DenyAllInBound" {
+		t.Errorf("slots %v, keys %+v", slots, registry.Keys())
+	}
+}
+
 func TestNSGsOfOneNameAreToldApartByID(t *testing.T) {
 	set := twoNetworks()
 	set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, &ruleset.NSG{Name: "G", ID: "/other/g"})

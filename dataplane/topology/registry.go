@@ -17,8 +17,10 @@ type RuleKey struct {
 	// has several of that name.
 	NetworkSecurityGroup string
 	Direction            ruleset.Direction
-	Rule                 string // name without prefix
-	Access               ruleset.Access
+	// Rule is the name; with the prefix securityRules/ for a user rule that is named
+	// like a default one.
+	Rule   string
+	Access ruleset.Access
 }
 
 // Registry gives each rule a slot, the number that flow records and counters
