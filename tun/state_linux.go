@@ -47,7 +47,7 @@ func OpenState(dir string) (*State, error) {
 	}
 	s := &State{dir: dir, lock: lock}
 	if err := s.removeLeftovers(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, os.Remove(lock.Name()), lock.Close())
 	}
 	return s, nil
 }

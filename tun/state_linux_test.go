@@ -140,6 +140,9 @@ func TestADamagedJournalIsNamed(t *testing.T) {
 	if _, err := OpenState(dir); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v", err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, lockName)); err == nil {
+		t.Error("the lock's file was left behind")
+	}
 	os.Remove(path)
 	s, err := OpenState(dir)
 	if err != nil {
