@@ -140,7 +140,7 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 	drops := r.engine.Drops()
 	for d := packet.NotDropped + 1; d < packet.NumDrops; d++ {
 		switch d {
-		case packet.DropMappedAddress, packet.DropExtension, packet.DropTransmit, packet.DropFlowConflict, packet.DropKernelNoise, packet.DropICMPError:
+		case packet.DropMappedAddress, packet.DropExtension, packet.DropExtensionLimit, packet.DropRoutingHeader, packet.DropTransmit, packet.DropFlowConflict, packet.DropKernelNoise, packet.DropICMPError:
 			continue // IPv6 alone, a device's refusal, overlapping networks, conntrack asked without the pipeline
 		}
 		if drops[d] == 0 {
