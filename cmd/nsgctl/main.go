@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -60,7 +61,11 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		fmt.Fprintf(stderr, "nsgctl: %v\nnsgctl --help shows what is allowed\n", err)
 		return exitUsage
 	case errors.Is(err, control.ErrNoDaemon):
-		fmt.Fprintf(stderr, "nsgctl: %v\nnsgd run starts a daemon; verify, effective and rules need none with --policy\n", err)
+		hint := "nsgd run starts a daemon; verify, effective and rules need none with --policy"
+		if errors.Is(err, fs.ErrPermission) {
+			hint = "the socket belongs to the daemon's user: ask as root"
+		}
+		fmt.Fprintf(stderr, "nsgctl: %v\n%s\n", err, hint)
 		return exitNoDaemon
 	}
 	fmt.Fprintf(stderr, "nsgctl: %v\n", err)

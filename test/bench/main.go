@@ -18,7 +18,7 @@ import (
 
 func main() {
 	nsgd := flag.String("nsgd", "bin/nsgd", "the daemon to measure")
-	rounds := flag.Int("rounds", 3, "alternating rounds over all setups; medians are reported")
+	rounds := flag.Int("rounds", 5, "alternating rounds over all setups; medians are reported")
 	seconds := flag.Int("seconds", 3, "length of one measurement")
 	flag.Parse()
 	if os.Getenv(insideEnv) == "" {
