@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
@@ -19,6 +20,8 @@ var carryCases = []struct {
 	setup [][]byte // sent from vm1 (even) and vm4 (odd) before
 	make  func(i int) []byte
 	kinds int // number of different packets
+	// took counts the packets that took the path; it must be all that were sent.
+	took func(e *Engine) uint64
 }{
 	{"established", vm1,
 		[][]byte{
@@ -27,15 +30,20 @@ var carryCases = []struct {
 		},
 		func(int) []byte {
 			return packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 40000, DstPort: 80, Flags: "A", Payload: 64})
-		}, 1},
+		}, 1,
+		func(e *Engine) uint64 { // what arrived, less a packet for each flow: its first
+			return e.AttachmentCounts()[vm4].TransmitPackets - e.Flows().Stats().Created
+		}},
 	{"new-flow-allowed", vm1, nil,
 		func(i int) []byte {
 			return packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: uint16(i), DstPort: uint16(i >> 16), Payload: 64})
-		}, 1 << 16},
+		}, 1 << 16,
+		func(e *Engine) uint64 { return e.Flows().Stats().Created }},
 	{"denied", internet, nil,
 		func(i int) []byte {
 			return packettest.TCP(packettest.Spec{Src: world, Dst: addr1, SrcPort: uint16(i), DstPort: 22, Flags: "S"})
-		}, 1024},
+		}, 1024,
+		func(e *Engine) uint64 { return e.Drops()[packet.DropRule] }},
 }
 
 // feeder sends prepared packets through the pipeline, a burst a call.
@@ -44,11 +52,15 @@ type feeder struct {
 	from    int
 	packets [][]byte
 	next    int
+	sent    uint64
+	took    func(*Engine) uint64
+	// again is called before packets repeat.
+	again func()
 }
 
 func newFeeder(t testing.TB, policy func() *rig, c int) *feeder {
 	k := carryCases[c]
-	f := &feeder{r: policy(), from: k.from}
+	f := &feeder{r: policy(), from: k.from, took: k.took, again: func() {}}
 	for i, p := range k.setup {
 		f.r.send([]int{vm1, vm4}[i%2], p)
 	}
@@ -60,16 +72,39 @@ func newFeeder(t testing.TB, policy func() *rig, c int) *feeder {
 
 func (f *feeder) burst() {
 	for range burstPackets {
-		f.r.devices[f.from].Inject(0, f.packets[f.next])
-		if f.next++; f.next == len(f.packets) {
-			f.next = 0
-		}
+		f.r.devices[f.from].Inject(0, f.packets[f.next%len(f.packets)])
+		f.next++
 	}
+	f.sent += burstPackets
 	if err := f.r.engine.workers[0].burst(f.from); err != nil {
 		f.r.t.Fatal(err)
 	}
 	for _, d := range f.r.devices {
 		d.Drain(0, nil)
+	}
+	if f.next >= len(f.packets) && len(f.packets) >= burstPackets {
+		f.next = 0
+		f.again()
+	}
+}
+
+// check fails unless every packet took the path that the case is named after.
+func (f *feeder) check() {
+	if got := f.took(f.r.engine); got != f.sent {
+		f.r.t.Errorf("%d of %d packets took the path", got, f.sent)
+	}
+}
+
+// forget ends all flows and makes their records free, so that repeated packets begin
+// flows again.
+func (f *feeder) forget() {
+	e := f.r.engine
+	e.flows.Flush()
+	for range 4 { // an epoch a round; two free everything
+		e.flows.Expire(e.Now(), 1<<20)
+		if err := e.workers[0].burst(f.from); err != nil { // empty: a quiescent point
+			f.r.t.Fatal(err)
+		}
 	}
 }
 
@@ -83,6 +118,7 @@ func TestThePathOfAPacketAllocatesNothing(t *testing.T) {
 			if n := testing.AllocsPerRun(100, f.burst); n != 0 {
 				t.Errorf("%v allocations in a burst of %d packets", n, burstPackets)
 			}
+			f.check()
 		})
 	}
 }
@@ -114,12 +150,21 @@ func BenchmarkCarry(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/rules=%d", c.name, n), func(b *testing.B) {
 				rules := manyRules(n)
 				f := newFeeder(b, func() *rig { return newRig(b, figure(rules(), rules()), conntrack.Options{}) }, i)
+				if c.name == "new-flow-allowed" {
+					f.again = func() {
+						b.StopTimer()
+						f.forget()
+						b.StartTimer()
+					}
+				}
 				f.burst()
 				b.ReportAllocs()
 				b.ResetTimer()
 				for left := b.N; left > 0; left -= burstPackets {
 					f.burst()
 				}
+				b.StopTimer()
+				f.check()
 			})
 		}
 	}
