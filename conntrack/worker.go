@@ -89,6 +89,10 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 	return packet.NotDropped
 }
 
+// Count counts a packet of a live flow without moving it on: a later fragment, of which
+// the first one has passed.
+func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[f].count(d, p) }
+
 // passTCP moves a connection's state on. Once a flow has ended its state stays.
 func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
 	for {

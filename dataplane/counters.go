@@ -187,8 +187,10 @@ func (e *Engine) RuleCounts(n int) []RuleCount {
 }
 
 // Drops sums the packets that were not carried, by reason. Superpackets count
-// once. Safe for concurrent use.
+// once; a fragment that waits for its first one is not among them yet. Safe for
+// concurrent use.
 func (e *Engine) Drops() (sums [packet.NumDrops]uint64) {
+	sums[packet.DropFragmentNoFirst] = e.fragments.WaitedInVain()
 	for _, w := range e.workers {
 		for d := range sums {
 			sums[d] += w.counters.drops[d].Load()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
@@ -27,6 +28,8 @@ type Options struct {
 	// Flows configures the flow table; Workers, Zones and UnlimitedZones are set
 	// by New.
 	Flows conntrack.Options
+	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
+	Fragments fragment.Options
 	// Clock returns the time since any fixed point; nil: the monotonic clock.
 	Clock func() time.Duration
 	// Log receives what an operator must know; nil discards it.
@@ -36,14 +39,15 @@ type Options struct {
 // Engine carries packets between attachments. Its methods are safe for
 // concurrent use unless they say otherwise.
 type Engine struct {
-	options  Options
-	log      *slog.Logger
-	snapshot atomic.Pointer[topology.Snapshot]
-	registry *topology.Registry
-	flows    *conntrack.Table
-	devices  []tun.Device
-	workers  []*worker
-	clock    func() time.Duration
+	options   Options
+	log       *slog.Logger
+	snapshot  atomic.Pointer[topology.Snapshot]
+	registry  *topology.Registry
+	flows     *conntrack.Table
+	fragments *fragment.Table
+	devices   []tun.Device
+	workers   []*worker
+	clock     func() time.Duration
 
 	reload sync.Mutex // one reload at a time
 }
@@ -72,6 +76,10 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 	if e.flows, err = conntrack.New(o.Flows); err != nil {
 		return nil, err
 	}
+	o.Fragments.Zones = len(o.Attachments)
+	if e.fragments, err = fragment.New(o.Fragments); err != nil {
+		return nil, err
+	}
 	for i := range o.Workers {
 		e.workers = append(e.workers, newWorker(e, i))
 	}
@@ -89,7 +97,12 @@ func (e *Engine) Registry() *topology.Registry { return e.registry }
 func (e *Engine) Flows() *conntrack.Table { return e.flows }
 
 // Now is the flow table's clock.
-func (e *Engine) Now() conntrack.Tick { return conntrack.Tick(e.clock() / conntrack.TickLength) }
+func (e *Engine) Now() conntrack.Tick { return ticks(e.clock()) }
+
+func ticks(d time.Duration) conntrack.Tick { return conntrack.Tick(d / conntrack.TickLength) }
+
+// Fragments is the engine's memory of fragmented datagrams.
+func (e *Engine) Fragments() *fragment.Table { return e.fragments }
 
 // Workers is the number of workers.
 func (e *Engine) Workers() int { return len(e.workers) }
@@ -202,6 +215,8 @@ const (
 	// five seconds; a record that has timed out is absent before it is freed.
 	expireEvery  = 100 * time.Millisecond
 	expireBudget = 20_000
+	// expireBuckets walk over the default fragment table in a fifth of its lifetime.
+	expireBuckets = 256
 )
 
 // expire frees what has timed out, in bounded steps.
@@ -214,6 +229,7 @@ func (e *Engine) expire(ctx context.Context) {
 			return
 		case <-tick.C:
 			e.flows.Expire(e.Now(), expireBudget)
+			e.fragments.Expire(e.clock(), expireBuckets)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -26,6 +27,9 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, b []byte
 	src, drop := admit(s, from, p)
 	if drop != packet.NotDropped {
 		return drop
+	}
+	if p.Fragment.IsFragment() {
+		return w.fragment(s, from, src, b, p)
 	}
 	to, drop := w.place(s, from, src, b[tun.HeaderLen:], p)
 	if drop != packet.NotDropped {
@@ -54,7 +58,7 @@ func (w *worker) decode(b []byte, p *packet.Packet) packet.Drop {
 	case tun.GSOUDPL4:
 		ok = p.Proto == packet.ProtoUDP
 	}
-	if !ok || h.GSOSize == 0 {
+	if !ok || h.GSOSize == 0 || p.Fragment.IsFragment() {
 		return packet.DropOffload
 	}
 	return packet.NotDropped
@@ -70,7 +74,7 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 		return nil, packet.DropBroadcast
 	case p.Dst.IsBroadcast():
 		return nil, packet.DropBroadcast
-	case !p.Src.Is4() && p.Src.IsLinkLocal():
+	case !p.Src.Is4() && (p.Src.IsLinkLocal() || p.Dst.IsLinkLocal()):
 		return nil, packet.DropKernelNoise
 	case p.Src == p.Dst || p.Src.IsMulticast() || p.Src.IsBroadcast() || p.Src.IsLoopback() || p.Src.IsUnspecified():
 		return nil, packet.DropSpoofed
@@ -82,26 +86,28 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 	return src, packet.NotDropped
 }
 
-// place finds where an admitted packet goes: as part of a live flow, or as the rules say.
+// place finds where an admitted packet goes: as part of a live flow, or as the rules
+// say. w.belongs says afterwards how a packet that is not dropped stands to the flow
+// with key w.key.
 func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
+	w.belongs = toNoFlow
 	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
 	to, drop, known := w.flow(from, p)
 	if !known {
-		return w.begin(s, from, src, p)
+		to, drop = w.begin(s, from, src, p)
 	}
+	w.belongs = toItsFlow
 	return to, drop
 }
 
 // icmpError carries an ICMP error as part of the live flow that it quotes, or
 // else as the rules for ICMP decide. It never begins, extends or changes a flow.
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
-	if quoted, ok := packet.DecodeQuote(b, p); ok {
-		// The quoted packet went towards where the error comes from, so its flow is
-		// the one that an answer from there would belong to.
-		w.key = conntrack.Key{Tuple: quoted.Reverse(), Zone: uint16(from.Index)}
+	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(s, from, &quoted, p) {
 		if f, d, ok := w.flows.Lookup(&w.key, w.now); ok {
+			w.belongs = toQuotedFlow
 			return w.follow(f, d, p), packet.NotDropped
 		}
 	}
@@ -111,6 +117,28 @@ func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src 
 	}
 	w.countVerdict(&w.verdict, p)
 	return dst.Attachment, packet.NotDropped
+}
+
+// quotedFlow sets w.key to the flow that an answer to the quoted packet would belong
+// to, if it came from where the error does: the quoted packet went there.
+func (w *worker) quotedFlow(s *topology.Snapshot, from *topology.Attachment, quoted *packet.Quote, p *packet.Packet) bool {
+	t := quoted.Tuple
+	if quoted.Fragment.IsLater() {
+		// It has no ports, but the first one of its datagram had. That came in where the
+		// error goes to.
+		sender := s.Route(from, p.Dst)
+		if sender == nil || sender.Attachment < 0 {
+			return false
+		}
+		k := fragment.Key{Src: t.Src, Dst: t.Dst, ID: quoted.Fragment.ID,
+			Zone: uint16(sender.Attachment), Proto: quoted.Fragment.Proto}
+		if !w.engine.fragments.Quoted(&k, w.time, &w.first) || !w.first.InFlow || w.first.Related {
+			return false
+		}
+		t = w.first.Flow.Tuple
+	}
+	w.key = conntrack.Key{Tuple: t.Reverse(), Zone: uint16(from.Index)}
+	return true
 }
 
 // flow carries a packet of a live flow; known is false when there is none, or
@@ -136,16 +164,7 @@ func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop
 // follow counts a flow's packet on the rules that allowed the flow, and says
 // which attachment it goes to.
 func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packet) int {
-	last := conntrack.NoSlot
-	for _, slot := range w.flows.Slots(f) {
-		if slot == conntrack.NoSlot {
-			break
-		}
-		if slot != last { // see countVerdict
-			w.counters.rule(slot, 0, p)
-		}
-		last = slot
-	}
+	w.countSlots(w.flows.Slots(f), 0, p)
 	return int(w.flows.PeerZone(f, d))
 }
 
@@ -182,13 +201,10 @@ func (w *worker) judge(s *topology.Snapshot, from *topology.Attachment, src *top
 func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
 	init := &w.init
 	*init = conntrack.Init{
-		Slots:       [4]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot},
+		Slots:       v.slots(),
 		Generation:  uint32(s.Generation),
 		Established: max(src.Established, dst.Established),
 		ReplyZone:   uint16(dst.Attachment),
-	}
-	for i := range v.N {
-		init.Slots[i] = v.Stages[i].Slot()
 	}
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
@@ -221,15 +237,20 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 	return w.begin(s, from, src, p)
 }
 
-// countVerdict counts a verdict and its packet on every rule that took part. A NIC
-// can have its subnet's NSG, whose rule then decides two stages, one after the other;
-// it still counts what was sent, once.
-func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
+// countVerdict counts a verdict and its packet on every rule that took part.
+func (w *worker) countVerdict(v *Verdict, p *packet.Packet) { w.countSlots(v.slots(), 1, p) }
+
+// countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's
+// NSG, whose rule then decides two stages, one after the other; it still counts
+// what was sent, once.
+func (w *worker) countSlots(slots [MaxStages]uint32, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for i := range v.N {
-		slot := v.Stages[i].Slot()
+	for _, slot := range slots {
+		if slot == conntrack.NoSlot {
+			break
+		}
 		if slot != last {
-			w.counters.rule(slot, 1, p)
+			w.counters.rule(slot, hits, p)
 		}
 		last = slot
 	}

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -31,6 +32,17 @@ func (s *StageVerdict) SecurityRule() *ruleset.Rule { return &s.Stage.Table.Rule
 
 // Slot is the rule's slot in counters and flow records.
 func (s *StageVerdict) Slot() uint32 { return s.Stage.Table.Slots[s.Rule] }
+
+var noSlots = [MaxStages]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot}
+
+// slots are those of the stages, conntrack.NoSlot behind the last one.
+func (v *Verdict) slots() [MaxStages]uint32 {
+	slots := noSlots
+	for i := range v.N {
+		slots[i] = v.Stages[i].Slot()
+	}
+	return slots
+}
 
 // Judge runs a packet's classification tuple through the outbound stages of its
 // source and the inbound stages of its destination. The first matching rule

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -32,13 +33,17 @@ type worker struct {
 	strict   bool
 	poller   *tun.Poller
 
-	now     conntrack.Tick // of the burst
+	time    time.Duration  // the engine's clock, of the burst
+	now     conntrack.Tick // the same in ticks
 	buffer  [bufferLen]byte
 	decoder packet.Decoder
 	packet  packet.Packet
 	key     conntrack.Key
 	verdict Verdict
 	init    conntrack.Init
+
+	belongs belonging        // of the packet to the flow of key, see place
+	first   fragment.Verdict // of a fragment's datagram
 
 	restarts  bool           // the packet asks for a new flow in place of restarted
 	restarted conntrack.Flow // valid when restarts
@@ -105,7 +110,8 @@ func (w *worker) run(ctx context.Context) error {
 // read: with superpackets of 64 KB, a burst of buffers would not stay in the
 // cache. The clock and the snapshot are taken once; commit looks for a newer one.
 func (w *worker) burst(attachment int) error {
-	w.now = w.engine.Now()
+	w.time = w.engine.clock()
+	w.now = ticks(w.time)
 	s := w.engine.snapshot.Load()
 	from := s.Attachments[attachment]
 	queue := w.queues[attachment]

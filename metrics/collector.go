@@ -34,6 +34,13 @@ var (
 	flowsEnded = prometheus.NewDesc("nsgd_flows_ended_total",
 		"Flows that ended, by cause.", []string{"cause"}, nil)
 
+	fragmentDatagrams = prometheus.NewDesc("nsgd_fragment_datagrams",
+		"Fragmented datagrams whose first fragment was allowed and whose last ones are still to come.", nil, nil)
+	fragmentDatagramsLimit = prometheus.NewDesc("nsgd_fragment_datagrams_limit",
+		"Fragmented datagrams that can be followed at a time.", nil, nil)
+	fragmentsHeld = prometheus.NewDesc("nsgd_fragments_held",
+		"Fragments that wait for the first one of their datagram: received, and neither transmitted nor dropped yet.", nil, nil)
+
 	receivePackets = prometheus.NewDesc("nsgd_attachment_receive_packets_total",
 		"Packets that came from the attachment, as wire segments.", attachmentLabels, nil)
 	receiveBytes = prometheus.NewDesc("nsgd_attachment_receive_bytes_total",
@@ -79,6 +86,7 @@ func NewCollector(o Options) *Collector { return &Collector{options: o} }
 func (c *Collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		ruleHits, rulePackets, ruleBytes, drops, flows, flowsLimit, flowsCreated, flowsEnded,
+		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		receivePackets, receiveBytes, transmitPackets, transmitBytes, tunDropped,
 		policyReloads, policyGeneration, buildInfo,
 	} {
@@ -91,6 +99,10 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	c.collectRules(out)
 	c.collectFlows(out)
 	c.collectAttachments(out)
+	f := c.options.Engine.Fragments()
+	out <- gauge(fragmentDatagrams, f.Datagrams())
+	out <- gauge(fragmentDatagramsLimit, int64(f.Limit()))
+	out <- gauge(fragmentsHeld, f.Held())
 	for reason, n := range c.options.Engine.Drops() {
 		if d := packet.Drop(reason); d != packet.NotDropped {
 			out <- counter(drops, n, d.String())

@@ -28,11 +28,12 @@ var allowedImports = map[string][]string{
 	"ruleset/classifier": {"ruleset", "dataplane/packet"},
 	"conntrack":          {"dataplane/packet"},
 	"dataplane/topology": {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
+	"dataplane/fragment": {"conntrack", "dataplane/packet"},
 	"dataplane": {
-		"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",

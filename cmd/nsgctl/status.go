@@ -46,6 +46,7 @@ func statusTable(w io.Writer, s *control.Status) error {
 		facts.row("refused for", first)
 	}
 	facts.row("flows", fmt.Sprintf("%d of %d, %d created", s.Flows.Live, s.Flows.Limit, s.Flows.Created))
+	facts.row("fragments", fmt.Sprintf("%d datagrams of %d, %d held", s.Fragments.Datagrams, s.Fragments.Limit, s.Fragments.Held))
 	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
 		facts.row("dropped", fmt.Sprintf("%d %s", s.Dropped[reason], reason))
 	}

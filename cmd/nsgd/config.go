@@ -28,9 +28,10 @@ type Config struct {
 	// Workers is the number of packet workers; 0: one per CPU.
 	Workers int `yaml:"workers"`
 	// Offload is auto, tso or off.
-	Offload  string         `yaml:"offload"`
-	Flows    FlowsConfig    `yaml:"flows"`
-	Timeouts TimeoutsConfig `yaml:"timeouts"`
+	Offload   string          `yaml:"offload"`
+	Flows     FlowsConfig     `yaml:"flows"`
+	Fragments FragmentsConfig `yaml:"fragments"`
+	Timeouts  TimeoutsConfig  `yaml:"timeouts"`
 	// TCPStrict lets only a SYN create a TCP flow.
 	TCPStrict bool          `yaml:"tcpStrict"`
 	Metrics   MetricsConfig `yaml:"metrics"`
@@ -61,7 +62,17 @@ type FlowsConfig struct {
 	MaxPerNetworkInterface int `yaml:"maxPerNetworkInterface"`
 }
 
-// TimeoutsConfig are idle timeouts of flows; absent ones take the defaults.
+// FragmentsConfig bounds the memory of fragmented datagrams; zero values take the defaults.
+type FragmentsConfig struct {
+	// Max is the number of datagrams that are followed at a time.
+	Max int `yaml:"max"`
+	// Hold is how many later fragments may wait for the first one of their datagram; 0:
+	// they are dropped, as Azure does.
+	Hold int `yaml:"hold"`
+}
+
+// TimeoutsConfig are idle timeouts of flows, and how long after its first packet a
+// fragmented datagram is forgotten; absent ones take the defaults.
 type TimeoutsConfig struct {
 	TCPSyn         Duration `yaml:"tcpSyn"`
 	TCPEstablished Duration `yaml:"tcpEstablished"`
@@ -72,6 +83,7 @@ type TimeoutsConfig struct {
 	UDPTwoWay      Duration `yaml:"udpTwoWay"`
 	ICMP           Duration `yaml:"icmp"`
 	Other          Duration `yaml:"other"`
+	Fragment       Duration `yaml:"fragment"`
 }
 
 // MetricsConfig says where /metrics is served.

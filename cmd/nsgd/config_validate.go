@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
 )
@@ -112,6 +113,8 @@ func (v *validator) config(c *Config) {
 	}
 	v.bounds(at("flows", "max"), c.Flows.Max, 0, maxFlows, "0 means 1000000")
 	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, maxFlows, "0 means 500000")
+	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
+	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.timeouts(&c.Timeouts)
 	v.listen(c.Metrics.Listen)
 	if len(c.Control.Socket) > maxSocketPath {
@@ -136,7 +139,7 @@ func (v *validator) timeouts(t *TimeoutsConfig) {
 	}{
 		{"tcpSyn", t.TCPSyn}, {"tcpEstablished", t.TCPEstablished}, {"tcpClosing", t.TCPClosing},
 		{"tcpTimeWait", t.TCPTimeWait}, {"tcpReset", t.TCPReset}, {"udpOneWay", t.UDPOneWay},
-		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other},
+		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment},
 	} {
 		given := child(v.timeoutsNode(), field.key) != nil
 		if d := time.Duration(field.value); given && (d < minTimeout || d > maxTimeout) {

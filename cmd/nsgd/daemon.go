@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
@@ -191,7 +192,8 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 				UDPTwoWay: time.Duration(t.UDPTwoWay), ICMP: time.Duration(t.ICMP), Other: time.Duration(t.Other),
 			},
 		},
-		Log: log,
+		Fragments: fragment.Options{Max: c.Fragments.Max, Hold: c.Fragments.Hold, Lifetime: time.Duration(t.Fragment)},
+		Log:       log,
 	}
 }
 

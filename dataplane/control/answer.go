@@ -11,17 +11,18 @@ import (
 
 // Status is the answer of /v1/status.
 type Status struct {
-	Version    string    `json:"version"`
-	PID        int       `json:"pid"`
-	Started    time.Time `json:"started"`
-	Workers    int       `json:"workers"`
-	Offload    string    `json:"offload"`
-	Control    string    `json:"control"`           // the socket's path
-	Metrics    string    `json:"metrics,omitempty"` // host:port; absent when off
-	Policy     []string  `json:"policy"`            // files and folders
-	Generation uint64    `json:"generation"`        // counts the policies of this process from 1
-	Reloads    Reloads   `json:"reloads"`
-	Flows      FlowUse   `json:"flows"`
+	Version    string      `json:"version"`
+	PID        int         `json:"pid"`
+	Started    time.Time   `json:"started"`
+	Workers    int         `json:"workers"`
+	Offload    string      `json:"offload"`
+	Control    string      `json:"control"`           // the socket's path
+	Metrics    string      `json:"metrics,omitempty"` // host:port; absent when off
+	Policy     []string    `json:"policy"`            // files and folders
+	Generation uint64      `json:"generation"`        // counts the policies of this process from 1
+	Reloads    Reloads     `json:"reloads"`
+	Flows      FlowUse     `json:"flows"`
+	Fragments  FragmentUse `json:"fragments"`
 	// Dropped are the packets not carried, by reason; reasons without one are absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
@@ -42,6 +43,14 @@ type FlowUse struct {
 	Live    int64  `json:"live"`
 	Limit   int64  `json:"limit"`
 	Created uint64 `json:"created"`
+}
+
+// FragmentUse is how full the memory of fragmented datagrams is.
+type FragmentUse struct {
+	Datagrams int64 `json:"datagrams"`
+	Limit     int   `json:"limit"`
+	// Held are the fragments that wait for the first one of their datagram.
+	Held int64 `json:"held"`
 }
 
 // AttachmentStatus is one TUN device.

@@ -173,7 +173,7 @@ func TestStatus(t *testing.T) {
 	want := &control.Status{
 		Version: "test", PID: os.Getpid(), Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Workers: 1, Offload: "off",
 		Control: r.socket, Policy: []string{r.policy}, Generation: 1,
-		Flows: control.FlowUse{Limit: got.Flows.Limit}, Dropped: map[string]uint64{"rule_deny": 1},
+		Flows: control.FlowUse{Limit: got.Flows.Limit}, Fragments: control.FragmentUse{Limit: 16384}, Dropped: map[string]uint64{"rule_deny": 1},
 		Attachments: []control.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
 			MTU: 1500, Addresses: []string{"10.0.1.4/24"}}},
 	}

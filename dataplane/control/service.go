@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -139,7 +140,7 @@ func (s *Service) Status() *Status {
 	status := &Status{
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
 		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy, Generation: snapshot.Generation,
-		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
+		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
 	}
 	counts := e.AttachmentCounts()
 	for i, d := range e.Devices() {
@@ -156,6 +157,10 @@ func (s *Service) Status() *Status {
 		status.Attachments = append(status.Attachments, shown)
 	}
 	return status
+}
+
+func fragmentUse(t *fragment.Table) FragmentUse {
+	return FragmentUse{Datagrams: t.Datagrams(), Limit: t.Limit(), Held: t.Held()}
 }
 
 func dropped(e *dataplane.Engine) map[string]uint64 {

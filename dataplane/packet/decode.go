@@ -52,10 +52,31 @@ func (d *Decoder) Decode(b []byte, segmentSize uint16, p *Packet) Drop {
 	if drop != NotDropped {
 		return drop
 	}
+	if p.Fragment.IsFragment() {
+		return d.fragment(b, p)
+	}
 	if drop = d.transport(b[p.HeaderLen:p.Len], p); drop != NotDropped {
 		return drop
 	}
 	p.countSegments(segmentSize)
+	return NotDropped
+}
+
+// fragment decodes what a fragment has of the transport header: nothing, or, the
+// first one, all of it. A first fragment with a part of it would be judged by
+// ports or flags that it does not hold (RFC 1858, RFC 7112).
+func (d *Decoder) fragment(b []byte, p *Packet) Drop {
+	if p.Fragment.IsLater() {
+		p.PayloadOffset = p.HeaderLen
+		p.countSegments(0)
+		return p.checkLater()
+	}
+	fragmentable := p.Len - uint32(p.Fragment.End)
+	if drop := d.transport(b[p.HeaderLen:p.Len], p); drop != NotDropped {
+		return drop
+	}
+	p.Fragment.HeaderEnd = uint16(uint32(p.PayloadOffset) - fragmentable)
+	p.countSegments(0)
 	return NotDropped
 }
 
@@ -84,8 +105,8 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 	p.Dst = AddrFrom4([4]byte(d.ip4.DstIP))
 	p.Proto = uint8(d.ip4.Protocol)
 	p.HeaderLen, p.Len = uint16(headerLen), uint32(total)
-	if d.ip4.Flags&layers.IPv4MoreFragments != 0 || d.ip4.FragOffset != 0 {
-		return DropFragment
+	if p.Fragment.setIPv4(b); p.Fragment.IsFragment() {
+		return p.Fragment.place(headerLen, total-headerLen)
 	}
 	return NotDropped
 }
@@ -117,8 +138,12 @@ func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
 	if p.Src.Is4() || p.Dst.Is4() {
 		return DropMappedAddress
 	}
-	protocol, offset, drop := walkIPv6(b[:total])
+	protocol, offset, fragmentable, drop := walkIPv6(b[:total], &p.Fragment)
 	p.Proto, p.HeaderLen = protocol, uint16(offset)
+	if drop == NotDropped && p.Fragment.IsFragment() {
+		// The fragment header is not in the whole datagram.
+		drop = p.Fragment.place(fragmentable-fragmentHeaderLen-ipv6HeaderLen, total-fragmentable)
+	}
 	return drop
 }
 
@@ -132,13 +157,13 @@ func (d *Decoder) transport(b []byte, p *Packet) Drop {
 		return d.udpHeader(b, p)
 	case p.Proto == ProtoICMP && p.Src.Is4():
 		if len(b) < icmpHeaderLen || d.icmp4.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
-			return DropTruncated
+			return p.Fragment.truncated()
 		}
 		p.ICMPType, p.ICMPCode = d.icmp4.TypeCode.Type(), d.icmp4.TypeCode.Code()
 		p.icmpIdentifier(d.icmp4.Id)
 	case p.Proto == ProtoICMPv6 && !p.Src.Is4():
 		if len(b) < icmpHeaderLen || d.icmp6.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
-			return DropTruncated
+			return p.Fragment.truncated()
 		}
 		p.ICMPType, p.ICMPCode = d.icmp6.TypeCode.Type(), d.icmp6.TypeCode.Code()
 		p.icmpIdentifier(binary.BigEndian.Uint16(b[4:]))
@@ -148,9 +173,12 @@ func (d *Decoder) transport(b []byte, p *Packet) Drop {
 
 func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
 	if len(b) < tcpHeaderLen {
-		return DropTruncated
+		return p.Fragment.truncated()
 	}
 	headerLen := int(b[12]>>4) * 4
+	if headerLen > len(b) && p.Fragment.IsFragment() {
+		return DropFragmentTiny
+	}
 	if headerLen < tcpHeaderLen || headerLen > len(b) {
 		return DropTCPHeader
 	}
@@ -170,9 +198,10 @@ func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
 
 func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {
 	if len(b) < udpHeaderLen {
-		return DropTruncated
+		return p.Fragment.truncated()
 	}
-	if n := int(binary.BigEndian.Uint16(b[4:])); n < udpHeaderLen || n > len(b) {
+	// A first fragment's length field is the whole datagram's.
+	if n := int(binary.BigEndian.Uint16(b[4:])); n < udpHeaderLen || n > len(b) && !p.Fragment.IsFragment() {
 		return DropUDPLength
 	}
 	if d.udp.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {

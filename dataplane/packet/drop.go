@@ -15,18 +15,30 @@ const (
 	DropIPv4Header     // IPv4 header length under 20 bytes or beyond the packet
 	DropIPLength       // total or payload length disagrees with the data
 	DropMappedAddress  // IPv6 packet with an IPv4-mapped address
-	DropFragment       // a fragment
-	DropExtension      // IPv6 hop-by-hop header that is not the first
+	DropExtension      // IPv6 hop-by-hop header that is not the first, or a second fragment header
 	DropExtensionLimit // IPv6 extension headers beyond the bound in number or bytes
 	DropRoutingHeader  // IPv6 routing header type 0
 	DropTCPHeader      // TCP data offset under 5 words or beyond the packet
 	DropUDPLength      // UDP length under 8 or beyond the packet
 	DropOffload        // virtio-net header that contradicts the packet
 
+	// Decode: a fragment that says of itself what it must not be.
+	DropFragmentLength  // empty, or not the last and its length no multiple of eight
+	DropFragmentTooLong // ends beyond the largest IP packet
+	DropFragmentTiny    // a first fragment without its whole transport header
+	DropFragmentHeader  // a later fragment that begins within the transport header
+
 	// Admission: who sent it, and where to.
 	DropKernelNoise // what a kernel sends by itself on a TUN: RS, MLD, link-local, mDNS
 	DropBroadcast   // broadcast or multicast, which a virtual network does not carry
 	DropSpoofed     // source address that does not belong to the attachment
+
+	// Fragments: what the datagram's other fragments say. A datagram whose first
+	// fragment was dropped is dropped under that reason.
+	DropFragmentNoFirst // a later fragment whose first one was not seen before
+	DropFragmentOverlap // bytes, an end or a beginning that the datagram has already
+	DropFragmentGaps    // more gaps in one datagram than are followed
+	DropFragmentLimit   // fragment table full, or the attachment's share of it
 
 	// Flow: what connection tracking refuses.
 	DropTCPFlags     // impossible TCP flag set
@@ -48,32 +60,39 @@ const (
 )
 
 var dropNames = [NumDrops]string{
-	NotDropped:         "none",
-	DropTruncated:      "truncated",
-	DropVersion:        "ip_version",
-	DropIPv4Header:     "ipv4_header",
-	DropIPLength:       "ip_length",
-	DropMappedAddress:  "ipv6_mapped_address",
-	DropFragment:       "fragment",
-	DropExtension:      "ipv6_extension",
-	DropExtensionLimit: "ipv6_extension_limit",
-	DropRoutingHeader:  "ipv6_routing_header",
-	DropTCPHeader:      "tcp_header",
-	DropUDPLength:      "udp_length",
-	DropOffload:        "offload_header",
-	DropKernelNoise:    "kernel_noise",
-	DropBroadcast:      "broadcast",
-	DropSpoofed:        "spoofed_source",
-	DropTCPFlags:       "tcp_flags",
-	DropTCPNoSYN:       "tcp_no_syn",
-	DropICMPError:      "icmp_error",
-	DropICMPNoFlow:     "icmp_no_flow",
-	DropFlowLimit:      "flow_limit",
-	DropFlowConflict:   "flow_conflict",
-	DropTCPState:       "tcp_state",
-	DropNoRoute:        "no_route",
-	DropRule:           "rule_deny",
-	DropTransmit:       "transmit",
+	NotDropped:          "none",
+	DropTruncated:       "truncated",
+	DropVersion:         "ip_version",
+	DropIPv4Header:      "ipv4_header",
+	DropIPLength:        "ip_length",
+	DropMappedAddress:   "ipv6_mapped_address",
+	DropExtension:       "ipv6_extension",
+	DropExtensionLimit:  "ipv6_extension_limit",
+	DropRoutingHeader:   "ipv6_routing_header",
+	DropTCPHeader:       "tcp_header",
+	DropUDPLength:       "udp_length",
+	DropOffload:         "offload_header",
+	DropFragmentLength:  "fragment_length",
+	DropFragmentTooLong: "fragment_too_long",
+	DropFragmentTiny:    "fragment_tiny",
+	DropFragmentHeader:  "fragment_in_header",
+	DropKernelNoise:     "kernel_noise",
+	DropBroadcast:       "broadcast",
+	DropSpoofed:         "spoofed_source",
+	DropFragmentNoFirst: "fragment_no_first",
+	DropFragmentOverlap: "fragment_overlap",
+	DropFragmentGaps:    "fragment_gaps",
+	DropFragmentLimit:   "fragment_limit",
+	DropTCPFlags:        "tcp_flags",
+	DropTCPNoSYN:        "tcp_no_syn",
+	DropICMPError:       "icmp_error",
+	DropICMPNoFlow:      "icmp_no_flow",
+	DropFlowLimit:       "flow_limit",
+	DropFlowConflict:    "flow_conflict",
+	DropTCPState:        "tcp_state",
+	DropNoRoute:         "no_route",
+	DropRule:            "rule_deny",
+	DropTransmit:        "transmit",
 }
 
 // String is the reason's name in metrics and answers.

@@ -1,8 +1,6 @@
 package packet
 
 import (
-	"encoding/binary"
-
 	"github.com/google/gopacket/layers"
 )
 
@@ -16,63 +14,62 @@ const (
 )
 
 // walkIPv6 walks the extension headers of the IPv6 packet b, which ends where its
-// payload does, and returns the upper protocol and the offset of its header.
+// payload does, and returns the upper protocol and the offset of its header. For a
+// fragment it sets f, and fragmentable is the offset behind the fragment header; for a later one, which
+// has no upper header, protocol and offset are what the fragment header leads to.
 //
 // The chain is that of RFC 8200 plus AH. Any other header ends it as the upper
 // protocol, ESP and no-next-header among them: what stands behind an unknown
 // header is not looked at, so it can never pass for ports (nebula issue 1840).
-func walkIPv6(b []byte) (protocol uint8, offset int, drop Drop) {
+func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, drop Drop) {
 	protocol, offset = b[6], ipv6HeaderLen
 	for n := 0; ; n++ {
-		length := 0
 		switch layers.IPProtocol(protocol) {
 		case layers.IPProtocolIPv6HopByHop:
 			if n > 0 { // RFC 8200 section 4.1: first or not at all
-				return protocol, offset, DropExtension
+				return protocol, offset, fragmentable, DropExtension
+			}
+		case layers.IPProtocolIPv6Fragment:
+			if fragmentable > 0 { // a fragment of a fragment
+				return protocol, offset, fragmentable, DropExtension
 			}
 		case layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Destination, layers.IPProtocolAH:
-		case layers.IPProtocolIPv6Fragment:
-			length = fragmentHeaderLen
 		default:
-			return protocol, offset, NotDropped
+			return protocol, offset, fragmentable, NotDropped
 		}
 		h := b[min(offset, len(b)):]
 		if len(h) < 8 { // the shortest of them
-			return protocol, offset, DropTruncated
+			return protocol, offset, fragmentable, f.truncated()
 		}
-		if drop := checkExtension(protocol, h); drop != NotDropped {
-			return protocol, offset, drop
-		}
-		switch {
-		case length > 0:
-		case layers.IPProtocol(protocol) == layers.IPProtocolAH:
+		length := (int(h[1]) + 1) * 8
+		switch layers.IPProtocol(protocol) {
+		case layers.IPProtocolIPv6Routing:
+			if h[2] == 0 { // RFC 5095
+				return protocol, offset, fragmentable, DropRoutingHeader
+			}
+		case layers.IPProtocolIPv6Fragment:
+			length = fragmentHeaderLen
+			fragmentable = offset + length
+			if f.setIPv6(h); f.IsLater() {
+				return h[0], fragmentable, fragmentable, NotDropped
+			}
+		case layers.IPProtocolAH:
 			length = (int(h[1]) + 2) * 4 // RFC 4302 section 2.2
-		default:
-			length = (int(h[1]) + 1) * 8
 		}
 		protocol, offset = h[0], offset+length
 		if offset > len(b) {
-			return protocol, offset, DropTruncated
+			return protocol, offset, fragmentable, f.truncated()
 		}
 		if n+1 > maxExtensions || offset-ipv6HeaderLen > maxExtensionBytes {
-			return protocol, offset, DropExtensionLimit
+			return protocol, offset, fragmentable, DropExtensionLimit
 		}
 	}
 }
 
-// checkExtension refuses what must not pass whatever follows: routing header type 0
-// (RFC 5095) and a fragment. A fragment header on a whole packet, an "atomic
-// fragment", is a header like any other (RFC 6946).
-func checkExtension(protocol uint8, h []byte) Drop {
-	switch layers.IPProtocol(protocol) {
-	case layers.IPProtocolIPv6Routing:
-		if h[2] == 0 {
-			return DropRoutingHeader
-		}
-	case layers.IPProtocolIPv6Fragment:
-		if binary.BigEndian.Uint16(h[2:])&0xfff9 != 0 { // offset, or more to come
-			return DropFragment
-		}
+// truncated is why a packet is dropped whose headers are not all there.
+func (f *Fragment) truncated() Drop {
+	if f.IsFragment() {
+		return DropFragmentTiny
 	}
-	return NotDropped
+	return DropTruncated
 }

@@ -20,6 +20,10 @@ type Packet struct {
 	// ICMPType and ICMPCode are valid for ICMP and ICMPv6.
 	ICMPType, ICMPCode uint8
 
+	// Fragment is the zero value for a whole packet. A later fragment has no ports,
+	// flags or ICMP type, and its Proto is what its IP header names.
+	Fragment Fragment
+
 	// HeaderLen is the offset of the transport header in bytes.
 	HeaderLen uint16
 	// PayloadOffset is the offset of the transport payload in bytes.

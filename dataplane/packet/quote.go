@@ -6,55 +6,68 @@ import "encoding/binary"
 // (RFC 792; RFC 1812 and RFC 4443 quote more): the ports, or a query's identifier.
 const quotedTransport = 8
 
+// Quote is the packet that an ICMP error quotes, as its sender sent it. Of a fragment
+// ID, Start, More and Proto are known; of a later one the tuple has no ports, and
+// its protocol is what the IP header names.
+type Quote struct {
+	Tuple
+	Fragment Fragment
+}
+
 // DecodeQuote reads the packet that an ICMP error quotes. b is the error, the
-// whole IP packet, and p what Decode made of it. The tuple is that of the quoted
-// packet as its sender sent it. ok is false when the quote is too short, malformed, of
-// the other address family, a later fragment, or when it is not about a packet of
+// whole IP packet, and p what Decode made of it. ok is false when the quote is too
+// short, malformed, of the other address family, or when it is not about a packet of
 // the error's destination: an error that travels anywhere but back is a forgery.
 //
 // A quote is cut off by whoever sends it, so its lengths promise nothing; only
 // bytes that are there are read, and nothing is allocated.
-func DecodeQuote(b []byte, p *Packet) (t Tuple, ok bool) {
+func DecodeQuote(b []byte, p *Packet) (quote Quote, ok bool) {
 	if !p.IsICMPError() || p.Len < uint32(p.PayloadOffset) {
-		return Tuple{}, false
+		return Quote{}, false
 	}
 	q := b[p.PayloadOffset:p.Len]
 	if p.Src.Is4() {
-		t, q, ok = quotedIPv4(q)
+		q, ok = quote.ipv4(q)
 	} else {
-		t, q, ok = quotedIPv6(q)
+		q, ok = quote.ipv6(q)
 	}
-	if !ok || t.Src != p.Dst || len(q) < quotedTransport {
-		return Tuple{}, false
+	if !ok || quote.Src != p.Dst {
+		return Quote{}, false
 	}
-	return t, quotedPorts(q, &t)
+	if quote.Fragment.IsLater() {
+		return quote, true
+	}
+	if len(q) < quotedTransport || !quotedPorts(q, &quote.Tuple) {
+		return Quote{}, false
+	}
+	return quote, true
 }
 
-// quotedIPv4 reads the IPv4 header, options skipped, and returns what is behind it.
-func quotedIPv4(q []byte) (t Tuple, rest []byte, ok bool) {
-	if len(q) < ipv4HeaderLen || q[0]>>4 != 4 {
-		return t, nil, false
+// ipv4 reads the IPv4 header, options skipped, and returns what is behind it.
+func (q *Quote) ipv4(b []byte) (rest []byte, ok bool) {
+	if len(b) < ipv4HeaderLen || b[0]>>4 != 4 {
+		return nil, false
 	}
-	headerLen := int(q[0]&0x0f) * 4
-	laterFragment := binary.BigEndian.Uint16(q[6:])&0x1fff != 0
-	if headerLen < ipv4HeaderLen || headerLen > len(q) || laterFragment {
-		return t, nil, false
+	headerLen := int(b[0]&0x0f) * 4
+	if headerLen < ipv4HeaderLen || headerLen > len(b) {
+		return nil, false
 	}
-	t = Tuple{Src: AddrFrom4([4]byte(q[12:16])), Dst: AddrFrom4([4]byte(q[16:20])), Proto: q[9]}
-	return t, q[headerLen:], true
+	q.Tuple = Tuple{Src: AddrFrom4([4]byte(b[12:16])), Dst: AddrFrom4([4]byte(b[16:20])), Proto: b[9]}
+	q.Fragment.setIPv4(b)
+	return b[headerLen:], true
 }
 
-// quotedIPv6 walks the extension headers as far as they are quoted.
-func quotedIPv6(q []byte) (t Tuple, rest []byte, ok bool) {
-	if len(q) < ipv6HeaderLen || q[0]>>4 != 6 {
-		return t, nil, false
+// ipv6 walks the extension headers as far as they are quoted.
+func (q *Quote) ipv6(b []byte) (rest []byte, ok bool) {
+	if len(b) < ipv6HeaderLen || b[0]>>4 != 6 {
+		return nil, false
 	}
-	protocol, offset, drop := walkIPv6(q)
+	protocol, offset, _, drop := walkIPv6(b, &q.Fragment)
 	if drop != NotDropped {
-		return t, nil, false
+		return nil, false
 	}
-	t = Tuple{Src: AddrFrom16([16]byte(q[8:24])), Dst: AddrFrom16([16]byte(q[24:40])), Proto: protocol}
-	return t, q[offset:], !t.Src.Is4() && !t.Dst.Is4()
+	q.Tuple = Tuple{Src: AddrFrom16([16]byte(b[8:24])), Dst: AddrFrom16([16]byte(b[24:40])), Proto: protocol}
+	return b[offset:], !q.Src.Is4() && !q.Dst.Is4()
 }
 
 // quotedPorts completes the tuple as Decode would have. An error about an error

@@ -162,3 +162,58 @@ func Extend(b []byte, headers ...Extension) []byte {
 	out[4], out[5] = byte(payload>>8), byte(payload)
 	return out
 }
+
+// Fragments cuts a packet into fragments of the given sizes, of bytes behind the IP
+// header; the last one takes the rest. Over IPv6 all extension headers of the packet are in the
+// fragmentable part. Sizes need not be valid.
+func Fragments(b []byte, id uint32, sizes ...int) [][]byte {
+	headerLen := 40
+	if b[0]>>4 == 4 {
+		headerLen = int(b[0]&0xf) * 4
+	}
+	var list [][]byte
+	rest := b[headerLen:]
+	for offset := 0; ; {
+		n := len(rest)
+		if len(list) < len(sizes) {
+			n = min(n, sizes[len(list)])
+		}
+		more := len(list) < len(sizes)
+		list = append(list, FragmentAt(b[:headerLen], rest[:n], id, offset, more))
+		offset, rest = offset+n, rest[n:]
+		if !more {
+			return list
+		}
+	}
+}
+
+// FragmentAt builds one fragment: an IP header's copy and a part of the datagram's bytes
+// at an offset, which is rounded down to a multiple of eight.
+func FragmentAt(header, part []byte, id uint32, offset int, more bool) []byte {
+	if header[0]>>4 == 6 {
+		return Extend(append(append([]byte(nil), header[:40]...), part...), FragmentHeader(uint16(offset/8), more, id))
+	}
+	b := append(append([]byte(nil), header...), part...)
+	field := uint16(offset / 8)
+	if more {
+		field |= 0x2000
+	}
+	b[2], b[3] = byte(len(b)>>8), byte(len(b))
+	b[4], b[5], b[6], b[7] = byte(id>>8), byte(id), byte(field>>8), byte(field)
+	b[10], b[11] = 0, 0
+	sum := checksum(b[:len(header)])
+	b[10], b[11] = byte(sum>>8), byte(sum)
+	return b
+}
+
+// checksum is the Internet checksum (RFC 1071) of an even number of bytes.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,339 @@
+package fragment_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// rig is a table with a clock that the test moves.
+type rig struct {
+	t     testing.TB
+	table *fragment.Table
+	now   time.Duration
+}
+
+func newRig(t testing.TB, o fragment.Options) *rig {
+	t.Helper()
+	table, err := fragment.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{t: t, table: table, now: time.Hour}
+}
+
+func key(id uint32) fragment.Key {
+	return fragment.Key{Src: packet.AddrFrom4([4]byte{10, 0, 0, 1}), Dst: packet.AddrFrom4([4]byte{10, 0, 0, 2}), ID: id, Proto: 17}
+}
+
+func part(start, end uint16, more bool) *packet.Fragment {
+	f := &packet.Fragment{Start: start, End: end, More: more, Proto: 17}
+	if start == 0 {
+		f.HeaderEnd = 8
+	}
+	return f
+}
+
+// first lets the first fragment of a datagram pass, or drops it under why.
+func (r *rig) first(id uint32, end uint16, why packet.Drop) (fragment.Held, packet.Drop) {
+	k := key(id)
+	place, drop := r.table.Reserve(&k, part(0, end, true), r.now)
+	if drop != packet.NotDropped {
+		return fragment.Held{}, drop
+	}
+	return r.table.Decide(place, &fragment.Verdict{Drop: why, To: 7}), packet.NotDropped
+}
+
+// later is what becomes of a later fragment: its own drop reason or its verdict's.
+func (r *rig) later(id uint32, start, end uint16, more bool) packet.Drop {
+	k, v := key(id), fragment.Verdict{}
+	drop, waits := r.table.Follow(&k, part(start, end, more), []byte{byte(start)}, r.now, &v)
+	if waits {
+		r.t.Error("waits")
+	}
+	if drop == packet.NotDropped {
+		drop = v.Drop
+	}
+	return drop
+}
+
+func TestLaterFragmentsFollowTheFirst(t *testing.T) {
+	type step struct {
+		start, end uint16
+		last       bool
+		want       packet.Drop
+	}
+	tests := []struct {
+		name  string
+		first packet.Drop
+		steps []step
+	}{
+		{"in order", 0, []step{{80, 160, false, 0}, {160, 200, true, 0}}},
+		{"in reverse", 0, []step{{240, 250, true, 0}, {160, 240, false, 0}, {80, 160, false, 0}}},
+		{"into the denial of the first", packet.DropRule, []step{{80, 160, false, packet.DropRule}, {160, 200, true, packet.DropRule}}},
+		{"none after the last", 0, []step{{80, 100, true, 0}, {104, 112, false, packet.DropFragmentNoFirst}}},
+		{"none twice, and nothing after an overlap", 0, []step{{80, 160, false, 0}, {80, 160, false, packet.DropFragmentOverlap}, {160, 200, true, packet.DropFragmentOverlap}}},
+		{"not over the first one's end", 0, []step{{72, 160, false, packet.DropFragmentOverlap}, {160, 200, true, packet.DropFragmentOverlap}}},
+		{"not over the beginning of one behind", 0, []step{{160, 240, false, 0}, {80, 168, false, packet.DropFragmentOverlap}}},
+		{"not over all of one behind", 0, []step{{160, 168, false, 0}, {80, 240, false, packet.DropFragmentOverlap}}},
+		{"not into the header", 0, []step{{4, 160, false, packet.DropFragmentHeader}, {80, 160, false, packet.DropFragmentHeader}}},
+		{"not with a second end", 0, []step{{160, 200, true, 0}, {80, 100, true, packet.DropFragmentOverlap}}},
+		{"not behind the end", 0, []step{{160, 200, true, 0}, {200, 208, false, packet.DropFragmentOverlap}}},
+		{"not with an end before what is there", 0, []step{{160, 200, false, 0}, {80, 100, true, packet.DropFragmentOverlap}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, fragment.Options{})
+			r.first(1, 80, tt.first)
+			for _, s := range tt.steps {
+				if got := r.later(1, s.start, s.end, !s.last); got != s.want {
+					t.Errorf("%d to %d: %s, want %s", s.start, s.end, got, s.want)
+				}
+			}
+		})
+	}
+}
+
+func TestMoreGapsThanAreFollowedCostTheFragmentsThatMakeThem(t *testing.T) {
+	r := newRig(t, fragment.Options{})
+	r.first(1, 16, 0)
+	for i := uint16(1); i < 8; i++ { // eight spans with the first
+		if drop := r.later(1, 32*i, 32*i+16, true); drop != packet.NotDropped {
+			t.Fatalf("gap %d: %s", i, drop)
+		}
+	}
+	if drop := r.later(1, 1024, 1040, true); drop != packet.DropFragmentGaps {
+		t.Errorf("a ninth span: %s", drop)
+	}
+	if drop := r.later(1, 16, 32, true); drop != packet.NotDropped {
+		t.Errorf("a fragment that fills a gap: %s", drop)
+	}
+	if drop := r.later(1, 1024, 1040, true); drop != packet.NotDropped {
+		t.Errorf("once more: %s", drop)
+	}
+}
+
+func TestASecondFirstFragment(t *testing.T) {
+	t.Run("poisons a datagram that is under way", func(t *testing.T) {
+		r := newRig(t, fragment.Options{})
+		r.first(1, 80, 0)
+		if _, drop := r.first(1, 80, 0); drop != packet.DropFragmentOverlap {
+			t.Errorf("got %s", drop)
+		}
+		if drop := r.later(1, 80, 160, false); drop != packet.DropFragmentOverlap {
+			t.Errorf("the rest: %s", drop)
+		}
+	})
+	t.Run("begins another when the last one is complete", func(t *testing.T) {
+		r := newRig(t, fragment.Options{})
+		r.first(1, 80, 0)
+		r.later(1, 80, 160, false)
+		if _, drop := r.first(1, 80, 0); drop != packet.NotDropped {
+			t.Errorf("got %s", drop)
+		}
+	})
+	t.Run("begins another when nothing of the last one has passed", func(t *testing.T) {
+		r := newRig(t, fragment.Options{})
+		r.first(1, 80, packet.DropRule)
+		if _, drop := r.first(1, 80, 0); drop != packet.NotDropped {
+			t.Errorf("got %s", drop)
+		}
+	})
+	t.Run("poisons one that is being judged", func(t *testing.T) {
+		r := newRig(t, fragment.Options{})
+		k := key(1)
+		place, _ := r.table.Reserve(&k, part(0, 80, true), r.now)
+		if _, drop := r.first(1, 80, 0); drop != packet.DropFragmentOverlap {
+			t.Errorf("got %s", drop)
+		}
+		r.table.Decide(place, &fragment.Verdict{})
+		if drop := r.later(1, 80, 160, false); drop != packet.DropFragmentOverlap {
+			t.Errorf("the rest: %s", drop)
+		}
+	})
+}
+
+func TestADatagramIsForgottenAndNothingExtendsItsLife(t *testing.T) {
+	r := newRig(t, fragment.Options{Lifetime: time.Second})
+	r.first(1, 80, 0)
+	r.now += 999 * time.Millisecond
+	if drop := r.later(1, 80, 160, true); drop != packet.NotDropped {
+		t.Errorf("in time: %s", drop)
+	}
+	r.now += time.Millisecond
+	if drop := r.later(1, 160, 240, true); drop != packet.DropFragmentNoFirst {
+		t.Errorf("too late: %s", drop)
+	}
+	if n := r.table.Datagrams(); n != 0 {
+		t.Errorf("%d datagrams are left", n)
+	}
+}
+
+// A first fragment that is judged for longer than a datagram lives must not leave its
+// verdict for another that took its place.
+func TestAVerdictThatComesTooLateIsForNobody(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 16, Zones: 2})
+	k := key(1)
+	place, _ := r.table.Reserve(&k, part(0, 80, true), r.now)
+	r.now += time.Minute
+	for id := uint32(2); id < 10; id++ { // take every free place and then the one that is over
+		r.first(id, 80, packet.DropRule)
+	}
+	r.table.Expire(r.now, 1)
+	r.first(100, 80, packet.DropRule)
+	r.table.Decide(place, &fragment.Verdict{})
+	for _, id := range []uint32{1, 100} {
+		if drop := r.later(id, 80, 160, true); drop == packet.NotDropped {
+			t.Errorf("a fragment of datagram %d passed", id)
+		}
+	}
+}
+
+func TestTheFloodOfOneZoneLeavesRoomForAnother(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 1024, Zones: 2})
+	refused := 0
+	for id := range uint32(5000) {
+		if _, drop := r.first(id, 80, 0); drop == packet.DropFragmentLimit {
+			refused++
+		}
+	}
+	if want := 5000 - 512; refused != want {
+		t.Errorf("%d datagrams refused, want %d: half of the table is one zone's", refused, want)
+	}
+	passed := 0
+	for id := range uint32(100) {
+		k := key(id)
+		k.Zone = 1
+		if place, drop := r.table.Reserve(&k, part(0, 80, true), r.now); drop == packet.NotDropped {
+			r.table.Decide(place, &fragment.Verdict{})
+			passed++
+		}
+	}
+	if passed < 90 {
+		t.Errorf("%d of 100 datagrams of the other zone got a place", passed)
+	}
+}
+
+func TestCompleteAndRefusedDatagramsGiveWay(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 16})
+	for id := range uint32(1000) {
+		why := packet.NotDropped
+		if id%2 == 0 {
+			why = packet.DropRule
+		}
+		if _, drop := r.first(id, 80, why); drop != packet.NotDropped {
+			t.Fatalf("datagram %d: %s", id, drop)
+		}
+		r.later(id, 80, 160, false)
+	}
+	if n := r.table.Datagrams(); n != 0 {
+		t.Errorf("%d datagrams are under way", n)
+	}
+}
+
+func TestAnICMPErrorFindsADatagramAlsoWhenItIsComplete(t *testing.T) {
+	r := newRig(t, fragment.Options{})
+	k, v := key(1), fragment.Verdict{}
+	if r.table.Quoted(&k, r.now, &v) {
+		t.Error("found before its first fragment")
+	}
+	r.first(1, 80, 0)
+	r.later(1, 80, 160, false)
+	if !r.table.Quoted(&k, r.now, &v) || v.To != 7 {
+		t.Errorf("found %+v", v)
+	}
+	r.first(2, 80, packet.DropRule)
+	if k := key(2); r.table.Quoted(&k, r.now, &v) {
+		t.Error("found a datagram that was denied")
+	}
+}
+
+func TestFragmentsWaitForTheirFirst(t *testing.T) {
+	r := newRig(t, fragment.Options{Hold: 3})
+	wait := func(id uint32, start uint16) bool {
+		k, v := key(id), fragment.Verdict{}
+		drop, waits := r.table.Follow(&k, part(start, start+8, true), []byte{byte(start)}, r.now, &v)
+		if waits == (drop == packet.DropFragmentNoFirst) {
+			t.Errorf("waits %v, %s", waits, drop)
+		}
+		return waits
+	}
+	for i, want := range []bool{true, true, true, false} {
+		if wait(1, uint16(80+8*i)) != want {
+			t.Errorf("fragment %d waits: %v", i, !want)
+		}
+	}
+	if n := r.table.Held(); n != 3 {
+		t.Errorf("%d wait", n)
+	}
+	list, _ := r.first(1, 80, 0)
+	var got []byte
+	for b := r.table.Next(&list); b != nil; b = r.table.Next(&list) {
+		got = append(got, b...)
+	}
+	if string(got) != string([]byte{80, 88, 96}) {
+		t.Errorf("came back %v, want in their order", got)
+	}
+	if n := r.table.Held(); n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+
+	wait(2, 80)
+	r.now += time.Hour
+	r.table.Expire(r.now, 1<<20)
+	if held, vain := r.table.Held(), r.table.WaitedInVain(); held != 0 || vain != 1 {
+		t.Errorf("%d wait, %d have waited in vain", held, vain)
+	}
+	for id := uint32(3); id < 6; id++ { // every buffer is free again
+		if !wait(id, 80) {
+			t.Errorf("datagram %d has no room", id)
+		}
+	}
+}
+
+func TestNothingIsAllocated(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 64, Hold: 8})
+	id := uint32(0)
+	v := fragment.Verdict{Slots: [4]uint32{1, 2, conntrack.NoSlot, conntrack.NoSlot}}
+	frame := make([]byte, 1500)
+	n := testing.AllocsPerRun(1000, func() {
+		id++
+		r.now += time.Millisecond
+		k := key(id)
+		r.table.Follow(&k, part(160, 200, false), frame, r.now, &v)
+		if place, drop := r.table.Reserve(&k, part(0, 80, true), r.now); drop == packet.NotDropped {
+			list := r.table.Decide(place, &v)
+			for b := r.table.Next(&list); b != nil; b = r.table.Next(&list) {
+			}
+		}
+		r.table.Follow(&k, part(80, 160, true), frame, r.now, &v)
+		r.table.Quoted(&k, r.now, &v)
+		r.table.Expire(r.now, 4)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestOptionsOutOfRangeAreRefused(t *testing.T) {
+	for _, o := range []fragment.Options{{Max: -1}, {Max: fragment.MaxDatagrams + 1}, {Hold: fragment.MaxHold + 1}, {Hold: -1}, {Lifetime: -1}} {
+		if _, err := fragment.New(o); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
+	}
+}
+
+func BenchmarkDatagram(b *testing.B) {
+	r := newRig(b, fragment.Options{})
+	v := fragment.Verdict{}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		k := key(uint32(i))
+		place, _ := r.table.Reserve(&k, part(0, 80, true), r.now)
+		r.table.Decide(place, &v)
+		r.table.Follow(&k, part(80, 160, false), nil, r.now, &v)
+	}
+}
