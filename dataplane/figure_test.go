@@ -94,11 +94,16 @@ type rig struct {
 
 func newRig(t testing.TB, policy *arm.Set, flows conntrack.Options) *rig {
 	t.Helper()
+	return newRigWith(t, policy, Options{Flows: flows})
+}
+
+func newRigWith(t testing.TB, policy *arm.Set, o Options) *rig {
+	t.Helper()
 	r := &rig{t: t, clock: time.Hour}
-	flows.Seed = [2]uint64{1, 2}
+	o.Flows.Seed = [2]uint64{1, 2}
+	o.Attachments, o.Workers, o.Clock = figureSpecs, 1, func() time.Duration { return r.clock }
 	var err error
-	r.engine, err = New(policy, Options{Attachments: figureSpecs, Workers: 1, Flows: flows,
-		Clock: func() time.Duration { return r.clock }})
+	r.engine, err = New(policy, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,9 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 		return nil, packet.DropBroadcast
 	case !p.Src.Is4() && (p.Src.IsLinkLocal() || p.Dst.IsLinkLocal()):
 		return nil, packet.DropKernelNoise
-	case p.Src == p.Dst || p.Src.IsMulticast() || p.Src.IsBroadcast() || p.Src.IsLoopback() || p.Src.IsUnspecified():
+	case p.Src == p.Dst:
+		return nil, packet.DropLand
+	case p.Src.IsMulticast() || p.Src.IsBroadcast() || p.Src.IsLoopback() || p.Src.IsUnspecified():
 		return nil, packet.DropSpoofed
 	}
 	src := s.Admit(from, p.Src)

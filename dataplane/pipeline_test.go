@@ -125,7 +125,7 @@ func TestPacketsThatAVirtualNetworkDoesNotCarry(t *testing.T) {
 		{"the internet's packet with a platform source", internet, udp("168.63.129.16", addr3), "spoofed_source"},
 		{"a loopback source from the internet", internet, udp("127.0.0.1", addr3), "spoofed_source"},
 		{"a broadcast source from the internet", internet, udp("255.255.255.255", addr3), "spoofed_source"},
-		{"a packet to its own sender", vm1, udp(addr1, addr1), "spoofed_source"},
+		{"a packet to its own sender", vm1, udp(addr1, addr1), "land"},
 		{"the internet's packet to the outside", internet, udp(world, "198.51.100.1"), "no_route"},
 		{"mDNS", vm1, udp(addr1, "224.0.0.251"), "kernel_noise"},
 		{"multicast", vm1, udp(addr1, "239.1.1.1"), "broadcast"},

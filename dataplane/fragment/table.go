@@ -378,8 +378,8 @@ func (t *Table) Quoted(k *Key, now time.Duration, v *Verdict) bool {
 	return e.state == stateOpen || e.state == stateDone
 }
 
-// Expire frees what is over among the next buckets. Entries that are over are absent
-// before that; this only lets go of what they hold and makes Datagrams true.
+// Expire frees what is over among the next buckets. What is over is absent before that,
+// but until then counts in Datagrams and in its zone's share. Call it regularly.
 func (t *Table) Expire(now time.Duration, buckets int) {
 	for range min(buckets, len(t.buckets)) {
 		b := &t.buckets[int(t.cursor.Add(1)-1)%len(t.buckets)]

@@ -31,6 +31,7 @@ const (
 	// Admission: who sent it, and where to.
 	DropKernelNoise // what a kernel sends by itself on a TUN: RS, MLD, link-local, mDNS
 	DropBroadcast   // broadcast or multicast, which a virtual network does not carry
+	DropLand        // source and destination are one address (the land attack)
 	DropSpoofed     // source address that does not belong to the attachment
 
 	// Fragments: what the datagram's other fragments say. A datagram whose first
@@ -78,6 +79,7 @@ var dropNames = [NumDrops]string{
 	DropFragmentHeader:  "fragment_in_header",
 	DropKernelNoise:     "kernel_noise",
 	DropBroadcast:       "broadcast",
+	DropLand:            "land",
 	DropSpoofed:         "spoofed_source",
 	DropFragmentNoFirst: "fragment_no_first",
 	DropFragmentOverlap: "fragment_overlap",
