@@ -30,6 +30,9 @@ type Options struct {
 	Flows conntrack.Options
 	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
 	Fragments fragment.Options
+	// Compiled is a snapshot whose compiled rules New may use where they are what the
+	// policy asks for; nil: none.
+	Compiled *topology.Snapshot
 	// Clock returns the time since any fixed point; nil: the monotonic clock.
 	Clock func() time.Duration
 	// Log receives what an operator must know; nil discards it.
@@ -65,7 +68,7 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 		start := time.Now()
 		e.clock = func() time.Duration { return time.Since(start) }
 	}
-	s, err := topology.Build(policy, o.Attachments, e.registry)
+	s, err := topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +86,7 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 	for i := range o.Workers {
 		e.workers = append(e.workers, newWorker(e, i))
 	}
+	e.options.Compiled = nil
 	e.publish(s)
 	return e, nil
 }
@@ -107,9 +111,10 @@ func (e *Engine) Fragments() *fragment.Table { return e.fragments }
 // Workers is the number of workers.
 func (e *Engine) Workers() int { return len(e.workers) }
 
-// Prepare builds the snapshot that a policy would give, without using it.
+// Prepare builds the snapshot that a policy would give, without using it. It compiles
+// what differs from the snapshot that decides.
 func (e *Engine) Prepare(policy *arm.Set) (*topology.Snapshot, error) {
-	return topology.Build(policy, e.options.Attachments, e.registry)
+	return topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
 }
 
 // Swap makes a prepared snapshot the one that decides. Live flows and counters

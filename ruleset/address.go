@@ -45,15 +45,16 @@ func (v *validator) singleAddress(r *SecurityRule, field, text string) Peer {
 	if text == "*" {
 		return Peer{Any: true}
 	}
-	prefix, problem := parsePrefix(text)
+	prefix, problem := ParsePrefix(text)
 	if problem == "" {
 		return Peer{Prefixes: []netip.Prefix{prefix}}
 	}
-	if tag, ok := canonicalTag(text, v.known); ok {
+	tag, unknown := canonicalTag(text, v.known)
+	if unknown == "" {
 		return Peer{Tag: tag}
 	}
-	if looksLikeTag(text) {
-		problem = "no service tag of that name is known"
+	if LooksLikeTag(text) {
+		problem = unknown
 	}
 	v.invalidAddress(r, field, text, problem)
 	return Peer{}
@@ -62,12 +63,12 @@ func (v *validator) singleAddress(r *SecurityRule, field, text string) Peer {
 func (v *validator) addressList(r *SecurityRule, field string, texts []string) []netip.Prefix {
 	prefixes := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
-		prefix, problem := parsePrefix(text)
+		prefix, problem := ParsePrefix(text)
 		if problem == "" {
 			prefixes = append(prefixes, prefix)
 			continue
 		}
-		if _, isTag := canonicalTag(text, nil); isTag || text == "*" {
+		if _, noTag := canonicalTag(text, nil); noTag == "" || text == "*" {
 			v.fail(r, CodeUnsupportedValue, field, text,
 				"Security rule parameter %s for rule with Id %s cannot specify existing VIRTUALNETWORK, INTERNET, AZURELOADBALANCER, '*' or system tags. Unsupported value used: %s. Allowed are addresses and CIDRs.",
 				singular(field), r.identity(), text)
@@ -103,9 +104,9 @@ func (v *validator) overlaps(r *SecurityRule, field string, prefixes []netip.Pre
 	}
 }
 
-// parsePrefix reads an address or a CIDR without host bits; problem says what
+// ParsePrefix reads an address or a CIDR without host bits; problem says what
 // else the text is.
-func parsePrefix(text string) (p netip.Prefix, problem string) {
+func ParsePrefix(text string) (p netip.Prefix, problem string) {
 	if !strings.Contains(text, "/") {
 		a, err := netip.ParseAddr(text)
 		switch {

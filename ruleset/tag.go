@@ -106,29 +106,34 @@ var classicTags = map[string]string{
 	"azureloadbalancer":  TagAzureLoadBalancer,
 }
 
-// KnownTags says whether a service tag exists and how it is spelt; the question
-// has any case.
-type KnownTags func(tag string) (canonical string, known bool)
+// KnownTags says how a service tag is spelt; the question has any case. A tag that
+// can't be used has a problem instead, which says why and what is known.
+type KnownTags func(tag string) (canonical, problem string)
 
-// canonicalTag recognises a service tag. The three built-in tags are always
-// known, others when known has them, or, when known is nil, because they look
-// like one.
-func canonicalTag(text string, known KnownTags) (string, bool) {
+// canonicalTag recognises a service tag, or says with problem what the text is
+// instead. The three built-in tags are always known, others when known has them,
+// or, when known is nil, because they look like one.
+func canonicalTag(text string, known KnownTags) (tag, problem string) {
 	if tag, ok := classicTags[strings.ToLower(text)]; ok {
-		return tag, true
+		return tag, ""
 	}
-	if !looksLikeTag(text) {
-		return "", false
+	if !LooksLikeTag(text) {
+		return "", "no service tag either"
 	}
 	if known == nil {
-		return text, true
+		return text, ""
 	}
 	return known(text)
 }
 
-// looksLikeTag reports letters, digits and single dots between them, beginning
+// IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.
+func IsBuiltInTag(tag string) bool {
+	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer
+}
+
+// LooksLikeTag reports letters, digits and single dots between them, beginning
 // with a letter, as in "Storage.WestEurope".
-func looksLikeTag(text string) bool {
+func LooksLikeTag(text string) bool {
 	if len(text) > MaxNameLength {
 		return false
 	}

@@ -257,7 +257,12 @@ func TestCanonicalForms(t *testing.T) {
 }
 
 func TestKnownTagsDecideWhenGiven(t *testing.T) {
-	known := func(tag string) (string, bool) { return "Sql", strings.EqualFold(tag, "sql") }
+	known := func(tag string) (canonical, problem string) {
+		if strings.EqualFold(tag, "sql") {
+			return "Sql", ""
+		}
+		return "", "tags.json has only Sql"
+	}
 	tests := []struct {
 		name, tag, want string
 	}{
@@ -269,7 +274,7 @@ func TestKnownTagsDecideWhenGiven(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			nsg, faults := group(web(func(r *SecurityRule) { r.Source.AddressPrefix = tt.tag })).Validate(known)
 			if tt.want == "" {
-				if len(faults) != 1 || faults[0].Code != CodeInvalidAddressPrefix || !strings.Contains(faults[0].Message, "no service tag") {
+				if len(faults) != 1 || faults[0].Code != CodeInvalidAddressPrefix || !strings.Contains(faults[0].Message, "tags.json has only Sql") {
 					t.Errorf("faults %v", faults)
 				}
 				return

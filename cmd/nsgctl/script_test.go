@@ -44,7 +44,7 @@ func daemon(ts *testscript.TestScript, _ bool, _ []string) {
 	listener, err := control.Listen(socket)
 	ts.Check(err)
 	server := control.NewServer(control.NewService(control.Options{
-		Engine: engine, Policy: []string{policy}, Version: "test", Offload: "off", Control: socket,
+		Engine: engine, Policy: control.NewPolicyFiles("", policy), Version: "test", Offload: "off", Control: socket,
 	}))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()

@@ -15,7 +15,7 @@ type source struct {
 
 func (s *source) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
-	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "service tag file (not supported yet)")
+	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
 }
 
 // args takes the further paths after --policy PATH.
@@ -29,11 +29,11 @@ func (s *source) args(c *cobra.Command, args []string) error {
 
 // open chooses who answers.
 func (s *source) open(g *global) (control.Answerer, error) {
-	if s.serviceTags != "" {
-		return nil, usageError{errors.New("--service-tags: service tag files are not supported yet: leave it out and use the tags VirtualNetwork, Internet and AzureLoadBalancer")}
-	}
 	if len(s.policy) > 0 {
-		return control.OpenPolicy(s.policy...)
+		return control.NewPolicyFiles(s.serviceTags, s.policy...).Open()
+	}
+	if s.serviceTags != "" {
+		return nil, usageError{errors.New("--service-tags goes with --policy: the daemon's service tag file is in its configuration")}
 	}
 	return control.NewClient(g.socket), nil
 }

@@ -23,9 +23,14 @@ type validation struct {
 }
 
 func newValidate(g *global) *cobra.Command {
-	return &cobra.Command{
-		Use:   "validate PATH...",
+	var serviceTags string
+	c := &cobra.Command{
+		Use:   "validate PATH... [--service-tags FILE]",
 		Short: "List every fault of ARM files, with Azure's error codes",
+		Long: `List every fault of ARM files, with Azure's error codes.
+
+With --service-tags, Microsoft's service tag file, a rule that names a tag which the file
+lacks is a fault; without, every name that could be a tag's is taken.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("validate: at least one file or folder is needed")}
@@ -33,7 +38,7 @@ func newValidate(g *global) *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
-			documents := arm.Load(paths...)
+			documents := arm.NewReader(serviceTags, paths...).Read()
 			v := &validation{
 				Valid: len(documents.Faults) == 0, Faults: control.Faults(documents.Faults),
 				Unresolved: control.Faults(documents.Unresolved), Read: control.CountPolicy(documents.Set),
@@ -47,6 +52,8 @@ func newValidate(g *global) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&serviceTags, "service-tags", "", "Microsoft's service tag file")
+	return c
 }
 
 // table prints a block a fault: a message and a path in one row would never fit.

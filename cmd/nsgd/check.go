@@ -20,11 +20,11 @@ func newCheck() *cobra.Command {
 			if path == "" {
 				return usageError{errors.New("check: --config is missing")}
 			}
-			_, policy, err := loadAll(path)
+			all, err := loadAll(path)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(policy))
+			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(all.policy))
 			return nil
 		},
 	}
@@ -32,22 +32,33 @@ func newCheck() *cobra.Command {
 	return c
 }
 
+// loaded is a configuration with its policy; they fit.
+type loaded struct {
+	config   *Config
+	files    *control.PolicyFiles
+	policy   *arm.Set
+	snapshot *topology.Snapshot
+}
+
 // loadAll loads a configuration and its policy and finds out whether they fit.
-func loadAll(path string) (*Config, *arm.Set, error) {
+func loadAll(path string) (*loaded, error) {
 	config, err := loadConfig(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	policy, err := control.LoadPolicy(config.Policy...)
+	files := control.NewPolicyFiles(config.ServiceTags, config.Policy...)
+	policy, err := files.Load()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	snapshot, err := topology.Build(policy, config.specs(), topology.NewRegistry())
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	_, err = planDevices(config, snapshot)
-	return config, policy, err
+	if _, err := planDevices(config, snapshot); err != nil {
+		return nil, err
+	}
+	return &loaded{config, files, policy, snapshot}, nil
 }
 
 // specs are the attachments as the topology wants them.

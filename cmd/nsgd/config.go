@@ -21,7 +21,8 @@ type Config struct {
 	// Policy are files and folders of ARM JSON; relative ones are relative to the
 	// configuration file.
 	Policy []string `yaml:"policy"`
-	// ServiceTags is a service tag file; not supported yet, see validate.
+	// ServiceTags is Microsoft's service tag file, relative to the configuration file;
+	// empty: rules name only the tags that need none.
 	ServiceTags string `yaml:"serviceTags"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
@@ -181,6 +182,9 @@ func (c *Config) complete(dir string) error {
 		if p != "" {
 			c.Policy[i] = absolute(p)
 		}
+	}
+	if c.ServiceTags != "" {
+		c.ServiceTags = absolute(c.ServiceTags)
 	}
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = defaultMetrics

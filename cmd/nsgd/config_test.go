@@ -78,7 +78,6 @@ func TestConfigFaults(t *testing.T) {
 		{"a timeout without a unit", minimal + "timeouts: {tcpSyn: 30}\n", []string{`c.yaml:4: "30" is not a duration`}},
 		{"a timeout of zero", minimal + "timeouts:\n  icmp: 0s\n", []string{"c.yaml:5: timeouts.icmp: 0s: allowed are 10ms to 168h0m0s"}},
 		{"a timeout too long", minimal + "timeouts:\n  udpOneWay: 900h\n", []string{"c.yaml:5: timeouts.udpOneWay: 900h0m0s: allowed"}},
-		{"service tags are for later", minimal + "serviceTags: tags.json\n", []string{"c.yaml:4: serviceTags: \"tags.json\": service tag files are not supported yet"}},
 		{"an unknown offload", minimal + "offload: gro\n", []string{`c.yaml:4: offload: "gro": allowed are auto, tso and off`}},
 		{"workers out of range", minimal + "workers: -1\n", []string{"c.yaml:4: workers: -1: allowed are 0 to 256"}},
 		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",

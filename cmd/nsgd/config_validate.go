@@ -104,9 +104,6 @@ func (v *validator) config(c *Config) {
 			v.fail(at("policy", i), "empty: a file or folder of ARM JSON is needed")
 		}
 	}
-	if c.ServiceTags != "" {
-		v.fail(at("serviceTags"), "%q: service tag files are not supported yet: remove the key and use the tags VirtualNetwork, Internet and AzureLoadBalancer", c.ServiceTags)
-	}
 	v.bounds(at("workers"), c.Workers, 0, maxWorkers, "0 means one per CPU")
 	if _, err := tun.ParseOffload(c.Offload); err != nil {
 		v.fail(at("offload"), "%q: allowed are auto, tso and off", c.Offload)

@@ -17,7 +17,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/metrics"
-	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sync/errgroup"
 )
@@ -28,6 +27,7 @@ const shutdownPatience = 2 * time.Second
 // daemon is everything that one run holds.
 type daemon struct {
 	config *Config
+	policy *control.PolicyFiles
 	log    *slog.Logger
 
 	engine   *dataplane.Engine
@@ -44,12 +44,14 @@ type daemon struct {
 // start takes everything that the run needs. What a second daemon would fail on, the
 // lock, the socket and the port, comes before the first device, so that it harms nothing.
 // After an error stop gives back what was taken.
-func (d *daemon) start(policy *arm.Set) (err error) {
+func (d *daemon) start(all *loaded) (err error) {
 	c := d.config
 	var release func()
 	d.hangups, release = catchHangup()
 	d.onStop(func() error { release(); return nil })
-	if d.engine, err = dataplane.New(policy, c.engineOptions(d.log)); err != nil {
+	options := c.engineOptions(d.log)
+	options.Compiled = all.snapshot
+	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}
 	if d.state, err = tun.OpenState(filepath.Dir(c.Control.Socket)); err != nil {
@@ -102,7 +104,7 @@ func (d *daemon) attach() error {
 		return err
 	}
 	d.service = control.NewService(control.Options{
-		Engine: d.engine, Policy: d.config.Policy, Places: d.config.places(),
+		Engine: d.engine, Policy: d.policy, Places: d.config.places(),
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, Log: d.log,
 	})

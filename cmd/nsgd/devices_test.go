@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nsgd/nsgd/dataplane/control"
-	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -30,15 +29,11 @@ func TestLabDevices(t *testing.T) {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	config, policy, err := loadAll(filepath.Join(dir, lab.ConfigName))
+	all, err := loadAll(filepath.Join(dir, lab.ConfigName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot, err := topology.Build(policy, config.specs(), topology.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := planDevices(config, snapshot)
+	got, err := planDevices(all.config, all.snapshot)
 	if err != nil {
 		t.Fatal(err)
 	}

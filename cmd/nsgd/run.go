@@ -37,12 +37,12 @@ func newRun() *cobra.Command {
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
 func runConfig(ctx context.Context, path string, log *slog.Logger, up func(context.Context, *daemon) error) error {
-	config, policy, err := loadAll(path)
+	all, err := loadAll(path)
 	if err != nil {
 		return err
 	}
-	d := &daemon{config: config, log: log}
-	if err := d.start(policy); err != nil {
+	d := &daemon{config: all.config, policy: all.files, log: log}
+	if err := d.start(all); err != nil {
 		return errors.Join(err, d.stop())
 	}
 	err = d.serve(ctx, up)

@@ -11,18 +11,19 @@ import (
 
 // Status is the answer of /v1/status.
 type Status struct {
-	Version    string      `json:"version"`
-	PID        int         `json:"pid"`
-	Started    time.Time   `json:"started"`
-	Workers    int         `json:"workers"`
-	Offload    string      `json:"offload"`
-	Control    string      `json:"control"`           // the socket's path
-	Metrics    string      `json:"metrics,omitempty"` // host:port; absent when off
-	Policy     []string    `json:"policy"`            // files and folders
-	Generation uint64      `json:"generation"`        // counts the policies of this process from 1
-	Reloads    Reloads     `json:"reloads"`
-	Flows      FlowUse     `json:"flows"`
-	Fragments  FragmentUse `json:"fragments"`
+	Version     string       `json:"version"`
+	PID         int          `json:"pid"`
+	Started     time.Time    `json:"started"`
+	Workers     int          `json:"workers"`
+	Offload     string       `json:"offload"`
+	Control     string       `json:"control"`               // the socket's path
+	Metrics     string       `json:"metrics,omitempty"`     // host:port; absent when off
+	Policy      []string     `json:"policy"`                // files and folders
+	ServiceTags *ServiceTags `json:"serviceTags,omitempty"` // absent without a service tag file
+	Generation  uint64       `json:"generation"`            // counts the policies of this process from 1
+	Reloads     Reloads      `json:"reloads"`
+	Flows       FlowUse      `json:"flows"`
+	Fragments   FragmentUse  `json:"fragments"`
 	// Dropped are the packets not carried, by reason; reasons without one are absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
@@ -141,6 +142,14 @@ type FlowRule struct {
 type Reloaded struct {
 	Generation uint64 `json:"generation"`
 	PolicyCounts
+}
+
+// ServiceTags is the edition of the service tag file that the running policy uses.
+type ServiceTags struct {
+	File         string `json:"file"`
+	ChangeNumber string `json:"changeNumber"` // Microsoft's, of the whole file
+	Cloud        string `json:"cloud"`
+	Tags         int    `json:"tags"` // in the file, used or not
 }
 
 // PolicyCounts says how much a policy holds.

@@ -25,9 +25,12 @@ type Offline struct{ snapshot *topology.Snapshot }
 
 var _ Answerer = (*Offline)(nil)
 
-// OpenPolicy loads policy files to ask them.
-func OpenPolicy(paths ...string) (*Offline, error) {
-	set, err := LoadPolicy(paths...)
+// OpenPolicy loads policy files, without a service tag file, to ask them.
+func OpenPolicy(paths ...string) (*Offline, error) { return NewPolicyFiles("", paths...).Open() }
+
+// Open loads the files to ask them.
+func (f *PolicyFiles) Open() (*Offline, error) {
+	set, err := f.Load()
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,42 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
-// LoadPolicy reads files and folders of ARM JSON as a policy to be enforced: whole, or
-// not at all. The error is a PolicyError when the documents are to blame.
-func LoadPolicy(paths ...string) (*arm.Set, error) {
-	documents := arm.Load(paths...)
-	faults := slices.Concat(documents.Faults, documents.UnknownTags())
+// PolicyFiles are where a policy is read from. They remember what they read, so that
+// reading again costs what changed. Not safe for concurrent use.
+type PolicyFiles struct {
+	paths       []string
+	serviceTags string
+	reader      *arm.Reader
+}
+
+// NewPolicyFiles names files and folders of ARM JSON, and the service tag file, empty for
+// none.
+func NewPolicyFiles(serviceTags string, paths ...string) *PolicyFiles {
+	return &PolicyFiles{paths: paths, serviceTags: serviceTags, reader: arm.NewReader(serviceTags, paths...)}
+}
+
+// Load reads the files as a policy to be enforced: whole, or not at all. The error is a
+// PolicyError when the documents are to blame.
+func (f *PolicyFiles) Load() (*arm.Set, error) {
+	documents := f.reader.Read()
+	faults := documents.Faults
+	if f.serviceTags == "" {
+		faults = slices.Concat(faults, documents.UnknownTags())
+	}
 	if len(faults) > 0 || len(documents.Unresolved) > 0 {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
 	return documents.Set, nil
 }
+
+// edition is the service tag file as it was last loaded; nil without one.
+func (f *PolicyFiles) edition() *ServiceTags {
+	tags := f.reader.ServiceTags()
+	if tags == nil {
+		return nil
+	}
+	return &ServiceTags{File: tags.File, ChangeNumber: tags.ChangeNumber, Cloud: tags.Cloud, Tags: tags.Len()}
+}
+
+// LoadPolicy loads files and folders of ARM JSON, without a service tag file.
+func LoadPolicy(paths ...string) (*arm.Set, error) { return NewPolicyFiles("", paths...).Load() }

@@ -79,7 +79,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.service = control.NewService(control.Options{
-		Engine: r.engine, Policy: []string{r.policy}, Places: places, Version: "test", Offload: "off", Control: r.socket,
+		Engine: r.engine, Policy: control.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
 		Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
 	})
 	r.serve()

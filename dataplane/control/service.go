@@ -24,8 +24,9 @@ type Place struct {
 // Options are what a Service works with.
 type Options struct {
 	Engine *dataplane.Engine
-	// Policy are the files and folders that a reload reads.
-	Policy []string
+	// Policy is what a reload reads, and what the engine's policy was loaded from; nil:
+	// a reload has nothing to read.
+	Policy *PolicyFiles
 	// Places by attachment.
 	Places []Place
 	// Version, Offload, Control and Metrics are shown by Status.
@@ -48,7 +49,8 @@ type Service struct {
 	loading sync.Mutex // held from reading the files to the swap: one reload at a time
 
 	mu      sync.Mutex
-	reloads Reloads // guarded by mu
+	reloads Reloads      // guarded by mu
+	tags    *ServiceTags // of the running policy; guarded by mu
 }
 
 // NewService returns a service for an engine whose policy is loaded.
@@ -56,10 +58,13 @@ func NewService(o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Policy == nil {
+		o.Policy = NewPolicyFiles("")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{options: o, started: o.Now()}
+	return &Service{options: o, started: o.Now(), tags: o.Policy.edition()}
 }
 
 // Reloads tells how reloads went so far.
@@ -67,6 +72,12 @@ func (s *Service) Reloads() Reloads {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reloads
+}
+
+func (s *Service) serviceTags() *ServiceTags {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tags
 }
 
 // Reload reads the policy files and swaps the policy whole, keeping flows and counters.
@@ -91,7 +102,7 @@ func (s *Service) Reload() (*Reloaded, error) {
 }
 
 func (s *Service) reload() (*Reloaded, error) {
-	set, err := LoadPolicy(s.options.Policy...)
+	set, err := s.options.Policy.Load()
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +114,9 @@ func (s *Service) reload() (*Reloaded, error) {
 	if err := engine.Swap(next, s.readdress); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.tags = s.options.Policy.edition()
+	s.mu.Unlock()
 	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}, nil
 }
 
@@ -139,7 +153,7 @@ func (s *Service) Status() *Status {
 	snapshot := e.Snapshot()
 	status := &Status{
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
-		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy, Generation: snapshot.Generation,
+		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy.paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
 		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
 	}
 	counts := e.AttachmentCounts()

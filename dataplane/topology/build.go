@@ -11,7 +11,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
-	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
 // Spec asks for one attachment.
@@ -26,26 +25,36 @@ type Spec struct {
 // Every fault is reported, joined; nothing of the registry changes unless Build
 // succeeds.
 func Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return Rebuild(nil, policy, specs, registry)
+}
+
+// Rebuild is Build that takes the compiled rules of an earlier snapshot where they
+// are what compiling anew would give: a direction of an NSG whose rules, and all that
+// their tags and application security groups stand for, are equal. earlier may be nil.
+func Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	b := &builder{
-		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}},
+		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry},
 		networks: map[*arm.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
 		members:  map[string][]netip.Prefix{},
+		sides:    map[string][]netip.Prefix{},
 	}
 	b.s.outside = &Endpoint{Attachment: -1}
 	b.s.platform = &Endpoint{Attachment: -1}
 	b.labelGroups()
 	b.groupMembers()
 	b.addNetworks()
+	b.addUnused()
+	b.resolveGroups(earlier)
 	b.attach(specs)
 	b.addRoutes()
-	b.compileUnused()
 	if len(b.faults) > 0 {
 		return nil, errors.Join(b.faults...)
 	}
 	if err := b.assignSlots(registry); err != nil {
 		return nil, err
 	}
+	b.compile()
 	return b.s, nil
 }
 
@@ -60,6 +69,8 @@ type builder struct {
 	labels   map[*ruleset.NSG]string
 	groups   map[groupKey]*Group
 	members  map[string][]netip.Prefix       // ASG id in lower case -> addresses
+	sides    map[string][]netip.Prefix       // ASG ids as a rule lists them -> addresses of all
+	pending  []*Table                        // to be compiled
 	nics     []*Endpoint                     // in the policy's order
 	subnets  []*Endpoint                     // the other addresses of each subnet
 	owners   bart.Table[*arm.VirtualNetwork] // by subnet prefix; nil where several have it
@@ -99,7 +110,7 @@ func (b *builder) groupMembers() {
 
 func (b *builder) addNetworks() {
 	for _, v := range b.s.Policy.VirtualNetworks {
-		n := &network{vnet: v}
+		n := &network{vnet: v, tags: map[string][]netip.Prefix{}}
 		b.networks[v] = n
 		b.s.networks = append(b.s.networks, n)
 		for _, p := range v.AddressSpace {
@@ -146,23 +157,21 @@ func (b *builder) chain(e *Endpoint, n *network) {
 	}
 }
 
-// group compiles an NSG for a network once.
+// group makes the group of an NSG for a network once; resolveGroups fills it.
 func (b *builder) group(nsg *ruleset.NSG, n *network) *Group {
 	key := groupKey{nsg, n}
 	if g := b.groups[key]; g != nil {
 		return g
 	}
 	g := &Group{NSG: nsg, Label: b.labels[nsg], network: n}
-	g.Inbound = b.compile(g, ruleset.Inbound)
-	g.Outbound = b.compile(g, ruleset.Outbound)
 	b.groups[key] = g
 	b.s.Groups = append(b.s.Groups, g)
 	return g
 }
 
-// compileUnused compiles the NSGs that no subnet or NIC uses, so that they are
-// checked and can be shown, and puts all into the policy's order.
-func (b *builder) compileUnused() {
+// addUnused adds the NSGs that no subnet or NIC uses, so that they are checked and
+// can be shown, and puts all into the policy's order.
+func (b *builder) addUnused() {
 	used := map[*ruleset.NSG]bool{}
 	for _, g := range b.s.Groups {
 		used[g.NSG] = true
@@ -171,111 +180,13 @@ func (b *builder) compileUnused() {
 	for i, nsg := range b.s.Policy.NetworkSecurityGroups {
 		order[nsg] = i
 		if !used[nsg] {
-			b.group(nsg, &network{})
+			b.group(nsg, &network{tags: map[string][]netip.Prefix{}})
 		}
 	}
 	slices.SortStableFunc(b.s.Groups, func(x, y *Group) int { return order[x.NSG] - order[y.NSG] })
 }
 
-func (b *builder) compile(g *Group, d ruleset.Direction) Table {
-	rules := g.NSG.Ordered(d)
-	flat := make([]classifier.Rule, len(rules))
-	for i := range rules {
-		r := &rules[i]
-		flat[i] = classifier.Rule{
-			Protocol:         r.Protocol,
-			Sources:          b.resolve(g, r, "source", &r.Source),
-			Destinations:     b.resolve(g, r, "destination", &r.Destination),
-			SourcePorts:      r.SourcePorts,
-			DestinationPorts: r.DestinationPorts,
-		}
-	}
-	return Table{Match: classifier.Compile(flat), Rules: rules}
-}
-
-var everywhere = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
-
-// resolve turns one side of a rule into prefixes.
-func (b *builder) resolve(g *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
-	switch {
-	case p.Any:
-		return everywhere
-	case p.Tag != "":
-		prefixes, ok := expandTag(g.network, p.Tag)
-		if !ok {
-			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
-				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
-		}
-		return prefixes
-	case len(p.ApplicationSecurityGroups) > 0:
-		var prefixes []netip.Prefix
-		for _, id := range p.ApplicationSecurityGroups {
-			prefixes = append(prefixes, b.members[strings.ToLower(id)]...)
-		}
-		return prefixes
-	}
-	return p.Prefixes
-}
-
-// expandTag resolves a service tag in the context of a virtual network.
-func expandTag(n *network, tag string) ([]netip.Prefix, bool) {
-	var space []netip.Prefix
-	if n.vnet != nil {
-		space = n.vnet.AddressSpace
-	}
-	switch tag {
-	case ruleset.TagVirtualNetwork:
-		return ruleset.VirtualNetworkPrefixes(space), true
-	case ruleset.TagInternet:
-		return ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space)), true
-	case ruleset.TagAzureLoadBalancer:
-		return []netip.Prefix{host(PlatformAddresses[0])}, true
-	}
-	return nil, false
-}
-
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()) }
-
-// ruleLabel names a rule in counters. A user rule may bear a default rule's name,
-// and would share its counters.
-func ruleLabel(r *ruleset.Rule) string {
-	if !r.Default && slices.ContainsFunc(ruleset.DefaultRules(), func(d ruleset.Rule) bool {
-		return d.Direction == r.Direction && strings.EqualFold(d.Name, r.Name)
-	}) {
-		return r.QualifiedName()
-	}
-	return r.Name
-}
-
-func (b *builder) assignSlots(registry *Registry) error {
-	var keys []RuleKey
-	each := func(f func(g *Group, t *Table, d ruleset.Direction)) {
-		for _, g := range b.s.Groups {
-			f(g, &g.Inbound, ruleset.Inbound)
-			f(g, &g.Outbound, ruleset.Outbound)
-		}
-	}
-	key := func(g *Group, d ruleset.Direction, r *ruleset.Rule) RuleKey {
-		return RuleKey{NetworkSecurityGroup: g.Label, Direction: d, Rule: ruleLabel(r), Access: r.Access}
-	}
-	each(func(g *Group, t *Table, d ruleset.Direction) {
-		for i := range t.Rules {
-			keys = append(keys, key(g, d, &t.Rules[i]))
-		}
-	})
-	if err := registry.reserve(keys); err != nil {
-		return err
-	}
-	each(func(g *Group, t *Table, d ruleset.Direction) {
-		t.Slots = make([]uint32, len(t.Rules))
-		for i := range t.Rules {
-			t.Slots[i] = registry.slot(key(g, d, &t.Rules[i]))
-		}
-	})
-	return nil
-}
 
 // attach places the attachments and tells each endpoint which of them leads to it.
 func (b *builder) attach(specs []Spec) {

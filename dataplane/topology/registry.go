@@ -43,8 +43,9 @@ func (r *Registry) Keys() []RuleKey {
 	return r.keys[:len(r.keys):len(r.keys)]
 }
 
-// reserve gives every key a slot, or none of them when there is no room.
-func (r *Registry) reserve(keys []RuleKey) error {
+// reserve gives every key a slot, or none of them when there is no room; the slots are
+// in the order of the keys.
+func (r *Registry) reserve(keys []RuleKey) ([]uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fresh := map[RuleKey]bool{}
@@ -54,21 +55,18 @@ func (r *Registry) reserve(keys []RuleKey) error {
 		}
 	}
 	if len(r.keys)+len(fresh) > MaxRules {
-		return fmt.Errorf("topology: %d rules are counted and %d more are asked for: at most %d in the life of a process",
+		return nil, fmt.Errorf("topology: %d rules are counted and %d more are asked for: at most %d in the life of a process",
 			len(r.keys), len(fresh), MaxRules)
 	}
-	for _, k := range keys {
-		if fresh[k] {
-			delete(fresh, k)
-			r.slots[k] = uint32(len(r.keys))
+	slots := make([]uint32, len(keys))
+	for i, k := range keys {
+		slot, known := r.slots[k]
+		if !known {
+			slot = uint32(len(r.keys))
+			r.slots[k] = slot
 			r.keys = append(r.keys, k)
 		}
+		slots[i] = slot
 	}
-	return nil
-}
-
-func (r *Registry) slot(k RuleKey) uint32 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.slots[k]
+	return slots, nil
 }

@@ -49,6 +49,7 @@ type Snapshot struct {
 	endpoints map[endpointKey]*Endpoint
 	outside   *Endpoint
 	platform  *Endpoint
+	registry  *Registry // that numbers the rules
 	// space holds the address spaces of all virtual networks, for telling
 	// who is outside.
 	space bart.Lite
@@ -133,23 +134,27 @@ type Group struct {
 	network           *network
 }
 
-// Expand resolves a service tag as the group's virtual network sees it.
-func (g *Group) Expand(tag string) []netip.Prefix {
-	prefixes, _ := expandTag(g.network, tag)
-	return prefixes
-}
+// Expand resolves a service tag of the group's rules as its virtual network sees it;
+// nil for any other. The result is shared and must not be changed.
+func (g *Group) Expand(tag string) []netip.Prefix { return g.network.tags[tag] }
 
 // Table is one direction of an NSG.
 type Table struct {
+	// Match is shared with other snapshots that would compile to the same.
 	Match *classifier.Table
 	Rules []ruleset.Rule // in priority order, default rules last
 	Slots []uint32       // by rule
+
+	compiled []classifier.Rule // what Match was compiled from
 }
 
 // network is one virtual network.
 type network struct {
 	vnet  *arm.VirtualNetwork // nil: the context of an NSG that serves no network
 	route bart.Table[*Endpoint]
+	// tags are the expansions of the tags that rules name here: every rule that names
+	// a tag has the same slice, which compiling needs to do a tag's work only once.
+	tags map[string][]netip.Prefix
 }
 
 // Admit finds the endpoint of a packet's source, or nil when the address does

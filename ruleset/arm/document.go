@@ -57,7 +57,8 @@ type resource struct {
 	// name is the last segment of the name, or the whole text of an expression.
 	name        string
 	nameUnknown bool
-	id          string // empty when the document has none
+	id          string       // empty when the document has none
+	built       *ruleset.NSG // of a group that was built before; then there is no body
 	parent      *resource
 	parentName  string // of a child that is not nested: from its name or id
 	children    []*resource
@@ -65,25 +66,34 @@ type resource struct {
 
 var utf8BOM = []byte("\xef\xbb\xbf")
 
-// document parses a file and collects its resources.
-func (l *loader) document(file string, data []byte) {
-	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		// What Windows PowerShell writes when output is redirected.
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: "the file is UTF-16; JSON is read as UTF-8"})
-		return
-	}
-	data = bytes.TrimPrefix(data, utf8BOM)
-	value, err := parseJSON(data)
+// document collects the resources of a parsed file.
+func (l *loader) document(file string, value any, err error) {
 	if err != nil {
-		f := ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()}
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			f.Message = fmt.Sprintf("%s: %v", position(data, syntax.Offset), err)
-		}
-		l.fault(f)
+		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
 		return
 	}
 	l.collect(file, value, nil)
+}
+
+var errUTF16 = errors.New("the file is UTF-16; JSON is read as UTF-8")
+
+// isUTF16 reports what Windows PowerShell writes when output is redirected.
+func isUTF16(data []byte) bool {
+	return bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
+}
+
+// parseDocument parses a file; the error says where it is no JSON.
+func parseDocument(data []byte) (any, error) {
+	if isUTF16(data) {
+		return nil, errUTF16
+	}
+	data = bytes.TrimPrefix(data, utf8BOM)
+	value, err := parseJSON(data)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		err = fmt.Errorf("%s: %w", position(data, syntax.Offset), err)
+	}
+	return value, err
 }
 
 // parseJSON keeps numbers as they are written. Validation comes first since its

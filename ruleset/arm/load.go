@@ -24,6 +24,8 @@ const (
 const (
 	CodePathNotFound   = "PathNotFound"
 	CodeFileUnreadable = "FileUnreadable"
+	// CodeInvalidServiceTags marks what is wrong with a service tag file.
+	CodeInvalidServiceTags = "InvalidServiceTagFile"
 	// CodeDuplicateResource: ARM would take the second as an update of the first.
 	CodeDuplicateResource = "DuplicateResource"
 	// CodeTemplateExpression marks what Documents.Unresolved lists.
@@ -57,8 +59,7 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 			for _, side := range []struct{ field, tag string }{
 				{"sourceAddressPrefix", r.Source.Tag}, {"destinationAddressPrefix", r.Destination.Tag},
 			} {
-				switch side.tag {
-				case "", ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer:
+				if side.tag == "" || ruleset.IsBuiltInTag(side.tag) {
 					continue
 				}
 				faults = append(faults, ruleset.Fault{
@@ -75,24 +76,14 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 // Load reads files, folders (every *.json below, in order of their paths; names
 // that begin with a dot are passed over) and file patterns as one policy. It
 // reports whatever is wrong in Documents.Faults and never fails as a whole.
-func Load(paths ...string) *Documents {
-	l := newLoader()
-	for _, file := range l.files(paths) {
-		l.order[file] = len(l.order)
-		data, err := os.ReadFile(file)
-		if err != nil {
-			l.fileFault(CodeFileUnreadable, file, err)
-			continue
-		}
-		l.document(file, data)
-	}
-	return l.finish()
-}
+func Load(paths ...string) *Documents { return NewReader("", paths...).Read() }
 
 // Parse reads one document from memory; name stands for its file in faults.
 func Parse(name string, data []byte) *Documents {
 	l := newLoader()
-	l.document(name, data)
+	value, err := parseDocument(data)
+	l.document(name, value, err)
+	l.gather()
 	return l.finish()
 }
 
@@ -103,6 +94,8 @@ type loader struct {
 	orphans   []*resource // children whose parent no document has
 	index     index
 	order     map[string]int // of files
+	known     ruleset.KnownTags
+	stale     bool // a resource that was built before is not what it was
 
 	addresses    map[usedAddress]string // the ipConfiguration that has it
 	addressCount map[*VirtualNetwork]int
@@ -114,10 +107,14 @@ func newLoader() *loader {
 		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{}}
 }
 
-// finish turns resources into a Set: first what others refer to.
-func (l *loader) finish() *Documents {
+// gather relates children to parents, and builds what rules refer to.
+func (l *loader) gather() {
 	l.adopt()
 	l.buildASGs()
+}
+
+// finish turns the other resources into a Set: first what others refer to.
+func (l *loader) finish() *Documents {
 	l.buildGroups()
 	l.buildNetworks()
 	l.buildInterfaces()

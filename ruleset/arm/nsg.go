@@ -25,8 +25,7 @@ type region struct {
 }
 
 // countInRegion counts a resource and reports the first one beyond the limit.
-func (f *fields) countInRegion(r *resource) {
-	location, _ := lookup(r.body, "location").(string)
+func (f *fields) countInRegion(r *resource, location string) {
 	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
 	f.l.inRegion[at]++
 	code, most := CodeTooManyGroups, maxGroupsPerRegion
@@ -61,7 +60,8 @@ func (l *loader) buildASGs() {
 			l.registerOpen(r)
 		} else if l.register(r, a.ID, a, a.Name) {
 			l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
-			f.countInRegion(r)
+			location, _ := lookup(r.body, "location").(string)
+			f.countInRegion(r, location)
 		}
 	}
 }
@@ -105,12 +105,17 @@ func (l *loader) buildGroups() {
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, "networkSecurityGroups/"+raw.Name, r.name, false, r.body))
 	}
 	for _, name := range order {
-		_, faults := strays[name].Validate(nil)
+		_, faults := strays[name].Validate(l.known)
 		l.out.Faults = append(l.out.Faults, faults...)
 	}
 }
 
 func (l *loader) buildGroup(r *resource) {
+	if r.built != nil {
+		l.stale = l.stale || len(r.children) > 0
+		l.addGroup(r, r.built)
+		return
+	}
 	f := l.read(r.file, r.place(), "", r.body)
 	if v, listed := r.body["properties"]; listed && v == nil {
 		f.fault(CodeInvalidRequestFormat, "properties", "null",
@@ -130,7 +135,7 @@ func (l *loader) buildGroup(r *resource) {
 			raw.SecurityRules = append(raw.SecurityRules, l.readRule(child.file, r.place(), child.name, child.nameUnknown, child.body))
 		}
 	}
-	nsg, faults := raw.Validate(nil)
+	nsg, faults := raw.Validate(l.known)
 	l.out.Faults = append(l.out.Faults, faults...)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
@@ -138,10 +143,16 @@ func (l *loader) buildGroup(r *resource) {
 	}
 	// The group is read nevertheless: its rules can be checked.
 	f.leaveCondition(r)
+	l.addGroup(r, nsg)
+}
+
+func (l *loader) addGroup(r *resource, nsg *ruleset.NSG) {
+	r.built = nsg
 	if l.register(r, nsg.ID, nsg, nsg.Name) {
 		l.out.Set.NetworkSecurityGroups = append(l.out.Set.NetworkSecurityGroups, nsg)
 		l.out.files[nsg] = r.file
-		f.countInRegion(r)
+		f := &fields{l: l, file: r.file, place: r.place()}
+		f.countInRegion(r, nsg.Location)
 	}
 }
 

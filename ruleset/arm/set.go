@@ -14,6 +14,9 @@ type Set struct {
 	VirtualNetworks           []*VirtualNetwork
 	NetworkInterfaces         []*NetworkInterface
 	ApplicationSecurityGroups []*ApplicationSecurityGroup
+	// ServiceTags are the prefixes, of both families and in the file's order, of the
+	// tags of a service tag file that rules name, by the spelling of Peer.Tag.
+	ServiceTags map[string][]netip.Prefix
 }
 
 // VirtualNetwork is a virtual network (VNet).

@@ -1,0 +1,212 @@
+package topology
+
+import (
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/classifier"
+	"golang.org/x/sync/errgroup"
+)
+
+// place identifies a group, or a virtual network, across snapshots.
+type place struct{ nsg, network string } // ids in lower case
+
+func (g *Group) place() place { return place{strings.ToLower(g.NSG.ID), g.network.id()} }
+
+func (n *network) id() string {
+	if n.vnet == nil {
+		return ""
+	}
+	return strings.ToLower(n.vnet.ID)
+}
+
+// resolveGroups turns the rules of all groups, in the policy's order, into what the
+// classifier compiles, and takes from an earlier snapshot what is compiled already.
+func (b *builder) resolveGroups(earlier *Snapshot) {
+	groups := map[place]*Group{}
+	if earlier != nil {
+		for _, g := range earlier.Groups {
+			groups[g.place()] = g
+		}
+	}
+	for _, g := range b.s.Groups {
+		old := groups[g.place()]
+		if old == nil {
+			old = &Group{network: &network{}}
+		}
+		// Numbers stay when their labels do; another registry has other numbers.
+		known := old.NSG == g.NSG && old.Label == g.Label && earlier.registry == b.s.registry
+		b.resolveTable(g, old, &g.Inbound, &old.Inbound, ruleset.Inbound, known)
+		b.resolveTable(g, old, &g.Outbound, &old.Outbound, ruleset.Outbound, known)
+	}
+}
+
+// resolveTable fills all of a table but what it has to compile. known says that the
+// earlier table's rules have the same labels.
+func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Direction, known bool) {
+	if oldGroup.NSG == g.NSG {
+		t.Rules = old.Rules // nothing in a policy changes after it is read
+	} else {
+		t.Rules = g.NSG.Ordered(d)
+	}
+	if known {
+		t.Slots = old.Slots
+	}
+	t.compiled = make([]classifier.Rule, len(t.Rules))
+	for i := range t.Rules {
+		r := &t.Rules[i]
+		t.compiled[i] = classifier.Rule{
+			Protocol:         r.Protocol,
+			Sources:          b.resolve(g, oldGroup, r, "source", &r.Source),
+			Destinations:     b.resolve(g, oldGroup, r, "destination", &r.Destination),
+			SourcePorts:      r.SourcePorts,
+			DestinationPorts: r.DestinationPorts,
+		}
+	}
+	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, sameRule) {
+		t.Match = old.Match
+		return
+	}
+	b.pending = append(b.pending, t)
+}
+
+func sameRule(a, b classifier.Rule) bool {
+	return a.Protocol == b.Protocol && sameList(a.Sources, b.Sources) && sameList(a.Destinations, b.Destinations) &&
+		sameList(a.SourcePorts, b.SourcePorts) && sameList(a.DestinationPorts, b.DestinationPorts)
+}
+
+// sameList compares contents; of one and the same memory it need not read them.
+func sameList[E comparable](a, b []E) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+var everywhere = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+// resolve turns one side of a rule into prefixes.
+func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
+	switch {
+	case p.Any:
+		return everywhere
+	case p.Tag != "":
+		prefixes, ok := b.expandTag(g.network, old.network, p.Tag)
+		if !ok {
+			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
+				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
+		}
+		return prefixes
+	case len(p.ApplicationSecurityGroups) > 0:
+		return b.groupAddresses(p.ApplicationSecurityGroups)
+	}
+	return p.Prefixes
+}
+
+// groupAddresses are the members of application security groups: one list for all
+// rules that name the same ones.
+func (b *builder) groupAddresses(ids []string) []netip.Prefix {
+	key := strings.ToLower(strings.Join(ids, "\n"))
+	prefixes, ok := b.sides[key]
+	if !ok {
+		for _, id := range ids {
+			prefixes = append(prefixes, b.members[strings.ToLower(id)]...)
+		}
+		b.sides[key] = prefixes
+	}
+	return prefixes
+}
+
+// expandTag resolves a service tag in the context of a virtual network, once. An
+// expansion that is as it was in the earlier snapshot is the earlier one.
+func (b *builder) expandTag(n, old *network, tag string) ([]netip.Prefix, bool) {
+	if prefixes, ok := n.tags[tag]; ok {
+		return prefixes, true
+	}
+	var space []netip.Prefix
+	if n.vnet != nil {
+		space = n.vnet.AddressSpace
+	}
+	var prefixes []netip.Prefix
+	switch tag {
+	case ruleset.TagVirtualNetwork:
+		prefixes = ruleset.VirtualNetworkPrefixes(space)
+	case ruleset.TagInternet:
+		prefixes = ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space))
+	case ruleset.TagAzureLoadBalancer:
+		prefixes = ruleset.AzureLoadBalancerPrefixes()
+	default:
+		var ok bool
+		if prefixes, ok = b.s.Policy.ServiceTags[tag]; !ok {
+			return nil, false
+		}
+	}
+	if before := old.tags[tag]; sameList(before, prefixes) {
+		prefixes = before
+	}
+	n.tags[tag] = prefixes
+	return prefixes, true
+}
+
+// compile compiles what no earlier snapshot has, on all cores.
+func (b *builder) compile() {
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, t := range b.pending {
+		group.Go(func() error {
+			t.Match = classifier.Compile(t.compiled)
+			return nil
+		})
+	}
+	group.Wait() // none of them fails
+}
+
+// defaultNames are the names of the default rules in lower case, by direction.
+var defaultNames = func() (names [2]map[string]bool) {
+	for d := range names {
+		names[d] = map[string]bool{}
+	}
+	for _, r := range ruleset.DefaultRules() {
+		names[r.Direction][strings.ToLower(r.Name)] = true
+	}
+	return names
+}()
+
+// ruleLabel names a rule in counters. A user rule may bear a default rule's name,
+// and would share its counters.
+func ruleLabel(r *ruleset.Rule) string {
+	if !r.Default && defaultNames[r.Direction][strings.ToLower(r.Name)] {
+		return r.QualifiedName()
+	}
+	return r.Name
+}
+
+// assignSlots numbers the rules whose numbers are not known from an earlier snapshot.
+func (b *builder) assignSlots(registry *Registry) error {
+	var keys []RuleKey
+	each := func(f func(g *Group, t *Table)) {
+		for _, g := range b.s.Groups {
+			for _, t := range []*Table{&g.Inbound, &g.Outbound} {
+				if t.Slots == nil {
+					f(g, t)
+				}
+			}
+		}
+	}
+	each(func(g *Group, t *Table) {
+		for i := range t.Rules {
+			r := &t.Rules[i]
+			keys = append(keys, RuleKey{NetworkSecurityGroup: g.Label, Direction: r.Direction, Rule: ruleLabel(r), Access: r.Access})
+		}
+	})
+	slots, err := registry.reserve(keys)
+	if err != nil {
+		return err
+	}
+	each(func(_ *Group, t *Table) {
+		t.Slots, slots = slots[:len(t.Rules):len(t.Rules)], slots[len(t.Rules):]
+	})
+	return nil
+}
