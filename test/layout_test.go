@@ -46,6 +46,8 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl": {anyPackage},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
+	// Makes documents for the tests of every layer.
+	"ruleset/arm/armtest": {},
 
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},
