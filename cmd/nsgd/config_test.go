@@ -115,3 +115,15 @@ func TestConfigFaults(t *testing.T) {
 		})
 	}
 }
+
+func TestServiceTagsAreRelativeToTheConfiguration(t *testing.T) {
+	for given, want := range map[string]string{"tags.json": "/etc/nsgd/tags.json", "/srv/tags.json": "/srv/tags.json"} {
+		c, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(minimal+"serviceTags: "+given+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.ServiceTags != want {
+			t.Errorf("%s is read as %s", given, c.ServiceTags)
+		}
+	}
+}

@@ -68,6 +68,18 @@ func TestCountersMoveByExactlyWhatWasSent(t *testing.T) {
 	})
 }
 
+// scrapeOnwards scrapes and checks that no counter went back since the last time.
+func scrapeOnwards(t *testing.T, last samples, step string) samples {
+	t.Helper()
+	now := scrape(t)
+	for key, value := range last {
+		if strings.Contains(key, "_total") && strings.HasPrefix(key, "nsgd_") && now[key] < value {
+			t.Errorf("%s: %s went from %v to %v", step, key, value, now[key])
+		}
+	}
+	return now
+}
+
 func TestCountersNeverGoBackOverAReload(t *testing.T) {
 	d := start(t, labPolicy())
 	serveTCP(t, vm3, 80)
@@ -86,13 +98,7 @@ func TestCountersNeverGoBackOverAReload(t *testing.T) {
 	} {
 		d.setPolicy(step.p)
 		nsgctl(t, "reload")
-		now := scrape(t)
-		for key, value := range last {
-			if strings.Contains(key, "_total") && strings.HasPrefix(key, "nsgd_") && now[key] < value {
-				t.Errorf("%s: %s went from %v to %v", step.name, key, value, now[key])
-			}
-		}
-		last = now
+		last = scrapeOnwards(t, last, step.name)
 	}
 	c := counts{t, before, last}
 	if got := c.rule(allowedIn(nsg2)).hits; got != 1 {
