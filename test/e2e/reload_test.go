@@ -235,13 +235,14 @@ const (
 	reloadCount = 100
 	manyGroups  = 48 // and the lab's two
 	manyRules   = 12
-	scrapeEvery = 5
+	// flipEvery and scrapeEvery are reloads from one change of the rule that is probed,
+	// and from one look at the counters, to the next.
+	flipEvery, scrapeEvery = 5, 10
 )
 
 func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 	needWorld(t)
-	tags := armtest.ServiceTags(t)
-	dir := configure(t, reloadPolicy(false), "serviceTags: "+tags)
+	dir := configure(t, reloadPolicy(false), "serviceTags: "+armtest.ServiceTags(t))
 	armtest.WriteGroups(t, filepath.Join(dir, "policy"), manyGroups, manyRules)
 	d := startIn(t, dir)
 
@@ -258,48 +259,11 @@ func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 	sentDenied := u.datagrams(internet, denied, false)
 	u.connections(internet, vm3, 80)
 	u.refusedConnections(internet, vm3, 81)
-
-	client := control.NewClient(controlSocket)
-	defer client.Close()
-	last := begin
-	opened := map[uint64]bool{}
-	for i := range reloadCount {
-		open := i%2 == 0
-		flipRule(t, d.dir, i)
-		d.setPolicy(reloadPolicy(open))
-		reloaded, err := client.Reload(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := uint64(i + 2); reloaded.Generation != want {
-			t.Errorf("generation %d, want %d", reloaded.Generation, want)
-		}
-		// A flow of its own, judged by the new policy. A burst that began before the reload
-		// denies by the old one even what is sent after it, so a denial is tried again.
-		probe := bindUDP(t, internet, uint16(20000+i))
-		opened[uint64(i)] = open
-		eventually(t, "a datagram by the rule that was added arrives", func() bool {
-			if _, err := probe.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, uint64(i)), flipped.to); err != nil {
-				t.Fatal(err)
-			}
-			return !open || flipped.has(uint64(i))
-		})
-		probe.Close()
-		if i%scrapeEvery == 0 {
-			last = scrapeOnwards(t, last, fmt.Sprintf("reload %d", i))
-		}
-	}
+	reloadOften(t, d, flipped, begin)
 	end()
 
-	for _, s := range []struct {
-		sink *sink
-		sent uint64
-	}{{outside, *sentOutside}, {inside, *sentInside}} {
-		eventually(t, "every allowed datagram arrives at "+s.sink.to.String(), func() bool { return s.sink.count.Load() >= int64(s.sent) })
-		if missing := s.sink.missing(s.sent); missing != nil || s.sent < reloadCount {
-			t.Errorf("%s: %d sent, not once each: %v", s.sink.to, s.sent, missing)
-		}
-	}
+	outside.receivedAll(t, *sentOutside)
+	inside.receivedAll(t, *sentInside)
 	allowDatagrams := decided{nsg2, "Inbound", "AllowDatagrams", "Allow"}
 	c := since(t, begin, func(c counts) bool { return c.rule(allowDatagrams).packets >= float64(*sentOutside) })
 	if got := c.rule(allowDatagrams).packets; got != float64(*sentOutside) {
@@ -309,10 +273,64 @@ func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 	if n := denied.count.Load(); n != 0 {
 		t.Errorf("%d of %d denied datagrams arrived", n, *sentDenied)
 	}
+	t.Logf("%d reloads; %d datagrams from outside, %d from inside, %d denied", reloadCount, *sentOutside, *sentInside, *sentDenied)
+}
+
+// reloadOften reloads with another policy each time, and looks whether the new one
+// decides and the counters only grow.
+func reloadOften(t *testing.T, d *daemon, flipped *sink, begin samples) {
+	t.Helper()
+	client := control.NewClient(controlSocket)
+	defer client.Close()
+	opened := map[uint64]bool{}
+	last := begin
+	for i := range reloadCount {
+		flipRule(t, d.dir, i)
+		open := i/flipEvery%2 == 0
+		d.setPolicy(reloadPolicy(open))
+		reloaded, err := client.Reload(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := uint64(i + 2); reloaded.Generation != want {
+			t.Errorf("generation %d, want %d", reloaded.Generation, want)
+		}
+		if i%flipEvery == 0 {
+			opened[uint64(i)] = open
+			flipped.probe(t, uint64(i), open)
+		}
+		if i%scrapeEvery == 0 {
+			last = scrapeOnwards(t, last, fmt.Sprintf("reload %d", i))
+		}
+	}
+	scrapeOnwards(t, last, "the end")
 	for i, open := range opened {
 		if got := flipped.has(i); got != open {
 			t.Errorf("after reload %d the datagram arrived: %v, want %v", i, got, open)
 		}
 	}
-	t.Logf("%d reloads; %d datagrams from outside, %d from inside, %d denied", reloadCount, *sentOutside, *sentInside, *sentDenied)
+}
+
+// probe sends a datagram that begins a flow of its own, to be judged by the new policy. A
+// burst that began before the reload denies by the old one even what is sent after it,
+// so a datagram that is to arrive is sent again.
+func (s *sink) probe(t *testing.T, number uint64, open bool) {
+	t.Helper()
+	conn := bindUDP(t, internet, uint16(20000+number))
+	defer conn.Close()
+	eventually(t, "a datagram by the rule that was added arrives", func() bool {
+		if _, err := conn.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, number), s.to); err != nil {
+			t.Fatal(err)
+		}
+		return !open || s.has(number)
+	})
+}
+
+// receivedAll waits for as many datagrams as were sent, and checks that each came once.
+func (s *sink) receivedAll(t *testing.T, sent uint64) {
+	t.Helper()
+	eventually(t, "every allowed datagram arrives at "+s.to.String(), func() bool { return s.count.Load() >= int64(sent) })
+	if missing := s.missing(sent); missing != nil || sent < reloadCount {
+		t.Errorf("%s: %d sent, not once each: %v", s.to, sent, missing)
+	}
 }
