@@ -312,7 +312,7 @@ func (p *randomPolicy) edit() {
 	i := p.r.IntN(len(p.groups))
 	g := *p.groups[i]
 	g.Rules = slices.Clone(g.Rules)
-	switch n := len(g.Rules); p.r.IntN(8) {
+	switch n := len(g.Rules); p.r.IntN(9) {
 	case 0, 1:
 		g.Rules = append(g.Rules, p.rule())
 	case 2:
@@ -330,7 +330,12 @@ func (p *randomPolicy) edit() {
 		p.member[p.r.IntN(4)] = []string{"", "/asg/0", "/asg/1", "/asg/2"}[p.r.IntN(4)]
 	case 6:
 		p.spaces[p.r.IntN(2)] = []netip.Prefix{pfx("10.0.0.0/16"), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(1 + p.r.IntN(3)), 0, 0}), 16)}
-	case 7: // an equal group in other memory
+	case 7:
+		if n > 0 { // one field of a rule
+			r := &g.Rules[p.r.IntN(n)]
+			r.Protocol, r.DestinationPorts = ruleset.Protocol(p.r.IntN(3)), []ruleset.PortRange{{First: uint16(p.r.IntN(4)), Last: 4}}
+		}
+	case 8: // an equal group in other memory
 	}
 	p.groups[i] = &g
 }
