@@ -11,23 +11,23 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// carry walks one packet through the steps of the pipeline: b is a virtio-net
-// header and the packet behind it, from is the attachment that it came from. It
-// returns why the packet was dropped, or packet.NotDropped.
-func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, b []byte) packet.Drop {
-	p := &w.packet
-	drop := w.decode(b, p)
+// carry walks one packet, which prepare has decoded, through the other steps of the
+// pipeline; from is the attachment that it came from. It returns why the packet was
+// dropped, or packet.NotDropped.
+func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot) packet.Drop {
+	b, p := g.frame, &g.packet
 	if p.Segments == 0 { // not decoded far enough to know
 		p.Segments, p.WireLen = 1, uint32(len(b)-tun.HeaderLen)
 	}
 	w.counters.receive(from.Index, p)
-	if drop != packet.NotDropped {
-		return drop
+	if g.drop != packet.NotDropped {
+		return g.drop
 	}
 	src, drop := admit(s, from, p)
 	if drop != packet.NotDropped {
 		return drop
 	}
+	w.hash = g.hash
 	if p.Fragment.IsFragment() {
 		return w.fragment(s, from, src, b, p)
 	}
@@ -149,7 +149,7 @@ func (w *worker) quotedFlow(s *topology.Snapshot, from *topology.Attachment, quo
 func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.key = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from.Index)}
 	w.restarts = false
-	f, d, ok := w.flows.Lookup(&w.key, w.now)
+	f, d, ok := w.flows.LookupHash(&w.key, w.hash, w.now)
 	if !ok {
 		return 0, packet.NotDropped, false
 	}

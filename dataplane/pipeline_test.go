@@ -361,8 +361,9 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 			}
 			w := r.engine.workers[0]
 			w.now = r.engine.Now()
-			frame := append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)
-			if drop := w.carry(old, old.Attachments[internet], frame); drop != tt.drop {
+			group := []slot{{frame: append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)}}
+			w.prepare(old.Attachments[internet], group)
+			if drop := w.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
 				t.Errorf("dropped under %s, want %s", drop, tt.drop)
 			}
 			w.counters.flush()
