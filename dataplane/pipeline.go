@@ -27,7 +27,7 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot)
 	if drop != packet.NotDropped {
 		return drop
 	}
-	w.hash = g.hash
+	w.key, w.hash = &g.key, g.hash
 	if p.Fragment.IsFragment() {
 		return w.fragment(s, from, src, b, p)
 	}
@@ -96,7 +96,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
-	to, drop, known := w.flow(from, p)
+	to, drop, known := w.flow(p)
 	if !known {
 		to, drop = w.begin(s, from, src, p)
 	}
@@ -108,7 +108,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 // else as the rules for ICMP decide. It never begins, extends or changes a flow.
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
 	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(s, from, &quoted, p) {
-		if f, d, ok := w.flows.Lookup(&w.key, w.now); ok {
+		if f, d, ok := w.flows.Lookup(w.key, w.now); ok {
 			w.belongs = toQuotedFlow
 			return w.follow(f, d, p), packet.NotDropped
 		}
@@ -139,17 +139,17 @@ func (w *worker) quotedFlow(s *topology.Snapshot, from *topology.Attachment, quo
 		}
 		t = w.first.Flow.Tuple
 	}
-	w.key = conntrack.Key{Tuple: t.Reverse(), Zone: uint16(from.Index)}
+	w.quoted = conntrack.Key{Tuple: t.Reverse(), Zone: uint16(from.Index)}
+	w.key = &w.quoted
 	return true
 }
 
 // flow carries a packet of a live flow; known is false when there is none, or
 // when the packet asks for a new one in its place. In that case the flow lives on
 // until commit: a packet that the rules deny must not end it.
-func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop packet.Drop, known bool) {
-	w.key = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from.Index)}
+func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.restarts = false
-	f, d, ok := w.flows.LookupHash(&w.key, w.hash, w.now)
+	f, d, ok := w.flows.LookupHash(w.key, w.hash, w.now)
 	if !ok {
 		return 0, packet.NotDropped, false
 	}
@@ -211,7 +211,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
 	}
-	f, d, created, drop := w.flows.Insert(&w.key, init, p, w.now)
+	f, d, created, drop := w.flows.Insert(w.key, init, p, w.now)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}

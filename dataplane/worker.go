@@ -32,7 +32,9 @@ type slot struct {
 	frame  []byte // virtio-net header and packet, in the worker's buffer
 	packet packet.Packet
 	drop   packet.Drop // of decode
-	hash   uint64      // of the flow's key; valid when drop is packet.NotDropped
+	// key is that of the packet's own flow, and hash the key's; valid when drop is packet.NotDropped.
+	key  conntrack.Key
+	hash uint64
 }
 
 // worker owns queue number index of every device, and everything below it in
@@ -53,9 +55,10 @@ type worker struct {
 	group   [groupPackets]slot
 	hashes  [groupPackets]uint64
 	decoder packet.Decoder
-	packet  packet.Packet // of a fragment that has waited
-	key     conntrack.Key
-	hash    uint64 // of the packet's own flow key
+	packet  packet.Packet  // of a fragment that has waited
+	key     *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
+	hash    uint64         // of the packet's own flow key
+	quoted  conntrack.Key  // of the flow that an ICMP error quotes
 	verdict Verdict
 	init    conntrack.Init
 
@@ -170,8 +173,8 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	for i := range group {
 		g := &group[i]
 		if g.drop = w.decode(g.frame, &g.packet); g.drop == packet.NotDropped {
-			w.key = conntrack.Key{Tuple: g.packet.Tuple, Zone: uint16(from.Index)}
-			g.hash = w.flows.Hash(&w.key)
+			g.key.Set(&g.packet.Tuple, uint16(from.Index))
+			g.hash = w.flows.Hash(&g.key)
 			hashes = append(hashes, g.hash)
 		}
 	}
