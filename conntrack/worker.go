@@ -196,8 +196,9 @@ func (w *Worker) bury(f Flow) {
 	w.table.retire(f)
 }
 
-// Slots are the rules that allowed the flow, by stage, NoSlot where none did.
-func (w *Worker) Slots(f Flow) [4]uint32 { return w.table.records[f].slots }
+// Slots are the rules that allowed the flow, by stage, NoSlot where none did. They are
+// the flow's own: to be read only, and as long as the worker may keep f.
+func (w *Worker) Slots(f Flow) *[4]uint32 { return &w.table.records[f].slots }
 
 // Generation is that of the policy under which the flow was last judged.
 func (w *Worker) Generation(f Flow) uint32 { return w.table.records[f].generation.Load() }

@@ -64,7 +64,7 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy
 	}
-	w.countSlots(v.Slots, 0, p)
+	w.countSlots(&v.Slots, 0, p)
 	if v.Drop != packet.NotDropped {
 		return v.Drop
 	}

@@ -240,21 +240,21 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 }
 
 // countVerdict counts a verdict and its packet on every rule that took part.
-func (w *worker) countVerdict(v *Verdict, p *packet.Packet) { w.countSlots(v.slots(), 1, p) }
+func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
+	slots := v.slots()
+	w.countSlots(&slots, 1, p)
+}
 
 // countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's
 // NSG, whose rule then decides two stages, one after the other; it still counts
 // what was sent, once.
-func (w *worker) countSlots(slots [MaxStages]uint32, hits uint64, p *packet.Packet) {
+func (w *worker) countSlots(slots *[MaxStages]uint32, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for _, slot := range slots {
-		if slot == conntrack.NoSlot {
-			break
+	for i := 0; i < len(slots) && slots[i] != conntrack.NoSlot; i++ {
+		if slots[i] != last {
+			w.counters.rule(slots[i], hits, p)
 		}
-		if slot != last {
-			w.counters.rule(slot, hits, p)
-		}
-		last = slot
+		last = slots[i]
 	}
 }
 
