@@ -140,9 +140,9 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 	drops := r.engine.Drops()
 	for d := packet.NotDropped + 1; d < packet.NumDrops; d++ {
 		switch d {
-		case packet.DropMappedAddress, packet.DropExtension, packet.DropExtensionLimit, packet.DropRoutingHeader, packet.DropTransmit, packet.DropFlowConflict, packet.DropKernelNoise, packet.DropICMPError,
+		case packet.DropMappedAddress, packet.DropExtension, packet.DropExtensionLimit, packet.DropRoutingHeader, packet.DropTransmit, packet.DropFlowConflict, packet.DropKernelNoise, packet.DropICMPError, packet.DropFlowRate,
 			packet.DropFragmentTooLong, packet.DropFragmentTiny, packet.DropFragmentOverlap, packet.DropFragmentGaps, packet.DropFragmentLimit:
-			// IPv6 alone, a device's refusal, overlapping networks, conntrack asked without the
+			// IPv6 alone, a device's refusal, overlapping networks, no rate set, conntrack asked without the
 			// pipeline, fragments of one datagram
 			continue
 		}
