@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -213,4 +216,68 @@ func BenchmarkEstablished(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkLongestPause is how long bursts of 64 packets take while the flow table expires and
+// the garbage collector runs: over a million live flows; over an engine that has a
+// thousand; and for a loop that only makes the packets, which shows what the machine itself does
+// to a goroutine. One operation is one burst.
+func BenchmarkLongestPause(b *testing.B) {
+	for _, n := range []int{1_000_000, 1_000} {
+		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
+			s := newSource(64)
+			e := crowd(b, n, s)
+			s.next = atRandom(n, 1)
+			pauses(b, func() { e.Flows().Expire(e.Now(), expireBudget) }, func() { burst(b, e.workers[0], s, burstPackets) })
+		})
+	}
+	b.Run("no table", func(b *testing.B) {
+		s := newSource(64)
+		s.next = atRandom(1_000_000, 1)
+		var buffer [2048]byte
+		pauses(b, func() {}, func() {
+			for s.left = burstPackets; s.left > 0; {
+				if _, err := s.Read(buffer[:]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+}
+
+// pauses times every call of f while expire runs as often as in an engine, and the garbage
+// collector ten times a second.
+func pauses(b *testing.B, expire, f func()) {
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		tick := time.NewTicker(expireEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				expire()
+				runtime.GC()
+			}
+		}
+	})
+	times := make([]time.Duration, 0, b.N)
+	b.ResetTimer()
+	for range b.N {
+		start := time.Now()
+		f()
+		times = append(times, time.Since(start))
+	}
+	b.StopTimer()
+	close(stop)
+	others.Wait()
+	slices.Sort(times)
+	at := func(share float64) float64 {
+		return float64(times[int(share*float64(len(times)-1))]) / float64(time.Microsecond)
+	}
+	b.ReportMetric(at(0.5), "p50-µs")
+	b.ReportMetric(at(0.999), "p99.9-µs")
+	b.ReportMetric(at(1), "max-µs")
 }
