@@ -13,10 +13,12 @@ import (
 
 func TestPortUnreachableComesBackThoughNoRuleLetsICMPIn(t *testing.T) {
 	start(t, groups([]rule{allowHTTPIn}, []rule{allowHTTPIn}))
-	mustNotPing(t, internet, vm1)
-	if err := refusal(t, vm1, internet); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Fatalf("a datagram to a closed port of the internet: %v, want connection refused", err)
-	}
+	eachFamily(t, func(t *testing.T, f family) {
+		mustNotPing(t, f.internet, f.vm1)
+		if err := refusal(t, f.vm1, f.internet); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("a datagram to a closed port of the internet: %v, want connection refused", err)
+		}
+	})
 }
 
 // refusal sends a datagram to a port that nobody listens on and returns what the
