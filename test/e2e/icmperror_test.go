@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -25,13 +24,7 @@ func TestPortUnreachableComesBackThoughNoRuleLetsICMPIn(t *testing.T) {
 // sender's socket says.
 func refusal(t *testing.T, from, to lab.Host) error {
 	t.Helper()
-	var conn *net.UDPConn
-	inside(t, from, func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Address, 0)),
-			net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Address, 9)))
-		return err
-	})
-	defer conn.Close()
+	conn := dialUDP(t, from, netip.AddrPortFrom(to.Address, 9))
 	if _, err := conn.Write([]byte("anybody there?")); err != nil {
 		t.Fatal(err)
 	}

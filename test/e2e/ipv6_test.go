@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"net"
 	"testing"
 
@@ -32,17 +31,9 @@ func TestIPv6ExtensionHeadersHideNoPortsAndCostNoPacket(t *testing.T) {
 // that holds nothing but padding.
 func withDestinationOptions(t *testing.T, conn *net.UDPConn) *net.UDPConn {
 	t.Helper()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	padding := string([]byte{0, 0, 1, 4, 0, 0, 0, 0}) // next header and length are the kernel's; PadN of 6 bytes
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding)
+	control(t, conn, func(fd int) error {
+		return unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding)
 	})
-	if err := errors.Join(err, failed); err != nil {
-		t.Fatal(err)
-	}
 	return conn
 }
