@@ -154,6 +154,7 @@ func flowGone(t *testing.T, end netip.AddrPort) {
 }
 
 type flow struct {
+	Protocol                    string
 	Source, Destination         netip.Addr
 	SourcePort, DestinationPort uint16
 }
@@ -174,7 +175,7 @@ func TestFlowsShowsALiveFlow(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		vm, remote := bindUDP(t, f.vm2, 0), bindUDP(t, f.internet, 0)
 		mustExchange(t, vm, remote)
-		want := flow{address(vm).Addr(), address(remote).Addr(), address(vm).Port(), address(remote).Port()}
+		want := flow{"UDP", address(vm).Addr(), address(remote).Addr(), address(vm).Port(), address(remote).Port()}
 		if list := flows(t); !slices.Contains(list, want) {
 			t.Errorf("flows %+v, want %+v among them", list, want)
 		}
