@@ -1,6 +1,7 @@
 // Package e2e drives the real programs with real sockets: each sentence of
 // Azure's document on how network security groups evaluate traffic is a subtest
-// here, and so is what nsgd promises about state, counters, reloads and crashes.
+// here, over IPv4 and IPv6, and so is what nsgd promises about state, counters, reloads
+// and crashes.
 //
 // The tests run in mount, network and PID namespaces of their own, so names and
 // ports are free whatever the machine runs, and nothing survives them, not even
