@@ -46,6 +46,8 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl": {anyPackage},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
+	// The slow flow that the oracles share.
+	"conntrack/conntracktest": {"dataplane/packet"},
 
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},
