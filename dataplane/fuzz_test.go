@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -12,65 +11,54 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// FuzzPipeline feeds frames to an engine of one worker. Each takes a byte for the
-// attachment and the clock's step, two for its length, and its own bytes, virtio-net
-// header included. Whatever they are, each frame is carried unchanged or dropped
-// under one reason.
+// FuzzPipeline holds an engine against the oracle: arbitrary policies, and scripts
+// of packets, errors, time and reloads. Whatever the bytes are, each frame is carried
+// unchanged to where the oracle says or dropped under the reason that it says, and
+// every counter follows.
 func FuzzPipeline(f *testing.F) {
-	frame := func(from byte, h tun.Header, p []byte) []byte {
-		b := binary.BigEndian.AppendUint16([]byte{from}, uint16(tun.HeaderLen+len(p)))
-		b = append(b, make([]byte, tun.HeaderLen)...)
-		h.Encode((*[tun.HeaderLen]byte)(b[3:]))
-		return append(b, p...)
-	}
 	spec := packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 80, Flags: "S", Payload: 9, ICMPType: 8}
-	back := packettest.Spec{Src: addr4, Dst: addr1, SrcPort: 80, DstPort: 1, Flags: "SA", Payload: 9}
-	for _, h := range []tun.Header{{}, {GSOType: tun.GSOTCPv4, GSOSize: 4}, {GSOType: tun.GSOUDPL4, GSOSize: 4}, {GSOType: 255, GSOSize: 1}} {
-		f.Add(append(frame(vm1, h, packettest.TCP(spec)), frame(vm4, h, packettest.TCP(back))...))
-		f.Add(append(frame(vm1, h, packettest.UDP(spec)), frame(vm4|0x80, h, packettest.UDP(back))...))
-		f.Add(append(frame(vm1, h, packettest.ICMP(spec)), frame(vm4, h, packettest.ICMP(back))...))
-		f.Add(append(frame(internet, h, syn(world, addr1, 80)), frame(internet, h, syn(world, addr1, 81))...))
+	for _, build := range []func(packettest.Spec) []byte{packettest.TCP, packettest.UDP, packettest.ICMP} {
+		f.Add([]byte{}, arbitraryFrame(atVM1, frameOf(tun.Header{}, build(spec))))
+		f.Add([]byte{}, arbitraryFrame(atVM1, frameOf(tun.Header{GSOType: tun.GSOTCPv4, GSOSize: 4}, build(spec))))
 	}
-	f.Add(append(frame(vm1, tun.Header{}, packettest.UDP(spec)),
-		frame(vm4, tun.Header{}, unreachable(addr4, addr1, packettest.UDP(spec)))...))
-	r := newRig(f, figureOfTheSeed(), conntrack.Options{Max: 64, MaxPerZone: 32})
-	w := r.engine.workers[0]
-	f.Fuzz(func(t *testing.T, script []byte) {
-		r.engine.Flows().Flush()
-		for len(script) > 3 {
-			from := int(script[0]&0x7f) % numAttachments
-			r.clock += time.Duration(script[0]>>7) * 20 * time.Second
-			n := min(int(binary.BigEndian.Uint16(script[1:])), len(script)-3)
-			b := script[3 : 3+n]
-			script = script[3+n:]
-			if !r.devices[from].Inject(0, b) {
-				continue // shorter than a header or longer than a slot
-			}
-			sent, dropped := figures(r.engine)
-			if err := w.burst(from); err != nil {
-				t.Fatal(err)
-			}
-			out := 0
-			for _, d := range r.devices {
-				out += d.Drain(0, func(frame []byte) {
-					if string(frame) != string(b) {
-						t.Errorf("%x came out as %x", b, frame)
-					}
-				})
-			}
-			sentAfter, droppedAfter := figures(r.engine)
-			segments := sentAfter.ReceivePackets - sent.ReceivePackets
-			switch {
-			case segments < 1:
-				t.Errorf("%x was not counted", b)
-			case out == 1 && droppedAfter == dropped && sentAfter.TransmitPackets-sent.TransmitPackets == segments &&
-				sentAfter.TransmitBytes-sent.TransmitBytes == sentAfter.ReceiveBytes-sent.ReceiveBytes:
-			case out == 0 && droppedAfter == dropped+1 && sentAfter.TransmitPackets == sent.TransmitPackets:
-			default:
-				t.Errorf("%x came out %d times, %d drops, from %+v to %+v", b, out, droppedAfter-dropped, sent, sentAfter)
-			}
+	random := rand.New(rand.NewPCG(5, 5))
+	for range 16 {
+		f.Add(randomBytes(random, 200), randomBytes(random, 300))
+	}
+	devices := oracleDevices(f)
+	f.Fuzz(func(t *testing.T, policy, steps []byte) {
+		if len(policy) > 1<<11 || len(steps) > 1<<13 {
+			return
 		}
+		r := newOracleRig(t, devices, policy)
+		(&script{choices: steps}).run(r)
+		r.compareFlows()
 	})
+}
+
+func randomBytes(random *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(random.Uint32())
+	}
+	return b
+}
+
+func TestRandomPacketsAndPoliciesAgreeWithTheOracle(t *testing.T) {
+	runs := 2000
+	if testing.Short() {
+		runs = 200
+	}
+	devices := oracleDevices(t)
+	var met happened
+	for seed := range runs {
+		random := rand.New(rand.NewPCG(uint64(seed), 11))
+		r := newOracleRig(t, devices, randomBytes(random, 250))
+		(&script{choices: randomBytes(random, 800)}).run(r)
+		r.compareFlows()
+		met.add(&r.met)
+	}
+	t.Logf("%+v", met)
 }
 
 // figures sums the attachments' counters and the drops.
