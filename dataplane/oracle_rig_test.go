@@ -20,12 +20,19 @@ type oracleRig struct {
 	devices  []*tun.Memory
 	clock    time.Duration
 	oracle   *oracle
-	policies [2]*arm.Set // to reload among
+	policies [2]*arm.Set           // to reload among
+	prepared [2]*topology.Snapshot // of policies, once it was reloaded
 	limits   limits
 	// What the engine's counters must say.
 	drops       [packet.NumDrops]uint64
 	attachments [numPlaces]AttachmentCount
 	met         happened
+	record      *[]sentFrame // where to keep what is sent, if anywhere
+}
+
+type sentFrame struct {
+	from  int
+	bytes []byte
 }
 
 // happened counts what a test met, to keep it from going blind.
@@ -78,11 +85,15 @@ func (r *oracleRig) wait(d time.Duration) {
 }
 
 func (r *oracleRig) reload(i int) {
-	s, err := r.engine.Prepare(r.policies[i])
-	if err == nil {
-		err = r.engine.Swap(s, nil)
+	s := r.prepared[i]
+	if s == nil {
+		var err error
+		if s, err = r.engine.Prepare(r.policies[i]); err != nil {
+			r.t.Fatal(err)
+		}
+		r.prepared[i] = s
 	}
-	if err != nil {
+	if err := r.engine.Swap(s, nil); err != nil {
 		r.t.Fatal(err)
 	}
 	r.oracle.set = r.policies[i]
@@ -95,6 +106,9 @@ func (r *oracleRig) reload(i int) {
 func (r *oracleRig) carry(from int, frame []byte) {
 	if !r.devices[from].Inject(0, frame) {
 		return // shorter than a header or longer than a slot
+	}
+	if r.record != nil {
+		*r.record = append(*r.record, sentFrame{from, frame})
 	}
 	before := r.engine.Flows().Stats()
 	e := r.oracle.expect(from, frame)
