@@ -54,6 +54,9 @@ func wholePackets() (list [][]byte) {
 		packettest.Extend(packettest.TCP(v6), packettest.Options(0, 1), packettest.Options(43, 2), packettest.Options(60, 1)),
 		packettest.Extend(packettest.UDP(v6), packettest.FragmentHeader(0, false, 1)),
 		packettest.Extend(packettest.ICMP(v6), packettest.Options(60, 1), ah))
+	for _, whole := range [][]byte{packettest.TCP(v4), packettest.UDP(v4), packettest.ICMP(v4), packettest.TCP(v6), packettest.UDP(v6), packettest.ICMP(v6)} {
+		list = append(list, packettest.Fragments(append(whole, make([]byte, 64)...), 7, 24, 16)...)
+	}
 	return list
 }
 
@@ -102,8 +105,11 @@ func checkDecode(t *testing.T, b []byte, segment uint16) {
 			t.Fatalf("%x was accepted although %s holds: %+v", b, reason, p)
 		}
 	}
-	if int(p.Len) != a.total || int(p.HeaderLen) != a.start || p.Proto != a.upper {
+	if int(p.Len) != a.total || int(p.HeaderLen) != a.start || p.Proto != a.upper || p.Fragment != a.fragment(int(p.PayloadOffset)) {
 		t.Fatalf("%x: %+v, want %+v", b, p, a)
+	}
+	if a.isFragment() {
+		segment = 0 // no superpacket, whatever its header claims
 	}
 	checkSegments(t, &p, segment)
 	compare(t, b[:p.Len], &p)
@@ -138,7 +144,7 @@ func checkSegments(t *testing.T, p *packet.Packet, size uint16) {
 // there it may have read less.
 func compare(t *testing.T, b []byte, p *packet.Packet) {
 	t.Helper()
-	list, failure := gopacketLayers(b)
+	list, failure := gopacketLayers(b, p)
 	proto, offset := uint8(0), 0
 	for ; len(list) > 0; list = list[1:] {
 		next, ok := networkHeader(list[0], p, offset)
@@ -159,7 +165,7 @@ func compare(t *testing.T, b []byte, p *packet.Packet) {
 	default:
 		t.Fatalf("gopacket finds protocol %d at %d in %x (%v), Decode %+v", proto, offset, b, failure, p)
 	}
-	if len(list) == 0 {
+	if len(list) == 0 || p.Fragment.IsLater() {
 		list = []gopacket.Layer{nil}
 	}
 	if read, ok := transportHeader(list, p); read != *p && (ok || !mayStop) {
@@ -167,12 +173,16 @@ func compare(t *testing.T, b []byte, p *packet.Packet) {
 	}
 }
 
-// gopacketLayers are gopacket's layers of a packet, beyond the atomic fragment headers
-// where it stops, and why it gave up.
-func gopacketLayers(b []byte) (list []gopacket.Layer, failure error) {
+// gopacketLayers are gopacket's layers of a packet, and why it gave up. It stops at
+// fragments, so it is made to look behind the fragment header of an IPv6 packet's first
+// fragment and gets an IPv4 packet's as if it were a whole one.
+func gopacketLayers(b []byte, p *packet.Packet) (list []gopacket.Layer, failure error) {
 	first := gopacket.Decoder(layers.LayerTypeIPv4)
 	if b[0]>>4 == 6 {
 		first = layers.LayerTypeIPv6
+	} else if !p.Fragment.IsLater() {
+		b = slices.Clone(b)
+		b[6], b[7] = 0, 0
 	}
 	for first != nil {
 		full := gopacket.NewPacket(b, first, gopacket.NoCopy)
@@ -184,6 +194,9 @@ func gopacketLayers(b []byte) (list []gopacket.Layer, failure error) {
 			}
 			list = append(list, l)
 			if fragment, ok := l.(*layers.IPv6Fragment); ok {
+				if p.Fragment.IsLater() {
+					return list, nil
+				}
 				first, b = fragment.NextHeader, fragment.Payload
 				break
 			}
@@ -269,6 +282,9 @@ func transportHeader(list []gopacket.Layer, p *packet.Packet) (read packet.Packe
 		}
 		icmp(uint16(l.TypeCode), id, []uint8{128}, []uint8{129})
 	default:
+		if p.Fragment.IsLater() {
+			return read, true
+		}
 		return read, !slices.Contains([]uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoICMPv6}, p.Proto)
 	}
 	return read, true

@@ -2,6 +2,7 @@ package packet_test
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
@@ -16,6 +17,29 @@ type anatomy struct {
 	broken  bool // the chain leads out of the packet
 	upper   byte // protocol behind the IP headers
 	start   int  // offset of its header
+	// Of a fragment, whose zero value is a whole packet: where in its datagram it begins, whether
+	// more follow, where its part begins, and how many bytes before that the datagram counts.
+	offset, part, before int
+	more                 bool
+}
+
+func (a *anatomy) isFragment() bool { return a.more || a.offset > 0 }
+
+// fragment is what Decode is to say of the packet's place in its datagram.
+func (a *anatomy) fragment(payload int) (f packet.Fragment) {
+	if !a.isFragment() {
+		return f
+	}
+	f = packet.Fragment{Start: uint16(a.offset), End: uint16(a.offset + a.total - a.part), More: a.more}
+	if a.version == 4 {
+		f.ID, f.Proto = uint32(a.u16(4)), a.b[9]
+	} else {
+		f.ID = uint32(a.u16(a.part-4))<<16 | uint32(a.u16(a.part-2))
+	}
+	if a.offset == 0 {
+		f.HeaderEnd = uint16(payload - a.part)
+	}
+	return f
 }
 
 // extension is one IPv6 extension header.
@@ -34,12 +58,30 @@ func dissect(b []byte) (a anatomy) {
 	case a.version == 4 && len(b) >= 20:
 		a.header, a.total = int(b[0]&15)*4, a.u16(2)
 		a.upper, a.start = b[9], a.header
+		a.offset, a.more = a.u16(6)%(1<<13)*8, b[6]>>5&1 == 1
+		a.part, a.before = a.header, a.header
 	case a.version == 6 && len(b) >= 40:
 		a.header, a.total = 40, 40+a.u16(4)
 		a.upper, a.start = b[6], 40
 		a.walk()
 	}
 	return a
+}
+
+// shortest is the length of the smallest header of the upper protocol, if it has one that is looked at.
+func (a *anatomy) shortest() int {
+	if a.version == 4 {
+		return map[byte]int{6: 20, 17: 8, 1: 8}[a.upper]
+	}
+	return map[byte]int{6: 20, 17: 8, 58: 8}[a.upper]
+}
+
+// tcpOffset is the length of a TCP header that is there; ok is false of any other packet.
+func (a *anatomy) tcpOffset() (length int, ok bool) {
+	if !a.whole() || a.offset > 0 || a.upper != 6 || len(a.transport()) < 20 {
+		return 0, false
+	}
+	return int(a.transport()[12]>>4) * 4, true
 }
 
 // walk follows the chain of RFC 8200 section 4, with AH (RFC 4302).
@@ -55,6 +97,14 @@ func (a *anatomy) walk() {
 		switch a.upper {
 		case 44:
 			a.start += 8
+			if a.part == 0 {
+				a.part, a.before = a.start, a.start-8-40
+				a.offset, a.more = a.u16(a.start-6)/8*8, a.b[a.start-5]&1 == 1
+			}
+			if a.offset > 0 { // what follows is of the middle of the datagram
+				a.upper = next
+				return
+			}
 		case 51:
 			a.start += 4 * (units + 2)
 		default:
@@ -92,11 +142,8 @@ func (a *anatomy) transport() []byte { return a.b[a.start:a.total] }
 // which of them Decode names is in its own tests.
 var reasons = map[packet.Drop]func(*anatomy) bool{
 	packet.DropTruncated: func(a *anatomy) bool {
-		shortest := map[byte]int{6: 20, 17: 8, 1: 8}[a.upper]
-		if a.version == 6 {
-			shortest = map[byte]int{6: 20, 17: 8, 58: 8}[a.upper]
-		}
-		return len(a.b) == 0 || a.header == 0 && (a.version == 4 || a.version == 6) || a.broken || a.whole() && len(a.transport()) < shortest
+		return len(a.b) == 0 || a.header == 0 && (a.version == 4 || a.version == 6) ||
+			!a.isFragment() && (a.broken || a.whole() && len(a.transport()) < a.shortest())
 	},
 	packet.DropVersion: func(a *anatomy) bool { return len(a.b) > 0 && a.version != 4 && a.version != 6 },
 	packet.DropIPv4Header: func(a *anatomy) bool {
@@ -107,23 +154,38 @@ var reasons = map[packet.Drop]func(*anatomy) bool{
 		mapped := []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255}
 		return a.version == 6 && a.header > 0 && (bytes.HasPrefix(a.b[8:24], mapped) || bytes.HasPrefix(a.b[24:40], mapped))
 	},
-	packet.DropFragment: func(a *anatomy) bool {
-		return a.version == 4 && a.header > 0 && a.u16(6)&0x3fff != 0 || // offset, more
-			a.has(44, func(_, at int) bool { return a.u16(at+2)&0xfff9 != 0 })
-	},
 	packet.DropExtension: func(a *anatomy) bool {
-		return a.has(0, func(i, _ int) bool { return i > 0 }) || a.broken && a.upper == 0 && len(a.chain) > 0
+		second := func(protocol byte) bool {
+			first := slices.IndexFunc(a.chain, func(h extension) bool { return h.protocol == protocol })
+			return a.has(protocol, func(i, _ int) bool { return i > first }) || a.broken && a.upper == protocol && first >= 0
+		}
+		return a.has(0, func(i, _ int) bool { return i > 0 }) || a.broken && a.upper == 0 && len(a.chain) > 0 || second(44)
 	},
 	packet.DropExtensionLimit: func(a *anatomy) bool { return len(a.chain) > 8 || a.version == 6 && a.start > 40+1024 },
 	packet.DropRoutingHeader:  func(a *anatomy) bool { return a.has(43, func(_, at int) bool { return a.b[at+2] == 0 }) },
 	packet.DropTCPHeader: func(a *anatomy) bool {
-		if !a.whole() || a.upper != 6 || len(a.transport()) < 20 {
-			return false
-		}
-		offset := int(a.transport()[12]>>4) * 4
-		return offset < 20 || offset > len(a.transport())
+		length, ok := a.tcpOffset()
+		return ok && (length < 20 || length > len(a.transport()) && !a.isFragment())
 	},
 	packet.DropUDPLength: func(a *anatomy) bool {
-		return a.whole() && a.upper == 17 && len(a.transport()) >= 8 && (a.u16(a.start+4) < 8 || a.u16(a.start+4) > len(a.transport()))
+		if !a.whole() || a.offset > 0 || a.upper != 17 || len(a.transport()) < 8 {
+			return false
+		}
+		length := a.u16(a.start + 4)
+		return length < 8 || length > len(a.transport()) && !a.more // a first fragment's is the datagram's
+	},
+	packet.DropFragmentLength: func(a *anatomy) bool {
+		return a.isFragment() && (a.total == a.part || a.more && (a.total-a.part)%8 != 0)
+	},
+	packet.DropFragmentTooLong: func(a *anatomy) bool { return a.isFragment() && a.before+a.offset+a.total-a.part > 65_535 },
+	packet.DropFragmentTiny: func(a *anatomy) bool {
+		if !a.isFragment() || a.offset > 0 {
+			return false
+		}
+		length, ok := a.tcpOffset()
+		return a.broken || a.whole() && len(a.transport()) < a.shortest() || ok && length > len(a.transport())
+	},
+	packet.DropFragmentHeader: func(a *anatomy) bool {
+		return a.offset > 0 && a.offset < map[byte]int{6: 20, 17: 8, 1: 8, 58: 8}[a.upper]
 	},
 }
