@@ -2,10 +2,12 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -39,11 +41,12 @@ type sentFrame struct {
 type happened struct {
 	drops                                                              [packet.NumDrops]int
 	begun, passed, errors, readdressed, evicted, restarted, v6, supers int
+	fragments, held                                                    int
 }
 
 func oracleDevices(t testing.TB) (devices []*tun.Memory) {
 	for range numPlaces {
-		devices = append(devices, newMemory(t, 1, 2))
+		devices = append(devices, newMemory(t, 1, 8))
 	}
 	return devices
 }
@@ -53,18 +56,20 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 	t.Helper()
 	c := choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}
-	options := c.next(4)
+	options := c.next(8)
 	if options&1 != 0 {
 		r.limits = limits{5, 2}
 	}
 	for i := range r.policies {
 		r.policies[i] = policyFrom(&c)
 	}
-	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock,
-		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}}
+	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 * 2,
+		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[fragment.Key]*datagram{}}
 	var err error
 	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock },
-		Flows: conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
+		// More than a script has, so that none is refused for want of room.
+		Fragments: fragment.Options{Max: 1024, Hold: r.oracle.hold},
+		Flows:     conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +102,7 @@ func (r *oracleRig) reload(i int) {
 		r.t.Fatal(err)
 	}
 	r.oracle.set = r.policies[i]
+	r.oracle.generation++
 	before := len(r.oracle.flows)
 	r.oracle.readdress()
 	r.met.readdressed += before - len(r.oracle.flows)
@@ -133,9 +139,15 @@ func (r *oracleRig) carry(from int, frame []byte) {
 		}
 	}
 	r.oracle.settle(&e, refused)
-	r.oracle.count(&e)
-	r.tally(from, frame, &e, len(gone))
-	if err := r.compare(from, frame, &e); err != nil {
+	all := append([]expectation{e}, r.oracle.decided(&e)...)
+	r.attachments[from].ReceivePackets += uint64(e.packet.Segments)
+	r.attachments[from].ReceiveBytes += uint64(e.packet.WireLen)
+	r.met.evicted += len(gone)
+	for i := range all {
+		r.oracle.count(&all[i])
+		r.tally(&all[i])
+	}
+	if err := r.compare(all); err != nil {
 		r.fail(from, frame, &e, err)
 	}
 	if created := after.Created > before.Created; created != (e.begins != nil) {
@@ -148,19 +160,22 @@ func (r *oracleRig) fail(from int, frame []byte, e *expectation, err error) {
 	r.t.Fatalf("%v from %d (flags %#x, type %d, frame %x): %v\nexpected: to %d, %s, %v", e.packet.Tuple, from, e.packet.TCPFlags, e.packet.ICMPType, frame, err, e.to, e.drop, e.rules)
 }
 
-// tally adds a packet to what the counters must say.
-func (r *oracleRig) tally(from int, frame []byte, e *expectation, evicted int) {
-	segments, bytes := uint64(e.packet.Segments), uint64(e.packet.WireLen)
-	r.attachments[from].ReceivePackets += segments
-	r.attachments[from].ReceiveBytes += bytes
+// tally adds a packet that is carried or dropped to what the counters must say.
+func (r *oracleRig) tally(e *expectation) {
+	if e.waits {
+		r.met.held++
+		return
+	}
 	r.met.drops[e.drop]++
-	r.met.evicted += evicted
 	if e.drop != packet.NotDropped {
 		r.drops[e.drop]++
 		return
 	}
-	r.attachments[e.to].TransmitPackets += segments
-	r.attachments[e.to].TransmitBytes += bytes
+	r.attachments[e.to].TransmitPackets += uint64(e.packet.Segments)
+	r.attachments[e.to].TransmitBytes += uint64(e.packet.WireLen)
+	if e.packet.Fragment.IsLater() {
+		r.met.fragments++
+	}
 	switch {
 	case e.begins != nil:
 		r.met.begun++
@@ -175,27 +190,27 @@ func (r *oracleRig) tally(from int, frame []byte, e *expectation, evicted int) {
 	if !e.packet.Src.Is4() {
 		r.met.v6++
 	}
-	if segments > 1 {
+	if e.packet.Segments > 1 {
 		r.met.supers++
 	}
 }
 
-// compare holds what came out and all that was counted against the expectation.
-func (r *oracleRig) compare(from int, frame []byte, e *expectation) (err error) {
-	out := 0
+// compare holds what came out and all that was counted against the expectations.
+func (r *oracleRig) compare(all []expectation) error {
 	for at, d := range r.devices {
-		out += d.Drain(0, func(got []byte) {
-			switch {
-			case string(got) != string(frame):
-				err = fmt.Errorf("came out at %d changed: %x", at, got)
-			case e.drop != packet.NotDropped || at != e.to:
-				err = fmt.Errorf("came out at %d", at)
+		var got, want []string
+		d.Drain(0, func(frame []byte) { got = append(got, string(frame)) })
+		for i := range all {
+			if all[i].drop == packet.NotDropped && !all[i].waits && all[i].to == at {
+				want = append(want, string(all[i].frame))
 			}
-		})
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%x came out at %d, want %x", got, at, want)
+		}
 	}
-	if err != nil {
-		return err
-	}
+	r.drops[packet.DropFragmentNoFirst] += uint64(r.oracle.inVain)
+	r.oracle.inVain = 0
 	if drops := r.engine.Drops(); drops != r.drops {
 		for d := range drops {
 			if drops[d] != r.drops[d] {
@@ -203,8 +218,8 @@ func (r *oracleRig) compare(from int, frame []byte, e *expectation) (err error) 
 			}
 		}
 	}
-	if out > 1 || (out == 1) != (e.drop == packet.NotDropped) {
-		return fmt.Errorf("came out %d times", out)
+	if n := r.engine.Fragments().Held(); n != int64(r.oracle.waiting) {
+		return fmt.Errorf("%d fragments wait, want %d", n, r.oracle.waiting)
 	}
 	for at, got := range r.engine.AttachmentCounts() {
 		if got != r.attachments[at] {
@@ -256,4 +271,6 @@ func (h *happened) add(other *happened) {
 	h.restarted += other.restarted
 	h.v6 += other.v6
 	h.supers += other.supers
+	h.fragments += other.fragments
+	h.held += other.held
 }

@@ -41,14 +41,18 @@ func (s *script) run(r *oracleRig) {
 			r.carry(m.from, frameOf(tun.Header{}, m.bytes))
 		case op < 22:
 			s.converse(r)
-		case op < 24:
+		case op < 23:
 			s.complain(r)
+		case op < 24:
+			s.fragments(r)
 		case op == opArbitrary:
 			s.arbitrary(r)
 		case op < 28:
-			r.wait(pick(&s.choices, 10*time.Millisecond, time.Second, 5*time.Second, 10*time.Second, 29990*time.Millisecond, 30*time.Second, time.Minute, 4*time.Minute, 10*time.Minute))
+			r.wait(pick(&s.choices, 10*time.Millisecond, time.Second, 1990*time.Millisecond, 5*time.Second, 10*time.Second, 29990*time.Millisecond, 30*time.Second, time.Minute, 4*time.Minute, 10*time.Minute))
 		case op == 28:
 			r.engine.Flows().Expire(r.engine.Now(), s.next(64))
+			r.engine.Fragments().Expire(r.clock, r.engine.Fragments().Limit())
+			r.oracle.forgetDatagrams()
 		case op < 31:
 			r.reload(s.next(len(r.policies)))
 		default:
@@ -147,7 +151,7 @@ func (s *script) vary(m *message) (h tun.Header) {
 			m.bytes[42] = pick[uint8](c, 4, 4, 0) // the routing header's type
 		}
 	case 5, 6:
-		offset, more := pick[uint16](c, 0, 1, 2, 185), s.next(2) == 1
+		offset, more := pick[uint16](c, 0, 1, 2, 185, 8191), s.next(2) == 1
 		if v4 {
 			m.spec.FragmentOffset, m.spec.MoreFragments = offset, more
 			m.bytes = m.build(m.spec)
@@ -178,6 +182,47 @@ func (s *script) converse(r *oracleRig) {
 		}
 		m.bytes = m.build(m.spec)
 		s.remember(r, m)
+	}
+}
+
+// fragments sends a datagram in pieces, mostly in order; some are missing, come twice, or
+// belong to another datagram.
+func (s *script) fragments(r *oracleRig) {
+	m := s.fresh()
+	if s.next(2) == 1 {
+		m = s.answer()
+	}
+	m.spec.Payload = 40 + s.next(64)
+	sizes := []int{24, 16, 16, 8, 8}[s.next(2) : 2+s.next(4)]
+	gaps := s.next(16) == 15
+	if gaps {
+		m.spec.Payload, sizes = 200, append([]int{24}, slices.Repeat([]int{8}, 18)...)
+	}
+	pieces := packettest.Fragments(m.build(m.spec), uint32(s.next(3)), sizes...)
+	if gaps {
+		for i := range 9 { // every second one after the first
+			pieces[i+1] = pieces[2*i+2]
+		}
+		pieces = pieces[:10]
+	}
+	if s.next(4) == 3 {
+		i, j := s.next(len(pieces)), s.next(len(pieces))
+		pieces[i], pieces[j] = pieces[j], pieces[i]
+	}
+	if s.next(8) == 7 {
+		pieces = append(pieces, pieces[s.next(len(pieces))])
+	}
+	if s.next(8) == 7 {
+		i := s.next(len(pieces))
+		pieces = slices.Delete(pieces, i, i+1)
+	}
+	for _, m.bytes = range pieces {
+		r.carry(m.from, frameOf(tun.Header{}, m.bytes))
+		s.sent[s.n%len(s.sent)] = m
+		s.n++
+		if s.next(16) == 15 {
+			r.wait(time.Second)
+		}
 	}
 }
 

@@ -8,11 +8,10 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
-	"github.com/nsgd/nsgd/ruleset/classifier"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -21,11 +20,16 @@ import (
 // expiry. It shares with the pipeline the decoder, which gopacket's is held against,
 // and with the flow table's tests the slow flow of conntracktest.
 type oracle struct {
-	set    *arm.Set
-	strict bool
-	now    time.Duration
-	flows  map[conntrack.Key]*oracleFlow // by both keys; those that are over too
-	rules  map[topology.RuleKey]RuleCount
+	set        *arm.Set
+	generation int // counts the policies
+	strict     bool
+	now        time.Duration
+	flows      map[conntrack.Key]*oracleFlow // by both keys; those that are over too
+	rules      map[topology.RuleKey]RuleCount
+	datagrams  map[fragment.Key]*datagram
+	hold       int // fragments that may wait
+	waiting    int // that wait
+	inVain     int // that have waited in vain
 }
 
 // oracleFlow is why packets cross without a rule being asked.
@@ -37,19 +41,25 @@ type oracleFlow struct {
 
 // expectation is what must become of one frame.
 type expectation struct {
+	frame  []byte
 	packet packet.Packet
 	to     int // attachment, when drop is NotDropped
 	drop   packet.Drop
+	waits  bool               // neither carried nor dropped yet
 	rules  []topology.RuleKey // that count the packet
 	hit    bool               // and the verdict
 	// begins is the flow that the packet begins, unless there is no room; ends the one
 	// that it takes the place of.
 	begins, ends *oracleFlow
+	belongs      belonging
+	key          conntrack.Key // of the flow that it belongs to
+	first        *datagram     // of which it is the first fragment
 }
 
 // expect says what must become of a frame from an attachment. It changes nothing
-// but the flow that the packet belongs to.
+// but the flow and the datagram that the packet belongs to; settle does the rest.
 func (o *oracle) expect(from int, frame []byte) (e expectation) {
+	e.frame = frame
 	p := &e.packet
 	e.drop = o.decode(frame, p)
 	if p.Segments == 0 {
@@ -61,36 +71,59 @@ func (o *oracle) expect(from int, frame []byte) (e expectation) {
 	if e.drop = o.admit(from, p); e.drop != packet.NotDropped {
 		return e
 	}
-	key := conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}
-	if p.IsICMPError() {
-		if quoted, ok := packet.DecodeQuote(frame[tun.HeaderLen:], p); ok {
-			if f, side := o.lookup(conntrack.Key{Tuple: quoted.Reverse(), Zone: uint16(from)}); f != nil {
-				e.to, e.rules = int(f.keys[1-side].Zone), f.rules
-				return e
-			}
-		}
-		o.judge(from, &e)
-		return e
+	k := fragment.KeyOf(p, uint16(from))
+	switch {
+	case p.Fragment.IsLater():
+		o.laterFragment(k, &e)
+	case !p.Fragment.IsFragment() || o.firstFragment(k, &e):
+		o.decide(from, &e)
 	}
-	f, side := o.lookup(key)
+	return e
+}
+
+// decide says what must become of a packet that has all its headers.
+func (o *oracle) decide(from int, e *expectation) {
+	p := &e.packet
+	if p.IsICMPError() {
+		o.related(from, e)
+		return
+	}
+	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, toItsFlow
+	f, side := o.lookup(e.key)
 	if f != nil && !f.Restarts(side, p) {
 		if e.drop = f.Pass(side, p, o.now); e.drop == packet.NotDropped {
 			e.to, e.rules = int(f.keys[1-side].Zone), f.rules
 		}
-		return e
+		return
 	}
 	if e.drop = conntracktest.MayCreate(p, o.strict); e.drop != packet.NotDropped {
-		return e
+		return
 	}
-	if o.judge(from, &e); e.drop == packet.NotDropped {
+	if o.judge(from, e); e.drop == packet.NotDropped {
 		e.ends = f
 		e.begins = &oracleFlow{Flow: *conntracktest.Begin(p, o.now), rules: e.rules,
-			keys: [2]conntrack.Key{key, {Tuple: p.Reverse(), Zone: uint16(e.to)}}}
+			keys: [2]conntrack.Key{e.key, {Tuple: p.Reverse(), Zone: uint16(e.to)}}}
 		if timeout := o.set.VirtualNetworks[0].FlowTimeout; timeout > 0 {
 			e.begins.Established = timeout // one end is in the network, whatever the other is
 		}
 	}
-	return e
+}
+
+// related says what must become of an ICMP error: it belongs to the live flow that it
+// quotes, if the quoted packet went to where the error comes from; else the rules decide.
+func (o *oracle) related(from int, e *expectation) {
+	if quoted, ok := packet.DecodeQuote(e.frame[tun.HeaderLen:], &e.packet); ok {
+		tuple := quoted.Tuple
+		if quoted.Fragment.IsLater() {
+			tuple, ok = o.quotedDatagram(from, &e.packet, &quoted)
+		}
+		key := conntrack.Key{Tuple: tuple.Reverse(), Zone: uint16(from)}
+		if f, side := o.lookup(key); ok && f != nil {
+			e.key, e.belongs, e.to, e.rules = key, toQuotedFlow, int(f.keys[1-side].Zone), f.rules
+			return
+		}
+	}
+	o.judge(from, e)
 }
 
 func (o *oracle) decode(frame []byte, p *packet.Packet) packet.Drop {
@@ -109,7 +142,7 @@ func (o *oracle) decode(frame []byte, p *packet.Packet) packet.Drop {
 		v4          bool
 	}
 	claimed := claim{h.GSOType &^ tun.GSOECN, p.Proto, p.Src.Is4()}
-	if h.GSOSize == 0 || !slices.Contains([]claim{{tun.GSOTCPv4, 6, true}, {tun.GSOTCPv6, 6, false}, {tun.GSOUDPL4, 17, true}, {tun.GSOUDPL4, 17, false}}, claimed) {
+	if h.GSOSize == 0 || p.Fragment.IsFragment() || !slices.Contains([]claim{{tun.GSOTCPv4, 6, true}, {tun.GSOTCPv6, 6, false}, {tun.GSOUDPL4, 17, true}, {tun.GSOUDPL4, 17, false}}, claimed) {
 		return packet.DropOffload
 	}
 	return packet.NotDropped
@@ -124,9 +157,11 @@ func (o *oracle) admit(from int, p *packet.Packet) packet.Drop {
 		return packet.DropKernelNoise
 	case dst.IsMulticast(), dst == broadcast:
 		return packet.DropBroadcast
-	case src.Is6() && src.IsLinkLocalUnicast():
+	case src.Is6() && (src.IsLinkLocalUnicast() || dst.IsLinkLocalUnicast()):
 		return packet.DropKernelNoise
-	case src == dst, src.IsMulticast(), src == broadcast, src.IsLoopback(), src.IsUnspecified(), !o.owns(from, src):
+	case src == dst:
+		return packet.DropLand
+	case src.IsMulticast(), src == broadcast, src.IsLoopback(), src.IsUnspecified(), !o.owns(from, src):
 		return packet.DropSpoofed
 	}
 	return packet.NotDropped
@@ -212,138 +247,3 @@ func (o *oracle) place(nic, subnet string) int {
 		return s.Kind == topology.Subnet && strings.HasSuffix(s.Reference, "/"+subnet)
 	})
 }
-
-// judge asks the NSGs on the way in Azure's order: first match by priority, the first
-// Deny ends it, a place without an NSG allows.
-func (o *oracle) judge(from int, e *expectation) {
-	dst := o.find(from, e.packet.Dst.Netip())
-	if dst == nil || dst.at < 0 {
-		e.drop = packet.DropNoRoute
-		return
-	}
-	src := o.sender(from, e.packet.Src.Netip())
-	e.to, e.hit = dst.at, true
-	for _, stage := range []struct {
-		group     *ruleset.NSG
-		direction ruleset.Direction
-	}{{src.nicGroup(), ruleset.Outbound}, {src.subnetGroup(), ruleset.Outbound}, {dst.subnetGroup(), ruleset.Inbound}, {dst.nicGroup(), ruleset.Inbound}} {
-		if stage.group == nil {
-			continue
-		}
-		key := o.firstMatch(stage.group, stage.direction, &e.packet)
-		if n := len(e.rules); n == 0 || e.rules[n-1] != key { // one NSG at both places counts once
-			e.rules = append(e.rules, key)
-		}
-		if key.Access == ruleset.Deny {
-			e.drop = packet.DropRule
-			return
-		}
-	}
-}
-
-// sender is who an admitted packet comes from.
-func (o *oracle) sender(from int, a netip.Addr) *oracleEnd {
-	spec := oracleSpecs[from]
-	if spec.Kind == topology.Internet || spec.Kind == topology.Platform {
-		return &oracleEnd{at: from}
-	}
-	if spec.Kind == topology.NetworkInterface { // which may forward for somebody else
-		nic := o.nic(spec.Reference)
-		return &oracleEnd{from, nic, nic.IPConfigurations[0].Subnet}
-	}
-	return o.find(from, a)
-}
-
-func (e *oracleEnd) nicGroup() *ruleset.NSG {
-	if e.nic == nil {
-		return nil
-	}
-	return e.nic.NetworkSecurityGroup
-}
-
-func (e *oracleEnd) subnetGroup() *ruleset.NSG {
-	if e.subnet == nil {
-		return nil
-	}
-	return e.subnet.NetworkSecurityGroup
-}
-
-// azureDefaults are the rules that every NSG ends with, as Azure's documents have them.
-var azureDefaults = func() []ruleset.Rule {
-	anyone, network := ruleset.Peer{Any: true}, ruleset.Peer{Tag: "VirtualNetwork"}
-	rule := func(name string, priority int, d ruleset.Direction, a ruleset.Access, src, dst ruleset.Peer) ruleset.Rule {
-		every := []ruleset.PortRange{{First: 0, Last: 65535}}
-		return ruleset.Rule{Name: name, Priority: priority, Direction: d, Access: a, Source: src, Destination: dst, SourcePorts: every, DestinationPorts: every}
-	}
-	return []ruleset.Rule{
-		rule("AllowVnetInBound", 65000, ruleset.Inbound, ruleset.Allow, network, network),
-		rule("AllowAzureLoadBalancerInBound", 65001, ruleset.Inbound, ruleset.Allow, ruleset.Peer{Tag: "AzureLoadBalancer"}, anyone),
-		rule("DenyAllInBound", 65500, ruleset.Inbound, ruleset.Deny, anyone, anyone),
-		rule("AllowVnetOutBound", 65000, ruleset.Outbound, ruleset.Allow, network, network),
-		rule("AllowInternetOutBound", 65001, ruleset.Outbound, ruleset.Allow, anyone, ruleset.Peer{Tag: "Internet"}),
-		rule("DenyAllOutBound", 65500, ruleset.Outbound, ruleset.Deny, anyone, anyone),
-	}
-}()
-
-// firstMatch is the matching rule of the lowest priority.
-func (o *oracle) firstMatch(g *ruleset.NSG, d ruleset.Direction, p *packet.Packet) topology.RuleKey {
-	k := p.Tuple
-	if k.Proto == packet.ProtoICMP || k.Proto == packet.ProtoICMPv6 { // rules see the type as destination port
-		k.SrcPort, k.DstPort = 0, uint16(p.ICMPType)
-	}
-	var best *ruleset.Rule
-	rules := slices.Concat(g.Rules, azureDefaults)
-	for i := range rules {
-		r := &rules[i]
-		one := classifier.Linear{{Protocol: r.Protocol, Sources: o.asPrefixes(&r.Source, k.Src), Destinations: o.asPrefixes(&r.Destination, k.Dst),
-			SourcePorts: r.SourcePorts, DestinationPorts: r.DestinationPorts}}
-		if r.Direction == d && (best == nil || r.Priority < best.Priority) && one.FirstMatch(&k) == 0 {
-			best = r
-		}
-	}
-	key := topology.RuleKey{NetworkSecurityGroup: g.Name, Direction: d, Rule: best.Name, Access: best.Access}
-	if best.Priority <= 4096 && slices.ContainsFunc(azureDefaults, func(r ruleset.Rule) bool { return r.Direction == d && r.Name == best.Name }) {
-		key.Rule = "securityRules/" + best.Name // the default rule of that name counts for itself
-	}
-	return key
-}
-
-// asPrefixes is the part of a rule's side that can matter for one address.
-func (o *oracle) asPrefixes(peer *ruleset.Peer, addr packet.Addr) []netip.Prefix {
-	a := addr.Netip()
-	matches := false
-	network := o.inNetwork(a) || a == topology.PlatformAddresses[0]
-	switch {
-	case peer.Any:
-		matches = true
-	case peer.Tag == "VirtualNetwork":
-		matches = network
-	case peer.Tag == "Internet":
-		matches = !network && (a.Is4() && !within(notPublic, a) || within(globalUnicast, a))
-	case peer.Tag == "AzureLoadBalancer":
-		matches = a == topology.PlatformAddresses[0]
-	case len(peer.ApplicationSecurityGroups) > 0:
-		for _, nic := range o.set.NetworkInterfaces {
-			for _, c := range nic.IPConfigurations {
-				matches = matches || c.Address == a && slices.ContainsFunc(c.ApplicationSecurityGroups, func(id string) bool {
-					return strings.EqualFold(id, peer.ApplicationSecurityGroups[0])
-				})
-			}
-		}
-	default:
-		return peer.Prefixes
-	}
-	if matches {
-		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
-	}
-	return nil
-}
-
-// notPublic is what Azure's Internet tag leaves out of IPv4 (azure-docs, service
-// tags), globalUnicast all that it has of IPv6.
-var (
-	notPublic = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
-		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
-		netip.MustParsePrefix("224.0.0.0/3")}
-	globalUnicast = []netip.Prefix{netip.MustParsePrefix("2000::/3")}
-)

@@ -168,9 +168,14 @@ func (f *Flow) Pass(from int, p *packet.Packet, now time.Duration) packet.Drop {
 // credit counts a packet that passes; now is Seen where it does not extend the flow's life.
 func (f *Flow) credit(from int, p *packet.Packet, now time.Duration) packet.Drop {
 	f.Seen = now
+	f.Count(from, p)
+	return packet.NotDropped
+}
+
+// Count counts a packet that does not move the flow on.
+func (f *Flow) Count(from int, p *packet.Packet) {
 	f.Packets[from] += uint64(p.Segments)
 	f.Bytes[from] += uint64(p.WireLen)
-	return packet.NotDropped
 }
 
 func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Drop {
