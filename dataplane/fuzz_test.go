@@ -27,7 +27,7 @@ func FuzzPipeline(f *testing.F) {
 	}
 	devices := oracleDevices(f)
 	f.Fuzz(func(t *testing.T, policy, steps []byte) {
-		if len(policy) > 1<<11 || len(steps) > 1<<13 {
+		if len(policy) > 1<<11 || len(steps) > 1<<12 {
 			return
 		}
 		r := newOracleRig(t, devices, policy)

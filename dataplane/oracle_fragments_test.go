@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -26,6 +25,14 @@ type datagram struct {
 	to         int
 	generation int
 	rules      []topology.RuleKey
+}
+
+// datagramKey is what the fragments of a datagram have in common.
+type datagramKey struct {
+	src, dst packet.Addr
+	id       uint32
+	proto    uint8 // IPv4 alone
+	at       int   // attachment
 }
 
 func (d *datagram) complete() bool { return d.end > 0 && len(d.seen) == d.end }
@@ -69,7 +76,7 @@ func (d *datagram) add(f *packet.Fragment) packet.Drop {
 }
 
 // findDatagram forgets one that is over; what waited for it waited in vain.
-func (o *oracle) findDatagram(k fragment.Key) *datagram {
+func (o *oracle) findDatagram(k datagramKey) *datagram {
 	d := o.datagrams[k]
 	if d != nil && o.now >= d.expires {
 		o.waiting -= len(d.waiting)
@@ -80,14 +87,14 @@ func (o *oracle) findDatagram(k fragment.Key) *datagram {
 	return d
 }
 
-func (o *oracle) newDatagram(k fragment.Key) *datagram {
+func (o *oracle) newDatagram(k datagramKey) *datagram {
 	d := &datagram{expires: o.now + 2*time.Second, seen: map[int]bool{}}
 	o.datagrams[k] = d
 	return d
 }
 
 // firstFragment reports whether the packet is to be judged as the first fragment of a datagram.
-func (o *oracle) firstFragment(k fragment.Key, e *expectation) bool {
+func (o *oracle) firstFragment(k datagramKey, e *expectation) bool {
 	d := o.findDatagram(k)
 	switch {
 	case d == nil, d.judged && !d.poisoned && (d.complete() || d.drop != packet.NotDropped):
@@ -129,7 +136,7 @@ func (o *oracle) decided(e *expectation) (others []expectation) {
 	return others
 }
 
-func (o *oracle) laterFragment(k fragment.Key, e *expectation) {
+func (o *oracle) laterFragment(k datagramKey, e *expectation) {
 	d := o.findDatagram(k)
 	switch {
 	case d == nil && o.waiting < o.hold:
@@ -195,7 +202,7 @@ func (o *oracle) quotedDatagram(from int, p *packet.Packet, quoted *packet.Quote
 	if sender == nil || sender.at < 0 {
 		return packet.Tuple{}, false
 	}
-	d := o.findDatagram(fragment.Key{Src: quoted.Src, Dst: quoted.Dst, ID: quoted.Fragment.ID, Zone: uint16(sender.at), Proto: quoted.Fragment.Proto})
+	d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, sender.at})
 	if d == nil || !d.judged || d.drop != packet.NotDropped || d.belongs != toItsFlow {
 		return packet.Tuple{}, false
 	}

@@ -64,11 +64,11 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 		r.policies[i] = policyFrom(&c)
 	}
 	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 * 2,
-		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[fragment.Key]*datagram{}}
+		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
 	var err error
 	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock },
 		// More than a script has, so that none is refused for want of room.
-		Fragments: fragment.Options{Max: 1024, Hold: r.oracle.hold},
+		Fragments: fragment.Options{Max: 512, Hold: r.oracle.hold},
 		Flows:     conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
 	if err != nil {
 		t.Fatal(err)

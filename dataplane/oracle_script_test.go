@@ -42,7 +42,8 @@ func (s *script) run(r *oracleRig) {
 		case op < 22:
 			s.converse(r)
 		case op < 23:
-			s.complain(r)
+			m := s.complaint()
+			r.carry(m.from, frameOf(tun.Header{}, m.bytes))
 		case op < 24:
 			s.fragments(r)
 		case op == opArbitrary:
@@ -188,9 +189,14 @@ func (s *script) converse(r *oracleRig) {
 // fragments sends a datagram in pieces, mostly in order; some are missing, come twice, or
 // belong to another datagram.
 func (s *script) fragments(r *oracleRig) {
-	m := s.fresh()
-	if s.next(2) == 1 {
+	var m message
+	switch s.next(4) {
+	case 0, 1:
+		m = s.fresh()
+	case 2:
 		m = s.answer()
+	case 3:
+		m = s.complaint()
 	}
 	m.spec.Payload = 40 + s.next(64)
 	sizes := []int{24, 16, 16, 8, 8}[s.next(2) : 2+s.next(4)]
@@ -210,28 +216,35 @@ func (s *script) fragments(r *oracleRig) {
 		pieces[i], pieces[j] = pieces[j], pieces[i]
 	}
 	if s.next(8) == 7 {
-		pieces = append(pieces, pieces[s.next(len(pieces))])
+		pieces = slices.Insert(pieces, s.next(len(pieces)+1), pieces[s.next(len(pieces))])
 	}
 	if s.next(8) == 7 {
 		i := s.next(len(pieces))
 		pieces = slices.Delete(pieces, i, i+1)
 	}
 	for _, m.bytes = range pieces {
-		r.carry(m.from, frameOf(tun.Header{}, m.bytes))
+		from := m.from
+		switch s.next(32) {
+		case 31:
+			r.wait(time.Second)
+		case 30:
+			r.reload(s.next(len(r.policies)))
+		case 29:
+			s.end(r)
+		case 28:
+			from = atVM3 // which may forward for others
+		}
+		r.carry(from, frameOf(tun.Header{}, m.bytes))
 		s.sent[s.n%len(s.sent)] = m
 		s.n++
-		if s.next(16) == 15 {
-			r.wait(time.Second)
-		}
 	}
 }
 
-// complain sends an ICMP error about a recent packet, mostly to whoever sent that.
-func (s *script) complain(r *oracleRig) {
+// complaint is an ICMP error about a recent packet, mostly to whoever sent that.
+func (s *script) complaint() message {
 	about, router := s.recent(), oracleHosts[s.someone()]
-	v4 := netip.MustParseAddr(about.spec.Src).Is4()
 	m := message{from: router.at, back: about.from, spec: packettest.Spec{Src: router.v4, Dst: about.spec.Src, ICMPType: pick[uint8](&s.choices, 3, 3, 11, 12)}}
-	if !v4 {
+	if !netip.MustParseAddr(about.spec.Src).Is4() {
 		m.spec.Src, m.spec.ICMPType = router.v6, uint8(1+s.next(4))
 	}
 	if s.next(4) == 3 { // the one who was asked
@@ -241,7 +254,9 @@ func (s *script) complain(r *oracleRig) {
 	if n := s.next(64); n < len(quote) && n > 24 {
 		quote = quote[:n]
 	}
-	r.carry(m.from, frameOf(tun.Header{}, packettest.ICMPError(m.spec, quote)))
+	m.build = func(spec packettest.Spec) []byte { return packettest.ICMPError(spec, quote) }
+	m.bytes = m.build(m.spec)
+	return m
 }
 
 // arbitrary sends the script's own bytes: attachment, length, frame.

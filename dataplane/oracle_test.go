@@ -8,7 +8,6 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
-	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -26,7 +25,7 @@ type oracle struct {
 	now        time.Duration
 	flows      map[conntrack.Key]*oracleFlow // by both keys; those that are over too
 	rules      map[topology.RuleKey]RuleCount
-	datagrams  map[fragment.Key]*datagram
+	datagrams  map[datagramKey]*datagram
 	hold       int // fragments that may wait
 	waiting    int // that wait
 	inVain     int // that have waited in vain
@@ -71,7 +70,7 @@ func (o *oracle) expect(from int, frame []byte) (e expectation) {
 	if e.drop = o.admit(from, p); e.drop != packet.NotDropped {
 		return e
 	}
-	k := fragment.KeyOf(p, uint16(from))
+	k := datagramKey{p.Src, p.Dst, p.Fragment.ID, p.Fragment.Proto, from}
 	switch {
 	case p.Fragment.IsLater():
 		o.laterFragment(k, &e)

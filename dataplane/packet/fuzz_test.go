@@ -66,12 +66,15 @@ func TestDamagedPacketsDecodeAsGopacketAndTheReferenceSay(t *testing.T) {
 		rounds = 5_000
 	}
 	random := rand.New(rand.NewPCG(1, 9))
-	whole := wholePackets()
-	for _, b := range whole {
+	undamaged := wholePackets()
+	for _, tt := range dropTests {
+		undamaged = append(undamaged, tt.bytes)
+	}
+	for _, b := range undamaged {
 		checkDecode(t, b, 0)
 	}
 	for range rounds {
-		b := append([]byte(nil), whole[random.IntN(len(whole))]...)
+		b := append([]byte(nil), undamaged[random.IntN(len(undamaged))]...)
 		for range 1 + random.IntN(3) {
 			switch random.IntN(8) {
 			case 0:
