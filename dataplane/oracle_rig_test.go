@@ -30,6 +30,9 @@ type oracleRig struct {
 	attachments [numPlaces]AttachmentCount
 	met         happened
 	record      *[]sentFrame // where to keep what is sent, if anywhere
+	gather      int          // frames of one burst at most
+	from        int          // where those of frames were sent
+	frames      [][]byte     // sent and not yet carried
 }
 
 type sentFrame struct {
@@ -46,7 +49,7 @@ type happened struct {
 
 func oracleDevices(t testing.TB) (devices []*tun.Memory) {
 	for range numPlaces {
-		devices = append(devices, newMemory(t, 1, 8))
+		devices = append(devices, newMemory(t, 1, 64))
 	}
 	return devices
 }
@@ -56,14 +59,16 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 	t.Helper()
 	c := choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}
-	options := c.next(8)
-	if options&1 != 0 {
+	options := c.next(16)
+	if r.gather = 1; options&1 != 0 {
 		r.limits = limits{5, 2}
+	} else if options&8 != 0 {
+		r.gather = 20 // more than the groups in which a burst is carried
 	}
 	for i := range r.policies {
 		r.policies[i] = policyFrom(&c)
 	}
-	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 * 2,
+	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2,
 		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
 	var err error
 	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock },
@@ -85,11 +90,13 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 }
 
 func (r *oracleRig) wait(d time.Duration) {
+	r.flush()
 	r.clock += d
 	r.oracle.now += d
 }
 
 func (r *oracleRig) reload(i int) {
+	r.flush()
 	s := r.prepared[i]
 	if s == nil {
 		var err error
@@ -108,56 +115,89 @@ func (r *oracleRig) reload(i int) {
 	r.met.readdressed += before - len(r.oracle.flows)
 }
 
-// carry sends one frame and holds what becomes of it against the oracle.
+// carry sends a frame. It may wait for others from the same attachment, to be carried with
+// them in one burst.
 func (r *oracleRig) carry(from int, frame []byte) {
+	if from != r.from {
+		r.flush()
+	}
 	if !r.devices[from].Inject(0, frame) {
 		return // shorter than a header or longer than a slot
 	}
+	r.from, r.frames = from, append(r.frames, frame)
 	if r.record != nil {
 		*r.record = append(*r.record, sentFrame{from, frame})
 	}
+	if len(r.frames) >= r.gather {
+		r.flush()
+	}
+}
+
+// flush lets the engine carry the frames that wait and holds what becomes of them against
+// the oracle.
+func (r *oracleRig) flush() {
+	if len(r.frames) == 0 {
+		return
+	}
 	before := r.engine.Flows().Stats()
-	e := r.oracle.expect(from, frame)
-	if err := r.engine.workers[0].burst(from); err != nil {
+	if err := r.engine.workers[0].burst(r.from); err != nil {
 		r.t.Fatal(err)
 	}
 	after := r.engine.Flows().Stats()
-	var gone []*oracleFlow
-	if n := after.Ended[conntrack.EndEvicted] - before.Ended[conntrack.EndEvicted]; n > 0 {
-		var err error
-		if gone, err = r.oracle.evicted(r.limits, &e, r.engine.Flows(), int(n)); err != nil {
-			r.fail(from, frame, &e, err)
+	var all []expectation
+	created := after.Created - before.Created
+	for _, frame := range r.frames {
+		e := r.oracle.expect(r.from, frame)
+		r.oracle.settle(&e, r.room(&e, &before, &after))
+		if e.begins != nil {
+			created--
 		}
-		for _, f := range gone {
-			r.oracle.remove(f)
-		}
+		all = append(append(all, e), r.oracle.decided(&e)...)
+		r.attachments[r.from].ReceivePackets += uint64(e.packet.Segments)
+		r.attachments[r.from].ReceiveBytes += uint64(e.packet.WireLen)
 	}
-	refused := after.Refused[conntrack.RefusedTable]+after.Refused[conntrack.RefusedZone] > before.Refused[conntrack.RefusedTable]+before.Refused[conntrack.RefusedZone]
-	if refused {
-		if err := r.oracle.mayRefuse(r.limits, &e); err != nil {
-			r.fail(from, frame, &e, fmt.Errorf("refused: %w", err))
-		}
-	}
-	r.oracle.settle(&e, refused)
-	all := append([]expectation{e}, r.oracle.decided(&e)...)
-	r.attachments[from].ReceivePackets += uint64(e.packet.Segments)
-	r.attachments[from].ReceiveBytes += uint64(e.packet.WireLen)
-	r.met.evicted += len(gone)
+	r.frames = r.frames[:0]
 	for i := range all {
 		r.oracle.count(&all[i])
 		r.tally(&all[i])
 	}
 	if err := r.compare(all); err != nil {
-		r.fail(from, frame, &e, err)
+		r.fail(all, err)
 	}
-	if created := after.Created > before.Created; created != (e.begins != nil) {
-		r.fail(from, frame, &e, fmt.Errorf("flow created: %t", created))
+	if created != 0 {
+		r.fail(all, fmt.Errorf("%d flows created too many", int64(created)))
 	}
 }
 
-func (r *oracleRig) fail(from int, frame []byte, e *expectation, err error) {
+// room follows what the flow table did for want of room, which is its own choice, and
+// reports whether it refused a flow. Where room is scarce frames are not gathered.
+func (r *oracleRig) room(e *expectation, before, after *conntrack.Stats) (refused bool) {
+	if n := after.Ended[conntrack.EndEvicted] - before.Ended[conntrack.EndEvicted]; n > 0 {
+		gone, err := r.oracle.evicted(r.limits, e, r.engine.Flows(), int(n))
+		if err != nil {
+			r.fail([]expectation{*e}, err)
+		}
+		for _, f := range gone {
+			r.oracle.remove(f)
+		}
+		r.met.evicted += len(gone)
+	}
+	if after.Refused[conntrack.RefusedTable]+after.Refused[conntrack.RefusedZone] == before.Refused[conntrack.RefusedTable]+before.Refused[conntrack.RefusedZone] {
+		return false
+	}
+	if err := r.oracle.mayRefuse(r.limits, e); err != nil {
+		r.fail([]expectation{*e}, fmt.Errorf("refused: %w", err))
+	}
+	return true
+}
+
+func (r *oracleRig) fail(all []expectation, err error) {
 	r.t.Helper()
-	r.t.Fatalf("%v from %d (flags %#x, type %d, frame %x): %v\nexpected: to %d, %s, %v", e.packet.Tuple, from, e.packet.TCPFlags, e.packet.ICMPType, frame, err, e.to, e.drop, e.rules)
+	for i := range all {
+		e := &all[i]
+		r.t.Errorf("%v from %d (flags %#x, type %d, frame %x) was to go to %d: %s, %v", e.packet.Tuple, r.from, e.packet.TCPFlags, e.packet.ICMPType, e.frame, e.to, e.drop, e.rules)
+	}
+	r.t.Fatal(err)
 }
 
 // tally adds a packet that is carried or dropped to what the counters must say.
@@ -242,6 +282,7 @@ func (r *oracleRig) compareRules() error {
 // compareFlows holds the flow table against the oracle's memory.
 func (r *oracleRig) compareFlows() {
 	r.t.Helper()
+	r.flush()
 	r.engine.Flows().Expire(r.engine.Now(), 0)
 	alive := r.oracle.alive()
 	for got := range r.engine.Flows().Flows {

@@ -51,6 +51,7 @@ func (s *script) run(r *oracleRig) {
 		case op < 28:
 			r.wait(pick(&s.choices, 10*time.Millisecond, time.Second, 1990*time.Millisecond, 5*time.Second, 10*time.Second, 29990*time.Millisecond, 30*time.Second, time.Minute, 4*time.Minute, 10*time.Minute))
 		case op == 28:
+			r.flush()
 			r.engine.Flows().Expire(r.engine.Now(), s.next(64))
 			r.engine.Fragments().Expire(r.clock, r.engine.Fragments().Limit())
 			r.oracle.forgetDatagrams()
@@ -269,6 +270,7 @@ func (s *script) arbitrary(r *oracleRig) {
 
 // end ends all flows, or one that a recent packet may belong to.
 func (s *script) end(r *oracleRig) {
+	r.flush()
 	if s.next(4) == 0 {
 		r.engine.Flows().Flush()
 		clear(r.oracle.flows)
