@@ -38,7 +38,9 @@ func (s *script) run(r *oracleRig) {
 			s.remember(r, s.answer())
 		case op < 19:
 			m := s.recent()
-			r.carry(m.from, frameOf(tun.Header{}, m.bytes))
+			for range pick(&s.choices, 1, 1, 1, 18) {
+				r.carry(m.from, frameOf(tun.Header{}, m.bytes))
+			}
 		case op < 22:
 			s.converse(r)
 		case op < 23:
