@@ -6,7 +6,7 @@ import "github.com/nsgd/nsgd/dataplane/packet"
 type difference struct {
 	name   string
 	reason string
-	// onlyNsgd says who carries it: nsgd alone, or else the kernel alone.
+	// onlyNsgd says who carries it, or more of its fragments: nsgd, or else the kernel.
 	onlyNsgd bool
 	// explains reports whether p is such a packet.
 	explains func(p *probe) bool
@@ -133,6 +133,33 @@ var intended = []difference{
 		onlyNsgd: true,
 		explains: func(p *probe) bool { return p.kind == icmpReplyCode },
 	},
+	{
+		name:     "fragments out of order",
+		reason:   "Azure drops a fragment that overtakes the first one of its datagram, and so does nsgd without fragments.hold; the kernel puts datagrams together before it decides",
+		explains: func(p *probe) bool { return p.kind == outOfOrder },
+	},
+	{
+		name:     "fragments of an incomplete datagram",
+		reason:   "nsgd passes on what it has judged, fragment by fragment; the kernel waits for the whole",
+		onlyNsgd: true,
+		explains: func(p *probe) bool { return p.kind == incomplete },
+	},
+	{
+		name:     "fragments before an overlap",
+		reason:   "both drop the datagram's rest; nsgd has passed on what came before the overlap, of which no receiver can make a datagram",
+		onlyNsgd: true,
+		explains: func(p *probe) bool { return p.kind == overlapping },
+	},
+	{
+		name:     "fragment inside of what is there already",
+		reason:   "nothing says that its bytes are the same, and a filter that keeps none can't look: it counts as an overlap (RFC 5722; RFC 8200 4.5 leaves it open); the kernel, which has the bytes, ignores it",
+		explains: func(p *probe) bool { return p.kind == repeated },
+	},
+	{
+		name:     "tiny first fragment",
+		reason:   "without its whole header it can't be judged (RFC 1858); the kernel judges the datagram that it has put together",
+		explains: func(p *probe) bool { return p.kind == tinyFirst },
+	},
 }
 
 // segment is for differences that are about an otherwise ordinary TCP segment.
@@ -152,10 +179,10 @@ func unanswered(h *tcpHistory) bool {
 }
 
 // explain finds the name of an intended difference.
-func explain(p *probe, byKernel, byNsgd bool) (name string, ok bool) {
+func explain(p *probe, byKernel, byNsgd carriage) (name string, ok bool) {
 	for i := range intended {
 		d := &intended[i]
-		if d.onlyNsgd == byNsgd && byNsgd != byKernel && d.explains(p) {
+		if d.onlyNsgd == (byNsgd > byKernel) && byNsgd != byKernel && d.explains(p) {
 			return d.name, true
 		}
 	}

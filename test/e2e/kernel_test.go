@@ -174,13 +174,13 @@ func (c *comparison) compare(p *probe) {
 	}
 	c.packets++
 	byKernel, byNsgd := c.delivered(p, "kernel", kernel), c.delivered(p, "nsgd", nsgd)
-	outcome := fmt.Sprintf("kernel %s, nsgd %s", verb(byKernel), verb(byNsgd))
+	outcome := fmt.Sprintf("kernel %v, nsgd %v", byKernel, byNsgd)
 	if p.talk != nil {
 		p.talk.said = append(p.talk.said, fmt.Sprintf("from side %d: %s: %s", p.side, p.what, outcome))
 	}
 	switch {
 	case byKernel == byNsgd:
-		c.agreed(p, byNsgd)
+		c.agreed(p, byNsgd == carries)
 		return
 	case p.talk != nil:
 		defer c.traffic.retire(p.talk)
@@ -196,12 +196,16 @@ func (c *comparison) compare(p *probe) {
 	}
 }
 
-func verb(carries bool) string {
-	if carries {
-		return "carries"
-	}
-	return "drops"
-}
+// carriage is how much of a probe came out.
+type carriage int
+
+const (
+	drops   carriage = iota
+	partly           // some of its fragments
+	carries          // all of it
+)
+
+func (c carriage) String() string { return [...]string{"drops", "carries a part", "carries"}[c] }
 
 func (c *comparison) marker(p *probe) marker {
 	address := func(host int) string {
@@ -237,31 +241,40 @@ func (c *comparison) agreed(p *probe, carried bool) {
 	}
 }
 
-// delivered reports whether the packet came out of a lane, and checks that nothing else
-// did, and that its bytes are those that were sent.
-func (c *comparison) delivered(p *probe, lane string, arrivals []arrival) bool {
-	found := false
+// delivered is what came out of a lane. It checks that nothing else did, and that the
+// bytes are those that were sent.
+func (c *comparison) delivered(p *probe, lane string, arrivals []arrival) carriage {
 	wrong := func(format string, args ...any) {
 		c.t.Errorf("policy %d, packet %d, %s: %s %s", c.policy, c.packets, p.what, lane, fmt.Sprintf(format, args...))
 	}
+	left := slices.Clone(p.frames)
+	var came [][]byte
 	for _, a := range arrivals {
-		if tagOf(a.bytes) != p.tag {
+		switch {
+		case tagOf(a.bytes) != p.tag:
 			wrong("lets another packet out at host %d: % x", a.host, a.bytes)
 			continue
-		}
-		sent := p.frames[0]
-		switch {
 		case a.host != p.to:
 			wrong("takes it to host %d, not %d", a.host, p.to)
-		case found:
-			wrong("delivers it twice")
-		case bytes.Equal(a.bytes, sent), lane == "kernel" && (p.rewritten || sameButForHop(a.bytes, sent)):
-		default:
-			wrong("delivers % x, not % x", a.bytes, sent)
 		}
-		found = true
+		came = append(came, a.bytes)
+		same := slices.IndexFunc(left, func(sent []byte) bool {
+			return bytes.Equal(a.bytes, sent) || lane == "kernel" && (p.rewritten || sameButForHop(a.bytes, sent))
+		})
+		switch {
+		case same >= 0:
+			left = slices.Delete(left, same, same+1)
+		case lane == "nsgd" || p.whole == nil:
+			wrong("delivers what was not sent, or not so often: % x", a.bytes)
+		}
 	}
-	return found
+	switch {
+	case len(came) == 0:
+		return drops
+	case len(left) == 0, lane == "kernel" && p.whole != nil && reassemble(p.whole, came):
+		return carries
+	}
+	return partly
 }
 
 // tagOf is the number that a packet was given: the IPv4 identification or the low half of

@@ -19,6 +19,7 @@ type probe struct {
 	to     int // host; nowhere when no lane may deliver it
 	tag    uint16
 	frames [][]byte
+	whole  []byte // of which frames are fragments; nil when there are none
 	// peer is where the marker goes: to, or any other host.
 	peer int
 
@@ -50,6 +51,11 @@ const (
 	routingType0            // IPv6 routing header of type 0
 	unroutable              // to where nobody is
 	malformed               // lengths that contradict each other
+	outOfOrder              // fragments, the second one first
+	incomplete              // fragments, one of them missing
+	overlapping             // fragments that have bytes in common
+	repeated                // fragments, one of them inside of another
+	tinyFirst               // fragments, the first without the whole TCP header
 )
 
 // traffic makes packets for one scenario after the other.
@@ -107,6 +113,8 @@ func (t *traffic) next() *probe {
 		p = t.icmpError(c)
 	case 2:
 		p = t.stray(c)
+	case 3, 4:
+		p = t.fragmented(c)
 	default:
 		p = t.speak(c)
 	}
