@@ -7,7 +7,8 @@ type difference struct {
 	name   string
 	reason string
 	// onlyNsgd says who carries it, or more of its fragments: nsgd, or else the kernel.
-	onlyNsgd bool
+	// With either it may be the one or the other.
+	onlyNsgd, either bool
 	// explains reports whether p is such a packet.
 	explains func(p *probe) bool
 }
@@ -107,6 +108,12 @@ var intended = []difference{
 		explains: func(p *probe) bool { return p.kind == routingType0 },
 	},
 	{
+		name:     "upper protocol behind AH in IPv6",
+		reason:   "to nsgd AH is an extension header over IPv6, and rules see what it protects; nftables takes AH itself for the protocol, as both do over IPv4",
+		either:   true,
+		explains: func(p *probe) bool { return p.kind == behindAH },
+	},
+	{
 		name:   "ICMP message that only the kernel counts among the errors",
 		reason: "source quench is no longer to be honoured (RFC 6633), a redirect is for the link it is on, and types without a meaning are no errors to nsgd (IPv4: 3, 11, 12; ICMPv6: 1 to 4)",
 		explains: func(p *probe) bool {
@@ -182,7 +189,7 @@ func unanswered(h *tcpHistory) bool {
 func explain(p *probe, byKernel, byNsgd carriage) (name string, ok bool) {
 	for i := range intended {
 		d := &intended[i]
-		if d.onlyNsgd == (byNsgd > byKernel) && byNsgd != byKernel && d.explains(p) {
+		if (d.either || d.onlyNsgd == (byNsgd > byKernel)) && byNsgd != byKernel && d.explains(p) {
 			return d.name, true
 		}
 	}

@@ -47,6 +47,8 @@ func (s *scenario) nftables() string {
 	}
 	line("iifname r%d ip saddr { %s, 168.63.129.16, 169.254.169.254 } drop", figureInternet, figureSpace[0])
 	line("iifname r%d ip6 saddr %s drop", figureInternet, figureSpace[1])
+	// A router must not (RFC 4291 2.5.6), but Linux has a route for each of its links.
+	line("ip6 daddr fe80::/10 drop")
 	line("}")
 	line("chain forward { type filter hook forward priority filter; policy drop;")
 	line("ct mark 1 accept")

@@ -224,7 +224,12 @@ func (c *comparison) agreed(p *probe, carried bool) {
 	} else {
 		c.dropped++
 	}
-	if p.talk == nil || p.talk.protocol != packet.ProtoTCP || p.kind != ordinary {
+	if p.talk != nil && p.kind == lastHop {
+		// A router tracks before it counts hops, so what the kernel dropped for want of
+		// hops may have moved its connection on.
+		c.traffic.retire(p.talk)
+	}
+	if p.talk == nil || p.talk.protocol != packet.ProtoTCP || p.kind != ordinary && p.kind != behindAH {
 		return
 	}
 	h := &p.talk.tcp

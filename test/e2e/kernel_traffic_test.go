@@ -49,6 +49,7 @@ const (
 	wrongChecksum           // of TCP, UDP or ICMP
 	lastHop                 // time to live or hop limit 1
 	routingType0            // IPv6 routing header of type 0
+	behindAH                // IPv6 with an authentication header before the upper protocol's
 	unroutable              // to where nobody is
 	malformed               // lengths that contradict each other
 	outOfOrder              // fragments, the second one first
@@ -179,7 +180,7 @@ func (t *traffic) dress(p *probe, c *conversation, s packettest.Spec) {
 	switch {
 	case !odd || hop:
 	case c.family == 1 && r.IntN(3) > 0:
-		b = t.extend(p, b)
+		b = t.extend(p, c, b)
 	case c.protocol == packet.ProtoTCP || c.protocol == packet.ProtoICMP || c.protocol == packet.ProtoICMPv6 || c.protocol == packet.ProtoUDP:
 		p.kind = wrongChecksum
 		p.what += ", wrong checksum"
@@ -198,9 +199,7 @@ func transportLength(c *conversation, s packettest.Spec) int {
 }
 
 // extend puts an IPv6 extension header in front.
-func (t *traffic) extend(p *probe, b []byte) []byte {
-	ah := packettest.Extension{Protocol: packet.ProtoAH, Bytes: make([]byte, 16)}
-	ah.Bytes[1] = 2 // words beyond two
+func (t *traffic) extend(p *probe, c *conversation, b []byte) []byte {
 	routing := packettest.Options(43, 1)
 	switch t.random.IntN(6) {
 	case 0:
@@ -210,7 +209,14 @@ func (t *traffic) extend(p *probe, b []byte) []byte {
 		p.what += ", hop-by-hop options"
 		return packettest.Extend(b, packettest.Options(0, 1))
 	case 2:
+		opens := c.protocol != packet.ProtoTCP || !c.tcp.live && is(p, packet.SYN)
+		if c.port[0] == 0 || !opens { // one difference at a time, and none that can't be retired
+			return b
+		}
+		p.kind = behindAH
 		p.what += ", AH in front"
+		ah := packettest.Extension{Protocol: packet.ProtoAH, Bytes: make([]byte, 16)}
+		ah.Bytes[1] = 2 // its length in words, less two
 		return packettest.Extend(b, ah)
 	case 3:
 		p.what += ", routing header, destination options"
