@@ -51,6 +51,11 @@ func (s *scenario) addressOf(r *rand.Rand, host, family int) netip.Addr {
 	return s.address[host][family]
 }
 
+// renewable reports whether a conversation can be ended for another one between the same
+// hosts: without ports, that would go on in the same flow. Only renewable ones say what
+// one lane alone may begin a flow for.
+func (c *conversation) renewable() bool { return c.port[0] != 0 }
+
 func (c *conversation) String() string {
 	return fmt.Sprintf("%s %v:%d (host %d) and %v:%d (host %d)", packet.ProtocolName(c.protocol),
 		c.address[0], c.port[0], c.host[0], c.address[1], c.port[1], c.host[1])
@@ -132,6 +137,9 @@ type tcpHistory struct {
 	heard             [2]bool // by side: anything carried from it
 	syn, synack       [2]bool
 	finished, aborted bool // somebody's FIN, somebody's RST
+	// restarted: it began in place of one that was closing, which the kernel, unless it
+	// was in TIME-WAIT or reset, lets the SYN through for but goes on with.
+	restarted bool
 	// forgotten: the RST came while one side was silent, upon which the kernel forgets
 	// the connection at once.
 	forgotten bool
@@ -148,7 +156,7 @@ func (h *tcpHistory) closing() bool {
 func (h *tcpHistory) carried(side int, flags uint8) {
 	bareSYN := flags&controlBits == packet.SYN
 	if !h.live || bareSYN && h.closing() {
-		*h = tcpHistory{live: true, opener: side}
+		*h = tcpHistory{live: true, opener: side, restarted: h.live}
 	}
 	h.forgotten = h.forgotten || flags&packet.RST != 0 && !h.heard[1-h.opener]
 	h.heard[side] = true

@@ -86,6 +86,13 @@ var intended = []difference{
 		explains: segment(func(h *tcpHistory, p *probe) bool { return h.closing() && p.side == h.opener && is(p, packet.SYN) }),
 	},
 	{
+		name:   "SYN from the side that did not open, after a restart",
+		reason: "to nsgd the new connection stands, and the rules never let that side open one; the kernel let the SYN that began it through and is still about the old one, in TIME-WAIT, which any SYN may follow",
+		explains: segment(func(h *tcpHistory, p *probe) bool {
+			return h.restarted && p.side != h.opener && is(p, packet.SYN)
+		}),
+	},
+	{
 		name:     "wrong transport checksum",
 		reason:   "nsgd changes no bytes and leaves checksums to the end that they are for, as a switch does; the kernel's connection tracking verifies them",
 		onlyNsgd: true,

@@ -84,10 +84,8 @@ func (t *traffic) disturb(p *probe, c *conversation, header int) {
 		return packettest.FragmentAt(p.whole[:headerLen], transport[start:end], uint32(t.tag), start, more)
 	}
 	choice := r.IntN(5)
-	if c.port[0] == 0 {
-		// Most of these begin a flow in nsgd alone, which conversations without ports
-		// could not keep out of the way of.
-		choice = 0
+	if !c.renewable() {
+		choice = 0 // which begins a flow in both lanes, or in none
 	}
 	switch choice {
 	case 0:

@@ -171,7 +171,7 @@ func (t *traffic) dress(p *probe, c *conversation, s packettest.Spec) {
 		s.IPOptions = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
 		odd = false
 	}
-	hop := odd && r.IntN(4) == 0
+	hop := odd && c.renewable() && r.IntN(4) == 0
 	if hop {
 		p.kind, s.TTL = lastHop, 1
 		p.what += ", last hop"
@@ -210,7 +210,7 @@ func (t *traffic) extend(p *probe, c *conversation, b []byte) []byte {
 		return packettest.Extend(b, packettest.Options(0, 1))
 	case 2:
 		opens := c.protocol != packet.ProtoTCP || !c.tcp.live && is(p, packet.SYN)
-		if c.port[0] == 0 || !opens { // one difference at a time, and none that can't be retired
+		if !c.renewable() || !opens { // one difference at a time
 			return b
 		}
 		p.kind = behindAH
@@ -225,6 +225,9 @@ func (t *traffic) extend(p *probe, c *conversation, b []byte) []byte {
 		p.what += ", atomic fragment"
 		p.rewritten = true
 		return packettest.Extend(b, packettest.FragmentHeader(0, false, uint32(t.tag)))
+	}
+	if !c.renewable() {
+		return b
 	}
 	p.kind = routingType0
 	p.what += ", routing header type 0"
