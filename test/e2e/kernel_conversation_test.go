@@ -136,6 +136,7 @@ type tcpHistory struct {
 	opener            int
 	heard             [2]bool // by side: anything carried from it
 	syn, synack       [2]bool
+	shaken            bool // a SYN+ACK was acknowledged
 	finished, aborted bool // somebody's FIN, somebody's RST
 	// restarted: it began in place of one that was closing, which the kernel, unless it
 	// was in TIME-WAIT or reset, lets the SYN through for but goes on with.
@@ -152,6 +153,12 @@ func (h *tcpHistory) closing() bool {
 	return h.live && (h.finished || h.aborted || joined && !h.heard[1-h.opener])
 }
 
+// established reports a connection in which both sides have acknowledged each other.
+func (h *tcpHistory) established() bool {
+	joined := !h.syn[0] && !h.syn[1] && !h.synack[0] && !h.synack[1] && h.heard[0] && h.heard[1]
+	return h.live && (h.shaken || joined) && !h.finished && !h.aborted
+}
+
 // carried takes note of a segment that went through both lanes.
 func (h *tcpHistory) carried(side int, flags uint8) {
 	bareSYN := flags&controlBits == packet.SYN
@@ -165,6 +172,8 @@ func (h *tcpHistory) carried(side int, flags uint8) {
 		h.syn[side] = true
 	case flags&packet.SYN != 0:
 		h.synack[side] = true
+	case flags&packet.ACK != 0 && h.synack[1-side]:
+		h.shaken = true
 	}
 	h.finished = h.finished || flags&packet.FIN != 0
 	h.aborted = h.aborted || flags&packet.RST != 0

@@ -63,7 +63,9 @@ var intended = []difference{
 		reason:   "Azure keeps a flow for 5 s after a RST, for what is under way; the kernel does so only when both sides have spoken",
 		onlyNsgd: true,
 		explains: func(p *probe) bool {
-			return p.talk != nil && p.talk.tcp.forgotten && (p.kind == icmpError || p.kind == ordinary && !is(p, packet.SYN))
+			ends := is(p, packet.RST) || is(p, packet.RST|packet.ACK) || is(p, packet.FIN|packet.ACK)
+			goesOn := is(p, packet.ACK) || is(p, packet.SYN|packet.ACK)
+			return p.talk != nil && p.talk.tcp.forgotten && (p.kind == icmpError || p.kind == ordinary && (ends || goesOn))
 		},
 	},
 	{
@@ -71,14 +73,16 @@ var intended = []difference{
 		reason:   "ends that opened at the same time send it, and any other end answers it with a RST; the flow was allowed",
 		onlyNsgd: true,
 		explains: segment(func(h *tcpHistory, p *probe) bool {
-			return h.live && p.side == h.opener && is(p, packet.SYN|packet.ACK)
+			return p.side == h.opener && is(p, packet.SYN|packet.ACK) && (h.heard[1-h.opener] || h.aborted)
 		}),
 	},
 	{
 		name:     "SYN from the side that did not open",
 		reason:   "before the handshake is over it may be an opening at the same time, and on a connection that is closing it is a new one for the rules to judge, as Azure's new SYN on an old tuple is",
 		onlyNsgd: true,
-		explains: segment(func(h *tcpHistory, p *probe) bool { return h.live && p.side != h.opener && is(p, packet.SYN) }),
+		explains: segment(func(h *tcpHistory, p *probe) bool {
+			return h.live && !h.established() && p.side != h.opener && is(p, packet.SYN)
+		}),
 	},
 	{
 		name:     "SYN on a closing connection under rules that now deny it",
@@ -108,6 +112,11 @@ var intended = []difference{
 		name:     "land attack",
 		reason:   "a packet whose source is its destination did not come from there; the router has a way back to the sender's own interface",
 		explains: func(p *probe) bool { return p.kind == land },
+	},
+	{
+		name:     "IPv6 with an IPv4-mapped address",
+		reason:   "such an address is for programs, not for the wire (RFC 4942 2.2): the packet would meet the rules of the other family",
+		explains: func(p *probe) bool { return p.kind == mapped },
 	},
 	{
 		name:     "IPv6 routing header type 0",

@@ -50,6 +50,8 @@ const (
 	lastHop                 // time to live or hop limit 1
 	routingType0            // IPv6 routing header of type 0
 	behindAH                // IPv6 with an authentication header before the upper protocol's
+	bogon                   // from the internet, a source that nobody has
+	mapped                  // from the internet, IPv6 with an IPv4-mapped source
 	unroutable              // to where nobody is
 	malformed               // lengths that contradict each other
 	outOfOrder              // fragments, the second one first
@@ -275,7 +277,17 @@ func (t *traffic) stray(c *conversation) *probe {
 	t.address(p, c.host[side], c.host[1-side])
 	udp := func() { p.frames = [][]byte{packettest.UDP(s)} }
 	s.SrcPort, s.DstPort = 30000+t.tag%1000, servicePorts[r.IntN(len(servicePorts))]
-	switch r.IntN(5) {
+	switch r.IntN(6) {
+	case 5:
+		p.kind = bogon
+		t.address(p, figureInternet, r.IntN(figureVMs))
+		s.Src = pick(r, bogons...)[c.family]
+		if netip.MustParseAddr(s.Src).Is4In6() {
+			p.kind = mapped
+		}
+		s.Dst = t.scenario.address[p.to][c.family].String()
+		p.what = "UDP from " + s.Src
+		udp()
 	case 0:
 		p.kind, p.to = spoofed, nowhere
 		s.Src = t.foreign(p.from, c.family).String()
@@ -308,6 +320,12 @@ func (t *traffic) stray(c *conversation) *probe {
 		p.what = t.spoil(p.frames[0])
 	}
 	return p
+}
+
+// bogons are sources that come from outside only by mistake or malice, by family.
+var bogons = [][2]string{
+	{"0.0.0.0", "::"}, {"0.1.2.3", "::2"}, {"127.0.0.9", "::1"}, {"169.254.7.7", "fe80::9"}, {"192.168.7.7", "fdff::9"},
+	{"224.0.0.9", "ff02::9"}, {"240.0.0.9", "ff0e::9"}, {"255.255.255.255", "::ffff:203.0.113.10"}, {"10.200.0.9", "64:ff9b::9"}, {"100.64.0.9", "::203.0.113.9"},
 }
 
 // foreign is a source address that the host may not use.
