@@ -91,6 +91,17 @@ func (c *conversation) queryReply() uint8 {
 	return packet.ICMPv6EchoReply
 }
 
+// otherReply answers another kind of request with the same identifier.
+func (c *conversation) otherReply() uint8 {
+	switch c.query {
+	case packet.ICMPv4EchoRequest:
+		return packet.ICMPv4TimestampReply
+	case packet.ICMPv4TimestampRequest:
+		return packet.ICMPv4EchoReply
+	}
+	return 140 // of a node information query
+}
+
 // example is an ordinary packet from a side, such as an ICMP error quotes.
 func (c *conversation) example(side int) []byte {
 	s := c.spec(side)

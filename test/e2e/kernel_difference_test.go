@@ -171,7 +171,7 @@ var intended = []difference{
 		name:     "fragments before an overlap",
 		reason:   "both drop the datagram's rest; nsgd has passed on what came before the overlap, of which no receiver can make a datagram",
 		onlyNsgd: true,
-		explains: func(p *probe) bool { return p.kind == overlapping },
+		explains: func(p *probe) bool { return p.kind == overlapping && p.byNsgd == partly },
 	},
 	{
 		name:     "fragment inside of what is there already",

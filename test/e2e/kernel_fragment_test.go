@@ -42,7 +42,7 @@ func (t *traffic) fragmented(c *conversation) *probe {
 		p.icmpType, p.type6 = s.ICMPType, c.family == 1
 		p.what = fmt.Sprintf("%s type %d", p.what, s.ICMPType)
 	}
-	t.address(p, c.host[p.side], c.host[1-p.side])
+	p.from, p.to = c.host[p.side], c.host[1-p.side]
 	p.whole = c.build(s)
 	p.frames = packettest.Fragments(p.whole, uint32(t.tag), pieces(r, header, len(transportOf(p.whole)))...)
 	if disturbed {

@@ -45,8 +45,8 @@ func (s *scenario) nftables() string {
 		line("iifname r%d ip saddr != %s drop", vm, address[0])
 		line("iifname r%d ip6 saddr != %s drop", vm, address[1])
 	}
-	line("iifname r%d ip saddr { %s, 168.63.129.16, 169.254.169.254 } drop", figureInternet, figureSpace[0])
-	line("iifname r%d ip6 saddr %s drop", figureInternet, figureSpace[1])
+	line("iifname r%d ip saddr { %s, 168.63.129.16, 169.254.169.254 } drop", figureInternet, ofFamily(figureSpace, 0))
+	line("iifname r%d ip6 saddr { %s } drop", figureInternet, ofFamily(figureSpace, 1))
 	// A router must not (RFC 4291 2.5.6), but Linux has a route for each of its links.
 	line("ip6 daddr fe80::/10 drop")
 	line("}")

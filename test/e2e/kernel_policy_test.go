@@ -20,14 +20,17 @@ const (
 // subnetOf is the subnet of each VM.
 var subnetOf = [figureVMs]int{0, 0, 1, 2}
 
-// figureSpace is the virtual network. The subnets are large, because every policy has
-// VMs at addresses of its own.
+// figureSpace is the virtual network. Part of it is public, which the Internet tag has to
+// leave out. The subnets are large, because every policy has VMs at addresses of its own.
 var (
-	figureSpace  = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}
+	figureSpace = []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("20.7.0.0/16"),
+		netip.MustParsePrefix("fd00:1::/48"), netip.MustParsePrefix("2a01:7::/48"),
+	}
 	figureSubnet = [figureSubnets][2]netip.Prefix{
 		{netip.MustParsePrefix("10.0.16.0/20"), netip.MustParsePrefix("fd00:1:0:1::/64")},
 		{netip.MustParsePrefix("10.0.32.0/20"), netip.MustParsePrefix("fd00:1:0:2::/64")},
-		{netip.MustParsePrefix("10.0.48.0/20"), netip.MustParsePrefix("fd00:1:0:3::/64")},
+		{netip.MustParsePrefix("20.7.48.0/20"), netip.MustParsePrefix("2a01:7:0:3::/64")},
 	}
 	// outside are the addresses that the internet's host speaks for.
 	outside = [2][]netip.Addr{
@@ -133,7 +136,7 @@ func (s *scenario) peer(r *rand.Rand, family int) []string {
 	case 7:
 		return []string{figureSubnet[r.IntN(figureSubnets)][family].String()}
 	case 8:
-		return []string{pick(r, figureSpace[family].String(), [2]string{"0.0.0.0/0", "::/0"}[family],
+		return []string{pick(r, figureSpace[2*family+r.IntN(2)].String(), [2]string{"0.0.0.0/0", "::/0"}[family],
 			[2]string{"203.0.113.0/24", "2001:db8::/64"}[family], outside[family][r.IntN(3)].String())}
 	}
 	return []string{host(), [2]string{"203.0.113.64/26", "2001:db8::40/122"}[family]}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -201,10 +202,14 @@ func defaultRoutes() error {
 			return fmt.Errorf("route %s: %w", all, err)
 		}
 	}
-	for _, none := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "240.0.0.0/4",
+	nowhere := slices.Clone(figureSpace)
+	for _, text := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "240.0.0.0/4",
 		"168.63.129.16/32", "fc00::/7"} {
-		if err := netlink.RouteAdd(&netlink.Route{Type: unix.RTN_BLACKHOLE, Dst: destination(netip.MustParsePrefix(none))}); err != nil {
-			return fmt.Errorf("route %s: %w", none, err)
+		nowhere = append(nowhere, netip.MustParsePrefix(text))
+	}
+	for _, p := range nowhere {
+		if err := netlink.RouteAdd(&netlink.Route{Type: unix.RTN_BLACKHOLE, Dst: destination(p)}); err != nil {
+			return fmt.Errorf("route %v: %w", p, err)
 		}
 	}
 	return nil

@@ -32,6 +32,7 @@ type probe struct {
 	icmpType  uint8
 	quotedTo  int  // host that the packet in an ICMP error went to
 	rewritten bool // the kernel takes a header away
+	byNsgd    carriage
 }
 
 const nowhere = -1
@@ -147,8 +148,11 @@ func (t *traffic) speak(c *conversation) *probe {
 		s.ICMPType, s.ICMPID = c.query, c.port[0]
 		if r.IntN(2) == 0 {
 			s.ICMPType = c.queryReply()
-			if r.IntN(20) == 0 {
+			switch r.IntN(10) {
+			case 0:
 				p.kind, s.ICMPCode = icmpReplyCode, 1
+			case 1:
+				s.ICMPType = c.otherReply()
 			}
 		}
 		p.icmpType, p.type6 = s.ICMPType, c.family == 1
@@ -157,12 +161,10 @@ func (t *traffic) speak(c *conversation) *probe {
 		s.Payload = 8 + r.IntN(100)
 		p.what = packet.ProtocolName(c.protocol)
 	}
-	t.address(p, c.host[p.side], c.host[1-p.side])
+	p.from, p.to = c.host[p.side], c.host[1-p.side]
 	t.dress(p, c, s)
 	return p
 }
-
-func (t *traffic) address(p *probe, from, to int) { p.from, p.to = from, to }
 
 // dress builds the packet of a spec, in one case of eight with something about it.
 func (t *traffic) dress(p *probe, c *conversation, s packettest.Spec) {
@@ -260,66 +262,73 @@ func (t *traffic) icmpError(c *conversation) *probe {
 	if r.IntN(2) == 0 {
 		quote = quote[:len(quote)-max(0, len(quote)-[2]int{28, 48}[c.family])]
 	}
-	s := packettest.Spec{Src: source.String(), Dst: c.address[quoted].String(), ICMPType: p.icmpType, ICMPCode: uint8(r.IntN(2)), ID: t.tag}
-	p.what = fmt.Sprintf("ICMP error type %d from %v (host %d) about a packet to host %d", p.icmpType, source, from, p.quotedTo)
-	t.address(p, from, c.host[quoted])
+	to, destination := c.host[quoted], c.address[quoted]
+	if r.IntN(10) == 0 { // to somebody who has not sent what it quotes
+		to = (from + 1 + r.IntN(figureHosts-1)) % figureHosts
+		destination = t.scenario.addressOf(r, to, c.family)
+	}
+	s := packettest.Spec{Src: source.String(), Dst: destination.String(), ICMPType: p.icmpType, ICMPCode: uint8(r.IntN(2)), ID: t.tag}
+	p.what = fmt.Sprintf("ICMP error type %d from %v (host %d) to %v about a packet to host %d", p.icmpType, source, from, destination, p.quotedTo)
+	p.from, p.to = from, to
 	p.frames = [][]byte{packettest.ICMPError(s, quote)}
 	return p
 }
 
 // stray is a packet that no conversation would send, in the name of one.
 func (t *traffic) stray(c *conversation) *probe {
-	r := t.random
-	side := r.IntN(2)
+	side := t.random.IntN(2)
 	s := c.spec(side)
-	s.ID = t.tag
-	p := &probe{type6: c.family == 1}
-	t.address(p, c.host[side], c.host[1-side])
-	udp := func() { p.frames = [][]byte{packettest.UDP(s)} }
-	s.SrcPort, s.DstPort = 30000+t.tag%1000, servicePorts[r.IntN(len(servicePorts))]
-	switch r.IntN(6) {
-	case 5:
-		p.kind = bogon
-		t.address(p, figureInternet, r.IntN(figureVMs))
-		s.Src = pick(r, bogons...)[c.family]
+	s.ID, s.SrcPort, s.DstPort = t.tag, 30000+t.tag%1000, pick(t.random, servicePorts...)
+	p := &probe{type6: c.family == 1, from: c.host[side], to: c.host[1-side]}
+	switch t.random.IntN(6) {
+	case 0:
+		p.kind, p.to = spoofed, nowhere
+		s.Src = t.foreign(p.from, c.family).String()
+	case 1:
+		p.kind, p.to = land, p.from
+		s.Dst, s.DstPort = s.Src, s.SrcPort
+	case 2:
+		p.kind, p.to = unroutable, nowhere
+		s.Dst = pick(t.random, nobody...)[c.family]
+	case 3:
+		p.kind, p.from, p.to = bogon, figureInternet, t.random.IntN(figureVMs)
+		s.Src = pick(t.random, bogons...)[c.family]
 		if netip.MustParseAddr(s.Src).Is4In6() {
 			p.kind = mapped
 		}
 		s.Dst = t.scenario.address[p.to][c.family].String()
-		p.what = "UDP from " + s.Src
-		udp()
-	case 0:
-		p.kind, p.to = spoofed, nowhere
-		s.Src = t.foreign(p.from, c.family).String()
-		p.what = "UDP from " + s.Src + ", which the host does not have"
-		udp()
-	case 1:
-		p.kind, p.to = land, p.from
-		s.Dst, s.DstPort = s.Src, s.SrcPort
-		p.what = "UDP from " + s.Src + " to itself"
-		udp()
-	case 2:
-		p.kind, p.to = unroutable, nowhere
-		s.Dst = pick(r, [][2]string{{"10.0.200.1", "fd00:1:0:9::1"}, {"10.0.16.1", "fd00:1:0:1::ffff"}, {"192.168.7.7", "fc00::7"}, {"10.0.31.255", "ff05::7"},
-			{"255.255.255.255", "ff02::1"}, {"224.0.0.251", "ff0e::7"}, {"127.0.0.1", "::1"}, {"169.254.169.254", "fe80::7"}, {"168.63.129.16", "fdff::1"}}...)[c.family]
-		p.what = "UDP to " + s.Dst
-		udp()
-	case 3:
-		p.kind = icmpOther
-		// Echo requests are for conversations, which have flows.
-		p.icmpType = pick[uint8](r, 0, 1, 2, 9, 10, 14, 15, 16, 17, 18, 19, 30, 255)
-		if p.type6 {
-			p.icmpType = pick[uint8](r, 129, 130, 131, 133, 134, 135, 136, 137, 139, 140, 143, 200)
-		}
-		s.ICMPType, s.ICMPID = p.icmpType, 50_000+t.tag%1000
-		p.what = fmt.Sprintf("ICMP type %d", s.ICMPType)
-		p.frames = [][]byte{packettest.ICMP(s)}
 	case 4:
+		return t.strayICMP(p, s)
+	case 5:
 		p.kind, p.to = malformed, nowhere
-		udp()
+		p.frames = [][]byte{packettest.UDP(s)}
 		p.what = t.spoil(p.frames[0])
+		return p
 	}
+	p.what = fmt.Sprintf("UDP from %s to %s", s.Src, s.Dst)
+	p.frames = [][]byte{packettest.UDP(s)}
 	return p
+}
+
+// strayICMP is any message but echo and timestamp requests, which are for
+// conversations, and errors.
+func (t *traffic) strayICMP(p *probe, s packettest.Spec) *probe {
+	p.kind = icmpOther
+	p.icmpType = pick[uint8](t.random, 0, 1, 2, 9, 10, 14, 15, 16, 17, 18, 19, 30, 255)
+	if p.type6 {
+		p.icmpType = pick[uint8](t.random, 129, 130, 131, 133, 134, 135, 136, 137, 139, 140, 143, 200)
+	}
+	s.ICMPType, s.ICMPID = p.icmpType, 50_000+t.tag%1000
+	p.what = fmt.Sprintf("ICMP type %d", s.ICMPType)
+	p.frames = [][]byte{packettest.ICMP(s)}
+	return p
+}
+
+// nobody are destinations that nothing is attached at or that no router forwards to, by family.
+var nobody = [][2]string{
+	{"10.0.200.1", "fd00:1:0:9::1"}, {"10.0.16.1", "fd00:1:0:1::ffff"}, {"20.7.200.1", "2a01:7:0:9::1"}, {"192.168.7.7", "fc00::7"},
+	{"10.0.31.255", "ff05::7"}, {"255.255.255.255", "ff02::1"}, {"224.0.0.251", "ff0e::7"}, {"127.0.0.1", "::1"},
+	{"169.254.169.254", "fe80::7"}, {"168.63.129.16", "fdff::1"},
 }
 
 // bogons are sources that come from outside only by mistake or malice, by family.
