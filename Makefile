@@ -7,6 +7,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
+FLOODTIME ?= 5
 
 # scripts/setup may have found Go in its usual place outside PATH.
 export PATH := $(PATH):/usr/local/go/bin
@@ -17,7 +18,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz bench bench-net e2e run cover clean
+.PHONY: all build setup test race lint fuzz bench bench-net bench-flood e2e run cover clean
 
 all: build
 
@@ -45,6 +46,10 @@ bench:
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench
 	$(SUDO) bin/bench-net -nsgd bin/nsgd
+
+bench-flood: setup build
+	go build -o bin/bench-net ./test/bench
+	$(SUDO) bin/bench-net -nsgd bin/nsgd -flood -seconds $(FLOODTIME)
 
 e2e: setup build
 	scripts/e2e

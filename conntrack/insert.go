@@ -27,6 +27,7 @@ type Init struct {
 // and drop is what Pass said.
 //
 // DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
+// DropFlowRate: more flows would begin in a zone than Options.NewPerSecond.
 // DropFlowConflict: the replies would belong to another live flow. That happens when
 // two zones use the same addresses towards a third, or when an address moved to
 // another zone: sharing the record would let one sender end the other's connection.
@@ -158,6 +159,9 @@ func firstWord(p *packet.Packet) word {
 // reserve takes a place in the table and in both zones, evicting where one is full.
 func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
 	t := w.table
+	if !t.rates.take(zone, replyZone, now) {
+		return RefusedRate, false
+	}
 	if !w.reserveOrEvict(&t.live, t.max, now, nil) {
 		return RefusedTable, false
 	}
@@ -253,8 +257,11 @@ func (w *Worker) pick(n uint32) uint32 {
 
 func (w *Worker) refuse(why Refusal) packet.Drop {
 	w.counts.refused[why].Add(1)
-	if why == RefusedConflict {
+	switch why {
+	case RefusedConflict:
 		return packet.DropFlowConflict
+	case RefusedRate:
+		return packet.DropFlowRate
 	}
 	return packet.DropFlowLimit
 }

@@ -3,77 +3,27 @@ package conntrack
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
+	"github.com/nsgd/nsgd/conntrack/conntracktest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// model is the flow table as a plain map, slow and obvious: what a flow is follows
-// from facts about each side, time is a number that does not wrap.
+// model is the flow table as a plain map of slow and obvious flows.
 type model struct {
 	flows  map[Key]*modelFlow // by both keys
 	strict bool
-	now    uint64
+	now    time.Duration // does not wrap
 }
 
 type modelFlow struct {
-	keys           [2]Key
-	seen           uint64
-	sides          [2]modelSide
-	reset          bool
-	kind           uint8 // ICMP request type
-	packets, bytes [2]uint64
-}
-
-// modelSide holds what one side is known to have done.
-type modelSide struct {
-	syn, mid, acked, fin, spoke bool
-}
-
-func (s modelSide) opening() bool { return s.syn && !s.acked && !s.fin }
-func (s modelSide) joined() bool  { return s.mid && !s.syn && !s.acked && !s.fin }
-
-func (f *modelFlow) state() (protocol, state string, seconds uint64) {
-	a, b := f.sides[0], f.sides[1]
-	switch f.keys[0].Proto {
-	case packet.ProtoUDP:
-		if b.spoke {
-			return "udp", "two_way", 240
-		}
-		return "udp", "one_way", 30
-	case packet.ProtoICMP:
-		if b.spoke {
-			return "icmp", "two_way", 30
-		}
-		return "icmp", "one_way", 30
-	case packet.ProtoTCP:
-		switch {
-		case f.reset:
-			return "tcp", "reset", 5
-		case !b.spoke:
-			return "tcp", "syn_sent", 30
-		case a.fin && b.fin:
-			return "tcp", "time_wait", 10
-		case a.fin || b.fin:
-			return "tcp", "closing", 60
-		case a.acked && b.acked:
-			return "tcp", "established", 240
-		}
-		return "tcp", "syn_sent", 30
-	}
-	if b.spoke {
-		return "other", "two_way", 240
-	}
-	return "other", "one_way", 240
-}
-
-func (m *model) over(f *modelFlow) bool {
-	_, _, seconds := f.state()
-	return m.now-f.seen >= seconds*100
+	conntracktest.Flow
+	keys [2]Key
 }
 
 func (m *model) lookup(k Key) (*modelFlow, Direction) {
 	f := m.flows[k]
-	if f == nil || m.over(f) {
+	if f == nil || f.Over(m.now) {
 		return nil, 0
 	}
 	if f.keys[0] == k {
@@ -93,12 +43,12 @@ func (m *model) remove(f *modelFlow) {
 // send is the engine's step: pass, or restart, or create.
 func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop packet.Drop) {
 	if f, d := m.lookup(k); f != nil {
-		if !f.restarts(d, p) {
-			return false, m.pass(f, d, p)
+		if !f.Restarts(int(d), p) {
+			return false, f.Pass(int(d), p, m.now)
 		}
 		m.remove(f)
 	}
-	if drop := MayCreate(p, m.strict); drop != packet.NotDropped {
+	if drop := conntracktest.MayCreate(p, m.strict); drop != packet.NotDropped {
 		return false, drop
 	}
 	reply := Key{k.Reverse(), peer}
@@ -110,115 +60,9 @@ func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop p
 			m.remove(f)
 		}
 	}
-	f := &modelFlow{keys: [2]Key{k, reply}, kind: p.ICMPType}
-	has := func(flag uint8) bool { return p.TCPFlags&flag != 0 }
-	f.sides[0] = modelSide{spoke: true, syn: has(packet.SYN), mid: !has(packet.SYN), fin: has(packet.FIN)}
+	f := &modelFlow{Flow: *conntracktest.Begin(p, m.now), keys: [2]Key{k, reply}}
 	m.flows[k], m.flows[reply] = f, f
-	m.credit(f, Original, p, true)
 	return true, packet.NotDropped
-}
-
-func (f *modelFlow) restarts(d Direction, p *packet.Packet) bool {
-	switch f.keys[0].Proto {
-	case packet.ProtoTCP:
-		bare := p.TCPFlags == packet.SYN
-		return bare && (f.reset || f.sides[0].fin || f.sides[1].fin || f.sides[0].joined() && !f.sides[1].spoke)
-	case packet.ProtoICMP:
-		return p.IsICMPRequest() && (d == Reply || p.ICMPType != f.kind)
-	}
-	return false
-}
-
-func (m *model) credit(f *modelFlow, d Direction, p *packet.Packet, refresh bool) packet.Drop {
-	if refresh {
-		f.seen = m.now
-	}
-	f.packets[d] += uint64(p.Segments)
-	f.bytes[d] += uint64(p.WireLen)
-	return packet.NotDropped
-}
-
-func (m *model) pass(f *modelFlow, d Direction, p *packet.Packet) packet.Drop {
-	switch f.keys[0].Proto {
-	case packet.ProtoTCP:
-		return m.passTCP(f, d, p)
-	case packet.ProtoICMP:
-		answers := map[uint8]uint8{8: 0, 13: 14}
-		if d == Original && p.ICMPType != f.kind || d == Reply && p.ICMPType != answers[f.kind] {
-			if p.IsICMPError() {
-				return packet.DropICMPError
-			}
-			return packet.DropICMPNoFlow
-		}
-	}
-	f.sides[d].spoke = true
-	return m.credit(f, d, p, true)
-}
-
-func (m *model) passTCP(f *modelFlow, d Direction, p *packet.Packet) packet.Drop {
-	self, other := &f.sides[d], &f.sides[1-d]
-	_, state, _ := f.state()
-	if MayCreate(p, false) == packet.DropTCPFlags {
-		return packet.DropTCPFlags
-	}
-	if f.reset {
-		return m.credit(f, d, p, false)
-	}
-	switch p.TCPFlags {
-	case packet.RST, packet.RST | packet.ACK:
-		if state == "time_wait" {
-			return m.credit(f, d, p, false)
-		}
-		onlySYN := self.opening() && !other.spoke
-		noAnswer := !self.spoke && other.opening() && p.TCPFlags == packet.RST
-		if onlySYN || noAnswer {
-			return packet.DropTCPState
-		}
-		f.reset = true
-		return m.credit(f, d, p, true)
-	case packet.SYN:
-		if state == "established" {
-			if d == Reply {
-				return packet.DropTCPState
-			}
-			return m.credit(f, d, p, false)
-		}
-		if !self.acked {
-			self.spoke, self.syn = true, true
-		}
-		return m.credit(f, d, p, true)
-	case packet.SYN | packet.ACK:
-		if !other.spoke {
-			return packet.DropTCPState
-		}
-		if !self.acked {
-			self.spoke, self.syn = true, true
-		}
-		other.acked = true
-		return m.credit(f, d, p, true)
-	}
-	f.acknowledge(d)
-	self.fin = self.fin || p.TCPFlags&packet.FIN != 0
-	return m.credit(f, d, p, true)
-}
-
-// acknowledge: an ACK acknowledges whatever the other side sent, except that the
-// first word of a side that owes an answer to a SYN acknowledges nothing.
-func (f *modelFlow) acknowledge(d Direction) {
-	self, other := &f.sides[d], &f.sides[1-d]
-	first := !self.spoke
-	self.spoke = true
-	switch {
-	case first && other.opening():
-		self.mid = true
-	case first:
-		self.acked, other.acked = true, true
-	case self.joined() && other.opening(), !other.spoke:
-	case other.opening():
-		other.acked = true
-	case other.joined():
-		self.acked, other.acked = true, true
-	}
 }
 
 // driver turns bytes into operations on a table and its model, and compares.
@@ -228,14 +72,19 @@ type driver struct {
 	m   *model
 	ops []byte
 	max int
+	// zoneMax holds for zones 0 and 1.
+	zoneMax int
+	met     [packet.NumDrops]int // packets by what became of them
 }
 
 func newDriver(t *testing.T, ops []byte) *driver {
 	d := &driver{t: t, ops: ops}
-	setup := d.next(4)
-	d.max = []int{8, 256}[setup&1]
+	setup := d.next(16)
+	d.max, d.zoneMax = []int{4, 256}[setup&1], []int{256, 3}[setup>>2&1]
 	d.m = &model{flows: map[Key]*modelFlow{}, strict: setup&2 != 0}
-	d.rig = newRig(t, Options{Max: d.max, TCPStrict: d.m.strict, Zones: 4})
+	d.rig = newRig(t, Options{Max: d.max, TCPStrict: d.m.strict, Zones: 4, MaxPerZone: d.zoneMax,
+		UnlimitedZones: func(zone uint16) bool { return zone > 1 }})
+	d.rig.established = []time.Duration{0, 10 * time.Minute}[setup>>3]
 	return d
 }
 
@@ -269,26 +118,32 @@ func (d *driver) run() {
 }
 
 func (d *driver) wait() {
-	ticks := []uint64{1, 100, 499, 500, 1000, 2999, 3000, 6000, 24_000}[d.next(9)]
-	d.m.now += ticks
+	ticks := []uint32{1, 100, 499, 500, 1000, 2999, 3000, 6000, 24_000}[d.next(9)]
+	d.m.now += time.Duration(ticks) * TickLength
 	d.rig.now += Tick(ticks)
 }
 
 // packet draws a packet and its zones; a host is seldom found behind another zone than its own.
 func (d *driver) packet() (zone, peer uint16, p *packet.Packet) {
 	source, destination := d.next(3), d.next(3)
-	proto := []uint8{packet.ProtoTCP, packet.ProtoTCP, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP}[d.next(6)]
+	proto := []uint8{packet.ProtoTCP, packet.ProtoTCP, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoICMPv6, packet.ProtoESP, packet.ProtoTCP}[d.next(8)]
 	p = newPacket(proto, source, destination, 0, 0)
+	if proto == packet.ProtoICMPv6 || d.next(16) == 15 {
+		p.Src, p.Dst = host6(source), host6(destination)
+	}
 	p.Segments, p.WireLen = 1+uint32(source), 100
 	switch proto {
 	case packet.ProtoTCP:
 		p.SrcPort, p.DstPort = uint16(source), uint16(destination)
 		p.TCPFlags = []uint8{packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK, packet.ACK, packet.FIN | packet.ACK,
-			packet.RST, packet.RST | packet.ACK, packet.SYN | packet.FIN, 0}[d.next(10)]
+			packet.RST, packet.RST | packet.ACK, packet.SYN | packet.FIN, 0}[d.next(10)] | uint8(d.next(8))<<6&0xc0 // ECE and CWR mean nothing to a flow
 	case packet.ProtoUDP:
 		p.SrcPort, p.DstPort = uint16(source+d.next(3)), uint16(destination+d.next(3))
-	case packet.ProtoICMP:
+	case packet.ProtoICMP, packet.ProtoICMPv6:
 		p.ICMPType = []uint8{8, 0, 13, 14, 3, 5}[d.next(6)]
+		if proto == packet.ProtoICMPv6 {
+			p.ICMPType = []uint8{128, 129, 128, 129, 1, 135}[d.next(6)]
+		}
 		if id := uint16(d.next(2)); p.IsICMPRequest() {
 			p.SrcPort = id
 		} else {
@@ -306,13 +161,13 @@ func (d *driver) send() {
 	zone, peer, p := d.packet()
 	k := Key{p.Tuple, zone}
 	f, dir := d.m.lookup(k)
-	restarts := f != nil && f.restarts(dir, p)
+	restarts := f != nil && f.Restarts(int(dir), p)
 	if restarts {
 		d.m.remove(f)
 	}
 	alive := map[*modelFlow]bool{}
 	for _, f := range d.m.flows {
-		if !d.m.over(f) {
+		if !f.Over(d.m.now) {
 			alive[f] = true
 		}
 	}
@@ -322,49 +177,89 @@ func (d *driver) send() {
 	if restarts != (after.Ended[EndRestarted] > before.Ended[EndRestarted]) {
 		d.t.Fatalf("%v zone %d flags %#x: restarts %t in the model alone", p.Tuple, zone, p.TCPFlags, restarts)
 	}
+	if n := after.Ended[EndEvicted] - before.Ended[EndEvicted]; n > 0 {
+		d.evicted(alive, int(n), zone, peer)
+	}
 	if after.Refused[RefusedTable] > before.Refused[RefusedTable] {
-		d.refused(alive, p)
+		d.refused(alive, d.max, p)
 		return
 	}
-	if after.Ended[EndEvicted] > before.Ended[EndEvicted] {
-		d.evicted(len(alive))
+	if after.Refused[RefusedZone] > before.Refused[RefusedZone] {
+		full := d.touching(alive, zone)
+		if !d.limited(zone) || len(full) < d.zoneMax {
+			full = d.touching(alive, peer)
+			if !d.limited(peer) {
+				d.t.Fatalf("%v zones %d, %d: refused for a zone without a limit", p.Tuple, zone, peer)
+			}
+		}
+		d.refused(full, d.zoneMax, p)
+		return
 	}
 	wantCreated, want := d.m.send(k, peer, p)
+	if wantCreated && d.rig.established > 0 {
+		d.m.flows[k].Established = d.rig.established
+	}
+	d.met[drop]++
 	if drop != want || created != wantCreated {
 		d.t.Fatalf("%v zone %d flags %#x type %d: created %t, drop %s; want %t, %s", p.Tuple, zone, p.TCPFlags, p.ICMPType, created, drop, wantCreated, want)
 	}
 }
 
-// refused: a full table refuses only if no flow in it is fit to be evicted.
-func (d *driver) refused(alive map[*modelFlow]bool, p *packet.Packet) {
-	if len(alive) != d.max {
-		d.t.Fatalf("%v refused with %d live flows", p.Tuple, len(alive))
+func (d *driver) limited(zone uint16) bool { return zone <= 1 }
+
+func (d *driver) touching(flows map[*modelFlow]bool, zone uint16) map[*modelFlow]bool {
+	some := map[*modelFlow]bool{}
+	for f := range flows {
+		if f.keys[0].Zone == zone || f.keys[1].Zone == zone {
+			some[f] = true
+		}
+	}
+	return some
+}
+
+// refused: a full table or zone refuses only if no flow in it is fit to be evicted.
+func (d *driver) refused(alive map[*modelFlow]bool, limit int, p *packet.Packet) {
+	if len(alive) != limit {
+		d.t.Fatalf("%v refused with %d live flows at a limit of %d", p.Tuple, len(alive), limit)
 	}
 	for f := range alive {
-		if protocol, state, _ := f.state(); state == "one_way" || state == "reset" || state == "time_wait" || state == "syn_sent" {
+		if protocol, state, _ := f.State(); f.Evictable() {
 			d.t.Fatalf("%v refused although %v is %s %s", p.Tuple, f.keys[0], protocol, state)
 		}
 	}
 }
 
-// evicted follows a table that ended one flow to make room; which one is its choice.
-func (d *driver) evicted(alive int) {
-	gone := 0
-	for k, f := range d.m.flows {
-		if k != f.keys[0] || d.m.over(f) {
-			continue
+// evicted follows a table that ended flows to make room, one for the table and one
+// for each zone at most; which ones is its choice.
+func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
+	full := 0
+	if len(alive) == d.max {
+		full++
+	}
+	zones := []uint16{zone}
+	if peer != zone {
+		zones = append(zones, peer)
+	}
+	for _, z := range zones {
+		if d.limited(z) && len(d.touching(alive, z)) == d.zoneMax {
+			full++
 		}
+	}
+	gone := 0
+	for f := range alive {
+		k := f.keys[0]
 		if found, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.rig.w.OriginalKey(found) == k {
 			continue
 		}
-		if _, state, _ := f.state(); state == "established" || state == "closing" || state == "two_way" {
+		if _, state, _ := f.State(); !f.Evictable() {
 			d.t.Fatalf("%v was evicted in state %s", k, state)
 		}
 		d.m.remove(f)
+		delete(alive, f)
 		gone++
 	}
-	if gone != 1 || alive != d.max {
-		d.t.Fatalf("%d flows evicted for one among %d", gone, alive)
+	if gone != n || n > full {
+		d.t.Fatalf("%d flows evicted, %d are gone, %d limits reached", n, gone, full)
 	}
 }
 
@@ -391,15 +286,15 @@ func (d *driver) compare() {
 		if f == nil || dir != Original {
 			d.t.Fatalf("%v is not in the model", i.Key)
 		}
-		protocol, state, seconds := f.state()
-		if i.Class.Protocol() != protocol || i.State() != state || i.Packets != f.packets || i.Bytes != f.bytes || i.ReplyKey != f.keys[1] ||
-			uint64(i.ExpiresIn/TickLength) != seconds*100-(d.m.now-f.seen) {
-			d.t.Fatalf("%+v; want %s %s, %d s, %+v", *i, protocol, state, seconds, *f)
+		protocol, state, lifetime := f.State()
+		if i.Class.Protocol() != protocol || i.State() != state || i.Packets != f.Packets || i.Bytes != f.Bytes || i.ReplyKey != f.keys[1] ||
+			i.ExpiresIn != lifetime-(d.m.now-f.Seen) {
+			d.t.Fatalf("%+v; want %s %s, %v, %+v", *i, protocol, state, lifetime, *f)
 		}
 	}
 	want := 0
 	for k, f := range d.m.flows {
-		if k == f.keys[0] && !d.m.over(f) {
+		if k == f.keys[0] && !f.Over(d.m.now) {
 			want++
 		}
 	}
@@ -423,15 +318,46 @@ func (d *driver) compare() {
 func TestRandomOperationsAgreeWithAPlainMap(t *testing.T) {
 	runs, length := 60, 20_000
 	if testing.Short() {
-		runs = 12
+		runs = 16
 	}
+	var sum driver
+	var ended [NumEndCauses]uint64
+	var refused [NumRefusals]uint64
 	for seed := range runs {
 		random := rand.New(rand.NewPCG(uint64(seed), 42))
 		ops := make([]byte, length)
 		for i := range ops {
 			ops[i] = byte(random.Uint32())
 		}
-		newDriver(t, ops).run()
+		d := newDriver(t, ops)
+		d.run()
+		for i, n := range d.met {
+			sum.met[i] += n
+		}
+		s := d.rig.Stats()
+		for i, n := range s.Ended {
+			ended[i] += n
+		}
+		for i, n := range s.Refused {
+			refused[i] += n
+		}
+	}
+	// What the operations never reach is not tested, however many there are.
+	for cause, n := range ended {
+		if n == 0 {
+			t.Errorf("no flow ended: %s", EndCause(cause))
+		}
+	}
+	for why, n := range refused {
+		if n == 0 && Refusal(why) != RefusedRate { // which has tests of its own
+			t.Errorf("no flow was refused: %s", Refusal(why))
+		}
+	}
+	for _, drop := range []packet.Drop{packet.NotDropped, packet.DropTCPFlags, packet.DropTCPNoSYN, packet.DropICMPError,
+		packet.DropICMPNoFlow, packet.DropFlowConflict, packet.DropTCPState} {
+		if sum.met[drop] == 0 {
+			t.Errorf("no packet came to %s", drop)
+		}
 	}
 }
 

@@ -15,6 +15,8 @@ type rig struct {
 	t   testing.TB
 	w   *Worker
 	now Tick
+	// established is Init.Established of the flows that send creates.
+	established time.Duration
 }
 
 // packetLen is the wire length of every packet of these tests.
@@ -53,7 +55,7 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 	if drop := MayCreate(p, r.Strict()); drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}
-	init := Init{Slots: [4]uint32{1, NoSlot, NoSlot, NoSlot}, Generation: 7, ReplyZone: peer}
+	init := Init{Slots: [4]uint32{1, NoSlot, NoSlot, NoSlot}, Generation: 7, ReplyZone: peer, Established: r.established}
 	return r.w.Insert(&k, &init, p, r.now)
 }
 
@@ -87,6 +89,8 @@ func (r *rig) recycle() {
 func host(n int) packet.Addr {
 	return packet.AddrFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}))
 }
+
+func host6(n int) packet.Addr { return packet.Addr{Hi: 0xfd00 << 48, Lo: uint64(n)} }
 
 func newPacket(proto uint8, source, destination int, sport, dport uint16) *packet.Packet {
 	return &packet.Packet{

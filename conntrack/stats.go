@@ -28,12 +28,13 @@ const (
 	RefusedTable    Refusal = iota // the table is full
 	RefusedZone                    // a zone is full
 	RefusedConflict                // the replies would belong to another live flow
+	RefusedRate                    // too many flows began in a zone of late
 	NumRefusals
 )
 
 // String is the refusal's name in metrics.
 func (r Refusal) String() string {
-	return [NumRefusals]string{"table", "zone", "conflict"}[r]
+	return [NumRefusals]string{"table", "zone", "conflict", "rate"}[r]
 }
 
 // Stats are the table's counts. All but Flows and Live only grow.

@@ -13,8 +13,11 @@ type Options struct {
 	Max int
 	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000.
 	MaxPerZone int
-	// UnlimitedZones says which zones MaxPerZone does not hold for; nil: none.
-	// It is called by New only.
+	// NewPerSecond is how many flows may begin a second in one zone, at either end; up
+	// to a second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
+	NewPerSecond int
+	// UnlimitedZones says which zones MaxPerZone and NewPerSecond do not hold for; nil:
+	// none. It is called by New only.
 	UnlimitedZones func(zone uint16) bool
 	// Zones is the number of zones; 0: all 65,536.
 	Zones int
@@ -35,6 +38,8 @@ const (
 	maxZones          = 1 << 16
 	// MaxFlows is the largest Options.Max: 16 Mi records less the largest reserve.
 	MaxFlows = maxRecords - maxWorkers*reserveMax
+	// MaxNewPerSecond is the largest Options.NewPerSecond.
+	MaxNewPerSecond = maxRate
 )
 
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
@@ -46,6 +51,7 @@ type Table struct {
 	strict    bool
 	max       int64
 	zoneMax   []int64 // by zone
+	rates     rates
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
@@ -91,6 +97,7 @@ func New(o Options) (*Table, error) {
 		max:       int64(o.Max),
 		zoneMax:   make([]int64, o.Zones),
 		zones:     make([]atomic.Int64, o.Zones),
+		rates:     newRates(&o),
 	}
 	for zone := range t.zoneMax {
 		t.zoneMax[zone] = int64(o.MaxPerZone)
@@ -114,6 +121,7 @@ func (o *Options) complete() error {
 	}{
 		{"max", &o.Max, defaultMax, MaxFlows},
 		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, math.MaxInt},
+		{"newPerSecond", &o.NewPerSecond, 0, MaxNewPerSecond},
 		{"zones", &o.Zones, maxZones, maxZones},
 		{"workers", &o.Workers, 1, maxWorkers},
 	} {

@@ -29,8 +29,16 @@ func newWorker(t *Table, i uint64) *Worker {
 // Lookup finds the live flow of a packet that came in under key k. A flow whose
 // timeout has passed is absent.
 func (w *Worker) Lookup(k *Key, now Tick) (Flow, Direction, bool) {
+	return w.LookupHash(k, w.Hash(k), now)
+}
+
+// Hash is what LookupHash and Warm know a key by.
+func (w *Worker) Hash(k *Key) uint64 { return w.table.secrets.hash(k) }
+
+// LookupHash is Lookup of a key whose hash is known.
+func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, bool) {
 	t := w.table
-	f, d, _, ok := t.find(k, t.secrets.hash(k))
+	f, d, _, ok := t.find(k, hash)
 	if !ok {
 		return 0, 0, false
 	}
@@ -39,6 +47,32 @@ func (w *Worker) Lookup(k *Key, now Tick) (Flow, Direction, bool) {
 		return 0, 0, false
 	}
 	return f, d, true
+}
+
+// warmAtOnce bounds how many keys Warm works on at a time.
+const warmAtOnce = 64
+
+// Warm reads what lookups of keys with these hashes are going to read. One lookup after
+// the other waits for memory three times, and a table of a million flows is in no
+// cache; read for many keys in a row, without a look at what comes back, the processor
+// waits for all of them together.
+func (w *Worker) Warm(hashes []uint64) {
+	t := w.table
+	var refs [warmAtOnce]ref
+	for len(hashes) > 0 {
+		n := min(len(hashes), warmAtOnce)
+		for i, h := range hashes[:n] {
+			refs[i] = ref(t.index.heads[h&t.index.mask].Load())
+		}
+		for i, h := range hashes[:n] {
+			if e := refs[i]; e != 0 && (e.tag() == tag(h) || e&refLast == 0) {
+				r := &t.records[e.flow()]
+				r.state.Load()
+				r.links[e.direction()].Load()
+			}
+		}
+		hashes = hashes[n:]
+	}
 }
 
 // Restarts reports whether p, which Lookup found to belong to f, asks for a new
@@ -162,8 +196,9 @@ func (w *Worker) bury(f Flow) {
 	w.table.retire(f)
 }
 
-// Slots are the rules that allowed the flow, by stage, NoSlot where none did.
-func (w *Worker) Slots(f Flow) [4]uint32 { return w.table.records[f].slots }
+// Slots are the rules that allowed the flow, by stage, NoSlot where none did. They are
+// the flow's own: to be read only, and as long as the worker may keep f.
+func (w *Worker) Slots(f Flow) *[4]uint32 { return &w.table.records[f].slots }
 
 // Generation is that of the policy under which the flow was last judged.
 func (w *Worker) Generation(f Flow) uint32 { return w.table.records[f].generation.Load() }

@@ -33,7 +33,7 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 	case drop == packet.DropRule, drop == packet.NotDropped && w.belongs == toNoFlow:
 		w.first.To, w.first.Generation, w.first.Slots = uint16(to), s.Generation, w.verdict.slots()
 	case drop == packet.NotDropped:
-		w.first.InFlow, w.first.Related, w.first.Flow = true, w.belongs == toQuotedFlow, w.key
+		w.first.InFlow, w.first.Related, w.first.Flow = true, w.belongs == toQuotedFlow, *w.key
 	}
 	waiting := w.engine.fragments.Decide(place, &w.first)
 	if drop == packet.NotDropped {
@@ -64,7 +64,7 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy
 	}
-	w.countSlots(v.Slots, 0, p)
+	w.countSlots(&v.Slots, 0, p)
 	if v.Drop != packet.NotDropped {
 		return v.Drop
 	}

@@ -11,23 +11,23 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// carry walks one packet through the steps of the pipeline: b is a virtio-net
-// header and the packet behind it, from is the attachment that it came from. It
-// returns why the packet was dropped, or packet.NotDropped.
-func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, b []byte) packet.Drop {
-	p := &w.packet
-	drop := w.decode(b, p)
+// carry walks one packet, which prepare has decoded, through the other steps of the
+// pipeline; from is the attachment that it came from. It returns why the packet was
+// dropped, or packet.NotDropped.
+func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot) packet.Drop {
+	b, p := g.frame, &g.packet
 	if p.Segments == 0 { // not decoded far enough to know
 		p.Segments, p.WireLen = 1, uint32(len(b)-tun.HeaderLen)
 	}
 	w.counters.receive(from.Index, p)
-	if drop != packet.NotDropped {
-		return drop
+	if g.drop != packet.NotDropped {
+		return g.drop
 	}
 	src, drop := admit(s, from, p)
 	if drop != packet.NotDropped {
 		return drop
 	}
+	w.key, w.hash = &g.key, g.hash
 	if p.Fragment.IsFragment() {
 		return w.fragment(s, from, src, b, p)
 	}
@@ -96,7 +96,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
-	to, drop, known := w.flow(from, p)
+	to, drop, known := w.flow(p)
 	if !known {
 		to, drop = w.begin(s, from, src, p)
 	}
@@ -108,7 +108,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 // else as the rules for ICMP decide. It never begins, extends or changes a flow.
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
 	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(s, from, &quoted, p) {
-		if f, d, ok := w.flows.Lookup(&w.key, w.now); ok {
+		if f, d, ok := w.flows.Lookup(w.key, w.now); ok {
 			w.belongs = toQuotedFlow
 			return w.follow(f, d, p), packet.NotDropped
 		}
@@ -139,17 +139,17 @@ func (w *worker) quotedFlow(s *topology.Snapshot, from *topology.Attachment, quo
 		}
 		t = w.first.Flow.Tuple
 	}
-	w.key = conntrack.Key{Tuple: t.Reverse(), Zone: uint16(from.Index)}
+	w.quoted = conntrack.Key{Tuple: t.Reverse(), Zone: uint16(from.Index)}
+	w.key = &w.quoted
 	return true
 }
 
 // flow carries a packet of a live flow; known is false when there is none, or
 // when the packet asks for a new one in its place. In that case the flow lives on
 // until commit: a packet that the rules deny must not end it.
-func (w *worker) flow(from *topology.Attachment, p *packet.Packet) (to int, drop packet.Drop, known bool) {
-	w.key = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from.Index)}
+func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.restarts = false
-	f, d, ok := w.flows.Lookup(&w.key, w.now)
+	f, d, ok := w.flows.LookupHash(w.key, w.hash, w.now)
 	if !ok {
 		return 0, packet.NotDropped, false
 	}
@@ -211,7 +211,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
 	}
-	f, d, created, drop := w.flows.Insert(&w.key, init, p, w.now)
+	f, d, created, drop := w.flows.Insert(w.key, init, p, w.now)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -240,21 +240,21 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 }
 
 // countVerdict counts a verdict and its packet on every rule that took part.
-func (w *worker) countVerdict(v *Verdict, p *packet.Packet) { w.countSlots(v.slots(), 1, p) }
+func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
+	slots := v.slots()
+	w.countSlots(&slots, 1, p)
+}
 
 // countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's
 // NSG, whose rule then decides two stages, one after the other; it still counts
 // what was sent, once.
-func (w *worker) countSlots(slots [MaxStages]uint32, hits uint64, p *packet.Packet) {
+func (w *worker) countSlots(slots *[MaxStages]uint32, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for _, slot := range slots {
-		if slot == conntrack.NoSlot {
-			break
+	for i := 0; i < len(slots) && slots[i] != conntrack.NoSlot; i++ {
+		if slots[i] != last {
+			w.counters.rule(slots[i], hits, p)
 		}
-		if slot != last {
-			w.counters.rule(slot, hits, p)
-		}
-		last = slot
+		last = slots[i]
 	}
 }
 

@@ -130,6 +130,7 @@ func TestPacketsThatAVirtualNetworkDoesNotCarry(t *testing.T) {
 		{"mDNS", vm1, udp(addr1, "224.0.0.251"), "kernel_noise"},
 		{"multicast", vm1, udp(addr1, "239.1.1.1"), "broadcast"},
 		{"limited broadcast", vm1, udp(addr1, "255.255.255.255"), "broadcast"},
+		{"a datagram to an IPv6 link-local address", vm1, udp("fd00::4", "fe80::1"), "kernel_noise"},
 		{"a router solicitation", vm1, packettest.ICMP(packettest.Spec{Src: "fe80::1", Dst: "ff02::2", ICMPType: 133}), "kernel_noise"},
 		{"a multicast listener report, which has a hop-by-hop header", vm1,
 			packettest.Extend(packettest.ICMP(packettest.Spec{Src: "fe80::1", Dst: "ff02::16", ICMPType: 143}), packettest.Options(0, 1)), "kernel_noise"},
@@ -361,8 +362,9 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 			}
 			w := r.engine.workers[0]
 			w.now = r.engine.Now()
-			frame := append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)
-			if drop := w.carry(old, old.Attachments[internet], frame); drop != tt.drop {
+			group := []slot{{frame: append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)}}
+			w.prepare(old.Attachments[internet], group)
+			if drop := w.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
 				t.Errorf("dropped under %s, want %s", drop, tt.drop)
 			}
 			w.counters.flush()

@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -19,7 +20,22 @@ const (
 	burstPackets = 64
 	// bufferLen holds the largest packet that a TUN can give.
 	bufferLen = tun.HeaderLen + 65_535
+	// groupPackets and groupBytes bound a group, the packets that are read before the
+	// first of them is written: enough for their flows' cache misses to overlap, few enough
+	// to stay in the cache themselves. A superpacket is a group of its own.
+	groupPackets = 16
+	groupBytes   = 32 << 10
 )
+
+// slot is one packet of a group.
+type slot struct {
+	frame  []byte // virtio-net header and packet, in the worker's buffer
+	packet packet.Packet
+	drop   packet.Drop // of decode
+	// key is that of the packet's own flow, and hash the key's; valid when drop is packet.NotDropped.
+	key  conntrack.Key
+	hash uint64
+}
 
 // worker owns queue number index of every device, and everything below it in
 // this struct: no other goroutine touches it, except for the counters' published
@@ -35,10 +51,14 @@ type worker struct {
 
 	time    time.Duration  // the engine's clock, of the burst
 	now     conntrack.Tick // the same in ticks
-	buffer  [bufferLen]byte
+	buffer  [groupBytes + bufferLen]byte
+	group   [groupPackets]slot
+	hashes  [groupPackets]uint64
 	decoder packet.Decoder
-	packet  packet.Packet
-	key     conntrack.Key
+	packet  packet.Packet  // of a fragment that has waited
+	key     *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
+	hash    uint64         // of the packet's own flow key
+	quoted  conntrack.Key  // of the flow that an ICMP error quotes
 	verdict Verdict
 	init    conntrack.Init
 
@@ -105,10 +125,8 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// burst carries what waits on an attachment's queue, up to burstPackets. Each
-// packet is written from the buffer that it was read into before the next is
-// read: with superpackets of 64 KB, a burst of buffers would not stay in the
-// cache. The clock and the snapshot are taken once; commit looks for a newer one.
+// burst carries what waits on an attachment's queue, up to burstPackets, in groups. The
+// clock and the snapshot are taken once; commit looks for a newer one.
 func (w *worker) burst(attachment int) error {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
@@ -116,13 +134,16 @@ func (w *worker) burst(attachment int) error {
 	from := s.Attachments[attachment]
 	queue := w.queues[attachment]
 	var err error
-	for range burstPackets {
+	for left := burstPackets; left > 0 && err == nil; {
 		var n int
-		if n, err = queue.Read(w.buffer[:]); err != nil {
-			break
-		}
-		if drop := w.carry(s, from, w.buffer[:n]); drop != packet.NotDropped {
-			w.counters.drop(drop)
+		n, err = w.read(queue, min(left, groupPackets))
+		left -= n
+		group := w.group[:n]
+		w.prepare(from, group)
+		for i := range group {
+			if drop := w.carry(s, from, &group[i]); drop != packet.NotDropped {
+				w.counters.drop(drop)
+			}
 		}
 	}
 	w.counters.flush()
@@ -131,6 +152,35 @@ func (w *worker) burst(attachment int) error {
 		return nil
 	}
 	return err
+}
+
+// read fills the first slots of the group with up to most packets.
+func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
+	for used := 0; n < most && used <= groupBytes; n++ {
+		length, err := queue.Read(w.buffer[used : used+bufferLen])
+		if err != nil {
+			return n, err
+		}
+		w.group[n].frame = w.buffer[used : used+length]
+		used += length
+	}
+	return n, nil
+}
+
+// prepare decodes a group and has the flow table's memory at hand for all of it.
+func (w *worker) prepare(from *topology.Attachment, group []slot) {
+	hashes := w.hashes[:0]
+	for i := range group {
+		g := &group[i]
+		if g.drop = w.decode(g.frame, &g.packet); g.drop == packet.NotDropped {
+			g.key.Set(&g.packet.Tuple, uint16(from.Index))
+			g.hash = w.flows.Hash(&g.key)
+			hashes = append(hashes, g.hash)
+		}
+	}
+	if len(hashes) > 1 {
+		w.flows.Warm(hashes)
+	}
 }
 
 // reportWrite logs a device's refusal, at most once a minute for each worker: a

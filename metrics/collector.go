@@ -2,13 +2,16 @@ package metrics
 
 import (
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 var (
@@ -74,7 +77,7 @@ type Collector struct {
 	options Options
 
 	mu    sync.Mutex
-	rules [][]string // label values by slot; guarded by mu, entries never change
+	rules []ruleSeries // guarded by mu; replaced, never changed
 }
 
 var _ prometheus.Collector = (*Collector)(nil)
@@ -126,24 +129,61 @@ func gauge[N int64 | uint64](d *prometheus.Desc, n N, labels ...string) promethe
 // collectRules shows every rule of the process's life: a rule that a reload removed may
 // still carry flows, and a counter must not vanish and come back.
 func (c *Collector) collectRules(out chan<- prometheus.Metric) {
-	labels := c.ruleLabels()
-	for slot, n := range c.options.Engine.RuleCounts(len(labels)) {
-		out <- counter(ruleHits, n.Hits, labels[slot]...)
-		out <- counter(rulePackets, n.Packets, labels[slot]...)
-		out <- counter(ruleBytes, n.Bytes, labels[slot]...)
+	rules := c.ruleSeries()
+	counts := c.options.Engine.RuleCounts(len(rules))
+	for _, r := range rules {
+		n := &counts[r.slot]
+		out <- &ruleMetric{ruleHits, r.labels, float64(n.Hits)}
+		out <- &ruleMetric{rulePackets, r.labels, float64(n.Packets)}
+		out <- &ruleMetric{ruleBytes, r.labels, float64(n.Bytes)}
 	}
 }
 
-// ruleLabels returns the label values of every slot, built once for each.
-func (c *Collector) ruleLabels() [][]string {
+// ruleSeries names the series of one rule.
+type ruleSeries struct {
+	slot   int
+	labels []*dto.LabelPair
+}
+
+// ruleMetric is a constant counter whose labels were made before.
+type ruleMetric struct {
+	desc   *prometheus.Desc
+	labels []*dto.LabelPair
+	value  float64
+}
+
+// Desc implements prometheus.Metric.
+func (m *ruleMetric) Desc() *prometheus.Desc { return m.desc }
+
+// Write implements prometheus.Metric.
+func (m *ruleMetric) Write(out *dto.Metric) error {
+	out.Label, out.Counter = m.labels, &dto.Counter{Value: &m.value}
+	return nil
+}
+
+// ruleSeries returns those of every slot, in the order in which a registry sorts them: what is
+// sorted already costs it least. Labels are made once for each rule.
+func (c *Collector) ruleSeries() []ruleSeries {
 	keys := c.options.Engine.Registry().Keys()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := len(c.rules); i < len(keys); i++ {
-		k := &keys[i]
-		c.rules = append(c.rules, []string{k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String()})
+	known := len(c.rules)
+	if known == len(keys) {
+		return c.rules
 	}
-	return c.rules[:len(c.rules):len(c.rules)]
+	all := slices.Clone(c.rules) // a scrape may still be using the old ones
+	for slot := known; slot < len(keys); slot++ {
+		k := &keys[slot]
+		all = append(all, ruleSeries{slot, prometheus.MakeLabelPairs(ruleHits,
+			[]string{k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String()})})
+	}
+	slices.SortFunc(all, func(a, b ruleSeries) int {
+		return slices.CompareFunc(a.labels, b.labels, func(x, y *dto.LabelPair) int {
+			return strings.Compare(x.GetValue(), y.GetValue())
+		})
+	})
+	c.rules = all
+	return all
 }
 
 func (c *Collector) collectFlows(out chan<- prometheus.Metric) {

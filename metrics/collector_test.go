@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -217,5 +218,45 @@ func BenchmarkScrape(b *testing.B) {
 		if _, err := r.Gather(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// manyRules is a policy of NSGs with 1,000 rules each, and an engine for it that carries nothing.
+func manyRules(b *testing.B, rules int) *dataplane.Engine {
+	b.Helper()
+	set := policy()
+	for g := range rules / 1000 {
+		nsg := &ruleset.NSG{Name: fmt.Sprintf("group-%03d", g), ID: fmt.Sprintf("/nsg/%d", g)}
+		for i := range 994 { // and six default rules
+			r := set.NetworkSecurityGroups[0].Rules[0]
+			r.Name, r.Priority = fmt.Sprintf("allow-application-%d", i), 100+i
+			nsg.Rules = append(nsg.Rules, r)
+		}
+		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
+	}
+	engine, err := dataplane.New(set, dataplane.Options{Workers: 2, Flows: conntrack.Options{Max: 1024},
+		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm-nic"}, {Kind: topology.Internet}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return engine
+}
+
+// BenchmarkScrapeOfManyRules is a whole scrape, as text, of 10,000 and 100,000 rules.
+func BenchmarkScrapeOfManyRules(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			registry := NewRegistry(Options{Engine: manyRules(b, n), Reloads: func() (uint64, uint64) { return 0, 0 }})
+			handler := NewServer(registry, slog.New(slog.DiscardHandler)).Handler
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+				if w.Code != 200 {
+					b.Fatal(w.Code)
+				}
+				b.ReportMetric(float64(w.Body.Len()), "text-bytes")
+			}
+		})
 	}
 }

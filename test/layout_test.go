@@ -48,6 +48,8 @@ var allowedImports = map[string][]string{
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.
 	"ruleset/arm/armtest": {},
+	// The slow flow that the oracles share.
+	"conntrack/conntracktest": {"dataplane/packet"},
 
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},

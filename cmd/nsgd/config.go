@@ -61,6 +61,8 @@ type AttachmentConfig struct {
 type FlowsConfig struct {
 	Max                    int `yaml:"max"`
 	MaxPerNetworkInterface int `yaml:"maxPerNetworkInterface"`
+	// NewPerSecond is how many flows may begin a second at one network interface; 0: any number.
+	NewPerSecond int `yaml:"newPerSecond"`
 }
 
 // FragmentsConfig bounds the memory of fragmented datagrams; zero values take the defaults.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
@@ -110,6 +111,7 @@ func (v *validator) config(c *Config) {
 	}
 	v.bounds(at("flows", "max"), c.Flows.Max, 0, maxFlows, "0 means 1000000")
 	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, maxFlows, "0 means 500000")
+	v.bounds(at("flows", "newPerSecond"), c.Flows.NewPerSecond, 0, conntrack.MaxNewPerSecond, "0 means any number")
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.timeouts(&c.Timeouts)

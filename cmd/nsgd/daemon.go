@@ -186,7 +186,8 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 		Attachments: c.specs(),
 		Workers:     c.Workers,
 		Flows: conntrack.Options{
-			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface, TCPStrict: c.TCPStrict,
+			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
+			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict,
 			Timeouts: conntrack.Timeouts{
 				TCPSyn: time.Duration(t.TCPSyn), TCPEstablished: time.Duration(t.TCPEstablished),
 				TCPClosing: time.Duration(t.TCPClosing), TCPTimeWait: time.Duration(t.TCPTimeWait),

@@ -37,13 +37,14 @@ func TestLabDevices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	device := func(namespace, address string) tun.Config {
+	device := func(namespace string, addresses ...string) tun.Config {
 		return tun.Config{Name: "eth0", Namespace: namespace, CreateNamespace: true, Loopback: true,
-			Addresses: prefixes(address), Routes: prefixes("0.0.0.0/0", "::/0")}
+			Addresses: prefixes(addresses...), Routes: prefixes("0.0.0.0/0", "::/0")}
 	}
 	want := []tun.Config{
-		device("nsgd-vm1", "10.0.1.4/24"), device("nsgd-vm2", "10.0.1.5/24"), device("nsgd-vm3", "10.0.2.4/24"),
-		device("nsgd-vm4", "10.0.3.4/24"), device("nsgd-internet", "203.0.113.10/24"),
+		device("nsgd-vm1", "10.0.1.4/24", "fd00:db8:1:1::4/64"), device("nsgd-vm2", "10.0.1.5/24", "fd00:db8:1:1::5/64"),
+		device("nsgd-vm3", "10.0.2.4/24", "fd00:db8:1:2::4/64"), device("nsgd-vm4", "10.0.3.4/24", "fd00:db8:1:3::4/64"),
+		device("nsgd-internet", "203.0.113.10/24", "2001:db8::10/64"),
 	}
 	if diff := cmp.Diff(want, got, comparable); diff != "" {
 		t.Error(diff)
@@ -71,11 +72,11 @@ func TestRoutes(t *testing.T) {
 		{"the second in a namespace does not get what the first has", AttachmentConfig{Internet: true, Netns: "vm1"},
 			nil, prefixes("0.0.0.0/0"), prefixes("::/0")},
 		{"the internet in the daemon's own gets the address spaces and no default route", AttachmentConfig{Internet: true},
-			prefixes("203.0.113.10/24"), nil, prefixes("10.0.0.0/16")},
-		{"the platform in the daemon's own likewise", AttachmentConfig{Platform: true}, prefixes("168.63.129.16/32"), nil, prefixes("10.0.0.0/16")},
-		{"a NIC in the daemon's own gets its network's", AttachmentConfig{NetworkInterface: "vm1-nic"}, prefixes("10.0.1.4/24"), nil, prefixes("10.0.0.0/16")},
-		{"a subnet in the daemon's own gets its network's", AttachmentConfig{Subnet: "vnet1/Subnet3"}, nil, nil, prefixes("10.0.0.0/16")},
-		{"the network of an address is the kernel's own route", AttachmentConfig{Internet: true}, prefixes("10.0.0.1/16"), nil, nil},
+			prefixes("203.0.113.10/24"), nil, prefixes("10.0.0.0/16", "fd00:db8:1::/48")},
+		{"the platform in the daemon's own likewise", AttachmentConfig{Platform: true}, prefixes("168.63.129.16/32"), nil, prefixes("10.0.0.0/16", "fd00:db8:1::/48")},
+		{"a NIC in the daemon's own gets its network's", AttachmentConfig{NetworkInterface: "vm1-nic"}, prefixes("10.0.1.4/24"), nil, prefixes("10.0.0.0/16", "fd00:db8:1::/48")},
+		{"a subnet in the daemon's own gets its network's", AttachmentConfig{Subnet: "vnet1/Subnet3"}, nil, nil, prefixes("10.0.0.0/16", "fd00:db8:1::/48")},
+		{"the network of an address is the kernel's own route", AttachmentConfig{Internet: true}, prefixes("10.0.0.1/16", "fd00:db8:1::1/48"), nil, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestRoutes(t *testing.T) {
 			v.AddressSpace = append(v.AddressSpace, netip.MustParsePrefix("10.0.3.0/24"))
 		}
 		got := routes(&AttachmentConfig{Subnet: "vnet1/Subnet3"}, set, nil, map[netip.Prefix]bool{})
-		if diff := cmp.Diff(prefixes("10.0.0.0/16"), got, comparable); diff != "" {
+		if diff := cmp.Diff(prefixes("10.0.0.0/16", "fd00:db8:1::/48"), got, comparable); diff != "" {
 			t.Error(diff)
 		}
 	})

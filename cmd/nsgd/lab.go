@@ -41,7 +41,7 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 // showLab probes and prints. A mismatch between wire and verdict is told apart from
 // an error: the lab stays up, for looking at it.
 func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
-	results, err := lab.Run(ctx, lab.Hosts(), lab.Options{Explain: explainBy(d.engine.Snapshot)})
+	results, err := lab.Run(ctx, lab.AllHosts(), lab.Options{Explain: explainBy(d.engine.Snapshot)})
 	if errors.Is(err, lab.ErrMismatch) {
 		mismatch, err = err, nil
 	}
@@ -76,7 +76,7 @@ func (d *daemon) labHints(policy string) string {
 		nsgctl + " rules",
 		nsgctl + " flows",
 		"ip netns exec nsgd-vm1 ping -c 3 10.0.2.4",
-		"ip netns exec nsgd-internet ping -c 3 10.0.1.4",
+		"ip netns exec nsgd-internet ping -c 3 fd00:db8:1:1::4",
 	} {
 		b.WriteString("  " + command + "\n")
 	}
@@ -98,7 +98,7 @@ const clientPort = 49152
 func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
 	return func(r lab.Result) (string, string, bool) {
 		s := snapshot()
-		flow := arm.Flow{Protocol: labProtocol(r.Protocol)}
+		flow := arm.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
 		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
 		local, remote := r.Source.Address, r.Destination.Address
 		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source
@@ -120,12 +120,14 @@ func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecu
 	}
 }
 
-func labProtocol(p lab.Protocol) uint8 {
-	switch p {
-	case lab.TCP:
+func labProtocol(p lab.Protocol, f lab.Family) uint8 {
+	switch {
+	case p == lab.TCP:
 		return packet.ProtoTCP
-	case lab.UDP:
+	case p == lab.UDP:
 		return packet.ProtoUDP
+	case f == lab.IPv6:
+		return packet.ProtoICMPv6
 	}
 	return packet.ProtoICMP
 }

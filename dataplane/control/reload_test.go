@@ -123,7 +123,7 @@ func TestReloadMovesAddresses(t *testing.T) {
 	if _, err := r.client.Reload(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.44/24")}
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.44/24"), netip.MustParsePrefix("fd00:db8:1:1::4/64")}
 	if diff := cmp.Diff(want, r.devices[0].Addresses(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
@@ -134,7 +134,7 @@ func TestReloadMovesAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"10.0.1.44/24"}, status.Attachments[0].Addresses); diff != "" {
+	if diff := cmp.Diff([]string{"10.0.1.44/24", "fd00:db8:1:1::4/64"}, status.Attachments[0].Addresses); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -149,7 +149,7 @@ func TestReloadThatCannotMoveAnAddressPutsTheOthersBack(t *testing.T) {
 	if refusal := wantRefusal(t, err, http.StatusUnprocessableEntity); !strings.Contains(refusal.Message, "10.0.1.55/24") {
 		t.Error(refusal)
 	}
-	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.4/24")}
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.4/24"), netip.MustParsePrefix("fd00:db8:1:1::4/64")}
 	if diff := cmp.Diff(want, r.devices[0].Addresses(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
@@ -175,7 +175,7 @@ func TestStatus(t *testing.T) {
 		Control: r.socket, Policy: []string{r.policy}, Generation: 1,
 		Flows: control.FlowUse{Limit: got.Flows.Limit}, Fragments: control.FragmentUse{Limit: 16384}, Dropped: map[string]uint64{"rule_deny": 1},
 		Attachments: []control.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
-			MTU: 1500, Addresses: []string{"10.0.1.4/24"}}},
+			MTU: 1500, Addresses: []string{"10.0.1.4/24", "fd00:db8:1:1::4/64"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

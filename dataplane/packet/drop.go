@@ -47,6 +47,7 @@ const (
 	DropICMPError    // ICMP error message
 	DropICMPNoFlow   // ICMP reply without a request
 	DropFlowLimit    // flow table or NIC at its limit
+	DropFlowRate     // more new flows a second than a NIC may have
 	DropFlowConflict // replies would belong to another live flow
 	DropTCPState     // segment that the flow's TCP state does not allow
 
@@ -90,6 +91,7 @@ var dropNames = [NumDrops]string{
 	DropICMPError:       "icmp_error",
 	DropICMPNoFlow:      "icmp_no_flow",
 	DropFlowLimit:       "flow_limit",
+	DropFlowRate:        "flow_rate",
 	DropFlowConflict:    "flow_conflict",
 	DropTCPState:        "tcp_state",
 	DropNoRoute:         "no_route",

@@ -78,6 +78,9 @@ func quotedPorts(q []byte, t *Tuple) bool {
 	case ProtoTCP, ProtoUDP:
 		t.SrcPort, t.DstPort = first, second
 	case ProtoICMP, ProtoICMPv6:
+		if (t.Proto == ProtoICMP) != t.Src.Is4() { // the other family's ICMP is to Decode a protocol without ports
+			return false
+		}
 		quoted := Packet{Tuple: *t, ICMPType: q[0], ICMPCode: q[1]}
 		id := binary.BigEndian.Uint16(q[4:])
 		switch {

@@ -1,6 +1,7 @@
 package packet_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket/layers"
@@ -49,6 +50,8 @@ func TestDecodeQuote(t *testing.T) {
 		{"a quoted header length of 16 bytes", back(damage(packettest.UDP(sent), set(0, 0x44))), packet.Tuple{}, false},
 		{"a quoted later fragment, which has no ports", back(packettest.UDP(with(sent, func(s *packettest.Spec) { s.FragmentOffset = 3 }))), tuple(17, "10.0.1.4", "203.0.113.10", 0, 0), true},
 		{"a packet of another host than the error goes to", quoting("203.0.113.1", "10.0.1.5", 3, 3, packettest.UDP(sent)), packet.Tuple{}, false},
+		// Decode knows no identifier there, so the tuple was of no flow that could be.
+		{"an echo request of the other family's ICMP", back6(1, damage(packettest.ICMP(with(sent6, func(s *packettest.Spec) { s.ICMPType = 8 })), set(6, packet.ProtoICMP))), packet.Tuple{}, false},
 		{"an error quoted in an error", back(back(packettest.UDP(sent))), packet.Tuple{}, false},
 		{"an echo request is no error", packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8, Payload: 100}), packet.Tuple{}, false},
 		{"a redirect is no error", quoting("203.0.113.1", "10.0.1.4", 5, 0, packettest.UDP(sent)), packet.Tuple{}, false},
@@ -72,30 +75,80 @@ func TestDecodeQuote(t *testing.T) {
 }
 
 // FuzzDecodeQuote holds DecodeQuote to its promise on arbitrary quotes: no panic,
-// and never a tuple that is not about the error's destination.
+// never a tuple that is not about the error's destination, and about a packet that
+// Decode accepts its very tuple, from any prefix that has the transport's first bytes.
 func FuzzDecodeQuote(f *testing.F) {
-	for _, s := range []packettest.Spec{{Src: "10.0.1.4", Dst: "203.0.113.10", ICMPType: 8}, {Src: "fd00::4", Dst: "2001:db8::1", ICMPType: 128}} {
-		f.Add(packettest.UDP(s))
-		f.Add(packettest.TCP(s))
-		f.Add(packettest.ICMP(s))
+	for _, b := range wholePackets() {
+		f.Add(b, uint16(1000))
+		f.Add(b, uint16(len(b)-1))
+		f.Add(b, uint16(48))
 	}
-	f.Fuzz(func(t *testing.T, quote []byte) {
-		if len(quote) > 1000 {
-			return
-		}
-		for _, b := range [][]byte{
-			packettest.ICMPError(packettest.Spec{Src: "203.0.113.1", Dst: "10.0.1.4", ICMPType: 3}, quote),
-			packettest.ICMPError(packettest.Spec{Src: "2001:db8::1", Dst: "fd00::4", ICMPType: 1}, quote),
-		} {
-			var d packet.Decoder
-			var p packet.Packet
-			if drop := d.Decode(b, 0, &p); drop != packet.NotDropped {
-				t.Fatalf("dropped: %s", drop)
-			}
-			tuple, ok := packet.DecodeQuote(b, &p)
-			if ok && (tuple.Src != p.Dst || tuple.Src.Is4() != tuple.Dst.Is4()) {
-				t.Fatalf("%v is not about a packet from %v", tuple, p.Dst)
-			}
+	f.Fuzz(func(t *testing.T, b []byte, n uint16) {
+		if len(b) <= 1000 {
+			checkQuote(t, b, int(n))
 		}
 	})
+}
+
+func TestTheQuoteOfAPacketsPrefixGivesItsTuple(t *testing.T) {
+	for _, b := range wholePackets() {
+		for n := range len(b) + 1 {
+			checkQuote(t, b, n)
+		}
+	}
+}
+
+func checkQuote(t *testing.T, b []byte, n int) {
+	t.Helper()
+	quote := b[:min(n, len(b))]
+	for _, s := range []packettest.Spec{{Src: "203.0.113.1", Dst: "10.0.1.4", ICMPType: 3}, {Src: "2001:db8::1", Dst: "fd00::4", ICMPType: 1}} {
+		decodeQuote(t, s, quote)
+	}
+	var d packet.Decoder
+	var sent packet.Packet
+	if d.Decode(b, 0, &sent) != packet.NotDropped {
+		return
+	}
+	quote = b[:min(n, int(sent.Len))]
+	s := packettest.Spec{Src: "203.0.113.1", Dst: sent.Src.String(), ICMPType: 11}
+	if !sent.Src.Is4() {
+		s.Src, s.ICMPType = "2001:db8::1", 3
+	}
+	quoted, ok := decodeQuote(t, s, quote)
+	refused := false // ICMP that is no query
+	switch sent.Proto {
+	case packet.ProtoICMP:
+		refused = !sent.Src.Is4() || !slices.Contains([]uint8{0, 8, 13, 14}, sent.ICMPType)
+	case packet.ProtoICMPv6:
+		refused = sent.Src.Is4() || !slices.Contains([]uint8{128, 129}, sent.ICMPType)
+	}
+	want := len(quote) >= int(sent.HeaderLen)+8 && !refused
+	if sent.Fragment.IsLater() { // which has nothing behind its IP headers to be cut off
+		want = len(quote) >= int(sent.HeaderLen)
+	}
+	if ok != want || ok && (quoted.Tuple != sent.Tuple || !sameDatagram(quoted.Fragment, sent.Fragment)) {
+		t.Fatalf("%d bytes of %x: %+v, %t; want %t, %+v", n, b, quoted, ok, want, sent)
+	}
+}
+
+// sameDatagram compares what a quote knows of a fragment.
+func sameDatagram(a, b packet.Fragment) bool {
+	return a.ID == b.ID && a.Proto == b.Proto && a.Start == b.Start && a.More == b.More
+}
+
+// decodeQuote decodes an ICMP error with a quote.
+func decodeQuote(t *testing.T, s packettest.Spec, quote []byte) (packet.Quote, bool) {
+	t.Helper()
+	b := packettest.ICMPError(s, quote)
+	var d packet.Decoder
+	var p packet.Packet
+	if drop := d.Decode(b, 0, &p); drop != packet.NotDropped {
+		t.Fatalf("dropped: %s", drop)
+	}
+	quoted, ok := packet.DecodeQuote(b, &p)
+	tuple := quoted.Tuple
+	if ok && (tuple.Src != p.Dst || tuple.Src.Is4() != tuple.Dst.Is4()) {
+		t.Fatalf("%v is not about a packet from %v", tuple, p.Dst)
+	}
+	return quoted, ok
 }

@@ -77,11 +77,13 @@ func nonce() []byte {
 	return b
 }
 
-// ICMP types and layout of RFC 792.
+// ICMP types and layout of RFC 792 and RFC 4443, which have the layout in common.
 const (
-	icmpEchoReply   = 0
-	icmpEchoRequest = 8
-	icmpHeaderLen   = 8
+	icmpEchoReply     = 0
+	icmpEchoRequest   = 8
+	icmpv6EchoRequest = 128
+	icmpv6EchoReply   = 129
+	icmpHeaderLen     = 8
 )
 
 // Ping sends one ICMP echo request from one host to another and waits until the
@@ -95,12 +97,13 @@ func Ping(ctx context.Context, from, to Host, identifier uint16) error {
 // echoICMP sends one echo request and waits for the reply with the same
 // identifier, sequence number and payload.
 func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) error {
-	if !r.Source.Address.Is4() || !r.Destination.Address.Is4() {
-		return fmt.Errorf("lab: echo from %s to %s: IPv4 only", r.Source.Address, r.Destination.Address)
+	network, requestType, replyType := "ip4:icmp", uint8(icmpEchoRequest), uint8(icmpEchoReply)
+	if r.Source.Family() == IPv6 {
+		network, requestType, replyType = "ip6:ipv6-icmp", icmpv6EchoRequest, icmpv6EchoReply
 	}
 	var conn *net.IPConn
 	err := within(func() (err error) {
-		conn, err = net.ListenIP("ip4:icmp", &net.IPAddr{IP: r.Source.Address.AsSlice()})
+		conn, err = net.ListenIP(network, &net.IPAddr{IP: r.Source.Address.AsSlice()})
 		return err
 	})
 	if err != nil {
@@ -111,11 +114,11 @@ func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) 
 		return err
 	}
 
-	request := echoMessage(icmpEchoRequest, identifier, 1, nonce())
+	request := echoMessage(requestType, identifier, 1, nonce())
 	if _, err := conn.WriteToIP(request, &net.IPAddr{IP: r.Destination.Address.AsSlice()}); err != nil {
 		return err
 	}
-	wanted := echoMessage(icmpEchoReply, identifier, 1, request[icmpHeaderLen:])
+	wanted := echoMessage(replyType, identifier, 1, request[icmpHeaderLen:])
 	buf := make([]byte, 2048)
 	for {
 		// A raw socket sees every ICMP message of its namespace, other probes' too.
@@ -124,12 +127,26 @@ func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) 
 			return err
 		}
 		source, _ := netip.AddrFromSlice(from.IP)
-		if source.Unmap() == r.Destination.Address && bytes.Equal(buf[:n], wanted) {
+		if source.Unmap() == r.Destination.Address && sameMessage(buf[:n], wanted) {
 			return nil
 		}
 	}
 }
 
+// sameMessage compares ICMP messages. The checksum of an ICMPv6 message covers the
+// addresses too; on a raw socket the kernel sets it and checks it (RFC 3542 section
+// 3.1), so it is not looked at here.
+func sameMessage(got, want []byte) bool {
+	if len(got) != len(want) || got[0] != want[0] {
+		return false
+	}
+	if want[0] == icmpv6EchoReply {
+		return bytes.Equal(got[4:], want[4:])
+	}
+	return bytes.Equal(got, want)
+}
+
+// echoMessage has the checksum of IPv4.
 func echoMessage(kind uint8, identifier, sequence uint16, payload []byte) []byte {
 	m := make([]byte, icmpHeaderLen, icmpHeaderLen+len(payload))
 	m[0] = kind

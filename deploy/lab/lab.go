@@ -3,11 +3,13 @@
 // real traffic from every host to every other and compare what the wire did
 // with what the rules say.
 //
-//	vnet1 10.0.0.0/16
-//	  Subnet1 10.0.1.0/24, NSG1:   VM1 10.0.1.4 (NSG2 on its NIC), VM2 10.0.1.5
-//	  Subnet2 10.0.2.0/24, no NSG: VM3 10.0.2.4 (NSG2 on its NIC)
-//	  Subnet3 10.0.3.0/24, no NSG: VM4 10.0.3.4
-//	internet 203.0.113.10
+//	vnet1 10.0.0.0/16, fd00:db8:1::/48
+//	  Subnet1 10.0.1.0/24, fd00:db8:1:1::/64, NSG1:   VM1 (NSG2 on its NIC), VM2
+//	  Subnet2 10.0.2.0/24, fd00:db8:1:2::/64, no NSG: VM3 (NSG2 on its NIC)
+//	  Subnet3 10.0.3.0/24, fd00:db8:1:3::/64, no NSG: VM4
+//	internet
+//
+// Every host has an address of each family; Hosts names them.
 package lab
 
 import (
@@ -16,6 +18,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 )
 
 //go:embed nsgd.yaml policy/*.json
@@ -39,20 +42,53 @@ func WriteTo(dir string) error {
 	return nil
 }
 
-// Host is one end of the lab's traffic.
+// Host is one end of the lab's traffic: a host under one of its addresses.
 type Host struct {
 	Name      string
 	Namespace string // name of its network namespace; empty is the caller's own
 	Address   netip.Addr
 }
 
-// Hosts are the five hosts of the lab, as Files configures them.
-func Hosts() []Host {
-	return []Host{
-		{"VM1", "nsgd-vm1", netip.AddrFrom4([4]byte{10, 0, 1, 4})},
-		{"VM2", "nsgd-vm2", netip.AddrFrom4([4]byte{10, 0, 1, 5})},
-		{"VM3", "nsgd-vm3", netip.AddrFrom4([4]byte{10, 0, 2, 4})},
-		{"VM4", "nsgd-vm4", netip.AddrFrom4([4]byte{10, 0, 3, 4})},
-		{"internet", "nsgd-internet", netip.AddrFrom4([4]byte{203, 0, 113, 10})},
+func (h Host) String() string { return h.Name + " " + h.Address.String() }
+
+// Family is an address family. The lab's hosts have an address of each.
+type Family int
+
+// The families.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+func (f Family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
+
+// Family is that of the host's address.
+func (h Host) Family() Family {
+	if h.Address.Is4() {
+		return IPv4
 	}
+	return IPv6
 }
+
+// Hosts are the five hosts of the lab under their addresses of a family, as Files
+// configures them.
+func Hosts(f Family) []Host {
+	list := []Host{
+		{"VM1", "nsgd-vm1", netip.MustParseAddr("10.0.1.4")},
+		{"VM2", "nsgd-vm2", netip.MustParseAddr("10.0.1.5")},
+		{"VM3", "nsgd-vm3", netip.MustParseAddr("10.0.2.4")},
+		{"VM4", "nsgd-vm4", netip.MustParseAddr("10.0.3.4")},
+		{"internet", "nsgd-internet", netip.MustParseAddr("203.0.113.10")},
+	}
+	if f == IPv6 {
+		for i, address := range []string{
+			"fd00:db8:1:1::4", "fd00:db8:1:1::5", "fd00:db8:1:2::4", "fd00:db8:1:3::4", "2001:db8::10",
+		} {
+			list[i].Address = netip.MustParseAddr(address)
+		}
+	}
+	return list
+}
+
+// AllHosts are the hosts under each of their addresses, those of IPv4 first.
+func AllHosts() []Host { return slices.Concat(Hosts(IPv4), Hosts(IPv6)) }

@@ -33,10 +33,10 @@ func TestWriteToMakesAFolderThatAConfigurationCanBeReadFrom(t *testing.T) {
 			t.Errorf("policy %q is not relative to the configuration: %v", policy, err)
 		}
 	}
-	if len(config.Attachments) != len(Hosts()) {
-		t.Fatalf("%d attachments for %d hosts", len(config.Attachments), len(Hosts()))
+	if len(config.Attachments) != len(Hosts(IPv4)) {
+		t.Fatalf("%d attachments for %d hosts", len(config.Attachments), len(Hosts(IPv4)))
 	}
-	for i, host := range Hosts() {
+	for i, host := range Hosts(IPv4) {
 		if config.Attachments[i].Netns != host.Namespace {
 			t.Errorf("attachment %d in namespace %q, host %s in %q", i, config.Attachments[i].Netns, host.Name, host.Namespace)
 		}
@@ -47,7 +47,7 @@ func TestWriteToMakesAFolderThatAConfigurationCanBeReadFrom(t *testing.T) {
 }
 
 func TestHostsHaveTheAddressesOfThePolicy(t *testing.T) {
-	for _, host := range Hosts()[:4] {
+	for i, host := range Hosts(IPv4)[:4] {
 		name := strings.ToLower(host.Name) + "-nic"
 		raw, err := fs.ReadFile(Files(), "policy/"+name+".json")
 		if err != nil {
@@ -57,7 +57,7 @@ func TestHostsHaveTheAddressesOfThePolicy(t *testing.T) {
 			Name       string
 			Properties struct {
 				IPConfigurations []struct {
-					Properties struct{ PrivateIPAddress string }
+					Properties struct{ PrivateIPAddress, PrivateIPAddressVersion string }
 				}
 			}
 		}
@@ -67,8 +67,15 @@ func TestHostsHaveTheAddressesOfThePolicy(t *testing.T) {
 		if nic.Name != name {
 			t.Errorf("name %q in the document of %s", nic.Name, name)
 		}
-		if got := nic.Properties.IPConfigurations[0].Properties.PrivateIPAddress; got != host.Address.String() {
-			t.Errorf("%s has address %s in the policy, %s among the hosts", host.Name, got, host.Address)
+		configurations := nic.Properties.IPConfigurations
+		if len(configurations) != 2 {
+			t.Fatalf("%d IP configurations in the document of %s, want one a family", len(configurations), name)
+		}
+		for j, host := range []Host{host, Hosts(IPv6)[i]} {
+			got := configurations[j].Properties
+			if got.PrivateIPAddress != host.Address.String() || got.PrivateIPAddressVersion != host.Family().String() {
+				t.Errorf("%s has %s address %s in the policy, %s among the hosts", host.Name, got.PrivateIPAddressVersion, got.PrivateIPAddress, host.Address)
+			}
 		}
 	}
 }

@@ -17,7 +17,7 @@ type Protocol string
 const (
 	TCP  Protocol = "TCP"
 	UDP  Protocol = "UDP"
-	ICMP Protocol = "ICMP"
+	ICMP Protocol = "ICMP" // ICMPv6 between IPv6 addresses
 )
 
 // Options are what Run sends and how long it waits. The zero value is the lab's.
@@ -88,9 +88,9 @@ func (r *Result) Mismatch() bool { return r.Explained && r.Allowed != r.Passed }
 var ErrMismatch = errors.New("wire and verdict disagree")
 
 // Run sends one TCP connection to each of the two ports, one UDP datagram and one
-// ICMP echo from every host to every other, all at the same time, to servers
-// that it opens on every host for as long as it runs. Results are in the order
-// of hosts: by source, then destination, then protocol and port.
+// ICMP echo from every host to every other of its family, all at the same time, to
+// servers that it opens on every host for as long as it runs. Results are in the
+// order of hosts: by source, then destination, then protocol and port.
 //
 // The results are complete even when the error wraps ErrMismatch; any other
 // error means that the probes could not be made.
@@ -128,7 +128,7 @@ func plan(hosts []Host, o Options) []Result {
 	var results []Result
 	for _, source := range hosts {
 		for _, destination := range hosts {
-			if source == destination {
+			if source == destination || source.Family() != destination.Family() {
 				continue
 			}
 			results = append(results,

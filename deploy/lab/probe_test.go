@@ -90,29 +90,56 @@ func TestRunEndsWithItsContext(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	a, b := Host{Name: "VM1"}, Host{Name: "internet"}
-	rows := []Result{
-		{Source: a, Destination: b, Protocol: TCP, Port: 80, Passed: true,
-			Explained: true, Allowed: true, NetworkSecurityGroup: "NSG1", Rule: "defaultSecurityRules/AllowInternetOutBound"},
-		{Source: b, Destination: a, Protocol: ICMP, Err: os.ErrDeadlineExceeded,
-			Explained: true, NetworkSecurityGroup: "NSG1", Rule: "defaultSecurityRules/DenyAllInBound"},
-		{Source: a, Destination: b, Protocol: UDP, Port: 9000, Passed: true},
-		{Source: a, Destination: b, Protocol: TCP, Port: 80, Err: os.ErrDeadlineExceeded, Explained: true, Allowed: true},
-		{Source: a, Destination: b, Protocol: TCP, Port: 80, Passed: true, Explained: true},
+	const group, out, in = "NSG1", "defaultSecurityRules/AllowInternetOutBound", "defaultSecurityRules/DenyAllInBound"
+	hosts := func(vm1, internet string) (Host, Host) {
+		return Host{"VM1", "", netip.MustParseAddr(vm1)}, Host{"internet", "", netip.MustParseAddr(internet)}
 	}
-	const want = `SOURCE    DESTINATION  PROTOCOL  WIRE                                    NSG   RULE
-VM1       internet     TCP/80    allowed                                 NSG1  defaultSecurityRules/AllowInternetOutBound
-internet  VM1          ICMP      denied                                  NSG1  defaultSecurityRules/DenyAllInBound
-VM1       internet     UDP/9000  allowed                                 -     -
-VM1       internet     TCP/80    MISMATCH: rules allow, but i/o timeout  -     -
-VM1       internet     TCP/80    MISMATCH: passed, rules deny            -     -
-`
-	var got bytes.Buffer
-	if err := Table(&got, rows); err != nil {
-		t.Fatal(err)
+	vm1, internet := hosts("10.0.1.4", "203.0.113.10")
+	vm1v6, internetV6 := hosts("fd00:db8:1:1::4", "2001:db8::10")
+	allowed := Result{Passed: true, Explained: true, Allowed: true, NetworkSecurityGroup: group, Rule: out}
+	denied := Result{Err: os.ErrDeadlineExceeded, Explained: true, NetworkSecurityGroup: group, Rule: in}
+	unexplained := Result{Passed: true}
+	between := func(r Result, from, to Host, p Protocol, port uint16) Result {
+		r.Source, r.Destination, r.Protocol, r.Port = from, to, p, port
+		return r
 	}
-	if got.String() != want {
-		t.Errorf("got\n%swant\n%s", got.String(), want)
+	tests := []struct {
+		name string
+		rows []Result
+		want string
+	}{
+		{"both families of a probe are one line", []Result{
+			between(allowed, vm1, internet, TCP, 80), between(denied, internet, vm1, ICMP, 0),
+			between(allowed, vm1v6, internetV6, TCP, 80), between(denied, internetV6, vm1v6, ICMP, 0),
+		}, `SOURCE    DESTINATION  PROTOCOL  IPV4     IPV6     NSG   RULE
+VM1       internet     TCP/80    allowed  allowed  NSG1  defaultSecurityRules/AllowInternetOutBound
+internet  VM1          ICMP      denied   denied   NSG1  defaultSecurityRules/DenyAllInBound
+`},
+		{"and two next to each other where they met different rules", []Result{
+			between(allowed, vm1, internet, TCP, 80), between(unexplained, vm1, internet, UDP, 9000),
+			between(denied, vm1v6, internetV6, TCP, 80), between(unexplained, vm1v6, internetV6, UDP, 9000),
+		}, `SOURCE  DESTINATION  PROTOCOL  IPV4     IPV6     NSG   RULE
+VM1     internet     TCP/80    allowed  -        NSG1  defaultSecurityRules/AllowInternetOutBound
+VM1     internet     TCP/80    -        denied   NSG1  defaultSecurityRules/DenyAllInBound
+VM1     internet     UDP/9000  allowed  allowed  -     -
+`},
+		{"a result that contradicts its verdict says both", []Result{
+			{Source: vm1, Destination: internet, Protocol: TCP, Port: 80, Err: os.ErrDeadlineExceeded, Explained: true, Allowed: true},
+			{Source: vm1v6, Destination: internetV6, Protocol: TCP, Port: 80, Passed: true, Explained: true},
+		}, `SOURCE  DESTINATION  PROTOCOL  IPV4                                    IPV6                          NSG  RULE
+VM1     internet     TCP/80    MISMATCH: rules allow, but i/o timeout  MISMATCH: passed, rules deny  -    -
+`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := Table(&got, tt.rows); err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != tt.want {
+				t.Errorf("got\n%swant\n%s", got.String(), tt.want)
+			}
+		})
 	}
 }
 

@@ -1,21 +1,51 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 )
 
-// Table prints one line a result: source, destination, protocol and port, what
-// the wire did, and the network security group and rule of the verdict. A
-// result that contradicts its verdict is marked MISMATCH and says both.
-func Table(w io.Writer, rows []Result) error {
+// line is what results of both families have in common in a line of the table.
+type line struct {
+	source, destination, service string
+	networkSecurityGroup, rule   string
+}
+
+func (l line) probe() [3]string { return [3]string{l.source, l.destination, l.service} }
+
+// Table prints source, destination, protocol and port, what the wire did over IPv4 and
+// over IPv6, and the network security group and rule of the verdict: one line for both
+// families, or two where they met different rules. A result that contradicts its verdict
+// is marked MISMATCH and says both.
+func Table(w io.Writer, results []Result) error {
+	var lines []line
+	outcomes := map[line]map[Family]string{}
+	for i := range results {
+		r := &results[i]
+		l := line{r.Source.Name, r.Destination.Name, r.service(), r.NetworkSecurityGroup, r.Rule}
+		if outcomes[l] == nil {
+			outcomes[l] = map[Family]string{}
+			lines = append(lines, l)
+		}
+		outcomes[l][r.Source.Family()] = r.outcome()
+	}
+	// The families of a probe under each other, even if their rules differ.
+	order := map[[3]string]int{}
+	for i, l := range lines {
+		if _, known := order[l.probe()]; !known {
+			order[l.probe()] = i
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(order[a.probe()], order[b.probe()]) })
+
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SOURCE\tDESTINATION\tPROTOCOL\tWIRE\tNSG\tRULE")
-	for i := range rows {
-		r := &rows[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n",
-			r.Source.Name, r.Destination.Name, r.service(), r.outcome(), orDash(r.NetworkSecurityGroup), orDash(r.Rule))
+	fmt.Fprintln(t, "SOURCE\tDESTINATION\tPROTOCOL\tIPV4\tIPV6\tNSG\tRULE")
+	for _, l := range lines {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.source, l.destination, l.service,
+			orDash(outcomes[l][IPv4]), orDash(outcomes[l][IPv6]), orDash(l.networkSecurityGroup), orDash(l.rule))
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("lab: print table: %w", err)
@@ -42,9 +72,4 @@ func (r *Result) outcome() string {
 	return "denied"
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }

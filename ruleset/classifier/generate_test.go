@@ -206,11 +206,16 @@ func insideTuple(r *rand.Rand, rules []classifier.Rule) packet.Tuple {
 		k.Proto = packet.ProtoESP
 	case ruleset.AH:
 		k.Proto = packet.ProtoAH
+	case ruleset.AnyProtocol:
+		k.Proto = protocols[r.IntN(len(protocols))]
 	}
 	if len(rule.Sources) == 0 || len(rule.Destinations) == 0 {
 		return k
 	}
 	k.Src = insideAddr(r, rule.Sources[r.IntN(len(rule.Sources))])
+	if k.Proto == packet.ProtoICMP && !k.Src.Is4() {
+		k.Proto = packet.ProtoICMPv6
+	}
 	ofFamily := slices.DeleteFunc(slices.Clone(rule.Destinations), func(p netip.Prefix) bool { return p.Addr().Is4() != k.Src.Is4() })
 	if len(ofFamily) > 0 {
 		k.Dst = insideAddr(r, ofFamily[r.IntN(len(ofFamily))])

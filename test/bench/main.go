@@ -20,11 +20,16 @@ func main() {
 	nsgd := flag.String("nsgd", "bin/nsgd", "the daemon to measure")
 	rounds := flag.Int("rounds", 5, "alternating rounds over all setups; medians are reported")
 	seconds := flag.Int("seconds", 3, "length of one measurement")
+	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	flag.Parse()
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(reexec())
 	}
-	if err := run(*nsgd, *rounds, *seconds); err != nil {
+	measure := run
+	if *flooded {
+		measure = runFloods
+	}
+	if err := measure(*nsgd, *rounds, *seconds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

@@ -197,6 +197,13 @@ func (d *daemon) setPolicy(p policy) {
 	p.write(d.t, d.dir)
 }
 
+// reload makes the daemon take another policy.
+func (d *daemon) reload(t *testing.T, p policy) {
+	t.Helper()
+	p.write(t, d.dir)
+	nsgctl(t, "reload")
+}
+
 // nothingLeft checks that neither namespaces nor a socket outlive the daemon.
 func nothingLeft(t *testing.T) {
 	t.Helper()

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -13,23 +12,19 @@ import (
 
 func TestPortUnreachableComesBackThoughNoRuleLetsICMPIn(t *testing.T) {
 	start(t, groups([]rule{allowHTTPIn}, []rule{allowHTTPIn}))
-	mustNotPing(t, internet, vm1)
-	if err := refusal(t, vm1, internet); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Fatalf("a datagram to a closed port of the internet: %v, want connection refused", err)
-	}
+	eachFamily(t, func(t *testing.T, f family) {
+		mustNotPing(t, f.internet, f.vm1)
+		if err := refusal(t, f.vm1, f.internet); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("a datagram to a closed port of the internet: %v, want connection refused", err)
+		}
+	})
 }
 
 // refusal sends a datagram to a port that nobody listens on and returns what the
 // sender's socket says.
 func refusal(t *testing.T, from, to lab.Host) error {
 	t.Helper()
-	var conn *net.UDPConn
-	inside(t, from, func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Address, 0)),
-			net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.Address, 9)))
-		return err
-	})
-	defer conn.Close()
+	conn := dialUDP(t, from, netip.AddrPortFrom(to.Address, 9))
 	if _, err := conn.Write([]byte("anybody there?")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,29 +1,27 @@
 package e2e
 
 import (
-	"errors"
 	"net"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
 func TestIPv6ExtensionHeadersHideNoPortsAndCostNoPacket(t *testing.T) {
-	startAttached(t, attachVM1+attachVM4+attachInternet, func(dir string) { addIPv6(t, dir) })
-	server := bindUDP(t, vm1v6, 0)
-	inside := withDestinationOptions(t, bindUDP(t, vm4v6, 0))
+	start(t, labPolicy())
+	server := bindUDP(t, ipv6.vm1, 0)
+	inside := withDestinationOptions(t, bindUDP(t, ipv6.vm4, 0))
 	send(t, inside, address(server), 3, 100)
 	receive(t, server, 3)
 	send(t, server, address(inside), 3, 100)
 	receive(t, inside, 3)
 
-	outside := withDestinationOptions(t, bindUDP(t, internetV6, 0))
+	outside := withDestinationOptions(t, bindUDP(t, ipv6.internet, 0))
 	before := scrape(t)
 	send(t, outside, address(server), 3, 100)
 	receiveNothing(t, server)
 	c := since(t, before, func(c counts) bool { return c.rule(deniedIn(nsg1)).hits >= 3 })
-	const size = 40 + 8 + udpHeader + 100
+	size := float64(ipv6.ipHeader + 8 + udpHeader + 100)
 	if got, want := c.rule(deniedIn(nsg1)), (ruleCount{3, 3, 3 * size}); got != want {
 		t.Errorf("the denying rule counted %+v, want %+v", got, want)
 	}
@@ -33,24 +31,9 @@ func TestIPv6ExtensionHeadersHideNoPortsAndCostNoPacket(t *testing.T) {
 // that holds nothing but padding.
 func withDestinationOptions(t *testing.T, conn *net.UDPConn) *net.UDPConn {
 	t.Helper()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	padding := string([]byte{0, 0, 1, 4, 0, 0, 0, 0}) // next header and length are the kernel's; PadN of 6 bytes
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding)
+	control(t, conn, func(fd int) error {
+		return unix.SetsockoptString(fd, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding)
 	})
-	if err := errors.Join(err, failed); err != nil {
-		t.Fatal(err)
-	}
 	return conn
-}
-
-func TestPortUnreachableComesBackOverIPv6(t *testing.T) {
-	startAttached(t, attachVM1+attachVM4+attachInternet, func(dir string) { addIPv6(t, dir) })
-	if err := refusal(t, vm1v6, internetV6); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Fatalf("a datagram to a closed port of the internet: %v, want connection refused", err)
-	}
 }

@@ -54,8 +54,8 @@ func TestKilledInTheMiddleOfTrafficAndStartedAgainComesUpClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != len(lab.Hosts()) {
-		t.Errorf("%d namespaces, want %d: %v", len(entries), len(lab.Hosts()), entries)
+	if want := len(lab.Hosts(lab.IPv4)); len(entries) != want {
+		t.Errorf("%d namespaces, want %d: %v", len(entries), want, entries)
 	}
 	again.stop(syscall.SIGTERM)
 }

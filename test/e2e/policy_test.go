@@ -8,15 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/nsgd/nsgd/deploy/lab"
 )
 
-// The lab's groups and hosts by name.
-var (
-	vm1, vm2, vm3, vm4, internet = lab.Hosts()[0], lab.Hosts()[1], lab.Hosts()[2], lab.Hosts()[3], lab.Hosts()[4]
-)
-
+// The lab's groups.
 const nsg1, nsg2 = "NSG1", "NSG2"
 
 // rule is a user rule; empty fields mean any.

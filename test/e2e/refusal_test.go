@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,8 +87,11 @@ func TestBadPolicyIsRefusedByAReloadAndTheRunningOneUntouched(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			d := start(t, labPolicy())
 			d.expectErrors = true // a refused reload is one, to whoever reads the log
-			serveTCP(t, vm1, 80)
-			conn := mustConnect(t, internet, vm1, 80)
+			open := map[family]net.Conn{}
+			for _, f := range families {
+				serveTCP(t, f.vm1, 80)
+				open[f] = mustConnect(t, f.internet, f.vm1, 80)
+			}
 			generation := scrape(t)["nsgd_policy_generation"]
 
 			f.apply(t, d.dir)
@@ -104,9 +108,11 @@ func TestBadPolicyIsRefusedByAReloadAndTheRunningOneUntouched(t *testing.T) {
 			if after[sampleKey("nsgd_policy_reloads_total", map[string]string{"result": "failure"})] != 1 {
 				t.Error("the failed reload is not counted")
 			}
-			mustEcho(t, conn)
-			mustConnect(t, internet, vm1, 80)
-			mustNotConnect(t, internet, vm1, 8080)
+			eachFamily(t, func(t *testing.T, f family) {
+				mustEcho(t, open[f])
+				mustConnect(t, f.internet, f.vm1, 80)
+				mustNotConnect(t, f.internet, f.vm1, 8080)
+			})
 		})
 	}
 }

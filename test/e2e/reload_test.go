@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	controlapi "github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 	"github.com/nsgd/nsgd/tun"
@@ -246,7 +246,7 @@ func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 	armtest.WriteGroups(t, filepath.Join(dir, "policy"), manyGroups, manyRules)
 	d := startIn(t, dir)
 
-	outside, inside := newSink(t, vm3, allowedPort), newSink(t, vm2, allowedPort)
+	outside, inside := newSink(t, vm3, allowedPort), newSink(t, ipv6.vm2, allowedPort)
 	denied, flipped := newSink(t, vm3, deniedPort), newSink(t, vm3, flippedPort)
 	serveTCP(t, vm3, 80)
 	serveTCP(t, vm3, 81)
@@ -255,7 +255,7 @@ func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 	u := &underTraffic{t: t, until: make(chan struct{})}
 	end := sync.OnceFunc(func() { close(u.until); u.wait.Wait() })
 	defer end()
-	sentOutside, sentInside := u.datagrams(internet, outside, true), u.datagrams(vm4, inside, true)
+	sentOutside, sentInside := u.datagrams(internet, outside, true), u.datagrams(ipv6.vm4, inside, true)
 	sentDenied := u.datagrams(internet, denied, false)
 	u.connections(internet, vm3, 80)
 	u.refusedConnections(internet, vm3, 81)
@@ -280,7 +280,7 @@ func TestAHundredReloadsUnderTrafficLoseAndMisjudgeNothing(t *testing.T) {
 // decides and the counters only grow.
 func reloadOften(t *testing.T, d *daemon, flipped *sink, begin samples) {
 	t.Helper()
-	client := control.NewClient(controlSocket)
+	client := controlapi.NewClient(controlSocket)
 	defer client.Close()
 	opened := map[uint64]bool{}
 	last := begin

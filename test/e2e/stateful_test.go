@@ -16,20 +16,24 @@ func TestReturnTrafficNeedsNoRule(t *testing.T) {
 	t.Run("of what came in while nothing may go out", func(t *testing.T) {
 		allow := rule{name: "AllowInternetInBound", priority: 200, direction: "Inbound", access: "Allow", source: "Internet"}
 		start(t, groups(closed(allow), closed(allow)))
-		serveTCP(t, vm1, 80)
-		mustConnect(t, internet, vm1, 80)
-		mustPing(t, internet, vm1)
-		mustExchange(t, bindUDP(t, internet, 0), bindUDP(t, vm1, 0))
-		mustNotPing(t, vm1, internet)
+		eachFamily(t, func(t *testing.T, f family) {
+			serveTCP(t, f.vm1, 80)
+			mustConnect(t, f.internet, f.vm1, 80)
+			mustPing(t, f.internet, f.vm1)
+			mustExchange(t, bindUDP(t, f.internet, 0), bindUDP(t, f.vm1, 0))
+			mustNotPing(t, f.vm1, f.internet)
+		})
 	})
 	t.Run("of what went out while nothing may come in", func(t *testing.T) {
 		allow := rule{name: "AllowInternetOut", priority: 200, direction: "Outbound", access: "Allow", destination: "Internet"}
 		start(t, groups(closed(allow), closed(allow)))
-		serveTCP(t, internet, 80)
-		mustConnect(t, vm1, internet, 80)
-		mustPing(t, vm1, internet)
-		mustExchange(t, bindUDP(t, vm1, 0), bindUDP(t, internet, 0))
-		mustNotPing(t, internet, vm1)
+		eachFamily(t, func(t *testing.T, f family) {
+			serveTCP(t, f.internet, 80)
+			mustConnect(t, f.vm1, f.internet, 80)
+			mustPing(t, f.vm1, f.internet)
+			mustExchange(t, bindUDP(t, f.vm1, 0), bindUDP(t, f.internet, 0))
+			mustNotPing(t, f.internet, f.vm1)
+		})
 	})
 }
 
@@ -60,16 +64,19 @@ func TestRemovedRuleLeavesAnOpenConnectionAliveAndRefusesANewOne(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := start(t, labPolicy())
-			serveTCP(t, vm1, 80)
-			conn := mustConnect(t, internet, vm1, 80)
+			eachFamily(t, func(t *testing.T, f family) {
+				d.reload(t, labPolicy())
+				serveTCP(t, f.vm1, 80)
+				conn := mustConnect(t, f.internet, f.vm1, 80)
 
-			d.setPolicy(groups(nil, nil))
-			tt.reload(t, d)
+				groups(nil, nil).write(t, d.dir)
+				tt.reload(t, d)
 
-			before := scrape(t)
-			mustNotConnect(t, internet, vm1, 80)
-			deniedBy(t, before, deniedIn(nsg1), "")
-			mustEcho(t, conn)
+				before := scrape(t)
+				mustNotConnect(t, f.internet, f.vm1, 80)
+				deniedBy(t, before, deniedIn(nsg1), "")
+				mustEcho(t, conn)
+			})
 		})
 	}
 }
@@ -77,47 +84,55 @@ func TestRemovedRuleLeavesAnOpenConnectionAliveAndRefusesANewOne(t *testing.T) {
 func TestIdleFlowPastItsTimeoutIsGone(t *testing.T) {
 	t.Run("and the next datagram of its other end is judged by the rules", func(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {udpOneWay: 1s, udpTwoWay: 1s}")
-		vm, remote := bindUDP(t, vm2, 0), bindUDP(t, internet, 0)
-		mustExchange(t, vm, remote)
-		flowGone(t, address(remote))
-		before := scrape(t)
-		send(t, remote, address(vm), 1, 100)
-		deniedBy(t, before, deniedIn(nsg1), "")
-		receiveNothing(t, vm)
+		eachFamily(t, func(t *testing.T, f family) {
+			vm, remote := bindUDP(t, f.vm2, 0), bindUDP(t, f.internet, 0)
+			mustExchange(t, vm, remote)
+			flowGone(t, address(remote))
+			before := scrape(t)
+			send(t, remote, address(vm), 1, 100)
+			deniedBy(t, before, deniedIn(nsg1), "")
+			receiveNothing(t, vm)
+		})
 	})
 	t.Run("and the next segment of a connection that the rules no longer allow is dropped", func(t *testing.T) {
 		d := start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}")
-		serveTCP(t, vm2, 80)
-		conn := mustConnect(t, internet, vm2, 80)
-		d.setPolicy(groups(nil, nil))
-		nsgctl(t, "reload")
-		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
-		before := scrape(t)
-		if err := echo(conn, silence); !isTimeout(err) {
-			t.Errorf("echo over the idle connection: %v, want a timeout", err)
-		}
-		deniedBy(t, before, deniedIn(nsg1), "")
+		eachFamily(t, func(t *testing.T, f family) {
+			d.reload(t, labPolicy())
+			serveTCP(t, f.vm2, 80)
+			conn := mustConnect(t, f.internet, f.vm2, 80)
+			d.reload(t, groups(nil, nil))
+			flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
+			before := scrape(t)
+			if err := echo(conn, silence); !isTimeout(err) {
+				t.Errorf("echo over the idle connection: %v, want a timeout", err)
+			}
+			deniedBy(t, before, deniedIn(nsg1), "")
+		})
 	})
 	t.Run("and the next segment of a connection that the rules still allow makes a new flow", func(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}")
-		serveTCP(t, vm2, 80)
-		conn := mustConnect(t, internet, vm2, 80)
-		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
-		before := scrape(t)
-		mustEcho(t, conn)
-		since(t, before, func(c counts) bool { return c.rule(allowedIn(nsg1)).hits == 1 })
+		eachFamily(t, func(t *testing.T, f family) {
+			serveTCP(t, f.vm2, 80)
+			conn := mustConnect(t, f.internet, f.vm2, 80)
+			flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
+			before := scrape(t)
+			mustEcho(t, conn)
+			since(t, before, func(c counts) bool { return c.rule(allowedIn(nsg1)).hits == 1 })
+		})
 	})
 	t.Run("and under tcpStrict only an opening segment makes a flow", func(t *testing.T) {
 		start(t, labPolicy(), "timeouts: {tcpEstablished: 1s}", "tcpStrict: true")
-		serveTCP(t, vm2, 80)
-		conn := mustConnect(t, internet, vm2, 80)
-		flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
-		before := scrape(t)
-		if err := echo(conn, silence); !isTimeout(err) {
-			t.Errorf("echo over the idle connection: %v, want a timeout", err)
-		}
-		since(t, before, func(c counts) bool { return c.after.drops("tcp_no_syn") > c.before.drops("tcp_no_syn") })
-		mustConnect(t, internet, vm2, 80)
+		eachFamily(t, func(t *testing.T, f family) {
+			serveTCP(t, f.vm2, 80)
+			conn := mustConnect(t, f.internet, f.vm2, 80)
+			flowGone(t, conn.LocalAddr().(*net.TCPAddr).AddrPort())
+			before := scrape(t)
+			if err := echo(conn, silence); !isTimeout(err) {
+				t.Errorf("echo over the idle connection: %v, want a timeout", err)
+			}
+			since(t, before, func(c counts) bool { return c.after.drops("tcp_no_syn") > c.before.drops("tcp_no_syn") })
+			mustConnect(t, f.internet, f.vm2, 80)
+		})
 	})
 }
 
@@ -139,6 +154,7 @@ func flowGone(t *testing.T, end netip.AddrPort) {
 }
 
 type flow struct {
+	Protocol                    string
 	Source, Destination         netip.Addr
 	SourcePort, DestinationPort uint16
 }
@@ -156,10 +172,12 @@ func flows(t *testing.T) []flow {
 // something.
 func TestFlowsShowsALiveFlow(t *testing.T) {
 	start(t, labPolicy())
-	vm, remote := bindUDP(t, vm2, 0), bindUDP(t, internet, 0)
-	mustExchange(t, vm, remote)
-	want := flow{address(vm).Addr(), address(remote).Addr(), address(vm).Port(), address(remote).Port()}
-	if list := flows(t); !slices.Contains(list, want) {
-		t.Errorf("flows %+v, want %+v among them", list, want)
-	}
+	eachFamily(t, func(t *testing.T, f family) {
+		vm, remote := bindUDP(t, f.vm2, 0), bindUDP(t, f.internet, 0)
+		mustExchange(t, vm, remote)
+		want := flow{"UDP", address(vm).Addr(), address(remote).Addr(), address(vm).Port(), address(remote).Port()}
+		if list := flows(t); !slices.Contains(list, want) {
+			t.Errorf("flows %+v, want %+v among them", list, want)
+		}
+	})
 }

@@ -23,7 +23,7 @@ const silence = 300 * time.Millisecond
 func inside(t *testing.T, h lab.Host, f func() error) {
 	t.Helper()
 	if err := tun.Do(h.Namespace, f); err != nil {
-		t.Fatalf("%s: %v", h.Name, err)
+		t.Fatalf("%v: %v", h, err)
 	}
 }
 
@@ -63,7 +63,7 @@ func mustConnect(t *testing.T, from, to lab.Host, port uint16) net.Conn {
 	t.Helper()
 	conn, err := connect(from, to, port, patience)
 	if err != nil {
-		t.Fatalf("%s to %s port %d: %v", from.Name, to.Name, port, err)
+		t.Fatalf("%v to %v port %d: %v", from, to, port, err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	mustEcho(t, conn)
@@ -76,10 +76,10 @@ func mustNotConnect(t *testing.T, from, to lab.Host, port uint16) {
 	conn, err := connect(from, to, port, silence)
 	if err == nil {
 		conn.Close()
-		t.Fatalf("%s reached %s on port %d", from.Name, to.Name, port)
+		t.Fatalf("%v reached %v on port %d", from, to, port)
 	}
 	if !isTimeout(err) {
-		t.Fatalf("%s to %s port %d: %v, want a timeout", from.Name, to.Name, port, err)
+		t.Fatalf("%v to %v port %d: %v, want a timeout", from, to, port, err)
 	}
 }
 
@@ -167,13 +167,13 @@ func ping(from, to lab.Host, timeout time.Duration) error {
 func mustPing(t *testing.T, from, to lab.Host) {
 	t.Helper()
 	if err := ping(from, to, patience); err != nil {
-		t.Fatalf("ping %s from %s: %v", to.Name, from.Name, err)
+		t.Fatalf("ping %v from %v: %v", to, from, err)
 	}
 }
 
 func mustNotPing(t *testing.T, from, to lab.Host) {
 	t.Helper()
 	if err := ping(from, to, silence); !isTimeout(err) {
-		t.Fatalf("ping %s from %s: %v, want a timeout", to.Name, from.Name, err)
+		t.Fatalf("ping %v from %v: %v, want a timeout", to, from, err)
 	}
 }

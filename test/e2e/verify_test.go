@@ -30,7 +30,7 @@ func requestFor(r lab.Result) request {
 	nic := func(h lab.Host) string { return strings.ToLower(h.Name) + "-nic" }
 	q := request{nic(r.Source), "Outbound", string(r.Protocol),
 		r.Source.Address.String(), "50000", r.Destination.Address.String(), fmt.Sprint(r.Port)}
-	if r.Source == internet {
+	if r.Source.Name == internet.Name {
 		q = request{nic(r.Destination), "Inbound", string(r.Protocol),
 			r.Destination.Address.String(), fmt.Sprint(r.Port), r.Source.Address.String(), "50000"}
 	}
@@ -66,19 +66,22 @@ func verifyAll(t *testing.T, requests []request, more ...string) []verdict {
 
 func TestVerifyAnswersTenThousandRequestsInOneRun(t *testing.T) {
 	start(t, labPolicy())
-	var requests []request
-	for i := range 10_000 {
-		requests = append(requests, request{"vm1-nic", "Inbound", "TCP", "10.0.1.4", fmt.Sprint(i), "203.0.113.10", "50000"})
-	}
-	for port, v := range verifyAll(t, requests) {
-		want := "Deny"
-		if port == 80 {
-			want = "Allow"
+	eachFamily(t, func(t *testing.T, f family) {
+		var requests []request
+		for i := range 10_000 {
+			requests = append(requests, request{"vm1-nic", "Inbound", "TCP",
+				f.vm1.Address.String(), fmt.Sprint(i), f.internet.Address.String(), "50000"})
 		}
-		if v.Access != want {
-			t.Errorf("port %d: %+v, want %s", port, v, want)
+		for port, v := range verifyAll(t, requests) {
+			want := "Deny"
+			if port == 80 {
+				want = "Allow"
+			}
+			if v.Access != want {
+				t.Errorf("port %d: %+v, want %s", port, v, want)
+			}
 		}
-	}
+	})
 }
 
 func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
@@ -93,7 +96,7 @@ func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			start(t, tt.p)
 			// A first round, without verdicts, is only the list of what is sent.
-			first, err := lab.Run(context.Background(), lab.Hosts(), lab.Options{Timeout: silence})
+			first, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{Timeout: silence})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +108,7 @@ func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 			for i, v := range verifyAll(t, requests, "--path") {
 				verdicts[requests[i]] = v
 			}
-			results, err := lab.Run(context.Background(), lab.Hosts(), lab.Options{
+			results, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{
 				Timeout: silence,
 				Explain: func(r lab.Result) (string, string, bool) {
 					v := verdicts[requestFor(r)]
@@ -129,7 +132,12 @@ func TestLabRunsWithoutAConfiguration(t *testing.T) {
 	if rows := strings.Count(out, "TCP/8080"); rows != 20 {
 		t.Errorf("%d pairs in the table, want 20:\n%s", rows, out)
 	}
-	for _, want := range []string{"DenyAllInBound", "AllowHttpInBound", "nsgctl", "ip netns exec", "9646"} {
+	for _, outcome := range []string{"allowed  allowed", "denied   denied"} {
+		if !strings.Contains(out, outcome) {
+			t.Errorf("nothing is %s over both families:\n%s", outcome, out)
+		}
+	}
+	for _, want := range []string{"IPV4", "IPV6", "DenyAllInBound", "AllowHttpInBound", "nsgctl", "ip netns exec", "9646"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("output does not name %s:\n%s", want, out)
 		}

@@ -3,6 +3,7 @@
 package packettest
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 
@@ -15,8 +16,13 @@ type Spec struct {
 	Src, Dst         string // addresses of one family
 	SrcPort, DstPort uint16
 	// Flags is a set of letters of "FSRPAU" for TCP; "" is no flag.
-	Flags   string
-	Payload int // bytes of transport payload
+	Flags    string
+	Seq, Ack uint32 // of TCP
+	Payload  int    // bytes of transport payload
+	// ID is the IPv4 identification or the IPv6 flow label.
+	ID uint16
+	// TTL is the IPv4 time to live or the IPv6 hop limit; 0: 64.
+	TTL uint8
 	// TCPOptions are appended to the TCP header.
 	TCPOptions []layers.TCPOption
 	// IPOptions are appended to the IPv4 header.
@@ -31,7 +37,8 @@ type Spec struct {
 
 // TCP builds a TCP segment.
 func TCP(s Spec) []byte {
-	l := &layers.TCP{SrcPort: layers.TCPPort(s.SrcPort), DstPort: layers.TCPPort(s.DstPort), Window: 65535, Options: s.TCPOptions}
+	l := &layers.TCP{SrcPort: layers.TCPPort(s.SrcPort), DstPort: layers.TCPPort(s.DstPort), Seq: s.Seq, Ack: s.Ack,
+		Window: 65535, Options: s.TCPOptions}
 	for _, f := range s.Flags {
 		switch f {
 		case 'F':
@@ -95,14 +102,15 @@ func (s *Spec) is4() bool { return netip.MustParseAddr(s.Src).Is4() }
 
 func (s *Spec) network(protocol layers.IPProtocol) gopacket.SerializableLayer {
 	src, dst := net.ParseIP(s.Src), net.ParseIP(s.Dst)
+	ttl := cmp.Or(s.TTL, 64)
 	if s.is4() {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: protocol, SrcIP: src, DstIP: dst, Options: s.IPOptions, FragOffset: s.FragmentOffset}
+		ip := &layers.IPv4{Version: 4, Id: s.ID, TTL: ttl, Protocol: protocol, SrcIP: src, DstIP: dst, Options: s.IPOptions, FragOffset: s.FragmentOffset}
 		if s.MoreFragments {
 			ip.Flags = layers.IPv4MoreFragments
 		}
 		return ip
 	}
-	return &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: protocol, SrcIP: src, DstIP: dst}
+	return &layers.IPv6{Version: 6, FlowLabel: uint32(s.ID), HopLimit: ttl, NextHeader: protocol, SrcIP: src, DstIP: dst}
 }
 
 func serialize(l ...gopacket.SerializableLayer) []byte {

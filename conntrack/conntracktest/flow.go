@@ -1,0 +1,245 @@
+// Package conntracktest holds the slow reference of a flow: facts about what each side
+// has done, from which state and timeout follow. The tests of the flow table and
+// those of the pipeline share it. It has nothing of package conntrack.
+package conntracktest
+
+import (
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Side says who sent a packet of a flow, as an index into pairs.
+const (
+	Original = 0
+	Reply    = 1
+)
+
+// Flow is a flow as facts. Times are since any fixed point and do not wrap.
+type Flow struct {
+	Proto          uint8
+	Seen           time.Duration // of the last packet that extended the flow's life
+	Established    time.Duration // idle timeout of an established TCP flow
+	Packets, Bytes [2]uint64     // wire segments, by side
+
+	kind  uint8 // type of the ICMP request that began the flow
+	sides [2]side
+	reset bool
+}
+
+// side holds what one side is known to have done.
+type side struct {
+	syn, mid, acked, fin, spoke bool
+}
+
+func (s side) opening() bool { return s.syn && !s.acked && !s.fin }
+func (s side) joined() bool  { return s.mid && !s.syn && !s.acked && !s.fin }
+
+// judged are the TCP flags that mean something to a flow.
+const judged = packet.SYN | packet.ACK | packet.RST | packet.FIN
+
+// MayCreate says why a packet cannot begin a flow, or NotDropped.
+func MayCreate(p *packet.Packet, strict bool) packet.Drop {
+	switch p.Proto {
+	case packet.ProtoTCP:
+		switch p.TCPFlags & judged {
+		case packet.SYN:
+			return packet.NotDropped
+		case packet.ACK, packet.FIN | packet.ACK:
+			if strict {
+				return packet.DropTCPNoSYN
+			}
+			return packet.NotDropped
+		case packet.SYN | packet.ACK, packet.RST, packet.RST | packet.ACK:
+			return packet.DropTCPNoSYN
+		}
+		return packet.DropTCPFlags
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		if _, isRequest := answers(p.Proto)[p.ICMPType]; !isRequest {
+			return noICMPFlow(p)
+		}
+	}
+	return packet.NotDropped
+}
+
+// answers are the types that answer the requests which can begin a flow.
+func answers(proto uint8) map[uint8]uint8 {
+	if proto == packet.ProtoICMP {
+		return map[uint8]uint8{8: 0, 13: 14}
+	}
+	return map[uint8]uint8{128: 129}
+}
+
+func noICMPFlow(p *packet.Packet) packet.Drop {
+	v4 := p.Proto == packet.ProtoICMP && (p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12)
+	v6 := p.Proto == packet.ProtoICMPv6 && 1 <= p.ICMPType && p.ICMPType <= 4
+	if v4 || v6 {
+		return packet.DropICMPError
+	}
+	return packet.DropICMPNoFlow
+}
+
+// Begin is the flow that p begins.
+func Begin(p *packet.Packet, now time.Duration) *Flow {
+	has := func(flag uint8) bool { return p.TCPFlags&flag != 0 }
+	f := &Flow{Proto: p.Proto, Established: 4 * time.Minute, kind: p.ICMPType}
+	f.sides[Original] = side{spoke: true, syn: has(packet.SYN), mid: !has(packet.SYN), fin: has(packet.FIN)}
+	f.credit(Original, p, now)
+	return f
+}
+
+// State is the flow's class and how long it lives after Seen.
+func (f *Flow) State() (protocol, state string, lifetime time.Duration) {
+	a, b := f.sides[0], f.sides[1]
+	switch f.Proto {
+	case packet.ProtoUDP:
+		if b.spoke {
+			return "udp", "two_way", 240 * time.Second
+		}
+		return "udp", "one_way", 30 * time.Second
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		if b.spoke {
+			return "icmp", "two_way", 30 * time.Second
+		}
+		return "icmp", "one_way", 30 * time.Second
+	case packet.ProtoTCP:
+		switch {
+		case f.reset:
+			return "tcp", "reset", 5 * time.Second
+		case !b.spoke:
+			return "tcp", "syn_sent", 30 * time.Second
+		case a.fin && b.fin:
+			return "tcp", "time_wait", 10 * time.Second
+		case a.fin || b.fin:
+			return "tcp", "closing", 60 * time.Second
+		case a.acked && b.acked:
+			return "tcp", "established", f.Established
+		}
+		return "tcp", "syn_sent", 30 * time.Second
+	}
+	if b.spoke {
+		return "other", "two_way", 240 * time.Second
+	}
+	return "other", "one_way", 240 * time.Second
+}
+
+// Over reports whether the flow has been idle for its timeout.
+func (f *Flow) Over(now time.Duration) bool {
+	_, _, lifetime := f.State()
+	return now-f.Seen >= lifetime
+}
+
+// Evictable reports whether a full table may end the flow for another one.
+func (f *Flow) Evictable() bool {
+	switch _, state, _ := f.State(); state {
+	case "one_way", "syn_sent", "reset", "time_wait":
+		return true
+	}
+	return false
+}
+
+// Restarts reports whether p asks for a new flow in place of this one.
+func (f *Flow) Restarts(from int, p *packet.Packet) bool {
+	switch f.Proto {
+	case packet.ProtoTCP:
+		bare := p.TCPFlags&judged == packet.SYN
+		return bare && (f.reset || f.sides[0].fin || f.sides[1].fin || f.sides[0].joined() && !f.sides[1].spoke)
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		_, isRequest := answers(f.Proto)[p.ICMPType]
+		return isRequest && (from == Reply || p.ICMPType != f.kind)
+	}
+	return false
+}
+
+// Pass takes a packet of the flow. One that is dropped changes nothing.
+func (f *Flow) Pass(from int, p *packet.Packet, now time.Duration) packet.Drop {
+	switch f.Proto {
+	case packet.ProtoTCP:
+		return f.passTCP(from, p, now)
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		if from == Original && p.ICMPType != f.kind || from == Reply && p.ICMPType != answers(f.Proto)[f.kind] {
+			return noICMPFlow(p)
+		}
+	}
+	f.sides[from].spoke = true
+	return f.credit(from, p, now)
+}
+
+// credit counts a packet that passes; now is Seen where it does not extend the flow's life.
+func (f *Flow) credit(from int, p *packet.Packet, now time.Duration) packet.Drop {
+	f.Seen = now
+	f.Count(from, p)
+	return packet.NotDropped
+}
+
+// Count counts a packet that does not move the flow on.
+func (f *Flow) Count(from int, p *packet.Packet) {
+	f.Packets[from] += uint64(p.Segments)
+	f.Bytes[from] += uint64(p.WireLen)
+}
+
+func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Drop {
+	self, other := &f.sides[from], &f.sides[1-from]
+	_, state, _ := f.State()
+	if MayCreate(p, false) == packet.DropTCPFlags {
+		return packet.DropTCPFlags
+	}
+	if f.reset {
+		return f.credit(from, p, f.Seen)
+	}
+	switch flags := p.TCPFlags & judged; flags {
+	case packet.RST, packet.RST | packet.ACK:
+		if state == "time_wait" {
+			return f.credit(from, p, f.Seen)
+		}
+		onlySYN := self.opening() && !other.spoke
+		noAnswer := !self.spoke && other.opening() && flags == packet.RST
+		if onlySYN || noAnswer {
+			return packet.DropTCPState
+		}
+		f.reset = true
+		return f.credit(from, p, now)
+	case packet.SYN:
+		if state == "established" {
+			if from == Reply {
+				return packet.DropTCPState
+			}
+			return f.credit(from, p, f.Seen)
+		}
+		if !self.acked {
+			self.spoke, self.syn = true, true
+		}
+		return f.credit(from, p, now)
+	case packet.SYN | packet.ACK:
+		if !other.spoke {
+			return packet.DropTCPState
+		}
+		if !self.acked {
+			self.spoke, self.syn = true, true
+		}
+		other.acked = true
+		return f.credit(from, p, now)
+	}
+	f.acknowledge(from)
+	self.fin = self.fin || p.TCPFlags&packet.FIN != 0
+	return f.credit(from, p, now)
+}
+
+// acknowledge: an ACK acknowledges whatever the other side sent, except that the
+// first word of a side that owes an answer to a SYN acknowledges nothing.
+func (f *Flow) acknowledge(from int) {
+	self, other := &f.sides[from], &f.sides[1-from]
+	first := !self.spoke
+	self.spoke = true
+	switch {
+	case first && other.opening():
+		self.mid = true
+	case first:
+		self.acked, other.acked = true, true
+	case self.joined() && other.opening(), !other.spoke:
+	case other.opening():
+		other.acked = true
+	case other.joined():
+		self.acked, other.acked = true, true
+	}
+}

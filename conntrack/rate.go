@@ -1,0 +1,88 @@
+package conntrack
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// ticksPerSecond is also how many parts a token has, so that a tick gives a whole number of them.
+const ticksPerSecond = uint32(time.Second / TickLength)
+
+// maxRate keeps a full bucket within 32 bits.
+const maxRate = 1<<32/int(ticksPerSecond) - 1
+
+// rates are a token bucket for each zone: a token for each flow that begins. The
+// zero value limits nothing.
+type rates struct {
+	perSecond uint32
+	zones     []rate
+}
+
+// rate is one zone's bucket: the tick of the last change in the upper half, the parts of
+// tokens that there were then in the lower one. The tick of a full one means nothing. It
+// has a cache line of its own.
+type rate struct {
+	word      atomic.Uint64
+	unlimited bool
+	_         [48]byte
+}
+
+func newRates(o *Options) rates {
+	r := rates{perSecond: uint32(o.NewPerSecond)}
+	if o.NewPerSecond == 0 {
+		return r
+	}
+	r.zones = make([]rate, o.Zones)
+	for zone := range r.zones {
+		r.zones[zone].unlimited = o.UnlimitedZones != nil && o.UnlimitedZones(uint16(zone))
+		r.zones[zone].word.Store(uint64(r.full()))
+	}
+	return r
+}
+
+func (r *rates) full() uint32 { return r.perSecond * ticksPerSecond }
+
+// take takes a token of both zones of a flow, or none.
+func (r *rates) take(zone, replyZone uint16, now Tick) bool {
+	if r.zones == nil {
+		return true
+	}
+	if !r.takeOne(zone, now) {
+		return false
+	}
+	if replyZone == zone || r.takeOne(replyZone, now) {
+		return true
+	}
+	r.giveBack(zone)
+	return false
+}
+
+func (r *rates) takeOne(zone uint16, now Tick) bool {
+	z := &r.zones[zone]
+	for !z.unlimited {
+		word := z.word.Load()
+		last, parts := Tick(word>>32), uint64(uint32(word))
+		full := uint64(r.full())
+		if elapsed := now.since(last); elapsed > 0 || parts == full {
+			parts, last = min(parts+uint64(elapsed)*uint64(r.perSecond), full), now
+		}
+		if parts < uint64(ticksPerSecond) {
+			return false
+		}
+		if z.word.CompareAndSwap(word, uint64(last)<<32|(parts-uint64(ticksPerSecond))) {
+			return true
+		}
+	}
+	return true
+}
+
+func (r *rates) giveBack(zone uint16) {
+	z := &r.zones[zone]
+	for !z.unlimited {
+		word := z.word.Load()
+		parts := min(uint64(uint32(word))+uint64(ticksPerSecond), uint64(r.full()))
+		if z.word.CompareAndSwap(word, word&^(1<<32-1)|parts) {
+			return
+		}
+	}
+}

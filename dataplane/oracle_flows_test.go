@@ -1,0 +1,174 @@
+package dataplane
+
+import (
+	"fmt"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// lookup finds the flow of a packet that comes in under a key, and from which side.
+func (o *oracle) lookup(k conntrack.Key) (*oracleFlow, int) {
+	f := o.flows[k]
+	if f == nil || f.Over(o.now) {
+		return nil, 0
+	}
+	if f.keys[conntracktest.Original] == k {
+		return f, conntracktest.Original
+	}
+	return f, conntracktest.Reply
+}
+
+func (o *oracle) remove(f *oracleFlow) {
+	for _, k := range f.keys {
+		if o.flows[k] == f {
+			delete(o.flows, k)
+		}
+	}
+}
+
+// alive are the flows that are not over.
+func (o *oracle) alive() map[*oracleFlow]bool {
+	alive := map[*oracleFlow]bool{}
+	for _, f := range o.flows {
+		if !f.Over(o.now) {
+			alive[f] = true
+		}
+	}
+	return alive
+}
+
+// settle completes an expectation by what is the flow table's own choice: whether it
+// refused a flow for want of room. The flows that it evicted are gone already.
+func (o *oracle) settle(e *expectation, refused bool) {
+	if e.ends != nil {
+		o.remove(e.ends)
+	}
+	if e.begins == nil {
+		return
+	}
+	if refused {
+		e.refuse(packet.DropFlowLimit)
+		return
+	}
+	original, reply := e.begins.keys[0], e.begins.keys[1]
+	if f, _ := o.lookup(reply); f != nil { // the replies would belong to it
+		e.refuse(packet.DropFlowConflict)
+		return
+	}
+	for _, k := range e.begins.keys {
+		if f := o.flows[k]; f != nil { // over
+			o.remove(f)
+		}
+	}
+	o.flows[original], o.flows[reply] = e.begins, e.begins
+}
+
+// refuse: an allowed packet that gets no flow counts for no rule.
+func (e *expectation) refuse(why packet.Drop) {
+	e.drop, e.rules, e.begins = why, nil, nil
+}
+
+// count books the packet on the rules that let it pass or denied it.
+func (o *oracle) count(e *expectation) {
+	for _, key := range e.rules {
+		c := o.rules[key]
+		if e.hit {
+			c.Hits++
+		}
+		c.Packets += uint64(e.packet.Segments)
+		c.Bytes += uint64(e.packet.WireLen)
+		o.rules[key] = c
+	}
+}
+
+// readdress ends the flows of addresses that a new policy has elsewhere.
+func (o *oracle) readdress() {
+	for f := range o.alive() {
+		for _, k := range f.keys {
+			if !o.owns(int(k.Zone), k.Src.Netip()) {
+				o.remove(f)
+			}
+		}
+	}
+}
+
+// limits are those of the flow table: of all flows, and of those of one NIC.
+type limits struct{ all, nic int }
+
+func limited(zone uint16) bool { return oracleSpecs[zone].Kind == topology.NetworkInterface }
+
+// full counts the limits that stand in the way of a flow between two zones: none of
+// the flows there is over.
+func (l limits) full(alive map[*oracleFlow]bool, begins *oracleFlow) (full []map[*oracleFlow]bool) {
+	if len(alive) >= l.all {
+		full = append(full, alive)
+	}
+	for i, k := range begins.keys {
+		if !limited(k.Zone) || i == 1 && k.Zone == begins.keys[0].Zone {
+			continue
+		}
+		touching := map[*oracleFlow]bool{}
+		for f := range alive {
+			if f.keys[0].Zone == k.Zone || f.keys[1].Zone == k.Zone {
+				touching[f] = true
+			}
+		}
+		if len(touching) >= l.nic {
+			full = append(full, touching)
+		}
+	}
+	return full
+}
+
+// evicted finds the flows that the table ended to make room for another.
+func (o *oracle) evicted(l limits, e *expectation, table *conntrack.Table, n int) (gone []*oracleFlow, err error) {
+	alive := o.alive()
+	if e.ends != nil {
+		delete(alive, e.ends)
+	}
+	if e.begins == nil {
+		return nil, fmt.Errorf("%d flows evicted for a packet that begins none", n)
+	}
+	if full := l.full(alive, e.begins); n > len(full) {
+		return nil, fmt.Errorf("%d flows evicted at %d limits", n, len(full))
+	}
+	left := map[conntrack.Key]bool{}
+	for f := range table.Flows {
+		left[f.Key] = true
+	}
+	for f := range alive {
+		if left[f.keys[0]] {
+			continue
+		}
+		if !f.Evictable() {
+			return nil, fmt.Errorf("%v was evicted", f.keys[0])
+		}
+		gone = append(gone, f)
+	}
+	if len(gone) != n {
+		return nil, fmt.Errorf("%d flows evicted, %d are gone", n, len(gone))
+	}
+	return gone, nil
+}
+
+// mayRefuse: there was no room for a flow, and no flow fit to be evicted.
+func (o *oracle) mayRefuse(l limits, e *expectation) error {
+	if e.begins == nil {
+		return fmt.Errorf("a packet that begins no flow")
+	}
+	alive := o.alive()
+	delete(alive, e.ends)
+	for _, flows := range l.full(alive, e.begins) {
+		fit := false
+		for f := range flows {
+			fit = fit || f.Evictable()
+		}
+		if !fit {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is room, or a flow to evict")
+}

@@ -1,0 +1,177 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// choices hands out small numbers read from bytes, zeroes when they have run out.
+type choices []byte
+
+func (c *choices) next(n int) int {
+	if len(*c) == 0 {
+		return 0
+	}
+	b := (*c)[0]
+	*c = (*c)[1:]
+	return int(b) % n
+}
+
+func pick[T any](c *choices, of ...T) T { return of[c.next(len(of))] }
+
+// The attachments of the oracle's world: three NICs of their own, a subnet with
+// everything in it, and both kinds of outside.
+const (
+	atVM1 = iota
+	atVM2
+	atVM3
+	atSubnet3
+	atInternet
+	atPlatform
+	numPlaces
+)
+
+var oracleSpecs = []topology.Spec{
+	{Kind: topology.NetworkInterface, Reference: "vm1-nic"},
+	{Kind: topology.NetworkInterface, Reference: "vm2-nic"},
+	{Kind: topology.NetworkInterface, Reference: "vm3-nic"},
+	{Kind: topology.Subnet, Reference: "vnet1/Subnet3"},
+	{Kind: topology.Internet},
+	{Kind: topology.Platform},
+}
+
+// host is somebody who sends and receives: an address of each family and the
+// attachment behind which it is found.
+type oracleHost struct {
+	at     int
+	v4, v6 string
+}
+
+// oracleHosts are who packets come from and go to. A policy may have moved the
+// second; the last ones nobody can be.
+var oracleHosts = []oracleHost{
+	{atVM1, "10.0.1.4", "fd00:0:0:1::4"},
+	{atVM2, "10.0.1.5", "fd00:0:0:1::5"},
+	{atVM3, "10.0.2.4", "fd00:0:0:2::4"},
+	{atSubnet3, "10.0.3.4", "fd00:0:0:3::4"}, // a NIC of its own behind the subnet's attachment
+	{atSubnet3, "10.0.3.77", "fd00:0:0:3::77"},
+	{atInternet, "203.0.113.10", "2001:db8::10"},
+	{atInternet, "198.51.100.1", "2606::1"},
+	{atPlatform, "168.63.129.16", "fe80::1"},
+	{atVM2, "10.0.1.6", "fd00:0:0:1::6"},
+	{atVM1, "10.0.1.77", "fd00:0:0:1::77"},
+	{atInternet, "192.168.1.1", "fc00::1"},
+	{atVM1, "10.0.1.255", "fd00:1::1"},
+	{atVM1, "255.255.255.255", "::"},
+	{atVM1, "224.0.0.251", "ff02::fb"},
+	{atVM1, "239.1.1.1", "ff05::1"},
+	{atInternet, "127.0.0.1", "::1"},
+	{atInternet, "0.0.0.0", "::ffff:10.0.1.4"},
+}
+
+// policyFrom reads a policy: which NSGs stand where and what their rules are.
+// No bytes give one without NSGs, which allows everything.
+func policyFrom(c *choices) *arm.Set {
+	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1",
+		AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00::/48")}}
+	set := &arm.Set{VirtualNetworks: []*arm.VirtualNetwork{vnet}}
+	for i := range c.next(5) {
+		name := fmt.Sprintf("NSG%d", i+1)
+		g := &ruleset.NSG{Name: name, ID: "/nsg/" + name}
+		for n := range c.next(6) {
+			g.Rules = append(g.Rules, ruleFrom(c, n))
+		}
+		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, g)
+	}
+	group := func() *ruleset.NSG {
+		if i := c.next(len(set.NetworkSecurityGroups) + 2); i < len(set.NetworkSecurityGroups) {
+			return set.NetworkSecurityGroups[i]
+		}
+		return nil
+	}
+	for i := 1; i <= 3; i++ {
+		vnet.Subnets = append(vnet.Subnets, &arm.Subnet{
+			Name: fmt.Sprintf("Subnet%d", i), ID: fmt.Sprintf("/vnet/vnet1/Subnet%d", i), VirtualNetwork: vnet, NetworkSecurityGroup: group(),
+			Prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", i))}})
+	}
+	for i, subnet := range []int{1, 1, 2, 3} {
+		host := oracleHosts[i]
+		if i == 1 && c.next(8) == 7 {
+			host = oracleHosts[8] // VM2 has moved
+		}
+		name := fmt.Sprintf("vm%d-nic", i+1)
+		nic := &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: group()}
+		var groups []string
+		if i == 0 || i == 3 {
+			groups = []string{"/asg/web"}
+		}
+		for family, address := range []string{host.v4, host.v6} {
+			nic.IPConfigurations = append(nic.IPConfigurations, arm.IPConfiguration{Name: fmt.Sprint("ipconfig", family),
+				Address: netip.MustParseAddr(address), Subnet: vnet.Subnets[subnet-1], Primary: family == 0, ApplicationSecurityGroups: groups})
+		}
+		set.NetworkInterfaces = append(set.NetworkInterfaces, nic)
+	}
+	set.NetworkInterfaces[2].EnableIPForwarding = c.next(4) == 3
+	vnet.FlowTimeout = pick(c, 0, 10*time.Minute)
+	return set
+}
+
+// ruleFrom reads one user rule. Its name is unique among the first n+1.
+func ruleFrom(c *choices, n int) ruleset.Rule {
+	r := ruleset.Rule{
+		Name:      fmt.Sprintf("rule%d", n),
+		Priority:  100 + 8*c.next(256) + n, // unique, and not in the order of the document
+		Direction: pick(c, ruleset.Inbound, ruleset.Outbound),
+		Access:    pick(c, ruleset.Allow, ruleset.Deny),
+		Protocol:  pick(c, ruleset.AnyProtocol, ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ESP, ruleset.AH),
+	}
+	if n == 0 && c.next(16) == 15 {
+		r.Name = pick(c, "DenyAllInBound", "AllowVnetOutBound") // which a default rule has too
+	}
+	r.Source, r.Destination = peerFrom(c), peerFrom(c)
+	r.SourcePorts, r.DestinationPorts = []ruleset.PortRange{ruleset.AllPorts}, portsFrom(c)
+	if c.next(8) == 7 {
+		r.SourcePorts = portsFrom(c)
+	}
+	return r
+}
+
+var oraclePrefixes = func() (list []netip.Prefix) {
+	for _, p := range []string{"0.0.0.0/0", "::/0", "10.0.0.0/16", "fd00::/48", "10.0.1.0/24", "fd00:0:0:1::/64", "10.0.1.4/32",
+		"fd00:0:0:1::4/128", "10.0.2.0/23", "fd00:0:0:2::/63", "203.0.113.0/24", "2001:db8::/32", "203.0.113.10/32", "2001:db8::10/128"} {
+		list = append(list, netip.MustParsePrefix(p))
+	}
+	return list
+}()
+
+func peerFrom(c *choices) ruleset.Peer {
+	switch c.next(8) {
+	case 0, 1:
+		return ruleset.Peer{Any: true}
+	case 2:
+		return ruleset.Peer{Tag: ruleset.TagVirtualNetwork}
+	case 3:
+		return ruleset.Peer{Tag: ruleset.TagInternet}
+	case 4:
+		return ruleset.Peer{Tag: ruleset.TagAzureLoadBalancer}
+	case 5:
+		return ruleset.Peer{ApplicationSecurityGroups: []string{"/ASG/web"}} // ids have no case
+	}
+	var p ruleset.Peer
+	for range 1 + c.next(3) {
+		p.Prefixes = append(p.Prefixes, pick(c, oraclePrefixes...))
+	}
+	return p
+}
+
+func portsFrom(c *choices) []ruleset.PortRange {
+	one := func(first, last uint16) []ruleset.PortRange { return []ruleset.PortRange{{First: first, Last: last}} }
+	return pick(c, one(0, 65535), one(80, 80), one(0, 79), one(1024, 65535), one(8, 8), one(128, 128), one(81, 81),
+		[]ruleset.PortRange{{First: 82, Last: 65535}, {First: 0, Last: 80}},
+		[]ruleset.PortRange{{First: 80, Last: 65535}, {First: 0, Last: 80}})
+}

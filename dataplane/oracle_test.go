@@ -1,0 +1,248 @@
+package dataplane
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// oracle says what must become of a frame, from the policy's own documents and
+// from what it remembers: no snapshot, no compiled table, no flow table, no
+// expiry. It shares with the pipeline the decoder, which gopacket's is held against,
+// and with the flow table's tests the slow flow of conntracktest.
+type oracle struct {
+	set        *arm.Set
+	generation int // counts the policies
+	strict     bool
+	now        time.Duration
+	flows      map[conntrack.Key]*oracleFlow // by both keys; those that are over too
+	rules      map[topology.RuleKey]RuleCount
+	datagrams  map[datagramKey]*datagram
+	hold       int // fragments that may wait
+	waiting    int // that wait
+	inVain     int // that have waited in vain
+}
+
+// oracleFlow is why packets cross without a rule being asked.
+type oracleFlow struct {
+	conntracktest.Flow
+	keys  [2]conntrack.Key
+	rules []topology.RuleKey // that allowed it
+}
+
+// expectation is what must become of one frame.
+type expectation struct {
+	frame  []byte
+	packet packet.Packet
+	to     int // attachment, when drop is NotDropped
+	drop   packet.Drop
+	waits  bool               // neither carried nor dropped yet
+	rules  []topology.RuleKey // that count the packet
+	hit    bool               // and the verdict
+	// begins is the flow that the packet begins, unless there is no room; ends the one
+	// that it takes the place of.
+	begins, ends *oracleFlow
+	belongs      belonging
+	key          conntrack.Key // of the flow that it belongs to
+	first        *datagram     // of which it is the first fragment
+}
+
+// expect says what must become of a frame from an attachment. It changes nothing
+// but the flow and the datagram that the packet belongs to; settle does the rest.
+func (o *oracle) expect(from int, frame []byte) (e expectation) {
+	e.frame = frame
+	p := &e.packet
+	e.drop = o.decode(frame, p)
+	if p.Segments == 0 {
+		p.Segments, p.WireLen = 1, uint32(len(frame)-tun.HeaderLen)
+	}
+	if e.drop != packet.NotDropped {
+		return e
+	}
+	if e.drop = o.admit(from, p); e.drop != packet.NotDropped {
+		return e
+	}
+	k := datagramKey{p.Src, p.Dst, p.Fragment.ID, p.Fragment.Proto, from}
+	switch {
+	case p.Fragment.IsLater():
+		o.laterFragment(k, &e)
+	case !p.Fragment.IsFragment() || o.firstFragment(k, &e):
+		o.decide(from, &e)
+	}
+	return e
+}
+
+// decide says what must become of a packet that has all its headers.
+func (o *oracle) decide(from int, e *expectation) {
+	p := &e.packet
+	if p.IsICMPError() {
+		o.related(from, e)
+		return
+	}
+	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, toItsFlow
+	f, side := o.lookup(e.key)
+	if f != nil && !f.Restarts(side, p) {
+		if e.drop = f.Pass(side, p, o.now); e.drop == packet.NotDropped {
+			e.to, e.rules = int(f.keys[1-side].Zone), f.rules
+		}
+		return
+	}
+	if e.drop = conntracktest.MayCreate(p, o.strict); e.drop != packet.NotDropped {
+		return
+	}
+	if o.judge(from, e); e.drop == packet.NotDropped {
+		e.ends = f
+		e.begins = &oracleFlow{Flow: *conntracktest.Begin(p, o.now), rules: e.rules,
+			keys: [2]conntrack.Key{e.key, {Tuple: p.Reverse(), Zone: uint16(e.to)}}}
+		if timeout := o.set.VirtualNetworks[0].FlowTimeout; timeout > 0 {
+			e.begins.Established = timeout // one end is in the network, whatever the other is
+		}
+	}
+}
+
+// related says what must become of an ICMP error: it belongs to the live flow that it
+// quotes, if the quoted packet went to where the error comes from; else the rules decide.
+func (o *oracle) related(from int, e *expectation) {
+	if quoted, ok := packet.DecodeQuote(e.frame[tun.HeaderLen:], &e.packet); ok {
+		tuple := quoted.Tuple
+		if quoted.Fragment.IsLater() {
+			tuple, ok = o.quotedDatagram(from, &e.packet, &quoted)
+		}
+		key := conntrack.Key{Tuple: tuple.Reverse(), Zone: uint16(from)}
+		if f, side := o.lookup(key); ok && f != nil {
+			e.key, e.belongs, e.to, e.rules = key, toQuotedFlow, int(f.keys[1-side].Zone), f.rules
+			return
+		}
+	}
+	o.judge(from, e)
+}
+
+func (o *oracle) decode(frame []byte, p *packet.Packet) packet.Drop {
+	var h tun.Header
+	h.Decode((*[tun.HeaderLen]byte)(frame))
+	size := h.GSOSize
+	if h.GSOType == tun.GSONone {
+		size = 0
+	}
+	var d packet.Decoder
+	if drop := d.Decode(frame[tun.HeaderLen:], size, p); drop != packet.NotDropped || h.GSOType == tun.GSONone {
+		return drop
+	}
+	type claim struct {
+		kind, proto uint8
+		v4          bool
+	}
+	claimed := claim{h.GSOType &^ tun.GSOECN, p.Proto, p.Src.Is4()}
+	if h.GSOSize == 0 || p.Fragment.IsFragment() || !slices.Contains([]claim{{tun.GSOTCPv4, 6, true}, {tun.GSOTCPv6, 6, false}, {tun.GSOUDPL4, 17, true}, {tun.GSOUDPL4, 17, false}}, claimed) {
+		return packet.DropOffload
+	}
+	return packet.NotDropped
+}
+
+// admit refuses what no virtual network carries, and senders that are not who they say.
+func (o *oracle) admit(from int, p *packet.Packet) packet.Drop {
+	src, dst := p.Src.Netip(), p.Dst.Netip()
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	switch {
+	case dst.IsMulticast() && (src.IsLinkLocalUnicast() || src.IsUnspecified() || dst.IsLinkLocalMulticast() || dst.IsInterfaceLocalMulticast()):
+		return packet.DropKernelNoise
+	case dst.IsMulticast(), dst == broadcast:
+		return packet.DropBroadcast
+	case src.Is6() && (src.IsLinkLocalUnicast() || dst.IsLinkLocalUnicast()):
+		return packet.DropKernelNoise
+	case src == dst:
+		return packet.DropLand
+	case src.IsMulticast(), src == broadcast, src.IsLoopback(), src.IsUnspecified(), !o.owns(from, src):
+		return packet.DropSpoofed
+	}
+	return packet.NotDropped
+}
+
+// owns reports whether an address may send from an attachment.
+func (o *oracle) owns(at int, a netip.Addr) bool {
+	switch spec := oracleSpecs[at]; spec.Kind {
+	case topology.NetworkInterface:
+		nic := o.nic(spec.Reference)
+		return nic.EnableIPForwarding || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
+	case topology.Platform:
+		return slices.Contains(topology.PlatformAddresses, a)
+	case topology.Internet:
+		return !o.inNetwork(a) && !slices.Contains(topology.PlatformAddresses, a)
+	}
+	e := o.find(at, a)
+	return e != nil && e.at == at
+}
+
+func (o *oracle) nic(name string) *arm.NetworkInterface {
+	i := slices.IndexFunc(o.set.NetworkInterfaces, func(n *arm.NetworkInterface) bool { return n.Name == name })
+	return o.set.NetworkInterfaces[i]
+}
+
+func (o *oracle) inNetwork(a netip.Addr) bool {
+	return within(o.set.VirtualNetworks[0].AddressSpace, a)
+}
+
+func within(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// oracleEnd is who has an address: at is where, -1 nowhere; nic and subnet are nil outside.
+type oracleEnd struct {
+	at     int
+	nic    *arm.NetworkInterface
+	subnet *arm.Subnet
+}
+
+// find says who has an address as seen from an attachment; nil when nobody can have it.
+func (o *oracle) find(at int, a netip.Addr) *oracleEnd {
+	for _, nic := range o.set.NetworkInterfaces {
+		for _, c := range nic.IPConfigurations {
+			if c.Address == a {
+				return &oracleEnd{o.place(nic.Name, c.Subnet.Name), nic, c.Subnet}
+			}
+		}
+	}
+	for _, s := range o.set.VirtualNetworks[0].Subnets {
+		for _, p := range s.Prefixes {
+			switch {
+			case !p.Contains(a):
+			case a.Is4() && !p.Contains(a.Next()): // the subnet's broadcast address
+				return nil
+			default:
+				return &oracleEnd{o.place("", s.Name), nil, s}
+			}
+		}
+	}
+	switch {
+	case at == atInternet || at == atPlatform: // which reach virtual networks and nothing else
+		return nil
+	case slices.Contains(topology.PlatformAddresses, a):
+		return &oracleEnd{at: atPlatform}
+	case o.inNetwork(a) || a.IsPrivate() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || within(nowhere, a):
+		return nil
+	}
+	return &oracleEnd{at: atInternet}
+}
+
+// nowhere are ranges without a route besides the private, link-local and loopback ones.
+var nowhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4")}
+
+// place is the attachment that leads to a NIC, or to the rest of a subnet; -1: none does.
+func (o *oracle) place(nic, subnet string) int {
+	for i, s := range oracleSpecs {
+		if s.Kind == topology.NetworkInterface && s.Reference == nic {
+			return i
+		}
+	}
+	return slices.IndexFunc(oracleSpecs, func(s topology.Spec) bool {
+		return s.Kind == topology.Subnet && strings.HasSuffix(s.Reference, "/"+subnet)
+	})
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sys/unix"
+)
+
+// flood is a kind of packets that the internet host sends as fast as one thread can,
+// while VM1 sends to VM4 over one TCP connection.
+type flood struct {
+	name string
+	// packet is what is sent; vary makes the next one of it. Nil: nothing is sent.
+	packet []byte
+	vary   func(p []byte, r *rand.Rand)
+}
+
+const (
+	vm1Address, vm4Address = "10.0.1.4", "10.0.3.4"
+	outside                = "11.0.0.0" // varied; the internet is everywhere else
+)
+
+// floods are compared with the second, packets of one flow: it has the same sender and
+// the same system calls, so that what is left is what the kind itself costs.
+func floods() []flood {
+	syn := func(to string, port uint16) []byte {
+		return packettest.TCP(packettest.Spec{Src: outside, Dst: to, SrcPort: 1, DstPort: port, Flags: "S"})
+	}
+	udp := packettest.Spec{Src: outside, Dst: vm4Address, SrcPort: 1, DstPort: 9, Payload: 12}
+	datagram := udp
+	datagram.Payload = 64
+	source := func(p []byte, r *rand.Rand) {
+		binary.BigEndian.PutUint32(p[12:], 11<<24|r.Uint32()>>8)
+		binary.BigEndian.PutUint16(p[20:], uint16(r.Uint32()))
+		headerChecksum(p)
+	}
+	return []flood{
+		{name: "none"},
+		{"allowed packets of one flow", packettest.UDP(udp), func([]byte, *rand.Rand) {}},
+		{"SYNs from random sources", syn(vm4Address, 80), source},
+		{"UDP from random sources", packettest.UDP(udp), source},
+		{"denied SYNs from random sources", syn(vm1Address, 22), source},
+		{"first fragments", packettest.Fragments(packettest.UDP(datagram), 1, 40)[0], func(p []byte, r *rand.Rand) {
+			binary.BigEndian.PutUint16(p[4:], uint16(r.Uint32()))
+			source(p, r)
+		}},
+	}
+}
+
+// headerChecksum makes the checksum of an IPv4 header without options right.
+func headerChecksum(p []byte) {
+	p[10], p[11] = 0, 0
+	var sum uint32
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[10:], ^uint16(sum+sum>>16))
+}
+
+// send floods from a namespace's eth0 until ctx ends, and counts what the kernel took.
+func (f *flood) send(ctx context.Context, namespace string, sent *atomic.Uint64) error {
+	if f.packet == nil {
+		<-ctx.Done()
+		return nil
+	}
+	var fd int
+	var to unix.SockaddrLinklayer
+	err := tun.Do(namespace, func() (err error) {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq("eth0")
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+			return err
+		}
+		to = unix.SockaddrLinklayer{Protocol: 0x0008 /* ETH_P_IP in network order */, Ifindex: int(request.Uint32())}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r := rand.New(rand.NewPCG(1, 2))
+	for ctx.Err() == nil {
+		for range 256 {
+			f.vary(f.packet, r)
+			switch err := unix.Sendto(fd, f.packet, 0, &to); err {
+			case nil:
+				sent.Add(1)
+			case unix.ENOBUFS: // the device's queue is full
+			default:
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// floodResult is one measurement.
+type floodResult struct {
+	bps, packets float64 // of the stream; of the flood, a second
+	memory       [2]int  // resident kB of the daemon before and after
+}
+
+// runFloods measures every flood in turn, rounds times.
+func runFloods(binary string, rounds, seconds int) error {
+	if err := privateWorld(); err != nil {
+		return err
+	}
+	list := floods()
+	results := make([][]floodResult, len(list))
+	for range rounds {
+		for i := range list {
+			r, err := measureFlood(&list[i], binary, seconds)
+			if err != nil {
+				return fmt.Errorf("%s: %w", list[i].name, err)
+			}
+			results[i] = append(results[i], r)
+		}
+	}
+	reportFloods(list, results, seconds)
+	return nil
+}
+
+func measureFlood(f *flood, binary string, seconds int) (result floodResult, err error) {
+	s := daemon("nsgd", binary, "auto")
+	stop, err := s.start()
+	if err != nil {
+		return result, err
+	}
+	defer stop()
+	if result.memory[0], err = residentMemory(binary); err != nil {
+		return result, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var sent atomic.Uint64
+	began := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- f.send(ctx, "nsgd-internet", &sent) }()
+	if result.bps, err = iperf(&s, nil, seconds); err != nil {
+		return result, err
+	}
+	result.packets = float64(sent.Load()) / time.Since(began).Seconds()
+	cancel()
+	if err := <-done; err != nil {
+		return result, err
+	}
+	if result.memory[1], err = residentMemory(binary); err != nil {
+		return result, err
+	}
+	return result, nil
+}
+
+// residentMemory is that of the daemon, in kB.
+func residentMemory(binary string) (kB int, err error) {
+	out, err := exec.Command(filepath.Join(filepath.Dir(binary), "nsgctl"), "status", "-o", "json").Output()
+	if err != nil {
+		return 0, fmt.Errorf("nsgctl status: %w", err)
+	}
+	var status struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal(out, &status); err != nil {
+		return 0, fmt.Errorf("nsgctl status: %w", err)
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kB); n == 1 {
+			return kB, nil
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", status.PID)
+}
+
+// reportFloods prints medians; the ratio is to the flood of one flow's packets.
+func reportFloods(list []flood, results [][]floodResult, seconds int) {
+	bps := func(i int) float64 {
+		var v []float64
+		for _, r := range results[i] {
+			v = append(v, r.bps)
+		}
+		return median(v)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "medians of %d rounds of %d s\tTCP 1 stream\tratio\tflood\tmemory before\tafter\t\n", len(results[0]), seconds)
+	for i := range list {
+		var packets, before, after []float64
+		for _, r := range results[i] {
+			packets = append(packets, r.packets)
+			before, after = append(before, float64(r.memory[0])), append(after, float64(r.memory[1]))
+		}
+		fmt.Fprintf(w, "%s\t%.2f Gbit/s\t%.2f\t%.0f packets/s\t%.0f MB\t%.0f MB\t\n", list[i].name,
+			bps(i)/1e9, bps(i)/bps(1), median(packets), median(before)/1e3, median(after)/1e3)
+	}
+	w.Flush()
+	fmt.Printf("ratio: to %q\n", list[1].name)
+}
