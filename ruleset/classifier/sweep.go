@@ -18,9 +18,10 @@ type span struct{ first, last value }
 
 // What each field's values range over.
 var (
+	ipv6Last   = value{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
 	portValues = span{last: value{Lo: 65535}}
 	ipv4Values = span{first: packet.AddrFrom4([4]byte{}), last: packet.AddrFrom4([4]byte{255, 255, 255, 255})}
-	ipv6Values = span{last: value{Hi: 1<<64 - 1, Lo: 1<<64 - 1}}
+	ipv6Values = span{last: ipv6Last}
 )
 
 // list is one field's spans, sorted and neither overlapping nor touching, and
