@@ -7,14 +7,18 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// run is how many intervals the values of one slot may lie in. They stand side
-// by side and are compared at once, without a branch that depends on the data:
-// packets come in no order that a branch predictor could learn.
+// run is how many intervals the values of one slot may lie in before it gets a
+// node of its own. They stand side by side and are compared at once, without a
+// branch that depends on the data: packets come in no order that a branch
+// predictor could learn.
 const run = 4
 
-// inner marks a slot that holds the number of a node; any other holds the number
-// of the first of its run of intervals.
-const inner = 1 << 31
+// A slot holds the class of its values, or the number of the first interval of
+// its run, or the number of a node.
+const (
+	ofRun  = 1 << 30
+	ofNode = 1 << 31
+)
 
 // node divides the values from the first to the last of some borders into slots
 // of 2^shift values each. Values below go to the first slot, values above to the
@@ -63,11 +67,14 @@ func (v *intervals) class(x uint32) uint32 {
 	for {
 		slot := min((max(x, n.first)-n.first)>>(n.shift&31), n.last)
 		at := v.slots[n.base+slot]
-		if at&inner == 0 {
-			r := (*[run]interval)(v.list[at:])
+		if at < ofRun {
+			return at
+		}
+		if at < ofNode {
+			r := (*[run]interval)(v.list[at-ofRun:])
 			return r[run-1-below(x, r[1].start)-below(x, r[2].start)-below(x, r[3].start)].class
 		}
-		n = &v.nodes[at&^inner]
+		n = &v.nodes[at-ofNode]
 	}
 }
 
@@ -106,16 +113,17 @@ func wide(borders []border) wideIntervals {
 func (v *wideIntervals) class(a packet.Addr) uint32 {
 	n := &v.root
 	for {
-		slot := n.last
-		if d := distance(n.first, a); d.Less(shifted(uint64(n.last), n.shift)) {
-			slot = uint32(shiftedDown(d, n.shift))
-		}
+		slot := uint32(min(wideShift(distance(n.first, a), n.shift), uint64(n.last)))
 		at := v.slots[n.base+slot]
-		if at&inner == 0 {
+		if at < ofRun {
+			return at
+		}
+		if at < ofNode {
+			at -= ofRun
 			r := (*[run]value)(v.starts[at:])
 			return v.classes[at+run-1-wideBelow(a, &r[1])-wideBelow(a, &r[2])-wideBelow(a, &r[3])]
 		}
-		n = &v.nodes[at&^inner]
+		n = &v.nodes[at-ofNode]
 	}
 }
 
@@ -126,16 +134,13 @@ func distance(from, a value) value {
 	return value{Hi: hi &^ -borrow, Lo: lo &^ -borrow}
 }
 
-// shiftedDown is the low 64 bits of a >> n.
-func shiftedDown(a value, n uint8) uint64 {
+// wideShift is a >> n, or the highest number where that takes more than 64 bits.
+func wideShift(a value, n uint8) uint64 {
 	s := uint(n)
+	if a.Hi>>s != 0 {
+		return 1<<64 - 1
+	}
 	return a.Hi>>(s-64) | a.Hi<<(64-s) | a.Lo>>s
-}
-
-// shifted is a << n.
-func shifted(a uint64, n uint8) value {
-	s := uint(n)
-	return value{Hi: a<<(s-64) | a>>(64-s), Lo: a << s}
 }
 
 // wideBelow is 1 when a is below b, or 0.
@@ -159,38 +164,54 @@ type divider struct {
 func divide(borders []border) divider {
 	d := divider{borders: borders}
 	if len(borders) == 1 {
-		return divider{nodes: make([]node[value], 1), slots: make([]uint32, 1)}
+		return divider{nodes: make([]node[value], 1), slots: []uint32{borders[0].class}}
 	}
-	// The first border starts where the values do. Values below the second
-	// border are in its slot too.
 	d.add(1, len(borders))
 	d.slots = append([]uint32(nil), d.slots...)
 	return d
 }
 
-// add makes a node over the borders from i to j, and the nodes below it.
+// add makes a node over the borders from i to j, and the nodes below it. Values
+// that come to it are not below border i-1 nor above border j.
 func (d *divider) add(i, j int) uint32 {
 	first := d.borders[i].start
 	span := distance(first, d.borders[j-1].start)
-	// About as many slots as borders, at least two of them used.
-	shift := uint8(max(0, length(span)-max(1, bits.Len(uint(j-i)))))
-	last := uint32(shiftedDown(span, shift))
+	// One to four slots for each border; at least the first and the last are used.
+	shift := uint8(max(0, length(span)-bits.Len(uint(j-i))-1))
+	last := uint32(wideShift(span, shift))
 	number, base := uint32(len(d.nodes)), uint32(len(d.slots))
 	d.nodes = append(d.nodes, node[value]{first: first, base: base, last: last, shift: shift})
 	d.slots = append(d.slots, make([]uint32, last+1)...)
 	for slot := range last + 1 {
 		at := i
-		for i < j && uint32(shiftedDown(distance(first, d.borders[i].start), shift)) == slot {
+		for i < j && uint32(wideShift(distance(first, d.borders[i].start), shift)) == slot {
 			i++
 		}
-		// The slot's values lie in the intervals that start in it and in the one before.
-		if i-at < run {
-			d.slots[base+slot] = uint32(at - 1)
-		} else {
-			d.slots[base+slot] = inner | (d.add(at, i) - 1)
+		// The slot's values lie in the intervals that start in it and, unless one
+		// starts where the slot does, in the one before. The first slot has the
+		// values below first too.
+		low := at - 1
+		if i > at && slot > 0 && aligned(distance(first, d.borders[at].start), shift) {
+			low = at
+		}
+		switch {
+		case i-low == 1:
+			d.slots[base+slot] = d.borders[low].class
+		case i-low <= run:
+			d.slots[base+slot] = ofRun + uint32(low)
+		default:
+			d.slots[base+slot] = ofNode + d.add(low+1, i) - 1
 		}
 	}
 	return number
+}
+
+// aligned reports whether the low n bits of a are zero.
+func aligned(a value, n uint8) bool {
+	if n < 64 {
+		return a.Lo&(1<<n-1) == 0
+	}
+	return a.Lo == 0 && a.Hi&(1<<(n-64)-1) == 0
 }
 
 // length is the number of bits of a.
