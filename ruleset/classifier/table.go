@@ -72,21 +72,23 @@ func Compile(rules []Rule) *Table {
 }
 
 func (p *pool) addresses(rules []Rule, field func(*Rule) []netip.Prefix) addresses {
+	all := lists(rules, field)
+	ipv4, ipv6 := prefixEvents(all)
 	return addresses{
-		ipv4: narrow(p.sweep(ipv4Values, lists(rules, field, ipv4Spans))),
-		ipv6: wide(p.sweep(ipv6Values, lists(rules, field, ipv6Spans))),
+		ipv4: narrow(newSweeper(p, all).narrow(ipv4)),
+		ipv6: wide(newSweeper(p, all).wide(ipv6)),
 	}
 }
 
 func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange) ports {
-	all := lists(rules, field, portSpans)
+	all := lists(rules, field)
+	s := newSweeper(p, all)
+	borders := s.narrow(portEvents(all))
 	absent := p.empty()
-	for _, l := range all {
-		if len(l.spans) == 1 && l.spans[0] == portValues {
-			absent.flip(l.rules)
-		}
+	for word, mask := range s.always {
+		absent.flip(members{{word, mask}})
 	}
-	return ports{intervals: narrow(p.sweep(portValues, all)), absent: p.intern(absent)}
+	return ports{intervals: narrow(borders), absent: p.intern(absent)}
 }
 
 // matching is the class of the rules that match reports.
