@@ -44,10 +44,10 @@ func TestInternKeepsBitmapsApartWhenTheirHashesCollide(t *testing.T) {
 }
 
 func TestFlipTwiceRestoresABitmapAndItsHash(t *testing.T) {
-	p := newPool(5000)
+	p := newPool(40_000)
 	b := p.empty()
 	var m members
-	for rule := 0; rule < 5000; rule += 7 {
+	for rule := 33_000; rule < 40_000; rule += 7 { // beyond 64 blocks
 		m.add(rule)
 	}
 	before := p.intern(b)

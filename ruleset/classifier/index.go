@@ -36,7 +36,9 @@ type intervals struct {
 	root  node[uint32]
 	nodes []node[uint32]
 	slots []uint32
-	list  []interval // in ascending order; the last one is repeated until a run fits
+	// list has the intervals in ascending order, the last one repeated until a run
+	// fits. It is empty where no slot leads to a run.
+	list []interval
 }
 
 type interval struct{ start, class uint32 }
@@ -44,22 +46,24 @@ type interval struct{ start, class uint32 }
 // narrow makes intervals of the borders of ports or IPv4 addresses.
 func narrow(borders []border) intervals {
 	d := divide(borders)
-	v := intervals{slots: d.slots, list: make([]interval, 0, len(borders)+run-1), nodes: make([]node[uint32], 0, len(d.nodes)-1)}
-	for _, b := range borders {
-		v.list = append(v.list, interval{start: uint32(b.start.Lo), class: b.class})
+	v := intervals{root: narrowed(d.nodes[0]), nodes: make([]node[uint32], 0, len(d.nodes)-1), slots: d.slots}
+	for _, n := range d.nodes[1:] {
+		v.nodes = append(v.nodes, narrowed(n))
 	}
-	for range run - 1 {
-		v.list = append(v.list, interval{start: 1<<32 - 1, class: borders[len(borders)-1].class})
-	}
-	for i, n := range d.nodes {
-		m := node[uint32]{first: uint32(n.first.Lo), base: n.base, last: n.last, shift: n.shift}
-		if i == 0 {
-			v.root = m
-		} else {
-			v.nodes = append(v.nodes, m)
+	if d.runs {
+		v.list = make([]interval, 0, len(borders)+run-1)
+		for _, b := range borders {
+			v.list = append(v.list, interval{start: uint32(b.start.Lo), class: b.class})
+		}
+		for range run - 1 {
+			v.list = append(v.list, interval{start: 1<<32 - 1, class: borders[len(borders)-1].class})
 		}
 	}
 	return v
+}
+
+func narrowed(n node[value]) node[uint32] {
+	return node[uint32]{first: uint32(n.first.Lo), base: n.base, last: n.last, shift: n.shift}
 }
 
 func (v *intervals) class(x uint32) uint32 {
@@ -99,8 +103,11 @@ func wide(borders []border) wideIntervals {
 	d := divide(borders)
 	v := wideIntervals{
 		root: d.nodes[0], nodes: append([]node[value](nil), d.nodes[1:]...), slots: d.slots,
-		starts: make([]value, 0, len(borders)+run-1), classes: make([]uint32, 0, len(borders)+run-1),
 	}
+	if !d.runs {
+		return v
+	}
+	v.starts, v.classes = make([]value, 0, len(borders)+run-1), make([]uint32, 0, len(borders)+run-1)
 	for _, b := range borders {
 		v.starts, v.classes = append(v.starts, b.start), append(v.classes, b.class)
 	}
@@ -159,6 +166,7 @@ type divider struct {
 	borders []border
 	nodes   []node[value]
 	slots   []uint32
+	runs    bool // some slot leads to a run
 }
 
 func divide(borders []border) divider {
@@ -178,6 +186,11 @@ func (d *divider) add(i, j int) uint32 {
 	span := distance(first, d.borders[j-1].start)
 	// One to four slots for each border; at least the first and the last are used.
 	shift := uint8(max(0, length(span)-bits.Len(uint(j-i))-1))
+	if shift == 0 {
+		// A slot for each value: one for those below the first border, and no runs.
+		first = predecessor(first)
+		span, _ = successor(span)
+	}
 	last := uint32(wideShift(span, shift))
 	number, base := uint32(len(d.nodes)), uint32(len(d.slots))
 	d.nodes = append(d.nodes, node[value]{first: first, base: base, last: last, shift: shift})
@@ -199,11 +212,18 @@ func (d *divider) add(i, j int) uint32 {
 			d.slots[base+slot] = d.borders[low].class
 		case i-low <= run:
 			d.slots[base+slot] = ofRun + uint32(low)
+			d.runs = true
 		default:
 			d.slots[base+slot] = ofNode + d.add(low+1, i) - 1
 		}
 	}
 	return number
+}
+
+// predecessor is the value before a, which is not 0.
+func predecessor(a value) value {
+	lo, borrow := bits.Sub64(a.Lo, 1, 0)
+	return value{Hi: a.Hi - borrow, Lo: lo}
 }
 
 // aligned reports whether the low n bits of a are zero.

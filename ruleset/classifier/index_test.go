@@ -122,7 +122,7 @@ func probes(r *rand.Rand, borders []border) []value {
 			b = borders[i].start
 		}
 		lo, borrow := bits.Sub64(b.Lo, 1, 0)
-		out = append(out, b, plus(b, 1), value{Hi: b.Hi - borrow, Lo: lo}, plus(b, r.Uint64()>>r.IntN(64)))
+		out = append(out, b, plus(b, 1), value{Hi: b.Hi - borrow, Lo: lo}, plus(b, r.Uint64()>>r.IntN(64)), value{Hi: b.Hi + r.Uint64()>>r.IntN(64), Lo: b.Lo})
 	}
 	return out
 }

@@ -47,8 +47,8 @@ type ports struct {
 	absent uint32
 }
 
-// Compile makes the table of rules that stand in priority order. With m
-// prefixes and ranges in n rules it takes O(m log m + m*n/64) steps.
+// Compile makes the table of rules that stand in priority order. It is safe for
+// concurrent use, also with rules that share lists.
 func Compile(rules []Rule) *Table {
 	p := newPool(len(rules))
 	t := &Table{
