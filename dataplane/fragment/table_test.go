@@ -179,9 +179,6 @@ func TestAVerdictThatComesTooLateIsForNobody(t *testing.T) {
 	late, other := key(1), key(100)
 	place, _ := r.table.Reserve(&late, part(0, 80, true), r.now)
 	r.now += time.Minute
-	for id := uint32(2); id < 17; id++ { // every place but the one that is over
-		r.first(id, 80, packet.DropRule)
-	}
 	next, drop := r.table.Reserve(&other, part(0, 80, true), r.now)
 	if drop != packet.NotDropped {
 		t.Fatal(drop)
@@ -216,6 +213,18 @@ func TestARefusedDatagramTakesUpNoShare(t *testing.T) {
 	r.table.Expire(r.now, time.Hour)
 	if n := r.table.Datagrams(); n != 0 {
 		t.Errorf("%d datagrams are left", n)
+	}
+}
+
+func TestADatagramThatIsOverGivesWayBeforeTheSweep(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 16}) // one bucket
+	for round := range uint32(3) {
+		for id := range uint32(8) { // all that one zone may have
+			if _, drop := r.first(round<<8|id, 80, 0); drop != packet.NotDropped {
+				t.Fatalf("datagram %d: %s", id, drop)
+			}
+		}
+		r.now += time.Hour
 	}
 }
 
