@@ -10,6 +10,9 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
+// sizes are the numbers of flows that benchmarks are run with.
+var sizes = []int{1_000, 100_000, 1_000_000, 4_000_000}
+
 // filled is a table of n established flows and their packets in random order.
 func filled(b *testing.B, n, workers int) (*Table, []packet.Packet) {
 	b.Helper()
@@ -41,7 +44,7 @@ func benchPacket(i int) *packet.Packet {
 }
 
 func BenchmarkHit(b *testing.B) {
-	for _, n := range []int{1_000, 100_000, 1_000_000} {
+	for _, n := range sizes {
 		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
 			table, packets := filled(b, n, 1)
 			w := table.Worker(0)
@@ -99,7 +102,7 @@ func BenchmarkParallelHit(b *testing.B) {
 }
 
 func BenchmarkMiss(b *testing.B) {
-	for _, n := range []int{1_000, 1_000_000} {
+	for _, n := range sizes {
 		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
 			table, packets := filled(b, n, 1)
 			w := table.Worker(0)
@@ -117,9 +120,14 @@ func BenchmarkMiss(b *testing.B) {
 	}
 }
 
-// BenchmarkInsert fills a table of a million flows again and again; emptying it is not timed.
+// BenchmarkInsert fills a table again and again; emptying it is not timed.
 func BenchmarkInsert(b *testing.B) {
-	const n = 1_000_000
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) { benchmarkInsert(b, n) })
+	}
+}
+
+func benchmarkInsert(b *testing.B, n int) {
 	table, packets := filled(b, n, 1)
 	w := table.Worker(0)
 	init := Init{ReplyZone: 1}
@@ -172,30 +180,37 @@ func empty(table *Table, w *Worker) {
 
 // BenchmarkExpire is the cost for one record, of a flow that lives and of one that is over.
 func BenchmarkExpire(b *testing.B) {
-	const n, budget = 1_000_000, 20_000
-	b.Run("live", func(b *testing.B) {
-		table, _ := filled(b, n, 1)
-		for i := 0; i < b.N; i += budget {
-			table.Expire(1, budget)
-		}
-	})
-	b.Run("over", func(b *testing.B) {
-		table, packets := filled(b, n, 1)
-		w := table.Worker(0)
-		over := Tick(time.Hour / TickLength)
-		b.ResetTimer()
-		for i := 0; i < b.N; i += budget {
-			if table.live.Load() == 0 {
-				b.StopTimer()
-				empty(table, w)
-				for j := range packets {
-					k := Key{packets[j].Tuple, 0}
-					w.Insert(&k, &Init{ReplyZone: 1}, &packets[j], 1)
-				}
-				b.StartTimer()
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("live/flows=%d", n), func(b *testing.B) {
+			table, _ := filled(b, n, 1)
+			b.ResetTimer()
+			for i := 0; i < b.N; i += expireAtOnce {
+				table.Expire(1, expireAtOnce)
 			}
-			table.Expire(over, budget)
-			w.Quiesce()
+		})
+		b.Run(fmt.Sprintf("over/flows=%d", n), func(b *testing.B) { benchmarkExpireOver(b, n) })
+	}
+}
+
+// expireAtOnce is less than the smallest table holds.
+const expireAtOnce = 500
+
+func benchmarkExpireOver(b *testing.B, n int) {
+	table, packets := filled(b, n, 1)
+	w := table.Worker(0)
+	over := Tick(time.Hour / TickLength)
+	b.ResetTimer()
+	for i := 0; i < b.N; i += expireAtOnce {
+		if table.live.Load() == 0 {
+			b.StopTimer()
+			empty(table, w)
+			for j := range packets {
+				k := Key{packets[j].Tuple, 0}
+				w.Insert(&k, &Init{ReplyZone: 1}, &packets[j], 1)
+			}
+			b.StartTimer()
 		}
-	})
+		table.Expire(over, expireAtOnce)
+		w.Quiesce()
+	}
 }

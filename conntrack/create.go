@@ -10,13 +10,10 @@ func MayCreate(p *packet.Packet, strict bool) packet.Drop {
 	case packet.ProtoTCP:
 		return mayCreateTCP(p.TCPFlags, strict)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
-		switch {
-		case p.IsICMPRequest():
+		if p.IsICMPRequest() {
 			return packet.NotDropped
-		case p.IsICMPError():
-			return packet.DropICMPError
 		}
-		return packet.DropICMPNoFlow
+		return packet.DropICMPNoFlow // an error too, which belongs to another protocol's flow
 	}
 	return packet.NotDropped
 }
@@ -52,11 +49,8 @@ func (r *record) allowsICMP(d Direction, p *packet.Packet) packet.Drop {
 	if d == Reply {
 		want = icmpReply(want)
 	}
-	switch {
-	case p.ICMPType == want:
+	if p.ICMPType == want {
 		return packet.NotDropped
-	case p.IsICMPError():
-		return packet.DropICMPError
 	}
 	return packet.DropICMPNoFlow
 }

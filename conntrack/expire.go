@@ -10,6 +10,7 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 	t.sweeper.mu.Lock()
 	defer t.sweeper.mu.Unlock()
 	t.now.Store(uint32(now))
+	t.rates.refresh(now)
 	w := t.sweeper.worker
 	used := t.used.Load()
 	budget = min(budget, int(used))

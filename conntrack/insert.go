@@ -21,13 +21,25 @@ type Init struct {
 	ReplyZone uint16
 }
 
+// MayBegin takes part of what Options.NewPerSecond lets begin in the zones of a flow
+// that is about to be inserted; DropFlowRate when nothing is left of it. NotBegun gives it
+// back when Insert created no flow.
+func (w *Worker) MayBegin(zone, replyZone uint16, now Tick) packet.Drop {
+	if !w.table.rates.take(zone, replyZone, now) {
+		return w.refuse(RefusedRate)
+	}
+	return packet.NotDropped
+}
+
+// NotBegun undoes MayBegin.
+func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, replyZone) }
+
 // Insert records the flow that p begins, which the rules allow and for which
-// MayCreate said NotDropped, and counts p on it; created is then true. If
+// MayCreate and MayBegin said NotDropped, and counts p on it; created is then true. If
 // another worker was first, p has passed as a packet of that worker's flow instead,
 // and drop is what Pass said.
 //
 // DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
-// DropFlowRate: more flows would begin in a zone than Options.NewPerSecond.
 // DropFlowConflict: the replies would belong to another live flow. That happens when
 // two zones use the same addresses towards a third, or when an address moved to
 // another zone: sharing the record would let one sender end the other's connection.
@@ -159,9 +171,6 @@ func firstWord(p *packet.Packet) word {
 // reserve takes a place in the table and in both zones, evicting where one is full.
 func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
 	t := w.table
-	if !t.rates.take(zone, replyZone, now) {
-		return RefusedRate, false
-	}
 	if !w.reserveOrEvict(&t.live, t.max, now, nil) {
 		return RefusedTable, false
 	}

@@ -353,7 +353,7 @@ func TestRandomOperationsAgreeWithAPlainMap(t *testing.T) {
 			t.Errorf("no flow was refused: %s", Refusal(why))
 		}
 	}
-	for _, drop := range []packet.Drop{packet.NotDropped, packet.DropTCPFlags, packet.DropTCPNoSYN, packet.DropICMPError,
+	for _, drop := range []packet.Drop{packet.NotDropped, packet.DropTCPFlags, packet.DropTCPNoSYN,
 		packet.DropICMPNoFlow, packet.DropFlowConflict, packet.DropTCPState} {
 		if sum.met[drop] == 0 {
 			t.Errorf("no packet came to %s", drop)

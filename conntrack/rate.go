@@ -16,6 +16,7 @@ const maxRate = 1<<32/int(ticksPerSecond) - 1
 type rates struct {
 	perSecond uint32
 	zones     []rate
+	cursor    uint32 // of refresh, the sweeper's alone
 }
 
 // rate is one zone's bucket: the tick of the last change in the upper half, the parts of
@@ -53,8 +54,31 @@ func (r *rates) take(zone, replyZone uint16, now Tick) bool {
 	if replyZone == zone || r.takeOne(replyZone, now) {
 		return true
 	}
-	r.giveBack(zone)
+	r.giveOne(zone)
 	return false
+}
+
+// give puts back what take took.
+func (r *rates) give(zone, replyZone uint16) {
+	if r.zones == nil {
+		return
+	}
+	r.giveOne(zone)
+	if replyZone != zone {
+		r.giveOne(replyZone)
+	}
+}
+
+// refresh brings one zone's bucket up to date after another. Ticks are compared as long as
+// they are half of their range apart, 248 days.
+func (r *rates) refresh(now Tick) {
+	if len(r.zones) > 0 {
+		zone := uint16(r.cursor % uint32(len(r.zones)))
+		r.cursor++
+		if r.takeOne(zone, now) {
+			r.giveOne(zone)
+		}
+	}
 }
 
 func (r *rates) takeOne(zone uint16, now Tick) bool {
@@ -67,7 +91,10 @@ func (r *rates) takeOne(zone uint16, now Tick) bool {
 			parts, last = min(parts+uint64(elapsed)*uint64(r.perSecond), full), now
 		}
 		if parts < uint64(ticksPerSecond) {
-			return false
+			if last == Tick(word>>32) || z.word.CompareAndSwap(word, uint64(last)<<32|parts) {
+				return false
+			}
+			continue
 		}
 		if z.word.CompareAndSwap(word, uint64(last)<<32|(parts-uint64(ticksPerSecond))) {
 			return true
@@ -76,7 +103,7 @@ func (r *rates) takeOne(zone uint16, now Tick) bool {
 	return true
 }
 
-func (r *rates) giveBack(zone uint16) {
+func (r *rates) giveOne(zone uint16) {
 	z := &r.zones[zone]
 	for !z.unlimited {
 		word := z.word.Load()

@@ -52,10 +52,53 @@ func TestFlowsBeginNoFasterThanTheRate(t *testing.T) {
 			if n := r.Stats().Refused[RefusedRate]; n != uint64(10+refused) {
 				t.Errorf("%d counted as refused, want %d", n, 10+refused)
 			}
-			if created, _ := begin(r, 2, 4, 60); tt.peer != 2 && tt.zone != 2 && created != 50 {
-				t.Errorf("%d began in an untouched zone", created)
-			}
 		})
+	}
+}
+
+func TestARefusalAtOneEndTakesNothingFromTheOther(t *testing.T) {
+	r := newRates(&Options{NewPerSecond: 50, Zones: 2})
+	for r.takeOne(1, 1) { // nothing is left at the far end
+	}
+	for range 1000 {
+		if r.take(0, 1, 1) {
+			t.Fatal("taken")
+		}
+	}
+	left := 0
+	for r.takeOne(0, 1) {
+		left++
+	}
+	if left != 50 {
+		t.Errorf("%d of 50 are left at the near end", left)
+	}
+}
+
+func TestWhatWasNotBegunIsGivenBack(t *testing.T) {
+	r := newRates(&Options{NewPerSecond: 1, Zones: 2})
+	for range 100 {
+		if !r.take(0, 1, 1) {
+			t.Fatal("not given back")
+		}
+		r.give(0, 1)
+	}
+}
+
+// Ticks are compared modulo their range: a bucket that nobody touched for 248 days, empty,
+// would have stayed empty for as long again.
+func TestABucketOutlivesTheTicksRange(t *testing.T) {
+	const day = Tick(24 * time.Hour / TickLength)
+	r := newRates(&Options{NewPerSecond: 1, Zones: 2})
+	now := Tick(1)
+	for r.takeOne(0, now) {
+	}
+	for range 600 {
+		now += day
+		r.refresh(now)
+		r.refresh(now)
+	}
+	if !r.takeOne(0, now) {
+		t.Error("still empty after 600 days")
 	}
 }
 

@@ -50,13 +50,23 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 		if !r.w.Restarts(f, d, p) {
 			return f, d, false, r.w.Pass(f, d, p, r.now)
 		}
+		if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
+			return 0, 0, false, drop
+		}
+		r.w.NotBegun(zone, peer)
 		r.w.End(f, EndRestarted)
 	}
 	if drop := MayCreate(p, r.Strict()); drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}
 	init := Init{Slots: [4]uint32{1, NoSlot, NoSlot, NoSlot}, Generation: 7, ReplyZone: peer, Established: r.established}
-	return r.w.Insert(&k, &init, p, r.now)
+	if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
+		return 0, 0, false, drop
+	}
+	if f, d, created, drop = r.w.Insert(&k, &init, p, r.now); !created {
+		r.w.NotBegun(zone, peer)
+	}
+	return f, d, created, drop
 }
 
 func (r *rig) create(zone, peer uint16, p *packet.Packet) Flow {

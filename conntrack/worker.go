@@ -93,7 +93,7 @@ func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 
 // Pass takes a packet of a live flow: state and last-seen move on, its Segments
 // and WireLen are counted. A packet that is dropped (DropTCPFlags, DropTCPState,
-// DropICMPError, DropICMPNoFlow) changes and counts nothing. Several workers may
+// DropICMPNoFlow) changes and counts nothing. Several workers may
 // pass packets of one flow at the same time.
 func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Drop {
 	r := &w.table.records[f]

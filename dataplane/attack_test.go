@@ -353,7 +353,7 @@ func TestAFragmentFloodPastTheCapLeavesEstablishedFlowsAlone(t *testing.T) {
 				r.play([]step{{vm1, p, internet, ""}})
 			}
 			r.clock += 3 * time.Second
-			r.engine.Fragments().Expire(r.clock, 1<<20)
+			r.engine.Fragments().Expire(r.clock, time.Hour)
 			for _, p := range packettest.Fragments(packettest.UDP(answer), 2000, 24, 8) {
 				r.play([]step{{internet, p, vm1, ""}})
 			}

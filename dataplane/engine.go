@@ -220,8 +220,6 @@ const (
 	// five seconds; a record that has timed out is absent before it is freed.
 	expireEvery  = 100 * time.Millisecond
 	expireBudget = 20_000
-	// expireBuckets walk over the default fragment table in a fifth of its lifetime.
-	expireBuckets = 256
 )
 
 // expire frees what has timed out, in bounded steps.
@@ -234,7 +232,7 @@ func (e *Engine) expire(ctx context.Context) {
 			return
 		case <-tick.C:
 			e.flows.Expire(e.Now(), expireBudget)
-			e.fragments.Expire(e.clock(), expireBuckets)
+			e.fragments.Expire(e.clock(), expireEvery)
 		}
 	}
 }

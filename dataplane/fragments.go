@@ -31,10 +31,11 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 	w.first = fragment.Verdict{Drop: drop, Slots: noSlots}
 	switch {
 	case drop == packet.DropRule, drop == packet.NotDropped && w.belongs == toNoFlow:
-		w.first.To, w.first.Generation, w.first.Slots = uint16(to), s.Generation, w.verdict.slots()
+		w.first.Generation, w.first.Slots = s.Generation, w.verdict.slots()
 	case drop == packet.NotDropped:
 		w.first.InFlow, w.first.Related, w.first.Flow = true, w.belongs == toQuotedFlow, *w.key
 	}
+	w.first.To = uint16(to)
 	waiting := w.engine.fragments.Decide(place, &w.first)
 	if drop == packet.NotDropped {
 		drop = w.write(to, b, p)

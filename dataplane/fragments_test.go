@@ -191,7 +191,7 @@ func TestFragmentsThatOvertookTheirFirstWaitForIt(t *testing.T) {
 			r := hold(t, 10)
 			r.inject(vm1, internet, second, third)
 			r.clock += 2 * time.Second
-			r.engine.Fragments().Expire(r.clock, 1<<20)
+			r.engine.Fragments().Expire(r.clock, time.Hour)
 			if n := r.engine.Drops()[packet.DropFragmentNoFirst]; n != 2 || r.engine.Fragments().Held() != 0 {
 				t.Errorf("%d dropped, %d wait", n, r.engine.Fragments().Held())
 			}
@@ -202,6 +202,62 @@ func TestFragmentsThatOvertookTheirFirstWaitForIt(t *testing.T) {
 			same(t, r.inject(vm1, internet, second, third, first), first, second)
 			if n := r.engine.Drops()[packet.DropFragmentNoFirst]; n != 1 {
 				t.Errorf("%d dropped, want 1", n)
+			}
+		})
+	}
+}
+
+// The datagram of a host behind a forwarding NIC was looked for at the place where its
+// address lives, which is not where it came in.
+func TestAnErrorAboutAFragmentOfAForwardedDatagramComesBack(t *testing.T) {
+	policy := figureOfTheSeed()
+	policy.NetworkInterfaces[0].EnableIPForwarding = true
+	r := newRig(t, policy, conntrack.Options{Max: 1024})
+	const behind = "10.0.9.9" // of the virtual network, and nobody's NIC
+	query := packettest.UDP(packettest.Spec{Src: behind, Dst: world, SrcPort: 40000, DstPort: 53, Payload: 40})
+	for i, p := range packettest.Fragments(query, 1, 16, 24) {
+		r.play([]step{{vm1, p, internet, ""}, {internet, unreachable(world, behind, p), vm1, ""}})
+		if i == 1 {
+			r.play([]step{{internet, unreachable(world, behind, packettest.Fragments(query, 2, 16, 24)[1]), -1, "no_route"}})
+		}
+	}
+}
+
+// An error about a later fragment of an ICMP error is about no flow's packet.
+func TestAnErrorAboutAFragmentOfAnICMPErrorIsForTheRules(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	f := families[0]
+	answer := packettest.UDP(packettest.Spec{Src: f.world, Dst: f.vm1, SrcPort: 53, DstPort: 40000, Payload: 40})
+	report := packettest.Fragments(unreachable(f.vm1, f.world, answer), 1, 48, 8)
+	r.play([]step{{vm1, packettest.UDP(f.query()), internet, ""}, {internet, answer, vm1, ""},
+		{vm1, report[0], internet, ""}, {vm1, report[1], internet, ""},
+		{internet, unreachable(f.world, f.vm1, report[1]), -1, "rule_deny"}})
+}
+
+func TestFragmentsOfOneDatagramMayComeInOnSeveralWorkers(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			e, err := New(dualStack(figureOfTheSeed()), Options{Attachments: figureSpecs, Workers: 2, Flows: conntrack.Options{Max: 1024}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var devices []tun.Device
+			var memory []*tun.Memory
+			for range numAttachments {
+				d := newMemory(t, 2, 16)
+				devices, memory = append(devices, d), append(memory, d)
+			}
+			if err := e.Attach(devices); err != nil {
+				t.Fatal(err)
+			}
+			for i, p := range packettest.Fragments(packettest.UDP(f.query()), 1, 16, 16, 8) {
+				memory[vm1].Inject(i%2, append(make([]byte, tun.HeaderLen), p...))
+				if err := e.workers[i%2].burst(vm1); err != nil {
+					t.Fatal(err)
+				}
+				if n := memory[internet].Drain(i%2, nil); n != 1 {
+					t.Errorf("fragment %d came out %d times", i, n)
+				}
 			}
 		})
 	}

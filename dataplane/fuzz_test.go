@@ -47,7 +47,6 @@ func randomBytes(random *rand.Rand, n int) []byte {
 // notMetByScripts are the reasons that random scripts have no way to.
 var notMetByScripts = []packet.Drop{
 	packet.DropTransmit,      // a device's refusal
-	packet.DropICMPError,     // conntrack asked without the pipeline
 	packet.DropFragmentLimit, // a full table, which the table's own tests have
 	packet.DropFlowRate,      // which no policy here sets
 }

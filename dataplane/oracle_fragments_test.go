@@ -79,7 +79,6 @@ func (d *datagram) add(f *packet.Fragment) packet.Drop {
 func (o *oracle) findDatagram(k datagramKey) *datagram {
 	d := o.datagrams[k]
 	if d != nil && o.now >= d.expires {
-		o.waiting -= len(d.waiting)
 		o.inVain += len(d.waiting)
 		delete(o.datagrams, k)
 		return nil
@@ -126,7 +125,6 @@ func (o *oracle) decided(e *expectation) (others []expectation) {
 	}
 	frames := d.waiting
 	d.waiting = nil
-	o.waiting -= len(frames)
 	for _, frame := range frames {
 		later := expectation{frame: frame}
 		later.drop = o.decode(frame, &later.packet)
@@ -139,12 +137,11 @@ func (o *oracle) decided(e *expectation) (others []expectation) {
 func (o *oracle) laterFragment(k datagramKey, e *expectation) {
 	d := o.findDatagram(k)
 	switch {
-	case d == nil && o.waiting < o.hold:
+	case d == nil && o.mayWait(k.at):
 		d = o.newDatagram(k)
 		fallthrough
-	case d != nil && !d.judged && o.waiting < o.hold:
+	case d != nil && !d.judged && o.mayWait(k.at):
 		d.waiting = append(d.waiting, e.frame)
-		o.waiting++
 		e.waits = true
 	case d == nil, !d.judged:
 		e.drop = packet.DropFragmentNoFirst
@@ -195,18 +192,35 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 	e.to, e.rules = int(flow.keys[1-side].Zone), flow.rules
 }
 
-// quotedDatagram is the flow of a datagram, sent by whom the error goes to, of which a
-// later fragment is quoted.
-func (o *oracle) quotedDatagram(from int, p *packet.Packet, quoted *packet.Quote) (packet.Tuple, bool) {
-	sender := o.find(from, p.Dst.Netip())
-	if sender == nil || sender.at < 0 {
-		return packet.Tuple{}, false
+// quotedDatagram is the flow of a datagram that went where the error comes from, of
+// which a later fragment is quoted.
+func (o *oracle) quotedDatagram(from int, quoted *packet.Quote) (packet.Tuple, bool) {
+	for at := range numPlaces {
+		d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, at})
+		if d != nil && d.judged && !d.poisoned && d.drop == packet.NotDropped && d.to == from {
+			return d.flow.Tuple, d.belongs == toItsFlow
+		}
 	}
-	d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, sender.at})
-	if d == nil || !d.judged || d.drop != packet.NotDropped || d.belongs != toItsFlow {
-		return packet.Tuple{}, false
+	return packet.Tuple{}, false
+}
+
+// waits is the number of fragments from an attachment that wait for their first one.
+func (o *oracle) waits(at int) (n int) {
+	for k, d := range o.datagrams {
+		if k.at == at {
+			n += len(d.waiting)
+		}
 	}
-	return d.flow.Tuple, true
+	return n
+}
+
+// mayWait reports whether there is room for another: half of all is an attachment's share.
+func (o *oracle) mayWait(at int) bool {
+	all := 0
+	for other := range numPlaces {
+		all += o.waits(other)
+	}
+	return all < o.hold && o.waits(at) < (o.hold+1)/2
 }
 
 // forgetDatagrams is what the table does now and then: what is over gives up what waits.

@@ -55,7 +55,7 @@ func (s *script) run(r *oracleRig) {
 		case op == 28:
 			r.flush()
 			r.engine.Flows().Expire(r.engine.Now(), s.next(64))
-			r.engine.Fragments().Expire(r.clock, r.engine.Fragments().Limit())
+			r.engine.Fragments().Expire(r.clock, time.Hour)
 			r.oracle.forgetDatagrams()
 		case op < 31:
 			r.reload(s.next(len(r.policies)))

@@ -27,7 +27,6 @@ type oracle struct {
 	rules      map[topology.RuleKey]RuleCount
 	datagrams  map[datagramKey]*datagram
 	hold       int // fragments that may wait
-	waiting    int // that wait
 	inVain     int // that have waited in vain
 }
 
@@ -114,7 +113,7 @@ func (o *oracle) related(from int, e *expectation) {
 	if quoted, ok := packet.DecodeQuote(e.frame[tun.HeaderLen:], &e.packet); ok {
 		tuple := quoted.Tuple
 		if quoted.Fragment.IsLater() {
-			tuple, ok = o.quotedDatagram(from, &e.packet, &quoted)
+			tuple, ok = o.quotedDatagram(from, &quoted)
 		}
 		key := conntrack.Key{Tuple: tuple.Reverse(), Zone: uint16(from)}
 		if f, side := o.lookup(key); ok && f != nil {

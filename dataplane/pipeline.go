@@ -107,7 +107,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 // icmpError carries an ICMP error as part of the live flow that it quotes, or
 // else as the rules for ICMP decide. It never begins, extends or changes a flow.
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
-	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(s, from, &quoted, p) {
+	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(from, &quoted) {
 		if f, d, ok := w.flows.Lookup(w.key, w.now); ok {
 			w.belongs = toQuotedFlow
 			return w.follow(f, d, p), packet.NotDropped
@@ -123,18 +123,12 @@ func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src 
 
 // quotedFlow sets w.key to the flow that an answer to the quoted packet would belong
 // to, if it came from where the error does: the quoted packet went there.
-func (w *worker) quotedFlow(s *topology.Snapshot, from *topology.Attachment, quoted *packet.Quote, p *packet.Packet) bool {
+func (w *worker) quotedFlow(from *topology.Attachment, quoted *packet.Quote) bool {
 	t := quoted.Tuple
 	if quoted.Fragment.IsLater() {
-		// It has no ports, but the first one of its datagram had. That came in where the
-		// error goes to.
-		sender := s.Route(from, p.Dst)
-		if sender == nil || sender.Attachment < 0 {
-			return false
-		}
-		k := fragment.Key{Src: t.Src, Dst: t.Dst, ID: quoted.Fragment.ID,
-			Zone: uint16(sender.Attachment), Proto: quoted.Fragment.Proto}
-		if !w.engine.fragments.Quoted(&k, w.time, &w.first) || !w.first.InFlow || w.first.Related {
+		// It has no ports, but the first one of its datagram had.
+		k := fragment.Key{Src: t.Src, Dst: t.Dst, ID: quoted.Fragment.ID, Proto: quoted.Fragment.Proto}
+		if !w.engine.fragments.Quoted(&k, uint16(from.Index), w.time, &w.first) || !w.first.InFlow || w.first.Related {
 			return false
 		}
 		t = w.first.Flow.Tuple
@@ -208,15 +202,19 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 		Established: max(src.Established, dst.Established),
 		ReplyZone:   uint16(dst.Attachment),
 	}
+	if drop := w.flows.MayBegin(w.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
+		return 0, drop
+	}
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
 	}
 	f, d, created, drop := w.flows.Insert(w.key, init, p, w.now)
-	if drop != packet.NotDropped {
+	if !created {
+		w.flows.NotBegun(w.key.Zone, init.ReplyZone)
+		if drop == packet.NotDropped { // another worker was first: an ordinary packet of its flow
+			return w.follow(f, d, p), packet.NotDropped
+		}
 		return 0, drop
-	}
-	if !created { // another worker was first: an ordinary packet of its flow
-		return w.follow(f, d, p), packet.NotDropped
 	}
 	// A reload can overtake a burst. It looks for flows to end after it has
 	// published its snapshot, so looking for a newer one after the flow is in the

@@ -1,7 +1,11 @@
 package dataplane
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -375,5 +379,80 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 				t.Errorf("the rule counted %+v, want %d hits", c, tt.kept)
 			}
 		})
+	}
+}
+
+// reloading is a queue on which a packet arrives just after a reload.
+type reloading struct {
+	tun.Queue
+	reload func()
+}
+
+func (q *reloading) Read(buf []byte) (int, error) {
+	if q.reload != nil {
+		q.reload()
+		q.reload = nil
+	}
+	return q.Queue.Read(buf)
+}
+
+// The snapshot was taken before the packets were read: a packet that was sent after the
+// reload was denied by the policy before it.
+func TestAPacketThatComesAfterAReloadIsJudgedByTheNewPolicy(t *testing.T) {
+	r := newRig(t, figure(nil, nil), conntrack.Options{Max: 1024})
+	s, err := r.engine.Prepare(figureOfTheSeed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.engine.workers[0]
+	w.queues[internet] = &reloading{w.queues[internet], func() {
+		if err := r.engine.Swap(s, nil); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	if to, drop := r.send(internet, syn(world, addr2, 80)); to != vm2 {
+		t.Errorf("to %d, dropped under %q", to, drop)
+	}
+}
+
+// A SYN that the limit of new flows refused ended the connection that it would have replaced.
+func TestARefusedPacketEndsNoFlow(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024, NewPerSecond: 1})
+	segment := func(out bool, flags string) []byte {
+		s := packettest.Spec{Src: addr1, Dst: world, SrcPort: 40000, DstPort: 80, Flags: flags}
+		if !out {
+			s.Src, s.Dst, s.SrcPort, s.DstPort = s.Dst, s.Src, s.DstPort, s.SrcPort
+		}
+		return packettest.TCP(s)
+	}
+	r.play([]step{
+		{vm1, segment(true, "S"), internet, ""}, {internet, segment(false, "SA"), vm1, ""}, {vm1, segment(true, "A"), internet, ""},
+		{vm1, segment(true, "FA"), internet, ""}, {internet, segment(false, "FA"), vm1, ""},
+		{vm1, segment(true, "S"), -1, "flow_rate"}, {internet, segment(false, "FA"), vm1, ""},
+	})
+	r.clock += time.Second
+	r.play([]step{{vm1, segment(true, "S"), internet, ""}})
+}
+
+// full is a queue whose device refuses every packet for a reason of its own.
+type full struct{ tun.Queue }
+
+func (full) Write([]byte) error { return syscall.EIO }
+
+func TestRefusedWritesDoNotFloodTheLog(t *testing.T) {
+	var log bytes.Buffer
+	r := newRigWith(t, figureOfTheSeed(), Options{Flows: conntrack.Options{Max: 1024}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	w := r.engine.workers[0]
+	w.queues[vm4] = full{w.queues[vm4]}
+	for range 1000 {
+		r.play([]step{{vm1, syn(addr1, addr4, 80), -1, "transmit"}, {internet, []byte{0}, -1, "ip_version"}})
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines for a thousand refused and a thousand malformed packets:\n%s", n, log.String())
+	}
+	r.clock += time.Minute
+	r.send(vm1, syn(addr1, addr4, 80))
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("%d lines a minute later", n)
 	}
 }

@@ -126,18 +126,19 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // burst carries what waits on an attachment's queue, up to burstPackets, in groups. The
-// clock and the snapshot are taken once; commit looks for a newer one.
+// clock is taken once. The snapshot is taken behind each group's reading: whoever sends a packet
+// after a reload has returned must not meet the old policy.
 func (w *worker) burst(attachment int) error {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
-	s := w.engine.snapshot.Load()
-	from := s.Attachments[attachment]
 	queue := w.queues[attachment]
 	var err error
 	for left := burstPackets; left > 0 && err == nil; {
 		var n int
 		n, err = w.read(queue, min(left, groupPackets))
 		left -= n
+		s := w.engine.snapshot.Load()
+		from := s.Attachments[attachment]
 		group := w.group[:n]
 		w.prepare(from, group)
 		for i := range group {

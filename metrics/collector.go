@@ -38,9 +38,9 @@ var (
 		"Flows that ended, by cause.", []string{"cause"}, nil)
 
 	fragmentDatagrams = prometheus.NewDesc("nsgd_fragment_datagrams",
-		"Fragmented datagrams whose first fragment was allowed and whose last ones are still to come.", nil, nil)
+		"Fragmented datagrams that take up room: begun, allowed and not complete, or waiting for their first fragment.", nil, nil)
 	fragmentDatagramsLimit = prometheus.NewDesc("nsgd_fragment_datagrams_limit",
-		"Fragmented datagrams that can be followed at a time.", nil, nil)
+		"Fragmented datagrams that can be followed at a time; one attachment has half of them at most.", nil, nil)
 	fragmentsHeld = prometheus.NewDesc("nsgd_fragments_held",
 		"Fragments that wait for the first one of their datagram: received, and neither transmitted nor dropped yet.", nil, nil)
 

@@ -56,7 +56,7 @@ func MayCreate(p *packet.Packet, strict bool) packet.Drop {
 		return packet.DropTCPFlags
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		if _, isRequest := answers(p.Proto)[p.ICMPType]; !isRequest {
-			return noICMPFlow(p)
+			return packet.DropICMPNoFlow
 		}
 	}
 	return packet.NotDropped
@@ -68,15 +68,6 @@ func answers(proto uint8) map[uint8]uint8 {
 		return map[uint8]uint8{8: 0, 13: 14}
 	}
 	return map[uint8]uint8{128: 129}
-}
-
-func noICMPFlow(p *packet.Packet) packet.Drop {
-	v4 := p.Proto == packet.ProtoICMP && (p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12)
-	v6 := p.Proto == packet.ProtoICMPv6 && 1 <= p.ICMPType && p.ICMPType <= 4
-	if v4 || v6 {
-		return packet.DropICMPError
-	}
-	return packet.DropICMPNoFlow
 }
 
 // Begin is the flow that p begins.
@@ -158,7 +149,7 @@ func (f *Flow) Pass(from int, p *packet.Packet, now time.Duration) packet.Drop {
 		return f.passTCP(from, p, now)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		if from == Original && p.ICMPType != f.kind || from == Reply && p.ICMPType != answers(f.Proto)[f.kind] {
-			return noICMPFlow(p)
+			return packet.DropICMPNoFlow
 		}
 	}
 	f.sides[from].spoke = true

@@ -9,22 +9,27 @@ import (
 // header.
 const frameLen = 64 << 10
 
+// maxHeld bounds how many fragments of one datagram wait, and so what its first one
+// costs: more than a datagram of 64 KB has at the usual MTU.
+const maxHeld = 64
+
 // held is a list of frames that wait for the first fragment of their datagram, in the
 // order in which they came. Numbers are of slots, from 1; 0 is none.
 type held struct{ first, last, n uint16 }
 
-// release takes the list away.
-func (h *held) release() Held {
-	list := Held{next: h.first}
+// release takes the list of a zone's datagram away.
+func (h *held) release(zone uint16) Held {
+	list := Held{next: h.first, zone: zone}
 	*h = held{}
 	return list
 }
 
 // holds are the buffers of all frames that wait.
 type holds struct {
-	slots []slot
-	drops atomic.Uint64 // frames that waited in vain
-	used  atomic.Int64
+	slots   []slot
+	drops   atomic.Uint64  // frames that waited in vain
+	used    []atomic.Int64 // slots by zone
+	zoneMax int64
 
 	mu   sync.Mutex
 	free uint16 // first of the free slots, linked by next; guarded by mu
@@ -36,34 +41,32 @@ type slot struct {
 	bytes  []byte
 }
 
-func (h *holds) init(n int) {
+func (h *holds) init(n, zones int) {
 	memory := make([]byte, n*frameLen)
 	h.slots = make([]slot, n)
 	for i := range h.slots {
 		h.slots[i] = slot{next: h.free, bytes: memory[i*frameLen : (i+1)*frameLen]}
 		h.free = uint16(i + 1)
 	}
+	h.used, h.zoneMax = make([]atomic.Int64, zones), int64(n)
+	if zones > 1 {
+		h.zoneMax = int64(n+1) / 2
+	}
 }
 
-func (h *holds) full() bool { return h.used.Load() >= int64(len(h.slots)) }
+func (h *holds) full(zone uint16) bool { return h.used[zone].Load() >= h.zoneMax }
 
 func (h *holds) slot(number uint16) *slot { return &h.slots[number-1] }
 
-// keep puts a copy of frame at the end of a list, if there is room.
-func (h *holds) keep(list *held, frame []byte) bool {
-	if len(frame) > frameLen {
+// keep puts a copy of frame at the end of a list of the zone, if there is room.
+func (h *holds) keep(list *held, frame []byte, zone uint16) bool {
+	if len(frame) > frameLen || list.n >= maxHeld {
 		return false
 	}
-	h.mu.Lock()
-	number := h.free
-	if number != 0 {
-		h.free = h.slot(number).next
-	}
-	h.mu.Unlock()
+	number := h.take(zone)
 	if number == 0 {
 		return false
 	}
-	h.used.Add(1)
 	s := h.slot(number)
 	s.length, s.next = copy(s.bytes, frame), 0
 	if list.n == 0 {
@@ -76,12 +79,27 @@ func (h *holds) keep(list *held, frame []byte) bool {
 	return true
 }
 
-// drop gives up a list whose first fragment never came.
-func (h *holds) drop(list *held) {
-	if list.n == 0 {
-		return
+// take takes a free slot for a zone; 0 when it has its share or none is left.
+func (h *holds) take(zone uint16) uint16 {
+	if h.used[zone].Add(1) > h.zoneMax {
+		h.used[zone].Add(-1)
+		return 0
 	}
-	for waiting := list.release(); ; {
+	h.mu.Lock()
+	number := h.free
+	if number != 0 {
+		h.free = h.slot(number).next
+	}
+	h.mu.Unlock()
+	if number == 0 {
+		h.used[zone].Add(-1)
+	}
+	return number
+}
+
+// drop gives up a list whose first fragment never came.
+func (h *holds) drop(list *held, zone uint16) {
+	for waiting := list.release(zone); ; {
 		if _, ok := h.next(&waiting); !ok {
 			return
 		}
@@ -106,7 +124,7 @@ func (h *holds) done(list *Held) {
 	if list.current == 0 {
 		return
 	}
-	h.used.Add(-1)
+	h.used[list.zone].Add(-1)
 	h.mu.Lock()
 	h.slot(list.current).next, h.free = h.free, list.current
 	h.mu.Unlock()
@@ -115,7 +133,7 @@ func (h *holds) done(list *Held) {
 
 // Held are fragments that came before the first one of their datagram. The zero value
 // is none.
-type Held struct{ current, next uint16 }
+type Held struct{ current, next, zone uint16 }
 
 // Next returns the frames of a list one after the other, in the order in which they
 // came. A frame may be used until the next call, which must be made until it returns nil.
@@ -128,7 +146,12 @@ func (t *Table) Next(list *Held) []byte {
 }
 
 // Held is the number of fragments that wait.
-func (t *Table) Held() int64 { return t.holds.used.Load() }
+func (t *Table) Held() (n int64) {
+	for i := range t.holds.used {
+		n += t.holds.used[i].Load()
+	}
+	return n
+}
 
 // WaitedInVain is the number of fragments that waited and were given up; each was
 // dropped for want of a first fragment.

@@ -197,9 +197,9 @@ func TestWorkersShareTheTable(t *testing.T) {
 						returned[w]++
 					}
 				case 1:
-					r.table.Expire(now, 2)
+					r.table.Expire(now, time.Millisecond)
 				case 2:
-					r.table.Quoted(&k, now, &v)
+					r.table.Quoted(&k, 0, now, &v)
 				default:
 					start := 80 * uint16(1+random.IntN(4))
 					if _, waits := r.table.Follow(&k, part(start, start+80, start < 320), make([]byte, 100), now, &v); waits {
@@ -210,7 +210,7 @@ func TestWorkersShareTheTable(t *testing.T) {
 		})
 	}
 	group.Wait()
-	r.table.Expire(r.now+time.Hour, 1<<20)
+	r.table.Expire(r.now+time.Hour, time.Hour)
 	var in, out uint64
 	for w := range workers {
 		in, out = in+waited[w], out+returned[w]

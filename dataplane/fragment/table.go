@@ -16,15 +16,17 @@ import (
 // Options configure a Table. The zero value of every field is usable.
 type Options struct {
 	// Max is the number of datagrams that are followed at a time; 0: 16,384. It
-	// is rounded up to a power of two. Each takes about 250 bytes.
+	// is rounded up to a power of two. Each takes about 200 bytes. One zone has half
+	// of them at most.
 	Max int
 	// Zones is the number of zones; 0: 1.
 	Zones int
 	// Lifetime is how long after its first packet a datagram is forgotten; 0: 2 s.
 	Lifetime time.Duration
-	// Hold is the number of later fragments that may wait for their first one, in all
-	// and for each datagram; 0: none, they are dropped. At most MaxHold. The buffers,
-	// of 64 KiB each, are allocated here; the kernel backs what is used of them.
+	// Hold is the number of later fragments that may wait for their first one; 0: none,
+	// they are dropped. At most MaxHold, half of them of one zone if there are several, and
+	// maxHeld of one datagram. The buffers, of 64 KiB each, are allocated here; the
+	// kernel backs what is used of them.
 	Hold int
 }
 
@@ -59,9 +61,9 @@ type Verdict struct {
 	// error does, and is not one of its packets.
 	InFlow, Related bool
 	Flow            conntrack.Key
-	// Without a flow: the attachment that it went to if it was not dropped, and
-	// the generation of the policy that allowed it.
-	To         uint16
+	// To is the attachment that it went to; valid when it was not dropped.
+	To uint16
+	// Generation is that of the policy that allowed it without a flow.
 	Generation uint64
 	// Slots are the rules that decided, by stage, conntrack.NoSlot where none did.
 	// Not used with InFlow, where the flow knows them.
@@ -143,14 +145,16 @@ func New(o Options) (*Table, error) {
 		buckets: make([]bucket, n), seed: maphash.MakeSeed(), lifetime: o.Lifetime,
 		zoneMax: int64(n * ways / 2), zones: make([]atomic.Int64, max(o.Zones, 1)),
 	}
-	t.holds.init(o.Hold)
+	t.holds.init(o.Hold, len(t.zones))
 	return t, nil
 }
 
 // Limit is the number of datagrams that the table can follow.
 func (t *Table) Limit() int { return len(t.buckets) * ways }
 
-// Datagrams is the number of datagrams of which fragments may still be carried.
+// Datagrams is the number of datagrams that take up room: the first fragment is being
+// judged or was allowed, or later ones wait for it, and the end was not seen. Some may be over
+// already, see Expire.
 func (t *Table) Datagrams() (n int64) {
 	for i := range t.zones {
 		n += t.zones[i].Load()
@@ -158,17 +162,24 @@ func (t *Table) Datagrams() (n int64) {
 	return n
 }
 
-// find returns k's bucket, locked, and the place of its live entry, or -1.
-func (t *Table) find(k *Key, now time.Duration) (b *bucket, tag uint32, way int) {
+// bucket returns k's bucket, locked, and the tag of its entries. The zone has no part in
+// it, so that Quoted finds a datagram wherever it came in.
+func (t *Table) bucket(k *Key) (b *bucket, tag uint32) {
 	var bytes [40]byte
 	binary.LittleEndian.PutUint64(bytes[0:], k.Src.Hi)
 	binary.LittleEndian.PutUint64(bytes[8:], k.Src.Lo)
 	binary.LittleEndian.PutUint64(bytes[16:], k.Dst.Hi)
 	binary.LittleEndian.PutUint64(bytes[24:], k.Dst.Lo)
-	binary.LittleEndian.PutUint64(bytes[32:], uint64(k.ID)<<32|uint64(k.Zone)<<8|uint64(k.Proto))
+	binary.LittleEndian.PutUint64(bytes[32:], uint64(k.ID)<<8|uint64(k.Proto))
 	h := maphash.Bytes(t.seed, bytes[:])
 	b, tag = &t.buckets[h&uint64(len(t.buckets)-1)], uint32(h>>32)|1
 	b.mu.Lock()
+	return b, tag
+}
+
+// find returns k's bucket, locked, and the place of its live entry, or -1.
+func (t *Table) find(k *Key, now time.Duration) (b *bucket, tag uint32, way int) {
+	b, tag = t.bucket(k)
 	for i := range b.tags {
 		if b.tags[i] != tag || b.entries[i].key != *k {
 			continue
@@ -185,17 +196,19 @@ func (t *Table) find(k *Key, now time.Duration) (b *bucket, tag uint32, way int)
 // take makes an entry for k in its locked bucket, in place of one that is over or that
 // nobody misses, and returns its place, or -1 when there is no room.
 func (t *Table) take(b *bucket, tag uint32, k *Key, s state, now time.Duration) int {
-	if t.zones[k.Zone].Add(1) > t.zoneMax {
-		t.zones[k.Zone].Add(-1)
-		return -1
-	}
 	way, best := -1, 0
 	for i := range b.entries {
-		if r := b.entries[i].dispensable(now); r > best {
+		if b.entries[i].state != stateFree && now >= b.entries[i].expires {
+			t.free(b, i)
+		}
+		if r := b.entries[i].dispensable(); r > best {
 			way, best = i, r
 		}
 	}
 	if way < 0 {
+		return -1
+	}
+	if t.zones[k.Zone].Add(1) > t.zoneMax {
 		t.zones[k.Zone].Add(-1)
 		return -1
 	}
@@ -207,15 +220,13 @@ func (t *Table) take(b *bucket, tag uint32, k *Key, s state, now time.Duration) 
 
 // dispensable ranks an entry as room for another: the higher the better, 0 not at all.
 // A refused datagram that is forgotten stays refused, for want of a first fragment.
-func (e *entry) dispensable(now time.Duration) int {
-	switch {
-	case e.state == stateFree:
-		return 4
-	case now >= e.expires:
+func (e *entry) dispensable() int {
+	switch e.state {
+	case stateFree:
 		return 3
-	case e.state == stateDone:
+	case stateDone:
 		return 2
-	case e.state == stateRefused || e.state == statePoisoned:
+	case stateRefused, statePoisoned:
 		return 1
 	}
 	return 0
@@ -225,7 +236,7 @@ func (e *entry) dispensable(now time.Duration) int {
 func (t *Table) free(b *bucket, way int) {
 	e := &b.entries[way]
 	t.move(e, stateFree)
-	t.holds.drop(&e.held)
+	t.holds.drop(&e.held, e.key.Zone)
 	b.tags[way] = 0
 }
 
@@ -278,7 +289,7 @@ func (t *Table) Reserve(k *Key, f *packet.Fragment, now time.Duration) (Reservat
 // poison lets nothing more of a datagram pass.
 func (t *Table) poison(e *entry, why packet.Drop) {
 	t.move(e, statePoisoned)
-	e.verdict = Verdict{Drop: why, Slots: noSlots}
+	e.verdict = Verdict{Drop: why, Slots: [4]uint32{conntrack.NoSlot}}
 }
 
 // Decide leaves the verdict of a first fragment for the later ones, and returns those
@@ -290,7 +301,7 @@ func (t *Table) Decide(r Reservation, v *Verdict) Held {
 	if e.serial != r.serial || e.state == stateFree {
 		return Held{} // it took longer than a datagram lives
 	}
-	waiting := e.held.release()
+	waiting := e.held.release(e.key.Zone)
 	if e.state != stateJudging { // poisoned meanwhile
 		return waiting
 	}
@@ -321,7 +332,7 @@ func (t *Table) Follow(k *Key, f *packet.Fragment, frame []byte, now time.Durati
 	case stateDone:
 		return packet.DropFragmentNoFirst, false
 	case stateWaiting, stateJudging:
-		if t.holds.keep(&e.held, frame) {
+		if t.holds.keep(&e.held, frame, k.Zone) {
 			return packet.NotDropped, true
 		}
 		return packet.DropFragmentNoFirst, false
@@ -349,39 +360,49 @@ func (t *Table) Follow(k *Key, f *packet.Fragment, frame []byte, now time.Durati
 
 // wait keeps the first of a datagram's later fragments that overtook its first one.
 func (t *Table) wait(b *bucket, tag uint32, k *Key, frame []byte, now time.Duration) (packet.Drop, bool) {
-	if t.holds.full() {
+	if t.holds.full(k.Zone) {
 		return packet.DropFragmentNoFirst, false
 	}
 	way := t.take(b, tag, k, stateWaiting, now)
 	if way < 0 {
 		return packet.DropFragmentNoFirst, false
 	}
-	if !t.holds.keep(&b.entries[way].held, frame) { // another worker took the last
+	if !t.holds.keep(&b.entries[way].held, frame, k.Zone) { // another worker took the last
 		t.free(b, way)
 		return packet.DropFragmentNoFirst, false
 	}
 	return packet.NotDropped, true
 }
 
-var noSlots = [4]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot}
-
-// Quoted finds the verdict of a datagram of which an ICMP error quotes a fragment. It
-// changes nothing.
-func (t *Table) Quoted(k *Key, now time.Duration, v *Verdict) bool {
-	b, _, way := t.find(k, now)
+// Quoted finds the verdict of a datagram that went to attachment to, of which an ICMP
+// error from there quotes a fragment. Where the datagram came in is not known: k.Zone
+// means nothing, and of several datagrams that of the lowest zone counts. It changes nothing.
+func (t *Table) Quoted(k *Key, to uint16, now time.Duration, v *Verdict) bool {
+	b, tag := t.bucket(k)
 	defer b.mu.Unlock()
-	if way < 0 {
-		return false
+	want, found := *k, false
+	var zone uint16
+	for i := range b.entries {
+		e := &b.entries[i]
+		want.Zone = e.key.Zone
+		if b.tags[i] != tag || e.key != want || now >= e.expires || e.verdict.To != to ||
+			e.state != stateOpen && e.state != stateDone || found && zone < e.key.Zone {
+			continue
+		}
+		*v, zone, found = e.verdict, e.key.Zone, true
 	}
-	e := &b.entries[way]
-	*v = e.verdict
-	return e.state == stateOpen || e.state == stateDone
+	return found
 }
 
-// Expire frees what is over among the next buckets. What is over is absent before that,
-// but until then counts in Datagrams and in its zone's share. Call it regularly.
-func (t *Table) Expire(now time.Duration, buckets int) {
-	for range min(buckets, len(t.buckets)) {
+// Expire frees what is over among the next buckets: as many of all as interval is of
+// a fifth of a datagram's life. What is over is absent before that, but until then counts
+// in Datagrams and in its zone's share. Call it once in every interval.
+func (t *Table) Expire(now, interval time.Duration) {
+	n := len(t.buckets)
+	if fifth := t.lifetime / 5; interval < fifth {
+		n = int(int64(n)*int64(interval)/int64(fifth)) + 1
+	}
+	for range n {
 		b := &t.buckets[int(t.cursor.Add(1)-1)%len(t.buckets)]
 		b.mu.Lock()
 		for i := range b.entries {

@@ -173,21 +173,107 @@ func TestADatagramIsForgottenAndNothingExtendsItsLife(t *testing.T) {
 }
 
 // A first fragment that is judged for longer than a datagram lives must not leave its
-// verdict for another that took its place.
+// verdict for another that took its place and is being judged itself.
 func TestAVerdictThatComesTooLateIsForNobody(t *testing.T) {
-	r := newRig(t, fragment.Options{Max: 16, Zones: 2})
-	k := key(1)
-	place, _ := r.table.Reserve(&k, part(0, 80, true), r.now)
+	r := newRig(t, fragment.Options{Max: 16})
+	late, other := key(1), key(100)
+	place, _ := r.table.Reserve(&late, part(0, 80, true), r.now)
 	r.now += time.Minute
-	for id := uint32(2); id < 10; id++ { // take every free place and then the one that is over
-		r.first(id, 80, packet.DropRule)
+	next, drop := r.table.Reserve(&other, part(0, 80, true), r.now)
+	if drop != packet.NotDropped {
+		t.Fatal(drop)
 	}
-	r.table.Expire(r.now, 1)
-	r.first(100, 80, packet.DropRule)
 	r.table.Decide(place, &fragment.Verdict{})
-	for _, id := range []uint32{1, 100} {
-		if drop := r.later(id, 80, 160, true); drop == packet.NotDropped {
-			t.Errorf("a fragment of datagram %d passed", id)
+	if drop := r.later(100, 80, 160, true); drop != packet.DropFragmentNoFirst {
+		t.Errorf("a fragment of a datagram that is being judged: %s", drop)
+	}
+	r.table.Decide(next, &fragment.Verdict{Drop: packet.DropRule})
+	if drop := r.later(100, 80, 160, true); drop != packet.DropRule {
+		t.Errorf("its next one: %s", drop)
+	}
+	if drop := r.later(1, 80, 160, true); drop == packet.NotDropped {
+		t.Error("a fragment of the datagram that is over passed")
+	}
+}
+
+// A datagram that found its bucket full counted in its zone's share for ever.
+func TestARefusedDatagramTakesUpNoShare(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 16, Zones: 3}) // one bucket
+	for id := range uint32(48) {
+		k := key(id)
+		k.Zone = uint16(id % 3)
+		if place, drop := r.table.Reserve(&k, part(0, 80, true), r.now); drop == packet.NotDropped {
+			r.table.Decide(place, &fragment.Verdict{})
+		}
+	}
+	if n := r.table.Datagrams(); n != 16 {
+		t.Errorf("%d datagrams in 16 places", n)
+	}
+	r.now += time.Hour
+	r.table.Expire(r.now, time.Hour)
+	if n := r.table.Datagrams(); n != 0 {
+		t.Errorf("%d datagrams are left", n)
+	}
+}
+
+func TestADatagramThatIsOverGivesWayBeforeTheSweep(t *testing.T) {
+	r := newRig(t, fragment.Options{Max: 16}) // one bucket
+	for round := range uint32(3) {
+		for id := range uint32(8) { // all that one zone may have
+			if _, drop := r.first(round<<8|id, 80, 0); drop != packet.NotDropped {
+				t.Fatalf("datagram %d: %s", id, drop)
+			}
+		}
+		r.now += time.Hour
+	}
+}
+
+// Datagrams that are over filled a zone's share until a sweep came by, which was the later the
+// larger the table.
+func TestDatagramsThatAreOverTakeUpNoShare(t *testing.T) {
+	const interval = 100 * time.Millisecond
+	r := newRig(t, fragment.Options{Max: 1 << 16, Zones: 2})
+	refused, id := 0, uint32(0)
+	for range 100 { // ten seconds of nearly half the share's rate
+		for range 600 {
+			id++
+			if _, drop := r.first(id, 80, 0); drop != packet.NotDropped {
+				refused++
+			}
+		}
+		r.now += interval
+		r.table.Expire(r.now, interval)
+	}
+	if n := r.table.Datagrams(); refused > 0 || n > 600*25 {
+		t.Errorf("%d refused; %d datagrams, of which no more than 12,000 can be live", refused, n)
+	}
+}
+
+func TestWhatWaitsLeavesRoomForOtherZones(t *testing.T) {
+	r := newRig(t, fragment.Options{Hold: 10, Zones: 2})
+	waits := func(id uint32, zone uint16) bool {
+		k, v := key(id), fragment.Verdict{}
+		k.Zone = zone
+		_, waits := r.table.Follow(&k, part(80, 88, true), []byte{1}, r.now, &v)
+		return waits
+	}
+	for id := range uint32(20) {
+		if got := waits(id, 0); got != (id < 5) {
+			t.Errorf("fragment %d of one zone waits: %v", id, got)
+		}
+	}
+	if !waits(1, 1) {
+		t.Error("nothing is left for the other zone")
+	}
+}
+
+func TestNoMoreOfOneDatagramWaitThanOnePacketMayCost(t *testing.T) {
+	r := newRig(t, fragment.Options{Hold: 1000})
+	k, v := key(1), fragment.Verdict{}
+	for i := range uint16(200) {
+		_, waits := r.table.Follow(&k, part(80+8*i, 88+8*i, true), []byte{1}, r.now, &v)
+		if waits != (i < 64) {
+			t.Fatalf("fragment %d waits: %v", i, waits)
 		}
 	}
 }
@@ -237,16 +323,16 @@ func TestCompleteAndRefusedDatagramsGiveWay(t *testing.T) {
 func TestAnICMPErrorFindsADatagramAlsoWhenItIsComplete(t *testing.T) {
 	r := newRig(t, fragment.Options{})
 	k, v := key(1), fragment.Verdict{}
-	if r.table.Quoted(&k, r.now, &v) {
+	if r.table.Quoted(&k, 7, r.now, &v) {
 		t.Error("found before its first fragment")
 	}
 	r.first(1, 80, 0)
 	r.later(1, 80, 160, false)
-	if !r.table.Quoted(&k, r.now, &v) || v.To != 7 {
+	if !r.table.Quoted(&k, 7, r.now, &v) || v.To != 7 {
 		t.Errorf("found %+v", v)
 	}
 	r.first(2, 80, packet.DropRule)
-	if k := key(2); r.table.Quoted(&k, r.now, &v) {
+	if k := key(2); r.table.Quoted(&k, 7, r.now, &v) {
 		t.Error("found a datagram that was denied")
 	}
 }
@@ -283,7 +369,7 @@ func TestFragmentsWaitForTheirFirst(t *testing.T) {
 
 	wait(2, 80)
 	r.now += time.Hour
-	r.table.Expire(r.now, 1<<20)
+	r.table.Expire(r.now, time.Hour)
 	if held, vain := r.table.Held(), r.table.WaitedInVain(); held != 0 || vain != 1 {
 		t.Errorf("%d wait, %d have waited in vain", held, vain)
 	}
@@ -310,8 +396,8 @@ func TestNothingIsAllocated(t *testing.T) {
 			}
 		}
 		r.table.Follow(&k, part(80, 160, true), frame, r.now, &v)
-		r.table.Quoted(&k, r.now, &v)
-		r.table.Expire(r.now, 4)
+		r.table.Quoted(&k, 7, r.now, &v)
+		r.table.Expire(r.now, 20*time.Millisecond)
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)

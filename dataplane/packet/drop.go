@@ -36,15 +36,14 @@ const (
 
 	// Fragments: what the datagram's other fragments say. A datagram whose first
 	// fragment was dropped is dropped under that reason.
-	DropFragmentNoFirst // a later fragment whose first one was not seen before
+	DropFragmentNoFirst // a later fragment whose first one was not seen before, or whose flow or policy has gone since
 	DropFragmentOverlap // bytes, an end or a beginning that the datagram has already
 	DropFragmentGaps    // more gaps in one datagram than are followed
-	DropFragmentLimit   // fragment table full, or the attachment's share of it
+	DropFragmentLimit   // fragment table full, or the half of it that one attachment may have
 
 	// Flow: what connection tracking refuses.
 	DropTCPFlags     // impossible TCP flag set
 	DropTCPNoSYN     // mid-stream segment without a flow under tcpStrict, or SYN+ACK or RST without a flow
-	DropICMPError    // ICMP error message
 	DropICMPNoFlow   // ICMP reply without a request
 	DropFlowLimit    // flow table or NIC at its limit
 	DropFlowRate     // more new flows a second than a NIC may have
@@ -88,7 +87,6 @@ var dropNames = [NumDrops]string{
 	DropFragmentLimit:   "fragment_limit",
 	DropTCPFlags:        "tcp_flags",
 	DropTCPNoSYN:        "tcp_no_syn",
-	DropICMPError:       "icmp_error",
 	DropICMPNoFlow:      "icmp_no_flow",
 	DropFlowLimit:       "flow_limit",
 	DropFlowRate:        "flow_rate",

@@ -57,8 +57,8 @@ func groupRules(r *rand.Rand, n int) []classifier.Rule {
 }
 
 // traffic is a mix of packets for rules: inside a rule, at the edges of one.
-func traffic(r *rand.Rand, rules []classifier.Rule) []packet.Tuple {
-	out := make([]packet.Tuple, 4096)
+func traffic(r *rand.Rand, rules []classifier.Rule, packets int) []packet.Tuple {
+	out := make([]packet.Tuple, packets)
 	for i := range out {
 		if out[i] = insideTuple(r, rules); i%4 == 0 {
 			out[i] = edgeTuple(r, rules)
@@ -86,7 +86,7 @@ func benchmarkFirstMatch(b *testing.B, c firstMatcher, tuples []packet.Tuple) {
 func BenchmarkFirstMatch(b *testing.B) {
 	for _, n := range []int{1, 4, 8, 10, 16, 64, 65, 100, 256, 257, 1000, 4000} {
 		rules := groupRules(rand.New(rand.NewPCG(1, uint64(n))), n)
-		tuples := traffic(rand.New(rand.NewPCG(2, uint64(n))), rules)
+		tuples := traffic(rand.New(rand.NewPCG(2, uint64(n))), rules, 4096)
 		table := classifier.Compile(rules)
 		b.Run(fmt.Sprintf("table/rules=%d", n), func(b *testing.B) {
 			benchmarkFirstMatch(b, table, tuples)
@@ -102,7 +102,7 @@ func BenchmarkFirstMatchClassBench(b *testing.B) {
 	for _, set := range classBenchSets {
 		b.Run(set.name, func(b *testing.B) {
 			rules := readClassBench(b, set.name)
-			tuples := traffic(rand.New(rand.NewPCG(3, 3)), rules)
+			tuples := traffic(rand.New(rand.NewPCG(3, 3)), rules, 4096)
 			table := classifier.Compile(rules)
 			b.Run("table", func(b *testing.B) {
 				benchmarkFirstMatch(b, table, tuples)

@@ -1,18 +1,34 @@
 package classifier
 
 import (
-	"hash/maphash"
-	"math"
 	"math/bits"
 	"slices"
 )
 
-// bitmap is a set of rules that is being built: words holds a bit for each
-// rule, summary a bit for each word that is not zero, hash follows the content.
+// blockWords is the number of words of a block, blocks the number of blocks that
+// a part's 64 words make.
+const (
+	blockWords = 8
+	blocks     = 64 / blockWords
+)
+
+// part is 64 words of a bitmap as they are stored: a bit for each word that is
+// not zero, and where each block begins. Equal blocks are stored once: the
+// bitmaps of neighbouring intervals differ in a rule or two. A block of zeros
+// alone is not stored and not looked at.
+type part struct {
+	summary uint64
+	blocks  [blocks]uint32
+}
+
+// bitmap is a set of rules that is being built. parts and hash lag behind words
+// until the pool settles it.
 type bitmap struct {
-	words, summary []uint64
-	hash           uint64
-	seed           maphash.Seed
+	words  []uint64
+	stale  []uint64 // a bit for each block that changed since
+	parts  []part
+	hashes []uint64 // by block; 0 when the block is empty
+	hash   uint64   // the XOR of hashes
 }
 
 // members is a set of rules as the words that hold them, for flipping at once.
@@ -33,45 +49,34 @@ func (m *members) add(rule int) {
 }
 
 // flip adds the rules of m when they are absent and removes them when they are
-// there. The hash is the XOR of one value for each word, so a change costs the
-// words that it changes and not the length of the bitmap.
+// there.
 func (b *bitmap) flip(m members) {
 	for _, c := range m {
-		old := b.words[c.word]
 		b.words[c.word] ^= c.mask
-		b.hash ^= b.wordHash(c.word, old) ^ b.wordHash(c.word, old^c.mask)
-		bit := uint64(1) << (c.word % 64)
-		if old^c.mask == 0 {
-			b.summary[c.word/64] &^= bit
-		} else {
-			b.summary[c.word/64] |= bit
-		}
+		block := c.word / blockWords
+		b.stale[block/64] |= 1 << (block % 64)
 	}
 }
 
-// wordHash is 0 for a zero word, so that the empty bitmap hashes to 0.
-func (b *bitmap) wordHash(word int, value uint64) uint64 {
-	if value == 0 {
-		return 0
-	}
-	return maphash.Comparable(b.seed, wordMask{word: word, mask: value})
-}
-
-// pool stores each different bitmap once. A stored bitmap is called by the
-// offset of its first word: the summary words, then the words that are not
-// zero; with no more than flatRules rules there is no summary, and all words.
+// pool stores each different bitmap once. With no more than flatRules rules a
+// bitmap is its words, and its class the offset of the first; else it is parts,
+// and its class the number of the first.
 type pool struct {
-	words, summaries int // of a stored bitmap; summaries is 0 when it has none
-	stored           []uint64
-	byHash           map[uint64]uint32 // hash, or the next free number after it, to offset
-	seed             maphash.Seed
-	key              []uint64 // the bitmap being looked for, as it is stored
+	length  int // of a bitmap, in words
+	flat    bool
+	words   []uint64
+	parts   []part
+	blockAt map[uint64]uint32 // hash, or the next free number after it, to offset
+	classAt map[uint64]uint32
 }
 
 func newPool(rules int) *pool {
-	p := &pool{words: wordsFor(rules), byHash: make(map[uint64]uint32), seed: maphash.MakeSeed()}
-	if rules > flatRules {
-		p.summaries = wordsFor(p.words)
+	p := &pool{
+		length: wordsFor(rules), flat: rules <= flatRules,
+		blockAt: make(map[uint64]uint32), classAt: make(map[uint64]uint32),
+	}
+	if !p.flat { // whole blocks
+		p.length = (p.length + blockWords - 1) / blockWords * blockWords
 	}
 	return p
 }
@@ -81,49 +86,100 @@ func wordsFor(n int) int { return max(1, (n+63)/64) }
 
 // empty makes a bitmap of no rules.
 func (p *pool) empty() *bitmap {
-	return &bitmap{words: make([]uint64, p.words), summary: make([]uint64, wordsFor(p.words)), seed: p.seed}
+	parts := wordsFor(p.length)
+	return &bitmap{
+		words: make([]uint64, p.length), stale: make([]uint64, wordsFor(parts*blocks)),
+		parts: make([]part, parts), hashes: make([]uint64, parts*blocks),
+	}
 }
 
-// intern returns the offset of the stored bitmap that equals b, storing b if it
+// intern returns the class of the stored bitmap that equals b, storing b if it
 // is the first of its content. Only equal content counts; a hash that two
 // contents share costs one more step.
 func (p *pool) intern(b *bitmap) uint32 {
-	p.encode(b)
+	if p.flat {
+		return p.block(hash(b.words), b.words)
+	}
+	p.settle(b)
 	for h := b.hash; ; h++ {
-		at, ok := p.byHash[h]
+		at, ok := p.classAt[h]
 		if !ok {
-			at = p.store()
-			p.byHash[h] = at
+			at = offset(len(p.parts))
+			p.parts = append(p.parts, b.parts...)
+			p.classAt[h] = at
 			return at
 		}
-		// What is stored at a bitmap's offset begins with its summary, which
-		// says how long it is: an equal beginning is an equal bitmap.
-		if end := int(at) + len(p.key); end <= len(p.stored) && slices.Equal(p.stored[at:end], p.key) {
+		if slices.Equal(p.parts[at:int(at)+len(b.parts)], b.parts) {
 			return at
 		}
 	}
 }
 
-// encode writes b to p.key in the form that is stored.
-func (p *pool) encode(b *bitmap) {
-	if p.summaries == 0 {
-		p.key = append(p.key[:0], b.words...)
-		return
-	}
-	p.key = append(p.key[:0], b.summary...)
-	for j, s := range b.summary {
-		for ; s != 0; s &= s - 1 {
-			p.key = append(p.key, b.words[j*64+bits.TrailingZeros64(s)])
+// settle stores the blocks of b that changed.
+func (p *pool) settle(b *bitmap) {
+	for i := range b.stale {
+		for ; b.stale[i] != 0; b.stale[i] &= b.stale[i] - 1 {
+			p.settleBlock(b, i*64+bits.TrailingZeros64(b.stale[i]))
 		}
 	}
 }
 
-func (p *pool) store() uint32 {
-	at := uint64(len(p.stored))
-	if at > math.MaxUint32 {
-		// 32 GiB of bitmaps: offsets are narrower than memory so that intervals are small.
-		panic("classifier: rules need more than 2^32 words of bitmaps")
+func (p *pool) settleBlock(b *bitmap, block int) {
+	words := b.words[block*blockWords:][:blockWords]
+	part, at := &b.parts[block/blocks], block%blocks
+	var summary, h uint64
+	for j, w := range words {
+		if w != 0 {
+			summary |= 1 << (at*blockWords + j)
+		}
 	}
-	p.stored = append(p.stored, p.key...)
-	return uint32(at)
+	part.summary = part.summary&^((1<<blockWords-1)<<(at*blockWords)) | summary
+	part.blocks[at] = 0
+	if summary != 0 {
+		h = hash(words)
+		part.blocks[at] = p.block(h, words)
+		h = mix(h, uint64(block))
+	}
+	b.hash ^= b.hashes[block] ^ h
+	b.hashes[block] = h
+}
+
+// block returns the offset of the stored words that equal those given, whose hash
+// is h, storing them if they are the first of their content.
+func (p *pool) block(h uint64, words []uint64) uint32 {
+	for ; ; h++ {
+		at, ok := p.blockAt[h]
+		if !ok {
+			at = offset(len(p.words))
+			p.words = append(p.words, words...)
+			p.blockAt[h] = at
+			return at
+		}
+		if slices.Equal(p.words[at:int(at)+len(words)], words) {
+			return at
+		}
+	}
+}
+
+// offset narrows a place in memory to what a slot of an index can hold.
+func offset(n int) uint32 {
+	if n >= ofRun {
+		panic("classifier: rules need more than 2^30 words of bitmaps, which are 8 GiB")
+	}
+	return uint32(n)
+}
+
+func hash(words []uint64) uint64 {
+	var h uint64
+	for _, w := range words {
+		h = mix(h, w)
+	}
+	return h
+}
+
+// mix is one step of wyhash. Rules come from the administrator: the hash must
+// spread, it needs no secret.
+func mix(h, w uint64) uint64 {
+	high, low := bits.Mul64(h^0xa0761d6478bd642f, w^0xe7037ed1a0b428db)
+	return high ^ low
 }

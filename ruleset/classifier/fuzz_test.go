@@ -18,6 +18,8 @@ func FuzzFirstMatch(f *testing.F) {
 	f.Add([]byte{}, uint8(0), uint64(0))
 	f.Add([]byte{1, 0x21, 4, 10, 0, 0, 0, 8, 6, 0xfd, 0, 0, 0, 0, 0, 0, 0, 16, 0x11, 0, 80, 0, 80, 0, 0, 0xff, 0xff}, uint8(0), uint64(1))
 	f.Add([]byte{0, 0x11, 4, 10, 0, 0, 4, 32, 4, 10, 0, 0, 5, 32, 0x11, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff}, uint8(255), uint64(2))
+	f.Add([]byte{0, 0x11, 0xf4, 10, 0, 0, 0, 63, 0, 0xf5, 10, 0, 0, 0, 63, 0, 0x11, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff,
+		1, 0x11, 0xf0, 10, 0, 0, 0, 63, 4, 0xf3, 10, 0, 0, 0, 63, 9, 0x11, 0, 0, 0xff, 0xff, 0, 80, 0, 80}, uint8(200), uint64(3))
 	f.Fuzz(func(t *testing.T, b []byte, gap uint8, seed uint64) {
 		rules := rulesFrom(b)
 		if len(rules) == 0 {
@@ -70,6 +72,9 @@ func prefixesFrom(in *byteReader, n byte) []netip.Prefix {
 	for range n {
 		var a netip.Addr
 		switch kind := in.byte(); {
+		case kind >= 0xf0:
+			out = append(out, clusterFrom(in, kind)...)
+			continue
 		case kind%3 == 0: // IPv6, the bytes spread over both halves
 			var b [16]byte
 			copy(b[:6], in.take(6))
@@ -82,6 +87,29 @@ func prefixesFrom(in *byteReader, n byte) []netip.Prefix {
 		}
 		p := netip.PrefixFrom(a, int(in.byte())%(a.BitLen()+1))
 		out = append(out, p)
+	}
+	return out
+}
+
+// clusterFrom reads where up to 64 prefixes lie and the distance between them: few
+// bytes make many borders close together, and neighbours that differ by bits.
+func clusterFrom(in *byteReader, kind byte) []netip.Prefix {
+	b := in.take(6)
+	first, count, shift := binary.BigEndian.Uint32(b), int(b[4]%64)+1, b[5]%24
+	out := make([]netip.Prefix, count)
+	for i := range out {
+		offset := uint32(i) << shift
+		if kind&1 != 0 { // each twice as far as the one before
+			offset = 1 << (i % 32)
+		}
+		var a [16]byte
+		copy(a[:], []byte{0xfd, kind})
+		binary.BigEndian.PutUint32(a[2+10*int(kind>>1&1):], first+offset)
+		addr := netip.AddrFrom16(a)
+		if kind&4 != 0 {
+			addr = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, first+offset)))
+		}
+		out[i] = netip.PrefixFrom(addr, addr.BitLen()-int(kind>>3&1)*int(shift))
 	}
 	return out
 }

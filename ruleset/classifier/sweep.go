@@ -1,6 +1,7 @@
 package classifier
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -8,37 +9,27 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// value is a value of any field, as a 128-bit number: addresses as packet.Addr
-// holds them, ports as their number. It is wider than ports and IPv4 need, and
-// used only while compiling.
+// value is a value of any field as a 128-bit number: IPv6 addresses as
+// packet.Addr holds them, IPv4 addresses and ports as their number.
 type value = packet.Addr
 
-// span is an inclusive range of values.
-type span struct{ first, last value }
+var ipv6Last = value{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
 
-// What each field's values range over.
-var (
-	portValues = span{last: value{Lo: 65535}}
-	ipv4Values = span{first: packet.AddrFrom4([4]byte{}), last: packet.AddrFrom4([4]byte{255, 255, 255, 255})}
-	ipv6Values = span{last: value{Hi: 1<<64 - 1, Lo: 1<<64 - 1}}
-)
-
-// list is one field's spans, sorted and neither overlapping nor touching, and
-// the rules that have them.
-type list struct {
-	spans []span
-	rules members
+// list is one field of a rule, and all rules that have it.
+type list[E any] struct {
+	elements []E
+	rules    members
 }
 
 // lists gathers one field of all rules. Rules that share one slice share one
 // list: a service tag's ten thousand prefixes in a hundred rules are sorted and
 // swept once.
-func lists[E any](rules []Rule, field func(*Rule) []E, spans func([]E) []span) []list {
+func lists[E any](rules []Rule, field func(*Rule) []E) []list[E] {
 	type identity struct {
 		first *E
 		n     int
 	}
-	var out []list
+	var out []list[E]
 	seen := make(map[identity]int)
 	for i := range rules {
 		elements := field(&rules[i])
@@ -50,118 +41,168 @@ func lists[E any](rules []Rule, field func(*Rule) []E, spans func([]E) []span) [
 		if !ok {
 			at = len(out)
 			seen[id] = at
-			out = append(out, list{spans: merge(spans(elements))})
+			out = append(out, list[E]{elements: elements})
 		}
 		out[at].rules.add(i)
 	}
 	return out
 }
 
-// merge sorts spans and joins those that overlap or touch.
-func merge(spans []span) []span {
-	slices.SortFunc(spans, func(a, b span) int { return compare(a.first, b.first) })
-	out := spans[:0]
-	for _, s := range spans {
-		if n := len(out); n > 0 {
-			// No successor means that the last span reaches the highest value.
-			after, ok := successor(out[n-1].last)
-			if !ok || !after.Less(s.first) {
-				if out[n-1].last.Less(s.last) {
-					out[n-1].last = s.last
-				}
-				continue
-			}
-		}
-		out = append(out, s)
-	}
-	return out
-}
-
-// border is where an interval starts, and the bitmap of the rules that match
-// the interval's values.
+// border is where an interval starts, and the class of the rules that match the
+// interval's values.
 type border struct {
 	start value
 	class uint32
 }
 
-// sweep cuts the values of within into intervals and returns their borders in
-// ascending order; the first is within.first, and neighbours differ in class.
-func (p *pool) sweep(within span, all []list) []border {
-	type event struct {
-		at   value
-		list int32
+// sweeper goes over a field's values in ascending order and knows which rules
+// match the present one. An event is where an element of a list begins, or the
+// first value after it: the list's number times two, plus one at an end.
+type sweeper struct {
+	pool    *pool
+	rules   []members // by list
+	open    []uint32  // by list: how many of its elements hold the present value
+	current *bitmap
+	always  []uint64 // the rules that matched every value so far
+	out     []border
+}
+
+func newSweeper[E any](p *pool, all []list[E]) *sweeper {
+	s := &sweeper{pool: p, open: make([]uint32, len(all)), current: p.empty(), always: make([]uint64, p.length)}
+	for i := range s.always {
+		s.always[i] = 1<<64 - 1
 	}
-	n := 0
-	for _, l := range all {
-		n += 2 * len(l.spans)
+	for i := range all {
+		s.rules = append(s.rules, all[i].rules)
 	}
-	events := make([]event, 0, n)
-	for i, l := range all {
-		for _, s := range l.spans {
-			events = append(events, event{s.first, int32(i)})
-			if s.last != within.last {
-				after, _ := successor(s.last)
-				events = append(events, event{after, int32(i)})
+	return s
+}
+
+// step takes one event. Where one element of a list ends and the next begins, the
+// list's rules are flipped twice or not at all, whichever comes first.
+func (s *sweeper) step(event uint32) {
+	list := event / 2
+	if event%2 == 0 {
+		s.open[list]++
+		if s.open[list] > 1 {
+			return
+		}
+	} else {
+		s.open[list]--
+		if s.open[list] > 0 {
+			return
+		}
+	}
+	s.current.flip(s.rules[list])
+}
+
+// cut ends the events at a value; neighbouring intervals differ in class.
+func (s *sweeper) cut(at value) {
+	class := s.pool.intern(s.current)
+	if n := len(s.out); n == 0 || s.out[n-1].class != class {
+		s.out = append(s.out, border{at, class})
+		for i, w := range s.current.words {
+			s.always[i] &= w
+		}
+	}
+}
+
+// narrow sweeps over ports or IPv4 addresses. The upper half of an event is the
+// value where it happens. The first border is at 0.
+func (s *sweeper) narrow(events []uint64) []border {
+	events = sortUpper(events)
+	for at := uint64(0); ; at = events[0] >> 32 {
+		for len(events) > 0 && events[0]>>32 == at {
+			s.step(uint32(events[0]))
+			events = events[1:]
+		}
+		s.cut(value{Lo: at})
+		if len(events) == 0 {
+			return s.out
+		}
+	}
+}
+
+// wideEvent is an event of IPv6 addresses.
+type wideEvent struct {
+	at    value
+	event uint32
+}
+
+func (s *sweeper) wide(events []wideEvent) []border {
+	slices.SortFunc(events, func(a, b wideEvent) int { return compare(a.at, b.at) })
+	for at := (value{}); ; at = events[0].at {
+		for len(events) > 0 && events[0].at == at {
+			s.step(events[0].event)
+			events = events[1:]
+		}
+		s.cut(at)
+		if len(events) == 0 {
+			return s.out
+		}
+	}
+}
+
+// span appends the two events of an element that reaches from first to last,
+// one where last is the highest value, limit.
+func span(events []uint64, list int, first, last, limit uint32) []uint64 {
+	event := uint64(list) * 2
+	events = append(events, uint64(first)<<32|event)
+	if last != limit {
+		events = append(events, (uint64(last)+1)<<32|event|1)
+	}
+	return events
+}
+
+// portEvents leaves out ranges that hold no port.
+func portEvents(all []list[ruleset.PortRange]) []uint64 {
+	var events []uint64
+	for i := range all {
+		for _, r := range all[i].elements {
+			if r.First <= r.Last {
+				events = span(events, i, uint32(r.First), uint32(r.Last), 1<<16-1)
 			}
 		}
 	}
-	slices.SortFunc(events, func(a, b event) int { return compare(a.at, b.at) })
-
-	var out []border
-	current := p.empty()
-	for at := within.first; ; at = events[0].at {
-		// A list's spans don't touch, so each event flips its rules once.
-		for len(events) > 0 && events[0].at == at {
-			current.flip(all[events[0].list].rules)
-			events = events[1:]
-		}
-		class := p.intern(current)
-		if len(out) == 0 || out[len(out)-1].class != class {
-			out = append(out, border{at, class})
-		}
-		if len(events) == 0 {
-			return out
-		}
-	}
+	return events
 }
 
-// portSpans are the ranges that hold a port.
-func portSpans(ranges []ruleset.PortRange) []span {
-	out := make([]span, 0, len(ranges))
-	for _, r := range ranges {
-		if r.First <= r.Last {
-			out = append(out, span{value{Lo: uint64(r.First)}, value{Lo: uint64(r.Last)}})
+// prefixEvents are those of IPv4 and of IPv6 addresses; invalid prefixes match
+// nothing.
+func prefixEvents(all []list[netip.Prefix]) (ipv4 []uint64, ipv6 []wideEvent) {
+	n := 0
+	for i := range all {
+		n += 2 * len(all[i].elements)
+	}
+	ipv4 = make([]uint64, 0, n)
+	for i := range all {
+		for _, p := range all[i].elements {
+			p = unmap(p)
+			switch {
+			case !p.IsValid():
+			case p.Addr().Is4():
+				a := p.Addr().As4()
+				hosts := uint32(1<<(32-p.Bits()) - 1)
+				first := binary.BigEndian.Uint32(a[:]) &^ hosts
+				ipv4 = span(ipv4, i, first, first|hosts, 1<<32-1)
+			default:
+				ipv6 = wideSpan(ipv6, i, p)
+			}
 		}
 	}
-	return out
+	return ipv4, ipv6
 }
 
-func ipv4Spans(prefixes []netip.Prefix) []span { return familySpans(prefixes, true) }
-func ipv6Spans(prefixes []netip.Prefix) []span { return familySpans(prefixes, false) }
-
-// familySpans are the prefixes of one family; invalid prefixes match nothing.
-func familySpans(prefixes []netip.Prefix, ipv4 bool) []span {
-	var out []span
-	for _, p := range prefixes {
-		p = unmap(p)
-		if !p.IsValid() || p.Addr().Is4() != ipv4 {
-			continue
-		}
-		if out == nil { // most lists are of one family
-			out = make([]span, 0, len(prefixes))
-		}
-		host := p.Addr().BitLen() - p.Bits()
-		mask := value{Lo: 1<<min(host, 64) - 1}
-		if host > 64 {
-			mask.Hi = 1<<(host-64) - 1
-		}
-		a := packet.AddrFrom(p.Addr())
-		out = append(out, span{
-			first: value{Hi: a.Hi &^ mask.Hi, Lo: a.Lo &^ mask.Lo},
-			last:  value{Hi: a.Hi | mask.Hi, Lo: a.Lo | mask.Lo},
-		})
+func wideSpan(events []wideEvent, list int, p netip.Prefix) []wideEvent {
+	hosts := 128 - p.Bits()
+	mask := value{Hi: 1<<max(0, hosts-64) - 1, Lo: 1<<hosts - 1}
+	a := packet.AddrFrom(p.Addr())
+	first := value{Hi: a.Hi &^ mask.Hi, Lo: a.Lo &^ mask.Lo}
+	events = append(events, wideEvent{first, uint32(list) * 2})
+	if after, ok := successor(value{Hi: a.Hi | mask.Hi, Lo: a.Lo | mask.Lo}); ok {
+		events = append(events, wideEvent{after, uint32(list)*2 + 1})
 	}
-	return out
+	return events
 }
 
 func compare(a, b value) int {

@@ -9,24 +9,23 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// flatRules is the most rules of a table whose bitmaps have no summary and hold
-// their zero words: below it the AND of all words is faster than finding those
-// that count.
+// flatRules is the most rules of a table whose bitmaps are plain words: below it
+// the AND of all words is faster than finding those that count.
 const flatRules = 256
 
 // Table is a compiled list of rules. It is immutable and safe for concurrent
 // use; it keeps nothing of the rules that it was compiled from.
 type Table struct {
-	// A bitmap is words long; it has summary words and leaves zero words out when
-	// summaries is not 0.
-	words, summaries      uint32
+	length                uint32 // of a bitmap: in parts, or in words when parts is nil
 	sources, destinations addresses
 	sourcePorts           ports
 	destinationPorts      ports
 	// protocols holds the class of packets of a protocol; under AnyProtocol that
 	// of packets of a protocol that no rule can name.
 	protocols [ruleset.AH + 1]uint32
-	bitmaps   []uint64 // a class is an offset into it
+	// A class is where its bitmap begins: in parts, or in words when parts is nil.
+	parts []part
+	words []uint64
 }
 
 // addresses finds an address's class.
@@ -48,13 +47,12 @@ type ports struct {
 	absent uint32
 }
 
-// Compile makes the table of rules that stand in priority order. With m
-// prefixes and ranges in n rules it takes O(m log m + m*n/64) steps.
+// Compile makes the table of rules that stand in priority order. It is safe for
+// concurrent use, also with rules that share lists.
 func Compile(rules []Rule) *Table {
 	p := newPool(len(rules))
 	t := &Table{
-		words:            uint32(p.words),
-		summaries:        uint32(p.summaries),
+		length:           uint32(p.length),
 		sources:          p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Sources }),
 		destinations:     p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
 		sourcePorts:      p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }),
@@ -65,26 +63,32 @@ func Compile(rules []Rule) *Table {
 			return r.Protocol == ruleset.AnyProtocol || r.Protocol == ruleset.Protocol(protocol)
 		})
 	}
-	t.bitmaps = append([]uint64(nil), p.stored...)
+	t.words = append([]uint64(nil), p.words...)
+	if !p.flat {
+		t.length = uint32(wordsFor(p.length))
+		t.parts = append([]part(nil), p.parts...)
+	}
 	return t
 }
 
 func (p *pool) addresses(rules []Rule, field func(*Rule) []netip.Prefix) addresses {
+	all := lists(rules, field)
+	ipv4, ipv6 := prefixEvents(all)
 	return addresses{
-		ipv4: narrow(p.sweep(ipv4Values, lists(rules, field, ipv4Spans))),
-		ipv6: wide(p.sweep(ipv6Values, lists(rules, field, ipv6Spans))),
+		ipv4: narrow(newSweeper(p, all).narrow(ipv4)),
+		ipv6: wide(newSweeper(p, all).wide(ipv6)),
 	}
 }
 
 func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange) ports {
-	all := lists(rules, field, portSpans)
+	all := lists(rules, field)
+	s := newSweeper(p, all)
+	borders := s.narrow(portEvents(all))
 	absent := p.empty()
-	for _, l := range all {
-		if len(l.spans) == 1 && l.spans[0] == portValues {
-			absent.flip(l.rules)
-		}
+	for word, mask := range s.always {
+		absent.flip(members{{word, mask}})
 	}
-	return ports{intervals: narrow(p.sweep(portValues, all)), absent: p.intern(absent)}
+	return ports{intervals: narrow(borders), absent: p.intern(absent)}
 }
 
 // matching is the class of the rules that match reports.
@@ -149,11 +153,11 @@ func protocolOf(k *packet.Tuple) ruleset.Protocol {
 // what packet.Packet.Classification returns. It doesn't allocate.
 func (t *Table) FirstMatch(k *packet.Tuple) int {
 	c := t.classes(k)
-	if t.summaries > 0 {
+	if t.parts != nil {
 		return t.firstCommon(c)
 	}
-	b := t.bitmaps
-	for i := range t.words {
+	b := t.words
+	for i := range t.length {
 		w := b[c.source+i] & b[c.destination+i] & b[c.destinationPort+i] & b[c.sourcePort+i] & b[c.protocol+i]
 		if w != 0 {
 			return int(i)*64 + bits.TrailingZeros64(w)
@@ -162,40 +166,31 @@ func (t *Table) FirstMatch(k *packet.Tuple) int {
 	return -1
 }
 
-// firstCommon is the lowest bit that is set in all five bitmaps, or -1. A
-// bitmap's words follow its summaries, zero words left out, so a word stands as
-// many places after the first as there are summary bits below its own.
+// firstCommon is the lowest bit that is set in all five bitmaps, or -1.
 func (t *Table) firstCommon(c classes) int {
-	b := t.bitmaps
-	n := t.summaries
-	// Where each bitmap's words of the present summary word start.
-	source, destination, sourcePort := c.source+n, c.destination+n, c.sourcePort+n
-	destinationPort, protocol := c.destinationPort+n, c.protocol+n
-	for j := range n {
-		s, d, p := b[c.source+j], b[c.destination+j], b[c.destinationPort+j]
-		q, r := b[c.sourcePort+j], b[c.protocol+j]
-		for common := s & d & p & q & r; common != 0; common &= common - 1 {
-			below := common&-common - 1
-			w := b[source+ones(s&below)] & b[destination+ones(d&below)] & b[destinationPort+ones(p&below)]
+	b := t.words
+	for j := range t.length {
+		s, d, p := &t.parts[c.source+j], &t.parts[c.destination+j], &t.parts[c.destinationPort+j]
+		q, r := &t.parts[c.sourcePort+j], &t.parts[c.protocol+j]
+		for common := s.summary & d.summary & p.summary & q.summary & r.summary; common != 0; common &= common - 1 {
+			word := bits.TrailingZeros64(common)
+			i, at := word/blockWords%blocks, uint32(word%blockWords)
+			w := b[s.blocks[i]+at] & b[d.blocks[i]+at] & b[p.blocks[i]+at]
 			if w == 0 {
 				continue
 			}
-			w &= b[sourcePort+ones(q&below)] & b[protocol+ones(r&below)]
+			w &= b[q.blocks[i]+at] & b[r.blocks[i]+at]
 			if w != 0 {
-				return (int(j)*64+bits.TrailingZeros64(common))*64 + bits.TrailingZeros64(w)
+				return (int(j)*64+word)*64 + bits.TrailingZeros64(w)
 			}
 		}
-		source, destination, sourcePort = source+ones(s), destination+ones(d), sourcePort+ones(q)
-		destinationPort, protocol = destinationPort+ones(p), protocol+ones(r)
 	}
 	return -1
 }
 
-func ones(w uint64) uint32 { return uint32(bits.OnesCount64(w)) }
-
 // Bytes is the memory that the table holds, itself included.
 func (t *Table) Bytes() int {
-	size := int(unsafe.Sizeof(*t)) + 8*cap(t.bitmaps)
+	size := int(unsafe.Sizeof(*t)) + 8*cap(t.words) + cap(t.parts)*int(unsafe.Sizeof(part{}))
 	for _, a := range []*addresses{&t.sources, &t.destinations} {
 		size += a.ipv4.bytes() + a.ipv6.bytes()
 	}
