@@ -210,12 +210,16 @@ func takePlace(count *atomic.Int64, limit int64) bool {
 	}
 }
 
-// evictSample is how many candidates the search for a victim compares, and
-// evictScan how many records it looks at to find them for a full zone, which succeeds unless
+// evictSample is how many flows fit to be evicted the search for a victim compares among
+// the first evictLeast flows, and evictLook how many it looks at to find one at all: in a
+// flood the first few will do.
+// evictScan is how many records it goes through in a full zone, which finds enough unless
 // the zone's flows are few among many others. In a full table no more than the
 // reserve is unused, so that many more records are certain to give candidates.
 const (
-	evictSample = 32
+	evictSample = 4
+	evictLeast  = 8
+	evictLook   = 64
 	evictScan   = 512
 )
 
@@ -231,26 +235,29 @@ func (w *Worker) evict(now Tick, zone *uint16) bool {
 	best, longest := 0, uint32(0)
 	scan := uint32(evictScan)
 	if zone == nil {
-		scan = uint32(len(t.records)-int(t.max)) + evictSample
+		scan = uint32(len(t.records)-int(t.max)) + evictLook
 	}
 	first := w.pick(used)
-	candidates := 0
-	for i := uint32(0); i < min(scan, used) && candidates < evictSample; i++ {
+	looked, fit := 0, 0
+	for i := uint32(0); i < min(scan, used) && looked < evictLook && (fit < evictSample || looked < evictLeast); i++ {
 		f := Flow((first + i) % used)
 		r := &t.records[f]
 		s := word(r.state.Load())
 		if !s.live() || zone != nil && !r.touches(*zone) {
 			continue
 		}
-		candidates++
+		looked++
 		if t.expiresIn(r, s, now) == 0 {
 			if w.End(f, t.timedOut(f)) {
 				return true
 			}
 			continue
 		}
-		idle := now.since(Tick(r.lastSeen.Load()))
-		if rank := s.class().evictable(); rank > best || rank > 0 && rank == best && idle > longest {
+		idle, rank := now.since(Tick(r.lastSeen.Load())), s.class().evictable()
+		if rank > 0 {
+			fit++
+		}
+		if rank > best || rank > 0 && rank == best && idle > longest {
 			victim, best, longest = f, rank, idle
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
 	"syscall"
 	"text/tabwriter"
@@ -21,6 +22,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "alternating rounds over all setups; medians are reported")
 	seconds := flag.Int("seconds", 3, "length of one measurement")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
+	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
 	flag.Parse()
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(reexec())
@@ -29,6 +31,7 @@ func main() {
 	if *flooded {
 		measure = runFloods
 	}
+	onlyFloods = regexp.MustCompile(*only)
 	if err := measure(*nsgd, *rounds, *seconds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
