@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz bench bench-net bench-flood e2e run cover clean
+.PHONY: all build setup test race lint fuzz bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -40,8 +40,9 @@ lint:
 fuzz:
 	FUZZTIME=$(FUZZTIME) scripts/fuzz
 
+# With the profile that the daemon is built with, so that what is measured is what runs.
 bench:
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+	go test -pgo=$(CURDIR)/cmd/nsgd/default.pgo -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench
@@ -50,6 +51,11 @@ bench-net: setup build
 bench-flood: setup build
 	go build -o bin/bench-net ./test/bench
 	$(SUDO) bin/bench-net -nsgd bin/nsgd -flood -seconds $(FLOODTIME)
+
+# The profile that the go command builds the daemon with, of the packet path's benchmarks.
+pgo:
+	go test -pgo=off -trimpath -run '^$$' -bench 'Established|CarryFlows/flows=(1000|1000000)$$|Carry/' \
+		-cpuprofile cmd/nsgd/default.pgo -o /dev/null ./dataplane
 
 e2e: setup build
 	scripts/e2e
