@@ -221,6 +221,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 	// table leaves no flow that neither of the two has seen.
 	if newer := w.engine.snapshot.Load(); newer != s {
 		w.flows.End(f, conntrack.EndFlushed)
+		w.flows.NotBegun(w.key.Zone, init.ReplyZone)
 		return w.beginAgain(newer, from.Index, p)
 	}
 	w.countVerdict(v, p)

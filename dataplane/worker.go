@@ -22,7 +22,7 @@ const (
 	bufferLen = tun.HeaderLen + 65_535
 	// groupPackets and groupBytes bound a group, the packets that are read before the
 	// first of them is written: enough for their flows' cache misses to overlap, few enough
-	// to stay in the cache themselves. A superpacket is a group of its own.
+	// to stay in the cache themselves. A superpacket ends a group.
 	groupPackets = 16
 	groupBytes   = 32 << 10
 )

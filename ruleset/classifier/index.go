@@ -214,7 +214,8 @@ func (d *divider) add(i, j int) uint32 {
 			d.slots[base+slot] = ofRun + uint32(low)
 			d.runs = true
 		default:
-			d.slots[base+slot] = ofNode + d.add(low+1, i) - 1
+			node := d.add(low+1, i) // appends to d.slots
+			d.slots[base+slot] = ofNode + node - 1
 		}
 	}
 	return number

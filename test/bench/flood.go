@@ -60,6 +60,10 @@ func floods() []flood {
 		{"SYNs from random sources", syn(vm4Address, 80), source},
 		{"UDP from random sources", packettest.UDP(udp), source},
 		{"denied SYNs from random sources", syn(vm1Address, 22), source},
+		{"later fragments without a first", packettest.Fragments(packettest.UDP(datagram), 1, 40)[1], func(p []byte, r *rand.Rand) {
+			binary.BigEndian.PutUint16(p[4:], uint16(r.Uint32()))
+			source(p, r)
+		}},
 		{"first fragments", packettest.Fragments(packettest.UDP(datagram), 1, 40)[0], func(p []byte, r *rand.Rand) {
 			binary.BigEndian.PutUint16(p[4:], uint16(r.Uint32()))
 			source(p, r)
@@ -125,8 +129,8 @@ var onlyFloods *regexp.Regexp
 
 // floodResult is one measurement.
 type floodResult struct {
-	bps, packets float64 // of the stream; of the flood, a second
-	memory       [2]int  // resident kB of the daemon before and after
+	bps, packets float64    // of the stream; of the flood, a second
+	memory       [3]float64 // resident kB of the daemon before, at half-time and after
 }
 
 // runFloods measures every flood in turn, rounds times.
@@ -169,7 +173,11 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 			return result, err
 		}
 	}
-	if result.memory[0], err = residentMemory(binary); err != nil {
+	memory := func(i int) (err error) {
+		result.memory[i], err = residentMemory(binary)
+		return err
+	}
+	if err := memory(0); err != nil {
 		return result, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -178,6 +186,9 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 	began := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- f.send(ctx, "nsgd-internet", &sent) }()
+	half := make(chan error, 1)
+	timer := time.AfterFunc(time.Duration(seconds)*time.Second/2, func() { half <- memory(1) })
+	defer timer.Stop()
 	if result.bps, err = iperf(&s, nil, seconds); err != nil {
 		return result, err
 	}
@@ -186,14 +197,14 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 	if err := <-done; err != nil {
 		return result, err
 	}
-	if result.memory[1], err = residentMemory(binary); err != nil {
+	if err := <-half; err != nil {
 		return result, err
 	}
-	return result, nil
+	return result, memory(2)
 }
 
 // residentMemory is that of the daemon, in kB.
-func residentMemory(binary string) (kB int, err error) {
+func residentMemory(binary string) (kB float64, err error) {
 	out, err := exec.Command(filepath.Join(filepath.Dir(binary), "nsgctl"), "status", "-o", "json").Output()
 	if err != nil {
 		return 0, fmt.Errorf("nsgctl status: %w", err)
@@ -209,7 +220,7 @@ func residentMemory(binary string) (kB int, err error) {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kB); n == 1 {
+		if n, _ := fmt.Sscanf(line, "VmRSS: %g kB", &kB); n == 1 {
 			return kB, nil
 		}
 	}
@@ -226,15 +237,18 @@ func reportFloods(list []flood, results [][]floodResult, seconds int) {
 		return median(v)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "medians of %d rounds of %d s\tTCP 1 stream\tratio\tflood\tmemory before\tafter\t\n", len(results[0]), seconds)
+	fmt.Fprintf(w, "medians of %d rounds of %d s\tTCP 1 stream\tratio\tflood\tmemory before\thalf-time\tafter\t\n", len(results[0]), seconds)
 	for i := range list {
-		var packets, before, after []float64
+		var packets []float64
+		var memory [3][]float64
 		for _, r := range results[i] {
 			packets = append(packets, r.packets)
-			before, after = append(before, float64(r.memory[0])), append(after, float64(r.memory[1]))
+			for j := range memory {
+				memory[j] = append(memory[j], r.memory[j])
+			}
 		}
-		fmt.Fprintf(w, "%s\t%.2f Gbit/s\t%.2f\t%.0f packets/s\t%.0f MB\t%.0f MB\t\n", list[i].name,
-			bps(i)/1e9, bps(i)/bps(1), median(packets), median(before)/1e3, median(after)/1e3)
+		fmt.Fprintf(w, "%s\t%.2f Gbit/s\t%.2f\t%.0f packets/s\t%.0f MB\t%.0f MB\t%.0f MB\t\n", list[i].name, bps(i)/1e9,
+			bps(i)/bps(1), median(packets), median(memory[0])/1e3, median(memory[1])/1e3, median(memory[2])/1e3)
 	}
 	w.Flush()
 	fmt.Printf("ratio: to %q\n", list[1].name)
