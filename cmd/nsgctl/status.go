@@ -37,7 +37,11 @@ func statusTable(w io.Writer, s *control.Status) error {
 	facts.row("metrics", s.Metrics)
 	facts.row("policy", strings.Join(s.Policy, " "))
 	if tags := s.ServiceTags; tags != nil {
-		facts.row("service tags", fmt.Sprintf("%s: change number %s, %d tags", tags.File, tags.ChangeNumber, tags.Tags))
+		edition := ""
+		if tags.ChangeNumber != "" {
+			edition = "change number " + tags.ChangeNumber + ", "
+		}
+		facts.row("service tags", fmt.Sprintf("%s: %s%d tags", tags.File, edition, tags.Tags))
 	}
 	facts.row("generation", s.Generation)
 	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))

@@ -147,7 +147,7 @@ type Reloaded struct {
 // ServiceTags is the edition of the service tag file that the running policy uses.
 type ServiceTags struct {
 	File         string `json:"file"`
-	ChangeNumber string `json:"changeNumber"` // Microsoft's, of the whole file
+	ChangeNumber string `json:"changeNumber"` // Microsoft's, of the whole file; empty when it has none
 	Cloud        string `json:"cloud"`
 	Tags         int    `json:"tags"` // in the file, used or not
 }

@@ -1,10 +1,6 @@
 package control
 
-import (
-	"slices"
-
-	"github.com/nsgd/nsgd/ruleset/arm"
-)
+import "github.com/nsgd/nsgd/ruleset/arm"
 
 // PolicyFiles are where a policy is read from. They remember what they read, so that
 // reading again costs what changed. Not safe for concurrent use.
@@ -26,7 +22,7 @@ func (f *PolicyFiles) Load() (*arm.Set, error) {
 	documents := f.reader.Read()
 	faults := documents.Faults
 	if f.serviceTags == "" {
-		faults = slices.Concat(faults, documents.UnknownTags())
+		faults = documents.FaultsWithUnknownTags()
 	}
 	if len(faults) > 0 || len(documents.Unresolved) > 0 {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}

@@ -2,6 +2,7 @@ package arm
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,18 +97,18 @@ func parseDocument(data []byte) (any, error) {
 	return value, err
 }
 
-// parseJSON keeps numbers as they are written. Validation comes first since its
-// error alone tells the place, and tells of anything after the value.
+// parseJSON keeps numbers as they are written. What is no JSON is read a second time:
+// only Unmarshal's error tells the place, and tells of anything after the value.
 func parseJSON(data []byte) (any, error) {
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
-		return nil, err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(whole))
+	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	var value any
 	err := decoder.Decode(&value)
-	return value, err
+	if err == nil && len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) == 0 {
+		return value, nil
+	}
+	var whole json.RawMessage
+	return nil, cmp.Or(json.Unmarshal(data, &whole), err)
 }
 
 // position is the place of the last of offset bytes, columns counted in bytes.

@@ -100,11 +100,13 @@ func asText(v any) string {
 	if text, ok := v.(string); ok {
 		return text
 	}
-	text, err := json.Marshal(v)
-	if err != nil {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // the document has "<" as such
+	if err := encoder.Encode(v); err != nil {
 		return fmt.Sprint(v)
 	}
-	return string(text)
+	return strings.TrimSuffix(text.String(), "\n")
 }
 
 // text reads a string or a number. A list of one is PowerShell's form of it.

@@ -47,6 +47,19 @@ type Documents struct {
 	Unresolved ruleset.Faults
 
 	files map[*ruleset.NSG]string // where the groups of Set are from
+	order map[string]int          // of files
+}
+
+// FaultsWithUnknownTags are Faults and UnknownTags, in the order of the documents.
+func (d *Documents) FaultsWithUnknownTags() ruleset.Faults {
+	faults := slices.Concat(d.Faults, d.UnknownTags())
+	d.sort(faults)
+	return faults
+}
+
+// sort puts faults into the order of the documents, and keeps that within a document.
+func (d *Documents) sort(faults ruleset.Faults) {
+	slices.SortStableFunc(faults, func(a, b ruleset.Fault) int { return cmp.Compare(d.order[a.File], d.order[b.File]) })
 }
 
 // UnknownTags are the faults of a policy that has no service tag file: rules that name
@@ -93,7 +106,6 @@ type loader struct {
 	resources []*resource
 	orphans   []*resource // children whose parent no document has
 	index     index
-	order     map[string]int // of files
 	known     ruleset.KnownTags
 	stale     bool // a resource that was built before is not what it was
 
@@ -103,7 +115,7 @@ type loader struct {
 }
 
 func newLoader() *loader {
-	return &loader{out: &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}}, index: newIndex(), order: map[string]int{},
+	return &loader{out: &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, order: map[string]int{}}, index: newIndex(),
 		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{}}
 }
 
@@ -119,9 +131,8 @@ func (l *loader) finish() *Documents {
 	l.buildNetworks()
 	l.buildInterfaces()
 	l.checkMembers()
-	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
-		slices.SortStableFunc(list, func(a, b ruleset.Fault) int { return cmp.Compare(l.order[a.File], l.order[b.File]) })
-	}
+	l.out.sort(l.out.Faults)
+	l.out.sort(l.out.Unresolved)
 	return l.out
 }
 

@@ -157,6 +157,7 @@ func TestMalformedJSONNamesItsPlace(t *testing.T) {
 	tests := []struct{ name, document, want string }{
 		{"a stray comma", "{\n  \"name\": \"n\",\n}", "line 3, column 1: invalid character '}' looking for beginning of object key string"},
 		{"a value after the document", "{}\n{}", "line 2, column 1: invalid character '{' after top-level value"},
+		{"a bracket after the document", "{} ]", "line 1, column 4: invalid character ']' after top-level value"},
 		{"a document that breaks off", "{\"name\": [1, 2", "line 1, column 14: unexpected end of JSON input"},
 		{"an empty file", "", "line 1, column 1: unexpected end of JSON input"},
 		{"UTF-16", "\xff\xfe{\x00}\x00", "the file is UTF-16; JSON is read as UTF-8"},

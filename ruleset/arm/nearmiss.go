@@ -9,6 +9,13 @@ import (
 // maxNearMisses is how many names a hint gives.
 const maxNearMisses = 3
 
+// maxDistance is how many letters of a near name may differ.
+const maxDistance = 2
+
+// maxHints is how many unknown names get a hint: each is compared with every tag, and a
+// policy whose names are all unknown has the wrong file, not slips of the pen.
+const maxHints = 50
+
 // hint says what a name in lower case was probably meant to be.
 func (t *ServiceTags) hint(name string) string {
 	type candidate struct {
@@ -17,9 +24,10 @@ func (t *ServiceTags) hint(name string) string {
 	}
 	var near []candidate
 	base, _, regional := strings.Cut(name, ".")
+	row := make([]int, len(name)+maxDistance+1)
 	for key, of := range t.tags {
-		d := distance(name, key, 2)
-		if d <= 2 || regional && key == base {
+		d := distance(name, key, maxDistance, row)
+		if d <= maxDistance || regional && key == base {
 			near = append(near, candidate{of.name, d})
 		}
 	}
@@ -40,18 +48,20 @@ func (t *ServiceTags) hint(name string) string {
 }
 
 // distance is the number of letters to change, leave out or put in to make b of a, or
-// more than limit when it takes more.
-func distance(a, b string, limit int) int {
+// limit+1 when it takes more than limit. It works in row, which has room for
+// len(a)+limit+1.
+func distance(a, b string, limit int, row []int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit {
 		return limit + 1
 	}
-	row := make([]int, len(b)+1) // of distances from a's first i letters
+	row = row[:len(b)+1] // of distances from a's first i letters
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
 		diagonal := row[0]
 		row[0] = i + 1
+		least := row[0]
 		for j := range len(b) {
 			change := diagonal
 			if a[i] != b[j] {
@@ -59,7 +69,11 @@ func distance(a, b string, limit int) int {
 			}
 			diagonal = row[j+1]
 			row[j+1] = min(change, row[j+1]+1, row[j]+1)
+			least = min(least, row[j+1])
+		}
+		if least > limit { // later rows have nothing smaller
+			return limit + 1
 		}
 	}
-	return row[len(b)]
+	return min(row[len(b)], limit+1)
 }

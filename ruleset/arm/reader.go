@@ -122,7 +122,7 @@ func (r *Reader) readTags(l *loader) []byte {
 	if r.tagFile == "" {
 		return nil
 	}
-	l.order[r.tagFile] = 0
+	l.out.order[r.tagFile] = 0
 	data, err := readRegular(r.tagFile)
 	if err != nil {
 		r.tags, r.groups = nil, nil
@@ -142,6 +142,7 @@ func (r *Reader) readTags(l *loader) []byte {
 		}
 		r.tags = &tagFile{d, tags}
 	}
+	clear(r.tags.problems) // a new Reader would give its hints to the names of this reading
 	l.known = r.tags.Known
 	return data
 }
@@ -206,7 +207,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, file := range files {
-		l.order[file] = len(l.order)
+		l.out.order[file] = len(l.out.order)
 		group.Go(func() error {
 			documents[i] = readDocument(file, known)
 			return nil

@@ -209,6 +209,21 @@ func TestAReaderFollowsTheServiceTagFile(t *testing.T) {
 	f.mustRead()
 }
 
+// The names of earlier readings had used up the hints, so that reading again said less than
+// reading anew.
+func TestAReaderGivesItsHintsToTheNamesOfItsLastReading(t *testing.T) {
+	f := newPolicyFolder(t, map[string]string{tagsFile: tagDocumentOf("192.0.2.0/24", "Storage"), "a.json": groupDocument("a", fromPrefix("Storag"))})
+	for i := range maxHints {
+		f.reader.Read()
+		f.write("a.json", groupDocument("a", fromPrefix(fmt.Sprint("Mainframe", i))))
+	}
+	f.reader.Read()
+	f.write("a.json", groupDocument("a", fromPrefix("Storge")))
+	if d := f.read(); len(d.Faults) != 1 || !strings.Contains(d.Faults[0].Message, "near is Storage") {
+		t.Error(d.Faults)
+	}
+}
+
 // TestReadingAgainEqualsReadingAnew changes documents at random; read compares.
 func TestReadingAgainEqualsReadingAnew(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 1))

@@ -1,9 +1,7 @@
 package arm
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -20,11 +18,11 @@ import (
 // inherits it, is not held against a rule: NSGs took tags before the file said so.
 type ServiceTags struct {
 	File         string
-	ChangeNumber string // of the whole file; grows with each edition
+	ChangeNumber string // of the whole file; grows with each edition; empty when the file has none
 	Cloud        string // such as "Public"
 
 	tags     map[string]tag    // by name in lower case
-	problems map[string]string // of names that were asked for in vain
+	problems map[string]string // of the first names that were asked for in vain, see maxHints
 }
 
 // tag is what is kept of a tag that may not be in use.
@@ -35,168 +33,149 @@ type tag struct {
 	prefixes []netip.Prefix
 }
 
-// tagDocument has all that is read of a file.
-type tagDocument struct {
-	ChangeNumber changeNumber
-	Cloud        string
-	NextLink     string
-	Values       []struct {
-		Name       string
-		Properties struct{ AddressPrefixes prefixList }
-	}
-}
-
-// changeNumber is a number in the weekly file and a string in the API's answer.
-type changeNumber string
-
-// UnmarshalJSON takes a whole number in either form.
-func (c *changeNumber) UnmarshalJSON(raw []byte) error {
-	text := strings.Trim(string(raw), `"`)
-	if _, err := strconv.ParseUint(text, 10, 64); err != nil && text != "null" {
-		return fmt.Errorf("changeNumber %s: allowed is a whole number, or one as a string", ruleset.Clip(string(raw)))
-	}
-	*c = changeNumber(text)
-	return nil
-}
-
-// prefixList reads addressPrefixes. It keeps what is wrong instead of failing: the
-// error has to name the tag.
-type prefixList struct {
-	prefixes []netip.Prefix
-	faults   []prefixFault
-}
-
-type prefixFault struct {
-	at      int // index; -1: the list itself
-	value   string
-	problem string
-}
-
-// UnmarshalJSON reads the list. A file has a hundred thousand prefixes, so strings
-// without an escape are taken as they stand.
-func (l *prefixList) UnmarshalJSON(raw []byte) error {
-	if raw[0] != '[' {
-		if string(raw) != "null" {
-			l.faults = append(l.faults, prefixFault{-1, string(raw), "the value must be a list of strings"})
-		}
-		return nil
-	}
-	l.prefixes = make([]netip.Prefix, 0, bytes.Count(raw, []byte{','})+1)
-	rest := raw[1:]
-	for n := 0; ; n++ {
-		rest = bytes.TrimLeft(rest, " \t\r\n,")
-		if rest[0] == ']' {
-			return nil
-		}
-		end := bytes.IndexByte(rest[1:], '"') + 1
-		if rest[0] != '"' || bytes.IndexByte(rest[:end], '\\') >= 0 {
-			return l.decode(raw)
-		}
-		l.add(n, string(rest[1:end]))
-		rest = rest[end+1:]
-	}
-}
-
-// decode reads a list of anything.
-func (l *prefixList) decode(raw []byte) error {
-	*l = prefixList{}
-	var list []any
-	if err := json.Unmarshal(raw, &list); err != nil {
-		return err
-	}
-	for i, v := range list {
-		if text, ok := v.(string); ok {
-			l.add(i, text)
-			continue
-		}
-		l.faults = append(l.faults, prefixFault{i, asText(v), "the value must be a string"})
-	}
-	return nil
-}
-
-func (l *prefixList) add(i int, text string) {
-	p, problem := ruleset.ParsePrefix(text)
-	if problem != "" {
-		l.faults = append(l.faults, prefixFault{i, text, problem + "; allowed are an address and a CIDR without host bits"})
-		return
-	}
-	l.prefixes = append(l.prefixes, p)
+// tagReader turns a tag file's JSON into ServiceTags. It goes on after a fault, so that
+// all of them are reported.
+type tagReader struct {
+	tags   *ServiceTags
+	faults ruleset.Faults
 }
 
 // ParseServiceTags reads a service tag file from memory; file names it in faults.
 func ParseServiceTags(file string, data []byte) (*ServiceTags, ruleset.Faults) {
-	var document tagDocument
-	if isUTF16(data) {
-		return nil, ruleset.Faults{{Code: CodeInvalidJSON, File: file, Message: errUTF16.Error()}}
+	value, err := parseDocument(data)
+	if err != nil {
+		return nil, ruleset.Faults{{Code: CodeInvalidJSON, File: file, Message: err.Error()}}
 	}
-	data = bytes.TrimPrefix(data, utf8BOM)
-	if err := json.Unmarshal(data, &document); err != nil {
-		return nil, ruleset.Faults{tagFileFault(file, data, err)}
+	r := &tagReader{tags: &ServiceTags{File: file, tags: map[string]tag{}, problems: map[string]string{}}}
+	r.document(value)
+	if len(r.faults) > 0 {
+		return nil, r.faults
 	}
-	t := &ServiceTags{File: file, ChangeNumber: string(document.ChangeNumber), Cloud: document.Cloud,
-		tags: make(map[string]tag, len(document.Values)), problems: map[string]string{}}
-	var faults ruleset.Faults
-	fail := func(resource, field, value, message string) {
-		faults = append(faults, ruleset.Fault{Code: CodeInvalidServiceTags, File: file, Resource: resource,
-			Field: field, Value: ruleset.Clip(value), Message: message})
-	}
-	if len(document.Values) == 0 {
-		fail("", "values", "", "a service tag file has a list of tags here; is it another file?")
-	}
-	if document.NextLink != "" {
-		fail("", "nextLink", document.NextLink, "the file is one page of several: put the values of all pages into one file")
-	}
-	for i := range document.Values {
-		v := &document.Values[i]
-		place, key := "serviceTags/"+v.Name, strings.ToLower(v.Name)
-		if !ruleset.LooksLikeTag(v.Name) {
-			fail(place, fmt.Sprintf("values[%d].name", i), v.Name, "a tag's name is letters and digits with single dots between them, at most 80")
-			continue
-		}
-		if first, ok := t.tags[key]; ok {
-			fail(place, fmt.Sprintf("values[%d].name", i), v.Name, "the file has the tag "+first.name+" already; names are compared without case")
-		}
-		list := &v.Properties.AddressPrefixes
-		for _, f := range list.faults {
-			field := "addressPrefixes"
-			if f.at >= 0 {
-				field += "[" + strconv.Itoa(f.at) + "]"
-			}
-			fail(place, field, f.value, f.problem)
-		}
-		t.tags[key] = tag{name: v.Name, count: len(list.prefixes), prefixes: list.prefixes}
-	}
-	if len(faults) > 0 {
-		return nil, faults
-	}
-	return t, nil
+	return r.tags, nil
 }
 
-// tagFileFault tells where a file is not what it should be.
-func tagFileFault(file string, data []byte, err error) ruleset.Fault {
-	f := ruleset.Fault{Code: CodeInvalidServiceTags, File: file, Message: err.Error()}
-	var syntax *json.SyntaxError
-	var mistyped *json.UnmarshalTypeError
+func (r *tagReader) fault(place, field string, value any, message string) {
+	f := ruleset.Fault{Code: CodeInvalidServiceTags, File: r.tags.File, Resource: place, Field: field, Message: message}
+	if value != nil {
+		f.Value = ruleset.Clip(asText(value))
+	}
+	r.faults = append(r.faults, f)
+}
+
+// text reads a string; ok is false, with a fault, when it is something else. Null is an
+// empty one.
+func (r *tagReader) text(place, field string, value any) (text string, ok bool) {
+	text, ok = value.(string)
+	if !ok && value != nil {
+		r.fault(place, field, value, "the value must be a string")
+	}
+	return text, ok || value == nil
+}
+
+func (r *tagReader) document(value any) {
+	body, ok := value.(map[string]any)
+	if !ok {
+		r.fault("", "", value, "the file must be an object with a list of tags in values")
+		return
+	}
+	r.changeNumber(lookup(body, "changeNumber"))
+	r.tags.Cloud, _ = r.text("", "cloud", lookup(body, "cloud"))
+	if next, _ := r.text("", "nextLink", lookup(body, "nextLink")); next != "" {
+		r.fault("", "nextLink", next, "the file is one page of several: put the values of all pages into one file")
+	}
+	values := lookup(body, "values")
+	list, ok := values.([]any)
 	switch {
-	case errors.As(err, &syntax):
-		f.Code = CodeInvalidJSON
-		f.Message = fmt.Sprintf("%s: %v", position(data, syntax.Offset), err)
-	case errors.As(err, &mistyped):
-		f.Field, f.Value = mistyped.Field, mistyped.Value
-		f.Message = fmt.Sprintf("%s: the value must be %s", position(data, mistyped.Offset), jsonKind(mistyped))
+	case !ok && values != nil:
+		r.fault("", "values", values, "the value must be a list of tags")
+	case len(list) == 0:
+		r.fault("", "values", nil, "a service tag file has a list of tags here; is it another file?")
 	}
-	return f
+	for i, v := range list {
+		r.tag(i, v)
+	}
 }
 
-// jsonKind is what JSON calls the type that was expected.
-func jsonKind(err *json.UnmarshalTypeError) string {
-	switch err.Type.Kind().String() {
-	case "string":
-		return "a string"
-	case "slice":
-		return "a list"
+// changeNumber is a number in the weekly file and a string in the API's answer.
+func (r *tagReader) changeNumber(value any) {
+	if value == nil {
+		return
 	}
-	return "an object"
+	var text string
+	switch v := value.(type) {
+	case json.Number:
+		text = v.String()
+	case string:
+		text = v
+	}
+	if _, err := strconv.ParseUint(text, 10, 64); err != nil {
+		r.fault("", "changeNumber", value, "the value must be a whole number, or one as a string")
+		return
+	}
+	r.tags.ChangeNumber = text
+}
+
+// tag reads an entry of values.
+func (r *tagReader) tag(i int, value any) {
+	entry := "values[" + strconv.Itoa(i) + "]"
+	body, ok := value.(map[string]any)
+	if !ok {
+		r.fault("serviceTags/"+entry, entry, shown(value), "the value must be an object with name and properties")
+		return
+	}
+	place := "serviceTags/" + entry
+	name, ok := r.text(place, entry+".name", lookup(body, "name"))
+	named := ok && ruleset.LooksLikeTag(name)
+	if named {
+		place = "serviceTags/" + name
+	} else if ok {
+		r.fault(place, entry+".name", name, "a tag's name is letters and digits with single dots between them, at most 80")
+	}
+	key := strings.ToLower(name)
+	if first, twice := r.tags.tags[key]; twice {
+		r.fault(place, entry+".name", name, "the file has the tag "+first.name+" already; names are compared without case")
+	}
+	prefixes := r.prefixes(place, lookup(body, "properties"))
+	if named {
+		r.tags.tags[key] = tag{name: name, count: len(prefixes), prefixes: prefixes}
+	}
+}
+
+// prefixes reads a tag's properties, of which the addresses are all that is used.
+func (r *tagReader) prefixes(place string, properties any) []netip.Prefix {
+	const field = "properties.addressPrefixes"
+	body, ok := properties.(map[string]any)
+	if !ok && properties != nil {
+		r.fault(place, "properties", properties, "the value must be an object")
+	}
+	value := lookup(body, "addressPrefixes")
+	list, ok := value.([]any)
+	if !ok && value != nil {
+		r.fault(place, field, value, "the value must be a list of strings")
+	}
+	prefixes := make([]netip.Prefix, 0, len(list))
+	for i, v := range list {
+		text, ok := v.(string)
+		problem := "the value must be a string"
+		if ok {
+			var p netip.Prefix
+			if p, problem = ruleset.ParsePrefix(text); problem == "" {
+				prefixes = append(prefixes, p)
+				continue
+			}
+			problem += "; allowed are an address and a CIDR without host bits"
+		}
+		r.fault(place, field+"["+strconv.Itoa(i)+"]", shown(v), problem)
+	}
+	return prefixes
+}
+
+// shown is a value for a fault where null is one too, and not a field that is missing.
+func shown(value any) any {
+	if value == nil {
+		return "null"
+	}
+	return value
 }
 
 // Known resolves a tag's name for ruleset's validation.
@@ -210,12 +189,24 @@ func (t *ServiceTags) Known(name string) (canonical, problem string) {
 		return "", "the tag " + found.name + " has no address prefixes in " + t.File
 	}
 	problem, ok = t.problems[key]
-	if !ok {
-		problem = fmt.Sprintf("no service tag of that name is known: %s has %d, change number %s, and not this one%s",
-			t.File, len(t.tags), t.ChangeNumber, t.hint(key))
+	switch {
+	case ok:
+	case len(t.problems) < maxHints:
+		problem = t.lacks(t.hint(key))
 		t.problems[key] = problem
+	default:
+		problem = t.lacks("")
 	}
 	return "", problem
+}
+
+// lacks says that the file has no tag of a name.
+func (t *ServiceTags) lacks(hint string) string {
+	edition := ""
+	if t.ChangeNumber != "" {
+		edition = ", change number " + t.ChangeNumber + ","
+	}
+	return fmt.Sprintf("no service tag of that name is known: %s has %d%s and not this one%s", t.File, len(t.tags), edition, hint)
 }
 
 // Prefixes are those of a tag, by its name in any case; nil when the file has no such

@@ -107,14 +107,14 @@ func TestServiceTagFileFaults(t *testing.T) {
 		{"one page of several", `{"values": [{"name": "A", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}], "nextLink": "https://next"}`,
 			[]string{`nextLink "https://next"`}},
 		{"a change number that is none", `{"changeNumber": "x1", "values": []}`, []string{`changeNumber "x1"`, "whole number"}},
-		{"a name that is no string", `{"values": [{"name": 7}]}`, []string{"line 1, column", "Name", "number", "must be a string"}},
+		{"a name that is no string", `{"values": [{"name": 7}]}`, []string{`serviceTags/values[0]: values[0].name "7"`, "must be a string"}},
 		{"a tag without a name", `{"values": [{"properties": {}}]}`, []string{"values[0].name"}},
 		{"a name that no rule could use", `{"values": [{"name": "10.0.0.0/8"}]}`, []string{`values[0].name "10.0.0.0/8"`}},
 		{"one name twice, but for its case", `{"values": [{"name": "Sql"}, {"name": "SQL"}]}`, []string{`serviceTags/SQL: values[1].name "SQL"`, "the tag Sql already"}},
 		{"prefixes that are no list", `{"values": [{"name": "Sql", "properties": {"addressPrefixes": "192.0.2.0/24"}}]}`,
-			[]string{"serviceTags/Sql: addressPrefixes", "list of strings"}},
+			[]string{"serviceTags/Sql: properties.addressPrefixes", "list of strings"}},
 		{"every faulty prefix", `{"values": [{"name": "Sql", "properties": {"addressPrefixes": ["192.0.2.0/24", "192.0.2.1/24", "2001:db8::/129", ""]}}]}`,
-			[]string{`serviceTags/Sql: addressPrefixes[1] "192.0.2.1/24"`, "host bits are set; the network is 192.0.2.0/24", `addressPrefixes[2] "2001:db8::/129"`, "addressPrefixes[3]"}},
+			[]string{`serviceTags/Sql: properties.addressPrefixes[1] "192.0.2.1/24"`, "host bits are set; the network is 192.0.2.0/24", `addressPrefixes[2] "2001:db8::/129"`, "addressPrefixes[3]"}},
 		{"prefixes that are no strings", `{"values": [{"name": "Sql", "properties": {"addressPrefixes": ["192.0.2.0/24", 7, ["x"]]}}]}`,
 			[]string{`addressPrefixes[1] "7"`, `addressPrefixes[2] "[\"x\"]"`}},
 	}
@@ -131,6 +131,64 @@ func TestServiceTagFileFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A value of the wrong type ended the reading, and its fault gave a path of Go's types instead
+// of the tag, the index and the value.
+func TestEveryFaultOfATagFileIsReportedWithItsPlaceAndValue(t *testing.T) {
+	const document = `{"changeNumber": 1.5, "cloud": ["<x>"], "nextLink": 7, "values": [
+		{"name": "Sql", "properties": {"addressPrefixes": [null, 7.0, "192.0.2.0/24", "192.0.2.1/24", {"a": "<b>"}]}},
+		{"name": 1e400, "properties": {"addressPrefixes": ["x"]}},
+		{"name": "a b", "properties": 7},
+		{"name": "SQL", "properties": {"addressPrefixes": "198.51.100.0/24"}},
+		"Storage", null,
+		{"properties": {"addressPrefixes": ["y"]}}
+	]}`
+	type place struct{ resource, field, value string }
+	want := []place{
+		{"", "changeNumber", "1.5"}, {"", "cloud", `["<x>"]`}, {"", "nextLink", "7"},
+		{"serviceTags/Sql", "properties.addressPrefixes[0]", "null"}, {"serviceTags/Sql", "properties.addressPrefixes[1]", "7.0"},
+		{"serviceTags/Sql", "properties.addressPrefixes[3]", "192.0.2.1/24"}, {"serviceTags/Sql", "properties.addressPrefixes[4]", `{"a":"<b>"}`},
+		{"serviceTags/values[1]", "values[1].name", "1e400"}, {"serviceTags/values[1]", "properties.addressPrefixes[0]", "x"},
+		{"serviceTags/values[2]", "values[2].name", "a b"}, {"serviceTags/values[2]", "properties", "7"},
+		{"serviceTags/SQL", "values[3].name", "SQL"}, {"serviceTags/SQL", "properties.addressPrefixes", "198.51.100.0/24"},
+		{"serviceTags/values[4]", "values[4]", "Storage"}, {"serviceTags/values[5]", "values[5]", "null"},
+		{"serviceTags/values[6]", "values[6].name", ""}, {"serviceTags/values[6]", "properties.addressPrefixes[0]", "y"},
+	}
+	tags, faults := ParseServiceTags("tags.json", []byte(document))
+	var got []place
+	for _, f := range faults {
+		if f.File != "tags.json" || f.Code != CodeInvalidServiceTags || f.Message == "" {
+			t.Errorf("a fault says too little: %+v", f)
+		}
+		got = append(got, place{f.Resource, f.Field, f.Value})
+	}
+	if tags != nil || !slices.Equal(got, want) {
+		t.Errorf("got\n%v\nwant\n%v", got, want)
+	}
+}
+
+// null was the edition "null", and a missing number left "change number , and not this one".
+func TestAFileWithoutAChangeNumberHasNoEdition(t *testing.T) {
+	const values = `"values": [{"name": "Sql", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}]}`
+	for name, start := range map[string]string{"missing": `{`, "null": `{"changeNumber": null, `} {
+		t.Run(name, func(t *testing.T) {
+			tags, faults := ParseServiceTags("tags.json", []byte(start+values))
+			if len(faults) > 0 {
+				t.Fatal(faults)
+			}
+			_, problem := tags.Known("Mainframe")
+			if want := "no service tag of that name is known: tags.json has 1 and not this one"; tags.ChangeNumber != "" || problem != want {
+				t.Errorf("change number %q, %q", tags.ChangeNumber, problem)
+			}
+		})
+	}
+	t.Run("null as a string is no number", func(t *testing.T) {
+		_, faults := ParseServiceTags("tags.json", []byte(`{"changeNumber": "null", `+values))
+		if len(faults) != 1 || faults[0].Field != "changeNumber" || faults[0].Value != "null" {
+			t.Error(faults)
+		}
+	})
 }
 
 func TestPrefixesThatJSONEscapesAreRead(t *testing.T) {
