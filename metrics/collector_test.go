@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -28,6 +28,7 @@ import (
 	"github.com/nsgd/nsgd/tun"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
 
@@ -100,25 +101,45 @@ func traffic(t testing.TB) *dataplane.Engine {
 	return engine
 }
 
-func newTestCollector(t testing.TB) *Collector {
-	return NewCollector(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 2, 1 }})
+func newTestGatherer(t testing.TB) checked {
+	return checked{newEngineGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 2, 1 }})}
+}
+
+// checked gathers through Prometheus's own checks: valid and unique labels, one type and help for
+// a name. They sort, too.
+// It never calls done.
+type checked struct {
+	prometheus.TransactionalGatherer
+}
+
+// Gather implements prometheus.Gatherer.
+func (c checked) Gather() ([]*dto.MetricFamily, error) {
+	return prometheus.Gatherers{prometheus.GathererFunc(c.unchecked)}.Gather()
+}
+
+func (c checked) unchecked() ([]*dto.MetricFamily, error) {
+	families, _, err := c.TransactionalGatherer.Gather()
+	return families, err
 }
 
 func TestWholeText(t *testing.T) {
-	c := newTestCollector(t)
+	g := newTestGatherer(t)
 	file := filepath.Join("testdata", "metrics.txt")
+	got := withoutGoVersion(render(t, g.unchecked))
 	if *update {
-		if err := os.WriteFile(file, withoutGoVersion(render(t, c)), 0o644); err != nil {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(file)
+	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = bytes.ReplaceAll(text, []byte("GOVERSION"), []byte(runtime.Version()))
-	if err := testutil.CollectAndCompare(c, bytes.NewReader(text)); err != nil {
-		t.Error(err)
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(string(want), string(withoutGoVersion(render(t, g.Gather)))); diff != "" {
+		t.Errorf("sorted and checked by Prometheus (-want +got)\n%s", diff)
 	}
 }
 
@@ -126,29 +147,25 @@ func withoutGoVersion(text []byte) []byte {
 	return bytes.ReplaceAll(text, []byte(runtime.Version()), []byte("GOVERSION"))
 }
 
-// render is the exposition text of one collector.
-func render(t *testing.T, c prometheus.Collector) []byte {
+// render is the exposition text of what is gathered.
+func render(t testing.TB, gather prometheus.GathererFunc) []byte {
 	t.Helper()
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(c)
-	families, err := r.Gather()
+	families, err := gather()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	var text bytes.Buffer
 	encoder := expfmt.NewEncoder(&text, expfmt.NewFormat(expfmt.TypeTextPlain))
 	for _, f := range families {
 		if err := encoder.Encode(f); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 	}
 	return text.Bytes()
 }
 
 func TestLintIsClean(t *testing.T) {
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(newTestCollector(t))
-	problems, err := testutil.GatherAndLint(r)
+	problems, err := testutil.GatherAndLint(newTestGatherer(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,15 +180,15 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 		t.Skipf("promtool is not installed: %v", err)
 	}
 	command := exec.Command(promtool, "check", "metrics")
-	command.Stdin = bytes.NewReader(render(t, newTestCollector(t)))
+	command.Stdin = bytes.NewReader(render(t, newTestGatherer(t).unchecked))
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
-	registry := NewRegistry(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 0, 0 }})
-	server := httptest.NewServer(NewServer(registry, slog.New(slog.DiscardHandler)).Handler)
+	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 0, 0 }})
+	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler)
 	defer server.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {
 		response, err := http.Get(server.URL + path)
@@ -185,78 +202,10 @@ func TestServerServesMetricsAndNothingElse(t *testing.T) {
 		}
 		if path == "/metrics" {
 			for _, name := range []string{"nsgd_rule_hits_total{", "go_goroutines ", "process_open_fds "} {
-				if !strings.Contains(string(text), name) {
-					t.Errorf("%s lacks %s", path, name)
+				if n := strings.Count(string(text), "\n"+name); n == 0 || strings.Count(string(text), "# TYPE "+strings.TrimRight(name, " {")+" ") != 1 {
+					t.Errorf("%s has %d samples of %s", path, n, name)
 				}
 			}
 		}
-	}
-}
-
-func TestAttachmentsOfOneNameAreToldApart(t *testing.T) {
-	set := policy()
-	twin := *set.NetworkInterfaces[0]
-	twin.ID = "/other/nic/vm"
-	twin.IPConfigurations = []arm.IPConfiguration{{Name: "c", Address: netip.MustParseAddr("10.0.1.5"), Subnet: set.VirtualNetworks[0].Subnets[0]}}
-	set.NetworkInterfaces = append(set.NetworkInterfaces, &twin)
-	engine, err := dataplane.New(set, dataplane.Options{Workers: 1, Attachments: []topology.Spec{
-		{Kind: topology.NetworkInterface, Reference: "/nic/vm"}, {Kind: topology.NetworkInterface, Reference: "/other/nic/vm"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := NewCollector(Options{Engine: engine}).attachmentNames()
-	if len(names) != 2 || names[0] == names[1] {
-		t.Errorf("names %q", names)
-	}
-}
-
-func BenchmarkScrape(b *testing.B) {
-	r := prometheus.NewRegistry()
-	r.MustRegister(newTestCollector(b))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := r.Gather(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// manyRules is a policy of NSGs with 1,000 rules each, and an engine for it that carries nothing.
-func manyRules(b *testing.B, rules int) *dataplane.Engine {
-	b.Helper()
-	set := policy()
-	for g := range rules / 1000 {
-		nsg := &ruleset.NSG{Name: fmt.Sprintf("group-%03d", g), ID: fmt.Sprintf("/nsg/%d", g)}
-		for i := range 994 { // and six default rules
-			r := set.NetworkSecurityGroups[0].Rules[0]
-			r.Name, r.Priority = fmt.Sprintf("allow-application-%d", i), 100+i
-			nsg.Rules = append(nsg.Rules, r)
-		}
-		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
-	}
-	engine, err := dataplane.New(set, dataplane.Options{Workers: 2, Flows: conntrack.Options{Max: 1024},
-		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm-nic"}, {Kind: topology.Internet}}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return engine
-}
-
-// BenchmarkScrapeOfManyRules is a whole scrape, as text, of 10,000 and 100,000 rules.
-func BenchmarkScrapeOfManyRules(b *testing.B) {
-	for _, n := range []int{10_000, 100_000} {
-		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
-			registry := NewRegistry(Options{Engine: manyRules(b, n), Reloads: func() (uint64, uint64) { return 0, 0 }})
-			handler := NewServer(registry, slog.New(slog.DiscardHandler)).Handler
-			b.ReportAllocs()
-			for b.Loop() {
-				w := httptest.NewRecorder()
-				handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-				if w.Code != 200 {
-					b.Fatal(w.Code)
-				}
-				b.ReportMetric(float64(w.Body.Len()), "text-bytes")
-			}
-		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -16,18 +17,37 @@ const (
 	maxScrapes = 4
 )
 
-// NewRegistry returns a registry with a Collector and those of the Go runtime and the
-// process.
-func NewRegistry(o Options) *prometheus.Registry {
+// Options are what NewGatherer shows.
+type Options struct {
+	Engine *dataplane.Engine
+	// Version of the program.
+	Version string
+	// Reloads tells how often the policy was reloaded and how often refused.
+	Reloads func() (succeeded, failed uint64)
+}
+
+// NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.
+// Safe for concurrent use. What Gather returns is valid until its done is called.
+func NewGatherer(o Options) prometheus.TransactionalGatherer {
 	r := prometheus.NewRegistry()
-	r.MustRegister(NewCollector(o), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return prometheus.NewMultiTRegistry(newEngineGatherer(o), prometheus.ToTransactionalGatherer(r))
+}
+
+// newEngineGatherer gathers what the engine counts, in the order of the families' names. Rules
+// and attachments may be so many that a registry's sorting and checks, done afresh by each
+// scrape, would be most of its cost; they come sorted.
+func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
+	r := prometheus.NewRegistry()
+	r.MustRegister(&collector{o})
+	return prometheus.NewMultiTRegistry(
+		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }
 
 // NewServer returns an HTTP server that serves g under /metrics and is not serving yet.
-func NewServer(g prometheus.Gatherer, log *slog.Logger) *http.Server {
+func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *http.Server {
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}
 }

@@ -132,8 +132,8 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	group.Go(func() error { return server.Serve(d.control) })
 	var scraped *http.Server
 	if d.metrics != nil {
-		registry := metrics.NewRegistry(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads})
-		scraped = metrics.NewServer(registry, d.log)
+		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads})
+		scraped = metrics.NewServer(gatherer, d.log)
 		group.Go(func() error { return ignoreClosed(scraped.Serve(d.metrics)) })
 	}
 	group.Go(func() error {

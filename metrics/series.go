@@ -1,0 +1,114 @@
+package metrics
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+
+	dto "github.com/prometheus/client_model/go"
+)
+
+// family is a counter's name and help.
+type family struct{ name, help string }
+
+// series are counters that differ in their labels: one of each family for every element, which
+// is a rule or an attachment. Labels and order are made once. Never changed and safe for
+// concurrent use.
+type series struct {
+	families []family
+	// elements in the order in which Prometheus sorts their labels.
+	elements []element
+	// idle is the page that the last scrape has left for the next one; nil while it is in use.
+	idle atomic.Pointer[page]
+}
+
+// element is what one series of each family counts.
+type element struct {
+	// index by which the engine knows it: a rule's slot or an attachment's number.
+	index int
+	// labels are sorted by name. Elements share those that are alike.
+	labels []*dto.LabelPair
+}
+
+// newSeries takes ownership of elements, whose label names are the same.
+func newSeries(families []family, elements []element) *series {
+	slices.SortFunc(elements, func(a, b element) int {
+		return slices.CompareFunc(a.labels, b.labels, func(x, y *dto.LabelPair) int {
+			return cmp.Compare(*x.Value, *y.Value)
+		})
+	})
+	return &series{families: families, elements: elements}
+}
+
+// page is all that a scrape shows of some series, ready but for the values: some 190 bytes for
+// each, which would be garbage if every scrape made its own. One scrape uses it at a time.
+type page struct {
+	series   *series
+	families []pageFamily
+	shown    []*dto.MetricFamily
+}
+
+// pageFamily has a value and a metric that points to it for each element.
+type pageFamily struct {
+	dto     dto.MetricFamily
+	values  []float64
+	metrics []dto.Metric
+}
+
+// take returns a page that nobody else uses until it is released, and that shows nothing yet.
+func (s *series) take() *page {
+	if p := s.idle.Swap(nil); p != nil {
+		p.shown = p.shown[:0]
+		return p
+	}
+	p := &page{series: s, families: make([]pageFamily, len(s.families))}
+	for i := range p.families {
+		p.families[i].prepare(&s.families[i], s.elements)
+	}
+	return p
+}
+
+func (f *pageFamily) prepare(description *family, elements []element) {
+	f.dto.Name, f.dto.Help, f.dto.Type = &description.name, &description.help, dto.MetricType_COUNTER.Enum()
+	f.dto.Metric = make([]*dto.Metric, 0, len(elements))
+	f.values, f.metrics = make([]float64, len(elements)), make([]dto.Metric, len(elements))
+	counters := make([]dto.Counter, len(elements))
+	for i := range elements {
+		counters[i].Value = &f.values[i]
+		f.metrics[i].Label, f.metrics[i].Counter = elements[i].labels, &counters[i]
+	}
+}
+
+// release gives the page back. Its families must not be used any more.
+func (p *page) release() { p.series.idle.Store(p) }
+
+// show adds a family with the values that count gives for each element's index. Elements of
+// which it knows none are left out, and so is a family without any: it has no valid text.
+func (p *page) show(family int, count func(index int) (n uint64, known bool)) {
+	f := &p.families[family]
+	f.dto.Metric = f.dto.Metric[:0]
+	for i := range p.series.elements {
+		if n, known := count(p.series.elements[i].index); known {
+			f.values[i] = float64(n)
+			f.dto.Metric = append(f.dto.Metric, &f.metrics[i])
+		}
+	}
+	if len(f.dto.Metric) > 0 {
+		p.shown = append(p.shown, &f.dto)
+	}
+}
+
+// labelPairs makes each label once.
+type labelPairs map[label]*dto.LabelPair
+
+type label struct{ name, value string }
+
+func (p labelPairs) pair(name, value string) *dto.LabelPair {
+	l := label{name, value}
+	pair, ok := p[l]
+	if !ok {
+		pair = &dto.LabelPair{Name: &l.name, Value: &l.value}
+		p[l] = pair
+	}
+	return pair
+}

@@ -1,0 +1,133 @@
+package metrics
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// reference shows rules the slow way: constant metrics that a registry checks and sorts.
+type reference struct{ engine *dataplane.Engine }
+
+func (r reference) Describe(chan<- *prometheus.Desc) {}
+
+func (r reference) Collect(out chan<- prometheus.Metric) {
+	keys := r.engine.Registry().Keys()
+	for slot, n := range r.engine.RuleCounts(len(keys)) {
+		k := keys[slot]
+		for family, value := range []uint64{ruleHits: n.Hits, rulePackets: n.Packets, ruleBytes: n.Bytes} {
+			d := prometheus.NewDesc(ruleFamilies[family].name, ruleFamilies[family].help,
+				[]string{"network_security_group", "direction", "rule", "access"}, nil)
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value),
+				k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String())
+		}
+	}
+}
+
+// withGroups is the policy with n more NSGs, whose rules sort before and behind those of "web".
+func withGroups(n int) *arm.Set {
+	set := policy()
+	for i := range n {
+		r := set.NetworkSecurityGroups[0].Rules[0]
+		r.Name = fmt.Sprintf("Allow\"%d\"", i)
+		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, &ruleset.NSG{
+			Name: fmt.Sprintf("%c\\%d", 'a'+i%26, i), ID: fmt.Sprintf("/nsg/%d", i), Rules: []ruleset.Rule{r}})
+	}
+	return set
+}
+
+func reload(t testing.TB, engine *dataplane.Engine, set *arm.Set) {
+	t.Helper()
+	s, err := engine.Prepare(set)
+	if err == nil {
+		err = engine.Swap(s, nil)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRulesAreShownAsARegistryWouldAfterReloadsThatAddAndRemoveThem(t *testing.T) {
+	engine := traffic(t)
+	slow := prometheus.NewPedanticRegistry()
+	slow.MustRegister(reference{engine})
+	quick := prometheus.NewMultiTRegistry(&rules{engine: engine})
+	for _, groups := range []int{0, 30, 1, 31, 31} {
+		reload(t, engine, withGroups(groups))
+		families, done, err := quick.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := render(t, gathered(families).Gather)
+		done()
+		if diff := cmp.Diff(string(render(t, slow.Gather)), string(got)); diff != "" {
+			t.Errorf("%d groups (-registry +got)\n%s", groups, diff)
+		}
+	}
+}
+
+// Several scrapes at once, on pages of their own, while reloads add rules and publish new
+// attachments: each is whole and valid, and no rule goes.
+func TestScrapesDuringReloadsAreWhole(t *testing.T) {
+	engine := traffic(t)
+	g := newEngineGatherer(Options{Engine: engine, Reloads: func() (uint64, uint64) { return 0, 0 }})
+	reloads, scrapes := make(chan struct{}), sync.WaitGroup{}
+	for range 3 {
+		scrapes.Go(func() {
+			for known, last := 0, false; !last; {
+				select {
+				case <-reloads:
+					last = true
+				default:
+				}
+				families, done, err := g.Gather()
+				if err != nil {
+					t.Error(err)
+				}
+				text := string(render(t, prometheus.Gatherers{gathered(families)}.Gather))
+				done()
+				n := strings.Count(text, "\nnsgd_rule_hits_total{")
+				if n < known || n == 0 || strings.Count(text, "\nnsgd_rule_bytes_total{") != n {
+					t.Errorf("%d rules after %d", n, known)
+				}
+				if !strings.Contains(text, `rule="AllowHttp"} 40`) || strings.Count(text, "\nnsgd_attachment_tun_dropped_total{") != 2 {
+					t.Error("counts are missing:\n", text)
+				}
+				known = n
+			}
+		})
+	}
+	for i := range 40 {
+		reload(t, engine, withGroups(i))
+	}
+	close(reloads)
+	scrapes.Wait()
+}
+
+func TestAttachmentsOfOneNameAreToldApart(t *testing.T) {
+	var list []*topology.Attachment
+	for _, name := range []string{"nic", "nic#3", "nic", "nic"} {
+		list = append(list, &topology.Attachment{Name: name})
+	}
+	var names []string
+	for _, e := range attachmentElements(list) {
+		names = append(names, *e.labels[0].Value)
+	}
+	if diff := cmp.Diff([]string{"nic", "nic#3", "nic#2", "nic#3#3"}, names); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// gathered is a prometheus.Gatherer of what was gathered before.
+type gathered []*dto.MetricFamily
+
+func (g gathered) Gather() ([]*dto.MetricFamily, error) { return g, nil }
