@@ -113,6 +113,33 @@ func TestScrapesDuringReloadsAreWhole(t *testing.T) {
 	scrapes.Wait()
 }
 
+func TestElementsAndFamiliesWithoutAValueAreLeftOut(t *testing.T) {
+	pairs := labelPairs{}
+	s := newSeries([]family{{"a_total", "A."}, {"b_total", "B."}}, []element{
+		{0, []*dto.LabelPair{pairs.pair("l", "y")}}, {1, []*dto.LabelPair{pairs.pair("l", "x")}}})
+	const header = "# HELP a_total A.\n# TYPE a_total counter\n"
+	for _, test := range []struct {
+		name  string
+		known map[int]uint64
+		want  string
+	}{
+		{"all", map[int]uint64{0: 10, 1: 11}, header + "a_total{l=\"x\"} 11\na_total{l=\"y\"} 10\n"},
+		{"one", map[int]uint64{0: 20}, header + "a_total{l=\"y\"} 20\n"},
+		{"none", nil, ""},
+		{"all again", map[int]uint64{0: 30, 1: 31}, header + "a_total{l=\"x\"} 31\na_total{l=\"y\"} 30\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := s.take()
+			defer p.release()
+			p.show(0, func(i int) (uint64, bool) { n, ok := test.known[i]; return n, ok })
+			p.show(1, func(int) (uint64, bool) { return 0, false })
+			if got := string(render(t, gathered(p.shown).Gather)); got != test.want {
+				t.Errorf("got\n%swant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
 func TestAttachmentsOfOneNameAreToldApart(t *testing.T) {
 	var list []*topology.Attachment
 	for _, name := range []string{"nic", "nic#3", "nic", "nic"} {

@@ -106,3 +106,14 @@ func benchmarkDevice(b *testing.B, offload Offload) (net.Conn, Queue) {
 	b.Cleanup(func() { conn.Close() })
 	return conn, d.Queues()[0]
 }
+
+func BenchmarkStats(b *testing.B) {
+	needRoot(b)
+	d, _ := openDevice(b, Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := d.Stats(); !ok {
+			b.Fatal("no statistics")
+		}
+	}
+}

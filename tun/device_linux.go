@@ -46,7 +46,8 @@ type kernelDevice struct {
 	mu     sync.Mutex
 	ns     netns.NsHandle  // keeps the namespace reachable when its name is gone
 	own    *identity       // of the namespace that Close removes; nil: none
-	handle *netlink.Handle // sockets inside the namespace; nil before open
+	handle *netlink.Handle // a socket inside the namespace; valid while inside runs
+	stats  *statsSocket    // nil before open
 	link   netlink.Link
 	added  []netip.Prefix // by SetAddresses, and still wanted
 	closed bool
@@ -67,11 +68,23 @@ func (d *kernelDevice) open(k kernel) (level Offload, err error) {
 	if err != nil {
 		return Off, err
 	}
-	err = doIn(d.ns, func() error {
+	err = d.inside(func() error {
 		level, err = d.openInside(k)
 		return err
 	})
 	return level, err
+}
+
+// inside runs f on a thread inside the namespace.
+func (d *kernelDevice) inside(f func() error) error {
+	return doIn(d.ns, func() error {
+		var err error
+		if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		defer d.handle.Close()
+		return f()
+	})
 }
 
 func (d *kernelDevice) createNamespace() error {
@@ -89,11 +102,11 @@ func (d *kernelDevice) createNamespace() error {
 	return err
 }
 
-// openInside runs on a thread inside the namespace.
+// openInside runs in inside.
 func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	var err error
-	if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return Off, fmt.Errorf("netlink: %w", err)
+	if d.stats, err = openStats(); err != nil {
+		return Off, err
 	}
 	if _, err := d.handle.LinkByName(d.config.Name); err == nil {
 		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
@@ -127,7 +140,7 @@ func (d *kernelDevice) SetAddresses(addresses []netip.Prefix) error {
 	if d.closed {
 		return d.config.errorf("%w", os.ErrClosed)
 	}
-	err := doIn(d.ns, func() error { return d.setAddresses(slices.Clone(addresses)) })
+	err := d.inside(func() error { return d.setAddresses(slices.Clone(addresses)) })
 	if err != nil {
 		return d.config.errorf("%w", err)
 	}
@@ -141,15 +154,7 @@ func (d *kernelDevice) Stats() (Stats, bool) {
 	if d.closed {
 		return Stats{}, false
 	}
-	link, err := d.handle.LinkByIndex(d.link.Attrs().Index)
-	if err != nil || link.Attrs().Statistics == nil {
-		return Stats{}, false
-	}
-	s := link.Attrs().Statistics
-	return Stats{
-		RxPackets: s.RxPackets, RxBytes: s.RxBytes, RxDropped: s.RxDropped, RxErrors: s.RxErrors,
-		TxPackets: s.TxPackets, TxBytes: s.TxBytes, TxDropped: s.TxDropped, TxErrors: s.TxErrors,
-	}, true
+	return d.stats.read(d.link.Attrs().Index)
 }
 
 // Close implements Device. The kernel removes the interface with its last descriptor: at
@@ -162,8 +167,8 @@ func (d *kernelDevice) Close() error {
 	}
 	d.closed = true
 	errs := []error{closeQueues(d.queues)}
-	if d.handle != nil {
-		d.handle.Close()
+	if d.stats != nil {
+		errs = append(errs, d.stats.close())
 	}
 	if d.ns.IsOpen() {
 		errs = append(errs, d.ns.Close())

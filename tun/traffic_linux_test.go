@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -316,4 +317,29 @@ func TestAFullQueueShowsInStatistics(t *testing.T) {
 		stats, ok := d.Stats()
 		return ok && stats.TxDropped > 0
 	})
+}
+
+// Stats reads the kernel's structure itself; the library reads it too, with all else of a link.
+func TestStatisticsAreThoseOfTheLink(t *testing.T) {
+	p := newPair(t, [2]Offload{Off, Off}, 1)
+	client, server := p.udp(t, 4)
+	exchange(t, client, server, make([]byte, 100), make([]byte, 200))
+	p.devices[0].Queues()[0].Write(make([]byte, HeaderLen+20)) // IP version 0
+	for i, d := range p.devices {
+		var want Stats
+		inside(t, d.(*kernelDevice).config.Namespace, func() error {
+			link, err := netlink.LinkByName(d.Name())
+			if err == nil {
+				s := link.Attrs().Statistics
+				want = Stats{
+					RxPackets: s.RxPackets, RxBytes: s.RxBytes, RxDropped: s.RxDropped, RxErrors: s.RxErrors,
+					TxPackets: s.TxPackets, TxBytes: s.TxBytes, TxDropped: s.TxDropped, TxErrors: s.TxErrors,
+				}
+			}
+			return err
+		})
+		if got, ok := d.Stats(); !ok || got != want || got.RxBytes+got.TxBytes == 0 || i == 0 && got.RxDropped+got.RxErrors == 0 {
+			t.Errorf("device %d: %+v, want %+v", i, got, want)
+		}
+	}
 }
