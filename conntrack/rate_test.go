@@ -35,7 +35,7 @@ func TestFlowsBeginNoFasterThanTheRate(t *testing.T) {
 		{"never more than a second's worth", time.Hour, 0, 1, 50},
 		{"another zone has its own", 0, 2, 3, 50},
 		{"either end counts", 0, 2, 1, 0},
-		{"and takes nothing from the other end when it refuses", 0, 2, 0, 0},
+		{"either way round", 0, 2, 0, 0},
 		{"an unlimited zone limits nobody", 0, 4, 2, 50},
 	}
 	for _, tt := range tests {

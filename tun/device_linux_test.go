@@ -452,7 +452,7 @@ func TestQueuesRefuseFramesThatAreNone(t *testing.T) {
 func TestIproute2SeesTheDevice(t *testing.T) {
 	ip, err := exec.LookPath("ip")
 	if err != nil {
-		t.Skip("needs iproute2")
+		t.Fatal("needs iproute2, which scripts/setup installs: ", err)
 	}
 	s := newState(t)
 	name := uniqueName()

@@ -76,15 +76,15 @@ func makeNamespace(name string) error {
 	return <-done
 }
 
-// needNftables skips where the kernel can't be the other opinion.
+// needNftables fails where the kernel can't be the other opinion: scripts/setup installs nft.
 func needNftables(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("the comparison with the kernel needs the nft command: ", err)
+		t.Fatal("the comparison with the kernel needs the nft command: ", err)
 	}
 	out, err := nft("table inet probe {\nchain c { type filter hook forward priority filter;\nct state established ct mark 1 accept\n}\n}\ndelete table inet probe")
 	if err != nil {
-		t.Skipf("the comparison with the kernel needs nftables with connection tracking: %v: %s", err, out)
+		t.Fatalf("the comparison with the kernel needs nftables with connection tracking: %v: %s", err, out)
 	}
 }
 
