@@ -24,7 +24,8 @@ import (
 )
 
 // capturesEnv names captures to carry besides those of testdata: pcap and pcapng
-// files, and folders that are searched for them, separated as in PATH.
+// files, and folders that are searched for them, separated as in PATH. Relative ones are
+// relative to the repository, where people run go test, and not to this folder, where it runs.
 const capturesEnv = "NSGD_CAPTURES"
 
 var update = flag.Bool("update", false, "rewrite the captures of testdata and what became of their packets")
@@ -71,6 +72,9 @@ func TestCapturesOfOthersAreCarriedToo(t *testing.T) {
 		}
 	})
 	for _, path := range filepath.SplitList(os.Getenv(capturesEnv)) {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join("..", path)
+		}
 		for _, name := range captureFiles(t, path) {
 			o := carryCapture(t, name)
 			t.Logf("%s: %s", name, o)
