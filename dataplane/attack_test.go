@@ -328,13 +328,13 @@ func TestAnExpiredFlowIsGoneBeforeTheSweep(t *testing.T) {
 func TestAFragmentFloodPastTheCapLeavesEstablishedFlowsAlone(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			r := newRigWith(t, dualStack(figureOfTheSeed()), Options{Flows: conntrack.Options{Max: 1024}, Fragments: fragment.Options{Max: 64}})
+			r := newRigWith(t, dualStack(figureOfTheSeed()), Options{Flows: conntrack.Options{Max: 1024}, Fragments: fragment.Options{Max: 1024}})
 			query := packettest.UDP(f.query())
 			answer := packettest.Spec{Src: f.world, Dst: f.vm1, SrcPort: 53, DstPort: 40000, Payload: 40}
 			r.play([]step{{vm1, query, internet, ""}})
 			flood := packettest.TCP(f.syn(80))
 			var carried, limited int
-			for id := range uint32(1000) {
+			for id := range uint32(5000) {
 				switch to, drop := r.send(internet, packettest.Fragments(flood, id, 24)[0]); {
 				case to == vm1:
 					carried++
@@ -344,17 +344,25 @@ func TestAFragmentFloodPastTheCapLeavesEstablishedFlowsAlone(t *testing.T) {
 					t.Fatalf("to %d, dropped under %s", to, drop)
 				}
 			}
-			if carried != 32 || limited != 968 {
-				t.Errorf("%d carried, %d refused, want 32, half of the table, and the rest", carried, limited)
+			if carried != 512 || limited != 5000-512 {
+				t.Errorf("%d carried, %d refused, want 512, half of the table, and the rest", carried, limited)
 			}
 			r.play([]step{{vm1, query, internet, ""}, {internet, packettest.UDP(answer), vm1, ""}})
-			// Another attachment has its own share.
-			for _, p := range packettest.Fragments(query, 1, 24, 8) {
-				r.play([]step{{vm1, p, internet, ""}})
+			// Another attachment has its own share; one place in a hundred may be full.
+			passed := 0
+			for id := range uint32(40) {
+				datagram := packettest.Fragments(query, 1<<15+id, 24, 8)
+				if to, _ := r.send(vm1, datagram[0]); to == internet {
+					passed++
+					r.play([]step{{vm1, datagram[1], internet, ""}, {vm1, datagram[2], internet, ""}})
+				}
+			}
+			if passed < 20 {
+				t.Errorf("%d of 40 datagrams of another attachment passed", passed)
 			}
 			r.clock += 3 * time.Second
 			r.engine.Fragments().Expire(r.clock, time.Hour)
-			for _, p := range packettest.Fragments(packettest.UDP(answer), 2000, 24, 8) {
+			for _, p := range packettest.Fragments(packettest.UDP(answer), 20_000, 24, 8) {
 				r.play([]step{{internet, p, vm1, ""}})
 			}
 		})
