@@ -45,11 +45,15 @@ func TestCountersMoveByExactlyWhatWasSent(t *testing.T) {
 			before := scrape(t)
 			send(t, from, address(to), count, size)
 			want := ruleCount{count, count, float64(count * (f.ipHeader + udpHeader + size))}
-			c := since(t, before, func(c counts) bool { return c.rule(deniedIn(nsg2)).packets >= count })
+			// A scrape reads one counter after the other while packets are still on the way.
+			dropped := func(c counts) float64 { return c.after.drops("rule_deny") - before.drops("rule_deny") }
+			c := since(t, before, func(c counts) bool {
+				return c.rule(deniedIn(nsg2)).packets >= count && dropped(c) >= count
+			})
 			if got := c.rule(deniedIn(nsg2)); got != want {
 				t.Errorf("counted %+v, want %+v", got, want)
 			}
-			if drops := c.after.drops("rule_deny") - before.drops("rule_deny"); drops != count {
+			if drops := dropped(c); drops != count {
 				t.Errorf("%v drops, want %d", drops, count)
 			}
 		})
