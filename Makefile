@@ -54,7 +54,7 @@ bench-flood: setup build
 
 # The profile that the go command builds the daemon with, of the packet path's benchmarks.
 pgo:
-	go test -pgo=off -trimpath -run '^$$' -bench 'Established|CarryFlows/flows=(1000|1000000)$$|Carry/' \
+	go test -pgo=off -trimpath -run '^$$' -bench 'Established|CarryFlows/flows=(1000|1000000)$$|Carry$$/^(established-TCP|new-flow-allowed|denied)$$/rules/workers=1' \
 		-cpuprofile cmd/nsgd/default.pgo -o /dev/null ./dataplane
 
 e2e: setup build
