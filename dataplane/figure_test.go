@@ -158,8 +158,12 @@ func (r *rig) send(from int, p []byte) (to int, drop string) {
 
 // count is a rule's counters.
 func (r *rig) count(nsg string, d ruleset.Direction, rule string) RuleCount {
-	keys := r.engine.Registry().Keys()
-	for i, c := range r.engine.RuleCounts(len(keys)) {
+	return countOf(r.engine, nsg, d, rule)
+}
+
+func countOf(e *Engine, nsg string, d ruleset.Direction, rule string) RuleCount {
+	keys := e.Registry().Keys()
+	for i, c := range e.RuleCounts(len(keys)) {
 		if k := keys[i]; k.NetworkSecurityGroup == nsg && k.Direction == d && k.Rule == rule {
 			return c
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -23,15 +24,16 @@ import (
 // Write throws away. It costs about 10 ns a packet, so that what is measured is the pipeline.
 type source struct {
 	tun.Device
-	frame []byte // a UDP packet from the internet to VM4
+	frame []byte // a UDP packet from the internet, or with reply one to it
+	reply bool
 	next  func() int
 	left  int // packets of the burst
 	sent  int
 }
 
-func newSource(payload int) *source {
-	p := packettest.UDP(packettest.Spec{Src: "11.0.0.0", Dst: addr4, SrcPort: 1, DstPort: 53, Payload: payload})
-	return &source{frame: append(make([]byte, tun.HeaderLen), p...)}
+func newSource(dst string) *source {
+	s := packettest.Spec{Src: "11.0.0.0", Dst: dst, SrcPort: 1, DstPort: 53, Payload: 64}
+	return &source{frame: append(make([]byte, tun.HeaderLen), packettest.UDP(s)...)}
 }
 
 func (s *source) Name() string        { return "source" }
@@ -47,8 +49,12 @@ func (s *source) Read(b []byte) (int, error) {
 	s.sent++
 	n := copy(b, s.frame)
 	flow := uint32(s.next())
-	binary.BigEndian.PutUint32(b[tun.HeaderLen+12:], 11<<24|flow>>8)
-	b[tun.HeaderLen+21] = byte(flow)
+	address, port := tun.HeaderLen+12, tun.HeaderLen+21
+	if s.reply {
+		address, port = address+4, port+2
+	}
+	binary.BigEndian.PutUint32(b[address:], 11<<24|flow>>8)
+	b[port] = byte(flow)
 	return n, nil
 }
 
@@ -69,8 +75,14 @@ func atRandom(n int, seed uint64) func() int {
 // crowd is an engine with n live flows from the internet to VM4, one worker for each source.
 func crowd(b testing.TB, n int, sources ...*source) *Engine {
 	b.Helper()
-	o := Options{Attachments: figureSpecs, Workers: len(sources), Flows: conntrack.Options{Max: max(n, 1024), MaxPerZone: max(n, 1024), Seed: [2]uint64{1, 2}}}
-	e, err := New(figureOfTheSeed(), o)
+	return crowdUnder(b, figureOfTheSeed(), n, max(n, 1024), sources...)
+}
+
+// crowdUnder is crowd under another policy, which lets the flows begin, with room for limit flows.
+func crowdUnder(b testing.TB, policy *arm.Set, n, limit int, sources ...*source) *Engine {
+	b.Helper()
+	o := Options{Attachments: figureSpecs, Workers: len(sources), Flows: conntrack.Options{Max: limit, MaxPerZone: limit, Seed: [2]uint64{1, 2}}}
+	e, err := New(policy, o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -101,7 +113,7 @@ func burst(b testing.TB, w *worker, s *source, packets int) {
 func BenchmarkCarryFlows(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000, 4_000_000} {
 		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
-			s := newSource(64)
+			s := newSource(addr4)
 			e := crowd(b, n, s)
 			s.next = atRandom(n, 1)
 			b.ReportAllocs()
@@ -125,7 +137,7 @@ func BenchmarkCarryWorkers(b *testing.B) {
 		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
 			var sources []*source
 			for range workers {
-				sources = append(sources, newSource(64))
+				sources = append(sources, newSource(addr4))
 			}
 			e := crowd(b, flows*workers, sources...)
 			for i, s := range sources {
@@ -225,14 +237,14 @@ func BenchmarkEstablished(b *testing.B) {
 func BenchmarkLongestPause(b *testing.B) {
 	for _, n := range []int{1_000_000, 1_000} {
 		b.Run(fmt.Sprintf("flows=%d", n), func(b *testing.B) {
-			s := newSource(64)
+			s := newSource(addr4)
 			e := crowd(b, n, s)
 			s.next = atRandom(n, 1)
 			pauses(b, func() { e.Flows().Expire(e.Now(), expireBudget) }, func() { burst(b, e.workers[0], s, burstPackets) })
 		})
 	}
 	b.Run("no table", func(b *testing.B) {
-		s := newSource(64)
+		s := newSource(addr4)
 		s.next = atRandom(1_000_000, 1)
 		var buffer [2048]byte
 		pauses(b, func() {}, func() {
