@@ -66,14 +66,17 @@ func (d *descriptor) write(b []byte) syscall.Errno {
 }
 
 // event is an eventfd: readable from signal until clear. Both are free of allocation.
-type event struct{ descriptor }
+type event struct {
+	descriptor
+	_ [64]byte // keeps the next queue's event off the line
+}
 
 func newEvent() (*event, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	return &event{descriptor{fd: fd}}, nil
+	return &event{descriptor: descriptor{fd: fd}}, nil
 }
 
 func (e *event) signal() {

@@ -133,6 +133,8 @@ type memoryQueue struct {
 	in, out  *ring
 
 	injectMu, drainMu sync.Mutex
+
+	_ [64]byte // keeps the next queue off the line
 }
 
 // Read implements Queue.
