@@ -53,21 +53,24 @@ func (m *members) add(rule int) {
 func (b *bitmap) flip(m members) {
 	for _, c := range m {
 		b.words[c.word] ^= c.mask
-		block := c.word / blockWords
-		b.stale[block/64] |= 1 << (block % 64)
+		b.touch(c.word / blockWords)
 	}
 }
+
+// touch notes that a block changed.
+func (b *bitmap) touch(block int) { b.stale[block/64] |= 1 << (block % 64) }
 
 // pool stores each different bitmap once. With no more than flatRules rules a
 // bitmap is its words, and its class the offset of the first; else it is parts,
 // and its class the number of the first.
 type pool struct {
-	length  int // of a bitmap, in words
-	flat    bool
-	words   []uint64
-	parts   []part
-	blockAt map[uint64]uint32 // hash, or the next free number after it, to offset
-	classAt map[uint64]uint32
+	length   int // of a bitmap, in words
+	flat     bool
+	words    []uint64
+	parts    []part
+	blockAt  map[uint64]uint32 // hash, or the next free number after it, to offset
+	classAt  map[uint64]uint32
+	anything []uint64 // the rules that match every value of the fields so far
 }
 
 func newPool(rules int) *pool {
@@ -78,7 +81,16 @@ func newPool(rules int) *pool {
 	if !p.flat { // whole blocks
 		p.length = (p.length + blockWords - 1) / blockWords * blockWords
 	}
+	p.anything = ones(p.length)
 	return p
+}
+
+func ones(words int) []uint64 {
+	all := make([]uint64, words)
+	for i := range all {
+		all[i] = 1<<64 - 1
+	}
+	return all
 }
 
 // wordsFor is the number of words that hold n bits, at least 1.
@@ -101,15 +113,21 @@ func (p *pool) intern(b *bitmap) uint32 {
 		return p.block(hash(b.words), b.words)
 	}
 	p.settle(b)
-	for h := b.hash; ; h++ {
+	return p.store(b.hash, b.parts)
+}
+
+// store returns the number of the first of the stored parts that equal those given,
+// whose hash is h, storing them if they are the first of their content.
+func (p *pool) store(h uint64, parts []part) uint32 {
+	for ; ; h++ {
 		at, ok := p.classAt[h]
 		if !ok {
 			at = offset(len(p.parts))
-			p.parts = append(p.parts, b.parts...)
+			p.parts = append(p.parts, parts...)
 			p.classAt[h] = at
 			return at
 		}
-		if slices.Equal(p.parts[at:int(at)+len(b.parts)], b.parts) {
+		if end := int(at) + len(parts); end <= len(p.parts) && slices.Equal(p.parts[at:end], parts) {
 			return at
 		}
 	}

@@ -59,7 +59,7 @@ type border struct {
 // match the present one. An event is where an element of a list begins, or the
 // first value after it: the list's number times two, plus one at an end.
 type sweeper struct {
-	pool    *pool
+	class   func(*bitmap) uint32
 	rules   []members // by list
 	open    []uint32  // by list: how many of its elements hold the present value
 	current *bitmap
@@ -68,10 +68,7 @@ type sweeper struct {
 }
 
 func newSweeper[E any](p *pool, all []list[E]) *sweeper {
-	s := &sweeper{pool: p, open: make([]uint32, len(all)), current: p.empty(), always: make([]uint64, p.length)}
-	for i := range s.always {
-		s.always[i] = 1<<64 - 1
-	}
+	s := &sweeper{class: p.intern, open: make([]uint32, len(all)), current: p.empty(), always: ones(p.length)}
 	for i := range all {
 		s.rules = append(s.rules, all[i].rules)
 	}
@@ -98,7 +95,7 @@ func (s *sweeper) step(event uint32) {
 
 // cut ends the events at a value; neighbouring intervals differ in class.
 func (s *sweeper) cut(at value) {
-	class := s.pool.intern(s.current)
+	class := s.class(s.current)
 	if n := len(s.out); n == 0 || s.out[n-1].class != class {
 		s.out = append(s.out, border{at, class})
 		for i, w := range s.current.words {

@@ -19,9 +19,11 @@ type Table struct {
 	length                uint32 // of a bitmap: in parts, or in words when parts is nil
 	sources, destinations addresses
 	sourcePorts           ports
+	anySourcePort         bool // every rule matches every source port
 	destinationPorts      ports
 	// protocols holds the class of packets of a protocol; under AnyProtocol that
-	// of packets of a protocol that no rule can name.
+	// of packets of a protocol that no rule can name. When parts is not nil it is
+	// added to the destination port's class: the two have one bitmap, see services.
 	protocols [ruleset.AH + 1]uint32
 	// A class is where its bitmap begins: in parts, or in words when parts is nil.
 	parts []part
@@ -52,77 +54,68 @@ type ports struct {
 func Compile(rules []Rule) *Table {
 	p := newPool(len(rules))
 	t := &Table{
-		length:           uint32(p.length),
-		sources:          p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Sources }),
-		destinations:     p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
-		sourcePorts:      p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }),
-		destinationPorts: p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.DestinationPorts }),
+		length:       uint32(p.length),
+		sources:      p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Sources }),
+		destinations: p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
+		sourcePorts:  p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }, p.intern),
 	}
-	for protocol := range t.protocols {
-		t.protocols[protocol] = p.matching(rules, func(r *Rule) bool {
-			return r.Protocol == ruleset.AnyProtocol || r.Protocol == ruleset.Protocol(protocol)
-		})
+	t.anySourcePort = len(t.sourcePorts.slots) == 1
+	if p.flat {
+		t.destinationPorts = p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.DestinationPorts }, p.intern)
+		for protocol := range t.protocols {
+			t.protocols[protocol] = p.intern(p.protocol(rules, ruleset.Protocol(protocol)))
+		}
+		t.words = append([]uint64(nil), p.words...)
+		return t
 	}
-	t.words = append([]uint64(nil), p.words...)
-	if !p.flat {
-		t.length = uint32(wordsFor(p.length))
-		t.parts = append([]part(nil), p.parts...)
-	}
+	t.destinationPorts, t.protocols = p.services(rules)
+	t.length = uint32(wordsFor(p.length))
+	t.words, t.parts = append([]uint64(nil), p.words...), append([]part(nil), p.parts...)
 	return t
 }
 
 func (p *pool) addresses(rules []Rule, field func(*Rule) []netip.Prefix) addresses {
 	all := lists(rules, field)
 	ipv4, ipv6 := prefixEvents(all)
-	return addresses{
-		ipv4: narrow(newSweeper(p, all).narrow(ipv4)),
-		ipv6: wide(newSweeper(p, all).wide(ipv6)),
-	}
+	four, six := newSweeper(p, all), newSweeper(p, all)
+	a := addresses{ipv4: narrow(four.narrow(ipv4)), ipv6: wide(six.wide(ipv6))}
+	p.keep(four.always)
+	p.keep(six.always)
+	return a
 }
 
-func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange) ports {
+// ports makes the ports of a field whose classes come from class.
+func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange, class func(*bitmap) uint32) ports {
 	all := lists(rules, field)
 	s := newSweeper(p, all)
+	s.class = class
 	borders := s.narrow(portEvents(all))
 	absent := p.empty()
 	for word, mask := range s.always {
 		absent.flip(members{{word, mask}})
 	}
-	return ports{intervals: narrow(borders), absent: p.intern(absent)}
+	p.keep(s.always)
+	return ports{intervals: narrow(borders), absent: class(absent)}
 }
 
-// matching is the class of the rules that match reports.
-func (p *pool) matching(rules []Rule, match func(*Rule) bool) uint32 {
+// keep leaves those of the rules that match anything that a field's rules hold too.
+func (p *pool) keep(always []uint64) {
+	for i, w := range always {
+		p.anything[i] &= w
+	}
+}
+
+// protocol is the bitmap of the rules that match a protocol.
+func (p *pool) protocol(rules []Rule, protocol ruleset.Protocol) *bitmap {
 	var m members
 	for i := range rules {
-		if match(&rules[i]) {
+		if of := rules[i].Protocol; of == ruleset.AnyProtocol || of == protocol {
 			m.add(i)
 		}
 	}
 	b := p.empty()
 	b.flip(m)
-	return p.intern(b)
-}
-
-// classes are the offsets of the five bitmaps of a packet.
-type classes struct{ source, destination, sourcePort, destinationPort, protocol uint32 }
-
-func (t *Table) classes(k *packet.Tuple) classes {
-	c := classes{
-		source:          t.sources.class(k.Src),
-		destination:     t.destinations.class(k.Dst),
-		sourcePort:      t.sourcePorts.absent,
-		destinationPort: t.destinationPorts.absent,
-		protocol:        t.protocols[protocolOf(k)],
-	}
-	switch k.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP:
-		c.sourcePort = t.sourcePorts.class(uint32(k.SrcPort))
-		c.destinationPort = t.destinationPorts.class(uint32(k.DstPort))
-	case packet.ProtoICMP, packet.ProtoICMPv6:
-		c.destinationPort = t.destinationPorts.class(uint32(k.DstPort))
-	}
-	return c
+	return b
 }
 
 // protocolOf is the protocol by which rules call a packet, AnyProtocol when
@@ -152,13 +145,25 @@ func protocolOf(k *packet.Tuple) ruleset.Protocol {
 // FirstMatch returns the index of the first rule that matches k, or -1. k is
 // what packet.Packet.Classification returns. It doesn't allocate.
 func (t *Table) FirstMatch(k *packet.Tuple) int {
-	c := t.classes(k)
+	// Variables, not a struct: of five fields it would go through memory.
+	source, destination := t.sources.class(k.Src), t.destinations.class(k.Dst)
+	sourcePort, destinationPort := t.sourcePorts.absent, t.destinationPorts.absent
+	switch k.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP:
+		if !t.anySourcePort {
+			sourcePort = t.sourcePorts.class(uint32(k.SrcPort))
+		}
+		destinationPort = t.destinationPorts.class(uint32(k.DstPort))
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		destinationPort = t.destinationPorts.class(uint32(k.DstPort))
+	}
+	protocol := t.protocols[protocolOf(k)]
 	if t.parts != nil {
-		return t.firstCommon(c)
+		return t.firstCommon(source, destination, destinationPort+protocol, sourcePort)
 	}
 	b := t.words
 	for i := range t.length {
-		w := b[c.source+i] & b[c.destination+i] & b[c.destinationPort+i] & b[c.sourcePort+i] & b[c.protocol+i]
+		w := b[source+i] & b[destination+i] & b[destinationPort+i] & b[sourcePort+i] & b[protocol+i]
 		if w != 0 {
 			return int(i)*64 + bits.TrailingZeros64(w)
 		}
@@ -166,26 +171,37 @@ func (t *Table) FirstMatch(k *packet.Tuple) int {
 	return -1
 }
 
-// firstCommon is the lowest bit that is set in all five bitmaps, or -1.
-func (t *Table) firstCommon(c classes) int {
+// firstCommon is the lowest bit that is set in all four bitmaps, or -1.
+func (t *Table) firstCommon(source, destination, service, sourcePort uint32) int {
 	b := t.words
 	for j := range t.length {
-		s, d, p := &t.parts[c.source+j], &t.parts[c.destination+j], &t.parts[c.destinationPort+j]
-		q, r := &t.parts[c.sourcePort+j], &t.parts[c.protocol+j]
-		for common := s.summary & d.summary & p.summary & q.summary & r.summary; common != 0; common &= common - 1 {
+		s, d, p := &t.parts[source+j], &t.parts[destination+j], &t.parts[service+j]
+		for common := s.summary & d.summary & p.summary; common != 0; common &= common - 1 {
 			word := bits.TrailingZeros64(common)
 			i, at := word/blockWords%blocks, uint32(word%blockWords)
 			w := b[s.blocks[i]+at] & b[d.blocks[i]+at] & b[p.blocks[i]+at]
 			if w == 0 {
 				continue
 			}
-			w &= b[q.blocks[i]+at] & b[r.blocks[i]+at]
-			if w != 0 {
-				return (int(j)*64+word)*64 + bits.TrailingZeros64(w)
+			if !t.anySourcePort {
+				w &= t.word(sourcePort+j, word)
+				if w == 0 {
+					continue
+				}
 			}
+			return (int(j)*64+word)*64 + bits.TrailingZeros64(w)
 		}
 	}
 	return -1
+}
+
+// word is a word of a part, which may be one that is not stored.
+func (t *Table) word(at uint32, word int) uint64 {
+	p := &t.parts[at]
+	if p.summary>>(word%64)&1 == 0 {
+		return 0
+	}
+	return t.words[p.blocks[word/blockWords%blocks]+uint32(word%blockWords)]
 }
 
 // Bytes is the memory that the table holds, itself included.
