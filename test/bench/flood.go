@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -157,12 +154,11 @@ func runFloods(binary string, rounds, seconds int) error {
 }
 
 func measureFlood(f *flood, binary string, seconds int) (result floodResult, err error) {
-	s := daemon("nsgd", binary, "auto")
-	stop, err := s.start()
+	n, err := labDaemon(binary)
 	if err != nil {
 		return result, err
 	}
-	defer stop()
+	defer n.stop()
 	// The targets stay silent: what is measured is the filter, not their kernels' answers.
 	for _, namespace := range []string{"nsgd-vm1", "nsgd-vm4"} {
 		if err := script(`
@@ -174,7 +170,7 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 		}
 	}
 	memory := func(i int) (err error) {
-		result.memory[i], err = residentMemory(binary)
+		result.memory[i], err = residentMemory(n.pid)
 		return err
 	}
 	if err := memory(0); err != nil {
@@ -189,9 +185,11 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 	half := make(chan error, 1)
 	timer := time.AfterFunc(time.Duration(seconds)*time.Second/2, func() { half <- memory(1) })
 	defer timer.Stop()
-	if result.bps, err = iperf(&s, nil, seconds); err != nil {
+	stream, err := iperf(n, nil, seconds)
+	if err != nil {
 		return result, err
 	}
+	result.bps = stream.bps
 	result.packets = float64(sent.Load()) / time.Since(began).Seconds()
 	cancel()
 	if err := <-done; err != nil {
@@ -203,19 +201,9 @@ func measureFlood(f *flood, binary string, seconds int) (result floodResult, err
 	return result, memory(2)
 }
 
-// residentMemory is that of the daemon, in kB.
-func residentMemory(binary string) (kB float64, err error) {
-	out, err := exec.Command(filepath.Join(filepath.Dir(binary), "nsgctl"), "status", "-o", "json").Output()
-	if err != nil {
-		return 0, fmt.Errorf("nsgctl status: %w", err)
-	}
-	var status struct {
-		PID int `json:"pid"`
-	}
-	if err := json.Unmarshal(out, &status); err != nil {
-		return 0, fmt.Errorf("nsgctl status: %w", err)
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
+// residentMemory is that of a process, in kB.
+func residentMemory(pid int) (kB float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -224,7 +212,7 @@ func residentMemory(binary string) (kB float64, err error) {
 			return kB, nil
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", status.PID)
+	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
 }
 
 // reportFloods prints medians; the ratio is to the second flood.

@@ -11,31 +11,62 @@ import (
 	"os/exec"
 	"os/signal"
 	"regexp"
-	"slices"
+	"runtime"
+	"strings"
 	"syscall"
-	"text/tabwriter"
-	"time"
 )
 
+// list is a flag that can be given several times.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ", ") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
 func main() {
-	nsgd := flag.String("nsgd", "bin/nsgd", "the daemon to measure")
-	rounds := flag.Int("rounds", 5, "alternating rounds over all setups; medians are reported")
-	seconds := flag.Int("seconds", 3, "length of one measurement")
+	if len(os.Args) == 2 && os.Args[1] == copyCommand {
+		exit(copyPackets())
+	}
+	var o options
+	flag.Var(&o.nsgd, "nsgd", "the daemon to measure; repeated: each of them (default bin/nsgd)")
+	flag.Var(&o.config, "config", "keys that replace those of the daemon's configuration, such as 'offload: off'; repeated: each of them, '' is the plain one")
+	flag.StringVar(&o.setups, "setups", defaultSetups, "what to measure, of "+strings.Join(setupNames(), ", ")+" and nsgd-RULES")
+	flag.StringVar(&o.measures, "measures", "all", "beginnings of the names of "+strings.Join(measureNames(), ", ")+", or all")
+	flag.IntVar(&o.rounds, "rounds", 5, "alternating rounds over all setups; medians are reported")
+	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most")
+	flag.IntVar(&o.flows, "flows", 1, "UDP flows that share the rate")
+	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
 	flag.Parse()
+	if flag.NArg() > 0 {
+		exit(fmt.Errorf("unexpected argument %q: -h shows what is allowed", flag.Arg(0)))
+	}
+	if len(o.nsgd) == 0 {
+		o.nsgd = list{"bin/nsgd"}
+	}
+	if len(o.config) == 0 {
+		o.config = list{""}
+	}
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(reexec())
 	}
-	measure := run
 	if *flooded {
-		measure = runFloods
+		expression, err := regexp.Compile(*only)
+		if err != nil {
+			exit(fmt.Errorf("-only: %w", err))
+		}
+		onlyFloods = expression
+		exit(runFloods(o.nsgd[0], o.rounds, max(o.seconds, 1)))
 	}
-	onlyFloods = regexp.MustCompile(*only)
-	if err := measure(*nsgd, *rounds, *seconds); err != nil {
+	exit(run(&o))
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 // insideEnv marks the process that runs inside its own namespaces.
@@ -49,8 +80,10 @@ func reexec() int {
 		return 2
 	}
 	// Ctrl-C reaches the child, which is in the same process group, and whose end
-	// takes its PID namespace with it.
+	// takes its PID namespace with it. A killed parent takes the child along, for which
+	// the thread that started it has to stay.
 	signal.Ignore(os.Interrupt)
+	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
@@ -58,103 +91,24 @@ func reexec() int {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	if err := cmd.Run(); err != nil {
-		if exit, ok := err.(*exec.ExitError); ok {
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	// The child can't be told by a signal that it has no handler for: it is the first of
+	// its PID namespace.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-ended
+		cmd.Process.Kill()
+	}()
+	if err := cmd.Wait(); err != nil {
+		if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() > 0 {
 			return exit.ExitCode()
 		}
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
 	return 0
-}
-
-// setup is one thing to measure.
-type setup struct {
-	name string
-	// start makes the network and returns how to end it. Afterwards the namespace
-	// client reaches an iperf3 server at address in the namespace server.
-	start          func() (stop func(), err error)
-	client, server string
-	address        string
-}
-
-// measure is one figure of a setup.
-type measure struct {
-	name string
-	args []string // iperf3 client arguments besides address and time
-}
-
-var measures = []measure{
-	{"TCP 1 stream", nil},
-	{"TCP 8 streams", []string{"-P", "8"}},
-	{"TCP 1 stream, reverse", []string{"-R"}},
-}
-
-func run(nsgd string, rounds, seconds int) error {
-	if err := privateWorld(); err != nil {
-		return err
-	}
-	setups := []setup{
-		kernelRouter(),
-		daemon("nsgd, offload auto", nsgd, "auto"),
-		daemon("nsgd, offload off", nsgd, "off"),
-	}
-	results := map[string][]float64{}
-	began := time.Now()
-	for range rounds {
-		for _, s := range setups {
-			if err := measureSetup(&s, seconds, results); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-		}
-	}
-	report(setups, results, rounds, time.Since(began))
-	return nil
-}
-
-func measureSetup(s *setup, seconds int, results map[string][]float64) error {
-	stop, err := s.start()
-	if err != nil {
-		return err
-	}
-	defer stop()
-	for _, m := range measures {
-		bps, err := iperf(s, m.args, seconds)
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
-		}
-		key := s.name + "/" + m.name
-		results[key] = append(results[key], bps)
-	}
-	return nil
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
-}
-
-// report prints medians in Gbit/s, each with its ratio to the last setup's, the
-// plain backend.
-func report(setups []setup, results map[string][]float64, rounds int, took time.Duration) {
-	base := setups[len(setups)-1]
-	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "medians of %d alternating rounds\t", rounds)
-	for _, m := range measures {
-		fmt.Fprintf(w, "%s\tratio\t", m.name)
-	}
-	fmt.Fprintln(w)
-	for _, s := range setups {
-		fmt.Fprintf(w, "%s\t", s.name)
-		for _, m := range measures {
-			v := median(results[s.name+"/"+m.name])
-			fmt.Fprintf(w, "%.2f Gbit/s\t%.1f\t", v/1e9, v/median(results[base.name+"/"+m.name]))
-		}
-		fmt.Fprintln(w)
-	}
-	w.Flush()
-	fmt.Printf("ratio: to %q; %s in all\n", base.name, took.Round(time.Second))
 }

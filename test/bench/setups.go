@@ -2,18 +2,80 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun"
 )
+
+// setup is one thing to measure.
+type setup struct {
+	name string
+	// start makes the network and waits until it carries packets.
+	start func() (*network, error)
+}
+
+// network is a setup that runs: a host in the namespace client reaches another, at address
+// in the namespace server.
+type network struct {
+	client, server string
+	address        string
+	pid            int // of the process that carries the packets; 0: the kernel does
+	stop           func()
+}
+
+// benchNetwork is that of all setups but the lab's.
+func benchNetwork(pid int, stop func()) *network {
+	return &network{client: clientNamespace, server: serverNamespace, address: serverAddress, pid: pid, stop: stop}
+}
+
+const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
+
+func setupNames() []string { return []string{"kernel", "kernel-RULES", "copy", "ovs"} }
+
+// makeSetups reads -setups. What is not installed is left out, with a message.
+func makeSetups(o *options) ([]setup, error) {
+	var setups []setup
+	for name := range strings.SplitSeq(o.setups, ",") {
+		kind, number, numbered := strings.Cut(name, "-")
+		count := fewRules
+		if numbered {
+			var err error
+			if count, err = strconv.Atoi(number); err != nil || count < 1 || count > maxRules {
+				return nil, fmt.Errorf("-setups: %s: %q rules: allowed are 1 to %d", name, number, maxRules)
+			}
+		}
+		switch {
+		case kind == "kernel":
+			setups = append(setups, kernelRouter(name, rules(count)))
+		case name == "copy":
+			setups = append(setups, bareCopy())
+		case kind == "nsgd":
+			setups = append(setups, daemons(o, name, rules(count))...)
+		case name == "ovs":
+			if missing := missingOVS(); missing != "" {
+				fmt.Printf("ovs: left out: %s is not installed\n", missing)
+				continue
+			}
+			setups = append(setups, openVSwitch(rules(count)))
+		default:
+			return nil, fmt.Errorf("-setups: %q: allowed are %s and nsgd-RULES", name, strings.Join(setupNames(), ", "))
+		}
+	}
+	if len(setups) == 0 {
+		return nil, fmt.Errorf("-setups: %q: nothing is left to measure", o.setups)
+	}
+	return setups, nil
+}
+
+// fewRules is what a setup has that does not say how many.
+const fewRules = 10
 
 // privateWorld hides the machine's named namespaces and nsgd's state from this
 // process, and gives it its own /proc.
@@ -21,7 +83,7 @@ func privateWorld() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	for _, dir := range []string{"/run/netns", "/run/nsgd"} {
+	for _, dir := range []string{"/run/netns", stateDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -34,6 +96,9 @@ func privateWorld() error {
 	}
 	return command("ip", "link", "set", "lo", "up")
 }
+
+// stateDir is in memory and ends with this process: what is written there can't be left over.
+const stateDir = "/run/nsgd"
 
 // command runs a program and makes what it said part of the error.
 func command(name string, args ...string) error {
@@ -56,61 +121,102 @@ func script(lines string) error {
 	return nil
 }
 
-// daemon is the lab's figure under nsgd: VM1 to VM4, three NSG stages.
-func daemon(name, binary, offload string) setup {
-	return setup{name: name, client: "nsgd-vm1", server: "nsgd-vm4", address: "10.0.3.4", start: func() (func(), error) {
-		dir, err := os.MkdirTemp("", "nsgd-bench")
-		if err != nil {
-			return nil, err
+// background is a program that runs while its setup is measured.
+type background struct {
+	cmd *exec.Cmd
+	log bytes.Buffer
+}
+
+func startBackground(name string, args ...string) (*background, error) {
+	b := &background{cmd: exec.Command(name, args...)}
+	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
+	if err := b.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
+// stop asks the program to end, and makes it after a while.
+func (b *background) stop() {
+	b.cmd.Process.Signal(os.Interrupt)
+	kill := time.AfterFunc(5*time.Second, func() { b.cmd.Process.Kill() })
+	defer kill.Stop()
+	b.cmd.Wait()
+}
+
+// ready waits until the network answers; the error holds what its program said.
+func (b *background) ready(n *network) error {
+	err := n.ready()
+	if err == nil {
+		return nil
+	}
+	n.stop()
+	return fmt.Errorf("%w\n%s", err, b.log.Bytes())
+}
+
+func (n *network) ready() error {
+	return poll(10*time.Second, func() error {
+		return command("ip", "netns", "exec", n.client, "ping", "-c", "1", "-W", "1", n.address)
+	})
+}
+
+// wide gives the client's namespace all ports, and both ends no delay of their own.
+func (n *network) widen() error {
+	return tun.Do(n.client, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("10000 65535"), 0)
+	})
+}
+
+// poll repeats f until it succeeds or the deadline has passed.
+func poll(deadline time.Duration, f func() error) error {
+	end := time.Now().Add(deadline)
+	for {
+		err := f()
+		if err == nil || time.Now().After(end) {
+			return err
 		}
-		if err := lab.WriteTo(dir); err != nil {
-			return nil, err
-		}
-		if err := setOffload(filepath.Join(dir, "nsgd.yaml"), offload); err != nil {
-			return nil, err
-		}
-		var log bytes.Buffer
-		cmd := exec.Command(binary, "run", "--config", filepath.Join(dir, "nsgd.yaml"))
-		cmd.Stderr = &log
-		if err := cmd.Start(); err != nil {
-			return nil, err
-		}
-		stop := func() {
-			cmd.Process.Signal(os.Interrupt)
-			cmd.Wait()
-			os.RemoveAll(dir)
-		}
-		err = poll(10*time.Second, func() error {
-			return command("ip", "netns", "exec", "nsgd-vm1", "ping", "-c", "1", "-W", "1", "10.0.3.4")
-		})
-		if err != nil {
-			stop()
-			return nil, fmt.Errorf("%w\n%s", err, log.String())
-		}
-		return stop, nil
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func removeNamespaces() {
+	for _, namespace := range []string{clientNamespace, routerNamespace, serverNamespace} {
+		exec.Command("ip", "netns", "del", namespace).Run()
+	}
+}
+
+// direct is two hosts with nothing between them, which shows what the measuring itself can do.
+func direct() setup {
+	return setup{"a veth pair", func() (*network, error) {
+		err := script(`
+			ip netns add bench-a
+			ip netns add bench-b
+			ip link add eth0 netns bench-a type veth peer name eth0 netns bench-b
+			ip -n bench-a addr add 10.0.1.4/16 dev eth0
+			ip -n bench-b addr add 10.0.3.4/16 dev eth0
+			ip -n bench-a link set eth0 up
+			ip -n bench-b link set eth0 up
+		`)
+		return started(err, benchNetwork(0, removeNamespaces))
 	}}
 }
 
-var offloadLine = regexp.MustCompile(`(?m)^offload:.*\n`)
-
-func setOffload(config, offload string) error {
-	b, err := os.ReadFile(config)
-	if err != nil {
-		return err
+// started is what a start without a program of its own returns.
+func started(err error, n *network) (*network, error) {
+	if err == nil {
+		err = n.ready()
 	}
-	b = append(offloadLine.ReplaceAll(b, nil), "offload: "+offload+"\n"...)
-	return os.WriteFile(config, b, 0o644)
+	if err != nil {
+		n.stop()
+		return nil, err
+	}
+	return n, nil
 }
 
 // kernelRouter is what a user would otherwise run: a Linux router with stateful
 // nftables that holds the same policy, between two veth pairs.
-func kernelRouter() setup {
-	return setup{name: "kernel router, nftables", client: "bench-a", server: "bench-b", address: "10.0.3.4", start: func() (func(), error) {
-		stop := func() {
-			for _, ns := range []string{"bench-a", "bench-r", "bench-b"} {
-				exec.Command("ip", "netns", "del", ns).Run()
-			}
-		}
+func kernelRouter(name string, list []rule) setup {
+	return setup{name, func() (*network, error) {
 		err := script(`
 			ip netns add bench-a
 			ip netns add bench-r
@@ -130,84 +236,33 @@ func kernelRouter() setup {
 			ip netns exec bench-r sysctl -qw net.ipv4.ip_forward=1
 		`)
 		if err == nil {
-			cmd := exec.Command("ip", "netns", "exec", "bench-r", "nft", "-f", "-")
-			cmd.Stdin = strings.NewReader(nftables)
+			cmd := exec.Command("ip", "netns", "exec", routerNamespace, "nft", "-f", "-")
+			cmd.Stdin = strings.NewReader(nftables(list))
 			var out []byte
 			if out, err = cmd.CombinedOutput(); err != nil {
 				err = fmt.Errorf("nft: %w: %s", err, out)
 			}
 		}
-		if err != nil {
-			stop()
-			return nil, err
-		}
-		return stop, nil
+		return started(err, benchNetwork(0, removeNamespaces))
 	}}
 }
 
-// nftables is NSG2 and NSG1 of the figure, outbound, for VM1.
-const nftables = `
-table ip filter {
-	chain forward {
-		type filter hook forward priority 0; policy drop;
-		ct state established,related counter accept
-		ip saddr 10.0.0.0/16 ip daddr 10.0.0.0/16 counter accept
-		ip daddr 203.0.113.0/24 counter accept
-		tcp dport 80 counter accept
-	}
-}
-`
-
-// iperf measures one TCP transfer and returns bits a second at the receiver.
-func iperf(s *setup, args []string, seconds int) (float64, error) {
-	server := exec.Command("ip", "netns", "exec", s.server, "iperf3", "-s", "-1")
-	var said bytes.Buffer
-	server.Stdout, server.Stderr = &said, &said
-	if err := server.Start(); err != nil {
-		return 0, err
-	}
-	defer func() {
-		server.Process.Kill()
-		server.Wait()
-	}()
-	var bps float64
-	err := poll(10*time.Second, func() error { // until the server listens
-		argv := append([]string{"netns", "exec", s.client, "iperf3", "-J", "-c", s.address, "-t", fmt.Sprint(seconds)}, args...)
-		out, err := exec.Command("ip", argv...).Output()
+// bareCopy is this program's own copyCommand.
+func bareCopy() setup {
+	return setup{"copy", func() (*network, error) {
+		b, err := startBackground("/proc/self/exe", copyCommand)
 		if err != nil {
-			return fmt.Errorf("iperf3: %w: %s", err, out)
+			return nil, err
 		}
-		var result struct {
-			Error string `json:"error"`
-			End   struct {
-				SumReceived struct {
-					BitsPerSecond float64 `json:"bits_per_second"`
-				} `json:"sum_received"`
-			} `json:"end"`
+		n := benchNetwork(b.cmd.Process.Pid, b.stop)
+		if err := b.ready(n); err != nil {
+			return nil, err
 		}
-		if err := json.Unmarshal(out, &result); err != nil {
-			return fmt.Errorf("iperf3's answer: %w", err)
-		}
-		// With -J iperf3 reports a refused connection in its answer, with exit status 0.
-		if bps = result.End.SumReceived.BitsPerSecond; result.Error != "" || bps == 0 {
-			return fmt.Errorf("iperf3 received nothing: %s", result.Error)
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%w; the server said: %s", err, said.Bytes())
-	}
-	return bps, nil
+		return n, nil
+	}}
 }
 
-// poll repeats f until it succeeds or the deadline has passed.
-func poll(deadline time.Duration, f func() error) error {
-	end := time.Now().Add(deadline)
-	for {
-		err := f()
-		if err == nil || time.Now().After(end) {
-			return err
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+// tempDir is a new folder that ends with this process.
+func tempDir() (string, error) {
+	return os.MkdirTemp(filepath.Clean(stateDir), "bench")
 }

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/nsgd/nsgd/deploy/lab"
+	"go.yaml.in/yaml/v3"
+)
+
+// daemons are nsgd with these rules: one setup for each binary and each configuration.
+func daemons(o *options, name string, list []rule) []setup {
+	var setups []setup
+	for _, binary := range o.nsgd {
+		for _, keys := range o.config {
+			label := name
+			if len(o.nsgd) > 1 {
+				label += " " + binary
+			}
+			if keys != "" {
+				label += " {" + keys + "}"
+			}
+			setups = append(setups, setup{label, func() (*network, error) { return startDaemon(binary, keys, list) }})
+		}
+	}
+	return setups
+}
+
+// benchConfig attaches the two NICs of writePolicy.
+const benchConfig = `
+policy: [policy/]
+attachments:
+- {networkInterface: a-nic, netns: bench-a, create: true, device: eth0}
+- {networkInterface: b-nic, netns: bench-b, create: true, device: eth0}
+`
+
+func startDaemon(binary, keys string, list []rule) (*network, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return nil, err
+	}
+	if err := writePolicy(filepath.Join(dir, "policy"), list); err != nil {
+		return nil, err
+	}
+	config, err := mergeConfig([]byte(benchConfig), keys)
+	if err != nil {
+		return nil, fmt.Errorf("-config %q: %w", keys, err)
+	}
+	path := filepath.Join(dir, lab.ConfigName)
+	if err := os.WriteFile(path, config, 0o644); err != nil {
+		return nil, err
+	}
+	return runDaemon(binary, path, benchNetwork)
+}
+
+func runDaemon(binary, config string, between func(pid int, stop func()) *network) (*network, error) {
+	b, err := startBackground(binary, "run", "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	n := between(b.cmd.Process.Pid, func() {
+		b.stop()
+		os.RemoveAll(filepath.Dir(config))
+	})
+	if err := b.ready(n); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// labDaemon is the lab's figure under nsgd: VM1 to VM4, three NSG stages.
+func labDaemon(binary string) (*network, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return nil, err
+	}
+	if err := lab.WriteTo(dir); err != nil {
+		return nil, err
+	}
+	return runDaemon(binary, filepath.Join(dir, lab.ConfigName), func(pid int, stop func()) *network {
+		return &network{client: "nsgd-vm1", server: "nsgd-vm4", address: vm4Address, pid: pid, stop: stop}
+	})
+}
+
+// mergeConfig replaces keys of a configuration, also single ones of maps inside it.
+func mergeConfig(config []byte, keys string) ([]byte, error) {
+	var base, over map[string]any
+	if err := yaml.Unmarshal(config, &base); err != nil {
+		return nil, err
+	}
+	if err := yaml.Unmarshal([]byte(keys), &over); err != nil {
+		return nil, fmt.Errorf("must be keys of the configuration such as 'offload: off': %w", err)
+	}
+	for _, key := range []string{"policy", "attachments"} {
+		if _, given := over[key]; given {
+			return nil, errors.New(key + ": is what is measured, and can't be replaced")
+		}
+	}
+	merge(base, over)
+	return yaml.Marshal(base)
+}
+
+func merge(base, over map[string]any) {
+	for key, value := range over {
+		inner, isMap := value.(map[string]any)
+		if below, both := base[key].(map[string]any); isMap && both {
+			merge(below, inner)
+			continue
+		}
+		base[key] = value
+	}
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// figure is how a number is called and shown.
+type figure struct {
+	name, title string
+	unit        string
+	scale       float64 // from the number as it is noted
+	digits      int
+}
+
+// figures are in the order of the table.
+var figures = []figure{
+	{"tcp1", "TCP, 1 stream", "Gbit/s", 1e-9, 2},
+	{"tcp1_reverse", "TCP, 1 stream, reverse", "Gbit/s", 1e-9, 2},
+	{"tcp8", "TCP, 8 streams", "Gbit/s", 1e-9, 2},
+	{"tcp8_reverse", "TCP, 8 streams, reverse", "Gbit/s", 1e-9, 2},
+	{"udp64", "UDP, 64 B, 0.5 % loss", "kpps", 1e-3, 1},
+	{"udp64_flooded", "UDP, 64 B, received of a flood", "kpps", 1e-3, 1},
+	{"udp1400", "UDP, 1,400 B, 0.5 % loss", "kpps", 1e-3, 1},
+	{"udp1400_flooded", "UDP, 1,400 B, received of a flood", "kpps", 1e-3, 1},
+	{"connects", "TCP connects", "1/s", 1, 0},
+	{"rtt_idle_p50", "round trip idle, p50", "us", 1, 1},
+	{"rtt_idle_p99", "round trip idle, p99", "us", 1, 1},
+	{"rtt_load_p50", "round trip under load, p50", "us", 1, 1},
+	{"rtt_load_p99", "round trip under load, p99", "us", 1, 1},
+	{"cpu_gigabyte", "CPU a gigabyte, machine", "s", 1, 3},
+	{"cpu_gigabyte_process", "CPU a gigabyte, process", "s", 1, 3},
+	{"cpu_million", "CPU a million packets, machine", "s", 1, 2},
+	{"cpu_million_process", "CPU a million packets, process", "s", 1, 2},
+	{"idle", "idle process, share of a core", "%", 100, 2},
+}
+
+// report is what the JSON file holds.
+type report struct {
+	Machine   machine                       `json:"machine"`
+	Began     time.Time                     `json:"began"`
+	Seconds   int                           `json:"seconds"`
+	Flows     int                           `json:"flows"`
+	Setups    []string                      `json:"setups"`
+	Units     map[string]string             `json:"units"`     // of figures, by name
+	Generator map[string]float64            `json:"generator"` // figures of sender and receiver alone
+	Rounds    []roundFigures                `json:"rounds"`
+	Medians   map[string]map[string]float64 `json:"medians"` // by setup and figure
+}
+
+// roundFigures are those of one setup in one round.
+type roundFigures struct {
+	Round   int                `json:"round"`
+	Setup   string             `json:"setup"`
+	Figures map[string]float64 `json:"figures"`
+	Error   string             `json:"error,omitempty"` // what is missing, and why
+}
+
+func newReport(o *options, setups []setup) *report {
+	r := &report{Machine: thisMachine(o), Began: time.Now().UTC(), Seconds: o.seconds, Flows: o.flows, Units: map[string]string{}}
+	for _, s := range setups {
+		r.Setups = append(r.Setups, s.name)
+	}
+	for _, f := range figures {
+		r.Units[f.name] = map[float64]string{1e-9: "bit/s", 1e-3: "packets/s", 100: "share of a core"}[f.scale]
+		if f.scale == 1 {
+			r.Units[f.name] = f.unit
+		}
+	}
+	return r
+}
+
+func (r *report) add(round int, setup string, t *trial, err error) {
+	f := roundFigures{Round: round, Setup: setup, Figures: t.figures}
+	if err != nil {
+		f.Error = err.Error()
+	}
+	r.Rounds = append(r.Rounds, f)
+	r.Medians = map[string]map[string]float64{}
+	for _, setup := range r.Setups {
+		r.Medians[setup] = map[string]float64{}
+		for _, f := range figures {
+			if v := slices.Collect(maps.Values(r.values(setup, f.name))); len(v) > 0 {
+				r.Medians[setup][f.name] = median(v)
+			}
+		}
+	}
+}
+
+// values are those of a figure by round.
+func (r *report) values(setup, figure string) map[int]float64 {
+	values := map[int]float64{}
+	for _, f := range r.Rounds {
+		if v, ok := f.Figures[figure]; ok && f.Setup == setup {
+			values[f.Round] = v
+		}
+	}
+	return values
+}
+
+// ratio is the median over rounds of one setup's figure to another's of the same round, so that
+// a machine that becomes slower does not count.
+func (r *report) ratio(setup, to, figure string) (float64, bool) {
+	var ratios []float64
+	base := r.values(to, figure)
+	for round, v := range r.values(setup, figure) {
+		if b := base[round]; b != 0 {
+			ratios = append(ratios, v/b)
+		}
+	}
+	if len(ratios) == 0 {
+		return 0, false
+	}
+	return median(ratios), true
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+func (f *figure) show(v float64) string { return fmt.Sprintf("%.*f", f.digits, v*f.scale) }
+
+// line is one round of a setup, short.
+func (r *report) line(t *trial) string {
+	var parts []string
+	for _, f := range figures {
+		if v, ok := t.figures[f.name]; ok {
+			parts = append(parts, f.name+" "+f.show(v)+" "+f.unit)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// print writes the medians, and their ratios to the kernel router, to the bare copy and to the first
+// nsgd, as tables in Markdown.
+func (r *report) print(w io.Writer) {
+	fmt.Fprintf(w, "\nMedians of %d rounds, %s\n\n", len(r.Rounds)/max(len(r.Setups), 1), r.Machine)
+	r.table(w, "", func(setup string, f *figure) string {
+		if v, ok := r.Medians[setup][f.name]; ok {
+			return f.show(v)
+		}
+		return "-"
+	})
+	for _, base := range r.bases() {
+		fmt.Fprintf(w, "\nRatios to %s, medians over rounds\n\n", base)
+		r.table(w, base, func(setup string, f *figure) string {
+			if v, ok := r.ratio(setup, base, f.name); ok {
+				return fmt.Sprintf("%.2f", v)
+			}
+			return "-"
+		})
+	}
+}
+
+// bases are the setups that others are compared with.
+func (r *report) bases() []string {
+	var bases []string
+	for _, beginning := range []string{"kernel", "copy", "nsgd"} {
+		i := slices.IndexFunc(r.Setups, func(s string) bool { return strings.HasPrefix(s, beginning) })
+		if i >= 0 && len(r.Setups) > 1 {
+			bases = append(bases, r.Setups[i])
+		}
+	}
+	return bases
+}
+
+// table leaves out one setup and the figures that nobody has.
+func (r *report) table(w io.Writer, without string, cell func(setup string, f *figure) string) {
+	setups := slices.DeleteFunc(slices.Clone(r.Setups), func(s string) bool { return s == without })
+	fmt.Fprintf(w, "| | %s |\n|---|%s\n", strings.Join(setups, " | "), strings.Repeat("---|", len(setups)))
+	for i := range figures {
+		f := &figures[i]
+		var cells []string
+		for _, s := range setups {
+			cells = append(cells, cell(s, f))
+		}
+		if !slices.ContainsFunc(cells, func(c string) bool { return c != "-" }) {
+			continue
+		}
+		title := f.title
+		if without == "" {
+			title += ", " + f.unit
+		}
+		fmt.Fprintf(w, "| %s | %s |\n", title, strings.Join(cells, " | "))
+	}
+}
+
+// write replaces the file.
+func (r *report) write(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
