@@ -4,16 +4,18 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// connectParallel is how many connections are being opened at a time.
-const connectParallel = 128
+// connectParallel is how many connections a thread opens at a time.
+const connectParallel = 64
 
-// measureConnects counts TCP connections that one thread opens, many at a time, and closes
+// measureConnects counts TCP connections that a thread for each CPU opens, many at a time, and closes
 // with a reset as soon as they stand: four packets each, and no port waits to be used again.
 func measureConnects(t *trial) error {
 	if err := t.network.widen(); err != nil {
@@ -40,15 +42,26 @@ func measureConnects(t *trial) error {
 		<-accepted
 		unix.Close(listener)
 	}()
-	var a second
-	err = tun.Do(t.network.client, func() (err error) {
-		a, err = connectMany(&address, time.Duration(t.seconds)*time.Second)
-		return err
-	})
-	if err != nil {
+	var group errgroup.Group
+	var total atomic.Uint64
+	length := time.Duration(t.seconds) * time.Second
+	began := time.Now()
+	for range runtime.NumCPU() {
+		group.Go(func() error {
+			return tun.Do(t.network.client, func() error {
+				n, err := connectMany(&address, began.Add(length))
+				total.Add(n)
+				return err
+			})
+		})
+	}
+	if err := group.Wait(); err != nil {
 		return fmt.Errorf("connections: client: %w", err)
 	}
-	t.figure("connects", a.rate())
+	if total.Load() == 0 {
+		return fmt.Errorf("connections: none stood within %v", length)
+	}
+	t.figure("connects", float64(total.Load())/time.Since(began).Seconds())
 	return nil
 }
 
@@ -68,19 +81,11 @@ func acceptAll(listener int) error {
 	}
 }
 
-// second is a number of events in some time.
-type second struct {
-	events int
-	took   time.Duration
-}
-
-func (s second) rate() float64 { return float64(s.events) / s.took.Seconds() }
-
 // connectMany runs on a thread inside the client's namespace.
-func connectMany(to *unix.SockaddrInet4, length time.Duration) (second, error) {
+func connectMany(to *unix.SockaddrInet4, end time.Time) (done uint64, err error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return second{}, err
+		return done, err
 	}
 	defer unix.Close(epoll)
 	open := map[int]bool{}
@@ -98,22 +103,14 @@ func connectMany(to *unix.SockaddrInet4, length time.Duration) (second, error) {
 	}
 	for range connectParallel {
 		if err := another(); err != nil {
-			return second{}, err
+			return done, err
 		}
 	}
 	events := make([]unix.EpollEvent, connectParallel)
-	began, done := time.Now(), 0
-	for {
-		took := time.Since(began)
-		if took >= length {
-			if done == 0 {
-				return second{}, fmt.Errorf("no connection stood within %v", length)
-			}
-			return second{done, took}, nil
-		}
+	for time.Now().Before(end) {
 		n, err := unix.EpollWait(epoll, events, 100)
 		if err != nil && err != unix.EINTR {
-			return second{}, err
+			return done, err
 		}
 		for _, e := range events[:max(n, 0)] {
 			fd := int(e.Fd)
@@ -123,10 +120,11 @@ func connectMany(to *unix.SockaddrInet4, length time.Duration) (second, error) {
 			delete(open, fd)
 			unix.Close(fd)
 			if err := another(); err != nil {
-				return second{}, err
+				return done, err
 			}
 		}
 	}
+	return done, nil
 }
 
 // connectOne begins a connection that epoll reports when it stands, and that closing resets.

@@ -16,9 +16,13 @@ import (
 // copyCommand makes this program the bare copy. It ends with an interrupt.
 const copyCommand = "copy-packets"
 
-// copyBurst is how many packets a worker of the bare copy takes from one queue before it looks at
-// the next, as nsgd's does.
-const copyBurst = 64
+// The bare copy reads and writes in groups as nsgd's workers do: so many packets of one queue
+// before it looks at the next, and so many, in as much memory, before it writes the first.
+const (
+	copyBurst      = 64
+	copyGroup      = 16
+	copyGroupBytes = 32 << 10
+)
 
 // copyPackets carries packets between two TUN devices as nsgd does, and asks nothing of them
 // but their destination: what is left is what the devices cost.
@@ -70,7 +74,8 @@ func copyUntil(ctx context.Context, devices []tun.Device, workers int) error {
 			return err
 		}
 		pollers = append(pollers, poller)
-		wait.Go(func() { failed <- copyQueues(poller, queues) })
+		c := &copier{queues: queues, server: netip.MustParseAddr(serverAddress).As4()}
+		wait.Go(func() { failed <- c.run(poller) })
 	}
 	select {
 	case <-ctx.Done():
@@ -80,12 +85,16 @@ func copyUntil(ctx context.Context, devices []tun.Device, workers int) error {
 	}
 }
 
-// copyQueues is one worker: it reads every queue and writes to the one that leads to the
-// packet's destination.
-func copyQueues(poller *tun.Poller, queues []tun.Queue) error {
-	server := netip.MustParseAddr(serverAddress).As4()
-	buffer := make([]byte, tun.BufferLen)
-	ready := make([]int, 0, len(queues))
+// copier is one worker.
+type copier struct {
+	queues []tun.Queue // the client's and the server's
+	server [4]byte
+	buffer [copyGroupBytes + tun.BufferLen]byte
+	group  [copyGroup][]byte
+}
+
+func (c *copier) run(poller *tun.Poller) error {
+	ready := make([]int, 0, len(c.queues))
 	for {
 		var err error
 		if ready, err = poller.Wait(-1, ready); err != nil {
@@ -95,26 +104,45 @@ func copyQueues(poller *tun.Poller, queues []tun.Queue) error {
 			return err
 		}
 		for _, from := range ready {
-			for range copyBurst {
-				n, err := queues[from].Read(buffer)
+			for left := copyBurst; left > 0; {
+				n, err := c.read(c.queues[from], min(left, copyGroup))
+				left -= n
+				for _, frame := range c.group[:n] {
+					c.write(frame)
+				}
 				if errors.Is(err, tun.ErrAgain) {
 					break
 				}
 				if err != nil {
 					return err
 				}
-				if n < tun.HeaderLen+20 || buffer[tun.HeaderLen]>>4 != 4 {
-					continue
-				}
-				to := queues[0]
-				if [4]byte(buffer[tun.HeaderLen+16:]) == server {
-					to = queues[1]
-				}
-				// What has no room, or is refused, is lost, as it is on a wire.
-				if err := to.Write(buffer[:n]); errors.Is(err, os.ErrClosed) {
-					return err
-				}
 			}
 		}
 	}
+}
+
+// read fills the first slots of the group with up to most packets.
+func (c *copier) read(queue tun.Queue, most int) (n int, err error) {
+	for used := 0; n < most && used <= copyGroupBytes; n++ {
+		length, err := queue.Read(c.buffer[used : used+tun.BufferLen])
+		if err != nil {
+			return n, err
+		}
+		c.group[n] = c.buffer[used : used+length]
+		used += length
+	}
+	return n, nil
+}
+
+// write sends a packet to the queue that leads to its destination. What has no room, or is
+// refused, is lost, as it is on a wire.
+func (c *copier) write(frame []byte) {
+	if len(frame) < tun.HeaderLen+20 || frame[tun.HeaderLen]>>4 != 4 {
+		return
+	}
+	to := c.queues[0]
+	if [4]byte(frame[tun.HeaderLen+16:]) == c.server {
+		to = c.queues[1]
+	}
+	to.Write(frame)
 }

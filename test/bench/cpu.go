@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -27,8 +28,13 @@ func readUsage(pid int) (usage, error) {
 		return usage{}, err
 	}
 	u := usage{at: time.Now(), carried: pid != 0}
-	if u.machine, err = parseStat(string(stat)); err != nil || pid == 0 {
+	idle, err := parseStat(string(stat))
+	if err != nil {
 		return u, err
+	}
+	u.machine = time.Duration(runtime.NumCPU())*u.at.Sub(start) - idle
+	if pid == 0 {
+		return u, nil
 	}
 	// The CPU clock of a whole process in nanoseconds, clock_getcpuclockid(3); /proc/PID/stat
 	// counts the same in hundredths of a second.
@@ -43,14 +49,19 @@ func readUsage(pid int) (usage, error) {
 // cpuclockSched is CPUCLOCK_SCHED of the kernel's posix-timers.h.
 const cpuclockSched = 2
 
-// parseStat adds up the busy time in /proc/stat.
+// start is what times are counted from.
+var start = time.Now()
+
+// parseStat adds up the time in /proc/stat that no program had: idle, waiting for a disk and
+// stolen by the host. These the kernel measures; the busy ones many kernels only sample with
+// their clock tick, which traffic in an even beat misses or meets every time.
 func parseStat(stat string) (time.Duration, error) {
 	first, _, _ := strings.Cut(stat, "\n")
-	var user, nice, system, idle, iowait, irq, softirq uint64
-	if _, err := fmt.Sscanf(first, "cpu %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq); err != nil {
+	var user, nice, system, idle, iowait, irq, softirq, steal uint64
+	if _, err := fmt.Sscanf(first, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
 		return 0, fmt.Errorf("/proc/stat: %q: %w", first, err)
 	}
-	return time.Duration(user+nice+system+irq+softirq) * time.Second / userHz, nil
+	return time.Duration(idle+iowait+steal) * time.Second / userHz, nil
 }
 
 func (u usage) since(before usage) usage {
@@ -60,8 +71,12 @@ func (u usage) since(before usage) usage {
 // length is that of a span that since returned.
 func (u usage) length() time.Duration { return u.at.Sub(time.Time{}) }
 
-// idleSpan is how long an idle machine and an idle daemon are watched.
-const idleSpan = 1500 * time.Millisecond
+const (
+	// idleSpan is how long an idle machine and an idle daemon are watched.
+	idleSpan = 1500 * time.Millisecond
+	// idleSettle is how long a daemon has for what its start leaves to do.
+	idleSettle = 500 * time.Millisecond
+)
 
 // watchIdle returns what the machine and a process use while nobody asks anything of them.
 func watchIdle(pid int) (usage, error) {
@@ -79,6 +94,7 @@ func measureIdle(t *trial) error {
 	if t.network.pid == 0 {
 		return nil
 	}
+	time.Sleep(idleSettle)
 	u, err := watchIdle(t.network.pid)
 	if err != nil {
 		return err

@@ -33,7 +33,6 @@ func main() {
 	flag.StringVar(&o.measures, "measures", "all", "beginnings of the names of "+strings.Join(measureNames(), ", ")+", or all")
 	flag.IntVar(&o.rounds, "rounds", 5, "alternating rounds over all setups; medians are reported")
 	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most")
-	flag.IntVar(&o.flows, "flows", 1, "UDP flows that share the rate")
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")

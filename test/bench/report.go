@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ var figures = []figure{
 	{"tcp8_reverse", "TCP, 8 streams, reverse", "Gbit/s", 1e-9, 2},
 	{"udp64", "UDP, 64 B, 0.5 % loss", "kpps", 1e-3, 1},
 	{"udp64_flooded", "UDP, 64 B, received of a flood", "kpps", 1e-3, 1},
+	{"udp64x", "UDP, 64 B, a flow a CPU, 0.5 % loss", "kpps", 1e-3, 1},
+	{"udp64x_flooded", "UDP, 64 B, a flow a CPU, received of a flood", "kpps", 1e-3, 1},
 	{"udp1400", "UDP, 1,400 B, 0.5 % loss", "kpps", 1e-3, 1},
 	{"udp1400_flooded", "UDP, 1,400 B, received of a flood", "kpps", 1e-3, 1},
 	{"connects", "TCP connects", "1/s", 1, 0},
@@ -64,7 +67,7 @@ type roundFigures struct {
 }
 
 func newReport(o *options, setups []setup) *report {
-	r := &report{Machine: thisMachine(o), Began: time.Now().UTC(), Seconds: o.seconds, Flows: o.flows, Units: map[string]string{}}
+	r := &report{Machine: thisMachine(o), Began: time.Now().UTC(), Seconds: o.seconds, Units: map[string]string{}}
 	for _, s := range setups {
 		r.Setups = append(r.Setups, s.name)
 	}
@@ -146,50 +149,82 @@ func (r *report) line(t *trial) string {
 // nsgd, as tables in Markdown.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "\nMedians of %d rounds, %s\n\n", len(r.Rounds)/max(len(r.Setups), 1), r.Machine)
-	r.table(w, "", func(setup string, f *figure) string {
-		if v, ok := r.Medians[setup][f.name]; ok {
+	columns := r.Setups
+	if len(r.Generator) > 0 {
+		columns = append([]string{generator}, r.Setups...)
+	}
+	table(w, columns, true, func(setup string, f *figure) string {
+		v, ok := r.Medians[setup][f.name]
+		if setup == generator {
+			v, ok = r.Generator[f.name]
+		}
+		if ok {
 			return f.show(v)
 		}
-		return "-"
+		return ""
 	})
-	for _, base := range r.bases() {
-		fmt.Fprintf(w, "\nRatios to %s, medians over rounds\n\n", base)
-		r.table(w, base, func(setup string, f *figure) string {
-			if v, ok := r.ratio(setup, base, f.name); ok {
+	for _, c := range r.comparisons() {
+		fmt.Fprintf(w, "\nRatios to %s, medians over rounds\n\n", c.base)
+		table(w, c.setups, false, func(setup string, f *figure) string {
+			if v, ok := r.ratio(setup, c.base, f.name); ok {
 				return fmt.Sprintf("%.2f", v)
 			}
-			return "-"
+			return ""
 		})
 	}
 }
 
-// bases are the setups that others are compared with.
-func (r *report) bases() []string {
-	var bases []string
-	for _, beginning := range []string{"kernel", "copy", "nsgd"} {
-		i := slices.IndexFunc(r.Setups, func(s string) bool { return strings.HasPrefix(s, beginning) })
-		if i >= 0 && len(r.Setups) > 1 {
-			bases = append(bases, r.Setups[i])
-		}
-	}
-	return bases
+// generator is the column of what senders and receivers can do.
+const generator = "veth pair, once"
+
+// comparison is a table of ratios to base.
+type comparison struct {
+	base   string
+	setups []string
 }
 
-// table leaves out one setup and the figures that nobody has.
-func (r *report) table(w io.Writer, without string, cell func(setup string, f *figure) string) {
-	setups := slices.DeleteFunc(slices.Clone(r.Setups), func(s string) bool { return s == without })
+// comparisons are all with the kernel router, those in user space with the bare copy, and every
+// nsgd with the first one.
+func (r *report) comparisons() []comparison {
+	var list []comparison
+	add := func(beginning string, compared func(setup string) bool) {
+		i := slices.IndexFunc(r.Setups, func(s string) bool { return strings.HasPrefix(s, beginning) })
+		if i < 0 {
+			return
+		}
+		c := comparison{base: r.Setups[i]}
+		for _, s := range r.Setups {
+			if s != c.base && compared(s) {
+				c.setups = append(c.setups, s)
+			}
+		}
+		if len(c.setups) > 0 {
+			list = append(list, c)
+		}
+	}
+	add("kernel", func(string) bool { return true })
+	add("copy", func(s string) bool { return !strings.HasPrefix(s, "kernel") })
+	add("nsgd", func(s string) bool { return strings.HasPrefix(s, "nsgd") })
+	return list
+}
+
+// table leaves out the figures that nobody has.
+func table(w io.Writer, setups []string, units bool, cell func(setup string, f *figure) string) {
 	fmt.Fprintf(w, "| | %s |\n|---|%s\n", strings.Join(setups, " | "), strings.Repeat("---|", len(setups)))
 	for i := range figures {
 		f := &figures[i]
 		var cells []string
+		found := false
 		for _, s := range setups {
-			cells = append(cells, cell(s, f))
+			c := cell(s, f)
+			found = found || c != ""
+			cells = append(cells, cmp.Or(c, "-"))
 		}
-		if !slices.ContainsFunc(cells, func(c string) bool { return c != "-" }) {
+		if !found {
 			continue
 		}
 		title := f.title
-		if without == "" {
+		if units {
 			title += ", " + f.unit
 		}
 		fmt.Fprintf(w, "| %s | %s |\n", title, strings.Join(cells, " | "))

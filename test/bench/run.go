@@ -12,10 +12,10 @@ import (
 
 // options are the flags.
 type options struct {
-	nsgd, config           list
-	setups, measures       string
-	rounds, seconds, flows int
-	output                 string
+	nsgd, config     list
+	setups, measures string
+	rounds, seconds  int
+	output           string
 }
 
 // measure is a kind of trial; it notes one figure or several.
@@ -28,11 +28,12 @@ type measure struct {
 
 // measures are in the order in which a setup meets them: idle comes before there are flows.
 var measures = []measure{
-	{"idle", measureIdle, func(int) time.Duration { return idleSpan }},
+	{"idle", measureIdle, func(int) time.Duration { return idleSettle + idleSpan }},
 	{"tcp1", measureTCP(1), transfers(2)},
 	{"tcp8", measureTCP(8), transfers(2)},
-	{"udp64", measureUDP(smallDatagram), searches(1100 * time.Millisecond)},
-	{"udp1400", measureUDP(largeDatagram), searches(0)},
+	{"udp64", measureUDP("udp64", smallDatagram, 1), searches(1100 * time.Millisecond)},
+	{"udp64x", measureUDP("udp64x", smallDatagram, runtime.NumCPU()), searches(0)},
+	{"udp1400", measureUDP("udp1400", largeDatagram, 1), searches(0)},
 	{"connects", measureConnects, func(seconds int) time.Duration { return time.Duration(seconds) * time.Second }},
 	{"rtt", measureLatency, func(seconds int) time.Duration {
 		return time.Duration(seconds)*time.Second*3/2 + 200*time.Millisecond
@@ -82,8 +83,7 @@ func chooseMeasures(beginnings string) ([]measure, error) {
 // trial is one setup in one round.
 type trial struct {
 	network *network
-	seconds int // of one transfer
-	flows   int
+	seconds int     // of one transfer
 	idle    float64 // CPU seconds a second that the machine uses when nothing runs
 	figures map[string]float64
 }
@@ -115,8 +115,8 @@ func chooseSeconds(setups, rounds int, measures []measure) int {
 }
 
 func run(o *options) error {
-	if o.rounds < 1 || o.seconds < 0 || o.flows < 1 {
-		return fmt.Errorf("-rounds %d, -seconds %d, -flows %d: allowed are 1, 0 and 1 or more", o.rounds, o.seconds, o.flows)
+	if o.rounds < 1 || o.seconds < 0 {
+		return fmt.Errorf("-rounds %d, -seconds %d: allowed are 1 or more, and 0 or more", o.rounds, o.seconds)
 	}
 	measures, err := chooseMeasures(o.measures)
 	if err != nil {
@@ -137,7 +137,7 @@ func run(o *options) error {
 	r := newReport(o, setups)
 	fmt.Printf("%s\n%d rounds of %d setups (%s), transfers of %d s: about %v\n", r.Machine, o.rounds, len(setups),
 		strings.Join(r.Setups, ", "), o.seconds, planned(len(setups), o.rounds, o.seconds, measures).Round(time.Second))
-	if err := calibrate(r, o, measures); err != nil {
+	if err := calibrate(r, measures); err != nil {
 		return err
 	}
 	failed := false
@@ -148,7 +148,7 @@ func run(o *options) error {
 		}
 		for i := range setups {
 			s := &setups[(i+round)%len(setups)] // none always comes first
-			t := trial{seconds: o.seconds, flows: o.flows, idle: idle.machine.Seconds() / idle.length().Seconds(), figures: map[string]float64{}}
+			t := trial{seconds: o.seconds, idle: idle.machine.Seconds() / idle.length().Seconds(), figures: map[string]float64{}}
 			err := s.measure(&t, measures)
 			r.add(round+1, s.name, &t, err)
 			fmt.Printf("round %d, %s: %s\n", round+1, s.name, r.line(&t))
@@ -186,19 +186,24 @@ func (s *setup) measure(t *trial, measures []measure) error {
 	return errors.Join(errs...)
 }
 
-// calibrate finds out what the sender and the receiver of datagrams can do where nothing is
-// between them.
-func calibrate(r *report, o *options, measures []measure) error {
-	if !slices.ContainsFunc(measures, func(m measure) bool { return strings.HasPrefix(m.name, "udp") }) {
+// calibrated are the measures whose traffic this program makes itself, by the beginning of their
+// names.
+var calibrated = []string{"udp", "connects"}
+
+// calibrate finds out what senders and receivers can do where nothing is between them.
+func calibrate(r *report, measures []measure) error {
+	own := slices.DeleteFunc(slices.Clone(measures), func(m measure) bool {
+		return !slices.ContainsFunc(calibrated, func(beginning string) bool { return strings.HasPrefix(m.name, beginning) })
+	})
+	if len(own) == 0 {
 		return nil
 	}
 	d := direct()
-	t := trial{seconds: 1, flows: o.flows, figures: map[string]float64{}}
-	udp := slices.DeleteFunc(slices.Clone(measures), func(m measure) bool { return !strings.HasPrefix(m.name, "udp") })
-	if err := d.measure(&t, udp); err != nil {
+	t := trial{seconds: 1, figures: map[string]float64{}}
+	if err := d.measure(&t, own); err != nil {
 		return fmt.Errorf("%s: %w", d.name, err)
 	}
 	r.Generator = t.figures
-	fmt.Printf("%s, what sender and receiver can do: %s\n", d.name, r.line(&t))
+	fmt.Printf("%s, what senders and receivers can do: %s\n", d.name, r.line(&t))
 	return nil
 }

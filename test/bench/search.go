@@ -33,7 +33,6 @@ func search(flooded outcome, attempt func(rate float64) (outcome, error)) (outco
 	}
 	var best outcome
 	low, high := 0.0, flooded.sent
-	bounded := false // high has failed in a trial
 	rate := min(max(flooded.received, high/100), high*0.9)
 	for trials := 0; trials < searchTrials; trials++ {
 		o, err := attempt(rate)
@@ -55,26 +54,17 @@ func search(flooded outcome, attempt func(rate float64) (outcome, error)) (outco
 				return best, nil
 			}
 		} else {
-			high, bounded = rate, true
+			high = rate
 		}
 		if high-low <= searchPrecision*high {
 			break
 		}
-		rate = nextRate(low, high, bounded)
+		if rate = (low + high) / 2; low == 0 {
+			rate = high * 0.7 // nothing says that half as much is needed
+		}
 	}
 	if best.received == 0 {
 		return best, fmt.Errorf("UDP: more than %.1f %% was lost at every rate down to %.0f datagrams a second", lossLimit*100, high)
 	}
 	return best, nil
-}
-
-// nextRate goes in steps while one end of the span is only a guess, then halves it.
-func nextRate(low, high float64, bounded bool) float64 {
-	switch {
-	case low == 0:
-		return high * 0.7
-	case !bounded:
-		return min(low*1.25, (low+high)/2)
-	}
-	return (low + high) / 2
 }

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,11 +20,14 @@ const (
 	udpBatch, udpReceiveBatch = 64, 256
 	// udpTick is the time between two batches at rates that a batch can serve.
 	udpTick = 100 * time.Microsecond
+	// udpLook is the time between two looks of the receiver: it is not woken, since the
+	// machine's CPUs are for what is measured.
+	udpLook = time.Millisecond
 	// udpTrial is the length of one trial of a search, udpFlood of the one before it.
 	udpTrial, udpFlood = 250 * time.Millisecond, 300 * time.Millisecond
 	// udpCostRate is the rate at which the cost of a packet is measured in every setup alike: it
 	// depends on how many packets a wake-up serves.
-	udpCostRate = 50_000
+	udpCostRate = 100_000
 	// udpReceiveBuffer holds what arrives in a trial, so that the receiver's turn on a
 	// CPU is no part of the loss.
 	udpReceiveBuffer = 512 << 20
@@ -49,9 +53,11 @@ func messages(n, length int) (list []mmsghdr, buffers [][]byte) {
 	return list, buffers
 }
 
-// exchange is sendmmsg(2) or recvmmsg(2) without blocking: how many messages it took.
+// exchange is sendmmsg(2) or recvmmsg(2) without blocking: how many messages it took. Go's
+// scheduler is not told, nor by nap: what it would do about a thread that sleeps costs more CPU
+// time than the datagrams.
 func exchange(call uintptr, fd int, list []mmsghdr, flags int) (int, error) {
-	n, _, errno := unix.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)), uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
+	n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)), uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
 	switch errno {
 	case 0:
 		return int(n), nil
@@ -61,6 +67,12 @@ func exchange(call uintptr, fd int, list []mmsghdr, flags int) (int, error) {
 		return 0, nil
 	}
 	return 0, errno
+}
+
+// nap sleeps for milliseconds at most; a signal may end it.
+func nap(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, 0, uintptr(unsafe.Pointer(&t)), 0, 0, 0)
 }
 
 // udpRig sends datagrams of one size through a network and counts those that arrive.
@@ -128,7 +140,7 @@ func (r *udpRig) run(rate float64, length time.Duration) (outcome, error) {
 	stop := make(chan struct{})
 	received := make(chan error, 1)
 	go func() { received <- r.receive(r.trial, &arrived, stop) }()
-	sent, took, err := r.send(rate, length)
+	sent, took, err := r.sendAll(rate, length)
 	// What is under way arrives, and the queues are empty before the next trial.
 	for last, quiet := arrived.Load(), 0; quiet < 3; quiet++ {
 		time.Sleep(10 * time.Millisecond)
@@ -143,14 +155,30 @@ func (r *udpRig) run(rate float64, length time.Duration) (outcome, error) {
 	return outcome{float64(sent) / took.Seconds(), float64(arrived.Load()) / took.Seconds()}, err
 }
 
+// sendAll sends every flow from a thread of its own.
+func (r *udpRig) sendAll(rate float64, length time.Duration) (sent uint64, took time.Duration, err error) {
+	var group errgroup.Group
+	var total atomic.Uint64
+	began := time.Now()
+	for _, fd := range r.senders {
+		group.Go(func() error {
+			n, err := r.send(fd, rate/float64(len(r.senders)), length)
+			total.Add(n)
+			return err
+		})
+	}
+	err = group.Wait()
+	return total.Load(), time.Since(began), err
+}
+
 // send paces batches. A sender that was held up does not make up for it: what it would send
 // then in one go is no rate that the network was asked for.
-func (r *udpRig) send(rate float64, length time.Duration) (sent uint64, took time.Duration, err error) {
+func (r *udpRig) send(fd int, rate float64, length time.Duration) (sent uint64, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	// Sleeps of less than the 50 us by which the kernel may prolong them.
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	list, buffers := messages(udpBatch, r.size)
 	for _, b := range buffers {
@@ -162,19 +190,18 @@ func (r *udpRig) send(rate float64, length time.Duration) (sent uint64, took tim
 	}
 	began := time.Now()
 	next := began // when the next batch is due
-	for turn := 0; ; turn++ {
+	for {
 		now := time.Now()
 		if now.Sub(began) >= length {
-			return sent, now.Sub(began), nil
+			return sent, nil
 		}
 		if wait := next.Sub(now); wait > 0 {
-			t := unix.NsecToTimespec(int64(wait))
-			unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &t, nil)
+			nap(wait)
 			continue
 		}
-		n, err := exchange(unix.SYS_SENDMMSG, r.senders[turn%len(r.senders)], list[:batch], 0)
+		n, err := exchange(unix.SYS_SENDMMSG, fd, list[:batch], 0)
 		if err != nil {
-			return sent, time.Since(began), fmt.Errorf("UDP sender: %w", err)
+			return sent, fmt.Errorf("UDP sender: %w", err)
 		}
 		sent += uint64(n)
 		if math.IsInf(rate, 1) {
@@ -187,8 +214,7 @@ func (r *udpRig) send(rate float64, length time.Duration) (sent uint64, took tim
 	}
 }
 
-// receive counts the datagrams of a trial until stop. It looks every millisecond instead of being
-// woken: the machine's CPUs are for what is measured.
+// receive counts the datagrams of a trial until stop.
 func (r *udpRig) receive(trial uint64, arrived *atomic.Uint64, stop <-chan struct{}) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -212,22 +238,22 @@ func (r *udpRig) receive(trial uint64, arrived *atomic.Uint64, stop <-chan struc
 		case <-stop:
 			return nil
 		default:
-			t := unix.NsecToTimespec(int64(time.Millisecond))
-			unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &t, nil)
+			nap(udpLook)
 		}
 	}
 }
 
-// measureUDP finds the highest rate of datagrams of some size, and, of the small ones, what they
-// cost.
-func measureUDP(size int) func(t *trial) error {
+// measureUDP finds the highest rate of datagrams of some size, all of one flow or of one
+// flow a CPU, and, of the small ones, what they cost. A kernel does its own work on the sender's
+// CPU, so that one sender alone can't ask for all that it can do.
+func measureUDP(name string, size, flows int) func(t *trial) error {
 	return func(t *trial) error {
-		r, err := newUDPRig(t.network, size, t.flows)
+		r, err := newUDPRig(t.network, size, flows)
 		if err != nil {
 			return err
 		}
 		defer r.close()
-		if size == smallDatagram {
+		if size == smallDatagram && flows == 1 {
 			if err := r.cost(t); err != nil {
 				return err
 			}
@@ -240,8 +266,8 @@ func measureUDP(size int) func(t *trial) error {
 		if err != nil {
 			return err
 		}
-		t.figure(fmt.Sprintf("udp%d", size), best.received)
-		t.figure(fmt.Sprintf("udp%d_flooded", size), flooded.received)
+		t.figure(name, best.received)
+		t.figure(name+"_flooded", flooded.received)
 		return nil
 	}
 }

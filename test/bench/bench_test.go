@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+// wire carries capacity datagrams a second and loses what is beyond, a share of the rest too; its
+// sender can send so many.
+type wire struct {
+	capacity, sender, share float64
+	attempts                int
+}
+
+func (w *wire) attempt(rate float64) (outcome, error) {
+	w.attempts++
+	sent := min(rate, w.sender)
+	return outcome{sent, min(sent, w.capacity) * (1 - w.share)}, nil
+}
+
+func TestSearchFindsTheHighestRate(t *testing.T) {
+	tests := []struct {
+		name string
+		wire wire
+		want float64
+	}{
+		{"in the middle", wire{capacity: 150_000, sender: 400_000}, 150_000},
+		{"just below the sender's", wire{capacity: 390_000, sender: 400_000}, 390_000},
+		{"far below the sender's", wire{capacity: 3000, sender: 400_000}, 3000},
+		{"with a little loss at every rate", wire{capacity: 150_000, sender: 400_000, share: 0.003}, 150_000},
+		{"of a sender that is the limit", wire{capacity: 500_000, sender: 400_000}, 400_000},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			flooded, _ := tt.wire.attempt(math.Inf(1))
+			got, err := search(flooded, tt.wire.attempt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.loss() > lossLimit {
+				t.Errorf("%.2f %% lost", got.loss()*100)
+			}
+			if math.Abs(got.received-tt.want) > tt.want*(searchPrecision+lossLimit) {
+				t.Errorf("%.0f, want %.0f", got.received, tt.want)
+			}
+			if tt.wire.attempts > searchTrials+1 {
+				t.Errorf("%d attempts, at most %d fit the plan", tt.wire.attempts, searchTrials+1)
+			}
+		})
+	}
+}
+
+func TestSearchBeginsBelowWhatAFloodLeaves(t *testing.T) {
+	// Flooded, the filter has no time left to carry anything.
+	w := wire{capacity: 100_000, sender: 400_000}
+	got, err := search(outcome{400_000, 10_000}, w.attempt)
+	if err != nil || math.Abs(got.received-100_000) > 3500 {
+		t.Errorf("%.0f, %v, want 100000", got.received, err)
+	}
+}
+
+func TestSearchForgivesOneBadTrial(t *testing.T) {
+	w := wire{capacity: 150_000, sender: 400_000}
+	got, err := search(outcome{400_000, 150_000}, func(rate float64) (outcome, error) {
+		o, err := w.attempt(rate)
+		if w.attempts%2 == 1 {
+			o.received *= 0.98
+		}
+		return o, err
+	})
+	if err != nil || math.Abs(got.received-150_000) > 0.05*150_000 {
+		t.Errorf("%.0f, %v, want 150000", got.received, err)
+	}
+}
+
+func TestSearchSaysThatNoRateIsCarried(t *testing.T) {
+	w := wire{capacity: 100_000, sender: 400_000, share: 0.2}
+	if got, err := search(outcome{400_000, 80_000}, w.attempt); err == nil || !strings.Contains(err.Error(), "was lost at every rate") {
+		t.Errorf("%v, %v", got, err)
+	}
+	broken := errors.New("broken")
+	if _, err := search(outcome{400_000, 80_000}, func(float64) (outcome, error) { return outcome{}, broken }); !errors.Is(err, broken) {
+		t.Errorf("%v, want %v", err, broken)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct {
+		values []float64
+		want   float64
+	}{{[]float64{3}, 3}, {[]float64{3, 1}, 2}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := median(tt.values); got != tt.want {
+			t.Errorf("median of %v: %v, want %v", tt.values, got, tt.want)
+		}
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	hundred := make([]time.Duration, 100)
+	for i := range hundred {
+		hundred[i] = time.Duration(i + 1)
+	}
+	for _, tt := range []struct {
+		sorted  []time.Duration
+		percent int
+		want    time.Duration
+	}{{hundred, 50, 50}, {hundred, 99, 99}, {hundred[:10], 99, 10}, {hundred[:1], 50, 1}, {hundred[:3], 50, 2}} {
+		if got := percentile(tt.sorted, tt.percent); got != tt.want {
+			t.Errorf("p%d of 1 to %d: %d, want %d", tt.percent, len(tt.sorted), got, tt.want)
+		}
+	}
+}
+
+func TestParseStatAddsUpWhatNoProgramHad(t *testing.T) {
+	got, err := parseStat("cpu  100 20 30 4000 500 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+	if want := 45800 * time.Millisecond; err != nil || got != want {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	if _, err := parseStat("intr 1 2"); err == nil {
+		t.Error("no error for a file that has no CPUs")
+	}
+}
+
+func TestParseIperf(t *testing.T) {
+	got, err := parseIperf([]byte(`{"end":{"sum_received":{"bytes":2e9,"bits_per_second":8e9}}}`))
+	if err != nil || got != (transfer{8e9, 2e9}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, text := range []string{`{"error":"unable to connect"}`, `{}`, `nothing`} {
+		if _, err := parseIperf([]byte(text)); err == nil {
+			t.Errorf("no error for %s", text)
+		}
+	}
+}
+
+func TestMergeConfigReplacesKeys(t *testing.T) {
+	tests := []struct {
+		name, keys, want string
+	}{
+		{"none", "", "a: 1\nm: {x: 1, y: 2}\n"},
+		{"a new one", "offload: off", "a: 1\nm: {x: 1, y: 2}\noffload: off\n"},
+		{"one of a map", "m: {y: 3}", "a: 1\nm: {x: 1, y: 3}\n"},
+		{"several", "{a: 2, b: 3}", "a: 2\nb: 3\nm: {x: 1, y: 2}\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			merged, err := mergeConfig([]byte("a: 1\nm: {x: 1, y: 2}\n"), tt.keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, want any
+			if err := errors.Join(yaml.Unmarshal(merged, &got), yaml.Unmarshal([]byte(tt.want), &want)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	for _, keys := range []string{"offload", "[a]", "policy: [x]"} {
+		if _, err := mergeConfig([]byte("a: 1\n"), keys); err == nil {
+			t.Errorf("no error for %q", keys)
+		}
+	}
+}
