@@ -46,7 +46,7 @@ bench:
 
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench
-	$(SUDO) bin/bench-net -nsgd bin/nsgd
+	$(SUDO) bin/bench-net $(BENCHNET)
 
 bench-flood: setup build
 	go build -o bin/bench-net ./test/bench

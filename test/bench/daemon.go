@@ -22,7 +22,7 @@ func daemons(o *options, name string, list []rule) []setup {
 			if keys != "" {
 				label += " {" + keys + "}"
 			}
-			setups = append(setups, setup{label, func() (*network, error) { return startDaemon(binary, keys, list) }})
+			setups = append(setups, setup{name: label, start: func() (*network, error) { return startDaemon(binary, keys, list) }})
 		}
 	}
 	return setups

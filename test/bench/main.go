@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ func main() {
 	flag.StringVar(&o.setups, "setups", defaultSetups, "what to measure, of "+strings.Join(setupNames(), ", ")+" and nsgd-RULES")
 	flag.StringVar(&o.measures, "measures", "all", "beginnings of the names of "+strings.Join(measureNames(), ", ")+", or all")
 	flag.IntVar(&o.rounds, "rounds", 5, "alternating rounds over all setups; medians are reported")
-	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most")
+	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most; with -flood 3")
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
@@ -49,13 +50,14 @@ func main() {
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(reexec())
 	}
+	endWithSignal()
 	if *flooded {
 		expression, err := regexp.Compile(*only)
 		if err != nil {
 			exit(fmt.Errorf("-only: %w", err))
 		}
 		onlyFloods = expression
-		exit(runFloods(o.nsgd[0], o.rounds, max(o.seconds, 1)))
+		exit(runFloods(o.nsgd[0], o.rounds, cmp.Or(o.seconds, 3)))
 	}
 	exit(run(&o))
 }
@@ -71,6 +73,21 @@ func exit(err error) {
 // insideEnv marks the process that runs inside its own namespaces.
 const insideEnv = "NSGD_BENCH_INSIDE"
 
+// endSignals end a run.
+var endSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
+// endWithSignal ends this process, and with it everything in its PID namespace. Being the first in there,
+// it gets only the signals that it asks for.
+func endWithSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endSignals...)
+	go func() {
+		s := <-signals
+		fmt.Fprintln(os.Stderr, "bench:", s)
+		os.Exit(1)
+	}()
+}
+
 // reexec runs this program again in new mount, PID and network namespaces, so
 // that names and ports inside are its own and nothing survives it.
 func reexec() int {
@@ -78,10 +95,7 @@ func reexec() int {
 		fmt.Fprintln(os.Stderr, "bench: must run as root: it makes network namespaces and TUN devices")
 		return 2
 	}
-	// Ctrl-C reaches the child, which is in the same process group, and whose end
-	// takes its PID namespace with it. A killed parent takes the child along, for which
-	// the thread that started it has to stay.
-	signal.Ignore(os.Interrupt)
+	// A killed parent takes the child along, for which the thread that started it has to stay.
 	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -94,13 +108,12 @@ func reexec() int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
-	// The child can't be told by a signal that it has no handler for: it is the first of
-	// its PID namespace.
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGTERM, syscall.SIGHUP)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endSignals...)
 	go func() {
-		<-ended
-		cmd.Process.Kill()
+		for range signals {
+			cmd.Process.Signal(syscall.SIGTERM)
+		}
 	}()
 	if err := cmd.Wait(); err != nil {
 		if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() > 0 {

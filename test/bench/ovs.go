@@ -23,7 +23,7 @@ const ovsSchema = "/usr/share/openvswitch/vswitch.ovsschema"
 // openVSwitch is the user space datapath of Open vSwitch with connection tracking, between
 // two tap devices.
 func openVSwitch(list []rule) setup {
-	return setup{"ovs", func() (*network, error) {
+	return setup{name: "ovs", optional: true, start: func() (*network, error) {
 		dir, err := tempDir()
 		if err != nil {
 			return nil, err
@@ -32,7 +32,7 @@ func openVSwitch(list []rule) setup {
 		stop := func() {
 			for _, b := range daemons {
 				b.cmd.Process.Kill()
-				b.cmd.Wait()
+				<-b.ended
 			}
 			removeNamespaces()
 			os.RemoveAll(dir)

@@ -148,7 +148,7 @@ func (r *report) line(t *trial) string {
 // print writes the medians, and their ratios to the kernel router, to the bare copy and to the first
 // nsgd, as tables in Markdown.
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "\nMedians of %d rounds, %s\n\n", len(r.Rounds)/max(len(r.Setups), 1), r.Machine)
+	fmt.Fprintf(w, "\nMedians of %d rounds, %s\n\n", r.Rounds[len(r.Rounds)-1].Round, r.Machine)
 	columns := r.Setups
 	if len(r.Generator) > 0 {
 		columns = append([]string{generator}, r.Setups...)

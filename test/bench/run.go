@@ -140,40 +140,62 @@ func run(o *options) error {
 	if err := calibrate(r, measures); err != nil {
 		return err
 	}
-	failed := false
-	for round := range o.rounds {
-		idle, err := watchIdle(0)
-		if err != nil {
-			return err
-		}
-		for i := range setups {
-			s := &setups[(i+round)%len(setups)] // none always comes first
-			t := trial{seconds: o.seconds, idle: idle.machine.Seconds() / idle.length().Seconds(), figures: map[string]float64{}}
-			err := s.measure(&t, measures)
-			r.add(round+1, s.name, &t, err)
-			fmt.Printf("round %d, %s: %s\n", round+1, s.name, r.line(&t))
-			if err != nil {
-				failed = true
-				fmt.Fprintf(os.Stderr, "round %d, %s: %v\n", round+1, s.name, err)
-			}
-			if err := r.write(o.output); err != nil {
-				return err
-			}
-		}
+	whole, err := r.rounds(o, setups, measures)
+	if err != nil {
+		return err
 	}
 	r.print(os.Stdout)
-	fmt.Println("every figure of every round:", o.output)
-	if failed {
+	fmt.Println("\nevery figure of every round:", o.output)
+	if !whole {
 		return errors.New("some measurements failed, see above")
 	}
 	return nil
 }
 
+// rounds makes them, and says whether nothing failed.
+func (r *report) rounds(o *options, setups []setup, measures []measure) (whole bool, err error) {
+	whole = true
+	missing := map[string]bool{}
+	for round := range o.rounds {
+		idle, err := watchIdle(0)
+		if err != nil {
+			return false, err
+		}
+		for i := range setups {
+			s := &setups[(i+round)%len(setups)] // none always comes first
+			if missing[s.name] {
+				continue
+			}
+			t := trial{seconds: o.seconds, idle: idle.machine.Seconds() / idle.length().Seconds(), figures: map[string]float64{}}
+			err := s.measure(&t, measures)
+			r.add(round+1, s.name, &t, err)
+			fmt.Printf("round %d, %s: %s\n", round+1, s.name, r.line(&t))
+			switch {
+			case errors.Is(err, errStart) && s.optional:
+				missing[s.name] = true
+				fmt.Fprintf(os.Stderr, "%v; it is left out\n", err)
+			case errors.Is(err, errStart):
+				return false, err
+			case err != nil:
+				whole = false
+				fmt.Fprintf(os.Stderr, "round %d, %s: %v\n", round+1, s.name, err)
+			}
+			if err := r.write(o.output); err != nil {
+				return false, err
+			}
+		}
+	}
+	return whole, nil
+}
+
+// errStart is what a setup's error wraps that did not start.
+var errStart = errors.New("does not start")
+
 // measure runs all measures; one that fails leaves the others to be made.
 func (s *setup) measure(t *trial, measures []measure) error {
 	n, err := s.start()
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w: %w", s.name, errStart, err)
 	}
 	defer n.stop()
 	t.network = n

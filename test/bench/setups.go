@@ -19,6 +19,8 @@ type setup struct {
 	name string
 	// start makes the network and waits until it carries packets.
 	start func() (*network, error)
+	// optional: the others are measured without it when it does not start.
+	optional bool
 }
 
 // network is a setup that runs: a host in the namespace client reaches another, at address
@@ -123,16 +125,22 @@ func script(lines string) error {
 
 // background is a program that runs while its setup is measured.
 type background struct {
-	cmd *exec.Cmd
-	log bytes.Buffer
+	cmd   *exec.Cmd
+	log   bytes.Buffer // whole when ended is closed
+	ended chan struct{}
+	err   error // why it ended; valid when ended is closed
 }
 
 func startBackground(name string, args ...string) (*background, error) {
-	b := &background{cmd: exec.Command(name, args...)}
+	b := &background{cmd: exec.Command(name, args...), ended: make(chan struct{})}
 	b.cmd.Stdout, b.cmd.Stderr = &b.log, &b.log
 	if err := b.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	go func() {
+		defer close(b.ended)
+		b.err = b.cmd.Wait()
+	}()
 	return b, nil
 }
 
@@ -141,17 +149,24 @@ func (b *background) stop() {
 	b.cmd.Process.Signal(os.Interrupt)
 	kill := time.AfterFunc(5*time.Second, func() { b.cmd.Process.Kill() })
 	defer kill.Stop()
-	b.cmd.Wait()
+	<-b.ended
 }
 
-// ready waits until the network answers; the error holds what its program said.
+// ready waits until the network answers or the program has ended; the error holds what it said.
 func (b *background) ready(n *network) error {
-	err := n.ready()
-	if err == nil {
-		return nil
+	answered := make(chan error, 1)
+	go func() { answered <- n.ready() }()
+	select {
+	case err := <-answered:
+		if err == nil {
+			return nil
+		}
+		n.stop()
+		return fmt.Errorf("%w\n%s", err, b.log.Bytes())
+	case <-b.ended:
+		n.stop()
+		return fmt.Errorf("%s: %v: %s", b.cmd.Path, b.err, bytes.TrimSpace(b.log.Bytes()))
 	}
-	n.stop()
-	return fmt.Errorf("%w\n%s", err, b.log.Bytes())
 }
 
 func (n *network) ready() error {
@@ -160,7 +175,7 @@ func (n *network) ready() error {
 	})
 }
 
-// wide gives the client's namespace all ports, and both ends no delay of their own.
+// widen gives the client's namespace more ports than the usual ones, for many connections.
 func (n *network) widen() error {
 	return tun.Do(n.client, func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("10000 65535"), 0)
@@ -187,7 +202,7 @@ func removeNamespaces() {
 
 // direct is two hosts with nothing between them, which shows what the measuring itself can do.
 func direct() setup {
-	return setup{"a veth pair", func() (*network, error) {
+	return setup{name: "a veth pair", start: func() (*network, error) {
 		err := script(`
 			ip netns add bench-a
 			ip netns add bench-b
@@ -216,7 +231,7 @@ func started(err error, n *network) (*network, error) {
 // kernelRouter is what a user would otherwise run: a Linux router with stateful
 // nftables that holds the same policy, between two veth pairs.
 func kernelRouter(name string, list []rule) setup {
-	return setup{name, func() (*network, error) {
+	return setup{name: name, start: func() (*network, error) {
 		err := script(`
 			ip netns add bench-a
 			ip netns add bench-r
@@ -249,7 +264,7 @@ func kernelRouter(name string, list []rule) setup {
 
 // bareCopy is this program's own copyCommand.
 func bareCopy() setup {
-	return setup{"copy", func() (*network, error) {
+	return setup{name: "copy", start: func() (*network, error) {
 		b, err := startBackground("/proc/self/exe", copyCommand)
 		if err != nil {
 			return nil, err
