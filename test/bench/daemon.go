@@ -20,7 +20,7 @@ func daemons(o *options, name string, list []rule) []setup {
 				label += " " + binary
 			}
 			if keys != "" {
-				label += " {" + keys + "}"
+				label += " [" + keys + "]"
 			}
 			setups = append(setups, setup{name: label, start: func() (*network, error) { return startDaemon(binary, keys, list) }})
 		}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // missingOVS names a program of Open vSwitch that is not installed, or nothing.
@@ -17,8 +19,10 @@ func missingOVS() string {
 	return ""
 }
 
-// ovsSchema is where distributions put the schema of its database.
-const ovsSchema = "/usr/share/openvswitch/vswitch.ovsschema"
+// ovsSchema is the schema of its database, where its own programs look for it too.
+func ovsSchema() string {
+	return filepath.Join(cmp.Or(os.Getenv("OVS_PKGDATADIR"), "/usr/share/openvswitch"), "vswitch.ovsschema")
+}
 
 // openVSwitch is the user space datapath of Open vSwitch with connection tracking, between
 // two tap devices.
@@ -63,7 +67,7 @@ func openVSwitch(list []rule) setup {
 func startOVS(dir string, list []rule, start func(name string, args ...string) error) error {
 	database, socket := filepath.Join(dir, "conf.db"), "unix:"+filepath.Join(dir, "db.sock")
 	os.Setenv("OVS_RUNDIR", dir)
-	if err := command("ovsdb-tool", "create", database, ovsSchema); err != nil {
+	if err := command("ovsdb-tool", "create", database, ovsSchema()); err != nil {
 		return err
 	}
 	if err := start("ovsdb-server", "--remote=p"+socket, "--no-chdir", "--log-file=/dev/null", database); err != nil {
@@ -72,7 +76,8 @@ func startOVS(dir string, list []rule, start func(name string, args ...string) e
 	vsctl := func(args ...string) error {
 		return command("ovs-vsctl", append([]string{"--db=" + socket, "--timeout=10"}, args...)...)
 	}
-	if err := vsctl("--no-wait", "init"); err != nil {
+	// The server makes its socket some time after it has started.
+	if err := poll(5*time.Second, func() error { return vsctl("--no-wait", "init") }); err != nil {
 		return err
 	}
 	if err := start("ovs-vswitchd", "--log-file=/dev/null", "--disable-system", socket); err != nil {

@@ -173,6 +173,7 @@ func (r *report) rounds(o *options, setups []setup, measures []measure) (whole b
 			switch {
 			case errors.Is(err, errStart) && s.optional:
 				missing[s.name] = true
+				r.Setups = slices.DeleteFunc(r.Setups, func(name string) bool { return name == s.name })
 				fmt.Fprintf(os.Stderr, "%v; it is left out\n", err)
 			case errors.Is(err, errStart):
 				return false, err
