@@ -100,8 +100,10 @@ func TestReportFileHoldsEveryRoundAndItsErrors(t *testing.T) {
 	}
 }
 
-func TestEveryMeasureFitsThePlan(t *testing.T) {
-	if got := planned(4, 5, chooseSeconds(4, 5, measures), measures); got > budget {
-		t.Errorf("the default run is planned to take %v, more than %v", got, budget)
+func TestTheDefaultRunFitsItsBudget(t *testing.T) {
+	for setups := 4; setups <= 5; setups++ { // without Open vSwitch and with it
+		if got := planned(setups, 5, chooseSeconds(setups, 5, measures), measures); got > budget {
+			t.Errorf("%d setups are planned to take %v, more than %v", setups, got, budget)
+		}
 	}
 }

@@ -93,8 +93,9 @@ func (t *trial) figure(name string, value float64) { t.figures[name] = value }
 const (
 	// budget is what a run without -seconds may take.
 	budget = 10 * time.Minute
-	// between is about what starting and ending a setup takes.
-	between = time.Second
+	// between is about what starting and ending a setup takes, and calibration what
+	// finding out about senders and receivers does.
+	between, calibration = time.Second, 5 * time.Second
 )
 
 // planned is about how long the rounds take.
@@ -103,7 +104,7 @@ func planned(setups, rounds, seconds int, measures []measure) time.Duration {
 	for _, m := range measures {
 		each += m.length(seconds)
 	}
-	return time.Duration(rounds) * (time.Duration(setups)*each + idleSpan)
+	return calibration + time.Duration(rounds)*(time.Duration(setups)*each+idleSpan)
 }
 
 // chooseSeconds is the length of a transfer with which a run fits its budget, 1 or 2.
