@@ -136,6 +136,11 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	k, typed := kindOf(body, parent)
+	condition, _ := lookup(body, "condition").(string)
+	if k == ruleKind && isExpression(condition) {
+		l.leaveOther(file, body, "condition", condition, "the rule was not read")
+		return
+	}
 	if k == otherKind {
 		if !typed {
 			l.collect(file, lookup(body, "value"), nil)
@@ -163,11 +168,16 @@ func (l *loader) collectDeployment(file string, body map[string]any) {
 		l.leaveOther(file, body, "template", text, "the template was not read")
 	}
 	before := len(l.resources)
+	condition, _ := lookup(body, "condition").(string)
+	if l.values.Partial && isExpression(condition) {
+		l.leaveOther(file, body, "condition", condition, "the resources of the deployment were not read")
+		return
+	}
 	l.collect(file, template, nil)
 	if len(l.resources) == before {
 		return
 	}
-	if condition, ok := lookup(body, "condition").(string); ok && isExpression(condition) {
+	if isExpression(condition) {
 		l.leaveOther(file, body, "condition", condition, "whether the resources of the deployment exist is open")
 	}
 	if v := lookup(body, "copy"); v != nil {
@@ -184,7 +194,7 @@ func (l *loader) leaveOther(file string, body map[string]any, field, value, what
 	}
 	l.unresolved(ruleset.Fault{
 		Code: CodeTemplateExpression, File: file, Resource: place, Field: field, Value: ruleset.Clip(value),
-		Message: "template expressions are not evaluated: " + what,
+		Message: l.why(file, value) + ": " + what,
 	})
 }
 

@@ -71,7 +71,7 @@ func (f *fields) leave(field, value string) {
 	if f.rule != "" {
 		what = "the rule was not read"
 	}
-	f.leaveBecause(CodeTemplateExpression, field, value, "template expressions are not evaluated: "+what)
+	f.leaveBecause(CodeTemplateExpression, field, value, f.l.why(f.file, value)+": "+what)
 }
 
 func (f *fields) leaveBecause(code, field, value, message string) {
@@ -91,7 +91,7 @@ func (f *fields) malformed(field string, v any, allowed string) {
 func (f *fields) leaveCondition(r *resource) {
 	if condition, ok := lookup(r.body, "condition").(string); ok && isExpression(condition) {
 		f.leaveBecause(CodeTemplateExpression, "condition", condition,
-			"template expressions are not evaluated: whether the resource exists is open")
+			f.l.why(f.file, condition)+": whether the resource exists is open")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 )
 
 // index finds resources by what others call them.
@@ -117,10 +118,12 @@ func referredName(k kind, reference string) string {
 	return ""
 }
 
-// isAzureID reports a complete resource id, with a subscription.
+// isAzureID reports a complete resource id, with a subscription. Templates that nobody
+// gave one make ids of the subscription of zeros.
 func isAzureID(id string) bool {
 	const prefix = "/subscriptions/"
-	return len(id) > len(prefix) && strings.EqualFold(id[:len(prefix)], prefix) && id[len(prefix)] != '/'
+	return len(id) > len(prefix) && strings.EqualFold(id[:len(prefix)], prefix) && id[len(prefix)] != '/' &&
+		!strings.HasPrefix(id[len(prefix):], template.NoSubscription)
 }
 
 // madeUpID is the id of a resource whose document has none: of Azure's form,
@@ -213,6 +216,6 @@ func (l *loader) adopt() {
 func (l *loader) leaveOpen(r *resource, field, value string) {
 	l.unresolved(ruleset.Fault{
 		Code: CodeTemplateExpression, File: r.file, Resource: r.place(), Field: field, Value: ruleset.Clip(value),
-		Message: "template expressions are not evaluated: the resource was not read",
+		Message: l.why(r.file, value) + ": the resource was not read",
 	})
 }

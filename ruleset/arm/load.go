@@ -95,6 +95,11 @@ func Load(paths ...string) *Documents { return NewReader("", paths...).Read() }
 func Parse(name string, data []byte) *Documents {
 	l := newLoader()
 	value, err := parseDocument(data)
+	l.readValues(Deployment{})
+	value, report := l.evaluate(name, value, nil)
+	if report != nil {
+		report()
+	}
 	l.document(name, value, err)
 	l.gather()
 	return l.finish()
@@ -112,11 +117,15 @@ type loader struct {
 	addresses    map[usedAddress]string // the ipConfiguration that has it
 	addressCount map[*VirtualNetwork]int
 	inRegion     map[region]int
+
+	values  *values
+	reasons map[string]map[string]string // why expressions stay open, by file and text
 }
 
 func newLoader() *loader {
 	return &loader{out: &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, order: map[string]int{}}, index: newIndex(),
-		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{}}
+		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{},
+		values: &values{}, reasons: map[string]map[string]string{}}
 }
 
 // gather relates children to parents, and builds what rules refer to.

@@ -269,20 +269,20 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 			nil, []string{"SecurityRuleInvalidAddressPrefix"}},
 		{"all rules", group(`"name": "n", "properties": {"securityRules": "[variables('r')]"}`), 0, 0, []string{"securityRules [variables('r')]"}, nil},
 		{"rules made by copy", group(`"name": "n", "properties": {"copy": [{"name": "securityRules"}]}`), 0, 0, []string{`copy [{"name":"securityRules"}]`}, nil},
-		{"groups made by copy", group(`"name": "n", "copy": {"count": 2}, "properties": {}`), 0, 0, []string{`copy {"count":2}`}, nil},
+		{"groups made by copy", group(`"name": "n", "copy": {"name": "c", "count": "[parameters('c')]"}, "properties": {}`), 0, 0, []string{`copy [parameters('c')]`}, nil},
 		{"a condition leaves open whether the group exists; its rules are checked",
-			group(`"name": "n", "condition": "[equals(1, 2)]", "properties": {"securityRules": [{"name": "a", ` + literal + `}]}`), 1, 1, []string{"condition [equals(1, 2)]"}, nil},
+			group(`"name": "n", "condition": "[parameters('c')]", "properties": {"securityRules": [{"name": "a", ` + literal + `}]}`), 1, 1, []string{"condition [parameters('c')]"}, nil},
 		{"a description is no obstacle", group(`"name": "n", "properties": {"securityRules": [{"name": "a", ` +
-			strings.Replace(literal, `"protocol"`, `"description": "[concat('`+strings.Repeat("x", 150)+`')]", "protocol"`, 1) + `}]}`), 1, 1, nil, nil},
+			strings.Replace(literal, `"protocol"`, `"description": "[parameters('`+strings.Repeat("x", 150)+`')]", "protocol"`, 1) + `}]}`), 1, 1, nil, nil},
 		{"a child rule of a group that is named by an expression",
-			`{"resources": [{"type": "Microsoft.Network/networkSecurityGroups/securityRules", "name": "[concat('n', '/a')]", ` + literal + `}]}`, 0, 0,
-			[]string{"name [concat('n', '/a')]"}, nil},
+			`{"resources": [{"type": "Microsoft.Network/networkSecurityGroups/securityRules", "name": "[concat(parameters('n'), '/a')]", ` + literal + `}]}`, 0, 0,
+			[]string{"name [concat(parameters('n'), '/a')]"}, nil},
 		{"all properties of a rule", group(`"name": "n", "properties": {"securityRules": [{"name": "a", "properties": "[variables('p')]"}]}`), 1, 0,
 			[]string{"properties [variables('p')]"}, nil},
 		{"all properties of a network", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": "[variables('p')]"}]}`, 0, 0,
 			[]string{"properties [variables('p')]"}, nil},
-		{"prefixes made by copy", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"copy": []}}}]}`, 0, 0,
-			[]string{"copy []"}, nil},
+		{"prefixes made by copy", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"copy": [{"name": "addressPrefixes", "count": "[parameters('c')]", "input": "x"}]}}}]}`, 0, 0,
+			[]string{"copy [parameters('c')]"}, nil},
 		{"all properties of a subnet", small(`{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "v/t", "properties": "[variables('p')]"}`), 0, 0,
 			[]string{"properties [variables('p')]"}, nil},
 		{"all properties of an ipConfiguration", small(`{"type": "Microsoft.Network/networkInterfaces", "name": "n", "ipConfigurations": [{"properties": "[variables('p')]"}]}`), 0, 0,
@@ -290,15 +290,15 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 		{"a type", `{"resources": [{"type": "[variables('T')]", "name": "n", "properties": {}}]}`, 0, 0, []string{"type [variables('T')]"}, nil},
 		{"resources", `{"resources": "[variables('r')]"}`, 0, 0, []string{"resources [variables('r')]"}, nil},
 		{"one of several resources", `{"resources": ["[variables('r')]"]}`, 0, 0, []string{"resources [variables('r')]"}, nil},
-		{"the condition of a deployment with a group", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[equals(1, 2)]", "properties": {"template": ` +
-			group(`"name": "n"`) + `}}]}`, 1, 0, []string{"condition [equals(1, 2)]"}, nil},
+		{"the condition of a deployment with a group", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[parameters('c')]", "properties": {"template": ` +
+			group(`"name": "n"`) + `}}]}`, 1, 0, []string{"condition [parameters('c')]"}, nil},
 		{"the condition of a deployment with nothing of ours says nothing",
-			`{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[equals(1, 2)]", "properties": {"template": {}}}]}`, 0, 0, nil, nil},
+			`{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[parameters('c')]", "properties": {"template": {}}}]}`, 0, 0, nil, nil},
 		{"the template of a deployment", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"template": "[variables('t')]"}}]}`, 0, 0,
 			[]string{"template [variables('t')]"}, nil},
 		// It was read as a group without rules of its own.
-		{"a group that exists elsewhere", `{"languageVersion": "2.0", "resources": {"g": {"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "existing": true}}}`, 0, 0,
-			[]string{"existing true"}, nil},
+		{"a group that exists elsewhere is none of the template", `{"languageVersion": "2.0", "resources": {"g": {"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "existing": true}}}`, 0, 0,
+			nil, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

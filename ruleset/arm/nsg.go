@@ -143,6 +143,10 @@ func (l *loader) buildGroup(r *resource) {
 	}
 	// The group is read nevertheless: its rules can be checked.
 	f.leaveCondition(r)
+	if l.values.Partial && len(f.open) > 0 {
+		l.registerOpen(r)
+		return
+	}
 	l.addGroup(r, nsg)
 }
 

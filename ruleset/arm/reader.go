@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
 	"golang.org/x/sync/errgroup"
@@ -21,8 +23,10 @@ import (
 // Reader would return, except that a group of an unchanged document is the same
 // *ruleset.NSG. It is not safe for concurrent use.
 type Reader struct {
-	paths   []string
-	tagFile string
+	paths      []string
+	tagFile    string
+	deployment Deployment
+	made       time.Time
 
 	tags *tagFile
 	// groups of documents without faults, by file; fit for use while what rules
@@ -54,7 +58,7 @@ type groupFile struct {
 // NewReader makes a reader of a policy's files, folders and file patterns, and of
 // its service tag file; an empty name is none.
 func NewReader(serviceTags string, paths ...string) *Reader {
-	return &Reader{paths: paths, tagFile: serviceTags}
+	return &Reader{paths: paths, tagFile: serviceTags, made: time.Now()}
 }
 
 // ServiceTags is the service tag file as it was last read: nil when there is none, or
@@ -71,7 +75,13 @@ func (r *Reader) ServiceTags() *ServiceTags {
 func (r *Reader) Read() *Documents {
 	l := newLoader()
 	data := r.readTags(l)
+	deployment := r.deployment
+	if deployment.Now.IsZero() {
+		deployment.Now = r.made
+	}
+	l.readValues(deployment)
 	documents := l.readAll(r.documents(l), r.groups)
+	l.checkParameters()
 	l.gather()
 	environment := l.index.environment()
 	if len(r.groups) > 0 && !slices.Equal(environment, r.environment) {
@@ -199,6 +209,8 @@ type parsed struct {
 	value  any
 	unread error // the file could not be read
 	err    error // it could, and is no JSON
+	// evaluated documents depend on more than their content.
+	evaluated bool
 }
 
 // readAll parses documents on all cores and collects their resources in order.
@@ -214,9 +226,11 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 		})
 	}
 	group.Wait() // none of them fails
+	linked := l.evaluateAll(documents)
 	for i := range documents {
 		d := &documents[i]
 		switch {
+		case linked[filepath.Clean(d.file)]: // its resources are in the template that links it
 		case d.unread != nil:
 			l.fileFault(CodeFileUnreadable, d.file, d.unread)
 		case d.known != nil:
@@ -270,7 +284,7 @@ func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	files := map[string]groupFile{}
 	for i := range documents {
 		d := &documents[i]
-		if list := groups[d.file]; len(list) > 0 && !unfit[d.file] {
+		if list := groups[d.file]; len(list) > 0 && !unfit[d.file] && !d.evaluated {
 			files[d.file] = groupFile{d.digest, list}
 		}
 	}

@@ -1,0 +1,199 @@
+package template
+
+import (
+	"fmt"
+	"strings"
+)
+
+// function is one of the expression language. Exactly one of lazy and call is set.
+type function struct {
+	least, most int // of arguments; most below 0: any number
+	// deep functions look into lists and objects: nothing within may be unresolved.
+	deep bool
+	call func(f frame, args []any) (any, error)
+	// lazy functions evaluate their own arguments.
+	lazy func(f frame, args []node) (any, error)
+}
+
+// any number of arguments.
+const many = -1
+
+// functions by name in lower case. It is filled by init because functions evaluate
+// expressions, which look functions up.
+var functions map[string]function
+
+func init() {
+	functions = map[string]function{}
+	for _, group := range []map[string]function{
+		scopeFunctions, logicFunctions, stringFunctions, encodingFunctions, numberFunctions, listFunctions, objectFunctions,
+		lambdaFunctions, resourceFunctions, dateFunctions, networkFunctions,
+	} {
+		for name, fn := range group {
+			functions[strings.ToLower(name)] = fn
+		}
+	}
+}
+
+func (f frame) call(c call) (any, error) {
+	name := strings.ToLower(c.name)
+	name = strings.TrimPrefix(name, "sys.")
+	if strings.Contains(name, ".") {
+		return f.callOwn(c)
+	}
+	fn, ok := functions[name]
+	if !ok {
+		if strings.HasPrefix(name, "list") {
+			fn = function{least: 1, most: 3, call: func(f frame, args []any) (any, error) { return f.list(c.name, args) }}
+		} else {
+			return nil, fmt.Errorf("the function %s is not known", c.name)
+		}
+	}
+	if len(c.args) < fn.least || fn.most >= 0 && len(c.args) > fn.most {
+		return nil, fmt.Errorf("%s(): it has %d arguments; allowed are %s", c.name, len(c.args), fn.arguments())
+	}
+	if fn.lazy != nil {
+		return fn.lazy(f, c.args)
+	}
+	args := make([]any, len(c.args))
+	for i, arg := range c.args {
+		v, err := f.eval(arg)
+		if err == nil && fn.deep {
+			err = f.budget.firstUnresolved(v)
+		}
+		if err != nil {
+			return nil, err
+		}
+		args[i] = v
+	}
+	v, err := fn.call(f, args)
+	if err != nil {
+		return nil, named(c.name, err)
+	}
+	return v, f.charge(v)
+}
+
+// named puts the function before an error of its own.
+func named(function string, err error) error {
+	if _, ok := err.(*Problem); ok || err == errSteps || err == errBytes || err == errDepth {
+		return err
+	}
+	return fmt.Errorf("%s(): %w", function, err)
+}
+
+func (fn function) arguments() string {
+	switch {
+	case fn.most < 0:
+		return fmt.Sprintf("%d or more", fn.least)
+	case fn.least == fn.most:
+		return fmt.Sprint(fn.least)
+	}
+	return fmt.Sprintf("%d to %d", fn.least, fn.most)
+}
+
+// charge counts what a function made.
+func (f frame) charge(v any) error {
+	switch v := v.(type) {
+	case string:
+		return f.budget.take(len(v))
+	case []any:
+		return f.budget.take(16 * len(v))
+	case map[string]any:
+		return f.budget.take(48 * len(v))
+	}
+	return nil
+}
+
+// callOwn calls a function of the template: its parameters are all it sees.
+func (f frame) callOwn(c call) (any, error) {
+	fn := f.scope.ownFunction(c.name)
+	if fn == nil {
+		return nil, fmt.Errorf("the template has no function %s", c.name)
+	}
+	parameters, _ := get(fn, "parameters").([]any)
+	if len(parameters) != len(c.args) {
+		return nil, fmt.Errorf("%s(): it has %d arguments; allowed are %d", c.name, len(c.args), len(parameters))
+	}
+	own := map[string]any{}
+	for i, arg := range c.args {
+		v, err := f.eval(arg)
+		if err != nil {
+			return nil, err
+		}
+		declared, _ := parameters[i].(map[string]any)
+		own[strings.ToLower(text(declared, "name"))] = v
+	}
+	return frame{scope: f.scope, own: own}.tree("functions."+c.name+".output.value", get(object(fn, "output"), "value")), nil
+}
+
+// ownFunction finds namespace.member.
+func (s *scope) ownFunction(name string) map[string]any {
+	namespace, member, _ := strings.Cut(name, ".")
+	list, _ := get(s.template, "functions").([]any)
+	for _, e := range list {
+		if group, _ := e.(map[string]any); strings.EqualFold(text(group, "namespace"), namespace) {
+			if fn := object(object(group, "members"), member); fn != nil {
+				return fn
+			}
+		}
+	}
+	return nil
+}
+
+// Arguments as what they have to be.
+
+func argString(args []any, i int) (string, error) {
+	s, ok := args[i].(string)
+	if !ok {
+		return "", fmt.Errorf("argument %d is of type %s; allowed is string", i+1, kindOf(args[i]))
+	}
+	return s, nil
+}
+
+func argStrings(args []any) ([]string, error) {
+	list := make([]string, len(args))
+	for i := range args {
+		s, err := argString(args, i)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = s
+	}
+	return list, nil
+}
+
+func argInt(args []any, i int) (int64, error) {
+	n, ok := integer(args[i])
+	if !ok {
+		return 0, fmt.Errorf("argument %d is of type %s; allowed is int", i+1, kindOf(args[i]))
+	}
+	return n, nil
+}
+
+func argBool(args []any, i int) (bool, error) {
+	b, ok := args[i].(bool)
+	if !ok {
+		return false, fmt.Errorf("argument %d is of type %s; allowed is bool", i+1, kindOf(args[i]))
+	}
+	return b, nil
+}
+
+func argList(args []any, i int) ([]any, error) {
+	list, ok := args[i].([]any)
+	if !ok {
+		return nil, fmt.Errorf("argument %d is of type %s; allowed is array", i+1, kindOf(args[i]))
+	}
+	return list, nil
+}
+
+func argObject(args []any, i int) (map[string]any, error) {
+	o, ok := args[i].(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("argument %d is of type %s; allowed is object", i+1, kindOf(args[i]))
+	}
+	return o, nil
+}
+
+// allowed reports a type that a function does not take.
+func allowed(i int, v any, kinds string) error {
+	return fmt.Errorf("argument %d is of type %s; allowed are %s", i+1, kindOf(v), kinds)
+}

@@ -1,0 +1,291 @@
+package template
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Problem is one expression that can't be evaluated.
+type Problem struct {
+	// File is the template that has it.
+	File string
+	// Place is the path within the file, such as "resources[2].properties.subnets[0].name".
+	Place string
+	// Expression is the text, brackets included.
+	Expression string
+	// Message names the function, parameter or resource and what is needed.
+	Message string
+
+	origin string // the place of what Message is about when that is another one
+}
+
+// Error is the problem in one line, from the place to the message.
+func (p *Problem) Error() string {
+	return fmt.Sprintf("%s: %s: %s: %s", p.File, p.Place, clip(p.Expression), p.Message)
+}
+
+// loop is one pass of a copy loop.
+type loop struct {
+	name  string
+	index int64
+	// property is set for loops of properties, variables and outputs: copyIndex()
+	// without a name means the resource's loop if there is one.
+	property bool
+}
+
+// binding is a variable of a lambda.
+type binding struct {
+	name  string
+	value any
+	outer *binding
+}
+
+// frame is where an expression is evaluated.
+type frame struct {
+	*scope
+	loops []loop
+	bound *binding
+	// own are the parameters of a template's own function, which sees no others.
+	own map[string]any
+}
+
+// within adds a loop's pass.
+func (f frame) within(l loop) frame {
+	f.loops = append(f.loops[:len(f.loops):len(f.loops)], l)
+	return f
+}
+
+// text evaluates a string of a template: an expression, or a literal whose escape goes.
+func (f frame) text(place, s string) any {
+	if !isExpression(s) {
+		if strings.HasPrefix(s, "[[") {
+			return s[1:]
+		}
+		return s
+	}
+	n, err := f.engine.parsed(s)
+	if err == nil {
+		var v any
+		v, err = f.eval(n)
+		if _, ok := v.(lambda); ok && err == nil {
+			err = errors.New("lambda(): a lambda is an argument of a function, not a value")
+		}
+		if err == nil {
+			return v
+		}
+	}
+	return f.problem(place, s, err)
+}
+
+// problem makes the stand-in of a value.
+func (f frame) problem(place, expression string, err error) unresolved {
+	p := &Problem{File: f.file, Place: place, Expression: expression, Message: err.Error()}
+	var cause *Problem
+	if errors.As(err, &cause) {
+		p.Message, p.origin = cause.Message, cause.origin
+		if p.origin == "" && (cause.Place != place || cause.File != f.file) {
+			p.origin = cause.Place
+			p.Message = cause.Place + ": " + cause.Message
+		}
+	}
+	return unresolved{p}
+}
+
+// tree evaluates every expression in a value.
+func (f frame) tree(place string, v any) any {
+	if err := f.budget.step(1); err != nil {
+		return f.problem(place, "["+kindOf(v)+"]", err)
+	}
+	switch v := v.(type) {
+	case string:
+		return f.text(place, v)
+	case []any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = f.tree(fmt.Sprintf("%s[%d]", place, i), e)
+		}
+		return list
+	case map[string]any:
+		return f.object(place, v)
+	}
+	return v
+}
+
+func (f frame) object(place string, o map[string]any) any {
+	out := make(map[string]any, len(o))
+	for _, name := range sortedKeys(o) {
+		if loops, ok := propertyLoops(name, o[name]); ok {
+			for i, l := range loops {
+				f.repeat(fmt.Sprintf("%s.%s[%d]", place, name, i), l, out)
+			}
+			continue
+		}
+		key := name
+		if isExpression(name) {
+			if s, ok := f.text(place+"."+name, name).(string); ok {
+				key = s
+			}
+		}
+		out[key] = f.tree(place+"."+name, o[name])
+	}
+	return out
+}
+
+// propertyLoops tells loops that make properties from a property named "copy".
+func propertyLoops(name string, v any) ([]map[string]any, bool) {
+	list, ok := v.([]any)
+	if !ok || !strings.EqualFold(name, "copy") {
+		return nil, false
+	}
+	loops := make([]map[string]any, len(list))
+	for i, e := range list {
+		l, _ := e.(map[string]any)
+		_, has := field(l, "input")
+		if !has || text(l, "name") == "" {
+			return nil, false
+		}
+		loops[i] = l
+	}
+	return loops, true
+}
+
+// repeat makes the list of a property's loop in out.
+func (f frame) repeat(place string, l map[string]any, out map[string]any) {
+	name, ok := f.text(place+".name", text(l, "name")).(string)
+	if !ok {
+		name = text(l, "name")
+	}
+	count, err := f.count(place+".count", get(l, "count"))
+	if err != nil {
+		out["copy"] = f.problem(place+".count", countText(get(l, "count")), err)
+		return
+	}
+	list := make([]any, count)
+	for i := range list {
+		list[i] = f.within(loop{name, int64(i), true}).tree(fmt.Sprintf("%s.input(%d)", place, i), get(l, "input"))
+	}
+	out[name] = list
+}
+
+// count evaluates how often a loop runs.
+func (f frame) count(place string, v any) (int, error) {
+	v = f.tree(place, v)
+	if u, ok := v.(unresolved); ok {
+		return 0, u.problem
+	}
+	n, ok := integer(v)
+	if !ok || n < 0 || n > maxCopies {
+		shown, err := asJSON(v)
+		if err != nil {
+			shown = kindOf(v)
+		}
+		return 0, fmt.Errorf("the count of a copy loop is %s; allowed is an integer from 0 to %d, the cap", clip(shown), maxCopies)
+	}
+	return int(n), f.budget.step(int(n))
+}
+
+// countText is a count as an expression, whatever it is.
+func countText(v any) string {
+	if s, ok := v.(string); ok && isExpression(s) {
+		return s
+	}
+	shown, err := asJSON(v)
+	if err != nil {
+		shown = kindOf(v)
+	}
+	return "[" + shown + "]"
+}
+
+// eval evaluates a part of an expression. The result is never unresolved as a whole;
+// it may be within.
+func (f frame) eval(n node) (any, error) {
+	if err := f.budget.step(1); err != nil {
+		return nil, err
+	}
+	if err := f.budget.enter(); err != nil {
+		return nil, err
+	}
+	defer f.budget.leave()
+	var v any
+	var err error
+	switch n := n.(type) {
+	case literal:
+		return n.value, nil
+	case call:
+		v, err = f.call(n)
+	case member:
+		v, err = f.member(n)
+	}
+	if u, ok := v.(unresolved); ok && err == nil {
+		return nil, u.problem
+	}
+	return v, err
+}
+
+func (f frame) member(n member) (any, error) {
+	base, err := f.eval(n.base)
+	if err != nil {
+		return nil, err
+	}
+	index, err := f.eval(n.index)
+	if err != nil {
+		return nil, err
+	}
+	if base == nil && n.safe {
+		return nil, nil
+	}
+	switch base := base.(type) {
+	case map[string]any:
+		name, ok := index.(string)
+		if !ok {
+			return nil, fmt.Errorf("an object's property is named by a string, not by an %s", kindOf(index))
+		}
+		if v, ok := base[name]; ok {
+			return v, nil
+		}
+		if err := f.budget.step(len(base) / 8); err != nil {
+			return nil, err
+		}
+		if v, ok := field(base, name); ok {
+			return v, nil
+		}
+		if n.safe {
+			return nil, nil
+		}
+		return nil, missing(n.base, base, name)
+	case []any:
+		i, ok := integer(index)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("an array's element is named by an integer, not by a value of type %s", kindOf(index))
+		case i >= 0 && i < int64(len(base)):
+			return base[i], nil
+		case n.safe:
+			return nil, nil
+		}
+		return nil, fmt.Errorf("the array has %d elements; there is none with index %d", len(base), i)
+	}
+	return nil, fmt.Errorf("a value of type %s has no property %s", kindOf(base), clip(fmt.Sprint(index)))
+}
+
+// missing says what an object lacks; that of a reference may be known to Azure alone.
+func missing(base node, o map[string]any, name string) error {
+	for n := base; ; {
+		switch of := n.(type) {
+		case member:
+			n = of.base
+			continue
+		case call:
+			if strings.EqualFold(of.name, "reference") {
+				return fmt.Errorf("reference(): only Azure knows the property %s of the resource; give it with --runtime", name)
+			}
+		}
+		break
+	}
+	keys := sortedKeys(o)
+	if len(keys) > 12 {
+		keys = append(keys[:12:12], "...")
+	}
+	return fmt.Errorf("there is no property %s; there are: %s", clip(name), clip(strings.Join(keys, ", ")))
+}

@@ -1,0 +1,266 @@
+package template
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// secret is a parameter whose value a parameters file leaves in a key vault.
+type secret struct{}
+
+// Declared are the names of a template's parameters, sorted.
+func Declared(document map[string]any) []string { return sortedKeys(object(document, "parameters")) }
+
+// ParseParameters reads a parameters file: Azure's deploymentParameters document, or
+// its inner object alone.
+func ParseParameters(data []byte) (map[string]any, error) {
+	v, err := parseJSON(strings.TrimPrefix(string(data), "\ufeff"))
+	if err != nil {
+		return nil, err
+	}
+	document, ok := v.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("a parameters file holds an object, not a value of type %s", kindOf(v))
+	}
+	if inner := object(document, "parameters"); inner != nil {
+		document = inner
+	}
+	values := map[string]any{}
+	for _, name := range sortedKeys(document) {
+		if strings.HasPrefix(name, "$") || name == "contentVersion" {
+			continue
+		}
+		entry, ok := document[name].(map[string]any)
+		value, has := field(entry, "value")
+		_, hidden := field(entry, "reference")
+		switch {
+		case ok && has:
+			values[name] = value
+		case ok && hidden:
+			values[name] = secret{}
+		default:
+			return nil, fmt.Errorf("parameters.%s: allowed is an object with a value", name)
+		}
+	}
+	return values, nil
+}
+
+// takeParameters makes the cells of the root's parameters from given values.
+func (s *scope) takeParameters(given map[string]any) {
+	declared := object(s.template, "parameters")
+	for _, name := range sortedKeys(declared) {
+		s.declare(name, declared[name], nil)
+	}
+	for _, name := range sortedKeys(given) {
+		c := s.parameters[strings.ToLower(name)]
+		if c == nil {
+			s.faulty(name, fmt.Errorf("the template has no parameter of that name; there are: %s", clip(strings.Join(sortedKeys(declared), ", "))))
+			continue
+		}
+		value := given[name]
+		s.declare(name, get(declared, name), func() (any, error) { return value, nil })
+		c = s.parameters[strings.ToLower(name)]
+		if _, err := c.get(s.budget); err != nil && value != (any)(secret{}) {
+			s.faulty(name, err)
+		}
+	}
+}
+
+func (s *scope) faulty(name string, err error) {
+	p := s.frame().problem(s.place+"parameters."+name, "["+name+"]", err).problem
+	p.Expression = ""
+	s.result.Faults = append(s.result.Faults, p)
+}
+
+// takeArguments makes the cells of a nested template's parameters from what the
+// deployment r passes.
+func (s *scope) takeArguments(r *instance) {
+	passed := object(object(r.body, "properties"), "parameters")
+	declared := object(s.template, "parameters")
+	for _, name := range sortedKeys(declared) {
+		argument := object(passed, name)
+		if argument == nil {
+			s.declare(name, declared[name], nil)
+			continue
+		}
+		place := r.place + ".properties.parameters." + name
+		s.declare(name, declared[name], func() (any, error) {
+			value, ok := field(argument, "value")
+			if !ok {
+				return secret{}, nil
+			}
+			return r.frame.tree(place+".value", value), nil
+		})
+	}
+}
+
+// declare makes a parameter's cell. given is nil when nobody passed a value.
+func (s *scope) declare(name string, declaration any, given func() (any, error)) {
+	d, _ := declaration.(map[string]any)
+	place := s.place + "parameters." + name
+	s.parameters[strings.ToLower(name)] = &cell{place: place, make: func() (any, error) {
+		v, err := s.parameterValue(place, name, d, given)
+		if err != nil {
+			return nil, s.frame().problem(place, "["+name+"]", err).problem
+		}
+		return v, nil
+	}}
+}
+
+func (s *scope) parameterValue(place, name string, d map[string]any, given func() (any, error)) (any, error) {
+	d = s.definition(d)
+	var value any
+	fallback, has := field(d, "defaultValue")
+	switch {
+	case given != nil:
+		v, err := given()
+		if err != nil {
+			return nil, err
+		}
+		value = v
+	case has:
+		value = s.frame().tree(place+".defaultValue", fallback)
+	case get(d, "nullable") == true:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("the parameter %s (%s) has no value and no defaultValue: give it with --parameters %s=VALUE or a parameters file", name, text(d, "type"), name)
+	}
+	switch v := value.(type) {
+	case unresolved:
+		return nil, v.problem
+	case secret:
+		return nil, fmt.Errorf("the value of the parameter %s is in a key vault: only Azure knows it; give it with --parameters %s=VALUE", name, name)
+	case Text:
+		converted, err := v.as(text(d, "type"))
+		if err != nil {
+			return nil, err
+		}
+		value = converted
+	case nil:
+		if get(d, "nullable") == true {
+			return nil, nil
+		}
+	}
+	return value, s.check(d, value)
+}
+
+// definition follows a declaration's $ref within the template.
+func (s *scope) definition(d map[string]any) map[string]any {
+	for range 8 {
+		name, ok := strings.CutPrefix(text(d, "$ref"), "#/definitions/")
+		if !ok {
+			return d
+		}
+		found := object(object(s.template, "definitions"), name)
+		if found == nil {
+			return d
+		}
+		merged := map[string]any{}
+		for k, v := range found {
+			merged[k] = v
+		}
+		for k, v := range d {
+			if k != "$ref" {
+				merged[k] = v
+			}
+		}
+		d = merged
+	}
+	return d
+}
+
+// as converts a text to a declared type.
+func (t Text) as(declared string) (any, error) {
+	s := string(t)
+	switch strings.ToLower(declared) {
+	case "int":
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the value %q is no int", clip(s))
+		}
+		return number(n), nil
+	case "bool":
+		switch strings.ToLower(s) {
+		case "true":
+			return true, nil
+		case "false":
+			return false, nil
+		}
+		return nil, fmt.Errorf("the value %q is no bool; allowed are true and false", clip(s))
+	case "array", "object", "secureobject":
+		v, err := parseJSON(s)
+		if err != nil {
+			return nil, fmt.Errorf("the value %q is no JSON: %w", clip(s), err)
+		}
+		return v, nil
+	}
+	return s, nil
+}
+
+// check holds a value against its declaration. Values are not shown where the type
+// says that they are secrets.
+func (s *scope) check(d map[string]any, value any) error {
+	declared := strings.ToLower(text(d, "type"))
+	kind := strings.TrimPrefix(declared, "secure")
+	if kind != "" && kind != kindOf(value) {
+		return fmt.Errorf("the value is of type %s; declared is %s", kindOf(value), text(d, "type"))
+	}
+	shown := "the value"
+	if !strings.HasPrefix(declared, "secure") {
+		if j, err := asJSON(value); err == nil && s.budget.firstUnresolved(value) == nil {
+			shown = "the value " + clip(j)
+		}
+	}
+	if list, ok := get(d, "allowedValues").([]any); ok && !among(list, value) {
+		j, err := asJSON(list)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%s is not allowed; allowed are %s", shown, clip(j))
+	}
+	return bounds(d, value, shown)
+}
+
+// among reports an allowed value. An array may hold any of them; texts fit in any case.
+func among(list []any, value any) bool {
+	fits := func(v any) bool {
+		return slices.ContainsFunc(list, func(a any) bool {
+			s, text := a.(string)
+			t, also := v.(string)
+			return equal(a, v) || text && also && strings.EqualFold(s, t)
+		})
+	}
+	if values, ok := value.([]any); ok {
+		return fits(value) || !slices.ContainsFunc(values, func(v any) bool { return !fits(v) })
+	}
+	return fits(value)
+}
+
+func bounds(d map[string]any, value any, shown string) error {
+	size, what, low, high := int64(0), "", "minLength", "maxLength"
+	switch v := value.(type) {
+	case string:
+		size, what = int64(runes(v)), "its length"
+	case []any:
+		size, what = int64(len(v)), "its length"
+	case json.Number:
+		n, ok := integer(v)
+		if !ok {
+			return errors.New("the value is no int")
+		}
+		size, what, low, high = n, "it", "minValue", "maxValue"
+	default:
+		return nil
+	}
+	if least, ok := integer(get(d, low)); ok && size < least {
+		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown, what, size, low, least)
+	}
+	if most, ok := integer(get(d, high)); ok && size > most {
+		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown, what, size, high, most)
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+package template
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var errResources = errors.New("resources are a list or an object of symbolic names; allowed is no expression")
+
+// instance is one resource of a template, or one pass of its loop.
+type instance struct {
+	*scope
+	frame    frame
+	place    string
+	body     map[string]any
+	kind     string // the whole type, without the name
+	name     string // the whole name, with its parents'; empty when it is open
+	id       string // empty when the name is open
+	symbol   string
+	existing bool
+	parent   *instance
+	children []*instance
+	// head are name, type, condition and copy as they are evaluated.
+	head map[string]any
+	rest cell
+	// nested is the template of a deployment: a *scope, or nil for one that was not read.
+	nested cell
+}
+
+// expand finds a template's resources: loops are rolled out, excluded ones are not
+// among them. Their properties are not evaluated yet.
+func (s *scope) expand() {
+	s.expanding = true
+	s.expandList(s.place+"resources", get(s.template, "resources"), nil)
+	s.expanding = false
+}
+
+// expandList takes a list, or an object of symbolic names.
+func (s *scope) expandList(place string, resources any, parent *instance) {
+	switch resources := resources.(type) {
+	case []any:
+		for i, e := range resources {
+			at := fmt.Sprintf("%s[%d]", place, i)
+			switch e := e.(type) {
+			case map[string]any:
+				s.expandResource(at, "", e, parent)
+			case string:
+				s.strays = append(s.strays, s.frame().problem(at, countText(e), errResources))
+			}
+		}
+	case map[string]any:
+		for _, symbol := range sortedKeys(resources) {
+			if body, ok := resources[symbol].(map[string]any); ok {
+				s.expandResource(place+"."+symbol, symbol, body, parent)
+			}
+		}
+	}
+}
+
+func (s *scope) expandResource(place, symbol string, body map[string]any, parent *instance) {
+	f := s.frame()
+	if parent != nil {
+		f = parent.frame
+	}
+	l := object(body, "copy")
+	if l == nil {
+		s.add(f, place, symbol, body, parent)
+		return
+	}
+	count, err := f.count(place+".copy.count", get(l, "count"))
+	name := text(l, "name")
+	if v, ok := f.text(place+".copy.name", name).(string); ok {
+		name = v
+	}
+	if err != nil {
+		if r := s.add(f, place, symbol, body, parent); r != nil {
+			r.head["copy"] = f.problem(place+".copy.count", countText(get(l, "count")), err)
+		}
+		return
+	}
+	for i := range count {
+		s.add(f.within(loop{name: name, index: int64(i)}), fmt.Sprintf("%s(%d)", place, i), symbol, body, parent)
+	}
+}
+
+// add makes an instance; none when its condition excludes it.
+func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *instance) *instance {
+	r := &instance{scope: s, frame: f, place: place, body: body, symbol: symbol, parent: parent, head: map[string]any{}}
+	if condition, ok := field(body, "condition"); ok {
+		switch v := f.tree(place+".condition", condition).(type) {
+		case bool:
+			if !v {
+				return nil
+			}
+		case unresolved:
+			r.head["condition"] = v
+		default:
+			r.head["condition"] = f.problem(place+".condition", countText(condition), fmt.Errorf("a condition is true or false, not of type %s", kindOf(v)))
+		}
+	}
+	r.existing = get(body, "existing") == true
+	if s.budget.step(100) != nil {
+		return nil
+	}
+	r.head["type"] = f.tree(place+".type", get(body, "type"))
+	r.head["name"] = f.tree(place+".name", get(body, "name"))
+	r.identify()
+	r.rest = cell{place: place, make: func() (any, error) { return r.evaluate(), nil }}
+	r.nested = cell{place: place, make: r.nest}
+	if parent != nil {
+		parent.children = append(parent.children, r)
+	} else {
+		s.instances = append(s.instances, r)
+	}
+	if symbol != "" {
+		s.symbols[strings.ToLower(symbol)] = r
+		if n := len(f.loops); n > 0 {
+			s.symbols[fmt.Sprintf("%s[%d]", strings.ToLower(symbol), f.loops[n-1].index)] = r
+		}
+	}
+	if r.id != "" {
+		s.engine.instances[strings.ToLower(r.id)] = r
+	}
+	s.expandList(place+".resources", get(body, "resources"), r)
+	return r
+}
+
+// identify composes type, name and id; a child's are its parent's with its own.
+func (r *instance) identify() {
+	kind, known := r.head["type"].(string)
+	name, named := r.head["name"].(string)
+	if !known || !named || kind == "" || name == "" {
+		return
+	}
+	if p := r.parent; p != nil {
+		if p.name == "" {
+			return
+		}
+		switch {
+		case !strings.Contains(kind, "/"):
+			kind, name = p.kind+"/"+kind, p.name+"/"+name
+		case strings.Count(name, "/") < strings.Count(kind, "/")-1:
+			name = p.name + "/" + name
+		}
+	}
+	r.kind, r.name = kind, name
+	scope := r.root().in().id()
+	if s, ok := r.frame.tree(r.place+".scope", get(r.body, "scope")).(string); ok && strings.HasPrefix(s, "/subscriptions/") {
+		scope = s
+	}
+	r.id, _ = typedID(scope, kind, strings.Split(name, "/")) // a type or name that fits no id is Azure's to refuse
+}
+
+// in is the resource group of the resource: its own or its deployment's.
+func (r *instance) in() group {
+	in := r.scope.target
+	if v, ok := r.frame.text(r.place+".resourceGroup", text(r.body, "resourceGroup")).(string); ok && v != "" {
+		in.name = v
+	}
+	if v, ok := r.frame.text(r.place+".subscriptionId", text(r.body, "subscriptionId")).(string); ok && v != "" {
+		in.subscription = v
+	}
+	return in
+}
+
+// root is the resource that is nested in no other.
+func (r *instance) root() *instance {
+	for r.parent != nil {
+		r = r.parent
+	}
+	return r
+}
+
+// evaluated is the body with every expression evaluated.
+func (r *instance) evaluated() any {
+	v, err := r.rest.get(r.budget)
+	if err != nil {
+		return map[string]any{"name": r.frame.problem(r.place, "["+r.name+"]", err)}
+	}
+	return v
+}
+
+func (r *instance) evaluate() map[string]any {
+	out := map[string]any{}
+	for _, name := range sortedKeys(r.body) {
+		switch {
+		case foldEqual(name, "condition", "copy", "resources", "type", "name"):
+		case r.isDeployment() && foldEqual(name, "properties"):
+			out[name] = r.deploymentProperties(r.place+"."+name, r.body[name])
+		default:
+			out[name] = r.frame.tree(r.place+"."+name, r.body[name])
+		}
+	}
+	for name, v := range r.head {
+		if v != nil {
+			out[name] = v
+		}
+	}
+	return out
+}
+
+func foldEqual(name string, names ...string) bool {
+	for _, n := range names {
+		if strings.EqualFold(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// typedID composes a resource id below a scope: types and names take turns after the
+// provider.
+func typedID(scope, kind string, names []string) (string, error) {
+	parts := strings.Split(strings.Trim(kind, "/"), "/")
+	if len(parts) < 2 {
+		return "", fmt.Errorf("the resource type %q has no provider; allowed is a form such as Microsoft.Network/virtualNetworks", clip(kind))
+	}
+	if len(names) != len(parts)-1 {
+		return "", fmt.Errorf("the resource type %s needs %d names, there are %d", clip(kind), len(parts)-1, len(names))
+	}
+	var b strings.Builder
+	b.WriteString(scope + "/providers/" + parts[0])
+	for i, name := range names {
+		b.WriteString("/" + parts[i+1] + "/" + name)
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,287 @@
+package template
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// engine is one evaluation.
+type engine struct {
+	options Options
+	budget  *budget
+	result  *Result
+	asts    map[string]ast
+	// instances are the resources of all deployments by id in lower case.
+	instances map[string]*instance
+}
+
+// ast is an expression that was parsed, or why not.
+type ast struct {
+	node node
+	err  error
+}
+
+func (e *engine) parsed(s string) (node, error) {
+	if a, ok := e.asts[s]; ok {
+		return a.node, a.err
+	}
+	if err := e.budget.step(len(s) / 8); err != nil {
+		return nil, err
+	}
+	n, err := parse(s)
+	e.asts[s] = ast{n, err}
+	return n, err
+}
+
+// scope is one deployment.
+type scope struct {
+	*engine
+	file     string
+	place    string // of the template within file, with a dot at its end; empty for a whole file
+	template map[string]any
+	name     string // of the deployment
+	depth    int    // of nesting
+
+	// target is where its resources go, home what resourceGroup() and subscription()
+	// answer; they differ in a nested template that is evaluated in the outer scope.
+	target, home group
+
+	parameters map[string]*cell
+	variables  map[string]*cell
+	// outer has the parameters and variables of a nested template that is evaluated
+	// in the outer scope.
+	outer *frame
+
+	instances []*instance
+	strays    []unresolved         // expressions in the place of a resource
+	symbols   map[string]*instance // by symbolic name in lower case
+	expanding bool
+	results   cell // outputs
+}
+
+// group is a resource group of a subscription.
+type group struct{ subscription, name, location string }
+
+// cell is a value that is evaluated when it is first asked for.
+type cell struct {
+	place string
+	make  func() (any, error)
+	state cellState
+	value any
+	err   error
+}
+
+type cellState uint8
+
+const (
+	cold cellState = iota
+	busy
+	done
+)
+
+var errCycle = errors.New("it refers to itself")
+
+// get evaluates the cell once. Cycles are errors that name the cell.
+func (c *cell) get(b *budget) (any, error) {
+	switch c.state {
+	case busy:
+		return nil, fmt.Errorf("%s: %w, directly or through others", c.place, errCycle)
+	case cold:
+		c.state = busy
+		if c.err = b.enter(); c.err == nil {
+			c.value, c.err = c.make()
+		}
+		b.leave()
+		c.state = done
+	}
+	return c.value, c.err
+}
+
+// newScope prepares a deployment's parameters and variables. Nothing is evaluated yet.
+func (e *engine) newScope(file, place string, template map[string]any) *scope {
+	s := &scope{engine: e, file: file, place: place, template: template,
+		parameters: map[string]*cell{}, variables: map[string]*cell{}, symbols: map[string]*instance{}}
+	s.results = cell{place: place + "outputs", make: func() (any, error) { return s.evaluateOutputs(), nil }}
+	variables := object(template, "variables")
+	for _, name := range sortedKeys(variables) {
+		at := place + "variables." + name
+		if loops, ok := propertyLoops(name, variables[name]); ok {
+			for i, l := range loops {
+				s.variableLoop(fmt.Sprintf("%s[%d]", at, i), l)
+			}
+			continue
+		}
+		s.variables[strings.ToLower(name)] = &cell{place: at, make: func() (any, error) {
+			return s.frame().tree(at, variables[name]), nil
+		}}
+	}
+	return s
+}
+
+func (s *scope) variableLoop(at string, l map[string]any) {
+	name := text(l, "name")
+	s.variables[strings.ToLower(name)] = &cell{place: at, make: func() (any, error) {
+		out := map[string]any{}
+		s.frame().repeat(at, l, out)
+		if v, open := out["copy"]; open {
+			return v, nil
+		}
+		return out[name], nil
+	}}
+}
+
+func (s *scope) frame() frame { return frame{scope: s} }
+
+// scopeFunctions read what surrounds an expression.
+var scopeFunctions = map[string]function{
+	"parameters": {least: 1, most: 1, call: func(f frame, args []any) (any, error) {
+		name, err := argString(args, 0)
+		if err != nil {
+			return nil, err
+		}
+		return f.parameter(name)
+	}},
+	"variables": {least: 1, most: 1, call: func(f frame, args []any) (any, error) {
+		name, err := argString(args, 0)
+		if err != nil {
+			return nil, err
+		}
+		return f.variable(name)
+	}},
+	"copyIndex": {least: 0, most: 2, call: copyIndex},
+	"deployment": {call: func(f frame, _ []any) (any, error) {
+		return f.scope.deployment(), nil
+	}},
+	"subscription": {call: func(f frame, _ []any) (any, error) {
+		id := f.home.subscription
+		return map[string]any{
+			"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": f.options.tenant(), "displayName": "",
+		}, nil
+	}},
+	"resourceGroup": {call: func(f frame, _ []any) (any, error) {
+		return map[string]any{
+			"id": f.home.id(), "name": f.home.name, "type": "Microsoft.Resources/resourceGroups", "location": f.home.location,
+			"tags": map[string]any{}, "properties": map[string]any{"provisioningState": "Succeeded"},
+		}, nil
+	}},
+	"tenant": {call: func(f frame, _ []any) (any, error) {
+		return map[string]any{"tenantId": f.options.tenant(), "id": "/tenants/" + f.options.tenant(), "displayName": "", "countryCode": ""}, nil
+	}},
+	"environment": {call: func(frame, []any) (any, error) { return publicCloud(), nil }},
+}
+
+func (f frame) parameter(name string) (any, error) {
+	if f.own != nil {
+		v, ok := f.own[strings.ToLower(name)]
+		if !ok {
+			return nil, fmt.Errorf("the function has no parameter %s", name)
+		}
+		return v, nil
+	}
+	if f.outer != nil {
+		return f.outer.parameter(name)
+	}
+	c := f.scope.parameters[strings.ToLower(name)]
+	if c == nil {
+		return nil, fmt.Errorf("the template has no parameter %s", name)
+	}
+	return c.get(f.budget)
+}
+
+func (f frame) variable(name string) (any, error) {
+	if f.own != nil {
+		return nil, errors.New("a template's own function sees no variables")
+	}
+	if f.outer != nil {
+		return f.outer.variable(name)
+	}
+	c := f.scope.variables[strings.ToLower(name)]
+	if c == nil {
+		return nil, fmt.Errorf("the template has no variable %s", name)
+	}
+	return c.get(f.budget)
+}
+
+// copyIndex takes copyIndex(), copyIndex(offset), copyIndex(name) and
+// copyIndex(name, offset).
+func copyIndex(f frame, args []any) (any, error) {
+	loops := f.loops
+	if f.outer != nil {
+		loops = append(f.outer.loops[:len(f.outer.loops):len(f.outer.loops)], loops...)
+	}
+	name, offset := "", int64(0)
+	if len(args) > 0 {
+		if s, ok := args[0].(string); ok {
+			name, args = s, args[1:]
+		}
+	}
+	if len(args) > 1 {
+		return nil, errors.New("allowed are a loop's name and an offset")
+	}
+	if len(args) == 1 {
+		var err error
+		if offset, err = argInt(args, 0); err != nil {
+			return nil, err
+		}
+	}
+	if l := pick(loops, name); l != nil {
+		return number(l.index + offset), nil
+	}
+	if name == "" {
+		return nil, errors.New("it stands in no copy loop")
+	}
+	return nil, fmt.Errorf("it stands in no copy loop %s", name)
+}
+
+// pick finds the loop of a name; without one, that of the resource, else the innermost.
+func pick(loops []loop, name string) *loop {
+	var found *loop
+	for i := range loops {
+		l := &loops[i]
+		switch {
+		case name != "" && !strings.EqualFold(l.name, name):
+		case name == "" && found != nil && l.property && !found.property:
+		default:
+			found = l
+		}
+	}
+	return found
+}
+
+func (s *scope) deployment() map[string]any {
+	return map[string]any{
+		"name": s.name, "id": s.target.id() + "/providers/Microsoft.Resources/deployments/" + s.name, "location": s.home.location,
+		"properties": map[string]any{
+			"mode": "Incremental", "provisioningState": "Accepted",
+			// The template's own file, to which links within it are relative.
+			"templateLink": map[string]any{"uri": s.file},
+			"template":     map[string]any{"contentVersion": text(s.template, "contentVersion")},
+		},
+	}
+}
+
+func (g group) id() string {
+	return "/subscriptions/" + g.subscription + "/resourceGroups/" + g.name
+}
+
+// publicCloud is environment() of Azure's public cloud.
+func publicCloud() map[string]any {
+	return map[string]any{
+		"name": "AzureCloud", "portal": "https://portal.azure.com/", "gallery": "https://gallery.azure.com/",
+		"graph": "https://graph.windows.net/", "graphAudience": "https://graph.windows.net/",
+		"resourceManager": "https://management.azure.com/", "batch": "https://batch.core.windows.net/",
+		"media": "https://rest.media.azure.net", "sqlManagement": "https://management.core.windows.net:8443/",
+		"activeDirectoryDataLake": "https://datalake.azure.net/", "vmImageAliasDoc": "",
+		"authentication": map[string]any{
+			"loginEndpoint": "https://login.microsoftonline.com/", "tenant": "common", "identityProvider": "AAD",
+			"audiences": []any{"https://management.core.windows.net/", "https://management.azure.com/"},
+		},
+		"suffixes": map[string]any{
+			"storage": "core.windows.net", "keyvaultDns": ".vault.azure.net", "sqlServerHostname": ".database.windows.net",
+			"acrLoginServer": ".azurecr.io", "azureDatalakeStoreFileSystem": "azuredatalakestore.net",
+			"azureDatalakeAnalyticsCatalogAndJob": "azuredatalakeanalytics.net",
+			"azureFrontDoorEndpointSuffix":        "azurefd.net",
+		},
+	}
+}

@@ -1,0 +1,389 @@
+package terraform
+
+import (
+	"maps"
+	"strings"
+)
+
+// conversion makes a resource of ARM of one of a type of the azurerm provider.
+type conversion struct {
+	convert func(*converter, *resource)
+	// kind is ARM's, without Microsoft.Network/; empty for associations.
+	kind string
+	// parent is the field with the name of the resource that this one belongs to, and
+	// parentKind ARM's kind of that.
+	parent, parentKind string
+	// data sources of the type tell as much as resources.
+	data bool
+	// last are those that change others.
+	last bool
+}
+
+// kinds are the types that are read. It is filled by init because conversions look
+// types up.
+var kinds map[string]conversion
+
+func init() {
+	kinds = map[string]conversion{
+		"azurerm_network_security_group":     {convert: group, kind: "networkSecurityGroups", data: true},
+		"azurerm_application_security_group": {convert: plain(nil), kind: "applicationSecurityGroups", data: true},
+		"azurerm_virtual_network":            {convert: network, kind: "virtualNetworks", data: true},
+		"azurerm_route_table":                {convert: routeTable, kind: "routeTables", data: true},
+		"azurerm_public_ip":                  {convert: plain(publicFields), kind: "publicIPAddresses", data: true},
+		"azurerm_network_interface":          {convert: networkInterface, kind: "networkInterfaces", data: true},
+		"azurerm_subnet": {
+			convert: child(subnet), kind: "subnets", parent: "virtual_network_name", parentKind: "virtualNetworks", data: true,
+		},
+		"azurerm_network_security_rule": {
+			convert: child(rule), kind: "securityRules", parent: "network_security_group_name", parentKind: "networkSecurityGroups",
+		},
+		"azurerm_route": {
+			convert: child(route), kind: "routes", parent: "route_table_name", parentKind: "routeTables",
+		},
+		"azurerm_virtual_network_peering": {
+			convert: child(fields(peeringFields)), kind: "virtualNetworkPeerings", parent: "virtual_network_name", parentKind: "virtualNetworks",
+		},
+		"azurerm_subnet_network_security_group_association": {
+			convert: association("subnet_id", "network_security_group_id", "networkSecurityGroup"), last: true,
+		},
+		"azurerm_subnet_route_table_association": {
+			convert: association("subnet_id", "route_table_id", "routeTable"), last: true,
+		},
+		"azurerm_network_interface_security_group_association": {
+			convert: association("network_interface_id", "network_security_group_id", "networkSecurityGroup"), last: true,
+		},
+		"azurerm_network_interface_application_security_group_association": {convert: membership, last: true},
+	}
+}
+
+// Fields of Terraform and of ARM.
+var (
+	ruleFields = map[string]string{
+		"description": "description", "protocol": "protocol", "access": "access", "priority": "priority", "direction": "direction",
+		"source_port_range": "sourcePortRange", "source_port_ranges": "sourcePortRanges",
+		"destination_port_range": "destinationPortRange", "destination_port_ranges": "destinationPortRanges",
+		"source_address_prefix": "sourceAddressPrefix", "source_address_prefixes": "sourceAddressPrefixes",
+		"destination_address_prefix": "destinationAddressPrefix", "destination_address_prefixes": "destinationAddressPrefixes",
+	}
+	peeringFields = map[string]string{
+		"allow_virtual_network_access": "allowVirtualNetworkAccess", "allow_forwarded_traffic": "allowForwardedTraffic",
+		"allow_gateway_transit": "allowGatewayTransit", "use_remote_gateways": "useRemoteGateways",
+		"remote_virtual_network_id": "remoteVirtualNetwork",
+	}
+	routeFields = map[string]string{
+		"address_prefix": "addressPrefix", "next_hop_type": "nextHopType", "next_hop_in_ip_address": "nextHopIpAddress",
+	}
+	publicFields = map[string]string{
+		"ip_address": "ipAddress", "allocation_method": "publicIPAllocationMethod", "ip_version": "publicIPAddressVersion",
+		"idle_timeout_in_minutes": "idleTimeoutInMinutes",
+	}
+	configurationFields = map[string]string{
+		"private_ip_address": "privateIPAddress", "private_ip_address_allocation": "privateIPAllocationMethod",
+		"private_ip_address_version": "privateIPAddressVersion", "primary": "primary",
+		"subnet_id": "subnet", "public_ip_address_id": "publicIPAddress",
+	}
+)
+
+// id is the resource's, made of its group and name when Terraform has none yet.
+func (r *resource) id() string {
+	if id := text(r.values, "id"); id != "" {
+		return id
+	}
+	k := kinds[r.kind]
+	base := "/subscriptions/" + noSubscription + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/Microsoft.Network/"
+	if k.parent != "" {
+		base += k.parentKind + "/" + text(r.values, k.parent) + "/"
+	}
+	return base + k.kind + "/" + text(r.values, "name")
+}
+
+// convert makes the resources, then those that change others.
+func (c *converter) convert() {
+	for _, last := range []bool{false, true} {
+		for _, data := range []bool{false, true} {
+			for _, r := range c.resources {
+				if k := kinds[r.kind]; k.last == last && r.data == data {
+					k.convert(c, r)
+				}
+			}
+		}
+	}
+}
+
+// add makes a resource of ARM; a data source gives way to a resource of the same id.
+func (c *converter) add(r *resource, properties map[string]any) {
+	id := strings.ToLower(r.id())
+	if c.made[id] != nil && r.data {
+		return
+	}
+	k := kinds[r.kind]
+	kind, name := "Microsoft.Network/"+k.kind, text(r.values, "name")
+	if k.parent != "" {
+		kind, name = "Microsoft.Network/"+k.parentKind+"/"+k.kind, parentName(r)+"/"+name
+	}
+	out := map[string]any{"type": kind, "name": name, "id": r.id(), "properties": properties}
+	if location := text(r.values, "location"); location != "" {
+		out["location"] = location
+	}
+	c.made[id] = out
+	c.order = append(c.order, out)
+}
+
+// parentName is that of the resource which a child belongs to; of one that is known by
+// its id alone, the id has it.
+func parentName(r *resource) string {
+	k := kinds[r.kind]
+	if name := text(r.values, k.parent); name != "" {
+		return lastSegment(name)
+	}
+	segments := strings.Split(text(r.values, "id"), "/")
+	for i := range segments[:max(0, len(segments)-1)] {
+		if strings.EqualFold(segments[i], k.parentKind) {
+			return segments[i+1]
+		}
+	}
+	return ""
+}
+
+func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// translate takes fields that have a value. Those of ids become references.
+func translate(values map[string]any, names map[string]string) map[string]any {
+	out := map[string]any{}
+	for from, to := range names {
+		v := values[from]
+		if empty(v) {
+			continue
+		}
+		if strings.HasSuffix(from, "_id") {
+			v = map[string]any{"id": v}
+		}
+		out[to] = v
+	}
+	return out
+}
+
+// empty reports what Terraform writes for a field without a value.
+func empty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	}
+	return false
+}
+
+func fields(names map[string]string) func(map[string]any) map[string]any {
+	return func(values map[string]any) map[string]any { return translate(values, names) }
+}
+
+func plain(names map[string]string) func(*converter, *resource) {
+	return func(c *converter, r *resource) { c.add(r, translate(r.values, names)) }
+}
+
+func references(v any) []any {
+	ids, ok := v.([]any)
+	if !ok && !empty(v) {
+		ids = []any{v}
+	}
+	var out []any
+	for _, id := range ids {
+		out = append(out, map[string]any{"id": id})
+	}
+	return out
+}
+
+func rule(values map[string]any) map[string]any {
+	out := translate(values, ruleFields)
+	for _, side := range []string{"source", "destination"} {
+		if groups := references(values[side+"_application_security_group_ids"]); groups != nil {
+			out[side+"ApplicationSecurityGroups"] = groups
+		}
+	}
+	return out
+}
+
+func route(values map[string]any) map[string]any { return translate(values, routeFields) }
+
+func subnet(values map[string]any) map[string]any {
+	out := translate(values, map[string]string{"network_security_group_id": "networkSecurityGroup", "route_table_id": "routeTable"})
+	prefixes := values["address_prefixes"]
+	if empty(prefixes) {
+		prefixes = values["address_prefix"]
+	}
+	if !empty(prefixes) {
+		out["addressPrefixes"] = prefixes
+	}
+	if id := values["security_group"]; !empty(id) {
+		out["networkSecurityGroup"] = map[string]any{"id": id}
+	}
+	return out
+}
+
+// blocks turns a list of blocks into ARM's list of children. A value that is not
+// known stays as it is.
+func blocks(v any, convert func(map[string]any) map[string]any) any {
+	list, ok := v.([]any)
+	if !ok {
+		return v
+	}
+	out := []any{}
+	for _, e := range list {
+		if block, ok := e.(map[string]any); ok {
+			child := map[string]any{"name": text(block, "name"), "properties": convert(block)}
+			if id := text(block, "id"); id != "" {
+				child["id"] = id
+			}
+			out = append(out, child)
+		} else if e != nil {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func group(c *converter, r *resource) {
+	properties := map[string]any{}
+	if rules := blocks(r.values["security_rule"], rule); rules != nil {
+		properties["securityRules"] = rules
+	}
+	c.add(r, properties)
+}
+
+func routeTable(c *converter, r *resource) {
+	properties := map[string]any{}
+	if routes := blocks(r.values["route"], route); routes != nil {
+		properties["routes"] = routes
+	}
+	switch propagation := r.values["bgp_route_propagation_enabled"].(type) {
+	case bool:
+		properties["disableBgpRoutePropagation"] = !propagation
+	default:
+		if v := r.values["disable_bgp_route_propagation"]; !empty(v) {
+			properties["disableBgpRoutePropagation"] = v
+		}
+	}
+	c.add(r, properties)
+}
+
+func network(c *converter, r *resource) {
+	properties := translate(r.values, map[string]string{"flow_timeout_in_minutes": "flowTimeoutInMinutes"})
+	if v := r.values["address_space"]; !empty(v) {
+		properties["addressSpace"] = map[string]any{"addressPrefixes": v}
+	}
+	if subnets := blocks(r.values["subnet"], subnet); subnets != nil {
+		properties["subnets"] = subnets
+	}
+	c.add(r, properties)
+}
+
+func networkInterface(c *converter, r *resource) {
+	properties := translate(r.values, map[string]string{
+		"enable_ip_forwarding": "enableIPForwarding", "ip_forwarding_enabled": "enableIPForwarding",
+		"mac_address": "macAddress", "network_security_group_id": "networkSecurityGroup",
+	})
+	configurations := blocks(r.values["ip_configuration"], func(block map[string]any) map[string]any {
+		out := translate(block, configurationFields)
+		if groups := references(block["application_security_group_ids"]); groups != nil {
+			out["applicationSecurityGroups"] = groups
+		}
+		return out
+	})
+	if configurations != nil {
+		properties["ipConfigurations"] = configurations
+	}
+	c.add(r, properties)
+}
+
+// child makes a resource that belongs to another; it takes the place of the block of
+// the same name in that one's list.
+func child(convert func(map[string]any) map[string]any) func(*converter, *resource) {
+	return func(c *converter, r *resource) {
+		k := kinds[r.kind]
+		id := r.id()
+		if end := "/" + k.kind + "/" + lastSegment(id); len(id) > len(end) && strings.EqualFold(id[len(id)-len(end):], end) {
+			if parent := c.made[strings.ToLower(id[:len(id)-len(end)])]; parent != nil {
+				dropBlock(parent, k.kind, text(r.values, "name"))
+			}
+		}
+		c.add(r, convert(r.values))
+	}
+}
+
+func dropBlock(parent map[string]any, list, name string) {
+	properties := object(parent, "properties")
+	have, _ := properties[list].([]any)
+	kept := []any{}
+	for _, e := range have {
+		if block, _ := e.(map[string]any); !strings.EqualFold(text(block, "name"), name) {
+			kept = append(kept, e)
+		}
+	}
+	if have != nil {
+		properties[list] = kept
+	}
+}
+
+// association puts a reference into the properties of the resource that one field
+// names.
+func association(of, to, field string) func(*converter, *resource) {
+	return func(c *converter, r *resource) {
+		if properties := c.target(r, of); properties != nil {
+			properties[field] = map[string]any{"id": r.values[to]}
+		}
+	}
+}
+
+// target are the properties of the resource that a field of an association names; nil
+// when the document does not have it.
+func (c *converter) target(r *resource, field string) map[string]any {
+	id := text(r.values, field)
+	if made := c.made[strings.ToLower(id)]; made != nil {
+		return object(made, "properties")
+	}
+	if block := c.block(id); block != nil {
+		return block
+	}
+	message := "the document has no such resource: the association was not read"
+	if reason, ok := c.result.Reasons[id]; ok {
+		message = reason + ": the association was not read"
+	}
+	c.result.Left = append(c.result.Left, Left{Address: r.address, Field: field, Value: id, Message: message})
+	return nil
+}
+
+// block finds a subnet that is a block of its network by its id.
+func (c *converter) block(id string) map[string]any {
+	at := strings.LastIndex(strings.ToLower(id), "/subnets/")
+	if at < 0 {
+		return nil
+	}
+	network := c.made[strings.ToLower(id[:at])]
+	subnets, _ := object(network, "properties")["subnets"].([]any)
+	for _, e := range subnets {
+		if block, _ := e.(map[string]any); strings.EqualFold(text(block, "name"), lastSegment(id)) {
+			return object(block, "properties")
+		}
+	}
+	return nil
+}
+
+// membership puts every ipConfiguration of a network interface into a group, as the
+// provider does.
+func membership(c *converter, r *resource) {
+	properties := c.target(r, "network_interface_id")
+	configurations, _ := properties["ipConfigurations"].([]any)
+	for i, e := range configurations {
+		block, ok := e.(map[string]any)
+		if !ok {
+			continue
+		}
+		inner := maps.Clone(object(block, "properties"))
+		groups, _ := inner["applicationSecurityGroups"].([]any)
+		inner["applicationSecurityGroups"] = append(groups[:len(groups):len(groups)], map[string]any{"id": r.values["application_security_group_id"]})
+		configurations[i] = map[string]any{"name": block["name"], "properties": inner}
+	}
+}

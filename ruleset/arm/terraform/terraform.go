@@ -1,0 +1,359 @@
+package terraform
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// noSubscription is the subscription of ids of what is yet to be made.
+const noSubscription = "00000000-0000-0000-0000-000000000000"
+
+// Result is what a document holds.
+type Result struct {
+	// Resources are objects in the form of ARM templates.
+	Resources []any
+	// Reasons tell why values are not known, by the text that stands for them.
+	Reasons map[string]string
+	// Left are parts that could not be placed.
+	Left []Left
+}
+
+// Left is a part of a document that has no place among the resources.
+type Left struct {
+	// Address is Terraform's, such as module.net.azurerm_subnet.a.
+	Address string
+	Field   string
+	Value   string
+	Message string
+}
+
+// resource is one of a state or a plan.
+type resource struct {
+	address, module string
+	kind, name      string
+	data            bool
+	values          map[string]any
+}
+
+// converter collects a document's resources.
+type converter struct {
+	result    *Result
+	resources []*resource
+	byAddress map[string]*resource
+	config    *config
+	// made are ARM resources by id in lower case.
+	made  map[string]map[string]any
+	order []map[string]any
+}
+
+// Is reports the output of "terraform show -json".
+func Is(document map[string]any) bool {
+	version, _ := document["format_version"].(string)
+	return version != "" && (object(document, "values") != nil || object(document, "planned_values") != nil || document["terraform_version"] != nil)
+}
+
+// Convert turns a document into resources of ARM. Of a plan they are those that there
+// are once it is applied.
+func Convert(document map[string]any) *Result {
+	c := &converter{result: &Result{Reasons: map[string]string{}}, byAddress: map[string]*resource{}, made: map[string]map[string]any{}}
+	state := object(document, "planned_values")
+	if state == nil {
+		state = object(document, "values")
+	} else {
+		c.config = newConfig(object(object(document, "configuration"), "root_module"))
+		c.collect(object(object(object(document, "prior_state"), "values"), "root_module"), "", true)
+	}
+	c.collect(object(state, "root_module"), "", false)
+	c.unknowns(list(document, "resource_changes"))
+	c.convert()
+	for _, r := range c.order {
+		c.result.Resources = append(c.result.Resources, r)
+	}
+	return c.result
+}
+
+// collect takes a module and those within it. Of a plan's prior state only data
+// sources count.
+func (c *converter) collect(module map[string]any, address string, dataOnly bool) {
+	for _, v := range list(module, "resources") {
+		o, _ := v.(map[string]any)
+		r := &resource{
+			address: text(o, "address"), module: address, kind: text(o, "type"), name: text(o, "name"),
+			data: text(o, "mode") == "data", values: object(o, "values"),
+		}
+		if kinds[r.kind].convert == nil || dataOnly && !r.data || r.data && !kinds[r.kind].data {
+			continue
+		}
+		r.values = maps.Clone(r.values)
+		if r.values == nil {
+			r.values = map[string]any{}
+		}
+		c.resources = append(c.resources, r)
+		c.byAddress[r.address] = r
+	}
+	for _, v := range list(module, "child_modules") {
+		child, _ := v.(map[string]any)
+		c.collect(child, text(child, "address"), dataOnly)
+	}
+}
+
+// unknowns puts into resources what stands for values that are known after apply.
+func (c *converter) unknowns(changes []any) {
+	for _, v := range changes {
+		change, _ := v.(map[string]any)
+		r := c.byAddress[text(change, "address")]
+		after := object(object(change, "change"), "after_unknown")
+		if r == nil || after == nil || r.data {
+			continue
+		}
+		r.values = c.fill(r, r.address, r.values, after, c.config.expressions(r))
+	}
+}
+
+// fill is an object with what is known of its unknown fields. expressions are those of
+// the configuration; nil when there is none.
+func (c *converter) fill(r *resource, path string, values, unknown, expressions map[string]any) map[string]any {
+	values = maps.Clone(values)
+	if values == nil {
+		values = map[string]any{}
+	}
+	for _, field := range slices.Sorted(maps.Keys(unknown)) {
+		expression, configured := expressions[field]
+		at := path + "." + field
+		switch u := unknown[field].(type) {
+		case bool:
+			// What the configuration does not set, the provider computes.
+			if !u || field == "id" || expressions != nil && !configured {
+				continue
+			}
+			values[field] = c.refer(r, at, field, expression)
+		case []any:
+			have, _ := values[field].([]any)
+			blocks, _ := expression.([]any)
+			values[field] = c.fillList(r, at, field, have, u, blocks, expression)
+		case map[string]any:
+			have, _ := values[field].(map[string]any)
+			inner, _ := expression.(map[string]any)
+			values[field] = c.fill(r, at, have, u, inner)
+		}
+	}
+	return values
+}
+
+func (c *converter) fillList(r *resource, path, field string, have, unknown, blocks []any, expression any) []any {
+	have = slices.Clone(have)
+	for i, u := range unknown {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		for len(have) <= i {
+			have = append(have, nil)
+		}
+		switch u := u.(type) {
+		case bool:
+			if u {
+				have[i] = c.refer(r, at, field, expression)
+			}
+		case map[string]any:
+			values, _ := have[i].(map[string]any)
+			var inner map[string]any
+			switch {
+			case i < len(blocks):
+				inner, _ = blocks[i].(map[string]any)
+			case len(blocks) == 1: // a dynamic block
+				inner, _ = blocks[0].(map[string]any)
+			}
+			have[i] = c.fill(r, at, values, u, inner)
+		}
+	}
+	return have
+}
+
+// refer is the value of a field that refers to other resources' ids or names; else the
+// text that stands for it.
+func (c *converter) refer(r *resource, at, field string, expression any) any {
+	want := ""
+	switch {
+	case field == "id", field == "security_group", strings.HasSuffix(field, "_id"), strings.HasSuffix(field, "_ids"):
+		want = ".id"
+	case strings.HasSuffix(field, "_name"):
+		want = ".name"
+	}
+	o, _ := expression.(map[string]any)
+	var found []any
+	if want != "" {
+		for _, target := range c.config.targets(r.module, o, want, 0) {
+			if t := c.byAddress[target]; t != nil {
+				found = append(found, c.attribute(t, want))
+			}
+		}
+	}
+	switch {
+	case len(found) > 0 && strings.HasSuffix(field, "_ids"):
+		return found
+	case len(found) == 1:
+		return found[0]
+	}
+	return c.open(at)
+}
+
+func (c *converter) attribute(r *resource, name string) any {
+	if name == ".name" {
+		return text(r.values, "name")
+	}
+	return r.id()
+}
+
+// open is the text for a value that is not known.
+func (c *converter) open(at string) string {
+	t := "[" + at + "]"
+	c.result.Reasons[t] = "Terraform knows " + at + " only after it applied the plan: apply it, or read a state"
+	return t
+}
+
+// config is the configuration of a plan's module.
+type config struct {
+	module  map[string]any
+	parent  *config
+	call    map[string]any // of the parent
+	address string
+	calls   map[string]*config
+}
+
+func newConfig(module map[string]any) *config {
+	if module == nil {
+		return nil
+	}
+	return (&config{}).child("", module, nil)
+}
+
+func (c *config) child(address string, module, call map[string]any) *config {
+	n := &config{module: module, parent: c, call: call, address: address, calls: map[string]*config{}}
+	calls := object(module, "module_calls")
+	for _, name := range slices.Sorted(maps.Keys(calls)) {
+		inner := object(calls, name)
+		n.calls[name] = n.child(join(address, "module."+name), object(inner, "module"), inner)
+	}
+	return n
+}
+
+func join(module, address string) string {
+	if module == "" {
+		return address
+	}
+	return module + "." + address
+}
+
+// at finds a module's configuration by its address, indexes apart.
+func (c *config) at(address string) *config {
+	if c == nil {
+		return nil
+	}
+	parts := strings.Split(withoutIndexes(address), ".")
+	for i := 0; i+1 < len(parts) && c != nil; i += 2 {
+		c = c.calls[parts[i+1]]
+	}
+	return c
+}
+
+// withoutIndexes drops [0] and ["key"] from an address.
+func withoutIndexes(address string) string {
+	var b strings.Builder
+	depth := 0
+	for _, r := range address {
+		switch {
+		case r == '[':
+			depth++
+		case r == ']':
+			depth--
+		case depth == 0:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// expressions are those of a resource; nil without a configuration.
+func (c *config) expressions(r *resource) map[string]any {
+	if c = c.at(r.module); c == nil {
+		return nil
+	}
+	for _, v := range list(c.module, "resources") {
+		o, _ := v.(map[string]any)
+		if text(o, "type") == r.kind && text(o, "name") == r.name && text(o, "mode") != "data" {
+			if e := object(o, "expressions"); e != nil {
+				return e
+			}
+			return map[string]any{}
+		}
+	}
+	return nil
+}
+
+// maxReferences is how far a value is followed through modules.
+const maxReferences = 32
+
+// targets are the addresses of the resources whose attribute (".id", ".name") an
+// expression of a module refers to.
+func (c *config) targets(module string, expression map[string]any, attribute string, depth int) []string {
+	at := c.at(module)
+	if at == nil || depth > maxReferences {
+		return nil
+	}
+	var found []string
+	for _, v := range list(expression, "references") {
+		reference, _ := v.(string)
+		parts := strings.Split(reference, ".")
+		var more []string
+		switch {
+		case strings.HasSuffix(reference, attribute) && len(parts) >= 3 && parts[0] != "module":
+			more = []string{join(module, strings.TrimSuffix(reference, attribute))}
+		case parts[0] == "module" && len(parts) >= 3:
+			inner := at.calls[withoutIndexes(parts[1])]
+			if inner == nil {
+				continue
+			}
+			output := object(object(object(inner.module, "outputs"), withoutIndexes(parts[2])), "expression")
+			more = c.targets(join(module, "module."+parts[1]), output, attribute, depth+1)
+		case parts[0] == "var" && len(parts) >= 2 && at.parent != nil && at.call != nil:
+			argument := object(object(at.call, "expressions"), withoutIndexes(parts[1]))
+			more = c.targets(parentModule(module), argument, attribute, depth+1)
+		}
+		for _, target := range more {
+			if !slices.Contains(found, target) {
+				found = append(found, target)
+			}
+		}
+	}
+	return found
+}
+
+// parentModule is the address of the module around one.
+func parentModule(address string) string {
+	i := strings.LastIndex(address, ".module.")
+	if i < 0 {
+		return ""
+	}
+	return address[:i]
+}
+
+func object(o map[string]any, name string) map[string]any {
+	v, _ := o[name].(map[string]any)
+	return v
+}
+
+func list(o map[string]any, name string) []any {
+	v, _ := o[name].([]any)
+	return v
+}
+
+func text(o map[string]any, name string) string {
+	switch v := o[name].(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	return ""
+}
