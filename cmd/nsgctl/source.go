@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
@@ -11,11 +13,15 @@ import (
 type source struct {
 	policy      []string
 	serviceTags string
+	deployment  arm.Deployment
+	command     *cobra.Command
 }
 
 func (s *source) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
+	addDeployment(c, &s.deployment)
+	s.command = c
 }
 
 // args takes the further paths after --policy PATH.
@@ -30,7 +36,19 @@ func (s *source) args(c *cobra.Command, args []string) error {
 // open chooses who answers.
 func (s *source) open(g *global) (control.Answerer, error) {
 	if len(s.policy) > 0 {
-		return control.NewPolicyFiles(s.serviceTags, s.policy...).Open()
+		files := control.NewPolicyFiles(s.serviceTags, s.policy...)
+		files.SetDeployment(s.deployment)
+		answerer, err := files.Open()
+		if err != nil {
+			return nil, err
+		}
+		warnLeft(s.command.ErrOrStderr(), files.LeftOut())
+		return answerer, nil
+	}
+	for _, name := range deploymentFlags {
+		if s.command.Flags().Changed(name) {
+			return nil, usageError{fmt.Errorf("--%s goes with --policy: the daemon's templates are evaluated as its configuration says", name)}
+		}
 	}
 	if s.serviceTags != "" {
 		return nil, usageError{errors.New("--service-tags goes with --policy: the daemon's service tag file is in its configuration")}

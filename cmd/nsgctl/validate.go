@@ -24,10 +24,15 @@ type validation struct {
 
 func newValidate(g *global) *cobra.Command {
 	var serviceTags string
+	var deployment arm.Deployment
 	c := &cobra.Command{
-		Use:   "validate PATH... [--service-tags FILE]",
+		Use:   "validate PATH... [--service-tags FILE] [--parameters FILE|NAME=VALUE]",
 		Short: "List every fault of ARM files, with Azure's error codes",
 		Long: `List every fault of ARM files, with Azure's error codes.
+
+ARM templates are evaluated first, with --parameters, or NAME.parameters.json beside NAME.json,
+or the parameters' defaults. What can't be evaluated is a note that says why. The output of
+"terraform show -json" is read too.
 
 With --service-tags, Microsoft's service tag file, a rule that names a tag which the file
 lacks is a fault; without, every name that could be a tag's is taken.`,
@@ -38,7 +43,9 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
-			documents := arm.NewReader(serviceTags, paths...).Read()
+			reader := arm.NewReader(serviceTags, paths...)
+			reader.SetDeployment(deployment)
+			documents := reader.Read()
 			v := &validation{
 				Valid: len(documents.Faults) == 0, Faults: control.Faults(documents.Faults),
 				Unresolved: control.Faults(documents.Unresolved), Read: control.CountPolicy(documents.Set),
@@ -53,6 +60,7 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 		},
 	}
 	c.Flags().StringVar(&serviceTags, "service-tags", "", "Microsoft's service tag file")
+	addDeployment(c, &deployment)
 	return c
 }
 

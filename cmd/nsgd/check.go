@@ -47,6 +47,7 @@ func loadAll(path string) (*loaded, error) {
 		return nil, err
 	}
 	files := control.NewPolicyFiles(config.ServiceTags, config.Policy...)
+	files.SetDeployment(config.deployment())
 	policy, err := files.Load()
 	if err != nil {
 		return nil, err

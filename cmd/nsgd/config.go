@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -24,6 +25,11 @@ type Config struct {
 	// ServiceTags is Microsoft's service tag file, relative to the configuration file;
 	// empty: rules name only the tags that need none.
 	ServiceTags string `yaml:"serviceTags"`
+	// Templates is what ARM templates among the policy's files are evaluated with.
+	Templates TemplatesConfig `yaml:"templates"`
+	// AllowPartial leaves out what of templates can't be evaluated, and logs it, instead
+	// of refusing the policy.
+	AllowPartial bool `yaml:"allowPartial"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
 	// Workers is the number of packet workers; 0: one per CPU.
@@ -37,6 +43,28 @@ type Config struct {
 	TCPStrict bool          `yaml:"tcpStrict"`
 	Metrics   MetricsConfig `yaml:"metrics"`
 	Control   ControlConfig `yaml:"control"`
+}
+
+// TemplatesConfig is the deployment that ARM templates are read as.
+type TemplatesConfig struct {
+	// Parameters are parameters files, relative to the configuration file, or
+	// NAME=VALUE; the last value of a name holds.
+	Parameters []string `yaml:"parameters"`
+	// Subscription is an id, ResourceGroup a name, Location that of the group.
+	Subscription  string `yaml:"subscription"`
+	ResourceGroup string `yaml:"resourceGroup"`
+	Location      string `yaml:"location"`
+	// Runtime is a file of what only Azure knows, relative to the configuration file.
+	Runtime string `yaml:"runtime"`
+}
+
+// deployment is the configuration as the reader of documents takes it.
+func (c *Config) deployment() arm.Deployment {
+	t := &c.Templates
+	return arm.Deployment{
+		Parameters: t.Parameters, Subscription: t.Subscription, ResourceGroup: t.ResourceGroup, Location: t.Location,
+		Runtime: t.Runtime, Partial: c.AllowPartial,
+	}
 }
 
 // AttachmentConfig is one TUN device. Exactly one of NetworkInterface, Subnet,
@@ -187,6 +215,14 @@ func (c *Config) complete(dir string) error {
 	}
 	if c.ServiceTags != "" {
 		c.ServiceTags = absolute(c.ServiceTags)
+	}
+	for i, p := range c.Templates.Parameters {
+		if !arm.IsAssignment(p) {
+			c.Templates.Parameters[i] = absolute(p)
+		}
+	}
+	if c.Templates.Runtime != "" {
+		c.Templates.Runtime = absolute(c.Templates.Runtime)
 	}
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = defaultMetrics

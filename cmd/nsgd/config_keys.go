@@ -9,6 +9,7 @@ import (
 func allowedKeys(structName string) string {
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[AttachmentConfig](), reflect.TypeFor[FlowsConfig](),
+		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
 	} {
 		if t.Name() != structName {

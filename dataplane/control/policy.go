@@ -1,6 +1,9 @@
 package control
 
-import "github.com/nsgd/nsgd/ruleset/arm"
+import (
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
 
 // PolicyFiles are where a policy is read from. They remember what they read, so that
 // reading again costs what changed. Not safe for concurrent use.
@@ -8,6 +11,8 @@ type PolicyFiles struct {
 	paths       []string
 	serviceTags string
 	reader      *arm.Reader
+	partial     bool
+	left        ruleset.Faults
 }
 
 // NewPolicyFiles names files and folders of ARM JSON, and the service tag file, empty for
@@ -15,6 +20,16 @@ type PolicyFiles struct {
 func NewPolicyFiles(serviceTags string, paths ...string) *PolicyFiles {
 	return &PolicyFiles{paths: paths, serviceTags: serviceTags, reader: arm.NewReader(serviceTags, paths...)}
 }
+
+// SetDeployment says what ARM templates among the files are evaluated with; a partial one
+// makes Load leave out what can't be. It belongs before the first Load.
+func (f *PolicyFiles) SetDeployment(d arm.Deployment) {
+	f.partial = d.Partial
+	f.reader.SetDeployment(d)
+}
+
+// LeftOut is what the last Load left out of the policy, because it can't be evaluated.
+func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.left }
 
 // Load reads the files as a policy to be enforced: whole, or not at all. The error is a
 // PolicyError when the documents are to blame.
@@ -24,9 +39,10 @@ func (f *PolicyFiles) Load() (*arm.Set, error) {
 	if f.serviceTags == "" {
 		faults = documents.FaultsWithUnknownTags()
 	}
-	if len(faults) > 0 || len(documents.Unresolved) > 0 {
+	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.partial {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
+	f.left = documents.Unresolved
 	return documents.Set, nil
 }
 

@@ -64,7 +64,16 @@ func NewService(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{options: o, started: o.Now(), tags: o.Policy.edition()}
+	s := &Service{options: o, started: o.Now(), tags: o.Policy.edition()}
+	s.warnLeft()
+	return s
+}
+
+// warnLeft logs what a partial policy leaves out.
+func (s *Service) warnLeft() {
+	for _, left := range s.options.Policy.LeftOut() {
+		s.options.Log.Warn("left out of the policy", "reason", left.Error())
+	}
 }
 
 // Reloads tells how reloads went so far.
@@ -96,6 +105,7 @@ func (s *Service) Reload() (*Reloaded, error) {
 		s.options.Log.Error("reload refused, the running policy stays", "error", err)
 		return nil, err
 	}
+	s.warnLeft()
 	s.options.Log.Info("reloaded", "generation", reloaded.Generation,
 		"networkSecurityGroups", reloaded.NetworkSecurityGroups, "securityRules", reloaded.SecurityRules)
 	return reloaded, nil

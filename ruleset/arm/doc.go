@@ -27,8 +27,18 @@
 //
 // # Templates
 //
-// Expressions ("[...]") are not evaluated. What they keep from being read is
-// listed in Documents.Unresolved: it is neither valid nor invalid. A network
-// security group, rule, network or subnet whose name alone is an expression is
-// read under the expression's text.
+// ARM templates are evaluated (package template) with what Reader.SetDeployment gives:
+// a template is an object with "resources" that is no resource itself. Parameters have
+// the values given, else those of NAME.parameters.json beside NAME.json, else their
+// defaults. A linked template that is a document of the policy too is read where it is
+// linked, and only there. What can't be evaluated stays open: a field that is needed is
+// listed in Documents.Unresolved with the place and the reason, being neither valid nor
+// invalid. A network security group, rule, network or subnet whose name alone is open is
+// read under the expression's text. Resources without a subscription and a resource
+// group of their own have none in their ids, so that names decide.
+//
+// # Terraform
+//
+// The output of "terraform show -json" is turned into resources of ARM (package
+// terraform) and read like a template's.
 package arm

@@ -40,6 +40,12 @@ type Deployment struct {
 // SetDeployment says what templates are evaluated with. It belongs before the first Read.
 func (r *Reader) SetDeployment(d Deployment) { r.deployment = d }
 
+// IsAssignment tells NAME=VALUE from the name of a parameters file.
+func IsAssignment(parameter string) bool {
+	name, _, ok := strings.Cut(parameter, "=")
+	return ok && !strings.ContainsAny(name, "/.")
+}
+
 // values are a Deployment's files, read.
 type values struct {
 	Deployment
@@ -60,7 +66,8 @@ func (l *loader) readValues(d Deployment) {
 	v := &values{Deployment: d, used: map[string]bool{}}
 	l.values = v
 	for _, p := range d.Parameters {
-		if name, value, ok := strings.Cut(p, "="); ok && !strings.ContainsAny(name, "/.") {
+		if IsAssignment(p) {
+			name, value, _ := strings.Cut(p, "=")
 			v.parameters = append(v.parameters, givenParameter{"", name, template.Text(value)})
 			continue
 		}
@@ -234,5 +241,5 @@ func (l *loader) why(file, expression string) string {
 	if message, ok := l.reasons[file][expression]; ok {
 		return message
 	}
-	return "template expressions are evaluated in templates only"
+	return "expressions are evaluated in templates only"
 }

@@ -253,7 +253,7 @@ func (f frame) member(n member) (any, error) {
 		if n.safe {
 			return nil, nil
 		}
-		return nil, missing(n.base, base, name)
+		return nil, f.missing(n.base, base, name)
 	case []any:
 		i, ok := integer(index)
 		switch {
@@ -270,22 +270,28 @@ func (f frame) member(n member) (any, error) {
 }
 
 // missing says what an object lacks; that of a reference may be known to Azure alone.
-func missing(base node, o map[string]any, name string) error {
-	for n := base; ; {
-		switch of := n.(type) {
-		case member:
-			n = of.base
-			continue
-		case call:
-			if strings.EqualFold(of.name, "reference") {
-				return fmt.Errorf("reference(): only Azure knows the property %s of the resource; give it with --runtime", name)
-			}
+func (f frame) missing(base node, o map[string]any, name string) error {
+	if c, ok := root(base).(call); ok && strings.EqualFold(c.name, "reference") {
+		of, err := f.eval(c.args[0]) // it was evaluated before
+		if err != nil {
+			return err
 		}
-		break
+		return fmt.Errorf("reference(): only Azure knows the property %s of %s; give it with --runtime", clip(name), clip(fmt.Sprint(of)))
 	}
 	keys := sortedKeys(o)
 	if len(keys) > 12 {
 		keys = append(keys[:12:12], "...")
 	}
 	return fmt.Errorf("there is no property %s; there are: %s", clip(name), clip(strings.Join(keys, ", ")))
+}
+
+// root is what the properties and elements of an expression belong to.
+func root(n node) node {
+	for {
+		m, ok := n.(member)
+		if !ok {
+			return n
+		}
+		n = m.base
+	}
 }

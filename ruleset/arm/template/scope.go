@@ -3,6 +3,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
@@ -255,7 +256,7 @@ func (s *scope) deployment() map[string]any {
 		"properties": map[string]any{
 			"mode": "Incremental", "provisioningState": "Accepted",
 			// The template's own file, to which links within it are relative.
-			"templateLink": map[string]any{"uri": s.file},
+			"templateLink": map[string]any{"uri": filepath.Base(s.file)},
 			"template":     map[string]any{"contentVersion": text(s.template, "contentVersion")},
 		},
 	}
