@@ -24,6 +24,9 @@ func newCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, left := range all.files.LeftOut() {
+				fmt.Fprintf(c.ErrOrStderr(), "warning: left out of the policy: %v\n", left)
+			}
 			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(all.policy))
 			return nil
 		},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
 const minimal = "policy: [policy/]\nattachments:\n- {networkInterface: vm1-nic, netns: vm1, create: true, device: eth0}\n"
@@ -113,6 +114,23 @@ func TestConfigFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFilesOfTemplatesAreRelativeToTheConfiguration(t *testing.T) {
+	c, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(minimal+"templates: {parameters: [prod.json, /srv/p.json, name=a/b], runtime: azure.json, resourceGroup: shop}\nallowPartial: true\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := arm.Deployment{
+		Parameters: []string{"/etc/nsgd/prod.json", "/srv/p.json", "name=a/b"}, Runtime: "/etc/nsgd/azure.json", ResourceGroup: "shop", Partial: true,
+	}
+	if diff := cmp.Diff(want, c.deployment()); diff != "" {
+		t.Error(diff)
+	}
+	_, err = parseConfig("c.yaml", []byte(minimal+"templates: {parameter: [a]}\n"))
+	if err == nil || !strings.Contains(err.Error(), `unknown key "parameter": allowed are parameters, subscription, resourceGroup, location, runtime`) {
+		t.Errorf("error %v", err)
 	}
 }
 

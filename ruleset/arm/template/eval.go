@@ -89,6 +89,7 @@ func (f frame) problem(place, expression string, err error) unresolved {
 			p.Message = cause.Place + ": " + cause.Message
 		}
 	}
+	f.budget.take(128 + len(p.Place) + len(p.Message)) // spent is for the evaluation as a whole
 	return unresolved{p}
 }
 
@@ -203,10 +204,10 @@ func (f frame) eval(n node) (any, error) {
 	if err := f.budget.step(1); err != nil {
 		return nil, err
 	}
+	defer f.budget.leave()
 	if err := f.budget.enter(); err != nil {
 		return nil, err
 	}
-	defer f.budget.leave()
 	var v any
 	var err error
 	switch n := n.(type) {

@@ -177,7 +177,12 @@ func (x *exporter) placed(r *instance) bool {
 // value escapes texts that would be read as expressions, and writes down what was not
 // evaluated as it was found.
 func (x *exporter) value(v any) any {
-	if err := x.budget.step(1); err != nil {
+	defer x.budget.leave()
+	err := x.budget.enter()
+	if err == nil {
+		err = x.budget.step(1)
+	}
+	if err != nil {
 		return x.open(frame{scope: &scope{engine: x.engine, file: x.options.File}}.problem("", "[...]", err))
 	}
 	switch v := v.(type) {

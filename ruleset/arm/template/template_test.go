@@ -317,6 +317,8 @@ var bombs = []struct{ name, template string }{
 	{"loops in loops", `{"resources": [{"type": "T/x", "name": "n", "properties": {"copy": [{"name": "a", "count": 800, "input": {"copy": [{"name": "b", "count": 800, "input": {"copy": [{"name": "c", "count": 800, "input": "[copyIndex('c')]"}]}}]}}]}}]}`},
 	{"nested map", `{"resources": [{"type": "T/x", "name": "n", "properties": {"x": "[map(range(0, 10000), lambda('a', map(range(0, 10000), lambda('b', add(lambdaVariables('a'), lambdaVariables('b'))))))]"}}]}`},
 	{"replace of everything", `{"variables": {"a": "[padLeft('', 65536, 'a')]", "b": "[replace(variables('a'), 'a', variables('a'))]"}, "resources": [{"type": "T/x", "name": "n", "properties": {"x": "[variables('b')]"}}]}`},
+	{"a deep value", `{"resources": [{"type": "T/x", "name": "n", "properties": {"x": "[string(reduce(range(0, 10000), 1, lambda('a', 'b', createArray(lambdaVariables('a')))))]", "y": "[reduce(range(0, 10000), 1, lambda('a', 'b', createArray(lambdaVariables('a'))))]"}}]}`},
+	{"many problems", `{"resources": [{"type": "T/x", "name": "n", "properties": {"copy": [{"name": "a", "count": 800, "input": {"copy": [{"name": "b", "count": 800, "input": "[x()]"}]}}]}}]}`},
 	{"an endless function", `{"functions": [{"namespace": "o", "members": {"f": {"parameters": [], "output": {"value": "[o.f()]"}}}}], "resources": [{"type": "T/x", "name": "[o.f()]"}]}`},
 }
 

@@ -155,9 +155,14 @@ func parseJSON(data string) (any, error) {
 
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }
 
-// firstUnresolved finds what could not be evaluated within a value.
+// firstUnresolved finds what could not be evaluated within a value. It pays for whoever
+// walks through the value after it.
 func (b *budget) firstUnresolved(v any) error {
 	if err := b.step(1); err != nil {
+		return err
+	}
+	defer b.leave()
+	if err := b.enter(); err != nil {
 		return err
 	}
 	switch v := v.(type) {
