@@ -153,10 +153,10 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 			}
 		}
 	}
-	if !isTemplate(value) {
-		return value, nil
-	}
 	v := l.values
+	if !isTemplate(value) || v.Subscription == "" && v.ResourceGroup == "" && template.Plain(body) {
+		return value, nil // groups of plain documents are known again when they are unchanged
+	}
 	v.templates++
 	result := template.Evaluate(body, template.Options{
 		File: file, Parameters: l.parameters(file, body, read != nil), Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,

@@ -3,6 +3,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -104,13 +105,27 @@ func (f frame) tree(place string, v any) any {
 	case []any:
 		list := make([]any, len(v))
 		for i, e := range v {
-			list[i] = f.tree(fmt.Sprintf("%s[%d]", place, i), e)
+			if list[i] = e; !literalValue(e) {
+				list[i] = f.tree(place+"["+strconv.Itoa(i)+"]", e)
+			}
 		}
 		return list
 	case map[string]any:
 		return f.object(place, v)
 	}
 	return v
+}
+
+// literalValue reports a value that is what it is written as: most of a document, whose
+// places nobody needs.
+func literalValue(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return v == "" || v[0] != '['
+	case []any, map[string]any:
+		return false
+	}
+	return true
 }
 
 func (f frame) object(place string, o map[string]any) any {
@@ -128,7 +143,9 @@ func (f frame) object(place string, o map[string]any) any {
 				key = s
 			}
 		}
-		out[key] = f.tree(place+"."+name, o[name])
+		if out[key] = o[name]; !literalValue(o[name]) {
+			out[key] = f.tree(place+"."+name, o[name])
+		}
 	}
 	return out
 }

@@ -17,9 +17,12 @@ const (
 	maxDepth = 250
 	// maxDeployments is how deep deployments may nest.
 	maxDeployments = 8
-	// maxSteps and maxBytes bound the time and the memory of one evaluation.
+	// maxSteps and maxBytes bound the time and the memory of one evaluation, beside
+	// what the document itself takes.
 	maxSteps = 4_000_000
 	maxBytes = 64 << 20
+	// stepsOfNode is more than a value of a document takes that is no expression.
+	stepsOfNode = 8
 )
 
 var (
@@ -37,6 +40,22 @@ type budget struct {
 }
 
 func newBudget() *budget { return &budget{steps: maxSteps, bytes: maxBytes} }
+
+// nodes counts the values of a document.
+func nodes(v any) int {
+	n := 1
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			n += nodes(e)
+		}
+	case map[string]any:
+		for _, e := range v {
+			n += nodes(e)
+		}
+	}
+	return n
+}
 
 // step charges n steps.
 func (b *budget) step(n int) error {

@@ -2,6 +2,7 @@ package template
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -75,7 +76,34 @@ func (o *Options) group() group {
 
 // Evaluate evaluates a template, whose numbers are json.Number.
 func Evaluate(document map[string]any, o Options) *Result {
-	e := &engine{options: o, budget: newBudget(), result: &Result{}, asts: map[string]ast{}, instances: map[string]*instance{}}
+	b := newBudget()
+	b.steps += stepsOfNode * nodes(document)
+	return evaluate(document, o, b)
+}
+
+// Plain reports a document that evaluation would not change: one without expressions,
+// loops, links, parameters and resources that exist already.
+func Plain(document map[string]any) bool {
+	return len(object(document, "parameters")) == 0 && len(object(document, "variables")) == 0 && plain(document)
+}
+
+func plain(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, e := range v {
+			if foldEqual(name, "copy", "existing", "templateLink", "expressionEvaluationOptions") || !plain(name) || !plain(e) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !plain(e) })
+	}
+	return literalValue(v)
+}
+
+func evaluate(document map[string]any, o Options, b *budget) *Result {
+	e := &engine{options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string]*instance{}}
 	s := e.newScope(o.File, "", document)
 	s.name = o.Deployment
 	if s.name == "" {
@@ -122,7 +150,7 @@ func (x *exporter) document(s *scope) map[string]any {
 		}
 	}
 	if v, ok := get(s.template, "resources").(string); ok { // the list itself is no expression in Azure
-		out["resources"] = x.value(s.frame().problem(s.place+"resources", v, errResources))
+		out["resources"] = x.value(s.frame().problem(s.place+"resources", countText(v), errResources))
 		return out
 	}
 	list := []any{}

@@ -54,92 +54,96 @@ func names(document any) []string {
 	return out
 }
 
+const nsgType = `"type": "Microsoft.Network/networkSecurityGroups"`
+
+func nested(rest string) string {
+	return `{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {` + rest + `}}`
+}
+
+// templates are small ones with what they come to.
+var templates = []struct {
+	name, template string
+	want           []string
+	problems       []string // "place: part of the message"
+}{
+	{"a loop of resources",
+		`{"resources": [{` + nsgType + `, "name": "[concat('n', copyIndex(1))]", "copy": {"name": "c", "count": "[add(1, 1)]"}, "properties": {"i": "[copyIndex('c')]"}}]}`,
+		[]string{`networkSecurityGroups n1 {"i":0}`, `networkSecurityGroups n2 {"i":1}`}, nil},
+	{"a loop of none", `{"resources": [{` + nsgType + `, "name": "n", "copy": {"name": "c", "count": 0}}]}`, nil, nil},
+	{"a loop of properties within a loop of resources",
+		`{"resources": [{` + nsgType + `, "name": "[concat('n', copyIndex())]", "copy": {"name": "c", "count": 2}, "properties": {"copy": [
+			{"name": "rules", "count": 2, "input": {"a": "[copyIndex('rules', 10)]", "b": "[copyIndex()]", "copy": [{"name": "deep", "count": 1, "input": "[add(copyIndex('deep'), copyIndex('rules'))]"}]}}]}}]}`,
+		[]string{
+			`networkSecurityGroups n0 {"rules":[{"a":10,"b":0,"deep":[0]},{"a":11,"b":0,"deep":[1]}]}`,
+			`networkSecurityGroups n1 {"rules":[{"a":10,"b":1,"deep":[0]},{"a":11,"b":1,"deep":[1]}]}`,
+		}, nil},
+	{"loops of variables",
+		`{"variables": {"copy": [{"name": "top", "count": 2, "input": "[concat('t', copyIndex('top'))]"}], "o": {"copy": [{"name": "in", "count": 2, "input": {"i": "[copyIndex('in', 1)]"}}]}},
+		"resources": [{` + nsgType + `, "name": "n", "properties": {"top": "[variables('top')]", "in": "[variables('o').in]"}}]}`,
+		[]string{`networkSecurityGroups n {"in":[{"i":1},{"i":2}],"top":["t0","t1"]}`}, nil},
+	{"a loop that is too long", `{"resources": [{` + nsgType + `, "name": "n", "copy": {"name": "c", "count": 801}}]}`,
+		[]string{`networkSecurityGroups n copy "[801]"`}, []string{"resources[0].copy.count: allowed is an integer from 0 to 800"}},
+	{"a loop whose count is not known", `{"parameters": {"n": {"type": "int"}}, "resources": [{` + nsgType + `, "name": "[concat('n', copyIndex())]", "copy": {"name": "c", "count": "[parameters('n')]"}}]}`,
+		[]string{`networkSecurityGroups [concat('n', copyIndex())] copy "[parameters('n')]"`},
+		[]string{"resources[0].copy.count: the parameter n (int) has no value", "resources[0].name: it stands in no copy loop"}},
+	{"conditions", `{"parameters": {"c": {"type": "bool"}}, "resources": [
+		{` + nsgType + `, "name": "yes", "condition": true}, {` + nsgType + `, "name": "no", "condition": "[equals(1, 2)]"},
+		{` + nsgType + `, "name": "open", "condition": "[parameters('c')]"}, {` + nsgType + `, "name": "odd", "condition": "[concat('true')]"}]}`,
+		[]string{`networkSecurityGroups yes`, `networkSecurityGroups open condition "[parameters('c')]"`, `networkSecurityGroups odd condition "[concat('true')]"`},
+		[]string{"resources[2].condition: the parameter c (bool) has no value", "resources[3].condition: a condition is true or false, not of type string"}},
+	{"children within their parent, in its loop",
+		`{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "[concat('v', copyIndex())]", "copy": {"name": "c", "count": 2}, "resources": [
+			{"type": "subnets", "name": "s", "properties": {"i": "[copyIndex()]", "id": "[resourceId('Microsoft.Network/virtualNetworks/subnets', concat('v', copyIndex()), 's')]"}}]}]}`,
+		[]string{
+			`virtualNetworks v0`, `  subnets s {"i":0,"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/nsgd/providers/Microsoft.Network/virtualNetworks/v0/subnets/s"}`,
+			`virtualNetworks v1`, `  subnets s {"i":1,"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/nsgd/providers/Microsoft.Network/virtualNetworks/v1/subnets/s"}`,
+		}, nil},
+	{"symbolic names, and what exists already",
+		`{"languageVersion": "2.0", "resources": {
+			"ip": {"type": "Microsoft.Network/publicIPAddresses", "name": "ip", "location": "northeurope", "properties": {"dnsSettings": {"domainNameLabel": "x"}}},
+			"old": {"existing": true, "type": "Microsoft.Network/virtualNetworks", "name": "old"},
+			"loop": {` + nsgType + `, "name": "[format('g{0}', copyIndex())]", "copy": {"name": "loop", "count": 2}, "properties": {"v": "[copyIndex()]"}},
+			"uses": {` + nsgType + `, "name": "n", "properties": {"fqdn": "[reference('ip').dnsSettings.fqdn]", "one": "[reference('loop[1]').v]", "all": "[length(references('loop'))]", "old": "[reference('old').x]"}}}}`,
+		[]string{`publicIPAddresses ip {"dnsSettings":{"domainNameLabel":"x"}}`, `networkSecurityGroups g0 {"v":0}`, `networkSecurityGroups g1 {"v":1}`,
+			`networkSecurityGroups n {"all":2,"fqdn":"x.northeurope.cloudapp.azure.com","old":"[reference('old').x]","one":1}`},
+		[]string{"resources.uses.properties.old: exists already: only Azure knows its properties"}},
+	{"a nested template sees the outer parameters and variables", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "variables": {"v": "ov"}, "resources": [` +
+		nested(`"mode": "Incremental", "template": {"parameters": {"p": {"type": "string", "defaultValue": "inner"}}, "variables": {"v": "iv"}, "resources": [
+			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "v": "[variables('v')]"}}]}`) + `]}`,
+		[]string{`deployments d`, `  networkSecurityGroups n {"p":"outer","v":"ov"}`}, nil},
+	{"a nested template of the inner scope sees its own", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "resources": [` +
+		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "parameters": {"p": {"value": "[concat(parameters('p'), '!')]"}},
+			"template": {"parameters": {"p": {"type": "string"}, "q": {"type": "string"}}, "resources": [
+			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "q": "[parameters('q')]", "d": "[deployment().name]"}}]}`) + `]}`,
+		[]string{`deployments d`, `  networkSecurityGroups n {"d":"d","p":"outer!","q":"[parameters('q')]"}`},
+		[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no value"}},
+	{"outputs of a nested deployment", `{"resources": [` +
+		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": {"resources": [{`+nsgType+`, "name": "n", "properties": {"x": 5}}],
+			"outputs": {"x": {"type": "int", "value": "[reference('n').x]"}, "l": {"type": "array", "copy": {"count": 2, "input": "[copyIndex(1)]"}}}}`) +
+		`, {` + nsgType + `, "name": "m", "properties": {"x": "[reference('d').outputs.x.value]", "l": "[reference(resourceId('Microsoft.Resources/deployments', 'd')).outputs.l.value]"}}]}`,
+		[]string{`deployments d`, `  networkSecurityGroups n {"x":5}`, `networkSecurityGroups m {"l":[1,2],"x":5}`}, nil},
+	{"references in a circle",
+		`{"resources": [{` + nsgType + `, "name": "a", "properties": {"x": "[reference('b').x]"}}, {` + nsgType + `, "name": "b", "properties": {"x": "[reference('a').x]"}}]}`,
+		[]string{`networkSecurityGroups a {"x":"[reference('b').x]"}`, `networkSecurityGroups b {"x":"[reference('a').x]"}`},
+		[]string{"resources[0].properties.x: refers to itself", "resources[1].properties.x: refers to itself"}},
+	{"a reference in a name", `{"resources": [{` + nsgType + `, "name": "[reference('b').x]"}]}`,
+		[]string{`networkSecurityGroups [reference('b').x]`}, []string{"resources[0].name: needed before anything is deployed"}},
+	{"only what depends on a missing parameter is open",
+		`{"parameters": {"p": {"type": "string"}}, "variables": {"o": {"a": "[parameters('p')]", "b": "fine", "c": ["[variables('o2')]"]}, "o2": 7},
+		"resources": [{` + nsgType + `, "name": "n", "properties": {"a": "[variables('o').a]", "b": "[variables('o').b]", "c": "[variables('o').c[0]]", "o": "[variables('o')]"}}]}`,
+		[]string{`networkSecurityGroups n {"a":"[variables('o').a]","b":"fine","c":7,"o":{"a":"[parameters('p')]","b":"fine","c":[7]}}`},
+		[]string{"resources[0].properties.a: parameters.p: the parameter p (string) has no value", "variables.o.a: parameters.p: the parameter p (string)"}},
+	{"texts that look like expressions stay texts", `{"resources": [{` + nsgType + `, "name": "n", "properties": {"a": "[[x]", "b": "[concat('[', 'x]')]"}}]}`,
+		[]string{`networkSecurityGroups n {"a":"[[x]","b":"[[x]"}`}, nil},
+	{"names of properties", `{"resources": [{` + nsgType + `, "name": "n", "properties": {"[concat('k', '1')]": 1}}]}`, []string{`networkSecurityGroups n {"k1":1}`}, nil},
+	{"resources as an expression", `{"resources": "[variables('r')]"}`, nil, []string{"resources: allowed is no expression"}},
+	{"a resource as an expression", `{"resources": ["[variables('r')]"]}`, []string{"[variables('r')]"}, []string{"resources[0]: allowed is no expression"}},
+	{"the template of a deployment as an expression", `{"resources": [` + nested(`"template": "[variables('t')]"`) + `]}`, []string{`deployments d`},
+		[]string{"resources[0].properties.template: allowed is no expression"}},
+}
+
 func TestTemplates(t *testing.T) {
-	const nsg = `"type": "Microsoft.Network/networkSecurityGroups"`
-	deployment := func(rest string) string {
-		return `{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {` + rest + `}}`
-	}
-	tests := []struct {
-		name, template string
-		want           []string
-		problems       []string // "place: part of the message"
-	}{
-		{"a loop of resources",
-			`{"resources": [{` + nsg + `, "name": "[concat('n', copyIndex(1))]", "copy": {"name": "c", "count": "[add(1, 1)]"}, "properties": {"i": "[copyIndex('c')]"}}]}`,
-			[]string{`networkSecurityGroups n1 {"i":0}`, `networkSecurityGroups n2 {"i":1}`}, nil},
-		{"a loop of none", `{"resources": [{` + nsg + `, "name": "n", "copy": {"name": "c", "count": 0}}]}`, nil, nil},
-		{"a loop of properties within a loop of resources",
-			`{"resources": [{` + nsg + `, "name": "[concat('n', copyIndex())]", "copy": {"name": "c", "count": 2}, "properties": {"copy": [
-				{"name": "rules", "count": 2, "input": {"a": "[copyIndex('rules', 10)]", "b": "[copyIndex()]", "copy": [{"name": "deep", "count": 1, "input": "[add(copyIndex('deep'), copyIndex('rules'))]"}]}}]}}]}`,
-			[]string{
-				`networkSecurityGroups n0 {"rules":[{"a":10,"b":0,"deep":[0]},{"a":11,"b":0,"deep":[1]}]}`,
-				`networkSecurityGroups n1 {"rules":[{"a":10,"b":1,"deep":[0]},{"a":11,"b":1,"deep":[1]}]}`,
-			}, nil},
-		{"loops of variables",
-			`{"variables": {"copy": [{"name": "top", "count": 2, "input": "[concat('t', copyIndex('top'))]"}], "o": {"copy": [{"name": "in", "count": 2, "input": {"i": "[copyIndex('in', 1)]"}}]}},
-			"resources": [{` + nsg + `, "name": "n", "properties": {"top": "[variables('top')]", "in": "[variables('o').in]"}}]}`,
-			[]string{`networkSecurityGroups n {"in":[{"i":1},{"i":2}],"top":["t0","t1"]}`}, nil},
-		{"a loop that is too long", `{"resources": [{` + nsg + `, "name": "n", "copy": {"name": "c", "count": 801}}]}`,
-			[]string{`networkSecurityGroups n copy "[801]"`}, []string{"resources[0].copy.count: allowed is an integer from 0 to 800"}},
-		{"a loop whose count is not known", `{"parameters": {"n": {"type": "int"}}, "resources": [{` + nsg + `, "name": "[concat('n', copyIndex())]", "copy": {"name": "c", "count": "[parameters('n')]"}}]}`,
-			[]string{`networkSecurityGroups [concat('n', copyIndex())] copy "[parameters('n')]"`},
-			[]string{"resources[0].copy.count: the parameter n (int) has no value", "resources[0].name: it stands in no copy loop"}},
-		{"conditions", `{"parameters": {"c": {"type": "bool"}}, "resources": [
-			{` + nsg + `, "name": "yes", "condition": true}, {` + nsg + `, "name": "no", "condition": "[equals(1, 2)]"},
-			{` + nsg + `, "name": "open", "condition": "[parameters('c')]"}, {` + nsg + `, "name": "odd", "condition": "[concat('true')]"}]}`,
-			[]string{`networkSecurityGroups yes`, `networkSecurityGroups open condition "[parameters('c')]"`, `networkSecurityGroups odd condition "[concat('true')]"`},
-			[]string{"resources[2].condition: the parameter c (bool) has no value", "resources[3].condition: a condition is true or false, not of type string"}},
-		{"children within their parent, in its loop",
-			`{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "[concat('v', copyIndex())]", "copy": {"name": "c", "count": 2}, "resources": [
-				{"type": "subnets", "name": "s", "properties": {"i": "[copyIndex()]", "id": "[resourceId('Microsoft.Network/virtualNetworks/subnets', concat('v', copyIndex()), 's')]"}}]}]}`,
-			[]string{
-				`virtualNetworks v0`, `  subnets s {"i":0,"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/nsgd/providers/Microsoft.Network/virtualNetworks/v0/subnets/s"}`,
-				`virtualNetworks v1`, `  subnets s {"i":1,"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/nsgd/providers/Microsoft.Network/virtualNetworks/v1/subnets/s"}`,
-			}, nil},
-		{"symbolic names, and what exists already",
-			`{"languageVersion": "2.0", "resources": {
-				"ip": {"type": "Microsoft.Network/publicIPAddresses", "name": "ip", "location": "northeurope", "properties": {"dnsSettings": {"domainNameLabel": "x"}}},
-				"old": {"existing": true, "type": "Microsoft.Network/virtualNetworks", "name": "old"},
-				"loop": {` + nsg + `, "name": "[format('g{0}', copyIndex())]", "copy": {"name": "loop", "count": 2}, "properties": {"v": "[copyIndex()]"}},
-				"uses": {` + nsg + `, "name": "n", "properties": {"fqdn": "[reference('ip').dnsSettings.fqdn]", "one": "[reference('loop[1]').v]", "all": "[length(references('loop'))]", "old": "[reference('old').x]"}}}}`,
-			[]string{`publicIPAddresses ip {"dnsSettings":{"domainNameLabel":"x"}}`, `networkSecurityGroups g0 {"v":0}`, `networkSecurityGroups g1 {"v":1}`,
-				`networkSecurityGroups n {"all":2,"fqdn":"x.northeurope.cloudapp.azure.com","old":"[reference('old').x]","one":1}`},
-			[]string{"resources.uses.properties.old: exists already: only Azure knows its properties"}},
-		{"a nested template sees the outer parameters and variables", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "variables": {"v": "ov"}, "resources": [` +
-			deployment(`"mode": "Incremental", "template": {"parameters": {"p": {"type": "string", "defaultValue": "inner"}}, "variables": {"v": "iv"}, "resources": [
-				{`+nsg+`, "name": "n", "properties": {"p": "[parameters('p')]", "v": "[variables('v')]"}}]}`) + `]}`,
-			[]string{`deployments d`, `  networkSecurityGroups n {"p":"outer","v":"ov"}`}, nil},
-		{"a nested template of the inner scope sees its own", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "resources": [` +
-			deployment(`"expressionEvaluationOptions": {"scope": "inner"}, "parameters": {"p": {"value": "[concat(parameters('p'), '!')]"}},
-				"template": {"parameters": {"p": {"type": "string"}, "q": {"type": "string"}}, "resources": [
-				{`+nsg+`, "name": "n", "properties": {"p": "[parameters('p')]", "q": "[parameters('q')]", "d": "[deployment().name]"}}]}`) + `]}`,
-			[]string{`deployments d`, `  networkSecurityGroups n {"d":"d","p":"outer!","q":"[parameters('q')]"}`},
-			[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no value"}},
-		{"outputs of a nested deployment", `{"resources": [` +
-			deployment(`"expressionEvaluationOptions": {"scope": "inner"}, "template": {"resources": [{`+nsg+`, "name": "n", "properties": {"x": 5}}],
-				"outputs": {"x": {"type": "int", "value": "[reference('n').x]"}, "l": {"type": "array", "copy": {"count": 2, "input": "[copyIndex(1)]"}}}}`) +
-			`, {` + nsg + `, "name": "m", "properties": {"x": "[reference('d').outputs.x.value]", "l": "[reference(resourceId('Microsoft.Resources/deployments', 'd')).outputs.l.value]"}}]}`,
-			[]string{`deployments d`, `  networkSecurityGroups n {"x":5}`, `networkSecurityGroups m {"l":[1,2],"x":5}`}, nil},
-		{"references in a circle",
-			`{"resources": [{` + nsg + `, "name": "a", "properties": {"x": "[reference('b').x]"}}, {` + nsg + `, "name": "b", "properties": {"x": "[reference('a').x]"}}]}`,
-			[]string{`networkSecurityGroups a {"x":"[reference('b').x]"}`, `networkSecurityGroups b {"x":"[reference('a').x]"}`},
-			[]string{"resources[0].properties.x: refers to itself", "resources[1].properties.x: refers to itself"}},
-		{"a reference in a name", `{"resources": [{` + nsg + `, "name": "[reference('b').x]"}]}`,
-			[]string{`networkSecurityGroups [reference('b').x]`}, []string{"resources[0].name: needed before anything is deployed"}},
-		{"only what depends on a missing parameter is open",
-			`{"parameters": {"p": {"type": "string"}}, "variables": {"o": {"a": "[parameters('p')]", "b": "fine", "c": ["[variables('o2')]"]}, "o2": 7},
-			"resources": [{` + nsg + `, "name": "n", "properties": {"a": "[variables('o').a]", "b": "[variables('o').b]", "c": "[variables('o').c[0]]", "o": "[variables('o')]"}}]}`,
-			[]string{`networkSecurityGroups n {"a":"[variables('o').a]","b":"fine","c":7,"o":{"a":"[parameters('p')]","b":"fine","c":[7]}}`},
-			[]string{"resources[0].properties.a: parameters.p: the parameter p (string) has no value", "variables.o.a: parameters.p: the parameter p (string)"}},
-		{"texts that look like expressions stay texts", `{"resources": [{` + nsg + `, "name": "n", "properties": {"a": "[[x]", "b": "[concat('[', 'x]')]"}}]}`,
-			[]string{`networkSecurityGroups n {"a":"[[x]","b":"[[x]"}`}, nil},
-		{"names of properties", `{"resources": [{` + nsg + `, "name": "n", "properties": {"[concat('k', '1')]": 1}}]}`, []string{`networkSecurityGroups n {"k1":1}`}, nil},
-		{"resources as an expression", `{"resources": "[variables('r')]"}`, nil, []string{"resources: allowed is no expression"}},
-		{"a resource as an expression", `{"resources": ["[variables('r')]"]}`, []string{"[variables('r')]"}, []string{"resources[0]: allowed is no expression"}},
-		{"the template of a deployment as an expression", `{"resources": [` + deployment(`"template": "[variables('t')]"`) + `]}`, []string{`deployments d`},
-			[]string{"resources[0].properties.template: allowed is no expression"}},
-	}
-	for _, tt := range tests {
+	for _, tt := range templates {
 		t.Run(tt.name, func(t *testing.T) {
 			r := evaluateText(t, tt.template, Options{})
 			if got := names(r.Document); !slices.Equal(got, tt.want) {
@@ -286,6 +290,49 @@ func TestLinkedTemplates(t *testing.T) {
 				t.Errorf("problems %v, want %s", r.Problems, tt.problem)
 			}
 		})
+	}
+}
+
+// A plain document needs no evaluation: what it holds comes out as it is.
+func TestPlainDocuments(t *testing.T) {
+	tests := []struct {
+		name, document string
+		want           bool
+	}{
+		{"literals", `{"contentVersion": "1.0.0.0", "parameters": {}, "resources": [{"type": "T/x", "name": "n", "condition": false, "properties": {"a": [1, null, "x]"]}}]}`, true},
+		{"an expression", `{"resources": [{"name": "[concat('n')]"}]}`, false},
+		{"an escape", `{"resources": [{"name": "[[n"}]}`, false},
+		{"an expression as a name", `{"resources": [{"tags": {"[x()]": 1}}]}`, false},
+		{"a loop", `{"resources": [{"name": "n", "Copy": {"name": "c", "count": 2}}]}`, false},
+		{"what exists already", `{"resources": [{"name": "n", "existing": true}]}`, false},
+		{"a link", `{"resources": [{"name": "n", "properties": {"templateLink": {}}}]}`, false},
+		{"parameters", `{"parameters": {"a": {}}, "resources": []}`, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v, err := parseJSON(tt.document)
+			if err != nil {
+				t.Fatal(err)
+			}
+			document := v.(map[string]any)
+			if got := Plain(document); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+// A long policy is no bomb: the caps are for what evaluation adds.
+func TestALongDocumentIsEvaluated(t *testing.T) {
+	list := make([]any, maxSteps/2)
+	for i := range list {
+		list[i] = true
+	}
+	r := Evaluate(map[string]any{"resources": []any{
+		map[string]any{"type": "T/x", "name": "[concat('n')]", "properties": map[string]any{"list": list}},
+	}}, Options{})
+	if len(r.Problems) > 0 {
+		t.Error(r.Problems)
 	}
 }
 
