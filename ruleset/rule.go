@@ -93,6 +93,15 @@ func (r *Rule) QualifiedName() string {
 	return "securityRules/" + r.Name
 }
 
+// PrefixedName is the rule's name in NSG diagnostics and security group views:
+// "UserRule_NAME" or "DefaultRule_NAME".
+func (r *Rule) PrefixedName() string {
+	if r.Default {
+		return "DefaultRule_" + r.Name
+	}
+	return "UserRule_" + r.Name
+}
+
 // NSG is one validated network security group.
 type NSG struct {
 	Name            string
