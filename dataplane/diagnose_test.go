@@ -27,6 +27,10 @@ func build(t *testing.T, set *arm.Set) *topology.Snapshot {
 
 type asked = arm.NetworkConfigurationDiagnosticProfile
 
+func asking(direction, protocol, source, destination, port string) asked {
+	return asked{Direction: direction, Protocol: protocol, Source: source, Destination: destination, DestinationPort: port}
+}
+
 func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*arm.NetworkSecurityGroupResult, error) {
 	t.Helper()
 	response, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: target, VerbosityLevel: level, Profiles: []asked{p}})
@@ -71,32 +75,32 @@ func TestDiagnose(t *testing.T) {
 		profile             asked
 		want                []string
 	}{
-		{"inbound, the subnet's NSG and then the NIC's", "vm1-nic", "", asked{"Inbound", "TCP", world, addr1, "80"}, []string{"Allow",
+		{"inbound, the subnet's NSG and then the NIC's", "vm1-nic", "", asking("Inbound", "TCP", world, addr1, "80"), []string{"Allow",
 			"NSG1 on Subnet1: Allow UserRule_AllowHttpInBound, partly []", "PSsDd UserRule_AllowHttpInBound",
 			"NSG2 on vm1-nic: Allow UserRule_AllowHttpInBound, partly []", "PSsDd UserRule_AllowHttpInBound"}},
-		{"no NSG behind one that denies, and every rule up to the match", "VM1-nic", "normal", asked{"inbound", "tcp", world, addr1, "22"}, []string{"Deny",
+		{"no NSG behind one that denies, and every rule up to the match", "VM1-nic", "normal", asking("inbound", "tcp", world, addr1, "22"), []string{"Deny",
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly []", "PSsD- UserRule_AllowHttpInBound", "P-sDd DefaultRule_AllowVnetInBound",
 			"P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
-		{"without the rules' fields", "vm1-nic", "Minimum", asked{"Inbound", "TCP", world, addr1, "22"}, []string{"Deny",
+		{"without the rules' fields", "vm1-nic", "Minimum", asking("Inbound", "TCP", world, addr1, "22"), []string{"Deny",
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly []"}},
-		{"the rules behind the match too", "vm2-nic", "Full", asked{"Inbound", "UDP", addr1, addr2, "53"}, []string{"Allow",
+		{"the rules behind the match too", "vm2-nic", "Full", asking("Inbound", "UDP", addr1, addr2, "53"), []string{"Allow",
 			"NSG1 on Subnet1: Allow DefaultRule_AllowVnetInBound, partly []", "--sD- UserRule_AllowHttpInBound", "PSsDd DefaultRule_AllowVnetInBound",
 			"P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
-		{"outbound, the NIC's NSG first", "vm1-nic", "Minimum", asked{"Outbound", "TCP", addr1, world, "443"}, []string{"Allow",
+		{"outbound, the NIC's NSG first", "vm1-nic", "Minimum", asking("Outbound", "TCP", addr1, world, "443"), []string{"Allow",
 			"NSG2 on vm1-nic: Allow DefaultRule_AllowInternetOutBound, partly []", "NSG1 on Subnet1: Allow DefaultRule_AllowInternetOutBound, partly []"}},
-		{"a rule without ports holds for ICMP, one for a port does not", "vm2-nic", "", asked{"Inbound", "ICMP", world, addr2, "*"}, []string{"Deny",
+		{"a rule without ports holds for ICMP, one for a port does not", "vm2-nic", "", asking("Inbound", "ICMP", world, addr2, "*"), []string{"Deny",
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly []", "-SsD- UserRule_AllowHttpInBound", "P-sDd DefaultRule_AllowVnetInBound",
 			"P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
-		{"any source is what no rule holds a part of", "vm2-nic", "", asked{"Inbound", "TCP", "*", addr2, "80"}, []string{"Deny",
+		{"any source is what no rule holds a part of", "vm2-nic", "", asking("Inbound", "TCP", "*", addr2, "80"), []string{"Deny",
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly [UserRule_AllowHttpInBound DefaultRule_AllowVnetInBound DefaultRule_AllowAzureLoadBalancerInBound]",
 			"P-sDd UserRule_AllowHttpInBound", "P-sDd DefaultRule_AllowVnetInBound", "P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
-		{"a tag in any case", "vm2-nic", "Minimum", asked{"Inbound", "TCP", "internet", addr2, "80"}, []string{"Allow",
+		{"a tag in any case", "vm2-nic", "Minimum", asking("Inbound", "TCP", "internet", addr2, "80"), []string{"Allow",
 			"NSG1 on Subnet1: Allow UserRule_AllowHttpInBound, partly []"}},
-		{"a prefix as destination", "vm2-nic", "Minimum", asked{"Inbound", "*", "10.0.3.0/24", "10.0.1.0/24", "*"}, []string{"Allow",
+		{"a prefix as destination", "vm2-nic", "Minimum", asking("Inbound", "*", "10.0.3.0/24", "10.0.1.0/24", "*"), []string{"Allow",
 			"NSG1 on Subnet1: Allow DefaultRule_AllowVnetInBound, partly []"}},
-		{"any protocol and a port that only one protocol has a rule for", "vm2-nic", "Minimum", asked{"Inbound", "Any", world, addr2, "80"}, []string{"Deny",
+		{"any protocol and a port that only one protocol has a rule for", "vm2-nic", "Minimum", asking("Inbound", "Any", world, addr2, "80"), []string{"Deny",
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly [UserRule_AllowHttpInBound]"}},
-		{"no NSG on the way", "vm4-nic", "", asked{"Inbound", "TCP", world, addr4, "80"}, []string{"Allow"}},
+		{"no NSG on the way", "vm4-nic", "", asking("Inbound", "TCP", world, addr4, "80"), []string{"Allow"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -127,18 +131,18 @@ func TestDiagnoseRefuses(t *testing.T) {
 		profile             asked
 		want                string
 	}{
-		{"an unknown target", "vm9-nic", "", asked{"Inbound", "TCP", world, addr1, "80"}, `network interface "vm9-nic" not found`},
+		{"an unknown target", "vm9-nic", "", asking("Inbound", "TCP", world, addr1, "80"), `network interface "vm9-nic" not found`},
 		{"no target", "", "", asked{}, "targetResourceId is missing"},
-		{"another level", "vm1-nic", "Most", asked{"Inbound", "TCP", world, addr1, "80"}, `verbosityLevel "Most": allowed are Normal, Minimum and Full`},
-		{"no direction", "vm1-nic", "", asked{"", "TCP", world, addr1, "80"}, `direction ""`},
-		{"no protocol", "vm1-nic", "", asked{"Inbound", "", world, addr1, "80"}, `protocol "": allowed are TCP`},
-		{"no source", "vm1-nic", "", asked{"Inbound", "TCP", "", addr1, "80"}, "source is missing"},
-		{"host bits", "vm1-nic", "", asked{"Inbound", "TCP", "10.0.0.1/24", addr1, "80"}, `source "10.0.0.1/24": host bits are set`},
-		{"two families", "vm1-nic", "", asked{"Inbound", "TCP", "fd00::1", addr1, "80"}, "not of the same address family"},
-		{"a range of ports", "vm1-nic", "", asked{"Inbound", "TCP", world, addr1, "80-90"}, `destinationPort "80-90": allowed are 0 to 65535 and *`},
-		{"a tag that no rule names", "vm1-nic", "", asked{"Inbound", "TCP", "Storage", addr1, "80"}, `source "Storage": no rule names a tag of that name`},
-		{"protocols that have rules of their own", "vm2-nic", "", asked{"Inbound", "*", world, addr2, "80"}, `protocol "*": the answer is not one for all protocols, as UserRule_`},
-		{"ports that two rules share out", "vm3-nic", "", asked{"Inbound", "TCP", "198.51.100.0/24", addr3, "*"},
+		{"another level", "vm1-nic", "Most", asking("Inbound", "TCP", world, addr1, "80"), `verbosityLevel "Most": allowed are Normal, Minimum and Full`},
+		{"no direction", "vm1-nic", "", asking("", "TCP", world, addr1, "80"), `direction ""`},
+		{"no protocol", "vm1-nic", "", asking("Inbound", "", world, addr1, "80"), `protocol "": allowed are TCP`},
+		{"no source", "vm1-nic", "", asking("Inbound", "TCP", "", addr1, "80"), "source is missing"},
+		{"host bits", "vm1-nic", "", asking("Inbound", "TCP", "10.0.0.1/24", addr1, "80"), `source "10.0.0.1/24": host bits are set`},
+		{"two families", "vm1-nic", "", asking("Inbound", "TCP", "fd00::1", addr1, "80"), "not of the same address family"},
+		{"a range of ports", "vm1-nic", "", asking("Inbound", "TCP", world, addr1, "80-90"), `destinationPort "80-90": allowed are 0 to 65535 and *`},
+		{"a tag that no rule names", "vm1-nic", "", asking("Inbound", "TCP", "Storage", addr1, "80"), `source "Storage": no rule names a tag of that name`},
+		{"protocols that have rules of their own", "vm2-nic", "", asking("Inbound", "*", world, addr2, "80"), `protocol "*": the answer is not one for all protocols, as UserRule_`},
+		{"ports that two rules share out", "vm3-nic", "", asking("Inbound", "TCP", "198.51.100.0/24", addr3, "*"),
 			"destinationPort: the answer is not one for all that it stands for: UserRule_Lower, UserRule_Upper divide it"},
 	}
 	for _, tt := range tests {
@@ -150,7 +154,7 @@ func TestDiagnoseRefuses(t *testing.T) {
 		})
 	}
 	t.Run("a bad profile among others is named", func(t *testing.T) {
-		good := asked{"Inbound", "TCP", world, addr1, "80"}
+		good := asking("Inbound", "TCP", world, addr1, "80")
 		_, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic", Profiles: []asked{good, {}}})
 		if err == nil || !strings.HasPrefix(err.Error(), "profiles[1]: ") {
 			t.Error(err)
@@ -356,7 +360,7 @@ func TestATargetIsAVirtualMachineToo(t *testing.T) {
 		{"beside its NIC", flow("vm1-nic", "virtualMachines/vm", addr1), "NSG2", false},
 		{"beside another's NIC", flow("vm4-nic", vm, addr4), "belongs to virtual machine", true},
 		{"an address of none of its NICs", flow("vm", "", addr4), "its network interfaces are vm1-nic, vm2-nic", true},
-		{"an unknown one", flow("virtualMachines/vm7", "", addr1), `virtual machine "virtualMachines/vm7" not found: the policy has VM, other`, true},
+		{"an unknown one", flow("virtualMachines/vm7", "", addr1), `virtual machine "vm7" not found: the policy has VM, other`, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Verify(s, tt.flow, false)

@@ -147,14 +147,15 @@ type Group struct {
 func (g *Group) Expand(tag string) []netip.Prefix { return g.network.tags[tag] }
 
 // ExpandTag resolves a built-in tag, or a service tag that a rule names, in its canonical
-// spelling, as a subnet sees it; ok is false for any other. The result must not be changed.
+// spelling, as a subnet sees it, or with nil as one without any address would; ok is false
+// for any other. The result must not be changed.
 func (s *Snapshot) ExpandTag(sub *arm.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
 	for _, n := range s.networks {
-		if n.vnet == sub.VirtualNetwork {
+		if sub != nil && n.vnet == sub.VirtualNetwork {
 			return s.tagPrefixes(n, tag)
 		}
 	}
-	return nil, false
+	return s.tagPrefixes(&network{}, tag)
 }
 
 // Table is one direction of an NSG.

@@ -35,7 +35,8 @@ func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 	})
 }
 
-// VirtualMachine finds the NICs of a virtual machine by its name or id, without case.
+// VirtualMachine finds the NICs of a virtual machine by its name, by "virtualMachines/NAME"
+// or by id, without case.
 func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 	type machine struct {
 		name, id string
@@ -53,6 +54,9 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 			machines = append(machines, byID[key])
 		}
 		byID[key].nics = append(byID[key].nics, n)
+	}
+	if kind, name, _ := strings.Cut(nameOrID, "/"); strings.EqualFold(kind, "virtualMachines") && !strings.Contains(name, "/") {
+		nameOrID = name
 	}
 	m, err := find("virtual machine", nameOrID, machines, func(m *machine) []string { return []string{m.name, m.id} })
 	if err != nil {

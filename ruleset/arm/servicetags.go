@@ -103,6 +103,19 @@ func (t *ServiceTags) keep(used map[string][]netip.Prefix) {
 	}
 }
 
+// ReadServiceTags reads a service tag file whole. The error may be ruleset.Faults.
+func ReadServiceTags(file string) (*ServiceTags, error) {
+	data, err := readRegular(file)
+	if err != nil {
+		return nil, fmt.Errorf("service tags: %w", err)
+	}
+	tags, faults := ParseServiceTags(file, data)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return tags, nil
+}
+
 // Whole are the tags with the prefixes of all of them. Those of a Reader have only the
 // prefixes that its policy uses: the file is read again then, and it is an error when it
 // is not what it was.
