@@ -57,7 +57,7 @@ func (r *RuleTagChange) String() string {
 	if r.Gone {
 		end = ", the tag is gone"
 	}
-	return fmt.Sprintf("rule %s of %s: %s: +%d -%d prefixes%s", r.Rule, r.NetworkSecurityGroup, r.Tag, r.Added, r.Removed, end)
+	return fmt.Sprintf("rule %s of NSG %s: %s: +%d -%d prefixes%s", r.Rule, r.NetworkSecurityGroup, r.Tag, r.Added, r.Removed, end)
 }
 
 // Any reports a difference.
