@@ -217,7 +217,7 @@ func samples(s *topology.Snapshot, text string, ipv6 bool) (list []netip.Addr) {
 	for _, p := range oraclePrefixes {
 		all = append(all, p.Addr(), lastAddr(p), lastAddr(p).Next())
 	}
-	for _, h := range oracleHosts[:8] {
+	for _, h := range oracleHosts[:7] { // the platform answers for itself
 		all = append(all, netip.MustParseAddr(h.v4), netip.MustParseAddr(h.v6))
 	}
 	for _, a := range all {

@@ -29,16 +29,16 @@ func (p *profile) witness(stages []topology.Stage) (packet.Tuple, error) {
 	}
 	var named []string
 	for _, p.protocol = range candidates {
-		parts := p.divided(stages)
-		if named = parts.naming(p.protocol); len(named) == 0 {
-			return p.outside(parts)
+		held := p.divided(stages)
+		if named = held.naming(p.protocol); len(named) == 0 {
+			return p.outside(held)
 		}
 	}
 	return packet.Tuple{}, fmt.Errorf("protocol %q: the answer is not one for all protocols, as %s tell: ask for each", "*", listNames(named))
 }
 
-// parts are rules that hold a part of a profile.
-type parts struct {
+// division are rules that hold a part of a profile.
+type division struct {
 	rules []ruleset.Protocol // by name, the same order
 	names []string
 
@@ -48,8 +48,8 @@ type parts struct {
 
 // divided collects the parts that rules before the first match of the whole hold, up to
 // the stage that denies the whole.
-func (p *profile) divided(stages []topology.Stage) *parts {
-	d := &parts{}
+func (p *profile) divided(stages []topology.Stage) *division {
+	d := &division{}
 	for i := range stages {
 		t := stages[i].Table
 		rules := t.Resolved()
@@ -81,13 +81,13 @@ func (p *profile) divided(stages []topology.Stage) *parts {
 	return d.merged()
 }
 
-func (d *parts) merged() *parts {
+func (d *division) merged() *division {
 	d.sources, d.destinations = merge(d.sources), merge(d.destinations)
 	return d
 }
 
 // naming are the rules that name a protocol.
-func (d *parts) naming(protocol uint8) []string {
+func (d *division) naming(protocol uint8) []string {
 	var names []string
 	for i, named := range d.rules {
 		if named == ruleset.TCP && protocol == packet.ProtoTCP || named == ruleset.UDP && protocol == packet.ProtoUDP {
@@ -98,7 +98,7 @@ func (d *parts) naming(protocol uint8) []string {
 }
 
 // outside is a packet of the profile that none of the rules holds.
-func (p *profile) outside(d *parts) (packet.Tuple, error) {
+func (p *profile) outside(d *division) (packet.Tuple, error) {
 	none := func(field string) (packet.Tuple, error) {
 		return packet.Tuple{}, fmt.Errorf("%s: the answer is not one for all that it stands for: %s divide it; ask for less", field, listNames(d.names))
 	}
