@@ -1,9 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
-	"net/netip"
-
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -22,13 +19,9 @@ const (
 // the other end's where that is known. It is the engine's own Judge on
 // the engine's own snapshot; it counts nothing and creates no flow.
 func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFlowResult, error) {
-	nic, err := s.Policy.NetworkInterface(q.NetworkInterface)
+	local, err := localEnd(s, q)
 	if err != nil {
 		return nil, err
-	}
-	local := s.Endpoint(nic, q.Local)
-	if local == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Local, addresses(nic))
 	}
 	var remote *topology.Endpoint
 	if path {
@@ -82,12 +75,4 @@ func (v *Verdict) Result() *arm.VerificationIPFlowResult {
 		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
 	}
 	return r
-}
-
-func addresses(nic *arm.NetworkInterface) []netip.Addr {
-	var list []netip.Addr
-	for i := range nic.IPConfigurations {
-		list = append(list, nic.IPConfigurations[i].Address)
-	}
-	return list
 }

@@ -1,6 +1,9 @@
 package ruleset
 
-import "net/netip"
+import (
+	"net/netip"
+	"strconv"
+)
 
 // Direction says which way a rule looks, from the virtual machine's side.
 type Direction uint8
@@ -54,6 +57,17 @@ func (p Protocol) String() string { return protocolNames[p] }
 // PortRange is an inclusive range of ports, First <= Last.
 type PortRange struct{ First, Last uint16 }
 
+// String is the spelling of documents: "*", "80" or "80-90".
+func (r PortRange) String() string {
+	switch {
+	case r == AllPorts:
+		return "*"
+	case r.First == r.Last:
+		return strconv.Itoa(int(r.First))
+	}
+	return strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
+}
+
 // AllPorts is what "*" means.
 var AllPorts = PortRange{0, 65535}
 
@@ -91,6 +105,15 @@ func (r *Rule) QualifiedName() string {
 		return "defaultSecurityRules/" + r.Name
 	}
 	return "securityRules/" + r.Name
+}
+
+// PrefixedName is the rule's name in NSG diagnostics and security group views:
+// "UserRule_NAME" or "DefaultRule_NAME".
+func (r *Rule) PrefixedName() string {
+	if r.Default {
+		return "DefaultRule_" + r.Name
+	}
+	return "UserRule_" + r.Name
 }
 
 // NSG is one validated network security group.

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -124,6 +125,18 @@ func canonicalTag(text string, known KnownTags) (tag, problem string) {
 		return text, ""
 	}
 	return known(text)
+}
+
+// BuiltInTagNames are the tags that need no tag file, in order.
+func BuiltInTagNames() []string {
+	return slices.Compact(slices.Sorted(maps.Values(classicTags)))
+}
+
+// CanonicalBuiltInTag spells a tag that needs no tag file, given in any case or in the
+// words of Azure's old deployment model; ok is false for every other text.
+func CanonicalBuiltInTag(text string) (tag string, ok bool) {
+	tag, ok = classicTags[strings.ToLower(text)]
+	return tag, ok
 }
 
 // IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.

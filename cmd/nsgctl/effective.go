@@ -12,28 +12,31 @@ import (
 )
 
 func newEffective(g *global) *cobra.Command {
-	var nic string
+	var of target
 	var from source
 	c := &cobra.Command{
-		Use:   "effective --nic NAME [--policy PATH...]",
-		Short: "List the security rules that hold for a network interface",
-		Args:  from.args,
+		Use:     "effective --nic NAME [--policy PATH...]",
+		Aliases: []string{"list-effective-nsg"},
+		Short:   "List the security rules that hold for a network interface",
+		Args:    from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if nic == "" {
+			if of.nic == "" {
 				return usageError{errors.New("effective: --nic is missing")}
 			}
 			answerer, err := from.open(g)
 			if err != nil {
 				return err
 			}
-			result, err := answerer.Effective(c.Context(), nic)
+			result, err := answerer.Effective(c.Context(), of.networkInterface())
 			if err != nil {
 				return err
 			}
-			return g.print(c.OutOrStdout(), result, func(w io.Writer) error { return effectiveTable(w, nic, result) })
+			return g.print(c.OutOrStdout(), result, func(w io.Writer) error { return effectiveTable(w, of.nic, result) })
 		},
 	}
-	c.Flags().StringVar(&nic, "nic", "", "network interface, by name or resource id")
+	c.Flags().StringVar(&of.nic, "nic", "", "network interface, by name or resource id")
+	c.Flags().StringVarP(&of.nic, "name", "n", "", "the same as --nic")
+	of.groupFlag(c)
 	from.flags(c)
 	return c
 }
@@ -53,8 +56,10 @@ func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurit
 		for j := range group.EffectiveSecurityRules {
 			r := &group.EffectiveSecurityRules[j]
 			_, name, _ := strings.Cut(r.Name, "/")
-			table.row(r.Direction, r.Priority, r.Access, r.Protocol, side(r.SourceAddressPrefixes, r.SourceApplicationSecurityGroups),
-				side(r.DestinationAddressPrefixes, r.DestinationApplicationSecurityGroups), several(r.DestinationPortRanges), name)
+			table.row(r.Direction, r.Priority, r.Access, r.Protocol,
+				end(expanded(r.SourceAddressPrefixes, r.ExpandedSourceAddressPrefix), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
+				end(expanded(r.DestinationAddressPrefixes, r.ExpandedDestinationAddressPrefix), r.DestinationApplicationSecurityGroups, nil),
+				several(r.DestinationPortRanges), name)
 		}
 		if err := table.flush(); err != nil {
 			return err
@@ -75,13 +80,26 @@ func associated(g *arm.EffectiveNetworkSecurityGroup) string {
 
 func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
-// side shows prefixes or a tag, or else the names of application security groups.
-func side(prefixes []string, groups []arm.SubResource) string {
+// expanded shows a tag with the number of its prefixes.
+func expanded(prefixes, expansion []string) []string {
+	if expansion == nil || len(prefixes) != 1 {
+		return prefixes
+	}
+	return []string{fmt.Sprintf("%s (%d)", prefixes[0], len(expansion))}
+}
+
+// end shows one side of a rule: prefixes or a tag, or else the names of application
+// security groups, and its ports unless they are all.
+func end(prefixes []string, groups []arm.SubResource, ports []string) string {
 	names := slices.Clone(prefixes)
 	for _, g := range groups {
 		names = append(names, lastName(g.ID))
 	}
-	return several(names)
+	text := several(names)
+	if len(ports) > 0 && !slices.Equal(ports, []string{"0-65535"}) {
+		text += " port " + several(ports)
+	}
+	return text
 }
 
 // several keeps a list narrow: json shows all of it.

@@ -25,6 +25,12 @@ func newReload(g *global) *cobra.Command {
 			}
 			return g.print(c.OutOrStdout(), reloaded, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "reloaded: generation %d, %s\n", reloaded.Generation, reloaded.PolicyCounts)
+				if c := reloaded.ServiceTagChanges; c != nil && err == nil {
+					_, err = fmt.Fprintf(w, "service tags: %s, before %s\n", edition(&c.New), edition(&c.Old))
+					for i := range c.Rules {
+						fmt.Fprintln(w, printable(c.Rules[i].String()))
+					}
+				}
 				return err
 			})
 		},

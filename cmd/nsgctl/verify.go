@@ -20,7 +20,8 @@ import (
 
 // verifyFlags are the flags of verify.
 type verifyFlags struct {
-	nic, direction, protocol, local, remote string
+	of                                 target
+	direction, protocol, local, remote string
 
 	requests string
 	path     bool
@@ -31,10 +32,13 @@ type verifyFlags struct {
 func newVerify(g *global) *cobra.Command {
 	var f verifyFlags
 	c := &cobra.Command{
-		Use:   "verify --nic NAME --direction D --protocol P --local IP[:PORT] --remote IP[:PORT] | --requests FILE",
-		Short: "Say whether a new flow of a network interface is allowed, and by which rule",
+		Use:     "verify --nic NAME --direction D --protocol P --local IP[:PORT] --remote IP[:PORT] | --requests FILE",
+		Aliases: []string{"test-ip-flow"},
+		Short:   "Say whether a new flow of a network interface is allowed, and by which rule",
 		Long: `Say whether a new flow of a network interface is allowed, and by which rule: the
-network interface's own chain of network security groups, as Azure's IP flow verify.
+network interface's own chain of network security groups, as Azure's IP flow verify and
+az network watcher test-ip-flow. The source port may be *. --vm is enough where the
+policy's network interfaces name their virtual machine: the one that has the local address answers.
 
 With --requests, one JSON object a line, as Azure's API takes them:
   {"targetNicResourceId":"vm1-nic","direction":"Inbound","protocol":"TCP","localPort":"80",
@@ -53,7 +57,7 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&f.nic, "nic", "", "network interface, by name or resource id")
+	f.of.flags(c)
 	flags.StringVar(&f.direction, "direction", "", "Inbound or Outbound, as the network interface sees it")
 	flags.StringVar(&f.protocol, "protocol", "", "TCP, UDP, ICMP, ESP, AH or a number")
 	flags.StringVar(&f.local, "local", "", "the network interface's address, and port for TCP and UDP")
@@ -69,12 +73,15 @@ func (f *verifyFlags) check(c *cobra.Command) error {
 	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
 		return usageError{fmt.Errorf("verify: --expect %q: allowed are allow and deny", f.expect)}
 	}
-	for _, name := range []string{"nic", "direction", "protocol", "local", "remote"} {
+	for _, name := range []string{"nic", "vm", "direction", "protocol", "local", "remote"} {
 		given := c.Flags().Changed(name)
 		switch {
 		case f.requests != "" && given:
 			return usageError{fmt.Errorf("verify: --%s and --requests exclude each other", name)}
-		case f.requests == "" && !given:
+		case name == "vm", given, f.requests != "":
+		case name == "nic" && f.of.vm == "":
+			return usageError{errors.New("verify: --nic is missing (or --vm, or --requests)")}
+		case name != "nic":
 			return usageError{fmt.Errorf("verify: --%s is missing (or --requests)", name)}
 		}
 	}
@@ -92,7 +99,7 @@ func (f *verifyFlags) request() ([]byte, error) {
 		return nil, usageError{fmt.Errorf("verify: --remote %w", err)}
 	}
 	line, err := json.Marshal(&arm.VerificationIPFlowParameters{
-		TargetNicResourceID: f.nic, Direction: f.direction, Protocol: f.protocol,
+		TargetResourceID: f.of.virtualMachine(), TargetNicResourceID: f.of.networkInterface(), Direction: f.direction, Protocol: f.protocol,
 		LocalIPAddress: local, LocalPort: localPort, RemoteIPAddress: remote, RemotePort: remotePort,
 	})
 	if err != nil {

@@ -142,6 +142,9 @@ type FlowRule struct {
 type Reloaded struct {
 	Generation uint64 `json:"generation"`
 	PolicyCounts
+	// ServiceTagChanges is what another service tag file changes for the rules that named
+	// their tag before; absent when nothing.
+	ServiceTagChanges *TagChanges `json:"serviceTagChanges,omitempty"`
 }
 
 // ServiceTags is the edition of the service tag file that the running policy uses.

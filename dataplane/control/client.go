@@ -87,8 +87,39 @@ func (c *Client) Verify(ctx context.Context, path bool, requests io.Reader, resu
 	return nil
 }
 
+// Diagnose asks for NSG diagnostics.
+func (c *Client) Diagnose(ctx context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	return tell[arm.NetworkConfigurationDiagnosticResponse](ctx, c, http.MethodPost, "diagnose", nil, bytes.NewReader(body))
+}
+
+// SecurityGroupView asks for the rules of a NIC or virtual machine.
+func (c *Client) SecurityGroupView(ctx context.Context, target string) (*arm.SecurityGroupViewResult, error) {
+	return ask[arm.SecurityGroupViewResult](ctx, c, http.MethodGet, "securityGroupView", url.Values{"target": {target}})
+}
+
+// Tags lists the tags of the running policy.
+func (c *Client) Tags(ctx context.Context) (*TagList, error) {
+	return ask[TagList](ctx, c, http.MethodGet, "tags", nil)
+}
+
+// Tag asks what a tag stands for.
+func (c *Client) Tag(ctx context.Context, q TagQuestion) (*TagDetails, error) {
+	return ask[TagDetails](ctx, c, http.MethodGet, "tag", url.Values{
+		"name": {q.Name}, "subnet": {q.Subnet}, "networkInterface": {q.NetworkInterface},
+	})
+}
+
 func ask[T any](ctx context.Context, c *Client, method, what string, query url.Values) (*T, error) {
-	response, err := c.do(ctx, method, what, query, nil)
+	return tell[T](ctx, c, method, what, query, nil)
+}
+
+// tell is ask with a body.
+func tell[T any](ctx context.Context, c *Client, method, what string, query url.Values, body io.Reader) (*T, error) {
+	response, err := c.do(ctx, method, what, query, body)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,10 @@
 //	GET  /v1/flows?networkInterface=N&address=A&protocol=P&limit=L   FlowList
 //	POST /v1/verify?path=true                            NDJSON in, NDJSON out, see VerifyStream
 //	POST /v1/reload                                      Reloaded
+//	POST /v1/diagnose                                    arm.NetworkConfigurationDiagnosticParameters in, its Response out
+//	GET  /v1/securityGroupView?target=T                  arm.SecurityGroupViewResult
+//	GET  /v1/tags                                        TagList
+//	GET  /v1/tag?name=T&subnet=S&networkInterface=N      TagDetails
 //
 // A refusal is an Error with a status other than 200.
 package control

@@ -18,10 +18,21 @@ type Answerer interface {
 	Effective(ctx context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error)
 	// Rules lists rules.
 	Rules(ctx context.Context, filter RuleFilter) (*RuleList, error)
+	// Diagnose answers NSG diagnostics.
+	Diagnose(ctx context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error)
+	// SecurityGroupView shows the rules of a NIC or virtual machine, by name or id.
+	SecurityGroupView(ctx context.Context, target string) (*arm.SecurityGroupViewResult, error)
+	// Tags lists the tags that rules can name.
+	Tags(ctx context.Context) (*TagList, error)
+	// Tag says what a tag stands for.
+	Tag(ctx context.Context, q TagQuestion) (*TagDetails, error)
 }
 
 // Offline answers from policy files, by the engine's own snapshot and verdicts.
-type Offline struct{ snapshot *topology.Snapshot }
+type Offline struct {
+	snapshot *topology.Snapshot
+	tags     *arm.ServiceTags // nil without a service tag file
+}
 
 var _ Answerer = (*Offline)(nil)
 
@@ -38,7 +49,7 @@ func (f *PolicyFiles) Open() (*Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Offline{snapshot}, nil
+	return &Offline{snapshot, f.reader.ServiceTags()}, nil
 }
 
 // Verify answers requests by the policy.
@@ -54,4 +65,24 @@ func (o *Offline) Effective(_ context.Context, networkInterface string) (*arm.Ef
 // Rules lists the policy's rules, without counters.
 func (o *Offline) Rules(_ context.Context, filter RuleFilter) (*RuleList, error) {
 	return Rules(o.snapshot, nil, filter)
+}
+
+// Diagnose answers NSG diagnostics by the policy.
+func (o *Offline) Diagnose(_ context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+	return Diagnose(o.snapshot, q)
+}
+
+// SecurityGroupView shows the rules of a NIC or virtual machine.
+func (o *Offline) SecurityGroupView(_ context.Context, target string) (*arm.SecurityGroupViewResult, error) {
+	return SecurityGroupView(o.snapshot, target)
+}
+
+// Tags lists the built-in tags and those of the service tag file.
+func (o *Offline) Tags(context.Context) (*TagList, error) {
+	return (&tagBook{o.snapshot, o.tags}).list(), nil
+}
+
+// Tag says what a tag stands for. Not safe for concurrent use.
+func (o *Offline) Tag(_ context.Context, q TagQuestion) (*TagDetails, error) {
+	return (&tagBook{o.snapshot, o.tags}).details(q)
 }

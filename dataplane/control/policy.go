@@ -48,11 +48,7 @@ func (f *PolicyFiles) Load() (*arm.Set, error) {
 
 // edition is the service tag file as it was last loaded; nil without one.
 func (f *PolicyFiles) edition() *ServiceTags {
-	tags := f.reader.ServiceTags()
-	if tags == nil {
-		return nil
-	}
-	return &ServiceTags{File: tags.File, ChangeNumber: tags.ChangeNumber, Cloud: tags.Cloud, Tags: tags.Len()}
+	return editionOf(f.reader.ServiceTags())
 }
 
 // LoadPolicy loads files and folders of ARM JSON, without a service tag file.

@@ -2,7 +2,6 @@ package control
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -94,14 +93,7 @@ func peer(p *ruleset.Peer) []string {
 func ports(list []ruleset.PortRange) []string {
 	texts := make([]string, len(list))
 	for i, r := range list {
-		switch {
-		case r == ruleset.AllPorts:
-			texts[i] = "*"
-		case r.First == r.Last:
-			texts[i] = strconv.Itoa(int(r.First))
-		default:
-			texts[i] = strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
-		}
+		texts[i] = r.String()
 	}
 	return texts
 }

@@ -30,6 +30,10 @@ func NewServer(service *Service) *Server {
 	mux.HandleFunc("GET /v1/flows", s.flows)
 	mux.HandleFunc("POST /v1/verify", s.verify)
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("POST /v1/diagnose", s.diagnose)
+	mux.HandleFunc("GET /v1/securityGroupView", s.securityGroupView)
+	mux.HandleFunc("GET /v1/tags", s.tags)
+	mux.HandleFunc("GET /v1/tag", s.tag)
 	s.http = http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderTimeout,
 		ErrorLog: slog.NewLogLogger(service.options.Log.Handler(), slog.LevelWarn),
@@ -119,6 +123,31 @@ func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
 		err = asError(err, http.StatusUnprocessableEntity)
 	}
 	answer(w, reloaded, err)
+}
+
+func (s *Server) diagnose(w http.ResponseWriter, r *http.Request) {
+	q, err := decodeDiagnostic(r.Body)
+	if err != nil {
+		answer(w, nil, badRequest(err))
+		return
+	}
+	result, err := Diagnose(s.service.Snapshot(), q)
+	answer(w, result, err)
+}
+
+func (s *Server) securityGroupView(w http.ResponseWriter, r *http.Request) {
+	result, err := SecurityGroupView(s.service.Snapshot(), r.URL.Query().Get("target"))
+	answer(w, result, err)
+}
+
+func (s *Server) tags(w http.ResponseWriter, _ *http.Request) {
+	answer(w, s.service.Tags(), nil)
+}
+
+func (s *Server) tag(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	result, err := s.service.Tag(TagQuestion{Name: q.Get("name"), Subnet: q.Get("subnet"), NetworkInterface: q.Get("networkInterface")})
+	answer(w, result, err)
 }
 
 func flag(r *http.Request, name string) (bool, error) {

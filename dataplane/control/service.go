@@ -46,7 +46,8 @@ type Service struct {
 	options Options
 	started time.Time
 
-	loading sync.Mutex // held from reading the files to the swap: one reload at a time
+	loading sync.Mutex       // held from reading the files to the swap: one reload at a time
+	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
 
 	mu      sync.Mutex
 	reloads Reloads      // guarded by mu
@@ -64,7 +65,7 @@ func NewService(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{options: o, started: o.Now(), tags: o.Policy.edition()}
+	s := &Service{options: o, started: o.Now(), tags: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags()}
 	s.warnLeft()
 	return s
 }
@@ -108,6 +109,10 @@ func (s *Service) Reload() (*Reloaded, error) {
 	s.warnLeft()
 	s.options.Log.Info("reloaded", "generation", reloaded.Generation,
 		"networkSecurityGroups", reloaded.NetworkSecurityGroups, "securityRules", reloaded.SecurityRules)
+	if c := reloaded.ServiceTagChanges; c != nil {
+		s.options.Log.Info("service tags changed for rules", "from", c.Old.ChangeNumber, "to", c.New.ChangeNumber,
+			"tags", len(c.Changed), "rules", len(c.Rules), "changes", c.summary())
+	}
 	return reloaded, nil
 }
 
@@ -117,6 +122,7 @@ func (s *Service) reload() (*Reloaded, error) {
 		return nil, err
 	}
 	engine := s.options.Engine
+	before, oldTags := engine.Snapshot().Policy, s.serviceTags()
 	next, err := engine.Prepare(set)
 	if err != nil {
 		return nil, err
@@ -124,10 +130,13 @@ func (s *Service) reload() (*Reloaded, error) {
 	if err := engine.Swap(next, s.readdress); err != nil {
 		return nil, err
 	}
+	newTags := s.options.Policy.edition()
+	s.tagFile = s.options.Policy.reader.ServiceTags()
 	s.mu.Lock()
-	s.tags = s.options.Policy.edition()
+	s.tags = newTags
 	s.mu.Unlock()
-	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}, nil
+	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set),
+		ServiceTagChanges: reloadChanges(before, set, oldTags, newTags)}, nil
 }
 
 // readdress brings the devices' addresses into line with the next snapshot.
@@ -207,6 +216,20 @@ func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
 // Effective lists the rules that hold for a NIC.
 func (s *Service) Effective(networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
 	return Effective(s.options.Engine.Snapshot(), networkInterface)
+}
+
+// Tags lists the tags of the running policy. It waits for a reload to end.
+func (s *Service) Tags() *TagList {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	return (&tagBook{s.Snapshot(), s.tagFile}).list()
+}
+
+// Tag says what a tag stands for in the running policy. It waits for a reload to end.
+func (s *Service) Tag(q TagQuestion) (*TagDetails, error) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	return (&tagBook{s.Snapshot(), s.tagFile}).details(q)
 }
 
 // Snapshot is the running policy.

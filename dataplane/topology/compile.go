@@ -125,29 +125,33 @@ func (b *builder) expandTag(n, old *network, tag string) ([]netip.Prefix, bool) 
 	if prefixes, ok := n.tags[tag]; ok {
 		return prefixes, true
 	}
-	var space []netip.Prefix
-	if n.vnet != nil {
-		space = n.vnet.AddressSpace
-	}
-	var prefixes []netip.Prefix
-	switch tag {
-	case ruleset.TagVirtualNetwork:
-		prefixes = ruleset.VirtualNetworkPrefixes(space)
-	case ruleset.TagInternet:
-		prefixes = ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space))
-	case ruleset.TagAzureLoadBalancer:
-		prefixes = ruleset.AzureLoadBalancerPrefixes()
-	default:
-		var ok bool
-		if prefixes, ok = b.s.Policy.ServiceTags[tag]; !ok {
-			return nil, false
-		}
+	prefixes, ok := b.s.tagPrefixes(n, tag)
+	if !ok {
+		return nil, false
 	}
 	if before := old.tags[tag]; sameList(before, prefixes) {
 		prefixes = before
 	}
 	n.tags[tag] = prefixes
 	return prefixes, true
+}
+
+// tagPrefixes are what a tag stands for in a virtual network.
+func (s *Snapshot) tagPrefixes(n *network, tag string) ([]netip.Prefix, bool) {
+	var space []netip.Prefix
+	if n.vnet != nil {
+		space = n.vnet.AddressSpace
+	}
+	switch tag {
+	case ruleset.TagVirtualNetwork:
+		return ruleset.VirtualNetworkPrefixes(space), true
+	case ruleset.TagInternet:
+		return ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space)), true
+	case ruleset.TagAzureLoadBalancer:
+		return ruleset.AzureLoadBalancerPrefixes(), true
+	}
+	prefixes, ok := s.Policy.ServiceTags[tag]
+	return prefixes, ok
 }
 
 // compile compiles what no earlier snapshot has, on all cores.

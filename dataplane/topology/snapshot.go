@@ -101,6 +101,14 @@ type Endpoint struct {
 	address packet.Addr
 }
 
+// Address is a NIC's; not valid for the others.
+func (e *Endpoint) Address() netip.Addr {
+	if e.NetworkInterface == nil {
+		return netip.Addr{}
+	}
+	return e.address.Netip()
+}
+
 // Association says where an NSG stands.
 type Association uint8
 
@@ -138,6 +146,18 @@ type Group struct {
 // nil for any other. The result is shared and must not be changed.
 func (g *Group) Expand(tag string) []netip.Prefix { return g.network.tags[tag] }
 
+// ExpandTag resolves a built-in tag, or a service tag that a rule names, in its canonical
+// spelling, as a subnet sees it, or with nil as one without any address would; ok is false
+// for any other. The result must not be changed.
+func (s *Snapshot) ExpandTag(sub *arm.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
+	for _, n := range s.networks {
+		if sub != nil && n.vnet == sub.VirtualNetwork {
+			return s.tagPrefixes(n, tag)
+		}
+	}
+	return s.tagPrefixes(&network{}, tag)
+}
+
 // Table is one direction of an NSG.
 type Table struct {
 	// Match is shared with other snapshots that would compile to the same.
@@ -147,6 +167,10 @@ type Table struct {
 
 	compiled []classifier.Rule // what Match was compiled from
 }
+
+// Resolved are the table's rules as they were compiled, in the order of Rules: tags and
+// application security groups are prefixes. The result is shared and must not be changed.
+func (t *Table) Resolved() []classifier.Rule { return t.compiled }
 
 // network is one virtual network.
 type network struct {

@@ -35,13 +35,78 @@ func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 	})
 }
 
+// VirtualMachine finds the NICs of a virtual machine by its name, by "virtualMachines/NAME"
+// or by id, without case.
+func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
+	type machine struct {
+		name, id string
+		nics     []*NetworkInterface
+	}
+	var machines []*machine
+	byID := map[string]*machine{}
+	for _, n := range s.NetworkInterfaces {
+		key := strings.ToLower(n.VirtualMachineID)
+		if key == "" {
+			continue
+		}
+		if byID[key] == nil {
+			byID[key] = &machine{name: lastSegment(n.VirtualMachineID), id: n.VirtualMachineID}
+			machines = append(machines, byID[key])
+		}
+		byID[key].nics = append(byID[key].nics, n)
+	}
+	if kind, name, _ := strings.Cut(nameOrID, "/"); strings.EqualFold(kind, "virtualMachines") && !strings.Contains(name, "/") {
+		nameOrID = name
+	}
+	m, err := find("virtual machine", nameOrID, machines, func(m *machine) []string { return []string{m.name, m.id} })
+	if err != nil {
+		return nil, err
+	}
+	return m.nics, nil
+}
+
+// Target finds the NICs that Azure's diagnostics would look at: the NIC of a name or id,
+// or all of a virtual machine. A name is a NIC's first.
+func (s *Set) Target(nameOrID string) ([]*NetworkInterface, error) {
+	if isVirtualMachineID(nameOrID) {
+		return s.VirtualMachine(nameOrID)
+	}
+	nic, err := s.NetworkInterface(nameOrID)
+	if err == nil {
+		return []*NetworkInterface{nic}, nil
+	}
+	if nics, vmErr := s.VirtualMachine(nameOrID); vmErr == nil {
+		return nics, nil
+	}
+	return nil, err
+}
+
+// isVirtualMachineID reports an id, or the end of one, of a virtual machine.
+func isVirtualMachineID(id string) bool {
+	segments := strings.Split(id, "/")
+	return len(segments) >= 2 && strings.EqualFold(segments[len(segments)-2], "virtualMachines")
+}
+
+// SameVirtualMachine reports that two references, ids or their ends, mean one virtual machine.
+func SameVirtualMachine(a, b string) bool { return names(a, b) || names(b, a) }
+
+// names reports that a reference is a key without case, or the end of it from a slash on:
+// "resourceGroups/R/providers/Microsoft.Network/networkInterfaces/N".
+func names(reference, key string) bool {
+	if strings.EqualFold(key, reference) {
+		return true
+	}
+	start := len(key) - len(reference)
+	return start > 0 && key[start-1] == '/' && strings.Contains(reference, "/") && strings.EqualFold(key[start:], reference)
+}
+
 // find compares with each of an object's keys: the first is the one to show, the
 // second the id.
 func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*T, error) {
 	var found []*T
 	for _, o := range objects {
 		for _, key := range keys(o) {
-			if key != "" && strings.EqualFold(key, nameOrID) {
+			if key != "" && names(nameOrID, key) {
 				found = append(found, o)
 				break
 			}
@@ -62,7 +127,13 @@ func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*
 	case len(objects) == 0:
 		return nil, fmt.Errorf("%s %q not found: the policy has none", kind, nameOrID)
 	}
-	return nil, fmt.Errorf("%s %q not found: the policy has %s", kind, nameOrID, show(objects, 0))
+	near := newNearest(nameOrID)
+	if len(objects) > maxListed && len(objects) <= maxCompared { // fewer are listed all
+		for _, o := range objects {
+			near.try(keys(o)[0], strings.ToLower(keys(o)[0]), false)
+		}
+	}
+	return nil, fmt.Errorf("%s %q not found: the policy has %s%s", kind, nameOrID, show(objects, 0), near.hint())
 }
 
 // maxListed bounds the candidates that an error lists.

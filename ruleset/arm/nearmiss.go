@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // maxNearMisses is how many names a hint gives.
@@ -16,26 +18,54 @@ const maxDistance = 2
 // policy whose names are all unknown has the wrong file, not slips of the pen.
 const maxHints = 50
 
-// hint says what a name in lower case was probably meant to be.
+// maxCompared is how many names of a policy an unknown one is compared with: a batch of
+// questions may hold thousands of unknown ones.
+const maxCompared = 2000
+
+// hint says what a tag's name in lower case was probably meant to be.
 func (t *ServiceTags) hint(name string) string {
-	type candidate struct {
-		name     string
-		distance int
-	}
-	var near []candidate
+	near := newNearest(name)
 	base, _, regional := strings.Cut(name, ".")
-	row := make([]int, len(name)+maxDistance+1)
 	for key, of := range t.tags {
-		d := distance(name, key, maxDistance, row)
-		if d <= maxDistance || regional && key == base {
-			near = append(near, candidate{of.name, d})
-		}
+		near.try(of.Name, key, regional && key == base)
 	}
-	slices.SortFunc(near, func(a, b candidate) int {
+	for _, builtIn := range ruleset.BuiltInTagNames() {
+		near.try(builtIn, strings.ToLower(builtIn), false)
+	}
+	return near.hint()
+}
+
+// nearest collects the names that differ from one in a few letters.
+type nearest struct {
+	name  string // in lower case
+	row   []int
+	found []nearName
+}
+
+type nearName struct {
+	name     string
+	distance int
+}
+
+func newNearest(name string) *nearest {
+	return &nearest{name: strings.ToLower(name), row: make([]int, len(name)+maxDistance+1)}
+}
+
+// try takes a name, and its form in lower case, when it is near enough or kin.
+func (n *nearest) try(name, key string, kin bool) {
+	d := distance(n.name, key, maxDistance, n.row)
+	if d <= maxDistance || kin {
+		n.found = append(n.found, nearName{name, d})
+	}
+}
+
+// hint says the nearest names, the nearest first; empty when there are none.
+func (n *nearest) hint() string {
+	slices.SortFunc(n.found, func(a, b nearName) int {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), strings.Compare(a.name, b.name))
 	})
 	var names []string
-	for _, c := range near[:min(len(near), maxNearMisses)] {
+	for _, c := range n.found[:min(len(n.found), maxNearMisses)] {
 		names = append(names, c.name)
 	}
 	switch len(names) {

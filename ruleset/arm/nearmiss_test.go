@@ -70,7 +70,7 @@ func BenchmarkHint(b *testing.B) {
 	tags := &ServiceTags{tags: map[string]tag{}}
 	for i := range 3000 {
 		name := fmt.Sprintf("service%d.region%d", i/60, i%60)
-		tags.tags[name] = tag{name: name}
+		tags.tags[name] = tag{TagFacts: TagFacts{Name: name}}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -44,6 +44,7 @@ func (l *loader) buildInterface(r *resource) {
 	}
 	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.MACAddress = f.literal("macAddress")
+	n.VirtualMachineID = f.virtualMachine()
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
@@ -73,6 +74,17 @@ func (l *loader) buildInterface(r *resource) {
 	if l.register(r, n.ID, n, n.Name) {
 		l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
 	}
+}
+
+// virtualMachine is the id of the virtual machine that Azure says has the NIC: read-only,
+// so what a template makes of it says nothing.
+func (f *fields) virtualMachine() string {
+	vm, _ := lookup(f.values, "virtualMachine").(map[string]any)
+	id, _ := lookup(vm, "id").(string)
+	if isExpression(id) {
+		return ""
+	}
+	return id
 }
 
 // readConfiguration reads an ipConfiguration; what it leaves open, the NIC nic

@@ -150,6 +150,7 @@ func (r *Reader) readTags(l *loader) []byte {
 		if tags == nil {
 			return nil
 		}
+		tags.digest = d
 		r.tags = &tagFile{d, tags}
 	}
 	clear(r.tags.problems) // a new Reader would give its hints to the names of this reading

@@ -218,8 +218,8 @@ func TestMicrosoftsFileIsReadWhole(t *testing.T) {
 	tags := parseTags(t, realServiceTags)
 	prefixes := 0
 	for _, of := range tags.tags {
-		if canonical, problem := tags.Known(strings.ToUpper(of.name)); canonical != of.name || problem != "" {
-			t.Errorf("%s: known as %q, %q", of.name, canonical, problem)
+		if canonical, problem := tags.Known(strings.ToUpper(of.Name)); canonical != of.Name || problem != "" {
+			t.Errorf("%s: known as %q, %q", of.Name, canonical, problem)
 		}
 		prefixes += len(of.prefixes)
 	}

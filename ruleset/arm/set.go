@@ -55,6 +55,7 @@ type NetworkInterface struct {
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
 	EnableIPForwarding   bool
 	MACAddress           string            // as written, empty when not known
+	VirtualMachineID     string            // of the virtual machine that has it, empty when not known
 	IPConfigurations     []IPConfiguration // at least one
 }
 

@@ -16,7 +16,8 @@ import (
 // VerificationIPFlowParameters is a question of Azure's IP flow verify in its own
 // names. ParseFlow checks it.
 type VerificationIPFlowParameters struct {
-	// TargetResourceID is the virtual machine, or the NIC itself.
+	// TargetResourceID is the virtual machine, by its id or name, or the NIC itself. A name
+	// is a NIC's first.
 	TargetResourceID string `json:"targetResourceId,omitempty"`
 	Direction        string `json:"direction"` // Inbound or Outbound
 	// Protocol is TCP, UDP, ICMP, ESP, AH or a number; Azure knows the first two.
@@ -57,7 +58,11 @@ type Flow struct {
 	Local, Remote netip.Addr
 	// The ports are 0 for protocols without and for a source port "*".
 	LocalPort, RemotePort uint16
-	NetworkInterface      string // name or id
+	// NetworkInterface is the NIC's name or id; the virtual machine's when only that is
+	// given. See Set.Target.
+	NetworkInterface string
+	// VirtualMachine is the virtual machine that is named beside its NIC, or empty.
+	VirtualMachine string
 }
 
 // ParseFlow reads one question, strictly: an unknown key is an error. Enumerations
@@ -108,7 +113,7 @@ func (p *VerificationIPFlowParameters) Flow() (*Flow, error) {
 		return nil, fmt.Errorf("direction %q: allowed are Inbound and Outbound", p.Direction)
 	}
 	var err error
-	if f.NetworkInterface, err = p.networkInterface(); err != nil {
+	if f.NetworkInterface, f.VirtualMachine, err = p.target(); err != nil {
 		return nil, err
 	}
 	if f.Local, err = flowAddress("localIPAddress", p.LocalIPAddress); err != nil {
@@ -133,20 +138,25 @@ func (p *VerificationIPFlowParameters) Flow() (*Flow, error) {
 	return f, nil
 }
 
-// networkInterface is the NIC that is asked about. A name without a path, as
-// targetResourceId, is taken for a NIC's.
-func (p *VerificationIPFlowParameters) networkInterface() (string, error) {
-	if p.TargetNicResourceID != "" {
-		return p.TargetNicResourceID, nil
+// target is what is asked about.
+func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) {
+	vm := isVirtualMachineID(p.TargetResourceID)
+	switch {
+	case p.TargetNicResourceID != "" && vm:
+		return p.TargetNicResourceID, p.TargetResourceID, nil
+	case p.TargetNicResourceID != "":
+		return p.TargetNicResourceID, "", nil
+	case p.TargetResourceID == "":
+		return "", "", errors.New("targetNicResourceId is missing: it names the network interface")
+	case vm, isTarget(p.TargetResourceID):
+		return p.TargetResourceID, "", nil
 	}
-	id := p.TargetResourceID
-	if id != "" && (!strings.Contains(id, "/") || kindOfID(id) == interfaceKind) {
-		return id, nil
-	}
-	if id == "" {
-		return "", errors.New("targetNicResourceId is missing: it names the network interface")
-	}
-	return "", fmt.Errorf("targetResourceId %q is no network interface: targetNicResourceId is needed beside it", id)
+	return "", "", fmt.Errorf("targetResourceId %q: allowed are a virtual machine and a network interface", p.TargetResourceID)
+}
+
+// isTarget reports a name, or the id of what diagnostics can look at.
+func isTarget(id string) bool {
+	return !strings.Contains(id, "/") || kindOfID(id) == interfaceKind || isVirtualMachineID(id)
 }
 
 func flowAddress(field, text string) (netip.Addr, error) {

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+func newSecurityGroupView(g *global) *cobra.Command {
+	var of target
+	var from source
+	c := &cobra.Command{
+		Use:     "security-group-view --vm NAME | --nic NAME [--policy PATH...]",
+		Aliases: []string{"show-security-group-view"},
+		Short:   "List the rules of a virtual machine's network interfaces, as written and as they hold",
+		Long: `List the rules of a virtual machine's network interfaces, as written and as they hold,
+in the form of az network watcher show-security-group-view. A virtual machine is known
+from the policy's network interfaces that name it.`,
+		Args: from.args,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if (of.nic == "") == (of.vm == "") {
+				return usageError{errors.New("security-group-view: one of --vm and --nic is needed")}
+			}
+			answerer, err := from.open(g)
+			if err != nil {
+				return err
+			}
+			view, err := answerer.SecurityGroupView(c.Context(), of.networkInterface()+of.virtualMachine())
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), view, func(w io.Writer) error { return groupViewTable(w, view) })
+		},
+	}
+	of.flags(c)
+	from.flags(c)
+	return c
+}
+
+func groupViewTable(w io.Writer, view *arm.SecurityGroupViewResult) error {
+	for i := range view.NetworkInterfaces {
+		nic := &view.NetworkInterfaces[i]
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		rules := &nic.SecurityRuleAssociations
+		fmt.Fprintf(w, "%s: %s\n", lastName(nic.ID), strings.Join(associations(rules), ", "))
+		if len(rules.EffectiveSecurityRules) == 0 {
+			continue
+		}
+		table := newGrid(w, "DIRECTION", "PRIORITY", "ACCESS", "PROTOCOL", "SOURCE", "DESTINATION", "PORTS", "RULE")
+		for j := range rules.EffectiveSecurityRules {
+			r := &rules.EffectiveSecurityRules[j]
+			table.row(r.Direction, r.Priority, r.Access, r.Protocol,
+				end(viewedPrefixes(r.SourceAddressPrefix, r.SourceAddressPrefixes), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
+				end(viewedPrefixes(r.DestinationAddressPrefix, r.DestinationAddressPrefixes), r.DestinationApplicationSecurityGroups, nil),
+				several(r.DestinationPortRanges), r.Name)
+		}
+		if err := table.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// viewedPrefixes leaves out that "*" is there for each family.
+func viewedPrefixes(one string, list []string) []string {
+	if one != "" {
+		return []string{one}
+	}
+	return list
+}
+
+func associations(rules *arm.SecurityRuleAssociations) []string {
+	var list []string
+	for _, a := range []struct {
+		kind string
+		*arm.SecurityRuleAssociation
+	}{{"subnet", rules.SubnetAssociation}, {"network interface", rules.NetworkInterfaceAssociation}} {
+		if a.SecurityRuleAssociation != nil {
+			list = append(list, fmt.Sprintf("%s on %s %s", plural(len(a.SecurityRules), "user rule"), a.kind, lastName(a.ID)))
+		}
+	}
+	if list == nil {
+		return []string{"no network security group"}
+	}
+	return list
+}

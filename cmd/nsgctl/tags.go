@@ -1,0 +1,254 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/spf13/cobra"
+)
+
+func newTags(g *global) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "tags",
+		Short: "Show service tags, and what a new service tag file changes",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{fmt.Errorf("tags: a command is missing: list, show or diff")}
+		},
+	}
+	c.AddCommand(newTagsList(g), newTagsShow(g), newTagsDiff(g))
+	return c
+}
+
+// openTags chooses who answers about tags: a service tag file is enough, without a policy.
+func (s *source) openTags(g *global) (control.Answerer, error) {
+	if s.serviceTags != "" {
+		return control.NewPolicyFiles(s.serviceTags, s.policy...).Open()
+	}
+	return s.open(g)
+}
+
+func (s *source) tagFlags(c *cobra.Command) {
+	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; may be given several times")
+	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "answer from this service tag file of Microsoft's instead of the daemon's")
+}
+
+func newTagsList(g *global) *cobra.Command {
+	var from source
+	c := &cobra.Command{
+		Use:   "list [NAME] [--service-tags FILE] [--policy PATH]",
+		Short: "List the tags that rules can name, all or those that begin with NAME, with the numbers of their prefixes and rules",
+		Args:  atMostOne("tags list", "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			answerer, err := from.openTags(g)
+			if err != nil {
+				return err
+			}
+			list, err := answerer.Tags(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				list.Tags = beginningWith(list.Tags, args[0])
+			}
+			return g.print(c.OutOrStdout(), list, func(w io.Writer) error { return tagsTable(w, list) })
+		},
+	}
+	from.tagFlags(c)
+	return c
+}
+
+func beginningWith(tags []control.TagSummary, name string) []control.TagSummary {
+	kept := []control.TagSummary{}
+	for _, t := range tags {
+		if len(t.Name) >= len(name) && strings.EqualFold(t.Name[:len(name)], name) {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+func tagsTable(w io.Writer, list *control.TagList) error {
+	if f := list.ServiceTags; f != nil {
+		fmt.Fprintf(w, "%s\n", edition(f))
+	}
+	table := newGrid(w, "TAG", "CHANGE", "REGION", "SERVICE", "IPV4", "IPV6", "RULES")
+	for i := range list.Tags {
+		t := &list.Tags[i]
+		v4, v6 := any(t.IPv4), any(t.IPv6)
+		if t.Kind == control.BuiltInKind {
+			v4, v6 = "", ""
+		}
+		table.row(t.Name, t.ChangeNumber, printable(t.Region), printable(t.SystemService), v4, v6, t.Rules)
+	}
+	return table.flush()
+}
+
+// edition is a service tag file in words.
+func edition(f *control.ServiceTags) string {
+	number := ""
+	if f.ChangeNumber != "" {
+		number = "change number " + f.ChangeNumber + ", "
+	}
+	return fmt.Sprintf("%s: %s%s", f.File, number, plural(f.Tags, "tag"))
+}
+
+func newTagsShow(g *global) *cobra.Command {
+	var from source
+	var q control.TagQuestion
+	c := &cobra.Command{
+		Use:   "show TAG [--service-tags FILE] [--policy PATH] [--subnet NAME | --nic NAME]",
+		Short: "Show what a tag stands for; VirtualNetwork and Internet for a subnet",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("tags show: the name of a tag is needed")}
+			}
+			return atMostOne("tags show", "TAG")(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			answerer, err := from.openTags(g)
+			if err != nil {
+				return err
+			}
+			q.Name = args[0]
+			tag, err := answerer.Tag(c.Context(), q)
+			if err != nil {
+				return err
+			}
+			return g.print(c.OutOrStdout(), tag, func(w io.Writer) error { return tagTable(w, tag) })
+		},
+	}
+	c.Flags().StringVar(&q.Subnet, "subnet", "", "as this subnet sees it, by name, network/name or resource id")
+	c.Flags().StringVar(&q.NetworkInterface, "nic", "", "as the subnet of this network interface sees it, by name or resource id")
+	from.tagFlags(c)
+	return c
+}
+
+func tagTable(w io.Writer, t *control.TagDetails) error {
+	facts := newGrid(w)
+	facts.row("tag", t.Name)
+	if t.Kind == control.BuiltInKind {
+		facts.row("kind", "built in")
+	}
+	for _, fact := range []struct{ name, value string }{
+		{"subnet", lastName(t.Subnet)}, {"change number", t.ChangeNumber}, {"region", t.Region}, {"system service", t.SystemService},
+		{"network features", strings.Join(t.NetworkFeatures, " ")},
+	} {
+		if fact.value != "" {
+			facts.row(fact.name, printable(fact.value))
+		}
+	}
+	facts.row("rules", t.Rules)
+	facts.row("prefixes", fmt.Sprintf("%d IPv4, %d IPv6", t.IPv4, t.IPv6))
+	if err := facts.flush(); err != nil {
+		return err
+	}
+	for _, p := range t.Prefixes {
+		if _, err := fmt.Fprintln(w, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newTagsDiff(g *global) *cobra.Command {
+	var policy []string
+	c := &cobra.Command{
+		Use:   "diff OLD NEW [--policy PATH]",
+		Short: "Say what a new service tag file changes; with a policy, for its rules only",
+		Long: `Say what a new service tag file changes: tags and prefixes that come and go. With a
+policy, only what its rules name, and what changes for each rule. Exit code 1 when there
+are differences.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usageError{fmt.Errorf("tags diff: two service tag files are needed: OLD and NEW")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			changes, err := control.DiffServiceTags(args[0], args[1], policy...)
+			if err != nil {
+				return err
+			}
+			err = g.print(c.OutOrStdout(), changes, func(w io.Writer) error { return tagChangesTable(w, changes, len(policy) > 0) })
+			if err == nil && changes.Any() {
+				err = errNegative
+			}
+			return err
+		},
+	}
+	c.Flags().StringArrayVar(&policy, "policy", nil, "file or folder of ARM JSON whose rules the question is about; may be given several times")
+	return c
+}
+
+func tagChangesTable(w io.Writer, c *control.TagChanges, policy bool) error {
+	fmt.Fprintf(w, "old %s\nnew %s\n", edition(&c.Old), edition(&c.New))
+	if !c.Any() {
+		_, err := fmt.Fprintln(w, "no differences")
+		return err
+	}
+	if policy {
+		return ruleChanges(w, c)
+	}
+	for _, t := range c.Removed {
+		fmt.Fprintf(w, "- tag %s, %s\n", t.Name, prefixCount(t.Prefixes))
+	}
+	for _, t := range c.Added {
+		fmt.Fprintf(w, "+ tag %s, %s\n", t.Name, prefixCount(t.Prefixes))
+	}
+	for i := range c.Changed {
+		t := &c.Changed[i]
+		fmt.Fprintf(w, "%s: +%d -%d prefixes\n", t.Name, len(t.AddedPrefixes), len(t.RemovedPrefixes))
+		if err := prefixChanges(w, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func prefixCount(n int) string {
+	if n == 1 {
+		return "1 prefix"
+	}
+	return fmt.Sprintf("%d prefixes", n)
+}
+
+// ruleChanges prints what changes for each rule, and each tag's prefixes once.
+func ruleChanges(w io.Writer, c *control.TagChanges) error {
+	for i := range c.Rules {
+		fmt.Fprintln(w, printable(c.Rules[i].String()))
+	}
+	for i := range c.Changed {
+		fmt.Fprintf(w, "%s:\n", c.Changed[i].Name)
+		if err := prefixChanges(w, &c.Changed[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func prefixChanges(w io.Writer, t *control.TagChange) error {
+	for _, side := range []struct {
+		sign     string
+		prefixes []string
+	}{{"-", t.RemovedPrefixes}, {"+", t.AddedPrefixes}} {
+		for _, p := range side.prefixes {
+			if _, err := fmt.Fprintf(w, "  %s %s\n", side.sign, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// atMostOne refuses more than one argument as wrong use.
+func atMostOne(verb, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usageError{fmt.Errorf("%s: unexpected argument %q: at most one %s", verb, args[1], what)}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// target are the flags that say what a question is about, as az has them.
+type target struct{ nic, vm, group string }
+
+func (t *target) flags(c *cobra.Command) {
+	c.Flags().StringVar(&t.nic, "nic", "", "network interface, by name or resource id")
+	c.Flags().StringVar(&t.vm, "vm", "", "virtual machine of the network interfaces, by name or resource id")
+	t.groupFlag(c)
+}
+
+func (t *target) groupFlag(c *cobra.Command) {
+	c.Flags().StringVarP(&t.group, "resource-group", "g", "", "resource group of what is given by name")
+}
+
+// networkInterface is the NIC's reference, empty without one.
+func (t *target) networkInterface() string {
+	return t.qualified(t.nic, "Microsoft.Network/networkInterfaces/")
+}
+
+// virtualMachine is the virtual machine's reference, empty without one.
+func (t *target) virtualMachine() string {
+	reference := t.qualified(t.vm, "Microsoft.Compute/virtualMachines/")
+	if reference != "" && !strings.Contains(reference, "/") {
+		return "virtualMachines/" + reference
+	}
+	return reference
+}
+
+// qualified puts the resource group before a name: an id's end is enough to be found by.
+func (t *target) qualified(nameOrID, kind string) string {
+	if t.group == "" || nameOrID == "" || strings.Contains(nameOrID, "/") {
+		return nameOrID
+	}
+	return "resourceGroups/" + t.group + "/providers/" + kind + nameOrID
+}

@@ -1,0 +1,276 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/arm/armtest"
+)
+
+// The daemon and the policy files give the same answers, and the same refusals.
+func TestDaemonAndPolicyFilesDiagnoseAlike(t *testing.T) {
+	r := newRig(t)
+	offline, err := control.OpenPolicy(r.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(name string, f func(a control.Answerer) (any, error)) {
+		t.Helper()
+		daemon, daemonErr := f(r.client)
+		files, filesErr := f(offline)
+		if (daemonErr == nil) != (filesErr == nil) || daemonErr != nil && daemonErr.Error() != filesErr.Error() {
+			t.Errorf("%s: daemon %v, files %v", name, daemonErr, filesErr)
+		}
+		if diff := cmp.Diff(asJSON(t, daemon), asJSON(t, files)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	ctx := t.Context()
+	question := func(nic, source, level string) *arm.NetworkConfigurationDiagnosticParameters {
+		return &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: nic, VerbosityLevel: level, Profiles: []arm.NetworkConfigurationDiagnosticProfile{
+			{Direction: "Inbound", Protocol: "TCP", Source: source, Destination: "10.0.1.4", DestinationPort: "80"},
+		}}
+	}
+	for _, q := range []*arm.NetworkConfigurationDiagnosticParameters{
+		question("vm1-nic", "203.0.113.10", ""), question("vm1-nic", "*", "Full"), question("vm9-nic", "*", ""), question("vm1-nic", "nowhere/8", ""),
+	} {
+		same("diagnose", func(a control.Answerer) (any, error) { return a.Diagnose(ctx, q) })
+	}
+	for _, nic := range []string{"vm1-nic", "vm4-nic", "vm9-nic"} {
+		same("security group view", func(a control.Answerer) (any, error) { return a.SecurityGroupView(ctx, nic) })
+	}
+	same("tags", func(a control.Answerer) (any, error) { return a.Tags(ctx) })
+	for _, q := range []control.TagQuestion{
+		{Name: "internet", Subnet: "Subnet1"}, {Name: "VirtualNetwork", NetworkInterface: "vm2-nic"}, {Name: "Internet"}, {Name: "Sql"}, {Name: "Internet", Subnet: "x"},
+	} {
+		same("tag "+q.Name, func(a control.Answerer) (any, error) { return a.Tag(ctx, q) })
+	}
+}
+
+func TestAQuestionThatIsNoneIsABadRequest(t *testing.T) {
+	r := newRig(t)
+	transport := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", r.socket)
+	}}}
+	defer transport.CloseIdleConnections()
+	for name, body := range map[string]string{
+		"no JSON": "{", "an unknown key": `{"targetResourceID2": "x"}`, "two values": `{"profiles": []} {}`, "no profile": `{"targetResourceId": "vm1-nic", "profiles": []}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			response, err := transport.Post("http://nsgd/v1/diagnose", "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if response.StatusCode != http.StatusBadRequest {
+				t.Errorf("status %d", response.StatusCode)
+			}
+		})
+	}
+}
+
+// A reload told nothing about what a new service tag file changed.
+func TestReloadTellsWhatANewServiceTagFileChangesForRules(t *testing.T) {
+	s := newTagged(t)
+	reload := func() *control.TagChanges {
+		t.Helper()
+		reloaded, err := s.service.Reload()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reloaded.ServiceTagChanges
+	}
+	if got := reload(); got != nil {
+		t.Errorf("the same file: %+v", got)
+	}
+	s.write("377", "192.0.2.0/24")
+	if got := reload(); got != nil {
+		t.Errorf("another edition with the same prefixes: %+v", got)
+	}
+	s.write("378", `198.51.100.0/24", "192.0.2.0/25`)
+	want := &control.TagChanges{
+		Old:     control.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1},
+		New:     control.ServiceTags{File: s.tags, ChangeNumber: "378", Cloud: "Public", Tags: 1},
+		Added:   []control.TagSize{},
+		Removed: []control.TagSize{},
+		Changed: []control.TagChange{{Name: "Sql", AddedPrefixes: []string{"198.51.100.0/24", "192.0.2.0/25"}, RemovedPrefixes: []string{"192.0.2.0/24"}}},
+		Rules: []control.RuleTagChange{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Rule: "AllowHttpInBound", Field: "sourceAddressPrefix",
+			Tag: "Sql", Added: 2, Removed: 1}},
+	}
+	if diff := cmp.Diff(want, reload()); diff != "" {
+		t.Error(diff)
+	}
+	s.write("379", "203.0.113.0/24")
+	s.edit("nsg1.json", `"Sql"`, `"Internet"`)
+	if got := reload(); got != nil {
+		t.Errorf("no rule names the tag any more: %+v", got)
+	}
+	s.edit("nsg1.json", `"Internet"`, `"Sql"`)
+	if got := reload(); got != nil {
+		t.Errorf("a rule that is new has nothing from before: %+v", got)
+	}
+}
+
+func TestAReloadLogsWhatANewServiceTagFileChanges(t *testing.T) {
+	var log bytes.Buffer
+	s := newTagged(t)
+	s.logged(slog.New(slog.NewTextHandler(&log, nil)))
+	s.write("377", "198.51.100.0/24")
+	if _, err := s.service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if want := `from=376 to=377 tags=1 rules=1 changes="rule AllowHttpInBound of NSG NSG1: Sql: +1 -1 prefixes"`; !strings.Contains(log.String(), want) {
+		t.Errorf("%q is missing in\n%s", want, &log)
+	}
+}
+
+// logged replaces the service by one that logs.
+func (s *tagged) logged(log *slog.Logger) {
+	s.t.Helper()
+	files := control.NewPolicyFiles(s.tags, s.policy)
+	set, err := files.Load()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	engine, err := dataplane.New(set, dataplane.Options{Attachments: specs, Workers: 1})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.service = control.NewService(control.Options{Engine: engine, Policy: files, Log: log})
+}
+
+func TestATagThatNoRuleNamesIsReadFromTheFileAgain(t *testing.T) {
+	s := newTagged(t)
+	s.write("376", `192.0.2.0/24"]}}, {"name": "Storage.West", "properties": {"region": "west", "addressPrefixes": ["203.0.113.0/25", "2001:db8::/32`)
+	if _, err := s.service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	want := &control.TagDetails{Prefixes: []string{"203.0.113.0/25", "2001:db8::/32"},
+		TagSummary: control.TagSummary{Name: "Storage.West", Kind: control.ServiceTagKind, Region: "west", IPv4: 1, IPv6: 1}}
+	got, err := s.service.Tag(control.TagQuestion{Name: "storage.WEST"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	used, err := s.service.Tag(control.TagQuestion{Name: "SQL"})
+	if err != nil || used.Rules != 1 || used.IPv4 != 1 {
+		t.Errorf("%+v, %v", used, err)
+	}
+	t.Run("a file that is another one now is not", func(t *testing.T) {
+		s.write("377", "198.51.100.0/24")
+		if got, err := s.service.Tag(control.TagQuestion{Name: "Storage.West"}); err == nil || !strings.Contains(err.Error(), "has changed since it was read: reload") {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if list := s.service.Tags(); list.ServiceTags.ChangeNumber != "376" || len(list.Tags) < 5 {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
+// bigTags is a policy whose NIC has rules for the largest tags, and the service tag file.
+func bigTags(tb testing.TB) (policy, serviceTags string) {
+	tb.Helper()
+	policy = filepath.Join(tb.TempDir(), "policy.json")
+	text := `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "nsg", "properties": {"securityRules": [
+		{"name": "cloud", "properties": {"priority": 100, "direction": "Outbound", "access": "Allow", "protocol": "Tcp", "sourceAddressPrefix": "*",
+			"sourcePortRange": "*", "destinationAddressPrefix": "azurecloud", "destinationPortRange": "443"}},
+		{"name": "storage", "properties": {"priority": 110, "direction": "Inbound", "access": "Deny", "protocol": "*", "sourceAddressPrefix": "STORAGE",
+			"sourcePortRange": "*", "destinationAddressPrefix": "VirtualNetwork", "destinationPortRange": "*"}}]}},
+		{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [
+			{"name": "a", "properties": {"addressPrefix": "10.0.1.0/24", "networkSecurityGroup": {"id": "nsg"}}}]}},
+		{"type": "Microsoft.Network/networkInterfaces", "name": "nic", "properties": {"networkSecurityGroup": {"id": "nsg"}, "ipConfigurations": [
+			{"name": "1", "properties": {"privateIPAddress": "10.0.1.4", "subnet": {"id": "v/a"}}}]}}]`
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return policy, armtest.ServiceTags(tb)
+}
+
+func TestEffectiveExpandsTheLargestTagsWholly(t *testing.T) {
+	policy, serviceTags := bigTags(t)
+	offline, err := control.NewPolicyFiles(serviceTags, policy).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := offline.Effective(t.Context(), "nic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := arm.ReadServiceTags(serviceTags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := func(tag string) (list []string) {
+		for _, p := range file.Prefixes(tag) {
+			list = append(list, p.String())
+		}
+		return list
+	}
+	cloud, storage := texts("AzureCloud"), texts("Storage")
+	if len(cloud) < 10_000 || len(storage) < 500 {
+		t.Fatalf("AzureCloud has %d prefixes, Storage %d", len(cloud), len(storage))
+	}
+	if len(result.Value) != 2 {
+		t.Fatalf("%d groups", len(result.Value))
+	}
+	for i := range result.Value {
+		g := &result.Value[i]
+		if (g.Association.Subnet == nil) == (g.Association.NetworkInterface == nil) {
+			t.Errorf("association %+v", g.Association)
+		}
+		found := 0
+		for j := range g.EffectiveSecurityRules {
+			r := &g.EffectiveSecurityRules[j]
+			switch r.Name {
+			case "securityRules/cloud":
+				found++
+				if diff := cmp.Diff(cloud, r.ExpandedDestinationAddressPrefix); diff != "" || r.ExpandedSourceAddressPrefix != nil {
+					t.Error(diff)
+				}
+				if *r.SourceAddressPrefix != "0.0.0.0/0" || *r.DestinationAddressPrefix != "AzureCloud" || *r.DestinationPortRange != "443-443" || *r.SourcePortRange != "0-65535" {
+					t.Errorf("%+v", r)
+				}
+			case "securityRules/storage":
+				found++
+				if diff := cmp.Diff(storage, r.ExpandedSourceAddressPrefix); diff != "" || r.Protocol != "All" {
+					t.Error(diff)
+				}
+				if diff := cmp.Diff([]string{"10.0.0.0/16", "168.63.129.16/32"}, r.ExpandedDestinationAddressPrefix); diff != "" {
+					t.Error(diff)
+				}
+			}
+		}
+		if diff := cmp.Diff(cloud, g.TagMap["AzureCloud"]); found != 2 || diff != "" {
+			t.Errorf("%d rules, tag map %s", found, diff)
+		}
+	}
+}
+
+// From the files to the answer: what nsgctl effective does.
+func BenchmarkEffectiveOfTheLargestTags(b *testing.B) {
+	policy, serviceTags := bigTags(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		offline, err := control.NewPolicyFiles(serviceTags, policy).Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		result, err := offline.Effective(context.Background(), "nic")
+		if err != nil || len(result.Value) != 2 {
+			b.Fatal(result, err)
+		}
+	}
+}

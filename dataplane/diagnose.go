@@ -1,0 +1,149 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// Diagnose answers Azure's NSG diagnostics: for each profile the verdict of the NIC's own
+// chain, and which fields of each rule up to the match hold. The verdict is Judge's on one
+// packet of the profile; see profile.witness for how a profile of many packets has one.
+// The source port, which a profile does not have, is 0, as Verify takes "*".
+func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+	level, err := q.Verbosity()
+	if err != nil {
+		return nil, err
+	}
+	if q.TargetResourceID == "" {
+		return nil, errors.New("targetResourceId is missing: it names a virtual machine or a network interface")
+	}
+	nics, err := s.Policy.Target(q.TargetResourceID)
+	if err != nil {
+		return nil, err
+	}
+	if len(q.Profiles) == 0 {
+		return nil, errors.New("profiles is empty: at least one is needed")
+	}
+	response := &arm.NetworkConfigurationDiagnosticResponse{}
+	for i := range q.Profiles {
+		result, err := diagnose(s, nics, &q.Profiles[i], level)
+		if err != nil && len(q.Profiles) > 1 {
+			err = fmt.Errorf("profiles[%d]: %w", i, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		response.Results = append(response.Results, arm.NetworkConfigurationDiagnosticResult{Profile: q.Profiles[i], NetworkSecurityGroupResult: *result})
+	}
+	return response, nil
+}
+
+func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.NetworkConfigurationDiagnosticProfile, level string) (*arm.NetworkSecurityGroupResult, error) {
+	traffic, err := asked.Traffic()
+	if err != nil {
+		return nil, err
+	}
+	end, err := diagnosedEnd(s, nics, traffic)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProfile(s, end, traffic)
+	if err != nil {
+		return nil, err
+	}
+	src, dst, stages := end, (*topology.Endpoint)(nil), end.Outbound
+	if traffic.Direction == ruleset.Inbound {
+		src, dst, stages = nil, end, end.Inbound
+	}
+	k, err := p.witness(stages)
+	if err != nil {
+		return nil, err
+	}
+	var v Verdict
+	Judge(src, dst, &k, &v)
+	return p.explain(end, &v, level), nil
+}
+
+// diagnosedEnd is the endpoint whose chain answers: the one that has the local address,
+// else, as for a prefix or an address that is forwarded, the NIC's first one of the family.
+func diagnosedEnd(s *topology.Snapshot, nics []*arm.NetworkInterface, t *arm.Traffic) (*topology.Endpoint, error) {
+	local, remote := &t.Source, &t.Destination
+	if t.Direction == ruleset.Inbound {
+		local, remote = remote, local
+	}
+	if local.Prefix.IsValid() && local.Prefix.IsSingleIP() {
+		for _, nic := range nics {
+			if e := s.Endpoint(nic, local.Prefix.Addr()); e != nil {
+				return e, nil
+			}
+		}
+	}
+	if len(nics) > 1 {
+		return nil, fmt.Errorf("the virtual machine has several network interfaces and none has the local address: name one of %s", nicNames(nics))
+	}
+	var first *topology.Endpoint
+	for i := range nics[0].IPConfigurations {
+		c := &nics[0].IPConfigurations[i]
+		e := s.Endpoint(nics[0], c.Address)
+		if e == nil || !ofFamily(c.Address, local) || !ofFamily(c.Address, remote) {
+			continue
+		}
+		if first == nil || c.Primary {
+			first = e
+		}
+	}
+	if first == nil {
+		return nil, fmt.Errorf("network interface %q has no address of that family; it has %s", nics[0].Name, addresses(nics[0]))
+	}
+	return first, nil
+}
+
+func ofFamily(a netip.Addr, end *arm.TrafficEnd) bool {
+	return !end.Prefix.IsValid() || end.Prefix.Addr().Is6() == a.Is6()
+}
+
+// explain shows the verdict with the fields of the rules that it passed by.
+func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm.NetworkSecurityGroupResult {
+	result := &arm.NetworkSecurityGroupResult{
+		SecurityRuleAccessResult: v.Access.String(), EvaluatedNetworkSecurityGroups: []arm.EvaluatedNetworkSecurityGroup{},
+	}
+	for i := range v.N {
+		st := &v.Stages[i]
+		rule := st.SecurityRule()
+		evaluated := arm.EvaluatedNetworkSecurityGroup{
+			NetworkSecurityGroupID: st.Stage.Group.NSG.ID, AppliedTo: appliedTo(end, st.Stage),
+			MatchedRule:           arm.MatchedRule{RuleName: rule.PrefixedName(), Action: rule.Access.String()},
+			RulesEvaluationResult: []arm.NetworkSecurityRuleEvaluation{},
+		}
+		rules := st.Stage.Table.Resolved()
+		for j := range rules {
+			f := p.fields(&rules[j])
+			name := st.Stage.Table.Rules[j].PrefixedName()
+			if j < st.Rule && f.least() == some {
+				evaluated.PartlyMatchedRules = append(evaluated.PartlyMatchedRules, name)
+			}
+			if level == arm.VerbosityFull || level == arm.VerbosityNormal && j <= st.Rule {
+				evaluated.RulesEvaluationResult = append(evaluated.RulesEvaluationResult, arm.NetworkSecurityRuleEvaluation{
+					Name: name, ProtocolMatched: f.protocol == everything,
+					SourceMatched: f.source == everything, SourcePortMatched: f.sourcePort == everything,
+					DestinationMatched: f.destination == everything, DestinationPortMatched: f.destinationPort == everything,
+				})
+			}
+		}
+		result.EvaluatedNetworkSecurityGroups = append(result.EvaluatedNetworkSecurityGroups, evaluated)
+	}
+	return result
+}
+
+// appliedTo is the id of what a stage's NSG is associated with.
+func appliedTo(end *topology.Endpoint, st *topology.Stage) string {
+	if st.Association == topology.NetworkInterfaceAssociation {
+		return end.NetworkInterface.ID
+	}
+	return end.Subnet.ID
+}

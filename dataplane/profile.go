@@ -1,0 +1,208 @@
+package dataplane
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/classifier"
+)
+
+// profile is the set of packets that a question is about: every source with every
+// destination, port and protocol.
+type profile struct {
+	*arm.Traffic
+	ipv6                bool
+	source, destination []span
+	protocol            uint8 // of the witness, see witness
+	spans               map[listKey][]span
+}
+
+// listKey tells lists of prefixes apart by where they are: lists do not change.
+type listKey struct {
+	first *netip.Prefix
+	n     int
+}
+
+func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *arm.Traffic) (*profile, error) {
+	p := &profile{Traffic: t, spans: map[listKey][]span{}}
+	p.ipv6 = end.Address().Is6()
+	for _, side := range []*arm.TrafficEnd{&t.Source, &t.Destination} {
+		if side.Prefix.IsValid() {
+			p.ipv6 = side.Prefix.Addr().Is6()
+		}
+	}
+	var err error
+	if p.source, err = p.addresses(s, end, "source", &t.Source); err != nil {
+		return nil, err
+	}
+	p.destination, err = p.addresses(s, end, "destination", &t.Destination)
+	return p, err
+}
+
+var everyAddress = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
+
+func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *arm.TrafficEnd) ([]span, error) {
+	switch {
+	case side.Any:
+		return spansOf(everyAddress, p.ipv6), nil
+	case side.Prefix.IsValid():
+		return spansOf([]netip.Prefix{side.Prefix}, p.ipv6), nil
+	}
+	tag, builtIn := ruleset.CanonicalBuiltInTag(side.Tag)
+	if !builtIn {
+		tag = side.Tag
+		for known := range s.Policy.ServiceTags {
+			if strings.EqualFold(known, side.Tag) {
+				tag = known
+			}
+		}
+	}
+	prefixes, ok := s.ExpandTag(end.Subnet, tag)
+	if !ok {
+		return nil, fmt.Errorf("%s %q: no rule names a tag of that name: allowed are %s and the service tags of rules",
+			field, side.Tag, strings.Join(ruleset.BuiltInTagNames(), ", "))
+	}
+	spans := spansOf(prefixes, p.ipv6)
+	if len(spans) == 0 {
+		return nil, fmt.Errorf("%s %q: the tag has no addresses of the other side's family", field, side.Tag)
+	}
+	return spans, nil
+}
+
+// ruleFields says how much of a profile each field of a rule holds.
+type ruleFields struct{ protocol, source, sourcePort, destination, destinationPort coverage }
+
+func (f *ruleFields) least() coverage {
+	return min(f.protocol, f.source, f.sourcePort, f.destination, f.destinationPort)
+}
+
+// fields compares a rule with the profile. It shares nothing with the classifier.
+func (p *profile) fields(r *classifier.Rule) ruleFields {
+	return ruleFields{
+		protocol:        p.protocolOf(r.Protocol),
+		source:          cover(p.spansOf(r.Sources), p.source),
+		sourcePort:      p.sourcePort(r.SourcePorts),
+		destination:     cover(p.spansOf(r.Destinations), p.destination),
+		destinationPort: p.destinationPort(r.DestinationPorts),
+	}
+}
+
+// spansOf remembers what lists of prefixes cover: many rules share a tag's.
+func (p *profile) spansOf(prefixes []netip.Prefix) []span {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	key := listKey{&prefixes[0], len(prefixes)}
+	spans, known := p.spans[key]
+	if !known {
+		spans = spansOf(prefixes, p.ipv6)
+		p.spans[key] = spans
+	}
+	return spans
+}
+
+func (p *profile) protocolOf(rule ruleset.Protocol) coverage {
+	switch {
+	case rule == ruleset.AnyProtocol:
+		return everything
+	case p.AnyProtocol:
+		return some
+	case protocolNumber(rule, p.ipv6) == p.protocol:
+		return everything
+	}
+	return nothing
+}
+
+// protocolNumber is IANA's of a protocol that a rule names.
+func protocolNumber(rule ruleset.Protocol, ipv6 bool) uint8 {
+	switch rule {
+	case ruleset.TCP:
+		return packet.ProtoTCP
+	case ruleset.UDP:
+		return packet.ProtoUDP
+	case ruleset.ESP:
+		return packet.ProtoESP
+	case ruleset.AH:
+		return packet.ProtoAH
+	}
+	if ipv6 {
+		return packet.ProtoICMPv6
+	}
+	return packet.ProtoICMP
+}
+
+func (p *profile) hasPorts() bool {
+	return p.protocol == packet.ProtoTCP || p.protocol == packet.ProtoUDP
+}
+
+// sourcePort compares ports with port 0, or for a protocol without ports, which only a
+// rule for all of them meets, with all.
+func (p *profile) sourcePort(ranges []ruleset.PortRange) coverage {
+	if p.hasPorts() {
+		return coverPorts(ranges, ruleset.PortRange{})
+	}
+	return wholly(coverPorts(ranges, ruleset.AllPorts))
+}
+
+// destinationPort is sourcePort for the other end; rules meet the type of ICMP there, and
+// the question is about an echo request.
+func (p *profile) destinationPort(ranges []ruleset.PortRange) coverage {
+	switch {
+	case p.hasPorts() && p.AnyPort:
+		return coverPorts(ranges, ruleset.AllPorts)
+	case p.hasPorts():
+		return coverPorts(ranges, ruleset.PortRange{First: p.Port, Last: p.Port})
+	case p.protocol == packet.ProtoICMP && !p.ipv6:
+		return coverPorts(ranges, ruleset.PortRange{First: packet.ICMPv4EchoRequest, Last: packet.ICMPv4EchoRequest})
+	case p.protocol == packet.ProtoICMPv6 && p.ipv6:
+		return coverPorts(ranges, ruleset.PortRange{First: packet.ICMPv6EchoRequest, Last: packet.ICMPv6EchoRequest})
+	}
+	return wholly(coverPorts(ranges, ruleset.AllPorts))
+}
+
+func wholly(c coverage) coverage {
+	if c == some {
+		return nothing
+	}
+	return c
+}
+
+// coverPorts says how much of a set of ports the ranges hold.
+func coverPorts(ranges []ruleset.PortRange, set ruleset.PortRange) coverage {
+	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b ruleset.PortRange) int { return cmp.Compare(a.First, b.First) })
+	next, any := int(set.First), false // the lowest port of set that is not known to be held
+	for _, r := range sorted {
+		if r.Last < set.First || set.Last < r.First {
+			continue
+		}
+		any = true
+		if int(r.First) <= next {
+			next = max(next, int(r.Last)+1)
+		}
+	}
+	switch {
+	case next > int(set.Last):
+		return everything
+	case any:
+		return some
+	}
+	return nothing
+}
+
+func inPorts(ranges []ruleset.PortRange, port uint16) bool {
+	for _, r := range ranges {
+		if r.First <= port && port <= r.Last {
+			return true
+		}
+	}
+	return false
+}
