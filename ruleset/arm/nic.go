@@ -44,6 +44,7 @@ func (l *loader) buildInterface(r *resource) {
 	}
 	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.MACAddress = f.literal("macAddress")
+	n.VirtualMachineID = f.machine()
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
@@ -73,6 +74,16 @@ func (l *loader) buildInterface(r *resource) {
 	if l.register(r, n.ID, n, n.Name) {
 		l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
 	}
+}
+
+// machine is the id of the virtual machine; no verdict depends on it.
+func (f *fields) machine() string {
+	o, _ := lookup(f.values, "virtualMachine").(map[string]any)
+	id, _ := lookup(o, "id").(string)
+	if isExpression(id) {
+		return ""
+	}
+	return id
 }
 
 // readConfiguration reads an ipConfiguration; what it leaves open, the NIC nic
