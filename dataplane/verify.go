@@ -19,7 +19,7 @@ const (
 
 // Verify answers what would happen to a new flow of a NIC. Without path it
 // evaluates the NIC's own chain, as Azure's IP flow verify does; with path also
-// the other end's where that is known. It is the engine's own Judge on
+// those of the other end, where that is known, and of virtual appliances on the way. It is the engine's own Judge on
 // the engine's own snapshot; it counts nothing and creates no flow.
 func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFlowResult, error) {
 	nic, err := s.Policy.NetworkInterface(q.NetworkInterface)
@@ -28,22 +28,24 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 	}
 	local := s.Endpoint(nic, q.Local)
 	if local == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Local, addresses(nic))
-	}
-	var remote *topology.Endpoint
-	if path {
-		if remote = s.RouteFrom(local, q.Remote); remote == nil {
-			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute,
-				Stages: []arm.VerificationStage{}}, nil
-		}
+		return nil, noAddress(nic, q.Local)
 	}
 	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
 		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
-	src, dst := local, remote
+	src, dst := local, (*topology.Endpoint)(nil)
 	if q.Direction == ruleset.Inbound {
-		k, src, dst = k.Reverse(), remote, local
+		k, src, dst = k.Reverse(), nil, local
 	}
 	asClassified(&k)
+	if path {
+		if src == nil {
+			src = s.Sender(local, q.Remote)
+		}
+		if src == nil {
+			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}, nil
+		}
+		return judgePath(s, src, &k), nil
+	}
 	var v Verdict
 	Judge(src, dst, &k, &v)
 	return v.Result(), nil
@@ -82,6 +84,10 @@ func (v *Verdict) Result() *arm.VerificationIPFlowResult {
 		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
 	}
 	return r
+}
+
+func noAddress(nic *arm.NetworkInterface, a netip.Addr) error {
+	return fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, a, addresses(nic))
 }
 
 func addresses(nic *arm.NetworkInterface) []netip.Addr {
