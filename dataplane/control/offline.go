@@ -18,6 +18,8 @@ type Answerer interface {
 	Effective(ctx context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error)
 	// Rules lists rules.
 	Rules(ctx context.Context, filter RuleFilter) (*RuleList, error)
+	// NextHop says where a NIC's packets to an address go.
+	NextHop(ctx context.Context, q NextHopQuestion) (*arm.NextHopResult, error)
 }
 
 // Offline answers from policy files, by the engine's own snapshot and verdicts.
@@ -29,12 +31,15 @@ var _ Answerer = (*Offline)(nil)
 func OpenPolicy(paths ...string) (*Offline, error) { return NewPolicyFiles("", paths...).Open() }
 
 // Open loads the files to ask them.
-func (f *PolicyFiles) Open() (*Offline, error) {
+func (f *PolicyFiles) Open() (*Offline, error) { return f.OpenWith(topology.Options{}) }
+
+// OpenWith is Open for a policy that is understood in another than the ordinary way.
+func (f *PolicyFiles) OpenWith(o topology.Options) (*Offline, error) {
 	set, err := f.Load()
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := topology.Build(set, nil, topology.NewRegistry())
+	snapshot, err := o.Build(set, nil, topology.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
@@ -54,4 +59,9 @@ func (o *Offline) Effective(_ context.Context, networkInterface string) (*arm.Ef
 // Rules lists the policy's rules, without counters.
 func (o *Offline) Rules(_ context.Context, filter RuleFilter) (*RuleList, error) {
 	return Rules(o.snapshot, nil, filter)
+}
+
+// NextHop says where a NIC's packets to an address go.
+func (o *Offline) NextHop(_ context.Context, q NextHopQuestion) (*arm.NextHopResult, error) {
+	return NextHop(o.snapshot, q)
 }

@@ -8,6 +8,7 @@ type PolicyFiles struct {
 	paths       []string
 	serviceTags string
 	reader      *arm.Reader
+	warnings    []string
 }
 
 // NewPolicyFiles names files and folders of ARM JSON, and the service tag file, empty for
@@ -27,8 +28,15 @@ func (f *PolicyFiles) Load() (*arm.Set, error) {
 	if len(faults) > 0 || len(documents.Unresolved) > 0 {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
+	f.warnings = f.warnings[:0:0]
+	for i := range documents.Warnings {
+		f.warnings = append(f.warnings, documents.Warnings[i].Error())
+	}
 	return documents.Set, nil
 }
+
+// Warnings are what the policy that was last loaded says and seldom means.
+func (f *PolicyFiles) Warnings() []string { return f.warnings }
 
 // edition is the service tag file as it was last loaded; nil without one.
 func (f *PolicyFiles) edition() *ServiceTags {

@@ -114,6 +114,9 @@ func (s *Service) reload() (*Reloaded, error) {
 	if err := engine.Swap(next, s.readdress); err != nil {
 		return nil, err
 	}
+	for _, warning := range s.options.Policy.Warnings() {
+		s.options.Log.Warn("policy", "warning", warning)
+	}
 	s.mu.Lock()
 	s.tags = s.options.Policy.edition()
 	s.mu.Unlock()
@@ -197,6 +200,11 @@ func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
 // Effective lists the rules that hold for a NIC.
 func (s *Service) Effective(networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
 	return Effective(s.options.Engine.Snapshot(), networkInterface)
+}
+
+// NextHop says where a NIC's packets to an address go.
+func (s *Service) NextHop(q NextHopQuestion) (*arm.NextHopResult, error) {
+	return NextHop(s.options.Engine.Snapshot(), q)
 }
 
 // Snapshot is the running policy.
