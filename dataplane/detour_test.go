@@ -255,6 +255,16 @@ func TestRulesOfBothEndsCountAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 	}
 }
 
+func TestADenialAtTheReceiversEndCountsTheSendersRulesToo(t *testing.T) {
+	h := hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("deny", 100, ruleset.Inbound, ruleset.Deny)}, fw: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}}
+	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
+	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}})
+	want := RuleCount{Hits: 1, Packets: 1, Bytes: 40}
+	if out, in := r.count("fw-nsg", ruleset.Outbound, "out"), r.count("b-nsg", ruleset.Inbound, "deny"); out != want || in != want {
+		t.Errorf("counted %+v and %+v, want %+v", out, in, want)
+	}
+}
+
 func TestErrorsAndFragmentsOfAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 	r := newRigWith(t, hubWorld{left: byFW("10.2.0.0/24"), a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Deny)}}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
 	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
