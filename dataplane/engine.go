@@ -12,6 +12,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
@@ -35,6 +36,8 @@ type Options struct {
 	Compiled *topology.Snapshot
 	// Clock returns the time since any fixed point; nil: the monotonic clock.
 	Clock func() time.Duration
+	// Topology chooses between ways to understand the policy.
+	Topology topology.Options
 	// Log receives what an operator must know; nil discards it.
 	Log *slog.Logger
 }
@@ -68,13 +71,13 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 		start := time.Now()
 		e.clock = func() time.Duration { return time.Since(start) }
 	}
-	s, err := topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
+	s, err := o.Topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
 	if err != nil {
 		return nil, err
 	}
-	o.Flows.Workers, o.Flows.Zones = o.Workers, len(o.Attachments)
+	o.Flows.Workers, o.Flows.Zones = o.Workers, 2*len(o.Attachments) // the second half are far zones
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
-		return o.Attachments[zone].Kind != topology.NetworkInterface
+		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
 	}
 	if e.flows, err = conntrack.New(o.Flows); err != nil {
 		return nil, err
@@ -114,11 +117,12 @@ func (e *Engine) Workers() int { return len(e.workers) }
 // Prepare builds the snapshot that a policy would give, without using it. It compiles
 // what differs from the snapshot that decides.
 func (e *Engine) Prepare(policy *arm.Set) (*topology.Snapshot, error) {
-	return topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
+	return e.options.Topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
 }
 
 // Swap makes a prepared snapshot the one that decides. Live flows and counters
-// are kept, except for the flows of an address that is no longer where it was.
+// are kept, except for the flows of an address that is no longer where it was, and those
+// between two that no longer reach each other, or by another way.
 // prepare runs first, under the same lock, and may refuse: it
 // brings the devices into line.
 func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
@@ -129,22 +133,57 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 			return err
 		}
 	}
+	old := e.Snapshot()
 	e.publish(s)
-	e.endMovedFlows(s)
+	e.endMovedFlows(old, s)
 	return nil
 }
 
-// endMovedFlows ends the flows of an address that a new snapshot puts behind
-// another attachment, or behind none: packets at its old place are spoofed now,
-// and at its new place a record of the old would stand in the way of the replies.
-func (e *Engine) endMovedFlows(s *topology.Snapshot) {
+// endMovedFlows ends the flows that a new snapshot leaves without their place or their way.
+func (e *Engine) endMovedFlows(old, s *topology.Snapshot) {
 	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
-		if s.Admit(s.Attachments[f.Key.Zone], f.Key.Src) == nil ||
-			s.Admit(s.Attachments[f.ReplyKey.Zone], f.ReplyKey.Src) == nil {
+		if !e.stays(old, s, f) {
 			e.flows.End(&f.Key)
 		}
 		return true
 	})
+}
+
+// stays reports whether a flow's ends are where they were, and the way between them too. An
+// address that is behind another attachment now, or behind none, sends spoofed packets at its old
+// place, and at its new one a record of the old would stand in the way of the replies. A
+// way that routes or peerings have changed must not be taken any more: the flow's next packet
+// finds the new one, if the rules allow it there.
+func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
+	from, whole := e.Attachment(f.Key.Zone)
+	to, known := e.Attachment(f.ReplyKey.Zone)
+	if whole && s.Admit(s.Attachments[from], f.Key.Src) == nil ||
+		known && s.Admit(s.Attachments[to], f.ReplyKey.Src) == nil {
+		return false
+	}
+	if !whole || !known { // such a flow's packets are routed one by one
+		return true
+	}
+	now, returns := way(s, from, &f.Key.Tuple)
+	if now != to || returns {
+		return now == to
+	}
+	_, returned := way(old, from, &f.Key.Tuple)
+	return !returned
+}
+
+// way is where a packet from an attachment goes, -1 for nowhere, and whether answers come back.
+func way(s *topology.Snapshot, from int, t *packet.Tuple) (to int, returns bool) {
+	a := s.Attachments[from]
+	src := s.Admit(a, t.Src)
+	if src == nil {
+		return -1, false
+	}
+	dst, drop := s.Route(src, t.Src, t.Dst)
+	if drop != packet.NotDropped {
+		return -1, false
+	}
+	return dst.Attachment, s.Returns(a, dst, t)
 }
 
 func (e *Engine) publish(s *topology.Snapshot) {

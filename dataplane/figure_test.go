@@ -101,14 +101,17 @@ func newRigWith(t testing.TB, policy *arm.Set, o Options) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: time.Hour}
 	o.Flows.Seed = [2]uint64{1, 2}
-	o.Attachments, o.Workers, o.Clock = figureSpecs, max(o.Workers, 1), func() time.Duration { return r.clock }
+	if o.Attachments == nil {
+		o.Attachments = figureSpecs
+	}
+	o.Workers, o.Clock = max(o.Workers, 1), func() time.Duration { return r.clock }
 	var err error
 	r.engine, err = New(policy, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var devices []tun.Device
-	for range numAttachments {
+	for range o.Attachments {
 		d := newMemory(t, o.Workers, 256)
 		r.devices = append(r.devices, d)
 		devices = append(devices, d)

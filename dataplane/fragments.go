@@ -61,7 +61,11 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 		if !v.Related {
 			w.flows.Count(f, d, p)
 		}
-		return w.write(w.follow(f, d, p), b, p)
+		to := w.follow(f, d, p)
+		if to >= len(w.queues) {
+			to = w.followApart(&v.Flow, v.To, p)
+		}
+		return w.write(to, b, p)
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy
 	}

@@ -97,8 +97,11 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 		return w.icmpError(s, from, src, b, p)
 	}
 	to, drop, known := w.flow(p)
-	if !known {
+	switch {
+	case !known:
 		to, drop = w.begin(s, from, src, p)
+	case to >= len(w.queues): // a far zone
+		to, drop = w.detour(s, from, src, p)
 	}
 	w.belongs = toItsFlow
 	return to, drop
@@ -109,11 +112,18 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
 	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(from, &quoted) {
 		if f, d, ok := w.flows.Lookup(w.key, w.now); ok {
-			w.belongs = toQuotedFlow
-			return w.follow(f, d, p), packet.NotDropped
+			to := int(w.flows.PeerZone(f, d))
+			if to >= len(w.queues) {
+				to, ok = w.errorFrom(s, src, p)
+			}
+			if ok {
+				w.belongs = toQuotedFlow
+				w.follow(f, d, p)
+				return to, packet.NotDropped
+			}
 		}
 	}
-	dst, drop := w.judge(s, from, src, p)
+	dst, drop := w.judge(s, src, p)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -158,7 +168,7 @@ func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
 }
 
 // follow counts a flow's packet on the rules that allowed the flow, and says
-// which attachment it goes to.
+// which attachment, or far zone, it goes to.
 func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packet) int {
 	w.countSlots(w.flows.Slots(f), 0, p)
 	return int(w.flows.PeerZone(f, d))
@@ -166,10 +176,13 @@ func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packe
 
 // begin takes a packet without a flow through route, verdict and commit.
 func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	if s.Routed() {
+		return w.beginRouted(s, from, src, p)
+	}
 	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
 		return 0, drop
 	}
-	dst, drop := w.judge(s, from, src, p)
+	dst, drop := w.judge(s, src, p)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -178,10 +191,10 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 
 // judge takes a packet through route and verdict. A denial is counted here, what an
 // allowed packet counts depends on what becomes of it.
-func (w *worker) judge(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
-	dst := s.Route(from, p.Dst)
-	if dst == nil || dst.Attachment < 0 {
-		return nil, packet.DropNoRoute
+func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
+	dst, drop := s.Route(src, p.Src, p.Dst)
+	if drop != packet.NotDropped {
+		return nil, drop
 	}
 	k := p.Classification()
 	Judge(src, dst, &k, &w.verdict)

@@ -16,27 +16,29 @@ const (
 
 // Verify answers what would happen to a new flow of a NIC. Without path it
 // evaluates the NIC's own chain, as Azure's IP flow verify does; with path also
-// the other end's where that is known. It is the engine's own Judge on
+// those of the other end, where that is known, and of virtual appliances on the way. It is the engine's own Judge on
 // the engine's own snapshot; it counts nothing and creates no flow.
 func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFlowResult, error) {
 	local, err := localEnd(s, q)
 	if err != nil {
 		return nil, err
 	}
-	var remote *topology.Endpoint
-	if path {
-		if remote = s.RouteFrom(local, q.Remote); remote == nil {
-			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute,
-				Stages: []arm.VerificationStage{}}, nil
-		}
-	}
 	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
 		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
-	src, dst := local, remote
+	src, dst := local, (*topology.Endpoint)(nil)
 	if q.Direction == ruleset.Inbound {
-		k, src, dst = k.Reverse(), remote, local
+		k, src, dst = k.Reverse(), nil, local
 	}
 	asClassified(&k)
+	if path {
+		if src == nil {
+			src = s.Sender(local, q.Remote)
+		}
+		if src == nil {
+			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}, nil
+		}
+		return judgePath(s, src, &k), nil
+	}
 	var v Verdict
 	Judge(src, dst, &k, &v)
 	return v.Result(), nil

@@ -59,6 +59,8 @@ type worker struct {
 	key     *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
 	hash    uint64         // of the packet's own flow key
 	quoted  conntrack.Key  // of the flow that an ICMP error quotes
+	answer  conntrack.Key  // of what would answer a packet, at its receiver's end
+	joined  packet.Packet  // the packet as seenBy has it
 	verdict Verdict
 	init    conntrack.Init
 

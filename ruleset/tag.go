@@ -139,6 +139,15 @@ func CanonicalBuiltInTag(text string) (tag string, ok bool) {
 	return tag, ok
 }
 
+// RouteTag is canonicalTag for a route, which takes the tags of a service tag file only.
+func RouteTag(text string, known KnownTags) (tag, problem string) {
+	tag, problem = canonicalTag(text, known)
+	if problem == "" && IsBuiltInTag(tag) {
+		return "", "the tag " + tag + " is for security rules"
+	}
+	return tag, problem
+}
+
 // IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.
 func IsBuiltInTag(tag string) bool {
 	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer

@@ -62,6 +62,7 @@ With --queries, several at once, as a JSON list or @FILE:
 		},
 	}
 	flags := c.Flags()
+	f.from.of = &f.of
 	f.of.flags(c)
 	flags.StringVar(&f.resource, "resource", "", "network interface or virtual machine, by name or resource id")
 	flags.StringVar(&f.profile.Direction, "direction", "", "Inbound or Outbound, as the network interface sees it")

@@ -13,7 +13,7 @@ import (
 
 func newEffective(g *global) *cobra.Command {
 	var of target
-	var from source
+	from := source{of: &of}
 	c := &cobra.Command{
 		Use:     "effective --nic NAME [--policy PATH...]",
 		Aliases: []string{"list-effective-nsg"},

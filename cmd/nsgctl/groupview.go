@@ -12,7 +12,7 @@ import (
 
 func newSecurityGroupView(g *global) *cobra.Command {
 	var of target
-	var from source
+	from := source{of: &of}
 	c := &cobra.Command{
 		Use:     "security-group-view --vm NAME | --nic NAME [--policy PATH...]",
 		Aliases: []string{"show-security-group-view"},

@@ -5,14 +5,20 @@ import (
 	"fmt"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
 // source are the flags of verbs that can do without a daemon.
 type source struct {
+	// of is what the verb asks about, nil when it has no such flags: its resource group is that
+	// of templates too. Its flags are added first.
+	of *target
+
 	policy      []string
 	serviceTags string
+	azureQuirks bool
 	deployment  arm.Deployment
 	command     *cobra.Command
 }
@@ -20,6 +26,12 @@ type source struct {
 func (s *source) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
+	s.policyFlags(c)
+}
+
+// policyFlags are those that say how a policy is understood.
+func (s *source) policyFlags(c *cobra.Command) {
+	c.Flags().BoolVar(&s.azureQuirks, "azure-quirks", false, "with --policy: imitate what Azure does against its documents, as azureQuirks of the daemon")
 	addDeployment(c, &s.deployment)
 	s.command = c
 }
@@ -36,22 +48,38 @@ func (s *source) args(c *cobra.Command, args []string) error {
 // open chooses who answers.
 func (s *source) open(g *global) (control.Answerer, error) {
 	if len(s.policy) > 0 {
-		files := control.NewPolicyFiles(s.serviceTags, s.policy...)
-		files.SetDeployment(s.deployment)
-		answerer, err := files.Open()
-		if err != nil {
-			return nil, err
-		}
-		warnLeft(s.command.ErrOrStderr(), files.LeftOut())
-		return answerer, nil
+		return s.openFiles()
 	}
 	for _, name := range deploymentFlags {
-		if s.command.Flags().Changed(name) {
+		if s.command.Flags().Changed(name) && (s.of == nil || name != groupFlag) {
 			return nil, usageError{fmt.Errorf("--%s goes with --policy: the daemon's templates are evaluated as its configuration says", name)}
 		}
+	}
+	if s.azureQuirks {
+		return nil, usageError{errors.New("--azure-quirks goes with --policy: the daemon's setting is in its configuration")}
 	}
 	if s.serviceTags != "" {
 		return nil, usageError{errors.New("--service-tags goes with --policy: the daemon's service tag file is in its configuration")}
 	}
 	return control.NewClient(g.socket), nil
+}
+
+func (s *source) openFiles() (control.Answerer, error) {
+	files := control.NewPolicyFiles(s.serviceTags, s.policy...)
+	files.SetDeployment(s.templates())
+	answerer, err := files.OpenWith(topology.Options{AzureQuirks: s.azureQuirks})
+	if err != nil {
+		return nil, err
+	}
+	warnLeft(s.command.ErrOrStderr(), files.LeftOut())
+	return answerer, nil
+}
+
+// templates is what templates are evaluated with.
+func (s *source) templates() arm.Deployment {
+	d := s.deployment
+	if s.of != nil {
+		d.ResourceGroup = s.of.group
+	}
+	return d
 }

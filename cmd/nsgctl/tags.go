@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +26,7 @@ func newTags(g *global) *cobra.Command {
 // openTags chooses who answers about tags: a service tag file is enough, without a policy.
 func (s *source) openTags(g *global) (control.Answerer, error) {
 	if s.serviceTags != "" {
-		return control.NewPolicyFiles(s.serviceTags, s.policy...).Open()
+		return s.openFiles()
 	}
 	return s.open(g)
 }
@@ -33,6 +34,7 @@ func (s *source) openTags(g *global) (control.Answerer, error) {
 func (s *source) tagFlags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; may be given several times")
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "answer from this service tag file of Microsoft's instead of the daemon's")
+	s.policyFlags(c)
 }
 
 func newTagsList(g *global) *cobra.Command {
@@ -155,6 +157,7 @@ func tagTable(w io.Writer, t *control.TagDetails) error {
 
 func newTagsDiff(g *global) *cobra.Command {
 	var policy []string
+	var deployment arm.Deployment
 	c := &cobra.Command{
 		Use:   "diff OLD NEW [--policy PATH]",
 		Short: "Say what a new service tag file changes; with a policy, for its rules only",
@@ -168,7 +171,7 @@ are differences.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			changes, err := control.DiffServiceTags(args[0], args[1], policy...)
+			changes, err := control.DiffServiceTags(args[0], args[1], deployment, policy...)
 			if err != nil {
 				return err
 			}
@@ -180,6 +183,7 @@ are differences.`,
 		},
 	}
 	c.Flags().StringArrayVar(&policy, "policy", nil, "file or folder of ARM JSON whose rules the question is about; may be given several times")
+	addDeployment(c, &deployment)
 	return c
 }
 

@@ -16,7 +16,7 @@ func (t *target) flags(c *cobra.Command) {
 }
 
 func (t *target) groupFlag(c *cobra.Command) {
-	c.Flags().StringVarP(&t.group, "resource-group", "g", "", "resource group of what is given by name")
+	c.Flags().StringVarP(&t.group, groupFlag, "g", "", `resource group of what is given by name, and that templates are for (default "nsgd")`)
 }
 
 // networkInterface is the NIC's reference, empty without one.

@@ -18,8 +18,10 @@ type validation struct {
 	Valid  bool            `json:"valid"`
 	Faults []control.Fault `json:"faults"`
 	// Unresolved are template expressions, neither valid nor invalid.
-	Unresolved []control.Fault      `json:"unresolved"`
-	Read       control.PolicyCounts `json:"read"`
+	Unresolved []control.Fault `json:"unresolved"`
+	// Warnings are what is valid and seldom meant.
+	Warnings []control.Fault      `json:"warnings"`
+	Read     control.PolicyCounts `json:"read"`
 }
 
 func newValidate(g *global) *cobra.Command {
@@ -48,7 +50,7 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 			documents := reader.Read()
 			v := &validation{
 				Valid: len(documents.Faults) == 0, Faults: control.Faults(documents.Faults),
-				Unresolved: control.Faults(documents.Unresolved), Read: control.CountPolicy(documents.Set),
+				Unresolved: control.Faults(documents.Unresolved), Warnings: control.Faults(documents.Warnings), Read: control.CountPolicy(documents.Set),
 			}
 			if err := g.print(c.OutOrStdout(), v, v.table); err != nil {
 				return err
@@ -71,6 +73,9 @@ func (v *validation) table(w io.Writer) error {
 	}
 	for i := range v.Unresolved {
 		printFault(w, "note", &v.Unresolved[i])
+	}
+	for i := range v.Warnings {
+		printFault(w, "warning", &v.Warnings[i])
 	}
 	verdict := "valid"
 	if !v.Valid {

@@ -57,6 +57,7 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 		},
 	}
 	flags := c.Flags()
+	f.from.of = &f.of
 	f.of.flags(c)
 	flags.StringVar(&f.direction, "direction", "", "Inbound or Outbound, as the network interface sees it")
 	flags.StringVar(&f.protocol, "protocol", "", "TCP, UDP, ICMP, ESP, AH or a number")

@@ -27,6 +27,9 @@ func newCheck() *cobra.Command {
 			for _, left := range all.files.LeftOut() {
 				fmt.Fprintf(c.ErrOrStderr(), "warning: left out of the policy: %v\n", left)
 			}
+			for _, warning := range all.warnings {
+				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\n", warning)
+			}
 			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(all.policy))
 			return nil
 		},
@@ -41,6 +44,7 @@ type loaded struct {
 	files    *control.PolicyFiles
 	policy   *arm.Set
 	snapshot *topology.Snapshot
+	warnings []string // of what is valid and seldom meant
 }
 
 // loadAll loads a configuration and its policy and finds out whether they fit.
@@ -55,14 +59,30 @@ func loadAll(path string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := topology.Build(policy, config.specs(), topology.NewRegistry())
+	snapshot, err := config.topology().Build(policy, config.specs(), topology.NewRegistry())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := planDevices(config, snapshot); err != nil {
 		return nil, err
 	}
-	return &loaded{config, files, policy, snapshot}, nil
+	return &loaded{config, files, policy, snapshot, append(files.Warnings(), config.warnings()...)}, nil
+}
+
+// topology is how the policy is understood.
+func (c *Config) topology() topology.Options { return topology.Options{AzureQuirks: c.AzureQuirks} }
+
+// warnings are those of the configuration.
+func (c *Config) warnings() (list []string) {
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		for j, p := range a.Prefixes {
+			if p.Bits() == 0 {
+				list = append(list, fmt.Sprintf("attachments[%d].prefixes[%d]: %s: wherever this is learned the tag VirtualNetwork stands for every address of this family: AllowVnetInBound and AllowVnetOutBound allow everything there, and Internet stands for nothing", i, j, p))
+			}
+		}
+	}
+	return list
 }
 
 // specs are the attachments as the topology wants them.
@@ -76,6 +96,11 @@ func (c *Config) specs() []topology.Spec {
 			specs[i] = topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
 		case a.Internet:
 			specs[i] = topology.Spec{Kind: topology.Internet}
+		case a.Gateway != "":
+			specs[i] = topology.Spec{Kind: topology.Gateway, Reference: a.Gateway}
+			for _, p := range a.Prefixes {
+				specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
+			}
 		default:
 			specs[i] = topology.Spec{Kind: topology.Platform}
 		}

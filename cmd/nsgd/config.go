@@ -40,9 +40,12 @@ type Config struct {
 	Fragments FragmentsConfig `yaml:"fragments"`
 	Timeouts  TimeoutsConfig  `yaml:"timeouts"`
 	// TCPStrict lets only a SYN create a TCP flow.
-	TCPStrict bool          `yaml:"tcpStrict"`
-	Metrics   MetricsConfig `yaml:"metrics"`
-	Control   ControlConfig `yaml:"control"`
+	TCPStrict bool `yaml:"tcpStrict"`
+	// AzureQuirks imitates what has been seen in Azure against its documents: see
+	// topology.Options.
+	AzureQuirks bool          `yaml:"azureQuirks"`
+	Metrics     MetricsConfig `yaml:"metrics"`
+	Control     ControlConfig `yaml:"control"`
 }
 
 // TemplatesConfig is the deployment that ARM templates are read as.
@@ -68,12 +71,16 @@ func (c *Config) deployment() arm.Deployment {
 }
 
 // AttachmentConfig is one TUN device. Exactly one of NetworkInterface, Subnet,
-// Internet and Platform says what it stands for.
+// Internet, Platform and Gateway says what it stands for.
 type AttachmentConfig struct {
 	NetworkInterface string `yaml:"networkInterface"` // ARM name or id
 	Subnet           string `yaml:"subnet"`           // name, vnet/name or id
 	Internet         bool   `yaml:"internet"`
 	Platform         bool   `yaml:"platform"`
+	// Gateway is the virtual network, by ARM name or id, whose gateway leads to the on-premises
+	// networks of Prefixes.
+	Gateway  string   `yaml:"gateway"`
+	Prefixes []Prefix `yaml:"prefixes"`
 	// Netns is a named network namespace; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.

@@ -49,8 +49,10 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{Subnet: "vnet1/subnet3", Device: "nsg-sub3", Addresses: []Prefix{prefix("10.0.3.1/24"), prefix("fd00::1/64")}},
 			{Internet: true, Netns: "internet", Device: "inet0", Addresses: []Prefix{prefix("203.0.113.10/24")}},
 			{Platform: true, Netns: "host", Device: "nsgd-platform"},
+			{Gateway: "vnet1", Netns: "onprem", Device: "gw0", Prefixes: []Prefix{prefix("192.168.0.0/16")}},
 		},
-		Workers: 2, Offload: "tso", TCPStrict: true,
+		AzureQuirks: true,
+		Workers:     2, Offload: "tso", TCPStrict: true,
 		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500, NewPerSecond: 50},
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second},
@@ -100,6 +102,10 @@ func TestConfigFaults(t *testing.T) {
 		{"addresses on a network interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, addresses: [10.0.0.4/24]}\n", []string{"attachments[0].addresses: 10.0.0.4/24: a network interface's addresses come from the policy"}},
 		{"an address without a prefix length", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [10.0.0.4]}\n", []string{"c.yaml:3: ", "10.0.0.4"}},
 		{"a multicast address", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [224.0.0.1/24]}\n", []string{"attachments[0].addresses[0]: 224.0.0.1/24: not an address"}},
+		{"a gateway without prefixes", "policy: [p]\nattachments:\n- {gateway: v, device: a}\n", []string{"c.yaml:3: attachments[0].prefixes: missing: a gateway needs"}},
+		{"prefixes of something else", "policy: [p]\nattachments:\n- {internet: true, device: a, prefixes: [10.0.0.0/8]}\n", []string{"c.yaml:3: attachments[0].prefixes: 10.0.0.0/8: they are for a gateway"}},
+		{"host bits and repetition in prefixes", "policy: [p]\nattachments:\n- {gateway: v, device: a, prefixes: [10.0.0.1/8, 11.0.0.0/8, 11.0.0.0/8]}\n",
+			[]string{"attachments[0].prefixes[0]: 10.0.0.1/8: host bits are set; the network is 10.0.0.0/8", "attachments[0].prefixes[2]: 11.0.0.0/8: listed twice"}},
 		{"an address twice", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [1.0.0.1/24, 1.0.0.1/8]}\n", []string{"attachments[0].addresses[1]: 1.0.0.1/8: listed twice"}},
 	}
 	for _, tt := range tests {

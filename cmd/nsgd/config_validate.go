@@ -186,13 +186,13 @@ func (v *validator) attachments(list []AttachmentConfig) {
 
 func (v *validator) attachment(i int, a *AttachmentConfig) {
 	kinds := 0
-	for _, set := range []bool{a.NetworkInterface != "", a.Subnet != "", a.Internet, a.Platform} {
+	for _, set := range []bool{a.NetworkInterface != "", a.Subnet != "", a.Internet, a.Platform, a.Gateway != ""} {
 		if set {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		v.fail(at("attachments", i), "%d of networkInterface, subnet, internet and platform are set: exactly one is needed", kinds)
+		v.fail(at("attachments", i), "%d of networkInterface, subnet, internet, platform and gateway are set: exactly one is needed", kinds)
 	}
 	if err := checkDevice(a.Device); err != nil {
 		v.fail(at("attachments", i, "device"), "%v", err)
@@ -213,6 +213,27 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 		v.fail(at("attachments", i, "mtu"), "%d: allowed are %d to %d", a.MTU, low, maxMTU)
 	}
 	v.addresses(i, a)
+	v.prefixes(i, a)
+}
+
+// prefixes are those of the networks behind a gateway.
+func (v *validator) prefixes(i int, a *AttachmentConfig) {
+	switch {
+	case a.Gateway != "" && len(a.Prefixes) == 0:
+		v.fail(at("attachments", i, "prefixes"), "missing: a gateway needs the prefixes of the networks behind it")
+	case a.Gateway == "" && len(a.Prefixes) > 0:
+		v.fail(at("attachments", i, "prefixes"), "%s: they are for a gateway", a.Prefixes[0])
+	}
+	for j, p := range a.Prefixes {
+		if p.Prefix != p.Masked() {
+			v.fail(at("attachments", i, "prefixes", j), "%s: host bits are set; the network is %s", p, p.Masked())
+		}
+		for _, other := range a.Prefixes[:j] {
+			if other == p {
+				v.fail(at("attachments", i, "prefixes", j), "%s: listed twice", p)
+			}
+		}
+	}
 }
 
 func (v *validator) addresses(i int, a *AttachmentConfig) {

@@ -184,6 +184,7 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
 	return dataplane.Options{
 		Attachments: c.specs(),
+		Topology:    c.topology(),
 		Workers:     c.Workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,

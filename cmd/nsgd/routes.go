@@ -19,7 +19,7 @@ var defaultRoutes = []netip.Prefix{
 //
 // In the daemon's own namespace never a default route, which would cut the host off,
 // but only the address spaces of virtual networks: of all of them for the internet and
-// the platform, of its own one for a NIC or a subnet, which reaches no other. A subnet's
+// the platform, of its own one and its peers for a NIC, a subnet or a gateway. A subnet's
 // attachment leaves out a space that lies within the subnet itself: the host has the
 // machines of that subnet on another interface.
 //
@@ -47,21 +47,26 @@ func routes(a *AttachmentConfig, set *arm.Set, addresses []netip.Prefix, taken m
 
 // spaces are the address spaces that an attachment in the daemon's own namespace reaches.
 func spaces(a *AttachmentConfig, set *arm.Set) []netip.Prefix {
-	var only *arm.VirtualNetwork
+	var own *arm.VirtualNetwork
 	var within []netip.Prefix
 	if a.NetworkInterface != "" {
 		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil && len(nic.IPConfigurations) > 0 {
-			only = nic.IPConfigurations[0].Subnet.VirtualNetwork
+			own = nic.IPConfigurations[0].Subnet.VirtualNetwork
 		}
 	}
 	if a.Subnet != "" {
 		if subnet, err := set.Subnet(a.Subnet); err == nil {
-			only, within = subnet.VirtualNetwork, subnet.Prefixes
+			own, within = subnet.VirtualNetwork, subnet.Prefixes
+		}
+	}
+	if a.Gateway != "" {
+		if v, err := set.VirtualNetwork(a.Gateway); err == nil {
+			own = v
 		}
 	}
 	var list []netip.Prefix
 	for _, v := range set.VirtualNetworks {
-		if only != nil && v != only {
+		if own != nil && v != own && !peers(own, v) {
 			continue
 		}
 		for _, p := range v.AddressSpace {
@@ -72,4 +77,10 @@ func spaces(a *AttachmentConfig, set *arm.Set) []netip.Prefix {
 		}
 	}
 	return list
+}
+
+// peers reports whether a network carries packets to another.
+func peers(v, other *arm.VirtualNetwork) bool {
+	p := v.Peering(other)
+	return p != nil && p.AllowVirtualNetworkAccess && v.Connected(p)
 }

@@ -41,6 +41,9 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, up func(conte
 	if err != nil {
 		return err
 	}
+	for _, warning := range all.warnings {
+		log.Warn("policy", "warning", warning)
+	}
 	d := &daemon{config: all.config, policy: all.files, log: log}
 	if err := d.start(all); err != nil {
 		return errors.Join(err, d.stop())

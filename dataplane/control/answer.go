@@ -57,7 +57,7 @@ type FragmentUse struct {
 // AttachmentStatus is one TUN device.
 type AttachmentStatus struct {
 	Name            string   `json:"name"`
-	Kind            string   `json:"kind"` // networkInterface, subnet, internet or platform
+	Kind            string   `json:"kind"` // networkInterface, subnet, internet, platform or gateway
 	Device          string   `json:"device"`
 	Namespace       string   `json:"namespace,omitempty"` // absent: the daemon's own
 	MTU             int      `json:"mtu"`
@@ -111,11 +111,13 @@ type Flow struct {
 	Protocol string `json:"protocol"`
 	Source   string `json:"source"`
 	// SourcePort is the identifier for ICMP.
-	SourcePort       uint16 `json:"sourcePort"`
-	Destination      string `json:"destination"`
-	DestinationPort  uint16 `json:"destinationPort"`
-	From             string `json:"from"` // attachment of the source
-	To               string `json:"to"`   // attachment of the destination
+	SourcePort      uint16 `json:"sourcePort"`
+	Destination     string `json:"destination"`
+	DestinationPort uint16 `json:"destinationPort"`
+	// From and To are the attachments of source and destination. A flow whose answers take another
+	// way than its packets is two, one for each end, and the other end's name is empty.
+	From             string `json:"from"`
+	To               string `json:"to"`
 	State            string `json:"state"`
 	AgeMilliseconds  int64  `json:"ageMilliseconds"`
 	IdleMilliseconds int64  `json:"idleMilliseconds"`

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -137,18 +138,18 @@ func (s *Service) Flows(filter FlowFilter) (*FlowList, error) {
 			list.Truncated = true
 			return false
 		}
-		list.Flows = append(list.Flows, showFlow(snapshot, keys, f))
+		list.Flows = append(list.Flows, showFlow(e, snapshot, keys, f))
 		return true
 	})
 	return list, nil
 }
 
-func showFlow(s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowInfo) Flow {
+func showFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowInfo) Flow {
 	shown := Flow{
 		Protocol: packet.ProtocolName(f.Key.Proto),
 		Source:   f.Key.Src.String(), SourcePort: f.Key.SrcPort,
 		Destination: f.Key.Dst.String(), DestinationPort: f.Key.DstPort,
-		From: s.Attachments[f.Key.Zone].Name, To: s.Attachments[f.ReplyKey.Zone].Name,
+		From: attachment(e, s, f.Key.Zone), To: attachment(e, s, f.ReplyKey.Zone),
 		State:                 f.State(),
 		AgeMilliseconds:       f.Age.Milliseconds(),
 		IdleMilliseconds:      f.Idle.Milliseconds(),
@@ -168,6 +169,16 @@ func showFlow(s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowIn
 		shown.Rules = append(shown.Rules, FlowRule{k.NetworkSecurityGroup, k.Direction.String(), k.Rule})
 	}
 	return shown
+}
+
+// attachment names the attachment of a flow's end; empty where the flow is known at its other
+// end only.
+func attachment(e *dataplane.Engine, s *topology.Snapshot, zone uint16) string {
+	index, whole := e.Attachment(zone)
+	if !whole {
+		return ""
+	}
+	return s.Attachments[index].Name
 }
 
 func flowUse(t *conntrack.Table) FlowUse {

@@ -26,6 +26,8 @@ type Answerer interface {
 	Tags(ctx context.Context) (*TagList, error)
 	// Tag says what a tag stands for.
 	Tag(ctx context.Context, q TagQuestion) (*TagDetails, error)
+	// NextHop says where a NIC's packets to an address go.
+	NextHop(ctx context.Context, q NextHopQuestion) (*arm.NextHopResult, error)
 }
 
 // Offline answers from policy files, by the engine's own snapshot and verdicts.
@@ -40,12 +42,15 @@ var _ Answerer = (*Offline)(nil)
 func OpenPolicy(paths ...string) (*Offline, error) { return NewPolicyFiles("", paths...).Open() }
 
 // Open loads the files to ask them.
-func (f *PolicyFiles) Open() (*Offline, error) {
+func (f *PolicyFiles) Open() (*Offline, error) { return f.OpenWith(topology.Options{}) }
+
+// OpenWith is Open for a policy that is understood in another than the ordinary way.
+func (f *PolicyFiles) OpenWith(o topology.Options) (*Offline, error) {
 	set, err := f.Load()
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := topology.Build(set, nil, topology.NewRegistry())
+	snapshot, err := o.Build(set, nil, topology.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
@@ -85,4 +90,9 @@ func (o *Offline) Tags(context.Context) (*TagList, error) {
 // Tag says what a tag stands for. Not safe for concurrent use.
 func (o *Offline) Tag(_ context.Context, q TagQuestion) (*TagDetails, error) {
 	return (&tagBook{o.snapshot, o.tags}).details(q)
+}
+
+// NextHop says where a NIC's packets to an address go.
+func (o *Offline) NextHop(_ context.Context, q NextHopQuestion) (*arm.NextHopResult, error) {
+	return NextHop(o.snapshot, q)
 }

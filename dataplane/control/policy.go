@@ -13,6 +13,7 @@ type PolicyFiles struct {
 	reader      *arm.Reader
 	partial     bool
 	left        ruleset.Faults
+	warnings    []string
 }
 
 // NewPolicyFiles names files and folders of ARM JSON, and the service tag file, empty for
@@ -43,8 +44,15 @@ func (f *PolicyFiles) Load() (*arm.Set, error) {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
 	f.left = documents.Unresolved
+	f.warnings = f.warnings[:0:0]
+	for i := range documents.Warnings {
+		f.warnings = append(f.warnings, documents.Warnings[i].Error())
+	}
 	return documents.Set, nil
 }
+
+// Warnings are what the policy that was last loaded says and seldom means.
+func (f *PolicyFiles) Warnings() []string { return f.warnings }
 
 // edition is the service tag file as it was last loaded; nil without one.
 func (f *PolicyFiles) edition() *ServiceTags {

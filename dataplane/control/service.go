@@ -130,6 +130,9 @@ func (s *Service) reload() (*Reloaded, error) {
 	if err := engine.Swap(next, s.readdress); err != nil {
 		return nil, err
 	}
+	for _, warning := range s.options.Policy.Warnings() {
+		s.options.Log.Warn("policy", "warning", warning)
+	}
 	newTags := s.options.Policy.edition()
 	s.tagFile = s.options.Policy.reader.ServiceTags()
 	s.mu.Lock()
@@ -230,6 +233,11 @@ func (s *Service) Tag(q TagQuestion) (*TagDetails, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	return (&tagBook{s.Snapshot(), s.tagFile}).details(q)
+}
+
+// NextHop says where a NIC's packets to an address go.
+func (s *Service) NextHop(q NextHopQuestion) (*arm.NextHopResult, error) {
+	return NextHop(s.options.Engine.Snapshot(), q)
 }
 
 // Snapshot is the running policy.

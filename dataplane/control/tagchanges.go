@@ -64,8 +64,8 @@ func (r *RuleTagChange) String() string {
 func (c *TagChanges) Any() bool { return len(c.Added)+len(c.Removed)+len(c.Changed) > 0 }
 
 // DiffServiceTags compares two service tag files. With paths of a policy it looks only at
-// the tags that its rules name.
-func DiffServiceTags(oldFile, newFile string, policy ...string) (*TagChanges, error) {
+// the tags that its rules name; d is what its templates are evaluated with.
+func DiffServiceTags(oldFile, newFile string, d arm.Deployment, policy ...string) (*TagChanges, error) {
 	before, err := arm.ReadServiceTags(oldFile)
 	if err != nil {
 		return nil, err
@@ -80,8 +80,10 @@ func DiffServiceTags(oldFile, newFile string, policy ...string) (*TagChanges, er
 		changes.compare(oldTags, newTags)
 		return changes, nil
 	}
-	documents := arm.NewReader("", policy...).Read()
-	if len(documents.Faults) > 0 || len(documents.Unresolved) > 0 {
+	reader := arm.NewReader("", policy...)
+	reader.SetDeployment(d)
+	documents := reader.Read()
+	if len(documents.Faults) > 0 || len(documents.Unresolved) > 0 && !d.Partial {
 		return nil, &PolicyError{Faults: documents.Faults, Unresolved: documents.Unresolved}
 	}
 	used := map[string]bool{}

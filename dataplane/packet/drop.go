@@ -51,8 +51,11 @@ const (
 	DropTCPState     // segment that the flow's TCP state does not allow
 
 	// Route and verdict.
-	DropNoRoute // destination has no attachment
-	DropRule    // denied by a security rule
+	DropNoRoute   // destination has no attachment
+	DropRouteNone // a user-defined route's next hop is None
+	DropNextHop   // a user-defined route's next hop is no network interface that forwards, or nothing is attached there
+	DropForwarded // a peering takes nothing that is forwarded, and the source is not of the network next to it
+	DropRule      // denied by a security rule
 
 	// Write.
 	DropTransmit // the destination's device refused the packet
@@ -93,6 +96,9 @@ var dropNames = [NumDrops]string{
 	DropFlowConflict:    "flow_conflict",
 	DropTCPState:        "tcp_state",
 	DropNoRoute:         "no_route",
+	DropRouteNone:       "route_none",
+	DropNextHop:         "next_hop",
+	DropForwarded:       "forwarded_traffic",
 	DropRule:            "rule_deny",
 	DropTransmit:        "transmit",
 }

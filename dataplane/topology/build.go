@@ -16,8 +16,19 @@ import (
 // Spec asks for one attachment.
 type Spec struct {
 	Kind Kind
-	// Reference is the NIC's or subnet's ARM name or id; empty for the others.
+	// Reference is the ARM name or id of the NIC, the subnet, or the gateway's virtual
+	// network; empty for the others.
 	Reference string
+	// Prefixes are the on-premises networks behind a gateway; of no meaning for others.
+	Prefixes []netip.Prefix
+}
+
+// Options choose between ways to understand a policy. The zero value is the ordinary one.
+type Options struct {
+	// AzureQuirks: a rule that lists several application security groups on a side, one of
+	// them without members, matches nothing, as has been seen in Azure (azure-docs issue
+	// 77328). Otherwise the empty group adds nothing and the others count.
+	AzureQuirks bool
 }
 
 // Build makes a snapshot of a policy and the attachments that serve it, in
@@ -25,25 +36,41 @@ type Spec struct {
 // Every fault is reported, joined; nothing of the registry changes unless Build
 // succeeds.
 func Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
-	return Rebuild(nil, policy, specs, registry)
+	return Options{}.Rebuild(nil, policy, specs, registry)
+}
+
+// Rebuild is Options.Rebuild with the zero value.
+func Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return Options{}.Rebuild(earlier, policy, specs, registry)
+}
+
+// Build is the function of that name, with options.
+func (o Options) Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return o.Rebuild(nil, policy, specs, registry)
 }
 
 // Rebuild is Build that takes the compiled rules of an earlier snapshot where they
 // are what compiling anew would give: a direction of an NSG whose rules, and all that
 // their tags and application security groups stand for, are equal. earlier may be nil.
-func Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	b := &builder{
+		options:  o,
 		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry},
 		networks: map[*arm.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
+		views:    map[string]*view{},
 		members:  map[string][]netip.Prefix{},
 		sides:    map[string][]netip.Prefix{},
 	}
-	b.s.outside = &Endpoint{Attachment: -1}
-	b.s.platform = &Endpoint{Attachment: -1}
+	fromOutside := &routes{}
+	b.s.outside = &Endpoint{Attachment: -1, routes: fromOutside}
+	b.s.platform = &Endpoint{Attachment: -1, routes: fromOutside}
 	b.labelGroups()
 	b.groupMembers()
 	b.addNetworks()
+	b.addPeers()
+	b.learn(specs)
+	b.addEndpoints()
 	b.addUnused()
 	b.resolveGroups(earlier)
 	b.attach(specs)
@@ -59,15 +86,17 @@ func Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registr
 }
 
 type groupKey struct {
-	nsg     *ruleset.NSG
-	network *network
+	nsg  *ruleset.NSG
+	view *view
 }
 
 type builder struct {
+	options  Options
 	s        *Snapshot
 	networks map[*arm.VirtualNetwork]*network
 	labels   map[*ruleset.NSG]string
 	groups   map[groupKey]*Group
+	views    map[string]*view
 	members  map[string][]netip.Prefix       // ASG id in lower case -> addresses
 	sides    map[string][]netip.Prefix       // ASG ids as a rule lists them -> addresses of all
 	pending  []*Table                        // to be compiled
@@ -110,15 +139,21 @@ func (b *builder) groupMembers() {
 
 func (b *builder) addNetworks() {
 	for _, v := range b.s.Policy.VirtualNetworks {
-		n := &network{vnet: v, tags: map[string][]netip.Prefix{}}
+		n := &network{vnet: v, routes: map[*arm.RouteTable]*routes{}}
 		b.networks[v] = n
 		b.s.networks = append(b.s.networks, n)
 		for _, p := range v.AddressSpace {
 			b.s.space.Insert(p)
 		}
-		for _, sub := range v.Subnets {
-			e := &Endpoint{Subnet: sub, Attachment: -1, Established: v.FlowTimeout}
-			b.chain(e, n)
+	}
+}
+
+// addEndpoints makes the endpoints of subnets and NICs, with their routes and stages.
+func (b *builder) addEndpoints() {
+	for _, n := range b.s.networks {
+		for _, sub := range n.vnet.Subnets {
+			e := &Endpoint{Subnet: sub, Attachment: -1, Established: n.vnet.FlowTimeout, routes: b.routesOf(n, sub.RouteTable)}
+			b.chain(e)
 			b.subnets = append(b.subnets, e)
 		}
 	}
@@ -126,9 +161,9 @@ func (b *builder) addNetworks() {
 		for i := range nic.IPConfigurations {
 			c := &nic.IPConfigurations[i]
 			n := b.networks[c.Subnet.VirtualNetwork]
-			e := &Endpoint{NetworkInterface: nic, Subnet: c.Subnet, Attachment: -1,
-				Established: c.Subnet.VirtualNetwork.FlowTimeout, address: packet.AddrFrom(c.Address)}
-			b.chain(e, n)
+			e := &Endpoint{NetworkInterface: nic, Subnet: c.Subnet, Attachment: -1, Established: n.vnet.FlowTimeout,
+				address: packet.AddrFrom(c.Address), routes: b.routesOf(n, c.Subnet.RouteTable)}
+			b.chain(e)
 			b.nics = append(b.nics, e)
 			b.s.endpoints[endpointKey{nic, c.Address.Unmap()}] = e
 		}
@@ -137,13 +172,13 @@ func (b *builder) addNetworks() {
 
 // chain sets the stages of an endpoint in Azure's order: inbound the subnet's
 // NSG and then the NIC's, outbound the other way round.
-func (b *builder) chain(e *Endpoint, n *network) {
+func (b *builder) chain(e *Endpoint) {
 	var subnet, nic *Group
 	if g := e.Subnet.NetworkSecurityGroup; g != nil {
-		subnet = b.group(g, n)
+		subnet = b.group(g, e.routes.view)
 	}
 	if e.NetworkInterface != nil && e.NetworkInterface.NetworkSecurityGroup != nil {
-		nic = b.group(e.NetworkInterface.NetworkSecurityGroup, n)
+		nic = b.group(e.NetworkInterface.NetworkSecurityGroup, e.routes.view)
 	}
 	if subnet != nil {
 		e.Inbound = append(e.Inbound, Stage{SubnetAssociation, ruleset.Inbound, subnet, &subnet.Inbound})
@@ -157,13 +192,13 @@ func (b *builder) chain(e *Endpoint, n *network) {
 	}
 }
 
-// group makes the group of an NSG for a network once; resolveGroups fills it.
-func (b *builder) group(nsg *ruleset.NSG, n *network) *Group {
-	key := groupKey{nsg, n}
+// group makes the group of an NSG for a view once; resolveGroups fills it.
+func (b *builder) group(nsg *ruleset.NSG, v *view) *Group {
+	key := groupKey{nsg, v}
 	if g := b.groups[key]; g != nil {
 		return g
 	}
-	g := &Group{NSG: nsg, Label: b.labels[nsg], network: n}
+	g := &Group{NSG: nsg, Label: b.labels[nsg], view: v}
 	b.groups[key] = g
 	b.s.Groups = append(b.s.Groups, g)
 	return g
@@ -180,7 +215,7 @@ func (b *builder) addUnused() {
 	for i, nsg := range b.s.Policy.NetworkSecurityGroups {
 		order[nsg] = i
 		if !used[nsg] {
-			b.group(nsg, &network{tags: map[string][]netip.Prefix{}})
+			b.group(nsg, b.viewOf(ruleset.VirtualNetworkPrefixes(nil)))
 		}
 	}
 	slices.SortStableFunc(b.s.Groups, func(x, y *Group) int { return order[x.NSG] - order[y.NSG] })
@@ -212,6 +247,12 @@ func (b *builder) attach(specs []Spec) {
 			}
 			what = sub
 			a.Name, a.id, a.network = sub.Name, sub.ID, b.networks[sub.VirtualNetwork]
+		case Gateway:
+			v, ok := b.attachGateway(a, &spec)
+			if !ok {
+				continue
+			}
+			what = v
 		case Internet:
 			a.Name, b.s.outside.Attachment = "internet", i
 		case Platform:
@@ -279,76 +320,4 @@ func (b *builder) uniqueNames() {
 			a.Name = a.id
 		}
 	}
-}
-
-// unroutable are the ranges for which Azure's default routes have no next hop
-// outside the virtual network, and those that no router forwards: this host,
-// loopback, link-local and reserved (RFC 6890; RFC 4291 section 2.5).
-var unroutable = []netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
-	netip.MustParsePrefix("fc00::/7"),
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"),
-}
-
-// addRoutes fills the tables that Route searches.
-func (b *builder) addRoutes() {
-	for _, n := range b.s.networks {
-		for _, p := range everywhere {
-			n.route.Insert(p, b.s.outside)
-		}
-		for _, p := range slices.Concat(unroutable, n.vnet.AddressSpace) {
-			n.route.Insert(p, nil)
-		}
-		for _, a := range PlatformAddresses {
-			n.route.Insert(host(a), b.s.platform)
-		}
-	}
-	for _, e := range b.subnets {
-		for _, p := range e.Subnet.Prefixes {
-			owner := e.Subnet.VirtualNetwork
-			if first, ok := b.owners.Get(p); ok && first != owner {
-				owner = nil
-			}
-			b.owners.Insert(p, owner)
-		}
-	}
-	for _, e := range b.subnets {
-		for _, p := range e.Subnet.Prefixes {
-			b.insert(p, e)
-			if p.Addr().Is4() && p.Bits() < 31 {
-				broadcast := host(lastOf(p))
-				b.networks[e.Subnet.VirtualNetwork].route.Insert(broadcast, nil)
-				b.s.all.Insert(broadcast, nil)
-			}
-		}
-	}
-	for _, e := range b.nics {
-		b.insert(host(e.address.Netip()), e)
-	}
-}
-
-// lastOf is the highest address of an IPv4 prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	last := p.Masked().Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(last)
-}
-
-// insert makes e reachable at p from its own network, and from outside unless
-// another virtual network has p, or a range that holds it, for a subnet.
-func (b *builder) insert(p netip.Prefix, e *Endpoint) {
-	vnet := e.Subnet.VirtualNetwork
-	b.networks[vnet].route.Insert(p, e)
-	for _, owner := range b.owners.Supernets(p) {
-		if owner != vnet {
-			b.s.all.Insert(p, nil)
-			return
-		}
-	}
-	b.s.all.Insert(p, e)
 }

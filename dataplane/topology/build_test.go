@@ -42,7 +42,7 @@ func twoNetworks() *arm.Set {
 }
 
 func TestRouteAndAdmit(t *testing.T) {
-	specs := []Spec{{NetworkInterface, "vnet1a"}, {Subnet, "vnet1/a"}, {Subnet, "vnet1/b"}, {NetworkInterface, "vnet2a"}, {Subnet, "vnet2/b"}, {Kind: Internet}, {Kind: Platform}}
+	specs := []Spec{{Kind: NetworkInterface, Reference: "vnet1a"}, {Kind: Subnet, Reference: "vnet1/a"}, {Kind: Subnet, Reference: "vnet1/b"}, {Kind: NetworkInterface, Reference: "vnet2a"}, {Kind: Subnet, Reference: "vnet2/b"}, {Kind: Internet}, {Kind: Platform}}
 	const (
 		nic1 = iota
 		sub1a
@@ -90,7 +90,7 @@ func TestRouteAndAdmit(t *testing.T) {
 	for _, tt := range routes {
 		t.Run(tt.name, func(t *testing.T) {
 			got := -1
-			if e := s.Route(s.Attachments[tt.from], ip(tt.to)); e != nil {
+			if e, _ := s.Route(sender(t, s, tt.from), packet.Addr{}, ip(tt.to)); e != nil {
 				got = e.Attachment
 			}
 			if got != tt.want {
@@ -130,6 +130,29 @@ func TestRouteAndAdmit(t *testing.T) {
 	}
 }
 
+// sender is an endpoint behind an attachment.
+func sender(t *testing.T, s *Snapshot, at int) *Endpoint {
+	t.Helper()
+	switch a := s.Attachments[at]; a.Kind {
+	case NetworkInterface:
+		return a.endpoints[0]
+	case Subnet:
+		for _, p := range s.Policy.VirtualNetworks {
+			for _, sub := range p.Subnets {
+				if sub.ID == a.id {
+					e, _ := a.network.hosts.Lookup(lastOf(sub.Prefixes[0]).Prev())
+					return e
+				}
+			}
+		}
+	case Gateway:
+		return a.network.gateway
+	case Platform:
+		return s.platform
+	}
+	return s.outside
+}
+
 // nicEndpoint is the endpoint of a NIC's only address.
 func (s *Snapshot) nicEndpoint(t *testing.T, name string) *Endpoint {
 	t.Helper()
@@ -154,13 +177,13 @@ func TestOutsideReachesNoAddressOfTwoNetworksWhoseSubnetsDiffer(t *testing.T) {
 			if order == "narrow first" {
 				set.VirtualNetworks[0], set.VirtualNetworks[1] = v2, v1
 			}
-			s, err := Build(set, []Spec{{Subnet, "vnet1/a"}, {NetworkInterface, "vnet2a"}, {Subnet, "vnet2/a"}, {Kind: Internet}}, NewRegistry())
+			s, err := Build(set, []Spec{{Kind: Subnet, Reference: "vnet1/a"}, {Kind: NetworkInterface, Reference: "vnet2a"}, {Kind: Subnet, Reference: "vnet2/a"}, {Kind: Internet}}, NewRegistry())
 			if err != nil {
 				t.Fatal(err)
 			}
 			for to, want := range map[string]int{"10.0.1.4": -1, "10.0.1.9": -1, "10.0.2.4": 0} {
 				got := -1
-				if e := s.Route(s.Attachments[3], ip(to)); e != nil {
+				if e := s.RouteFrom(nil, netip.MustParseAddr(to)); e != nil {
 					got = e.Attachment
 				}
 				if got != want {
@@ -174,7 +197,7 @@ func TestOutsideReachesNoAddressOfTwoNetworksWhoseSubnetsDiffer(t *testing.T) {
 func TestANICThatForwardsMaySendWhatItDoesNotOwn(t *testing.T) {
 	set := twoNetworks()
 	set.NetworkInterfaces[0].EnableIPForwarding = true
-	s, err := Build(set, []Spec{{NetworkInterface, "vnet1a"}}, NewRegistry())
+	s, err := Build(set, []Spec{{Kind: NetworkInterface, Reference: "vnet1a"}}, NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +211,7 @@ func TestBuildNamesEveryFault(t *testing.T) {
 	set.NetworkSecurityGroups[0].Rules = []ruleset.Rule{{Name: "sql", Priority: 100, Source: ruleset.Peer{Tag: "Sql"}, Destination: ruleset.Peer{Any: true},
 		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}
 	registry := NewRegistry()
-	_, err := Build(set, []Spec{{NetworkInterface, "nobody"}, {Kind: Internet}, {Kind: Internet}}, registry)
+	_, err := Build(set, []Spec{{Kind: NetworkInterface, Reference: "nobody"}, {Kind: Internet}, {Kind: Internet}}, registry)
 	if err == nil {
 		t.Fatal("no error")
 	}

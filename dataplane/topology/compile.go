@@ -11,17 +11,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// place identifies a group, or a virtual network, across snapshots.
-type place struct{ nsg, network string } // ids in lower case
+// place identifies a group across snapshots: by the NSG's id in lower case, and the
+// content of its view.
+type place struct{ nsg, view string }
 
-func (g *Group) place() place { return place{strings.ToLower(g.NSG.ID), g.network.id()} }
-
-func (n *network) id() string {
-	if n.vnet == nil {
-		return ""
-	}
-	return strings.ToLower(n.vnet.ID)
-}
+func (g *Group) place() place { return place{strings.ToLower(g.NSG.ID), g.view.key} }
 
 // resolveGroups turns the rules of all groups, in the policy's order, into what the
 // classifier compiles, and takes from an earlier snapshot what is compiled already.
@@ -35,7 +29,7 @@ func (b *builder) resolveGroups(earlier *Snapshot) {
 	for _, g := range b.s.Groups {
 		old := groups[g.place()]
 		if old == nil {
-			old = &Group{network: &network{}}
+			old = &Group{view: &view{}}
 		}
 		// Numbers stay when their labels do; another registry has other numbers.
 		known := old.NSG == g.NSG && old.Label == g.Label && earlier.registry == b.s.registry
@@ -93,7 +87,7 @@ func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *rulese
 	case p.Any:
 		return everywhere
 	case p.Tag != "":
-		prefixes, ok := b.expandTag(g.network, old.network, p.Tag)
+		prefixes, ok := b.expandTag(g.view, old.view, p.Tag)
 		if !ok {
 			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
 				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
@@ -112,41 +106,42 @@ func (b *builder) groupAddresses(ids []string) []netip.Prefix {
 	prefixes, ok := b.sides[key]
 	if !ok {
 		for _, id := range ids {
-			prefixes = append(prefixes, b.members[strings.ToLower(id)]...)
+			members := b.members[strings.ToLower(id)]
+			if len(members) == 0 && len(ids) > 1 && b.options.AzureQuirks {
+				prefixes = nil
+				break
+			}
+			prefixes = append(prefixes, members...)
 		}
 		b.sides[key] = prefixes
 	}
 	return prefixes
 }
 
-// expandTag resolves a service tag in the context of a virtual network, once. An
-// expansion that is as it was in the earlier snapshot is the earlier one.
-func (b *builder) expandTag(n, old *network, tag string) ([]netip.Prefix, bool) {
-	if prefixes, ok := n.tags[tag]; ok {
+// expandTag resolves a service tag in a view, once. An expansion that is as it was in
+// the earlier snapshot is the earlier one.
+func (b *builder) expandTag(v, old *view, tag string) ([]netip.Prefix, bool) {
+	if prefixes, ok := v.tags[tag]; ok {
 		return prefixes, true
 	}
-	prefixes, ok := b.s.tagPrefixes(n, tag)
+	prefixes, ok := b.s.tagPrefixes(v, tag)
 	if !ok {
 		return nil, false
 	}
 	if before := old.tags[tag]; sameList(before, prefixes) {
 		prefixes = before
 	}
-	n.tags[tag] = prefixes
+	v.tags[tag] = prefixes
 	return prefixes, true
 }
 
-// tagPrefixes are what a tag stands for in a virtual network.
-func (s *Snapshot) tagPrefixes(n *network, tag string) ([]netip.Prefix, bool) {
-	var space []netip.Prefix
-	if n.vnet != nil {
-		space = n.vnet.AddressSpace
-	}
+// tagPrefixes are what a tag stands for in a view.
+func (s *Snapshot) tagPrefixes(v *view, tag string) ([]netip.Prefix, bool) {
 	switch tag {
 	case ruleset.TagVirtualNetwork:
-		return ruleset.VirtualNetworkPrefixes(space), true
+		return v.virtualNetwork, true
 	case ruleset.TagInternet:
-		return ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space)), true
+		return ruleset.InternetPrefixes(v.virtualNetwork), true
 	case ruleset.TagAzureLoadBalancer:
 		return ruleset.AzureLoadBalancerPrefixes(), true
 	}

@@ -42,7 +42,7 @@ func allow(name string, priority int, d ruleset.Direction, source, destination r
 
 func mustBuild(t testing.TB, earlier *Snapshot, set *arm.Set, registry *Registry) *Snapshot {
 	t.Helper()
-	s, err := Rebuild(earlier, set, []Spec{{NetworkInterface, "vnet1a"}, {NetworkInterface, "vnet2a"}, {Kind: Internet}}, registry)
+	s, err := Rebuild(earlier, set, []Spec{{Kind: NetworkInterface, Reference: "vnet1a"}, {Kind: NetworkInterface, Reference: "vnet2a"}, {Kind: Internet}}, registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestFaultsStandInThePolicysOrder(t *testing.T) {
 	set.ServiceTags = nil
 	set.NetworkSecurityGroups[2].Rules[0].Source = ruleset.Peer{Tag: "Sql"}
 	slices.Reverse(set.NetworkSecurityGroups)
-	_, err := Build(set, []Spec{{NetworkInterface, "nobody"}}, NewRegistry())
+	_, err := Build(set, []Spec{{Kind: NetworkInterface, Reference: "nobody"}}, NewRegistry())
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -19,11 +19,12 @@ const (
 	Subnet                       // everything of a subnet that has no NIC attachment
 	Internet                     // everything outside the virtual networks
 	Platform                     // 168.63.129.16 and 169.254.169.254
+	Gateway                      // what is on-premises behind a virtual network's gateway
 )
 
 // String is the configuration's word for the kind.
 func (k Kind) String() string {
-	return [...]string{"networkInterface", "subnet", "internet", "platform"}[k]
+	return [...]string{"networkInterface", "subnet", "internet", "platform", "gateway"}[k]
 }
 
 // PlatformAddresses are the virtual addresses of the host that serve DHCP, DNS,
@@ -42,7 +43,7 @@ type Snapshot struct {
 	// Policy is what the snapshot was built from.
 	Policy *arm.Set
 	// Groups are all NSGs of the policy, compiled, in the policy's order: one for
-	// each virtual network that an NSG serves, one when it serves none.
+	// each meaning that tags have where an NSG stands, one when it stands nowhere.
 	Groups []*Group
 
 	networks  []*network
@@ -50,9 +51,10 @@ type Snapshot struct {
 	outside   *Endpoint
 	platform  *Endpoint
 	registry  *Registry // that numbers the rules
-	// space holds the address spaces of all virtual networks, for telling
-	// who is outside.
-	space bart.Lite
+	routed    bool      // a subnet has a route table
+	// space holds the address spaces of all virtual networks, and learned what is behind
+	// gateways, for telling who is outside.
+	space, learned bart.Lite
 	// all finds an endpoint from outside, which reaches virtual networks and nothing
 	// else; an address of several of them maps to nil.
 	all bart.Table[*Endpoint]
@@ -68,16 +70,17 @@ type Attachment struct {
 	Index int
 	Kind  Kind
 	// Name is the NIC's or the subnet's name, or its id when attachments share the
-	// name; else "internet" or "platform".
+	// name; VNET/GatewaySubnet for a gateway; else "internet" or "platform".
 	Name string
 	// Addresses are those that the far end of the TUN owns: a NIC's, with the
-	// subnet's prefix length, or the platform's. Empty for subnet and internet.
+	// subnet's prefix length, or the platform's. Empty for the others.
 	Addresses []netip.Prefix
 
-	id        string      // the NIC's or the subnet's
-	endpoints []*Endpoint // a NIC's, one an ipConfiguration; else nil
-	network   *network    // nil outside the virtual networks
-	forwards  bool        // the NIC may send what it does not own
+	id        string         // the NIC's or the subnet's
+	endpoints []*Endpoint    // a NIC's, one an ipConfiguration; else nil
+	network   *network       // nil outside the virtual networks
+	forwards  bool           // the NIC may send what it does not own
+	prefixes  []netip.Prefix // behind a gateway
 }
 
 // Endpoint is one address of a virtual network, or the outside: whoever sends
@@ -85,7 +88,7 @@ type Attachment struct {
 type Endpoint struct {
 	// NetworkInterface is nil for a subnet's other addresses and for the outside.
 	NetworkInterface *arm.NetworkInterface
-	// Subnet is nil for the outside.
+	// Subnet is nil for the outside and on-premises.
 	Subnet *arm.Subnet
 	// Attachment is the index of the attachment that leads here, or -1.
 	Attachment int
@@ -99,6 +102,7 @@ type Endpoint struct {
 	Limited bool
 
 	address packet.Addr
+	routes  *routes
 }
 
 // Address is a NIC's; not valid for the others.
@@ -108,6 +112,10 @@ func (e *Endpoint) Address() netip.Addr {
 	}
 	return e.address.Netip()
 }
+
+// Has reports whether an address is the endpoint's own, not one that a NIC forwards for;
+// the address is one that the endpoint sends from, or that Route has led here.
+func (e *Endpoint) Has(a packet.Addr) bool { return e.NetworkInterface == nil || e.address == a }
 
 // Association says where an NSG stands.
 type Association uint8
@@ -133,18 +141,18 @@ type Stage struct {
 	Table       *Table
 }
 
-// Group is one NSG compiled for one virtual network.
+// Group is one NSG compiled for the subnets where tags mean the same.
 type Group struct {
 	NSG *ruleset.NSG
 	// Label is the NSG's name in metrics, see RuleKey.
 	Label             string
 	Inbound, Outbound Table
-	network           *network
+	view              *view
 }
 
-// Expand resolves a service tag of the group's rules as its virtual network sees it;
+// Expand resolves a service tag of the group's rules as its subnets see it;
 // nil for any other. The result is shared and must not be changed.
-func (g *Group) Expand(tag string) []netip.Prefix { return g.network.tags[tag] }
+func (g *Group) Expand(tag string) []netip.Prefix { return g.view.tags[tag] }
 
 // ExpandTag resolves a built-in tag, or a service tag that a rule names, in its canonical
 // spelling, as a subnet sees it, or with nil as one without any address would; ok is false
@@ -152,10 +160,10 @@ func (g *Group) Expand(tag string) []netip.Prefix { return g.network.tags[tag] }
 func (s *Snapshot) ExpandTag(sub *arm.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
 	for _, n := range s.networks {
 		if sub != nil && n.vnet == sub.VirtualNetwork {
-			return s.tagPrefixes(n, tag)
+			return s.tagPrefixes(n.routes[sub.RouteTable].view, tag)
 		}
 	}
-	return s.tagPrefixes(&network{}, tag)
+	return s.tagPrefixes(&view{virtualNetwork: ruleset.VirtualNetworkPrefixes(nil)}, tag)
 }
 
 // Table is one direction of an NSG.
@@ -174,11 +182,14 @@ func (t *Table) Resolved() []classifier.Rule { return t.compiled }
 
 // network is one virtual network.
 type network struct {
-	vnet  *arm.VirtualNetwork // nil: the context of an NSG that serves no network
-	route bart.Table[*Endpoint]
-	// tags are the expansions of the tags that rules name here: every rule that names
-	// a tag has the same slice, which compiling needs to do a tag's work only once.
-	tags map[string][]netip.Prefix
+	vnet   *arm.VirtualNetwork
+	hosts  bart.Table[*Endpoint]       // who has an address; nil for a broadcast address
+	routes map[*arm.RouteTable]*routes // of its subnets, by their route table
+	peers  []peer
+	// gateway is nil when none is attached; learned are the prefixes behind it, and known
+	// those behind it or behind the gateway of a peer.
+	gateway        *Endpoint
+	learned, known []netip.Prefix
 }
 
 // Admit finds the endpoint of a packet's source, or nil when the address does
@@ -196,7 +207,7 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 		}
 		return nil
 	case Subnet:
-		if e, ok := a.network.route.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
+		if e, ok := a.network.hosts.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
 			return e
 		}
 		return nil
@@ -205,38 +216,13 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 			return s.platform
 		}
 		return nil
+	case Gateway:
+		return s.admitGateway(a, src.Netip())
 	}
-	if s.space.Contains(src.Netip()) || isPlatform(src) {
+	if s.space.Contains(src.Netip()) || s.learned.Contains(src.Netip()) || isPlatform(src) {
 		return nil
 	}
 	return s.outside
-}
-
-// Route finds the endpoint that a packet from attachment a to dst goes to:
-// longest prefix of the source's routes. It is nil when there is no way; the
-// endpoint's Attachment is -1 when nothing is attached there.
-func (s *Snapshot) Route(a *Attachment, dst packet.Addr) *Endpoint {
-	table := &s.all
-	if a.network != nil {
-		table = &a.network.route
-	}
-	e, _ := table.Lookup(dst.Netip())
-	return e
-}
-
-// RouteFrom is Route for the attachment-less: from the virtual network of an
-// endpoint, or from outside.
-func (s *Snapshot) RouteFrom(from *Endpoint, dst netip.Addr) *Endpoint {
-	if from != nil && from.Subnet != nil {
-		for _, n := range s.networks {
-			if n.vnet == from.Subnet.VirtualNetwork {
-				e, _ := n.route.Lookup(dst)
-				return e
-			}
-		}
-	}
-	e, _ := s.all.Lookup(dst)
-	return e
 }
 
 // Endpoint finds a NIC's address; nil when the NIC has no such address.

@@ -13,7 +13,8 @@
 //
 // A resource's "type" says what it is. An object without one is known by its
 // shape: securityRules or defaultSecurityRules make a network security group,
-// addressSpace a virtual network, ipConfigurations a network interface.
+// addressSpace a virtual network, ipConfigurations a network interface,
+// disableBgpRoutePropagation a route table.
 // Everything else is skipped silently: templates are full of it.
 //
 // # References

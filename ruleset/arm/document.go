@@ -25,6 +25,8 @@ const (
 	peeringKind
 	interfaceKind
 	asgKind
+	routeTableKind
+	routeKind
 )
 
 // kinds holds the resource types without "Microsoft.Network/", in lower case.
@@ -36,17 +38,19 @@ var kinds = map[string]kind{
 	"virtualnetworks/virtualnetworkpeerings": peeringKind,
 	"networkinterfaces":                      interfaceKind,
 	"applicationsecuritygroups":              asgKind,
+	"routetables":                            routeTableKind,
+	"routetables/routes":                     routeKind,
 }
 
 // kindPaths are the types of kinds in ARM's spelling.
 var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
 	subnetKind: "subnets", peeringKind: "virtualNetworkPeerings", interfaceKind: "networkInterfaces",
-	asgKind: "applicationSecurityGroups",
+	asgKind: "applicationSecurityGroups", routeTableKind: "routeTables", routeKind: "routes",
 }
 
 // parentKinds are the kinds of what child kinds belong to.
-var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind}
+var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind, routeKind: routeTableKind}
 
 const provider = "microsoft.network/"
 
@@ -255,6 +259,8 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 		return networkKind, false
 	case has("ipConfigurations") && !has("addressPrefix") && !has("addressPrefixes"): // a subnet lists them too
 		return interfaceKind, false
+	case has("disableBgpRoutePropagation"):
+		return routeTableKind, false
 	}
 	return otherKind, false
 }

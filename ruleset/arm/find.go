@@ -23,6 +23,14 @@ func (s *Set) NetworkSecurityGroup(nameOrID string) (*ruleset.NSG, error) {
 	})
 }
 
+// VirtualNetwork finds a virtual network by name or id, without case. The error of an
+// unknown or ambiguous name lists candidates.
+func (s *Set) VirtualNetwork(nameOrID string) (*VirtualNetwork, error) {
+	return find("virtual network", nameOrID, s.VirtualNetworks, func(n *VirtualNetwork) []string {
+		return []string{n.Name, n.ID}
+	})
+}
+
 // Subnet finds a subnet by name, by "vnet/subnet" or by id, without case. The
 // error of an unknown or ambiguous name lists candidates.
 func (s *Set) Subnet(nameOrID string) (*Subnet, error) {

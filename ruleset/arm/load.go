@@ -45,9 +45,12 @@ type Documents struct {
 	// Unresolved lists what the documents leave open and therefore was not
 	// read, wholly or in part: it is neither valid nor invalid.
 	Unresolved ruleset.Faults
+	// Warnings are what Azure takes and is seldom meant.
+	Warnings ruleset.Faults
 
-	files map[*ruleset.NSG]string // where the groups of Set are from
-	order map[string]int          // of files
+	files  map[*ruleset.NSG]string // where the groups of Set are from
+	routes map[*RouteTable]string  // where the route tables are from
+	order  map[string]int          // of files
 }
 
 // FaultsWithUnknownTags are Faults and UnknownTags, in the order of the documents.
@@ -62,10 +65,20 @@ func (d *Documents) sort(faults ruleset.Faults) {
 	slices.SortStableFunc(faults, func(a, b ruleset.Fault) int { return cmp.Compare(d.order[a.File], d.order[b.File]) })
 }
 
-// UnknownTags are the faults of a policy that has no service tag file: rules that name
-// a tag other than the three that need none. Load takes every well-formed name.
+// UnknownTags are the faults of a policy that has no service tag file: rules and routes that
+// name a tag other than the three that need none. Load takes every well-formed name.
 func (d *Documents) UnknownTags() ruleset.Faults {
 	var faults ruleset.Faults
+	for _, t := range d.Set.RouteTables {
+		for i := range t.Routes {
+			if r := &t.Routes[i]; r.Tag != "" {
+				faults = append(faults, ruleset.Fault{
+					Code: CodeInvalidRoutePrefix, File: d.routes[t], Resource: kindPaths[routeTableKind] + "/" + t.Name + "/" + kindPaths[routeKind] + "/" + r.Name,
+					Field: "addressPrefix", Value: r.Tag, Message: "no tag of that name is known without a service tag file",
+				})
+			}
+		}
+	}
 	for _, g := range d.Set.NetworkSecurityGroups {
 		for i := range g.Rules {
 			r := &g.Rules[i]
@@ -117,15 +130,18 @@ type loader struct {
 	addresses    map[usedAddress]string // the ipConfiguration that has it
 	addressCount map[*VirtualNetwork]int
 	inRegion     map[region]int
+	peerings     map[*VirtualNetwork][]*fields // where its Peerings stand
 
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
 }
 
 func newLoader() *loader {
-	return &loader{out: &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, order: map[string]int{}}, index: newIndex(),
-		addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{},
-		values: &values{}, reasons: map[string]map[string]string{}}
+	return &loader{
+		out:   &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, routes: map[*RouteTable]string{}, order: map[string]int{}},
+		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{},
+		peerings: map[*VirtualNetwork][]*fields{}, values: &values{}, reasons: map[string]map[string]string{},
+	}
 }
 
 // gather relates children to parents, and builds what rules refer to.
@@ -137,9 +153,12 @@ func (l *loader) gather() {
 // finish turns the other resources into a Set: first what others refer to.
 func (l *loader) finish() *Documents {
 	l.buildGroups()
+	l.buildRouteTables()
 	l.buildNetworks()
+	l.relatePeerings()
 	l.buildInterfaces()
 	l.checkMembers()
+	l.out.Warnings = l.lint()
 	l.out.sort(l.out.Faults)
 	l.out.sort(l.out.Unresolved)
 	return l.out

@@ -174,6 +174,13 @@ func (r *Reader) useTags(l *loader, data []byte) {
 			}
 		}
 	}
+	for _, t := range l.out.Set.RouteTables {
+		for i := range t.Routes {
+			if tag := t.Routes[i].Tag; tag != "" {
+				used[tag] = r.tags.Prefixes(tag)
+			}
+		}
+	}
 	var whole *ServiceTags
 	for name, prefixes := range used {
 		if prefixes != nil {

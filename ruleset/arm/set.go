@@ -14,8 +14,9 @@ type Set struct {
 	VirtualNetworks           []*VirtualNetwork
 	NetworkInterfaces         []*NetworkInterface
 	ApplicationSecurityGroups []*ApplicationSecurityGroup
+	RouteTables               []*RouteTable
 	// ServiceTags are the prefixes, of both families and in the file's order, of the
-	// tags of a service tag file that rules name, by the spelling of Peer.Tag.
+	// tags of a service tag file that rules and routes name, by the spelling of Peer.Tag.
 	ServiceTags map[string][]netip.Prefix
 }
 
@@ -31,14 +32,6 @@ type VirtualNetwork struct {
 	Peerings    []Peering
 }
 
-// Peering is one direction of a VNet's peering with another.
-type Peering struct {
-	RemoteVirtualNetworkID string
-	// AllowVirtualNetworkAccess is true when the document doesn't say.
-	AllowVirtualNetworkAccess bool
-	State                     string // Initiated, Connected or Disconnected; empty when not known
-}
-
 // Subnet is a subnet of a VNet.
 type Subnet struct {
 	Name                 string
@@ -46,6 +39,7 @@ type Subnet struct {
 	VirtualNetwork       *VirtualNetwork
 	Prefixes             []netip.Prefix // masked, at least one
 	NetworkSecurityGroup *ruleset.NSG   // nil when it has none
+	RouteTable           *RouteTable    // nil when it has none
 }
 
 // NetworkInterface is a network interface (NIC).
@@ -54,8 +48,8 @@ type NetworkInterface struct {
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
 	EnableIPForwarding   bool
+	VirtualMachineID     string            // empty when it belongs to none, or that is not known
 	MACAddress           string            // as written, empty when not known
-	VirtualMachineID     string            // of the virtual machine that has it, empty when not known
 	IPConfigurations     []IPConfiguration // at least one
 }
 

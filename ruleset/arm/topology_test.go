@@ -3,6 +3,7 @@ package arm
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +26,9 @@ var world = `[
      {"id": "` + azure + `virtualNetworks/vnet1/subnets/a", "name": "a", "addressPrefix": "10.0.1.0/24", "addressPrefixes": ["10.0.1.0/24", "fd00:1::/64"],
       "networkSecurityGroup": {"id": "` + strings.ToUpper(azure) + `NETWORKSECURITYGROUPS/NSG1"}},
      {"id": "` + azure + `virtualNetworks/vnet1/subnets/b", "name": "b", "addressPrefix": "10.0.2.0/24", "networkSecurityGroup": null}],
-   "virtualNetworkPeerings": [{"name": "to-vnet2", "remoteVirtualNetwork": {"id": "` + azure + `virtualNetworks/vnet2"}, "allowVirtualNetworkAccess": false, "peeringState": "Connected"}]},
+   "virtualNetworkPeerings": [{"name": "to-vnet2", "remoteVirtualNetwork": {"id": "` + azure + `virtualNetworks/vnet2"}, "allowVirtualNetworkAccess": false,
+     "allowForwardedTraffic": true, "useRemoteGateways": true, "peeringState": "connected", "remoteVirtualNetworkAddressSpace": {"addressPrefixes": []},
+     "remoteAddressSpace": {"addressPrefixes": ["172.16.0.0/16"]}}]},
   {"id": "` + azure + `virtualNetworks/vnet1/subnets/c", "name": "c", "type": "Microsoft.Network/virtualNetworks/subnets", "addressPrefix": "10.0.3.0/24"},
   {"id": "` + azure + `networkInterfaces/nic1", "name": "nic1", "enableIPForwarding": true, "macAddress": "00-0D-3A-92-6A-7C",
    "networkSecurityGroup": {"id": "` + azure + `networkSecurityGroups/nsg1"},
@@ -44,8 +47,10 @@ func TestReferencesAreResolved(t *testing.T) {
 	if v.FlowTimeout != 10*time.Minute || !slices.Equal(v.AddressSpace, []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}) {
 		t.Errorf("network %+v", v)
 	}
-	if want := (Peering{azure + "virtualNetworks/vnet2", false, "Connected"}); len(v.Peerings) != 1 || v.Peerings[0] != want {
-		t.Errorf("peerings %+v", v.Peerings)
+	want := []Peering{{Name: "to-vnet2", RemoteVirtualNetworkID: azure + "virtualNetworks/vnet2", State: PeeringConnected,
+		AllowForwardedTraffic: true, UseRemoteGateways: true, RemoteAddressSpace: []netip.Prefix{pfx("172.16.0.0/16")}}}
+	if !reflect.DeepEqual(v.Peerings, want) {
+		t.Errorf("peerings %+v, want %+v", v.Peerings, want)
 	}
 	if len(v.Subnets) != 3 {
 		t.Fatalf("%d subnets, want a, b and the child c", len(v.Subnets))
@@ -167,7 +172,7 @@ func TestFaultsOfATopology(t *testing.T) {
 				return fmt.Sprintf(`{"name": "s%d", "addressPrefix": "10.%d.%d.0/24"}`, i, i/250, i%250)
 			}), 1), []string{"VirtualNetworkInvalidNumberOfSubnets"}},
 		{"501 peerings", strings.Replace(small(), `"subnets"`, `"virtualNetworkPeerings": [`+many(501, func(i int) string {
-			return fmt.Sprintf(`{"name": "p%d", "remoteVirtualNetwork": {"id": "v%d"}}`, i, i)
+			return fmt.Sprintf(`{"name": "p%d", "remoteVirtualNetwork": {"id": "v%d"}, "remoteAddressSpace": {"addressPrefixes": ["172.16.%d.%d/32"]}}`, i, i, i/250, i%250)
 		})+`], "subnets"`, 1), []string{"VirtualNetworkInvalidNumberOfPeerings"}},
 		{"5,001 network security groups in a region, whatever its spelling", "[" + many(5001, func(i int) string {
 			return fmt.Sprintf(`{"type": "Microsoft.Network/networkSecurityGroups", "name": "n%d", "location": %q}`, i, []string{"westeurope", "West Europe"}[i%2])

@@ -57,7 +57,8 @@ func (l *loader) buildNetwork(r *resource) {
 	}
 	subnets := r.inner(subnetKind, f.objects("subnets"))
 	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
-	v.Peerings = l.readPeerings(peerings)
+	var places []*fields
+	v.Peerings, places = l.readPeerings(peerings)
 	f.leaveCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
@@ -70,6 +71,7 @@ func (l *loader) buildNetwork(r *resource) {
 		return
 	}
 	l.out.Set.VirtualNetworks = append(l.out.Set.VirtualNetworks, v)
+	l.peerings[v] = places
 	for _, s := range subnets {
 		l.buildSubnet(s, v)
 	}
@@ -127,26 +129,6 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	return list
 }
 
-func (l *loader) readPeerings(children []*resource) []Peering {
-	var peerings []Peering
-	for _, c := range children {
-		f := l.read(c.file, c.place(), "", c.body)
-		p := Peering{
-			RemoteVirtualNetworkID:    f.reference("remoteVirtualNetwork"),
-			AllowVirtualNetworkAccess: f.flag("allowVirtualNetworkAccess", true),
-			State:                     f.text("peeringState"),
-		}
-		switch {
-		case len(f.open) > 0:
-		case p.RemoteVirtualNetworkID == "":
-			f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", "", "a peering needs the id of the other virtual network")
-		default:
-			peerings = append(peerings, p)
-		}
-	}
-	return peerings
-}
-
 func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
@@ -168,6 +150,9 @@ func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 	}
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		s.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
+	}
+	if id := f.reference("routeTable"); id != "" {
+		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*RouteTable)
 	}
 	f.leaveCondition(r)
 	if len(f.open) > 0 {

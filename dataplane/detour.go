@@ -1,0 +1,202 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Where subnets have route tables, what answers a packet may take another way than the
+// packet came: through a virtual appliance on one way and straight on the other. One flow
+// record for both would know a way that is not there. The two ends of such a leg have a
+// record each instead, as in Azure each network interface keeps a state of its own: the
+// sender's under the packet's key, the receiver's under an answer's. The other key of either
+// is in the far zone of its attachment, where no packet comes in. What a record sends to
+// a far zone goes where the routes say at that moment, and passes at the receiver's end if that has a
+// record of it, or by that end's rules.
+
+// far is the zone that stands for wherever else an attachment's flows go.
+func (e *Engine) far(attachment int) uint16 { return uint16(len(e.options.Attachments) + attachment) }
+
+// Attachment is the attachment of a flow's zone. whole is false for a far zone: the flow is
+// known at this attachment only.
+func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
+	n := len(e.options.Attachments)
+	return int(zone) % n, int(zone) < n
+}
+
+// beginRouted is begin where subnets have route tables.
+func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	dst, drop := s.Route(src, p.Src, p.Dst)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	_, _, known := w.farEnd(dst, p)
+	if !known {
+		if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
+			return 0, drop
+		}
+	}
+	k := p.Classification()
+	if known || !s.Returns(from, dst, &p.Tuple) {
+		return w.beginApart(s, from, src, dst, &k, p)
+	}
+	Judge(src, dst, &k, &w.verdict)
+	if w.verdict.Access == ruleset.Deny {
+		w.countVerdict(&w.verdict, p)
+		return 0, packet.DropRule
+	}
+	return w.commit(s, from, src, dst, &w.verdict, p)
+}
+
+// beginApart begins a record at the sender's end of a leg, once the packet has passed at
+// the receiver's.
+func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, k *packet.Tuple, p *packet.Packet) (int, packet.Drop) {
+	Judge(src, nil, k, &w.verdict)
+	near := w.verdict // the receiver's end may need w.verdict
+	if near.Access == ruleset.Deny {
+		w.countVerdict(&near, p)
+		return 0, packet.DropRule
+	}
+	timeout := max(src.Established, dst.Established)
+	there, drop := w.arrive(s, dst, timeout, p)
+	if drop != packet.NotDropped {
+		if drop == packet.DropRule {
+			w.countVerdict(&near, p)
+		}
+		return 0, drop
+	}
+	if w.restarts {
+		w.flows.End(w.restarted, conntrack.EndRestarted)
+	}
+	here, drop := w.record(s, w.key, w.engine.far(from.Index), timeout, &near, w.seenBy(src, p.Src, p))
+	newer := w.engine.snapshot.Load()
+	if drop == packet.NotDropped && newer == s { // see commit
+		return dst.Attachment, packet.NotDropped
+	}
+	here.end(w)
+	there.end(w)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	return w.beginAgain(newer, from.Index, p)
+}
+
+// detour carries a packet of a live flow that is known at the sender's end only.
+func (w *worker) detour(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	for {
+		dst, drop := s.Route(src, p.Src, p.Dst)
+		if drop != packet.NotDropped {
+			return 0, drop
+		}
+		there, drop := w.arrive(s, dst, max(src.Established, dst.Established), p)
+		newer := w.engine.snapshot.Load()
+		if drop != packet.NotDropped || newer == s || !there.begun {
+			return dst.Attachment, drop
+		}
+		there.end(w)
+		s, from = newer, newer.Attachments[from.Index]
+		if src, drop = admit(s, from, p); drop != packet.NotDropped {
+			return 0, drop
+		}
+	}
+}
+
+// farEnd finds the record by which the receiver's end knows of a packet; d is the packet's
+// direction there.
+func (w *worker) farEnd(dst *topology.Endpoint, p *packet.Packet) (f conntrack.Flow, d conntrack.Direction, ok bool) {
+	w.answer = conntrack.Key{Tuple: p.Reverse(), Zone: uint16(dst.Attachment)}
+	f, d, ok = w.flows.Lookup(&w.answer, w.now)
+	d = conntrack.Reply - d
+	return f, d, ok && !w.flows.Restarts(f, d, p)
+}
+
+// arrive lets a packet pass at the receiver's end: as part of what that end knows, or
+// by its rules, which begins a record there.
+func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, timeout time.Duration, p *packet.Packet) (there end, drop packet.Drop) {
+	if f, d, ok := w.farEnd(dst, p); ok {
+		if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
+			return end{}, drop
+		}
+		w.countSlots(w.flows.Slots(f), 0, p)
+		return end{}, packet.NotDropped
+	}
+	k := p.Classification()
+	Judge(nil, dst, &k, &w.verdict)
+	if w.verdict.Access == ruleset.Deny {
+		w.countVerdict(&w.verdict, p)
+		return end{}, packet.DropRule
+	}
+	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
+	return w.record(s, &key, uint16(dst.Attachment), timeout, &w.verdict, w.seenBy(dst, p.Dst, p))
+}
+
+// seenBy is the packet that begins a record at an end. A virtual appliance between the two
+// that talk may see one direction only: its record must not wait for an answer to a SYN, so it
+// begins as one that is picked up in mid-stream does.
+func (w *worker) seenBy(e *topology.Endpoint, address packet.Addr, p *packet.Packet) *packet.Packet {
+	if p.Proto != packet.ProtoTCP || e.Has(address) {
+		return p
+	}
+	w.joined = *p
+	w.joined.TCPFlags = p.TCPFlags&^(packet.SYN|packet.RST) | packet.ACK
+	return &w.joined
+}
+
+// end is a record at one end of a leg, if a packet has begun one.
+type end struct {
+	flow  conntrack.Flow
+	begun bool
+}
+
+// end takes back what the packet has begun.
+func (e end) end(w *worker) {
+	if e.begun {
+		w.flows.End(e.flow, conntrack.EndFlushed)
+	}
+}
+
+// record begins a record at one end.
+func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, timeout time.Duration, v *Verdict, p *packet.Packet) (end, packet.Drop) {
+	init := &w.init
+	*init = conntrack.Init{Slots: v.slots(), Generation: uint32(s.Generation), Established: timeout, ReplyZone: replyZone}
+	if drop := w.flows.MayBegin(k.Zone, replyZone, w.now); drop != packet.NotDropped {
+		return end{}, drop
+	}
+	f, _, created, drop := w.flows.Insert(k, init, p, w.now)
+	if !created {
+		w.flows.NotBegun(k.Zone, replyZone)
+		if drop == packet.NotDropped { // another worker was first
+			w.countSlots(w.flows.Slots(f), 0, p)
+		}
+		return end{}, drop
+	}
+	w.countVerdict(v, p)
+	return end{f, true}, packet.NotDropped
+}
+
+// errorFrom finds where an ICMP error goes that is about a flow of which the record at its
+// own end sends to the far zone: to whoever has sent what it quotes, if that end knows
+// of it.
+func (w *worker) errorFrom(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) (int, bool) {
+	dst, drop := s.Route(src, p.Src, p.Dst)
+	if drop != packet.NotDropped {
+		return 0, false
+	}
+	w.answer = conntrack.Key{Tuple: w.key.Reverse(), Zone: uint16(dst.Attachment)}
+	_, _, ok := w.flows.Lookup(&w.answer, w.now)
+	return dst.Attachment, ok
+}
+
+// followApart counts a later fragment at the receiver's end, and says where its first one went.
+func (w *worker) followApart(k *conntrack.Key, to uint16, p *packet.Packet) int {
+	w.answer = conntrack.Key{Tuple: k.Reverse(), Zone: to}
+	if f, d, ok := w.flows.Lookup(&w.answer, w.now); ok {
+		w.flows.Count(f, conntrack.Reply-d, p)
+		w.countSlots(w.flows.Slots(f), 0, p)
+	}
+	return int(to)
+}

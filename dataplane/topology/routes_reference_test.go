@@ -1,0 +1,158 @@
+package topology
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// candidate is a route of the reference: a prefix, its rank among equals, and what it says.
+type candidate struct {
+	prefix netip.Prefix
+	rank   int // 0 system, 1 gateway, 2 user-defined
+	kind   arm.NextHopType
+	at     string // appliance
+}
+
+// slowNextHop lists every route that a spoke's subnet has, straight from the policy, and takes
+// the longest, of equals the one of the highest rank.
+func slowNextHop(set *arm.Set, v *arm.VirtualNetwork, t *arm.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
+	var all []candidate
+	for _, p := range everywhere {
+		all = append(all, candidate{p, 0, arm.HopInternet, ""})
+	}
+	for _, p := range unroutable {
+		all = append(all, candidate{p, 0, arm.HopNone, ""})
+	}
+	var own []netip.Prefix
+	for _, p := range v.AddressSpace {
+		all, own = append(all, candidate{p, 0, arm.HopVnetLocal, ""}), append(own, p)
+	}
+	borrows := false
+	for _, p := range v.Peerings {
+		for _, back := range p.Remote.Peerings {
+			if back.Remote != v || p.State != "" || back.State != "" || !p.AllowVirtualNetworkAccess || !back.AllowVirtualNetworkAccess {
+				continue
+			}
+			for _, space := range p.Remote.AddressSpace {
+				all, own = append(all, candidate{space, 0, HopPeering, ""}), append(own, space)
+			}
+			borrows = borrows || p.UseRemoteGateways && back.AllowGatewayTransit && p.Remote.Name == "hub"
+		}
+	}
+	if (v.Name == "hub" || borrows) && (t == nil || !t.DisableGatewayRoutes) {
+		for _, p := range learned {
+			inside := false
+			for _, o := range own {
+				inside = inside || o.Bits() <= p.Bits() && o.Overlaps(p)
+			}
+			if !inside {
+				all = append(all, candidate{p, 1, arm.HopGateway, ""})
+			}
+		}
+	}
+	if t != nil {
+		for _, r := range t.Routes {
+			at := ""
+			if r.Hop == arm.HopVirtualAppliance {
+				at = r.Appliance.String()
+			}
+			all = append(all, candidate{r.Prefix, 2, r.Hop, at})
+		}
+	}
+	var best candidate
+	for _, c := range all {
+		if c.prefix.Contains(to) && (!best.prefix.IsValid() || c.prefix.Bits() > best.prefix.Bits() || c.prefix.Bits() == best.prefix.Bits() && c.rank > best.rank) {
+			best = c
+		}
+	}
+	return best
+}
+
+func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
+	prefixes := []netip.Prefix{pfx("0.0.0.0/0"), pfx("10.0.0.0/8"), pfx("10.0.0.0/16"), pfx("10.1.0.0/16"), pfx("10.2.0.0/16"), pfx("10.0.1.0/24"), pfx("10.1.1.0/24"), pfx("10.2.1.0/24"),
+		pfx("10.0.1.4/32"), pfx("192.168.0.0/16"), pfx("192.168.3.0/24"), pfx("203.0.113.0/24"), pfx("168.0.0.0/8"), pfx("172.16.0.0/12")}
+	addresses := []string{"10.0.1.4", "10.0.1.5", "10.0.7.7", "10.1.1.4", "10.1.2.3", "10.2.1.4", "10.9.9.9", "192.168.3.3", "192.168.9.9", "203.0.113.5", "198.51.100.1", "172.16.1.1", "169.254.7.7"}
+	for seed := range 300 {
+		random := rand.New(rand.NewPCG(uint64(seed), 6))
+		coin := func(n int) bool { return random.IntN(n) == 0 }
+		set := hubAndSpokes()
+		for _, v := range set.VirtualNetworks {
+			for i := range v.Peerings {
+				p := &v.Peerings[i]
+				p.AllowVirtualNetworkAccess, p.UseRemoteGateways, p.AllowGatewayTransit = !coin(6), p.UseRemoteGateways && !coin(3), p.AllowGatewayTransit && !coin(4)
+				if coin(8) {
+					p.State = arm.PeeringDisconnected
+				}
+			}
+			s := v.Subnets[len(v.Subnets)-1]
+			if coin(4) {
+				continue
+			}
+			s.RouteTable = &arm.RouteTable{ID: "/rt/" + v.Name, DisableGatewayRoutes: coin(4)}
+			for _, i := range random.Perm(len(prefixes))[:random.IntN(5)] {
+				r := arm.Route{Name: fmt.Sprint(i), Prefix: prefixes[i], Hop: []arm.NextHopType{arm.HopVnetLocal, arm.HopInternet, arm.HopVirtualAppliance, arm.HopNone, arm.HopGateway}[random.IntN(5)]}
+				if r.Hop == arm.HopVirtualAppliance {
+					r.Appliance = netip.MustParseAddr([]string{"10.0.1.4", "10.0.1.5", "10.9.9.9"}[random.IntN(3)])
+				}
+				s.RouteTable.Routes = append(s.RouteTable.Routes, r)
+			}
+		}
+		var learned []netip.Prefix
+		for _, i := range random.Perm(len(prefixes))[:1+random.IntN(3)] {
+			if p := prefixes[i]; p.Bits() == 0 || p.Bits() < 16 || !pfx("10.0.0.0/16").Overlaps(p) { // not within the hub: a fault
+				learned = append(learned, p)
+			}
+		}
+		if learned == nil {
+			learned = []netip.Prefix{pfx("192.168.0.0/16")}
+		}
+		specs := append(append([]Spec(nil), hubSpecs[:atGateway]...), Spec{Kind: Gateway, Reference: "hub", Prefixes: learned})
+		s, err := Build(set, specs, NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range set.VirtualNetworks {
+			from := s.nicEndpoint(t, []string{"plain", "spoke1", "spoke2"}[i])
+			for _, a := range addresses {
+				to := netip.MustParseAddr(a)
+				want := slowNextHop(set, v, v.Subnets[len(v.Subnets)-1].RouteTable, learned, to)
+				got := s.NextHop(from, to)
+				at := ""
+				if got.Address.IsValid() {
+					at = got.Address.String()
+				}
+				if got.Type != want.kind || at != want.at || (got.Table != nil) != (want.rank == 2) {
+					t.Fatalf("seed %d: from %s to %s: got %+v, want %+v", seed, v.Name, a, got, want)
+				}
+				// Where the routes lead to an endpoint, it is the one that they say.
+				e, drop := s.Route(from, from.address, ip(a))
+				if drop != packet.NotDropped {
+					continue
+				}
+				switch want.kind {
+				case arm.HopGateway:
+					if s.Attachments[e.Attachment].Kind != Gateway {
+						t.Fatalf("seed %d: from %s to %s: %+v is no gateway", seed, v.Name, a, e)
+					}
+				case arm.HopInternet:
+					if e != s.outside {
+						t.Fatalf("seed %d: from %s to %s: %+v is not outside", seed, v.Name, a, e)
+					}
+				case arm.HopVirtualAppliance:
+					if e.address != ip(want.at) {
+						t.Fatalf("seed %d: from %s to %s: %v is not the appliance", seed, v.Name, a, e.address)
+					}
+				default:
+					if e.NetworkInterface != nil && e.address != ip(a) {
+						t.Fatalf("seed %d: from %s to %s: went to %v", seed, v.Name, a, e.address)
+					}
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Codes for peerings. Azure answers with VnetAddressSpaceOverlapsWithAlreadyPeeredVnet
+// (Azure/ResourceModules issue 731); the others are Azure's as far as is known, though
+// no recording of them was found, or ours.
+const (
+	CodePeerSpaceOverlap    = "VnetAddressSpacesOverlap"
+	CodePeerSpacesOverlap   = "VnetAddressSpaceOverlapsWithAlreadyPeeredVnet"
+	CodePeeringTwice        = "AnotherPeeringAlreadyReferencesRemoteVnet"
+	CodePeeringToItself     = "VirtualNetworkPeeringToItself"              // ours
+	CodeInvalidPeeringState = "VirtualNetworkPeeringInvalidState"          // ours
+	CodePeeringOfSubnets    = "VirtualNetworkPeeringOfSubnetsNotSupported" // ours; in Documents.Unresolved
+)
+
+// The states of a peering.
+const (
+	PeeringInitiated    = "Initiated"
+	PeeringConnected    = "Connected"
+	PeeringDisconnected = "Disconnected"
+)
+
+var peeringStates = []string{PeeringInitiated, PeeringConnected, PeeringDisconnected}
+
+// Peering is one direction of a VNet's peering with another.
+type Peering struct {
+	Name                   string
+	RemoteVirtualNetworkID string
+	// Remote is the other network, nil when the policy does not hold it.
+	Remote *VirtualNetwork
+	// RemoteAddressSpace is what the document says of the other's address space,
+	// masked; empty when it says nothing.
+	RemoteAddressSpace []netip.Prefix
+	// AllowVirtualNetworkAccess is true when the document doesn't say.
+	AllowVirtualNetworkAccess bool
+	// AllowForwardedTraffic lets in what the other network forwards from elsewhere.
+	AllowForwardedTraffic bool
+	// AllowGatewayTransit lends the other network this one's gateway, UseRemoteGateways
+	// borrows the other's.
+	AllowGatewayTransit, UseRemoteGateways bool
+	State                                  string // one of the constants; empty when not known
+}
+
+// Space is the address space of the other network: its own when the policy holds it,
+// as if the peering were always synchronised, else what the peering says.
+func (p *Peering) Space() []netip.Prefix {
+	if p.Remote != nil {
+		return p.Remote.AddressSpace
+	}
+	return p.RemoteAddressSpace
+}
+
+// Peering is the network's peering with another; nil when there is none.
+func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {
+	for i := range v.Peerings {
+		if v.Peerings[i].Remote == with && with != nil {
+			return &v.Peerings[i]
+		}
+	}
+	return nil
+}
+
+// Connected reports whether both sides of a peering of v are there. Where the policy
+// holds both networks each must have its peering, and neither may say another state; where it
+// holds one, that one must say so.
+func (v *VirtualNetwork) Connected(p *Peering) bool {
+	if p.Remote == nil {
+		return p.State == PeeringConnected
+	}
+	back := p.Remote.Peering(v)
+	return back != nil && mayBeConnected(p) && mayBeConnected(back)
+}
+
+func mayBeConnected(p *Peering) bool { return p.State == "" || p.State == PeeringConnected }
+
+// readPeerings reads a network's peerings, and where each of them stands.
+func (l *loader) readPeerings(children []*resource) (peerings []Peering, places []*fields) {
+	for _, c := range children {
+		f := l.read(c.file, c.place(), "", c.body)
+		p := Peering{
+			Name:                      c.name,
+			RemoteVirtualNetworkID:    f.reference("remoteVirtualNetwork"),
+			AllowVirtualNetworkAccess: f.flag("allowVirtualNetworkAccess", true),
+			AllowForwardedTraffic:     f.flag("allowForwardedTraffic", false),
+			AllowGatewayTransit:       f.flag("allowGatewayTransit", false),
+			UseRemoteGateways:         f.flag("useRemoteGateways", false),
+			RemoteAddressSpace:        f.remoteSpace(),
+			State:                     f.peeringState(),
+		}
+		if !f.flag("peerCompleteVnets", true) {
+			f.leaveBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
+		}
+		f.leaveCondition(c)
+		switch {
+		case len(f.open) > 0:
+		case p.RemoteVirtualNetworkID == "":
+			f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", "", "a peering needs the id of the other virtual network")
+		default:
+			peerings = append(peerings, p)
+			places = append(places, f)
+		}
+	}
+	return peerings, places
+}
+
+// remoteSpace reads the other network's address space; Azure renamed the field.
+func (f *fields) remoteSpace() []netip.Prefix {
+	for _, field := range []string{"remoteVirtualNetworkAddressSpace", "remoteAddressSpace"} {
+		space := f.object(field)
+		if space == nil {
+			continue
+		}
+		s := &fields{l: f.l, file: f.file, place: f.place, values: space, open: f.open}
+		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes an empty one
+			return s.prefixes("addressPrefixes")
+		}
+	}
+	return nil
+}
+
+func (f *fields) peeringState() string {
+	const field = "peeringState"
+	text := f.text(field)
+	for _, state := range peeringStates {
+		if strings.EqualFold(text, state) {
+			return state
+		}
+	}
+	if text != "" {
+		f.fault(CodeInvalidPeeringState, field, text, "allowed are %s", strings.Join(peeringStates, ", "))
+	}
+	return ""
+}
+
+// relatePeerings finds the other ends, and checks what takes both ends to see.
+func (l *loader) relatePeerings() {
+	for _, v := range l.out.Set.VirtualNetworks {
+		for i := range v.Peerings {
+			l.peerings[v][i].relate(v, &v.Peerings[i])
+		}
+	}
+	for _, v := range l.out.Set.VirtualNetworks {
+		l.checkPeers(v, l.peerings[v])
+	}
+}
+
+func (f *fields) relate(v *VirtualNetwork, p *Peering) {
+	e, problem := f.l.index.resolve(networkKind, p.RemoteVirtualNetworkID)
+	switch {
+	case e == nil && len(p.RemoteAddressSpace) > 0:
+	case e == nil:
+		f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+			"%s; a peering with a network that is not in the policy needs its remoteAddressSpace", problem)
+	case e.object == nil:
+		f.leaveBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+			"the resource named here was not read because of template expressions")
+	case e.object == any(v):
+		f.fault(CodePeeringToItself, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "a virtual network is peered with others, this peering is with itself")
+	default:
+		p.Remote = e.object.(*VirtualNetwork)
+	}
+}
+
+// checkPeers holds the address spaces of a network and its peers against each other.
+func (l *loader) checkPeers(v *VirtualNetwork, places []*fields) {
+	for i := range v.Peerings {
+		p, f := &v.Peerings[i], places[i]
+		if own, theirs, ok := overlap(v.AddressSpace, p.Space()); ok {
+			f.fault(CodePeerSpaceOverlap, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+				"the address spaces of peers must not overlap; %s of the one is in conflict with %s of the other", own, theirs)
+		}
+		for j := range i {
+			other := &v.Peerings[j]
+			if p.Remote != nil && p.Remote == other.Remote || strings.EqualFold(p.RemoteVirtualNetworkID, other.RemoteVirtualNetworkID) {
+				f.fault(CodePeeringTwice, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "peering %q is with the same virtual network; one is allowed", other.Name)
+				continue
+			}
+			if a, b, ok := overlap(p.Space(), other.Space()); ok {
+				f.fault(CodePeerSpacesOverlap, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+					"the address spaces of two peers must not overlap; %s is in conflict with %s of peering %q", a, b, other.Name)
+			}
+		}
+	}
+}
+
+// overlap finds the first two prefixes of two lists that overlap.
+func overlap(a, b []netip.Prefix) (p, q netip.Prefix, ok bool) {
+	for _, p := range a {
+		if i := slices.IndexFunc(b, p.Overlaps); i >= 0 {
+			return p, b[i], true
+		}
+	}
+	return p, q, false
+}

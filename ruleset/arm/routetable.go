@@ -1,0 +1,228 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Codes for route tables. MissingNextHopIpAddress is Azure's (hashicorp/terraform-provider-azurerm
+// pull request 20365), the others are ours.
+const (
+	CodeMissingNextHop      = "MissingNextHopIpAddress"
+	CodeInvalidNextHop      = "RouteInvalidNextHopIpAddress"
+	CodeInvalidNextHopType  = "RouteInvalidNextHopType"
+	CodeInvalidRoutePrefix  = "RouteInvalidAddressPrefix"
+	CodeDuplicateRouteName  = "RouteTableInvalidDuplicateName"
+	CodeDuplicateRoute      = "RouteTableInvalidDuplicateAddressPrefix"
+	CodeTooManyRoutes       = "RouteTableInvalidNumberOfRoutes"
+	CodeEverythingIsNetwork = "VirtualNetworkTagIsEverything" // in Documents.Warnings
+)
+
+// maxRoutes is Azure's limit of user-defined routes in a table.
+const maxRoutes = 400
+
+// NextHopType says where a route leads, in Azure's words.
+type NextHopType string
+
+// The next hop types of user-defined routes.
+const (
+	HopVnetLocal        NextHopType = "VnetLocal"
+	HopInternet         NextHopType = "Internet"
+	HopVirtualAppliance NextHopType = "VirtualAppliance"
+	HopNone             NextHopType = "None"
+	HopGateway          NextHopType = "VirtualNetworkGateway"
+)
+
+var nextHopTypes = []NextHopType{HopGateway, HopVnetLocal, HopInternet, HopVirtualAppliance, HopNone}
+
+// RouteTable is a route table.
+type RouteTable struct {
+	Name   string
+	ID     string
+	Routes []Route // in the document's order
+	// DisableGatewayRoutes is disableBgpRoutePropagation: what the gateway has learned is
+	// no route here.
+	DisableGatewayRoutes bool
+}
+
+// Route is a user-defined route.
+type Route struct {
+	Name string
+	// Exactly one of the two is set: Prefix is masked, Tag a service tag.
+	Prefix netip.Prefix
+	Tag    string
+	Hop    NextHopType
+	// Appliance is the address of HopVirtualAppliance; else not valid.
+	Appliance netip.Addr
+}
+
+// Prefixes are those that a route is for.
+func (s *Set) Prefixes(r *Route) []netip.Prefix {
+	if r.Tag != "" {
+		return s.ServiceTags[r.Tag]
+	}
+	return []netip.Prefix{r.Prefix}
+}
+
+func (l *loader) buildRouteTables() {
+	for _, r := range l.resources {
+		if r.kind == routeTableKind {
+			l.buildRouteTable(r)
+		}
+	}
+}
+
+func (l *loader) buildRouteTable(r *resource) {
+	f := l.read(r.file, r.place(), "", r.body)
+	if !f.named(r) {
+		return
+	}
+	t := &RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
+	routes := r.inner(routeKind, f.objects("routes"))
+	if len(routes) > maxRoutes {
+		f.fault(CodeTooManyRoutes, "routes", strconv.Itoa(len(routes)), "a route table has at most %d routes", maxRoutes)
+	}
+	names, prefixes := map[string]bool{}, map[string]string{}
+	for _, c := range routes {
+		rf := l.read(c.file, c.place(), "", c.body)
+		route, ok := rf.readRoute(c)
+		rf.leaveCondition(c)
+		if len(rf.open) > 0 || !ok {
+			f.open["routes"] = f.open["routes"] || len(rf.open) > 0
+			continue
+		}
+		if name := strings.ToLower(route.Name); names[name] {
+			rf.fault(CodeDuplicateRouteName, "name", route.Name, "another route of the table has this name")
+		} else {
+			names[name] = true
+		}
+		to := route.Tag
+		if to == "" {
+			to = route.Prefix.String()
+		}
+		if other, dup := prefixes[to]; dup {
+			rf.fault(CodeDuplicateRoute, "addressPrefix", to, "route %q of the table is for the same addresses", other)
+		}
+		prefixes[to] = route.Name
+		t.Routes = append(t.Routes, route)
+	}
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+	} else if l.register(r, t.ID, t, t.Name) {
+		l.out.Set.RouteTables = append(l.out.Set.RouteTables, t)
+		l.out.routes[t] = r.file
+	}
+}
+
+func (f *fields) readRoute(c *resource) (Route, bool) {
+	r := Route{Name: c.name}
+	if !f.named(c) {
+		return r, false
+	}
+	faults := len(f.l.out.Faults)
+	f.destination(&r)
+	f.nextHop(&r)
+	return r, len(f.l.out.Faults) == faults
+}
+
+// destination reads addressPrefix.
+func (f *fields) destination(r *Route) {
+	const field = "addressPrefix"
+	text := f.text(field)
+	if text == "" {
+		if !f.open[field] && !f.withheld() {
+			f.fault(CodeInvalidRoutePrefix, field, "", "a route needs a CIDR or a service tag")
+		}
+		return
+	}
+	prefix, problem := ruleset.ParsePrefix(text)
+	if problem == "" && strings.Contains(text, "/") {
+		r.Prefix = prefix
+		return
+	}
+	if problem == "" {
+		problem = "an address without a prefix length"
+	}
+	if ruleset.LooksLikeTag(text) {
+		tag, unknown := ruleset.RouteTag(text, f.l.known)
+		if unknown == "" {
+			r.Tag = tag
+			return
+		}
+		problem = unknown
+	}
+	f.fault(CodeInvalidRoutePrefix, field, text, "%s; allowed are a CIDR without host bits and a service tag", problem)
+}
+
+// nextHop reads nextHopType and the address that one of them needs.
+func (f *fields) nextHop(r *Route) {
+	const field, addressField = "nextHopType", "nextHopIpAddress"
+	text, address := f.text(field), f.text(addressField)
+	i := slices.IndexFunc(nextHopTypes, func(t NextHopType) bool { return strings.EqualFold(string(t), text) })
+	if i < 0 {
+		if !f.open[field] && !f.withheld() {
+			f.fault(CodeInvalidNextHopType, field, text, "allowed are VirtualNetworkGateway, VnetLocal, Internet, VirtualAppliance and None")
+		}
+		return
+	}
+	r.Hop = nextHopTypes[i]
+	switch {
+	case f.open[addressField]:
+	case r.Hop != HopVirtualAppliance && address != "":
+		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance only, this one is %s", r.Hop)
+	case r.Hop == HopVirtualAppliance && address == "":
+		f.fault(CodeMissingNextHop, addressField, "", "NextHopIpAddress cannot be Null or Empty in route %s when NextHopType is VirtualAppliance.", r.Name)
+	case r.Hop == HopVirtualAppliance:
+		a, err := netip.ParseAddr(address)
+		switch {
+		case err != nil || a.Zone() != "" || a.Is4In6():
+			f.fault(CodeInvalidNextHop, addressField, address, "allowed is the IPv4 or IPv6 address of a network interface")
+		case r.Prefix.IsValid() && r.Prefix.Addr().Is4() != a.Is4():
+			f.fault(CodeInvalidNextHop, addressField, address, "the address is not of the family of %s", r.Prefix)
+		default:
+			r.Appliance = a
+		}
+	}
+}
+
+// lint finds the route tables that make the VirtualNetwork tag everything where an NSG stands.
+func (l *loader) lint() ruleset.Faults {
+	guarded := map[*Subnet]bool{}
+	for _, n := range l.out.Set.NetworkInterfaces {
+		for i := range n.IPConfigurations {
+			s := n.IPConfigurations[i].Subnet
+			guarded[s] = guarded[s] || n.NetworkSecurityGroup != nil
+		}
+	}
+	var warnings ruleset.Faults
+	for _, v := range l.out.Set.VirtualNetworks {
+		for _, s := range v.Subnets {
+			if s.RouteTable != nil && (guarded[s] || s.NetworkSecurityGroup != nil) {
+				warnings = append(warnings, l.lintRoutes(s)...)
+			}
+		}
+	}
+	l.out.sort(warnings)
+	return warnings
+}
+
+func (l *loader) lintRoutes(s *Subnet) (warnings ruleset.Faults) {
+	for i := range s.RouteTable.Routes {
+		r := &s.RouteTable.Routes[i]
+		if !r.Prefix.IsValid() || r.Prefix.Bits() > 0 {
+			continue
+		}
+		warnings = append(warnings, ruleset.Fault{
+			Code: CodeEverythingIsNetwork, File: l.out.routes[s.RouteTable],
+			Resource: kindPaths[routeTableKind] + "/" + s.RouteTable.Name + "/" + kindPaths[routeKind] + "/" + r.Name,
+			Field:    "addressPrefix", Value: r.Prefix.String(),
+			Message: "in subnet " + s.VirtualNetwork.Name + "/" + s.Name + " the tag VirtualNetwork stands for every address of this family: AllowVnetInBound and AllowVnetOutBound allow everything there, and Internet stands for nothing",
+		})
+	}
+	return warnings
+}
