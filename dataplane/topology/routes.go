@@ -20,6 +20,9 @@ type routes struct {
 	table   *arm.RouteTable // nil: none
 	view    *view
 	hops    bart.Table[*hop] // by destination
+	// direct, if not nil, has whom no route but the network's own can lead to: it saves
+	// most packets the search for a hop.
+	direct *bart.Table[*Endpoint]
 }
 
 // hop is where a route leads.
@@ -43,6 +46,14 @@ type hop struct {
 // virtual appliance on the way there. When nothing is attached there, the reason comes with the
 // endpoint; when there is no way, with nil.
 func (s *Snapshot) Route(src *Endpoint, from, to packet.Addr) (*Endpoint, packet.Drop) {
+	if src.routes.direct != nil {
+		if e, ok := src.routes.direct.Lookup(to.Netip()); ok {
+			if e == nil || e.Attachment < 0 {
+				return e, packet.DropNoRoute
+			}
+			return e, packet.NotDropped
+		}
+	}
 	h, _ := src.routes.hops.Lookup(to.Netip())
 	if h == nil {
 		return nil, packet.DropNoRoute
@@ -121,11 +132,15 @@ func (b *builder) routesOf(n *network, t *arm.RouteTable) *routes {
 // addRoutes fills the tables that Route searches.
 func (b *builder) addRoutes() {
 	b.addHosts()
+	b.s.outside.routes.direct = &b.s.all
 	for _, p := range everywhere {
 		b.s.outside.routes.hops.Insert(p, &hop{hosts: &b.s.all, drop: packet.DropNoRoute})
 	}
 	for _, n := range b.s.networks {
 		for _, r := range n.routes {
+			if r.table == nil {
+				r.direct = &n.hosts
+			}
 			b.fill(r)
 		}
 		if n.gateway != nil {
