@@ -1,5 +1,7 @@
 package conntrack
 
+import "time"
+
 // sweepStep is how many records a sweep looks at between two quiescent points.
 const sweepStep = 256
 
@@ -56,6 +58,18 @@ func (t *Table) End(k *Key) bool {
 	defer w.Park()
 	f, _, _, ok := t.find(k, t.secrets.hash(k))
 	return ok && w.End(f, EndFlushed)
+}
+
+// SetEstablished changes Init.Established of a live flow by its original key.
+func (t *Table) SetEstablished(k *Key, d time.Duration) {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	if f, _, _, ok := t.find(k, t.secrets.hash(k)); ok {
+		t.records[f].established.Store(t.establishedTicks(d))
+	}
 }
 
 // Flush ends all flows that it meets on a walk through the table, and returns
