@@ -25,6 +25,12 @@ const (
 	peeringKind
 	interfaceKind
 	asgKind
+	managerKind
+	networkGroupKind
+	staticMemberKind
+	adminKind // a security admin configuration
+	collectionKind
+	adminRuleKind
 )
 
 // kinds holds the resource types without "Microsoft.Network/", in lower case.
@@ -36,17 +42,45 @@ var kinds = map[string]kind{
 	"virtualnetworks/virtualnetworkpeerings": peeringKind,
 	"networkinterfaces":                      interfaceKind,
 	"applicationsecuritygroups":              asgKind,
+	"networkmanagers":                        managerKind,
+	"networkmanagers/networkgroups":          networkGroupKind,
+
+	"networkmanagers/networkgroups/staticmembers":                       staticMemberKind,
+	"networkmanagers/securityadminconfigurations":                       adminKind,
+	"networkmanagers/securityadminconfigurations/rulecollections":       collectionKind,
+	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
 // kindPaths are the types of kinds in ARM's spelling.
 var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
 	subnetKind: "subnets", peeringKind: "virtualNetworkPeerings", interfaceKind: "networkInterfaces",
-	asgKind: "applicationSecurityGroups",
+	asgKind:     "applicationSecurityGroups",
+	managerKind: "networkManagers", networkGroupKind: "networkGroups", staticMemberKind: "staticMembers",
+	adminKind: "securityAdminConfigurations", collectionKind: "ruleCollections", adminRuleKind: "rules",
 }
 
 // parentKinds are the kinds of what child kinds belong to.
-var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind}
+var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind,
+	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
+	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind}
+
+// depth is how many resources of other kinds one of k is within.
+func (k kind) depth() (n int) {
+	for ; parentKinds[k] != otherKind; k = parentKinds[k] {
+		n++
+	}
+	return n
+}
+
+// typePath is a kind's type with those of its parents, in lower case.
+func (k kind) typePath() string {
+	path := strings.ToLower(kindPaths[k])
+	if parent := parentKinds[k]; parent != otherKind {
+		path = parent.typePath() + "/" + path
+	}
+	return path
+}
 
 const provider = "microsoft.network/"
 
@@ -224,7 +258,7 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 			return kinds[path], true
 		}
 		if parent != nil && !strings.Contains(t, "/") {
-			return kinds[strings.ToLower(kindPaths[parent.kind])+"/"+t], true
+			return kinds[parent.kind.typePath()+"/"+t], true
 		}
 		return otherKind, true
 	}

@@ -43,6 +43,7 @@ func (l *loader) buildInterface(r *resource) {
 		return
 	}
 	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)

@@ -14,6 +14,8 @@ type Set struct {
 	VirtualNetworks           []*VirtualNetwork
 	NetworkInterfaces         []*NetworkInterface
 	ApplicationSecurityGroups []*ApplicationSecurityGroup
+	NetworkGroups             []*NetworkGroup
+	AdminCollections          []*AdminCollection
 	// ServiceTags are the prefixes, of both families and in the file's order, of the
 	// tags of a service tag file that rules name, by the spelling of Peer.Tag.
 	ServiceTags map[string][]netip.Prefix
@@ -54,8 +56,11 @@ type NetworkInterface struct {
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
 	EnableIPForwarding   bool
-	MACAddress           string            // as written, empty when not known
-	IPConfigurations     []IPConfiguration // at least one
+	// DisableTCPStateTracking is taken to mean that TCP flows of the NIC are followed
+	// without states; Azure's documents do not say what it does.
+	DisableTCPStateTracking bool
+	MACAddress              string            // as written, empty when not known
+	IPConfigurations        []IPConfiguration // at least one
 }
 
 // IPConfiguration is one address of a NIC.
