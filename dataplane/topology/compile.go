@@ -56,6 +56,7 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 		t.Slots = old.Slots
 	}
 	t.compiled = make([]classifier.Rule, len(t.Rules))
+	var platform []int
 	for i := range t.Rules {
 		r := &t.Rules[i]
 		t.compiled[i] = classifier.Rule{
@@ -65,7 +66,11 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 			SourcePorts:      r.SourcePorts,
 			DestinationPorts: r.DestinationPorts,
 		}
+		if narrowToService(r, &t.compiled[i]) {
+			platform = append(platform, i)
+		}
 	}
+	t.platformTable(platform)
 	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, sameRule) {
 		t.Match = old.Match
 		return
@@ -95,12 +100,18 @@ func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *rulese
 	case p.Tag != "":
 		prefixes, ok := b.expandTag(g.network, old.network, p.Tag)
 		if !ok {
-			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
-				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
+			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s",
+				g.NSG.Name, r.Name, side, p.Tag, ruleset.BuiltInTags)
 		}
 		return prefixes
 	case len(p.ApplicationSecurityGroups) > 0:
 		return b.groupAddresses(p.ApplicationSecurityGroups)
+	case p.NetworkGroup != "":
+		return b.spaces[strings.ToLower(p.NetworkGroup)]
+	case p.AnyOf != nil:
+		var all []netip.Prefix
+		p.Each(func(one *ruleset.Peer) { all = append(all, b.resolve(g, old, r, side, one)...) })
+		return all
 	}
 	return p.Prefixes
 }
@@ -137,6 +148,8 @@ func (b *builder) expandTag(n, old *network, tag string) ([]netip.Prefix, bool) 
 		prefixes = ruleset.InternetPrefixes(ruleset.VirtualNetworkPrefixes(space))
 	case ruleset.TagAzureLoadBalancer:
 		prefixes = ruleset.AzureLoadBalancerPrefixes()
+	case ruleset.TagPlatformDNS, ruleset.TagPlatformIMDS, ruleset.TagPlatformLKM:
+		prefixes = ruleset.PlatformServiceOf(tag).Addresses
 	default:
 		var ok bool
 		if prefixes, ok = b.s.Policy.ServiceTags[tag]; !ok {

@@ -35,16 +35,22 @@ var PlatformAddresses = []netip.Addr{
 
 // Snapshot is one consistent view of policy and topology.
 type Snapshot struct {
-	// Generation counts the snapshots of a process from 1; the engine sets it.
+	// Generation counts the snapshots of a process from 1; Follow sets it.
 	Generation uint64
+	// Flushed is the last generation that asks for flows to be judged again, any
+	// endpoint's; 0: none does. Follow sets it.
+	Flushed uint32
+	// BlockSMTP says that the subscription lets no TCP port 25 out; the owner sets it.
+	BlockSMTP bool
 	// Attachments stand in the order of the specs given to Build.
 	Attachments []*Attachment
 	// Policy is what the snapshot was built from.
 	Policy *arm.Set
-	// Groups are all NSGs of the policy, compiled, in the policy's order: one for
-	// each virtual network that an NSG serves, one when it serves none.
+	// Groups are all rule collections and then all NSGs of the policy, compiled, in the
+	// policy's order: one for each virtual network that one serves, one when it serves none.
 	Groups []*Group
 
+	members   []*Endpoint // all that virtual networks have
 	networks  []*network
 	endpoints map[endpointKey]*Endpoint
 	outside   *Endpoint
@@ -92,13 +98,23 @@ type Endpoint struct {
 	// Outbound and Inbound are the stages that judge what the endpoint sends and
 	// receives, in Azure's order.
 	Outbound, Inbound []Stage
+	// AdminOutbound and AdminInbound are the rule collections that stand before them. Of
+	// their matching rules the one with the lowest priority number decides, whichever
+	// collection has it; the policy's order decides between equal ones.
+	AdminOutbound, AdminInbound []Stage
+	// Flushed is the last generation in which an NSG with flushConnection changed on the
+	// endpoint's way: flows that were judged before are judged again.
+	Flushed uint32
+	// Stateless is set for a NIC with disableTcpStateTracking.
+	Stateless bool
 	// Established is the idle timeout of TCP flows (flowTimeoutInMinutes of the
 	// virtual network), 0 for the default.
 	Established time.Duration
 	// Limited is set for a NIC of its own, which Azure gives a flow limit.
 	Limited bool
 
-	address packet.Addr
+	address      packet.Addr
+	defaultRoute bool // the subnet's route table has a route for everything
 }
 
 // Association says where an NSG stands.
@@ -107,17 +123,15 @@ type Association uint8
 const (
 	SubnetAssociation Association = iota
 	NetworkInterfaceAssociation
+	NetworkManagerAssociation // a rule collection, for all of a virtual network
 )
 
 // String is the word of a verify result.
 func (a Association) String() string {
-	if a == NetworkInterfaceAssociation {
-		return "networkInterface"
-	}
-	return "subnet"
+	return [...]string{"subnet", "networkInterface", "networkManager"}[a]
 }
 
-// Stage is one NSG on the way of a packet.
+// Stage is one NSG, or rule collection, on the way of a packet.
 type Stage struct {
 	Association Association
 	Direction   ruleset.Direction
@@ -125,13 +139,14 @@ type Stage struct {
 	Table       *Table
 }
 
-// Group is one NSG compiled for one virtual network.
+// Group is one NSG, or rule collection of admin rules, compiled for one virtual network.
 type Group struct {
 	NSG *ruleset.NSG
 	// Label is the NSG's name in metrics, see RuleKey.
 	Label             string
 	Inbound, Outbound Table
 	network           *network
+	changed           uint32 // of an NSG with flushConnection: generation of the last change
 }
 
 // Expand resolves a service tag of the group's rules as its virtual network sees it;
@@ -146,6 +161,10 @@ type Table struct {
 	Slots []uint32       // by rule
 
 	compiled []classifier.Rule // what Match was compiled from
+	// platform matches the rules that name a service of the platform, platformRules are
+	// their places in Rules; nil when there are none.
+	platform      *classifier.Table
+	platformRules []int
 }
 
 // network is one virtual network.
@@ -155,6 +174,8 @@ type network struct {
 	// tags are the expansions of the tags that rules name here: every rule that names
 	// a tag has the same slice, which compiling needs to do a tag's work only once.
 	tags map[string][]netip.Prefix
+	// adminInbound and adminOutbound are the rule collections that hold for it.
+	adminInbound, adminOutbound []Stage
 }
 
 // Admit finds the endpoint of a packet's source, or nil when the address does
