@@ -60,6 +60,11 @@ func (t *Table) End(k *Key) bool {
 	return ok && w.End(f, EndFlushed)
 }
 
+// Established is FlowInfo.Established of a flow whose Init.Established is d.
+func (t *Table) Established(d time.Duration) time.Duration {
+	return time.Duration(t.establishedTicks(d)) * TickLength
+}
+
 // SetEstablished changes Init.Established of a live flow by its original key.
 func (t *Table) SetEstablished(k *Key, d time.Duration) {
 	t.control.mu.Lock()

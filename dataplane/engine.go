@@ -30,6 +30,8 @@ type Options struct {
 	Flows conntrack.Options
 	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
 	Fragments fragment.Options
+	// Subscription decides about TCP port 25; it is a valid one.
+	Subscription topology.Subscription
 	// Compiled is a snapshot whose compiled rules New may use where they are what the
 	// policy asks for; nil: none.
 	Compiled *topology.Snapshot
@@ -130,28 +132,32 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 		}
 	}
 	e.publish(s)
-	e.endMovedFlows(s)
+	e.followFlows(s)
 	return nil
 }
 
-// endMovedFlows ends the flows of an address that a new snapshot puts behind
+// followFlows ends the flows of an address that a new snapshot puts behind
 // another attachment, or behind none: packets at its old place are spoofed now,
-// and at its new place a record of the old would stand in the way of the replies.
-func (e *Engine) endMovedFlows(s *topology.Snapshot) {
+// and at its new place a record of the old would stand in the way of the replies. The
+// others get the timeout of their virtual networks as it is now.
+func (e *Engine) followFlows(s *topology.Snapshot) {
 	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
-		if s.Admit(s.Attachments[f.Key.Zone], f.Key.Src) == nil ||
-			s.Admit(s.Attachments[f.ReplyKey.Zone], f.ReplyKey.Src) == nil {
+		src := s.Admit(s.Attachments[f.Key.Zone], f.Key.Src)
+		dst := s.Admit(s.Attachments[f.ReplyKey.Zone], f.ReplyKey.Src)
+		if src == nil || dst == nil {
 			e.flows.End(&f.Key)
+			return true
+		}
+		if d := max(src.Established, dst.Established); f.Established != e.flows.Established(d) {
+			e.flows.SetEstablished(&f.Key, d)
 		}
 		return true
 	})
 }
 
 func (e *Engine) publish(s *topology.Snapshot) {
-	if old := e.snapshot.Load(); old != nil {
-		s.Generation = old.Generation
-	}
-	s.Generation++
+	s.Follow(e.snapshot.Load())
+	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {
 		w.counters.reserve(n)

@@ -96,7 +96,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
-	to, drop, known := w.flow(p)
+	to, drop, known := w.flow(s, from, src, p)
 	if !known {
 		to, drop = w.begin(s, from, src, p)
 	}
@@ -141,7 +141,7 @@ func (w *worker) quotedFlow(from *topology.Attachment, quoted *packet.Quote) boo
 // flow carries a packet of a live flow; known is false when there is none, or
 // when the packet asks for a new one in its place. In that case the flow lives on
 // until commit: a packet that the rules deny must not end it.
-func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
+func (w *worker) flow(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.restarts = false
 	f, d, ok := w.flows.LookupHash(w.key, w.hash, w.now)
 	if !ok {
@@ -151,10 +151,43 @@ func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
 		w.restarts, w.restarted = true, f
 		return 0, packet.NotDropped, false
 	}
+	if w.flows.Generation(f) < s.Flushed && d == conntrack.Original {
+		if drop, lives := w.judgeAgain(s, from, src, f, p); !lives {
+			return 0, drop, drop != packet.NotDropped
+		}
+	}
 	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
 		return 0, drop, true
 	}
 	return w.follow(f, d, p), packet.NotDropped, true
+}
+
+// judgeAgain judges a live flow by a packet of its original direction, if an NSG with
+// flushConnection has changed on its way since it was judged. The other direction's packets
+// are no flow's first, so rules say nothing of them. A flow that is denied, or that would go
+// elsewhere now, ends; lives is false then, and drop says whether the packet may begin
+// another.
+func (w *worker) judgeAgain(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, f conntrack.Flow, p *packet.Packet) (drop packet.Drop, lives bool) {
+	dst := s.Route(from, p.Dst)
+	flushed := src.Flushed
+	if dst != nil {
+		flushed = max(flushed, dst.Flushed)
+	}
+	if flushed <= w.flows.Generation(f) {
+		w.flows.Stands(f, uint32(s.Generation))
+		return packet.NotDropped, true
+	}
+	if dst, drop = w.judge(s, from, src, p); drop != packet.NotDropped {
+		w.flows.End(f, conntrack.EndDenied)
+		return drop, false
+	}
+	if uint16(dst.Attachment) != w.flows.PeerZone(f, conntrack.Original) {
+		w.flows.End(f, conntrack.EndFlushed)
+		return packet.NotDropped, false
+	}
+	slots := w.verdict.slots()
+	w.flows.Judged(f, uint32(s.Generation), &slots)
+	return packet.NotDropped, true
 }
 
 // follow counts a flow's packet on the rules that allowed the flow, and says
@@ -166,7 +199,8 @@ func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packe
 
 // begin takes a packet without a flow through route, verdict and commit.
 func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
-	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
+	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped &&
+		(conntrack.MayCreateStateless(p) != packet.NotDropped || !stateless(s, from, src, p)) {
 		return 0, drop
 	}
 	dst, drop := w.judge(s, from, src, p)
@@ -174,6 +208,15 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 		return 0, drop
 	}
 	return w.commit(s, from, src, dst, &w.verdict, p)
+}
+
+// stateless reports a packet of a NIC, at either end, that wants no TCP states.
+func stateless(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) bool {
+	if src.Stateless {
+		return true
+	}
+	dst := s.Route(from, p.Dst)
+	return dst != nil && dst.Stateless
 }
 
 // judge takes a packet through route and verdict. A denial is counted here, what an
@@ -189,6 +232,9 @@ func (w *worker) judge(s *topology.Snapshot, from *topology.Attachment, src *top
 		w.countVerdict(&w.verdict, p)
 		return nil, packet.DropRule
 	}
+	if s.SMTPBlocked(src, dst, &k) {
+		return nil, packet.DropSMTP
+	}
 	return dst, packet.NotDropped
 }
 
@@ -200,6 +246,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 		Slots:       v.slots(),
 		Generation:  uint32(s.Generation),
 		Established: max(src.Established, dst.Established),
+		Stateless:   src.Stateless || dst.Stateless,
 		ReplyZone:   uint16(dst.Attachment),
 	}
 	if drop := w.flows.MayBegin(w.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
@@ -240,20 +287,19 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 
 // countVerdict counts a verdict and its packet on every rule that took part.
 func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
-	slots := v.slots()
-	w.countSlots(&slots, 1, p)
+	w.countSlots(v.slots(), 1, p)
 }
 
 // countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's
 // NSG, whose rule then decides two stages, one after the other; it still counts
 // what was sent, once.
-func (w *worker) countSlots(slots *[MaxStages]uint32, hits uint64, p *packet.Packet) {
+func (w *worker) countSlots(slots conntrack.Slots, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for i := 0; i < len(slots) && slots[i] != conntrack.NoSlot; i++ {
-		if slots[i] != last {
-			w.counters.rule(slots[i], hits, p)
+	for slot, ok := slots.Pop(); ok; slot, ok = slots.Pop() {
+		if slot != last {
+			w.counters.rule(slot, hits, p)
 		}
-		last = slots[i]
+		last = slot
 	}
 }
 

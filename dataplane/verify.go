@@ -15,6 +15,11 @@ const (
 	ReasonRule    = "rule"                   // a rule of the named NSG decided
 	ReasonNoGroup = "noNetworkSecurityGroup" // no NSG on the way: allowed
 	ReasonNoRoute = "noRoute"                // with the path: the virtual network has no way to the remote address
+	// ReasonPlatform: a service of the platform, which no rule but one that names it can
+	// deny. Azure's IP flow verify may say Deny for it; this is what happens.
+	ReasonPlatform = "platform"
+	// ReasonSMTP: rules allow it, the subscription does not.
+	ReasonSMTP = "smtpBlocked"
 )
 
 // Verify answers what would happen to a new flow of a NIC. Without path it
@@ -30,9 +35,10 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 	if local == nil {
 		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Local, addresses(nic))
 	}
+	next := s.RouteFrom(local, q.Remote)
 	var remote *topology.Endpoint
 	if path {
-		if remote = s.RouteFrom(local, q.Remote); remote == nil {
+		if remote = next; remote == nil {
 			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute,
 				Stages: []arm.VerificationStage{}}, nil
 		}
@@ -46,7 +52,12 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 	asClassified(&k)
 	var v Verdict
 	Judge(src, dst, &k, &v)
-	return v.Result(), nil
+	result := v.Result()
+	if q.Direction == ruleset.Outbound && v.Access == ruleset.Allow && s.SMTPBlocked(local, next, &k) {
+		result.Access, result.Reason = ruleset.Deny.String(), ReasonSMTP
+		result.RuleName, result.NetworkSecurityGroup = "", ""
+	}
+	return result, nil
 }
 
 // asClassified gives a tuple of a question the form that packets have: for
@@ -80,6 +91,12 @@ func (v *Verdict) Result() *arm.VerificationIPFlowResult {
 		})
 		// The last stage evaluated names the result: the denying one, or the last that allowed.
 		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
+	}
+	if v.Service != topology.NoService {
+		r.PlatformService = v.Service.String()
+		if v.Access == ruleset.Allow {
+			r.Reason = ReasonPlatform
+		}
 	}
 	return r
 }

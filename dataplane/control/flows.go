@@ -160,8 +160,13 @@ func showFlow(s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowIn
 		Rules:                 []FlowRule{},
 		Generation:            f.Generation,
 	}
-	for _, slot := range f.Slots {
-		if slot == conntrack.NoSlot || int(slot) >= len(keys) {
+	slots := f.Slots
+	for slot, ok := slots.Pop(); ok; slot, ok = slots.Pop() {
+		if service := topology.ServiceOfSlot(slot); service != topology.NoService {
+			shown.PlatformService = service.String()
+			continue
+		}
+		if int(slot) >= len(keys) {
 			break
 		}
 		k := &keys[slot]

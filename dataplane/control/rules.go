@@ -73,6 +73,11 @@ func describe(label string, t *topology.Table, i int, counts []dataplane.RuleCou
 }
 
 func peer(p *ruleset.Peer) []string {
+	if p.AnyOf != nil {
+		var all []string
+		p.Each(func(one *ruleset.Peer) { all = append(all, peer(one)...) })
+		return all
+	}
 	switch {
 	case p.Any:
 		return []string{"*"}
@@ -80,6 +85,8 @@ func peer(p *ruleset.Peer) []string {
 		return []string{p.Tag}
 	case len(p.ApplicationSecurityGroups) > 0:
 		return p.ApplicationSecurityGroups
+	case p.NetworkGroup != "":
+		return []string{p.NetworkGroup}
 	}
 	prefixes := make([]string, len(p.Prefixes))
 	for i, prefix := range p.Prefixes {

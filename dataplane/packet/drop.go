@@ -53,6 +53,7 @@ const (
 	// Route and verdict.
 	DropNoRoute // destination has no attachment
 	DropRule    // denied by a security rule
+	DropSMTP    // TCP port 25 to the internet, which the subscription does not allow
 
 	// Write.
 	DropTransmit // the destination's device refused the packet
@@ -94,6 +95,7 @@ var dropNames = [NumDrops]string{
 	DropTCPState:        "tcp_state",
 	DropNoRoute:         "no_route",
 	DropRule:            "rule_deny",
+	DropSMTP:            "smtp_blocked",
 	DropTransmit:        "transmit",
 }
 
