@@ -65,14 +65,15 @@ func (t *Table) Established(d time.Duration) time.Duration {
 	return time.Duration(t.establishedTicks(d)) * TickLength
 }
 
-// SetEstablished changes Init.Established of a live flow by its original key.
-func (t *Table) SetEstablished(k *Key, d time.Duration) {
+// SetEstablished changes Init.Established of a flow by its original key. It brings none
+// back that is over at now.
+func (t *Table) SetEstablished(k *Key, d time.Duration, now Tick) {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
 	w := t.control.worker
 	w.Unpark()
 	defer w.Park()
-	if f, _, _, ok := t.find(k, t.secrets.hash(k)); ok {
+	if f, _, ok := w.Lookup(k, now); ok {
 		t.records[f].established.Store(t.establishedTicks(d))
 	}
 }

@@ -280,7 +280,7 @@ func (d *driver) change() {
 	k := Key{p.Tuple, zone}
 	lifetime := time.Duration(4+d.next(27)) * time.Minute
 	if f, _ := d.m.lookup(k); f != nil {
-		d.rig.SetEstablished(&k, lifetime)
+		d.rig.SetEstablished(&k, lifetime, d.rig.now)
 		f.Established = lifetime
 	}
 }

@@ -74,9 +74,8 @@ func (r *record) see(now Tick) {
 }
 
 func (r *record) setSlots(s *Slots) {
-	for i := range s {
-		r.slots[i].Store(s[i])
-	}
+	r.slots[0].Store(s.first)
+	r.slots[1].Store(s.second)
 }
 
 // loadSlots may meet the rules of two judgements while another worker replaces them.

@@ -3,9 +3,9 @@ package conntrack
 // NoSlot is a number that is no slot.
 const NoSlot = ^uint32(0)
 
-// MaxSlots is how many stages a flow remembers, and SlotLimit what their slots are below.
+// MaxSlots is how many slots Slots holds, and SlotLimit what they are below.
 const (
-	MaxSlots  = 6
+	MaxSlots  = 2 * perWord
 	SlotLimit = slotMask
 )
 
@@ -18,8 +18,8 @@ const (
 // Slots are the rules that decided about a packet, in the order of evaluation. They are
 // packed, three a word with the first in the lowest bits, one more than the slot and 0 for
 // none: so six have room in a flow's record, and are replaced without a lock. The zero value
-// is empty.
-type Slots [MaxSlots / perWord]uint64
+// is empty. The words are fields because the compiler keeps no array in registers.
+type Slots struct{ first, second uint64 }
 
 // MakeSlots makes a list of at most MaxSlots slots.
 func MakeSlots(slots ...uint32) (s Slots) {
@@ -31,13 +31,24 @@ func MakeSlots(slots ...uint32) (s Slots) {
 
 // Set puts a slot at place i, which has none yet. Places are filled from 0 on.
 func (s *Slots) Set(i int, slot uint32) {
-	s[i/perWord] |= uint64(slot+1) & slotMask << (i % perWord * slotBits)
+	if i < perWord {
+		s.first |= uint64(slot+1) << (i * slotBits)
+	} else {
+		s.second |= uint64(slot+1) << ((i - perWord) * slotBits)
+	}
 }
 
-// Pop takes the first slot off; ok is false when there is none.
-func (s *Slots) Pop() (slot uint32, ok bool) {
-	first := s[0] & slotMask
-	s[0] = s[0]>>slotBits | s[1]&slotMask<<(slotBits*(perWord-1))
-	s[1] >>= slotBits
-	return uint32(first) - 1, first != 0
+// More reports that there are slots left.
+func (s Slots) More() bool { return s.first != 0 }
+
+// First is the first slot; valid when there is one.
+func (s Slots) First() uint32 { return uint32(s.first&slotMask) - 1 }
+
+// Rest are the slots behind the first one.
+func (s Slots) Rest() Slots {
+	s.first >>= slotBits
+	if s.first == 0 {
+		s.first, s.second = s.second, 0
+	}
+	return s
 }

@@ -16,8 +16,8 @@ func TestSlotsComeOutAsTheyWereSet(t *testing.T) {
 			}
 			got := []uint32{}
 			s := MakeSlots(want...)
-			for slot, ok := s.Pop(); ok; slot, ok = s.Pop() {
-				got = append(got, slot)
+			for ; s.More(); s = s.Rest() {
+				got = append(got, s.First())
 			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("%v came out of %v", got, want)

@@ -235,13 +235,17 @@ func TestALiveFlowTakesANewTimeout(t *testing.T) {
 	r.send(2, 1, reversed(tcp("SA")))
 	r.send(1, 2, tcp("A"))
 	k := Key{tcp("A").Tuple, 1}
-	r.SetEstablished(&k, 30*time.Minute)
+	r.SetEstablished(&k, 30*time.Minute, r.now)
 	r.wait(30*time.Minute - TickLength)
 	if got := r.state(1, tcp("A")); got != "established" {
 		t.Errorf("state %s short of the timeout", got)
 	}
-	r.SetEstablished(&k, 0) // the table's
+	r.SetEstablished(&k, 0, r.now) // the table's
 	if got := r.state(1, tcp("A")); got != "none" {
 		t.Errorf("state %s with a shorter timeout", got)
+	}
+	r.SetEstablished(&k, 30*time.Minute, r.now)
+	if got := r.state(1, tcp("A")); got != "none" {
+		t.Errorf("state %s: a longer timeout brought back what was over", got)
 	}
 }

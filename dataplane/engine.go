@@ -149,7 +149,7 @@ func (e *Engine) followFlows(s *topology.Snapshot) {
 			return true
 		}
 		if d := max(src.Established, dst.Established); f.Established != e.flows.Established(d) {
-			e.flows.SetEstablished(&f.Key, d)
+			e.flows.SetEstablished(&f.Key, d, e.Now())
 		}
 		return true
 	})

@@ -295,7 +295,8 @@ func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
 // what was sent, once.
 func (w *worker) countSlots(slots conntrack.Slots, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for slot, ok := slots.Pop(); ok; slot, ok = slots.Pop() {
+	for ; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
 		if slot != last {
 			w.counters.rule(slot, hits, p)
 		}

@@ -160,8 +160,8 @@ func showFlow(s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowIn
 		Rules:                 []FlowRule{},
 		Generation:            f.Generation,
 	}
-	slots := f.Slots
-	for slot, ok := slots.Pop(); ok; slot, ok = slots.Pop() {
+	for slots := f.Slots; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
 		if service := topology.ServiceOfSlot(slot); service != topology.NoService {
 			shown.PlatformService = service.String()
 			continue
