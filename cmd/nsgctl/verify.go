@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
@@ -26,6 +27,8 @@ type verifyFlags struct {
 	path     bool
 	expect   string
 	from     source
+
+	subscription topology.Subscription
 }
 
 func newVerify(g *global) *cobra.Command {
@@ -62,12 +65,31 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 	flags.BoolVar(&f.path, "path", false, "judge the other end's network security groups too, where they are known")
 	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
 	f.from.flags(c)
+	flags.StringVar(&f.subscription.Type, "subscription", "", "with --policy: enterprise, payg, msdn or csp, which decides about TCP port 25 to the internet; enterprise when absent")
+	flags.BoolVar(&f.subscription.CreatedBefore20171115, "created-before-20171115", false, "with --subscription payg or csp: created before 15 November 2017")
+	flags.BoolVar(&f.subscription.SMTPExempt, "smtp-exempt", false, "with --subscription payg or csp: exempted from the block of port 25")
 	return c
+}
+
+// open chooses who answers; without a daemon, for which subscription.
+func (f *verifyFlags) open(g *global) (control.Answerer, error) {
+	answerer, err := f.from.open(g)
+	if offline, ok := answerer.(*control.Offline); ok && err == nil {
+		offline.Subscribe(f.subscription)
+	}
+	return answerer, err
 }
 
 func (f *verifyFlags) check(c *cobra.Command) error {
 	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
 		return usageError{fmt.Errorf("verify: --expect %q: allowed are allow and deny", f.expect)}
+	}
+	if field, err := f.subscription.Check(); err != nil {
+		return usageError{fmt.Errorf("verify: %s %w", map[string]string{"subscription": "--subscription",
+			"createdBefore20171115": "--created-before-20171115", "smtpExempt": "--smtp-exempt"}[field], err)}
+	}
+	if f.subscription != (topology.Subscription{}) && len(f.from.policy) == 0 {
+		return usageError{errors.New("verify: --subscription goes with --policy: the daemon's is in its configuration")}
 	}
 	for _, name := range []string{"nic", "direction", "protocol", "local", "remote"} {
 		given := c.Flags().Changed(name)
@@ -136,7 +158,7 @@ func (f *verifyFlags) runOne(c *cobra.Command, g *global) error {
 	if err != nil {
 		return err
 	}
-	answerer, err := f.from.open(g)
+	answerer, err := f.open(g)
 	if err != nil {
 		return err
 	}
@@ -195,7 +217,7 @@ func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
 		defer file.Close()
 		requests = file
 	}
-	answerer, err := f.from.open(g)
+	answerer, err := f.open(g)
 	if err != nil {
 		return err
 	}

@@ -34,9 +34,10 @@ type Config struct {
 	Fragments FragmentsConfig `yaml:"fragments"`
 	Timeouts  TimeoutsConfig  `yaml:"timeouts"`
 	// TCPStrict lets only a SYN create a TCP flow.
-	TCPStrict bool          `yaml:"tcpStrict"`
-	Metrics   MetricsConfig `yaml:"metrics"`
-	Control   ControlConfig `yaml:"control"`
+	TCPStrict bool           `yaml:"tcpStrict"`
+	Metrics   MetricsConfig  `yaml:"metrics"`
+	Control   ControlConfig  `yaml:"control"`
+	Platform  PlatformConfig `yaml:"platform"`
 }
 
 // AttachmentConfig is one TUN device. Exactly one of NetworkInterface, Subnet,
@@ -72,6 +73,16 @@ type FragmentsConfig struct {
 	// Hold is how many later fragments may wait for the first one of their datagram; 0:
 	// they are dropped, as Azure does.
 	Hold int `yaml:"hold"`
+}
+
+// PlatformConfig is what Azure's platform makes of the subscription; absent: an enterprise
+// agreement, for which nothing is blocked.
+type PlatformConfig struct {
+	// Subscription is enterprise, payg, msdn or csp. TCP port 25 to the internet is blocked
+	// with msdn, and with payg and csp unless one of the others is true.
+	Subscription          string `yaml:"subscription"`
+	CreatedBefore20171115 bool   `yaml:"createdBefore20171115"`
+	SMTPExempt            bool   `yaml:"smtpExempt"`
 }
 
 // TimeoutsConfig are idle timeouts of flows, and how long after its first packet a

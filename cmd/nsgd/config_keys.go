@@ -10,6 +10,7 @@ func allowedKeys(structName string) string {
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[AttachmentConfig](), reflect.TypeFor[FlowsConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
+		reflect.TypeFor[PlatformConfig](),
 	} {
 		if t.Name() != structName {
 			continue
