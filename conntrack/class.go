@@ -34,6 +34,8 @@ const (
 	ClassTCPClosing                  // one side sent FIN
 	ClassTCPTimeWait                 // both sides sent FIN
 	ClassTCPReset                    // RST
+	ClassTCPOneWay                   // of Init.Stateless, no reply yet
+	ClassTCPTwoWay                   // of Init.Stateless
 	ClassUDPOneWay                   // no reply yet
 	ClassUDPTwoWay
 	ClassICMPOneWay // no reply yet
@@ -49,6 +51,8 @@ var classNames = [NumClasses]struct{ protocol, state string }{
 	ClassTCPClosing:     {"tcp", "closing"},
 	ClassTCPTimeWait:    {"tcp", "time_wait"},
 	ClassTCPReset:       {"tcp", "reset"},
+	ClassTCPOneWay:      {"tcp", "one_way"},
+	ClassTCPTwoWay:      {"tcp", "two_way"},
 	ClassUDPOneWay:      {"udp", "one_way"},
 	ClassUDPTwoWay:      {"udp", "two_way"},
 	ClassICMPOneWay:     {"icmp", "one_way"},
@@ -74,6 +78,9 @@ func oneWay(proto uint8) Class {
 	return ClassOtherOneWay
 }
 
+// stateless reports a TCP flow without states of its own.
+func (c Class) stateless() bool { return c == ClassTCPOneWay || c == ClassTCPTwoWay }
+
 // evictable ranks the classes that a full table may end for a new flow: the
 // higher the sooner, 0 never. A finished connection is missed by nobody;
 // one that was never answered may well be part of a flood.
@@ -81,7 +88,7 @@ func (c Class) evictable() int {
 	switch c {
 	case ClassTCPTimeWait, ClassTCPReset:
 		return 2
-	case ClassTCPSynSent, ClassUDPOneWay, ClassICMPOneWay, ClassOtherOneWay:
+	case ClassTCPSynSent, ClassTCPOneWay, ClassUDPOneWay, ClassICMPOneWay, ClassOtherOneWay:
 		return 1
 	}
 	return 0
@@ -91,7 +98,7 @@ func (c Class) evictable() int {
 // field takes its default.
 type Timeouts struct {
 	TCPSyn         time.Duration // handshake not complete, or only one side heard: 30 s
-	TCPEstablished time.Duration // 4 min; a flow's own Init.Established goes before it
+	TCPEstablished time.Duration // 4 min, without states too; a flow's own Init.Established goes before it
 	TCPClosing     time.Duration // one side sent FIN: 60 s
 	TCPTimeWait    time.Duration // both sides sent FIN: 10 s
 	TCPReset       time.Duration // counted from the RST; later packets do not extend it: 5 s
@@ -124,8 +131,8 @@ func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
 		value, def time.Duration
 		classes    []Class
 	}{
-		{"tcpSyn", o.TCPSyn, d.TCPSyn, []Class{ClassTCPSynSent}},
-		{"tcpEstablished", o.TCPEstablished, d.TCPEstablished, []Class{ClassTCPEstablished}},
+		{"tcpSyn", o.TCPSyn, d.TCPSyn, []Class{ClassTCPSynSent, ClassTCPOneWay}},
+		{"tcpEstablished", o.TCPEstablished, d.TCPEstablished, []Class{ClassTCPEstablished, ClassTCPTwoWay}},
 		{"tcpClosing", o.TCPClosing, d.TCPClosing, []Class{ClassTCPClosing}},
 		{"tcpTimeWait", o.TCPTimeWait, d.TCPTimeWait, []Class{ClassTCPTimeWait}},
 		{"tcpReset", o.TCPReset, d.TCPReset, []Class{ClassTCPReset}},

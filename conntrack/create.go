@@ -30,6 +30,18 @@ func mayCreateTCP(flags uint8, strict bool) packet.Drop {
 	return packet.NotDropped
 }
 
+// MayCreateStateless is MayCreate for a flow of Init.Stateless: SYN+ACK, RST and segments
+// in mid-stream begin one as a SYN does.
+func MayCreateStateless(p *packet.Packet) packet.Drop {
+	switch {
+	case p.Proto != packet.ProtoTCP:
+		return MayCreate(p, false)
+	case impossibleTCP(p.TCPFlags):
+		return packet.DropTCPFlags
+	}
+	return packet.NotDropped
+}
+
 // icmpReply is the type that answers a request type.
 func icmpReply(request uint8) uint8 {
 	switch request {

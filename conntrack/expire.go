@@ -1,5 +1,7 @@
 package conntrack
 
+import "time"
+
 // sweepStep is how many records a sweep looks at between two quiescent points.
 const sweepStep = 256
 
@@ -56,6 +58,24 @@ func (t *Table) End(k *Key) bool {
 	defer w.Park()
 	f, _, _, ok := t.find(k, t.secrets.hash(k))
 	return ok && w.End(f, EndFlushed)
+}
+
+// Established is FlowInfo.Established of a flow whose Init.Established is d.
+func (t *Table) Established(d time.Duration) time.Duration {
+	return time.Duration(t.establishedTicks(d)) * TickLength
+}
+
+// SetEstablished changes Init.Established of a flow by its original key. It brings none
+// back that is over at now.
+func (t *Table) SetEstablished(k *Key, d time.Duration, now Tick) {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	if f, _, ok := w.Lookup(k, now); ok {
+		t.records[f].established.Store(t.establishedTicks(d))
+	}
 }
 
 // Flush ends all flows that it meets on a walk through the table, and returns

@@ -12,8 +12,10 @@ type FlowInfo struct {
 	// Packets and Bytes by Direction, those of every wire segment.
 	Packets, Bytes       [2]uint64
 	Age, Idle, ExpiresIn time.Duration
-	Slots                [4]uint32
+	Slots                Slots
 	Generation           uint32
+	// Established is the lifetime in ClassTCPEstablished and ClassTCPTwoWay.
+	Established time.Duration
 }
 
 // State is the class's state, such as "established".
@@ -60,8 +62,10 @@ func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 			Age:        time.Duration(now.since(r.created)) * TickLength,
 			Idle:       time.Duration(now.since(Tick(r.lastSeen.Load()))) * TickLength,
 			ExpiresIn:  time.Duration(left) * TickLength,
-			Slots:      r.slots,
+			Slots:      r.loadSlots(),
 			Generation: r.generation.Load(),
+
+			Established: time.Duration(r.established.Load()) * TickLength,
 		}
 		info.Key, info.ReplyKey = r.keys()
 		for d := range info.Packets {

@@ -10,13 +10,16 @@ import (
 
 // Init is what a new flow is recorded with besides its key.
 type Init struct {
-	// Slots are the rules that allowed the flow, by stage, NoSlot where none did.
-	Slots [4]uint32
+	// Slots are the rules that allowed the flow.
+	Slots Slots
 	// Generation is that of the policy that judged.
 	Generation uint32
-	// Established is the timeout in ClassTCPEstablished, the virtual network's
-	// flowTimeoutInMinutes; 0: the table's.
+	// Established is the timeout in ClassTCPEstablished and ClassTCPTwoWay, the virtual
+	// network's flowTimeoutInMinutes; 0: the table's.
 	Established time.Duration
+	// Stateless has a TCP flow followed like one of UDP: any segment may begin it and
+	// passes, none closes it.
+	Stateless bool
 	// ReplyZone is the zone of the destination, where replies come in.
 	ReplyZone uint16
 }
@@ -59,7 +62,7 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 		return 0, 0, false, w.refuse(why)
 	}
 	t.fill(f, k, init, p, now)
-	other, od, why, verdict := w.publish(f, k, p, now)
+	other, od, why, verdict := w.publish(f, k, init, p, now)
 	switch verdict {
 	case publishDone:
 		w.counts.created.Add(1)
@@ -84,7 +87,7 @@ const (
 
 // publish puts a filled record into the index, unless its key has a live flow. Flows
 // with one of its keys that are over, or that p restarts, end here.
-func (w *Worker) publish(f Flow, k *Key, p *packet.Packet, now Tick) (other Flow, od Direction, why Refusal, verdict publishVerdict) {
+func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) (other Flow, od Direction, why Refusal, verdict publishVerdict) {
 	t := w.table
 	r := &t.records[f]
 	reply := replyKeyOf(k, r.replyZone)
@@ -117,7 +120,7 @@ func (w *Worker) publish(f Flow, k *Key, p *packet.Packet, now Tick) (other Flow
 		verdict, why = publishRefused, RefusedTable
 	}
 	if verdict == publishDone {
-		s := firstWord(p)
+		s := firstWord(p, init.Stateless)
 		w.counts.live[s.class()].Add(1)
 		r.state.Store(uint32(s))
 		if reply != *k {
@@ -146,11 +149,9 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r := &t.records[f]
 	r.src, r.dst, r.srcPort, r.dstPort = k.Src, k.Dst, k.SrcPort, k.DstPort
 	r.zone, r.replyZone, r.proto, r.icmpType = k.Zone, init.ReplyZone, k.Proto, p.ICMPType
-	r.slots, r.created = init.Slots, now
-	r.established = t.lifetimes[ClassTCPEstablished]
-	if init.Established > 0 {
-		r.established = ticks(init.Established)
-	}
+	r.created = now
+	r.setSlots(&init.Slots)
+	r.established.Store(t.establishedTicks(init.Established))
 	r.generation.Store(init.Generation)
 	r.lastSeen.Store(uint32(now))
 	for d := range r.packets {
@@ -161,11 +162,22 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r.count(Original, p)
 }
 
-func firstWord(p *packet.Packet) word {
-	if p.Proto == packet.ProtoTCP {
-		return tcpWord(firstTCP(p.TCPFlags))
+// establishedTicks is a lifetime as Init.Established has it.
+func (t *Table) establishedTicks(d time.Duration) uint32 {
+	if d > 0 {
+		return ticks(d)
 	}
-	return liveWord(oneWay(p.Proto))
+	return t.lifetimes[ClassTCPEstablished]
+}
+
+func firstWord(p *packet.Packet, stateless bool) word {
+	switch {
+	case p.Proto != packet.ProtoTCP:
+		return liveWord(oneWay(p.Proto))
+	case stateless:
+		return liveWord(ClassTCPOneWay)
+	}
+	return tcpWord(firstTCP(p.TCPFlags))
 }
 
 // reserve takes a place in the table and in both zones, evicting where one is full.

@@ -11,9 +11,10 @@ import (
 
 // model is the flow table as a plain map of slow and obvious flows.
 type model struct {
-	flows  map[Key]*modelFlow // by both keys
-	strict bool
-	now    time.Duration // does not wrap
+	flows     map[Key]*modelFlow // by both keys
+	strict    bool
+	stateless bool          // of the flows that begin from now on
+	now       time.Duration // does not wrap
 }
 
 type modelFlow struct {
@@ -48,7 +49,11 @@ func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop p
 		}
 		m.remove(f)
 	}
-	if drop := conntracktest.MayCreate(p, m.strict); drop != packet.NotDropped {
+	drop = conntracktest.MayCreate(p, m.strict)
+	if m.stateless {
+		drop = conntracktest.MayCreateStateless(p)
+	}
+	if drop != packet.NotDropped {
 		return false, drop
 	}
 	reply := Key{k.Reverse(), peer}
@@ -61,6 +66,7 @@ func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop p
 		}
 	}
 	f := &modelFlow{Flow: *conntracktest.Begin(p, m.now), keys: [2]Key{k, reply}}
+	f.Stateless = m.stateless
 	m.flows[k], m.flows[reply] = f, f
 	return true, packet.NotDropped
 }
@@ -105,8 +111,10 @@ func (d *driver) run() {
 			d.send()
 		case op < 28:
 			d.wait()
-		case op < 30:
+		case op < 29:
 			d.rig.Expire(d.rig.now, d.next(64))
+		case op < 30:
+			d.change()
 		case op == 30:
 			d.end()
 		default:
@@ -263,6 +271,20 @@ func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
 	}
 }
 
+// change has flows that begin from now on with or without states, and gives a live one
+// another lifetime.
+func (d *driver) change() {
+	d.m.stateless = d.next(4) == 3
+	d.rig.stateless = d.m.stateless
+	zone, _, p := d.packet()
+	k := Key{p.Tuple, zone}
+	lifetime := time.Duration(4+d.next(27)) * time.Minute
+	if f, _ := d.m.lookup(k); f != nil {
+		d.rig.SetEstablished(&k, lifetime, d.rig.now)
+		f.Established = lifetime
+	}
+}
+
 func (d *driver) end() {
 	if d.next(8) == 0 {
 		d.rig.Flush()
@@ -271,7 +293,11 @@ func (d *driver) end() {
 	}
 	zone, _, p := d.packet()
 	k := Key{p.Tuple, zone}
-	d.rig.End(&k)
+	if f, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.next(2) == 1 {
+		d.rig.w.End(f, EndDenied)
+	} else {
+		d.rig.End(&k)
+	}
 	if f := d.m.flows[k]; f != nil {
 		d.m.remove(f)
 	}

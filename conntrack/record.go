@@ -6,9 +6,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// NoSlot stands in Slots for a stage that no rule decided.
-const NoSlot = ^uint32(0)
-
 // record is a flow: two cache lines, no pointer. The fields without atomics are
 // written before the record is published in the index and stay until every
 // worker has passed a quiescent point after its end, so they are read plainly.
@@ -24,7 +21,7 @@ type record struct {
 
 	lastSeen    atomic.Uint32 // Tick
 	state       atomic.Uint32 // word
-	established uint32        // ticks; lifetime in ClassTCPEstablished
+	established atomic.Uint32 // ticks; lifetime in ClassTCPEstablished and ClassTCPTwoWay
 	replyZone   uint16        // where packets of the reply direction come in
 	_           uint16
 	generation  atomic.Uint32
@@ -32,7 +29,7 @@ type record struct {
 
 	packets [2]atomic.Uint64 // by Direction
 	bytes   [2]atomic.Uint64
-	slots   [4]uint32
+	slots   [2]atomic.Uint64 // Slots
 	links   [2]atomic.Uint32 // ref of the next entry in the chain of each key
 	next    atomic.Uint32    // number+1 of the next record in limbo or free list
 	created Tick
@@ -76,6 +73,14 @@ func (r *record) see(now Tick) {
 	}
 }
 
+func (r *record) setSlots(s *Slots) {
+	r.slots[0].Store(s.first)
+	r.slots[1].Store(s.second)
+}
+
+// loadSlots may meet the rules of two judgements while another worker replaces them.
+func (r *record) loadSlots() Slots { return Slots{r.slots[0].Load(), r.slots[1].Load()} }
+
 func (r *record) count(d Direction, p *packet.Packet) {
 	r.packets[d].Add(uint64(p.Segments))
 	r.bytes[d].Add(uint64(p.WireLen))
@@ -83,9 +88,10 @@ func (r *record) count(d Direction, p *packet.Packet) {
 
 // expiresIn is the number of ticks that the flow has left when it is in state s; 0: it is over.
 func (t *Table) expiresIn(r *record, s word, now Tick) uint32 {
-	lifetime := t.lifetimes[s.class()]
-	if s.class() == ClassTCPEstablished {
-		lifetime = r.established
+	class := s.class()
+	lifetime := t.lifetimes[class]
+	if class == ClassTCPEstablished || class == ClassTCPTwoWay {
+		lifetime = r.established.Load()
 	}
 	idle := now.since(Tick(r.lastSeen.Load()))
 	return lifetime - min(lifetime, idle)

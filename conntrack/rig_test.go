@@ -17,6 +17,7 @@ type rig struct {
 	now Tick
 	// established is Init.Established of the flows that send creates.
 	established time.Duration
+	stateless   bool // Init.Stateless of them
 }
 
 // packetLen is the wire length of every packet of these tests.
@@ -56,10 +57,14 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 		r.w.NotBegun(zone, peer)
 		r.w.End(f, EndRestarted)
 	}
-	if drop := MayCreate(p, r.Strict()); drop != packet.NotDropped {
+	drop = MayCreate(p, r.Strict())
+	if r.stateless {
+		drop = MayCreateStateless(p)
+	}
+	if drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}
-	init := Init{Slots: [4]uint32{1, NoSlot, NoSlot, NoSlot}, Generation: 7, ReplyZone: peer, Established: r.established}
+	init := Init{Slots: MakeSlots(1), Generation: 7, ReplyZone: peer, Established: r.established, Stateless: r.stateless}
 	if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}

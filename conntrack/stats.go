@@ -12,12 +12,13 @@ const (
 	EndEvicted                   // for a new flow in a full table or zone
 	EndRestarted                 // for a new flow with the same key
 	EndFlushed                   // by the operator
+	EndDenied                    // judged again and denied
 	NumEndCauses
 )
 
 // String is the cause's name in metrics.
 func (c EndCause) String() string {
-	return [NumEndCauses]string{"expired", "closed", "evicted", "restarted", "flushed"}[c]
+	return [NumEndCauses]string{"expired", "closed", "evicted", "restarted", "flushed", "denied"}[c]
 }
 
 // Refusal is why a new flow was not recorded.

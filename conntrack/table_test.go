@@ -172,7 +172,7 @@ func TestEachDirectionIsCountedInWirePackets(t *testing.T) {
 			t.Errorf("packets %v, bytes %v", i.Packets, i.Bytes)
 		}
 		if i.Key != (Key{p.Tuple, 0}) || i.ReplyKey != (Key{p.Reverse(), 1}) || i.State() != "syn_sent" || i.Class.Protocol() != "tcp" ||
-			i.Slots != [4]uint32{1, NoSlot, NoSlot, NoSlot} || i.Generation != 7 ||
+			i.Slots != MakeSlots(1) || i.Generation != 7 ||
 			i.Age != time.Second || i.Idle != time.Second || i.ExpiresIn != 29*time.Second {
 			t.Errorf("%+v", *i)
 		}

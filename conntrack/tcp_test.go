@@ -195,3 +195,57 @@ func TestMayCreate(t *testing.T) {
 		})
 	}
 }
+
+func TestWithoutTCPStatesAFlowIsOneOfPacketsEachWay(t *testing.T) {
+	for _, begins := range []string{"S", "SA", "A", "R", "FA"} {
+		t.Run(begins, func(t *testing.T) {
+			r := newRig(t, Options{TCPStrict: true})
+			r.stateless, r.established = true, 10*time.Minute
+			r.create(1, 2, tcp(begins))
+			if got := r.state(1, tcp("A")); got != "one_way" {
+				t.Fatalf("state %s", got)
+			}
+			for _, flags := range []string{"SA", "S", "R", "FA", "A"} {
+				if _, _, created, drop := r.send(2, 1, reversed(tcp(flags))); created || drop != packet.NotDropped {
+					t.Errorf("%s of the other side: created %t, %s", flags, created, drop)
+				}
+			}
+			if _, _, created, drop := r.send(1, 2, tcp("S")); created || drop != packet.NotDropped {
+				t.Errorf("SYN after FIN and RST: created %t, %s", created, drop)
+			}
+			if _, _, _, drop := r.send(1, 2, tcp("SF")); drop != packet.DropTCPFlags {
+				t.Errorf("an impossible flag set: %s", drop)
+			}
+			r.wait(10*time.Minute - TickLength)
+			if got := r.state(1, tcp("A")); got != "two_way" {
+				t.Errorf("state %s short of the timeout", got)
+			}
+			r.wait(TickLength)
+			if got := r.state(1, tcp("A")); got != "none" {
+				t.Errorf("state %s after the timeout", got)
+			}
+		})
+	}
+}
+
+func TestALiveFlowTakesANewTimeout(t *testing.T) {
+	r := newRig(t, Options{})
+	r.established = 4 * time.Minute
+	r.create(1, 2, tcp("S"))
+	r.send(2, 1, reversed(tcp("SA")))
+	r.send(1, 2, tcp("A"))
+	k := Key{tcp("A").Tuple, 1}
+	r.SetEstablished(&k, 30*time.Minute, r.now)
+	r.wait(30*time.Minute - TickLength)
+	if got := r.state(1, tcp("A")); got != "established" {
+		t.Errorf("state %s short of the timeout", got)
+	}
+	r.SetEstablished(&k, 0, r.now) // the table's
+	if got := r.state(1, tcp("A")); got != "none" {
+		t.Errorf("state %s with a shorter timeout", got)
+	}
+	r.SetEstablished(&k, 30*time.Minute, r.now)
+	if got := r.state(1, tcp("A")); got != "none" {
+		t.Errorf("state %s: a longer timeout brought back what was over", got)
+	}
+}

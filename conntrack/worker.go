@@ -84,7 +84,8 @@ func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 	r := &w.table.records[f]
 	switch r.proto {
 	case packet.ProtoTCP:
-		return bareSYN(p.TCPFlags) && word(r.state.Load()).tcp().restartedBy(p.TCPFlags)
+		s := word(r.state.Load())
+		return bareSYN(p.TCPFlags) && !s.class().stateless() && s.tcp().restartedBy(p.TCPFlags)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		return p.IsICMPRequest() && (d == Reply || p.ICMPType != r.icmpType)
 	}
@@ -112,9 +113,9 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 		if drop := r.allowsICMP(d, p); drop != packet.NotDropped {
 			return drop
 		}
-		w.passOther(r, d)
+		w.passOther(r, oneWay(r.proto), d)
 	default:
-		w.passOther(r, d)
+		w.passOther(r, oneWay(r.proto), d)
 	}
 	if refresh {
 		r.see(now)
@@ -129,6 +130,13 @@ func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[
 
 // passTCP moves a connection's state on. Once a flow has ended its state stays.
 func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
+	if word(r.state.Load()).class().stateless() {
+		if impossibleTCP(flags) {
+			return false, packet.DropTCPFlags
+		}
+		w.passOther(r, ClassTCPOneWay, d)
+		return true, packet.NotDropped
+	}
 	for {
 		s := word(r.state.Load())
 		to, refresh, drop := s.tcp().next(d, flags)
@@ -139,8 +147,7 @@ func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, dro
 }
 
 // passOther notes the first reply of a flow without states of its own.
-func (w *Worker) passOther(r *record, d Direction) {
-	one := oneWay(r.proto)
+func (w *Worker) passOther(r *record, one Class, d Direction) {
 	if s := word(r.state.Load()); d == Reply && s == liveWord(one) {
 		w.move(r, s, liveWord(one+1)) // or another worker did, or the flow has ended
 	}
@@ -196,15 +203,21 @@ func (w *Worker) bury(f Flow) {
 	w.table.retire(f)
 }
 
-// Slots are the rules that allowed the flow, by stage, NoSlot where none did. They are
-// the flow's own: to be read only, and as long as the worker may keep f.
-func (w *Worker) Slots(f Flow) *[4]uint32 { return &w.table.records[f].slots }
+// Slots are the rules that allowed the flow when it was judged last.
+func (w *Worker) Slots(f Flow) Slots { return w.table.records[f].loadSlots() }
 
 // Generation is that of the policy under which the flow was last judged.
 func (w *Worker) Generation(f Flow) uint32 { return w.table.records[f].generation.Load() }
 
-// SetGeneration notes that the flow was judged again.
-func (w *Worker) SetGeneration(f Flow, g uint32) { w.table.records[f].generation.Store(g) }
+// Judged notes that the flow was judged again: by which policy and by which rules. Its
+// counters and its state go on.
+func (w *Worker) Judged(f Flow, generation uint32, slots *Slots) {
+	w.table.records[f].setSlots(slots)
+	w.table.records[f].generation.Store(generation)
+}
+
+// Stands notes that a policy has no reason to judge the flow again.
+func (w *Worker) Stands(f Flow, generation uint32) { w.table.records[f].generation.Store(generation) }
 
 // PeerZone is the zone of the other end, where a packet of direction d goes.
 func (w *Worker) PeerZone(f Flow, d Direction) uint16 {

@@ -25,12 +25,16 @@ const (
 	maxChunks  = topology.MaxRules / chunkRules
 )
 
+// PlatformCount is what passed for a service of the platform.
+type PlatformCount struct{ Packets, Bytes uint64 } // of wire segments, both ways
+
 type ruleCell struct{ hits, packets, bytes atomic.Uint64 }
 
 // counters belong to one worker: only it adds, anybody reads. Worker-private
 // memory keeps workers off each other's cache lines; sums are made at scrape.
 type counters struct {
-	rules       [maxChunks]atomic.Pointer[[chunkRules]ruleCell]
+	// rules by slot; the last chunk is of the platform's services.
+	rules       [maxChunks + 1]atomic.Pointer[[chunkRules]ruleCell]
 	drops       [packet.NumDrops]atomic.Uint64
 	attachments []attachmentCell
 
@@ -61,11 +65,13 @@ type pendingRule struct {
 }
 
 func newCounters(attachments int) *counters {
-	return &counters{
+	c := &counters{
 		attachments: make([]attachmentCell, attachments),
 		dirty:       make([]uint8, 0, pendingRules),
 		busy:        make([]uint32, 0, attachments),
 	}
+	c.rules[maxChunks].Store(new([chunkRules]ruleCell))
+	return c
 }
 
 // reserve makes room for rule slots below n. It is called before a slot
@@ -181,6 +187,19 @@ func (e *Engine) RuleCounts(n int) []RuleCount {
 				s.Packets += chunk[j].packets.Load()
 				s.Bytes += chunk[j].bytes.Load()
 			}
+		}
+	}
+	return sums
+}
+
+// PlatformCounts sums the platform's services' counters over the workers. Safe for concurrent
+// use.
+func (e *Engine) PlatformCounts() (sums [topology.NumServices]PlatformCount) {
+	for _, w := range e.workers {
+		cells := w.counters.rules[maxChunks].Load()
+		for service := range sums {
+			sums[service].Packets += cells[service].packets.Load()
+			sums[service].Bytes += cells[service].bytes.Load()
 		}
 	}
 	return sums

@@ -36,7 +36,7 @@ func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, sr
 	}
 	_, _, known := w.farEnd(dst, p)
 	if !known {
-		if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
+		if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
 			return 0, drop
 		}
 	}
@@ -48,6 +48,9 @@ func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, sr
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return 0, packet.DropRule
+	}
+	if s.SMTPBlocked(src, dst, &k) {
+		return 0, packet.DropSMTP
 	}
 	return w.commit(s, from, src, dst, &w.verdict, p)
 }
@@ -61,8 +64,8 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 		w.countVerdict(&near, p)
 		return 0, packet.DropRule
 	}
-	timeout := max(src.Established, dst.Established)
-	there, drop := w.arrive(s, dst, timeout, p)
+	terms := termsOf(src, dst)
+	there, drop := w.arrive(s, dst, terms, p)
 	if drop != packet.NotDropped {
 		if drop == packet.DropRule {
 			w.countVerdict(&near, p)
@@ -72,7 +75,7 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
 	}
-	here, drop := w.record(s, w.key, w.engine.far(from.Index), timeout, &near, w.seenBy(src, p.Src, p))
+	here, drop := w.record(s, w.key, w.engine.far(from.Index), terms, &near, w.seenBy(src, p.Src, p))
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == s { // see commit
 		return dst.Attachment, packet.NotDropped
@@ -92,7 +95,7 @@ func (w *worker) detour(s *topology.Snapshot, from *topology.Attachment, src *to
 		if drop != packet.NotDropped {
 			return 0, drop
 		}
-		there, drop := w.arrive(s, dst, max(src.Established, dst.Established), p)
+		there, drop := w.arrive(s, dst, termsOf(src, dst), p)
 		newer := w.engine.snapshot.Load()
 		if drop != packet.NotDropped || newer == s || !there.begun {
 			return dst.Attachment, drop
@@ -116,8 +119,13 @@ func (w *worker) farEnd(dst *topology.Endpoint, p *packet.Packet) (f conntrack.F
 
 // arrive lets a packet pass at the receiver's end: as part of what that end knows, or
 // by its rules, which begins a record there.
-func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, timeout time.Duration, p *packet.Packet) (there end, drop packet.Drop) {
+func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, terms terms, p *packet.Packet) (there end, drop packet.Drop) {
 	if f, d, ok := w.farEnd(dst, p); ok {
+		if d == conntrack.Original && w.flows.Generation(f) < s.Flushed {
+			if drop := w.judgeEnd(s, nil, dst, f, p); drop != packet.NotDropped {
+				return end{}, drop
+			}
+		}
 		if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
 			return end{}, drop
 		}
@@ -131,7 +139,7 @@ func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, timeout ti
 		return end{}, packet.DropRule
 	}
 	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
-	return w.record(s, &key, uint16(dst.Attachment), timeout, &w.verdict, w.seenBy(dst, p.Dst, p))
+	return w.record(s, &key, uint16(dst.Attachment), terms, &w.verdict, w.seenBy(dst, p.Dst, p))
 }
 
 // seenBy is the packet that begins a record at an end. A virtual appliance between the two
@@ -144,6 +152,16 @@ func (w *worker) seenBy(e *topology.Endpoint, address packet.Addr, p *packet.Pac
 	w.joined = *p
 	w.joined.TCPFlags = p.TCPFlags&^(packet.SYN|packet.RST) | packet.ACK
 	return &w.joined
+}
+
+// terms are what the two ends of a leg give to the records of both.
+type terms struct {
+	established time.Duration
+	stateless   bool
+}
+
+func termsOf(src, dst *topology.Endpoint) terms {
+	return terms{max(src.Established, dst.Established), src.Stateless || dst.Stateless}
 }
 
 // end is a record at one end of a leg, if a packet has begun one.
@@ -160,9 +178,9 @@ func (e end) end(w *worker) {
 }
 
 // record begins a record at one end.
-func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, timeout time.Duration, v *Verdict, p *packet.Packet) (end, packet.Drop) {
+func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, terms terms, v *Verdict, p *packet.Packet) (end, packet.Drop) {
 	init := &w.init
-	*init = conntrack.Init{Slots: v.slots(), Generation: uint32(s.Generation), Established: timeout, ReplyZone: replyZone}
+	*init = conntrack.Init{Slots: v.slots(), Generation: uint32(s.Generation), Established: terms.established, Stateless: terms.stateless, ReplyZone: replyZone}
 	if drop := w.flows.MayBegin(k.Zone, replyZone, w.now); drop != packet.NotDropped {
 		return end{}, drop
 	}

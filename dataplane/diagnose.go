@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -56,9 +57,9 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 	if err != nil {
 		return nil, err
 	}
-	src, dst, stages := end, (*topology.Endpoint)(nil), end.Outbound
+	src, dst, stages := end, (*topology.Endpoint)(nil), slices.Concat(end.AdminOutbound, end.Outbound)
 	if traffic.Direction == ruleset.Inbound {
-		src, dst, stages = nil, end, end.Inbound
+		src, dst, stages = nil, end, slices.Concat(end.AdminInbound, end.Inbound)
 	}
 	k, err := p.witness(stages)
 	if err != nil {
@@ -66,7 +67,14 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 	}
 	var v Verdict
 	Judge(src, dst, &k, &v)
-	return p.explain(end, &v, level), nil
+	result := p.explain(end, &v, level)
+	if src != nil && v.Access == ruleset.Allow && s.SMTPBlocked(src, s.RouteFrom(src, k.Dst.Netip()), &k) {
+		if p.AnyProtocol {
+			return nil, errors.New(`protocol "*": the answer is not one for all protocols: TCP port 25 to the internet is blocked for the subscription; ask for each`)
+		}
+		result.SecurityRuleAccessResult = ruleset.Deny.String()
+	}
+	return result, nil
 }
 
 // diagnosedEnd is the endpoint whose chain answers: the one that has the local address,
@@ -122,6 +130,9 @@ func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm
 		}
 		rules := st.Stage.Table.Resolved()
 		for j := range rules {
+			if v.Service != topology.NoService && !st.Stage.Table.NamesService(j) {
+				continue // nobody asks it about the platform's services
+			}
 			f := p.fields(&rules[j])
 			name := st.Stage.Table.Rules[j].PrefixedName()
 			if j < st.Rule && f.least() == some {
@@ -140,10 +151,13 @@ func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm
 	return result
 }
 
-// appliedTo is the id of what a stage's NSG is associated with.
+// appliedTo is the id of what a stage's NSG, or rule collection, is associated with.
 func appliedTo(end *topology.Endpoint, st *topology.Stage) string {
-	if st.Association == topology.NetworkInterfaceAssociation {
+	switch st.Association {
+	case topology.NetworkInterfaceAssociation:
 		return end.NetworkInterface.ID
+	case topology.NetworkManagerAssociation:
+		return end.Subnet.VirtualNetwork.ID
 	}
 	return end.Subnet.ID
 }

@@ -31,6 +31,8 @@ type Options struct {
 	Flows conntrack.Options
 	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
 	Fragments fragment.Options
+	// Subscription decides about TCP port 25; it is a valid one.
+	Subscription topology.Subscription
 	// Compiled is a snapshot whose compiled rules New may use where they are what the
 	// policy asks for; nil: none.
 	Compiled *topology.Snapshot
@@ -135,18 +137,50 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 	}
 	old := e.Snapshot()
 	e.publish(s)
-	e.endMovedFlows(old, s)
+	e.followFlows(old, s)
 	return nil
 }
 
-// endMovedFlows ends the flows that a new snapshot leaves without their place or their way.
-func (e *Engine) endMovedFlows(old, s *topology.Snapshot) {
+// followFlows ends the flows that a new snapshot leaves without their place or their way. The
+// others get the timeout of their virtual networks as it is now.
+func (e *Engine) followFlows(old, s *topology.Snapshot) {
 	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
 		if !e.stays(old, s, f) {
 			e.flows.End(&f.Key)
+			return true
+		}
+		if d := e.established(s, f); f.Established != e.flows.Established(d) {
+			e.flows.SetEstablished(&f.Key, d, e.Now())
 		}
 		return true
 	})
+}
+
+// established is the timeout of a flow that stays: the longer of its two ends'. Of a flow that
+// is known at one end only, the other is where that end's packets go now.
+func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.Duration {
+	from, whole := e.Attachment(f.Key.Zone)
+	to, known := e.Attachment(f.ReplyKey.Zone)
+	t := &f.Key.Tuple
+	if !whole {
+		from, t = to, &f.ReplyKey.Tuple
+	}
+	src := s.Admit(s.Attachments[from], t.Src)
+	var dst *topology.Endpoint
+	if whole && known {
+		dst = s.Admit(s.Attachments[to], f.ReplyKey.Src)
+	} else {
+		dst, _ = s.Route(src, t.Src, t.Dst)
+	}
+	return longer(src, dst)
+}
+
+// longer is the longer of the timeouts of two ends; dst may be nil.
+func longer(src, dst *topology.Endpoint) time.Duration {
+	if dst == nil {
+		return src.Established
+	}
+	return max(src.Established, dst.Established)
 }
 
 // stays reports whether a flow's ends are where they were, and the way between them too. An
@@ -187,10 +221,8 @@ func way(s *topology.Snapshot, from int, t *packet.Tuple) (to int, returns bool)
 }
 
 func (e *Engine) publish(s *topology.Snapshot) {
-	if old := e.snapshot.Load(); old != nil {
-		s.Generation = old.Generation
-	}
-	s.Generation++
+	s.Follow(e.snapshot.Load())
+	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {
 		w.counters.reserve(n)

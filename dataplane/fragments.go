@@ -28,7 +28,7 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 		return drop
 	}
 	to, drop := w.place(s, from, src, b[tun.HeaderLen:], p)
-	w.first = fragment.Verdict{Drop: drop, Slots: noSlots}
+	w.first = fragment.Verdict{Drop: drop}
 	switch {
 	case drop == packet.DropRule, drop == packet.NotDropped && w.belongs == toNoFlow:
 		w.first.Generation, w.first.Slots = s.Generation, w.verdict.slots()
@@ -69,7 +69,7 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy
 	}
-	w.countSlots(&v.Slots, 0, p)
+	w.countSlots(v.Slots, 0, p)
 	if v.Drop != packet.NotDropped {
 		return v.Drop
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -75,7 +76,8 @@ func TestRandomPacketsAndPoliciesAgreeWithTheOracle(t *testing.T) {
 			t.Errorf("no packet came to %s", d)
 		}
 	}
-	if met.begun == 0 || met.passed == 0 || met.errors == 0 || met.readdressed == 0 || met.evicted == 0 || met.restarted == 0 || met.v6 == 0 || met.supers == 0 || met.fragments == 0 || met.held == 0 {
+	if met.begun == 0 || met.passed == 0 || met.errors == 0 || met.readdressed == 0 || met.evicted == 0 || met.restarted == 0 || met.v6 == 0 || met.supers == 0 || met.fragments == 0 || met.held == 0 ||
+		met.kept == 0 || met.cut == 0 || len(met.services) != int(topology.NumServices)-1 || len(met.admin) != 3 {
 		t.Errorf("something never happened: %+v", met)
 	}
 }
@@ -101,7 +103,7 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 	var r *oracleRig
 	for r == nil || len(r.policies[0].NetworkSecurityGroups) < 3 || !r.policies[0].NetworkInterfaces[2].EnableIPForwarding {
 		policy := randomBytes(random, 250)
-		policy[0] = 1
+		policy[0] = 1 | 48
 		r = newOracleRig(t, devices, policy)
 	}
 	w := r.engine.workers[0]

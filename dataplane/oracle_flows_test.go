@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
@@ -84,9 +85,13 @@ func (o *oracle) count(e *expectation) {
 	}
 }
 
-// readdress ends the flows of addresses that a new policy has elsewhere.
+// readdress ends the flows of addresses that a new policy has elsewhere, and gives the others
+// its timeout.
 func (o *oracle) readdress() {
 	for f := range o.alive() {
+		if f.Established = 4 * time.Minute; o.set.VirtualNetworks[0].FlowTimeout > 0 {
+			f.Established = o.set.VirtualNetworks[0].FlowTimeout
+		}
 		for _, k := range f.keys {
 			if !o.owns(int(k.Zone), k.Src.Netip()) {
 				o.remove(f)

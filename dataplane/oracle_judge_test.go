@@ -21,21 +21,31 @@ func (o *oracle) judge(from int, e *expectation) {
 	}
 	src := o.sender(from, e.packet.Src.Netip())
 	e.to, e.hit = dst.at, true
-	for _, stage := range []struct {
-		group     *ruleset.NSG
+	if o.platform(src, e) {
+		return
+	}
+	for _, end := range []struct {
+		end       *oracleEnd
 		direction ruleset.Direction
-	}{{src.nicGroup(), ruleset.Outbound}, {src.subnetGroup(), ruleset.Outbound}, {dst.subnetGroup(), ruleset.Inbound}, {dst.nicGroup(), ruleset.Inbound}} {
-		if stage.group == nil {
-			continue
+		groups    []*ruleset.NSG
+	}{{src, ruleset.Outbound, []*ruleset.NSG{src.nicGroup(), src.subnetGroup()}}, {dst, ruleset.Inbound, []*ruleset.NSG{dst.subnetGroup(), dst.nicGroup()}}} {
+		asks := o.admin(end.end, end.direction, e)
+		for _, group := range end.groups {
+			if !asks || group == nil || e.drop != packet.NotDropped {
+				continue
+			}
+			key := o.firstMatch(group, end.direction, &e.packet)
+			e.meet(key)
+			if key.Access == ruleset.Deny {
+				e.drop = packet.DropRule
+			}
 		}
-		key := o.firstMatch(stage.group, stage.direction, &e.packet)
-		if n := len(e.rules); n == 0 || e.rules[n-1] != key { // one NSG at both places counts once
-			e.rules = append(e.rules, key)
-		}
-		if key.Access == ruleset.Deny {
-			e.drop = packet.DropRule
+		if e.drop != packet.NotDropped {
 			return
 		}
+	}
+	if o.blockSMTP && src.subnet != nil && dst.at == atInternet && e.packet.Proto == packet.ProtoTCP && e.packet.DstPort == 25 {
+		e.drop, e.rules = packet.DropSMTP, nil
 	}
 }
 
@@ -85,25 +95,45 @@ var azureDefaults = func() []ruleset.Rule {
 
 // firstMatch is the matching rule of the lowest priority.
 func (o *oracle) firstMatch(g *ruleset.NSG, d ruleset.Direction, p *packet.Packet) topology.RuleKey {
+	key, _ := o.firstOf(g.Name, slices.Concat(g.Rules, azureDefaults), d, p)
+	return key
+}
+
+// firstOf is firstMatch among some rules of an NSG or a rule collection.
+func (o *oracle) firstOf(name string, rules []ruleset.Rule, d ruleset.Direction, p *packet.Packet) (key topology.RuleKey, found bool) {
 	k := p.Tuple
 	if k.Proto == packet.ProtoICMP || k.Proto == packet.ProtoICMPv6 { // rules see the type as destination port
 		k.SrcPort, k.DstPort = 0, uint16(p.ICMPType)
 	}
 	var best *ruleset.Rule
-	rules := slices.Concat(g.Rules, azureDefaults)
 	for i := range rules {
 		r := &rules[i]
+		if !namesServiceOf(r, &k) {
+			continue
+		}
 		one := classifier.Linear{{Protocol: r.Protocol, Sources: o.asPrefixes(&r.Source, k.Src), Destinations: o.asPrefixes(&r.Destination, k.Dst),
 			SourcePorts: r.SourcePorts, DestinationPorts: r.DestinationPorts}}
 		if r.Direction == d && (best == nil || r.Priority < best.Priority) && one.FirstMatch(&k) == 0 {
 			best = r
 		}
 	}
-	key := topology.RuleKey{NetworkSecurityGroup: g.Name, Direction: d, Rule: best.Name, Access: best.Access}
+	if best == nil {
+		return key, false
+	}
+	key = topology.RuleKey{NetworkSecurityGroup: name, Direction: d, Rule: best.Name, Access: best.Access}
 	if best.Priority <= 4096 && slices.ContainsFunc(azureDefaults, func(r ruleset.Rule) bool { return r.Direction == d && r.Name == best.Name }) {
 		key.Rule = "securityRules/" + best.Name // the default rule of that name counts for itself
 	}
-	return key
+	return key, true
+}
+
+// namesServiceOf reports that the AzurePlatform tags of a rule, if any, name what has the port
+// on their side.
+func namesServiceOf(r *ruleset.Rule, k *packet.Tuple) bool {
+	_, source := serviceAt(k.Src, k.SrcPort, k.Proto)
+	_, destination := serviceAt(k.Dst, k.DstPort, k.Proto)
+	return (!strings.HasPrefix(r.Source.Tag, "AzurePlatform") || r.Source.Tag == source) &&
+		(!strings.HasPrefix(r.Destination.Tag, "AzurePlatform") || r.Destination.Tag == destination)
 }
 
 // asPrefixes is the part of a rule's side that can matter for one address.
@@ -112,8 +142,16 @@ func (o *oracle) asPrefixes(peer *ruleset.Peer, addr packet.Addr) []netip.Prefix
 	matches := false
 	network := o.inNetwork(a) || a == topology.PlatformAddresses[0]
 	switch {
-	case peer.Any:
+	case peer.Any, strings.HasPrefix(peer.Tag, "AzurePlatform"): // of which the service is known to be meant
 		matches = true
+	case peer.NetworkGroup != "":
+		matches = o.inNetwork(a)
+	case peer.AnyOf != nil:
+		var all []netip.Prefix
+		for i := range peer.AnyOf {
+			all = append(all, o.asPrefixes(&peer.AnyOf[i], addr)...)
+		}
+		return all
 	case peer.Tag == "VirtualNetwork":
 		matches = network
 	case peer.Tag == "Internet":

@@ -72,6 +72,8 @@ var oracleHosts = []oracleHost{
 	{atVM1, "239.1.1.1", "ff05::1"},
 	{atInternet, "127.0.0.1", "::1"},
 	{atInternet, "0.0.0.0", "::ffff:10.0.1.4"},
+	{atPlatform, "169.254.169.254", "fe80::2"},
+	{atInternet, "23.102.135.246", "2001:db8::17"},
 }
 
 // policyFrom reads a policy: which NSGs stand where and what their rules are.
@@ -82,7 +84,7 @@ func policyFrom(c *choices) *arm.Set {
 	set := &arm.Set{VirtualNetworks: []*arm.VirtualNetwork{vnet}}
 	for i := range c.next(5) {
 		name := fmt.Sprintf("NSG%d", i+1)
-		g := &ruleset.NSG{Name: name, ID: "/nsg/" + name}
+		g := &ruleset.NSG{Name: name, ID: "/nsg/" + name, FlushConnection: c.next(3) > 0}
 		for n := range c.next(6) {
 			g.Rules = append(g.Rules, ruleFrom(c, n))
 		}
@@ -117,7 +119,9 @@ func policyFrom(c *choices) *arm.Set {
 		set.NetworkInterfaces = append(set.NetworkInterfaces, nic)
 	}
 	set.NetworkInterfaces[2].EnableIPForwarding = c.next(4) == 3
+	set.NetworkInterfaces[0].DisableTCPStateTracking = c.next(4) == 3
 	vnet.FlowTimeout = pick(c, 0, 10*time.Minute)
+	adminFrom(c, set)
 	return set
 }
 
@@ -150,9 +154,11 @@ var oraclePrefixes = func() (list []netip.Prefix) {
 }()
 
 func peerFrom(c *choices) ruleset.Peer {
-	switch c.next(8) {
+	switch c.next(12) {
 	case 0, 1:
 		return ruleset.Peer{Any: true}
+	case 6:
+		return ruleset.Peer{Tag: pick(c, ruleset.TagPlatformDNS, ruleset.TagPlatformIMDS, ruleset.TagPlatformLKM)}
 	case 2:
 		return ruleset.Peer{Tag: ruleset.TagVirtualNetwork}
 	case 3:

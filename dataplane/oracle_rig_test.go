@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -45,6 +47,10 @@ type happened struct {
 	drops                                                              [packet.NumDrops]int
 	begun, passed, errors, readdressed, evicted, restarted, v6, supers int
 	fragments, held                                                    int
+	// judged again: the flow lived on, or ended
+	kept, cut int
+	services  map[string]int // packets of the platform's services
+	admin     map[ruleset.Access]int
 }
 
 func oracleDevices(t testing.TB) (devices []*tun.Memory) {
@@ -59,7 +65,7 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 	t.Helper()
 	c := choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}
-	options := c.next(16)
+	options := c.next(64)
 	if r.gather = 1; options&1 != 0 {
 		r.limits = limits{5, 2}
 	} else if options&8 != 0 {
@@ -68,10 +74,14 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 	for i := range r.policies {
 		r.policies[i] = policyFrom(&c)
 	}
-	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2,
+	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2, blockSMTP: options&48 == 48,
 		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
 	var err error
-	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock },
+	subscription := topology.Subscription{}
+	if r.oracle.blockSMTP {
+		subscription.Type = "payg"
+	}
+	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock }, Subscription: subscription,
 		// More than a script has, so that none is refused for want of room.
 		Fragments: fragment.Options{Max: 512, Hold: r.oracle.hold},
 		Flows:     conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
@@ -113,7 +123,9 @@ func (r *oracleRig) reload(i int) {
 	if err := r.engine.Swap(s, nil); err != nil {
 		r.t.Fatal(err)
 	}
+	was := r.oracle.set
 	r.oracle.set = r.policies[i]
+	r.oracle.flush(was)
 	r.oracle.generation++
 	before := len(r.oracle.flows)
 	r.oracle.readdress()
@@ -212,6 +224,7 @@ func (r *oracleRig) tally(e *expectation) {
 		return
 	}
 	r.met.drops[e.drop]++
+	r.met.decided(e)
 	if e.drop != packet.NotDropped {
 		r.drops[e.drop]++
 		return
@@ -285,6 +298,12 @@ func (r *oracleRig) compareRules() error {
 			return fmt.Errorf("%+v counted %+v, want %+v", keys[i], got, want)
 		}
 	}
+	for service, got := range r.engine.PlatformCounts() {
+		want := r.oracle.rules[serviceKey(topology.Service(service).String())]
+		if got != (PlatformCount{want.Packets, want.Bytes}) {
+			return fmt.Errorf("service %s counted %+v, want %+v", topology.Service(service), got, want)
+		}
+	}
 	return nil
 }
 
@@ -309,7 +328,37 @@ func (r *oracleRig) compareFlows() {
 	}
 }
 
+func (h *happened) decided(e *expectation) {
+	if h.services == nil {
+		h.services, h.admin = map[string]int{}, map[ruleset.Access]int{}
+	}
+	if e.again && e.drop == packet.DropRule {
+		h.cut++
+	} else if e.again {
+		h.kept++
+	}
+	for _, key := range e.rules {
+		if key.NetworkSecurityGroup == "" {
+			h.services[key.Rule]++
+		}
+		if strings.HasPrefix(key.Rule, "admin") {
+			h.admin[key.Access]++
+		}
+	}
+}
+
 func (h *happened) add(other *happened) {
+	if h.services == nil {
+		h.services, h.admin = map[string]int{}, map[ruleset.Access]int{}
+	}
+	for service, n := range other.services {
+		h.services[service] += n
+	}
+	for access, n := range other.admin {
+		h.admin[access] += n
+	}
+	h.kept += other.kept
+	h.cut += other.cut
 	for i, n := range other.drops {
 		h.drops[i] += n
 	}

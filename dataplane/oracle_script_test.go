@@ -104,8 +104,32 @@ func (s *script) fresh() message {
 	m.spec = packettest.Spec{Src: src.address(family), Dst: dst.address(family), SrcPort: pick[uint16](c, 40000, 40001, 80), DstPort: pick[uint16](c, 80, 81, 79, 8),
 		Flags: pick(c, "S", "S", "S", "A", "PA", "SA", "FA", "R", "RA", "SF", "", "FPU"), ICMPID: uint16(s.next(3)), Payload: s.next(32)}
 	m.spec.ICMPType = [...][8]uint8{{8, 8, 8, 13, 0, 14, 3, 5}, {128, 128, 128, 129, 129, 1, 2, 135}}[family][s.next(8)]
+	if s.next(8) == 7 {
+		s.toService(&m)
+	}
 	m.bytes = m.build(m.spec)
 	return m
+}
+
+// toService has a packet go to the platform, or to a mail server.
+func (s *script) toService(m *message) {
+	service := oracleServices[s.next(len(oracleServices))]
+	i := s.next(5)
+	m.from, m.spec.Src = oracleHosts[i].at, oracleHosts[i].v4
+	m.back, m.spec.Dst, m.spec.DstPort = atPlatform, service.address, service.port
+	if service.name == "lkm" {
+		m.back = atInternet
+	}
+	m.build = packettest.TCP
+	if service.protocols[s.next(len(service.protocols))] == packet.ProtoUDP {
+		m.build = packettest.UDP
+	}
+	switch s.next(8) {
+	case 5, 6:
+		m.build, m.back, m.spec.Dst, m.spec.DstPort = packettest.TCP, atInternet, oracleHosts[5].v4, 25
+	case 7:
+		m.spec.DstPort++ // nobody's
+	}
 }
 
 func raw(protocol uint8) func(packettest.Spec) []byte {

@@ -22,6 +22,7 @@ type oracle struct {
 	set        *arm.Set
 	generation int // counts the policies
 	strict     bool
+	blockSMTP  bool
 	now        time.Duration
 	flows      map[conntrack.Key]*oracleFlow // by both keys; those that are over too
 	rules      map[topology.RuleKey]RuleCount
@@ -35,6 +36,7 @@ type oracleFlow struct {
 	conntracktest.Flow
 	keys  [2]conntrack.Key
 	rules []topology.RuleKey // that allowed it
+	due   bool               // to be judged again
 }
 
 // expectation is what must become of one frame.
@@ -49,6 +51,7 @@ type expectation struct {
 	// begins is the flow that the packet begins, unless there is no room; ends the one
 	// that it takes the place of.
 	begins, ends *oracleFlow
+	again        bool // a live flow was judged
 	belongs      belonging
 	key          conntrack.Key // of the flow that it belongs to
 	first        *datagram     // of which it is the first fragment
@@ -89,18 +92,32 @@ func (o *oracle) decide(from int, e *expectation) {
 	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, toItsFlow
 	f, side := o.lookup(e.key)
 	if f != nil && !f.Restarts(side, p) {
+		if f.due && side == conntracktest.Original {
+			e.again = true
+			if o.judge(from, e); e.drop != packet.NotDropped {
+				o.remove(f)
+				return
+			}
+			f.due, f.rules, e.rules, e.hit = false, e.rules, nil, false
+		}
 		if e.drop = f.Pass(side, p, o.now); e.drop == packet.NotDropped {
 			e.to, e.rules = int(f.keys[1-side].Zone), f.rules
 		}
 		return
 	}
-	if e.drop = conntracktest.MayCreate(p, o.strict); e.drop != packet.NotDropped {
+	e.drop = conntracktest.MayCreate(p, o.strict)
+	stateless := o.stateless(from, p)
+	if stateless {
+		e.drop = conntracktest.MayCreateStateless(p)
+	}
+	if e.drop != packet.NotDropped {
 		return
 	}
 	if o.judge(from, e); e.drop == packet.NotDropped {
 		e.ends = f
 		e.begins = &oracleFlow{Flow: *conntracktest.Begin(p, o.now), rules: e.rules,
 			keys: [2]conntrack.Key{e.key, {Tuple: p.Reverse(), Zone: uint16(e.to)}}}
+		e.begins.Stateless = stateless
 		if timeout := o.set.VirtualNetworks[0].FlowTimeout; timeout > 0 {
 			e.begins.Established = timeout // one end is in the network, whatever the other is
 		}

@@ -25,11 +25,15 @@ func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *a
 		var v Verdict
 		Judge(src, dst, k, &v)
 		r := v.Result()
+		blocked := v.Access == ruleset.Allow && s.SMTPBlocked(src, dst, k)
 		r.Stages = append(total.Stages, r.Stages...)
 		if len(r.Stages) == len(total.Stages) && len(r.Stages) > 0 { // nobody was asked on this leg
 			r.RuleName, r.NetworkSecurityGroup, r.Reason = total.RuleName, total.NetworkSecurityGroup, total.Reason
 		}
-		if v.Access == ruleset.Deny || dst.Has(k.Dst) {
+		if blocked {
+			blockSMTP(r)
+		}
+		if blocked || v.Access == ruleset.Deny || dst.Has(k.Dst) {
 			return r
 		}
 		total, src = r, dst

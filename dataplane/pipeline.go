@@ -96,7 +96,7 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
-	to, drop, known := w.flow(p)
+	to, drop, known := w.flow(s, src, p)
 	switch {
 	case !known:
 		to, drop = w.begin(s, from, src, p)
@@ -151,7 +151,7 @@ func (w *worker) quotedFlow(from *topology.Attachment, quoted *packet.Quote) boo
 // flow carries a packet of a live flow; known is false when there is none, or
 // when the packet asks for a new one in its place. In that case the flow lives on
 // until commit: a packet that the rules deny must not end it.
-func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
+func (w *worker) flow(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	w.restarts = false
 	f, d, ok := w.flows.LookupHash(w.key, w.hash, w.now)
 	if !ok {
@@ -160,6 +160,11 @@ func (w *worker) flow(p *packet.Packet) (to int, drop packet.Drop, known bool) {
 	if w.flows.Restarts(f, d, p) {
 		w.restarts, w.restarted = true, f
 		return 0, packet.NotDropped, false
+	}
+	if w.flows.Generation(f) < s.Flushed && d == conntrack.Original {
+		if drop, lives := w.judgeAgain(s, src, f, p); !lives {
+			return 0, drop, drop != packet.NotDropped
+		}
 	}
 	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
 		return 0, drop, true
@@ -179,7 +184,7 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 	if s.Routed() {
 		return w.beginRouted(s, from, src, p)
 	}
-	if drop := conntrack.MayCreate(p, w.strict); drop != packet.NotDropped {
+	if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
 		return 0, drop
 	}
 	dst, drop := w.judge(s, src, p)
@@ -187,6 +192,19 @@ func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *top
 		return 0, drop
 	}
 	return w.commit(s, from, src, dst, &w.verdict, p)
+}
+
+// mayCreate says whether a packet can be a flow's first: with a NIC, at either end, that wants no
+// TCP states more can.
+func (w *worker) mayCreate(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
+	drop := conntrack.MayCreate(p, w.strict)
+	if drop == packet.NotDropped || conntrack.MayCreateStateless(p) != packet.NotDropped {
+		return drop
+	}
+	if dst, _ := s.Route(src, p.Src, p.Dst); src.Stateless || dst != nil && dst.Stateless {
+		return packet.NotDropped
+	}
+	return drop
 }
 
 // judge takes a packet through route and verdict. A denial is counted here, what an
@@ -202,6 +220,9 @@ func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.P
 		w.countVerdict(&w.verdict, p)
 		return nil, packet.DropRule
 	}
+	if s.SMTPBlocked(src, dst, &k) {
+		return nil, packet.DropSMTP
+	}
 	return dst, packet.NotDropped
 }
 
@@ -213,6 +234,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 		Slots:       v.slots(),
 		Generation:  uint32(s.Generation),
 		Established: max(src.Established, dst.Established),
+		Stateless:   src.Stateless || dst.Stateless,
 		ReplyZone:   uint16(dst.Attachment),
 	}
 	if drop := w.flows.MayBegin(w.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
@@ -253,20 +275,20 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 
 // countVerdict counts a verdict and its packet on every rule that took part.
 func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
-	slots := v.slots()
-	w.countSlots(&slots, 1, p)
+	w.countSlots(v.slots(), 1, p)
 }
 
 // countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's
 // NSG, whose rule then decides two stages, one after the other; it still counts
 // what was sent, once.
-func (w *worker) countSlots(slots *[MaxStages]uint32, hits uint64, p *packet.Packet) {
+func (w *worker) countSlots(slots conntrack.Slots, hits uint64, p *packet.Packet) {
 	last := conntrack.NoSlot
-	for i := 0; i < len(slots) && slots[i] != conntrack.NoSlot; i++ {
-		if slots[i] != last {
-			w.counters.rule(slots[i], hits, p)
+	for ; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
+		if slot != last {
+			w.counters.rule(slot, hits, p)
 		}
-		last = slots[i]
+		last = slot
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// MaxStages is the number of NSGs that can stand between two endpoints: the
-// source's NIC and subnet, the destination's subnet and NIC.
-const MaxStages = 4
+// MaxStages is the number of rules that can decide between two endpoints: the
+// source's admin rule, NIC and subnet, the destination's admin rule, subnet and NIC.
+const MaxStages = conntrack.MaxSlots
 
 // Verdict is the decision about a flow's first packet and how it came about.
 // The zero value is a denial by nobody.
@@ -19,9 +19,12 @@ type Verdict struct {
 	// all of them when the access is Allow, up to the denying one when it is Deny.
 	Stages [MaxStages]StageVerdict
 	N      int
+	// Service is the platform's service that the flow asks for: no NSG and no admin rule is
+	// asked, but for rules that name that service.
+	Service topology.Service
 }
 
-// StageVerdict is the decision of one NSG.
+// StageVerdict is the decision of one NSG, or of the rule collections before them.
 type StageVerdict struct {
 	Stage *topology.Stage
 	Rule  int // index into Stage.Table.Rules
@@ -33,13 +36,13 @@ func (s *StageVerdict) SecurityRule() *ruleset.Rule { return &s.Stage.Table.Rule
 // Slot is the rule's slot in counters and flow records.
 func (s *StageVerdict) Slot() uint32 { return s.Stage.Table.Slots[s.Rule] }
 
-var noSlots = [MaxStages]uint32{conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot, conntrack.NoSlot}
-
-// slots are those of the stages, conntrack.NoSlot behind the last one.
-func (v *Verdict) slots() [MaxStages]uint32 {
-	slots := noSlots
+// slots are those of the stages, and the service's where it was let pass.
+func (v *Verdict) slots() (slots conntrack.Slots) {
 	for i := range v.N {
-		slots[i] = v.Stages[i].Slot()
+		slots.Set(i, v.Stages[i].Slot())
+	}
+	if v.Service != topology.NoService && v.Access == ruleset.Allow {
+		slots.Set(v.N, v.Service.Slot())
 	}
 	return slots
 }
@@ -47,14 +50,60 @@ func (v *Verdict) slots() [MaxStages]uint32 {
 // Judge runs a packet's classification tuple through the outbound stages of its
 // source and the inbound stages of its destination. The first matching rule
 // decides a stage, the first Deny ends the walk, a place without an NSG allows.
+// Admin rules stand before the NSGs of their end, and the platform's services before both.
 // Either side may be nil. It allocates nothing.
 func Judge(src, dst *topology.Endpoint, k *packet.Tuple, v *Verdict) {
-	v.N, v.Access = 0, ruleset.Allow
+	v.N, v.Access, v.Service = 0, ruleset.Allow, topology.NoService
 	if src != nil {
-		judgeStages(src.Outbound, k, v)
+		if v.Service = src.Service(k); v.Service != topology.NoService {
+			judgeService(src.Outbound, k, v)
+		} else if judgeAdmin(src.AdminOutbound, k, v) {
+			judgeStages(src.Outbound, k, v)
+		}
 	}
-	if dst != nil && v.Access == ruleset.Allow {
+	if dst != nil && v.Access == ruleset.Allow && judgeAdmin(dst.AdminInbound, k, v) {
 		judgeStages(dst.Inbound, k, v)
+	}
+}
+
+// judgeAdmin asks the rule collections of one end: of their matching rules the one with the
+// lowest priority number decides. It reports whether the NSGs are still to be asked.
+func judgeAdmin(stages []topology.Stage, k *packet.Tuple, v *Verdict) bool {
+	var first StageVerdict
+	for i := range stages {
+		t := stages[i].Table
+		rule := t.Match.FirstMatch(k)
+		if rule >= 0 && (first.Stage == nil || t.Rules[rule].Priority < first.SecurityRule().Priority) {
+			first = StageVerdict{&stages[i], rule}
+		}
+	}
+	if first.Stage == nil {
+		return true
+	}
+	v.Stages[v.N] = first
+	v.N++
+	switch first.SecurityRule().Access {
+	case ruleset.Allow:
+		return true
+	case ruleset.AlwaysAllow:
+		return false
+	}
+	v.Access = ruleset.Deny
+	return false
+}
+
+// judgeService asks the rules that name the platform's service.
+func judgeService(stages []topology.Stage, k *packet.Tuple, v *Verdict) {
+	for i := range stages {
+		rule := stages[i].Table.PlatformRule(k)
+		if rule < 0 {
+			continue
+		}
+		v.Stages[v.N] = StageVerdict{&stages[i], rule}
+		v.N++
+		if v.Access = stages[i].Table.Rules[rule].Access; v.Access == ruleset.Deny {
+			return
+		}
 	}
 }
 

@@ -12,6 +12,11 @@ const (
 	ReasonRule    = "rule"                   // a rule of the named NSG decided
 	ReasonNoGroup = "noNetworkSecurityGroup" // no NSG on the way: allowed
 	ReasonNoRoute = "noRoute"                // with the path: the virtual network has no way to the remote address
+	// ReasonPlatform: a service of the platform, which no rule but one that names it can
+	// deny. Azure's IP flow verify may say Deny for it; this is what happens.
+	ReasonPlatform = "platform"
+	// ReasonSMTP: rules allow it, the subscription does not.
+	ReasonSMTP = "smtpBlocked"
 )
 
 // Verify answers what would happen to a new flow of a NIC. Without path it
@@ -41,7 +46,15 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 	}
 	var v Verdict
 	Judge(src, dst, &k, &v)
-	return v.Result(), nil
+	result := v.Result()
+	if q.Direction == ruleset.Outbound && v.Access == ruleset.Allow && s.SMTPBlocked(local, s.RouteFrom(local, q.Remote), &k) {
+		blockSMTP(result)
+	}
+	return result, nil
+}
+
+func blockSMTP(r *arm.VerificationIPFlowResult) {
+	r.Access, r.Reason, r.RuleName, r.NetworkSecurityGroup = ruleset.Deny.String(), ReasonSMTP, "", ""
 }
 
 // asClassified gives a tuple of a question the form that packets have: for
@@ -75,6 +88,12 @@ func (v *Verdict) Result() *arm.VerificationIPFlowResult {
 		})
 		// The last stage evaluated names the result: the denying one, or the last that allowed.
 		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
+	}
+	if v.Service != topology.NoService {
+		r.PlatformService = v.Service.String()
+		if v.Access == ruleset.Allow {
+			r.Reason = ReasonPlatform
+		}
 	}
 	return r
 }

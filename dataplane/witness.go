@@ -57,7 +57,8 @@ func (p *profile) divided(stages []topology.Stage) *division {
 			r := &rules[j]
 			f := p.fields(r)
 			if f.least() == everything {
-				if t.Rules[j].Access == ruleset.Deny {
+				// Of several rule collections of admin rules another one may decide.
+				if t.Rules[j].Access == ruleset.Deny && stages[i].Association != topology.NetworkManagerAssociation {
 					return d.merged()
 				}
 				break

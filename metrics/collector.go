@@ -5,6 +5,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -28,6 +29,11 @@ var (
 	fragmentsHeld = prometheus.NewDesc("nsgd_fragments_held",
 		"Fragments that wait for the first one of their datagram: received, and neither transmitted nor dropped yet.", nil, nil)
 
+	platformPackets = prometheus.NewDesc("nsgd_platform_packets_total",
+		"Packets to and from the platform's services, which pass whatever the security groups say, as wire segments.", []string{"service"}, nil)
+	platformBytes = prometheus.NewDesc("nsgd_platform_bytes_total",
+		"Bytes of those packets, IP headers included.", []string{"service"}, nil)
+
 	policyReloads = prometheus.NewDesc("nsgd_policy_reloads_total",
 		"Reloads of the policy, by result; a refused one leaves the running policy.", []string{"result"}, nil)
 	policyGeneration = prometheus.NewDesc("nsgd_policy_generation",
@@ -36,7 +42,7 @@ var (
 		"Always 1; the labels tell the version.", []string{"version", "goversion"}, nil)
 )
 
-// collector shows what has few series: flows, fragments, drops and the policy. Safe for
+// collector shows what has few series: flows, fragments, drops, the platform and the policy. Safe for
 // concurrent use.
 type collector struct {
 	options Options
@@ -49,6 +55,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		drops, flows, flowsLimit, flowsCreated, flowsEnded,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
+		platformPackets, platformBytes,
 		policyReloads, policyGeneration, buildInfo,
 	} {
 		out <- d
@@ -65,6 +72,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range c.options.Engine.Drops() {
 		if d := packet.Drop(reason); d != packet.NotDropped {
 			out <- counter(drops, n, d.String())
+		}
+	}
+	for i, n := range c.options.Engine.PlatformCounts() {
+		if service := topology.Service(i); service != topology.NoService {
+			out <- counter(platformPackets, n.Packets, service.String())
+			out <- counter(platformBytes, n.Bytes, service.String())
 		}
 	}
 	succeeded, failed := c.options.Reloads()

@@ -36,7 +36,7 @@ func defaultRule(name, description string, priority int, d Direction, a Access, 
 }
 
 // Ordered are the rules of one direction in the order in which they are tried:
-// the user's by priority, then the default rules. Priorities are unique in a
+// the user's by priority, then the default rules, which a rule collection has not. Priorities are unique in a
 // validated NSG; the document's order decides between equal ones.
 func (n *NSG) Ordered(d Direction) []Rule {
 	var rules []Rule
@@ -47,7 +47,7 @@ func (n *NSG) Ordered(d Direction) []Rule {
 	}
 	slices.SortStableFunc(rules, func(a, b Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	for _, r := range DefaultRules() {
-		if r.Direction != d {
+		if r.Direction != d || n.Admin {
 			continue
 		}
 		if n.ID != "" {

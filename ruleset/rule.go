@@ -25,14 +25,18 @@ func (d Direction) String() string {
 type Access uint8
 
 const (
-	Deny Access = iota // the zero value denies: fail closed
-	Allow
+	Deny        Access = iota // the zero value denies: fail closed
+	Allow                     // of an admin rule: the NSGs decide
+	AlwaysAllow               // admin rules only: no NSG is asked
 )
 
 // String is the ARM spelling.
 func (a Access) String() string {
-	if a == Allow {
+	switch a {
+	case Allow:
 		return "Allow"
+	case AlwaysAllow:
+		return "AlwaysAllow"
 	}
 	return "Deny"
 }
@@ -71,14 +75,28 @@ func (r PortRange) String() string {
 // AllPorts is what "*" means.
 var AllPorts = PortRange{0, 65535}
 
-// Peer is one side of a rule: exactly one of Any, Tag, Prefixes and
-// ApplicationSecurityGroups is set.
+// Peer is one side of a rule: exactly one of its fields is set.
 type Peer struct {
 	Any      bool           // "*": every address of both families
 	Tag      string         // service tag in canonical spelling, such as "VirtualNetwork"
 	Prefixes []netip.Prefix // masked; "0.0.0.0/0" is every IPv4 address
 	// ApplicationSecurityGroups are resource ids as written; compare with SameID.
 	ApplicationSecurityGroups []string
+	// NetworkGroup is the id of a network manager's group of virtual networks, and AnyOf
+	// several peers; in admin rules only.
+	NetworkGroup string
+	AnyOf        []Peer
+}
+
+// Each calls f for the peer, or for each of AnyOf.
+func (p *Peer) Each(f func(*Peer)) {
+	if p.AnyOf == nil {
+		f(p)
+		return
+	}
+	for i := range p.AnyOf {
+		f(&p.AnyOf[i])
+	}
 }
 
 // Rule is one validated security rule.
@@ -86,7 +104,7 @@ type Rule struct {
 	Name        string
 	ID          string // resource id, empty when the document has none
 	Description string
-	Priority    int // 100..4096, default rules 65000..65500
+	Priority    int // 100..4096, admin rules from 1, default rules 65000..65500
 	Direction   Direction
 	Access      Access
 	Protocol    Protocol
@@ -96,28 +114,39 @@ type Rule struct {
 	SourcePorts, DestinationPorts []PortRange
 	// Default marks one of Azure's six default rules.
 	Default bool
+	// Admin marks a security admin rule of a network manager.
+	Admin bool
 }
 
 // QualifiedName is the rule's name in answers of IP flow verify and effective
-// rules: "securityRules/NAME" or "defaultSecurityRules/NAME".
+// rules: "securityRules/NAME", "defaultSecurityRules/NAME" or, for which Azure's form is
+// not known, "securityAdminRules/NAME".
 func (r *Rule) QualifiedName() string {
-	if r.Default {
+	switch {
+	case r.Default:
 		return "defaultSecurityRules/" + r.Name
+	case r.Admin:
+		return "securityAdminRules/" + r.Name
 	}
 	return "securityRules/" + r.Name
 }
 
 // PrefixedName is the rule's name in NSG diagnostics and security group views:
-// "UserRule_NAME" or "DefaultRule_NAME".
+// "UserRule_NAME", "DefaultRule_NAME" or, for which Azure's form is not known, "AdminRule_NAME".
 func (r *Rule) PrefixedName() string {
-	if r.Default {
+	switch {
+	case r.Default:
 		return "DefaultRule_" + r.Name
+	case r.Admin:
+		return "AdminRule_" + r.Name
 	}
 	return "UserRule_" + r.Name
 }
 
-// NSG is one validated network security group.
+// NSG is one validated network security group, or a rule collection of security admin
+// rules: that has no default rules.
 type NSG struct {
+	Admin           bool // a rule collection
 	Name            string
 	ID              string // resource id; made up from the name when the document has none
 	Location        string
@@ -130,4 +159,7 @@ const (
 	TagVirtualNetwork    = "VirtualNetwork"
 	TagInternet          = "Internet"
 	TagAzureLoadBalancer = "AzureLoadBalancer"
+	TagPlatformDNS       = "AzurePlatformDNS"
+	TagPlatformIMDS      = "AzurePlatformIMDS"
+	TagPlatformLKM       = "AzurePlatformLKM"
 )

@@ -98,13 +98,16 @@ func halves(p netip.Prefix) (low, high netip.Prefix) {
 	return netip.PrefixFrom(p.Addr(), bits+1), netip.PrefixFrom(upper, bits+1)
 }
 
-// classicTags are the spellings of Azure's old deployment model.
+// classicTags are the built-in tags, and the spellings of Azure's old deployment model.
 var classicTags = map[string]string{
 	"virtual_network":    TagVirtualNetwork,
 	"internet":           TagInternet,
 	"azure_loadbalancer": TagAzureLoadBalancer,
 	"virtualnetwork":     TagVirtualNetwork,
 	"azureloadbalancer":  TagAzureLoadBalancer,
+	"azureplatformdns":   TagPlatformDNS,
+	"azureplatformimds":  TagPlatformIMDS,
+	"azureplatformlkm":   TagPlatformLKM,
 }
 
 // KnownTags says how a service tag is spelt; the question has any case. A tag that
@@ -112,7 +115,7 @@ var classicTags = map[string]string{
 type KnownTags func(tag string) (canonical, problem string)
 
 // canonicalTag recognises a service tag, or says with problem what the text is
-// instead. The three built-in tags are always known, others when known has them,
+// instead. The built-in tags are always known, others when known has them,
 // or, when known is nil, because they look like one.
 func canonicalTag(text string, known KnownTags) (tag, problem string) {
 	if tag, ok := classicTags[strings.ToLower(text)]; ok {
@@ -150,7 +153,7 @@ func RouteTag(text string, known KnownTags) (tag, problem string) {
 
 // IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.
 func IsBuiltInTag(tag string) bool {
-	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer
+	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer || PlatformServiceOf(tag) != nil
 }
 
 // LooksLikeTag reports letters, digits and single dots between them, beginning

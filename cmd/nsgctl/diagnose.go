@@ -75,6 +75,7 @@ With --queries, several at once, as a JSON list or @FILE:
 	flags.StringVar(&f.level, "verbosity-level", "", "Normal, Minimum (no fields of rules) or Full (of the rules behind the match too)")
 	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
 	f.from.flags(c)
+	f.from.subscriptionFlags(c)
 	return c
 }
 
@@ -91,8 +92,11 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDia
 	if targets != 1 {
 		return nil, wrong("one of --nic, --vm and --resource is needed")
 	}
-	if f.resource != "" && f.of.group != "" {
+	if f.resource != "" && f.of.group != "" && len(f.from.policy) == 0 {
 		return nil, wrong("--resource-group goes with --nic or --vm")
+	}
+	if err := f.from.checkSubscription("diagnose"); err != nil {
+		return nil, err
 	}
 	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
 		return nil, wrong("--expect %q: allowed are allow and deny", f.expect)

@@ -69,6 +69,9 @@ func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurit
 }
 
 func associated(g *arm.EffectiveNetworkSecurityGroup) string {
+	if m := g.Association.NetworkManager; m != nil {
+		return "network manager " + lastName(m.ID)
+	}
 	if s := g.Association.Subnet; s != nil {
 		return "subnet " + lastName(s.ID)
 	}

@@ -21,6 +21,8 @@ type source struct {
 	azureQuirks bool
 	deployment  arm.Deployment
 	command     *cobra.Command
+
+	subscription topology.Subscription // of verbs that judge
 }
 
 func (s *source) flags(c *cobra.Command) {
@@ -71,8 +73,28 @@ func (s *source) openFiles() (control.Answerer, error) {
 	if err != nil {
 		return nil, err
 	}
+	answerer.Subscribe(s.subscription)
 	warnLeft(s.command.ErrOrStderr(), files.LeftOut())
 	return answerer, nil
+}
+
+// subscriptionFlags are those that decide about TCP port 25.
+func (s *source) subscriptionFlags(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&s.subscription.Type, "subscription-type", "", "with --policy: enterprise, payg, msdn or csp, which decides about TCP port 25 to the internet; enterprise when absent")
+	flags.BoolVar(&s.subscription.CreatedBefore20171115, "created-before-20171115", false, "with --subscription-type payg or csp: created before 15 November 2017")
+	flags.BoolVar(&s.subscription.SMTPExempt, "smtp-exempt", false, "with --subscription-type payg or csp: exempted from the block of port 25")
+}
+
+func (s *source) checkSubscription(verb string) error {
+	if field, err := s.subscription.Check(); err != nil {
+		return usageError{fmt.Errorf("%s: %s %w", verb, map[string]string{"subscription": "--subscription-type",
+			"createdBefore20171115": "--created-before-20171115", "smtpExempt": "--smtp-exempt"}[field], err)}
+	}
+	if s.subscription != (topology.Subscription{}) && len(s.policy) == 0 {
+		return usageError{fmt.Errorf("%s: --subscription-type goes with --policy: the daemon's is in its configuration", verb)}
+	}
+	return nil
 }
 
 // templates is what templates are evaluated with.

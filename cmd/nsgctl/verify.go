@@ -67,12 +67,16 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 	flags.BoolVar(&f.path, "path", false, "judge the other end's network security groups too, where they are known")
 	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
 	f.from.flags(c)
+	f.from.subscriptionFlags(c)
 	return c
 }
 
 func (f *verifyFlags) check(c *cobra.Command) error {
 	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
 		return usageError{fmt.Errorf("verify: --expect %q: allowed are allow and deny", f.expect)}
+	}
+	if err := f.from.checkSubscription("verify"); err != nil {
+		return err
 	}
 	for _, name := range []string{"nic", "vm", "direction", "protocol", "local", "remote"} {
 		given := c.Flags().Changed(name)

@@ -43,9 +43,10 @@ type Config struct {
 	TCPStrict bool `yaml:"tcpStrict"`
 	// AzureQuirks imitates what has been seen in Azure against its documents: see
 	// topology.Options.
-	AzureQuirks bool          `yaml:"azureQuirks"`
-	Metrics     MetricsConfig `yaml:"metrics"`
-	Control     ControlConfig `yaml:"control"`
+	AzureQuirks bool           `yaml:"azureQuirks"`
+	Metrics     MetricsConfig  `yaml:"metrics"`
+	Control     ControlConfig  `yaml:"control"`
+	Platform    PlatformConfig `yaml:"platform"`
 }
 
 // TemplatesConfig is the deployment that ARM templates are read as.
@@ -107,6 +108,16 @@ type FragmentsConfig struct {
 	// Hold is how many later fragments may wait for the first one of their datagram; 0:
 	// they are dropped, as Azure does.
 	Hold int `yaml:"hold"`
+}
+
+// PlatformConfig is what Azure's platform makes of the subscription; absent: an enterprise
+// agreement, for which nothing is blocked.
+type PlatformConfig struct {
+	// Subscription is enterprise, payg, msdn or csp. TCP port 25 to the internet is blocked
+	// with msdn, and with payg and csp unless one of the others is true.
+	Subscription          string `yaml:"subscription"`
+	CreatedBefore20171115 bool   `yaml:"createdBefore20171115"`
+	SMTPExempt            bool   `yaml:"smtpExempt"`
 }
 
 // TimeoutsConfig are idle timeouts of flows, and how long after its first packet a

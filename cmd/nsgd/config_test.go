@@ -59,6 +59,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
 		Metrics:   MetricsConfig{"off"},
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},
+		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
@@ -86,6 +87,10 @@ func TestConfigFaults(t *testing.T) {
 		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",
 			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 16777216", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
+		{"an unknown subscription", minimal + "platform: {subscription: student}\n", []string{`c.yaml:4: platform.subscription: "student": allowed are enterprise, payg, msdn and csp`}},
+		{"an exemption where nothing is blocked", minimal + "platform: {smtpExempt: true}\n", []string{"c.yaml:4: platform.smtpExempt: true: allowed with subscription payg and csp only; with enterprise port 25 is not blocked"}},
+		{"an exemption where none is given", minimal + "platform: {subscription: msdn, createdBefore20171115: true}\n", []string{"c.yaml:4: platform.createdBefore20171115: true: allowed with", "with msdn port 25 is blocked always"}},
+		{"an unknown key of the platform", minimal + "platform: {subscripton: payg}\n", []string{`unknown key "subscripton": allowed are subscription, createdBefore20171115, smtpExempt`}},
 		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
 		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
 		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
 )
@@ -115,6 +116,10 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.timeouts(&c.Timeouts)
+	subscription := c.Platform.subscription()
+	if key, err := subscription.Check(); err != nil {
+		v.fail(at("platform", key), "%v", err)
+	}
 	v.listen(c.Metrics.Listen)
 	if len(c.Control.Socket) > maxSocketPath {
 		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, maxSocketPath)
@@ -123,6 +128,10 @@ func (v *validator) config(c *Config) {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")
 	}
 	v.attachments(c.Attachments)
+}
+
+func (c *PlatformConfig) subscription() topology.Subscription {
+	return topology.Subscription{Type: c.Subscription, CreatedBefore20171115: c.CreatedBefore20171115, SMTPExempt: c.SMTPExempt}
 }
 
 func (v *validator) bounds(path []any, value, low, high int, zero string) {

@@ -196,6 +196,8 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 				UDPTwoWay: time.Duration(t.UDPTwoWay), ICMP: time.Duration(t.ICMP), Other: time.Duration(t.Other),
 			},
 		},
+		Subscription: c.Platform.subscription(),
+
 		Fragments: fragment.Options{Max: c.Fragments.Max, Hold: c.Fragments.Hold, Lifetime: time.Duration(t.Fragment)},
 		Log:       log,
 	}

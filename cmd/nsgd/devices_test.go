@@ -45,6 +45,7 @@ func TestLabDevices(t *testing.T) {
 		device("nsgd-vm1", "10.0.1.4/24", "fd00:db8:1:1::4/64"), device("nsgd-vm2", "10.0.1.5/24", "fd00:db8:1:1::5/64"),
 		device("nsgd-vm3", "10.0.2.4/24", "fd00:db8:1:2::4/64"), device("nsgd-vm4", "10.0.3.4/24", "fd00:db8:1:3::4/64"),
 		device("nsgd-internet", "203.0.113.10/24", "2001:db8::10/64"),
+		device("nsgd-platform", "168.63.129.16/32", "169.254.169.254/32"),
 	}
 	if diff := cmp.Diff(want, got, comparable); diff != "" {
 		t.Error(diff)

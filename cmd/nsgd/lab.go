@@ -41,7 +41,18 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 // showLab probes and prints. A mismatch between wire and verdict is told apart from
 // an error: the lab stays up, for looking at it.
 func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
-	results, err := lab.Run(ctx, lab.AllHosts(), lab.Options{Explain: explainBy(d.engine.Snapshot)})
+	stop, err := lab.ServePlatform(ctx, func() *arm.Set { return d.engine.Snapshot().Policy })
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			stop()
+			return
+		}
+		context.AfterFunc(ctx, stop)
+	}()
+	results, err := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: explainBy(d.engine.Snapshot)})
 	if errors.Is(err, lab.ErrMismatch) {
 		mismatch, err = err, nil
 	}

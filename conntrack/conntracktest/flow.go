@@ -21,6 +21,7 @@ type Flow struct {
 	Seen           time.Duration // of the last packet that extended the flow's life
 	Established    time.Duration // idle timeout of an established TCP flow
 	Packets, Bytes [2]uint64     // wire segments, by side
+	Stateless      bool          // a TCP flow of which the states do not matter
 
 	kind  uint8 // type of the ICMP request that began the flow
 	sides [2]side
@@ -37,6 +38,15 @@ func (s side) joined() bool  { return s.mid && !s.syn && !s.acked && !s.fin }
 
 // judged are the TCP flags that mean something to a flow.
 const judged = packet.SYN | packet.ACK | packet.RST | packet.FIN
+
+// MayCreateStateless is MayCreate for the flow of somebody who wants no TCP states.
+func MayCreateStateless(p *packet.Packet) packet.Drop {
+	drop := MayCreate(p, false)
+	if drop == packet.DropTCPNoSYN {
+		return packet.NotDropped
+	}
+	return drop
+}
 
 // MayCreate says why a packet cannot begin a flow, or NotDropped.
 func MayCreate(p *packet.Packet, strict bool) packet.Drop {
@@ -95,6 +105,10 @@ func (f *Flow) State() (protocol, state string, lifetime time.Duration) {
 		return "icmp", "one_way", 30 * time.Second
 	case packet.ProtoTCP:
 		switch {
+		case f.Stateless && b.spoke:
+			return "tcp", "two_way", f.Established
+		case f.Stateless:
+			return "tcp", "one_way", 30 * time.Second
 		case f.reset:
 			return "tcp", "reset", 5 * time.Second
 		case !b.spoke:
@@ -134,7 +148,7 @@ func (f *Flow) Restarts(from int, p *packet.Packet) bool {
 	switch f.Proto {
 	case packet.ProtoTCP:
 		bare := p.TCPFlags&judged == packet.SYN
-		return bare && (f.reset || f.sides[0].fin || f.sides[1].fin || f.sides[0].joined() && !f.sides[1].spoke)
+		return bare && !f.Stateless && (f.reset || f.sides[0].fin || f.sides[1].fin || f.sides[0].joined() && !f.sides[1].spoke)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		_, isRequest := answers(f.Proto)[p.ICMPType]
 		return isRequest && (from == Reply || p.ICMPType != f.kind)
@@ -174,6 +188,10 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 	_, state, _ := f.State()
 	if MayCreate(p, false) == packet.DropTCPFlags {
 		return packet.DropTCPFlags
+	}
+	if f.Stateless {
+		self.spoke = true
+		return f.credit(from, p, now)
 	}
 	if f.reset {
 		return f.credit(from, p, f.Seen)

@@ -84,7 +84,7 @@ type Rule struct {
 	RuleName             string   `json:"ruleName"` // securityRules/NAME or defaultSecurityRules/NAME
 	Access               string   `json:"access"`
 	Protocol             string   `json:"protocol"`
-	Sources              []string `json:"sources"` // prefixes, a tag, * or ids of application security groups
+	Sources              []string `json:"sources"` // prefixes, tags, * or ids of application security or network groups
 	SourcePorts          []string `json:"sourcePorts"`
 	Destinations         []string `json:"destinations"`
 	DestinationPorts     []string `json:"destinationPorts"`
@@ -129,7 +129,11 @@ type Flow struct {
 	BytesReceived         uint64 `json:"bytesReceived"`
 	// Rules allowed the flow, in the order of evaluation.
 	Rules []FlowRule `json:"rules"`
-	// Generation is that of the policy that allowed the flow.
+	// PlatformService is the service of the platform for which the flow passed whatever the
+	// NSGs say; absent for others.
+	PlatformService string `json:"platformService,omitempty"`
+	// Generation is that of the policy by which the flow was judged last, or found to need no
+	// new judgement.
 	Generation uint32 `json:"generation"`
 }
 

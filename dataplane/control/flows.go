@@ -161,8 +161,13 @@ func showFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey
 		Rules:                 []FlowRule{},
 		Generation:            f.Generation,
 	}
-	for _, slot := range f.Slots {
-		if slot == conntrack.NoSlot || int(slot) >= len(keys) {
+	for slots := f.Slots; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
+		if service := topology.ServiceOfSlot(slot); service != topology.NoService {
+			shown.PlatformService = service.String()
+			continue
+		}
+		if int(slot) >= len(keys) {
 			break
 		}
 		k := &keys[slot]

@@ -57,6 +57,9 @@ func (f *PolicyFiles) OpenWith(o topology.Options) (*Offline, error) {
 	return &Offline{snapshot, f.reader.ServiceTags()}, nil
 }
 
+// Subscribe has it answer for a subscription, which is a valid one. Call it before any question.
+func (o *Offline) Subscribe(s topology.Subscription) { o.snapshot.BlockSMTP = s.BlocksSMTP() }
+
 // Verify answers requests by the policy.
 func (o *Offline) Verify(_ context.Context, path bool, requests io.Reader, results io.Writer) error {
 	return VerifyStream(o.snapshot, path, requests, results)

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -72,6 +73,11 @@ func describe(label string, t *topology.Table, i int, counts []dataplane.RuleCou
 }
 
 func peer(p *ruleset.Peer) []string {
+	if p.AnyOf != nil {
+		var all []string
+		p.Each(func(one *ruleset.Peer) { all = append(all, peer(one)...) })
+		return all
+	}
 	switch {
 	case p.Any:
 		return []string{"*"}
@@ -79,6 +85,8 @@ func peer(p *ruleset.Peer) []string {
 		return []string{p.Tag}
 	case len(p.ApplicationSecurityGroups) > 0:
 		return p.ApplicationSecurityGroups
+	case p.NetworkGroup != "":
+		return []string{p.NetworkGroup}
 	}
 	prefixes := make([]string, len(p.Prefixes))
 	for i, prefix := range p.Prefixes {
@@ -98,8 +106,8 @@ func ports(list []ruleset.PortRange) []string {
 	return texts
 }
 
-// Effective lists the NSGs and rules that hold for a NIC, the subnet's NSG first, as
-// Azure's list of effective security rules does: each place where an NSG stands once.
+// Effective lists the NSGs and rules that hold for a NIC, rule collections of network managers first, then
+// the subnet's NSG, as Azure's list of effective security rules does: each place where an NSG stands once.
 func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
 	nic, err := s.Policy.NetworkInterface(networkInterface)
 	if err != nil {
@@ -116,8 +124,7 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 		if e == nil {
 			continue
 		}
-		for j := range e.Inbound {
-			stage := &e.Inbound[j]
+		for _, stage := range stages(e) {
 			p := place{group: stage.Group}
 			if stage.Association == topology.SubnetAssociation {
 				p.subnet = e.Subnet
@@ -132,7 +139,22 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 	return result, nil
 }
 
+// stages are those of an endpoint's two directions, each once: rule collections, the subnet's
+// NSG, the NIC's.
+func stages(e *topology.Endpoint) (list []*topology.Stage) {
+	for _, inbound := range [][]topology.Stage{e.AdminInbound, e.Inbound} {
+		for i := range inbound {
+			list = append(list, &inbound[i])
+		}
+	}
+	return list
+}
+
 func associate(e *topology.Endpoint, stage *topology.Stage) arm.EffectiveAssociation {
+	if stage.Association == topology.NetworkManagerAssociation {
+		manager, _, _ := strings.Cut(stage.Group.NSG.ID, "/securityAdminConfigurations/")
+		return arm.EffectiveAssociation{NetworkManager: &arm.SubResource{ID: manager}}
+	}
 	if stage.Association == topology.NetworkInterfaceAssociation {
 		return arm.EffectiveAssociation{NetworkInterface: &arm.SubResource{ID: e.NetworkInterface.ID}}
 	}

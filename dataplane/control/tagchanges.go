@@ -203,28 +203,33 @@ func (c *TagChanges) summary() string {
 
 // eachTag calls f for every side of a user rule that names a service tag, in the policy's order.
 func eachTag(set *arm.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag string)) {
-	for _, g := range set.NetworkSecurityGroups {
+	for _, g := range set.Groups() {
+		fields := [2]string{"sourceAddressPrefix", "destinationAddressPrefix"}
+		if g.Admin {
+			fields = [2]string{"sources", "destinations"}
+		}
 		for i := range g.Rules {
 			r := &g.Rules[i]
-			for _, side := range []struct{ field, tag string }{
-				{"sourceAddressPrefix", r.Source.Tag}, {"destinationAddressPrefix", r.Destination.Tag},
-			} {
-				if side.tag != "" && !ruleset.IsBuiltInTag(side.tag) {
-					f(g, r, side.field, side.tag)
-				}
+			for side, peer := range []*ruleset.Peer{&r.Source, &r.Destination} {
+				peer.Each(func(p *ruleset.Peer) {
+					if p.Tag != "" && !ruleset.IsBuiltInTag(p.Tag) {
+						f(g, r, fields[side], p.Tag)
+					}
+				})
 			}
 		}
 	}
 }
 
-// groupLabels names NSGs: by name, or by id where a name is not unique.
+// groupLabels names NSGs and rule collections: by name, or by id where a name is not unique.
 func groupLabels(set *arm.Set) map[*ruleset.NSG]string {
 	count := map[string]int{}
-	for _, g := range set.NetworkSecurityGroups {
+	groups := set.Groups()
+	for _, g := range groups {
 		count[strings.ToLower(g.Name)]++
 	}
 	labels := map[*ruleset.NSG]string{}
-	for _, g := range set.NetworkSecurityGroups {
+	for _, g := range groups {
 		labels[g] = g.Name
 		if count[strings.ToLower(g.Name)] > 1 {
 			labels[g] = g.ID

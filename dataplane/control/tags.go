@@ -90,14 +90,16 @@ func (b *tagBook) summary(f *arm.TagFacts, used map[string]int) TagSummary {
 // used counts the rules that name each tag.
 func (b *tagBook) used() map[string]int {
 	used := map[string]int{}
-	for _, g := range b.snapshot.Policy.NetworkSecurityGroups {
+	for _, g := range b.snapshot.Policy.Groups() {
 		for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
 			rules := g.Ordered(d)
 			for i := range rules {
-				source, destination := rules[i].Source.Tag, rules[i].Destination.Tag
-				used[source]++
-				if destination != source {
-					used[destination]++
+				named := map[string]bool{} // a rule counts once
+				for _, side := range []*ruleset.Peer{&rules[i].Source, &rules[i].Destination} {
+					side.Each(func(p *ruleset.Peer) { named[p.Tag] = true })
+				}
+				for tag := range named {
+					used[tag]++
 				}
 			}
 		}

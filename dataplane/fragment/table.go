@@ -65,9 +65,8 @@ type Verdict struct {
 	To uint16
 	// Generation is that of the policy that allowed it without a flow.
 	Generation uint64
-	// Slots are the rules that decided, by stage, conntrack.NoSlot where none did.
-	// Not used with InFlow, where the flow knows them.
-	Slots [4]uint32
+	// Slots are the rules that decided. Not used with InFlow, where the flow knows them.
+	Slots conntrack.Slots
 }
 
 type state uint8
@@ -289,7 +288,7 @@ func (t *Table) Reserve(k *Key, f *packet.Fragment, now time.Duration) (Reservat
 // poison lets nothing more of a datagram pass.
 func (t *Table) poison(e *entry, why packet.Drop) {
 	t.move(e, statePoisoned)
-	e.verdict = Verdict{Drop: why, Slots: [4]uint32{conntrack.NoSlot}}
+	e.verdict = Verdict{Drop: why}
 }
 
 // Decide leaves the verdict of a first fragment for the later ones, and returns those

@@ -384,7 +384,7 @@ func TestFragmentsWaitForTheirFirst(t *testing.T) {
 func TestNothingIsAllocated(t *testing.T) {
 	r := newRig(t, fragment.Options{Max: 64, Hold: 8})
 	id := uint32(0)
-	v := fragment.Verdict{Slots: [4]uint32{1, 2, conntrack.NoSlot, conntrack.NoSlot}}
+	v := fragment.Verdict{Slots: conntrack.MakeSlots(1, 2)}
 	frame := make([]byte, 1500)
 	n := testing.AllocsPerRun(1000, func() {
 		id++

@@ -56,6 +56,7 @@ const (
 	DropNextHop   // a user-defined route's next hop is no network interface that forwards, or nothing is attached there
 	DropForwarded // a peering takes nothing that is forwarded, and the source is not of the network next to it
 	DropRule      // denied by a security rule
+	DropSMTP      // TCP port 25 to the internet, which the subscription does not allow
 
 	// Write.
 	DropTransmit // the destination's device refused the packet
@@ -100,6 +101,7 @@ var dropNames = [NumDrops]string{
 	DropNextHop:         "next_hop",
 	DropForwarded:       "forwarded_traffic",
 	DropRule:            "rule_deny",
+	DropSMTP:            "smtp_blocked",
 	DropTransmit:        "transmit",
 }
 

@@ -61,12 +61,14 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 		views:    map[string]*view{},
 		members:  map[string][]netip.Prefix{},
 		sides:    map[string][]netip.Prefix{},
+		spaces:   map[string][]netip.Prefix{},
 	}
 	fromOutside := &routes{}
 	b.s.outside = &Endpoint{Attachment: -1, routes: fromOutside}
 	b.s.platform = &Endpoint{Attachment: -1, routes: fromOutside}
 	b.labelGroups()
 	b.groupMembers()
+	b.networkGroups()
 	b.addNetworks()
 	b.addPeers()
 	b.learn(specs)
@@ -99,6 +101,7 @@ type builder struct {
 	views    map[string]*view
 	members  map[string][]netip.Prefix       // ASG id in lower case -> addresses
 	sides    map[string][]netip.Prefix       // ASG ids as a rule lists them -> addresses of all
+	spaces   map[string][]netip.Prefix       // network group id in lower case -> address spaces of all
 	pending  []*Table                        // to be compiled
 	nics     []*Endpoint                     // in the policy's order
 	subnets  []*Endpoint                     // the other addresses of each subnet
@@ -110,14 +113,19 @@ func (b *builder) fail(format string, args ...any) {
 	b.faults = append(b.faults, fmt.Errorf("topology: "+format, args...))
 }
 
-// labelGroups names NSGs for metrics: by name, or by id where a name is not unique.
+// labelGroups names NSGs and rule collections for metrics: by name, or by id where a name
+// is not unique. A collection's name has slashes, which no NSG's can have.
 func (b *builder) labelGroups() {
+	all := slices.Clone(b.s.Policy.NetworkSecurityGroups)
+	for _, c := range b.s.Policy.AdminCollections {
+		all = append(all, c.Rules)
+	}
 	count := map[string]int{}
-	for _, g := range b.s.Policy.NetworkSecurityGroups {
+	for _, g := range all {
 		count[strings.ToLower(g.Name)]++
 	}
 	b.labels = map[*ruleset.NSG]string{}
-	for _, g := range b.s.Policy.NetworkSecurityGroups {
+	for _, g := range all {
 		b.labels[g] = g.Name
 		if count[strings.ToLower(g.Name)] > 1 {
 			b.labels[g] = g.ID
@@ -162,7 +170,7 @@ func (b *builder) addEndpoints() {
 			c := &nic.IPConfigurations[i]
 			n := b.networks[c.Subnet.VirtualNetwork]
 			e := &Endpoint{NetworkInterface: nic, Subnet: c.Subnet, Attachment: -1, Established: n.vnet.FlowTimeout,
-				address: packet.AddrFrom(c.Address), routes: b.routesOf(n, c.Subnet.RouteTable)}
+				Stateless: nic.DisableTCPStateTracking, address: packet.AddrFrom(c.Address), routes: b.routesOf(n, c.Subnet.RouteTable)}
 			b.chain(e)
 			b.nics = append(b.nics, e)
 			b.s.endpoints[endpointKey{nic, c.Address.Unmap()}] = e
@@ -173,6 +181,8 @@ func (b *builder) addEndpoints() {
 // chain sets the stages of an endpoint in Azure's order: inbound the subnet's
 // NSG and then the NIC's, outbound the other way round.
 func (b *builder) chain(e *Endpoint) {
+	b.s.members = append(b.s.members, e)
+	e.AdminInbound, e.AdminOutbound = e.routes.adminInbound, e.routes.adminOutbound
 	var subnet, nic *Group
 	if g := e.Subnet.NetworkSecurityGroup; g != nil {
 		subnet = b.group(g, e.routes.view)
@@ -212,6 +222,12 @@ func (b *builder) addUnused() {
 		used[g.NSG] = true
 	}
 	order := map[*ruleset.NSG]int{}
+	for i, c := range b.s.Policy.AdminCollections {
+		order[c.Rules] = i - len(b.s.Policy.AdminCollections)
+		if !used[c.Rules] {
+			b.group(c.Rules, b.viewOf(ruleset.VirtualNetworkPrefixes(nil)))
+		}
+	}
 	for i, nsg := range b.s.Policy.NetworkSecurityGroups {
 		order[nsg] = i
 		if !used[nsg] {

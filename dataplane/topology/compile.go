@@ -50,6 +50,7 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 		t.Slots = old.Slots
 	}
 	t.compiled = make([]classifier.Rule, len(t.Rules))
+	var platform []int
 	for i := range t.Rules {
 		r := &t.Rules[i]
 		t.compiled[i] = classifier.Rule{
@@ -59,7 +60,11 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 			SourcePorts:      r.SourcePorts,
 			DestinationPorts: r.DestinationPorts,
 		}
+		if narrowToService(r, &t.compiled[i]) {
+			platform = append(platform, i)
+		}
 	}
+	t.platformTable(platform)
 	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, sameRule) {
 		t.Match = old.Match
 		return
@@ -89,12 +94,18 @@ func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *rulese
 	case p.Tag != "":
 		prefixes, ok := b.expandTag(g.view, old.view, p.Tag)
 		if !ok {
-			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s, %s and %s",
-				g.NSG.Name, r.Name, side, p.Tag, ruleset.TagVirtualNetwork, ruleset.TagInternet, ruleset.TagAzureLoadBalancer)
+			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s",
+				g.NSG.Name, r.Name, side, p.Tag, ruleset.BuiltInTags)
 		}
 		return prefixes
 	case len(p.ApplicationSecurityGroups) > 0:
 		return b.groupAddresses(p.ApplicationSecurityGroups)
+	case p.NetworkGroup != "":
+		return b.spaces[strings.ToLower(p.NetworkGroup)]
+	case p.AnyOf != nil:
+		var all []netip.Prefix
+		p.Each(func(one *ruleset.Peer) { all = append(all, b.resolve(g, old, r, side, one)...) })
+		return all
 	}
 	return p.Prefixes
 }
@@ -144,6 +155,8 @@ func (s *Snapshot) tagPrefixes(v *view, tag string) ([]netip.Prefix, bool) {
 		return ruleset.InternetPrefixes(v.virtualNetwork), true
 	case ruleset.TagAzureLoadBalancer:
 		return ruleset.AzureLoadBalancerPrefixes(), true
+	case ruleset.TagPlatformDNS, ruleset.TagPlatformIMDS, ruleset.TagPlatformLKM:
+		return ruleset.PlatformServiceOf(tag).Addresses, true
 	}
 	prefixes, ok := s.Policy.ServiceTags[tag]
 	return prefixes, ok

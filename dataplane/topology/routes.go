@@ -20,6 +20,9 @@ type routes struct {
 	table   *arm.RouteTable // nil: none
 	view    *view
 	hops    bart.Table[*hop] // by destination
+	// adminInbound and adminOutbound are the rule collections that hold for the network.
+	adminInbound, adminOutbound []Stage
+	everything                  bool // the table has a route for 0.0.0.0/0
 	// direct, if not nil, has whom no route but the network's own can lead to: it saves
 	// most packets the search for a hop.
 	direct *bart.Table[*Endpoint]
@@ -123,6 +126,10 @@ func (b *builder) routesOf(n *network, t *arm.RouteTable) *routes {
 	r := n.routes[t]
 	if r == nil {
 		r = &routes{network: n, table: t, view: b.viewOf(b.virtualNetworkTag(n, t))}
+		r.adminInbound, r.adminOutbound = b.adminStages(r)
+		r.everything = t != nil && slices.ContainsFunc(t.Routes, func(route arm.Route) bool {
+			return slices.Contains(b.s.Policy.Prefixes(&route), everywhere[0])
+		})
 		n.routes[t] = r
 		b.s.routed = b.s.routed || t != nil
 	}

@@ -36,16 +36,23 @@ var PlatformAddresses = []netip.Addr{
 
 // Snapshot is one consistent view of policy and topology.
 type Snapshot struct {
-	// Generation counts the snapshots of a process from 1; the engine sets it.
+	// Generation counts the snapshots of a process from 1; Follow sets it.
 	Generation uint64
+	// Flushed is the last generation that asks for flows to be judged again, any
+	// endpoint's; 0: none does. Follow sets it.
+	Flushed uint32
+	// BlockSMTP says that the subscription lets no TCP port 25 out; the owner sets it.
+	BlockSMTP bool
 	// Attachments stand in the order of the specs given to Build.
 	Attachments []*Attachment
 	// Policy is what the snapshot was built from.
 	Policy *arm.Set
-	// Groups are all NSGs of the policy, compiled, in the policy's order: one for
-	// each meaning that tags have where an NSG stands, one when it stands nowhere.
+	// Groups are all rule collections and then all NSGs of the policy, compiled, in the
+	// policy's order: one for each meaning that tags have where one stands, one when it
+	// stands nowhere.
 	Groups []*Group
 
+	members   []*Endpoint // all that virtual networks have
 	networks  []*network
 	endpoints map[endpointKey]*Endpoint
 	outside   *Endpoint
@@ -95,6 +102,15 @@ type Endpoint struct {
 	// Outbound and Inbound are the stages that judge what the endpoint sends and
 	// receives, in Azure's order.
 	Outbound, Inbound []Stage
+	// AdminOutbound and AdminInbound are the rule collections that stand before them. Of
+	// their matching rules the one with the lowest priority number decides, whichever
+	// collection has it; the policy's order decides between equal ones.
+	AdminOutbound, AdminInbound []Stage
+	// Flushed is the last generation in which an NSG with flushConnection changed on the
+	// endpoint's way: flows that were judged before are judged again.
+	Flushed uint32
+	// Stateless is set for a NIC with disableTcpStateTracking.
+	Stateless bool
 	// Established is the idle timeout of TCP flows (flowTimeoutInMinutes of the
 	// virtual network), 0 for the default.
 	Established time.Duration
@@ -123,17 +139,15 @@ type Association uint8
 const (
 	SubnetAssociation Association = iota
 	NetworkInterfaceAssociation
+	NetworkManagerAssociation // a rule collection, for all of a virtual network
 )
 
 // String is the word of a verify result.
 func (a Association) String() string {
-	if a == NetworkInterfaceAssociation {
-		return "networkInterface"
-	}
-	return "subnet"
+	return [...]string{"subnet", "networkInterface", "networkManager"}[a]
 }
 
-// Stage is one NSG on the way of a packet.
+// Stage is one NSG, or rule collection, on the way of a packet.
 type Stage struct {
 	Association Association
 	Direction   ruleset.Direction
@@ -141,13 +155,14 @@ type Stage struct {
 	Table       *Table
 }
 
-// Group is one NSG compiled for the subnets where tags mean the same.
+// Group is one NSG, or rule collection of admin rules, compiled for the subnets where tags mean the same.
 type Group struct {
 	NSG *ruleset.NSG
 	// Label is the NSG's name in metrics, see RuleKey.
 	Label             string
 	Inbound, Outbound Table
 	view              *view
+	changed           uint32 // of an NSG with flushConnection: generation of the last change
 }
 
 // Expand resolves a service tag of the group's rules as its subnets see it;
@@ -174,6 +189,10 @@ type Table struct {
 	Slots []uint32       // by rule
 
 	compiled []classifier.Rule // what Match was compiled from
+	// platform matches the rules that name a service of the platform, platformRules are
+	// their places in Rules; nil when there are none.
+	platform      *classifier.Table
+	platformRules []int
 }
 
 // Resolved are the table's rules as they were compiled, in the order of Rules: tags and

@@ -8,6 +8,7 @@
 //	  Subnet2 10.0.2.0/24, fd00:db8:1:2::/64, no NSG: VM3 (NSG2 on its NIC)
 //	  Subnet3 10.0.3.0/24, fd00:db8:1:3::/64, no NSG: VM4
 //	internet
+//	platform 168.63.129.16, 169.254.169.254: DNS and IMDS
 //
 // Every host has an address of each family; Hosts names them.
 package lab
@@ -40,6 +41,16 @@ func WriteTo(dir string) error {
 		return fmt.Errorf("lab: write to %s: %w", dir, err)
 	}
 	return nil
+}
+
+const internetName = "internet"
+
+// Namespaces are those that the lab makes.
+func Namespaces() (list []string) {
+	for _, h := range Hosts(IPv4) {
+		list = append(list, h.Namespace)
+	}
+	return append(list, PlatformNamespace)
 }
 
 // Host is one end of the lab's traffic: a host under one of its addresses.
@@ -78,7 +89,7 @@ func Hosts(f Family) []Host {
 		{"VM2", "nsgd-vm2", netip.MustParseAddr("10.0.1.5")},
 		{"VM3", "nsgd-vm3", netip.MustParseAddr("10.0.2.4")},
 		{"VM4", "nsgd-vm4", netip.MustParseAddr("10.0.3.4")},
-		{"internet", "nsgd-internet", netip.MustParseAddr("203.0.113.10")},
+		{internetName, "nsgd-internet", netip.MustParseAddr("203.0.113.10")},
 	}
 	if f == IPv6 {
 		for i, address := range []string{

@@ -31,6 +31,8 @@ type Options struct {
 	// Timeout is how long an answer may take before the packet counts as
 	// dropped, since a filter that denies sends nothing back; 0 is one second.
 	Timeout time.Duration
+	// Platform has the platform's services asked too; ServePlatform answers.
+	Platform bool
 	// Explain names the verdict for a result whose Source, Destination, Protocol
 	// and Port are set. It is called from several goroutines. Nil leaves results
 	// without an explanation.
@@ -103,6 +105,9 @@ func Run(ctx context.Context, hosts []Host, options Options) ([]Result, error) {
 	defer stop()
 
 	results := plan(hosts, o)
+	if o.Platform {
+		results = append(results, planPlatform(hosts)...)
+	}
 	var wait sync.WaitGroup
 	for i := range results {
 		wait.Go(func() { probe(ctx, &results[i], uint16(i), o) })
@@ -156,12 +161,14 @@ func probe(ctx context.Context, r *Result, number uint16, o Options) {
 	defer cancel()
 
 	within := func(f func() error) error { return o.within(r.Source.Namespace, f) }
-	switch r.Protocol {
-	case TCP:
+	switch {
+	case r.Destination.Namespace == PlatformNamespace:
+		r.Err = askPlatform(ctx, within, r)
+	case r.Protocol == TCP:
 		r.Err = echoTCP(ctx, within, r)
-	case UDP:
+	case r.Protocol == UDP:
 		r.Err = echoUDP(ctx, within, r)
-	case ICMP:
+	case r.Protocol == ICMP:
 		r.Err = echoICMP(ctx, within, r, number)
 	default:
 		r.Err = fmt.Errorf("lab: unknown protocol %q", r.Protocol)

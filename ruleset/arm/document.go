@@ -27,6 +27,12 @@ const (
 	asgKind
 	routeTableKind
 	routeKind
+	managerKind
+	networkGroupKind
+	staticMemberKind
+	adminKind // a security admin configuration
+	collectionKind
+	adminRuleKind
 )
 
 // kinds holds the resource types without "Microsoft.Network/", in lower case.
@@ -40,6 +46,13 @@ var kinds = map[string]kind{
 	"applicationsecuritygroups":              asgKind,
 	"routetables":                            routeTableKind,
 	"routetables/routes":                     routeKind,
+	"networkmanagers":                        managerKind,
+	"networkmanagers/networkgroups":          networkGroupKind,
+
+	"networkmanagers/networkgroups/staticmembers":                       staticMemberKind,
+	"networkmanagers/securityadminconfigurations":                       adminKind,
+	"networkmanagers/securityadminconfigurations/rulecollections":       collectionKind,
+	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
 // kindPaths are the types of kinds in ARM's spelling.
@@ -47,10 +60,31 @@ var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
 	subnetKind: "subnets", peeringKind: "virtualNetworkPeerings", interfaceKind: "networkInterfaces",
 	asgKind: "applicationSecurityGroups", routeTableKind: "routeTables", routeKind: "routes",
+	managerKind: "networkManagers", networkGroupKind: "networkGroups", staticMemberKind: "staticMembers",
+	adminKind: "securityAdminConfigurations", collectionKind: "ruleCollections", adminRuleKind: "rules",
 }
 
 // parentKinds are the kinds of what child kinds belong to.
-var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind, routeKind: routeTableKind}
+var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind, routeKind: routeTableKind,
+	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
+	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind}
+
+// depth is how many resources of other kinds one of k is within.
+func (k kind) depth() (n int) {
+	for ; parentKinds[k] != otherKind; k = parentKinds[k] {
+		n++
+	}
+	return n
+}
+
+// typePath is a kind's type with those of its parents, in lower case.
+func (k kind) typePath() string {
+	path := strings.ToLower(kindPaths[k])
+	if parent := parentKinds[k]; parent != otherKind {
+		path = parent.typePath() + "/" + path
+	}
+	return path
+}
 
 const provider = "microsoft.network/"
 
@@ -238,7 +272,7 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 			return kinds[path], true
 		}
 		if parent != nil && !strings.Contains(t, "/") {
-			return kinds[strings.ToLower(kindPaths[parent.kind])+"/"+t], true
+			return kinds[parent.kind.typePath()+"/"+t], true
 		}
 		return otherKind, true
 	}

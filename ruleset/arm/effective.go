@@ -14,7 +14,8 @@ type EffectiveNetworkSecurityGroupListResult struct {
 	NextLink *string                         `json:"nextLink"` // always null: there is one page
 }
 
-// EffectiveNetworkSecurityGroup is one NSG that holds for a NIC.
+// EffectiveNetworkSecurityGroup is one NSG that holds for a NIC, or one rule collection of a
+// network manager's security admin rules.
 type EffectiveNetworkSecurityGroup struct {
 	NetworkSecurityGroup SubResource          `json:"networkSecurityGroup"`
 	Association          EffectiveAssociation `json:"association"`
@@ -24,8 +25,10 @@ type EffectiveNetworkSecurityGroup struct {
 	EffectiveSecurityRules []EffectiveSecurityRule `json:"effectiveSecurityRules"`
 }
 
-// EffectiveAssociation says where an NSG is attached: one of the two is set.
+// EffectiveAssociation says where an NSG is attached, or which network manager a rule collection is
+// of: one of them is set.
 type EffectiveAssociation struct {
+	NetworkManager   *SubResource `json:"networkManager,omitempty"`
 	Subnet           *SubResource `json:"subnet,omitempty"`
 	NetworkInterface *SubResource `json:"networkInterface,omitempty"`
 }
@@ -42,7 +45,7 @@ type SubResource struct {
 // when there are several values. ICMP, ESP and AH are beyond Azure's enumeration
 // and keep their ARM names.
 type EffectiveSecurityRule struct {
-	// Name is "securityRules/NAME" or "defaultSecurityRules/NAME".
+	// Name is ruleset.Rule.QualifiedName.
 	Name                       string   `json:"name"`
 	Protocol                   string   `json:"protocol"`
 	SourcePortRange            *string  `json:"sourcePortRange"`
@@ -88,8 +91,8 @@ func (e *EffectiveNetworkSecurityGroup) effectiveRule(r *ruleset.Rule, expand fu
 		DestinationPortRanges:                portTexts(r.DestinationPorts),
 		SourceAddressPrefixes:                peerTexts(&r.Source),
 		DestinationAddressPrefixes:           peerTexts(&r.Destination),
-		ExpandedSourceAddressPrefix:          e.expandTag(r.Source.Tag, expand),
-		ExpandedDestinationAddressPrefix:     e.expandTag(r.Destination.Tag, expand),
+		ExpandedSourceAddressPrefix:          e.expandTags(&r.Source, expand),
+		ExpandedDestinationAddressPrefix:     e.expandTags(&r.Destination, expand),
 		SourceApplicationSecurityGroups:      subResources(r.Source.ApplicationSecurityGroups),
 		DestinationApplicationSecurityGroups: subResources(r.Destination.ApplicationSecurityGroups),
 	}
@@ -101,11 +104,22 @@ func (e *EffectiveNetworkSecurityGroup) effectiveRule(r *ruleset.Rule, expand fu
 	return shown
 }
 
+// expandTags resolves what a side names, nil when that is no tag.
+func (e *EffectiveNetworkSecurityGroup) expandTags(side *ruleset.Peer, expand func(tag string) []netip.Prefix) (texts []string) {
+	side.Each(func(p *ruleset.Peer) {
+		switch {
+		case p.Tag == "":
+		case side.AnyOf == nil: // shared by all rules that name it
+			texts = e.expandTag(p.Tag, expand)
+		default:
+			texts = append(texts, e.expandTag(p.Tag, expand)...)
+		}
+	})
+	return texts
+}
+
 // expandTag resolves a tag once and remembers it in the tag map.
 func (e *EffectiveNetworkSecurityGroup) expandTag(tag string, expand func(tag string) []netip.Prefix) []string {
-	if tag == "" {
-		return nil
-	}
 	texts, known := e.TagMap[tag]
 	if !known {
 		texts = prefixTexts(expand(tag))
@@ -131,6 +145,12 @@ func portTexts(ranges []ruleset.PortRange) []string {
 
 func peerTexts(p *ruleset.Peer) []string {
 	switch {
+	case p.AnyOf != nil:
+		var all []string
+		p.Each(func(one *ruleset.Peer) { all = append(all, peerTexts(one)...) })
+		return all
+	case p.NetworkGroup != "":
+		return []string{p.NetworkGroup}
 	case p.Any:
 		return []string{"0.0.0.0/0"}
 	case p.Tag != "":

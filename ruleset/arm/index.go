@@ -108,6 +108,8 @@ func referredName(k kind, reference string) string {
 	}
 	typed := strings.EqualFold(segments[n-2], kindPaths[k])
 	switch {
+	case parentKinds[k] != otherKind && managed(k):
+		return managedName(k, segments)
 	case k == subnetKind && typed && n >= 3:
 		return segments[n-3] + "/" + segments[n-1]
 	case typed:
@@ -116,6 +118,37 @@ func referredName(k kind, reference string) string {
 		return reference
 	}
 	return ""
+}
+
+// managed reports what belongs to a virtual network manager, which is known by the names
+// of all that it is within.
+func managed(k kind) bool {
+	for parentKinds[k] != otherKind {
+		k = parentKinds[k]
+	}
+	return k == managerKind
+}
+
+// managedName is the path of names within an id, or within names alone.
+func managedName(k kind, segments []string) string {
+	var names []string
+	for ; len(segments) >= 2 && strings.EqualFold(segments[len(segments)-2], kindPaths[k]); k = parentKinds[k] {
+		names = append(names, segments[len(segments)-1])
+		segments = segments[:len(segments)-2]
+	}
+	if names == nil {
+		return strings.Join(segments, "/")
+	}
+	slices.Reverse(names)
+	return strings.Join(names, "/")
+}
+
+// path is a resource's name with those of all that it is within.
+func (r *resource) path() string {
+	if r.parent == nil {
+		return r.name
+	}
+	return r.parent.path() + "/" + r.name
 }
 
 // isAzureID reports a complete resource id, with a subscription. Templates that nobody
@@ -187,28 +220,45 @@ func (l *loader) adopt() {
 			parents.add(&entry{kind: r.kind, id: r.identity(), object: r}, r.name)
 		}
 	}
-	for _, r := range l.resources {
-		parentKind := parentKinds[r.kind]
-		if parentKind == otherKind {
-			continue
-		}
-		if r.parent == nil && r.anonymous() {
-			l.leaveOpen(r, "name", r.name)
-			continue
-		}
-		if r.parent == nil {
-			e, problem := parents.resolve(parentKind, r.parentName)
-			if e == nil {
-				l.fault(ruleset.Fault{
-					Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
-					Message: "the resource that this one belongs to: " + problem,
-				})
-				l.orphans = append(l.orphans, r)
-				continue
+	for depth := 1; depth <= adminRuleKind.depth(); depth++ {
+		for _, r := range l.resources {
+			if r.kind.depth() == depth {
+				l.adoptOne(r, &parents)
 			}
-			r.parent = e.object.(*resource)
 		}
-		r.parent.children = append(r.parent.children, r)
+	}
+}
+
+func (l *loader) adoptOne(r *resource, parents *index) {
+	if r.parent == nil && r.anonymous() {
+		l.leaveOpen(r, "name", r.name)
+		return
+	}
+	if r.parent == nil {
+		parentKind := parentKinds[r.kind]
+		e, problem := parents.resolve(parentKind, r.parentName)
+		if e == nil && parentKind == managerKind && r.parentName != "" {
+			// Nothing depends on what a manager's own document says.
+			m := &resource{kind: managerKind, file: r.file, name: lastSegment(r.parentName)}
+			if isAzureID(r.parentName) {
+				m.id = r.parentName
+			}
+			e = &entry{kind: managerKind, id: m.identity(), object: m}
+			parents.add(e, m.name)
+		}
+		if e == nil {
+			l.fault(ruleset.Fault{
+				Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
+				Message: "the resource that this one belongs to: " + problem,
+			})
+			l.orphans = append(l.orphans, r)
+			return
+		}
+		r.parent = e.object.(*resource)
+	}
+	r.parent.children = append(r.parent.children, r)
+	if managed(r.kind) && !r.anonymous() {
+		parents.add(&entry{kind: r.kind, id: r.identity(), object: r}, r.path())
 	}
 }
 

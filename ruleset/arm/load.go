@@ -66,7 +66,7 @@ func (d *Documents) sort(faults ruleset.Faults) {
 }
 
 // UnknownTags are the faults of a policy that has no service tag file: rules and routes that
-// name a tag other than the three that need none. Load takes every well-formed name.
+// name a tag other than those that need none. Load takes every well-formed name.
 func (d *Documents) UnknownTags() ruleset.Faults {
 	var faults ruleset.Faults
 	for _, t := range d.Set.RouteTables {
@@ -79,24 +79,41 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 			}
 		}
 	}
-	for _, g := range d.Set.NetworkSecurityGroups {
+	for _, g := range d.Set.Groups() {
+		code, place, fields := ruleset.CodeInvalidAddressPrefix, kindPaths[groupKind]+"/"+g.Name, [2]string{"sourceAddressPrefix", "destinationAddressPrefix"}
+		if g.Admin {
+			code, place, fields = ruleset.CodeAdminInvalidAddress, kindPaths[collectionKind]+"/"+g.Name, [2]string{"sources", "destinations"}
+		}
 		for i := range g.Rules {
 			r := &g.Rules[i]
-			for _, side := range []struct{ field, tag string }{
-				{"sourceAddressPrefix", r.Source.Tag}, {"destinationAddressPrefix", r.Destination.Tag},
-			} {
-				if side.tag == "" || ruleset.IsBuiltInTag(side.tag) {
-					continue
-				}
+			for _, side := range namedTags(r) {
 				faults = append(faults, ruleset.Fault{
-					Code: ruleset.CodeInvalidAddressPrefix, File: d.files[g], Resource: kindPaths[groupKind] + "/" + g.Name,
-					Rule: r.Name, Field: side.field, Value: side.tag,
-					Message: "no tag of that name is known; known without a service tag file are VirtualNetwork, Internet and AzureLoadBalancer",
+					Code: code, File: d.files[g], Resource: place,
+					Rule: r.Name, Field: fields[side.side], Value: side.tag,
+					Message: "no tag of that name is known; known without a service tag file are " + ruleset.BuiltInTags,
 				})
 			}
 		}
 	}
 	return faults
+}
+
+// namedTag is a tag of a service tag file, at a rule's source (0) or destination (1).
+type namedTag struct {
+	side int
+	tag  string
+}
+
+// namedTags are the tags of a rule that need a service tag file.
+func namedTags(r *ruleset.Rule) (tags []namedTag) {
+	for i, side := range []*ruleset.Peer{&r.Source, &r.Destination} {
+		side.Each(func(p *ruleset.Peer) {
+			if p.Tag != "" && !ruleset.IsBuiltInTag(p.Tag) {
+				tags = append(tags, namedTag{i, p.Tag})
+			}
+		})
+	}
+	return tags
 }
 
 // Load reads files, folders (every *.json below, in order of their paths; names
@@ -156,6 +173,7 @@ func (l *loader) finish() *Documents {
 	l.buildRouteTables()
 	l.buildNetworks()
 	l.relatePeerings()
+	l.buildAdmin()
 	l.buildInterfaces()
 	l.checkMembers()
 	l.out.Warnings = l.lint()

@@ -43,6 +43,7 @@ func (l *loader) buildInterface(r *resource) {
 		return
 	}
 	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
 	n.VirtualMachineID = f.virtualMachine()
 	if id := f.reference("networkSecurityGroup"); id != "" {

@@ -165,12 +165,10 @@ func (r *Reader) useTags(l *loader, data []byte) {
 		return
 	}
 	used := map[string][]netip.Prefix{}
-	for _, g := range l.out.Set.NetworkSecurityGroups {
+	for _, g := range l.out.Set.Groups() {
 		for i := range g.Rules {
-			for _, tag := range []string{g.Rules[i].Source.Tag, g.Rules[i].Destination.Tag} {
-				if tag != "" && !ruleset.IsBuiltInTag(tag) {
-					used[tag] = r.tags.Prefixes(tag)
-				}
+			for _, named := range namedTags(&g.Rules[i]) {
+				used[named.tag] = r.tags.Prefixes(named.tag)
 			}
 		}
 	}

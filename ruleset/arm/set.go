@@ -15,6 +15,8 @@ type Set struct {
 	NetworkInterfaces         []*NetworkInterface
 	ApplicationSecurityGroups []*ApplicationSecurityGroup
 	RouteTables               []*RouteTable
+	NetworkGroups             []*NetworkGroup
+	AdminCollections          []*AdminCollection
 	// ServiceTags are the prefixes, of both families and in the file's order, of the
 	// tags of a service tag file that rules and routes name, by the spelling of Peer.Tag.
 	ServiceTags map[string][]netip.Prefix
@@ -48,9 +50,12 @@ type NetworkInterface struct {
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
 	EnableIPForwarding   bool
-	VirtualMachineID     string            // empty when it belongs to none, or that is not known
-	MACAddress           string            // as written, empty when not known
-	IPConfigurations     []IPConfiguration // at least one
+	// DisableTCPStateTracking is taken to mean that TCP flows of the NIC are followed
+	// without states; Azure's documents do not say what it does.
+	DisableTCPStateTracking bool
+	VirtualMachineID        string            // empty when it belongs to none, or that is not known
+	MACAddress              string            // as written, empty when not known
+	IPConfigurations        []IPConfiguration // at least one
 }
 
 // IPConfiguration is one address of a NIC.

@@ -37,13 +37,14 @@ type VerificationIPFlowResult struct {
 	RuleName             string              `json:"ruleName"` // empty when no NSG is on the way
 	NetworkSecurityGroup string              `json:"networkSecurityGroup"`
 	Reason               string              `json:"reason"`
-	Stages               []VerificationStage `json:"stages"` // as evaluated; not nil
+	PlatformService      string              `json:"platformService,omitempty"` // that the flow asks for
+	Stages               []VerificationStage `json:"stages"`                    // as evaluated; not nil
 }
 
 // VerificationStage is one NSG's part in a verdict.
 type VerificationStage struct {
 	NetworkSecurityGroup string `json:"networkSecurityGroup"`
-	Association          string `json:"association"` // subnet or networkInterface
+	Association          string `json:"association"` // subnet, networkInterface or networkManager
 	Direction            string `json:"direction"`
 	RuleName             string `json:"ruleName"`
 	Access               string `json:"access"`

@@ -54,7 +54,7 @@ func TestKilledInTheMiddleOfTrafficAndStartedAgainComesUpClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := len(lab.Hosts(lab.IPv4)); len(entries) != want {
+	if want := len(lab.Namespaces()); len(entries) != want {
 		t.Errorf("%d namespaces, want %d: %v", len(entries), want, entries)
 	}
 	again.stop(syscall.SIGTERM)

@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// servePlatform answers DNS and IMDS from the daemon's own policy.
+func servePlatform(t *testing.T, d *daemon) {
+	t.Helper()
+	documents := arm.Load(filepath.Join(d.dir, "policy"))
+	if err := documents.Faults.Err(); err != nil {
+		t.Fatal(err)
+	}
+	stop, err := lab.ServePlatform(context.Background(), func() *arm.Set { return documents.Set })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+}
+
+// mustResolve checks that DNS answers a host over both protocols, with the addresses of the lab
+// and with nothing else.
+func mustResolve(t *testing.T, from lab.Host) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, p := range []lab.Protocol{lab.UDP, lab.TCP} {
+		if a, code, err := lab.Lookup(ctx, from, p, "vm4.internal.cloudapp.net."); a != vm4.Address || code != dnsmessage.RCodeSuccess {
+			t.Errorf("%v asks %s: %v, %v, %v", from, p, a, code, err)
+		}
+		if _, code, err := lab.Lookup(ctx, from, p, "nobody.example."); code != dnsmessage.RCodeNameError || err != nil {
+			t.Errorf("%v asks %s for a name that is nobody's: %v, %v", from, p, code, err)
+		}
+	}
+}
+
+func mustNotResolve(t *testing.T, from lab.Host) {
+	t.Helper()
+	for _, p := range []lab.Protocol{lab.UDP, lab.TCP} {
+		ctx, cancel := context.WithTimeout(context.Background(), silence)
+		_, code, err := lab.Lookup(ctx, from, p, "vm4.")
+		cancel()
+		if !isTimeout(err) {
+			t.Errorf("%v asks %s: %v, %v; want a timeout", from, p, code, err)
+		}
+	}
+}
+
+// mustKnowItself checks that IMDS describes the host that asks, and only who asks as it wants.
+func mustKnowItself(t *testing.T, from lab.Host) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for header, want := range map[bool]int{true: http.StatusOK, false: http.StatusBadRequest} {
+		response, err := lab.Metadata(ctx, from, header)
+		if err != nil {
+			t.Fatalf("%v asks IMDS: %v", from, err)
+		}
+		var got struct {
+			Compute struct{ Name string }
+			Network struct {
+				Interface []struct {
+					IPv4 struct {
+						IPAddress []struct{ PrivateIPAddress string }
+					}
+				}
+			}
+		}
+		err = json.NewDecoder(response.Body).Decode(&got)
+		response.Body.Close()
+		if err != nil || response.StatusCode != want {
+			t.Fatalf("%v asks IMDS, header %t: %s, %v", from, header, response.Status, err)
+		}
+		if header && (!strings.EqualFold(got.Compute.Name, from.Name) ||
+			got.Network.Interface[0].IPv4.IPAddress[0].PrivateIPAddress != from.Address.String()) {
+			t.Errorf("%v is told %+v", from, got)
+		}
+	}
+}
+
+func TestThePlatformAnswersWhateverTheRulesSay(t *testing.T) {
+	deny := rules(denyAllIn, denyAllOut)
+	d := start(t, groups(deny, deny))
+	servePlatform(t, d)
+	serveTCP(t, vm4, 80)
+	mustNotConnect(t, vm1, vm4, 80)
+	mustResolve(t, vm1)
+	mustKnowItself(t, vm1)
+	for _, remote := range []string{"168.63.129.16:53", "169.254.169.254:80"} {
+		if v := verify(t, "vm1-nic", "Outbound", "TCP", "10.0.1.4:50000", remote); v.Access != "Allow" || v.Reason != "platform" {
+			t.Errorf("verify %s: %+v", remote, v)
+		}
+	}
+	if v := verify(t, "vm1-nic", "Outbound", "TCP", "10.0.1.4:50000", "168.63.129.16:54"); v.Access != "Deny" || v.Reason != "rule" {
+		t.Errorf("verify of a port that no service has: %+v", v)
+	}
+	eventually(t, "the platform's packets are counted", func() bool {
+		s := scrape(t)
+		return s[sampleKey("nsgd_platform_packets_total", map[string]string{"service": "dns"})] > 0 &&
+			s[sampleKey("nsgd_platform_bytes_total", map[string]string{"service": "imds"})] > 0
+	})
+}
+
+func TestARuleThatNamesAServiceDeniesThatServiceAlone(t *testing.T) {
+	denyDNS := rule{name: "DenyDns", priority: 200, direction: "Outbound", access: "Deny", destination: "AzurePlatformDNS"}
+	d := start(t, groups(rules(denyDNS), nil))
+	servePlatform(t, d)
+	before := scrape(t)
+	mustNotResolve(t, vm1)
+	mustKnowItself(t, vm1)
+	mustResolve(t, vm3) // NSG1 is not on its way
+	since(t, before, func(c counts) bool { return c.rule(decided{nsg1, "Outbound", denyDNS.name, "Deny"}).hits == 2 })
+
+	d.reload(t, groups(rules(rule{name: "DenyImds", priority: 200, direction: "Outbound", access: "Deny", destination: "AzurePlatformIMDS"}), nil))
+	mustResolve(t, vm1)
+	ctx, cancel := context.WithTimeout(context.Background(), silence)
+	defer cancel()
+	if response, err := lab.Metadata(ctx, vm1, true); !isTimeout(err) {
+		t.Errorf("IMDS: %v, %v; want a timeout", response, err)
+	}
+}
+
+func TestFlushConnectionCutsWhatTheRulesDenyNow(t *testing.T) {
+	d := start(t, labPolicy())
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	denied := groups(rules(denyAllIn), rules(allowHTTPIn))
+	d.reload(t, denied)
+	mustEcho(t, conn) // without it, what is open stays open
+	editDocument(t, d.dir, "nsg1", func(properties map[string]any) { properties["flushConnection"] = true })
+	nsgctl(t, "reload")
+	before := scrape(t)
+	if err := echo(conn, silence); !isTimeout(err) {
+		t.Fatalf("%v, want a timeout", err)
+	}
+	since(t, before, func(c counts) bool { return c.rule(decided{nsg1, "Inbound", denyAllIn.name, "Deny"}).hits >= 1 })
+}
