@@ -24,7 +24,6 @@ type generated struct {
 	members  map[string]int // the network of each ASG's members
 	prefixes []netip.Prefix // that the policy names somewhere
 	ports    []int          // that rules begin or end at
-	routes   []string       // ids of route tables
 }
 
 type generatedNetwork struct {
