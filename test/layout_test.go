@@ -56,6 +56,10 @@ var allowedImports = map[string][]string{
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},
 	"test/e2e":   {anyPackage},
+	// Reads the cases and builds their packets.
+	"test/conformance": {anyPackage},
+	// A second opinion shares nothing with the first.
+	"test/conformance/reference": {},
 }
 
 // onlyExternal are packages whose imports from outside the module and the
