@@ -68,11 +68,16 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 	var v Verdict
 	Judge(src, dst, &k, &v)
 	result := p.explain(end, &v, level)
+	if v.Service != topology.NoService && v.Access == ruleset.Allow {
+		result.Reason = ReasonPlatform
+	} else {
+		result.PartlyMatchedAdminRules = p.partlyAdmin(stages, &v)
+	}
 	if src != nil && v.Access == ruleset.Allow && s.SMTPBlocked(src, s.RouteFrom(src, k.Dst.Netip()), &k) {
 		if p.AnyProtocol {
 			return nil, errors.New(`protocol "*": the answer is not one for all protocols: TCP port 25 to the internet is blocked for the subscription; ask for each`)
 		}
-		result.SecurityRuleAccessResult = ruleset.Deny.String()
+		result.SecurityRuleAccessResult, result.Reason = ruleset.Deny.String(), ReasonSMTP
 	}
 	return result, nil
 }
@@ -149,6 +154,35 @@ func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm
 		result.EvaluatedNetworkSecurityGroups = append(result.EvaluatedNetworkSecurityGroups, evaluated)
 	}
 	return result
+}
+
+// partlyAdmin are the admin rules that hold a part of the profile and would decide it, of the
+// rule collections other than the one that decides.
+func (p *profile) partlyAdmin(stages []topology.Stage, v *Verdict) (names []string) {
+	var decides *StageVerdict
+	if v.N > 0 && v.Stages[0].Stage.Association == topology.NetworkManagerAssociation {
+		decides = &v.Stages[0]
+	}
+	for i := range stages {
+		st := &stages[i]
+		if st.Association != topology.NetworkManagerAssociation || decides != nil && decides.Stage.Table == st.Table {
+			continue
+		}
+		rules := st.Table.Resolved()
+		for j := range rules {
+			if decides != nil && st.Table.Rules[j].Priority > decides.SecurityRule().Priority {
+				break
+			}
+			f := p.fields(&rules[j])
+			if f.least() == everything {
+				break
+			}
+			if f.least() == some {
+				names = append(names, st.Table.Rules[j].PrefixedName())
+			}
+		}
+	}
+	return names
 }
 
 // appliedTo is the id of what a stage's NSG, or rule collection, is associated with.

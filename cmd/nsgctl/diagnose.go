@@ -181,13 +181,18 @@ func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) e
 			port = " port " + p.DestinationPort
 		}
 		fmt.Fprintf(w, "%s: %s %s from %s to %s%s\n", result.SecurityRuleAccessResult, p.Direction, p.Protocol, p.Source, p.Destination, port)
-		if len(result.EvaluatedNetworkSecurityGroups) == 0 {
+		if result.Reason != "" {
+			fmt.Fprintf(w, "no rule decides: %s\n", result.Reason)
+		} else if len(result.EvaluatedNetworkSecurityGroups) == 0 {
 			fmt.Fprintln(w, "no network security group decides")
 		}
 		for j := range result.EvaluatedNetworkSecurityGroups {
 			if err := evaluatedTable(w, &result.EvaluatedNetworkSecurityGroups[j]); err != nil {
 				return err
 			}
+		}
+		if names := result.PartlyMatchedAdminRules; len(names) > 0 {
+			fmt.Fprintf(w, "a part meets %s before\n", strings.Join(names, ", "))
 		}
 	}
 	return nil
