@@ -71,7 +71,8 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 	if v.Service != topology.NoService && v.Access == ruleset.Allow {
 		result.Reason = ReasonPlatform
 	} else {
-		result.PartlyMatchedAdminRules = p.partlyAdmin(stages, &v)
+		_, services := p.service()
+		result.PartlyMatchedBefore = slices.Compact(append(services, p.partlyAdmin(stages, &v)...))
 	}
 	if src != nil && v.Access == ruleset.Allow && s.SMTPBlocked(src, s.RouteFrom(src, k.Dst.Netip()), &k) {
 		if p.AnyProtocol {

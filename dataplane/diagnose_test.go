@@ -272,7 +272,7 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 
 func checkFields(t *testing.T, got *arm.NetworkSecurityGroupResult) (partly bool) {
 	t.Helper()
-	partly = len(got.PartlyMatchedAdminRules) > 0
+	partly = len(got.PartlyMatchedBefore) > 0
 	for i := range got.EvaluatedNetworkSecurityGroups {
 		g := &got.EvaluatedNetworkSecurityGroups[i]
 		partly = partly || len(g.PartlyMatchedRules) > 0

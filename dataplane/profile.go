@@ -20,7 +20,8 @@ type profile struct {
 	*arm.Traffic
 	ipv6                bool
 	source, destination []span
-	protocol            uint8 // of the witness, see witness
+	protocol            uint8                 // of the witness, see witness
+	services            []topology.ServiceEnd // of the platform, which it may ask for
 	spans               map[listKey][]span
 }
 
@@ -43,6 +44,9 @@ func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *arm.Traffic) (*
 		return nil, err
 	}
 	p.destination, err = p.addresses(s, end, "destination", &t.Destination)
+	if t.Direction == ruleset.Outbound {
+		p.services = end.Services()
+	}
 	return p, err
 }
 
@@ -95,6 +99,37 @@ func (p *profile) fields(r *classifier.Rule) ruleFields {
 		destinationPort: p.destinationPort(r.DestinationPorts),
 	}
 }
+
+// serviceFields compares a service of the platform with the profile.
+func (p *profile) serviceFields(e *topology.ServiceEnd) ruleFields {
+	return ruleFields{
+		protocol: p.protocolOf(e.Protocol), source: everything, sourcePort: everything,
+		destination:     cover(serviceSpans(e, p.ipv6), p.destination),
+		destinationPort: p.destinationPort([]ruleset.PortRange{{First: e.Port, Last: e.Port}}),
+	}
+}
+
+func serviceSpans(e *topology.ServiceEnd, ipv6 bool) []span {
+	return spansOf([]netip.Prefix{netip.PrefixFrom(e.Address, e.Address.BitLen())}, ipv6)
+}
+
+// service is the service of the platform that the whole profile asks for; partly are the names of
+// those that a part of it does.
+func (p *profile) service() (whole topology.Service, partly []string) {
+	for i := range p.services {
+		e := &p.services[i]
+		f := p.serviceFields(e)
+		switch f.least() {
+		case everything:
+			return e.Service, nil
+		case some:
+			partly = append(partly, serviceName(e))
+		}
+	}
+	return topology.NoService, partly
+}
+
+func serviceName(e *topology.ServiceEnd) string { return "the platform's " + e.Service.String() }
 
 // spansOf remembers what lists of prefixes cover: many rules share a tag's.
 func (p *profile) spansOf(prefixes []netip.Prefix) []span {

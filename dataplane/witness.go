@@ -50,10 +50,17 @@ type division struct {
 // the stage that denies the whole.
 func (p *profile) divided(stages []topology.Stage) *division {
 	d := &division{}
+	service, _ := p.service()
+	if service == topology.NoService {
+		p.divideServices(d)
+	}
 	for i := range stages {
 		t := stages[i].Table
 		rules := t.Resolved()
 		for j := range rules {
+			if service != topology.NoService && !t.NamesService(j) {
+				continue // nobody asks it
+			}
 			r := &rules[j]
 			f := p.fields(r)
 			if f.least() == everything {
@@ -80,6 +87,28 @@ func (p *profile) divided(stages []topology.Stage) *division {
 		}
 	}
 	return d.merged()
+}
+
+// divideServices adds the services of the platform, which no rule decides about.
+func (p *profile) divideServices(d *division) {
+	for i := range p.services {
+		e := &p.services[i]
+		f := p.serviceFields(e)
+		if f.least() == nothing {
+			continue
+		}
+		protocol := e.Protocol
+		if f.destination == some || f.destinationPort == some {
+			protocol = ruleset.AnyProtocol // it is avoided there, whatever the protocol
+		}
+		d.names, d.rules = append(d.names, serviceName(e)), append(d.rules, protocol)
+		if f.destination == some {
+			d.destinations = append(d.destinations, serviceSpans(e, p.ipv6)...)
+		}
+		if f.destinationPort == some {
+			d.ports = append(d.ports, ruleset.PortRange{First: e.Port, Last: e.Port})
+		}
+	}
 }
 
 func (d *division) merged() *division {

@@ -191,7 +191,7 @@ func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) e
 				return err
 			}
 		}
-		if names := result.PartlyMatchedAdminRules; len(names) > 0 {
+		if names := result.PartlyMatchedBefore; len(names) > 0 {
 			fmt.Fprintf(w, "a part meets %s before\n", strings.Join(names, ", "))
 		}
 	}

@@ -92,6 +92,33 @@ func (e *Endpoint) Service(k *packet.Tuple) Service {
 	return NoService
 }
 
+// ServiceEnd is an address, protocol and port where the platform offers a service.
+type ServiceEnd struct {
+	Service  Service
+	Address  netip.Addr
+	Protocol ruleset.Protocol // TCP or UDP
+	Port     uint16
+}
+
+// Services are all services that the endpoint's flows may ask for: what Service knows, as a list.
+func (e *Endpoint) Services() (list []ServiceEnd) {
+	if e.Subnet == nil {
+		return nil
+	}
+	dns, imds := PlatformAddresses[0], PlatformAddresses[1]
+	list = []ServiceEnd{
+		{DHCP, dns, ruleset.UDP, 67}, {DNS, dns, ruleset.UDP, 53}, {DNS, dns, ruleset.TCP, 53}, {IMDS, imds, ruleset.TCP, 80},
+		{WireServer, dns, ruleset.TCP, 80}, {WireServer, dns, ruleset.TCP, 443}, {WireServer, dns, ruleset.TCP, 32526},
+		{NetworkWatcher, dns, ruleset.TCP, 8037},
+	}
+	if !e.routes.everything {
+		for _, a := range lkmAddrs {
+			list = append(list, ServiceEnd{LKM, a.Netip(), ruleset.TCP, 1688})
+		}
+	}
+	return list
+}
+
 // PlatformRule is the first rule that names the platform's service which k asks for; -1 when
 // there is none, as nearly always.
 func (t *Table) PlatformRule(k *packet.Tuple) int {

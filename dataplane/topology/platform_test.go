@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
@@ -42,6 +43,30 @@ func TestServicesAreThoseOfTheDocuments(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestServicesAsAList(t *testing.T) {
+	for _, e := range []*Endpoint{{Subnet: &arm.Subnet{}, routes: &routes{}}, {Subnet: &arm.Subnet{}, routes: &routes{everything: true}}, {}} {
+		listed := map[packet.Tuple]Service{}
+		addresses := map[packet.Addr]bool{platformAddrs[0]: true, platformAddrs[1]: true}
+		for _, end := range e.Services() {
+			proto := map[ruleset.Protocol]uint8{ruleset.TCP: packet.ProtoTCP, ruleset.UDP: packet.ProtoUDP}[end.Protocol]
+			listed[packet.Tuple{Dst: packet.AddrFrom(end.Address), DstPort: end.Port, Proto: proto}] = end.Service
+		}
+		for _, a := range lkmAddrs {
+			addresses[a] = true
+		}
+		for a := range addresses {
+			for port := range 1 << 16 {
+				for _, proto := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP} {
+					k := packet.Tuple{Dst: a, DstPort: uint16(port), Proto: proto}
+					if got := e.Service(&k); got != listed[k] {
+						t.Errorf("%s port %d protocol %d: %s, the list has %s", a.Netip(), port, proto, got, listed[k])
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -49,11 +49,11 @@ type NetworkSecurityGroupResult struct {
 	// EvaluatedNetworkSecurityGroups are in the order of evaluation, none behind one that
 	// denied; not nil.
 	EvaluatedNetworkSecurityGroups []EvaluatedNetworkSecurityGroup `json:"evaluatedNetworkSecurityGroups"`
-	// Reason and PartlyMatchedAdminRules are our additions. Reason is verify's where it is no rule that
-	// decides: the platform lets its services pass, and may block TCP port 25. The admin rules are those
-	// of PartlyMatchedRules' kind, of rule collections that are not evaluated.
-	Reason                  string   `json:"reason,omitempty"`
-	PartlyMatchedAdminRules []string `json:"partlyMatchedAdminRules,omitempty"`
+	// Reason and PartlyMatchedBefore are our additions. Reason is verify's where it is no rule that
+	// decides: the platform lets its services pass, and may block TCP port 25. PartlyMatchedBefore
+	// is as PartlyMatchedRules: services of the platform, and admin rules of collections that are not evaluated.
+	Reason              string   `json:"reason,omitempty"`
+	PartlyMatchedBefore []string `json:"partlyMatchedBefore,omitempty"`
 }
 
 // EvaluatedNetworkSecurityGroup is the part of one NSG in a verdict.

@@ -130,7 +130,9 @@ func TestARuleThatNamesAServiceDeniesThatServiceAlone(t *testing.T) {
 }
 
 func TestFlushConnectionCutsWhatTheRulesDenyNow(t *testing.T) {
-	d := start(t, labPolicy())
+	// Without tcpStrict a segment that VM1 sends again, since its acknowledgement was denied, may
+	// begin the flow anew by VM1's outbound rules.
+	d := start(t, labPolicy(), "tcpStrict: true")
 	serveTCP(t, vm1, 80)
 	conn := mustConnect(t, internet, vm1, 80)
 	denied := groups(rules(denyAllIn), rules(allowHTTPIn))
