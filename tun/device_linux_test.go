@@ -439,8 +439,8 @@ func TestQueuesRefuseFramesThatAreNone(t *testing.T) {
 		}
 		frame := make([]byte, HeaderLen+60)
 		(&Header{GSOType: GSOTCPv4, GSOSize: 20}).Encode((*[HeaderLen]byte)(frame))
-		if err := q.Write(frame); err != ErrOffload {
-			t.Errorf("a superpacket for a plain device: %v", err)
+		if err := q.Write(frame); err != ErrFrame {
+			t.Errorf("a superpacket without what its header promises: %v", err)
 		}
 		(&Header{Flags: FlagNeedsCsum, CsumStart: 20, CsumOffset: 39}).Encode((*[HeaderLen]byte)(frame))
 		if err := q.Write(frame); err != ErrFrame {
