@@ -1,8 +1,6 @@
 package dataplane
 
 import (
-	"errors"
-
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -255,16 +253,4 @@ func (w *worker) countSlots(slots *[MaxStages]uint32, hits uint64, p *packet.Pac
 		}
 		last = slots[i]
 	}
-}
-
-// write hands the packet, unchanged, to its destination's queue.
-func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
-	if err := w.queues[to].Write(b); err != nil {
-		if !errors.Is(err, tun.ErrAgain) {
-			w.reportWrite(to, err)
-		}
-		return packet.DropTransmit
-	}
-	w.counters.transmit(to, p)
-	return packet.NotDropped
 }

@@ -107,7 +107,7 @@ func (s *segmenter) setLength(b []byte, number int) {
 	binary.BigEndian.PutUint16(header[ipv4LenAt:], uint16(len(b)))
 	binary.BigEndian.PutUint16(header[ipv4IDAt:], binary.BigEndian.Uint16(header[ipv4IDAt:])+uint16(number))
 	binary.BigEndian.PutUint16(header[ipv4SumAt:], 0)
-	binary.BigEndian.PutUint16(header[ipv4SumAt:], ^foldedSum(header))
+	binary.BigEndian.PutUint16(header[ipv4SumAt:], ^Sum(header))
 }
 
 // fold brings a one's-complement sum down to 16 bits.
