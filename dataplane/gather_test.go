@@ -256,3 +256,43 @@ func BenchmarkGather(b *testing.B) {
 		})
 	}
 }
+
+// Whoever completes a checksum writes where the header says, after the verdict.
+func TestAChecksumThatWouldChangeWhatIsJudgedIsDropped(t *testing.T) {
+	udp := packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 5000, DstPort: 53, Payload: 1000})
+	tcp := packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 5000, DstPort: 53, Flags: "S", Payload: 0})
+	ping := packettest.ICMP(packettest.Spec{Src: addr1, Dst: addr4, ICMPType: 8, ICMPID: 7, Payload: 10})
+	gre := packettest.Raw(packettest.Spec{Src: addr1, Dst: addr4, Payload: 30}, packet.ProtoGRE)
+	for _, test := range []struct {
+		name   string
+		packet []byte
+		header tun.Header
+		passes bool
+	}{
+		{"UDP's own", udp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 6}, true},
+		{"over UDP's destination port", udp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 2}, false},
+		{"over the IP header", udp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 8, CsumOffset: 8}, false},
+		{"from another start", udp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 22, CsumOffset: 4}, false},
+		{"of what a UDP tunnel carries", udp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 64, CsumOffset: 16}, true},
+		{"TCP's own", tcp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 16}, true},
+		{"over TCP's flags", tcp, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 12}, false},
+		{"ICMP's own", ping, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 2}, true},
+		{"over ICMP's type", ping, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 0}, false},
+		{"GRE's own", gre, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 20, CsumOffset: 4}, true},
+		{"over the address of GRE", gre, tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: 12, CsumOffset: 4}, false},
+		{"no checksum to complete", udp, tun.Header{CsumStart: 20, CsumOffset: 2}, true},
+		{"of a superpacket, its own", udp, tun.Header{Flags: tun.FlagNeedsCsum, GSOType: tun.GSOUDPL4, GSOSize: 100, CsumStart: 20, CsumOffset: 6}, true},
+		{"of a superpacket, over the port", udp, tun.Header{Flags: tun.FlagNeedsCsum, GSOType: tun.GSOUDPL4, GSOSize: 100, CsumStart: 20, CsumOffset: 2}, false},
+		{"of a superpacket, in its payload", udp, tun.Header{Flags: tun.FlagNeedsCsum, GSOType: tun.GSOUDPL4, GSOSize: 100, CsumStart: 64, CsumOffset: 6}, false},
+		{"a superpacket with bytes behind its end", append(bytes.Clone(udp), 1, 2, 3),
+			tun.Header{Flags: tun.FlagNeedsCsum, GSOType: tun.GSOUDPL4, GSOSize: 100, CsumStart: 20, CsumOffset: 6}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := gatherRig(t, tun.USO, 8)
+			came := len(r.burst(vm1, [][]byte{frameOf(test.header, test.packet)})[vm4]) == 1
+			if came != test.passes || came == (r.engine.Drops()[packet.DropOffload] == 1) {
+				t.Errorf("came out: %v, drops %v", came, r.engine.Drops())
+			}
+		})
+	}
+}

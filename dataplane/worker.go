@@ -22,8 +22,8 @@ const (
 	bufferLen = tun.HeaderLen + 65_535
 	// groupPackets bounds a group, the packets that are read before the first of them is
 	// decided: enough for their flows' cache misses to overlap. waitingBytes bounds a group
-	// and what waits in trains, so that it is in the cache still when it is written. A
-	// superpacket ends both.
+	// and what waits in trains, so that it is in the cache still when it is written: a
+	// large superpacket ends both.
 	groupPackets = 16
 	waitingBytes = 32 << 10
 )

@@ -41,14 +41,15 @@ type Queue interface {
 	// borrowed for the call; a device without offload completes a missing checksum in
 	// it, and sends a superpacket as the packets that it stands for. ErrAgain means no room,
 	// os.ErrClosed as for Read; ErrFrame and the kernel's errno mean that this packet can't
-	// go. Of a superpacket's packets those before the error are sent.
+	// go. Of a superpacket that is sent in pieces those before the error have gone; one
+	// that has its checksum already can't be cut.
 	Write(buf []byte) error
 	// WriteParts is Write for a packet whose bytes lie in up to MaxParts places. The
 	// first part holds the Header and all of the packet's own headers. It may overwrite parts
 	// where Write may overwrite buf.
 	WriteParts(parts [][]byte) error
-	// Offload is the level of the superpackets that Write passes on whole. It falls to Off
-	// when the kernel has refused some in a row: they are sent in pieces from then on.
+	// Offload is the level of the superpackets that Write passes on whole. It falls when the
+	// kernel has refused some in a row: they are sent in pieces for a while.
 	Offload() Offload
 	// FD is the descriptor whose readiness epoll reports; valid until Close. Only the
 	// queue reads from it or closes it.

@@ -511,7 +511,7 @@ func TestSuperpacketsThatTheKernelRefusesArriveInPieces(t *testing.T) {
 				t.Fatalf("superpacket %d: a datagram of %d bytes, %v", i, n, err)
 			}
 		}
-		if got, want := q.Offload(), level; i < refusals-1 && got != want || i >= refusals-1 && got != Off {
+		if got := q.Offload(); i < refusals-1 && got != level || i >= refusals-1 && got != TSO {
 			t.Fatalf("after %d refusals the queue takes %v", i+1, got)
 		}
 	}

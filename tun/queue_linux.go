@@ -8,16 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusals is how many superpackets in a row a kernel may refuse before no more are
-// offered to it. Some kernels take most and refuse a few: 6.6.44 those with a short tail.
-const refusals = 16
+// refusals is how many sound superpackets of a kind in a row a kernel may refuse before it
+// is offered no more of the kind, for as many as respite. Some kernels take most and refuse a
+// few: 6.6.44 those with a short tail.
+const (
+	refusals = 16
+	respite  = 1 << 16
+)
+
+// acceptance is what a kernel makes of one kind of superpackets.
+type acceptance struct {
+	refused int // in a row
+	pieces  int // sent in pieces since the last refusal
+}
+
+func (a *acceptance) over() bool { return a.refused >= refusals }
 
 // offloadQueue is a queue of a device with the virtio-net header: the kernel's bytes
 // are the Queue's bytes.
 type offloadQueue struct {
 	descriptor
 	level   Offload // set once before the queue is used
-	refused int     // superpackets in a row
+	tcp     acceptance
+	udp     acceptance
 	pieces  pieces
 	vectors [MaxParts]unix.Iovec
 }
@@ -59,26 +72,39 @@ func (q *offloadQueue) Write(buf []byte) error {
 // isSuperpacket reads frame's header.
 func isSuperpacket(frame []byte) bool { return frame[gsoTypeAt] != GSONone }
 
+// kind is what the kernel makes of superpackets like frame.
+func (q *offloadQueue) kind(frame []byte) *acceptance {
+	if frame[gsoTypeAt] == GSOUDPL4 {
+		return &q.udp
+	}
+	return &q.tcp
+}
+
 func (q *offloadQueue) writeSuperpacket(buf []byte) error {
-	if q.refused < refusals {
-		if errno := q.write(buf); !q.refuses(errno) {
+	a := q.kind(buf)
+	if !a.over() {
+		errno := q.write(buf)
+		if errno != unix.EINVAL {
+			a.refused = 0
 			return queueError(errno)
 		}
 	}
-	return q.pieces.write(buf, &q.descriptor, 0)
+	return q.writePieces(a, buf)
 }
 
-// refuses reports whether errno says that the kernel doesn't want this superpacket,
-// rather than any packet, and counts.
-func (q *offloadQueue) refuses(errno syscall.Errno) bool {
-	switch errno {
-	case 0:
-		q.refused = 0
-	case unix.EINVAL:
-		q.refused++
-		return true
+// writePieces sends a superpacket that the kernel refuses.
+func (q *offloadQueue) writePieces(a *acceptance, frame []byte) error {
+	err := q.pieces.write(frame, &q.descriptor, 0)
+	switch {
+	case err == ErrFrame: // rightly refused
+	case !a.over():
+		a.refused++
+	default:
+		if a.pieces++; a.pieces == respite {
+			*a = acceptance{}
+		}
 	}
-	return false
+	return err
 }
 
 // WriteParts implements Queue.
@@ -90,8 +116,10 @@ func (q *offloadQueue) WriteParts(parts [][]byte) error {
 	if !soundParts(parts) {
 		return ErrFrame
 	}
-	if q.refused >= refusals {
-		return q.writeSuperpacket(q.pieces.gather(parts))
+	super := isSuperpacket(parts[0])
+	a := q.kind(parts[0])
+	if super && a.over() {
+		return q.writePieces(a, q.pieces.gather(parts))
 	}
 	v := q.vectors[:len(parts)]
 	for i, p := range parts {
@@ -100,8 +128,11 @@ func (q *offloadQueue) WriteParts(parts [][]byte) error {
 	}
 	errno := q.writev(v)
 	clear(v)
-	if isSuperpacket(parts[0]) && q.refuses(errno) {
-		return q.pieces.write(q.pieces.gather(parts), &q.descriptor, 0)
+	if super {
+		if errno == unix.EINVAL {
+			return q.writePieces(a, q.pieces.gather(parts))
+		}
+		a.refused = 0
 	}
 	return queueError(errno)
 }
@@ -120,8 +151,11 @@ func soundParts(parts [][]byte) bool {
 
 // Offload implements Queue.
 func (q *offloadQueue) Offload() Offload {
-	if q.refused >= refusals {
+	switch {
+	case q.tcp.over():
 		return Off
+	case q.udp.over():
+		return min(q.level, TSO)
 	}
 	return q.level
 }

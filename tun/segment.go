@@ -31,14 +31,18 @@ func (s *segmenter) begin(frame []byte) bool {
 	h.Decode((*[HeaderLen]byte)(frame))
 	*s = segmenter{packet: frame[HeaderLen:], transport: int(h.CsumStart), size: int(h.GSOSize)}
 	// No superpacket has a finished checksum (virtio 1.2, section 5.1.6.2).
-	if h.Flags&FlagNeedsCsum == 0 || s.size == 0 || len(s.packet) > MaxPacket {
+	if h.Flags&FlagNeedsCsum == 0 || s.size == 0 || len(s.packet) > MaxPacket || len(s.packet) < tcpHeaderLen {
 		return false
 	}
 	s.ipv4 = s.packet[0]>>4 == 4
-	least := ipv6HeaderLen
+	least, length := ipv6HeaderLen, ipv6HeaderLen+int(binary.BigEndian.Uint16(s.packet[ipv6LenAt:]))
 	if s.ipv4 {
-		least = int(s.packet[0]&0xf) * 4
+		least, length = int(s.packet[0]&0xf)*4, int(binary.BigEndian.Uint16(s.packet[ipv4LenAt:]))
 	}
+	if length > len(s.packet) {
+		return false
+	}
+	s.packet = s.packet[:length] // a kernel trims too
 	switch h.GSOType &^ GSOECN {
 	case GSOTCPv4, GSOTCPv6:
 		s.tcp = true

@@ -54,7 +54,7 @@ func (t *Train) Append(frame []byte, p *packet.Packet) bool {
 	if t.full || t.n == len(t.parts) || payload > t.size ||
 		p.HeaderLen != t.first.HeaderLen || p.PayloadOffset != t.first.PayloadOffset ||
 		int(p.PayloadOffset)+t.total+payload > tun.MaxPacket ||
-		!fit(frame, p) || !t.follows(frame[tun.HeaderLen:], p) {
+		!t.follows(frame[tun.HeaderLen:], p) || !fit(frame, p) {
 		return false
 	}
 	t.parts[t.n] = frame[tun.HeaderLen+int(p.PayloadOffset):]
@@ -75,7 +75,7 @@ func fit(frame []byte, p *packet.Packet) bool {
 		if p.HeaderLen != ipv6HeaderLen { // a routing header would change what is summed
 			return false
 		}
-	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff {
+	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff || b[ipv4Sum]&b[ipv4Sum+1] == 0xff { // a zero's other form
 		return false
 	}
 	t := b[p.HeaderLen:]
@@ -98,7 +98,8 @@ func fit(frame []byte, p *packet.Packet) bool {
 	case h.GSOType != tun.GSONone:
 		return false
 	case h.Flags&tun.FlagNeedsCsum != 0:
-		return h.CsumStart == p.HeaderLen && int(h.CsumOffset) == sumAt
+		return h.CsumStart == p.HeaderLen && int(h.CsumOffset) == sumAt &&
+			binary.BigEndian.Uint16(t[sumAt:]) == fold(pseudoSum(p, len(t)))
 	case p.Proto == packet.ProtoUDP && t[udpSum]|t[udpSum+1] == 0: // none (RFC 768)
 		return false
 	}

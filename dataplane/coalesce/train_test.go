@@ -233,6 +233,18 @@ func TestWhatATrainWouldChangeGoesAlone(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an unmade checksum over another pseudo-header", func(t *testing.T) {
+		var frames [][]byte
+		for _, b := range stream(packettest.UDP, base, 3, nil) {
+			frames = append(frames, unmade(b))
+			frames[len(frames)-1][tun.HeaderLen+20+6]++
+		}
+		for i, f := range run(t, frames) {
+			if !bytes.Equal(f, frames[i]) {
+				t.Errorf("packet %d was changed", i)
+			}
+		}
+	})
 	t.Run("two flows", func(t *testing.T) {
 		b := stream(packettest.UDP, base, 1, nil)
 		base.SrcPort, base.ID = 5001, 1
