@@ -20,10 +20,12 @@ type train struct {
 	hash uint64 // the flow key's
 }
 
-// trains are a worker's. The packets of a flow leave in the order in which they came.
+// trains are a worker's. The packets of a flow leave in the order in which they came, and
+// trains in the order in which they began.
 type trains struct {
 	slots [maxTrains]train
 	open  uint8 // a bit for each slot that holds packets
+	next  int   // the slot of the next train
 }
 
 // write hands the packet to its destination's queue, unchanged: by itself and at once, or with
@@ -59,17 +61,16 @@ func (w *worker) gather(to int, b []byte, p *packet.Packet) bool {
 	if p.Segments != 1 || !w.takesTrains(to, p.Proto) {
 		return false
 	}
-	i := bits.TrailingZeros8(^w.trains.open)
-	if i == maxTrains {
-		i = 0
-		w.sendTrain(i)
+	if w.trains.next == maxTrains {
+		w.sendTrains()
 	}
-	t := &w.trains.slots[i]
+	t := &w.trains.slots[w.trains.next]
 	if !t.Start(b, p) {
 		return false
 	}
 	t.to, t.hash = to, w.hash
-	w.trains.open |= 1 << i
+	w.trains.open |= 1 << w.trains.next
+	w.trains.next++
 	return true
 }
 
@@ -89,6 +90,7 @@ func (w *worker) sendTrains() {
 	for w.trains.open != 0 {
 		w.sendTrain(bits.TrailingZeros8(w.trains.open))
 	}
+	w.trains.next = 0
 }
 
 func (w *worker) sendTrain(i int) {
