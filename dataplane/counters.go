@@ -124,10 +124,10 @@ func (c *counters) receive(attachment int, p *packet.Packet) {
 	a.receivedBytes += uint64(p.WireLen)
 }
 
-func (c *counters) transmit(attachment int, p *packet.Packet) {
+func (c *counters) transmit(attachment int, packets, bytes uint64) {
 	a := c.pendingAttachment(attachment)
-	a.transmitted += uint64(p.Segments)
-	a.transmittedBytes += uint64(p.WireLen)
+	a.transmitted += packets
+	a.transmittedBytes += bytes
 }
 
 func (c *counters) pendingAttachment(i int) *attachmentCell {

@@ -1,8 +1,6 @@
 package dataplane
 
 import (
-	"errors"
-
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -39,18 +37,25 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot)
 }
 
 // decode reads the virtio-net header and the packet, and holds them against each
-// other: a superpacket must be of the protocol that its header claims.
+// other: a superpacket must be of the protocol that its header claims, and a checksum that is
+// left to do must not change what is judged. A sender with a packet socket chooses the header.
 func (w *worker) decode(b []byte, p *packet.Packet) packet.Drop {
 	var h tun.Header
 	h.Decode((*[tun.HeaderLen]byte)(b))
+	size := h.GSOSize
 	if h.GSOType == tun.GSONone {
-		return w.decoder.Decode(b[tun.HeaderLen:], 0, p)
+		size = 0
 	}
-	if drop := w.decoder.Decode(b[tun.HeaderLen:], h.GSOSize, p); drop != packet.NotDropped {
+	if drop := w.decoder.Decode(b[tun.HeaderLen:], size, p); drop != packet.NotDropped {
 		return drop
 	}
 	ok := false
 	switch h.GSOType &^ tun.GSOECN {
+	case tun.GSONone:
+		if h.Flags&tun.FlagNeedsCsum == 0 || checksumsItself(&h, p) || checksumsPayload(&h, p) {
+			return packet.NotDropped
+		}
+		return packet.DropOffload
 	case tun.GSOTCPv4:
 		ok = p.Proto == packet.ProtoTCP && p.Src.Is4()
 	case tun.GSOTCPv6:
@@ -58,10 +63,34 @@ func (w *worker) decode(b []byte, p *packet.Packet) packet.Drop {
 	case tun.GSOUDPL4:
 		ok = p.Proto == packet.ProtoUDP
 	}
-	if !ok || h.GSOSize == 0 || p.Fragment.IsFragment() {
+	if !ok || h.GSOSize == 0 || p.Fragment.IsFragment() || p.Len != uint32(len(b)-tun.HeaderLen) ||
+		h.Flags&tun.FlagNeedsCsum != 0 && !checksumsItself(&h, p) {
 		return packet.DropOffload
 	}
 	return packet.NotDropped
+}
+
+// checksumsItself reports whether the checksum that h leaves to do is the transport
+// header's own.
+func checksumsItself(h *tun.Header, p *packet.Packet) bool {
+	if h.CsumStart != p.HeaderLen || p.Fragment.IsFragment() {
+		return false
+	}
+	switch p.Proto {
+	case packet.ProtoTCP:
+		return h.CsumOffset == 16
+	case packet.ProtoUDP:
+		return h.CsumOffset == 6
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return h.CsumOffset == 2
+	}
+	return false
+}
+
+// checksumsPayload reports whether the checksum that h leaves to do lies in what nobody
+// judges, such as a tunnel's inner packet or a GRE header.
+func checksumsPayload(h *tun.Header, p *packet.Packet) bool {
+	return !p.Fragment.IsFragment() && uint32(h.CsumStart)+uint32(h.CsumOffset) >= uint32(p.PayloadOffset)
 }
 
 // admit finds who sent the packet, and refuses what no virtual network carries.
@@ -290,16 +319,4 @@ func (w *worker) countSlots(slots conntrack.Slots, hits uint64, p *packet.Packet
 		}
 		last = slot
 	}
-}
-
-// write hands the packet, unchanged, to its destination's queue.
-func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
-	if err := w.queues[to].Write(b); err != nil {
-		if !errors.Is(err, tun.ErrAgain) {
-			w.reportWrite(to, err)
-		}
-		return packet.DropTransmit
-	}
-	w.counters.transmit(to, p)
-	return packet.NotDropped
 }

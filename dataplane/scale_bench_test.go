@@ -36,10 +36,12 @@ func newSource(dst string) *source {
 	return &source{frame: append(make([]byte, tun.HeaderLen), packettest.UDP(s)...)}
 }
 
-func (s *source) Name() string        { return "source" }
-func (s *source) Queues() []tun.Queue { return []tun.Queue{s} }
-func (s *source) FD() int             { return -1 }
-func (s *source) Write([]byte) error  { return nil }
+func (s *source) Name() string              { return "source" }
+func (s *source) Queues() []tun.Queue       { return []tun.Queue{s} }
+func (s *source) FD() int                   { return -1 }
+func (s *source) Write([]byte) error        { return nil }
+func (s *source) WriteParts([][]byte) error { return nil }
+func (s *source) Offload() tun.Offload      { return tun.Off }
 
 func (s *source) Read(b []byte) (int, error) {
 	if s.left == 0 {

@@ -20,11 +20,12 @@ const (
 	burstPackets = 64
 	// bufferLen holds the largest packet that a TUN can give.
 	bufferLen = tun.HeaderLen + 65_535
-	// groupPackets and groupBytes bound a group, the packets that are read before the
-	// first of them is written: enough for their flows' cache misses to overlap, few enough
-	// to stay in the cache themselves. A superpacket ends a group.
+	// groupPackets bounds a group, the packets that are read before the first of them is
+	// decided: enough for their flows' cache misses to overlap. waitingBytes bounds a group
+	// and what waits in trains, so that it is in the cache still when it is written: a
+	// large superpacket ends both.
 	groupPackets = 16
-	groupBytes   = 32 << 10
+	waitingBytes = 32 << 10
 )
 
 // slot is one packet of a group.
@@ -51,7 +52,8 @@ type worker struct {
 
 	time    time.Duration  // the engine's clock, of the burst
 	now     conntrack.Tick // the same in ticks
-	buffer  [groupBytes + bufferLen]byte
+	buffer  [waitingBytes + bufferLen]byte
+	used    int // bytes of buffer that hold packets
 	group   [groupPackets]slot
 	hashes  [groupPackets]uint64
 	decoder packet.Decoder
@@ -70,6 +72,7 @@ type worker struct {
 	restarts  bool           // the packet asks for a new flow in place of restarted
 	restarted conntrack.Flow // valid when restarts
 
+	trains   trains
 	reported time.Duration // when a write failure was last logged
 }
 
@@ -148,6 +151,10 @@ func (w *worker) burst(attachment int) error {
 				w.counters.drop(drop)
 			}
 		}
+		if w.used > waitingBytes || left == 0 || err != nil {
+			w.sendTrains()
+			w.used = 0
+		}
 	}
 	w.counters.flush()
 	w.flows.Quiesce()
@@ -159,13 +166,13 @@ func (w *worker) burst(attachment int) error {
 
 // read fills the first slots of the group with up to most packets.
 func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
-	for used := 0; n < most && used <= groupBytes; n++ {
-		length, err := queue.Read(w.buffer[used : used+bufferLen])
+	for ; n < most && w.used <= waitingBytes; n++ {
+		length, err := queue.Read(w.buffer[w.used : w.used+bufferLen])
 		if err != nil {
 			return n, err
 		}
-		w.group[n].frame = w.buffer[used : used+length]
-		used += length
+		w.group[n].frame = w.buffer[w.used : w.used+length]
+		w.used += length
 	}
 	return n, nil
 }

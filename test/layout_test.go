@@ -31,8 +31,9 @@ var allowedImports = map[string][]string{
 	"conntrack":             {"dataplane/packet"},
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
+	"dataplane/coalesce":    {"dataplane/packet", "tun"},
 	"dataplane": {
-		"conntrack", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/control": {
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
@@ -50,6 +51,8 @@ var allowedImports = map[string][]string{
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.
 	"ruleset/arm/armtest": {},
+	// Takes superpackets apart for the tests of tun and of what makes them.
+	"tun/tuntest": {},
 	// The slow flow that the oracles share.
 	"conntrack/conntracktest": {"dataplane/packet"},
 

@@ -12,7 +12,7 @@ func completeChecksum(packet []byte, h *Header) bool {
 	if field+2 > len(packet) {
 		return false
 	}
-	sum := ^foldedSum(packet[start:])
+	sum := ^Sum(packet[start:])
 	// 0 says "no checksum" in UDP (RFC 768); 0xffff is the same value in one's
 	// complement and right for every protocol.
 	if sum == 0 {
@@ -22,8 +22,11 @@ func completeChecksum(packet []byte, h *Header) bool {
 	return true
 }
 
-// foldedSum is the one's-complement sum of b in 16 bits (RFC 1071), eight bytes a step.
-func foldedSum(b []byte) uint16 {
+// Sum is the one's-complement sum of b in 16 bits (RFC 1071): 0xffff for what holds its
+// own right checksum, such as an IPv4 header.
+//
+// It takes eight bytes a step.
+func Sum(b []byte) uint16 {
 	var sum uint64
 	for len(b) >= 8 {
 		v := binary.BigEndian.Uint64(b)

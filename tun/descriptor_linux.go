@@ -65,6 +65,11 @@ func (d *descriptor) write(b []byte) syscall.Errno {
 	return errno
 }
 
+func (d *descriptor) writev(v []unix.Iovec) syscall.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(d.fd), uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))
+	return errno
+}
+
 // event is an eventfd: readable from signal until clear. Both are free of allocation.
 type event struct {
 	descriptor

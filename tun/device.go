@@ -12,10 +12,8 @@ import (
 var (
 	// ErrAgain from Queue: no packet waits (Read), or the device has no room (Write).
 	ErrAgain = errors.New("tun: try again later")
-	// ErrOffload from Queue.Write: a superpacket for a device that has no offload.
-	ErrOffload = errors.New("tun: superpacket for a device without offload")
 	// ErrFrame from Queue.Write: too short for a header, too long, or a header that
-	// points outside the packet.
+	// points outside the packet or asks for what a superpacket can't be.
 	ErrFrame = errors.New("tun: malformed frame")
 	// ErrNoTUN: the machine has no /dev/net/tun.
 	ErrNoTUN = errors.New("no TUN support")
@@ -41,9 +39,18 @@ type Queue interface {
 	Read(buf []byte) (n int, err error)
 	// Write sends one packet, laid out as Read delivers it, without blocking. buf is
 	// borrowed for the call; a device without offload completes a missing checksum in
-	// it. ErrAgain means no room, os.ErrClosed as for Read; ErrFrame, ErrOffload and
-	// the kernel's errno mean that this packet can't go.
+	// it, and sends a superpacket as the packets that it stands for. ErrAgain means no room,
+	// os.ErrClosed as for Read; ErrFrame and the kernel's errno mean that this packet can't
+	// go. Of a superpacket that is sent in pieces those before the error have gone; one
+	// that has its checksum already can't be cut.
 	Write(buf []byte) error
+	// WriteParts is Write for a packet whose bytes lie in up to MaxParts places. The
+	// first part holds the Header and all of the packet's own headers. It may overwrite parts
+	// where Write may overwrite buf.
+	WriteParts(parts [][]byte) error
+	// Offload is the level of the superpackets that Write passes on whole. It falls when the
+	// kernel has refused some in a row: they are sent in pieces for a while.
+	Offload() Offload
 	// FD is the descriptor whose readiness epoll reports; valid until Close. Only the
 	// queue reads from it or closes it.
 	FD() int

@@ -12,7 +12,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/tun/tuntest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -439,8 +442,8 @@ func TestQueuesRefuseFramesThatAreNone(t *testing.T) {
 		}
 		frame := make([]byte, HeaderLen+60)
 		(&Header{GSOType: GSOTCPv4, GSOSize: 20}).Encode((*[HeaderLen]byte)(frame))
-		if err := q.Write(frame); err != ErrOffload {
-			t.Errorf("a superpacket for a plain device: %v", err)
+		if err := q.Write(frame); err != ErrFrame {
+			t.Errorf("a superpacket without what its header promises: %v", err)
 		}
 		(&Header{Flags: FlagNeedsCsum, CsumStart: 20, CsumOffset: 39}).Encode((*[HeaderLen]byte)(frame))
 		if err := q.Write(frame); err != ErrFrame {
@@ -461,6 +464,55 @@ func TestIproute2SeesTheDevice(t *testing.T) {
 	for _, want := range []string{"10.0.0.4/24", "UP", "persist off", "multi_queue", "pi off"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%v: want %q in\n%s", err, want, out)
+		}
+	}
+}
+
+func TestSuperpacketsThatTheKernelRefusesArriveInPieces(t *testing.T) {
+	needRoot(t)
+	name := uniqueName()
+	d, level := openDevice(t, Config{Name: "eth0", Namespace: name, CreateNamespace: true, Addresses: prefixes("fd00::4/64"), Loopback: true})
+	if level < TSO {
+		t.Fatalf("level %v: this kernel has no offload", level)
+	}
+	q := d.Queues()[0]
+	var receiver *net.UDPConn
+	err := Do(name, func() (err error) {
+		receiver, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP("fd00::4")})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer receiver.Close()
+	port := uint16(receiver.LocalAddr().(*net.UDPAddr).Port)
+	const size, segments = 100, 3
+	p := packettest.UDP(packettest.Spec{Src: "fd00::5", Dst: "fd00::4", SrcPort: 9, DstPort: port, Payload: size * segments})
+	frame := tuntest.Superpacket(p, GSOUDPL4, size)
+	for i := range refusals + 4 {
+		// Headers longer than the packet: EINVAL.
+		spoiled := slices.Clone(frame)
+		var h Header
+		h.Decode((*[HeaderLen]byte)(spoiled))
+		h.HdrLen = 0xffff
+		h.Encode((*[HeaderLen]byte)(spoiled))
+		if i%2 == 0 {
+			err = q.WriteParts([][]byte{spoiled[:100], spoiled[100:200], spoiled[200:]})
+		} else {
+			err = q.Write(spoiled)
+		}
+		if err != nil {
+			t.Fatalf("superpacket %d: %v", i, err)
+		}
+		buf := make([]byte, 2000)
+		for range segments {
+			receiver.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := receiver.Read(buf); err != nil || n != size {
+				t.Fatalf("superpacket %d: a datagram of %d bytes, %v", i, n, err)
+			}
+		}
+		if got := q.Offload(); i < refusals-1 && got != level || i >= refusals-1 && got != TSO {
+			t.Fatalf("after %d refusals the queue takes %v", i+1, got)
 		}
 	}
 }

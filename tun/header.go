@@ -13,9 +13,20 @@ const MaxPacket = 65_535
 // kernel cuts a packet that a shorter buffer can't hold.
 const BufferLen = HeaderLen + MaxPacket
 
-// FlagNeedsCsum in Header.Flags: the transport checksum holds only the
-// pseudo-header's sum; whoever puts the packet on a wire completes it.
-const FlagNeedsCsum = 1
+// MaxParts bounds the places that Queue.WriteParts takes a packet's bytes from.
+const MaxParts = 64
+
+// Bits of Header.Flags.
+const (
+	// FlagNeedsCsum: the transport checksum holds only the pseudo-header's sum; whoever puts
+	// the packet on a wire completes it.
+	FlagNeedsCsum = 1
+	// FlagDataValid: somebody has found the checksum right already.
+	FlagDataValid = 2
+)
+
+// gsoTypeAt is the offset of Header.GSOType.
+const gsoTypeAt = 1
 
 // Values of Header.GSOType. GSOECN is a bit beside one of the TCP values.
 const (
@@ -29,7 +40,7 @@ const (
 // Header is struct virtio_net_hdr, in front of each packet. The zero Header says
 // that the packet is complete and goes as it stands.
 type Header struct {
-	// Flags is 0 or FlagNeedsCsum; other bits are the kernel's hints.
+	// Flags is 0, FlagNeedsCsum or FlagDataValid; other bits are the kernel's hints.
 	Flags uint8
 	// GSOType is GSONone or the kind of superpacket.
 	GSOType uint8
@@ -47,7 +58,7 @@ type Header struct {
 // machine's byte order.
 func (h *Header) Decode(b *[HeaderLen]byte) {
 	h.Flags = b[0]
-	h.GSOType = b[1]
+	h.GSOType = b[gsoTypeAt]
 	h.HdrLen = binary.NativeEndian.Uint16(b[2:])
 	h.GSOSize = binary.NativeEndian.Uint16(b[4:])
 	h.CsumStart = binary.NativeEndian.Uint16(b[6:])
@@ -57,7 +68,7 @@ func (h *Header) Decode(b *[HeaderLen]byte) {
 // Encode writes h to b, the reverse of Decode.
 func (h *Header) Encode(b *[HeaderLen]byte) {
 	b[0] = h.Flags
-	b[1] = h.GSOType
+	b[gsoTypeAt] = h.GSOType
 	binary.NativeEndian.PutUint16(b[2:], h.HdrLen)
 	binary.NativeEndian.PutUint16(b[4:], h.GSOSize)
 	binary.NativeEndian.PutUint16(b[6:], h.CsumStart)

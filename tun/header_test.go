@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 func TestHeaderEncodeAndDecodeAreInverse(t *testing.T) {
@@ -34,28 +36,13 @@ func TestHeaderEncodeAndDecodeAreInverse(t *testing.T) {
 	}
 }
 
-// slowSum is RFC 1071 by the word.
-func slowSum(b []byte) uint16 {
-	sum := uint32(0)
-	for i, v := range b {
-		word := uint32(v) << 8
-		if i%2 == 1 {
-			word = uint32(v)
-		}
-		if sum += word; sum > 0xffff {
-			sum -= 0xffff
-		}
-	}
-	return uint16(sum)
-}
-
 func FuzzQuickChecksumIsTheSlowOne(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0xff})
 	f.Add([]byte(strings.Repeat("\xff", 33)))
 	f.Add([]byte("an odd number of bytes, and some more."))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if quick, slow := foldedSum(b), slowSum(b); quick%0xffff != slow%0xffff {
+		if quick, slow := Sum(b), tuntest.Sum(b); quick%0xffff != slow%0xffff {
 			t.Errorf("%x: sum %#04x, want %#04x", b, quick, slow)
 		}
 	})
@@ -75,7 +62,7 @@ func TestCompletedChecksumVerifies(t *testing.T) {
 		if !completeChecksum(packet, &h) {
 			t.Fatal("offsets inside the packet were refused")
 		}
-		total := uint32(slowSum(packet[20:])) + uint32(pseudo)
+		total := uint32(tuntest.Sum(packet[20:])) + uint32(pseudo)
 		if total%0xffff != 0 {
 			t.Fatalf("segment %x with pseudo-header sum %#x does not verify", packet[20:], pseudo)
 		}

@@ -26,7 +26,10 @@ type Memory struct {
 // MemoryOption changes what NewMemory makes.
 type MemoryOption func(*memoryOptions)
 
-type memoryOptions struct{ slotLen, mtu int }
+type memoryOptions struct {
+	slotLen, mtu int
+	offload      Offload
+}
 
 // WithSlotLen bounds what one slot holds, header included. The default, BufferLen,
 // takes superpackets; 2048 keeps benchmarks of small packets in the cache.
@@ -34,6 +37,10 @@ func WithSlotLen(n int) MemoryOption { return func(o *memoryOptions) { o.slotLen
 
 // WithMTU sets what Memory.MTU says; DefaultMTU without it.
 func WithMTU(n int) MemoryOption { return func(o *memoryOptions) { o.mtu = n } }
+
+// WithOffload sets what Queue.Offload says; Off without it. The device takes any frame
+// as it stands, whatever the level.
+func WithOffload(level Offload) MemoryOption { return func(o *memoryOptions) { o.offload = level } }
 
 // NewMemory returns a device with that many queues. Each queue holds up to capacity
 // injected packets and as many written ones.
@@ -51,7 +58,7 @@ func NewMemory(name string, queues, capacity int, options ...MemoryOption) (*Mem
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("tun: memory device %q: %w", name, err), m.Close())
 		}
-		q := &memoryQueue{ready: ready, in: newRing(capacity, o.slotLen), out: newRing(capacity, o.slotLen)}
+		q := &memoryQueue{ready: ready, offload: o.offload, in: newRing(capacity, o.slotLen), out: newRing(capacity, o.slotLen)}
 		m.queues = append(m.queues, q)
 		m.public = append(m.public, q)
 	}
@@ -129,6 +136,7 @@ func (m *Memory) Close() error {
 // lock; the locks keep several injectors or drainers of one test apart.
 type memoryQueue struct {
 	ready    *event
+	offload  Offload
 	signaled atomic.Bool // ready was signaled and not cleared since
 	in, out  *ring
 
@@ -181,6 +189,28 @@ func (q *memoryQueue) Write(buf []byte) error {
 	}
 	return nil
 }
+
+// WriteParts implements Queue.
+func (q *memoryQueue) WriteParts(parts [][]byte) error {
+	defer q.ready.leave()
+	if !q.ready.enter() {
+		return os.ErrClosed
+	}
+	total := 0
+	for _, p := range parts {
+		total += len(p)
+	}
+	if total <= HeaderLen || total > q.out.slotLen {
+		return ErrFrame
+	}
+	if !q.out.push(parts...) {
+		return ErrAgain
+	}
+	return nil
+}
+
+// Offload implements Queue.
+func (q *memoryQueue) Offload() Offload { return q.offload }
 
 // FD implements Queue.
 func (q *memoryQueue) FD() int { return q.ready.fd }
@@ -242,14 +272,18 @@ func newRing(capacity, slotLen int) *ring {
 	return &ring{slotLen: slotLen, stride: stride, slots: make([]byte, capacity*stride), lengths: make([]int, capacity)}
 }
 
-// push copies frame, which fits a slot, and reports whether there was room.
-func (r *ring) push(frame []byte) bool {
+// push copies a frame's parts, which fit a slot together, and reports whether there was room.
+func (r *ring) push(parts ...[]byte) bool {
 	tail := r.tail.Load()
 	if tail-r.head.Load() == uint64(len(r.lengths)) {
 		r.refused.Add(1)
 		return false
 	}
-	r.lengths[r.pushSlot] = copy(r.slots[r.pushSlot*r.stride:][:r.slotLen], frame)
+	n, slot := 0, r.slots[r.pushSlot*r.stride:][:r.slotLen]
+	for _, p := range parts {
+		n += copy(slot[n:], p)
+	}
+	r.lengths[r.pushSlot] = n
 	r.pushSlot = r.next(r.pushSlot)
 	r.tail.Store(tail + 1)
 	return true

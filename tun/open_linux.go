@@ -110,7 +110,7 @@ func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, erro
 	for _, f := range link.Fds {
 		d, err := takeOver(f)
 		if err == nil {
-			queues = append(queues, &offloadQueue{descriptor{fd: d}})
+			queues = append(queues, &offloadQueue{descriptor: descriptor{fd: d}})
 		}
 		errs = append(errs, err)
 	}
@@ -142,6 +142,9 @@ func (k kernel) raise(queues []Queue, levels []Offload) (Offload, error) {
 			}
 		}
 		if err == nil {
+			for _, q := range queues {
+				q.(*offloadQueue).level = level
+			}
 			return level, nil
 		}
 		if !errors.Is(err, unix.EINVAL) {
@@ -165,7 +168,7 @@ func openPlain(c Config) ([]Queue, error) {
 		if err != nil {
 			return nil, errors.Join(err, closeQueues(queues))
 		}
-		queues = append(queues, &plainQueue{descriptor{fd: fd}})
+		queues = append(queues, &plainQueue{descriptor: descriptor{fd: fd}})
 	}
 	return queues, nil
 }

@@ -3,13 +3,37 @@ package tun
 import (
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// refusals is how many sound superpackets of a kind in a row a kernel may refuse before it
+// is offered no more of the kind, for as many as respite. Some kernels take most and refuse a
+// few: 6.6.44 those with a short tail.
+const (
+	refusals = 16
+	respite  = 1 << 16
+)
+
+// acceptance is what a kernel makes of one kind of superpackets.
+type acceptance struct {
+	refused int // in a row
+	pieces  int // sent in pieces since the last refusal
+}
+
+func (a *acceptance) over() bool { return a.refused >= refusals }
+
 // offloadQueue is a queue of a device with the virtio-net header: the kernel's bytes
 // are the Queue's bytes.
-type offloadQueue struct{ descriptor }
+type offloadQueue struct {
+	descriptor
+	level   Offload // set once before the queue is used
+	tcp     acceptance
+	udp     acceptance
+	pieces  pieces
+	vectors [MaxParts]unix.Iovec
+}
 
 // Read implements Queue.
 func (q *offloadQueue) Read(buf []byte) (int, error) {
@@ -36,18 +60,148 @@ func (q *offloadQueue) Write(buf []byte) error {
 	if len(buf) <= HeaderLen || len(buf) > BufferLen {
 		return ErrFrame
 	}
+	if isSuperpacket(buf) {
+		return q.writeSuperpacket(buf)
+	}
 	if errno := q.write(buf); errno != 0 {
 		return queueError(errno)
 	}
 	return nil
 }
 
+// isSuperpacket reads frame's header.
+func isSuperpacket(frame []byte) bool { return frame[gsoTypeAt] != GSONone }
+
+// kind is what the kernel makes of superpackets like frame.
+func (q *offloadQueue) kind(frame []byte) *acceptance {
+	if frame[gsoTypeAt] == GSOUDPL4 {
+		return &q.udp
+	}
+	return &q.tcp
+}
+
+func (q *offloadQueue) writeSuperpacket(buf []byte) error {
+	a := q.kind(buf)
+	if !a.over() {
+		errno := q.write(buf)
+		if errno != unix.EINVAL {
+			a.refused = 0
+			return queueError(errno)
+		}
+	}
+	return q.writePieces(a, buf)
+}
+
+// writePieces sends a superpacket that the kernel refuses.
+func (q *offloadQueue) writePieces(a *acceptance, frame []byte) error {
+	err := q.pieces.write(frame, &q.descriptor, 0)
+	switch {
+	case err == ErrFrame: // rightly refused
+	case !a.over():
+		a.refused++
+	default:
+		if a.pieces++; a.pieces == respite {
+			*a = acceptance{}
+		}
+	}
+	return err
+}
+
+// WriteParts implements Queue.
+func (q *offloadQueue) WriteParts(parts [][]byte) error {
+	defer q.leave()
+	if !q.enter() {
+		return os.ErrClosed
+	}
+	if !soundParts(parts) {
+		return ErrFrame
+	}
+	super := isSuperpacket(parts[0])
+	a := q.kind(parts[0])
+	if super && a.over() {
+		return q.writePieces(a, q.pieces.gather(parts))
+	}
+	v := q.vectors[:len(parts)]
+	for i, p := range parts {
+		v[i].Base = unsafe.SliceData(p)
+		v[i].SetLen(len(p))
+	}
+	errno := q.writev(v)
+	clear(v)
+	if super {
+		if errno == unix.EINVAL {
+			return q.writePieces(a, q.pieces.gather(parts))
+		}
+		a.refused = 0
+	}
+	return queueError(errno)
+}
+
+// soundParts holds parts to what WriteParts says of them.
+func soundParts(parts [][]byte) bool {
+	if len(parts) == 0 || len(parts) > MaxParts || len(parts[0]) <= HeaderLen {
+		return false
+	}
+	total := 0
+	for _, p := range parts {
+		total += len(p)
+	}
+	return total <= BufferLen
+}
+
+// Offload implements Queue.
+func (q *offloadQueue) Offload() Offload {
+	switch {
+	case q.tcp.over():
+		return Off
+	case q.udp.over():
+		return min(q.level, TSO)
+	}
+	return q.level
+}
+
 // FD implements Queue.
 func (q *offloadQueue) FD() int { return q.fd }
 
+// pieces sends superpackets as packets. The zero value is ready; what it needs is
+// allocated by the first use, for devices that take superpackets never need it.
+type pieces struct {
+	segmenter     segmenter
+	whole, single []byte
+}
+
+// gather puts parts together. The result is valid until the next call.
+func (s *pieces) gather(parts [][]byte) []byte {
+	s.whole = s.whole[:0]
+	for _, p := range parts {
+		s.whole = append(s.whole, p...)
+	}
+	return s.whole
+}
+
+// write sends frame's packets, each from its byte skip on.
+func (s *pieces) write(frame []byte, to *descriptor, skip int) error {
+	if !s.segmenter.begin(frame) {
+		return ErrFrame
+	}
+	if s.single == nil {
+		s.single = make([]byte, BufferLen)
+	}
+	for s.segmenter.more() {
+		n := s.segmenter.next(s.single)
+		if errno := to.write(s.single[skip:n]); errno != 0 {
+			return queueError(errno)
+		}
+	}
+	return nil
+}
+
 // plainQueue is a queue of a device without the header: Read puts a zero one before
-// the packet, Write takes it off and does what it asks for, short of segmentation.
-type plainQueue struct{ descriptor }
+// the packet, Write takes it off and does what it asks for.
+type plainQueue struct {
+	descriptor
+	pieces pieces
+}
 
 // Read implements Queue.
 func (q *plainQueue) Read(buf []byte) (int, error) {
@@ -75,12 +229,12 @@ func (q *plainQueue) Write(buf []byte) error {
 	if len(buf) <= HeaderLen || len(buf) > BufferLen {
 		return ErrFrame
 	}
+	if isSuperpacket(buf) {
+		return q.pieces.write(buf, &q.descriptor, HeaderLen)
+	}
 	packet := buf[HeaderLen:]
 	var h Header
 	h.Decode((*[HeaderLen]byte)(buf))
-	if h.GSOType != GSONone {
-		return ErrOffload
-	}
 	if h.Flags&FlagNeedsCsum != 0 && !completeChecksum(packet, &h) {
 		return ErrFrame
 	}
@@ -90,6 +244,17 @@ func (q *plainQueue) Write(buf []byte) error {
 	return nil
 }
 
+// WriteParts implements Queue.
+func (q *plainQueue) WriteParts(parts [][]byte) error {
+	if !soundParts(parts) {
+		return ErrFrame
+	}
+	return q.Write(q.pieces.gather(parts))
+}
+
+// Offload implements Queue.
+func (q *plainQueue) Offload() Offload { return Off }
+
 // FD implements Queue.
 func (q *plainQueue) FD() int { return q.fd }
 
@@ -97,6 +262,8 @@ func (q *plainQueue) FD() int { return q.fd }
 // below 256 becomes an interface without a copy on the heap.
 func queueError(errno syscall.Errno) error {
 	switch errno {
+	case 0:
+		return nil
 	case unix.EAGAIN:
 		return ErrAgain
 	case unix.EBADFD: // somebody removed the interface: the file is open and of no device

@@ -47,6 +47,7 @@ func (a *addresses) class(addr packet.Addr) uint32 {
 type ports struct {
 	intervals
 	absent uint32
+	always bool // every rule matches every port, and packets without one
 }
 
 // Compile makes the table of rules that stand in priority order. It is safe for
@@ -59,7 +60,7 @@ func Compile(rules []Rule) *Table {
 		destinations: p.addresses(rules, func(r *Rule) []netip.Prefix { return r.Destinations }),
 		sourcePorts:  p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.SourcePorts }, p.intern),
 	}
-	t.anySourcePort = len(t.sourcePorts.slots) == 1
+	t.anySourcePort = t.sourcePorts.always
 	if p.flat {
 		t.destinationPorts = p.ports(rules, func(r *Rule) []ruleset.PortRange { return r.DestinationPorts }, p.intern)
 		for protocol := range t.protocols {
@@ -95,7 +96,11 @@ func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange, class 
 		absent.flip(members{{word, mask}})
 	}
 	p.keep(s.always)
-	return ports{intervals: narrow(borders), absent: class(absent)}
+	matching := 0
+	for i := range rules {
+		matching += int(s.always[i/64] >> (i % 64) & 1)
+	}
+	return ports{intervals: narrow(borders), absent: class(absent), always: matching == len(rules)}
 }
 
 // keep leaves those of the rules that match anything that a field's rules hold too.

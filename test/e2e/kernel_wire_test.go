@@ -135,8 +135,8 @@ const markerPatience = time.Second
 
 // exchange puts the frames into both lanes at a host and returns what came out of each
 // at any host. Behind them goes a marker, a datagram from one host to another that every
-// policy lets pass; both lanes keep the order, so what has not come out before the marker
-// never will.
+// policy lets pass; both lanes keep the order, nsgd of what it gathers too, so what has not come out
+// before the marker never will.
 func (w *wire) exchange(at int, frames [][]byte, m marker) (kernel, nsgd []arrival, err error) {
 	lanes := [2]*lane{w.kernel, w.nsgd}
 	for _, l := range lanes {
@@ -236,8 +236,16 @@ func (m marker) bytes(sequence uint32) []byte {
 	s := m.spec
 	s.SrcPort, s.DstPort, s.Payload = markerPort, markerPort, 4
 	b := packettest.UDP(s)
+	// With a right checksum a marker is gathered as what it follows may be, and waits
+	// behind it: the payload was zeros, whose sum is 0.
+	sum := uint32(^binary.BigEndian.Uint16(b[26:])) + sequence>>16 + sequence&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = 0xffff ^ (sum>>16 + sum&0xffff)
+	if sum == 0 { // would say that there is none (RFC 768)
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(b[26:], uint16(sum))
 	binary.BigEndian.PutUint32(b[len(b)-4:], sequence)
-	clear(b[26:28]) // no checksum
 	return b
 }
 
