@@ -190,7 +190,7 @@ func (w *worker) flow(s *topology.Snapshot, src *topology.Endpoint, p *packet.Pa
 		w.restarts, w.restarted = true, f
 		return 0, packet.NotDropped, false
 	}
-	if w.flows.Generation(f) < s.Flushed && d == conntrack.Original {
+	if s.Flushed > 0 && d == conntrack.Original && w.flows.Generation(f) < s.Flushed {
 		if drop, lives := w.judgeAgain(s, src, f, p); !lives {
 			return 0, drop, drop != packet.NotDropped
 		}
