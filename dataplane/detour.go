@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -65,10 +66,12 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 		return 0, packet.DropRule
 	}
 	terms := termsOf(src, dst)
-	there, drop := w.arrive(s, dst, terms, p)
+	there, drop := w.arrive(s, src, dst, terms, p)
 	if drop != packet.NotDropped {
 		if drop == packet.DropRule {
+			near.Access = ruleset.Deny
 			w.countVerdict(&near, p)
+			w.verdict = near.and(&w.verdict) // fragments that follow count on both
 		}
 		return 0, drop
 	}
@@ -78,6 +81,8 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 	here, drop := w.record(s, w.key, w.engine.far(from.Index), terms, &near, w.seenBy(src, p.Src, p))
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == s { // see commit
+		here.count(w, p)
+		there.count(w, p)
 		return dst.Attachment, packet.NotDropped
 	}
 	here.end(w)
@@ -95,9 +100,10 @@ func (w *worker) detour(s *topology.Snapshot, from *topology.Attachment, src *to
 		if drop != packet.NotDropped {
 			return 0, drop
 		}
-		there, drop := w.arrive(s, dst, termsOf(src, dst), p)
+		there, drop := w.arrive(s, src, dst, termsOf(src, dst), p)
 		newer := w.engine.snapshot.Load()
 		if drop != packet.NotDropped || newer == s || !there.begun {
+			there.count(w, p)
 			return dst.Attachment, drop
 		}
 		there.end(w)
@@ -118,8 +124,8 @@ func (w *worker) farEnd(dst *topology.Endpoint, p *packet.Packet) (f conntrack.F
 }
 
 // arrive lets a packet pass at the receiver's end: as part of what that end knows, or
-// by its rules, which begins a record there.
-func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, terms terms, p *packet.Packet) (there end, drop packet.Drop) {
+// by its rules, which begins a record there. What it counts besides a denial is in there.
+func (w *worker) arrive(s *topology.Snapshot, src, dst *topology.Endpoint, terms terms, p *packet.Packet) (there end, drop packet.Drop) {
 	if f, d, ok := w.farEnd(dst, p); ok {
 		if d == conntrack.Original && w.flows.Generation(f) < s.Flushed {
 			if drop := w.judgeEnd(s, nil, dst, f, p); drop != packet.NotDropped {
@@ -129,14 +135,21 @@ func (w *worker) arrive(s *topology.Snapshot, dst *topology.Endpoint, terms term
 		if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
 			return end{}, drop
 		}
-		w.countSlots(w.flows.Slots(f), 0, p)
-		return end{}, packet.NotDropped
+		return end{slots: w.flows.Slots(f)}, packet.NotDropped
 	}
 	k := p.Classification()
+	if s.SMTPBlocked(src, dst, &k) {
+		return end{}, packet.DropSMTP
+	}
 	Judge(nil, dst, &k, &w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return end{}, packet.DropRule
+	}
+	if dst.Has(p.Dst) { // an appliance may see the answers alone
+		if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
+			return end{}, drop
+		}
 	}
 	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
 	return w.record(s, &key, uint16(dst.Attachment), terms, &w.verdict, w.seenBy(dst, p.Dst, p))
@@ -164,10 +177,21 @@ func termsOf(src, dst *topology.Endpoint) terms {
 	return terms{max(src.Established, dst.Established), src.Stateless || dst.Stateless}
 }
 
-// end is a record at one end of a leg, if a packet has begun one.
+// end is how a packet passes at one end of a leg: the rules that it counts on, and the record
+// that it has begun, if it has.
 type end struct {
 	flow  conntrack.Flow
 	begun bool
+	slots conntrack.Slots
+}
+
+// count counts the packet once it is certain that it passes.
+func (e end) count(w *worker, p *packet.Packet) {
+	hits := uint64(0)
+	if e.begun {
+		hits = 1
+	}
+	w.countSlots(e.slots, hits, p)
 }
 
 // end takes back what the packet has begun.
@@ -188,12 +212,11 @@ func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16
 	if !created {
 		w.flows.NotBegun(k.Zone, replyZone)
 		if drop == packet.NotDropped { // another worker was first
-			w.countSlots(w.flows.Slots(f), 0, p)
+			return end{slots: w.flows.Slots(f)}, drop
 		}
 		return end{}, drop
 	}
-	w.countVerdict(v, p)
-	return end{f, true}, packet.NotDropped
+	return end{f, true, init.Slots}, packet.NotDropped
 }
 
 // errorFrom finds where an ICMP error goes that is about a flow of which the record at its
@@ -209,12 +232,17 @@ func (w *worker) errorFrom(s *topology.Snapshot, src *topology.Endpoint, p *pack
 	return dst.Attachment, ok
 }
 
-// followApart counts a later fragment at the receiver's end, and says where its first one went.
-func (w *worker) followApart(k *conntrack.Key, to uint16, p *packet.Packet) int {
-	w.answer = conntrack.Key{Tuple: k.Reverse(), Zone: to}
-	if f, d, ok := w.flows.Lookup(&w.answer, w.now); ok {
+// followApart takes a later fragment past the receiver's end, the way that its first one went: as
+// long as that end knows of the flow, and no reload can have changed the way.
+func (w *worker) followApart(s *topology.Snapshot, v *fragment.Verdict, p *packet.Packet) bool {
+	w.answer = conntrack.Key{Tuple: v.Flow.Reverse(), Zone: v.To}
+	f, d, ok := w.flows.Lookup(&w.answer, w.now)
+	if !ok || v.Generation != s.Generation {
+		return false
+	}
+	if !v.Related {
 		w.flows.Count(f, conntrack.Reply-d, p)
 		w.countSlots(w.flows.Slots(f), 0, p)
 	}
-	return int(to)
+	return true
 }

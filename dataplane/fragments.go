@@ -28,10 +28,10 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 		return drop
 	}
 	to, drop := w.place(s, from, src, b[tun.HeaderLen:], p)
-	w.first = fragment.Verdict{Drop: drop}
+	w.first = fragment.Verdict{Drop: drop, Generation: s.Generation}
 	switch {
 	case drop == packet.DropRule, drop == packet.NotDropped && w.belongs == toNoFlow:
-		w.first.Generation, w.first.Slots = s.Generation, w.verdict.slots()
+		w.first.Slots = w.verdict.slots()
 	case drop == packet.NotDropped:
 		w.first.InFlow, w.first.Related, w.first.Flow = true, w.belongs == toQuotedFlow, *w.key
 	}
@@ -58,13 +58,16 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 		if !ok { // with the flow its fragments end
 			return packet.DropFragmentNoFirst
 		}
+		to := int(w.flows.PeerZone(f, d))
+		if to >= len(w.queues) {
+			if to = int(v.To); !w.followApart(s, v, p) {
+				return packet.DropFragmentNoFirst
+			}
+		}
 		if !v.Related {
 			w.flows.Count(f, d, p)
 		}
-		to := w.follow(f, d, p)
-		if to >= len(w.queues) {
-			to = w.followApart(&v.Flow, v.To, p)
-		}
+		w.countSlots(w.flows.Slots(f), 0, p)
 		return w.write(to, b, p)
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy

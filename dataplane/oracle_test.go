@@ -187,7 +187,7 @@ func (o *oracle) owns(at int, a netip.Addr) bool {
 	switch spec := oracleSpecs[at]; spec.Kind {
 	case topology.NetworkInterface:
 		nic := o.nic(spec.Reference)
-		return nic.EnableIPForwarding || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
+		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
 	case topology.Platform:
 		return slices.Contains(topology.PlatformAddresses, a)
 	case topology.Internet:

@@ -47,6 +47,14 @@ func (v *Verdict) slots() (slots conntrack.Slots) {
 	return slots
 }
 
+// and is the verdict of two ends, of which the second decided.
+func (v *Verdict) and(there *Verdict) Verdict {
+	both := *v
+	both.Access = there.Access
+	both.N += copy(both.Stages[v.N:], there.Stages[:there.N])
+	return both
+}
+
 // Judge runs a packet's classification tuple through the outbound stages of its
 // source and the inbound stages of its destination. The first matching rule
 // decides a stage, the first Deny ends the walk, a place without an NSG allows.

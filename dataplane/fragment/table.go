@@ -63,7 +63,7 @@ type Verdict struct {
 	Flow            conntrack.Key
 	// To is the attachment that it went to; valid when it was not dropped.
 	To uint16
-	// Generation is that of the policy that allowed it without a flow.
+	// Generation is that of the policy that the fragment met.
 	Generation uint64
 	// Slots are the rules that decided. Not used with InFlow, where the flow knows them.
 	Slots conntrack.Slots

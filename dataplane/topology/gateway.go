@@ -30,6 +30,8 @@ func (b *builder) learn(specs []Spec) {
 			n.learned = append(n.learned, p)
 			if p.Bits() > 0 {
 				b.s.learned.Insert(p)
+			} else {
+				b.s.routed = true // the internet is answered by way of the gateway
 			}
 		}
 	}

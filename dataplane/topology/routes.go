@@ -22,7 +22,7 @@ type routes struct {
 	hops    bart.Table[*hop] // by destination
 	// adminInbound and adminOutbound are the rule collections that hold for the network.
 	adminInbound, adminOutbound []Stage
-	everything                  bool // the table has a route for 0.0.0.0/0
+	everything                  bool // the table or a gateway has a route for 0.0.0.0/0
 	// direct, if not nil, has whom no route but the network's own can lead to: it saves
 	// most packets the search for a hop.
 	direct *bart.Table[*Endpoint]
@@ -84,8 +84,8 @@ func (s *Snapshot) RouteFrom(from *Endpoint, to netip.Addr) *Endpoint {
 	return e
 }
 
-// Routed reports that subnets have routes of their own: what answers a packet may then
-// take another way than the packet came.
+// Routed reports that what answers a packet may take another way than the packet came,
+// even one that its sender has the address of.
 func (s *Snapshot) Routed() bool { return s.routed }
 
 // Returns reports whether what answers a packet goes back to the attachment that the packet
@@ -108,17 +108,21 @@ func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// unroutable are the ranges for which Azure's default routes have no next hop
-// outside the virtual network, and those that no router forwards: this host,
-// loopback, link-local and reserved (RFC 6890; RFC 4291 section 2.5).
-var unroutable = []netip.Prefix{
+// private are the ranges for which Azure's default routes have no next hop outside the
+// virtual network.
+var private = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
 	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("fc00::/7"),
+}
+
+// unroutable are those, and what no router forwards: this host, loopback, link-local and
+// reserved (RFC 6890; RFC 4291 section 2.5).
+var unroutable = append(slices.Clone(private),
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
 	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"),
-}
+)
 
 // routesOf makes the routes of a network's subnets with a route table once; addRoutes
 // fills them.
@@ -129,7 +133,7 @@ func (b *builder) routesOf(n *network, t *arm.RouteTable) *routes {
 		r.adminInbound, r.adminOutbound = b.adminStages(r)
 		r.everything = t != nil && slices.ContainsFunc(t.Routes, func(route arm.Route) bool {
 			return slices.Contains(b.s.Policy.Prefixes(&route), everywhere[0])
-		})
+		}) || (t == nil || !t.DisableGatewayRoutes) && slices.Contains(n.known, everywhere[0])
 		n.routes[t] = r
 		b.s.routed = b.s.routed || t != nil
 	}
@@ -168,7 +172,9 @@ func (b *builder) fill(r *routes) {
 	}
 	none := &hop{kind: arm.HopNone, drop: packet.DropNoRoute}
 	for _, p := range unroutable {
-		r.hops.Insert(p, none)
+		if !b.takesPrivate(r.table, p) {
+			r.hops.Insert(p, none)
+		}
 	}
 	local := &hop{kind: arm.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
 	for _, p := range n.vnet.AddressSpace {
@@ -195,6 +201,17 @@ func (b *builder) fill(r *routes) {
 	for _, a := range PlatformAddresses {
 		r.hops.Insert(host(a), &hop{kind: arm.HopInternet, endpoint: b.s.platform, drop: packet.DropNoRoute})
 	}
+}
+
+// takesPrivate reports that a route for everything takes a private range's place too: with one,
+// Azure removes its own routes to nowhere ("Virtual network traffic routing", the example's
+// Subnet1). The internet takes none of these addresses.
+func (b *builder) takesPrivate(t *arm.RouteTable, p netip.Prefix) bool {
+	return t != nil && slices.Contains(private, p) && slices.ContainsFunc(t.Routes, func(route arm.Route) bool {
+		return route.Hop != arm.HopInternet && slices.ContainsFunc(b.s.Policy.Prefixes(&route), func(all netip.Prefix) bool {
+			return all.Bits() == 0 && all.Addr().Is4() == p.Addr().Is4()
+		})
+	})
 }
 
 // fillTable enters user-defined routes. Of equal prefixes the one that a route names wins

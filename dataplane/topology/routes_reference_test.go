@@ -25,8 +25,16 @@ func slowNextHop(set *arm.Set, v *arm.VirtualNetwork, t *arm.RouteTable, learned
 	for _, p := range everywhere {
 		all = append(all, candidate{p, 0, arm.HopInternet, ""})
 	}
-	for _, p := range unroutable {
-		all = append(all, candidate{p, 0, arm.HopNone, ""})
+	for i, p := range unroutable {
+		taken := false // of the private IPv4 ranges, which stand first, by a route for everything
+		if t != nil && i < 4 {
+			for _, r := range t.Routes {
+				taken = taken || r.Prefix == everywhere[0] && r.Hop != arm.HopInternet
+			}
+		}
+		if !taken {
+			all = append(all, candidate{p, 0, arm.HopNone, ""})
+		}
 	}
 	var own []netip.Prefix
 	for _, p := range v.AddressSpace {

@@ -58,7 +58,7 @@ type Snapshot struct {
 	outside   *Endpoint
 	platform  *Endpoint
 	registry  *Registry // that numbers the rules
-	routed    bool      // a subnet has a route table
+	routed    bool      // a subnet has a route table, or a gateway has learned a default route
 	// space holds the address spaces of all virtual networks, and learned what is behind
 	// gateways, for telling who is outside.
 	space, learned bart.Lite
@@ -221,7 +221,7 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 				return e
 			}
 		}
-		if a.forwards && len(a.endpoints) > 0 {
+		if a.forwards && len(a.endpoints) > 0 && !isPlatform(src) {
 			return a.endpoints[0]
 		}
 		return nil
