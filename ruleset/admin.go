@@ -195,6 +195,9 @@ func (v *adminValidator) peer(element AdminPeer) (p Peer, problem string) {
 		}
 		return Peer{Tag: tag}, ""
 	case "networkgroup":
+		if text == "" { // it would match nothing, even in a denial
+			return p, "A network group is named by its id, which is missing."
+		}
 		return Peer{NetworkGroup: text}, ""
 	}
 	return p, "addressPrefixType " + strconv.Quote(Clip(element.AddressPrefixType)) + ": allowed are IPPrefix, ServiceTag and NetworkGroup."

@@ -16,8 +16,9 @@ func newNextHop(g *global) *cobra.Command {
 	var of target
 	from := source{of: &of}
 	c := &cobra.Command{
-		Use:   "next-hop --nic NAME | --vm NAME --source-ip IP --dest-ip IP [--policy PATH...]",
-		Short: "Say where the packets of a network interface to an address go, and by which route table",
+		Use:     "next-hop --nic NAME | --vm NAME --source-ip IP --dest-ip IP [--policy PATH...]",
+		Aliases: []string{"show-next-hop"},
+		Short:   "Say where the packets of a network interface to an address go, and by which route table",
 		Long: `Say where the packets of a network interface to an address go, and by which route table,
 as az network watcher show-next-hop does: the longest prefix among the routes of its subnet.
 Without a daemon there are no gateways, which are in its configuration.`,

@@ -143,11 +143,28 @@ func (f frame) object(place string, o map[string]any) any {
 				key = s
 			}
 		}
+		if _, made := field(out, key); made && loopsOver(o, key) {
+			out["copy"] = f.problem(place+"."+name, "["+key+"]", errors.New("a copy loop makes the property too; allowed is one of both"))
+			continue
+		}
 		if out[key] = o[name]; !literalValue(o[name]) {
 			out[key] = f.tree(place+"."+name, o[name])
 		}
 	}
 	return out
+}
+
+// loopsOver reports a loop that makes a property.
+func loopsOver(o map[string]any, property string) bool {
+	for name, v := range o {
+		loops, _ := propertyLoops(name, v)
+		for _, l := range loops {
+			if strings.EqualFold(text(l, "name"), property) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // propertyLoops tells loops that make properties from a property named "copy".

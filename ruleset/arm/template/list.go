@@ -218,8 +218,9 @@ func union(f frame, args []any) (any, error) {
 
 func unite(a, b map[string]any) map[string]any {
 	out := over(a, b)
+	first := folded(a)
 	for name, v := range b {
-		below, _ := field(a, name)
+		below, _ := first.field(name)
 		o, ok := below.(map[string]any)
 		if p, also := v.(map[string]any); ok && also {
 			out[name] = unite(o, p)
@@ -266,14 +267,18 @@ func intersection(f frame, args []any) (any, error) {
 		return out, nil
 	case map[string]any:
 		out := map[string]any{}
+		objects := make([]*foldedObject, len(args))
+		for i := range args {
+			o, err := argObject(args, i)
+			if err != nil {
+				return nil, err
+			}
+			objects[i] = folded(o)
+		}
 	fields:
 		for name, v := range first {
-			for i := range args {
-				o, err := argObject(args, i)
-				if err != nil {
-					return nil, err
-				}
-				if w, ok := field(o, name); !ok || !equal(v, w) {
+			for _, o := range objects {
+				if w, ok := o.field(name); !ok || !equal(v, w) {
 					continue fields
 				}
 			}

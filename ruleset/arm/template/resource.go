@@ -19,6 +19,8 @@ type instance struct {
 	id       string // empty when the name is open
 	symbol   string
 	existing bool
+	// excluded resources are not deployed, which says nothing of their children.
+	excluded bool
 	parent   *instance
 	children []*instance
 	// head are name, type, condition and copy as they are evaluated.
@@ -91,7 +93,7 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 		switch v := f.tree(place+".condition", condition).(type) {
 		case bool:
 			if !v {
-				return nil
+				r.excluded = true
 			}
 		case unresolved:
 			r.head["condition"] = v
@@ -106,6 +108,15 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 	r.head["type"] = f.tree(place+".type", get(body, "type"))
 	r.head["name"] = f.tree(place+".name", get(body, "name"))
 	r.identify()
+	if r.excluded {
+		s.expandList(place+".resources", get(body, "resources"), r)
+		if parent != nil {
+			parent.children = append(parent.children, r.children...)
+		} else {
+			s.instances = append(s.instances, r.children...)
+		}
+		return nil
+	}
 	r.rest = cell{place: place, make: func() (any, error) { return r.evaluate(), nil }}
 	r.nested = cell{place: place, make: r.nest}
 	if parent != nil {

@@ -3,6 +3,7 @@ package template
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -174,6 +175,13 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
+	}
+	if p := r.parent; p != nil && (p.existing || p.excluded) { // r stands by itself, under its whole name
+		if r.name != "" {
+			out["type"], out["name"] = r.kind, r.name
+		} else if kind, ok := r.head["type"].(string); ok && p.kind != "" && !strings.Contains(kind, "/") {
+			out["type"] = p.kind + "/" + kind
+		}
 	}
 	if s := r.template(); s != nil {
 		properties := object(out, "properties")

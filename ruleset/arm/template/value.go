@@ -48,6 +48,35 @@ func field(object map[string]any, name string) (any, bool) {
 	return object[found], true
 }
 
+// foldedObject finds fields as field does, without a walk through all names for each
+// that is written in another case.
+type foldedObject struct {
+	object map[string]any
+	names  map[string]string // by lower case, the least; made when it is needed
+}
+
+func folded(object map[string]any) *foldedObject { return &foldedObject{object: object} }
+
+func (o *foldedObject) field(name string) (any, bool) {
+	if v, ok := o.object[name]; ok {
+		return v, true
+	}
+	if o.names == nil {
+		o.names = make(map[string]string, len(o.object))
+		for key := range o.object {
+			low := strings.ToLower(key)
+			if have, ok := o.names[low]; !ok || key < have {
+				o.names[low] = key
+			}
+		}
+	}
+	key, ok := o.names[strings.ToLower(name)]
+	if !ok {
+		return nil, false
+	}
+	return o.object[key], true
+}
+
 // get is a field or nil.
 func get(object map[string]any, name string) any {
 	v, _ := field(object, name)
@@ -112,8 +141,9 @@ func equal(a, b any) bool {
 		if !ok || len(a) != len(b) {
 			return false
 		}
+		other := folded(b)
 		for name, v := range a {
-			if w, ok := field(b, name); !ok || !equal(v, w) {
+			if w, ok := other.field(name); !ok || !equal(v, w) {
 				return false
 			}
 		}

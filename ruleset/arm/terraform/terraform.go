@@ -183,9 +183,12 @@ func (c *converter) refer(r *resource, at, field string, expression any) any {
 	o, _ := expression.(map[string]any)
 	var found []any
 	if want != "" {
-		for _, target := range c.config.targets(r.module, o, want, 0) {
-			if t := c.byAddress[target]; t != nil {
+		targets, whole := c.config.targets(r.module, o, want, 0)
+		for _, target := range targets {
+			if t := c.byAddress[target]; t != nil && whole {
 				found = append(found, c.attribute(t, want))
+			} else { // a list without one of its ids, or the wrong branch of a condition
+				return c.open(at)
 			}
 		}
 	}
@@ -295,38 +298,59 @@ func (c *config) expressions(r *resource) map[string]any {
 const maxReferences = 32
 
 // targets are the addresses of the resources whose attribute (".id", ".name") an
-// expression of a module refers to.
-func (c *config) targets(module string, expression map[string]any, attribute string, depth int) []string {
+// expression of a module refers to. whole reports that there is nothing else in the
+// expression that its value may come from: a constant has no part in an unknown value
+// only when there are no references at all.
+func (c *config) targets(module string, expression map[string]any, attribute string, depth int) (found []string, whole bool) {
 	at := c.at(module)
-	if at == nil || depth > maxReferences {
-		return nil
+	references := list(expression, "references")
+	if at == nil || depth > maxReferences || len(references) == 0 {
+		return nil, false
 	}
-	var found []string
-	for _, v := range list(expression, "references") {
+	whole = true
+	var before string
+	for _, v := range references {
 		reference, _ := v.(string)
-		parts := strings.Split(reference, ".")
-		var more []string
-		switch {
-		case strings.HasSuffix(reference, attribute) && len(parts) >= 3 && parts[0] != "module":
-			more = []string{join(module, strings.TrimSuffix(reference, attribute))}
-		case parts[0] == "module" && len(parts) >= 3:
-			inner := at.calls[withoutIndexes(parts[1])]
-			if inner == nil {
-				continue
-			}
-			output := object(object(object(inner.module, "outputs"), withoutIndexes(parts[2])), "expression")
-			more = c.targets(join(module, "module."+parts[1]), output, attribute, depth+1)
-		case parts[0] == "var" && len(parts) >= 2 && at.parent != nil && at.call != nil:
-			argument := object(object(at.call, "expressions"), withoutIndexes(parts[1]))
-			more = c.targets(parentModule(module), argument, attribute, depth+1)
+		// Terraform writes a.b.id, then a.b: the shorter ones are no references of their own.
+		if before != "" && isPart(reference, before) {
+			continue
 		}
+		before = reference
+		more, followed := c.follow(at, module, reference, attribute, depth)
+		whole = whole && followed
 		for _, target := range more {
 			if !slices.Contains(found, target) {
 				found = append(found, target)
 			}
 		}
 	}
-	return found
+	return found, whole
+}
+
+// isPart reports that a reference is what a longer one begins with, indexes apart.
+func isPart(reference, longer string) bool {
+	rest, ok := strings.CutPrefix(longer, reference)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
+// follow finds what one reference means; ok is false when that is no attribute of a resource.
+func (c *config) follow(at *config, module, reference, attribute string, depth int) (found []string, ok bool) {
+	parts := strings.Split(reference, ".")
+	switch {
+	case strings.HasSuffix(reference, attribute) && len(parts) >= 3 && parts[0] != "module":
+		return []string{join(module, strings.TrimSuffix(reference, attribute))}, true
+	case parts[0] == "module" && len(parts) >= 3:
+		inner := at.calls[withoutIndexes(parts[1])]
+		if inner == nil {
+			return nil, false
+		}
+		output := object(object(object(inner.module, "outputs"), withoutIndexes(parts[2])), "expression")
+		return c.targets(join(module, "module."+parts[1]), output, attribute, depth+1)
+	case parts[0] == "var" && len(parts) >= 2 && at.parent != nil && at.call != nil:
+		argument := object(object(at.call, "expressions"), withoutIndexes(parts[1]))
+		return c.targets(parentModule(module), argument, attribute, depth+1)
+	}
+	return nil, false
 }
 
 // parentModule is the address of the module around one.
