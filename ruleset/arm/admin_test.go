@@ -83,6 +83,8 @@ func TestFaultsOfAdminRulesAreNamed(t *testing.T) {
 			ruleset.CodeAdminMixedFamilies, "sources, destinations", "fd00::1/128"},
 		{"a network group that is not there", adminDocument(adminRule("r", `"priority":1,"sources":[{"addressPrefixType":"NetworkGroup","addressPrefix":"nm/none"}]`)),
 			CodeInvalidResourceReference, "sources", "nm/none"},
+		{"a network group without its id", adminDocument(adminRule("r", `"priority":1,"sources":[{"addressPrefixType":"NetworkGroup"}]`)),
+			ruleset.CodeAdminInvalidAddress, "sources", ""},
 		{"conditional membership", strings.Replace(adminDocument(one), `"name":"nm/prod","properties":{}`, `"name":"nm/prod","properties":{"conditionalMembership":"{}"}`, 1),
 			CodeConditionalMembership, "conditionalMembership", "{}"},
 		{"members that are subnets", strings.Replace(adminDocument(one), `"name":"nm/prod","properties":{}`, `"name":"nm/prod","properties":{"memberType":"Subnet"}`, 1),

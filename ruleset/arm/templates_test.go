@@ -150,6 +150,50 @@ func TestAPartialPolicyLeavesOutWhatIsOpen(t *testing.T) {
 	}
 }
 
+// A denial among the children of a resource went with it, and one of two lists of rules.
+func TestNoRuleOfATemplateIsLostInSilence(t *testing.T) {
+	const (
+		deny = `"properties": {"protocol": "*", "access": "Deny", "direction": "Inbound", "priority": 100, "sourcePortRange": "*", "destinationPortRange": "*", "sourceAddressPrefix": "*", "destinationAddressPrefix": "*"}`
+		nsg  = `"type": "Microsoft.Network/networkSecurityGroups"`
+		no   = `"condition": "[equals(1, 2)]"`
+		loop = `{"name": "securityRules", "count": 1, "input": {"name": "b", ` + deny + `}}`
+	)
+	child := `"resources": [{"type": "securityRules", "name": "deny", ` + deny + `}]`
+	group := `{` + nsg + `, "name": "n", "properties": {}}`
+	for _, tt := range []struct {
+		name, resources string
+		rules           []string
+		code, message   string // of the one fault or what is unresolved
+	}{
+		{"a child of a resource that is not deployed, of a group that is", `[` + group + `, {` + nsg + `, "name": "[concat('n')]", ` + no + `, ` + child + `}]`,
+			[]string{"n/deny "}, "", ""},
+		{"a child of a resource that is not deployed, without a group", `[{` + nsg + `, "name": "n", ` + no + `, ` + child + `}]`, nil,
+			CodeParentNotFound, ""},
+		{"a child of a resource that exists, of a group in the documents", `{"old": {` + nsg + `, "name": "n", "existing": true, ` + child + `}, "new": ` + group + `}`,
+			[]string{"n/deny "}, "", ""},
+		{"rules beside a loop of rules", `[{` + nsg + `, "name": "n", "properties": {"securityRules": [{"name": "a", ` + deny + `}], "copy": [` + loop + `]}}]`, nil,
+			CodeTemplateExpression, "a copy loop makes the property too"},
+		{"rules in another case beside a loop of rules", `[{` + nsg + `, "name": "n", "properties": {"SecurityRules": [{"name": "a", ` + deny + `}], "copy": [` + loop + `]}}]`, nil,
+			CodeTemplateExpression, "a copy loop makes the property too"},
+		{"two loops of rules", `[{` + nsg + `, "name": "n", "properties": {"copy": [` + loop + `, ` + loop + `]}}]`, nil,
+			CodeTemplateExpression, "a copy loop makes the property too"},
+		{"a loop without its input", `[{` + nsg + `, "name": "n", "properties": {"copy": [{"name": "securityRules", "count": 2}]}}]`, nil,
+			CodeTemplateExpression, "each copy loop needs name, count and input"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("main.json", []byte(`{"languageVersion": "2.0", "resources": `+tt.resources+`}`))
+			told := append(d.Faults, d.Unresolved...)
+			switch {
+			case tt.code == "" && len(told) > 0, tt.code != "" && (len(told) != 1 || told[0].Code != tt.code || !strings.Contains(told[0].Message, tt.message)):
+				t.Errorf("told %v, want %q with %q", told, tt.code, tt.message)
+			}
+			if got := rulesIn(d); tt.code == "" && !slices.Equal(got, tt.rules) {
+				t.Errorf("rules %q, want %q", got, tt.rules)
+			}
+		})
+	}
+}
+
 // It was read a second time by itself, without the parameters that it is linked with.
 func TestALinkedTemplateIsReadOnlyWhereItIsLinked(t *testing.T) {
 	dir := policyOf(t, map[string]string{

@@ -9,7 +9,7 @@
 // # What only Azure knows
 //
 // Nothing is asked from Azure. subscription(), resourceGroup(), deployment() and
-// environment() answer from Options. reference() of a resource of the template has
+// environment() answer from Options, but for names and tags. reference() of a resource of the template has
 // that resource's properties as they are evaluated, and what Azure derives from them
 // by a documented rule: a storage account's primaryEndpoints, a public address's
 // dnsSettings.fqdn, a key vault's vaultUri. Everything else, and list*(), comes from

@@ -3,6 +3,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -130,11 +131,16 @@ func literalValue(v any) bool {
 
 func (f frame) object(place string, o map[string]any) any {
 	out := make(map[string]any, len(o))
+	var looped []string
 	for _, name := range sortedKeys(o) {
 		if loops, ok := propertyLoops(name, o[name]); ok {
 			for i, l := range loops {
-				f.repeat(fmt.Sprintf("%s.%s[%d]", place, name, i), l, out)
+				looped = append(looped, f.repeat(fmt.Sprintf("%s.%s[%d]", place, name, i), l, out))
 			}
+			continue
+		}
+		if malformedLoops(name, o[name]) {
+			out["copy"] = f.problem(place+"."+name, countText(o[name]), errLoopFields)
 			continue
 		}
 		key := name
@@ -143,8 +149,8 @@ func (f frame) object(place string, o map[string]any) any {
 				key = s
 			}
 		}
-		if _, made := field(out, key); made && loopsOver(o, key) {
-			out["copy"] = f.problem(place+"."+name, "["+key+"]", errors.New("a copy loop makes the property too; allowed is one of both"))
+		if slices.ContainsFunc(looped, func(made string) bool { return strings.EqualFold(made, key) }) {
+			out["copy"] = f.problem(place+"."+name, "["+key+"]", errMadeTwice)
 			continue
 		}
 		if out[key] = o[name]; !literalValue(o[name]) {
@@ -154,18 +160,10 @@ func (f frame) object(place string, o map[string]any) any {
 	return out
 }
 
-// loopsOver reports a loop that makes a property.
-func loopsOver(o map[string]any, property string) bool {
-	for name, v := range o {
-		loops, _ := propertyLoops(name, v)
-		for _, l := range loops {
-			if strings.EqualFold(text(l, "name"), property) {
-				return true
-			}
-		}
-	}
-	return false
-}
+var (
+	errMadeTwice  = errors.New("a copy loop makes the property too; allowed is one of both")
+	errLoopFields = errors.New("each copy loop needs name, count and input")
+)
 
 // propertyLoops tells loops that make properties from a property named "copy".
 func propertyLoops(name string, v any) ([]map[string]any, bool) {
@@ -185,22 +183,41 @@ func propertyLoops(name string, v any) ([]map[string]any, bool) {
 	return loops, true
 }
 
-// repeat makes the list of a property's loop in out.
-func (f frame) repeat(place string, l map[string]any, out map[string]any) {
+// malformedLoops tells loops that lack something from a property named "copy".
+func malformedLoops(name string, v any) bool {
+	list, _ := v.([]any)
+	if !strings.EqualFold(name, "copy") {
+		return false
+	}
+	return slices.ContainsFunc(list, func(e any) bool {
+		l, _ := e.(map[string]any)
+		_, counted := field(l, "count")
+		_, has := field(l, "input")
+		return counted || has
+	})
+}
+
+// repeat makes the list of a property's loop in out, and gives the property's name.
+func (f frame) repeat(place string, l map[string]any, out map[string]any) (name string) {
 	name, ok := f.text(place+".name", text(l, "name")).(string)
 	if !ok {
 		name = text(l, "name")
 	}
+	if _, made := field(out, name); made {
+		out["copy"] = f.problem(place+".name", "["+name+"]", errMadeTwice)
+		return name
+	}
 	count, err := f.count(place+".count", get(l, "count"))
 	if err != nil {
 		out["copy"] = f.problem(place+".count", countText(get(l, "count")), err)
-		return
+		return name
 	}
 	list := make([]any, count)
 	for i := range list {
 		list[i] = f.within(loop{name, int64(i), true}).tree(fmt.Sprintf("%s.input(%d)", place, i), get(l, "input"))
 	}
 	out[name] = list
+	return name
 }
 
 // count evaluates how often a loop runs.

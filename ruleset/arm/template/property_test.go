@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -98,6 +99,44 @@ func TestTextsComeBack(t *testing.T) {
 		parts := call2(t, "split", s, ",")
 		if joined, err := functions["join"].call(f, []any{parts, ","}); err != nil || joined != s {
 			t.Errorf("split and join of %q: %q, %v", s, joined, err)
+		}
+	}
+}
+
+// Each field of another case was looked for among all: equals of two objects of 60,000
+// fields took hours of work. A quadratic comparison doesn't come to an end here.
+func TestComparingGreatObjectsIsLinear(t *testing.T) {
+	a, b := map[string]any{}, map[string]any{}
+	for i := range 200_000 {
+		a[fmt.Sprintf("k%d", i)], b[fmt.Sprintf("K%d", i)] = true, true
+	}
+	f := frame{scope: &scope{engine: &engine{budget: newBudget()}}}
+	if !equal(a, b) {
+		t.Error("not equal")
+	}
+	for _, name := range []string{"union", "intersection"} {
+		if v, err := functions[name].call(f, []any{a, b}); err != nil || len(v.(map[string]any)) != len(a) {
+			t.Errorf("%s: %d fields, %v", name, len(v.(map[string]any)), err)
+		}
+	}
+}
+
+func TestAFoldedObjectFindsFieldsAsAWalkDoes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	name := func() string { return string("aAbB"[r.IntN(4)]) }
+	for range 2000 {
+		o := map[string]any{}
+		for i := range r.IntN(6) {
+			o[name()+name()] = i
+		}
+		f := folded(o)
+		for range 4 {
+			n := name() + name()
+			got, ok := f.field(n)
+			want, has := field(o, n)
+			if got != want || ok != has {
+				t.Fatalf("%q of %v: %v %v, want %v %v", n, o, got, ok, want, has)
+			}
 		}
 	}
 }

@@ -113,23 +113,34 @@ func (e *engine) newScope(file, place string, template map[string]any) *scope {
 			}
 			continue
 		}
-		s.variables[strings.ToLower(name)] = &cell{place: at, make: func() (any, error) {
+		s.setVariable(name, &cell{place: at, make: func() (any, error) {
 			return s.frame().tree(at, variables[name]), nil
-		}}
+		}})
 	}
 	return s
 }
 
 func (s *scope) variableLoop(at string, l map[string]any) {
 	name := text(l, "name")
-	s.variables[strings.ToLower(name)] = &cell{place: at, make: func() (any, error) {
+	s.setVariable(name, &cell{place: at, make: func() (any, error) {
 		out := map[string]any{}
 		s.frame().repeat(at, l, out)
 		if v, open := out["copy"]; open {
 			return v, nil
 		}
 		return out[name], nil
-	}}
+	}})
+}
+
+// setVariable takes a variable; of two of one name none is known.
+func (s *scope) setVariable(name string, c *cell) {
+	key := strings.ToLower(name)
+	if s.variables[key] != nil {
+		c = &cell{place: c.place, make: func() (any, error) {
+			return nil, fmt.Errorf("there are two variables %s; allowed is one", name)
+		}}
+	}
+	s.variables[key] = c
 }
 
 func (s *scope) frame() frame { return frame{scope: s} }
@@ -157,19 +168,34 @@ var scopeFunctions = map[string]function{
 	"subscription": {call: func(f frame, _ []any) (any, error) {
 		id := f.home.subscription
 		return map[string]any{
-			"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": f.options.tenant(), "displayName": "",
+			"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": f.options.tenant(),
+			"displayName": f.azures("subscription", "/subscriptions/"+id, "displayName"),
 		}, nil
 	}},
 	"resourceGroup": {call: func(f frame, _ []any) (any, error) {
 		return map[string]any{
 			"id": f.home.id(), "name": f.home.name, "type": "Microsoft.Resources/resourceGroups", "location": f.home.location,
-			"tags": map[string]any{}, "properties": map[string]any{"provisioningState": "Succeeded"},
+			"tags": f.azures("resourceGroup", f.home.id(), "tags"), "properties": map[string]any{"provisioningState": "Succeeded"},
 		}, nil
 	}},
 	"tenant": {call: func(f frame, _ []any) (any, error) {
-		return map[string]any{"tenantId": f.options.tenant(), "id": "/tenants/" + f.options.tenant(), "displayName": "", "countryCode": ""}, nil
+		id := "/tenants/" + f.options.tenant()
+		return map[string]any{
+			"tenantId": f.options.tenant(), "id": id,
+			"displayName": f.azures("tenant", id, "displayName"), "countryCode": f.azures("tenant", id, "countryCode"),
+		}, nil
 	}},
 	"environment": {call: func(frame, []any) (any, error) { return publicCloud(), nil }},
+}
+
+// azures is a field of what surrounds the template that Azure alone knows: what Options
+// have of it, else what stands for it.
+func (f frame) azures(function, id, name string) any {
+	if v, ok := field(f.runtime(id, nil), name); ok {
+		return v
+	}
+	place := function + "()." + name
+	return f.problem(place, "["+place+"]", fmt.Errorf("only Azure knows it; give it with --runtime, as the field %s of %s", name, id))
 }
 
 func (f frame) parameter(name string) (any, error) {

@@ -136,6 +136,26 @@ var templates = []struct {
 	{"texts that look like expressions stay texts", `{"resources": [{` + nsgType + `, "name": "n", "properties": {"a": "[[x]", "b": "[concat('[', 'x]')]"}}]}`,
 		[]string{`networkSecurityGroups n {"a":"[[x]","b":"[[x]"}`}, nil},
 	{"names of properties", `{"resources": [{` + nsgType + `, "name": "n", "properties": {"[concat('k', '1')]": 1}}]}`, []string{`networkSecurityGroups n {"k1":1}`}, nil},
+	{"children of a resource that is not deployed, or exists already",
+		`{"languageVersion": "2.0", "resources": {
+			"no": {` + nsgType + `, "name": "[concat('n', 'o')]", "condition": "[equals(1, 2)]", "resources": [{"type": "securityRules", "name": "r", "properties": {}}]},
+			"old": {` + nsgType + `, "name": "old", "existing": true, "resources": [{"type": "securityRules", "name": "r", "properties": {}}]}}}`,
+		[]string{"securityRules no/r {}", "securityRules old/r {}"}, nil},
+	{"a loop beside a property of its name",
+		`{"resources": [{` + nsgType + `, "name": "n", "properties": {"rules": ["a"], "copy": [{"name": "rules", "count": 1, "input": "b"}]}}]}`,
+		[]string{`networkSecurityGroups n {"copy":"[rules]","rules":["b"]}`}, []string{"resources[0].properties.rules: a copy loop makes the property too"}},
+	{"a loop beside a property of its name in another case, which comes first",
+		`{"resources": [{` + nsgType + `, "name": "n", "properties": {"Rules": ["a"], "copy": [{"name": "[concat('ru', 'les')]", "count": 1, "input": "b"}]}}]}`,
+		[]string{`networkSecurityGroups n {"Rules":["a"],"copy":"[rules]"}`}, []string{"resources[0].properties.copy[0].name: a copy loop makes the property too"}},
+	{"two loops of one name",
+		`{"resources": [{` + nsgType + `, "name": "n", "properties": {"copy": [{"name": "rules", "count": 1, "input": "a"}, {"name": "rules", "count": 1, "input": "b"}]}}]}`,
+		[]string{`networkSecurityGroups n {"copy":"[rules]","rules":["a"]}`}, []string{"resources[0].properties.copy[1].name: a copy loop makes the property too"}},
+	{"two loops of one variable",
+		`{"variables": {"copy": [{"name": "v", "count": 1, "input": "a"}, {"name": "V", "count": 1, "input": "b"}]}, "resources": [{` + nsgType + `, "name": "n", "properties": {"v": "[variables('v')]"}}]}`,
+		[]string{`networkSecurityGroups n {"v":"[variables('v')]"}`}, []string{"resources[0].properties.v: there are two variables V; allowed is one"}},
+	{"a loop without its input",
+		`{"resources": [{` + nsgType + `, "name": "n", "properties": {"copy": [{"name": "rules", "count": 2}]}}]}`,
+		[]string{`networkSecurityGroups n {"copy":"[[{\"count\":2,\"name\":\"rules\"}]]"}`}, []string{"resources[0].properties.copy: each copy loop needs name, count and input"}},
 	{"resources as an expression", `{"resources": "[variables('r')]"}`, nil, []string{"resources: allowed is no expression"}},
 	{"a resource as an expression", `{"resources": ["[variables('r')]"]}`, []string{"[variables('r')]"}, []string{"resources[0]: allowed is no expression"}},
 	{"the template of a deployment as an expression", `{"resources": [` + nested(`"template": "[variables('t')]"`) + `]}`, []string{`deployments d`},
@@ -354,6 +374,21 @@ func TestResourcesGoWhereTheyAreSent(t *testing.T) {
 	}
 }
 
+func TestWhatAzureKnowsOfTheGroupComesFromOptions(t *testing.T) {
+	const template = `{"resources": [{"type": "T/x", "name": "n", "properties": {"t": "[resourceGroup().tags.who]", "s": "[subscription().displayName]"}}]}`
+	for name, runtime := range map[string]map[string]any{
+		"by name": {"R": map[string]any{"tags": map[string]any{"who": "me"}}, "S": map[string]any{"displayName": "lab"}},
+		"by id":   {"/subscriptions/S/resourceGroups/R": map[string]any{"tags": map[string]any{"who": "me"}}, "/subscriptions/S": map[string]any{"displayName": "lab"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := evaluateText(t, template, Options{Subscription: "S", ResourceGroup: "R", Runtime: runtime})
+			if got := names(r.Document); len(r.Problems) > 0 || got[0] != `x n {"s":"lab","t":"me"}` {
+				t.Errorf("got %q with %v", got, r.Problems)
+			}
+		})
+	}
+}
+
 // bombs would take exponential time or memory.
 var bombs = []struct{ name, template string }{
 	{"doubling texts", chain("[concat(variables('%'), variables('%'))]", "xxxxxxxxxxxxxxxx")},
@@ -366,6 +401,11 @@ var bombs = []struct{ name, template string }{
 	{"replace of everything", `{"variables": {"a": "[padLeft('', 65536, 'a')]", "b": "[replace(variables('a'), 'a', variables('a'))]"}, "resources": [{"type": "T/x", "name": "n", "properties": {"x": "[variables('b')]"}}]}`},
 	{"a deep value", `{"resources": [{"type": "T/x", "name": "n", "properties": {"x": "[string(reduce(range(0, 10000), 1, lambda('a', 'b', createArray(lambdaVariables('a')))))]", "y": "[reduce(range(0, 10000), 1, lambda('a', 'b', createArray(lambdaVariables('a'))))]"}}]}`},
 	{"many problems", `{"resources": [{"type": "T/x", "name": "n", "properties": {"copy": [{"name": "a", "count": 800, "input": {"copy": [{"name": "b", "count": 800, "input": "[x()]"}]}}]}}]}`},
+	{"equals of shared arrays", shared("equals(variables('v39'), variables('v39'))")},
+	{"contains of shared arrays", shared("contains(createArray(variables('v39')), variables('v39'))")},
+	{"indexOf of shared arrays", shared("indexOf(createArray(variables('v39')), variables('v39'))")},
+	{"union of shared arrays", shared("union(createArray(variables('v39')), createArray(variables('v39')))")},
+	{"intersection of shared arrays", shared("intersection(createArray(variables('v39')), createArray(variables('v39')))")},
 	{"an endless function", `{"functions": [{"namespace": "o", "members": {"f": {"parameters": [], "output": {"value": "[o.f()]"}}}}], "resources": [{"type": "T/x", "name": "[o.f()]"}]}`},
 }
 
@@ -385,6 +425,11 @@ func chain(expression string, first any) string {
 		panic(err)
 	}
 	return j
+}
+
+// shared is a template with a value of 2^39 parts, of which memory has 39.
+func shared(expression string) string {
+	return strings.Replace(chain("[createArray(variables('%'), variables('%'))]", "x"), "[variables('v39')]", "[string("+expression+")]", 1)
 }
 
 func TestNothingGrowsWithoutBound(t *testing.T) {
