@@ -139,6 +139,9 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 // reports the faults of that; other documents are as they are, and report is nil.
 func (l *loader) evaluate(file string, value any, read func(string) ([]byte, error)) (_ any, report func()) {
 	body, ok := value.(map[string]any)
+	if message := terraform.Unreadable(body); message != "" {
+		return nil, func() { l.fault(ruleset.Fault{Code: CodeInvalidRequestFormat, File: file, Message: message}) }
+	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
 		return map[string]any{"resources": result.Resources}, func() {

@@ -297,6 +297,10 @@ func TestTerraformIsReadAsARM(t *testing.T) {
 	if len(plan.Set.NetworkInterfaces) != 1 {
 		t.Error("the plan's network interface was not read")
 	}
+	raw := Parse("terraform.tfstate", []byte(`{"version": 4, "lineage": "x", "resources": [{"type": "azurerm_network_security_group", "instances": []}]}`))
+	if f := raw.Faults; len(f) != 1 || f[0].Code != CodeInvalidRequestFormat || f[0].File != "terraform.tfstate" || !strings.Contains(f[0].Message, "terraform show -json") {
+		t.Errorf("a state as Terraform keeps it: faults %v", f)
+	}
 }
 
 // The network resources of templates as people publish them are read: what is wrong or

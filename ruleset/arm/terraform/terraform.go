@@ -75,6 +75,21 @@ func Convert(document map[string]any) *Result {
 	return c.result
 }
 
+// Unreadable says why a document of Terraform's holds nothing that can be read; empty when
+// it does, or is none of Terraform's.
+func Unreadable(document map[string]any) string {
+	const show = `give the output of "terraform show -json"`
+	_, version := document["version"].(json.Number)
+	_, lineage := document["lineage"].(string)
+	if version && lineage {
+		return "it is a state as Terraform keeps it, which is not read: " + show
+	}
+	if text(document, "format_version") != "" && object(document, "values") == nil && object(document, "planned_values") == nil {
+		return "it has a format_version, and neither values nor planned_values: " + show + " of a state or a plan that has resources"
+	}
+	return ""
+}
+
 // collect takes a module and those within it. Of a plan's prior state only data
 // sources count.
 func (c *converter) collect(module map[string]any, address string, dataOnly bool) {
@@ -83,6 +98,9 @@ func (c *converter) collect(module map[string]any, address string, dataOnly bool
 		r := &resource{
 			address: text(o, "address"), module: address, kind: text(o, "type"), name: text(o, "name"),
 			data: text(o, "mode") == "data", values: object(o, "values"),
+		}
+		if !dataOnly && !r.data {
+			c.leaveOther(r)
 		}
 		if kinds[r.kind].convert == nil || dataOnly && !r.data || r.data && !kinds[r.kind].data {
 			continue
@@ -100,6 +118,32 @@ func (c *converter) collect(module map[string]any, address string, dataOnly bool
 	}
 }
 
+// leaveOther lists a resource that says who may reach whom, of a type that is not read.
+func (c *converter) leaveOther(r *resource) {
+	left := Left{Address: r.address, Field: "type", Value: r.kind}
+	switch {
+	case strings.HasPrefix(r.kind, "azurerm_network_manager_"):
+		left.Message = "virtual network managers are read from ARM's documents only: the resource was not read"
+	case r.kind == "azapi_resource", r.kind == "azapi_update_resource":
+		left.Value = text(r.values, "type")
+		kind, _, _ := strings.Cut(strings.ToLower(left.Value), "@")
+		kind, ours := strings.CutPrefix(kind, "microsoft.network/")
+		kind, _, _ = strings.Cut(kind, "/")
+		if !ours || !slices.Contains(networkKinds, kind) {
+			return
+		}
+		left.Message = "resources of the azapi provider are not read: write it as one of the azurerm provider"
+	default:
+		return
+	}
+	c.result.Left = append(c.result.Left, left)
+}
+
+// networkKinds are ARM's kinds that are read, in lower case.
+var networkKinds = []string{
+	"networksecuritygroups", "applicationsecuritygroups", "virtualnetworks", "networkinterfaces", "routetables", "networkmanagers",
+}
+
 // unknowns puts into resources what stands for values that are known after apply.
 func (c *converter) unknowns(changes []any) {
 	for _, v := range changes {
@@ -111,6 +155,35 @@ func (c *converter) unknowns(changes []any) {
 		}
 		r.values = c.fill(r, r.address, r.values, after, c.config.expressions(r))
 	}
+	for _, v := range changes {
+		change, _ := v.(map[string]any)
+		if r := c.byAddress[text(change, "address")]; r != nil && !r.data {
+			c.dynamic(r, object(object(change, "change"), "after_unknown"))
+		}
+	}
+}
+
+// dynamic opens a list of children that nobody seems to configure: a dynamic block is not
+// among a configuration's expressions. When resources of their own are the children, the
+// provider computes the list from them.
+func (c *converter) dynamic(r *resource, unknown map[string]any) {
+	lists := map[string]string{
+		"azurerm_network_security_group": "security_rule", "azurerm_route_table": "route", "azurerm_virtual_network": "subnet",
+	}
+	field := lists[r.kind]
+	if field == "" || unknown[field] != true || r.values[field] != nil {
+		return
+	}
+	for _, other := range c.resources {
+		k := kinds[other.kind]
+		if k.parentKind == kinds[r.kind].kind && k.kind != "virtualNetworkPeerings" && text(other.values, k.parent) == text(r.values, "name") {
+			return
+		}
+	}
+	at := r.address + "." + field
+	t := "[" + at + "]"
+	c.result.Reasons[t] = "a dynamic block may set " + at + ", which Terraform tells only after it applied the plan: apply it, or read a state"
+	r.values[field] = t
 }
 
 // fill is an object with what is known of its unknown fields. expressions are those of
@@ -125,7 +198,8 @@ func (c *converter) fill(r *resource, path string, values, unknown, expressions 
 		at := path + "." + field
 		switch u := unknown[field].(type) {
 		case bool:
-			// What the configuration does not set, the provider computes.
+			// What the configuration does not set, the provider computes; of dynamic
+			// blocks see dynamic.
 			if !u || field == "id" || expressions != nil && !configured {
 				continue
 			}
@@ -157,17 +231,28 @@ func (c *converter) fillList(r *resource, path, field string, have, unknown, blo
 			}
 		case map[string]any:
 			values, _ := have[i].(map[string]any)
-			var inner map[string]any
-			switch {
-			case i < len(blocks):
-				inner, _ = blocks[i].(map[string]any)
-			case len(blocks) == 1: // a dynamic block
-				inner, _ = blocks[0].(map[string]any)
-			}
+			inner := blockOf(blocks, values, field, i, len(unknown))
 			have[i] = c.fill(r, at, values, u, inner)
 		}
 	}
 	return have
+}
+
+// blockOf is the configuration of element i of n; nil when it is not known, as of dynamic
+// blocks. The provider keeps most blocks as a set, which has not the configuration's order:
+// they are told by their names.
+func blockOf(blocks []any, values map[string]any, field string, i, n int) map[string]any {
+	if len(blocks) == n && (n == 1 || field == "ip_configuration") {
+		block, _ := blocks[i].(map[string]any)
+		return block
+	}
+	for _, v := range blocks {
+		block, _ := v.(map[string]any)
+		if name := text(object(block, "name"), "constant_value"); name != "" && name == text(values, "name") {
+			return block
+		}
+	}
+	return nil
 }
 
 // refer is the value of a field that refers to other resources' ids or names; else the

@@ -128,6 +128,135 @@ func TestAPlan(t *testing.T) {
 	}
 }
 
+// planOf is a plan of resources "type.name" with their values, what is unknown of them, and
+// their expressions.
+func planOf(t *testing.T, resources ...[4]string) map[string]any {
+	t.Helper()
+	var planned, changes, configured []string
+	for _, r := range resources {
+		kind, name, _ := strings.Cut(r[0], ".")
+		head := `{"address": "` + r[0] + `", "mode": "managed", "type": "` + kind + `", "name": "` + name + `", `
+		planned = append(planned, head+`"values": {"resource_group_name": "rg", `+r[1]+`}}`)
+		changes = append(changes, `{"address": "`+r[0]+`", "change": {"after_unknown": {"id": true, `+r[2]+`}}}`)
+		configured = append(configured, head+`"expressions": {`+r[3]+`}}`)
+	}
+	decoder := json.NewDecoder(strings.NewReader(`{"format_version": "1.2", "planned_values": {"root_module": {"resources": [` + strings.Join(planned, ",") + `]}},
+		"resource_changes": [` + strings.Join(changes, ",") + `], "configuration": {"root_module": {"resources": [` + strings.Join(configured, ",") + `]}}}`))
+	decoder.UseNumber()
+	var document map[string]any
+	if err := decoder.Decode(&document); err != nil {
+		t.Fatal(err)
+	}
+	return document
+}
+
+// What else a value may come from was left out: a rule of one group of two, an association
+// with the wrong branch's group, the expressions of another block.
+func TestAPlansValuesAreWholeOrOpen(t *testing.T) {
+	const n = "azurerm_network_security_"
+	web := [4]string{n + "group.web", `"name": "web"`, `"x": false`, `"name": {}`}
+	strict := [4]string{n + "group.strict", `"name": "strict"`, `"x": false`, `"name": {}`}
+	a := [4]string{"azurerm_application_security_group.a", `"name": "a"`, `"x": false`, `"name": {}`}
+	b := [4]string{"azurerm_application_security_group.b", `"name": "b"`, `"x": false`, `"name": {}`}
+	groups := func(references string) [4]string {
+		return [4]string{n + "rule.r", `"name": "r", "network_security_group_name": "web"`, `"source_application_security_group_ids": true`,
+			`"source_application_security_group_ids": {"references": [` + references + `]}`}
+	}
+	subnet := [4]string{"azurerm_subnet.s", `"name": "s", "virtual_network_name": "v"`, `"network_security_group_id": true`,
+		`"network_security_group_id": {"references": ["var.strict", "` + n + `group.web.id", "` + n + `group.web", "` + n + `group.strict.id", "` + n + `group.strict"]}`}
+	block := func(name, asg string) string {
+		return `{"name": {"constant_value": "` + name + `"}, "source_application_security_group_ids": {"references": ["azurerm_application_security_group.` + asg + `.id"]}}`
+	}
+	const twoUnknown = `"security_rule": [{"source_application_security_group_ids": true}, {"source_application_security_group_ids": true}]`
+	rules := func(blocks string) [4]string {
+		return [4]string{n + "group.web", `"name": "web", "security_rule": [{"name": "one"}, {"name": "two"}]`, twoUnknown, `"security_rule": [` + blocks + `]`}
+	}
+	for _, tt := range []struct {
+		name      string
+		resources [][4]string
+		open      []string
+		holds     string // a part of the resources
+	}{
+		{"a list of two groups", [][4]string{web, a, b, groups(`"azurerm_application_security_group.a.id", "azurerm_application_security_group.a", "azurerm_application_security_group.b.id"`)},
+			nil, `applicationSecurityGroups/a"},{"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/Microsoft.Network/applicationSecurityGroups/b"}]`},
+		{"a list of a group and a variable", [][4]string{web, a, groups(`"azurerm_application_security_group.a.id", "var.other"`)},
+			[]string{"[azurerm_network_security_rule.r.source_application_security_group_ids]"}, ""},
+		{"a list of a group and one that the plan does not have", [][4]string{web, a, groups(`"azurerm_application_security_group.a.id", "azurerm_application_security_group.none.id"`)},
+			[]string{"[azurerm_network_security_rule.r.source_application_security_group_ids]"}, ""},
+		{"a condition with two groups", [][4]string{web, strict, subnet}, []string{"[azurerm_subnet.s.network_security_group_id]"}, ""},
+		{"blocks in the order of a set", [][4]string{a, b, rules(block("two", "b") + "," + block("one", "a"))}, nil,
+			`"name":"one","properties":{"sourceApplicationSecurityGroups":[{"id":"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/Microsoft.Network/applicationSecurityGroups/a"}]}`},
+		{"a block beside a dynamic one", [][4]string{a, rules(block("one", "a"))},
+			[]string{"[azurerm_network_security_group.web.security_rule[1].source_application_security_group_ids]"}, ""},
+		{"a dynamic block that is wholly unknown", [][4]string{{n + "group.web", `"name": "web"`, `"security_rule": true`, `"name": {}`}},
+			[]string{"[azurerm_network_security_group.web.security_rule]"}, `"securityRules":"[azurerm_network_security_group.web.security_rule]"`},
+		{"rules of their own, from which the provider computes the list", [][4]string{
+			{n + "group.web", `"name": "web"`, `"security_rule": true`, `"name": {}`},
+			{n + "rule.r", `"name": "r", "network_security_group_name": "web"`, `"x": false`, `"name": {}`}}, nil, ""},
+		{"rules of another group's", [][4]string{
+			{n + "group.web", `"name": "web"`, `"security_rule": true`, `"name": {}`}, strict,
+			{n + "rule.r", `"name": "r", "network_security_group_name": "strict"`, `"x": false`, `"name": {}`}},
+			[]string{"[azurerm_network_security_group.web.security_rule]"}, ""},
+		{"a dynamic block of routes", [][4]string{{"azurerm_route_table.t", `"name": "t"`, `"route": true`, `"name": {}`}},
+			[]string{"[azurerm_route_table.t.route]"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Convert(planOf(t, tt.resources...))
+			if got := slices.Sorted(maps.Keys(r.Reasons)); !slices.Equal(got, tt.open) {
+				t.Errorf("open are %q, want %q", got, tt.open)
+			}
+			if got, err := json.Marshal(r.Resources); err != nil || !strings.Contains(string(got), tt.holds) {
+				t.Errorf("%s, %v: want %s", got, err, tt.holds)
+			}
+		})
+	}
+}
+
+func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
+	plan := planOf(t,
+		[4]string{"azurerm_network_manager_admin_rule.deny", `"name": "deny"`, `"x": false`, ``},
+		[4]string{"azapi_resource.rule", `"type": "Microsoft.Network/networkSecurityGroups/securityRules@2023-04-01"`, `"x": false`, ``},
+		[4]string{"azapi_update_resource.subnet", `"type": "microsoft.network/VirtualNetworks/subnets@2023-04-01"`, `"x": false`, ``},
+		[4]string{"azapi_resource.zone", `"type": "Microsoft.Network/privateDnsZones@2020-06-01"`, `"x": false`, ``},
+		[4]string{"azurerm_linux_virtual_machine.vm", `"name": "vm"`, `"x": false`, ``})
+	var got []string
+	for _, l := range Convert(plan).Left {
+		got = append(got, l.Address+" "+l.Field+" "+l.Value)
+	}
+	want := []string{
+		"azurerm_network_manager_admin_rule.deny type azurerm_network_manager_admin_rule",
+		"azapi_resource.rule type Microsoft.Network/networkSecurityGroups/securityRules@2023-04-01",
+		"azapi_update_resource.subnet type microsoft.network/VirtualNetworks/subnets@2023-04-01",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("left %q, want %q", got, want)
+	}
+}
+
+func TestUnreadableDocumentsSayWhatToGive(t *testing.T) {
+	for _, tt := range []struct{ name, document, want string }{
+		{"a state as Terraform keeps it", `{"version": 4, "lineage": "x", "resources": [{"type": "azurerm_subnet", "instances": []}]}`, "a state as Terraform keeps it"},
+		{"a format and nothing else", `{"format_version": "1.0"}`, "neither values nor planned_values"},
+		{"a format of Terraform's version", `{"format_version": "1.0", "terraform_version": "1.9.5"}`, "neither values nor planned_values"},
+		{"a state that is shown", `{"format_version": "1.0", "values": {}}`, ""},
+		{"a plan", `{"format_version": "1.0", "planned_values": {}}`, ""},
+		{"a document of another tool", `{"version": 4, "resources": []}`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			decoder := json.NewDecoder(strings.NewReader(tt.document))
+			decoder.UseNumber()
+			var document map[string]any
+			if err := decoder.Decode(&document); err != nil {
+				t.Fatal(err)
+			}
+			got := Unreadable(document)
+			if !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") || got != "" && !strings.Contains(got, "terraform show -json") {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestOtherDocumentsAreNotTerraforms(t *testing.T) {
 	for _, document := range []map[string]any{{}, {"resources": []any{}}, {"format_version": "1.0"}, {"values": map[string]any{}}} {
 		if Is(document) {
