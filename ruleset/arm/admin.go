@@ -1,6 +1,8 @@
 package arm
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -154,8 +156,30 @@ func (l *loader) readAdminRule(r *resource) (rule ruleset.SecurityAdminRule, ok 
 		SourcePortRanges: f.texts("sourcePortRanges"), DestinationPortRanges: f.texts("destinationPortRanges"),
 	}
 	rule.Kind, _ = lookup(r.body, "kind").(string)
+	f.adminFieldsOnly()
 	f.leaveCondition(r)
 	return rule, len(f.open) == 0
+}
+
+// adminFields are those of a rule whose absence means everything.
+var adminFields = []string{"sources", "destinations", "sourcePortRanges", "destinationPortRanges"}
+
+// adminFieldsOnly reports fields that were meant to be others, such as those of security
+// rules: a side without its field is open.
+func (f *fields) adminFieldsOnly() {
+	for _, name := range slices.Sorted(maps.Keys(f.values)) {
+		low := strings.ToLower(name)
+		near, known := newNearest(low), false
+		for _, field := range adminFields {
+			known = known || strings.EqualFold(name, field)
+			near.try(field, strings.ToLower(field), false)
+		}
+		side := strings.HasPrefix(low, "source") || strings.HasPrefix(low, "destination")
+		if !known && (side || near.hint() != "") && f.values[name] != nil {
+			f.fault(CodeInvalidRequestFormat, name, asText(f.values[name]),
+				"a security admin rule has no such field; allowed are %s", strings.Join(adminFields, ", "))
+		}
+	}
 }
 
 // adminPeers reads sources or destinations; network groups get the spelling of their own id.

@@ -77,14 +77,17 @@ func (k kind) depth() (n int) {
 	return n
 }
 
-// typePath is a kind's type with those of its parents, in lower case.
-func (k kind) typePath() string {
-	path := strings.ToLower(kindPaths[k])
+// spelled is a kind's type with those of its parents.
+func (k kind) spelled() string {
+	path := kindPaths[k]
 	if parent := parentKinds[k]; parent != otherKind {
-		path = parent.typePath() + "/" + path
+		path = parent.spelled() + "/" + path
 	}
 	return path
 }
+
+// typePath is spelled in lower case.
+func (k kind) typePath() string { return strings.ToLower(k.spelled()) }
 
 const provider = "microsoft.network/"
 
@@ -188,6 +191,8 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 			l.collectDeployment(file, body)
 		case isExpression(t):
 			l.leaveOther(file, body, "type", asText(lookup(body, "type")), "what the resource is is open")
+		case typed:
+			l.nearType(file, body, parent)
 		}
 		l.collectNested(file, body, nil)
 		return

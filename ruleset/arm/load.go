@@ -16,6 +16,7 @@ import (
 const (
 	CodeInvalidJSON              = "InvalidJson"
 	CodeInvalidRequestFormat     = "InvalidRequestFormat"
+	CodeInvalidResourceType      = "InvalidResourceType"
 	CodeInvalidResourceReference = "InvalidResourceReference"
 	CodeParentNotFound           = "ParentResourceNotFound"
 )

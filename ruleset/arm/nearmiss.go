@@ -35,6 +35,25 @@ func (t *ServiceTags) hint(name string) string {
 	return near.hint()
 }
 
+// nearType reports a resource of no type that is read, but nearly of one.
+func (l *loader) nearType(file string, body map[string]any, parent *resource) {
+	t := typeOf(body)
+	if parent != nil && !strings.Contains(t, "/") {
+		t = provider + parent.kind.typePath() + "/" + t
+	}
+	near := newNearest(t)
+	for path, k := range kinds {
+		near.try("Microsoft.Network/"+k.spelled(), provider+path, false)
+	}
+	if hint := near.hint(); hint != "" {
+		name, _ := lookup(body, "name").(string)
+		l.fault(ruleset.Fault{
+			Code: CodeInvalidResourceType, File: file, Resource: "resources/" + name, Field: "type", Value: ruleset.Clip(asText(lookup(body, "type"))),
+			Message: "there is no such type" + hint,
+		})
+	}
+}
+
 // nearest collects the names that differ from one in a few letters.
 type nearest struct {
 	name  string // in lower case

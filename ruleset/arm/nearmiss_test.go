@@ -3,8 +3,11 @@ package arm
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // Each unknown name was compared with every tag, and its message kept, however many there were.
@@ -22,6 +25,32 @@ func TestOnlyTheFirstUnknownNamesGetAHintAndAreRemembered(t *testing.T) {
 	}
 	if _, problem := tags.Known(strings.ToUpper(name(0))); !strings.Contains(problem, "near is Storage") {
 		t.Errorf("a name that had a hint: %q", problem)
+	}
+}
+
+// A group whose type had a letter too few was passed over, and no rule of it held.
+func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
+	for _, tt := range []struct{ name, typ, near string }{
+		{"without its plural", "Microsoft.Network/networkSecurityGroup", "Microsoft.Network/networkSecurityGroups"},
+		{"of a child, without its plural", "microsoft.network/NetworkSecurityGroups/securityRule", "Microsoft.Network/networkSecurityGroups/securityRules"},
+		{"with a misspelt provider", "Microsoft.Netwrok/virtualNetworks", "Microsoft.Network/virtualNetworks"},
+		{"in another case", "microsoft.network/NETWORKSECURITYGROUPS", ""},
+		{"of another kind", "Microsoft.Network/virtualNetworkTaps", ""},
+		{"of a rule for users", "Microsoft.Network/networkManagers/securityUserConfigurations", ""},
+		{"of the classic network", "Microsoft.ClassicNetwork/networkSecurityGroups", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("f.json", []byte(`{"resources": [{"type": "`+tt.typ+`", "name": "n", "properties": {}}]}`))
+			if tt.near == "" {
+				if slices.ContainsFunc(d.Faults, func(f ruleset.Fault) bool { return f.Field == "type" }) {
+					t.Errorf("faults %v", d.Faults)
+				}
+				return
+			}
+			if f := d.Faults; len(f) != 1 || f[0].Code != CodeInvalidResourceType || f[0].Value != tt.typ || f[0].Resource != "resources/n" || !strings.Contains(f[0].Message, "near is "+tt.near) {
+				t.Errorf("faults %v, want near is %s", f, tt.near)
+			}
+		})
 	}
 }
 
