@@ -57,8 +57,8 @@ func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurit
 			r := &group.EffectiveSecurityRules[j]
 			_, name, _ := strings.Cut(r.Name, "/")
 			table.row(r.Direction, r.Priority, r.Access, r.Protocol,
-				end(expanded(r.SourceAddressPrefixes, r.ExpandedSourceAddressPrefix), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
-				end(expanded(r.DestinationAddressPrefixes, r.ExpandedDestinationAddressPrefix), r.DestinationApplicationSecurityGroups, nil),
+				end(expanded(r.SourceAddressPrefix, r.SourceAddressPrefixes, r.ExpandedSourceAddressPrefix), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
+				end(expanded(r.DestinationAddressPrefix, r.DestinationAddressPrefixes, r.ExpandedDestinationAddressPrefix), r.DestinationApplicationSecurityGroups, nil),
 				several(r.DestinationPortRanges), name)
 		}
 		if err := table.flush(); err != nil {
@@ -83,12 +83,15 @@ func associated(g *arm.EffectiveNetworkSecurityGroup) string {
 
 func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
-// expanded shows a tag with the number of its prefixes.
-func expanded(prefixes, expansion []string) []string {
-	if expansion == nil || len(prefixes) != 1 {
+// expanded shows a tag with the number of its prefixes, and "*" once.
+func expanded(one *string, prefixes, expansion []string) []string {
+	switch {
+	case one == nil:
 		return prefixes
+	case expansion == nil:
+		return []string{*one}
 	}
-	return []string{fmt.Sprintf("%s (%d)", prefixes[0], len(expansion))}
+	return []string{fmt.Sprintf("%s (%d)", *one, len(expansion))}
 }
 
 // end shows one side of a rule: prefixes or a tag, or else the names of application

@@ -96,7 +96,7 @@ func TestVerifyResultHasTheDocumentedForm(t *testing.T) {
 	if err := offline.Verify(context.Background(), false, strings.NewReader(question("vm1-nic", "Inbound", "10.0.1.4", 22)), &out); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"access":"Deny","ruleName":"defaultSecurityRules/DenyAllInBound","networkSecurityGroup":"NSG1","reason":"rule","stages":[{"networkSecurityGroup":"NSG1","association":"subnet","direction":"Inbound","ruleName":"defaultSecurityRules/DenyAllInBound","access":"Deny","priority":65500}]}` + "\n"
+	want := `{"access":"Deny","ruleName":"defaultSecurityRules/DenyAllInBound","ruleId":"","networkSecurityGroup":"NSG1","reason":"rule","stages":[{"networkSecurityGroup":"NSG1","association":"subnet","direction":"Inbound","ruleName":"defaultSecurityRules/DenyAllInBound","access":"Deny","priority":65500}]}` + "\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
 	}

@@ -41,9 +41,9 @@ type SubResource struct {
 // EffectiveSecurityRule is a rule with its tags expanded. As in Azure, "*"
 // is written "0.0.0.0/0" for addresses and "0-65535" for ports, a single port
 // as a range, and every protocol as "All"; "0.0.0.0/0" here therefore stands for
-// both address families where the rule says "*". The singular fields are null
-// when there are several values. ICMP, ESP and AH are beyond Azure's enumeration
-// and keep their ARM names.
+// both address families where the rule says "*", and the lists have it twice. The
+// singular fields are null when there are several values. ICMP, ESP and AH are beyond
+// Azure's enumeration and keep their ARM names.
 type EffectiveSecurityRule struct {
 	// Name is ruleset.Rule.QualifiedName.
 	Name                       string   `json:"name"`
@@ -89,8 +89,6 @@ func (e *EffectiveNetworkSecurityGroup) effectiveRule(r *ruleset.Rule, expand fu
 		Direction:                            r.Direction.String(),
 		SourcePortRanges:                     portTexts(r.SourcePorts),
 		DestinationPortRanges:                portTexts(r.DestinationPorts),
-		SourceAddressPrefixes:                peerTexts(&r.Source),
-		DestinationAddressPrefixes:           peerTexts(&r.Destination),
 		ExpandedSourceAddressPrefix:          e.expandTags(&r.Source, expand),
 		ExpandedDestinationAddressPrefix:     e.expandTags(&r.Destination, expand),
 		SourceApplicationSecurityGroups:      subResources(r.Source.ApplicationSecurityGroups),
@@ -100,8 +98,19 @@ func (e *EffectiveNetworkSecurityGroup) effectiveRule(r *ruleset.Rule, expand fu
 		shown.Protocol = "All"
 	}
 	shown.SourcePortRange, shown.DestinationPortRange = single(shown.SourcePortRanges), single(shown.DestinationPortRanges)
-	shown.SourceAddressPrefix, shown.DestinationAddressPrefix = single(shown.SourceAddressPrefixes), single(shown.DestinationAddressPrefixes)
+	shown.SourceAddressPrefix, shown.SourceAddressPrefixes = effectivePeer(&r.Source)
+	shown.DestinationAddressPrefix, shown.DestinationAddressPrefixes = effectivePeer(&r.Destination)
 	return shown
+}
+
+// effectivePeer has "*" twice in the list, once for each address family, as Azure's answers.
+func effectivePeer(p *ruleset.Peer) (one *string, several []string) {
+	several = peerTexts(p)
+	one = single(several)
+	if p.Any {
+		several = append(several, several[0])
+	}
+	return one, several
 }
 
 // expandTags resolves what a side names, nil when that is no tag.

@@ -183,10 +183,9 @@ func viewedRule(r *ruleset.Rule) ViewedSecurityRule {
 }
 
 func viewedPeer(p *ruleset.Peer) (one string, several []string) {
-	several = peerTexts(p)
-	one, _ = oneOrSeveral(several)
-	if p.Any {
-		several = append(several, several[0])
+	single, several := effectivePeer(p)
+	if single != nil {
+		one = *single
 	}
 	return one, several
 }

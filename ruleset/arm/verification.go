@@ -35,6 +35,7 @@ type VerificationIPFlowParameters struct {
 type VerificationIPFlowResult struct {
 	Access               string              `json:"access"`
 	RuleName             string              `json:"ruleName"` // empty when no NSG is on the way
+	RuleID               string              `json:"ruleId"`   // always empty, as in what is recorded of Azure
 	NetworkSecurityGroup string              `json:"networkSecurityGroup"`
 	Reason               string              `json:"reason"`
 	PlatformService      string              `json:"platformService,omitempty"` // that the flow asks for

@@ -95,7 +95,7 @@ func TestParseFlowRefuses(t *testing.T) {
 }
 
 func TestVerificationResultHasTheDocumentedForm(t *testing.T) {
-	const want = `{"access":"Deny","ruleName":"defaultSecurityRules/DenyAllInBound","networkSecurityGroup":"NSG1","reason":"rule",` +
+	const want = `{"access":"Deny","ruleName":"defaultSecurityRules/DenyAllInBound","ruleId":"","networkSecurityGroup":"NSG1","reason":"rule",` +
 		`"stages":[{"networkSecurityGroup":"NSG1","association":"subnet","direction":"Inbound","ruleName":"defaultSecurityRules/DenyAllInBound","access":"Deny","priority":65500}]}`
 	got, err := json.Marshal(VerificationIPFlowResult{
 		Access: "Deny", RuleName: "defaultSecurityRules/DenyAllInBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
