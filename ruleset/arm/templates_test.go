@@ -178,7 +178,7 @@ func TestNoRuleOfATemplateIsLostInSilence(t *testing.T) {
 		{"two loops of rules", `[{` + nsg + `, "name": "n", "properties": {"copy": [` + loop + `, ` + loop + `]}}]`, nil,
 			CodeTemplateExpression, "a copy loop makes the property too"},
 		{"a loop without its input", `[{` + nsg + `, "name": "n", "properties": {"copy": [{"name": "securityRules", "count": 2}]}}]`, nil,
-			CodeTemplateExpression, "each copy loop needs name, count and input"},
+			CodeTemplateExpression, "each needs name, count and input"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Parse("main.json", []byte(`{"languageVersion": "2.0", "resources": `+tt.resources+`}`))

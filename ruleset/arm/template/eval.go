@@ -162,7 +162,7 @@ func (f frame) object(place string, o map[string]any) any {
 
 var (
 	errMadeTwice  = errors.New("a copy loop makes the property too; allowed is one of both")
-	errLoopFields = errors.New("each copy loop needs name, count and input")
+	errLoopFields = errors.New("the loops of properties are a list; each needs name, count and input")
 )
 
 // propertyLoops tells loops that make properties from a property named "copy".
@@ -185,9 +185,12 @@ func propertyLoops(name string, v any) ([]map[string]any, bool) {
 
 // malformedLoops tells loops that lack something from a property named "copy".
 func malformedLoops(name string, v any) bool {
-	list, _ := v.([]any)
 	if !strings.EqualFold(name, "copy") {
 		return false
+	}
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
 	}
 	return slices.ContainsFunc(list, func(e any) bool {
 		l, _ := e.(map[string]any)
