@@ -237,13 +237,13 @@ func (e *Engine) Attach(devices []tun.Device) error {
 		return fmt.Errorf("dataplane: %d devices for %d attachments", len(devices), len(e.options.Attachments))
 	}
 	for _, w := range e.workers {
-		w.queues = w.queues[:0]
+		w.queues, w.takes = w.queues[:0], w.takes[:0]
 		for _, d := range devices {
 			queues := d.Queues()
 			if len(queues) < len(e.workers) {
 				return fmt.Errorf("dataplane: device %s has %d queues for %d workers", d.Name(), len(queues), len(e.workers))
 			}
-			w.queues = append(w.queues, queues[w.index])
+			w.attach(queues[w.index])
 		}
 	}
 	e.devices = devices

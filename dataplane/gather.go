@@ -34,7 +34,11 @@ func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
 	if w.gather(to, b, p) {
 		return packet.NotDropped
 	}
-	if err := w.queues[to].Write(b); err != nil {
+	err := w.queues[to].Write(b)
+	if p.Segments > 1 {
+		w.takes[to] = w.queues[to].Offload()
+	}
+	if err != nil {
 		return w.refused(to, err)
 	}
 	w.counters.transmit(to, uint64(p.Segments), uint64(p.WireLen))
@@ -78,9 +82,9 @@ func (w *worker) gather(to int, b []byte, p *packet.Packet) bool {
 func (w *worker) takesTrains(to int, protocol uint8) bool {
 	switch protocol {
 	case packet.ProtoTCP:
-		return w.queues[to].Offload() >= tun.TSO
+		return w.takes[to] >= tun.TSO
 	case packet.ProtoUDP:
-		return w.queues[to].Offload() >= tun.USO
+		return w.takes[to] >= tun.USO
 	}
 	return false
 }
@@ -103,6 +107,7 @@ func (w *worker) sendTrain(i int) {
 		err = w.queues[t.to].Write(parts[0])
 	} else {
 		err = w.queues[t.to].WriteParts(parts)
+		w.takes[t.to] = w.queues[t.to].Offload()
 	}
 	if err == nil {
 		w.counters.transmit(t.to, uint64(packets), uint64(bytes))

@@ -90,7 +90,7 @@ func crowdUnder(b testing.TB, policy *arm.Set, n, limit int, sources ...*source)
 	}
 	for i, w := range e.workers {
 		for range figureSpecs {
-			w.queues = append(w.queues, sources[i])
+			w.attach(sources[i])
 		}
 	}
 	sources[0].next = inOrder(n)

@@ -73,6 +73,7 @@ type worker struct {
 	restarted conntrack.Flow // valid when restarts
 
 	trains   trains
+	takes    []tun.Offload // by attachment: of its queue, as it was after the last superpacket
 	reported time.Duration // when a write failure was last logged
 }
 
@@ -84,6 +85,11 @@ func newWorker(e *Engine, index int) *worker {
 		counters: newCounters(len(e.options.Attachments)),
 		strict:   e.options.Flows.TCPStrict,
 	}
+}
+
+// attach gives the worker the next attachment's queue.
+func (w *worker) attach(q tun.Queue) {
+	w.queues, w.takes = append(w.queues, q), append(w.takes, q.Offload())
 }
 
 func (w *worker) open() (err error) {
