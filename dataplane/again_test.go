@@ -55,6 +55,10 @@ func TestFlushConnectionJudgesAgain(t *testing.T) {
 		p.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup = nil
 		return p
 	}
+	elsewhere := func(p *arm.Set) *arm.Set { // NSG1 stands at Subnet2 too
+		p.VirtualNetworks[0].Subnets[1].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
+		return p
+	}
 	deny, allow := anyRule("deny", 100, ruleset.Inbound, ruleset.Deny), anyRule("allow", 100, ruleset.Inbound, ruleset.Allow)
 	unrelated := anyRule("out", 100, ruleset.Outbound, ruleset.Allow)
 	other := policy(true)
@@ -75,6 +79,7 @@ func TestFlushConnectionJudgesAgain(t *testing.T) {
 			return p
 		}()}, true},
 		{"an NSG with it that is associated denies", without(policy(true, deny)), []*arm.Set{policy(true, deny)}, true},
+		{"and one that another subnet has had all along", without(elsewhere(policy(true, deny))), []*arm.Set{elsewhere(policy(true, deny))}, true},
 		{"an NSG with it that is removed has the others asked", other, []*arm.Set{without(policy(true))}, false},
 		{"a rule that still allows leaves the flow", policy(true), []*arm.Set{policy(true, allow)}, false},
 		{"a change that was undone is none when no packet came between", policy(true), []*arm.Set{policy(true, deny), policy(true)}, false},

@@ -44,19 +44,23 @@ func dualStack(policy *arm.Set) *arm.Set {
 	return policy
 }
 
-// step is a packet and what becomes of it: where it comes out, or -1 and why not.
+// step is a packet and what becomes of it.
 type step struct {
 	from   int
 	packet []byte
-	to     int
-	drop   string
+	to     int    // where it comes out; -1, or anything with a drop: nowhere
+	drop   string // why not
 }
 
 func (r *rig) play(steps []step) {
 	r.t.Helper()
 	for i, s := range steps {
-		if to, drop := r.send(s.from, s.packet); to != s.to || drop != s.drop {
-			r.t.Errorf("step %d: to %d, dropped under %q; want %d, %q", i, to, drop, s.to, s.drop)
+		want := s.to
+		if s.drop != "" {
+			want = -1
+		}
+		if to, drop := r.send(s.from, s.packet); to != want || drop != s.drop {
+			r.t.Errorf("step %d: to %d, dropped under %q; want %d, %q", i, to, drop, want, s.drop)
 		}
 	}
 }

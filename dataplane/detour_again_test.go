@@ -20,27 +20,27 @@ func TestFlushConnectionWhereAnswersGoAnotherWay(t *testing.T) {
 	left := byFW("10.2.0.0/24")
 	allow := []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}
 	before := hubWorld{left: left, a: allow, b: allow, fw: allow, edit: flush}
-	begun := []leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}
+	begun := []step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}
 	for _, tt := range []struct {
 		name  string
 		after hubWorld
-		then  []leg
+		then  []step
 	}{
-		{"nothing changes", before, []leg{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
+		{"nothing changes", before, []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"the sender's end denies", hubWorld{left: left, a: deny(ruleset.Outbound), b: allow, fw: allow, edit: flush},
-			[]leg{{atA, ab("A"), 0, "rule_deny"}}},
+			[]step{{atA, ab("A"), 0, "rule_deny"}}},
 		{"the appliance denies what comes in", hubWorld{left: left, a: allow, b: allow, fw: deny(ruleset.Inbound), edit: flush},
-			[]leg{{atA, ab("A"), 0, "rule_deny"}, {atFW, ab("A"), atB, ""}}},
+			[]step{{atA, ab("A"), 0, "rule_deny"}, {atFW, ab("A"), atB, ""}}},
 		{"the receiver's end denies", hubWorld{left: left, a: allow, b: deny(ruleset.Inbound), fw: allow, edit: flush},
-			[]leg{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), 0, "rule_deny"}}},
+			[]step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), 0, "rule_deny"}}},
 		{"a denial without flushConnection ends nothing", hubWorld{left: left, a: allow, b: deny(ruleset.Inbound), fw: allow},
-			[]leg{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
+			[]step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRigWith(t, before.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-			r.walk(begun)
+			r := hubRig(t, before)
+			r.play(begun)
 			swap(t, r, tt.after.policy())
-			r.walk(tt.then)
+			r.play(tt.then)
 		})
 	}
 }
@@ -55,17 +55,42 @@ func TestAReloadGivesItsTimeoutToAFlowThatTakesTwoWays(t *testing.T) {
 		}}.policy()
 	}
 	r := newRigWith(t, world(4*time.Minute), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}, {atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}})
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}, {atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}})
 	swap(t, r, world(20*time.Minute))
 	r.clock += 10 * time.Minute
-	r.walk([]leg{{atB, ba("A"), atA, ""}}) // b may begin nothing itself
+	r.play([]step{{atB, ba("A"), atA, ""}}) // b may begin nothing itself
 }
 
-// A NIC that wants no TCP states has that where subnets have route tables too.
+// A NIC that wants no TCP states has that where subnets have route tables too, and at each end
+// of a flow that takes two ways.
 func TestStatelessWhereSubnetsHaveRoutes(t *testing.T) {
-	for _, nic := range []int{0, 1} {
-		world := hubWorld{left: byFW("10.9.0.0/24"), edit: func(s *arm.Set) { s.NetworkInterfaces[nic].DisableTCPStateTracking = true }}
-		r := newRigWith(t, world.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64, TCPStrict: true}})
-		r.walk([]leg{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}, {atA, ab("R"), atB, ""}, {atB, ba("A"), atA, ""}})
+	for _, tt := range []struct {
+		name  string
+		left  []arm.Route
+		steps []step
+	}{
+		{"one way", byFW("10.9.0.0/24"), []step{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}, {atA, ab("R"), atB, ""}, {atB, ba("A"), atA, ""}}},
+		{"two ways", byFW("10.2.0.0/24"), []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}, {atA, ab("R"), atFW, ""}, {atFW, ab("R"), atB, ""}, {atB, ba("A"), atA, ""}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			world := hubWorld{left: tt.left, edit: func(s *arm.Set) {
+				for _, nic := range s.NetworkInterfaces {
+					nic.DisableTCPStateTracking = true
+				}
+			}}
+			r := newRigWith(t, world.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64, TCPStrict: true}})
+			r.play(tt.steps)
+			flows := 0
+			r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
+				flows++
+				if f.Class != conntrack.ClassTCPOneWay && f.Class != conntrack.ClassTCPTwoWay {
+					t.Errorf("the flow of %v is %s", f.Key, f.State())
+				}
+				return true
+			})
+			if flows == 0 {
+				t.Error("no flow")
+			}
+		})
 	}
 }

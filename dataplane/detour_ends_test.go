@@ -13,10 +13,6 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-func hubRig(t *testing.T, h hubWorld) *rig {
-	return newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-}
-
 func datagramBetween(src, dst string, from, to uint16) []byte {
 	return packettest.UDP(packettest.Spec{Src: src, Dst: dst, SrcPort: from, DstPort: to})
 }
@@ -26,7 +22,7 @@ func TestAForwardingNICDoesNotSpeakForThePlatform(t *testing.T) {
 	lb.Source = ruleset.Peer{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	for _, h := range []hubWorld{{a: []ruleset.Rule{lb}}, {a: []ruleset.Rule{lb}, left: byFW("10.2.0.0/24")}} {
 		r := hubRig(t, h)
-		r.walk([]leg{{atFW, datagramBetween("168.63.129.16", addrA, 53, 4444), 0, "spoofed_source"}})
+		r.play([]step{{atFW, datagramBetween("168.63.129.16", addrA, 53, 4444), 0, "spoofed_source"}})
 	}
 }
 
@@ -35,7 +31,7 @@ func TestKMSIsNoServiceUnderADefaultRouteThatAGatewayHasLearned(t *testing.T) {
 	specs[4].Prefixes = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	r := newRigWith(t, hubWorld{a: []ruleset.Rule{anyRule("d", 100, ruleset.Outbound, ruleset.Deny)}}.policy(),
 		Options{Attachments: specs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, packettest.TCP(packettest.Spec{Src: addrA, Dst: "23.102.135.246", SrcPort: 4000, DstPort: 1688, Flags: "S"}), 0, "rule_deny"}})
+	r.play([]step{{atA, packettest.TCP(packettest.Spec{Src: addrA, Dst: "23.102.135.246", SrcPort: 4000, DstPort: 1688, Flags: "S"}), 0, "rule_deny"}})
 }
 
 func TestAnswersToTheInternetTakeTheDefaultRouteThatAGatewayHasLearned(t *testing.T) {
@@ -43,7 +39,7 @@ func TestAnswersToTheInternetTakeTheDefaultRouteThatAGatewayHasLearned(t *testin
 	specs[4].Prefixes = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	for _, h := range []hubWorld{{right: byFW("198.18.0.0/24")}, {}} {
 		r := newRigWith(t, h.policy(), Options{Attachments: specs, Flows: conntrack.Options{Max: 64}})
-		r.walk([]leg{{atOut, datagramBetween(world, addrA, 5, 5), atA, ""}, {atA, datagramBetween(addrA, world, 5, 5), atOnPremises, ""}})
+		r.play([]step{{atOut, datagramBetween(world, addrA, 5, 5), atA, ""}, {atA, datagramBetween(addrA, world, 5, 5), atOnPremises, ""}})
 	}
 }
 
@@ -56,7 +52,7 @@ func TestPort25IsBlockedOnADetourToo(t *testing.T) {
 	}}
 	after := hubWorld{left: []arm.Route{{Name: "n", Prefix: netip.MustParsePrefix("198.18.0.0/24"), Hop: arm.HopNone}}}
 	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}, Subscription: topology.Subscription{Type: "payg"}})
-	r.walk([]leg{{atA, syn, atFW, ""}, {atFW, syn, 0, "smtp_blocked"}})
+	r.play([]step{{atA, syn, atFW, ""}, {atFW, syn, 0, "smtp_blocked"}})
 	swap(t, r, after.policy())
 	if to, drop := r.send(atA, syn); to >= 0 {
 		t.Errorf("port 25 came out at %d %s", to, drop)
@@ -66,7 +62,7 @@ func TestPort25IsBlockedOnADetourToo(t *testing.T) {
 func TestLaterFragmentsEndWithTheFlowAtTheReceiversEnd(t *testing.T) {
 	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}})
 	d := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 200}), 9, 48, 48)
-	r.walk([]leg{{atA, d[0], atFW, ""}, {atFW, d[0], atB, ""}, {atFW, d[1], atB, ""}})
+	r.play([]step{{atA, d[0], atFW, ""}, {atFW, d[0], atB, ""}, {atFW, d[1], atB, ""}})
 	// b's end ends (as judged again, or by the operator)
 	n := 0
 	r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
@@ -80,18 +76,18 @@ func TestLaterFragmentsEndWithTheFlowAtTheReceiversEnd(t *testing.T) {
 	if n != 1 {
 		t.Fatalf("%d ended", n)
 	}
-	r.walk([]leg{{atFW, d[2], 0, "fragment_no_first"}})
+	r.play([]step{{atFW, d[2], 0, "fragment_no_first"}})
 }
 
 func TestLaterFragmentsDoNotTakeAWayThatAReloadHasCut(t *testing.T) {
 	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
 	d := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 200}), 9, 48, 48)
-	r.walk([]leg{{atFW, d[0], atB, ""}, {atFW, d[1], atB, ""}})
+	r.play([]step{{atFW, d[0], atB, ""}, {atFW, d[1], atB, ""}})
 	swap(t, r, hubWorld{left: byFW("10.2.0.0/24"), edit: func(s *arm.Set) { // hub and right are no peers any more
 		s.VirtualNetworks[0].Peerings = s.VirtualNetworks[0].Peerings[:1]
 		s.VirtualNetworks[2].Peerings = s.VirtualNetworks[2].Peerings[1:]
 	}}.policy())
-	r.walk([]leg{{atFW, datagramBetween(addrA, addrB, 7, 7), 0, "no_route"}})
+	r.play([]step{{atFW, datagramBetween(addrA, addrB, 7, 7), 0, "no_route"}})
 	if to, drop := r.send(atFW, d[2]); to >= 0 {
 		t.Errorf("a later fragment came out at %d %s, there is no way now", to, drop)
 	}
@@ -103,13 +99,13 @@ func TestPingOfWhichRequestsOrAnswersAloneTakeTheAppliance(t *testing.T) {
 	t.Run("back", func(t *testing.T) {
 		r := hubRig(t, hubWorld{right: byFW("10.1.0.0/24")})
 		for range 3 {
-			r.walk([]leg{{atA, ping, atB, ""}, {atB, pong, atFW, ""}, {atFW, pong, atA, ""}})
+			r.play([]step{{atA, ping, atB, ""}, {atB, pong, atFW, ""}, {atFW, pong, atA, ""}})
 		}
 	})
 	t.Run("there", func(t *testing.T) {
 		r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
 		for range 3 {
-			r.walk([]leg{{atA, ping, atFW, ""}, {atFW, ping, atB, ""}, {atB, pong, atA, ""}})
+			r.play([]step{{atA, ping, atFW, ""}, {atFW, ping, atB, ""}, {atB, pong, atA, ""}})
 		}
 	})
 }
@@ -117,7 +113,7 @@ func TestPingOfWhichRequestsOrAnswersAloneTakeTheAppliance(t *testing.T) {
 func TestNoRSTBeginsARecordAtTheReceiversEnd(t *testing.T) {
 	for _, flags := range []string{"R", "SA", "RA"} {
 		r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
-		r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
+		r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
 		r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
 			if _, whole := r.engine.Attachment(f.Key.Zone); !whole && f.ReplyKey.Zone == atB {
 				k := f.Key
@@ -135,7 +131,7 @@ func TestFragmentsOfADeniedDatagramCountOnTheRulesOfBothEnds(t *testing.T) {
 	h := hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("deny", 100, ruleset.Inbound, ruleset.Deny)}, fw: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}}
 	r := hubRig(t, h)
 	d := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 200}), 9, 48, 48)
-	r.walk([]leg{{atFW, d[0], 0, "rule_deny"}, {atFW, d[1], 0, "rule_deny"}, {atFW, d[2], 0, "rule_deny"}})
+	r.play([]step{{atFW, d[0], 0, "rule_deny"}, {atFW, d[1], 0, "rule_deny"}, {atFW, d[2], 0, "rule_deny"}})
 	if out, in := r.count("fw-nsg", ruleset.Outbound, "out"), r.count("b-nsg", ruleset.Inbound, "deny"); out != in {
 		t.Errorf("sender's %+v, receiver's %+v", out, in)
 	}
@@ -147,14 +143,14 @@ func TestSpokesReachEachOtherByADefaultRouteToTheAppliance(t *testing.T) {
 		s.VirtualNetworks[2].Peerings = s.VirtualNetworks[2].Peerings[:1]
 	}}
 	r := hubRig(t, h)
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}})
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}})
 }
 
 func TestNoEchoReplyBeginsARecordAtTheReceiversEnd(t *testing.T) {
 	ping := packettest.ICMP(packettest.Spec{Src: addrA, Dst: addrB, ICMPType: 8, ICMPID: 7})
 	pong := packettest.ICMP(packettest.Spec{Src: addrB, Dst: addrA, ICMPType: 0, ICMPID: 7})
 	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
-	r.walk([]leg{{atA, ping, atFW, ""}, {atFW, ping, atB, ""}, {atB, pong, atA, ""}})
+	r.play([]step{{atA, ping, atFW, ""}, {atFW, ping, atB, ""}, {atB, pong, atA, ""}})
 	r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool { // a's end goes
 		if f.Key.Zone == atA {
 			k := f.Key
@@ -169,7 +165,7 @@ func TestNoEchoReplyBeginsARecordAtTheReceiversEnd(t *testing.T) {
 
 func TestAReloadThatOvertakesABurstCountsAPacketOnce(t *testing.T) {
 	h := hubWorld{left: byFW("10.2.0.0/24"), a: allowPort(ruleset.Outbound), b: allowPort(ruleset.Inbound), fw: allowPort(ruleset.Outbound)}
-	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
+	r := hubRig(t, h)
 	w, old := r.engine.workers[0], r.engine.Snapshot()
 	swap(t, r, h.policy())
 	w.time = r.clock

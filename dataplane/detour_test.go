@@ -35,6 +35,11 @@ var hubSpecs = []topology.Spec{
 	{Kind: topology.Gateway, Reference: "hub", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}},
 }
 
+func hubRig(t *testing.T, h hubWorld) *rig {
+	t.Helper()
+	return newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
+}
+
 // hubWorld is a hub with an appliance, two networks peered with it, and their routes to each other:
 // through the appliance where left or right is set.
 type hubWorld struct {
@@ -86,27 +91,6 @@ func byFW(prefix string) []arm.Route {
 	return []arm.Route{{Name: "fw", Prefix: netip.MustParsePrefix(prefix), Hop: arm.HopVirtualAppliance, Appliance: netip.MustParseAddr(addrFW)}}
 }
 
-// leg is a packet from an attachment, and where it is to come out; else the reason.
-type leg struct {
-	from   int
-	packet []byte
-	to     int
-	drop   string
-}
-
-func (r *rig) walk(legs []leg) {
-	r.t.Helper()
-	for i, l := range legs {
-		want := l.to
-		if l.drop != "" {
-			want = -1
-		}
-		if to, drop := r.send(l.from, l.packet); to != want || drop != l.drop {
-			r.t.Fatalf("leg %d: came out at %d %s, want %d %s", i, to, drop, want, l.drop)
-		}
-	}
-}
-
 // ab and ba are segments of one connection from a to b.
 func ab(flags string) []byte {
 	return packettest.TCP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 40000, DstPort: 80, Flags: flags})
@@ -132,19 +116,19 @@ func TestAConnectionThroughAnAppliance(t *testing.T) {
 		h.b = append(allowPort(ruleset.Inbound), anyRule("out", 300, ruleset.Outbound, ruleset.Deny))
 		return h
 	}
-	symmetric := []leg{
+	symmetric := []step{
 		{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""},
 		{atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""},
 		{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""},
 		{atB, ba("PA"), atFW, ""}, {atFW, ba("PA"), atA, ""},
 	}
-	back := []leg{ // straight back
+	back := []step{ // straight back
 		{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""},
 		{atB, ba("SA"), atA, ""},
 		{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""},
 		{atB, ba("PA"), atA, ""}, {atA, ab("FA"), atFW, ""}, {atFW, ab("FA"), atB, ""}, {atB, ba("FA"), atA, ""},
 	}
-	there := []leg{ // straight there, back through the appliance
+	there := []step{ // straight there, back through the appliance
 		{atA, ab("S"), atB, ""},
 		{atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""},
 		{atA, ab("A"), atB, ""},
@@ -153,7 +137,7 @@ func TestAConnectionThroughAnAppliance(t *testing.T) {
 	tests := []struct {
 		name  string
 		world hubWorld
-		legs  []leg
+		legs  []step
 	}{
 		{"both ways", both, symmetric},
 		{"both ways, with NSGs that allow the connection and nothing back", guarded(both), symmetric},
@@ -162,37 +146,37 @@ func TestAConnectionThroughAnAppliance(t *testing.T) {
 		{"back only", fromFW, there},
 		{"back only, with NSGs that allow the connection and nothing back", guarded(fromFW), there},
 		{"the appliance's NSG denies what comes in", hubWorld{left: both.left, right: both.right, fw: []ruleset.Rule{anyRule("d", 100, ruleset.Inbound, ruleset.Deny)}},
-			[]leg{{atA, ab("S"), 0, "rule_deny"}}},
+			[]step{{atA, ab("S"), 0, "rule_deny"}}},
 		{"the appliance's NSG denies what it sends on, though the source is not its own", hubWorld{left: both.left, right: both.right, fw: []ruleset.Rule{anyRule("d", 100, ruleset.Outbound, ruleset.Deny)}},
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}}},
 		{"the receiver's NSG sees the sender's address behind the appliance", hubWorld{left: both.left, right: both.right, b: []ruleset.Rule{
 			{Name: "d", Priority: 100, Access: ruleset.Deny, Source: ruleset.Peer{Prefixes: []netip.Prefix{netip.MustParsePrefix(addrA + "/32")}}, Destination: ruleset.Peer{Any: true},
 				SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}},
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}}},
 		{"the appliance's NSG denies answers that come back through it alone", hubWorld{right: fromFW.right, fw: []ruleset.Rule{anyRule("d", 100, ruleset.Inbound, ruleset.Deny)}},
-			[]leg{{atA, ab("S"), atB, ""}, {atB, ba("SA"), 0, "rule_deny"}}},
+			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), 0, "rule_deny"}}},
 		{"an answer that the appliance makes up goes by the rules of whom it is for", guarded(toFW),
-			[]leg{{atFW, ab("S"), atB, ""}, {atB, ba("SA"), 0, "rule_deny"}}},
-		{"a SYN+ACK that nobody asked for", both, []leg{{atB, ba("SA"), 0, "tcp_no_syn"}}},
+			[]step{{atFW, ab("S"), atB, ""}, {atB, ba("SA"), 0, "rule_deny"}}},
+		{"a SYN+ACK that nobody asked for", both, []step{{atB, ba("SA"), 0, "tcp_no_syn"}}},
 		{"the way back is closed", hubWorld{right: []arm.Route{{Name: "n", Prefix: netip.MustParsePrefix("10.1.0.0/24"), Hop: arm.HopNone}}},
-			[]leg{{atA, ab("S"), atB, ""}, {atB, ba("SA"), 0, "route_none"}, {atB, ba("R"), 0, "route_none"}}},
+			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), 0, "route_none"}, {atB, ba("R"), 0, "route_none"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			newRigWith(t, tt.world.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}}).walk(tt.legs)
+			hubRig(t, tt.world).play(tt.legs)
 		})
 	}
 }
 
 // On the way there the appliance's own end sees one direction only.
 func TestAnEndThatSeesOneDirectionKeepsUpWithIt(t *testing.T) {
-	r := newRigWith(t, hubWorld{left: byFW("10.2.0.0/24")}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
+	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
 	for range 20 { // beyond every timeout together, but never idle for long
 		r.clock += 20 * time.Second
-		r.walk([]leg{{atA, ab("PA"), atFW, ""}, {atFW, ab("PA"), atB, ""}, {atB, ba("A"), atA, ""}})
+		r.play([]step{{atA, ab("PA"), atFW, ""}, {atFW, ab("PA"), atB, ""}, {atB, ba("A"), atA, ""}})
 	}
-	r.walk([]leg{{atA, ab("RA"), atFW, ""}, {atFW, ab("RA"), atB, ""}})
+	r.play([]step{{atA, ab("RA"), atFW, ""}, {atFW, ab("RA"), atB, ""}})
 }
 
 func TestTheInternetAnswersTheWayThatItWasAsked(t *testing.T) {
@@ -203,11 +187,11 @@ func TestTheInternetAnswersTheWayThatItWasAsked(t *testing.T) {
 		return packettest.TCP(packettest.Spec{Src: world, Dst: addrA, SrcPort: 80, DstPort: 40000, Flags: flags})
 	}
 	t.Run("asked through the appliance", func(t *testing.T) {
-		newRigWith(t, hubWorld{left: byFW("0.0.0.0/0")}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}}).walk([]leg{
+		hubRig(t, hubWorld{left: byFW("0.0.0.0/0")}).play([]step{
 			{atA, out("S"), atFW, ""}, {atFW, out("S"), atOut, ""}, {atOut, in("SA"), atFW, ""}, {atFW, in("SA"), atA, ""}})
 	})
 	t.Run("a connection from the internet is answered through the appliance", func(t *testing.T) {
-		newRigWith(t, hubWorld{left: byFW("0.0.0.0/0")}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}}).walk([]leg{
+		hubRig(t, hubWorld{left: byFW("0.0.0.0/0")}).play([]step{
 			{atOut, in("S"), atA, ""}, {atA, out("SA"), atFW, ""}, {atFW, out("SA"), atOut, ""}, {atOut, in("A"), atA, ""}})
 	})
 }
@@ -219,26 +203,26 @@ func TestOnPremises(t *testing.T) {
 	tests := []struct {
 		name  string
 		world hubWorld
-		legs  []leg
+		legs  []step
 	}{
-		{"reaches the networks that borrow the gateway, and is answered", hubWorld{}, []leg{{atOnPremises, udp(addrOn, addrA), atA, ""}, {atA, udp(addrA, addrOn), atOnPremises, ""}}},
-		{"is VirtualNetwork to their NSGs", hubWorld{a: []ruleset.Rule{}}, []leg{{atOnPremises, udp(addrOn, addrA), atA, ""}}},
-		{"is not what the internet can claim to be", hubWorld{a: []ruleset.Rule{}}, []leg{{atOut, udp(addrOn, addrA), 0, "spoofed_source"}}},
-		{"has the addresses behind the gateway only", hubWorld{}, []leg{{atOnPremises, udp(addrB, addrA), 0, "spoofed_source"}}},
+		{"reaches the networks that borrow the gateway, and is answered", hubWorld{}, []step{{atOnPremises, udp(addrOn, addrA), atA, ""}, {atA, udp(addrA, addrOn), atOnPremises, ""}}},
+		{"is VirtualNetwork to their NSGs", hubWorld{a: []ruleset.Rule{}}, []step{{atOnPremises, udp(addrOn, addrA), atA, ""}}},
+		{"is not what the internet can claim to be", hubWorld{a: []ruleset.Rule{}}, []step{{atOut, udp(addrOn, addrA), 0, "spoofed_source"}}},
+		{"has the addresses behind the gateway only", hubWorld{}, []step{{atOnPremises, udp(addrB, addrA), 0, "spoofed_source"}}},
 		{"goes straight, and is answered through an appliance", hubWorld{left: byFW("192.168.0.0/16")},
-			[]leg{{atOnPremises, udp(addrOn, addrA), atA, ""}, {atA, udp(addrA, addrOn), atFW, ""}, {atFW, udp(addrA, addrOn), atOnPremises, ""}, {atOnPremises, udp(addrOn, addrA), atA, ""}}},
+			[]step{{atOnPremises, udp(addrOn, addrA), atA, ""}, {atA, udp(addrA, addrOn), atFW, ""}, {atFW, udp(addrA, addrOn), atOnPremises, ""}, {atOnPremises, udp(addrOn, addrA), atA, ""}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			newRigWith(t, tt.world.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}}).walk(tt.legs)
+			hubRig(t, tt.world).play(tt.legs)
 		})
 	}
 }
 
 func TestRulesOfBothEndsCountAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 	h := hubWorld{left: byFW("10.2.0.0/24"), a: allowPort(ruleset.Outbound), b: allowPort(ruleset.Inbound), fw: allowPort(ruleset.Inbound)}
-	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
+	r := hubRig(t, h)
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
 	for _, tt := range []struct {
 		group string
 		d     ruleset.Direction
@@ -257,8 +241,8 @@ func TestRulesOfBothEndsCountAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 
 func TestADenialAtTheReceiversEndCountsTheSendersRulesToo(t *testing.T) {
 	h := hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("deny", 100, ruleset.Inbound, ruleset.Deny)}, fw: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}}
-	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}})
+	r := hubRig(t, h)
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}})
 	want := RuleCount{Hits: 1, Packets: 1, Bytes: 40}
 	if out, in := r.count("fw-nsg", ruleset.Outbound, "out"), r.count("b-nsg", ruleset.Inbound, "deny"); out != want || in != want {
 		t.Errorf("counted %+v and %+v, want %+v", out, in, want)
@@ -266,16 +250,16 @@ func TestADenialAtTheReceiversEndCountsTheSendersRulesToo(t *testing.T) {
 }
 
 func TestErrorsAndFragmentsOfAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
-	r := newRigWith(t, hubWorld{left: byFW("10.2.0.0/24"), a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Deny)}}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-	r.walk([]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
+	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24"), a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Deny)}})
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
 	unreachable := packettest.ICMPError(packettest.Spec{Src: addrB, Dst: addrA, ICMPType: 3, ICMPCode: 4}, ab("S"))
-	r.walk([]leg{{atB, unreachable, atA, ""}})
+	r.play([]step{{atB, unreachable, atA, ""}})
 	stranger := packettest.ICMPError(packettest.Spec{Src: addrB, Dst: addrA, ICMPType: 3}, packettest.TCP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 1, DstPort: 1, Flags: "S"}))
-	r.walk([]leg{{atB, stranger, 0, "rule_deny"}})
+	r.play([]step{{atB, stranger, 0, "rule_deny"}})
 
 	datagram := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 100}), 9, 48)
 	answer := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrB, Dst: addrA, SrcPort: 7, DstPort: 7, Payload: 100}), 9, 48)
-	r.walk([]leg{{atA, datagram[0], atFW, ""}, {atFW, datagram[0], atB, ""}, {atA, datagram[1], atFW, ""}, {atFW, datagram[1], atB, ""},
+	r.play([]step{{atA, datagram[0], atFW, ""}, {atFW, datagram[0], atB, ""}, {atA, datagram[1], atFW, ""}, {atFW, datagram[1], atB, ""},
 		{atB, answer[0], atA, ""}, {atB, answer[1], atA, ""}})
 }
 
@@ -290,27 +274,27 @@ func TestWhatAReloadOfRoutesAndPeeringsEnds(t *testing.T) {
 	tests := []struct {
 		name          string
 		before, after hubWorld
-		first, then   []leg
+		first, then   []step
 	}{
 		{"a changed rule ends nothing", direct, denied,
-			[]leg{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []leg{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
+			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []step{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"a peering that is taken away", direct, cut,
-			[]leg{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []leg{{atA, ab("A"), 0, "no_route"}, {atB, ba("A"), 0, "no_route"}}},
+			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []step{{atA, ab("A"), 0, "no_route"}, {atB, ba("A"), 0, "no_route"}}},
 		{"a new way through the appliance is taken, by the rules", direct, through,
-			[]leg{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []leg{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atFW, ""}, {atFW, ba("A"), atA, ""}}},
+			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atFW, ""}, {atFW, ba("A"), atA, ""}}},
 		{"the straight way is taken again", through, direct,
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}}, []leg{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}}, []step{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"a way back that changes", through, hubWorld{left: byFW("10.2.0.0/24")},
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}}, []leg{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}}, []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"a flow that takes two ways goes on by the routes of now", hubWorld{left: byFW("10.2.0.0/24")}, direct,
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []leg{{atB, ba("A"), atA, ""}, {atA, ab("A"), atB, ""}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []step{{atB, ba("A"), atA, ""}, {atA, ab("A"), atB, ""}}},
 		{"an appliance that stops forwarding", through, hubWorld{left: through.left, right: through.right, edit: func(s *arm.Set) { s.NetworkInterfaces[2].EnableIPForwarding = false }},
-			[]leg{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}}, []leg{{atA, ab("A"), 0, "next_hop"}, {atFW, ab("A"), 0, "spoofed_source"}}},
+			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}}, []step{{atA, ab("A"), 0, "next_hop"}, {atFW, ab("A"), 0, "spoofed_source"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRigWith(t, tt.before.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-			r.walk(tt.first)
+			r := hubRig(t, tt.before)
+			r.play(tt.first)
 			next, err := r.engine.Prepare(tt.after.policy())
 			if err != nil {
 				t.Fatal(err)
@@ -318,17 +302,17 @@ func TestWhatAReloadOfRoutesAndPeeringsEnds(t *testing.T) {
 			if err := r.engine.Swap(next, nil); err != nil {
 				t.Fatal(err)
 			}
-			r.walk(tt.then)
+			r.play(tt.then)
 		})
 	}
 }
 
 func TestPacketsOfRoutedFlowsAllocateNothing(t *testing.T) {
 	for name, h := range map[string]hubWorld{"both ways": {left: byFW("10.2.0.0/24"), right: byFW("10.1.0.0/24")}, "there only": {left: byFW("10.2.0.0/24")}} {
-		r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
-		legs := []leg{{atA, ab("S"), 0, ""}, {atFW, ab("S"), 0, ""}, {atB, ba("SA"), 0, ""}}
+		r := hubRig(t, h)
+		legs := []step{{atA, ab("S"), 0, ""}, {atFW, ab("S"), 0, ""}, {atB, ba("SA"), 0, ""}}
 		if name == "both ways" {
-			legs = append(legs, leg{atFW, ba("SA"), 0, ""})
+			legs = append(legs, step{atFW, ba("SA"), 0, ""})
 		}
 		frames := make([][]byte, len(legs))
 		for i, l := range legs {

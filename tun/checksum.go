@@ -45,3 +45,9 @@ func Sum(b []byte) uint16 {
 	}
 	return uint16(sum)
 }
+
+// Fold brings a one's-complement sum of 16-bit words down to 16 bits.
+func Fold(sum uint32) uint16 {
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum&0xffff)
+}

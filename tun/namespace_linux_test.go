@@ -130,7 +130,7 @@ func TestNamespacesThatCantBeEntered(t *testing.T) {
 func TestIproute2KnowsOurNamespaces(t *testing.T) {
 	ip, err := exec.LookPath("ip")
 	if err != nil {
-		t.Skip("needs iproute2")
+		t.Fatal("needs iproute2, which scripts/setup installs: ", err)
 	}
 	name, _ := newNamespace(t)
 	out, err := exec.Command(ip, "netns", "exec", name, ip, "-o", "link").CombinedOutput()

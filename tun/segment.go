@@ -95,7 +95,7 @@ func (s *segmenter) next(buf []byte) int {
 	}
 	// The field holds the sum of a pseudo-header with the superpacket's length.
 	sum := uint32(binary.BigEndian.Uint16(t[sumAt:])) + uint32(^uint16(len(s.packet)-s.transport)) + uint32(len(t))
-	binary.BigEndian.PutUint16(t[sumAt:], fold(sum))
+	binary.BigEndian.PutUint16(t[sumAt:], Fold(sum))
 	completeChecksum(b, &Header{CsumStart: uint16(s.transport), CsumOffset: uint16(sumAt)})
 	s.at += size
 	return HeaderLen + len(b)
@@ -112,10 +112,4 @@ func (s *segmenter) setLength(b []byte, number int) {
 	binary.BigEndian.PutUint16(header[ipv4IDAt:], binary.BigEndian.Uint16(header[ipv4IDAt:])+uint16(number))
 	binary.BigEndian.PutUint16(header[ipv4SumAt:], 0)
 	binary.BigEndian.PutUint16(header[ipv4SumAt:], ^Sum(header))
-}
-
-// fold brings a one's-complement sum down to 16 bits.
-func fold(sum uint32) uint16 {
-	sum = sum>>16 + sum&0xffff
-	return uint16(sum>>16 + sum&0xffff)
 }

@@ -99,11 +99,11 @@ func fit(frame []byte, p *packet.Packet) bool {
 		return false
 	case h.Flags&tun.FlagNeedsCsum != 0:
 		return h.CsumStart == p.HeaderLen && int(h.CsumOffset) == sumAt &&
-			binary.BigEndian.Uint16(t[sumAt:]) == fold(pseudoSum(p, len(t)))
+			binary.BigEndian.Uint16(t[sumAt:]) == tun.Fold(pseudoSum(p, len(t)))
 	case p.Proto == packet.ProtoUDP && t[udpSum]|t[udpSum+1] == 0: // none (RFC 768)
 		return false
 	}
-	return h.Flags&tun.FlagDataValid != 0 || fold(pseudoSum(p, len(t))+uint32(tun.Sum(t))) == 0xffff
+	return h.Flags&tun.FlagDataValid != 0 || tun.Fold(pseudoSum(p, len(t))+uint32(tun.Sum(t))) == 0xffff
 }
 
 // follows reports whether b is what the kernel would make of the train's next segment's
@@ -178,7 +178,7 @@ func (t *Train) finish() {
 	} else if t.push {
 		transport[tcpFlags] |= packet.PSH // segmentation leaves it to the last segment
 	}
-	binary.BigEndian.PutUint16(transport[h.CsumOffset:], fold(pseudoSum(p, length)))
+	binary.BigEndian.PutUint16(transport[h.CsumOffset:], tun.Fold(pseudoSum(p, length)))
 	h.Encode((*[tun.HeaderLen]byte)(frame))
 }
 
@@ -194,10 +194,4 @@ func pseudoSum(p *packet.Packet, length int) uint32 {
 		sum += uint32(half>>48) + uint32(half>>32&0xffff) + uint32(half>>16&0xffff) + uint32(half&0xffff)
 	}
 	return sum
-}
-
-// fold brings a one's-complement sum down to 16 bits.
-func fold(sum uint32) uint16 {
-	sum = sum>>16 + sum&0xffff
-	return uint16(sum>>16 + sum&0xffff)
 }

@@ -63,8 +63,8 @@ func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), er
 	server := &http.Server{Handler: p, ReadHeaderTimeout: dnsIdle, IdleTimeout: dnsIdle}
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
-	wait.Go(func() { p.serveUDP(datagrams) })
-	wait.Go(func() { p.serveTCP(ctx, listener) })
+	wait.Go(func() { serveUDP(datagrams, p.dns) })
+	wait.Go(func() { serveTCP(ctx, listener, p.converse) })
 	wait.Go(func() { server.Serve(web) })
 	return func() {
 		cancel()
@@ -77,35 +77,6 @@ func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), er
 
 // platform answers from a policy.
 type platform struct{ policy func() *arm.Set }
-
-func (p *platform) serveUDP(conn *net.UDPConn) {
-	buf := make([]byte, 1500)
-	for {
-		n, from, err := conn.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			return
-		}
-		if answer := p.dns(buf[:n]); answer != nil {
-			conn.WriteToUDPAddrPort(answer, from)
-		}
-	}
-}
-
-func (p *platform) serveTCP(ctx context.Context, listener net.Listener) {
-	var wait sync.WaitGroup
-	defer wait.Wait()
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		wait.Go(func() {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			p.converse(conn)
-		})
-	}
-}
 
 // converse answers the messages of a connection, each with its length before it (RFC 1035
 // section 4.2.2).

@@ -29,14 +29,14 @@ func serve(ctx context.Context, hosts []Host, o Options) (stop func(), err error
 					return err
 				}
 				open = append(open, listener)
-				wait.Go(func() { serveTCP(ctx, listener) })
+				wait.Go(func() { serveTCP(ctx, listener, func(c net.Conn) { io.Copy(c, c) }) })
 			}
 			conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(host.Address, o.UDPPort)))
 			if err != nil {
 				return err
 			}
 			open = append(open, conn)
-			wait.Go(func() { serveUDP(conn) })
+			wait.Go(func() { serveUDP(conn, func(b []byte) []byte { return b }) })
 			return nil
 		})
 		if err != nil {
@@ -47,7 +47,8 @@ func serve(ctx context.Context, hosts []Host, o Options) (stop func(), err error
 	return stop, nil
 }
 
-func serveTCP(ctx context.Context, listener net.Listener) {
+// serveTCP has each connection served, and closes them all when ctx or the listener ends.
+func serveTCP(ctx context.Context, listener net.Listener, serve func(net.Conn)) {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	// A connection whose client was cut off would never end by itself.
@@ -61,18 +62,21 @@ func serveTCP(ctx context.Context, listener net.Listener) {
 		wait.Go(func() {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			io.Copy(conn, conn)
+			serve(conn)
 		})
 	}
 }
 
-func serveUDP(conn *net.UDPConn) {
+// serveUDP answers datagrams until conn is closed; nil is no answer.
+func serveUDP(conn *net.UDPConn, answer func([]byte) []byte) {
 	buf := make([]byte, 2048)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
 		}
-		conn.WriteToUDPAddrPort(buf[:n], from)
+		if b := answer(buf[:n]); b != nil {
+			conn.WriteToUDPAddrPort(b, from)
+		}
 	}
 }

@@ -15,8 +15,9 @@
 // dnsSettings.fqdn, a key vault's vaultUri. Everything else, and list*(), comes from
 // Options.Runtime or is a problem.
 //
-// uniqueString and guid give Azure's own values. newGuid and utcNow are the same
-// within an evaluation; newGuid depends on the deployment's and the parameter's names
+// uniqueString gives Azure's value in the eight published examples of the tests; a ninth, of
+// a long resource id, came out otherwise. guid follows Azure's documentation. newGuid and
+// utcNow are the same within an evaluation; newGuid depends on the deployment's and the parameter's names
 // alone, so that reading a file again gives the same policy.
 //
 // # Values

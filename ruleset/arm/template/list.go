@@ -189,12 +189,8 @@ func union(f frame, args []any) (any, error) {
 				return nil, err
 			}
 			for _, e := range list {
-				known, err := f.has(out, e)
-				if err != nil {
+				if out, err = f.add(out, e); err != nil {
 					return nil, err
-				}
-				if !known {
-					out = append(out, e)
 				}
 			}
 		}
@@ -229,6 +225,15 @@ func unite(a, b map[string]any) map[string]any {
 	return out
 }
 
+// add appends an element that the list has not got yet.
+func (f frame) add(list []any, v any) ([]any, error) {
+	known, err := f.has(list, v)
+	if err != nil || known {
+		return list, err
+	}
+	return append(list, v), nil
+}
+
 // has looks an element up and pays for it.
 func (f frame) has(list []any, v any) (bool, error) {
 	if err := f.budget.step(1 + len(list)/4); err != nil {
@@ -256,12 +261,9 @@ func intersection(f frame, args []any) (any, error) {
 					continue elements
 				}
 			}
-			known, err := f.has(out, e)
-			if err != nil {
+			var err error
+			if out, err = f.add(out, e); err != nil {
 				return nil, err
-			}
-			if !known {
-				out = append(out, e)
 			}
 		}
 		return out, nil
