@@ -6,6 +6,10 @@ import (
 
 // FlowInfo describes a flow to people. Times are as of the table's last Expire.
 type FlowInfo struct {
+	// Record is the number of its record, which another flow may have once this one is over;
+	// Created tells them apart. Numbers are given from 0 on.
+	Record   uint32
+	Created  Tick
 	Key      Key // of the packets in the original direction
 	ReplyKey Key
 	Class    Class
@@ -58,6 +62,8 @@ func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 			continue
 		}
 		info := FlowInfo{
+			Record:     f,
+			Created:    r.created,
 			Class:      s.class(),
 			Age:        time.Duration(now.since(r.created)) * TickLength,
 			Idle:       time.Duration(now.since(Tick(r.lastSeen.Load()))) * TickLength,

@@ -13,6 +13,7 @@
 //	GET  /v1/effective?networkInterface=N                arm.EffectiveNetworkSecurityGroupListResult
 //	GET  /v1/rules?networkSecurityGroup=N&unused=true    RuleList
 //	GET  /v1/flows?networkInterface=N&address=A&protocol=P&limit=L   FlowList
+//	GET  /v1/top?view=V&order=O&reverse=true&by=B&filter=F&limit=L   TopReading
 //	POST /v1/verify?path=true                            NDJSON in, NDJSON out, see VerifyStream
 //	POST /v1/reload                                      Reloaded
 //	POST /v1/diagnose                                    arm.NetworkConfigurationDiagnosticParameters in, its Response out

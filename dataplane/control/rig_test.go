@@ -31,6 +31,7 @@ type rig struct {
 	broken  [5]atomic.Bool // devices that refuse addresses
 	socket  string
 	client  *control.Client
+	elapsed atomic.Int64 // what the service's clock has moved on by
 }
 
 var specs = []topology.Spec{
@@ -80,7 +81,9 @@ func newRig(t *testing.T) *rig {
 	}
 	r.service = control.NewService(control.Options{
 		Engine: r.engine, Policy: control.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
-		Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+		Now: func() time.Time {
+			return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
+		},
 	})
 	r.serve()
 	return r

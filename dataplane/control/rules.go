@@ -28,6 +28,16 @@ func Rules(s *topology.Snapshot, counts []dataplane.RuleCount, filter RuleFilter
 		}
 		only = nsg
 	}
+	eachRule(s, only, func(label string, t *topology.Table, i int) {
+		if r, ok := describe(label, t, i, counts, filter.Unused); ok {
+			list.Rules = append(list.Rules, r)
+		}
+	})
+	return list, nil
+}
+
+// eachRule yields every rule of a snapshot, or of one NSG.
+func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, t *topology.Table, i int)) {
 	seen := map[*ruleset.NSG]bool{}
 	for _, g := range s.Groups {
 		// An NSG is compiled once for each network that it serves, with the same slots.
@@ -37,13 +47,10 @@ func Rules(s *topology.Snapshot, counts []dataplane.RuleCount, filter RuleFilter
 		seen[g.NSG] = true
 		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
 			for i := range t.Rules {
-				if r, ok := describe(g.Label, t, i, counts, filter.Unused); ok {
-					list.Rules = append(list.Rules, r)
-				}
+				yield(g.Label, t, i)
 			}
 		}
 	}
-	return list, nil
 }
 
 func describe(label string, t *topology.Table, i int, counts []dataplane.RuleCount, unused bool) (Rule, bool) {

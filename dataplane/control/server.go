@@ -28,6 +28,7 @@ func NewServer(service *Service) *Server {
 	mux.HandleFunc("GET /v1/effective", s.effective)
 	mux.HandleFunc("GET /v1/rules", s.rules)
 	mux.HandleFunc("GET /v1/flows", s.flows)
+	mux.HandleFunc("GET /v1/top", s.top)
 	mux.HandleFunc("GET /v1/next-hop", s.nextHop)
 	mux.HandleFunc("POST /v1/verify", s.verify)
 	mux.HandleFunc("POST /v1/reload", s.reload)

@@ -52,6 +52,8 @@ type Service struct {
 	mu      sync.Mutex
 	reloads Reloads      // guarded by mu
 	tags    *ServiceTags // of the running policy; guarded by mu
+
+	top topBook
 }
 
 // NewService returns a service for an engine whose policy is loaded.
