@@ -42,8 +42,8 @@ const (
 	DefaultTopLimit = 100
 	// MaxTopLimit bounds an answer, whatever the number of flows.
 	MaxTopLimit = 1000
-	// maxTopFilter bounds the words that each flow is compared with.
-	maxTopFilter = 200
+	// MaxTopFilter is the longest filter in bytes. It bounds the words that each flow is compared with.
+	MaxTopFilter = 200
 )
 
 // TopQuestion asks for the rows that lead by an order.
@@ -85,8 +85,8 @@ func (q *TopQuestion) complete() error {
 	if q.Limit < 1 || q.Limit > MaxTopLimit {
 		return errTopLimit(strconv.Itoa(q.Limit))
 	}
-	if len(q.Filter) > maxTopFilter {
-		return fmt.Errorf("filter: %d bytes: allowed are %d", len(q.Filter), maxTopFilter)
+	if len(q.Filter) > MaxTopFilter {
+		return fmt.Errorf("filter: %d bytes: allowed are %d", len(q.Filter), MaxTopFilter)
 	}
 	return nil
 }

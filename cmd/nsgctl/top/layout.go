@@ -1,0 +1,137 @@
+package top
+
+import (
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/nsgd/nsgd/dataplane/control"
+)
+
+const gap = 1 // between columns
+
+// field is a column that is shown, with its width.
+type field struct {
+	column
+	width int
+}
+
+// grid is a table laid out for a width.
+type grid struct {
+	fields []field
+	title  []string
+	cells  [][]string // by row
+}
+
+// layOut chooses the columns that fit and their widths. The column of the order is always among
+// them. marked is its title with the mark of the order.
+func layOut(r *control.TopReading, columns []column, width, first, last int, mark string) grid {
+	fields := make([]field, len(columns))
+	cells := make([][]string, len(columns))
+	for c := range columns {
+		f := &fields[c]
+		f.column = columns[c]
+		if f.order != "" && f.order == r.Order {
+			f.title, f.rank = f.title+mark, 0
+		}
+		f.width = ansi.StringWidth(f.title)
+		for i := first; i < last; i++ {
+			text := printable(f.cell(r, i))
+			if text == "" {
+				text = "-"
+			}
+			cells[c] = append(cells[c], text)
+			f.width = max(f.width, ansi.StringWidth(text))
+		}
+		if f.right {
+			f.width = max(f.width, 5) // so that columns stay where they are while numbers change
+		}
+	}
+	for shrink(fields, width) > width {
+		worst := -1
+		for c := range fields {
+			if fields[c].width >= 0 && fields[c].rank > 0 && (worst < 0 || fields[c].rank > fields[worst].rank) {
+				worst = c
+			}
+		}
+		if worst < 0 {
+			break
+		}
+		fields[worst].width = -1
+	}
+	return assemble(fields, cells, width, last-first)
+}
+
+// shrink says how wide the fields are when text is cut as far as it may be.
+func shrink(fields []field, width int) (least int) {
+	for _, f := range fields {
+		if f.width >= 0 {
+			least += f.floor() + gap
+		}
+	}
+	return least - gap
+}
+
+// floor is the least width of a field.
+func (f *field) floor() int {
+	if f.least == 0 {
+		return f.width
+	}
+	return min(f.width, f.least)
+}
+
+// assemble cuts the widest texts until all fits, and gives what is left over to the last text column.
+func assemble(fields []field, cells [][]string, width, rows int) grid {
+	var g grid
+	g.cells = make([][]string, rows)
+	total := -gap
+	for c, f := range fields {
+		if f.width < 0 {
+			continue
+		}
+		total += f.width + gap
+		g.fields = append(g.fields, f)
+		g.title = append(g.title, f.title)
+		for i := range rows {
+			g.cells[i] = append(g.cells[i], cells[c][i])
+		}
+	}
+	for ; total > width; total-- {
+		widest := -1
+		for c := range g.fields {
+			f := &g.fields[c]
+			if f.width > f.floor() && (widest < 0 || f.width > g.fields[widest].width) {
+				widest = c
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		g.fields[widest].width--
+	}
+	for c := len(g.fields) - 1; c >= 0 && total < width; c-- {
+		if !g.fields[c].right {
+			g.fields[c].width += width - total
+			break
+		}
+	}
+	return g
+}
+
+// line puts a row's cells into their fields.
+func (g *grid) line(cells []string) string {
+	var b strings.Builder
+	for c, text := range cells {
+		f := &g.fields[c]
+		text = ansi.Truncate(text, f.width, "~")
+		pad := strings.Repeat(" ", max(0, f.width-ansi.StringWidth(text)))
+		if c > 0 {
+			b.WriteString(strings.Repeat(" ", gap))
+		}
+		if f.right {
+			b.WriteString(pad + text)
+		} else {
+			b.WriteString(text + pad)
+		}
+	}
+	return b.String()
+}
