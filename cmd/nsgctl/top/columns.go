@@ -46,11 +46,11 @@ func ruleColumns() []column {
 		return rule(func(t *control.TopRule) string { return strings.Join(of(t), ",") })
 	}
 	return []column{
-		{title: "NSG", least: 8, cell: rule(func(t *control.TopRule) string { return lastName(t.NetworkSecurityGroup) })},
+		{title: "NSG", least: 10, cell: rule(func(t *control.TopRule) string { return lastName(t.NetworkSecurityGroup) })},
 		{title: "DIRECTION", rank: 2, cell: rule(func(t *control.TopRule) string { return t.Direction })},
 		{title: "PRIO", order: "evaluation", right: true, cell: rule(func(t *control.TopRule) string { return strconv.Itoa(t.Priority) })},
 		{title: "ACCESS", cell: rule(func(t *control.TopRule) string { return t.Access })},
-		{title: "RULE", least: 16, cell: rule(func(t *control.TopRule) string { return t.Name })},
+		{title: "RULE", least: 24, cell: rule(func(t *control.TopRule) string { return t.Name })},
 		{title: "PROTO", rank: 7, cell: rule(func(t *control.TopRule) string { return t.Protocol })},
 		{title: "SOURCE", rank: 8, least: 12, cell: list(func(t *control.TopRule) []string { return t.Sources })},
 		{title: "DESTINATION", rank: 9, least: 12, cell: list(func(t *control.TopRule) []string { return t.Destinations })},

@@ -44,13 +44,13 @@ func bindings() []binding {
 			all := control.TopViews()
 			return m.show(all[(slices.Index(all, m.view)+1)%len(all)])
 		}},
-		{[]string{"s", "right", ">"}, "s", "sort", "sort by the next column (also right, >)", order(1)},
-		{[]string{"S", "left", "<"}, "S", "", "sort by the column before (also left, <)", order(-1)},
+		{[]string{"s", "right", ">"}, "s", "sort", "sort by the next column (right, >)", order(1)},
+		{[]string{"S", "left", "<"}, "S", "", "sort by the column before (left, <)", order(-1)},
 		{[]string{"r"}, "r", "reverse", "reverse the order", func(m *Model) tea.Cmd {
 			return m.reorder(m.state().order, !m.state().reverse)
 		}},
-		{[]string{"b"}, "b", "", "talkers by pair, source or destination", (*Model).nextBy},
-		{[]string{"/"}, "/", "filter", "filter; Enter takes it, Esc leaves it as it was", func(m *Model) tea.Cmd {
+		{[]string{"b"}, "b", "", "talkers by pair, source, destination", (*Model).nextBy},
+		{[]string{"/"}, "/", "filter", "filter: Enter takes it, Esc does not", func(m *Model) tea.Cmd {
 			text := m.state().filter
 			m.typing = &text
 			return nil
@@ -67,8 +67,8 @@ func bindings() []binding {
 		{[]string{"pgup"}, "PgUp", "", "a screen up", move(func(m *Model) int { return -m.page() })},
 		{[]string{"pgdown"}, "PgDn", "", "a screen down", move(func(m *Model) int { return m.page() })},
 		{[]string{"home", "g"}, "Home", "", "to the first row (also g)", move(func(m *Model) int { return -m.state().first })},
-		{[]string{"end", "G"}, "End", "", "to the last row that was read (also G)", move(func(*Model) int { return control.MaxTopLimit })},
-		{[]string{"ctrl+z"}, "Ctrl+Z", "", "to the shell and back with fg", func(*Model) tea.Cmd { return tea.Suspend }},
+		{[]string{"end", "G"}, "End", "", "to the last row (also G)", move(func(*Model) int { return control.MaxTopLimit })},
+		{[]string{"ctrl+z"}, "Ctrl+Z", "", "to the shell; fg comes back", func(*Model) tea.Cmd { return tea.Suspend }},
 		{[]string{"?", "h"}, "?", "help", "this help", func(m *Model) tea.Cmd {
 			m.help = true
 			return nil

@@ -7,7 +7,12 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 )
 
-const gap = 1 // between columns
+const (
+	gap = 1 // between columns
+	// stretch is how much of the room that is left over the last text column gets: numbers stay
+	// near the right edge of a narrow terminal, and near their names in a wide one.
+	stretch = 24
+)
 
 // field is a column that is shown, with its width.
 type field struct {
@@ -22,8 +27,8 @@ type grid struct {
 	cells  [][]string // by row
 }
 
-// layOut chooses the columns that fit and their widths. The column of the order is always among
-// them. marked is its title with the mark of the order.
+// layOut chooses the columns that fit rows first to last-1, and their widths. The column of the order
+// is always among them, with the mark.
 func layOut(r *control.TopReading, columns []column, width, first, last int, mark string) grid {
 	fields := make([]field, len(columns))
 	cells := make([][]string, len(columns))
@@ -46,7 +51,7 @@ func layOut(r *control.TopReading, columns []column, width, first, last int, mar
 			f.width = max(f.width, 5) // so that columns stay where they are while numbers change
 		}
 	}
-	for shrink(fields, width) > width {
+	for least(fields) > width {
 		worst := -1
 		for c := range fields {
 			if fields[c].width >= 0 && fields[c].rank > 0 && (worst < 0 || fields[c].rank > fields[worst].rank) {
@@ -61,14 +66,15 @@ func layOut(r *control.TopReading, columns []column, width, first, last int, mar
 	return assemble(fields, cells, width, last-first)
 }
 
-// shrink says how wide the fields are when text is cut as far as it may be.
-func shrink(fields []field, width int) (least int) {
-	for _, f := range fields {
-		if f.width >= 0 {
-			least += f.floor() + gap
+// least is how wide the fields are when text is cut as far as it may be.
+func least(fields []field) int {
+	sum := -gap
+	for i := range fields {
+		if f := &fields[i]; f.width >= 0 {
+			sum += f.floor() + gap
 		}
 	}
-	return least - gap
+	return sum
 }
 
 // floor is the least width of a field.
@@ -79,7 +85,7 @@ func (f *field) floor() int {
 	return min(f.width, f.least)
 }
 
-// assemble cuts the widest texts until all fits, and gives what is left over to the last text column.
+// assemble cuts the widest texts until all fits, and stretches the last text column.
 func assemble(fields []field, cells [][]string, width, rows int) grid {
 	var g grid
 	g.cells = make([][]string, rows)
@@ -110,7 +116,7 @@ func assemble(fields []field, cells [][]string, width, rows int) grid {
 	}
 	for c := len(g.fields) - 1; c >= 0 && total < width; c-- {
 		if !g.fields[c].right {
-			g.fields[c].width += width - total
+			g.fields[c].width += min(width-total, stretch)
 			break
 		}
 	}

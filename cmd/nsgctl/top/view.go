@@ -173,7 +173,7 @@ func (m *Model) table() []string {
 	}
 	last := min(s.first+m.page(), rows(s.reading))
 	g := layOut(s.reading, columnsOf(m.view, s.reading.By), m.width, s.first, last, m.mark())
-	lines := []string{reverse.Styled(g.line(g.title))}
+	lines := []string{reverse.Styled(m.spread(g.line(g.title), " "))}
 	for _, cells := range g.cells {
 		lines = append(lines, colour(g.line(cells), cells))
 	}
@@ -222,7 +222,7 @@ func helpLines() []string {
 	for i := range half {
 		line := text(&all[i])
 		if i+half < len(all) {
-			line = fmt.Sprintf("%-48s %s", ansi.Truncate(line, 48, ""), text(&all[i+half]))
+			line = fmt.Sprintf("%-44s %s", ansi.Truncate(line, 44, ""), text(&all[i+half]))
 		}
 		lines = append(lines, line)
 	}
