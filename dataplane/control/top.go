@@ -119,10 +119,10 @@ type TopReading struct {
 	Approximate bool    `json:"approximate,omitempty"`
 	Uncounted   float64 `json:"uncounted,omitempty"`
 
-	Rules   []TopRule   `json:"rules,omitempty"`
-	Flows   []TopFlow   `json:"flows,omitempty"`
-	Talkers []TopTalker `json:"talkers,omitempty"`
-	Drops   []TopDrop   `json:"drops,omitempty"`
+	Rules   []TopRule   `json:"rules,omitzero"`
+	Flows   []TopFlow   `json:"flows,omitzero"`
+	Talkers []TopTalker `json:"talkers,omitzero"`
+	Drops   []TopDrop   `json:"drops,omitzero"`
 }
 
 // Traffic is what came in at all attachments, and what of it was not carried. Its rates are
