@@ -67,7 +67,7 @@ func reading(q control.TopQuestion) *control.TopReading {
 			r.Flows = append(r.Flows, control.TopFlow{
 				Flow: control.Flow{Protocol: "TCP", Source: fmt.Sprint("10.0.1.", i), SourcePort: 50000, Destination: []string{"10.0.2.4", "fd00:db8:1:2::4"}[i%2],
 					DestinationPort: 443, From: "vm1-nic", To: "vm3-nic", State: "established", AgeMilliseconds: int64(i) * 60000,
-					IdleMilliseconds: 1200, PacketsSent: total, BytesSent: 700 * total, Rules: []control.FlowRule{{"NSG1", "Inbound", "web"}}},
+					IdleMilliseconds: 1200, PacketsSent: total, BytesSent: 700 * total, Rules: []control.FlowRule{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Name: "web"}}},
 				PacketsPerSecond: rate / 10, BytesPerSecond: rate,
 			})
 		case control.TopTalkers:
@@ -174,8 +174,8 @@ func golden(t *testing.T, name, got string) {
 func TestNoSizeBreaksTheScreen(t *testing.T) {
 	for _, view := range control.TopViews() {
 		b := newBench(t, Options{View: view})
-		for width := range 120 {
-			for height := range 30 {
+		for width := 0; width < 120; width += 3 {
+			for _, height := range []int{0, 1, 4, 5, 6, 24} {
 				b.m.Update(tea.WindowSizeMsg{Width: width, Height: height})
 				lines := strings.Split(b.screen(), "\n")
 				if len(lines) > max(1, height) {
