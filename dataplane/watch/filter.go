@@ -155,7 +155,7 @@ func sameName(name, asked string) bool {
 
 // sameRule takes a rule's name with and without the prefix that verify shows.
 func sameRule(name, asked string) bool {
-	for _, prefix := range []string{"securityRules/", "defaultSecurityRules/"} {
+	for _, prefix := range []string{"securityRules/", "defaultSecurityRules/", "securityAdminRules/"} {
 		name = strings.TrimPrefix(name, prefix)
 		if len(asked) > len(prefix) && strings.EqualFold(asked[:len(prefix)], prefix) {
 			asked = asked[len(prefix):]

@@ -11,6 +11,7 @@ type ring struct {
 	_        [64]byte // the writer's, the reader's: lines of their own
 	tail     atomic.Uint64
 	dataTail uint64
+	met      uint64 // events that the filter has taken
 	lost     atomic.Uint64
 	_        [64]byte
 	head     atomic.Uint64 // what lies before may be written again

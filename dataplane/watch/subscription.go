@@ -43,6 +43,9 @@ type Options struct {
 	// PerSecond bounds the events of all workers together; 0: no bound. The others are
 	// counted as skipped.
 	PerSecond int
+	// Every takes one of so many that a worker has for it, and counts the others as skipped;
+	// 0 and 1: all.
+	Every int
 	// Events is how many events wait for the reader at most, for each worker, rounded up to a
 	// power of two; 0: DefaultEvents.
 	Events int
@@ -57,6 +60,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("watch: snap %d: allowed are 0 to %d", o.Snap, MaxSnap)
 	case o.PerSecond < 0:
 		return fmt.Errorf("watch: per second %d: allowed are 0, no bound, and more", o.PerSecond)
+	case o.Every < 0:
+		return fmt.Errorf("watch: every %d: allowed are 0, all, and more", o.Every)
 	case o.Events < 0 || o.Events > maxEvents:
 		return fmt.Errorf("watch: events %d: allowed are 0 to %d", o.Events, maxEvents)
 	case o.Bytes != 0 && (o.Bytes < minBytes || o.Bytes > maxBytes):
@@ -122,7 +127,8 @@ func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
 	if !s.program.Load().Match(e) {
 		return
 	}
-	if s.options.PerSecond > 0 && !s.allow(e.Time) {
+	r := s.rings[worker]
+	if r.met++; s.options.Every > 1 && (r.met-1)%uint64(s.options.Every) != 0 || s.options.PerSecond > 0 && !s.allow(e.Time) {
 		s.skipped.Add(1)
 		return
 	}
@@ -130,7 +136,7 @@ func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
 	head = head[:min(len(head), snap)]
 	rest = rest[:min(len(rest), snap-len(head))]
 	e.ring = uint32(worker)
-	s.rings[worker].put(e, head, rest)
+	r.put(e, head, rest)
 }
 
 // allow spreads PerSecond events over each second: one is due every so often, and what was not
@@ -214,7 +220,7 @@ func (s *Subscription) Lost() (n uint64) {
 	return n
 }
 
-// Skipped is how many events PerSecond has left out.
+// Skipped is how many events PerSecond and Every have left out.
 func (s *Subscription) Skipped() uint64 { return s.skipped.Load() }
 
 // Close ends the subscription: a Read that waits returns ErrClosed, and workers stop giving
