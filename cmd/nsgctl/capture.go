@@ -38,7 +38,7 @@ from one; a superpacket is one packet.
 }
 
 func capture(c *cobra.Command, g *global, q *control.WatchRequest, name string) error {
-	out := &lateFile{name: name, w: c.OutOrStdout()}
+	out := &lateFile{name: name, w: c.OutOrStdout(), begun: func() { fmt.Fprintln(c.ErrOrStderr(), "capturing: Ctrl-C ends") }}
 	summary, err := control.NewClient(g.socket).Capture(c.Context(), *q, out)
 	if err := errors.Join(err, out.close()); err != nil {
 		return watchError("capture", err)
@@ -52,8 +52,10 @@ func capture(c *cobra.Command, g *global, q *control.WatchRequest, name string) 
 // that is there.
 type lateFile struct {
 	name string
-	w    io.Writer // the standard output
+	w    io.Writer // the standard output, or file
 	file *os.File
+
+	begun func() // nil once it was called
 }
 
 func (f *lateFile) Write(b []byte) (int, error) {
@@ -64,7 +66,12 @@ func (f *lateFile) Write(b []byte) (int, error) {
 		}
 		f.file, f.w = file, file
 	}
-	return f.w.Write(b)
+	n, err := f.w.Write(b)
+	if f.begun != nil && err == nil {
+		f.begun()
+		f.begun = nil
+	}
+	return n, err
 }
 
 func (f *lateFile) close() error {

@@ -92,11 +92,19 @@ func traceJSON(w io.Writer) func(*control.Trace) error {
 }
 
 func traceTable(w, stderr io.Writer) func(*control.Trace) error {
+	begun := false
 	return func(t *control.Trace) error {
-		if t.Summary != nil {
+		switch {
+		case t.Packet != nil:
+			return printPacket(w, t.Packet)
+		case !begun:
+			begun = true
+			_, err := fmt.Fprintln(stderr, "watching: Ctrl-C ends")
+			return err
+		case t.Summary != nil:
 			return printSummary(stderr, t.Summary)
 		}
-		return printPacket(w, t.Packet)
+		return nil // something that a newer daemon tells
 	}
 }
 

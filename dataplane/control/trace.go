@@ -16,8 +16,8 @@ import (
 // Trace is one line of /v1/trace: one of the two is there.
 type Trace struct {
 	Packet *TracedPacket `json:"packet,omitempty"`
-	// Summary is the last line, and stands between packets when more are lost or skipped, once a
-	// second at most.
+	// Summary is the first line, once packets are watched, and the last one; it stands between
+	// packets when more are lost or skipped, once a second at most.
 	Summary *WatchSummary `json:"summary,omitempty"`
 }
 

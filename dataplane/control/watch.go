@@ -17,7 +17,7 @@ import (
 
 // What the fields of a WatchRequest may be at most.
 const (
-	MaxCount     = 1 << 40
+	MaxCount     = 1<<31 - 1
 	MaxPerSecond = 1_000_000
 	MaxSample    = 1_000_000
 	MaxSnapLen   = 262_144 // what Wireshark takes; no packet is as long
@@ -208,7 +208,7 @@ func (st *stream) now() WatchSummary {
 
 // run writes events until there are enough, or ctx ends; then those that wait, too.
 func (st *stream) run(ctx context.Context, e encoder) error {
-	if err := st.flush(); err != nil {
+	if err := errors.Join(e.summary(st.told), st.flush()); err != nil { // it has begun
 		return err
 	}
 	events := make([]watch.Event, streamEvents)
