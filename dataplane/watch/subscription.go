@@ -160,7 +160,7 @@ func (s *Subscription) allow(now int64) bool {
 
 // Read waits for events and returns how many it has put into the slice, the earliest first as
 // far as they have come. What Bytes gave for earlier events is gone. The error is ctx's, or
-// ErrClosed.
+// ErrClosed; both come behind the last event from before.
 func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	for _, r := range s.rings {
 		r.release()
@@ -171,15 +171,19 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
 	for {
+		var end error
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			end = ctx.Err()
 		case <-s.closed:
-			return 0, ErrClosed
+			end = ErrClosed
 		case <-tick.C:
-			if n := s.collect(into); n > 0 {
-				return n, nil
-			}
+		}
+		if n := s.collect(into); n > 0 { // behind the end, for what came before it
+			return n, nil
+		}
+		if end != nil {
+			return 0, end
 		}
 	}
 }
