@@ -58,6 +58,9 @@ type Engine struct {
 	clock     func() time.Duration
 
 	reload sync.Mutex // one reload at a time
+
+	watching sync.Mutex // guards changes of watchers
+	watchers atomic.Pointer[watchers]
 }
 
 // New makes an engine for a policy. It carries nothing until Run.
@@ -227,7 +230,7 @@ func (e *Engine) publish(s *topology.Snapshot) {
 	for _, w := range e.workers {
 		w.counters.reserve(n)
 	}
-	e.snapshot.Store(s)
+	e.show(s)
 }
 
 // Attach gives the engine its devices, one for each attachment in order, each

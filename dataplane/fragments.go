@@ -83,12 +83,15 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 // were counted as received when they came.
 func (w *worker) carryWaiting(s *topology.Snapshot, k *fragment.Key, waiting *fragment.Held) {
 	for b := w.engine.fragments.Next(waiting); b != nil; b = w.engine.fragments.Next(waiting) {
-		drop := w.decode(b, &w.packet)
-		if drop == packet.NotDropped {
-			drop = w.laterFragment(s, k, b, &w.packet)
-		}
-		if drop != packet.NotDropped {
+		if drop := w.carryHeldAndTell(s, k, b); drop != packet.NotDropped {
 			w.counters.drop(drop)
 		}
 	}
+}
+
+func (w *worker) carryHeld(s *topology.Snapshot, k *fragment.Key, b []byte) packet.Drop {
+	if drop := w.decode(b, &w.packet); drop != packet.NotDropped {
+		return drop
+	}
+	return w.laterFragment(s, k, b, &w.packet)
 }

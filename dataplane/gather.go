@@ -31,7 +31,7 @@ type trains struct {
 // write hands the packet to its destination's queue, unchanged: by itself and at once, or with
 // others of its flow and of the burst.
 func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
-	if w.gather(to, b, p) {
+	if w.sight.to = to; w.gather(to, b, p) {
 		return packet.NotDropped
 	}
 	err := w.queues[to].Write(b)

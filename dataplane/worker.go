@@ -72,6 +72,7 @@ type worker struct {
 	restarts  bool           // the packet asks for a new flow in place of restarted
 	restarted conntrack.Flow // valid when restarts
 
+	sight    sight
 	trains   trains
 	takes    []tun.Offload // by attachment: of its queue, as it was after the last superpacket
 	reported time.Duration // when a write failure was last logged
@@ -142,6 +143,7 @@ func (w *worker) run(ctx context.Context) error {
 func (w *worker) burst(attachment int) error {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
+	w.look()
 	queue := w.queues[attachment]
 	var err error
 	for left := burstPackets; left > 0 && err == nil; {
@@ -153,7 +155,7 @@ func (w *worker) burst(attachment int) error {
 		group := w.group[:n]
 		w.prepare(from, group)
 		for i := range group {
-			if drop := w.carry(s, from, &group[i]); drop != packet.NotDropped {
+			if drop := w.carryAndTell(s, from, &group[i]); drop != packet.NotDropped {
 				w.counters.drop(drop)
 			}
 		}

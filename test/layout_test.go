@@ -32,17 +32,19 @@ var allowedImports = map[string][]string{
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
+	"dataplane/watch":       {"conntrack", "dataplane/packet"},
+	"dataplane/pcapng":      {},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"deploy/lab": {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
 	"cmd/nsgd":   {anyPackage},

@@ -20,6 +20,12 @@
 //	GET  /v1/securityGroupView?target=T                  arm.SecurityGroupViewResult
 //	GET  /v1/tags                                        TagList
 //	GET  /v1/tag?name=T&subnet=S&networkInterface=N      TagDetails
+//	GET  /v1/trace?filter=F&denied=true&count=N&perSecond=N&sample=N      NDJSON out, a Trace a line
+//	GET  /v1/capture?filter=F&denied=true&count=N&perSecond=N&sample=N&snapLen=N   pcapng out
+//
+// Trace and capture go on until there are count packets or the client goes away; as a POST also until
+// the client ends its body, and then the last words are for it: the summary, which a capture has
+// in the trailers Nsgd-Packets, Nsgd-Lost and Nsgd-Skipped.
 //
 // A refusal is an Error with a status other than 200.
 package control

@@ -15,6 +15,9 @@ import (
 type Server struct {
 	service *Service
 	http    http.Server
+	// streams ends when those that have no end must.
+	streams    context.Context
+	endStreams context.CancelFunc
 }
 
 // readHeaderTimeout ends connections that ask nothing.
@@ -23,6 +26,7 @@ const readHeaderTimeout = 10 * time.Second
 // NewServer returns a server that is not serving yet.
 func NewServer(service *Service) *Server {
 	s := &Server{service: service}
+	s.streams, s.endStreams = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/effective", s.effective)
@@ -36,6 +40,10 @@ func NewServer(service *Service) *Server {
 	mux.HandleFunc("GET /v1/securityGroupView", s.securityGroupView)
 	mux.HandleFunc("GET /v1/tags", s.tags)
 	mux.HandleFunc("GET /v1/tag", s.tag)
+	for _, method := range []string{"GET", "POST"} {
+		mux.HandleFunc(method+" /v1/trace", s.trace)
+		mux.HandleFunc(method+" /v1/capture", s.capture)
+	}
 	s.http = http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderTimeout,
 		ErrorLog: slog.NewLogLogger(service.options.Log.Handler(), slog.LevelWarn),
@@ -52,8 +60,9 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Shutdown closes the listener, which removes the socket, and lets running answers end;
-// when ctx ends first they are cut off.
+// when ctx ends first they are cut off. Streams end at once, with their summary.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.endStreams()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return s.http.Close()
 	}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/watch"
+	"github.com/spf13/cobra"
+)
+
+// defaultPerSecond is more than anybody reads.
+const defaultPerSecond = 1000
+
+const filterHelp = `FILTER is an expression in the manner of libpcap's; without one every packet is taken.
+
+  host ADDRESS, net PREFIX, port PORT, portrange FIRST-LAST, with src or dst before them;
+  ip, ip6, tcp, udp, icmp, icmp6, esp, ah, gre, proto NUMBER;
+  nic NAME (where the packet comes from or goes to; src nic, dst nic), nsg NAME, rule NAME (that was
+  asked, or had allowed the flow), verdict allow|deny (carried or dropped), reason NAME (why it was
+  dropped, as in nsgd_drops_total), flow new|live|related|none; and, or, not and parentheses.`
+
+// watchFlags are those of trace and capture.
+func watchFlags(c *cobra.Command, q *control.WatchRequest, perSecond int) {
+	c.Flags().BoolVar(&q.Denied, "denied", false, "only packets that were dropped")
+	c.Flags().IntVar(&q.Count, "count", 0, "end after so many packets; 0: go on until interrupted")
+	c.Flags().IntVar(&q.PerSecond, "per-second", perSecond, "at most so many packets a second, spread over it; 0: all")
+	c.Flags().IntVar(&q.Sample, "sample", 0, "only one packet of so many; 0: all")
+}
+
+// checkWatch finds what is wrong without asking the daemon.
+func checkWatch(verb string, q *control.WatchRequest, args []string) error {
+	q.Filter = strings.Join(args, " ")
+	if _, err := watch.Parse(q.Filter); err != nil {
+		return usageError{fmt.Errorf("%s: %q: %w", verb, q.Filter, err)}
+	}
+	for _, f := range []struct {
+		name  string
+		value int
+		max   int
+	}{{"count", q.Count, control.MaxCount}, {"per-second", q.PerSecond, control.MaxPerSecond},
+		{"sample", q.Sample, control.MaxSample}, {"snaplen", q.SnapLen, control.MaxSnapLen}} {
+		if f.value < 0 || f.value > f.max {
+			return usageError{fmt.Errorf("%s: --%s %d: allowed are 0 to %d", verb, f.name, f.value, f.max)}
+		}
+	}
+	return nil
+}
+
+// watchError makes wrong use of a filter whose names the daemon doesn't know.
+func watchError(verb string, err error) error {
+	var refused *control.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+		return usageError{fmt.Errorf("%s: %w", verb, err)}
+	}
+	return err
+}
+
+func newTrace(g *global) *cobra.Command {
+	var q control.WatchRequest
+	c := &cobra.Command{
+		Use:   "trace [--denied] [--count N] [--per-second N] [--sample N] [FILTER]",
+		Short: "Show live packets, and which rules decided about each",
+		Long: `Show live packets, and which rules decided about each: a line for the packet and one for each rule, in the
+order in which they were asked. In a live flow these are the rules that had allowed it.
+
+` + filterHelp,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkWatch("trace", &q, args); err != nil {
+				return err
+			}
+			show := traceTable(c.OutOrStdout(), c.ErrOrStderr())
+			if g.output == outputJSON {
+				show = traceJSON(c.OutOrStdout())
+			}
+			return watchError("trace", control.NewClient(g.socket).Trace(c.Context(), q, show))
+		},
+	}
+	watchFlags(c, &q, defaultPerSecond)
+	return c
+}
+
+// traceJSON prints the daemon's lines.
+func traceJSON(w io.Writer) func(*control.Trace) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return func(t *control.Trace) error { return e.Encode(t) }
+}
+
+func traceTable(w, stderr io.Writer) func(*control.Trace) error {
+	begun := false
+	return func(t *control.Trace) error {
+		switch {
+		case t.Packet != nil:
+			return printPacket(w, t.Packet)
+		case !begun:
+			begun = true
+			_, err := fmt.Fprintln(stderr, "watching: Ctrl-C ends")
+			return err
+		case t.Summary != nil:
+			return printSummary(stderr, t.Summary)
+		}
+		return nil // something that a newer daemon tells
+	}
+}
+
+// printSummary says nothing when nothing is missing.
+func printSummary(w io.Writer, s *control.WatchSummary) error {
+	if s.Lost == 0 && s.Skipped == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "%d packets shown, %d lost because they came too quickly, %d left out by --per-second or --sample\n", s.Packets, s.Lost, s.Skipped)
+	return err
+}
+
+const traceTime = "15:04:05.000000"
+
+// printPacket prints a packet's line and its rules'.
+func printPacket(w io.Writer, p *control.TracedPacket) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %-5s %s > %s  %s  %s\n", p.Time.Local().Format(traceTime), p.Access, dash(p.From), dash(p.To), packetText(p), why(p))
+	for _, s := range p.Stages {
+		priority := "-"
+		if s.Priority > 0 {
+			priority = fmt.Sprint(s.Priority)
+		}
+		fmt.Fprintf(&b, "    %-8s %-16s %s %s  %s, priority %s\n", s.Direction, dash(s.Association), s.NetworkSecurityGroup, s.RuleName, s.Access, priority)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// packetText is the packet itself.
+func packetText(p *control.TracedPacket) string {
+	if p.Protocol == "" {
+		return fmt.Sprintf("malformed, %d bytes", p.Length)
+	}
+	text := fmt.Sprintf("%s %s > %s", p.Protocol, flowEnd(p.Source, p.SourcePort), flowEnd(p.Destination, p.DestinationPort))
+	if a := p.Arrives; a != nil {
+		text += fmt.Sprintf(" (arrives as %s > %s)", flowEnd(a.Source, a.SourcePort), flowEnd(a.Destination, a.DestinationPort))
+	}
+	if p.TCPFlags != "" {
+		text += " " + p.TCPFlags
+	}
+	if p.ICMPType != nil {
+		text += fmt.Sprintf(" type %d code %d", *p.ICMPType, *p.ICMPCode)
+	}
+	if p.FragmentOffset != nil {
+		text += fmt.Sprintf(" fragment at %d", *p.FragmentOffset)
+	}
+	text += fmt.Sprintf(" %d bytes", p.Length)
+	if p.Segments > 1 {
+		text += fmt.Sprintf(" in %d segments", p.Segments)
+	}
+	return text
+}
+
+// why says what decided, besides the rules.
+func why(p *control.TracedPacket) string {
+	var words []string
+	if p.Reason != "" {
+		words = append(words, p.Reason)
+	}
+	switch p.Flow {
+	case "new":
+		words = append(words, "new flow")
+	case "live":
+		words = append(words, "live flow, "+p.Direction)
+	case "related":
+		words = append(words, "about a live flow")
+	}
+	if p.PlatformService != "" {
+		words = append(words, "platform service "+p.PlatformService)
+	}
+	if p.Access == "Allow" && len(p.Stages) == 0 && p.PlatformService == "" {
+		words = append(words, "no network security group")
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,157 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/watch"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// headLen is how much of a packet the pipeline may write to: the headers, and those that an
+// ICMP error quotes.
+const headLen = 256
+
+// sight is what a worker notes of a packet on its way while somebody watches. Only watchers and
+// to are kept when nobody does.
+type sight struct {
+	watchers *watchers // of the burst; nil: nobody watches
+	to       int       // the attachment that the packet was written to; -1: none
+
+	time    int64 // wall clock, of the burst
+	event   watch.Event
+	counted bool // that rules let it pass or drop it, be it none of them
+	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
+	head    [headLen]byte
+	headLen int
+}
+
+// look begins a burst.
+func (w *worker) look() {
+	w.sight.watchers = w.engine.watchers.Load()
+	if w.sight.watchers != nil {
+		w.sight.time = time.Now().UnixNano()
+	}
+}
+
+// carryAndTell is carry, of which it tells who watches.
+func (w *worker) carryAndTell(s *topology.Snapshot, from *topology.Attachment, g *slot) packet.Drop {
+	if w.sight.watchers == nil {
+		return w.carry(s, from, g)
+	}
+	w.beforeCarry(from, g.frame, &g.packet)
+	drop := w.carry(s, from, g)
+	w.afterCarry(s, g.frame, &g.packet, drop)
+	return drop
+}
+
+// carryHeldAndTell is carryHeld, of which it tells who watches. It is in the middle of the
+// carrying of a first fragment.
+func (w *worker) carryHeldAndTell(s *topology.Snapshot, k *fragment.Key, b []byte) packet.Drop {
+	if w.sight.watchers == nil {
+		return w.carryHeld(s, k, b)
+	}
+	first := w.sight
+	w.decode(b, &w.packet)
+	w.beforeCarry(s.Attachments[k.Zone], b, &w.packet)
+	drop := w.carryHeld(s, k, b)
+	w.afterCarry(s, b, &w.packet, drop)
+	w.sight = first
+	return drop
+}
+
+func (w *worker) beforeCarry(from *topology.Attachment, frame []byte, p *packet.Packet) {
+	n := &w.sight
+	n.to, n.counted = -1, false
+	n.event = watch.Event{Time: n.time, Packet: *p, From: int32(from.Index), Length: uint32(len(frame) - tun.HeaderLen)}
+	if n.watchers.snap {
+		n.headLen = copy(n.head[:], frame[tun.HeaderLen:])
+	}
+}
+
+// noteSlots notes the rules that a packet counts on.
+func (w *worker) noteSlots(slots conntrack.Slots, hits uint64) {
+	n := &w.sight
+	if !n.counted {
+		n.counted, n.judged = true, hits > 0
+	}
+	n.event.Note(slots)
+}
+
+// afterCarry tells the watchers, unless the packet waits for its datagram's first fragment.
+func (w *worker) afterCarry(s *topology.Snapshot, frame []byte, p *packet.Packet, drop packet.Drop) {
+	n, e := &w.sight, &w.sight.event
+	if drop == packet.NotDropped && (n.to < 0 || n.watchers.droppedOnly) {
+		return
+	}
+	e.Generation, e.Drop, e.To = s.Generation, drop, int32(n.to)
+	e.Packet.Segments, e.Packet.WireLen = p.Segments, p.WireLen
+	if p.Tuple != e.Packet.Tuple {
+		e.Translated, e.Arrives = true, p.Tuple
+	}
+	if drop != packet.NotDropped && n.to < 0 {
+		e.To = w.wouldGo(s, e)
+	}
+	w.setStanding(e)
+	var head, rest []byte
+	if n.watchers.snap {
+		head, rest = n.head[:n.headLen], frame[tun.HeaderLen+n.headLen:]
+	}
+	for _, sub := range n.watchers.list {
+		if drop != packet.NotDropped || !sub.DroppedOnly() {
+			sub.Put(w.index, e, head, rest)
+		}
+	}
+}
+
+// wouldGo is the attachment that a dropped packet was for, or -1 where that was not asked or
+// is nowhere.
+func (w *worker) wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
+	if e.Packet.Dst == (packet.Addr{}) {
+		return -1
+	}
+	src, drop := admit(s, s.Attachments[e.From], &e.Packet)
+	if drop != packet.NotDropped {
+		return -1
+	}
+	dst, drop := s.Route(src, e.Packet.Src, e.Packet.Dst)
+	if drop != packet.NotDropped {
+		return -1
+	}
+	return int32(dst.Attachment)
+}
+
+// setStanding says how the packet stands to a flow. It finds the direction by looking the flow up
+// once more, to leave the path of what nobody watches alone.
+func (w *worker) setStanding(e *watch.Event) {
+	n, key := &w.sight, w.key
+	switch {
+	case e.Packet.Fragment.IsLater():
+		if !n.counted || !w.first.InFlow {
+			return
+		}
+		e.Standing, key = watch.InFlow, &w.first.Flow
+		if w.first.Related {
+			e.Standing = watch.Related
+		}
+	case e.Drop == packet.DropTCPState:
+		e.Standing = watch.InFlow
+	case !n.counted || w.belongs == toNoFlow:
+		return
+	case w.belongs == toQuotedFlow:
+		e.Standing = watch.Related
+	case !n.judged:
+		e.Standing = watch.InFlow
+	case e.Drop == packet.NotDropped || e.Drop == packet.DropTransmit:
+		e.Standing = watch.Begins
+		return
+	default:
+		return
+	}
+	if _, d, ok := w.flows.Lookup(key, w.now); ok {
+		e.Direction = d
+	}
+}

@@ -1,0 +1,239 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MaxSnap is the most of a packet that can be kept: all of it.
+const MaxSnap = 65_535
+
+const (
+	// DefaultEvents has room for what a worker can carry between two looks of a reader.
+	DefaultEvents = 4096
+	// DefaultBytes holds the packets of as many events when they are small; of superpackets
+	// sixteen.
+	DefaultBytes = 1 << 20
+
+	maxEvents = 1 << 20
+	maxBytes  = 1 << 30
+	// minBytes is room for a packet with another one in the reader's hands, wherever it ends.
+	minBytes = 4 * (MaxSnap + 1)
+
+	// readEvery is how often a reader looks: so workers need to wake nobody.
+	readEvery = 2 * time.Millisecond
+)
+
+// ErrClosed is returned by Read after Close.
+var ErrClosed = errors.New("watch: the subscription is closed")
+
+// Options choose what a subscription gets. The zero value is every packet, without its bytes.
+type Options struct {
+	// Filter takes packets; nil: all.
+	Filter *Filter
+	// DroppedOnly leaves out what was carried, whatever the filter says. A packet that is
+	// carried then costs next to nothing.
+	DroppedOnly bool
+	// Snap is how many bytes of each packet are kept, up to MaxSnap.
+	Snap int
+	// PerSecond bounds the events of all workers together; 0: no bound. The others are
+	// counted as skipped.
+	PerSecond int
+	// Every takes one of so many that a worker has for it, and counts the others as skipped;
+	// 0 and 1: all.
+	Every int
+	// Events is how many events wait for the reader at most, for each worker, rounded up to a
+	// power of two; 0: DefaultEvents.
+	Events int
+	// Bytes is how many bytes of packets wait at most, for each worker; 0: DefaultBytes. Without
+	// Snap there are none.
+	Bytes int
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Snap < 0 || o.Snap > MaxSnap:
+		return fmt.Errorf("watch: snap %d: allowed are 0 to %d", o.Snap, MaxSnap)
+	case o.PerSecond < 0:
+		return fmt.Errorf("watch: per second %d: allowed are 0, no bound, and more", o.PerSecond)
+	case o.Every < 0:
+		return fmt.Errorf("watch: every %d: allowed are 0, all, and more", o.Every)
+	case o.Events < 0 || o.Events > maxEvents:
+		return fmt.Errorf("watch: events %d: allowed are 0 to %d", o.Events, maxEvents)
+	case o.Bytes != 0 && (o.Bytes < minBytes || o.Bytes > maxBytes):
+		return fmt.Errorf("watch: bytes %d: allowed are 0 and %d to %d", o.Bytes, minBytes, maxBytes)
+	}
+	if o.Events == 0 {
+		o.Events = DefaultEvents
+	}
+	if o.Bytes == 0 {
+		o.Bytes = DefaultBytes
+	}
+	if o.Snap == 0 {
+		o.Bytes = 0
+	}
+	return nil
+}
+
+// Subscription is one watcher's view. Put is for the workers, each with its own number; Read
+// and Bytes are for one reader at a time; the rest is safe for concurrent use.
+type Subscription struct {
+	options Options
+	program atomic.Pointer[Program]
+	rings   []*ring
+	due     atomic.Int64 // when the next event is due by PerSecond, in nanoseconds
+	skipped atomic.Uint64
+	closed  chan struct{}
+	once    sync.Once
+	onClose func()
+}
+
+// New makes a subscription for so many workers. names are what the filter's names are looked
+// up in; one that is not there is an error. onClose is called once, when it is closed.
+func New(workers int, o Options, names *Names, onClose func()) (*Subscription, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	p, err := o.Filter.bind(names, true)
+	if err != nil {
+		return nil, err
+	}
+	s := &Subscription{options: o, closed: make(chan struct{}), onClose: onClose}
+	s.program.Store(p)
+	for range workers {
+		s.rings = append(s.rings, newRing(o.Events, o.Bytes))
+	}
+	return s, nil
+}
+
+// Rebind looks the filter's names up again: a policy may have added rules. A name that is
+// gone names nothing from then on.
+func (s *Subscription) Rebind(names *Names) {
+	p, _ := s.options.Filter.bind(names, false)
+	s.program.Store(p)
+}
+
+// DroppedOnly and Snap are those of the options.
+func (s *Subscription) DroppedOnly() bool { return s.options.DroppedOnly }
+func (s *Subscription) Snap() int         { return s.options.Snap }
+
+// Put gives the subscription an event of a worker, if the filter takes it; the packet's bytes
+// come in two parts. It is for that worker only, allocates nothing and never waits.
+func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
+	if !s.program.Load().Match(e) {
+		return
+	}
+	r := s.rings[worker]
+	if r.met++; s.options.Every > 1 && (r.met-1)%uint64(s.options.Every) != 0 || s.options.PerSecond > 0 && !s.allow(e.Time) {
+		s.skipped.Add(1)
+		return
+	}
+	snap := s.options.Snap
+	head = head[:min(len(head), snap)]
+	rest = rest[:min(len(rest), snap-len(head))]
+	e.ring = uint32(worker)
+	r.put(e, head, rest)
+}
+
+// allow spreads PerSecond events over each second: one is due every so often, and what was not
+// taken in the last tenth of a second may come at once.
+func (s *Subscription) allow(now int64) bool {
+	step := max(int64(time.Second)/int64(s.options.PerSecond), 1)
+	for {
+		due := s.due.Load()
+		from := max(due, now-int64(time.Second)/10)
+		if due > now {
+			if due-now <= step {
+				return false
+			}
+			from = now // the clock was set back
+		}
+		if s.due.CompareAndSwap(due, from+step) {
+			return true
+		}
+	}
+}
+
+// Read waits for events and returns how many it has put into the slice, the earliest first as
+// far as they have come. What Bytes gave for earlier events is gone. The error is ctx's, or
+// ErrClosed; both come behind the last event from before.
+func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
+	for _, r := range s.rings {
+		r.release()
+	}
+	if n := s.collect(into); n > 0 {
+		return n, nil
+	}
+	tick := time.NewTicker(readEvery)
+	defer tick.Stop()
+	for {
+		var end error
+		select {
+		case <-ctx.Done():
+			end = ctx.Err()
+		case <-s.closed:
+			end = ErrClosed
+		case <-tick.C:
+		}
+		if n := s.collect(into); n > 0 { // behind the end, for what came before it
+			return n, nil
+		}
+		if end != nil {
+			return 0, end
+		}
+	}
+}
+
+// collect merges what the rings hold.
+func (s *Subscription) collect(into []Event) (n int) {
+	for ; n < len(into); n++ {
+		var from *ring
+		var first *Event
+		for _, r := range s.rings {
+			if e := r.peek(); e != nil && (first == nil || e.Time < first.Time) {
+				from, first = r, e
+			}
+		}
+		if first == nil {
+			break
+		}
+		into[n] = *first
+		from.take(first)
+	}
+	return n
+}
+
+// Bytes are the first bytes of an event's packet, as many as Snapped says: valid until the
+// next Read.
+func (s *Subscription) Bytes(e *Event) []byte {
+	if e.Snapped == 0 {
+		return nil
+	}
+	return s.rings[e.ring].data[e.at : e.at+e.Snapped]
+}
+
+// Lost is how many events have found no room.
+func (s *Subscription) Lost() (n uint64) {
+	for _, r := range s.rings {
+		n += r.lost.Load()
+	}
+	return n
+}
+
+// Skipped is how many events PerSecond and Every have left out.
+func (s *Subscription) Skipped() uint64 { return s.skipped.Load() }
+
+// Close ends the subscription: a Read that waits returns ErrClosed, and workers stop giving
+// it events within a burst.
+func (s *Subscription) Close() {
+	s.once.Do(func() {
+		close(s.closed)
+		if s.onClose != nil {
+			s.onClose()
+		}
+	})
+}
