@@ -22,8 +22,16 @@ type Options struct {
 	Engine *dataplane.Engine
 	// Version of the program.
 	Version string
-	// Reloads tells how often the policy was reloaded and how often refused.
-	Reloads func() (succeeded, failed uint64)
+	// Reloads tells how reloads of the policy went.
+	Reloads func() Reloads
+}
+
+// Reloads counts reloads of the policy and tells of the last one.
+type Reloads struct {
+	Succeeded, Failed uint64
+	LastRefused       bool
+	LastSuccess       time.Time     // when the policy in force was loaded
+	LastDuration      time.Duration // of the last reload, refused or not; 0: there was none
 }
 
 // NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.

@@ -174,9 +174,12 @@ func (d *daemon) metricsAddress() string {
 	return d.metrics.Addr().String()
 }
 
-func (d *daemon) reloads() (succeeded, failed uint64) {
+func (d *daemon) reloads() metrics.Reloads {
 	r := d.service.Reloads()
-	return r.Succeeded, r.Failed
+	return metrics.Reloads{
+		Succeeded: r.Succeeded, Failed: r.Failed, LastRefused: r.LastError != "", LastSuccess: r.Loaded,
+		LastDuration: time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
+	}
 }
 
 // engineOptions translates the configuration.
