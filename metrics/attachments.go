@@ -6,7 +6,6 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/tun"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -59,17 +58,14 @@ func (a *attachments) Gather() ([]*dto.MetricFamily, func(), error) {
 	if len(counts) == 0 { // no devices yet
 		return nil, func() {}, nil
 	}
-	devices, flows := deviceStats(a.engine.Devices()), a.engine.Flows()
+	drops, flows := kernelDropsOf(a.engine), a.engine.Flows()
 	p := a.current().take()
 	p.show(receivePackets, func(i int) (float64, bool) { return float64(counts[i].ReceivePackets), true })
 	p.show(receiveBytes, func(i int) (float64, bool) { return float64(counts[i].ReceiveBytes), true })
 	p.show(transmitPackets, func(i int) (float64, bool) { return float64(counts[i].TransmitPackets), true })
 	p.show(transmitBytes, func(i int) (float64, bool) { return float64(counts[i].TransmitBytes), true })
-	// What a namespace transmits is what the daemon reads.
-	p.show(tunDropped, func(i int) (float64, bool) { return float64(devices[i].TxDropped), devices[i].known })
-	p.show(tunTransmitDropped, func(i int) (float64, bool) {
-		return float64(devices[i].RxDropped + devices[i].RxErrors), devices[i].known
-	})
+	p.show(tunDropped, func(i int) (float64, bool) { return float64(drops[i].receive), drops[i].known })
+	p.show(tunTransmitDropped, func(i int) (float64, bool) { return float64(drops[i].transmit), drops[i].known })
 	p.show(attachmentFlows, func(i int) (float64, bool) { return float64(flows.ZoneFlows(uint16(i))), true })
 	p.show(attachmentFlowsLimit, func(i int) (float64, bool) {
 		limit, limited := flows.ZoneLimit(uint16(i))
@@ -78,18 +74,21 @@ func (a *attachments) Gather() ([]*dto.MetricFamily, func(), error) {
 	return p.shown, p.release, nil
 }
 
-// deviceCount is what the kernel counts at a device; known is false when it can't be read.
-type deviceCount struct {
-	tun.Stats
-	known bool
+// kernelDrops is what the kernel counts at a device; known is false when it can't be read.
+type kernelDrops struct {
+	receive, transmit uint64
+	known             bool
 }
 
-func deviceStats(devices []tun.Device) []deviceCount {
-	counts := make([]deviceCount, len(devices))
+func kernelDropsOf(engine *dataplane.Engine) []kernelDrops {
+	devices := engine.Devices()
+	drops := make([]kernelDrops, len(devices))
 	for i, d := range devices {
-		counts[i].Stats, counts[i].known = d.Stats()
+		// What a namespace transmits is what the daemon reads.
+		s, ok := d.Stats()
+		drops[i] = kernelDrops{receive: s.TxDropped, transmit: s.RxDropped + s.RxErrors, known: ok}
 	}
-	return counts
+	return drops
 }
 
 // current are the series of the attachments as the policy names them.

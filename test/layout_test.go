@@ -46,9 +46,10 @@ var allowedImports = map[string][]string{
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
-	"deploy/lab": {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
-	"cmd/nsgd":   {anyPackage},
-	"cmd/nsgctl": {anyPackage},
+	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
+	"deploy/grafana": {},
+	"cmd/nsgd":       {anyPackage},
+	"cmd/nsgctl":     {anyPackage},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.
