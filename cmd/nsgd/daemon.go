@@ -147,6 +147,9 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		}
 		return err
 	})
+	if n := d.config.DenyLog.PerSecond; n > 0 {
+		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
+	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 
