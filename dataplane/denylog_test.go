@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/conntrack"
@@ -20,6 +21,17 @@ func (l lines) Write(b []byte) (int, error) {
 	delete(line, "time")
 	l <- line
 	return len(b), err
+}
+
+func (l lines) next(t *testing.T) map[string]any {
+	t.Helper()
+	select {
+	case line := <-l:
+		return line
+	case <-time.After(30 * time.Second):
+		t.Fatal("no more lines")
+		return nil
+	}
 }
 
 // logDenied runs the log until the test ends; what is denied from now on is seen.
@@ -64,7 +76,7 @@ func TestADeniedPacketsLineSaysWhoToWhomAndWhichRule(t *testing.T) {
 				return // the next line is the next packet's
 			}
 			tt.want["level"], tt.want["msg"] = "INFO", "denied"
-			if diff := cmp.Diff(tt.want, <-l); diff != "" {
+			if diff := cmp.Diff(tt.want, l.next(t)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
@@ -79,7 +91,7 @@ func TestEveryDeniedPacketIsShownOrCounted(t *testing.T) {
 	}
 	shown, notShown := 0, 0
 	for shown+notShown < sent {
-		line := <-l
+		line := l.next(t)
 		if line["msg"] == "denied" {
 			shown++
 		}

@@ -54,7 +54,7 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 
 // NewServer returns an HTTP server that serves g under /metrics and is not serving yet.
 func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *http.Server {
-	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}
