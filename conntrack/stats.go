@@ -1,6 +1,10 @@
 package conntrack
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+	"unsafe"
+)
 
 // EndCause is why a flow ended.
 type EndCause uint8
@@ -79,6 +83,21 @@ func (t *Table) Stats() Stats {
 		s.Live[i] = max(s.Live[i], 0)
 	}
 	return s
+}
+
+// Memory is the size of the table in bytes, all of it made by New; the kernel backs
+// what has been used of it.
+func (t *Table) Memory() uint64 {
+	return uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
+		uint64(len(t.index.heads))*uint64(unsafe.Sizeof(t.index.heads[0])) +
+		uint64(len(t.index.locks))*uint64(unsafe.Sizeof(t.index.locks[0])) +
+		uint64(len(t.zones))*uint64(unsafe.Sizeof(t.zones[0])+unsafe.Sizeof(t.zoneMax[0])) +
+		uint64(len(t.rates.zones))*uint64(unsafe.Sizeof(rate{}))
+}
+
+// ZoneLimit is how many flows may touch a zone; limited is false for a zone without a limit.
+func (t *Table) ZoneLimit(zone uint16) (limit int64, limited bool) {
+	return t.zoneMax[zone], t.zoneMax[zone] != math.MaxInt64
 }
 
 // ZoneFlows is the number of flows that touch a zone.

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -25,10 +26,22 @@ const (
 	maxChunks  = topology.MaxRules / chunkRules
 )
 
+// WorkerCount is what one worker did.
+type WorkerCount struct {
+	Bursts  uint64 // turns at a queue that had packets
+	Packets uint64 // that it read; a superpacket counts once
+	// Worked is the time spent on them; the rest it waited.
+	Worked time.Duration
+}
+
 // PlatformCount is what passed for a service of the platform.
 type PlatformCount struct{ Packets, Bytes uint64 } // of wire segments, both ways
 
-type ruleCell struct{ hits, packets, bytes atomic.Uint64 }
+// ruleCell is one rule's; lastHit is the Unix time of its last verdict in nanoseconds.
+type ruleCell struct {
+	hits, packets, bytes atomic.Uint64
+	lastHit              atomic.Int64
+}
 
 // counters belong to one worker: only it adds, anybody reads. Worker-private
 // memory keeps workers off each other's cache lines; sums are made at scrape.
@@ -38,12 +51,17 @@ type counters struct {
 	drops       [packet.NumDrops]atomic.Uint64
 	attachments []attachmentCell
 
+	bursts, packets atomic.Uint64
+	worked          atomic.Int64     // nanoseconds that were not spent waiting for packets
+	now             func() time.Time // the wall clock
+
 	// The burst's own sums, flushed once at its end.
 	pending      [pendingRules]pendingRule
 	dirty        []uint8  // indexes into pending
 	busy         []uint32 // attachments with pending sums
 	pendingDrops [packet.NumDrops]uint32
 	dropped      bool
+	hitTime      int64 // of the burst's verdicts; 0: not taken yet
 }
 
 type attachmentCell struct {
@@ -64,8 +82,9 @@ type pendingRule struct {
 	hits, packets, bytes uint64
 }
 
-func newCounters(attachments int) *counters {
+func newCounters(attachments int, now func() time.Time) *counters {
 	c := &counters{
+		now:         now,
 		attachments: make([]attachmentCell, attachments),
 		dirty:       make([]uint8, 0, pendingRules),
 		busy:        make([]uint32, 0, attachments),
@@ -106,9 +125,21 @@ func (c *counters) flushRule(e *pendingRule) {
 	cell := &c.rules[e.slot/chunkRules].Load()[e.slot%chunkRules]
 	if e.hits > 0 {
 		cell.hits.Add(e.hits)
+		if c.hitTime == 0 {
+			c.hitTime = c.now().UnixNano()
+		}
+		cell.lastHit.Store(c.hitTime)
 	}
 	cell.packets.Add(e.packets)
 	cell.bytes.Add(e.bytes)
+}
+
+// took counts a burst of packets.
+func (c *counters) took(packets int) {
+	if packets > 0 {
+		c.bursts.Add(1)
+		c.packets.Add(uint64(packets))
+	}
 }
 
 // drop counts a packet that is not carried.
@@ -145,7 +176,7 @@ func (c *counters) flush() {
 		c.flushRule(&c.pending[i])
 		c.pending[i].used = false
 	}
-	c.dirty = c.dirty[:0]
+	c.dirty, c.hitTime = c.dirty[:0], 0
 	for _, i := range c.busy {
 		c.attachments[i].flush()
 	}
@@ -192,6 +223,24 @@ func (e *Engine) RuleCounts(n int) []RuleCount {
 	return sums
 }
 
+// RuleLastHits are the Unix times, in nanoseconds, of each rule's last verdict, 0 for a rule that
+// has given none, by slot, for every slot below n. Safe for concurrent use.
+func (e *Engine) RuleLastHits(n int) []int64 {
+	last := make([]int64, n)
+	for _, w := range e.workers {
+		for i := 0; i*chunkRules < n; i++ {
+			chunk := w.counters.rules[i].Load()
+			if chunk == nil {
+				continue
+			}
+			for j := 0; j < chunkRules && i*chunkRules+j < n; j++ {
+				last[i*chunkRules+j] = max(last[i*chunkRules+j], chunk[j].lastHit.Load())
+			}
+		}
+	}
+	return last
+}
+
 // PlatformCounts sums the platform's services' counters over the workers. Safe for concurrent
 // use.
 func (e *Engine) PlatformCounts() (sums [topology.NumServices]PlatformCount) {
@@ -216,6 +265,16 @@ func (e *Engine) Drops() (sums [packet.NumDrops]uint64) {
 		}
 	}
 	return sums
+}
+
+// WorkerCounts are those of every worker. Safe for concurrent use.
+func (e *Engine) WorkerCounts() []WorkerCount {
+	counts := make([]WorkerCount, len(e.workers))
+	for i, w := range e.workers {
+		c := w.counters
+		counts[i] = WorkerCount{Bursts: c.bursts.Load(), Packets: c.packets.Load(), Worked: time.Duration(c.worked.Load())}
+	}
+	return counts
 }
 
 // AttachmentCounts sums traffic by attachment index. Safe for concurrent use.

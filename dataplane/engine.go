@@ -38,6 +38,8 @@ type Options struct {
 	Compiled *topology.Snapshot
 	// Clock returns the time since any fixed point; nil: the monotonic clock.
 	Clock func() time.Duration
+	// Now is the wall clock, for the times of verdicts; nil: time.Now.
+	Now func() time.Time
 	// Topology chooses between ways to understand the policy.
 	Topology topology.Options
 	// Log receives what an operator must know; nil discards it.
@@ -67,6 +69,9 @@ type Engine struct {
 func New(policy *arm.Set, o Options) (*Engine, error) {
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: o.Log}
 	if e.log == nil {

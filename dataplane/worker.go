@@ -83,7 +83,7 @@ func newWorker(e *Engine, index int) *worker {
 		engine:   e,
 		index:    index,
 		flows:    e.flows.Worker(index),
-		counters: newCounters(len(e.options.Attachments)),
+		counters: newCounters(len(e.options.Attachments), e.options.Now),
 		strict:   e.options.Flows.TCPStrict,
 	}
 }
@@ -125,6 +125,10 @@ func (w *worker) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if len(ready) == 0 {
+			continue
+		}
+		woken := w.engine.clock()
 		for _, attachment := range ready {
 			if err := w.burst(attachment); err != nil {
 				// The device went away, with its namespace perhaps. The others go on.
@@ -134,6 +138,7 @@ func (w *worker) run(ctx context.Context) error {
 				}
 			}
 		}
+		w.counters.worked.Add(int64(w.engine.clock() - woken))
 	}
 }
 
@@ -146,7 +151,8 @@ func (w *worker) burst(attachment int) error {
 	w.look()
 	queue := w.queues[attachment]
 	var err error
-	for left := burstPackets; left > 0 && err == nil; {
+	left := burstPackets
+	for left > 0 && err == nil {
 		var n int
 		n, err = w.read(queue, min(left, groupPackets))
 		left -= n
@@ -164,6 +170,7 @@ func (w *worker) burst(attachment int) error {
 			w.used = 0
 		}
 	}
+	w.counters.took(burstPackets - left)
 	w.counters.flush()
 	w.flows.Quiesce()
 	if err == nil || errors.Is(err, tun.ErrAgain) {

@@ -17,19 +17,28 @@ const (
 	transmitPackets
 	transmitBytes
 	tunDropped
+	tunTransmitDropped
+	attachmentFlows
+	attachmentFlowsLimit
 )
 
 var attachmentFamilies = []family{
-	receivePackets: {"nsgd_attachment_receive_packets_total",
-		"Packets that came from the attachment, as wire segments."},
-	receiveBytes: {"nsgd_attachment_receive_bytes_total",
-		"Bytes that came from the attachment, IP headers included."},
-	transmitPackets: {"nsgd_attachment_transmit_packets_total",
-		"Packets that went to the attachment, as wire segments."},
-	transmitBytes: {"nsgd_attachment_transmit_bytes_total",
-		"Bytes that went to the attachment, IP headers included."},
-	tunDropped: {"nsgd_attachment_tun_dropped_total",
-		"Packets from the attachment that the kernel dropped because the TUN device's queue was full."},
+	receivePackets: {name: "nsgd_attachment_receive_packets_total",
+		help: "Packets that came from the attachment, as wire segments."},
+	receiveBytes: {name: "nsgd_attachment_receive_bytes_total",
+		help: "Bytes that came from the attachment, IP headers included."},
+	transmitPackets: {name: "nsgd_attachment_transmit_packets_total",
+		help: "Packets that went to the attachment, as wire segments."},
+	transmitBytes: {name: "nsgd_attachment_transmit_bytes_total",
+		help: "Bytes that went to the attachment, IP headers included."},
+	tunDropped: {name: "nsgd_attachment_tun_dropped_total",
+		help: "Packets from the attachment that the kernel dropped because the TUN device's queue was full."},
+	tunTransmitDropped: {name: "nsgd_attachment_tun_transmit_dropped_total",
+		help: "Packets to the attachment that the kernel dropped or refused behind the TUN device."},
+	attachmentFlows: {name: "nsgd_attachment_flows", gauge: true,
+		help: "Live flows that begin or end at the attachment."},
+	attachmentFlowsLimit: {name: "nsgd_attachment_flows_limit", gauge: true,
+		help: "Flows that may begin or end at the attachment; absent where there is no limit but the table's."},
 }
 
 // attachments gathers the counters of every attachment that has a device. Safe for concurrent use.
@@ -49,18 +58,37 @@ func (a *attachments) Gather() ([]*dto.MetricFamily, func(), error) {
 	if len(counts) == 0 { // no devices yet
 		return nil, func() {}, nil
 	}
-	devices := a.engine.Devices()
+	drops, flows := kernelDropsOf(a.engine), a.engine.Flows()
 	p := a.current().take()
-	p.show(receivePackets, func(i int) (uint64, bool) { return counts[i].ReceivePackets, true })
-	p.show(receiveBytes, func(i int) (uint64, bool) { return counts[i].ReceiveBytes, true })
-	p.show(transmitPackets, func(i int) (uint64, bool) { return counts[i].TransmitPackets, true })
-	p.show(transmitBytes, func(i int) (uint64, bool) { return counts[i].TransmitBytes, true })
-	p.show(tunDropped, func(i int) (uint64, bool) {
-		// What a namespace transmits is what the daemon reads.
-		s, ok := devices[i].Stats()
-		return s.TxDropped, ok
+	p.show(receivePackets, func(i int) (float64, bool) { return float64(counts[i].ReceivePackets), true })
+	p.show(receiveBytes, func(i int) (float64, bool) { return float64(counts[i].ReceiveBytes), true })
+	p.show(transmitPackets, func(i int) (float64, bool) { return float64(counts[i].TransmitPackets), true })
+	p.show(transmitBytes, func(i int) (float64, bool) { return float64(counts[i].TransmitBytes), true })
+	p.show(tunDropped, func(i int) (float64, bool) { return float64(drops[i].receive), drops[i].known })
+	p.show(tunTransmitDropped, func(i int) (float64, bool) { return float64(drops[i].transmit), drops[i].known })
+	p.show(attachmentFlows, func(i int) (float64, bool) { return float64(flows.ZoneFlows(uint16(i))), true })
+	p.show(attachmentFlowsLimit, func(i int) (float64, bool) {
+		limit, limited := flows.ZoneLimit(uint16(i))
+		return float64(limit), limited
 	})
 	return p.shown, p.release, nil
+}
+
+// kernelDrops is what the kernel counts at a device; known is false when it can't be read.
+type kernelDrops struct {
+	receive, transmit uint64
+	known             bool
+}
+
+func kernelDropsOf(engine *dataplane.Engine) []kernelDrops {
+	devices := engine.Devices()
+	drops := make([]kernelDrops, len(devices))
+	for i, d := range devices {
+		// What a namespace transmits is what the daemon reads.
+		s, ok := d.Stats()
+		drops[i] = kernelDrops{receive: s.TxDropped, transmit: s.RxDropped + s.RxErrors, known: ok}
+	}
+	return drops
 }
 
 // current are the series of the attachments as the policy names them.

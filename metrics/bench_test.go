@@ -33,7 +33,7 @@ func BenchmarkScrapeOfManyAttachments(b *testing.B) {
 
 // benchmarkScrape is a whole scrape by a Prometheus that has scraped before.
 func benchmarkScrape(b *testing.B, engine *dataplane.Engine) {
-	gatherer := NewGatherer(Options{Engine: engine, Reloads: func() (uint64, uint64) { return 0, 0 }})
+	gatherer := NewGatherer(Options{Engine: engine, Reloads: noReloads})
 	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	scrape := func() {

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"runtime"
+	"strconv"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -21,6 +22,10 @@ var (
 		"Flows that began.", nil, nil)
 	flowsEnded = prometheus.NewDesc("nsgd_flows_ended_total",
 		"Flows that ended, by cause.", []string{"cause"}, nil)
+	flowsRefused = prometheus.NewDesc("nsgd_flows_refused_total",
+		"Flows that were not begun though the rules allowed them, by cause.", []string{"cause"}, nil)
+	flowTableBytes = prometheus.NewDesc("nsgd_flow_table_bytes",
+		"Size of the flow table, chosen at the start; the kernel backs what has been used of it.", nil, nil)
 
 	fragmentDatagrams = prometheus.NewDesc("nsgd_fragment_datagrams",
 		"Fragmented datagrams that take up room: begun, allowed and not complete, or waiting for their first fragment.", nil, nil)
@@ -34,15 +39,28 @@ var (
 	platformBytes = prometheus.NewDesc("nsgd_platform_bytes_total",
 		"Bytes of those packets, IP headers included.", []string{"service"}, nil)
 
+	workerBursts = prometheus.NewDesc("nsgd_worker_bursts_total",
+		"Turns of the worker at a queue that had packets.", []string{"worker"}, nil)
+	workerPackets = prometheus.NewDesc("nsgd_worker_packets_total",
+		"Packets that the worker read; a superpacket counts once.", []string{"worker"}, nil)
+	workerBusy = prometheus.NewDesc("nsgd_worker_busy_seconds_total",
+		"Time that the worker spent on packets; the rest it waited for them.", []string{"worker"}, nil)
+
 	policyReloads = prometheus.NewDesc("nsgd_policy_reloads_total",
 		"Reloads of the policy, by result; a refused one leaves the running policy.", []string{"result"}, nil)
+	policyLastSuccessful = prometheus.NewDesc("nsgd_policy_last_reload_successful",
+		"1 if the last reload gave the policy in force, or there was none yet; 0 if it was refused.", nil, nil)
+	policyLastSuccess = prometheus.NewDesc("nsgd_policy_last_reload_success_timestamp_seconds",
+		"When the policy in force was loaded.", nil, nil)
+	policyLastDuration = prometheus.NewDesc("nsgd_policy_last_reload_duration_seconds",
+		"How long the last reload took, refused or not; 0 if there was none yet.", nil, nil)
 	policyGeneration = prometheus.NewDesc("nsgd_policy_generation",
 		"Number of the policy in force; the first is 1.", nil, nil)
 	buildInfo = prometheus.NewDesc("nsgd_build_info",
 		"Always 1; the labels tell the version.", []string{"version", "goversion"}, nil)
 )
 
-// collector shows what has few series: flows, fragments, drops, the platform and the policy. Safe for
+// collector shows what has few series: flows, fragments, drops, the platform, workers and the policy. Safe for
 // concurrent use.
 type collector struct {
 	options Options
@@ -53,10 +71,11 @@ var _ prometheus.Collector = (*collector)(nil)
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		drops, flows, flowsLimit, flowsCreated, flowsEnded,
+		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, flowTableBytes,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		platformPackets, platformBytes,
-		policyReloads, policyGeneration, buildInfo,
+		workerBursts, workerPackets, workerBusy,
+		policyReloads, policyLastSuccessful, policyLastSuccess, policyLastDuration, policyGeneration, buildInfo,
 	} {
 		out <- d
 	}
@@ -80,12 +99,36 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- counter(platformBytes, n.Bytes, service.String())
 		}
 	}
-	succeeded, failed := c.options.Reloads()
-	out <- counter(policyReloads, succeeded, "success")
-	out <- counter(policyReloads, failed, "failure")
+	c.collectWorkers(out)
+	c.collectReloads(out)
 	out <- gauge(policyGeneration, c.options.Engine.Snapshot().Generation)
 	out <- gauge(buildInfo, uint64(1), c.options.Version, runtime.Version())
 }
+
+func (c *collector) collectWorkers(out chan<- prometheus.Metric) {
+	for i, n := range c.options.Engine.WorkerCounts() {
+		worker := strconv.Itoa(i)
+		out <- counter(workerBursts, n.Bursts, worker)
+		out <- counter(workerPackets, n.Packets, worker)
+		out <- prometheus.MustNewConstMetric(workerBusy, prometheus.CounterValue, n.Worked.Seconds(), worker)
+	}
+}
+
+func (c *collector) collectReloads(out chan<- prometheus.Metric) {
+	r := c.options.Reloads()
+	out <- counter(policyReloads, r.Succeeded, "success")
+	out <- counter(policyReloads, r.Failed, "failure")
+	successful := uint64(1)
+	if r.LastRefused {
+		successful = 0
+	}
+	out <- gauge(policyLastSuccessful, successful)
+	out <- prometheus.MustNewConstMetric(policyLastSuccess, prometheus.GaugeValue, unixSeconds(r.LastSuccess.UnixNano()))
+	out <- prometheus.MustNewConstMetric(policyLastDuration, prometheus.GaugeValue, r.LastDuration.Seconds())
+}
+
+// unixSeconds are whole milliseconds: more would not be exact.
+func unixSeconds(nanoseconds int64) float64 { return float64(nanoseconds/1e6) / 1e3 }
 
 func counter(d *prometheus.Desc, n uint64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
@@ -106,4 +149,8 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 	for cause, n := range s.Ended {
 		out <- counter(flowsEnded, n, conntrack.EndCause(cause).String())
 	}
+	for cause, n := range s.Refused {
+		out <- counter(flowsRefused, n, conntrack.Refusal(cause).String())
+	}
+	out <- gauge(flowTableBytes, c.options.Engine.Flows().Memory())
 }

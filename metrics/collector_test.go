@@ -58,6 +58,7 @@ func traffic(t testing.TB) *dataplane.Engine {
 	engine, err := dataplane.New(policy(), dataplane.Options{
 		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm-nic"}, {Kind: topology.Internet}},
 		Workers:     1, Flows: conntrack.Options{Max: 1024},
+		Now: func() time.Time { return time.Unix(1_700_000_100, 25e7) }, Clock: func() time.Duration { return time.Second },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +103,12 @@ func traffic(t testing.TB) *dataplane.Engine {
 }
 
 func newTestGatherer(t testing.TB) checked {
-	return checked{newEngineGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 2, 1 }})}
+	return checked{newEngineGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() Reloads {
+		return Reloads{Succeeded: 2, Failed: 1, LastRefused: true, LastSuccess: time.Unix(1_700_000_000, 5e8), LastDuration: 1500 * time.Millisecond}
+	}})}
 }
+
+func noReloads() Reloads { return Reloads{LastSuccess: time.Unix(1_700_000_000, 0)} }
 
 // checked gathers through Prometheus's own checks: valid and unique labels, one type and help for
 // a name. They sort, too.
@@ -187,7 +192,7 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 }
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
-	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() (uint64, uint64) { return 0, 0 }})
+	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads})
 	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler)
 	defer server.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {

@@ -14,48 +14,78 @@ const (
 	ruleHits = iota
 	rulePackets
 	ruleBytes
+	ruleLastHit
 )
 
 var ruleFamilies = []family{
-	ruleHits: {"nsgd_rule_hits_total",
-		"Verdicts by the rule: new flows that it allowed and packets that it denied."},
-	rulePackets: {"nsgd_rule_packets_total",
-		"Packets that the rule let pass or dropped, those of live flows included, as wire segments."},
-	ruleBytes: {"nsgd_rule_bytes_total",
-		"Bytes of the packets that the rule let pass or dropped, IP headers included."},
+	ruleHits: {name: "nsgd_rule_hits_total",
+		help: "Verdicts by the rule: new flows that it allowed and packets that it denied."},
+	rulePackets: {name: "nsgd_rule_packets_total",
+		help: "Packets that the rule let pass or dropped, those of live flows included, as wire segments."},
+	ruleBytes: {name: "nsgd_rule_bytes_total",
+		help: "Bytes of the packets that the rule let pass or dropped, IP headers included."},
+	ruleLastHit: {name: "nsgd_rule_last_hit_timestamp_seconds", gauge: true,
+		help: "When the rule gave its last verdict; absent for a rule that has given none."},
 }
 
-// rules gathers the counters of every rule of the process's life: a rule that a reload removed
-// may still carry flows, and a counter must not vanish and come back. Safe for concurrent use.
+// rules gathers the counters of every rule of the policy, and of those that reloads have removed
+// and that have counted something: they may still carry flows, and a counter must not vanish and
+// come back. Safe for concurrent use.
 type rules struct {
 	engine *dataplane.Engine
 
-	mu     sync.Mutex
-	series *series // guarded by mu
+	mu         sync.Mutex
+	series     *series // guarded by mu
+	inForce    []bool  // by slot, of the policy of generation; never changed; guarded by mu
+	generation uint64  // guarded by mu
 }
 
 var _ prometheus.TransactionalGatherer = (*rules)(nil)
 
 // Gather implements prometheus.TransactionalGatherer.
 func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
-	s := r.current()
-	counts := r.engine.RuleCounts(len(s.elements))
+	s, inForce := r.current()
+	counts, last := r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
+	shown := func(slot int) bool {
+		return slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0
+	}
 	p := s.take()
-	p.show(ruleHits, func(slot int) (uint64, bool) { return counts[slot].Hits, true })
-	p.show(rulePackets, func(slot int) (uint64, bool) { return counts[slot].Packets, true })
-	p.show(ruleBytes, func(slot int) (uint64, bool) { return counts[slot].Bytes, true })
+	p.show(ruleHits, func(slot int) (float64, bool) { return float64(counts[slot].Hits), shown(slot) })
+	p.show(rulePackets, func(slot int) (float64, bool) { return float64(counts[slot].Packets), shown(slot) })
+	p.show(ruleBytes, func(slot int) (float64, bool) { return float64(counts[slot].Bytes), shown(slot) })
+	p.show(ruleLastHit, func(slot int) (float64, bool) { return unixSeconds(last[slot]), last[slot] > 0 })
 	return p.shown, p.release, nil
 }
 
-// current are the series of every slot there is.
-func (r *rules) current() *series {
+// current are the series of every slot there is, and which of them the policy has.
+func (r *rules) current() (*series, []bool) {
+	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Slots are only added, and never change what they count.
 	if keys := r.engine.Registry().Keys(); r.series == nil || len(r.series.elements) < len(keys) {
 		r.series = newSeries(ruleFamilies, ruleElements(keys))
 	}
-	return r.series
+	if r.generation < snapshot.Generation {
+		r.inForce, r.generation = slotsOf(snapshot), snapshot.Generation
+	}
+	return r.series, r.inForce
+}
+
+// slotsOf marks the slots of a policy's rules.
+func slotsOf(s *topology.Snapshot) []bool {
+	var marks []bool
+	for _, g := range s.Groups {
+		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
+			for _, slot := range t.Slots {
+				if missing := int(slot) + 1 - len(marks); missing > 0 {
+					marks = append(marks, make([]bool, missing)...)
+				}
+				marks[slot] = true
+			}
+		}
+	}
+	return marks
 }
 
 func ruleElements(keys []topology.RuleKey) []element {

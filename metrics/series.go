@@ -8,10 +8,13 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// family is a counter's name and help.
-type family struct{ name, help string }
+// family is a counter's name and help, or a gauge's.
+type family struct {
+	name, help string
+	gauge      bool
+}
 
-// series are counters that differ in their labels: one of each family for every element, which
+// series are counters and gauges that differ in their labels: one of each family for every element, which
 // is a rule or an attachment. Labels and order are made once. Never changed and safe for
 // concurrent use.
 type series struct {
@@ -70,26 +73,38 @@ func (s *series) take() *page {
 
 func (f *pageFamily) prepare(description *family, elements []element) {
 	f.dto.Name, f.dto.Help, f.dto.Type = &description.name, &description.help, dto.MetricType_COUNTER.Enum()
+	if description.gauge {
+		f.dto.Type = dto.MetricType_GAUGE.Enum()
+	}
 	f.dto.Metric = make([]*dto.Metric, 0, len(elements))
 	f.values, f.metrics = make([]float64, len(elements)), make([]dto.Metric, len(elements))
+	for i := range elements {
+		f.metrics[i].Label = elements[i].labels
+	}
+	if description.gauge {
+		gauges := make([]dto.Gauge, len(elements))
+		for i := range elements {
+			gauges[i].Value, f.metrics[i].Gauge = &f.values[i], &gauges[i]
+		}
+		return
+	}
 	counters := make([]dto.Counter, len(elements))
 	for i := range elements {
-		counters[i].Value = &f.values[i]
-		f.metrics[i].Label, f.metrics[i].Counter = elements[i].labels, &counters[i]
+		counters[i].Value, f.metrics[i].Counter = &f.values[i], &counters[i]
 	}
 }
 
 // release gives the page back. Its families must not be used any more.
 func (p *page) release() { p.series.idle.Store(p) }
 
-// show adds a family with the values that count gives for each element's index. Elements of
+// show adds a family with the values that value gives for each element's index. Elements of
 // which it knows none are left out, and so is a family without any: it has no valid text.
-func (p *page) show(family int, count func(index int) (n uint64, known bool)) {
+func (p *page) show(family int, value func(index int) (v float64, known bool)) {
 	f := &p.families[family]
 	f.dto.Metric = f.dto.Metric[:0]
 	for i := range p.series.elements {
-		if n, known := count(p.series.elements[i].index); known {
-			f.values[i] = float64(n)
+		if v, known := value(p.series.elements[i].index); known {
+			f.values[i] = v
 			f.dto.Metric = append(f.dto.Metric, &f.metrics[i])
 		}
 	}

@@ -22,15 +22,40 @@ func (r reference) Describe(chan<- *prometheus.Desc) {}
 
 func (r reference) Collect(out chan<- prometheus.Metric) {
 	keys := r.engine.Registry().Keys()
+	last := r.engine.RuleLastHits(len(keys))
 	for slot, n := range r.engine.RuleCounts(len(keys)) {
 		k := keys[slot]
-		for family, value := range []uint64{ruleHits: n.Hits, rulePackets: n.Packets, ruleBytes: n.Bytes} {
+		if n == (dataplane.RuleCount{}) && !r.hasRule(k) {
+			continue
+		}
+		for family, value := range []float64{ruleHits: float64(n.Hits), rulePackets: float64(n.Packets), ruleBytes: float64(n.Bytes),
+			ruleLastHit: unixSeconds(last[slot])} {
+			kind := prometheus.CounterValue
+			if family == ruleLastHit {
+				kind = prometheus.GaugeValue
+				if n.Hits == 0 {
+					continue
+				}
+			}
 			d := prometheus.NewDesc(ruleFamilies[family].name, ruleFamilies[family].help,
 				[]string{"network_security_group", "direction", "rule", "access"}, nil)
-			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value),
-				k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String())
+			out <- prometheus.MustNewConstMetric(d, kind, value, k.NetworkSecurityGroup, k.Direction.String(), k.Rule, k.Access.String())
 		}
 	}
+}
+
+// hasRule reports whether the policy in force has a rule.
+func (r reference) hasRule(k topology.RuleKey) bool {
+	for _, g := range r.engine.Snapshot().Groups {
+		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
+			for i := range t.Rules {
+				if rule := &t.Rules[i]; g.Label == k.NetworkSecurityGroup && rule.Direction == k.Direction && rule.Name == k.Rule {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // withGroups is the policy with n more NSGs, whose rules sort before and behind those of "web".
@@ -76,14 +101,14 @@ func TestRulesAreShownAsARegistryWouldAfterReloadsThatAddAndRemoveThem(t *testin
 }
 
 // Several scrapes at once, on pages of their own, while reloads add rules and publish new
-// attachments: each is whole and valid, and no rule goes.
+// attachments: each is whole and valid, and no rule that has counted goes.
 func TestScrapesDuringReloadsAreWhole(t *testing.T) {
 	engine := traffic(t)
-	g := newEngineGatherer(Options{Engine: engine, Reloads: func() (uint64, uint64) { return 0, 0 }})
+	g := newEngineGatherer(Options{Engine: engine, Reloads: noReloads})
 	reloads, scrapes := make(chan struct{}), sync.WaitGroup{}
 	for range 3 {
 		scrapes.Go(func() {
-			for known, last := 0, false; !last; {
+			for last := false; !last; {
 				select {
 				case <-reloads:
 					last = true
@@ -96,13 +121,12 @@ func TestScrapesDuringReloadsAreWhole(t *testing.T) {
 				text := string(render(t, prometheus.Gatherers{gathered(families)}.Gather))
 				done()
 				n := strings.Count(text, "\nnsgd_rule_hits_total{")
-				if n < known || n == 0 || strings.Count(text, "\nnsgd_rule_bytes_total{") != n {
-					t.Errorf("%d rules after %d", n, known)
+				if n == 0 || strings.Count(text, "\nnsgd_rule_bytes_total{") != n {
+					t.Errorf("%d rules", n)
 				}
 				if !strings.Contains(text, `rule="AllowHttp"} 40`) || strings.Count(text, "\nnsgd_attachment_tun_dropped_total{") != 2 {
 					t.Error("counts are missing:\n", text)
 				}
-				known = n
 			}
 		})
 	}
@@ -115,7 +139,7 @@ func TestScrapesDuringReloadsAreWhole(t *testing.T) {
 
 func TestElementsAndFamiliesWithoutAValueAreLeftOut(t *testing.T) {
 	pairs := labelPairs{}
-	s := newSeries([]family{{"a_total", "A."}, {"b_total", "B."}}, []element{
+	s := newSeries([]family{{name: "a_total", help: "A."}, {name: "b_total", help: "B."}}, []element{
 		{0, []*dto.LabelPair{pairs.pair("l", "y")}}, {1, []*dto.LabelPair{pairs.pair("l", "x")}}})
 	const header = "# HELP a_total A.\n# TYPE a_total counter\n"
 	for _, test := range []struct {
@@ -131,8 +155,8 @@ func TestElementsAndFamiliesWithoutAValueAreLeftOut(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := s.take()
 			defer p.release()
-			p.show(0, func(i int) (uint64, bool) { n, ok := test.known[i]; return n, ok })
-			p.show(1, func(int) (uint64, bool) { return 0, false })
+			p.show(0, func(i int) (float64, bool) { n, ok := test.known[i]; return float64(n), ok })
+			p.show(1, func(int) (float64, bool) { return 0, false })
 			if got := string(render(t, gathered(p.shown).Gather)); got != test.want {
 				t.Errorf("got\n%swant\n%s", got, test.want)
 			}
@@ -158,3 +182,30 @@ func TestAttachmentsOfOneNameAreToldApart(t *testing.T) {
 type gathered []*dto.MetricFamily
 
 func (g gathered) Gather() ([]*dto.MetricFamily, error) { return g, nil }
+
+func TestARuleThatAReloadRemovedIsShownOnlyIfItHasCounted(t *testing.T) {
+	engine := traffic(t)
+	shown := func() string {
+		families, done, err := prometheus.NewMultiTRegistry(&rules{engine: engine}).Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+		return string(render(t, gathered(families).Gather))
+	}
+	bare := policy()
+	bare.NetworkSecurityGroups[0].Rules = nil
+	for _, step := range []struct {
+		set            *arm.Set
+		counted, never bool
+	}{{withGroups(1), true, true}, {bare, true, false}, {withGroups(1), true, true}} {
+		reload(t, engine, step.set)
+		text := shown()
+		if got := strings.Contains(text, `rule="AllowHttp"} 1`); got != step.counted {
+			t.Errorf("AllowHttp is shown: %t\n%s", got, text)
+		}
+		if got := strings.Contains(text, `network_security_group="a\\0",rule="Allow\"0\""}`); got != step.never {
+			t.Errorf("a rule that never met a packet is shown: %t\n%s", got, text)
+		}
+	}
+}

@@ -22,8 +22,16 @@ type Options struct {
 	Engine *dataplane.Engine
 	// Version of the program.
 	Version string
-	// Reloads tells how often the policy was reloaded and how often refused.
-	Reloads func() (succeeded, failed uint64)
+	// Reloads tells how reloads of the policy went.
+	Reloads func() Reloads
+}
+
+// Reloads counts reloads of the policy and tells of the last one.
+type Reloads struct {
+	Succeeded, Failed uint64
+	LastRefused       bool
+	LastSuccess       time.Time     // when the policy in force was loaded
+	LastDuration      time.Duration // of the last reload, refused or not; 0: there was none
 }
 
 // NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.
@@ -46,7 +54,7 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 
 // NewServer returns an HTTP server that serves g under /metrics and is not serving yet.
 func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *http.Server {
-	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}

@@ -46,9 +46,10 @@ var allowedImports = map[string][]string{
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
-	"deploy/lab": {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
-	"cmd/nsgd":   {anyPackage},
-	"cmd/nsgctl": {anyPackage, "cmd/nsgctl/top"},
+	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
+	"deploy/grafana": {},
+	"cmd/nsgd":       {anyPackage},
+	"cmd/nsgctl":     {anyPackage, "cmd/nsgctl/top"},
 	// The live view is drawn where a test reaches it, apart from the daemon's packages: only nsgctl
 	// needs what draws on terminals.
 	"cmd/nsgctl/top": {"dataplane/control"},

@@ -47,6 +47,7 @@ type Config struct {
 	Metrics     MetricsConfig  `yaml:"metrics"`
 	Control     ControlConfig  `yaml:"control"`
 	Platform    PlatformConfig `yaml:"platform"`
+	DenyLog     DenyLogConfig  `yaml:"denyLog"`
 }
 
 // TemplatesConfig is the deployment that ARM templates are read as.
@@ -139,6 +140,12 @@ type TimeoutsConfig struct {
 type MetricsConfig struct {
 	// Listen is host:port; "off" serves none.
 	Listen string `yaml:"listen"`
+}
+
+// DenyLogConfig says how much of what rules deny is logged.
+type DenyLogConfig struct {
+	// PerSecond is how many denied packets are shown a second at most; 0: none.
+	PerSecond int `yaml:"perSecond"`
 }
 
 // ControlConfig says where nsgctl finds the daemon.

@@ -60,6 +60,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Metrics:   MetricsConfig{"off"},
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
+		DenyLog:   DenyLogConfig{PerSecond: 5},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
@@ -86,6 +87,8 @@ func TestConfigFaults(t *testing.T) {
 		{"workers out of range", minimal + "workers: -1\n", []string{"c.yaml:4: workers: -1: allowed are 0 to 256"}},
 		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",
 			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 16777216", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
+		{"too many denied packets in the log", minimal + "denyLog: {perSecond: 5000}\n", []string{"c.yaml:4: denyLog.perSecond: 5000: allowed are 0 to 1000, 0 means none"}},
+		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
 		{"an unknown subscription", minimal + "platform: {subscription: student}\n", []string{`c.yaml:4: platform.subscription: "student": allowed are enterprise, payg, msdn and csp`}},
 		{"an exemption where nothing is blocked", minimal + "platform: {smtpExempt: true}\n", []string{"c.yaml:4: platform.smtpExempt: true: allowed with subscription payg and csp only; with enterprise port 25 is not blocked"}},

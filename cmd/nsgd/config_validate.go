@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
@@ -115,6 +116,7 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("flows", "newPerSecond"), c.Flows.NewPerSecond, 0, conntrack.MaxNewPerSecond, "0 means any number")
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
+	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, dataplane.MaxDeniedPerSecond, "0 means none")
 	v.timeouts(&c.Timeouts)
 	subscription := c.Platform.subscription()
 	if key, err := subscription.Check(); err != nil {

@@ -147,6 +147,9 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		}
 		return err
 	})
+	if n := d.config.DenyLog.PerSecond; n > 0 {
+		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
+	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 
@@ -174,9 +177,12 @@ func (d *daemon) metricsAddress() string {
 	return d.metrics.Addr().String()
 }
 
-func (d *daemon) reloads() (succeeded, failed uint64) {
+func (d *daemon) reloads() metrics.Reloads {
 	r := d.service.Reloads()
-	return r.Succeeded, r.Failed
+	return metrics.Reloads{
+		Succeeded: r.Succeeded, Failed: r.Failed, LastRefused: r.LastError != "", LastSuccess: r.Loaded,
+		LastDuration: time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
+	}
 }
 
 // engineOptions translates the configuration.

@@ -35,6 +35,10 @@ type Reloads struct {
 	Failed    uint64 `json:"failed"`
 	// Last is when the last reload ended; absent when there was none.
 	Last *time.Time `json:"last,omitempty"`
+	// LastMilliseconds is how long it took.
+	LastMilliseconds float64 `json:"lastMilliseconds,omitempty"`
+	// Loaded is when the policy in force was loaded, by a reload or at the start.
+	Loaded time.Time `json:"loaded"`
 	// LastError is why the last reload was refused; absent when it was not.
 	LastError string `json:"lastError,omitempty"`
 }

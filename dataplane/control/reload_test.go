@@ -92,19 +92,19 @@ func TestReloadsAreBooked(t *testing.T) {
 	r := newRig(t)
 	ctx := context.Background()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if got := r.service.Reloads(); got != (control.Reloads{}) {
+	if got := r.service.Reloads(); got != (control.Reloads{Loaded: at}) {
 		t.Errorf("before the first: %+v", got)
 	}
 	if _, err := r.client.Reload(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(control.Reloads{Succeeded: 1, Last: &at}, r.service.Reloads()); diff != "" {
+	if diff := cmp.Diff(control.Reloads{Succeeded: 1, Last: &at, Loaded: at}, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
 	r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 1`)
 	_, err := r.client.Reload(ctx)
 	refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
-	want := control.Reloads{Succeeded: 1, Failed: 1, Last: &at, LastError: refusal.Message}
+	want := control.Reloads{Succeeded: 1, Failed: 1, Last: &at, Loaded: at, LastError: refusal.Message}
 	if diff := cmp.Diff(want, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
@@ -172,7 +172,7 @@ func TestStatus(t *testing.T) {
 	got.Attachments = got.Attachments[:1]
 	want := &control.Status{
 		Version: "test", PID: os.Getpid(), Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Workers: 1, Offload: "off",
-		Control: r.socket, Policy: []string{r.policy}, Generation: 1,
+		Control: r.socket, Policy: []string{r.policy}, Generation: 1, Reloads: control.Reloads{Loaded: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
 		Flows: control.FlowUse{Limit: got.Flows.Limit}, Fragments: control.FragmentUse{Limit: 16384}, Dropped: map[string]uint64{"rule_deny": 1},
 		Attachments: []control.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
 			MTU: 1500, Addresses: []string{"10.0.1.4/24", "fd00:db8:1:1::4/64"}}},

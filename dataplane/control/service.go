@@ -68,6 +68,7 @@ func NewService(o Options) *Service {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{options: o, started: o.Now(), tags: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags()}
+	s.reloads.Loaded = s.started
 	s.warnLeft()
 	return s
 }
@@ -101,8 +102,9 @@ func (s *Service) Reload() (*Reloaded, error) {
 	if s.options.Reloading != nil {
 		done = s.options.Reloading()
 	}
+	begun := s.options.Now()
 	reloaded, err := s.reload()
-	s.book(err)
+	s.book(begun, err)
 	done(err)
 	if err != nil {
 		s.options.Log.Error("reload refused, the running policy stays", "error", err)
@@ -158,17 +160,19 @@ func (s *Service) readdress(next *topology.Snapshot) error {
 	return readdress(moves)
 }
 
-func (s *Service) book(err error) {
+func (s *Service) book(begun time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.options.Now()
 	s.reloads.Last, s.reloads.LastError = &now, ""
+	s.reloads.LastMilliseconds = float64(now.Sub(begun)) / float64(time.Millisecond)
 	if err != nil {
 		s.reloads.Failed++
 		s.reloads.LastError = err.Error()
 		return
 	}
 	s.reloads.Succeeded++
+	s.reloads.Loaded = now
 }
 
 // Status describes the daemon.

@@ -1,0 +1,112 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/watch"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+const (
+	// MaxDeniedPerSecond is the most that LogDenied shows.
+	MaxDeniedPerSecond = 1000
+	// quietAfter is how long nothing is denied before the log says what it has not shown.
+	quietAfter = time.Second
+	// deniedEvents is how many denied packets wait for the log, of each worker.
+	deniedEvents = 256
+)
+
+// LogDenied logs packets that rules deny, perSecond at most, until ctx ends. It loses none
+// from the count: each line, or one of its own once nothing more comes, says how many there were
+// beside those shown.
+func (e *Engine) LogDenied(ctx context.Context, perSecond int) error {
+	filter, err := watch.Parse("reason " + packet.DropRule.String())
+	if err != nil {
+		return err
+	}
+	s, err := e.Watch(watch.Options{Filter: filter, DroppedOnly: true, PerSecond: perSecond, Events: deniedEvents})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	d := denied{engine: e, subscription: s}
+	events := make([]watch.Event, deniedEvents)
+	for {
+		quiet, cancel := context.WithTimeout(ctx, quietAfter)
+		n, err := s.Read(quiet, events)
+		cancel()
+		for i := range events[:n] {
+			d.show(&events[i])
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			d.sum()
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			d.sum()
+		default:
+			return err
+		}
+	}
+}
+
+// denied is the log of denied packets.
+type denied struct {
+	engine       *Engine
+	subscription *watch.Subscription
+	told         uint64 // of those that were not shown
+}
+
+func (d *denied) show(e *watch.Event) {
+	p := &e.Packet
+	attributes := []any{
+		"from", d.attachment(e.From), "to", d.attachment(e.To), "protocol", packet.ProtocolName(p.Proto),
+		"source", place(p, p.Src, p.SrcPort), "destination", place(p, p.Dst, p.DstPort),
+	}
+	keys := d.engine.registry.Keys()
+	for _, slot := range e.Rules[:e.N] {
+		// A denial ends the evaluation, so that there is one.
+		if int(slot) < len(keys) && keys[slot].Access == ruleset.Deny {
+			k := &keys[slot]
+			attributes = append(attributes, "networkSecurityGroup", k.NetworkSecurityGroup, "direction", k.Direction.String(), "rule", k.Rule)
+		}
+	}
+	if n := d.notShown(); n > 0 {
+		attributes = append(attributes, "notShown", n)
+	}
+	d.engine.log.Info("denied", attributes...)
+}
+
+// sum says how many were not shown since the last line.
+func (d *denied) sum() {
+	if n := d.notShown(); n > 0 {
+		d.engine.log.Info("denied packets not shown", "notShown", n)
+	}
+}
+
+func (d *denied) notShown() uint64 {
+	all := d.subscription.Skipped() + d.subscription.Lost()
+	n := all - d.told
+	d.told = all
+	return n
+}
+
+func (d *denied) attachment(i int32) string {
+	if i < 0 {
+		return ""
+	}
+	return d.engine.attachmentName(int(i))
+}
+
+// place is an address, with a port where the protocol has some and the packet shows it.
+func place(p *packet.Packet, a packet.Addr, port uint16) string {
+	if p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP || p.Fragment.IsLater() {
+		return a.Netip().String()
+	}
+	return netip.AddrPortFrom(a.Netip(), port).String()
+}
