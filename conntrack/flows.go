@@ -57,21 +57,42 @@ func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 		if left == 0 {
 			continue
 		}
-		info := FlowInfo{
-			Class:      s.class(),
-			Age:        time.Duration(now.since(r.created)) * TickLength,
-			Idle:       time.Duration(now.since(Tick(r.lastSeen.Load()))) * TickLength,
-			ExpiresIn:  time.Duration(left) * TickLength,
-			Slots:      r.loadSlots(),
-			Generation: r.generation.Load(),
-
-			Established: time.Duration(r.established.Load()) * TickLength,
-		}
-		info.Key, info.ReplyKey = r.keys()
-		for d := range info.Packets {
-			info.Packets[d], info.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()
-		}
-		batch = append(batch, info)
+		batch = append(batch, t.info(Flow(f), s, left, now))
 	}
 	return batch
 }
+
+// info describes a live flow that ends in left ticks.
+func (t *Table) info(f Flow, s word, left uint32, now Tick) FlowInfo {
+	r := &t.records[f]
+	info := FlowInfo{
+		Class:      s.class(),
+		Age:        time.Duration(now.since(r.created)) * TickLength,
+		Idle:       time.Duration(now.since(Tick(r.lastSeen.Load()))) * TickLength,
+		ExpiresIn:  time.Duration(left) * TickLength,
+		Slots:      r.loadSlots(),
+		Generation: r.generation.Load(),
+
+		Established: time.Duration(r.established.Load()) * TickLength,
+	}
+	info.Key, info.ReplyKey = r.keys()
+	for d := range info.Packets {
+		info.Packets[d], info.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()
+	}
+	return info
+}
+
+// Info describes a flow that the worker holds, as of now.
+func (w *Worker) Info(f Flow, now Tick) FlowInfo {
+	s := word(w.table.records[f].state.Load())
+	return w.table.info(f, s, w.table.expiresIn(&w.table.records[f], s, now), now)
+}
+
+// Bytes are those of both directions of a flow that the worker holds.
+func (w *Worker) Bytes(f Flow) uint64 {
+	r := &w.table.records[f]
+	return r.bytes[Original].Load() + r.bytes[Reply].Load()
+}
+
+// Created counts the flows that the worker has begun.
+func (w *Worker) Created() uint64 { return w.counts.created.Load() }

@@ -44,6 +44,9 @@ type counters struct {
 	busy         []uint32 // attachments with pending sums
 	pendingDrops [packet.NumDrops]uint32
 	dropped      bool
+	// slots, if not nil, gathers the rules that a burst has counted on, in their order; a
+	// rule can be among them twice.
+	slots *[]uint32
 }
 
 type attachmentCell struct {
@@ -96,6 +99,9 @@ func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 			c.dirty = append(c.dirty, i)
 		}
 		*e = pendingRule{slot: slot, used: true}
+		if c.slots != nil {
+			*c.slots = append(*c.slots, slot)
+		}
 	}
 	e.hits += hits
 	e.packets += uint64(p.Segments)
@@ -220,7 +226,7 @@ func (e *Engine) Drops() (sums [packet.NumDrops]uint64) {
 
 // AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
 func (e *Engine) AttachmentCounts() []AttachmentCount {
-	sums := make([]AttachmentCount, len(e.devices))
+	sums := make([]AttachmentCount, len(e.options.Attachments))
 	for _, w := range e.workers {
 		for i := range sums {
 			c := &w.counters.attachments[i]

@@ -35,6 +35,10 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
+	"dataplane/pcap": {},
+	"dataplane/replay": {
+		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/arm", "tun",
+	},
 	"dataplane/control": {
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
