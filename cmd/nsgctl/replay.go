@@ -95,7 +95,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 		return err
 	}
 	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
-	r, err := f.open(c, packetWriter(out, g.output))
+	r, err := f.open(c, packetWriter(out, g.output), out.Flush)
 	if err != nil {
 		return err
 	}
@@ -106,8 +106,10 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := f.print(out, g, summary); err != nil {
-		return err
+	if summary.Packets > 0 || !failed || g.output == outputJSON {
+		if err := f.print(out, g, summary); err != nil {
+			return err
+		}
 	}
 	if failed || summary.Comparison != nil && summary.Comparison.Differences > 0 {
 		return errNegative
@@ -116,7 +118,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 }
 
 // open makes the replay of what the flags say.
-func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error) (*replay.Replay, error) {
+func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, idle func() error) (*replay.Replay, error) {
 	files := control.NewPolicyFiles(f.from.serviceTags, f.from.policy...)
 	files.SetDeployment(f.from.templates())
 	set, err := files.Load()
@@ -127,7 +129,7 @@ func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error) (*
 	o := replay.Options{Policy: set, Topology: topology.Options{AzureQuirks: f.from.azureQuirks}, Subscription: f.from.subscription,
 		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets}
 	if f.packets || f.compare {
-		o.Each = each
+		o.Each, o.Idle = each, idle
 	}
 	if o.NetworkInterfaces, err = f.chosen(set); err != nil {
 		return nil, err

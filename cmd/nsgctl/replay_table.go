@@ -13,7 +13,7 @@ import (
 
 // replayTable prints a summary.
 func replayTable(w io.Writer, s *replay.Summary) error {
-	totals := newGrid(w, "", "PACKETS", "BYTES")
+	totals := newGrid(w, "TRAFFIC", "PACKETS", "BYTES")
 	totals.row("captured", s.Packets, s.Bytes)
 	for _, reason := range slices.Sorted(maps.Keys(s.Skipped)) {
 		totals.row("not judged: "+reason, s.Skipped[reason], "")

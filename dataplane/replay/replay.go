@@ -37,6 +37,8 @@ type Options struct {
 	// Compare finds different. The packet is borrowed until it returns.
 	Each            func(*Packet) error
 	OnlyDifferences bool
+	// Idle, if not nil, is called before the next packet has to be waited for.
+	Idle func() error
 }
 
 // Replay carries the packets of captures, one after the other. It is owned by one goroutine.
@@ -92,7 +94,7 @@ func (r *Replay) attach(specs []topology.Spec) error {
 }
 
 // ErrNoAttachment is a capture whose interfaces are no attachments.
-var ErrNoAttachment = errors.New("no attachment of the policy")
+var ErrNoAttachment = errors.New("no attachment of the policy (other captures are replayed with --nic or --all)")
 
 // attachInterfaces makes the interfaces of the first capture attachments.
 func (r *Replay) attachInterfaces(names []string) error {
@@ -110,7 +112,7 @@ func (r *Replay) attachInterfaces(names []string) error {
 		specs = append(specs, spec)
 	}
 	if len(specs) == 0 {
-		return fmt.Errorf("it names no interfaces: %w", ErrNoAttachment)
+		return fmt.Errorf("it names no interfaces: there is %w", ErrNoAttachment)
 	}
 	return r.attach(specs)
 }
@@ -132,7 +134,7 @@ func specOf(policy *arm.Set, name string) (topology.Spec, error) {
 	if subnet, err := policy.Subnet(name); err == nil {
 		return topology.Spec{Kind: topology.Subnet, Reference: subnet.ID}, nil
 	}
-	return topology.Spec{}, fmt.Errorf("interface %q is %w: allowed are network interfaces, subnets, internet and platform", name, ErrNoAttachment)
+	return topology.Spec{}, fmt.Errorf("interface %q is %w; attachments are network interfaces, subnets, internet and platform", name, ErrNoAttachment)
 }
 
 // File carries a capture's packets. When the capture can be read only in part, what was
@@ -164,6 +166,11 @@ func (r *Replay) read(ctx context.Context, in io.Reader) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
+		}
+		if r.o.Idle != nil && reader.Waits() {
+			if err := r.o.Idle(); err != nil {
+				return err
+			}
 		}
 		switch err := reader.Next(&p); {
 		case errors.Is(err, io.EOF):
