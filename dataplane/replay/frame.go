@@ -79,17 +79,19 @@ func lengthOf(b []byte, length int) int {
 	return length
 }
 
-// segment marks a superpacket that a comment tells of as one.
+// segment marks a superpacket that a comment tells of as one. All segments but the last are of one size, so
+// the smallest that does not give more of them gives as many.
 func (r *Replay) segment(frame, comment []byte) {
-	size := recordedOf(comment).segmentSize
-	if size == 0 {
+	segments := recordedOf(comment).segments
+	if segments < 2 {
 		return
 	}
-	h := tun.Header{GSOSize: size}
 	var p packet.Packet
-	if r.decoder.Decode(frame[tun.HeaderLen:], size, &p) != packet.NotDropped || int(p.Len) != len(frame)-tun.HeaderLen {
+	if r.decoder.Decode(frame[tun.HeaderLen:], 0, &p) != packet.NotDropped || int(p.Len) != len(frame)-tun.HeaderLen {
 		return
 	}
+	payload := p.Len - uint32(p.PayloadOffset)
+	h := tun.Header{GSOSize: uint16((payload + segments - 1) / segments)}
 	switch {
 	case p.Proto == packet.ProtoUDP:
 		h.GSOType = tun.GSOUDPL4
@@ -97,8 +99,8 @@ func (r *Replay) segment(frame, comment []byte) {
 		h.GSOType = tun.GSOTCPv4
 	case p.Proto == packet.ProtoTCP:
 		h.GSOType = tun.GSOTCPv6
-	default:
-		return
 	}
-	h.Encode((*[tun.HeaderLen]byte)(frame))
+	if h.GSOType != tun.GSONone && h.GSOSize > 0 {
+		h.Encode((*[tun.HeaderLen]byte)(frame))
+	}
 }

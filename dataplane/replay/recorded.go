@@ -10,15 +10,15 @@ import (
 )
 
 // Recorded is what the comment of a captured packet says of it: words of the form name=value,
-// verdict=Allow or verdict=Deny, reason=, nsg=, rule=, and for a superpacket gso=, its segments'
-// payload in bytes. Values with spaces are quoted as in Go; other words are of no account.
+// verdict=Allow or verdict=Deny, reason=, nsg=, rule=, and for a superpacket segments=, the packets on a wire
+// that it stands for. Values with spaces are quoted as in Go; other words are of no account.
 type Recorded struct {
 	Verdict              string `json:"verdict,omitempty"`
 	Reason               string `json:"reason,omitempty"`
 	NetworkSecurityGroup string `json:"networkSecurityGroup,omitempty"`
 	Rule                 string `json:"rule,omitempty"`
 
-	segmentSize uint16
+	segments uint32
 }
 
 func recordedOf(comment []byte) (r Recorded) {
@@ -60,9 +60,9 @@ func (r *Recorded) set(name, value string) {
 		r.NetworkSecurityGroup = value
 	case "rule":
 		r.Rule = value
-	case "gso":
-		size, _ := strconv.ParseUint(value, 10, 16)
-		r.segmentSize = uint16(size)
+	case "segments":
+		n, _ := strconv.ParseUint(value, 10, 16)
+		r.segments = uint32(n)
 	}
 }
 
