@@ -62,6 +62,9 @@ type counters struct {
 	pendingDrops [packet.NumDrops]uint32
 	dropped      bool
 	hitTime      int64 // of the burst's verdicts; 0: not taken yet
+	// slots, if not nil, gathers the rules that a burst has counted on, in their order; a
+	// rule can be among them twice.
+	slots *[]uint32
 }
 
 type attachmentCell struct {
@@ -115,6 +118,9 @@ func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 			c.dirty = append(c.dirty, i)
 		}
 		*e = pendingRule{slot: slot, used: true}
+		if c.slots != nil {
+			*c.slots = append(*c.slots, slot)
+		}
 	}
 	e.hits += hits
 	e.packets += uint64(p.Segments)
@@ -279,7 +285,7 @@ func (e *Engine) WorkerCounts() []WorkerCount {
 
 // AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
 func (e *Engine) AttachmentCounts() []AttachmentCount {
-	sums := make([]AttachmentCount, len(e.devices))
+	sums := make([]AttachmentCount, len(e.options.Attachments))
 	for _, w := range e.workers {
 		for i := range sums {
 			c := &w.counters.attachments[i]

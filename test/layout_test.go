@@ -37,6 +37,10 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
+	"dataplane/pcap": {},
+	"dataplane/replay": {
+		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/arm", "tun",
+	},
 	"dataplane/control": {
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},

@@ -61,7 +61,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		fmt.Fprintf(stderr, "nsgctl: %v\nnsgctl --help shows what is allowed\n", err)
 		return exitUsage
 	case errors.Is(err, control.ErrNoDaemon):
-		hint := "nsgd run starts a daemon; verify, diagnose, effective, security-group-view, next-hop, tags and rules need none with --policy"
+		hint := "nsgd run starts a daemon; verify, diagnose, effective, security-group-view, next-hop, tags, rules and replay need none with --policy"
 		if errors.Is(err, fs.ErrPermission) {
 			hint = "the socket belongs to the daemon's user: ask as root"
 		}
@@ -81,7 +81,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("a command is missing: validate, verify, diagnose, effective, security-group-view, next-hop, tags, rules, flows, top, trace, capture, status or reload")}
+			return usageError{errors.New("a command is missing: validate, verify, diagnose, effective, security-group-view, next-hop, tags, rules, flows, top, trace, capture, replay, status or reload")}
 		},
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Long: `Ask nsgd, or policy files, what network security groups do.
@@ -94,7 +94,7 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return g.check() }
-	root.AddCommand(newValidate(&g), newVerify(&g), newDiagnose(&g), newEffective(&g), newSecurityGroupView(&g), newNextHop(&g), newTags(&g), newRules(&g), newFlows(&g), newTop(&g), newTrace(&g), newCapture(&g), newStatus(&g), newReload(&g))
+	root.AddCommand(newValidate(&g), newVerify(&g), newDiagnose(&g), newEffective(&g), newSecurityGroupView(&g), newNextHop(&g), newTags(&g), newRules(&g), newFlows(&g), newTop(&g), newTrace(&g), newCapture(&g), newReplay(&g), newStatus(&g), newReload(&g))
 	return root
 }
 

@@ -27,6 +27,9 @@ func TestScripts(t *testing.T) {
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
+			if err := writeCaptures(env.WorkDir); err != nil {
+				return err
+			}
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode},

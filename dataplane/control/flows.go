@@ -138,13 +138,14 @@ func (s *Service) Flows(filter FlowFilter) (*FlowList, error) {
 			list.Truncated = true
 			return false
 		}
-		list.Flows = append(list.Flows, showFlow(e, snapshot, keys, f))
+		list.Flows = append(list.Flows, ShowFlow(e, snapshot, keys, f))
 		return true
 	})
 	return list, nil
 }
 
-func showFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowInfo) Flow {
+// ShowFlow describes a flow of an engine, whose rules keys names by slot.
+func ShowFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey, f *conntrack.FlowInfo) Flow {
 	shown := Flow{
 		Protocol: packet.ProtocolName(f.Key.Proto),
 		Source:   f.Key.Src.String(), SourcePort: f.Key.SrcPort,

@@ -116,7 +116,7 @@ func TestPartialPrefix(t *testing.T) {
 
 func flowOf(record uint32, created conntrack.Tick, age time.Duration, bytes uint64) *conntrack.FlowInfo {
 	return &conntrack.FlowInfo{
-		Record: record, Created: created, Age: age, Key: conntrack.Key{Tuple: packet.Tuple{SrcPort: 1, DstPort: 2}},
+		Flow: conntrack.Flow(record), Created: created, Age: age, Key: conntrack.Key{Tuple: packet.Tuple{SrcPort: 1, DstPort: 2}},
 		Packets: [2]uint64{1, 0}, Bytes: [2]uint64{bytes, 0},
 	}
 }

@@ -172,15 +172,15 @@ func (s *Service) topFlows(r *TopReading, q *TopQuestion) {
 	rank := q.ranking(book.length > 0)
 	first := leaders[ratedFlow]{limit: q.Limit}
 	s.walk(r, q, func(info *conntrack.FlowInfo, f *figures) {
-		if value := rank(f); first.leads(value, info.Record) {
-			first.add(value, info.Record, &ratedFlow{*info, f.packetsPerSecond, f.bytesPerSecond})
+		if value := rank(f); first.leads(value, uint32(info.Flow)) {
+			first.add(value, uint32(info.Flow), &ratedFlow{*info, f.packetsPerSecond, f.bytesPerSecond})
 		}
 	})
 	e := s.options.Engine
 	snapshot, keys := e.Snapshot(), e.Registry().Keys()
 	r.Matching, r.Flows = first.seen, []TopFlow{}
 	for _, l := range first.sorted() {
-		r.Flows = append(r.Flows, TopFlow{showFlow(e, snapshot, keys, &l.row.FlowInfo), rounded(l.row.packetsPerSecond), rounded(l.row.bytesPerSecond)})
+		r.Flows = append(r.Flows, TopFlow{ShowFlow(e, snapshot, keys, &l.row.FlowInfo), rounded(l.row.packetsPerSecond), rounded(l.row.bytesPerSecond)})
 	}
 }
 

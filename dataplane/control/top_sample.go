@@ -144,10 +144,10 @@ func (s *flowSamples) begin(at time.Time) { s.due, s.measurable = s.advance(at) 
 
 // rates are those of the flow that the walk is at.
 func (s *flowSamples) rates(f *conntrack.FlowInfo) (packets, bytes float64) {
-	if n := int(f.Record) + 1; n > len(s.records) {
+	if n := int(f.Flow) + 1; n > len(s.records) {
 		s.records = append(s.records, make([]flowSample, n-len(s.records))...)
 	}
-	r, id := &s.records[f.Record], flowID(f)
+	r, id := &s.records[f.Flow], flowID(f)
 	if s.due {
 		s.sample(r, id, f)
 	}

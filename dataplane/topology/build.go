@@ -29,6 +29,9 @@ type Options struct {
 	// them without members, matches nothing, as has been seen in Azure (azure-docs issue
 	// 77328). Otherwise the empty group adds nothing and the others count.
 	AzureQuirks bool
+	// Alone: only the rules of attached NICs are asked, whoever is at the other end, and no route is; see
+	// alone.go. The attachments are NICs, the internet and the platform.
+	Alone bool
 }
 
 // Build makes a snapshot of a policy and the attachments that serve it, in
@@ -77,6 +80,9 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	b.resolveGroups(earlier)
 	b.attach(specs)
 	b.addRoutes()
+	if o.Alone {
+		b.alone()
+	}
 	if len(b.faults) > 0 {
 		return nil, errors.Join(b.faults...)
 	}

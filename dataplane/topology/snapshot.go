@@ -58,6 +58,7 @@ type Snapshot struct {
 	outside   *Endpoint
 	platform  *Endpoint
 	registry  *Registry // that numbers the rules
+	alone     bool      // see alone.go
 	routed    bool      // a subnet has a route table, or a gateway has learned a default route
 	// space holds the address spaces of all virtual networks, and learned what is behind
 	// gateways, for telling who is outside.
@@ -238,7 +239,7 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	case Gateway:
 		return s.admitGateway(a, src.Netip())
 	}
-	if s.space.Contains(src.Netip()) || s.learned.Contains(src.Netip()) || isPlatform(src) {
+	if !s.alone && (s.space.Contains(src.Netip()) || s.learned.Contains(src.Netip())) || isPlatform(src) {
 		return nil
 	}
 	return s.outside

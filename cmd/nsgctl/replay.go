@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/replay"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/spf13/cobra"
+)
+
+// maxTop bounds the flows that replay ranks: each packet looks at all of them.
+const maxTop = 100
+
+// replayFlags are the flags of replay.
+type replayFlags struct {
+	of                    target
+	nics                  []string
+	all, packets, compare bool
+	top                   int
+	from                  source
+}
+
+func newReplay(g *global) *cobra.Command {
+	var f replayFlags
+	c := &cobra.Command{
+		Use:   "replay --policy PATH... [--nic NAME... | --all] FILE...",
+		Short: "Say what a policy would have done to the packets of captures",
+		Long: `Say what a policy would have done to the packets of captures, pcap or pcapng, perhaps
+compressed by gzip; - is standard input. The engine of the daemon decides, with the captures'
+times for its clock: flows begin, go on and time out as they would have.
+
+With --nic the rules of these network interfaces are asked, as verify does: a packet is theirs
+when its source or its destination is one of their addresses, and the others are counted as other_addresses.
+Without --nic or --all the captures are those of nsgctl capture: their interfaces are the daemon's
+attachments, and each packet's whole path is judged.
+
+Of packets that the capture has cut off the headers are judged; where they are cut off too, cut_headers
+counts them. With --packets each packet has a line: with -o json an object a line, and the last
+line is {"summary":{...}}.
+
+Exit code 1 when a file can't be read to its end, when --compare has found differences, and when
+interrupted: what was read until then is counted.`,
+		Args: f.args,
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, g, args) },
+	}
+	flags := c.Flags()
+	flags.StringArrayVar(&f.nics, "nic", nil, "network interface whose rules are asked, by name or resource id; may be repeated")
+	flags.BoolVar(&f.all, "all", false, "every network interface of the policy, as with --nic")
+	flags.BoolVar(&f.packets, "packets", false, "print each packet with its verdict")
+	flags.BoolVar(&f.compare, "compare", false, "hold each packet against the verdict that nsgctl capture has written beside it, and print those that differ")
+	flags.IntVar(&f.top, "top", 10, "list so many of the largest flows")
+	f.of.groupFlag(c)
+	f.from.of = &f.of
+	flags.StringArrayVar(&f.from.policy, "policy", nil, "file or folder of ARM JSON; may be repeated")
+	flags.StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that it names")
+	f.from.policyFlags(c)
+	f.from.subscriptionFlags(c)
+	return c
+}
+
+func (f *replayFlags) args(_ *cobra.Command, args []string) error {
+	input := 0
+	for _, name := range args {
+		if name == "-" {
+			input++
+		}
+	}
+	switch {
+	case len(f.from.policy) == 0:
+		return usageError{errors.New("replay: --policy is missing")}
+	case len(args) == 0:
+		return usageError{errors.New("replay: a capture is missing: FILE.pcap, FILE.pcapng or - for standard input")}
+	case input > 1:
+		return usageError{errors.New("replay: - can be given once")}
+	case f.all && len(f.nics) > 0:
+		return usageError{errors.New("replay: --nic and --all exclude each other")}
+	case f.top < 0 || f.top > maxTop:
+		return usageError{fmt.Errorf("replay: --top %d: allowed are 0 to %d", f.top, maxTop)}
+	}
+	return f.from.checkSubscription("replay")
+}
+
+func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
+	inputs, total, err := openCaptures(c.InOrStdin(), names)
+	defer closeAll(inputs)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
+	r, err := f.open(c, packetWriter(out, g.output), out.Flush)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(c, total, f.packets || f.compare)
+	failed := f.play(c.Context(), c.ErrOrStderr(), r, inputs, bar)
+	bar.end()
+	summary, err := r.Summary()
+	if err != nil {
+		return err
+	}
+	if summary.Packets > 0 || !failed || g.output == outputJSON {
+		if err := f.print(out, g, summary); err != nil {
+			return err
+		}
+	}
+	if failed || summary.Comparison != nil && summary.Comparison.Differences > 0 {
+		return errNegative
+	}
+	return nil
+}
+
+// open makes the replay of what the flags say.
+func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, idle func() error) (*replay.Replay, error) {
+	files := control.NewPolicyFiles(f.from.serviceTags, f.from.policy...)
+	files.SetDeployment(f.from.templates())
+	set, err := files.Load()
+	if err != nil {
+		return nil, err
+	}
+	warnLeft(c.ErrOrStderr(), files.LeftOut())
+	o := replay.Options{Policy: set, Topology: topology.Options{AzureQuirks: f.from.azureQuirks}, Subscription: f.from.subscription,
+		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets}
+	if f.packets || f.compare {
+		o.Each, o.Idle = each, idle
+	}
+	if o.NetworkInterfaces, err = f.chosen(set); err != nil {
+		return nil, err
+	}
+	return replay.New(o)
+}
+
+func (f *replayFlags) chosen(set *arm.Set) (list []*arm.NetworkInterface, err error) {
+	if f.all && len(set.NetworkInterfaces) == 0 {
+		return nil, errors.New("replay: --all: the policy has no network interface")
+	}
+	if f.all {
+		return set.NetworkInterfaces, nil
+	}
+	for _, name := range f.nics {
+		f.of.nic = name
+		nic, err := set.NetworkInterface(f.of.networkInterface())
+		if err != nil {
+			return nil, fmt.Errorf("replay: %w", err)
+		}
+		list = append(list, nic)
+	}
+	return list, nil
+}
+
+// play replays the captures, tells of what went wrong, and reports whether something did.
+func (f *replayFlags) play(ctx context.Context, stderr io.Writer, r *replay.Replay, inputs []input, bar *progress) (failed bool) {
+	for i := range inputs {
+		err := r.File(ctx, inputs[i].name, bar.reader(inputs[i].in))
+		if err == nil {
+			continue
+		}
+		failed = true
+		bar.clear()
+		if ctx.Err() != nil {
+			fmt.Fprintln(stderr, "nsgctl: replay: interrupted; what was read until then is counted")
+			return failed
+		}
+		fmt.Fprintf(stderr, "nsgctl: replay: %v\n", err)
+	}
+	return failed
+}
+
+func (f *replayFlags) print(out *bufio.Writer, g *global, s *replay.Summary) (err error) {
+	switch {
+	case g.output == outputTable:
+		if f.packets || f.compare {
+			fmt.Fprintln(out)
+		}
+		err = replayTable(out, s)
+	case f.packets || f.compare:
+		err = lineEncoder(out).Encode(map[string]*replay.Summary{"summary": s})
+	default:
+		err = g.print(out, s, nil)
+	}
+	return errors.Join(err, out.Flush())
+}
+
+func lineEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
+}
+
+// packetWriter prints packets as they come.
+func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
+	if output == outputJSON {
+		encoder := lineEncoder(w)
+		return func(p *replay.Packet) error { return encoder.Encode(p) }
+	}
+	return func(p *replay.Packet) error {
+		decided := p.Reason
+		if n := len(p.Rules); n > 0 {
+			decided += " " + p.Rules[n-1].NetworkSecurityGroup + "/" + p.Rules[n-1].Name
+		}
+		if p.Differs {
+			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason)
+		}
+		_, err := fmt.Fprintf(w, "%6d %s %-6s %-21s > %-21s %5d %-5s %s\n", p.Number, p.Time.Format("15:04:05.000000"), dash(p.Protocol),
+			dash(flowEnd(p.Source, p.SourcePort)), dash(flowEnd(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, decided)
+		return err
+	}
+}
+
+// input is a file to replay.
+type input struct {
+	name string
+	in   io.Reader
+	file *os.File // nil: standard input
+}
+
+// openCaptures opens all before the first is read; total is the bytes of all, -1 when not known.
+func openCaptures(stdin io.Reader, names []string) (list []input, total int64, err error) {
+	for _, name := range names {
+		if name == "-" {
+			list, total = append(list, input{name: name, in: stdin}), -1
+			continue
+		}
+		file, err := os.Open(name)
+		if err != nil {
+			return list, total, usageError{fmt.Errorf("replay: %w", err)}
+		}
+		list = append(list, input{name, file, file})
+		info, err := file.Stat()
+		switch {
+		case err != nil:
+			return list, total, fmt.Errorf("replay: %w", err)
+		case info.IsDir():
+			return list, total, usageError{fmt.Errorf("replay: %s is a folder: allowed are captures", name)}
+		case total >= 0 && info.Mode().IsRegular():
+			total += info.Size()
+		default:
+			total = -1
+		}
+	}
+	return list, total, nil
+}
+
+func closeAll(list []input) {
+	for i := range list {
+		if list[i].file != nil {
+			list[i].file.Close()
+		}
+	}
+}

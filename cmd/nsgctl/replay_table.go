@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/replay"
+)
+
+// replayTable prints a summary.
+func replayTable(w io.Writer, s *replay.Summary) error {
+	totals := newGrid(w, "TRAFFIC", "PACKETS", "BYTES")
+	totals.row("captured", s.Packets, s.Bytes)
+	for _, reason := range slices.Sorted(maps.Keys(s.Skipped)) {
+		totals.row("not judged: "+reason, s.Skipped[reason], "")
+	}
+	totals.row("judged", s.Judged.Packets, s.Judged.Bytes)
+	totals.row("allowed", s.Allowed.Packets, s.Allowed.Bytes)
+	totals.row("denied by rules", s.Denied.Packets, s.Denied.Bytes)
+	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
+		if reason != "rule_deny" {
+			totals.row("dropped: "+reason, s.Dropped[reason], "")
+		}
+	}
+	for _, service := range slices.Sorted(maps.Keys(s.PlatformServices)) {
+		totals.row("platform service: "+service, s.PlatformServices[service].Packets, s.PlatformServices[service].Bytes)
+	}
+	if err := totals.flush(); err != nil {
+		return err
+	}
+	if s.First != nil {
+		fmt.Fprintf(w, "\n%s to %s (%s)\n", s.First.Format(time.RFC3339Nano), s.Last.Format(time.RFC3339Nano), s.Last.Sub(*s.First))
+	}
+	if s.OutOfOrder > 0 {
+		fmt.Fprintf(w, "%d packets are from before the one before them, and were judged at its time\n", s.OutOfOrder)
+	}
+	if c := s.Comparison; c != nil {
+		fmt.Fprintf(w, "%d packets compared with what was recorded: %d differ\n", c.Compared, c.Differences)
+	}
+	if !s.Complete {
+		fmt.Fprintln(w, "not all was read")
+	}
+	fmt.Fprintf(w, "\nFlows: %d began, %d live at the end\n", s.Flows.Created, s.Flows.Live)
+	if len(s.Flows.Top) > 0 {
+		if err := topTable(w, s.Flows.Top); err != nil {
+			return err
+		}
+	}
+	for _, part := range []struct {
+		title string
+		rules []control.Rule
+	}{{"Rules that decided", s.Rules}, {"Unused rules", s.UnusedRules}} {
+		fmt.Fprintf(w, "\n%s: %d\n", part.title, len(part.rules))
+		if len(part.rules) > 0 {
+			if err := rulesTable(w, &control.RuleList{Rules: part.rules}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func topTable(w io.Writer, flows []control.Flow) error {
+	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "LASTED", "SENT", "RECEIVED", "BYTES", "RULE")
+	for i := range flows {
+		f := &flows[i]
+		table.row(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), f.State,
+			(time.Duration(f.AgeMilliseconds) * time.Millisecond).String(), f.PacketsSent, f.PacketsReceived, f.BytesSent+f.BytesReceived, lastRule(f))
+	}
+	return table.flush()
+}

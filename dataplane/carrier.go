@@ -1,0 +1,183 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// Carrier is an engine without devices: packets are handed to it one by one, each with the time,
+// and what the engine would have written is only counted. All else is the engine's own. It is
+// owned by one goroutine.
+type Carrier struct {
+	engine  *Engine
+	worker  *worker
+	sinks   []sink
+	started bool
+	now     time.Duration // since 1970
+	swept   time.Duration // when what is over was last looked for
+	slots   []uint32
+	to      int // where the last write went
+}
+
+// Carried is what became of a packet.
+type Carried struct {
+	// Packet is what decoding found; with a drop of decoding, as far as it came.
+	Packet packet.Packet
+	// Drop is why the packet was not carried, or packet.NotDropped.
+	Drop packet.Drop
+	// Waits says that it is a fragment whose datagram's first one has not come: it is neither
+	// carried nor dropped yet.
+	Waits bool
+	// To is the attachment that it went to; valid when it was carried.
+	To int
+	// Slots are the rules that it was counted on, in the order of evaluation; borrowed until the
+	// next Carry.
+	Slots []uint32
+	// InFlow says that it is a packet of Flow, valid until the next Carry, which Began with it.
+	InFlow, Began bool
+	Flow          conntrack.Flow
+}
+
+// sink takes what is written to an attachment.
+type sink struct {
+	c  *Carrier
+	to int
+}
+
+// NewCarrier makes a carrier for a policy; of the options, workers and clock are its own.
+func NewCarrier(policy *arm.Set, o Options) (*Carrier, error) {
+	c := &Carrier{}
+	o.Workers, o.Clock = 1, func() time.Duration { return c.now }
+	var err error
+	if c.engine, err = New(policy, o); err != nil {
+		return nil, err
+	}
+	c.worker = c.engine.workers[0]
+	c.worker.counters.slots = &c.slots
+	c.sinks = make([]sink, len(o.Attachments))
+	for i := range c.sinks {
+		c.sinks[i] = sink{c, i}
+		c.worker.attach(&c.sinks[i])
+	}
+	return c, nil
+}
+
+// Engine is the engine, which has no devices and must not be run.
+func (c *Carrier) Engine() *Engine { return c.engine }
+
+// Carry takes a frame, a virtio-net header and a packet, through the steps that a worker would, as
+// received from an attachment at a time. Time never goes back: a packet from before the last one
+// is carried at the last one's.
+func (c *Carrier) Carry(at time.Time, from int, frame []byte, r *Carried) {
+	w := c.worker
+	w.flows.Quiesce()
+	c.advance(time.Duration(at.UnixNano()))
+	w.time, w.now = c.now, ticks(c.now)
+	c.slots, c.to = c.slots[:0], -1
+	created := w.flows.Created()
+	s := c.engine.Snapshot()
+	a, group := s.Attachments[from], w.group[:1]
+	group[0].frame = frame
+	w.prepare(a, group)
+	w.belongs = toNoFlow
+	drop := w.carry(s, a, &group[0])
+	if drop != packet.NotDropped {
+		w.counters.drop(drop)
+	}
+	w.counters.flush()
+	*r = Carried{Packet: group[0].packet, Drop: drop, To: c.to, Slots: c.slots}
+	if drop != packet.NotDropped {
+		return
+	}
+	if r.Waits = c.to < 0; r.Waits {
+		return
+	}
+	r.Began = w.flows.Created() > created
+	r.Flow, r.InFlow = c.flowOf(&r.Packet)
+}
+
+// flowOf finds the flow of a packet that has been carried.
+func (c *Carrier) flowOf(p *packet.Packet) (conntrack.Flow, bool) {
+	w := c.worker
+	key := w.key
+	switch {
+	case p.Fragment.IsLater():
+		if !w.first.InFlow || w.first.Related {
+			return 0, false
+		}
+		key = &w.first.Flow
+	case w.belongs != toItsFlow:
+		return 0, false
+	}
+	f, _, ok := w.flows.Lookup(key, w.now)
+	return f, ok
+}
+
+// Bytes is how much the flow has carried, both ways.
+func (c *Carrier) Bytes(f conntrack.Flow) uint64 { return c.worker.flows.Bytes(f) }
+
+// Info describes the flow.
+func (c *Carrier) Info(f conntrack.Flow) conntrack.FlowInfo {
+	return c.worker.flows.Info(f, c.worker.now)
+}
+
+// Finish drops the fragments that still wait for their datagram's first one. What is carried
+// after it finds no datagram's beginning.
+func (c *Carrier) Finish() {
+	const ever = 24 * time.Hour
+	c.worker.flows.Quiesce()
+	c.engine.fragments.Expire(c.now+ever, ever)
+}
+
+// longestPause is a time in which ticks cannot be mistaken, whatever the timeouts.
+const longestPause = 30 * 24 * time.Hour
+
+// advance moves the clock and frees what is over, as a running engine does.
+func (c *Carrier) advance(at time.Duration) {
+	if !c.started {
+		c.started, c.now, c.swept = true, at, at
+		c.engine.flows.Expire(ticks(at), 0)
+		return
+	}
+	if at = max(at, c.now); at-c.swept < expireEvery {
+		c.now = at
+		return
+	}
+	for at-c.now > longestPause && c.engine.flows.Stats().Flows > 0 {
+		c.now += longestPause
+		c.engine.flows.Expire(ticks(c.now), conntrack.MaxFlows)
+	}
+	c.now = at
+	rounds := (at - c.swept) / expireEvery
+	c.swept = at
+	budget := conntrack.MaxFlows
+	if rounds < conntrack.MaxFlows/expireBudget {
+		budget = int(rounds) * expireBudget
+	}
+	c.engine.flows.Expire(ticks(at), budget)
+	c.engine.fragments.Expire(at, rounds*expireEvery)
+}
+
+// Read implements tun.Queue; there is never anything.
+func (*sink) Read([]byte) (int, error) { return 0, tun.ErrAgain }
+
+// Write implements tun.Queue.
+func (s *sink) Write([]byte) error {
+	s.c.to = s.to
+	return nil
+}
+
+// WriteParts implements tun.Queue.
+func (s *sink) WriteParts(parts [][]byte) error { return s.Write(parts[0]) }
+
+// Offload implements tun.Queue. No train is gathered, so that packets are written one by one.
+func (*sink) Offload() tun.Offload { return tun.Off }
+
+// FD implements tun.Queue; it has none.
+func (*sink) FD() int { return -1 }
+
+var _ tun.Queue = (*sink)(nil)
