@@ -24,6 +24,8 @@ type Options struct {
 	Version string
 	// Reloads tells how reloads of the policy went.
 	Reloads func() Reloads
+	// Also are collectors of what is beside the engine.
+	Also []prometheus.Collector
 }
 
 // Reloads counts reloads of the policy and tells of the last one.
@@ -48,6 +50,7 @@ func NewGatherer(o Options) prometheus.TransactionalGatherer {
 func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 	r := prometheus.NewRegistry()
 	r.MustRegister(&collector{o})
+	r.MustRegister(o.Also...)
 	return prometheus.NewMultiTRegistry(
 		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }
