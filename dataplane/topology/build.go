@@ -29,6 +29,12 @@ type Options struct {
 	// them without members, matches nothing, as has been seen in Azure (azure-docs issue
 	// 77328). Otherwise the empty group adds nothing and the others count.
 	AzureQuirks bool
+	// DefaultOutbound is the address of default outbound access; not valid: packets without
+	// another way out leave untranslated.
+	DefaultOutbound netip.Addr
+	// Seed is that of the hash by which load balancers distribute: with the same one a client
+	// finds the same backend after a reload.
+	Seed uint64
 }
 
 // Build makes a snapshot of a policy and the attachments that serve it, in
@@ -54,8 +60,9 @@ func (o Options) Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snap
 // their tags and application security groups stand for, are equal. earlier may be nil.
 func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	b := &builder{
-		options:  o,
-		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry},
+		options: o,
+		s: &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry,
+			seed: o.Seed, public: map[packet.Addr]*front{}},
 		networks: map[*arm.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
 		views:    map[string]*view{},
@@ -77,6 +84,7 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	b.resolveGroups(earlier)
 	b.attach(specs)
 	b.addRoutes()
+	b.addTranslation()
 	if len(b.faults) > 0 {
 		return nil, errors.Join(b.faults...)
 	}
@@ -85,6 +93,23 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	}
 	b.compile()
 	return b.s, nil
+}
+
+// addTranslation makes what Way asks besides the routes.
+func (b *builder) addTranslation() {
+	b.addFronts()
+	b.addEgresses()
+	b.s.translates = b.s.translates || len(b.s.public) > 0
+	for _, n := range b.s.networks {
+		b.s.translates = b.s.translates || len(n.frontends) > 0
+	}
+	for _, a := range b.s.Attachments {
+		for _, e := range slices.Concat(b.nics, b.subnets) {
+			if a.Kind == Subnet && e.Attachment == a.Index && len(e.floats) > 0 {
+				a.floated = append(a.floated, e)
+			}
+		}
+	}
 }
 
 type groupKey struct {

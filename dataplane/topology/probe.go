@@ -1,9 +1,14 @@
 package topology
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
 // ProbeProtocol is what a health probe speaks.
@@ -31,11 +36,13 @@ type Probe struct {
 	Interval  time.Duration
 	Threshold int // answers, or failures, in a row that change the state
 
-	health *health
+	health   *health
+	balancer string // id in lower case
 }
 
-// health is a probe's state, which snapshots share.
-type health struct{ down atomic.Bool }
+// health is a probe's state, which snapshots share: backends know it by the place where their own
+// snapshot keeps it.
+type health struct{ down *atomic.Bool }
 
 // Up reports that the backend takes new flows. Safe for concurrent use.
 func (p *Probe) Up() bool { return !p.health.down.Load() }
@@ -44,6 +51,54 @@ func (p *Probe) Up() bool { return !p.health.down.Load() }
 // concurrent use.
 func (p *Probe) Set(up bool) { p.health.down.Store(!up) }
 
-// Probes are the health probes of the policy's load balancers, one for each backend and port;
-// the slice is shared and must not be changed.
-func (s *Snapshot) Probes() []*Probe { return nil }
+// Probes are the health probes of the policy's load balancers, one for each probe and backend that
+// a rule brings together; the slice is shared and must not be changed.
+func (s *Snapshot) Probes() []*Probe { return s.probes }
+
+// probedBackend is what a load balancer asks once, however many rules want to know.
+type probedBackend struct {
+	probe   *arm.HealthProbe
+	to      *Endpoint
+	address packet.Addr
+}
+
+// probe is the state of a backend by a probe.
+func (b *builder) probe(lb *arm.LoadBalancer, p *arm.HealthProbe, of backend, known map[probedBackend]*health) *health {
+	key := probedBackend{p, of.to, of.address}
+	if h := known[key]; h != nil {
+		return h
+	}
+	h := &health{down: &atomic.Bool{}}
+	known[key] = h
+	probe := &Probe{Name: lb.Name + "/" + p.Name, Target: of.to, Address: of.address.Netip(), Port: p.Port, Path: p.Path,
+		Interval: p.Interval, Threshold: p.Threshold, health: h, balancer: strings.ToLower(lb.ID)}
+	switch p.Protocol {
+	case "Http":
+		probe.Protocol = ProbeHTTP
+	case "Https":
+		probe.Protocol = ProbeHTTPS
+	}
+	b.s.probes = append(b.s.probes, probe)
+	return h
+}
+
+// identity is a probe's across snapshots: all that its answer depends on.
+func (p *Probe) identity() string {
+	return fmt.Sprint(p.balancer, " ", p.Name, " ", p.Target.identity(), " ", p.Address, " ", p.Protocol, " ", p.Port, " ", p.Path)
+}
+
+// followProbes takes the states of the probes that stay.
+func (s *Snapshot) followProbes(before *Snapshot) {
+	if len(s.probes) == 0 || len(before.probes) == 0 {
+		return
+	}
+	old := make(map[string]*Probe, len(before.probes))
+	for _, p := range before.probes {
+		old[p.identity()] = p
+	}
+	for _, p := range s.probes {
+		if was := old[p.identity()]; was != nil {
+			p.health.down = was.health.down
+		}
+	}
+}

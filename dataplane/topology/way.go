@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"slices"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -19,13 +20,14 @@ type Way struct {
 	Ports []PortRange
 	// Translated says that Arrives differs from what was sent, or that Ports is set.
 	Translated bool
-	// Floating says that the packet is delivered untouched to a backend that has not got the
-	// address.
+	// Floating says that the packet is delivered with the destination that it was sent to, to a
+	// backend that has not got the address.
 	Floating bool
 	// Closed says that the packet came by a Standard address, and that no NSG stands before To: it
 	// must be dropped.
 	Closed bool
-	// Idle is the idle timeout of the translation for TCP; 0: the flow's own. UDP has IdleUDP.
+	// Idle is the idle timeout of the translation for TCP, of two the shorter; 0: the flow's own.
+	// UDP has IdleUDP.
 	Idle time.Duration
 	// Reset says that both ends get a RST when the flow times out (enableTcpReset).
 	Reset bool
@@ -41,13 +43,64 @@ type PortRange struct {
 }
 
 // Translates reports whether the policy translates anything; false: Route says all.
-func (s *Snapshot) Translates() bool { return false }
+func (s *Snapshot) Translates() bool { return s.translates }
 
-// Way is Route, and what translation adds to it, for a packet that src sends. It allocates
-// nothing.
+// Way is Route, and what translation adds to it, for a packet that src sends and that begins a
+// flow. It allocates nothing.
+//
+// Public addresses come first to what the outside sends, and last to what a route sends to the
+// internet; the frontends of internal load balancers are where a route ends, as hosts of their
+// subnets.
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	*w = Way{Arrives: *t}
-	var drop packet.Drop
-	w.To, drop = s.Route(src, t.Src, t.Dst)
+	drop := s.way(src, t, w)
+	w.Translated = w.Ports != nil || w.Arrives != *t
 	return drop
+}
+
+func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
+	if len(src.floats) > 0 && src.floating(t.Src) {
+		return packet.DropSpoofed // replies only bear it
+	}
+	outside := src == s.outside
+	if outside {
+		if f := s.public[t.Dst]; f != nil {
+			return s.enter(f, t, w)
+		}
+	}
+	e, drop := s.Route(src, t.Src, t.Dst)
+	w.To = e
+	switch {
+	case e == nil || !s.translates:
+		return drop
+	case e == s.outside && !outside:
+		f := s.public[t.Dst]
+		if f == nil && drop != packet.NotDropped {
+			return drop
+		}
+		if src.egress != nil && src.Has(t.Src) {
+			if why := src.leave(t, w); why != packet.NotDropped {
+				return why
+			}
+		}
+		if f != nil {
+			return s.enter(f, t, w)
+		}
+	case e.NetworkInterface == nil && e.Subnet != nil:
+		if f := e.routes.network.frontends[t.Dst]; f != nil {
+			return s.enter(f, t, w)
+		}
+	}
+	return drop
+}
+
+// floating reports an address of a load balancer with a floating address, behind which the endpoint
+// is: its answers come from there.
+func (e *Endpoint) floating(a packet.Addr) bool { return slices.Contains(e.floats, a) }
+
+// within bounds the idle timeout of a way by one translation more.
+func (w *Way) within(idle time.Duration, reset bool) {
+	if idle > 0 && (w.Idle == 0 || idle < w.Idle) {
+		w.Idle, w.Reset = idle, reset
+	}
 }
