@@ -2,13 +2,19 @@ package conntrack
 
 import (
 	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 // FlowInfo describes a flow to people. Times are as of the table's last Expire.
 type FlowInfo struct {
-	Flow     Flow // its record, another flow's once this one has ended
-	Key      Key  // of the packets in the original direction
-	ReplyKey Key
+	Flow Flow // its record, another flow's once this one has ended
+	// Key is of the packets in the original direction as their sender sends them, ReplyKey of
+	// the replies: with Translated not the reverse.
+	Key, ReplyKey Key
+	// Receiver is the address of the end that packets of the original direction reach.
+	Receiver packet.Addr
+	Marks    Marks
 	Class    Class
 	// Packets and Bytes by Direction, those of every wire segment.
 	Packets, Bytes       [2]uint64
@@ -16,7 +22,7 @@ type FlowInfo struct {
 	Created, Seen        Tick // of the first packet and the last
 	Slots                Slots
 	Generation           uint32
-	// Established is the lifetime in ClassTCPEstablished and ClassTCPTwoWay.
+	// Established is the lifetime that Init.Established gave.
 	Established time.Duration
 }
 
@@ -97,10 +103,15 @@ func (t *Table) info(f Flow, s word, now Tick, i *FlowInfo) {
 		ExpiresIn:  time.Duration(t.expiresIn(r, s, now)) * TickLength,
 		Slots:      r.loadSlots(),
 		Generation: r.generation.Load(),
+		Marks:      r.marks,
+		Receiver:   r.dst,
 
 		Established: time.Duration(r.established.Load()) * TickLength,
 	}
-	i.Key, i.ReplyKey = r.keys()
+	i.Key, i.ReplyKey = t.keys(f)
+	if r.marks != 0 {
+		i.Receiver = t.translations[f].receiver
+	}
 	for d := range i.Packets {
 		i.Packets[d], i.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()
 	}

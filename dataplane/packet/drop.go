@@ -58,6 +58,15 @@ const (
 	DropRule      // denied by a security rule
 	DropSMTP      // TCP port 25 to the internet, which the subscription does not allow
 
+	// Translation: what stands between addresses.
+	DropClosed        // by a Standard public IP or load balancer to where no network security group stands
+	DropNoFrontend    // a public IP or load balancer frontend that has no rule for the packet
+	DropNoBackend     // none of the load balancer's backends is there and up
+	DropHairpin       // an internal load balancer chose the sender itself
+	DropNoOutbound    // to the internet from a subnet without default outbound access, and no other way out
+	DropSNATExhausted // no port of the outbound addresses is free for the destination
+	DropAsymmetric    // routes lead the answers past where they would be translated back, to a virtual appliance
+
 	// Write.
 	DropTransmit // the destination's device refused the packet
 
@@ -102,6 +111,13 @@ var dropNames = [NumDrops]string{
 	DropForwarded:       "forwarded_traffic",
 	DropRule:            "rule_deny",
 	DropSMTP:            "smtp_blocked",
+	DropClosed:          "closed",
+	DropNoFrontend:      "no_frontend",
+	DropNoBackend:       "no_backend",
+	DropHairpin:         "hairpin",
+	DropNoOutbound:      "no_outbound",
+	DropSNATExhausted:   "snat_exhausted",
+	DropAsymmetric:      "asymmetric_route",
 	DropTransmit:        "transmit",
 }
 

@@ -32,6 +32,12 @@ type Options struct {
 	// Alone: only the rules of attached NICs are asked, whoever is at the other end, and no route is; see
 	// alone.go. The attachments are NICs, the internet and the platform.
 	Alone bool
+	// DefaultOutbound is the address of default outbound access; not valid: packets without
+	// another way out leave untranslated.
+	DefaultOutbound netip.Addr
+	// Seed is that of the hash by which load balancers distribute: with the same one a client
+	// finds the same backend after a reload.
+	Seed uint64
 }
 
 // Build makes a snapshot of a policy and the attachments that serve it, in
@@ -57,8 +63,9 @@ func (o Options) Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snap
 // their tags and application security groups stand for, are equal. earlier may be nil.
 func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	b := &builder{
-		options:  o,
-		s:        &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry},
+		options: o,
+		s: &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry,
+			seed: o.Seed, public: map[packet.Addr]*front{}},
 		networks: map[*arm.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
 		views:    map[string]*view{},
@@ -82,6 +89,8 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	b.addRoutes()
 	if o.Alone {
 		b.alone()
+	} else {
+		b.addTranslation()
 	}
 	if len(b.faults) > 0 {
 		return nil, errors.Join(b.faults...)
@@ -91,6 +100,23 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	}
 	b.compile()
 	return b.s, nil
+}
+
+// addTranslation makes what Way asks besides the routes.
+func (b *builder) addTranslation() {
+	b.addFronts()
+	b.addEgresses()
+	b.s.translates = b.s.translates || len(b.s.public) > 0
+	for _, n := range b.s.networks {
+		b.s.translates = b.s.translates || len(n.frontends) > 0
+	}
+	for _, a := range b.s.Attachments {
+		for _, e := range slices.Concat(b.nics, b.subnets) {
+			if a.Kind == Subnet && e.Attachment == a.Index && len(e.floats) > 0 {
+				a.floated = append(a.floated, e)
+			}
+		}
+	}
 }
 
 type groupKey struct {

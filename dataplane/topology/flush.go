@@ -18,6 +18,7 @@ func (s *Snapshot) Follow(before *Snapshot) {
 		s.Generation = generation
 		return
 	}
+	s.followProbes(before)
 	s.Generation, s.Flushed = generation, 0
 	if !s.anyFlush() && before.Flushed == 0 && !before.anyFlush() {
 		for _, e := range s.members {

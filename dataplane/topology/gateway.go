@@ -119,7 +119,7 @@ func (b *builder) attachGateway(a *Attachment, spec *Spec) (of *arm.VirtualNetwo
 // the networks that it reaches.
 func (s *Snapshot) admitGateway(a *Attachment, src netip.Addr) *Endpoint {
 	n := a.network
-	if !within(a.prefixes, src) || within(n.vnet.AddressSpace, src) || isPlatform(packet.AddrFrom(src)) {
+	if s.public[packet.AddrFrom(src)] != nil || !within(a.prefixes, src) || within(n.vnet.AddressSpace, src) || isPlatform(packet.AddrFrom(src)) {
 		return nil
 	}
 	for i := range n.peers {

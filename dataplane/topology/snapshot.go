@@ -59,7 +59,12 @@ type Snapshot struct {
 	platform  *Endpoint
 	registry  *Registry // that numbers the rules
 	alone     bool      // see alone.go
-	routed    bool      // a subnet has a route table, or a gateway has learned a default route
+	seed      uint64    // of what load balancers distribute by
+	// public are the public addresses of the policy, translates says that it translates anything.
+	public     map[packet.Addr]*front
+	translates bool
+	probes     []*Probe
+	routed     bool // a subnet has a route table, or a gateway has learned a default route
 	// space holds the address spaces of all virtual networks, and learned what is behind
 	// gateways, for telling who is outside.
 	space, learned bart.Lite
@@ -86,6 +91,7 @@ type Attachment struct {
 
 	id        string         // the NIC's or the subnet's
 	endpoints []*Endpoint    // a NIC's, one an ipConfiguration; else nil
+	floated   []*Endpoint    // a subnet's that load balancers send floating addresses to
 	network   *network       // nil outside the virtual networks
 	forwards  bool           // the NIC may send what it does not own
 	prefixes  []netip.Prefix // behind a gateway
@@ -120,6 +126,8 @@ type Endpoint struct {
 
 	address packet.Addr
 	routes  *routes
+	egress  *egresses     // nil: what it sends to the internet leaves as sent
+	floats  []packet.Addr // of load balancers that deliver to it what is sent to these
 }
 
 // Address is a NIC's; not valid for the others.
@@ -210,10 +218,12 @@ type network struct {
 	// those behind it or behind the gateway of a peer.
 	gateway        *Endpoint
 	learned, known []netip.Prefix
+	frontends      map[packet.Addr]*front // of internal load balancers
 }
 
 // Admit finds the endpoint of a packet's source, or nil when the address does
-// not belong to the attachment: a spoofed source.
+// not belong to the attachment: a spoofed source. The floating address of a load balancer belongs
+// to its backends too, for replies: Way lets no flow begin from it.
 func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	switch a.Kind {
 	case NetworkInterface:
@@ -222,15 +232,17 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 				return e
 			}
 		}
+		for _, e := range a.endpoints {
+			if e.floating(src) {
+				return e
+			}
+		}
 		if a.forwards && len(a.endpoints) > 0 && !isPlatform(src) {
 			return a.endpoints[0]
 		}
 		return nil
 	case Subnet:
-		if e, ok := a.network.hosts.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
-			return e
-		}
-		return nil
+		return s.admitSubnet(a, src)
 	case Platform:
 		if isPlatform(src) {
 			return s.platform
@@ -239,10 +251,27 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	case Gateway:
 		return s.admitGateway(a, src.Netip())
 	}
-	if !s.alone && (s.space.Contains(src.Netip()) || s.learned.Contains(src.Netip())) || isPlatform(src) {
+	if s.public[src] != nil || !s.alone && (s.space.Contains(src.Netip()) || s.learned.Contains(src.Netip())) || isPlatform(src) {
 		return nil
 	}
 	return s.outside
+}
+
+// admitSubnet: a subnet's attachment has all addresses that are its own, and the floating ones of the
+// backends that are behind it.
+func (s *Snapshot) admitSubnet(a *Attachment, src packet.Addr) *Endpoint {
+	for _, e := range a.floated {
+		if e.floating(src) {
+			return e
+		}
+	}
+	if a.network.frontends[src] != nil {
+		return nil
+	}
+	if e, ok := a.network.hosts.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
+		return e
+	}
+	return nil
 }
 
 // Endpoint finds a NIC's address; nil when the NIC has no such address.

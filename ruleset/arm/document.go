@@ -33,6 +33,15 @@ const (
 	adminKind // a security admin configuration
 	collectionKind
 	adminRuleKind
+	publicAddressKind
+	publicPrefixKind
+	natGatewayKind
+	loadBalancerKind
+	frontendKind // within a load balancer only, as probes are
+	poolKind
+	probeKind
+	natRuleKind
+	configurationKind // within a network interface only
 )
 
 // kinds holds the resource types without "Microsoft.Network/", in lower case.
@@ -48,6 +57,12 @@ var kinds = map[string]kind{
 	"routetables/routes":                     routeKind,
 	"networkmanagers":                        managerKind,
 	"networkmanagers/networkgroups":          networkGroupKind,
+	"publicipaddresses":                      publicAddressKind,
+	"publicipprefixes":                       publicPrefixKind,
+	"natgateways":                            natGatewayKind,
+	"loadbalancers":                          loadBalancerKind,
+	"loadbalancers/backendaddresspools":      poolKind,
+	"loadbalancers/inboundnatrules":          natRuleKind,
 
 	"networkmanagers/networkgroups/staticmembers":                       staticMemberKind,
 	"networkmanagers/securityadminconfigurations":                       adminKind,
@@ -62,12 +77,17 @@ var kindPaths = [...]string{
 	asgKind: "applicationSecurityGroups", routeTableKind: "routeTables", routeKind: "routes",
 	managerKind: "networkManagers", networkGroupKind: "networkGroups", staticMemberKind: "staticMembers",
 	adminKind: "securityAdminConfigurations", collectionKind: "ruleCollections", adminRuleKind: "rules",
+	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
+	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
+	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
 }
 
 // parentKinds are the kinds of what child kinds belong to.
 var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind, routeKind: routeTableKind,
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
-	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind}
+	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
+	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
+	configurationKind: interfaceKind}
 
 // depth is how many resources of other kinds one of k is within.
 func (k kind) depth() (n int) {
@@ -300,6 +320,10 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 		return interfaceKind, false
 	case has("disableBgpRoutePropagation"):
 		return routeTableKind, false
+	case has("frontendIPConfigurations") && has("backendAddressPools"):
+		return loadBalancerKind, false
+	case has("publicIPAllocationMethod") && has("publicIPAddressVersion"):
+		return publicAddressKind, false
 	}
 	return otherKind, false
 }

@@ -19,15 +19,31 @@ type fields struct {
 	values map[string]any
 	// open holds the fields whose value is not known, being an expression mostly.
 	open map[string]bool
+	// noted says that what is open is listed in Documents.Warnings: only translation needs it.
+	noted bool
 }
 
 // read prepares the fields of a resource, or of an object within one.
 func (l *loader) read(file, place, rule string, body map[string]any) *fields {
-	values := body
+	return (&fields{l: l, file: file, place: place, rule: rule}).of(body)
+}
+
+// readNoted is read for what only translation needs.
+func (l *loader) readNoted(file, place string, body map[string]any) *fields {
+	return (&fields{l: l, file: file, place: place, noted: true}).of(body)
+}
+
+// aside are the same fields for what only translation needs: what is open of them leaves the
+// resource whole.
+func (f *fields) aside() *fields {
+	return &fields{l: f.l, file: f.file, place: f.place, values: f.values, open: map[string]bool{}, noted: true}
+}
+
+func (f *fields) of(body map[string]any) *fields {
+	f.values, f.open = body, map[string]bool{}
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
-		values = properties
+		f.values = properties
 	}
-	f := &fields{l: l, file: file, place: place, rule: rule, values: values, open: map[string]bool{}}
 	switch v := lookup(body, "properties").(type) {
 	case nil, map[string]any:
 	case string:
@@ -45,7 +61,7 @@ func (l *loader) read(file, place, rule string, body map[string]any) *fields {
 		f.leaveBecause(CodeTemplateExpression, "existing", "true",
 			"the template refers to a resource that it does not hold: the resource was not read")
 	}
-	for _, o := range []map[string]any{body, values} {
+	for _, o := range []map[string]any{body, f.values} {
 		if v := lookup(o, "copy"); v != nil {
 			f.leave("copy", asText(v))
 			break
@@ -59,16 +75,24 @@ func (l *loader) read(file, place, rule string, body map[string]any) *fields {
 func (f *fields) withheld() bool { return f.open["properties"] || f.open["existing"] }
 
 func (f *fields) fault(code, field, value, format string, args ...any) {
-	f.l.fault(ruleset.Fault{
+	f.l.fault(f.told(code, field, value, fmt.Sprintf(format, args...)))
+}
+
+// told is a fault of one of the fields.
+func (f *fields) told(code, field, value, message string) ruleset.Fault {
+	return ruleset.Fault{
 		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
-		Field: field, Value: ruleset.Clip(value), Message: fmt.Sprintf(format, args...),
-	})
+		Field: field, Value: ruleset.Clip(value), Message: message,
+	}
 }
 
 // leave records a field that an expression keeps open.
 func (f *fields) leave(field, value string) {
 	what := "the resource was not read"
-	if f.rule != "" {
+	switch {
+	case f.noted:
+		what = "nothing is translated by it"
+	case f.rule != "":
 		what = "the rule was not read"
 	}
 	f.leaveBecause(CodeTemplateExpression, field, value, f.l.why(f.file, value)+": "+what)
@@ -76,10 +100,11 @@ func (f *fields) leave(field, value string) {
 
 func (f *fields) leaveBecause(code, field, value, message string) {
 	f.open[field] = true
-	f.l.unresolved(ruleset.Fault{
-		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
-		Field: field, Value: ruleset.Clip(value), Message: message,
-	})
+	list := f.l.unresolved
+	if f.noted {
+		list = f.l.note
+	}
+	list(f.told(code, field, value, message))
 }
 
 func (f *fields) malformed(field string, v any, allowed string) {

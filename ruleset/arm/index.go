@@ -86,7 +86,7 @@ func (x *index) whatIs(k kind) string {
 func (x *index) list(k kind) string {
 	var names []string
 	for name := range x.byName[k] {
-		if k != subnetKind || strings.Contains(name, "/") { // a subnet is there under its own name too
+		if !paired(k) || strings.Contains(name, "/") { // it is there under its own name too
 			names = append(names, name)
 		}
 	}
@@ -110,14 +110,20 @@ func referredName(k kind, reference string) string {
 	switch {
 	case parentKinds[k] != otherKind && managed(k):
 		return managedName(k, segments)
-	case k == subnetKind && typed && n >= 3:
+	case paired(k) && typed && n >= 3:
 		return segments[n-3] + "/" + segments[n-1]
 	case typed:
 		return segments[n-1]
-	case k == subnetKind && n == 2:
+	case paired(k) && n == 2:
 		return reference
 	}
 	return ""
+}
+
+// paired reports what is known by its name and by that of the resource that it is within,
+// with a slash between them.
+func paired(k kind) bool {
+	return k == subnetKind || k == configurationKind || parentKinds[k] == loadBalancerKind
 }
 
 // managed reports what belongs to a virtual network manager, which is known by the names
@@ -245,6 +251,13 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 			}
 			e = &entry{kind: managerKind, id: m.identity(), object: m}
 			parents.add(e, m.name)
+		}
+		if e == nil && parentKind == loadBalancerKind {
+			l.note(ruleset.Fault{
+				Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
+				Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
+			})
+			return
 		}
 		if e == nil {
 			l.fault(ruleset.Fault{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,7 +47,8 @@ type Documents struct {
 	// Unresolved lists what the documents leave open and therefore was not
 	// read, wholly or in part: it is neither valid nor invalid.
 	Unresolved ruleset.Faults
-	// Warnings are what Azure takes and is seldom meant.
+	// Warnings are what Azure takes and is seldom meant, and what of public addresses and
+	// load balancers is not known, so that nothing is translated by it.
 	Warnings ruleset.Faults
 
 	files  map[*ruleset.NSG]string // where the groups of Set are from
@@ -149,6 +151,14 @@ type loader struct {
 	addressCount map[*VirtualNetwork]int
 	inRegion     map[region]int
 	peerings     map[*VirtualNetwork][]*fields // where its Peerings stand
+	publicUsers  map[*PublicIPAddress]string   // the place that has it
+	holders      map[netip.Addr]*PublicIPAddress
+	// What translating resources say of others, until those are there.
+	publicClaims  []publicClaim
+	gatewayClaims []gatewayClaim
+	memberClaims  []memberClaim
+	balancers     []*balancer
+	owners        map[*IPConfiguration]*NetworkInterface
 
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
@@ -158,7 +168,7 @@ func newLoader() *loader {
 	return &loader{
 		out:   &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, routes: map[*RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*VirtualNetwork][]*fields{}, values: &values{}, reasons: map[string]map[string]string{},
+		peerings: map[*VirtualNetwork][]*fields{}, owners: map[*IPConfiguration]*NetworkInterface{}, publicUsers: map[*PublicIPAddress]string{}, holders: map[netip.Addr]*PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
 	}
 }
 
@@ -172,18 +182,27 @@ func (l *loader) gather() {
 func (l *loader) finish() *Documents {
 	l.buildGroups()
 	l.buildRouteTables()
+	l.buildPublicAddresses()
+	l.buildNATGateways()
 	l.buildNetworks()
 	l.relatePeerings()
 	l.buildAdmin()
 	l.buildInterfaces()
+	l.relateGateways()
+	l.buildLoadBalancers()
+	l.relatePublicAddresses()
 	l.checkMembers()
-	l.out.Warnings = l.lint()
+	l.out.Warnings = append(l.out.Warnings, l.lint()...)
 	l.out.sort(l.out.Faults)
 	l.out.sort(l.out.Unresolved)
+	l.out.sort(l.out.Warnings)
 	return l.out
 }
 
 func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
+
+// note lists what is left open and no packet needs to be judged: a policy with it is fit for use.
+func (l *loader) note(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
 
 func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }
 

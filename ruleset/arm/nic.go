@@ -59,21 +59,32 @@ func (l *loader) buildInterface(r *resource) {
 		f.fault(CodeTooManyAddresses, "ipConfigurations", strconv.Itoa(len(configurations)),
 			"a network interface has at most %d private addresses", maxAddressesPerInterface)
 	}
-	complete := true
+	complete, claims := true, len(l.memberClaims)
 	for _, body := range configurations {
 		c, ok := l.readConfiguration(r, n, f, body)
 		n.IPConfigurations = append(n.IPConfigurations, c)
 		complete = complete && ok
 	}
 	if len(f.open) > 0 || !complete {
+		l.memberClaims = l.memberClaims[:claims]
 		return
 	}
 	if len(n.IPConfigurations) == 1 {
 		n.IPConfigurations[0].Primary = true
 	}
 	f.checkNetwork(n)
-	if l.register(r, n.ID, n, n.Name) {
-		l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
+	if !l.register(r, n.ID, n, n.Name) {
+		l.memberClaims = l.memberClaims[:claims]
+		return
+	}
+	l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
+	if r.anonymous() {
+		return
+	}
+	for i := range n.IPConfigurations {
+		c := &n.IPConfigurations[i]
+		l.owners[c] = n
+		l.index.add(&entry{kind: configurationKind, id: c.ID, file: r.file, object: c}, n.Name+"/"+c.Name)
 	}
 }
 
@@ -108,6 +119,9 @@ func (l *loader) readConfiguration(r *resource, n *NetworkInterface, nic *fields
 		f.fault(CodeTooManyASGs, "applicationSecurityGroups", strconv.Itoa(count),
 			"an ipConfiguration is in at most %d application security groups", maxASGsPerConfiguration)
 	}
+	outward := f.aside()
+	c.PublicIPAddress = outward.publicIP("publicIPAddress")
+	c.UnknownPools = outward.claimMemberships(n, len(n.IPConfigurations))
 	for field := range f.open {
 		nic.open["ipConfigurations/"+field] = true
 	}

@@ -77,7 +77,7 @@ func (f *fields) named(r *resource) bool {
 // registerOpen makes references to a resource that is left open known as such.
 func (l *loader) registerOpen(r *resource) {
 	names := []string{r.name}
-	if r.kind == subnetKind && r.parent != nil {
+	if paired(r.kind) && r.parent != nil {
 		names = append(names, r.parent.name+"/"+r.name)
 	}
 	l.register(r, r.identity(), nil, names...)

@@ -17,6 +17,10 @@ type Set struct {
 	RouteTables               []*RouteTable
 	NetworkGroups             []*NetworkGroup
 	AdminCollections          []*AdminCollection
+	PublicIPAddresses         []*PublicIPAddress
+	PublicIPPrefixes          []*PublicIPPrefix
+	NATGateways               []*NATGateway
+	LoadBalancers             []*LoadBalancer
 	// ServiceTags are the prefixes, of both families and in the file's order, of the
 	// tags of a service tag file that rules and routes name, by the spelling of Peer.Tag.
 	ServiceTags map[string][]netip.Prefix
@@ -44,6 +48,10 @@ type Subnet struct {
 	Prefixes             []netip.Prefix // masked, at least one
 	NetworkSecurityGroup *ruleset.NSG   // nil when it has none
 	RouteTable           *RouteTable    // nil when it has none
+	NATGateway           *NATGateway    // nil when it has none
+	// DisableDefaultOutbound is the opposite of defaultOutboundAccess: what has no other way to the
+	// internet has none.
+	DisableDefaultOutbound bool
 }
 
 // NetworkInterface is a network interface (NIC).
@@ -70,6 +78,11 @@ type IPConfiguration struct {
 	// ApplicationSecurityGroups are ids as the groups themselves have them, so
 	// are those of the rules in a Set: equal strings, equal groups.
 	ApplicationSecurityGroups []string
+	// PublicIPAddress is nil when it has none. That it is in a backend pool, the pool says.
+	PublicIPAddress *PublicIPAddress
+	// UnknownPools says that it is in a backend pool that could not be read: how it reaches the
+	// internet is not known.
+	UnknownPools bool
 }
 
 // ApplicationSecurityGroup is an application security group (ASG). Its members

@@ -157,6 +157,9 @@ func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*RouteTable)
 	}
+	outward := f.aside()
+	s.NATGateway = outward.natGateway()
+	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
 	f.leaveCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)

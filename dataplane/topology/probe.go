@@ -1,0 +1,104 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// ProbeProtocol is what a health probe speaks.
+type ProbeProtocol uint8
+
+// The protocols of probes.
+const (
+	ProbeTCP   ProbeProtocol = iota // a connection is answered
+	ProbeHTTP                       // GET is answered with 200
+	ProbeHTTPS                      // the same within TLS, whatever the certificate
+)
+
+// String is Azure's word.
+func (p ProbeProtocol) String() string { return [...]string{"Tcp", "Http", "Https"}[p] }
+
+// Probe is what a load balancer asks of one backend. A probe is up until Set says otherwise.
+type Probe struct {
+	// Name is LOAD BALANCER/PROBE.
+	Name      string
+	Target    *Endpoint
+	Address   netip.Addr // of the backend
+	Protocol  ProbeProtocol
+	Port      uint16
+	Path      string // of ProbeHTTP and ProbeHTTPS
+	Interval  time.Duration
+	Threshold int // answers, or failures, in a row that change the state
+
+	health   *health
+	balancer string // id in lower case
+}
+
+// health is a probe's state, which snapshots share: backends know it by the place where their own
+// snapshot keeps it.
+type health struct{ down *atomic.Bool }
+
+// Up reports that the backend takes new flows. Safe for concurrent use.
+func (p *Probe) Up() bool { return !p.health.down.Load() }
+
+// Set says whether the backend takes new flows, in all snapshots that have the probe. Safe for
+// concurrent use.
+func (p *Probe) Set(up bool) { p.health.down.Store(!up) }
+
+// Probes are the health probes of the policy's load balancers, one for each probe and backend that
+// a rule brings together; the slice is shared and must not be changed.
+func (s *Snapshot) Probes() []*Probe { return s.probes }
+
+// probedBackend is what a load balancer asks once, however many rules want to know.
+type probedBackend struct {
+	probe   *arm.HealthProbe
+	to      *Endpoint
+	address packet.Addr
+}
+
+// probe is the state of a backend by a probe.
+func (b *builder) probe(lb *arm.LoadBalancer, p *arm.HealthProbe, of backend, known map[probedBackend]*health) *health {
+	key := probedBackend{p, of.to, of.address}
+	if h := known[key]; h != nil {
+		return h
+	}
+	h := &health{down: &atomic.Bool{}}
+	known[key] = h
+	probe := &Probe{Name: lb.Name + "/" + p.Name, Target: of.to, Address: of.address.Netip(), Port: p.Port, Path: p.Path,
+		Interval: p.Interval, Threshold: p.Threshold, health: h, balancer: strings.ToLower(lb.ID)}
+	switch p.Protocol {
+	case "Http":
+		probe.Protocol = ProbeHTTP
+	case "Https":
+		probe.Protocol = ProbeHTTPS
+	}
+	b.s.probes = append(b.s.probes, probe)
+	return h
+}
+
+// identity is a probe's across snapshots: all that its answer depends on.
+func (p *Probe) identity() string {
+	return fmt.Sprint(p.balancer, " ", p.Name, " ", p.Target.identity(), " ", p.Address, " ", p.Protocol, " ", p.Port, " ", p.Path)
+}
+
+// followProbes takes the states of the probes that stay.
+func (s *Snapshot) followProbes(before *Snapshot) {
+	if len(s.probes) == 0 || len(before.probes) == 0 {
+		return
+	}
+	old := make(map[string]*Probe, len(before.probes))
+	for _, p := range before.probes {
+		old[p.identity()] = p
+	}
+	for _, p := range s.probes {
+		if was := old[p.identity()]; was != nil {
+			p.health.down = was.health.down
+		}
+	}
+}

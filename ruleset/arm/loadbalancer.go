@@ -1,0 +1,462 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Codes for load balancers that are Azure's: PublicIPAndLBSkuDoNotMatch
+// (Azure/terraform-azurerm-loadbalancer issue 32), FrontendIPConfigHasBothSubnetAndPublicIP
+// (hashicorp/terraform-provider-azurerm issue 1622), FrontendIPConfigHasNoSubnetOrPublicIP
+// (ernestio/ernest issue 480). Those of rules are beside rules.
+const (
+	CodeBalancerSKU          = "PublicIPAndLBSkuDoNotMatch"
+	CodeFrontendBoth         = "FrontendIPConfigHasBothSubnetAndPublicIP"
+	CodeFrontendNeither      = "FrontendIPConfigHasNoSubnetOrPublicIP"
+	CodeInvalidProbe         = "LoadBalancerInvalidProbe"           // ours
+	CodeInvalidBackend       = "LoadBalancerInvalidBackendAddress"  // ours
+	CodeDuplicateOfBalancer  = "LoadBalancerDuplicateName"          // ours
+	CodeFrontendNotAssigned  = "FrontendIPConfigAddressNotAssigned" // ours; in Documents.Warnings
+	CodeBalancerPartNotFound = "LoadBalancerPartNotInDocuments"     // ours; in Documents.Warnings
+)
+
+// LoadBalancer is a load balancer.
+type LoadBalancer struct {
+	Name          string
+	ID            string
+	SKU           SKU
+	Frontends     []*Frontend
+	Pools         []*BackendPool
+	Probes        []*HealthProbe
+	Rules         []*LoadBalancingRule
+	NATRules      []*InboundNATRule
+	OutboundRules []*OutboundRule
+}
+
+// Frontend is a frontend IP configuration of a load balancer: a public address, a range of them for
+// outbound rules, or an address in a subnet.
+type Frontend struct {
+	Name            string
+	ID              string
+	PublicIPAddress *PublicIPAddress // nil when it has none
+	PublicIPPrefix  *PublicIPPrefix  // nil when it has none
+	Subnet          *Subnet          // of an internal frontend; else nil
+	// Address is the public one or that in the subnet; not valid when it is not known, so that
+	// nothing is translated by the frontend.
+	Address netip.Addr
+	IPv6    bool // whether or not Address is known
+}
+
+// Public reports that the frontend is reached from the internet.
+func (f *Frontend) Public() bool { return f.Subnet == nil }
+
+// Outbound are the public addresses that outbound connections may get.
+func (f *Frontend) Outbound() []netip.Addr {
+	switch {
+	case f.PublicIPPrefix != nil:
+		return f.PublicIPPrefix.Addresses()
+	case f.Subnet == nil && f.Address.IsValid():
+		return []netip.Addr{f.Address}
+	}
+	return nil
+}
+
+// BackendPool is a backend address pool.
+type BackendPool struct {
+	Name string
+	ID   string
+	// Backends are its members: those that the pool lists, then the ipConfigurations that name
+	// it, in the order of the documents.
+	Backends []Backend
+}
+
+// Backend is a member of a pool: an ipConfiguration of a network interface, or an address.
+type Backend struct {
+	NetworkInterface *NetworkInterface // nil when the pool gives an address
+	VirtualNetwork   *VirtualNetwork
+	Address          netip.Addr
+}
+
+// HealthProbe is a health probe of a load balancer.
+type HealthProbe struct {
+	Name     string
+	Protocol string // Tcp, Http or Https
+	Port     uint16
+	Path     string // of Http and Https
+	Interval time.Duration
+	// Threshold is how many answers in a row, the same ones, change what is thought of a
+	// backend: probeThreshold, else numberOfProbes, else 1.
+	Threshold int
+}
+
+// Azure's limits of probes.
+const (
+	minProbeInterval     = 5 // seconds
+	defaultProbeInterval = 15 * time.Second
+)
+
+func (l *loader) buildLoadBalancers() {
+	for _, r := range l.resources {
+		if r.kind == loadBalancerKind {
+			l.buildLoadBalancer(r)
+		}
+	}
+	l.relateMembers()
+	for _, b := range l.balancers {
+		l.checkBalancer(b)
+	}
+}
+
+// balancer is a load balancer that is being read.
+type balancer struct {
+	*LoadBalancer
+	f     *fields
+	r     *resource
+	rules map[any]*fields // where its rules stand
+	// claims are ipConfigurations that NAT rules name.
+	claims []natClaim
+}
+
+// part reads one child of a load balancer; nil when nothing is translated by it.
+func (b *balancer) part(kind, file string, body map[string]any, read func(f *fields, name string) any) any {
+	name, _ := lookup(body, "name").(string)
+	if name == "" {
+		name, _ = lookup(body, "id").(string)
+	}
+	name = lastSegment(name)
+	f := b.f.l.readNoted(file, b.r.place()+"/"+kind+"/"+name, body)
+	if name == "" {
+		f.fault(CodeInvalidRequestFormat, "name", "", "a part of a load balancer needs a name")
+		return nil
+	}
+	faults := len(b.f.l.out.Faults)
+	part := read(f, name)
+	if len(f.open) > 0 || len(b.f.l.out.Faults) > faults {
+		return nil
+	}
+	b.rules[part] = f
+	return part
+}
+
+func (l *loader) buildLoadBalancer(r *resource) {
+	f := l.readNoted(r.file, r.place(), r.body)
+	if !f.named(r) {
+		return
+	}
+	b := &balancer{LoadBalancer: &LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
+	b.SKU = f.sku(r, SKUBasic, SKUStandard, SKUGateway)
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+		return
+	}
+	if !l.register(r, b.ID, b.LoadBalancer, b.Name) {
+		return
+	}
+	for _, body := range f.objects("frontendIPConfigurations") {
+		if frontend, ok := b.part(kindPaths[frontendKind], r.file, body, b.readFrontend).(*Frontend); ok && b.enter(frontendKind, frontend.ID, frontend, frontend.Name) {
+			b.Frontends = append(b.Frontends, frontend)
+		}
+	}
+	for _, body := range f.objects("probes") {
+		if probe, ok := b.part(kindPaths[probeKind], r.file, body, b.readProbe).(*HealthProbe); ok && b.enter(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
+			b.Probes = append(b.Probes, probe)
+		}
+	}
+	for _, c := range r.inner(poolKind, f.objects("backendAddressPools")) {
+		l.readPool(c, b, b.pool(c.name))
+	}
+	b.readRules()
+	l.out.Set.LoadBalancers = append(l.out.Set.LoadBalancers, b.LoadBalancer)
+	l.balancers = append(l.balancers, b)
+}
+
+// pool is the pool of a name. A template may give it within the load balancer and, with its
+// members, as a resource of its own.
+func (b *balancer) pool(name string) *BackendPool {
+	i := slices.IndexFunc(b.Pools, func(p *BackendPool) bool { return strings.EqualFold(p.Name, name) })
+	if i >= 0 {
+		return b.Pools[i]
+	}
+	p := &BackendPool{Name: name, ID: b.childID(poolKind, name)}
+	b.enter(poolKind, p.ID, p, name)
+	b.Pools = append(b.Pools, p)
+	return p
+}
+
+// childID is the id of a part of the load balancer.
+func (b *balancer) childID(k kind, name string) string { return b.ID + "/" + kindPaths[k] + "/" + name }
+
+// enter makes a part known to references; a second one of the name is a fault.
+func (b *balancer) enter(k kind, id string, part any, name string) bool {
+	if b.r.anonymous() {
+		return true
+	}
+	if b.f.l.index.add(&entry{kind: k, id: id, file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
+		return true
+	}
+	b.f.fault(CodeDuplicateOfBalancer, kindPaths[k], name, "the load balancer has another one of this name")
+	return false
+}
+
+// readFrontend reads a frontend IP configuration.
+func (b *balancer) readFrontend(f *fields, name string) any {
+	frontend := &Frontend{Name: name, ID: b.childID(frontendKind, name)}
+	public, prefix, subnet := f.object("publicIPAddress"), f.object("publicIPPrefix"), f.object("subnet")
+	switch {
+	case len(f.open) > 0:
+		return nil
+	case subnet != nil && (public != nil || prefix != nil):
+		f.fault(CodeFrontendBoth, "subnet", asText(subnet), "Frontend IP Configuration %s must not reference both a Subnet and a Public IP Address.", f.place)
+	case public != nil:
+		b.publicFrontend(f, frontend)
+	case prefix != nil:
+		if id := f.reference("publicIPPrefix"); id != "" {
+			if frontend.PublicIPPrefix, _ = f.pointed(publicPrefixKind, "publicIPPrefix", id).(*PublicIPPrefix); frontend.PublicIPPrefix == nil {
+				frontend.PublicIPPrefix = &PublicIPPrefix{Name: lastSegment(id)}
+			}
+			frontend.IPv6 = frontend.PublicIPPrefix.Prefix.IsValid() && frontend.PublicIPPrefix.Prefix.Addr().Is6()
+		}
+	case subnet != nil:
+		if id := f.reference("subnet"); id != "" {
+			frontend.Subnet, _ = f.pointed(subnetKind, "subnet", id).(*Subnet)
+			b.internalFrontend(f, frontend)
+		}
+	default:
+		f.fault(CodeFrontendNeither, "", "", "Frontend IP Configuration %s must reference either a Subnet or a Public IP Address.", f.place)
+	}
+	return frontend
+}
+
+func (b *balancer) publicFrontend(f *fields, frontend *Frontend) {
+	p := f.publicIP("publicIPAddress")
+	if p == nil {
+		return
+	}
+	frontend.PublicIPAddress, frontend.Address, frontend.IPv6 = p, p.Address, p.IPv6
+	if p.ID == "" || b.SKU == SKUGateway || p.SKU.Closed() == b.SKU.Closed() {
+		return
+	}
+	f.fault(CodeBalancerSKU, "publicIPAddress", p.Name, "%s sku load balancer %s cannot reference %s sku publicIP %s.", b.SKU, b.Name, p.SKU, p.Name)
+}
+
+// internalFrontend reads the address of a frontend in a subnet, which is the frontend's alone.
+func (b *balancer) internalFrontend(f *fields, frontend *Frontend) {
+	const field = "privateIPAddress"
+	text := f.text(field)
+	frontend.IPv6 = strings.EqualFold(f.text("privateIPAddressVersion"), "IPv6")
+	switch {
+	case frontend.Subnet == nil:
+		f.open["subnet"] = true // told already
+		return
+	case len(f.open) > 0:
+		return
+	case text == "":
+		f.l.note(f.told(CodeFrontendNotAssigned, field, "",
+			"the address is chosen when the load balancer is deployed, so nothing is translated by it; write it down to use it here"))
+		return
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+		return
+	}
+	frontend.Address, frontend.IPv6 = a, a.Is6()
+	b.f.l.checkAddress(f, &IPConfiguration{Subnet: frontend.Subnet, Address: a})
+}
+
+// readProbe reads a health probe.
+func (b *balancer) readProbe(f *fields, name string) any {
+	p := &HealthProbe{Name: name, Interval: defaultProbeInterval, Threshold: 1}
+	p.Protocol = f.oneOf("protocol", CodeInvalidProbe, "Tcp", "Http", "Https")
+	if p.Protocol == "Https" && b.SKU == SKUBasic {
+		f.fault(CodeInvalidProbe, "protocol", p.Protocol, "allowed with a load balancer of SKU Basic are Tcp and Http")
+	}
+	p.Port = f.port("port", CodeInvalidProbe, 1, 65535)
+	p.Path = f.text("requestPath")
+	if http := p.Protocol == "Http" || p.Protocol == "Https"; http && !f.open["requestPath"] && !strings.HasPrefix(p.Path, "/") {
+		f.fault(CodeInvalidProbe, "requestPath", p.Path, "a probe of protocol %s needs a path that begins with a slash", p.Protocol)
+	}
+	const interval = "intervalInSeconds"
+	if text := f.text(interval); text != "" {
+		seconds, err := strconv.Atoi(text)
+		if err != nil || seconds < minProbeInterval || seconds > int(time.Duration(1<<62)/time.Second) {
+			f.fault(CodeInvalidProbe, interval, text, "allowed are %d seconds and more", minProbeInterval)
+		}
+		p.Interval = time.Duration(seconds) * time.Second
+	}
+	for _, field := range []string{"numberOfProbes", "probeThreshold"} {
+		if text := f.text(field); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > 100 {
+				f.fault(CodeInvalidProbe, field, text, "allowed are 1 to 100")
+			}
+			p.Threshold = n
+		}
+	}
+	return p
+}
+
+// oneOf reads a word of a few, the spelling of which does not matter; empty when it is open.
+func (f *fields) oneOf(field, code string, allowed ...string) string {
+	text := f.text(field)
+	for _, word := range allowed {
+		if strings.EqualFold(word, text) {
+			return word
+		}
+	}
+	if !f.open[field] && !f.withheld() {
+		f.fault(code, field, text, "allowed are %s", strings.Join(allowed, ", "))
+	}
+	return ""
+}
+
+// port reads a port number that must be there.
+func (f *fields) port(field, code string, least, most int) uint16 {
+	text := f.text(field)
+	n, err := strconv.Atoi(text)
+	if (err != nil || n < least || n > most) && !f.open[field] && !f.withheld() {
+		f.fault(code, field, text, "allowed are ports %d to %d", least, most)
+	}
+	return uint16(n)
+}
+
+// readPool reads the members that a pool lists itself.
+func (l *loader) readPool(c *resource, b *balancer, pool *BackendPool) {
+	f := l.readNoted(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
+	network := f.network()
+	for _, id := range f.references("backendIPConfigurations") {
+		f.join(pool, "backendIPConfigurations", id)
+	}
+	for _, body := range f.objects("loadBalancerBackendAddresses") {
+		a := l.readNoted(c.file, f.place+"/loadBalancerBackendAddresses/"+lastSegment(asText(lookup(body, "name"))), body)
+		if id := a.reference("networkInterfaceIPConfiguration"); id != "" {
+			a.join(pool, "networkInterfaceIPConfiguration", id)
+			continue
+		}
+		a.joinAddress(pool, network, b)
+	}
+}
+
+// network is the virtual network that a pool, or an address of it, names; nil when there is none.
+func (f *fields) network() *VirtualNetwork {
+	if id := f.reference("subnet"); id != "" {
+		if s, _ := f.pointed(subnetKind, "subnet", id).(*Subnet); s != nil {
+			return s.VirtualNetwork
+		}
+	}
+	if id := f.reference("virtualNetwork"); id != "" {
+		v, _ := f.pointed(networkKind, "virtualNetwork", id).(*VirtualNetwork)
+		return v
+	}
+	return nil
+}
+
+// join puts an ipConfiguration into a pool that lists it, as Azure does for those that name the
+// pool. One that the documents have not got is not there.
+func (f *fields) join(pool *BackendPool, field, id string) {
+	e, _ := f.l.index.resolve(configurationKind, id)
+	if e == nil || e.object == nil {
+		f.l.note(f.told(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
+		return
+	}
+	c := e.object.(*IPConfiguration)
+	pool.add(Backend{f.l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+}
+
+// joinAddress puts an address of a virtual network into a pool.
+func (f *fields) joinAddress(pool *BackendPool, network *VirtualNetwork, b *balancer) {
+	const field = "ipAddress"
+	text := f.text(field)
+	if own := f.network(); own != nil {
+		network = own
+	}
+	if network == nil {
+		for _, frontend := range b.Frontends {
+			if frontend.Subnet != nil {
+				network = frontend.Subnet.VirtualNetwork
+			}
+		}
+	}
+	if len(f.open) > 0 {
+		return
+	}
+	a, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || a.Zone() != "" || a.Is4In6():
+		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+	case network == nil:
+		f.fault(CodeInvalidBackend, field, text, "the virtual network of the address is needed: virtualNetwork or subnet of the address or of the pool")
+	case !slices.ContainsFunc(network.Subnets, func(s *Subnet) bool {
+		return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	}):
+		f.fault(CodeInvalidBackend, field, text, "the address is in no subnet of virtual network %q", network.Name)
+	default:
+		pool.add(Backend{nil, network, a})
+	}
+}
+
+// add puts a backend into the pool once.
+func (p *BackendPool) add(b Backend) {
+	same := func(other Backend) bool {
+		return other.VirtualNetwork == b.VirtualNetwork && other.Address == b.Address
+	}
+	if !slices.ContainsFunc(p.Backends, same) {
+		p.Backends = append(p.Backends, b)
+	}
+}
+
+// memberClaim is an ipConfiguration that names a pool or an inbound NAT rule.
+type memberClaim struct {
+	f     *fields
+	nic   *NetworkInterface
+	index int // of the ipConfiguration
+	kind  kind
+	field string
+	id    string
+}
+
+// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown says
+// that there is a pool that can't be known.
+func (f *fields) claimMemberships(n *NetworkInterface, index int) (unknown bool) {
+	for _, names := range []struct {
+		kind  kind
+		field string
+	}{{poolKind, "loadBalancerBackendAddressPools"}, {natRuleKind, "loadBalancerInboundNatRules"}} {
+		for _, id := range f.references(names.field) {
+			f.l.memberClaims = append(f.l.memberClaims, memberClaim{f, n, index, names.kind, names.field, id})
+		}
+	}
+	return f.open["loadBalancerBackendAddressPools"]
+}
+
+// relateMembers puts ipConfigurations into the pools and behind the NAT rules that they name, and
+// those behind NAT rules that rules name.
+func (l *loader) relateMembers() {
+	for _, claim := range l.memberClaims {
+		c := &claim.nic.IPConfigurations[claim.index]
+		member := Backend{claim.nic, c.Subnet.VirtualNetwork, c.Address}
+		switch part := claim.f.pointed(claim.kind, claim.field, claim.id).(type) {
+		case *BackendPool:
+			part.add(member)
+		case *InboundNATRule:
+			claim.f.receive(part, claim.field, member)
+		case nil:
+			c.UnknownPools = c.UnknownPools || claim.kind == poolKind
+		}
+	}
+	for _, b := range l.balancers {
+		for _, claim := range b.claims {
+			e, _ := l.index.resolve(configurationKind, claim.id)
+			if e == nil || e.object == nil {
+				l.note(claim.f.told(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
+				continue
+			}
+			c := e.object.(*IPConfiguration)
+			claim.f.receive(claim.rule, "backendIPConfiguration", Backend{l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+		}
+	}
+}

@@ -1,0 +1,388 @@
+package arm
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Codes for rules of load balancers. Azure's are RulesUseSameBackendPortProtocolAndPool
+// (MicrosoftDocs/azure-docs issue 94673), the long one about SNAT (ansible-collections/azure
+// issue 743), MoreThanOneOutboundRule... (Azure/AzLoadBalancerMigration issue 10) and, as far as is
+// known, RulesUseSameFrontendPortProtocolAndIPConfig; the others are ours.
+const (
+	CodeSameFrontendPort      = "RulesUseSameFrontendPortProtocolAndIPConfig"
+	CodeSameBackendPort       = "RulesUseSameBackendPortProtocolAndPool"
+	CodeMustDisableSNAT       = "LoadBalancingRuleMustDisableSNATSinceSameFrontendIPConfigurationIsReferencedByOutboundRule"
+	CodeSameOutboundFrontend  = "MoreThanOneOutboundRuleUsingSameFrontendIPConfigurationAndProtocolIsNotSupported"
+	CodeInvalidBalancingRule  = "LoadBalancingRuleInvalid"
+	CodeInvalidInboundNATRule = "InboundNatRuleInvalid"
+	CodeInvalidOutboundRule   = "OutboundRuleInvalid"
+	CodeBackendFamily         = "LoadBalancerBackendAddressFamilyMismatch"
+)
+
+// Azure's limits of rules.
+const (
+	maxRuleIdle       = 100 // minutes; documents say 30 and 100
+	maxFrontendPort   = 65534
+	maxOutboundPorts  = 64000 // of a frontend address
+	outboundPortsStep = 8
+)
+
+// Transport is the protocol of a load balancer's rule.
+type Transport string
+
+// The transports of rules.
+const (
+	TransportTCP Transport = "Tcp"
+	TransportUDP Transport = "Udp"
+	TransportAll Transport = "All"
+)
+
+// Overlaps reports that a packet may be of both.
+func (t Transport) Overlaps(other Transport) bool {
+	return t == other || t == TransportAll || other == TransportAll
+}
+
+// Distribution is which fields of a packet choose the backend.
+type Distribution string
+
+// The distributions.
+const (
+	DistributionDefault          Distribution = "Default" // addresses, ports and protocol
+	DistributionSourceIP         Distribution = "SourceIP"
+	DistributionSourceIPProtocol Distribution = "SourceIPProtocol"
+)
+
+// LoadBalancingRule is a load balancing rule.
+type LoadBalancingRule struct {
+	Name                      string
+	Frontend                  *Frontend
+	Pools                     []*BackendPool
+	Probe                     *HealthProbe // nil: none
+	Protocol                  Transport
+	FrontendPort, BackendPort uint16 // both 0 with TransportAll: every port (HA ports)
+	Distribution              Distribution
+	FloatingIP                bool
+	TCPReset                  bool
+	DisableOutboundSNAT       bool
+	IdleTimeout               time.Duration
+}
+
+// InboundNATRule is an inbound NAT rule: of one port that leads to one ipConfiguration, or of a
+// range, each port of which leads to one member of a pool.
+type InboundNATRule struct {
+	Name        string
+	Frontend    *Frontend
+	Protocol    Transport
+	First, Last uint16 // frontend ports; equal unless Pool is set
+	BackendPort uint16
+	Pool        *BackendPool // of a range; else nil
+	Backend     *Backend     // of one port; nil when there is none
+	FloatingIP  bool
+	TCPReset    bool
+	IdleTimeout time.Duration
+}
+
+// OutboundRule is an outbound rule.
+type OutboundRule struct {
+	Name      string
+	Frontends []*Frontend
+	Pool      *BackendPool
+	Protocol  Transport
+	// AllocatedPorts are those of one backend, over all frontends; 0: as many as the size of
+	// the pool gives.
+	AllocatedPorts int
+	TCPReset       bool
+	IdleTimeout    time.Duration
+}
+
+// natClaim is an inbound NAT rule that names who is behind it.
+type natClaim struct {
+	f    *fields
+	rule *InboundNATRule
+	id   string
+}
+
+// receive makes a backend the one behind a NAT rule.
+func (f *fields) receive(r *InboundNATRule, field string, b Backend) {
+	switch {
+	case r.Pool != nil:
+		f.fault(CodeInvalidInboundNATRule, field, r.Name, "the inbound NAT rule leads to a pool, so no ipConfiguration can be behind it")
+	case r.Backend != nil && (r.Backend.VirtualNetwork != b.VirtualNetwork || r.Backend.Address != b.Address):
+		f.fault(CodeInvalidInboundNATRule, field, r.Name, "the inbound NAT rule leads to %s already; it can lead to one ipConfiguration", r.Backend.Address)
+	default:
+		r.Backend = &b
+	}
+}
+
+// readRules reads the rules of a load balancer, whose other parts are known.
+func (b *balancer) readRules() {
+	for _, body := range b.f.objects("loadBalancingRules") {
+		if rule, ok := b.part("loadBalancingRules", b.r.file, body, b.readRule).(*LoadBalancingRule); ok {
+			b.Rules = append(b.Rules, rule)
+		}
+	}
+	for _, c := range b.r.inner(natRuleKind, b.f.objects("inboundNatRules")) {
+		rule, ok := b.part(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*InboundNATRule)
+		if ok && b.enter(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
+			b.NATRules = append(b.NATRules, rule)
+		}
+	}
+	for _, body := range b.f.objects("outboundRules") {
+		if rule, ok := b.part("outboundRules", b.r.file, body, b.readOutboundRule).(*OutboundRule); ok {
+			b.OutboundRules = append(b.OutboundRules, rule)
+		}
+	}
+}
+
+// own resolves a reference to a part of the same load balancer.
+func (b *balancer) own(f *fields, k kind, field, id string) any {
+	e := b.f.l.index.byID[strings.ToLower(b.childID(k, lastSegment(id)))]
+	of, _, _ := cutLast(id)
+	of, _, _ = cutLast(of)
+	if name := lastSegment(of); name != "" && !strings.EqualFold(name, b.Name) && !isExpression(name) {
+		e = nil
+	}
+	if e == nil {
+		f.fault(CodeInvalidResourceReference, field, id, "the load balancer has no %s of this name; there %s", kindPaths[k], b.f.l.index.whatIs(k))
+		return nil
+	}
+	return e.object
+}
+
+// frontend reads a rule's frontend; a rule of a frontend that could not be read is open with it.
+func (b *balancer) frontend(f *fields) *Frontend {
+	const field = "frontendIPConfiguration"
+	id := f.reference(field)
+	if id == "" {
+		if !f.open[field] && !f.withheld() {
+			f.fault(CodeInvalidResourceReference, field, "", "a rule needs the id of a frontend IP configuration")
+		}
+		return nil
+	}
+	frontend, _ := b.own(f, frontendKind, field, id).(*Frontend)
+	return frontend
+}
+
+// pools reads the pools of a rule; the one of the singular field is among the others in az's form.
+func (b *balancer) pools(f *fields) (list []*BackendPool) {
+	ids := f.references("backendAddressPools")
+	if id := f.reference("backendAddressPool"); id != "" {
+		ids = append([]string{id}, ids...)
+	}
+	for _, id := range ids {
+		if p, _ := b.own(f, poolKind, "backendAddressPool", id).(*BackendPool); p != nil && !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// readRule reads a load balancing rule.
+func (b *balancer) readRule(f *fields, name string) any {
+	r := &LoadBalancingRule{Name: name, Frontend: b.frontend(f), Pools: b.pools(f)}
+	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidBalancingRule, string(TransportTCP), string(TransportUDP), string(TransportAll)))
+	r.FrontendPort = f.port("frontendPort", CodeInvalidBalancingRule, 0, maxFrontendPort)
+	r.BackendPort = r.FrontendPort
+	if lookup(f.values, "backendPort") != nil {
+		r.BackendPort = f.port("backendPort", CodeInvalidBalancingRule, 0, 65535)
+	}
+	r.Distribution = DistributionDefault
+	if f.text("loadDistribution") != "" {
+		r.Distribution = Distribution(f.oneOf("loadDistribution", CodeInvalidBalancingRule,
+			string(DistributionDefault), string(DistributionSourceIP), string(DistributionSourceIPProtocol)))
+	}
+	r.FloatingIP, r.TCPReset = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false)
+	r.DisableOutboundSNAT = f.flag("disableOutboundSnat", false)
+	r.IdleTimeout = f.idle(maxRuleIdle, defaultIdle)
+	if id := f.reference("probe"); id != "" {
+		r.Probe, _ = b.own(f, probeKind, "probe", id).(*HealthProbe)
+	}
+	if len(f.open) > 0 || r.Frontend == nil {
+		return r
+	}
+	every := r.Protocol == TransportAll
+	switch {
+	case every != (r.FrontendPort == 0) || every != (r.BackendPort == 0):
+		f.fault(CodeInvalidBalancingRule, "frontendPort", strconv.Itoa(int(r.FrontendPort)),
+			"protocol All has frontendPort and backendPort 0, which is every port; Tcp and Udp have ports 1 to %d", maxFrontendPort)
+	case every && r.Frontend.Public() && b.SKU != SKUGateway:
+		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for internal load balancers; allowed at a public frontend are Tcp and Udp")
+	case every && b.SKU == SKUBasic:
+		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for load balancers of SKU Standard; this one is Basic")
+	case r.FloatingIP && r.FrontendPort != r.BackendPort:
+		f.fault(CodeInvalidBalancingRule, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP it is the frontendPort: %d", r.FrontendPort)
+	}
+	return r
+}
+
+// readNATRule reads an inbound NAT rule.
+func (b *balancer) readNATRule(f *fields, name string) any {
+	r := &InboundNATRule{Name: name, Frontend: b.frontend(f)}
+	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(TransportTCP), string(TransportUDP)))
+	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
+	const field = "backendAddressPool"
+	if id := f.reference(field); id != "" {
+		r.Pool, _ = b.own(f, poolKind, field, id).(*BackendPool)
+		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 1, maxFrontendPort)
+		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 1, maxFrontendPort)
+		if r.Last < r.First {
+			f.fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)), "allowed are ports from frontendPortRangeStart (%d) on", r.First)
+		}
+	} else {
+		r.First = f.port("frontendPort", CodeInvalidInboundNATRule, 1, maxFrontendPort)
+		r.Last = r.First
+	}
+	if r.FloatingIP && (r.Pool != nil || r.First != r.BackendPort) && len(f.open) == 0 {
+		f.fault(CodeInvalidInboundNATRule, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP it is the frontendPort: %d", r.First)
+	}
+	if id := f.reference("backendIPConfiguration"); id != "" && len(f.open) == 0 {
+		b.claims = append(b.claims, natClaim{f, r, id})
+	}
+	return r
+}
+
+// readOutboundRule reads an outbound rule.
+func (b *balancer) readOutboundRule(f *fields, name string) any {
+	r := &OutboundRule{Name: name}
+	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidOutboundRule, string(TransportTCP), string(TransportUDP), string(TransportAll)))
+	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	const frontends, pool, ports = "frontendIPConfigurations", "backendAddressPool", "allocatedOutboundPorts"
+	for _, id := range f.references(frontends) {
+		if frontend, _ := b.own(f, frontendKind, frontends, id).(*Frontend); frontend != nil {
+			if !frontend.Public() {
+				f.fault(CodeInvalidOutboundRule, frontends, frontend.Name, "an outbound rule has public frontends; this one is in subnet %q", frontend.Subnet.Name)
+			}
+			r.Frontends = append(r.Frontends, frontend)
+		}
+	}
+	if id := f.reference(pool); id != "" {
+		r.Pool, _ = b.own(f, poolKind, pool, id).(*BackendPool)
+	}
+	if text := f.text(ports); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n > maxOutboundPorts || n%outboundPortsStep != 0 {
+			f.fault(CodeInvalidOutboundRule, ports, text, "allowed are multiples of %d up to %d; 0: by the size of the pool", outboundPortsStep, maxOutboundPorts)
+		}
+		r.AllocatedPorts = n
+	}
+	switch {
+	case len(f.open) > 0 || f.withheld():
+	case r.Pool == nil && lookup(f.values, pool) == nil:
+		f.fault(CodeInvalidResourceReference, pool, "", "an outbound rule needs the id of a backend address pool")
+	case lookup(f.values, frontends) == nil:
+		f.fault(CodeInvalidResourceReference, frontends, "", "an outbound rule needs the ids of frontend IP configurations")
+	case b.SKU == SKUBasic:
+		f.fault(CodeInvalidOutboundRule, "", "", "outbound rules are for load balancers of SKU Standard; this one is Basic")
+	}
+	return r
+}
+
+// checkBalancer holds the rules of a load balancer against each other, once the members of its
+// pools are known.
+func (l *loader) checkBalancer(b *balancer) {
+	b.checkFrontendPorts()
+	b.checkBackendPorts()
+	b.checkOutbound()
+	for _, r := range b.Rules {
+		for _, p := range r.Pools {
+			for _, member := range p.Backends {
+				b.checkFamily(r, r.Frontend, member)
+			}
+		}
+	}
+	for _, r := range b.NATRules {
+		if r.Backend != nil {
+			b.checkFamily(r, r.Frontend, *r.Backend)
+		}
+		if r.Pool != nil && len(r.Pool.Backends) > int(r.Last)-int(r.First)+1 {
+			b.rules[r].fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)),
+				"the range has fewer ports than pool %q has members: %d", r.Pool.Name, len(r.Pool.Backends))
+		}
+	}
+}
+
+// checkFamily finds a backend that can't be behind a frontend.
+func (b *balancer) checkFamily(rule any, frontend *Frontend, member Backend) {
+	if frontend.Address.IsValid() && member.Address.Is6() != frontend.IPv6 {
+		b.rules[rule].fault(CodeBackendFamily, "backendAddressPool", member.Address.String(), "frontend %q has %s: both are IPv4, or both IPv6", frontend.Name, frontend.Address)
+	}
+}
+
+// claimedPorts are the frontend ports that a rule takes.
+type claimedPorts struct {
+	rule        any
+	name        string
+	frontend    *Frontend
+	protocol    Transport
+	first, last uint16
+}
+
+// checkFrontendPorts finds rules that want the same packets of a frontend. A rule for every port
+// takes what other rules leave.
+func (b *balancer) checkFrontendPorts() {
+	var all []claimedPorts
+	for _, r := range b.Rules {
+		all = append(all, claimedPorts{r, r.Name, r.Frontend, r.Protocol, r.FrontendPort, r.FrontendPort})
+	}
+	for _, r := range b.NATRules {
+		all = append(all, claimedPorts{r, r.Name, r.Frontend, r.Protocol, r.First, r.Last})
+	}
+	for i, c := range all {
+		for _, other := range all[:i] {
+			if c.frontend == other.frontend && c.protocol == other.protocol && c.first <= other.last && other.first <= c.last {
+				b.rules[c.rule].fault(CodeSameFrontendPort, "frontendPort", strconv.Itoa(int(max(c.first, other.first))),
+					"rule %q has this port of frontend %q for protocol %s already", other.name, c.frontend.Name, c.protocol)
+			}
+		}
+	}
+}
+
+func (b *balancer) checkBackendPorts() {
+	for i, r := range b.Rules {
+		for _, other := range b.Rules[:i] {
+			if r.FloatingIP || other.FloatingIP || r.Protocol != other.Protocol || r.BackendPort != other.BackendPort {
+				continue
+			}
+			for _, p := range r.Pools {
+				if slices.Contains(other.Pools, p) {
+					b.rules[r].fault(CodeSameBackendPort, "backendPort", strconv.Itoa(int(r.BackendPort)),
+						"Load balancing rules %s and %s with floating IP disabled use the same protocol %s and backend port %d, and must not be used with the same backend address pool %s.",
+						other.Name, r.Name, r.Protocol, r.BackendPort, p.Name)
+				}
+			}
+		}
+	}
+}
+
+// checkOutbound holds outbound rules against each other, load balancing rules and the ports there are.
+func (b *balancer) checkOutbound() {
+	for i, r := range b.OutboundRules {
+		f := b.rules[r]
+		for _, other := range b.OutboundRules[:i] {
+			for _, frontend := range r.Frontends {
+				if slices.Contains(other.Frontends, frontend) && r.Protocol.Overlaps(other.Protocol) {
+					f.fault(CodeSameOutboundFrontend, "frontendIPConfigurations", frontend.Name,
+						"It is not supported to have more than a single outbound rule using a frontendIPConfiguration with same or overlapping protocol: rule %s has it too", other.Name)
+				}
+			}
+		}
+		for _, rule := range b.Rules {
+			if slices.Contains(r.Frontends, rule.Frontend) && !rule.DisableOutboundSNAT {
+				b.rules[rule].fault(CodeMustDisableSNAT, "disableOutboundSnat", "false",
+					"Load Balancing Rules %s must have disableOutboundSNAT set to true when same FrontendIPConfiguration %s is referenced by Outbound Rules %s", rule.Name, rule.Frontend.Name, r.Name)
+			}
+		}
+		addresses := 0
+		for _, frontend := range r.Frontends {
+			addresses += max(1, len(frontend.Outbound()))
+		}
+		if wanted := r.AllocatedPorts * len(r.Pool.Backends); wanted > addresses*maxOutboundPorts {
+			f.fault(CodeInvalidOutboundRule, "allocatedOutboundPorts", strconv.Itoa(r.AllocatedPorts),
+				"%d backends of pool %q would have %d ports, and %d addresses have %d", len(r.Pool.Backends), r.Pool.Name, wanted, addresses, addresses*maxOutboundPorts)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package arm
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Codes for NAT gateways. Azure answers with SubnetWithNatGatewayAndBasicSkuResourceNotAllowed
+// (hashicorp/terraform-provider-azurerm issue 18570); the others are ours.
+const (
+	CodeGatewayAndBasic     = "SubnetWithNatGatewayAndBasicSkuResourceNotAllowed"
+	CodeGatewayBasicAddress = "NatGatewayPublicIPAddressNotStandard"
+	CodeGatewayTooMany      = "NatGatewayInvalidNumberOfPublicIPAddresses"
+	CodeSubnetOtherGateway  = "SubnetHasOtherNatGateway"
+)
+
+// Azure's limits of a NAT gateway.
+const (
+	maxGatewayIdle      = 120 // minutes
+	maxGatewayAddresses = 16
+)
+
+// NATGateway is a NAT gateway.
+type NATGateway struct {
+	Name        string
+	ID          string
+	SKU         SKU
+	IdleTimeout time.Duration // of TCP flows, 4 to 120 minutes
+	Addresses   []*PublicIPAddress
+	Prefixes    []*PublicIPPrefix
+	// Unknown says that it has addresses which are not known: nothing is known of what it
+	// translates.
+	Unknown bool
+}
+
+// gatewayClaim is a NAT gateway that names a subnet.
+type gatewayClaim struct {
+	f       *fields
+	gateway *NATGateway
+	id      string
+}
+
+func (l *loader) buildNATGateways() {
+	for _, r := range l.resources {
+		if r.kind == natGatewayKind {
+			l.buildNATGateway(r)
+		}
+	}
+}
+
+func (l *loader) buildNATGateway(r *resource) {
+	f := l.readNoted(r.file, r.place(), r.body)
+	if !f.named(r) {
+		return
+	}
+	g := &NATGateway{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUStandard, SKUStandardV2)}
+	g.IdleTimeout = f.idle(maxGatewayIdle, defaultIdle)
+	f.gatewayAddresses(g)
+	f.leaveCondition(r)
+	g.Unknown = g.Unknown || len(f.open) > 0
+	if !l.register(r, g.ID, g, g.Name) {
+		return
+	}
+	l.out.Set.NATGateways = append(l.out.Set.NATGateways, g)
+	for _, id := range f.references("subnets") {
+		l.gatewayClaims = append(l.gatewayClaims, gatewayClaim{f, g, id})
+	}
+}
+
+// gatewayAddresses reads the addresses and prefixes of a NAT gateway.
+func (f *fields) gatewayAddresses(g *NATGateway) {
+	for _, field := range []string{"publicIpAddresses", "publicIpAddressesV6"} {
+		for _, id := range f.references(field) {
+			p, _ := f.pointed(publicAddressKind, field, id).(*PublicIPAddress)
+			if p == nil {
+				g.Unknown = true
+				continue
+			}
+			f.take(p, field)
+			if p.SKU == SKUBasic {
+				f.fault(CodeGatewayBasicAddress, field, p.Name, "a NAT gateway takes public IP addresses of SKU Standard or StandardV2, this one is Basic")
+			}
+			g.Unknown = g.Unknown || !p.Address.IsValid()
+			g.Addresses = append(g.Addresses, p)
+		}
+	}
+	for _, field := range []string{"publicIpPrefixes", "publicIpPrefixesV6"} {
+		for _, id := range f.references(field) {
+			p, _ := f.pointed(publicPrefixKind, field, id).(*PublicIPPrefix)
+			if p == nil {
+				g.Unknown = true
+				continue
+			}
+			g.Unknown = g.Unknown || !p.Prefix.IsValid()
+			g.Prefixes = append(g.Prefixes, p)
+		}
+	}
+	for _, six := range []bool{false, true} {
+		if n := g.count(six); n > maxGatewayAddresses {
+			f.fault(CodeGatewayTooMany, "publicIpAddresses", strconv.Itoa(n), "a NAT gateway has at most %d public addresses of a family, those of its prefixes included", maxGatewayAddresses)
+		}
+	}
+}
+
+// count is how many addresses of a family the gateway has, with those of its prefixes.
+func (g *NATGateway) count(six bool) (n int) {
+	for _, p := range g.Addresses {
+		if p.Address.IsValid() && p.Address.Is6() == six {
+			n++
+		}
+	}
+	for _, p := range g.Prefixes {
+		if p.Prefix.IsValid() && p.Prefix.Addr().Is6() == six {
+			n += 1 << min(p.Prefix.Addr().BitLen()-p.Prefix.Bits(), 16)
+		}
+	}
+	return n
+}
+
+// PublicAddresses are all addresses of the gateway that are known, in the document's order, those
+// of prefixes last.
+func (g *NATGateway) PublicAddresses() (list []netip.Addr) {
+	for _, p := range g.Addresses {
+		if p.Address.IsValid() {
+			list = append(list, p.Address)
+		}
+	}
+	for _, p := range g.Prefixes {
+		list = append(list, p.Addresses()...)
+	}
+	return list
+}
+
+// Addresses are all addresses of a prefix; none of one that is not known.
+func (p *PublicIPPrefix) Addresses() (list []netip.Addr) {
+	if !p.Prefix.IsValid() {
+		return nil
+	}
+	for a := p.Prefix.Addr(); p.Prefix.Contains(a); a = a.Next() {
+		list = append(list, a)
+	}
+	return list
+}
+
+// natGateway reads a subnet's reference to its NAT gateway; nil when there is none. One that can't
+// be followed is a gateway of which nothing is known.
+func (f *fields) natGateway() *NATGateway {
+	const field = "natGateway"
+	id := f.reference(field)
+	if id == "" {
+		if f.open[field] {
+			return &NATGateway{Unknown: true}
+		}
+		return nil
+	}
+	g, _ := f.pointed(natGatewayKind, field, id).(*NATGateway)
+	if g == nil {
+		return &NATGateway{Name: lastSegment(id), Unknown: true}
+	}
+	return g
+}
+
+// relateGateways gives NAT gateways to the subnets that they name, and finds what can't be in a
+// subnet with one.
+func (l *loader) relateGateways() {
+	const field = "subnets"
+	for _, c := range l.gatewayClaims {
+		s, _ := c.f.pointed(subnetKind, field, c.id).(*Subnet)
+		switch {
+		case s == nil:
+		case s.NATGateway == nil:
+			s.NATGateway = c.gateway
+		case s.NATGateway != c.gateway:
+			c.f.fault(CodeSubnetOtherGateway, field, c.id, "the subnet has NAT gateway %q; it can have one", s.NATGateway.Name)
+		}
+	}
+	for _, n := range l.out.Set.NetworkInterfaces {
+		for i := range n.IPConfigurations {
+			c := &n.IPConfigurations[i]
+			if c.PublicIPAddress == nil || c.PublicIPAddress.SKU != SKUBasic || c.Subnet.NATGateway == nil {
+				continue
+			}
+			f := &fields{l: l, file: l.fileOf(n.ID), place: kindPaths[interfaceKind] + "/" + n.Name + "/ipConfigurations/" + c.Name}
+			f.fault(CodeGatewayAndBasic, "publicIPAddress", c.PublicIPAddress.Name,
+				"NAT Gateway cannot be deployed on subnet containing Basic SKU Public IP addresses or Basic SKU Load Balancer: subnet %q has %q",
+				c.Subnet.Name, c.Subnet.NATGateway.Name)
+		}
+	}
+}

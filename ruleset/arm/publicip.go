@@ -1,0 +1,306 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Codes for public addresses. PublicIPAddressInUse is Azure's (microsoft/azure-tools-for-java
+// issue 91 has its message), the others are ours.
+const (
+	CodePublicAddressInUse  = "PublicIPAddressInUse"
+	CodePublicAddressTwice  = "PublicIPAddressDuplicate"
+	CodePublicAddressFamily = "PublicIPAddressVersionMismatch"
+	CodeInvalidPublicPrefix = "PublicIPPrefixInvalidPrefix"
+	CodeInvalidSKU          = "ResourceInvalidSku"
+	CodeInvalidIdleTimeout  = "ResourceInvalidIdleTimeout"
+	// CodePublicNotAssigned and CodeNotTranslated are in Documents.Warnings.
+	CodePublicNotAssigned = "PublicIPAddressNotAssigned"
+	CodeNotTranslated     = "TranslationNotInDocuments"
+)
+
+// SKU is what public addresses, NAT gateways and load balancers are of.
+type SKU string
+
+// The SKUs. Where a document doesn't say, a NAT gateway is Standard and anything else Basic.
+const (
+	SKUBasic      SKU = "Basic"
+	SKUStandard   SKU = "Standard"
+	SKUStandardV2 SKU = "StandardV2"
+	SKUGateway    SKU = "Gateway" // of load balancers
+)
+
+// Closed reports that nothing comes in to where no network security group stands.
+func (s SKU) Closed() bool { return s != SKUBasic }
+
+// Azure's limits of an idle timeout, in minutes, and of a prefix, in bits: custom ranges are cut
+// into /21 at most.
+const (
+	minIdleTimeout    = 4
+	maxPublicIPIdle   = 30
+	defaultIdle       = 4 * time.Minute
+	leastPublicPrefix = 21
+)
+
+// PublicIPAddress is a public IP address.
+type PublicIPAddress struct {
+	Name string
+	ID   string
+	SKU  SKU
+	// Address is not valid when it is not known, as of one that Azure chooses: nothing is
+	// translated by it.
+	Address     netip.Addr
+	IPv6        bool // whether or not Address is known
+	IdleTimeout time.Duration
+}
+
+// PublicIPPrefix is a range of public addresses.
+type PublicIPPrefix struct {
+	Name   string
+	ID     string
+	SKU    SKU
+	Prefix netip.Prefix // not valid when it is not known
+}
+
+// publicClaim is a public address that says who has it.
+type publicClaim struct {
+	f       *fields
+	address *PublicIPAddress
+	id      string
+}
+
+func (l *loader) buildPublicAddresses() {
+	for _, r := range l.resources {
+		switch r.kind {
+		case publicAddressKind:
+			l.buildPublicAddress(r)
+		case publicPrefixKind:
+			l.buildPublicPrefix(r)
+		}
+	}
+}
+
+func (l *loader) buildPublicAddress(r *resource) {
+	f := l.readNoted(r.file, r.place(), r.body)
+	if !f.named(r) {
+		return
+	}
+	p := &PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUBasic, SKUStandard, SKUStandardV2)}
+	p.IdleTimeout = f.idle(maxPublicIPIdle, defaultIdle)
+	p.Address, p.IPv6 = f.publicAddress()
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		p.Address = netip.Addr{}
+	}
+	if !l.register(r, p.ID, p, p.Name) {
+		return
+	}
+	l.out.Set.PublicIPAddresses = append(l.out.Set.PublicIPAddresses, p)
+	if other := l.holders[p.Address]; p.Address.IsValid() && other != nil {
+		f.fault(CodePublicAddressTwice, "ipAddress", p.Address.String(), "the address is that of public IP address %q too", other.Name)
+	}
+	l.holders[p.Address] = p
+	if id := f.reference("ipConfiguration"); id != "" {
+		l.publicClaims = append(l.publicClaims, publicClaim{f, p, id})
+	}
+}
+
+// publicAddress reads ipAddress and the version, which the address tells when the document doesn't.
+func (f *fields) publicAddress() (a netip.Addr, ipv6 bool) {
+	const field, versionField = "ipAddress", "publicIPAddressVersion"
+	version, text := f.text(versionField), f.text(field)
+	ipv6 = strings.EqualFold(version, "IPv6")
+	if version != "" && !ipv6 && !strings.EqualFold(version, "IPv4") {
+		f.fault(CodePublicAddressFamily, versionField, version, "allowed are IPv4 and IPv6")
+	}
+	if text == "" {
+		if len(f.open) == 0 {
+			f.l.note(f.told(CodePublicNotAssigned, field, "",
+				"the address is chosen when the resource is deployed, so nothing is translated by it; write it down as ipAddress to use it here"))
+		}
+		return a, ipv6
+	}
+	a, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback():
+		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+		return netip.Addr{}, ipv6
+	case version != "" && a.Is6() != ipv6:
+		f.fault(CodePublicAddressFamily, versionField, version, "the address %s is not of that version", a)
+	}
+	return a, a.Is6()
+}
+
+func (l *loader) buildPublicPrefix(r *resource) {
+	f := l.readNoted(r.file, r.place(), r.body)
+	if !f.named(r) {
+		return
+	}
+	p := &PublicIPPrefix{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUStandard, SKUStandardV2)}
+	const field = "ipPrefix"
+	if text := f.text(field); text != "" {
+		prefix, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil || prefix.Addr().Is4In6() || prefix != prefix.Masked():
+			f.fault(CodeInvalidPublicPrefix, field, text, "allowed is a CIDR without host bits")
+		case prefix.Addr().BitLen()-prefix.Bits() > 32-leastPublicPrefix:
+			f.fault(CodeInvalidPublicPrefix, field, text, "allowed are prefixes of %d addresses at most", 1<<(32-leastPublicPrefix))
+		default:
+			p.Prefix = prefix
+		}
+	} else if len(f.open) == 0 {
+		l.note(f.told(CodePublicNotAssigned, field, "",
+			"the prefix is chosen when the resource is deployed, so nothing is translated by it; write it down as ipPrefix to use it here"))
+	}
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		p.Prefix = netip.Prefix{}
+	}
+	if l.register(r, p.ID, p, p.Name) {
+		l.out.Set.PublicIPPrefixes = append(l.out.Set.PublicIPPrefixes, p)
+	}
+}
+
+// sku reads a resource's SKU, which stands beside its properties; the first of allowed is meant
+// when it says none.
+func (f *fields) sku(r *resource, allowed ...SKU) SKU {
+	body := &fields{l: f.l, file: f.file, place: f.place, values: r.body, open: f.open, noted: f.noted}
+	object := body.object("sku")
+	if object == nil {
+		return allowed[0]
+	}
+	body.values = object
+	name := body.text("name")
+	if name == "" {
+		return allowed[0]
+	}
+	for _, s := range allowed {
+		if strings.EqualFold(string(s), name) {
+			return s
+		}
+	}
+	texts := make([]string, len(allowed))
+	for i, s := range allowed {
+		texts[i] = string(s)
+	}
+	f.fault(CodeInvalidSKU, "sku", name, "allowed are %s", strings.Join(texts, ", "))
+	return allowed[0]
+}
+
+// idle reads idleTimeoutInMinutes.
+func (f *fields) idle(most int, otherwise time.Duration) time.Duration {
+	const field = "idleTimeoutInMinutes"
+	text := f.text(field)
+	if text == "" {
+		return otherwise
+	}
+	minutes, err := strconv.Atoi(text)
+	if err != nil || minutes < minIdleTimeout || minutes > most {
+		f.fault(CodeInvalidIdleTimeout, field, text, "allowed are %d to %d minutes", minIdleTimeout, most)
+		return otherwise
+	}
+	return time.Duration(minutes) * time.Minute
+}
+
+// pointed resolves a reference of translation; nil when it can't be known. That the documents have
+// no resource of the kind at all is noted only: a policy is fit for use without any.
+func (f *fields) pointed(k kind, field, id string) any {
+	e, problem := f.l.index.resolve(k, id)
+	switch {
+	case e != nil:
+		return e.object
+	case len(f.l.index.byName[k]) == 0:
+		f.l.note(f.told(CodeNotTranslated, field, id, problem+": nothing is translated by it"))
+	default:
+		f.fault(CodeInvalidResourceReference, field, id, "%s", problem)
+	}
+	return nil
+}
+
+// publicIP reads a reference to a public address; nil when there is none. One that can't be
+// followed is an address that is not known.
+func (f *fields) publicIP(field string) *PublicIPAddress {
+	id := f.reference(field)
+	if id == "" {
+		if f.open[field] {
+			return &PublicIPAddress{}
+		}
+		return nil
+	}
+	p, _ := f.pointed(publicAddressKind, field, id).(*PublicIPAddress)
+	if p == nil {
+		return &PublicIPAddress{Name: lastSegment(id)}
+	}
+	f.take(p, field)
+	return p
+}
+
+// take notes who has a public address, which only one may.
+func (f *fields) take(p *PublicIPAddress, field string) {
+	if other, ok := f.l.publicUsers[p]; ok && other != f.place {
+		f.fault(CodePublicAddressInUse, field, p.Name,
+			"%s is referencing public IP address %s that is already allocated to resource %s.", f.place, p.Name, other)
+		return
+	}
+	f.l.publicUsers[p] = f.place
+}
+
+// relatePublicAddresses gives public addresses to those whom they name, and holds the families
+// against each other.
+func (l *loader) relatePublicAddresses() {
+	for _, c := range l.publicClaims {
+		segments := strings.Split(strings.Trim(c.id, "/"), "/")
+		n := len(segments)
+		of := func(i int, k kind) bool { return n >= i && strings.EqualFold(segments[n-i], kindPaths[k]) }
+		const field = "ipConfiguration"
+		switch {
+		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)) && !slices.ContainsFunc(segments, scaleSet):
+			e, _ := l.index.resolve(configurationKind, c.id)
+			if e == nil || e.object == nil {
+				l.note(c.f.told(CodeNotTranslated, field, c.id, "the network interface is not in the documents, or was not read: nothing is translated by the address"))
+				continue
+			}
+			configuration := e.object.(*IPConfiguration)
+			if configuration.PublicIPAddress == nil {
+				configuration.PublicIPAddress = c.address
+			}
+			l.claimed(c, field, configuration.PublicIPAddress, e)
+		case of(2, frontendKind):
+			e, _ := l.index.resolve(frontendKind, c.id)
+			if e == nil || e.object == nil {
+				l.note(c.f.told(CodeNotTranslated, field, c.id, "the load balancer is not in the documents, or was not read: nothing is translated by the address"))
+				continue
+			}
+			l.claimed(c, field, e.object.(*Frontend).PublicIPAddress, e)
+		}
+	}
+	for _, n := range l.out.Set.NetworkInterfaces {
+		for i := range n.IPConfigurations {
+			c := &n.IPConfigurations[i]
+			if p := c.PublicIPAddress; p != nil && p.ID != "" && p.IPv6 != c.Address.Is6() {
+				f := &fields{l: l, file: l.fileOf(n.ID), place: kindPaths[interfaceKind] + "/" + n.Name + "/ipConfigurations/" + c.Name}
+				f.fault(CodePublicAddressFamily, "publicIPAddress", p.Name, "the private address %s and the public one are not of one family", c.Address)
+			}
+		}
+	}
+}
+
+func scaleSet(segment string) bool { return strings.EqualFold(segment, "virtualMachineScaleSets") }
+
+// claimed holds a public address against what the resource that it names has itself.
+func (l *loader) claimed(c publicClaim, field string, has *PublicIPAddress, by *entry) {
+	if has != c.address {
+		c.f.fault(CodePublicAddressInUse, field, c.id, "the resource named here has another public IP address, or none")
+		return
+	}
+	if user, ok := l.publicUsers[c.address]; ok {
+		if !strings.EqualFold(lastSegment(user), lastSegment(by.id)) {
+			c.f.fault(CodePublicAddressInUse, field, c.id, "the public IP address is already allocated to resource %s.", user)
+		}
+		return
+	}
+	l.publicUsers[c.address] = by.id
+}
