@@ -32,10 +32,11 @@ var allowedImports = map[string][]string{
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
+	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/pcapng":      {},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/pcap": {},
 	"dataplane/replay": {
