@@ -137,6 +137,15 @@ func (s *Service) subscribe(q *WatchRequest, snap int) (*watch.Subscription, err
 // stream answers with what begin makes of the subscription.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType string, snap func(*WatchRequest) int,
 	begin func(*stream) (encoder, error)) {
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil {
+		answer(w, nil, err)
+		return
+	}
+	header := w.Header()
+	header.Set("Connection", "close")
+	// The server must not wait for the end of the body, which comes when the client has had enough.
+	defer control.SetReadDeadline(time.Unix(1, 0))
 	q, err := watchRequest(r)
 	if err != nil {
 		answer(w, nil, badRequest(err))
@@ -149,16 +158,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 	}
 	defer sub.Close()
 	st := &stream{server: s, subscription: sub, request: q, namer: s.service.options.Engine.NewNamer(),
-		out: bufio.NewWriterSize(w, 64<<10), control: http.NewResponseController(w)}
-	header := w.Header()
+		out: bufio.NewWriterSize(w, 64<<10), control: control}
 	header.Set("Content-Type", contentType)
-	header.Set("Connection", "close")
 	for _, name := range []string{trailerPackets, trailerLost, trailerSkipped} {
 		header.Add("Trailer", name)
-	}
-	if err := st.control.EnableFullDuplex(); err != nil {
-		answer(w, nil, err)
-		return
 	}
 	w.WriteHeader(http.StatusOK)
 	ctx, leave := st.until(r)
@@ -197,7 +200,7 @@ func (st *stream) until(r *http.Request) (ctx context.Context, leave func()) {
 	return ctx, func() {
 		stop()
 		cancel()
-		st.control.SetReadDeadline(time.Unix(1, 0)) // the server must not wait for the rest of the body
+		st.control.SetReadDeadline(time.Unix(1, 0))
 		<-read
 	}
 }
