@@ -258,3 +258,54 @@ func TestAPoolGivenTwiceIsOne(t *testing.T) {
 		t.Errorf("backend %+v", b)
 	}
 }
+
+// state is what "terraform show -json" prints.
+func state(kind string, resources ...string) string {
+	return `{"format_version": "1.0", "terraform_version": "1.9.0", "` + kind + `": {"root_module": {"resources": [` + strings.Join(resources, ",") + `]}}`
+}
+
+func stated(kind, name, values string) string {
+	return fmt.Sprintf(`{"address": "%[1]s.%[2]s", "mode": "managed", "type": %[1]q, "name": %[2]q, "values": {"resource_group_name": "rg", %[3]s}}`, kind, name, values)
+}
+
+func TestTranslationFromTerraform(t *testing.T) {
+	const rg = "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/"
+	id := func(path string) string { return `"id": "` + rg + path + `"` }
+	document := state("values",
+		stated("azurerm_virtual_network", "v", id("virtualNetworks/v")+`, "name": "v", "address_space": ["10.0.0.0/16"]`),
+		stated("azurerm_subnet", "s", id("virtualNetworks/v/subnets/s")+`, "name": "s", "virtual_network_name": "v", "address_prefixes": ["10.0.0.0/24"], "default_outbound_access_enabled": false`),
+		stated("azurerm_subnet", "t", id("virtualNetworks/v/subnets/t")+`, "name": "t", "virtual_network_name": "v", "address_prefixes": ["10.0.1.0/24"]`),
+		stated("azurerm_public_ip", "vm", id("publicIPAddresses/vm")+`, "name": "vm", "sku": "Standard", "ip_address": "203.0.113.4", "ip_version": "IPv4", "idle_timeout_in_minutes": 10`),
+		stated("azurerm_public_ip", "front", id("publicIPAddresses/front")+`, "name": "front", "sku": "Standard", "ip_address": "203.0.113.5"`),
+		stated("azurerm_public_ip", "out", id("publicIPAddresses/out")+`, "name": "out", "sku": "StandardV2", "ip_address": "203.0.113.6"`),
+		stated("azurerm_public_ip_prefix", "range", id("publicIPPrefixes/range")+`, "name": "range", "sku": "Standard", "ip_prefix": "203.0.113.16/30"`),
+		stated("azurerm_nat_gateway", "gw", id("natGateways/gw")+`, "name": "gw", "sku_name": "StandardV2", "idle_timeout_in_minutes": 120`),
+		stated("azurerm_nat_gateway_public_ip_association", "a", `"nat_gateway_id": "`+rg+`natGateways/gw", "public_ip_address_id": "`+rg+`publicIPAddresses/out"`),
+		stated("azurerm_nat_gateway_public_ip_prefix_association", "a", `"nat_gateway_id": "`+rg+`natGateways/gw", "public_ip_prefix_id": "`+rg+`publicIPPrefixes/range"`),
+		stated("azurerm_subnet_nat_gateway_association", "a", `"nat_gateway_id": "`+rg+`natGateways/gw", "subnet_id": "`+rg+`virtualNetworks/v/subnets/s"`),
+		stated("azurerm_network_interface", "a", id("networkInterfaces/a")+`, "name": "a", "ip_configuration": [{"name": "c", "private_ip_address": "10.0.0.4", "subnet_id": "`+rg+`virtualNetworks/v/subnets/s", "public_ip_address_id": "`+rg+`publicIPAddresses/vm"}]`),
+		stated("azurerm_network_interface", "b", id("networkInterfaces/b")+`, "name": "b", "ip_configuration": [{"name": "c", "private_ip_address": "10.0.0.5", "subnet_id": "`+rg+`virtualNetworks/v/subnets/s"}]`),
+		stated("azurerm_lb", "lb", id("loadBalancers/lb")+`, "name": "lb", "sku": "Standard", "frontend_ip_configuration": [{"name": "public", "public_ip_address_id": "`+rg+`publicIPAddresses/front", "subnet_id": ""},
+			{"name": "inside", "subnet_id": "`+rg+`virtualNetworks/v/subnets/t", "private_ip_address": "10.0.1.9", "public_ip_address_id": null}]`),
+		stated("azurerm_lb_backend_address_pool", "pool", id("loadBalancers/lb/backendAddressPools/pool")+`, "name": "pool", "loadbalancer_id": "`+rg+`loadBalancers/lb"`),
+		stated("azurerm_lb_probe", "alive", id("loadBalancers/lb/probes/alive")+`, "name": "alive", "loadbalancer_id": "`+rg+`loadBalancers/lb", "protocol": "Http", "port": 80, "request_path": "/ok", "interval_in_seconds": 5, "number_of_probes": 2`),
+		stated("azurerm_lb_rule", "web", id("loadBalancers/lb/loadBalancingRules/web")+`, "name": "web", "loadbalancer_id": "`+rg+`loadBalancers/lb", "frontend_ip_configuration_name": "public", "backend_address_pool_ids": ["`+rg+`loadBalancers/lb/backendAddressPools/pool"],
+			"probe_id": "`+rg+`loadBalancers/lb/probes/alive", "protocol": "Tcp", "frontend_port": 80, "backend_port": 8080, "load_distribution": "SourceIP", "tcp_reset_enabled": true, "idle_timeout_in_minutes": 15, "disable_outbound_snat": true`),
+		stated("azurerm_lb_rule", "all", id("loadBalancers/lb/loadBalancingRules/all")+`, "name": "all", "loadbalancer_id": "`+rg+`loadBalancers/lb", "frontend_ip_configuration_name": "inside", "backend_address_pool_ids": ["`+rg+`loadBalancers/lb/backendAddressPools/pool"],
+			"protocol": "All", "frontend_port": 0, "backend_port": 0, "enable_floating_ip": true`),
+		stated("azurerm_lb_nat_rule", "ssh", id("loadBalancers/lb/inboundNatRules/ssh")+`, "name": "ssh", "loadbalancer_id": "`+rg+`loadBalancers/lb", "frontend_ip_configuration_name": "public", "protocol": "Tcp", "frontend_port": 2200, "backend_port": 22`),
+		stated("azurerm_lb_nat_rule", "rdp", id("loadBalancers/lb/inboundNatRules/rdp")+`, "name": "rdp", "loadbalancer_id": "`+rg+`loadBalancers/lb", "frontend_ip_configuration_name": "public", "protocol": "Tcp", "frontend_port": 0, "frontend_port_start": 5000, "frontend_port_end": 5009,
+			"backend_port": 3389, "backend_address_pool_id": "`+rg+`loadBalancers/lb/backendAddressPools/pool"`),
+		stated("azurerm_lb_outbound_rule", "out", id("loadBalancers/lb/outboundRules/out")+`, "name": "out", "loadbalancer_id": "`+rg+`loadBalancers/lb", "frontend_ip_configuration": [{"name": "public"}], "protocol": "All", "allocated_outbound_ports": 8000,
+			"backend_address_pool_id": "`+rg+`loadBalancers/lb/backendAddressPools/pool"`),
+		stated("azurerm_network_interface_backend_address_pool_association", "b", `"network_interface_id": "`+rg+`networkInterfaces/b", "ip_configuration_name": "c", "backend_address_pool_id": "`+rg+`loadBalancers/lb/backendAddressPools/pool"`),
+		stated("azurerm_network_interface_backend_address_pool_association", "a", `"network_interface_id": "`+rg+`networkInterfaces/a", "ip_configuration_name": "c", "backend_address_pool_id": "`+rg+`loadBalancers/lb/backendAddressPools/pool"`),
+		stated("azurerm_network_interface_nat_rule_association", "a", `"network_interface_id": "`+rg+`networkInterfaces/a", "ip_configuration_name": "c", "nat_rule_id": "`+rg+`loadBalancers/lb/inboundNatRules/ssh"`),
+	) + "}"
+	d := Parse("state.json", []byte(document))
+	if len(d.Faults)+len(d.Unresolved)+len(d.Warnings) > 0 {
+		t.Fatalf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
+	}
+	slices.Reverse(d.Set.LoadBalancers[0].Pools[0].Backends) // associations come in the order of network interfaces
+	checkEdge(t, d.Set)
+}
