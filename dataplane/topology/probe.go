@@ -44,6 +44,8 @@ type Probe struct {
 // snapshot keeps it.
 type health struct{ down *atomic.Bool }
 
+func newHealth() *health { return &health{down: &atomic.Bool{}} }
+
 // Up reports that the backend takes new flows. Safe for concurrent use.
 func (p *Probe) Up() bool { return !p.health.down.Load() }
 
@@ -68,7 +70,7 @@ func (b *builder) probe(lb *arm.LoadBalancer, p *arm.HealthProbe, of backend, kn
 	if h := known[key]; h != nil {
 		return h
 	}
-	h := &health{down: &atomic.Bool{}}
+	h := newHealth()
 	known[key] = h
 	probe := &Probe{Name: lb.Name + "/" + p.Name, Target: of.to, Address: of.address.Netip(), Port: p.Port, Path: p.Path,
 		Interval: p.Interval, Threshold: p.Threshold, health: h, balancer: strings.ToLower(lb.ID)}

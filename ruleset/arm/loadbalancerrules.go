@@ -139,10 +139,9 @@ func (b *balancer) readRules() {
 
 // own resolves a reference to a part of the same load balancer.
 func (b *balancer) own(f *fields, k kind, field, id string) any {
-	e := b.f.l.index.byID[strings.ToLower(b.childID(k, lastSegment(id)))]
-	of, _, _ := cutLast(id)
-	of, _, _ = cutLast(of)
-	if name := lastSegment(of); name != "" && !strings.EqualFold(name, b.Name) && !isExpression(name) {
+	of, name, given := cutLast(referredName(k, id))
+	e := b.f.l.index.byID[strings.ToLower(b.childID(k, name))]
+	if given && !strings.EqualFold(of, b.Name) || e != nil && (e.kind != k || e.object == nil) {
 		e = nil
 	}
 	if e == nil {

@@ -13,6 +13,8 @@ type conversion struct {
 	// parent is the field with the name of the resource that this one belongs to, and
 	// parentKind ARM's kind of that.
 	parent, parentKind string
+	// within is the field with the id of the load balancer that the resource is a part of.
+	within string
 	// data sources of the type tell as much as resources.
 	data bool
 	// last are those that change others.
@@ -29,7 +31,6 @@ func init() {
 		"azurerm_application_security_group": {convert: plain(nil), kind: "applicationSecurityGroups", data: true},
 		"azurerm_virtual_network":            {convert: network, kind: "virtualNetworks", data: true},
 		"azurerm_route_table":                {convert: routeTable, kind: "routeTables", data: true},
-		"azurerm_public_ip":                  {convert: plain(publicFields), kind: "publicIPAddresses", data: true},
 		"azurerm_network_interface":          {convert: networkInterface, kind: "networkInterfaces", data: true},
 		"azurerm_subnet": {
 			convert: child(subnet), kind: "subnets", parent: "virtual_network_name", parentKind: "virtualNetworks", data: true,
@@ -54,6 +55,7 @@ func init() {
 		},
 		"azurerm_network_interface_application_security_group_association": {convert: membership, last: true},
 	}
+	maps.Copy(kinds, translating)
 }
 
 // Fields of Terraform and of ARM.
@@ -90,6 +92,9 @@ func (r *resource) id() string {
 		return id
 	}
 	k := kinds[r.kind]
+	if k.within != "" {
+		return text(r.values, k.within) + "/" + k.kind + "/" + text(r.values, "name")
+	}
 	base := "/subscriptions/" + noSubscription + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/Microsoft.Network/"
 	if k.parent != "" {
 		base += k.parentKind + "/" + text(r.values, k.parent) + "/"
@@ -209,7 +214,7 @@ func rule(values map[string]any) map[string]any {
 func route(values map[string]any) map[string]any { return translate(values, routeFields) }
 
 func subnet(values map[string]any) map[string]any {
-	out := translate(values, map[string]string{"network_security_group_id": "networkSecurityGroup", "route_table_id": "routeTable"})
+	out := translate(values, map[string]string{"network_security_group_id": "networkSecurityGroup", "route_table_id": "routeTable", "default_outbound_access_enabled": "defaultOutboundAccess"})
 	prefixes := values["address_prefixes"]
 	if empty(prefixes) {
 		prefixes = values["address_prefix"]

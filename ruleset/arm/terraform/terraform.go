@@ -142,18 +142,21 @@ func (c *converter) leaveOther(r *resource) {
 // networkKinds are ARM's kinds that are read, in lower case.
 var networkKinds = []string{
 	"networksecuritygroups", "applicationsecuritygroups", "virtualnetworks", "networkinterfaces", "routetables", "networkmanagers",
+	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers",
 }
 
 // unknowns puts into resources what stands for values that are known after apply.
 func (c *converter) unknowns(changes []any) {
-	for _, v := range changes {
-		change, _ := v.(map[string]any)
-		r := c.byAddress[text(change, "address")]
-		after := object(object(change, "change"), "after_unknown")
-		if r == nil || after == nil || r.data {
-			continue
+	for turn := range 3 {
+		for _, v := range changes {
+			change, _ := v.(map[string]any)
+			r := c.byAddress[text(change, "address")]
+			after := object(object(change, "change"), "after_unknown")
+			if r == nil || after == nil || r.data || kinds[r.kind].order() != turn {
+				continue
+			}
+			r.values = c.fill(r, r.address, r.values, after, c.config.expressions(r))
 		}
-		r.values = c.fill(r, r.address, r.values, after, c.config.expressions(r))
 	}
 	for _, v := range changes {
 		change, _ := v.(map[string]any)
