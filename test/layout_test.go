@@ -32,11 +32,12 @@ var allowedImports = map[string][]string{
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
+	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/probe", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",
