@@ -3,6 +3,7 @@ package metrics
 import (
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -27,6 +28,9 @@ var (
 	flowTableBytes = prometheus.NewDesc("nsgd_flow_table_bytes",
 		"Size of the flow table, chosen at the start; the kernel backs what has been used of it.", nil, nil)
 
+	translations = prometheus.NewDesc("nsgd_translations",
+		"Live flows whose addresses or ports are translated: mappings of public IPs, NAT gateways and load balancers in use.", nil, nil)
+
 	fragmentDatagrams = prometheus.NewDesc("nsgd_fragment_datagrams",
 		"Fragmented datagrams that take up room: begun, allowed and not complete, or waiting for their first fragment.", nil, nil)
 	fragmentDatagramsLimit = prometheus.NewDesc("nsgd_fragment_datagrams_limit",
@@ -45,6 +49,10 @@ var (
 		"Packets that the worker read; a superpacket counts once.", []string{"worker"}, nil)
 	workerBusy = prometheus.NewDesc("nsgd_worker_busy_seconds_total",
 		"Time that the worker spent on packets; the rest it waited for them.", []string{"worker"}, nil)
+
+	backendUp = prometheus.NewDesc("nsgd_backend_up",
+		"Whether a backend of a load balancer takes new flows: 1 when its health probe is answered, or is not sent.",
+		[]string{"load_balancer", "probe", "backend", "port"}, nil)
 
 	policyReloads = prometheus.NewDesc("nsgd_policy_reloads_total",
 		"Reloads of the policy, by result; a refused one leaves the running policy.", []string{"result"}, nil)
@@ -71,9 +79,9 @@ var _ prometheus.Collector = (*collector)(nil)
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, flowTableBytes,
+		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, flowTableBytes, translations,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
-		platformPackets, platformBytes,
+		platformPackets, platformBytes, backendUp,
 		workerBursts, workerPackets, workerBusy,
 		policyReloads, policyLastSuccessful, policyLastSuccess, policyLastDuration, policyGeneration, buildInfo,
 	} {
@@ -99,6 +107,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- counter(platformBytes, n.Bytes, service.String())
 		}
 	}
+	c.collectBackends(out)
 	c.collectWorkers(out)
 	c.collectReloads(out)
 	out <- gauge(policyGeneration, c.options.Engine.Snapshot().Generation)
@@ -145,6 +154,7 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 		out <- gauge(flows, n, k.Protocol(), k.State())
 	}
 	out <- gauge(flowsLimit, s.Limit)
+	out <- gauge(translations, s.Translated)
 	out <- counter(flowsCreated, s.Created)
 	for cause, n := range s.Ended {
 		out <- counter(flowsEnded, n, conntrack.EndCause(cause).String())
@@ -153,4 +163,25 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 		out <- counter(flowsRefused, n, conntrack.Refusal(cause).String())
 	}
 	out <- gauge(flowTableBytes, c.options.Engine.Flows().Memory())
+}
+
+// collectBackends shows one series for each backend and probe of the policy in force. Probes of load
+// balancers that share their names in two resource groups, for one address and port, are told as
+// one: up when both are.
+func (c *collector) collectBackends(out chan<- prometheus.Metric) {
+	type series struct{ balancer, probe, backend, port string }
+	up := map[series]uint64{}
+	for _, p := range c.options.Engine.Snapshot().Probes() {
+		balancer, name, _ := strings.Cut(p.Name, "/")
+		k := series{balancer, name, p.Address.String(), strconv.Itoa(int(p.Port))}
+		if _, known := up[k]; !known {
+			up[k] = 1
+		}
+		if !p.Up() {
+			up[k] = 0
+		}
+	}
+	for k, n := range up {
+		out <- gauge(backendUp, n, k.balancer, k.probe, k.backend, k.port)
+	}
 }

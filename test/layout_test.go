@@ -35,6 +35,7 @@ var allowedImports = map[string][]string{
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/pcapng":      {},
+	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
@@ -43,7 +44,7 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/arm", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",

@@ -57,6 +57,9 @@ func statusTable(w io.Writer, s *control.Status) error {
 	if l := s.FlowLogs; l != nil {
 		facts.row("flow logs", fmt.Sprintf("%d rows, %d lost, %d errors, %d bytes of files", l.Rows, l.Lost, l.Errors, l.Size))
 	}
+	if s.Unprobed != "" {
+		facts.row("health probes", s.Unprobed)
+	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
 		facts.row("dropped", fmt.Sprintf("%d %s", s.Dropped[reason], reason))
 	}
@@ -68,6 +71,26 @@ func statusTable(w io.Writer, s *control.Status) error {
 	for i := range s.Attachments {
 		a := &s.Attachments[i]
 		table.row(a.Name, a.Namespace, a.Device, several(a.Addresses), a.ReceivePackets, a.TransmitPackets)
+	}
+	if err := table.flush(); err != nil || len(s.Backends) == 0 {
+		return err
+	}
+	return backendsTable(w, s.Backends)
+}
+
+func backendsTable(w io.Writer, list []control.Backend) error {
+	fmt.Fprintln(w)
+	table := newGrid(w, "LOAD BALANCER", "PROBE", "BACKEND", "HEALTH", "SINCE", "REASON")
+	for i := range list {
+		b := &list[i]
+		health, since := "down", ""
+		if b.Up {
+			health = "up"
+		}
+		if b.Since != nil {
+			since = b.Since.Format(time.RFC3339)
+		}
+		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+flowEnd(b.Address, b.Port), health, since, b.Reason)
 	}
 	return table.flush()
 }

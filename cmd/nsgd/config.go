@@ -45,11 +45,14 @@ type Config struct {
 	TCPStrict bool `yaml:"tcpStrict"`
 	// AzureQuirks imitates what has been seen in Azure against its documents: see
 	// topology.Options.
-	AzureQuirks bool           `yaml:"azureQuirks"`
-	Metrics     MetricsConfig  `yaml:"metrics"`
-	Control     ControlConfig  `yaml:"control"`
-	Platform    PlatformConfig `yaml:"platform"`
-	DenyLog     DenyLogConfig  `yaml:"denyLog"`
+	AzureQuirks bool `yaml:"azureQuirks"`
+	// DefaultOutboundAddress is the public address that Azure lends to those who have no way of
+	// their own to the internet (default outbound access); absent: they keep the private one.
+	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
+	Metrics                MetricsConfig  `yaml:"metrics"`
+	Control                ControlConfig  `yaml:"control"`
+	Platform               PlatformConfig `yaml:"platform"`
+	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// FlowLogs are Azure's logs of flows, none by default.
 	FlowLogs []FlowLogConfig `yaml:"flowLogs"`
 	// FlowLogInterval is how often they are written; 0: a minute. It is one for all, since what a
@@ -151,6 +154,8 @@ type TimeoutsConfig struct {
 	ICMP           Duration `yaml:"icmp"`
 	Other          Duration `yaml:"other"`
 	Fragment       Duration `yaml:"fragment"`
+	// Translation bounds the idle timeouts of public IPs, NAT gateways and load balancers.
+	Translation Duration `yaml:"translation"`
 }
 
 // MetricsConfig says where /metrics is served.
@@ -222,6 +227,19 @@ func (p *Prefix) UnmarshalYAML(n *yaml.Node) error {
 		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not an address with a prefix length such as 10.0.0.1/24", n.Line, n.Value)}}
 	}
 	p.Prefix = v
+	return nil
+}
+
+// Address is an IP address.
+type Address struct{ netip.Addr }
+
+// UnmarshalYAML reads a string such as 203.0.113.200.
+func (a *Address) UnmarshalYAML(n *yaml.Node) error {
+	v, err := netip.ParseAddr(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not an IP address such as 203.0.113.200", n.Line, n.Value)}}
+	}
+	a.Addr = v
 	return nil
 }
 

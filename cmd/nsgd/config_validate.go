@@ -118,6 +118,9 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, dataplane.MaxDeniedPerSecond, "0 means none")
 	v.timeouts(&c.Timeouts)
+	if a := c.DefaultOutboundAddress; a.IsValid() && (!a.Is4() || !a.IsGlobalUnicast()) {
+		v.fail(at("defaultOutboundAddress"), "%s: allowed is an IPv4 address that a host can have", a)
+	}
 	subscription := c.Platform.subscription()
 	if key, err := subscription.Check(); err != nil {
 		v.fail(at("platform", key), "%v", err)
@@ -150,7 +153,7 @@ func (v *validator) timeouts(t *TimeoutsConfig) {
 	}{
 		{"tcpSyn", t.TCPSyn}, {"tcpEstablished", t.TCPEstablished}, {"tcpClosing", t.TCPClosing},
 		{"tcpTimeWait", t.TCPTimeWait}, {"tcpReset", t.TCPReset}, {"udpOneWay", t.UDPOneWay},
-		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment},
+		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment}, {"translation", t.Translation},
 	} {
 		given := child(v.timeoutsNode(), field.key) != nil
 		if d := time.Duration(field.value); given && (d < minTimeout || d > maxTimeout) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/tun"
@@ -36,6 +39,7 @@ type daemon struct {
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
 	service  *control.Service
+	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
 	state    *tun.State
 	devices  []tun.Device
@@ -110,11 +114,29 @@ func (d *daemon) attach() error {
 	if err := d.engine.Attach(d.devices); err != nil {
 		return err
 	}
+	d.probes = d.prober()
 	d.service = control.NewService(control.Options{
-		Engine: d.engine, Policy: d.policy, Places: d.config.places(),
+		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Log: d.log,
 	})
+	return nil
+}
+
+// prober sends health probes from where the platform is; nil when that is nowhere.
+func (d *daemon) prober() *probe.Prober {
+	list := d.engine.Snapshot().Probes()
+	for i, a := range d.engine.Snapshot().Attachments {
+		if a.Kind != topology.Platform {
+			continue
+		}
+		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Log: d.log})
+		p.Follow(list)
+		return p
+	}
+	if len(list) > 0 {
+		d.log.Warn("no attachment is platform: true: no health probe is sent, every backend counts as up", "backends", len(list))
+	}
 	return nil
 }
 
@@ -136,6 +158,9 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	group.Go(func() error { return d.engine.Run(ctx) })
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
+	}
+	if d.probes != nil {
+		group.Go(func() error { d.probes.Run(ctx); return nil })
 	}
 
 	server := control.NewServer(d.service)
@@ -198,9 +223,11 @@ func (d *daemon) reloads() metrics.Reloads {
 // engineOptions translates the configuration.
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
+	understood := c.topology()
+	understood.Seed = rand.Uint64() // nobody outside shall choose a backend by choosing a port
 	return dataplane.Options{
 		Attachments: c.specs(),
-		Topology:    c.topology(),
+		Topology:    understood,
 		Workers:     c.Workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
@@ -212,7 +239,8 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 				UDPTwoWay: time.Duration(t.UDPTwoWay), ICMP: time.Duration(t.ICMP), Other: time.Duration(t.Other),
 			},
 		},
-		Subscription: c.Platform.subscription(),
+		TranslationIdle: time.Duration(t.Translation),
+		Subscription:    c.Platform.subscription(),
 
 		Fragments: fragment.Options{Max: c.Fragments.Max, Hold: c.Fragments.Hold, Lifetime: time.Duration(t.Fragment)},
 		Log:       log,

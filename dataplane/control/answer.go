@@ -28,6 +28,26 @@ type Status struct {
 	// Dropped are the packets not carried, by reason; reasons without one are absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
+	// Backends are those that load balancers probe; absent without one.
+	Backends []Backend `json:"backends,omitempty"`
+	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
+	Unprobed string `json:"unprobed,omitempty"`
+}
+
+// Backend is what a health probe has found out about one backend.
+type Backend struct {
+	LoadBalancer     string `json:"loadBalancer"`
+	Probe            string `json:"probe"`
+	NetworkInterface string `json:"networkInterface"`
+	Address          string `json:"address"`
+	Protocol         string `json:"protocol"` // Tcp, Http or Https
+	Port             uint16 `json:"port"`
+	// Up says whether the backend takes new flows.
+	Up bool `json:"up"`
+	// Since is when Up became what it is; absent when no probe is sent.
+	Since *time.Time `json:"since,omitempty"`
+	// Reason is why the last probe failed, or why none was sent; absent when it was answered.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Reloads counts reloads and tells how the last one went.
@@ -49,6 +69,8 @@ type FlowUse struct {
 	Live    int64  `json:"live"`
 	Limit   int64  `json:"limit"`
 	Created uint64 `json:"created"`
+	// Translated are the live ones whose addresses or ports are translated.
+	Translated int64 `json:"translated"`
 }
 
 // FragmentUse is how full the memory of fragmented datagrams is.
@@ -127,6 +149,12 @@ type Flow struct {
 	SourcePort      uint16 `json:"sourcePort"`
 	Destination     string `json:"destination"`
 	DestinationPort uint16 `json:"destinationPort"`
+	// Translated is the flow as its destination sees it; absent when nothing is translated. The
+	// rules of the destination's end have judged it so.
+	Translated *FlowTuple `json:"translated,omitempty"`
+	// DeliveredTo is the address of the backend that gets the packets as they are, with its load
+	// balancer's address (floating IP); absent for others.
+	DeliveredTo string `json:"deliveredTo,omitempty"`
 	// From and To are the attachments of source and destination. A flow whose answers take another
 	// way than its packets is two, one for each end, and the other end's name is empty.
 	From             string `json:"from"`
@@ -148,6 +176,14 @@ type Flow struct {
 	// Generation is that of the policy by which the flow was judged last, or found to need no
 	// new judgement.
 	Generation uint32 `json:"generation"`
+}
+
+// FlowTuple are the addresses and ports of a flow's packets.
+type FlowTuple struct {
+	Source          string `json:"source"`
+	SourcePort      uint16 `json:"sourcePort"`
+	Destination     string `json:"destination"`
+	DestinationPort uint16 `json:"destinationPort"`
 }
 
 // FlowRule names a rule that allowed a flow. The policy in force may lack it.
