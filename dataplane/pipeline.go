@@ -332,15 +332,15 @@ func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
 // NSG, whose rule then decides two stages, one after the other; it still counts
 // what was sent, once.
 func (w *worker) countSlots(slots conntrack.Slots, hits uint64, p *packet.Packet) {
-	if w.sight.watchers != nil {
-		w.noteSlots(slots, hits)
-	}
-	last := conntrack.NoSlot
+	last, all := conntrack.NoSlot, slots
 	for ; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
 		if slot != last {
 			w.counters.rule(slot, hits, p)
 		}
 		last = slot
+	}
+	if w.sight.watchers != nil {
+		w.noteSlots(all, hits)
 	}
 }

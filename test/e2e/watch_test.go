@@ -225,3 +225,55 @@ func tshark(t *testing.T, file string, fields ...string) (rows [][]string) {
 	}
 	return rows
 }
+
+// TestLiveFlowsPassWhileEverythingIsWatchedByWhoDoesNotRead stops the watchers where they are.
+func TestLiveFlowsPassWhileEverythingIsWatchedByWhoDoesNotRead(t *testing.T) {
+	start(t, labPolicy())
+	serveTCP(t, vm4, 80)
+	conn := mustConnect(t, vm1, vm4, 80)
+	file := filepath.Join(t.TempDir(), "all.pcapng")
+	trace := watchPackets(t, "trace", "--per-second", "0", "-o", "json")
+	capture := watchPackets(t, "capture", "-w", file)
+	for _, w := range []*watcher{trace, capture} {
+		if err := w.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size = 32 << 20 // echoed: as much each way, more than rings and sockets have room for
+	conn.SetDeadline(time.Now().Add(patience))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(conn, zeros{}, size)
+		sent <- err
+	}()
+	if n, err := io.CopyN(io.Discard, conn, size); err != nil {
+		t.Errorf("%d of %d bytes came back: %v", n, size, err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	for _, w := range []*watcher{trace, capture} {
+		if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		w.end()
+	}
+	lines := tracedLines(t, trace.stdout.String())
+	last := lines[len(lines)-1].Summary
+	packets := uint64(0)
+	for _, line := range lines {
+		if line.Packet != nil {
+			packets++
+		}
+	}
+	if last == nil || packets == 0 || last.Packets != packets || last.Skipped != 0 {
+		t.Errorf("%d packets, and told were %+v", packets, last)
+	}
+	if capturedPackets(t, file) == 0 || !strings.Contains(capture.stderr.String(), " packets captured") || strings.Contains(capture.stderr.String(), " 0 lost") {
+		t.Errorf("%s", capture.stderr)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
