@@ -27,6 +27,8 @@ type reclaimer struct {
 
 	reclaiming sync.Mutex
 	ready      uint32 // number+1 of the first record that nobody holds, not yet in the free list; guarded by reclaiming
+	onEnd      func(*FlowInfo)
+	ended      FlowInfo // for onEnd; guarded by reclaiming
 }
 
 const (
@@ -108,6 +110,10 @@ func (t *Table) reclaim(budget int) {
 		t.ready = r.next.Load()
 		t.endedPackets.Add(r.packets[Original].Load() + r.packets[Reply].Load())
 		t.endedBytes.Add(r.bytes[Original].Load() + r.bytes[Reply].Load())
+		if t.onEnd != nil {
+			t.info(f, word(r.state.Load()), Tick(t.now.Load()), &t.ended)
+			t.onEnd(&t.ended)
+		}
 		t.release(f)
 		t.waiting.Add(-1)
 	}

@@ -114,6 +114,7 @@ func (w *worker) close() {
 // run carries bursts until ctx ends; whoever ends it wakes the worker.
 func (w *worker) run(ctx context.Context) error {
 	ready := make([]int, 0, len(w.queues))
+	defer w.flows.Park() // ended flows of others are not to wait for a worker that is gone
 	for {
 		var err error
 		w.flows.Park()
