@@ -149,6 +149,7 @@ type NSG struct {
 	Admin           bool // a rule collection
 	Name            string
 	ID              string // resource id; made up from the name when the document has none
+	ResourceGUID    string // resourceGuid, empty when the document has none
 	Location        string
 	FlushConnection bool
 	Rules           []Rule // user rules only, in the order of the document

@@ -35,6 +35,7 @@ type NetworkSecurityGroup struct {
 	File            string // for faults
 	Name            string
 	ID              string
+	ResourceGUID    string
 	Location        string
 	FlushConnection bool
 	SecurityRules   []SecurityRule

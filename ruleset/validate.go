@@ -17,7 +17,7 @@ import (
 // accepted as Peer.Tag: whether it exists is for whoever has the tag file.
 func (g *NetworkSecurityGroup) Validate(known KnownTags) (*NSG, Faults) {
 	v := &validator{group: g, known: known, nsg: &NSG{
-		Name: g.Name, ID: g.ID, Location: g.Location, FlushConnection: g.FlushConnection,
+		Name: g.Name, ID: g.ID, ResourceGUID: g.ResourceGUID, Location: g.Location, FlushConnection: g.FlushConnection,
 	}}
 	if !g.UnknownName && !validName(g.Name) {
 		v.fail(nil, CodeInvalidGroupName, "name", g.Name, "%s", nameRule)

@@ -85,7 +85,10 @@ func TestEveryFormOfADocumentReadsTheSame(t *testing.T) {
 			if got.ID != tt.id {
 				t.Errorf("id %q, want %q", got.ID, tt.id)
 			}
-			got.ID = ""
+			if known := got.ResourceGUID == "g"; known == strings.HasPrefix(tt.file, "template-") {
+				t.Errorf("resourceGuid %q", got.ResourceGUID)
+			}
+			got.ID, got.ResourceGUID = "", ""
 			for i := range got.Rules {
 				got.Rules[i].ID = ""
 			}

@@ -126,6 +126,9 @@ func (l *loader) buildGroup(r *resource) {
 		FlushConnection: f.flag("flushConnection", false),
 	}
 	raw.Location, _ = lookup(r.body, "location").(string)
+	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
+		raw.ResourceGUID = guid
+	}
 	for _, o := range f.objects("securityRules") {
 		name, _ := lookup(o, "name").(string)
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, r.place(), name, isExpression(name), o))

@@ -26,6 +26,8 @@ type Set struct {
 type VirtualNetwork struct {
 	Name string
 	ID   string // made up from the name when the document has none, as all ids here
+	// Location is a region, as written; empty when the document has none.
+	Location string
 	// AddressSpace is in the document's order, masked.
 	AddressSpace []netip.Prefix
 	// FlowTimeout is flowTimeoutInMinutes: 4 to 30 minutes, 0 when not set.

@@ -46,6 +46,9 @@ func (l *loader) buildNetwork(r *resource) {
 		return
 	}
 	v := &VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
+	if location, _ := lookup(r.body, "location").(string); !isExpression(location) {
+		v.Location = location
+	}
 	if space := f.object("addressSpace"); space != nil {
 		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
 		if v := lookup(space, "copy"); v != nil {

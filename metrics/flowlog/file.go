@@ -1,0 +1,134 @@
+package flowlog
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// An hour's file is a list of records, one a line, as the blocks of Azure's are:
+//
+//	{"records":[
+//	{"time":...}
+//	,{"time":...}
+//	]}
+//
+// A record takes the place of the last line and brings a new one, in one write: before and after
+// it the file is whole. A process that is killed, or a disk that fills, in the middle leaves a
+// file without that line, which mend cuts behind its last whole record. No record has a line
+// break within, so the last line can be told from a record's end.
+const (
+	opening = "{\"records\":[\n"
+	closing = "]}\n"
+)
+
+// appendRecord adds a record to a file, which it makes if need be, and returns by how much the
+// file grew. After an error it is as it was before.
+func appendRecord(path string, record []byte) (grown int64, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	before, err := sizeOf(f)
+	if err != nil {
+		return 0, err
+	}
+	size, err := mend(f, before)
+	if err != nil {
+		return size - before, err
+	}
+	text := make([]byte, 0, len(opening)+len(record)+len(",\n"+closing))
+	at := size - int64(len(closing))
+	switch {
+	case size == 0:
+		at, text = 0, append(text, opening...)
+	case at > int64(len(opening)):
+		text = append(text, ',')
+	}
+	text = append(append(append(text, record...), '\n'), closing...)
+	if _, err = f.WriteAt(text, at); err == nil {
+		return at + int64(len(text)) - before, nil
+	}
+	if size == 0 {
+		return -before, errors.Join(err, f.Truncate(0))
+	}
+	// What stood there before needs no new room.
+	_, restored := f.WriteAt([]byte(closing), at)
+	return size - before, errors.Join(err, restored, f.Truncate(size))
+}
+
+var errForeign = errors.New("no flow log of nsgd")
+
+func sizeOf(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// mend makes a file whole that isn't, and returns its length.
+func mend(f *os.File, size int64) (int64, error) {
+	whole, err := isWhole(f, size)
+	if whole || err != nil {
+		return size, err
+	}
+	good, err := wholeRecords(f)
+	if err != nil {
+		return size, err
+	}
+	if good == 0 {
+		return 0, f.Truncate(0)
+	}
+	if _, err := f.WriteAt([]byte(closing), good); err != nil {
+		return size, err
+	}
+	good += int64(len(closing))
+	return good, f.Truncate(good)
+}
+
+// isWhole looks at the end alone: records of a file that ends as it should are whole.
+func isWhole(f *os.File, size int64) (bool, error) {
+	if size == 0 {
+		return true, nil
+	}
+	const last = "\n" + closing
+	if size < int64(len(last)) {
+		return false, nil
+	}
+	tail := make([]byte, len(last))
+	if _, err := f.ReadAt(tail, size-int64(len(last))); err != nil {
+		return false, err
+	}
+	return string(tail) == last, nil
+}
+
+// wholeRecords is the length of a file's opening and of the whole records behind it.
+func wholeRecords(f *os.File) (good int64, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return 0, err
+	}
+	lines := bufio.NewReaderSize(f, 64<<10)
+	for first := true; ; first = false {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return good, nil
+		}
+		if err != nil {
+			return good, err
+		}
+		record := bytes.TrimPrefix(line, []byte(","))
+		switch {
+		case first && string(line) != opening:
+			return 0, fmt.Errorf("%s: %w: it begins with %.40q", f.Name(), errForeign, line)
+		case !first && !json.Valid(record): // the last line too
+			return good, nil
+		}
+		good += int64(len(line))
+	}
+}

@@ -1,0 +1,137 @@
+package flowlog
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// Version is a kind of flow log.
+type Version uint8
+
+// The versions.
+const (
+	NSG  Version = iota // network security group flow logs, version 2
+	VNet                // virtual network flow logs, version 4
+	numVersions
+)
+
+var versionNames = [numVersions]string{"nsg2", "vnet4"}
+
+// String is the configuration's word.
+func (v Version) String() string { return versionNames[v] }
+
+// ParseVersion reads the configuration's word.
+func ParseVersion(text string) (Version, error) {
+	for v, name := range versionNames {
+		if text == name {
+			return Version(v), nil
+		}
+	}
+	return 0, fmt.Errorf("%q: allowed are %s", text, strings.Join(versionNames[:], " and "))
+}
+
+// Log is one flow log to write.
+type Log struct {
+	Version Version
+	// Target is what is logged: of NSG a network security group, of VNet a virtual network, a subnet
+	// or a network interface, by name or id. Of several logs of a version that fit, the most
+	// particular one has the rows. Empty: everything that no other log has.
+	Target string
+	// Folder holds the containers of the logs; empty: none is written.
+	Folder string
+	// MaxSize is how many bytes the files below Folder may take; 0: DefaultMaxSize. Logs of one
+	// folder say the same.
+	MaxSize int64
+	// Stdout also prints the records, one a line.
+	Stdout bool
+}
+
+// DefaultMaxSize is Log.MaxSize if it is 0.
+const DefaultMaxSize = 1 << 30
+
+// flowLog is a Log that runs.
+type flowLog struct {
+	Log
+	sinks []*sink
+
+	rows, bytes atomic.Uint64
+}
+
+// written counts a record that has gone out, once for each sink.
+func (l *flowLog) written(b *block) {
+	l.rows.Add(b.rows)
+	l.bytes.Add(uint64(len(b.record)))
+}
+
+// target is what a Log's Target means in a policy: the lower-case id of one resource.
+type target struct {
+	kind targetKind
+	id   string
+}
+
+type targetKind uint8
+
+// The kinds, from the least to the most particular.
+const (
+	everything targetKind = iota
+	aNetwork
+	aSubnet
+	aGroup // a network security group
+	anInterface
+	nothing // the policy has it no longer
+)
+
+// resolve finds a Log's target in a policy.
+func (l *Log) resolve(policy *arm.Set) (target, error) {
+	if l.Target == "" {
+		return target{}, nil
+	}
+	if l.Version == NSG {
+		g, err := policy.NetworkSecurityGroup(l.Target)
+		if err != nil {
+			return target{kind: nothing}, err
+		}
+		return target{aGroup, strings.ToLower(g.ID)}, nil
+	}
+	var found []target
+	v, networkErr := policy.VirtualNetwork(l.Target)
+	if networkErr == nil {
+		found = append(found, target{aNetwork, strings.ToLower(v.ID)})
+	}
+	if s, err := policy.Subnet(l.Target); err == nil {
+		found = append(found, target{aSubnet, strings.ToLower(s.ID)})
+	}
+	if n, err := policy.NetworkInterface(l.Target); err == nil {
+		found = append(found, target{anInterface, strings.ToLower(n.ID)})
+	}
+	switch len(found) {
+	case 0:
+		return target{kind: nothing}, fmt.Errorf("%q is no virtual network, subnet or network interface of the policy; as a virtual network: %w", l.Target, networkErr)
+	case 1:
+		return found[0], nil
+	}
+	return target{kind: nothing}, fmt.Errorf("%q: several resources have that name, of which %s is one: use the id", l.Target, found[0].id)
+}
+
+// Check finds out whether logs fit a policy: their targets are there and no two have the same. The
+// error names the log by its place.
+func Check(policy *arm.Set, logs []Log) error {
+	seen := map[target]int{}
+	for i := range logs {
+		t, err := logs[i].resolve(policy)
+		if err != nil {
+			return fmt.Errorf("flowLogs[%d].target: %w", i, err)
+		}
+		if logs[i].Version == NSG && t.kind == everything {
+			t.id = versionNames[NSG] // apart from everything of the other version
+		}
+		if first, dup := seen[t]; dup {
+			return fmt.Errorf("flowLogs[%d].target: %q: flowLogs[%d] logs that already", i, logs[i].Target, first)
+		}
+		seen[t] = i
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package flowlog
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// place is where the rows of one MAC address go in one flow log: a file an hour.
+type place struct {
+	log         *flowLog
+	folder, mac string // path is folder, the hour and the MAC address
+	head        string // of a record, behind its time
+	busy        []*group
+}
+
+// group gathers the rows of one rule in a place.
+type group struct {
+	place     *place
+	acl, rule string // GUID of the rule's NSG, of version 4; name of the rule
+	tuples    []byte // JSON strings with commas between
+	rows      uint64
+}
+
+func quoted(text string) string {
+	b, _ := json.Marshal(text) // no text makes that fail
+	return string(b)
+}
+
+// The heads of records, which differ by place and not by time.
+func nsgHead(id, guid string) string {
+	return `,"systemId":` + quoted(guid) + `,"category":"NetworkSecurityGroupFlowEvent","resourceId":` + quoted(upperID(id)) +
+		`,"operationName":"NetworkSecurityGroupFlowEvents","properties":{"Version":2,"flows":[`
+}
+
+func vnetHead(flowLogID, target, mac string) string {
+	return `,"flowLogVersion":4,"flowLogGUID":` + quoted(guidOf(flowLogID)) + `,"macAddress":` + quoted(mac) +
+		`,"category":"FlowLogFlowEvent","flowLogResourceID":` + quoted(flowLogID) + `,"targetResourceID":` + quoted(target) +
+		`,"operationName":"FlowLogFlowEvent","flowRecords":{"flows":[`
+}
+
+// add appends a row; it reports by how many bytes the group has grown.
+func (g *group) add(r *row) int {
+	before := len(g.tuples)
+	if g.rows == 0 {
+		g.place.busy = append(g.place.busy, g)
+	} else {
+		g.tuples = append(g.tuples, ',')
+	}
+	g.rows++
+	g.tuples = append(g.tuples, '"')
+	if g.place.log.Version == NSG {
+		g.tuples = r.appendNSG(g.tuples)
+	} else {
+		g.tuples = r.appendVNet(g.tuples)
+	}
+	g.tuples = append(g.tuples, '"')
+	return len(g.tuples) - before
+}
+
+// keptCapacity is how much memory a group keeps for its next rows.
+const keptCapacity = 4 << 10
+
+// record makes a record of the rows that have gathered, and forgets them.
+func (p *place) record(now time.Time) *block {
+	slices.SortFunc(p.busy, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(a.acl, b.acl), cmp.Compare(a.rule, b.rule))
+	})
+	b := &block{log: p.log, path: p.folder + "/" + hourPath(now) + "/macAddress=" + p.mac + "/" + hourFile}
+	size := len(p.head) + 128
+	for _, g := range p.busy {
+		size += len(g.tuples) + len(g.rule) + 128
+		b.rows += g.rows
+	}
+	text := append(make([]byte, 0, size), `{"time":"`...)
+	text = now.UTC().AppendFormat(text, "2006-01-02T15:04:05.0000000Z")
+	text = append(append(text, '"'), p.head...)
+	if p.log.Version == NSG {
+		text = p.appendRules(text)
+	} else {
+		text = p.appendACLs(text)
+	}
+	b.record = append(text, "]}}"...)
+	for _, g := range p.busy {
+		g.rows = 0
+		if g.tuples = g.tuples[:0]; cap(g.tuples) > keptCapacity {
+			g.tuples = nil
+		}
+	}
+	p.busy = p.busy[:0]
+	return b
+}
+
+// appendRules adds the elements of version 2's flows: one a rule, with the one MAC address.
+func (p *place) appendRules(text []byte) []byte {
+	for i, g := range p.busy {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(append(text, `{"rule":`...), quoted(g.rule)...)
+		text = append(append(text, `,"flows":[{"mac":`...), quoted(p.mac)...)
+		text = append(append(append(text, `,"flowTuples":[`...), g.tuples...), "]}]}"...)
+	}
+	return text
+}
+
+// appendACLs adds the elements of version 4's flows: one an NSG, with its rules.
+func (p *place) appendACLs(text []byte) []byte {
+	for i, g := range p.busy {
+		switch {
+		case i > 0 && g.acl == p.busy[i-1].acl:
+			text = append(text, ',')
+		case i > 0:
+			text = append(text, "]},"...)
+			fallthrough
+		default:
+			text = append(append(append(text, `{"aclID":`...), quoted(g.acl)...), `,"flowGroups":[`...)
+		}
+		text = append(append(text, `{"rule":`...), quoted(g.rule)...)
+		text = append(append(append(text, `,"flowTuples":[`...), g.tuples...), "]}"...)
+	}
+	if len(p.busy) > 0 {
+		text = append(text, "]}"...)
+	}
+	return text
+}

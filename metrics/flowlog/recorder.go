@@ -1,0 +1,385 @@
+package flowlog
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/watch"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Options configure a Recorder.
+type Options struct {
+	Engine *dataplane.Engine
+	// Logs have passed Check.
+	Logs []Log
+	// Interval is how often the flow table is walked and records are written; 0: a minute, as in
+	// Azure. A flow that goes on has a row every fifth time.
+	Interval time.Duration
+	// Stdout receives records of logs that are printed.
+	Stdout io.Writer
+	// Now is the wall clock; nil: time.Now.
+	Now func() time.Time
+	// Log receives what can't be written; nil discards it.
+	Log *slog.Logger
+	// QueueBytes bounds the records that wait for a folder, or for the reader of Stdout; 0: 64 MiB.
+	QueueBytes int
+}
+
+const (
+	defaultInterval = time.Minute
+	// continueEvery is how many intervals lie between two rows of a flow that goes on.
+	continueEvery = 5
+	// drainEvery is how long ended flows wait at most for their last row to be made.
+	drainEvery = 100 * time.Millisecond
+	// gatheredBytes is how much rows may take up before records are made of them early.
+	gatheredBytes = 1 << 20
+	// walkPause lies between walkSlices slices of the flow table, so that a walk through a large one
+	// takes no processor from the workers for long.
+	walkPause  = time.Millisecond
+	walkSlices = 8
+)
+
+// Recorder writes the flow logs of an engine.
+type Recorder struct {
+	options Options
+	log     *slog.Logger
+	logs    []*flowLog
+	sinks   []*sink
+	stores  []*store
+	printer *sink // nil: nothing is printed
+	ring    *ring
+	denied  *watch.Subscription
+
+	errors   atomic.Uint64
+	reported atomic.Int64 // Unix time of the last error in the log
+
+	mu       sync.Mutex // of what follows
+	book     *book
+	flows    []flow // by conntrack.Flow
+	walked   uint32 // number of the walk, from 1
+	batch    []conntrack.FlowInfo
+	gathered int       // bytes of rows that have no record yet
+	now      time.Time // with tick, relates the flow table's clock to that of the wall
+	tick     conntrack.Tick
+}
+
+// flow is what a Recorder remembers of a live flow: what its rows have told already, and where they
+// go. Zero: it has had no row.
+type flow struct {
+	packets, bytes [2]uint64
+	ends           [2]uint32 // the sender's and the receiver's, in book.ends
+	walked         uint32    // the walk of the last row
+	created        conntrack.Tick
+}
+
+// New makes a Recorder, which must be there before the engine carries anything. Run and Close
+// do the rest.
+func New(o Options) (*Recorder, error) {
+	if o.Interval == 0 {
+		o.Interval = defaultInterval
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.QueueBytes == 0 {
+		o.QueueBytes = queueBytes
+	}
+	if err := Check(o.Engine.Snapshot().Policy, o.Logs); err != nil {
+		return nil, err
+	}
+	r := &Recorder{options: o, log: o.Log, ring: newRing(endedFlows), flows: make([]flow, o.Engine.Flows().Records())}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.openLogs()
+	r.book = newBook(o.Engine, r.logs, r.failed)
+	r.book.follow()
+	var err error
+	if r.denied, err = r.watchDenied(); err != nil {
+		return nil, err
+	}
+	for _, s := range r.sinks {
+		go s.run()
+	}
+	o.Engine.Flows().OnEnd(r.ring.push)
+	return r, nil
+}
+
+// openLogs gives each folder a sink, and the logs that are printed one together.
+func (r *Recorder) openLogs() {
+	folders := map[string]*sink{}
+	for _, l := range r.options.Logs {
+		if l.MaxSize == 0 {
+			l.MaxSize = DefaultMaxSize
+		}
+		running := &flowLog{Log: l}
+		r.logs = append(r.logs, running)
+		if l.Folder != "" {
+			if folders[l.Folder] == nil {
+				st := &store{folder: l.Folder, limit: l.MaxSize}
+				folders[l.Folder] = r.addSink(st.append)
+				r.stores = append(r.stores, st)
+			}
+			running.sinks = append(running.sinks, folders[l.Folder])
+		}
+		if l.Stdout {
+			if r.printer == nil {
+				r.printer = r.addSink(func(b *block) error {
+					_, err := r.options.Stdout.Write(append(b.record[:len(b.record):len(b.record)], '\n'))
+					return err
+				})
+			}
+			running.sinks = append(running.sinks, r.printer)
+		}
+	}
+}
+
+func (r *Recorder) addSink(deliver func(*block) error) *sink {
+	s := newSink(r.options.QueueBytes, deliver, r.failed)
+	r.sinks = append(r.sinks, s)
+	return s
+}
+
+// failed counts an error, and logs it once a minute at most.
+func (r *Recorder) failed(err error) {
+	r.errors.Add(1)
+	now := r.options.Now().Unix()
+	if last := r.reported.Load(); last != 0 && now-last < 60 && now >= last {
+		return
+	}
+	r.reported.Store(now)
+	r.log.Warn("flow logs", "error", err)
+}
+
+// Run logs until ctx ends.
+func (r *Recorder) Run(ctx context.Context) error {
+	var reading sync.WaitGroup
+	reading.Go(func() { r.readDenied(ctx) })
+	defer reading.Wait()
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	next := r.nextWalk()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-r.ring.wake:
+		}
+		r.drain()
+		if !r.options.Now().Before(next) {
+			r.walk(false, r.pause)
+			next = r.nextWalk()
+		}
+	}
+}
+
+// nextWalk is at a whole interval of the clock, so that hours end with one.
+func (r *Recorder) nextWalk() time.Time {
+	return r.options.Now().Truncate(r.options.Interval).Add(r.options.Interval)
+}
+
+// patience bounds how long a walk waits for the records of what it has met before to be written.
+const patience = 2 * time.Second
+
+// pause lets workers and sinks come in between the slices of a walk.
+func (r *Recorder) pause() {
+	time.Sleep(walkPause)
+	for waited := walkPause; waited < patience && r.crowded(); waited += walkPause {
+		time.Sleep(walkPause)
+	}
+}
+
+func (r *Recorder) crowded() bool {
+	for _, s := range r.sinks {
+		if s.crowded() {
+			return true
+		}
+	}
+	return false
+}
+
+// drain makes the rows of the flows that have ended.
+func (r *Recorder) drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lookAtClocks()
+	r.ring.drain(r.ended)
+}
+
+// lookAtClocks also follows the policy. mu is held, as for all below.
+func (r *Recorder) lookAtClocks() {
+	r.book.follow()
+	r.now, r.tick = r.options.Now(), r.options.Engine.Now()
+}
+
+// walk goes through the flow table and makes the rows that are due, then records of all rows. With
+// last every flow has its last row: nothing is carried any more.
+func (r *Recorder) walk(last bool, pause func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.walked++
+	r.book.forget()
+	table := r.options.Engine.Flows()
+	for first, n := conntrack.Flow(0), 1; ; n++ {
+		r.lookAtClocks()
+		next := table.Slice(first, r.batch[:0], func(batch []conntrack.FlowInfo) {
+			// Flows that had these records before come first; none of those in the batch has ended in there.
+			r.ring.drain(r.ended)
+			r.batch = batch
+		})
+		for i := range r.batch {
+			if last {
+				r.ended(&r.batch[i])
+			} else {
+				r.goesOn(&r.batch[i])
+			}
+		}
+		if first = next; first == 0 {
+			break
+		}
+		if n%walkSlices == 0 {
+			r.mu.Unlock()
+			pause()
+			r.mu.Lock()
+		}
+	}
+	r.write()
+}
+
+// goesOn makes the row that is due of a live flow.
+func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
+	f := r.meet(i)
+	if f != nil && r.walked-f.walked >= continueEvery {
+		f.walked = r.walked
+		r.count(i, f, stateContinue)
+	}
+}
+
+// ended makes the last row of a flow, and the first if it had none.
+func (r *Recorder) ended(i *conntrack.FlowInfo) {
+	if f := r.meet(i); f != nil {
+		r.count(i, f, stateEnd)
+		*f = flow{}
+	}
+}
+
+// meet is what is remembered of a flow, which has its first row by then; nil for what is not logged.
+func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
+	if !logged(i.Key.Proto) {
+		return nil
+	}
+	f := &r.flows[i.Flow]
+	if f.walked != 0 && f.created == i.Created {
+		return f
+	}
+	// What is remembered otherwise is of a flow whose end was lost.
+	*f = flow{created: i.Created, walked: max(r.walked, 1)}
+	if topology.ServiceOfSlot(lastSlot(i.Slots)) == topology.NoService {
+		v := r.book.viewOf(uint64(i.Generation))
+		for n, d := range [...]ruleset.Direction{ruleset.Outbound, ruleset.Inbound} {
+			key := &i.Key
+			if d == ruleset.Inbound {
+				key = &i.ReplyKey
+			}
+			f.ends[n] = r.book.end(v, key.Zone, key.Src, d, r.book.rule(i.Slots, d))
+		}
+	}
+	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})
+	return f
+}
+
+// lastSlot is a service's, where the platform let a flow pass.
+func lastSlot(s conntrack.Slots) (last uint32) {
+	for ; s.More(); s = s.Rest() {
+		last = s.First()
+	}
+	return last
+}
+
+// count makes a row of what a flow has carried since its last one.
+func (r *Recorder) count(i *conntrack.FlowInfo, f *flow, s state) {
+	w := &row{time: r.now.UnixMilli(), state: s}
+	for d := range w.packets {
+		w.packets[d], w.bytes[d] = i.Packets[d]-f.packets[d], i.Bytes[d]-f.bytes[d]
+	}
+	f.packets, f.bytes = i.Packets, i.Bytes
+	r.addRows(i, f, w)
+}
+
+// addRows adds a flow's row at each of its ends, with the addresses that this end sees.
+func (r *Recorder) addRows(i *conntrack.FlowInfo, f *flow, w *row) {
+	w.tuple = i.Key.Tuple
+	r.addRow(f.ends[0], w)
+	w.tuple = i.ReplyKey.Reverse()
+	r.addRow(f.ends[1], w)
+}
+
+func (r *Recorder) addRow(number uint32, w *row) {
+	e := &r.book.ends[number]
+	w.outbound = e.outbound
+	for _, g := range e.groups {
+		if g != nil {
+			r.gathered += g.add(w)
+		}
+	}
+	if r.gathered > gatheredBytes {
+		r.write()
+	}
+}
+
+func (r *Recorder) millis(t conntrack.Tick) int64 {
+	return r.now.Add(-time.Duration(int32(r.tick-t)) * conntrack.TickLength).UnixMilli()
+}
+
+// write makes records of the rows there are.
+func (r *Recorder) write() {
+	for _, p := range r.book.places {
+		if len(p.busy) == 0 {
+			continue
+		}
+		b := p.record(r.options.Now())
+		for _, s := range p.log.sinks {
+			s.put(b)
+		}
+	}
+	r.gathered = 0
+}
+
+// closePatience is how long Close waits for a disk or a reader.
+const closePatience = 10 * time.Second
+
+// Close writes the last rows of all flows and waits until they are written. Call it once, when the
+// engine has stopped.
+func (r *Recorder) Close() error {
+	r.denied.Close()
+	r.takeDenied()
+	table := r.options.Engine.Flows()
+	// What has ended or timed out first; steps are smaller than the ring.
+	for done := 0; done < table.Records()+3*endedFlows/4; done += endedFlows / 4 {
+		table.Expire(r.options.Engine.Now(), endedFlows/4)
+		r.drain()
+	}
+	r.walk(true, r.pause)
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	lost := uint64(0)
+	for _, s := range r.sinks {
+		before := s.lost.Load()
+		s.close(ctx)
+		lost += s.lost.Load() - before
+	}
+	if lost > 0 {
+		return errors.New("flow logs: rows could not be written before the end: see the log")
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package flowlog
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// store is a folder of flow logs. It is its sink's goroutine's alone, but for the counts.
+type store struct {
+	folder string
+	limit  int64 // bytes
+	opened bool
+
+	size    atomic.Int64  // bytes of all hours' files
+	deleted atomic.Uint64 // files
+	mended  atomic.Uint64 // files
+}
+
+// append adds a record to its file, and makes room for it where the folder has become too large.
+func (s *store) append(b *block) error {
+	if !s.opened {
+		if err := s.open(); err != nil {
+			return err
+		}
+		s.opened = true
+	}
+	if s.size.Load()+int64(len(b.record)) > s.limit {
+		if err := s.prune(); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(s.folder, filepath.FromSlash(b.path))
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	grown, err := appendRecord(path, b.record)
+	s.size.Add(grown)
+	if !errors.Is(err, errForeign) {
+		return err
+	}
+	if err := os.Rename(path, path+foreignSuffix); err != nil {
+		return err
+	}
+	grown, err = appendRecord(path, b.record)
+	s.size.Add(grown)
+	return err
+}
+
+// foreignSuffix is added to the name of what stands where an hour's file belongs and is none.
+const foreignSuffix = ".foreign"
+
+// hourly is a file that there is.
+type hourly struct {
+	path string
+	hour string // sorts by time
+	size int64
+}
+
+// list walks through all hours' files, those that others put there left aside.
+func (s *store) list(each func(hourly) error) error {
+	for _, container := range []string{nsgContainer, vnetContainer} {
+		err := filepath.WalkDir(filepath.Join(s.folder, container), func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || entry.Name() != hourFile || !entry.Type().IsRegular() {
+				return err
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			return each(hourly{path, hourOf(path), info.Size()})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hourOf is the part y=.../h=.. of a path, which has no other of that form behind it.
+func hourOf(path string) string {
+	path = filepath.ToSlash(path)
+	i := strings.LastIndex(path, "/y=")
+	j := strings.LastIndex(path, "/m=00/")
+	if i < 0 || j < i {
+		return ""
+	}
+	return path[i+1 : j]
+}
+
+// open finds out how large the folder is, and mends what a run that was killed has left.
+func (s *store) open() error {
+	size := int64(0)
+	err := s.list(func(h hourly) error {
+		f, err := os.OpenFile(h.path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		mended, err := mend(f, h.size)
+		if mended != h.size {
+			s.mended.Add(1)
+		}
+		size += mended
+		if errors.Is(err, errForeign) {
+			err = nil
+		}
+		return errors.Join(err, f.Close())
+	})
+	s.size.Store(size)
+	return err
+}
+
+// pruneTo is how much of the limit is left in use: a walk through many files for each record
+// would be too dear.
+const pruneTo = 15.0 / 16
+
+// prune deletes the files of the oldest hours until there is room again.
+func (s *store) prune() error {
+	var files []hourly
+	total := int64(0)
+	err := s.list(func(h hourly) error {
+		files = append(files, h)
+		total += h.size
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(files, func(a, b hourly) int {
+		return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.path, b.path))
+	})
+	for _, f := range files {
+		if float64(total) <= float64(s.limit)*pruneTo {
+			break
+		}
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		s.deleted.Add(1)
+		total -= f.size
+		s.removeEmpty(filepath.Dir(f.path))
+	}
+	s.size.Store(total)
+	return nil
+}
+
+// removeEmpty removes a folder and those above it, as long as nothing is in them.
+func (s *store) removeEmpty(dir string) {
+	for dir != s.folder && os.Remove(dir) == nil {
+		dir = filepath.Dir(dir)
+	}
+}
