@@ -24,6 +24,8 @@ type Options struct {
 	Version string
 	// Reloads tells how often the policy was reloaded and how often refused.
 	Reloads func() (succeeded, failed uint64)
+	// Also are collectors of what is beside the engine.
+	Also []prometheus.Collector
 }
 
 // NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.
@@ -40,6 +42,7 @@ func NewGatherer(o Options) prometheus.TransactionalGatherer {
 func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 	r := prometheus.NewRegistry()
 	r.MustRegister(&collector{o})
+	r.MustRegister(o.Also...)
 	return prometheus.NewMultiTRegistry(
 		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }

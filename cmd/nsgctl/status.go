@@ -54,6 +54,9 @@ func statusTable(w io.Writer, s *control.Status) error {
 	}
 	facts.row("flows", fmt.Sprintf("%d of %d, %d created", s.Flows.Live, s.Flows.Limit, s.Flows.Created))
 	facts.row("fragments", fmt.Sprintf("%d datagrams of %d, %d held", s.Fragments.Datagrams, s.Fragments.Limit, s.Fragments.Held))
+	if l := s.FlowLogs; l != nil {
+		facts.row("flow logs", fmt.Sprintf("%d rows, %d lost, %d errors, %d bytes of files", l.Rows, l.Lost, l.Errors, l.Size))
+	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
 		facts.row("dropped", fmt.Sprintf("%d %s", s.Dropped[reason], reason))
 	}

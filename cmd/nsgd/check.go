@@ -66,7 +66,8 @@ func loadAll(path string) (*loaded, error) {
 	if _, err := planDevices(config, snapshot); err != nil {
 		return nil, err
 	}
-	return &loaded{config, files, policy, snapshot, append(files.Warnings(), config.warnings()...)}, nil
+	all := &loaded{config, files, policy, snapshot, append(files.Warnings(), config.warnings()...)}
+	return all, checkFlowLogs(path, all)
 }
 
 // topology is how the policy is understood.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +49,21 @@ type Config struct {
 	Metrics     MetricsConfig  `yaml:"metrics"`
 	Control     ControlConfig  `yaml:"control"`
 	Platform    PlatformConfig `yaml:"platform"`
+	// FlowLogs are Azure's logs of flows, none by default.
+	FlowLogs []FlowLogConfig `yaml:"flowLogs"`
+	// FlowLogInterval is how often they are written; 0: a minute. It is one for all, since what a
+	// flow's rows have told is remembered once.
+	FlowLogInterval Duration `yaml:"flowLogInterval"`
+}
+
+// FlowLogConfig is one flow log, see flowlog.Log.
+type FlowLogConfig struct {
+	Version string `yaml:"version"` // nsg2 or vnet4
+	Target  string `yaml:"target"`
+	// Folder is relative to the configuration file.
+	Folder  string `yaml:"folder"`
+	Stdout  bool   `yaml:"stdout"`
+	MaxSize Size   `yaml:"maxSize"` // of Folder; 0: 1 GiB
 }
 
 // TemplatesConfig is the deployment that ARM templates are read as.
@@ -169,6 +186,25 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// Size is a number of bytes.
+type Size int64
+
+// UnmarshalYAML reads a number of bytes, or one of KiB, MiB or GiB.
+func (s *Size) UnmarshalYAML(n *yaml.Node) error {
+	number, unit := n.Value, int64(1)
+	for i, name := range []string{"KiB", "MiB", "GiB"} {
+		if rest, ok := strings.CutSuffix(n.Value, name); ok {
+			number, unit = strings.TrimSuffix(rest, " "), int64(1024)<<(10*i)
+		}
+	}
+	v, err := strconv.ParseInt(number, 10, 64)
+	if n.Kind != yaml.ScalarNode || err != nil || v < 0 || v > math.MaxInt64/unit {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not a size such as 512MiB or 2GiB", n.Line, n.Value)}}
+	}
+	*s = Size(v * unit)
+	return nil
+}
+
 // Prefix is an address with the length of its network's prefix.
 type Prefix struct{ netip.Prefix }
 
@@ -241,6 +277,11 @@ func (c *Config) complete(dir string) error {
 	}
 	if c.Templates.Runtime != "" {
 		c.Templates.Runtime = absolute(c.Templates.Runtime)
+	}
+	for i := range c.FlowLogs {
+		if f := &c.FlowLogs[i]; f.Folder != "" {
+			f.Folder = absolute(f.Folder)
+		}
 	}
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = defaultMetrics

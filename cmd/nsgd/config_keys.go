@@ -11,7 +11,7 @@ func allowedKeys(structName string) string {
 		reflect.TypeFor[Config](), reflect.TypeFor[AttachmentConfig](), reflect.TypeFor[FlowsConfig](),
 		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
-		reflect.TypeFor[PlatformConfig](),
+		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[FlowLogConfig](),
 	} {
 		if t.Name() != structName {
 			continue

@@ -60,6 +60,11 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Metrics:   MetricsConfig{"off"},
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
+		FlowLogs: []FlowLogConfig{
+			{Version: "nsg2", Target: "NSG1", Folder: "/srv/logs", MaxSize: 5 << 30},
+			{Version: "vnet4", Folder: "/srv/logs", MaxSize: 5 << 30, Stdout: true},
+		},
+		FlowLogInterval: 30 * second,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
@@ -111,6 +116,14 @@ func TestConfigFaults(t *testing.T) {
 		{"prefixes of something else", "policy: [p]\nattachments:\n- {internet: true, device: a, prefixes: [10.0.0.0/8]}\n", []string{"c.yaml:3: attachments[0].prefixes: 10.0.0.0/8: they are for a gateway"}},
 		{"host bits and repetition in prefixes", "policy: [p]\nattachments:\n- {gateway: v, device: a, prefixes: [10.0.0.1/8, 11.0.0.0/8, 11.0.0.0/8]}\n",
 			[]string{"attachments[0].prefixes[0]: 10.0.0.1/8: host bits are set; the network is 10.0.0.0/8", "attachments[0].prefixes[2]: 11.0.0.0/8: listed twice"}},
+		{"a flow log of another version", minimal + "flowLogs:\n- {version: nsg1, folder: l}\n", []string{`c.yaml:5: flowLogs[0].version: "nsg1": allowed are nsg2 and vnet4`}},
+		{"a flow log that goes nowhere", minimal + "flowLogs:\n- {version: nsg2}\n", []string{"c.yaml:5: flowLogs[0]: neither folder nor stdout"}},
+		{"a flow log's unknown key", minimal + "flowLogs:\n- {verzion: nsg2}\n", []string{`unknown key "verzion": allowed are version, target, folder, stdout, maxSize`}},
+		{"sizes that are none", minimal + "flowLogs:\n- {version: nsg2, folder: l, maxSize: 5GB}\n", []string{`c.yaml:5: "5GB" is not a size such as 512MiB`}},
+		{"a flow log too small", minimal + "flowLogs:\n- {version: nsg2, folder: l, maxSize: 1MiB}\n", []string{"c.yaml:5: flowLogs[0].maxSize: 1048576: at least 4194304"}},
+		{"a size of no folder", minimal + "flowLogs:\n- {version: nsg2, stdout: true, maxSize: 8MiB}\n", []string{"flowLogs[0].maxSize: 8388608: it is a folder's"}},
+		{"two sizes of a folder", minimal + "flowLogs:\n- {version: nsg2, folder: l}\n- {version: vnet4, folder: l, maxSize: 8MiB}\n", []string{"c.yaml:6: flowLogs[1].maxSize: 8388608: flowLogs[0] has the same folder, and 0"}},
+		{"an interval too short", minimal + "flowLogInterval: 1ms\n", []string{"c.yaml:4: flowLogInterval: 1ms: allowed are 1s to 1h0m0s"}},
 		{"an address twice", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [1.0.0.1/24, 1.0.0.1/8]}\n", []string{"attachments[0].addresses[1]: 1.0.0.1/8: listed twice"}},
 	}
 	for _, tt := range tests {

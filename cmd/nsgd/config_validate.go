@@ -128,6 +128,7 @@ func (v *validator) config(c *Config) {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")
 	}
 	v.attachments(c.Attachments)
+	v.flowLogs(c)
 }
 
 func (c *PlatformConfig) subscription() topology.Subscription {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/metrics"
+	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sync/errgroup"
 )
@@ -29,8 +31,10 @@ type daemon struct {
 	config *Config
 	policy *control.PolicyFiles
 	log    *slog.Logger
+	stdout io.Writer // of flow logs
 
 	engine   *dataplane.Engine
+	recorder *flowlog.Recorder // nil without flow logs
 	service  *control.Service
 	offload  tun.Offload
 	state    *tun.State
@@ -71,7 +75,10 @@ func (d *daemon) start(all *loaded) (err error) {
 		}
 		d.onStop(closeListener(d.metrics))
 	}
-	return d.attach()
+	if err := d.attach(); err != nil {
+		return err
+	}
+	return d.record(d.stdout)
 }
 
 func closeListener(l net.Listener) func() error {
@@ -106,7 +113,7 @@ func (d *daemon) attach() error {
 	d.service = control.NewService(control.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(),
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Log: d.log,
 	})
 	return nil
 }
@@ -127,12 +134,15 @@ func (d *daemon) stop() error {
 func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
+	if d.recorder != nil {
+		group.Go(func() error { return d.recorder.Run(ctx) })
+	}
 
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
 	var scraped *http.Server
 	if d.metrics != nil {
-		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads})
+		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})
 		scraped = metrics.NewServer(gatherer, d.log)
 		group.Go(func() error { return ignoreClosed(scraped.Serve(d.metrics)) })
 	}

@@ -31,7 +31,7 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 		return err
 	}
 	var mismatch error
-	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), log, func(ctx context.Context, d *daemon) error {
+	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), log, out, func(ctx context.Context, d *daemon) error {
 		mismatch, err = d.showLab(ctx, dir, out)
 		return err
 	})

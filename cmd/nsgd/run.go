@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
@@ -27,7 +28,7 @@ func newRun() *cobra.Command {
 			if path == "" {
 				return runLab(c.Context(), log, c.OutOrStdout())
 			}
-			return runConfig(c.Context(), path, log, nil)
+			return runConfig(c.Context(), path, log, c.OutOrStdout(), nil)
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
@@ -36,7 +37,7 @@ func newRun() *cobra.Command {
 
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
-func runConfig(ctx context.Context, path string, log *slog.Logger, up func(context.Context, *daemon) error) error {
+func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
 	all, err := loadAll(path)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, up func(conte
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{config: all.config, policy: all.files, log: log}
+	d := &daemon{config: all.config, policy: all.files, log: log, stdout: stdout}
 	if err := d.start(all); err != nil {
 		return errors.Join(err, d.stop())
 	}

@@ -24,6 +24,7 @@ type Status struct {
 	Reloads     Reloads      `json:"reloads"`
 	Flows       FlowUse      `json:"flows"`
 	Fragments   FragmentUse  `json:"fragments"`
+	FlowLogs    *FlowLogUse  `json:"flowLogs,omitempty"` // absent without flow logs
 	// Dropped are the packets not carried, by reason; reasons without one are absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
@@ -52,6 +53,14 @@ type FragmentUse struct {
 	Limit     int   `json:"limit"`
 	// Held are the fragments that wait for the first one of their datagram.
 	Held int64 `json:"held"`
+}
+
+// FlowLogUse is how flow logs do.
+type FlowLogUse struct {
+	Rows   uint64 `json:"rows"` // written
+	Lost   uint64 `json:"lost"` // rows
+	Errors uint64 `json:"errors"`
+	Size   int64  `json:"size"` // bytes of the files
 }
 
 // AttachmentStatus is one TUN device.

@@ -34,6 +34,8 @@ type Options struct {
 	// Reloading is told that a reload begins; what it returns is told how it ended.
 	// Nil is told nothing.
 	Reloading func() (done func(error))
+	// FlowLogs tells Status of flow logs, nil where there are none; nil: there are none.
+	FlowLogs func() *FlowLogUse
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
 	// Log receives how reloads went; nil discards it.
@@ -177,6 +179,9 @@ func (s *Service) Status() *Status {
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
 		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy.paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
 		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
+	}
+	if o.FlowLogs != nil {
+		status.FlowLogs = o.FlowLogs()
 	}
 	counts := e.AttachmentCounts()
 	for i, d := range e.Devices() {

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/metrics/flowlog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// minLogSize has room for some records.
+	minLogSize = 4 << 20
+	// minLogInterval and maxLogInterval bound flowLogInterval.
+	minLogInterval, maxLogInterval = time.Second, time.Hour
+)
+
+func (v *validator) flowLogs(c *Config) {
+	if d := time.Duration(c.FlowLogInterval); d != 0 && (d < minLogInterval || d > maxLogInterval) {
+		v.fail(at("flowLogInterval"), "%v: allowed are %v to %v", d, minLogInterval, maxLogInterval)
+	}
+	sizes := map[string]int{}
+	for i := range c.FlowLogs {
+		f := &c.FlowLogs[i]
+		if _, err := flowlog.ParseVersion(f.Version); err != nil {
+			v.fail(at("flowLogs", i, "version"), "%v", err)
+		}
+		switch {
+		case f.Folder == "" && !f.Stdout:
+			v.fail(at("flowLogs", i), "neither folder nor stdout: at least one is needed")
+		case f.Folder == "" && f.MaxSize != 0:
+			v.fail(at("flowLogs", i, "maxSize"), "%d: it is a folder's, and there is none", f.MaxSize)
+		case f.MaxSize != 0 && f.MaxSize < minLogSize:
+			v.fail(at("flowLogs", i, "maxSize"), "%d: at least %d", f.MaxSize, minLogSize)
+		}
+		if f.Folder == "" {
+			continue
+		}
+		if first, shared := sizes[f.Folder]; shared && c.FlowLogs[first].MaxSize != f.MaxSize {
+			v.fail(at("flowLogs", i, "maxSize"), "%d: flowLogs[%d] has the same folder, and %d", f.MaxSize, first, c.FlowLogs[first].MaxSize)
+		}
+		sizes[f.Folder] = i
+	}
+}
+
+// flowLogs are the logs as the recorder takes them.
+func (c *Config) flowLogs() []flowlog.Log {
+	logs := make([]flowlog.Log, len(c.FlowLogs))
+	for i := range c.FlowLogs {
+		f := &c.FlowLogs[i]
+		version, _ := flowlog.ParseVersion(f.Version) // is valid
+		logs[i] = flowlog.Log{Version: version, Target: f.Target, Folder: f.Folder, MaxSize: int64(f.MaxSize), Stdout: f.Stdout}
+	}
+	return logs
+}
+
+// record begins flow logs, before the engine carries anything.
+func (d *daemon) record(stdout io.Writer) error {
+	if len(d.config.FlowLogs) == 0 {
+		return nil
+	}
+	var err error
+	d.recorder, err = flowlog.New(flowlog.Options{
+		Engine: d.engine, Logs: d.config.flowLogs(), Interval: time.Duration(d.config.FlowLogInterval), Stdout: stdout, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.onStop(d.recorder.Close)
+	return nil
+}
+
+// collectors show what is beside the engine.
+func (d *daemon) collectors() []prometheus.Collector {
+	if d.recorder == nil {
+		return nil
+	}
+	return []prometheus.Collector{d.recorder}
+}
+
+// flowLogUse is for the status.
+func (d *daemon) flowLogUse() *control.FlowLogUse {
+	if d.recorder == nil {
+		return nil
+	}
+	s := d.recorder.Stats()
+	return &control.FlowLogUse{
+		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost, Errors: s.Errors, Size: s.Size,
+	}
+}
+
+// checkFlowLogs finds out whether the logs' targets are there.
+func checkFlowLogs(path string, all *loaded) error {
+	if err := flowlog.Check(all.policy, all.config.flowLogs()); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
