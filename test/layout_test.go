@@ -48,9 +48,9 @@ var allowedImports = map[string][]string{
 	},
 	// Reads flow logs for tests, by what Azure documents alone.
 	"metrics/flowlog/flowlogtest": {},
-	"deploy/lab": {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
-	"cmd/nsgd":   {anyPackage},
-	"cmd/nsgctl": {anyPackage},
+	"deploy/lab":                  {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
+	"cmd/nsgd":                    {anyPackage},
+	"cmd/nsgctl":                  {anyPackage},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,15 +18,13 @@ var midnight = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 // talk is a flow that a test makes and what it has carried.
 type talk struct {
-	from, to      int
-	tcp           bool
-	sport, dport  uint16
-	minutes       int // to go
-	begun         time.Duration
-	nicRule       string // of NIC A's NSG, inbound
-	counters      [4]uint64
-	established   bool
-	lasted, again int
+	from, to     int
+	tcp          bool
+	sport, dport uint16
+	minutes      int    // to go
+	nicRule      string // of NIC A's NSG, inbound
+	counters     [4]uint64
+	lasted       int
 }
 
 var addresses = [...]string{vmA: addrA, vmB: addrB, internet: world}
@@ -43,19 +42,25 @@ func (k *talk) packet(flags string, reply bool, payload int) []byte {
 
 // say sends one packet of the flow.
 func (k *talk) say(r *rig, flags string, reply bool, payload int) {
+	k.queue(r, flags, reply, payload)
+	r.flush()
+}
+
+// queue leaves the packet to the rig's next flush.
+func (k *talk) queue(r *rig, flags string, reply bool, payload int) {
 	p := k.packet(flags, reply, payload)
 	at, n := k.from, 0
 	if reply {
 		at, n = k.to, 2
 	}
-	r.send(at, p)
+	r.queued[at] = append(r.queued[at], p)
 	k.counters[n]++
 	k.counters[n+1] += uint64(len(p))
 }
 
 // begin opens a flow of one of four kinds.
 func begin(r *rig, port uint16, nicRule string) *talk {
-	k := &talk{sport: port, begun: r.now(), minutes: r.rand.IntN(14), nicRule: nicRule}
+	k := &talk{sport: port, minutes: r.rand.IntN(14), nicRule: nicRule}
 	switch r.rand.IntN(4) {
 	case 0:
 		k.from, k.to, k.tcp, k.dport = internet, vmA, true, 80
@@ -77,21 +82,23 @@ func begin(r *rig, port uint16, nicRule string) *talk {
 	return k
 }
 
-// goOn sends some packets both ways; it reports whether the flow lives on.
+// goOn queues some packets both ways; it reports whether the flow lives on.
 func (k *talk) goOn(r *rig) bool {
 	for range r.rand.IntN(3) + 1 {
-		k.say(r, "PA", r.rand.IntN(2) == 0, r.rand.IntN(1000))
+		k.queue(r, "PA", r.rand.IntN(2) == 0, r.rand.IntN(1000))
 	}
 	k.lasted++
-	if k.minutes--; k.minutes > 0 {
-		return true
-	}
+	k.minutes--
+	return k.minutes > 0
+}
+
+// end closes a connection, or leaves it to its timeout.
+func (k *talk) end(r *rig) {
 	if k.tcp && r.rand.IntN(2) == 0 { // the others time out
 		k.say(r, "FA", false, 0)
 		k.say(r, "FA", true, 0)
 		k.say(r, "A", false, 0)
 	}
-	return false
 }
 
 // ends are what each end of the flow must show, by version, MAC address and direction.
@@ -149,11 +156,17 @@ func TestADayOfFlowLogsTellsEveryFlowExactly(t *testing.T) {
 				k := begin(r, port, "UserRule_"+rule)
 				live, all = append(live, k), append(all, k)
 			}
-			for i := 0; i < len(live); i++ {
-				if !live[i].goOn(r) {
-					live = append(live[:i], live[i+1:]...)
-					i--
+			var over []*talk
+			live = slices.DeleteFunc(live, func(k *talk) bool {
+				lives := k.goOn(r)
+				if !lives {
+					over = append(over, k)
 				}
+				return !lives
+			})
+			r.flush()
+			for _, k := range over {
+				k.end(r)
 			}
 			if m%10 == 3 { // who is denied: by the subnet's NSG on the way out, by a default rule on the way in
 				r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: world, SrcPort: port, DstPort: 666}))

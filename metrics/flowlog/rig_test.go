@@ -73,6 +73,7 @@ type rig struct {
 	clock    atomic.Int64 // time.Duration
 	start    time.Time
 	received uint64
+	queued   [3][][]byte // by attachment, see flush
 	stopped  func()
 	rand     *rand.Rand
 }
@@ -144,6 +145,19 @@ func (r *rig) send(from int, packets ...[]byte) {
 	})
 	for _, d := range r.devices {
 		d.Drain(0, nil)
+	}
+}
+
+// flush sends what is queued, in no order between attachments.
+func (r *rig) flush() {
+	r.t.Helper()
+	for from, packets := range r.queued {
+		for len(packets) > 0 {
+			n := min(len(packets), 100)
+			r.send(from, packets[:n]...)
+			packets = packets[n:]
+		}
+		r.queued[from] = r.queued[from][:0]
 	}
 }
 

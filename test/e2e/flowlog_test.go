@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
+)
+
+// logKey is a rule as flow logs name it.
+type logKey struct{ group, direction, rule string }
+
+// logged is what rows of a rule add up to; denied are those of packets.
+type logged struct{ packets, bytes, denied float64 }
+
+// Metrics count every packet by rule and attachment, flow logs by flow: the sums are the same, to
+// the byte.
+func TestFlowLogsAddUpToTheMetrics(t *testing.T) {
+	needWorld(t)
+	folder := filepath.Join(t.TempDir(), "logs")
+	d := start(t, labPolicy(), "flowLogInterval: 1s", "flowLogs:",
+		"- {version: nsg2, folder: "+folder+"}", "- {version: vnet4, folder: "+folder+", stdout: true}")
+	const sent, answers, denied, connections = 25, 4, 40, 10
+	eachFamily(t, func(t *testing.T, f family) {
+		serveTCP(t, f.vm3, 80)
+		var open []net.Conn
+		for range connections {
+			conn := mustConnect(t, f.internet, f.vm3, 80)
+			mustEcho(t, conn)
+			open = append(open, conn)
+		}
+		for _, conn := range open {
+			conn.Close()
+		}
+		vm4 := bindUDP(t, f.vm4, 0)
+		for _, from := range []*net.UDPConn{bindUDP(t, f.vm3, 0), bindUDP(t, f.vm1, 0)} {
+			send(t, from, address(vm4), sent, 100)
+			receive(t, vm4, sent)
+			send(t, vm4, address(from), answers, 900)
+			receive(t, from, answers)
+		}
+		send(t, bindUDP(t, f.internet, 0), address(bindUDP(t, f.vm3, 0)), denied, 64)
+	})
+	counted := atRest(t, func(s samples) bool { return s.drops("rule_deny") == denied*2 })
+	for _, cause := range []string{"ended", "denied", "waiting"} {
+		if lost := counted[sampleKey("nsgd_flow_log_rows_lost_total", map[string]string{"cause": cause})]; lost != 0 {
+			t.Errorf("%v rows lost: %s", lost, cause)
+		}
+	}
+	d.stop(syscall.SIGTERM)
+
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, err := flowlogtest.ReadLines([]byte(d.stdout.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows, err := flowlogtest.Flows(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range flows {
+		if f.Over.IsZero() {
+			t.Errorf("%+v has no end", *f)
+		}
+	}
+	sums, toVM4, ofNetwork := addUp(rows)
+	if len(printed) != ofNetwork {
+		t.Errorf("%d rows printed, %d in files", len(printed), ofNetwork)
+	}
+	rule := func(key logKey, d decided, also logged) {
+		t.Helper()
+		got, want := sums[key], counted.rule(d)
+		if got.packets+also.packets+got.denied != want.packets || got.denied == 0 && got.bytes+also.bytes != want.bytes || got.packets+got.denied == 0 {
+			t.Errorf("%+v: flow logs %+v and %+v, metrics %+v", key, got, also, want)
+		}
+	}
+	out := logKey{"NSG1", "O", "DefaultRule_AllowVnetOutBound"} // VM1's subnet, the last to allow
+	rule(logKey{"NSG2", "I", "UserRule_" + allowHTTPIn.name}, allowedIn(nsg2), logged{})
+	rule(logKey{"NSG2", "I", "DefaultRule_DenyAllInBound"}, deniedIn(nsg2), logged{})
+	rule(out, decided{nsg1, "Outbound", "AllowVnetOutBound", "Allow"}, logged{})
+	rule(logKey{"NSG2", "O", "DefaultRule_AllowVnetOutBound"}, decided{nsg2, "Outbound", "AllowVnetOutBound", "Allow"}, sums[out])
+	labels := map[string]string{"attachment": "vm4-nic"}
+	if want := (logged{packets: counted[sampleKey("nsgd_attachment_transmit_packets_total", labels)],
+		bytes: counted[sampleKey("nsgd_attachment_transmit_bytes_total", labels)]}); toVM4 != want || want.packets != 4*sent {
+		t.Errorf("to VM4: flow logs %+v, metrics %+v, sent %d packets", toVM4, want, 4*sent)
+	}
+	if n := sums[logKey{"NSG2", "I", "DefaultRule_DenyAllInBound"}].denied; n != denied*2 {
+		t.Errorf("%v rows of denied packets, %d were sent", n, denied*2)
+	}
+}
+
+// addUp adds up the rows of NSGs by rule, and those of the virtual network that went to VM4.
+func addUp(rows []flowlogtest.Row) (sums map[logKey]logged, toVM4 logged, ofNetwork int) {
+	sums = map[logKey]logged{}
+	for i := range rows {
+		r := &rows[i]
+		c := r.Counters
+		if r.Version == 4 {
+			ofNetwork++
+			if r.Direction == "I" && (r.Dst == ipv4.vm4.Address || r.Dst == ipv6.vm4.Address) {
+				toVM4.packets, toVM4.bytes = toVM4.packets+float64(c[0]), toVM4.bytes+float64(c[1])
+			}
+			continue
+		}
+		key := logKey{r.Resource[strings.LastIndexByte(r.Resource, '/')+1:], r.Direction, r.Rule}
+		s := sums[key]
+		s.packets, s.bytes = s.packets+float64(c[0]+c[2]), s.bytes+float64(c[1]+c[3])
+		if r.State == "D" {
+			s.denied++
+		}
+		sums[key] = s
+	}
+	return sums, toVM4, ofNetwork
+}
+
+// atRest scrapes until nothing is under way any more: connections are closed from both sides
+// and packets counted no more.
+func atRest(t *testing.T, also func(samples) bool) (s samples) {
+	t.Helper()
+	eventually(t, "traffic comes to rest", func() bool {
+		s = scrape(t)
+		var list struct {
+			Flows []struct{ Protocol, State string }
+		}
+		if err := json.Unmarshal([]byte(nsgctl(t, "flows", "-o", "json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list.Flows {
+			if f.Protocol == "TCP" && f.State != "time_wait" {
+				return false
+			}
+		}
+		again := scrape(t)
+		for key, value := range s {
+			if strings.HasPrefix(key, "nsgd_rule_") && again[key] != value {
+				return false
+			}
+		}
+		return also(s)
+	})
+	return s
+}
+
+// A daemon that is killed, in the middle of a write at worst, loses the rows of that interval; the
+// next one mends the hour's file and goes on in it.
+func TestFlowLogsGoOnAfterAKill(t *testing.T) {
+	needWorld(t)
+	folder := filepath.Join(t.TempDir(), "logs")
+	dir := configure(t, labPolicy(), "flowLogInterval: 1s", "flowLogs: [{version: nsg2, target: NSG2, folder: "+folder+"}]")
+	exchange := func() {
+		from, to := bindUDP(t, vm3, 0), bindUDP(t, vm4, 0)
+		send(t, from, address(to), 5, 100)
+		receive(t, to, 5)
+	}
+	d := startIn(t, dir)
+	exchange()
+	var files []string
+	eventually(t, "the first row is written", func() bool {
+		files, _ = filepath.Glob(filepath.Join(folder, "*/*/*/*/*/*/*/*/*/*/y=*/m=*/d=*/h=*/m=00/macAddress=*/PT1H.json"))
+		rows, err := flowlogtest.ReadFolder(folder)
+		return err == nil && len(rows) == 1 && len(files) == 1
+	})
+	d.kill()
+	info, err := os.Stat(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	torn, err := os.OpenFile(files[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := torn.WriteAt([]byte(`,{"time":"2026-`), info.Size()-3); err != nil {
+		t.Fatal(err)
+	}
+	torn.Close()
+
+	d = startIn(t, dir)
+	exchange()
+	d.stop(syscall.SIGTERM)
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows, err := flowlogtest.Flows(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(flows) != 2 || !flows[0].Over.IsZero() || flows[1].Over.IsZero() || flows[1].Counters != [4]uint64{5, 5 * 128} {
+		t.Errorf("flows %+v", flows)
+	}
+}
