@@ -28,9 +28,8 @@ func daemons(o *options, name string, list []rule) []setup {
 	return setups
 }
 
-// flowLogs has both versions written, and the flow table walked as often as can be. The folder ends
-// with the configuration's.
-const flowLogs = "{flowLogInterval: 1s, flowLogs: [{version: nsg2, folder: logs}, {version: vnet4, folder: logs}]}"
+// flowLogs has both versions written. The folder ends with the configuration's.
+const flowLogs = "flowLogs: [{version: nsg2, folder: logs}, {version: vnet4, folder: logs}]"
 
 // withFlowLogs chooses what -flow-logs is about.
 func (o *options) withFlowLogs() {
