@@ -12,6 +12,9 @@ import (
 // deniedEvents is how many denied packets wait for their rows, for each worker.
 const deniedEvents = 1 << 14
 
+// deniedAtOnce is how many are taken at a time.
+const deniedAtOnce = 256
+
 // watchDenied subscribes to the packets that rules deny.
 func (r *Recorder) watchDenied() (*watch.Subscription, error) {
 	filter, err := watch.Parse("reason " + packet.DropRule.String() + " and (tcp or udp)")
@@ -21,23 +24,23 @@ func (r *Recorder) watchDenied() (*watch.Subscription, error) {
 	return r.options.Engine.Watch(watch.Options{Filter: filter, DroppedOnly: true, Events: deniedEvents})
 }
 
-// readDenied makes the rows of denied packets until ctx ends.
-func (r *Recorder) readDenied(ctx context.Context) {
-	events := make([]watch.Event, 256)
+// atOnce is a context that is over: Read then takes what is there and does not wait for more, for which
+// it would look several hundred times a second.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// takeDenied makes the rows of the denied packets that there are.
+func (r *Recorder) takeDenied() {
 	for {
-		n, err := r.denied.Read(ctx, events)
+		n, err := r.denied.Read(atOnce, r.events)
 		if err != nil {
 			return
 		}
-		r.deny(events[:n])
+		r.deny(r.events[:n])
 	}
-}
-
-// takeDenied makes the rows of those that wait.
-func (r *Recorder) takeDenied() {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	r.readDenied(ended)
 }
 
 func (r *Recorder) deny(events []watch.Event) {

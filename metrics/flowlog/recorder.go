@@ -58,6 +58,7 @@ type Recorder struct {
 	printer *sink // nil: nothing is printed
 	ring    *ring
 	denied  *watch.Subscription
+	events  []watch.Event // of takeDenied, which Run calls, and Close after it
 
 	errors   atomic.Uint64
 	reported atomic.Int64 // Unix time of the last error in the log
@@ -96,7 +97,7 @@ func New(o Options) (*Recorder, error) {
 	if err := Check(o.Engine.Snapshot().Policy, o.Logs); err != nil {
 		return nil, err
 	}
-	r := &Recorder{options: o, log: o.Log, ring: newRing(endedFlows), flows: make([]flow, o.Engine.Flows().Records())}
+	r := &Recorder{options: o, log: o.Log, ring: newRing(endedFlows), flows: make([]flow, o.Engine.Flows().Records()), events: make([]watch.Event, deniedAtOnce)}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -162,9 +163,6 @@ func (r *Recorder) failed(err error) {
 
 // Run logs until ctx ends.
 func (r *Recorder) Run(ctx context.Context) error {
-	var reading sync.WaitGroup
-	reading.Go(func() { r.readDenied(ctx) })
-	defer reading.Wait()
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
 	next := r.nextWalk()
@@ -176,6 +174,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-r.ring.wake:
 		}
 		r.drain()
+		r.takeDenied()
 		if !r.options.Now().Before(next) {
 			r.walk(false, r.pause)
 			next = r.nextWalk()

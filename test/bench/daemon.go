@@ -28,6 +28,17 @@ func daemons(o *options, name string, list []rule) []setup {
 	return setups
 }
 
+// flowLogs has both versions written. The folder ends with the configuration's.
+const flowLogs = "flowLogs: [{version: nsg2, folder: logs}, {version: vnet4, folder: logs}]"
+
+// withFlowLogs chooses what -flow-logs is about.
+func (o *options) withFlowLogs() {
+	o.setups, o.config = fmt.Sprintf("nsgd-%d", fewRules), list{"", flowLogs}
+	if o.measures == "all" {
+		o.measures = "tcp1,udp64,connects"
+	}
+}
+
 // benchConfig attaches the two NICs of writePolicy.
 const benchConfig = `
 policy: [policy/]

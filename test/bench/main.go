@@ -35,11 +35,15 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "alternating rounds over all setups; medians are reported")
 	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most; with -flood 3")
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
+	logs := flag.Bool("flow-logs", false, "measure the daemon without and with flow logs, in turn, by tcp1, udp64 and connects unless -measures says otherwise")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		exit(fmt.Errorf("unexpected argument %q: -h shows what is allowed", flag.Arg(0)))
+	}
+	if *logs {
+		o.withFlowLogs()
 	}
 	if len(o.nsgd) == 0 {
 		o.nsgd = list{"bin/nsgd"}

@@ -1,0 +1,61 @@
+package flowlog
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+)
+
+// BenchmarkEnded is a flow from the flow table's hook to its two rows at each of two ends, in logs of
+// both versions in files.
+func BenchmarkEnded(b *testing.B) {
+	r := newRig(b, midnight, Log{Version: NSG, Folder: b.TempDir(), MaxSize: 256 << 20}, Log{Version: VNet, Folder: b.TempDir(), MaxSize: 256 << 20})
+	info := oneFlow(b, r)
+	b.ReportAllocs()
+	n := uint32(0)
+	for b.Loop() {
+		n++
+		info.Flow, info.Key.SrcPort, info.ReplyKey.DstPort = conntrack.Flow(n%4096), uint16(n), uint16(n)
+		r.recorder.ring.push(&info)
+		if n%1024 == 0 {
+			r.recorder.drain()
+		}
+	}
+	r.end()
+}
+
+// BenchmarkWalk is a live flow that has no row due.
+func BenchmarkWalk(b *testing.B) {
+	r := newRig(b, midnight, Log{Version: NSG, Folder: b.TempDir()}, Log{Version: VNet, Folder: b.TempDir()})
+	const flows = 4000
+	for port := range uint16(flows) {
+		r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 1000 + port, DstPort: 123}))
+	}
+	var spent time.Duration
+	for b.Loop() {
+		began := time.Now()
+		r.recorder.walk(false, func() {})
+		spent += time.Since(began)
+		for i := range r.recorder.flows {
+			if f := &r.recorder.flows[i]; f.walked != 0 {
+				f.walked = r.recorder.walked
+			}
+		}
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N)/flows, "ns/flow")
+	r.end()
+}
+
+// oneFlow is what the flow table says of a flow between the two NICs.
+func oneFlow(b *testing.B, r *rig) (info conntrack.FlowInfo) {
+	r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 1000, DstPort: 123, Payload: 100}))
+	for i := range r.engine.Flows().Flows {
+		info = *i
+	}
+	if info.Packets[conntrack.Original] != 1 {
+		b.Fatal("no flow")
+	}
+	return info
+}
