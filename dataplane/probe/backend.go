@@ -1,0 +1,108 @@
+package probe
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// backend is one probe that is sent again and again.
+type backend struct {
+	prober  *Prober
+	stop    context.CancelFunc // nil until it is started; guarded by the prober's mu
+	changed chan struct{}      // the probe is another: ask now
+
+	mu     sync.Mutex
+	probe  *topology.Probe // of the last snapshot; guarded by mu, as all below
+	state  state
+	since  time.Time
+	reason error
+}
+
+// follow takes the probe as a later snapshot has it.
+func (b *backend) follow(t *topology.Probe) {
+	b.mu.Lock()
+	other := t.Path != b.probe.Path || t.Interval != b.probe.Interval
+	b.probe = t
+	t.Set(b.state.up)
+	b.mu.Unlock()
+	if other {
+		select {
+		case b.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// end stops asking; no answer that comes later says anything. The prober's mu is held.
+func (b *backend) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stop != nil {
+		b.stop()
+	}
+}
+
+func (b *backend) health() Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := Health{Probe: b.probe, Asked: b.state.asked, Up: b.state.up, Since: b.since}
+	if b.reason != nil {
+		h.Reason = b.reason.Error()
+	}
+	return h
+}
+
+// run asks at every interval until ctx ends.
+func (b *backend) run(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		t := b.probe
+		b.mu.Unlock()
+		next := time.NewTimer(t.Interval)
+		if !b.once(ctx, t) {
+			next.Stop()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			next.Stop()
+			return
+		case <-next.C:
+		case <-b.changed:
+			next.Stop()
+		}
+	}
+}
+
+// once sends one probe and books its outcome; false: ctx has ended.
+func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case b.prober.inFlight <- struct{}{}:
+	}
+	err := b.prober.ask(ctx, t)
+	<-b.prober.inFlight
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if ctx.Err() != nil { // its failure tells nothing about the backend
+		return false
+	}
+	b.reason = err
+	if !b.state.book(err, t.Threshold) {
+		return true
+	}
+	b.since = time.Now()
+	b.probe.Set(b.state.up)
+	log := b.prober.options.Log.With("probe", t.Name, "backend", netip.AddrPortFrom(t.Address, t.Port), "protocol", t.Protocol)
+	if b.state.up {
+		log.Info("backend up")
+	} else {
+		log.Warn("backend down", "reason", err)
+	}
+	return true
+}

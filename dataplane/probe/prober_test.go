@@ -1,0 +1,275 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+const patience = 20 * time.Second
+
+// rig is a running prober on the loopback.
+type rig struct {
+	*Prober
+	log   *logBook
+	close func()
+}
+
+type logBook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logBook) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), text)
+}
+
+func newRig(t *testing.T, probes ...*topology.Probe) *rig {
+	t.Helper()
+	r := &rig{log: &logBook{}}
+	r.Prober = New(Options{Source: loopback, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	r.Follow(probes)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { r.Run(ctx); close(done) }()
+	r.close = func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			t.Errorf("probing did not end within %v", patience)
+		}
+	}
+	t.Cleanup(r.close)
+	return r
+}
+
+// probeOf is a probe of a server on the loopback that is sent quickly.
+func probeOf(t *testing.T, address string, protocol topology.ProbeProtocol) *topology.Probe {
+	t.Helper()
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topology.NewProbe(topology.Probe{Name: "lb/probe", Address: ap.Addr(), Port: ap.Port(), Protocol: protocol,
+		Path: "/health?deep=1", Interval: 5 * time.Millisecond, Threshold: 2})
+}
+
+func hostOf(t *testing.T, server *httptest.Server) string {
+	t.Helper()
+	u, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !condition(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// reason of the only backend's failure.
+func (r *rig) reason() string {
+	list := r.Health()
+	if len(list) != 1 {
+		return ""
+	}
+	return list[0].Reason
+}
+
+func TestAStatusOf200AloneIsHealthy(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		protocol topology.ProbeProtocol
+		server   func(http.Handler) *httptest.Server
+	}{
+		{"HTTP", topology.ProbeHTTP, httptest.NewServer},
+		{"HTTPS with a certificate that nobody signed", topology.ProbeHTTPS, httptest.NewTLSServer},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var status atomic.Int64
+			var asked atomic.Pointer[http.Request]
+			status.Store(http.StatusOK)
+			server := tt.server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Store(r)
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(int(status.Load()))
+			}))
+			defer server.Close()
+			p := probeOf(t, hostOf(t, server), tt.protocol)
+			p.Interval, p.Threshold = time.Hour, 1
+			r := newRig(t, p)
+			eventually(t, "up", p.Up)
+			q := asked.Load()
+			if q.Method != "GET" || q.URL.String() != "/health?deep=1" || q.Host != hostOf(t, server) || !strings.HasPrefix(q.RemoteAddr, "127.0.0.1:") {
+				t.Errorf("the backend was asked %s %s of %s by %s", q.Method, q.URL, q.Host, q.RemoteAddr)
+			}
+			for i, code := range []int64{204, 200, 302, 200, 404, 200, 503} {
+				status.Store(code)
+				p = r.askAgain(p, i)
+				eventually(t, "another state", func() bool { return p.Up() == (code == http.StatusOK) })
+			}
+			if want := "HTTP status 503"; r.reason() != want {
+				t.Errorf("reason %q, want %q", r.reason(), want)
+			}
+			if q := asked.Load(); q.URL.Path != "/health" {
+				t.Errorf("%s was asked for: a redirection was followed", q.URL)
+			}
+			if up, down := r.log.count("backend up"), r.log.count("backend down"); up != 4 || down != 4 {
+				t.Errorf("%d lines of up and %d of down, want 4 each", up, down)
+			}
+		})
+	}
+}
+
+// askAgain has the only backend asked now, not at the next interval: for another path.
+func (r *rig) askAgain(p *topology.Probe, number int) *topology.Probe {
+	next := topology.NewProbe(*p)
+	next.Path = fmt.Sprintf("/health?deep=%d", number+2)
+	next.Set(p.Up())
+	r.Follow([]*topology.Probe{next})
+	return next
+}
+
+func TestAConnectionIsEnoughForTCP(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+			conn.Close()
+		}
+		ended <- err
+	}()
+	p := probeOf(t, listener.Addr().String(), topology.ProbeTCP)
+	r := newRig(t, p)
+	eventually(t, "up", p.Up)
+	if err := <-ended; err != io.EOF {
+		t.Errorf("the server reads %v, want an orderly end", err)
+	}
+	listener.Close()
+	eventually(t, "down", func() bool { return !p.Up() })
+	eventually(t, "the refusal", func() bool { return r.reason() == "connection refused" })
+}
+
+func TestSilenceIsAFailureAfterTheInterval(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel answers, nobody else does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for _, protocol := range []topology.ProbeProtocol{topology.ProbeHTTP, topology.ProbeHTTPS} {
+		t.Run(protocol.String(), func(t *testing.T) {
+			r := newRig(t, probeOf(t, listener.Addr().String(), protocol))
+			eventually(t, "the failure", func() bool { return r.reason() == "no answer within 5ms" })
+			if h := r.Health()[0]; h.Up || !h.Asked {
+				t.Errorf("%+v", h)
+			}
+		})
+	}
+}
+
+func TestEndingWaitsForNoAnswer(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p := probeOf(t, listener.Addr().String(), topology.ProbeHTTP)
+	p.Interval = time.Hour
+	r := newRig(t, p)
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r.close()
+	if h := r.Health()[0]; h.Asked {
+		t.Errorf("a question that was broken off counts: %+v", h)
+	}
+	r.Follow([]*topology.Probe{p, probeOf(t, "127.0.0.1:1", topology.ProbeTCP)}) // starts nothing
+}
+
+func TestAReloadKeepsWhatIsKnown(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path != "/health" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	first := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
+	first.Interval = time.Hour
+	r := newRig(t, first)
+	eventually(t, "up", first.Up)
+	since := r.Health()[0].Since
+
+	second := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
+	second.Interval = 2 * time.Hour
+	second.Set(false)
+	r.Follow([]*topology.Probe{second})
+	if !second.Up() || !r.Health()[0].Since.Equal(since) {
+		t.Error("a probe that stays has lost its state")
+	}
+	third := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
+	third.Path, third.Interval = "/nothing", time.Hour
+	r.Follow([]*topology.Probe{third})
+	eventually(t, "another path is asked for at once", func() bool { return !third.Up() })
+
+	added := probeOf(t, hostOf(t, server), topology.ProbeHTTP)
+	added.Name, added.Interval = "lb/new", time.Hour
+	r.Follow([]*topology.Probe{added})
+	if list := r.Health(); len(list) != 1 || list[0].Probe != added {
+		t.Errorf("health of %d backends, want the new one's alone", len(list))
+	}
+	eventually(t, "the new one is up", added.Up)
+	if third.Up() {
+		t.Error("a probe that is gone was set")
+	}
+}
+
+func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
+	p := New(Options{Source: loopback})
+	four, six := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "[::1]:1", topology.ProbeTCP)
+	p.Follow([]*topology.Probe{four, six})
+	if four.Up() {
+		t.Error("up before it was asked")
+	}
+	if !six.Up() || len(p.Health()) != 1 {
+		t.Error("an IPv6 backend, which is not probed, is not up")
+	}
+}
