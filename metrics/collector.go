@@ -2,6 +2,8 @@ package metrics
 
 import (
 	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -34,6 +36,10 @@ var (
 	platformBytes = prometheus.NewDesc("nsgd_platform_bytes_total",
 		"Bytes of those packets, IP headers included.", []string{"service"}, nil)
 
+	backendUp = prometheus.NewDesc("nsgd_backend_up",
+		"Whether a backend of a load balancer takes new flows: 1 when its health probe is answered, or is not sent.",
+		[]string{"load_balancer", "probe", "backend", "port"}, nil)
+
 	policyReloads = prometheus.NewDesc("nsgd_policy_reloads_total",
 		"Reloads of the policy, by result; a refused one leaves the running policy.", []string{"result"}, nil)
 	policyGeneration = prometheus.NewDesc("nsgd_policy_generation",
@@ -55,7 +61,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		drops, flows, flowsLimit, flowsCreated, flowsEnded,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
-		platformPackets, platformBytes,
+		platformPackets, platformBytes, backendUp,
 		policyReloads, policyGeneration, buildInfo,
 	} {
 		out <- d
@@ -80,6 +86,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- counter(platformBytes, n.Bytes, service.String())
 		}
 	}
+	c.collectBackends(out)
 	succeeded, failed := c.options.Reloads()
 	out <- counter(policyReloads, succeeded, "success")
 	out <- counter(policyReloads, failed, "failure")
@@ -105,5 +112,26 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 	out <- counter(flowsCreated, s.Created)
 	for cause, n := range s.Ended {
 		out <- counter(flowsEnded, n, conntrack.EndCause(cause).String())
+	}
+}
+
+// collectBackends shows one series for each backend and probe of the policy in force. Probes of load
+// balancers that share their names in two resource groups, for one address and port, are told as
+// one: up when both are.
+func (c *collector) collectBackends(out chan<- prometheus.Metric) {
+	type series struct{ balancer, probe, backend, port string }
+	up := map[series]uint64{}
+	for _, p := range c.options.Engine.Snapshot().Probes() {
+		balancer, name, _ := strings.Cut(p.Name, "/")
+		k := series{balancer, name, p.Address.String(), strconv.Itoa(int(p.Port))}
+		if _, known := up[k]; !known {
+			up[k] = 1
+		}
+		if !p.Up() {
+			up[k] = 0
+		}
+	}
+	for k, n := range up {
+		out <- gauge(backendUp, n, k.balancer, k.probe, k.backend, k.port)
 	}
 }

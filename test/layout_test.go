@@ -33,11 +33,12 @@ var allowedImports = map[string][]string{
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
 	"dataplane/translate":   {"dataplane/packet", "tun"},
+	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/probe", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset",

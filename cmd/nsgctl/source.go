@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -19,6 +20,7 @@ type source struct {
 	policy      []string
 	serviceTags string
 	azureQuirks bool
+	outbound    string // address of default outbound access
 	deployment  arm.Deployment
 	command     *cobra.Command
 
@@ -28,6 +30,7 @@ type source struct {
 func (s *source) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
+	c.Flags().StringVar(&s.outbound, "default-outbound-address", "", "with --policy: the public address of default outbound access, as defaultOutboundAddress of the daemon")
 	s.policyFlags(c)
 }
 
@@ -60,6 +63,9 @@ func (s *source) open(g *global) (control.Answerer, error) {
 	if s.azureQuirks {
 		return nil, usageError{errors.New("--azure-quirks goes with --policy: the daemon's setting is in its configuration")}
 	}
+	if s.outbound != "" {
+		return nil, usageError{errors.New("--default-outbound-address goes with --policy: the daemon's setting is in its configuration")}
+	}
 	if s.serviceTags != "" {
 		return nil, usageError{errors.New("--service-tags goes with --policy: the daemon's service tag file is in its configuration")}
 	}
@@ -67,9 +73,17 @@ func (s *source) open(g *global) (control.Answerer, error) {
 }
 
 func (s *source) openFiles() (control.Answerer, error) {
+	options := topology.Options{AzureQuirks: s.azureQuirks}
+	if s.outbound != "" {
+		a, err := netip.ParseAddr(s.outbound)
+		if err != nil || !a.Is4() {
+			return nil, usageError{fmt.Errorf("--default-outbound-address %q: allowed is an IPv4 address", s.outbound)}
+		}
+		options.DefaultOutbound = a
+	}
 	files := control.NewPolicyFiles(s.serviceTags, s.policy...)
 	files.SetDeployment(s.templates())
-	answerer, err := files.OpenWith(topology.Options{AzureQuirks: s.azureQuirks})
+	answerer, err := files.OpenWith(options)
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,9 @@ func statusTable(w io.Writer, s *control.Status) error {
 	}
 	facts.row("flows", fmt.Sprintf("%d of %d, %d created", s.Flows.Live, s.Flows.Limit, s.Flows.Created))
 	facts.row("fragments", fmt.Sprintf("%d datagrams of %d, %d held", s.Fragments.Datagrams, s.Fragments.Limit, s.Fragments.Held))
+	if s.Unprobed != "" {
+		facts.row("health probes", s.Unprobed)
+	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Dropped)) {
 		facts.row("dropped", fmt.Sprintf("%d %s", s.Dropped[reason], reason))
 	}
@@ -65,6 +68,26 @@ func statusTable(w io.Writer, s *control.Status) error {
 	for i := range s.Attachments {
 		a := &s.Attachments[i]
 		table.row(a.Name, a.Namespace, a.Device, several(a.Addresses), a.ReceivePackets, a.TransmitPackets)
+	}
+	if err := table.flush(); err != nil || len(s.Backends) == 0 {
+		return err
+	}
+	return backendsTable(w, s.Backends)
+}
+
+func backendsTable(w io.Writer, list []control.Backend) error {
+	fmt.Fprintln(w)
+	table := newGrid(w, "LOAD BALANCER", "PROBE", "BACKEND", "HEALTH", "SINCE", "REASON")
+	for i := range list {
+		b := &list[i]
+		health, since := "down", ""
+		if b.Up {
+			health = "up"
+		}
+		if b.Since != nil {
+			since = b.Since.Format(time.RFC3339)
+		}
+		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+flowEnd(b.Address, b.Port), health, since, b.Reason)
 	}
 	return table.flush()
 }

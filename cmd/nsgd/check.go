@@ -70,7 +70,9 @@ func loadAll(path string) (*loaded, error) {
 }
 
 // topology is how the policy is understood.
-func (c *Config) topology() topology.Options { return topology.Options{AzureQuirks: c.AzureQuirks} }
+func (c *Config) topology() topology.Options {
+	return topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
+}
 
 // warnings are those of the configuration.
 func (c *Config) warnings() (list []string) {

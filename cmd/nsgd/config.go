@@ -43,10 +43,13 @@ type Config struct {
 	TCPStrict bool `yaml:"tcpStrict"`
 	// AzureQuirks imitates what has been seen in Azure against its documents: see
 	// topology.Options.
-	AzureQuirks bool           `yaml:"azureQuirks"`
-	Metrics     MetricsConfig  `yaml:"metrics"`
-	Control     ControlConfig  `yaml:"control"`
-	Platform    PlatformConfig `yaml:"platform"`
+	AzureQuirks bool `yaml:"azureQuirks"`
+	// DefaultOutboundAddress is the public address that Azure lends to those who have no way of
+	// their own to the internet (default outbound access); absent: they keep the private one.
+	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
+	Metrics                MetricsConfig  `yaml:"metrics"`
+	Control                ControlConfig  `yaml:"control"`
+	Platform               PlatformConfig `yaml:"platform"`
 }
 
 // TemplatesConfig is the deployment that ARM templates are read as.
@@ -179,6 +182,19 @@ func (p *Prefix) UnmarshalYAML(n *yaml.Node) error {
 		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not an address with a prefix length such as 10.0.0.1/24", n.Line, n.Value)}}
 	}
 	p.Prefix = v
+	return nil
+}
+
+// Address is an IP address.
+type Address struct{ netip.Addr }
+
+// UnmarshalYAML reads a string such as 203.0.113.200.
+func (a *Address) UnmarshalYAML(n *yaml.Node) error {
+	v, err := netip.ParseAddr(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is not an IP address such as 203.0.113.200", n.Line, n.Value)}}
+	}
+	a.Addr = v
 	return nil
 }
 

@@ -26,7 +26,7 @@ func TestConfigDefaults(t *testing.T) {
 		Metrics:     MetricsConfig{"127.0.0.1:9646"},
 		Control:     ControlConfig{"/run/nsgd/nsgd.sock"},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -51,8 +51,8 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{Platform: true, Netns: "host", Device: "nsgd-platform"},
 			{Gateway: "vnet1", Netns: "onprem", Device: "gw0", Prefixes: []Prefix{prefix("192.168.0.0/16")}},
 		},
-		AzureQuirks: true,
-		Workers:     2, Offload: "tso", TCPStrict: true,
+		AzureQuirks: true, DefaultOutboundAddress: Address{netip.MustParseAddr("203.0.113.200")},
+		Workers: 2, Offload: "tso", TCPStrict: true,
 		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500, NewPerSecond: 50},
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second},
@@ -61,7 +61,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -91,6 +91,8 @@ func TestConfigFaults(t *testing.T) {
 		{"an exemption where nothing is blocked", minimal + "platform: {smtpExempt: true}\n", []string{"c.yaml:4: platform.smtpExempt: true: allowed with subscription payg and csp only; with enterprise port 25 is not blocked"}},
 		{"an exemption where none is given", minimal + "platform: {subscription: msdn, createdBefore20171115: true}\n", []string{"c.yaml:4: platform.createdBefore20171115: true: allowed with", "with msdn port 25 is blocked always"}},
 		{"an unknown key of the platform", minimal + "platform: {subscripton: payg}\n", []string{`unknown key "subscripton": allowed are subscription, createdBefore20171115, smtpExempt`}},
+		{"an address of default outbound access that is none", minimal + "defaultOutboundAddress: 203.0.113.0/24\n", []string{`c.yaml:4: "203.0.113.0/24" is not an IP address such as`}},
+		{"an IPv6 address of default outbound access", minimal + "defaultOutboundAddress: 2001:db8::1\n", []string{"c.yaml:4: defaultOutboundAddress: 2001:db8::1: allowed is an IPv4 address"}},
 		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
 		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
 		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},

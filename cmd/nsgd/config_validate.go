@@ -116,6 +116,9 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.timeouts(&c.Timeouts)
+	if a := c.DefaultOutboundAddress; a.IsValid() && (!a.Is4() || !a.IsGlobalUnicast()) {
+		v.fail(at("defaultOutboundAddress"), "%s: allowed is an IPv4 address that a host can have", a)
+	}
 	subscription := c.Platform.subscription()
 	if key, err := subscription.Check(); err != nil {
 		v.fail(at("platform", key), "%v", err)

@@ -16,6 +16,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sync/errgroup"
@@ -32,6 +34,7 @@ type daemon struct {
 
 	engine   *dataplane.Engine
 	service  *control.Service
+	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
 	state    *tun.State
 	devices  []tun.Device
@@ -103,11 +106,29 @@ func (d *daemon) attach() error {
 	if err := d.engine.Attach(d.devices); err != nil {
 		return err
 	}
+	d.probes = d.prober()
 	d.service = control.NewService(control.Options{
-		Engine: d.engine, Policy: d.policy, Places: d.config.places(),
+		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, Log: d.log,
 	})
+	return nil
+}
+
+// prober sends health probes from where the platform is; nil when that is nowhere.
+func (d *daemon) prober() *probe.Prober {
+	list := d.engine.Snapshot().Probes()
+	for i, a := range d.engine.Snapshot().Attachments {
+		if a.Kind != topology.Platform {
+			continue
+		}
+		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Log: d.log})
+		p.Follow(list)
+		return p
+	}
+	if len(list) > 0 {
+		d.log.Warn("no attachment is platform: true: no health probe is sent, every backend counts as up", "backends", len(list))
+	}
 	return nil
 }
 
@@ -127,6 +148,9 @@ func (d *daemon) stop() error {
 func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.engine.Run(ctx) })
+	if d.probes != nil {
+		group.Go(func() error { d.probes.Run(ctx); return nil })
+	}
 
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })

@@ -27,6 +27,26 @@ type Status struct {
 	// Dropped are the packets not carried, by reason; reasons without one are absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
+	// Backends are those that load balancers probe; absent without one.
+	Backends []Backend `json:"backends,omitempty"`
+	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
+	Unprobed string `json:"unprobed,omitempty"`
+}
+
+// Backend is what a health probe has found out about one backend.
+type Backend struct {
+	LoadBalancer     string `json:"loadBalancer"`
+	Probe            string `json:"probe"`
+	NetworkInterface string `json:"networkInterface"`
+	Address          string `json:"address"`
+	Protocol         string `json:"protocol"` // Tcp, Http or Https
+	Port             uint16 `json:"port"`
+	// Up says whether the backend takes new flows.
+	Up bool `json:"up"`
+	// Since is when Up became what it is; absent when no probe is sent.
+	Since *time.Time `json:"since,omitempty"`
+	// Reason is why the last probe failed, or why none was sent; absent when it was answered.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Reloads counts reloads and tells how the last one went.

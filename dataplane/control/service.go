@@ -9,6 +9,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -31,6 +32,9 @@ type Options struct {
 	Places []Place
 	// Version, Offload, Control and Metrics are shown by Status.
 	Version, Offload, Control, Metrics string
+	// Probes are the health probes that are sent; nil: none are, since no attachment is the
+	// platform's, and backends count as up.
+	Probes *probe.Prober
 	// Reloading is told that a reload begins; what it returns is told how it ended.
 	// Nil is told nothing.
 	Reloading func() (done func(error))
@@ -138,6 +142,9 @@ func (s *Service) reload() (*Reloaded, error) {
 	s.mu.Lock()
 	s.tags = newTags
 	s.mu.Unlock()
+	if s.options.Probes != nil {
+		s.options.Probes.Follow(next.Probes())
+	}
 	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set),
 		ServiceTagChanges: reloadChanges(before, set, oldTags, newTags)}, nil
 }
@@ -178,6 +185,7 @@ func (s *Service) Status() *Status {
 		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy.paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
 		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
 	}
+	status.Backends, status.Unprobed = s.backends(snapshot)
 	counts := e.AttachmentCounts()
 	for i, d := range e.Devices() {
 		a, place := snapshot.Attachments[i], o.Places[i]
