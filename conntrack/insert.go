@@ -130,6 +130,9 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 	if verdict == publishDone {
 		s := firstWord(p, init.Stateless)
 		w.counts.live[s.class()].Add(1)
+		if r.marks&Translated != 0 {
+			w.counts.translated.Add(1)
+		}
 		r.state.Store(uint32(s))
 		if reply != *k {
 			t.link(f, Reply, b)

@@ -38,10 +38,11 @@ func (r Refusal) String() string {
 	return [NumRefusals]string{"table", "zone", "conflict", "rate"}[r]
 }
 
-// Stats are the table's counts. All but Flows and Live only grow.
+// Stats are the table's counts. All but Flows, Live and Translated only grow.
 type Stats struct {
 	Flows, Limit int64
 	Live         [NumClasses]int64 // Flows by class
+	Translated   int64             // Flows with Translated
 	Created      uint64
 	Ended        [NumEndCauses]uint64
 	Refused      [NumRefusals]uint64
@@ -50,13 +51,14 @@ type Stats struct {
 	EndedPackets, EndedBytes uint64
 }
 
-// workerCounts are one worker's share of Stats. Live is a difference: the worker
-// that ends a flow is often not the one that created it.
+// workerCounts are one worker's share of Stats. Live and translated are differences: the
+// worker that ends a flow is often not the one that created it.
 type workerCounts struct {
-	live    [NumClasses]atomic.Int64
-	created atomic.Uint64
-	ended   [NumEndCauses]atomic.Uint64
-	refused [NumRefusals]atomic.Uint64
+	live       [NumClasses]atomic.Int64
+	translated atomic.Int64
+	created    atomic.Uint64
+	ended      [NumEndCauses]atomic.Uint64
+	refused    [NumRefusals]atomic.Uint64
 }
 
 // Stats sums up. While workers run, a flow that changes its class may be missing in one
@@ -67,6 +69,7 @@ func (t *Table) Stats() Stats {
 		for i := range s.Live {
 			s.Live[i] += w.counts.live[i].Load()
 		}
+		s.Translated += w.counts.translated.Load()
 		s.Created += w.counts.created.Load()
 		for i := range s.Ended {
 			s.Ended[i] += w.counts.ended[i].Load()
@@ -78,6 +81,7 @@ func (t *Table) Stats() Stats {
 	for i := range s.Live {
 		s.Live[i] = max(s.Live[i], 0)
 	}
+	s.Translated = max(s.Translated, 0)
 	return s
 }
 

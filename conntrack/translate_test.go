@@ -53,7 +53,13 @@ func TestRepliesToATranslatedFlowAreSentToTheAddressThatTheReceiverSees(t *testi
 			t.Errorf("described as %+v", i)
 		}
 	}
+	if n := r.Stats().Translated; n != 1 {
+		t.Errorf("%d translated flows are counted", n)
+	}
 	r.w.End(f, EndFlushed)
+	if n := r.Stats().Translated; n != 0 {
+		t.Errorf("%d translated flows are counted when there is none", n)
+	}
 	if _, _, ok := r.w.Lookup(&k, r.now); ok {
 		t.Error("an answer is of the flow that has ended")
 	}

@@ -190,6 +190,9 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 		// The class stays: whoever still holds the flow may look at it.
 		if r.state.CompareAndSwap(uint32(s), uint32(s&^wordLive)) {
 			w.counts.live[s.class()].Add(-1)
+			if r.marks&Translated != 0 {
+				w.counts.translated.Add(-1)
+			}
 			w.counts.ended[cause].Add(1)
 			t.unreserve(r.zone, r.replyZone)
 			return true

@@ -24,6 +24,9 @@ var (
 	flowsEnded = prometheus.NewDesc("nsgd_flows_ended_total",
 		"Flows that ended, by cause.", []string{"cause"}, nil)
 
+	translations = prometheus.NewDesc("nsgd_translations",
+		"Live flows whose addresses or ports are translated: mappings of public IPs, NAT gateways and load balancers in use.", nil, nil)
+
 	fragmentDatagrams = prometheus.NewDesc("nsgd_fragment_datagrams",
 		"Fragmented datagrams that take up room: begun, allowed and not complete, or waiting for their first fragment.", nil, nil)
 	fragmentDatagramsLimit = prometheus.NewDesc("nsgd_fragment_datagrams_limit",
@@ -59,7 +62,7 @@ var _ prometheus.Collector = (*collector)(nil)
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		drops, flows, flowsLimit, flowsCreated, flowsEnded,
+		drops, flows, flowsLimit, flowsCreated, flowsEnded, translations,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		platformPackets, platformBytes, backendUp,
 		policyReloads, policyGeneration, buildInfo,
@@ -109,6 +112,7 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 		out <- gauge(flows, n, k.Protocol(), k.State())
 	}
 	out <- gauge(flowsLimit, s.Limit)
+	out <- gauge(translations, s.Translated)
 	out <- counter(flowsCreated, s.Created)
 	for cause, n := range s.Ended {
 		out <- counter(flowsEnded, n, conntrack.EndCause(cause).String())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,12 +37,20 @@ func newFlows(g *global) *cobra.Command {
 }
 
 func flowsTable(w io.Writer, list *control.FlowList) error {
-	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "IDLE", "SENT", "RECEIVED", "RULE")
+	// Where nothing is translated nobody needs the column.
+	translated := slices.ContainsFunc(list.Flows, func(f control.Flow) bool { return arrives(&f) != "" })
+	cells := func(cells ...any) []any {
+		if translated {
+			return cells
+		}
+		return slices.Delete(cells, 3, 4)
+	}
+	table := newGrid(w, cells("PROTOCOL", "SOURCE", "DESTINATION", "ARRIVES AS", "STATE", "IDLE", "SENT", "RECEIVED", "RULE")...)
 	for i := range list.Flows {
 		f := &list.Flows[i]
-		table.row(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), f.State,
+		table.row(cells(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), arrives(f), f.State,
 			(time.Duration(f.IdleMilliseconds) * time.Millisecond).Round(100*time.Millisecond),
-			f.PacketsSent, f.PacketsReceived, lastRule(f))
+			f.PacketsSent, f.PacketsReceived, lastRule(f))...)
 	}
 	if err := table.flush(); err != nil {
 		return err
@@ -50,6 +59,17 @@ func flowsTable(w io.Writer, list *control.FlowList) error {
 		fmt.Fprintf(w, "more than these %d flows match: raise --limit or choose fewer\n", len(list.Flows))
 	}
 	return nil
+}
+
+// arrives is the flow as its destination sees it; empty where that is as it was sent.
+func arrives(f *control.Flow) string {
+	if t := f.Translated; t != nil {
+		return flowEnd(t.Source, t.SourcePort) + " > " + flowEnd(t.Destination, t.DestinationPort)
+	}
+	if f.DeliveredTo != "" {
+		return "the same, at " + f.DeliveredTo
+	}
+	return ""
 }
 
 func flowEnd(address string, port uint16) string {

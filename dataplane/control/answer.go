@@ -64,6 +64,8 @@ type FlowUse struct {
 	Live    int64  `json:"live"`
 	Limit   int64  `json:"limit"`
 	Created uint64 `json:"created"`
+	// Translated are the live ones whose addresses or ports are translated.
+	Translated int64 `json:"translated"`
 }
 
 // FragmentUse is how full the memory of fragmented datagrams is.
@@ -134,6 +136,12 @@ type Flow struct {
 	SourcePort      uint16 `json:"sourcePort"`
 	Destination     string `json:"destination"`
 	DestinationPort uint16 `json:"destinationPort"`
+	// Translated is the flow as its destination sees it; absent when nothing is translated. The
+	// rules of the destination's end have judged it so.
+	Translated *FlowTuple `json:"translated,omitempty"`
+	// DeliveredTo is the address of the backend that gets the packets as they are, with its load
+	// balancer's address (floating IP); absent for others.
+	DeliveredTo string `json:"deliveredTo,omitempty"`
 	// From and To are the attachments of source and destination. A flow whose answers take another
 	// way than its packets is two, one for each end, and the other end's name is empty.
 	From             string `json:"from"`
@@ -155,6 +163,14 @@ type Flow struct {
 	// Generation is that of the policy by which the flow was judged last, or found to need no
 	// new judgement.
 	Generation uint32 `json:"generation"`
+}
+
+// FlowTuple are the addresses and ports of a flow's packets.
+type FlowTuple struct {
+	Source          string `json:"source"`
+	SourcePort      uint16 `json:"sourcePort"`
+	Destination     string `json:"destination"`
+	DestinationPort uint16 `json:"destinationPort"`
 }
 
 // FlowRule names a rule that allowed a flow. The policy in force may lack it.

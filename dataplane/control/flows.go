@@ -109,10 +109,14 @@ func (m *flowMatch) matches(f *conntrack.FlowInfo) bool {
 	if m.protocol != nil && !m.protocol(k.Proto) {
 		return false
 	}
-	if m.prefix.IsValid() && !m.prefix.Contains(k.Src.Netip()) && !m.prefix.Contains(k.Dst.Netip()) {
+	if m.prefix.IsValid() && !m.touches(&k.Tuple) && !m.touches(&f.ReplyKey.Tuple) && !m.prefix.Contains(f.Receiver.Netip()) {
 		return false
 	}
-	return m.ends == nil || m.ends[flowEnd{k.Zone, k.Src}] || m.ends[flowEnd{f.ReplyKey.Zone, f.ReplyKey.Src}]
+	return m.ends == nil || m.ends[flowEnd{k.Zone, k.Src}] || m.ends[flowEnd{f.ReplyKey.Zone, f.Receiver}]
+}
+
+func (m *flowMatch) touches(t *packet.Tuple) bool {
+	return m.prefix.Contains(t.Src.Netip()) || m.prefix.Contains(t.Dst.Netip())
 }
 
 // Flows lists live flows. It walks the flow table without stopping it: a flow that
@@ -161,6 +165,13 @@ func showFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey
 		Rules:                 []FlowRule{},
 		Generation:            f.Generation,
 	}
+	if f.Marks&conntrack.Translated != 0 {
+		seen := f.ReplyKey.Reverse()
+		shown.Translated = &FlowTuple{seen.Src.String(), seen.SrcPort, seen.Dst.String(), seen.DstPort}
+	}
+	if f.Marks&conntrack.Floating != 0 {
+		shown.DeliveredTo = f.Receiver.String()
+	}
 	for slots := f.Slots; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
 		if service := topology.ServiceOfSlot(slot); service != topology.NoService {
@@ -188,7 +199,7 @@ func attachment(e *dataplane.Engine, s *topology.Snapshot, zone uint16) string {
 
 func flowUse(t *conntrack.Table) FlowUse {
 	s := t.Stats()
-	return FlowUse{Live: s.Flows, Limit: s.Limit, Created: s.Created}
+	return FlowUse{Live: s.Flows, Limit: s.Limit, Created: s.Created, Translated: s.Translated}
 }
 
 func dropReason(reason int) string { return packet.Drop(reason).String() }
