@@ -14,32 +14,68 @@ import (
 const maxLegs = 16
 
 // judgePath judges a flow on every leg of its way: at a virtual appliance it is inbound and
-// outbound like anywhere else.
+// outbound like anywhere else. The rules of an end see the addresses that are the flow's there.
 func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *arm.VerificationIPFlowResult {
 	total := &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}
+	sent := *k
 	for range maxLegs {
-		dst, _ := s.Route(src, k.Src, k.Dst)
+		var w topology.Way
+		drop := s.Way(src, &sent, &w)
+		var v Verdict
+		Judge(src, nil, &sent, &v)
+		if byTranslation(drop) {
+			r := after(total, v.Result())
+			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
+			if v.Access == ruleset.Allow {
+				refuse(r, reasonOf(drop))
+			}
+			return r
+		}
+		dst := w.To
 		if dst == nil { // there is a way, though nothing may be attached to its end
 			break
 		}
-		var v Verdict
-		Judge(src, dst, k, &v)
-		r := v.Result()
-		blocked := v.Access == ruleset.Allow && s.SMTPBlocked(src, dst, k)
-		r.Stages = append(total.Stages, r.Stages...)
-		if len(r.Stages) == len(total.Stages) && len(r.Stages) > 0 { // nobody was asked on this leg
-			r.RuleName, r.NetworkSecurityGroup, r.Reason = total.RuleName, total.NetworkSecurityGroup, total.Reason
+		arrives := w.Arrives
+		if len(w.Ports) > 0 {
+			arrives.Src, arrives.SrcPort = w.Ports[0].Address, 0
 		}
-		if blocked {
-			blockSMTP(r)
+		if v.Access == ruleset.Allow {
+			var there Verdict
+			Judge(nil, dst, &arrives, &there)
+			service := v.Service
+			v = v.and(&there)
+			v.Service = service
 		}
-		if blocked || v.Access == ruleset.Deny || dst.Has(k.Dst) {
+		r := after(total, v.Result())
+		if w.Translated || w.Floating {
+			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
+		}
+		switch {
+		case v.Access == ruleset.Deny:
+			return r
+		case s.SMTPBlocked(src, dst, &sent):
+			refuse(r, ReasonSMTP)
+			return r
+		case w.Closed:
+			refuse(r, reasonOf(packet.DropClosed))
+			return r
+		case w.Floating, dst.Has(arrives.Dst):
 			return r
 		}
-		total, src = r, dst
+		total, src, sent = r, dst, arrives
 	}
 	total.Access, total.RuleName, total.NetworkSecurityGroup, total.Reason = ruleset.Deny.String(), "", "", ReasonNoRoute
 	return total
+}
+
+// after is the result of a way so far and its next leg.
+func after(total, leg *arm.VerificationIPFlowResult) *arm.VerificationIPFlowResult {
+	leg.Translations = append(total.Translations, leg.Translations...)
+	leg.Stages = append(total.Stages, leg.Stages...)
+	if len(leg.Stages) == len(total.Stages) && len(leg.Stages) > 0 { // nobody was asked on this leg
+		leg.RuleName, leg.NetworkSecurityGroup, leg.Reason = total.RuleName, total.NetworkSecurityGroup, total.Reason
+	}
+	return leg
 }
 
 // NextHop answers what Azure Network Watcher's next hop does: where a NIC's packets to an

@@ -3,15 +3,112 @@ package dataplane
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
+// entry is a flow that comes in.
+type entry struct {
+	way topology.Way
+	// entered says that the local address is one that the outside sees: the way leads from
+	// there to the NIC.
+	entered bool
+	drop    packet.Drop
+}
+
+// sender is who sends a flow that comes in; nil when nobody can.
+func (in *entry) sender(s *topology.Snapshot, q *arm.Flow) *topology.Endpoint {
+	if e := publicOwner(s, q.Remote); e != nil {
+		return e
+	}
+	if in.entered {
+		return s.Owner(q.Remote)
+	}
+	return s.Sender(in.way.To, q.Remote)
+}
+
+// receivingEnd finds who receives a flow that is sent as k: who has the local address, or whoever
+// the public IP or load balancer with that address leads to.
+func receivingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (in entry, err error) {
+	if owned(s.Policy, q.Local) == "" {
+		in.way.To, err = localEnd(s, q)
+		in.way.Arrives = *k
+		return in, err
+	}
+	src := s.Owner(q.Remote)
+	if src == nil {
+		return in, fmt.Errorf("remote address %s: nobody has it", q.Remote)
+	}
+	in.entered = true
+	if in.drop = s.Way(src, k, &in.way); in.way.To == nil || q.NetworkInterface == "" {
+		return in, nil
+	}
+	nics, err := s.Policy.Target(q.NetworkInterface)
+	if err != nil {
+		return in, err
+	}
+	if nic := in.way.To.NetworkInterface; !slices.Contains(nics, nic) {
+		return in, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), nic.Name, q.NetworkInterface)
+	}
+	return in, nil
+}
+
+// sendingEnd finds who sends a flow, and makes k what it sends when the local address is its public IP.
+func sendingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
+	what := owned(s.Policy, q.Local)
+	if what == "" {
+		return localEnd(s, q)
+	}
+	e := publicOwner(s, q.Local)
+	if e == nil {
+		return nil, fmt.Errorf("local address %s is %s, which several may send from: give the private address", q.Local, what)
+	}
+	private := *q
+	private.Local = e.Address()
+	if private.NetworkInterface == "" {
+		private.NetworkInterface = e.NetworkInterface.ID
+	}
+	k.Src = packet.AddrFrom(private.Local)
+	return localEnd(s, &private)
+}
+
+// publicOwner is the endpoint that has a public IP of its own; nil when none has.
+func publicOwner(s *topology.Snapshot, public netip.Addr) *topology.Endpoint {
+	for _, nic := range s.Policy.NetworkInterfaces {
+		if c := behind(nic, public); c != nil {
+			return s.Endpoint(nic, c.Address)
+		}
+	}
+	return nil
+}
+
+// behindPublic is the ipConfiguration of an endpoint's NIC that has a public address.
+func behindPublic(e *topology.Endpoint, public netip.Addr) *arm.IPConfiguration {
+	if e.NetworkInterface == nil {
+		return nil
+	}
+	return behind(e.NetworkInterface, public)
+}
+
+// byAddress is who has a private address, when the question names no NIC.
+func byAddress(s *topology.Snapshot, a netip.Addr) (*topology.Endpoint, error) {
+	e := s.Owner(a)
+	if e != nil && e.NetworkInterface != nil {
+		return e, nil
+	}
+	return nil, fmt.Errorf("targetNicResourceId is missing: it names the network interface, which local address %s alone does not tell", a)
+}
+
 // localEnd finds the NIC and the endpoint of a question: of a virtual machine's NICs the
 // one that has the address.
 func localEnd(s *topology.Snapshot, q *arm.Flow) (*topology.Endpoint, error) {
+	if q.NetworkInterface == "" {
+		return byAddress(s, q.Local)
+	}
 	nics, err := s.Policy.Target(q.NetworkInterface)
 	if err != nil {
 		return nil, err

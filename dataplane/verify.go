@@ -17,44 +17,87 @@ const (
 	ReasonPlatform = "platform"
 	// ReasonSMTP: rules allow it, the subscription does not.
 	ReasonSMTP = "smtpBlocked"
+	// Of translation, as nsgd_drops_total has them: closed (a Standard address, and no NSG),
+	// noFrontend, noBackend, hairpin and noOutbound.
 )
 
 // Verify answers what would happen to a new flow of a NIC. Without path it
 // evaluates the NIC's own chain, as Azure's IP flow verify does; with path also
 // those of the other end, where that is known, and of virtual appliances on the way. It is the engine's own Judge on
 // the engine's own snapshot; it counts nothing and creates no flow.
+//
+// The addresses may be those that the outside sees: a public IP, or the frontend of a load balancer.
+// The rules of the NIC see its private address, and the result tells what changes on the way.
 func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFlowResult, error) {
-	local, err := localEnd(s, q)
+	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
+		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
+	if q.Direction == ruleset.Inbound {
+		k = k.Reverse()
+		asClassified(&k)
+		return verifyInbound(s, q, &k, path)
+	}
+	asClassified(&k)
+	local, err := sendingEnd(s, q, &k)
 	if err != nil {
 		return nil, err
 	}
-	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
-		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
-	src, dst := local, (*topology.Endpoint)(nil)
-	if q.Direction == ruleset.Inbound {
-		k, src, dst = k.Reverse(), nil, local
-	}
-	asClassified(&k)
 	if path {
-		if src == nil {
-			src = s.Sender(local, q.Remote)
-		}
-		if src == nil {
-			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}, nil
-		}
-		return judgePath(s, src, &k), nil
+		return judgePath(s, local, &k), nil
 	}
 	var v Verdict
-	Judge(src, dst, &k, &v)
+	Judge(local, nil, &k, &v)
+	var w topology.Way
+	drop := s.Way(local, &k, &w)
 	result := v.Result()
-	if q.Direction == ruleset.Outbound && v.Access == ruleset.Allow && s.SMTPBlocked(local, s.RouteFrom(local, q.Remote), &k) {
-		blockSMTP(result)
+	if w.Translated || w.Floating {
+		result.Translations = explain(s, local, &k, &w)
+	}
+	switch {
+	case v.Access == ruleset.Deny:
+	case s.SMTPBlocked(local, w.To, &k):
+		refuse(result, ReasonSMTP)
+	case drop == packet.DropNoOutbound:
+		refuse(result, reasonOf(drop))
 	}
 	return result, nil
 }
 
-func blockSMTP(r *arm.VerificationIPFlowResult) {
-	r.Access, r.Reason, r.RuleName, r.NetworkSecurityGroup = ruleset.Deny.String(), ReasonSMTP, "", ""
+// verifyInbound is Verify for what a NIC receives; k is the flow as it is sent to the local address.
+func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool) (*arm.VerificationIPFlowResult, error) {
+	in, err := receivingEnd(s, q, k)
+	if err != nil {
+		return nil, err
+	}
+	if path {
+		src := in.sender(s, q)
+		if src == nil {
+			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}, nil
+		}
+		if p := behindPublic(src, q.Remote); p != nil {
+			k.Src = packet.AddrFrom(p.Address) // which is what it sends from
+		}
+		return judgePath(s, src, k), nil
+	}
+	if byTranslation(in.drop) {
+		r := (&Verdict{}).Result()
+		refuse(r, reasonOf(in.drop))
+		return r, nil
+	}
+	var v Verdict
+	Judge(nil, in.way.To, &in.way.Arrives, &v)
+	result := v.Result()
+	if in.entered {
+		result.Translations = explain(s, nil, k, &in.way)
+		if in.way.Closed {
+			refuse(result, reasonOf(packet.DropClosed))
+		}
+	}
+	return result, nil
+}
+
+// refuse makes it a denial that no rule has given.
+func refuse(r *arm.VerificationIPFlowResult, reason string) {
+	r.Access, r.Reason, r.RuleName, r.NetworkSecurityGroup = ruleset.Deny.String(), reason, "", ""
 }
 
 // asClassified gives a tuple of a question the form that packets have: for

@@ -39,7 +39,32 @@ type VerificationIPFlowResult struct {
 	NetworkSecurityGroup string              `json:"networkSecurityGroup"`
 	Reason               string              `json:"reason"`
 	PlatformService      string              `json:"platformService,omitempty"` // that the flow asks for
+	// Translations are what changes the flow's addresses on its way, the destination's first; absent
+	// where nothing does.
+	Translations []Translation `json:"translations,omitempty"`
 	Stages               []VerificationStage `json:"stages"`                    // as evaluated; not nil
+}
+
+// Translation is one change of an address and port. Rules of the source's end see the flow before
+// it, rules of the destination's end after it.
+type Translation struct {
+	Side string `json:"side"` // source or destination
+	// By is publicIPAddress, natGateway, loadBalancingRule, inboundNatRule, outboundRule,
+	// defaultOutboundAccess, or empty where the policy does not tell.
+	By string `json:"by"`
+	// Resource is the name of the public IP address, NAT gateway or load balancer; empty for
+	// default outbound access.
+	Resource string `json:"resource,omitempty"`
+	Rule     string `json:"rule,omitempty"` // of the load balancer
+	// From and To are IP, or IP:PORT where a port counts. Of a source whose port is chosen when the
+	// flow begins To has none.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// NetworkInterface is the NIC that has the private address.
+	NetworkInterface string `json:"networkInterface,omitempty"`
+	// FloatingIP says that the packet is not changed: the rules see the load balancer's address and
+	// port, and the NIC gets it.
+	FloatingIP bool `json:"floatingIP,omitempty"`
 }
 
 // VerificationStage is one NSG's part in a verdict.
@@ -61,7 +86,7 @@ type Flow struct {
 	// The ports are 0 for protocols without and for a source port "*".
 	LocalPort, RemotePort uint16
 	// NetworkInterface is the NIC's name or id; the virtual machine's when only that is
-	// given. See Set.Target.
+	// given; empty when the local address is to tell. See Set.Target.
 	NetworkInterface string
 	// VirtualMachine is the virtual machine that is named beside its NIC, or empty.
 	VirtualMachine string
@@ -149,7 +174,7 @@ func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) 
 	case p.TargetNicResourceID != "":
 		return p.TargetNicResourceID, "", nil
 	case p.TargetResourceID == "":
-		return "", "", errors.New("targetNicResourceId is missing: it names the network interface")
+		return "", "", nil
 	case vm, isTarget(p.TargetResourceID):
 		return p.TargetResourceID, "", nil
 	}

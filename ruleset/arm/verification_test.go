@@ -77,7 +77,6 @@ func TestParseFlowRefuses(t *testing.T) {
 		{"an address that is none", question("10.0.0.4", "10.0.0"), `localIPAddress "10.0.0"`},
 		{"a prefix in place of an address", question("1.2.3.4", "1.2.3.0/24"), `remoteIPAddress "1.2.3.0/24"`},
 		{"two address families", question("1.2.3.4", "::1"), "not of the same address family"},
-		{"no NIC", question(`"targetNicResourceId":"nic1",`, ""), "targetNicResourceId is missing"},
 		{"a target that is neither", question("targetNicResourceId", "targetResourceId", "nic1", "/providers/Microsoft.Compute/virtualMachineScaleSets/s"), "allowed are a virtual machine and a network interface"},
 		{"two objects", question() + question(), "more than one JSON value"},
 		{"no object", `[]`, "a request is a JSON object, not of type array"},
