@@ -21,6 +21,3 @@ func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
 	}
 	return s.outside
 }
-
-// Outside reports that the endpoint stands for everything outside the virtual networks.
-func (s *Snapshot) Outside(e *Endpoint) bool { return e == s.outside }
