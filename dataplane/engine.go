@@ -30,6 +30,9 @@ type Options struct {
 	// Flows configures the flow table; Workers, Zones, UnlimitedZones and
 	// Silent are set by New.
 	Flows conntrack.Options
+	// TranslationIdle bounds the idle timeouts of translated flows, which are 4 minutes at least in a
+	// policy; 0: nothing does.
+	TranslationIdle time.Duration
 	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
 	Fragments fragment.Options
 	// Subscription decides about TCP port 25; it is a valid one.
@@ -179,7 +182,7 @@ func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.D
 		if s.Way(src, t, &way) != packet.NotDropped { // no backend is up, say
 			return f.Established
 		}
-		return idle(&way, src, t.Proto)
+		return e.idle(&way, src, t.Proto)
 	}
 	var dst *topology.Endpoint
 	if whole && known {

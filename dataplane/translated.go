@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"math"
 	"math/bits"
 	"time"
 
@@ -157,7 +158,7 @@ func (w *worker) arriveTranslated(s *topology.Snapshot, from *topology.Attachmen
 	w.init = conntrack.Init{
 		Slots:       w.verdict.slots(),
 		Generation:  uint32(s.Generation),
-		Established: idle(way, src, p.Proto),
+		Established: w.engine.idle(way, src, p.Proto),
 		Stateless:   src.Stateless || way.To.Stateless,
 		ReplyZone:   uint16(way.To.Attachment),
 		Arrives:     &w.arrives,
@@ -176,12 +177,16 @@ func (w *worker) arriveTranslated(s *topology.Snapshot, from *topology.Attachmen
 }
 
 // idle is the timeout of a flow on a way.
-func idle(way *topology.Way, src *topology.Endpoint, protocol uint8) time.Duration {
+func (e *Engine) idle(way *topology.Way, src *topology.Endpoint, protocol uint8) time.Duration {
+	most := e.options.TranslationIdle
+	if most == 0 {
+		most = math.MaxInt64
+	}
 	switch {
 	case way.Translated && protocol == packet.ProtoUDP:
-		return topology.IdleUDP
+		return min(most, topology.IdleUDP)
 	case way.Idle > 0:
-		return way.Idle
+		return min(most, way.Idle)
 	}
 	return longer(src, way.To)
 }

@@ -136,6 +136,8 @@ type TimeoutsConfig struct {
 	ICMP           Duration `yaml:"icmp"`
 	Other          Duration `yaml:"other"`
 	Fragment       Duration `yaml:"fragment"`
+	// Translation bounds the idle timeouts of public IPs, NAT gateways and load balancers.
+	Translation Duration `yaml:"translation"`
 }
 
 // MetricsConfig says where /metrics is served.

@@ -55,7 +55,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Workers: 2, Offload: "tso", TCPStrict: true,
 		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500, NewPerSecond: 50},
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
-			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second},
+			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second, Translation: 11 * second},
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
 		Metrics:   MetricsConfig{"off"},
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},

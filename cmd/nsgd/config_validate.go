@@ -150,7 +150,7 @@ func (v *validator) timeouts(t *TimeoutsConfig) {
 	}{
 		{"tcpSyn", t.TCPSyn}, {"tcpEstablished", t.TCPEstablished}, {"tcpClosing", t.TCPClosing},
 		{"tcpTimeWait", t.TCPTimeWait}, {"tcpReset", t.TCPReset}, {"udpOneWay", t.UDPOneWay},
-		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment},
+		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment}, {"translation", t.Translation},
 	} {
 		given := child(v.timeoutsNode(), field.key) != nil
 		if d := time.Duration(field.value); given && (d < minTimeout || d > maxTimeout) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -206,9 +207,11 @@ func (d *daemon) reloads() (succeeded, failed uint64) {
 // engineOptions translates the configuration.
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
+	understood := c.topology()
+	understood.Seed = rand.Uint64() // nobody outside shall choose a backend by choosing a port
 	return dataplane.Options{
 		Attachments: c.specs(),
-		Topology:    c.topology(),
+		Topology:    understood,
 		Workers:     c.Workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
@@ -220,7 +223,8 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 				UDPTwoWay: time.Duration(t.UDPTwoWay), ICMP: time.Duration(t.ICMP), Other: time.Duration(t.Other),
 			},
 		},
-		Subscription: c.Platform.subscription(),
+		TranslationIdle: time.Duration(t.Translation),
+		Subscription:    c.Platform.subscription(),
 
 		Fragments: fragment.Options{Max: c.Fragments.Max, Hold: c.Fragments.Hold, Lifetime: time.Duration(t.Fragment)},
 		Log:       log,

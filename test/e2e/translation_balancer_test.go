@@ -197,8 +197,7 @@ func TestFloatingIPLeavesTheFrontendsAddress(t *testing.T) {
 }
 
 func TestAConnectionThatFallsSilentIsReset(t *testing.T) {
-	// The rule's 4 minutes bound a longer timeout, not a shorter one.
-	startTranslation(t, "timeouts: {tcpEstablished: 1s}")
+	startTranslation(t, "timeouts: {translation: 1s}") // the rule has 4 minutes
 	serveShop(t)
 	conn, s := mustAsk(t, client, at(shopIP), 80)
 	conn.SetReadDeadline(time.Now().Add(patience))
