@@ -430,3 +430,52 @@ func TestDefaultPortsByTheSizeOfThePool(t *testing.T) {
 		}
 	}
 }
+
+// balancer is street's first load balancer with so many backends by address.
+func balancer(tb testing.TB, backends int) *Snapshot {
+	tb.Helper()
+	set := streetPolicy(tb)
+	pool := set.LoadBalancers[0].Pools[0]
+	v := set.VirtualNetworks[0]
+	pool.Backends = nil
+	for i := range backends {
+		pool.Backends = append(pool.Backends, arm.Backend{VirtualNetwork: v, Address: netip.AddrFrom4([4]byte{10, 0, 9, byte(10 + i)})})
+	}
+	s, err := Options{DefaultOutbound: netip.MustParseAddr("203.0.113.99")}.Build(set, streetSpecs(), NewRegistry())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+func BenchmarkWay(b *testing.B) {
+	for _, bench := range []struct {
+		name, at, src, dst string
+		backends, down     int
+	}{
+		{"InToPublicIP", "internet", "198.51.100.7", "203.0.113.4", 2, 0},
+		{"OutByPublicIP", "own", "10.0.0.4", "198.51.100.7", 2, 0},
+		{"OutByNATGateway", "nat", "10.0.1.4", "198.51.100.7", 2, 0},
+		{"LoadBalancer2", "internet", "198.51.100.7", "203.0.113.6", 2, 0},
+		{"LoadBalancer100", "internet", "198.51.100.7", "203.0.113.6", 100, 0},
+		{"LoadBalancer100HalfDown", "internet", "198.51.100.7", "203.0.113.6", 100, 50},
+		{"WithinNetwork", "own", "10.0.0.4", "10.0.3.4", 2, 0},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			s := balancer(b, bench.backends)
+			for _, p := range s.Probes()[:bench.down] {
+				p.Set(false)
+			}
+			p := tuple(b, packet.ProtoTCP, bench.src, 1, bench.dst, 80)
+			src := s.from(b, bench.at, p.Src)
+			var w Way
+			b.ReportAllocs()
+			for b.Loop() {
+				p.SrcPort++
+				if drop := s.Way(src, &p, &w); drop != packet.NotDropped {
+					b.Fatal(drop)
+				}
+			}
+		})
+	}
+}

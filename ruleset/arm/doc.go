@@ -14,8 +14,14 @@
 // A resource's "type" says what it is. An object without one is known by its
 // shape: securityRules or defaultSecurityRules make a network security group,
 // addressSpace a virtual network, ipConfigurations a network interface,
-// disableBgpRoutePropagation a route table.
+// disableBgpRoutePropagation a route table, frontendIPConfigurations and backendAddressPools
+// a load balancer, publicIPAllocationMethod and publicIPAddressVersion a public address.
 // Everything else is skipped silently: templates are full of it.
+//
+// # Translation
+//
+// What of public addresses, NAT gateways and load balancers is open, or in no document, is in
+// Documents.Warnings: nothing is translated by it, and the rest is fit for use.
 //
 // # References
 //

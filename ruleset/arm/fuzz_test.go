@@ -16,6 +16,7 @@ import (
 // FuzzParse holds that no document makes the reader panic, that every fault says
 // what and where, and that whatever ends up in a Set keeps its promises.
 func FuzzParse(f *testing.F) {
+	f.Add([]byte(edge))
 	f.Add([]byte(world))
 	err := filepath.WalkDir("testdata", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".json" {

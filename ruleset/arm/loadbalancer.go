@@ -149,6 +149,9 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	b := &balancer{LoadBalancer: &LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
 	b.SKU = f.sku(r, SKUBasic, SKUStandard, SKUGateway)
 	f.leaveCondition(r)
+	if r.anonymous() { // its parts can't be told from others'
+		f.leave("name", r.name)
+	}
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return
@@ -192,9 +195,6 @@ func (b *balancer) childID(k kind, name string) string { return b.ID + "/" + kin
 
 // enter makes a part known to references; a second one of the name is a fault.
 func (b *balancer) enter(k kind, id string, part any, name string) bool {
-	if b.r.anonymous() {
-		return true
-	}
 	if b.f.l.index.add(&entry{kind: k, id: id, file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
 		return true
 	}

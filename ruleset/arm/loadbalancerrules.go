@@ -141,7 +141,7 @@ func (b *balancer) readRules() {
 func (b *balancer) own(f *fields, k kind, field, id string) any {
 	of, name, given := cutLast(referredName(k, id))
 	e := b.f.l.index.byID[strings.ToLower(b.childID(k, name))]
-	if given && !strings.EqualFold(of, b.Name) {
+	if given && !strings.EqualFold(of, b.Name) || e != nil && (e.kind != k || e.object == nil) {
 		e = nil
 	}
 	if e == nil {

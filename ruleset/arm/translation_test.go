@@ -228,6 +228,8 @@ func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 		{"an expression", nic(`, "publicIPAddress": {"id": "[parameters('p')]"}`), CodeTemplateExpression, "networkInterfaces/n/ipConfigurations/c", "publicIPAddress"},
 		{"a rule that is open", with(nic(""), `{"type": "Microsoft.Network/loadBalancers", "name": "lb", "properties": {"loadBalancingRules": [{"name": "r", "properties": "[variables('r')]"}]}}`),
 			CodeTemplateExpression, "loadBalancers/lb/loadBalancingRules/r", "properties"},
+		{"a load balancer whose name is open", with(nic(""), `{"type": "Microsoft.Network/loadBalancers", "name": "[parameters('n')]", "properties": {"loadBalancingRules": [{"name": "r", "properties": {"frontendIPConfiguration": {"id": "x/f"}}}]}}`),
+			CodeTemplateExpression, "loadBalancers/[parameters('n')]", "name"},
 		{"a frontend whose address Azure chooses", with(nic(""), `{"type": "Microsoft.Network/loadBalancers", "name": "lb", "properties": {"frontendIPConfigurations": [{"name": "f", "properties": {"subnet": {"id": "v/s"}}}]}}`),
 			CodeFrontendNotAssigned, "loadBalancers/lb/frontendIPConfigurations/f", "privateIPAddress"},
 		{"a NAT rule of a load balancer that is in other documents", with(nic(""), `{"type": "Microsoft.Network/loadBalancers/inboundNatRules", "name": "lb/r", "properties": {}}`),
