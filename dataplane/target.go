@@ -51,10 +51,27 @@ func receivingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (in entry,
 	if err != nil {
 		return in, err
 	}
-	if nic := in.way.To.NetworkInterface; !slices.Contains(nics, nic) {
-		return in, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), nic.Name, q.NetworkInterface)
+	chosen := interfaceOf(in.way.To)
+	if chosen == nil || slices.Contains(nics, chosen) || in.another(s, src, k, nics) {
+		return in, nil
 	}
-	return in, nil
+	return in, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), chosen.Name, q.NetworkInterface)
+}
+
+// another takes the way to one of some NICs instead, if a load balancer might lead there: it would with
+// another source port, of which the question's stands for any.
+func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple, nics []*arm.NetworkInterface) bool {
+	const ports = 256
+	for n := range uint16(ports) {
+		other, way := *k, topology.Way{}
+		other.SrcPort += n
+		if drop := s.Way(src, &other, &way); way.To != nil && slices.Contains(nics, way.To.NetworkInterface) {
+			in.way, in.drop = way, drop
+			in.way.Arrives.SrcPort = k.SrcPort
+			return true
+		}
+	}
+	return false
 }
 
 // sendingEnd finds who sends a flow, and makes k what it sends when the local address is its public IP.

@@ -39,6 +39,9 @@ func newVerify(g *global) *cobra.Command {
 network interface's own chain of network security groups, as Azure's IP flow verify and
 az network watcher test-ip-flow. The source port may be *. --vm is enough where the
 policy's network interfaces name their virtual machine: the one that has the local address answers.
+Without both, the local address must tell: a private one that one network interface has, or one that
+the outside sees, of a public IP, load balancer or inbound NAT rule. What is translated on the way is
+shown; the rules see the private address.
 
 With --requests, one JSON object a line, as Azure's API takes them:
   {"targetNicResourceId":"vm1-nic","direction":"Inbound","protocol":"TCP","localPort":"80",
@@ -83,10 +86,8 @@ func (f *verifyFlags) check(c *cobra.Command) error {
 		switch {
 		case f.requests != "" && given:
 			return usageError{fmt.Errorf("verify: --%s and --requests exclude each other", name)}
-		case name == "vm", given, f.requests != "":
-		case name == "nic" && f.of.vm == "":
-			return usageError{errors.New("verify: --nic is missing (or --vm, or --requests)")}
-		case name != "nic":
+		case name == "vm", name == "nic", given, f.requests != "":
+		default:
 			return usageError{fmt.Errorf("verify: --%s is missing (or --requests)", name)}
 		}
 	}
@@ -178,12 +179,45 @@ func (f *verifyFlags) disappointed(v *control.Verification) bool {
 	return f.expect != "" && !strings.EqualFold(f.expect, v.Access)
 }
 
+// translationLine is such as "destination 198.51.100.10:80 becomes 10.1.1.4:8080 of web1-nic by
+// loadBalancingRule http of shop-lb".
+func translationLine(t *arm.Translation) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", t.Side, t.From)
+	switch {
+	case t.FloatingIP:
+		b.WriteString(" stays")
+	default:
+		b.WriteString(" becomes " + t.To)
+	}
+	if t.Side == "destination" && t.NetworkInterface != "" {
+		if t.FloatingIP {
+			b.WriteString(" and goes to " + t.NetworkInterface)
+		} else {
+			b.WriteString(" of " + t.NetworkInterface)
+		}
+	}
+	if t.By != "" {
+		b.WriteString(" by " + t.By)
+	}
+	if t.Rule != "" {
+		b.WriteString(" " + t.Rule + " of")
+	}
+	if t.Resource != "" {
+		b.WriteString(" " + t.Resource)
+	}
+	return b.String()
+}
+
 func verifyTable(w io.Writer, r *arm.VerificationIPFlowResult) error {
 	switch {
 	case r.RuleName != "":
 		fmt.Fprintf(w, "%s by %s of %s\n", r.Access, r.RuleName, r.NetworkSecurityGroup)
 	default:
 		fmt.Fprintf(w, "%s: %s\n", r.Access, r.Reason)
+	}
+	for i := range r.Translations {
+		fmt.Fprintln(w, translationLine(&r.Translations[i]))
 	}
 	if len(r.Stages) == 0 {
 		return nil

@@ -45,9 +45,10 @@ type key struct {
 	address  netip.Addr
 	port     uint16
 	protocol topology.ProbeProtocol
+	nth      int // among equal ones: load balancers of two resource groups may share a name
 }
 
-func keyOf(p *topology.Probe) key { return key{p.Name, p.Address, p.Port, p.Protocol} }
+func keyOf(p *topology.Probe) key { return key{p.Name, p.Address, p.Port, p.Protocol, 0} }
 
 // New makes a prober that asks nobody yet.
 func New(o Options) *Prober {
@@ -89,6 +90,9 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 			continue
 		}
 		k := keyOf(t)
+		for p.backends[k] != nil {
+			k.nth++
+		}
 		b := gone[k]
 		if b == nil {
 			b = &backend{prober: p, probe: t, since: time.Now(), changed: make(chan struct{}, 1)}

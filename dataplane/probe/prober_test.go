@@ -262,6 +262,18 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// Load balancers of two resource groups with the same name: the first one's goroutine was nobody's.
+func TestProbesOfTheSameNameAreTwo(t *testing.T) {
+	p := New(Options{Source: loopback})
+	one, two := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	for range 2 {
+		p.Follow([]*topology.Probe{one, two})
+		if n := len(p.Health()); n != 2 {
+			t.Errorf("health of %d backends", n)
+		}
+	}
+}
+
 func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
 	p := New(Options{Source: loopback})
 	four, six := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "[::1]:1", topology.ProbeTCP)

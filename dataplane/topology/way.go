@@ -75,9 +75,6 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 		return drop
 	case e == s.outside && !outside:
 		f := s.public[t.Dst]
-		if f == nil && drop != packet.NotDropped {
-			return drop
-		}
 		if src.egress != nil && src.Has(t.Src) {
 			if why := src.leave(t, w); why != packet.NotDropped {
 				return why

@@ -25,6 +25,13 @@ import (
 //go:embed nsgd.yaml policy/*.json
 var files embed.FS
 
+//go:embed translation.yaml translation/*.json
+var translation embed.FS
+
+// Translation are the configuration translation.yaml and, in the folder translation, the ARM
+// documents of another lab: public IPs, a NAT gateway and a load balancer.
+func Translation() fs.FS { return translation }
+
 // ConfigName is the name of the configuration among Files and below the folder
 // that WriteTo fills.
 const ConfigName = "nsgd.yaml"

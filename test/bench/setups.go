@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,6 +29,7 @@ type setup struct {
 type network struct {
 	client, server string
 	address        string
+	pinged         string // what answers a ping when the network is ready; empty: address does
 	pid            int // of the process that carries the packets; 0: the kernel does
 	stop           func()
 }
@@ -39,7 +41,7 @@ func benchNetwork(pid int, stop func()) *network {
 
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
-func setupNames() []string { return []string{"kernel", "kernel-RULES", "copy", "ovs"} }
+func setupNames() []string { return []string{"kernel", "kernel-RULES", "copy", "ovs", "translation"} }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
 func makeSetups(o *options) ([]setup, error) {
@@ -56,6 +58,8 @@ func makeSetups(o *options) ([]setup, error) {
 		switch {
 		case kind == "kernel":
 			setups = append(setups, kernelRouter(name, rules(count)))
+		case name == "translation":
+			setups = append(setups, translations(o.nsgd[0])...)
 		case name == "copy":
 			setups = append(setups, bareCopy())
 		case kind == "nsgd":
@@ -171,7 +175,7 @@ func (b *background) ready(n *network) error {
 
 func (n *network) ready() error {
 	return poll(10*time.Second, func() error {
-		return command("ip", "netns", "exec", n.client, "ping", "-c", "1", "-W", "1", n.address)
+		return command("ip", "netns", "exec", n.client, "ping", "-c", "1", "-W", "1", cmp.Or(n.pinged, n.address))
 	})
 }
 
