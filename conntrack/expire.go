@@ -26,6 +26,7 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 		r := &t.records[f]
 		if s := word(r.state.Load()); s.live() && t.expiresIn(r, s, now) == 0 && w.End(f, t.timedOut(f)) {
 			ended++
+			t.tellSilent(f, s.class())
 		}
 		if i%sweepStep == sweepStep-1 {
 			w.Quiesce()

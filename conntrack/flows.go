@@ -2,19 +2,25 @@ package conntrack
 
 import (
 	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 // FlowInfo describes a flow to people. Times are as of the table's last Expire.
 type FlowInfo struct {
-	Key      Key // of the packets in the original direction
-	ReplyKey Key
+	// Key is of the packets in the original direction as their sender sends them, ReplyKey of
+	// the replies: with Translated not the reverse.
+	Key, ReplyKey Key
+	// Receiver is the address of the end that packets of the original direction reach.
+	Receiver packet.Addr
+	Marks    Marks
 	Class    Class
 	// Packets and Bytes by Direction, those of every wire segment.
 	Packets, Bytes       [2]uint64
 	Age, Idle, ExpiresIn time.Duration
 	Slots                Slots
 	Generation           uint32
-	// Established is the lifetime in ClassTCPEstablished and ClassTCPTwoWay.
+	// Established is the lifetime that Init.Established gave.
 	Established time.Duration
 }
 
@@ -64,10 +70,15 @@ func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 			ExpiresIn:  time.Duration(left) * TickLength,
 			Slots:      r.loadSlots(),
 			Generation: r.generation.Load(),
+			Marks:      r.marks,
+			Receiver:   r.dst,
 
 			Established: time.Duration(r.established.Load()) * TickLength,
 		}
-		info.Key, info.ReplyKey = r.keys()
+		info.Key, info.ReplyKey = t.keys(Flow(f))
+		if r.marks&(Translated|Floating) != 0 {
+			info.Receiver = t.translations[f].dst
+		}
 		for d := range info.Packets {
 			info.Packets[d], info.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()
 		}

@@ -62,7 +62,7 @@ func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bo
 		}
 		r := &t.records[e.flow()]
 		d := e.direction()
-		if e.tag() == want && r.matches(k, d) && word(r.state.Load()).live() {
+		if e.tag() == want && t.matches(e.flow(), k, d) && word(r.state.Load()).live() {
 			return e.flow(), d, depth, true
 		}
 		e = ref(r.links[d].Load())
@@ -118,7 +118,7 @@ func (t *Table) unlink(f Flow, d Direction, hash uint64) {
 
 // unpublish takes both entries of a flow that has ended out of the index.
 func (t *Table) unpublish(f Flow) {
-	original, reply := t.records[f].keys()
+	original, reply := t.keys(f)
 	a, b := t.secrets.hash(&original), t.secrets.hash(&reply)
 	t.index.lock(a, b)
 	t.unlink(f, Original, a)

@@ -15,13 +15,19 @@ type Init struct {
 	// Generation is that of the policy that judged.
 	Generation uint32
 	// Established is the timeout in ClassTCPEstablished and ClassTCPTwoWay, the virtual
-	// network's flowTimeoutInMinutes; 0: the table's.
+	// network's flowTimeoutInMinutes or the translation's; 0: the table's. With Translated it
+	// is that of UDP too, answered or not: as long as the port is the flow's.
 	Established time.Duration
 	// Stateless has a TCP flow followed like one of UDP: any segment may begin it and
 	// passes, none closes it.
 	Stateless bool
 	// ReplyZone is the zone of the destination, where replies come in.
 	ReplyZone uint16
+	Marks     Marks
+	// Arrives is read when there are Marks. With Translated it is the packet's tuple as its
+	// receiver sees it, to which replies are the reverse; with Floating its Dst is the
+	// receiver's own address.
+	Arrives *packet.Tuple
 }
 
 // MayBegin takes part of what Options.NewPerSecond lets begin in the zones of a flow
@@ -44,8 +50,9 @@ func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, rep
 //
 // DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
 // DropFlowConflict: the replies would belong to another live flow. That happens when
-// two zones use the same addresses towards a third, or when an address moved to
-// another zone: sharing the record would let one sender end the other's connection.
+// two zones use the same addresses towards a third, when an address moved to
+// another zone, or when two flows are translated to one tuple: sharing the record would let one
+// sender end the other's connection.
 func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
 	t := w.table
 	why, ok := w.reserve(k.Zone, init.ReplyZone, now)
@@ -90,7 +97,7 @@ const (
 func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) (other Flow, od Direction, why Refusal, verdict publishVerdict) {
 	t := w.table
 	r := &t.records[f]
-	reply := replyKeyOf(k, r.replyZone)
+	reply := init.replyKey(k)
 	a, b := t.secrets.hash(k), t.secrets.hash(&reply)
 	var over [2]Flow // claimed here, to be buried once the locks are free
 	n := 0
@@ -149,6 +156,9 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r := &t.records[f]
 	r.src, r.dst, r.srcPort, r.dstPort = k.Src, k.Dst, k.SrcPort, k.DstPort
 	r.zone, r.replyZone, r.proto, r.icmpType = k.Zone, init.ReplyZone, k.Proto, p.ICMPType
+	if r.marks = init.Marks; r.marks != 0 {
+		t.translations[f].set(init.Arrives)
+	}
 	r.created = now
 	r.setSlots(&init.Slots)
 	r.established.Store(t.establishedTicks(init.Established))

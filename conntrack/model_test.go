@@ -42,7 +42,7 @@ func (m *model) remove(f *modelFlow) {
 }
 
 // send is the engine's step: pass, or restart, or create.
-func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop packet.Drop) {
+func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.Drop) {
 	if f, d := m.lookup(k); f != nil {
 		if !f.Restarts(int(d), p) {
 			return false, f.Pass(int(d), p, m.now)
@@ -56,7 +56,6 @@ func (m *model) send(k Key, peer uint16, p *packet.Packet) (created bool, drop p
 	if drop != packet.NotDropped {
 		return false, drop
 	}
-	reply := Key{k.Reverse(), peer}
 	if f, _ := m.lookup(reply); f != nil {
 		return false, packet.DropFlowConflict
 	}
@@ -131,9 +130,32 @@ func (d *driver) wait() {
 	d.rig.now += Tick(ticks)
 }
 
+// translate draws how the packet arrives, should it begin a flow.
+func (d *driver) translate(p *packet.Packet) {
+	d.rig.marks, d.rig.arrives = []Marks{0, 0, Translated, Resets}[d.next(4)], p.Tuple
+	if d.rig.marks&Translated == 0 {
+		return
+	}
+	a := &d.rig.arrives
+	if a.Src = host(3); !p.Dst.Is4() {
+		a.Src = host6(3)
+	}
+	switch p.Proto { // those that answers are drawn with
+	case packet.ProtoTCP:
+		a.SrcPort = 3
+	case packet.ProtoUDP:
+		a.SrcPort = uint16(3 + d.next(3))
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		a.SrcPort = uint16(d.next(2))
+	}
+	if d.next(8) == 7 && p.Dst.Is4() {
+		a.Dst = host(d.next(3)) // and the other end has not got the address that it is asked by
+	}
+}
+
 // packet draws a packet and its zones; a host is seldom found behind another zone than its own.
 func (d *driver) packet() (zone, peer uint16, p *packet.Packet) {
-	source, destination := d.next(3), d.next(3)
+	source, destination := d.next(3), d.next(4) // the last one is where translated packets seem to come from
 	proto := []uint8{packet.ProtoTCP, packet.ProtoTCP, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoICMPv6, packet.ProtoESP, packet.ProtoTCP}[d.next(8)]
 	p = newPacket(proto, source, destination, 0, 0)
 	if proto == packet.ProtoICMPv6 || d.next(16) == 15 {
@@ -179,6 +201,7 @@ func (d *driver) send() {
 			alive[f] = true
 		}
 	}
+	d.translate(p)
 	before := d.rig.Stats()
 	_, _, created, drop := d.rig.send(zone, peer, p)
 	after := d.rig.Stats()
@@ -203,7 +226,14 @@ func (d *driver) send() {
 		d.refused(full, d.zoneMax, p)
 		return
 	}
-	wantCreated, want := d.m.send(k, peer, p)
+	reply := Key{k.Reverse(), peer}
+	if d.rig.marks&Translated != 0 {
+		reply.Tuple = d.rig.arrives.Reverse()
+	}
+	wantCreated, want := d.m.send(k, reply, p)
+	if wantCreated {
+		d.m.flows[k].Translated = d.rig.marks&Translated != 0
+	}
 	if wantCreated && d.rig.established > 0 {
 		d.m.flows[k].Established = d.rig.established
 	}
@@ -313,7 +343,7 @@ func (d *driver) compare() {
 			d.t.Fatalf("%v is not in the model", i.Key)
 		}
 		protocol, state, lifetime := f.State()
-		if i.Class.Protocol() != protocol || i.State() != state || i.Packets != f.Packets || i.Bytes != f.Bytes || i.ReplyKey != f.keys[1] ||
+		if i.Class.Protocol() != protocol || i.State() != state || i.Packets != f.Packets || i.Bytes != f.Bytes || i.ReplyKey != f.keys[1] || i.Marks&Translated != 0 != f.Translated ||
 			i.ExpiresIn != lifetime-(d.m.now-f.Seen) {
 			d.t.Fatalf("%+v; want %s %s, %v, %+v", *i, protocol, state, lifetime, *f)
 		}

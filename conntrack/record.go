@@ -21,11 +21,12 @@ type record struct {
 
 	lastSeen    atomic.Uint32 // Tick
 	state       atomic.Uint32 // word
-	established atomic.Uint32 // ticks; lifetime in ClassTCPEstablished and ClassTCPTwoWay
+	established atomic.Uint32 // ticks; see Init.Established
 	replyZone   uint16        // where packets of the reply direction come in
-	_           uint16
+	marks       Marks         // with any, translations has more of the flow
+	_           uint8
 	generation  atomic.Uint32
-	_           uint32 // room: number of a record of translated addresses, when NAT comes; see replyTuple
+	_           uint32
 
 	packets [2]atomic.Uint64 // by Direction
 	bytes   [2]atomic.Uint64
@@ -40,23 +41,15 @@ func (r *record) tuple() packet.Tuple {
 	return packet.Tuple{Src: r.src, Dst: r.dst, SrcPort: r.srcPort, DstPort: r.dstPort, Proto: r.proto}
 }
 
-// replyTuple is that of the packets in the reply direction. It, replyKeyOf and
-// matches are the only places that know it to be the reverse of the original.
-func (r *record) replyTuple() packet.Tuple { return r.tuple().Reverse() }
-
-// keys are the two keys that the record is found by; they are equal when a host
-// talks to itself from one port to the same.
-func (r *record) keys() (original, reply Key) {
-	return Key{r.tuple(), r.zone}, Key{r.replyTuple(), r.replyZone}
-}
-
-func replyKeyOf(k *Key, replyZone uint16) Key { return Key{k.Reverse(), replyZone} }
-
 // matches reports whether k is the record's key of direction d.
-func (r *record) matches(k *Key, d Direction) bool {
+func (t *Table) matches(f Flow, k *Key, d Direction) bool {
+	r := &t.records[f]
 	if d == Original {
 		return r.src == k.Src && r.dst == k.Dst && r.srcPort == k.SrcPort && r.dstPort == k.DstPort &&
 			r.zone == k.Zone && r.proto == k.Proto
+	}
+	if r.marks&Translated != 0 {
+		return t.translations[f].matches(r, k)
 	}
 	return r.src == k.Dst && r.dst == k.Src && r.srcPort == k.DstPort && r.dstPort == k.SrcPort &&
 		r.replyZone == k.Zone && r.proto == k.Proto
@@ -90,7 +83,8 @@ func (r *record) count(d Direction, p *packet.Packet) {
 func (t *Table) expiresIn(r *record, s word, now Tick) uint32 {
 	class := s.class()
 	lifetime := t.lifetimes[class]
-	if class == ClassTCPEstablished || class == ClassTCPTwoWay {
+	if class == ClassTCPEstablished || class == ClassTCPTwoWay ||
+		r.marks&Translated != 0 && (class == ClassUDPOneWay || class == ClassUDPTwoWay) {
 		lifetime = r.established.Load()
 	}
 	idle := now.since(Tick(r.lastSeen.Load()))

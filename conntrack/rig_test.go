@@ -18,6 +18,8 @@ type rig struct {
 	// established is Init.Established of the flows that send creates.
 	established time.Duration
 	stateless   bool // Init.Stateless of them
+	marks       Marks
+	arrives     packet.Tuple // Init.Arrives of them, when there are marks
 }
 
 // packetLen is the wire length of every packet of these tests.
@@ -64,7 +66,7 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 	if drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}
-	init := Init{Slots: MakeSlots(1), Generation: 7, ReplyZone: peer, Established: r.established, Stateless: r.stateless}
+	init := Init{Slots: MakeSlots(1), Generation: 7, ReplyZone: peer, Established: r.established, Stateless: r.stateless, Marks: r.marks, Arrives: &r.arrives}
 	if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}

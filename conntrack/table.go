@@ -27,6 +27,9 @@ type Options struct {
 	TCPStrict bool
 	// Workers is the number of goroutines that carry packets; 0: 1.
 	Workers int
+	// Silent, if not nil, is called by Expire for each established connection with Resets that it
+	// ends. It must not call the table.
+	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
 }
@@ -44,14 +47,17 @@ const (
 
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
-	records   []record
-	index     index
-	secrets   secrets
-	lifetimes [NumClasses]uint32
-	strict    bool
-	max       int64
-	zoneMax   []int64 // by zone
-	rates     rates
+	records []record
+	// translations are the records' of the same number, for those with marks.
+	translations []translation
+	index        index
+	secrets      secrets
+	lifetimes    [NumClasses]uint32
+	strict       bool
+	silent       func(*Silence)
+	max          int64
+	zoneMax      []int64 // by zone
+	rates        rates
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
@@ -74,7 +80,8 @@ type guardedWorker struct {
 }
 
 // New makes a table. All of its memory is allocated here, about 145 bytes for each
-// flow of Max; what is not used yet is not yet backed by the kernel.
+// flow of Max and 64 more for one with Marks; what is not used yet is not yet backed by the
+// kernel.
 func New(o Options) (*Table, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -89,15 +96,17 @@ func New(o Options) (*Table, error) {
 	}
 	reserve := o.Workers * min(max(o.Max, reserveMin), reserveMax)
 	t := &Table{
-		records:   make([]record, o.Max+reserve),
-		index:     newIndex(o.Max),
-		secrets:   secrets,
-		lifetimes: lifetimes,
-		strict:    o.TCPStrict,
-		max:       int64(o.Max),
-		zoneMax:   make([]int64, o.Zones),
-		zones:     make([]atomic.Int64, o.Zones),
-		rates:     newRates(&o),
+		records:      make([]record, o.Max+reserve),
+		translations: make([]translation, o.Max+reserve),
+		silent:       o.Silent,
+		index:        newIndex(o.Max),
+		secrets:      secrets,
+		lifetimes:    lifetimes,
+		strict:       o.TCPStrict,
+		max:          int64(o.Max),
+		zoneMax:      make([]int64, o.Zones),
+		zones:        make([]atomic.Int64, o.Zones),
+		rates:        newRates(&o),
 	}
 	for zone := range t.zoneMax {
 		t.zoneMax[zone] = int64(o.MaxPerZone)

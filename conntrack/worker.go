@@ -233,6 +233,6 @@ func (w *Worker) Class(f Flow) Class { return word(w.table.records[f].state.Load
 // OriginalKey is the key of the packet that began the flow, which is what rules
 // are asked about when a flow is judged again.
 func (w *Worker) OriginalKey(f Flow) Key {
-	k, _ := w.table.records[f].keys()
-	return k
+	r := &w.table.records[f]
+	return Key{r.tuple(), r.zone}
 }

@@ -22,6 +22,7 @@ type Flow struct {
 	Established    time.Duration // idle timeout of an established TCP flow
 	Packets, Bytes [2]uint64     // wire segments, by side
 	Stateless      bool          // a TCP flow of which the states do not matter
+	Translated     bool          // a UDP flow lives as long as an established TCP flow, answered or not
 
 	kind  uint8 // type of the ICMP request that began the flow
 	sides [2]side
@@ -94,10 +95,14 @@ func (f *Flow) State() (protocol, state string, lifetime time.Duration) {
 	a, b := f.sides[0], f.sides[1]
 	switch f.Proto {
 	case packet.ProtoUDP:
+		state, lifetime = "one_way", 30*time.Second
 		if b.spoke {
-			return "udp", "two_way", 240 * time.Second
+			state, lifetime = "two_way", 240*time.Second
 		}
-		return "udp", "one_way", 30 * time.Second
+		if f.Translated {
+			lifetime = f.Established
+		}
+		return "udp", state, lifetime
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		if b.spoke {
 			return "icmp", "two_way", 30 * time.Second

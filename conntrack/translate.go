@@ -1,0 +1,131 @@
+package conntrack
+
+import (
+	"sync/atomic"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Marks say what few flows are.
+type Marks uint8
+
+// The marks.
+const (
+	// Translated: the receiver of a packet sees another tuple than its sender.
+	Translated Marks = 1 << iota
+	// Floating: the receiver has not got the address that packets are sent to.
+	Floating
+	// Resets: both ends get a RST when the connection falls silent, see Options.Silent.
+	Resets
+)
+
+// translation is what a flow with Marks has besides its record, with the same number: only
+// the pages with such flows are ever backed. But for acks it is written and read like the
+// record's fields without atomics.
+type translation struct {
+	// src to dstPort are the tuple of Init.Arrives.
+	src, dst         packet.Addr
+	srcPort, dstPort uint16
+	// acks are the last acknowledgement numbers that each side sent, by Direction, with ackKnown.
+	acks [2]atomic.Uint64
+	_    uint64
+}
+
+// ackKnown marks an acknowledgement number as one.
+const ackKnown = 1 << 32
+
+func (x *translation) set(arrives *packet.Tuple) {
+	x.src, x.dst, x.srcPort, x.dstPort = arrives.Src, arrives.Dst, arrives.SrcPort, arrives.DstPort
+	for d := range x.acks {
+		x.acks[d].Store(0)
+	}
+}
+
+// replyTuple is that of the packets in the reply direction, as they come in. It, Init.replyKey
+// and matches are the only places that know it to be the reverse of what arrives.
+func (t *Table) replyTuple(f Flow) packet.Tuple {
+	r := &t.records[f]
+	if r.marks&Translated == 0 {
+		return r.tuple().Reverse()
+	}
+	x := &t.translations[f]
+	return packet.Tuple{Src: x.dst, Dst: x.src, SrcPort: x.dstPort, DstPort: x.srcPort, Proto: r.proto}
+}
+
+// replyKey is the key of what answers k.
+func (i *Init) replyKey(k *Key) Key {
+	if i.Marks&Translated == 0 {
+		return Key{k.Reverse(), i.ReplyZone}
+	}
+	return Key{i.Arrives.Reverse(), i.ReplyZone}
+}
+
+// keys are the two keys that a record is found by; they are equal when a host
+// talks to itself from one port to the same.
+func (t *Table) keys(f Flow) (original, reply Key) {
+	r := &t.records[f]
+	return Key{r.tuple(), r.zone}, Key{t.replyTuple(f), r.replyZone}
+}
+
+// matches reports whether k is the reply key of a translated record.
+func (x *translation) matches(r *record, k *Key) bool {
+	return x.src == k.Dst && x.dst == k.Src && x.srcPort == k.DstPort && x.dstPort == k.SrcPort &&
+		r.replyZone == k.Zone && r.proto == k.Proto
+}
+
+// Marks are the flow's.
+func (w *Worker) Marks(f Flow) Marks { return w.table.records[f].marks }
+
+// Becomes is the tuple that a packet of direction d has when its receiver sees it.
+func (w *Worker) Becomes(f Flow, d Direction) packet.Tuple {
+	if d == Reply {
+		return w.table.records[f].tuple().Reverse()
+	}
+	return w.table.replyTuple(f).Reverse()
+}
+
+// Receiver is the address of the end that packets of the original direction reach: for a
+// flow with Floating not the one that they bear.
+func (w *Worker) Receiver(f Flow) packet.Addr {
+	r := &w.table.records[f]
+	if r.marks&(Translated|Floating) == 0 {
+		return r.dst
+	}
+	return w.table.translations[f].dst
+}
+
+// Acknowledged notes the acknowledgement number of a segment of a flow with Resets. One that is
+// behind the last one, as reordered segments have, says nothing.
+func (w *Worker) Acknowledged(f Flow, d Direction, number uint32) {
+	last := &w.table.translations[f].acks[d]
+	for {
+		old := last.Load()
+		if old != 0 && int32(number-uint32(old)) <= 0 || last.CompareAndSwap(old, ackKnown|uint64(number)) {
+			return
+		}
+	}
+}
+
+// Silence is a connection with Resets that has been idle for its timeout.
+type Silence struct {
+	Key, ReplyKey Key
+	// Acks are the last acknowledgement numbers that each side sent, by Direction: the
+	// sequence numbers that it expects next. Known says which of them were seen.
+	Acks  [2]uint32
+	Known [2]bool
+}
+
+// tellSilent tells of an established connection with Resets that Expire has ended.
+func (t *Table) tellSilent(f Flow, c Class) {
+	r := &t.records[f]
+	if t.silent == nil || r.marks&Resets == 0 || c != ClassTCPEstablished && c != ClassTCPTwoWay {
+		return
+	}
+	var s Silence
+	s.Key, s.ReplyKey = t.keys(f)
+	for d := range s.Acks {
+		ack := t.translations[f].acks[d].Load()
+		s.Acks[d], s.Known[d] = uint32(ack), ack != 0
+	}
+	t.silent(&s)
+}
