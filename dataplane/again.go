@@ -17,6 +17,10 @@ func (w *worker) judgeAgain(s *topology.Snapshot, src *topology.Endpoint, f conn
 		drop = w.judgeEnd(s, src, nil, f, p)
 		return drop, drop == packet.NotDropped
 	}
+	if w.flows.Marks(f)&(conntrack.Translated|conntrack.Floating) != 0 {
+		drop = w.judgeTranslatedAgain(s, src, f, p)
+		return drop, drop == packet.NotDropped
+	}
 	dst, _ := s.Route(src, p.Src, p.Dst)
 	flushed := src.Flushed
 	if dst != nil {
@@ -51,6 +55,37 @@ func (w *worker) judgeEnd(s *topology.Snapshot, src, dst *topology.Endpoint, f c
 	}
 	k := p.Classification()
 	Judge(src, dst, &k, &w.verdict)
+	if w.verdict.Access == ruleset.Deny {
+		w.countVerdict(&w.verdict, p)
+		w.flows.End(f, conntrack.EndDenied)
+		return packet.DropRule
+	}
+	slots := w.verdict.slots()
+	w.flows.Judged(f, uint32(s.Generation), &slots)
+	return packet.NotDropped
+}
+
+// judgeTranslatedAgain is judgeAgain for a flow whose receiver is not whom the packet's
+// addresses name: the one that it was translated for. A reload ends flows of which the
+// receiver or the translation has gone.
+func (w *worker) judgeTranslatedAgain(s *topology.Snapshot, src *topology.Endpoint, f conntrack.Flow, p *packet.Packet) packet.Drop {
+	to := s.Attachments[w.flows.PeerZone(f, conntrack.Original)]
+	dst := s.Admit(to, w.flows.Receiver(f))
+	if dst == nil {
+		w.flows.End(f, conntrack.EndFlushed)
+		return packet.DropNoRoute
+	}
+	if max(src.Flushed, dst.Flushed) <= w.flows.Generation(f) {
+		w.flows.Stands(f, uint32(s.Generation))
+		return packet.NotDropped
+	}
+	arrives := w.flows.Becomes(f, conntrack.Original)
+	k, there := p.Classification(), p.ClassificationOf(&arrives)
+	Judge(src, nil, &k, &w.verdict)
+	if sent := w.verdict; sent.Access == ruleset.Allow {
+		Judge(nil, dst, &there, &w.verdict)
+		w.verdict = sent.and(&w.verdict)
+	}
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		w.flows.End(f, conntrack.EndDenied)

@@ -26,8 +26,8 @@ type Options struct {
 	// Workers is the number of goroutines that carry packets, each with its own
 	// queue of every device. 0: one per CPU.
 	Workers int
-	// Flows configures the flow table; Workers, Zones and UnlimitedZones are set
-	// by New.
+	// Flows configures the flow table; Workers, Zones, UnlimitedZones and
+	// Silent are set by New.
 	Flows conntrack.Options
 	// Fragments configures the memory of fragmented datagrams; Zones is set by New.
 	Fragments fragment.Options
@@ -56,6 +56,7 @@ type Engine struct {
 	devices   []tun.Device
 	workers   []*worker
 	clock     func() time.Duration
+	silent    chan conntrack.Silence // connections to reset, for the first worker
 
 	reload sync.Mutex // one reload at a time
 }
@@ -81,6 +82,8 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
 		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
 	}
+	e.silent = make(chan conntrack.Silence, maxSilent)
+	o.Flows.Silent = e.reset
 	if e.flows, err = conntrack.New(o.Flows); err != nil {
 		return nil, err
 	}
@@ -166,6 +169,11 @@ func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.D
 		from, t = to, &f.ReplyKey.Tuple
 	}
 	src := s.Admit(s.Attachments[from], t.Src)
+	if f.Marks != 0 {
+		var way topology.Way
+		s.Way(src, t, &way)
+		return idle(&way, src, t.Proto)
+	}
 	var dst *topology.Endpoint
 	if whole && known {
 		dst = s.Admit(s.Attachments[to], f.ReplyKey.Src)
@@ -192,11 +200,17 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 	from, whole := e.Attachment(f.Key.Zone)
 	to, known := e.Attachment(f.ReplyKey.Zone)
 	if whole && s.Admit(s.Attachments[from], f.Key.Src) == nil ||
-		known && s.Admit(s.Attachments[to], f.ReplyKey.Src) == nil {
+		known && s.Admit(s.Attachments[to], f.Receiver) == nil {
 		return false
 	}
 	if !whole || !known { // such a flow's packets are routed one by one
 		return true
+	}
+	if f.Marks != 0 {
+		return keepsTranslation(s, f)
+	}
+	if s.Translates() && translates(s, from, &f.Key.Tuple) {
+		return false
 	}
 	now, returns := way(s, from, &f.Key.Tuple)
 	if now != to || returns {

@@ -38,6 +38,9 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 	w.first.To = uint16(to)
 	waiting := w.engine.fragments.Decide(place, &w.first)
 	if drop == packet.NotDropped {
+		if w.marks != 0 {
+			w.translateFirst(&k, b, p)
+		}
 		drop = w.write(to, b, p)
 	}
 	w.carryWaiting(s, &k, &waiting)
@@ -68,6 +71,9 @@ func (w *worker) laterFragment(s *topology.Snapshot, k *fragment.Key, b []byte, 
 			w.flows.Count(f, d, p)
 		}
 		w.countSlots(w.flows.Slots(f), 0, p)
+		if w.note(f, d); w.marks != 0 {
+			w.translateLater(b, p, v.Related)
+		}
 		return w.write(to, b, p)
 	case v.Drop == packet.NotDropped && v.Generation != s.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy

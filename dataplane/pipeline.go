@@ -21,17 +21,20 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot)
 	if g.drop != packet.NotDropped {
 		return g.drop
 	}
+	w.key, w.hash, w.marks = &g.key, g.hash, 0
 	src, drop := admit(s, from, p)
-	if drop != packet.NotDropped {
+	if drop != packet.NotDropped && !w.fromFrontend(s, drop, p) {
 		return drop
 	}
-	w.key, w.hash = &g.key, g.hash
 	if p.Fragment.IsFragment() {
 		return w.fragment(s, from, src, b, p)
 	}
 	to, drop := w.place(s, from, src, b[tun.HeaderLen:], p)
 	if drop != packet.NotDropped {
 		return drop
+	}
+	if w.marks != 0 {
+		w.translate(b, p)
 	}
 	return w.write(to, b, p)
 }
@@ -122,11 +125,13 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 // with key w.key.
 func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
 	w.belongs = toNoFlow
-	if p.IsICMPError() {
+	if p.IsICMPError() && src != nil {
 		return w.icmpError(s, from, src, b, p)
 	}
 	to, drop, known := w.flow(s, src, p)
 	switch {
+	case !known && src == nil: // see fromFrontend
+		return 0, packet.DropSpoofed
 	case !known:
 		to, drop = w.begin(s, from, src, p)
 	case to >= len(w.queues): // a far zone
@@ -139,7 +144,8 @@ func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *top
 // icmpError carries an ICMP error as part of the live flow that it quotes, or
 // else as the rules for ICMP decide. It never begins, extends or changes a flow.
 func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
-	if quoted, ok := packet.DecodeQuote(b, p); ok && w.quotedFlow(from, &quoted) {
+	var ok bool
+	if w.quote, ok = packet.DecodeQuote(b, p); ok && w.quotedFlow(from, &w.quote) {
 		if f, d, ok := w.flows.Lookup(w.key, w.now); ok {
 			to := int(w.flows.PeerZone(f, d))
 			if to >= len(w.queues) {
@@ -150,6 +156,11 @@ func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src 
 				w.follow(f, d, p)
 				return to, packet.NotDropped
 			}
+		}
+	}
+	if s.Translates() {
+		if _, ok := w.translated(s, src, p); ok { // by which address is nobody's to say (RFC 5508 section 4)
+			return 0, packet.DropICMPNoFlow
 		}
 	}
 	dst, drop := w.judge(s, src, p)
@@ -205,11 +216,17 @@ func (w *worker) flow(s *topology.Snapshot, src *topology.Endpoint, p *packet.Pa
 // which attachment, or far zone, it goes to.
 func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packet) int {
 	w.countSlots(w.flows.Slots(f), 0, p)
+	w.note(f, d)
 	return int(w.flows.PeerZone(f, d))
 }
 
 // begin takes a packet without a flow through route, verdict and commit.
 func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	if s.Translates() {
+		if why, ok := w.translated(s, src, p); ok {
+			return w.beginTranslated(s, from, src, why, p)
+		}
+	}
 	if s.Routed() {
 		return w.beginRouted(s, from, src, p)
 	}
@@ -258,14 +275,19 @@ func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.P
 // commit records the flow that every stage allowed, in place of one that the
 // packet restarts.
 func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
-	init := &w.init
-	*init = conntrack.Init{
+	w.init = conntrack.Init{
 		Slots:       v.slots(),
 		Generation:  uint32(s.Generation),
 		Established: max(src.Established, dst.Established),
 		Stateless:   src.Stateless || dst.Stateless,
 		ReplyZone:   uint16(dst.Attachment),
 	}
+	return w.enter(s, from, v, p)
+}
+
+// enter records the flow of w.init.
+func (w *worker) enter(s *topology.Snapshot, from *topology.Attachment, v *Verdict, p *packet.Packet) (int, packet.Drop) {
+	init := &w.init
 	if drop := w.flows.MayBegin(w.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -289,7 +311,8 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 		return w.beginAgain(newer, from.Index, p)
 	}
 	w.countVerdict(v, p)
-	return dst.Attachment, packet.NotDropped
+	w.note(f, conntrack.Original)
+	return int(init.ReplyZone), packet.NotDropped
 }
 
 // beginAgain decides a flow's first packet by a newer snapshot than its burst's.

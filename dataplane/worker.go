@@ -61,6 +61,7 @@ type worker struct {
 	key     *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
 	hash    uint64         // of the packet's own flow key
 	quoted  conntrack.Key  // of the flow that an ICMP error quotes
+	quote   packet.Quote   // what it quotes; valid with toQuotedFlow
 	answer  conntrack.Key  // of what would answer a packet, at its receiver's end
 	joined  packet.Packet  // the packet as seenBy has it
 	verdict Verdict
@@ -68,6 +69,13 @@ type worker struct {
 
 	belongs belonging        // of the packet to the flow of key, see place
 	first   fragment.Verdict // of a fragment's datagram
+
+	marks     conntrack.Marks // of the flow of key, which is marked; with none it is not set
+	marked    conntrack.Flow
+	direction conntrack.Direction // of the packet in that flow
+	way       topology.Way
+	arrives   packet.Tuple // of the flow that init is for
+	exhausted pools
 
 	restarts  bool           // the packet asks for a new flow in place of restarted
 	restarted conntrack.Flow // valid when restarts
@@ -123,6 +131,9 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if w.index == resetter && len(w.engine.silent) > 0 {
+			w.sendResets()
 		}
 		for _, attachment := range ready {
 			if err := w.burst(attachment); err != nil {

@@ -313,6 +313,29 @@ func (t *Table) Decide(r Reservation, v *Verdict) Held {
 	return waiting
 }
 
+// Also leaves a verdict under another key, that of the datagram as its receiver sees it, for Quoted
+// alone. It takes no room that others may need.
+func (t *Table) Also(k *Key, v *Verdict, now time.Duration) {
+	b, tag, way := t.find(k, now)
+	defer b.mu.Unlock()
+	if way < 0 {
+		if way = t.take(b, tag, k, stateDone, now); way < 0 {
+			return
+		}
+		t.zones[k.Zone].Add(-1) // take counted it
+	}
+	if e := &b.entries[way]; e.state == stateDone {
+		e.verdict = *v
+	}
+}
+
+// Follows reports whether a datagram's first fragment was carried as part of a flow.
+func (t *Table) Follows(k *Key, now time.Duration) bool {
+	b, _, way := t.find(k, now)
+	defer b.mu.Unlock()
+	return way >= 0 && b.entries[way].state == stateOpen && b.entries[way].verdict.InFlow
+}
+
 // Follow finds the verdict that f, a later fragment, shares, and sets v to it. The
 // result is why f has none: DropFragmentNoFirst, DropFragmentHeader,
 // DropFragmentOverlap or DropFragmentGaps. It is NotDropped when f follows,

@@ -65,6 +65,7 @@ const (
 	DropHairpin       // an internal load balancer chose the sender itself
 	DropNoOutbound    // to the internet from a subnet without default outbound access, and no other way out
 	DropSNATExhausted // no port of the outbound addresses is free for the destination
+	DropAsymmetric    // routes lead the answers past where they would be translated back, to a virtual appliance
 
 	// Write.
 	DropTransmit // the destination's device refused the packet
@@ -116,6 +117,7 @@ var dropNames = [NumDrops]string{
 	DropHairpin:         "hairpin",
 	DropNoOutbound:      "no_outbound",
 	DropSNATExhausted:   "snat_exhausted",
+	DropAsymmetric:      "asymmetric_route",
 	DropTransmit:        "transmit",
 }
 

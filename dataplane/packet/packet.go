@@ -41,8 +41,11 @@ type Packet struct {
 // Classification is the tuple that security rules see. It differs from the flow's
 // tuple for ICMP only: Azure matches a rule's destination port range against
 // the ICMP type (azure-docs issue 51522), and there is no source port.
-func (p *Packet) Classification() Tuple {
-	t := p.Tuple
+func (p *Packet) Classification() Tuple { return p.ClassificationOf(&p.Tuple) }
+
+// ClassificationOf is Classification of the packet with another tuple, of the same protocol.
+func (p *Packet) ClassificationOf(tuple *Tuple) Tuple {
+	t := *tuple
 	if t.Proto == ProtoICMP || t.Proto == ProtoICMPv6 {
 		t.SrcPort, t.DstPort = 0, uint16(p.ICMPType)
 	}

@@ -12,6 +12,9 @@ const quotedTransport = 8
 type Quote struct {
 	Tuple
 	Fragment Fragment
+	// HeaderLen is the offset of the transport header in the quote; of a later fragment, of
+	// what stands behind the IP headers.
+	HeaderLen uint16
 }
 
 // DecodeQuote reads the packet that an ICMP error quotes. b is the error, the
@@ -54,6 +57,7 @@ func (q *Quote) ipv4(b []byte) (rest []byte, ok bool) {
 	}
 	q.Tuple = Tuple{Src: AddrFrom4([4]byte(b[12:16])), Dst: AddrFrom4([4]byte(b[16:20])), Proto: b[9]}
 	q.Fragment.setIPv4(b)
+	q.HeaderLen = uint16(headerLen)
 	return b[headerLen:], true
 }
 
@@ -67,6 +71,7 @@ func (q *Quote) ipv6(b []byte) (rest []byte, ok bool) {
 		return nil, false
 	}
 	q.Tuple = Tuple{Src: AddrFrom16([16]byte(b[8:24])), Dst: AddrFrom16([16]byte(b[24:40])), Proto: protocol}
+	q.HeaderLen = uint16(offset)
 	return b[offset:], !q.Src.Is4() && !q.Dst.Is4()
 }
 

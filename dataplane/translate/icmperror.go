@@ -1,0 +1,94 @@
+package translate
+
+import (
+	"encoding/binary"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// rewritten bounds what of a quoted transport header changes: up to TCP's checksum.
+const rewritten = tcpSum + 2
+
+// Error rewrites an ICMP error inside and outside: the packet that it quotes gets the tuple
+// that its sender, whom the error goes to, has given it, and the error seems to come
+// from src. frame and p are as for Packet, and quoted is what DecodeQuote made of them. Checksums
+// in the quote are brought up to date as far as they are quoted.
+func Error(frame []byte, p *packet.Packet, quoted *packet.Quote, inner *packet.Tuple, src packet.Addr) {
+	b := frame[tun.HeaderLen:]
+	quote := b[p.PayloadOffset:p.Len]
+	changed := quote[:min(len(quote), int(quoted.HeaderLen)+rewritten)]
+	old := tun.Sum(changed)
+	requote(quote, quoted, inner)
+	d := addresses(b, p, src, inner.Src)
+	p.Src, p.Dst = src, inner.Src
+	if p.Src.Is4() {
+		d = 0 // ICMP has no pseudo-header
+	}
+	if leftToDo(frame, p) {
+		if d != 0 {
+			d.partial(b[p.HeaderLen+icmpSum:])
+		}
+		return
+	}
+	d.with(uint32(old), uint32(tun.Sum(changed))).whole(b[p.HeaderLen+icmpSum:])
+}
+
+// requote rewrites the quoted packet.
+func requote(b []byte, quoted *packet.Quote, to *packet.Tuple) {
+	outer := packet.Packet{Tuple: quoted.Tuple}
+	d := addresses(b, &outer, to.Src, to.Dst)
+	if quoted.Fragment.IsLater() {
+		return
+	}
+	t := b[quoted.HeaderLen:]
+	outer.ICMPType = t[0]
+	transport(t, &quoted.Tuple, outer.IsICMPRequest(), to, d, false)
+}
+
+// ErrorFragment gives a later fragment of an ICMP error the addresses that Error gave the first.
+func ErrorFragment(frame []byte, p *packet.Packet, src, dst packet.Addr) {
+	addresses(frame[tun.HeaderLen:], p, src, dst)
+	p.Src, p.Dst = src, dst
+}
+
+// Reset writes a TCP RST as a whole frame to b and returns it, decoded into p.
+func Reset(b []byte, t *packet.Tuple, sequence, ack uint32, p *packet.Packet) []byte {
+	headerLen := 20
+	if !t.Src.Is4() {
+		headerLen = 40
+	}
+	const tcpLen = 20
+	frame := b[:tun.HeaderLen+headerLen+tcpLen]
+	clear(frame)
+	ip := frame[tun.HeaderLen:]
+	*p = packet.Packet{
+		Tuple: *t, TCPFlags: packet.RST | packet.ACK, HeaderLen: uint16(headerLen), PayloadOffset: uint16(headerLen + tcpLen),
+		Len: uint32(len(ip)), Segments: 1, WireLen: uint32(len(ip)),
+	}
+	const hops = 64
+	if t.Src.Is4() {
+		ip[0] = 4<<4 | 5
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+		ip[6] = 0x40 // don't fragment: the identification means nothing (RFC 6864)
+		ip[8], ip[9] = hops, packet.ProtoTCP
+		binary.BigEndian.PutUint32(ip[ipv4Addresses:], t.Src.V4())
+		binary.BigEndian.PutUint32(ip[ipv4Addresses+4:], t.Dst.V4())
+		binary.BigEndian.PutUint16(ip[ipv4Sum:], ^tun.Sum(ip[:headerLen]))
+	} else {
+		ip[0] = 6 << 4
+		binary.BigEndian.PutUint16(ip[4:], tcpLen)
+		ip[6], ip[7] = packet.ProtoTCP, hops
+		put6(ip[ipv6Addresses:], t.Src)
+		put6(ip[ipv6Addresses+16:], t.Dst)
+	}
+	tcp := ip[headerLen:]
+	binary.BigEndian.PutUint16(tcp, t.SrcPort)
+	binary.BigEndian.PutUint16(tcp[2:], t.DstPort)
+	binary.BigEndian.PutUint32(tcp[4:], sequence)
+	binary.BigEndian.PutUint32(tcp[tcpAck:], ack)
+	tcp[12], tcp[13] = tcpLen/4<<4, p.TCPFlags
+	sum := sumOf(t.Src) + sumOf(t.Dst) + packet.ProtoTCP + tcpLen + uint32(tun.Sum(tcp))
+	binary.BigEndian.PutUint16(tcp[tcpSum:], ^tun.Fold(sum))
+	return frame
+}

@@ -1,0 +1,121 @@
+package translate
+
+import (
+	"encoding/binary"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// Offsets in headers.
+const (
+	ipv4Sum, ipv4Addresses = 10, 12
+	ipv6Addresses          = 8
+	tcpSum, udpSum         = 16, 6
+	icmpSum, icmpID        = 2, 4
+	tcpAck                 = 8
+)
+
+// Packet gives a packet another tuple, of the same protocol and the same address family. frame is
+// its virtio-net header and its bytes, and p what Decode made of it, which stays true. A later
+// fragment has no ports, so it gets the addresses alone.
+func Packet(frame []byte, p *packet.Packet, to *packet.Tuple) {
+	b := frame[tun.HeaderLen:]
+	d := addresses(b, p, to.Src, to.Dst)
+	if !p.Fragment.IsLater() {
+		transport(b[p.HeaderLen:], &p.Tuple, p.IsICMPRequest(), to, d, leftToDo(frame, p))
+		p.SrcPort, p.DstPort = to.SrcPort, to.DstPort
+	}
+	p.Src, p.Dst = to.Src, to.Dst
+}
+
+// leftToDo reports that the transport checksum is the sum of the pseudo-header only.
+func leftToDo(frame []byte, p *packet.Packet) bool {
+	if frame[0]&tun.FlagNeedsCsum == 0 {
+		return false
+	}
+	var h tun.Header
+	h.Decode((*[tun.HeaderLen]byte)(frame))
+	return h.CsumStart == p.HeaderLen // else it is the checksum of something in the payload
+}
+
+// addresses writes the IP header's addresses and its checksum, and returns the change of the
+// addresses' sum.
+func addresses(b []byte, p *packet.Packet, src, dst packet.Addr) (d delta) {
+	if src == p.Src && dst == p.Dst {
+		return 0
+	}
+	d = d.with(sumOf(p.Src)+sumOf(p.Dst), sumOf(src)+sumOf(dst))
+	if b[0]>>4 == 6 {
+		put6(b[ipv6Addresses:], src)
+		put6(b[ipv6Addresses+16:], dst)
+		return d
+	}
+	binary.BigEndian.PutUint32(b[ipv4Addresses:], src.V4())
+	binary.BigEndian.PutUint32(b[ipv4Addresses+4:], dst.V4())
+	d.whole(b[ipv4Sum:])
+	return d
+}
+
+func put6(b []byte, a packet.Addr) {
+	binary.BigEndian.PutUint64(b, a.Hi)
+	binary.BigEndian.PutUint64(b[8:], a.Lo)
+}
+
+// transport writes ports or an identifier, and the checksum as far as b reaches, which for the
+// packet that an ICMP error quotes may not be to there. d is the change of the addresses.
+func transport(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d delta, partial bool) {
+	switch {
+	case from.Proto == packet.ProtoTCP || from.Proto == packet.ProtoUDP:
+		ports(b, from, to, d, partial)
+	case from.Proto == packet.ProtoICMP && from.Src.Is4(): // has no pseudo-header
+		identifier(b, from, request, to, 0, partial)
+	case from.Proto == packet.ProtoICMPv6 && !from.Src.Is4():
+		identifier(b, from, request, to, d, partial)
+	}
+}
+
+func ports(b []byte, from, to *packet.Tuple, d delta, partial bool) {
+	at := tcpSum
+	if from.Proto == packet.ProtoUDP {
+		at = udpSum
+	}
+	binary.BigEndian.PutUint16(b, to.SrcPort)
+	binary.BigEndian.PutUint16(b[2:], to.DstPort)
+	if !partial {
+		d = d.with(uint32(from.SrcPort)+uint32(from.DstPort), uint32(to.SrcPort)+uint32(to.DstPort))
+	}
+	switch {
+	case len(b) < at+2:
+	case partial:
+		d.partial(b[at:])
+	case at == udpSum:
+		d.wholeUDP(b[at:])
+	default:
+		d.whole(b[at:])
+	}
+}
+
+func identifier(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d delta, partial bool) {
+	old, new := from.DstPort, to.DstPort
+	if request {
+		old, new = from.SrcPort, to.SrcPort
+	}
+	binary.BigEndian.PutUint16(b[icmpID:], new)
+	switch {
+	case !partial:
+		if d = d.with(uint32(old), uint32(new)); d != 0xffff {
+			d.whole(b[icmpSum:])
+		}
+	case d != 0:
+		d.partial(b[icmpSum:])
+	}
+}
+
+// Ack is the acknowledgement number of a TCP segment; ok is false when it has none.
+func Ack(frame []byte, p *packet.Packet) (number uint32, ok bool) {
+	if p.Proto != packet.ProtoTCP || p.TCPFlags&packet.ACK == 0 || p.Fragment.IsLater() {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+tcpAck:]), true
+}
