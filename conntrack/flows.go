@@ -76,8 +76,8 @@ func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 			Established: time.Duration(r.established.Load()) * TickLength,
 		}
 		info.Key, info.ReplyKey = t.keys(Flow(f))
-		if r.marks&(Translated|Floating) != 0 {
-			info.Receiver = t.translations[f].dst
+		if r.marks != 0 {
+			info.Receiver = t.translations[f].receiver
 		}
 		for d := range info.Packets {
 			info.Packets[d], info.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()

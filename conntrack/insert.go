@@ -25,9 +25,10 @@ type Init struct {
 	ReplyZone uint16
 	Marks     Marks
 	// Arrives is read when there are Marks. With Translated it is the packet's tuple as its
-	// receiver sees it, to which replies are the reverse; with Floating its Dst is the
-	// receiver's own address.
+	// receiver sees it, to which replies are the reverse.
 	Arrives *packet.Tuple
+	// Receiver is the receiver's own address, with Floating.
+	Receiver packet.Addr
 }
 
 // MayBegin takes part of what Options.NewPerSecond lets begin in the zones of a flow
@@ -157,7 +158,7 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r.src, r.dst, r.srcPort, r.dstPort = k.Src, k.Dst, k.SrcPort, k.DstPort
 	r.zone, r.replyZone, r.proto, r.icmpType = k.Zone, init.ReplyZone, k.Proto, p.ICMPType
 	if r.marks = init.Marks; r.marks != 0 {
-		t.translations[f].set(init.Arrives)
+		t.translations[f].set(init)
 	}
 	r.created = now
 	r.setSlots(&init.Slots)

@@ -25,17 +25,18 @@ const (
 type translation struct {
 	// src to dstPort are the tuple of Init.Arrives.
 	src, dst         packet.Addr
+	receiver         packet.Addr // the address of the end that such packets reach
 	srcPort, dstPort uint16
-	// acks are the last acknowledgement numbers that each side sent, by Direction, with ackKnown.
-	acks [2]atomic.Uint64
-	_    uint64
+	// acks are the last acknowledgement numbers that each side sent, by Direction; 0: none.
+	acks [2]atomic.Uint32
+	_    uint32
 }
 
-// ackKnown marks an acknowledgement number as one.
-const ackKnown = 1 << 32
-
-func (x *translation) set(arrives *packet.Tuple) {
-	x.src, x.dst, x.srcPort, x.dstPort = arrives.Src, arrives.Dst, arrives.SrcPort, arrives.DstPort
+func (x *translation) set(i *Init) {
+	x.src, x.dst, x.srcPort, x.dstPort = i.Arrives.Src, i.Arrives.Dst, i.Arrives.SrcPort, i.Arrives.DstPort
+	if x.receiver = x.dst; i.Marks&Floating != 0 {
+		x.receiver = i.Receiver
+	}
 	for d := range x.acks {
 		x.acks[d].Store(0)
 	}
@@ -88,10 +89,10 @@ func (w *Worker) Becomes(f Flow, d Direction) packet.Tuple {
 // flow with Floating not the one that they bear.
 func (w *Worker) Receiver(f Flow) packet.Addr {
 	r := &w.table.records[f]
-	if r.marks&(Translated|Floating) == 0 {
+	if r.marks == 0 {
 		return r.dst
 	}
-	return w.table.translations[f].dst
+	return w.table.translations[f].receiver
 }
 
 // Acknowledged notes the acknowledgement number of a segment of a flow with Resets. One that is
@@ -100,7 +101,7 @@ func (w *Worker) Acknowledged(f Flow, d Direction, number uint32) {
 	last := &w.table.translations[f].acks[d]
 	for {
 		old := last.Load()
-		if old != 0 && int32(number-uint32(old)) <= 0 || last.CompareAndSwap(old, ackKnown|uint64(number)) {
+		if old != 0 && int32(number-old) <= 0 || last.CompareAndSwap(old, number) {
 			return
 		}
 	}
@@ -125,7 +126,7 @@ func (t *Table) tellSilent(f Flow, c Class) {
 	s.Key, s.ReplyKey = t.keys(f)
 	for d := range s.Acks {
 		ack := t.translations[f].acks[d].Load()
-		s.Acks[d], s.Known[d] = uint32(ack), ack != 0
+		s.Acks[d], s.Known[d] = ack, ack != 0
 	}
 	t.silent(&s)
 }

@@ -171,7 +171,9 @@ func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.D
 	src := s.Admit(s.Attachments[from], t.Src)
 	if f.Marks != 0 {
 		var way topology.Way
-		s.Way(src, t, &way)
+		if s.Way(src, t, &way) != packet.NotDropped { // no backend is up, say
+			return f.Established
+		}
 		return idle(&way, src, t.Proto)
 	}
 	var dst *topology.Endpoint

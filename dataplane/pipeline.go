@@ -21,11 +21,11 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot)
 	if g.drop != packet.NotDropped {
 		return g.drop
 	}
-	w.key, w.hash, w.marks = &g.key, g.hash, 0
 	src, drop := admit(s, from, p)
-	if drop != packet.NotDropped && !w.fromFrontend(s, drop, p) {
+	if drop != packet.NotDropped {
 		return drop
 	}
+	w.key, w.hash, w.marks = &g.key, g.hash, 0
 	if p.Fragment.IsFragment() {
 		return w.fragment(s, from, src, b, p)
 	}
@@ -125,13 +125,11 @@ func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*
 // with key w.key.
 func (w *worker) place(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, b []byte, p *packet.Packet) (int, packet.Drop) {
 	w.belongs = toNoFlow
-	if p.IsICMPError() && src != nil {
+	if p.IsICMPError() {
 		return w.icmpError(s, from, src, b, p)
 	}
 	to, drop, known := w.flow(s, src, p)
 	switch {
-	case !known && src == nil: // see fromFrontend
-		return 0, packet.DropSpoofed
 	case !known:
 		to, drop = w.begin(s, from, src, p)
 	case to >= len(w.queues): // a far zone

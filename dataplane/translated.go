@@ -77,21 +77,6 @@ func (w *worker) complainant(to *packet.Tuple, p *packet.Packet) packet.Addr {
 	return p.Src
 }
 
-// fromFrontend reports that a packet whose source address is not the sender's may still pass,
-// without a sender that rules could be asked about: as an answer of a flow with Floating, which its
-// backend sends from the frontend's address. A later fragment follows its first one.
-func (w *worker) fromFrontend(s *topology.Snapshot, why packet.Drop, p *packet.Packet) bool {
-	if why != packet.DropSpoofed || !s.Translates() || p.Src.IsMulticast() || p.Src.IsBroadcast() {
-		return false
-	}
-	if p.Fragment.IsLater() {
-		k := fragment.KeyOf(p, w.key.Zone)
-		return w.engine.fragments.Follows(&k, w.time)
-	}
-	f, d, ok := w.flows.LookupHash(w.key, w.hash, w.now)
-	return ok && d == conntrack.Reply && w.flows.Marks(f)&conntrack.Floating != 0
-}
-
 // ofTranslation reports a reason that Snapshot.Way has and Snapshot.Route has not.
 func ofTranslation(why packet.Drop) bool {
 	return packet.DropClosed <= why && why <= packet.DropSNATExhausted
@@ -100,7 +85,7 @@ func ofTranslation(why packet.Drop) bool {
 // translated finds the way of a packet without a flow; it reports whether Route does not say all of it.
 func (w *worker) translated(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) (why packet.Drop, ok bool) {
 	why = s.Way(src, &p.Tuple, &w.way)
-	return why, ofTranslation(why) || w.way.Translated || w.way.Floating || w.way.Closed
+	return why, ofTranslation(why) || why == packet.DropSpoofed || w.way.Translated || w.way.Floating || w.way.Closed
 }
 
 // portTries bounds how often a port is chosen anew that another worker took meanwhile.
@@ -179,9 +164,10 @@ func (w *worker) arriveTranslated(s *topology.Snapshot, from *topology.Attachmen
 	}
 	if way.Translated {
 		w.init.Marks |= conntrack.Translated
-	} else if way.Floating {
+	}
+	if way.Floating {
 		w.init.Marks |= conntrack.Floating
-		w.arrives.Dst = packet.AddrFrom(way.To.Address())
+		w.init.Receiver = packet.AddrFrom(way.To.Address())
 	}
 	if way.Reset && p.Proto == packet.ProtoTCP {
 		w.init.Marks |= conntrack.Resets

@@ -329,13 +329,6 @@ func (t *Table) Also(k *Key, v *Verdict, now time.Duration) {
 	}
 }
 
-// Follows reports whether a datagram's first fragment was carried as part of a flow.
-func (t *Table) Follows(k *Key, now time.Duration) bool {
-	b, _, way := t.find(k, now)
-	defer b.mu.Unlock()
-	return way >= 0 && b.entries[way].state == stateOpen && b.entries[way].verdict.InFlow
-}
-
 // Follow finds the verdict that f, a later fragment, shares, and sets v to it. The
 // result is why f has none: DropFragmentNoFirst, DropFragmentHeader,
 // DropFragmentOverlap or DropFragmentGaps. It is NotDropped when f follows,
