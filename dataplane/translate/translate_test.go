@@ -353,3 +353,24 @@ func BenchmarkPacket(b *testing.B) {
 		}
 	}
 }
+
+// Of all ports one gives a checksum of 0, which UDP must not have.
+func TestEveryChecksumOfUDPAndTCPComesOutRight(t *testing.T) {
+	for i, build := range []func(packettest.Spec) []byte{packettest.UDP, packettest.TCP} {
+		d := &drawn{frame: append(make([]byte, tun.HeaderLen), build(packettest.Spec{Src: "10.0.0.4", Dst: "203.0.113.10", SrcPort: 7, DstPort: 53, Flags: "A", Payload: 9})...)}
+		d.decode(t)
+		slowChecksums(d.frame[tun.HeaderLen:], &d.p, false, false)
+		at, _ := sumAt(&d.p)
+		seen := map[uint16]bool{}
+		for port := range 1 << 16 {
+			d.to = d.p.Tuple
+			d.to.Src, d.to.SrcPort = packet.AddrFrom(netip.MustParseAddr("198.51.100.1")), uint16(port)
+			want := slowly(d.frame, &d.p, &d.to, false, false)
+			there(t, "packet", d.frame, &d.p, &d.to, want)
+			seen[binary.BigEndian.Uint16(want[tun.HeaderLen+20+at:])] = true
+		}
+		if len(seen) != 1<<16-1 || seen[0] != (i == 1) || seen[0xffff] != (i == 0) {
+			t.Errorf("%d checksums, 0 %t, 0xffff %t", len(seen), seen[0], seen[0xffff])
+		}
+	}
+}
