@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -17,7 +18,12 @@ import (
 // gatherRig is a rig whose devices take superpackets of a level.
 func gatherRig(t testing.TB, level tun.Offload, capacity int) *rig {
 	t.Helper()
-	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	return gatherRigFor(t, figureOfTheSeed(), level, capacity)
+}
+
+func gatherRigFor(t testing.TB, policy *arm.Set, level tun.Offload, capacity int) *rig {
+	t.Helper()
+	r := newRig(t, policy, conntrack.Options{Max: 1024})
 	var devices []tun.Device
 	for i := range r.devices {
 		d, err := tun.NewMemory("mem", 1, capacity, tun.WithOffload(level))

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -22,6 +21,8 @@ const (
 	shared    = "198.51.100.9" // of the NAT gateway of VM4's subnet
 	router    = "203.0.113.1"  // on the way to world
 	world2    = "203.0.113.11"
+	public16  = "2001:db8:51::1"
+	shared6   = "2001:db8:51::9"
 	sharedLow = 1024
 )
 
@@ -30,17 +31,18 @@ func translatedFigure() *arm.Set {
 	all := func() []ruleset.Rule {
 		return []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
 	}
-	p := figure(all(), all())
+	p := dualStack(figure(all(), all()))
 	public := func(name, address string) *arm.PublicIPAddress {
 		a := &arm.PublicIPAddress{Name: name, ID: "/ip/" + name, SKU: arm.SKUStandard, Address: netip.MustParseAddr(address), IdleTimeout: 10 * time.Minute}
 		p.PublicIPAddresses = append(p.PublicIPAddresses, a)
 		return a
 	}
 	p.NetworkInterfaces[vm1].IPConfigurations[0].PublicIPAddress = public("ip1", public1)
+	p.NetworkInterfaces[vm1].IPConfigurations[1].PublicIPAddress = public("ip16", public16)
 	p.NetworkInterfaces[vm2].IPConfigurations[0].PublicIPAddress = public("ip2", public2)
 	p.VirtualNetworks[0].Subnets[2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
 	p.VirtualNetworks[0].Subnets[2].NATGateway = &arm.NATGateway{Name: "nat", ID: "/nat/nat", IdleTimeout: 20 * time.Minute,
-		Addresses: []*arm.PublicIPAddress{public("ip9", shared)}}
+		Addresses: []*arm.PublicIPAddress{public("ip9", shared), public("ip96", shared6)}}
 	pool := &arm.BackendPool{Name: "pool", ID: "/pool"}
 	for _, i := range []int{vm3, vm4} {
 		nic := p.NetworkInterfaces[i]
@@ -137,7 +139,7 @@ var transports = []struct {
 func TestAPublicAddressIsTranslatedBothWays(t *testing.T) {
 	for _, p := range transports {
 		t.Run(p.name, func(t *testing.T) {
-			r := newRig(t, translatedFigure(), conntrack.Options{})
+			r := newRig(t, translatedFigure(), conntrack.Options{Max: 4096})
 			s := spec{Flags: "S", Payload: 33, Seq: 7}
 			answer := spec{Flags: "SA", Payload: 11, Ack: 8}
 			r.becomes(vm1, p.make(with(s, addr1, 40000, world, 80)), internet, p.make(with(s, public1, 40000, world, 80)))
@@ -154,14 +156,20 @@ func portOut(t *testing.T, out frameOut) uint16 {
 	if out.at != internet {
 		t.Fatalf("came out at %d (%s)", out.at, out.drop)
 	}
-	b := out.frame[tun.HeaderLen:]
-	if got := netip.AddrFrom4([4]byte(b[12:16])).String(); got != shared {
+	p := decoded(t, out.frame)
+	if got := p.Src.String(); got != shared && got != shared6 {
 		t.Fatalf("came out from %s", got)
 	}
-	if b[9] == packet.ProtoICMP {
-		return binary.BigEndian.Uint16(b[24:])
+	return p.SrcPort
+}
+
+func decoded(t testing.TB, frame []byte) (p packet.Packet) {
+	t.Helper()
+	var decoder packet.Decoder
+	if drop := decoder.Decode(frame[tun.HeaderLen:], 0, &p); drop != packet.NotDropped {
+		t.Fatalf("%x: %s", frame, drop)
 	}
-	return binary.BigEndian.Uint16(b[20:])
+	return p
 }
 
 func framed(p []byte) []byte { return append(make([]byte, tun.HeaderLen), p...) }
@@ -169,7 +177,7 @@ func framed(p []byte) []byte { return append(make([]byte, tun.HeaderLen), p...) 
 func TestANATGatewaySharesItsAddress(t *testing.T) {
 	for _, p := range transports {
 		t.Run(p.name, func(t *testing.T) {
-			r := newRig(t, translatedFigure(), conntrack.Options{})
+			r := newRig(t, translatedFigure(), conntrack.Options{Max: 4096})
 			s, answer := spec{Flags: "S", Payload: 20}, spec{Flags: "SA", Payload: 9}
 			ports := map[uint16]uint16{}
 			for sport := uint16(40000); sport < 40200; sport++ {
@@ -192,7 +200,7 @@ func TestANATGatewaySharesItsAddress(t *testing.T) {
 func TestALoadBalancerKeepsTheClientsSource(t *testing.T) {
 	for _, p := range transports {
 		t.Run(p.name, func(t *testing.T) {
-			r := newRig(t, translatedFigure(), conntrack.Options{})
+			r := newRig(t, translatedFigure(), conntrack.Options{Max: 4096})
 			s, answer := spec{Flags: "S", Payload: 20}, spec{Flags: "SA", Payload: 9}
 			took := map[int]int{}
 			for sport := uint16(40000); sport < 40100; sport++ {
@@ -214,7 +222,7 @@ func TestALoadBalancerKeepsTheClientsSource(t *testing.T) {
 func TestAFloatingAddressIsDeliveredAsItIs(t *testing.T) {
 	for _, p := range transports {
 		t.Run(p.name, func(t *testing.T) {
-			r := newRig(t, translatedFigure(), conntrack.Options{})
+			r := newRig(t, translatedFigure(), conntrack.Options{Max: 4096})
 			s, answer := spec{Flags: "S", Payload: 20}, spec{Flags: "SA", Payload: 9}
 			first := p.make(with(s, world, 40000, floats, 80))
 			at := r.pass(internet, framed(first)).at
@@ -231,7 +239,7 @@ func TestAFloatingAddressIsDeliveredAsItIs(t *testing.T) {
 }
 
 func TestAVirtualMachineReachesAnotherByItsPublicAddress(t *testing.T) {
-	r := newRig(t, translatedFigure(), conntrack.Options{})
+	r := newRig(t, translatedFigure(), conntrack.Options{Max: 4096})
 	s, answer := spec{Flags: "S"}, spec{Flags: "SA"}
 	tcp := packettest.TCP
 	r.becomes(vm1, tcp(with(s, addr1, 40000, public2, 80)), vm2, tcp(with(s, public1, 40000, addr2, 80)))
