@@ -36,7 +36,7 @@ func BenchmarkCarry(b *testing.B) {
 		for _, size := range []struct{ rules, workers int }{{10, 1}, {10, 2}, {1000, 1}} {
 			b.Run(fmt.Sprintf("%s/rules=%d/workers=%d", c.name, size.rules, size.workers), func(b *testing.B) {
 				rules := manyRules(size.rules)
-				f := newFeeder(newRigWith(b, dualStack(figure(rules(), rules())), carryOptions(size.workers)), c)
+				f := newFeeder(c.rig(b, figure(rules(), rules()), size.workers), c)
 				f.bench(b)
 				f.check()
 			})

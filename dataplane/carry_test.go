@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -21,6 +23,8 @@ type carryCase struct {
 	make    func(worker, i int) []byte
 	// begin is what must have been carried before the packets are; nil: nothing.
 	begin func(worker int) []step
+	// translates says that the policy has translations.
+	translates bool
 	// once says that a packet takes its path only once, unless everything is forgotten.
 	once bool
 	// took counts the packets that took the path; it must grow by all that were sent.
@@ -33,7 +37,9 @@ const (
 	carryParts     = 8 // later fragments of a datagram
 )
 
-var carryCases = []carryCase{
+var carryCases = slices.Concat(untranslatedCases, translatedCases)
+
+var untranslatedCases = []carryCase{
 	{name: "established-TCP", from: vm1, packets: carryFlows, make: tcpThere(families[0]), begin: connections(families[0]), took: arrived(vm4)},
 	{name: "established-TCP-IPv6", from: vm1, packets: carryFlows, make: tcpThere(families[1]), begin: connections(families[1]), took: arrived(vm4)},
 	{name: "established-UDP", from: vm1, packets: carryFlows, make: udpThere(families[0]), begin: exchanges(families[0]), took: arrived(vm4)},
@@ -186,6 +192,17 @@ func carryOptions(workers int) Options {
 	return Options{Workers: workers, Flows: conntrack.Options{Max: 1 << 20}, Fragments: fragment.Options{Max: 1 << 17, Lifetime: time.Second}}
 }
 
+// rig is one for the case, with the figure's policy that is given.
+func (c *carryCase) rig(t testing.TB, p *arm.Set, workers int) *rig {
+	p = dualStack(p)
+	if c.translates {
+		p = translating(p)
+	}
+	r := newRigWith(t, p, carryOptions(workers))
+	r.rewrites = c.translates
+	return r
+}
+
 func newFeeder(r *rig, c *carryCase) *feeder {
 	f := &feeder{r: r, c: c}
 	for worker := range r.engine.workers {
@@ -272,7 +289,7 @@ func TestThePathOfAPacketAllocatesNothing(t *testing.T) {
 	for i := range carryCases {
 		c := &carryCases[i]
 		t.Run(c.name, func(t *testing.T) {
-			f := newFeeder(newRigWith(t, dualStack(figureOfTheSeed()), carryOptions(1)), c)
+			f := newFeeder(c.rig(t, figureOfTheSeed(), 1), c)
 			f.carry(16) // slabs and rings are there
 			if n := testing.AllocsPerRun(100, func() { f.carry(1) }); n != 0 {
 				t.Errorf("%v allocations in a burst of %d packets", n, burstPackets)

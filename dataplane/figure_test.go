@@ -86,10 +86,11 @@ func figureOfTheSeed() *arm.Set {
 
 // rig is an engine on memory devices with a clock that the test moves.
 type rig struct {
-	t       testing.TB
-	engine  *Engine
-	devices []*tun.Memory
-	clock   time.Duration
+	t        testing.TB
+	engine   *Engine
+	devices  []*tun.Memory
+	clock    time.Duration
+	rewrites bool // the policy translates: send does not hold the bytes
 }
 
 func newRig(t testing.TB, policy *arm.Set, flows conntrack.Options) *rig {
@@ -139,7 +140,7 @@ func (r *rig) send(from int, p []byte) (to int, drop string) {
 			if to >= 0 {
 				r.t.Errorf("came out at %d and %d", to, i)
 			}
-			if string(frame[tun.HeaderLen:]) != string(p) {
+			if string(frame[tun.HeaderLen:]) != string(p) && !r.rewrites {
 				r.t.Error("the packet's bytes were changed")
 			}
 			to = i

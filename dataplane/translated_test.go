@@ -31,7 +31,11 @@ func translatedFigure() *arm.Set {
 	all := func() []ruleset.Rule {
 		return []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
 	}
-	p := dualStack(figure(all(), all()))
+	return translating(dualStack(figure(all(), all())))
+}
+
+// translating gives the figure, with both families, the addresses above.
+func translating(p *arm.Set) *arm.Set {
 	public := func(name, address string) *arm.PublicIPAddress {
 		a := &arm.PublicIPAddress{Name: name, ID: "/ip/" + name, SKU: arm.SKUStandard, Address: netip.MustParseAddr(address), IdleTimeout: 10 * time.Minute}
 		p.PublicIPAddresses = append(p.PublicIPAddresses, a)
@@ -40,7 +44,7 @@ func translatedFigure() *arm.Set {
 	p.NetworkInterfaces[vm1].IPConfigurations[0].PublicIPAddress = public("ip1", public1)
 	p.NetworkInterfaces[vm1].IPConfigurations[1].PublicIPAddress = public("ip16", public16)
 	p.NetworkInterfaces[vm2].IPConfigurations[0].PublicIPAddress = public("ip2", public2)
-	p.VirtualNetworks[0].Subnets[2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
+	p.VirtualNetworks[0].Subnets[2].NetworkSecurityGroup = p.NetworkSecurityGroups[0] // or it would be closed
 	p.VirtualNetworks[0].Subnets[2].NATGateway = &arm.NATGateway{Name: "nat", ID: "/nat/nat", IdleTimeout: 20 * time.Minute,
 		Addresses: []*arm.PublicIPAddress{public("ip9", shared), public("ip96", shared6)}}
 	pool := &arm.BackendPool{Name: "pool", ID: "/pool"}
