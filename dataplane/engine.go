@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,8 @@ type Options struct {
 	Compiled *topology.Snapshot
 	// Clock returns the time since any fixed point; nil: the monotonic clock.
 	Clock func() time.Duration
-	// Topology chooses between ways to understand the policy.
+	// Topology chooses between ways to understand the policy. A Seed of 0 is replaced by a
+	// random one.
 	Topology topology.Options
 	// Log receives what an operator must know; nil discards it.
 	Log *slog.Logger
@@ -74,7 +76,10 @@ func New(policy *arm.Set, o Options) (*Engine, error) {
 		start := time.Now()
 		e.clock = func() time.Duration { return time.Since(start) }
 	}
-	s, err := o.Topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
+	if e.options.Topology.Seed == 0 {
+		e.options.Topology.Seed = rand.Uint64() // of one process: a reload leads a client to the backend that it had
+	}
+	s, err := e.options.Topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
 	if err != nil {
 		return nil, err
 	}
