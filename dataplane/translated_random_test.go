@@ -209,3 +209,24 @@ func (w *walk) alive(m mapping) bool {
 	_, d, ok := w.engine.workers[0].flows.Lookup(&k, w.engine.Now())
 	return ok && d == conntrack.Original
 }
+
+// Two workers choose ports of one address for one destination at the same time: what both want only
+// one gets, and the other takes another.
+func TestWorkersThatChoosePortsAtOnceNeverShareOne(t *testing.T) {
+	c := carryCase{name: "shared", translates: true, from: vm4, packets: 1 << 13, once: true,
+		make: func(worker, i int) []byte {
+			return packettest.UDP(spec{Src: addr4, Dst: world, SrcPort: uint16(worker<<13 | i), DstPort: 53})
+		},
+		took: func(e *Engine) uint64 { return e.Flows().Stats().Created }}
+	r := c.rig(t, figureOfTheSeed(), 2)
+	f := newFeeder(r, &c)
+	f.carry(c.packets / burstPackets)
+	f.check()
+	ports := map[uint16]bool{}
+	for i := range r.engine.Flows().Flows {
+		ports[i.ReplyKey.DstPort] = true
+	}
+	if n := r.engine.Flows().Stats().Flows; n != 1<<14 || len(ports) != 1<<14 {
+		t.Errorf("%d flows have %d ports", n, len(ports))
+	}
+}
