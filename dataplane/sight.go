@@ -21,7 +21,7 @@ type sight struct {
 	watchers *watchers // of the burst; nil: nobody watches
 	to       int       // the attachment that the packet was written to; -1: none
 
-	time    int64 // wall clock, of the burst
+	time    int64 // wall clock, of the burst; 0: not taken yet
 	event   watch.Event
 	counted bool // that rules let it pass or drop it, be it none of them
 	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
@@ -31,10 +31,7 @@ type sight struct {
 
 // look begins a burst.
 func (w *worker) look() {
-	w.sight.watchers = w.engine.watchers.Load()
-	if w.sight.watchers != nil {
-		w.sight.time = time.Now().UnixNano()
-	}
+	w.sight.watchers, w.sight.time = w.engine.watchers.Load(), 0
 }
 
 // carryAndTell is carry, of which it tells who watches.
@@ -44,7 +41,7 @@ func (w *worker) carryAndTell(s *topology.Snapshot, from *topology.Attachment, g
 	}
 	w.beforeCarry(from, g.frame, &g.packet)
 	drop := w.carry(s, from, g)
-	w.afterCarry(s, g.frame, &g.packet, drop)
+	w.afterCarry(s, from, g.frame, &g.packet, drop)
 	return drop
 }
 
@@ -58,18 +55,36 @@ func (w *worker) carryHeldAndTell(s *topology.Snapshot, k *fragment.Key, b []byt
 	w.decode(b, &w.packet)
 	w.beforeCarry(s.Attachments[k.Zone], b, &w.packet)
 	drop := w.carryHeld(s, k, b)
-	w.afterCarry(s, b, &w.packet, drop)
+	w.afterCarry(s, s.Attachments[k.Zone], b, &w.packet, drop)
 	w.sight = first
 	return drop
 }
 
+// beforeCarry notes what carry may change. Where only drops are told, as for flow logs, that is next to
+// nothing: most packets are not dropped.
 func (w *worker) beforeCarry(from *topology.Attachment, frame []byte, p *packet.Packet) {
 	n := &w.sight
-	n.to, n.counted = -1, false
-	n.event = watch.Event{Time: n.time, Packet: *p, From: int32(from.Index), Length: uint32(len(frame) - tun.HeaderLen)}
+	n.to, n.counted, n.event.N = -1, false, 0
+	n.event.Packet.Tuple = p.Tuple
 	if n.watchers.snap {
 		n.headLen = copy(n.head[:], frame[tun.HeaderLen:])
 	}
+	if !n.watchers.droppedOnly {
+		w.notePacket(from, frame, p)
+	}
+}
+
+// notePacket notes the packet, but for its tuple and the rules.
+func (w *worker) notePacket(from *topology.Attachment, frame []byte, p *packet.Packet) {
+	n, e := &w.sight, &w.sight.event
+	if n.time == 0 {
+		n.time = time.Now().UnixNano()
+	}
+	sent := e.Packet.Tuple
+	e.Packet = *p
+	e.Packet.Tuple = sent
+	e.Time, e.From, e.Length = n.time, int32(from.Index), uint32(len(frame)-tun.HeaderLen)
+	e.Standing, e.Direction, e.Translated, e.Snapped = watch.NoFlow, conntrack.Original, false, 0
 }
 
 // noteSlots notes the rules that a packet counts on.
@@ -82,10 +97,13 @@ func (w *worker) noteSlots(slots conntrack.Slots, hits uint64) {
 }
 
 // afterCarry tells the watchers, unless the packet waits for its datagram's first fragment.
-func (w *worker) afterCarry(s *topology.Snapshot, frame []byte, p *packet.Packet, drop packet.Drop) {
+func (w *worker) afterCarry(s *topology.Snapshot, from *topology.Attachment, frame []byte, p *packet.Packet, drop packet.Drop) {
 	n, e := &w.sight, &w.sight.event
 	if drop == packet.NotDropped && (n.to < 0 || n.watchers.droppedOnly) {
 		return
+	}
+	if n.watchers.droppedOnly {
+		w.notePacket(from, frame, p)
 	}
 	e.Generation, e.Drop, e.To = s.Generation, drop, int32(n.to)
 	e.Packet.Segments, e.Packet.WireLen = p.Segments, p.WireLen

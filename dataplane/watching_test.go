@@ -215,7 +215,7 @@ func TestWatchingAllocatesNothing(t *testing.T) {
 	for i := range carryCases {
 		c := &carryCases[i]
 		t.Run(c.name, func(t *testing.T) {
-			r := newRigWith(t, dualStack(figureOfTheSeed()), carryOptions(1))
+			r := c.rig(t, figureOfTheSeed(), 1)
 			s := r.watch(watch.Options{Snap: 128, Events: 64}, "tcp or udp or icmp or not nsg NSG1")
 			f := newFeeder(r, c)
 			f.carry(16)
