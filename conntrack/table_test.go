@@ -280,6 +280,23 @@ func TestWhatWasCountedOutlivesItsFlow(t *testing.T) {
 	}
 }
 
+func TestAWithdrawnFlowHasCountedNothing(t *testing.T) {
+	r := newRig(t, Options{})
+	var told []FlowInfo
+	r.OnEnd(func(i *FlowInfo) { told = append(told, *i) })
+	first := udp(1)
+	f := r.create(0, 1, first)
+	r.send(0, 1, udp(1)) // another worker's packet, before the flow is withdrawn
+	r.w.Withdraw(f, first)
+	r.recycle()
+	if len(told) != 1 || told[0].Packets != [2]uint64{1, 0} || told[0].Bytes != [2]uint64{packetLen, 0} {
+		t.Errorf("%+v", told)
+	}
+	if s := r.Stats(); s.EndedPackets != 1 || s.Flows != 0 || s.Ended[EndFlushed] != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestExpireLooksAtNoMoreThanItsBudget(t *testing.T) {
 	r := newRig(t, Options{})
 	for port := uint16(0); port < 100; port++ {

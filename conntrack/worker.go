@@ -178,6 +178,15 @@ func (w *Worker) End(f Flow, cause EndCause) bool {
 	return true
 }
 
+// Withdraw ends a flow that the caller has inserted for p and that is not to be after all: p counts
+// on another.
+func (w *Worker) Withdraw(f Flow, p *packet.Packet) {
+	r := &w.table.records[f]
+	r.packets[Original].Add(-uint64(p.Segments))
+	r.bytes[Original].Add(-uint64(p.WireLen))
+	w.End(f, EndFlushed)
+}
+
 // claim ends a flow for everybody; of several who try, one succeeds and must bury it.
 func (w *Worker) claim(f Flow, cause EndCause) bool {
 	t := w.table

@@ -85,8 +85,8 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 		there.count(w, p)
 		return dst.Attachment, packet.NotDropped
 	}
-	here.end(w)
-	there.end(w)
+	here.end(w, p)
+	there.end(w, p)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -106,7 +106,7 @@ func (w *worker) detour(s *topology.Snapshot, from *topology.Attachment, src *to
 			there.count(w, p)
 			return dst.Attachment, drop
 		}
-		there.end(w)
+		there.end(w, p)
 		s, from = newer, newer.Attachments[from.Index]
 		if src, drop = admit(s, from, p); drop != packet.NotDropped {
 			return 0, drop
@@ -195,9 +195,9 @@ func (e end) count(w *worker, p *packet.Packet) {
 }
 
 // end takes back what the packet has begun.
-func (e end) end(w *worker) {
+func (e end) end(w *worker, p *packet.Packet) {
 	if e.begun {
-		w.flows.End(e.flow, conntrack.EndFlushed)
+		w.flows.Withdraw(e.flow, p)
 	}
 }
 

@@ -304,7 +304,7 @@ func (w *worker) enter(s *topology.Snapshot, from *topology.Attachment, v *Verdi
 	// published its snapshot, so looking for a newer one after the flow is in the
 	// table leaves no flow that neither of the two has seen.
 	if newer := w.engine.snapshot.Load(); newer != s {
-		w.flows.End(f, conntrack.EndFlushed)
+		w.flows.Withdraw(f, p)
 		w.flows.NotBegun(w.key.Zone, init.ReplyZone)
 		return w.beginAgain(newer, from.Index, p)
 	}

@@ -264,8 +264,12 @@ func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 	}
 }
 
-// ended makes the last row of a flow, and the first if it had none.
+// ended makes the last row of a flow, and the first if it had none. One that carried nothing was
+// withdrawn: its first packet began another.
 func (r *Recorder) ended(i *conntrack.FlowInfo) {
+	if known := &r.flows[i.Flow]; i.Packets == [2]uint64{} && (known.walked == 0 || known.created != i.Created) {
+		return
+	}
 	if f := r.meet(i); f != nil {
 		r.count(i, f, stateEnd)
 		*f = flow{}

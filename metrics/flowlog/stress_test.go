@@ -58,6 +58,14 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 		}()
 	}
 	eventually(t, "all is carried", func() bool {
+		// A reload can overtake a packet that begins a flow, which then begins another one.
+		s, err := engine.Prepare(policy("web", "no-evil"))
+		if err == nil {
+			err = engine.Swap(s, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for w := range workers {
 			memory[1].Drain(w, nil)
 		}
@@ -95,7 +103,7 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 			carried = out[slot]
 		}
 	}
-	if uint64(len(flows)) != s.Created || packets != carried.Packets || bytes != carried.Bytes || lost.EndedLost != 0 {
+	if uint64(len(flows)) > s.Created || packets != carried.Packets || bytes != carried.Bytes || lost.EndedLost != 0 {
 		t.Errorf("%d flows of %d, %d packets of %d, %d bytes of %d, %+v", len(flows), s.Created, packets, carried.Packets, bytes, carried.Bytes, lost)
 	}
 	t.Logf("%d flows, %d packets, %d walks", len(flows), packets, r.walked)
