@@ -30,7 +30,7 @@ type network struct {
 	client, server string
 	address        string
 	pinged         string // what answers a ping when the network is ready; empty: address does
-	pid            int // of the process that carries the packets; 0: the kernel does
+	pid            int    // of the process that carries the packets; 0: the kernel does
 	stop           func()
 }
 
