@@ -19,3 +19,23 @@ func TestStatusLeavesOutAChangeNumberThatTheFileLacks(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
+	var out strings.Builder
+	s := &control.Status{Unprobed: "nobody asks", Backends: []control.Backend{
+		{LoadBalancer: "lb", Probe: "http", NetworkInterface: "vm-nic", Address: "10.0.0.4", Protocol: "Http", Port: 80, Reason: "HTTP status 503"},
+		{LoadBalancer: "lb", Probe: "http", NetworkInterface: "vm2-nic", Address: "10.0.0.5", Protocol: "Http", Port: 80, Up: true}}}
+	if err := statusTable(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{"health probes nobody asks", "lb http Http vm-nic 10.0.0.4:80 down - HTTP status 503", "lb http Http vm2-nic 10.0.0.5:80 up - -"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	if err := statusTable(&out, &control.Status{}); err != nil || strings.Contains(out.String(), "BACKEND") {
+		t.Errorf("%v: backends are shown where there are none:\n%s", err, out.String())
+	}
+}
