@@ -33,16 +33,16 @@ type VerificationIPFlowParameters struct {
 // VerificationIPFlowResult answers a question: Azure's access and ruleName, and
 // how the verdict came about.
 type VerificationIPFlowResult struct {
-	Access               string              `json:"access"`
-	RuleName             string              `json:"ruleName"` // empty when no NSG is on the way
-	RuleID               string              `json:"ruleId"`   // always empty, as in what is recorded of Azure
-	NetworkSecurityGroup string              `json:"networkSecurityGroup"`
-	Reason               string              `json:"reason"`
-	PlatformService      string              `json:"platformService,omitempty"` // that the flow asks for
+	Access               string `json:"access"`
+	RuleName             string `json:"ruleName"` // empty when no NSG is on the way
+	RuleID               string `json:"ruleId"`   // always empty, as in what is recorded of Azure
+	NetworkSecurityGroup string `json:"networkSecurityGroup"`
+	Reason               string `json:"reason"`
+	PlatformService      string `json:"platformService,omitempty"` // that the flow asks for
 	// Translations are what changes the flow's addresses on its way, the destination's first; absent
 	// where nothing does.
-	Translations []Translation `json:"translations,omitempty"`
-	Stages               []VerificationStage `json:"stages"`                    // as evaluated; not nil
+	Translations []Translation       `json:"translations,omitempty"`
+	Stages       []VerificationStage `json:"stages"` // as evaluated; not nil
 }
 
 // Translation is one change of an address and port. Rules of the source's end see the flow before

@@ -18,16 +18,15 @@ import (
 
 // The hosts of the lab of translated addresses, deploy/lab/translation.yaml.
 var (
-	web1       = trHost("web1", "10.1.1.4")
-	web2       = trHost("web2", "10.1.1.5")
-	publicVM   = trHost("vm", "10.1.2.4")
-	gatewayVM  = trHost("app", "10.1.3.4")
-	basicVM    = trHost("basic", "10.1.4.4")
-	closedVM   = trHost("closed", "10.1.4.5")
-	plainVM    = trHost("plain", "10.1.4.6")
-	client     = trHost("internet", "203.0.113.10")
-	otherHost  = trHost("internet", "203.0.113.11")
-	trPlatform = trHost("platform", "168.63.129.16")
+	web1      = trHost("web1", "10.1.1.4")
+	web2      = trHost("web2", "10.1.1.5")
+	publicVM  = trHost("vm", "10.1.2.4")
+	gatewayVM = trHost("app", "10.1.3.4")
+	basicVM   = trHost("basic", "10.1.4.4")
+	closedVM  = trHost("closed", "10.1.4.5")
+	plainVM   = trHost("plain", "10.1.4.6")
+	client    = trHost("internet", "203.0.113.10")
+	otherHost = trHost("internet", "203.0.113.11")
 )
 
 // Its public addresses.
