@@ -25,7 +25,7 @@ func TestBackendsThatAreProbedHaveASeriesEach(t *testing.T) {
 	for _, p := range engine.Snapshot().Probes() {
 		p.Set(p.Address.String() == "10.1.1.4")
 	}
-	g := checked{newEngineGatherer(Options{Engine: engine, Reloads: func() (uint64, uint64) { return 0, 0 }})}
+	g := checked{newEngineGatherer(Options{Engine: engine, Reloads: func() Reloads { return Reloads{} }})}
 	text := render(t, g.Gather)
 	for _, want := range []string{
 		"\nnsgd_backend_up{backend=\"10.1.1.4\",load_balancer=\"shop-lb\",port=\"8080\",probe=\"http\"} 1\n",
