@@ -147,8 +147,7 @@ func (s *Subscription) allow(now int64) bool {
 		due := s.due.Load()
 		from := max(due, now-int64(time.Second)/10)
 		if due > now {
-			// Workers read the clock once a burst: one may be behind another, whose event was taken.
-			if due-now <= step+int64(time.Second)/10 {
+			if due-now <= step {
 				return false
 			}
 			from = now // the clock was set back

@@ -171,23 +171,6 @@ func TestSamplesAreSpreadOverTheSecond(t *testing.T) {
 	}
 }
 
-// Each worker's events bear the time of its burst, and one worker's burst may have begun before another's
-// whose event was taken: that was once taken for a clock that was set back.
-func TestWorkersThatAreBehindEachOtherGetNoMoreThanOne(t *testing.T) {
-	const perSecond, seconds = 100, 10
-	s := newSubscription(t, 2, Options{PerSecond: perSecond, Events: 1 << 16})
-	const events = seconds * 10_000
-	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixNano()
-	for i := range int64(events) {
-		at := start + i*int64(time.Second)/10_000
-		s.Put(0, &Event{Time: at}, nil, nil)
-		s.Put(1, &Event{Time: at - 50_000}, nil, nil)
-	}
-	if taken := 2*events - s.Skipped(); taken > seconds*perSecond+perSecond/10+1 {
-		t.Errorf("%d taken in %d seconds", taken, seconds)
-	}
-}
-
 func TestOneOfSoManyIsTaken(t *testing.T) {
 	s := newSubscription(t, 1, Options{Every: 10})
 	for range 95 {

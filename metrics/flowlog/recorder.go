@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,9 @@ func (r *Recorder) openLogs() {
 	for _, l := range r.options.Logs {
 		if l.MaxSize == 0 {
 			l.MaxSize = DefaultMaxSize
+		}
+		if l.Folder != "" {
+			l.Folder = filepath.Clean(l.Folder) // a/ and a are one
 		}
 		running := &flowLog{Log: l}
 		r.logs = append(r.logs, running)
