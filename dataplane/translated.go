@@ -114,7 +114,7 @@ func (w *worker) beginTranslated(s *topology.Snapshot, from *topology.Attachment
 		return 0, packet.DropClosed
 	case s.SMTPBlocked(src, way.To, &k):
 		return 0, packet.DropSMTP
-	case s.Routed() && !s.Answers(from, way.To, &p.Tuple, &way.Arrives):
+	case s.Routed() && !s.Answers(from, &p.Tuple, way):
 		return 0, packet.DropAsymmetric
 	}
 	sent := w.verdict

@@ -357,3 +357,28 @@ func TestWhatComesByAnAddressWhoseAnswersRoutesTakeElsewhereIsDropped(t *testing
 	s.Flags = "SA"
 	r.becomes(atOut, packettest.TCP(with(s, world, 80, shared, 1)), atFW, packettest.TCP(with(s, world, 80, addrFW, 1)))
 }
+
+// What answers a sender behind a NAT gateway is sent to the gateway's address, not to the sender's: it
+// was the way to the sender's own address that was asked for.
+func TestAnswersGoToTheAddressThatAGatewayLends(t *testing.T) {
+	const gateway = "198.51.100.9"
+	world := func(left []arm.Route, peers bool) *rig {
+		h := hubWorld{left: left, a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}}
+		h.edit = func(p *arm.Set) {
+			for _, a := range []string{public1, gateway} {
+				p.PublicIPAddresses = append(p.PublicIPAddresses, &arm.PublicIPAddress{Name: a, ID: "/ip/" + a, SKU: arm.SKUStandard, Address: netip.MustParseAddr(a)})
+			}
+			p.NetworkInterfaces[0].IPConfigurations[0].PublicIPAddress = p.PublicIPAddresses[0]
+			p.VirtualNetworks[2].Subnets[0].NATGateway = &arm.NATGateway{Name: "nat", ID: "/nat/nat", Addresses: p.PublicIPAddresses[1:]}
+			if !peers {
+				p.VirtualNetworks[1].Peerings, p.VirtualNetworks[2].Peerings = p.VirtualNetworks[1].Peerings[:1], p.VirtualNetworks[2].Peerings[:1]
+			}
+		}
+		return hubRig(t, h)
+	}
+	syn := packettest.TCP(spec{Flags: "S", Src: addrB, SrcPort: 1, Dst: public1, DstPort: 80})
+	if out := world(byFW("172.31.0.0/16"), false).pass(atB, framed(syn)); out.at != atA {
+		t.Errorf("a stranger by its gateway: came out at %d, %s", out.at, out.drop)
+	}
+	world(byFW("0.0.0.0/0"), true).refuses(atB, syn, packet.DropAsymmetric)
+}
