@@ -55,7 +55,8 @@ func (w *worker) decode(b []byte, p *packet.Packet) packet.Drop {
 	ok := false
 	switch h.GSOType &^ tun.GSOECN {
 	case tun.GSONone:
-		if h.Flags&tun.FlagNeedsCsum == 0 || checksumsItself(&h, p) || checksumsPayload(&h, p) {
+		// GSOECN by itself says nothing, and the kernel takes no such header.
+		if h.GSOType == tun.GSONone && (h.Flags&tun.FlagNeedsCsum == 0 || checksumsItself(&h, p) || checksumsPayload(&h, p)) {
 			return packet.NotDropped
 		}
 		return packet.DropOffload
