@@ -93,6 +93,7 @@ func (t *Table) Stats() Stats {
 // what has been used of it.
 func (t *Table) Memory() uint64 {
 	return uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
+		uint64(len(t.translations))*uint64(unsafe.Sizeof(translation{})) +
 		uint64(len(t.index.heads))*uint64(unsafe.Sizeof(t.index.heads[0])) +
 		uint64(len(t.index.locks))*uint64(unsafe.Sizeof(t.index.locks[0])) +
 		uint64(len(t.zones))*uint64(unsafe.Sizeof(t.zones[0])+unsafe.Sizeof(t.zoneMax[0])) +

@@ -8,7 +8,7 @@ func TestMemoryIsWhatTheDocumentationSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if each := table.Memory() / uint64(limit); each < 128 || each > 180 {
+		if each := table.Memory() / uint64(limit); each < 192 || each > 244 {
 			t.Errorf("%d bytes for each of %d flows", each, limit)
 		}
 	}

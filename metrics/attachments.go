@@ -54,10 +54,10 @@ var _ prometheus.TransactionalGatherer = (*attachments)(nil)
 
 // Gather implements prometheus.TransactionalGatherer.
 func (a *attachments) Gather() ([]*dto.MetricFamily, func(), error) {
-	counts := a.engine.AttachmentCounts()
-	if len(counts) == 0 { // no devices yet
+	if len(a.engine.Devices()) == 0 { // not yet
 		return nil, func() {}, nil
 	}
+	counts := a.engine.AttachmentCounts()
 	drops, flows := kernelDropsOf(a.engine), a.engine.Flows()
 	p := a.current().take()
 	p.show(receivePackets, func(i int) (float64, bool) { return float64(counts[i].ReceivePackets), true })

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/grafana"
+	"github.com/nsgd/nsgd/metrics/flowlog"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
@@ -21,7 +24,13 @@ type exported map[string]map[string]bool
 
 func exportedByTheDaemon(t *testing.T) exported {
 	t.Helper()
-	families, done, err := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads}).Gather()
+	engine := traffic(t)
+	recorder, err := flowlog.New(flowlog.Options{Engine: engine, Logs: []flowlog.Log{{Version: flowlog.NSG, Stdout: true}}, Stdout: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { recorder.Close() })
+	families, done, err := NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads, Also: []prometheus.Collector{recorder}}).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

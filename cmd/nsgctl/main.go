@@ -58,17 +58,17 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	case errors.Is(err, errNegative):
 		return exitNegative
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "nsgctl: %v\nnsgctl --help shows what is allowed\n", err)
+		fmt.Fprintf(stderr, "nsgctl: %s\nnsgctl --help shows what is allowed\n", printableLines(err.Error()))
 		return exitUsage
 	case errors.Is(err, control.ErrNoDaemon):
 		hint := "nsgd run starts a daemon; verify, diagnose, effective, security-group-view, next-hop, tags, rules and replay need none with --policy"
 		if errors.Is(err, fs.ErrPermission) {
 			hint = "the socket belongs to the daemon's user: ask as root"
 		}
-		fmt.Fprintf(stderr, "nsgctl: %v\n%s\n", err, hint)
+		fmt.Fprintf(stderr, "nsgctl: %s\n%s\n", printableLines(err.Error()), hint)
 		return exitNoDaemon
 	}
-	fmt.Fprintf(stderr, "nsgctl: %v\n", err)
+	fmt.Fprintf(stderr, "nsgctl: %s\n", printableLines(err.Error()))
 	return exitNegative
 }
 

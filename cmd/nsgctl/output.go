@@ -45,11 +45,11 @@ func newGrid(w io.Writer, header ...any) *grid {
 	return g
 }
 
-// row prints one row; an empty cell becomes a dash.
+// row prints one row, without what a terminal would obey; an empty cell becomes a dash.
 func (g *grid) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
-		if texts[i] = fmt.Sprint(c); texts[i] == "" {
+		if texts[i] = printable(fmt.Sprint(c)); texts[i] == "" {
 			texts[i] = "-"
 		}
 	}

@@ -206,10 +206,10 @@ func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
 			decided += " " + p.Rules[n-1].NetworkSecurityGroup + "/" + p.Rules[n-1].Name
 		}
 		if p.Differs {
-			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason)
+			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason) // by whoever has made the file
 		}
 		_, err := fmt.Fprintf(w, "%6d %s %-6s %-21s > %-21s %5d %-5s %s\n", p.Number, p.Time.Format("15:04:05.000000"), dash(p.Protocol),
-			dash(flowEnd(p.Source, p.SourcePort)), dash(flowEnd(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, decided)
+			dash(flowEnd(p.Source, p.SourcePort)), dash(flowEnd(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
 		return err
 	}
 }

@@ -122,13 +122,13 @@ const traceTime = "15:04:05.000000"
 // printPacket prints a packet's line and its rules'.
 func printPacket(w io.Writer, p *control.TracedPacket) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %-5s %s > %s  %s  %s\n", p.Time.Local().Format(traceTime), p.Access, dash(p.From), dash(p.To), packetText(p), why(p))
+	fmt.Fprintf(&b, "%s %-5s %s > %s  %s  %s\n", p.Time.Local().Format(traceTime), p.Access, printable(dash(p.From)), printable(dash(p.To)), packetText(p), why(p))
 	for _, s := range p.Stages {
 		priority := "-"
 		if s.Priority > 0 {
 			priority = fmt.Sprint(s.Priority)
 		}
-		fmt.Fprintf(&b, "    %-8s %-16s %s %s  %s, priority %s\n", s.Direction, dash(s.Association), s.NetworkSecurityGroup, s.RuleName, s.Access, priority)
+		fmt.Fprintf(&b, "    %-8s %-16s %s %s  %s, priority %s\n", s.Direction, dash(s.Association), printable(s.NetworkSecurityGroup), printable(s.RuleName), s.Access, priority)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -114,6 +114,15 @@ func printable(text string) string {
 	return b.String()
 }
 
+// printableLines is printable for text of several lines, as errors are.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(strings.ReplaceAll(lines[i], "\t", "  "))
+	}
+	return strings.Join(lines, "\n")
+}
+
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func plural(n int, singular string) string {

@@ -305,7 +305,7 @@ func (c *Config) complete(dir string) error {
 	}
 	for i := range c.FlowLogs {
 		if f := &c.FlowLogs[i]; f.Folder != "" {
-			f.Folder = absolute(f.Folder)
+			f.Folder = filepath.Clean(absolute(f.Folder))
 		}
 	}
 	if c.Metrics.Listen == "" {

@@ -2,8 +2,10 @@ package control
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/pcapng"
@@ -62,12 +64,13 @@ func (c capturedPackets) packet(e *watch.Event, bytes []byte) error {
 func (c capturedPackets) summary(WatchSummary) error { return nil }
 
 // comment is what a capture says of a packet: words NAME=VALUE. nsg and rule are what has denied it,
-// or the last that has allowed it; by are all that were asked, when they are several.
+// or the last that has allowed it; by are all that were asked, when they are several. segments are the
+// packets on a wire that a superpacket stands for. A name that would not be read as one word is quoted as in Go.
 func comment(p *TracedPacket) string {
 	words := []string{"verdict=" + p.Access}
 	add := func(name, value string) {
 		if value != "" {
-			words = append(words, name+"="+value)
+			words = append(words, name+"="+word(value))
 		}
 	}
 	if n := len(p.Stages); n > 0 {
@@ -79,15 +82,27 @@ func comment(p *TracedPacket) string {
 	add("direction", p.Direction)
 	add("service", p.PlatformService)
 	add("to", p.To)
+	if p.Segments > 1 {
+		add("segments", strconv.FormatUint(uint64(p.Segments), 10))
+	}
 	if len(p.Stages) > 1 {
-		add("by", strings.Join(stageNames(p.Stages), ","))
+		words = append(words, "by="+strings.Join(stageNames(p.Stages), ","))
 	}
 	return strings.Join(words, " ")
 }
 
+// word is a value as it stands in a comment: names come from documents, and must not end where others
+// begin.
+func word(value string) string {
+	if strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune(" ,;=\"'`\\", r) }) {
+		return strconv.Quote(value)
+	}
+	return value
+}
+
 func stageNames(stages []arm.VerificationStage) (names []string) {
 	for _, s := range stages {
-		names = append(names, s.NetworkSecurityGroup+"/"+s.RuleName)
+		names = append(names, word(s.NetworkSecurityGroup+"/"+s.RuleName))
 	}
 	return names
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"time"
 )
@@ -288,10 +289,10 @@ func (b *blocks) packet(body []byte, p *Packet) error {
 	return nil
 }
 
-// lastSecond is the end of the year 9999.
-const lastSecond = 253_402_300_799
+// lastSecond is the last one that nanoseconds since 1970 can be counted to, in the year 2262.
+const lastSecond = math.MaxInt64/1_000_000_000 - 1
 
-// time is a timestamp of the interface; zero when it is beyond what dates can show.
+// time is a timestamp of the interface; zero when it is before 1970 or beyond lastSecond.
 func (d *described) time(stamp uint64) time.Time {
 	seconds := stamp / d.unit
 	if seconds > lastSecond || d.offset > lastSecond-int64(seconds) || d.offset < -int64(seconds) {

@@ -92,13 +92,17 @@ func TestPcapngTellsInterfacesTimesLengthsAndComments(t *testing.T) {
 			enhanced(order, 1, seconds*1_000_000_000+7, "abcd", 4),
 			block(order, simplePacket, append(order.AppendUint32(nil, 3), "xyz"...)...),
 			section(order), intf(order, 101, option(order, optionResolution, "\x81"), option(order, optionOffset, string(order.AppendUint64(nil, seconds)))),
-			enhanced(order, 0, 3, "p", 1))
+			enhanced(order, 0, 3, "p", 1),
+			// Nanoseconds since 1970 cannot count to the year 2262 and beyond.
+			section(order), intf(order, 101, option(order, optionResolution, "\x00")), enhanced(order, 0, 9_223_372_034, "q", 1), enhanced(order, 0, 9_223_372_037, "r", 1))
 		got, err := read(t, file)
 		want := []string{
 			"1 2026-03-01T12:00:00.000005Z vm1-nic Ethernet 6162636465/1500 verdict=Deny",
 			"2 2026-03-01T12:00:00.000000007Z internet Linux SLL2 61626364/4 ",
 			"3 0001-01-01T00:00:00Z vm1-nic Ethernet 78797a/3 ",
 			"4 2026-03-01T12:00:01.5Z  raw IP 70/1 ",
+			"5 2262-04-11T23:47:14Z  raw IP 71/1 ",
+			"6 0001-01-01T00:00:00Z  raw IP 72/1 ",
 		}
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%v: %v (-want +got):\n%s", order, err, diff)

@@ -42,7 +42,10 @@ func recordedOf(comment []byte) (r Recorded) {
 			rest = rest[len(value):]
 			value, _ = strconv.Unquote(value)
 		} else {
-			stop := strings.IndexAny(rest+" ", " \n\t;,")
+			stop := strings.IndexAny(rest, " \n\t;,")
+			if stop < 0 {
+				stop = len(rest)
+			}
 			value, rest = rest[:stop], rest[stop:]
 		}
 		r.set(strings.ToLower(name), value)

@@ -275,3 +275,19 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// A clock that is set back by hours would otherwise have no rows written until it is there again.
+func TestAClockThatIsSetBackPutsNoWalkOff(t *testing.T) {
+	now := midnight.Add(30 * time.Second)
+	r := &Recorder{options: Options{Interval: time.Minute, Now: func() time.Time { return now }}}
+	next := r.nextWalk()
+	for _, tt := range []struct {
+		after time.Duration
+		want  bool
+	}{{29 * time.Second, false}, {30 * time.Second, true}, {time.Hour, true}, {-30 * time.Second, false}, {-3 * time.Hour, true}} {
+		now = midnight.Add(30*time.Second + tt.after)
+		if r.due(next) != tt.want {
+			t.Errorf("%v later: due %t", tt.after, !tt.want)
+		}
+	}
+}

@@ -181,3 +181,13 @@ func TestWhatIsNoFlowLogIsSetAside(t *testing.T) {
 		t.Errorf("%q, %v", text, err)
 	}
 }
+
+// Two stores of one folder would each believe to know its size.
+func TestAFolderThatIsWrittenInTwoWaysIsOne(t *testing.T) {
+	folder := t.TempDir()
+	r := newRig(t, midnight, Log{Version: NSG, Folder: folder}, Log{Version: VNet, Folder: folder + "/"})
+	if n := len(r.recorder.stores); n != 1 {
+		t.Errorf("%d stores", n)
+	}
+	r.end()
+}

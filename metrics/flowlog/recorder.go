@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,6 +123,9 @@ func (r *Recorder) openLogs() {
 		if l.MaxSize == 0 {
 			l.MaxSize = DefaultMaxSize
 		}
+		if l.Folder != "" {
+			l.Folder = filepath.Clean(l.Folder) // a/ and a are one
+		}
 		running := &flowLog{Log: l}
 		r.logs = append(r.logs, running)
 		if l.Folder != "" {
@@ -175,7 +179,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		}
 		r.drain()
 		r.takeDenied()
-		if !r.options.Now().Before(next) {
+		if r.due(next) {
 			r.walk(false, r.pause)
 			next = r.nextWalk()
 		}
@@ -187,15 +191,27 @@ func (r *Recorder) nextWalk() time.Time {
 	return r.options.Now().Truncate(r.options.Interval).Add(r.options.Interval)
 }
 
+// due reports that a walk's time has come, or that the clock was set back: it may be hours before
+// that time comes again.
+func (r *Recorder) due(next time.Time) bool {
+	left := next.Sub(r.options.Now())
+	return left <= 0 || left > r.options.Interval
+}
+
 // patience bounds how long a walk waits for the records of what it has met before to be written.
 const patience = 2 * time.Second
 
-// pause lets workers and sinks come in between the slices of a walk.
+// pause lets workers and sinks come in between the slices of a walk. Ended flows and denied packets go on
+// to be taken: there is room for those of a moment only.
 func (r *Recorder) pause() {
 	time.Sleep(walkPause)
 	for waited := walkPause; waited < patience && r.crowded(); waited += walkPause {
+		r.drain()
+		r.takeDenied()
 		time.Sleep(walkPause)
 	}
+	r.drain()
+	r.takeDenied()
 }
 
 func (r *Recorder) crowded() bool {
@@ -372,7 +388,12 @@ func (r *Recorder) Close() error {
 		table.Expire(r.options.Engine.Now(), endedFlows/4)
 		r.drain()
 	}
-	r.walk(true, r.pause)
+	deadline := time.Now().Add(closePatience)
+	r.walk(true, func() {
+		if time.Now().Before(deadline) {
+			r.pause()
+		}
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	lost := uint64(0)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,9 +107,18 @@ func startIn(t *testing.T, dir string) *daemon {
 // launch starts nsgd with the arguments.
 func launch(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, stdout: newOutput(), stderr: newOutput(), exited: make(chan struct{})}
+	stdout := newOutput()
+	d := launchTo(t, stdout, args...)
+	d.stdout = stdout
+	return d
+}
+
+// launchTo is launch with a standard output of the caller's.
+func launchTo(t *testing.T, stdout io.Writer, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, stderr: newOutput(), exited: make(chan struct{})}
 	d.cmd = exec.Command(program("nsgd"), args...)
-	d.cmd.Stdout, d.cmd.Stderr = d.stdout, d.stderr
+	d.cmd.Stdout, d.cmd.Stderr = stdout, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

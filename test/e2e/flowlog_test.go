@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
 )
 
@@ -196,4 +197,33 @@ func TestFlowLogsGoOnAfterAKill(t *testing.T) {
 	if len(flows) != 2 || !flows[0].Over.IsZero() || flows[1].Over.IsZero() || flows[1].Counters != [4]uint64{5, 5 * 128} {
 		t.Errorf("flows %+v", flows)
 	}
+}
+
+// A write to a closed pipe on standard output once ended the daemon with SIGPIPE.
+func TestADaemonOutlivesWhoReadsItsFlowLogs(t *testing.T) {
+	needWorld(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := configure(t, labPolicy(), "flowLogInterval: 1s", "flowLogs:", "- {version: nsg2, stdout: true}")
+	d := launchTo(t, write, "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir = dir
+	read.Close()
+	write.Close()
+	d.waitFor(d.stderr, "msg=ready")
+	send(t, bindUDP(t, internet, 0), address(bindUDP(t, vm3, 0)), 1, 64)
+	failed := sampleKey("nsgd_flow_log_errors_total", nil)
+	eventually(t, "a row of the denied packet could not be written", func() bool { return scrape(t)[failed] > 0 })
+	serveTCP(t, vm3, 80)
+	mustEcho(t, mustConnect(t, internet, vm3, 80))
+	d.done = true
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	d.wait()
+	if code := d.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(d.stderr.String(), "rows could not be written before the end") {
+		t.Errorf("exit code %d, want 1 and the rows that are lost told of", code)
+	}
+	nothingLeft(t)
 }
