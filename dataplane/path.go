@@ -37,7 +37,10 @@ func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *a
 		}
 		arrives := w.Arrives
 		if len(w.Ports) > 0 {
-			arrives.Src, arrives.SrcPort = w.Ports[0].Address, 0
+			arrives.Src = w.Ports[0].Address
+			if arrives.Proto == packet.ProtoTCP || arrives.Proto == packet.ProtoUDP {
+				arrives.SrcPort = w.Ports[0].First
+			}
 		}
 		if v.Access == ruleset.Allow {
 			var there Verdict

@@ -186,6 +186,28 @@ func TestTheTimeoutIsTheTranslations(t *testing.T) {
 	}
 }
 
+func TestAReloadGivesTranslatedFlowsTheirTimeout(t *testing.T) {
+	r := newRig(t, translatedFigure(), conntrack.Options{Max: 1024})
+	r.pass(vm4, framed(packettest.TCP(with(spec{Flags: "S"}, addr4, 40000, world, 80))))
+	r.pass(internet, framed(packettest.TCP(with(spec{Flags: "S"}, world, 40000, balanced, 80))))
+	p := translatedFigure()
+	p.VirtualNetworks[0].Subnets[2].NATGateway.IdleTimeout = 40 * time.Minute
+	for _, rule := range p.LoadBalancers[0].Rules {
+		rule.IdleTimeout = 6 * time.Minute
+	}
+	swap(t, r, p)
+	want := map[string]time.Duration{addr4: 40 * time.Minute, world: 6 * time.Minute}
+	for f := range r.engine.Flows().Flows {
+		if f.Established != want[f.Key.Src.String()] {
+			t.Errorf("%v has %v, want %v", f.Key, f.Established, want[f.Key.Src.String()])
+		}
+		delete(want, f.Key.Src.String())
+	}
+	if len(want) > 0 {
+		t.Errorf("no flow from %v", want)
+	}
+}
+
 func TestASilentConnectionIsResetAtBothEnds(t *testing.T) {
 	r := newRig(t, translatedFigure(), conntrack.Options{Max: 1024})
 	r.engine.workers[0].flows.Park()
@@ -322,7 +344,11 @@ func TestFlushConnectionJudgesTranslatedFlowsAgain(t *testing.T) {
 		first := packettest.TCP(with(s, world, 40000, dst, 80))
 		r := newRig(t, in(ruleset.Allow, true), conntrack.Options{Max: 1024})
 		at := r.pass(internet, framed(first)).at
-		swap(t, r, in(ruleset.Allow, true))
+		changed := in(ruleset.Allow, true)
+		for _, g := range changed.NetworkSecurityGroups {
+			g.Rules = append(g.Rules, anyRule("more", 300, ruleset.Inbound, ruleset.Deny))
+		}
+		swap(t, r, changed)
 		if again := r.pass(internet, framed(first)); again.at != at {
 			t.Fatalf("to %s: judged again it came out at %d, %s", dst, again.at, again.drop)
 		}

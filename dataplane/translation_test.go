@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -102,6 +103,44 @@ func TestVerifyRefusesAddressesThatTellNoNIC(t *testing.T) {
 			Remote: netip.MustParseAddr("203.0.113.10"), RemotePort: 80}, false)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s of %q: %v, want %q", tt.local, tt.nic, err, tt.want)
+		}
+	}
+}
+
+func TestVerifyKnowsNoWayToAFrontendOfAnotherNetwork(t *testing.T) {
+	h := hubWorld{edit: func(p *arm.Set) {
+		v := p.VirtualNetworks[1]
+		v.Peerings, p.VirtualNetworks[2].Peerings = nil, nil
+		front := &arm.Frontend{Name: "f", Subnet: v.Subnets[0], Address: netip.MustParseAddr("10.1.0.99")}
+		pool := &arm.BackendPool{Backends: []arm.Backend{{NetworkInterface: p.NetworkInterfaces[0], VirtualNetwork: v, Address: netip.MustParseAddr(addrA)}}}
+		p.LoadBalancers = []*arm.LoadBalancer{{Name: "lb", SKU: arm.SKUStandard, Frontends: []*arm.Frontend{front}, Pools: []*arm.BackendPool{pool},
+			Rules: []*arm.LoadBalancingRule{{Frontend: front, Pools: []*arm.BackendPool{pool}, Protocol: arm.TransportTCP, FrontendPort: 80, BackendPort: 80}}}}
+	}}
+	s := hubRig(t, h).engine.Snapshot()
+	for _, path := range []bool{false, true} {
+		r, err := Verify(s, &arm.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
+			Remote: netip.MustParseAddr(addrB), RemotePort: 5000}, path)
+		if err != nil || r.Access != "Deny" || r.Reason != ReasonNoRoute {
+			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, ReasonNoRoute)
+		}
+	}
+}
+
+// The receiver's rules see a port that the gateway chooses, which is none below 1024.
+func TestVerifyShowsTheReceiverAPortThatAGatewayMayChoose(t *testing.T) {
+	for _, tt := range []struct {
+		ports  ruleset.PortRange
+		access string
+	}{{ruleset.PortRange{First: 1024, Last: 65535}, "Allow"}, {ruleset.PortRange{First: 0, Last: 1023}, "Deny"}} {
+		p := translatedFigure()
+		rule := anyRule("in", 100, ruleset.Inbound, ruleset.Allow)
+		rule.SourcePorts = []ruleset.PortRange{tt.ports}
+		p.NetworkSecurityGroups[0].Rules = []ruleset.Rule{rule, anyRule("none", 200, ruleset.Inbound, ruleset.Deny), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
+		p.NetworkInterfaces[vm2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
+		r, err := Verify(newRig(t, p, conntrack.Options{Max: 16}).engine.Snapshot(), &arm.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: 6,
+			Local: netip.MustParseAddr(addr4), LocalPort: 99, Remote: netip.MustParseAddr(public2), RemotePort: 80}, true)
+		if err != nil || r.Access != tt.access {
+			t.Errorf("source ports %v: %+v, %v; want %s", tt.ports, r, err, tt.access)
 		}
 	}
 }

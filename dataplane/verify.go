@@ -78,9 +78,13 @@ func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool
 		}
 		return judgePath(s, src, k), nil
 	}
+	reason := ReasonNoRoute
 	if byTranslation(in.drop) {
+		reason = reasonOf(in.drop)
+	}
+	if byTranslation(in.drop) || in.way.To == nil {
 		r := (&Verdict{}).Result()
-		refuse(r, reasonOf(in.drop))
+		refuse(r, reason)
 		return r, nil
 	}
 	var v Verdict

@@ -62,7 +62,7 @@ const (
 	DropClosed        // by a Standard public IP or load balancer to where no network security group stands
 	DropNoFrontend    // a public IP or load balancer frontend that has no rule for the packet
 	DropNoBackend     // none of the load balancer's backends is there and up
-	DropHairpin       // an internal load balancer chose the sender itself
+	DropHairpin       // a load balancer, or a public address, leads back to the sender himself
 	DropNoOutbound    // to the internet from a subnet without default outbound access, and no other way out
 	DropSNATExhausted // no port of the outbound addresses is free for the destination
 	DropAsymmetric    // routes lead the answers past where they would be translated back, to a virtual appliance

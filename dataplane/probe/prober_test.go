@@ -285,3 +285,28 @@ func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
 		t.Error("an IPv6 backend, which is not probed, is not up")
 	}
 }
+
+// headerOnly is a connection of which nothing is to be read but what is there at once.
+type headerOnly struct {
+	net.Conn
+	t    *testing.T
+	left io.Reader
+}
+
+func (h *headerOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+func (h *headerOnly) Read(b []byte) (int, error) {
+	n, err := h.left.Read(b)
+	if err != nil {
+		h.t.Error("what is behind the header was read")
+	}
+	return n, err
+}
+
+// A backend that is slow to send the content has answered all the same.
+func TestTheContentOfAnAnswerIsNotWaitedFor(t *testing.T) {
+	conn := &headerOnly{t: t, left: strings.NewReader("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")}
+	if err := get(conn, netip.AddrPortFrom(loopback, 80), "/"); err != nil {
+		t.Error(err)
+	}
+}

@@ -50,6 +50,9 @@ func (b *backend) up() bool { return b.health == nil || !b.health.down.Load() }
 func (s *Snapshot) enter(f *front, t *packet.Tuple, w *Way) packet.Drop {
 	w.To = f.one
 	if f.one != nil {
+		if w.returns(f.one.address) {
+			return packet.DropHairpin
+		}
 		w.Arrives.Dst = f.one.address
 		w.within(f.idle, false)
 		return f.arrive(w)
@@ -63,7 +66,7 @@ func (s *Snapshot) enter(f *front, t *packet.Tuple, w *Way) packet.Drop {
 		return packet.DropNoBackend
 	}
 	w.To = b.to
-	if !f.public && b.address == t.Src {
+	if w.returns(b.address) {
 		return packet.DropHairpin
 	}
 	if v.floating {
@@ -77,6 +80,10 @@ func (s *Snapshot) enter(f *front, t *packet.Tuple, w *Way) packet.Drop {
 	w.within(v.idle, v.reset)
 	return f.arrive(w)
 }
+
+// returns reports whether a packet is on its way back to its own sender at an address, without an
+// address that stands for him: he would get it from himself, as no host takes it.
+func (w *Way) returns(a packet.Addr) bool { return w.Ports == nil && w.Arrives.Src == a }
 
 // arrive says whether there is anybody whom the packet can reach.
 func (f *front) arrive(w *Way) packet.Drop {

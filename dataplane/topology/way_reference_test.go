@@ -2,14 +2,11 @@ package topology
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
@@ -29,8 +26,11 @@ type outcome struct {
 	sources   []source // nil: as sent
 	idle      time.Duration
 	reset     bool
-	inside    bool // by an internal load balancer
+	entered   bool // by a public address or a frontend
 }
+
+// returns reports whether the sender would get the packet from himself, if he were a receiver.
+func (o *outcome) returns() bool { return o.entered && o.sources == nil }
 
 type receiver struct {
 	network  *arm.VirtualNetwork // nil: outside
@@ -78,7 +78,7 @@ func (r *slowWay) judge(src *Endpoint, t *packet.Tuple) outcome {
 		for _, lb := range r.set.LoadBalancers {
 			for _, f := range lb.Frontends {
 				if f.Subnet != nil && f.Address == dst && f.Subnet.VirtualNetwork == e.Subnet.VirtualNetwork {
-					return r.enter(e.Subnet.VirtualNetwork, t, outcome{inside: true})
+					return r.enter(e.Subnet.VirtualNetwork, t, outcome{})
 				}
 			}
 		}
@@ -129,6 +129,7 @@ func (r *slowWay) floats(src *Endpoint, a netip.Addr) bool {
 // enter takes a packet through a public address (network is nil) or an internal frontend.
 func (r *slowWay) enter(network *arm.VirtualNetwork, t *packet.Tuple, out outcome) outcome {
 	dst := t.Dst.Netip()
+	out.entered = true
 	if network == nil {
 		for _, nic := range r.set.NetworkInterfaces {
 			for _, c := range nic.IPConfigurations {
@@ -278,7 +279,7 @@ func (r *slowWay) leave(src *Endpoint, t *packet.Tuple) outcome {
 				return outcome{sources: []source{{p.Address, -1, -1}}, idle: p.IdleTimeout}
 			}
 		}
-		if out, ok := r.byBalancer(src, t, four, ported); ok {
+		if out, ok := (&balancedSlow{r, src, t.Proto, four, ported}).leave(); ok {
 			return out
 		}
 	}
@@ -291,121 +292,137 @@ func (r *slowWay) leave(src *Endpoint, t *packet.Tuple) outcome {
 	return outcome{}
 }
 
-// byBalancer counts the ports of a load balancer's addresses out, one by one.
-func (r *slowWay) byBalancer(src *Endpoint, t *packet.Tuple, four, ported bool) (outcome, bool) {
-	me := func(b arm.Backend) bool {
-		return b.VirtualNetwork == src.Subnet.VirtualNetwork && b.Address == src.Address()
+// balancedSlow finds the way out of one backend by the load balancers that it is behind.
+type balancedSlow struct {
+	*slowWay
+	src          *Endpoint
+	proto        uint8
+	four, ported bool
+}
+
+func (r *balancedSlow) me(b arm.Backend) bool {
+	return b.VirtualNetwork == r.src.Subnet.VirtualNetwork && b.Address == r.src.Address()
+}
+
+func (r *balancedSlow) is(p arm.Transport) bool {
+	return p == arm.TransportAll || p == arm.TransportTCP && r.proto == packet.ProtoTCP || p == arm.TransportUDP && r.proto == packet.ProtoUDP
+}
+
+// freePorts counts the ports of a load balancer's address out, one by one.
+func freePorts(lb *arm.LoadBalancer, a netip.Addr) (list []source) {
+	for p := 1024; p < 1024+64000; p++ {
+		free := true
+		for _, rule := range lb.Rules {
+			free = free && (rule.Frontend.Address != a || int(rule.FrontendPort)/8 != p/8)
+		}
+		for _, n := range lb.NATRules {
+			free = free && (n.Frontend.Address != a || p/8 < int(n.First)/8 || p/8 > int(n.Last)/8)
+		}
+		if free {
+			list = append(list, source{a, p, p})
+		}
 	}
-	is := func(p arm.Transport) bool {
-		return p == arm.TransportAll || p == arm.TransportTCP && t.Proto == packet.ProtoTCP || p == arm.TransportUDP && t.Proto == packet.ProtoUDP
+	return list
+}
+
+func portsByDefault(size int) int {
+	switch {
+	case size <= 50:
+		return 1024
+	case size <= 100:
+		return 512
 	}
-	ports := func(lb *arm.LoadBalancer, a netip.Addr) (list []source) {
-		for p := 1024; p < 1024+64000; p++ {
-			free := true
-			for _, rule := range lb.Rules {
-				free = free && (rule.Frontend.Address != a || int(rule.FrontendPort)/8 != p/8)
-			}
-			for _, n := range lb.NATRules {
-				free = free && (n.Frontend.Address != a || p/8 < int(n.First)/8 || p/8 > int(n.Last)/8)
-			}
-			if free {
-				list = append(list, source{a, p, p})
-			}
-		}
-		return list
+	return 256
+}
+
+// give is member i's part of some frontends, of size members.
+func (r *balancedSlow) give(lb *arm.LoadBalancer, frontends []*arm.Frontend, i, size, allocated int, out outcome) outcome {
+	if slices.ContainsFunc(frontends, func(f *arm.Frontend) bool { return !f.Address.IsValid() }) {
+		return outcome{}
 	}
-	perBackend := func(size int) int {
-		switch {
-		case size <= 50:
-			return 1024
-		case size <= 100:
-			return 512
-		}
-		return 256
+	if !r.ported {
+		return outcome{drop: packet.DropNoOutbound}
 	}
-	give := func(lb *arm.LoadBalancer, frontends []*arm.Frontend, i, size, allocated int, idle time.Duration, reset bool) outcome {
-		if !ported {
-			for _, f := range frontends {
-				if !f.Address.IsValid() {
-					return outcome{}
-				}
-			}
-			return outcome{drop: packet.DropNoOutbound}
+	var all []source
+	used := 0
+	for _, f := range frontends {
+		if f.Address.Is4() != r.four {
+			continue
 		}
-		out := outcome{idle: idle, reset: reset}
-		var all []source
-		used := 0
-		for _, f := range frontends {
-			if !f.Address.IsValid() {
-				return outcome{}
+		free := freePorts(lb, f.Address)
+		if allocated == 0 {
+			if n := portsByDefault(size); used+n <= 1024 {
+				out.sources, used = append(out.sources, free[i*n:(i+1)*n]...), used+n
 			}
-			if f.Address.Is4() != four {
-				continue
-			}
-			free := ports(lb, f.Address)
-			if allocated == 0 {
-				if n := perBackend(size); used+n <= 1024 {
-					out.sources, used = append(out.sources, free[i*n:(i+1)*n]...), used+n
-				}
-			}
-			all = append(all, free...)
 		}
-		if allocated > 0 {
-			out.sources = all[min(len(all), i*allocated):min(len(all), (i+1)*allocated)]
-		}
-		if len(out.sources) == 0 {
-			return outcome{drop: packet.DropNoOutbound}
-		}
-		return out
+		all = append(all, free...)
 	}
+	if allocated > 0 {
+		out.sources = all[min(len(all), i*allocated):min(len(all), (i+1)*allocated)]
+	}
+	if len(out.sources) == 0 {
+		return outcome{drop: packet.DropNoOutbound}
+	}
+	return out
+}
+
+func (r *balancedSlow) leave() (outcome, bool) {
 	for _, lb := range r.set.LoadBalancers {
 		for _, o := range lb.OutboundRules {
 			for i, b := range o.Pool.Backends {
-				if me(b) && is(o.Protocol) {
-					return give(lb, o.Frontends, i, len(o.Pool.Backends), o.AllocatedPorts, o.IdleTimeout, o.TCPReset), true
+				if r.me(b) && r.is(o.Protocol) {
+					return r.give(lb, o.Frontends, i, len(o.Pool.Backends), o.AllocatedPorts, outcome{idle: o.IdleTimeout, reset: o.TCPReset}), true
 				}
 			}
 		}
 	}
 	standard := false
 	for _, lb := range r.set.LoadBalancers {
-		var frontends []*arm.Frontend
-		var all []arm.Backend
-		var first *arm.LoadBalancingRule
-		for _, rule := range lb.Rules {
-			var members []arm.Backend
-			for _, p := range rule.Pools {
-				members = append(members, p.Backends...)
-			}
-			if rule.DisableOutboundSNAT || rule.Frontend.Subnet != nil || !is(rule.Protocol) || !slices.ContainsFunc(members, me) {
-				continue
-			}
-			if first == nil {
-				first = rule
-			}
-			if !slices.Contains(frontends, rule.Frontend) {
-				frontends = append(frontends, rule.Frontend)
-			}
-			for _, m := range members {
-				if !slices.ContainsFunc(all, func(o arm.Backend) bool { return o.VirtualNetwork == m.VirtualNetwork && o.Address == m.Address }) {
-					all = append(all, m)
-				}
-			}
-		}
-		if first != nil {
-			return give(lb, frontends, slices.IndexFunc(all, me), len(all), 0, first.IdleTimeout, first.TCPReset), true
+		if out, ok := r.byTheWay(lb); ok {
+			return out, true
 		}
 		for _, p := range lb.Pools {
-			standard = standard || lb.SKU != arm.SKUBasic && slices.ContainsFunc(p.Backends, func(b arm.Backend) bool { return me(b) && b.NetworkInterface != nil })
+			standard = standard || lb.SKU != arm.SKUBasic && slices.ContainsFunc(p.Backends, func(b arm.Backend) bool { return r.me(b) && b.NetworkInterface != nil })
 		}
 	}
 	return outcome{drop: packet.DropNoOutbound}, standard
 }
 
+// byTheWay is what load balancing rules do without disableOutboundSnat.
+func (r *balancedSlow) byTheWay(lb *arm.LoadBalancer) (outcome, bool) {
+	var frontends []*arm.Frontend
+	var all []arm.Backend
+	var first *arm.LoadBalancingRule
+	for _, rule := range lb.Rules {
+		var members []arm.Backend
+		for _, p := range rule.Pools {
+			members = append(members, p.Backends...)
+		}
+		if rule.DisableOutboundSNAT || rule.Frontend.Subnet != nil || !r.is(rule.Protocol) || !slices.ContainsFunc(members, r.me) {
+			continue
+		}
+		if first == nil {
+			first = rule
+		}
+		if !slices.Contains(frontends, rule.Frontend) {
+			frontends = append(frontends, rule.Frontend)
+		}
+		for _, m := range members {
+			if !slices.ContainsFunc(all, func(o arm.Backend) bool { return o.VirtualNetwork == m.VirtualNetwork && o.Address == m.Address }) {
+				all = append(all, m)
+			}
+		}
+	}
+	if first == nil {
+		return outcome{}, false
+	}
+	return r.give(lb, frontends, slices.IndexFunc(all, r.me), len(all), 0, outcome{idle: first.IdleTimeout, reset: first.TCPReset}), true
+}
+
 // differs says how a way is not the outcome that the reference knows; empty when it is.
 func (r *slowWay) differs(t *packet.Tuple, w *Way, drop packet.Drop, want outcome) string {
 	if drop == packet.DropHairpin {
-		if want.inside && slices.ContainsFunc(want.receivers, func(to receiver) bool { return to.address == t.Src.Netip() }) {
+		if want.returns() && slices.ContainsFunc(want.receivers, func(to receiver) bool { return to.address == t.Src.Netip() }) {
 			return ""
 		}
 		return "hairpin, though the sender is no backend"
@@ -423,7 +440,7 @@ func (r *slowWay) differs(t *packet.Tuple, w *Way, drop packet.Drop, want outcom
 			got.address = w.To.Address()
 		}
 	}
-	if want.inside && got.address == t.Src.Netip() {
+	if want.returns() && got.address == t.Src.Netip() {
 		return "reaches its own sender"
 	}
 	if !slices.Contains(want.receivers, got) {
@@ -458,205 +475,4 @@ func joined(list []source) (out []source) {
 		}
 	}
 	return out
-}
-
-// randomStreet is a policy of two peered networks with everything that translates, in any
-// combination that reading takes.
-func randomStreet(random *rand.Rand) *arm.Set {
-	coin := func(n int) bool { return random.IntN(n) == 0 }
-	set := &arm.Set{}
-	g := &ruleset.NSG{Name: "g", ID: "/nsg/g"}
-	set.NetworkSecurityGroups = []*ruleset.NSG{g}
-	minutes := func() time.Duration { return time.Duration(4+random.IntN(20)) * time.Minute }
-	sku := func() arm.SKU { return []arm.SKU{arm.SKUBasic, arm.SKUStandard}[random.IntN(2)] }
-	public := func() *arm.PublicIPAddress {
-		n := len(set.PublicIPAddresses)
-		p := &arm.PublicIPAddress{Name: fmt.Sprint("p", n), ID: fmt.Sprint("/pip/", n), SKU: sku(), IdleTimeout: minutes()}
-		if !coin(6) {
-			p.Address = netip.AddrFrom4([4]byte{203, 0, 113, byte(n)})
-		}
-		set.PublicIPAddresses = append(set.PublicIPAddresses, p)
-		return p
-	}
-	for i, name := range []string{"v", "w"} {
-		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx(fmt.Sprintf("10.%d.0.0/16", i))}}
-		set.VirtualNetworks = append(set.VirtualNetworks, v)
-		for j := range 3 {
-			s := &arm.Subnet{Name: fmt.Sprint(name, j), ID: fmt.Sprint(v.ID, "/", j), VirtualNetwork: v, Prefixes: []netip.Prefix{pfx(fmt.Sprintf("10.%d.%d.0/24", i, j))}, DisableDefaultOutbound: coin(3)}
-			if coin(2) {
-				s.NetworkSecurityGroup = g
-			}
-			if coin(3) {
-				s.NATGateway = &arm.NATGateway{Name: s.Name, ID: "/gw/" + s.ID, IdleTimeout: minutes()}
-				if coin(2) {
-					p := public()
-					s.NATGateway.Addresses, s.NATGateway.Unknown = []*arm.PublicIPAddress{p}, !p.Address.IsValid()
-				}
-				if coin(3) {
-					prefix := &arm.PublicIPPrefix{Name: s.Name, ID: "/prefix/" + s.ID, Prefix: pfx(fmt.Sprintf("203.0.%d.0/30", 120+3*i+j))}
-					set.PublicIPPrefixes, s.NATGateway.Prefixes = append(set.PublicIPPrefixes, prefix), []*arm.PublicIPPrefix{prefix}
-				}
-				set.NATGateways = append(set.NATGateways, s.NATGateway)
-			}
-			v.Subnets = append(v.Subnets, s)
-			for k := range 3 {
-				c := arm.IPConfiguration{Name: "c", Address: netip.AddrFrom4([4]byte{10, byte(i), byte(j), byte(4 + k)}), Subnet: s, Primary: true}
-				if coin(3) {
-					c.PublicIPAddress = public()
-				}
-				nic := &arm.NetworkInterface{Name: fmt.Sprint(s.Name, k), ID: fmt.Sprint("/nic/", s.Name, k), EnableIPForwarding: coin(4), IPConfigurations: []arm.IPConfiguration{c}}
-				if coin(3) {
-					nic.NetworkSecurityGroup = g
-				}
-				set.NetworkInterfaces = append(set.NetworkInterfaces, nic)
-			}
-		}
-	}
-	v, w := set.VirtualNetworks[0], set.VirtualNetworks[1]
-	v.Peerings = []arm.Peering{{Name: "p", Remote: w, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true}}
-	w.Peerings = []arm.Peering{{Name: "p", Remote: v, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: coin(2)}}
-	for i := range 3 {
-		set.LoadBalancers = append(set.LoadBalancers, randomBalancer(random, set, i, public, sku(), minutes))
-	}
-	return set
-}
-
-func randomBalancer(random *rand.Rand, set *arm.Set, i int, public func() *arm.PublicIPAddress, sku arm.SKU, minutes func() time.Duration) *arm.LoadBalancer {
-	coin := func(n int) bool { return random.IntN(n) == 0 }
-	lb := &arm.LoadBalancer{Name: fmt.Sprint("lb", i), ID: fmt.Sprint("/lb/", i), SKU: sku}
-	internal := i == 2
-	for j := range 2 {
-		f := &arm.Frontend{Name: fmt.Sprint(j)}
-		if internal {
-			f.Subnet = set.VirtualNetworks[j].Subnets[0]
-			f.Address = netip.AddrFrom4([4]byte{10, byte(j), 0, 99})
-		} else {
-			f.PublicIPAddress = public()
-			f.Address = f.PublicIPAddress.Address
-		}
-		lb.Frontends = append(lb.Frontends, f)
-		pool := &arm.BackendPool{Name: fmt.Sprint(j)}
-		for _, k := range random.Perm(len(set.NetworkInterfaces))[:random.IntN(5)] {
-			nic := set.NetworkInterfaces[k]
-			c := nic.IPConfigurations[0]
-			b := arm.Backend{NetworkInterface: nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
-			if coin(4) {
-				b.NetworkInterface = nil
-			}
-			pool.Backends = append(pool.Backends, b)
-		}
-		lb.Pools = append(lb.Pools, pool)
-	}
-	probe := &arm.HealthProbe{Name: "alive", Protocol: "Tcp", Port: 80, Interval: time.Second, Threshold: 1}
-	lb.Probes = []*arm.HealthProbe{probe}
-	for j, f := range lb.Frontends {
-		for k, p := range []arm.Transport{arm.TransportTCP, arm.TransportUDP, arm.TransportAll} {
-			if coin(2) || p == arm.TransportAll && !internal {
-				continue
-			}
-			r := &arm.LoadBalancingRule{Name: fmt.Sprint(j, k), Frontend: f, Pools: []*arm.BackendPool{lb.Pools[random.IntN(2)]}, Protocol: p, FrontendPort: []uint16{80, 1040}[random.IntN(2)], FloatingIP: coin(4),
-				TCPReset: coin(2), DisableOutboundSNAT: coin(2), IdleTimeout: minutes(), Distribution: []arm.Distribution{arm.DistributionDefault, arm.DistributionSourceIP}[random.IntN(2)]}
-			r.BackendPort = r.FrontendPort
-			if coin(2) && !r.FloatingIP {
-				r.BackendPort = 8080
-			}
-			if p == arm.TransportAll {
-				r.FrontendPort, r.BackendPort = 0, 0
-			}
-			if coin(2) {
-				r.Probe = probe
-			}
-			lb.Rules = append(lb.Rules, r)
-		}
-		if coin(2) {
-			n := &arm.InboundNATRule{Name: fmt.Sprint("n", j), Frontend: f, Protocol: arm.TransportTCP, First: 2000, Last: 2009, BackendPort: 22, Pool: lb.Pools[j], IdleTimeout: minutes()}
-			lb.NATRules = append(lb.NATRules, n)
-		}
-	}
-	if !internal && coin(2) {
-		lb.OutboundRules = []*arm.OutboundRule{{Name: "out", Frontends: lb.Frontends[:1+random.IntN(2)], Pool: lb.Pools[random.IntN(2)], Protocol: []arm.Transport{arm.TransportTCP, arm.TransportAll}[random.IntN(2)],
-			AllocatedPorts: []int{0, 1000, 16000}[random.IntN(3)], TCPReset: coin(2), IdleTimeout: minutes()}}
-	}
-	return lb
-}
-
-func TestRandomWaysAgreeWithTheARMObjects(t *testing.T) {
-	translated, dropped := 0, map[packet.Drop]int{}
-	for seed := range uint64(250) {
-		random := rand.New(rand.NewPCG(seed, 7))
-		set := randomStreet(random)
-		o := Options{Seed: seed}
-		if random.IntN(2) == 0 {
-			o.DefaultOutbound = netip.MustParseAddr("203.0.113.250")
-		}
-		specs := []Spec{{Kind: Internet}, {Kind: Platform}}
-		for _, nic := range set.NetworkInterfaces {
-			specs = append(specs, Spec{Kind: NetworkInterface, Reference: nic.ID})
-		}
-		for _, v := range set.VirtualNetworks {
-			for _, s := range v.Subnets {
-				specs = append(specs, Spec{Kind: Subnet, Reference: s.ID})
-			}
-		}
-		s, err := o.Build(set, specs, NewRegistry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &slowWay{s: s, set: set, dflt: o.DefaultOutbound, down: map[netip.Addr]bool{}}
-		for _, nic := range set.NetworkInterfaces {
-			if random.IntN(3) == 0 {
-				r.down[nic.IPConfigurations[0].Address] = true
-			}
-		}
-		for _, p := range s.Probes() {
-			p.Set(!r.down[p.Address])
-		}
-		for range 60 {
-			p := randomPacket(random, set)
-			var src *Endpoint
-			for _, i := range random.Perm(len(s.Attachments)) {
-				if src = s.Admit(s.Attachments[i], p.Src); src != nil {
-					break
-				}
-			}
-			if src == nil {
-				continue
-			}
-			var w, again Way
-			drop := s.Way(src, &p, &w)
-			if diff := r.differs(&p, &w, drop, r.judge(src, &p)); diff != "" {
-				t.Fatalf("seed %d: %s: %s", seed, p, diff)
-			}
-			if s.Way(src, &p, &again) != drop || again.To != w.To || again.Arrives != w.Arrives {
-				t.Fatalf("seed %d: %s takes two ways", seed, p)
-			}
-			dropped[drop]++
-			if w.Translated {
-				translated++
-			}
-		}
-	}
-	t.Logf("%d translated, dropped %v", translated, dropped)
-	if translated < 500 || dropped[packet.DropNoFrontend] == 0 || dropped[packet.DropNoBackend] == 0 || dropped[packet.DropNoOutbound] == 0 || dropped[packet.DropHairpin] == 0 || dropped[packet.DropSpoofed] == 0 {
-		t.Errorf("the policies try too little: %d translated, %v", translated, dropped)
-	}
-}
-
-// randomPacket is from somebody to somebody of the policy, or to its public addresses.
-func randomPacket(random *rand.Rand, set *arm.Set) packet.Tuple {
-	some := func() netip.Addr {
-		switch random.IntN(6) {
-		case 0:
-			return netip.MustParseAddr("198.51.100.7")
-		case 1:
-			return netip.AddrFrom4([4]byte{203, 0, 113, byte(random.IntN(len(set.PublicIPAddresses) + 1))})
-		case 2:
-			return netip.AddrFrom4([4]byte{10, byte(random.IntN(2)), 0, 99})
-		case 3:
-			return netip.AddrFrom4([4]byte{10, byte(random.IntN(2)), byte(random.IntN(3)), 77})
-		}
-		return set.NetworkInterfaces[random.IntN(len(set.NetworkInterfaces))].IPConfigurations[0].Address
-	}
-	return packet.Tuple{Src: packet.AddrFrom(some()), Dst: packet.AddrFrom(some()), SrcPort: uint16(random.IntN(60000)), DstPort: []uint16{80, 1040, 2000, 2003, 22, 53}[random.IntN(6)],
-		Proto: []uint8{packet.ProtoTCP, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoGRE}[random.IntN(5)]}
 }
