@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,7 +63,8 @@ func (c capturedPackets) packet(e *watch.Event, bytes []byte) error {
 func (c capturedPackets) summary(WatchSummary) error { return nil }
 
 // comment is what a capture says of a packet: words NAME=VALUE. nsg and rule are what has denied it,
-// or the last that has allowed it; by are all that were asked, when they are several.
+// or the last that has allowed it; by are all that were asked, when they are several. arrives is
+// SOURCE>DESTINATION as the receiver sees them, when they are not those in the packet.
 func comment(p *TracedPacket) string {
 	words := []string{"verdict=" + p.Access}
 	add := func(name, value string) {
@@ -79,6 +81,12 @@ func comment(p *TracedPacket) string {
 	add("direction", p.Direction)
 	add("service", p.PlatformService)
 	add("to", p.To)
+	if p.Segments > 1 {
+		add("segments", strconv.FormatUint(uint64(p.Segments), 10))
+	}
+	if p.Arrives != nil {
+		add("arrives", p.Arrives.String())
+	}
 	if len(p.Stages) > 1 {
 		add("by", strings.Join(stageNames(p.Stages), ","))
 	}
