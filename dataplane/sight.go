@@ -162,6 +162,13 @@ func (w *worker) wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
 	if drop != packet.NotDropped {
 		return -1
 	}
+	if e.Translated { // the addresses that were sent lead elsewhere
+		var way topology.Way
+		if s.Way(src, &e.Packet.Tuple, &way) != packet.NotDropped {
+			return -1
+		}
+		return int32(way.To.Attachment)
+	}
 	dst, drop := s.Route(src, e.Packet.Src, e.Packet.Dst)
 	if drop != packet.NotDropped {
 		return -1
