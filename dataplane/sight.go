@@ -162,10 +162,14 @@ func (w *worker) wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
 	if drop != packet.NotDropped {
 		return -1
 	}
-	if e.Translated { // the addresses that were sent lead elsewhere
+	if e.Drop == packet.DropRule && s.Translates() {
+		// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
 		var way topology.Way
-		if s.Way(src, &e.Packet.Tuple, &way) != packet.NotDropped {
+		if s.Way(src, &e.Packet.Tuple, &way) != packet.NotDropped || way.To == nil {
 			return -1
+		}
+		if way.Translated && way.Ports == nil {
+			e.Translated, e.Arrives = true, way.Arrives
 		}
 		return int32(way.To.Attachment)
 	}

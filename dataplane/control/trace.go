@@ -46,7 +46,7 @@ type TracedPacket struct {
 	FragmentOffset *uint16 `json:"fragmentOffset,omitempty"`
 	Length         uint32  `json:"length"`   // in bytes, from the IP header on
 	Segments       uint32  `json:"segments"` // packets on a wire that it stands for
-	// Arrives is what the receiver sees; absent when it is what was sent.
+	// Arrives is what the receiver sees, or would have seen of a denied packet; absent when it is what was sent.
 	Arrives *TracedEnds `json:"arrives,omitempty"`
 	// Access is Allow for what was carried and Deny for what was dropped, for the Reason.
 	Access string `json:"access"`

@@ -33,7 +33,8 @@ type Event struct {
 	Packet packet.Packet
 	// Length is how many bytes were read, which may be more than the packet says of itself.
 	Length uint32
-	// Arrives is what the receiver sees; valid when Translated.
+	// Arrives is what the receiver sees, or would have seen of a packet that a rule denied; valid when
+	// Translated.
 	Arrives packet.Tuple
 	// Generation is that of the policy that decided.
 	Generation uint64
