@@ -21,7 +21,7 @@ type sight struct {
 	watchers *watchers // of the burst; nil: nobody watches
 	to       int       // the attachment that the packet was written to; -1: none
 
-	time    int64 // wall clock, of the burst; 0: not taken yet
+	time    int64 // wall clock, of the group, or the burst where only drops are told; 0: not taken yet
 	event   watch.Event
 	counted bool // that rules let it pass or drop it, be it none of them
 	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
@@ -32,6 +32,33 @@ type sight struct {
 // look begins a burst.
 func (w *worker) look() {
 	w.sight.watchers, w.sight.time = w.engine.watchers.Load(), 0
+}
+
+// lookAtGroup begins a group of packets that were read. Its time is that of an instant between
+// their reading and their writing, so an answer is later than what it answers, whichever worker has it.
+func (w *worker) lookAtGroup() {
+	n := &w.sight
+	if n.watchers == nil || n.watchers.droppedOnly {
+		return
+	}
+	for _, sub := range n.watchers.list {
+		sub.Begin(w.index)
+	}
+	n.time = time.Now().UnixNano()
+	for _, sub := range n.watchers.list {
+		sub.Since(w.index, n.time)
+	}
+}
+
+// lookAway ends a burst.
+func (w *worker) lookAway() {
+	n := &w.sight
+	if n.watchers == nil || n.watchers.droppedOnly {
+		return
+	}
+	for _, sub := range n.watchers.list {
+		sub.End(w.index)
+	}
 }
 
 // carryAndTell is carry, of which it tells who watches.
@@ -134,6 +161,17 @@ func (w *worker) wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
 	src, drop := admit(s, s.Attachments[e.From], &e.Packet)
 	if drop != packet.NotDropped {
 		return -1
+	}
+	if e.Drop == packet.DropRule && s.Translates() {
+		// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
+		var way topology.Way
+		if s.Way(src, &e.Packet.Tuple, &way) != packet.NotDropped || way.To == nil {
+			return -1
+		}
+		if way.Translated && way.Ports == nil {
+			e.Translated, e.Arrives = true, way.Arrives
+		}
+		return int32(way.To.Attachment)
 	}
 	dst, drop := s.Route(src, e.Packet.Src, e.Packet.Dst)
 	if drop != packet.NotDropped {

@@ -229,3 +229,21 @@ func TestWatchingAllocatesNothing(t *testing.T) {
 		})
 	}
 }
+
+// Flow logs need to know where a packet would have gone: the address that it was sent to leads elsewhere.
+func TestAPacketThatIsDeniedBehindAPublicAddressIsSeenWhereItWouldHaveArrived(t *testing.T) {
+	rules := []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Allow), anyRule("no", 100, ruleset.Inbound, ruleset.Deny)}
+	r := newRig(t, translating(dualStack(figure(rules, rules))), conntrack.Options{Max: 1024})
+	s := r.watch(watch.Options{DroppedOnly: true}, "verdict deny")
+	for _, tt := range []struct {
+		from, to     int
+		dst, arrives string
+	}{{internet, vm1, public1, addr1}, {vm2, vm1, public1, addr1}} {
+		src := map[int]string{internet: world, vm2: addr2}[tt.from]
+		r.refuses(tt.from, packettest.TCP(spec{Flags: "S", Src: src, Dst: tt.dst, SrcPort: 40000, DstPort: 80}), packet.DropRule)
+		events := seen(t, s)
+		if len(events) != 1 || int(events[0].To) != tt.to || !events[0].Translated || events[0].Arrives.Dst.String() != tt.arrives {
+			t.Errorf("to %s from %d: %+v", tt.dst, tt.from, events)
+		}
+	}
+}

@@ -168,6 +168,7 @@ func (w *worker) burst(attachment int) error {
 		s := w.engine.snapshot.Load()
 		from := s.Attachments[attachment]
 		group := w.group[:n]
+		w.lookAtGroup()
 		w.prepare(from, group)
 		for i := range group {
 			if drop := w.carryAndTell(s, from, &group[i]); drop != packet.NotDropped {
@@ -179,6 +180,7 @@ func (w *worker) burst(attachment int) error {
 			w.used = 0
 		}
 	}
+	w.lookAway()
 	w.counters.took(burstPackets - left)
 	w.counters.flush()
 	w.flows.Quiesce()

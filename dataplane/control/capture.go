@@ -65,7 +65,8 @@ func (c capturedPackets) summary(WatchSummary) error { return nil }
 
 // comment is what a capture says of a packet: words NAME=VALUE. nsg and rule are what has denied it,
 // or the last that has allowed it; by are all that were asked, when they are several. segments are the
-// packets on a wire that a superpacket stands for. A name that would not be read as one word is quoted as in Go.
+// packets on a wire that a superpacket stands for, arrives is SOURCE>DESTINATION as the receiver sees them,
+// when they are not those in the packet. A name that would not be read as one word is quoted as in Go.
 func comment(p *TracedPacket) string {
 	words := []string{"verdict=" + p.Access}
 	add := func(name, value string) {
@@ -84,6 +85,9 @@ func comment(p *TracedPacket) string {
 	add("to", p.To)
 	if p.Segments > 1 {
 		add("segments", strconv.FormatUint(uint64(p.Segments), 10))
+	}
+	if p.Arrives != nil {
+		add("arrives", p.Arrives.String())
 	}
 	if len(p.Stages) > 1 {
 		words = append(words, "by="+strings.Join(stageNames(p.Stages), ","))

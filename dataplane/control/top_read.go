@@ -214,6 +214,7 @@ func (s *Service) topTalkers(r *TopReading, q *TopQuestion) {
 	}
 }
 
+// talkerOf tells talkers apart by the addresses that the sender uses, also where they are translated.
 func talkerOf(by TalkersBy, f *conntrack.FlowInfo) (k talkerKey) {
 	if by != ByDestination {
 		k.source, k.from = f.Key.Src, f.Key.Zone

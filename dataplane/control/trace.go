@@ -2,7 +2,9 @@ package control
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
@@ -23,7 +25,7 @@ type Trace struct {
 
 // TracedPacket is what became of a packet.
 type TracedPacket struct {
-	Time time.Time `json:"time"` // when its burst was read
+	Time time.Time `json:"time"` // when it was read
 	// From is the attachment that it came from, To the one that it went to or would have gone
 	// to; empty where that is not known.
 	From string `json:"from"`
@@ -44,7 +46,7 @@ type TracedPacket struct {
 	FragmentOffset *uint16 `json:"fragmentOffset,omitempty"`
 	Length         uint32  `json:"length"`   // in bytes, from the IP header on
 	Segments       uint32  `json:"segments"` // packets on a wire that it stands for
-	// Arrives is what the receiver sees; absent when it is what was sent.
+	// Arrives is what the receiver sees, or would have seen of a denied packet; absent when it is what was sent.
 	Arrives *TracedEnds `json:"arrives,omitempty"`
 	// Access is Allow for what was carried and Deny for what was dropped, for the Reason.
 	Access string `json:"access"`
@@ -68,6 +70,18 @@ type TracedEnds struct {
 	SourcePort      uint16 `json:"sourcePort"`
 	Destination     string `json:"destination"`
 	DestinationPort uint16 `json:"destinationPort"`
+}
+
+// String is SOURCE>DESTINATION; ports that are 0 are left out.
+func (t *TracedEnds) String() string {
+	return endpoint(t.Source, t.SourcePort) + ">" + endpoint(t.Destination, t.DestinationPort)
+}
+
+func endpoint(address string, port uint16) string {
+	if port == 0 {
+		return address
+	}
+	return net.JoinHostPort(address, strconv.Itoa(int(port)))
 }
 
 func ends(t *packet.Tuple) TracedEnds {

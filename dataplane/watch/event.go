@@ -25,14 +25,16 @@ const MaxRules = conntrack.MaxSlots + 1
 
 // Event is what became of one packet. It holds no pointer.
 type Event struct {
-	// Time is when the packet's burst was read: wall clock, in nanoseconds since 1970.
+	// Time is when the packet was read, with others: wall clock, in nanoseconds since 1970. What
+	// has caused another packet is earlier than that, and Read gives it first.
 	Time int64
 	// Packet is the packet as it came in. Of a malformed one only Segments and WireLen may be
 	// known.
 	Packet packet.Packet
 	// Length is how many bytes were read, which may be more than the packet says of itself.
 	Length uint32
-	// Arrives is what the receiver sees; valid when Translated.
+	// Arrives is what the receiver sees, or would have seen of a packet that a rule denied; valid when
+	// Translated.
 	Arrives packet.Tuple
 	// Generation is that of the policy that decided.
 	Generation uint64

@@ -13,6 +13,7 @@ type ring struct {
 	dataTail uint64
 	met      uint64 // events that the filter has taken
 	lost     atomic.Uint64
+	since    atomic.Int64 // no event will be from before; 0: the writer is idle, 1: not known yet
 	_        [64]byte
 	head     atomic.Uint64 // what lies before may be written again
 	dataHead atomic.Uint64

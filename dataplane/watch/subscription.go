@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,23 @@ func (s *Subscription) Rebind(names *Names) {
 func (s *Subscription) DroppedOnly() bool { return s.options.DroppedOnly }
 func (s *Subscription) Snap() int         { return s.options.Snap }
 
+// Begin announces events of a worker, and End that they are over: what another worker has to tell of
+// later packets waits for them, so that an answer never comes before what it answers. The events' time
+// must be taken behind Begin. Both are for that worker only; without them Put is out of order.
+func (s *Subscription) Begin(worker int) { s.rings[worker].since.Store(beginning) }
+
+// Since says when the events announced by Begin happened, in the form of Event.Time.
+func (s *Subscription) Since(worker int, time int64) { s.rings[worker].since.Store(time) }
+
+// End says that the announced events are over.
+func (s *Subscription) End(worker int) { s.rings[worker].since.Store(idle) }
+
+// What a ring's since may be besides a time.
+const (
+	idle      = 0
+	beginning = 1
+)
+
 // Put gives the subscription an event of a worker, if the filter takes it; the packet's bytes
 // come in two parts. It is for that worker only, allocates nothing and never waits.
 func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
@@ -158,14 +176,14 @@ func (s *Subscription) allow(now int64) bool {
 	}
 }
 
-// Read waits for events and returns how many it has put into the slice, the earliest first as
-// far as they have come. What Bytes gave for earlier events is gone. The error is ctx's, or
+// Read waits for events and returns how many it has put into the slice, the earliest first. What Bytes gave for earlier events is gone. The error is ctx's, or
 // ErrClosed; both come behind the last event from before.
 func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	for _, r := range s.rings {
 		r.release()
 	}
-	if n := s.collect(into); n > 0 {
+	now, settled := s.settled()
+	if n := s.collect(into, now, settled); n > 0 {
 		return n, nil
 	}
 	tick := time.NewTicker(readEvery)
@@ -179,7 +197,11 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 			end = ErrClosed
 		case <-tick.C:
 		}
-		if n := s.collect(into); n > 0 { // behind the end, for what came before it
+		now, settled = s.settled()
+		if end != nil {
+			settled = math.MaxInt64
+		}
+		if n := s.collect(into, now, settled); n > 0 { // behind the end, for what came before it
 			return n, nil
 		}
 		if end != nil {
@@ -188,8 +210,23 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	}
 }
 
-// collect merges what the rings hold.
-func (s *Subscription) collect(into []Event) (n int) {
+// patience is how long an event waits at most for earlier ones: the clock may have been set back.
+const patience = int64(time.Second)
+
+// settled is the time before which no event is to come any more, and what time it is.
+func (s *Subscription) settled() (now, settled int64) {
+	now = time.Now().UnixNano()
+	settled = now
+	for _, r := range s.rings {
+		if since := r.since.Load(); since != idle {
+			settled = min(settled, since)
+		}
+	}
+	return now, settled
+}
+
+// collect merges what the rings hold of the time until settled.
+func (s *Subscription) collect(into []Event, now, settled int64) (n int) {
 	for ; n < len(into); n++ {
 		var from *ring
 		var first *Event
@@ -198,7 +235,7 @@ func (s *Subscription) collect(into []Event) (n int) {
 				from, first = r, e
 			}
 		}
-		if first == nil {
+		if first == nil || first.Time > settled && first.Time-now < patience {
 			break
 		}
 		into[n] = *first

@@ -211,3 +211,34 @@ func BenchmarkPut(b *testing.B) {
 		})
 	}
 }
+
+// A worker that is slow to tell of a packet must not be overtaken by the one that has the answer to it.
+func TestAnEventWaitsForEarlierOnesThatAnotherWorkerHasBegun(t *testing.T) {
+	s := newSubscription(t, 2, Options{})
+	now := time.Now().UnixNano()
+	events := make([]Event, 4)
+	s.Begin(0)
+	for step, told := range []func(){func() {}, func() { s.Since(0, now-2) }} {
+		told()
+		s.Put(1, &Event{Time: now - 1, Generation: 2}, nil, nil)
+		now, settled := s.settled()
+		if n := s.collect(events, now, settled); n != 0 {
+			t.Fatalf("step %d: %d events came before an earlier one", step, n)
+		}
+	}
+	s.Put(0, &Event{Time: now - 2, Generation: 1}, nil, nil)
+	s.End(0)
+	n, err := s.Read(t.Context(), events)
+	if err != nil || n != 3 || events[0].Generation != 1 || events[1].Generation != 2 {
+		t.Errorf("%d events, %v: %+v", n, err, events[:n])
+	}
+}
+
+// A clock that was set back keeps no event for as long as that.
+func TestAnEventFromTheFutureDoesNotWaitForIt(t *testing.T) {
+	s := newSubscription(t, 1, Options{})
+	s.Put(0, &Event{Time: time.Now().Add(time.Hour).UnixNano()}, nil, nil)
+	if n, err := s.Read(t.Context(), make([]Event, 1)); n != 1 || err != nil {
+		t.Errorf("%d events, %v", n, err)
+	}
+}

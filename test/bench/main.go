@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most; with -flood 3")
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
 	logs := flag.Bool("flow-logs", false, "measure the daemon without and with flow logs, in turn, by tcp1, udp64 and connects unless -measures says otherwise")
+	traces := flag.Bool("traces", false, "measure the daemon while nobody traces, after a trace of everything, and during one, with nsgctl beside nsgd; measures as with -flow-logs")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
 	flag.Parse()
@@ -44,6 +45,9 @@ func main() {
 	}
 	if *logs {
 		o.withFlowLogs()
+	}
+	if *traces {
+		o.withTraces()
 	}
 	if len(o.nsgd) == 0 {
 		o.nsgd = list{"bin/nsgd"}

@@ -41,7 +41,9 @@ func benchNetwork(pid int, stop func()) *network {
 
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
-func setupNames() []string { return []string{"kernel", "kernel-RULES", "copy", "ovs", "translation"} }
+func setupNames() []string {
+	return []string{"kernel", "kernel-RULES", "copy", "ovs", "translation", "traces"}
+}
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
 func makeSetups(o *options) ([]setup, error) {
@@ -60,6 +62,8 @@ func makeSetups(o *options) ([]setup, error) {
 			setups = append(setups, kernelRouter(name, rules(count)))
 		case name == "translation":
 			setups = append(setups, translations(o.nsgd[0])...)
+		case name == "traces":
+			setups = append(setups, traces(o.nsgd[0])...)
 		case name == "copy":
 			setups = append(setups, bareCopy())
 		case kind == "nsgd":

@@ -70,6 +70,9 @@ func reading(q control.TopQuestion) *control.TopReading {
 					IdleMilliseconds: 1200, PacketsSent: total, BytesSent: 700 * total, Rules: []control.FlowRule{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Name: "web"}}},
 				PacketsPerSecond: rate / 10, BytesPerSecond: rate,
 			})
+			if i == 2 {
+				r.Flows[len(r.Flows)-1].Translated = &control.FlowTuple{Source: "198.51.100.30", SourcePort: 1024, Destination: "10.0.2.5", DestinationPort: 8443}
+			}
 		case control.TopTalkers:
 			r.Talkers = append(r.Talkers, control.TopTalker{Source: fmt.Sprint("10.0.1.", i), Destination: "10.0.2.4", From: "vm1-nic", To: "vm3-nic",
 				Flows: total, Packets: total, BytesSent: 700 * total, BytesReceived: total, PacketsPerSecond: rate / 10, BytesPerSecond: rate})
