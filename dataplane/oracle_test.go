@@ -149,15 +149,25 @@ func (o *oracle) decode(frame []byte, p *packet.Packet) packet.Drop {
 		size = 0
 	}
 	var d packet.Decoder
-	if drop := d.Decode(frame[tun.HeaderLen:], size, p); drop != packet.NotDropped || h.GSOType == tun.GSONone {
+	if drop := d.Decode(frame[tun.HeaderLen:], size, p); drop != packet.NotDropped {
 		return drop
+	}
+	// A checksum that is left to do is the transport header's own, or one in the payload.
+	offset, sums := map[uint8]uint16{packet.ProtoTCP: 16, packet.ProtoUDP: 6, packet.ProtoICMP: 2, packet.ProtoICMPv6: 2}[p.Proto]
+	itself := sums && h.CsumStart == p.HeaderLen && h.CsumOffset == offset && !p.Fragment.IsFragment()
+	payload := h.GSOType == tun.GSONone && int(h.CsumStart)+int(h.CsumOffset) >= int(p.PayloadOffset) && !p.Fragment.IsFragment()
+	switch {
+	case h.Flags&tun.FlagNeedsCsum != 0 && !itself && !payload:
+		return packet.DropOffload
+	case h.GSOType == tun.GSONone:
+		return packet.NotDropped
 	}
 	type claim struct {
 		kind, proto uint8
 		v4          bool
 	}
 	claimed := claim{h.GSOType &^ tun.GSOECN, p.Proto, p.Src.Is4()}
-	if h.GSOSize == 0 || p.Fragment.IsFragment() || !slices.Contains([]claim{{tun.GSOTCPv4, 6, true}, {tun.GSOTCPv6, 6, false}, {tun.GSOUDPL4, 17, true}, {tun.GSOUDPL4, 17, false}}, claimed) {
+	if h.GSOSize == 0 || int(p.Len) != len(frame)-tun.HeaderLen || p.Fragment.IsFragment() || !slices.Contains([]claim{{tun.GSOTCPv4, 6, true}, {tun.GSOTCPv6, 6, false}, {tun.GSOUDPL4, 17, true}, {tun.GSOUDPL4, 17, false}}, claimed) {
 		return packet.DropOffload
 	}
 	return packet.NotDropped

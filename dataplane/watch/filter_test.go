@@ -70,7 +70,7 @@ func TestFilterTakesWhatItSays(t *testing.T) {
 		{"flow new", datagram}, {"flow none", every &^ datagram}, {"flow live or related", 0},
 		{"not tcp", every &^ (tcp | fragment | nat)}, {"!tcp", every &^ (tcp | fragment | nat)}, {"not (tcp or udp)", ipv6 | broken}, {"! tcp && ! udp", ipv6 | broken},
 		{"tcp or udp and port 81", tcp | fragment | nat}, {"(tcp or udp) and port 81", 0}, {"tcp || udp && port 81", tcp | fragment | nat}, {"NOT tcp AND ip", datagram},
-		{"host 10.0.1.4 and not dst port 80", fragment | nat&0}, {"tcp and port 80 or 8080", tcp | nat}, {"host 10.0.9.9 or 10.0.1.4", tcp | datagram | fragment | nat},
+		{"host 10.0.1.4 and not dst port 80", fragment}, {"tcp and port 80 or 8080", tcp | nat}, {"host 10.0.9.9 or 10.0.1.4", tcp | datagram | fragment | nat},
 		{"src or dst port 80", tcp | datagram | nat}, {"not not tcp", tcp | fragment | nat}, {"((tcp))", tcp | fragment | nat},
 	}
 	for _, tt := range tests {
