@@ -55,14 +55,7 @@ func (w *worker) judgeEnd(s *topology.Snapshot, src, dst *topology.Endpoint, f c
 	}
 	k := p.Classification()
 	Judge(src, dst, &k, &w.verdict)
-	if w.verdict.Access == ruleset.Deny {
-		w.countVerdict(&w.verdict, p)
-		w.flows.End(f, conntrack.EndDenied)
-		return packet.DropRule
-	}
-	slots := w.verdict.slots()
-	w.flows.Judged(f, uint32(s.Generation), &slots)
-	return packet.NotDropped
+	return w.judged(s, f, p)
 }
 
 // judgeTranslatedAgain is judgeAgain for a flow whose receiver is not whom the packet's
@@ -86,6 +79,11 @@ func (w *worker) judgeTranslatedAgain(s *topology.Snapshot, src *topology.Endpoi
 		Judge(nil, dst, &there, &w.verdict)
 		w.verdict = sent.and(&w.verdict)
 	}
+	return w.judged(s, f, p)
+}
+
+// judged ends a flow that the verdict denies; another goes on under the rules that allow it now.
+func (w *worker) judged(s *topology.Snapshot, f conntrack.Flow, p *packet.Packet) packet.Drop {
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		w.flows.End(f, conntrack.EndDenied)

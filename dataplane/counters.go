@@ -212,20 +212,12 @@ func (a *attachmentCell) flush() {
 // the numbers of one rule may be a burst apart.
 func (e *Engine) RuleCounts(n int) []RuleCount {
 	sums := make([]RuleCount, n)
-	for _, w := range e.workers {
-		for i := 0; i*chunkRules < n; i++ {
-			chunk := w.counters.rules[i].Load()
-			if chunk == nil {
-				continue
-			}
-			for j := 0; j < chunkRules && i*chunkRules+j < n; j++ {
-				s := &sums[i*chunkRules+j]
-				s.Hits += chunk[j].hits.Load()
-				s.Packets += chunk[j].packets.Load()
-				s.Bytes += chunk[j].bytes.Load()
-			}
-		}
-	}
+	e.eachRule(n, func(slot int, c *ruleCell) {
+		s := &sums[slot]
+		s.Hits += c.hits.Load()
+		s.Packets += c.packets.Load()
+		s.Bytes += c.bytes.Load()
+	})
 	return sums
 }
 
@@ -233,18 +225,23 @@ func (e *Engine) RuleCounts(n int) []RuleCount {
 // has given none, by slot, for every slot below n. Safe for concurrent use.
 func (e *Engine) RuleLastHits(n int) []int64 {
 	last := make([]int64, n)
+	e.eachRule(n, func(slot int, c *ruleCell) { last[slot] = max(last[slot], c.lastHit.Load()) })
+	return last
+}
+
+// eachRule yields each worker's cells of the slots below n.
+func (e *Engine) eachRule(n int, yield func(slot int, c *ruleCell)) {
 	for _, w := range e.workers {
-		for i := 0; i*chunkRules < n; i++ {
-			chunk := w.counters.rules[i].Load()
+		for first := 0; first < n; first += chunkRules {
+			chunk := w.counters.rules[first/chunkRules].Load()
 			if chunk == nil {
 				continue
 			}
-			for j := 0; j < chunkRules && i*chunkRules+j < n; j++ {
-				last[i*chunkRules+j] = max(last[i*chunkRules+j], chunk[j].lastHit.Load())
+			for i := range min(chunkRules, n-first) {
+				yield(first+i, &chunk[i])
 			}
 		}
 	}
-	return last
 }
 
 // PlatformCounts sums the platform's services' counters over the workers. Safe for concurrent

@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
@@ -38,7 +36,7 @@ func newFlows(g *global) *cobra.Command {
 
 func flowsTable(w io.Writer, list *control.FlowList) error {
 	// Where nothing is translated nobody needs the column.
-	translated := slices.ContainsFunc(list.Flows, func(f control.Flow) bool { return arrives(&f) != "" })
+	translated := slices.ContainsFunc(list.Flows, func(f control.Flow) bool { return f.Arrives() != "" })
 	cells := func(cells ...any) []any {
 		if translated {
 			return cells
@@ -48,7 +46,7 @@ func flowsTable(w io.Writer, list *control.FlowList) error {
 	table := newGrid(w, cells("PROTOCOL", "SOURCE", "DESTINATION", "ARRIVES AS", "STATE", "IDLE", "SENT", "RECEIVED", "RULE")...)
 	for i := range list.Flows {
 		f := &list.Flows[i]
-		table.row(cells(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), arrives(f), f.State,
+		table.row(cells(f.Protocol, control.Endpoint(f.Source, f.SourcePort), control.Endpoint(f.Destination, f.DestinationPort), f.Arrives(), f.State,
 			(time.Duration(f.IdleMilliseconds) * time.Millisecond).Round(100*time.Millisecond),
 			f.PacketsSent, f.PacketsReceived, lastRule(f))...)
 	}
@@ -59,24 +57,6 @@ func flowsTable(w io.Writer, list *control.FlowList) error {
 		fmt.Fprintf(w, "more than these %d flows match: raise --limit or choose fewer\n", len(list.Flows))
 	}
 	return nil
-}
-
-// arrives is the flow as its destination sees it; empty where that is as it was sent.
-func arrives(f *control.Flow) string {
-	if t := f.Translated; t != nil {
-		return flowEnd(t.Source, t.SourcePort) + " > " + flowEnd(t.Destination, t.DestinationPort)
-	}
-	if f.DeliveredTo != "" {
-		return "the same, at " + f.DeliveredTo
-	}
-	return ""
-}
-
-func flowEnd(address string, port uint16) string {
-	if port == 0 {
-		return address
-	}
-	return net.JoinHostPort(address, strconv.Itoa(int(port)))
 }
 
 func lastRule(f *control.Flow) string {

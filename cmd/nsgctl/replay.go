@@ -209,7 +209,7 @@ func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
 			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason) // by whoever has made the file
 		}
 		_, err := fmt.Fprintf(w, "%6d %s %-6s %-21s > %-21s %5d %-5s %s\n", p.Number, p.Time.Format("15:04:05.000000"), dash(p.Protocol),
-			dash(flowEnd(p.Source, p.SourcePort)), dash(flowEnd(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
+			dash(control.Endpoint(p.Source, p.SourcePort)), dash(control.Endpoint(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
 		return err
 	}
 }

@@ -68,7 +68,7 @@ func topTable(w io.Writer, flows []control.Flow) error {
 	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "LASTED", "SENT", "RECEIVED", "BYTES", "RULE")
 	for i := range flows {
 		f := &flows[i]
-		table.row(f.Protocol, flowEnd(f.Source, f.SourcePort), flowEnd(f.Destination, f.DestinationPort), f.State,
+		table.row(f.Protocol, control.Endpoint(f.Source, f.SourcePort), control.Endpoint(f.Destination, f.DestinationPort), f.State,
 			(time.Duration(f.AgeMilliseconds) * time.Millisecond).String(), f.PacketsSent, f.PacketsReceived, f.BytesSent+f.BytesReceived, lastRule(f))
 	}
 	return table.flush()

@@ -90,7 +90,7 @@ func backendsTable(w io.Writer, list []control.Backend) error {
 		if b.Since != nil {
 			since = b.Since.Format(time.RFC3339)
 		}
-		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+flowEnd(b.Address, b.Port), health, since, b.Reason)
+		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+control.Endpoint(b.Address, b.Port), health, since, b.Reason)
 	}
 	return table.flush()
 }

@@ -146,9 +146,9 @@ func packetText(p *control.TracedPacket) string {
 	if p.Protocol == "" {
 		return fmt.Sprintf("malformed, %d bytes", p.Length)
 	}
-	text := fmt.Sprintf("%s %s > %s", p.Protocol, flowEnd(p.Source, p.SourcePort), flowEnd(p.Destination, p.DestinationPort))
+	text := fmt.Sprintf("%s %s > %s", p.Protocol, control.Endpoint(p.Source, p.SourcePort), control.Endpoint(p.Destination, p.DestinationPort))
 	if a := p.Arrives; a != nil {
-		text += fmt.Sprintf(" (arrives as %s > %s)", flowEnd(a.Source, a.SourcePort), flowEnd(a.Destination, a.DestinationPort))
+		text += fmt.Sprintf(" (arrives as %s > %s)", control.Endpoint(a.Source, a.SourcePort), control.Endpoint(a.Destination, a.DestinationPort))
 	}
 	if p.TCPFlags != "" {
 		text += " " + p.TCPFlags

@@ -2,6 +2,8 @@ package control
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -178,12 +180,36 @@ type Flow struct {
 	Generation uint32 `json:"generation"`
 }
 
-// FlowTuple are the addresses and ports of a flow's packets.
+// FlowTuple are the addresses and ports of a packet, or of a flow's.
 type FlowTuple struct {
 	Source          string `json:"source"`
 	SourcePort      uint16 `json:"sourcePort"`
 	Destination     string `json:"destination"`
 	DestinationPort uint16 `json:"destinationPort"`
+}
+
+// String is SOURCE>DESTINATION; ports that are 0 are left out.
+func (t *FlowTuple) String() string {
+	return Endpoint(t.Source, t.SourcePort) + ">" + Endpoint(t.Destination, t.DestinationPort)
+}
+
+// Endpoint is ADDRESS:PORT, or the address alone where the port is 0.
+func Endpoint(address string, port uint16) string {
+	if port == 0 {
+		return address
+	}
+	return net.JoinHostPort(address, strconv.Itoa(int(port)))
+}
+
+// Arrives says in words how the flow is as its destination sees it; empty where that is as it was sent.
+func (f *Flow) Arrives() string {
+	if t := f.Translated; t != nil {
+		return Endpoint(t.Source, t.SourcePort) + " > " + Endpoint(t.Destination, t.DestinationPort)
+	}
+	if f.DeliveredTo != "" {
+		return "the same, at " + f.DeliveredTo
+	}
+	return ""
 }
 
 // FlowRule names a rule that allowed a flow. The policy in force may lack it.

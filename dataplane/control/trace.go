@@ -2,9 +2,7 @@ package control
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
@@ -47,7 +45,7 @@ type TracedPacket struct {
 	Length         uint32  `json:"length"`   // in bytes, from the IP header on
 	Segments       uint32  `json:"segments"` // packets on a wire that it stands for
 	// Arrives is what the receiver sees, or would have seen of a denied packet; absent when it is what was sent.
-	Arrives *TracedEnds `json:"arrives,omitempty"`
+	Arrives *FlowTuple `json:"arrives,omitempty"`
 	// Access is Allow for what was carried and Deny for what was dropped, for the Reason.
 	Access string `json:"access"`
 	Reason string `json:"reason,omitempty"` // as in nsgd_drops_total
@@ -64,28 +62,8 @@ type TracedPacket struct {
 	Generation uint64 `json:"generation"`
 }
 
-// TracedEnds are addresses and ports of a packet.
-type TracedEnds struct {
-	Source          string `json:"source"`
-	SourcePort      uint16 `json:"sourcePort"`
-	Destination     string `json:"destination"`
-	DestinationPort uint16 `json:"destinationPort"`
-}
-
-// String is SOURCE>DESTINATION; ports that are 0 are left out.
-func (t *TracedEnds) String() string {
-	return endpoint(t.Source, t.SourcePort) + ">" + endpoint(t.Destination, t.DestinationPort)
-}
-
-func endpoint(address string, port uint16) string {
-	if port == 0 {
-		return address
-	}
-	return net.JoinHostPort(address, strconv.Itoa(int(port)))
-}
-
-func ends(t *packet.Tuple) TracedEnds {
-	return TracedEnds{t.Src.String(), t.SrcPort, t.Dst.String(), t.DstPort}
+func ends(t *packet.Tuple) FlowTuple {
+	return FlowTuple{t.Src.String(), t.SrcPort, t.Dst.String(), t.DstPort}
 }
 
 func tracedPacket(n *dataplane.Namer, e *watch.Event) *TracedPacket {

@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
-	"io"
 	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
 )
@@ -62,18 +60,7 @@ func trafficOfAllKinds(t *testing.T, f family) {
 	serveTCP(t, f.vm4, 8080)
 	for _, conn := range []net.Conn{mustConnect(t, f.internet, f.vm3, 80), mustConnect(t, f.vm1, f.vm4, 8080)} {
 		const size = 768 << 10 // echoed, in superpackets; of all connections less than what a capture holds that nobody reads
-		conn.SetDeadline(time.Now().Add(patience))
-		sent := make(chan error, 1)
-		go func() {
-			_, err := io.CopyN(conn, zeros{}, size)
-			sent <- err
-		}()
-		if n, err := io.CopyN(io.Discard, conn, size); err != nil {
-			t.Fatalf("%d of %d bytes came back: %v", n, size, err)
-		}
-		if err := <-sent; err != nil {
-			t.Fatal(err)
-		}
+		echoes(t, conn, size)
 		conn.Close()
 	}
 	mustNotConnect(t, f.internet, f.vm1, 8080)

@@ -30,9 +30,18 @@ func inside(t *testing.T, h lab.Host, f func() error) {
 // serveTCP echoes on a port of a host until the test ends.
 func serveTCP(t *testing.T, h lab.Host, port uint16) {
 	t.Helper()
+	acceptTCP(t, h, netip.AddrPortFrom(h.Address, port), func(conn net.Conn) {
+		t.Cleanup(func() { conn.Close() })
+		go io.Copy(conn, conn)
+	})
+}
+
+// acceptTCP gives handle the connections to an address of a host, until the test or close ends it.
+func acceptTCP(t *testing.T, h lab.Host, address netip.AddrPort, handle func(net.Conn)) (close func()) {
+	t.Helper()
 	var listener net.Listener
 	inside(t, h, func() (err error) {
-		listener, err = net.Listen("tcp", netip.AddrPortFrom(h.Address, port).String())
+		listener, err = net.Listen("tcp", address.String())
 		return err
 	})
 	t.Cleanup(func() { listener.Close() })
@@ -42,10 +51,28 @@ func serveTCP(t *testing.T, h lab.Host, port uint16) {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { conn.Close() })
-			go io.Copy(conn, conn)
+			handle(conn)
 		}
 	}()
+	return func() { listener.Close() }
+}
+
+// echoes sends so many bytes to a server that echoes, and has them all come back.
+func echoes(t *testing.T, conn net.Conn, size int64) {
+	t.Helper()
+	conn.SetDeadline(time.Now().Add(patience))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(conn, zeros{}, size)
+		sent <- err
+	}()
+	if n, err := io.CopyN(io.Discard, conn, size); err != nil {
+		t.Errorf("%d of %d bytes came back: %v", n, size, err)
+		conn.Close()
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
 }
 
 // connect opens a TCP connection from one host to another.

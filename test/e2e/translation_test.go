@@ -95,28 +95,15 @@ func editBalancer(t *testing.T, dir, kind, name string, edit func(properties map
 // the host takes it for, then everything that comes. close ends the server, and the port refuses.
 func serveNamed(t *testing.T, h lab.Host, port uint16) (close func()) {
 	t.Helper()
-	var listener net.Listener
-	inside(t, h, func() (err error) {
-		listener, err = net.Listen("tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), port).String())
-		return err
-	})
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
+	return acceptTCP(t, h, netip.AddrPortFrom(netip.IPv4Unspecified(), port), func(conn net.Conn) {
+		go func() {
+			defer conn.Close()
+			answer, _ := json.Marshal(seen{h.Name, conn.LocalAddr().String(), conn.RemoteAddr().String()})
+			if _, err := conn.Write(append(answer, '\n')); err == nil {
+				io.Copy(conn, conn)
 			}
-			go func() {
-				defer conn.Close()
-				answer, _ := json.Marshal(seen{h.Name, conn.LocalAddr().String(), conn.RemoteAddr().String()})
-				if _, err := conn.Write(append(answer, '\n')); err == nil {
-					io.Copy(conn, conn)
-				}
-			}()
-		}
-	}()
-	return func() { listener.Close() }
+		}()
+	})
 }
 
 // seen is how a server sees a connection.

@@ -240,18 +240,7 @@ func TestLiveFlowsPassWhileEverythingIsWatchedByWhoDoesNotRead(t *testing.T) {
 		}
 	}
 	const size = 32 << 20 // echoed: as much each way, more than rings and sockets have room for
-	conn.SetDeadline(time.Now().Add(patience))
-	sent := make(chan error, 1)
-	go func() {
-		_, err := io.CopyN(conn, zeros{}, size)
-		sent <- err
-	}()
-	if n, err := io.CopyN(io.Discard, conn, size); err != nil {
-		t.Errorf("%d of %d bytes came back: %v", n, size, err)
-	}
-	if err := <-sent; err != nil {
-		t.Error(err)
-	}
+	echoes(t, conn, size)
 	for _, w := range []*watcher{trace, capture} {
 		if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)

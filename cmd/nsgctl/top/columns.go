@@ -1,7 +1,6 @@
 package top
 
 import (
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,9 +69,9 @@ func flowColumns() []column {
 	}
 	return []column{
 		{title: "PROTO", cell: flow(func(f *control.TopFlow) string { return f.Protocol })},
-		{title: "SOURCE", least: 15, cell: flow(func(f *control.TopFlow) string { return endpoint(f.Source, f.SourcePort) })},
-		{title: "DESTINATION", least: 15, cell: flow(func(f *control.TopFlow) string { return endpoint(f.Destination, f.DestinationPort) })},
-		{title: "TRANSLATED", rank: 10, least: 15, cell: flow(arrives)},
+		{title: "SOURCE", least: 15, cell: flow(func(f *control.TopFlow) string { return control.Endpoint(f.Source, f.SourcePort) })},
+		{title: "DESTINATION", least: 15, cell: flow(func(f *control.TopFlow) string { return control.Endpoint(f.Destination, f.DestinationPort) })},
+		{title: "TRANSLATED", rank: 10, least: 15, cell: flow((*control.TopFlow).Arrives)},
 		{title: "STATE", rank: 1, cell: flow(func(f *control.TopFlow) string { return f.State })},
 		{title: "FROM", rank: 7, least: 8, cell: flow(func(f *control.TopFlow) string { return f.From })},
 		{title: "TO", rank: 8, least: 8, cell: flow(func(f *control.TopFlow) string { return f.To })},
@@ -137,24 +136,6 @@ func columnsOf(v control.TopView, by control.TalkersBy) []column {
 // rows is the number of a reading's rows.
 func rows(r *control.TopReading) int {
 	return len(r.Rules) + len(r.Flows) + len(r.Talkers) + len(r.Drops) // only one is set
-}
-
-func endpoint(address string, port uint16) string {
-	if port == 0 {
-		return address
-	}
-	return net.JoinHostPort(address, strconv.Itoa(int(port)))
-}
-
-// arrives is a flow as its destination sees it, as in nsgctl flows; empty where that is as it was sent.
-func arrives(f *control.TopFlow) string {
-	if t := f.Translated; t != nil {
-		return endpoint(t.Source, t.SourcePort) + " > " + endpoint(t.Destination, t.DestinationPort)
-	}
-	if f.DeliveredTo != "" {
-		return "the same, at " + f.DeliveredTo
-	}
-	return ""
 }
 
 func milliseconds(n int64) string { return span(time.Duration(n) * time.Millisecond) }
