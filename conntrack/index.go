@@ -62,8 +62,14 @@ func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bo
 		}
 		r := &t.records[e.flow()]
 		d := e.direction()
-		if e.tag() == want && t.matches(e.flow(), k, d) && word(r.state.Load()).live() {
-			return e.flow(), d, depth, true
+		if e.tag() == want {
+			same := r.matches(k, d)
+			if d == Reply && r.marks&Translated != 0 {
+				same = t.translations[e.flow()].matches(r, k)
+			}
+			if same && word(r.state.Load()).live() {
+				return e.flow(), d, depth, true
+			}
 		}
 		e = ref(r.links[d].Load())
 		depth++

@@ -41,15 +41,11 @@ func (r *record) tuple() packet.Tuple {
 	return packet.Tuple{Src: r.src, Dst: r.dst, SrcPort: r.srcPort, DstPort: r.dstPort, Proto: r.proto}
 }
 
-// matches reports whether k is the record's key of direction d.
-func (t *Table) matches(f Flow, k *Key, d Direction) bool {
-	r := &t.records[f]
+// matches reports whether k is the record's key of direction d, of a flow that is not translated.
+func (r *record) matches(k *Key, d Direction) bool {
 	if d == Original {
 		return r.src == k.Src && r.dst == k.Dst && r.srcPort == k.SrcPort && r.dstPort == k.DstPort &&
 			r.zone == k.Zone && r.proto == k.Proto
-	}
-	if r.marks&Translated != 0 {
-		return t.translations[f].matches(r, k)
 	}
 	return r.src == k.Dst && r.dst == k.Src && r.srcPort == k.DstPort && r.dstPort == k.SrcPort &&
 		r.replyZone == k.Zone && r.proto == k.Proto
