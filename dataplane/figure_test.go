@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -53,12 +53,12 @@ func anyRule(name string, priority int, d ruleset.Direction, a ruleset.Access) r
 }
 
 // figure is the seed's figure with the given rules in NSG1 and NSG2.
-func figure(rules1, rules2 []ruleset.Rule) *arm.Set {
+func figure(rules1, rules2 []ruleset.Rule) *policy.Set {
 	nsg1 := &ruleset.NSG{Name: "NSG1", ID: "/nsg/NSG1", Rules: rules1}
 	nsg2 := &ruleset.NSG{Name: "NSG2", ID: "/nsg/NSG2", Rules: rules2}
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	subnet := func(name, prefix string, g *ruleset.NSG) *arm.Subnet {
-		s := &arm.Subnet{Name: name, ID: vnet.ID + "/" + name, VirtualNetwork: vnet, NetworkSecurityGroup: g,
+	vnet := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	subnet := func(name, prefix string, g *ruleset.NSG) *policy.Subnet {
+		s := &policy.Subnet{Name: name, ID: vnet.ID + "/" + name, VirtualNetwork: vnet, NetworkSecurityGroup: g,
 			Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
 		vnet.Subnets = append(vnet.Subnets, s)
 		return s
@@ -66,21 +66,21 @@ func figure(rules1, rules2 []ruleset.Rule) *arm.Set {
 	s1 := subnet("Subnet1", "10.0.1.0/24", nsg1)
 	s2 := subnet("Subnet2", "10.0.2.0/24", nil)
 	s3 := subnet("Subnet3", "10.0.3.0/24", nil)
-	nic := func(name, addr string, s *arm.Subnet, g *ruleset.NSG) *arm.NetworkInterface {
-		return &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: g,
-			IPConfigurations: []arm.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}}
+	nic := func(name, addr string, s *policy.Subnet, g *ruleset.NSG) *policy.NetworkInterface {
+		return &policy.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: g,
+			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}}
 	}
-	return &arm.Set{
+	return &policy.Set{
 		NetworkSecurityGroups: []*ruleset.NSG{nsg1, nsg2},
-		VirtualNetworks:       []*arm.VirtualNetwork{vnet},
-		NetworkInterfaces: []*arm.NetworkInterface{
+		VirtualNetworks:       []*policy.VirtualNetwork{vnet},
+		NetworkInterfaces: []*policy.NetworkInterface{
 			nic("vm1-nic", addr1, s1, nsg2), nic("vm2-nic", addr2, s1, nil),
 			nic("vm3-nic", addr3, s2, nsg2), nic("vm4-nic", addr4, s3, nil),
 		},
 	}
 }
 
-func figureOfTheSeed() *arm.Set {
+func figureOfTheSeed() *policy.Set {
 	return figure([]ruleset.Rule{allowHTTP()}, []ruleset.Rule{allowHTTP()})
 }
 
@@ -93,12 +93,12 @@ type rig struct {
 	rewrites bool // the policy translates: send does not hold the bytes
 }
 
-func newRig(t testing.TB, policy *arm.Set, flows conntrack.Options) *rig {
+func newRig(t testing.TB, policy *policy.Set, flows conntrack.Options) *rig {
 	t.Helper()
 	return newRigWith(t, policy, Options{Flows: flows})
 }
 
-func newRigWith(t testing.TB, policy *arm.Set, o Options) *rig {
+func newRigWith(t testing.TB, policy *policy.Set, o Options) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: time.Hour}
 	o.Flows.Seed = [2]uint64{1, 2}

@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // oracleServices are what Azure's documents say passes whatever the NSGs say, with the tag that
@@ -111,8 +111,8 @@ func (o *oracle) admin(end *oracleEnd, d ruleset.Direction, e *expectation) (ask
 }
 
 // adminFrom reads rule collections for the virtual network.
-func adminFrom(c *choices, set *arm.Set) {
-	set.NetworkGroups = []*arm.NetworkGroup{{Name: "all", ID: "/group/all", Members: set.VirtualNetworks}}
+func adminFrom(c *choices, set *policy.Set) {
+	set.NetworkGroups = []*policy.NetworkGroup{{Name: "all", ID: "/group/all", Members: set.VirtualNetworks}}
 	for i := range c.next(3) {
 		name := []string{"nm/config/a", "nm/config/b"}[i]
 		rules := &ruleset.NSG{Name: name, ID: "/" + name, Admin: true}
@@ -128,7 +128,7 @@ func adminFrom(c *choices, set *arm.Set) {
 			}
 			rules.Rules = append(rules.Rules, r)
 		}
-		collection := &arm.AdminCollection{Rules: rules}
+		collection := &policy.AdminCollection{Rules: rules}
 		if c.next(4) > 0 {
 			collection.Networks = set.VirtualNetworks
 		}
@@ -149,9 +149,9 @@ func (o *oracle) stateless(from int, p *packet.Packet) bool {
 // flush notes which live flows a new policy has judged again, at their next packet from the
 // side that began: those with an NSG with flushConnection at one of their ends that has other
 // rules than before, was not there, had it not, or is there no more.
-func (o *oracle) flush(before *arm.Set) {
+func (o *oracle) flush(before *policy.Set) {
 	after := o.set
-	groups := func(set *arm.Set, k conntrack.Key) map[string]*ruleset.NSG {
+	groups := func(set *policy.Set, k conntrack.Key) map[string]*ruleset.NSG {
 		o.set = set
 		end := o.sender(int(k.Zone), k.Src.Netip())
 		list := map[string]*ruleset.NSG{}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // choices hands out small numbers read from bytes, zeroes when they have run out.
@@ -78,10 +78,10 @@ var oracleHosts = []oracleHost{
 
 // policyFrom reads a policy: which NSGs stand where and what their rules are.
 // No bytes give one without NSGs, which allows everything.
-func policyFrom(c *choices) *arm.Set {
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1",
+func policyFrom(c *choices) *policy.Set {
+	vnet := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1",
 		AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00::/48")}}
-	set := &arm.Set{VirtualNetworks: []*arm.VirtualNetwork{vnet}}
+	set := &policy.Set{VirtualNetworks: []*policy.VirtualNetwork{vnet}}
 	for i := range c.next(5) {
 		name := fmt.Sprintf("NSG%d", i+1)
 		g := &ruleset.NSG{Name: name, ID: "/nsg/" + name, FlushConnection: c.next(3) > 0}
@@ -97,7 +97,7 @@ func policyFrom(c *choices) *arm.Set {
 		return nil
 	}
 	for i := 1; i <= 3; i++ {
-		vnet.Subnets = append(vnet.Subnets, &arm.Subnet{
+		vnet.Subnets = append(vnet.Subnets, &policy.Subnet{
 			Name: fmt.Sprintf("Subnet%d", i), ID: fmt.Sprintf("/vnet/vnet1/Subnet%d", i), VirtualNetwork: vnet, NetworkSecurityGroup: group(),
 			Prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", i))}})
 	}
@@ -107,13 +107,13 @@ func policyFrom(c *choices) *arm.Set {
 			host = oracleHosts[8] // VM2 has moved
 		}
 		name := fmt.Sprintf("vm%d-nic", i+1)
-		nic := &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: group()}
+		nic := &policy.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: group()}
 		var groups []string
 		if i == 0 || i == 3 {
 			groups = []string{"/asg/web"}
 		}
 		for family, address := range []string{host.v4, host.v6} {
-			nic.IPConfigurations = append(nic.IPConfigurations, arm.IPConfiguration{Name: fmt.Sprint("ipconfig", family),
+			nic.IPConfigurations = append(nic.IPConfigurations, policy.IPConfiguration{Name: fmt.Sprint("ipconfig", family),
 				Address: netip.MustParseAddr(address), Subnet: vnet.Subnets[subnet-1], Primary: family == 0, ApplicationSecurityGroups: groups})
 		}
 		set.NetworkInterfaces = append(set.NetworkInterfaces, nic)
