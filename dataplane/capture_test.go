@@ -21,6 +21,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // capturesEnv names captures to carry besides those of testdata: pcap and pcapng
@@ -242,7 +243,7 @@ func newCaptureRig(t *testing.T, inside map[netip.Addr]bool) *rig {
 	}
 	var devices []tun.Device
 	for range 2 {
-		d, err := tun.NewMemory("mem", 1, 8)
+		d, err := tuntest.NewMemory("mem", 1, 8)
 		if err != nil {
 			t.Fatal(err)
 		}

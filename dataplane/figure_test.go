@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // The attachments of the figure, by index.
@@ -88,7 +89,7 @@ func figureOfTheSeed() *arm.Set {
 type rig struct {
 	t        testing.TB
 	engine   *Engine
-	devices  []*tun.Memory
+	devices  []*tuntest.Memory
 	clock    time.Duration
 	rewrites bool // the policy translates: send does not hold the bytes
 }
@@ -175,9 +176,9 @@ func countOf(e *Engine, nsg string, d ruleset.Direction, rule string) RuleCount 
 	return RuleCount{}
 }
 
-func newMemory(t testing.TB, queues, capacity int) *tun.Memory {
+func newMemory(t testing.TB, queues, capacity int) *tuntest.Memory {
 	t.Helper()
-	d, err := tun.NewMemory("mem", queues, capacity, tun.WithSlotLen(8192))
+	d, err := tuntest.NewMemory("mem", queues, capacity, tuntest.WithSlotLen(8192))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // oracleRig is an engine of one worker and the oracle that it is held against after
@@ -21,7 +22,7 @@ import (
 type oracleRig struct {
 	t        testing.TB
 	engine   *Engine
-	devices  []*tun.Memory
+	devices  []*tuntest.Memory
 	clock    time.Duration
 	oracle   *oracle
 	policies [2]*arm.Set           // to reload among
@@ -53,7 +54,7 @@ type happened struct {
 	admin     map[ruleset.Access]int
 }
 
-func oracleDevices(t testing.TB) (devices []*tun.Memory) {
+func oracleDevices(t testing.TB) (devices []*tuntest.Memory) {
 	for range numPlaces {
 		devices = append(devices, newMemory(t, 1, 64))
 	}
@@ -61,7 +62,7 @@ func oracleDevices(t testing.TB) (devices []*tun.Memory) {
 }
 
 // newOracleRig reads the table's options and the policies from bytes.
-func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig {
+func newOracleRig(t testing.TB, devices []*tuntest.Memory, policy []byte) *oracleRig {
 	t.Helper()
 	c := choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}

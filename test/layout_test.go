@@ -65,8 +65,8 @@ var allowedImports = map[string][]string{
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.
 	"ruleset/arm/armtest": {},
-	// Takes superpackets apart for the tests of tun and of what makes them.
-	"tun/tuntest": {},
+	// A device without a kernel for the tests of what carries packets.
+	"tun/tuntest": {"tun"},
 	// The slow flow that the oracles share.
 	"conntrack/conntracktest": {"dataplane/packet"},
 
