@@ -51,6 +51,18 @@ type SecurityAdminRule struct {
 	SourcePortRanges, DestinationPortRanges []string
 }
 
+// AdminRuleFields are the fields of a SecurityAdminRule except its name, id, kind and
+// addresses.
+var AdminRuleFields = []Field[SecurityAdminRule]{
+	{Name: "description", Text: func(r *SecurityAdminRule) *string { return &r.Description }, Literal: true},
+	{Name: "protocol", Text: func(r *SecurityAdminRule) *string { return &r.Protocol }},
+	{Name: "access", Text: func(r *SecurityAdminRule) *string { return &r.Access }},
+	{Name: "direction", Text: func(r *SecurityAdminRule) *string { return &r.Direction }},
+	{Name: "priority", Text: func(r *SecurityAdminRule) *string { return &r.Priority }},
+	{Plural: "sourcePortRanges", List: func(r *SecurityAdminRule) *[]string { return &r.SourcePortRanges }},
+	{Plural: "destinationPortRanges", List: func(r *SecurityAdminRule) *[]string { return &r.DestinationPortRanges }},
+}
+
 // AdminPeer is an element of sources or destinations.
 type AdminPeer struct {
 	AddressPrefix     string

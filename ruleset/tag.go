@@ -7,6 +7,16 @@ import (
 	"strings"
 )
 
+// The tags that need no tag file.
+const (
+	TagVirtualNetwork    = "VirtualNetwork"
+	TagInternet          = "Internet"
+	TagAzureLoadBalancer = "AzureLoadBalancer"
+	TagPlatformDNS       = "AzurePlatformDNS"
+	TagPlatformIMDS      = "AzurePlatformIMDS"
+	TagPlatformLKM       = "AzurePlatformLKM"
+)
+
 // platformAddress is Azure's host virtual address: the source of load balancer
 // probes, the same in every region.
 var platformAddress = netip.MustParsePrefix("168.63.129.16/32")

@@ -7,6 +7,26 @@ import (
 	"strings"
 )
 
+// Azure's limits, see "Azure subscription limits: networking".
+const (
+	MinPriority = 100
+	MaxPriority = 4096
+
+	MaxNameLength        = 80
+	MaxDescriptionLength = 140
+
+	MaxRulesPerGroup = 1000
+	// MaxAddressesPerGroup counts the addresses and ranges of all rules of an
+	// NSG, sources and destinations apart.
+	MaxAddressesPerGroup = 4000
+	MaxASGsPerSide       = 10
+	// MaxASGsPerGroup counts different ASGs in all rules of an NSG.
+	MaxASGsPerGroup = 100
+	// MaxPortRangesPerRule holds for source and destination ports apart. Azure
+	// publishes no number for ports; this one is ours.
+	MaxPortRangesPerRule = 4000
+)
+
 // Validate checks an NSG as Azure does and collects every fault, not only the
 // first. The NSG it returns holds the rules without one, in the document's
 // order and in canonical spelling; it is fit for use when there are no faults.
@@ -96,8 +116,9 @@ func (v *validator) rule(raw *SecurityRule) {
 
 // decided reports that no field which a verdict depends on is unknown.
 func (r *SecurityRule) decided() bool {
-	for field, unknown := range r.Unknown {
-		if unknown && field != "name" && field != "description" {
+	for name, unknown := range r.Unknown {
+		literal := func(f Field[SecurityRule]) bool { return f.Literal && f.Name == name }
+		if unknown && name != "name" && !slices.ContainsFunc(SecurityRuleFields, literal) {
 			return false
 		}
 	}

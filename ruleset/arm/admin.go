@@ -126,35 +126,34 @@ func (l *loader) buildCollection(r *resource) {
 // readAdminRule reads a rule's fields as text; ok is false when a template leaves some open.
 func (l *loader) readAdminRule(r *resource) (rule ruleset.SecurityAdminRule, ok bool) {
 	f := l.read(r.file, r.parent.place(), r.name, r.body)
-	rule = ruleset.SecurityAdminRule{
-		Name: r.name, ID: r.identity(), Description: f.literal("description"),
-		Protocol: f.text("protocol"), Access: f.text("access"), Direction: f.text("direction"), Priority: f.text("priority"),
-		Sources: f.adminPeers("sources"), Destinations: f.adminPeers("destinations"),
-		SourcePortRanges: f.texts("sourcePortRanges"), DestinationPortRanges: f.texts("destinationPortRanges"),
-	}
+	rule = ruleset.SecurityAdminRule{Name: r.name, ID: r.identity(), Sources: f.adminPeers("sources"), Destinations: f.adminPeers("destinations")}
+	readFields(f, &rule, ruleset.AdminRuleFields)
 	rule.Kind, _ = lookup(r.body, "kind").(string)
 	f.adminFieldsOnly()
 	f.leaveCondition(r)
 	return rule, len(f.open) == 0
 }
 
-// adminFields are those of a rule whose absence means everything.
-var adminFields = []string{"sources", "destinations", "sourcePortRanges", "destinationPortRanges"}
-
-// adminFieldsOnly reports fields that were meant to be others, such as those of security
-// rules: a side without its field is open.
+// adminFieldsOnly reports fields that were meant to be lists of an admin rule, such as
+// those of security rules. A list that is not there stands for everything.
 func (f *fields) adminFieldsOnly() {
+	lists := []string{"sources", "destinations"}
+	for _, field := range ruleset.AdminRuleFields {
+		if field.List != nil {
+			lists = append(lists, field.Plural)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		low := strings.ToLower(name)
 		near, known := ruleset.NewNearMiss(low), false
-		for _, field := range adminFields {
+		for _, field := range lists {
 			known = known || strings.EqualFold(name, field)
 			near.Try(field, strings.ToLower(field), false)
 		}
 		side := strings.HasPrefix(low, "source") || strings.HasPrefix(low, "destination")
 		if !known && (side || near.Hint() != "") && f.values[name] != nil {
 			f.fault(CodeInvalidRequestFormat, name, asText(f.values[name]),
-				"a security admin rule has no such field; allowed are %s", strings.Join(adminFields, ", "))
+				"a security admin rule has no such field; allowed are %s", strings.Join(lists, ", "))
 		}
 	}
 }

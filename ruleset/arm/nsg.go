@@ -164,55 +164,47 @@ func (l *loader) addGroup(r *resource, nsg *ruleset.NSG) {
 	}
 }
 
-// ruleFields are the properties that a rule can't do without, in all their forms.
-var ruleFields = []string{
-	"protocol", "access", "direction", "priority",
-	"sourcePortRange", "sourcePortRanges", "destinationPortRange", "destinationPortRanges",
-	"sourceAddressPrefix", "sourceAddressPrefixes", "sourceApplicationSecurityGroups",
-	"destinationAddressPrefix", "destinationAddressPrefixes", "destinationApplicationSecurityGroups",
-}
-
 // readRule reads a rule's fields as text; validation is ruleset's.
 func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[string]any) ruleset.SecurityRule {
 	f := l.read(file, place, name, body)
-	if f.withheld() {
-		for _, field := range ruleFields {
-			f.open[field] = true
+	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
+	rule.ID, _ = lookup(body, "id").(string)
+	readFields(f, &rule, ruleset.SecurityRuleFields)
+	f.open["name"] = nameUnknown
+	for _, field := range ruleset.SecurityRuleFields {
+		if field.Literal {
+			f.open[field.Name] = isExpression(*field.Text(&rule))
 		}
 	}
-	rule := ruleset.SecurityRule{
-		Name:        name,
-		Description: f.literal("description"),
-		Protocol:    f.text("protocol"),
-		Access:      f.text("access"),
-		Direction:   f.text("direction"),
-		Priority:    f.text("priority"),
-		Source:      f.side("source"),
-		Destination: f.side("destination"),
-		Unknown:     f.open,
-	}
-	rule.ID, _ = lookup(body, "id").(string)
-	f.open["name"] = nameUnknown
-	f.open["description"] = isExpression(rule.Description)
 	return rule
 }
 
-// side reads the fields that begin with "source" or "destination". A singular
-// field with several values, PowerShell's form, reads as the plural one.
-func (f *fields) side(end string) ruleset.Side {
-	one := func(field string) (string, []string) {
-		if list, ok := lookup(f.values, field).([]any); ok && len(list) > 1 {
-			return "", f.texts(field)
+// readFields fills a rule from the table of its fields. When the properties cannot be
+// read, the fields that decide a verdict are open.
+func readFields[R any](f *fields, rule *R, table []ruleset.Field[R]) {
+	for _, field := range table {
+		if f.withheld() && !field.Literal {
+			for _, name := range field.Names() {
+				f.open[name] = true
+			}
 		}
-		return f.text(field), nil
+		var list []string
+		switch several, _ := lookup(f.values, field.Name).([]any); {
+		case field.Text == nil:
+		case field.Literal:
+			*field.Text(rule) = f.literal(field.Name)
+		case field.List != nil && len(several) > 1: // PowerShell's form
+			list = f.texts(field.Name)
+		default:
+			*field.Text(rule) = f.text(field.Name)
+		}
+		switch {
+		case field.References:
+			*field.List(rule) = f.asgs(field.Plural)
+		case field.List != nil:
+			*field.List(rule) = append(list, f.texts(field.Plural)...)
+		}
 	}
-	var s ruleset.Side
-	s.PortRange, s.PortRanges = one(end + "PortRange")
-	s.PortRanges = append(s.PortRanges, f.texts(end+"PortRanges")...)
-	s.AddressPrefix, s.AddressPrefixes = one(end + "AddressPrefix")
-	s.AddressPrefixes = append(s.AddressPrefixes, f.texts(end+"AddressPrefixes")...)
-	s.ApplicationSecurityGroups = f.asgs(end + "ApplicationSecurityGroups")
-	return s
 }
 
 // asgs reads references to ASGs and gives them the spelling of the ASGs' own ids.

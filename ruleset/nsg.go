@@ -6,6 +6,31 @@ import (
 	"strings"
 )
 
+// NSG is one validated network security group, or a rule collection of security admin
+// rules: that has no default rules.
+type NSG struct {
+	Admin           bool // a rule collection
+	Name            string
+	ID              string // resource id; made up from the name when the document has none
+	ResourceGUID    string // resourceGuid, empty when the document has none
+	Location        string
+	FlushConnection bool
+	Rules           []Rule // user rules only, in the order of the document
+}
+
+// NetworkSecurityGroup is an NSG as a document has it, before validation.
+type NetworkSecurityGroup struct {
+	File            string // for faults
+	Name            string
+	ID              string
+	ResourceGUID    string
+	Location        string
+	FlushConnection bool
+	SecurityRules   []SecurityRule
+	// UnknownName says that Name stands for a name that the document doesn't tell.
+	UnknownName bool
+}
+
 // DefaultRules are the six rules that every NSG ends with, in Azure's order and
 // under their ARM names, which differ in case from the headings of its documents.
 // The result is the caller's.
@@ -36,8 +61,8 @@ func defaultRule(name, description string, priority int, d Direction, a Access, 
 }
 
 // Ordered are the rules of one direction in the order in which they are tried:
-// the user's by priority, then the default rules, which a rule collection has not. Priorities are unique in a
-// validated NSG; the document's order decides between equal ones.
+// the user's by priority, then the default rules, unless the NSG is a rule collection.
+// Priorities are unique in a validated NSG. Rules of equal priority keep their order.
 func (n *NSG) Ordered(d Direction) []Rule {
 	var rules []Rule
 	for i := range n.Rules {
