@@ -17,22 +17,10 @@ const (
 	CodeInvalidStaticMember   = "NetworkGroupInvalidStaticMember"
 )
 
-// buildAdmin builds what virtual network managers hold: first the groups, which rules and
-// collections name.
-func (l *loader) buildAdmin() {
-	for _, r := range l.resources {
-		if r.kind == networkGroupKind && r.parent != nil {
-			l.buildNetworkGroup(r)
-		}
-	}
-	for _, r := range l.resources {
-		if r.kind == collectionKind && r.parent != nil {
-			l.buildCollection(r)
-		}
-	}
-}
-
 func (l *loader) buildNetworkGroup(r *resource) {
+	if r.parent == nil { // an orphan, told already
+		return
+	}
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
@@ -83,6 +71,9 @@ func appendOnce[T comparable](list []T, more ...T) []T {
 }
 
 func (l *loader) buildCollection(r *resource) {
+	if r.parent == nil { // an orphan, told already
+		return
+	}
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return

@@ -13,6 +13,7 @@ type index struct {
 	byID   map[string]*entry            // by id in lower case
 	byName map[kind]map[string][]*entry // by name, or "network/subnet", in lower case
 	known  map[kind]string              // what is there, in words; made when it is asked for
+	asked  uint64                       // a bit for each kind that was looked up, for the test of phases
 }
 
 // entry is a resource that can be referred to.
@@ -50,6 +51,7 @@ func (x *index) add(e *entry, names ...string) *entry {
 // resolve finds what a reference means by the rule of the package's comment.
 // problem says why there is no answer; e.object is nil for an open resource.
 func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
+	x.asked |= 1 << k
 	if e := x.byID[strings.ToLower(reference)]; e != nil && e.kind == k {
 		return e, ""
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,77 +134,9 @@ func Parse(name string, data []byte) *Documents {
 		report()
 	}
 	l.document(name, value, err)
-	l.gather()
+	l.run(gathering)
 	return l.finish()
 }
-
-// loader collects resources from documents, then builds a Set of them.
-type loader struct {
-	out       *Documents
-	resources []*resource
-	orphans   []*resource // children whose parent no document has
-	index     index
-	known     ruleset.KnownTags
-	stale     bool // a resource that was built before is not what it was
-
-	addresses    map[usedAddress]string // the ipConfiguration that has it
-	addressCount map[*policy.VirtualNetwork]int
-	inRegion     map[region]int
-	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
-	publicUsers  map[*policy.PublicIPAddress]string   // the place that has it
-	holders      map[netip.Addr]*policy.PublicIPAddress
-	// What translating resources say of others, until those are there.
-	publicClaims  []publicClaim
-	gatewayClaims []gatewayClaim
-	memberClaims  []memberClaim
-	balancers     []*balancer
-	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
-
-	values  *values
-	reasons map[string]map[string]string // why expressions stay open, by file and text
-}
-
-func newLoader() *loader {
-	return &loader{
-		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
-	}
-}
-
-// gather relates children to parents, and builds what rules refer to.
-func (l *loader) gather() {
-	l.adopt()
-	l.buildASGs()
-}
-
-// finish turns the other resources into a Set: first what others refer to.
-func (l *loader) finish() *Documents {
-	l.buildGroups()
-	l.buildRouteTables()
-	l.buildPublicAddresses()
-	l.buildNATGateways()
-	l.buildNetworks()
-	l.relatePeerings()
-	l.buildAdmin()
-	l.buildInterfaces()
-	l.relateGateways()
-	l.buildLoadBalancers()
-	l.relatePublicAddresses()
-	l.checkMembers()
-	l.out.Warnings = append(l.out.Warnings, l.lint()...)
-	l.out.sort(l.out.Faults)
-	l.out.sort(l.out.Unresolved)
-	l.out.sort(l.out.Warnings)
-	return l.out
-}
-
-func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
-
-// note lists what is left open and no packet needs to be judged: a policy with it is fit for use.
-func (l *loader) note(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
-
-func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }
 
 // fileFault drops the path from the message of a *fs.PathError: the fault has it.
 func (l *loader) fileFault(code, file string, err error) {

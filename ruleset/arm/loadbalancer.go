@@ -31,18 +31,6 @@ const (
 	defaultProbeInterval = 15 * time.Second
 )
 
-func (l *loader) buildLoadBalancers() {
-	for _, r := range l.resources {
-		if r.kind == loadBalancerKind {
-			l.buildLoadBalancer(r)
-		}
-	}
-	l.relateMembers()
-	for _, b := range l.balancers {
-		l.checkBalancer(b)
-	}
-}
-
 // balancer is a load balancer that is being read.
 type balancer struct {
 	*policy.LoadBalancer

@@ -213,6 +213,12 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 	return r
 }
 
+func (l *loader) checkBalancers() {
+	for _, b := range l.balancers {
+		l.checkBalancer(b)
+	}
+}
+
 // checkBalancer holds the rules of a load balancer against each other, once the members of its
 // pools are known.
 func (l *loader) checkBalancer(b *balancer) {

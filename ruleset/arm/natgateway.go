@@ -28,14 +28,6 @@ type gatewayClaim struct {
 	id      string
 }
 
-func (l *loader) buildNATGateways() {
-	for _, r := range l.resources {
-		if r.kind == natGatewayKind {
-			l.buildNATGateway(r)
-		}
-	}
-}
-
 func (l *loader) buildNATGateway(r *resource) {
 	f := l.readNoted(r.file, r.place(), r.body)
 	if !f.named(r) {

@@ -30,14 +30,6 @@ const (
 	maxMembersPerASG         = 4000
 )
 
-func (l *loader) buildInterfaces() {
-	for _, r := range l.resources {
-		if r.kind == interfaceKind {
-			l.buildInterface(r)
-		}
-	}
-}
-
 func (l *loader) buildInterface(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {

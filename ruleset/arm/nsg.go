@@ -46,24 +46,19 @@ func subscriptionOf(id string) string {
 	return strings.ToLower(strings.Split(id, "/")[2])
 }
 
-func (l *loader) buildASGs() {
-	for _, r := range l.resources {
-		if r.kind != asgKind {
-			continue
-		}
-		f := l.read(r.file, r.place(), "", r.body)
-		a := &policy.ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
-		if !f.named(r) {
-			continue
-		}
-		f.leaveCondition(r)
-		if len(f.open) > 0 {
-			l.registerOpen(r)
-		} else if l.register(r, a.ID, a, a.Name) {
-			l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
-			location, _ := lookup(r.body, "location").(string)
-			f.countInRegion(r, location)
-		}
+func (l *loader) buildASG(r *resource) {
+	f := l.read(r.file, r.place(), "", r.body)
+	a := &policy.ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
+	if !f.named(r) {
+		return
+	}
+	f.leaveCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+	} else if l.register(r, a.ID, a, a.Name) {
+		l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
+		location, _ := lookup(r.body, "location").(string)
+		f.countInRegion(r, location)
 	}
 }
 
@@ -84,13 +79,8 @@ func (l *loader) registerOpen(r *resource) {
 	l.register(r, r.identity(), nil, names...)
 }
 
-func (l *loader) buildGroups() {
-	for _, r := range l.resources {
-		if r.kind == groupKind {
-			l.buildGroup(r)
-		}
-	}
-	// Rules without their group are checked as far as that goes.
+// checkOrphanRules checks rules whose group no document has, as far as that goes.
+func (l *loader) checkOrphanRules() {
 	strays := map[string]*ruleset.NetworkSecurityGroup{}
 	var order []string
 	for _, r := range l.orphans {

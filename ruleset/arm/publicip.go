@@ -40,17 +40,6 @@ type publicClaim struct {
 	id      string
 }
 
-func (l *loader) buildPublicAddresses() {
-	for _, r := range l.resources {
-		switch r.kind {
-		case publicAddressKind:
-			l.buildPublicAddress(r)
-		case publicPrefixKind:
-			l.buildPublicPrefix(r)
-		}
-	}
-}
-
 func (l *loader) buildPublicAddress(r *resource) {
 	f := l.readNoted(r.file, r.place(), r.body)
 	if !f.named(r) {

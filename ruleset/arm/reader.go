@@ -83,7 +83,7 @@ func (r *Reader) Read() *Documents {
 	l.readValues(deployment)
 	documents := l.readAll(r.documents(l), r.groups)
 	l.checkParameters()
-	l.gather()
+	l.run(gathering)
 	environment := l.index.environment()
 	if len(r.groups) > 0 && !slices.Equal(environment, r.environment) {
 		// Rules name groups by ids that may mean something else now.

@@ -28,14 +28,6 @@ const maxRoutes = 400
 
 var nextHopTypes = []policy.NextHopType{policy.HopGateway, policy.HopVnetLocal, policy.HopInternet, policy.HopVirtualAppliance, policy.HopNone}
 
-func (l *loader) buildRouteTables() {
-	for _, r := range l.resources {
-		if r.kind == routeTableKind {
-			l.buildRouteTable(r)
-		}
-	}
-}
-
 func (l *loader) buildRouteTable(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
@@ -151,7 +143,7 @@ func (f *fields) nextHop(r *policy.Route) {
 }
 
 // lint finds the route tables that make the VirtualNetwork tag everything where an NSG stands.
-func (l *loader) lint() ruleset.Faults {
+func (l *loader) lint() {
 	guarded := map[*policy.Subnet]bool{}
 	for _, n := range l.out.Set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
@@ -168,7 +160,7 @@ func (l *loader) lint() ruleset.Faults {
 		}
 	}
 	l.out.sort(warnings)
-	return warnings
+	l.out.Warnings = append(l.out.Warnings, warnings...)
 }
 
 func (l *loader) lintRoutes(s *policy.Subnet) (warnings ruleset.Faults) {

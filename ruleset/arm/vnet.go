@@ -33,14 +33,6 @@ const (
 	maxFlowTimeout         = 30
 )
 
-func (l *loader) buildNetworks() {
-	for _, r := range l.resources {
-		if r.kind == networkKind {
-			l.buildNetwork(r)
-		}
-	}
-}
-
 func (l *loader) buildNetwork(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
