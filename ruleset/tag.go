@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"go4.org/netipx"
 )
 
 // The tags that need no tag file.
@@ -33,27 +35,44 @@ var notInternet = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/3"),
 }
 
-var (
-	allIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	// globalIPv6 is all that IANA assigns as global unicast.
-	globalIPv6 = netip.MustParsePrefix("2000::/3")
-)
+// globalIPv6 is all that IANA assigns as global unicast.
+var globalIPv6 = netip.MustParsePrefix("2000::/3")
 
-// InternetPrefixes is the Internet tag as a network sees it: the public IPv4
-// unicast addresses and 2000::/3 without the prefixes of exclude, which are
-// those of the network's VirtualNetwork tag. The result is sorted, IPv4 first,
-// and the shortest list of prefixes that covers exactly these addresses.
-func InternetPrefixes(exclude []netip.Prefix) []netip.Prefix {
-	exclude = masked(exclude)
-	prefixes := subtract(nil, allIPv4, slices.Concat(notInternet, exclude))
-	return subtract(prefixes, globalIPv6, exclude)
+var everywhere = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 }
 
-// VirtualNetworkPrefixes is the VirtualNetwork tag of a network whose own and
-// peered address spaces are space: these and the platform's address, sorted,
-// without prefixes that others contain.
+// Everywhere is every address: 0.0.0.0/0 and ::/0. The result is always the same slice
+// and must not be changed.
+func Everywhere() []netip.Prefix { return everywhere }
+
+// InternetPrefixes is the Internet tag as a network sees it: the public IPv4 unicast
+// addresses and 2000::/3, without the prefixes of exclude. Those are the prefixes of the
+// network's VirtualNetwork tag. The result is sorted, IPv4 first, and has the fewest
+// prefixes that cover these addresses.
+func InternetPrefixes(exclude []netip.Prefix) []netip.Prefix {
+	var b netipx.IPSetBuilder
+	b.AddPrefix(everywhere[0])
+	b.AddPrefix(globalIPv6)
+	for _, p := range slices.Concat(notInternet, exclude) {
+		if p.IsValid() {
+			b.RemovePrefix(p)
+		}
+	}
+	set, _ := b.IPSet() // only an invalid prefix is an error
+	return set.Prefixes()
+}
+
+// VirtualNetworkPrefixes is the VirtualNetwork tag of a network: space, which is its own
+// and its peers' address space, and the platform's address. The result is sorted and
+// leaves out prefixes that others contain.
 func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
-	sorted := append(masked(space), platformAddress)
+	sorted := []netip.Prefix{platformAddress}
+	for _, p := range space {
+		if p.IsValid() {
+			sorted = append(sorted, p.Masked())
+		}
+	}
 	slices.SortFunc(sorted, netip.Prefix.Compare)
 	var prefixes []netip.Prefix
 	for _, p := range sorted {
@@ -67,46 +86,6 @@ func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
 
 // AzureLoadBalancerPrefixes is the AzureLoadBalancer tag, the same everywhere.
 func AzureLoadBalancerPrefixes() []netip.Prefix { return []netip.Prefix{platformAddress} }
-
-func masked(list []netip.Prefix) []netip.Prefix {
-	result := make([]netip.Prefix, 0, len(list)+1)
-	for _, p := range list {
-		if p.IsValid() {
-			result = append(result, p.Masked())
-		}
-	}
-	return result
-}
-
-// subtract appends to list what is left of p without the prefixes of holes. It
-// halves p until a half is whole or gone, so the result is in order and no two
-// neighbours of it could be one prefix.
-func subtract(list []netip.Prefix, p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
-	var inside []netip.Prefix
-	for _, h := range holes {
-		if !h.Overlaps(p) {
-			continue
-		}
-		if h.Bits() <= p.Bits() {
-			return list
-		}
-		inside = append(inside, h)
-	}
-	if len(inside) == 0 {
-		return append(list, p)
-	}
-	low, high := halves(p)
-	return subtract(subtract(list, low, inside), high, inside)
-}
-
-// halves splits a prefix that is shorter than its address.
-func halves(p netip.Prefix) (low, high netip.Prefix) {
-	bits := p.Bits()
-	address := p.Addr().AsSlice()
-	address[bits/8] |= 0x80 >> (bits % 8)
-	upper, _ := netip.AddrFromSlice(address)
-	return netip.PrefixFrom(p.Addr(), bits+1), netip.PrefixFrom(upper, bits+1)
-}
 
 // classicTags are the built-in tags, and the spellings of Azure's old deployment model.
 var classicTags = map[string]string{

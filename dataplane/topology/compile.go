@@ -77,9 +77,7 @@ func sameList[E comparable](a, b []E) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
-var everywhere = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var everywhere = ruleset.Everywhere()
 
 // resolve turns one side of a rule into prefixes.
 func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
