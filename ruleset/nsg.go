@@ -3,7 +3,6 @@ package ruleset
 import (
 	"cmp"
 	"slices"
-	"strings"
 )
 
 // NSG is one validated network security group, or a rule collection of security admin
@@ -82,7 +81,3 @@ func (n *NSG) Ordered(d Direction) []Rule {
 	}
 	return rules
 }
-
-// SameID compares resource ids, which ARM holds equal whatever their case:
-// flow logs and Azure's own services write them in capitals.
-func SameID(a, b string) bool { return strings.EqualFold(a, b) }

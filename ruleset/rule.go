@@ -86,7 +86,7 @@ type Peer struct {
 	Any      bool           // "*": every address of both families
 	Tag      string         // service tag in canonical spelling, such as "VirtualNetwork"
 	Prefixes []netip.Prefix // masked; "0.0.0.0/0" is every IPv4 address
-	// ApplicationSecurityGroups are resource ids as written; compare with SameID.
+	// ApplicationSecurityGroups are resource ids as written: compare them without case.
 	ApplicationSecurityGroups []string
 	// NetworkGroup is the id of a network manager's group of virtual networks, and AnyOf
 	// several peers; in admin rules only.
