@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// NSG is one validated network security group, or a rule collection of security admin
-// rules: that has no default rules.
+// NSG is a validated network security group, or a collection of security admin rules,
+// which has no default rules.
 type NSG struct {
 	Admin           bool // a rule collection
 	Name            string
@@ -26,13 +26,12 @@ type NetworkSecurityGroup struct {
 	Location        string
 	FlushConnection bool
 	SecurityRules   []SecurityRule
-	// UnknownName says that Name stands for a name that the document doesn't tell.
+	// UnknownName means that the document does not give the name; Name takes its place.
 	UnknownName bool
 }
 
-// DefaultRules are the six rules that every NSG ends with, in Azure's order and
-// under their ARM names, which differ in case from the headings of its documents.
-// The result is the caller's.
+// DefaultRules are the six rules at the end of every NSG, in Azure's order. Their names
+// are those of ARM, whose case differs from Azure's documents. The result is the caller's.
 func DefaultRules() []Rule {
 	anyone, network := Peer{Any: true}, Peer{Tag: TagVirtualNetwork}
 	return []Rule{

@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// Direction says which way a rule looks, from the virtual machine's side.
+// Direction is the direction of a rule's traffic, seen from the virtual machine.
 type Direction uint8
 
 const (
@@ -32,8 +32,8 @@ type Access uint8
 
 const (
 	Deny        Access = iota // the zero value denies: fail closed
-	Allow                     // of an admin rule: the NSGs decide
-	AlwaysAllow               // admin rules only: no NSG is asked
+	Allow                     // in an admin rule: the NSGs decide
+	AlwaysAllow               // in admin rules only: no NSG is asked
 )
 
 // String is the ARM spelling.
@@ -88,13 +88,13 @@ type Peer struct {
 	Prefixes []netip.Prefix // masked; "0.0.0.0/0" is every IPv4 address
 	// ApplicationSecurityGroups are resource ids as written: compare them without case.
 	ApplicationSecurityGroups []string
-	// NetworkGroup is the id of a network manager's group of virtual networks, and AnyOf
-	// several peers; in admin rules only.
+	// In admin rules only: NetworkGroup is the id of a network manager's group of virtual
+	// networks, AnyOf is several peers.
 	NetworkGroup string
 	AnyOf        []Peer
 }
 
-// Each calls f for the peer, or for each of AnyOf.
+// Each calls f for each of AnyOf, or for the peer itself when that is empty.
 func (p *Peer) Each(f func(*Peer)) {
 	if p.AnyOf == nil {
 		f(p)
@@ -124,9 +124,9 @@ type Rule struct {
 	Admin bool
 }
 
-// QualifiedName is the rule's name in answers of IP flow verify and effective
-// rules: "securityRules/NAME", "defaultSecurityRules/NAME" or, for which Azure's form is
-// not known, "securityAdminRules/NAME".
+// QualifiedName is the rule's name in IP flow verify and effective rules:
+// "securityRules/NAME" or "defaultSecurityRules/NAME". Admin rules are
+// "securityAdminRules/NAME"; how Azure names them is not known.
 func (r *Rule) QualifiedName() string {
 	switch {
 	case r.Default:
@@ -138,7 +138,8 @@ func (r *Rule) QualifiedName() string {
 }
 
 // PrefixedName is the rule's name in NSG diagnostics and security group views:
-// "UserRule_NAME", "DefaultRule_NAME" or, for which Azure's form is not known, "AdminRule_NAME".
+// "UserRule_NAME" or "DefaultRule_NAME". Admin rules are "AdminRule_NAME"; how Azure
+// names them is not known.
 func (r *Rule) PrefixedName() string {
 	switch {
 	case r.Default:
@@ -149,9 +150,8 @@ func (r *Rule) PrefixedName() string {
 	return "UserRule_" + r.Name
 }
 
-// SecurityRule is a rule as a document has it, before validation: every field
-// is text in ARM's form and spelling. An empty string and an empty list both
-// mean that the document doesn't supply the field.
+// SecurityRule is a rule as a document has it, before validation: every field is text in
+// ARM's spelling. Empty strings and lists are fields that the document does not have.
 type SecurityRule struct {
 	Name        string
 	ID          string

@@ -23,8 +23,8 @@ const (
 // probes, the same in every region.
 var platformAddress = netip.MustParsePrefix("168.63.129.16/32")
 
-// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every
-// network. 169.254.0.0/16 is not among them, as in Azure's own expansion.
+// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every network.
+// Azure's own expansion has 169.254.0.0/16, so it is not here.
 var notInternet = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("10.0.0.0/8"),
@@ -76,7 +76,7 @@ func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(sorted, netip.Prefix.Compare)
 	var prefixes []netip.Prefix
 	for _, p := range sorted {
-		// Whatever contains p sorts before it, and is the last one kept.
+		// A prefix that contains p sorts before it, and is the last one kept.
 		if n := len(prefixes); n == 0 || !prefixes[n-1].Overlaps(p) {
 			prefixes = append(prefixes, p)
 		}
@@ -99,13 +99,12 @@ var classicTags = map[string]string{
 	"azureplatformlkm":   TagPlatformLKM,
 }
 
-// KnownTags says how a service tag is spelt; the question has any case. A tag that
-// can't be used has a problem instead, which says why and what is known.
+// KnownTags gives the spelling of a service tag, asked for in any case. For a tag that
+// cannot be used, problem says why and which tags are known.
 type KnownTags func(tag string) (canonical, problem string)
 
-// canonicalTag recognises a service tag, or says with problem what the text is
-// instead. The built-in tags are always known, others when known has them,
-// or, when known is nil, because they look like one.
+// canonicalTag gives the spelling of a service tag, or a problem. Built-in tags are
+// always known. Others are known if known has them, or by their look if known is nil.
 func canonicalTag(text string, known KnownTags) (tag, problem string) {
 	if tag, ok := classicTags[strings.ToLower(text)]; ok {
 		return tag, ""
@@ -124,14 +123,14 @@ func BuiltInTagNames() []string {
 	return slices.Compact(slices.Sorted(maps.Values(classicTags)))
 }
 
-// CanonicalBuiltInTag spells a tag that needs no tag file, given in any case or in the
-// words of Azure's old deployment model; ok is false for every other text.
+// CanonicalBuiltInTag spells a tag that needs no tag file, given in any case or as Azure's
+// old deployment model spells it. ok is false for any other text.
 func CanonicalBuiltInTag(text string) (tag string, ok bool) {
 	tag, ok = classicTags[strings.ToLower(text)]
 	return tag, ok
 }
 
-// RouteTag is canonicalTag for a route, which takes the tags of a service tag file only.
+// RouteTag is canonicalTag for a route, which may only name tags of a service tag file.
 func RouteTag(text string, known KnownTags) (tag, problem string) {
 	tag, problem = canonicalTag(text, known)
 	if problem == "" && IsBuiltInTag(tag) {
@@ -140,13 +139,13 @@ func RouteTag(text string, known KnownTags) (tag, problem string) {
 	return tag, problem
 }
 
-// IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.
+// IsBuiltInTag reports whether a tag in canonical spelling needs no tag file.
 func IsBuiltInTag(tag string) bool {
 	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer || PlatformServiceOf(tag) != nil
 }
 
-// LooksLikeTag reports letters, digits and single dots between them, beginning
-// with a letter, as in "Storage.WestEurope".
+// LooksLikeTag reports whether text begins with a letter and has only letters, digits and
+// single dots between them, as "Storage.WestEurope".
 func LooksLikeTag(text string) bool {
 	if len(text) > MaxNameLength {
 		return false

@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes of ours for virtual network managers.
+// Our own codes for virtual network managers.
 const (
 	CodeNoAppliesToGroups     = "SecurityAdminRuleCollectionMustApplyToNetworkGroups"
 	CodeConditionalMembership = "NetworkGroupConditionalMembershipUnsupported"
@@ -18,7 +18,7 @@ const (
 )
 
 func (l *loader) buildNetworkGroup(r *resource) {
-	if r.parent == nil { // an orphan, told already
+	if r.parent == nil { // adopt has reported it
 		return
 	}
 	f := l.read(r.file, r.place(), "", r.body)
@@ -49,7 +49,7 @@ func (l *loader) buildNetworkGroup(r *resource) {
 			f.open["staticMembers"] = f.open["staticMembers"] || len(m.open) > 0
 		}
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, g.ID, g, r.path()) {
@@ -71,7 +71,7 @@ func appendOnce[T comparable](list []T, more ...T) []T {
 }
 
 func (l *loader) buildCollection(r *resource) {
-	if r.parent == nil { // an orphan, told already
+	if r.parent == nil { // adopt has reported it
 		return
 	}
 	f := l.read(r.file, r.place(), "", r.body)
@@ -103,9 +103,9 @@ func (l *loader) buildCollection(r *resource) {
 		}
 	}
 	var faults ruleset.Faults
-	c.Rules, faults = raw.Validate(l.known)
+	c.Rules, faults = raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, c.Rules.ID, c, r.path()) {
@@ -114,19 +114,19 @@ func (l *loader) buildCollection(r *resource) {
 	}
 }
 
-// readAdminRule reads a rule's fields as text; ok is false when a template leaves some open.
+// readAdminRule reads a rule's fields as text. ok is false when a template leaves any open.
 func (l *loader) readAdminRule(r *resource) (rule ruleset.SecurityAdminRule, ok bool) {
 	f := l.read(r.file, r.parent.place(), r.name, r.body)
 	rule = ruleset.SecurityAdminRule{Name: r.name, ID: r.identity(), Sources: f.adminPeers("sources"), Destinations: f.adminPeers("destinations")}
 	readFields(f, &rule, ruleset.AdminRuleFields)
 	rule.Kind, _ = lookup(r.body, "kind").(string)
 	f.adminFieldsOnly()
-	f.leaveCondition(r)
+	f.markCondition(r)
 	return rule, len(f.open) == 0
 }
 
-// adminFieldsOnly reports fields that were meant to be lists of an admin rule, such as
-// those of security rules. A list that is not there stands for everything.
+// adminFieldsOnly reports fields that look like misspelt lists of an admin rule. Passed
+// over in silence they would be dangerous: a missing list means everything.
 func (f *fields) adminFieldsOnly() {
 	lists := []string{"sources", "destinations"}
 	for _, field := range ruleset.AdminRuleFields {
@@ -149,7 +149,7 @@ func (f *fields) adminFieldsOnly() {
 	}
 }
 
-// adminPeers reads sources or destinations; network groups get the spelling of their own id.
+// adminPeers reads sources or destinations. It spells network groups as their own ids are.
 func (f *fields) adminPeers(field string) (peers []ruleset.AdminPeer) {
 	for _, o := range f.objects(field) {
 		one := &fields{l: f.l, file: f.file, place: f.place, rule: f.rule, values: o, open: f.open}

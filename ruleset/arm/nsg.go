@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes of ours for Azure's limits of a region in a subscription.
+// Our own codes for Azure's limits of a region in a subscription.
 const (
 	CodeTooManyGroups            = "SubscriptionInvalidNumberOfNetworkSecurityGroups"
 	CodeTooManyApplicationGroups = "SubscriptionInvalidNumberOfApplicationSecurityGroups"
@@ -19,13 +19,13 @@ const (
 	maxASGsPerRegion   = 3000
 )
 
-// region is where Azure counts resources of a kind.
+// region is the scope in which Azure counts the resources of a kind.
 type region struct {
 	kind                   kind
 	subscription, location string
 }
 
-// countInRegion counts a resource and reports the first one beyond the limit.
+// countInRegion counts a resource, and reports the first one above the limit.
 func (f *fields) countInRegion(r *resource, location string) {
 	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
 	f.l.inRegion[at]++
@@ -52,7 +52,7 @@ func (l *loader) buildASG(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, a.ID, a, a.Name) {
@@ -62,7 +62,7 @@ func (l *loader) buildASG(r *resource) {
 	}
 }
 
-// named checks that a resource can be told from others.
+// named reports whether a resource has a name; without one it is faulty.
 func (f *fields) named(r *resource) bool {
 	if r.name == "" {
 		f.fault(CodeInvalidRequestFormat, "name", "", "a resource needs a name or an id")
@@ -70,7 +70,8 @@ func (f *fields) named(r *resource) bool {
 	return r.name != ""
 }
 
-// registerOpen makes references to a resource that is left open known as such.
+// registerOpen registers a resource that stays open, so that references to it are not
+// broken but open too.
 func (l *loader) registerOpen(r *resource) {
 	names := []string{r.name}
 	if paired(r.kind) && r.parent != nil {
@@ -79,7 +80,7 @@ func (l *loader) registerOpen(r *resource) {
 	l.register(r, r.identity(), nil, names...)
 }
 
-// checkOrphanRules checks rules whose group no document has, as far as that goes.
+// checkOrphanRules validates rules whose group no document has.
 func (l *loader) checkOrphanRules() {
 	strays := map[string]*ruleset.NetworkSecurityGroup{}
 	var order []string
@@ -96,7 +97,7 @@ func (l *loader) checkOrphanRules() {
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, "networkSecurityGroups/"+raw.Name, r.name, false, r.body))
 	}
 	for _, name := range order {
-		_, faults := strays[name].Validate(l.known)
+		_, faults := strays[name].Validate(l.knownTags)
 		l.out.Faults = append(l.out.Faults, faults...)
 	}
 }
@@ -129,14 +130,14 @@ func (l *loader) buildGroup(r *resource) {
 			raw.SecurityRules = append(raw.SecurityRules, l.readRule(child.file, r.place(), child.name, child.nameUnknown, child.body))
 		}
 	}
-	nsg, faults := raw.Validate(l.known)
+	nsg, faults := raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return
 	}
-	// The group is read nevertheless: its rules can be checked.
-	f.leaveCondition(r)
+	// A condition comes last: the rules are checked whatever it says.
+	f.markCondition(r)
 	if l.values.Partial && len(f.open) > 0 {
 		l.registerOpen(r)
 		return
@@ -154,7 +155,7 @@ func (l *loader) addGroup(r *resource, nsg *ruleset.NSG) {
 	}
 }
 
-// readRule reads a rule's fields as text; validation is ruleset's.
+// readRule reads a rule's fields as text, for ruleset to validate.
 func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[string]any) ruleset.SecurityRule {
 	f := l.read(file, place, name, body)
 	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
@@ -197,7 +198,7 @@ func readFields[R any](f *fields, rule *R, table []ruleset.Field[R]) {
 	}
 }
 
-// asgs reads references to ASGs and gives them the spelling of the ASGs' own ids.
+// asgs reads references to ASGs, spelled as the ASGs' own ids are.
 func (f *fields) asgs(field string) []string {
 	ids := f.references(field)
 	for i, id := range ids {

@@ -11,9 +11,9 @@ import (
 type loader struct {
 	out       *Documents
 	resources []*resource
-	orphans   []*resource // children whose parent no document has
+	orphans   []*resource // children without a parent in the documents
 	index     index
-	known     ruleset.KnownTags
+	knownTags ruleset.KnownTags
 	stale     bool // a resource that was built before is not what it was
 
 	addresses    map[usedAddress]string // the ipConfiguration that has it
@@ -22,7 +22,7 @@ type loader struct {
 	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
 	publicUsers  map[*policy.PublicIPAddress]string   // the place that has it
 	holders      map[netip.Addr]*policy.PublicIPAddress
-	// What translating resources say of others, until those are there.
+	// Claims are references to resources that later phases build.
 	publicClaims  []publicClaim
 	gatewayClaims []gatewayClaim
 	memberClaims  []memberClaim
@@ -41,21 +41,21 @@ func newLoader() *loader {
 	}
 }
 
-// phase is a step on the way from collected resources to a Set.
+// phase is one step from the collected resources to a Set.
 type phase struct {
 	name string
-	// needs are the kinds that the phase looks up by reference, or whose claims it settles.
+	// needs are the kinds that must be built: the phase looks them up, or settles their claims.
 	needs []kind
-	// gives are the kinds that references find from then on.
+	// gives are the kinds that later phases may look up.
 	gives []kind
-	// The phase is run, or build for each resource of kind of in the order of documents.
+	// A phase calls run once, or build for each resource of kind of, in the documents' order.
 	run   func(*loader)
 	of    kind
 	build func(*loader, *resource)
 }
 
-// gathering and building are the phases in their order: each needs only what the phases
-// before it give. Between the two a Reader finds out whether groups it knows still hold.
+// gathering and building are all phases in their order. A phase needs only kinds that
+// earlier ones give. Between the two lists, a Reader decides whether it may reuse groups.
 var (
 	gathering = []phase{
 		{name: "children find their parents", run: (*loader).adopt},
@@ -83,7 +83,7 @@ var (
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
-		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).lint},
+		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},
 	}
 )
 
@@ -116,7 +116,7 @@ func (l *loader) finish() *Documents {
 
 func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
 
-// note lists what is left open and no packet needs to be judged: a policy with it is fit for use.
-func (l *loader) note(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
+// warn lists something that leaves the policy fit for use.
+func (l *loader) warn(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
 
 func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }

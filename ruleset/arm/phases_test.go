@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// A phase that looked up what a later one gives would take a reference for broken.
+// A phase that looks up a kind of a later phase would report good references as broken.
 func TestPhasesNeedOnlyWhatEarlierOnesGive(t *testing.T) {
 	given := uint64(0)
 	set := func(kinds []kind) (bits uint64) {
@@ -20,7 +20,7 @@ func TestPhasesNeedOnlyWhatEarlierOnesGive(t *testing.T) {
 	phases := slices.Concat(gathering, building)
 	for _, p := range phases {
 		if missing := set(p.needs) &^ given; missing != 0 {
-			t.Errorf("%s: no earlier phase gives %s", p.name, kind(bits.TrailingZeros64(missing)).spelled())
+			t.Errorf("%s: no earlier phase gives %s", p.name, kind(bits.TrailingZeros64(missing)).typeName())
 		}
 		given |= set(p.gives)
 	}
@@ -53,7 +53,7 @@ func TestPhasesNeedOnlyWhatEarlierOnesGive(t *testing.T) {
 	}
 	for i, p := range phases {
 		if hidden := used[i] &^ set(p.needs); hidden != 0 {
-			t.Errorf("%s: looks up %s, which its line does not say", p.name, kind(bits.TrailingZeros64(hidden)).spelled())
+			t.Errorf("%s: looks up %s, which its line does not say", p.name, kind(bits.TrailingZeros64(hidden)).typeName())
 		}
 	}
 }
