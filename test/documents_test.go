@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 // Whoever opens the repository reads this much and no more.
@@ -83,4 +85,28 @@ func checkLink(t *testing.T, from, target, anchor string) {
 		}
 	}
 	t.Errorf("%s: %s has no heading #%s", from, target, anchor)
+}
+
+func TestTheTableOfDropReasonsNamesNoOther(t *testing.T) {
+	text, err := os.ReadFile("../dataplane/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for d := range packet.NumDrops {
+		known[d.String()] = true
+	}
+	_, table, _ := strings.Cut(string(text), "\n## Drop reasons\n")
+	found := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\|").FindAllStringSubmatch(table, -1) {
+		for _, name := range strings.Split(strings.ReplaceAll(row[1], "`", ""), ", ") {
+			found++
+			if !known[name] {
+				t.Errorf("%s is no drop reason", name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("the table was not found")
+	}
 }
