@@ -23,7 +23,7 @@ var notRun = map[string]string{
 	"terraform":  "needs Terraform, its providers and a project",
 	"install":    "changes the machine outside the checkout",
 	"terminal":   "waits for keys",
-	"prometheus": "starts servers that the tests do not have",
+	"prometheus": "needs Prometheus; make test runs scripts/promcheck in a part of its own",
 	"make":       "builds, or checks everything: its targets and the names of tests must exist",
 	"go":         "builds tests, or takes long: the names of tests must exist",
 }
@@ -134,6 +134,9 @@ func (s *session) run(b block) {
 		s.t.Fatal(err)
 	}
 	s.groups = append(s.groups, cmd.Process.Pid)
+	if s.daemon != nil && refusedReload.MatchString(b.text) {
+		s.daemon.expectErrors = true
+	}
 	late := time.AfterFunc(documentPatience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer late.Stop()
 	err := cmd.Wait()
@@ -189,6 +192,9 @@ func makeRecipe(t *testing.T, b block, target string) []string {
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
+
+// refusedReload finds a reload that has to fail, which the daemon logs as an error.
+var refusedReload = regexp.MustCompile(`(?m)^.* reload .*# exit code [1-9]`)
 
 var (
 	testName    = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz|Example)\w*)\(`)
