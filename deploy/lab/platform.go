@@ -62,15 +62,17 @@ func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), er
 	}
 	server := &http.Server{Handler: p, ReadHeaderTimeout: dnsIdle, IdleTimeout: dnsIdle}
 	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, func() {
+		datagrams.Close()
+		listener.Close()
+		server.Close()
+	})
 	var wait sync.WaitGroup
 	wait.Go(func() { serveUDP(datagrams, p.dns) })
 	wait.Go(func() { serveTCP(ctx, listener, p.converse) })
 	wait.Go(func() { server.Serve(web) })
 	return func() {
 		cancel()
-		datagrams.Close()
-		listener.Close()
-		server.Close()
 		wait.Wait()
 	}, nil
 }
