@@ -11,12 +11,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // runLab runs the built-in lab: it sends real traffic between all hosts, prints which
@@ -40,7 +41,7 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 
 // serveLab opens the servers of all hosts and the platform's services, until ctx ends.
 func (d *daemon) serveLab(ctx context.Context) error {
-	if _, err := lab.ServePlatform(ctx, func() *arm.Set { return d.engine.Snapshot().Policy }); err != nil {
+	if _, err := lab.ServePlatform(ctx, func() *policy.Set { return d.engine.Snapshot().Policy }); err != nil {
 		return err
 	}
 	_, err := lab.Serve(ctx, lab.AllHosts(), lab.Options{})
@@ -111,7 +112,7 @@ const clientPort = 49152
 func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
 	return func(r lab.Result) (string, string, bool) {
 		s := snapshot()
-		flow := arm.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
+		flow := azure.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
 		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
 		local, remote := r.Source.Address, r.Destination.Address
 		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source
@@ -122,7 +123,7 @@ func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecu
 			flow.LocalPort, flow.RemotePort = r.Port, clientPort
 		}
 		flow.Local, flow.Remote = local, remote
-		result, err := dataplane.Verify(s, &flow, true)
+		result, err := ask.Verify(s, &flow, true)
 		if err != nil {
 			return "", err.Error(), false
 		}

@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // tagged is a service with the lab's policy, whose NSG1 allows HTTP from the tag Sql, and
@@ -59,11 +61,11 @@ func (s *tagged) write(changeNumber, prefix string) {
 // allows tells whether NSG1 lets HTTP from a source in.
 func (s *tagged) allows(source string) bool {
 	s.t.Helper()
-	q, err := arm.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
+	q, err := azure.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	result, err := dataplane.Verify(s.service.Snapshot(), q, false)
+	result, err := ask.Verify(s.service.Snapshot(), q, false)
 	if err != nil {
 		s.t.Fatal(err)
 	}

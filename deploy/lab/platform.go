@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -39,7 +39,7 @@ const (
 
 // ServePlatform answers DNS and IMDS in the platform's namespace until ctx ends or stop is
 // called. It reads the policy anew for each request. stop waits until the servers have ended.
-func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), err error) {
+func ServePlatform(ctx context.Context, policy func() *policy.Set) (stop func(), err error) {
 	p := &platform{policy: policy}
 	var listener, web net.Listener
 	var datagrams *net.UDPConn
@@ -78,7 +78,7 @@ func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), er
 }
 
 // platform answers DNS and IMDS from a policy.
-type platform struct{ policy func() *arm.Set }
+type platform struct{ policy func() *policy.Set }
 
 // converse answers the messages of a connection. Each message follows its length (RFC 1035
 // section 4.2.2).
@@ -144,7 +144,7 @@ func (p *platform) dns(query []byte) []byte {
 }
 
 // addressRecords returns a NIC's addresses of the family that was asked for. There may be none.
-func addressRecords(nic *arm.NetworkInterface, question dnsmessage.Question) (list []dnsmessage.Resource) {
+func addressRecords(nic *policy.NetworkInterface, question dnsmessage.Question) (list []dnsmessage.Resource) {
 	head := dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class, TTL: dnsTTL}
 	for i := range nic.IPConfigurations {
 		switch a := nic.IPConfigurations[i].Address; {
@@ -158,7 +158,7 @@ func addressRecords(nic *arm.NetworkInterface, question dnsmessage.Question) (li
 }
 
 // machine finds the NIC of the virtual machine with a DNS name; nil when no machine has it.
-func (p *platform) machine(name string) *arm.NetworkInterface {
+func (p *platform) machine(name string) *policy.NetworkInterface {
 	host, domain, _ := strings.Cut(strings.ToLower(name), ".")
 	if domain != "" && domain != dnsDomain {
 		return nil
@@ -172,4 +172,4 @@ func (p *platform) machine(name string) *arm.NetworkInterface {
 }
 
 // machineName derives a machine's name from its NIC's, which the lab names after the machine.
-func machineName(nic *arm.NetworkInterface) string { return strings.TrimSuffix(nic.Name, "-nic") }
+func machineName(nic *policy.NetworkInterface) string { return strings.TrimSuffix(nic.Name, "-nic") }

@@ -1,4 +1,4 @@
-package dataplane
+package ask
 
 import (
 	"fmt"
@@ -11,12 +11,16 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nsgd/nsgd/dataplane/enginetest"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-func build(t *testing.T, set *arm.Set) *topology.Snapshot {
+func build(t *testing.T, set *policy.Set) *topology.Snapshot {
 	t.Helper()
 	s, err := topology.Build(set, nil, topology.NewRegistry())
 	if err != nil {
@@ -25,15 +29,15 @@ func build(t *testing.T, set *arm.Set) *topology.Snapshot {
 	return s
 }
 
-type asked = arm.NetworkConfigurationDiagnosticProfile
+type asked = azure.NetworkConfigurationDiagnosticProfile
 
 func asking(direction, protocol, source, destination, port string) asked {
 	return asked{Direction: direction, Protocol: protocol, Source: source, Destination: destination, DestinationPort: port}
 }
 
-func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*arm.NetworkSecurityGroupResult, error) {
+func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*azure.NetworkSecurityGroupResult, error) {
 	t.Helper()
-	response, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: target, VerbosityLevel: level, Profiles: []asked{p}})
+	response, err := Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: target, VerbosityLevel: level, Profiles: []asked{p}})
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +49,7 @@ func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*ar
 
 // table prints a result the way that tests compare: a line a rule, - for a field that
 // does not hold.
-func table(r *arm.NetworkSecurityGroupResult) []string {
+func table(r *azure.NetworkSecurityGroupResult) []string {
 	lines := []string{r.SecurityRuleAccessResult}
 	for i := range r.EvaluatedNetworkSecurityGroups {
 		g := &r.EvaluatedNetworkSecurityGroups[i]
@@ -155,35 +159,35 @@ func TestDiagnoseRefuses(t *testing.T) {
 	}
 	t.Run("a bad profile among others is named", func(t *testing.T) {
 		good := asking("Inbound", "TCP", world, addr1, "80")
-		_, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic", Profiles: []asked{good, {}}})
+		_, err := Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic", Profiles: []asked{good, {}}})
 		if err == nil || !strings.HasPrefix(err.Error(), "profiles[1]: ") {
 			t.Error(err)
 		}
-		if _, err = Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic"}); err == nil {
+		if _, err = Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic"}); err == nil {
 			t.Error("no profile at all was accepted")
 		}
 	})
 }
 
 // questionFrom reads a profile, and the NIC that it is for.
-func questionFrom(c *choices) (target string, p asked) {
-	nic := c.next(4)
-	ipv6 := c.next(2) == 1
-	address := func(h oracleHost) string {
+func questionFrom(c *packettest.Choices) (target string, p asked) {
+	nic := c.Next(4)
+	ipv6 := c.Next(2) == 1
+	address := func(h enginetest.Host) string {
 		if ipv6 {
-			return h.v6
+			return h.V6
 		}
-		return h.v4
+		return h.V4
 	}
 	end := func(usual string) string {
-		switch c.next(8) {
+		switch c.Next(8) {
 		case 0:
 			return "*"
 		case 1:
-			return pick(c, "VirtualNetwork", "Internet")
+			return packettest.Pick(c, "VirtualNetwork", "Internet")
 		case 2:
 			for {
-				if p := pick(c, oraclePrefixes...); p.Addr().Is6() == ipv6 {
+				if p := packettest.Pick(c, enginetest.Prefixes...); p.Addr().Is6() == ipv6 {
 					return p.String()
 				}
 				if len(*c) == 0 {
@@ -193,10 +197,10 @@ func questionFrom(c *choices) (target string, p asked) {
 		}
 		return usual
 	}
-	local, remote := address(oracleHosts[nic]), address(oracleHosts[c.next(12)])
-	p = asked{Direction: "Outbound", Protocol: pick(c, "TCP", "UDP", "ICMP", "ESP", "AH", "47", "*", "TCP"), Source: end(local), Destination: end(remote),
-		DestinationPort: pick(c, "80", "*", "79", "1024", "8", "0", "65535", "81")}
-	if c.next(2) == 1 {
+	local, remote := address(enginetest.Hosts[nic]), address(enginetest.Hosts[c.Next(12)])
+	p = asked{Direction: "Outbound", Protocol: packettest.Pick(c, "TCP", "UDP", "ICMP", "ESP", "AH", "47", "*", "TCP"), Source: end(local), Destination: end(remote),
+		DestinationPort: packettest.Pick(c, "80", "*", "79", "1024", "8", "0", "65535", "81")}
+	if c.Next(2) == 1 {
 		p.Direction, p.Source, p.Destination = "Inbound", end(remote), end(local)
 	}
 	return fmt.Sprintf("vm%d-nic", nic+1), p
@@ -214,11 +218,11 @@ func samples(s *topology.Snapshot, text string, ipv6 bool) (list []netip.Addr) {
 		in, _ = s.ExpandTag(s.Policy.VirtualNetworks[0].Subnets[0], text)
 	}
 	var all []netip.Addr
-	for _, p := range oraclePrefixes {
+	for _, p := range enginetest.Prefixes {
 		all = append(all, p.Addr(), lastAddr(p), lastAddr(p).Next())
 	}
-	for _, h := range oracleHosts[:7] { // the platform answers for itself
-		all = append(all, netip.MustParseAddr(h.v4), netip.MustParseAddr(h.v6))
+	for _, h := range enginetest.Hosts[:7] { // the platform answers for itself
+		all = append(all, netip.MustParseAddr(h.V4), netip.MustParseAddr(h.V6))
 	}
 	for _, a := range all {
 		if a.IsValid() && a.Is6() == ipv6 && slices.ContainsFunc(in, func(p netip.Prefix) bool { return p.Contains(a) }) {
@@ -239,8 +243,8 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 		for i := range bytes {
 			bytes[i] = byte(random.Uint32())
 		}
-		c := choices(bytes)
-		set := policyFrom(&c)
+		c := packettest.Choices(bytes)
+		set := enginetest.PolicyFrom(&c)
 		s, err := topology.Build(set, nil, topology.NewRegistry())
 		if err != nil {
 			continue
@@ -249,7 +253,7 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 			for i := range bytes {
 				bytes[i] = byte(random.Uint32())
 			}
-			c = choices(bytes)
+			c = packettest.Choices(bytes)
 			target, p := questionFrom(&c)
 			got, err := ask(t, s, target, "", p)
 			if err != nil {
@@ -270,7 +274,7 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 	}
 }
 
-func checkFields(t *testing.T, got *arm.NetworkSecurityGroupResult) (partly bool) {
+func checkFields(t *testing.T, got *azure.NetworkSecurityGroupResult) (partly bool) {
 	t.Helper()
 	partly = len(got.PartlyMatchedBefore) > 0
 	for i := range got.EvaluatedNetworkSecurityGroups {
@@ -288,7 +292,7 @@ func checkFields(t *testing.T, got *arm.NetworkSecurityGroupResult) (partly bool
 }
 
 // checkPackets asks verify about packets of a profile and returns their number.
-func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, got *arm.NetworkSecurityGroupResult, partly bool) int {
+func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, got *azure.NetworkSecurityGroupResult, partly bool) int {
 	t.Helper()
 	if partly || p.Protocol == "*" {
 		return 0
@@ -311,7 +315,7 @@ func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, g
 				if err != nil {
 					t.Fatal(err)
 				}
-				q := &arm.Flow{NetworkInterface: target, Direction: traffic.Direction, Protocol: traffic.Protocol(ipv6),
+				q := &azure.Flow{NetworkInterface: target, Direction: traffic.Direction, Protocol: traffic.Protocol(ipv6),
 					Local: src, Remote: dst, RemotePort: uint16(number)}
 				if q.Direction == ruleset.Inbound {
 					q.Local, q.LocalPort, q.Remote, q.RemotePort = dst, uint16(number), src, 0
@@ -345,13 +349,13 @@ func TestATargetIsAVirtualMachineToo(t *testing.T) {
 	set.NetworkInterfaces[0].VirtualMachineID, set.NetworkInterfaces[1].VirtualMachineID = vm, strings.ToUpper(vm)
 	set.NetworkInterfaces[3].VirtualMachineID = strings.Replace(vm, "VM", "other", 1)
 	s := build(t, set)
-	flow := func(nic, beside, local string) *arm.Flow {
-		return &arm.Flow{NetworkInterface: nic, VirtualMachine: beside, Direction: ruleset.Inbound, Protocol: 6,
+	flow := func(nic, beside, local string) *azure.Flow {
+		return &azure.Flow{NetworkInterface: nic, VirtualMachine: beside, Direction: ruleset.Inbound, Protocol: 6,
 			Local: netip.MustParseAddr(local), LocalPort: 80, Remote: netip.MustParseAddr(world)}
 	}
 	for _, tt := range []struct {
 		name string
-		flow *arm.Flow
+		flow *azure.Flow
 		want string // the last NSG, or a part of the error
 		fail bool
 	}{
