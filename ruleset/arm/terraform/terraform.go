@@ -400,8 +400,8 @@ func (c *config) expressions(r *resource) map[string]any {
 // maxReferences is how far a value is followed through modules.
 const maxReferences = 32
 
-// targets are the addresses of the resources to whose attribute (".id", ".name") an
-// expression of a module refers. whole reports whether the value comes from these alone.
+// targets are the addresses of the resources that an expression of a module refers to by an
+// attribute (".id", ".name"). whole reports whether the value comes from these alone.
 func (c *config) targets(module string, expression map[string]any, attribute string, depth int) (found []string, whole bool) {
 	at := c.at(module)
 	references := list(expression, "references")
