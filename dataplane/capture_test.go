@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -21,6 +22,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // capturesEnv names captures to carry besides those of testdata: pcap and pcapng
@@ -242,7 +244,7 @@ func newCaptureRig(t *testing.T, inside map[netip.Addr]bool) *rig {
 	}
 	var devices []tun.Device
 	for range 2 {
-		d, err := tun.NewMemory("mem", 1, 8)
+		d, err := tuntest.NewMemory("mem", 1, 8)
 		if err != nil {
 			t.Fatal(err)
 		}

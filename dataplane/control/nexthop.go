@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -39,7 +39,7 @@ func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, err
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
-	result, err := dataplane.NextHop(s, nic, source, destination)
+	result, err := ask.NextHop(s, nic, source, destination)
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
@@ -84,7 +84,7 @@ func (q *NextHopQuestion) find(set *policy.Set, source netip.Addr) (*policy.Netw
 
 // NextHop asks where a NIC's packets to an address go.
 func (c *Client) NextHop(ctx context.Context, q NextHopQuestion) (*azure.NextHopResult, error) {
-	return ask[azure.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
+	return query[azure.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
 		"networkInterface": {q.NetworkInterface}, "virtualMachine": {q.VirtualMachine},
 		"source": {q.Source}, "destination": {q.Destination},
 	})

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
@@ -52,7 +52,7 @@ func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err er
 		var flow *azure.Flow
 		if flow, err = azure.ParseFlow(line); err == nil {
 			var result *azure.VerificationIPFlowResult
-			if result, err = dataplane.Verify(s, flow, path); err == nil {
+			if result, err = ask.Verify(s, flow, path); err == nil {
 				return Verification{VerificationIPFlowResult: result}
 			}
 		}

@@ -17,8 +17,10 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -29,6 +31,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 const (
@@ -236,13 +239,13 @@ func TestReplayCountsWhatARunningEngineCounts(t *testing.T) {
 
 	var specs []topology.Spec
 	var devices []tun.Device
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	for _, name := range names {
 		spec, err := specOf(set, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := tun.NewMemory(name, 1, 8)
+		d, err := tuntest.NewMemory(name, 1, 8)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,7 +344,7 @@ func TestAFirstPacketGetsTheAnswerOfVerify(t *testing.T) {
 		if direction == ruleset.Inbound {
 			flow.Remote, flow.LocalPort, flow.RemotePort = netip.MustParseAddr(src), port, uint16(1024+i)
 		}
-		want, err := dataplane.Verify(snapshot, flow, false)
+		want, err := ask.Verify(snapshot, flow, false)
 		if err != nil {
 			t.Fatal(err)
 		}
