@@ -1,0 +1,290 @@
+package worlds
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/tun"
+)
+
+const tunHeader = tun.HeaderLen
+
+type addressPrefix = netip.Prefix
+
+// opinion is what somebody says about a tuple; different is empty when the engine says the same.
+type opinion struct {
+	who       string
+	says      string
+	different bool
+}
+
+// opinions asks everybody about a tuple.
+func (b *built) opinions(t *tuple, x *seen) (list []opinion) {
+	list = append(list, b.verifies(t, x)...)
+	list = append(list, b.ownChains(t, x)...)
+	return list
+}
+
+// verifies asks verify --path at both ends, where the question can be put.
+func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
+	ask := func(who string, q *arm.Flow) {
+		o := opinion{who: who}
+		r, err := dataplane.Verify(b.snapshot, q, true)
+		if err != nil {
+			o.says, o.different = err.Error(), true
+		} else {
+			said := outcomeOf(r)
+			o.says, o.different = said.String(), said != x.outcome
+		}
+		list = append(list, o)
+	}
+	if nic := b.sender(t); nic != nil {
+		ask("verify --path outbound", &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
+			LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID})
+	}
+	if nic, ok := b.receiver(t); ok {
+		ask("verify --path inbound", &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
+			LocalPort: t.DstPort, RemotePort: t.asked(t.SrcPort), NetworkInterface: nic})
+	}
+	return list
+}
+
+// asked is a source port of a question: only TCP and UDP have ports there.
+func (t *tuple) asked(port uint16) uint16 {
+	if !t.hasPorts() {
+		return 0
+	}
+	return port
+}
+
+func outcomeOf(r *arm.VerificationIPFlowResult) outcome {
+	o := outcome{Access: r.Access, Reason: r.Reason}
+	if r.Reason == dataplane.ReasonRule {
+		o.Group, o.Rule = r.NetworkSecurityGroup, ruleName(r.RuleName)
+	}
+	return o
+}
+
+// sender is the NIC that the tuple's source is an address of; nil: none is.
+func (b *built) sender(t *tuple) *arm.NetworkInterface {
+	a := b.snapshot.Attachments[t.From]
+	switch a.Kind {
+	case topology.NetworkInterface:
+		nic, _ := b.policy.NetworkInterface(b.Attachments[t.From].NetworkInterface)
+		return nic
+	case topology.Subnet:
+		return b.interfaceWith(b.home(t.From), t.Src)
+	}
+	return nil
+}
+
+// home is the virtual network that an attachment is in; nil: none.
+func (b *built) home(attachment int) *arm.VirtualNetwork {
+	switch a := &b.Attachments[attachment]; {
+	case a.NetworkInterface != "":
+		nic, _ := b.policy.NetworkInterface(a.NetworkInterface)
+		return nic.IPConfigurations[0].Subnet.VirtualNetwork
+	case a.Subnet != "":
+		s, _ := b.policy.Subnet(a.Subnet)
+		return s.VirtualNetwork
+	}
+	return nil
+}
+
+// receiver is the NIC that an inbound question would name, "" for an address that stands for
+// others. ok is false where the question does not tell that very packet: its addresses are those
+// of several, or no NIC has the destination.
+func (b *built) receiver(t *tuple) (nic string, ok bool) {
+	home := b.home(t.From)
+	theirs := b.networksWith(t.Dst)
+	if b.stands(t.Dst) && (len(theirs) < 2) {
+		return "", b.meansSender(t, nil)
+	}
+	var n *arm.NetworkInterface
+	if n = b.interfaceWith(home, t.Dst); home == nil || n == nil {
+		if len(theirs) != 1 {
+			return "", false
+		}
+		if n = b.interfaceWith(theirs[0], t.Dst); n == nil {
+			return "", false
+		}
+	}
+	return n.ID, b.meansSender(t, n.IPConfigurations[0].Subnet.VirtualNetwork)
+}
+
+// meansSender reports that the source's address tells the sender: for a receiver in a network, or
+// for one behind an address that stands for it (nil).
+func (b *built) meansSender(t *tuple, at *arm.VirtualNetwork) bool {
+	switch b.snapshot.Attachments[t.From].Kind {
+	case topology.Platform:
+		return true
+	case topology.Gateway, topology.Internet:
+		// A default route from a gateway makes every address one of both.
+		return !slices.ContainsFunc(b.Attachments, func(a attachment) bool {
+			return slices.ContainsFunc(a.Prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(t.Src) }) != (b.Attachments[t.From].Gateway != "")
+		}) || b.Attachments[t.From].Internet && !b.behindGateway(t.Src)
+	}
+	home := b.home(t.From)
+	return at == home || len(b.networksWith(t.Src)) == 1
+}
+
+func (b *built) behindGateway(a netip.Addr) bool {
+	return slices.ContainsFunc(b.Attachments, func(of attachment) bool {
+		return slices.ContainsFunc(of.Prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(a) })
+	})
+}
+
+// ownChains holds verify without the path, and diagnose, against the stages that the engine
+// counted at that end.
+func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
+	if nic := b.sender(t); nic != nil {
+		if stages, denied, known := sent(x); known {
+			q := &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID}
+			list = append(list, b.ownChain("verify outbound", q, stages, denied))
+		}
+		q := &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, RemotePort: t.DstPort, NetworkInterface: nic.ID}
+		list = append(list, b.diagnoses("diagnose outbound", q))
+	}
+	last := &x.legs[len(x.legs)-1]
+	if stages, denied, known := arrived(x); known {
+		a := b.snapshot.Attachments[last.to]
+		_ = a
+		if nic := b.endOf(last); nic != nil {
+			k := last.arrives
+			q := &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort, NetworkInterface: nic.ID}
+			if !t.hasPorts() {
+				q.LocalPort, q.RemotePort = 0, 0
+			}
+			list = append(list, b.ownChain("verify inbound", q, stages, denied))
+			q.RemotePort = 0
+			list = append(list, b.diagnoses("diagnose inbound", q))
+		}
+	}
+	return list
+}
+
+// endOf is the NIC that a leg has reached, at an address of its own.
+func (b *built) endOf(l *leg) *arm.NetworkInterface {
+	if l.floats {
+		return nil
+	}
+	if a := b.snapshot.Attachments[l.to]; a.Kind == topology.NetworkInterface {
+		nic, _ := b.policy.NetworkInterface(b.Attachments[l.to].NetworkInterface)
+		return nic
+	}
+	return b.interfaceWith(b.home(l.to), l.arrives.Dst.Netip())
+}
+
+// sent are the stages that the engine counted at the sender's end.
+func sent(x *seen) (stages []string, denied, known bool) {
+	l := &x.legs[0]
+	if l.drop != packet.NotDropped && l.drop != packet.DropRule {
+		return nil, false, false
+	}
+	stages = ofDirection(l.rules, ruleset.Outbound)
+	return stages, l.drop == packet.DropRule && len(stages) == len(l.rules), true
+}
+
+// arrived are those at the receiver's.
+func arrived(x *seen) (stages []string, denied, known bool) {
+	l := &x.legs[len(x.legs)-1]
+	if !x.end {
+		return nil, false, false
+	}
+	return ofDirection(l.rules, ruleset.Inbound), false, true
+}
+
+func ofDirection(rules []string, d ruleset.Direction) (list []string) {
+	for _, r := range rules {
+		if direction(r) == d.String() {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func direction(rule string) string {
+	var group, d, name string
+	fmt.Sscan(rule, &group, &d, &name)
+	return d
+}
+
+// ownChain asks verify about one end.
+func (b *built) ownChain(who string, q *arm.Flow, stages []string, denied bool) opinion {
+	o := opinion{who: who}
+	r, err := dataplane.Verify(b.snapshot, q, false)
+	if err != nil {
+		o.says, o.different = err.Error(), true
+		return o
+	}
+	got, deny := stagesOf(r), r.Access == "Deny" && r.Reason == dataplane.ReasonRule
+	o.says = fmt.Sprintf("%s, stages %v", outcomeOf(r), got)
+	o.different = !slices.Equal(got, stages) || deny != denied
+	if o.different {
+		o.says += fmt.Sprintf("; the engine counted %v", stages)
+	}
+	return o
+}
+
+// stagesOf are a result's stages in the form of legs' rules; one NSG at two places counts once.
+func stagesOf(r *arm.VerificationIPFlowResult) (list []string) {
+	for i := range r.Stages {
+		s := &r.Stages[i]
+		list = append(list, fmt.Sprintf("%s %s %s", s.NetworkSecurityGroup, s.Direction, ruleName(s.RuleName)))
+	}
+	return slices.Compact(list)
+}
+
+// diagnoses holds diagnose against verify: the same question in two words.
+func (b *built) diagnoses(who string, q *arm.Flow) opinion {
+	o := opinion{who: who}
+	want, err := dataplane.Verify(b.snapshot, q, false)
+	if err != nil {
+		o.says, o.different = "verify: "+err.Error(), true
+		return o
+	}
+	p := arm.NetworkConfigurationDiagnosticProfile{Direction: q.Direction.String(), Protocol: strconv.Itoa(int(q.Protocol)),
+		Source: q.Local.String(), Destination: q.Remote.String(), DestinationPort: strconv.Itoa(int(q.RemotePort))}
+	if q.Direction == ruleset.Inbound {
+		p.Source, p.Destination, p.DestinationPort = p.Destination, p.Source, strconv.Itoa(int(q.LocalPort))
+	}
+	response, err := dataplane.Diagnose(b.snapshot, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: q.NetworkInterface, Profiles: []arm.NetworkConfigurationDiagnosticProfile{p}})
+	if err != nil {
+		o.says, o.different = err.Error(), true
+		return o
+	}
+	r := &response.Results[0].NetworkSecurityGroupResult
+	said := outcome{Access: r.SecurityRuleAccessResult, Reason: r.Reason}
+	expected := outcomeOf(want)
+	if n := len(r.EvaluatedNetworkSecurityGroups); said.Reason == "" && n > 0 {
+		e := &r.EvaluatedNetworkSecurityGroups[n-1]
+		said.Reason, said.Group, said.Rule = dataplane.ReasonRule, expected.Group, e.MatchedRule.RuleName
+		if nsg := b.groupName(e.NetworkSecurityGroupID); nsg != "" {
+			said.Group = nsg
+		}
+		said.Rule = said.Rule[1+slices.Index([]byte(said.Rule), '_'):]
+	} else if said.Reason == "" {
+		said.Reason = dataplane.ReasonNoGroup
+	}
+	o.says, o.different = said.String(), said != expected
+	if o.different {
+		o.says += "; verify without the path says " + expected.String()
+	}
+	return o
+}
+
+func (b *built) groupName(id string) string {
+	for _, g := range b.policy.Groups() {
+		if g.ID == id {
+			return g.Name
+		}
+	}
+	return ""
+}
