@@ -154,8 +154,6 @@ func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 	}
 	last := &x.legs[len(x.legs)-1]
 	if stages, denied, known := arrived(x); known {
-		a := b.snapshot.Attachments[last.to]
-		_ = a
 		if nic := b.endOf(last); nic != nil {
 			k := last.arrives
 			q := &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort, NetworkInterface: nic.ID}
@@ -175,11 +173,11 @@ func (b *built) endOf(l *leg) *arm.NetworkInterface {
 	if l.floats {
 		return nil
 	}
-	if a := b.snapshot.Attachments[l.to]; a.Kind == topology.NetworkInterface {
-		nic, _ := b.policy.NetworkInterface(b.Attachments[l.to].NetworkInterface)
-		return nic
+	switch home := b.home(l.to); b.snapshot.Attachments[l.to].Kind {
+	case topology.NetworkInterface, topology.Subnet:
+		return b.interfaceWith(home, l.arrives.Dst.Netip())
 	}
-	return b.interfaceWith(b.home(l.to), l.arrives.Dst.Netip())
+	return nil
 }
 
 // sent are the stages that the engine counted at the sender's end.

@@ -149,7 +149,7 @@ func (b *balancer) rules() (list []any) {
 	b.outbound = b.one(2)
 	for f := range b.fronts {
 		for i, protocol := range []string{"Tcp", "Udp", "All"} {
-			if b.one(2) || protocol == "All" && (!b.internal || b.sku == "Basic") {
+			if b.one(2) || protocol == "All" && (f > 0 || !b.internal || b.sku == "Basic") {
 				continue
 			}
 			port := pick(b.generator, 80, 1001, 443)

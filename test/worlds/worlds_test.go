@@ -50,10 +50,18 @@ func TestWorlds(t *testing.T) {
 				asked[o.who]++
 				if o.different {
 					any = true
-					kind := fmt.Sprintf("%-22s engine %s (%d legs): %s", o.who, short(x.outcome.String()), min(len(x.legs),2), short(o.says))
+					kind := kindOf(x, &o)
 					kinds[kind]++
 					if first[kind] == "" {
-						first[kind] = fmt.Sprintf("world %d: %s: engine %s, %s", i, k.String(), x.outcome, o.says)
+						less, moved := shrink(w, k, func(w *world, k tuple) bool { return has(w, k, kind) })
+						b2, _ := less.build()
+						x2 := b2.engine(&moved)
+						for _, o2 := range b2.opinions(&moved, x2) {
+							if kindOf(x2, &o2) == kind {
+								o = o2
+							}
+						}
+						first[kind] = fmt.Sprintf("world %d: %s: engine %s, %s\n        %s", i, moved.String(), x2.outcome, o.says, less)
 					}
 				}
 			}
@@ -71,6 +79,24 @@ func TestWorlds(t *testing.T) {
 		t.Logf("%5d %s\n      %s", kinds[k], k, first[k])
 	}
 	t.Logf("%d tuples, %d worlds refused, %d differ; outcomes %v; asked %v", tuples, refused, different, outcomes, asked)
+}
+
+func kindOf(x *seen, o *opinion) string {
+	return fmt.Sprintf("%-22s engine %s (%d legs): %s", o.who, short(x.outcome.String()), min(len(x.legs), 2), short(o.says))
+}
+
+func has(w *world, k tuple, kind string) bool {
+	b, err := w.build()
+	if err != nil {
+		return false
+	}
+	x := b.engine(&k)
+	for _, o := range b.opinions(&k, x) {
+		if o.different && kindOf(x, &o) == kind {
+			return true
+		}
+	}
+	return false
 }
 
 func short(s string) string {
