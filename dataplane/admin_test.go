@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -57,7 +58,7 @@ func TestAdminRulesStandBeforeTheNSGs(t *testing.T) {
 				t.Fatalf("came out at %d (%s)", to, drop)
 			}
 			nic := map[string]string{addr1: "vm1-nic", addr4: "vm4-nic"}[tt.to]
-			v, err := Verify(r.engine.Snapshot(), &arm.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, NetworkInterface: nic,
+			v, err := ask.Verify(r.engine.Snapshot(), &arm.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, NetworkInterface: nic,
 				Local: packetAddr(tt.to), LocalPort: 22, Remote: packetAddr(world), RemotePort: 40000}, false)
 			if err != nil || (v.Access == "Allow") != tt.passes || v.NetworkSecurityGroup != tt.group || v.RuleName != tt.rule {
 				t.Errorf("verify: %+v, %v", v, err)

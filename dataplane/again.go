@@ -4,6 +4,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
@@ -38,7 +39,7 @@ func (w *worker) judgeAgain(s *topology.Snapshot, src *topology.Endpoint, f conn
 		w.flows.End(f, conntrack.EndFlushed)
 		return packet.NotDropped, false
 	}
-	slots := w.verdict.slots()
+	slots := w.verdict.Slots()
 	w.flows.Judged(f, uint32(s.Generation), &slots)
 	return packet.NotDropped, true
 }
@@ -54,7 +55,7 @@ func (w *worker) judgeEnd(s *topology.Snapshot, src, dst *topology.Endpoint, f c
 		return packet.NotDropped
 	}
 	k := p.Classification()
-	Judge(src, dst, &k, &w.verdict)
+	verdict.Judge(src, dst, &k, &w.verdict)
 	return w.judged(s, f, p)
 }
 
@@ -74,10 +75,10 @@ func (w *worker) judgeTranslatedAgain(s *topology.Snapshot, src *topology.Endpoi
 	}
 	arrives := w.flows.Becomes(f, conntrack.Original)
 	k, there := p.Classification(), p.ClassificationOf(&arrives)
-	Judge(src, nil, &k, &w.verdict)
+	verdict.Judge(src, nil, &k, &w.verdict)
 	if sent := w.verdict; sent.Access == ruleset.Allow {
-		Judge(nil, dst, &there, &w.verdict)
-		w.verdict = sent.and(&w.verdict)
+		verdict.Judge(nil, dst, &there, &w.verdict)
+		w.verdict = sent.And(&w.verdict)
 	}
 	return w.judged(s, f, p)
 }
@@ -89,7 +90,7 @@ func (w *worker) judged(s *topology.Snapshot, f conntrack.Flow, p *packet.Packet
 		w.flows.End(f, conntrack.EndDenied)
 		return packet.DropRule
 	}
-	slots := w.verdict.slots()
+	slots := w.verdict.Slots()
 	w.flows.Judged(f, uint32(s.Generation), &slots)
 	return packet.NotDropped
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -259,8 +260,8 @@ func TestPort25IsBlockedBySubscription(t *testing.T) {
 		}
 		q := &arm.Flow{Direction: ruleset.Outbound, Protocol: packet.ProtoTCP, NetworkInterface: "vm4-nic", LocalPort: 40000, RemotePort: 25,
 			Local: packetAddr(addr4), Remote: packetAddr(world)}
-		v, err := Verify(r.engine.Snapshot(), q, false)
-		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != ReasonSMTP {
+		v, err := ask.Verify(r.engine.Snapshot(), q, false)
+		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != ask.ReasonSMTP {
 			t.Errorf("%s: verify %+v, %v", kind, v, err)
 		}
 	}

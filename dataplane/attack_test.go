@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/gopacket/layers"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"

@@ -7,6 +7,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
@@ -45,7 +46,7 @@ func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, sr
 	if known || !s.Returns(from, dst, &p.Tuple) {
 		return w.beginApart(s, from, src, dst, &k, p)
 	}
-	Judge(src, dst, &k, &w.verdict)
+	verdict.Judge(src, dst, &k, &w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return 0, packet.DropRule
@@ -59,7 +60,7 @@ func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, sr
 // beginApart begins a record at the sender's end of a leg, once the packet has passed at
 // the receiver's.
 func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, k *packet.Tuple, p *packet.Packet) (int, packet.Drop) {
-	Judge(src, nil, k, &w.verdict)
+	verdict.Judge(src, nil, k, &w.verdict)
 	near := w.verdict // the receiver's end may need w.verdict
 	if near.Access == ruleset.Deny {
 		w.countVerdict(&near, p)
@@ -71,7 +72,7 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 		if drop == packet.DropRule {
 			near.Access = ruleset.Deny
 			w.countVerdict(&near, p)
-			w.verdict = near.and(&w.verdict) // fragments that follow count on both
+			w.verdict = near.And(&w.verdict) // fragments that follow count on both
 		}
 		return 0, drop
 	}
@@ -141,7 +142,7 @@ func (w *worker) arrive(s *topology.Snapshot, src, dst *topology.Endpoint, terms
 	if s.SMTPBlocked(src, dst, &k) {
 		return end{}, packet.DropSMTP
 	}
-	Judge(nil, dst, &k, &w.verdict)
+	verdict.Judge(nil, dst, &k, &w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return end{}, packet.DropRule
@@ -202,9 +203,9 @@ func (e end) end(w *worker, p *packet.Packet) {
 }
 
 // record begins a record at one end.
-func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, terms terms, v *Verdict, p *packet.Packet) (end, packet.Drop) {
+func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, terms terms, v *verdict.Verdict, p *packet.Packet) (end, packet.Drop) {
 	init := &w.init
-	*init = conntrack.Init{Slots: v.slots(), Generation: uint32(s.Generation), Established: terms.established, Stateless: terms.stateless, ReplyZone: replyZone}
+	*init = conntrack.Init{Slots: v.Slots(), Generation: uint32(s.Generation), Established: terms.established, Stateless: terms.stateless, ReplyZone: replyZone}
 	if drop := w.flows.MayBegin(k.Zone, replyZone, w.now); drop != packet.NotDropped {
 		return end{}, drop
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -195,7 +196,7 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 // quotedDatagram is the flow of a datagram that went where the error comes from, of
 // which a later fragment is quoted.
 func (o *oracle) quotedDatagram(from int, quoted *packet.Quote) (packet.Tuple, bool) {
-	for at := range numPlaces {
+	for at := range enginetest.NumPlaces {
 		d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, at})
 		if d != nil && d.judged && !d.poisoned && d.drop == packet.NotDropped && d.to == from {
 			return d.flow.Tuple, d.belongs == toItsFlow
@@ -217,7 +218,7 @@ func (o *oracle) waits(at int) (n int) {
 // mayWait reports whether there is room for another: half of all is an attachment's share.
 func (o *oracle) mayWait(at int) bool {
 	all := 0
-	for other := range numPlaces {
+	for other := range enginetest.NumPlaces {
 		all += o.waits(other)
 	}
 	return all < o.hold && o.waits(at) < (o.hold+1)/2

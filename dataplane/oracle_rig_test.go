@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -29,7 +31,7 @@ type oracleRig struct {
 	limits   limits
 	// What the engine's counters must say.
 	drops       [packet.NumDrops]uint64
-	attachments [numPlaces]AttachmentCount
+	attachments [enginetest.NumPlaces]AttachmentCount
 	met         happened
 	record      *[]sentFrame // where to keep what is sent, if anywhere
 	gather      int          // frames of one burst at most
@@ -54,7 +56,7 @@ type happened struct {
 }
 
 func oracleDevices(t testing.TB) (devices []*tun.Memory) {
-	for range numPlaces {
+	for range enginetest.NumPlaces {
 		devices = append(devices, newMemory(t, 1, 64))
 	}
 	return devices
@@ -63,16 +65,16 @@ func oracleDevices(t testing.TB) (devices []*tun.Memory) {
 // newOracleRig reads the table's options and the policies from bytes.
 func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig {
 	t.Helper()
-	c := choices(policy)
+	c := packettest.Choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}
-	options := c.next(64)
+	options := c.Next(64)
 	if r.gather = 1; options&1 != 0 {
 		r.limits = limits{5, 2}
 	} else if options&8 != 0 {
 		r.gather = 20 // more than the groups in which a burst is carried
 	}
 	for i := range r.policies {
-		r.policies[i] = policyFrom(&c)
+		r.policies[i] = enginetest.PolicyFrom(&c)
 	}
 	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2, blockSMTP: options&48 == 48,
 		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
@@ -81,7 +83,7 @@ func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig
 	if r.oracle.blockSMTP {
 		subscription.Type = "payg"
 	}
-	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock }, Subscription: subscription,
+	r.engine, err = New(r.policies[0], Options{Attachments: enginetest.Specs, Workers: 1, Clock: func() time.Duration { return r.clock }, Subscription: subscription,
 		// More than a script has, so that none is refused for want of room.
 		Fragments: fragment.Options{Max: 512, Hold: r.oracle.hold},
 		Flows:     conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
@@ -277,7 +279,7 @@ func (r *oracleRig) compare(all []expectation) error {
 		}
 	}
 	waiting := 0
-	for at := range numPlaces {
+	for at := range enginetest.NumPlaces {
 		waiting += r.oracle.waits(at)
 	}
 	if n := r.engine.Fragments().Held(); n != int64(waiting) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -194,7 +195,7 @@ func (o *oracle) admit(from int, p *packet.Packet) packet.Drop {
 
 // owns reports whether an address may send from an attachment.
 func (o *oracle) owns(at int, a netip.Addr) bool {
-	switch spec := oracleSpecs[at]; spec.Kind {
+	switch spec := enginetest.Specs[at]; spec.Kind {
 	case topology.NetworkInterface:
 		nic := o.nic(spec.Reference)
 		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
@@ -248,14 +249,14 @@ func (o *oracle) find(at int, a netip.Addr) *oracleEnd {
 		}
 	}
 	switch {
-	case at == atInternet || at == atPlatform: // which reach virtual networks and nothing else
+	case at == enginetest.AtInternet || at == enginetest.AtPlatform: // which reach virtual networks and nothing else
 		return nil
 	case slices.Contains(topology.PlatformAddresses, a):
-		return &oracleEnd{at: atPlatform}
+		return &oracleEnd{at: enginetest.AtPlatform}
 	case o.inNetwork(a) || a.IsPrivate() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || within(nowhere, a):
 		return nil
 	}
-	return &oracleEnd{at: atInternet}
+	return &oracleEnd{at: enginetest.AtInternet}
 }
 
 // nowhere are ranges without a route besides the private, link-local and loopback ones.
@@ -263,12 +264,12 @@ var nowhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParse
 
 // place is the attachment that leads to a NIC, or to the rest of a subnet; -1: none does.
 func (o *oracle) place(nic, subnet string) int {
-	for i, s := range oracleSpecs {
+	for i, s := range enginetest.Specs {
 		if s.Kind == topology.NetworkInterface && s.Reference == nic {
 			return i
 		}
 	}
-	return slices.IndexFunc(oracleSpecs, func(s topology.Spec) bool {
+	return slices.IndexFunc(enginetest.Specs, func(s topology.Spec) bool {
 		return s.Kind == topology.Subnet && strings.HasSuffix(s.Reference, "/"+subnet)
 	})
 }

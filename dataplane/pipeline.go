@@ -5,6 +5,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -260,7 +261,7 @@ func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.P
 		return nil, drop
 	}
 	k := p.Classification()
-	Judge(src, dst, &k, &w.verdict)
+	verdict.Judge(src, dst, &k, &w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return nil, packet.DropRule
@@ -273,9 +274,9 @@ func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.P
 
 // commit records the flow that every stage allowed, in place of one that the
 // packet restarts.
-func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *Verdict, p *packet.Packet) (int, packet.Drop) {
+func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *verdict.Verdict, p *packet.Packet) (int, packet.Drop) {
 	w.init = conntrack.Init{
-		Slots:       v.slots(),
+		Slots:       v.Slots(),
 		Generation:  uint32(s.Generation),
 		Established: max(src.Established, dst.Established),
 		Stateless:   src.Stateless || dst.Stateless,
@@ -285,7 +286,7 @@ func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, ds
 }
 
 // enter records the flow of w.init.
-func (w *worker) enter(s *topology.Snapshot, from *topology.Attachment, v *Verdict, p *packet.Packet) (int, packet.Drop) {
+func (w *worker) enter(s *topology.Snapshot, from *topology.Attachment, v *verdict.Verdict, p *packet.Packet) (int, packet.Drop) {
 	init := &w.init
 	if drop := w.flows.MayBegin(w.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
 		return 0, drop
@@ -325,8 +326,8 @@ func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Pack
 }
 
 // countVerdict counts a verdict and its packet on every rule that took part.
-func (w *worker) countVerdict(v *Verdict, p *packet.Packet) {
-	w.countSlots(v.slots(), 1, p)
+func (w *worker) countVerdict(v *verdict.Verdict, p *packet.Packet) {
+	w.countSlots(v.Slots(), 1, p)
 }
 
 // countSlots counts a packet on the rules of slots, and hits. A NIC can have its subnet's

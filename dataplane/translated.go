@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/translate"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
@@ -102,7 +103,7 @@ func (w *worker) beginTranslated(s *topology.Snapshot, from *topology.Attachment
 		return 0, drop
 	}
 	k := p.Classification()
-	Judge(src, nil, &k, &w.verdict)
+	verdict.Judge(src, nil, &k, &w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return 0, packet.DropRule
@@ -145,18 +146,18 @@ func (w *worker) mayCreateTranslated(src *topology.Endpoint, way *topology.Way, 
 
 // arriveTranslated lets a packet that its sender's rules allowed pass at the receiver's end, and
 // records the flow.
-func (w *worker) arriveTranslated(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, sent *Verdict, p *packet.Packet) (int, packet.Drop) {
+func (w *worker) arriveTranslated(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, sent *verdict.Verdict, p *packet.Packet) (int, packet.Drop) {
 	way := &w.way
 	k := p.ClassificationOf(&way.Arrives)
-	Judge(nil, way.To, &k, &w.verdict)
-	w.verdict = sent.and(&w.verdict)
+	verdict.Judge(nil, way.To, &k, &w.verdict)
+	w.verdict = sent.And(&w.verdict)
 	if w.verdict.Access == ruleset.Deny {
 		w.countVerdict(&w.verdict, p)
 		return 0, packet.DropRule
 	}
 	w.arrives = way.Arrives
 	w.init = conntrack.Init{
-		Slots:       w.verdict.slots(),
+		Slots:       w.verdict.Slots(),
 		Generation:  uint32(s.Generation),
 		Established: w.engine.idle(way, src, p.Proto),
 		Stateless:   src.Stateless || way.To.Stateless,

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -68,7 +69,7 @@ func TestVerifyTakesAddressesAsTheOutsideSeesThem(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			local, remote := netip.MustParseAddrPort(tt.local), netip.MustParseAddrPort(tt.remote)
-			r, err := Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: local.Addr(), LocalPort: local.Port(),
+			r, err := ask.Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: local.Addr(), LocalPort: local.Port(),
 				Remote: remote.Addr(), RemotePort: remote.Port()}, tt.path)
 			if err != nil {
 				t.Fatal(err)
@@ -99,7 +100,7 @@ func TestVerifyRefusesAddressesThatTellNoNIC(t *testing.T) {
 		{"", "10.1.1.77", ruleset.Inbound, "targetNicResourceId is missing"},
 		{"", "203.0.113.1", ruleset.Outbound, "targetNicResourceId is missing"},
 	} {
-		_, err := Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: netip.MustParseAddr(tt.local), LocalPort: 80,
+		_, err := ask.Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: netip.MustParseAddr(tt.local), LocalPort: 80,
 			Remote: netip.MustParseAddr("203.0.113.10"), RemotePort: 80}, false)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s of %q: %v, want %q", tt.local, tt.nic, err, tt.want)
@@ -118,10 +119,10 @@ func TestVerifyKnowsNoWayToAFrontendOfAnotherNetwork(t *testing.T) {
 	}}
 	s := hubRig(t, h).engine.Snapshot()
 	for _, path := range []bool{false, true} {
-		r, err := Verify(s, &arm.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
+		r, err := ask.Verify(s, &arm.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
 			Remote: netip.MustParseAddr(addrB), RemotePort: 5000}, path)
-		if err != nil || r.Access != "Deny" || r.Reason != ReasonNoRoute {
-			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, ReasonNoRoute)
+		if err != nil || r.Access != "Deny" || r.Reason != ask.ReasonNoRoute {
+			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, ask.ReasonNoRoute)
 		}
 	}
 }
@@ -137,7 +138,7 @@ func TestVerifyShowsTheReceiverAPortThatAGatewayMayChoose(t *testing.T) {
 		rule.SourcePorts = []ruleset.PortRange{tt.ports}
 		p.NetworkSecurityGroups[0].Rules = []ruleset.Rule{rule, anyRule("none", 200, ruleset.Inbound, ruleset.Deny), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
 		p.NetworkInterfaces[vm2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
-		r, err := Verify(newRig(t, p, conntrack.Options{Max: 16}).engine.Snapshot(), &arm.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: 6,
+		r, err := ask.Verify(newRig(t, p, conntrack.Options{Max: 16}).engine.Snapshot(), &arm.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: 6,
 			Local: netip.MustParseAddr(addr4), LocalPort: 99, Remote: netip.MustParseAddr(public2), RemotePort: 80}, true)
 		if err != nil || r.Access != tt.access {
 			t.Errorf("source ports %v: %+v, %v; want %s", tt.ports, r, err, tt.access)

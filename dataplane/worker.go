@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -64,7 +65,7 @@ type worker struct {
 	quote   packet.Quote   // what it quotes; valid with toQuotedFlow
 	answer  conntrack.Key  // of what would answer a packet, at its receiver's end
 	joined  packet.Packet  // the packet as seenBy has it
-	verdict Verdict
+	verdict verdict.Verdict
 	init    conntrack.Init
 
 	belongs belonging        // of the packet to the flow of key, see place

@@ -36,15 +36,17 @@ var allowedImports = map[string][]string{
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/pcapng":      {},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
+	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
+	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/arm", "ruleset/classifier"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
 	},
 	"dataplane/pcap": {},
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/arm", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
@@ -61,6 +63,8 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl/top": {"dataplane/control"},
 	// Reads flow logs for tests, by what Azure documents alone.
 	"metrics/flowlog/flowlogtest": {},
+	// Holds the policies that the tests of engine, questions and verdict share.
+	"dataplane/enginetest": {"dataplane/packet/packettest", "dataplane/topology", "ruleset", "ruleset/arm"},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -120,7 +120,7 @@ func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecu
 			flow.LocalPort, flow.RemotePort = r.Port, clientPort
 		}
 		flow.Local, flow.Remote = local, remote
-		result, err := dataplane.Verify(s, &flow, true)
+		result, err := ask.Verify(s, &flow, true)
 		if err != nil {
 			return "", err.Error(), false
 		}

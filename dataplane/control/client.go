@@ -44,30 +44,30 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status asks for the daemon's status.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
-	return ask[Status](ctx, c, http.MethodGet, "status", nil)
+	return query[Status](ctx, c, http.MethodGet, "status", nil)
 }
 
 // Reload tells the daemon to read its policy files again. An *Error lists the faults
 // for which it refused.
 func (c *Client) Reload(ctx context.Context) (*Reloaded, error) {
-	return ask[Reloaded](ctx, c, http.MethodPost, "reload", nil)
+	return query[Reloaded](ctx, c, http.MethodPost, "reload", nil)
 }
 
 // Effective lists the rules that hold for a NIC.
 func (c *Client) Effective(ctx context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
-	return ask[arm.EffectiveNetworkSecurityGroupListResult](ctx, c, http.MethodGet, "effective", url.Values{"networkInterface": {networkInterface}})
+	return query[arm.EffectiveNetworkSecurityGroupListResult](ctx, c, http.MethodGet, "effective", url.Values{"networkInterface": {networkInterface}})
 }
 
 // Rules lists the rules of the running policy with their counters.
 func (c *Client) Rules(ctx context.Context, filter RuleFilter) (*RuleList, error) {
-	return ask[RuleList](ctx, c, http.MethodGet, "rules", url.Values{
+	return query[RuleList](ctx, c, http.MethodGet, "rules", url.Values{
 		"networkSecurityGroup": {filter.NetworkSecurityGroup}, "unused": {strconv.FormatBool(filter.Unused)},
 	})
 }
 
 // Flows lists live flows.
 func (c *Client) Flows(ctx context.Context, filter FlowFilter) (*FlowList, error) {
-	return ask[FlowList](ctx, c, http.MethodGet, "flows", url.Values{
+	return query[FlowList](ctx, c, http.MethodGet, "flows", url.Values{
 		"networkInterface": {filter.NetworkInterface}, "address": {filter.Address}, "protocol": {filter.Protocol},
 		"limit": {strconv.Itoa(filter.Limit)},
 	})
@@ -98,22 +98,22 @@ func (c *Client) Diagnose(ctx context.Context, q *arm.NetworkConfigurationDiagno
 
 // SecurityGroupView asks for the rules of a NIC or virtual machine.
 func (c *Client) SecurityGroupView(ctx context.Context, target string) (*arm.SecurityGroupViewResult, error) {
-	return ask[arm.SecurityGroupViewResult](ctx, c, http.MethodGet, "securityGroupView", url.Values{"target": {target}})
+	return query[arm.SecurityGroupViewResult](ctx, c, http.MethodGet, "securityGroupView", url.Values{"target": {target}})
 }
 
 // Tags lists the tags of the running policy.
 func (c *Client) Tags(ctx context.Context) (*TagList, error) {
-	return ask[TagList](ctx, c, http.MethodGet, "tags", nil)
+	return query[TagList](ctx, c, http.MethodGet, "tags", nil)
 }
 
 // Tag asks what a tag stands for.
 func (c *Client) Tag(ctx context.Context, q TagQuestion) (*TagDetails, error) {
-	return ask[TagDetails](ctx, c, http.MethodGet, "tag", url.Values{
+	return query[TagDetails](ctx, c, http.MethodGet, "tag", url.Values{
 		"name": {q.Name}, "subnet": {q.Subnet}, "networkInterface": {q.NetworkInterface},
 	})
 }
 
-func ask[T any](ctx context.Context, c *Client, method, what string, query url.Values) (*T, error) {
+func query[T any](ctx context.Context, c *Client, method, what string, query url.Values) (*T, error) {
 	return tell[T](ctx, c, method, what, query, nil)
 }
 

@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -18,7 +18,7 @@ const maxDiagnosticLen = 1 << 20
 
 // Diagnose answers NSG diagnostics.
 func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
-	response, err := dataplane.Diagnose(s, q)
+	response, err := ask.Diagnose(s, q)
 	if err != nil {
 		return nil, badRequest(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -38,7 +38,7 @@ func NextHop(s *topology.Snapshot, q NextHopQuestion) (*arm.NextHopResult, error
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
-	result, err := dataplane.NextHop(s, nic, source, destination)
+	result, err := ask.NextHop(s, nic, source, destination)
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
@@ -83,7 +83,7 @@ func (q *NextHopQuestion) find(policy *arm.Set, source netip.Addr) (*arm.Network
 
 // NextHop asks where a NIC's packets to an address go.
 func (c *Client) NextHop(ctx context.Context, q NextHopQuestion) (*arm.NextHopResult, error) {
-	return ask[arm.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
+	return query[arm.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
 		"networkInterface": {q.NetworkInterface}, "virtualMachine": {q.VirtualMachine},
 		"source": {q.Source}, "destination": {q.Destination},
 	})

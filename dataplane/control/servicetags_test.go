@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -63,7 +65,7 @@ func (s *tagged) allows(source string) bool {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	result, err := dataplane.Verify(s.service.Snapshot(), q, false)
+	result, err := ask.Verify(s.service.Snapshot(), q, false)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -185,7 +185,7 @@ func (c *Client) Top(ctx context.Context, q TopQuestion) (*TopReading, error) {
 	if q.Limit != 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}
-	return ask[TopReading](ctx, c, http.MethodGet, "top", v)
+	return query[TopReading](ctx, c, http.MethodGet, "top", v)
 }
 
 func (s *Server) top(w http.ResponseWriter, r *http.Request) {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -52,7 +52,7 @@ func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err er
 		var flow *arm.Flow
 		if flow, err = arm.ParseFlow(line); err == nil {
 			var result *arm.VerificationIPFlowResult
-			if result, err = dataplane.Verify(s, flow, path); err == nil {
+			if result, err = ask.Verify(s, flow, path); err == nil {
 				return Verification{VerificationIPFlowResult: result}
 			}
 		}

@@ -17,8 +17,10 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -340,7 +342,7 @@ func TestAFirstPacketGetsTheAnswerOfVerify(t *testing.T) {
 		if direction == ruleset.Inbound {
 			flow.Remote, flow.LocalPort, flow.RemotePort = netip.MustParseAddr(src), port, uint16(1024+i)
 		}
-		want, err := dataplane.Verify(snapshot, flow, false)
+		want, err := ask.Verify(snapshot, flow, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -139,7 +139,7 @@ func TestTheCompiledPolicyAnswersEveryVerdict(t *testing.T) {
 					t.Errorf("%s: %v", v.Text, err)
 					continue
 				}
-				result, err := dataplane.Verify(snapshot, question, path)
+				result, err := ask.Verify(snapshot, question, path)
 				if err != nil {
 					t.Errorf("%s: %v", v.Text, err)
 					continue

@@ -1,4 +1,4 @@
-package dataplane
+package ask
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -65,8 +66,8 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 	if err != nil {
 		return nil, err
 	}
-	var v Verdict
-	Judge(src, dst, &k, &v)
+	var v verdict.Verdict
+	verdict.Judge(src, dst, &k, &v)
 	result := p.explain(end, &v, level)
 	if v.Service != topology.NoService && v.Access == ruleset.Allow {
 		result.Reason = ReasonPlatform
@@ -122,7 +123,7 @@ func ofFamily(a netip.Addr, end *arm.TrafficEnd) bool {
 }
 
 // explain shows the verdict with the fields of the rules that it passed by.
-func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm.NetworkSecurityGroupResult {
+func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level string) *arm.NetworkSecurityGroupResult {
 	result := &arm.NetworkSecurityGroupResult{
 		SecurityRuleAccessResult: v.Access.String(), EvaluatedNetworkSecurityGroups: []arm.EvaluatedNetworkSecurityGroup{},
 	}
@@ -159,8 +160,8 @@ func (p *profile) explain(end *topology.Endpoint, v *Verdict, level string) *arm
 
 // partlyAdmin are the admin rules that hold a part of the profile and would decide it, of the
 // rule collections other than the one that decides.
-func (p *profile) partlyAdmin(stages []topology.Stage, v *Verdict) (names []string) {
-	var decides *StageVerdict
+func (p *profile) partlyAdmin(stages []topology.Stage, v *verdict.Verdict) (names []string) {
+	var decides *verdict.StageVerdict
 	if v.N > 0 && v.Stages[0].Stage.Association == topology.NetworkManagerAssociation {
 		decides = &v.Stages[0]
 	}

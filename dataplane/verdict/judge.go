@@ -1,4 +1,5 @@
-package dataplane
+// Package verdict is the one decision: live packets and every question are judged here.
+package verdict
 
 import (
 	"github.com/nsgd/nsgd/conntrack"
@@ -36,8 +37,8 @@ func (s *StageVerdict) SecurityRule() *ruleset.Rule { return &s.Stage.Table.Rule
 // Slot is the rule's slot in counters and flow records.
 func (s *StageVerdict) Slot() uint32 { return s.Stage.Table.Slots[s.Rule] }
 
-// slots are those of the stages, and the service's where it was let pass.
-func (v *Verdict) slots() (slots conntrack.Slots) {
+// Slots are those of the stages, and the service's where it was let pass.
+func (v *Verdict) Slots() (slots conntrack.Slots) {
 	for i := range v.N {
 		slots.Set(i, v.Stages[i].Slot())
 	}
@@ -47,8 +48,8 @@ func (v *Verdict) slots() (slots conntrack.Slots) {
 	return slots
 }
 
-// and is the verdict of two ends, of which the second decided.
-func (v *Verdict) and(there *Verdict) Verdict {
+// And is the verdict of two ends, of which the second decided.
+func (v *Verdict) And(there *Verdict) Verdict {
 	both := *v
 	both.Access = there.Access
 	both.N += copy(both.Stages[v.N:], there.Stages[:there.N])

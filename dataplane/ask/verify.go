@@ -1,8 +1,10 @@
-package dataplane
+// Package ask answers questions that need no packet: verify, diagnose and next hop.
+package ask
 
 import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -44,11 +46,11 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 	if path {
 		return judgePath(s, local, &k), nil
 	}
-	var v Verdict
-	Judge(local, nil, &k, &v)
+	var v verdict.Verdict
+	verdict.Judge(local, nil, &k, &v)
 	var w topology.Way
 	drop := s.Way(local, &k, &w)
-	result := v.Result()
+	result := Result(&v)
 	if w.Translated || w.Floating {
 		result.Translations = explain(s, local, &k, &w)
 	}
@@ -83,13 +85,13 @@ func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool
 		reason = reasonOf(in.drop)
 	}
 	if byTranslation(in.drop) || in.way.To == nil {
-		r := (&Verdict{}).Result()
+		r := Result(&verdict.Verdict{})
 		refuse(r, reason)
 		return r, nil
 	}
-	var v Verdict
-	Judge(nil, in.way.To, &in.way.Arrives, &v)
-	result := v.Result()
+	var v verdict.Verdict
+	verdict.Judge(nil, in.way.To, &in.way.Arrives, &v)
+	result := Result(&v)
 	if in.entered {
 		result.Translations = explain(s, nil, k, &in.way)
 		if in.way.Closed {
@@ -120,7 +122,7 @@ func asClassified(k *packet.Tuple) {
 }
 
 // Result explains the verdict in the form of nsgctl verify.
-func (v *Verdict) Result() *arm.VerificationIPFlowResult {
+func Result(v *verdict.Verdict) *arm.VerificationIPFlowResult {
 	r := &arm.VerificationIPFlowResult{Access: v.Access.String(), Reason: ReasonNoGroup, Stages: make([]arm.VerificationStage, 0, v.N)}
 	for i := range v.N {
 		st := &v.Stages[i]

@@ -1,4 +1,4 @@
-package dataplane
+package ask
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
@@ -21,10 +22,10 @@ func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *a
 	for range maxLegs {
 		var w topology.Way
 		drop := s.Way(src, &sent, &w)
-		var v Verdict
-		Judge(src, nil, &sent, &v)
+		var v verdict.Verdict
+		verdict.Judge(src, nil, &sent, &v)
 		if byTranslation(drop) {
-			r := after(total, v.Result())
+			r := after(total, Result(&v))
 			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
 			if v.Access == ruleset.Allow {
 				refuse(r, reasonOf(drop))
@@ -43,13 +44,13 @@ func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *a
 			}
 		}
 		if v.Access == ruleset.Allow {
-			var there Verdict
-			Judge(nil, dst, &arrives, &there)
+			var there verdict.Verdict
+			verdict.Judge(nil, dst, &arrives, &there)
 			service := v.Service
-			v = v.and(&there)
+			v = v.And(&there)
 			v.Service = service
 		}
-		r := after(total, v.Result())
+		r := after(total, Result(&v))
 		if w.Translated || w.Floating {
 			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
 		}

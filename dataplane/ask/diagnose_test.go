@@ -1,4 +1,4 @@
-package dataplane
+package ask
 
 import (
 	"fmt"
@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nsgd/nsgd/dataplane/enginetest"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -166,24 +169,24 @@ func TestDiagnoseRefuses(t *testing.T) {
 }
 
 // questionFrom reads a profile, and the NIC that it is for.
-func questionFrom(c *choices) (target string, p asked) {
-	nic := c.next(4)
-	ipv6 := c.next(2) == 1
-	address := func(h oracleHost) string {
+func questionFrom(c *packettest.Choices) (target string, p asked) {
+	nic := c.Next(4)
+	ipv6 := c.Next(2) == 1
+	address := func(h enginetest.Host) string {
 		if ipv6 {
-			return h.v6
+			return h.V6
 		}
-		return h.v4
+		return h.V4
 	}
 	end := func(usual string) string {
-		switch c.next(8) {
+		switch c.Next(8) {
 		case 0:
 			return "*"
 		case 1:
-			return pick(c, "VirtualNetwork", "Internet")
+			return packettest.Pick(c, "VirtualNetwork", "Internet")
 		case 2:
 			for {
-				if p := pick(c, oraclePrefixes...); p.Addr().Is6() == ipv6 {
+				if p := packettest.Pick(c, enginetest.Prefixes...); p.Addr().Is6() == ipv6 {
 					return p.String()
 				}
 				if len(*c) == 0 {
@@ -193,10 +196,10 @@ func questionFrom(c *choices) (target string, p asked) {
 		}
 		return usual
 	}
-	local, remote := address(oracleHosts[nic]), address(oracleHosts[c.next(12)])
-	p = asked{Direction: "Outbound", Protocol: pick(c, "TCP", "UDP", "ICMP", "ESP", "AH", "47", "*", "TCP"), Source: end(local), Destination: end(remote),
-		DestinationPort: pick(c, "80", "*", "79", "1024", "8", "0", "65535", "81")}
-	if c.next(2) == 1 {
+	local, remote := address(enginetest.Hosts[nic]), address(enginetest.Hosts[c.Next(12)])
+	p = asked{Direction: "Outbound", Protocol: packettest.Pick(c, "TCP", "UDP", "ICMP", "ESP", "AH", "47", "*", "TCP"), Source: end(local), Destination: end(remote),
+		DestinationPort: packettest.Pick(c, "80", "*", "79", "1024", "8", "0", "65535", "81")}
+	if c.Next(2) == 1 {
 		p.Direction, p.Source, p.Destination = "Inbound", end(remote), end(local)
 	}
 	return fmt.Sprintf("vm%d-nic", nic+1), p
@@ -214,11 +217,11 @@ func samples(s *topology.Snapshot, text string, ipv6 bool) (list []netip.Addr) {
 		in, _ = s.ExpandTag(s.Policy.VirtualNetworks[0].Subnets[0], text)
 	}
 	var all []netip.Addr
-	for _, p := range oraclePrefixes {
+	for _, p := range enginetest.Prefixes {
 		all = append(all, p.Addr(), lastAddr(p), lastAddr(p).Next())
 	}
-	for _, h := range oracleHosts[:7] { // the platform answers for itself
-		all = append(all, netip.MustParseAddr(h.v4), netip.MustParseAddr(h.v6))
+	for _, h := range enginetest.Hosts[:7] { // the platform answers for itself
+		all = append(all, netip.MustParseAddr(h.V4), netip.MustParseAddr(h.V6))
 	}
 	for _, a := range all {
 		if a.IsValid() && a.Is6() == ipv6 && slices.ContainsFunc(in, func(p netip.Prefix) bool { return p.Contains(a) }) {
@@ -239,8 +242,8 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 		for i := range bytes {
 			bytes[i] = byte(random.Uint32())
 		}
-		c := choices(bytes)
-		set := policyFrom(&c)
+		c := packettest.Choices(bytes)
+		set := enginetest.PolicyFrom(&c)
 		s, err := topology.Build(set, nil, topology.NewRegistry())
 		if err != nil {
 			continue
@@ -249,7 +252,7 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 			for i := range bytes {
 				bytes[i] = byte(random.Uint32())
 			}
-			c = choices(bytes)
+			c = packettest.Choices(bytes)
 			target, p := questionFrom(&c)
 			got, err := ask(t, s, target, "", p)
 			if err != nil {
