@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -34,9 +34,9 @@ func (b *built) opinions(t *tuple, x *seen) (list []opinion) {
 
 // verifies asks verify --path at both ends, where the question can be put.
 func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
-	ask := func(who string, q *arm.Flow) {
+	put := func(who string, q *arm.Flow) {
 		o := opinion{who: who}
-		r, err := dataplane.Verify(b.snapshot, q, true)
+		r, err := ask.Verify(b.snapshot, q, true)
 		if err != nil {
 			o.says, o.different = err.Error(), true
 		} else {
@@ -46,11 +46,11 @@ func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
 		list = append(list, o)
 	}
 	if nic := b.sender(t); nic != nil {
-		ask("verify --path outbound", &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
+		put("verify --path outbound", &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
 			LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID})
 	}
 	if nic, ok := b.receiver(t); ok {
-		ask("verify --path inbound", &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
+		put("verify --path inbound", &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
 			LocalPort: t.DstPort, RemotePort: t.asked(t.SrcPort), NetworkInterface: nic})
 	}
 	return list
@@ -66,7 +66,7 @@ func (t *tuple) asked(port uint16) uint16 {
 
 func outcomeOf(r *arm.VerificationIPFlowResult) outcome {
 	o := outcome{Access: r.Access, Reason: r.Reason}
-	if r.Reason == dataplane.ReasonRule {
+	if r.Reason == ask.ReasonRule {
 		o.Group, o.Rule = r.NetworkSecurityGroup, ruleName(r.RuleName)
 	}
 	return o
@@ -217,12 +217,12 @@ func direction(rule string) string {
 // ownChain asks verify about one end.
 func (b *built) ownChain(who string, q *arm.Flow, stages []string, denied bool) opinion {
 	o := opinion{who: who}
-	r, err := dataplane.Verify(b.snapshot, q, false)
+	r, err := ask.Verify(b.snapshot, q, false)
 	if err != nil {
 		o.says, o.different = err.Error(), true
 		return o
 	}
-	got, deny := stagesOf(r), r.Access == "Deny" && r.Reason == dataplane.ReasonRule
+	got, deny := stagesOf(r), r.Access == "Deny" && r.Reason == ask.ReasonRule
 	o.says = fmt.Sprintf("%s, stages %v", outcomeOf(r), got)
 	o.different = !slices.Equal(got, stages) || deny != denied
 	if o.different {
@@ -243,7 +243,7 @@ func stagesOf(r *arm.VerificationIPFlowResult) (list []string) {
 // diagnoses holds diagnose against verify: the same question in two words.
 func (b *built) diagnoses(who string, q *arm.Flow) opinion {
 	o := opinion{who: who}
-	want, err := dataplane.Verify(b.snapshot, q, false)
+	want, err := ask.Verify(b.snapshot, q, false)
 	if err != nil {
 		o.says, o.different = "verify: "+err.Error(), true
 		return o
@@ -253,7 +253,7 @@ func (b *built) diagnoses(who string, q *arm.Flow) opinion {
 	if q.Direction == ruleset.Inbound {
 		p.Source, p.Destination, p.DestinationPort = p.Destination, p.Source, strconv.Itoa(int(q.LocalPort))
 	}
-	response, err := dataplane.Diagnose(b.snapshot, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: q.NetworkInterface, Profiles: []arm.NetworkConfigurationDiagnosticProfile{p}})
+	response, err := ask.Diagnose(b.snapshot, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: q.NetworkInterface, Profiles: []arm.NetworkConfigurationDiagnosticProfile{p}})
 	if err != nil {
 		o.says, o.different = err.Error(), true
 		return o
@@ -263,13 +263,13 @@ func (b *built) diagnoses(who string, q *arm.Flow) opinion {
 	expected := outcomeOf(want)
 	if n := len(r.EvaluatedNetworkSecurityGroups); said.Reason == "" && n > 0 {
 		e := &r.EvaluatedNetworkSecurityGroups[n-1]
-		said.Reason, said.Group, said.Rule = dataplane.ReasonRule, expected.Group, e.MatchedRule.RuleName
+		said.Reason, said.Group, said.Rule = ask.ReasonRule, expected.Group, e.MatchedRule.RuleName
 		if nsg := b.groupName(e.NetworkSecurityGroupID); nsg != "" {
 			said.Group = nsg
 		}
 		said.Rule = said.Rule[1+slices.Index([]byte(said.Rule), '_'):]
 	} else if said.Reason == "" {
-		said.Reason = dataplane.ReasonNoGroup
+		said.Reason = ask.ReasonNoGroup
 	}
 	o.says, o.different = said.String(), said != expected
 	if o.different {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -76,7 +77,7 @@ func (b *built) engine(t *tuple) *seen {
 		from = l.to
 	}
 	x.round = true
-	x.outcome = outcome{Access: "Deny", Reason: dataplane.ReasonNoRoute}
+	x.outcome = outcome{Access: "Deny", Reason: ask.ReasonNoRoute}
 	return x
 }
 
@@ -120,7 +121,7 @@ func (b *built) receives(attachment int, dst packet.Addr) bool {
 func (b *built) denied(l *leg) outcome {
 	o := outcome{Access: "Deny", Reason: reasonOf(l.drop)}
 	if l.drop == packet.DropRule {
-		o.Reason = dataplane.ReasonRule
+		o.Reason = ask.ReasonRule
 		o.Group, o.Rule = deciding(l.rules)
 	}
 	return o
@@ -128,15 +129,15 @@ func (b *built) denied(l *leg) outcome {
 
 // allowed is the outcome of a way to its end: the last rule that let it pass.
 func (b *built) allowed(legs []leg) outcome {
-	o := outcome{Access: "Allow", Reason: dataplane.ReasonNoGroup}
+	o := outcome{Access: "Allow", Reason: ask.ReasonNoGroup}
 	for i := range legs {
 		l := &legs[i]
 		if len(l.rules) > 0 {
-			o.Reason = dataplane.ReasonRule
+			o.Reason = ask.ReasonRule
 			o.Group, o.Rule = deciding(l.rules)
 		}
 		if l.service {
-			return outcome{Access: "Allow", Reason: dataplane.ReasonPlatform}
+			return outcome{Access: "Allow", Reason: ask.ReasonPlatform}
 		}
 	}
 	return o
