@@ -52,7 +52,7 @@ func (g *generator) addGroups() {
 }
 
 func (g *generator) rule(priority int) object {
-	r := object{"priority": priority, "direction": pick(g, "Inbound", "Outbound"), "access": pick(g, "Allow", "Allow", "Deny"),
+	r := object{"priority": priority, "direction": pick(g, "Inbound", "Outbound"), "access": pick(g, "Allow", "Deny"),
 		"protocol": pick(g, "*", "Tcp", "Tcp", "Udp", "Icmp", "Esp"), "sourcePortRange": "*", "destinationPortRange": pick(g, rulePorts...)}
 	if g.one(8) {
 		r["sourcePortRange"] = pick(g, rulePorts...)

@@ -59,7 +59,7 @@ type nic struct {
 
 // generate makes a world of two or three virtual networks.
 func generate(r *rand.Rand) *world {
-	g := &generator{Rand: r, w: &world{Seed: r.Uint64() | 1, BlockSMTP: r.IntN(3) == 0}}
+	g := &generator{Rand: r, w: &world{Seed: r.Uint64() | 1, BlockSMTP: r.IntN(2) == 0}}
 	if g.one(2) {
 		g.w.DefaultOutbound = "203.0.113.250"
 	}
@@ -174,7 +174,7 @@ func (g *generator) addPeerings() {
 		if g.one(12) { // one side only
 			continue
 		}
-		p := object{"remoteVirtualNetwork": reference(g.networks[1-i].name), "allowForwardedTraffic": !g.one(3)}
+		p := object{"remoteVirtualNetwork": reference(g.networks[1-i].name), "allowForwardedTraffic": g.one(2)}
 		if g.one(12) {
 			p["allowVirtualNetworkAccess"] = false
 		}
@@ -305,13 +305,13 @@ func (g *generator) adminPorts() []any {
 func (g *generator) attach() {
 	list := &g.w.Attachments
 	for _, n := range g.nics {
-		if !g.one(6) {
+		if !g.one(10) {
 			*list = append(*list, attachment{NetworkInterface: n.name})
 		}
 	}
 	for _, n := range g.networks {
 		for _, s := range n.subnets {
-			if !g.one(3) {
+			if !g.one(5) {
 				*list = append(*list, attachment{Subnet: s.id()})
 			}
 		}
@@ -319,10 +319,10 @@ func (g *generator) attach() {
 			*list = append(*list, attachment{Gateway: n.name, Prefixes: []string{pick(g, onPremises, onPremises, onPremises, "0.0.0.0/0")}})
 		}
 	}
-	if !g.one(10) {
+	if !g.one(12) {
 		*list = append(*list, attachment{Internet: true})
 	}
-	if !g.one(4) {
+	if !g.one(6) {
 		*list = append(*list, attachment{Platform: true})
 	}
 	if len(*list) == 0 {
@@ -341,7 +341,7 @@ func (g *generator) addRouteTables() {
 		var routes []any
 		var taken []string
 		for j := range 1 + g.IntN(4) {
-			prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32")
+			prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", pick(g, g.networks...).space, pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32")
 			if slices.Contains(taken, prefix) {
 				continue
 			}

@@ -49,7 +49,7 @@ func (t *tuple) frame() []byte { return append(make([]byte, tun.HeaderLen), t.pa
 type traffic struct {
 	*rand.Rand
 	b            *built
-	destinations []netip.Addr
+	destinations []netip.Addr // that somebody of the world has
 }
 
 // interesting are addresses that nobody, the outside or the platform has.
@@ -71,29 +71,35 @@ func newTraffic(r *rand.Rand, b *built) *traffic {
 	for _, p := range b.policy.PublicIPPrefixes {
 		t.destinations = append(t.destinations, p.Prefix.Addr())
 	}
-	for range 2 { // load balancers are the most various
-		for _, lb := range b.policy.LoadBalancers {
-			for _, f := range lb.Frontends {
-				if f.Address.IsValid() {
-					t.destinations = append(t.destinations, f.Address)
-				}
+	for _, lb := range b.policy.LoadBalancers {
+		for _, f := range lb.Frontends {
+			if f.Address.IsValid() {
+				t.destinations = append(t.destinations, f.Address)
 			}
 		}
-	}
-	for _, a := range interesting {
-		t.destinations = append(t.destinations, netip.MustParseAddr(a))
 	}
 	return t
 }
 
+// destination is mostly an address of the world.
+func (t *traffic) destination() netip.Addr {
+	if t.IntN(4) == 0 {
+		return netip.MustParseAddr(interesting[t.IntN(len(interesting))])
+	}
+	return t.destinations[t.IntN(len(t.destinations))]
+}
+
 // ports are at the edges of rules, and those of services.
-var ports = []uint16{22, 25, 25, 53, 67, 80, 80, 443, 443, 999, 1000, 1001, 1010, 1011, 1688, 1999, 2000, 2001, 2009, 2010, 8037, 8080, 8081, 32526}
+var ports = []uint16{22, 25, 25, 25, 53, 67, 80, 80, 443, 443, 80, 443, 1001, 999, 1000, 1001, 1010, 1011, 1688, 1999, 2000, 2001, 2009, 2010, 8037, 8080, 8081, 32526}
 
 func (t *traffic) next() tuple {
 	from := t.IntN(len(t.b.snapshot.Attachments))
-	k := tuple{From: from, Src: t.source(t.b.snapshot.Attachments[from]), Dst: t.destinations[t.IntN(len(t.destinations))],
+	k := tuple{From: from, Src: t.source(t.b.snapshot.Attachments[from]), Dst: t.destination(),
 		SrcPort: uint16(1 + t.IntN(65535)), DstPort: ports[t.IntN(len(ports))],
 		Proto: []uint8{packet.ProtoTCP, packet.ProtoTCP, packet.ProtoTCP, packet.ProtoUDP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP}[t.IntN(7)]}
+	if k.Src == k.Dst && t.IntN(4) > 0 {
+		k.Dst = t.destination()
+	}
 	switch {
 	case t.IntN(6) == 0:
 		k.SrcPort = ports[t.IntN(len(ports))]
