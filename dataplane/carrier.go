@@ -5,7 +5,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -49,7 +49,7 @@ type sink struct {
 }
 
 // NewCarrier makes a carrier for a policy; of the options, workers and clock are its own.
-func NewCarrier(policy *arm.Set, o Options) (*Carrier, error) {
+func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c := &Carrier{}
 	o.Workers, o.Clock = 1, func() time.Duration { return c.now }
 	var err error

@@ -15,7 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -72,7 +72,7 @@ type Engine struct {
 }
 
 // New makes an engine for a policy. It carries nothing until Run.
-func New(policy *arm.Set, o Options) (*Engine, error) {
+func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Workers == 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -137,7 +137,7 @@ func (e *Engine) Workers() int { return len(e.workers) }
 
 // Prepare builds the snapshot that a policy would give, without using it. It compiles
 // what differs from the snapshot that decides.
-func (e *Engine) Prepare(policy *arm.Set) (*topology.Snapshot, error) {
+func (e *Engine) Prepare(policy *policy.Set) (*topology.Snapshot, error) {
 	return e.options.Topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
 }
 

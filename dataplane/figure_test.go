@@ -7,7 +7,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -35,12 +35,12 @@ type rig struct {
 	rewrites bool // the policy translates: send does not hold the bytes
 }
 
-func newRig(t testing.TB, policy *arm.Set, flows conntrack.Options) *rig {
+func newRig(t testing.TB, policy *policy.Set, flows conntrack.Options) *rig {
 	t.Helper()
 	return newRigWith(t, policy, Options{Flows: flows})
 }
 
-func newRigWith(t testing.TB, policy *arm.Set, o Options) *rig {
+func newRigWith(t testing.TB, policy *policy.Set, o Options) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: time.Hour}
 	o.Flows.Seed = [2]uint64{1, 2}

@@ -7,7 +7,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // Namer finds the names behind the numbers of events, for one reader.
@@ -48,9 +48,9 @@ func (n *Namer) Attachment(index int32) string {
 // Stages are the rules of an event, in the order in which they were asked, and the service of the platform for
 // which the packet passed. They are named as the policy in force has them: a rule that has gone from it
 // since has no priority, and where an NSG stands no more, there is no association.
-func (n *Namer) Stages(e *watch.Event) ([]arm.VerificationStage, topology.Service) {
+func (n *Namer) Stages(e *watch.Event) ([]azure.VerificationStage, topology.Service) {
 	n.refresh()
-	stages, service := make([]arm.VerificationStage, 0, e.N), topology.NoService
+	stages, service := make([]azure.VerificationStage, 0, e.N), topology.NoService
 	sender, receiver := n.ends(e)
 	for _, slot := range e.Rules[:e.N] {
 		if s := topology.ServiceOfSlot(slot); s != topology.NoService {
@@ -61,7 +61,7 @@ func (n *Namer) Stages(e *watch.Event) ([]arm.VerificationStage, topology.Servic
 			n.keys = n.engine.registry.Keys()
 		}
 		k := &n.keys[slot]
-		named := arm.VerificationStage{NetworkSecurityGroup: k.NetworkSecurityGroup, Direction: k.Direction.String(),
+		named := azure.VerificationStage{NetworkSecurityGroup: k.NetworkSecurityGroup, Direction: k.Direction.String(),
 			RuleName: k.Rule, Access: k.Access.String()}
 		if rule := n.rules[slot]; rule != nil {
 			named.RuleName, named.Priority = rule.QualifiedName(), rule.Priority
@@ -73,7 +73,7 @@ func (n *Namer) Stages(e *watch.Event) ([]arm.VerificationStage, topology.Servic
 		named.Association = associate(list, k.NetworkSecurityGroup)
 		stages = append(stages, named)
 	}
-	slices.SortStableFunc(stages, func(a, b arm.VerificationStage) int {
+	slices.SortStableFunc(stages, func(a, b azure.VerificationStage) int {
 		return order(a.Direction) - order(b.Direction)
 	})
 	return stages, service

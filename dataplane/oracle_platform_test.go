@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // oracleServices are what Azure's documents say passes whatever the NSGs say, with the tag that
@@ -124,9 +124,9 @@ func (o *oracle) stateless(from int, p *packet.Packet) bool {
 // flush notes which live flows a new policy has judged again, at their next packet from the
 // side that began: those with an NSG with flushConnection at one of their ends that has other
 // rules than before, was not there, had it not, or is there no more.
-func (o *oracle) flush(before *arm.Set) {
+func (o *oracle) flush(before *policy.Set) {
 	after := o.set
-	groups := func(set *arm.Set, k conntrack.Key) map[string]*ruleset.NSG {
+	groups := func(set *policy.Set, k conntrack.Key) map[string]*ruleset.NSG {
 		o.set = set
 		end := o.sender(int(k.Zone), k.Src.Netip())
 		list := map[string]*ruleset.NSG{}

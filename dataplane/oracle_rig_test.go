@@ -14,7 +14,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -26,7 +26,7 @@ type oracleRig struct {
 	devices  []*tun.Memory
 	clock    time.Duration
 	oracle   *oracle
-	policies [2]*arm.Set           // to reload among
+	policies [2]*policy.Set        // to reload among
 	prepared [2]*topology.Snapshot // of policies, once it was reloaded
 	limits   limits
 	// What the engine's counters must say.

@@ -11,7 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -20,7 +20,7 @@ import (
 // expiry. It shares with the pipeline the decoder, which gopacket's is held against,
 // and with the flow table's tests the slow flow of conntracktest.
 type oracle struct {
-	set        *arm.Set
+	set        *policy.Set
 	generation int // counts the policies
 	strict     bool
 	blockSMTP  bool
@@ -198,7 +198,7 @@ func (o *oracle) owns(at int, a netip.Addr) bool {
 	switch spec := enginetest.Specs[at]; spec.Kind {
 	case topology.NetworkInterface:
 		nic := o.nic(spec.Reference)
-		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
+		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c policy.IPConfiguration) bool { return c.Address == a })
 	case topology.Platform:
 		return slices.Contains(topology.PlatformAddresses, a)
 	case topology.Internet:
@@ -208,8 +208,8 @@ func (o *oracle) owns(at int, a netip.Addr) bool {
 	return e != nil && e.at == at
 }
 
-func (o *oracle) nic(name string) *arm.NetworkInterface {
-	i := slices.IndexFunc(o.set.NetworkInterfaces, func(n *arm.NetworkInterface) bool { return n.Name == name })
+func (o *oracle) nic(name string) *policy.NetworkInterface {
+	i := slices.IndexFunc(o.set.NetworkInterfaces, func(n *policy.NetworkInterface) bool { return n.Name == name })
 	return o.set.NetworkInterfaces[i]
 }
 
@@ -224,8 +224,8 @@ func within(prefixes []netip.Prefix, a netip.Addr) bool {
 // oracleEnd is who has an address: at is where, -1 nowhere; nic and subnet are nil outside.
 type oracleEnd struct {
 	at     int
-	nic    *arm.NetworkInterface
-	subnet *arm.Subnet
+	nic    *policy.NetworkInterface
+	subnet *policy.Subnet
 }
 
 // find says who has an address as seen from an attachment; nil when nobody can have it.

@@ -13,7 +13,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -345,7 +345,7 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 	moved.NetworkInterfaces[1].IPConfigurations[0].Address = netip.MustParseAddr("10.0.1.6")
 	tests := []struct {
 		name string
-		next *arm.Set
+		next *policy.Set
 		drop packet.Drop
 		kept int64
 	}{

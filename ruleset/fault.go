@@ -108,3 +108,14 @@ func (f Faults) Err() error {
 	}
 	return f
 }
+
+// MaxListed bounds the candidates that a message lists.
+const MaxListed = 10
+
+// Listed joins texts with commas, the first MaxListed of them.
+func Listed(texts []string) string {
+	if len(texts) <= MaxListed {
+		return strings.Join(texts, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(texts[:MaxListed], ", "), len(texts)-MaxListed)
+}

@@ -24,12 +24,14 @@ var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
 	"tun":                   {},
-	"ruleset/arm":           {"ruleset", "ruleset/arm/template", "ruleset/arm/terraform"},
+	"ruleset/policy":        {"ruleset"},
+	"ruleset/azure":         {"ruleset", "ruleset/policy"},
+	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
 	"ruleset/arm/template":  {},
 	"ruleset/arm/terraform": {},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
 	"conntrack":             {"dataplane/packet"},
-	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/arm", "ruleset/classifier"},
+	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
 	"dataplane/translate":   {"dataplane/packet", "tun"},
@@ -37,24 +39,24 @@ var allowedImports = map[string][]string{
 	"dataplane/pcapng":      {},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
-	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/arm", "ruleset/classifier"},
+	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/azure", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	"dataplane/pcap": {},
 	"dataplane/replay": {
-		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/arm", "tun",
+		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
 	},
 	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/classifier",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy",
 	},
-	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/arm", "ruleset/classifier", "tun"},
+	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},
 	"cmd/nsgd":       {anyPackage},
 	"cmd/nsgctl":     {anyPackage, "cmd/nsgctl/top"},
@@ -64,7 +66,7 @@ var allowedImports = map[string][]string{
 	// Reads flow logs for tests, by what Azure documents alone.
 	"metrics/flowlog/flowlogtest": {},
 	// Holds the policies that the tests of engine, questions and verdict share.
-	"dataplane/enginetest": {"dataplane/packet/packettest", "dataplane/topology", "ruleset", "ruleset/arm"},
+	"dataplane/enginetest": {"dataplane/packet/packettest", "dataplane/topology", "ruleset", "ruleset/policy"},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
 	// Makes documents for the tests of every layer.
@@ -87,6 +89,11 @@ var allowedImports = map[string][]string{
 // standard library are limited too.
 var onlyExternal = map[string]string{
 	"dataplane/packet": "github.com/google/gopacket",
+}
+
+// withoutImport are packages that must not import a package of the standard library.
+var withoutImport = map[string]string{
+	"ruleset/policy": "encoding/json", // the model knows no file format
 }
 
 // topLevel is everything that may stand beside go.mod, dot files apart.
@@ -152,6 +159,9 @@ func forbidden(room string, allowed []string, imported string) string {
 		}
 		return "not among " + strings.Join(allowed, ", ")
 	}
+	if withoutImport[room] == imported {
+		return "the package must do without it"
+	}
 	only, limited := onlyExternal[room]
 	first, _, _ := strings.Cut(imported, "/")
 	standard := !strings.Contains(first, ".")
@@ -188,6 +198,11 @@ func TestForbidden(t *testing.T) {
 			if reason := forbidden("dataplane/packet", nil, imported); reason != "" {
 				t.Errorf("%s: %s", imported, reason)
 			}
+		}
+	})
+	t.Run("the model imports no JSON", func(t *testing.T) {
+		if forbidden("ruleset/policy", nil, "encoding/json") == "" {
+			t.Error("encoding/json is not refused")
 		}
 	})
 	t.Run("the leaf imports no other module", func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -17,7 +17,7 @@ type diagnoseFlags struct {
 	of       target
 	resource string
 
-	profile arm.NetworkConfigurationDiagnosticProfile
+	profile azure.NetworkConfigurationDiagnosticProfile
 	queries string
 	level   string
 	expect  string
@@ -79,7 +79,7 @@ With --queries, several at once, as a JSON list or @FILE:
 	return c
 }
 
-func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDiagnosticParameters, error) {
+func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationDiagnosticParameters, error) {
 	wrong := func(format string, args ...any) error {
 		return usageError{fmt.Errorf("diagnose: "+format, args...)}
 	}
@@ -101,9 +101,9 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDia
 	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
 		return nil, wrong("--expect %q: allowed are allow and deny", f.expect)
 	}
-	q := &arm.NetworkConfigurationDiagnosticParameters{
+	q := &azure.NetworkConfigurationDiagnosticParameters{
 		TargetResourceID: f.of.networkInterface() + f.of.virtualMachine() + f.resource, VerbosityLevel: f.level,
-		Profiles: []arm.NetworkConfigurationDiagnosticProfile{f.profile},
+		Profiles: []azure.NetworkConfigurationDiagnosticProfile{f.profile},
 	}
 	if _, err := q.Verbosity(); err != nil {
 		return nil, wrong("%w", err)
@@ -134,7 +134,7 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDia
 }
 
 // profiles reads --queries.
-func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDiagnosticProfile, error) {
+func (f *diagnoseFlags) profiles(stdin io.Reader) ([]azure.NetworkConfigurationDiagnosticProfile, error) {
 	var in io.Reader = strings.NewReader(f.queries)
 	if f.queries == "-" {
 		in = stdin
@@ -146,7 +146,7 @@ func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDia
 		defer file.Close()
 		in = file
 	}
-	var list []arm.NetworkConfigurationDiagnosticProfile
+	var list []azure.NetworkConfigurationDiagnosticProfile
 	decoder := json.NewDecoder(in)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&list); err != nil {
@@ -161,7 +161,7 @@ func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDia
 	return list, nil
 }
 
-func (f *diagnoseFlags) disappointed(r *arm.NetworkConfigurationDiagnosticResponse) bool {
+func (f *diagnoseFlags) disappointed(r *azure.NetworkConfigurationDiagnosticResponse) bool {
 	for i := range r.Results {
 		if f.expect != "" && !strings.EqualFold(f.expect, r.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
 			return true
@@ -170,7 +170,7 @@ func (f *diagnoseFlags) disappointed(r *arm.NetworkConfigurationDiagnosticRespon
 	return false
 }
 
-func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) error {
+func diagnoseTable(w io.Writer, r *azure.NetworkConfigurationDiagnosticResponse) error {
 	for i := range r.Results {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -198,7 +198,7 @@ func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) e
 	return nil
 }
 
-func evaluatedTable(w io.Writer, g *arm.EvaluatedNetworkSecurityGroup) error {
+func evaluatedTable(w io.Writer, g *azure.EvaluatedNetworkSecurityGroup) error {
 	fmt.Fprintf(w, "%s on %s: %s by %s\n", lastName(g.NetworkSecurityGroupID), lastName(g.AppliedTo), g.MatchedRule.Action, g.MatchedRule.RuleName)
 	if len(g.RulesEvaluationResult) > 0 {
 		table := newGrid(w, "  RULE", "PROTOCOL", "SOURCE", "SOURCE PORT", "DESTINATION", "PORT")

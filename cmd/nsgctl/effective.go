@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -41,7 +41,7 @@ func newEffective(g *global) *cobra.Command {
 	return c
 }
 
-func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurityGroupListResult) error {
+func effectiveTable(w io.Writer, nic string, result *azure.EffectiveNetworkSecurityGroupListResult) error {
 	if len(result.Value) == 0 {
 		_, err := fmt.Fprintf(w, "no network security group stands before %s: everything is allowed\n", nic)
 		return err
@@ -68,7 +68,7 @@ func effectiveTable(w io.Writer, nic string, result *arm.EffectiveNetworkSecurit
 	return nil
 }
 
-func associated(g *arm.EffectiveNetworkSecurityGroup) string {
+func associated(g *azure.EffectiveNetworkSecurityGroup) string {
 	if m := g.Association.NetworkManager; m != nil {
 		return "network manager " + lastName(m.ID)
 	}
@@ -96,7 +96,7 @@ func expanded(one *string, prefixes, expansion []string) []string {
 
 // end shows one side of a rule: prefixes or a tag, or else the names of application
 // security groups, and its ports unless they are all.
-func end(prefixes []string, groups []arm.SubResource, ports []string) string {
+func end(prefixes []string, groups []azure.SubResource, ports []string) string {
 	names := slices.Clone(prefixes)
 	for _, g := range groups {
 		names = append(names, lastName(g.ID))

@@ -6,7 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -41,7 +41,7 @@ from the policy's network interfaces that name it.`,
 	return c
 }
 
-func groupViewTable(w io.Writer, view *arm.SecurityGroupViewResult) error {
+func groupViewTable(w io.Writer, view *azure.SecurityGroupViewResult) error {
 	for i := range view.NetworkInterfaces {
 		nic := &view.NetworkInterfaces[i]
 		if i > 0 {
@@ -75,11 +75,11 @@ func viewedPrefixes(one string, list []string) []string {
 	return list
 }
 
-func associations(rules *arm.SecurityRuleAssociations) []string {
+func associations(rules *azure.SecurityRuleAssociations) []string {
 	var list []string
 	for _, a := range []struct {
 		kind string
-		*arm.SecurityRuleAssociation
+		*azure.SecurityRuleAssociation
 	}{{"subnet", rules.SubnetAssociation}, {"network interface", rules.NetworkInterfaceAssociation}} {
 		if a.SecurityRuleAssociation != nil {
 			list = append(list, fmt.Sprintf("%s on %s %s", plural(len(a.SecurityRules), "user rule"), a.kind, lastName(a.ID)))

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/nsgd/nsgd/dataplane/control"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -62,7 +62,7 @@ func checkNextHop(q *control.NextHopQuestion) error {
 	return nil
 }
 
-func nextHopTable(w io.Writer, r *arm.NextHopResult) error {
+func nextHopTable(w io.Writer, r *azure.NextHopResult) error {
 	table := newGrid(w, "NEXT HOP TYPE", "NEXT HOP IP ADDRESS", "ROUTE TABLE")
 	table.row(r.NextHopType, r.NextHopIPAddress, lastName(r.RouteTableID))
 	return table.flush()

@@ -12,7 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/replay"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/spf13/cobra"
 )
 
@@ -137,7 +137,7 @@ func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, id
 	return replay.New(o)
 }
 
-func (f *replayFlags) chosen(set *arm.Set) (list []*arm.NetworkInterface, err error) {
+func (f *replayFlags) chosen(set *policy.Set) (list []*policy.NetworkInterface, err error) {
 	if f.all && len(set.NetworkInterfaces) == 0 {
 		return nil, errors.New("replay: --all: the policy has no network interface")
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -104,14 +104,14 @@ func (f *verifyFlags) request() ([]byte, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("verify: --remote %w", err)}
 	}
-	line, err := json.Marshal(&arm.VerificationIPFlowParameters{
+	line, err := json.Marshal(&azure.VerificationIPFlowParameters{
 		TargetResourceID: f.of.virtualMachine(), TargetNicResourceID: f.of.networkInterface(), Direction: f.direction, Protocol: f.protocol,
 		LocalIPAddress: local, LocalPort: localPort, RemoteIPAddress: remote, RemotePort: remotePort,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := arm.ParseFlow(line); err != nil {
+	if _, err := azure.ParseFlow(line); err != nil {
 		return nil, usageError{fmt.Errorf("verify: %w", err)}
 	}
 	return line, nil
@@ -181,7 +181,7 @@ func (f *verifyFlags) disappointed(v *control.Verification) bool {
 
 // translationLine is such as "destination 198.51.100.10:80 becomes 10.1.1.4:8080 of web1-nic by
 // loadBalancingRule http of shop-lb".
-func translationLine(t *arm.Translation) string {
+func translationLine(t *azure.Translation) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", t.Side, t.From)
 	switch {
@@ -209,7 +209,7 @@ func translationLine(t *arm.Translation) string {
 	return b.String()
 }
 
-func verifyTable(w io.Writer, r *arm.VerificationIPFlowResult) error {
+func verifyTable(w io.Writer, r *azure.VerificationIPFlowResult) error {
 	switch {
 	case r.RuleName != "":
 		fmt.Fprintf(w, "%s by %s of %s\n", r.Access, r.RuleName, r.NetworkSecurityGroup)
@@ -277,7 +277,7 @@ func (f *verifyFlags) printMany(w io.Writer, g *global, results io.Reader) (nega
 				return negative, fmt.Errorf("verify: answer: %w", err)
 			}
 			if v.VerificationIPFlowResult == nil {
-				v.VerificationIPFlowResult = &arm.VerificationIPFlowResult{}
+				v.VerificationIPFlowResult = &azure.VerificationIPFlowResult{}
 			}
 			negative = negative || v.Error != "" || f.disappointed(&v)
 			if g.output == outputTable {

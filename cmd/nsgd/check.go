@@ -6,7 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/spf13/cobra"
 )
 
@@ -42,7 +42,7 @@ func newCheck() *cobra.Command {
 type loaded struct {
 	config   *Config
 	files    *control.PolicyFiles
-	policy   *arm.Set
+	policy   *policy.Set
 	snapshot *topology.Snapshot
 	warnings []string // of what is valid and seldom meant
 }

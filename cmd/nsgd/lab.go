@@ -16,7 +16,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // runLab runs the built-in lab: it sends real traffic between all its hosts, prints
@@ -41,7 +42,7 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 // showLab probes and prints. A mismatch between wire and verdict is told apart from
 // an error: the lab stays up, for looking at it.
 func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
-	stop, err := lab.ServePlatform(ctx, func() *arm.Set { return d.engine.Snapshot().Policy })
+	stop, err := lab.ServePlatform(ctx, func() *policy.Set { return d.engine.Snapshot().Policy })
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ const clientPort = 49152
 func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
 	return func(r lab.Result) (string, string, bool) {
 		s := snapshot()
-		flow := arm.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
+		flow := azure.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
 		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
 		local, remote := r.Source.Address, r.Destination.Address
 		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source

@@ -9,14 +9,15 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Diagnose answers Azure's NSG diagnostics: for each profile the verdict of the NIC's own
 // chain, and which fields of each rule up to the match hold. The verdict is Judge's on one
 // packet of the profile; see profile.witness for how a profile of many packets has one.
 // The source port, which a profile does not have, is 0, as Verify takes "*".
-func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+func Diagnose(s *topology.Snapshot, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
 	level, err := q.Verbosity()
 	if err != nil {
 		return nil, err
@@ -31,7 +32,7 @@ func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParamet
 	if len(q.Profiles) == 0 {
 		return nil, errors.New("profiles is empty: at least one is needed")
 	}
-	response := &arm.NetworkConfigurationDiagnosticResponse{}
+	response := &azure.NetworkConfigurationDiagnosticResponse{}
 	for i := range q.Profiles {
 		result, err := diagnose(s, nics, &q.Profiles[i], level)
 		if err != nil && len(q.Profiles) > 1 {
@@ -40,12 +41,12 @@ func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParamet
 		if err != nil {
 			return nil, err
 		}
-		response.Results = append(response.Results, arm.NetworkConfigurationDiagnosticResult{Profile: q.Profiles[i], NetworkSecurityGroupResult: *result})
+		response.Results = append(response.Results, azure.NetworkConfigurationDiagnosticResult{Profile: q.Profiles[i], NetworkSecurityGroupResult: *result})
 	}
 	return response, nil
 }
 
-func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.NetworkConfigurationDiagnosticProfile, level string) (*arm.NetworkSecurityGroupResult, error) {
+func diagnose(s *topology.Snapshot, nics []*policy.NetworkInterface, asked *azure.NetworkConfigurationDiagnosticProfile, level string) (*azure.NetworkSecurityGroupResult, error) {
 	traffic, err := asked.Traffic()
 	if err != nil {
 		return nil, err
@@ -86,7 +87,7 @@ func diagnose(s *topology.Snapshot, nics []*arm.NetworkInterface, asked *arm.Net
 
 // diagnosedEnd is the endpoint whose chain answers: the one that has the local address,
 // else, as for a prefix or an address that is forwarded, the NIC's first one of the family.
-func diagnosedEnd(s *topology.Snapshot, nics []*arm.NetworkInterface, t *arm.Traffic) (*topology.Endpoint, error) {
+func diagnosedEnd(s *topology.Snapshot, nics []*policy.NetworkInterface, t *azure.Traffic) (*topology.Endpoint, error) {
 	local, remote := &t.Source, &t.Destination
 	if t.Direction == ruleset.Inbound {
 		local, remote = remote, local
@@ -118,22 +119,22 @@ func diagnosedEnd(s *topology.Snapshot, nics []*arm.NetworkInterface, t *arm.Tra
 	return first, nil
 }
 
-func ofFamily(a netip.Addr, end *arm.TrafficEnd) bool {
+func ofFamily(a netip.Addr, end *azure.TrafficEnd) bool {
 	return !end.Prefix.IsValid() || end.Prefix.Addr().Is6() == a.Is6()
 }
 
 // explain shows the verdict with the fields of the rules that it passed by.
-func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level string) *arm.NetworkSecurityGroupResult {
-	result := &arm.NetworkSecurityGroupResult{
-		SecurityRuleAccessResult: v.Access.String(), EvaluatedNetworkSecurityGroups: []arm.EvaluatedNetworkSecurityGroup{},
+func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level string) *azure.NetworkSecurityGroupResult {
+	result := &azure.NetworkSecurityGroupResult{
+		SecurityRuleAccessResult: v.Access.String(), EvaluatedNetworkSecurityGroups: []azure.EvaluatedNetworkSecurityGroup{},
 	}
 	for i := range v.N {
 		st := &v.Stages[i]
 		rule := st.SecurityRule()
-		evaluated := arm.EvaluatedNetworkSecurityGroup{
+		evaluated := azure.EvaluatedNetworkSecurityGroup{
 			NetworkSecurityGroupID: st.Stage.Group.NSG.ID, AppliedTo: appliedTo(end, st.Stage),
-			MatchedRule:           arm.MatchedRule{RuleName: rule.PrefixedName(), Action: rule.Access.String()},
-			RulesEvaluationResult: []arm.NetworkSecurityRuleEvaluation{},
+			MatchedRule:           azure.MatchedRule{RuleName: rule.PrefixedName(), Action: rule.Access.String()},
+			RulesEvaluationResult: []azure.NetworkSecurityRuleEvaluation{},
 		}
 		rules := st.Stage.Table.Resolved()
 		for j := range rules {
@@ -145,8 +146,8 @@ func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level stri
 			if j < st.Rule && f.least() == some {
 				evaluated.PartlyMatchedRules = append(evaluated.PartlyMatchedRules, name)
 			}
-			if level == arm.VerbosityFull || level == arm.VerbosityNormal && j <= st.Rule {
-				evaluated.RulesEvaluationResult = append(evaluated.RulesEvaluationResult, arm.NetworkSecurityRuleEvaluation{
+			if level == azure.VerbosityFull || level == azure.VerbosityNormal && j <= st.Rule {
+				evaluated.RulesEvaluationResult = append(evaluated.RulesEvaluationResult, azure.NetworkSecurityRuleEvaluation{
 					Name: name, ProtocolMatched: f.protocol == everything,
 					SourceMatched: f.source == everything, SourcePortMatched: f.sourcePort == everything,
 					DestinationMatched: f.destination == everything, DestinationPortMatched: f.destinationPort == everything,

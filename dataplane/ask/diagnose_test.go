@@ -16,10 +16,11 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-func build(t *testing.T, set *arm.Set) *topology.Snapshot {
+func build(t *testing.T, set *policy.Set) *topology.Snapshot {
 	t.Helper()
 	s, err := topology.Build(set, nil, topology.NewRegistry())
 	if err != nil {
@@ -28,15 +29,15 @@ func build(t *testing.T, set *arm.Set) *topology.Snapshot {
 	return s
 }
 
-type asked = arm.NetworkConfigurationDiagnosticProfile
+type asked = azure.NetworkConfigurationDiagnosticProfile
 
 func asking(direction, protocol, source, destination, port string) asked {
 	return asked{Direction: direction, Protocol: protocol, Source: source, Destination: destination, DestinationPort: port}
 }
 
-func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*arm.NetworkSecurityGroupResult, error) {
+func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*azure.NetworkSecurityGroupResult, error) {
 	t.Helper()
-	response, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: target, VerbosityLevel: level, Profiles: []asked{p}})
+	response, err := Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: target, VerbosityLevel: level, Profiles: []asked{p}})
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func ask(t *testing.T, s *topology.Snapshot, target, level string, p asked) (*ar
 
 // table prints a result the way that tests compare: a line a rule, - for a field that
 // does not hold.
-func table(r *arm.NetworkSecurityGroupResult) []string {
+func table(r *azure.NetworkSecurityGroupResult) []string {
 	lines := []string{r.SecurityRuleAccessResult}
 	for i := range r.EvaluatedNetworkSecurityGroups {
 		g := &r.EvaluatedNetworkSecurityGroups[i]
@@ -158,11 +159,11 @@ func TestDiagnoseRefuses(t *testing.T) {
 	}
 	t.Run("a bad profile among others is named", func(t *testing.T) {
 		good := asking("Inbound", "TCP", world, addr1, "80")
-		_, err := Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic", Profiles: []asked{good, {}}})
+		_, err := Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic", Profiles: []asked{good, {}}})
 		if err == nil || !strings.HasPrefix(err.Error(), "profiles[1]: ") {
 			t.Error(err)
 		}
-		if _, err = Diagnose(s, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic"}); err == nil {
+		if _, err = Diagnose(s, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: "vm1-nic"}); err == nil {
 			t.Error("no profile at all was accepted")
 		}
 	})
@@ -273,7 +274,7 @@ func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 	}
 }
 
-func checkFields(t *testing.T, got *arm.NetworkSecurityGroupResult) (partly bool) {
+func checkFields(t *testing.T, got *azure.NetworkSecurityGroupResult) (partly bool) {
 	t.Helper()
 	partly = len(got.PartlyMatchedBefore) > 0
 	for i := range got.EvaluatedNetworkSecurityGroups {
@@ -291,7 +292,7 @@ func checkFields(t *testing.T, got *arm.NetworkSecurityGroupResult) (partly bool
 }
 
 // checkPackets asks verify about packets of a profile and returns their number.
-func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, got *arm.NetworkSecurityGroupResult, partly bool) int {
+func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, got *azure.NetworkSecurityGroupResult, partly bool) int {
 	t.Helper()
 	if partly || p.Protocol == "*" {
 		return 0
@@ -314,7 +315,7 @@ func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, g
 				if err != nil {
 					t.Fatal(err)
 				}
-				q := &arm.Flow{NetworkInterface: target, Direction: traffic.Direction, Protocol: traffic.Protocol(ipv6),
+				q := &azure.Flow{NetworkInterface: target, Direction: traffic.Direction, Protocol: traffic.Protocol(ipv6),
 					Local: src, Remote: dst, RemotePort: uint16(number)}
 				if q.Direction == ruleset.Inbound {
 					q.Local, q.LocalPort, q.Remote, q.RemotePort = dst, uint16(number), src, 0
@@ -348,13 +349,13 @@ func TestATargetIsAVirtualMachineToo(t *testing.T) {
 	set.NetworkInterfaces[0].VirtualMachineID, set.NetworkInterfaces[1].VirtualMachineID = vm, strings.ToUpper(vm)
 	set.NetworkInterfaces[3].VirtualMachineID = strings.Replace(vm, "VM", "other", 1)
 	s := build(t, set)
-	flow := func(nic, beside, local string) *arm.Flow {
-		return &arm.Flow{NetworkInterface: nic, VirtualMachine: beside, Direction: ruleset.Inbound, Protocol: 6,
+	flow := func(nic, beside, local string) *azure.Flow {
+		return &azure.Flow{NetworkInterface: nic, VirtualMachine: beside, Direction: ruleset.Inbound, Protocol: 6,
 			Local: netip.MustParseAddr(local), LocalPort: 80, Remote: netip.MustParseAddr(world)}
 	}
 	for _, tt := range []struct {
 		name string
-		flow *arm.Flow
+		flow *azure.Flow
 		want string // the last NSG, or a part of the error
 		fail bool
 	}{

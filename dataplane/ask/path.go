@@ -8,7 +8,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // maxLegs bounds a way from appliance to appliance, which routes can make a circle.
@@ -16,8 +17,8 @@ const maxLegs = 16
 
 // judgePath judges a flow on every leg of its way: at a virtual appliance it is inbound and
 // outbound like anywhere else. The rules of an end see the addresses that are the flow's there.
-func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *arm.VerificationIPFlowResult {
-	total := &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}
+func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *azure.VerificationIPFlowResult {
+	total := &azure.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []azure.VerificationStage{}}
 	sent := *k
 	for range maxLegs {
 		var w topology.Way
@@ -73,7 +74,7 @@ func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *a
 }
 
 // after is the result of a way so far and its next leg.
-func after(total, leg *arm.VerificationIPFlowResult) *arm.VerificationIPFlowResult {
+func after(total, leg *azure.VerificationIPFlowResult) *azure.VerificationIPFlowResult {
 	leg.Translations = append(total.Translations, leg.Translations...)
 	leg.Stages = append(total.Stages, leg.Stages...)
 	if len(leg.Stages) == len(total.Stages) && len(leg.Stages) > 0 { // nobody was asked on this leg
@@ -84,13 +85,13 @@ func after(total, leg *arm.VerificationIPFlowResult) *arm.VerificationIPFlowResu
 
 // NextHop answers what Azure Network Watcher's next hop does: where a NIC's packets to an
 // address go.
-func NextHop(s *topology.Snapshot, nic *arm.NetworkInterface, source, destination netip.Addr) (*arm.NextHopResult, error) {
+func NextHop(s *topology.Snapshot, nic *policy.NetworkInterface, source, destination netip.Addr) (*azure.NextHopResult, error) {
 	from := s.Endpoint(nic, source)
 	if from == nil {
 		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, source, addresses(nic))
 	}
 	hop := s.NextHop(from, destination)
-	r := &arm.NextHopResult{NextHopType: string(hop.Type), RouteTableID: arm.SystemRoute}
+	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
 	if hop.Table != nil {
 		r.RouteTableID = hop.Table.ID
 	}

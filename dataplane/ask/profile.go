@@ -10,14 +10,14 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
 // profile is the set of packets that a question is about: every source with every
 // destination, port and protocol.
 type profile struct {
-	*arm.Traffic
+	*azure.Traffic
 	ipv6                bool
 	source, destination []span
 	protocol            uint8                 // of the witness, see witness
@@ -31,10 +31,10 @@ type listKey struct {
 	n     int
 }
 
-func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *arm.Traffic) (*profile, error) {
+func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *azure.Traffic) (*profile, error) {
 	p := &profile{Traffic: t, spans: map[listKey][]span{}}
 	p.ipv6 = end.Address().Is6()
-	for _, side := range []*arm.TrafficEnd{&t.Source, &t.Destination} {
+	for _, side := range []*azure.TrafficEnd{&t.Source, &t.Destination} {
 		if side.Prefix.IsValid() {
 			p.ipv6 = side.Prefix.Addr().Is6()
 		}
@@ -54,7 +54,7 @@ var everyAddress = []netip.Prefix{
 	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 }
 
-func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *arm.TrafficEnd) ([]span, error) {
+func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *azure.TrafficEnd) ([]span, error) {
 	switch {
 	case side.Any:
 		return spansOf(everyAddress, p.ipv6), nil

@@ -8,7 +8,8 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // entry is a flow that comes in.
@@ -21,7 +22,7 @@ type entry struct {
 }
 
 // sender is who sends a flow that comes in; nil when nobody can.
-func (in *entry) sender(s *topology.Snapshot, q *arm.Flow) *topology.Endpoint {
+func (in *entry) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoint {
 	if e := publicOwner(s, q.Remote); e != nil {
 		return e
 	}
@@ -33,7 +34,7 @@ func (in *entry) sender(s *topology.Snapshot, q *arm.Flow) *topology.Endpoint {
 
 // receivingEnd finds who receives a flow that is sent as k: who has the local address, or whoever
 // the public IP or load balancer with that address leads to.
-func receivingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (in entry, err error) {
+func receivingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (in entry, err error) {
 	if owned(s.Policy, q.Local) == "" {
 		in.way.To, err = localEnd(s, q)
 		in.way.Arrives = *k
@@ -60,7 +61,7 @@ func receivingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (in entry,
 
 // another takes the way to one of some NICs instead, if a load balancer might lead there: it would with
 // another source port, of which the question's stands for any.
-func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple, nics []*arm.NetworkInterface) bool {
+func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple, nics []*policy.NetworkInterface) bool {
 	const ports = 256
 	for n := range uint16(ports) {
 		other, way := *k, topology.Way{}
@@ -75,7 +76,7 @@ func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet
 }
 
 // sendingEnd finds who sends a flow, and makes k what it sends when the local address is its public IP.
-func sendingEnd(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
+func sendingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
 	what := owned(s.Policy, q.Local)
 	if what == "" {
 		return localEnd(s, q)
@@ -104,7 +105,7 @@ func publicOwner(s *topology.Snapshot, public netip.Addr) *topology.Endpoint {
 }
 
 // behindPublic is the ipConfiguration of an endpoint's NIC that has a public address.
-func behindPublic(e *topology.Endpoint, public netip.Addr) *arm.IPConfiguration {
+func behindPublic(e *topology.Endpoint, public netip.Addr) *policy.IPConfiguration {
 	if e.NetworkInterface == nil {
 		return nil
 	}
@@ -122,7 +123,7 @@ func byAddress(s *topology.Snapshot, a netip.Addr) (*topology.Endpoint, error) {
 
 // localEnd finds the NIC and the endpoint of a question: of a virtual machine's NICs the
 // one that has the address.
-func localEnd(s *topology.Snapshot, q *arm.Flow) (*topology.Endpoint, error) {
+func localEnd(s *topology.Snapshot, q *azure.Flow) (*topology.Endpoint, error) {
 	if q.NetworkInterface == "" {
 		return byAddress(s, q.Local)
 	}
@@ -147,14 +148,14 @@ func localEnd(s *topology.Snapshot, q *arm.Flow) (*topology.Endpoint, error) {
 }
 
 // belongs refuses a NIC that the policy says is another virtual machine's.
-func belongs(nic *arm.NetworkInterface, vm string) error {
-	if vm == "" || nic.VirtualMachineID == "" || arm.SameVirtualMachine(vm, nic.VirtualMachineID) {
+func belongs(nic *policy.NetworkInterface, vm string) error {
+	if vm == "" || nic.VirtualMachineID == "" || policy.SameVirtualMachine(vm, nic.VirtualMachineID) {
 		return nil
 	}
 	return fmt.Errorf("network interface %q belongs to virtual machine %q, not to %q", nic.Name, nic.VirtualMachineID, vm)
 }
 
-func anyForwards(nics []*arm.NetworkInterface) bool {
+func anyForwards(nics []*policy.NetworkInterface) bool {
 	for _, nic := range nics {
 		if nic.EnableIPForwarding {
 			return true
@@ -163,7 +164,7 @@ func anyForwards(nics []*arm.NetworkInterface) bool {
 	return false
 }
 
-func nicNames(nics []*arm.NetworkInterface) string {
+func nicNames(nics []*policy.NetworkInterface) string {
 	names := make([]string, len(nics))
 	for i, nic := range nics {
 		names[i] = nic.Name
@@ -171,7 +172,7 @@ func nicNames(nics []*arm.NetworkInterface) string {
 	return strings.Join(names, ", ")
 }
 
-func addresses(nic *arm.NetworkInterface) []netip.Addr {
+func addresses(nic *policy.NetworkInterface) []netip.Addr {
 	var list []netip.Addr
 	for i := range nic.IPConfigurations {
 		list = append(list, nic.IPConfigurations[i].Address)

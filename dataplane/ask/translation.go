@@ -7,7 +7,8 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // What a translation is done by, in answers.
@@ -22,7 +23,7 @@ const (
 
 // explain says what changes a flow that src sends as t on its way w, in the policy's words. The
 // topology has decided; this only finds out which resource has the addresses.
-func explain(s *topology.Snapshot, src *topology.Endpoint, t *packet.Tuple, w *topology.Way) (list []arm.Translation) {
+func explain(s *topology.Snapshot, src *topology.Endpoint, t *packet.Tuple, w *topology.Way) (list []azure.Translation) {
 	x := explainer{s: s, t: t, w: w, port: t.Proto == packet.ProtoTCP || t.Proto == packet.ProtoUDP}
 	if w.Floating || w.Arrives.Dst != t.Dst || x.port && w.Arrives.DstPort != t.DstPort {
 		list = append(list, x.destination())
@@ -48,8 +49,8 @@ func (x *explainer) end(a packet.Addr, port uint16) string {
 }
 
 // destination explains what has become of the address that the flow is sent to.
-func (x *explainer) destination() arm.Translation {
-	r := arm.Translation{Side: "destination", From: x.end(x.t.Dst, x.t.DstPort), To: x.end(x.w.Arrives.Dst, x.w.Arrives.DstPort),
+func (x *explainer) destination() azure.Translation {
+	r := azure.Translation{Side: "destination", From: x.end(x.t.Dst, x.t.DstPort), To: x.end(x.w.Arrives.Dst, x.w.Arrives.DstPort),
 		FloatingIP: x.w.Floating}
 	if nic := interfaceOf(x.w.To); nic != nil {
 		r.NetworkInterface = nic.Name
@@ -68,8 +69,8 @@ func (x *explainer) destination() arm.Translation {
 }
 
 // frontendRule finds the rule of a load balancer that takes the flow, inbound NAT rules first.
-func (x *explainer) frontendRule(b *arm.LoadBalancer) (by, rule string) {
-	at := func(f *arm.Frontend, protocol arm.Transport) bool {
+func (x *explainer) frontendRule(b *policy.LoadBalancer) (by, rule string) {
+	at := func(f *policy.Frontend, protocol policy.Transport) bool {
 		return f != nil && f.Address.IsValid() && packet.AddrFrom(f.Address) == x.t.Dst && x.is(protocol)
 	}
 	for _, r := range b.NATRules {
@@ -86,19 +87,19 @@ func (x *explainer) frontendRule(b *arm.LoadBalancer) (by, rule string) {
 }
 
 // is reports whether the flow is of a load balancer's protocol.
-func (x *explainer) is(protocol arm.Transport) bool {
+func (x *explainer) is(protocol policy.Transport) bool {
 	switch protocol {
-	case arm.TransportTCP:
+	case policy.TransportTCP:
 		return x.t.Proto == packet.ProtoTCP
-	case arm.TransportUDP:
+	case policy.TransportUDP:
 		return x.t.Proto == packet.ProtoUDP
 	}
 	return true
 }
 
 // source explains which address the outside sees.
-func (x *explainer) source(src *topology.Endpoint) arm.Translation {
-	r := arm.Translation{Side: "source", From: x.end(x.t.Src, x.t.SrcPort), To: x.end(x.w.Arrives.Src, x.w.Arrives.SrcPort)}
+func (x *explainer) source(src *topology.Endpoint) azure.Translation {
+	r := azure.Translation{Side: "source", From: x.end(x.t.Src, x.t.SrcPort), To: x.end(x.w.Arrives.Src, x.w.Arrives.SrcPort)}
 	seen := x.w.Arrives.Src
 	if len(x.w.Ports) > 0 {
 		seen = x.w.Ports[0].Address
@@ -141,7 +142,7 @@ func (x *explainer) outbound(a netip.Addr) (by, balancer, rule string) {
 	return "", "", ""
 }
 
-func interfaceOf(e *topology.Endpoint) *arm.NetworkInterface {
+func interfaceOf(e *topology.Endpoint) *policy.NetworkInterface {
 	if e == nil {
 		return nil
 	}
@@ -149,7 +150,7 @@ func interfaceOf(e *topology.Endpoint) *arm.NetworkInterface {
 }
 
 // publicAddress is the public IP of a NIC that has an address; nil when none has.
-func publicAddress(nic *arm.NetworkInterface, a netip.Addr) *arm.PublicIPAddress {
+func publicAddress(nic *policy.NetworkInterface, a netip.Addr) *policy.PublicIPAddress {
 	if c := behind(nic, a); c != nil {
 		return c.PublicIPAddress
 	}
@@ -157,7 +158,7 @@ func publicAddress(nic *arm.NetworkInterface, a netip.Addr) *arm.PublicIPAddress
 }
 
 // behind is the ipConfiguration of a NIC that has a public address.
-func behind(nic *arm.NetworkInterface, a netip.Addr) *arm.IPConfiguration {
+func behind(nic *policy.NetworkInterface, a netip.Addr) *policy.IPConfiguration {
 	for i := range nic.IPConfigurations {
 		if c := &nic.IPConfigurations[i]; c.PublicIPAddress != nil && c.PublicIPAddress.Address.IsValid() && c.PublicIPAddress.Address == a {
 			return c
@@ -167,7 +168,7 @@ func behind(nic *arm.NetworkInterface, a netip.Addr) *arm.IPConfiguration {
 }
 
 // owned says what resource of the policy has a public or frontend address; empty for none.
-func owned(policy *arm.Set, a netip.Addr) string {
+func owned(policy *policy.Set, a netip.Addr) string {
 	for _, b := range policy.LoadBalancers {
 		for _, f := range b.Frontends {
 			if f.Address.IsValid() && f.Address == a {

@@ -6,7 +6,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // The reasons of a verify result.
@@ -30,7 +30,7 @@ const (
 //
 // The addresses may be those that the outside sees: a public IP, or the frontend of a load balancer.
 // The rules of the NIC see its private address, and the result tells what changes on the way.
-func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFlowResult, error) {
+func Verify(s *topology.Snapshot, q *azure.Flow, path bool) (*azure.VerificationIPFlowResult, error) {
 	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
 		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
 	if q.Direction == ruleset.Inbound {
@@ -65,7 +65,7 @@ func Verify(s *topology.Snapshot, q *arm.Flow, path bool) (*arm.VerificationIPFl
 }
 
 // verifyInbound is Verify for what a NIC receives; k is the flow as it is sent to the local address.
-func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool) (*arm.VerificationIPFlowResult, error) {
+func verifyInbound(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple, path bool) (*azure.VerificationIPFlowResult, error) {
 	in, err := receivingEnd(s, q, k)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool
 	if path {
 		src := in.sender(s, q)
 		if src == nil {
-			return &arm.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []arm.VerificationStage{}}, nil
+			return &azure.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []azure.VerificationStage{}}, nil
 		}
 		if p := behindPublic(src, q.Remote); p != nil {
 			k.Src = packet.AddrFrom(p.Address) // which is what it sends from
@@ -102,7 +102,7 @@ func verifyInbound(s *topology.Snapshot, q *arm.Flow, k *packet.Tuple, path bool
 }
 
 // refuse makes it a denial that no rule has given.
-func refuse(r *arm.VerificationIPFlowResult, reason string) {
+func refuse(r *azure.VerificationIPFlowResult, reason string) {
 	r.Access, r.Reason, r.RuleName, r.NetworkSecurityGroup = ruleset.Deny.String(), reason, "", ""
 }
 
@@ -122,12 +122,12 @@ func asClassified(k *packet.Tuple) {
 }
 
 // Result explains the verdict in the form of nsgctl verify.
-func Result(v *verdict.Verdict) *arm.VerificationIPFlowResult {
-	r := &arm.VerificationIPFlowResult{Access: v.Access.String(), Reason: ReasonNoGroup, Stages: make([]arm.VerificationStage, 0, v.N)}
+func Result(v *verdict.Verdict) *azure.VerificationIPFlowResult {
+	r := &azure.VerificationIPFlowResult{Access: v.Access.String(), Reason: ReasonNoGroup, Stages: make([]azure.VerificationStage, 0, v.N)}
 	for i := range v.N {
 		st := &v.Stages[i]
 		rule := st.SecurityRule()
-		r.Stages = append(r.Stages, arm.VerificationStage{
+		r.Stages = append(r.Stages, azure.VerificationStage{
 			NetworkSecurityGroup: st.Stage.Group.NSG.Name,
 			Association:          st.Stage.Association.String(),
 			Direction:            st.Stage.Direction.String(),

@@ -11,46 +11,46 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 func TestVerify(t *testing.T) {
-	q := func(nic string, d ruleset.Direction, proto uint8, local string, lport uint16, remote string, rport uint16) arm.Flow {
-		return arm.Flow{NetworkInterface: nic, Direction: d, Protocol: proto, Local: netip.MustParseAddr(local), LocalPort: lport,
+	q := func(nic string, d ruleset.Direction, proto uint8, local string, lport uint16, remote string, rport uint16) azure.Flow {
+		return azure.Flow{NetworkInterface: nic, Direction: d, Protocol: proto, Local: netip.MustParseAddr(local), LocalPort: lport,
 			Remote: netip.MustParseAddr(remote), RemotePort: rport}
 	}
-	stage := func(nsg, association, direction, rule, access string, priority int) arm.VerificationStage {
-		return arm.VerificationStage{NetworkSecurityGroup: nsg, Association: association, Direction: direction, RuleName: rule, Access: access, Priority: priority}
+	stage := func(nsg, association, direction, rule, access string, priority int) azure.VerificationStage {
+		return azure.VerificationStage{NetworkSecurityGroup: nsg, Association: association, Direction: direction, RuleName: rule, Access: access, Priority: priority}
 	}
 	tests := []struct {
 		name string
-		flow arm.Flow
+		flow azure.Flow
 		path bool
-		want arm.VerificationIPFlowResult
+		want azure.VerificationIPFlowResult
 	}{
 		{"both NSGs allow: the last one names the result",
 			q("vm1-nic", ruleset.Inbound, 6, addr1, 80, world, 40000), false,
-			arm.VerificationIPFlowResult{Access: "Allow", RuleName: "securityRules/AllowHttpInBound", NetworkSecurityGroup: "NSG2", Reason: "rule",
-				Stages: []arm.VerificationStage{
+			azure.VerificationIPFlowResult{Access: "Allow", RuleName: "securityRules/AllowHttpInBound", NetworkSecurityGroup: "NSG2", Reason: "rule",
+				Stages: []azure.VerificationStage{
 					stage("NSG1", "subnet", "Inbound", "securityRules/AllowHttpInBound", "Allow", 100),
 					stage("NSG2", "networkInterface", "Inbound", "securityRules/AllowHttpInBound", "Allow", 100)}}},
 		{"the first deny names the result and ends the walk",
 			q("vm1-nic", ruleset.Inbound, 6, addr1, 22, world, 40000), false,
-			arm.VerificationIPFlowResult{Access: "Deny", RuleName: "defaultSecurityRules/DenyAllInBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
-				Stages: []arm.VerificationStage{stage("NSG1", "subnet", "Inbound", "defaultSecurityRules/DenyAllInBound", "Deny", 65500)}}},
+			azure.VerificationIPFlowResult{Access: "Deny", RuleName: "defaultSecurityRules/DenyAllInBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
+				Stages: []azure.VerificationStage{stage("NSG1", "subnet", "Inbound", "defaultSecurityRules/DenyAllInBound", "Deny", 65500)}}},
 		{"outbound asks the NIC's NSG first",
 			q("vm1-nic", ruleset.Outbound, 17, addr1, 1, world, 53), false,
-			arm.VerificationIPFlowResult{Access: "Allow", RuleName: "defaultSecurityRules/AllowInternetOutBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
-				Stages: []arm.VerificationStage{
+			azure.VerificationIPFlowResult{Access: "Allow", RuleName: "defaultSecurityRules/AllowInternetOutBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
+				Stages: []azure.VerificationStage{
 					stage("NSG2", "networkInterface", "Outbound", "defaultSecurityRules/AllowInternetOutBound", "Allow", 65001),
 					stage("NSG1", "subnet", "Outbound", "defaultSecurityRules/AllowInternetOutBound", "Allow", 65001)}}},
 		{"no NSG on the way", q("vm4-nic", ruleset.Inbound, 6, addr4, 1, world, 1), false,
-			arm.VerificationIPFlowResult{Access: "Allow", Reason: "noNetworkSecurityGroup", Stages: []arm.VerificationStage{}}},
+			azure.VerificationIPFlowResult{Access: "Allow", Reason: "noNetworkSecurityGroup", Stages: []azure.VerificationStage{}}},
 		{"the path adds the other end's chain", q("vm4-nic", ruleset.Outbound, 1, addr4, 0, addr2, 0), true,
-			arm.VerificationIPFlowResult{Access: "Allow", RuleName: "defaultSecurityRules/AllowVnetInBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
-				Stages: []arm.VerificationStage{stage("NSG1", "subnet", "Inbound", "defaultSecurityRules/AllowVnetInBound", "Allow", 65000)}}},
+			azure.VerificationIPFlowResult{Access: "Allow", RuleName: "defaultSecurityRules/AllowVnetInBound", NetworkSecurityGroup: "NSG1", Reason: "rule",
+				Stages: []azure.VerificationStage{stage("NSG1", "subnet", "Inbound", "defaultSecurityRules/AllowVnetInBound", "Allow", 65000)}}},
 		{"the path without a route", q("vm4-nic", ruleset.Outbound, 1, addr4, 0, "192.168.0.1", 0), true,
-			arm.VerificationIPFlowResult{Access: "Deny", Reason: "noRoute", Stages: []arm.VerificationStage{}}},
+			azure.VerificationIPFlowResult{Access: "Deny", Reason: "noRoute", Stages: []azure.VerificationStage{}}},
 	}
 	s, err := topology.Build(figureOfTheSeed(), nil, topology.NewRegistry())
 	if err != nil {
@@ -74,7 +74,7 @@ func TestVerifyNamesWhatItDoesNotKnow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flow := arm.Flow{NetworkInterface: "vm9-nic", Local: netip.MustParseAddr(addr1), Remote: netip.MustParseAddr(addr2), Protocol: 6}
+	flow := azure.Flow{NetworkInterface: "vm9-nic", Local: netip.MustParseAddr(addr1), Remote: netip.MustParseAddr(addr2), Protocol: 6}
 	if _, err := Verify(s, &flow, false); err == nil || !strings.Contains(err.Error(), "vm9-nic") {
 		t.Errorf("unknown NIC: %v", err)
 	}

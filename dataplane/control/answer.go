@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Status is the answer of /v1/status.
@@ -247,7 +248,7 @@ type PolicyCounts struct {
 }
 
 // CountPolicy counts a policy's objects.
-func CountPolicy(set *arm.Set) PolicyCounts {
+func CountPolicy(set *policy.Set) PolicyCounts {
 	c := PolicyCounts{
 		NetworkSecurityGroups:     len(set.NetworkSecurityGroups),
 		VirtualNetworks:           len(set.VirtualNetworks),
@@ -280,7 +281,7 @@ func (c PolicyCounts) String() string {
 
 // Verification is one line of a verify answer: a result, or an error.
 type Verification struct {
-	*arm.VerificationIPFlowResult
+	*azure.VerificationIPFlowResult
 	// Error is why the request has no answer; the result is nil then.
 	Error string `json:"error,omitempty"`
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/pcapng"
 	"github.com/nsgd/nsgd/dataplane/watch"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // capture writes pcapng: an interface for each attachment, and each packet once, as it came in from
@@ -104,7 +104,7 @@ func word(value string) string {
 	return value
 }
 
-func stageNames(stages []arm.VerificationStage) (names []string) {
+func stageNames(stages []azure.VerificationStage) (names []string) {
 	for _, s := range stages {
 		names = append(names, word(s.NetworkSecurityGroup+"/"+s.RuleName))
 	}

@@ -3,7 +3,7 @@ package control
 import (
 	"testing"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 func TestACommentIsWordsWhateverTheNamesAre(t *testing.T) {
@@ -13,7 +13,7 @@ func TestACommentIsWordsWhateverTheNamesAre(t *testing.T) {
 		want   string
 	}{
 		{"denied", TracedPacket{Access: "Deny", Reason: "rule_deny", Flow: "none", To: "vm1-nic", Segments: 1,
-			Stages: []arm.VerificationStage{{NetworkSecurityGroup: "NSG2", RuleName: "securityRules/a"}, {NetworkSecurityGroup: "NSG1", RuleName: "securityRules/b"}}},
+			Stages: []azure.VerificationStage{{NetworkSecurityGroup: "NSG2", RuleName: "securityRules/a"}, {NetworkSecurityGroup: "NSG1", RuleName: "securityRules/b"}}},
 			"verdict=Deny nsg=NSG1 rule=securityRules/b reason=rule_deny flow=none to=vm1-nic by=NSG2/securityRules/a,NSG1/securityRules/b"},
 		{"a superpacket", TracedPacket{Access: "Allow", Flow: "live", Direction: "reply", Segments: 44}, "verdict=Allow flow=live direction=reply segments=44"},
 		{"a name that would say something else", TracedPacket{Access: "Deny", Flow: "none", To: "x\nverdict=Allow"}, `verdict=Deny flow=none to="x\nverdict=Allow"`},

@@ -12,7 +12,7 @@ import (
 	"net/url"
 	"strconv"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // ErrNoDaemon is wrapped by every error of a Client that found nobody on the socket.
@@ -54,8 +54,8 @@ func (c *Client) Reload(ctx context.Context) (*Reloaded, error) {
 }
 
 // Effective lists the rules that hold for a NIC.
-func (c *Client) Effective(ctx context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
-	return query[arm.EffectiveNetworkSecurityGroupListResult](ctx, c, http.MethodGet, "effective", url.Values{"networkInterface": {networkInterface}})
+func (c *Client) Effective(ctx context.Context, networkInterface string) (*azure.EffectiveNetworkSecurityGroupListResult, error) {
+	return query[azure.EffectiveNetworkSecurityGroupListResult](ctx, c, http.MethodGet, "effective", url.Values{"networkInterface": {networkInterface}})
 }
 
 // Rules lists the rules of the running policy with their counters.
@@ -88,17 +88,17 @@ func (c *Client) Verify(ctx context.Context, path bool, requests io.Reader, resu
 }
 
 // Diagnose asks for NSG diagnostics.
-func (c *Client) Diagnose(ctx context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+func (c *Client) Diagnose(ctx context.Context, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
-	return tell[arm.NetworkConfigurationDiagnosticResponse](ctx, c, http.MethodPost, "diagnose", nil, bytes.NewReader(body))
+	return tell[azure.NetworkConfigurationDiagnosticResponse](ctx, c, http.MethodPost, "diagnose", nil, bytes.NewReader(body))
 }
 
 // SecurityGroupView asks for the rules of a NIC or virtual machine.
-func (c *Client) SecurityGroupView(ctx context.Context, target string) (*arm.SecurityGroupViewResult, error) {
-	return query[arm.SecurityGroupViewResult](ctx, c, http.MethodGet, "securityGroupView", url.Values{"target": {target}})
+func (c *Client) SecurityGroupView(ctx context.Context, target string) (*azure.SecurityGroupViewResult, error) {
+	return query[azure.SecurityGroupViewResult](ctx, c, http.MethodGet, "securityGroupView", url.Values{"target": {target}})
 }
 
 // Tags lists the tags of the running policy.

@@ -10,14 +10,15 @@ import (
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // maxDiagnosticLen bounds the body of a question; a profile needs some hundred bytes.
 const maxDiagnosticLen = 1 << 20
 
 // Diagnose answers NSG diagnostics.
-func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+func Diagnose(s *topology.Snapshot, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
 	response, err := ask.Diagnose(s, q)
 	if err != nil {
 		return nil, badRequest(err)
@@ -26,8 +27,8 @@ func Diagnose(s *topology.Snapshot, q *arm.NetworkConfigurationDiagnosticParamet
 }
 
 // decodeDiagnostic reads a question strictly.
-func decodeDiagnostic(r io.Reader) (*arm.NetworkConfigurationDiagnosticParameters, error) {
-	q := &arm.NetworkConfigurationDiagnosticParameters{}
+func decodeDiagnostic(r io.Reader) (*azure.NetworkConfigurationDiagnosticParameters, error) {
+	q := &azure.NetworkConfigurationDiagnosticParameters{}
 	decoder := json.NewDecoder(io.LimitReader(r, maxDiagnosticLen))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(q); err != nil {
@@ -41,21 +42,21 @@ func decodeDiagnostic(r io.Reader) (*arm.NetworkConfigurationDiagnosticParameter
 
 // SecurityGroupView shows the rules of a target's NICs as Azure's security group view does. Of
 // a NIC in several subnets it is the view of the primary ipConfiguration.
-func SecurityGroupView(s *topology.Snapshot, target string) (*arm.SecurityGroupViewResult, error) {
+func SecurityGroupView(s *topology.Snapshot, target string) (*azure.SecurityGroupViewResult, error) {
 	nics, err := s.Policy.Target(target)
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
-	result := &arm.SecurityGroupViewResult{}
+	result := &azure.SecurityGroupViewResult{}
 	for _, nic := range nics {
-		result.NetworkInterfaces = append(result.NetworkInterfaces, arm.SecurityGroupNetworkInterface{
+		result.NetworkInterfaces = append(result.NetworkInterfaces, azure.SecurityGroupNetworkInterface{
 			ID: nic.ID, SecurityRuleAssociations: viewAssociations(nic, primary(nic)),
 		})
 	}
 	return result, nil
 }
 
-func primary(nic *arm.NetworkInterface) *arm.IPConfiguration {
+func primary(nic *policy.NetworkInterface) *policy.IPConfiguration {
 	for i := range nic.IPConfigurations {
 		if nic.IPConfigurations[i].Primary {
 			return &nic.IPConfigurations[i]
@@ -64,19 +65,19 @@ func primary(nic *arm.NetworkInterface) *arm.IPConfiguration {
 	return &nic.IPConfigurations[0]
 }
 
-func viewAssociations(nic *arm.NetworkInterface, c *arm.IPConfiguration) arm.SecurityRuleAssociations {
-	v := arm.SecurityRuleAssociations{DefaultSecurityRules: arm.ViewDefaults(), EffectiveSecurityRules: []arm.ViewedSecurityRule{}}
+func viewAssociations(nic *policy.NetworkInterface, c *policy.IPConfiguration) azure.SecurityRuleAssociations {
+	v := azure.SecurityRuleAssociations{DefaultSecurityRules: azure.ViewDefaults(), EffectiveSecurityRules: []azure.ViewedSecurityRule{}}
 	var inbound, outbound []*ruleset.NSG
 	if g := c.Subnet.NetworkSecurityGroup; g != nil {
-		v.SubnetAssociation = arm.ViewAssociation(c.Subnet.ID, g)
+		v.SubnetAssociation = azure.ViewAssociation(c.Subnet.ID, g)
 		inbound, outbound = append(inbound, g), append(outbound, g)
 	}
 	if g := nic.NetworkSecurityGroup; g != nil {
-		v.NetworkInterfaceAssociation = arm.ViewAssociation(nic.ID, g)
+		v.NetworkInterfaceAssociation = azure.ViewAssociation(nic.ID, g)
 		inbound, outbound = append(inbound, g), append([]*ruleset.NSG{g}, outbound...)
 	}
 	if len(inbound) > 0 {
-		v.EffectiveSecurityRules = append(arm.ViewEffective(ruleset.Outbound, outbound...), arm.ViewEffective(ruleset.Inbound, inbound...)...)
+		v.EffectiveSecurityRules = append(azure.ViewEffective(ruleset.Outbound, outbound...), azure.ViewEffective(ruleset.Inbound, inbound...)...)
 	}
 	return v
 }

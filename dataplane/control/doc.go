@@ -10,14 +10,14 @@
 // The socket speaks, all under /v1:
 //
 //	GET  /v1/status                                      Status
-//	GET  /v1/effective?networkInterface=N                arm.EffectiveNetworkSecurityGroupListResult
+//	GET  /v1/effective?networkInterface=N                azure.EffectiveNetworkSecurityGroupListResult
 //	GET  /v1/rules?networkSecurityGroup=N&unused=true    RuleList
 //	GET  /v1/flows?networkInterface=N&address=A&protocol=P&limit=L   FlowList
 //	GET  /v1/top?view=V&order=O&reverse=true&by=B&filter=F&limit=L   TopReading
 //	POST /v1/verify?path=true                            NDJSON in, NDJSON out, see VerifyStream
 //	POST /v1/reload                                      Reloaded
-//	POST /v1/diagnose                                    arm.NetworkConfigurationDiagnosticParameters in, its Response out
-//	GET  /v1/securityGroupView?target=T                  arm.SecurityGroupViewResult
+//	POST /v1/diagnose                                    azure.NetworkConfigurationDiagnosticParameters in, its Response out
+//	GET  /v1/securityGroupView?target=T                  azure.SecurityGroupViewResult
 //	GET  /v1/tags                                        TagList
 //	GET  /v1/tag?name=T&subnet=S&networkInterface=N      TagDetails
 //	GET  /v1/trace?filter=F&denied=true&count=N&perSecond=N&sample=N      NDJSON out, a Trace a line

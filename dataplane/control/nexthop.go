@@ -11,7 +11,8 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // NextHopQuestion asks where packets go, as Azure Network Watcher's next hop does. One of
@@ -25,7 +26,7 @@ type NextHopQuestion struct {
 }
 
 // NextHop answers from a snapshot.
-func NextHop(s *topology.Snapshot, q NextHopQuestion) (*arm.NextHopResult, error) {
+func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, error) {
 	source, err := parseAddress("source", q.Source)
 	if err != nil {
 		return nil, badRequest(err)
@@ -54,18 +55,18 @@ func parseAddress(what, text string) (netip.Addr, error) {
 }
 
 // find is the NIC that is meant.
-func (q *NextHopQuestion) find(policy *arm.Set, source netip.Addr) (*arm.NetworkInterface, error) {
+func (q *NextHopQuestion) find(set *policy.Set, source netip.Addr) (*policy.NetworkInterface, error) {
 	if q.NetworkInterface == "" && q.VirtualMachine == "" {
 		return nil, errors.New("a network interface or a virtual machine is needed")
 	}
 	if q.NetworkInterface != "" {
-		nic, err := policy.NetworkInterface(q.NetworkInterface)
-		if err == nil && q.VirtualMachine != "" && !arm.SameVirtualMachine(q.VirtualMachine, nic.VirtualMachineID) {
+		nic, err := set.NetworkInterface(q.NetworkInterface)
+		if err == nil && q.VirtualMachine != "" && !policy.SameVirtualMachine(q.VirtualMachine, nic.VirtualMachineID) {
 			err = fmt.Errorf("network interface %q is not of virtual machine %q", nic.Name, q.VirtualMachine)
 		}
 		return nic, err
 	}
-	nics, err := policy.VirtualMachine(q.VirtualMachine)
+	nics, err := set.VirtualMachine(q.VirtualMachine)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +83,8 @@ func (q *NextHopQuestion) find(policy *arm.Set, source netip.Addr) (*arm.Network
 }
 
 // NextHop asks where a NIC's packets to an address go.
-func (c *Client) NextHop(ctx context.Context, q NextHopQuestion) (*arm.NextHopResult, error) {
-	return query[arm.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
+func (c *Client) NextHop(ctx context.Context, q NextHopQuestion) (*azure.NextHopResult, error) {
+	return query[azure.NextHopResult](ctx, c, http.MethodGet, "next-hop", url.Values{
 		"networkInterface": {q.NetworkInterface}, "virtualMachine": {q.VirtualMachine},
 		"source": {q.Source}, "destination": {q.Destination},
 	})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // Answerer answers questions that need only a policy. Client asks a running daemon,
@@ -15,19 +16,19 @@ type Answerer interface {
 	// line in the same order; see VerifyStream.
 	Verify(ctx context.Context, path bool, requests io.Reader, results io.Writer) error
 	// Effective lists the rules that hold for a NIC, by name or id.
-	Effective(ctx context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error)
+	Effective(ctx context.Context, networkInterface string) (*azure.EffectiveNetworkSecurityGroupListResult, error)
 	// Rules lists rules.
 	Rules(ctx context.Context, filter RuleFilter) (*RuleList, error)
 	// Diagnose answers NSG diagnostics.
-	Diagnose(ctx context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error)
+	Diagnose(ctx context.Context, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error)
 	// SecurityGroupView shows the rules of a NIC or virtual machine, by name or id.
-	SecurityGroupView(ctx context.Context, target string) (*arm.SecurityGroupViewResult, error)
+	SecurityGroupView(ctx context.Context, target string) (*azure.SecurityGroupViewResult, error)
 	// Tags lists the tags that rules can name.
 	Tags(ctx context.Context) (*TagList, error)
 	// Tag says what a tag stands for.
 	Tag(ctx context.Context, q TagQuestion) (*TagDetails, error)
 	// NextHop says where a NIC's packets to an address go.
-	NextHop(ctx context.Context, q NextHopQuestion) (*arm.NextHopResult, error)
+	NextHop(ctx context.Context, q NextHopQuestion) (*azure.NextHopResult, error)
 }
 
 // Offline answers from policy files, by the engine's own snapshot and verdicts.
@@ -66,7 +67,7 @@ func (o *Offline) Verify(_ context.Context, path bool, requests io.Reader, resul
 }
 
 // Effective lists the rules that hold for a NIC.
-func (o *Offline) Effective(_ context.Context, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
+func (o *Offline) Effective(_ context.Context, networkInterface string) (*azure.EffectiveNetworkSecurityGroupListResult, error) {
 	return Effective(o.snapshot, networkInterface)
 }
 
@@ -76,12 +77,12 @@ func (o *Offline) Rules(_ context.Context, filter RuleFilter) (*RuleList, error)
 }
 
 // Diagnose answers NSG diagnostics by the policy.
-func (o *Offline) Diagnose(_ context.Context, q *arm.NetworkConfigurationDiagnosticParameters) (*arm.NetworkConfigurationDiagnosticResponse, error) {
+func (o *Offline) Diagnose(_ context.Context, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
 	return Diagnose(o.snapshot, q)
 }
 
 // SecurityGroupView shows the rules of a NIC or virtual machine.
-func (o *Offline) SecurityGroupView(_ context.Context, target string) (*arm.SecurityGroupViewResult, error) {
+func (o *Offline) SecurityGroupView(_ context.Context, target string) (*azure.SecurityGroupViewResult, error) {
 	return SecurityGroupView(o.snapshot, target)
 }
 
@@ -96,6 +97,6 @@ func (o *Offline) Tag(_ context.Context, q TagQuestion) (*TagDetails, error) {
 }
 
 // NextHop says where a NIC's packets to an address go.
-func (o *Offline) NextHop(_ context.Context, q NextHopQuestion) (*arm.NextHopResult, error) {
+func (o *Offline) NextHop(_ context.Context, q NextHopQuestion) (*azure.NextHopResult, error) {
 	return NextHop(o.snapshot, q)
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // PolicyFiles are where a policy is read from. They remember what they read, so that
@@ -34,7 +35,7 @@ func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.left }
 
 // Load reads the files as a policy to be enforced: whole, or not at all. The error is a
 // PolicyError when the documents are to blame.
-func (f *PolicyFiles) Load() (*arm.Set, error) {
+func (f *PolicyFiles) Load() (*policy.Set, error) {
 	documents := f.reader.Read()
 	faults := documents.Faults
 	if f.serviceTags == "" {
@@ -60,4 +61,4 @@ func (f *PolicyFiles) edition() *ServiceTags {
 }
 
 // LoadPolicy loads files and folders of ARM JSON, without a service tag file.
-func LoadPolicy(paths ...string) (*arm.Set, error) { return NewPolicyFiles("", paths...).Load() }
+func LoadPolicy(paths ...string) (*policy.Set, error) { return NewPolicyFiles("", paths...).Load() }

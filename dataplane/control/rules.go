@@ -7,7 +7,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // RuleFilter chooses rules; the zero value takes all.
@@ -115,15 +116,15 @@ func ports(list []ruleset.PortRange) []string {
 
 // Effective lists the NSGs and rules that hold for a NIC, rule collections of network managers first, then
 // the subnet's NSG, as Azure's list of effective security rules does: each place where an NSG stands once.
-func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
+func Effective(s *topology.Snapshot, networkInterface string) (*azure.EffectiveNetworkSecurityGroupListResult, error) {
 	nic, err := s.Policy.NetworkInterface(networkInterface)
 	if err != nil {
 		return nil, asError(err, http.StatusNotFound)
 	}
-	result := &arm.EffectiveNetworkSecurityGroupListResult{Value: []arm.EffectiveNetworkSecurityGroup{}}
+	result := &azure.EffectiveNetworkSecurityGroupListResult{Value: []azure.EffectiveNetworkSecurityGroup{}}
 	type place struct {
 		group  *topology.Group
-		subnet *arm.Subnet // nil: the NIC
+		subnet *policy.Subnet // nil: the NIC
 	}
 	seen := map[place]bool{}
 	for i := range nic.IPConfigurations {
@@ -140,7 +141,7 @@ func Effective(s *topology.Snapshot, networkInterface string) (*arm.EffectiveNet
 				continue
 			}
 			seen[p] = true
-			result.Value = append(result.Value, arm.Effective(stage.Group.NSG, associate(e, stage), stage.Group.Expand))
+			result.Value = append(result.Value, azure.Effective(stage.Group.NSG, associate(e, stage), stage.Group.Expand))
 		}
 	}
 	return result, nil
@@ -157,13 +158,13 @@ func stages(e *topology.Endpoint) (list []*topology.Stage) {
 	return list
 }
 
-func associate(e *topology.Endpoint, stage *topology.Stage) arm.EffectiveAssociation {
+func associate(e *topology.Endpoint, stage *topology.Stage) azure.EffectiveAssociation {
 	if stage.Association == topology.NetworkManagerAssociation {
 		manager, _, _ := strings.Cut(stage.Group.NSG.ID, "/securityAdminConfigurations/")
-		return arm.EffectiveAssociation{NetworkManager: &arm.SubResource{ID: manager}}
+		return azure.EffectiveAssociation{NetworkManager: &azure.SubResource{ID: manager}}
 	}
 	if stage.Association == topology.NetworkInterfaceAssociation {
-		return arm.EffectiveAssociation{NetworkInterface: &arm.SubResource{ID: e.NetworkInterface.ID}}
+		return azure.EffectiveAssociation{NetworkInterface: &azure.SubResource{ID: e.NetworkInterface.ID}}
 	}
-	return arm.EffectiveAssociation{Subnet: &arm.SubResource{ID: e.Subnet.ID}}
+	return azure.EffectiveAssociation{Subnet: &azure.SubResource{ID: e.Subnet.ID}}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // Place says where an attachment's device is and what the configuration adds to it.
@@ -236,7 +237,7 @@ func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
 }
 
 // Effective lists the rules that hold for a NIC.
-func (s *Service) Effective(networkInterface string) (*arm.EffectiveNetworkSecurityGroupListResult, error) {
+func (s *Service) Effective(networkInterface string) (*azure.EffectiveNetworkSecurityGroupListResult, error) {
 	return Effective(s.options.Engine.Snapshot(), networkInterface)
 }
 
@@ -255,7 +256,7 @@ func (s *Service) Tag(q TagQuestion) (*TagDetails, error) {
 }
 
 // NextHop says where a NIC's packets to an address go.
-func (s *Service) NextHop(q NextHopQuestion) (*arm.NextHopResult, error) {
+func (s *Service) NextHop(q NextHopQuestion) (*azure.NextHopResult, error) {
 	return NextHop(s.options.Engine.Snapshot(), q)
 }
 

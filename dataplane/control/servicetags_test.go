@@ -13,7 +13,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // tagged is a service with the lab's policy, whose NSG1 allows HTTP from the tag Sql, and
@@ -61,7 +61,7 @@ func (s *tagged) write(changeNumber, prefix string) {
 // allows tells whether NSG1 lets HTTP from a source in.
 func (s *tagged) allows(source string) bool {
 	s.t.Helper()
-	q, err := arm.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
+	q, err := azure.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
 	if err != nil {
 		s.t.Fatal(err)
 	}

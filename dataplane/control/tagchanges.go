@@ -9,6 +9,7 @@ import (
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // TagChanges is what a new service tag file changes. Names are compared without case.
@@ -116,7 +117,7 @@ func wholeTags(file *arm.ServiceTags) map[string]tagContent {
 }
 
 // usedTags are those of a policy, by name in lower case.
-func usedTags(set *arm.Set) map[string]tagContent {
+func usedTags(set *policy.Set) map[string]tagContent {
 	tags := map[string]tagContent{}
 	for name, prefixes := range set.ServiceTags {
 		tags[strings.ToLower(name)] = tagContent{name, prefixes}
@@ -165,7 +166,7 @@ func missing(list, from []netip.Prefix) []string {
 }
 
 // findRules lists the rules that the changes concern.
-func (c *TagChanges) findRules(set *arm.Set) {
+func (c *TagChanges) findRules(set *policy.Set) {
 	changed, removed := map[string]*TagChange{}, map[string]*TagSize{}
 	for i := range c.Changed {
 		changed[strings.ToLower(c.Changed[i].Name)] = &c.Changed[i]
@@ -202,7 +203,7 @@ func (c *TagChanges) summary() string {
 }
 
 // eachTag calls f for every side of a user rule that names a service tag, in the policy's order.
-func eachTag(set *arm.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag string)) {
+func eachTag(set *policy.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag string)) {
 	for _, g := range set.Groups() {
 		fields := [2]string{"sourceAddressPrefix", "destinationAddressPrefix"}
 		if g.Admin {
@@ -222,7 +223,7 @@ func eachTag(set *arm.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag st
 }
 
 // groupLabels names NSGs and rule collections: by name, or by id where a name is not unique.
-func groupLabels(set *arm.Set) map[*ruleset.NSG]string {
+func groupLabels(set *policy.Set) map[*ruleset.NSG]string {
 	count := map[string]int{}
 	groups := set.Groups()
 	for _, g := range groups {
@@ -240,7 +241,7 @@ func groupLabels(set *arm.Set) map[*ruleset.NSG]string {
 
 // reloadChanges is what a reload with another service tag file changes for the rules that
 // have their tag from before; nil when nothing.
-func reloadChanges(before, after *arm.Set, oldFile, newFile *ServiceTags) *TagChanges {
+func reloadChanges(before, after *policy.Set, oldFile, newFile *ServiceTags) *TagChanges {
 	if oldFile == nil || newFile == nil {
 		return nil
 	}

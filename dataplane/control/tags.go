@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // The kinds of tags.
@@ -160,7 +161,7 @@ func (b *tagBook) serviceTag(name string, d *TagDetails) ([]netip.Prefix, error)
 }
 
 // subnet is the one of a question; nil when it names none.
-func (b *tagBook) subnet(q TagQuestion) (*arm.Subnet, error) {
+func (b *tagBook) subnet(q TagQuestion) (*policy.Subnet, error) {
 	policy := b.snapshot.Policy
 	switch {
 	case q.Subnet != "" && q.NetworkInterface != "":

@@ -16,6 +16,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // The daemon and the policy files give the same answers, and the same refusals.
@@ -37,12 +38,12 @@ func TestDaemonAndPolicyFilesDiagnoseAlike(t *testing.T) {
 		}
 	}
 	ctx := t.Context()
-	question := func(nic, source, level string) *arm.NetworkConfigurationDiagnosticParameters {
-		return &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: nic, VerbosityLevel: level, Profiles: []arm.NetworkConfigurationDiagnosticProfile{
+	question := func(nic, source, level string) *azure.NetworkConfigurationDiagnosticParameters {
+		return &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: nic, VerbosityLevel: level, Profiles: []azure.NetworkConfigurationDiagnosticProfile{
 			{Direction: "Inbound", Protocol: "TCP", Source: source, Destination: "10.0.1.4", DestinationPort: "80"},
 		}}
 	}
-	for _, q := range []*arm.NetworkConfigurationDiagnosticParameters{
+	for _, q := range []*azure.NetworkConfigurationDiagnosticParameters{
 		question("vm1-nic", "203.0.113.10", ""), question("vm1-nic", "*", "Full"), question("vm9-nic", "*", ""), question("vm1-nic", "nowhere/8", ""),
 	} {
 		same("diagnose", func(a control.Answerer) (any, error) { return a.Diagnose(ctx, q) })

@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // Trace is one line of /v1/trace: one of the two is there.
@@ -55,7 +55,7 @@ type TracedPacket struct {
 	Direction string `json:"direction,omitempty"`
 	// Stages are the rules that were asked, in this order, the denying one last; in a live flow, those
 	// that had allowed it. A rule that is no more has priority 0.
-	Stages []arm.VerificationStage `json:"stages"`
+	Stages []azure.VerificationStage `json:"stages"`
 	// PlatformService is the service of the platform for which it passed; absent for others.
 	PlatformService string `json:"platformService,omitempty"`
 	// Generation is that of the policy that decided.

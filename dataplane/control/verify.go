@@ -10,13 +10,13 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // maxRequestLen bounds a line of requests; a request needs some hundred bytes.
 const maxRequestLen = 64 << 10
 
-// VerifyStream reads verification requests (arm.VerificationIPFlowParameters), one JSON
+// VerifyStream reads verification requests (azure.VerificationIPFlowParameters), one JSON
 // object a line, and writes one Verification a line in the same order, all decided by
 // one snapshot. A line that is no valid request is answered with an error and doesn't
 // stop the others; empty lines are skipped. With path it judges the other end's chain
@@ -49,9 +49,9 @@ func VerifyStream(s *topology.Snapshot, path bool, requests io.Reader, results i
 
 func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err error) Verification {
 	if !errors.Is(err, errLongLine) {
-		var flow *arm.Flow
-		if flow, err = arm.ParseFlow(line); err == nil {
-			var result *arm.VerificationIPFlowResult
+		var flow *azure.Flow
+		if flow, err = azure.ParseFlow(line); err == nil {
+			var result *azure.VerificationIPFlowResult
 			if result, err = ask.Verify(s, flow, path); err == nil {
 				return Verification{VerificationIPFlowResult: result}
 			}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // The attachments of the figure, by index.
@@ -51,12 +51,12 @@ func AnyRule(name string, priority int, d ruleset.Direction, a ruleset.Access) r
 }
 
 // Figure is the seed's figure with the given rules in NSG1 and NSG2.
-func Figure(rules1, rules2 []ruleset.Rule) *arm.Set {
+func Figure(rules1, rules2 []ruleset.Rule) *policy.Set {
 	nsg1 := &ruleset.NSG{Name: "NSG1", ID: "/nsg/NSG1", Rules: rules1}
 	nsg2 := &ruleset.NSG{Name: "NSG2", ID: "/nsg/NSG2", Rules: rules2}
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	subnet := func(name, prefix string, g *ruleset.NSG) *arm.Subnet {
-		s := &arm.Subnet{Name: name, ID: vnet.ID + "/" + name, VirtualNetwork: vnet, NetworkSecurityGroup: g,
+	vnet := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	subnet := func(name, prefix string, g *ruleset.NSG) *policy.Subnet {
+		s := &policy.Subnet{Name: name, ID: vnet.ID + "/" + name, VirtualNetwork: vnet, NetworkSecurityGroup: g,
 			Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
 		vnet.Subnets = append(vnet.Subnets, s)
 		return s
@@ -64,20 +64,20 @@ func Figure(rules1, rules2 []ruleset.Rule) *arm.Set {
 	s1 := subnet("Subnet1", "10.0.1.0/24", nsg1)
 	s2 := subnet("Subnet2", "10.0.2.0/24", nil)
 	s3 := subnet("Subnet3", "10.0.3.0/24", nil)
-	nic := func(name, addr string, s *arm.Subnet, g *ruleset.NSG) *arm.NetworkInterface {
-		return &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: g,
-			IPConfigurations: []arm.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}}
+	nic := func(name, addr string, s *policy.Subnet, g *ruleset.NSG) *policy.NetworkInterface {
+		return &policy.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: g,
+			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}}
 	}
-	return &arm.Set{
+	return &policy.Set{
 		NetworkSecurityGroups: []*ruleset.NSG{nsg1, nsg2},
-		VirtualNetworks:       []*arm.VirtualNetwork{vnet},
-		NetworkInterfaces: []*arm.NetworkInterface{
+		VirtualNetworks:       []*policy.VirtualNetwork{vnet},
+		NetworkInterfaces: []*policy.NetworkInterface{
 			nic("vm1-nic", Addr1, s1, nsg2), nic("vm2-nic", Addr2, s1, nil),
 			nic("vm3-nic", Addr3, s2, nsg2), nic("vm4-nic", Addr4, s3, nil),
 		},
 	}
 }
 
-func FigureOfTheSeed() *arm.Set {
+func FigureOfTheSeed() *policy.Set {
 	return Figure([]ruleset.Rule{AllowHTTP()}, []ruleset.Rule{AllowHTTP()})
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // The attachments of the oracle's world: three NICs of their own, a subnet with
@@ -68,10 +68,10 @@ func (h Host) Address(family int) string { return [...]string{h.V4, h.V6}[family
 
 // PolicyFrom reads a policy: which NSGs stand where and what their rules are.
 // No bytes give one without NSGs, which allows everything.
-func PolicyFrom(c *packettest.Choices) *arm.Set {
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1",
+func PolicyFrom(c *packettest.Choices) *policy.Set {
+	vnet := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1",
 		AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd00::/48")}}
-	set := &arm.Set{VirtualNetworks: []*arm.VirtualNetwork{vnet}}
+	set := &policy.Set{VirtualNetworks: []*policy.VirtualNetwork{vnet}}
 	for i := range c.Next(5) {
 		name := fmt.Sprintf("NSG%d", i+1)
 		g := &ruleset.NSG{Name: name, ID: "/nsg/" + name, FlushConnection: c.Next(3) > 0}
@@ -87,7 +87,7 @@ func PolicyFrom(c *packettest.Choices) *arm.Set {
 		return nil
 	}
 	for i := 1; i <= 3; i++ {
-		vnet.Subnets = append(vnet.Subnets, &arm.Subnet{
+		vnet.Subnets = append(vnet.Subnets, &policy.Subnet{
 			Name: fmt.Sprintf("Subnet%d", i), ID: fmt.Sprintf("/vnet/vnet1/Subnet%d", i), VirtualNetwork: vnet, NetworkSecurityGroup: group(),
 			Prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%d::/64", i))}})
 	}
@@ -97,13 +97,13 @@ func PolicyFrom(c *packettest.Choices) *arm.Set {
 			host = Hosts[8] // VM2 has moved
 		}
 		name := fmt.Sprintf("vm%d-nic", i+1)
-		nic := &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: group()}
+		nic := &policy.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: group()}
 		var groups []string
 		if i == 0 || i == 3 {
 			groups = []string{"/asg/web"}
 		}
 		for family, address := range []string{host.V4, host.V6} {
-			nic.IPConfigurations = append(nic.IPConfigurations, arm.IPConfiguration{Name: fmt.Sprint("ipconfig", family),
+			nic.IPConfigurations = append(nic.IPConfigurations, policy.IPConfiguration{Name: fmt.Sprint("ipconfig", family),
 				Address: netip.MustParseAddr(address), Subnet: vnet.Subnets[subnet-1], Primary: family == 0, ApplicationSecurityGroups: groups})
 		}
 		set.NetworkInterfaces = append(set.NetworkInterfaces, nic)
@@ -173,8 +173,8 @@ func portsFrom(c *packettest.Choices) []ruleset.PortRange {
 }
 
 // adminFrom reads rule collections for the virtual network.
-func adminFrom(c *packettest.Choices, set *arm.Set) {
-	set.NetworkGroups = []*arm.NetworkGroup{{Name: "all", ID: "/group/all", Members: set.VirtualNetworks}}
+func adminFrom(c *packettest.Choices, set *policy.Set) {
+	set.NetworkGroups = []*policy.NetworkGroup{{Name: "all", ID: "/group/all", Members: set.VirtualNetworks}}
 	for i := range c.Next(3) {
 		name := []string{"nm/config/a", "nm/config/b"}[i]
 		rules := &ruleset.NSG{Name: name, ID: "/" + name, Admin: true}
@@ -190,7 +190,7 @@ func adminFrom(c *packettest.Choices, set *arm.Set) {
 			}
 			rules.Rules = append(rules.Rules, r)
 		}
-		collection := &arm.AdminCollection{Rules: rules}
+		collection := &policy.AdminCollection{Rules: rules}
 		if c.Next(4) > 0 {
 			collection.Networks = set.VirtualNetworks
 		}

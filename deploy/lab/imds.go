@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // instance is what IMDS tells a virtual machine about itself, in Azure's spelling and as far as
@@ -80,7 +80,7 @@ func respond(w http.ResponseWriter, status int, v any) {
 }
 
 // owner is the NIC that has an address.
-func (p *platform) owner(a netip.Addr) *arm.NetworkInterface {
+func (p *platform) owner(a netip.Addr) *policy.NetworkInterface {
 	for _, nic := range p.policy().NetworkInterfaces {
 		for i := range nic.IPConfigurations {
 			if nic.IPConfigurations[i].Address == a {
@@ -91,7 +91,7 @@ func (p *platform) owner(a netip.Addr) *arm.NetworkInterface {
 	return nil
 }
 
-func describe(nic *arm.NetworkInterface) *instance {
+func describe(nic *policy.NetworkInterface) *instance {
 	i := &instance{}
 	i.Compute.AzEnvironment, i.Compute.Name = "AzurePublicCloud", machineName(nic)
 	// /subscriptions/S/resourceGroups/R/...

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -39,7 +39,7 @@ const (
 
 // ServePlatform answers DNS and IMDS in the platform's namespace, from the policy as it is
 // when it is asked. The returned function ends that and waits for it.
-func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), err error) {
+func ServePlatform(ctx context.Context, policy func() *policy.Set) (stop func(), err error) {
 	p := &platform{policy: policy}
 	var listener, web net.Listener
 	var datagrams *net.UDPConn
@@ -76,7 +76,7 @@ func ServePlatform(ctx context.Context, policy func() *arm.Set) (stop func(), er
 }
 
 // platform answers from a policy.
-type platform struct{ policy func() *arm.Set }
+type platform struct{ policy func() *policy.Set }
 
 // converse answers the messages of a connection, each with its length before it (RFC 1035
 // section 4.2.2).
@@ -142,7 +142,7 @@ func (p *platform) dns(query []byte) []byte {
 }
 
 // addressRecords are a NIC's addresses of the family that is asked for, maybe none.
-func addressRecords(nic *arm.NetworkInterface, question dnsmessage.Question) (list []dnsmessage.Resource) {
+func addressRecords(nic *policy.NetworkInterface, question dnsmessage.Question) (list []dnsmessage.Resource) {
 	head := dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class, TTL: dnsTTL}
 	for i := range nic.IPConfigurations {
 		switch a := nic.IPConfigurations[i].Address; {
@@ -156,7 +156,7 @@ func addressRecords(nic *arm.NetworkInterface, question dnsmessage.Question) (li
 }
 
 // machine finds the NIC of the virtual machine with a DNS name; nil when there is none.
-func (p *platform) machine(name string) *arm.NetworkInterface {
+func (p *platform) machine(name string) *policy.NetworkInterface {
 	host, domain, _ := strings.Cut(strings.ToLower(name), ".")
 	if domain != "" && domain != dnsDomain {
 		return nil
@@ -170,4 +170,4 @@ func (p *platform) machine(name string) *arm.NetworkInterface {
 }
 
 // machineName is the lab's: its NICs are called after their machines.
-func machineName(nic *arm.NetworkInterface) string { return strings.TrimSuffix(nic.Name, "-nic") }
+func machineName(nic *policy.NetworkInterface) string { return strings.TrimSuffix(nic.Name, "-nic") }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes of ours for virtual network managers.
@@ -15,30 +16,6 @@ const (
 	CodeInvalidMemberType     = "NetworkGroupMemberTypeUnsupported"
 	CodeInvalidStaticMember   = "NetworkGroupInvalidStaticMember"
 )
-
-// NetworkGroup is a virtual network manager's group of virtual networks.
-type NetworkGroup struct {
-	Name    string
-	ID      string
-	Members []*VirtualNetwork // each once, in the documents' order
-}
-
-// AdminCollection is a rule collection of a virtual network manager's security admin
-// configuration. Every one in the documents is taken for deployed.
-type AdminCollection struct {
-	// Rules has the name "MANAGER/CONFIGURATION/COLLECTION", which no NSG can have.
-	Rules    *ruleset.NSG
-	Networks []*VirtualNetwork // that it applies to, each once
-}
-
-// Groups are all lists of rules: rule collections, then NSGs.
-func (s *Set) Groups() []*ruleset.NSG {
-	list := make([]*ruleset.NSG, 0, len(s.NetworkSecurityGroups)+len(s.AdminCollections))
-	for _, c := range s.AdminCollections {
-		list = append(list, c.Rules)
-	}
-	return append(list, s.NetworkSecurityGroups...)
-}
 
 // buildAdmin builds what virtual network managers hold: first the groups, which rules and
 // collections name.
@@ -60,7 +37,7 @@ func (l *loader) buildNetworkGroup(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	g := &NetworkGroup{Name: r.name, ID: r.identity()}
+	g := &policy.NetworkGroup{Name: r.name, ID: r.identity()}
 	if text := f.text("conditionalMembership"); text != "" {
 		f.fault(CodeConditionalMembership, "conditionalMembership", text, "supported are static members")
 	}
@@ -78,7 +55,7 @@ func (l *loader) buildNetworkGroup(r *resource) {
 			continue
 		}
 		switch network := m.resolve(networkKind, "resourceId", id).(type) {
-		case *VirtualNetwork:
+		case *policy.VirtualNetwork:
 			g.Members = appendOnce(g.Members, network)
 		case nil:
 			f.open["staticMembers"] = f.open["staticMembers"] || len(m.open) > 0
@@ -110,7 +87,7 @@ func (l *loader) buildCollection(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	c := &AdminCollection{}
+	c := &policy.AdminCollection{}
 	groups := f.objects("appliesToGroups")
 	if len(groups) == 0 && !f.open["appliesToGroups"] && !f.withheld() {
 		f.fault(CodeNoAppliesToGroups, "appliesToGroups", "", "a rule collection applies to at least one network group")
@@ -124,7 +101,7 @@ func (l *loader) buildCollection(r *resource) {
 			}
 			continue
 		}
-		if group, ok := f.resolve(networkGroupKind, "appliesToGroups", id).(*NetworkGroup); ok {
+		if group, ok := f.resolve(networkGroupKind, "appliesToGroups", id).(*policy.NetworkGroup); ok {
 			c.Networks = appendOnce(c.Networks, group.Members...)
 		}
 	}
@@ -169,13 +146,13 @@ var adminFields = []string{"sources", "destinations", "sourcePortRanges", "desti
 func (f *fields) adminFieldsOnly() {
 	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		low := strings.ToLower(name)
-		near, known := newNearest(low), false
+		near, known := ruleset.NewNearMiss(low), false
 		for _, field := range adminFields {
 			known = known || strings.EqualFold(name, field)
-			near.try(field, strings.ToLower(field), false)
+			near.Try(field, strings.ToLower(field), false)
 		}
 		side := strings.HasPrefix(low, "source") || strings.HasPrefix(low, "destination")
-		if !known && (side || near.hint() != "") && f.values[name] != nil {
+		if !known && (side || near.Hint() != "") && f.values[name] != nil {
 			f.fault(CodeInvalidRequestFormat, name, asText(f.values[name]),
 				"a security admin rule has no such field; allowed are %s", strings.Join(adminFields, ", "))
 		}
@@ -188,7 +165,7 @@ func (f *fields) adminPeers(field string) (peers []ruleset.AdminPeer) {
 		one := &fields{l: f.l, file: f.file, place: f.place, rule: f.rule, values: o, open: f.open}
 		p := ruleset.AdminPeer{AddressPrefix: one.text("addressPrefix"), AddressPrefixType: one.text("addressPrefixType")}
 		if strings.EqualFold(p.AddressPrefixType, "NetworkGroup") && p.AddressPrefix != "" {
-			if group, ok := f.resolve(networkGroupKind, field, p.AddressPrefix).(*NetworkGroup); ok {
+			if group, ok := f.resolve(networkGroupKind, field, p.AddressPrefix).(*policy.NetworkGroup); ok {
 				p.AddressPrefix = group.ID
 			}
 		}

@@ -1,6 +1,5 @@
-// Package arm reads and writes the JSON forms of Azure Resource Manager: network
-// security groups, virtual networks, network interfaces and application security
-// groups in, effective rules and IP flow verify questions and answers out.
+// Package arm reads the JSON forms of Azure Resource Manager into package policy's
+// model, and reports every fault.
 //
 // Load takes documents as Azure's own tools give them: the nested form of the
 // REST API and of templates ("properties"), the flattened form of "az ... show",

@@ -412,3 +412,22 @@ func cutLast(text string) (before, last string, found bool) {
 	}
 	return text[:i], text[i+1:], true
 }
+
+// nearType reports a resource of no type that is read, but nearly of one.
+func (l *loader) nearType(file string, body map[string]any, parent *resource) {
+	t := typeOf(body)
+	if parent != nil && !strings.Contains(t, "/") {
+		t = provider + parent.kind.typePath() + "/" + t
+	}
+	near := ruleset.NewNearMiss(t)
+	for path, k := range kinds {
+		near.Try("Microsoft.Network/"+k.spelled(), provider+path, false)
+	}
+	if hint := near.Hint(); hint != "" {
+		name, _ := lookup(body, "name").(string)
+		l.fault(ruleset.Fault{
+			Code: CodeInvalidResourceType, File: file, Resource: "resources/" + name, Field: "type", Value: ruleset.Clip(asText(lookup(body, "type"))),
+			Message: "there is no such type" + hint,
+		})
+	}
+}

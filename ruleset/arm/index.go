@@ -69,7 +69,7 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 	for i, e := range found {
 		ids[i] = e.id
 	}
-	return nil, "the name fits several resources: " + listed(ids)
+	return nil, "the name fits several resources: " + ruleset.Listed(ids)
 }
 
 // whatIs lists what of a kind there is. The answer is kept: a policy may have
@@ -96,7 +96,7 @@ func (x *index) list(k kind) string {
 	case 1:
 		return "is only " + names[0]
 	}
-	return "are " + listed(names)
+	return "are " + ruleset.Listed(names)
 }
 
 // referredName is the name within a reference, empty when it can't be one of kind k.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes of Azure for requests and resources as a whole.
@@ -41,7 +42,7 @@ const (
 type Documents struct {
 	// Set holds what could be read without a fault; never nil. It is fit for
 	// use as a policy when both lists are empty.
-	Set *Set
+	Set *policy.Set
 	// Faults are all faults, in the order of the documents.
 	Faults ruleset.Faults
 	// Unresolved lists what the documents leave open and therefore was not
@@ -51,9 +52,9 @@ type Documents struct {
 	// load balancers is not known, so that nothing is translated by it.
 	Warnings ruleset.Faults
 
-	files  map[*ruleset.NSG]string // where the groups of Set are from
-	routes map[*RouteTable]string  // where the route tables are from
-	order  map[string]int          // of files
+	files  map[*ruleset.NSG]string       // where the groups of Set are from
+	routes map[*policy.RouteTable]string // where the route tables are from
+	order  map[string]int                // of files
 }
 
 // FaultsWithUnknownTags are Faults and UnknownTags, in the order of the documents.
@@ -148,17 +149,17 @@ type loader struct {
 	stale     bool // a resource that was built before is not what it was
 
 	addresses    map[usedAddress]string // the ipConfiguration that has it
-	addressCount map[*VirtualNetwork]int
+	addressCount map[*policy.VirtualNetwork]int
 	inRegion     map[region]int
-	peerings     map[*VirtualNetwork][]*fields // where its Peerings stand
-	publicUsers  map[*PublicIPAddress]string   // the place that has it
-	holders      map[netip.Addr]*PublicIPAddress
+	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
+	publicUsers  map[*policy.PublicIPAddress]string   // the place that has it
+	holders      map[netip.Addr]*policy.PublicIPAddress
 	// What translating resources say of others, until those are there.
 	publicClaims  []publicClaim
 	gatewayClaims []gatewayClaim
 	memberClaims  []memberClaim
 	balancers     []*balancer
-	owners        map[*IPConfiguration]*NetworkInterface
+	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
 
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
@@ -166,9 +167,9 @@ type loader struct {
 
 func newLoader() *loader {
 	return &loader{
-		out:   &Documents{Set: &Set{}, files: map[*ruleset.NSG]string{}, routes: map[*RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*VirtualNetwork][]*fields{}, owners: map[*IPConfiguration]*NetworkInterface{}, publicUsers: map[*PublicIPAddress]string{}, holders: map[netip.Addr]*PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
+		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -36,7 +37,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 // parse reads a document that must have no fault and leave nothing open.
-func parse(t *testing.T, document string) *Set {
+func parse(t *testing.T, document string) *policy.Set {
 	t.Helper()
 	d := Parse("test.json", []byte(document))
 	if len(d.Faults) > 0 || len(d.Unresolved) > 0 {
@@ -118,7 +119,7 @@ func TestNotOursIsPassedOver(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if set := parse(t, tt.document); !reflect.DeepEqual(set, &Set{}) {
+			if set := parse(t, tt.document); !reflect.DeepEqual(set, &policy.Set{}) {
 				t.Errorf("read %+v", set)
 			}
 		})
@@ -356,4 +357,30 @@ func TestPublishedTemplates(t *testing.T) {
 	}
 	t.Logf("%d groups, %d rules, %d networks, %d network interfaces; %d faults, %d unresolved",
 		len(d.Set.NetworkSecurityGroups), rules, len(d.Set.VirtualNetworks), len(d.Set.NetworkInterfaces), len(d.Faults), len(d.Unresolved))
+}
+
+// A group whose type had a letter too few was passed over, and no rule of it held.
+func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
+	for _, tt := range []struct{ name, typ, near string }{
+		{"without its plural", "Microsoft.Network/networkSecurityGroup", "Microsoft.Network/networkSecurityGroups"},
+		{"of a child, without its plural", "microsoft.network/NetworkSecurityGroups/securityRule", "Microsoft.Network/networkSecurityGroups/securityRules"},
+		{"with a misspelt provider", "Microsoft.Netwrok/virtualNetworks", "Microsoft.Network/virtualNetworks"},
+		{"in another case", "microsoft.network/NETWORKSECURITYGROUPS", ""},
+		{"of another kind", "Microsoft.Network/virtualNetworkTaps", ""},
+		{"of a rule for users", "Microsoft.Network/networkManagers/securityUserConfigurations", ""},
+		{"of the classic network", "Microsoft.ClassicNetwork/networkSecurityGroups", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("f.json", []byte(`{"resources": [{"type": "`+tt.typ+`", "name": "n", "properties": {}}]}`))
+			if tt.near == "" {
+				if slices.ContainsFunc(d.Faults, func(f ruleset.Fault) bool { return f.Field == "type" }) {
+					t.Errorf("faults %v", d.Faults)
+				}
+				return
+			}
+			if f := d.Faults; len(f) != 1 || f[0].Code != CodeInvalidResourceType || f[0].Value != tt.typ || f[0].Resource != "resources/n" || !strings.Contains(f[0].Message, "near is "+tt.near) {
+				t.Errorf("faults %v, want near is %s", f, tt.near)
+			}
+		})
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for load balancers that are Azure's: PublicIPAndLBSkuDoNotMatch
@@ -22,75 +24,6 @@ const (
 	CodeFrontendNotAssigned  = "FrontendIPConfigAddressNotAssigned" // ours; in Documents.Warnings
 	CodeBalancerPartNotFound = "LoadBalancerPartNotInDocuments"     // ours; in Documents.Warnings
 )
-
-// LoadBalancer is a load balancer.
-type LoadBalancer struct {
-	Name          string
-	ID            string
-	SKU           SKU
-	Frontends     []*Frontend
-	Pools         []*BackendPool
-	Probes        []*HealthProbe
-	Rules         []*LoadBalancingRule
-	NATRules      []*InboundNATRule
-	OutboundRules []*OutboundRule
-}
-
-// Frontend is a frontend IP configuration of a load balancer: a public address, a range of them for
-// outbound rules, or an address in a subnet.
-type Frontend struct {
-	Name            string
-	ID              string
-	PublicIPAddress *PublicIPAddress // nil when it has none
-	PublicIPPrefix  *PublicIPPrefix  // nil when it has none
-	Subnet          *Subnet          // of an internal frontend; else nil
-	// Address is the public one or that in the subnet; not valid when it is not known, so that
-	// nothing is translated by the frontend.
-	Address netip.Addr
-	IPv6    bool // whether or not Address is known
-}
-
-// Public reports that the frontend is reached from the internet.
-func (f *Frontend) Public() bool { return f.Subnet == nil }
-
-// Outbound are the public addresses that outbound connections may get.
-func (f *Frontend) Outbound() []netip.Addr {
-	switch {
-	case f.PublicIPPrefix != nil:
-		return f.PublicIPPrefix.Addresses()
-	case f.Subnet == nil && f.Address.IsValid():
-		return []netip.Addr{f.Address}
-	}
-	return nil
-}
-
-// BackendPool is a backend address pool.
-type BackendPool struct {
-	Name string
-	ID   string
-	// Backends are its members: those that the pool lists, then the ipConfigurations that name
-	// it, in the order of the documents.
-	Backends []Backend
-}
-
-// Backend is a member of a pool: an ipConfiguration of a network interface, or an address.
-type Backend struct {
-	NetworkInterface *NetworkInterface // nil when the pool gives an address
-	VirtualNetwork   *VirtualNetwork
-	Address          netip.Addr
-}
-
-// HealthProbe is a health probe of a load balancer.
-type HealthProbe struct {
-	Name     string
-	Protocol string // Tcp, Http or Https
-	Port     uint16
-	Path     string // of Http and Https
-	Interval time.Duration
-	// Threshold is how many answers in a row, the same ones, change what is thought of a
-	// backend: probeThreshold, else numberOfProbes, else 1.
-	Threshold int
-}
 
 // Azure's limits of probes.
 const (
@@ -112,7 +45,7 @@ func (l *loader) buildLoadBalancers() {
 
 // balancer is a load balancer that is being read.
 type balancer struct {
-	*LoadBalancer
+	*policy.LoadBalancer
 	f     *fields
 	r     *resource
 	rules map[any]*fields // where its rules stand
@@ -146,8 +79,8 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	b := &balancer{LoadBalancer: &LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
-	b.SKU = f.sku(r, SKUBasic, SKUStandard, SKUGateway)
+	b := &balancer{LoadBalancer: &policy.LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
+	b.SKU = f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUGateway)
 	f.leaveCondition(r)
 	if r.anonymous() { // its parts can't be told from others'
 		f.leave("name", r.name)
@@ -160,12 +93,12 @@ func (l *loader) buildLoadBalancer(r *resource) {
 		return
 	}
 	for _, body := range f.objects("frontendIPConfigurations") {
-		if frontend, ok := b.part(kindPaths[frontendKind], r.file, body, b.readFrontend).(*Frontend); ok && b.enter(frontendKind, frontend.ID, frontend, frontend.Name) {
+		if frontend, ok := b.part(kindPaths[frontendKind], r.file, body, b.readFrontend).(*policy.Frontend); ok && b.enter(frontendKind, frontend.ID, frontend, frontend.Name) {
 			b.Frontends = append(b.Frontends, frontend)
 		}
 	}
 	for _, body := range f.objects("probes") {
-		if probe, ok := b.part(kindPaths[probeKind], r.file, body, b.readProbe).(*HealthProbe); ok && b.enter(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
+		if probe, ok := b.part(kindPaths[probeKind], r.file, body, b.readProbe).(*policy.HealthProbe); ok && b.enter(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
 			b.Probes = append(b.Probes, probe)
 		}
 	}
@@ -179,12 +112,12 @@ func (l *loader) buildLoadBalancer(r *resource) {
 
 // pool is the pool of a name. A template may give it within the load balancer and, with its
 // members, as a resource of its own.
-func (b *balancer) pool(name string) *BackendPool {
-	i := slices.IndexFunc(b.Pools, func(p *BackendPool) bool { return strings.EqualFold(p.Name, name) })
+func (b *balancer) pool(name string) *policy.BackendPool {
+	i := slices.IndexFunc(b.Pools, func(p *policy.BackendPool) bool { return strings.EqualFold(p.Name, name) })
 	if i >= 0 {
 		return b.Pools[i]
 	}
-	p := &BackendPool{Name: name, ID: b.childID(poolKind, name)}
+	p := &policy.BackendPool{Name: name, ID: b.childID(poolKind, name)}
 	b.enter(poolKind, p.ID, p, name)
 	b.Pools = append(b.Pools, p)
 	return p
@@ -204,7 +137,7 @@ func (b *balancer) enter(k kind, id string, part any, name string) bool {
 
 // readFrontend reads a frontend IP configuration.
 func (b *balancer) readFrontend(f *fields, name string) any {
-	frontend := &Frontend{Name: name, ID: b.childID(frontendKind, name)}
+	frontend := &policy.Frontend{Name: name, ID: b.childID(frontendKind, name)}
 	public, prefix, subnet := f.object("publicIPAddress"), f.object("publicIPPrefix"), f.object("subnet")
 	switch {
 	case len(f.open) > 0:
@@ -215,14 +148,14 @@ func (b *balancer) readFrontend(f *fields, name string) any {
 		b.publicFrontend(f, frontend)
 	case prefix != nil:
 		if id := f.reference("publicIPPrefix"); id != "" {
-			if frontend.PublicIPPrefix, _ = f.pointed(publicPrefixKind, "publicIPPrefix", id).(*PublicIPPrefix); frontend.PublicIPPrefix == nil {
-				frontend.PublicIPPrefix = &PublicIPPrefix{Name: lastSegment(id)}
+			if frontend.PublicIPPrefix, _ = f.pointed(publicPrefixKind, "publicIPPrefix", id).(*policy.PublicIPPrefix); frontend.PublicIPPrefix == nil {
+				frontend.PublicIPPrefix = &policy.PublicIPPrefix{Name: lastSegment(id)}
 			}
 			frontend.IPv6 = frontend.PublicIPPrefix.Prefix.IsValid() && frontend.PublicIPPrefix.Prefix.Addr().Is6()
 		}
 	case subnet != nil:
 		if id := f.reference("subnet"); id != "" {
-			frontend.Subnet, _ = f.pointed(subnetKind, "subnet", id).(*Subnet)
+			frontend.Subnet, _ = f.pointed(subnetKind, "subnet", id).(*policy.Subnet)
 			b.internalFrontend(f, frontend)
 		}
 	default:
@@ -231,20 +164,20 @@ func (b *balancer) readFrontend(f *fields, name string) any {
 	return frontend
 }
 
-func (b *balancer) publicFrontend(f *fields, frontend *Frontend) {
+func (b *balancer) publicFrontend(f *fields, frontend *policy.Frontend) {
 	p := f.publicIP("publicIPAddress")
 	if p == nil {
 		return
 	}
 	frontend.PublicIPAddress, frontend.Address, frontend.IPv6 = p, p.Address, p.IPv6
-	if p.ID == "" || b.SKU == SKUGateway || p.SKU.Closed() == b.SKU.Closed() {
+	if p.ID == "" || b.SKU == policy.SKUGateway || p.SKU.Closed() == b.SKU.Closed() {
 		return
 	}
 	f.fault(CodeBalancerSKU, "publicIPAddress", p.Name, "%s sku load balancer %s cannot reference %s sku publicIP %s.", b.SKU, b.Name, p.SKU, p.Name)
 }
 
 // internalFrontend reads the address of a frontend in a subnet, which is the frontend's alone.
-func (b *balancer) internalFrontend(f *fields, frontend *Frontend) {
+func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	const field = "privateIPAddress"
 	text := f.text(field)
 	frontend.IPv6 = strings.EqualFold(f.text("privateIPAddressVersion"), "IPv6")
@@ -265,14 +198,14 @@ func (b *balancer) internalFrontend(f *fields, frontend *Frontend) {
 		return
 	}
 	frontend.Address, frontend.IPv6 = a, a.Is6()
-	b.f.l.checkAddress(f, &IPConfiguration{Subnet: frontend.Subnet, Address: a})
+	b.f.l.checkAddress(f, &policy.IPConfiguration{Subnet: frontend.Subnet, Address: a})
 }
 
 // readProbe reads a health probe.
 func (b *balancer) readProbe(f *fields, name string) any {
-	p := &HealthProbe{Name: name, Interval: defaultProbeInterval, Threshold: 1}
+	p := &policy.HealthProbe{Name: name, Interval: defaultProbeInterval, Threshold: 1}
 	p.Protocol = f.oneOf("protocol", CodeInvalidProbe, "Tcp", "Http", "Https")
-	if p.Protocol == "Https" && b.SKU == SKUBasic {
+	if p.Protocol == "Https" && b.SKU == policy.SKUBasic {
 		f.fault(CodeInvalidProbe, "protocol", p.Protocol, "allowed with a load balancer of SKU Basic are Tcp and Http")
 	}
 	p.Port = f.port("port", CodeInvalidProbe, 1, 65535)
@@ -325,7 +258,7 @@ func (f *fields) port(field, code string, least, most int) uint16 {
 }
 
 // readPool reads the members that a pool lists itself.
-func (l *loader) readPool(c *resource, b *balancer, pool *BackendPool) {
+func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
 	f := l.readNoted(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
 	network := f.network()
 	for _, id := range f.references("backendIPConfigurations") {
@@ -342,14 +275,14 @@ func (l *loader) readPool(c *resource, b *balancer, pool *BackendPool) {
 }
 
 // network is the virtual network that a pool, or an address of it, names; nil when there is none.
-func (f *fields) network() *VirtualNetwork {
+func (f *fields) network() *policy.VirtualNetwork {
 	if id := f.reference("subnet"); id != "" {
-		if s, _ := f.pointed(subnetKind, "subnet", id).(*Subnet); s != nil {
+		if s, _ := f.pointed(subnetKind, "subnet", id).(*policy.Subnet); s != nil {
 			return s.VirtualNetwork
 		}
 	}
 	if id := f.reference("virtualNetwork"); id != "" {
-		v, _ := f.pointed(networkKind, "virtualNetwork", id).(*VirtualNetwork)
+		v, _ := f.pointed(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
 		return v
 	}
 	return nil
@@ -357,18 +290,18 @@ func (f *fields) network() *VirtualNetwork {
 
 // join puts an ipConfiguration into a pool that lists it, as Azure does for those that name the
 // pool. One that the documents have not got is not there.
-func (f *fields) join(pool *BackendPool, field, id string) {
+func (f *fields) join(pool *policy.BackendPool, field, id string) {
 	e, _ := f.l.index.resolve(configurationKind, id)
 	if e == nil || e.object == nil {
 		f.l.note(f.told(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
 		return
 	}
-	c := e.object.(*IPConfiguration)
-	pool.add(Backend{f.l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+	c := e.object.(*policy.IPConfiguration)
+	addBackend(pool, policy.Backend{NetworkInterface: f.l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 }
 
 // joinAddress puts an address of a virtual network into a pool.
-func (f *fields) joinAddress(pool *BackendPool, network *VirtualNetwork, b *balancer) {
+func (f *fields) joinAddress(pool *policy.BackendPool, network *policy.VirtualNetwork, b *balancer) {
 	const field = "ipAddress"
 	text := f.text(field)
 	if own := f.network(); own != nil {
@@ -390,18 +323,18 @@ func (f *fields) joinAddress(pool *BackendPool, network *VirtualNetwork, b *bala
 		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
 	case network == nil:
 		f.fault(CodeInvalidBackend, field, text, "the virtual network of the address is needed: virtualNetwork or subnet of the address or of the pool")
-	case !slices.ContainsFunc(network.Subnets, func(s *Subnet) bool {
+	case !slices.ContainsFunc(network.Subnets, func(s *policy.Subnet) bool {
 		return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 	}):
 		f.fault(CodeInvalidBackend, field, text, "the address is in no subnet of virtual network %q", network.Name)
 	default:
-		pool.add(Backend{nil, network, a})
+		addBackend(pool, policy.Backend{VirtualNetwork: network, Address: a})
 	}
 }
 
-// add puts a backend into the pool once.
-func (p *BackendPool) add(b Backend) {
-	same := func(other Backend) bool {
+// addBackend puts a backend into the pool once.
+func addBackend(p *policy.BackendPool, b policy.Backend) {
+	same := func(other policy.Backend) bool {
 		return other.VirtualNetwork == b.VirtualNetwork && other.Address == b.Address
 	}
 	if !slices.ContainsFunc(p.Backends, same) {
@@ -412,7 +345,7 @@ func (p *BackendPool) add(b Backend) {
 // memberClaim is an ipConfiguration that names a pool or an inbound NAT rule.
 type memberClaim struct {
 	f     *fields
-	nic   *NetworkInterface
+	nic   *policy.NetworkInterface
 	index int // of the ipConfiguration
 	kind  kind
 	field string
@@ -421,7 +354,7 @@ type memberClaim struct {
 
 // claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown says
 // that there is a pool that can't be known.
-func (f *fields) claimMemberships(n *NetworkInterface, index int) (unknown bool) {
+func (f *fields) claimMemberships(n *policy.NetworkInterface, index int) (unknown bool) {
 	for _, names := range []struct {
 		kind  kind
 		field string
@@ -438,11 +371,11 @@ func (f *fields) claimMemberships(n *NetworkInterface, index int) (unknown bool)
 func (l *loader) relateMembers() {
 	for _, claim := range l.memberClaims {
 		c := &claim.nic.IPConfigurations[claim.index]
-		member := Backend{claim.nic, c.Subnet.VirtualNetwork, c.Address}
+		member := policy.Backend{NetworkInterface: claim.nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
 		switch part := claim.f.pointed(claim.kind, claim.field, claim.id).(type) {
-		case *BackendPool:
-			part.add(member)
-		case *InboundNATRule:
+		case *policy.BackendPool:
+			addBackend(part, member)
+		case *policy.InboundNATRule:
 			claim.f.receive(part, claim.field, member)
 		case nil:
 			c.UnknownPools = c.UnknownPools || claim.kind == poolKind
@@ -455,8 +388,8 @@ func (l *loader) relateMembers() {
 				l.note(claim.f.told(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
 				continue
 			}
-			c := e.object.(*IPConfiguration)
-			claim.f.receive(claim.rule, "backendIPConfiguration", Backend{l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+			c := e.object.(*policy.IPConfiguration)
+			claim.f.receive(claim.rule, "backendIPConfiguration", policy.Backend{NetworkInterface: l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 		}
 	}
 }

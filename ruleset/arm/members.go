@@ -5,12 +5,13 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // asgMembers is what NICs say of an ASG.
 type asgMembers struct {
 	count    int
-	networks []*VirtualNetwork // of its members, in order of appearance
+	networks []*policy.VirtualNetwork // of its members, in order of appearance
 }
 
 // checkMembers checks what Azure asks of ASGs and of the rules that name them:
@@ -56,7 +57,7 @@ func (l *loader) checkMembers() {
 // checkRuleNetworks checks one rule; the fault names its first group in another
 // network.
 func (l *loader) checkRuleNetworks(g *ruleset.NSG, r *ruleset.Rule, members map[string]*asgMembers) {
-	var networks []*VirtualNetwork
+	var networks []*policy.VirtualNetwork
 	var field, stray string
 	collect := func(of string, ids []string) {
 		for _, id := range ids {
@@ -85,12 +86,12 @@ func (l *loader) checkRuleNetworks(g *ruleset.NSG, r *ruleset.Rule, members map[
 	}
 }
 
-func networkNames(networks []*VirtualNetwork) string {
+func networkNames(networks []*policy.VirtualNetwork) string {
 	names := make([]string, len(networks))
 	for i, v := range networks {
 		names[i] = v.Name
 	}
-	return listed(names)
+	return ruleset.Listed(names)
 }
 
 // fileOf is the document of a registered resource.

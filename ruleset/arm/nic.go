@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for NICs: Azure's where it is known for one, though our reference has no
@@ -42,7 +43,7 @@ func (l *loader) buildInterface(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	n := &NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
 	n.VirtualMachineID = f.virtualMachine()
@@ -101,15 +102,15 @@ func (f *fields) virtualMachine() string {
 
 // readConfiguration reads an ipConfiguration; what it leaves open, the NIC nic
 // leaves open. It reports whether the configuration can be used.
-func (l *loader) readConfiguration(r *resource, n *NetworkInterface, nic *fields, body map[string]any) (IPConfiguration, bool) {
+func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
-	c := IPConfiguration{Name: name, Primary: f.flag("primary", false)}
+	c := policy.IPConfiguration{Name: name, Primary: f.flag("primary", false)}
 	if c.ID, _ = lookup(body, "id").(string); c.ID == "" || isExpression(c.ID) {
 		c.ID = n.ID + "/ipConfigurations/" + name
 	}
 	if id := f.reference("subnet"); id != "" {
-		c.Subnet, _ = f.resolve(subnetKind, "subnet", id).(*Subnet)
+		c.Subnet, _ = f.resolve(subnetKind, "subnet", id).(*policy.Subnet)
 	} else if !f.open["subnet"] && !f.withheld() && lookup(f.values, "subnet") == nil {
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
 	}
@@ -163,7 +164,7 @@ func (f *fields) address() netip.Addr {
 }
 
 // checkAddress checks an address against its subnet and those before it.
-func (l *loader) checkAddress(f *fields, c *IPConfiguration) {
+func (l *loader) checkAddress(f *fields, c *policy.IPConfiguration) {
 	const field = "privateIPAddress"
 	inside := len(c.Subnet.Prefixes) == 0 // faulty ones, reported already
 	for _, p := range c.Subnet.Prefixes {
@@ -188,12 +189,12 @@ func (l *loader) checkAddress(f *fields, c *IPConfiguration) {
 
 // usedAddress is an address that an ipConfiguration has.
 type usedAddress struct {
-	network *VirtualNetwork
+	network *policy.VirtualNetwork
 	address netip.Addr
 }
 
 // checkNetwork checks that a NIC is in one virtual network.
-func (f *fields) checkNetwork(n *NetworkInterface) {
+func (f *fields) checkNetwork(n *policy.NetworkInterface) {
 	first := n.IPConfigurations[0].Subnet.VirtualNetwork
 	for i := range n.IPConfigurations {
 		c := &n.IPConfigurations[i]

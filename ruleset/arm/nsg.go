@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes of ours for Azure's limits of a region in a subscription.
@@ -51,7 +52,7 @@ func (l *loader) buildASGs() {
 			continue
 		}
 		f := l.read(r.file, r.place(), "", r.body)
-		a := &ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
+		a := &policy.ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
 		if !f.named(r) {
 			continue
 		}
@@ -218,7 +219,7 @@ func (f *fields) side(end string) ruleset.Side {
 func (f *fields) asgs(field string) []string {
 	ids := f.references(field)
 	for i, id := range ids {
-		if a, ok := f.resolve(asgKind, field, id).(*ApplicationSecurityGroup); ok {
+		if a, ok := f.resolve(asgKind, field, id).(*policy.ApplicationSecurityGroup); ok {
 			ids[i] = a.ID
 		}
 	}

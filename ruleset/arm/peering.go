@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for peerings. Azure answers with VnetAddressSpaceOverlapsWithAlreadyPeeredVnet
@@ -18,71 +20,13 @@ const (
 	CodePeeringOfSubnets    = "VirtualNetworkPeeringOfSubnetsNotSupported" // ours; in Documents.Unresolved
 )
 
-// The states of a peering.
-const (
-	PeeringInitiated    = "Initiated"
-	PeeringConnected    = "Connected"
-	PeeringDisconnected = "Disconnected"
-)
-
-var peeringStates = []string{PeeringInitiated, PeeringConnected, PeeringDisconnected}
-
-// Peering is one direction of a VNet's peering with another.
-type Peering struct {
-	Name                   string
-	RemoteVirtualNetworkID string
-	// Remote is the other network, nil when the policy does not hold it.
-	Remote *VirtualNetwork
-	// RemoteAddressSpace is what the document says of the other's address space,
-	// masked; empty when it says nothing.
-	RemoteAddressSpace []netip.Prefix
-	// AllowVirtualNetworkAccess is true when the document doesn't say.
-	AllowVirtualNetworkAccess bool
-	// AllowForwardedTraffic lets in what the other network forwards from elsewhere.
-	AllowForwardedTraffic bool
-	// AllowGatewayTransit lends the other network this one's gateway, UseRemoteGateways
-	// borrows the other's.
-	AllowGatewayTransit, UseRemoteGateways bool
-	State                                  string // one of the constants; empty when not known
-}
-
-// Space is the address space of the other network: its own when the policy holds it,
-// as if the peering were always synchronised, else what the peering says.
-func (p *Peering) Space() []netip.Prefix {
-	if p.Remote != nil {
-		return p.Remote.AddressSpace
-	}
-	return p.RemoteAddressSpace
-}
-
-// Peering is the network's peering with another; nil when there is none.
-func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {
-	for i := range v.Peerings {
-		if v.Peerings[i].Remote == with && with != nil {
-			return &v.Peerings[i]
-		}
-	}
-	return nil
-}
-
-// Connected reports whether both sides of a peering of v are there. Where the policy
-// holds both networks each must have its peering, and neither may say another state; where it
-// holds one, that one must say so.
-func (v *VirtualNetwork) Connected(p *Peering) bool {
-	if p.Remote == nil {
-		return p.State == PeeringConnected
-	}
-	back := p.Remote.Peering(v)
-	return back != nil && mayBeConnected(p) && mayBeConnected(back)
-}
-
-func mayBeConnected(p *Peering) bool { return p.State == "" || p.State == PeeringConnected }
+var peeringStates = []string{policy.PeeringInitiated, policy.PeeringConnected, policy.PeeringDisconnected}
 
 // readPeerings reads a network's peerings, and where each of them stands.
-func (l *loader) readPeerings(children []*resource) (peerings []Peering, places []*fields) {
+func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, places []*fields) {
 	for _, c := range children {
 		f := l.read(c.file, c.place(), "", c.body)
-		p := Peering{
+		p := policy.Peering{
 			Name:                      c.name,
 			RemoteVirtualNetworkID:    f.reference("remoteVirtualNetwork"),
 			AllowVirtualNetworkAccess: f.flag("allowVirtualNetworkAccess", true),
@@ -149,7 +93,7 @@ func (l *loader) relatePeerings() {
 	}
 }
 
-func (f *fields) relate(v *VirtualNetwork, p *Peering) {
+func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
 	e, problem := f.l.index.resolve(networkKind, p.RemoteVirtualNetworkID)
 	switch {
 	case e == nil && len(p.RemoteAddressSpace) > 0:
@@ -162,12 +106,12 @@ func (f *fields) relate(v *VirtualNetwork, p *Peering) {
 	case e.object == any(v):
 		f.fault(CodePeeringToItself, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "a virtual network is peered with others, this peering is with itself")
 	default:
-		p.Remote = e.object.(*VirtualNetwork)
+		p.Remote = e.object.(*policy.VirtualNetwork)
 	}
 }
 
 // checkPeers holds the address spaces of a network and its peers against each other.
-func (l *loader) checkPeers(v *VirtualNetwork, places []*fields) {
+func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 	for i := range v.Peerings {
 		p, f := &v.Peerings[i], places[i]
 		if own, theirs, ok := overlap(v.AddressSpace, p.Space()); ok {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for public addresses. PublicIPAddressInUse is Azure's (microsoft/azure-tools-for-java
@@ -22,20 +24,6 @@ const (
 	CodeNotTranslated     = "TranslationNotInDocuments"
 )
 
-// SKU is what public addresses, NAT gateways and load balancers are of.
-type SKU string
-
-// The SKUs. Where a document doesn't say, a NAT gateway is Standard and anything else Basic.
-const (
-	SKUBasic      SKU = "Basic"
-	SKUStandard   SKU = "Standard"
-	SKUStandardV2 SKU = "StandardV2"
-	SKUGateway    SKU = "Gateway" // of load balancers
-)
-
-// Closed reports that nothing comes in to where no network security group stands.
-func (s SKU) Closed() bool { return s != SKUBasic }
-
 // Azure's limits of an idle timeout, in minutes, and of a prefix, in bits: custom ranges are cut
 // into /21 at most.
 const (
@@ -45,30 +33,10 @@ const (
 	leastPublicPrefix = 21
 )
 
-// PublicIPAddress is a public IP address.
-type PublicIPAddress struct {
-	Name string
-	ID   string
-	SKU  SKU
-	// Address is not valid when it is not known, as of one that Azure chooses: nothing is
-	// translated by it.
-	Address     netip.Addr
-	IPv6        bool // whether or not Address is known
-	IdleTimeout time.Duration
-}
-
-// PublicIPPrefix is a range of public addresses.
-type PublicIPPrefix struct {
-	Name   string
-	ID     string
-	SKU    SKU
-	Prefix netip.Prefix // not valid when it is not known
-}
-
 // publicClaim is a public address that says who has it.
 type publicClaim struct {
 	f       *fields
-	address *PublicIPAddress
+	address *policy.PublicIPAddress
 	id      string
 }
 
@@ -88,7 +56,7 @@ func (l *loader) buildPublicAddress(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	p := &PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUBasic, SKUStandard, SKUStandardV2)}
+	p := &policy.PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUStandardV2)}
 	p.IdleTimeout = f.idle(maxPublicIPIdle, defaultIdle)
 	p.Address, p.IPv6 = f.publicAddress()
 	f.leaveCondition(r)
@@ -139,7 +107,7 @@ func (l *loader) buildPublicPrefix(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	p := &PublicIPPrefix{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUStandard, SKUStandardV2)}
+	p := &policy.PublicIPPrefix{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUStandard, policy.SKUStandardV2)}
 	const field = "ipPrefix"
 	if text := f.text(field); text != "" {
 		prefix, err := netip.ParsePrefix(text)
@@ -166,7 +134,7 @@ func (l *loader) buildPublicPrefix(r *resource) {
 
 // sku reads a resource's SKU, which stands beside its properties; the first of allowed is meant
 // when it says none.
-func (f *fields) sku(r *resource, allowed ...SKU) SKU {
+func (f *fields) sku(r *resource, allowed ...policy.SKU) policy.SKU {
 	body := &fields{l: f.l, file: f.file, place: f.place, values: r.body, open: f.open, noted: f.noted}
 	object := body.object("sku")
 	if object == nil {
@@ -222,24 +190,24 @@ func (f *fields) pointed(k kind, field, id string) any {
 
 // publicIP reads a reference to a public address; nil when there is none. One that can't be
 // followed is an address that is not known.
-func (f *fields) publicIP(field string) *PublicIPAddress {
+func (f *fields) publicIP(field string) *policy.PublicIPAddress {
 	id := f.reference(field)
 	if id == "" {
 		if f.open[field] {
-			return &PublicIPAddress{}
+			return &policy.PublicIPAddress{}
 		}
 		return nil
 	}
-	p, _ := f.pointed(publicAddressKind, field, id).(*PublicIPAddress)
+	p, _ := f.pointed(publicAddressKind, field, id).(*policy.PublicIPAddress)
 	if p == nil {
-		return &PublicIPAddress{Name: lastSegment(id)}
+		return &policy.PublicIPAddress{Name: lastSegment(id)}
 	}
 	f.take(p, field)
 	return p
 }
 
 // take notes who has a public address, which only one may.
-func (f *fields) take(p *PublicIPAddress, field string) {
+func (f *fields) take(p *policy.PublicIPAddress, field string) {
 	if other, ok := f.l.publicUsers[p]; ok && other != f.place {
 		f.fault(CodePublicAddressInUse, field, p.Name,
 			"%s is referencing public IP address %s that is already allocated to resource %s.", f.place, p.Name, other)
@@ -263,7 +231,7 @@ func (l *loader) relatePublicAddresses() {
 				l.note(c.f.told(CodeNotTranslated, field, c.id, "the network interface is not in the documents, or was not read: nothing is translated by the address"))
 				continue
 			}
-			configuration := e.object.(*IPConfiguration)
+			configuration := e.object.(*policy.IPConfiguration)
 			if configuration.PublicIPAddress == nil {
 				configuration.PublicIPAddress = c.address
 			}
@@ -274,7 +242,7 @@ func (l *loader) relatePublicAddresses() {
 				l.note(c.f.told(CodeNotTranslated, field, c.id, "the load balancer is not in the documents, or was not read: nothing is translated by the address"))
 				continue
 			}
-			l.claimed(c, field, e.object.(*Frontend).PublicIPAddress, e)
+			l.claimed(c, field, e.object.(*policy.Frontend).PublicIPAddress, e)
 		}
 	}
 	for _, n := range l.out.Set.NetworkInterfaces {
@@ -291,7 +259,7 @@ func (l *loader) relatePublicAddresses() {
 func scaleSet(segment string) bool { return strings.EqualFold(segment, "virtualMachineScaleSets") }
 
 // claimed holds a public address against what the resource that it names has itself.
-func (l *loader) claimed(c publicClaim, field string, has *PublicIPAddress, by *entry) {
+func (l *loader) claimed(c publicClaim, field string, has *policy.PublicIPAddress, by *entry) {
 	if has != c.address {
 		c.f.fault(CodePublicAddressInUse, field, c.id, "the resource named here has another public IP address, or none")
 		return

@@ -13,8 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nsgd/nsgd/ruleset"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // Reader reads a policy's files, and when it reads them again parses only what

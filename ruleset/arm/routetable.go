@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for route tables. MissingNextHopIpAddress is Azure's (hashicorp/terraform-provider-azurerm
@@ -25,48 +26,7 @@ const (
 // maxRoutes is Azure's limit of user-defined routes in a table.
 const maxRoutes = 400
 
-// NextHopType says where a route leads, in Azure's words.
-type NextHopType string
-
-// The next hop types of user-defined routes.
-const (
-	HopVnetLocal        NextHopType = "VnetLocal"
-	HopInternet         NextHopType = "Internet"
-	HopVirtualAppliance NextHopType = "VirtualAppliance"
-	HopNone             NextHopType = "None"
-	HopGateway          NextHopType = "VirtualNetworkGateway"
-)
-
-var nextHopTypes = []NextHopType{HopGateway, HopVnetLocal, HopInternet, HopVirtualAppliance, HopNone}
-
-// RouteTable is a route table.
-type RouteTable struct {
-	Name   string
-	ID     string
-	Routes []Route // in the document's order
-	// DisableGatewayRoutes is disableBgpRoutePropagation: what the gateway has learned is
-	// no route here.
-	DisableGatewayRoutes bool
-}
-
-// Route is a user-defined route.
-type Route struct {
-	Name string
-	// Exactly one of the two is set: Prefix is masked, Tag a service tag.
-	Prefix netip.Prefix
-	Tag    string
-	Hop    NextHopType
-	// Appliance is the address of HopVirtualAppliance; else not valid.
-	Appliance netip.Addr
-}
-
-// Prefixes are those that a route is for.
-func (s *Set) Prefixes(r *Route) []netip.Prefix {
-	if r.Tag != "" {
-		return s.ServiceTags[r.Tag]
-	}
-	return []netip.Prefix{r.Prefix}
-}
+var nextHopTypes = []policy.NextHopType{policy.HopGateway, policy.HopVnetLocal, policy.HopInternet, policy.HopVirtualAppliance, policy.HopNone}
 
 func (l *loader) buildRouteTables() {
 	for _, r := range l.resources {
@@ -81,7 +41,7 @@ func (l *loader) buildRouteTable(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	t := &RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
+	t := &policy.RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
 	routes := r.inner(routeKind, f.objects("routes"))
 	if len(routes) > maxRoutes {
 		f.fault(CodeTooManyRoutes, "routes", strconv.Itoa(len(routes)), "a route table has at most %d routes", maxRoutes)
@@ -119,8 +79,8 @@ func (l *loader) buildRouteTable(r *resource) {
 	}
 }
 
-func (f *fields) readRoute(c *resource) (Route, bool) {
-	r := Route{Name: c.name}
+func (f *fields) readRoute(c *resource) (policy.Route, bool) {
+	r := policy.Route{Name: c.name}
 	if !f.named(c) {
 		return r, false
 	}
@@ -131,7 +91,7 @@ func (f *fields) readRoute(c *resource) (Route, bool) {
 }
 
 // destination reads addressPrefix.
-func (f *fields) destination(r *Route) {
+func (f *fields) destination(r *policy.Route) {
 	const field = "addressPrefix"
 	text := f.text(field)
 	if text == "" {
@@ -160,10 +120,10 @@ func (f *fields) destination(r *Route) {
 }
 
 // nextHop reads nextHopType and the address that one of them needs.
-func (f *fields) nextHop(r *Route) {
+func (f *fields) nextHop(r *policy.Route) {
 	const field, addressField = "nextHopType", "nextHopIpAddress"
 	text, address := f.text(field), f.text(addressField)
-	i := slices.IndexFunc(nextHopTypes, func(t NextHopType) bool { return strings.EqualFold(string(t), text) })
+	i := slices.IndexFunc(nextHopTypes, func(t policy.NextHopType) bool { return strings.EqualFold(string(t), text) })
 	if i < 0 {
 		if !f.open[field] && !f.withheld() {
 			f.fault(CodeInvalidNextHopType, field, text, "allowed are VirtualNetworkGateway, VnetLocal, Internet, VirtualAppliance and None")
@@ -173,11 +133,11 @@ func (f *fields) nextHop(r *Route) {
 	r.Hop = nextHopTypes[i]
 	switch {
 	case f.open[addressField]:
-	case r.Hop != HopVirtualAppliance && address != "":
+	case r.Hop != policy.HopVirtualAppliance && address != "":
 		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance only, this one is %s", r.Hop)
-	case r.Hop == HopVirtualAppliance && address == "":
+	case r.Hop == policy.HopVirtualAppliance && address == "":
 		f.fault(CodeMissingNextHop, addressField, "", "NextHopIpAddress cannot be Null or Empty in route %s when NextHopType is VirtualAppliance.", r.Name)
-	case r.Hop == HopVirtualAppliance:
+	case r.Hop == policy.HopVirtualAppliance:
 		a, err := netip.ParseAddr(address)
 		switch {
 		case err != nil || a.Zone() != "" || a.Is4In6():
@@ -192,7 +152,7 @@ func (f *fields) nextHop(r *Route) {
 
 // lint finds the route tables that make the VirtualNetwork tag everything where an NSG stands.
 func (l *loader) lint() ruleset.Faults {
-	guarded := map[*Subnet]bool{}
+	guarded := map[*policy.Subnet]bool{}
 	for _, n := range l.out.Set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
 			s := n.IPConfigurations[i].Subnet
@@ -211,7 +171,7 @@ func (l *loader) lint() ruleset.Faults {
 	return warnings
 }
 
-func (l *loader) lintRoutes(s *Subnet) (warnings ruleset.Faults) {
+func (l *loader) lintRoutes(s *policy.Subnet) (warnings ruleset.Faults) {
 	for i := range s.RouteTable.Routes {
 		r := &s.RouteTable.Routes[i]
 		if !r.Prefix.IsValid() || r.Prefix.Bits() > 0 {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // ServiceTags is a service tag file: Microsoft's weekly ServiceTags_Public_DATE.json,
@@ -151,4 +153,21 @@ func (t *ServiceTags) All() []TagFacts {
 	}
 	slices.SortFunc(all, func(a, b TagFacts) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// maxHints is how many unknown names get a hint: each is compared with every tag, and a
+// policy whose names are all unknown has the wrong file, not slips of the pen.
+const maxHints = 50
+
+// hint says what a tag's name in lower case was probably meant to be.
+func (t *ServiceTags) hint(name string) string {
+	near := ruleset.NewNearMiss(name)
+	base, _, regional := strings.Cut(name, ".")
+	for key, of := range t.tags {
+		near.Try(of.Name, key, regional && key == base)
+	}
+	for _, builtIn := range ruleset.BuiltInTagNames() {
+		near.Try(builtIn, strings.ToLower(builtIn), false)
+	}
+	return near.Hint()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for networks: Azure's where it is known for one, though our reference has
@@ -45,7 +46,7 @@ func (l *loader) buildNetwork(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	v := &VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
+	v := &policy.VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
 	if location, _ := lookup(r.body, "location").(string); !isExpression(location) {
 		v.Location = location
 	}
@@ -132,12 +133,12 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	return list
 }
 
-func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
+func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
 	}
-	s := &Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
+	s := &policy.Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
 	// az shows one prefix in both fields.
 	field := "addressPrefixes"
 	if len(f.objectOrList(field)) == 0 {
@@ -155,7 +156,7 @@ func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 		s.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
 	if id := f.reference("routeTable"); id != "" {
-		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*RouteTable)
+		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
 	outward := f.aside()
 	s.NATGateway = outward.natGateway()
@@ -187,7 +188,7 @@ func (f *fields) objectOrList(field string) []any {
 }
 
 // checkSubnet checks a subnet against its network and the subnets before it.
-func (f *fields) checkSubnet(s *Subnet, field string) {
+func (f *fields) checkSubnet(s *policy.Subnet, field string) {
 	for _, p := range s.Prefixes {
 		inside := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
 		if len(s.VirtualNetwork.AddressSpace) > 0 && !slices.ContainsFunc(s.VirtualNetwork.AddressSpace, inside) {
@@ -202,11 +203,11 @@ func listedPrefixes(prefixes []netip.Prefix) string {
 	for i, p := range prefixes {
 		texts[i] = p.String()
 	}
-	return listed(texts)
+	return ruleset.Listed(texts)
 }
 
 // checkSpace checks a network as a whole.
-func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
+func (f *fields) checkSpace(v *policy.VirtualNetwork, subnets, peerings int) {
 	if subnets > maxSubnets {
 		f.fault(CodeTooManySubnets, "subnets", strconv.Itoa(subnets), "a virtual network has at most %d subnets", maxSubnets)
 	}
@@ -216,7 +217,7 @@ func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
 	overlapping(v.AddressSpace, func(p, other netip.Prefix) {
 		f.fault(CodeAddressSpaceOverlap, "addressPrefixes", p.String(), "the prefix overlaps %s of the same address space", other)
 	})
-	owners := map[netip.Prefix]*Subnet{}
+	owners := map[netip.Prefix]*policy.Subnet{}
 	var all []netip.Prefix
 	for _, s := range v.Subnets {
 		for _, p := range s.Prefixes {
@@ -231,7 +232,7 @@ func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
 	overlapping(all, func(p, other netip.Prefix) { f.overlap(owners[p], p, owners[other], other) })
 }
 
-func (f *fields) overlap(s *Subnet, p netip.Prefix, other *Subnet, otherPrefix netip.Prefix) {
+func (f *fields) overlap(s *policy.Subnet, p netip.Prefix, other *policy.Subnet, otherPrefix netip.Prefix) {
 	at := *f
 	at.place += "/subnets/" + s.Name
 	at.fault(CodeSubnetsOverlap, "addressPrefix", p.String(), "the prefix overlaps %s of subnet %q in the same virtual network",

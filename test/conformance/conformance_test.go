@@ -15,7 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 var update = flag.Bool("update", false, "rewrite FACTS.md")
@@ -134,7 +134,7 @@ func TestTheCompiledPolicyAnswersEveryVerdict(t *testing.T) {
 		for path, verdicts := range map[bool][]Verdict{false: c.Verdicts, true: c.Path} {
 			for i := range verdicts {
 				v := &verdicts[i]
-				question, err := arm.ParseFlow(v.Request())
+				question, err := azure.ParseFlow(v.Request())
 				if err != nil {
 					t.Errorf("%s: %v", v.Text, err)
 					continue

@@ -16,7 +16,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -36,7 +36,7 @@ type rig struct {
 	c       *Case
 	policy  string // file
 	files   *control.PolicyFiles
-	set     *arm.Set
+	set     *policy.Set
 	engine  *dataplane.Engine
 	places  []string
 	devices []*tun.Memory
@@ -69,7 +69,7 @@ func newRig(t *testing.T, c *Case) *rig {
 	return r
 }
 
-func (r *rig) load() *arm.Set {
+func (r *rig) load() *policy.Set {
 	r.t.Helper()
 	set, err := r.files.Load()
 	if err != nil {

@@ -87,7 +87,7 @@ func TestVerifyAnswersTenThousandRequestsInOneRun(t *testing.T) {
 func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 	policies := []struct {
 		name string
-		p    policy
+		p    groupRules
 	}{
 		{"under the policy of the figure", labPolicy()},
 		{"under a policy that lets nothing through", groups(closed(), closed())},

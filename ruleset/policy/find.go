@@ -1,4 +1,4 @@
-package arm
+package policy
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 			continue
 		}
 		if byID[key] == nil {
-			byID[key] = &machine{name: lastSegment(n.VirtualMachineID), id: n.VirtualMachineID}
+			byID[key] = &machine{name: n.VirtualMachineID[strings.LastIndexByte(n.VirtualMachineID, '/')+1:], id: n.VirtualMachineID}
 			machines = append(machines, byID[key])
 		}
 		byID[key].nics = append(byID[key].nics, n)
@@ -76,7 +76,7 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 // Target finds the NICs that Azure's diagnostics would look at: the NIC of a name or id,
 // or all of a virtual machine. A name is a NIC's first.
 func (s *Set) Target(nameOrID string) ([]*NetworkInterface, error) {
-	if isVirtualMachineID(nameOrID) {
+	if IsVirtualMachineID(nameOrID) {
 		return s.VirtualMachine(nameOrID)
 	}
 	nic, err := s.NetworkInterface(nameOrID)
@@ -89,8 +89,8 @@ func (s *Set) Target(nameOrID string) ([]*NetworkInterface, error) {
 	return nil, err
 }
 
-// isVirtualMachineID reports an id, or the end of one, of a virtual machine.
-func isVirtualMachineID(id string) bool {
+// IsVirtualMachineID reports an id, or the end of one, of a virtual machine.
+func IsVirtualMachineID(id string) bool {
 	segments := strings.Split(id, "/")
 	return len(segments) >= 2 && strings.EqualFold(segments[len(segments)-2], "virtualMachines")
 }
@@ -125,7 +125,7 @@ func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*
 		for i, o := range list {
 			texts[i] = keys(o)[key]
 		}
-		return listed(texts)
+		return ruleset.Listed(texts)
 	}
 	switch {
 	case len(found) == 1:
@@ -135,21 +135,15 @@ func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*
 	case len(objects) == 0:
 		return nil, fmt.Errorf("%s %q not found: the policy has none", kind, nameOrID)
 	}
-	near := newNearest(nameOrID)
-	if len(objects) > maxListed && len(objects) <= maxCompared { // fewer are listed all
+	near := ruleset.NewNearMiss(nameOrID)
+	if len(objects) > ruleset.MaxListed && len(objects) <= maxCompared { // fewer are listed all
 		for _, o := range objects {
-			near.try(keys(o)[0], strings.ToLower(keys(o)[0]), false)
+			near.Try(keys(o)[0], strings.ToLower(keys(o)[0]), false)
 		}
 	}
-	return nil, fmt.Errorf("%s %q not found: the policy has %s%s", kind, nameOrID, show(objects, 0), near.hint())
+	return nil, fmt.Errorf("%s %q not found: the policy has %s%s", kind, nameOrID, show(objects, 0), near.Hint())
 }
 
-// maxListed bounds the candidates that an error lists.
-const maxListed = 10
-
-func listed(texts []string) string {
-	if len(texts) <= maxListed {
-		return strings.Join(texts, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(texts[:maxListed], ", "), len(texts)-maxListed)
-}
+// maxCompared is how many names of a policy an unknown one is compared with: a batch of
+// questions may hold thousands of unknown ones.
+const maxCompared = 2000

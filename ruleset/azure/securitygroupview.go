@@ -1,4 +1,4 @@
-package arm
+package azure
 
 import "github.com/nsgd/nsgd/ruleset"
 
@@ -80,7 +80,9 @@ type ViewedSecurityRule struct {
 }
 
 const (
-	ruleType        = "Microsoft.Network/networkSecurityGroups/securityRules"
+	ruleType = "Microsoft.Network/networkSecurityGroups/securityRules"
+	// defaultRuleIDs is what the ids of the default rules begin with: Azure's name no NSG.
+	defaultRuleIDs  = "/subscriptions//resourceGroups//providers/Microsoft.Network/networkSecurityGroups//defaultSecurityRules/"
 	defaultRuleType = "Microsoft.Network/networkSecurityGroups/defaultSecurityRules"
 )
 
@@ -97,13 +99,13 @@ func ViewAssociation(id string, nsg *ruleset.NSG) *SecurityRuleAssociation {
 	return a
 }
 
-// ViewDefaults shows the six default rules. Azure's ids for them name no NSG.
+// ViewDefaults shows the six default rules.
 func ViewDefaults() []SecurityRuleResource {
 	var list []SecurityRuleResource
 	defaults := ruleset.DefaultRules()
 	for i := range defaults {
 		r := ruleResource(&defaults[i])
-		r.ID, r.Type = madeUpID(groupKind, "")+"/defaultSecurityRules/"+r.Name, defaultRuleType
+		r.ID, r.Type = defaultRuleIDs+r.Name, defaultRuleType
 		list = append(list, r)
 	}
 	return list

@@ -1,4 +1,6 @@
-package arm
+// Package policy is the model of a policy and its topology: Azure's resources as Go
+// values that point to each other, found by name or id. It knows no file format.
+package policy
 
 import (
 	"net/netip"
@@ -90,4 +92,28 @@ type IPConfiguration struct {
 type ApplicationSecurityGroup struct {
 	Name string
 	ID   string
+}
+
+// NetworkGroup is a virtual network manager's group of virtual networks.
+type NetworkGroup struct {
+	Name    string
+	ID      string
+	Members []*VirtualNetwork // each once, in the documents' order
+}
+
+// AdminCollection is a rule collection of a virtual network manager's security admin
+// configuration. Every one in the documents is taken for deployed.
+type AdminCollection struct {
+	// Rules has the name "MANAGER/CONFIGURATION/COLLECTION", which no NSG can have.
+	Rules    *ruleset.NSG
+	Networks []*VirtualNetwork // that it applies to, each once
+}
+
+// Groups are all lists of rules: rule collections, then NSGs.
+func (s *Set) Groups() []*ruleset.NSG {
+	list := make([]*ruleset.NSG, 0, len(s.NetworkSecurityGroups)+len(s.AdminCollections))
+	for _, c := range s.AdminCollections {
+		list = append(list, c.Rules)
+	}
+	return append(list, s.NetworkSecurityGroups...)
 }

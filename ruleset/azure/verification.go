@@ -1,4 +1,4 @@
-package arm
+package azure
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // VerificationIPFlowParameters is a question of Azure's IP flow verify in its own
@@ -167,7 +168,7 @@ func (p *VerificationIPFlowParameters) Flow() (*Flow, error) {
 
 // target is what is asked about.
 func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) {
-	vm := isVirtualMachineID(p.TargetResourceID)
+	vm := policy.IsVirtualMachineID(p.TargetResourceID)
 	switch {
 	case p.TargetNicResourceID != "" && vm:
 		return p.TargetNicResourceID, p.TargetResourceID, nil
@@ -183,7 +184,11 @@ func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) 
 
 // isTarget reports a name, or the id of what diagnostics can look at.
 func isTarget(id string) bool {
-	return !strings.Contains(id, "/") || kindOfID(id) == interfaceKind || isVirtualMachineID(id)
+	if !strings.Contains(id, "/") || policy.IsVirtualMachineID(id) {
+		return true
+	}
+	_, name, found := strings.Cut(strings.ToLower(id), "/providers/microsoft.network/networkinterfaces/")
+	return found && !strings.Contains(name, "/")
 }
 
 func flowAddress(field, text string) (netip.Addr, error) {

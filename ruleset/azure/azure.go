@@ -1,4 +1,6 @@
-package arm
+// Package azure has Azure's answers, and the questions to them, in Azure's own JSON:
+// effective rules, IP flow verify, NSG diagnostics, security group view and next hop.
+package azure
 
 // SystemRoute stands for the id of a route table where no user-defined route decides.
 const SystemRoute = "System Route"
@@ -10,4 +12,9 @@ type NextHopResult struct {
 	NextHopType      string `json:"nextHopType"`
 	NextHopIPAddress string `json:"nextHopIpAddress,omitempty"` // of a virtual appliance
 	RouteTableID     string `json:"routeTableId"`               // or "System Route"
+}
+
+// SubResource is a reference to a resource.
+type SubResource struct {
+	ID string `json:"id"`
 }

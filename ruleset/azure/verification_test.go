@@ -1,4 +1,4 @@
-package arm
+package azure
 
 import (
 	"encoding/json"
@@ -29,8 +29,10 @@ func TestParseFlow(t *testing.T) {
 	}{
 		{"Azure's own request", question(), base},
 		{"enumerations in any case", question("Inbound", "outBOUND", "TCP", "udp"), with(func(f *Flow) { f.Direction, f.Protocol = ruleset.Outbound, 17 })},
-		{"a NIC as the target resource", question("targetNicResourceId", "targetResourceId", "nic1", azure+"networkInterfaces/nic1"),
-			with(func(f *Flow) { f.NetworkInterface = azure + "networkInterfaces/nic1" })},
+		{"a NIC as the target resource", question("targetNicResourceId", "targetResourceId", "nic1", "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/"+"networkInterfaces/nic1"),
+			with(func(f *Flow) {
+				f.NetworkInterface = "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/" + "networkInterfaces/nic1"
+			})},
 		{"a name as the target resource", question("targetNicResourceId", "targetResourceId"), base},
 		{"a virtual machine beside its NIC", question(`{"t`, `{"targetResourceId":"/providers/Microsoft.Compute/virtualMachines/vm","t`),
 			with(func(f *Flow) { f.VirtualMachine = "/providers/Microsoft.Compute/virtualMachines/vm" })},
@@ -113,4 +115,20 @@ func BenchmarkParseFlow(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// FuzzParseFlow holds that no request makes the parser panic and that what it
+// accepts is complete.
+func FuzzParseFlow(f *testing.F) {
+	f.Add([]byte(question()))
+	f.Add([]byte(question("Inbound", "outbound", "TCP", "58", "10.0.0.4", "fd00::4", "1.2.3.4", "::")))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		flow, err := ParseFlow(line)
+		if err != nil {
+			return
+		}
+		if flow.NetworkInterface == "" || !flow.Local.IsValid() || flow.Local.Is4() != flow.Remote.Is4() {
+			t.Fatalf("accepted %+v", flow)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package arm
+package azure
 
 import (
 	"net/netip"
@@ -31,11 +31,6 @@ type EffectiveAssociation struct {
 	NetworkManager   *SubResource `json:"networkManager,omitempty"`
 	Subnet           *SubResource `json:"subnet,omitempty"`
 	NetworkInterface *SubResource `json:"networkInterface,omitempty"`
-}
-
-// SubResource is a reference to a resource.
-type SubResource struct {
-	ID string `json:"id"`
 }
 
 // EffectiveSecurityRule is a rule with its tags expanded. As in Azure, "*"
