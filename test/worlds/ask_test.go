@@ -10,7 +10,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -34,7 +35,7 @@ func (b *built) opinions(t *tuple, x *seen) (list []opinion) {
 
 // verifies asks verify --path at both ends, where the question can be put.
 func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
-	put := func(who string, q *arm.Flow) {
+	put := func(who string, q *azure.Flow) {
 		o := opinion{who: who}
 		r, err := ask.Verify(b.snapshot, q, true)
 		if err != nil {
@@ -46,11 +47,11 @@ func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
 		list = append(list, o)
 	}
 	if nic := b.sender(t); nic != nil {
-		put("verify --path outbound", &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
+		put("verify --path outbound", &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
 			LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID})
 	}
 	if nic, ok := b.receiver(t); ok {
-		put("verify --path inbound", &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
+		put("verify --path inbound", &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
 			LocalPort: t.DstPort, RemotePort: t.asked(t.SrcPort), NetworkInterface: nic})
 	}
 	return list
@@ -64,7 +65,7 @@ func (t *tuple) asked(port uint16) uint16 {
 	return port
 }
 
-func outcomeOf(r *arm.VerificationIPFlowResult) outcome {
+func outcomeOf(r *azure.VerificationIPFlowResult) outcome {
 	o := outcome{Access: r.Access, Reason: r.Reason}
 	if r.Reason == ask.ReasonRule {
 		o.Group, o.Rule = r.NetworkSecurityGroup, ruleName(r.RuleName)
@@ -73,7 +74,7 @@ func outcomeOf(r *arm.VerificationIPFlowResult) outcome {
 }
 
 // sender is the NIC that the tuple's source is an address of; nil: none is.
-func (b *built) sender(t *tuple) *arm.NetworkInterface {
+func (b *built) sender(t *tuple) *policy.NetworkInterface {
 	a := b.snapshot.Attachments[t.From]
 	switch a.Kind {
 	case topology.NetworkInterface:
@@ -86,7 +87,7 @@ func (b *built) sender(t *tuple) *arm.NetworkInterface {
 }
 
 // home is the virtual network that an attachment is in; nil: none.
-func (b *built) home(attachment int) *arm.VirtualNetwork {
+func (b *built) home(attachment int) *policy.VirtualNetwork {
 	switch a := &b.Attachments[attachment]; {
 	case a.NetworkInterface != "":
 		nic, _ := b.policy.NetworkInterface(a.NetworkInterface)
@@ -107,7 +108,7 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 	if b.stands(t.Dst) && (len(theirs) < 2) {
 		return "", b.meansSender(t, nil)
 	}
-	var n *arm.NetworkInterface
+	var n *policy.NetworkInterface
 	if n = b.interfaceWith(home, t.Dst); home == nil || n == nil {
 		if len(theirs) != 1 {
 			return "", false
@@ -121,7 +122,7 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 
 // meansSender reports that the source's address tells the sender: for a receiver in a network, or
 // for one behind an address that stands for it (nil).
-func (b *built) meansSender(t *tuple, at *arm.VirtualNetwork) bool {
+func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 	switch b.snapshot.Attachments[t.From].Kind {
 	case topology.Platform:
 		return true
@@ -146,17 +147,17 @@ func (b *built) behindGateway(a netip.Addr) bool {
 func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 	if nic := b.sender(t); nic != nil {
 		if stages, denied, known := sent(x); known {
-			q := &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID}
+			q := &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID}
 			list = append(list, b.ownChain("verify outbound", q, stages, denied))
 		}
-		q := &arm.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, RemotePort: t.DstPort, NetworkInterface: nic.ID}
+		q := &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, RemotePort: t.DstPort, NetworkInterface: nic.ID}
 		list = append(list, b.diagnoses("diagnose outbound", q))
 	}
 	last := &x.legs[len(x.legs)-1]
 	if stages, denied, known := arrived(x); known {
 		if nic := b.endOf(last); nic != nil {
 			k := last.arrives
-			q := &arm.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort, NetworkInterface: nic.ID}
+			q := &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort, NetworkInterface: nic.ID}
 			if !t.hasPorts() {
 				q.LocalPort, q.RemotePort = 0, 0
 			}
@@ -169,7 +170,7 @@ func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 }
 
 // endOf is the NIC that a leg has reached, at an address of its own.
-func (b *built) endOf(l *leg) *arm.NetworkInterface {
+func (b *built) endOf(l *leg) *policy.NetworkInterface {
 	if l.floats {
 		return nil
 	}
@@ -215,7 +216,7 @@ func direction(rule string) string {
 }
 
 // ownChain asks verify about one end.
-func (b *built) ownChain(who string, q *arm.Flow, stages []string, denied bool) opinion {
+func (b *built) ownChain(who string, q *azure.Flow, stages []string, denied bool) opinion {
 	o := opinion{who: who}
 	r, err := ask.Verify(b.snapshot, q, false)
 	if err != nil {
@@ -232,7 +233,7 @@ func (b *built) ownChain(who string, q *arm.Flow, stages []string, denied bool) 
 }
 
 // stagesOf are a result's stages in the form of legs' rules; one NSG at two places counts once.
-func stagesOf(r *arm.VerificationIPFlowResult) (list []string) {
+func stagesOf(r *azure.VerificationIPFlowResult) (list []string) {
 	for i := range r.Stages {
 		s := &r.Stages[i]
 		list = append(list, fmt.Sprintf("%s %s %s", s.NetworkSecurityGroup, s.Direction, ruleName(s.RuleName)))
@@ -241,19 +242,19 @@ func stagesOf(r *arm.VerificationIPFlowResult) (list []string) {
 }
 
 // diagnoses holds diagnose against verify: the same question in two words.
-func (b *built) diagnoses(who string, q *arm.Flow) opinion {
+func (b *built) diagnoses(who string, q *azure.Flow) opinion {
 	o := opinion{who: who}
 	want, err := ask.Verify(b.snapshot, q, false)
 	if err != nil {
 		o.says, o.different = "verify: "+err.Error(), true
 		return o
 	}
-	p := arm.NetworkConfigurationDiagnosticProfile{Direction: q.Direction.String(), Protocol: strconv.Itoa(int(q.Protocol)),
+	p := azure.NetworkConfigurationDiagnosticProfile{Direction: q.Direction.String(), Protocol: strconv.Itoa(int(q.Protocol)),
 		Source: q.Local.String(), Destination: q.Remote.String(), DestinationPort: strconv.Itoa(int(q.RemotePort))}
 	if q.Direction == ruleset.Inbound {
 		p.Source, p.Destination, p.DestinationPort = p.Destination, p.Source, strconv.Itoa(int(q.LocalPort))
 	}
-	response, err := ask.Diagnose(b.snapshot, &arm.NetworkConfigurationDiagnosticParameters{TargetResourceID: q.NetworkInterface, Profiles: []arm.NetworkConfigurationDiagnosticProfile{p}})
+	response, err := ask.Diagnose(b.snapshot, &azure.NetworkConfigurationDiagnosticParameters{TargetResourceID: q.NetworkInterface, Profiles: []azure.NetworkConfigurationDiagnosticProfile{p}})
 	if err != nil {
 		o.says, o.different = err.Error(), true
 		return o

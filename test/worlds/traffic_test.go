@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -136,7 +136,7 @@ func (t *traffic) source(a *topology.Attachment) netip.Addr {
 }
 
 // inSubnet is a NIC's address that has no attachment of its own, or an address that no NIC has.
-func (t *traffic) inSubnet(a *topology.Attachment, s *arm.Subnet) netip.Addr {
+func (t *traffic) inSubnet(a *topology.Attachment, s *policy.Subnet) netip.Addr {
 	list := []netip.Addr{s.Prefixes[0].Addr()}
 	for range 77 {
 		list[0] = list[0].Next()

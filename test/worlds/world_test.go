@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // world is a policy as its user would write it, and what stands around it. It is printed as JSON
@@ -63,7 +64,7 @@ func (w *world) String() string {
 // built is a world that an engine carries packets in.
 type built struct {
 	*world
-	policy   *arm.Set
+	policy   *policy.Set
 	specs    []topology.Spec
 	snapshot *topology.Snapshot
 	carrier  *dataplane.Carrier
@@ -114,7 +115,7 @@ func (w *world) flows() conntrack.Options {
 }
 
 // networksWith are the virtual networks whose address space has an address.
-func (b *built) networksWith(a netip.Addr) (list []*arm.VirtualNetwork) {
+func (b *built) networksWith(a netip.Addr) (list []*policy.VirtualNetwork) {
 	for _, v := range b.policy.VirtualNetworks {
 		for _, p := range v.AddressSpace {
 			if p.Contains(a) {
@@ -127,7 +128,7 @@ func (b *built) networksWith(a netip.Addr) (list []*arm.VirtualNetwork) {
 }
 
 // interfaceWith is the NIC of a virtual network that has an address; nil when none has.
-func (b *built) interfaceWith(v *arm.VirtualNetwork, a netip.Addr) *arm.NetworkInterface {
+func (b *built) interfaceWith(v *policy.VirtualNetwork, a netip.Addr) *policy.NetworkInterface {
 	for _, nic := range b.policy.NetworkInterfaces {
 		for i := range nic.IPConfigurations {
 			if c := &nic.IPConfigurations[i]; c.Address == a && (v == nil || c.Subnet.VirtualNetwork == v) {
