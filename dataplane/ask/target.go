@@ -26,16 +26,23 @@ func (in *entry) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoint 
 	if e := publicOwner(s, q.Remote); e != nil {
 		return e
 	}
+	owner := s.Owner(q.Remote)
 	if in.entered {
-		return s.Owner(q.Remote)
+		return owner
 	}
-	return s.Sender(in.way.To, q.Remote)
+	if e := s.Sender(in.way.To, q.Remote); e != nil {
+		return e
+	}
+	if owner != nil && owner.Subnet != nil {
+		return owner // of a network without a way back: what it sends is still to be judged
+	}
+	return nil
 }
 
 // receivingEnd finds who receives a flow that is sent as k: who has the local address, or whoever
 // the public IP or load balancer with that address leads to.
 func receivingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (in entry, err error) {
-	if owned(s.Policy, q.Local) == "" {
+	if owned(s.Policy, q.Local) == "" || namesOwner(s, q) {
 		in.way.To, err = localEnd(s, q)
 		in.way.Arrives = *k
 		return in, err
@@ -78,7 +85,7 @@ func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet
 // sendingEnd finds who sends a flow, and makes k what it sends when the local address is its public IP.
 func sendingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
 	what := owned(s.Policy, q.Local)
-	if what == "" {
+	if what == "" || namesOwner(s, q) {
 		return localEnd(s, q)
 	}
 	e := publicOwner(s, q.Local)
@@ -92,6 +99,16 @@ func sendingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (*topology
 	}
 	k.Src = packet.AddrFrom(private.Local)
 	return localEnd(s, &private)
+}
+
+// namesOwner reports that a network interface that the question names has the local address itself.
+// In another network the same address may stand for others.
+func namesOwner(s *topology.Snapshot, q *azure.Flow) bool {
+	if q.NetworkInterface == "" {
+		return false
+	}
+	nics, _ := s.Policy.Target(q.NetworkInterface)
+	return slices.ContainsFunc(nics, func(nic *policy.NetworkInterface) bool { return s.Endpoint(nic, q.Local) != nil })
 }
 
 // publicOwner is the endpoint that has a public IP of its own; nil when none has.
