@@ -18,7 +18,7 @@ const unnamedProtocol = 253
 // exactly when it matches the whole profile. So it avoids the rules that stand before the
 // first one for the whole profile and hold a part of it. There is none when such rules
 // leave nothing of the profile, and then it has no single answer.
-func (p *profile) witness(stages []topology.Stage) (packet.Tuple, error) {
+func (p *profile) witness(stages []topology.Stage) (packet.Packet, error) {
 	if !p.AnyProtocol {
 		p.protocol = p.Traffic.Protocol(p.ipv6)
 		return p.outside(p.divided(stages))
@@ -35,7 +35,7 @@ func (p *profile) witness(stages []topology.Stage) (packet.Tuple, error) {
 			return p.outside(held)
 		}
 	}
-	return packet.Tuple{}, fmt.Errorf("protocol %q: the answer is not one for all protocols, as %s tell: ask for each", "*", listNames(named))
+	return packet.Packet{}, fmt.Errorf("protocol %q: the answer is not one for all protocols, as %s tell: ask for each", "*", listNames(named))
 }
 
 // division are rules that hold a part of a profile.
@@ -124,9 +124,9 @@ func (d *division) naming(protocol uint8) []string {
 }
 
 // outside is a packet of the profile that none of the rules holds.
-func (p *profile) outside(d *division) (packet.Tuple, error) {
-	none := func(field string) (packet.Tuple, error) {
-		return packet.Tuple{}, fmt.Errorf("%s: the answer is not one for all that it stands for: %s divide it; ask for less", field, listNames(d.names))
+func (p *profile) outside(d *division) (packet.Packet, error) {
+	none := func(field string) (packet.Packet, error) {
+		return packet.Packet{}, fmt.Errorf("%s: the answer is not one for all that it stands for: %s divide it; ask for less", field, listNames(d.names))
 	}
 	src, ok := firstOutside(p.source, setOf(&d.sources))
 	if !ok {
@@ -143,9 +143,9 @@ func (p *profile) outside(d *division) (packet.Tuple, error) {
 	if port > 65535 {
 		return none("destinationPort")
 	}
-	k := packet.Tuple{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), DstPort: uint16(port), Proto: p.protocol}
-	asClassified(&k)
-	return k, nil
+	w := packet.Packet{Tuple: packet.Tuple{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), DstPort: uint16(port), Proto: p.protocol}, Segments: 1}
+	asFirst(&w)
+	return w, nil
 }
 
 // listNames names the first few rules.

@@ -48,21 +48,13 @@ func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
 	}
 	if nic := b.sender(t); nic != nil {
 		put("verify --path outbound", &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst,
-			LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID})
+			LocalPort: t.SrcPort, RemotePort: t.DstPort, NetworkInterface: nic.ID})
 	}
 	if nic, ok := b.receiver(t); ok {
 		put("verify --path inbound", &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
-			LocalPort: t.DstPort, RemotePort: t.asked(t.SrcPort), NetworkInterface: nic})
+			LocalPort: t.DstPort, RemotePort: t.SrcPort, NetworkInterface: nic})
 	}
 	return list
-}
-
-// asked is a source port of a question: only TCP and UDP have ports there.
-func (t *tuple) asked(port uint16) uint16 {
-	if !t.hasPorts() {
-		return 0
-	}
-	return port
 }
 
 func outcomeOf(r *azure.VerificationIPFlowResult) outcome {
@@ -120,26 +112,32 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 	return n.ID, b.meansSender(t, n.IPConfigurations[0].Subnet.VirtualNetwork)
 }
 
-// meansSender reports that the source's address tells the sender: for a receiver in a network, or
-// for one behind an address that stands for it (nil).
+// meansSender reports that the source's address tells the sender: to a receiver in a network, or
+// behind an address that stands for it (nil). Where a gateway leads to everything, an address may be
+// of somebody there as well.
 func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
-	switch b.snapshot.Attachments[t.From].Kind {
-	case topology.Platform:
+	switch from := &b.Attachments[t.From]; {
+	case from.Platform:
 		return true
-	case topology.Gateway, topology.Internet:
-		// A default route from a gateway makes every address one of both.
-		return !slices.ContainsFunc(b.Attachments, func(a attachment) bool {
-			return slices.ContainsFunc(a.Prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(t.Src) }) != (b.Attachments[t.From].Gateway != "")
-		}) || b.Attachments[t.From].Internet && !b.behindGateway(t.Src)
+	case from.Internet:
+		return b.gatewaysTo(t.Src) == 0
+	case from.Gateway != "":
+		return at != nil && from.Prefixes[0] == onPremises && netip.MustParsePrefix(onPremises).Contains(t.Src) && b.gatewaysTo(t.Src) == 1
 	}
-	home := b.home(t.From)
-	return at == home || len(b.networksWith(t.Src)) == 1
+	if at == b.home(t.From) {
+		return true
+	}
+	return len(b.networksWith(t.Src)) == 1 && (at == nil || b.gatewaysTo(t.Src) == 0)
 }
 
-func (b *built) behindGateway(a netip.Addr) bool {
-	return slices.ContainsFunc(b.Attachments, func(of attachment) bool {
-		return slices.ContainsFunc(of.Prefixes, func(p string) bool { return netip.MustParsePrefix(p).Contains(a) })
-	})
+// gatewaysTo is how many gateways lead to an address.
+func (b *built) gatewaysTo(a netip.Addr) (n int) {
+	for i := range b.specs {
+		if slices.ContainsFunc(b.specs[i].Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			n++
+		}
+	}
+	return n
 }
 
 // ownChains holds verify without the path, and diagnose, against the stages that the engine
@@ -147,7 +145,7 @@ func (b *built) behindGateway(a netip.Addr) bool {
 func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 	if nic := b.sender(t); nic != nil {
 		if stages, denied, known := sent(x); known {
-			q := &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, LocalPort: t.asked(t.SrcPort), RemotePort: t.DstPort, NetworkInterface: nic.ID}
+			q := &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, LocalPort: t.SrcPort, RemotePort: t.DstPort, NetworkInterface: nic.ID}
 			list = append(list, b.ownChain("verify outbound", q, stages, denied))
 		}
 		q := &azure.Flow{Direction: ruleset.Outbound, Protocol: t.Proto, Local: t.Src, Remote: t.Dst, RemotePort: t.DstPort, NetworkInterface: nic.ID}

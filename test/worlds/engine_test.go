@@ -13,9 +13,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// maxLegs bounds a way from appliance to appliance, as verify does.
-const maxLegs = 16
-
 // outcome is what becomes of a tuple.
 type outcome struct {
 	Access string
@@ -50,7 +47,7 @@ type seen struct {
 	outcome
 	legs  []leg
 	end   bool // the last leg reached its receiver, or was denied at its door
-	round bool // it was still on its way after maxLegs
+	round bool // it was still on its way after ask.MaxLegs
 }
 
 // day is longer than any timeout: each tuple finds an empty table.
@@ -62,7 +59,7 @@ func (b *built) engine(t *tuple) *seen {
 	b.now = b.now.Add(day)
 	x := &seen{}
 	frame, from := t.frame(), t.From
-	for i := range maxLegs {
+	for i := range ask.MaxLegs {
 		l := b.carry(b.now.Add(time.Duration(i)*time.Millisecond), from, frame)
 		x.legs = append(x.legs, l)
 		if l.drop != packet.NotDropped {
@@ -77,7 +74,7 @@ func (b *built) engine(t *tuple) *seen {
 		from = l.to
 	}
 	x.round = true
-	x.outcome = outcome{Access: "Deny", Reason: ask.ReasonNoRoute}
+	x.outcome = outcome{Access: "Deny", Reason: "noRoute"}
 	return x
 }
 
@@ -119,7 +116,7 @@ func (b *built) receives(attachment int, dst packet.Addr) bool {
 
 // denied is the outcome of a leg that ends in a drop.
 func (b *built) denied(l *leg) outcome {
-	o := outcome{Access: "Deny", Reason: reasonOf(l.drop)}
+	o := outcome{Access: "Deny", Reason: ask.ReasonOf(l.drop)}
 	if l.drop == packet.DropRule {
 		o.Reason = ask.ReasonRule
 		o.Group, o.Rule = deciding(l.rules)
@@ -150,13 +147,4 @@ func deciding(rules []string) (group, rule string) {
 	}
 	fields := strings.Fields(rules[len(rules)-1])
 	return fields[0], fields[2]
-}
-
-// reasonOf is a drop's reason in the form of verify's reasons: no_outbound is noOutbound.
-func reasonOf(drop packet.Drop) string {
-	words := strings.Split(drop.String(), "_")
-	for i := 1; i < len(words); i++ {
-		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
-	}
-	return strings.Join(words, "")
 }

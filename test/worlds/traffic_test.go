@@ -16,7 +16,7 @@ import (
 type tuple struct {
 	From             int // attachment
 	Src, Dst         netip.Addr
-	SrcPort, DstPort uint16 // 0 without ports; DstPort of ICMP is not the type
+	SrcPort, DstPort uint16 // 0 without ports
 	Proto            uint8
 }
 
@@ -36,7 +36,7 @@ func (t *tuple) packet() []byte {
 	case packet.ProtoUDP:
 		return packettest.UDP(spec)
 	case packet.ProtoICMP:
-		spec.ICMPType, spec.ICMPID = packet.ICMPv4EchoRequest, t.SrcPort
+		spec.ICMPType = packet.ICMPv4EchoRequest
 		return packettest.ICMP(spec)
 	}
 	return packettest.Raw(spec, t.Proto)
@@ -107,10 +107,7 @@ func (t *traffic) next() tuple {
 		k.DstPort = uint16(t.IntN(65536))
 	}
 	if !k.hasPorts() {
-		k.DstPort = 0
-		if k.Proto != packet.ProtoICMP {
-			k.SrcPort = 0
-		}
+		k.SrcPort, k.DstPort = 0, 0 // a question does not say the identifier of an echo
 	}
 	return k
 }
@@ -132,7 +129,7 @@ func (t *traffic) source(a *topology.Attachment) netip.Addr {
 	case topology.Gateway:
 		return some("192.168.7.7", "192.168.7.8", "192.168.200.1", "198.51.100.8")
 	}
-	return some("198.51.100.7", "198.51.100.8", "8.8.8.8", "203.0.113.99", "198.51.100.7")
+	return some("198.51.100.7", "198.51.100.8", "8.8.8.8", "203.0.113.99", "198.51.100.7", "172.16.5.5")
 }
 
 // inSubnet is a NIC's address that has no attachment of its own, or an address that no NIC has.

@@ -12,77 +12,112 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// entry is a flow that comes in.
-type entry struct {
+// receiver is who receives a flow that comes in.
+type receiver struct {
 	way topology.Way
-	// entered says that the local address is one that the outside sees: the way leads from
-	// there to the NIC.
+	// entered says that the local address stands for others: the way leads from it to the NIC.
 	entered bool
-	drop    packet.Drop
+	// drop says that there is no NIC behind the local address for this flow.
+	drop packet.Drop
+	// port is the source port that leads there; valid with entered.
+	port uint16
 }
 
-// sender is who sends a flow that comes in; nil when nobody can.
-func (in *entry) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoint {
-	if e := publicOwner(s, q.Remote); e != nil {
-		return e
-	}
-	owner := s.Owner(q.Remote)
-	if in.entered {
-		return owner
-	}
-	if e := s.Sender(in.way.To, q.Remote); e != nil {
-		return e
-	}
-	if owner != nil && owner.Subnet != nil {
-		return owner // of a network without a way back: what it sends is still to be judged
-	}
-	return nil
-}
-
-// receivingEnd finds who receives a flow that is sent as k: who has the local address, or whoever
-// the public IP or load balancer with that address leads to.
-func receivingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (in entry, err error) {
+// receivingEnd finds who receives what the remote end sends as p: the owner of the local address, or
+// whoever the public IP or load balancer with that address leads to.
+func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to receiver, err error) {
 	if owned(s.Policy, q.Local) == "" || namesOwner(s, q) {
-		in.way.To, err = localEnd(s, q)
-		in.way.Arrives = *k
-		return in, err
+		to.way.To, err = localEnd(s, q)
+		to.way.Arrives = p.Tuple
+		return to, err
 	}
 	src := s.Owner(q.Remote)
 	if src == nil {
-		return in, fmt.Errorf("remote address %s: nobody has it", q.Remote)
+		return to, fmt.Errorf("remote address %s: nobody has it, or several virtual networks do", q.Remote)
 	}
-	in.entered = true
-	if in.drop = s.Way(src, k, &in.way); in.way.To == nil || q.NetworkInterface == "" {
-		return in, nil
+	to.enter(s, src, &p.Tuple)
+	if to.way.To == nil || q.NetworkInterface == "" {
+		return to, nil
 	}
 	nics, err := s.Policy.Target(q.NetworkInterface)
 	if err != nil {
-		return in, err
+		return to, err
 	}
-	chosen := interfaceOf(in.way.To)
-	if chosen == nil || slices.Contains(nics, chosen) || in.another(s, src, k, nics) {
-		return in, nil
+	chosen := interfaceOf(to.way.To)
+	if chosen == nil || slices.Contains(nics, chosen) || to.another(s, src, &p.Tuple, nics) {
+		return to, nil
 	}
-	return in, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), chosen.Name, q.NetworkInterface)
+	return to, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), chosen.Name, q.NetworkInterface)
 }
 
-// another takes the way to one of some NICs instead, if a load balancer might lead there: it would with
-// another source port, of which the question's stands for any.
-func (in *entry) another(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple, nics []*policy.NetworkInterface) bool {
+// enter takes the way from the local address on. That nothing is attached to its end is of no meaning
+// for the NIC's own chain.
+func (to *receiver) enter(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) {
+	to.entered, to.port = true, sent.SrcPort
+	to.drop = s.Way(src, sent, &to.way)
+	if to.way.To != nil && !to.drop.OfTranslation() {
+		to.drop = packet.NotDropped
+	}
+	if to.way.Ports != nil {
+		ports := s.Choose(&to.way, sent)
+		ports.Next(&to.way.Arrives)
+	}
+}
+
+// another takes the way to one of some NICs instead, if a load balancer may lead there. It would with
+// another source port, and the question's stands for any.
+func (to *receiver) another(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple, nics []*policy.NetworkInterface) bool {
 	const ports = 256
 	for n := range uint16(ports) {
-		other, way := *k, topology.Way{}
-		other.SrcPort += n
-		if drop := s.Way(src, &other, &way); way.To != nil && slices.Contains(nics, way.To.NetworkInterface) {
-			in.way, in.drop = way, drop
-			in.way.Arrives.SrcPort = k.SrcPort
+		k, other := *sent, receiver{}
+		k.SrcPort += n
+		if other.enter(s, src, &k); other.way.To != nil && slices.Contains(nics, other.way.To.NetworkInterface) {
+			*to = other
+			to.way.Arrives.SrcPort = sent.SrcPort
 			return true
 		}
 	}
 	return false
 }
 
-// sendingEnd finds who sends a flow, and makes k what it sends when the local address is its public IP.
+// sender is who sends a flow that comes in; nil when nobody can.
+func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoint {
+	if e := publicOwner(s, q.Remote); e != nil {
+		return e
+	}
+	owner := s.Owner(q.Remote)
+	if to.entered {
+		return owner
+	}
+	if e := s.Sender(to.way.To, q.Remote); e != nil {
+		return e
+	}
+	if owner != nil && owner.Subnet != nil {
+		return owner
+	}
+	return admittedElsewhere(s, packet.AddrFrom(q.Remote))
+}
+
+// admittedElsewhere is the endpoint whose attachment lets in what an address sends, though the
+// receiver's network has no way back to it. It is nil where several do. NICs are left out: one that
+// forwards lets in everything.
+func admittedElsewhere(s *topology.Snapshot, src packet.Addr) (found *topology.Endpoint) {
+	for _, a := range s.Attachments {
+		if a.Kind == topology.NetworkInterface {
+			continue
+		}
+		switch e := s.Admit(a, src); {
+		case e != nil && found != nil:
+			return nil
+		case e != nil:
+			found = e
+		}
+	}
+	return found
+}
+
+// sendingEnd finds who sends a flow. Where the local address is a public IP, it makes k what the NIC
+// behind it sends.
 func sendingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
 	what := owned(s.Policy, q.Local)
 	if what == "" || namesOwner(s, q) {
@@ -129,7 +164,7 @@ func behindPublic(e *topology.Endpoint, public netip.Addr) *policy.IPConfigurati
 	return behind(e.NetworkInterface, public)
 }
 
-// byAddress is who has a private address, when the question names no NIC.
+// byAddress is the owner of a private address, for a question that names no NIC.
 func byAddress(s *topology.Snapshot, a netip.Addr) (*topology.Endpoint, error) {
 	e := s.Owner(a)
 	if e != nil && e.NetworkInterface != nil {
@@ -138,8 +173,8 @@ func byAddress(s *topology.Snapshot, a netip.Addr) (*topology.Endpoint, error) {
 	return nil, fmt.Errorf("targetNicResourceId is missing: it names the network interface, which local address %s alone does not tell", a)
 }
 
-// localEnd finds the NIC and the endpoint of a question: of a virtual machine's NICs the
-// one that has the address.
+// localEnd finds the endpoint of a question's local address: of a virtual machine's NICs the one that
+// has it.
 func localEnd(s *topology.Snapshot, q *azure.Flow) (*topology.Endpoint, error) {
 	if q.NetworkInterface == "" {
 		return byAddress(s, q.Local)
@@ -150,7 +185,7 @@ func localEnd(s *topology.Snapshot, q *azure.Flow) (*topology.Endpoint, error) {
 	}
 	for _, nic := range nics {
 		if e := s.Endpoint(nic, q.Local); e != nil && (len(nics) == 1 || !anyForwards(nics)) {
-			return e, belongs(nic, q.VirtualMachine)
+			return e, ofMachine(nic, q.VirtualMachine)
 		}
 	}
 	if len(nics) == 1 {
@@ -164,8 +199,8 @@ func localEnd(s *topology.Snapshot, q *azure.Flow) (*topology.Endpoint, error) {
 	return nil, fmt.Errorf("virtual machine %q has no address %s; its network interfaces are %s", q.NetworkInterface, q.Local, nicNames(nics))
 }
 
-// belongs refuses a NIC that the policy says is another virtual machine's.
-func belongs(nic *policy.NetworkInterface, vm string) error {
+// ofMachine refuses a NIC of another virtual machine than the question names.
+func ofMachine(nic *policy.NetworkInterface, vm string) error {
 	if vm == "" || nic.VirtualMachineID == "" || policy.SameVirtualMachine(vm, nic.VirtualMachineID) {
 		return nil
 	}
