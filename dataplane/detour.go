@@ -1,14 +1,11 @@
 package dataplane
 
 import (
-	"time"
-
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
-	"github.com/nsgd/nsgd/ruleset"
 )
 
 // Where subnets have route tables, what answers a packet may take another way than the
@@ -30,61 +27,27 @@ func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
 	return int(zone) % n, int(zone) < n
 }
 
-// beginRouted is begin where subnets have route tables.
-func (w *worker) beginRouted(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
-	dst, drop := s.Route(src, p.Src, p.Dst)
-	if drop != packet.NotDropped {
-		return 0, drop
-	}
-	_, _, known := w.farEnd(dst, p)
-	if !known {
-		if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
-			return 0, drop
-		}
-	}
-	k := p.Classification()
-	if known || !s.Returns(from, dst, &p.Tuple) {
-		return w.beginApart(s, from, src, dst, &k, p)
-	}
-	verdict.Judge(src, dst, &k, &w.verdict)
-	if w.verdict.Access == ruleset.Deny {
-		w.countVerdict(&w.verdict, p)
-		return 0, packet.DropRule
-	}
-	if s.SMTPBlocked(src, dst, &k) {
-		return 0, packet.DropSMTP
-	}
-	return w.commit(s, from, src, dst, &w.verdict, p)
-}
-
 // beginApart begins a record at the sender's end of a leg, once the packet has passed at
 // the receiver's.
-func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, k *packet.Tuple, p *packet.Packet) (int, packet.Drop) {
-	verdict.Judge(src, nil, k, &w.verdict)
-	near := w.verdict // the receiver's end may need w.verdict
-	if near.Access == ruleset.Deny {
-		w.countVerdict(&near, p)
-		return 0, packet.DropRule
-	}
-	terms := termsOf(src, dst)
-	there, drop := w.arrive(s, src, dst, terms, p)
+func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
+	d := &w.decision
+	there, drop := w.arrive(s, p)
 	if drop != packet.NotDropped {
 		if drop == packet.DropRule {
-			near.Access = ruleset.Deny
-			w.countVerdict(&near, p)
-			w.verdict = near.And(&w.verdict) // fragments that follow count on both
+			w.countVerdict(&d.Verdict, p)
 		}
 		return 0, drop
 	}
 	if w.restarts {
 		w.flows.End(w.restarted, conntrack.EndRestarted)
 	}
-	here, drop := w.record(s, w.key, w.engine.far(from.Index), terms, &near, w.seenBy(src, p.Src, p))
+	d.RecordSent(&w.init, w.engine.far(from.Index))
+	here, drop := w.record(w.key, w.seenBy(src, p.Src, p))
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == s { // see commit
 		here.count(w, p)
 		there.count(w, p)
-		return dst.Attachment, packet.NotDropped
+		return d.Way.To.Attachment, packet.NotDropped
 	}
 	here.end(w, p)
 	there.end(w, p)
@@ -97,22 +60,31 @@ func (w *worker) beginApart(s *topology.Snapshot, from *topology.Attachment, src
 // detour carries a packet of a live flow that is known at the sender's end only.
 func (w *worker) detour(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
 	for {
-		dst, drop := s.Route(src, p.Src, p.Dst)
-		if drop != packet.NotDropped {
-			return 0, drop
+		d := &w.decision
+		if d.Onward(s, src, p) != packet.NotDropped {
+			return 0, d.Drop
 		}
-		there, drop := w.arrive(s, src, dst, termsOf(src, dst), p)
+		there, drop := w.arrive(s, p)
+		if drop == packet.DropRule {
+			w.countVerdict(&d.Verdict, p)
+		}
 		newer := w.engine.snapshot.Load()
 		if drop != packet.NotDropped || newer == s || !there.begun {
 			there.count(w, p)
-			return dst.Attachment, drop
+			return d.Way.To.Attachment, drop
 		}
 		there.end(w, p)
 		s, from = newer, newer.Attachments[from.Index]
-		if src, drop = admit(s, from, p); drop != packet.NotDropped {
+		if src, drop = verdict.Admit(s, from, &p.Tuple); drop != packet.NotDropped {
 			return 0, drop
 		}
 	}
+}
+
+// knownThere reports whether the receiver's end knows of a packet.
+func (w *worker) knownThere(dst *topology.Endpoint, p *packet.Packet) bool {
+	_, _, ok := w.farEnd(dst, p)
+	return ok
 }
 
 // farEnd finds the record by which the receiver's end knows of a packet; d is the packet's
@@ -125,11 +97,13 @@ func (w *worker) farEnd(dst *topology.Endpoint, p *packet.Packet) (f conntrack.F
 }
 
 // arrive lets a packet pass at the receiver's end: as part of what that end knows, or
-// by its rules, which begins a record there. What it counts besides a denial is in there.
-func (w *worker) arrive(s *topology.Snapshot, src, dst *topology.Endpoint, terms terms, p *packet.Packet) (there end, drop packet.Drop) {
+// by its rules, which begins a record there. On success the caller must count there.
+func (w *worker) arrive(s *topology.Snapshot, p *packet.Packet) (there end, drop packet.Drop) {
+	decision := &w.decision
+	dst := decision.Way.To
 	if f, d, ok := w.farEnd(dst, p); ok {
 		if d == conntrack.Original && w.flows.Generation(f) < s.Flushed {
-			if drop := w.judgeEnd(s, nil, dst, f, p); drop != packet.NotDropped {
+			if drop := w.judgeThere(s, f, p); drop != packet.NotDropped {
 				return end{}, drop
 			}
 		}
@@ -138,22 +112,16 @@ func (w *worker) arrive(s *topology.Snapshot, src, dst *topology.Endpoint, terms
 		}
 		return end{slots: w.flows.Slots(f)}, packet.NotDropped
 	}
-	k := p.Classification()
-	if s.SMTPBlocked(src, dst, &k) {
-		return end{}, packet.DropSMTP
-	}
-	verdict.Judge(nil, dst, &k, &w.verdict)
-	if w.verdict.Access == ruleset.Deny {
-		w.countVerdict(&w.verdict, p)
-		return end{}, packet.DropRule
-	}
+	decision.Receive(p)
 	if dst.Has(p.Dst) { // an appliance may see the answers alone
-		if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
-			return end{}, drop
-		}
+		decision.MayBegin(p, w.strict)
 	}
+	if decision.Drop != packet.NotDropped {
+		return end{}, decision.Drop
+	}
+	decision.RecordReceived(&w.init, uint16(dst.Attachment))
 	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
-	return w.record(s, &key, uint16(dst.Attachment), terms, &w.verdict, w.seenBy(dst, p.Dst, p))
+	return w.record(&key, w.seenBy(dst, p.Dst, p))
 }
 
 // seenBy is the packet that begins a record at an end. A virtual appliance between the two
@@ -166,16 +134,6 @@ func (w *worker) seenBy(e *topology.Endpoint, address packet.Addr, p *packet.Pac
 	w.joined = *p
 	w.joined.TCPFlags = p.TCPFlags&^(packet.SYN|packet.RST) | packet.ACK
 	return &w.joined
-}
-
-// terms are what the two ends of a leg give to the records of both.
-type terms struct {
-	established time.Duration
-	stateless   bool
-}
-
-func termsOf(src, dst *topology.Endpoint) terms {
-	return terms{max(src.Established, dst.Established), src.Stateless || dst.Stateless}
 }
 
 // end is how a packet passes at one end of a leg: the rules that it counts on, and the record
@@ -202,16 +160,15 @@ func (e end) end(w *worker, p *packet.Packet) {
 	}
 }
 
-// record begins a record at one end.
-func (w *worker) record(s *topology.Snapshot, k *conntrack.Key, replyZone uint16, terms terms, v *verdict.Verdict, p *packet.Packet) (end, packet.Drop) {
+// record begins the record of w.init at one end.
+func (w *worker) record(k *conntrack.Key, p *packet.Packet) (end, packet.Drop) {
 	init := &w.init
-	*init = conntrack.Init{Slots: v.Slots(), Generation: uint32(s.Generation), Established: terms.established, Stateless: terms.stateless, ReplyZone: replyZone}
-	if drop := w.flows.MayBegin(k.Zone, replyZone, w.now); drop != packet.NotDropped {
+	if drop := w.flows.MayBegin(k.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
 		return end{}, drop
 	}
 	f, _, created, drop := w.flows.Insert(k, init, p, w.now)
 	if !created {
-		w.flows.NotBegun(k.Zone, replyZone)
+		w.flows.NotBegun(k.Zone, init.ReplyZone)
 		if drop == packet.NotDropped { // another worker was first
 			return end{slots: w.flows.Slots(f)}, drop
 		}

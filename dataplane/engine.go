@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -185,28 +186,18 @@ func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.D
 		from, t = to, &f.ReplyKey.Tuple
 	}
 	src := s.Admit(s.Attachments[from], t.Src)
-	if f.Marks != 0 {
-		var way topology.Way
-		if s.Way(src, t, &way) != packet.NotDropped { // no backend is up, say
+	var d verdict.Decision
+	switch {
+	case f.Marks != 0:
+		if d.Route(s, src, t) != packet.NotDropped || d.Refused() { // no backend is up, say
 			return f.Established
 		}
-		return e.idle(&way, src, t.Proto)
+	case whole && known:
+		d.Along(s, src, s.Admit(s.Attachments[to], f.ReplyKey.Src), t, t)
+	default:
+		d.Onward(s, src, &packet.Packet{Tuple: *t})
 	}
-	var dst *topology.Endpoint
-	if whole && known {
-		dst = s.Admit(s.Attachments[to], f.ReplyKey.Src)
-	} else {
-		dst, _ = s.Route(src, t.Src, t.Dst)
-	}
-	return longer(src, dst)
-}
-
-// longer is the longer of the timeouts of two ends; dst may be nil.
-func longer(src, dst *topology.Endpoint) time.Duration {
-	if dst == nil {
-		return src.Established
-	}
-	return max(src.Established, dst.Established)
+	return d.Idle(t.Proto, e.options.TranslationIdle)
 }
 
 // stays reports whether a flow's ends are where they were, and the way between them too. An
@@ -227,29 +218,24 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 	if f.Marks != 0 {
 		return keepsTranslation(s, f)
 	}
-	if s.Translates() && translates(s, from, &f.Key.Tuple) {
+	var d verdict.Decision
+	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Changed() || d.Way.To == nil || d.Way.To.Attachment != to {
 		return false
 	}
-	now, returns := way(s, from, &f.Key.Tuple)
-	if now != to || returns {
-		return now == to
+	if d.Answered() {
+		return true
 	}
-	_, returned := way(old, from, &f.Key.Tuple)
-	return !returned
+	way(old, from, &f.Key.Tuple, &d)
+	return d.Drop != packet.NotDropped || d.Way.To == nil || !d.Answered()
 }
 
-// way is where a packet from an attachment goes, -1 for nowhere, and whether answers come back.
-func way(s *topology.Snapshot, from int, t *packet.Tuple) (to int, returns bool) {
-	a := s.Attachments[from]
-	src := s.Admit(a, t.Src)
-	if src == nil {
-		return -1, false
+// way finds where a packet from an attachment goes.
+func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
+	if src := s.Admit(s.Attachments[from], t.Src); src != nil {
+		d.Route(s, src, t)
+	} else {
+		*d = verdict.Decision{}
 	}
-	dst, drop := s.Route(src, t.Src, t.Dst)
-	if drop != packet.NotDropped {
-		return -1, false
-	}
-	return dst.Attachment, s.Returns(a, dst, t)
 }
 
 func (e *Engine) publish(s *topology.Snapshot) {

@@ -31,7 +31,7 @@ func (w *worker) fragment(s *topology.Snapshot, from *topology.Attachment, src *
 	w.first = fragment.Verdict{Drop: drop, Generation: s.Generation}
 	switch {
 	case drop == packet.DropRule, drop == packet.NotDropped && w.belongs == toNoFlow:
-		w.first.Slots = w.verdict.Slots()
+		w.first.Slots = w.decision.Verdict.Slots()
 	case drop == packet.NotDropped:
 		w.first.InFlow, w.first.Related, w.first.Flow = true, w.belongs == toQuotedFlow, *w.key
 	}

@@ -106,6 +106,10 @@ func (o *oracle) decide(from int, e *expectation) {
 		}
 		return
 	}
+	if dst := o.find(from, p.Dst.Netip()); dst == nil || dst.at < 0 { // routes come first
+		e.drop = packet.DropNoRoute
+		return
+	}
 	e.drop = conntracktest.MayCreate(p, o.strict)
 	stateless := o.stateless(from, p)
 	if stateless {

@@ -6,7 +6,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -22,7 +21,7 @@ func (w *worker) carry(s *topology.Snapshot, from *topology.Attachment, g *slot)
 	if g.drop != packet.NotDropped {
 		return g.drop
 	}
-	src, drop := admit(s, from, p)
+	src, drop := verdict.Admit(s, from, &p.Tuple)
 	if drop != packet.NotDropped {
 		return drop
 	}
@@ -98,30 +97,6 @@ func checksumsPayload(h *tun.Header, p *packet.Packet) bool {
 	return !p.Fragment.IsFragment() && uint32(h.CsumStart)+uint32(h.CsumOffset) >= uint32(p.PayloadOffset)
 }
 
-// admit finds who sent the packet, and refuses what no virtual network carries.
-func admit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
-	switch {
-	case p.Dst.IsMulticast():
-		if p.Src.IsLinkLocal() || p.Src.IsUnspecified() || p.Dst.IsLinkLocalMulticast() {
-			return nil, packet.DropKernelNoise
-		}
-		return nil, packet.DropBroadcast
-	case p.Dst.IsBroadcast():
-		return nil, packet.DropBroadcast
-	case !p.Src.Is4() && (p.Src.IsLinkLocal() || p.Dst.IsLinkLocal()):
-		return nil, packet.DropKernelNoise
-	case p.Src == p.Dst:
-		return nil, packet.DropLand
-	case p.Src.IsMulticast() || p.Src.IsBroadcast() || p.Src.IsLoopback() || p.Src.IsUnspecified():
-		return nil, packet.DropSpoofed
-	}
-	src := s.Admit(from, p.Src)
-	if src == nil {
-		return nil, packet.DropSpoofed
-	}
-	return src, packet.NotDropped
-}
-
 // place finds where an admitted packet goes: as part of a live flow, or as the rules
 // say. w.belongs says afterwards how a packet that is not dropped stands to the flow
 // with key w.key.
@@ -158,17 +133,18 @@ func (w *worker) icmpError(s *topology.Snapshot, from *topology.Attachment, src 
 			}
 		}
 	}
-	if s.Translates() {
-		if _, ok := w.translated(s, src, p); ok { // by which address is nobody's to say (RFC 5508 section 4)
-			return 0, packet.DropICMPNoFlow
-		}
+	d := &w.decision
+	if d.Route(s, src, &p.Tuple); d.Changed() || d.Drop == packet.DropSpoofed { // by which address is nobody's to say (RFC 5508 section 4)
+		return 0, packet.DropICMPNoFlow
 	}
-	dst, drop := w.judge(s, src, p)
-	if drop != packet.NotDropped {
-		return 0, drop
+	d.Send(p)
+	if d.Receive(p) == packet.NotDropped || d.Drop == packet.DropRule {
+		w.countVerdict(&d.Verdict, p)
 	}
-	w.countVerdict(&w.verdict, p)
-	return dst.Attachment, packet.NotDropped
+	if d.Drop != packet.NotDropped {
+		return 0, d.Drop
+	}
+	return d.Way.To.Attachment, packet.NotDropped
 }
 
 // quotedFlow sets w.key to the flow that an answer to the quoted packet would belong
@@ -220,69 +196,44 @@ func (w *worker) follow(f conntrack.Flow, d conntrack.Direction, p *packet.Packe
 	return int(w.flows.PeerZone(f, d))
 }
 
-// begin takes a packet without a flow through route, verdict and commit.
+// begin decides about a packet without a flow, and records the flow that it begins.
 func (w *worker) begin(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, p *packet.Packet) (int, packet.Drop) {
-	if s.Translates() {
-		if why, ok := w.translated(s, src, p); ok {
-			return w.beginTranslated(s, from, src, why, p)
-		}
-	}
-	if s.Routed() {
-		return w.beginRouted(s, from, src, p)
-	}
-	if drop := w.mayCreate(s, src, p); drop != packet.NotDropped {
+	d := &w.decision
+	if drop := d.Route(s, src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
 	}
-	dst, drop := w.judge(s, src, p)
-	if drop != packet.NotDropped {
-		return 0, drop
+	known := s.Routed() && !d.Changed() && w.knownThere(d.Way.To, p)
+	if !known {
+		d.MayBegin(p, w.strict)
 	}
-	return w.commit(s, from, src, dst, &w.verdict, p)
+	if d.Send(p) != packet.NotDropped {
+		return 0, w.denied(p)
+	}
+	if known || d.Apart {
+		return w.beginApart(s, from, src, p)
+	}
+	if d.Way.Ports != nil {
+		return w.beginShared(s, from, p)
+	}
+	if d.Receive(p) != packet.NotDropped {
+		return 0, w.denied(p)
+	}
+	return w.commit(s, from, p)
 }
 
-// mayCreate says whether a packet can be a flow's first: with a NIC, at either end, that wants no
-// TCP states more can.
-func (w *worker) mayCreate(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
-	drop := conntrack.MayCreate(p, w.strict)
-	if drop == packet.NotDropped || conntrack.MayCreateStateless(p) != packet.NotDropped {
-		return drop
+// denied counts a rule's denial, and says why the packet is dropped.
+func (w *worker) denied(p *packet.Packet) packet.Drop {
+	if w.decision.Drop == packet.DropRule {
+		w.countVerdict(&w.decision.Verdict, p)
 	}
-	if dst, _ := s.Route(src, p.Src, p.Dst); src.Stateless || dst != nil && dst.Stateless {
-		return packet.NotDropped
-	}
-	return drop
-}
-
-// judge takes a packet through route and verdict. A denial is counted here, what an
-// allowed packet counts depends on what becomes of it.
-func (w *worker) judge(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) (*topology.Endpoint, packet.Drop) {
-	dst, drop := s.Route(src, p.Src, p.Dst)
-	if drop != packet.NotDropped {
-		return nil, drop
-	}
-	k := p.Classification()
-	verdict.Judge(src, dst, &k, &w.verdict)
-	if w.verdict.Access == ruleset.Deny {
-		w.countVerdict(&w.verdict, p)
-		return nil, packet.DropRule
-	}
-	if s.SMTPBlocked(src, dst, &k) {
-		return nil, packet.DropSMTP
-	}
-	return dst, packet.NotDropped
+	return w.decision.Drop
 }
 
 // commit records the flow that every stage allowed, in place of one that the
 // packet restarts.
-func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, src, dst *topology.Endpoint, v *verdict.Verdict, p *packet.Packet) (int, packet.Drop) {
-	w.init = conntrack.Init{
-		Slots:       v.Slots(),
-		Generation:  uint32(s.Generation),
-		Established: max(src.Established, dst.Established),
-		Stateless:   src.Stateless || dst.Stateless,
-		ReplyZone:   uint16(dst.Attachment),
-	}
-	return w.enter(s, from, v, p)
+func (w *worker) commit(s *topology.Snapshot, from *topology.Attachment, p *packet.Packet) (int, packet.Drop) {
+	w.decision.Record(&w.init, p.Proto, w.engine.options.TranslationIdle)
+	return w.enter(s, from, &w.decision.Verdict, p)
 }
 
 // enter records the flow of w.init.
@@ -318,7 +269,7 @@ func (w *worker) enter(s *topology.Snapshot, from *topology.Attachment, v *verdi
 // beginAgain decides a flow's first packet by a newer snapshot than its burst's.
 func (w *worker) beginAgain(s *topology.Snapshot, attachment int, p *packet.Packet) (int, packet.Drop) {
 	from := s.Attachments[attachment]
-	src, drop := admit(s, from, p)
+	src, drop := verdict.Admit(s, from, &p.Tuple)
 	if drop != packet.NotDropped {
 		return 0, drop
 	}

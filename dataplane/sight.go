@@ -7,6 +7,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -158,26 +159,19 @@ func (w *worker) wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
 	if e.Packet.Dst == (packet.Addr{}) {
 		return -1
 	}
-	src, drop := admit(s, s.Attachments[e.From], &e.Packet)
+	src, drop := verdict.Admit(s, s.Attachments[e.From], &e.Packet.Tuple)
 	if drop != packet.NotDropped {
 		return -1
 	}
-	if e.Drop == packet.DropRule && s.Translates() {
-		// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
-		var way topology.Way
-		if s.Way(src, &e.Packet.Tuple, &way) != packet.NotDropped || way.To == nil {
-			return -1
-		}
-		if way.Translated && way.Ports == nil {
-			e.Translated, e.Arrives = true, way.Arrives
-		}
-		return int32(way.To.Attachment)
-	}
-	dst, drop := s.Route(src, e.Packet.Src, e.Packet.Dst)
-	if drop != packet.NotDropped {
+	var d verdict.Decision
+	if d.Route(s, src, &e.Packet.Tuple) != packet.NotDropped || d.Way.To == nil {
 		return -1
 	}
-	return int32(dst.Attachment)
+	// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
+	if e.Drop == packet.DropRule && d.Way.Translated && d.Way.Ports == nil {
+		e.Translated, e.Arrives = true, d.Way.Arrives
+	}
+	return int32(d.Way.To.Attachment)
 }
 
 // setStanding says how the packet stands to a flow. It finds the direction by looking the flow up

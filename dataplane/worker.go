@@ -51,22 +51,22 @@ type worker struct {
 	strict   bool
 	poller   *tun.Poller
 
-	time    time.Duration  // the engine's clock, of the burst
-	now     conntrack.Tick // the same in ticks
-	buffer  [waitingBytes + bufferLen]byte
-	used    int // bytes of buffer that hold packets
-	group   [groupPackets]slot
-	hashes  [groupPackets]uint64
-	decoder packet.Decoder
-	packet  packet.Packet  // of a fragment that has waited
-	key     *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
-	hash    uint64         // of the packet's own flow key
-	quoted  conntrack.Key  // of the flow that an ICMP error quotes
-	quote   packet.Quote   // what it quotes; valid with toQuotedFlow
-	answer  conntrack.Key  // of what would answer a packet, at its receiver's end
-	joined  packet.Packet  // the packet as seenBy has it
-	verdict verdict.Verdict
-	init    conntrack.Init
+	time     time.Duration  // the engine's clock, of the burst
+	now      conntrack.Tick // the same in ticks
+	buffer   [waitingBytes + bufferLen]byte
+	used     int // bytes of buffer that hold packets
+	group    [groupPackets]slot
+	hashes   [groupPackets]uint64
+	decoder  packet.Decoder
+	packet   packet.Packet  // of a fragment that has waited
+	key      *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
+	hash     uint64         // of the packet's own flow key
+	quoted   conntrack.Key  // of the flow that an ICMP error quotes
+	quote    packet.Quote   // what it quotes; valid with toQuotedFlow
+	answer   conntrack.Key  // of what would answer a packet, at its receiver's end
+	joined   packet.Packet  // the packet as seenBy has it
+	decision verdict.Decision
+	init     conntrack.Init
 
 	belongs belonging        // of the packet to the flow of key, see place
 	first   fragment.Verdict // of a fragment's datagram
@@ -74,8 +74,6 @@ type worker struct {
 	marks     conntrack.Marks // of the flow of key, which is marked; with none it is not set
 	marked    conntrack.Flow
 	direction conntrack.Direction // of the packet in that flow
-	way       topology.Way
-	arrives   packet.Tuple // of the flow that init is for
 	exhausted pools
 
 	restarts  bool           // the packet asks for a new flow in place of restarted
