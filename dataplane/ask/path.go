@@ -1,15 +1,11 @@
 package ask
 
 import (
-	"fmt"
-	"net/netip"
-
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // maxLegs bounds a way from appliance to appliance, which routes can make a circle.
@@ -81,22 +77,4 @@ func after(total, leg *azure.VerificationIPFlowResult) *azure.VerificationIPFlow
 		leg.RuleName, leg.NetworkSecurityGroup, leg.Reason = total.RuleName, total.NetworkSecurityGroup, total.Reason
 	}
 	return leg
-}
-
-// NextHop answers what Azure Network Watcher's next hop does: where a NIC's packets to an
-// address go.
-func NextHop(s *topology.Snapshot, nic *policy.NetworkInterface, source, destination netip.Addr) (*azure.NextHopResult, error) {
-	from := s.Endpoint(nic, source)
-	if from == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, source, addresses(nic))
-	}
-	hop := s.NextHop(from, destination)
-	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
-	if hop.Table != nil {
-		r.RouteTableID = hop.Table.ID
-	}
-	if hop.Address.IsValid() {
-		r.NextHopIPAddress = hop.Address.String()
-	}
-	return r, nil
 }
