@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl":     {anyPackage, "cmd/nsgctl/top"},
 	// The live view is drawn where a test reaches it, apart from the daemon's packages: only nsgctl
 	// needs what draws on terminals.
-	"cmd/nsgctl/top": {"dataplane/inspect"},
+	"cmd/nsgctl/top": {"dataplane/control", "dataplane/inspect"},
 	// Reads flow logs for tests, by what Azure documents alone.
 	"metrics/flowlog/flowlogtest": {},
 	// Holds the policies that the tests of engine, questions and verdict share.
