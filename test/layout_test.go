@@ -28,7 +28,7 @@ var allowedImports = map[string][]string{
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
 	"ruleset/arm/template":  {},
-	"ruleset/arm/terraform": {},
+	"ruleset/arm/terraform": {"ruleset"},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
 	"conntrack":             {"dataplane/packet"},
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},

@@ -28,16 +28,32 @@ const (
 
 // bench runs tests with and without a guard.
 type bench struct {
-	root, scratch string
+	root, scratch string // scratch holds what is built
 
-	mu    sync.Mutex
-	sound map[string]*soundTests // by what tests are run
+	mu       sync.Mutex
+	binaries map[string]*once // sound test binaries, by package and how it is built
+	sound    map[string]*once // runs of them, by binary and tests
 }
 
-// soundTests runs the tests of several guards once on the code as it is.
-type soundTests struct {
-	once sync.Once
+// once is what several guards need and one does.
+type once struct {
+	do   sync.Once
+	path string // of a binary
 	err  error
+}
+
+func newBench(root, scratch string) *bench {
+	return &bench{root: root, scratch: scratch, binaries: map[string]*once{}, sound: map[string]*once{}}
+}
+
+// shared returns the entry of a map of b, made if it is not there.
+func (b *bench) shared(m map[string]*once, key string) *once {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m[key] == nil {
+		m[key] = &once{path: filepath.Join(b.scratch, fmt.Sprintf("sound%d.test", len(m)))}
+	}
+	return m[key]
 }
 
 // try breaks guard number i. It returns nil when a test noticed and errSurvived when none did;
@@ -80,30 +96,23 @@ func (b *bench) try(ctx context.Context, i int, g *guard) error {
 
 // soundRun makes sure that the guard's tests exist and are green while it is whole.
 func (b *bench) soundRun(ctx context.Context, g *guard) error {
-	key := fmt.Sprint(g.Package, g.Run, g.Race, g.Tags, g.Env)
-	b.mu.Lock()
-	s := b.sound[key]
-	if s == nil {
-		s = &soundTests{}
-		b.sound[key] = s
+	build := fmt.Sprint(g.Package, g.Race, g.Tags)
+	binary := b.shared(b.binaries, build)
+	binary.do.Do(func() { binary.err = b.compile(ctx, g, binary.path) })
+	if binary.err != nil {
+		return binary.err
 	}
-	n := len(b.sound)
-	b.mu.Unlock()
-	s.once.Do(func() {
-		binary := filepath.Join(b.scratch, fmt.Sprintf("sound-%d-%p.test", n, s))
-		if s.err = b.compile(ctx, g, binary); s.err != nil {
-			return
-		}
-		defer os.Remove(binary)
-		output, _, err := b.test(ctx, g, binary)
+	tests := b.shared(b.sound, fmt.Sprint(build, g.Run, g.Env))
+	tests.do.Do(func() {
+		output, _, err := b.test(ctx, g, binary.path)
 		switch {
 		case err != nil:
-			s.err = fmt.Errorf("%s %s is red with the guard whole: %w\n%s", g.Package, g.Run, err, output)
+			tests.err = fmt.Errorf("%s %s is red with the guard whole: %w\n%s", g.Package, g.Run, err, output)
 		case strings.Contains(output, "no tests to run"):
-			s.err = fmt.Errorf("%s has no test %s", g.Package, g.Run)
+			tests.err = fmt.Errorf("%s has no test %s", g.Package, g.Run)
 		}
 	})
-	return s.err
+	return tests.err
 }
 
 // compile builds the guard's test binary.

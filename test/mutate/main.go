@@ -49,7 +49,7 @@ func run(ctx context.Context, root, pattern string) error {
 	}
 	defer os.RemoveAll(scratch)
 
-	b := &bench{root: root, scratch: scratch, sound: map[string]*soundTests{}}
+	b := newBench(root, scratch)
 	var (
 		mu                  sync.Mutex
 		tried, unconvincing int

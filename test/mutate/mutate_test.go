@@ -85,7 +85,7 @@ func TestIsRed(t *testing.T) { t.Error("always") }
 			t.Fatal(err)
 		}
 	}
-	return &bench{root: folder, scratch: t.TempDir(), sound: map[string]*soundTests{}}
+	return newBench(folder, t.TempDir())
 }
 
 func TestWhatBecomesOfAMutant(t *testing.T) {
