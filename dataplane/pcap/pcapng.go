@@ -11,29 +11,33 @@ import (
 	"time"
 )
 
-// Block types of pcapng (draft-ietf-opsawg-pcapng). Others are skipped.
+// The numbers of pcapng (draft-ietf-opsawg-pcapng): block types first. A reader skips others.
 const (
 	interfaceDescription = 1
 	obsoletePacket       = 2
 	simplePacket         = 3
 	enhancedPacket       = 6
 	sectionHeader        = 0x0a0d0d0a
-)
 
-const (
 	byteOrderMagic = 0x1a2b3c4d
-	// maxInterfaces bounds what descriptions can take in memory.
-	maxInterfaces = 1 << 16
+	blockAlign     = 4
 
-	optionEnd        = 0
-	optionComment    = 1
-	optionName       = 2  // of an interface description
-	optionResolution = 9  // of an interface description
-	optionOffset     = 14 // of an interface description
+	optionEnd               = 0
+	optionComment           = 1
+	sectionApplication      = 4
+	interfaceName           = 2
+	interfaceDescribed      = 3
+	interfaceTimeResolution = 9
+	interfaceTimeOffset     = 14
+	packetFlags             = 2
+	flagInbound             = 0b01 // the interface received the packet
 )
 
-// blocks reads a pcapng file. gopacket's reader would lose comments, link types beyond 255 and the
-// difference between an end and a cut, and panics at some time resolutions.
+// maxInterfaces bounds what descriptions can take in memory.
+const maxInterfaces = 1 << 16
+
+// blocks reads a pcapng file. gopacket's reader loses comments and link types beyond 255, can't
+// tell an end from a cut, and panics at some time resolutions.
 type blocks struct {
 	in     *bufio.Reader
 	order  binary.ByteOrder // of the section; nil before the first one
@@ -53,8 +57,8 @@ type described struct {
 	offset  int64  // in seconds
 }
 
-// newBlocks reads up to the first packet, so that interfaces says something.
-func newBlocks(in *bufio.Reader) (*blocks, error) {
+// newBlocks reads up to the first packet, so that interfaces are known.
+func newBlocks(in *bufio.Reader) (format, error) {
 	b := &blocks{in: in}
 	for {
 		err := b.head()
@@ -98,7 +102,7 @@ func (b *blocks) fault(format string, args ...any) error {
 	return fmt.Errorf("pcapng block at offset %d: %w", b.offset, fmt.Errorf(format, args...))
 }
 
-// peek is the next n bytes; io.EOF says that there is not one of them.
+// peek returns the next n bytes. io.EOF means that not one is left.
 func (b *blocks) peek(n int) ([]byte, error) {
 	bytes, err := b.in.Peek(n)
 	if errors.Is(err, io.EOF) && len(bytes) > 0 {
@@ -107,7 +111,7 @@ func (b *blocks) peek(n int) ([]byte, error) {
 	return bytes, err
 }
 
-// head looks at the next block's type and length, unless that has been done.
+// head reads the next block's type and length, once.
 func (b *blocks) head() error {
 	if b.length > 0 {
 		return nil
@@ -135,8 +139,8 @@ func (b *blocks) head() error {
 	return nil
 }
 
-// take reads the block whose head has been looked at, a packet into p, and leaves it behind. What
-// p has of it is borrowed from the buffer, which keeps it until the next peek.
+// take consumes the block whose head was read, a packet into p. What p has is borrowed from the
+// buffer until the next peek.
 func (b *blocks) take(p *Packet) error {
 	length := b.length
 	b.length = 0
@@ -174,7 +178,7 @@ func (b *blocks) take(p *Packet) error {
 	return err
 }
 
-// skip leaves a block of another type behind, of any length.
+// skip consumes a block of another type, of any length.
 func (b *blocks) skip(length int) error {
 	n, err := b.in.Discard(length)
 	if errors.Is(err, io.EOF) && n > 0 {
@@ -206,11 +210,11 @@ func (b *blocks) describe(body []byte) error {
 	ok := true
 	b.options(body[8:], func(code uint16, value []byte) {
 		switch {
-		case code == optionName:
+		case code == interfaceName:
 			d.name = string(value)
-		case code == optionResolution && len(value) > 0:
+		case code == interfaceTimeResolution && len(value) > 0:
 			d.unit, ok = unitOf(value[0])
-		case code == optionOffset && len(value) >= 8:
+		case code == interfaceTimeOffset && len(value) >= 8:
 			d.offset = int64(b.order.Uint64(value))
 		}
 	})
@@ -234,7 +238,7 @@ func unitOf(resolution byte) (uint64, bool) {
 	return unit, exponent <= 19
 }
 
-// options calls f with each option of a block, as far as they are well-formed.
+// options calls f with each option of a block, up to the first malformed one.
 func (b *blocks) options(list []byte, f func(code uint16, value []byte)) {
 	for len(list) >= 4 {
 		code, length := b.order.Uint16(list), int(b.order.Uint16(list[2:]))
@@ -261,7 +265,7 @@ func (b *blocks) packet(body []byte, p *Packet) error {
 	case b.kind != simplePacket && len(body) >= 20:
 		id, data = b.order.Uint32(body), body[20:]
 		if b.kind == obsoletePacket {
-			id = uint32(b.order.Uint16(body)) // the rest counts drops
+			id = uint32(b.order.Uint16(body)) // the other half counts drops
 		}
 		captured, p.Length = b.order.Uint32(body[12:]), int(b.order.Uint32(body[16:]))
 	default:
@@ -289,7 +293,7 @@ func (b *blocks) packet(body []byte, p *Packet) error {
 	return nil
 }
 
-// lastSecond is the last one that nanoseconds since 1970 can be counted to, in the year 2262.
+// lastSecond is the last whose nanoseconds since 1970 fit in 64 bits, in the year 2262.
 const lastSecond = math.MaxInt64/1_000_000_000 - 1
 
 // time is a timestamp of the interface; zero when it is before 1970 or beyond lastSecond.

@@ -1,4 +1,4 @@
-package control_test
+package inspect_test
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // Unknown tags came after the faults of all documents.
@@ -21,8 +21,8 @@ func TestFaultsOfUnknownTagsComeInTheOrderOfTheDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := control.LoadPolicy(dir)
-	var policy *control.PolicyError
+	_, err := inspect.NewPolicyFiles("", dir).Load()
+	var policy *inspect.PolicyError
 	if !errors.As(err, &policy) {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -16,13 +17,12 @@ import (
 type TagChanges struct {
 	Old ServiceTags `json:"old"`
 	New ServiceTags `json:"new"`
-	// Added, Removed and Changed are tags, by name; of those that rules name, when the
-	// question is about a policy. They are not null.
+	// Added, Removed and Changed are tags, by name. With a policy they are only those that its
+	// rules name. They are never null.
 	Added   []TagSize   `json:"added"`
 	Removed []TagSize   `json:"removed"`
 	Changed []TagChange `json:"changed"`
-	// Rules are those of the policy whose addresses change, in the policy's order; absent
-	// without a policy.
+	// Rules are the rules whose addresses change, in the policy's order; absent without a policy.
 	Rules []RuleTagChange `json:"rules,omitempty"`
 }
 
@@ -40,7 +40,7 @@ type TagChange struct {
 }
 
 // RuleTagChange is one side of a rule whose tag has other prefixes than before. A tag that
-// is gone has lost all of them, and the new file would be refused.
+// is gone has lost all its prefixes, and a reload refuses the new file.
 type RuleTagChange struct {
 	NetworkSecurityGroup string `json:"networkSecurityGroup"`
 	Direction            string `json:"direction"`
@@ -65,7 +65,7 @@ func (r *RuleTagChange) String() string {
 func (c *TagChanges) Any() bool { return len(c.Added)+len(c.Removed)+len(c.Changed) > 0 }
 
 // DiffServiceTags compares two service tag files. With paths of a policy it looks only at
-// the tags that its rules name; d is what its templates are evaluated with.
+// the tags that its rules name; d is for the policy's templates.
 func DiffServiceTags(oldFile, newFile string, d arm.Deployment, policy ...string) (*TagChanges, error) {
 	before, err := arm.ReadServiceTags(oldFile)
 	if err != nil {
@@ -165,7 +165,7 @@ func missing(list, from []netip.Prefix) []string {
 	return texts
 }
 
-// findRules lists the rules that the changes concern.
+// findRules lists the rules whose tags changed.
 func (c *TagChanges) findRules(set *policy.Set) {
 	changed, removed := map[string]*TagChange{}, map[string]*TagSize{}
 	for i := range c.Changed {
@@ -174,7 +174,7 @@ func (c *TagChanges) findRules(set *policy.Set) {
 	for i := range c.Removed {
 		removed[strings.ToLower(c.Removed[i].Name)] = &c.Removed[i]
 	}
-	labels := groupLabels(set)
+	labels := topology.GroupLabels(set)
 	eachTag(set, func(g *ruleset.NSG, r *ruleset.Rule, field, tag string) {
 		line := RuleTagChange{NetworkSecurityGroup: labels[g], Direction: r.Direction.String(), Rule: r.Name, Field: field, Tag: tag}
 		key := strings.ToLower(tag)
@@ -222,25 +222,8 @@ func eachTag(set *policy.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag
 	}
 }
 
-// groupLabels names NSGs and rule collections: by name, or by id where a name is not unique.
-func groupLabels(set *policy.Set) map[*ruleset.NSG]string {
-	count := map[string]int{}
-	groups := set.Groups()
-	for _, g := range groups {
-		count[strings.ToLower(g.Name)]++
-	}
-	labels := map[*ruleset.NSG]string{}
-	for _, g := range groups {
-		labels[g] = g.Name
-		if count[strings.ToLower(g.Name)] > 1 {
-			labels[g] = g.ID
-		}
-	}
-	return labels
-}
-
-// reloadChanges is what a reload with another service tag file changes for the rules that
-// have their tag from before; nil when nothing.
+// reloadChanges is what a reload with another service tag file changes for rules that named
+// the tag before; nil when nothing changed.
 func reloadChanges(before, after *policy.Set, oldFile, newFile *ServiceTags) *TagChanges {
 	if oldFile == nil || newFile == nil {
 		return nil
@@ -248,12 +231,12 @@ func reloadChanges(before, after *policy.Set, oldFile, newFile *ServiceTags) *Ta
 	oldTags, newTags := usedTags(before), usedTags(after)
 	for key := range newTags {
 		if _, known := oldTags[key]; !known {
-			delete(newTags, key) // of a new rule
+			delete(newTags, key) // only a new rule names it
 		}
 	}
 	for key := range oldTags {
 		if _, known := newTags[key]; !known {
-			delete(oldTags, key) // of a rule that is gone: the file may have the tag still
+			delete(oldTags, key) // its rule is gone; the file may still have the tag
 		}
 	}
 	c := &TagChanges{Old: *oldFile, New: *newFile}

@@ -1,4 +1,4 @@
-package pcapng_test
+package pcap_test
 
 import (
 	"bytes"
@@ -15,34 +15,40 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/dataplane/pcapng"
+	"github.com/nsgd/nsgd/dataplane/pcap"
 )
 
 var (
-	interfaces = []pcapng.Interface{{Name: "vm1-nic", Description: "networkInterface vm1-nic on eth0"}, {Name: "vnet1/subnet3"}, {Name: "internet", Description: "internet"}}
+	interfaces = []pcap.Interface{{Name: "vm1-nic", Description: "networkInterface vm1-nic on eth0"}, {Name: "vnet1/subnet3"}, {Name: "internet", Description: "internet"}}
 	start      = time.Date(2026, 1, 2, 3, 4, 5, 123456789, time.UTC)
 )
 
-func packets() []pcapng.Packet {
+// written is a packet and the interface that it came in on.
+type written struct {
+	on int
+	pcap.Packet
+}
+
+func packets() []written {
 	udp := packettest.UDP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", SrcPort: 1234, DstPort: 53, Payload: 5})
 	tcp := packettest.TCP(packettest.Spec{Src: "fd00::4", Dst: "2001:db8::10", SrcPort: 1234, DstPort: 80, Flags: "S"})
-	return []pcapng.Packet{
-		{Interface: 0, Time: start, Data: udp, Length: len(udp), Comment: "verdict=Deny nsg=NSG1 rule=securityRules/x reason=rule_deny"},
-		{Interface: 2, Time: start.Add(time.Nanosecond), Data: tcp, Length: len(tcp), Comment: "é"},
-		{Interface: 1, Time: start.Add(time.Hour), Data: udp[:21], Length: len(udp)},
-		{Interface: 1, Time: start.Add(2 * time.Hour), Data: nil, Length: len(udp), Comment: "nothing was kept"},
+	return []written{
+		{0, pcap.Packet{Time: start, Data: udp, Length: len(udp), Comment: []byte("verdict=Deny nsg=NSG1 rule=securityRules/x reason=rule_deny")}},
+		{2, pcap.Packet{Time: start.Add(time.Nanosecond), Data: tcp, Length: len(tcp), Comment: []byte("é")}},
+		{1, pcap.Packet{Time: start.Add(time.Hour), Data: udp[:21], Length: len(udp)}},
+		{1, pcap.Packet{Time: start.Add(2 * time.Hour), Data: nil, Length: len(udp), Comment: []byte("nothing was kept")}},
 	}
 }
 
-func write(t *testing.T, list []pcapng.Packet) []byte {
+func write(t *testing.T, list []written) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := pcapng.NewWriter(&b, "nsgd test", 262_144, interfaces)
+	w, err := pcap.NewWriter(&b, "nsgd test", 262_144, interfaces)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range list {
-		if err := w.Write(&list[i]); err != nil {
+		if err := w.Write(list[i].on, &list[i].Packet); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +67,7 @@ func TestGopacketReadsWhatWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(data, want.Data) || info.Length != want.Length || info.InterfaceIndex != want.Interface || !info.Timestamp.Equal(want.Time) {
+		if !bytes.Equal(data, want.Data) || info.Length != want.Length || info.InterfaceIndex != want.on || !info.Timestamp.Equal(want.Time) {
 			t.Errorf("packet %d: %d bytes, %+v", i, len(data), info)
 		}
 	}
@@ -128,17 +134,17 @@ func TestEveryBlockHasItsLengthAtBothEnds(t *testing.T) {
 }
 
 func TestWhatTheFormatHasNoPlaceForIsRefusedOrCut(t *testing.T) {
-	w, err := pcapng.NewWriter(io.Discard, "", 0, interfaces)
+	w, err := pcap.NewWriter(io.Discard, "", 0, interfaces)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []pcapng.Packet{{Interface: 3}, {Interface: -1}, {Data: make([]byte, 2), Length: 1}} {
-		if w.Write(&p) == nil {
+	for _, p := range []written{{on: 3}, {on: -1}, {0, pcap.Packet{Data: make([]byte, 2), Length: 1}}} {
+		if w.Write(p.on, &p.Packet) == nil {
 			t.Errorf("%+v was written", p)
 		}
 	}
 	long := packets()[:1]
-	long[0].Comment = strings.Repeat("x", pcapng.MaxComment+1)
+	long[0].Comment = bytes.Repeat([]byte("x"), pcap.MaxComment+1)
 	r, err := pcapgo.NewNgReader(bytes.NewReader(write(t, long)), pcapgo.NgReaderOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +159,7 @@ type full struct{}
 func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
 func TestAFullDiskIsAnError(t *testing.T) {
-	if _, err := pcapng.NewWriter(full{}, "", 0, nil); !errors.Is(err, io.ErrShortWrite) {
+	if _, err := pcap.NewWriter(full{}, "", 0, nil); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"cmp"
@@ -150,7 +150,7 @@ func TestRatesAreThoseOfTheFlowAndNotOfItsRecord(t *testing.T) {
 
 func TestWhatNobodyWatchesIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b topBook
+		var b topMemory
 		read := func() int {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"errors"
@@ -9,13 +9,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// addresses are all that an attachment's device holds.
-func (p *Place) addresses(a *topology.Attachment) []netip.Prefix {
-	return DeviceAddresses(a, p.Addresses)
-}
-
 // DeviceAddresses are the addresses of an attachment's device: those that the policy
-// gives and the configured ones behind them.
+// gives, then the configured ones.
 func DeviceAddresses(a *topology.Attachment, configured []netip.Prefix) []netip.Prefix {
 	all := slices.Clone(a.Addresses)
 	for _, p := range configured {
@@ -35,8 +30,21 @@ type readdressing struct {
 	from, to []netip.Prefix
 }
 
-// readdress changes the addresses of every device that needs it, or of none: when
-// one fails, those before it and the failed one itself get their old addresses back.
+// readdress gives the devices the addresses of the next snapshot.
+func (s *Service) readdress(next *topology.Snapshot) error {
+	var moves []readdressing
+	now := s.Snapshot()
+	for i, d := range s.options.Engine.Devices() {
+		configured := s.options.Places[i].Addresses
+		moves = append(moves, readdressing{
+			device: d, from: DeviceAddresses(now.Attachments[i], configured), to: DeviceAddresses(next.Attachments[i], configured),
+		})
+	}
+	return readdress(moves)
+}
+
+// readdress changes the addresses of every device, or of none. When a device fails, it and
+// those before it get their old addresses back.
 func readdress(moves []readdressing) error {
 	for i, m := range moves {
 		if slices.Equal(m.from, m.to) {

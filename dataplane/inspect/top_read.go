@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"slices"
@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// topBook holds what the last samples saw. One reading is made at a time, which bounds what
+// topMemory holds what the last samples saw. One reading is made at a time, which bounds what
 // those who watch can take from those who carry packets: one walk over the flow table each,
 // and none for rules and drops.
-type topBook struct {
+type topMemory struct {
 	mu       sync.Mutex
 	counters counterSamples
 	flows    flowSamples
@@ -20,7 +21,7 @@ type topBook struct {
 }
 
 // touch puts off that the book is forgotten.
-func (b *topBook) touch() {
+func (b *topMemory) touch() {
 	if b.idle != nil {
 		b.idle.Reset(forgetAfter)
 		return
@@ -35,7 +36,7 @@ func (b *topBook) touch() {
 // Top makes a reading. Rates are measured from one reading to the next, so the first has none.
 func (s *Service) Top(q TopQuestion) (*TopReading, error) {
 	if err := q.complete(); err != nil {
-		return nil, badRequest(err)
+		return nil, err
 	}
 	b := &s.top
 	b.mu.Lock()
@@ -99,7 +100,7 @@ func (s *Service) topRules(r *TopReading, q *TopQuestion, now *counts) {
 	r.Matching, r.Rules = first.seen, []TopRule{}
 	for _, l := range first.sorted() {
 		p := &l.row
-		shown, _ := describe(p.label, p.table, p.index, now.rules, false)
+		shown, _ := describeRule(p.label, p.table, p.index, now.rules, false)
 		rate := c.rule(int(p.table.Slots[p.index]))
 		r.Rules = append(r.Rules, TopRule{shown, int(l.number), rounded(rate.hits), rounded(rate.packets), rounded(rate.bytes)})
 	}
@@ -114,7 +115,7 @@ func (c *counterSamples) rule(slot int) ruleRate {
 
 // ruleTexts are what a rule is found by.
 func ruleTexts(label string, t *topology.Table, i int) []string {
-	shown, _ := describe(label, t, i, nil, false)
+	shown, _ := describeRule(label, t, i, nil, false)
 	return slices.Concat([]string{shown.NetworkSecurityGroup, shown.Direction, shown.Name, shown.Access, shown.Protocol},
 		shown.Sources, shown.SourcePorts, shown.Destinations, shown.DestinationPorts)
 }
@@ -124,7 +125,7 @@ func (s *Service) topDrops(r *TopReading, q *TopQuestion, now *counts) {
 	rank := q.ranking(c.length > 0)
 	first := leaders[TopDrop]{limit: q.Limit}
 	for reason, n := range now.drops {
-		row := TopDrop{Reason: dropReason(reason), Packets: n, PacketsPerSecond: rounded(c.rates.drops[reason])}
+		row := TopDrop{Reason: packet.Drop(reason).String(), Packets: n, PacketsPerSecond: rounded(c.rates.drops[reason])}
 		if n == 0 || !hasAll(filter, row.Reason) {
 			continue
 		}
@@ -180,7 +181,7 @@ func (s *Service) topFlows(r *TopReading, q *TopQuestion) {
 	snapshot, keys := e.Snapshot(), e.Registry().Keys()
 	r.Matching, r.Flows = first.seen, []TopFlow{}
 	for _, l := range first.sorted() {
-		r.Flows = append(r.Flows, TopFlow{ShowFlow(e, snapshot, keys, &l.row.FlowInfo), rounded(l.row.packetsPerSecond), rounded(l.row.bytesPerSecond)})
+		r.Flows = append(r.Flows, TopFlow{DescribeFlow(e, snapshot, keys, &l.row.FlowInfo), rounded(l.row.packetsPerSecond), rounded(l.row.bytesPerSecond)})
 	}
 }
 
@@ -232,10 +233,10 @@ func (s *Service) showTalker(by TalkersBy, t *talker) TopTalker {
 		PacketsPerSecond: rounded(t.packetsPerSecond), BytesPerSecond: rounded(t.bytesPerSecond),
 	}
 	if by != ByDestination {
-		row.Source, row.From = t.key.source.String(), attachment(e, snapshot, t.key.from)
+		row.Source, row.From = t.key.source.String(), attachmentName(e, snapshot, t.key.from)
 	}
 	if by != BySource {
-		row.Destination, row.To = t.key.destination.String(), attachment(e, snapshot, t.key.to)
+		row.Destination, row.To = t.key.destination.String(), attachmentName(e, snapshot, t.key.to)
 	}
 	return row
 }

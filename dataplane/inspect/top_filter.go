@@ -1,4 +1,4 @@
-package control
+package inspect
 
 import (
 	"net/netip"
@@ -53,7 +53,7 @@ func flowWords(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKe
 			w.classes[c] = strings.Contains(conntrack.Class(c).State(), text)
 		}
 		for zone := range w.zones {
-			w.zones[zone] = strings.Contains(strings.ToLower(attachment(e, s, uint16(zone))), text)
+			w.zones[zone] = strings.Contains(strings.ToLower(attachmentName(e, s, uint16(zone))), text)
 		}
 		for slot := range w.slots {
 			k := &keys[slot]

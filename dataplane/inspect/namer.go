@@ -1,32 +1,30 @@
-package dataplane
+package inspect
 
 import (
 	"slices"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// Namer finds the names behind the numbers of events, for one reader.
-type Namer struct {
-	engine   *Engine
+// namer finds the names behind the numbers of events. It belongs to one goroutine.
+type namer struct {
+	engine   *dataplane.Engine
 	snapshot *topology.Snapshot
 	keys     []topology.RuleKey
 	rules    map[uint32]*ruleset.Rule // of snapshot, by slot
 }
 
-// NewNamer makes a namer for an engine's events.
-func (e *Engine) NewNamer() *Namer { return &Namer{engine: e} }
-
-func (n *Namer) refresh() {
+func (n *namer) refresh() {
 	s := n.engine.Snapshot()
 	if s == n.snapshot {
 		return
 	}
-	n.snapshot, n.keys, n.rules = s, n.engine.registry.Keys(), map[uint32]*ruleset.Rule{}
+	n.snapshot, n.keys, n.rules = s, n.engine.Registry().Keys(), map[uint32]*ruleset.Rule{}
 	for _, g := range s.Groups {
 		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
 			for i, slot := range t.Slots {
@@ -36,8 +34,8 @@ func (n *Namer) refresh() {
 	}
 }
 
-// Attachment is an attachment's name; empty for -1.
-func (n *Namer) Attachment(index int32) string {
+// attachment is an attachment's name; empty for -1.
+func (n *namer) attachment(index int32) string {
 	n.refresh()
 	if index < 0 || int(index) >= len(n.snapshot.Attachments) {
 		return ""
@@ -45,20 +43,21 @@ func (n *Namer) Attachment(index int32) string {
 	return n.snapshot.Attachments[index].Name
 }
 
-// Stages are the rules of an event, in the order in which they were asked, and the service of the platform for
-// which the packet passed. They are named as the policy in force has them: a rule that has gone from it
-// since has no priority, and where an NSG stands no more, there is no association.
-func (n *Namer) Stages(e *watch.Event) ([]azure.VerificationStage, topology.Service) {
+// stages are the rules of an event, the sender's end first, each end's in the order in which they
+// were asked, and the service of the platform for which the packet passed. They are named as
+// the policy in force has them. A rule that the policy lacks by now has no priority, and an NSG
+// that stands nowhere any more has no association.
+func (n *namer) stages(e *watch.Event) ([]azure.VerificationStage, topology.Service) {
 	n.refresh()
 	stages, service := make([]azure.VerificationStage, 0, e.N), topology.NoService
-	sender, receiver := n.ends(e)
+	sender, receiver := n.endStages(e)
 	for _, slot := range e.Rules[:e.N] {
 		if s := topology.ServiceOfSlot(slot); s != topology.NoService {
 			service = s
 			continue
 		}
-		if int(slot) >= len(n.keys) { // registered since
-			n.keys = n.engine.registry.Keys()
+		if int(slot) >= len(n.keys) { // registered after the last refresh
+			n.keys = n.engine.Registry().Keys()
 		}
 		k := &n.keys[slot]
 		named := azure.VerificationStage{NetworkSecurityGroup: k.NetworkSecurityGroup, Direction: k.Direction.String(),
@@ -70,24 +69,25 @@ func (n *Namer) Stages(e *watch.Event) ([]azure.VerificationStage, topology.Serv
 		if k.Direction == ruleset.Inbound {
 			list = &receiver
 		}
-		named.Association = associate(list, k.NetworkSecurityGroup)
+		named.Association = takeAssociation(list, k.NetworkSecurityGroup)
 		stages = append(stages, named)
 	}
 	slices.SortStableFunc(stages, func(a, b azure.VerificationStage) int {
-		return order(a.Direction) - order(b.Direction)
+		return senderFirst(a.Direction) - senderFirst(b.Direction)
 	})
 	return stages, service
 }
 
-func order(direction string) int {
+func senderFirst(direction string) int {
 	if direction == ruleset.Outbound.String() {
 		return 0
 	}
 	return 1
 }
 
-// ends are the stages of both ends of the event's packet, or of its flow's first one.
-func (n *Namer) ends(e *watch.Event) (sender, receiver []topology.Stage) {
+// endStages are the stages of both ends of an event's packet. Of a reply they are those of the
+// flow's first packet.
+func (n *namer) endStages(e *watch.Event) (sender, receiver []topology.Stage) {
 	s := n.snapshot
 	src, dst := e.Packet.Src, e.Packet.Dst
 	if e.Translated {
@@ -112,8 +112,8 @@ func (n *Namer) ends(e *watch.Event) (sender, receiver []topology.Stage) {
 	return sender, receiver
 }
 
-// associate takes the next stage of an NSG out of the list, and says where it stands.
-func associate(list *[]topology.Stage, group string) string {
+// takeAssociation says where the next stage of an NSG stands, and drops the list up to it.
+func takeAssociation(list *[]topology.Stage, group string) string {
 	for i := range *list {
 		if stage := &(*list)[i]; stage.Group.Label == group {
 			*list = (*list)[i+1:]
