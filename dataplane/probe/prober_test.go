@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,7 +223,70 @@ func TestEndingWaitsForNoAnswer(t *testing.T) {
 	if h := r.Health()[0]; h.Asked {
 		t.Errorf("a question that was broken off counts: %+v", h)
 	}
-	r.Follow([]*topology.Probe{p, probeOf(t, "127.0.0.1:1", topology.ProbeTCP)}) // starts nothing
+	late := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	r.Follow([]*topology.Probe{p, late})
+	if b := r.backends[keyOf(late)]; b == nil || b.stop != nil {
+		t.Error("a backend is asked after the end")
+	}
+}
+
+func TestABackendThatHasLeftIsAskedNoMore(t *testing.T) {
+	r := newRig(t, probeOf(t, "127.0.0.1:1", topology.ProbeTCP))
+	eventually(t, "the first probe", func() bool { return r.Health()[0].Asked })
+	r.Follow(nil)
+	ended := make(chan struct{})
+	go func() { r.wait.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("it is still asked")
+	}
+}
+
+func TestAProbeWaitsAsLongAsAzureAtMost(t *testing.T) {
+	for interval, want := range map[time.Duration]time.Duration{time.Second: time.Second, 30 * time.Second: 30 * time.Second, time.Hour: 30 * time.Second} {
+		if got := timeout(&topology.Probe{Interval: interval}); got != want {
+			t.Errorf("interval %v: %v, want %v", interval, got, want)
+		}
+	}
+}
+
+func TestNoMoreProbesAreInFlightThanTheirBound(t *testing.T) {
+	p := New(Options{Source: loopback})
+	free := 0
+	for full := false; !full; {
+		select {
+		case p.inFlight <- struct{}{}:
+			free++
+		default:
+			full = true
+		}
+	}
+	if free != maxInFlight {
+		t.Errorf("%d are let go at once, want %d", free, maxInFlight)
+	}
+	one := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	b := &backend{prober: p, probe: one}
+	asked := make(chan bool, 1)
+	go func() { asked <- b.once(t.Context(), one) }()
+	stacks := make([]byte, 1<<20)
+	eventually(t, "the next one waits", func() bool {
+		select {
+		case <-asked:
+			t.Fatal("the next one did not wait")
+		default:
+		}
+		for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(g, "(*backend).once") && strings.Contains(g, "[select") {
+				return true
+			}
+		}
+		return false
+	})
+	<-p.inFlight
+	if !<-asked {
+		t.Error("not asked when there was room")
+	}
 }
 
 func TestAReloadKeepsWhatIsKnown(t *testing.T) {
@@ -301,6 +365,18 @@ func (h *headerOnly) Read(b []byte) (int, error) {
 		h.t.Error("what is behind the header was read")
 	}
 	return n, err
+}
+
+// A backend may send a header without end.
+func TestAnAnswersHeaderIsBounded(t *testing.T) {
+	body := "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"
+	left := strings.NewReader(body)
+	if err := get(&headerOnly{t: t, left: left}, netip.AddrPortFrom(loopback, 80), "/"); err == nil {
+		t.Error("it was taken")
+	}
+	if n := len(body) - left.Len(); n > maxHeader {
+		t.Errorf("%d bytes were read", n)
+	}
 }
 
 // A backend that is slow to send the content has answered all the same.
