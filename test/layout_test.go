@@ -23,7 +23,7 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
-	"tun":                   {},
+	"tun":                   {"dataplane/packet"}, // the offsets of headers
 	"ruleset/arm":           {"ruleset", "ruleset/arm/template", "ruleset/arm/terraform"},
 	"ruleset/arm/template":  {},
 	"ruleset/arm/terraform": {},

@@ -3,7 +3,6 @@ package translate
 import (
 	"encoding/binary"
 
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -13,19 +12,6 @@ type delta uint32
 // with is d and the change of a sum from one of old to one of new, each of at most 2^16 words.
 func (d delta) with(old, new uint32) delta {
 	return delta(tun.Fold(uint32(d) + uint32(tun.Fold(new)) + uint32(^tun.Fold(old))))
-}
-
-// sumOf is the sum of an address's words.
-func sumOf(a packet.Addr) uint32 {
-	if a.Is4() {
-		v := a.V4()
-		return v>>16 + v&0xffff
-	}
-	return sum64(a.Hi) + sum64(a.Lo)
-}
-
-func sum64(v uint64) uint32 {
-	return uint32(v>>48) + uint32(v>>32&0xffff) + uint32(v>>16&0xffff) + uint32(v&0xffff)
 }
 
 // whole brings a checksum up to date: the complement of a sum.

@@ -16,15 +16,6 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// Offsets in headers.
-const (
-	ipv4Sum, ipv4Addresses = 10, 12
-	ipv6Addresses          = 8
-	tcpSum, udpSum         = 16, 6
-	icmpSum, icmpID        = 2, 4
-	tcpAck                 = 8
-)
-
 // Packet gives a packet another tuple, of the same protocol and the same address family. frame is
 // its virtio-net header and its bytes, and p what Decode made of it, which stays true. A later
 // fragment has no ports, so it gets the addresses alone.
@@ -54,15 +45,15 @@ func addresses(b []byte, p *packet.Packet, src, dst packet.Addr) (d delta) {
 	if src == p.Src && dst == p.Dst {
 		return 0
 	}
-	d = d.with(sumOf(p.Src)+sumOf(p.Dst), sumOf(src)+sumOf(dst))
+	d = d.with(p.Src.Sum()+p.Dst.Sum(), src.Sum()+dst.Sum())
 	if b[0]>>4 == 6 {
-		put6(b[ipv6Addresses:], src)
-		put6(b[ipv6Addresses+16:], dst)
+		put6(b[packet.IPv6AddressesAt:], src)
+		put6(b[packet.IPv6AddressesAt+16:], dst)
 		return d
 	}
-	binary.BigEndian.PutUint32(b[ipv4Addresses:], src.V4())
-	binary.BigEndian.PutUint32(b[ipv4Addresses+4:], dst.V4())
-	d.whole(b[ipv4Sum:])
+	binary.BigEndian.PutUint32(b[packet.IPv4AddressesAt:], src.V4())
+	binary.BigEndian.PutUint32(b[packet.IPv4AddressesAt+4:], dst.V4())
+	d.whole(b[packet.IPv4SumAt:])
 	return d
 }
 
@@ -85,9 +76,9 @@ func transport(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d d
 }
 
 func ports(b []byte, from, to *packet.Tuple, d delta, partial bool) {
-	at := tcpSum
+	at := packet.TCPSumAt
 	if from.Proto == packet.ProtoUDP {
-		at = udpSum
+		at = packet.UDPSumAt
 	}
 	binary.BigEndian.PutUint16(b, to.SrcPort)
 	binary.BigEndian.PutUint16(b[2:], to.DstPort)
@@ -98,7 +89,7 @@ func ports(b []byte, from, to *packet.Tuple, d delta, partial bool) {
 	case len(b) < at+2:
 	case partial:
 		d.partial(b[at:])
-	case at == udpSum:
+	case at == packet.UDPSumAt:
 		d.wholeUDP(b[at:])
 	default:
 		d.whole(b[at:])
@@ -110,14 +101,14 @@ func identifier(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d 
 	if request {
 		old, new = from.SrcPort, to.SrcPort
 	}
-	binary.BigEndian.PutUint16(b[icmpID:], new)
+	binary.BigEndian.PutUint16(b[packet.ICMPIDAt:], new)
 	switch {
 	case !partial:
 		if d = d.with(uint32(old), uint32(new)); d != 0xffff {
-			d.whole(b[icmpSum:])
+			d.whole(b[packet.ICMPSumAt:])
 		}
 	case d != 0:
-		d.partial(b[icmpSum:])
+		d.partial(b[packet.ICMPSumAt:])
 	}
 }
 
@@ -126,5 +117,5 @@ func Ack(frame []byte, p *packet.Packet) (number uint32, ok bool) {
 	if p.Proto != packet.ProtoTCP || p.TCPFlags&packet.ACK == 0 || p.Fragment.IsLater() {
 		return 0, false
 	}
-	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+tcpAck:]), true
+	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+packet.TCPAckAt:]), true
 }

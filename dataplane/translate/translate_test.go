@@ -275,8 +275,8 @@ func TestALaterFragmentQuotedInAnErrorGetsItsAddresses(t *testing.T) {
 		private, public, far, router := world[0], world[1], world[2], world[3]
 		part := func(src string) []byte {
 			b := packettest.Fragments(packettest.UDP(packettest.Spec{Src: src, Dst: far, Payload: 40}), 9, 16)[1]
-			for i := range b[len(b)-24:] { // what could pass for ports
-				b[len(b)-24+i] = 0xaa
+			for i := range b[len(b)-32:] { // what could pass for ports
+				b[len(b)-32+i] = 0xaa
 			}
 			return b
 		}
