@@ -1,10 +1,12 @@
-// Package coalesce puts consecutive small packets of one flow together, so that
-// they leave as one superpacket: a device takes one in the time of one packet.
+// Package coalesce puts consecutive small packets of one flow together. They leave as one
+// superpacket, which a device takes in the time of one packet.
 //
-// Nothing is lost by it. The receiving kernel cuts a superpacket into packets that equal
-// those that came, byte by byte and in their order: only packets are put together whose
-// headers differ in nothing but what counts up by itself (IPv4 identification, TCP sequence number),
-// whose payloads are equally long but for a shorter last one, and whose checksums are right or not made yet.
+// The receiving kernel cuts the superpacket into the same packets again, byte by byte and in
+// their order. So packets go together only if all of this holds:
+//   - their headers differ only in the IPv4 identification and the TCP sequence number, as
+//     segmentation counts them up;
+//   - their payloads have one length; the last one may be shorter;
+//   - their checksums are right, or left to do.
 package coalesce
 
 import (
@@ -18,8 +20,8 @@ import (
 // Train is a run of packets of one flow that can leave together. The zero value is
 // empty. It is owned by one worker.
 type Train struct {
-	// parts are the first packet's frame and the others' payloads; they are the caller's
-	// memory, which stays as it is until the train is sent.
+	// parts are the first packet's frame and the others' payloads. The memory is the caller's
+	// and must not change until the train is sent.
 	parts [tun.MaxParts][]byte
 	n     int
 	first packet.Packet
@@ -29,8 +31,8 @@ type Train struct {
 	push  bool // the last packet has PSH
 }
 
-// Start makes p, whose frame is given, the first packet of a train. It reports false, and
-// leaves t empty, when p can only go alone.
+// Start makes p the first packet of a train. It reports false and leaves t empty when p can only
+// go alone.
 func (t *Train) Start(frame []byte, p *packet.Packet) bool {
 	payload := p.Len - uint32(p.PayloadOffset)
 	if !fit(frame, p) || p.Proto == packet.ProtoTCP && p.TCPFlags&packet.PSH != 0 {
@@ -42,7 +44,7 @@ func (t *Train) Start(frame []byte, p *packet.Packet) bool {
 	return true
 }
 
-// Append adds p, the flow's next packet, and reports whether it could.
+// Append adds p, the flow's next packet, and reports whether it fits.
 func (t *Train) Append(frame []byte, p *packet.Packet) bool {
 	payload := int(p.Len) - int(p.PayloadOffset)
 	if t.full || t.n == len(t.parts) || payload > t.size ||
@@ -66,10 +68,10 @@ func fit(frame []byte, p *packet.Packet) bool {
 		return false
 	}
 	if b[0]>>4 == 6 {
-		if p.HeaderLen != packet.IPv6HeaderLen { // a routing header would change what is summed
+		if p.HeaderLen != packet.IPv6HeaderLen { // a routing header would change the pseudo-header
 			return false
 		}
-	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff || b[packet.IPv4SumAt]&b[packet.IPv4SumAt+1] == 0xff { // a zero's other form
+	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff || b[packet.IPv4SumAt]&b[packet.IPv4SumAt+1] == 0xff { // 0xffff would become 0
 		return false
 	}
 	t := b[p.HeaderLen:]
@@ -100,8 +102,7 @@ func fit(frame []byte, p *packet.Packet) bool {
 	return h.Flags&tun.FlagDataValid != 0 || tun.Fold(p.PseudoSum(len(t))+uint32(tun.Sum(t))) == 0xffff
 }
 
-// follows reports whether b is what the kernel would make of the train's next segment's
-// headers.
+// follows reports whether b has the headers that the kernel would give the train's next segment.
 func (t *Train) follows(b []byte, p *packet.Packet) bool {
 	a := t.parts[0][tun.HeaderLen:]
 	if !sameNetwork(a, b, int(p.HeaderLen), t.n) {
@@ -118,8 +119,8 @@ func (t *Train) follows(b []byte, p *packet.Packet) bool {
 		bytes.Equal(a[packet.TCPUrgentAt:], b[packet.TCPUrgentAt:])
 }
 
-// sameNetwork compares the IP headers of a train's first packet and of the one that
-// follows n packets. Segmentation counts the IPv4 identification up.
+// sameNetwork compares the IP headers of a train's first packet and of the one behind n packets.
+// Segmentation counts the IPv4 identification up.
 func sameNetwork(a, b []byte, headerLen, n int) bool {
 	if a[0]>>4 == 6 {
 		return bytes.Equal(a[:packet.IPv6LenAt], b[:packet.IPv6LenAt]) && bytes.Equal(a[packet.IPv6NextAt:headerLen], b[packet.IPv6NextAt:headerLen])
@@ -133,11 +134,11 @@ func sameNetwork(a, b []byte, headerLen, n int) bool {
 // Len is the number of packets.
 func (t *Train) Len() int { return t.n }
 
-// WireLen is the number of bytes of all packets with their headers.
+// WireLen is the length of all packets with their headers, in bytes.
 func (t *Train) WireLen() int { return t.n*int(t.first.PayloadOffset) + t.total }
 
-// Frame makes the train one frame, in pieces, and empties it. The pieces are valid until
-// the next Start. A train of one packet is that packet's frame, unchanged.
+// Frame returns the train as one frame in parts and empties it. The parts are valid until the next
+// Start. A train of one packet is that packet's frame, unchanged.
 func (t *Train) Frame() [][]byte {
 	if t.n > 1 {
 		t.finish()
@@ -147,7 +148,7 @@ func (t *Train) Frame() [][]byte {
 	return parts
 }
 
-// finish makes the first packet's headers those of the whole.
+// finish turns the first packet's headers into those of the superpacket.
 func (t *Train) finish() {
 	p, frame := &t.first, t.parts[0]
 	b := frame[tun.HeaderLen:]

@@ -7,13 +7,13 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// rewritten bounds what of a quoted transport header changes: up to TCP's checksum.
+// rewritten is how many bytes of a quoted transport header may change: up to TCP's checksum.
 const rewritten = packet.TCPSumAt + 2
 
-// Error rewrites an ICMP error inside and outside: the packet that it quotes gets the tuple
-// that its sender, whom the error goes to, has given it, and the error seems to come
-// from src. frame and p are as for Packet, and quoted is what DecodeQuote made of them. Checksums
-// in the quote are brought up to date as far as they are quoted.
+// Error rewrites an ICMP error inside and outside. The quoted packet gets the tuple inner, which
+// its sender gave it; the error goes to that sender and seems to come from src. frame and p are
+// as for Packet; quoted is what DecodeQuote made of them. Checksums in the quote are updated as
+// far as they are quoted.
 func Error(frame []byte, p *packet.Packet, quoted *packet.Quote, inner *packet.Tuple, src packet.Addr) {
 	b := frame[tun.HeaderLen:]
 	quote := b[p.PayloadOffset:p.Len]
@@ -52,7 +52,7 @@ func ErrorFragment(frame []byte, p *packet.Packet, src, dst packet.Addr) {
 	p.Src, p.Dst = src, dst
 }
 
-// Reset writes a TCP RST as a whole frame to b and returns it, decoded into p.
+// Reset writes a TCP RST with tuple t to b and returns the frame, decoded into p.
 func Reset(b []byte, t *packet.Tuple, sequence, ack uint32, p *packet.Packet) []byte {
 	headerLen := packet.IPv4HeaderLen
 	if !t.Src.Is4() {

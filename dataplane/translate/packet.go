@@ -1,12 +1,12 @@
-// Package translate rewrites packets: addresses, ports and ICMP identifiers, and the checksums
-// that cover them, brought up to date by what has changed (RFC 1624). Nothing else of a packet
-// changes, and rewriting it back gives the packet that it was, a wrong checksum included.
+// Package translate rewrites packets: addresses, ports and ICMP identifiers. It updates the
+// checksums that cover them by what has changed (RFC 1624). Nothing else of a packet changes.
+// Rewriting a packet back gives the same packet again, with a wrong checksum if it had one.
 //
-// The one exception is a checksum of 0xffff, which but in UDP only a message of nothing but zeros
-// has: it comes back as 0, the same number. UDP's 0 means that there is none, and stays.
+// There is one exception: a checksum of 0xffff comes back as 0, the same number. Outside UDP only
+// a message of zeros has it. In UDP 0 means that there is no checksum, and stays.
 //
-// Where a virtio-net header leaves a checksum to do, the field holds the sum of the
-// pseudo-header, of which only the addresses change.
+// Where a virtio-net header leaves a checksum to do, the field holds the pseudo-header's sum.
+// Only the addresses change that.
 package translate
 
 import (
@@ -16,9 +16,9 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// Packet gives a packet another tuple, of the same protocol and the same address family. frame is
-// its virtio-net header and its bytes, and p what Decode made of it, which stays true. A later
-// fragment has no ports, so it gets the addresses alone.
+// Packet gives a packet another tuple, of the same protocol and address family. frame is its
+// virtio-net header and its bytes; p is what Decode made of it, and is updated. A later fragment
+// has no ports: it gets only the addresses.
 func Packet(frame []byte, p *packet.Packet, to *packet.Tuple) {
 	b := frame[tun.HeaderLen:]
 	d := addresses(b, p, to.Src, to.Dst)
@@ -29,18 +29,18 @@ func Packet(frame []byte, p *packet.Packet, to *packet.Tuple) {
 	p.Src, p.Dst = to.Src, to.Dst
 }
 
-// leftToDo reports that the transport checksum is the sum of the pseudo-header only.
+// leftToDo reports whether the transport checksum is only the pseudo-header's sum.
 func leftToDo(frame []byte, p *packet.Packet) bool {
 	if frame[0]&tun.FlagNeedsCsum == 0 {
 		return false
 	}
 	var h tun.Header
 	h.Decode((*[tun.HeaderLen]byte)(frame))
-	return h.CsumStart == p.HeaderLen // else it is the checksum of something in the payload
+	return h.CsumStart == p.HeaderLen // otherwise the header means a checksum within the payload
 }
 
-// addresses writes the IP header's addresses and its checksum, and returns the change of the
-// addresses' sum.
+// addresses writes the IP header's addresses and updates its checksum. It returns the change of
+// the addresses' sum.
 func addresses(b []byte, p *packet.Packet, src, dst packet.Addr) (d delta) {
 	if src == p.Src && dst == p.Dst {
 		return 0
