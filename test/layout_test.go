@@ -23,7 +23,7 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
-	"tun":                   {},
+	"tun":                   {"dataplane/packet"}, // the offsets of headers
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
