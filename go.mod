@@ -27,6 +27,8 @@ require (
 	golang.org/x/term v0.46.0
 )
 
+require go4.org/netipx v0.0.0-20260823151212-3075585bcbeb
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

@@ -347,7 +347,7 @@ func TestWhichFieldsChooseABackend(t *testing.T) {
 		{policy.DistributionSourceIPProtocol, false, true, true},
 		{policy.DistributionSourceIP, false, false, true},
 	} {
-		v := service{distribution: tt.distribution, backends: make([]backend, 16)}
+		v := frontendRule{distribution: tt.distribution, backends: make([]backend, 16)}
 		seen := func(change func(i int, p *packet.Tuple)) bool {
 			found := map[*backend]bool{}
 			for i := range 64 {
@@ -371,7 +371,7 @@ func TestWhichFieldsChooseABackend(t *testing.T) {
 
 // A client of a backend that stays up keeps it whatever happens to the others.
 func TestTheOthersKeepTheirBackend(t *testing.T) {
-	v := service{distribution: policy.DistributionSourceIP}
+	v := frontendRule{distribution: policy.DistributionSourceIP}
 	for range 10 {
 		v.backends = append(v.backends, backend{health: newHealth()})
 	}
@@ -420,7 +420,7 @@ func TestDefaultPortsByTheSizeOfThePool(t *testing.T) {
 	} {
 		addresses := slices.Repeat([]netip.Addr{a}, tt.frontends)
 		total := 0
-		for _, r := range m.byDefault(addresses, tt.size-1, tt.size) {
+		for _, r := range m.defaultPorts(addresses, tt.size-1, tt.size) {
 			if int(r.First) != firstSharedPort+(tt.size-1)*tt.ports {
 				t.Errorf("the last of %d begins at %d", tt.size, r.First)
 			}

@@ -1,0 +1,86 @@
+package topology
+
+import (
+	"net/netip"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// The ports of a shared address that flows may take. A load balancer's frontend gives 64,000.
+const (
+	firstSharedPort      = 1024
+	lastSharedPort       = 65535
+	lastBalancerPort     = firstSharedPort + 64000 - 1
+	balancerPortBlock    = 8    // ports around a rule's frontend port that outbound flows can't take
+	maxDefaultAllocation = 1024 // ports of a backend without an allocation, over all frontends
+)
+
+// freePorts are the ports of a frontend's address that outbound flows may take. A block of
+// eight ports that holds a rule's port is not free.
+func (m *membership) freePorts(a netip.Addr) (list []PortRange) {
+	taken := map[uint16]bool{}
+	take := func(f *policy.Frontend, first, last uint16) {
+		for block := int(first) / balancerPortBlock; f.Address == a && block <= int(last)/balancerPortBlock; block++ {
+			taken[uint16(block)] = true
+		}
+	}
+	for _, r := range m.balancer.Rules {
+		take(r.Frontend, r.FrontendPort, r.FrontendPort)
+	}
+	for _, r := range m.balancer.NATRules {
+		take(r.Frontend, r.First, r.Last)
+	}
+	address := packet.AddrFrom(a)
+	for first := firstSharedPort; first <= lastBalancerPort; first += balancerPortBlock {
+		if taken[uint16(first/balancerPortBlock)] {
+			continue
+		}
+		last := uint16(first + balancerPortBlock - 1)
+		if n := len(list); n > 0 && int(list[n-1].Last) == first-1 {
+			list[n-1].Last = last
+		} else {
+			list = append(list, PortRange{address, uint16(first), last})
+		}
+	}
+	return list
+}
+
+// defaultPorts are the ports of member i of a pool without an allocation: the pool's size says
+// how many of each address, at most 1,024 in all (azure-docs, load-balancer-outbound-connections,
+// default port allocation).
+func (m *membership) defaultPorts(addresses []netip.Addr, i, size int) (ports []PortRange) {
+	n := 32
+	for _, step := range []struct{ size, ports int }{{800, 64}, {400, 128}, {200, 256}, {100, 512}, {50, 1024}} {
+		if size <= step.size {
+			n = step.ports
+		}
+	}
+	for j, a := range addresses {
+		if (j+1)*n > maxDefaultAllocation {
+			break
+		}
+		ports = append(ports, cutPorts(m.freePorts(a), i*n, n)...)
+	}
+	return ports
+}
+
+// cutPorts takes n ports of the ranges, beginning with number from. It returns fewer when there
+// are no more.
+func cutPorts(ranges []PortRange, from, n int) (list []PortRange) {
+	for _, r := range ranges {
+		size := int(r.Last) - int(r.First) + 1
+		if from >= size {
+			from -= size
+			continue
+		}
+		take := min(n, size-from)
+		if take <= 0 {
+			break
+		}
+		first := int(r.First) + from
+		list = append(list, PortRange{r.Address, uint16(first), uint16(first + take - 1)})
+		n, from = n-take, 0
+	}
+	return list
+}
