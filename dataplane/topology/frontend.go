@@ -138,9 +138,6 @@ func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
 			up++
 		}
 	}
-	if up == 0 {
-		return nil
-	}
 	// A probe may change a state meanwhile: then the last backend that is up takes the packet.
 	nth, last := below(mix(h, uint64(up)), up), -1
 	for i := range r.backends {
