@@ -85,7 +85,7 @@ func (s *Snapshot) Endpoint(nic *policy.NetworkInterface, addr netip.Addr) *Endp
 
 // Owner finds the endpoint with an address, as the outside sees it: in a virtual network, the
 // platform, or the outside for any other address. It is nil when several virtual networks have
-// the address, or when it is in one of them but nobody there can have it.
+// the address, or when one of them contains it but no host there can have it.
 func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
 	if isPlatform(packet.AddrFrom(a)) {
 		return s.platform
@@ -99,8 +99,8 @@ func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
 	return s.outside
 }
 
-// Sender finds who sends to an endpoint from an address, for questions: in its network or with
-// a peer, behind a gateway, the platform, or outside. It is nil when nobody can.
+// Sender finds the endpoint that sends to another from an address, for questions: in its network
+// or with a peer, behind a gateway, the platform, or outside. It is nil when none can.
 func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
 	n := to.routes.network
 	if isPlatform(packet.AddrFrom(from)) {

@@ -19,7 +19,7 @@
 //	frontend*.go   step 7 otherwise: what public addresses and load balancers lead to
 //	egress.go      step 7 otherwise: how packets leave to the internet
 //	snatports.go   which ports load balancers give to outbound flows
-//	admit.go       who sends from an address
+//	admit.go       which endpoint sends from an address
 //	routes.go      where a route leads
 //	way.go         the route and the translation of a flow's first packet
 //	replies.go     whether replies come back by the attachment of the request

@@ -18,7 +18,7 @@ type networkSet struct {
 	list []*network // in the policy's order
 	of   map[*policy.VirtualNetwork]*network
 	// space holds the address spaces of all virtual networks, learned the prefixes behind
-	// gateways. Together they tell who is not outside.
+	// gateways. An address in neither is outside.
 	space, learned bart.Lite
 	defaultLearned bool // a gateway has a default route
 }

@@ -70,7 +70,7 @@ func TestServicesAsAList(t *testing.T) {
 	}
 }
 
-// License activation follows the route tables: the allowance ends with a route for everything, not with others.
+// License activation follows the route tables: a default route ends the allowance, other routes don't.
 func TestLicenseActivationUnderRouteTables(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

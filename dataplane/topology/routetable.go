@@ -31,8 +31,8 @@ var unroutable = append(slices.Clone(private),
 // routedSet is the attached endpoints, with routes that lead to them.
 type routedSet struct {
 	*attachedSet
-	// byAddress finds an endpoint from outside. An address of several virtual networks, or one
-	// that nobody can have, maps to nil.
+	// byAddress finds an endpoint from outside. An address of several virtual networks maps to
+	// nil, and so does a broadcast address.
 	byAddress *bart.Table[*Endpoint]
 }
 

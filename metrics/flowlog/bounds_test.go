@@ -89,7 +89,7 @@ func TestManyRowsBecomeRecordsEarly(t *testing.T) {
 	}
 }
 
-// The flow table withdraws a flow whose first packet began another one.
+// The flow table withdraws a flow if its first packet began another one.
 func TestAWithdrawnFlowHasNoRow(t *testing.T) {
 	r := newRig(t, midnight, Log{Version: NSG, Folder: t.TempDir()})
 	info := oneFlow(t, r)

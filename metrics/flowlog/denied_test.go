@@ -12,7 +12,7 @@ import (
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
 )
 
-// gate is a writer that waits until it is opened.
+// gate is a writer that blocks until it is opened.
 type gate struct {
 	open chan struct{}
 	mu   sync.Mutex
@@ -35,7 +35,7 @@ func (r *rig) sendDenied(n int) {
 	r.flush()
 }
 
-// Denied packets filled the queue of a reader that is slow, and the rows of flows were the oldest in it.
+// Denied packets filled the queue of a slow reader, and the rows of flows were the oldest in it.
 func TestAFloodOfDeniedPacketsLeavesRoomForOtherRows(t *testing.T) {
 	g := &gate{open: make(chan struct{})}
 	var told bytes.Buffer
@@ -71,7 +71,7 @@ func TestAFloodOfDeniedPacketsLeavesRoomForOtherRows(t *testing.T) {
 	}
 }
 
-// As long as denied packets came, no flow that ended was taken and no walk began.
+// As long as denied packets came, no ended flow was logged and no walk began.
 func TestAFloodOfDeniedPacketsHoldsNothingElseUp(t *testing.T) {
 	r := newRig(t, midnight, Log{Version: NSG, Folder: t.TempDir()})
 	const denied = 10_000
@@ -88,7 +88,7 @@ func TestAFloodOfDeniedPacketsHoldsNothingElseUp(t *testing.T) {
 	}
 }
 
-// The rows of denied packets took all of a folder, whose oldest files were deleted for them.
+// The rows of denied packets filled a folder, and its oldest files were deleted for them.
 func TestAFloodOfDeniedPacketsLeavesAFolderToOtherRows(t *testing.T) {
 	const limit = 4 << 20
 	r := newRig(t, midnight, Log{Version: NSG, Folder: t.TempDir(), MaxSize: limit})
