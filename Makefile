@@ -8,6 +8,8 @@ FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
 FLOODTIME ?= 5
+# Which guards `make mutate` breaks; a regular expression, empty: all.
+RUN       ?=
 
 # scripts/setup may have found Go in its usual place outside PATH.
 export PATH := $(PATH):/usr/local/go/bin
@@ -18,7 +20,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build setup test race lint fuzz mutate bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -39,6 +41,10 @@ lint:
 
 fuzz:
 	FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+# Breaks the guards that test/mutate lists, one by one; fails when no test notices. Root sees all of it.
+mutate:
+	go run ./test/mutate -run '$(RUN)'
 
 # With the profile that the daemon is built with, so that what is measured is what runs.
 bench:

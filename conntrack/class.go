@@ -13,9 +13,9 @@ type Tick uint32
 // TickLength is the length of a Tick.
 const TickLength = 10 * time.Millisecond
 
-// maxTimeout is far below half of the ticks' range, so that comparisons hold
-// even if Expire is late by months.
-const maxTimeout = 100 * 24 * time.Hour
+// MaxTimeout is the longest timeout. It is far below half of the ticks' range, so that
+// comparisons hold even if Expire is late by months.
+const MaxTimeout = 7 * 24 * time.Hour
 
 // since is the number of ticks from earlier to t; 0 if earlier is in fact the
 // later one, which another worker's clock can make it.
@@ -141,8 +141,8 @@ func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
 		{"icmp", o.ICMP, d.ICMP, []Class{ClassICMPOneWay, ClassICMPTwoWay}},
 		{"other", o.Other, d.Other, []Class{ClassOtherOneWay, ClassOtherTwoWay}},
 	} {
-		if f.value < 0 || f.value > maxTimeout {
-			return l, fmt.Errorf("conntrack: timeout %s: %v: must be between 0 and %v", f.name, f.value, maxTimeout)
+		if f.value < 0 || f.value > MaxTimeout {
+			return l, fmt.Errorf("conntrack: timeout %s: %v: must be between 0 and %v", f.name, f.value, MaxTimeout)
 		}
 		if f.value == 0 {
 			f.value = f.def
@@ -156,5 +156,5 @@ func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
 
 // ticks rounds up, so that nothing times out early.
 func ticks(d time.Duration) uint32 {
-	return uint32((min(d, maxTimeout) + TickLength - 1) / TickLength)
+	return uint32((min(d, MaxTimeout) + TickLength - 1) / TickLength)
 }

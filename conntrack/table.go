@@ -11,7 +11,7 @@ import (
 type Options struct {
 	// Max is the number of live flows; 0: 1,000,000, at most MaxFlows.
 	Max int
-	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000.
+	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000, at most MaxFlows.
 	MaxPerZone int
 	// NewPerSecond is how many flows may begin a second in one zone, at either end; up
 	// to a second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
@@ -129,7 +129,7 @@ func (o *Options) complete() error {
 		def, limit int
 	}{
 		{"max", &o.Max, defaultMax, MaxFlows},
-		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, math.MaxInt},
+		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, MaxFlows},
 		{"newPerSecond", &o.NewPerSecond, 0, MaxNewPerSecond},
 		{"zones", &o.Zones, maxZones, maxZones},
 		{"workers", &o.Workers, 1, maxWorkers},

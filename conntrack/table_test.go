@@ -321,7 +321,7 @@ func TestOptionsOutOfRangeAreRefused(t *testing.T) {
 		{Options{Zones: 1<<16 + 1}, "zones"},
 		{Options{Workers: -1}, "workers"},
 		{Options{Timeouts: Timeouts{UDPTwoWay: -1}}, "udpTwoWay"},
-		{Options{Timeouts: Timeouts{TCPSyn: maxTimeout + 1}}, "tcpSyn"},
+		{Options{Timeouts: Timeouts{TCPSyn: MaxTimeout + 1}}, "tcpSyn"},
 	} {
 		if _, err := New(tt.o); err == nil || !strings.Contains(err.Error(), tt.want+":") {
 			t.Errorf("%+v: %v", tt.o, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // capturesEnv names captures to carry besides those of testdata: pcap and pcapng
@@ -243,7 +244,7 @@ func newCaptureRig(t *testing.T, inside map[netip.Addr]bool) *rig {
 	}
 	var devices []tun.Device
 	for range 2 {
-		d, err := tun.NewMemory("mem", 1, 8)
+		d, err := tuntest.NewMemory("mem", 1, 8)
 		if err != nil {
 			t.Fatal(err)
 		}

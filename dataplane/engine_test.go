@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // eventually polls a condition until it holds or a generous deadline has passed.
@@ -37,7 +38,7 @@ func TestWorkersCountEveryPacketWhilePoliciesChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	var devices []tun.Device
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	for range numAttachments {
 		d := newMemory(t, workers, 1024)
 		devices, memory = append(devices, d), append(memory, d)
@@ -100,7 +101,7 @@ func TestWorkersCountEveryPacketWhilePoliciesChange(t *testing.T) {
 			}
 		}
 	})
-	sink := func(d *tun.Memory, q int) {
+	sink := func(d *tuntest.Memory, q int) {
 		for {
 			select {
 			case <-stop:

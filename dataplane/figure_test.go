@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // The figure's names, as the tests of this package use them.
@@ -30,7 +31,7 @@ var (
 type rig struct {
 	t        testing.TB
 	engine   *Engine
-	devices  []*tun.Memory
+	devices  []*tuntest.Memory
 	clock    time.Duration
 	rewrites bool // the policy translates: send does not hold the bytes
 }
@@ -117,9 +118,9 @@ func countOf(e *Engine, nsg string, d ruleset.Direction, rule string) RuleCount 
 	return RuleCount{}
 }
 
-func newMemory(t testing.TB, queues, capacity int) *tun.Memory {
+func newMemory(t testing.TB, queues, capacity int) *tuntest.Memory {
 	t.Helper()
-	d, err := tun.NewMemory("mem", queues, capacity, tun.WithSlotLen(8192))
+	d, err := tuntest.NewMemory("mem", queues, capacity, tuntest.WithSlotLen(8192))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // total is the number and the bytes of packets.
@@ -242,7 +243,7 @@ func TestFragmentsOfOneDatagramMayComeInOnSeveralWorkers(t *testing.T) {
 				t.Fatal(err)
 			}
 			var devices []tun.Device
-			var memory []*tun.Memory
+			var memory []*tuntest.Memory
 			for range numAttachments {
 				d := newMemory(t, 2, 16)
 				devices, memory = append(devices, d), append(memory, d)

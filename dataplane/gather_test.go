@@ -26,7 +26,7 @@ func gatherRigFor(t testing.TB, policy *policy.Set, level tun.Offload, capacity 
 	r := newRig(t, policy, conntrack.Options{Max: 1024})
 	var devices []tun.Device
 	for i := range r.devices {
-		d, err := tun.NewMemory("mem", 1, capacity, tun.WithOffload(level))
+		d, err := tuntest.NewMemory("mem", 1, capacity, tuntest.WithOffload(level))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func wirePackets(frames [][]byte) (packets [][]byte) {
 			packets = append(packets, f[tun.HeaderLen:])
 			continue
 		}
-		packets = append(packets, tuntest.Segments(f[tun.HeaderLen:], int(h.GSOSize))...)
+		packets = append(packets, packettest.Segments(f[tun.HeaderLen:], int(h.GSOSize))...)
 	}
 	return packets
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // oracleRig is an engine of one worker and the oracle that it is held against after
@@ -23,7 +24,7 @@ import (
 type oracleRig struct {
 	t        testing.TB
 	engine   *Engine
-	devices  []*tun.Memory
+	devices  []*tuntest.Memory
 	clock    time.Duration
 	oracle   *oracle
 	policies [2]*policy.Set        // to reload among
@@ -55,7 +56,7 @@ type happened struct {
 	admin     map[ruleset.Access]int
 }
 
-func oracleDevices(t testing.TB) (devices []*tun.Memory) {
+func oracleDevices(t testing.TB) (devices []*tuntest.Memory) {
 	for range enginetest.NumPlaces {
 		devices = append(devices, newMemory(t, 1, 64))
 	}
@@ -63,7 +64,7 @@ func oracleDevices(t testing.TB) (devices []*tun.Memory) {
 }
 
 // newOracleRig reads the table's options and the policies from bytes.
-func newOracleRig(t testing.TB, devices []*tun.Memory, policy []byte) *oracleRig {
+func newOracleRig(t testing.TB, devices []*tuntest.Memory, policy []byte) *oracleRig {
 	t.Helper()
 	c := packettest.Choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}

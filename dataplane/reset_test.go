@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // Expire runs on a goroutine of its own, and nothing comes in that would wake the worker.
@@ -22,7 +23,7 @@ func TestARunningEngineResetsSilentConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	var devices []tun.Device
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	for range numAttachments {
 		d := newMemory(t, 1, 64)
 		devices, memory = append(devices, d), append(memory, d)

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 func BenchmarkScrape(b *testing.B) { benchmarkScrape(b, traffic(b)) }
@@ -100,7 +101,7 @@ func manyAttachments(b *testing.B, n int) *dataplane.Engine {
 		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: fmt.Sprintf("virtual-machine-%d-nic", i), ID: id,
 			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: address, Subnet: subnet, Primary: true}}})
 		specs = append(specs, topology.Spec{Kind: topology.NetworkInterface, Reference: id})
-		d, err := tun.NewMemory(fmt.Sprintf("eth%d", i), 1, 1)
+		d, err := tuntest.NewMemory(fmt.Sprintf("eth%d", i), 1, 1)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
@@ -63,10 +64,10 @@ func traffic(t testing.TB) *dataplane.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	var devices []tun.Device
 	for range 2 {
-		d, err := tun.NewMemory("eth0", 1, 16)
+		d, err := tuntest.NewMemory("eth0", 1, 16)
 		if err != nil {
 			t.Fatal(err)
 		}

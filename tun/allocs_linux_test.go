@@ -6,31 +6,6 @@ import (
 )
 
 func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
-	t.Run("memory", func(t *testing.T) {
-		m := newMemory(t, 2, 8, WithSlotLen(2048))
-		p := newPoller(t, m.Queues())
-		q, frame, buf, ready := m.Queues()[1], make([]byte, 100), make([]byte, 2048), make([]int, 0, 2)
-		sum := 0
-		drain := func(b []byte) { sum += len(b) }
-		checkAllocs(t, func() {
-			p.Wake()
-			ready, _ = p.Wait(-1, ready)
-			ready, _ = p.Wait(0, ready)
-			if !m.Inject(1, frame) {
-				t.Fatal("refused")
-			}
-			if ready, _ = p.Wait(-1, ready); len(ready) != 1 {
-				t.Fatal("not ready")
-			}
-			n, err := q.Read(buf)
-			if err != nil || q.Write(buf[:n]) != nil || m.Drain(1, drain) != 1 {
-				t.Fatal("not passed")
-			}
-			if _, err := q.Read(buf); err != ErrAgain {
-				t.Fatal("not empty")
-			}
-		})
-	})
 	for _, offload := range []Offload{Auto, Off} {
 		t.Run(offload.String(), func(t *testing.T) {
 			s := newState(t)

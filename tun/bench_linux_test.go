@@ -1,55 +1,30 @@
 package tun
 
 import (
-	"fmt"
 	"net"
 	"testing"
 )
 
-func BenchmarkMemoryReadAndWrite(b *testing.B) {
-	for _, size := range []int{64, 1500, 65_000} {
-		b.Run(fmt.Sprintf("%d bytes in bursts of 64", size), func(b *testing.B) {
-			m := newMemory(b, 1, 64, WithSlotLen(HeaderLen+size))
-			q, frame, buf := m.Queues()[0], make([]byte, HeaderLen+size), make([]byte, BufferLen)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for done := 0; done < b.N; done += 64 {
-				for range 64 {
-					m.Inject(0, frame)
-				}
-				for {
-					n, err := q.Read(buf)
-					if err != nil {
-						break
-					}
-					q.Write(buf[:n])
-				}
-				m.Drain(0, nil)
-			}
-		})
-	}
-}
-
 func BenchmarkPollerWait(b *testing.B) {
 	ready := make([]int, 0, 8)
 	b.Run("one of 8 queues ready", func(b *testing.B) {
-		m := newMemory(b, 8, 1, WithSlotLen(64))
-		p := newPoller(b, m.Queues())
-		m.Inject(5, make([]byte, 64))
+		queues := newEventQueues(b, 8)
+		p := newPoller(b, asQueues(queues))
+		queues[5].inject()
 		b.ReportAllocs()
 		for b.Loop() {
 			ready, _ = p.Wait(-1, ready)
 		}
 	})
 	b.Run("nothing ready, without blocking", func(b *testing.B) {
-		p := newPoller(b, newMemory(b, 8, 1, WithSlotLen(64)).Queues())
+		p := newPoller(b, asQueues(newEventQueues(b, 8)))
 		b.ReportAllocs()
 		for b.Loop() {
 			ready, _ = p.Wait(0, ready)
 		}
 	})
 	b.Run("woken by the same goroutine", func(b *testing.B) {
-		p := newPoller(b, newMemory(b, 8, 1, WithSlotLen(64)).Queues())
+		p := newPoller(b, asQueues(newEventQueues(b, 8)))
 		b.ReportAllocs()
 		for b.Loop() {
 			p.Wake()

@@ -92,12 +92,14 @@ const (
 	// that wait for the worker. The kernel's own 500 overflows in bursts of small ones.
 	DefaultTxQueueLen = 2048
 
+	// MaxQueues is the kernel's MAX_TAP_QUEUES: the 257th queue gives E2BIG.
+	MaxQueues = 256
+	// MinMTU is IPv4's smallest. MaxMTU is 65,535 less an Ethernet header, which some
+	// kernels leave room for on a TUN device too.
+	MinMTU, MaxMTU = 68, 65_521
+
 	// A name fills IFNAMSIZ, 16 bytes with its final zero.
 	maxNameLen = 15
-	// MAX_TAP_QUEUES of the kernel: the 257th gives E2BIG.
-	maxQueues = 256
-	// The kernel's bounds for a TUN device: 68 is IPv4's smallest.
-	minMTU, maxMTU = 68, 65_535
 )
 
 // Config says what device to open, and where.
@@ -131,8 +133,8 @@ type Config struct {
 
 // withDefaults checks c and fills in the documented zero values.
 func (c Config) withDefaults() (Config, error) {
-	if err := checkDeviceName(c.Name); err != nil {
-		return c, err
+	if err := CheckDeviceName(c.Name); err != nil {
+		return c, fmt.Errorf("tun: device: %w: %w", ErrConfig, err)
 	}
 	if c.Namespace != "" {
 		if err := checkNamespaceName(c.Namespace); err != nil {
@@ -144,14 +146,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
-	if c.MTU < minMTU || c.MTU > maxMTU {
-		return c, c.errorf("%w: mtu %d: must be %d to %d", ErrConfig, c.MTU, minMTU, maxMTU)
+	if c.MTU < MinMTU || c.MTU > MaxMTU {
+		return c, c.errorf("%w: mtu %d: must be %d to %d", ErrConfig, c.MTU, MinMTU, MaxMTU)
 	}
 	if c.Queues == 0 {
 		c.Queues = 1
 	}
-	if c.Queues < 0 || c.Queues > maxQueues {
-		return c, c.errorf("%w: %d queues: must be 1 to %d", ErrConfig, c.Queues, maxQueues)
+	if c.Queues < 0 || c.Queues > MaxQueues {
+		return c, c.errorf("%w: %d queues: must be 1 to %d", ErrConfig, c.Queues, MaxQueues)
 	}
 	if c.TxQueueLen == 0 {
 		c.TxQueueLen = DefaultTxQueueLen
@@ -179,15 +181,16 @@ func place(namespace, device string) string {
 	return fmt.Sprintf("namespace %q: device %q", namespace, device)
 }
 
-func checkDeviceName(name string) error {
+// CheckDeviceName says what the kernel has against a name for an interface.
+func CheckDeviceName(name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf("tun: %w: the device needs a name", ErrConfig)
+		return errors.New("the name is empty")
 	case len(name) > maxNameLen:
-		return fmt.Errorf("tun: device %q: %w: the name has %d bytes, at most %d are allowed", name, ErrConfig, len(name), maxNameLen)
+		return fmt.Errorf("%q: an interface's name has at most %d bytes", name, maxNameLen)
 	case name == "." || name == "..", strings.ContainsAny(name, "/: %\t\n\r\v\f\x00"):
 		// The kernel refuses all but %, which it takes for a template.
-		return fmt.Errorf("tun: device %q: %w: the name must not be . or .. nor hold a space, /, : or %%", name, ErrConfig)
+		return fmt.Errorf("%q: neither . nor .. is an interface's name, nor is one with a space, /, : or %% in it", name)
 	}
 	return nil
 }

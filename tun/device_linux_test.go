@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/tun/tuntest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -488,7 +487,7 @@ func TestSuperpacketsThatTheKernelRefusesArriveInPieces(t *testing.T) {
 	port := uint16(receiver.LocalAddr().(*net.UDPAddr).Port)
 	const size, segments = 100, 3
 	p := packettest.UDP(packettest.Spec{Src: "fd00::5", Dst: "fd00::4", SrcPort: 9, DstPort: port, Payload: size * segments})
-	frame := tuntest.Superpacket(p, GSOUDPL4, size)
+	frame := packettest.Superpacket(p, GSOUDPL4, size)
 	for i := range refusals + 4 {
 		// Headers longer than the packet: EINVAL.
 		spoiled := slices.Clone(frame)

@@ -7,8 +7,9 @@
 //
 //   - offload: the kernel hands over superpackets of up to 64 KiB with checksums and
 //     segmentation left to do, and takes them back that way ([TSO], [USO]);
-//   - plain: one wire packet at a time, for kernels or users that refuse the header ([Off]);
-//   - memory: rings in this process, for tests and benchmarks ([NewMemory]).
+//   - plain: one wire packet at a time, for kernels or users that refuse the header ([Off]).
+//
+// Package tuntest has a third backend for tests: rings in this process.
 //
 // A [Poller] waits for the queues of one worker. A [State] guards a state directory,
 // so that one daemon runs at a time and removes the namespaces that it made, also

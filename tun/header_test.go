@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/tun/tuntest"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
 func TestHeaderEncodeAndDecodeAreInverse(t *testing.T) {
@@ -42,7 +42,7 @@ func FuzzQuickChecksumIsTheSlowOne(f *testing.F) {
 	f.Add([]byte(strings.Repeat("\xff", 33)))
 	f.Add([]byte("an odd number of bytes, and some more."))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if quick, slow := Sum(b), tuntest.Sum(b); quick%0xffff != slow%0xffff {
+		if quick, slow := Sum(b), packettest.Sum(b); quick%0xffff != slow%0xffff {
 			t.Errorf("%x: sum %#04x, want %#04x", b, quick, slow)
 		}
 	})
@@ -62,7 +62,7 @@ func TestCompletedChecksumVerifies(t *testing.T) {
 		if !completeChecksum(packet, &h) {
 			t.Fatal("offsets inside the packet were refused")
 		}
-		total := uint32(tuntest.Sum(packet[20:])) + uint32(pseudo)
+		total := uint32(packettest.Sum(packet[20:])) + uint32(pseudo)
 		if total%0xffff != 0 {
 			t.Fatalf("segment %x with pseudo-header sum %#x does not verify", packet[20:], pseudo)
 		}

@@ -40,7 +40,7 @@ func takeLock(dir string) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tun: state directory: %w", err)
 		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		locked, err := lockFile(f, path)
 		if err == unix.EWOULDBLOCK {
 			text, _ := io.ReadAll(f)
 			f.Close()
@@ -51,8 +51,8 @@ func takeLock(dir string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("tun: lock %s: %w", path, err)
 		}
-		if !sameFile(f, path) {
-			f.Close() // its last holder removed it between our open and our lock
+		if !locked {
+			f.Close()
 			continue
 		}
 		if err = f.Truncate(0); err == nil {
@@ -66,11 +66,16 @@ func takeLock(dir string) (*os.File, error) {
 	}
 }
 
-func sameFile(f *os.File, path string) bool {
+// lockFile locks the file that was opened at path. It reports false when that file is no longer
+// there: its last holder has removed it before the lock.
+func lockFile(f *os.File, path string) (bool, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return false, err
+	}
 	held, err := f.Stat()
 	if err != nil {
-		return false
+		return false, err
 	}
 	named, err := os.Stat(path)
-	return err == nil && os.SameFile(held, named)
+	return err == nil && os.SameFile(held, named), nil
 }

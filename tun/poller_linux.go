@@ -104,14 +104,17 @@ func (p *Poller) poll(milliseconds int) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
-	milliseconds := -1
-	if timeout > 0 {
-		up := (timeout-1)/time.Millisecond + 1
-		milliseconds = int(min(up, math.MaxInt32))
+// wholeMilliseconds rounds up; -1 is for ever.
+func wholeMilliseconds(timeout time.Duration) int {
+	if timeout < 0 {
+		return -1
 	}
+	return int(min((timeout+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+}
+
+func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll.fd),
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(wholeMilliseconds(timeout)), 0, 0)
 	return int(n), errno
 }
 

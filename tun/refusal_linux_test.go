@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/tun/tuntest"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +35,7 @@ func socketQueue(t *testing.T) (q *offloadQueue, written func() [][]byte) {
 
 func udpSuperpacket(payload int, size uint16) []byte {
 	p := packettest.UDP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", SrcPort: 1, DstPort: 2, Payload: payload})
-	return tuntest.Superpacket(p, GSOUDPL4, size)
+	return packettest.Superpacket(p, GSOUDPL4, size)
 }
 
 func TestOnceRefusedSuperpacketsOfAKindGoInPiecesForAWhile(t *testing.T) {
@@ -53,7 +52,7 @@ func TestOnceRefusedSuperpacketsOfAKindGoInPiecesForAWhile(t *testing.T) {
 		t.Errorf("%d frames", len(got))
 	}
 	p := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", Flags: "A", Payload: 300})
-	if err := q.Write(tuntest.Superpacket(p, GSOTCPv4, 100)); err != nil {
+	if err := q.Write(packettest.Superpacket(p, GSOTCPv4, 100)); err != nil {
 		t.Fatal(err)
 	}
 	if got := written(); len(got) != 1 {
@@ -96,7 +95,7 @@ func TestOnlySoundSuperpacketsCountAsRefused(t *testing.T) {
 
 func TestASuperpacketEndsWhereItsIPLengthSays(t *testing.T) {
 	frame := udpSuperpacket(1000, 500)
-	want := tuntest.Segments(bytes.Clone(frame[HeaderLen:]), 500)
+	want := packettest.Segments(bytes.Clone(frame[HeaderLen:]), 500)
 	q, written := socketQueue(t)
 	q.udp.refused = refusals
 	if err := q.Write(append(frame, make([]byte, 600)...)); err != nil {

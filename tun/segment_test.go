@@ -7,12 +7,11 @@ import (
 
 	"github.com/google/gopacket/layers"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 func checkSegments(t *testing.T, frame []byte, size int) {
 	t.Helper()
-	want := tuntest.Segments(bytes.Clone(frame[HeaderLen:]), size)
+	want := packettest.Segments(bytes.Clone(frame[HeaderLen:]), size)
 	var s segmenter
 	if !s.begin(frame) {
 		t.Fatal("refused")
@@ -54,18 +53,18 @@ func TestASuperpacketBecomesThePacketsThatItStandsFor(t *testing.T) {
 			t.Run(family.name+" TCP "+test.name, func(t *testing.T) {
 				p := packettest.TCP(packettest.Spec{Src: family.src, Dst: family.dst, SrcPort: 1, DstPort: 2, Seq: 1<<32 - 1500, Ack: 7,
 					ID: 0xfffe, Flags: test.flags, TCPOptions: options, Payload: test.payload})
-				checkSegments(t, tuntest.Superpacket(p, family.tcp, uint16(test.size)), test.size)
+				checkSegments(t, packettest.Superpacket(p, family.tcp, uint16(test.size)), test.size)
 			})
 			t.Run(family.name+" UDP "+test.name, func(t *testing.T) {
 				p := packettest.UDP(packettest.Spec{Src: family.src, Dst: family.dst, SrcPort: 1, DstPort: 2, ID: 9, Payload: test.payload})
-				checkSegments(t, tuntest.Superpacket(p, GSOUDPL4, uint16(test.size)), test.size)
+				checkSegments(t, packettest.Superpacket(p, GSOUDPL4, uint16(test.size)), test.size)
 			})
 		}
 	}
 	t.Run("CWR goes with the first one", func(t *testing.T) {
 		p := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", SrcPort: 1, DstPort: 2, Flags: "A", Payload: 3000})
 		p[20+tcpFlagsAt] |= tcpFirstFlags
-		checkSegments(t, tuntest.Superpacket(p, GSOTCPv4|GSOECN, 1000), 1000)
+		checkSegments(t, packettest.Superpacket(p, GSOTCPv4|GSOECN, 1000), 1000)
 	})
 }
 
@@ -88,9 +87,10 @@ func TestHeadersThatNoSuperpacketHasAreRefused(t *testing.T) {
 		{"a TCP header longer than the packet", func(h *Header, b []byte) {
 			h.CsumStart, h.GSOType, h.CsumOffset, b[80+tcpOffsetAt] = 80, GSOTCPv4, tcpSumAt, 15<<4
 		}},
+		{"an IP length beyond the packet", func(_ *Header, b []byte) { b[ipv4LenAt+1]++ }},
 		{"an IPv4 header of 4 bytes", func(_ *Header, b []byte) { b[0] = 0x41 }},
 	} {
-		frame := tuntest.Superpacket(p, GSOUDPL4, 10)
+		frame := packettest.Superpacket(p, GSOUDPL4, 10)
 		var h Header
 		h.Decode((*[HeaderLen]byte)(frame))
 		test.spoil(&h, frame[HeaderLen:])
@@ -106,7 +106,7 @@ func TestHeadersThatNoSuperpacketHasAreRefused(t *testing.T) {
 func FuzzSegmentsAreTheSlowOnes(f *testing.F) {
 	f.Add(uint16(3000), uint16(1000), true, true, uint16(7), []byte{})
 	f.Add(uint16(65_000), uint16(1), false, true, uint16(0xffff), []byte("E"))
-	f.Add(uint16(1), uint16(1448), true, false, uint16(0), tuntest.Superpacket(packettest.UDP(packettest.Spec{Src: "::1", Dst: "::2", Payload: 30}), GSOUDPL4, 7))
+	f.Add(uint16(1), uint16(1448), true, false, uint16(0), packettest.Superpacket(packettest.UDP(packettest.Spec{Src: "::1", Dst: "::2", Payload: 30}), GSOUDPL4, 7))
 	f.Fuzz(func(t *testing.T, payload, size uint16, tcp, ipv4 bool, id uint16, raw []byte) {
 		if len(raw) > HeaderLen {
 			var s segmenter
@@ -129,7 +129,7 @@ func FuzzSegmentsAreTheSlowOnes(f *testing.F) {
 				gsoType = GSOTCPv4
 			}
 		}
-		checkSegments(t, tuntest.Superpacket(build(spec), gsoType, size), int(size))
+		checkSegments(t, packettest.Superpacket(build(spec), gsoType, size), int(size))
 	})
 }
 
@@ -137,7 +137,7 @@ func BenchmarkSegment(b *testing.B) {
 	for _, size := range []uint16{64, 1448} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
 			p := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", SrcPort: 1, DstPort: 2, Flags: "A", Payload: 64_000})
-			frame, buf := tuntest.Superpacket(p, GSOTCPv4, size), make([]byte, BufferLen)
+			frame, buf := packettest.Superpacket(p, GSOTCPv4, size), make([]byte, BufferLen)
 			b.SetBytes(int64(len(p)))
 			b.ReportAllocs()
 			for b.Loop() {

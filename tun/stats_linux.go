@@ -41,17 +41,7 @@ func (s *statsSocket) close() error { return unix.Close(s.fd) }
 // read gives the counters of the interface with that index. It never waits: the kernel answers
 // before it returns from the request.
 func (s *statsSocket) read(index int) (Stats, bool) {
-	s.sequence++
-	request := s.buffer[:unix.NLMSG_HDRLEN+ifStatsMsgLen]
-	clear(request)
-	order := binary.NativeEndian
-	order.PutUint32(request[0:], uint32(len(request)))
-	order.PutUint16(request[4:], unix.RTM_GETSTATS)
-	order.PutUint16(request[6:], unix.NLM_F_REQUEST)
-	order.PutUint32(request[8:], s.sequence)
-	order.PutUint32(request[unix.NLMSG_HDRLEN+4:], uint32(index))
-	order.PutUint32(request[unix.NLMSG_HDRLEN+8:], statsLinkMask)
-	if _, err := unix.Write(s.fd, request); err != nil {
+	if err := s.ask(index); err != nil {
 		return Stats{}, false
 	}
 	for {
@@ -62,10 +52,27 @@ func (s *statsSocket) read(index int) (Stats, bool) {
 		if err != nil || n < unix.NLMSG_HDRLEN {
 			return Stats{}, false
 		}
-		if answer := s.buffer[:n]; order.Uint32(answer[8:]) == s.sequence { // not one that an earlier read left
+		// The answer may be one that an earlier read has left.
+		if answer := s.buffer[:n]; binary.NativeEndian.Uint32(answer[8:]) == s.sequence {
 			return parseStats(answer)
 		}
 	}
+}
+
+// ask sends the next request.
+func (s *statsSocket) ask(index int) error {
+	s.sequence++
+	request := s.buffer[:unix.NLMSG_HDRLEN+ifStatsMsgLen]
+	clear(request)
+	order := binary.NativeEndian
+	order.PutUint32(request[0:], uint32(len(request)))
+	order.PutUint16(request[4:], unix.RTM_GETSTATS)
+	order.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	order.PutUint32(request[8:], s.sequence)
+	order.PutUint32(request[unix.NLMSG_HDRLEN+4:], uint32(index))
+	order.PutUint32(request[unix.NLMSG_HDRLEN+8:], statsLinkMask)
+	_, err := unix.Write(s.fd, request)
+	return err
 }
 
 // parseStats finds the counters in an RTM_NEWSTATS message; an error message has none.

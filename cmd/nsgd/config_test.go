@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
@@ -90,8 +92,11 @@ func TestConfigFaults(t *testing.T) {
 		{"a timeout too long", minimal + "timeouts:\n  udpOneWay: 900h\n", []string{"c.yaml:5: timeouts.udpOneWay: 900h0m0s: allowed"}},
 		{"an unknown offload", minimal + "offload: gro\n", []string{`c.yaml:4: offload: "gro": allowed are auto, tso and off`}},
 		{"workers out of range", minimal + "workers: -1\n", []string{"c.yaml:4: workers: -1: allowed are 0 to 256"}},
+		// The last 1,024 records of each worker are no flows: 16 Mi were taken, and the start failed.
+		{"as many flows as there are record numbers", minimal + "flows: {max: 16777216}\n",
+			[]string{fmt.Sprintf("c.yaml:4: flows.max: 16777216: allowed are 0 to %d", conntrack.MaxFlows)}},
 		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",
-			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 16777216", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
+			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 15728640", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
 		{"too many denied packets in the log", minimal + "denyLog: {perSecond: 5000}\n", []string{"c.yaml:4: denyLog.perSecond: 5000: allowed are 0 to 1000, 0 means none"}},
 		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,15 +17,10 @@ import (
 )
 
 const (
-	maxWorkers = 256      // a TUN device has at most that many queues
-	maxFlows   = 16 << 20 // record numbers of the flow table
-	// maxDevice and maxSocketPath are the kernel's IFNAMSIZ and sun_path, less a zero.
-	maxDevice     = 15
+	// maxSocketPath is the kernel's sun_path, less a zero.
 	maxSocketPath = 107
-	// minMTU and maxMTU are the kernel's bounds for a TUN device; IPv6 needs minMTU6.
-	minMTU, maxMTU, minMTU6 = 68, 65_521, 1280
-	// minTimeout is a tick of the flow table; its clock can tell maxTimeout apart.
-	minTimeout, maxTimeout = 10 * time.Millisecond, 7 * 24 * time.Hour
+	// minMTU6 is the smallest MTU that IPv6 takes (RFC 8200).
+	minMTU6 = 1280
 )
 
 // validator collects every fault of a configuration.
@@ -107,12 +101,12 @@ func (v *validator) config(c *Config) {
 			v.fail(at("policy", i), "empty: a file or folder of ARM JSON is needed")
 		}
 	}
-	v.bounds(at("workers"), c.Workers, 0, maxWorkers, "0 means one per CPU")
+	v.bounds(at("workers"), c.Workers, 0, tun.MaxQueues, "0 means one per CPU")
 	if _, err := tun.ParseOffload(c.Offload); err != nil {
 		v.fail(at("offload"), "%q: allowed are auto, tso and off", c.Offload)
 	}
-	v.bounds(at("flows", "max"), c.Flows.Max, 0, maxFlows, "0 means 1000000")
-	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, maxFlows, "0 means 500000")
+	v.bounds(at("flows", "max"), c.Flows.Max, 0, conntrack.MaxFlows, "0 means 1000000")
+	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, conntrack.MaxFlows, "0 means 500000")
 	v.bounds(at("flows", "newPerSecond"), c.Flows.NewPerSecond, 0, conntrack.MaxNewPerSecond, "0 means any number")
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
@@ -156,8 +150,8 @@ func (v *validator) timeouts(t *TimeoutsConfig) {
 		{"udpTwoWay", t.UDPTwoWay}, {"icmp", t.ICMP}, {"other", t.Other}, {"fragment", t.Fragment}, {"translation", t.Translation},
 	} {
 		given := child(v.timeoutsNode(), field.key) != nil
-		if d := time.Duration(field.value); given && (d < minTimeout || d > maxTimeout) {
-			v.fail(at("timeouts", field.key), "%v: allowed are %v to %v", d, minTimeout, maxTimeout)
+		if d := time.Duration(field.value); given && (d < conntrack.TickLength || d > conntrack.MaxTimeout) {
+			v.fail(at("timeouts", field.key), "%v: allowed are %v to %v", d, conntrack.TickLength, conntrack.MaxTimeout)
 		}
 	}
 }
@@ -209,7 +203,9 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	if kinds != 1 {
 		v.fail(at("attachments", i), "%d of networkInterface, subnet, internet, platform and gateway are set: exactly one is needed", kinds)
 	}
-	if err := checkDevice(a.Device); err != nil {
+	if a.Device == "" {
+		v.fail(at("attachments", i, "device"), "missing: the name of the interface in the namespace is needed")
+	} else if err := tun.CheckDeviceName(a.Device); err != nil {
 		v.fail(at("attachments", i, "device"), "%v", err)
 	}
 	if a.Create && a.Netns == "" {
@@ -218,14 +214,14 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	if strings.ContainsRune(a.Netns, '/') || a.Netns == "." || a.Netns == ".." {
 		v.fail(at("attachments", i, "netns"), "%q: allowed is a name as `ip netns` lists them, not a path", a.Netns)
 	}
-	low := minMTU
+	low := tun.MinMTU
 	for _, p := range a.Addresses {
 		if p.Addr().Is6() {
 			low = minMTU6
 		}
 	}
-	if a.MTU != 0 && (a.MTU < low || a.MTU > maxMTU) {
-		v.fail(at("attachments", i, "mtu"), "%d: allowed are %d to %d", a.MTU, low, maxMTU)
+	if a.MTU != 0 && (a.MTU < low || a.MTU > tun.MaxMTU) {
+		v.fail(at("attachments", i, "mtu"), "%d: allowed are %d to %d", a.MTU, low, tun.MaxMTU)
 	}
 	v.addresses(i, a)
 	v.prefixes(i, a)
@@ -265,16 +261,4 @@ func (v *validator) addresses(i int, a *AttachmentConfig) {
 		}
 		seen[p.Addr()] = true
 	}
-}
-
-func checkDevice(name string) error {
-	switch {
-	case name == "":
-		return errors.New("missing: the name of the interface in the namespace is needed")
-	case len(name) > maxDevice:
-		return fmt.Errorf("%q: an interface's name has at most %d bytes", name, maxDevice)
-	case name == "." || name == ".." || strings.ContainsAny(name, "/: %\t\n\r\v\f\x00"):
-		return fmt.Errorf("%q: neither . nor .. is an interface's name, nor is one with a space, /, : or %% in it", name)
-	}
-	return nil
 }

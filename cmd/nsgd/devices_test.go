@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 var comparable = cmpopts.EquateComparable(netip.Prefix{})
@@ -129,7 +130,7 @@ func TestOpenDevicesAtACommonLevel(t *testing.T) {
 				if c.Offload != tun.Auto {
 					level = min(level, c.Offload)
 				}
-				m, err := tun.NewMemory(c.Name, 1, 1)
+				m, err := tuntest.NewMemory(c.Name, 1, 1)
 				return closing{m, &closed}, level, err
 			}
 			plan := make([]tun.Config, len(tt.gets))
@@ -157,7 +158,7 @@ func TestDevicesThatWereOpenedAreClosedWhenOneFails(t *testing.T) {
 			return nil, tun.Off, errors.New("no more")
 		}
 		opened++
-		m, err := tun.NewMemory(c.Name, 1, 1)
+		m, err := tuntest.NewMemory(c.Name, 1, 1)
 		return closing{m, &closed}, tun.USO, err
 	}
 	_, _, err := openDevices(open, make([]tun.Config, 3), tun.Auto)

@@ -12,7 +12,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/tun"
-	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // whole makes the frame of a packet with a finished checksum, unmade that of one which
@@ -24,7 +23,7 @@ func unmade(b []byte) []byte {
 	if protocolOf(b) == packet.ProtoTCP {
 		gsoType = tun.GSOTCPv4
 	}
-	frame := tuntest.Superpacket(b, gsoType, 0)
+	frame := packettest.Superpacket(b, gsoType, 0)
 	frame[1] = tun.GSONone
 	return frame
 }
@@ -88,7 +87,7 @@ func segments(frame []byte) [][]byte {
 		}
 		size = len(b)
 	}
-	return tuntest.Segments(b, size)
+	return packettest.Segments(b, size)
 }
 
 // check runs frames and holds what leaves against them; it returns how many segments each
@@ -219,7 +218,7 @@ func TestWhatATrainWouldChangeGoesAlone(t *testing.T) {
 		{"an identification that does not count up", func(b []byte) {
 			binary.BigEndian.PutUint16(b[4:], 7)
 			b[10], b[11] = 0, 0
-			binary.BigEndian.PutUint16(b[10:], ^tuntest.Sum(b[:20]))
+			binary.BigEndian.PutUint16(b[10:], ^packettest.Sum(b[:20]))
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

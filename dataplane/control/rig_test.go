@@ -18,6 +18,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // rig is a running engine on memory devices with the lab's policy, and a server and a
@@ -27,7 +28,7 @@ type rig struct {
 	policy  string // folder
 	engine  *dataplane.Engine
 	service *control.Service
-	devices []*tun.Memory
+	devices []*tuntest.Memory
 	broken  [5]atomic.Bool // devices that refuse addresses
 	socket  string
 	client  *control.Client
@@ -67,7 +68,7 @@ func newRig(t *testing.T) *rig {
 	places := make([]control.Place, len(specs))
 	var devices []tun.Device
 	for i := range specs {
-		d, err := tun.NewMemory("eth0", 1, 256)
+		d, err := tuntest.NewMemory("eth0", 1, 256)
 		if err != nil {
 			t.Fatal(err)
 		}

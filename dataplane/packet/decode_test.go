@@ -250,16 +250,6 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestEveryDropHasItsOwnName(t *testing.T) {
-	seen := map[string]bool{}
-	for d := packet.NotDropped; d < packet.NumDrops; d++ {
-		if d.String() == "" || seen[d.String()] {
-			t.Errorf("reason %d: name %q is empty or taken", d, d)
-		}
-		seen[d.String()] = true
-	}
-}
-
 func TestAddr(t *testing.T) {
 	for _, s := range []string{"0.0.0.0", "10.0.1.4", "255.255.255.255", "::", "::1", "fd00::4", "2001:db8::ffff:10.0.0.1"} {
 		if got := addr(s).String(); got != netip.MustParseAddr(s).String() {

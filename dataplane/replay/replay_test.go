@@ -31,6 +31,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 const (
@@ -238,13 +239,13 @@ func TestReplayCountsWhatARunningEngineCounts(t *testing.T) {
 
 	var specs []topology.Spec
 	var devices []tun.Device
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	for _, name := range names {
 		spec, err := specOf(set, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := tun.NewMemory(name, 1, 8)
+		d, err := tuntest.NewMemory(name, 1, 8)
 		if err != nil {
 			t.Fatal(err)
 		}

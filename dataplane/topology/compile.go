@@ -113,16 +113,11 @@ func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known b
 		}
 	}
 	t.platformTable(platform)
-	if old.Match == nil || !slices.EqualFunc(t.compiled, old.compiled, sameRule) {
+	if old.Match == nil || !slices.EqualFunc(t.compiled, old.compiled, func(a, b classifier.Rule) bool { return a.Equal(&b) }) {
 		return false
 	}
 	t.Match = old.Match
 	return true
-}
-
-func sameRule(a, b classifier.Rule) bool {
-	return a.Protocol == b.Protocol && sameList(a.Sources, b.Sources) && sameList(a.Destinations, b.Destinations) &&
-		sameList(a.SourcePorts, b.SourcePorts) && sameList(a.DestinationPorts, b.DestinationPorts)
 }
 
 // sameList compares contents. It does not read them where both lists are the same memory.

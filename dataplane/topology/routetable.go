@@ -12,9 +12,7 @@ import (
 	"go4.org/netipx"
 )
 
-var everywhere = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var everywhere = ruleset.Everywhere()
 
 // private are the ranges for which Azure's system routes have no next hop outside the
 // virtual network.

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // The attachments of the rig, by index.
@@ -69,7 +70,7 @@ type rig struct {
 	t        testing.TB
 	engine   *dataplane.Engine
 	recorder *Recorder
-	devices  []*tun.Memory
+	devices  []*tuntest.Memory
 	clock    atomic.Int64 // time.Duration
 	start    time.Time
 	received uint64
@@ -95,7 +96,7 @@ func newRigWith(t testing.TB, start time.Time, o Options) *rig {
 	}
 	var devices []tun.Device
 	for range 3 {
-		d, err := tun.NewMemory("eth0", 1, 256, tun.WithSlotLen(2048))
+		d, err := tuntest.NewMemory("eth0", 1, 256, tuntest.WithSlotLen(2048))
 		if err != nil {
 			t.Fatal(err)
 		}

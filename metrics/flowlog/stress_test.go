@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 // Workers begin and evict flows all the time in a small table, so that records of the flow table
@@ -25,10 +26,10 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var memory []*tun.Memory
+	var memory []*tuntest.Memory
 	var devices []tun.Device
 	for range 2 {
-		d, err := tun.NewMemory("eth0", workers, 512, tun.WithSlotLen(2048))
+		d, err := tuntest.NewMemory("eth0", workers, 512, tuntest.WithSlotLen(2048))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
 func TestTheEngineCarriesEveryScript(t *testing.T) {
@@ -39,7 +40,7 @@ type rig struct {
 	set     *policy.Set
 	engine  *dataplane.Engine
 	places  []string
-	devices []*tun.Memory
+	devices []*tuntest.Memory
 	clock   atomic.Int64
 }
 
@@ -97,7 +98,7 @@ func (r *rig) at(a netip.Addr) string {
 func (r *rig) run() {
 	var devices []tun.Device
 	for _, name := range r.places {
-		d, err := tun.NewMemory(name, 1, 16)
+		d, err := tuntest.NewMemory(name, 1, 16)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -196,7 +197,7 @@ func (r *rig) send(p *Packet) (to, drop string) {
 	return to, drop
 }
 
-func (r *rig) device(place string) *tun.Memory {
+func (r *rig) device(place string) *tuntest.Memory {
 	r.t.Helper()
 	for i, name := range r.places {
 		if name == place {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+
+	"go4.org/netipx"
 )
 
 var networkFunctions = map[string]function{
@@ -32,29 +34,17 @@ func parseCidr(_ frame, args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	last := lastOf(p)
+	last := netipx.PrefixLastIP(p)
 	out := map[string]any{"network": p.Addr().String(), "cidr": number(p.Bits()), "firstUsable": p.Addr().String(), "lastUsable": last.String()}
+	ones := netipx.PrefixLastIP(netip.PrefixFrom(p.Addr(), 0))
+	out["netmask"] = netip.PrefixFrom(ones, p.Bits()).Masked().Addr().String()
 	if p.Addr().Is4() {
 		out["broadcast"] = last.String()
-		mask := netip.MustParsePrefix(fmt.Sprintf("255.255.255.255/%d", p.Bits())).Masked()
-		out["netmask"] = mask.Addr().String()
 		if p.Bits() < 31 {
 			out["firstUsable"], out["lastUsable"] = p.Addr().Next().String(), last.Prev().String()
 		}
-	} else {
-		ones := netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
-		out["netmask"] = netip.PrefixFrom(ones, p.Bits()).Masked().Addr().String()
 	}
 	return out, nil
-}
-
-func lastOf(p netip.Prefix) netip.Addr {
-	bytes := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(bytes); i++ {
-		bytes[i/8] |= 1 << (7 - i%8)
-	}
-	a, _ := netip.AddrFromSlice(bytes)
-	return a
 }
 
 // plus is the address n after the first of a range; the bool tells whether it is within.

@@ -3,6 +3,9 @@ package terraform
 import (
 	"maps"
 	"strings"
+	"unicode"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // conversion makes a resource of ARM of one of a type of the azurerm provider.
@@ -60,13 +63,6 @@ func init() {
 
 // Fields of Terraform and of ARM.
 var (
-	ruleFields = map[string]string{
-		"description": "description", "protocol": "protocol", "access": "access", "priority": "priority", "direction": "direction",
-		"source_port_range": "sourcePortRange", "source_port_ranges": "sourcePortRanges",
-		"destination_port_range": "destinationPortRange", "destination_port_ranges": "destinationPortRanges",
-		"source_address_prefix": "sourceAddressPrefix", "source_address_prefixes": "sourceAddressPrefixes",
-		"destination_address_prefix": "destinationAddressPrefix", "destination_address_prefixes": "destinationAddressPrefixes",
-	}
 	peeringFields = map[string]string{
 		"allow_virtual_network_access": "allowVirtualNetworkAccess", "allow_forwarded_traffic": "allowForwardedTraffic",
 		"allow_gateway_transit": "allowGatewayTransit", "use_remote_gateways": "useRemoteGateways",
@@ -201,14 +197,32 @@ func references(v any) []any {
 	return out
 }
 
+// rule converts the fields of a rule, whose names are ARM's in another spelling.
 func rule(values map[string]any) map[string]any {
-	out := translate(values, ruleFields)
-	for _, side := range []string{"source", "destination"} {
-		if groups := references(values[side+"_application_security_group_ids"]); groups != nil {
-			out[side+"ApplicationSecurityGroups"] = groups
+	names, out := map[string]string{}, map[string]any{}
+	for _, field := range ruleset.SecurityRuleFields {
+		for _, name := range field.Names() {
+			if !field.References {
+				names[snake(name)] = name
+			} else if ids := references(values[strings.TrimSuffix(snake(name), "s")+"_ids"]); ids != nil {
+				out[name] = ids
+			}
 		}
 	}
+	maps.Copy(out, translate(values, names))
 	return out
+}
+
+// snake spells a name of ARM as Terraform does: source_port_range for sourcePortRange.
+func snake(name string) string {
+	var b strings.Builder
+	for _, r := range name {
+		if unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
 func route(values map[string]any) map[string]any { return translate(values, routeFields) }

@@ -84,9 +84,3 @@ func TestOrdered(t *testing.T) {
 		t.Error("the NSG's own rules were reordered")
 	}
 }
-
-func TestSameIDIgnoresCase(t *testing.T) {
-	if !SameID("/subscriptions/S/resourceGroups/r", "/SUBSCRIPTIONS/s/RESOURCEGROUPS/R") || SameID("/a", "/b") {
-		t.Error("ids compare wrongly")
-	}
-}

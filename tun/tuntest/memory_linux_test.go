@@ -1,14 +1,17 @@
-package tun
+package tuntest
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nsgd/nsgd/tun"
 )
 
 func newMemory(t testing.TB, queues, capacity int, options ...MemoryOption) *Memory {
@@ -23,12 +26,12 @@ func newMemory(t testing.TB, queues, capacity int, options ...MemoryOption) *Mem
 
 // numbered is a frame that says which one it is.
 func numbered(n int) []byte {
-	return binary.BigEndian.AppendUint64(make([]byte, HeaderLen), uint64(n))
+	return binary.BigEndian.AppendUint64(make([]byte, tun.HeaderLen), uint64(n))
 }
 
 func TestMemoryDeliversWhatWasInjectedInOrder(t *testing.T) {
 	m := newMemory(t, 2, 3)
-	buf := make([]byte, BufferLen)
+	buf := make([]byte, tun.BufferLen)
 	for round := range 5 { // the ring wraps
 		for i := range 3 {
 			if !m.Inject(1, numbered(round*3+i)) {
@@ -44,8 +47,8 @@ func TestMemoryDeliversWhatWasInjectedInOrder(t *testing.T) {
 				t.Fatalf("read %d: got %x, %v", i, buf[:n], err)
 			}
 		}
-		if _, err := m.Queues()[1].Read(buf); err != ErrAgain {
-			t.Fatalf("empty queue: got %v, want ErrAgain", err)
+		if _, err := m.Queues()[1].Read(buf); err != tun.ErrAgain {
+			t.Fatalf("empty queue: got %v, want tun.ErrAgain", err)
 		}
 	}
 	if s, ok := m.Stats(); !ok || s.TxPackets != 15 || s.TxDropped != 5 {
@@ -60,8 +63,8 @@ func TestMemoryCollectsWhatWasWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Queues()[1].Write(numbered(3)); err != ErrAgain {
-		t.Errorf("full queue: got %v, want ErrAgain", err)
+	if err := m.Queues()[1].Write(numbered(3)); err != tun.ErrAgain {
+		t.Errorf("full queue: got %v, want tun.ErrAgain", err)
 	}
 	got := m.Collect()
 	for i, n := range []int{1, 0, 2} { // queue by queue
@@ -77,31 +80,31 @@ func TestMemoryCollectsWhatWasWritten(t *testing.T) {
 func TestMemoryRefusesFramesThatAreNone(t *testing.T) {
 	m := newMemory(t, 1, 2, WithSlotLen(64))
 	q := m.Queues()[0]
-	for _, n := range []int{0, HeaderLen, 65} {
+	for _, n := range []int{0, tun.HeaderLen, 65} {
 		if m.Inject(0, make([]byte, n)) {
 			t.Errorf("inject of %d bytes: taken", n)
 		}
-		if err := q.Write(make([]byte, n)); err != ErrFrame {
-			t.Errorf("write of %d bytes: got %v, want ErrFrame", n, err)
+		if err := q.Write(make([]byte, n)); err != tun.ErrFrame {
+			t.Errorf("write of %d bytes: got %v, want tun.ErrFrame", n, err)
 		}
 	}
 	if !m.Inject(0, make([]byte, 64)) || q.Write(make([]byte, 64)) != nil {
 		t.Error("a frame that fills its slot was refused")
 	}
-	if _, err := NewMemory("m", 0, 1); !errors.Is(err, ErrConfig) {
-		t.Errorf("no queues: got %v, want ErrConfig", err)
+	if _, err := NewMemory("m", 0, 1); !errors.Is(err, tun.ErrConfig) {
+		t.Errorf("no queues: got %v, want tun.ErrConfig", err)
 	}
 }
 
 func TestMemoryTakesSuperpacketsByDefault(t *testing.T) {
 	m := newMemory(t, 1, 1)
-	if !m.Inject(0, make([]byte, BufferLen)) {
-		t.Error("a frame of BufferLen bytes was refused")
+	if !m.Inject(0, make([]byte, tun.BufferLen)) {
+		t.Error("a frame of tun.BufferLen bytes was refused")
 	}
 }
 
 func TestMemoryIsADevice(t *testing.T) {
-	var d Device = newMemory(t, 3, 1, WithMTU(9000))
+	var d tun.Device = newMemory(t, 3, 1, WithMTU(9000))
 	addresses := []netip.Prefix{netip.MustParsePrefix("10.0.0.4/24")}
 	if err := d.SetAddresses(addresses); err != nil {
 		t.Fatal(err)
@@ -123,7 +126,7 @@ func TestMemoryIsADevice(t *testing.T) {
 func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 	const injectors, each = 4, 5000
 	m := newMemory(t, 1, 8, WithSlotLen(64))
-	p, err := NewPoller(m.Queues())
+	p, err := tun.NewPoller(m.Queues())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,19 +152,24 @@ func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 	buf, ready := make([]byte, 64), make([]int, 0, 1)
 	for received := 0; received < injectors*each; {
 		// Wait may return early, for a signal of the runtime's.
-		eventually(t, "a waiting packet is announced", func() bool {
+		for deadline := time.Now().Add(30 * time.Second); ; {
 			if ready, err = p.Wait(time.Second, ready); err != nil {
 				t.Fatal(err)
 			}
-			return len(ready) > 0
-		})
+			if len(ready) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("a waiting packet was never announced")
+			}
+		}
 		// A bounded burst: what stays must be announced again.
 		for range 3 {
 			n, err := m.Queues()[0].Read(buf)
-			if err == ErrAgain {
+			if err == tun.ErrAgain {
 				break
 			}
-			v := int(binary.BigEndian.Uint64(buf[HeaderLen:n]))
+			v := int(binary.BigEndian.Uint64(buf[tun.HeaderLen:n]))
 			if id := v >> 32; v&0xffff_ffff != next[id] {
 				t.Fatalf("injector %d: got packet %d, want %d", id, v&0xffff_ffff, next[id])
 			}
@@ -169,5 +177,62 @@ func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 			received++
 			<-room
 		}
+	}
+}
+
+func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
+	m := newMemory(t, 2, 8, WithSlotLen(2048))
+	p, err := tun.NewPoller(m.Queues())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	q, frame, buf, ready := m.Queues()[1], make([]byte, 100), make([]byte, 2048), make([]int, 0, 2)
+	sum := 0
+	drain := func(b []byte) { sum += len(b) }
+	n := testing.AllocsPerRun(200, func() {
+		p.Wake()
+		ready, _ = p.Wait(-1, ready)
+		ready, _ = p.Wait(0, ready)
+		if !m.Inject(1, frame) {
+			t.Fatal("refused")
+		}
+		if ready, _ = p.Wait(-1, ready); len(ready) != 1 {
+			t.Fatal("not ready")
+		}
+		n, err := q.Read(buf)
+		if err != nil || q.Write(buf[:n]) != nil || m.Drain(1, drain) != 1 {
+			t.Fatal("not passed")
+		}
+		if _, err := q.Read(buf); err != tun.ErrAgain {
+			t.Fatal("not empty")
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations a run", n)
+	}
+}
+
+func BenchmarkMemoryReadAndWrite(b *testing.B) {
+	for _, size := range []int{64, 1500, 65_000} {
+		b.Run(fmt.Sprintf("%d bytes in bursts of 64", size), func(b *testing.B) {
+			m := newMemory(b, 1, 64, WithSlotLen(tun.HeaderLen+size))
+			q, frame, buf := m.Queues()[0], make([]byte, tun.HeaderLen+size), make([]byte, tun.BufferLen)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for done := 0; done < b.N; done += 64 {
+				for range 64 {
+					m.Inject(0, frame)
+				}
+				for {
+					n, err := q.Read(buf)
+					if err != nil {
+						break
+					}
+					q.Write(buf[:n])
+				}
+				m.Drain(0, nil)
+			}
+		})
 	}
 }

@@ -3,12 +3,35 @@ package ruleset
 import (
 	"cmp"
 	"slices"
-	"strings"
 )
 
-// DefaultRules are the six rules that every NSG ends with, in Azure's order and
-// under their ARM names, which differ in case from the headings of its documents.
-// The result is the caller's.
+// NSG is a validated network security group, or a collection of security admin rules,
+// which has no default rules.
+type NSG struct {
+	Admin           bool // a rule collection
+	Name            string
+	ID              string // resource id; made up from the name when the document has none
+	ResourceGUID    string // resourceGuid, empty when the document has none
+	Location        string
+	FlushConnection bool
+	Rules           []Rule // user rules only, in the order of the document
+}
+
+// NetworkSecurityGroup is an NSG as a document has it, before validation.
+type NetworkSecurityGroup struct {
+	File            string // for faults
+	Name            string
+	ID              string
+	ResourceGUID    string
+	Location        string
+	FlushConnection bool
+	SecurityRules   []SecurityRule
+	// UnknownName means that the document does not give the name; Name takes its place.
+	UnknownName bool
+}
+
+// DefaultRules are the six rules at the end of every NSG, in Azure's order. Their names
+// are those of ARM, whose case differs from Azure's documents. The result is the caller's.
 func DefaultRules() []Rule {
 	anyone, network := Peer{Any: true}, Peer{Tag: TagVirtualNetwork}
 	return []Rule{
@@ -36,8 +59,8 @@ func defaultRule(name, description string, priority int, d Direction, a Access, 
 }
 
 // Ordered are the rules of one direction in the order in which they are tried:
-// the user's by priority, then the default rules, which a rule collection has not. Priorities are unique in a
-// validated NSG; the document's order decides between equal ones.
+// the user's by priority, then the default rules, unless the NSG is a rule collection.
+// Priorities are unique in a validated NSG. Rules of equal priority keep their order.
 func (n *NSG) Ordered(d Direction) []Rule {
 	var rules []Rule
 	for i := range n.Rules {
@@ -57,7 +80,3 @@ func (n *NSG) Ordered(d Direction) []Rule {
 	}
 	return rules
 }
-
-// SameID compares resource ids, which ARM holds equal whatever their case:
-// flow logs and Azure's own services write them in capitals.
-func SameID(a, b string) bool { return strings.EqualFold(a, b) }

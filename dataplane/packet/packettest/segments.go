@@ -1,6 +1,4 @@
-// Package tuntest makes superpackets and takes them apart, the slow and obvious way, for the
-// tests of what is quick.
-package tuntest
+package packettest
 
 import (
 	"bytes"

@@ -1,4 +1,5 @@
-package tun
+// Package tuntest has a device without a kernel, for tests and benchmarks of what carries packets.
+package tuntest
 
 import (
 	"errors"
@@ -8,16 +9,20 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
+
+	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sys/unix"
 )
 
-// Memory is a device without a kernel: rings of preallocated slots that tests and
-// benchmarks fill and empty. Its queues are ready for a Poller like those of any
-// device. Inject, Drain and Collect may be called from any goroutine.
+// Memory is a tun.Device of rings of preallocated slots that tests and benchmarks fill
+// and empty. A tun.Poller waits for its queues as for those of any device. Inject, Drain
+// and Collect may be called from any goroutine.
 type Memory struct {
 	name   string
 	mtu    int
 	queues []*memoryQueue
-	public []Queue
+	public []tun.Queue
 
 	mu        sync.Mutex
 	addresses []netip.Prefix // guarded by mu
@@ -28,35 +33,35 @@ type MemoryOption func(*memoryOptions)
 
 type memoryOptions struct {
 	slotLen, mtu int
-	offload      Offload
+	offload      tun.Offload
 }
 
-// WithSlotLen bounds what one slot holds, header included. The default, BufferLen,
+// WithSlotLen bounds what one slot holds, header included. The default, tun.BufferLen,
 // takes superpackets; 2048 keeps benchmarks of small packets in the cache.
 func WithSlotLen(n int) MemoryOption { return func(o *memoryOptions) { o.slotLen = n } }
 
-// WithMTU sets what Memory.MTU says; DefaultMTU without it.
+// WithMTU sets what Memory.MTU says; tun.DefaultMTU without it.
 func WithMTU(n int) MemoryOption { return func(o *memoryOptions) { o.mtu = n } }
 
-// WithOffload sets what Queue.Offload says; Off without it. The device takes any frame
-// as it stands, whatever the level.
-func WithOffload(level Offload) MemoryOption { return func(o *memoryOptions) { o.offload = level } }
+// WithOffload sets what the queues' Offload says; tun.Off without it. The device takes any
+// frame as it stands, whatever the level.
+func WithOffload(level tun.Offload) MemoryOption { return func(o *memoryOptions) { o.offload = level } }
 
 // NewMemory returns a device with that many queues. Each queue holds up to capacity
 // injected packets and as many written ones.
 func NewMemory(name string, queues, capacity int, options ...MemoryOption) (*Memory, error) {
-	o := memoryOptions{slotLen: BufferLen, mtu: DefaultMTU}
+	o := memoryOptions{slotLen: tun.BufferLen, mtu: tun.DefaultMTU, offload: tun.Off}
 	for _, set := range options {
 		set(&o)
 	}
-	if queues < 1 || capacity < 1 || o.slotLen <= HeaderLen {
-		return nil, fmt.Errorf("tun: memory device %q: %w: %d queues of %d slots of %d bytes", name, ErrConfig, queues, capacity, o.slotLen)
+	if queues < 1 || capacity < 1 || o.slotLen <= tun.HeaderLen {
+		return nil, fmt.Errorf("tuntest: device %q: %w: %d queues of %d slots of %d bytes", name, tun.ErrConfig, queues, capacity, o.slotLen)
 	}
 	m := &Memory{name: name, mtu: o.mtu}
 	for range queues {
 		ready, err := newEvent()
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("tun: memory device %q: %w", name, err), m.Close())
+			return nil, errors.Join(fmt.Errorf("tuntest: device %q: %w", name, err), m.Close())
 		}
 		q := &memoryQueue{ready: ready, offload: o.offload, in: newRing(capacity, o.slotLen), out: newRing(capacity, o.slotLen)}
 		m.queues = append(m.queues, q)
@@ -65,9 +70,9 @@ func NewMemory(name string, queues, capacity int, options ...MemoryOption) (*Mem
 	return m, nil
 }
 
-// Inject puts a frame, a Header and a packet, where Read of that queue finds it. It
-// reports false, and counts a drop, when the queue is full or closed or the frame too
-// long for a slot.
+// Inject puts a frame, a tun.Header and a packet, where Read of that queue finds it. It
+// reports false when the queue is closed. It also counts a drop when the queue is full or
+// the frame doesn't fit a slot.
 func (m *Memory) Inject(queue int, frame []byte) bool { return m.queues[queue].inject(frame) }
 
 // Drain hands every frame written to that queue to f, oldest first, and returns how many
@@ -87,16 +92,13 @@ func (m *Memory) Collect() [][]byte {
 func (m *Memory) Name() string { return m.name }
 
 // Queues are the device's queues.
-func (m *Memory) Queues() []Queue { return m.public }
+func (m *Memory) Queues() []tun.Queue { return m.public }
 
-// MTU is DefaultMTU or what WithMTU said.
+// MTU is tun.DefaultMTU or what WithMTU said.
 func (m *Memory) MTU() int { return m.mtu }
 
 // SetAddresses remembers addresses for Addresses.
 func (m *Memory) SetAddresses(addresses []netip.Prefix) error {
-	if err := checkAddresses(addresses); err != nil {
-		return err
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.addresses = slices.Clone(addresses)
@@ -110,10 +112,10 @@ func (m *Memory) Addresses() []netip.Prefix {
 	return slices.Clone(m.addresses)
 }
 
-// Stats counts injected packets as transmitted and written ones as received, which is
-// how a namespace behind the device would see them.
-func (m *Memory) Stats() (Stats, bool) {
-	var s Stats
+// Stats counts injected packets as transmitted and written ones as received, as the
+// kernel of a namespace behind the device would.
+func (m *Memory) Stats() (tun.Stats, bool) {
+	var s tun.Stats
 	for _, q := range m.queues {
 		s.TxPackets += q.in.tail.Load()
 		s.TxDropped += q.in.refused.Load()
@@ -136,7 +138,7 @@ func (m *Memory) Close() error {
 // lock; the locks keep several injectors or drainers of one test apart.
 type memoryQueue struct {
 	ready    *event
-	offload  Offload
+	offload  tun.Offload
 	signaled atomic.Bool // ready was signaled and not cleared since
 	in, out  *ring
 
@@ -145,10 +147,9 @@ type memoryQueue struct {
 	_ [64]byte // keeps the next queue off the line
 }
 
-// Read implements Queue.
+// Read implements tun.Queue.
 func (q *memoryQueue) Read(buf []byte) (int, error) {
-	defer q.ready.leave()
-	if !q.ready.enter() {
+	if q.ready.closed.Load() {
 		return 0, os.ErrClosed
 	}
 	n, ok := q.in.pop(buf)
@@ -156,16 +157,16 @@ func (q *memoryQueue) Read(buf []byte) (int, error) {
 		return n, nil
 	}
 	if !q.signaled.Load() {
-		return 0, ErrAgain
+		return 0, tun.ErrAgain
 	}
-	// Empty: take the signal back, and look again, because an inject between the first
-	// look and the taking back has seen the signal standing and gave none.
+	// Empty: take the signal back and look again. An Inject between the two looks has
+	// seen the signal standing and gave none.
 	q.ready.clear()
 	q.signaled.Store(false)
 	if n, ok = q.in.pop(buf); !ok {
-		return 0, ErrAgain
+		return 0, tun.ErrAgain
 	}
-	q.signal() // that inject may have left more
+	q.signal() // that Inject may have left more
 	return n, nil
 }
 
@@ -175,54 +176,44 @@ func (q *memoryQueue) signal() {
 	}
 }
 
-// Write implements Queue.
-func (q *memoryQueue) Write(buf []byte) error {
-	defer q.ready.leave()
-	if !q.ready.enter() {
-		return os.ErrClosed
-	}
-	if len(buf) <= HeaderLen || len(buf) > q.out.slotLen {
-		return ErrFrame
-	}
-	if !q.out.push(buf) {
-		return ErrAgain
-	}
-	return nil
-}
+// Write implements tun.Queue.
+func (q *memoryQueue) Write(buf []byte) error { return q.write(len(buf), buf) }
 
-// WriteParts implements Queue.
+// WriteParts implements tun.Queue.
 func (q *memoryQueue) WriteParts(parts [][]byte) error {
-	defer q.ready.leave()
-	if !q.ready.enter() {
-		return os.ErrClosed
-	}
 	total := 0
 	for _, p := range parts {
 		total += len(p)
 	}
-	if total <= HeaderLen || total > q.out.slotLen {
-		return ErrFrame
-	}
-	if !q.out.push(parts...) {
-		return ErrAgain
+	return q.write(total, parts...)
+}
+
+// write is WriteParts of parts with total bytes.
+func (q *memoryQueue) write(total int, parts ...[]byte) error {
+	switch {
+	case q.ready.closed.Load():
+		return os.ErrClosed
+	case total <= tun.HeaderLen || total > q.out.slotLen:
+		return tun.ErrFrame
+	case !q.out.push(parts...):
+		return tun.ErrAgain
 	}
 	return nil
 }
 
-// Offload implements Queue.
-func (q *memoryQueue) Offload() Offload { return q.offload }
+// Offload implements tun.Queue.
+func (q *memoryQueue) Offload() tun.Offload { return q.offload }
 
-// FD implements Queue.
+// FD implements tun.Queue.
 func (q *memoryQueue) FD() int { return q.ready.fd }
 
 func (q *memoryQueue) inject(frame []byte) bool {
 	q.injectMu.Lock()
 	defer q.injectMu.Unlock()
-	defer q.ready.leave()
-	if !q.ready.enter() {
+	if q.ready.closed.Load() {
 		return false
 	}
-	if len(frame) <= HeaderLen || len(frame) > q.in.slotLen {
+	if len(frame) <= tun.HeaderLen || len(frame) > q.in.slotLen {
 		q.in.refused.Add(1)
 		return false
 	}
@@ -245,6 +236,48 @@ func (q *memoryQueue) drain(f func(frame []byte)) int {
 		count++
 	}
 	return count
+}
+
+// event is an eventfd: readable from signal until clear. Both are free of allocation, and
+// harmless after close.
+type event struct {
+	fd     int
+	file   *os.File // keeps the number from other uses while a call is inside
+	raw    syscall.RawConn
+	closed atomic.Bool
+
+	// What signal and clear run inside raw; fields, because a closure would be allocated.
+	write, read func(fd uintptr)
+}
+
+func newEvent() (*event, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	// Go's own poller takes only what is non-blocking from the start.
+	e := &event{fd: fd, file: os.NewFile(uintptr(fd), "eventfd")}
+	if e.raw, err = e.file.SyscallConn(); err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	one, count := []byte{1, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 8) // above zero in either byte order
+	e.write = func(fd uintptr) { unix.Write(int(fd), one) }
+	e.read = func(fd uintptr) { unix.Read(int(fd), count) }
+	if err != nil {
+		return nil, errors.Join(err, e.file.Close())
+	}
+	return e, nil
+}
+
+func (e *event) signal() { e.raw.Control(e.write) }
+
+func (e *event) clear() { e.raw.Control(e.read) }
+
+func (e *event) close() error {
+	if e.closed.Swap(true) {
+		return os.ErrClosed
+	}
+	return e.file.Close()
 }
 
 // ring is a bounded queue of slots between one pushing and one popping goroutine.
