@@ -128,6 +128,13 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 // the first one has passed.
 func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[f].count(d, p) }
 
+// Uncount takes back what Pass has counted of a packet: it was dropped at another end.
+func (w *Worker) Uncount(f Flow, d Direction, p *packet.Packet) {
+	r := &w.table.records[f]
+	r.packets[d].Add(-uint64(p.Segments))
+	r.bytes[d].Add(-uint64(p.WireLen))
+}
+
 // passTCP moves a connection's state on. Once a flow has ended its state stays.
 func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
 	if word(r.state.Load()).class().stateless() {
@@ -181,9 +188,7 @@ func (w *Worker) End(f Flow, cause EndCause) bool {
 // Withdraw ends a flow that the caller has inserted for p and that is not to be after all: p counts
 // on another.
 func (w *Worker) Withdraw(f Flow, p *packet.Packet) {
-	r := &w.table.records[f]
-	r.packets[Original].Add(-uint64(p.Segments))
-	r.bytes[Original].Add(-uint64(p.WireLen))
+	w.Uncount(f, Original, p)
 	w.End(f, EndFlushed)
 }
 

@@ -54,11 +54,16 @@ func (s *Snapshot) Translates() bool { return s.translates }
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	*w = Way{Arrives: *t}
 	drop := s.way(src, t, w)
-	w.Translated = w.Ports != nil || w.Arrives != *t
+	w.Translated = s.translates && (w.Ports != nil || w.Arrives != *t)
 	return drop
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
+	if !s.translates {
+		var drop packet.Drop
+		w.To, drop = s.Route(src, t.Src, t.Dst)
+		return drop
+	}
 	if len(src.floating) > 0 && src.hasFloating(t.Src) {
 		return packet.DropSpoofed // only replies have this source
 	}
@@ -71,7 +76,7 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	e, drop := s.Route(src, t.Src, t.Dst)
 	w.To = e
 	switch {
-	case e == nil || !s.translates:
+	case e == nil:
 		return drop
 	case e == s.outside && !outside:
 		f := s.public[t.Dst]

@@ -3,6 +3,8 @@ package dataplane
 import (
 	"errors"
 	"math/bits"
+	"os"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/coalesce"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -28,13 +30,13 @@ type trains struct {
 	next  int   // the slot of the next train
 }
 
-// write hands the packet to its destination's queue, unchanged: by itself and at once, or with
-// others of its flow and of the burst.
-func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
-	if w.sight.to = to; w.gather(to, b, p) {
+// write hands a packet to an attachment's queue: by itself and at once, or with others of its flow
+// and of the burst. hash is that of the packet's flow key.
+func (w *worker) write(to int, frame []byte, p *packet.Packet, hash uint64) packet.Drop {
+	if w.gather(to, frame, p, hash) {
 		return packet.NotDropped
 	}
-	err := w.queues[to].Write(b)
+	err := w.queues[to].Write(frame)
 	if p.Segments > 1 {
 		w.takes[to] = w.queues[to].Offload()
 	}
@@ -45,17 +47,17 @@ func (w *worker) write(to int, b []byte, p *packet.Packet) packet.Drop {
 	return packet.NotDropped
 }
 
-// gather puts the packet, one of the flow with w.hash, into a train, and reports
-// whether it did. When it didn't, no packet that came before it waits in one.
-func (w *worker) gather(to int, b []byte, p *packet.Packet) bool {
+// gather appends the packet to its flow's train, or begins one; on false, earlier packets of the
+// flow have been sent and the caller sends this one.
+func (w *worker) gather(to int, frame []byte, p *packet.Packet, hash uint64) bool {
 	if p.Fragment.IsFragment() { // has no ports: whose train it would overtake is not known
 		w.sendTrains()
 		return false
 	}
 	for open := w.trains.open; open != 0; open &= open - 1 {
 		i := bits.TrailingZeros8(open)
-		if t := &w.trains.slots[i]; t.hash == w.hash {
-			if t.to == to && t.Append(b, p) {
+		if t := &w.trains.slots[i]; t.hash == hash {
+			if t.to == to && t.Append(frame, p) {
 				return true
 			}
 			w.sendTrain(i)
@@ -69,10 +71,10 @@ func (w *worker) gather(to int, b []byte, p *packet.Packet) bool {
 		w.sendTrains()
 	}
 	t := &w.trains.slots[w.trains.next]
-	if !t.Start(b, p) {
+	if !t.Start(frame, p) {
 		return false
 	}
-	t.to, t.hash = to, w.hash
+	t.to, t.hash = to, hash
 	w.trains.open |= 1 << w.trains.next
 	w.trains.next++
 	return true
@@ -89,7 +91,7 @@ func (w *worker) takesTrains(to int, protocol uint8) bool {
 	return false
 }
 
-// sendTrains ends the waiting.
+// sendTrains sends all that waits.
 func (w *worker) sendTrains() {
 	for w.trains.open != 0 {
 		w.sendTrain(bits.TrailingZeros8(w.trains.open))
@@ -119,10 +121,16 @@ func (w *worker) sendTrain(i int) {
 	}
 }
 
-// refused is the reason for what a queue did not take.
+// refused says why a packet that a queue did not take is dropped. It logs a device's refusal, at most
+// once a minute for each device and worker: a hostile sender must not fill the log.
 func (w *worker) refused(to int, err error) packet.Drop {
-	if !errors.Is(err, tun.ErrAgain) {
-		w.reportWrite(to, err)
+	if errors.Is(err, tun.ErrAgain) || errors.Is(err, os.ErrClosed) {
+		return packet.DropTransmit
+	}
+	last, now := &w.refusals[to], w.engine.clock()
+	if *last == 0 || now-*last >= time.Minute {
+		*last = now
+		w.engine.log.Warn("write refused", "attachment", w.engine.attachmentName(to), "error", err)
 	}
 	return packet.DropTransmit
 }
