@@ -18,11 +18,11 @@
 //	isolated.go    step 7 for Options.Isolated: NICs judged by themselves
 //	frontend*.go   step 7 otherwise: what public addresses and load balancers lead to
 //	egress.go      step 7 otherwise: how packets leave to the internet
-//	snatports.go   which ports load balancers give to outbound flows
+//	snatports.go   which ports of a shared address flows may take
 //	admit.go       which endpoint sends from an address
 //	routes.go      where a route leads
 //	way.go         the route and the translation of a flow's first packet
-//	replies.go     whether replies come back by the attachment of the request
+//	replies.go     whether replies come back where the request came from
 //	kept.go        whether a reload keeps the translation of a live flow
 //	platform.go    Azure's platform services
 //	subscription.go  whether TCP port 25 is blocked

@@ -2,10 +2,10 @@ package topology
 
 import "github.com/nsgd/nsgd/dataplane/packet"
 
-// Keeps reports whether the policy still translates a live flow as it did: src sends it as
+// KeepsTranslation reports whether the policy still translates a live flow as it did: src sends it as
 // sent, and it reaches to as arrives. Way may choose another backend for a first packet by
 // now; that changes no choice that was made before.
-func (s *Snapshot) Keeps(src, to *Endpoint, sent, arrives *packet.Tuple) bool {
+func (s *Snapshot) KeepsTranslation(src, to *Endpoint, sent, arrives *packet.Tuple) bool {
 	var w Way
 	switch drop := s.Way(src, sent, &w); drop {
 	case packet.NotDropped, packet.DropNoBackend, packet.DropHairpin, packet.DropNoRoute:

@@ -53,7 +53,7 @@ func TestWhichTranslationsThePolicyKeeps(t *testing.T) {
 				to = a.endpoints[0]
 			}
 		}
-		if got := s.Keeps(s.from(t, tt.from, sent.Src), to, &sent, &arrives); got != tt.want {
+		if got := s.KeepsTranslation(s.from(t, tt.from, sent.Src), to, &sent, &arrives); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}

@@ -6,11 +6,11 @@ import "github.com/nsgd/nsgd/dataplane/packet"
 // that the sender has itself.
 func (s *Snapshot) Routed() bool { return s.userRoutes }
 
-// Answers reports whether replies to a packet come back where the packet came from. There its
+// RepliesReturn reports whether replies to a packet come back where the packet came from. There its
 // flow is known, and its addresses are translated back. w is where Way has sent the packet; its
 // port may still be open. The outside and the platform reply the way that they were asked.
 // Replies to an address that stands for the sender come back when they are on their way outside.
-func (s *Snapshot) Answers(src *Endpoint, sent *packet.Tuple, w *Way) bool {
+func (s *Snapshot) RepliesReturn(src *Endpoint, sent *packet.Tuple, w *Way) bool {
 	if w.To.routes == s.outside.routes {
 		return true
 	}
