@@ -124,6 +124,13 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 // has moved them on.
 func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[f].count(d, p) }
 
+// Uncount takes back what Pass counted: the packet was dropped at its other end.
+func (w *Worker) Uncount(f Flow, d Direction, p *packet.Packet) {
+	r := &w.table.records[f]
+	r.packets[d].Add(-uint64(p.Segments))
+	r.bytes[d].Add(-uint64(p.WireLen))
+}
+
 // passTCP moves a connection's state on. The state of a flow that has ended stays.
 func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
 	if status(r.status.Load()).class().stateless() {
@@ -177,9 +184,7 @@ func (w *Worker) End(f Flow, cause EndCause) bool {
 // Withdraw takes back an Insert of the caller: it ends the flow and uncounts p, which is counted
 // on another flow.
 func (w *Worker) Withdraw(f Flow, p *packet.Packet) {
-	r := &w.table.records[f]
-	r.packets[Original].Add(-uint64(p.Segments))
-	r.bytes[Original].Add(-uint64(p.WireLen))
+	w.Uncount(f, Original, p)
 	w.End(f, EndFlushed)
 }
 

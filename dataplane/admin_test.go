@@ -5,9 +5,11 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 func packetAddr(text string) netip.Addr { return netip.MustParseAddr(text) }
@@ -19,10 +21,10 @@ func adminRule(name string, priority int, d ruleset.Direction, a ruleset.Access)
 }
 
 // withAdmin adds rule collections for the figure's network.
-func withAdmin(p *arm.Set, collections ...[]ruleset.Rule) *arm.Set {
+func withAdmin(p *policy.Set, collections ...[]ruleset.Rule) *policy.Set {
 	for i, rules := range collections {
 		name := []string{"nm/c/first", "nm/c/second"}[i]
-		p.AdminCollections = append(p.AdminCollections, &arm.AdminCollection{
+		p.AdminCollections = append(p.AdminCollections, &policy.AdminCollection{
 			Rules: &ruleset.NSG{Name: name, ID: "/" + name, Admin: true, Rules: rules}, Networks: p.VirtualNetworks})
 	}
 	return p
@@ -57,7 +59,7 @@ func TestAdminRulesStandBeforeTheNSGs(t *testing.T) {
 				t.Fatalf("came out at %d (%s)", to, drop)
 			}
 			nic := map[string]string{addr1: "vm1-nic", addr4: "vm4-nic"}[tt.to]
-			v, err := Verify(r.engine.Snapshot(), &arm.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, NetworkInterface: nic,
+			v, err := ask.Verify(r.engine.Snapshot(), &azure.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, NetworkInterface: nic,
 				Local: packetAddr(tt.to), LocalPort: 22, Remote: packetAddr(world), RemotePort: 40000}, false)
 			if err != nil || (v.Access == "Allow") != tt.passes || v.NetworkSecurityGroup != tt.group || v.RuleName != tt.rule {
 				t.Errorf("verify: %+v, %v", v, err)

@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Packets of a connection from VM4 to VM1, under NSG1 and NSG2 of VM1.
@@ -18,7 +20,7 @@ var (
 	backward = packettest.TCP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 80, DstPort: 40000, Flags: "A"})
 )
 
-func connected(t *testing.T, policy *arm.Set) *rig {
+func connected(t *testing.T, policy *policy.Set) *rig {
 	t.Helper()
 	r := newRig(t, policy, conntrack.Options{Max: 1024})
 	for i, flags := range []string{"S", "SA", "A"} {
@@ -34,7 +36,7 @@ func connected(t *testing.T, policy *arm.Set) *rig {
 	return r
 }
 
-func swap(t *testing.T, r *rig, policy *arm.Set) {
+func swap(t *testing.T, r *rig, policy *policy.Set) {
 	t.Helper()
 	s, err := r.engine.Prepare(policy)
 	if err == nil {
@@ -46,48 +48,48 @@ func swap(t *testing.T, r *rig, policy *arm.Set) {
 }
 
 func TestFlushConnectionJudgesAgain(t *testing.T) {
-	policy := func(flush bool, nsg1 ...ruleset.Rule) *arm.Set {
+	groups := func(flush bool, nsg1 ...ruleset.Rule) *policy.Set {
 		p := figure(nsg1, nil)
 		p.NetworkSecurityGroups[0].FlushConnection = flush
 		return p
 	}
-	without := func(p *arm.Set) *arm.Set {
+	without := func(p *policy.Set) *policy.Set {
 		p.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup = nil
 		return p
 	}
-	elsewhere := func(p *arm.Set) *arm.Set { // NSG1 stands at Subnet2 too
+	elsewhere := func(p *policy.Set) *policy.Set { // NSG1 stands at Subnet2 too
 		p.VirtualNetworks[0].Subnets[1].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
 		return p
 	}
 	deny, allow := anyRule("deny", 100, ruleset.Inbound, ruleset.Deny), anyRule("allow", 100, ruleset.Inbound, ruleset.Allow)
 	unrelated := anyRule("out", 100, ruleset.Outbound, ruleset.Allow)
-	other := policy(true)
+	other := groups(true)
 	other.NetworkSecurityGroups[1].Rules = []ruleset.Rule{deny}
 	for _, tt := range []struct {
 		name   string
-		before *arm.Set
-		after  []*arm.Set
+		before *policy.Set
+		after  []*policy.Set
 		cut    bool
 	}{
-		{"a denial with it ends the flow", policy(true), []*arm.Set{policy(true, deny)}, true},
-		{"a denial without it leaves the flow", policy(false), []*arm.Set{policy(false, deny)}, false},
-		{"switching it on judges once what was denied before", policy(false), []*arm.Set{policy(false, deny), policy(true, deny)}, true},
-		{"another NSG's denial is not its change", policy(true), []*arm.Set{other}, false},
-		{"but is asked when it changes too", policy(true), []*arm.Set{other, func() *arm.Set {
-			p := policy(true, unrelated)
+		{"a denial with it ends the flow", groups(true), []*policy.Set{groups(true, deny)}, true},
+		{"a denial without it leaves the flow", groups(false), []*policy.Set{groups(false, deny)}, false},
+		{"switching it on judges once what was denied before", groups(false), []*policy.Set{groups(false, deny), groups(true, deny)}, true},
+		{"another NSG's denial is not its change", groups(true), []*policy.Set{other}, false},
+		{"but is asked when it changes too", groups(true), []*policy.Set{other, func() *policy.Set {
+			p := groups(true, unrelated)
 			p.NetworkSecurityGroups[1].Rules = []ruleset.Rule{deny}
 			return p
 		}()}, true},
-		{"an NSG with it that is associated denies", without(policy(true, deny)), []*arm.Set{policy(true, deny)}, true},
-		{"and one that another subnet has had all along", without(elsewhere(policy(true, deny))), []*arm.Set{elsewhere(policy(true, deny))}, true},
-		{"an NSG with it that is removed has the others asked", other, []*arm.Set{without(policy(true))}, false},
-		{"a rule that still allows leaves the flow", policy(true), []*arm.Set{policy(true, allow)}, false},
-		{"a change that was undone is none when no packet came between", policy(true), []*arm.Set{policy(true, deny), policy(true)}, false},
+		{"an NSG with it that is associated denies", without(groups(true, deny)), []*policy.Set{groups(true, deny)}, true},
+		{"and one that another subnet has had all along", without(elsewhere(groups(true, deny))), []*policy.Set{elsewhere(groups(true, deny))}, true},
+		{"an NSG with it that is removed has the others asked", other, []*policy.Set{without(groups(true))}, false},
+		{"a rule that still allows leaves the flow", groups(true), []*policy.Set{groups(true, allow)}, false},
+		{"a change that was undone is none when no packet came between", groups(true), []*policy.Set{groups(true, deny), groups(true)}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			start := tt.before
 			if start == other { // which would deny the flow at its start
-				start = policy(true)
+				start = groups(true)
 			}
 			r := connected(t, start)
 			for _, p := range tt.after {
@@ -147,7 +149,7 @@ func TestAFlowThatIsAllowedAgainCountsOnTheRulesOfNow(t *testing.T) {
 }
 
 func TestJudgingAgainAllocatesNothing(t *testing.T) {
-	p := [2]*arm.Set{figure(nil, nil), figure([]ruleset.Rule{anyRule("allow", 100, ruleset.Inbound, ruleset.Allow)}, nil)}
+	p := [2]*policy.Set{figure(nil, nil), figure([]ruleset.Rule{anyRule("allow", 100, ruleset.Inbound, ruleset.Allow)}, nil)}
 	for _, set := range p {
 		set.NetworkSecurityGroups[0].FlushConnection = true
 	}
@@ -172,7 +174,7 @@ func TestJudgingAgainAllocatesNothing(t *testing.T) {
 }
 
 func TestTheVirtualNetworksTimeoutHoldsForBothEndsAndForLiveFlows(t *testing.T) {
-	policy := func(d time.Duration) *arm.Set {
+	policy := func(d time.Duration) *policy.Set {
 		p := figureOfTheSeed()
 		p.VirtualNetworks[0].FlowTimeout = d
 		return p
@@ -257,10 +259,10 @@ func TestPort25IsBlockedBySubscription(t *testing.T) {
 		if to, drop := r.send(internet, syn(world, addr4, 25)); to != vm4 {
 			t.Errorf("%s: from the internet: %s", kind, drop)
 		}
-		q := &arm.Flow{Direction: ruleset.Outbound, Protocol: packet.ProtoTCP, NetworkInterface: "vm4-nic", LocalPort: 40000, RemotePort: 25,
+		q := &azure.Flow{Direction: ruleset.Outbound, Protocol: packet.ProtoTCP, NetworkInterface: "vm4-nic", LocalPort: 40000, RemotePort: 25,
 			Local: packetAddr(addr4), Remote: packetAddr(world)}
-		v, err := Verify(r.engine.Snapshot(), q, false)
-		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != ReasonSMTP {
+		v, err := ask.Verify(r.engine.Snapshot(), q, false)
+		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != "smtpBlocked" {
 			t.Errorf("%s: verify %+v, %v", kind, v, err)
 		}
 	}

@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/google/gopacket/layers"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // family is the figure's hosts as one version of IP knows them.
@@ -28,7 +29,7 @@ var families = []family{
 }
 
 // dualStack gives a policy of the figure IPv6 as well.
-func dualStack(policy *arm.Set) *arm.Set {
+func dualStack(policy *policy.Set) *policy.Set {
 	vnet := policy.VirtualNetworks[0]
 	vnet.AddressSpace = append(vnet.AddressSpace, netip.MustParsePrefix("fd00::/48"))
 	for i, s := range vnet.Subnets {

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -223,18 +224,18 @@ func newCaptureRig(t *testing.T, inside map[netip.Addr]bool) *rig {
 	group := &ruleset.NSG{Name: "NSG1", ID: "/nsg/NSG1", Rules: []ruleset.Rule{
 		allow("Echo", 100, ruleset.ICMP, ruleset.PortRange{First: 8, Last: 8}, ruleset.PortRange{First: 128, Last: 128}), allow("Udp", 110, ruleset.UDP, ruleset.AllPorts),
 		allow("WellKnown", 120, ruleset.TCP, ruleset.PortRange{First: 0, Last: 1023})}}
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("fd00:dead::/64")}}
-	subnet := &arm.Subnet{Name: "captured", ID: "/vnet/vnet1/captured", VirtualNetwork: vnet, NetworkSecurityGroup: group, Prefixes: vnet.AddressSpace}
+	vnet := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("fd00:dead::/64")}}
+	subnet := &policy.Subnet{Name: "captured", ID: "/vnet/vnet1/captured", VirtualNetwork: vnet, NetworkSecurityGroup: group, Prefixes: vnet.AddressSpace}
 	for a, is := range inside {
 		if is {
 			vnet.AddressSpace = append(vnet.AddressSpace, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
 	subnet.Prefixes = slices.Clone(vnet.AddressSpace)
-	vnet.Subnets = []*arm.Subnet{subnet}
+	vnet.Subnets = []*policy.Subnet{subnet}
 	r := &rig{t: t, clock: time.Hour}
 	var err error
-	r.engine, err = New(&arm.Set{NetworkSecurityGroups: []*ruleset.NSG{group}, VirtualNetworks: []*arm.VirtualNetwork{vnet}}, Options{
+	r.engine, err = New(&policy.Set{NetworkSecurityGroups: []*ruleset.NSG{group}, VirtualNetworks: []*policy.VirtualNetwork{vnet}}, Options{
 		Attachments: []topology.Spec{{Kind: topology.Subnet, Reference: "vnet1/captured"}, {Kind: topology.Internet}},
 		Workers:     1, Flows: conntrack.Options{Max: 4096}, Fragments: fragment.Options{Max: 1024, Hold: 8},
 		Clock: func() time.Duration { return r.clock }})

@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -193,7 +193,7 @@ func carryOptions(workers int) Options {
 }
 
 // rig is one for the case, with the figure's policy that is given.
-func (c *carryCase) rig(t testing.TB, p *arm.Set, workers int) *rig {
+func (c *carryCase) rig(t testing.TB, p *policy.Set, workers int) *rig {
 	p = dualStack(p)
 	if c.translates {
 		p = translating(p)

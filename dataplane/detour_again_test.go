@@ -6,13 +6,13 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Each end of a flow that takes two ways is judged again by its own rules.
 func TestFlushConnectionWhereAnswersGoAnotherWay(t *testing.T) {
 	deny := func(d ruleset.Direction) []ruleset.Rule { return []ruleset.Rule{anyRule("d", 100, d, ruleset.Deny)} }
-	flush := func(s *arm.Set) {
+	flush := func(s *policy.Set) {
 		for _, g := range s.NetworkSecurityGroups {
 			g.FlushConnection = true
 		}
@@ -47,8 +47,8 @@ func TestFlushConnectionWhereAnswersGoAnotherWay(t *testing.T) {
 
 // The longer of the timeouts of the two ends of a leg holds, after a reload too.
 func TestAReloadGivesItsTimeoutToAFlowThatTakesTwoWays(t *testing.T) {
-	world := func(timeout time.Duration) *arm.Set {
-		return hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Deny)}, edit: func(s *arm.Set) {
+	world := func(timeout time.Duration) *policy.Set {
+		return hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Deny)}, edit: func(s *policy.Set) {
 			for _, v := range s.VirtualNetworks {
 				v.FlowTimeout = timeout
 			}
@@ -66,14 +66,14 @@ func TestAReloadGivesItsTimeoutToAFlowThatTakesTwoWays(t *testing.T) {
 func TestStatelessWhereSubnetsHaveRoutes(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		left  []arm.Route
+		left  []policy.Route
 		steps []step
 	}{
 		{"one way", byFW("10.9.0.0/24"), []step{{atA, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}, {atA, ab("R"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"two ways", byFW("10.2.0.0/24"), []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}, {atA, ab("R"), atFW, ""}, {atFW, ab("R"), atB, ""}, {atB, ba("A"), atA, ""}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			world := hubWorld{left: tt.left, edit: func(s *arm.Set) {
+			world := hubWorld{left: tt.left, edit: func(s *policy.Set) {
 				for _, nic := range s.NetworkInterfaces {
 					nic.DisableTCPStateTracking = true
 				}

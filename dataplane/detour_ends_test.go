@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -46,11 +46,11 @@ func TestAnswersToTheInternetTakeTheDefaultRouteThatAGatewayHasLearned(t *testin
 func TestPort25IsBlockedOnADetourToo(t *testing.T) {
 	syn := packettest.TCP(packettest.Spec{Src: addrA, Dst: world, SrcPort: 4000, DstPort: 25, Flags: "S"})
 	// a -> fw one way only: fw's subnet goes straight to the internet, answers from fw to "world" differ
-	h := hubWorld{left: byFW("0.0.0.0/0"), edit: func(s *arm.Set) {
+	h := hubWorld{left: byFW("0.0.0.0/0"), edit: func(s *policy.Set) {
 		hub := s.VirtualNetworks[0].Subnets[0]
-		hub.RouteTable = &arm.RouteTable{Name: "h", ID: "/rt/h", Routes: []arm.Route{{Name: "x", Prefix: netip.MustParsePrefix("10.1.0.0/24"), Hop: arm.HopNone}}}
+		hub.RouteTable = &policy.RouteTable{Name: "h", ID: "/rt/h", Routes: []policy.Route{{Name: "x", Prefix: netip.MustParsePrefix("10.1.0.0/24"), Hop: policy.HopNone}}}
 	}}
-	after := hubWorld{left: []arm.Route{{Name: "n", Prefix: netip.MustParsePrefix("198.18.0.0/24"), Hop: arm.HopNone}}}
+	after := hubWorld{left: []policy.Route{{Name: "n", Prefix: netip.MustParsePrefix("198.18.0.0/24"), Hop: policy.HopNone}}}
 	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}, Subscription: topology.Subscription{Type: "payg"}})
 	r.play([]step{{atA, syn, atFW, ""}, {atFW, syn, 0, "smtp_blocked"}})
 	swap(t, r, after.policy())
@@ -83,7 +83,7 @@ func TestLaterFragmentsDoNotTakeAWayThatAReloadHasCut(t *testing.T) {
 	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
 	d := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 200}), 9, 48, 48)
 	r.play([]step{{atFW, d[0], atB, ""}, {atFW, d[1], atB, ""}})
-	swap(t, r, hubWorld{left: byFW("10.2.0.0/24"), edit: func(s *arm.Set) { // hub and right are no peers any more
+	swap(t, r, hubWorld{left: byFW("10.2.0.0/24"), edit: func(s *policy.Set) { // hub and right are no peers any more
 		s.VirtualNetworks[0].Peerings = s.VirtualNetworks[0].Peerings[:1]
 		s.VirtualNetworks[2].Peerings = s.VirtualNetworks[2].Peerings[1:]
 	}}.policy())
@@ -138,7 +138,7 @@ func TestFragmentsOfADeniedDatagramCountOnTheRulesOfBothEnds(t *testing.T) {
 }
 
 func TestSpokesReachEachOtherByADefaultRouteToTheAppliance(t *testing.T) {
-	h := hubWorld{left: byFW("0.0.0.0/0"), right: byFW("0.0.0.0/0"), edit: func(s *arm.Set) { // no straight peering
+	h := hubWorld{left: byFW("0.0.0.0/0"), right: byFW("0.0.0.0/0"), edit: func(s *policy.Set) { // no straight peering
 		s.VirtualNetworks[1].Peerings = s.VirtualNetworks[1].Peerings[:1]
 		s.VirtualNetworks[2].Peerings = s.VirtualNetworks[2].Peerings[:1]
 	}}
@@ -178,7 +178,7 @@ func TestAReloadThatOvertakesABurstCountsAPacketOnce(t *testing.T) {
 	}
 	g.key.Set(&g.packet.Tuple, uint16(from.Index))
 	g.hash = w.flows.Hash(&g.key)
-	drop := w.carry(old, from, &g)
+	drop := w.passage.carry(old, from, &g)
 	w.counters.flush()
 	if fw, b := r.count("fw-nsg", ruleset.Outbound, "http"), r.count("b-nsg", ruleset.Inbound, "http"); fw.Packets != 1 || b.Packets != 1 || fw.Hits != 1 || b.Hits != 1 {
 		t.Errorf("%v: one packet counted %+v and %+v", drop, fw, b)

@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -43,36 +43,36 @@ func hubRig(t *testing.T, h hubWorld) *rig {
 // hubWorld is a hub with an appliance, two networks peered with it, and their routes to each other:
 // through the appliance where left or right is set.
 type hubWorld struct {
-	left, right []arm.Route
+	left, right []policy.Route
 	// rules of the NSG of each NIC; nil: no NSG.
 	a, b, fw []ruleset.Rule
-	edit     func(*arm.Set)
+	edit     func(*policy.Set)
 }
 
-func (h hubWorld) policy() *arm.Set {
-	set := &arm.Set{}
-	var networks []*arm.VirtualNetwork
+func (h hubWorld) policy() *policy.Set {
+	set := &policy.Set{}
+	var networks []*policy.VirtualNetwork
 	for i, name := range []string{"hub", "left", "right"} {
 		p := []string{"10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/24"}[i]
-		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{netip.MustParsePrefix(p)}}
-		v.Subnets = []*arm.Subnet{{Name: "s", ID: v.ID + "/s", VirtualNetwork: v, Prefixes: v.AddressSpace}}
+		v := &policy.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{netip.MustParsePrefix(p)}}
+		v.Subnets = []*policy.Subnet{{Name: "s", ID: v.ID + "/s", VirtualNetwork: v, Prefixes: v.AddressSpace}}
 		networks = append(networks, v)
 	}
 	set.VirtualNetworks = networks
 	hub := networks[0]
 	for i, v := range networks[1:] {
-		hub.Peerings = append(hub.Peerings, arm.Peering{Name: v.Name, Remote: v, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, AllowGatewayTransit: true})
-		v.Peerings = []arm.Peering{{Name: "hub", Remote: hub, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, UseRemoteGateways: true}}
-		if routes := [][]arm.Route{h.left, h.right}[i]; routes != nil {
-			v.Subnets[0].RouteTable = &arm.RouteTable{Name: v.Name, ID: "/rt/" + v.Name, Routes: routes}
+		hub.Peerings = append(hub.Peerings, policy.Peering{Name: v.Name, Remote: v, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, AllowGatewayTransit: true})
+		v.Peerings = []policy.Peering{{Name: "hub", Remote: hub, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, UseRemoteGateways: true}}
+		if routes := [][]policy.Route{h.left, h.right}[i]; routes != nil {
+			v.Subnets[0].RouteTable = &policy.RouteTable{Name: v.Name, ID: "/rt/" + v.Name, Routes: routes}
 		}
 	}
 	// The two are peers as well, so that there is a straight way.
 	left, right := networks[1], networks[2]
-	left.Peerings = append(left.Peerings, arm.Peering{Name: "right", Remote: right, AllowVirtualNetworkAccess: true})
-	right.Peerings = append(right.Peerings, arm.Peering{Name: "left", Remote: left, AllowVirtualNetworkAccess: true})
+	left.Peerings = append(left.Peerings, policy.Peering{Name: "right", Remote: right, AllowVirtualNetworkAccess: true})
+	right.Peerings = append(right.Peerings, policy.Peering{Name: "left", Remote: left, AllowVirtualNetworkAccess: true})
 	for i, name := range []string{"a", "b", "fw"} {
-		nic := &arm.NetworkInterface{Name: name, ID: "/nic/" + name, EnableIPForwarding: name == "fw", IPConfigurations: []arm.IPConfiguration{{
+		nic := &policy.NetworkInterface{Name: name, ID: "/nic/" + name, EnableIPForwarding: name == "fw", IPConfigurations: []policy.IPConfiguration{{
 			Name: "c", Address: netip.MustParseAddr([]string{addrA, addrB, addrFW}[i]), Subnet: networks[[]int{1, 2, 0}[i]].Subnets[0], Primary: true}}}
 		if rules := [][]ruleset.Rule{h.a, h.b, h.fw}[i]; rules != nil {
 			nic.NetworkSecurityGroup = &ruleset.NSG{Name: name + "-nsg", ID: "/nsg/" + name, Rules: rules}
@@ -87,8 +87,8 @@ func (h hubWorld) policy() *arm.Set {
 }
 
 // byFW sends a prefix through the appliance.
-func byFW(prefix string) []arm.Route {
-	return []arm.Route{{Name: "fw", Prefix: netip.MustParsePrefix(prefix), Hop: arm.HopVirtualAppliance, Appliance: netip.MustParseAddr(addrFW)}}
+func byFW(prefix string) []policy.Route {
+	return []policy.Route{{Name: "fw", Prefix: netip.MustParsePrefix(prefix), Hop: policy.HopVirtualAppliance, Appliance: netip.MustParseAddr(addrFW)}}
 }
 
 // ab and ba are segments of one connection from a to b.
@@ -158,7 +158,7 @@ func TestAConnectionThroughAnAppliance(t *testing.T) {
 		{"an answer that the appliance makes up goes by the rules of whom it is for", guarded(toFW),
 			[]step{{atFW, ab("S"), atB, ""}, {atB, ba("SA"), 0, "rule_deny"}}},
 		{"a SYN+ACK that nobody asked for", both, []step{{atB, ba("SA"), 0, "tcp_no_syn"}}},
-		{"the way back is closed", hubWorld{right: []arm.Route{{Name: "n", Prefix: netip.MustParsePrefix("10.1.0.0/24"), Hop: arm.HopNone}}},
+		{"the way back is closed", hubWorld{right: []policy.Route{{Name: "n", Prefix: netip.MustParsePrefix("10.1.0.0/24"), Hop: policy.HopNone}}},
 			[]step{{atA, ab("S"), atB, ""}, {atB, ba("SA"), 0, "route_none"}, {atB, ba("R"), 0, "route_none"}}},
 	}
 	for _, tt := range tests {
@@ -266,7 +266,7 @@ func TestErrorsAndFragmentsOfAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 func TestWhatAReloadOfRoutesAndPeeringsEnds(t *testing.T) {
 	direct := hubWorld{}
 	through := hubWorld{left: byFW("10.2.0.0/24"), right: byFW("10.1.0.0/24")}
-	cut := hubWorld{edit: func(s *arm.Set) {
+	cut := hubWorld{edit: func(s *policy.Set) {
 		s.VirtualNetworks[1].Peerings = s.VirtualNetworks[1].Peerings[:1]
 		s.VirtualNetworks[2].Peerings = s.VirtualNetworks[2].Peerings[:1]
 	}}
@@ -288,7 +288,7 @@ func TestWhatAReloadOfRoutesAndPeeringsEnds(t *testing.T) {
 			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atFW, ""}, {atFW, ba("SA"), atA, ""}}, []step{{atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}, {atB, ba("A"), atA, ""}}},
 		{"a flow that takes two ways goes on by the routes of now", hubWorld{left: byFW("10.2.0.0/24")}, direct,
 			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}}, []step{{atB, ba("A"), atA, ""}, {atA, ab("A"), atB, ""}}},
-		{"an appliance that stops forwarding", through, hubWorld{left: through.left, right: through.right, edit: func(s *arm.Set) { s.NetworkInterfaces[2].EnableIPForwarding = false }},
+		{"an appliance that stops forwarding", through, hubWorld{left: through.left, right: through.right, edit: func(s *policy.Set) { s.NetworkInterfaces[2].EnableIPForwarding = false }},
 			[]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}}, []step{{atA, ab("A"), 0, "next_hop"}, {atFW, ab("A"), 0, "spoofed_source"}}},
 	}
 	for _, tt := range tests {

@@ -1,89 +1,31 @@
 package dataplane
 
 import (
-	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
-// The attachments of the figure, by index.
+// The figure's names, as the tests of this package use them.
 const (
-	vm1 = iota
-	vm2
-	vm3
-	vm4
-	internet
-	numAttachments
+	vm1, vm2, vm3, vm4, internet, numAttachments = enginetest.VM1, enginetest.VM2, enginetest.VM3, enginetest.VM4, enginetest.Internet, enginetest.NumAttachments
+
+	addr1, addr2, addr3, addr4, world = enginetest.Addr1, enginetest.Addr2, enginetest.Addr3, enginetest.Addr4, enginetest.World
 )
 
-const (
-	addr1 = "10.0.1.4"
-	addr2 = "10.0.1.5"
-	addr3 = "10.0.2.4"
-	addr4 = "10.0.3.4"
-	world = "203.0.113.10"
+var (
+	figureSpecs     = enginetest.FigureSpecs
+	allowHTTP       = enginetest.AllowHTTP
+	anyRule         = enginetest.AnyRule
+	figure          = enginetest.Figure
+	figureOfTheSeed = enginetest.FigureOfTheSeed
 )
-
-var figureSpecs = []topology.Spec{
-	{Kind: topology.NetworkInterface, Reference: "vm1-nic"},
-	{Kind: topology.NetworkInterface, Reference: "vm2-nic"},
-	{Kind: topology.NetworkInterface, Reference: "vm3-nic"},
-	{Kind: topology.NetworkInterface, Reference: "vm4-nic"},
-	{Kind: topology.Internet},
-}
-
-// allowHTTP is the rule of the figure.
-func allowHTTP() ruleset.Rule {
-	return ruleset.Rule{Name: "AllowHttpInBound", Priority: 100, Direction: ruleset.Inbound, Access: ruleset.Allow,
-		Protocol: ruleset.TCP, Source: ruleset.Peer{Tag: ruleset.TagInternet}, Destination: ruleset.Peer{Any: true},
-		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{{First: 80, Last: 80}}}
-}
-
-// anyRule is a rule for everything.
-func anyRule(name string, priority int, d ruleset.Direction, a ruleset.Access) ruleset.Rule {
-	return ruleset.Rule{Name: name, Priority: priority, Direction: d, Access: a,
-		Source: ruleset.Peer{Any: true}, Destination: ruleset.Peer{Any: true},
-		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}
-}
-
-// figure is the seed's figure with the given rules in NSG1 and NSG2.
-func figure(rules1, rules2 []ruleset.Rule) *arm.Set {
-	nsg1 := &ruleset.NSG{Name: "NSG1", ID: "/nsg/NSG1", Rules: rules1}
-	nsg2 := &ruleset.NSG{Name: "NSG2", ID: "/nsg/NSG2", Rules: rules2}
-	vnet := &arm.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	subnet := func(name, prefix string, g *ruleset.NSG) *arm.Subnet {
-		s := &arm.Subnet{Name: name, ID: vnet.ID + "/" + name, VirtualNetwork: vnet, NetworkSecurityGroup: g,
-			Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
-		vnet.Subnets = append(vnet.Subnets, s)
-		return s
-	}
-	s1 := subnet("Subnet1", "10.0.1.0/24", nsg1)
-	s2 := subnet("Subnet2", "10.0.2.0/24", nil)
-	s3 := subnet("Subnet3", "10.0.3.0/24", nil)
-	nic := func(name, addr string, s *arm.Subnet, g *ruleset.NSG) *arm.NetworkInterface {
-		return &arm.NetworkInterface{Name: name, ID: "/nic/" + name, NetworkSecurityGroup: g,
-			IPConfigurations: []arm.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}}
-	}
-	return &arm.Set{
-		NetworkSecurityGroups: []*ruleset.NSG{nsg1, nsg2},
-		VirtualNetworks:       []*arm.VirtualNetwork{vnet},
-		NetworkInterfaces: []*arm.NetworkInterface{
-			nic("vm1-nic", addr1, s1, nsg2), nic("vm2-nic", addr2, s1, nil),
-			nic("vm3-nic", addr3, s2, nsg2), nic("vm4-nic", addr4, s3, nil),
-		},
-	}
-}
-
-func figureOfTheSeed() *arm.Set {
-	return figure([]ruleset.Rule{allowHTTP()}, []ruleset.Rule{allowHTTP()})
-}
 
 // rig is an engine on memory devices with a clock that the test moves.
 type rig struct {
@@ -94,12 +36,12 @@ type rig struct {
 	rewrites bool // the policy translates: send does not hold the bytes
 }
 
-func newRig(t testing.TB, policy *arm.Set, flows conntrack.Options) *rig {
+func newRig(t testing.TB, policy *policy.Set, flows conntrack.Options) *rig {
 	t.Helper()
 	return newRigWith(t, policy, Options{Flows: flows})
 }
 
-func newRigWith(t testing.TB, policy *arm.Set, o Options) *rig {
+func newRigWith(t testing.TB, policy *policy.Set, o Options) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: time.Hour}
 	o.Flows.Seed = [2]uint64{1, 2}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -19,8 +20,8 @@ import (
 func FuzzPipeline(f *testing.F) {
 	spec := packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 1, DstPort: 80, Flags: "S", Payload: 9, ICMPType: 8}
 	for _, build := range []func(packettest.Spec) []byte{packettest.TCP, packettest.UDP, packettest.ICMP} {
-		f.Add([]byte{}, arbitraryFrame(atVM1, frameOf(tun.Header{}, build(spec))))
-		f.Add([]byte{}, arbitraryFrame(atVM1, frameOf(tun.Header{GSOType: tun.GSOTCPv4, GSOSize: 4}, build(spec))))
+		f.Add([]byte{}, arbitraryFrame(enginetest.AtVM1, frameOf(tun.Header{}, build(spec))))
+		f.Add([]byte{}, arbitraryFrame(enginetest.AtVM1, frameOf(tun.Header{GSOType: tun.GSOTCPv4, GSOSize: 4}, build(spec))))
 	}
 	random := rand.New(rand.NewPCG(5, 5))
 	for range 16 {
@@ -32,7 +33,7 @@ func FuzzPipeline(f *testing.F) {
 			return
 		}
 		r := newOracleRig(t, devices, policy)
-		(&script{choices: steps}).run(r)
+		(&script{Choices: steps}).run(r)
 		r.compareFlows()
 	})
 }
@@ -66,7 +67,7 @@ func TestRandomPacketsAndPoliciesAgreeWithTheOracle(t *testing.T) {
 	for seed := range runs {
 		random := rand.New(rand.NewPCG(uint64(seed), 11))
 		r := newOracleRig(t, devices, randomBytes(random, 250))
-		(&script{choices: randomBytes(random, 800)}).run(r)
+		(&script{Choices: randomBytes(random, 800)}).run(r)
 		r.compareFlows()
 		met.add(&r.met)
 	}
@@ -98,7 +99,7 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 	for len(frames) < packets {
 		r := newOracleRig(t, devices, randomBytes(random, 250))
 		r.record = &frames
-		(&script{choices: randomBytes(random, 800)}).run(r)
+		(&script{Choices: randomBytes(random, 800)}).run(r)
 		r.flush()
 	}
 	frames = frames[:packets]

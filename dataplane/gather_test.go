@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -21,7 +21,7 @@ func gatherRig(t testing.TB, level tun.Offload, capacity int) *rig {
 	return gatherRigFor(t, figureOfTheSeed(), level, capacity)
 }
 
-func gatherRigFor(t testing.TB, policy *arm.Set, level tun.Offload, capacity int) *rig {
+func gatherRigFor(t testing.TB, policy *policy.Set, level tun.Offload, capacity int) *rig {
 	t.Helper()
 	r := newRig(t, policy, conntrack.Options{Max: 1024})
 	var devices []tun.Device

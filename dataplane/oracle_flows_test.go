@@ -6,6 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -103,7 +104,7 @@ func (o *oracle) readdress() {
 // limits are those of the flow table: of all flows, and of those of one NIC.
 type limits struct{ all, nic int }
 
-func limited(zone uint16) bool { return oracleSpecs[zone].Kind == topology.NetworkInterface }
+func limited(zone uint16) bool { return enginetest.Specs[zone].Kind == topology.NetworkInterface }
 
 // full counts the limits that stand in the way of a flow between two zones: none of
 // the flows there is over.

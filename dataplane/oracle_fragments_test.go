@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -20,7 +21,7 @@ type datagram struct {
 	poisoned  bool
 	waiting   [][]byte // frames that came before the first fragment
 
-	belongs    belonging
+	belongs    relation
 	flow       conntrack.Key
 	to         int
 	generation int
@@ -118,7 +119,7 @@ func (o *oracle) decided(e *expectation) (others []expectation) {
 	}
 	d.judged, d.drop, d.to, d.generation, d.belongs = true, e.drop, e.to, o.generation, e.belongs
 	switch {
-	case e.drop == packet.DropRule, e.drop == packet.NotDropped && e.belongs == toNoFlow:
+	case e.drop == packet.DropRule, e.drop == packet.NotDropped && e.belongs == noFlow:
 		d.rules = e.rules
 	case e.drop == packet.NotDropped:
 		d.flow = e.key
@@ -173,7 +174,7 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 		d.poison(e.drop)
 		return
 	}
-	if d.belongs == toNoFlow {
+	if d.belongs == noFlow {
 		if d.generation != o.generation {
 			e.drop = packet.DropFragmentNoFirst
 			return
@@ -186,7 +187,7 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 		e.drop = packet.DropFragmentNoFirst
 		return
 	}
-	if d.belongs == toItsFlow {
+	if d.belongs == inFlow {
 		flow.Count(side, &e.packet)
 	}
 	e.to, e.rules = int(flow.keys[1-side].Zone), flow.rules
@@ -195,10 +196,10 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 // quotedDatagram is the flow of a datagram that went where the error comes from, of
 // which a later fragment is quoted.
 func (o *oracle) quotedDatagram(from int, quoted *packet.Quote) (packet.Tuple, bool) {
-	for at := range numPlaces {
+	for at := range enginetest.NumPlaces {
 		d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, at})
 		if d != nil && d.judged && !d.poisoned && d.drop == packet.NotDropped && d.to == from {
-			return d.flow.Tuple, d.belongs == toItsFlow
+			return d.flow.Tuple, d.belongs == inFlow
 		}
 	}
 	return packet.Tuple{}, false
@@ -217,7 +218,7 @@ func (o *oracle) waits(at int) (n int) {
 // mayWait reports whether there is room for another: half of all is an attachment's share.
 func (o *oracle) mayWait(at int) bool {
 	all := 0
-	for other := range numPlaces {
+	for other := range enginetest.NumPlaces {
 		all += o.waits(other)
 	}
 	return all < o.hold && o.waits(at) < (o.hold+1)/2

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -44,14 +45,14 @@ func (o *oracle) judge(from int, e *expectation) {
 			return
 		}
 	}
-	if o.blockSMTP && src.subnet != nil && dst.at == atInternet && e.packet.Proto == packet.ProtoTCP && e.packet.DstPort == 25 {
+	if o.blockSMTP && src.subnet != nil && dst.at == enginetest.AtInternet && e.packet.Proto == packet.ProtoTCP && e.packet.DstPort == 25 {
 		e.drop, e.rules = packet.DropSMTP, nil
 	}
 }
 
 // sender is who an admitted packet comes from.
 func (o *oracle) sender(from int, a netip.Addr) *oracleEnd {
-	spec := oracleSpecs[from]
+	spec := enginetest.Specs[from]
 	if spec.Kind == topology.Internet || spec.Kind == topology.Platform {
 		return &oracleEnd{at: from}
 	}

@@ -5,10 +5,11 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // oracleServices are what Azure's documents say passes whatever the NSGs say, with the tag that
@@ -110,32 +111,6 @@ func (o *oracle) admin(end *oracleEnd, d ruleset.Direction, e *expectation) (ask
 	return best.Access == ruleset.Allow
 }
 
-// adminFrom reads rule collections for the virtual network.
-func adminFrom(c *choices, set *arm.Set) {
-	set.NetworkGroups = []*arm.NetworkGroup{{Name: "all", ID: "/group/all", Members: set.VirtualNetworks}}
-	for i := range c.next(3) {
-		name := []string{"nm/config/a", "nm/config/b"}[i]
-		rules := &ruleset.NSG{Name: name, ID: "/" + name, Admin: true}
-		for n := range c.next(4) {
-			r := ruleFrom(c, n)
-			r.Admin, r.Name, r.Priority = true, "admin"+r.Name, 1+4*c.next(8)+n // perhaps that of another collection
-			r.Access = pick(c, ruleset.Allow, ruleset.AlwaysAllow, ruleset.Deny)
-			for _, side := range []*ruleset.Peer{&r.Source, &r.Destination} {
-				if side.ApplicationSecurityGroups != nil || ruleset.PlatformServiceOf(side.Tag) != nil {
-					*side = pick(c, ruleset.Peer{NetworkGroup: "/Group/ALL"},
-						ruleset.Peer{AnyOf: []ruleset.Peer{{Tag: ruleset.TagInternet}, {Prefixes: oraclePrefixes[8:10]}}})
-				}
-			}
-			rules.Rules = append(rules.Rules, r)
-		}
-		collection := &arm.AdminCollection{Rules: rules}
-		if c.next(4) > 0 {
-			collection.Networks = set.VirtualNetworks
-		}
-		set.AdminCollections = append(set.AdminCollections, collection)
-	}
-}
-
 // stateless reports that one of a packet's ends wants no TCP states.
 func (o *oracle) stateless(from int, p *packet.Packet) bool {
 	for _, end := range []*oracleEnd{o.sender(from, p.Src.Netip()), o.find(from, p.Dst.Netip())} {
@@ -149,9 +124,9 @@ func (o *oracle) stateless(from int, p *packet.Packet) bool {
 // flush notes which live flows a new policy has judged again, at their next packet from the
 // side that began: those with an NSG with flushConnection at one of their ends that has other
 // rules than before, was not there, had it not, or is there no more.
-func (o *oracle) flush(before *arm.Set) {
+func (o *oracle) flush(before *policy.Set) {
 	after := o.set
-	groups := func(set *arm.Set, k conntrack.Key) map[string]*ruleset.NSG {
+	groups := func(set *policy.Set, k conntrack.Key) map[string]*ruleset.NSG {
 		o.set = set
 		end := o.sender(int(k.Zone), k.Src.Netip())
 		list := map[string]*ruleset.NSG{}
@@ -191,7 +166,7 @@ func decisive(g *ruleset.NSG) (rules []ruleset.Rule) {
 		rules[i].Priority = 0
 		for _, side := range []*ruleset.Peer{&rules[i].Source, &rules[i].Destination} {
 			if side.Any {
-				*side = ruleset.Peer{Prefixes: oraclePrefixes[:2]}
+				*side = ruleset.Peer{Prefixes: enginetest.Prefixes[:2]}
 			}
 		}
 	}

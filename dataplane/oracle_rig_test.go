@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -25,12 +27,12 @@ type oracleRig struct {
 	devices  []*tuntest.Memory
 	clock    time.Duration
 	oracle   *oracle
-	policies [2]*arm.Set           // to reload among
+	policies [2]*policy.Set        // to reload among
 	prepared [2]*topology.Snapshot // of policies, once it was reloaded
 	limits   limits
 	// What the engine's counters must say.
 	drops       [packet.NumDrops]uint64
-	attachments [numPlaces]AttachmentCount
+	attachments [enginetest.NumPlaces]AttachmentCount
 	met         happened
 	record      *[]sentFrame // where to keep what is sent, if anywhere
 	gather      int          // frames of one burst at most
@@ -55,7 +57,7 @@ type happened struct {
 }
 
 func oracleDevices(t testing.TB) (devices []*tuntest.Memory) {
-	for range numPlaces {
+	for range enginetest.NumPlaces {
 		devices = append(devices, newMemory(t, 1, 64))
 	}
 	return devices
@@ -64,16 +66,16 @@ func oracleDevices(t testing.TB) (devices []*tuntest.Memory) {
 // newOracleRig reads the table's options and the policies from bytes.
 func newOracleRig(t testing.TB, devices []*tuntest.Memory, policy []byte) *oracleRig {
 	t.Helper()
-	c := choices(policy)
+	c := packettest.Choices(policy)
 	r := &oracleRig{t: t, devices: devices, clock: time.Hour, limits: limits{4096, 4096}}
-	options := c.next(64)
+	options := c.Next(64)
 	if r.gather = 1; options&1 != 0 {
 		r.limits = limits{5, 2}
 	} else if options&8 != 0 {
 		r.gather = 20 // more than the groups in which a burst is carried
 	}
 	for i := range r.policies {
-		r.policies[i] = policyFrom(&c)
+		r.policies[i] = enginetest.PolicyFrom(&c)
 	}
 	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2, blockSMTP: options&48 == 48,
 		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
@@ -82,7 +84,7 @@ func newOracleRig(t testing.TB, devices []*tuntest.Memory, policy []byte) *oracl
 	if r.oracle.blockSMTP {
 		subscription.Type = "payg"
 	}
-	r.engine, err = New(r.policies[0], Options{Attachments: oracleSpecs, Workers: 1, Clock: func() time.Duration { return r.clock }, Subscription: subscription,
+	r.engine, err = New(r.policies[0], Options{Attachments: enginetest.Specs, Workers: 1, Clock: func() time.Duration { return r.clock }, Subscription: subscription,
 		// More than a script has, so that none is refused for want of room.
 		Fragments: fragment.Options{Max: 512, Hold: r.oracle.hold},
 		Flows:     conntrack.Options{Max: r.limits.all, MaxPerZone: r.limits.nic, TCPStrict: r.oracle.strict, Seed: [2]uint64{1, 2}}})
@@ -278,7 +280,7 @@ func (r *oracleRig) compare(all []expectation) error {
 		}
 	}
 	waiting := 0
-	for at := range numPlaces {
+	for at := range enginetest.NumPlaces {
 		waiting += r.oracle.waits(at)
 	}
 	if n := r.engine.Fragments().Held(); n != int64(waiting) {

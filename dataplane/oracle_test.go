@@ -8,9 +8,10 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -19,7 +20,7 @@ import (
 // expiry. It shares with the pipeline the decoder, which gopacket's is held against,
 // and with the flow table's tests the slow flow of conntracktest.
 type oracle struct {
-	set        *arm.Set
+	set        *policy.Set
 	generation int // counts the policies
 	strict     bool
 	blockSMTP  bool
@@ -52,7 +53,7 @@ type expectation struct {
 	// that it takes the place of.
 	begins, ends *oracleFlow
 	again        bool // a live flow was judged
-	belongs      belonging
+	belongs      relation
 	key          conntrack.Key // of the flow that it belongs to
 	first        *datagram     // of which it is the first fragment
 }
@@ -89,7 +90,7 @@ func (o *oracle) decide(from int, e *expectation) {
 		o.related(from, e)
 		return
 	}
-	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, toItsFlow
+	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, inFlow
 	f, side := o.lookup(e.key)
 	if f != nil && !f.Restarts(side, p) {
 		if f.due && side == conntracktest.Original {
@@ -103,6 +104,10 @@ func (o *oracle) decide(from int, e *expectation) {
 		if e.drop = f.Pass(side, p, o.now); e.drop == packet.NotDropped {
 			e.to, e.rules = int(f.keys[1-side].Zone), f.rules
 		}
+		return
+	}
+	if dst := o.find(from, p.Dst.Netip()); dst == nil || dst.at < 0 { // routes come first
+		e.drop = packet.DropNoRoute
 		return
 	}
 	e.drop = conntracktest.MayCreate(p, o.strict)
@@ -134,7 +139,7 @@ func (o *oracle) related(from int, e *expectation) {
 		}
 		key := conntrack.Key{Tuple: tuple.Reverse(), Zone: uint16(from)}
 		if f, side := o.lookup(key); ok && f != nil {
-			e.key, e.belongs, e.to, e.rules = key, toQuotedFlow, int(f.keys[1-side].Zone), f.rules
+			e.key, e.belongs, e.to, e.rules = key, related, int(f.keys[1-side].Zone), f.rules
 			return
 		}
 	}
@@ -194,10 +199,10 @@ func (o *oracle) admit(from int, p *packet.Packet) packet.Drop {
 
 // owns reports whether an address may send from an attachment.
 func (o *oracle) owns(at int, a netip.Addr) bool {
-	switch spec := oracleSpecs[at]; spec.Kind {
+	switch spec := enginetest.Specs[at]; spec.Kind {
 	case topology.NetworkInterface:
 		nic := o.nic(spec.Reference)
-		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c arm.IPConfiguration) bool { return c.Address == a })
+		return nic.EnableIPForwarding && !slices.Contains(topology.PlatformAddresses, a) || slices.ContainsFunc(nic.IPConfigurations, func(c policy.IPConfiguration) bool { return c.Address == a })
 	case topology.Platform:
 		return slices.Contains(topology.PlatformAddresses, a)
 	case topology.Internet:
@@ -207,8 +212,8 @@ func (o *oracle) owns(at int, a netip.Addr) bool {
 	return e != nil && e.at == at
 }
 
-func (o *oracle) nic(name string) *arm.NetworkInterface {
-	i := slices.IndexFunc(o.set.NetworkInterfaces, func(n *arm.NetworkInterface) bool { return n.Name == name })
+func (o *oracle) nic(name string) *policy.NetworkInterface {
+	i := slices.IndexFunc(o.set.NetworkInterfaces, func(n *policy.NetworkInterface) bool { return n.Name == name })
 	return o.set.NetworkInterfaces[i]
 }
 
@@ -223,8 +228,8 @@ func within(prefixes []netip.Prefix, a netip.Addr) bool {
 // oracleEnd is who has an address: at is where, -1 nowhere; nic and subnet are nil outside.
 type oracleEnd struct {
 	at     int
-	nic    *arm.NetworkInterface
-	subnet *arm.Subnet
+	nic    *policy.NetworkInterface
+	subnet *policy.Subnet
 }
 
 // find says who has an address as seen from an attachment; nil when nobody can have it.
@@ -248,14 +253,14 @@ func (o *oracle) find(at int, a netip.Addr) *oracleEnd {
 		}
 	}
 	switch {
-	case at == atInternet || at == atPlatform: // which reach virtual networks and nothing else
+	case at == enginetest.AtInternet || at == enginetest.AtPlatform: // which reach virtual networks and nothing else
 		return nil
 	case slices.Contains(topology.PlatformAddresses, a):
-		return &oracleEnd{at: atPlatform}
+		return &oracleEnd{at: enginetest.AtPlatform}
 	case o.inNetwork(a) || a.IsPrivate() || a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || within(nowhere, a):
 		return nil
 	}
-	return &oracleEnd{at: atInternet}
+	return &oracleEnd{at: enginetest.AtInternet}
 }
 
 // nowhere are ranges without a route besides the private, link-local and loopback ones.
@@ -263,12 +268,12 @@ var nowhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParse
 
 // place is the attachment that leads to a NIC, or to the rest of a subnet; -1: none does.
 func (o *oracle) place(nic, subnet string) int {
-	for i, s := range oracleSpecs {
+	for i, s := range enginetest.Specs {
 		if s.Kind == topology.NetworkInterface && s.Reference == nic {
 			return i
 		}
 	}
-	return slices.IndexFunc(oracleSpecs, func(s topology.Spec) bool {
+	return slices.IndexFunc(enginetest.Specs, func(s topology.Spec) bool {
 		return s.Kind == topology.Subnet && strings.HasSuffix(s.Reference, "/"+subnet)
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -345,7 +345,7 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 	moved.NetworkInterfaces[1].IPConfigurations[0].Address = netip.MustParseAddr("10.0.1.6")
 	tests := []struct {
 		name string
-		next *arm.Set
+		next *policy.Set
 		drop packet.Drop
 		kept int64
 	}{
@@ -368,7 +368,7 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 			w.now = r.engine.Now()
 			group := []slot{{frame: append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)}}
 			w.prepare(old.Attachments[internet], group)
-			if drop := w.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
+			if drop := w.passage.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
 				t.Errorf("dropped under %s, want %s", drop, tt.drop)
 			}
 			w.counters.flush()

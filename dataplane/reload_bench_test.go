@@ -12,7 +12,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -67,25 +67,25 @@ func BenchmarkReloadUnderLoad(b *testing.B) {
 // two; the others are those of further subnets. The edition says which port the first rule of
 // NSG1, or of every NSG, names. NSGs that do not change are those of the earlier edition, as
 // they are when their files do not change.
-func reloadPolicy(edition int, all bool, earlier *arm.Set) *arm.Set {
+func reloadPolicy(edition int, all bool, earlier *policy.Set) *policy.Set {
 	rules := func(n int) []ruleset.Rule {
 		if all || n == 0 {
 			return reloadRulesOf(n, edition)
 		}
 		return reloadRulesOf(n, 0)
 	}
-	policy := figure(rules(0), rules(1))
-	vnet := policy.VirtualNetworks[0]
+	set := figure(rules(0), rules(1))
+	vnet := set.VirtualNetworks[0]
 	for n := 2; n < reloadGroups; n++ {
 		g := &ruleset.NSG{Name: fmt.Sprintf("many%d", n), ID: fmt.Sprintf("/nsg/many%d", n), Rules: rules(n)}
 		if earlier != nil && !all {
 			g = earlier.NetworkSecurityGroups[n]
 		}
-		policy.NetworkSecurityGroups = append(policy.NetworkSecurityGroups, g)
-		vnet.Subnets = append(vnet.Subnets, &arm.Subnet{Name: g.Name, ID: vnet.ID + "/" + g.Name, VirtualNetwork: vnet,
+		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, g)
+		vnet.Subnets = append(vnet.Subnets, &policy.Subnet{Name: g.Name, ID: vnet.ID + "/" + g.Name, VirtualNetwork: vnet,
 			NetworkSecurityGroup: g, Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(10 + n), 0}), 24)}})
 	}
-	return policy
+	return set
 }
 
 // reloadRulesOf are an NSG's rules, in both directions and each for a source and a port of its
@@ -116,7 +116,7 @@ type reloadLoad struct {
 	source   *source
 	live     int             // flows that stay
 	fresh    int             // flows that began after them
-	editions [2]*arm.Set     // reloaded in turn
+	editions [2]*policy.Set  // reloaded in turn
 	reloads  []time.Duration // how long each took
 }
 

@@ -13,10 +13,11 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -81,7 +82,7 @@ func crowd(b testing.TB, n int, sources ...*source) *Engine {
 }
 
 // crowdUnder is crowd under another policy, which lets the flows begin, with room for limit flows.
-func crowdUnder(b testing.TB, policy *arm.Set, n, limit int, sources ...*source) *Engine {
+func crowdUnder(b testing.TB, policy *policy.Set, n, limit int, sources ...*source) *Engine {
 	b.Helper()
 	o := Options{Attachments: figureSpecs, Workers: len(sources), Flows: conntrack.Options{Max: limit, MaxPerZone: limit, Seed: [2]uint64{1, 2}}}
 	e, err := New(policy, o)
@@ -201,7 +202,7 @@ func BenchmarkEstablished(b *testing.B) {
 				for range burstPackets / groupPackets {
 					w.prepare(from, group)
 					for i := range group {
-						if drop := w.carry(s, from, &group[i]); drop != packet.NotDropped {
+						if drop := w.passage.carry(s, from, &group[i]); drop != packet.NotDropped {
 							b.Fatal(drop)
 						}
 					}

@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // slowTranslation says what must become of a flow's first packet in the figure with addresses that
@@ -31,7 +31,7 @@ func (r slowTranslation) fates(from int, t packet.Tuple) (list []fate, drop pack
 	dst := t.Dst.String()
 	to := fate{at: internet, src: t.Src.String(), dst: dst, port: t.DstPort}
 	local := slices.Index([]string{addr1, addr2, addr3, addr4}, dst)
-	public := slices.ContainsFunc(r.set.PublicIPAddresses, func(p *arm.PublicIPAddress) bool { return p.Address.String() == dst })
+	public := slices.ContainsFunc(r.set.PublicIPAddresses, func(p *policy.PublicIPAddress) bool { return p.Address.String() == dst })
 	if from != internet {
 		if r.groups(from, ruleset.Outbound, t) == ruleset.Deny {
 			return nil, packet.DropRule
@@ -87,7 +87,7 @@ func (r slowTranslation) enter(to fate) (list []fate, standard bool) {
 	for i, nic := range r.set.NetworkInterfaces {
 		if p := nic.IPConfigurations[0].PublicIPAddress; p != nil && p.Address.String() == to.dst {
 			to.at, to.dst = i, nic.IPConfigurations[0].Address.String()
-			return []fate{to}, p.SKU != arm.SKUBasic
+			return []fate{to}, p.SKU != policy.SKUBasic
 		}
 	}
 	if to.port != 80 || to.dst != balanced && to.dst != floats {
@@ -100,7 +100,7 @@ func (r slowTranslation) enter(to fate) (list []fate, standard bool) {
 		}
 		list = append(list, one)
 	}
-	return list, r.set.LoadBalancers[0].SKU != arm.SKUBasic
+	return list, r.set.LoadBalancers[0].SKU != policy.SKUBasic
 }
 
 // receives asks the receiver's end of a packet as it arrives.
@@ -133,7 +133,7 @@ func (r slowTranslation) groups(at int, d ruleset.Direction, k packet.Tuple) rul
 
 // randomTranslation is the figure with some of the addresses that change, some NSGs and rules that
 // name private and public addresses.
-func randomTranslation(random *rand.Rand) *arm.Set {
+func randomTranslation(random *rand.Rand) *policy.Set {
 	coin := func() bool { return random.IntN(2) == 0 }
 	var rules [2][]ruleset.Rule
 	for i := range rules {
@@ -165,7 +165,7 @@ func randomTranslation(random *rand.Rand) *arm.Set {
 		}
 	}
 	for _, a := range p.PublicIPAddresses {
-		a.SKU = pickOf(random, arm.SKUBasic, arm.SKUStandard)
+		a.SKU = pickOf(random, policy.SKUBasic, policy.SKUStandard)
 	}
 	return p
 }

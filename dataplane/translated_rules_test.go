@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -30,7 +30,7 @@ func on(name string, priority int, d ruleset.Direction, a ruleset.Access, src, d
 }
 
 // underRules is translatedFigure with rules in place of NSG1's, at VM1, VM2 and VM4, and NSG2's, at VM1 and VM3.
-func underRules(rules ...ruleset.Rule) *arm.Set {
+func underRules(rules ...ruleset.Rule) *policy.Set {
 	p := translatedFigure()
 	p.NetworkSecurityGroups[0].Rules, p.NetworkSecurityGroups[1].Rules = rules, rules
 	return p
@@ -83,14 +83,14 @@ func TestRulesSeeThePacketAsSentAndAsItArrives(t *testing.T) {
 }
 
 func TestAStandardAddressIsClosedWithoutAGroup(t *testing.T) {
-	for _, sku := range []arm.SKU{arm.SKUStandard, arm.SKUBasic} {
+	for _, sku := range []policy.SKU{policy.SKUStandard, policy.SKUBasic} {
 		p := translatedFigure()
 		p.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup = nil
 		p.PublicIPAddresses[2].SKU = sku // VM2's
 		r := newRig(t, p, conntrack.Options{Max: 1024})
 		s := spec{Flags: "S"}
 		first := packettest.TCP(with(s, world, 1, public2, 80))
-		if sku == arm.SKUBasic {
+		if sku == policy.SKUBasic {
 			r.becomes(internet, first, vm2, packettest.TCP(with(s, world, 1, addr2, 80)))
 		} else {
 			r.refuses(internet, first, packet.DropClosed)
@@ -113,8 +113,8 @@ func TestPortsRunOutForOneDestinationOnly(t *testing.T) {
 	p := translatedFigure()
 	p.VirtualNetworks[0].Subnets[2].NATGateway = nil
 	pool := p.LoadBalancers[0].Pools[0]
-	p.LoadBalancers[0].OutboundRules = []*arm.OutboundRule{{Name: "out", Frontends: p.LoadBalancers[0].Frontends[:1], Pool: pool,
-		Protocol: arm.TransportAll, AllocatedPorts: 64, IdleTimeout: 4 * time.Minute}}
+	p.LoadBalancers[0].OutboundRules = []*policy.OutboundRule{{Name: "out", Frontends: p.LoadBalancers[0].Frontends[:1], Pool: pool,
+		Protocol: policy.TransportAll, AllocatedPorts: 64, IdleTimeout: 4 * time.Minute}}
 	r := newRig(t, p, conntrack.Options{Max: 4096})
 	s := spec{}
 	seen := map[uint16]bool{}
@@ -256,28 +256,28 @@ func TestAReloadKeepsTheFlowsWhoseTranslationStays(t *testing.T) {
 	tcp := packettest.TCP
 	for _, tt := range []struct {
 		name                             string
-		edit                             func(*arm.Set)
+		edit                             func(*policy.Set)
 		own, gateway, balanced, floating bool // what stays
 	}{
-		{"the same policy", func(*arm.Set) {}, true, true, true, true},
-		{"another public address", func(p *arm.Set) { p.PublicIPAddresses[0].Address = netip.MustParseAddr("198.51.100.77") }, false, true, true, true},
-		{"no public address", func(p *arm.Set) { p.NetworkInterfaces[vm1].IPConfigurations[0].PublicIPAddress = nil }, false, true, true, true},
-		{"no gateway", func(p *arm.Set) { p.VirtualNetworks[0].Subnets[2].NATGateway = nil }, true, false, true, true},
-		{"one address more at the gateway", func(p *arm.Set) {
+		{"the same policy", func(*policy.Set) {}, true, true, true, true},
+		{"another public address", func(p *policy.Set) { p.PublicIPAddresses[0].Address = netip.MustParseAddr("198.51.100.77") }, false, true, true, true},
+		{"no public address", func(p *policy.Set) { p.NetworkInterfaces[vm1].IPConfigurations[0].PublicIPAddress = nil }, false, true, true, true},
+		{"no gateway", func(p *policy.Set) { p.VirtualNetworks[0].Subnets[2].NATGateway = nil }, true, false, true, true},
+		{"one address more at the gateway", func(p *policy.Set) {
 			g := p.VirtualNetworks[0].Subnets[2].NATGateway
-			g.Addresses = append([]*arm.PublicIPAddress{{Name: "more", ID: "/ip/more", SKU: arm.SKUStandard, Address: netip.MustParseAddr("198.51.100.78")}}, g.Addresses...)
+			g.Addresses = append([]*policy.PublicIPAddress{{Name: "more", ID: "/ip/more", SKU: policy.SKUStandard, Address: netip.MustParseAddr("198.51.100.78")}}, g.Addresses...)
 		}, true, true, true, true},
-		{"no load balancer", func(p *arm.Set) { p.LoadBalancers = nil }, true, true, false, false},
-		{"another backend port", func(p *arm.Set) { p.LoadBalancers[0].Rules[0].BackendPort = 8081 }, true, true, false, true},
-		{"no floating address", func(p *arm.Set) {
+		{"no load balancer", func(p *policy.Set) { p.LoadBalancers = nil }, true, true, false, false},
+		{"another backend port", func(p *policy.Set) { p.LoadBalancers[0].Rules[0].BackendPort = 8081 }, true, true, false, true},
+		{"no floating address", func(p *policy.Set) {
 			for _, r := range p.LoadBalancers[0].Rules {
 				r.FloatingIP = false
 			}
 		}, true, true, true, false},
-		{"a backend that the hash leads elsewhere", func(p *arm.Set) {
+		{"a backend that the hash leads elsewhere", func(p *policy.Set) {
 			pool := p.LoadBalancers[0].Pools[0]
 			nic := p.NetworkInterfaces[vm2]
-			pool.Backends = append([]arm.Backend{{NetworkInterface: nic, VirtualNetwork: p.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address}}, pool.Backends...)
+			pool.Backends = append([]policy.Backend{{NetworkInterface: nic, VirtualNetwork: p.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address}}, pool.Backends...)
 		}, true, true, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -332,7 +332,7 @@ func TestAFlowThatWasNotTranslatedEndsWhenThePolicyTranslatesIt(t *testing.T) {
 }
 
 func TestFlushConnectionJudgesTranslatedFlowsAgain(t *testing.T) {
-	in := func(access ruleset.Access, flush bool) *arm.Set {
+	in := func(access ruleset.Access, flush bool) *policy.Set {
 		p := underRules(on("r", 100, ruleset.Inbound, access, world, "", 8080), on("f", 101, ruleset.Inbound, access, world, floats, 80))
 		for _, g := range p.NetworkSecurityGroups {
 			g.FlushConnection = flush
@@ -364,9 +364,9 @@ func TestFlushConnectionJudgesTranslatedFlowsAgain(t *testing.T) {
 // nobody there could translate them back.
 func TestWhatComesByAnAddressWhoseAnswersRoutesTakeElsewhereIsDropped(t *testing.T) {
 	h := hubWorld{left: byFW("0.0.0.0/0"), a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}, fw: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}}
-	h.edit = func(p *arm.Set) {
+	h.edit = func(p *policy.Set) {
 		for i, nic := range p.NetworkInterfaces[:3] {
-			a := &arm.PublicIPAddress{Name: nic.Name, ID: "/ip/" + nic.Name, SKU: arm.SKUStandard, Address: netip.MustParseAddr([]string{public1, public2, shared}[i])}
+			a := &policy.PublicIPAddress{Name: nic.Name, ID: "/ip/" + nic.Name, SKU: policy.SKUStandard, Address: netip.MustParseAddr([]string{public1, public2, shared}[i])}
 			p.PublicIPAddresses = append(p.PublicIPAddresses, a)
 			nic.IPConfigurations[0].PublicIPAddress = a
 		}
@@ -388,14 +388,14 @@ func TestWhatComesByAnAddressWhoseAnswersRoutesTakeElsewhereIsDropped(t *testing
 // was the way to the sender's own address that was asked for.
 func TestAnswersGoToTheAddressThatAGatewayLends(t *testing.T) {
 	const gateway = "198.51.100.9"
-	world := func(left []arm.Route, peers bool) *rig {
+	world := func(left []policy.Route, peers bool) *rig {
 		h := hubWorld{left: left, a: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}}
-		h.edit = func(p *arm.Set) {
+		h.edit = func(p *policy.Set) {
 			for _, a := range []string{public1, gateway} {
-				p.PublicIPAddresses = append(p.PublicIPAddresses, &arm.PublicIPAddress{Name: a, ID: "/ip/" + a, SKU: arm.SKUStandard, Address: netip.MustParseAddr(a)})
+				p.PublicIPAddresses = append(p.PublicIPAddresses, &policy.PublicIPAddress{Name: a, ID: "/ip/" + a, SKU: policy.SKUStandard, Address: netip.MustParseAddr(a)})
 			}
 			p.NetworkInterfaces[0].IPConfigurations[0].PublicIPAddress = p.PublicIPAddresses[0]
-			p.VirtualNetworks[2].Subnets[0].NATGateway = &arm.NATGateway{Name: "nat", ID: "/nat/nat", Addresses: p.PublicIPAddresses[1:]}
+			p.VirtualNetworks[2].Subnets[0].NATGateway = &policy.NATGateway{Name: "nat", ID: "/nat/nat", Addresses: p.PublicIPAddresses[1:]}
 			if !peers {
 				p.VirtualNetworks[1].Peerings, p.VirtualNetworks[2].Peerings = p.VirtualNetworks[1].Peerings[:1], p.VirtualNetworks[2].Peerings[:1]
 			}

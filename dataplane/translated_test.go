@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -27,7 +27,7 @@ const (
 )
 
 // translatedFigure is the figure with addresses that change; NSGs allow everything.
-func translatedFigure() *arm.Set {
+func translatedFigure() *policy.Set {
 	all := func() []ruleset.Rule {
 		return []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
 	}
@@ -35,9 +35,9 @@ func translatedFigure() *arm.Set {
 }
 
 // translating gives the figure, with both families, the addresses above.
-func translating(p *arm.Set) *arm.Set {
-	public := func(name, address string) *arm.PublicIPAddress {
-		a := &arm.PublicIPAddress{Name: name, ID: "/ip/" + name, SKU: arm.SKUStandard, Address: netip.MustParseAddr(address), IdleTimeout: 10 * time.Minute}
+func translating(p *policy.Set) *policy.Set {
+	public := func(name, address string) *policy.PublicIPAddress {
+		a := &policy.PublicIPAddress{Name: name, ID: "/ip/" + name, SKU: policy.SKUStandard, Address: netip.MustParseAddr(address), IdleTimeout: 10 * time.Minute}
 		p.PublicIPAddresses = append(p.PublicIPAddresses, a)
 		return a
 	}
@@ -45,23 +45,23 @@ func translating(p *arm.Set) *arm.Set {
 	p.NetworkInterfaces[vm1].IPConfigurations[1].PublicIPAddress = public("ip16", public16)
 	p.NetworkInterfaces[vm2].IPConfigurations[0].PublicIPAddress = public("ip2", public2)
 	p.VirtualNetworks[0].Subnets[2].NetworkSecurityGroup = p.NetworkSecurityGroups[0] // or it would be closed
-	p.VirtualNetworks[0].Subnets[2].NATGateway = &arm.NATGateway{Name: "nat", ID: "/nat/nat", IdleTimeout: 20 * time.Minute,
-		Addresses: []*arm.PublicIPAddress{public("ip9", shared), public("ip96", shared6)}}
-	pool := &arm.BackendPool{Name: "pool", ID: "/pool"}
+	p.VirtualNetworks[0].Subnets[2].NATGateway = &policy.NATGateway{Name: "nat", ID: "/nat/nat", IdleTimeout: 20 * time.Minute,
+		Addresses: []*policy.PublicIPAddress{public("ip9", shared), public("ip96", shared6)}}
+	pool := &policy.BackendPool{Name: "pool", ID: "/pool"}
 	for _, i := range []int{vm3, vm4} {
 		nic := p.NetworkInterfaces[i]
-		pool.Backends = append(pool.Backends, arm.Backend{NetworkInterface: nic, VirtualNetwork: p.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address})
+		pool.Backends = append(pool.Backends, policy.Backend{NetworkInterface: nic, VirtualNetwork: p.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address})
 	}
-	lb := &arm.LoadBalancer{Name: "lb", ID: "/lb", SKU: arm.SKUStandard, Pools: []*arm.BackendPool{pool}}
+	lb := &policy.LoadBalancer{Name: "lb", ID: "/lb", SKU: policy.SKUStandard, Pools: []*policy.BackendPool{pool}}
 	for _, f := range []struct {
 		address  string
 		floating bool
 	}{{balanced, false}, {floats, true}} {
 		ip := public("f"+f.address, f.address)
-		front := &arm.Frontend{Name: f.address, ID: "/front/" + f.address, PublicIPAddress: ip, Address: ip.Address}
+		front := &policy.Frontend{Name: f.address, ID: "/front/" + f.address, PublicIPAddress: ip, Address: ip.Address}
 		lb.Frontends = append(lb.Frontends, front)
-		for _, proto := range []arm.Transport{arm.TransportTCP, arm.TransportUDP} {
-			r := &arm.LoadBalancingRule{Name: "r", Frontend: front, Pools: lb.Pools, Protocol: proto, FrontendPort: 80, BackendPort: 8080,
+		for _, proto := range []policy.Transport{policy.TransportTCP, policy.TransportUDP} {
+			r := &policy.LoadBalancingRule{Name: "r", Frontend: front, Pools: lb.Pools, Protocol: proto, FrontendPort: 80, BackendPort: 8080,
 				FloatingIP: f.floating, DisableOutboundSNAT: true, TCPReset: true, IdleTimeout: 5 * time.Minute}
 			if f.floating {
 				r.BackendPort = 80
@@ -69,7 +69,7 @@ func translating(p *arm.Set) *arm.Set {
 			lb.Rules = append(lb.Rules, r)
 		}
 	}
-	p.LoadBalancers = []*arm.LoadBalancer{lb}
+	p.LoadBalancers = []*policy.LoadBalancer{lb}
 	return p
 }
 

@@ -6,9 +6,12 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // translationLab is the policy of deploy/lab/translation, with nobody attached.
@@ -68,7 +71,7 @@ func TestVerifyTakesAddressesAsTheOutsideSeesThem(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			local, remote := netip.MustParseAddrPort(tt.local), netip.MustParseAddrPort(tt.remote)
-			r, err := Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: local.Addr(), LocalPort: local.Port(),
+			r, err := ask.Verify(s, &azure.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: local.Addr(), LocalPort: local.Port(),
 				Remote: remote.Addr(), RemotePort: remote.Port()}, tt.path)
 			if err != nil {
 				t.Fatal(err)
@@ -99,7 +102,7 @@ func TestVerifyRefusesAddressesThatTellNoNIC(t *testing.T) {
 		{"", "10.1.1.77", ruleset.Inbound, "targetNicResourceId is missing"},
 		{"", "203.0.113.1", ruleset.Outbound, "targetNicResourceId is missing"},
 	} {
-		_, err := Verify(s, &arm.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: netip.MustParseAddr(tt.local), LocalPort: 80,
+		_, err := ask.Verify(s, &azure.Flow{NetworkInterface: tt.nic, Direction: tt.direction, Protocol: 6, Local: netip.MustParseAddr(tt.local), LocalPort: 80,
 			Remote: netip.MustParseAddr("203.0.113.10"), RemotePort: 80}, false)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s of %q: %v, want %q", tt.local, tt.nic, err, tt.want)
@@ -108,20 +111,20 @@ func TestVerifyRefusesAddressesThatTellNoNIC(t *testing.T) {
 }
 
 func TestVerifyKnowsNoWayToAFrontendOfAnotherNetwork(t *testing.T) {
-	h := hubWorld{edit: func(p *arm.Set) {
+	h := hubWorld{edit: func(p *policy.Set) {
 		v := p.VirtualNetworks[1]
 		v.Peerings, p.VirtualNetworks[2].Peerings = nil, nil
-		front := &arm.Frontend{Name: "f", Subnet: v.Subnets[0], Address: netip.MustParseAddr("10.1.0.99")}
-		pool := &arm.BackendPool{Backends: []arm.Backend{{NetworkInterface: p.NetworkInterfaces[0], VirtualNetwork: v, Address: netip.MustParseAddr(addrA)}}}
-		p.LoadBalancers = []*arm.LoadBalancer{{Name: "lb", SKU: arm.SKUStandard, Frontends: []*arm.Frontend{front}, Pools: []*arm.BackendPool{pool},
-			Rules: []*arm.LoadBalancingRule{{Frontend: front, Pools: []*arm.BackendPool{pool}, Protocol: arm.TransportTCP, FrontendPort: 80, BackendPort: 80}}}}
+		front := &policy.Frontend{Name: "f", Subnet: v.Subnets[0], Address: netip.MustParseAddr("10.1.0.99")}
+		pool := &policy.BackendPool{Backends: []policy.Backend{{NetworkInterface: p.NetworkInterfaces[0], VirtualNetwork: v, Address: netip.MustParseAddr(addrA)}}}
+		p.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", SKU: policy.SKUStandard, Frontends: []*policy.Frontend{front}, Pools: []*policy.BackendPool{pool},
+			Rules: []*policy.LoadBalancingRule{{Frontend: front, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportTCP, FrontendPort: 80, BackendPort: 80}}}}
 	}}
 	s := hubRig(t, h).engine.Snapshot()
 	for _, path := range []bool{false, true} {
-		r, err := Verify(s, &arm.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
+		r, err := ask.Verify(s, &azure.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
 			Remote: netip.MustParseAddr(addrB), RemotePort: 5000}, path)
-		if err != nil || r.Access != "Deny" || r.Reason != ReasonNoRoute {
-			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, ReasonNoRoute)
+		if err != nil || r.Access != "Deny" || r.Reason != "noRoute" {
+			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, "noRoute")
 		}
 	}
 }
@@ -137,7 +140,7 @@ func TestVerifyShowsTheReceiverAPortThatAGatewayMayChoose(t *testing.T) {
 		rule.SourcePorts = []ruleset.PortRange{tt.ports}
 		p.NetworkSecurityGroups[0].Rules = []ruleset.Rule{rule, anyRule("none", 200, ruleset.Inbound, ruleset.Deny), anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}
 		p.NetworkInterfaces[vm2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
-		r, err := Verify(newRig(t, p, conntrack.Options{Max: 16}).engine.Snapshot(), &arm.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: 6,
+		r, err := ask.Verify(newRig(t, p, conntrack.Options{Max: 16}).engine.Snapshot(), &azure.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: 6,
 			Local: netip.MustParseAddr(addr4), LocalPort: 99, Remote: netip.MustParseAddr(public2), RemotePort: 80}, true)
 		if err != nil || r.Access != tt.access {
 			t.Errorf("source ports %v: %+v, %v; want %s", tt.ports, r, err, tt.access)

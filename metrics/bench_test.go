@@ -12,7 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -35,7 +35,7 @@ func BenchmarkScrapeOfManyAttachments(b *testing.B) {
 // benchmarkScrape is a whole scrape by a Prometheus that has scraped before.
 func benchmarkScrape(b *testing.B, engine *dataplane.Engine) {
 	gatherer := NewGatherer(Options{Engine: engine, Reloads: noReloads})
-	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler
+	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	scrape := func() {
 		w := discard{header: http.Header{}}
@@ -68,7 +68,7 @@ func (d *discard) Write(p []byte) (int, error) {
 // manyRules is a policy of NSGs with 1,000 rules each, and an engine for it that carries nothing.
 func manyRules(b *testing.B, rules int) *dataplane.Engine {
 	b.Helper()
-	set := policy()
+	set := testPolicy()
 	for g := range rules / 1000 {
 		nsg := &ruleset.NSG{Name: fmt.Sprintf("group-%03d", g), ID: fmt.Sprintf("/nsg/%d", g)}
 		for i := range 994 { // and six default rules
@@ -89,7 +89,7 @@ func manyRules(b *testing.B, rules int) *dataplane.Engine {
 // manyAttachments is an engine with n NICs on memory devices that carries nothing.
 func manyAttachments(b *testing.B, n int) *dataplane.Engine {
 	b.Helper()
-	set := policy()
+	set := testPolicy()
 	subnet := set.VirtualNetworks[0].Subnets[0]
 	subnet.Prefixes = set.VirtualNetworks[0].AddressSpace
 	set.NetworkInterfaces = nil
@@ -98,8 +98,8 @@ func manyAttachments(b *testing.B, n int) *dataplane.Engine {
 	for i := range n {
 		id := fmt.Sprintf("/nic/%d", i)
 		address := netip.AddrFrom4([4]byte{10, 0, byte(1 + i/200), byte(10 + i%200)})
-		set.NetworkInterfaces = append(set.NetworkInterfaces, &arm.NetworkInterface{Name: fmt.Sprintf("virtual-machine-%d-nic", i), ID: id,
-			IPConfigurations: []arm.IPConfiguration{{Name: "ipconfig1", Address: address, Subnet: subnet, Primary: true}}})
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: fmt.Sprintf("virtual-machine-%d-nic", i), ID: id,
+			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: address, Subnet: subnet, Primary: true}}})
 		specs = append(specs, topology.Spec{Kind: topology.NetworkInterface, Reference: id})
 		d, err := tuntest.NewMemory(fmt.Sprintf("eth%d", i), 1, 1)
 		if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,27 +36,27 @@ import (
 var update = flag.Bool("update", false, "rewrite testdata/metrics.txt")
 
 // policy is one subnet with an NSG that allows TCP 80 from the internet, and one NIC.
-func policy() *arm.Set {
+func testPolicy() *policy.Set {
 	web := &ruleset.NSG{Name: "web", ID: "/nsg/web", Rules: []ruleset.Rule{{
 		Name: "AllowHttp", Priority: 100, Direction: ruleset.Inbound, Access: ruleset.Allow, Protocol: ruleset.TCP,
 		Source: ruleset.Peer{Tag: ruleset.TagInternet}, Destination: ruleset.Peer{Any: true},
 		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{{First: 80, Last: 80}},
 	}}}
-	vnet := &arm.VirtualNetwork{Name: "vnet", ID: "/vnet", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	subnet := &arm.Subnet{Name: "front", ID: "/vnet/front", VirtualNetwork: vnet, NetworkSecurityGroup: web,
+	vnet := &policy.VirtualNetwork{Name: "vnet", ID: "/vnet", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	subnet := &policy.Subnet{Name: "front", ID: "/vnet/front", VirtualNetwork: vnet, NetworkSecurityGroup: web,
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}
-	vnet.Subnets = []*arm.Subnet{subnet}
-	nic := &arm.NetworkInterface{Name: "vm-nic", ID: "/nic/vm", IPConfigurations: []arm.IPConfiguration{
+	vnet.Subnets = []*policy.Subnet{subnet}
+	nic := &policy.NetworkInterface{Name: "vm-nic", ID: "/nic/vm", IPConfigurations: []policy.IPConfiguration{
 		{Name: "ipconfig1", Address: netip.MustParseAddr("10.0.1.4"), Subnet: subnet, Primary: true}}}
-	return &arm.Set{NetworkSecurityGroups: []*ruleset.NSG{web}, VirtualNetworks: []*arm.VirtualNetwork{vnet},
-		NetworkInterfaces: []*arm.NetworkInterface{nic}}
+	return &policy.Set{NetworkSecurityGroups: []*ruleset.NSG{web}, VirtualNetworks: []*policy.VirtualNetwork{vnet},
+		NetworkInterfaces: []*policy.NetworkInterface{nic}}
 }
 
 // traffic runs an engine on memory devices, sends one packet that is allowed, one that a
 // rule denies and one with a spoofed source, and stops it.
 func traffic(t testing.TB) *dataplane.Engine {
 	t.Helper()
-	engine, err := dataplane.New(policy(), dataplane.Options{
+	engine, err := dataplane.New(testPolicy(), dataplane.Options{
 		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm-nic"}, {Kind: topology.Internet}},
 		Workers:     1, Flows: conntrack.Options{Max: 1024},
 		Now: func() time.Time { return time.Unix(1_700_000_100, 25e7) }, Clock: func() time.Duration { return time.Second },
@@ -194,7 +194,7 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
 	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads})
-	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler)
+	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler)
 	defer server.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {
 		response, err := http.Get(server.URL + path)

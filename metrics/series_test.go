@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -59,8 +59,8 @@ func (r reference) hasRule(k topology.RuleKey) bool {
 }
 
 // withGroups is the policy with n more NSGs, whose rules sort before and behind those of "web".
-func withGroups(n int) *arm.Set {
-	set := policy()
+func withGroups(n int) *policy.Set {
+	set := testPolicy()
 	for i := range n {
 		r := set.NetworkSecurityGroups[0].Rules[0]
 		r.Name = fmt.Sprintf("Allow\"%d\"", i)
@@ -70,7 +70,7 @@ func withGroups(n int) *arm.Set {
 	return set
 }
 
-func reload(t testing.TB, engine *dataplane.Engine, set *arm.Set) {
+func reload(t testing.TB, engine *dataplane.Engine, set *policy.Set) {
 	t.Helper()
 	s, err := engine.Prepare(set)
 	if err == nil {
@@ -193,10 +193,10 @@ func TestARuleThatAReloadRemovedIsShownOnlyIfItHasCounted(t *testing.T) {
 		defer done()
 		return string(render(t, gathered(families).Gather))
 	}
-	bare := policy()
+	bare := testPolicy()
 	bare.NetworkSecurityGroups[0].Rules = nil
 	for _, step := range []struct {
-		set            *arm.Set
+		set            *policy.Set
 		counted, never bool
 	}{{withGroups(1), true, true}, {bare, true, false}, {withGroups(1), true, true}} {
 		reload(t, engine, step.set)

@@ -8,7 +8,10 @@ import (
 	"os"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
@@ -17,12 +20,14 @@ type diagnoseFlags struct {
 	of       target
 	resource string
 
-	profile arm.NetworkConfigurationDiagnosticProfile
+	profile azure.NetworkConfigurationDiagnosticProfile
 	queries string
 	level   string
-	expect  string
+	expect  expectation
 	from    source
 }
+
+func init() { addVerb(newDiagnose) }
 
 func newDiagnose(g *global) *cobra.Command {
 	var f diagnoseFlags
@@ -46,19 +51,20 @@ With --queries, several at once, as a JSON list or @FILE:
 			if err != nil {
 				return err
 			}
-			answerer, err := f.from.open(g)
+			type result = *azure.NetworkConfigurationDiagnosticResponse
+			response, err := answer(&f.from, g,
+				func(d *control.Client) (result, error) { return d.Diagnose(c.Context(), q) },
+				func(p *inspect.Loaded) (result, error) { return ask.Diagnose(p.Snapshot, q) })
+			err = show(c, g, response, err, diagnoseTable)
 			if err != nil {
 				return err
 			}
-			response, err := answerer.Diagnose(c.Context(), q)
-			if err != nil {
-				return fmt.Errorf("diagnose: %w", err)
+			for i := range response.Results {
+				if f.expect.disappoints(response.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
+					return errNegative
+				}
 			}
-			err = g.print(c.OutOrStdout(), response, func(w io.Writer) error { return diagnoseTable(w, response) })
-			if err == nil && f.disappointed(response) {
-				err = errNegative
-			}
-			return err
+			return nil
 		},
 	}
 	flags := c.Flags()
@@ -73,13 +79,15 @@ With --queries, several at once, as a JSON list or @FILE:
 	flags.StringVar(&f.profile.DestinationPort, "port", "", "the same as --destination-port")
 	flags.StringVar(&f.queries, "queries", "", "JSON list of questions, or @FILE; - is standard input")
 	flags.StringVar(&f.level, "verbosity-level", "", "Normal, Minimum (no fields of rules) or Full (of the rules behind the match too)")
-	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
-	f.from.flags(c)
+	f.expect.flag(c)
+	f.from.flags(c, g)
+	complete(c, "direction", words("Inbound", "Outbound"))
+	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ESP", "AH"))
 	f.from.subscriptionFlags(c)
 	return c
 }
 
-func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDiagnosticParameters, error) {
+func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationDiagnosticParameters, error) {
 	wrong := func(format string, args ...any) error {
 		return usageError{fmt.Errorf("diagnose: "+format, args...)}
 	}
@@ -98,12 +106,12 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDia
 	if err := f.from.checkSubscription("diagnose"); err != nil {
 		return nil, err
 	}
-	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
-		return nil, wrong("--expect %q: allowed are allow and deny", f.expect)
+	if err := f.expect.check("diagnose"); err != nil {
+		return nil, err
 	}
-	q := &arm.NetworkConfigurationDiagnosticParameters{
+	q := &azure.NetworkConfigurationDiagnosticParameters{
 		TargetResourceID: f.of.networkInterface() + f.of.virtualMachine() + f.resource, VerbosityLevel: f.level,
-		Profiles: []arm.NetworkConfigurationDiagnosticProfile{f.profile},
+		Profiles: []azure.NetworkConfigurationDiagnosticProfile{f.profile},
 	}
 	if _, err := q.Verbosity(); err != nil {
 		return nil, wrong("%w", err)
@@ -134,7 +142,7 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*arm.NetworkConfigurationDia
 }
 
 // profiles reads --queries.
-func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDiagnosticProfile, error) {
+func (f *diagnoseFlags) profiles(stdin io.Reader) ([]azure.NetworkConfigurationDiagnosticProfile, error) {
 	var in io.Reader = strings.NewReader(f.queries)
 	if f.queries == "-" {
 		in = stdin
@@ -146,7 +154,7 @@ func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDia
 		defer file.Close()
 		in = file
 	}
-	var list []arm.NetworkConfigurationDiagnosticProfile
+	var list []azure.NetworkConfigurationDiagnosticProfile
 	decoder := json.NewDecoder(in)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&list); err != nil {
@@ -161,16 +169,7 @@ func (f *diagnoseFlags) profiles(stdin io.Reader) ([]arm.NetworkConfigurationDia
 	return list, nil
 }
 
-func (f *diagnoseFlags) disappointed(r *arm.NetworkConfigurationDiagnosticResponse) bool {
-	for i := range r.Results {
-		if f.expect != "" && !strings.EqualFold(f.expect, r.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
-			return true
-		}
-	}
-	return false
-}
-
-func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) error {
+func diagnoseTable(w io.Writer, r *azure.NetworkConfigurationDiagnosticResponse) error {
 	for i := range r.Results {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -198,7 +197,7 @@ func diagnoseTable(w io.Writer, r *arm.NetworkConfigurationDiagnosticResponse) e
 	return nil
 }
 
-func evaluatedTable(w io.Writer, g *arm.EvaluatedNetworkSecurityGroup) error {
+func evaluatedTable(w io.Writer, g *azure.EvaluatedNetworkSecurityGroup) error {
 	fmt.Fprintf(w, "%s on %s: %s by %s\n", lastName(g.NetworkSecurityGroupID), lastName(g.AppliedTo), g.MatchedRule.Action, g.MatchedRule.RuleName)
 	if len(g.RulesEvaluationResult) > 0 {
 		table := newGrid(w, "  RULE", "PROTOCOL", "SOURCE", "SOURCE PORT", "DESTINATION", "PORT")

@@ -4,12 +4,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-var defaultRoutes = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var defaultRoutes = ruleset.Everywhere()
 
 // routes are what an attachment's namespace sends into its device.
 //
@@ -26,7 +25,7 @@ var defaultRoutes = []netip.Prefix{
 // The device leaves IPv6 routes out as long as it has no IPv6 address. Of two attachments
 // in one namespace the first gets a route that both ask for (taken); the kernel holds it
 // once. Routes are set when a device is made: a reload moves addresses, not routes.
-func routes(a *AttachmentConfig, set *arm.Set, addresses []netip.Prefix, taken map[netip.Prefix]bool) []netip.Prefix {
+func routes(a *AttachmentConfig, set *policy.Set, addresses []netip.Prefix, taken map[netip.Prefix]bool) []netip.Prefix {
 	wanted := defaultRoutes
 	if a.Netns == "" {
 		wanted = spaces(a, set)
@@ -46,8 +45,8 @@ func routes(a *AttachmentConfig, set *arm.Set, addresses []netip.Prefix, taken m
 }
 
 // spaces are the address spaces that an attachment in the daemon's own namespace reaches.
-func spaces(a *AttachmentConfig, set *arm.Set) []netip.Prefix {
-	var own *arm.VirtualNetwork
+func spaces(a *AttachmentConfig, set *policy.Set) []netip.Prefix {
+	var own *policy.VirtualNetwork
 	var within []netip.Prefix
 	if a.NetworkInterface != "" {
 		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil && len(nic.IPConfigurations) > 0 {
@@ -80,7 +79,7 @@ func spaces(a *AttachmentConfig, set *arm.Set) []netip.Prefix {
 }
 
 // peers reports whether a network carries packets to another.
-func peers(v, other *arm.VirtualNetwork) bool {
+func peers(v, other *policy.VirtualNetwork) bool {
 	p := v.Peering(other)
 	return p != nil && p.AllowVirtualNetworkAccess && v.Connected(p)
 }

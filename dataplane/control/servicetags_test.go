@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // tagged is a service with the lab's policy, whose NSG1 allows HTTP from the tag Sql, and
@@ -20,7 +22,7 @@ type tagged struct {
 	t       *testing.T
 	policy  string
 	tags    string
-	service *control.Service
+	service *inspect.Service
 }
 
 func newTagged(t *testing.T) *tagged {
@@ -29,7 +31,7 @@ func newTagged(t *testing.T) *tagged {
 	s := &tagged{t: t, policy: policy, tags: filepath.Join(t.TempDir(), "tags.json")}
 	s.edit("nsg1.json", `"Internet"`, `"Sql"`)
 	s.write(`"376"`, "192.0.2.0/24")
-	files := control.NewPolicyFiles(s.tags, policy)
+	files := inspect.NewPolicyFiles(s.tags, policy)
 	set, err := files.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +40,7 @@ func newTagged(t *testing.T) *tagged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.service = control.NewService(control.Options{Engine: engine, Policy: files})
+	s.service = inspect.NewService(inspect.Options{Engine: engine, Policy: files})
 	return s
 }
 
@@ -59,11 +61,11 @@ func (s *tagged) write(changeNumber, prefix string) {
 // allows tells whether NSG1 lets HTTP from a source in.
 func (s *tagged) allows(source string) bool {
 	s.t.Helper()
-	q, err := arm.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
+	q, err := azure.ParseFlow([]byte(`{"targetNicResourceId":"vm2-nic","direction":"Inbound","protocol":"TCP","localPort":"80","remotePort":"50000","localIPAddress":"10.0.1.5","remoteIPAddress":"` + source + `"}`))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	result, err := dataplane.Verify(s.service.Snapshot(), q, false)
+	result, err := ask.Verify(s.service.Snapshot(), q, false)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 	if s.allows("192.0.2.7") || !s.allows("198.51.100.7") {
 		t.Error("the new edition does not decide")
 	}
-	want := &control.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1}
+	want := &inspect.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1}
 	if diff := cmp.Diff(want, s.service.Status().ServiceTags); diff != "" {
 		t.Error(diff)
 	}

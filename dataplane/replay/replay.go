@@ -14,18 +14,18 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/pcap"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
 // Options configure a replay.
 type Options struct {
-	Policy       *arm.Set
+	Policy       *policy.Set
 	Topology     topology.Options // Alone is set by New
 	Subscription topology.Subscription
 	// NetworkInterfaces are those whose own rules decide; none: the captures' interfaces are
 	// attachments.
-	NetworkInterfaces []*arm.NetworkInterface
+	NetworkInterfaces []*policy.NetworkInterface
 	// Flows and Fragments are the daemon's settings; what is zero takes the default.
 	Flows     conntrack.Options
 	Fragments fragment.Options
@@ -118,7 +118,7 @@ func (r *Replay) attachInterfaces(names []string) error {
 }
 
 // specOf is the attachment that has a name in nsgctl status and in nsgctl capture.
-func specOf(policy *arm.Set, name string) (topology.Spec, error) {
+func specOf(policy *policy.Set, name string) (topology.Spec, error) {
 	switch name {
 	case topology.Internet.String():
 		return topology.Spec{Kind: topology.Internet}, nil

@@ -17,16 +17,19 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -43,20 +46,20 @@ const (
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // labPolicy is the seed's figure.
-func labPolicy(t testing.TB) *arm.Set {
+func labPolicy(t testing.TB) *policy.Set {
 	t.Helper()
 	dir := t.TempDir()
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	set, err := control.LoadPolicy(dir + "/policy")
+	set, err := inspect.NewPolicyFiles("", dir+"/policy").Load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return set
 }
 
-func nics(t testing.TB, set *arm.Set, names ...string) (list []*arm.NetworkInterface) {
+func nics(t testing.TB, set *policy.Set, names ...string) (list []*policy.NetworkInterface) {
 	t.Helper()
 	for _, name := range names {
 		nic, err := set.NetworkInterface(name)
@@ -336,12 +339,12 @@ func TestAFirstPacketGetsTheAnswerOfVerify(t *testing.T) {
 		if err := r.File(t.Context(), "f", bytes.NewReader(ngFile(t, []string{""}, sent{ip: syn(src, dst, uint16(1024+i), port)}))); err != nil {
 			t.Fatal(err)
 		}
-		flow := &arm.Flow{NetworkInterface: "vm1-nic", Direction: direction, Protocol: packet.ProtoTCP,
+		flow := &azure.Flow{NetworkInterface: "vm1-nic", Direction: direction, Protocol: packet.ProtoTCP,
 			Local: netip.MustParseAddr(addr1), Remote: netip.MustParseAddr(dst), LocalPort: uint16(1024 + i), RemotePort: port}
 		if direction == ruleset.Inbound {
 			flow.Remote, flow.LocalPort, flow.RemotePort = netip.MustParseAddr(src), port, uint16(1024+i)
 		}
-		want, err := dataplane.Verify(snapshot, flow, false)
+		want, err := ask.Verify(snapshot, flow, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Spec asks for one attachment.
@@ -44,29 +44,29 @@ type Options struct {
 // their order. With no specs it answers questions about the policy alone.
 // Every fault is reported, joined; nothing of the registry changes unless Build
 // succeeds.
-func Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
-	return Options{}.Rebuild(nil, policy, specs, registry)
+func Build(set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return Options{}.Rebuild(nil, set, specs, registry)
 }
 
 // Rebuild is Options.Rebuild with the zero value.
-func Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
-	return Options{}.Rebuild(earlier, policy, specs, registry)
+func Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return Options{}.Rebuild(earlier, set, specs, registry)
 }
 
 // Build is the function of that name, with options.
-func (o Options) Build(policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
-	return o.Rebuild(nil, policy, specs, registry)
+func (o Options) Build(set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+	return o.Rebuild(nil, set, specs, registry)
 }
 
 // Rebuild is Build that takes the compiled rules of an earlier snapshot where they
 // are what compiling anew would give: a direction of an NSG whose rules, and all that
 // their tags and application security groups stand for, are equal. earlier may be nil.
-func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
+func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	b := &builder{
 		options: o,
-		s: &Snapshot{Policy: policy, endpoints: map[endpointKey]*Endpoint{}, registry: registry,
+		s: &Snapshot{Policy: set, endpoints: map[endpointKey]*Endpoint{}, registry: registry,
 			seed: o.Seed, public: map[packet.Addr]*front{}},
-		networks: map[*arm.VirtualNetwork]*network{},
+		networks: map[*policy.VirtualNetwork]*network{},
 		groups:   map[groupKey]*Group{},
 		views:    map[string]*view{},
 		members:  map[string][]netip.Prefix{},
@@ -76,7 +76,7 @@ func (o Options) Rebuild(earlier *Snapshot, policy *arm.Set, specs []Spec, regis
 	fromOutside := &routes{}
 	b.s.outside = &Endpoint{Attachment: -1, routes: fromOutside}
 	b.s.platform = &Endpoint{Attachment: -1, routes: fromOutside}
-	b.labelGroups()
+	b.labels = GroupLabels(b.s.Policy)
 	b.groupMembers()
 	b.networkGroups()
 	b.addNetworks()
@@ -127,17 +127,17 @@ type groupKey struct {
 type builder struct {
 	options  Options
 	s        *Snapshot
-	networks map[*arm.VirtualNetwork]*network
+	networks map[*policy.VirtualNetwork]*network
 	labels   map[*ruleset.NSG]string
 	groups   map[groupKey]*Group
 	views    map[string]*view
-	members  map[string][]netip.Prefix       // ASG id in lower case -> addresses
-	sides    map[string][]netip.Prefix       // ASG ids as a rule lists them -> addresses of all
-	spaces   map[string][]netip.Prefix       // network group id in lower case -> address spaces of all
-	pending  []*Table                        // to be compiled
-	nics     []*Endpoint                     // in the policy's order
-	subnets  []*Endpoint                     // the other addresses of each subnet
-	owners   bart.Table[*arm.VirtualNetwork] // by subnet prefix; nil where several have it
+	members  map[string][]netip.Prefix          // ASG id in lower case -> addresses
+	sides    map[string][]netip.Prefix          // ASG ids as a rule lists them -> addresses of all
+	spaces   map[string][]netip.Prefix          // network group id in lower case -> address spaces of all
+	pending  []*Table                           // to be compiled
+	nics     []*Endpoint                        // in the policy's order
+	subnets  []*Endpoint                        // the other addresses of each subnet
+	owners   bart.Table[*policy.VirtualNetwork] // by subnet prefix; nil where several have it
 	faults   []error
 }
 
@@ -145,24 +145,22 @@ func (b *builder) fail(format string, args ...any) {
 	b.faults = append(b.faults, fmt.Errorf("topology: "+format, args...))
 }
 
-// labelGroups names NSGs and rule collections for metrics: by name, or by id where a name
-// is not unique. A collection's name has slashes, which no NSG's can have.
-func (b *builder) labelGroups() {
-	all := slices.Clone(b.s.Policy.NetworkSecurityGroups)
-	for _, c := range b.s.Policy.AdminCollections {
-		all = append(all, c.Rules)
-	}
+// GroupLabels names a policy's NSGs and rule collections, as metrics do: by name, or by id
+// where a name is not unique. A collection's name has slashes, which no NSG's can have.
+func GroupLabels(set *policy.Set) map[*ruleset.NSG]string {
+	groups := set.Groups()
 	count := map[string]int{}
-	for _, g := range all {
+	for _, g := range groups {
 		count[strings.ToLower(g.Name)]++
 	}
-	b.labels = map[*ruleset.NSG]string{}
-	for _, g := range all {
-		b.labels[g] = g.Name
+	labels := map[*ruleset.NSG]string{}
+	for _, g := range groups {
+		labels[g] = g.Name
 		if count[strings.ToLower(g.Name)] > 1 {
-			b.labels[g] = g.ID
+			labels[g] = g.ID
 		}
 	}
+	return labels
 }
 
 func (b *builder) groupMembers() {
@@ -179,7 +177,7 @@ func (b *builder) groupMembers() {
 
 func (b *builder) addNetworks() {
 	for _, v := range b.s.Policy.VirtualNetworks {
-		n := &network{vnet: v, routes: map[*arm.RouteTable]*routes{}}
+		n := &network{vnet: v, routes: map[*policy.RouteTable]*routes{}}
 		b.networks[v] = n
 		b.s.networks = append(b.s.networks, n)
 		for _, p := range v.AddressSpace {
@@ -318,7 +316,7 @@ func (b *builder) attach(specs []Spec) {
 	b.uniqueNames()
 }
 
-func (b *builder) attachNIC(a *Attachment, nic *arm.NetworkInterface) {
+func (b *builder) attachNIC(a *Attachment, nic *policy.NetworkInterface) {
 	a.Name, a.id, a.forwards = nic.Name, nic.ID, nic.EnableIPForwarding
 	for _, e := range b.nics {
 		if e.NetworkInterface != nic {

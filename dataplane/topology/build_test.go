@@ -8,7 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -16,26 +16,26 @@ func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func ip(s string) packet.Addr { return packet.AddrFrom(netip.MustParseAddr(s)) }
 
 // twoNetworks has vnet1 (10.0.0.0/16: a with NSG g, b) and vnet2 with the same space.
-func twoNetworks() *arm.Set {
-	set := &arm.Set{}
+func twoNetworks() *policy.Set {
+	set := &policy.Set{}
 	g := &ruleset.NSG{Name: "g", ID: "/nsg/g"}
 	set.NetworkSecurityGroups = []*ruleset.NSG{g}
 	for _, name := range []string{"vnet1", "vnet2"} {
-		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}}
+		v := &policy.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}}
 		if name == "vnet2" {
 			v.AddressSpace = []netip.Prefix{pfx("10.0.0.0/16"), pfx("10.2.0.0/16")}
 		}
-		a := &arm.Subnet{Name: "a", ID: v.ID + "/a", VirtualNetwork: v, NetworkSecurityGroup: g, Prefixes: []netip.Prefix{pfx("10.0.1.0/24")}}
-		b := &arm.Subnet{Name: "b", ID: v.ID + "/b", VirtualNetwork: v, Prefixes: []netip.Prefix{pfx("10.0.2.0/24")}}
+		a := &policy.Subnet{Name: "a", ID: v.ID + "/a", VirtualNetwork: v, NetworkSecurityGroup: g, Prefixes: []netip.Prefix{pfx("10.0.1.0/24")}}
+		b := &policy.Subnet{Name: "b", ID: v.ID + "/b", VirtualNetwork: v, Prefixes: []netip.Prefix{pfx("10.0.2.0/24")}}
 		if name == "vnet2" {
 			b.Prefixes = []netip.Prefix{pfx("10.2.2.0/24")}
 		}
-		v.Subnets = []*arm.Subnet{a, b}
+		v.Subnets = []*policy.Subnet{a, b}
 		set.VirtualNetworks = append(set.VirtualNetworks, v)
 		for _, s := range v.Subnets {
 			addr := s.Prefixes[0].Addr().Next().Next().Next().Next()
-			set.NetworkInterfaces = append(set.NetworkInterfaces, &arm.NetworkInterface{Name: name + s.Name, ID: "/nic/" + name + s.Name,
-				IPConfigurations: []arm.IPConfiguration{{Name: "c", Address: addr, Subnet: s, Primary: true}}})
+			set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: name + s.Name, ID: "/nic/" + name + s.Name,
+				IPConfigurations: []policy.IPConfiguration{{Name: "c", Address: addr, Subnet: s, Primary: true}}})
 		}
 	}
 	return set

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Ports that flows may take of a shared address. Of a load balancer's frontend Azure gives 64,000.
@@ -64,11 +64,11 @@ func trafficOf(protocol uint8) traffic {
 }
 
 // takes reports that a load balancer's rule of a transport is for the traffic.
-func (k traffic) takes(t arm.Transport) bool {
+func (k traffic) takes(t policy.Transport) bool {
 	switch t {
-	case arm.TransportTCP:
+	case policy.TransportTCP:
 		return k == trafficTCP
-	case arm.TransportUDP:
+	case policy.TransportUDP:
 		return k == trafficUDP
 	}
 	return true
@@ -152,7 +152,7 @@ func (b *builder) egress(e *Endpoint, six bool, k traffic, pools map[member][]*m
 }
 
 // configuration is a NIC endpoint's.
-func (e *Endpoint) configuration() *arm.IPConfiguration {
+func (e *Endpoint) configuration() *policy.IPConfiguration {
 	for i := range e.NetworkInterface.IPConfigurations {
 		if c := &e.NetworkInterface.IPConfigurations[i]; packet.AddrFrom(c.Address) == e.address {
 			return c
@@ -173,13 +173,13 @@ func shared(addresses []netip.Addr, six bool) (ports []PortRange) {
 
 // member is a backend, whichever pool it is in.
 type member struct {
-	network *arm.VirtualNetwork
+	network *policy.VirtualNetwork
 	address netip.Addr
 }
 
 // membership is a load balancer with a backend in one of its pools.
 type membership struct {
-	balancer *arm.LoadBalancer
+	balancer *policy.LoadBalancer
 	backend  member
 	// byInterface says that a pool names the ipConfiguration, not just its address: only then a
 	// Standard load balancer takes default outbound access away.
@@ -206,7 +206,7 @@ func (b *builder) memberships() map[member][]*membership {
 	return all
 }
 
-func memberOf(b *arm.Backend) member { return member{b.VirtualNetwork, b.Address} }
+func memberOf(b *policy.Backend) member { return member{b.VirtualNetwork, b.Address} }
 
 // balanced is the way out that load balancers give a backend: an outbound rule, else what their load
 // balancing rules do by the way. ok is false when they have no part in it.
@@ -228,12 +228,12 @@ func balanced(list []*membership, six bool, k traffic) (out egress, ok bool) {
 	return egress{outward: leavesNotAtAll}, standard
 }
 
-func indexIn(list []arm.Backend, m member) int {
-	return slices.IndexFunc(list, func(b arm.Backend) bool { return memberOf(&b) == m })
+func indexIn(list []policy.Backend, m member) int {
+	return slices.IndexFunc(list, func(b policy.Backend) bool { return memberOf(&b) == m })
 }
 
 // byRule is the way out by an outbound rule, for member i of its pool.
-func (m *membership) byRule(r *arm.OutboundRule, i int, six bool) egress {
+func (m *membership) byRule(r *policy.OutboundRule, i int, six bool) egress {
 	addresses, known := m.outbound(r.Frontends, six)
 	if !known {
 		return egress{}
@@ -254,8 +254,8 @@ func (m *membership) byRule(r *arm.OutboundRule, i int, six bool) egress {
 // byTheWay is the way out by the public frontends of load balancing rules without
 // disableOutboundSnat; ok is false when there is no such rule.
 func (m *membership) byTheWay(six bool, k traffic) (out egress, ok bool) {
-	var frontends []*arm.Frontend
-	var members []arm.Backend
+	var frontends []*policy.Frontend
+	var members []policy.Backend
 	for _, r := range m.balancer.Rules {
 		if r.DisableOutboundSNAT || !r.Frontend.Public() || !k.takes(r.Protocol) {
 			continue
@@ -293,7 +293,7 @@ func (m *membership) byTheWay(six bool, k traffic) (out egress, ok bool) {
 }
 
 // outbound are the public addresses of frontends; known is false when one of them is not known.
-func (m *membership) outbound(frontends []*arm.Frontend, six bool) (list []netip.Addr, known bool) {
+func (m *membership) outbound(frontends []*policy.Frontend, six bool) (list []netip.Addr, known bool) {
 	for _, f := range frontends {
 		addresses := f.Outbound()
 		if len(addresses) == 0 {
@@ -312,7 +312,7 @@ func (m *membership) outbound(frontends []*arm.Frontend, six bool) (list []netip
 // eight with a port of a rule.
 func (m *membership) free(a netip.Addr) (list []PortRange) {
 	taken := map[uint16]bool{}
-	take := func(f *arm.Frontend, first, last uint16) {
+	take := func(f *policy.Frontend, first, last uint16) {
 		for block := int(first) / balancerPortBlock; f.Address == a && block <= int(last)/balancerPortBlock; block++ {
 			taken[uint16(block)] = true
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // front is an address that stands for others: a public one, or a load balancer's in a subnet.
@@ -29,7 +29,7 @@ type service struct {
 	first, last  uint16 // frontend ports
 	port         uint16 // of the backend; 0: as it was sent
 	backends     []backend
-	distribution arm.Distribution
+	distribution policy.Distribution
 	// each says that every port of the range has a backend of its own, in their order.
 	each     bool
 	floating bool
@@ -164,9 +164,9 @@ func (v *service) choose(seed uint64, t *packet.Tuple) *backend {
 func (v *service) hash(seed uint64, t *packet.Tuple) uint64 {
 	h := mix(mix(mix(mix(seed, t.Src.Hi), t.Src.Lo), t.Dst.Hi), t.Dst.Lo)
 	switch v.distribution {
-	case arm.DistributionSourceIP:
+	case policy.DistributionSourceIP:
 		return mix(h, 2)
-	case arm.DistributionSourceIPProtocol:
+	case policy.DistributionSourceIPProtocol:
 		return mix(h, uint64(t.Proto)<<8|3)
 	}
 	return mix(h, uint64(t.SrcPort)<<32|uint64(t.DstPort)<<16|uint64(t.Proto)<<8|5)
@@ -225,7 +225,7 @@ func (b *builder) addFronts() {
 }
 
 // addBalancer makes the fronts of one load balancer.
-func (b *builder) addBalancer(lb *arm.LoadBalancer) {
+func (b *builder) addBalancer(lb *policy.LoadBalancer) {
 	probes := map[probedBackend]*health{}
 	for _, frontend := range lb.Frontends {
 		if !frontend.Address.IsValid() {
@@ -257,7 +257,7 @@ func (b *builder) addBalancer(lb *arm.LoadBalancer) {
 }
 
 // addRule enters a load balancing rule.
-func (b *builder) addRule(f *front, lb *arm.LoadBalancer, r *arm.LoadBalancingRule, probes map[probedBackend]*health) {
+func (b *builder) addRule(f *front, lb *policy.LoadBalancer, r *policy.LoadBalancingRule, probes map[probedBackend]*health) {
 	v := service{first: r.FrontendPort, last: r.FrontendPort, port: r.BackendPort, distribution: r.Distribution, floating: r.FloatingIP,
 		reset: r.TCPReset, idle: r.IdleTimeout}
 	for _, p := range r.Pools {
@@ -272,7 +272,7 @@ func (b *builder) addRule(f *front, lb *arm.LoadBalancer, r *arm.LoadBalancingRu
 			v.backends = append(v.backends, back)
 		}
 	}
-	if r.Protocol == arm.TransportAll {
+	if r.Protocol == policy.TransportAll {
 		f.every = &v
 		return
 	}
@@ -281,14 +281,14 @@ func (b *builder) addRule(f *front, lb *arm.LoadBalancer, r *arm.LoadBalancingRu
 }
 
 // addNATRule enters an inbound NAT rule, if there is somebody behind it.
-func (b *builder) addNATRule(f *front, r *arm.InboundNATRule) {
+func (b *builder) addNATRule(f *front, r *policy.InboundNATRule) {
 	v := service{protocol: protocolOf(r.Protocol), first: r.First, last: r.Last, port: r.BackendPort, floating: r.FloatingIP,
 		reset: r.TCPReset, idle: r.IdleTimeout, each: r.Pool != nil}
-	var members []arm.Backend
+	var members []policy.Backend
 	if r.Pool != nil {
 		members = r.Pool.Backends
 	} else if r.Backend != nil {
-		members = []arm.Backend{*r.Backend}
+		members = []policy.Backend{*r.Backend}
 	}
 	for i := range members {
 		if back, ok := b.backend(&members[i], r.Frontend, r.FloatingIP); ok {
@@ -299,7 +299,7 @@ func (b *builder) addNATRule(f *front, r *arm.InboundNATRule) {
 }
 
 // backend finds who has a backend's address.
-func (b *builder) backend(of *arm.Backend, frontend *arm.Frontend, floating bool) (backend, bool) {
+func (b *builder) backend(of *policy.Backend, frontend *policy.Frontend, floating bool) (backend, bool) {
 	e, _ := b.networks[of.VirtualNetwork].hosts.Lookup(of.Address)
 	if e == nil {
 		return backend{}, false
@@ -310,8 +310,8 @@ func (b *builder) backend(of *arm.Backend, frontend *arm.Frontend, floating bool
 	return backend{to: e, address: packet.AddrFrom(of.Address)}, true
 }
 
-func protocolOf(t arm.Transport) uint8 {
-	if t == arm.TransportUDP {
+func protocolOf(t policy.Transport) uint8 {
+	if t == policy.TransportUDP {
 		return packet.ProtoUDP
 	}
 	return packet.ProtoTCP

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // gatewaySubnet is the name of the subnet that a gateway stands in; its route table holds
@@ -56,7 +56,7 @@ func (n *network) lender() *peer {
 
 // gatewayHop leads to the network's own gateway or to the borrowed one.
 func (b *builder) gatewayHop(n *network) *hop {
-	h := &hop{kind: arm.HopGateway, endpoint: n.gateway, drop: packet.DropNoRoute}
+	h := &hop{kind: policy.HopGateway, endpoint: n.gateway, drop: packet.DropNoRoute}
 	if lender := n.lender(); lender != nil {
 		h.endpoint, h.senders = lender.network.gateway, lender.senders(n)
 	}
@@ -74,7 +74,7 @@ func (b *builder) fillGateway(n *network) {
 			r.table = s.RouteTable
 		}
 	}
-	local := &hop{kind: arm.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
+	local := &hop{kind: policy.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
 	for _, p := range n.vnet.AddressSpace {
 		r.hops.Insert(p, local)
 	}
@@ -95,7 +95,7 @@ func (b *builder) fillGateway(n *network) {
 }
 
 // attachGateway places a gateway's attachment.
-func (b *builder) attachGateway(a *Attachment, spec *Spec) (of *arm.VirtualNetwork, ok bool) {
+func (b *builder) attachGateway(a *Attachment, spec *Spec) (of *policy.VirtualNetwork, ok bool) {
 	v, err := b.s.Policy.VirtualNetwork(spec.Reference)
 	if err != nil {
 		b.fail("attachment %d: %w", a.Index, err)

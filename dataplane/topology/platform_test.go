@@ -6,12 +6,12 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 func TestServicesAreThoseOfTheDocuments(t *testing.T) {
-	vm := &Endpoint{Subnet: &arm.Subnet{}, routes: &routes{}}
-	forced := &Endpoint{Subnet: &arm.Subnet{}, routes: &routes{everything: true}}
+	vm := &Endpoint{Subnet: &policy.Subnet{}, routes: &routes{}}
+	forced := &Endpoint{Subnet: &policy.Subnet{}, routes: &routes{everything: true}}
 	for _, tt := range []struct {
 		name  string
 		from  *Endpoint
@@ -47,7 +47,7 @@ func TestServicesAreThoseOfTheDocuments(t *testing.T) {
 }
 
 func TestServicesAsAList(t *testing.T) {
-	for _, e := range []*Endpoint{{Subnet: &arm.Subnet{}, routes: &routes{}}, {Subnet: &arm.Subnet{}, routes: &routes{everything: true}}, {}} {
+	for _, e := range []*Endpoint{{Subnet: &policy.Subnet{}, routes: &routes{}}, {Subnet: &policy.Subnet{}, routes: &routes{everything: true}}, {}} {
 		listed := map[packet.Tuple]Service{}
 		addresses := map[packet.Addr]bool{platformAddrs[0]: true, platformAddrs[1]: true}
 		for _, end := range e.Services() {
@@ -84,7 +84,7 @@ func TestLicenseActivationUnderRouteTables(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			set := hubAndSpokes()
 			spoke := set.VirtualNetworks[1].Subnets[0]
-			spoke.RouteTable = &arm.RouteTable{Name: "t", ID: "/rt/t", Routes: []arm.Route{{Name: "r", Prefix: pfx(tt.prefix), Hop: arm.HopInternet}}}
+			spoke.RouteTable = &policy.RouteTable{Name: "t", ID: "/rt/t", Routes: []policy.Route{{Name: "r", Prefix: pfx(tt.prefix), Hop: policy.HopInternet}}}
 			set.RouteTables = append(set.RouteTables, spoke.RouteTable)
 			s, err := Build(set, nil, NewRegistry())
 			if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // ProbeProtocol is what a health probe speaks.
@@ -59,13 +59,13 @@ func (s *Snapshot) Probes() []*Probe { return s.probes }
 
 // probedBackend is what a load balancer asks once, however many rules want to know.
 type probedBackend struct {
-	probe   *arm.HealthProbe
+	probe   *policy.HealthProbe
 	to      *Endpoint
 	address packet.Addr
 }
 
 // probe is the state of a backend by a probe.
-func (b *builder) probe(lb *arm.LoadBalancer, p *arm.HealthProbe, of backend, known map[probedBackend]*health) *health {
+func (b *builder) probe(lb *policy.LoadBalancer, p *policy.HealthProbe, of backend, known map[probedBackend]*health) *health {
 	key := probedBackend{p, of.to, of.address}
 	if h := known[key]; h != nil {
 		return h

@@ -11,12 +11,12 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // rebuildSet is a policy of three NSGs: "tags" of vnet1's subnet names a file's tag, "asg"
 // of vnet2's names an application security group, "plain" is used by nobody.
-func rebuildSet() *arm.Set {
+func rebuildSet() *policy.Set {
 	set := twoNetworks()
 	v1, v2 := set.VirtualNetworks[0], set.VirtualNetworks[1]
 	tags := &ruleset.NSG{Name: "tags", ID: "/nsg/tags", Rules: []ruleset.Rule{
@@ -40,7 +40,7 @@ func allow(name string, priority int, d ruleset.Direction, source, destination r
 		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{{First: 443, Last: 443}}}
 }
 
-func mustBuild(t testing.TB, earlier *Snapshot, set *arm.Set, registry *Registry) *Snapshot {
+func mustBuild(t testing.TB, earlier *Snapshot, set *policy.Set, registry *Registry) *Snapshot {
 	t.Helper()
 	s, err := Rebuild(earlier, set, []Spec{{Kind: NetworkInterface, Reference: "vnet1a"}, {Kind: NetworkInterface, Reference: "vnet2a"}, {Kind: Internet}}, registry)
 	if err != nil {
@@ -68,37 +68,37 @@ func compiledAnew(earlier, s *Snapshot) []string {
 func TestRebuildCompilesOnlyWhatChanged(t *testing.T) {
 	tests := []struct {
 		name string
-		edit func(*arm.Set)
+		edit func(*policy.Set)
 		want []string
 	}{
-		{"nothing changed", func(*arm.Set) {}, nil},
-		{"a rule's port", func(s *arm.Set) {
+		{"nothing changed", func(*policy.Set) {}, nil},
+		{"a rule's port", func(s *policy.Set) {
 			s.NetworkSecurityGroups[2].Rules[0].DestinationPorts = []ruleset.PortRange{{First: 80, Last: 80}}
 		}, []string{"plain Inbound"}},
-		{"a rule's protocol", func(s *arm.Set) { s.NetworkSecurityGroups[2].Rules[0].Protocol = ruleset.UDP }, []string{"plain Inbound"}},
-		{"a rule's source", func(s *arm.Set) {
+		{"a rule's protocol", func(s *policy.Set) { s.NetworkSecurityGroups[2].Rules[0].Protocol = ruleset.UDP }, []string{"plain Inbound"}},
+		{"a rule's source", func(s *policy.Set) {
 			s.NetworkSecurityGroups[2].Rules[0].Source.Prefixes = []netip.Prefix{pfx("192.0.2.0/25")}
 		}, []string{"plain Inbound"}},
-		{"a rule more", func(s *arm.Set) {
+		{"a rule more", func(s *policy.Set) {
 			g := s.NetworkSecurityGroups[2]
 			g.Rules = append(g.Rules, allow("more", 200, ruleset.Outbound, ruleset.Peer{Any: true}, ruleset.Peer{Any: true}))
 		}, []string{"plain Outbound"}},
-		{"a rule's access and name, which the classifier does not know", func(s *arm.Set) {
+		{"a rule's access and name, which the classifier does not know", func(s *policy.Set) {
 			s.NetworkSecurityGroups[2].Rules[0].Access, s.NetworkSecurityGroups[2].Rules[0].Name = ruleset.Deny, "other"
 		}, nil},
-		{"the content of a service tag", func(s *arm.Set) {
+		{"the content of a service tag", func(s *policy.Set) {
 			s.ServiceTags["Storage"] = []netip.Prefix{pfx("198.51.100.0/24"), pfx("2001:db8:6::/48")}
 		}, []string{"tags Outbound"}},
-		{"the prefixes of a service tag in other memory", func(s *arm.Set) {
+		{"the prefixes of a service tag in other memory", func(s *policy.Set) {
 			s.ServiceTags["Storage"] = slices.Clone(s.ServiceTags["Storage"])
 		}, nil},
-		{"a member of an application security group", func(s *arm.Set) {
+		{"a member of an application security group", func(s *policy.Set) {
 			s.NetworkInterfaces[3].IPConfigurations[0].ApplicationSecurityGroups = []string{"/asg/web"}
 		}, []string{"asg Inbound"}},
-		{"the address of a member", func(s *arm.Set) {
+		{"the address of a member", func(s *policy.Set) {
 			s.NetworkInterfaces[2].IPConfigurations[0].Address = netip.MustParseAddr("10.0.1.77")
 		}, []string{"asg Inbound"}},
-		{"the address space of a virtual network", func(s *arm.Set) {
+		{"the address space of a virtual network", func(s *policy.Set) {
 			s.VirtualNetworks[0].AddressSpace = append(s.VirtualNetworks[0].AddressSpace, pfx("10.9.0.0/16"))
 		}, []string{"tags Inbound", "tags Outbound"}},
 	}
@@ -341,7 +341,7 @@ func (p *randomPolicy) edit() {
 }
 
 // set is the policy as it is now, read again.
-func (p *randomPolicy) set() *arm.Set {
+func (p *randomPolicy) set() *policy.Set {
 	set := twoNetworks()
 	set.NetworkSecurityGroups = slices.Clone(p.groups)
 	set.ServiceTags = map[string][]netip.Prefix{}

@@ -6,18 +6,18 @@ import (
 
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // HopPeering is the next hop type of a peered network's address space, which no
 // user-defined route can have.
-const HopPeering arm.NextHopType = "VirtualNetworkPeering"
+const HopPeering policy.NextHopType = "VirtualNetworkPeering"
 
 // routes are what the subnets of a virtual network with one route table, or with none,
 // have in common: where packets go from there, and what tags mean there.
 type routes struct {
-	network *network        // nil for the outside and the platform
-	table   *arm.RouteTable // nil: none
+	network *network           // nil for the outside and the platform
+	table   *policy.RouteTable // nil: none
 	view    *view
 	hops    bart.Table[*hop] // by destination
 	// adminInbound and adminOutbound are the rule collections that hold for the network.
@@ -30,9 +30,9 @@ type routes struct {
 
 // hop is where a route leads.
 type hop struct {
-	kind    arm.NextHopType
-	table   *arm.RouteTable // of a user-defined route; nil: a system route
-	address netip.Addr      // of a virtual appliance
+	kind    policy.NextHopType
+	table   *policy.RouteTable // of a user-defined route; nil: a system route
+	address netip.Addr         // of a virtual appliance
 	// hosts finds the destination itself; when it is nil, endpoint is the next hop, nil for
 	// none.
 	hosts    *bart.Table[*Endpoint]
@@ -88,17 +88,6 @@ func (s *Snapshot) RouteFrom(from *Endpoint, to netip.Addr) *Endpoint {
 // even one that its sender has the address of.
 func (s *Snapshot) Routed() bool { return s.routed }
 
-// Returns reports whether what answers a packet goes back to the attachment that the packet
-// came from; dst is where Route has sent it. The outside and the platform answer the way
-// that they were asked.
-func (s *Snapshot) Returns(from *Attachment, dst *Endpoint, t *packet.Tuple) bool {
-	if dst.routes == s.outside.routes {
-		return true
-	}
-	back, drop := s.Route(dst, t.Dst, t.Src)
-	return drop == packet.NotDropped && back.Attachment == from.Index
-}
-
 func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	for _, p := range prefixes {
 		if p.Contains(a) {
@@ -126,12 +115,12 @@ var unroutable = append(slices.Clone(private),
 
 // routesOf makes the routes of a network's subnets with a route table once; addRoutes
 // fills them.
-func (b *builder) routesOf(n *network, t *arm.RouteTable) *routes {
+func (b *builder) routesOf(n *network, t *policy.RouteTable) *routes {
 	r := n.routes[t]
 	if r == nil {
 		r = &routes{network: n, table: t, view: b.viewOf(b.virtualNetworkTag(n, t))}
 		r.adminInbound, r.adminOutbound = b.adminStages(r)
-		r.everything = t != nil && slices.ContainsFunc(t.Routes, func(route arm.Route) bool {
+		r.everything = t != nil && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
 			return slices.Contains(b.s.Policy.Prefixes(&route), everywhere[0])
 		}) || (t == nil || !t.DisableGatewayRoutes) && slices.Contains(n.known, everywhere[0])
 		n.routes[t] = r
@@ -166,17 +155,17 @@ func (b *builder) addRoutes() {
 // ("Virtual network traffic routing"), so what a gateway learned of these is left out.
 func (b *builder) fill(r *routes) {
 	n := r.network
-	outside := &hop{kind: arm.HopInternet, endpoint: b.s.outside, drop: packet.DropNoRoute}
+	outside := &hop{kind: policy.HopInternet, endpoint: b.s.outside, drop: packet.DropNoRoute}
 	for _, p := range everywhere {
 		r.hops.Insert(p, outside)
 	}
-	none := &hop{kind: arm.HopNone, drop: packet.DropNoRoute}
+	none := &hop{kind: policy.HopNone, drop: packet.DropNoRoute}
 	for _, p := range unroutable {
 		if !b.takesPrivate(r.table, p) {
 			r.hops.Insert(p, none)
 		}
 	}
-	local := &hop{kind: arm.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
+	local := &hop{kind: policy.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
 	for _, p := range n.vnet.AddressSpace {
 		r.hops.Insert(p, local)
 	}
@@ -199,16 +188,16 @@ func (b *builder) fill(r *routes) {
 	}
 	b.fillTable(r)
 	for _, a := range PlatformAddresses {
-		r.hops.Insert(host(a), &hop{kind: arm.HopInternet, endpoint: b.s.platform, drop: packet.DropNoRoute})
+		r.hops.Insert(host(a), &hop{kind: policy.HopInternet, endpoint: b.s.platform, drop: packet.DropNoRoute})
 	}
 }
 
 // takesPrivate reports that a route for everything takes a private range's place too: with one,
 // Azure removes its own routes to nowhere ("Virtual network traffic routing", the example's
 // Subnet1). The internet takes none of these addresses.
-func (b *builder) takesPrivate(t *arm.RouteTable, p netip.Prefix) bool {
-	return t != nil && slices.Contains(private, p) && slices.ContainsFunc(t.Routes, func(route arm.Route) bool {
-		return route.Hop != arm.HopInternet && slices.ContainsFunc(b.s.Policy.Prefixes(&route), func(all netip.Prefix) bool {
+func (b *builder) takesPrivate(t *policy.RouteTable, p netip.Prefix) bool {
+	return t != nil && slices.Contains(private, p) && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
+		return route.Hop != policy.HopInternet && slices.ContainsFunc(b.s.Policy.Prefixes(&route), func(all netip.Prefix) bool {
 			return all.Bits() == 0 && all.Addr().Is4() == p.Addr().Is4()
 		})
 	})
@@ -234,19 +223,19 @@ func (b *builder) fillTable(r *routes) {
 	}
 }
 
-func (b *builder) userHop(r *routes, route *arm.Route) *hop {
+func (b *builder) userHop(r *routes, route *policy.Route) *hop {
 	h := &hop{kind: route.Hop, table: r.table, address: route.Appliance, drop: packet.DropNoRoute}
 	switch route.Hop {
-	case arm.HopVnetLocal:
+	case policy.HopVnetLocal:
 		h.hosts = &r.network.hosts
-	case arm.HopInternet:
+	case policy.HopInternet:
 		h.endpoint = b.s.outside
-	case arm.HopNone:
+	case policy.HopNone:
 		h.drop = packet.DropRouteNone
-	case arm.HopGateway:
+	case policy.HopGateway:
 		g := b.gatewayHop(r.network)
 		h.endpoint, h.senders, h.drop = g.endpoint, g.senders, packet.DropNextHop
-	case arm.HopVirtualAppliance:
+	case policy.HopVirtualAppliance:
 		h.endpoint, h.senders = b.appliance(r.network, route.Appliance)
 		h.drop = packet.DropNextHop
 	}
@@ -324,8 +313,8 @@ func (b *builder) insert(p netip.Prefix, e *Endpoint) {
 
 // peer is a virtual network beyond a peering that carries.
 type peer struct {
-	peering, back *arm.Peering // back is nil when the policy has not got the other side
-	network       *network     // nil when the policy has not got it
+	peering, back *policy.Peering // back is nil when the policy has not got the other side
+	network       *network        // nil when the policy has not got it
 	space         []netip.Prefix
 }
 
@@ -371,16 +360,16 @@ func (n *network) prefers(p netip.Prefix) bool {
 
 // NextHop is what a subnet's routes say of an address.
 type NextHop struct {
-	Type    arm.NextHopType
-	Address netip.Addr      // of a virtual appliance; else not valid
-	Table   *arm.RouteTable // of a user-defined route; nil: a system route
+	Type    policy.NextHopType
+	Address netip.Addr         // of a virtual appliance; else not valid
+	Table   *policy.RouteTable // of a user-defined route; nil: a system route
 }
 
 // NextHop is what the routes of an endpoint's subnet say of a destination.
 func (s *Snapshot) NextHop(from *Endpoint, to netip.Addr) NextHop {
 	h, _ := from.routes.hops.Lookup(to.Unmap())
 	if h == nil {
-		return NextHop{Type: arm.HopNone}
+		return NextHop{Type: policy.HopNone}
 	}
 	return NextHop{h.kind, h.address, h.table}
 }

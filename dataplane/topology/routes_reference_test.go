@@ -7,38 +7,38 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // candidate is a route of the reference: a prefix, its rank among equals, and what it says.
 type candidate struct {
 	prefix netip.Prefix
 	rank   int // 0 system, 1 gateway, 2 user-defined
-	kind   arm.NextHopType
+	kind   policy.NextHopType
 	at     string // appliance
 }
 
 // slowNextHop lists every route that a spoke's subnet has, straight from the policy, and takes
 // the longest, of equals the one of the highest rank.
-func slowNextHop(set *arm.Set, v *arm.VirtualNetwork, t *arm.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
+func slowNextHop(set *policy.Set, v *policy.VirtualNetwork, t *policy.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
 	var all []candidate
 	for _, p := range everywhere {
-		all = append(all, candidate{p, 0, arm.HopInternet, ""})
+		all = append(all, candidate{p, 0, policy.HopInternet, ""})
 	}
 	for i, p := range unroutable {
 		taken := false // of the private IPv4 ranges, which stand first, by a route for everything
 		if t != nil && i < 4 {
 			for _, r := range t.Routes {
-				taken = taken || r.Prefix == everywhere[0] && r.Hop != arm.HopInternet
+				taken = taken || r.Prefix == everywhere[0] && r.Hop != policy.HopInternet
 			}
 		}
 		if !taken {
-			all = append(all, candidate{p, 0, arm.HopNone, ""})
+			all = append(all, candidate{p, 0, policy.HopNone, ""})
 		}
 	}
 	var own []netip.Prefix
 	for _, p := range v.AddressSpace {
-		all, own = append(all, candidate{p, 0, arm.HopVnetLocal, ""}), append(own, p)
+		all, own = append(all, candidate{p, 0, policy.HopVnetLocal, ""}), append(own, p)
 	}
 	borrows := false
 	for _, p := range v.Peerings {
@@ -59,14 +59,14 @@ func slowNextHop(set *arm.Set, v *arm.VirtualNetwork, t *arm.RouteTable, learned
 				inside = inside || o.Bits() <= p.Bits() && o.Overlaps(p)
 			}
 			if !inside {
-				all = append(all, candidate{p, 1, arm.HopGateway, ""})
+				all = append(all, candidate{p, 1, policy.HopGateway, ""})
 			}
 		}
 	}
 	if t != nil {
 		for _, r := range t.Routes {
 			at := ""
-			if r.Hop == arm.HopVirtualAppliance {
+			if r.Hop == policy.HopVirtualAppliance {
 				at = r.Appliance.String()
 			}
 			all = append(all, candidate{r.Prefix, 2, r.Hop, at})
@@ -94,17 +94,17 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 				p := &v.Peerings[i]
 				p.AllowVirtualNetworkAccess, p.UseRemoteGateways, p.AllowGatewayTransit = !coin(6), p.UseRemoteGateways && !coin(3), p.AllowGatewayTransit && !coin(4)
 				if coin(8) {
-					p.State = arm.PeeringDisconnected
+					p.State = policy.PeeringDisconnected
 				}
 			}
 			s := v.Subnets[len(v.Subnets)-1]
 			if coin(4) {
 				continue
 			}
-			s.RouteTable = &arm.RouteTable{ID: "/rt/" + v.Name, DisableGatewayRoutes: coin(4)}
+			s.RouteTable = &policy.RouteTable{ID: "/rt/" + v.Name, DisableGatewayRoutes: coin(4)}
 			for _, i := range random.Perm(len(prefixes))[:random.IntN(5)] {
-				r := arm.Route{Name: fmt.Sprint(i), Prefix: prefixes[i], Hop: []arm.NextHopType{arm.HopVnetLocal, arm.HopInternet, arm.HopVirtualAppliance, arm.HopNone, arm.HopGateway}[random.IntN(5)]}
-				if r.Hop == arm.HopVirtualAppliance {
+				r := policy.Route{Name: fmt.Sprint(i), Prefix: prefixes[i], Hop: []policy.NextHopType{policy.HopVnetLocal, policy.HopInternet, policy.HopVirtualAppliance, policy.HopNone, policy.HopGateway}[random.IntN(5)]}
+				if r.Hop == policy.HopVirtualAppliance {
 					r.Appliance = netip.MustParseAddr([]string{"10.0.1.4", "10.0.1.5", "10.9.9.9"}[random.IntN(3)])
 				}
 				s.RouteTable.Routes = append(s.RouteTable.Routes, r)
@@ -143,15 +143,15 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 					continue
 				}
 				switch want.kind {
-				case arm.HopGateway:
+				case policy.HopGateway:
 					if s.Attachments[e.Attachment].Kind != Gateway {
 						t.Fatalf("seed %d: from %s to %s: %+v is no gateway", seed, v.Name, a, e)
 					}
-				case arm.HopInternet:
+				case policy.HopInternet:
 					if e != s.outside {
 						t.Fatalf("seed %d: from %s to %s: %+v is not outside", seed, v.Name, a, e)
 					}
-				case arm.HopVirtualAppliance:
+				case policy.HopVirtualAppliance:
 					if e.address != ip(want.at) {
 						t.Fatalf("seed %d: from %s to %s: %v is not the appliance", seed, v.Name, a, e.address)
 					}

@@ -9,26 +9,26 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // hubAndSpokes is a hub (10.0.0.0/16: a with NIC fw that forwards, a GatewaySubnet) and two
 // spokes (10.1.0.0/16, 10.2.0.0/16), each with a subnet "a" and a NIC of the spoke's name at .4. The
 // spokes are peered with the hub, which lends them its gateway, and not with each other.
-func hubAndSpokes() *arm.Set {
-	set := &arm.Set{}
-	network := func(name, space string, subnets map[string]string) *arm.VirtualNetwork {
-		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx(space)}}
+func hubAndSpokes() *policy.Set {
+	set := &policy.Set{}
+	network := func(name, space string, subnets map[string]string) *policy.VirtualNetwork {
+		v := &policy.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx(space)}}
 		for _, s := range slices.Sorted(maps.Keys(subnets)) { // GatewaySubnet first
-			v.Subnets = append(v.Subnets, &arm.Subnet{Name: s, ID: v.ID + "/" + s, VirtualNetwork: v, Prefixes: []netip.Prefix{pfx(subnets[s])}})
+			v.Subnets = append(v.Subnets, &policy.Subnet{Name: s, ID: v.ID + "/" + s, VirtualNetwork: v, Prefixes: []netip.Prefix{pfx(subnets[s])}})
 		}
 		set.VirtualNetworks = append(set.VirtualNetworks, v)
 		return v
 	}
 	hub := network("hub", "10.0.0.0/16", map[string]string{"a": "10.0.1.0/24", "GatewaySubnet": "10.0.0.0/27"})
-	nic := func(name, addr string, s *arm.Subnet, forwards bool) {
-		set.NetworkInterfaces = append(set.NetworkInterfaces, &arm.NetworkInterface{Name: name, ID: "/nic/" + name, EnableIPForwarding: forwards,
-			IPConfigurations: []arm.IPConfiguration{{Name: "c", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}})
+	nic := func(name, addr string, s *policy.Subnet, forwards bool) {
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: name, ID: "/nic/" + name, EnableIPForwarding: forwards,
+			IPConfigurations: []policy.IPConfiguration{{Name: "c", Address: netip.MustParseAddr(addr), Subnet: s, Primary: true}}})
 	}
 	nic("fw", "10.0.1.4", hub.Subnets[1], true)
 	nic("plain", "10.0.1.5", hub.Subnets[1], false)
@@ -36,8 +36,8 @@ func hubAndSpokes() *arm.Set {
 		space := []string{"10.1.0.0/16", "10.2.0.0/16"}[i]
 		v := network(name, space, map[string]string{"a": []string{"10.1.1.0/24", "10.2.1.0/24"}[i]})
 		nic(name, []string{"10.1.1.4", "10.2.1.4"}[i], v.Subnets[0], false)
-		hub.Peerings = append(hub.Peerings, arm.Peering{Name: "to-" + name, Remote: v, AllowVirtualNetworkAccess: true, AllowGatewayTransit: true})
-		v.Peerings = []arm.Peering{{Name: "to-hub", Remote: hub, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, UseRemoteGateways: true}}
+		hub.Peerings = append(hub.Peerings, policy.Peering{Name: "to-" + name, Remote: v, AllowVirtualNetworkAccess: true, AllowGatewayTransit: true})
+		v.Peerings = []policy.Peering{{Name: "to-hub", Remote: hub, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true, UseRemoteGateways: true}}
 	}
 	return set
 }
@@ -60,7 +60,7 @@ var hubSpecs = []Spec{
 	{Kind: Gateway, Reference: "hub", Prefixes: []netip.Prefix{pfx("192.168.0.0/16"), pfx("10.1.9.0/24")}},
 }
 
-func subnetOf(set *arm.Set, vnet string) *arm.Subnet {
+func subnetOf(set *policy.Set, vnet string) *policy.Subnet {
 	v, err := set.VirtualNetwork(vnet)
 	if err != nil {
 		panic(err)
@@ -69,20 +69,20 @@ func subnetOf(set *arm.Set, vnet string) *arm.Subnet {
 }
 
 // through makes a route table.
-func through(routes ...arm.Route) *arm.RouteTable {
-	return &arm.RouteTable{Name: "t", ID: "/rt/t", Routes: routes}
+func through(routes ...policy.Route) *policy.RouteTable {
+	return &policy.RouteTable{Name: "t", ID: "/rt/t", Routes: routes}
 }
 
-func appliance(prefix, address string) arm.Route {
-	return arm.Route{Name: prefix, Prefix: pfx(prefix), Hop: arm.HopVirtualAppliance, Appliance: netip.MustParseAddr(address)}
+func appliance(prefix, address string) policy.Route {
+	return policy.Route{Name: prefix, Prefix: pfx(prefix), Hop: policy.HopVirtualAppliance, Appliance: netip.MustParseAddr(address)}
 }
 
 func TestWhereRoutesLead(t *testing.T) {
-	to := func(s *arm.Subnet, routes ...arm.Route) { s.RouteTable = through(routes...) }
+	to := func(s *policy.Subnet, routes ...policy.Route) { s.RouteTable = through(routes...) }
 	const none = -1
 	tests := []struct {
 		name     string
-		edit     func(*arm.Set)
+		edit     func(*policy.Set)
 		from     int
 		src, dst string
 		want     int
@@ -98,53 +98,61 @@ func TestWhereRoutesLead(t *testing.T) {
 		{"from on-premises to the network", nil, atGateway, "192.168.7.7", "10.0.1.5", atPlain, 0},
 		{"from on-premises to a peer that borrows the gateway", nil, atGateway, "192.168.7.7", "10.2.1.4", atSpoke2, 0},
 		{"from on-premises to the internet", nil, atGateway, "192.168.7.7", "203.0.113.1", none, packet.DropNoRoute},
-		{"from on-premises to a peer that does not borrow it", func(s *arm.Set) { s.VirtualNetworks[2].Peerings[0].UseRemoteGateways = false }, atGateway, "192.168.7.7", "10.2.1.4", none, packet.DropNoRoute},
-		{"on-premises where transit is not allowed", func(s *arm.Set) { s.VirtualNetworks[0].Peerings[0].AllowGatewayTransit = false }, atSpoke1, "10.1.1.4", "192.168.7.7", none, packet.DropNoRoute},
-		{"on-premises where the table keeps gateway routes out", func(s *arm.Set) {
+		{"from on-premises to a peer that does not borrow it", func(s *policy.Set) { s.VirtualNetworks[2].Peerings[0].UseRemoteGateways = false }, atGateway, "192.168.7.7", "10.2.1.4", none, packet.DropNoRoute},
+		{"on-premises where transit is not allowed", func(s *policy.Set) { s.VirtualNetworks[0].Peerings[0].AllowGatewayTransit = false }, atSpoke1, "10.1.1.4", "192.168.7.7", none, packet.DropNoRoute},
+		{"on-premises where the table keeps gateway routes out", func(s *policy.Set) {
 			to(subnetOf(s, "spoke1"))
 			subnetOf(s, "spoke1").RouteTable.DisableGatewayRoutes = true
 		}, atSpoke1, "10.1.1.4", "192.168.7.7", none, packet.DropNoRoute},
-		{"a peering without access on this side", func(s *arm.Set) { s.VirtualNetworks[1].Peerings[0].AllowVirtualNetworkAccess = false }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
-		{"a peering without access on the other side", func(s *arm.Set) { s.VirtualNetworks[0].Peerings[0].AllowVirtualNetworkAccess = false }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
-		{"a peering that is not connected", func(s *arm.Set) { s.VirtualNetworks[0].Peerings[0].State = arm.PeeringInitiated }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
-		{"an appliance with a peer", func(s *arm.Set) { to(subnetOf(s, "spoke1"), appliance("10.0.0.0/8", "10.0.1.4")) }, atSpoke1, "10.1.1.4", "10.2.1.4", atFw, 0},
+		{"a peering without access on this side", func(s *policy.Set) { s.VirtualNetworks[1].Peerings[0].AllowVirtualNetworkAccess = false }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
+		{"a peering without access on the other side", func(s *policy.Set) { s.VirtualNetworks[0].Peerings[0].AllowVirtualNetworkAccess = false }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
+		{"a peering that is not connected", func(s *policy.Set) { s.VirtualNetworks[0].Peerings[0].State = policy.PeeringInitiated }, atSpoke1, "10.1.1.4", "10.0.1.5", none, packet.DropNoRoute},
+		{"an appliance with a peer", func(s *policy.Set) { to(subnetOf(s, "spoke1"), appliance("10.0.0.0/8", "10.0.1.4")) }, atSpoke1, "10.1.1.4", "10.2.1.4", atFw, 0},
 		{"what the appliance sends on, for somebody else", nil, atFw, "10.1.1.4", "10.2.1.4", atSpoke2, 0},
-		{"what the appliance sends on, to a peer that takes nothing forwarded", func(s *arm.Set) { s.VirtualNetworks[2].Peerings[0].AllowForwardedTraffic = false }, atFw, "10.1.1.4", "10.2.1.4", none, packet.DropForwarded},
-		{"what the appliance sends itself, to that peer", func(s *arm.Set) { s.VirtualNetworks[2].Peerings[0].AllowForwardedTraffic = false }, atFw, "10.0.1.4", "10.2.1.4", atSpoke2, 0},
-		{"the longer prefix is the network's own", func(s *arm.Set) { to(subnetOf(s, "hub"), appliance("10.0.0.0/8", "10.0.1.4")) }, atPlain, "10.0.1.5", "10.0.1.4", atFw, 0},
-		{"a user-defined route wins over the network's of equal length", func(s *arm.Set) {
-			to(subnetOf(s, "hub"), arm.Route{Prefix: pfx("10.0.0.0/16"), Hop: arm.HopNone})
+		{"what the appliance sends on, to a peer that takes nothing forwarded", func(s *policy.Set) { s.VirtualNetworks[2].Peerings[0].AllowForwardedTraffic = false }, atFw, "10.1.1.4", "10.2.1.4", none, packet.DropForwarded},
+		{"what the appliance sends itself, to that peer", func(s *policy.Set) { s.VirtualNetworks[2].Peerings[0].AllowForwardedTraffic = false }, atFw, "10.0.1.4", "10.2.1.4", atSpoke2, 0},
+		{"the longer prefix is the network's own", func(s *policy.Set) { to(subnetOf(s, "hub"), appliance("10.0.0.0/8", "10.0.1.4")) }, atPlain, "10.0.1.5", "10.0.1.4", atFw, 0},
+		{"a user-defined route wins over the network's of equal length", func(s *policy.Set) {
+			to(subnetOf(s, "hub"), policy.Route{Prefix: pfx("10.0.0.0/16"), Hop: policy.HopNone})
 		}, atPlain, "10.0.1.5", "10.0.1.4", none, packet.DropRouteNone},
-		{"a user-defined route wins over the gateway's of equal length", func(s *arm.Set) {
-			to(subnetOf(s, "hub"), arm.Route{Prefix: pfx("192.168.0.0/16"), Hop: arm.HopInternet})
+		{"a user-defined route wins over the gateway's of equal length", func(s *policy.Set) {
+			to(subnetOf(s, "hub"), policy.Route{Prefix: pfx("192.168.0.0/16"), Hop: policy.HopInternet})
 		}, atPlain, "10.0.1.5", "192.168.7.7", atInternet, 0},
 		{"a gateway's route wins over the system's of equal length", nil, atPlain, "10.0.1.5", "192.168.0.1", atGateway, 0},
-		{"None", func(s *arm.Set) { to(subnetOf(s, "spoke1"), arm.Route{Prefix: pfx("0.0.0.0/0"), Hop: arm.HopNone}) }, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropRouteNone},
-		{"None does not lead away from the platform", func(s *arm.Set) {
-			to(subnetOf(s, "spoke1"), arm.Route{Prefix: pfx("168.63.129.16/32"), Hop: arm.HopNone}, arm.Route{Prefix: pfx("0.0.0.0/0"), Hop: arm.HopNone})
+		{"None", func(s *policy.Set) {
+			to(subnetOf(s, "spoke1"), policy.Route{Prefix: pfx("0.0.0.0/0"), Hop: policy.HopNone})
+		}, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropRouteNone},
+		{"None does not lead away from the platform", func(s *policy.Set) {
+			to(subnetOf(s, "spoke1"), policy.Route{Prefix: pfx("168.63.129.16/32"), Hop: policy.HopNone}, policy.Route{Prefix: pfx("0.0.0.0/0"), Hop: policy.HopNone})
 		}, atSpoke1, "10.1.1.4", "168.63.129.16", atPlatform, 0},
-		{"VnetLocal", func(s *arm.Set) { to(subnetOf(s, "hub"), arm.Route{Prefix: pfx("10.0.1.0/24"), Hop: arm.HopVnetLocal}) }, atFw, "10.0.1.4", "10.0.1.5", atPlain, 0},
-		{"VnetLocal for what is not in the network", func(s *arm.Set) { to(subnetOf(s, "hub"), arm.Route{Prefix: pfx("10.1.1.0/24"), Hop: arm.HopVnetLocal}) }, atPlain, "10.0.1.5", "10.1.1.4", none, packet.DropNoRoute},
-		{"VirtualNetworkGateway", func(s *arm.Set) { to(subnetOf(s, "spoke1"), arm.Route{Prefix: pfx("0.0.0.0/0"), Hop: arm.HopGateway}) }, atSpoke1, "10.1.1.4", "203.0.113.1", atGateway, 0},
-		{"VirtualNetworkGateway where there is none", func(s *arm.Set) {
+		{"VnetLocal", func(s *policy.Set) {
+			to(subnetOf(s, "hub"), policy.Route{Prefix: pfx("10.0.1.0/24"), Hop: policy.HopVnetLocal})
+		}, atFw, "10.0.1.4", "10.0.1.5", atPlain, 0},
+		{"VnetLocal for what is not in the network", func(s *policy.Set) {
+			to(subnetOf(s, "hub"), policy.Route{Prefix: pfx("10.1.1.0/24"), Hop: policy.HopVnetLocal})
+		}, atPlain, "10.0.1.5", "10.1.1.4", none, packet.DropNoRoute},
+		{"VirtualNetworkGateway", func(s *policy.Set) {
+			to(subnetOf(s, "spoke1"), policy.Route{Prefix: pfx("0.0.0.0/0"), Hop: policy.HopGateway})
+		}, atSpoke1, "10.1.1.4", "203.0.113.1", atGateway, 0},
+		{"VirtualNetworkGateway where there is none", func(s *policy.Set) {
 			s.VirtualNetworks[1].Peerings[0].UseRemoteGateways = false
-			to(subnetOf(s, "spoke1"), arm.Route{Prefix: pfx("0.0.0.0/0"), Hop: arm.HopGateway})
+			to(subnetOf(s, "spoke1"), policy.Route{Prefix: pfx("0.0.0.0/0"), Hop: policy.HopGateway})
 		}, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
-		{"an appliance that does not forward", func(s *arm.Set) { to(subnetOf(s, "spoke1"), appliance("0.0.0.0/0", "10.0.1.5")) }, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
-		{"an appliance that nobody is", func(s *arm.Set) { to(subnetOf(s, "spoke1"), appliance("0.0.0.0/0", "10.0.1.99")) }, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
-		{"an appliance beyond the peer", func(s *arm.Set) {
+		{"an appliance that does not forward", func(s *policy.Set) { to(subnetOf(s, "spoke1"), appliance("0.0.0.0/0", "10.0.1.5")) }, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
+		{"an appliance that nobody is", func(s *policy.Set) { to(subnetOf(s, "spoke1"), appliance("0.0.0.0/0", "10.0.1.99")) }, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
+		{"an appliance beyond the peer", func(s *policy.Set) {
 			s.NetworkInterfaces[3].EnableIPForwarding = true
 			to(subnetOf(s, "spoke1"), appliance("0.0.0.0/0", "10.2.1.4"))
 		}, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropNextHop},
-		{"a service tag", func(s *arm.Set) {
+		{"a service tag", func(s *policy.Set) {
 			s.ServiceTags = map[string][]netip.Prefix{"Sql": {pfx("203.0.113.0/24")}}
-			to(subnetOf(s, "spoke1"), arm.Route{Tag: "Sql", Hop: arm.HopNone})
+			to(subnetOf(s, "spoke1"), policy.Route{Tag: "Sql", Hop: policy.HopNone})
 		}, atSpoke1, "10.1.1.4", "203.0.113.1", none, packet.DropRouteNone},
-		{"a prefix wins over the equal one of a service tag", func(s *arm.Set) {
+		{"a prefix wins over the equal one of a service tag", func(s *policy.Set) {
 			s.ServiceTags = map[string][]netip.Prefix{"Sql": {pfx("203.0.113.0/24")}}
-			to(subnetOf(s, "spoke1"), arm.Route{Prefix: pfx("203.0.113.0/24"), Hop: arm.HopInternet}, arm.Route{Tag: "Sql", Hop: arm.HopNone})
+			to(subnetOf(s, "spoke1"), policy.Route{Prefix: pfx("203.0.113.0/24"), Hop: policy.HopInternet}, policy.Route{Tag: "Sql", Hop: policy.HopNone})
 		}, atSpoke1, "10.1.1.4", "203.0.113.1", atInternet, 0},
-		{"the route table of the GatewaySubnet holds for what comes from on-premises", func(s *arm.Set) { to(s.VirtualNetworks[0].Subnets[0], appliance("10.1.0.0/16", "10.0.1.4")) }, atGateway, "192.168.7.7", "10.1.1.4", atFw, 0},
+		{"the route table of the GatewaySubnet holds for what comes from on-premises", func(s *policy.Set) { to(s.VirtualNetworks[0].Subnets[0], appliance("10.1.0.0/16", "10.0.1.4")) }, atGateway, "192.168.7.7", "10.1.1.4", atFw, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -212,21 +220,21 @@ func TestVirtualNetworkIsTheSubnets(t *testing.T) {
 	const platform = "168.63.129.16/32"
 	tests := []struct {
 		name string
-		edit func(*arm.Set)
+		edit func(*policy.Set)
 		want []string // of spoke1's subnet
 	}{
 		{"the network, its peer, and what the peer's gateway has learned", nil, []string{"10.0.0.0/16", "10.1.0.0/16", platform, "192.168.0.0/16"}},
-		{"a peering without access", func(s *arm.Set) { s.VirtualNetworks[1].Peerings[0].AllowVirtualNetworkAccess = false }, []string{"10.1.0.0/16", platform}},
-		{"a peering that is not connected", func(s *arm.Set) { s.VirtualNetworks[0].Peerings[0].State = arm.PeeringDisconnected }, []string{"10.1.0.0/16", platform}},
-		{"a peer that the policy has not got", func(s *arm.Set) {
-			s.VirtualNetworks[1].Peerings = append(s.VirtualNetworks[1].Peerings, arm.Peering{AllowVirtualNetworkAccess: true, State: arm.PeeringConnected, RemoteAddressSpace: []netip.Prefix{pfx("10.7.0.0/16")}})
+		{"a peering without access", func(s *policy.Set) { s.VirtualNetworks[1].Peerings[0].AllowVirtualNetworkAccess = false }, []string{"10.1.0.0/16", platform}},
+		{"a peering that is not connected", func(s *policy.Set) { s.VirtualNetworks[0].Peerings[0].State = policy.PeeringDisconnected }, []string{"10.1.0.0/16", platform}},
+		{"a peer that the policy has not got", func(s *policy.Set) {
+			s.VirtualNetworks[1].Peerings = append(s.VirtualNetworks[1].Peerings, policy.Peering{AllowVirtualNetworkAccess: true, State: policy.PeeringConnected, RemoteAddressSpace: []netip.Prefix{pfx("10.7.0.0/16")}})
 		}, []string{"10.0.0.0/16", "10.1.0.0/16", "10.7.0.0/16", platform, "192.168.0.0/16"}},
-		{"gateways' routes kept out", func(s *arm.Set) { subnetOf(s, "spoke1").RouteTable = &arm.RouteTable{DisableGatewayRoutes: true} }, []string{"10.0.0.0/16", "10.1.0.0/16", platform}},
-		{"user-defined routes, whatever their next hop", func(s *arm.Set) {
+		{"gateways' routes kept out", func(s *policy.Set) { subnetOf(s, "spoke1").RouteTable = &policy.RouteTable{DisableGatewayRoutes: true} }, []string{"10.0.0.0/16", "10.1.0.0/16", platform}},
+		{"user-defined routes, whatever their next hop", func(s *policy.Set) {
 			s.ServiceTags = map[string][]netip.Prefix{"Sql": {pfx("203.0.113.0/24")}}
-			subnetOf(s, "spoke1").RouteTable = through(arm.Route{Tag: "Sql", Hop: arm.HopInternet}, arm.Route{Prefix: pfx("172.16.0.0/12"), Hop: arm.HopNone})
+			subnetOf(s, "spoke1").RouteTable = through(policy.Route{Tag: "Sql", Hop: policy.HopInternet}, policy.Route{Prefix: pfx("172.16.0.0/12"), Hop: policy.HopNone})
 		}, []string{"10.0.0.0/16", "10.1.0.0/16", platform, "172.16.0.0/12", "192.168.0.0/16", "203.0.113.0/24"}},
-		{"a default route makes it everything", func(s *arm.Set) { subnetOf(s, "spoke1").RouteTable = through(appliance("0.0.0.0/0", "10.0.1.4")) }, []string{"0.0.0.0/0"}},
+		{"a default route makes it everything", func(s *policy.Set) { subnetOf(s, "spoke1").RouteTable = through(appliance("0.0.0.0/0", "10.0.1.4")) }, []string{"0.0.0.0/0"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -264,13 +272,13 @@ func TestSubnetsThatSeeTagsAlikeShareAGroup(t *testing.T) {
 	set.NetworkSecurityGroups = []*ruleset.NSG{g}
 	v := set.VirtualNetworks[0]
 	for _, name := range []string{"b", "c", "d"} {
-		v.Subnets = append(v.Subnets, &arm.Subnet{Name: name, ID: v.ID + "/" + name, VirtualNetwork: v, Prefixes: []netip.Prefix{pfx("10.0." + map[string]string{"b": "2", "c": "3", "d": "4"}[name] + ".0/24")}})
+		v.Subnets = append(v.Subnets, &policy.Subnet{Name: name, ID: v.ID + "/" + name, VirtualNetwork: v, Prefixes: []netip.Prefix{pfx("10.0." + map[string]string{"b": "2", "c": "3", "d": "4"}[name] + ".0/24")}})
 	}
 	for _, s := range v.Subnets {
 		s.NetworkSecurityGroup = g
 	}
-	v.Subnets[3].RouteTable = through(appliance("172.16.0.0/12", "10.0.1.4"))                                         // c
-	v.Subnets[4].RouteTable = &arm.RouteTable{ID: "/rt/u", Routes: []arm.Route{appliance("10.0.0.0/24", "10.0.1.4")}} // d: nothing new
+	v.Subnets[3].RouteTable = through(appliance("172.16.0.0/12", "10.0.1.4"))                                               // c
+	v.Subnets[4].RouteTable = &policy.RouteTable{ID: "/rt/u", Routes: []policy.Route{appliance("10.0.0.0/24", "10.0.1.4")}} // d: nothing new
 	registry := NewRegistry()
 	s, err := Build(set, hubSpecs, registry)
 	if err != nil {

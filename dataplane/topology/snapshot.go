@@ -7,8 +7,8 @@ import (
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Kind says what an attachment stands for.
@@ -46,7 +46,7 @@ type Snapshot struct {
 	// Attachments stand in the order of the specs given to Build.
 	Attachments []*Attachment
 	// Policy is what the snapshot was built from.
-	Policy *arm.Set
+	Policy *policy.Set
 	// Groups are all rule collections and then all NSGs of the policy, compiled, in the
 	// policy's order: one for each meaning that tags have where one stands, one when it
 	// stands nowhere.
@@ -74,7 +74,7 @@ type Snapshot struct {
 }
 
 type endpointKey struct {
-	nic  *arm.NetworkInterface
+	nic  *policy.NetworkInterface
 	addr netip.Addr
 }
 
@@ -101,9 +101,9 @@ type Attachment struct {
 // or receives a packet.
 type Endpoint struct {
 	// NetworkInterface is nil for a subnet's other addresses and for the outside.
-	NetworkInterface *arm.NetworkInterface
+	NetworkInterface *policy.NetworkInterface
 	// Subnet is nil for the outside and on-premises.
-	Subnet *arm.Subnet
+	Subnet *policy.Subnet
 	// Attachment is the index of the attachment that leads here, or -1.
 	Attachment int
 	// Outbound and Inbound are the stages that judge what the endpoint sends and
@@ -181,7 +181,7 @@ func (g *Group) Expand(tag string) []netip.Prefix { return g.view.tags[tag] }
 // ExpandTag resolves a built-in tag, or a service tag that a rule names, in its canonical
 // spelling, as a subnet sees it, or with nil as one without any address would; ok is false
 // for any other. The result must not be changed.
-func (s *Snapshot) ExpandTag(sub *arm.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
+func (s *Snapshot) ExpandTag(sub *policy.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
 	for _, n := range s.networks {
 		if sub != nil && n.vnet == sub.VirtualNetwork {
 			return s.tagPrefixes(n.routes[sub.RouteTable].view, tag)
@@ -210,9 +210,9 @@ func (t *Table) Resolved() []classifier.Rule { return t.compiled }
 
 // network is one virtual network.
 type network struct {
-	vnet   *arm.VirtualNetwork
-	hosts  bart.Table[*Endpoint]       // who has an address; nil for a broadcast address
-	routes map[*arm.RouteTable]*routes // of its subnets, by their route table
+	vnet   *policy.VirtualNetwork
+	hosts  bart.Table[*Endpoint]          // who has an address; nil for a broadcast address
+	routes map[*policy.RouteTable]*routes // of its subnets, by their route table
 	peers  []peer
 	// gateway is nil when none is attached; learned are the prefixes behind it, and known
 	// those behind it or behind the gateway of a peer.
@@ -275,7 +275,7 @@ func (s *Snapshot) admitSubnet(a *Attachment, src packet.Addr) *Endpoint {
 }
 
 // Endpoint finds a NIC's address; nil when the NIC has no such address.
-func (s *Snapshot) Endpoint(nic *arm.NetworkInterface, addr netip.Addr) *Endpoint {
+func (s *Snapshot) Endpoint(nic *policy.NetworkInterface, addr netip.Addr) *Endpoint {
 	return s.endpoints[endpointKey{nic, addr.Unmap()}]
 }
 

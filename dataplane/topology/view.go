@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // view is what tags mean in some subnets: all those where VirtualNetwork is the same.
@@ -37,7 +37,7 @@ func (b *builder) viewOf(virtualNetwork []netip.Prefix) *view {
 // table see it: the network, the peers that it reaches by its own side of the peering, what a
 // gateway has learned unless the table keeps it out, and the prefixes of the table's routes,
 // whatever their next hop.
-func (b *builder) virtualNetworkTag(n *network, t *arm.RouteTable) []netip.Prefix {
+func (b *builder) virtualNetworkTag(n *network, t *policy.RouteTable) []netip.Prefix {
 	space := append([]netip.Prefix(nil), n.vnet.AddressSpace...)
 	for i := range n.vnet.Peerings {
 		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && n.vnet.Connected(p) {

@@ -9,21 +9,21 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // randomStreet is a policy of two peered networks with everything that translates, in any
 // combination that reading takes.
-func randomStreet(random *rand.Rand) *arm.Set {
+func randomStreet(random *rand.Rand) *policy.Set {
 	coin := func(n int) bool { return random.IntN(n) == 0 }
-	set := &arm.Set{}
+	set := &policy.Set{}
 	g := &ruleset.NSG{Name: "g", ID: "/nsg/g"}
 	set.NetworkSecurityGroups = []*ruleset.NSG{g}
 	minutes := func() time.Duration { return time.Duration(4+random.IntN(20)) * time.Minute }
-	sku := func() arm.SKU { return []arm.SKU{arm.SKUBasic, arm.SKUStandard}[random.IntN(2)] }
-	public := func() *arm.PublicIPAddress {
+	sku := func() policy.SKU { return []policy.SKU{policy.SKUBasic, policy.SKUStandard}[random.IntN(2)] }
+	public := func() *policy.PublicIPAddress {
 		n := len(set.PublicIPAddresses)
-		p := &arm.PublicIPAddress{Name: fmt.Sprint("p", n), ID: fmt.Sprint("/pip/", n), SKU: sku(), IdleTimeout: minutes()}
+		p := &policy.PublicIPAddress{Name: fmt.Sprint("p", n), ID: fmt.Sprint("/pip/", n), SKU: sku(), IdleTimeout: minutes()}
 		if !coin(6) {
 			p.Address = netip.AddrFrom4([4]byte{203, 0, 113, byte(n)})
 		}
@@ -31,32 +31,32 @@ func randomStreet(random *rand.Rand) *arm.Set {
 		return p
 	}
 	for i, name := range []string{"v", "w"} {
-		v := &arm.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx(fmt.Sprintf("10.%d.0.0/16", i))}}
+		v := &policy.VirtualNetwork{Name: name, ID: "/vnet/" + name, AddressSpace: []netip.Prefix{pfx(fmt.Sprintf("10.%d.0.0/16", i))}}
 		set.VirtualNetworks = append(set.VirtualNetworks, v)
 		for j := range 3 {
-			s := &arm.Subnet{Name: fmt.Sprint(name, j), ID: fmt.Sprint(v.ID, "/", j), VirtualNetwork: v, Prefixes: []netip.Prefix{pfx(fmt.Sprintf("10.%d.%d.0/24", i, j))}, DisableDefaultOutbound: coin(3)}
+			s := &policy.Subnet{Name: fmt.Sprint(name, j), ID: fmt.Sprint(v.ID, "/", j), VirtualNetwork: v, Prefixes: []netip.Prefix{pfx(fmt.Sprintf("10.%d.%d.0/24", i, j))}, DisableDefaultOutbound: coin(3)}
 			if coin(2) {
 				s.NetworkSecurityGroup = g
 			}
 			if coin(3) {
-				s.NATGateway = &arm.NATGateway{Name: s.Name, ID: "/gw/" + s.ID, IdleTimeout: minutes()}
+				s.NATGateway = &policy.NATGateway{Name: s.Name, ID: "/gw/" + s.ID, IdleTimeout: minutes()}
 				if coin(2) {
 					p := public()
-					s.NATGateway.Addresses, s.NATGateway.Unknown = []*arm.PublicIPAddress{p}, !p.Address.IsValid()
+					s.NATGateway.Addresses, s.NATGateway.Unknown = []*policy.PublicIPAddress{p}, !p.Address.IsValid()
 				}
 				if coin(3) {
-					prefix := &arm.PublicIPPrefix{Name: s.Name, ID: "/prefix/" + s.ID, Prefix: pfx(fmt.Sprintf("203.0.%d.0/30", 120+3*i+j))}
-					set.PublicIPPrefixes, s.NATGateway.Prefixes = append(set.PublicIPPrefixes, prefix), []*arm.PublicIPPrefix{prefix}
+					prefix := &policy.PublicIPPrefix{Name: s.Name, ID: "/prefix/" + s.ID, Prefix: pfx(fmt.Sprintf("203.0.%d.0/30", 120+3*i+j))}
+					set.PublicIPPrefixes, s.NATGateway.Prefixes = append(set.PublicIPPrefixes, prefix), []*policy.PublicIPPrefix{prefix}
 				}
 				set.NATGateways = append(set.NATGateways, s.NATGateway)
 			}
 			v.Subnets = append(v.Subnets, s)
 			for k := range 3 {
-				c := arm.IPConfiguration{Name: "c", Address: netip.AddrFrom4([4]byte{10, byte(i), byte(j), byte(4 + k)}), Subnet: s, Primary: true}
+				c := policy.IPConfiguration{Name: "c", Address: netip.AddrFrom4([4]byte{10, byte(i), byte(j), byte(4 + k)}), Subnet: s, Primary: true}
 				if coin(3) {
 					c.PublicIPAddress = public()
 				}
-				nic := &arm.NetworkInterface{Name: fmt.Sprint(s.Name, k), ID: fmt.Sprint("/nic/", s.Name, k), EnableIPForwarding: coin(4), IPConfigurations: []arm.IPConfiguration{c}}
+				nic := &policy.NetworkInterface{Name: fmt.Sprint(s.Name, k), ID: fmt.Sprint("/nic/", s.Name, k), EnableIPForwarding: coin(4), IPConfigurations: []policy.IPConfiguration{c}}
 				if coin(3) {
 					nic.NetworkSecurityGroup = g
 				}
@@ -65,20 +65,20 @@ func randomStreet(random *rand.Rand) *arm.Set {
 		}
 	}
 	v, w := set.VirtualNetworks[0], set.VirtualNetworks[1]
-	v.Peerings = []arm.Peering{{Name: "p", Remote: w, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true}}
-	w.Peerings = []arm.Peering{{Name: "p", Remote: v, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: coin(2)}}
+	v.Peerings = []policy.Peering{{Name: "p", Remote: w, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: true}}
+	w.Peerings = []policy.Peering{{Name: "p", Remote: v, AllowVirtualNetworkAccess: true, AllowForwardedTraffic: coin(2)}}
 	for i := range 3 {
 		set.LoadBalancers = append(set.LoadBalancers, randomBalancer(random, set, i, public, sku(), minutes))
 	}
 	return set
 }
 
-func randomBalancer(random *rand.Rand, set *arm.Set, i int, public func() *arm.PublicIPAddress, sku arm.SKU, minutes func() time.Duration) *arm.LoadBalancer {
+func randomBalancer(random *rand.Rand, set *policy.Set, i int, public func() *policy.PublicIPAddress, sku policy.SKU, minutes func() time.Duration) *policy.LoadBalancer {
 	coin := func(n int) bool { return random.IntN(n) == 0 }
-	lb := &arm.LoadBalancer{Name: fmt.Sprint("lb", i), ID: fmt.Sprint("/lb/", i), SKU: sku}
+	lb := &policy.LoadBalancer{Name: fmt.Sprint("lb", i), ID: fmt.Sprint("/lb/", i), SKU: sku}
 	internal := i == 2
 	for j := range 2 {
-		f := &arm.Frontend{Name: fmt.Sprint(j)}
+		f := &policy.Frontend{Name: fmt.Sprint(j)}
 		if internal {
 			f.Subnet = set.VirtualNetworks[j].Subnets[0]
 			f.Address = netip.AddrFrom4([4]byte{10, byte(j), 0, 99})
@@ -87,11 +87,11 @@ func randomBalancer(random *rand.Rand, set *arm.Set, i int, public func() *arm.P
 			f.Address = f.PublicIPAddress.Address
 		}
 		lb.Frontends = append(lb.Frontends, f)
-		pool := &arm.BackendPool{Name: fmt.Sprint(j)}
+		pool := &policy.BackendPool{Name: fmt.Sprint(j)}
 		for _, k := range random.Perm(len(set.NetworkInterfaces))[:random.IntN(5)] {
 			nic := set.NetworkInterfaces[k]
 			c := nic.IPConfigurations[0]
-			b := arm.Backend{NetworkInterface: nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
+			b := policy.Backend{NetworkInterface: nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
 			if coin(4) {
 				b.NetworkInterface = nil
 			}
@@ -99,20 +99,20 @@ func randomBalancer(random *rand.Rand, set *arm.Set, i int, public func() *arm.P
 		}
 		lb.Pools = append(lb.Pools, pool)
 	}
-	probe := &arm.HealthProbe{Name: "alive", Protocol: "Tcp", Port: 80, Interval: time.Second, Threshold: 1}
-	lb.Probes = []*arm.HealthProbe{probe}
+	probe := &policy.HealthProbe{Name: "alive", Protocol: "Tcp", Port: 80, Interval: time.Second, Threshold: 1}
+	lb.Probes = []*policy.HealthProbe{probe}
 	for j, f := range lb.Frontends {
-		for k, p := range []arm.Transport{arm.TransportTCP, arm.TransportUDP, arm.TransportAll} {
-			if coin(2) || p == arm.TransportAll && !internal {
+		for k, p := range []policy.Transport{policy.TransportTCP, policy.TransportUDP, policy.TransportAll} {
+			if coin(2) || p == policy.TransportAll && !internal {
 				continue
 			}
-			r := &arm.LoadBalancingRule{Name: fmt.Sprint(j, k), Frontend: f, Pools: []*arm.BackendPool{lb.Pools[random.IntN(2)]}, Protocol: p, FrontendPort: []uint16{80, 1040}[random.IntN(2)], FloatingIP: coin(4),
-				TCPReset: coin(2), DisableOutboundSNAT: coin(2), IdleTimeout: minutes(), Distribution: []arm.Distribution{arm.DistributionDefault, arm.DistributionSourceIP}[random.IntN(2)]}
+			r := &policy.LoadBalancingRule{Name: fmt.Sprint(j, k), Frontend: f, Pools: []*policy.BackendPool{lb.Pools[random.IntN(2)]}, Protocol: p, FrontendPort: []uint16{80, 1040}[random.IntN(2)], FloatingIP: coin(4),
+				TCPReset: coin(2), DisableOutboundSNAT: coin(2), IdleTimeout: minutes(), Distribution: []policy.Distribution{policy.DistributionDefault, policy.DistributionSourceIP}[random.IntN(2)]}
 			r.BackendPort = r.FrontendPort
 			if coin(2) && !r.FloatingIP {
 				r.BackendPort = 8080
 			}
-			if p == arm.TransportAll {
+			if p == policy.TransportAll {
 				r.FrontendPort, r.BackendPort = 0, 0
 			}
 			if coin(2) {
@@ -121,19 +121,19 @@ func randomBalancer(random *rand.Rand, set *arm.Set, i int, public func() *arm.P
 			lb.Rules = append(lb.Rules, r)
 		}
 		if coin(2) {
-			n := &arm.InboundNATRule{Name: fmt.Sprint("n", j), Frontend: f, Protocol: arm.TransportTCP, First: 2000, Last: 2009, BackendPort: 22, Pool: lb.Pools[j], IdleTimeout: minutes()}
+			n := &policy.InboundNATRule{Name: fmt.Sprint("n", j), Frontend: f, Protocol: policy.TransportTCP, First: 2000, Last: 2009, BackendPort: 22, Pool: lb.Pools[j], IdleTimeout: minutes()}
 			lb.NATRules = append(lb.NATRules, n)
 		}
 	}
 	if !internal && coin(2) {
-		lb.OutboundRules = []*arm.OutboundRule{{Name: "out", Frontends: lb.Frontends[:1+random.IntN(2)], Pool: lb.Pools[random.IntN(2)], Protocol: []arm.Transport{arm.TransportTCP, arm.TransportAll}[random.IntN(2)],
+		lb.OutboundRules = []*policy.OutboundRule{{Name: "out", Frontends: lb.Frontends[:1+random.IntN(2)], Pool: lb.Pools[random.IntN(2)], Protocol: []policy.Transport{policy.TransportTCP, policy.TransportAll}[random.IntN(2)],
 			AllocatedPorts: []int{0, 1000, 16000}[random.IntN(3)], TCPReset: coin(2), IdleTimeout: minutes()}}
 	}
 	return lb
 }
 
 // everybody has an attachment.
-func everybody(set *arm.Set) []Spec {
+func everybody(set *policy.Set) []Spec {
 	specs := []Spec{{Kind: Internet}, {Kind: Platform}}
 	for _, nic := range set.NetworkInterfaces {
 		specs = append(specs, Spec{Kind: NetworkInterface, Reference: nic.ID})
@@ -200,7 +200,7 @@ func TestRandomWaysAgreeWithTheARMObjects(t *testing.T) {
 }
 
 // randomPacket is from somebody to somebody of the policy, or to its public addresses.
-func randomPacket(random *rand.Rand, set *arm.Set) packet.Tuple {
+func randomPacket(random *rand.Rand, set *policy.Set) packet.Tuple {
 	some := func() netip.Addr {
 		switch random.IntN(6) {
 		case 0:

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // slowWay is what the ARM objects say of a packet, read from the first to the last each time. It
 // knows endpoints by the address that they have, and trusts Route.
 type slowWay struct {
 	s    *Snapshot
-	set  *arm.Set
+	set  *policy.Set
 	dflt netip.Addr
 	down map[netip.Addr]bool // backends
 }
@@ -33,8 +33,8 @@ type outcome struct {
 func (o *outcome) returns() bool { return o.entered && o.sources == nil }
 
 type receiver struct {
-	network  *arm.VirtualNetwork // nil: outside
-	address  netip.Addr          // who has it
+	network  *policy.VirtualNetwork // nil: outside
+	address  netip.Addr             // who has it
 	dst      netip.Addr
 	port     uint16
 	floating bool
@@ -127,7 +127,7 @@ func (r *slowWay) floats(src *Endpoint, a netip.Addr) bool {
 }
 
 // enter takes a packet through a public address (network is nil) or an internal frontend.
-func (r *slowWay) enter(network *arm.VirtualNetwork, t *packet.Tuple, out outcome) outcome {
+func (r *slowWay) enter(network *policy.VirtualNetwork, t *packet.Tuple, out outcome) outcome {
 	dst := t.Dst.Netip()
 	out.entered = true
 	if network == nil {
@@ -135,7 +135,7 @@ func (r *slowWay) enter(network *arm.VirtualNetwork, t *packet.Tuple, out outcom
 			for _, c := range nic.IPConfigurations {
 				if c.PublicIPAddress != nil && c.PublicIPAddress.Address == dst {
 					out.idle = shorter(&out, c.PublicIPAddress.IdleTimeout, false)
-					return r.reach(out, []receiver{{c.Subnet.VirtualNetwork, c.Address, c.Address, t.DstPort, false, c.PublicIPAddress.SKU != arm.SKUBasic}})
+					return r.reach(out, []receiver{{c.Subnet.VirtualNetwork, c.Address, c.Address, t.DstPort, false, c.PublicIPAddress.SKU != policy.SKUBasic}})
 				}
 			}
 		}
@@ -151,9 +151,9 @@ func (r *slowWay) enter(network *arm.VirtualNetwork, t *packet.Tuple, out outcom
 	return outcome{drop: packet.DropNoFrontend}
 }
 
-func (r *slowWay) balance(lb *arm.LoadBalancer, f *arm.Frontend, t *packet.Tuple, out outcome) outcome {
-	is := func(p arm.Transport) bool {
-		return p == arm.TransportTCP && t.Proto == packet.ProtoTCP || p == arm.TransportUDP && t.Proto == packet.ProtoUDP
+func (r *slowWay) balance(lb *policy.LoadBalancer, f *policy.Frontend, t *packet.Tuple, out outcome) outcome {
+	is := func(p policy.Transport) bool {
+		return p == policy.TransportTCP && t.Proto == packet.ProtoTCP || p == policy.TransportUDP && t.Proto == packet.ProtoUDP
 	}
 	for _, n := range lb.NATRules {
 		if n.Frontend != f || !is(n.Protocol) || t.DstPort < n.First || t.DstPort > n.Last {
@@ -163,22 +163,22 @@ func (r *slowWay) balance(lb *arm.LoadBalancer, f *arm.Frontend, t *packet.Tuple
 		if n.Pool != nil {
 			if i := int(t.DstPort - n.First); i < len(n.Pool.Backends) {
 				b := n.Pool.Backends[i]
-				return r.reach(out, r.back(lb, f, t, []arm.Backend{b}, n.BackendPort, false))
+				return r.reach(out, r.back(lb, f, t, []policy.Backend{b}, n.BackendPort, false))
 			}
 			return outcome{drop: packet.DropNoBackend}
 		}
 		if n.Backend == nil {
 			return outcome{drop: packet.DropNoBackend}
 		}
-		return r.reach(out, r.back(lb, f, t, []arm.Backend{*n.Backend}, n.BackendPort, false))
+		return r.reach(out, r.back(lb, f, t, []policy.Backend{*n.Backend}, n.BackendPort, false))
 	}
 	for _, every := range []bool{false, true} {
 		for _, rule := range lb.Rules {
-			all := rule.Protocol == arm.TransportAll && (t.Proto == packet.ProtoTCP || t.Proto == packet.ProtoUDP)
-			if rule.Frontend != f || every != (rule.Protocol == arm.TransportAll) || !all && (!is(rule.Protocol) || rule.FrontendPort != t.DstPort) {
+			all := rule.Protocol == policy.TransportAll && (t.Proto == packet.ProtoTCP || t.Proto == packet.ProtoUDP)
+			if rule.Frontend != f || every != (rule.Protocol == policy.TransportAll) || !all && (!is(rule.Protocol) || rule.FrontendPort != t.DstPort) {
 				continue
 			}
-			var up []arm.Backend
+			var up []policy.Backend
 			for _, p := range rule.Pools {
 				for _, b := range p.Backends {
 					if rule.Probe == nil || !r.down[b.Address] {
@@ -200,9 +200,9 @@ func (r *slowWay) balance(lb *arm.LoadBalancer, f *arm.Frontend, t *packet.Tuple
 	return outcome{drop: packet.DropNoFrontend}
 }
 
-func (r *slowWay) back(lb *arm.LoadBalancer, f *arm.Frontend, t *packet.Tuple, backends []arm.Backend, port uint16, floating bool) (list []receiver) {
+func (r *slowWay) back(lb *policy.LoadBalancer, f *policy.Frontend, t *packet.Tuple, backends []policy.Backend, port uint16, floating bool) (list []receiver) {
 	for _, b := range backends {
-		to := receiver{b.VirtualNetwork, b.Address, b.Address, port, floating, f.Subnet == nil && lb.SKU != arm.SKUBasic}
+		to := receiver{b.VirtualNetwork, b.Address, b.Address, port, floating, f.Subnet == nil && lb.SKU != policy.SKUBasic}
 		if floating {
 			to.dst, to.port = t.Dst.Netip(), t.DstPort
 		}
@@ -300,16 +300,16 @@ type balancedSlow struct {
 	four, ported bool
 }
 
-func (r *balancedSlow) me(b arm.Backend) bool {
+func (r *balancedSlow) me(b policy.Backend) bool {
 	return b.VirtualNetwork == r.src.Subnet.VirtualNetwork && b.Address == r.src.Address()
 }
 
-func (r *balancedSlow) is(p arm.Transport) bool {
-	return p == arm.TransportAll || p == arm.TransportTCP && r.proto == packet.ProtoTCP || p == arm.TransportUDP && r.proto == packet.ProtoUDP
+func (r *balancedSlow) is(p policy.Transport) bool {
+	return p == policy.TransportAll || p == policy.TransportTCP && r.proto == packet.ProtoTCP || p == policy.TransportUDP && r.proto == packet.ProtoUDP
 }
 
 // freePorts counts the ports of a load balancer's address out, one by one.
-func freePorts(lb *arm.LoadBalancer, a netip.Addr) (list []source) {
+func freePorts(lb *policy.LoadBalancer, a netip.Addr) (list []source) {
 	for p := 1024; p < 1024+64000; p++ {
 		free := true
 		for _, rule := range lb.Rules {
@@ -336,8 +336,8 @@ func portsByDefault(size int) int {
 }
 
 // give is member i's part of some frontends, of size members.
-func (r *balancedSlow) give(lb *arm.LoadBalancer, frontends []*arm.Frontend, i, size, allocated int, out outcome) outcome {
-	if slices.ContainsFunc(frontends, func(f *arm.Frontend) bool { return !f.Address.IsValid() }) {
+func (r *balancedSlow) give(lb *policy.LoadBalancer, frontends []*policy.Frontend, i, size, allocated int, out outcome) outcome {
+	if slices.ContainsFunc(frontends, func(f *policy.Frontend) bool { return !f.Address.IsValid() }) {
 		return outcome{}
 	}
 	if !r.ported {
@@ -382,19 +382,19 @@ func (r *balancedSlow) leave() (outcome, bool) {
 			return out, true
 		}
 		for _, p := range lb.Pools {
-			standard = standard || lb.SKU != arm.SKUBasic && slices.ContainsFunc(p.Backends, func(b arm.Backend) bool { return r.me(b) && b.NetworkInterface != nil })
+			standard = standard || lb.SKU != policy.SKUBasic && slices.ContainsFunc(p.Backends, func(b policy.Backend) bool { return r.me(b) && b.NetworkInterface != nil })
 		}
 	}
 	return outcome{drop: packet.DropNoOutbound}, standard
 }
 
 // byTheWay is what load balancing rules do without disableOutboundSnat.
-func (r *balancedSlow) byTheWay(lb *arm.LoadBalancer) (outcome, bool) {
-	var frontends []*arm.Frontend
-	var all []arm.Backend
-	var first *arm.LoadBalancingRule
+func (r *balancedSlow) byTheWay(lb *policy.LoadBalancer) (outcome, bool) {
+	var frontends []*policy.Frontend
+	var all []policy.Backend
+	var first *policy.LoadBalancingRule
 	for _, rule := range lb.Rules {
-		var members []arm.Backend
+		var members []policy.Backend
 		for _, p := range rule.Pools {
 			members = append(members, p.Backends...)
 		}
@@ -408,7 +408,7 @@ func (r *balancedSlow) byTheWay(lb *arm.LoadBalancer) (outcome, bool) {
 			frontends = append(frontends, rule.Frontend)
 		}
 		for _, m := range members {
-			if !slices.ContainsFunc(all, func(o arm.Backend) bool { return o.VirtualNetwork == m.VirtualNetwork && o.Address == m.Address }) {
+			if !slices.ContainsFunc(all, func(o policy.Backend) bool { return o.VirtualNetwork == m.VirtualNetwork && o.Address == m.Address }) {
 				all = append(all, m)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // street is a policy with every kind of translation. Network interfaces are named like their
@@ -77,7 +78,7 @@ var streetNICs = [][4]string{
 	{"away", "10.9.0.4", "peer/away", ""},
 }
 
-func streetPolicy(tb testing.TB) *arm.Set {
+func streetPolicy(tb testing.TB) *policy.Set {
 	tb.Helper()
 	var public, nics []string
 	for _, p := range [][3]string{{"own", "203.0.113.4", "Standard"}, {"own6", "2001:db8::4", "Standard"}, {"dynamic", "", "Standard"}, {"natown", "203.0.113.5", "Standard"}, {"front", "203.0.113.6", "Standard"},
@@ -339,12 +340,12 @@ func TestABackendThatIsDownGetsNoNewFlow(t *testing.T) {
 
 func TestWhichFieldsChooseABackend(t *testing.T) {
 	for _, tt := range []struct {
-		distribution              arm.Distribution
+		distribution              policy.Distribution
 		port, protocol, addresses bool // do other ones choose other backends
 	}{
-		{arm.DistributionDefault, true, true, true},
-		{arm.DistributionSourceIPProtocol, false, true, true},
-		{arm.DistributionSourceIP, false, false, true},
+		{policy.DistributionDefault, true, true, true},
+		{policy.DistributionSourceIPProtocol, false, true, true},
+		{policy.DistributionSourceIP, false, false, true},
 	} {
 		v := service{distribution: tt.distribution, backends: make([]backend, 16)}
 		seen := func(change func(i int, p *packet.Tuple)) bool {
@@ -370,7 +371,7 @@ func TestWhichFieldsChooseABackend(t *testing.T) {
 
 // A client of a backend that stays up keeps it whatever happens to the others.
 func TestTheOthersKeepTheirBackend(t *testing.T) {
-	v := service{distribution: arm.DistributionSourceIP}
+	v := service{distribution: policy.DistributionSourceIP}
 	for range 10 {
 		v.backends = append(v.backends, backend{health: newHealth()})
 	}
@@ -412,7 +413,7 @@ func TestWayAllocatesNothing(t *testing.T) {
 }
 
 func TestDefaultPortsByTheSizeOfThePool(t *testing.T) {
-	m := &membership{balancer: &arm.LoadBalancer{}}
+	m := &membership{balancer: &policy.LoadBalancer{}}
 	a := ip("203.0.113.4").Netip()
 	for _, tt := range []struct{ size, ports, frontends, total int }{
 		{1, 1024, 1, 1024}, {50, 1024, 3, 1024}, {51, 512, 1, 512}, {100, 512, 2, 1024}, {100, 512, 3, 1024}, {101, 256, 1, 256}, {201, 128, 1, 128}, {401, 64, 2, 128}, {801, 32, 1, 32}, {1000, 32, 1, 32},
@@ -439,7 +440,7 @@ func balancer(tb testing.TB, backends int) *Snapshot {
 	v := set.VirtualNetworks[0]
 	pool.Backends = nil
 	for i := range backends {
-		pool.Backends = append(pool.Backends, arm.Backend{VirtualNetwork: v, Address: netip.AddrFrom4([4]byte{10, 0, 9, byte(10 + i)})})
+		pool.Backends = append(pool.Backends, policy.Backend{VirtualNetwork: v, Address: netip.AddrFrom4([4]byte{10, 0, 9, byte(10 + i)})})
 	}
 	s, err := Options{DefaultOutbound: netip.MustParseAddr("203.0.113.99")}.Build(set, streetSpecs(), NewRegistry())
 	if err != nil {

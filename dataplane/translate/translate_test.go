@@ -9,27 +9,19 @@ import (
 	"testing"
 
 	"github.com/google/gopacket/layers"
+
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/translate"
 	"github.com/nsgd/nsgd/tun"
 )
 
-// choices are bytes that decide what a packet is like; used up, they are all 0.
-type choices []byte
-
-func (c *choices) next(n int) int {
-	if len(*c) == 0 {
-		return 0
-	}
-	b := (*c)[0]
-	*c = (*c)[1:]
-	return int(b) % n
-}
+// choices decide what a packet is like.
+type choices struct{ packettest.Choices }
 
 // word draws all of 16 bits, those that carries go through among them.
 func (c *choices) word() uint16 {
-	return []uint16{0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff, 0xff00, uint16(c.next(256))<<8 | uint16(c.next(256))}[c.next(8)]
+	return []uint16{0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff, 0xff00, uint16(c.Next(256))<<8 | uint16(c.Next(256))}[c.Next(8)]
 }
 
 func (c *choices) address(six bool) string {
@@ -59,37 +51,37 @@ type drawn struct {
 // draw makes a whole packet with right checksums.
 func draw(t testing.TB, c *choices) *drawn {
 	d := &drawn{}
-	six := c.next(2) == 1
+	six := c.Next(2) == 1
 	s := packettest.Spec{Src: c.address(six), Dst: c.address(six), SrcPort: c.word(), DstPort: c.word(), ICMPID: c.word(),
-		Flags: []string{"S", "A", "FA"}[c.next(3)], Seq: uint32(c.word()), Payload: 8 * c.next(12), ID: c.word()}
-	s.Payload += c.next(8)
-	if c.next(4) == 3 {
+		Flags: []string{"S", "A", "FA"}[c.Next(3)], Seq: uint32(c.word()), Payload: 8 * c.Next(12), ID: c.word()}
+	s.Payload += c.Next(8)
+	if c.Next(4) == 3 {
 		s.TCPOptions = []layers.TCPOption{{OptionType: layers.TCPOptionKindNop}, {OptionType: layers.TCPOptionKindNop}}
 		s.IPOptions = []layers.IPv4Option{{OptionType: 1}}
 	}
 	var b []byte
-	kind := c.next(4)
+	kind := c.Next(4)
 	switch kind {
 	case 0:
 		b = packettest.TCP(s)
 	case 1:
 		b = packettest.UDP(s)
-		d.none = c.next(4) == 3
+		d.none = c.Next(4) == 3
 	default:
-		if s.ICMPType = []uint8{8, 0, 13, 14}[c.next(4)]; six {
-			s.ICMPType = []uint8{128, 129}[c.next(2)]
+		if s.ICMPType = []uint8{8, 0, 13, 14}[c.Next(4)]; six {
+			s.ICMPType = []uint8{128, 129}[c.Next(2)]
 		}
 		b = packettest.ICMP(s)
 	}
-	if six && c.next(4) == 3 {
+	if six && c.Next(4) == 3 {
 		b = packettest.Extend(b, packettest.Options(0, 1), packettest.Options(60, 2))
 	}
 	for i := range s.Payload {
-		b[len(b)-1-i] = byte(c.next(256))
+		b[len(b)-1-i] = byte(c.Next(256))
 	}
 	d.frame = append(make([]byte, tun.HeaderLen), b...)
 	d.decode(t)
-	if d.partial = c.next(3) == 2 && !d.none; d.partial {
+	if d.partial = c.Next(3) == 2 && !d.none; d.partial {
 		at, _ := sumAt(&d.p)
 		h := tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: d.p.HeaderLen, CsumOffset: uint16(at)}
 		h.Encode((*[tun.HeaderLen]byte)(d.frame))
@@ -118,7 +110,7 @@ func (d *drawn) decode(t testing.TB) {
 // check translates the packet, its fragments, and an ICMP error about it, holds each against one
 // made from scratch, and translates it back.
 func check(t *testing.T, data []byte) {
-	c := choices(data)
+	c := choices{data}
 	d := draw(t, &c)
 	want := slowly(d.frame, &d.p, &d.to, d.partial, d.none)
 	if onlyZeros(d.frame, &d.p) || onlyZeros(want, &d.p) {
@@ -157,7 +149,7 @@ func there(t *testing.T, what string, frame []byte, p *packet.Packet, to *packet
 }
 
 func (d *drawn) fragments(t *testing.T, c *choices, want []byte) {
-	sizes := []int{24, 8 * c.next(3)}
+	sizes := []int{24, 8 * c.Next(3)}
 	if sizes[1] == 0 || int(d.p.Len)-int(d.p.HeaderLen) <= 24+sizes[1] {
 		sizes = sizes[:1]
 	}
@@ -177,7 +169,7 @@ func (d *drawn) fragments(t *testing.T, c *choices, want []byte) {
 func (d *drawn) complain(t *testing.T, c *choices, want []byte) {
 	six := !d.p.Src.Is4()
 	reporter, seen := c.address(six), c.address(six)
-	n := min(int(d.p.HeaderLen)+8+c.next(40), len(want)-tun.HeaderLen)
+	n := min(int(d.p.HeaderLen)+8+c.Next(40), len(want)-tun.HeaderLen)
 	if n == int(d.p.HeaderLen)+17 {
 		n-- // half a checksum of TCP can't be brought up to date
 	}
@@ -246,7 +238,7 @@ func TestAWrongChecksumStaysWrong(t *testing.T) {
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
-		c := choices(data)
+		c := choices{data}
 		d := draw(t, &c)
 		at, _ := sumAt(&d.p)
 		field := d.frame[tun.HeaderLen+int(d.p.HeaderLen)+at:]

@@ -175,7 +175,7 @@ func TestADayOfFlowLogsTellsEveryFlowExactly(t *testing.T) {
 			}
 			if m%50 == 49 {
 				rule = fmt.Sprintf("web-%d", m)
-				r.reload(policy(rule, "no-evil"))
+				r.reload(testPolicy(rule, "no-evil"))
 			}
 			r.wait(time.Minute)
 			r.minute()

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Version is a kind of flow log.
@@ -85,7 +85,7 @@ const (
 )
 
 // resolve finds a Log's target in a policy.
-func (l *Log) resolve(policy *arm.Set) (target, error) {
+func (l *Log) resolve(policy *policy.Set) (target, error) {
 	if l.Target == "" {
 		return target{}, nil
 	}
@@ -118,7 +118,7 @@ func (l *Log) resolve(policy *arm.Set) (target, error) {
 
 // Check finds out whether logs fit a policy: their targets are there and no two have the same. The
 // error names the log by its place.
-func Check(policy *arm.Set, logs []Log) error {
+func Check(policy *policy.Set, logs []Log) error {
 	seen := map[target]int{}
 	for i := range logs {
 		t, err := logs[i].resolve(policy)

@@ -67,7 +67,7 @@ func TestTheMostParticularLogHasTheRows(t *testing.T) {
 }
 
 func TestCheckNamesWhatDoesNotFit(t *testing.T) {
-	p := policy("web", "no-evil")
+	p := testPolicy("web", "no-evil")
 	for name, tt := range map[string]struct {
 		logs []Log
 		want string
@@ -93,7 +93,7 @@ func TestCheckNamesWhatDoesNotFit(t *testing.T) {
 // A reload that takes a log's target away ends its rows, not the daemon.
 func TestATargetThatIsGoneIsAnErrorThatIsCounted(t *testing.T) {
 	r := newRig(t, midnight, Log{Version: NSG, Target: "nic-nsg", Folder: t.TempDir()})
-	p := policy("web", "no-evil")
+	p := testPolicy("web", "no-evil")
 	p.NetworkSecurityGroups, p.NetworkInterfaces[0].NetworkSecurityGroup = p.NetworkSecurityGroups[:1], nil
 	r.reload(p)
 	r.minute()

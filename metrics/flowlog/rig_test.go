@@ -12,7 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -47,21 +47,21 @@ func rules(allow, deny string) []ruleset.Rule {
 }
 
 // policy is a network with two subnets; allow and deny are the names of rules of NIC A's NSG.
-func policy(allow, deny string) *arm.Set {
+func testPolicy(allow, deny string) *policy.Set {
 	subnetNSG := &ruleset.NSG{Name: "subnet-nsg", ID: shop + "networkSecurityGroups/subnet-nsg", Rules: rules("web", "no-evil")}
 	nicNSG := &ruleset.NSG{Name: "nic-nsg", ID: shop + "networkSecurityGroups/nic-nsg", ResourceGUID: guidOK, Rules: rules(allow, deny)[:2]}
-	vnet := &arm.VirtualNetwork{Name: "net", ID: shop + "virtualNetworks/net", Location: "North Europe",
+	vnet := &policy.VirtualNetwork{Name: "net", ID: shop + "virtualNetworks/net", Location: "North Europe",
 		AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	front := &arm.Subnet{Name: "front", ID: vnet.ID + "/subnets/front", VirtualNetwork: vnet, NetworkSecurityGroup: subnetNSG,
+	front := &policy.Subnet{Name: "front", ID: vnet.ID + "/subnets/front", VirtualNetwork: vnet, NetworkSecurityGroup: subnetNSG,
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}
-	back := &arm.Subnet{Name: "back", ID: vnet.ID + "/subnets/back", VirtualNetwork: vnet, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}}
-	vnet.Subnets = []*arm.Subnet{front, back}
-	nic := func(name, address, mac string, s *arm.Subnet, g *ruleset.NSG) *arm.NetworkInterface {
-		return &arm.NetworkInterface{Name: name, ID: shop + "networkInterfaces/" + name, NetworkSecurityGroup: g, MACAddress: mac,
-			IPConfigurations: []arm.IPConfiguration{{Name: "ip", Address: netip.MustParseAddr(address), Subnet: s, Primary: true}}}
+	back := &policy.Subnet{Name: "back", ID: vnet.ID + "/subnets/back", VirtualNetwork: vnet, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}}
+	vnet.Subnets = []*policy.Subnet{front, back}
+	nic := func(name, address, mac string, s *policy.Subnet, g *ruleset.NSG) *policy.NetworkInterface {
+		return &policy.NetworkInterface{Name: name, ID: shop + "networkInterfaces/" + name, NetworkSecurityGroup: g, MACAddress: mac,
+			IPConfigurations: []policy.IPConfiguration{{Name: "ip", Address: netip.MustParseAddr(address), Subnet: s, Primary: true}}}
 	}
-	return &arm.Set{NetworkSecurityGroups: []*ruleset.NSG{subnetNSG, nicNSG}, VirtualNetworks: []*arm.VirtualNetwork{vnet},
-		NetworkInterfaces: []*arm.NetworkInterface{nic("a", addrA, "00-0d-3a-f8-78-56", front, nicNSG), nic("b", addrB, "", back, nil)}}
+	return &policy.Set{NetworkSecurityGroups: []*ruleset.NSG{subnetNSG, nicNSG}, VirtualNetworks: []*policy.VirtualNetwork{vnet},
+		NetworkInterfaces: []*policy.NetworkInterface{nic("a", addrA, "00-0d-3a-f8-78-56", front, nicNSG), nic("b", addrB, "", back, nil)}}
 }
 
 // rig is an engine on memory devices, whose clocks the test moves, with a Recorder that the test
@@ -87,7 +87,7 @@ func newRigWith(t testing.TB, start time.Time, o Options) *rig {
 	t.Helper()
 	r := &rig{t: t, start: start, rand: rand.New(rand.NewPCG(1, 2))}
 	var err error
-	r.engine, err = dataplane.New(policy("web", "no-evil"), dataplane.Options{
+	r.engine, err = dataplane.New(testPolicy("web", "no-evil"), dataplane.Options{
 		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "a"}, {Kind: topology.NetworkInterface, Reference: "b"}, {Kind: topology.Internet}},
 		Workers:     1, Flows: conntrack.Options{Max: 4096, Timeouts: conntrack.Timeouts{UDPOneWay: 3 * time.Minute}}, Clock: r.now,
 	})
@@ -163,7 +163,7 @@ func (r *rig) flush() {
 }
 
 // reload puts another policy in place.
-func (r *rig) reload(p *arm.Set) {
+func (r *rig) reload(p *policy.Set) {
 	r.t.Helper()
 	s, err := r.engine.Prepare(p)
 	if err == nil {

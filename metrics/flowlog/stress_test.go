@@ -19,7 +19,7 @@ import (
 func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 	const workers, perWorker = 2, 20_000
 	folder := t.TempDir()
-	engine, err := dataplane.New(policy("web", "no-evil"), dataplane.Options{
+	engine, err := dataplane.New(testPolicy("web", "no-evil"), dataplane.Options{
 		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "a"}, {Kind: topology.Internet}},
 		Workers:     workers, Flows: conntrack.Options{Max: 100},
 	})
@@ -60,7 +60,7 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 	}
 	eventually(t, "all is carried", func() bool {
 		// A reload can overtake a packet that begins a flow, which then begins another one.
-		s, err := engine.Prepare(policy("web", "no-evil"))
+		s, err := engine.Prepare(testPolicy("web", "no-evil"))
 		if err == nil {
 			err = engine.Swap(s, nil)
 		}

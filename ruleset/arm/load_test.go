@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -36,7 +37,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 // parse reads a document that must have no fault and leave nothing open.
-func parse(t *testing.T, document string) *Set {
+func parse(t *testing.T, document string) *policy.Set {
 	t.Helper()
 	d := Parse("test.json", []byte(document))
 	if len(d.Faults) > 0 || len(d.Unresolved) > 0 {
@@ -118,14 +119,14 @@ func TestNotOursIsPassedOver(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if set := parse(t, tt.document); !reflect.DeepEqual(set, &Set{}) {
+			if set := parse(t, tt.document); !reflect.DeepEqual(set, &policy.Set{}) {
 				t.Errorf("read %+v", set)
 			}
 		})
 	}
 }
 
-// Each of these hid what the document says, and so let a policy be taken without it.
+// Each of these hid a part of the document, so that the policy was accepted without it.
 func TestNothingOfAPolicyIsHidden(t *testing.T) {
 	const group = `"type": "Microsoft.Network/networkSecurityGroups", "name": "n"`
 	tests := []struct {
@@ -299,7 +300,7 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 			`{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[parameters('c')]", "properties": {"template": {}}}]}`, 0, 0, nil, nil},
 		{"the template of a deployment", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"template": "[variables('t')]"}}]}`, 0, 0,
 			[]string{"template [variables('t')]"}, nil},
-		// It was read as a group without rules of its own.
+		// The group was read as one without rules.
 		{"a group that exists elsewhere is none of the template", `{"languageVersion": "2.0", "resources": {"g": {"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "existing": true}}}`, 0, 0,
 			nil, nil},
 	}
@@ -330,7 +331,7 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 	}
 }
 
-// Templates as people publish them: whatever is literal in them can be read.
+// Whatever is literal in published templates can be read.
 func TestPublishedTemplates(t *testing.T) {
 	const shared = "../../../shared/data/templates"
 	if _, err := os.Stat(shared); err != nil {
@@ -356,4 +357,30 @@ func TestPublishedTemplates(t *testing.T) {
 	}
 	t.Logf("%d groups, %d rules, %d networks, %d network interfaces; %d faults, %d unresolved",
 		len(d.Set.NetworkSecurityGroups), rules, len(d.Set.VirtualNetworks), len(d.Set.NetworkInterfaces), len(d.Faults), len(d.Unresolved))
+}
+
+// A group whose type lacked a letter was passed over, and none of its rules held.
+func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
+	for _, tt := range []struct{ name, typ, near string }{
+		{"without its plural", "Microsoft.Network/networkSecurityGroup", "Microsoft.Network/networkSecurityGroups"},
+		{"of a child, without its plural", "microsoft.network/NetworkSecurityGroups/securityRule", "Microsoft.Network/networkSecurityGroups/securityRules"},
+		{"with a misspelt provider", "Microsoft.Netwrok/virtualNetworks", "Microsoft.Network/virtualNetworks"},
+		{"in another case", "microsoft.network/NETWORKSECURITYGROUPS", ""},
+		{"of another kind", "Microsoft.Network/virtualNetworkTaps", ""},
+		{"of a rule for users", "Microsoft.Network/networkManagers/securityUserConfigurations", ""},
+		{"of the classic network", "Microsoft.ClassicNetwork/networkSecurityGroups", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("f.json", []byte(`{"resources": [{"type": "`+tt.typ+`", "name": "n", "properties": {}}]}`))
+			if tt.near == "" {
+				if slices.ContainsFunc(d.Faults, func(f ruleset.Fault) bool { return f.Field == "type" }) {
+					t.Errorf("faults %v", d.Faults)
+				}
+				return
+			}
+			if f := d.Faults; len(f) != 1 || f[0].Code != CodeInvalidResourceType || f[0].Value != tt.typ || f[0].Resource != "resources/n" || !strings.Contains(f[0].Message, "near is "+tt.near) {
+				t.Errorf("faults %v, want near is %s", f, tt.near)
+			}
+		})
+	}
 }

@@ -6,12 +6,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for load balancers that are Azure's: PublicIPAndLBSkuDoNotMatch
+// Codes for load balancers. Azure's are PublicIPAndLBSkuDoNotMatch
 // (Azure/terraform-azurerm-loadbalancer issue 32), FrontendIPConfigHasBothSubnetAndPublicIP
-// (hashicorp/terraform-provider-azurerm issue 1622), FrontendIPConfigHasNoSubnetOrPublicIP
-// (ernestio/ernest issue 480). Those of rules are beside rules.
+// (hashicorp/terraform-provider-azurerm issue 1622) and
+// FrontendIPConfigHasNoSubnetOrPublicIP (ernestio/ernest issue 480).
 const (
 	CodeBalancerSKU          = "PublicIPAndLBSkuDoNotMatch"
 	CodeFrontendBoth         = "FrontendIPConfigHasBothSubnetAndPublicIP"
@@ -23,111 +25,30 @@ const (
 	CodeBalancerPartNotFound = "LoadBalancerPartNotInDocuments"     // ours; in Documents.Warnings
 )
 
-// LoadBalancer is a load balancer.
-type LoadBalancer struct {
-	Name          string
-	ID            string
-	SKU           SKU
-	Frontends     []*Frontend
-	Pools         []*BackendPool
-	Probes        []*HealthProbe
-	Rules         []*LoadBalancingRule
-	NATRules      []*InboundNATRule
-	OutboundRules []*OutboundRule
-}
-
-// Frontend is a frontend IP configuration of a load balancer: a public address, a range of them for
-// outbound rules, or an address in a subnet.
-type Frontend struct {
-	Name            string
-	ID              string
-	PublicIPAddress *PublicIPAddress // nil when it has none
-	PublicIPPrefix  *PublicIPPrefix  // nil when it has none
-	Subnet          *Subnet          // of an internal frontend; else nil
-	// Address is the public one or that in the subnet; not valid when it is not known, so that
-	// nothing is translated by the frontend.
-	Address netip.Addr
-	IPv6    bool // whether or not Address is known
-}
-
-// Public reports that the frontend is reached from the internet.
-func (f *Frontend) Public() bool { return f.Subnet == nil }
-
-// Outbound are the public addresses that outbound connections may get.
-func (f *Frontend) Outbound() []netip.Addr {
-	switch {
-	case f.PublicIPPrefix != nil:
-		return f.PublicIPPrefix.Addresses()
-	case f.Subnet == nil && f.Address.IsValid():
-		return []netip.Addr{f.Address}
-	}
-	return nil
-}
-
-// BackendPool is a backend address pool.
-type BackendPool struct {
-	Name string
-	ID   string
-	// Backends are its members: those that the pool lists, then the ipConfigurations that name
-	// it, in the order of the documents.
-	Backends []Backend
-}
-
-// Backend is a member of a pool: an ipConfiguration of a network interface, or an address.
-type Backend struct {
-	NetworkInterface *NetworkInterface // nil when the pool gives an address
-	VirtualNetwork   *VirtualNetwork
-	Address          netip.Addr
-}
-
-// HealthProbe is a health probe of a load balancer.
-type HealthProbe struct {
-	Name     string
-	Protocol string // Tcp, Http or Https
-	Port     uint16
-	Path     string // of Http and Https
-	Interval time.Duration
-	// Threshold is how many answers in a row, the same ones, change what is thought of a
-	// backend: probeThreshold, else numberOfProbes, else 1.
-	Threshold int
-}
-
 // Azure's limits of probes.
 const (
 	minProbeInterval     = 5 // seconds
 	defaultProbeInterval = 15 * time.Second
 )
 
-func (l *loader) buildLoadBalancers() {
-	for _, r := range l.resources {
-		if r.kind == loadBalancerKind {
-			l.buildLoadBalancer(r)
-		}
-	}
-	l.relateMembers()
-	for _, b := range l.balancers {
-		l.checkBalancer(b)
-	}
-}
-
 // balancer is a load balancer that is being read.
 type balancer struct {
-	*LoadBalancer
+	*policy.LoadBalancer
 	f     *fields
 	r     *resource
-	rules map[any]*fields // where its rules stand
-	// claims are ipConfigurations that NAT rules name.
+	rules map[any]*fields // the fields of each part that was read
+	// claims are the ipConfigurations that NAT rules name.
 	claims []natClaim
 }
 
-// part reads one child of a load balancer; nil when nothing is translated by it.
-func (b *balancer) part(kind, file string, body map[string]any, read func(f *fields, name string) any) any {
+// readPart reads one part of a load balancer; nil when it has a fault or stays open.
+func (b *balancer) readPart(kind, file string, body map[string]any, read func(f *fields, name string) any) any {
 	name, _ := lookup(body, "name").(string)
 	if name == "" {
 		name, _ = lookup(body, "id").(string)
 	}
 	name = lastSegment(name)
-	f := b.f.l.readNoted(file, b.r.place()+"/"+kind+"/"+name, body)
+	f := b.f.l.readTranslating(file, b.r.place()+"/"+kind+"/"+name, body)
 	if name == "" {
 		f.fault(CodeInvalidRequestFormat, "name", "", "a part of a load balancer needs a name")
 		return nil
@@ -142,15 +63,15 @@ func (b *balancer) part(kind, file string, body map[string]any, read func(f *fie
 }
 
 func (l *loader) buildLoadBalancer(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
-	b := &balancer{LoadBalancer: &LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
-	b.SKU = f.sku(r, SKUBasic, SKUStandard, SKUGateway)
-	f.leaveCondition(r)
-	if r.anonymous() { // its parts can't be told from others'
-		f.leave("name", r.name)
+	b := &balancer{LoadBalancer: &policy.LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
+	b.SKU = f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUGateway)
+	f.markCondition(r)
+	if r.anonymous() { // its parts would have no ids
+		f.markOpen("name", r.name)
 	}
 	if len(f.open) > 0 {
 		l.registerOpen(r)
@@ -160,12 +81,12 @@ func (l *loader) buildLoadBalancer(r *resource) {
 		return
 	}
 	for _, body := range f.objects("frontendIPConfigurations") {
-		if frontend, ok := b.part(kindPaths[frontendKind], r.file, body, b.readFrontend).(*Frontend); ok && b.enter(frontendKind, frontend.ID, frontend, frontend.Name) {
+		if frontend, ok := b.readPart(kindPaths[frontendKind], r.file, body, b.readFrontend).(*policy.Frontend); ok && b.register(frontendKind, frontend.ID, frontend, frontend.Name) {
 			b.Frontends = append(b.Frontends, frontend)
 		}
 	}
 	for _, body := range f.objects("probes") {
-		if probe, ok := b.part(kindPaths[probeKind], r.file, body, b.readProbe).(*HealthProbe); ok && b.enter(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
+		if probe, ok := b.readPart(kindPaths[probeKind], r.file, body, b.readProbe).(*policy.HealthProbe); ok && b.register(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
 			b.Probes = append(b.Probes, probe)
 		}
 	}
@@ -177,15 +98,15 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	l.balancers = append(l.balancers, b)
 }
 
-// pool is the pool of a name. A template may give it within the load balancer and, with its
-// members, as a resource of its own.
-func (b *balancer) pool(name string) *BackendPool {
-	i := slices.IndexFunc(b.Pools, func(p *BackendPool) bool { return strings.EqualFold(p.Name, name) })
+// pool finds or makes the pool of a name. A template may have a pool twice: inside the load
+// balancer, and with its members as a separate resource.
+func (b *balancer) pool(name string) *policy.BackendPool {
+	i := slices.IndexFunc(b.Pools, func(p *policy.BackendPool) bool { return strings.EqualFold(p.Name, name) })
 	if i >= 0 {
 		return b.Pools[i]
 	}
-	p := &BackendPool{Name: name, ID: b.childID(poolKind, name)}
-	b.enter(poolKind, p.ID, p, name)
+	p := &policy.BackendPool{Name: name, ID: b.childID(poolKind, name)}
+	b.register(poolKind, p.ID, p, name)
 	b.Pools = append(b.Pools, p)
 	return p
 }
@@ -193,8 +114,8 @@ func (b *balancer) pool(name string) *BackendPool {
 // childID is the id of a part of the load balancer.
 func (b *balancer) childID(k kind, name string) string { return b.ID + "/" + kindPaths[k] + "/" + name }
 
-// enter makes a part known to references; a second one of the name is a fault.
-func (b *balancer) enter(k kind, id string, part any, name string) bool {
+// register makes a part known to references. A repeated name is a fault.
+func (b *balancer) register(k kind, id string, part any, name string) bool {
 	if b.f.l.index.add(&entry{kind: k, id: id, file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
 		return true
 	}
@@ -204,7 +125,7 @@ func (b *balancer) enter(k kind, id string, part any, name string) bool {
 
 // readFrontend reads a frontend IP configuration.
 func (b *balancer) readFrontend(f *fields, name string) any {
-	frontend := &Frontend{Name: name, ID: b.childID(frontendKind, name)}
+	frontend := &policy.Frontend{Name: name, ID: b.childID(frontendKind, name)}
 	public, prefix, subnet := f.object("publicIPAddress"), f.object("publicIPPrefix"), f.object("subnet")
 	switch {
 	case len(f.open) > 0:
@@ -215,14 +136,14 @@ func (b *balancer) readFrontend(f *fields, name string) any {
 		b.publicFrontend(f, frontend)
 	case prefix != nil:
 		if id := f.reference("publicIPPrefix"); id != "" {
-			if frontend.PublicIPPrefix, _ = f.pointed(publicPrefixKind, "publicIPPrefix", id).(*PublicIPPrefix); frontend.PublicIPPrefix == nil {
-				frontend.PublicIPPrefix = &PublicIPPrefix{Name: lastSegment(id)}
+			if frontend.PublicIPPrefix, _ = f.resolveTranslating(publicPrefixKind, "publicIPPrefix", id).(*policy.PublicIPPrefix); frontend.PublicIPPrefix == nil {
+				frontend.PublicIPPrefix = &policy.PublicIPPrefix{Name: lastSegment(id)}
 			}
 			frontend.IPv6 = frontend.PublicIPPrefix.Prefix.IsValid() && frontend.PublicIPPrefix.Prefix.Addr().Is6()
 		}
 	case subnet != nil:
 		if id := f.reference("subnet"); id != "" {
-			frontend.Subnet, _ = f.pointed(subnetKind, "subnet", id).(*Subnet)
+			frontend.Subnet, _ = f.resolveTranslating(subnetKind, "subnet", id).(*policy.Subnet)
 			b.internalFrontend(f, frontend)
 		}
 	default:
@@ -231,31 +152,31 @@ func (b *balancer) readFrontend(f *fields, name string) any {
 	return frontend
 }
 
-func (b *balancer) publicFrontend(f *fields, frontend *Frontend) {
+func (b *balancer) publicFrontend(f *fields, frontend *policy.Frontend) {
 	p := f.publicIP("publicIPAddress")
 	if p == nil {
 		return
 	}
 	frontend.PublicIPAddress, frontend.Address, frontend.IPv6 = p, p.Address, p.IPv6
-	if p.ID == "" || b.SKU == SKUGateway || p.SKU.Closed() == b.SKU.Closed() {
+	if p.ID == "" || b.SKU == policy.SKUGateway || p.SKU.Closed() == b.SKU.Closed() {
 		return
 	}
 	f.fault(CodeBalancerSKU, "publicIPAddress", p.Name, "%s sku load balancer %s cannot reference %s sku publicIP %s.", b.SKU, b.Name, p.SKU, p.Name)
 }
 
-// internalFrontend reads the address of a frontend in a subnet, which is the frontend's alone.
-func (b *balancer) internalFrontend(f *fields, frontend *Frontend) {
+// internalFrontend reads the address of a frontend in a subnet. Nobody else may have it.
+func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	const field = "privateIPAddress"
 	text := f.text(field)
 	frontend.IPv6 = strings.EqualFold(f.text("privateIPAddressVersion"), "IPv6")
 	switch {
 	case frontend.Subnet == nil:
-		f.open["subnet"] = true // told already
+		f.open["subnet"] = true // reported already
 		return
 	case len(f.open) > 0:
 		return
 	case text == "":
-		f.l.note(f.told(CodeFrontendNotAssigned, field, "",
+		f.l.warn(f.newFault(CodeFrontendNotAssigned, field, "",
 			"the address is chosen when the load balancer is deployed, so nothing is translated by it; write it down to use it here"))
 		return
 	}
@@ -265,14 +186,14 @@ func (b *balancer) internalFrontend(f *fields, frontend *Frontend) {
 		return
 	}
 	frontend.Address, frontend.IPv6 = a, a.Is6()
-	b.f.l.checkAddress(f, &IPConfiguration{Subnet: frontend.Subnet, Address: a})
+	b.f.l.checkAddress(f, &policy.IPConfiguration{Subnet: frontend.Subnet, Address: a})
 }
 
 // readProbe reads a health probe.
 func (b *balancer) readProbe(f *fields, name string) any {
-	p := &HealthProbe{Name: name, Interval: defaultProbeInterval, Threshold: 1}
+	p := &policy.HealthProbe{Name: name, Interval: defaultProbeInterval, Threshold: 1}
 	p.Protocol = f.oneOf("protocol", CodeInvalidProbe, "Tcp", "Http", "Https")
-	if p.Protocol == "Https" && b.SKU == SKUBasic {
+	if p.Protocol == "Https" && b.SKU == policy.SKUBasic {
 		f.fault(CodeInvalidProbe, "protocol", p.Protocol, "allowed with a load balancer of SKU Basic are Tcp and Http")
 	}
 	p.Port = f.port("port", CodeInvalidProbe, 1, 65535)
@@ -300,7 +221,7 @@ func (b *balancer) readProbe(f *fields, name string) any {
 	return p
 }
 
-// oneOf reads a word of a few, the spelling of which does not matter; empty when it is open.
+// oneOf reads one of the allowed words, in any case. Empty when the field is open or faulty.
 func (f *fields) oneOf(field, code string, allowed ...string) string {
 	text := f.text(field)
 	for _, word := range allowed {
@@ -314,7 +235,7 @@ func (f *fields) oneOf(field, code string, allowed ...string) string {
 	return ""
 }
 
-// port reads a port number that must be there.
+// port reads a port number. The field is mandatory.
 func (f *fields) port(field, code string, least, most int) uint16 {
 	text := f.text(field)
 	n, err := strconv.Atoi(text)
@@ -324,15 +245,15 @@ func (f *fields) port(field, code string, least, most int) uint16 {
 	return uint16(n)
 }
 
-// readPool reads the members that a pool lists itself.
-func (l *loader) readPool(c *resource, b *balancer, pool *BackendPool) {
-	f := l.readNoted(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
+// readPool reads the members that the pool's own document lists.
+func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
+	f := l.readTranslating(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
 	network := f.network()
 	for _, id := range f.references("backendIPConfigurations") {
 		f.join(pool, "backendIPConfigurations", id)
 	}
 	for _, body := range f.objects("loadBalancerBackendAddresses") {
-		a := l.readNoted(c.file, f.place+"/loadBalancerBackendAddresses/"+lastSegment(asText(lookup(body, "name"))), body)
+		a := l.readTranslating(c.file, f.place+"/loadBalancerBackendAddresses/"+lastSegment(asText(lookup(body, "name"))), body)
 		if id := a.reference("networkInterfaceIPConfiguration"); id != "" {
 			a.join(pool, "networkInterfaceIPConfiguration", id)
 			continue
@@ -341,34 +262,35 @@ func (l *loader) readPool(c *resource, b *balancer, pool *BackendPool) {
 	}
 }
 
-// network is the virtual network that a pool, or an address of it, names; nil when there is none.
-func (f *fields) network() *VirtualNetwork {
+// network is the virtual network that a pool or an address in a pool names; nil when it
+// names none.
+func (f *fields) network() *policy.VirtualNetwork {
 	if id := f.reference("subnet"); id != "" {
-		if s, _ := f.pointed(subnetKind, "subnet", id).(*Subnet); s != nil {
+		if s, _ := f.resolveTranslating(subnetKind, "subnet", id).(*policy.Subnet); s != nil {
 			return s.VirtualNetwork
 		}
 	}
 	if id := f.reference("virtualNetwork"); id != "" {
-		v, _ := f.pointed(networkKind, "virtualNetwork", id).(*VirtualNetwork)
+		v, _ := f.resolveTranslating(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
 		return v
 	}
 	return nil
 }
 
-// join puts an ipConfiguration into a pool that lists it, as Azure does for those that name the
-// pool. One that the documents have not got is not there.
-func (f *fields) join(pool *BackendPool, field, id string) {
+// join puts an ipConfiguration into a pool that lists it. An ipConfiguration that the
+// documents do not have is left out with a warning.
+func (f *fields) join(pool *policy.BackendPool, field, id string) {
 	e, _ := f.l.index.resolve(configurationKind, id)
 	if e == nil || e.object == nil {
-		f.l.note(f.told(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
+		f.l.warn(f.newFault(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
 		return
 	}
-	c := e.object.(*IPConfiguration)
-	pool.add(Backend{f.l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+	c := e.object.(*policy.IPConfiguration)
+	addBackend(pool, policy.Backend{NetworkInterface: f.l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 }
 
 // joinAddress puts an address of a virtual network into a pool.
-func (f *fields) joinAddress(pool *BackendPool, network *VirtualNetwork, b *balancer) {
+func (f *fields) joinAddress(pool *policy.BackendPool, network *policy.VirtualNetwork, b *balancer) {
 	const field = "ipAddress"
 	text := f.text(field)
 	if own := f.network(); own != nil {
@@ -390,18 +312,18 @@ func (f *fields) joinAddress(pool *BackendPool, network *VirtualNetwork, b *bala
 		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
 	case network == nil:
 		f.fault(CodeInvalidBackend, field, text, "the virtual network of the address is needed: virtualNetwork or subnet of the address or of the pool")
-	case !slices.ContainsFunc(network.Subnets, func(s *Subnet) bool {
+	case !slices.ContainsFunc(network.Subnets, func(s *policy.Subnet) bool {
 		return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 	}):
 		f.fault(CodeInvalidBackend, field, text, "the address is in no subnet of virtual network %q", network.Name)
 	default:
-		pool.add(Backend{nil, network, a})
+		addBackend(pool, policy.Backend{VirtualNetwork: network, Address: a})
 	}
 }
 
-// add puts a backend into the pool once.
-func (p *BackendPool) add(b Backend) {
-	same := func(other Backend) bool {
+// addBackend puts a backend into the pool once.
+func addBackend(p *policy.BackendPool, b policy.Backend) {
+	same := func(other policy.Backend) bool {
 		return other.VirtualNetwork == b.VirtualNetwork && other.Address == b.Address
 	}
 	if !slices.ContainsFunc(p.Backends, same) {
@@ -412,16 +334,16 @@ func (p *BackendPool) add(b Backend) {
 // memberClaim is an ipConfiguration that names a pool or an inbound NAT rule.
 type memberClaim struct {
 	f     *fields
-	nic   *NetworkInterface
+	nic   *policy.NetworkInterface
 	index int // of the ipConfiguration
 	kind  kind
 	field string
 	id    string
 }
 
-// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown says
-// that there is a pool that can't be known.
-func (f *fields) claimMemberships(n *NetworkInterface, index int) (unknown bool) {
+// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown
+// reports whether the document leaves a pool open.
+func (f *fields) claimMemberships(n *policy.NetworkInterface, index int) (unknown bool) {
 	for _, names := range []struct {
 		kind  kind
 		field string
@@ -433,16 +355,16 @@ func (f *fields) claimMemberships(n *NetworkInterface, index int) (unknown bool)
 	return f.open["loadBalancerBackendAddressPools"]
 }
 
-// relateMembers puts ipConfigurations into the pools and behind the NAT rules that they name, and
-// those behind NAT rules that rules name.
+// relateMembers puts ipConfigurations into the pools and behind the NAT rules that they
+// name, and then behind the NAT rules that name them.
 func (l *loader) relateMembers() {
 	for _, claim := range l.memberClaims {
 		c := &claim.nic.IPConfigurations[claim.index]
-		member := Backend{claim.nic, c.Subnet.VirtualNetwork, c.Address}
-		switch part := claim.f.pointed(claim.kind, claim.field, claim.id).(type) {
-		case *BackendPool:
-			part.add(member)
-		case *InboundNATRule:
+		member := policy.Backend{NetworkInterface: claim.nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
+		switch part := claim.f.resolveTranslating(claim.kind, claim.field, claim.id).(type) {
+		case *policy.BackendPool:
+			addBackend(part, member)
+		case *policy.InboundNATRule:
 			claim.f.receive(part, claim.field, member)
 		case nil:
 			c.UnknownPools = c.UnknownPools || claim.kind == poolKind
@@ -452,11 +374,11 @@ func (l *loader) relateMembers() {
 		for _, claim := range b.claims {
 			e, _ := l.index.resolve(configurationKind, claim.id)
 			if e == nil || e.object == nil {
-				l.note(claim.f.told(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
+				l.warn(claim.f.newFault(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
 				continue
 			}
-			c := e.object.(*IPConfiguration)
-			claim.f.receive(claim.rule, "backendIPConfiguration", Backend{l.owners[c], c.Subnet.VirtualNetwork, c.Address})
+			c := e.object.(*policy.IPConfiguration)
+			claim.f.receive(claim.rule, "backendIPConfiguration", policy.Backend{NetworkInterface: l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 		}
 	}
 }

@@ -4,13 +4,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Codes for rules of load balancers. Azure's are RulesUseSameBackendPortProtocolAndPool
-// (MicrosoftDocs/azure-docs issue 94673), the long one about SNAT (ansible-collections/azure
-// issue 743), MoreThanOneOutboundRule... (Azure/AzLoadBalancerMigration issue 10) and, as far as is
-// known, RulesUseSameFrontendPortProtocolAndIPConfig; the others are ours.
+// (MicrosoftDocs/azure-docs issue 94673), LoadBalancingRuleMustDisableSNAT...
+// (ansible-collections/azure issue 743), MoreThanOneOutboundRule...
+// (Azure/AzLoadBalancerMigration issue 10) and probably
+// RulesUseSameFrontendPortProtocolAndIPConfig. The others are ours.
 const (
 	CodeSameFrontendPort      = "RulesUseSameFrontendPortProtocolAndIPConfig"
 	CodeSameBackendPort       = "RulesUseSameBackendPortProtocolAndPool"
@@ -30,83 +32,15 @@ const (
 	outboundPortsStep = 8
 )
 
-// Transport is the protocol of a load balancer's rule.
-type Transport string
-
-// The transports of rules.
-const (
-	TransportTCP Transport = "Tcp"
-	TransportUDP Transport = "Udp"
-	TransportAll Transport = "All"
-)
-
-// Overlaps reports that a packet may be of both.
-func (t Transport) Overlaps(other Transport) bool {
-	return t == other || t == TransportAll || other == TransportAll
-}
-
-// Distribution is which fields of a packet choose the backend.
-type Distribution string
-
-// The distributions.
-const (
-	DistributionDefault          Distribution = "Default" // addresses, ports and protocol
-	DistributionSourceIP         Distribution = "SourceIP"
-	DistributionSourceIPProtocol Distribution = "SourceIPProtocol"
-)
-
-// LoadBalancingRule is a load balancing rule.
-type LoadBalancingRule struct {
-	Name                      string
-	Frontend                  *Frontend
-	Pools                     []*BackendPool
-	Probe                     *HealthProbe // nil: none
-	Protocol                  Transport
-	FrontendPort, BackendPort uint16 // both 0 with TransportAll: every port (HA ports)
-	Distribution              Distribution
-	FloatingIP                bool
-	TCPReset                  bool
-	DisableOutboundSNAT       bool
-	IdleTimeout               time.Duration
-}
-
-// InboundNATRule is an inbound NAT rule: of one port that leads to one ipConfiguration, or of a
-// range, each port of which leads to one member of a pool.
-type InboundNATRule struct {
-	Name        string
-	Frontend    *Frontend
-	Protocol    Transport
-	First, Last uint16 // frontend ports; equal unless Pool is set
-	BackendPort uint16
-	Pool        *BackendPool // of a range; else nil
-	Backend     *Backend     // of one port; nil when there is none
-	FloatingIP  bool
-	TCPReset    bool
-	IdleTimeout time.Duration
-}
-
-// OutboundRule is an outbound rule.
-type OutboundRule struct {
-	Name      string
-	Frontends []*Frontend
-	Pool      *BackendPool
-	Protocol  Transport
-	// AllocatedPorts are those of one backend, over all frontends; 0: as many as the size of
-	// the pool gives.
-	AllocatedPorts int
-	TCPReset       bool
-	IdleTimeout    time.Duration
-}
-
-// natClaim is an inbound NAT rule that names who is behind it.
+// natClaim is an inbound NAT rule that names its ipConfiguration.
 type natClaim struct {
 	f    *fields
-	rule *InboundNATRule
+	rule *policy.InboundNATRule
 	id   string
 }
 
-// receive makes a backend the one behind a NAT rule.
-func (f *fields) receive(r *InboundNATRule, field string, b Backend) {
+// receive puts a backend behind a NAT rule.
+func (f *fields) receive(r *policy.InboundNATRule, field string, b policy.Backend) {
 	switch {
 	case r.Pool != nil:
 		f.fault(CodeInvalidInboundNATRule, field, r.Name, "the inbound NAT rule leads to a pool, so no ipConfiguration can be behind it")
@@ -117,28 +51,28 @@ func (f *fields) receive(r *InboundNATRule, field string, b Backend) {
 	}
 }
 
-// readRules reads the rules of a load balancer, whose other parts are known.
+// readRules reads the rules of a load balancer. Its other parts must be read before.
 func (b *balancer) readRules() {
 	for _, body := range b.f.objects("loadBalancingRules") {
-		if rule, ok := b.part("loadBalancingRules", b.r.file, body, b.readRule).(*LoadBalancingRule); ok {
+		if rule, ok := b.readPart("loadBalancingRules", b.r.file, body, b.readRule).(*policy.LoadBalancingRule); ok {
 			b.Rules = append(b.Rules, rule)
 		}
 	}
 	for _, c := range b.r.inner(natRuleKind, b.f.objects("inboundNatRules")) {
-		rule, ok := b.part(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*InboundNATRule)
-		if ok && b.enter(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
+		rule, ok := b.readPart(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*policy.InboundNATRule)
+		if ok && b.register(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
 			b.NATRules = append(b.NATRules, rule)
 		}
 	}
 	for _, body := range b.f.objects("outboundRules") {
-		if rule, ok := b.part("outboundRules", b.r.file, body, b.readOutboundRule).(*OutboundRule); ok {
+		if rule, ok := b.readPart("outboundRules", b.r.file, body, b.readOutboundRule).(*policy.OutboundRule); ok {
 			b.OutboundRules = append(b.OutboundRules, rule)
 		}
 	}
 }
 
-// own resolves a reference to a part of the same load balancer.
-func (b *balancer) own(f *fields, k kind, field, id string) any {
+// resolvePart resolves a reference to a part of the same load balancer.
+func (b *balancer) resolvePart(f *fields, k kind, field, id string) any {
 	of, name, given := cutLast(referredName(k, id))
 	e := b.f.l.index.byID[strings.ToLower(b.childID(k, name))]
 	if given && !strings.EqualFold(of, b.Name) || e != nil && (e.kind != k || e.object == nil) {
@@ -151,8 +85,8 @@ func (b *balancer) own(f *fields, k kind, field, id string) any {
 	return e.object
 }
 
-// frontend reads a rule's frontend; a rule of a frontend that could not be read is open with it.
-func (b *balancer) frontend(f *fields) *Frontend {
+// frontend reads a rule's frontend; nil when that could not be read.
+func (b *balancer) frontend(f *fields) *policy.Frontend {
 	const field = "frontendIPConfiguration"
 	id := f.reference(field)
 	if id == "" {
@@ -161,18 +95,18 @@ func (b *balancer) frontend(f *fields) *Frontend {
 		}
 		return nil
 	}
-	frontend, _ := b.own(f, frontendKind, field, id).(*Frontend)
+	frontend, _ := b.resolvePart(f, frontendKind, field, id).(*policy.Frontend)
 	return frontend
 }
 
-// pools reads the pools of a rule; the one of the singular field is among the others in az's form.
-func (b *balancer) pools(f *fields) (list []*BackendPool) {
+// pools reads the pools of a rule. In az's form, the list repeats the singular field.
+func (b *balancer) pools(f *fields) (list []*policy.BackendPool) {
 	ids := f.references("backendAddressPools")
 	if id := f.reference("backendAddressPool"); id != "" {
 		ids = append([]string{id}, ids...)
 	}
 	for _, id := range ids {
-		if p, _ := b.own(f, poolKind, "backendAddressPool", id).(*BackendPool); p != nil && !slices.Contains(list, p) {
+		if p, _ := b.resolvePart(f, poolKind, "backendAddressPool", id).(*policy.BackendPool); p != nil && !slices.Contains(list, p) {
 			list = append(list, p)
 		}
 	}
@@ -181,35 +115,35 @@ func (b *balancer) pools(f *fields) (list []*BackendPool) {
 
 // readRule reads a load balancing rule.
 func (b *balancer) readRule(f *fields, name string) any {
-	r := &LoadBalancingRule{Name: name, Frontend: b.frontend(f), Pools: b.pools(f)}
-	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidBalancingRule, string(TransportTCP), string(TransportUDP), string(TransportAll)))
+	r := &policy.LoadBalancingRule{Name: name, Frontend: b.frontend(f), Pools: b.pools(f)}
+	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidBalancingRule, string(policy.TransportTCP), string(policy.TransportUDP), string(policy.TransportAll)))
 	r.FrontendPort = f.port("frontendPort", CodeInvalidBalancingRule, 0, maxFrontendPort)
 	r.BackendPort = r.FrontendPort
 	if lookup(f.values, "backendPort") != nil {
 		r.BackendPort = f.port("backendPort", CodeInvalidBalancingRule, 0, 65535)
 	}
-	r.Distribution = DistributionDefault
+	r.Distribution = policy.DistributionDefault
 	if f.text("loadDistribution") != "" {
-		r.Distribution = Distribution(f.oneOf("loadDistribution", CodeInvalidBalancingRule,
-			string(DistributionDefault), string(DistributionSourceIP), string(DistributionSourceIPProtocol)))
+		r.Distribution = policy.Distribution(f.oneOf("loadDistribution", CodeInvalidBalancingRule,
+			string(policy.DistributionDefault), string(policy.DistributionSourceIP), string(policy.DistributionSourceIPProtocol)))
 	}
 	r.FloatingIP, r.TCPReset = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false)
 	r.DisableOutboundSNAT = f.flag("disableOutboundSnat", false)
 	r.IdleTimeout = f.idle(maxRuleIdle, defaultIdle)
 	if id := f.reference("probe"); id != "" {
-		r.Probe, _ = b.own(f, probeKind, "probe", id).(*HealthProbe)
+		r.Probe, _ = b.resolvePart(f, probeKind, "probe", id).(*policy.HealthProbe)
 	}
 	if len(f.open) > 0 || r.Frontend == nil {
 		return r
 	}
-	every := r.Protocol == TransportAll
+	every := r.Protocol == policy.TransportAll
 	switch {
 	case every != (r.FrontendPort == 0) || every != (r.BackendPort == 0):
 		f.fault(CodeInvalidBalancingRule, "frontendPort", strconv.Itoa(int(r.FrontendPort)),
 			"protocol All has frontendPort and backendPort 0, which is every port; Tcp and Udp have ports 1 to %d", maxFrontendPort)
-	case every && r.Frontend.Public() && b.SKU != SKUGateway:
+	case every && r.Frontend.Public() && b.SKU != policy.SKUGateway:
 		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for internal load balancers; allowed at a public frontend are Tcp and Udp")
-	case every && b.SKU == SKUBasic:
+	case every && b.SKU == policy.SKUBasic:
 		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for load balancers of SKU Standard; this one is Basic")
 	case r.FloatingIP && r.FrontendPort != r.BackendPort:
 		f.fault(CodeInvalidBalancingRule, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP it is the frontendPort: %d", r.FrontendPort)
@@ -219,13 +153,13 @@ func (b *balancer) readRule(f *fields, name string) any {
 
 // readNATRule reads an inbound NAT rule.
 func (b *balancer) readNATRule(f *fields, name string) any {
-	r := &InboundNATRule{Name: name, Frontend: b.frontend(f)}
-	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(TransportTCP), string(TransportUDP)))
+	r := &policy.InboundNATRule{Name: name, Frontend: b.frontend(f)}
+	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(policy.TransportTCP), string(policy.TransportUDP)))
 	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
 	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
 	const field = "backendAddressPool"
 	if id := f.reference(field); id != "" {
-		r.Pool, _ = b.own(f, poolKind, field, id).(*BackendPool)
+		r.Pool, _ = b.resolvePart(f, poolKind, field, id).(*policy.BackendPool)
 		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 1, maxFrontendPort)
 		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 1, maxFrontendPort)
 		if r.Last < r.First {
@@ -246,12 +180,12 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 
 // readOutboundRule reads an outbound rule.
 func (b *balancer) readOutboundRule(f *fields, name string) any {
-	r := &OutboundRule{Name: name}
-	r.Protocol = Transport(f.oneOf("protocol", CodeInvalidOutboundRule, string(TransportTCP), string(TransportUDP), string(TransportAll)))
+	r := &policy.OutboundRule{Name: name}
+	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidOutboundRule, string(policy.TransportTCP), string(policy.TransportUDP), string(policy.TransportAll)))
 	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
 	const frontends, pool, ports = "frontendIPConfigurations", "backendAddressPool", "allocatedOutboundPorts"
 	for _, id := range f.references(frontends) {
-		if frontend, _ := b.own(f, frontendKind, frontends, id).(*Frontend); frontend != nil {
+		if frontend, _ := b.resolvePart(f, frontendKind, frontends, id).(*policy.Frontend); frontend != nil {
 			if !frontend.Public() {
 				f.fault(CodeInvalidOutboundRule, frontends, frontend.Name, "an outbound rule has public frontends; this one is in subnet %q", frontend.Subnet.Name)
 			}
@@ -259,7 +193,7 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 		}
 	}
 	if id := f.reference(pool); id != "" {
-		r.Pool, _ = b.own(f, poolKind, pool, id).(*BackendPool)
+		r.Pool, _ = b.resolvePart(f, poolKind, pool, id).(*policy.BackendPool)
 	}
 	if text := f.text(ports); text != "" {
 		n, err := strconv.Atoi(text)
@@ -274,14 +208,20 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 		f.fault(CodeInvalidResourceReference, pool, "", "an outbound rule needs the id of a backend address pool")
 	case lookup(f.values, frontends) == nil:
 		f.fault(CodeInvalidResourceReference, frontends, "", "an outbound rule needs the ids of frontend IP configurations")
-	case b.SKU == SKUBasic:
+	case b.SKU == policy.SKUBasic:
 		f.fault(CodeInvalidOutboundRule, "", "", "outbound rules are for load balancers of SKU Standard; this one is Basic")
 	}
 	return r
 }
 
-// checkBalancer holds the rules of a load balancer against each other, once the members of its
-// pools are known.
+func (l *loader) checkBalancers() {
+	for _, b := range l.balancers {
+		l.checkBalancer(b)
+	}
+}
+
+// checkBalancer compares the rules of a load balancer with each other. The members of its
+// pools must be known.
 func (l *loader) checkBalancer(b *balancer) {
 	b.checkFrontendPorts()
 	b.checkBackendPorts()
@@ -304,8 +244,8 @@ func (l *loader) checkBalancer(b *balancer) {
 	}
 }
 
-// checkFamily finds a backend that can't be behind a frontend.
-func (b *balancer) checkFamily(rule any, frontend *Frontend, member Backend) {
+// checkFamily reports a backend whose address family is not the frontend's.
+func (b *balancer) checkFamily(rule any, frontend *policy.Frontend, member policy.Backend) {
 	if frontend.Address.IsValid() && member.Address.Is6() != frontend.IPv6 {
 		b.rules[rule].fault(CodeBackendFamily, "backendAddressPool", member.Address.String(), "frontend %q has %s: both are IPv4, or both IPv6", frontend.Name, frontend.Address)
 	}
@@ -315,13 +255,13 @@ func (b *balancer) checkFamily(rule any, frontend *Frontend, member Backend) {
 type claimedPorts struct {
 	rule        any
 	name        string
-	frontend    *Frontend
-	protocol    Transport
+	frontend    *policy.Frontend
+	protocol    policy.Transport
 	first, last uint16
 }
 
-// checkFrontendPorts finds rules that want the same packets of a frontend. A rule for every port
-// takes what other rules leave.
+// checkFrontendPorts finds rules that want the same packets of a frontend. A rule for every
+// port may stand beside others: it gets the rest.
 func (b *balancer) checkFrontendPorts() {
 	var all []claimedPorts
 	for _, r := range b.Rules {
@@ -357,7 +297,8 @@ func (b *balancer) checkBackendPorts() {
 	}
 }
 
-// checkOutbound holds outbound rules against each other, load balancing rules and the ports there are.
+// checkOutbound compares outbound rules with each other, with load balancing rules and with
+// the number of ports.
 func (b *balancer) checkOutbound() {
 	for i, r := range b.OutboundRules {
 		f := b.rules[r]

@@ -1,13 +1,13 @@
 package arm
 
 import (
-	"net/netip"
 	"strconv"
-	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for NAT gateways. Azure answers with SubnetWithNatGatewayAndBasicSkuResourceNotAllowed
-// (hashicorp/terraform-provider-azurerm issue 18570); the others are ours.
+// Codes for NAT gateways. Azure's is SubnetWithNatGatewayAndBasicSkuResourceNotAllowed
+// (hashicorp/terraform-provider-azurerm issue 18570). The others are ours.
 const (
 	CodeGatewayAndBasic     = "SubnetWithNatGatewayAndBasicSkuResourceNotAllowed"
 	CodeGatewayBasicAddress = "NatGatewayPublicIPAddressNotStandard"
@@ -21,43 +21,22 @@ const (
 	maxGatewayAddresses = 16
 )
 
-// NATGateway is a NAT gateway.
-type NATGateway struct {
-	Name        string
-	ID          string
-	SKU         SKU
-	IdleTimeout time.Duration // of TCP flows, 4 to 120 minutes
-	Addresses   []*PublicIPAddress
-	Prefixes    []*PublicIPPrefix
-	// Unknown says that it has addresses which are not known: nothing is known of what it
-	// translates.
-	Unknown bool
-}
-
 // gatewayClaim is a NAT gateway that names a subnet.
 type gatewayClaim struct {
 	f       *fields
-	gateway *NATGateway
+	gateway *policy.NATGateway
 	id      string
 }
 
-func (l *loader) buildNATGateways() {
-	for _, r := range l.resources {
-		if r.kind == natGatewayKind {
-			l.buildNATGateway(r)
-		}
-	}
-}
-
 func (l *loader) buildNATGateway(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
-	g := &NATGateway{Name: r.name, ID: r.identity(), SKU: f.sku(r, SKUStandard, SKUStandardV2)}
+	g := &policy.NATGateway{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUStandard, policy.SKUStandardV2)}
 	g.IdleTimeout = f.idle(maxGatewayIdle, defaultIdle)
 	f.gatewayAddresses(g)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	g.Unknown = g.Unknown || len(f.open) > 0
 	if !l.register(r, g.ID, g, g.Name) {
 		return
@@ -69,16 +48,16 @@ func (l *loader) buildNATGateway(r *resource) {
 }
 
 // gatewayAddresses reads the addresses and prefixes of a NAT gateway.
-func (f *fields) gatewayAddresses(g *NATGateway) {
+func (f *fields) gatewayAddresses(g *policy.NATGateway) {
 	for _, field := range []string{"publicIpAddresses", "publicIpAddressesV6"} {
 		for _, id := range f.references(field) {
-			p, _ := f.pointed(publicAddressKind, field, id).(*PublicIPAddress)
+			p, _ := f.resolveTranslating(publicAddressKind, field, id).(*policy.PublicIPAddress)
 			if p == nil {
 				g.Unknown = true
 				continue
 			}
-			f.take(p, field)
-			if p.SKU == SKUBasic {
+			f.allocate(p, field)
+			if p.SKU == policy.SKUBasic {
 				f.fault(CodeGatewayBasicAddress, field, p.Name, "a NAT gateway takes public IP addresses of SKU Standard or StandardV2, this one is Basic")
 			}
 			g.Unknown = g.Unknown || !p.Address.IsValid()
@@ -87,7 +66,7 @@ func (f *fields) gatewayAddresses(g *NATGateway) {
 	}
 	for _, field := range []string{"publicIpPrefixes", "publicIpPrefixesV6"} {
 		for _, id := range f.references(field) {
-			p, _ := f.pointed(publicPrefixKind, field, id).(*PublicIPPrefix)
+			p, _ := f.resolveTranslating(publicPrefixKind, field, id).(*policy.PublicIPPrefix)
 			if p == nil {
 				g.Unknown = true
 				continue
@@ -97,14 +76,14 @@ func (f *fields) gatewayAddresses(g *NATGateway) {
 		}
 	}
 	for _, six := range []bool{false, true} {
-		if n := g.count(six); n > maxGatewayAddresses {
+		if n := countAddresses(g, six); n > maxGatewayAddresses {
 			f.fault(CodeGatewayTooMany, "publicIpAddresses", strconv.Itoa(n), "a NAT gateway has at most %d public addresses of a family, those of its prefixes included", maxGatewayAddresses)
 		}
 	}
 }
 
-// count is how many addresses of a family the gateway has, with those of its prefixes.
-func (g *NATGateway) count(six bool) (n int) {
+// countAddresses counts the gateway's addresses of a family, including those of prefixes.
+func countAddresses(g *policy.NATGateway, six bool) (n int) {
 	for _, p := range g.Addresses {
 		if p.Address.IsValid() && p.Address.Is6() == six {
 			n++
@@ -118,55 +97,30 @@ func (g *NATGateway) count(six bool) (n int) {
 	return n
 }
 
-// PublicAddresses are all addresses of the gateway that are known, in the document's order, those
-// of prefixes last.
-func (g *NATGateway) PublicAddresses() (list []netip.Addr) {
-	for _, p := range g.Addresses {
-		if p.Address.IsValid() {
-			list = append(list, p.Address)
-		}
-	}
-	for _, p := range g.Prefixes {
-		list = append(list, p.Addresses()...)
-	}
-	return list
-}
-
-// Addresses are all addresses of a prefix; none of one that is not known.
-func (p *PublicIPPrefix) Addresses() (list []netip.Addr) {
-	if !p.Prefix.IsValid() {
-		return nil
-	}
-	for a := p.Prefix.Addr(); p.Prefix.Contains(a); a = a.Next() {
-		list = append(list, a)
-	}
-	return list
-}
-
-// natGateway reads a subnet's reference to its NAT gateway; nil when there is none. One that can't
-// be followed is a gateway of which nothing is known.
-func (f *fields) natGateway() *NATGateway {
+// natGateway reads a subnet's reference to its NAT gateway; nil when there is none. A
+// broken reference gives an Unknown gateway.
+func (f *fields) natGateway() *policy.NATGateway {
 	const field = "natGateway"
 	id := f.reference(field)
 	if id == "" {
 		if f.open[field] {
-			return &NATGateway{Unknown: true}
+			return &policy.NATGateway{Unknown: true}
 		}
 		return nil
 	}
-	g, _ := f.pointed(natGatewayKind, field, id).(*NATGateway)
+	g, _ := f.resolveTranslating(natGatewayKind, field, id).(*policy.NATGateway)
 	if g == nil {
-		return &NATGateway{Name: lastSegment(id), Unknown: true}
+		return &policy.NATGateway{Name: lastSegment(id), Unknown: true}
 	}
 	return g
 }
 
-// relateGateways gives NAT gateways to the subnets that they name, and finds what can't be in a
-// subnet with one.
+// relateGateways gives NAT gateways to the subnets that they name. It reports Basic public
+// addresses in a subnet with a NAT gateway.
 func (l *loader) relateGateways() {
 	const field = "subnets"
 	for _, c := range l.gatewayClaims {
-		s, _ := c.f.pointed(subnetKind, field, c.id).(*Subnet)
+		s, _ := c.f.resolveTranslating(subnetKind, field, c.id).(*policy.Subnet)
 		switch {
 		case s == nil:
 		case s.NATGateway == nil:
@@ -178,7 +132,7 @@ func (l *loader) relateGateways() {
 	for _, n := range l.out.Set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
 			c := &n.IPConfigurations[i]
-			if c.PublicIPAddress == nil || c.PublicIPAddress.SKU != SKUBasic || c.Subnet.NATGateway == nil {
+			if c.PublicIPAddress == nil || c.PublicIPAddress.SKU != policy.SKUBasic || c.Subnet.NATGateway == nil {
 				continue
 			}
 			f := &fields{l: l, file: l.fileOf(n.ID), place: kindPaths[interfaceKind] + "/" + n.Name + "/ipConfigurations/" + c.Name}

@@ -4,11 +4,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for peerings. Azure answers with VnetAddressSpaceOverlapsWithAlreadyPeeredVnet
-// (Azure/ResourceModules issue 731); the others are Azure's as far as is known, though
-// no recording of them was found, or ours.
+// Codes for peerings. VnetAddressSpaceOverlapsWithAlreadyPeeredVnet is Azure's
+// (Azure/ResourceModules issue 731). The others that are not marked are probably Azure's;
+// no recording of them was found.
 const (
 	CodePeerSpaceOverlap    = "VnetAddressSpacesOverlap"
 	CodePeerSpacesOverlap   = "VnetAddressSpaceOverlapsWithAlreadyPeeredVnet"
@@ -18,71 +20,13 @@ const (
 	CodePeeringOfSubnets    = "VirtualNetworkPeeringOfSubnetsNotSupported" // ours; in Documents.Unresolved
 )
 
-// The states of a peering.
-const (
-	PeeringInitiated    = "Initiated"
-	PeeringConnected    = "Connected"
-	PeeringDisconnected = "Disconnected"
-)
+var peeringStates = []string{policy.PeeringInitiated, policy.PeeringConnected, policy.PeeringDisconnected}
 
-var peeringStates = []string{PeeringInitiated, PeeringConnected, PeeringDisconnected}
-
-// Peering is one direction of a VNet's peering with another.
-type Peering struct {
-	Name                   string
-	RemoteVirtualNetworkID string
-	// Remote is the other network, nil when the policy does not hold it.
-	Remote *VirtualNetwork
-	// RemoteAddressSpace is what the document says of the other's address space,
-	// masked; empty when it says nothing.
-	RemoteAddressSpace []netip.Prefix
-	// AllowVirtualNetworkAccess is true when the document doesn't say.
-	AllowVirtualNetworkAccess bool
-	// AllowForwardedTraffic lets in what the other network forwards from elsewhere.
-	AllowForwardedTraffic bool
-	// AllowGatewayTransit lends the other network this one's gateway, UseRemoteGateways
-	// borrows the other's.
-	AllowGatewayTransit, UseRemoteGateways bool
-	State                                  string // one of the constants; empty when not known
-}
-
-// Space is the address space of the other network: its own when the policy holds it,
-// as if the peering were always synchronised, else what the peering says.
-func (p *Peering) Space() []netip.Prefix {
-	if p.Remote != nil {
-		return p.Remote.AddressSpace
-	}
-	return p.RemoteAddressSpace
-}
-
-// Peering is the network's peering with another; nil when there is none.
-func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {
-	for i := range v.Peerings {
-		if v.Peerings[i].Remote == with && with != nil {
-			return &v.Peerings[i]
-		}
-	}
-	return nil
-}
-
-// Connected reports whether both sides of a peering of v are there. Where the policy
-// holds both networks each must have its peering, and neither may say another state; where it
-// holds one, that one must say so.
-func (v *VirtualNetwork) Connected(p *Peering) bool {
-	if p.Remote == nil {
-		return p.State == PeeringConnected
-	}
-	back := p.Remote.Peering(v)
-	return back != nil && mayBeConnected(p) && mayBeConnected(back)
-}
-
-func mayBeConnected(p *Peering) bool { return p.State == "" || p.State == PeeringConnected }
-
-// readPeerings reads a network's peerings, and where each of them stands.
-func (l *loader) readPeerings(children []*resource) (peerings []Peering, places []*fields) {
+// readPeerings reads a network's peerings, and the fields of each for later faults.
+func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, places []*fields) {
 	for _, c := range children {
 		f := l.read(c.file, c.place(), "", c.body)
-		p := Peering{
+		p := policy.Peering{
 			Name:                      c.name,
 			RemoteVirtualNetworkID:    f.reference("remoteVirtualNetwork"),
 			AllowVirtualNetworkAccess: f.flag("allowVirtualNetworkAccess", true),
@@ -93,9 +37,9 @@ func (l *loader) readPeerings(children []*resource) (peerings []Peering, places 
 			State:                     f.peeringState(),
 		}
 		if !f.flag("peerCompleteVnets", true) {
-			f.leaveBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
+			f.markOpenBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
 		}
-		f.leaveCondition(c)
+		f.markCondition(c)
 		switch {
 		case len(f.open) > 0:
 		case p.RemoteVirtualNetworkID == "":
@@ -108,7 +52,7 @@ func (l *loader) readPeerings(children []*resource) (peerings []Peering, places 
 	return peerings, places
 }
 
-// remoteSpace reads the other network's address space; Azure renamed the field.
+// remoteSpace reads the other network's address space under the field's old or new name.
 func (f *fields) remoteSpace() []netip.Prefix {
 	for _, field := range []string{"remoteVirtualNetworkAddressSpace", "remoteAddressSpace"} {
 		space := f.object(field)
@@ -116,7 +60,7 @@ func (f *fields) remoteSpace() []netip.Prefix {
 			continue
 		}
 		s := &fields{l: f.l, file: f.file, place: f.place, values: space, open: f.open}
-		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes an empty one
+		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes one of the two as an empty list
 			return s.prefixes("addressPrefixes")
 		}
 	}
@@ -137,7 +81,7 @@ func (f *fields) peeringState() string {
 	return ""
 }
 
-// relatePeerings finds the other ends, and checks what takes both ends to see.
+// relatePeerings finds the other ends, then compares both ends.
 func (l *loader) relatePeerings() {
 	for _, v := range l.out.Set.VirtualNetworks {
 		for i := range v.Peerings {
@@ -149,7 +93,7 @@ func (l *loader) relatePeerings() {
 	}
 }
 
-func (f *fields) relate(v *VirtualNetwork, p *Peering) {
+func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
 	e, problem := f.l.index.resolve(networkKind, p.RemoteVirtualNetworkID)
 	switch {
 	case e == nil && len(p.RemoteAddressSpace) > 0:
@@ -157,17 +101,17 @@ func (f *fields) relate(v *VirtualNetwork, p *Peering) {
 		f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 			"%s; a peering with a network that is not in the policy needs its remoteAddressSpace", problem)
 	case e.object == nil:
-		f.leaveBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+		f.markOpenBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 			"the resource named here was not read because of template expressions")
 	case e.object == any(v):
 		f.fault(CodePeeringToItself, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "a virtual network is peered with others, this peering is with itself")
 	default:
-		p.Remote = e.object.(*VirtualNetwork)
+		p.Remote = e.object.(*policy.VirtualNetwork)
 	}
 }
 
-// checkPeers holds the address spaces of a network and its peers against each other.
-func (l *loader) checkPeers(v *VirtualNetwork, places []*fields) {
+// checkPeers compares the address spaces of a network and of its peers.
+func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 	for i := range v.Peerings {
 		p, f := &v.Peerings[i], places[i]
 		if own, theirs, ok := overlap(v.AddressSpace, p.Space()); ok {
@@ -188,7 +132,7 @@ func (l *loader) checkPeers(v *VirtualNetwork, places []*fields) {
 	}
 }
 
-// overlap finds the first two prefixes of two lists that overlap.
+// overlap finds the first prefix of a that overlaps one of b.
 func overlap(a, b []netip.Prefix) (p, q netip.Prefix, ok bool) {
 	for _, p := range a {
 		if i := slices.IndexFunc(b, p.Overlaps); i >= 0 {

@@ -7,10 +7,11 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for route tables. MissingNextHopIpAddress is Azure's (hashicorp/terraform-provider-azurerm
-// pull request 20365), the others are ours.
+// Codes for route tables. MissingNextHopIpAddress is Azure's
+// (hashicorp/terraform-provider-azurerm pull request 20365). The others are ours.
 const (
 	CodeMissingNextHop      = "MissingNextHopIpAddress"
 	CodeInvalidNextHop      = "RouteInvalidNextHopIpAddress"
@@ -25,63 +26,14 @@ const (
 // maxRoutes is Azure's limit of user-defined routes in a table.
 const maxRoutes = 400
 
-// NextHopType says where a route leads, in Azure's words.
-type NextHopType string
-
-// The next hop types of user-defined routes.
-const (
-	HopVnetLocal        NextHopType = "VnetLocal"
-	HopInternet         NextHopType = "Internet"
-	HopVirtualAppliance NextHopType = "VirtualAppliance"
-	HopNone             NextHopType = "None"
-	HopGateway          NextHopType = "VirtualNetworkGateway"
-)
-
-var nextHopTypes = []NextHopType{HopGateway, HopVnetLocal, HopInternet, HopVirtualAppliance, HopNone}
-
-// RouteTable is a route table.
-type RouteTable struct {
-	Name   string
-	ID     string
-	Routes []Route // in the document's order
-	// DisableGatewayRoutes is disableBgpRoutePropagation: what the gateway has learned is
-	// no route here.
-	DisableGatewayRoutes bool
-}
-
-// Route is a user-defined route.
-type Route struct {
-	Name string
-	// Exactly one of the two is set: Prefix is masked, Tag a service tag.
-	Prefix netip.Prefix
-	Tag    string
-	Hop    NextHopType
-	// Appliance is the address of HopVirtualAppliance; else not valid.
-	Appliance netip.Addr
-}
-
-// Prefixes are those that a route is for.
-func (s *Set) Prefixes(r *Route) []netip.Prefix {
-	if r.Tag != "" {
-		return s.ServiceTags[r.Tag]
-	}
-	return []netip.Prefix{r.Prefix}
-}
-
-func (l *loader) buildRouteTables() {
-	for _, r := range l.resources {
-		if r.kind == routeTableKind {
-			l.buildRouteTable(r)
-		}
-	}
-}
+var nextHopTypes = []policy.NextHopType{policy.HopGateway, policy.HopVnetLocal, policy.HopInternet, policy.HopVirtualAppliance, policy.HopNone}
 
 func (l *loader) buildRouteTable(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
 	}
-	t := &RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
+	t := &policy.RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
 	routes := r.inner(routeKind, f.objects("routes"))
 	if len(routes) > maxRoutes {
 		f.fault(CodeTooManyRoutes, "routes", strconv.Itoa(len(routes)), "a route table has at most %d routes", maxRoutes)
@@ -90,7 +42,7 @@ func (l *loader) buildRouteTable(r *resource) {
 	for _, c := range routes {
 		rf := l.read(c.file, c.place(), "", c.body)
 		route, ok := rf.readRoute(c)
-		rf.leaveCondition(c)
+		rf.markCondition(c)
 		if len(rf.open) > 0 || !ok {
 			f.open["routes"] = f.open["routes"] || len(rf.open) > 0
 			continue
@@ -110,7 +62,7 @@ func (l *loader) buildRouteTable(r *resource) {
 		prefixes[to] = route.Name
 		t.Routes = append(t.Routes, route)
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, t.ID, t, t.Name) {
@@ -119,8 +71,8 @@ func (l *loader) buildRouteTable(r *resource) {
 	}
 }
 
-func (f *fields) readRoute(c *resource) (Route, bool) {
-	r := Route{Name: c.name}
+func (f *fields) readRoute(c *resource) (policy.Route, bool) {
+	r := policy.Route{Name: c.name}
 	if !f.named(c) {
 		return r, false
 	}
@@ -131,7 +83,7 @@ func (f *fields) readRoute(c *resource) (Route, bool) {
 }
 
 // destination reads addressPrefix.
-func (f *fields) destination(r *Route) {
+func (f *fields) destination(r *policy.Route) {
 	const field = "addressPrefix"
 	text := f.text(field)
 	if text == "" {
@@ -149,7 +101,7 @@ func (f *fields) destination(r *Route) {
 		problem = "an address without a prefix length"
 	}
 	if ruleset.LooksLikeTag(text) {
-		tag, unknown := ruleset.RouteTag(text, f.l.known)
+		tag, unknown := ruleset.RouteTag(text, f.l.knownTags)
 		if unknown == "" {
 			r.Tag = tag
 			return
@@ -159,11 +111,11 @@ func (f *fields) destination(r *Route) {
 	f.fault(CodeInvalidRoutePrefix, field, text, "%s; allowed are a CIDR without host bits and a service tag", problem)
 }
 
-// nextHop reads nextHopType and the address that one of them needs.
-func (f *fields) nextHop(r *Route) {
+// nextHop reads nextHopType, and the address that type VirtualAppliance needs.
+func (f *fields) nextHop(r *policy.Route) {
 	const field, addressField = "nextHopType", "nextHopIpAddress"
 	text, address := f.text(field), f.text(addressField)
-	i := slices.IndexFunc(nextHopTypes, func(t NextHopType) bool { return strings.EqualFold(string(t), text) })
+	i := slices.IndexFunc(nextHopTypes, func(t policy.NextHopType) bool { return strings.EqualFold(string(t), text) })
 	if i < 0 {
 		if !f.open[field] && !f.withheld() {
 			f.fault(CodeInvalidNextHopType, field, text, "allowed are VirtualNetworkGateway, VnetLocal, Internet, VirtualAppliance and None")
@@ -173,11 +125,11 @@ func (f *fields) nextHop(r *Route) {
 	r.Hop = nextHopTypes[i]
 	switch {
 	case f.open[addressField]:
-	case r.Hop != HopVirtualAppliance && address != "":
+	case r.Hop != policy.HopVirtualAppliance && address != "":
 		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance only, this one is %s", r.Hop)
-	case r.Hop == HopVirtualAppliance && address == "":
+	case r.Hop == policy.HopVirtualAppliance && address == "":
 		f.fault(CodeMissingNextHop, addressField, "", "NextHopIpAddress cannot be Null or Empty in route %s when NextHopType is VirtualAppliance.", r.Name)
-	case r.Hop == HopVirtualAppliance:
+	case r.Hop == policy.HopVirtualAppliance:
 		a, err := netip.ParseAddr(address)
 		switch {
 		case err != nil || a.Zone() != "" || a.Is4In6():
@@ -190,9 +142,10 @@ func (f *fields) nextHop(r *Route) {
 	}
 }
 
-// lint finds the route tables that make the VirtualNetwork tag everything where an NSG stands.
-func (l *loader) lint() ruleset.Faults {
-	guarded := map[*Subnet]bool{}
+// warnOfRoutes warns of default routes in subnets with an NSG: they make the tag
+// VirtualNetwork mean every address.
+func (l *loader) warnOfRoutes() {
+	guarded := map[*policy.Subnet]bool{}
 	for _, n := range l.out.Set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
 			s := n.IPConfigurations[i].Subnet
@@ -203,15 +156,15 @@ func (l *loader) lint() ruleset.Faults {
 	for _, v := range l.out.Set.VirtualNetworks {
 		for _, s := range v.Subnets {
 			if s.RouteTable != nil && (guarded[s] || s.NetworkSecurityGroup != nil) {
-				warnings = append(warnings, l.lintRoutes(s)...)
+				warnings = append(warnings, l.routeWarnings(s)...)
 			}
 		}
 	}
 	l.out.sort(warnings)
-	return warnings
+	l.out.Warnings = append(l.out.Warnings, warnings...)
 }
 
-func (l *loader) lintRoutes(s *Subnet) (warnings ruleset.Faults) {
+func (l *loader) routeWarnings(s *policy.Subnet) (warnings ruleset.Faults) {
 	for i := range s.RouteTable.Routes {
 		r := &s.RouteTable.Routes[i]
 		if !r.Prefix.IsValid() || r.Prefix.Bits() > 0 {

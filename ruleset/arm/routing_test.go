@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // network is a virtual network of one prefix, with the fields of more.
@@ -36,10 +37,10 @@ func route(name, prefix, hop, address string) string {
 
 func TestARouteTableInEveryForm(t *testing.T) {
 	pfx := netip.MustParsePrefix
-	want := &RouteTable{Name: "t", DisableGatewayRoutes: true, Routes: []Route{
-		{Name: "all", Prefix: pfx("0.0.0.0/0"), Hop: HopVirtualAppliance, Appliance: netip.MustParseAddr("10.0.0.4")},
-		{Name: "six", Prefix: pfx("fd00::/8"), Hop: HopNone},
-		{Name: "tag", Tag: "Storage.WestEurope", Hop: HopInternet},
+	want := &policy.RouteTable{Name: "t", DisableGatewayRoutes: true, Routes: []policy.Route{
+		{Name: "all", Prefix: pfx("0.0.0.0/0"), Hop: policy.HopVirtualAppliance, Appliance: netip.MustParseAddr("10.0.0.4")},
+		{Name: "six", Prefix: pfx("fd00::/8"), Hop: policy.HopNone},
+		{Name: "tag", Tag: "Storage.WestEurope", Hop: policy.HopInternet},
 	}}
 	routes := `{"name": "all", "properties": {"addressPrefix": "0.0.0.0/0", "nextHopType": "virtualappliance", "nextHopIpAddress": "10.0.0.4", "hasBgpOverride": false}},
 		{"name": "six", "properties": {"addressPrefix": "fd00::/8", "nextHopType": "None"}}`

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -133,8 +134,8 @@ func TestServiceTagFileFaults(t *testing.T) {
 	}
 }
 
-// A value of the wrong type ended the reading, and its fault gave a path of Go's types instead
-// of the tag, the index and the value.
+// A value of the wrong type ended the reading, and its fault named Go types instead of the
+// tag, the index and the value.
 func TestEveryFaultOfATagFileIsReportedWithItsPlaceAndValue(t *testing.T) {
 	const document = `{"changeNumber": 1.5, "cloud": ["<x>"], "nextLink": 7, "values": [
 		{"name": "Sql", "properties": {"addressPrefixes": [null, 7.0, "192.0.2.0/24", "192.0.2.1/24", {"a": "<b>"}]}},
@@ -168,7 +169,7 @@ func TestEveryFaultOfATagFileIsReportedWithItsPlaceAndValue(t *testing.T) {
 	}
 }
 
-// null was the edition "null", and a missing number left "change number , and not this one".
+// A changeNumber of null was the edition "null", and a missing one left a hole in messages.
 func TestAFileWithoutAChangeNumberHasNoEdition(t *testing.T) {
 	const values = `"values": [{"name": "Sql", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}]}`
 	for name, start := range map[string]string{"missing": `{`, "null": `{"changeNumber": null, `} {
@@ -242,5 +243,65 @@ func BenchmarkParseServiceTags(b *testing.B) {
 		if _, faults := ParseServiceTags(realServiceTags, data); len(faults) > 0 {
 			b.Fatal(faults)
 		}
+	}
+}
+
+func TestPagesOfTheDiscoveryAnswerReadAsOneFile(t *testing.T) {
+	page := func(number, next, tag string) string {
+		return fmt.Sprintf(`{"changeNumber": %s, "cloud": "Public", "nextLink": %s, "values": [{"name": %q, "properties": {"changeNumber": %s, "networkFeatures": null, "addressPrefixes": ["192.0.2.0/24"]}}]}`,
+			number, next, tag, number)
+	}
+	tags, faults := ParseServiceTags("tags.json", []byte("["+page(`"7"`, `"https://next"`, "Sql")+","+page(`"7"`, "null", "Sql.West")+"]"))
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if all := tags.All(); tags.ChangeNumber != "7" || tags.Cloud != "Public" || len(all) != 2 || all[1].Name != "Sql.West" || all[1].ChangeNumber != "7" || all[1].IPv4 != 1 {
+		t.Errorf("%+v: %+v", tags, all)
+	}
+	for _, tt := range []struct{ name, document, want string }{
+		{"the last page is missing", "[" + page("7", "null", "Sql") + "," + page("7", `"https://next"`, "A") + "]", `[1].nextLink "https://next"`},
+		{"pages of two editions", "[" + page("7", `"https://next"`, "Sql") + "," + page("8", "null", "A") + "]", `[1].changeNumber "8"`},
+		{"a tag on two pages", "[" + page("7", "null", "Sql") + "," + page("7", "null", "SQL") + "]", `[1].values[0].name "SQL"`},
+		{"a page that is none", "[" + page("7", "null", "Sql") + ", 7]", `[1] "7"`},
+		{"no page", "[]", "must be an object"},
+		{"a tag's change number that is none", `{"values": [{"name": "A", "properties": {"changeNumber": "x"}}]}`, `properties.changeNumber "x"`},
+		{"a region that is none", `{"values": [{"name": "A", "properties": {"region": 7}}]}`, `properties.region "7"`},
+		{"features that are no list", `{"values": [{"name": "A", "properties": {"networkFeatures": "NSG"}}]}`, `properties.networkFeatures "NSG"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tags, faults := ParseServiceTags("tags.json", []byte(tt.document)); tags != nil || !strings.Contains(faults.Error(), tt.want) {
+				t.Errorf("got %v, %v", tags, faults)
+			}
+		})
+	}
+}
+
+// Each unknown name was compared with every tag, and its message kept, however many there were.
+func TestOnlyTheFirstUnknownNamesGetAHintAndAreRemembered(t *testing.T) {
+	tags := parseTags(t, "testdata/servicetags/weekly.json")
+	name := func(i int) string { return fmt.Sprintf("Storage.x%d", i) }
+	for i := range 3 * maxHints {
+		_, problem := tags.Known(name(i))
+		if hinted := strings.HasSuffix(problem, "; near is Storage"); hinted != (i < maxHints) || !strings.Contains(problem, "and not this one") {
+			t.Fatalf("name %d: %q", i, problem)
+		}
+	}
+	if len(tags.problems) != maxHints {
+		t.Errorf("%d messages are kept", len(tags.problems))
+	}
+	if _, problem := tags.Known(strings.ToUpper(name(0))); !strings.Contains(problem, "near is Storage") {
+		t.Errorf("a name that had a hint: %q", problem)
+	}
+}
+
+func BenchmarkHint(b *testing.B) {
+	tags := &ServiceTags{tags: map[string]tag{}}
+	for i := range 3000 {
+		name := fmt.Sprintf("service%d.region%d", i/60, i%60)
+		tags.tags[name] = tag{TagFacts: TagFacts{Name: name}}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		tags.hint("mainframe77.regio1")
 	}
 }

@@ -8,46 +8,48 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-const azure = "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/"
+const azureIDs = "/subscriptions/S/resourceGroups/rg/providers/Microsoft.Network/"
 
 // world is a policy that uses every reference, as az shows it.
 var world = `[
-  {"id": "` + azure + `applicationSecurityGroups/web", "name": "web", "type": "Microsoft.Network/applicationSecurityGroups"},
-  {"id": "` + azure + `applicationSecurityGroups/db", "name": "db", "type": "Microsoft.Network/applicationSecurityGroups"},
-  {"id": "` + azure + `networkSecurityGroups/nsg1", "name": "nsg1", "securityRules": [
+  {"id": "` + azureIDs + `applicationSecurityGroups/web", "name": "web", "type": "Microsoft.Network/applicationSecurityGroups"},
+  {"id": "` + azureIDs + `applicationSecurityGroups/db", "name": "db", "type": "Microsoft.Network/applicationSecurityGroups"},
+  {"id": "` + azureIDs + `networkSecurityGroups/nsg1", "name": "nsg1", "securityRules": [
     {"name": "sql", "protocol": "Tcp", "access": "Allow", "direction": "Inbound", "priority": 100, "sourcePortRange": "*", "destinationPortRange": "1433",
-     "sourceApplicationSecurityGroups": [{"id": "` + azure + `applicationSecurityGroups/WEB"}],
+     "sourceApplicationSecurityGroups": [{"id": "` + azureIDs + `applicationSecurityGroups/WEB"}],
      "destinationApplicationSecurityGroups": [{"id": "db"}]}]},
-  {"id": "` + azure + `virtualNetworks/vnet1", "name": "vnet1", "addressSpace": {"addressPrefixes": ["10.0.0.0/16", "fd00:1::/48"]},
+  {"id": "` + azureIDs + `virtualNetworks/vnet1", "name": "vnet1", "addressSpace": {"addressPrefixes": ["10.0.0.0/16", "fd00:1::/48"]},
    "flowTimeoutInMinutes": 10,
    "subnets": [
-     {"id": "` + azure + `virtualNetworks/vnet1/subnets/a", "name": "a", "addressPrefix": "10.0.1.0/24", "addressPrefixes": ["10.0.1.0/24", "fd00:1::/64"],
-      "networkSecurityGroup": {"id": "` + strings.ToUpper(azure) + `NETWORKSECURITYGROUPS/NSG1"}},
-     {"id": "` + azure + `virtualNetworks/vnet1/subnets/b", "name": "b", "addressPrefix": "10.0.2.0/24", "networkSecurityGroup": null}],
-   "virtualNetworkPeerings": [{"name": "to-vnet2", "remoteVirtualNetwork": {"id": "` + azure + `virtualNetworks/vnet2"}, "allowVirtualNetworkAccess": false,
+     {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/a", "name": "a", "addressPrefix": "10.0.1.0/24", "addressPrefixes": ["10.0.1.0/24", "fd00:1::/64"],
+      "networkSecurityGroup": {"id": "` + strings.ToUpper(azureIDs) + `NETWORKSECURITYGROUPS/NSG1"}},
+     {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/b", "name": "b", "addressPrefix": "10.0.2.0/24", "networkSecurityGroup": null}],
+   "virtualNetworkPeerings": [{"name": "to-vnet2", "remoteVirtualNetwork": {"id": "` + azureIDs + `virtualNetworks/vnet2"}, "allowVirtualNetworkAccess": false,
      "allowForwardedTraffic": true, "useRemoteGateways": true, "peeringState": "connected", "remoteVirtualNetworkAddressSpace": {"addressPrefixes": []},
      "remoteAddressSpace": {"addressPrefixes": ["172.16.0.0/16"]}}]},
-  {"id": "` + azure + `virtualNetworks/vnet1/subnets/c", "name": "c", "type": "Microsoft.Network/virtualNetworks/subnets", "addressPrefix": "10.0.3.0/24"},
-  {"id": "` + azure + `networkInterfaces/nic1", "name": "nic1", "enableIPForwarding": true, "macAddress": "00-0D-3A-92-6A-7C",
-   "networkSecurityGroup": {"id": "` + azure + `networkSecurityGroups/nsg1"},
+  {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/c", "name": "c", "type": "Microsoft.Network/virtualNetworks/subnets", "addressPrefix": "10.0.3.0/24"},
+  {"id": "` + azureIDs + `networkInterfaces/nic1", "name": "nic1", "enableIPForwarding": true, "macAddress": "00-0D-3A-92-6A-7C",
+   "networkSecurityGroup": {"id": "` + azureIDs + `networkSecurityGroups/nsg1"},
    "ipConfigurations": [
-     {"name": "v4", "primary": true, "privateIPAddress": "10.0.1.4", "privateIPAddressVersion": "IPv4", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/a"},
-      "applicationSecurityGroups": [{"id": "` + azure + `APPLICATIONSECURITYGROUPS/web"}]},
-     {"name": "v6", "primary": false, "privateIPAddress": "fd00:1::4", "privateIPAddressVersion": "IPv6", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/a"}}]},
-  {"id": "` + azure + `networkInterfaces/nic2", "name": "nic2", "ipConfigurations": [
-     {"name": "v4", "privateIPAddress": "10.0.3.4", "subnet": {"id": "` + azure + `virtualNetworks/vnet1/subnets/c"}, "applicationSecurityGroups": [{"id": "db"}]}]}
+     {"name": "v4", "primary": true, "privateIPAddress": "10.0.1.4", "privateIPAddressVersion": "IPv4", "subnet": {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/a"},
+      "applicationSecurityGroups": [{"id": "` + azureIDs + `APPLICATIONSECURITYGROUPS/web"}]},
+     {"name": "v6", "primary": false, "privateIPAddress": "fd00:1::4", "privateIPAddressVersion": "IPv6", "subnet": {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/a"}}]},
+  {"id": "` + azureIDs + `networkInterfaces/nic2", "name": "nic2", "ipConfigurations": [
+     {"name": "v4", "privateIPAddress": "10.0.3.4", "subnet": {"id": "` + azureIDs + `virtualNetworks/vnet1/subnets/c"}, "applicationSecurityGroups": [{"id": "db"}]}]}
 ]`
 
 func TestReferencesAreResolved(t *testing.T) {
 	set := parse(t, world)
 	v, nsg, nic1, nic2 := set.VirtualNetworks[0], set.NetworkSecurityGroups[0], set.NetworkInterfaces[0], set.NetworkInterfaces[1]
-	pfx, web, db := netip.MustParsePrefix, azure+"applicationSecurityGroups/web", azure+"applicationSecurityGroups/db"
+	pfx, web, db := netip.MustParsePrefix, azureIDs+"applicationSecurityGroups/web", azureIDs+"applicationSecurityGroups/db"
 	if v.FlowTimeout != 10*time.Minute || !slices.Equal(v.AddressSpace, []netip.Prefix{pfx("10.0.0.0/16"), pfx("fd00:1::/48")}) {
 		t.Errorf("network %+v", v)
 	}
-	want := []Peering{{Name: "to-vnet2", RemoteVirtualNetworkID: azure + "virtualNetworks/vnet2", State: PeeringConnected,
+	want := []policy.Peering{{Name: "to-vnet2", RemoteVirtualNetworkID: azureIDs + "virtualNetworks/vnet2", State: policy.PeeringConnected,
 		AllowForwardedTraffic: true, UseRemoteGateways: true, RemoteAddressSpace: []netip.Prefix{pfx("172.16.0.0/16")}}}
 	if !reflect.DeepEqual(v.Peerings, want) {
 		t.Errorf("peerings %+v, want %+v", v.Peerings, want)
@@ -80,7 +82,7 @@ func TestReferencesAreResolved(t *testing.T) {
 	}
 }
 
-// small is a document of one network with subnet "s", and whatever more.
+// small is a document of one network with subnet "s", and of the resources of more.
 func small(more ...string) string {
 	network := `{"type": "Microsoft.Network/virtualNetworks", "name": "v", "addressSpace": {"addressPrefixes": ["10.0.0.0/8"]},
 		"subnets": [{"name": "s", "addressPrefix": "10.0.0.0/16"}]}`
@@ -105,7 +107,7 @@ func asg(name string) string {
 }
 
 func TestHowAReferenceNamesAResource(t *testing.T) {
-	full := strings.Replace(azure, "/S/", "/T/", 1) + "virtualNetworks/v/subnets/s"
+	full := strings.Replace(azureIDs, "/S/", "/T/", 1) + "virtualNetworks/v/subnets/s"
 	tests := []struct {
 		name, document string
 		want           string // the fault's message; empty: none
@@ -115,9 +117,9 @@ func TestHowAReferenceNamesAResource(t *testing.T) {
 		{"the end of an id", small(nic("n", configuration("10.0.0.4", "virtualNetworks/v/subnets/s", ""))), ""},
 		{"a complete id, of a resource without one", small(nic("n", configuration("10.0.0.4", full, ""))), ""},
 		{"a complete id is not met by another one's last segments",
-			strings.Replace(small(nic("n", configuration("10.0.0.4", full, ""))), `"name": "v"`, `"name": "v", "id": "`+azure+`virtualNetworks/v"`, 1),
+			strings.Replace(small(nic("n", configuration("10.0.0.4", full, ""))), `"name": "v"`, `"name": "v", "id": "`+azureIDs+`virtualNetworks/v"`, 1),
 			"no document has this resource; there is only v/s"},
-		{"an id of another kind", small(nic("n", configuration("10.0.0.4", azure+"networkSecurityGroups/s", ""))), "no document has this resource; there is only v/s"},
+		{"an id of another kind", small(nic("n", configuration("10.0.0.4", azureIDs+"networkSecurityGroups/s", ""))), "no document has this resource; there is only v/s"},
 		{"a name that fits two resources", small(other("w"), nic("n", configuration("10.0.0.4", "s", ""))),
 			"the name fits several resources: /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/v/subnets/s, /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/w/subnets/s"},
 		{"network and name tell two of a name apart", small(other("w"), nic("n", configuration("10.0.0.4", "w/s", ""))), ""},
@@ -217,48 +219,5 @@ func TestAReferenceToWhatIsLeftOpenIsLeftOpenToo(t *testing.T) {
 	}
 	if len(d.Unresolved) != 2 || d.Unresolved[1].Field != "subnet" || d.Unresolved[1].Value != "v/s" {
 		t.Errorf("unresolved %v", d.Unresolved)
-	}
-}
-
-func TestFind(t *testing.T) {
-	set := parse(t, world)
-	many := &Set{}
-	for i := range 30 {
-		many.NetworkInterfaces = append(many.NetworkInterfaces, &NetworkInterface{Name: fmt.Sprintf("nic%d", i), ID: fmt.Sprintf("/nic/%d", i)})
-	}
-	twins := parse(t, small(other("w")))
-	tests := []struct {
-		name string
-		find func() (any, error)
-		want any    // nil: an error
-		err  string // contained in it
-	}{
-		{"a network interface by name, in any case", func() (any, error) { return set.NetworkInterface("NIC1") }, set.NetworkInterfaces[0], ""},
-		{"a network interface by id, in any case", func() (any, error) {
-			return set.NetworkInterface(strings.ToUpper(azure) + "NETWORKINTERFACES/nic2")
-		}, set.NetworkInterfaces[1], ""},
-		{"a group by name", func() (any, error) { return set.NetworkSecurityGroup("nsg1") }, set.NetworkSecurityGroups[0], ""},
-		{"a subnet by name", func() (any, error) { return set.Subnet("b") }, set.VirtualNetworks[0].Subnets[1], ""},
-		{"a subnet by network and name", func() (any, error) { return set.Subnet("vnet1/C") }, set.VirtualNetworks[0].Subnets[2], ""},
-		{"a subnet by id", func() (any, error) { return set.Subnet(azure + "virtualNetworks/vnet1/subnets/a") }, set.VirtualNetworks[0].Subnets[0], ""},
-		{"an unknown name lists the candidates", func() (any, error) { return set.Subnet("z") }, nil, `subnet "z" not found: the policy has vnet1/a, vnet1/b, vnet1/c`},
-		{"but no endless list", func() (any, error) { return many.NetworkInterface("z") }, nil, "nic9 and 20 more"},
-		{"an ambiguous name lists ids", func() (any, error) { return twins.Subnet("s") }, nil, "is ambiguous: " + twins.VirtualNetworks[0].Subnets[0].ID + ", "},
-		{"a policy without any says so", func() (any, error) { return (&Set{}).NetworkSecurityGroup("n") }, nil, "the policy has none"},
-		{"nothing has the empty name", func() (any, error) { return set.NetworkInterface("") }, nil, "not found"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.find()
-			if tt.want == nil {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want %q", err, tt.err)
-				}
-				return
-			}
-			if err != nil || got != tt.want {
-				t.Errorf("got %+v, %v", got, err)
-			}
-		})
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// edge are the resources of a policy that translates, in the REST API's form: a public address, a
-// NAT gateway and a load balancer with every kind of rule, and two NICs that name them.
+// edge is a policy that translates, in the REST API's form: a public address, a NAT
+// gateway, a load balancer with every kind of rule, and two NICs that name them.
 const edge = `[
   {"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
     "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "defaultOutboundAccess": false, "natGateway": {"id": "gw"}}},
@@ -85,15 +87,15 @@ func TestTranslationInEveryForm(t *testing.T) {
 	}
 }
 
-func checkEdge(t *testing.T, set *Set) {
+func checkEdge(t *testing.T, set *policy.Set) {
 	t.Helper()
 	addr := netip.MustParseAddr
 	vm, gw, lb := set.PublicIPAddresses[0], set.NATGateways[0], set.LoadBalancers[0]
 	s := set.VirtualNetworks[0].Subnets[0]
-	if vm.Address != addr("203.0.113.4") || vm.SKU != SKUStandard || vm.IdleTimeout != 10*time.Minute || set.NetworkInterfaces[0].IPConfigurations[0].PublicIPAddress != vm {
+	if vm.Address != addr("203.0.113.4") || vm.SKU != policy.SKUStandard || vm.IdleTimeout != 10*time.Minute || set.NetworkInterfaces[0].IPConfigurations[0].PublicIPAddress != vm {
 		t.Errorf("public address %+v of %+v", vm, set.NetworkInterfaces[0])
 	}
-	if s.NATGateway != gw || !s.DisableDefaultOutbound || gw.IdleTimeout != 2*time.Hour || gw.SKU != SKUStandardV2 || gw.Unknown {
+	if s.NATGateway != gw || !s.DisableDefaultOutbound || gw.IdleTimeout != 2*time.Hour || gw.SKU != policy.SKUStandardV2 || gw.Unknown {
 		t.Errorf("NAT gateway %+v of %+v", gw, s)
 	}
 	if got := fmt.Sprint(gw.PublicAddresses()); got != "[203.0.113.6 203.0.113.16 203.0.113.17 203.0.113.18 203.0.113.19]" {
@@ -110,14 +112,14 @@ func checkEdge(t *testing.T, set *Set) {
 	if !public.Public() || public.Address != addr("203.0.113.5") || inside.Public() || inside.Address != addr("10.0.1.9") {
 		t.Errorf("frontends %+v, %+v", public, inside)
 	}
-	probe := &HealthProbe{"alive", "Http", 80, "/ok", 5 * time.Second, 2}
-	if !reflect.DeepEqual(lb.Probes, []*HealthProbe{probe}) {
+	probe := &policy.HealthProbe{Name: "alive", Protocol: "Http", Port: 80, Path: "/ok", Interval: 5 * time.Second, Threshold: 2}
+	if !reflect.DeepEqual(lb.Probes, []*policy.HealthProbe{probe}) {
 		t.Errorf("probe %+v", lb.Probes[0])
 	}
-	rules := []LoadBalancingRule{
-		{Name: "web", Frontend: public, Pools: []*BackendPool{pool}, Probe: lb.Probes[0], Protocol: TransportTCP, FrontendPort: 80, BackendPort: 8080, Distribution: DistributionSourceIP,
+	rules := []policy.LoadBalancingRule{
+		{Name: "web", Frontend: public, Pools: []*policy.BackendPool{pool}, Probe: lb.Probes[0], Protocol: policy.TransportTCP, FrontendPort: 80, BackendPort: 8080, Distribution: policy.DistributionSourceIP,
 			TCPReset: true, DisableOutboundSNAT: true, IdleTimeout: 15 * time.Minute},
-		{Name: "all", Frontend: inside, Pools: []*BackendPool{pool}, Protocol: TransportAll, Distribution: DistributionDefault, FloatingIP: true, IdleTimeout: 4 * time.Minute},
+		{Name: "all", Frontend: inside, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportAll, Distribution: policy.DistributionDefault, FloatingIP: true, IdleTimeout: 4 * time.Minute},
 	}
 	for i := range rules {
 		if !reflect.DeepEqual(*lb.Rules[i], rules[i]) {
@@ -131,7 +133,7 @@ func checkEdge(t *testing.T, set *Set) {
 	if rdp.Backend != nil || rdp.Pool != pool || rdp.First != 5000 || rdp.Last != 5009 || rdp.BackendPort != 3389 {
 		t.Errorf("NAT rule %+v", rdp)
 	}
-	if out.AllocatedPorts != 8000 || out.Pool != pool || out.Protocol != TransportAll || len(out.Frontends) != 1 || out.Frontends[0] != public {
+	if out.AllocatedPorts != 8000 || out.Pool != pool || out.Protocol != policy.TransportAll || len(out.Frontends) != 1 || out.Frontends[0] != public {
 		t.Errorf("outbound rule %+v", out)
 	}
 }
@@ -210,7 +212,7 @@ func TestFaultsOfTranslation(t *testing.T) {
 	}
 }
 
-// A policy that loaded before anything of it was translated goes on loading.
+// A policy that lacks what translation needs still loads.
 func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 	nic := func(more string) string {
 		return small(`{"type": "Microsoft.Network/networkInterfaces", "name": "n", "ipConfigurations": [{"name": "c", "privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}` + more + `}]}`)
@@ -248,7 +250,8 @@ func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 	}
 }
 
-// A template gave a pool within its load balancer, and with members as a resource of its own.
+// A template may have a pool inside its load balancer and, with members, as a separate
+// resource.
 func TestAPoolGivenTwiceIsOne(t *testing.T) {
 	set := parse(t, strings.TrimSuffix(edge, "]")+`, {"type": "Microsoft.Network/loadBalancers/backendAddressPools", "name": "lb/pool", "properties": {
 		"virtualNetwork": {"id": "v"}, "loadBalancerBackendAddresses": [{"name": "x", "properties": {"ipAddress": "10.0.1.77"}}]}}]`)

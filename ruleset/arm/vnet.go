@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for networks: Azure's where it is known for one, though our reference has
-// no recording of them.
+// Codes for networks. Those that are not marked are probably Azure's; no recording of them
+// was found.
 const (
 	CodeInvalidAddressPrefix    = "InvalidAddressPrefixFormat"
 	CodeInvalidCIDR             = "InvalidCIDRNotation"
@@ -32,27 +33,19 @@ const (
 	maxFlowTimeout         = 30
 )
 
-func (l *loader) buildNetworks() {
-	for _, r := range l.resources {
-		if r.kind == networkKind {
-			l.buildNetwork(r)
-		}
-	}
-}
-
 func (l *loader) buildNetwork(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
 	}
-	v := &VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
+	v := &policy.VirtualNetwork{Name: r.name, ID: r.identity(), FlowTimeout: f.flowTimeout()}
 	if location, _ := lookup(r.body, "location").(string); !isExpression(location) {
 		v.Location = location
 	}
 	if space := f.object("addressSpace"); space != nil {
 		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
 		if v := lookup(space, "copy"); v != nil {
-			s.leave("copy", asText(v))
+			s.markOpen("copy", asText(v))
 		}
 		v.AddressSpace = s.prefixes("addressPrefixes")
 	} else if !f.open["addressSpace"] && !f.withheld() {
@@ -62,7 +55,7 @@ func (l *loader) buildNetwork(r *resource) {
 	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields
 	v.Peerings, places = l.readPeerings(peerings)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		for _, s := range subnets {
@@ -81,7 +74,7 @@ func (l *loader) buildNetwork(r *resource) {
 	f.checkSpace(v, len(subnets), len(peerings))
 }
 
-// inner are the children of a kind, those within the resource first.
+// inner are the children of a kind: those inside the resource, then the others.
 func (r *resource) inner(k kind, bodies []map[string]any) []*resource {
 	var list []*resource
 	for _, body := range bodies {
@@ -113,7 +106,7 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	texts := f.texts(field)
 	var list []netip.Prefix
 	for _, text := range texts {
-		if text == "" { // an expression, listed already
+		if text == "" { // an expression, which is listed
 			continue
 		}
 		p, err := netip.ParsePrefix(text)
@@ -132,13 +125,13 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	return list
 }
 
-func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
+func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
 	}
-	s := &Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
-	// az shows one prefix in both fields.
+	s := &policy.Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
+	// az writes a single prefix into both fields.
 	field := "addressPrefixes"
 	if len(f.objectOrList(field)) == 0 {
 		field = "addressPrefix"
@@ -155,12 +148,12 @@ func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 		s.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
 	if id := f.reference("routeTable"); id != "" {
-		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*RouteTable)
+		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
-	outward := f.aside()
+	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return
@@ -171,7 +164,7 @@ func (l *loader) buildSubnet(r *resource, v *VirtualNetwork) {
 	}
 }
 
-// objectOrList is a field's value as a list, without reading it.
+// objectOrList is a field's raw value as a list.
 func (f *fields) objectOrList(field string) []any {
 	switch v := lookup(f.values, field).(type) {
 	case nil:
@@ -186,8 +179,8 @@ func (f *fields) objectOrList(field string) []any {
 	}
 }
 
-// checkSubnet checks a subnet against its network and the subnets before it.
-func (f *fields) checkSubnet(s *Subnet, field string) {
+// checkSubnet checks that a subnet is inside its network's address space.
+func (f *fields) checkSubnet(s *policy.Subnet, field string) {
 	for _, p := range s.Prefixes {
 		inside := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
 		if len(s.VirtualNetwork.AddressSpace) > 0 && !slices.ContainsFunc(s.VirtualNetwork.AddressSpace, inside) {
@@ -202,11 +195,11 @@ func listedPrefixes(prefixes []netip.Prefix) string {
 	for i, p := range prefixes {
 		texts[i] = p.String()
 	}
-	return listed(texts)
+	return ruleset.Listed(texts)
 }
 
 // checkSpace checks a network as a whole.
-func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
+func (f *fields) checkSpace(v *policy.VirtualNetwork, subnets, peerings int) {
 	if subnets > maxSubnets {
 		f.fault(CodeTooManySubnets, "subnets", strconv.Itoa(subnets), "a virtual network has at most %d subnets", maxSubnets)
 	}
@@ -216,7 +209,7 @@ func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
 	overlapping(v.AddressSpace, func(p, other netip.Prefix) {
 		f.fault(CodeAddressSpaceOverlap, "addressPrefixes", p.String(), "the prefix overlaps %s of the same address space", other)
 	})
-	owners := map[netip.Prefix]*Subnet{}
+	owners := map[netip.Prefix]*policy.Subnet{}
 	var all []netip.Prefix
 	for _, s := range v.Subnets {
 		for _, p := range s.Prefixes {
@@ -231,14 +224,14 @@ func (f *fields) checkSpace(v *VirtualNetwork, subnets, peerings int) {
 	overlapping(all, func(p, other netip.Prefix) { f.overlap(owners[p], p, owners[other], other) })
 }
 
-func (f *fields) overlap(s *Subnet, p netip.Prefix, other *Subnet, otherPrefix netip.Prefix) {
+func (f *fields) overlap(s *policy.Subnet, p netip.Prefix, other *policy.Subnet, otherPrefix netip.Prefix) {
 	at := *f
 	at.place += "/subnets/" + s.Name
 	at.fault(CodeSubnetsOverlap, "addressPrefix", p.String(), "the prefix overlaps %s of subnet %q in the same virtual network",
 		otherPrefix, other.Name)
 }
 
-// overlapping calls report for every prefix that lies within another one of the list.
+// overlapping calls report for every prefix that lies inside another one of the list.
 func overlapping(list []netip.Prefix, report func(p, outer netip.Prefix)) {
 	sorted := slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
 	outer := 0

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 var update = flag.Bool("update", false, "rewrite FACTS.md")
@@ -123,7 +123,7 @@ func hasVerdicts(c *Case) bool { return len(c.Verdicts)+len(c.Path) > 0 }
 func TestTheCompiledPolicyAnswersEveryVerdict(t *testing.T) {
 	eachCase(t, hasVerdicts, func(t *testing.T, c *Case) {
 		policy, tags := onDisk(t, &c.Policy)
-		set, err := control.NewPolicyFiles(tags, policy).Load()
+		set, err := inspect.NewPolicyFiles(tags, policy).Load()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,12 +134,12 @@ func TestTheCompiledPolicyAnswersEveryVerdict(t *testing.T) {
 		for path, verdicts := range map[bool][]Verdict{false: c.Verdicts, true: c.Path} {
 			for i := range verdicts {
 				v := &verdicts[i]
-				question, err := arm.ParseFlow(v.Request())
+				question, err := azure.ParseFlow(v.Request())
 				if err != nil {
 					t.Errorf("%s: %v", v.Text, err)
 					continue
 				}
-				result, err := dataplane.Verify(snapshot, question, path)
+				result, err := ask.Verify(snapshot, question, path)
 				if err != nil {
 					t.Errorf("%s: %v", v.Text, err)
 					continue

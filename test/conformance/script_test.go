@@ -13,10 +13,10 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
@@ -36,8 +36,8 @@ type rig struct {
 	t       *testing.T
 	c       *Case
 	policy  string // file
-	files   *control.PolicyFiles
-	set     *arm.Set
+	files   *inspect.PolicyFiles
+	set     *policy.Set
 	engine  *dataplane.Engine
 	places  []string
 	devices []*tuntest.Memory
@@ -47,7 +47,7 @@ type rig struct {
 func newRig(t *testing.T, c *Case) *rig {
 	t.Helper()
 	policy, tags := onDisk(t, &c.Policy)
-	r := &rig{t: t, c: c, policy: policy, files: control.NewPolicyFiles(tags, policy)}
+	r := &rig{t: t, c: c, policy: policy, files: inspect.NewPolicyFiles(tags, policy)}
 	r.clock.Store(int64(time.Hour))
 	set := r.load()
 	r.set = set
@@ -70,7 +70,7 @@ func newRig(t *testing.T, c *Case) *rig {
 	return r
 }
 
-func (r *rig) load() *arm.Set {
+func (r *rig) load() *policy.Set {
 	r.t.Helper()
 	set, err := r.files.Load()
 	if err != nil {

@@ -93,7 +93,7 @@ func TestCountersNeverGoBackOverAReload(t *testing.T) {
 	last := scrape(t)
 	for _, step := range []struct {
 		name string
-		p    policy
+		p    groupRules
 	}{
 		{"the same policy", labPolicy()},
 		{"without the rule", groups(nil, nil)},

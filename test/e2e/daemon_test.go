@@ -69,7 +69,7 @@ type daemon struct {
 }
 
 // configure writes the lab's configuration, with the policy and more YAML.
-func configure(t *testing.T, p policy, more ...string) (dir string) {
+func configure(t *testing.T, p groupRules, more ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "config")
 	if err := lab.WriteTo(dir); err != nil {
@@ -90,7 +90,7 @@ func configure(t *testing.T, p policy, more ...string) (dir string) {
 
 // start runs the lab under the policy and waits until the daemon is ready. At the
 // end of the test it is stopped and checked to leave nothing behind.
-func start(t *testing.T, p policy, more ...string) *daemon {
+func start(t *testing.T, p groupRules, more ...string) *daemon {
 	t.Helper()
 	needWorld(t)
 	return startIn(t, configure(t, p, more...))
@@ -116,8 +116,15 @@ func launch(t *testing.T, args ...string) *daemon {
 // launchTo is launch with a standard output of the caller's.
 func launchTo(t *testing.T, stdout io.Writer, args ...string) *daemon {
 	t.Helper()
+	return launchIn(t, "", stdout, args...)
+}
+
+// launchIn is launchTo in a folder; empty: the test's own.
+func launchIn(t *testing.T, dir string, stdout io.Writer, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, stderr: newOutput(), exited: make(chan struct{})}
 	d.cmd = exec.Command(program("nsgd"), args...)
+	d.cmd.Dir = dir
 	d.cmd.Stdout, d.cmd.Stderr = stdout, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -202,13 +209,13 @@ func (d *daemon) wait() {
 }
 
 // setPolicy writes another policy for the next reload.
-func (d *daemon) setPolicy(p policy) {
+func (d *daemon) setPolicy(p groupRules) {
 	d.t.Helper()
 	p.write(d.t, d.dir)
 }
 
 // reload makes the daemon take another policy.
-func (d *daemon) reload(t *testing.T, p policy) {
+func (d *daemon) reload(t *testing.T, p groupRules) {
 	t.Helper()
 	p.write(t, d.dir)
 	nsgctl(t, "reload")

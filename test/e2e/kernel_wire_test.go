@@ -135,7 +135,7 @@ const markerPatience = time.Second
 
 // exchange puts the frames into both lanes at a host and returns what came out of each
 // at any host. Behind them goes a marker, a datagram from one host to another that every
-// policy lets pass; both lanes keep the order, nsgd of what it gathers too, so what has not come out
+// groupRules lets pass; both lanes keep the order, nsgd of what it gathers too, so what has not come out
 // before the marker never will.
 func (w *wire) exchange(at int, frames [][]byte, m marker) (kernel, nsgd []arrival, err error) {
 	lanes := [2]*lane{w.kernel, w.nsgd}

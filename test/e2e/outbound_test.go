@@ -86,7 +86,7 @@ func outboundVM1(t *testing.T) {
 	t.Run("to deny port 80 either of the groups or both must have a rule that denies it", func(t *testing.T) {
 		tests := []struct {
 			name string
-			p    policy
+			p    groupRules
 			by   string
 		}{
 			{"only NSG1 has", labPolicy().with(nsg1, denyHTTPOut), nsg1},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -20,7 +21,7 @@ func servePlatform(t *testing.T, d *daemon) {
 	if err := documents.Faults.Err(); err != nil {
 		t.Fatal(err)
 	}
-	stop, err := lab.ServePlatform(context.Background(), func() *arm.Set { return documents.Set })
+	stop, err := lab.ServePlatform(context.Background(), func() *policy.Set { return documents.Set })
 	if err != nil {
 		t.Fatal(err)
 	}

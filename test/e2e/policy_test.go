@@ -53,23 +53,23 @@ var (
 	denyAllOut = rule{name: "DenyEverythingOutBound", priority: 4096, direction: "Outbound", access: "Deny"}
 )
 
-// policy is the user rules of each group of the lab; everything else is the lab's.
-type policy map[string][]rule
+// groupRules is the user rules of each group of the lab; everything else is the lab's.
+type groupRules map[string][]rule
 
 // groups makes a policy of NSG1's and NSG2's rules.
-func groups(first, second []rule) policy { return policy{nsg1: first, nsg2: second} }
+func groups(first, second []rule) groupRules { return groupRules{nsg1: first, nsg2: second} }
 
 func rules(r ...rule) []rule { return r }
 
 // with is the policy with more rules in one group.
-func (p policy) with(group string, more ...rule) policy {
+func (p groupRules) with(group string, more ...rule) groupRules {
 	changed := maps.Clone(p)
 	changed[group] = append(slices.Clone(p[group]), more...)
 	return changed
 }
 
 // write replaces the rules in the lab's documents below dir.
-func (p policy) write(t *testing.T, dir string) {
+func (p groupRules) write(t *testing.T, dir string) {
 	t.Helper()
 	for group, rules := range p {
 		list := []any{}
@@ -105,7 +105,7 @@ func editDocument(t *testing.T, dir, name string, edit func(properties map[strin
 func policyFile(dir, name string) string { return filepath.Join(dir, "policy", name+".json") }
 
 // labPolicy is the policy as it is in the figure.
-func labPolicy() policy { return groups(rules(allowHTTPIn), rules(allowHTTPIn)) }
+func labPolicy() groupRules { return groups(rules(allowHTTPIn), rules(allowHTTPIn)) }
 
 func writeFile(t *testing.T, file, content string) {
 	t.Helper()

@@ -207,7 +207,7 @@ func (u *underTraffic) refusedConnections(from, to lab.Host, port uint16) {
 
 // reloadPolicy has rules of large tags before those that decide; the flipped port is
 // open in every other policy.
-func reloadPolicy(open bool) policy {
+func reloadPolicy(open bool) groupRules {
 	inbound := rules(
 		rule{name: "DenyAzureCloud", priority: 100, direction: "Inbound", access: "Deny", source: "AzureCloud"},
 		rule{name: "AllowSql", priority: 110, direction: "Inbound", access: "Allow", source: "Sql", protocol: "Tcp"},
