@@ -88,17 +88,6 @@ func (s *Snapshot) RouteFrom(from *Endpoint, to netip.Addr) *Endpoint {
 // even one that its sender has the address of.
 func (s *Snapshot) Routed() bool { return s.routed }
 
-// Returns reports whether what answers a packet goes back to the attachment that the packet
-// came from; dst is where Route has sent it. The outside and the platform answer the way
-// that they were asked.
-func (s *Snapshot) Returns(from *Attachment, dst *Endpoint, t *packet.Tuple) bool {
-	if dst.routes == s.outside.routes {
-		return true
-	}
-	back, drop := s.Route(dst, t.Dst, t.Src)
-	return drop == packet.NotDropped && back.Attachment == from.Index
-}
-
 func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	for _, p := range prefixes {
 		if p.Contains(a) {

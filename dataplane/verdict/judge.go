@@ -38,12 +38,26 @@ func (s *StageVerdict) SecurityRule() *ruleset.Rule { return &s.Stage.Table.Rule
 func (s *StageVerdict) Slot() uint32 { return s.Stage.Table.Slots[s.Rule] }
 
 // Slots are those of the stages, and the service's where it was let pass.
-func (v *Verdict) Slots() (slots conntrack.Slots) {
-	for i := range v.N {
-		slots.Set(i, v.Stages[i].Slot())
-	}
+func (v *Verdict) Slots() conntrack.Slots {
+	slots := v.slots(0, v.N)
 	if v.Service != topology.NoService && v.Access == ruleset.Allow {
 		slots.Set(v.N, v.Service.Slot())
+	}
+	return slots
+}
+
+// sentSlots are Slots of the sender's stages, the first n.
+func (v *Verdict) sentSlots(n int) conntrack.Slots {
+	slots := v.slots(0, n)
+	if v.Service != topology.NoService {
+		slots.Set(n, v.Service.Slot())
+	}
+	return slots
+}
+
+func (v *Verdict) slots(first, end int) (slots conntrack.Slots) {
+	for i := first; i < end; i++ {
+		slots.Set(i-first, v.Stages[i].Slot())
 	}
 	return slots
 }
@@ -62,15 +76,29 @@ func (v *Verdict) And(there *Verdict) Verdict {
 // Admin rules stand before the NSGs of their end, and the platform's services before both.
 // Either side may be nil. It allocates nothing.
 func Judge(src, dst *topology.Endpoint, k *packet.Tuple, v *Verdict) {
-	v.N, v.Access, v.Service = 0, ruleset.Allow, topology.NoService
+	v.reset()
 	if src != nil {
-		if v.Service = src.Service(k); v.Service != topology.NoService {
-			judgeService(src.Outbound, k, v)
-		} else if judgeAdmin(src.AdminOutbound, k, v) {
-			judgeStages(src.Outbound, k, v)
-		}
+		v.send(src, k)
 	}
-	if dst != nil && v.Access == ruleset.Allow && judgeAdmin(dst.AdminInbound, k, v) {
+	if dst != nil && v.Access == ruleset.Allow {
+		v.receive(dst, k)
+	}
+}
+
+func (v *Verdict) reset() { v.N, v.Access, v.Service = 0, ruleset.Allow, topology.NoService }
+
+// send asks the stages of the source.
+func (v *Verdict) send(src *topology.Endpoint, k *packet.Tuple) {
+	if v.Service = src.Service(k); v.Service != topology.NoService {
+		judgeService(src.Outbound, k, v)
+	} else if judgeAdmin(src.AdminOutbound, k, v) {
+		judgeStages(src.Outbound, k, v)
+	}
+}
+
+// receive asks the stages of the destination, behind those that have let the packet pass.
+func (v *Verdict) receive(dst *topology.Endpoint, k *packet.Tuple) {
+	if judgeAdmin(dst.AdminInbound, k, v) {
 		judgeStages(dst.Inbound, k, v)
 	}
 }

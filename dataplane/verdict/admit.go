@@ -1,0 +1,39 @@
+package verdict
+
+import (
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// Admit finds who sent a packet that came from an attachment, and refuses what no virtual network
+// carries.
+func Admit(s *topology.Snapshot, from *topology.Attachment, t *packet.Tuple) (*topology.Endpoint, packet.Drop) {
+	if drop := Carried(t); drop != packet.NotDropped {
+		return nil, drop
+	}
+	src := s.Admit(from, t.Src)
+	if src == nil {
+		return nil, packet.DropSpoofed
+	}
+	return src, packet.NotDropped
+}
+
+// Carried is what Admit refuses whoever has sent it: by its addresses alone.
+func Carried(t *packet.Tuple) packet.Drop {
+	switch {
+	case t.Dst.IsMulticast():
+		if t.Src.IsLinkLocal() || t.Src.IsUnspecified() || t.Dst.IsLinkLocalMulticast() {
+			return packet.DropKernelNoise
+		}
+		return packet.DropBroadcast
+	case t.Dst.IsBroadcast():
+		return packet.DropBroadcast
+	case !t.Src.Is4() && (t.Src.IsLinkLocal() || t.Dst.IsLinkLocal()):
+		return packet.DropKernelNoise
+	case t.Src == t.Dst:
+		return packet.DropLand
+	case t.Src.IsMulticast() || t.Src.IsBroadcast() || t.Src.IsLoopback() || t.Src.IsUnspecified():
+		return packet.DropSpoofed
+	}
+	return packet.NotDropped
+}
