@@ -12,7 +12,7 @@ func TestNoAttachmentSendsAnAddressOfThePlatformOrAPublicOne(t *testing.T) {
 	set := hubAndSpokes()
 	set.PublicIPAddresses = []*policy.PublicIPAddress{{Name: "p", ID: "/pip/p", Address: netip.MustParseAddr("203.0.113.5")}}
 	specs := append([]Spec(nil), hubSpecs[:atGateway]...)
-	specs = append(specs, Spec{Kind: Gateway, Reference: "hub", Prefixes: []netip.Prefix{pfx("203.0.113.0/24"), pfx("168.63.129.0/24")}})
+	specs = append(specs, Spec{Kind: Gateway, Reference: "hub", Prefixes: []netip.Prefix{pfx("203.0.113.0/24"), pfx("168.63.129.0/24"), pfx("10.0.0.0/8")}})
 	s, err := Build(set, specs, NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -28,6 +28,9 @@ func TestNoAttachmentSendsAnAddressOfThePlatformOrAPublicOne(t *testing.T) {
 		{"a gateway, of its prefixes", atGateway, "203.0.113.6", true},
 		{"a gateway, a public address of the policy in its prefixes", atGateway, "203.0.113.5", false},
 		{"a gateway, the platform's address in its prefixes", atGateway, "168.63.129.16", false},
+		{"a gateway, a private address in its prefixes", atGateway, "10.99.0.1", true},
+		{"a gateway, an address of its network", atGateway, "10.0.1.5", false},
+		{"a gateway, an address of a peer", atGateway, "10.1.1.4", false},
 		{"the internet, a public address of the policy", atInternet, "203.0.113.5", false},
 	} {
 		if got := s.Admit(s.Attachments[tt.at], ip(tt.src)) != nil; got != tt.want {
