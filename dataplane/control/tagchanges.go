@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -174,7 +175,7 @@ func (c *TagChanges) findRules(set *policy.Set) {
 	for i := range c.Removed {
 		removed[strings.ToLower(c.Removed[i].Name)] = &c.Removed[i]
 	}
-	labels := groupLabels(set)
+	labels := topology.GroupLabels(set)
 	eachTag(set, func(g *ruleset.NSG, r *ruleset.Rule, field, tag string) {
 		line := RuleTagChange{NetworkSecurityGroup: labels[g], Direction: r.Direction.String(), Rule: r.Name, Field: field, Tag: tag}
 		key := strings.ToLower(tag)
@@ -220,23 +221,6 @@ func eachTag(set *policy.Set, f func(g *ruleset.NSG, r *ruleset.Rule, field, tag
 			}
 		}
 	}
-}
-
-// groupLabels names NSGs and rule collections: by name, or by id where a name is not unique.
-func groupLabels(set *policy.Set) map[*ruleset.NSG]string {
-	count := map[string]int{}
-	groups := set.Groups()
-	for _, g := range groups {
-		count[strings.ToLower(g.Name)]++
-	}
-	labels := map[*ruleset.NSG]string{}
-	for _, g := range groups {
-		labels[g] = g.Name
-		if count[strings.ToLower(g.Name)] > 1 {
-			labels[g] = g.ID
-		}
-	}
-	return labels
 }
 
 // reloadChanges is what a reload with another service tag file changes for the rules that
