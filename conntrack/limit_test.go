@@ -97,7 +97,7 @@ func TestZoneLimitsHoldForBothEnds(t *testing.T) {
 	if drop := answered(3, 3, 8); drop != packet.NotDropped || r.ZoneFlows(3) != 1 {
 		t.Errorf("within one zone a flow counts once: %s, %d", drop, r.ZoneFlows(3))
 	}
-	if r.Stats().Refused[RefusedZone] != 2 || r.ZoneFlows(1) != 4 || r.ZoneFlows(2) != 1 || r.ZoneFlows(7) != 5 {
+	if r.Stats().Flows != 6 || r.Stats().Refused[RefusedZone] != 2 || r.ZoneFlows(1) != 4 || r.ZoneFlows(2) != 1 || r.ZoneFlows(7) != 5 {
 		t.Errorf("%+v, zones %d %d %d", r.Stats(), r.ZoneFlows(1), r.ZoneFlows(2), r.ZoneFlows(7))
 	}
 	if r.Flush() != 6 || r.ZoneFlows(1)+r.ZoneFlows(2)+r.ZoneFlows(3)+r.ZoneFlows(7) != 0 {

@@ -83,11 +83,7 @@ func (c *Carrier) Carry(at time.Time, from int, frame []byte, r *Carried) {
 	a, group := s.Attachments[from], w.group[:1]
 	group[0].frame = frame
 	w.prepare(a, group)
-	w.belongs = toNoFlow
-	drop := w.carry(s, a, &group[0])
-	if drop != packet.NotDropped {
-		w.counters.drop(drop)
-	}
+	drop := w.passage.carry(s, a, &group[0])
 	w.counters.flush()
 	*r = Carried{Packet: group[0].packet, Drop: drop, To: c.to, Slots: c.slots}
 	if drop != packet.NotDropped {
@@ -102,15 +98,15 @@ func (c *Carrier) Carry(at time.Time, from int, frame []byte, r *Carried) {
 
 // flowOf finds the flow of a packet that has been carried.
 func (c *Carrier) flowOf(p *packet.Packet) (conntrack.Flow, bool) {
-	w := c.worker
-	key := w.key
+	w, x := c.worker, &c.worker.passage
+	key := &x.key
 	switch {
 	case p.Fragment.IsLater():
-		if !w.first.InFlow || w.first.Related {
+		if !x.datagram.InFlow || x.datagram.Related {
 			return 0, false
 		}
-		key = &w.first.Flow
-	case w.belongs != toItsFlow:
+		key = &x.datagram.Flow
+	case x.relation != inFlow:
 		return 0, false
 	}
 	f, _, ok := w.flows.Lookup(key, w.now)

@@ -66,7 +66,7 @@ func (d *denied) show(e *watch.Event) {
 	p := &e.Packet
 	attributes := []any{
 		"from", d.attachment(e.From), "to", d.attachment(e.To), "protocol", packet.ProtocolName(p.Proto),
-		"source", place(p, p.Src, p.SrcPort), "destination", place(p, p.Dst, p.DstPort),
+		"source", hostPort(p, p.Src, p.SrcPort), "destination", hostPort(p, p.Dst, p.DstPort),
 	}
 	keys := d.engine.registry.Keys()
 	for _, slot := range e.Rules[:e.N] {
@@ -103,8 +103,8 @@ func (d *denied) attachment(i int32) string {
 	return d.engine.attachmentName(int(i))
 }
 
-// place is an address, with a port where the protocol has some and the packet shows it.
-func place(p *packet.Packet, a packet.Addr, port uint16) string {
+// hostPort is an address, with a port where the protocol has some and the packet shows it.
+func hostPort(p *packet.Packet, a packet.Addr, port uint16) string {
 	if p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP || p.Fragment.IsLater() {
 		return a.Netip().String()
 	}

@@ -1,8 +1,27 @@
-// Package dataplane is the engine: workers that read bursts of packets from the
-// attachments' TUN queues, and the one pipeline that decides each of them.
+// Package dataplane is the engine: workers that read bursts of packets from the attachments' TUN queues,
+// decide about each packet, and write it to another attachment.
 //
-// A burst is read and decoded in groups (worker.go). Each packet then walks through the
-// steps of pipeline.go in the order of the file: admit, flow, route, verdict, commit, write; a
-// fragment by way of fragments.go. Judge, the verdict step, is the same function for
-// live packets and for every question that is answered without one (Verify).
+// The way of a packet, file by file. What belongs to the packet is one value, its passage; the worker keeps
+// queues, buffers and counters.
+//
+//	worker.go     burst     takes the clock, reads groups of packets (read), takes the snapshot
+//	              prepare   decodes the group (decode) and prefetches its flows
+//	passage.go    carry     takes one packet through the steps below and counts why it was dropped
+//	              steps     admits it: who has sent it (verdict.Admit)
+//	fragments.go  fragment  a fragment takes the way of its datagram's first one
+//	passage.go    live      finds its flow: the usual case, which goes on at rewrite.go
+//	              icmpError finds the flow that it quotes
+//	rejudge.go    rejudge   judges a live flow by the rules of now, if the policy asks for that
+//	begin.go      begin     without a flow: decides about the packet (verdict.Decision)
+//	              commit    records the flow that begins
+//	apart.go      onward    where answers take another way, passes at the receiver's end by itself
+//	rewrite.go    translate changes addresses and ports, where the flow has a translation
+//	write.go      write     hands the packet to its queue, or appends it to its flow's train
+//
+// carry, live and destination in passage.go are where a packet comes back to between these files. Its bytes
+// are the worker's buffer until they are read, then the slot's frame: a virtio-net header and an IP packet.
+// What they say is the slot's packet. Decisions are verdict's: the engine has no composition of its own.
+//
+// The other files are not on a packet's way, unless somebody watches (observe.go): engine.go and reload.go
+// make and change the engine, carrier.go drives it without devices, reset.go ends silent connections.
 package dataplane

@@ -13,9 +13,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -136,118 +134,6 @@ func (e *Engine) Fragments() *fragment.Table { return e.fragments }
 // Workers is the number of workers.
 func (e *Engine) Workers() int { return len(e.workers) }
 
-// Prepare builds the snapshot that a policy would give, without using it. It compiles
-// what differs from the snapshot that decides.
-func (e *Engine) Prepare(policy *policy.Set) (*topology.Snapshot, error) {
-	return e.options.Topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
-}
-
-// Swap makes a prepared snapshot the one that decides. Live flows and counters
-// are kept, except for the flows of an address that is no longer where it was, and those
-// between two that no longer reach each other, or by another way.
-// prepare runs first, under the same lock, and may refuse: it
-// brings the devices into line.
-func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
-	e.reload.Lock()
-	defer e.reload.Unlock()
-	if prepare != nil {
-		if err := prepare(s); err != nil {
-			return err
-		}
-	}
-	old := e.Snapshot()
-	e.publish(s)
-	e.followFlows(old, s)
-	return nil
-}
-
-// followFlows ends the flows that a new snapshot leaves without their place or their way. The
-// others get the timeout of their virtual networks as it is now.
-func (e *Engine) followFlows(old, s *topology.Snapshot) {
-	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
-		if !e.stays(old, s, f) {
-			e.flows.End(&f.Key)
-			return true
-		}
-		if d := e.established(s, f); f.Established != e.flows.Established(d) {
-			e.flows.SetEstablished(&f.Key, d, e.Now())
-		}
-		return true
-	})
-}
-
-// established is the timeout of a flow that stays: the longer of its two ends'. Of a flow that
-// is known at one end only, the other is where that end's packets go now.
-func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.Duration {
-	from, whole := e.Attachment(f.Key.Zone)
-	to, known := e.Attachment(f.ReplyKey.Zone)
-	t := &f.Key.Tuple
-	if !whole {
-		from, t = to, &f.ReplyKey.Tuple
-	}
-	src := s.Admit(s.Attachments[from], t.Src)
-	var d verdict.Decision
-	switch {
-	case f.Marks != 0:
-		if d.Route(s, src, t) != packet.NotDropped || d.Refused() { // no backend is up, say
-			return f.Established
-		}
-	case whole && known:
-		d.Along(s, src, s.Admit(s.Attachments[to], f.ReplyKey.Src), t, t)
-	default:
-		d.Onward(s, src, &packet.Packet{Tuple: *t})
-	}
-	return d.Idle(t.Proto, e.options.TranslationIdle)
-}
-
-// stays reports whether a flow's ends are where they were, and the way between them too. An
-// address that is behind another attachment now, or behind none, sends spoofed packets at its old
-// place, and at its new one a record of the old would stand in the way of the replies. A
-// way that routes or peerings have changed must not be taken any more: the flow's next packet
-// finds the new one, if the rules allow it there.
-func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
-	from, whole := e.Attachment(f.Key.Zone)
-	to, known := e.Attachment(f.ReplyKey.Zone)
-	if whole && s.Admit(s.Attachments[from], f.Key.Src) == nil ||
-		known && s.Admit(s.Attachments[to], f.Receiver) == nil {
-		return false
-	}
-	if !whole || !known { // such a flow's packets are routed one by one
-		return true
-	}
-	if f.Marks != 0 {
-		return keepsTranslation(s, f)
-	}
-	var d verdict.Decision
-	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Changed() || d.Way.To == nil || d.Way.To.Attachment != to {
-		return false
-	}
-	if d.Answered() {
-		return true
-	}
-	way(old, from, &f.Key.Tuple, &d)
-	return d.Drop != packet.NotDropped || d.Way.To == nil || !d.Answered()
-}
-
-// way finds where a packet from an attachment goes.
-func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
-	if src := s.Admit(s.Attachments[from], t.Src); src != nil {
-		d.Route(s, src, t)
-	} else {
-		*d = verdict.Decision{}
-	}
-}
-
-func (e *Engine) publish(s *topology.Snapshot) {
-	s.Follow(e.snapshot.Load())
-	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
-	n := len(e.registry.Keys())
-	for _, w := range e.workers {
-		w.counters.reserve(n)
-	}
-	e.show(s)
-}
-
 // Attach gives the engine its devices, one for each attachment in order, each
 // with at least as many queues as there are workers. Call it once, before Run.
 func (e *Engine) Attach(devices []tun.Device) error {
@@ -255,7 +141,7 @@ func (e *Engine) Attach(devices []tun.Device) error {
 		return fmt.Errorf("dataplane: %d devices for %d attachments", len(devices), len(e.options.Attachments))
 	}
 	for _, w := range e.workers {
-		w.queues, w.takes = w.queues[:0], w.takes[:0]
+		w.queues, w.takes, w.refusals = w.queues[:0], w.takes[:0], w.refusals[:0]
 		for _, d := range devices {
 			queues := d.Queues()
 			if len(queues) < len(e.workers) {

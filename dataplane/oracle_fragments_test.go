@@ -21,7 +21,7 @@ type datagram struct {
 	poisoned  bool
 	waiting   [][]byte // frames that came before the first fragment
 
-	belongs    belonging
+	belongs    relation
 	flow       conntrack.Key
 	to         int
 	generation int
@@ -119,7 +119,7 @@ func (o *oracle) decided(e *expectation) (others []expectation) {
 	}
 	d.judged, d.drop, d.to, d.generation, d.belongs = true, e.drop, e.to, o.generation, e.belongs
 	switch {
-	case e.drop == packet.DropRule, e.drop == packet.NotDropped && e.belongs == toNoFlow:
+	case e.drop == packet.DropRule, e.drop == packet.NotDropped && e.belongs == noFlow:
 		d.rules = e.rules
 	case e.drop == packet.NotDropped:
 		d.flow = e.key
@@ -174,7 +174,7 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 		d.poison(e.drop)
 		return
 	}
-	if d.belongs == toNoFlow {
+	if d.belongs == noFlow {
 		if d.generation != o.generation {
 			e.drop = packet.DropFragmentNoFirst
 			return
@@ -187,7 +187,7 @@ func (o *oracle) followFirst(d *datagram, e *expectation) {
 		e.drop = packet.DropFragmentNoFirst
 		return
 	}
-	if d.belongs == toItsFlow {
+	if d.belongs == inFlow {
 		flow.Count(side, &e.packet)
 	}
 	e.to, e.rules = int(flow.keys[1-side].Zone), flow.rules
@@ -199,7 +199,7 @@ func (o *oracle) quotedDatagram(from int, quoted *packet.Quote) (packet.Tuple, b
 	for at := range enginetest.NumPlaces {
 		d := o.findDatagram(datagramKey{quoted.Src, quoted.Dst, quoted.Fragment.ID, quoted.Fragment.Proto, at})
 		if d != nil && d.judged && !d.poisoned && d.drop == packet.NotDropped && d.to == from {
-			return d.flow.Tuple, d.belongs == toItsFlow
+			return d.flow.Tuple, d.belongs == inFlow
 		}
 	}
 	return packet.Tuple{}, false

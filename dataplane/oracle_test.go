@@ -53,7 +53,7 @@ type expectation struct {
 	// that it takes the place of.
 	begins, ends *oracleFlow
 	again        bool // a live flow was judged
-	belongs      belonging
+	belongs      relation
 	key          conntrack.Key // of the flow that it belongs to
 	first        *datagram     // of which it is the first fragment
 }
@@ -90,7 +90,7 @@ func (o *oracle) decide(from int, e *expectation) {
 		o.related(from, e)
 		return
 	}
-	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, toItsFlow
+	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, inFlow
 	f, side := o.lookup(e.key)
 	if f != nil && !f.Restarts(side, p) {
 		if f.due && side == conntracktest.Original {
@@ -139,7 +139,7 @@ func (o *oracle) related(from int, e *expectation) {
 		}
 		key := conntrack.Key{Tuple: tuple.Reverse(), Zone: uint16(from)}
 		if f, side := o.lookup(key); ok && f != nil {
-			e.key, e.belongs, e.to, e.rules = key, toQuotedFlow, int(f.keys[1-side].Zone), f.rules
+			e.key, e.belongs, e.to, e.rules = key, related, int(f.keys[1-side].Zone), f.rules
 			return
 		}
 	}

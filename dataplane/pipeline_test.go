@@ -368,7 +368,7 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 			w.now = r.engine.Now()
 			group := []slot{{frame: append(make([]byte, tun.HeaderLen), syn(world, addr2, 80)...)}}
 			w.prepare(old.Attachments[internet], group)
-			if drop := w.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
+			if drop := w.passage.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
 				t.Errorf("dropped under %s, want %s", drop, tt.drop)
 			}
 			w.counters.flush()

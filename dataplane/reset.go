@@ -47,8 +47,9 @@ func (w *worker) sendReset(to uint16, t packet.Tuple, sequence, ack uint32, know
 		return
 	}
 	var b [tun.HeaderLen + 60]byte
-	frame := translate.Reset(b[:], &t, sequence, ack, &w.packet)
-	if drop := w.write(int(to), frame, &w.packet); drop != packet.NotDropped {
+	var p packet.Packet
+	frame := translate.Reset(b[:], &t, sequence, ack, &p)
+	if drop := w.write(int(to), frame, &p, 0); drop != packet.NotDropped {
 		w.counters.drop(drop)
 	}
 }

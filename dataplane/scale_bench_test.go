@@ -202,7 +202,7 @@ func BenchmarkEstablished(b *testing.B) {
 				for range burstPackets / groupPackets {
 					w.prepare(from, group)
 					for i := range group {
-						if drop := w.carry(s, from, &group[i]); drop != packet.NotDropped {
+						if drop := w.passage.carry(s, from, &group[i]); drop != packet.NotDropped {
 							b.Fatal(drop)
 						}
 					}

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -51,53 +48,43 @@ type worker struct {
 	strict   bool
 	poller   *tun.Poller
 
-	time     time.Duration  // the engine's clock, of the burst
-	now      conntrack.Tick // the same in ticks
-	buffer   [waitingBytes + bufferLen]byte
-	used     int // bytes of buffer that hold packets
-	group    [groupPackets]slot
-	hashes   [groupPackets]uint64
-	decoder  packet.Decoder
-	packet   packet.Packet  // of a fragment that has waited
-	key      *conntrack.Key // of the flow that the packet belongs to: its own, or &quoted
-	hash     uint64         // of the packet's own flow key
-	quoted   conntrack.Key  // of the flow that an ICMP error quotes
-	quote    packet.Quote   // what it quotes; valid with toQuotedFlow
-	answer   conntrack.Key  // of what would answer a packet, at its receiver's end
-	joined   packet.Packet  // the packet as seenBy has it
-	decision verdict.Decision
-	init     conntrack.Init
+	time    time.Duration  // the engine's clock, of the burst
+	now     conntrack.Tick // the same in ticks
+	buffer  [waitingBytes + bufferLen]byte
+	used    int // bytes of buffer that hold packets
+	group   [groupPackets]slot
+	hashes  [groupPackets]uint64
+	decoder packet.Decoder
 
-	belongs belonging        // of the packet to the flow of key, see place
-	first   fragment.Verdict // of a fragment's datagram
-
-	marks     conntrack.Marks // of the flow of key, which is marked; with none it is not set
-	marked    conntrack.Flow
-	direction conntrack.Direction // of the packet in that flow
+	passage   passage // of the packet that is carried
+	held      passage // of a fragment that has waited for that packet
+	heldSlot  slot
 	exhausted pools
 
-	restarts  bool           // the packet asks for a new flow in place of restarted
-	restarted conntrack.Flow // valid when restarts
+	watchers *watchers // of the burst; nil: nobody watches
+	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
+	watched int64
 
-	sight    sight
 	trains   trains
-	takes    []tun.Offload // by attachment: of its queue, as it was after the last superpacket
-	reported time.Duration // when a write failure was last logged
+	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
+	refusals []time.Duration // by attachment: when a write failure was last logged; 0: never
 }
 
 func newWorker(e *Engine, index int) *worker {
-	return &worker{
+	w := &worker{
 		engine:   e,
 		index:    index,
 		flows:    e.flows.Worker(index),
 		counters: newCounters(len(e.options.Attachments), e.options.Now),
 		strict:   e.options.Flows.TCPStrict,
 	}
+	w.passage.w, w.held.w = w, w
+	return w
 }
 
 // attach gives the worker the next attachment's queue.
 func (w *worker) attach(q tun.Queue) {
-	w.queues, w.takes = append(w.queues, q), append(w.takes, q.Offload())
+	w.queues, w.takes, w.refusals = append(w.queues, q), append(w.takes, q.Offload()), append(w.refusals, 0)
 }
 
 func (w *worker) open() (err error) {
@@ -156,7 +143,7 @@ func (w *worker) run(ctx context.Context) error {
 func (w *worker) burst(attachment int) error {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
-	w.look()
+	w.beginWatch()
 	queue := w.queues[attachment]
 	var err error
 	left := burstPackets
@@ -167,19 +154,17 @@ func (w *worker) burst(attachment int) error {
 		s := w.engine.snapshot.Load()
 		from := s.Attachments[attachment]
 		group := w.group[:n]
-		w.lookAtGroup()
+		w.watchGroup()
 		w.prepare(from, group)
 		for i := range group {
-			if drop := w.carryAndTell(s, from, &group[i]); drop != packet.NotDropped {
-				w.counters.drop(drop)
-			}
+			w.passage.carry(s, from, &group[i])
 		}
 		if w.used > waitingBytes || left == 0 || err != nil {
 			w.sendTrains()
 			w.used = 0
 		}
 	}
-	w.lookAway()
+	w.endWatch()
 	w.counters.took(burstPackets - left)
 	w.counters.flush()
 	w.flows.Quiesce()
@@ -202,7 +187,7 @@ func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
 	return n, nil
 }
 
-// prepare decodes a group and has the flow table's memory at hand for all of it.
+// prepare decodes the group and prefetches its flow-table entries.
 func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	hashes := w.hashes[:0]
 	for i := range group {
@@ -218,16 +203,60 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	}
 }
 
-// reportWrite logs a device's refusal, at most once a minute for each worker: a
-// hostile sender must not fill the log.
-func (w *worker) reportWrite(attachment int, err error) {
-	now := w.engine.clock()
-	if w.reported != 0 && now-w.reported < time.Minute {
-		return
+// decode reads the virtio-net header and the packet, and holds them against each
+// other: a superpacket must be of the protocol that its header claims, and a checksum that is
+// left to do must not change what is judged. A sender with a packet socket chooses the header.
+func (w *worker) decode(frame []byte, p *packet.Packet) packet.Drop {
+	var h tun.Header
+	h.Decode((*[tun.HeaderLen]byte)(frame))
+	size := h.GSOSize
+	if h.GSOType == tun.GSONone {
+		size = 0
 	}
-	w.reported = now
-	if errors.Is(err, os.ErrClosed) {
-		return
+	if drop := w.decoder.Decode(frame[tun.HeaderLen:], size, p); drop != packet.NotDropped {
+		return drop
 	}
-	w.engine.log.Warn("write refused", "attachment", w.engine.attachmentName(attachment), "error", err)
+	ok := false
+	switch h.GSOType &^ tun.GSOECN {
+	case tun.GSONone:
+		// GSOECN by itself says nothing, and the kernel takes no such header.
+		if h.GSOType == tun.GSONone && (h.Flags&tun.FlagNeedsCsum == 0 || checksumsItself(&h, p) || checksumsPayload(&h, p)) {
+			return packet.NotDropped
+		}
+		return packet.DropOffload
+	case tun.GSOTCPv4:
+		ok = p.Proto == packet.ProtoTCP && p.Src.Is4()
+	case tun.GSOTCPv6:
+		ok = p.Proto == packet.ProtoTCP && !p.Src.Is4()
+	case tun.GSOUDPL4:
+		ok = p.Proto == packet.ProtoUDP
+	}
+	if !ok || h.GSOSize == 0 || p.Fragment.IsFragment() || p.Len != uint32(len(frame)-tun.HeaderLen) ||
+		h.Flags&tun.FlagNeedsCsum != 0 && !checksumsItself(&h, p) {
+		return packet.DropOffload
+	}
+	return packet.NotDropped
+}
+
+// checksumsItself reports whether the checksum that h leaves to do is the transport
+// header's own.
+func checksumsItself(h *tun.Header, p *packet.Packet) bool {
+	if h.CsumStart != p.HeaderLen || p.Fragment.IsFragment() {
+		return false
+	}
+	switch p.Proto {
+	case packet.ProtoTCP:
+		return h.CsumOffset == 16
+	case packet.ProtoUDP:
+		return h.CsumOffset == 6
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return h.CsumOffset == 2
+	}
+	return false
+}
+
+// checksumsPayload reports whether the checksum that h leaves to do lies in what nobody
+// judges, such as a tunnel's inner packet or a GRE header.
+func checksumsPayload(h *tun.Header, p *packet.Packet) bool {
+	return !p.Fragment.IsFragment() && uint32(h.CsumStart)+uint32(h.CsumOffset) >= uint32(p.PayloadOffset)
 }

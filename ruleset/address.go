@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// peer checks one side's addresses: exactly one of the three forms is supplied.
-// Every form that is there is checked, whatever their number.
+// peer checks one side's addresses. Exactly one of the three forms is allowed, but each
+// form that is there is checked.
 func (v *validator) peer(r *SecurityRule, f *sideFields, s *Side) Peer {
 	if r.anyUnknown(f.prefix, f.prefixes, f.groups) {
 		return Peer{}
@@ -86,13 +86,13 @@ func (v *validator) invalidAddress(r *SecurityRule, field, text, problem string)
 		r.identity(), Clip(text), problem)
 }
 
-// singular is the name under which Azure's messages know a prefix list.
+// singular is the name of a prefix list in Azure's messages.
 func singular(field string) string { return strings.TrimSuffix(title(field), "es") }
 
 // overlaps finds prefixes that lie within others of the same list.
 func (v *validator) overlaps(r *SecurityRule, field string, prefixes []netip.Prefix) {
 	sorted := slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
-	outer := 0 // whatever contains sorted[i] is sorted[outer]
+	outer := 0 // a prefix that contains sorted[i] is sorted[outer]
 	for i := 1; i < len(sorted); i++ {
 		if !sorted[outer].Overlaps(sorted[i]) {
 			outer = i
@@ -104,8 +104,8 @@ func (v *validator) overlaps(r *SecurityRule, field string, prefixes []netip.Pre
 	}
 }
 
-// ParsePrefix reads an address or a CIDR without host bits; problem says what
-// else the text is.
+// ParsePrefix reads an address or a CIDR without host bits. For any other text, problem
+// says what is wrong.
 func ParsePrefix(text string) (p netip.Prefix, problem string) {
 	if !strings.Contains(text, "/") {
 		a, err := netip.ParseAddr(text)
@@ -150,8 +150,8 @@ func (v *validator) groups(r *SecurityRule, field string, ids []string) []string
 	return slices.Clone(ids)
 }
 
-// families checks that a rule's addresses are all IPv4 or all IPv6; the fault names
-// the first that differs.
+// families checks that a rule's addresses are all IPv4 or all IPv6. The fault names the
+// first that differs.
 func (v *validator) families(raw *SecurityRule, r *Rule) {
 	var first netip.Prefix
 	for _, side := range []struct {

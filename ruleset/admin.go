@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Codes of ours for security admin rules: no recording of Azure's was found.
+// Our own codes for security admin rules: no recording of Azure's codes was found.
 const (
 	CodeAdminInvalidName      = "SecurityAdminRuleInvalidName"
 	CodeAdminDuplicateName    = "SecurityAdminRuleInvalidDuplicateName"
@@ -33,7 +33,7 @@ const (
 type SecurityAdminCollection struct {
 	File     string // for faults
 	Resource string // for faults
-	Name     string // manager, configuration and collection, with slashes between them
+	Name     string // MANAGER/CONFIGURATION/COLLECTION
 	ID       string
 	Rules    []SecurityAdminRule
 }
@@ -41,14 +41,26 @@ type SecurityAdminCollection struct {
 // SecurityAdminRule is a security admin rule as a document has it: every field is text.
 type SecurityAdminRule struct {
 	Name, ID, Description string
-	Kind                  string // Custom or nothing
+	Kind                  string // Custom or empty
 	Protocol              string
 	Access                string
 	Direction             string
 	Priority              string
-	Sources, Destinations []AdminPeer // none: every address
-	// SourcePortRanges and DestinationPortRanges may be empty: every port.
+	Sources, Destinations []AdminPeer // empty: every address
+	// Empty lists of ports mean every port.
 	SourcePortRanges, DestinationPortRanges []string
+}
+
+// AdminRuleFields are the fields of a SecurityAdminRule except its name, id, kind and
+// addresses.
+var AdminRuleFields = []Field[SecurityAdminRule]{
+	{Name: "description", Text: func(r *SecurityAdminRule) *string { return &r.Description }, Literal: true},
+	{Name: "protocol", Text: func(r *SecurityAdminRule) *string { return &r.Protocol }},
+	{Name: "access", Text: func(r *SecurityAdminRule) *string { return &r.Access }},
+	{Name: "direction", Text: func(r *SecurityAdminRule) *string { return &r.Direction }},
+	{Name: "priority", Text: func(r *SecurityAdminRule) *string { return &r.Priority }},
+	{Plural: "sourcePortRanges", List: func(r *SecurityAdminRule) *[]string { return &r.SourcePortRanges }},
+	{Plural: "destinationPortRanges", List: func(r *SecurityAdminRule) *[]string { return &r.DestinationPortRanges }},
 }
 
 // AdminPeer is an element of sources or destinations.
@@ -57,8 +69,8 @@ type AdminPeer struct {
 	AddressPrefixType string // IPPrefix, ServiceTag or NetworkGroup
 }
 
-// Validate checks a rule collection and collects every fault. The NSG that it returns
-// holds the rules without one.
+// Validate checks a rule collection and returns every fault. The NSG holds the rules
+// that have no fault.
 func (c *SecurityAdminCollection) Validate(known KnownTags) (*NSG, Faults) {
 	v := &adminValidator{collection: c, known: known}
 	nsg := &NSG{Name: c.Name, ID: c.ID, Admin: true}
@@ -159,7 +171,7 @@ func (v *adminValidator) peers(raw *SecurityAdminRule, field string, list []Admi
 			v.fail(raw, CodeAdminInvalidAddress, field, element.AddressPrefix, problem)
 			continue
 		}
-		if p.Any { // and whatever else
+		if p.Any { // the other elements add nothing
 			return p
 		}
 		all = append(all, p)
@@ -195,7 +207,7 @@ func (v *adminValidator) peer(element AdminPeer) (p Peer, problem string) {
 		}
 		return Peer{Tag: tag}, ""
 	case "networkgroup":
-		if text == "" { // it would match nothing, even in a denial
+		if text == "" { // a Deny rule would match nothing
 			return p, "A network group is named by its id, which is missing."
 		}
 		return Peer{NetworkGroup: text}, ""
@@ -203,7 +215,7 @@ func (v *adminValidator) peer(element AdminPeer) (p Peer, problem string) {
 	return p, "addressPrefixType " + strconv.Quote(Clip(element.AddressPrefixType)) + ": allowed are IPPrefix, ServiceTag and NetworkGroup."
 }
 
-// families: a rule's prefixes are all IPv4 or all IPv6, as a security rule's.
+// families checks that a rule's prefixes are all IPv4 or all IPv6, as in security rules.
 func (v *adminValidator) families(raw *SecurityAdminRule, r *Rule) {
 	var all []netip.Prefix
 	for _, side := range []*Peer{&r.Source, &r.Destination} {

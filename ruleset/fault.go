@@ -19,8 +19,8 @@ const (
 	CodeTooManyASGs           = "NumberOfApplicationSecurityGroupsReferencedInSecurityRuleLimitReached"
 )
 
-// Codes of our own in Azure's style: Azure refuses these too, but no recording
-// of its code was found.
+// Our own codes in Azure's style. Azure refuses these too, but no recording of its code
+// was found.
 const (
 	CodeInvalidGroupName   = "NetworkSecurityGroupInvalidName"
 	CodeInvalidRuleName    = "SecurityRuleInvalidName"
@@ -44,15 +44,15 @@ type Fault struct {
 	// Resource is kind and name, such as "networkSecurityGroups/NSG1".
 	Resource string
 	Rule     string
-	// Field has the document's spelling, such as "destinationPortRange".
+	// Field is spelled as in documents, such as "destinationPortRange".
 	Field string
-	// Value is the offending value as text, shortened when it is very long.
+	// Value is the faulty value as text, shortened when it is very long.
 	Value string
 	// Message says what is wrong and what is allowed.
 	Message string
 }
 
-// maxFaultValue keeps a fault readable whatever a document holds.
+// maxFaultValue bounds Fault.Value, so that a fault stays readable.
 const maxFaultValue = 200
 
 // Clip shortens a document's value for Fault.Value.
@@ -63,7 +63,7 @@ func Clip(value string) string {
 	return strings.ToValidUTF8(value[:maxFaultValue], "") + "..."
 }
 
-// Error is the fault in one line, from the place to the message.
+// Error is the fault in one line: the place first, the message last.
 func (f Fault) Error() string {
 	var b strings.Builder
 	for _, place := range []string{f.File, f.Resource} {
@@ -92,7 +92,7 @@ func (f Fault) Error() string {
 // Faults are all faults of a set of documents, in the order of the documents.
 type Faults []Fault
 
-// Error joins the faults, one a line.
+// Error lists the faults, one a line.
 func (f Faults) Error() string {
 	lines := make([]string, len(f))
 	for i := range f {
@@ -109,10 +109,10 @@ func (f Faults) Err() error {
 	return f
 }
 
-// MaxListed bounds the candidates that a message lists.
+// MaxListed is how many names Listed gives.
 const MaxListed = 10
 
-// Listed joins texts with commas, the first MaxListed of them.
+// Listed joins the first MaxListed texts with commas and counts the others.
 func Listed(texts []string) string {
 	if len(texts) <= MaxListed {
 		return strings.Join(texts, ", ")

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// maxNearMisses is how many names a hint gives.
+// maxNearMisses is the most names that a hint gives.
 const maxNearMisses = 3
 
-// maxDistance is how many letters of a near name may differ.
+// maxDistance is how many letters may differ between a name and a near one.
 const maxDistance = 2
 
-// NearMiss collects the names that differ from one in a few letters.
+// NearMiss collects the names that are nearly an unknown one.
 type NearMiss struct {
-	name  string // in lower case
+	name  string // the unknown one, in lower case
 	row   []int
 	found []nearName
 }
@@ -24,12 +24,12 @@ type nearName struct {
 	distance int
 }
 
-// NewNearMiss begins a search for names near to one that is not known.
+// NewNearMiss begins a search for names that are nearly the unknown name.
 func NewNearMiss(name string) *NearMiss {
 	return &NearMiss{name: strings.ToLower(name), row: make([]int, len(name)+maxDistance+1)}
 }
 
-// Try takes a name, and its form in lower case, when it is near enough or kin.
+// Try collects a name if it is near. key is the name in lower case. kin collects it anyway.
 func (n *NearMiss) Try(name, key string, kin bool) {
 	d := distance(n.name, key, maxDistance, n.row)
 	if d <= maxDistance || kin {
@@ -37,7 +37,7 @@ func (n *NearMiss) Try(name, key string, kin bool) {
 	}
 }
 
-// Hint says the nearest names, the nearest first; empty when there are none.
+// Hint is the end of a message, with the nearest name first. Empty when no name is near.
 func (n *NearMiss) Hint() string {
 	slices.SortFunc(n.found, func(a, b nearName) int {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), strings.Compare(a.name, b.name))
@@ -55,14 +55,13 @@ func (n *NearMiss) Hint() string {
 	return "; near are " + strings.Join(names, ", ")
 }
 
-// distance is the number of letters to change, leave out or put in to make b of a, or
-// limit+1 when it takes more than limit. It works in row, which has room for
-// len(a)+limit+1.
+// distance is the number of letters to change, drop or insert to turn a into b; limit+1
+// when that takes more than limit. It works in row, which needs room for len(a)+limit+1.
 func distance(a, b string, limit int, row []int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit {
 		return limit + 1
 	}
-	row = row[:len(b)+1] // of distances from a's first i letters
+	row = row[:len(b)+1] // the distances of b's beginnings from a's first i letters
 	for j := range row {
 		row[j] = j
 	}
@@ -79,7 +78,7 @@ func distance(a, b string, limit int, row []int) int {
 			row[j+1] = min(change, row[j+1]+1, row[j]+1)
 			least = min(least, row[j+1])
 		}
-		if least > limit { // later rows have nothing smaller
+		if least > limit { // no later row is below its least
 			return limit + 1
 		}
 	}

@@ -13,7 +13,7 @@ func TestAComparisonAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The end of a comparison that can't come below the limit any more changes no result.
+// Ending a comparison early changes no result.
 func TestDistanceIsThatOfTheWholeComparisonUpToTheLimit(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 1))
 	word := func() string {
@@ -34,7 +34,7 @@ func TestDistanceIsThatOfTheWholeComparisonUpToTheLimit(t *testing.T) {
 	}
 }
 
-// slowDistance is distance without a limit, by its definition.
+// slowDistance is the definition of distance, without a limit.
 func slowDistance(a, b string) int {
 	if a == "" || b == "" {
 		return len(a) + len(b)

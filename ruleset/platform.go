@@ -9,8 +9,8 @@ import (
 const BuiltInTags = TagVirtualNetwork + ", " + TagInternet + ", " + TagAzureLoadBalancer + ", " +
 	TagPlatformDNS + ", " + TagPlatformIMDS + " and " + TagPlatformLKM
 
-// PlatformService is what an AzurePlatform tag stands for: not addresses alone, since
-// several services share one, but a port of theirs.
+// PlatformService is what an AzurePlatform tag stands for: one port of its addresses,
+// since several services share an address.
 type PlatformService struct {
 	Tag       string
 	Addresses []netip.Prefix
@@ -18,8 +18,8 @@ type PlatformService struct {
 	Port      uint16
 }
 
-// platformServices by tag. They are in no tag file. Those of LKM are the public cloud's
-// kms.core.windows.net and azkms.core.windows.net.
+// platformServices are in no tag file. The addresses of LKM are those of
+// kms.core.windows.net and azkms.core.windows.net in the public cloud.
 var platformServices = []PlatformService{
 	{TagPlatformDNS, []netip.Prefix{platformAddress}, []Protocol{TCP, UDP}, 53},
 	{TagPlatformIMDS, []netip.Prefix{netip.MustParsePrefix("169.254.169.254/32")}, []Protocol{TCP}, 80},
@@ -28,8 +28,8 @@ var platformServices = []PlatformService{
 	}, []Protocol{TCP}, 1688},
 }
 
-// PlatformServiceOf is what a tag in canonical spelling stands for; nil for any other tag.
-// It is shared and must not be changed.
+// PlatformServiceOf is the service of a tag in canonical spelling; nil for any other tag.
+// The result is shared and must not be changed.
 func PlatformServiceOf(tag string) *PlatformService {
 	i := slices.IndexFunc(platformServices, func(s PlatformService) bool { return s.Tag == tag })
 	if i < 0 {
@@ -38,8 +38,8 @@ func PlatformServiceOf(tag string) *PlatformService {
 	return &platformServices[i]
 }
 
-// Narrow holds a rule's protocol and ports to the service; ok is false when they have
-// nothing in common. Any protocol stays any where the service has several.
+// Narrow limits a rule's protocol and ports to the service. ok is false when they have
+// nothing in common. AnyProtocol stays as it is when the service has several protocols.
 func (s *PlatformService) Narrow(protocol Protocol, ports []PortRange) (Protocol, []PortRange, bool) {
 	switch {
 	case protocol == AnyProtocol && len(s.Protocols) == 1:

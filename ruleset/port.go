@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// ports checks one side's ports. A port list with "*" among others is a fault of
-// ours: Azure's answer to it is not recorded.
+// ports checks one side's ports. A list with "*" among other ports is a fault here;
+// Azure's answer to it is not recorded.
 func (v *validator) ports(r *SecurityRule, f *sideFields, s *Side) []PortRange {
 	if r.anyUnknown(f.portRange, f.portRanges) {
 		return nil
@@ -44,7 +44,7 @@ func (v *validator) portList(r *SecurityRule, field string, texts []string) []Po
 	return ranges
 }
 
-// parsePortRange reads "80", "80-90" or "*". Spaces around it are let pass:
+// parsePortRange reads "80", "80-90" or "*". It allows spaces around the text, because
 // published templates that Azure deploys have them.
 func parsePortRange(text string) (PortRange, bool) {
 	text = strings.Trim(text, " ")
@@ -62,7 +62,7 @@ func parsePortRange(text string) (PortRange, bool) {
 
 func parsePort(text string) (uint16, bool) {
 	for i := range len(text) {
-		if !isDigit(text[i]) { // ParseUint would take a sign
+		if !isDigit(text[i]) { // ParseUint accepts a sign
 			return 0, false
 		}
 	}

@@ -1,11 +1,17 @@
+// Package ruleset holds network security groups as data: rules, the six default
+// rules, tags, application security groups, limits, and validation with Azure's
+// error codes. It knows nothing of files, packets, TUN devices or workers and
+// can be used as a library. Package arm reads its JSON forms, package azure writes
+// Azure's answers, package classifier compiles its rules.
 package ruleset
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
-// Direction says which way a rule looks, from the virtual machine's side.
+// Direction is the direction of a rule's traffic, seen from the virtual machine.
 type Direction uint8
 
 const (
@@ -26,8 +32,8 @@ type Access uint8
 
 const (
 	Deny        Access = iota // the zero value denies: fail closed
-	Allow                     // of an admin rule: the NSGs decide
-	AlwaysAllow               // admin rules only: no NSG is asked
+	Allow                     // in an admin rule: the NSGs decide
+	AlwaysAllow               // in admin rules only: no NSG is asked
 )
 
 // String is the ARM spelling.
@@ -80,15 +86,15 @@ type Peer struct {
 	Any      bool           // "*": every address of both families
 	Tag      string         // service tag in canonical spelling, such as "VirtualNetwork"
 	Prefixes []netip.Prefix // masked; "0.0.0.0/0" is every IPv4 address
-	// ApplicationSecurityGroups are resource ids as written; compare with SameID.
+	// ApplicationSecurityGroups are resource ids as written: compare them without case.
 	ApplicationSecurityGroups []string
-	// NetworkGroup is the id of a network manager's group of virtual networks, and AnyOf
-	// several peers; in admin rules only.
+	// In admin rules only: NetworkGroup is the id of a network manager's group of virtual
+	// networks, AnyOf is several peers.
 	NetworkGroup string
 	AnyOf        []Peer
 }
 
-// Each calls f for the peer, or for each of AnyOf.
+// Each calls f for each of AnyOf, or for the peer itself when that is empty.
 func (p *Peer) Each(f func(*Peer)) {
 	if p.AnyOf == nil {
 		f(p)
@@ -118,9 +124,9 @@ type Rule struct {
 	Admin bool
 }
 
-// QualifiedName is the rule's name in answers of IP flow verify and effective
-// rules: "securityRules/NAME", "defaultSecurityRules/NAME" or, for which Azure's form is
-// not known, "securityAdminRules/NAME".
+// QualifiedName is the rule's name in IP flow verify and effective rules:
+// "securityRules/NAME" or "defaultSecurityRules/NAME". Admin rules are
+// "securityAdminRules/NAME"; how Azure names them is not known.
 func (r *Rule) QualifiedName() string {
 	switch {
 	case r.Default:
@@ -132,7 +138,8 @@ func (r *Rule) QualifiedName() string {
 }
 
 // PrefixedName is the rule's name in NSG diagnostics and security group views:
-// "UserRule_NAME", "DefaultRule_NAME" or, for which Azure's form is not known, "AdminRule_NAME".
+// "UserRule_NAME" or "DefaultRule_NAME". Admin rules are "AdminRule_NAME"; how Azure
+// names them is not known.
 func (r *Rule) PrefixedName() string {
 	switch {
 	case r.Default:
@@ -143,24 +150,84 @@ func (r *Rule) PrefixedName() string {
 	return "UserRule_" + r.Name
 }
 
-// NSG is one validated network security group, or a rule collection of security admin
-// rules: that has no default rules.
-type NSG struct {
-	Admin           bool // a rule collection
-	Name            string
-	ID              string // resource id; made up from the name when the document has none
-	ResourceGUID    string // resourceGuid, empty when the document has none
-	Location        string
-	FlushConnection bool
-	Rules           []Rule // user rules only, in the order of the document
+// SecurityRule is a rule as a document has it, before validation: every field is text in
+// ARM's spelling. Empty strings and lists are fields that the document does not have.
+type SecurityRule struct {
+	Name        string
+	ID          string
+	Description string
+	Protocol    string
+	Access      string
+	Direction   string
+	Priority    string // a decimal number
+
+	Source, Destination Side
+
+	// Unknown holds the names of fields whose value the document doesn't give, such as
+	// a template's expressions. They are not checked. A rule is returned only when all
+	// of them are "name" or Literal fields.
+	Unknown map[string]bool
 }
 
-// The tags that need no tag file.
-const (
-	TagVirtualNetwork    = "VirtualNetwork"
-	TagInternet          = "Internet"
-	TagAzureLoadBalancer = "AzureLoadBalancer"
-	TagPlatformDNS       = "AzurePlatformDNS"
-	TagPlatformIMDS      = "AzurePlatformIMDS"
-	TagPlatformLKM       = "AzurePlatformLKM"
+// Side is what a rule says of one end of a flow.
+type Side struct {
+	PortRange     string
+	PortRanges    []string
+	AddressPrefix string
+	// AddressPrefixes holds addresses and CIDRs only, never a tag or "*".
+	AddressPrefixes           []string
+	ApplicationSecurityGroups []string // resource ids
+}
+
+// Field is a field of a rule R as documents have it: one value under Name, or several
+// under Plural. The readers of all formats work through the table of a rule's fields.
+type Field[R any] struct {
+	Name, Plural string             // ARM's names; empty for a form that does not exist
+	Text         func(*R) *string   // the value under Name; nil without Name
+	List         func(*R) *[]string // the values under Plural; nil without Plural
+	Literal      bool               // no verdict depends on it
+	References   bool               // the values are resource ids
+}
+
+// Names are the field's names in documents.
+func (f *Field[R]) Names() []string {
+	return slices.DeleteFunc([]string{f.Name, f.Plural}, func(name string) bool { return name == "" })
+}
+
+// SecurityRuleFields are the fields of a SecurityRule except its name and id.
+var SecurityRuleFields = slices.Concat([]Field[SecurityRule]{
+	{Name: "description", Text: func(r *SecurityRule) *string { return &r.Description }, Literal: true},
+	{Name: "protocol", Text: func(r *SecurityRule) *string { return &r.Protocol }},
+	{Name: "access", Text: func(r *SecurityRule) *string { return &r.Access }},
+	{Name: "direction", Text: func(r *SecurityRule) *string { return &r.Direction }},
+	{Name: "priority", Text: func(r *SecurityRule) *string { return &r.Priority }},
+},
+	sourceFields.table(func(r *SecurityRule) *Side { return &r.Source }),
+	destinationFields.table(func(r *SecurityRule) *Side { return &r.Destination }),
 )
+
+// sideFields are the ARM names of the fields of one side.
+type sideFields struct{ portRange, portRanges, prefix, prefixes, groups string }
+
+var (
+	sourceFields = sideFields{"sourcePortRange", "sourcePortRanges",
+		"sourceAddressPrefix", "sourceAddressPrefixes", "sourceApplicationSecurityGroups"}
+	destinationFields = sideFields{"destinationPortRange", "destinationPortRanges",
+		"destinationAddressPrefix", "destinationAddressPrefixes", "destinationApplicationSecurityGroups"}
+)
+
+func (f *sideFields) table(side func(*SecurityRule) *Side) []Field[SecurityRule] {
+	return []Field[SecurityRule]{
+		{Name: f.portRange, Plural: f.portRanges,
+			Text: func(r *SecurityRule) *string { return &side(r).PortRange },
+			List: func(r *SecurityRule) *[]string { return &side(r).PortRanges }},
+		{Name: f.prefix, Plural: f.prefixes,
+			Text: func(r *SecurityRule) *string { return &side(r).AddressPrefix },
+			List: func(r *SecurityRule) *[]string { return &side(r).AddressPrefixes }},
+		{Plural: f.groups, References: true,
+			List: func(r *SecurityRule) *[]string { return &side(r).ApplicationSecurityGroups }},
+	}
+}
+
+// title is a field's name as Azure's messages spell it.
+func title(field string) string { return string(field[0]-'a'+'A') + field[1:] }

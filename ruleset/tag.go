@@ -5,14 +5,26 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"go4.org/netipx"
+)
+
+// The tags that need no tag file.
+const (
+	TagVirtualNetwork    = "VirtualNetwork"
+	TagInternet          = "Internet"
+	TagAzureLoadBalancer = "AzureLoadBalancer"
+	TagPlatformDNS       = "AzurePlatformDNS"
+	TagPlatformIMDS      = "AzurePlatformIMDS"
+	TagPlatformLKM       = "AzurePlatformLKM"
 )
 
 // platformAddress is Azure's host virtual address: the source of load balancer
 // probes, the same in every region.
 var platformAddress = netip.MustParsePrefix("168.63.129.16/32")
 
-// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every
-// network. 169.254.0.0/16 is not among them, as in Azure's own expansion.
+// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every network.
+// Azure's own expansion has 169.254.0.0/16, so it is not here.
 var notInternet = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("10.0.0.0/8"),
@@ -23,31 +35,48 @@ var notInternet = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/3"),
 }
 
-var (
-	allIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	// globalIPv6 is all that IANA assigns as global unicast.
-	globalIPv6 = netip.MustParsePrefix("2000::/3")
-)
+// globalIPv6 is all that IANA assigns as global unicast.
+var globalIPv6 = netip.MustParsePrefix("2000::/3")
 
-// InternetPrefixes is the Internet tag as a network sees it: the public IPv4
-// unicast addresses and 2000::/3 without the prefixes of exclude, which are
-// those of the network's VirtualNetwork tag. The result is sorted, IPv4 first,
-// and the shortest list of prefixes that covers exactly these addresses.
-func InternetPrefixes(exclude []netip.Prefix) []netip.Prefix {
-	exclude = masked(exclude)
-	prefixes := subtract(nil, allIPv4, slices.Concat(notInternet, exclude))
-	return subtract(prefixes, globalIPv6, exclude)
+var everywhere = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 }
 
-// VirtualNetworkPrefixes is the VirtualNetwork tag of a network whose own and
-// peered address spaces are space: these and the platform's address, sorted,
-// without prefixes that others contain.
+// Everywhere is every address: 0.0.0.0/0 and ::/0. The result is always the same slice
+// and must not be changed.
+func Everywhere() []netip.Prefix { return everywhere }
+
+// InternetPrefixes is the Internet tag as a network sees it: the public IPv4 unicast
+// addresses and 2000::/3, without the prefixes of exclude. Those are the prefixes of the
+// network's VirtualNetwork tag. The result is sorted, IPv4 first, and has the fewest
+// prefixes that cover these addresses.
+func InternetPrefixes(exclude []netip.Prefix) []netip.Prefix {
+	var b netipx.IPSetBuilder
+	b.AddPrefix(everywhere[0])
+	b.AddPrefix(globalIPv6)
+	for _, p := range slices.Concat(notInternet, exclude) {
+		if p.IsValid() {
+			b.RemovePrefix(p)
+		}
+	}
+	set, _ := b.IPSet() // only an invalid prefix is an error
+	return set.Prefixes()
+}
+
+// VirtualNetworkPrefixes is the VirtualNetwork tag of a network: space, which is its own
+// and its peers' address space, and the platform's address. The result is sorted and
+// leaves out prefixes that others contain.
 func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
-	sorted := append(masked(space), platformAddress)
+	sorted := []netip.Prefix{platformAddress}
+	for _, p := range space {
+		if p.IsValid() {
+			sorted = append(sorted, p.Masked())
+		}
+	}
 	slices.SortFunc(sorted, netip.Prefix.Compare)
 	var prefixes []netip.Prefix
 	for _, p := range sorted {
-		// Whatever contains p sorts before it, and is the last one kept.
+		// A prefix that contains p sorts before it, and is the last one kept.
 		if n := len(prefixes); n == 0 || !prefixes[n-1].Overlaps(p) {
 			prefixes = append(prefixes, p)
 		}
@@ -57,46 +86,6 @@ func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
 
 // AzureLoadBalancerPrefixes is the AzureLoadBalancer tag, the same everywhere.
 func AzureLoadBalancerPrefixes() []netip.Prefix { return []netip.Prefix{platformAddress} }
-
-func masked(list []netip.Prefix) []netip.Prefix {
-	result := make([]netip.Prefix, 0, len(list)+1)
-	for _, p := range list {
-		if p.IsValid() {
-			result = append(result, p.Masked())
-		}
-	}
-	return result
-}
-
-// subtract appends to list what is left of p without the prefixes of holes. It
-// halves p until a half is whole or gone, so the result is in order and no two
-// neighbours of it could be one prefix.
-func subtract(list []netip.Prefix, p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
-	var inside []netip.Prefix
-	for _, h := range holes {
-		if !h.Overlaps(p) {
-			continue
-		}
-		if h.Bits() <= p.Bits() {
-			return list
-		}
-		inside = append(inside, h)
-	}
-	if len(inside) == 0 {
-		return append(list, p)
-	}
-	low, high := halves(p)
-	return subtract(subtract(list, low, inside), high, inside)
-}
-
-// halves splits a prefix that is shorter than its address.
-func halves(p netip.Prefix) (low, high netip.Prefix) {
-	bits := p.Bits()
-	address := p.Addr().AsSlice()
-	address[bits/8] |= 0x80 >> (bits % 8)
-	upper, _ := netip.AddrFromSlice(address)
-	return netip.PrefixFrom(p.Addr(), bits+1), netip.PrefixFrom(upper, bits+1)
-}
 
 // classicTags are the built-in tags, and the spellings of Azure's old deployment model.
 var classicTags = map[string]string{
@@ -110,13 +99,12 @@ var classicTags = map[string]string{
 	"azureplatformlkm":   TagPlatformLKM,
 }
 
-// KnownTags says how a service tag is spelt; the question has any case. A tag that
-// can't be used has a problem instead, which says why and what is known.
+// KnownTags gives the spelling of a service tag, asked for in any case. For a tag that
+// cannot be used, problem says why and which tags are known.
 type KnownTags func(tag string) (canonical, problem string)
 
-// canonicalTag recognises a service tag, or says with problem what the text is
-// instead. The built-in tags are always known, others when known has them,
-// or, when known is nil, because they look like one.
+// canonicalTag gives the spelling of a service tag, or a problem. Built-in tags are
+// always known. Others are known if known has them, or by their look if known is nil.
 func canonicalTag(text string, known KnownTags) (tag, problem string) {
 	if tag, ok := classicTags[strings.ToLower(text)]; ok {
 		return tag, ""
@@ -135,14 +123,14 @@ func BuiltInTagNames() []string {
 	return slices.Compact(slices.Sorted(maps.Values(classicTags)))
 }
 
-// CanonicalBuiltInTag spells a tag that needs no tag file, given in any case or in the
-// words of Azure's old deployment model; ok is false for every other text.
+// CanonicalBuiltInTag spells a tag that needs no tag file, given in any case or as Azure's
+// old deployment model spells it. ok is false for any other text.
 func CanonicalBuiltInTag(text string) (tag string, ok bool) {
 	tag, ok = classicTags[strings.ToLower(text)]
 	return tag, ok
 }
 
-// RouteTag is canonicalTag for a route, which takes the tags of a service tag file only.
+// RouteTag is canonicalTag for a route, which may only name tags of a service tag file.
 func RouteTag(text string, known KnownTags) (tag, problem string) {
 	tag, problem = canonicalTag(text, known)
 	if problem == "" && IsBuiltInTag(tag) {
@@ -151,13 +139,13 @@ func RouteTag(text string, known KnownTags) (tag, problem string) {
 	return tag, problem
 }
 
-// IsBuiltInTag reports a tag, in canonical spelling, that needs no tag file.
+// IsBuiltInTag reports whether a tag in canonical spelling needs no tag file.
 func IsBuiltInTag(tag string) bool {
 	return tag == TagVirtualNetwork || tag == TagInternet || tag == TagAzureLoadBalancer || PlatformServiceOf(tag) != nil
 }
 
-// LooksLikeTag reports letters, digits and single dots between them, beginning
-// with a letter, as in "Storage.WestEurope".
+// LooksLikeTag reports whether text begins with a letter and has only letters, digits and
+// single dots between them, as "Storage.WestEurope".
 func LooksLikeTag(text string) bool {
 	if len(text) > MaxNameLength {
 		return false

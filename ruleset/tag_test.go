@@ -76,8 +76,8 @@ func randomPrefix(r *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4(a), 4+r.IntN(29)).Masked()
 }
 
-// An address is in the expansion exactly when it is in the whole and in no hole,
-// and no two prefixes of the expansion could be one.
+// An address is in the expansion if and only if it is in the whole and in no hole. No two
+// prefixes of the expansion could be one.
 func TestInternetPrefixesAgainstMembership(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {

@@ -7,14 +7,33 @@ import (
 	"strings"
 )
 
-// Validate checks an NSG as Azure does and collects every fault, not only the
-// first. The NSG it returns holds the rules without one, in the document's
-// order and in canonical spelling; it is fit for use when there are no faults.
+// Azure's limits, see "Azure subscription limits: networking".
+const (
+	MinPriority = 100
+	MaxPriority = 4096
+
+	MaxNameLength        = 80
+	MaxDescriptionLength = 140
+
+	MaxRulesPerGroup = 1000
+	// MaxAddressesPerGroup is for the addresses and ranges of all rules of an NSG. Sources
+	// and destinations are counted separately.
+	MaxAddressesPerGroup = 4000
+	MaxASGsPerSide       = 10
+	// MaxASGsPerGroup counts different ASGs in all rules of an NSG.
+	MaxASGsPerGroup = 100
+	// MaxPortRangesPerRule is for source ports and for destination ports. Azure publishes no
+	// limit of ports; this one is ours.
+	MaxPortRangesPerRule = 4000
+)
+
+// Validate checks an NSG as Azure does and returns every fault, not only the first. The
+// NSG holds the rules that have no fault, in the document's order and in canonical
+// spelling. It is fit for use only when there are no faults.
 //
-// Enumerations, tags and the classic names of tags are taken in any case. A
-// prefix with host bits is a fault, as in Azure's API, never silently masked.
-// With known nil every well-formed tag name, such as "Storage.WestEurope", is
-// accepted as Peer.Tag: whether it exists is for whoever has the tag file.
+// Enumerations, tags and the classic names of tags may have any case. A prefix with host
+// bits is a fault, as in Azure's API. With known nil every text that looks like a tag is
+// taken for one.
 func (g *NetworkSecurityGroup) Validate(known KnownTags) (*NSG, Faults) {
 	v := &validator{group: g, known: known, nsg: &NSG{
 		Name: g.Name, ID: g.ID, ResourceGUID: g.ResourceGUID, Location: g.Location, FlushConnection: g.FlushConnection,
@@ -94,10 +113,11 @@ func (v *validator) rule(raw *SecurityRule) {
 	}
 }
 
-// decided reports that no field which a verdict depends on is unknown.
+// decided reports whether all fields that decide a verdict are known.
 func (r *SecurityRule) decided() bool {
-	for field, unknown := range r.Unknown {
-		if unknown && field != "name" && field != "description" {
+	for name, unknown := range r.Unknown {
+		literal := func(f Field[SecurityRule]) bool { return f.Literal && f.Name == name }
+		if unknown && name != "name" && !slices.ContainsFunc(SecurityRuleFields, literal) {
 			return false
 		}
 	}
@@ -130,7 +150,7 @@ func (v *validator) enumerations(raw *SecurityRule, r *Rule) {
 	check("direction", CodeInvalidDirection, raw.Direction, "Inbound and Outbound", ok)
 }
 
-// nameRule says what validName takes.
+// nameRule is what validName allows.
 const nameRule = "A name has 1 to 80 letters, digits, underscores, dots and hyphens, begins with a letter or digit " +
 	"and ends with a letter, digit or underscore."
 
@@ -151,7 +171,7 @@ func validName(name string) bool {
 	return true
 }
 
-// uniqueNames checks names without case: they are parts of resource ids.
+// uniqueNames compares names without case, since they are parts of resource ids.
 func (v *validator) uniqueNames() {
 	seen := map[string]bool{}
 	for i := range v.group.SecurityRules {
@@ -167,8 +187,8 @@ func (v *validator) uniqueNames() {
 	}
 }
 
-// conflicts finds rules of one direction that share a priority, faulty ones
-// included: their priority is taken all the same.
+// conflicts finds rules of one direction that share a priority. Faulty rules take their
+// priority too.
 func (v *validator) conflicts() {
 	type slot struct {
 		direction Direction
@@ -207,7 +227,7 @@ func (v *validator) groupLimits() {
 		"application security groups in all its rules")
 }
 
-// anyUnknown reports that one of the fields is unknown.
+// anyUnknown reports whether one of the fields is unknown.
 func (r *SecurityRule) anyUnknown(fields ...string) bool {
 	return slices.ContainsFunc(fields, func(f string) bool { return r.Unknown[f] })
 }

@@ -16,7 +16,7 @@ const lockName = "nsgd.lock"
 // RunningError says who holds a state directory. It is ErrRunning.
 type RunningError struct {
 	Dir string
-	// PID of the other daemon; 0 if it had not written it yet.
+	// PID of the other daemon; 0: it has not been written yet.
 	PID int
 }
 
@@ -31,8 +31,8 @@ func (e *RunningError) Error() string {
 // Is makes errors.Is(err, ErrRunning) hold.
 func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
-// takeLock locks dir's lock file and writes the process id into it. The lock ends with
-// the process, however that ends.
+// takeLock locks dir's lock file and writes the process id into it. The kernel gives the lock
+// up with the process, however that ends.
 func takeLock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockName)
 	for {
@@ -40,7 +40,7 @@ func takeLock(dir string) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tun: state directory: %w", err)
 		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		locked, err := lockFile(f, path)
 		if err == unix.EWOULDBLOCK {
 			text, _ := io.ReadAll(f)
 			f.Close()
@@ -51,8 +51,8 @@ func takeLock(dir string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("tun: lock %s: %w", path, err)
 		}
-		if !sameFile(f, path) {
-			f.Close() // its last holder removed it between our open and our lock
+		if !locked {
+			f.Close()
 			continue
 		}
 		if err = f.Truncate(0); err == nil {
@@ -66,11 +66,16 @@ func takeLock(dir string) (*os.File, error) {
 	}
 }
 
-func sameFile(f *os.File, path string) bool {
+// lockFile locks the file that was opened at path. It reports false when the file is no longer
+// at path: its last holder removed it after the open.
+func lockFile(f *os.File, path string) (bool, error) {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return false, err
+	}
 	held, err := f.Stat()
 	if err != nil {
-		return false
+		return false, err
 	}
 	named, err := os.Stat(path)
-	return err == nil && os.SameFile(held, named)
+	return err == nil && os.SameFile(held, named), nil
 }

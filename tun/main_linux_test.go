@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 
 // childDir in the environment makes the test binary the daemon that TestAKilled... kills.
 const childDir = "NSGD_TUN_TEST_CHILD_DIR"
+
+// The process's first thread can't end: without the lock a test that leaves a thread to its
+// end could get that one.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {

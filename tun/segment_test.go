@@ -87,6 +87,7 @@ func TestHeadersThatNoSuperpacketHasAreRefused(t *testing.T) {
 		{"a TCP header longer than the packet", func(h *Header, b []byte) {
 			h.CsumStart, h.GSOType, h.CsumOffset, b[80+tcpOffsetAt] = 80, GSOTCPv4, tcpSumAt, 15<<4
 		}},
+		{"an IP length beyond the packet", func(_ *Header, b []byte) { b[ipv4LenAt+1]++ }},
 		{"an IPv4 header of 4 bytes", func(_ *Header, b []byte) { b[0] = 0x41 }},
 	} {
 		frame := packettest.Superpacket(p, GSOUDPL4, 10)

@@ -8,8 +8,8 @@ import (
 )
 
 // statsSocket asks the kernel for the counters of interfaces in the namespace where it was
-// opened. RTM_GETSTATS (kernel 4.7) answers with counters and nothing else, where RTM_GETLINK
-// describes the whole interface: of thousands of devices, each scrape asks for every one.
+// opened. It uses RTM_GETSTATS (kernel 4.7), which answers with counters alone: RTM_GETLINK
+// describes the whole interface, and a scrape may ask for thousands.
 type statsSocket struct {
 	fd       int
 	sequence uint32
@@ -28,7 +28,7 @@ func openStats() (*statsSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	// Connected to the kernel, it gets nothing from anybody else.
+	// A socket that is connected to the kernel gets messages from nobody else.
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("netlink: %w", err)
@@ -38,20 +38,10 @@ func openStats() (*statsSocket, error) {
 
 func (s *statsSocket) close() error { return unix.Close(s.fd) }
 
-// read gives the counters of the interface with that index. It never waits: the kernel answers
-// before it returns from the request.
+// read returns the counters of the interface with that index. It never waits: the kernel has
+// answered when the request returns.
 func (s *statsSocket) read(index int) (Stats, bool) {
-	s.sequence++
-	request := s.buffer[:unix.NLMSG_HDRLEN+ifStatsMsgLen]
-	clear(request)
-	order := binary.NativeEndian
-	order.PutUint32(request[0:], uint32(len(request)))
-	order.PutUint16(request[4:], unix.RTM_GETSTATS)
-	order.PutUint16(request[6:], unix.NLM_F_REQUEST)
-	order.PutUint32(request[8:], s.sequence)
-	order.PutUint32(request[unix.NLMSG_HDRLEN+4:], uint32(index))
-	order.PutUint32(request[unix.NLMSG_HDRLEN+8:], statsLinkMask)
-	if _, err := unix.Write(s.fd, request); err != nil {
+	if err := s.ask(index); err != nil {
 		return Stats{}, false
 	}
 	for {
@@ -62,13 +52,30 @@ func (s *statsSocket) read(index int) (Stats, bool) {
 		if err != nil || n < unix.NLMSG_HDRLEN {
 			return Stats{}, false
 		}
-		if answer := s.buffer[:n]; order.Uint32(answer[8:]) == s.sequence { // not one that an earlier read left
+		// The answer may be one that an earlier read has left.
+		if answer := s.buffer[:n]; binary.NativeEndian.Uint32(answer[8:]) == s.sequence {
 			return parseStats(answer)
 		}
 	}
 }
 
-// parseStats finds the counters in an RTM_NEWSTATS message; an error message has none.
+// ask sends the next request.
+func (s *statsSocket) ask(index int) error {
+	s.sequence++
+	request := s.buffer[:unix.NLMSG_HDRLEN+ifStatsMsgLen]
+	clear(request)
+	order := binary.NativeEndian
+	order.PutUint32(request[0:], uint32(len(request)))
+	order.PutUint16(request[4:], unix.RTM_GETSTATS)
+	order.PutUint16(request[6:], unix.NLM_F_REQUEST)
+	order.PutUint32(request[8:], s.sequence)
+	order.PutUint32(request[unix.NLMSG_HDRLEN+4:], uint32(index))
+	order.PutUint32(request[unix.NLMSG_HDRLEN+8:], statsLinkMask)
+	_, err := unix.Write(s.fd, request)
+	return err
+}
+
+// parseStats finds the counters in an RTM_NEWSTATS message. An error message has none.
 func parseStats(message []byte) (Stats, bool) {
 	order := binary.NativeEndian
 	if len(message) < unix.NLMSG_HDRLEN+ifStatsMsgLen || order.Uint16(message[4:]) != unix.RTM_NEWSTATS {

@@ -20,8 +20,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// runLab runs the built-in lab: it sends real traffic between all its hosts, prints
-// what became of it and why, and stays up until ctx ends.
+// runLab runs the built-in lab: it sends real traffic between all hosts, prints which
+// probes passed and the rules that decided, and stays up until ctx ends.
 func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 	dir, release, err := labFolder(os.TempDir())
 	if err != nil {
@@ -39,20 +39,21 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 	return errors.Join(err, mismatch)
 }
 
-// showLab probes and prints. A mismatch between wire and verdict is told apart from
-// an error: the lab stays up, for looking at it.
+// serveLab opens the servers of all hosts and the platform's services, until ctx ends.
+func (d *daemon) serveLab(ctx context.Context) error {
+	if _, err := lab.ServePlatform(ctx, func() *policy.Set { return d.engine.Snapshot().Policy }); err != nil {
+		return err
+	}
+	_, err := lab.Serve(ctx, lab.AllHosts(), lab.Options{})
+	return err
+}
+
+// showLab probes and prints. A mismatch between wire and verdict is not an error: the
+// lab stays up, so that a person can look at it.
 func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
-	stop, err := lab.ServePlatform(ctx, func() *policy.Set { return d.engine.Snapshot().Policy })
-	if err != nil {
+	if err := d.serveLab(ctx); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			stop()
-			return
-		}
-		context.AfterFunc(ctx, stop)
-	}()
 	results, err := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: explainBy(d.engine.Snapshot)})
 	if errors.Is(err, lab.ErrMismatch) {
 		mismatch, err = err, nil
@@ -73,7 +74,7 @@ func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismat
 	return mismatch, err
 }
 
-// labHints say how to go on from the table.
+// labHints returns what to try after the table.
 func (d *daemon) labHints(policy string) string {
 	nsgctl := besideDaemon(os.Args[0], "nsgctl")
 	var b strings.Builder
@@ -83,7 +84,9 @@ func (d *daemon) labHints(policy string) string {
 	}
 	fmt.Fprintf(&b, "Policy:  %s (change it, then: %s reload)\n\nTo try more, as root in another terminal:\n", policy, nsgctl)
 	for _, command := range []string{
-		nsgctl + " verify --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:80 --remote 203.0.113.10:50000",
+		"ip netns exec nsgd-internet curl http://10.0.1.4/",
+		"ip netns exec nsgd-internet curl -m 2 http://10.0.1.4:8080/",
+		nsgctl + " verify --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:8080 --remote 203.0.113.10:50000",
 		nsgctl + " effective --nic vm1-nic",
 		nsgctl + " rules",
 		nsgctl + " flows",
@@ -95,18 +98,17 @@ func (d *daemon) labHints(policy string) string {
 	return b.String()
 }
 
-// besideDaemon names a tool in the folder by which the daemon was called, which may not
-// be in PATH.
+// besideDaemon returns the path of a tool in the daemon's folder, which may not be in PATH.
 func besideDaemon(daemon, tool string) string {
 	dir, _ := filepath.Split(daemon)
 	return dir + tool
 }
 
-// clientPort stands for the port that a client's kernel chooses; no rule of the lab
-// looks at it.
+// clientPort stands for the port that a client's kernel chooses. No rule of the lab
+// matches it.
 const clientPort = 49152
 
-// explainBy explains probes by the running policy: the whole way from one end to the other.
+// explainBy explains probes by the running policy, over the whole path between both ends.
 func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
 	return func(r lab.Result) (string, string, bool) {
 		s := snapshot()
@@ -115,7 +117,7 @@ func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecu
 		local, remote := r.Source.Address, r.Destination.Address
 		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source
 		flow.LocalPort, flow.RemotePort = clientPort, r.Port
-		if source == "" { // from outside: asked at the other end
+		if source == "" { // the internet has no NIC: ask for the other end
 			local, remote = remote, local
 			flow.Direction, flow.NetworkInterface = ruleset.Inbound, destination
 			flow.LocalPort, flow.RemotePort = r.Port, clientPort
@@ -144,7 +146,7 @@ func labProtocol(p lab.Protocol, f lab.Family) uint8 {
 	return packet.ProtoICMP
 }
 
-// ownerOf names the NIC that has an address; empty for an address outside.
+// ownerOf returns the id of the NIC that has an address; empty when none has.
 func ownerOf(s *topology.Snapshot, address netip.Addr) string {
 	for _, nic := range s.Policy.NetworkInterfaces {
 		for i := range nic.IPConfigurations {

@@ -10,9 +10,8 @@ import (
 
 const labFolderPattern = "nsgd-lab-*"
 
-// labFolder makes a folder for the lab's documents below parent, held by a lock on it
-// that ends with the process, and removes those of labs that were killed. release
-// removes the folder.
+// labFolder makes a folder for the lab's documents below parent. It locks the folder until
+// the process ends, and removes the folders of labs that were killed. release removes the folder.
 func labFolder(parent string) (dir string, release func() error, err error) {
 	if err := removeLeftLabs(parent); err != nil {
 		return "", nil, err
@@ -23,7 +22,7 @@ func labFolder(parent string) (dir string, release func() error, err error) {
 		}
 		lock, err := lockFolder(dir, syscall.LOCK_EX)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // another lab took it for left over, before the lock
+			continue // another lab removed it before the lock
 		}
 		if err != nil {
 			return "", nil, errors.Join(err, os.RemoveAll(dir))
@@ -32,14 +31,14 @@ func labFolder(parent string) (dir string, release func() error, err error) {
 	}
 }
 
-// removeLeftLabs removes what labs that no longer run left below parent.
+// removeLeftLabs removes the folders below parent that no running lab holds.
 func removeLeftLabs(parent string) error {
 	list, err := filepath.Glob(filepath.Join(parent, labFolderPattern))
 	if err != nil {
 		return err
 	}
 	for _, dir := range list {
-		// Everybody can write to the folder of temporary files: a stranger's is not ours.
+		// Every user can write to the folder of temporary files: only our own are removed.
 		info, err := os.Lstat(dir)
 		if err != nil || !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
 			continue
@@ -58,7 +57,7 @@ func removeLeftLabs(parent string) error {
 	return nil
 }
 
-// lockFolder locks a folder that is still there once the lock is held.
+// lockFolder locks a folder, and fails when the folder was removed before the lock was held.
 func lockFolder(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -4,12 +4,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-var defaultRoutes = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var defaultRoutes = ruleset.Everywhere()
 
 // routes are what an attachment's namespace sends into its device.
 //

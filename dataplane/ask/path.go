@@ -1,14 +1,10 @@
 package ask
 
 import (
-	"fmt"
-	"net/netip"
-
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // MaxLegs bounds a way from appliance to appliance. Routes can make it a circle: a packet that is
@@ -59,22 +55,4 @@ func has(e *topology.Endpoint, arrives *packet.Tuple) bool {
 		}
 	}
 	return false
-}
-
-// NextHop answers what Azure Network Watcher's next hop does: where a NIC's packets to an
-// address go.
-func NextHop(s *topology.Snapshot, nic *policy.NetworkInterface, source, destination netip.Addr) (*azure.NextHopResult, error) {
-	from := s.Endpoint(nic, source)
-	if from == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, source, addresses(nic))
-	}
-	hop := s.NextHop(from, destination)
-	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
-	if hop.Table != nil {
-		r.RouteTableID = hop.Table.ID
-	}
-	if hop.Address.IsValid() {
-		r.NextHopIPAddress = hop.Address.String()
-	}
-	return r, nil
 }

@@ -60,9 +60,7 @@ func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *azure.Traffic) 
 	return p, err
 }
 
-var everyAddress = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var everyAddress = ruleset.Everywhere()
 
 func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *azure.TrafficEnd) (*netipx.IPSet, error) {
 	switch {

@@ -76,7 +76,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	fromOutside := &routes{}
 	b.s.outside = &Endpoint{Attachment: -1, routes: fromOutside}
 	b.s.platform = &Endpoint{Attachment: -1, routes: fromOutside}
-	b.labelGroups()
+	b.labels = GroupLabels(b.s.Policy)
 	b.groupMembers()
 	b.networkGroups()
 	b.addNetworks()
@@ -145,24 +145,22 @@ func (b *builder) fail(format string, args ...any) {
 	b.faults = append(b.faults, fmt.Errorf("topology: "+format, args...))
 }
 
-// labelGroups names NSGs and rule collections for metrics: by name, or by id where a name
-// is not unique. A collection's name has slashes, which no NSG's can have.
-func (b *builder) labelGroups() {
-	all := slices.Clone(b.s.Policy.NetworkSecurityGroups)
-	for _, c := range b.s.Policy.AdminCollections {
-		all = append(all, c.Rules)
-	}
+// GroupLabels names a policy's NSGs and rule collections, as metrics do: by name, or by id
+// where a name is not unique. A collection's name has slashes, which no NSG's can have.
+func GroupLabels(set *policy.Set) map[*ruleset.NSG]string {
+	groups := set.Groups()
 	count := map[string]int{}
-	for _, g := range all {
+	for _, g := range groups {
 		count[strings.ToLower(g.Name)]++
 	}
-	b.labels = map[*ruleset.NSG]string{}
-	for _, g := range all {
-		b.labels[g] = g.Name
+	labels := map[*ruleset.NSG]string{}
+	for _, g := range groups {
+		labels[g] = g.Name
 		if count[strings.ToLower(g.Name)] > 1 {
-			b.labels[g] = g.ID
+			labels[g] = g.ID
 		}
 	}
+	return labels
 }
 
 func (b *builder) groupMembers() {

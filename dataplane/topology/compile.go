@@ -65,16 +65,11 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 		}
 	}
 	t.platformTable(platform)
-	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, sameRule) {
+	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, func(a, b classifier.Rule) bool { return a.Equal(&b) }) {
 		t.Match = old.Match
 		return
 	}
 	b.pending = append(b.pending, t)
-}
-
-func sameRule(a, b classifier.Rule) bool {
-	return a.Protocol == b.Protocol && sameList(a.Sources, b.Sources) && sameList(a.Destinations, b.Destinations) &&
-		sameList(a.SourcePorts, b.SourcePorts) && sameList(a.DestinationPorts, b.DestinationPorts)
 }
 
 // sameList compares contents; of one and the same memory it need not read them.
@@ -82,9 +77,7 @@ func sameList[E comparable](a, b []E) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
-var everywhere = []netip.Prefix{
-	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
-}
+var everywhere = ruleset.Everywhere()
 
 // resolve turns one side of a rule into prefixes.
 func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {

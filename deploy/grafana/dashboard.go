@@ -1,5 +1,5 @@
-// Package grafana holds the dashboard for nsgd's metrics, nsgd.json, and reads what it asks
-// Prometheus, so that tests can hold it against what the daemon exports.
+// Package grafana holds nsgd.json, the dashboard for nsgd's metrics. It reads the dashboard's
+// queries, so that tests can compare them with what the daemon exports.
 package grafana
 
 import (
@@ -20,20 +20,20 @@ type Panel struct {
 	Queries                 []Query
 }
 
-// Query is what a panel or a variable asks.
+// Query is a query of a panel or a variable.
 type Query struct {
-	// Expr is PromQL, with variables unless it is of Expand.
+	// Expr is PromQL. It has variables, until Expand replaces them.
 	Expr string
-	// Legend names the series by their labels, each as {{label}}.
+	// Legend names a series; {{label}} stands for a label's value.
 	Legend string
-	// Label is set of a variable: its values are the label's. Empty for a panel.
+	// Label is the label that gives a variable its values; empty for a panel.
 	Label string
 }
 
-// Dashboard is all that nsgd.json asks.
+// Dashboard holds every query of nsgd.json.
 type Dashboard struct {
 	Panels []Panel // in reading order
-	// Variables by name; Annotations are drawn on every panel.
+	// Variables by name. Every panel shows Annotations.
 	Variables   map[string]Query
 	Annotations []Query
 }
@@ -49,7 +49,7 @@ func Load() (*Dashboard, error) {
 		Templating  struct {
 			List []struct {
 				Name, Type string
-				Query      any // text, or for a variable of Prometheus an object with the text
+				Query      any // text; an object with the text for a variable of Prometheus
 			}
 		}
 	}
@@ -97,8 +97,8 @@ func labelValues(text string) (Query, error) {
 	return Query{Expr: strings.TrimSpace(inner[:comma]), Label: strings.TrimSpace(inner[comma+1:])}, nil
 }
 
-// Expand puts values in place of the dashboard's variables, which are everything, and of
-// Grafana's own, which become a minute and an hour.
+// Expand replaces variables: the dashboard's by a pattern that matches everything, Grafana's
+// own intervals by a minute and an hour.
 func (d *Dashboard) Expand(q Query) Query {
 	pairs := []string{"$__rate_interval", "1m", "$__range", "1h"}
 	for _, name := range slices.Sorted(maps.Keys(d.Variables)) {
@@ -108,7 +108,7 @@ func (d *Dashboard) Expand(q Query) Query {
 	return q
 }
 
-// All are the queries of panels, annotations and variables.
+// All returns the queries of panels, annotations and variables.
 func (d *Dashboard) All() []Query {
 	all := slices.Clone(d.Annotations)
 	for _, p := range d.Panels {

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// platformHosts are the platform's services as ends of probes.
+// platformHosts returns the platform's services as destinations of probes.
 func platformHosts() (dns, imds Host) {
 	return Host{"DNS", PlatformNamespace, DNSAddress}, Host{"IMDS", PlatformNamespace, IMDSAddress}
 }
 
-// planPlatform asks DNS over UDP and TCP, and IMDS, from every virtual machine's IPv4 address.
+// planPlatform lists probes of DNS over UDP and TCP, and of IMDS, from every virtual machine's
+// IPv4 address.
 func planPlatform(hosts []Host) (results []Result) {
 	dns, imds := platformHosts()
 	for _, h := range hosts {
@@ -31,8 +32,8 @@ func planPlatform(hosts []Host) (results []Result) {
 	return results
 }
 
-// Lookup asks the platform's DNS server for the address of a name, as a host. The code is
-// success or, for instance, RCodeNameError.
+// Lookup asks the platform's DNS server, as a host, for the IPv4 address of a name. An unknown
+// name is no error: its code is RCodeNameError.
 func Lookup(ctx context.Context, from Host, p Protocol, name string) (netip.Addr, dnsmessage.RCode, error) {
 	dns, _ := platformHosts()
 	within := Options{}.withDefaults().within
@@ -100,8 +101,8 @@ func dial(ctx context.Context, within within, r *Result) (conn net.Conn, err err
 	return conn, err
 }
 
-// Metadata asks the platform's IMDS as a host does; header says whether it asks with the
-// header that is needed. The caller closes the body.
+// Metadata asks the platform's IMDS as a host. IMDS refuses a request without the header
+// Metadata. The caller closes the body.
 func Metadata(ctx context.Context, from Host, header bool) (*http.Response, error) {
 	_, imds := platformHosts()
 	within := Options{}.withDefaults().within
@@ -123,7 +124,7 @@ func metadata(ctx context.Context, within within, r *Result, header bool) (*http
 	return transport.RoundTrip(request)
 }
 
-// askPlatform does a probe of the platform: the answer must be about the host that asks.
+// askPlatform sends one probe to the platform. The answer must describe the host that asks.
 func askPlatform(ctx context.Context, within within, r *Result) error {
 	if r.Port != 53 {
 		response, err := metadata(ctx, within, r, true)

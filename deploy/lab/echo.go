@@ -14,15 +14,15 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// within runs f on a thread inside the source's namespace; a socket made there
-// stays there, so only making it needs to happen inside.
+// within runs f on a thread inside the source's namespace. A socket stays in the namespace
+// that it was made in, so only making it needs to happen inside.
 type within func(f func() error) error
 
 func echoTCP(ctx context.Context, within within, r *Result) error {
 	var conn net.Conn
 	err := within(func() (err error) {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: r.Source.Address.AsSlice()}}
-		// One literal address is dialled on the calling goroutine, hence on this thread.
+		// The dialer uses the calling goroutine, and so this thread, for one literal address.
 		conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(r.Destination.Address, r.Port).String())
 		return err
 	})
@@ -77,7 +77,7 @@ func nonce() []byte {
 	return b
 }
 
-// ICMP types and layout of RFC 792 and RFC 4443, which have the layout in common.
+// ICMP types of RFC 792 and RFC 4443. Both have the same header.
 const (
 	icmpEchoReply     = 0
 	icmpEchoRequest   = 8
@@ -86,9 +86,9 @@ const (
 	icmpHeaderLen     = 8
 )
 
-// Ping sends one ICMP echo request from one host to another and waits until the
-// deadline of ctx for its reply. The identifier should not be in use by another
-// ping between the two. It needs a raw socket, hence root.
+// Ping sends one ICMP echo request from one host to another and waits for its reply until
+// the deadline of ctx. No other ping between the two should use the identifier. Ping needs
+// root, for a raw socket.
 func Ping(ctx context.Context, from, to Host, identifier uint16) error {
 	within := func(f func() error) error { return tun.Do(from.Namespace, f) }
 	return echoICMP(ctx, within, &Result{Source: from, Destination: to, Protocol: ICMP}, identifier)
@@ -121,7 +121,7 @@ func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) 
 	wanted := echoMessage(replyType, identifier, 1, request[icmpHeaderLen:])
 	buf := make([]byte, 2048)
 	for {
-		// A raw socket sees every ICMP message of its namespace, other probes' too.
+		// A raw socket gets every ICMP message of its namespace, those of other probes too.
 		n, from, err := conn.ReadFromIP(buf)
 		if err != nil {
 			return err
@@ -133,9 +133,8 @@ func echoICMP(ctx context.Context, within within, r *Result, identifier uint16) 
 	}
 }
 
-// sameMessage compares ICMP messages. The checksum of an ICMPv6 message covers the
-// addresses too; on a raw socket the kernel sets it and checks it (RFC 3542 section
-// 3.1), so it is not looked at here.
+// sameMessage compares ICMP messages. It ignores the checksum of ICMPv6, which covers the
+// addresses too: on a raw socket the kernel sets and checks it (RFC 3542 section 3.1).
 func sameMessage(got, want []byte) bool {
 	if len(got) != len(want) || got[0] != want[0] {
 		return false
@@ -146,7 +145,7 @@ func sameMessage(got, want []byte) bool {
 	return bytes.Equal(got, want)
 }
 
-// echoMessage has the checksum of IPv4.
+// echoMessage builds an echo message with the checksum of IPv4.
 func echoMessage(kind uint8, identifier, sequence uint16, payload []byte) []byte {
 	m := make([]byte, icmpHeaderLen, icmpHeaderLen+len(payload))
 	m[0] = kind
@@ -157,8 +156,8 @@ func echoMessage(kind uint8, identifier, sequence uint16, payload []byte) []byte
 	return m
 }
 
-// internetChecksum is that of RFC 1071 over an even number of bytes, its own
-// field still zero.
+// internetChecksum is the checksum of RFC 1071 over an even number of bytes, with a zero
+// in the checksum's own field.
 func internetChecksum(b []byte) uint16 {
 	var sum uint32
 	for ; len(b) >= 2; b = b[2:] {

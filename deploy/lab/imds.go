@@ -10,8 +10,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// instance is what IMDS tells a virtual machine about itself, in Azure's spelling and as far as
-// a policy knows it.
+// instance is IMDS's answer about a virtual machine, in Azure's spelling. It has only what a
+// policy knows.
 type instance struct {
 	Compute struct {
 		AzEnvironment     string `json:"azEnvironment"`
@@ -44,8 +44,8 @@ type instanceSubnet struct {
 	Prefix  string `json:"prefix"`
 }
 
-// ServeHTTP answers as Azure's instance metadata service: GET /metadata/instance with the header
-// Metadata: true, which what a program merely forwards does not have, and an api-version.
+// ServeHTTP answers as Azure's instance metadata service: GET /metadata/instance with an
+// api-version and the header Metadata: true. Requests that a program merely forwards lack the header.
 func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.TrimSuffix(r.URL.Path, "/") != "/metadata/instance":
@@ -79,7 +79,7 @@ func respond(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// owner is the NIC that has an address.
+// owner returns the NIC that has an address; nil when none has.
 func (p *platform) owner(a netip.Addr) *policy.NetworkInterface {
 	for _, nic := range p.policy().NetworkInterfaces {
 		for i := range nic.IPConfigurations {
@@ -108,7 +108,7 @@ func describe(nic *policy.NetworkInterface) *instance {
 		}
 		family.IPAddress = append(family.IPAddress, instanceAddress{c.Address.String()})
 		for _, prefix := range c.Subnet.Prefixes {
-			if prefix.Contains(c.Address) && c.Address.Is4() { // Azure shows none for IPv6
+			if prefix.Contains(c.Address) && c.Address.Is4() { // Azure shows no subnets for IPv6
 				family.Subnet = append(family.Subnet, instanceSubnet{prefix.Addr().String(), strconv.Itoa(prefix.Bits())})
 			}
 		}

@@ -1,7 +1,7 @@
 // Package lab holds the built-in laboratory: the figure of Azure's document on
-// network security groups as ARM JSON and a configuration, and probes that send
-// real traffic from every host to every other and compare what the wire did
-// with what the rules say.
+// network security groups, as ARM JSON and a configuration. Its probes send real
+// traffic from every host to every other, and compare what passed with what the
+// rules say. Its servers answer the probes, and whoever tries the lab by hand.
 //
 //	vnet1 10.0.0.0/16, fd00:db8:1::/48
 //	  Subnet1 10.0.1.0/24, fd00:db8:1:1::/64, NSG1:   VM1 (NSG2 on its NIC), VM2
@@ -28,21 +28,20 @@ var files embed.FS
 //go:embed translation.yaml translation/*.json
 var translation embed.FS
 
-// Translation are the configuration translation.yaml and, in the folder translation, the ARM
-// documents of another lab: public IPs, a NAT gateway and a load balancer.
+// Translation returns the files of a second lab with public IPs, a NAT gateway and a load
+// balancer: the configuration translation.yaml and ARM documents in the folder translation.
 func Translation() fs.FS { return translation }
 
-// ConfigName is the name of the configuration among Files and below the folder
-// that WriteTo fills.
+// ConfigName names the configuration among Files, and in the folder that WriteTo fills.
 const ConfigName = "nsgd.yaml"
 
-// Files are the lab's configuration (ConfigName) and, in the folder policy, its
-// ARM documents, one resource a file. The configuration names policy relative
-// to itself.
+// Files returns the lab's configuration (ConfigName) and, in the folder policy, its
+// ARM documents, one resource a file. The configuration refers to policy by a
+// relative path.
 func Files() fs.FS { return files }
 
-// WriteTo writes Files below dir, which is made when it is missing. Files that
-// exist already are an error, not overwritten.
+// WriteTo writes Files below dir, and makes dir when it is missing. It overwrites
+// nothing: a file that exists already is an error.
 func WriteTo(dir string) error {
 	if err := os.CopyFS(dir, files); err != nil {
 		return fmt.Errorf("lab: write to %s: %w", dir, err)
@@ -52,7 +51,7 @@ func WriteTo(dir string) error {
 
 const internetName = "internet"
 
-// Namespaces are those that the lab makes.
+// Namespaces lists the namespaces that the lab makes.
 func Namespaces() (list []string) {
 	for _, h := range Hosts(IPv4) {
 		list = append(list, h.Namespace)
@@ -60,10 +59,10 @@ func Namespaces() (list []string) {
 	return append(list, PlatformNamespace)
 }
 
-// Host is one end of the lab's traffic: a host under one of its addresses.
+// Host is a host of the lab under one of its addresses.
 type Host struct {
 	Name      string
-	Namespace string // name of its network namespace; empty is the caller's own
+	Namespace string // its network namespace; empty: the caller's own
 	Address   netip.Addr
 }
 
@@ -80,7 +79,7 @@ const (
 
 func (f Family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
 
-// Family is that of the host's address.
+// Family returns the family of the host's address.
 func (h Host) Family() Family {
 	if h.Address.Is4() {
 		return IPv4
@@ -88,7 +87,7 @@ func (h Host) Family() Family {
 	return IPv6
 }
 
-// Hosts are the five hosts of the lab under their addresses of a family, as Files
+// Hosts returns the five hosts of the lab under their addresses of a family, as Files
 // configures them.
 func Hosts(f Family) []Host {
 	list := []Host{
@@ -108,5 +107,5 @@ func Hosts(f Family) []Host {
 	return list
 }
 
-// AllHosts are the hosts under each of their addresses, those of IPv4 first.
+// AllHosts returns the hosts under each of their addresses, IPv4 first.
 func AllHosts() []Host { return slices.Concat(Hosts(IPv4), Hosts(IPv6)) }

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// PlatformNamespace is where the lab's platform is: Azure's host, as far as a virtual machine
-// sees it.
+// PlatformNamespace holds the lab's platform, which stands for the Azure host below a virtual
+// machine.
 const PlatformNamespace = "nsgd-platform"
 
 // The addresses of the platform's services.
@@ -28,7 +28,7 @@ var (
 	IMDSAddress = netip.MustParseAddr("169.254.169.254")
 )
 
-// Names that the lab's DNS server knows end so, or have no domain.
+// dnsDomain ends the names that the lab's DNS server knows. Names without a domain are known too.
 const dnsDomain = "internal.cloudapp.net."
 
 const (
@@ -37,8 +37,8 @@ const (
 	dnsIdle = 10 * time.Second
 )
 
-// ServePlatform answers DNS and IMDS in the platform's namespace, from the policy as it is
-// when it is asked. The returned function ends that and waits for it.
+// ServePlatform answers DNS and IMDS in the platform's namespace until ctx ends or stop is
+// called. It reads the policy anew for each request. stop waits until the servers have ended.
 func ServePlatform(ctx context.Context, policy func() *policy.Set) (stop func(), err error) {
 	p := &platform{policy: policy}
 	var listener, web net.Listener
@@ -62,23 +62,25 @@ func ServePlatform(ctx context.Context, policy func() *policy.Set) (stop func(),
 	}
 	server := &http.Server{Handler: p, ReadHeaderTimeout: dnsIdle, IdleTimeout: dnsIdle}
 	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, func() {
+		datagrams.Close()
+		listener.Close()
+		server.Close()
+	})
 	var wait sync.WaitGroup
 	wait.Go(func() { serveUDP(datagrams, p.dns) })
 	wait.Go(func() { serveTCP(ctx, listener, p.converse) })
 	wait.Go(func() { server.Serve(web) })
 	return func() {
 		cancel()
-		datagrams.Close()
-		listener.Close()
-		server.Close()
 		wait.Wait()
 	}, nil
 }
 
-// platform answers from a policy.
+// platform answers DNS and IMDS from a policy.
 type platform struct{ policy func() *policy.Set }
 
-// converse answers the messages of a connection, each with its length before it (RFC 1035
+// converse answers the messages of a connection. Each message follows its length (RFC 1035
 // section 4.2.2).
 func (p *platform) converse(conn net.Conn) {
 	for {
@@ -109,7 +111,7 @@ func writeMessage(w io.Writer, message []byte) error {
 	return err
 }
 
-// dns answers a query; nil when it is none.
+// dns answers a query. It returns nil when the bytes are not a query.
 func (p *platform) dns(query []byte) []byte {
 	var parser dnsmessage.Parser
 	header, err := parser.Start(query)
@@ -141,7 +143,7 @@ func (p *platform) dns(query []byte) []byte {
 	return packed
 }
 
-// addressRecords are a NIC's addresses of the family that is asked for, maybe none.
+// addressRecords returns a NIC's addresses of the family that was asked for. There may be none.
 func addressRecords(nic *policy.NetworkInterface, question dnsmessage.Question) (list []dnsmessage.Resource) {
 	head := dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class, TTL: dnsTTL}
 	for i := range nic.IPConfigurations {
@@ -155,7 +157,7 @@ func addressRecords(nic *policy.NetworkInterface, question dnsmessage.Question) 
 	return list
 }
 
-// machine finds the NIC of the virtual machine with a DNS name; nil when there is none.
+// machine finds the NIC of the virtual machine with a DNS name; nil when no machine has it.
 func (p *platform) machine(name string) *policy.NetworkInterface {
 	host, domain, _ := strings.Cut(strings.ToLower(name), ".")
 	if domain != "" && domain != dnsDomain {
@@ -169,5 +171,5 @@ func (p *platform) machine(name string) *policy.NetworkInterface {
 	return nil
 }
 
-// machineName is the lab's: its NICs are called after their machines.
+// machineName derives a machine's name from its NIC's, which the lab names after the machine.
 func machineName(nic *policy.NetworkInterface) string { return strings.TrimSuffix(nic.Name, "-nic") }

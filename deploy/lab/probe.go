@@ -20,7 +20,8 @@ const (
 	ICMP Protocol = "ICMP" // ICMPv6 between IPv6 addresses
 )
 
-// Options are what Run sends and how long it waits. The zero value is the lab's.
+// Options say what Serve opens and Run sends, and how long Run waits. The zero value
+// is the lab's.
 type Options struct {
 	// NamedPort is the TCP port that the lab's rules name; 0 is 80.
 	NamedPort uint16
@@ -31,19 +32,18 @@ type Options struct {
 	// Timeout is how long an answer may take before the packet counts as
 	// dropped, since a filter that denies sends nothing back; 0 is one second.
 	Timeout time.Duration
-	// Platform has the platform's services asked too; ServePlatform answers.
+	// Platform adds probes of the platform's services, which ServePlatform answers.
 	Platform bool
-	// Explain names the verdict for a result whose Source, Destination, Protocol
-	// and Port are set. It is called from several goroutines. Nil leaves results
-	// without an explanation.
+	// Explain names the verdict for a result; its Source, Destination, Protocol
+	// and Port are set. Several goroutines call it. Nil: results have no explanation.
 	Explain func(Result) (networkSecurityGroup, rule string, allowed bool)
 
 	// within replaces tun.Do in tests.
 	within func(namespace string, f func() error) error
 }
 
-// patience is by how much longer an answer is awaited when the verdict says
-// that it will come, so that a busy machine is not taken for a filter.
+// patience multiplies Timeout when the verdict allows the probe, so that a busy
+// machine is not taken for a filter.
 const patience = 5
 
 func (o Options) withDefaults() Options {
@@ -75,35 +75,29 @@ type Result struct {
 	Passed bool
 	Err    error
 
-	// Explained is set when Options.Explain was asked; the fields after it are
-	// its answer.
+	// Explained says that Options.Explain was asked; its answer is in the fields
+	// after it.
 	Explained            bool
 	NetworkSecurityGroup string
 	Rule                 string
 	Allowed              bool
 }
 
-// Mismatch reports whether the wire did something else than the verdict says.
+// Mismatch reports whether the wire contradicts the verdict.
 func (r *Result) Mismatch() bool { return r.Explained && r.Allowed != r.Passed }
 
 // ErrMismatch is what Run wraps when the wire and the verdicts disagree.
 var ErrMismatch = errors.New("wire and verdict disagree")
 
 // Run sends one TCP connection to each of the two ports, one UDP datagram and one
-// ICMP echo from every host to every other of its family, all at the same time, to
-// servers that it opens on every host for as long as it runs. Results are in the
-// order of hosts: by source, then destination, then protocol and port.
+// ICMP echo from every host to every other of its family, all at the same time. The
+// servers of Serve have to be up. Results are in the order of hosts: by source, then
+// destination, then protocol and port.
 //
 // The results are complete even when the error wraps ErrMismatch; any other
-// error means that the probes could not be made.
+// error means that the probes were interrupted.
 func Run(ctx context.Context, hosts []Host, options Options) ([]Result, error) {
 	o := options.withDefaults()
-	stop, err := serve(ctx, hosts, o)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
-
 	results := plan(hosts, o)
 	if o.Platform {
 		results = append(results, planPlatform(hosts)...)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -13,8 +15,8 @@ import (
 	"time"
 )
 
-// loopbackHosts are two hosts on loopback addresses that nobody else uses, and
-// ports that are free there.
+// loopbackHosts returns two hosts on random loopback addresses, and options with ports
+// that are free there.
 func loopbackHosts(t *testing.T) ([]Host, Options) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -37,6 +39,15 @@ func loopbackHosts(t *testing.T) ([]Host, Options) {
 	return hosts, o
 }
 
+func serveHosts(t *testing.T, hosts []Host, o Options) {
+	t.Helper()
+	stop, err := Serve(context.Background(), hosts, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+}
+
 func TestRun(t *testing.T) {
 	verdict := func(allowed bool) func(Result) (string, string, bool) {
 		return func(Result) (string, string, bool) { return "NSG1", "securityRules/R", allowed }
@@ -56,6 +67,7 @@ func TestRun(t *testing.T) {
 			// Nothing is dropped here, so waiting long costs nothing.
 			o.Timeout = time.Minute
 			o.Explain = tt.explain
+			serveHosts(t, hosts, o)
 			results, err := Run(context.Background(), hosts, o)
 			if errors.Is(err, ErrMismatch) != tt.mismatch || err != nil && !tt.mismatch {
 				t.Fatalf("error %v, want mismatch %v", err, tt.mismatch)
@@ -72,11 +84,43 @@ func TestRun(t *testing.T) {
 	}
 }
 
-func TestRunReportsAServerThatCannotOpen(t *testing.T) {
+func TestServeReportsAServerThatCannotOpen(t *testing.T) {
 	hosts, o := loopbackHosts(t)
 	o.OtherPort = o.NamedPort
-	if _, err := Run(context.Background(), hosts, o); err == nil || !strings.Contains(err.Error(), "servers of a") {
+	if _, err := Serve(context.Background(), hosts, o); err == nil || !strings.Contains(err.Error(), "servers of a") {
 		t.Errorf("error %v, want it to name the host", err)
+	}
+}
+
+func TestServersAnswerCurlAndEchoEverythingElse(t *testing.T) {
+	hosts, o := loopbackHosts(t)
+	serveHosts(t, hosts, o)
+	address := netip.AddrPortFrom(hosts[0].Address, o.NamedPort).String()
+	response, err := http.Get("http://" + address + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if want := "a " + address + " answers 127.0.0.1:"; err != nil || !strings.HasPrefix(string(body), want) {
+		t.Errorf("%q, %v; want %q", body, err, want)
+	}
+	for _, word := range []string{"h", "G\n", "Gee!\n"} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, word); err != nil {
+			t.Fatal(err)
+		}
+		// nc closes its side at the end of its input.
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(conn); string(got) != word || err != nil {
+			t.Errorf("%q is answered by %q, %v", word, got, err)
+		}
 	}
 }
 

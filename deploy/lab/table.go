@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// line is what results of both families have in common in a line of the table.
+// line is what the IPv4 and IPv6 results in one line of the table have in common.
 type line struct {
 	source, destination, service string
 	networkSecurityGroup, rule   string
@@ -16,10 +16,9 @@ type line struct {
 
 func (l line) probe() [3]string { return [3]string{l.source, l.destination, l.service} }
 
-// Table prints source, destination, protocol and port, what the wire did over IPv4 and
-// over IPv6, and the network security group and rule of the verdict: one line for both
-// families, or two where they met different rules. A result that contradicts its verdict
-// is marked MISMATCH and says both.
+// Table prints source, destination, protocol and port, whether the probe passed over IPv4
+// and over IPv6, and the verdict's network security group and rule. Both families share a
+// line unless different rules decided. A result that contradicts its verdict says MISMATCH.
 func Table(w io.Writer, results []Result) error {
 	var lines []line
 	outcomes := map[line]map[Family]string{}
@@ -32,7 +31,7 @@ func Table(w io.Writer, results []Result) error {
 		}
 		outcomes[l][r.Source.Family()] = r.outcome()
 	}
-	// The families of a probe under each other, even if their rules differ.
+	// Both lines of a probe stand together, even if their rules differ.
 	order := map[[3]string]int{}
 	for i, l := range lines {
 		if _, known := order[l.probe()]; !known {

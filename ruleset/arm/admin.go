@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes of ours for virtual network managers.
+// Our own codes for virtual network managers.
 const (
 	CodeNoAppliesToGroups     = "SecurityAdminRuleCollectionMustApplyToNetworkGroups"
 	CodeConditionalMembership = "NetworkGroupConditionalMembershipUnsupported"
@@ -17,22 +17,10 @@ const (
 	CodeInvalidStaticMember   = "NetworkGroupInvalidStaticMember"
 )
 
-// buildAdmin builds what virtual network managers hold: first the groups, which rules and
-// collections name.
-func (l *loader) buildAdmin() {
-	for _, r := range l.resources {
-		if r.kind == networkGroupKind && r.parent != nil {
-			l.buildNetworkGroup(r)
-		}
-	}
-	for _, r := range l.resources {
-		if r.kind == collectionKind && r.parent != nil {
-			l.buildCollection(r)
-		}
-	}
-}
-
 func (l *loader) buildNetworkGroup(r *resource) {
+	if r.parent == nil { // adopt has reported it
+		return
+	}
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
@@ -61,7 +49,7 @@ func (l *loader) buildNetworkGroup(r *resource) {
 			f.open["staticMembers"] = f.open["staticMembers"] || len(m.open) > 0
 		}
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, g.ID, g, r.path()) {
@@ -83,6 +71,9 @@ func appendOnce[T comparable](list []T, more ...T) []T {
 }
 
 func (l *loader) buildCollection(r *resource) {
+	if r.parent == nil { // adopt has reported it
+		return
+	}
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
 		return
@@ -112,9 +103,9 @@ func (l *loader) buildCollection(r *resource) {
 		}
 	}
 	var faults ruleset.Faults
-	c.Rules, faults = raw.Validate(l.known)
+	c.Rules, faults = raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, c.Rules.ID, c, r.path()) {
@@ -123,43 +114,42 @@ func (l *loader) buildCollection(r *resource) {
 	}
 }
 
-// readAdminRule reads a rule's fields as text; ok is false when a template leaves some open.
+// readAdminRule reads a rule's fields as text. ok is false when a template leaves any open.
 func (l *loader) readAdminRule(r *resource) (rule ruleset.SecurityAdminRule, ok bool) {
 	f := l.read(r.file, r.parent.place(), r.name, r.body)
-	rule = ruleset.SecurityAdminRule{
-		Name: r.name, ID: r.identity(), Description: f.literal("description"),
-		Protocol: f.text("protocol"), Access: f.text("access"), Direction: f.text("direction"), Priority: f.text("priority"),
-		Sources: f.adminPeers("sources"), Destinations: f.adminPeers("destinations"),
-		SourcePortRanges: f.texts("sourcePortRanges"), DestinationPortRanges: f.texts("destinationPortRanges"),
-	}
+	rule = ruleset.SecurityAdminRule{Name: r.name, ID: r.identity(), Sources: f.adminPeers("sources"), Destinations: f.adminPeers("destinations")}
+	readFields(f, &rule, ruleset.AdminRuleFields)
 	rule.Kind, _ = lookup(r.body, "kind").(string)
 	f.adminFieldsOnly()
-	f.leaveCondition(r)
+	f.markCondition(r)
 	return rule, len(f.open) == 0
 }
 
-// adminFields are those of a rule whose absence means everything.
-var adminFields = []string{"sources", "destinations", "sourcePortRanges", "destinationPortRanges"}
-
-// adminFieldsOnly reports fields that were meant to be others, such as those of security
-// rules: a side without its field is open.
+// adminFieldsOnly reports fields that look like misspelt lists of an admin rule. Passed
+// over in silence they would be dangerous: a missing list means everything.
 func (f *fields) adminFieldsOnly() {
+	lists := []string{"sources", "destinations"}
+	for _, field := range ruleset.AdminRuleFields {
+		if field.List != nil {
+			lists = append(lists, field.Plural)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		low := strings.ToLower(name)
 		near, known := ruleset.NewNearMiss(low), false
-		for _, field := range adminFields {
+		for _, field := range lists {
 			known = known || strings.EqualFold(name, field)
 			near.Try(field, strings.ToLower(field), false)
 		}
 		side := strings.HasPrefix(low, "source") || strings.HasPrefix(low, "destination")
 		if !known && (side || near.Hint() != "") && f.values[name] != nil {
 			f.fault(CodeInvalidRequestFormat, name, asText(f.values[name]),
-				"a security admin rule has no such field; allowed are %s", strings.Join(adminFields, ", "))
+				"a security admin rule has no such field; allowed are %s", strings.Join(lists, ", "))
 		}
 	}
 }
 
-// adminPeers reads sources or destinations; network groups get the spelling of their own id.
+// adminPeers reads sources or destinations. It spells network groups as their own ids are.
 func (f *fields) adminPeers(field string) (peers []ruleset.AdminPeer) {
 	for _, o := range f.objects(field) {
 		one := &fields{l: f.l, file: f.file, place: f.place, rule: f.rule, values: o, open: f.open}

@@ -30,21 +30,21 @@ const (
 	managerKind
 	networkGroupKind
 	staticMemberKind
-	adminKind // a security admin configuration
+	adminKind // security admin configuration
 	collectionKind
 	adminRuleKind
 	publicAddressKind
 	publicPrefixKind
 	natGatewayKind
 	loadBalancerKind
-	frontendKind // within a load balancer only, as probes are
+	frontendKind // inside a load balancer only, like probes
 	poolKind
 	probeKind
 	natRuleKind
-	configurationKind // within a network interface only
+	configurationKind // inside a network interface only
 )
 
-// kinds holds the resource types without "Microsoft.Network/", in lower case.
+// kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
 var kinds = map[string]kind{
 	"networksecuritygroups":                  groupKind,
 	"networksecuritygroups/securityrules":    ruleKind,
@@ -70,7 +70,7 @@ var kinds = map[string]kind{
 	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
-// kindPaths are the types of kinds in ARM's spelling.
+// kindPaths are the last parts of resource types, in ARM's spelling.
 var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
 	subnetKind: "subnets", peeringKind: "virtualNetworkPeerings", interfaceKind: "networkInterfaces",
@@ -82,14 +82,14 @@ var kindPaths = [...]string{
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
 }
 
-// parentKinds are the kinds of what child kinds belong to.
+// parentKinds are the kinds of the parents of child kinds.
 var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, peeringKind: networkKind, routeKind: routeTableKind,
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
 	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
 	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
 	configurationKind: interfaceKind}
 
-// depth is how many resources of other kinds one of k is within.
+// depth is the number of parents above a resource of kind k.
 func (k kind) depth() (n int) {
 	for ; parentKinds[k] != otherKind; k = parentKinds[k] {
 		n++
@@ -97,21 +97,21 @@ func (k kind) depth() (n int) {
 	return n
 }
 
-// spelled is a kind's type with those of its parents.
-func (k kind) spelled() string {
+// typeName is the resource type without "Microsoft.Network/", in ARM's spelling.
+func (k kind) typeName() string {
 	path := kindPaths[k]
 	if parent := parentKinds[k]; parent != otherKind {
-		path = parent.spelled() + "/" + path
+		path = parent.typeName() + "/" + path
 	}
 	return path
 }
 
-// typePath is spelled in lower case.
-func (k kind) typePath() string { return strings.ToLower(k.spelled()) }
+// typePath is typeName in lower case.
+func (k kind) typePath() string { return strings.ToLower(k.typeName()) }
 
 const provider = "microsoft.network/"
 
-// resource is one object of a document that is of a kind of ours.
+// resource is an object of a document whose kind is read.
 type resource struct {
 	kind kind
 	file string
@@ -120,9 +120,9 @@ type resource struct {
 	name        string
 	nameUnknown bool
 	id          string       // empty when the document has none
-	built       *ruleset.NSG // of a group that was built before; then there is no body
+	built       *ruleset.NSG // a group that an earlier reading built; then body is nil
 	parent      *resource
-	parentName  string // of a child that is not nested: from its name or id
+	parentName  string // name or id of the parent of a child that is not nested
 	children    []*resource
 }
 
@@ -139,12 +139,12 @@ func (l *loader) document(file string, value any, err error) {
 
 var errUTF16 = errors.New("the file is UTF-16; JSON is read as UTF-8")
 
-// isUTF16 reports what Windows PowerShell writes when output is redirected.
+// isUTF16 reports UTF-16, which Windows PowerShell writes when output is redirected.
 func isUTF16(data []byte) bool {
 	return bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
 }
 
-// parseDocument parses a file; the error says where it is no JSON.
+// parseDocument parses a file. The error says where the JSON is malformed.
 func parseDocument(data []byte) (any, error) {
 	if isUTF16(data) {
 		return nil, errUTF16
@@ -158,8 +158,8 @@ func parseDocument(data []byte) (any, error) {
 	return value, err
 }
 
-// parseJSON keeps numbers as they are written. What is no JSON is read a second time:
-// only Unmarshal's error tells the place, and tells of anything after the value.
+// parseJSON keeps numbers as they are written. Malformed JSON is read a second time:
+// only Unmarshal's error has the place, and only it finds text after the value.
 func parseJSON(data []byte) (any, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
@@ -172,7 +172,7 @@ func parseJSON(data []byte) (any, error) {
 	return nil, cmp.Or(json.Unmarshal(data, &whole), err)
 }
 
-// position is the place of the last of offset bytes, columns counted in bytes.
+// position is the line and column, in bytes, of the last of offset bytes.
 func position(data []byte, offset int64) string {
 	before := data[:max(0, min(int(offset)-1, len(data)))]
 	line := 1 + bytes.Count(before, []byte("\n"))
@@ -199,7 +199,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	k, typed := kindOf(body, parent)
 	condition, _ := lookup(body, "condition").(string)
 	if k == ruleKind && isExpression(condition) {
-		l.leaveOther(file, body, "condition", condition, "the rule was not read")
+		l.listOther(file, body, "condition", condition, "the rule was not read")
 		return
 	}
 	if k == otherKind {
@@ -210,7 +210,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		case t == "microsoft.resources/deployments":
 			l.collectDeployment(file, body)
 		case isExpression(t):
-			l.leaveOther(file, body, "type", asText(lookup(body, "type")), "what the resource is is open")
+			l.listOther(file, body, "type", asText(lookup(body, "type")), "what the resource is is open")
 		case typed:
 			l.nearType(file, body, parent)
 		}
@@ -222,18 +222,18 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	l.collectNested(file, body, r)
 }
 
-// collectDeployment takes the template within a deployment. Its resources are read
-// even when it is open whether, or how often, they exist.
+// collectDeployment collects the resources of a deployment's template, even if it is not
+// known whether, or how often, they exist.
 func (l *loader) collectDeployment(file string, body map[string]any) {
 	properties, _ := lookup(body, "properties").(map[string]any)
 	template := lookup(properties, "template")
 	if text, ok := template.(string); ok && isExpression(text) {
-		l.leaveOther(file, body, "template", text, "the template was not read")
+		l.listOther(file, body, "template", text, "the template was not read")
 	}
 	before := len(l.resources)
 	condition, _ := lookup(body, "condition").(string)
 	if l.values.Partial && isExpression(condition) {
-		l.leaveOther(file, body, "condition", condition, "the resources of the deployment were not read")
+		l.listOther(file, body, "condition", condition, "the resources of the deployment were not read")
 		return
 	}
 	l.collect(file, template, nil)
@@ -241,28 +241,27 @@ func (l *loader) collectDeployment(file string, body map[string]any) {
 		return
 	}
 	if isExpression(condition) {
-		l.leaveOther(file, body, "condition", condition, "whether the resources of the deployment exist is open")
+		l.listOther(file, body, "condition", condition, "whether the resources of the deployment exist is open")
 	}
 	if v := lookup(body, "copy"); v != nil {
-		l.leaveOther(file, body, "copy", asText(v), "how often the resources of the deployment exist is open")
+		l.listOther(file, body, "copy", asText(v), "how often the resources of the deployment exist is open")
 	}
 }
 
-// leaveOther lists what an expression keeps open in an object that is no resource
-// of ours.
-func (l *loader) leaveOther(file string, body map[string]any, field, value, what string) {
+// listOther lists a field that an expression keeps open in an object whose kind is not read.
+func (l *loader) listOther(file string, body map[string]any, field, value, what string) {
 	place := "template"
 	if name, ok := lookup(body, "name").(string); ok && name != "" {
 		place = "resources/" + name
 	}
 	l.unresolved(ruleset.Fault{
 		Code: CodeTemplateExpression, File: file, Resource: place, Field: field, Value: ruleset.Clip(value),
-		Message: l.why(file, value) + ": " + what,
+		Message: l.reason(file, value) + ": " + what,
 	})
 }
 
-// collectNested takes "resources", which templates of language version 2 write as
-// an object of symbolic names.
+// collectNested collects "resources". Templates of language version 2 write it as an
+// object of symbolic names.
 func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
 	nested := lookup(body, "resources")
 	symbolic, ok := nested.(map[string]any)
@@ -273,7 +272,7 @@ func (l *loader) collectNested(file string, body map[string]any, parent *resourc
 		}
 		for _, v := range list {
 			if text, ok := v.(string); ok && isExpression(text) {
-				l.leaveOther(file, body, "resources", text, "the resources were not read")
+				l.listOther(file, body, "resources", text, "the resources were not read")
 			}
 		}
 		l.collect(file, nested, parent)
@@ -289,8 +288,8 @@ func typeOf(body map[string]any) string {
 	return strings.ToLower(text)
 }
 
-// kindOf tells a resource's kind by its type, else by its id, else by its shape;
-// typed reports that it has a type of its own.
+// kindOf finds a resource's kind by its type, else by its id, else by its shape. typed
+// reports whether it has a type.
 func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 	if t := typeOf(body); t != "" {
 		if path, ok := strings.CutPrefix(t, provider); ok {
@@ -316,7 +315,7 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 		return groupKind, false
 	case has("addressSpace"):
 		return networkKind, false
-	case has("ipConfigurations") && !has("addressPrefix") && !has("addressPrefixes"): // a subnet lists them too
+	case has("ipConfigurations") && !has("addressPrefix") && !has("addressPrefixes"): // subnets list them too
 		return interfaceKind, false
 	case has("disableBgpRoutePropagation"):
 		return routeTableKind, false
@@ -328,7 +327,7 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 	return otherKind, false
 }
 
-// kindOfID reads the type path of a resource id: every second segment after the provider.
+// kindOfID finds the kind in a resource id: every second segment after the provider.
 func kindOfID(id string) kind {
 	_, path, found := strings.Cut(strings.ToLower(id), "/providers/"+provider)
 	if !found {
@@ -377,7 +376,7 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 	return r
 }
 
-// lookup finds a field without case; the exact spelling wins.
+// lookup finds a field in any case; the exact spelling wins.
 func lookup(object map[string]any, field string) any {
 	if v, ok := object[field]; ok {
 		return v
@@ -388,13 +387,13 @@ func lookup(object map[string]any, field string) any {
 			found, ok = name, true
 		}
 	}
-	if !ok { // object[""] would be another field's value
+	if !ok { // object[""] may exist
 		return nil
 	}
 	return object[found]
 }
 
-// isExpression reports a template expression; "[[" escapes a bracket.
+// isExpression reports whether text is a template expression. "[[" escapes a bracket.
 func isExpression(text string) bool {
 	return len(text) >= 2 && text[0] == '[' && text[len(text)-1] == ']' && text[1] != '['
 }
@@ -404,7 +403,7 @@ func lastSegment(id string) string {
 	return last
 }
 
-// cutLast splits at the last slash; without one, all is the last part.
+// cutLast splits at the last slash. Without a slash the whole text is last.
 func cutLast(text string) (before, last string, found bool) {
 	i := strings.LastIndexByte(text, '/')
 	if i < 0 {
@@ -413,7 +412,7 @@ func cutLast(text string) (before, last string, found bool) {
 	return text[:i], text[i+1:], true
 }
 
-// nearType reports a resource of no type that is read, but nearly of one.
+// nearType reports a resource whose type is nearly one of those that are read.
 func (l *loader) nearType(file string, body map[string]any, parent *resource) {
 	t := typeOf(body)
 	if parent != nil && !strings.Contains(t, "/") {
@@ -421,7 +420,7 @@ func (l *loader) nearType(file string, body map[string]any, parent *resource) {
 	}
 	near := ruleset.NewNearMiss(t)
 	for path, k := range kinds {
-		near.Try("Microsoft.Network/"+k.spelled(), provider+path, false)
+		near.Try("Microsoft.Network/"+k.typeName(), provider+path, false)
 	}
 	if hint := near.Hint(); hint != "" {
 		name, _ := lookup(body, "name").(string)

@@ -8,38 +8,37 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// fields reads the properties of one object, nested or flattened, and reports
-// what is wrong with their form. A value that is missing, faulty or an
-// expression reads as the zero value.
+// fields reads the properties of one object, nested or flattened, and reports faults of
+// their form. A value that is missing, faulty or an expression reads as the zero value.
 type fields struct {
 	l      *loader
 	file   string
 	place  string // Fault.Resource
-	rule   string // Fault.Rule, of rules only
+	rule   string // Fault.Rule; empty unless the object is a rule
 	values map[string]any
-	// open holds the fields whose value is not known, being an expression mostly.
+	// open holds the fields whose value is not known, mostly because it is an expression.
 	open map[string]bool
-	// noted says that what is open is listed in Documents.Warnings: only translation needs it.
-	noted bool
+	// translating means that only translation needs the fields: open ones are warnings.
+	translating bool
 }
 
-// read prepares the fields of a resource, or of an object within one.
+// read prepares to read a resource or an object inside one.
 func (l *loader) read(file, place, rule string, body map[string]any) *fields {
-	return (&fields{l: l, file: file, place: place, rule: rule}).of(body)
+	return (&fields{l: l, file: file, place: place, rule: rule}).over(body)
 }
 
-// readNoted is read for what only translation needs.
-func (l *loader) readNoted(file, place string, body map[string]any) *fields {
-	return (&fields{l: l, file: file, place: place, noted: true}).of(body)
+// readTranslating is read for objects that only translation needs.
+func (l *loader) readTranslating(file, place string, body map[string]any) *fields {
+	return (&fields{l: l, file: file, place: place, translating: true}).over(body)
 }
 
-// aside are the same fields for what only translation needs: what is open of them leaves the
-// resource whole.
-func (f *fields) aside() *fields {
-	return &fields{l: f.l, file: f.file, place: f.place, values: f.values, open: map[string]bool{}, noted: true}
+// forTranslation gives the same object's fields for values that only translation needs.
+// Such a value may stay open without keeping the resource from being read.
+func (f *fields) forTranslation() *fields {
+	return &fields{l: f.l, file: f.file, place: f.place, values: f.values, open: map[string]bool{}, translating: true}
 }
 
-func (f *fields) of(body map[string]any) *fields {
+func (f *fields) over(body map[string]any) *fields {
 	f.values, f.open = body, map[string]bool{}
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
 		f.values = properties
@@ -48,7 +47,7 @@ func (f *fields) of(body map[string]any) *fields {
 	case nil, map[string]any:
 	case string:
 		if isExpression(v) {
-			f.leave("properties", v)
+			f.markOpen("properties", v)
 			break
 		}
 		f.open["properties"] = true
@@ -58,65 +57,65 @@ func (f *fields) of(body map[string]any) *fields {
 		f.malformed("properties", v, "an object")
 	}
 	if lookup(body, "existing") == true {
-		f.leaveBecause(CodeTemplateExpression, "existing", "true",
+		f.markOpenBecause(CodeTemplateExpression, "existing", "true",
 			"the template refers to a resource that it does not hold: the resource was not read")
 	}
 	for _, o := range []map[string]any{body, f.values} {
 		if v := lookup(o, "copy"); v != nil {
-			f.leave("copy", asText(v))
+			f.markOpen("copy", asText(v))
 			break
 		}
 	}
 	return f
 }
 
-// withheld reports that the fields are not there to be read, so that a missing one
-// says nothing.
+// withheld reports whether the fields cannot be read at all, so that no field counts as
+// missing.
 func (f *fields) withheld() bool { return f.open["properties"] || f.open["existing"] }
 
 func (f *fields) fault(code, field, value, format string, args ...any) {
-	f.l.fault(f.told(code, field, value, fmt.Sprintf(format, args...)))
+	f.l.fault(f.newFault(code, field, value, fmt.Sprintf(format, args...)))
 }
 
-// told is a fault of one of the fields.
-func (f *fields) told(code, field, value, message string) ruleset.Fault {
+// newFault makes a fault of one of the fields.
+func (f *fields) newFault(code, field, value, message string) ruleset.Fault {
 	return ruleset.Fault{
 		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
 		Field: field, Value: ruleset.Clip(value), Message: message,
 	}
 }
 
-// leave records a field that an expression keeps open.
-func (f *fields) leave(field, value string) {
+// markOpen records a field that an expression keeps open.
+func (f *fields) markOpen(field, value string) {
 	what := "the resource was not read"
 	switch {
-	case f.noted:
+	case f.translating:
 		what = "nothing is translated by it"
 	case f.rule != "":
 		what = "the rule was not read"
 	}
-	f.leaveBecause(CodeTemplateExpression, field, value, f.l.why(f.file, value)+": "+what)
+	f.markOpenBecause(CodeTemplateExpression, field, value, f.l.reason(f.file, value)+": "+what)
 }
 
-func (f *fields) leaveBecause(code, field, value, message string) {
+func (f *fields) markOpenBecause(code, field, value, message string) {
 	f.open[field] = true
 	list := f.l.unresolved
-	if f.noted {
-		list = f.l.note
+	if f.translating {
+		list = f.l.warn
 	}
-	list(f.told(code, field, value, message))
+	list(f.newFault(code, field, value, message))
 }
 
 func (f *fields) malformed(field string, v any, allowed string) {
 	f.fault(CodeInvalidRequestFormat, field, asText(v), "the value must be %s", allowed)
 }
 
-// leaveCondition records a condition that is an expression: whether the resource
-// exists is open.
-func (f *fields) leaveCondition(r *resource) {
+// markCondition records a condition that is an expression: whether the resource exists
+// is not known.
+func (f *fields) markCondition(r *resource) {
 	if condition, ok := lookup(r.body, "condition").(string); ok && isExpression(condition) {
-		f.leaveBecause(CodeTemplateExpression, "condition", condition,
-			f.l.why(f.file, condition)+": whether the resource exists is open")
+		f.markOpenBecause(CodeTemplateExpression, "condition", condition,
+			f.l.reason(f.file, condition)+": whether the resource exists is open")
 	}
 }
 
@@ -127,14 +126,14 @@ func asText(v any) string {
 	}
 	var text strings.Builder
 	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false) // the document has "<" as such
+	encoder.SetEscapeHTML(false) // "<" stays as the document has it
 	if err := encoder.Encode(v); err != nil {
 		return fmt.Sprint(v)
 	}
 	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// text reads a string or a number. A list of one is PowerShell's form of it.
+// text reads a string or a number. PowerShell writes it as a list of one.
 func (f *fields) text(field string) string {
 	v := lookup(f.values, field)
 	if list, ok := v.([]any); ok && len(list) <= 1 {
@@ -153,17 +152,17 @@ func (f *fields) text(field string) string {
 	return text
 }
 
-// scalar takes a string, an expression (as open) or a number.
+// scalar reads a string or a number. An expression is marked open and reads as empty.
 func (f *fields) scalar(field string, v any) (string, bool) {
 	switch v := v.(type) {
 	case json.Number:
 		return v.String(), true
 	case string:
 		if isExpression(v) {
-			f.leave(field, v)
+			f.markOpen(field, v)
 			return "", true
 		}
-		if strings.HasPrefix(v, "[[") { // a template's escape
+		if strings.HasPrefix(v, "[[") { // escaped in a template
 			return v[1:], true
 		}
 		return v, true
@@ -171,7 +170,7 @@ func (f *fields) scalar(field string, v any) (string, bool) {
 	return "", false
 }
 
-// literal reads a text that no verdict depends on: an expression is kept as it is.
+// literal reads a text that decides no verdict. It keeps an expression as it is.
 func (f *fields) literal(field string) string {
 	if v, ok := lookup(f.values, field).(string); ok {
 		return v
@@ -201,7 +200,7 @@ func (f *fields) texts(field string) []string {
 	return texts
 }
 
-// flag reads true or false, which ARM takes as text too.
+// flag reads true or false, also as text, which ARM allows.
 func (f *fields) flag(field string, otherwise bool) bool {
 	switch v := lookup(f.values, field).(type) {
 	case nil:
@@ -211,7 +210,7 @@ func (f *fields) flag(field string, otherwise bool) bool {
 	case string:
 		switch {
 		case isExpression(v):
-			f.leave(field, v)
+			f.markOpen(field, v)
 			return otherwise
 		case strings.EqualFold(v, "true"):
 			return true
@@ -231,7 +230,7 @@ func (f *fields) object(field string) map[string]any {
 		return v
 	case string:
 		if isExpression(v) {
-			f.leave(field, v)
+			f.markOpen(field, v)
 			break
 		}
 		f.malformed(field, v, "an object")
@@ -258,7 +257,7 @@ func (f *fields) objects(field string) []map[string]any {
 			objects = append(objects, v)
 		case string:
 			if isExpression(v) {
-				f.leave(field, v)
+				f.markOpen(field, v)
 				continue
 			}
 			f.malformed(field, v, "a list of objects")
@@ -296,14 +295,14 @@ func (f *fields) identifier(field string, o map[string]any) string {
 	case !ok || id == "":
 		f.fault(CodeInvalidResourceReference, field, asText(o), "a reference is an object with an id")
 	case isExpression(id):
-		f.leave(field, id)
+		f.markOpen(field, id)
 		return ""
 	}
 	return id
 }
 
-// resolve finds what a reference names; nil with a fault, or an open field, when
-// it can't be known.
+// resolve finds the object that a reference names. It returns nil, and reports a fault or
+// an open field, when that is not known.
 func (f *fields) resolve(k kind, field, reference string) any {
 	e, problem := f.l.index.resolve(k, reference)
 	if e == nil {
@@ -311,7 +310,7 @@ func (f *fields) resolve(k kind, field, reference string) any {
 		return nil
 	}
 	if e.object == nil {
-		f.leaveBecause(CodeTemplateExpression, field, reference, "the resource named here was not read because of template expressions")
+		f.markOpenBecause(CodeTemplateExpression, field, reference, "the resource named here was not read because of template expressions")
 	}
 	return e.object
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// FuzzParse holds that no document makes the reader panic, that every fault says
-// what and where, and that whatever ends up in a Set keeps its promises.
+// FuzzParse checks that no document makes the reader panic, that every fault says what
+// and where, and that everything in a Set keeps its promises.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(edge))
 	f.Add([]byte(world))

@@ -8,11 +8,12 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm/template"
 )
 
-// index finds resources by what others call them.
+// index finds resources by the ids and names in references.
 type index struct {
-	byID   map[string]*entry            // by id in lower case
-	byName map[kind]map[string][]*entry // by name, or "network/subnet", in lower case
-	known  map[kind]string              // what is there, in words; made when it is asked for
+	byID    map[string]*entry            // by id in lower case
+	byName  map[kind]map[string][]*entry // by name, or "network/subnet", in lower case
+	present map[kind]string              // whatIs's answers
+	asked   uint64                       // a bit for each kind that resolve looked up; the test of phases reads it
 }
 
 // entry is a resource that can be referred to.
@@ -20,23 +21,23 @@ type entry struct {
 	kind kind
 	id   string
 	file string
-	// object is nil for a resource that the documents leave open.
+	// object is nil for a resource that stays open.
 	object any
 }
 
 func newIndex() index {
-	return index{byID: map[string]*entry{}, byName: map[kind]map[string][]*entry{}, known: map[kind]string{}}
+	return index{byID: map[string]*entry{}, byName: map[kind]map[string][]*entry{}, present: map[kind]string{}}
 }
 
-// add enters a resource under its id and names; it returns the one that has the
-// id already, if any.
+// add enters a resource under its id and names. If the id is taken it enters nothing and
+// returns the resource that has it.
 func (x *index) add(e *entry, names ...string) *entry {
 	id := strings.ToLower(e.id)
 	if other := x.byID[id]; other != nil {
 		return other
 	}
 	x.byID[id] = e
-	delete(x.known, e.kind)
+	delete(x.present, e.kind)
 	if x.byName[e.kind] == nil {
 		x.byName[e.kind] = map[string][]*entry{}
 	}
@@ -47,9 +48,10 @@ func (x *index) add(e *entry, names ...string) *entry {
 	return nil
 }
 
-// resolve finds what a reference means by the rule of the package's comment.
-// problem says why there is no answer; e.object is nil for an open resource.
+// resolve finds what a reference means, by the rule of the package comment. problem says
+// why there is no answer. e.object is nil for an open resource.
 func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
+	x.asked |= 1 << k
 	if e := x.byID[strings.ToLower(reference)]; e != nil && e.kind == k {
 		return e, ""
 	}
@@ -72,13 +74,13 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 	return nil, "the name fits several resources: " + ruleset.Listed(ids)
 }
 
-// whatIs lists what of a kind there is. The answer is kept: a policy may have
-// thousands of references to nothing.
+// whatIs lists the resources of a kind. It keeps the answer, since a policy may have
+// thousands of broken references.
 func (x *index) whatIs(k kind) string {
-	text, ok := x.known[k]
+	text, ok := x.present[k]
 	if !ok {
 		text = x.list(k)
-		x.known[k] = text
+		x.present[k] = text
 	}
 	return text
 }
@@ -86,7 +88,7 @@ func (x *index) whatIs(k kind) string {
 func (x *index) list(k kind) string {
 	var names []string
 	for name := range x.byName[k] {
-		if !paired(k) || strings.Contains(name, "/") { // it is there under its own name too
+		if !paired(k) || strings.Contains(name, "/") { // paired kinds are there under both names
 			names = append(names, name)
 		}
 	}
@@ -99,7 +101,7 @@ func (x *index) list(k kind) string {
 	return "are " + ruleset.Listed(names)
 }
 
-// referredName is the name within a reference, empty when it can't be one of kind k.
+// referredName is the name in a reference; empty when the reference cannot mean kind k.
 func referredName(k kind, reference string) string {
 	segments := strings.Split(strings.Trim(reference, "/"), "/")
 	n := len(segments)
@@ -120,14 +122,13 @@ func referredName(k kind, reference string) string {
 	return ""
 }
 
-// paired reports what is known by its name and by that of the resource that it is within,
-// with a slash between them.
+// paired reports whether resources of a kind are known by their name and by PARENT/NAME.
 func paired(k kind) bool {
 	return k == subnetKind || k == configurationKind || parentKinds[k] == loadBalancerKind
 }
 
-// managed reports what belongs to a virtual network manager, which is known by the names
-// of all that it is within.
+// managed reports whether a kind belongs to a virtual network manager. Such resources are
+// known by the names of all their parents.
 func managed(k kind) bool {
 	for parentKinds[k] != otherKind {
 		k = parentKinds[k]
@@ -135,7 +136,7 @@ func managed(k kind) bool {
 	return k == managerKind
 }
 
-// managedName is the path of names within an id, or within names alone.
+// managedName is the path of names in a reference that is an id or such a path.
 func managedName(k kind, segments []string) string {
 	var names []string
 	for ; len(segments) >= 2 && strings.EqualFold(segments[len(segments)-2], kindPaths[k]); k = parentKinds[k] {
@@ -149,7 +150,7 @@ func managedName(k kind, segments []string) string {
 	return strings.Join(names, "/")
 }
 
-// path is a resource's name with those of all that it is within.
+// path is a resource's name with the names of all its parents before it.
 func (r *resource) path() string {
 	if r.parent == nil {
 		return r.name
@@ -157,22 +158,21 @@ func (r *resource) path() string {
 	return r.parent.path() + "/" + r.name
 }
 
-// isAzureID reports a complete resource id, with a subscription. Templates that nobody
-// gave one make ids of the subscription of zeros.
+// isAzureID reports whether id is complete, with a subscription. Templates that are
+// evaluated without a subscription make ids with the subscription of zeros.
 func isAzureID(id string) bool {
 	const prefix = "/subscriptions/"
 	return len(id) > len(prefix) && strings.EqualFold(id[:len(prefix)], prefix) && id[len(prefix)] != '/' &&
 		!strings.HasPrefix(id[len(prefix):], template.NoSubscription)
 }
 
-// madeUpID is the id of a resource whose document has none: of Azure's form,
-// with an empty subscription and resource group.
+// madeUpID is the id of a resource without one: Azure's form with an empty subscription
+// and resource group.
 func madeUpID(k kind, name string) string {
 	return "/subscriptions//resourceGroups//providers/Microsoft.Network/" + kindPaths[k] + "/" + name
 }
 
-// register enters r's object and reports whether the id is new; a second one is a
-// fault.
+// register enters r's object and reports whether the id is new. A repeated id is a fault.
 func (l *loader) register(r *resource, id string, object any, names ...string) bool {
 	if r.anonymous() {
 		return true
@@ -188,7 +188,7 @@ func (l *loader) register(r *resource, id string, object any, names ...string) b
 	return false
 }
 
-// place is the resource in faults: its kind and name, with its parent's before it.
+// place names the resource in faults: its parents' kinds and names, then its own.
 func (r *resource) place() string {
 	own := kindPaths[r.kind] + "/" + r.name
 	switch {
@@ -200,7 +200,7 @@ func (r *resource) place() string {
 	return own
 }
 
-// identity is the resource's id, made up when the document has none.
+// identity is the resource's id, made from names when the document has none.
 func (r *resource) identity() string {
 	switch {
 	case r.id != "":
@@ -211,14 +211,14 @@ func (r *resource) identity() string {
 	return madeUpID(r.kind, r.name)
 }
 
-// anonymous reports that the resource's id is open: an expression's text says
-// nothing about identity.
+// anonymous reports whether the resource's id is open. The text of an expression does not
+// identify a resource.
 func (r *resource) anonymous() bool {
 	return r.id == "" && (r.nameUnknown || r.parent != nil && r.parent.anonymous())
 }
 
-// adopt gives children that are not nested to their parents, which may be in
-// any document. An orphan's parent stays nil and is a fault.
+// adopt relates children that are not nested to their parents in any document. A child
+// without a parent is a fault.
 func (l *loader) adopt() {
 	parents := newIndex()
 	for _, r := range l.resources {
@@ -237,14 +237,14 @@ func (l *loader) adopt() {
 
 func (l *loader) adoptOne(r *resource, parents *index) {
 	if r.parent == nil && r.anonymous() {
-		l.leaveOpen(r, "name", r.name)
+		l.listOpen(r, "name", r.name)
 		return
 	}
 	if r.parent == nil {
 		parentKind := parentKinds[r.kind]
 		e, problem := parents.resolve(parentKind, r.parentName)
 		if e == nil && parentKind == managerKind && r.parentName != "" {
-			// Nothing depends on what a manager's own document says.
+			// A manager's own document says nothing that is needed.
 			m := &resource{kind: managerKind, file: r.file, name: lastSegment(r.parentName)}
 			if isAzureID(r.parentName) {
 				m.id = r.parentName
@@ -253,7 +253,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 			parents.add(e, m.name)
 		}
 		if e == nil && parentKind == loadBalancerKind {
-			l.note(ruleset.Fault{
+			l.warn(ruleset.Fault{
 				Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
 				Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
 			})
@@ -275,10 +275,10 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 	}
 }
 
-// leaveOpen lists a resource that an expression keeps from being read.
-func (l *loader) leaveOpen(r *resource, field, value string) {
+// listOpen lists a resource that was not read because of an expression.
+func (l *loader) listOpen(r *resource, field, value string) {
 	l.unresolved(ruleset.Fault{
 		Code: CodeTemplateExpression, File: r.file, Resource: r.place(), Field: field, Value: ruleset.Clip(value),
-		Message: l.why(r.file, value) + ": the resource was not read",
+		Message: l.reason(r.file, value) + ": the resource was not read",
 	})
 }

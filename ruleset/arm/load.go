@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes of Azure for requests and resources as a whole.
+// Azure's codes for requests and resources as a whole.
 const (
 	CodeInvalidJSON              = "InvalidJson"
 	CodeInvalidRequestFormat     = "InvalidRequestFormat"
@@ -23,38 +22,38 @@ const (
 	CodeParentNotFound           = "ParentResourceNotFound"
 )
 
-// Codes of ours for what only a reader of files meets.
+// Our own codes for faults that only a reader of files meets.
 const (
 	CodePathNotFound   = "PathNotFound"
 	CodeFileUnreadable = "FileUnreadable"
-	// CodeInvalidServiceTags marks what is wrong with a service tag file.
+	// CodeInvalidServiceTags is for faults of a service tag file.
 	CodeInvalidServiceTags = "InvalidServiceTagFile"
 	// CodeDuplicateResource: ARM would take the second as an update of the first.
 	CodeDuplicateResource = "DuplicateResource"
-	// CodeTemplateExpression marks what Documents.Unresolved lists.
+	// CodeTemplateExpression is for entries of Documents.Unresolved.
 	CodeTemplateExpression = "TemplateExpression"
-	// CodeAddressNotAssigned marks a NIC in Documents.Unresolved whose private
-	// address is chosen only when it is deployed.
+	// CodeAddressNotAssigned is for a NIC in Documents.Unresolved that gets its private
+	// address only when it is deployed.
 	CodeAddressNotAssigned = "PrivateIPAddressNotAssigned"
 )
 
-// Documents is what Load read.
+// Documents is the result of reading a policy.
 type Documents struct {
-	// Set holds what could be read without a fault; never nil. It is fit for
-	// use as a policy when both lists are empty.
+	// Set holds the resources that have no fault; never nil. It is fit for use as a policy
+	// only when Faults and Unresolved are empty.
 	Set *policy.Set
 	// Faults are all faults, in the order of the documents.
 	Faults ruleset.Faults
-	// Unresolved lists what the documents leave open and therefore was not
-	// read, wholly or in part: it is neither valid nor invalid.
+	// Unresolved lists resources that were not read, or not wholly, because the documents do
+	// not give a value. They are neither valid nor invalid.
 	Unresolved ruleset.Faults
-	// Warnings are what Azure takes and is seldom meant, and what of public addresses and
-	// load balancers is not known, so that nothing is translated by it.
+	// Warnings lists what Azure accepts but seldom anybody means, and the public addresses,
+	// NAT gateways and load balancers that translate nothing because a value is not known.
 	Warnings ruleset.Faults
 
-	files  map[*ruleset.NSG]string       // where the groups of Set are from
-	routes map[*policy.RouteTable]string // where the route tables are from
-	order  map[string]int                // of files
+	files  map[*ruleset.NSG]string       // the files of Set's groups
+	routes map[*policy.RouteTable]string // the files of its route tables
+	order  map[string]int                // the position of each file
 }
 
 // FaultsWithUnknownTags are Faults and UnknownTags, in the order of the documents.
@@ -64,13 +63,13 @@ func (d *Documents) FaultsWithUnknownTags() ruleset.Faults {
 	return faults
 }
 
-// sort puts faults into the order of the documents, and keeps that within a document.
+// sort puts faults into the order of the documents. Faults of one document keep their order.
 func (d *Documents) sort(faults ruleset.Faults) {
 	slices.SortStableFunc(faults, func(a, b ruleset.Fault) int { return cmp.Compare(d.order[a.File], d.order[b.File]) })
 }
 
-// UnknownTags are the faults of a policy that has no service tag file: rules and routes that
-// name a tag other than those that need none. Load takes every well-formed name.
+// UnknownTags are the faults of a policy without a service tag file: rules and routes that
+// name a tag of such a file. Load itself accepts every name that looks like a tag.
 func (d *Documents) UnknownTags() ruleset.Faults {
 	var faults ruleset.Faults
 	for _, t := range d.Set.RouteTables {
@@ -102,7 +101,7 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 	return faults
 }
 
-// namedTag is a tag of a service tag file, at a rule's source (0) or destination (1).
+// namedTag is a tag of a service tag file that a rule names as source (0) or destination (1).
 type namedTag struct {
 	side int
 	tag  string
@@ -120,12 +119,12 @@ func namedTags(r *ruleset.Rule) (tags []namedTag) {
 	return tags
 }
 
-// Load reads files, folders (every *.json below, in order of their paths; names
-// that begin with a dot are passed over) and file patterns as one policy. It
-// reports whatever is wrong in Documents.Faults and never fails as a whole.
+// Load reads files, folders and file patterns as one policy. Of a folder it reads every
+// *.json below, in the order of their paths, except names that begin with a dot. It
+// reports all faults in Documents.Faults and never fails as a whole.
 func Load(paths ...string) *Documents { return NewReader("", paths...).Read() }
 
-// Parse reads one document from memory; name stands for its file in faults.
+// Parse reads one document from memory. Faults name it as if name were its file.
 func Parse(name string, data []byte) *Documents {
 	l := newLoader()
 	value, err := parseDocument(data)
@@ -135,79 +134,11 @@ func Parse(name string, data []byte) *Documents {
 		report()
 	}
 	l.document(name, value, err)
-	l.gather()
+	l.run(gathering)
 	return l.finish()
 }
 
-// loader collects resources from documents, then builds a Set of them.
-type loader struct {
-	out       *Documents
-	resources []*resource
-	orphans   []*resource // children whose parent no document has
-	index     index
-	known     ruleset.KnownTags
-	stale     bool // a resource that was built before is not what it was
-
-	addresses    map[usedAddress]string // the ipConfiguration that has it
-	addressCount map[*policy.VirtualNetwork]int
-	inRegion     map[region]int
-	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
-	publicUsers  map[*policy.PublicIPAddress]string   // the place that has it
-	holders      map[netip.Addr]*policy.PublicIPAddress
-	// What translating resources say of others, until those are there.
-	publicClaims  []publicClaim
-	gatewayClaims []gatewayClaim
-	memberClaims  []memberClaim
-	balancers     []*balancer
-	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
-
-	values  *values
-	reasons map[string]map[string]string // why expressions stay open, by file and text
-}
-
-func newLoader() *loader {
-	return &loader{
-		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
-	}
-}
-
-// gather relates children to parents, and builds what rules refer to.
-func (l *loader) gather() {
-	l.adopt()
-	l.buildASGs()
-}
-
-// finish turns the other resources into a Set: first what others refer to.
-func (l *loader) finish() *Documents {
-	l.buildGroups()
-	l.buildRouteTables()
-	l.buildPublicAddresses()
-	l.buildNATGateways()
-	l.buildNetworks()
-	l.relatePeerings()
-	l.buildAdmin()
-	l.buildInterfaces()
-	l.relateGateways()
-	l.buildLoadBalancers()
-	l.relatePublicAddresses()
-	l.checkMembers()
-	l.out.Warnings = append(l.out.Warnings, l.lint()...)
-	l.out.sort(l.out.Faults)
-	l.out.sort(l.out.Unresolved)
-	l.out.sort(l.out.Warnings)
-	return l.out
-}
-
-func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
-
-// note lists what is left open and no packet needs to be judged: a policy with it is fit for use.
-func (l *loader) note(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
-
-func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }
-
-// fileFault drops the path from the message of a *fs.PathError: the fault has it.
+// fileFault drops the path from the message of a *fs.PathError, since the fault has it.
 func (l *loader) fileFault(code, file string, err error) {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -239,7 +170,7 @@ func (l *loader) files(paths []string) []string {
 			case info.IsDir():
 				l.folder(match, add)
 			case !info.Mode().IsRegular():
-				// A pipe or device would make the reader wait for ever.
+				// Reading a pipe or device could last for ever.
 				l.fileFault(CodeFileUnreadable, match, errors.New("neither a regular file nor a folder"))
 			default:
 				add(match)
@@ -249,7 +180,7 @@ func (l *loader) files(paths []string) []string {
 	return files
 }
 
-// expand resolves a pattern. What exists under the very name is never taken for one.
+// expand resolves a pattern. The name of an existing file is never a pattern.
 func (l *loader) expand(path string) []string {
 	if _, err := os.Stat(path); err == nil || !strings.ContainsAny(path, "*?[") {
 		return []string{path}
@@ -264,12 +195,12 @@ func (l *loader) expand(path string) []string {
 	return matches
 }
 
-// folder adds the documents below root. Symbolic links to files are followed,
-// since a mounted ConfigMap consists of them; those to folders are not, and
-// neither are dot folders, where a ConfigMap keeps the same files again.
+// folder adds the documents below root. It follows symbolic links to files, since a
+// mounted ConfigMap consists of them, but not to folders. It passes over dot folders:
+// a ConfigMap keeps the same files there again.
 func (l *loader) folder(root string, add func(file string)) {
 	var found []string
-	// The separator makes a root that is a symbolic link a folder.
+	// With the separator, a root that is a symbolic link is walked as a folder.
 	root = strings.TrimSuffix(root, "/") + "/"
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {

@@ -126,7 +126,7 @@ func TestNotOursIsPassedOver(t *testing.T) {
 	}
 }
 
-// Each of these hid what the document says, and so let a policy be taken without it.
+// Each of these hid a part of the document, so that the policy was accepted without it.
 func TestNothingOfAPolicyIsHidden(t *testing.T) {
 	const group = `"type": "Microsoft.Network/networkSecurityGroups", "name": "n"`
 	tests := []struct {
@@ -300,7 +300,7 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 			`{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "condition": "[parameters('c')]", "properties": {"template": {}}}]}`, 0, 0, nil, nil},
 		{"the template of a deployment", `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"template": "[variables('t')]"}}]}`, 0, 0,
 			[]string{"template [variables('t')]"}, nil},
-		// It was read as a group without rules of its own.
+		// The group was read as one without rules.
 		{"a group that exists elsewhere is none of the template", `{"languageVersion": "2.0", "resources": {"g": {"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "existing": true}}}`, 0, 0,
 			nil, nil},
 	}
@@ -331,7 +331,7 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 	}
 }
 
-// Templates as people publish them: whatever is literal in them can be read.
+// Whatever is literal in published templates can be read.
 func TestPublishedTemplates(t *testing.T) {
 	const shared = "../../../shared/data/templates"
 	if _, err := os.Stat(shared); err != nil {
@@ -359,7 +359,7 @@ func TestPublishedTemplates(t *testing.T) {
 		len(d.Set.NetworkSecurityGroups), rules, len(d.Set.VirtualNetworks), len(d.Set.NetworkInterfaces), len(d.Faults), len(d.Unresolved))
 }
 
-// A group whose type had a letter too few was passed over, and no rule of it held.
+// A group whose type lacked a letter was passed over, and none of its rules held.
 func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
 	for _, tt := range []struct{ name, typ, near string }{
 		{"without its plural", "Microsoft.Network/networkSecurityGroup", "Microsoft.Network/networkSecurityGroups"},

@@ -10,10 +10,10 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for load balancers that are Azure's: PublicIPAndLBSkuDoNotMatch
+// Codes for load balancers. Azure's are PublicIPAndLBSkuDoNotMatch
 // (Azure/terraform-azurerm-loadbalancer issue 32), FrontendIPConfigHasBothSubnetAndPublicIP
-// (hashicorp/terraform-provider-azurerm issue 1622), FrontendIPConfigHasNoSubnetOrPublicIP
-// (ernestio/ernest issue 480). Those of rules are beside rules.
+// (hashicorp/terraform-provider-azurerm issue 1622) and
+// FrontendIPConfigHasNoSubnetOrPublicIP (ernestio/ernest issue 480).
 const (
 	CodeBalancerSKU          = "PublicIPAndLBSkuDoNotMatch"
 	CodeFrontendBoth         = "FrontendIPConfigHasBothSubnetAndPublicIP"
@@ -31,36 +31,24 @@ const (
 	defaultProbeInterval = 15 * time.Second
 )
 
-func (l *loader) buildLoadBalancers() {
-	for _, r := range l.resources {
-		if r.kind == loadBalancerKind {
-			l.buildLoadBalancer(r)
-		}
-	}
-	l.relateMembers()
-	for _, b := range l.balancers {
-		l.checkBalancer(b)
-	}
-}
-
 // balancer is a load balancer that is being read.
 type balancer struct {
 	*policy.LoadBalancer
 	f     *fields
 	r     *resource
-	rules map[any]*fields // where its rules stand
-	// claims are ipConfigurations that NAT rules name.
+	rules map[any]*fields // the fields of each part that was read
+	// claims are the ipConfigurations that NAT rules name.
 	claims []natClaim
 }
 
-// part reads one child of a load balancer; nil when nothing is translated by it.
-func (b *balancer) part(kind, file string, body map[string]any, read func(f *fields, name string) any) any {
+// readPart reads one part of a load balancer; nil when it has a fault or stays open.
+func (b *balancer) readPart(kind, file string, body map[string]any, read func(f *fields, name string) any) any {
 	name, _ := lookup(body, "name").(string)
 	if name == "" {
 		name, _ = lookup(body, "id").(string)
 	}
 	name = lastSegment(name)
-	f := b.f.l.readNoted(file, b.r.place()+"/"+kind+"/"+name, body)
+	f := b.f.l.readTranslating(file, b.r.place()+"/"+kind+"/"+name, body)
 	if name == "" {
 		f.fault(CodeInvalidRequestFormat, "name", "", "a part of a load balancer needs a name")
 		return nil
@@ -75,15 +63,15 @@ func (b *balancer) part(kind, file string, body map[string]any, read func(f *fie
 }
 
 func (l *loader) buildLoadBalancer(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
 	b := &balancer{LoadBalancer: &policy.LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
 	b.SKU = f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUGateway)
-	f.leaveCondition(r)
-	if r.anonymous() { // its parts can't be told from others'
-		f.leave("name", r.name)
+	f.markCondition(r)
+	if r.anonymous() { // its parts would have no ids
+		f.markOpen("name", r.name)
 	}
 	if len(f.open) > 0 {
 		l.registerOpen(r)
@@ -93,12 +81,12 @@ func (l *loader) buildLoadBalancer(r *resource) {
 		return
 	}
 	for _, body := range f.objects("frontendIPConfigurations") {
-		if frontend, ok := b.part(kindPaths[frontendKind], r.file, body, b.readFrontend).(*policy.Frontend); ok && b.enter(frontendKind, frontend.ID, frontend, frontend.Name) {
+		if frontend, ok := b.readPart(kindPaths[frontendKind], r.file, body, b.readFrontend).(*policy.Frontend); ok && b.register(frontendKind, frontend.ID, frontend, frontend.Name) {
 			b.Frontends = append(b.Frontends, frontend)
 		}
 	}
 	for _, body := range f.objects("probes") {
-		if probe, ok := b.part(kindPaths[probeKind], r.file, body, b.readProbe).(*policy.HealthProbe); ok && b.enter(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
+		if probe, ok := b.readPart(kindPaths[probeKind], r.file, body, b.readProbe).(*policy.HealthProbe); ok && b.register(probeKind, b.childID(probeKind, probe.Name), probe, probe.Name) {
 			b.Probes = append(b.Probes, probe)
 		}
 	}
@@ -110,15 +98,15 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	l.balancers = append(l.balancers, b)
 }
 
-// pool is the pool of a name. A template may give it within the load balancer and, with its
-// members, as a resource of its own.
+// pool finds or makes the pool of a name. A template may have a pool twice: inside the load
+// balancer, and with its members as a separate resource.
 func (b *balancer) pool(name string) *policy.BackendPool {
 	i := slices.IndexFunc(b.Pools, func(p *policy.BackendPool) bool { return strings.EqualFold(p.Name, name) })
 	if i >= 0 {
 		return b.Pools[i]
 	}
 	p := &policy.BackendPool{Name: name, ID: b.childID(poolKind, name)}
-	b.enter(poolKind, p.ID, p, name)
+	b.register(poolKind, p.ID, p, name)
 	b.Pools = append(b.Pools, p)
 	return p
 }
@@ -126,8 +114,8 @@ func (b *balancer) pool(name string) *policy.BackendPool {
 // childID is the id of a part of the load balancer.
 func (b *balancer) childID(k kind, name string) string { return b.ID + "/" + kindPaths[k] + "/" + name }
 
-// enter makes a part known to references; a second one of the name is a fault.
-func (b *balancer) enter(k kind, id string, part any, name string) bool {
+// register makes a part known to references. A repeated name is a fault.
+func (b *balancer) register(k kind, id string, part any, name string) bool {
 	if b.f.l.index.add(&entry{kind: k, id: id, file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
 		return true
 	}
@@ -148,14 +136,14 @@ func (b *balancer) readFrontend(f *fields, name string) any {
 		b.publicFrontend(f, frontend)
 	case prefix != nil:
 		if id := f.reference("publicIPPrefix"); id != "" {
-			if frontend.PublicIPPrefix, _ = f.pointed(publicPrefixKind, "publicIPPrefix", id).(*policy.PublicIPPrefix); frontend.PublicIPPrefix == nil {
+			if frontend.PublicIPPrefix, _ = f.resolveTranslating(publicPrefixKind, "publicIPPrefix", id).(*policy.PublicIPPrefix); frontend.PublicIPPrefix == nil {
 				frontend.PublicIPPrefix = &policy.PublicIPPrefix{Name: lastSegment(id)}
 			}
 			frontend.IPv6 = frontend.PublicIPPrefix.Prefix.IsValid() && frontend.PublicIPPrefix.Prefix.Addr().Is6()
 		}
 	case subnet != nil:
 		if id := f.reference("subnet"); id != "" {
-			frontend.Subnet, _ = f.pointed(subnetKind, "subnet", id).(*policy.Subnet)
+			frontend.Subnet, _ = f.resolveTranslating(subnetKind, "subnet", id).(*policy.Subnet)
 			b.internalFrontend(f, frontend)
 		}
 	default:
@@ -176,19 +164,19 @@ func (b *balancer) publicFrontend(f *fields, frontend *policy.Frontend) {
 	f.fault(CodeBalancerSKU, "publicIPAddress", p.Name, "%s sku load balancer %s cannot reference %s sku publicIP %s.", b.SKU, b.Name, p.SKU, p.Name)
 }
 
-// internalFrontend reads the address of a frontend in a subnet, which is the frontend's alone.
+// internalFrontend reads the address of a frontend in a subnet. Nobody else may have it.
 func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	const field = "privateIPAddress"
 	text := f.text(field)
 	frontend.IPv6 = strings.EqualFold(f.text("privateIPAddressVersion"), "IPv6")
 	switch {
 	case frontend.Subnet == nil:
-		f.open["subnet"] = true // told already
+		f.open["subnet"] = true // reported already
 		return
 	case len(f.open) > 0:
 		return
 	case text == "":
-		f.l.note(f.told(CodeFrontendNotAssigned, field, "",
+		f.l.warn(f.newFault(CodeFrontendNotAssigned, field, "",
 			"the address is chosen when the load balancer is deployed, so nothing is translated by it; write it down to use it here"))
 		return
 	}
@@ -233,7 +221,7 @@ func (b *balancer) readProbe(f *fields, name string) any {
 	return p
 }
 
-// oneOf reads a word of a few, the spelling of which does not matter; empty when it is open.
+// oneOf reads one of the allowed words, in any case. Empty when the field is open or faulty.
 func (f *fields) oneOf(field, code string, allowed ...string) string {
 	text := f.text(field)
 	for _, word := range allowed {
@@ -247,7 +235,7 @@ func (f *fields) oneOf(field, code string, allowed ...string) string {
 	return ""
 }
 
-// port reads a port number that must be there.
+// port reads a port number. The field is mandatory.
 func (f *fields) port(field, code string, least, most int) uint16 {
 	text := f.text(field)
 	n, err := strconv.Atoi(text)
@@ -257,15 +245,15 @@ func (f *fields) port(field, code string, least, most int) uint16 {
 	return uint16(n)
 }
 
-// readPool reads the members that a pool lists itself.
+// readPool reads the members that the pool's own document lists.
 func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
-	f := l.readNoted(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
+	f := l.readTranslating(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
 	network := f.network()
 	for _, id := range f.references("backendIPConfigurations") {
 		f.join(pool, "backendIPConfigurations", id)
 	}
 	for _, body := range f.objects("loadBalancerBackendAddresses") {
-		a := l.readNoted(c.file, f.place+"/loadBalancerBackendAddresses/"+lastSegment(asText(lookup(body, "name"))), body)
+		a := l.readTranslating(c.file, f.place+"/loadBalancerBackendAddresses/"+lastSegment(asText(lookup(body, "name"))), body)
 		if id := a.reference("networkInterfaceIPConfiguration"); id != "" {
 			a.join(pool, "networkInterfaceIPConfiguration", id)
 			continue
@@ -274,26 +262,27 @@ func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
 	}
 }
 
-// network is the virtual network that a pool, or an address of it, names; nil when there is none.
+// network is the virtual network that a pool or an address in a pool names; nil when it
+// names none.
 func (f *fields) network() *policy.VirtualNetwork {
 	if id := f.reference("subnet"); id != "" {
-		if s, _ := f.pointed(subnetKind, "subnet", id).(*policy.Subnet); s != nil {
+		if s, _ := f.resolveTranslating(subnetKind, "subnet", id).(*policy.Subnet); s != nil {
 			return s.VirtualNetwork
 		}
 	}
 	if id := f.reference("virtualNetwork"); id != "" {
-		v, _ := f.pointed(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
+		v, _ := f.resolveTranslating(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
 		return v
 	}
 	return nil
 }
 
-// join puts an ipConfiguration into a pool that lists it, as Azure does for those that name the
-// pool. One that the documents have not got is not there.
+// join puts an ipConfiguration into a pool that lists it. An ipConfiguration that the
+// documents do not have is left out with a warning.
 func (f *fields) join(pool *policy.BackendPool, field, id string) {
 	e, _ := f.l.index.resolve(configurationKind, id)
 	if e == nil || e.object == nil {
-		f.l.note(f.told(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
+		f.l.warn(f.newFault(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
 		return
 	}
 	c := e.object.(*policy.IPConfiguration)
@@ -352,8 +341,8 @@ type memberClaim struct {
 	id    string
 }
 
-// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown says
-// that there is a pool that can't be known.
+// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown
+// reports whether the document leaves a pool open.
 func (f *fields) claimMemberships(n *policy.NetworkInterface, index int) (unknown bool) {
 	for _, names := range []struct {
 		kind  kind
@@ -366,13 +355,13 @@ func (f *fields) claimMemberships(n *policy.NetworkInterface, index int) (unknow
 	return f.open["loadBalancerBackendAddressPools"]
 }
 
-// relateMembers puts ipConfigurations into the pools and behind the NAT rules that they name, and
-// those behind NAT rules that rules name.
+// relateMembers puts ipConfigurations into the pools and behind the NAT rules that they
+// name, and then behind the NAT rules that name them.
 func (l *loader) relateMembers() {
 	for _, claim := range l.memberClaims {
 		c := &claim.nic.IPConfigurations[claim.index]
 		member := policy.Backend{NetworkInterface: claim.nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address}
-		switch part := claim.f.pointed(claim.kind, claim.field, claim.id).(type) {
+		switch part := claim.f.resolveTranslating(claim.kind, claim.field, claim.id).(type) {
 		case *policy.BackendPool:
 			addBackend(part, member)
 		case *policy.InboundNATRule:
@@ -385,7 +374,7 @@ func (l *loader) relateMembers() {
 		for _, claim := range b.claims {
 			e, _ := l.index.resolve(configurationKind, claim.id)
 			if e == nil || e.object == nil {
-				l.note(claim.f.told(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
+				l.warn(claim.f.newFault(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
 				continue
 			}
 			c := e.object.(*policy.IPConfiguration)

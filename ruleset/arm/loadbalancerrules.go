@@ -9,9 +9,10 @@ import (
 )
 
 // Codes for rules of load balancers. Azure's are RulesUseSameBackendPortProtocolAndPool
-// (MicrosoftDocs/azure-docs issue 94673), the long one about SNAT (ansible-collections/azure
-// issue 743), MoreThanOneOutboundRule... (Azure/AzLoadBalancerMigration issue 10) and, as far as is
-// known, RulesUseSameFrontendPortProtocolAndIPConfig; the others are ours.
+// (MicrosoftDocs/azure-docs issue 94673), LoadBalancingRuleMustDisableSNAT...
+// (ansible-collections/azure issue 743), MoreThanOneOutboundRule...
+// (Azure/AzLoadBalancerMigration issue 10) and probably
+// RulesUseSameFrontendPortProtocolAndIPConfig. The others are ours.
 const (
 	CodeSameFrontendPort      = "RulesUseSameFrontendPortProtocolAndIPConfig"
 	CodeSameBackendPort       = "RulesUseSameBackendPortProtocolAndPool"
@@ -31,14 +32,14 @@ const (
 	outboundPortsStep = 8
 )
 
-// natClaim is an inbound NAT rule that names who is behind it.
+// natClaim is an inbound NAT rule that names its ipConfiguration.
 type natClaim struct {
 	f    *fields
 	rule *policy.InboundNATRule
 	id   string
 }
 
-// receive makes a backend the one behind a NAT rule.
+// receive puts a backend behind a NAT rule.
 func (f *fields) receive(r *policy.InboundNATRule, field string, b policy.Backend) {
 	switch {
 	case r.Pool != nil:
@@ -50,28 +51,28 @@ func (f *fields) receive(r *policy.InboundNATRule, field string, b policy.Backen
 	}
 }
 
-// readRules reads the rules of a load balancer, whose other parts are known.
+// readRules reads the rules of a load balancer. Its other parts must be read before.
 func (b *balancer) readRules() {
 	for _, body := range b.f.objects("loadBalancingRules") {
-		if rule, ok := b.part("loadBalancingRules", b.r.file, body, b.readRule).(*policy.LoadBalancingRule); ok {
+		if rule, ok := b.readPart("loadBalancingRules", b.r.file, body, b.readRule).(*policy.LoadBalancingRule); ok {
 			b.Rules = append(b.Rules, rule)
 		}
 	}
 	for _, c := range b.r.inner(natRuleKind, b.f.objects("inboundNatRules")) {
-		rule, ok := b.part(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*policy.InboundNATRule)
-		if ok && b.enter(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
+		rule, ok := b.readPart(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*policy.InboundNATRule)
+		if ok && b.register(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
 			b.NATRules = append(b.NATRules, rule)
 		}
 	}
 	for _, body := range b.f.objects("outboundRules") {
-		if rule, ok := b.part("outboundRules", b.r.file, body, b.readOutboundRule).(*policy.OutboundRule); ok {
+		if rule, ok := b.readPart("outboundRules", b.r.file, body, b.readOutboundRule).(*policy.OutboundRule); ok {
 			b.OutboundRules = append(b.OutboundRules, rule)
 		}
 	}
 }
 
-// own resolves a reference to a part of the same load balancer.
-func (b *balancer) own(f *fields, k kind, field, id string) any {
+// resolvePart resolves a reference to a part of the same load balancer.
+func (b *balancer) resolvePart(f *fields, k kind, field, id string) any {
 	of, name, given := cutLast(referredName(k, id))
 	e := b.f.l.index.byID[strings.ToLower(b.childID(k, name))]
 	if given && !strings.EqualFold(of, b.Name) || e != nil && (e.kind != k || e.object == nil) {
@@ -84,7 +85,7 @@ func (b *balancer) own(f *fields, k kind, field, id string) any {
 	return e.object
 }
 
-// frontend reads a rule's frontend; a rule of a frontend that could not be read is open with it.
+// frontend reads a rule's frontend; nil when that could not be read.
 func (b *balancer) frontend(f *fields) *policy.Frontend {
 	const field = "frontendIPConfiguration"
 	id := f.reference(field)
@@ -94,18 +95,18 @@ func (b *balancer) frontend(f *fields) *policy.Frontend {
 		}
 		return nil
 	}
-	frontend, _ := b.own(f, frontendKind, field, id).(*policy.Frontend)
+	frontend, _ := b.resolvePart(f, frontendKind, field, id).(*policy.Frontend)
 	return frontend
 }
 
-// pools reads the pools of a rule; the one of the singular field is among the others in az's form.
+// pools reads the pools of a rule. In az's form, the list repeats the singular field.
 func (b *balancer) pools(f *fields) (list []*policy.BackendPool) {
 	ids := f.references("backendAddressPools")
 	if id := f.reference("backendAddressPool"); id != "" {
 		ids = append([]string{id}, ids...)
 	}
 	for _, id := range ids {
-		if p, _ := b.own(f, poolKind, "backendAddressPool", id).(*policy.BackendPool); p != nil && !slices.Contains(list, p) {
+		if p, _ := b.resolvePart(f, poolKind, "backendAddressPool", id).(*policy.BackendPool); p != nil && !slices.Contains(list, p) {
 			list = append(list, p)
 		}
 	}
@@ -130,7 +131,7 @@ func (b *balancer) readRule(f *fields, name string) any {
 	r.DisableOutboundSNAT = f.flag("disableOutboundSnat", false)
 	r.IdleTimeout = f.idle(maxRuleIdle, defaultIdle)
 	if id := f.reference("probe"); id != "" {
-		r.Probe, _ = b.own(f, probeKind, "probe", id).(*policy.HealthProbe)
+		r.Probe, _ = b.resolvePart(f, probeKind, "probe", id).(*policy.HealthProbe)
 	}
 	if len(f.open) > 0 || r.Frontend == nil {
 		return r
@@ -158,7 +159,7 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
 	const field = "backendAddressPool"
 	if id := f.reference(field); id != "" {
-		r.Pool, _ = b.own(f, poolKind, field, id).(*policy.BackendPool)
+		r.Pool, _ = b.resolvePart(f, poolKind, field, id).(*policy.BackendPool)
 		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 1, maxFrontendPort)
 		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 1, maxFrontendPort)
 		if r.Last < r.First {
@@ -184,7 +185,7 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
 	const frontends, pool, ports = "frontendIPConfigurations", "backendAddressPool", "allocatedOutboundPorts"
 	for _, id := range f.references(frontends) {
-		if frontend, _ := b.own(f, frontendKind, frontends, id).(*policy.Frontend); frontend != nil {
+		if frontend, _ := b.resolvePart(f, frontendKind, frontends, id).(*policy.Frontend); frontend != nil {
 			if !frontend.Public() {
 				f.fault(CodeInvalidOutboundRule, frontends, frontend.Name, "an outbound rule has public frontends; this one is in subnet %q", frontend.Subnet.Name)
 			}
@@ -192,7 +193,7 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 		}
 	}
 	if id := f.reference(pool); id != "" {
-		r.Pool, _ = b.own(f, poolKind, pool, id).(*policy.BackendPool)
+		r.Pool, _ = b.resolvePart(f, poolKind, pool, id).(*policy.BackendPool)
 	}
 	if text := f.text(ports); text != "" {
 		n, err := strconv.Atoi(text)
@@ -213,8 +214,14 @@ func (b *balancer) readOutboundRule(f *fields, name string) any {
 	return r
 }
 
-// checkBalancer holds the rules of a load balancer against each other, once the members of its
-// pools are known.
+func (l *loader) checkBalancers() {
+	for _, b := range l.balancers {
+		l.checkBalancer(b)
+	}
+}
+
+// checkBalancer compares the rules of a load balancer with each other. The members of its
+// pools must be known.
 func (l *loader) checkBalancer(b *balancer) {
 	b.checkFrontendPorts()
 	b.checkBackendPorts()
@@ -237,7 +244,7 @@ func (l *loader) checkBalancer(b *balancer) {
 	}
 }
 
-// checkFamily finds a backend that can't be behind a frontend.
+// checkFamily reports a backend whose address family is not the frontend's.
 func (b *balancer) checkFamily(rule any, frontend *policy.Frontend, member policy.Backend) {
 	if frontend.Address.IsValid() && member.Address.Is6() != frontend.IPv6 {
 		b.rules[rule].fault(CodeBackendFamily, "backendAddressPool", member.Address.String(), "frontend %q has %s: both are IPv4, or both IPv6", frontend.Name, frontend.Address)
@@ -253,8 +260,8 @@ type claimedPorts struct {
 	first, last uint16
 }
 
-// checkFrontendPorts finds rules that want the same packets of a frontend. A rule for every port
-// takes what other rules leave.
+// checkFrontendPorts finds rules that want the same packets of a frontend. A rule for every
+// port may stand beside others: it gets the rest.
 func (b *balancer) checkFrontendPorts() {
 	var all []claimedPorts
 	for _, r := range b.Rules {
@@ -290,7 +297,8 @@ func (b *balancer) checkBackendPorts() {
 	}
 }
 
-// checkOutbound holds outbound rules against each other, load balancing rules and the ports there are.
+// checkOutbound compares outbound rules with each other, with load balancing rules and with
+// the number of ports.
 func (b *balancer) checkOutbound() {
 	for i, r := range b.OutboundRules {
 		f := b.rules[r]

@@ -8,14 +8,14 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// asgMembers is what NICs say of an ASG.
+// asgMembers sums up the members of an ASG.
 type asgMembers struct {
 	count    int
-	networks []*policy.VirtualNetwork // of its members, in order of appearance
+	networks []*policy.VirtualNetwork // each once, in the order of the members
 }
 
-// checkMembers checks what Azure asks of ASGs and of the rules that name them:
-// all members in one virtual network, and all groups of a rule too.
+// checkMembers checks two rules of Azure: all members of an ASG are in one virtual network,
+// and so are all members of the ASGs of a rule.
 func (l *loader) checkMembers() {
 	members := map[string]*asgMembers{}
 	for _, n := range l.out.Set.NetworkInterfaces {
@@ -54,8 +54,7 @@ func (l *loader) checkMembers() {
 	}
 }
 
-// checkRuleNetworks checks one rule; the fault names its first group in another
-// network.
+// checkRuleNetworks checks one rule. The fault names the first group in another network.
 func (l *loader) checkRuleNetworks(g *ruleset.NSG, r *ruleset.Rule, members map[string]*asgMembers) {
 	var networks []*policy.VirtualNetwork
 	var field, stray string

@@ -6,8 +6,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for NAT gateways. Azure answers with SubnetWithNatGatewayAndBasicSkuResourceNotAllowed
-// (hashicorp/terraform-provider-azurerm issue 18570); the others are ours.
+// Codes for NAT gateways. Azure's is SubnetWithNatGatewayAndBasicSkuResourceNotAllowed
+// (hashicorp/terraform-provider-azurerm issue 18570). The others are ours.
 const (
 	CodeGatewayAndBasic     = "SubnetWithNatGatewayAndBasicSkuResourceNotAllowed"
 	CodeGatewayBasicAddress = "NatGatewayPublicIPAddressNotStandard"
@@ -28,23 +28,15 @@ type gatewayClaim struct {
 	id      string
 }
 
-func (l *loader) buildNATGateways() {
-	for _, r := range l.resources {
-		if r.kind == natGatewayKind {
-			l.buildNATGateway(r)
-		}
-	}
-}
-
 func (l *loader) buildNATGateway(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
 	g := &policy.NATGateway{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUStandard, policy.SKUStandardV2)}
 	g.IdleTimeout = f.idle(maxGatewayIdle, defaultIdle)
 	f.gatewayAddresses(g)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	g.Unknown = g.Unknown || len(f.open) > 0
 	if !l.register(r, g.ID, g, g.Name) {
 		return
@@ -59,12 +51,12 @@ func (l *loader) buildNATGateway(r *resource) {
 func (f *fields) gatewayAddresses(g *policy.NATGateway) {
 	for _, field := range []string{"publicIpAddresses", "publicIpAddressesV6"} {
 		for _, id := range f.references(field) {
-			p, _ := f.pointed(publicAddressKind, field, id).(*policy.PublicIPAddress)
+			p, _ := f.resolveTranslating(publicAddressKind, field, id).(*policy.PublicIPAddress)
 			if p == nil {
 				g.Unknown = true
 				continue
 			}
-			f.take(p, field)
+			f.allocate(p, field)
 			if p.SKU == policy.SKUBasic {
 				f.fault(CodeGatewayBasicAddress, field, p.Name, "a NAT gateway takes public IP addresses of SKU Standard or StandardV2, this one is Basic")
 			}
@@ -74,7 +66,7 @@ func (f *fields) gatewayAddresses(g *policy.NATGateway) {
 	}
 	for _, field := range []string{"publicIpPrefixes", "publicIpPrefixesV6"} {
 		for _, id := range f.references(field) {
-			p, _ := f.pointed(publicPrefixKind, field, id).(*policy.PublicIPPrefix)
+			p, _ := f.resolveTranslating(publicPrefixKind, field, id).(*policy.PublicIPPrefix)
 			if p == nil {
 				g.Unknown = true
 				continue
@@ -90,7 +82,7 @@ func (f *fields) gatewayAddresses(g *policy.NATGateway) {
 	}
 }
 
-// countAddresses is how many addresses of a family the gateway has, with those of its prefixes.
+// countAddresses counts the gateway's addresses of a family, including those of prefixes.
 func countAddresses(g *policy.NATGateway, six bool) (n int) {
 	for _, p := range g.Addresses {
 		if p.Address.IsValid() && p.Address.Is6() == six {
@@ -105,8 +97,8 @@ func countAddresses(g *policy.NATGateway, six bool) (n int) {
 	return n
 }
 
-// natGateway reads a subnet's reference to its NAT gateway; nil when there is none. One that can't
-// be followed is a gateway of which nothing is known.
+// natGateway reads a subnet's reference to its NAT gateway; nil when there is none. A
+// broken reference gives an Unknown gateway.
 func (f *fields) natGateway() *policy.NATGateway {
 	const field = "natGateway"
 	id := f.reference(field)
@@ -116,19 +108,19 @@ func (f *fields) natGateway() *policy.NATGateway {
 		}
 		return nil
 	}
-	g, _ := f.pointed(natGatewayKind, field, id).(*policy.NATGateway)
+	g, _ := f.resolveTranslating(natGatewayKind, field, id).(*policy.NATGateway)
 	if g == nil {
 		return &policy.NATGateway{Name: lastSegment(id), Unknown: true}
 	}
 	return g
 }
 
-// relateGateways gives NAT gateways to the subnets that they name, and finds what can't be in a
-// subnet with one.
+// relateGateways gives NAT gateways to the subnets that they name. It reports Basic public
+// addresses in a subnet with a NAT gateway.
 func (l *loader) relateGateways() {
 	const field = "subnets"
 	for _, c := range l.gatewayClaims {
-		s, _ := c.f.pointed(subnetKind, field, c.id).(*policy.Subnet)
+		s, _ := c.f.resolveTranslating(subnetKind, field, c.id).(*policy.Subnet)
 		switch {
 		case s == nil:
 		case s.NATGateway == nil:

@@ -9,8 +9,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for NICs: Azure's where it is known for one, though our reference has no
-// recording of them.
+// Codes for NICs. Those that are not marked are probably Azure's; no recording of them
+// was found.
 const (
 	CodeNoIPConfigurations = "NetworkInterfaceMustHaveAtLeastOneIpConfiguration"
 	CodeInvalidIPAddress   = "InvalidIpAddress"
@@ -30,14 +30,6 @@ const (
 	maxMembersPerASG         = 4000
 )
 
-func (l *loader) buildInterfaces() {
-	for _, r := range l.resources {
-		if r.kind == interfaceKind {
-			l.buildInterface(r)
-		}
-	}
-}
-
 func (l *loader) buildInterface(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
@@ -50,7 +42,7 @@ func (l *loader) buildInterface(r *resource) {
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	configurations := f.objects("ipConfigurations")
 	switch {
 	case len(configurations) == 0 && len(f.open) == 0:
@@ -89,8 +81,8 @@ func (l *loader) buildInterface(r *resource) {
 	}
 }
 
-// virtualMachine is the id of the virtual machine that Azure says has the NIC: read-only,
-// so what a template makes of it says nothing.
+// virtualMachine is the id of the NIC's virtual machine. The field is read-only in Azure,
+// so an expression in a template means nothing.
 func (f *fields) virtualMachine() string {
 	vm, _ := lookup(f.values, "virtualMachine").(map[string]any)
 	id, _ := lookup(vm, "id").(string)
@@ -100,8 +92,8 @@ func (f *fields) virtualMachine() string {
 	return id
 }
 
-// readConfiguration reads an ipConfiguration; what it leaves open, the NIC nic
-// leaves open. It reports whether the configuration can be used.
+// readConfiguration reads an ipConfiguration and reports whether it can be used. Its open
+// fields are open fields of the NIC too.
 func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
@@ -120,7 +112,7 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 		f.fault(CodeTooManyASGs, "applicationSecurityGroups", strconv.Itoa(count),
 			"an ipConfiguration is in at most %d application security groups", maxASGsPerConfiguration)
 	}
-	outward := f.aside()
+	outward := f.forTranslation()
 	c.PublicIPAddress = outward.publicIP("publicIPAddress")
 	c.UnknownPools = outward.claimMemberships(n, len(n.IPConfigurations))
 	for field := range f.open {
@@ -140,11 +132,11 @@ func (f *fields) address() netip.Addr {
 	if f.open[field] {
 		return netip.Addr{}
 	}
-	if text == "" && len(f.open) > 0 { // not read for another reason already
+	if text == "" && len(f.open) > 0 { // left out for another reason, which is listed
 		return netip.Addr{}
 	}
 	if text == "" {
-		f.leaveBecause(CodeAddressNotAssigned, field, "",
+		f.markOpenBecause(CodeAddressNotAssigned, field, "",
 			"the address is chosen when the network interface is deployed: it was not read; write the address down to use it here")
 		return netip.Addr{}
 	}
@@ -163,10 +155,10 @@ func (f *fields) address() netip.Addr {
 	return a
 }
 
-// checkAddress checks an address against its subnet and those before it.
+// checkAddress checks that an address is in its subnet and that no other resource has it.
 func (l *loader) checkAddress(f *fields, c *policy.IPConfiguration) {
 	const field = "privateIPAddress"
-	inside := len(c.Subnet.Prefixes) == 0 // faulty ones, reported already
+	inside := len(c.Subnet.Prefixes) == 0 // they are faulty and reported
 	for _, p := range c.Subnet.Prefixes {
 		inside = inside || p.Contains(c.Address)
 	}
@@ -187,7 +179,7 @@ func (l *loader) checkAddress(f *fields, c *policy.IPConfiguration) {
 	}
 }
 
-// usedAddress is an address that an ipConfiguration has.
+// usedAddress is an address in use.
 type usedAddress struct {
 	network *policy.VirtualNetwork
 	address netip.Addr

@@ -8,7 +8,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes of ours for Azure's limits of a region in a subscription.
+// Our own codes for Azure's limits of a region in a subscription.
 const (
 	CodeTooManyGroups            = "SubscriptionInvalidNumberOfNetworkSecurityGroups"
 	CodeTooManyApplicationGroups = "SubscriptionInvalidNumberOfApplicationSecurityGroups"
@@ -19,13 +19,13 @@ const (
 	maxASGsPerRegion   = 3000
 )
 
-// region is where Azure counts resources of a kind.
+// region is the scope in which Azure counts the resources of a kind.
 type region struct {
 	kind                   kind
 	subscription, location string
 }
 
-// countInRegion counts a resource and reports the first one beyond the limit.
+// countInRegion counts a resource, and reports the first one above the limit.
 func (f *fields) countInRegion(r *resource, location string) {
 	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
 	f.l.inRegion[at]++
@@ -46,28 +46,23 @@ func subscriptionOf(id string) string {
 	return strings.ToLower(strings.Split(id, "/")[2])
 }
 
-func (l *loader) buildASGs() {
-	for _, r := range l.resources {
-		if r.kind != asgKind {
-			continue
-		}
-		f := l.read(r.file, r.place(), "", r.body)
-		a := &policy.ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
-		if !f.named(r) {
-			continue
-		}
-		f.leaveCondition(r)
-		if len(f.open) > 0 {
-			l.registerOpen(r)
-		} else if l.register(r, a.ID, a, a.Name) {
-			l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
-			location, _ := lookup(r.body, "location").(string)
-			f.countInRegion(r, location)
-		}
+func (l *loader) buildASG(r *resource) {
+	f := l.read(r.file, r.place(), "", r.body)
+	a := &policy.ApplicationSecurityGroup{Name: r.name, ID: r.identity()}
+	if !f.named(r) {
+		return
+	}
+	f.markCondition(r)
+	if len(f.open) > 0 {
+		l.registerOpen(r)
+	} else if l.register(r, a.ID, a, a.Name) {
+		l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
+		location, _ := lookup(r.body, "location").(string)
+		f.countInRegion(r, location)
 	}
 }
 
-// named checks that a resource can be told from others.
+// named reports whether a resource has a name; without one it is faulty.
 func (f *fields) named(r *resource) bool {
 	if r.name == "" {
 		f.fault(CodeInvalidRequestFormat, "name", "", "a resource needs a name or an id")
@@ -75,7 +70,8 @@ func (f *fields) named(r *resource) bool {
 	return r.name != ""
 }
 
-// registerOpen makes references to a resource that is left open known as such.
+// registerOpen registers a resource that stays open, so that references to it are not
+// broken but open too.
 func (l *loader) registerOpen(r *resource) {
 	names := []string{r.name}
 	if paired(r.kind) && r.parent != nil {
@@ -84,13 +80,8 @@ func (l *loader) registerOpen(r *resource) {
 	l.register(r, r.identity(), nil, names...)
 }
 
-func (l *loader) buildGroups() {
-	for _, r := range l.resources {
-		if r.kind == groupKind {
-			l.buildGroup(r)
-		}
-	}
-	// Rules without their group are checked as far as that goes.
+// checkOrphanRules validates rules whose group no document has.
+func (l *loader) checkOrphanRules() {
 	strays := map[string]*ruleset.NetworkSecurityGroup{}
 	var order []string
 	for _, r := range l.orphans {
@@ -106,7 +97,7 @@ func (l *loader) buildGroups() {
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, "networkSecurityGroups/"+raw.Name, r.name, false, r.body))
 	}
 	for _, name := range order {
-		_, faults := strays[name].Validate(l.known)
+		_, faults := strays[name].Validate(l.knownTags)
 		l.out.Faults = append(l.out.Faults, faults...)
 	}
 }
@@ -139,14 +130,14 @@ func (l *loader) buildGroup(r *resource) {
 			raw.SecurityRules = append(raw.SecurityRules, l.readRule(child.file, r.place(), child.name, child.nameUnknown, child.body))
 		}
 	}
-	nsg, faults := raw.Validate(l.known)
+	nsg, faults := raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return
 	}
-	// The group is read nevertheless: its rules can be checked.
-	f.leaveCondition(r)
+	// A condition comes last: the rules are checked whatever it says.
+	f.markCondition(r)
 	if l.values.Partial && len(f.open) > 0 {
 		l.registerOpen(r)
 		return
@@ -164,58 +155,50 @@ func (l *loader) addGroup(r *resource, nsg *ruleset.NSG) {
 	}
 }
 
-// ruleFields are the properties that a rule can't do without, in all their forms.
-var ruleFields = []string{
-	"protocol", "access", "direction", "priority",
-	"sourcePortRange", "sourcePortRanges", "destinationPortRange", "destinationPortRanges",
-	"sourceAddressPrefix", "sourceAddressPrefixes", "sourceApplicationSecurityGroups",
-	"destinationAddressPrefix", "destinationAddressPrefixes", "destinationApplicationSecurityGroups",
-}
-
-// readRule reads a rule's fields as text; validation is ruleset's.
+// readRule reads a rule's fields as text, for ruleset to validate.
 func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[string]any) ruleset.SecurityRule {
 	f := l.read(file, place, name, body)
-	if f.withheld() {
-		for _, field := range ruleFields {
-			f.open[field] = true
+	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
+	rule.ID, _ = lookup(body, "id").(string)
+	readFields(f, &rule, ruleset.SecurityRuleFields)
+	f.open["name"] = nameUnknown
+	for _, field := range ruleset.SecurityRuleFields {
+		if field.Literal {
+			f.open[field.Name] = isExpression(*field.Text(&rule))
 		}
 	}
-	rule := ruleset.SecurityRule{
-		Name:        name,
-		Description: f.literal("description"),
-		Protocol:    f.text("protocol"),
-		Access:      f.text("access"),
-		Direction:   f.text("direction"),
-		Priority:    f.text("priority"),
-		Source:      f.side("source"),
-		Destination: f.side("destination"),
-		Unknown:     f.open,
-	}
-	rule.ID, _ = lookup(body, "id").(string)
-	f.open["name"] = nameUnknown
-	f.open["description"] = isExpression(rule.Description)
 	return rule
 }
 
-// side reads the fields that begin with "source" or "destination". A singular
-// field with several values, PowerShell's form, reads as the plural one.
-func (f *fields) side(end string) ruleset.Side {
-	one := func(field string) (string, []string) {
-		if list, ok := lookup(f.values, field).([]any); ok && len(list) > 1 {
-			return "", f.texts(field)
+// readFields fills a rule from the table of its fields. When the properties cannot be
+// read, the fields that decide a verdict are open.
+func readFields[R any](f *fields, rule *R, table []ruleset.Field[R]) {
+	for _, field := range table {
+		if f.withheld() && !field.Literal {
+			for _, name := range field.Names() {
+				f.open[name] = true
+			}
 		}
-		return f.text(field), nil
+		var list []string
+		switch several, _ := lookup(f.values, field.Name).([]any); {
+		case field.Text == nil:
+		case field.Literal:
+			*field.Text(rule) = f.literal(field.Name)
+		case field.List != nil && len(several) > 1: // PowerShell's form
+			list = f.texts(field.Name)
+		default:
+			*field.Text(rule) = f.text(field.Name)
+		}
+		switch {
+		case field.References:
+			*field.List(rule) = f.asgs(field.Plural)
+		case field.List != nil:
+			*field.List(rule) = append(list, f.texts(field.Plural)...)
+		}
 	}
-	var s ruleset.Side
-	s.PortRange, s.PortRanges = one(end + "PortRange")
-	s.PortRanges = append(s.PortRanges, f.texts(end+"PortRanges")...)
-	s.AddressPrefix, s.AddressPrefixes = one(end + "AddressPrefix")
-	s.AddressPrefixes = append(s.AddressPrefixes, f.texts(end+"AddressPrefixes")...)
-	s.ApplicationSecurityGroups = f.asgs(end + "ApplicationSecurityGroups")
-	return s
 }
 
-// asgs reads references to ASGs and gives them the spelling of the ASGs' own ids.
+// asgs reads references to ASGs, spelled as the ASGs' own ids are.
 func (f *fields) asgs(field string) []string {
 	ids := f.references(field)
 	for i, id := range ids {

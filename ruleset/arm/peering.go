@@ -8,9 +8,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for peerings. Azure answers with VnetAddressSpaceOverlapsWithAlreadyPeeredVnet
-// (Azure/ResourceModules issue 731); the others are Azure's as far as is known, though
-// no recording of them was found, or ours.
+// Codes for peerings. VnetAddressSpaceOverlapsWithAlreadyPeeredVnet is Azure's
+// (Azure/ResourceModules issue 731). The others that are not marked are probably Azure's;
+// no recording of them was found.
 const (
 	CodePeerSpaceOverlap    = "VnetAddressSpacesOverlap"
 	CodePeerSpacesOverlap   = "VnetAddressSpaceOverlapsWithAlreadyPeeredVnet"
@@ -22,7 +22,7 @@ const (
 
 var peeringStates = []string{policy.PeeringInitiated, policy.PeeringConnected, policy.PeeringDisconnected}
 
-// readPeerings reads a network's peerings, and where each of them stands.
+// readPeerings reads a network's peerings, and the fields of each for later faults.
 func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, places []*fields) {
 	for _, c := range children {
 		f := l.read(c.file, c.place(), "", c.body)
@@ -37,9 +37,9 @@ func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, 
 			State:                     f.peeringState(),
 		}
 		if !f.flag("peerCompleteVnets", true) {
-			f.leaveBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
+			f.markOpenBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
 		}
-		f.leaveCondition(c)
+		f.markCondition(c)
 		switch {
 		case len(f.open) > 0:
 		case p.RemoteVirtualNetworkID == "":
@@ -52,7 +52,7 @@ func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, 
 	return peerings, places
 }
 
-// remoteSpace reads the other network's address space; Azure renamed the field.
+// remoteSpace reads the other network's address space under the field's old or new name.
 func (f *fields) remoteSpace() []netip.Prefix {
 	for _, field := range []string{"remoteVirtualNetworkAddressSpace", "remoteAddressSpace"} {
 		space := f.object(field)
@@ -60,7 +60,7 @@ func (f *fields) remoteSpace() []netip.Prefix {
 			continue
 		}
 		s := &fields{l: f.l, file: f.file, place: f.place, values: space, open: f.open}
-		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes an empty one
+		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes one of the two as an empty list
 			return s.prefixes("addressPrefixes")
 		}
 	}
@@ -81,7 +81,7 @@ func (f *fields) peeringState() string {
 	return ""
 }
 
-// relatePeerings finds the other ends, and checks what takes both ends to see.
+// relatePeerings finds the other ends, then compares both ends.
 func (l *loader) relatePeerings() {
 	for _, v := range l.out.Set.VirtualNetworks {
 		for i := range v.Peerings {
@@ -101,7 +101,7 @@ func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
 		f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 			"%s; a peering with a network that is not in the policy needs its remoteAddressSpace", problem)
 	case e.object == nil:
-		f.leaveBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+		f.markOpenBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 			"the resource named here was not read because of template expressions")
 	case e.object == any(v):
 		f.fault(CodePeeringToItself, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "a virtual network is peered with others, this peering is with itself")
@@ -110,7 +110,7 @@ func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
 	}
 }
 
-// checkPeers holds the address spaces of a network and its peers against each other.
+// checkPeers compares the address spaces of a network and of its peers.
 func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 	for i := range v.Peerings {
 		p, f := &v.Peerings[i], places[i]
@@ -132,7 +132,7 @@ func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 	}
 }
 
-// overlap finds the first two prefixes of two lists that overlap.
+// overlap finds the first prefix of a that overlaps one of b.
 func overlap(a, b []netip.Prefix) (p, q netip.Prefix, ok bool) {
 	for _, p := range a {
 		if i := slices.IndexFunc(b, p.Overlaps); i >= 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for public addresses. PublicIPAddressInUse is Azure's (microsoft/azure-tools-for-java
-// issue 91 has its message), the others are ours.
+// Codes for public addresses. PublicIPAddressInUse is Azure's
+// (microsoft/azure-tools-for-java issue 91). The others are ours.
 const (
 	CodePublicAddressInUse  = "PublicIPAddressInUse"
 	CodePublicAddressTwice  = "PublicIPAddressDuplicate"
@@ -24,8 +24,8 @@ const (
 	CodeNotTranslated     = "TranslationNotInDocuments"
 )
 
-// Azure's limits of an idle timeout, in minutes, and of a prefix, in bits: custom ranges are cut
-// into /21 at most.
+// Azure's limits of an idle timeout, in minutes, and of a prefix, in bits. The largest
+// prefix is one of a custom range, a /21.
 const (
 	minIdleTimeout    = 4
 	maxPublicIPIdle   = 30
@@ -33,33 +33,22 @@ const (
 	leastPublicPrefix = 21
 )
 
-// publicClaim is a public address that says who has it.
+// publicClaim is a public address that names the resource it belongs to.
 type publicClaim struct {
 	f       *fields
 	address *policy.PublicIPAddress
 	id      string
 }
 
-func (l *loader) buildPublicAddresses() {
-	for _, r := range l.resources {
-		switch r.kind {
-		case publicAddressKind:
-			l.buildPublicAddress(r)
-		case publicPrefixKind:
-			l.buildPublicPrefix(r)
-		}
-	}
-}
-
 func (l *loader) buildPublicAddress(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
 	p := &policy.PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUStandardV2)}
 	p.IdleTimeout = f.idle(maxPublicIPIdle, defaultIdle)
 	p.Address, p.IPv6 = f.publicAddress()
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		p.Address = netip.Addr{}
 	}
@@ -76,7 +65,8 @@ func (l *loader) buildPublicAddress(r *resource) {
 	}
 }
 
-// publicAddress reads ipAddress and the version, which the address tells when the document doesn't.
+// publicAddress reads ipAddress and the IP version. Without a version in the document, the
+// address decides.
 func (f *fields) publicAddress() (a netip.Addr, ipv6 bool) {
 	const field, versionField = "ipAddress", "publicIPAddressVersion"
 	version, text := f.text(versionField), f.text(field)
@@ -86,7 +76,7 @@ func (f *fields) publicAddress() (a netip.Addr, ipv6 bool) {
 	}
 	if text == "" {
 		if len(f.open) == 0 {
-			f.l.note(f.told(CodePublicNotAssigned, field, "",
+			f.l.warn(f.newFault(CodePublicNotAssigned, field, "",
 				"the address is chosen when the resource is deployed, so nothing is translated by it; write it down as ipAddress to use it here"))
 		}
 		return a, ipv6
@@ -103,7 +93,7 @@ func (f *fields) publicAddress() (a netip.Addr, ipv6 bool) {
 }
 
 func (l *loader) buildPublicPrefix(r *resource) {
-	f := l.readNoted(r.file, r.place(), r.body)
+	f := l.readTranslating(r.file, r.place(), r.body)
 	if !f.named(r) {
 		return
 	}
@@ -120,10 +110,10 @@ func (l *loader) buildPublicPrefix(r *resource) {
 			p.Prefix = prefix
 		}
 	} else if len(f.open) == 0 {
-		l.note(f.told(CodePublicNotAssigned, field, "",
+		l.warn(f.newFault(CodePublicNotAssigned, field, "",
 			"the prefix is chosen when the resource is deployed, so nothing is translated by it; write it down as ipPrefix to use it here"))
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		p.Prefix = netip.Prefix{}
 	}
@@ -132,10 +122,10 @@ func (l *loader) buildPublicPrefix(r *resource) {
 	}
 }
 
-// sku reads a resource's SKU, which stands beside its properties; the first of allowed is meant
-// when it says none.
+// sku reads a resource's SKU, which is beside its properties. The first of allowed is the
+// default.
 func (f *fields) sku(r *resource, allowed ...policy.SKU) policy.SKU {
-	body := &fields{l: f.l, file: f.file, place: f.place, values: r.body, open: f.open, noted: f.noted}
+	body := &fields{l: f.l, file: f.file, place: f.place, values: r.body, open: f.open, translating: f.translating}
 	object := body.object("sku")
 	if object == nil {
 		return allowed[0]
@@ -173,23 +163,24 @@ func (f *fields) idle(most int, otherwise time.Duration) time.Duration {
 	return time.Duration(minutes) * time.Minute
 }
 
-// pointed resolves a reference of translation; nil when it can't be known. That the documents have
-// no resource of the kind at all is noted only: a policy is fit for use without any.
-func (f *fields) pointed(k kind, field, id string) any {
+// resolveTranslating resolves a reference that only translation needs; nil when that fails.
+// If the documents have no resource of the kind at all, that is a warning, not a fault: a
+// policy is fit for use without them.
+func (f *fields) resolveTranslating(k kind, field, id string) any {
 	e, problem := f.l.index.resolve(k, id)
 	switch {
 	case e != nil:
 		return e.object
 	case len(f.l.index.byName[k]) == 0:
-		f.l.note(f.told(CodeNotTranslated, field, id, problem+": nothing is translated by it"))
+		f.l.warn(f.newFault(CodeNotTranslated, field, id, problem+": nothing is translated by it"))
 	default:
 		f.fault(CodeInvalidResourceReference, field, id, "%s", problem)
 	}
 	return nil
 }
 
-// publicIP reads a reference to a public address; nil when there is none. One that can't be
-// followed is an address that is not known.
+// publicIP reads a reference to a public address; nil when there is none. A broken
+// reference gives a public address that is not known.
 func (f *fields) publicIP(field string) *policy.PublicIPAddress {
 	id := f.reference(field)
 	if id == "" {
@@ -198,16 +189,16 @@ func (f *fields) publicIP(field string) *policy.PublicIPAddress {
 		}
 		return nil
 	}
-	p, _ := f.pointed(publicAddressKind, field, id).(*policy.PublicIPAddress)
+	p, _ := f.resolveTranslating(publicAddressKind, field, id).(*policy.PublicIPAddress)
 	if p == nil {
 		return &policy.PublicIPAddress{Name: lastSegment(id)}
 	}
-	f.take(p, field)
+	f.allocate(p, field)
 	return p
 }
 
-// take notes who has a public address, which only one may.
-func (f *fields) take(p *policy.PublicIPAddress, field string) {
+// allocate gives a public address to the resource of f. A second one is a fault.
+func (f *fields) allocate(p *policy.PublicIPAddress, field string) {
 	if other, ok := f.l.publicUsers[p]; ok && other != f.place {
 		f.fault(CodePublicAddressInUse, field, p.Name,
 			"%s is referencing public IP address %s that is already allocated to resource %s.", f.place, p.Name, other)
@@ -216,8 +207,8 @@ func (f *fields) take(p *policy.PublicIPAddress, field string) {
 	f.l.publicUsers[p] = f.place
 }
 
-// relatePublicAddresses gives public addresses to those whom they name, and holds the families
-// against each other.
+// relatePublicAddresses gives public addresses to the resources that they name, and
+// compares the families of public and private addresses.
 func (l *loader) relatePublicAddresses() {
 	for _, c := range l.publicClaims {
 		segments := strings.Split(strings.Trim(c.id, "/"), "/")
@@ -225,24 +216,24 @@ func (l *loader) relatePublicAddresses() {
 		of := func(i int, k kind) bool { return n >= i && strings.EqualFold(segments[n-i], kindPaths[k]) }
 		const field = "ipConfiguration"
 		switch {
-		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)) && !slices.ContainsFunc(segments, scaleSet):
+		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)) && !slices.ContainsFunc(segments, isScaleSet):
 			e, _ := l.index.resolve(configurationKind, c.id)
 			if e == nil || e.object == nil {
-				l.note(c.f.told(CodeNotTranslated, field, c.id, "the network interface is not in the documents, or was not read: nothing is translated by the address"))
+				l.warn(c.f.newFault(CodeNotTranslated, field, c.id, "the network interface is not in the documents, or was not read: nothing is translated by the address"))
 				continue
 			}
 			configuration := e.object.(*policy.IPConfiguration)
 			if configuration.PublicIPAddress == nil {
 				configuration.PublicIPAddress = c.address
 			}
-			l.claimed(c, field, configuration.PublicIPAddress, e)
+			l.checkClaim(c, field, configuration.PublicIPAddress, e)
 		case of(2, frontendKind):
 			e, _ := l.index.resolve(frontendKind, c.id)
 			if e == nil || e.object == nil {
-				l.note(c.f.told(CodeNotTranslated, field, c.id, "the load balancer is not in the documents, or was not read: nothing is translated by the address"))
+				l.warn(c.f.newFault(CodeNotTranslated, field, c.id, "the load balancer is not in the documents, or was not read: nothing is translated by the address"))
 				continue
 			}
-			l.claimed(c, field, e.object.(*policy.Frontend).PublicIPAddress, e)
+			l.checkClaim(c, field, e.object.(*policy.Frontend).PublicIPAddress, e)
 		}
 	}
 	for _, n := range l.out.Set.NetworkInterfaces {
@@ -256,10 +247,10 @@ func (l *loader) relatePublicAddresses() {
 	}
 }
 
-func scaleSet(segment string) bool { return strings.EqualFold(segment, "virtualMachineScaleSets") }
+func isScaleSet(segment string) bool { return strings.EqualFold(segment, "virtualMachineScaleSets") }
 
-// claimed holds a public address against what the resource that it names has itself.
-func (l *loader) claimed(c publicClaim, field string, has *policy.PublicIPAddress, by *entry) {
+// checkClaim compares a public address with the one of the resource that it names.
+func (l *loader) checkClaim(c publicClaim, field string, has *policy.PublicIPAddress, by *entry) {
 	if has != c.address {
 		c.f.fault(CodePublicAddressInUse, field, c.id, "the resource named here has another public IP address, or none")
 		return

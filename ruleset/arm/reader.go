@@ -18,52 +18,51 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// Reader reads a policy's files, and when it reads them again parses only what
-// changed: the service tag file and documents that hold nothing but network
-// security groups are known again by their content. What it returns is what a new
-// Reader would return, except that a group of an unchanged document is the same
-// *ruleset.NSG. It is not safe for concurrent use.
+// Reader reads a policy's files. When it reads them again, it does not parse an unchanged
+// service tag file, nor unchanged documents that hold only network security groups. The
+// result equals that of a new Reader, except that the groups of such documents are the
+// same *ruleset.NSG as before. A Reader is not safe for concurrent use.
 type Reader struct {
 	paths      []string
-	tagFile    string
+	tagPath    string
 	deployment Deployment
 	made       time.Time
 
 	tags *tagFile
-	// groups of documents without faults, by file; fit for use while what rules
-	// refer to is as it was: environment and the tag file.
-	groups      map[string]groupFile
-	environment []referable // the application security groups
+	// groups are those of documents without faults, by file. They hold as long as asgs and
+	// the tag file, which rules refer to, do not change.
+	groups map[string]groupFile
+	asgs   []asgEntry // the application security groups
 }
 
-// referable is what decides which application security group an id means.
-type referable struct {
+// asgEntry is one name under which references find an application security group.
+type asgEntry struct {
 	name, id string
 	open     bool
 }
 
 type digest = [sha256.Size]byte
 
-// tagFile is a service tag file as it was read.
+// tagFile is a parsed service tag file.
 type tagFile struct {
 	digest digest
 	*ServiceTags
 }
 
-// groupFile is what is kept of a document that holds only NSGs.
+// groupFile is a document that holds only NSGs.
 type groupFile struct {
 	digest digest
 	groups []*resource
 }
 
-// NewReader makes a reader of a policy's files, folders and file patterns, and of
-// its service tag file; an empty name is none.
+// NewReader makes a reader of a policy's files, folders and file patterns, and of a
+// service tag file unless that name is empty.
 func NewReader(serviceTags string, paths ...string) *Reader {
-	return &Reader{paths: paths, tagFile: serviceTags, made: time.Now()}
+	return &Reader{paths: paths, tagPath: serviceTags, made: time.Now()}
 }
 
-// ServiceTags is the service tag file as it was last read: nil when there is none, or
-// its last reading failed.
+// ServiceTags is the service tag file of the last Read; nil when there is none, or when it
+// could not be read.
 func (r *Reader) ServiceTags() *ServiceTags {
 	if r.tags == nil {
 		return nil
@@ -71,8 +70,9 @@ func (r *Reader) ServiceTags() *ServiceTags {
 	return r.tags.ServiceTags
 }
 
-// Read reads the files as Load does. With a service tag file, tags that it lacks are
-// faults; without one, every well-formed tag is taken, see Documents.UnknownTags.
+// Read reads the files as Load does. With a service tag file, a tag that is not in it is a
+// fault. Without one, every name that looks like a tag is accepted; see
+// Documents.UnknownTags.
 func (r *Reader) Read() *Documents {
 	l := newLoader()
 	data := r.readTags(l)
@@ -83,10 +83,10 @@ func (r *Reader) Read() *Documents {
 	l.readValues(deployment)
 	documents := l.readAll(r.documents(l), r.groups)
 	l.checkParameters()
-	l.gather()
-	environment := l.index.environment()
-	if len(r.groups) > 0 && !slices.Equal(environment, r.environment) {
-		// Rules name groups by ids that may mean something else now.
+	l.run(gathering)
+	asgs := l.index.asgEntries()
+	if len(r.groups) > 0 && !slices.Equal(asgs, r.asgs) {
+		// The ids in known rules may now mean other groups.
 		r.groups = nil
 		return r.Read()
 	}
@@ -95,16 +95,16 @@ func (r *Reader) Read() *Documents {
 		r.groups = nil
 		return r.Read()
 	}
-	r.groups, r.environment = l.groupFiles(documents), environment
+	r.groups, r.asgs = l.groupFiles(documents), asgs
 	r.useTags(l, data)
 	return out
 }
 
-// documents are the files of the policy; the tag file may lie among them.
+// documents are the files of the policy without the tag file, which may lie among them.
 func (r *Reader) documents(l *loader) []string {
 	files := l.files(r.paths)
-	tags, err := os.Stat(r.tagFile)
-	if r.tagFile == "" || err != nil {
+	tags, err := os.Stat(r.tagPath)
+	if r.tagPath == "" || err != nil {
 		return files
 	}
 	return slices.DeleteFunc(files, func(file string) bool {
@@ -113,40 +113,40 @@ func (r *Reader) documents(l *loader) []string {
 	})
 }
 
-// environment lists application security groups.
-func (x *index) environment() []referable {
-	var list []referable
+// asgEntries lists the application security groups by the names that references may use.
+func (x *index) asgEntries() []asgEntry {
+	var list []asgEntry
 	for name, entries := range x.byName[asgKind] {
 		for _, e := range entries {
-			list = append(list, referable{name, e.id, e.object == nil})
+			list = append(list, asgEntry{name, e.id, e.object == nil})
 		}
 	}
-	slices.SortFunc(list, func(a, b referable) int {
+	slices.SortFunc(list, func(a, b asgEntry) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.id, b.id))
 	})
 	return list
 }
 
-// readTags reads the service tag file, and parses it when its content is not the last
-// one's. The result is the content; nil when there is no file or it is unfit.
+// readTags reads the service tag file, and parses it if its content has changed. It
+// returns the content; nil when there is no file or it has faults.
 func (r *Reader) readTags(l *loader) []byte {
-	if r.tagFile == "" {
+	if r.tagPath == "" {
 		return nil
 	}
-	l.out.order[r.tagFile] = 0
-	data, err := readRegular(r.tagFile)
+	l.out.order[r.tagPath] = 0
+	data, err := readRegular(r.tagPath)
 	if err != nil {
 		r.tags, r.groups = nil, nil
 		code := CodeFileUnreadable
 		if errors.Is(err, fs.ErrNotExist) {
 			code = CodePathNotFound
 		}
-		l.fileFault(code, r.tagFile, err)
+		l.fileFault(code, r.tagPath, err)
 		return nil
 	}
 	if d := sha256.Sum256(data); r.tags == nil || r.tags.digest != d {
 		r.tags, r.groups = nil, nil
-		tags, faults := ParseServiceTags(r.tagFile, data)
+		tags, faults := ParseServiceTags(r.tagPath, data)
 		l.out.Faults = append(l.out.Faults, faults...)
 		if tags == nil {
 			return nil
@@ -154,13 +154,13 @@ func (r *Reader) readTags(l *loader) []byte {
 		tags.digest = d
 		r.tags = &tagFile{d, tags}
 	}
-	clear(r.tags.problems) // a new Reader would give its hints to the names of this reading
-	l.known = r.tags.Known
+	clear(r.tags.problems) // each reading has all hints to give
+	l.knownTags = r.tags.Known
 	return data
 }
 
-// useTags gives the policy the prefixes of the tags that it names, and forgets all
-// others. A tag that was forgotten is read again.
+// useTags gives the policy the prefixes of the tags that it names, and drops all others
+// from memory. Dropped prefixes that are needed again are parsed again.
 func (r *Reader) useTags(l *loader, data []byte) {
 	if r.tags == nil {
 		return
@@ -186,8 +186,8 @@ func (r *Reader) useTags(l *loader, data []byte) {
 			continue
 		}
 		if whole == nil {
-			// The content is that of r.tags, so it has no fault.
-			whole, _ = ParseServiceTags(r.tagFile, data)
+			// The same content was parsed before without a fault.
+			whole, _ = ParseServiceTags(r.tagPath, data)
 		}
 		used[name] = whole.Prefixes(name)
 		r.tags.put(name, used[name])
@@ -196,7 +196,7 @@ func (r *Reader) useTags(l *loader, data []byte) {
 	l.out.Set.ServiceTags = used
 }
 
-// readRegular reads a file; a pipe or device would make the reader wait for ever.
+// readRegular reads a regular file. Reading a pipe or device could last for ever.
 func readRegular(file string) ([]byte, error) {
 	info, err := os.Stat(file)
 	switch {
@@ -208,14 +208,14 @@ func readRegular(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// parsed is a document from its file, or one that is known already.
+// parsed is a document out of its file.
 type parsed struct {
-	file   string
-	digest digest
-	known  []*resource
-	value  any
-	unread error // the file could not be read
-	err    error // it could, and is no JSON
+	file      string
+	digest    digest
+	unchanged []*resource
+	value     any
+	unread    error // the file could not be read
+	err       error // the file is not JSON
 	// evaluated documents depend on more than their content.
 	evaluated bool
 }
@@ -232,7 +232,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 			return nil
 		})
 	}
-	group.Wait() // none of them fails
+	group.Wait() // the functions return no error
 	linked := l.evaluateAll(documents)
 	for i := range documents {
 		d := &documents[i]
@@ -240,8 +240,8 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 		case linked[filepath.Clean(d.file)]: // its resources are in the template that links it
 		case d.unread != nil:
 			l.fileFault(CodeFileUnreadable, d.file, d.unread)
-		case d.known != nil:
-			for _, r := range d.known {
+		case d.unchanged != nil:
+			for _, r := range d.unchanged {
 				again := *r
 				l.resources = append(l.resources, &again)
 			}
@@ -262,15 +262,15 @@ func readDocument(file string, known map[string]groupFile) parsed {
 	}
 	d.digest = sha256.Sum256(data)
 	if k, ok := known[file]; ok && k.digest == d.digest {
-		d.known = k.groups
+		d.unchanged = k.groups
 		return d
 	}
 	d.value, d.err = parseDocument(data)
 	return d
 }
 
-// groupFiles are the documents that hold NSGs only, all of them without a fault and
-// without a part in another document.
+// groupFiles are the documents that hold only NSGs, if these have no fault and no rule in
+// another document.
 func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	unfit := map[string]bool{}
 	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {

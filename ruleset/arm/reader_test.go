@@ -49,10 +49,10 @@ func (f *policyFolder) write(name, text string) {
 	}
 }
 
-// read reads the folder again, and checks that it reads as it would the first time.
+// read reads the folder again, and checks that a new Reader would read the same.
 func (f *policyFolder) read() *Documents {
 	f.t.Helper()
-	got, want := f.reader.Read(), NewReader(f.reader.tagFile, f.dir).Read()
+	got, want := f.reader.Read(), NewReader(f.reader.tagPath, f.dir).Read()
 	if !reflect.DeepEqual(got.Set, want.Set) {
 		f.t.Errorf("read again, the set is\n%+v\nand read anew\n%+v", got.Set, want.Set)
 	}
@@ -65,7 +65,7 @@ func (f *policyFolder) read() *Documents {
 	return got
 }
 
-// mustRead is read of documents without a fault.
+// mustRead is read, for documents without a fault.
 func (f *policyFolder) mustRead() *Documents {
 	f.t.Helper()
 	d := f.read()
@@ -209,8 +209,7 @@ func TestAReaderFollowsTheServiceTagFile(t *testing.T) {
 	f.mustRead()
 }
 
-// The names of earlier readings had used up the hints, so that reading again said less than
-// reading anew.
+// The names of earlier readings had used up the hints, so that later readings gave none.
 func TestAReaderGivesItsHintsToTheNamesOfItsLastReading(t *testing.T) {
 	f := newPolicyFolder(t, map[string]string{tagsFile: tagDocumentOf("192.0.2.0/24", "Storage"), "a.json": groupDocument("a", fromPrefix("Storag"))})
 	for i := range maxHints {

@@ -10,8 +10,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for route tables. MissingNextHopIpAddress is Azure's (hashicorp/terraform-provider-azurerm
-// pull request 20365), the others are ours.
+// Codes for route tables. MissingNextHopIpAddress is Azure's
+// (hashicorp/terraform-provider-azurerm pull request 20365). The others are ours.
 const (
 	CodeMissingNextHop      = "MissingNextHopIpAddress"
 	CodeInvalidNextHop      = "RouteInvalidNextHopIpAddress"
@@ -28,14 +28,6 @@ const maxRoutes = 400
 
 var nextHopTypes = []policy.NextHopType{policy.HopGateway, policy.HopVnetLocal, policy.HopInternet, policy.HopVirtualAppliance, policy.HopNone}
 
-func (l *loader) buildRouteTables() {
-	for _, r := range l.resources {
-		if r.kind == routeTableKind {
-			l.buildRouteTable(r)
-		}
-	}
-}
-
 func (l *loader) buildRouteTable(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
@@ -50,7 +42,7 @@ func (l *loader) buildRouteTable(r *resource) {
 	for _, c := range routes {
 		rf := l.read(c.file, c.place(), "", c.body)
 		route, ok := rf.readRoute(c)
-		rf.leaveCondition(c)
+		rf.markCondition(c)
 		if len(rf.open) > 0 || !ok {
 			f.open["routes"] = f.open["routes"] || len(rf.open) > 0
 			continue
@@ -70,7 +62,7 @@ func (l *loader) buildRouteTable(r *resource) {
 		prefixes[to] = route.Name
 		t.Routes = append(t.Routes, route)
 	}
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 	} else if l.register(r, t.ID, t, t.Name) {
@@ -109,7 +101,7 @@ func (f *fields) destination(r *policy.Route) {
 		problem = "an address without a prefix length"
 	}
 	if ruleset.LooksLikeTag(text) {
-		tag, unknown := ruleset.RouteTag(text, f.l.known)
+		tag, unknown := ruleset.RouteTag(text, f.l.knownTags)
 		if unknown == "" {
 			r.Tag = tag
 			return
@@ -119,7 +111,7 @@ func (f *fields) destination(r *policy.Route) {
 	f.fault(CodeInvalidRoutePrefix, field, text, "%s; allowed are a CIDR without host bits and a service tag", problem)
 }
 
-// nextHop reads nextHopType and the address that one of them needs.
+// nextHop reads nextHopType, and the address that type VirtualAppliance needs.
 func (f *fields) nextHop(r *policy.Route) {
 	const field, addressField = "nextHopType", "nextHopIpAddress"
 	text, address := f.text(field), f.text(addressField)
@@ -150,8 +142,9 @@ func (f *fields) nextHop(r *policy.Route) {
 	}
 }
 
-// lint finds the route tables that make the VirtualNetwork tag everything where an NSG stands.
-func (l *loader) lint() ruleset.Faults {
+// warnOfRoutes warns of default routes in subnets with an NSG: they make the tag
+// VirtualNetwork mean every address.
+func (l *loader) warnOfRoutes() {
 	guarded := map[*policy.Subnet]bool{}
 	for _, n := range l.out.Set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
@@ -163,15 +156,15 @@ func (l *loader) lint() ruleset.Faults {
 	for _, v := range l.out.Set.VirtualNetworks {
 		for _, s := range v.Subnets {
 			if s.RouteTable != nil && (guarded[s] || s.NetworkSecurityGroup != nil) {
-				warnings = append(warnings, l.lintRoutes(s)...)
+				warnings = append(warnings, l.routeWarnings(s)...)
 			}
 		}
 	}
 	l.out.sort(warnings)
-	return warnings
+	l.out.Warnings = append(l.out.Warnings, warnings...)
 }
 
-func (l *loader) lintRoutes(s *policy.Subnet) (warnings ruleset.Faults) {
+func (l *loader) routeWarnings(s *policy.Subnet) (warnings ruleset.Faults) {
 	for i := range s.RouteTable.Routes {
 		r := &s.RouteTable.Routes[i]
 		if !r.Prefix.IsValid() || r.Prefix.Bits() > 0 {

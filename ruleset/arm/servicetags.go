@@ -10,42 +10,42 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// ServiceTags is a service tag file: Microsoft's weekly ServiceTags_Public_DATE.json,
-// or the answer of the service tag discovery API. Tags are found by name, whatever
-// its case: the region that the file gives a tag is not always that of its name.
+// ServiceTags is a service tag file: Microsoft's weekly ServiceTags_Public_DATE.json, or
+// the answer of the service tag discovery API. Tags are found by name in any case, not by
+// region: the region in the file is not always the one in the name.
 //
-// networkFeatures, which lists where Azure takes a tag and is null for one that
-// inherits it, is not held against a rule: NSGs took tags before the file said so.
+// Rules may name tags whose networkFeatures lack NSGs: NSGs accepted tags before the file
+// had this list.
 type ServiceTags struct {
 	File         string
 	ChangeNumber string // of the whole file; grows with each edition; empty when the file has none
 	Cloud        string // such as "Public"
 
-	forgot   bool              // the prefixes of tags that are not in use, see keep
+	dropped  bool              // prefixes of unused tags are gone, see keep
 	digest   digest            // of the content; zero unless a Reader read it
 	tags     map[string]tag    // by name in lower case
-	problems map[string]string // of the first names that were asked for in vain, see maxHints
+	problems map[string]string // Known's answers for the first maxHints unknown names
 }
 
-// tag is what is kept of a tag that may not be in use.
+// tag is a tag of the file.
 type tag struct {
 	TagFacts
-	// prefixes is nil when nobody used the tag, see keep.
+	// prefixes is nil when keep dropped them.
 	prefixes []netip.Prefix
 }
 
 func (t *tag) count() int { return t.IPv4 + t.IPv6 }
 
-// TagFacts are what a service tag file says of a tag, its addresses apart.
+// TagFacts are what a service tag file says of a tag besides its addresses.
 type TagFacts struct {
 	Name          string
 	ChangeNumber  string // of this tag; empty when the file has none
 	Region        string // empty for a tag of all regions; not always the end of the name
 	SystemService string // such as "AzureStorage", often empty
-	// NetworkFeatures says where Azure takes the tag; nil, as most regional ones are,
-	// is what the tag without the region says.
+	// NetworkFeatures are the Azure features that accept the tag. Most regional tags have
+	// nil: they inherit it from the tag without the region.
 	NetworkFeatures []string
-	IPv4, IPv6      int // the numbers of its prefixes
+	IPv4, IPv6      int // numbers of prefixes
 }
 
 // Known resolves a tag's name for ruleset's validation.
@@ -70,7 +70,7 @@ func (t *ServiceTags) Known(name string) (canonical, problem string) {
 	return "", problem
 }
 
-// lacks says that the file has no tag of a name.
+// lacks is the message for a name that the file does not have.
 func (t *ServiceTags) lacks(hint string) string {
 	edition := ""
 	if t.ChangeNumber != "" {
@@ -79,13 +79,13 @@ func (t *ServiceTags) lacks(hint string) string {
 	return fmt.Sprintf("no service tag of that name is known: %s has %d%s and not this one%s", t.File, len(t.tags), edition, hint)
 }
 
-// Prefixes are those of a tag, by its name in any case; nil when the file has no such
-// tag. They are in the file's order and must not be changed.
+// Prefixes are the prefixes of a tag, by its name in any case, in the file's order. Nil
+// when the file has no such tag. They must not be changed.
 func (t *ServiceTags) Prefixes(name string) []netip.Prefix {
 	return t.tags[strings.ToLower(name)].prefixes
 }
 
-// put remembers a tag's prefixes again.
+// put restores the prefixes of a tag that keep dropped.
 func (t *ServiceTags) put(name string, prefixes []netip.Prefix) {
 	key := strings.ToLower(name)
 	t.tags[key] = tag{t.tags[key].TagFacts, prefixes}
@@ -94,13 +94,13 @@ func (t *ServiceTags) put(name string, prefixes []netip.Prefix) {
 // Len is the number of tags.
 func (t *ServiceTags) Len() int { return len(t.tags) }
 
-// keep forgets the prefixes of the tags that are not in use.
+// keep drops the prefixes of tags that are not in use, to save memory.
 func (t *ServiceTags) keep(used map[string][]netip.Prefix) {
 	for key, of := range t.tags {
 		if _, ok := used[of.Name]; !ok && of.prefixes != nil {
 			of.prefixes = nil
 			t.tags[key] = of
-			t.forgot = true
+			t.dropped = true
 		}
 	}
 }
@@ -118,11 +118,10 @@ func ReadServiceTags(file string) (*ServiceTags, error) {
 	return tags, nil
 }
 
-// Whole are the tags with the prefixes of all of them. Those of a Reader have only the
-// prefixes that its policy uses: the file is read again then, and it is an error when it
-// is not what it was.
+// Whole gives the tags with all their prefixes. A Reader's tags have only the prefixes
+// that its policy uses; the file is then read again. It is an error if it has changed.
 func (t *ServiceTags) Whole() (*ServiceTags, error) {
-	if !t.forgot {
+	if !t.dropped {
 		return t, nil
 	}
 	data, err := readRegular(t.File)
@@ -133,19 +132,19 @@ func (t *ServiceTags) Whole() (*ServiceTags, error) {
 		return nil, fmt.Errorf("service tags: %s has changed since it was read: reload to use it", t.File)
 	}
 	whole, faults := ParseServiceTags(t.File, data)
-	if len(faults) > 0 { // cannot be: the content has been read before
+	if len(faults) > 0 { // impossible: the same content had none before
 		return nil, faults
 	}
 	return whole, nil
 }
 
-// Facts are those of a tag, by its name in any case.
+// Facts are the facts of a tag, by its name in any case.
 func (t *ServiceTags) Facts(name string) (f TagFacts, ok bool) {
 	found, ok := t.tags[strings.ToLower(name)]
 	return found.TagFacts, ok
 }
 
-// All are the facts of every tag, by name.
+// All are the facts of all tags, sorted by name.
 func (t *ServiceTags) All() []TagFacts {
 	all := make([]TagFacts, 0, len(t.tags))
 	for _, of := range t.tags {
@@ -155,11 +154,11 @@ func (t *ServiceTags) All() []TagFacts {
 	return all
 }
 
-// maxHints is how many unknown names get a hint: each is compared with every tag, and a
-// policy whose names are all unknown has the wrong file, not slips of the pen.
+// maxHints is how many unknown names get a hint, since each is compared with every tag. A
+// policy with more unknown names has the wrong file, not spelling mistakes.
 const maxHints = 50
 
-// hint says what a tag's name in lower case was probably meant to be.
+// hint lists the tags that are nearly an unknown name, given in lower case.
 func (t *ServiceTags) hint(name string) string {
 	near := ruleset.NewNearMiss(name)
 	base, _, regional := strings.Cut(name, ".")

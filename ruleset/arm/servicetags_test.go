@@ -134,8 +134,8 @@ func TestServiceTagFileFaults(t *testing.T) {
 	}
 }
 
-// A value of the wrong type ended the reading, and its fault gave a path of Go's types instead
-// of the tag, the index and the value.
+// A value of the wrong type ended the reading, and its fault named Go types instead of the
+// tag, the index and the value.
 func TestEveryFaultOfATagFileIsReportedWithItsPlaceAndValue(t *testing.T) {
 	const document = `{"changeNumber": 1.5, "cloud": ["<x>"], "nextLink": 7, "values": [
 		{"name": "Sql", "properties": {"addressPrefixes": [null, 7.0, "192.0.2.0/24", "192.0.2.1/24", {"a": "<b>"}]}},
@@ -169,7 +169,7 @@ func TestEveryFaultOfATagFileIsReportedWithItsPlaceAndValue(t *testing.T) {
 	}
 }
 
-// null was the edition "null", and a missing number left "change number , and not this one".
+// A changeNumber of null was the edition "null", and a missing one left a hole in messages.
 func TestAFileWithoutAChangeNumberHasNoEdition(t *testing.T) {
 	const values = `"values": [{"name": "Sql", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}]}`
 	for name, start := range map[string]string{"missing": `{`, "null": `{"changeNumber": null, `} {

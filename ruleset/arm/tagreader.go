@@ -9,17 +9,17 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// tagReader turns a tag file's JSON into ServiceTags. It goes on after a fault, so that
-// all of them are reported.
+// tagReader turns a tag file's JSON into ServiceTags. It goes on after a fault, to report
+// all of them.
 type tagReader struct {
 	tags   *ServiceTags
 	faults ruleset.Faults
-	page   string // before the places of a page of several
+	page   string // prefix of places; empty unless there are several pages
 	texts  map[string]string
 }
 
-// ParseServiceTags reads a service tag file from memory; file names it in faults. A list
-// of pages of the discovery API's answer reads as one file.
+// ParseServiceTags reads a service tag file from memory. Faults name it file. A list of
+// pages of the discovery API's answer reads as one file.
 func ParseServiceTags(file string, data []byte) (*ServiceTags, ruleset.Faults) {
 	value, err := parseDocument(data)
 	if err != nil {
@@ -48,8 +48,7 @@ func (r *tagReader) fault(place, field string, value any, message string) {
 	r.faults = append(r.faults, f)
 }
 
-// text reads a string; ok is false, with a fault, when it is something else. Null is an
-// empty one.
+// text reads a string; null is an empty one. Anything else is a fault, and ok is false.
 func (r *tagReader) text(place, field string, value any) (text string, ok bool) {
 	text, ok = value.(string)
 	if !ok && value != nil {
@@ -58,7 +57,7 @@ func (r *tagReader) text(place, field string, value any) (text string, ok bool) 
 	return text, ok || value == nil
 }
 
-// document reads a file or, when it is not the last one, a page that others follow.
+// document reads a file or one of several pages. last says that no page follows.
 func (r *tagReader) document(value any, last bool) {
 	body, ok := value.(map[string]any)
 	if !ok {
@@ -90,8 +89,8 @@ func (r *tagReader) document(value any, last bool) {
 	}
 }
 
-// changeNumber is a number in the weekly file and a string in the API's answer; of the
-// file or of a tag.
+// changeNumber reads the number of a file or of a tag. The weekly file has it as a number,
+// the API's answer as a string.
 func (r *tagReader) changeNumber(place, field string, value any) string {
 	var text string
 	switch v := value.(type) {
@@ -109,7 +108,7 @@ func (r *tagReader) changeNumber(place, field string, value any) string {
 	return r.shared(text)
 }
 
-// shared keeps one copy of a text that many tags have.
+// shared returns the one copy of a text that many tags have.
 func (r *tagReader) shared(text string) string {
 	if known, ok := r.texts[text]; ok {
 		return known
@@ -144,7 +143,7 @@ func (r *tagReader) tag(entry string, value any) {
 	}
 }
 
-// properties reads those of a tag.
+// properties reads the properties of a tag.
 func (r *tagReader) properties(place string, value any) tag {
 	body, ok := value.(map[string]any)
 	if !ok && value != nil {
@@ -200,7 +199,7 @@ func (r *tagReader) prefixes(place string, body map[string]any) []netip.Prefix {
 	return prefixes
 }
 
-// shown is a value for a fault where null is one too, and not a field that is missing.
+// shown is a value in a fault that must tell null from a missing field.
 func shown(value any) any {
 	if value == nil {
 		return "null"

@@ -15,43 +15,43 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
 
-// CodeInvalidTemplate is Azure's code for a template's parameters that don't fit it.
+// CodeInvalidTemplate is Azure's code for parameters that do not fit their template.
 const CodeInvalidTemplate = "InvalidTemplate"
 
-// Deployment is what templates among a policy's documents are evaluated with. The zero
-// value works: see template.Options for what its fields are by default.
+// Deployment holds the values for evaluating a policy's templates. The zero value works;
+// template.Options says what its fields mean by default.
 type Deployment struct {
-	// Parameters are files in Azure's form, or NAME=VALUE; later ones go first. Each
-	// is for the templates that declare its names. Without any value of its own a
-	// parameter has that of NAME.parameters.json beside a template NAME.json.
+	// Parameters are files in Azure's form, or NAME=VALUE; later ones win. A value goes to
+	// all templates that declare its name. A parameter without any value gets the one of
+	// NAME.parameters.json beside a template NAME.json.
 	Parameters []string
-	// Subscription is an id, ResourceGroup a name, Location that of the group.
+	// Subscription is an id, ResourceGroup a name, Location the location of the group.
 	Subscription, ResourceGroup, Location string
-	// Runtime is a file of what only Azure knows: a JSON object of resources as Azure
-	// answers for them, by id or name.
+	// Runtime is a file of values that only Azure knows: a JSON object of resources in the
+	// form of Azure's answers, by id or name.
 	Runtime string
-	// Partial leaves out what can't be evaluated, together with all resources of
-	// which it is open whether they exist; Documents.Unresolved lists it.
+	// Partial leaves out resources that cannot be evaluated, or that may not exist.
+	// Documents.Unresolved lists them.
 	Partial bool
-	// Now is what utcNow() answers; zero: when the Reader was made.
+	// Now is the answer of utcNow(). Zero: the time when the Reader was made.
 	Now time.Time
 }
 
-// SetDeployment says what templates are evaluated with. It belongs before the first Read.
+// SetDeployment sets the values for evaluating templates. Call it before the first Read.
 func (r *Reader) SetDeployment(d Deployment) { r.deployment = d }
 
-// IsAssignment tells NAME=VALUE from the name of a parameters file.
+// IsAssignment reports whether parameter is NAME=VALUE and not the name of a file.
 func IsAssignment(parameter string) bool {
 	name, _, ok := strings.Cut(parameter, "=")
 	return ok && !strings.ContainsAny(name, "/.")
 }
 
-// values are a Deployment's files, read.
+// values are a Deployment and the contents of its files.
 type values struct {
 	Deployment
-	// parameters are given ones in order, with the file or argument they are from.
+	// parameters are in order, each with the file that has it.
 	parameters []givenParameter
-	used       map[string]bool // names that a template declares, in lower case
+	used       map[string]bool // parameters that a template declares, in lower case
 	runtime    map[string]any
 	templates  int
 }
@@ -61,7 +61,7 @@ type givenParameter struct {
 	value        any
 }
 
-// readValues reads a Deployment's files; faults name them.
+// readValues reads the files of a Deployment.
 func (l *loader) readValues(d Deployment) {
 	v := &values{Deployment: d, used: map[string]bool{}}
 	l.values = v
@@ -107,15 +107,15 @@ func (l *loader) parametersFile(file string) map[string]any {
 	return parameters
 }
 
-// isTemplate tells a template from other objects: it has resources, and is none.
+// isTemplate reports whether value is a template: it has resources and is none itself.
 func isTemplate(value any) bool {
 	body, ok := value.(map[string]any)
 	return ok && lookup(body, "resources") != nil && lookup(body, "type") == nil && lookup(body, "id") == nil &&
 		lookup(body, "properties") == nil
 }
 
-// evaluateAll evaluates the templates among documents. The result are files that others
-// link: they are no documents of their own, since their parameters come from there.
+// evaluateAll evaluates the templates among documents. It returns the files that templates
+// link. Those are not read as documents, since the linking template gives their parameters.
 func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 	linked := map[string]bool{}
 	reports := make([]func(), len(documents))
@@ -135,8 +135,8 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 	return linked
 }
 
-// evaluate turns a template or Terraform's output into resources of ARM, and gives what
-// reports the faults of that; other documents are as they are, and report is nil.
+// evaluate turns a template or Terraform's output into resources of ARM. report adds the
+// faults that this met. Other documents stay as they are, with a nil report.
 func (l *loader) evaluate(file string, value any, read func(string) ([]byte, error)) (_ any, report func()) {
 	body, ok := value.(map[string]any)
 	if message := terraform.Unreadable(body); message != "" {
@@ -146,7 +146,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 		result := terraform.Convert(body)
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
-				l.because(file, expression, message)
+				l.keepReason(file, expression, message)
 			}
 			for _, left := range result.Left {
 				l.unresolved(ruleset.Fault{
@@ -158,7 +158,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	}
 	v := l.values
 	if !isTemplate(value) || v.Subscription == "" && v.ResourceGroup == "" && template.Plain(body) {
-		return value, nil // groups of plain documents are known again when they are unchanged
+		return value, nil // not evaluated, so that a Reader may reuse its groups
 	}
 	v.templates++
 	result := template.Evaluate(body, template.Options{
@@ -168,11 +168,11 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	return result.Document, func() { l.reportTemplate(file, result) }
 }
 
-// reportTemplate keeps why expressions of a template stay open, for the fields that the
-// policy needs, and lists what concerns the template as a whole.
+// reportTemplate keeps the reasons why expressions stay open, for the fields that need
+// them, and lists the faults of the template as a whole.
 func (l *loader) reportTemplate(file string, result *template.Result) {
 	for _, p := range result.Problems {
-		l.because(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
+		l.keepReason(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
 	}
 	for _, p := range result.Links {
 		l.unresolved(ruleset.Fault{
@@ -185,7 +185,7 @@ func (l *loader) reportTemplate(file string, result *template.Result) {
 	}
 }
 
-// placeIn is a problem's place, with its file when that is a linked template.
+// placeIn is a problem's place, with the file's name before it in a linked template.
 func placeIn(file string, p *template.Problem) string {
 	if p.File == file {
 		return p.Place
@@ -193,8 +193,8 @@ func placeIn(file string, p *template.Problem) string {
 	return p.File + ": " + p.Place
 }
 
-// parameters are the values of a template's parameters: of the file beside it, then
-// those of the Deployment that it declares.
+// parameters are the values of a template's parameters. The Deployment's win over those of
+// the file beside the template.
 func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[string]any {
 	out := map[string]any{}
 	beside := strings.TrimSuffix(file, filepath.Ext(file)) + ".parameters.json"
@@ -213,7 +213,7 @@ func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[s
 	return out
 }
 
-// checkParameters reports values that no template declares: a misspelt name would
+// checkParameters reports values that no template declares. A misspelt name would silently
 // leave the default in force.
 func (l *loader) checkParameters() {
 	for _, p := range l.values.parameters {
@@ -228,9 +228,8 @@ func (l *loader) checkParameters() {
 	}
 }
 
-// because keeps why an expression of a file stays open: the first of its places is
-// told.
-func (l *loader) because(file, expression, message string) {
+// keepReason keeps why an expression of a file stays open. The first reason wins.
+func (l *loader) keepReason(file, expression, message string) {
 	if l.reasons[file] == nil {
 		l.reasons[file] = map[string]string{}
 	}
@@ -239,8 +238,8 @@ func (l *loader) because(file, expression, message string) {
 	}
 }
 
-// why says why an expression stays open.
-func (l *loader) why(file, expression string) string {
+// reason says why an expression stays open.
+func (l *loader) reason(file, expression string) string {
 	if message, ok := l.reasons[file][expression]; ok {
 		return message
 	}

@@ -112,8 +112,8 @@ func TestTemplatesAreReadWithTheirParameters(t *testing.T) {
 	}
 }
 
-// What a partial policy leaves out is listed, and takes with it what depends on it: a
-// subnet without its group would be open.
+// A partial policy lists what it leaves out, and leaves out what depends on that: a subnet
+// without its group would be unprotected.
 func TestAPartialPolicyLeavesOutWhatIsOpen(t *testing.T) {
 	const document = `{"parameters": {"c": {"type": "bool"}, "s": {"type": "string"}}, "resources": [
 		{"type": "Microsoft.Network/networkSecurityGroups", "name": "sure", "properties": {"securityRules": [
@@ -150,7 +150,7 @@ func TestAPartialPolicyLeavesOutWhatIsOpen(t *testing.T) {
 	}
 }
 
-// A denial among the children of a resource went with it, and one of two lists of rules.
+// Rules were lost: those of a resource that was left out, and one of two lists of rules.
 func TestNoRuleOfATemplateIsLostInSilence(t *testing.T) {
 	const (
 		deny = `"properties": {"protocol": "*", "access": "Deny", "direction": "Inbound", "priority": 100, "sourcePortRange": "*", "destinationPortRange": "*", "sourceAddressPrefix": "*", "destinationAddressPrefix": "*"}`
@@ -194,7 +194,7 @@ func TestNoRuleOfATemplateIsLostInSilence(t *testing.T) {
 	}
 }
 
-// It was read a second time by itself, without the parameters that it is linked with.
+// A linked template was read a second time, as a document without parameters.
 func TestALinkedTemplateIsReadOnlyWhereItIsLinked(t *testing.T) {
 	dir := policyOf(t, map[string]string{
 		"a-nested/rules.json": `{"parameters": {"name": {"type": "string"}}, "resources": [{"type": "Microsoft.Network/networkSecurityGroups", "name": "[parameters('name')]"}]}`,
@@ -226,7 +226,7 @@ func TestWhatOnlyAzureKnowsComesFromAFile(t *testing.T) {
 	}
 }
 
-// A template's groups were kept although its parameters had changed.
+// A Reader reused a template's groups although its parameters had changed.
 func TestATemplateIsEvaluatedAgain(t *testing.T) {
 	dir := policyOf(t, map[string]string{
 		"main.json":            `{"parameters": {"n": {"type": "string"}}, "resources": [{"type": "Microsoft.Network/networkSecurityGroups", "name": "[parameters('n')]"}]}`,
@@ -303,8 +303,8 @@ func TestTerraformIsReadAsARM(t *testing.T) {
 	}
 }
 
-// The network resources of templates as people publish them are read: what is wrong or
-// open with them is what Azure would say, or what it alone knows.
+// The network resources of published templates are read. Their faults are Azure's, and what
+// stays open only Azure knows.
 func TestPublishedTemplatesLoad(t *testing.T) {
 	files, _ := filepath.Glob("../../../shared/data/templates/*/azuredeploy.json")
 	if len(files) == 0 {

@@ -82,7 +82,7 @@ func TestReferencesAreResolved(t *testing.T) {
 	}
 }
 
-// small is a document of one network with subnet "s", and whatever more.
+// small is a document of one network with subnet "s", and of the resources of more.
 func small(more ...string) string {
 	network := `{"type": "Microsoft.Network/virtualNetworks", "name": "v", "addressSpace": {"addressPrefixes": ["10.0.0.0/8"]},
 		"subnets": [{"name": "s", "addressPrefix": "10.0.0.0/16"}]}`

@@ -12,8 +12,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// edge are the resources of a policy that translates, in the REST API's form: a public address, a
-// NAT gateway and a load balancer with every kind of rule, and two NICs that name them.
+// edge is a policy that translates, in the REST API's form: a public address, a NAT
+// gateway, a load balancer with every kind of rule, and two NICs that name them.
 const edge = `[
   {"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
     "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "defaultOutboundAccess": false, "natGateway": {"id": "gw"}}},
@@ -212,7 +212,7 @@ func TestFaultsOfTranslation(t *testing.T) {
 	}
 }
 
-// A policy that loaded before anything of it was translated goes on loading.
+// A policy that lacks what translation needs still loads.
 func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 	nic := func(more string) string {
 		return small(`{"type": "Microsoft.Network/networkInterfaces", "name": "n", "ipConfigurations": [{"name": "c", "privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}` + more + `}]}`)
@@ -250,7 +250,8 @@ func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 	}
 }
 
-// A template gave a pool within its load balancer, and with members as a resource of its own.
+// A template may have a pool inside its load balancer and, with members, as a separate
+// resource.
 func TestAPoolGivenTwiceIsOne(t *testing.T) {
 	set := parse(t, strings.TrimSuffix(edge, "]")+`, {"type": "Microsoft.Network/loadBalancers/backendAddressPools", "name": "lb/pool", "properties": {
 		"virtualNetwork": {"id": "v"}, "loadBalancerBackendAddresses": [{"name": "x", "properties": {"ipAddress": "10.0.1.77"}}]}}]`)

@@ -10,8 +10,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for networks: Azure's where it is known for one, though our reference has
-// no recording of them.
+// Codes for networks. Those that are not marked are probably Azure's; no recording of them
+// was found.
 const (
 	CodeInvalidAddressPrefix    = "InvalidAddressPrefixFormat"
 	CodeInvalidCIDR             = "InvalidCIDRNotation"
@@ -33,14 +33,6 @@ const (
 	maxFlowTimeout         = 30
 )
 
-func (l *loader) buildNetworks() {
-	for _, r := range l.resources {
-		if r.kind == networkKind {
-			l.buildNetwork(r)
-		}
-	}
-}
-
 func (l *loader) buildNetwork(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
 	if !f.named(r) {
@@ -53,7 +45,7 @@ func (l *loader) buildNetwork(r *resource) {
 	if space := f.object("addressSpace"); space != nil {
 		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
 		if v := lookup(space, "copy"); v != nil {
-			s.leave("copy", asText(v))
+			s.markOpen("copy", asText(v))
 		}
 		v.AddressSpace = s.prefixes("addressPrefixes")
 	} else if !f.open["addressSpace"] && !f.withheld() {
@@ -63,7 +55,7 @@ func (l *loader) buildNetwork(r *resource) {
 	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields
 	v.Peerings, places = l.readPeerings(peerings)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		for _, s := range subnets {
@@ -82,7 +74,7 @@ func (l *loader) buildNetwork(r *resource) {
 	f.checkSpace(v, len(subnets), len(peerings))
 }
 
-// inner are the children of a kind, those within the resource first.
+// inner are the children of a kind: those inside the resource, then the others.
 func (r *resource) inner(k kind, bodies []map[string]any) []*resource {
 	var list []*resource
 	for _, body := range bodies {
@@ -114,7 +106,7 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	texts := f.texts(field)
 	var list []netip.Prefix
 	for _, text := range texts {
-		if text == "" { // an expression, listed already
+		if text == "" { // an expression, which is listed
 			continue
 		}
 		p, err := netip.ParsePrefix(text)
@@ -139,7 +131,7 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 		return
 	}
 	s := &policy.Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
-	// az shows one prefix in both fields.
+	// az writes a single prefix into both fields.
 	field := "addressPrefixes"
 	if len(f.objectOrList(field)) == 0 {
 		field = "addressPrefix"
@@ -158,10 +150,10 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
-	outward := f.aside()
+	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
-	f.leaveCondition(r)
+	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return
@@ -172,7 +164,7 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	}
 }
 
-// objectOrList is a field's value as a list, without reading it.
+// objectOrList is a field's raw value as a list.
 func (f *fields) objectOrList(field string) []any {
 	switch v := lookup(f.values, field).(type) {
 	case nil:
@@ -187,7 +179,7 @@ func (f *fields) objectOrList(field string) []any {
 	}
 }
 
-// checkSubnet checks a subnet against its network and the subnets before it.
+// checkSubnet checks that a subnet is inside its network's address space.
 func (f *fields) checkSubnet(s *policy.Subnet, field string) {
 	for _, p := range s.Prefixes {
 		inside := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
@@ -239,7 +231,7 @@ func (f *fields) overlap(s *policy.Subnet, p netip.Prefix, other *policy.Subnet,
 		otherPrefix, other.Name)
 }
 
-// overlapping calls report for every prefix that lies within another one of the list.
+// overlapping calls report for every prefix that lies inside another one of the list.
 func overlapping(list []netip.Prefix, report func(p, outer netip.Prefix)) {
 	sorted := slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
 	outer := 0

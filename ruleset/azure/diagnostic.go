@@ -10,14 +10,14 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// NetworkConfigurationDiagnosticParameters is a question of Azure's NSG diagnostics in its
-// own names.
+// NetworkConfigurationDiagnosticParameters is a question to NSG diagnostics as Azure names
+// its fields.
 type NetworkConfigurationDiagnosticParameters struct {
 	// TargetResourceID is a virtual machine or a NIC, by id or name.
 	TargetResourceID string `json:"targetResourceId"`
-	// VerbosityLevel is Normal, which an empty one is too, Minimum or Full. What Azure
-	// means by them is not documented. Here Minimum leaves out the fields of rules, and
-	// Full shows those of the rules behind the match too.
+	// VerbosityLevel is Normal, Minimum or Full; empty means Normal. Azure does not document
+	// the levels. Here Minimum leaves out the fields of rules, and Full adds the rules behind
+	// the match.
 	VerbosityLevel string                                  `json:"verbosityLevel,omitempty"`
 	Profiles       []NetworkConfigurationDiagnosticProfile `json:"profiles"`
 }
@@ -46,12 +46,13 @@ type NetworkConfigurationDiagnosticResult struct {
 // NetworkSecurityGroupResult is a verdict and the NSGs that made it.
 type NetworkSecurityGroupResult struct {
 	SecurityRuleAccessResult string `json:"securityRuleAccessResult"` // Allow or Deny
-	// EvaluatedNetworkSecurityGroups are in the order of evaluation, none behind one that
-	// denied; not nil.
+	// EvaluatedNetworkSecurityGroups are in the order of evaluation, which ends with the
+	// first that denies. Not nil.
 	EvaluatedNetworkSecurityGroups []EvaluatedNetworkSecurityGroup `json:"evaluatedNetworkSecurityGroups"`
-	// Reason and PartlyMatchedBefore are our additions. Reason is verify's where it is no rule that
-	// decides: the platform lets its services pass, and may block TCP port 25. PartlyMatchedBefore
-	// is as PartlyMatchedRules: services of the platform, and admin rules of collections that are not evaluated.
+	// Reason and PartlyMatchedBefore are our additions. Reason is verify's reason when no rule
+	// decides: the platform passes its own services, and may block TCP port 25.
+	// PartlyMatchedBefore lists, like PartlyMatchedRules, what comes before the NSGs:
+	// services of the platform and admin rules.
 	Reason              string   `json:"reason,omitempty"`
 	PartlyMatchedBefore []string `json:"partlyMatchedBefore,omitempty"`
 }
@@ -61,11 +62,11 @@ type EvaluatedNetworkSecurityGroup struct {
 	NetworkSecurityGroupID string      `json:"networkSecurityGroupId"`
 	AppliedTo              string      `json:"appliedTo"` // id of the subnet or NIC
 	MatchedRule            MatchedRule `json:"matchedRule"`
-	// RulesEvaluationResult are the rules in priority order up to the match, see
-	// VerbosityLevel; not nil.
+	// RulesEvaluationResult are the rules in priority order up to the match. Not nil. See
+	// VerbosityLevel.
 	RulesEvaluationResult []NetworkSecurityRuleEvaluation `json:"rulesEvaluationResult"`
-	// PartlyMatchedRules is our addition: rules before the match that meet a part of what
-	// the profile's prefixes, tags and * stand for, and decide that part otherwise.
+	// PartlyMatchedRules is our addition: the rules before the match that match only a part
+	// of the profile's traffic and decide that part otherwise.
 	PartlyMatchedRules []string `json:"partlyMatchedRules,omitempty"`
 }
 
@@ -75,8 +76,7 @@ type MatchedRule struct {
 	Action   string `json:"action"`
 }
 
-// NetworkSecurityRuleEvaluation says which fields of a rule hold for all that a profile
-// stands for.
+// NetworkSecurityRuleEvaluation says which fields of a rule match all traffic of a profile.
 type NetworkSecurityRuleEvaluation struct {
 	Name                   string `json:"name"`
 	ProtocolMatched        bool   `json:"protocolMatched"`
@@ -93,7 +93,7 @@ const (
 	VerbosityFull    = "Full"
 )
 
-// Verbosity is the level in its own spelling.
+// Verbosity is VerbosityLevel as one of the constants.
 func (p *NetworkConfigurationDiagnosticParameters) Verbosity() (string, error) {
 	for _, level := range []string{VerbosityNormal, VerbosityMinimum, VerbosityFull} {
 		if strings.EqualFold(p.VerbosityLevel, level) {
@@ -123,22 +123,18 @@ type TrafficEnd struct {
 	Prefix netip.Prefix
 }
 
-// Protocol is the IANA number, when AnyProtocol is false; that of ICMP depends on the family.
+// Protocol is the IANA number, if AnyProtocol is false. That of ICMP depends on the family.
 func (t *Traffic) Protocol(ipv6 bool) uint8 {
-	n, _ := flowProtocol(t.protocol, ipv6) // checked by Traffic
+	n, _ := flowProtocol(t.protocol, ipv6) // Traffic has checked it
 	return n
 }
 
 // Traffic checks a profile; enumerations are taken in any case.
 func (p *NetworkConfigurationDiagnosticProfile) Traffic() (*Traffic, error) {
 	t := &Traffic{protocol: p.Protocol}
-	switch strings.ToLower(p.Direction) {
-	case "inbound":
-		t.Direction = ruleset.Inbound
-	case "outbound":
-		t.Direction = ruleset.Outbound
-	default:
-		return nil, fmt.Errorf("direction %q: allowed are Inbound and Outbound", p.Direction)
+	var err error
+	if t.Direction, err = direction(p.Direction); err != nil {
+		return nil, err
 	}
 	protocol, err := flowProtocol(p.Protocol, false)
 	switch {

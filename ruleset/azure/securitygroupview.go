@@ -13,13 +13,13 @@ type SecurityGroupNetworkInterface struct {
 	SecurityRuleAssociations SecurityRuleAssociations `json:"securityRuleAssociations"`
 }
 
-// SecurityRuleAssociations are the rules that hold for a NIC, as they are written where
-// they are associated and as they hold. A place without an NSG is left out.
+// SecurityRuleAssociations are the rules of a NIC: as their NSGs have them, and as they
+// hold. An association without an NSG is left out.
 type SecurityRuleAssociations struct {
 	NetworkInterfaceAssociation *SecurityRuleAssociation `json:"networkInterfaceAssociation,omitempty"`
 	SubnetAssociation           *SecurityRuleAssociation `json:"subnetAssociation,omitempty"`
 	DefaultSecurityRules        []SecurityRuleResource   `json:"defaultSecurityRules"`
-	// EffectiveSecurityRules are those for outbound traffic and then those for inbound.
+	// EffectiveSecurityRules are the outbound rules, then the inbound ones.
 	EffectiveSecurityRules []ViewedSecurityRule `json:"effectiveSecurityRules"`
 }
 
@@ -37,51 +37,9 @@ type SecurityRuleResource struct {
 	Properties SecurityRuleProperties `json:"properties"`
 }
 
-// SecurityRuleProperties are a rule's fields. A side has the singular field for one value
-// and the plural one for several; the plural ones are never null.
-type SecurityRuleProperties struct {
-	ProvisioningState                    string        `json:"provisioningState"`
-	Description                          string        `json:"description,omitempty"`
-	Protocol                             string        `json:"protocol"`
-	SourcePortRange                      string        `json:"sourcePortRange,omitempty"`
-	DestinationPortRange                 string        `json:"destinationPortRange,omitempty"`
-	SourceAddressPrefix                  string        `json:"sourceAddressPrefix,omitempty"`
-	DestinationAddressPrefix             string        `json:"destinationAddressPrefix,omitempty"`
-	Access                               string        `json:"access"`
-	Priority                             int           `json:"priority"`
-	Direction                            string        `json:"direction"`
-	SourcePortRanges                     []string      `json:"sourcePortRanges"`
-	DestinationPortRanges                []string      `json:"destinationPortRanges"`
-	SourceAddressPrefixes                []string      `json:"sourceAddressPrefixes"`
-	DestinationAddressPrefixes           []string      `json:"destinationAddressPrefixes"`
-	SourceApplicationSecurityGroups      []SubResource `json:"sourceApplicationSecurityGroups,omitempty"`
-	DestinationApplicationSecurityGroups []SubResource `json:"destinationApplicationSecurityGroups,omitempty"`
-}
-
-// ViewedSecurityRule is a rule as it holds. As in Azure, "*" is "0.0.0.0/0" twice in the
-// lists, once for each address family.
-type ViewedSecurityRule struct {
-	Name                       string   `json:"name"` // UserRule_NAME, DefaultRule_NAME, see ViewEffective
-	Protocol                   string   `json:"protocol"`
-	SourcePortRange            string   `json:"sourcePortRange,omitempty"`
-	DestinationPortRange       string   `json:"destinationPortRange,omitempty"`
-	SourcePortRanges           []string `json:"sourcePortRanges"`
-	DestinationPortRanges      []string `json:"destinationPortRanges"`
-	SourceAddressPrefix        string   `json:"sourceAddressPrefix,omitempty"`
-	DestinationAddressPrefix   string   `json:"destinationAddressPrefix,omitempty"`
-	SourceAddressPrefixes      []string `json:"sourceAddressPrefixes"`
-	DestinationAddressPrefixes []string `json:"destinationAddressPrefixes"`
-	// The application security groups are our addition, as in EffectiveSecurityRule.
-	SourceApplicationSecurityGroups      []SubResource `json:"sourceApplicationSecurityGroups,omitempty"`
-	DestinationApplicationSecurityGroups []SubResource `json:"destinationApplicationSecurityGroups,omitempty"`
-	Access                               string        `json:"access"`
-	Priority                             int           `json:"priority"`
-	Direction                            string        `json:"direction"`
-}
-
 const (
 	ruleType = "Microsoft.Network/networkSecurityGroups/securityRules"
-	// defaultRuleIDs is what the ids of the default rules begin with: Azure's name no NSG.
+	// defaultRuleIDs begins the ids of default rules, which name no NSG in Azure either.
 	defaultRuleIDs  = "/subscriptions//resourceGroups//providers/Microsoft.Network/networkSecurityGroups//defaultSecurityRules/"
 	defaultRuleType = "Microsoft.Network/networkSecurityGroups/defaultSecurityRules"
 )
@@ -111,46 +69,9 @@ func ViewDefaults() []SecurityRuleResource {
 	return list
 }
 
-func ruleResource(r *ruleset.Rule) SecurityRuleResource {
-	p := SecurityRuleProperties{
-		ProvisioningState: "Succeeded", Description: r.Description, Protocol: r.Protocol.String(), Access: r.Access.String(),
-		Priority: r.Priority, Direction: r.Direction.String(),
-		SourceApplicationSecurityGroups:      subResources(r.Source.ApplicationSecurityGroups),
-		DestinationApplicationSecurityGroups: subResources(r.Destination.ApplicationSecurityGroups),
-	}
-	p.SourcePortRange, p.SourcePortRanges = oneOrSeveral(writtenPorts(r.SourcePorts))
-	p.DestinationPortRange, p.DestinationPortRanges = oneOrSeveral(writtenPorts(r.DestinationPorts))
-	p.SourceAddressPrefix, p.SourceAddressPrefixes = oneOrSeveral(writtenPeer(&r.Source))
-	p.DestinationAddressPrefix, p.DestinationAddressPrefixes = oneOrSeveral(writtenPeer(&r.Destination))
-	return SecurityRuleResource{Name: r.Name, ID: r.ID, Type: ruleType, Properties: p}
-}
-
-// writtenPorts are ports as a document has them.
-func writtenPorts(ranges []ruleset.PortRange) []string {
-	texts := make([]string, len(ranges))
-	for i, r := range ranges {
-		texts[i] = r.String()
-	}
-	return texts
-}
-
-func writtenPeer(p *ruleset.Peer) []string {
-	if p.Any {
-		return []string{"*"}
-	}
-	return peerTexts(p)
-}
-
-func oneOrSeveral(texts []string) (one string, several []string) {
-	if len(texts) == 1 {
-		return texts[0], []string{}
-	}
-	return "", texts
-}
-
-// ViewEffective shows the rules of one direction of NSGs, in the order of evaluation, as
-// Azure does: before them stands a denial of everything that belongs to no NSG. How Azure
-// mixes the rules of two NSGs is not recorded; here one's stand behind the other's.
+// ViewEffective shows the rules of one direction of NSGs in the order of evaluation. As in
+// Azure, a denial of everything that belongs to no NSG comes first. No recording shows how
+// Azure mixes the rules of two NSGs; here the second NSG's follow the first one's.
 func ViewEffective(d ruleset.Direction, nsgs ...*ruleset.NSG) []ViewedSecurityRule {
 	all, every := []string{"*"}, []string{"0-65535"}
 	list := []ViewedSecurityRule{{
@@ -165,29 +86,4 @@ func ViewEffective(d ruleset.Direction, nsgs ...*ruleset.NSG) []ViewedSecurityRu
 		}
 	}
 	return list
-}
-
-func viewedRule(r *ruleset.Rule) ViewedSecurityRule {
-	v := ViewedSecurityRule{
-		Name: r.PrefixedName(), Protocol: r.Protocol.String(), Access: r.Access.String(), Priority: r.Priority, Direction: r.Direction.String(),
-		SourcePortRanges: portTexts(r.SourcePorts), DestinationPortRanges: portTexts(r.DestinationPorts),
-		SourceApplicationSecurityGroups:      subResources(r.Source.ApplicationSecurityGroups),
-		DestinationApplicationSecurityGroups: subResources(r.Destination.ApplicationSecurityGroups),
-	}
-	if r.Protocol == ruleset.AnyProtocol {
-		v.Protocol = "All"
-	}
-	v.SourcePortRange, _ = oneOrSeveral(v.SourcePortRanges)
-	v.DestinationPortRange, _ = oneOrSeveral(v.DestinationPortRanges)
-	v.SourceAddressPrefix, v.SourceAddressPrefixes = viewedPeer(&r.Source)
-	v.DestinationAddressPrefix, v.DestinationAddressPrefixes = viewedPeer(&r.Destination)
-	return v
-}
-
-func viewedPeer(p *ruleset.Peer) (one string, several []string) {
-	single, several := effectivePeer(p)
-	if single != nil {
-		one = *single
-	}
-	return one, several
 }

@@ -7,21 +7,20 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// VerificationIPFlowParameters is a question of Azure's IP flow verify in its own
-// names. ParseFlow checks it.
+// VerificationIPFlowParameters is a question to IP flow verify as Azure names its
+// fields. ParseFlow checks it.
 type VerificationIPFlowParameters struct {
-	// TargetResourceID is the virtual machine, by its id or name, or the NIC itself. A name
-	// is a NIC's first.
+	// TargetResourceID is the id or name of a virtual machine or of a NIC. A name that fits
+	// both means the NIC.
 	TargetResourceID string `json:"targetResourceId,omitempty"`
 	Direction        string `json:"direction"` // Inbound or Outbound
-	// Protocol is TCP, UDP, ICMP, ESP, AH or a number; Azure knows the first two.
+	// Protocol is TCP, UDP, ICMP, ESP, AH or a number. Azure itself takes TCP and UDP only.
 	Protocol        string `json:"protocol"`
 	LocalPort       string `json:"localPort,omitempty"`
 	RemotePort      string `json:"remotePort,omitempty"`
@@ -31,40 +30,40 @@ type VerificationIPFlowParameters struct {
 	TargetNicResourceID string `json:"targetNicResourceId,omitempty"`
 }
 
-// VerificationIPFlowResult answers a question: Azure's access and ruleName, and
+// VerificationIPFlowResult answers a question with Azure's access and ruleName, and says
 // how the verdict came about.
 type VerificationIPFlowResult struct {
 	Access               string `json:"access"`
 	RuleName             string `json:"ruleName"` // empty when no NSG is on the way
-	RuleID               string `json:"ruleId"`   // always empty, as in what is recorded of Azure
+	RuleID               string `json:"ruleId"`   // always empty, as in recorded answers of Azure
 	NetworkSecurityGroup string `json:"networkSecurityGroup"`
 	Reason               string `json:"reason"`
-	PlatformService      string `json:"platformService,omitempty"` // that the flow asks for
-	// Translations are what changes the flow's addresses on its way, the destination's first; absent
-	// where nothing does.
+	PlatformService      string `json:"platformService,omitempty"` // the service that the flow asks for
+	// Translations are the changes of the flow's addresses on its way, the destination's
+	// first. Absent when nothing is translated.
 	Translations []Translation       `json:"translations,omitempty"`
 	Stages       []VerificationStage `json:"stages"` // as evaluated; not nil
 }
 
-// Translation is one change of an address and port. Rules of the source's end see the flow before
-// it, rules of the destination's end after it.
+// Translation is one change of an address and port. The source's rules see the flow
+// before the change, the destination's rules after it.
 type Translation struct {
 	Side string `json:"side"` // source or destination
-	// By is publicIPAddress, natGateway, loadBalancingRule, inboundNatRule, outboundRule,
-	// defaultOutboundAccess, or empty where the policy does not tell.
+	// By is publicIPAddress, natGateway, loadBalancingRule, inboundNatRule, outboundRule or
+	// defaultOutboundAccess. Empty when the policy does not tell.
 	By string `json:"by"`
-	// Resource is the name of the public IP address, NAT gateway or load balancer; empty for
+	// Resource is the name of the public IP address, NAT gateway or load balancer. Empty for
 	// default outbound access.
 	Resource string `json:"resource,omitempty"`
 	Rule     string `json:"rule,omitempty"` // of the load balancer
-	// From and To are IP, or IP:PORT where a port counts. Of a source whose port is chosen when the
-	// flow begins To has none.
+	// From and To are IP, or IP:PORT where a port counts. To has no port when the port is
+	// chosen as the flow begins.
 	From string `json:"from"`
 	To   string `json:"to"`
 	// NetworkInterface is the NIC that has the private address.
 	NetworkInterface string `json:"networkInterface,omitempty"`
-	// FloatingIP says that the packet is not changed: the rules see the load balancer's address and
-	// port, and the NIC gets it.
+	// FloatingIP means that the packet is not changed: rules and NIC see the load
+	// balancer's address and port.
 	FloatingIP bool `json:"floatingIP,omitempty"`
 }
 
@@ -84,23 +83,22 @@ type Flow struct {
 	Protocol  uint8 // IANA number; ICMP between IPv6 addresses is 58
 	// Local is the NIC's address, of the same family as Remote.
 	Local, Remote netip.Addr
-	// The ports are 0 for protocols without and for a source port "*".
+	// The ports are 0 for protocols without ports, and for the source port "*".
 	LocalPort, RemotePort uint16
-	// NetworkInterface is the NIC's name or id; the virtual machine's when only that is
-	// given; empty when the local address is to tell. See Set.Target.
+	// NetworkInterface is the NIC's name or id, or the virtual machine's when the question
+	// names no NIC. Empty: the local address says which NIC it is. See policy.Set.Target.
 	NetworkInterface string
-	// VirtualMachine is the virtual machine that is named beside its NIC, or empty.
+	// VirtualMachine is the virtual machine that the question names beside its NIC, or empty.
 	VirtualMachine string
 }
 
-// ParseFlow reads one question, strictly: an unknown key is an error. Enumerations
-// are taken in any case.
+// ParseFlow reads one question. An unknown key is an error. Enumerations are taken in
+// any case.
 //
-// TCP and UDP need both ports. The source port, which is the remote one inbound
-// and the local one outbound, may be "*": it is judged as port 0, which no rule
-// but one for all source ports covers in practice. Ports of other protocols are
-// checked and ignored, since Azure's clients always send some. IPv6 is accepted,
-// which Azure's service refuses.
+// TCP and UDP need both ports. The source port is the remote one inbound and the local
+// one outbound. It may be "*", which is judged as port 0: in practice only rules for all
+// source ports cover that. Ports of other protocols are checked and ignored, since
+// Azure's clients always send some. IPv6 is accepted, though Azure's service refuses it.
 func ParseFlow(line []byte) (*Flow, error) {
 	var p VerificationIPFlowParameters
 	decoder := json.NewDecoder(bytes.NewReader(line))
@@ -114,7 +112,7 @@ func ParseFlow(line []byte) (*Flow, error) {
 	return p.Flow()
 }
 
-// requestError words the decoder's errors as the rest of the package does.
+// requestError gives the decoder's errors the wording of this package.
 func requestError(err error) error {
 	var wrongType *json.UnmarshalTypeError
 	if errors.As(err, &wrongType) {
@@ -132,15 +130,10 @@ func requestError(err error) error {
 // Flow checks the question.
 func (p *VerificationIPFlowParameters) Flow() (*Flow, error) {
 	f := &Flow{}
-	switch strings.ToLower(p.Direction) {
-	case "inbound":
-		f.Direction = ruleset.Inbound
-	case "outbound":
-		f.Direction = ruleset.Outbound
-	default:
-		return nil, fmt.Errorf("direction %q: allowed are Inbound and Outbound", p.Direction)
-	}
 	var err error
+	if f.Direction, err = direction(p.Direction); err != nil {
+		return nil, err
+	}
 	if f.NetworkInterface, f.VirtualMachine, err = p.target(); err != nil {
 		return nil, err
 	}
@@ -166,8 +159,8 @@ func (p *VerificationIPFlowParameters) Flow() (*Flow, error) {
 	return f, nil
 }
 
-// target is what is asked about.
-func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) {
+// target says which NIC the question means, and which virtual machine it names beside it.
+func (p *VerificationIPFlowParameters) target() (nic, machine string, err error) {
 	vm := policy.IsVirtualMachineID(p.TargetResourceID)
 	switch {
 	case p.TargetNicResourceID != "" && vm:
@@ -182,71 +175,11 @@ func (p *VerificationIPFlowParameters) target() (nic, beside string, err error) 
 	return "", "", fmt.Errorf("targetResourceId %q: allowed are a virtual machine and a network interface", p.TargetResourceID)
 }
 
-// isTarget reports a name, or the id of what diagnostics can look at.
+// isTarget reports whether id is a name, or the id of a virtual machine or NIC.
 func isTarget(id string) bool {
 	if !strings.Contains(id, "/") || policy.IsVirtualMachineID(id) {
 		return true
 	}
 	_, name, found := strings.Cut(strings.ToLower(id), "/providers/microsoft.network/networkinterfaces/")
 	return found && !strings.Contains(name, "/")
-}
-
-func flowAddress(field, text string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return netip.Addr{}, fmt.Errorf("%s %q: allowed is an IPv4 or IPv6 address", field, text)
-	}
-	return a, nil
-}
-
-// IANA's numbers of the protocols that have a name here.
-const (
-	protocolICMP   = 1
-	protocolTCP    = 6
-	protocolUDP    = 17
-	protocolESP    = 50
-	protocolAH     = 51
-	protocolICMPv6 = 58
-)
-
-func flowProtocol(text string, ipv6 bool) (uint8, error) {
-	switch strings.ToUpper(text) {
-	case "TCP":
-		return protocolTCP, nil
-	case "UDP":
-		return protocolUDP, nil
-	case "ICMP":
-		if ipv6 {
-			return protocolICMPv6, nil
-		}
-		return protocolICMP, nil
-	case "ESP":
-		return protocolESP, nil
-	case "AH":
-		return protocolAH, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 8)
-	if err != nil {
-		return 0, fmt.Errorf("protocol %q: allowed are TCP, UDP, ICMP, ESP, AH and 0 to 255", text)
-	}
-	return uint8(n), nil
-}
-
-// flowPort reads a port; source reports that it is the flow's source port.
-func flowPort(field, text string, protocol uint8, source bool) (uint16, error) {
-	needed := protocol == protocolTCP || protocol == protocolUDP
-	switch {
-	case text == "" && !needed, text == "*" && (source || !needed):
-		return 0, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	switch {
-	case err != nil && source:
-		return 0, fmt.Errorf("%s %q: allowed are 0 to 65535 and *", field, text)
-	case err != nil:
-		return 0, fmt.Errorf("%s %q: allowed are 0 to 65535", field, text)
-	case !needed:
-		return 0, nil
-	}
-	return uint16(n), nil
 }

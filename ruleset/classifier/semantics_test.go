@@ -2,6 +2,7 @@ package classifier_test
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -33,7 +34,7 @@ func tuple(proto uint8, src string, srcPort uint16, dst string, dstPort uint16) 
 	}
 }
 
-// TestWhatOneRuleMatches holds Table and Linear to the package's semantics.
+// TestWhatOneRuleMatches checks Table and Linear against the package comment.
 func TestWhatOneRuleMatches(t *testing.T) {
 	tcp := tuple(packet.ProtoTCP, "10.0.0.4", 49152, "10.0.1.4", 80)
 	tcp6 := tuple(packet.ProtoTCP, "fd00::4", 49152, "fd00:1::4", 80)
@@ -142,8 +143,8 @@ func TestTheFirstOfSeveralMatchingRulesWins(t *testing.T) {
 	}
 }
 
-// TestATableOfTenRulesIsSmall holds the table to what a host with thousands of
-// network security groups can afford.
+// TestATableOfTenRulesIsSmall checks that a host can afford thousands of network security
+// groups.
 func TestATableOfTenRulesIsSmall(t *testing.T) {
 	rules := make([]classifier.Rule, 10)
 	for i := range rules {
@@ -154,5 +155,38 @@ func TestATableOfTenRulesIsSmall(t *testing.T) {
 	}
 	if got := classifier.Compile(rules).Bytes(); got > 4096 {
 		t.Errorf("%d bytes, want at most 4096", got)
+	}
+}
+
+// Rules that differ in any field are not equal. A field that Equal did not compare would
+// leave the old compiled table in use after a reload.
+func TestEqualComparesEveryField(t *testing.T) {
+	rule := func() classifier.Rule {
+		return classifier.Rule{
+			Protocol: ruleset.TCP, Sources: prefixes("10.0.0.0/8"), Destinations: prefixes("10.1.0.0/16"),
+			SourcePorts: ports(0, 65535), DestinationPorts: ports(80, 80),
+		}
+	}
+	a, b := rule(), rule()
+	if !a.Equal(&b) {
+		t.Error("equal contents in different memory are not equal")
+	}
+	for i := range reflect.TypeFor[classifier.Rule]().NumField() {
+		for name, change := range map[string]func(reflect.Value){
+			"zero": reflect.Value.SetZero,
+			"other": func(f reflect.Value) {
+				if f.Kind() == reflect.Slice { // another element, in other memory
+					f.Set(reflect.Append(reflect.MakeSlice(f.Type(), 0, 1), reflect.Zero(f.Type().Elem())))
+				} else {
+					f.SetUint(f.Uint() + 1)
+				}
+			},
+		} {
+			b = rule()
+			change(reflect.ValueOf(&b).Elem().Field(i))
+			if a.Equal(&b) {
+				t.Errorf("field %s, %s value: equal", reflect.TypeFor[classifier.Rule]().Field(i).Name, name)
+			}
+		}
 	}
 }

@@ -7,32 +7,32 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// NetworkInterface finds a NIC by name or id, without case. The error of an
-// unknown or ambiguous name lists candidates.
+// NetworkInterface finds a NIC by name or id, in any case. The error lists candidates
+// when the name is unknown or ambiguous.
 func (s *Set) NetworkInterface(nameOrID string) (*NetworkInterface, error) {
 	return find("network interface", nameOrID, s.NetworkInterfaces, func(n *NetworkInterface) []string {
 		return []string{n.Name, n.ID}
 	})
 }
 
-// NetworkSecurityGroup finds an NSG by name or id, without case. The error of an
-// unknown or ambiguous name lists candidates.
+// NetworkSecurityGroup finds an NSG by name or id, in any case. The error lists
+// candidates when the name is unknown or ambiguous.
 func (s *Set) NetworkSecurityGroup(nameOrID string) (*ruleset.NSG, error) {
 	return find("network security group", nameOrID, s.NetworkSecurityGroups, func(n *ruleset.NSG) []string {
 		return []string{n.Name, n.ID}
 	})
 }
 
-// VirtualNetwork finds a virtual network by name or id, without case. The error of an
-// unknown or ambiguous name lists candidates.
+// VirtualNetwork finds a virtual network by name or id, in any case. The error lists
+// candidates when the name is unknown or ambiguous.
 func (s *Set) VirtualNetwork(nameOrID string) (*VirtualNetwork, error) {
 	return find("virtual network", nameOrID, s.VirtualNetworks, func(n *VirtualNetwork) []string {
 		return []string{n.Name, n.ID}
 	})
 }
 
-// Subnet finds a subnet by name, by "vnet/subnet" or by id, without case. The
-// error of an unknown or ambiguous name lists candidates.
+// Subnet finds a subnet by name, by "vnet/subnet" or by id, in any case. The error lists
+// candidates when the name is unknown or ambiguous.
 func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 	var subnets []*Subnet
 	for _, v := range s.VirtualNetworks {
@@ -44,7 +44,7 @@ func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 }
 
 // VirtualMachine finds the NICs of a virtual machine by its name, by "virtualMachines/NAME"
-// or by id, without case.
+// or by its id, in any case.
 func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 	type machine struct {
 		name, id string
@@ -73,8 +73,8 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 	return m.nics, nil
 }
 
-// Target finds the NICs that Azure's diagnostics would look at: the NIC of a name or id,
-// or all of a virtual machine. A name is a NIC's first.
+// Target finds the NICs that Azure's diagnostics look at: the NIC of a name or id, or all
+// NICs of a virtual machine. A name that fits both means the NIC.
 func (s *Set) Target(nameOrID string) ([]*NetworkInterface, error) {
 	if IsVirtualMachineID(nameOrID) {
 		return s.VirtualMachine(nameOrID)
@@ -89,16 +89,16 @@ func (s *Set) Target(nameOrID string) ([]*NetworkInterface, error) {
 	return nil, err
 }
 
-// IsVirtualMachineID reports an id, or the end of one, of a virtual machine.
+// IsVirtualMachineID reports whether id is the id of a virtual machine, or its end.
 func IsVirtualMachineID(id string) bool {
 	segments := strings.Split(id, "/")
 	return len(segments) >= 2 && strings.EqualFold(segments[len(segments)-2], "virtualMachines")
 }
 
-// SameVirtualMachine reports that two references, ids or their ends, mean one virtual machine.
+// SameVirtualMachine reports whether two ids, or ends of ids, mean one virtual machine.
 func SameVirtualMachine(a, b string) bool { return names(a, b) || names(b, a) }
 
-// names reports that a reference is a key without case, or the end of it from a slash on:
+// names reports whether a reference is a key, in any case, or the key's end after a slash:
 // "resourceGroups/R/providers/Microsoft.Network/networkInterfaces/N".
 func names(reference, key string) bool {
 	if strings.EqualFold(key, reference) {
@@ -108,8 +108,8 @@ func names(reference, key string) bool {
 	return start > 0 && key[start-1] == '/' && strings.Contains(reference, "/") && strings.EqualFold(key[start:], reference)
 }
 
-// find compares with each of an object's keys: the first is the one to show, the
-// second the id.
+// find compares the name with each of an object's keys. Messages show the first key; the
+// second key is the id.
 func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*T, error) {
 	var found []*T
 	for _, o := range objects {
@@ -136,7 +136,7 @@ func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*
 		return nil, fmt.Errorf("%s %q not found: the policy has none", kind, nameOrID)
 	}
 	near := ruleset.NewNearMiss(nameOrID)
-	if len(objects) > ruleset.MaxListed && len(objects) <= maxCompared { // fewer are listed all
+	if len(objects) > ruleset.MaxListed && len(objects) <= maxCompared { // a shorter list is shown whole
 		for _, o := range objects {
 			near.Try(keys(o)[0], strings.ToLower(keys(o)[0]), false)
 		}
@@ -144,6 +144,6 @@ func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*
 	return nil, fmt.Errorf("%s %q not found: the policy has %s%s", kind, nameOrID, show(objects, 0), near.Hint())
 }
 
-// maxCompared is how many names of a policy an unknown one is compared with: a batch of
-// questions may hold thousands of unknown ones.
+// maxCompared bounds the search for near names: a batch of questions may hold thousands
+// of unknown names.
 const maxCompared = 2000

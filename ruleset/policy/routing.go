@@ -13,23 +13,23 @@ const (
 type Peering struct {
 	Name                   string
 	RemoteVirtualNetworkID string
-	// Remote is the other network, nil when the policy does not hold it.
+	// Remote is the other network; nil when the policy does not hold it.
 	Remote *VirtualNetwork
-	// RemoteAddressSpace is what the document says of the other's address space,
-	// masked; empty when it says nothing.
+	// RemoteAddressSpace is the other network's address space according to the document,
+	// masked. Empty when the document does not have it.
 	RemoteAddressSpace []netip.Prefix
-	// AllowVirtualNetworkAccess is true when the document doesn't say.
+	// AllowVirtualNetworkAccess is true unless the document says otherwise.
 	AllowVirtualNetworkAccess bool
-	// AllowForwardedTraffic lets in what the other network forwards from elsewhere.
+	// AllowForwardedTraffic lets in traffic that the other network forwards for others.
 	AllowForwardedTraffic bool
-	// AllowGatewayTransit lends the other network this one's gateway, UseRemoteGateways
+	// AllowGatewayTransit lends this network's gateway to the other one; UseRemoteGateways
 	// borrows the other's.
 	AllowGatewayTransit, UseRemoteGateways bool
 	State                                  string // one of the constants; empty when not known
 }
 
-// Space is the address space of the other network: its own when the policy holds it,
-// as if the peering were always synchronised, else what the peering says.
+// Space is the address space of the other network. If the policy holds that network, its
+// own address space counts, as if the peering were always synchronised.
 func (p *Peering) Space() []netip.Prefix {
 	if p.Remote != nil {
 		return p.Remote.AddressSpace
@@ -37,7 +37,7 @@ func (p *Peering) Space() []netip.Prefix {
 	return p.RemoteAddressSpace
 }
 
-// Peering is the network's peering with another; nil when there is none.
+// Peering is the network's peering with another network; nil when there is none.
 func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {
 	for i := range v.Peerings {
 		if v.Peerings[i].Remote == with && with != nil {
@@ -47,9 +47,9 @@ func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {
 	return nil
 }
 
-// Connected reports whether both sides of a peering of v are there. Where the policy
-// holds both networks each must have its peering, and neither may say another state; where it
-// holds one, that one must say so.
+// Connected reports whether both sides of a peering of v are there. If the policy holds
+// both networks, each must have its peering, in state Connected or in none. If it holds
+// one, that one's state must be Connected.
 func (v *VirtualNetwork) Connected(p *Peering) bool {
 	if p.Remote == nil {
 		return p.State == PeeringConnected
@@ -77,23 +77,23 @@ type RouteTable struct {
 	Name   string
 	ID     string
 	Routes []Route // in the document's order
-	// DisableGatewayRoutes is disableBgpRoutePropagation: what the gateway has learned is
-	// no route here.
+	// DisableGatewayRoutes is disableBgpRoutePropagation: routes that the gateway has
+	// learned do not count here.
 	DisableGatewayRoutes bool
 }
 
 // Route is a user-defined route.
 type Route struct {
 	Name string
-	// Exactly one of the two is set: Prefix is masked, Tag a service tag.
+	// Exactly one of Prefix, which is masked, and Tag, a service tag, is set.
 	Prefix netip.Prefix
 	Tag    string
 	Hop    NextHopType
-	// Appliance is the address of HopVirtualAppliance; else not valid.
+	// Appliance is the address of a HopVirtualAppliance; else not valid.
 	Appliance netip.Addr
 }
 
-// Prefixes are those that a route is for.
+// Prefixes are the destinations of a route.
 func (s *Set) Prefixes(r *Route) []netip.Prefix {
 	if r.Tag != "" {
 		return s.ServiceTags[r.Tag]

@@ -9,8 +9,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// Set is a policy and its topology, references resolved. Everything in it is
-// read-only after Load.
+// Set is a policy and its topology with all references resolved. Nobody changes it once
+// it is built, so that it may be read concurrently.
 type Set struct {
 	NetworkSecurityGroups     []*ruleset.NSG
 	VirtualNetworks           []*VirtualNetwork
@@ -23,15 +23,15 @@ type Set struct {
 	PublicIPPrefixes          []*PublicIPPrefix
 	NATGateways               []*NATGateway
 	LoadBalancers             []*LoadBalancer
-	// ServiceTags are the prefixes, of both families and in the file's order, of the
-	// tags of a service tag file that rules and routes name, by the spelling of Peer.Tag.
+	// ServiceTags are the prefixes of the service tags that rules and routes name, by the
+	// spelling of Peer.Tag. They are of both families and in the order of the tag file.
 	ServiceTags map[string][]netip.Prefix
 }
 
 // VirtualNetwork is a virtual network (VNet).
 type VirtualNetwork struct {
 	Name string
-	ID   string // made up from the name when the document has none, as all ids here
+	ID   string // made from the name when the document has none; so are all ids here
 	// Location is a region, as written; empty when the document has none.
 	Location string
 	// AddressSpace is in the document's order, masked.
@@ -51,8 +51,8 @@ type Subnet struct {
 	NetworkSecurityGroup *ruleset.NSG   // nil when it has none
 	RouteTable           *RouteTable    // nil when it has none
 	NATGateway           *NATGateway    // nil when it has none
-	// DisableDefaultOutbound is the opposite of defaultOutboundAccess: what has no other way to the
-	// internet has none.
+	// DisableDefaultOutbound is the opposite of defaultOutboundAccess. It takes the way to
+	// the internet from machines that have no other.
 	DisableDefaultOutbound bool
 }
 
@@ -62,10 +62,10 @@ type NetworkInterface struct {
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
 	EnableIPForwarding   bool
-	// DisableTCPStateTracking is taken to mean that TCP flows of the NIC are followed
-	// without states; Azure's documents do not say what it does.
+	// DisableTCPStateTracking is understood as: TCP flows of the NIC are followed without
+	// states. Azure's documents do not say what it does.
 	DisableTCPStateTracking bool
-	VirtualMachineID        string            // empty when it belongs to none, or that is not known
+	VirtualMachineID        string            // empty when there is none, or it is not known
 	MACAddress              string            // as written, empty when not known
 	IPConfigurations        []IPConfiguration // at least one
 }
@@ -76,14 +76,14 @@ type IPConfiguration struct {
 	ID      string
 	Address netip.Addr
 	Subnet  *Subnet
-	Primary bool // true for the only one of a NIC, whatever the document says
-	// ApplicationSecurityGroups are ids as the groups themselves have them, so
-	// are those of the rules in a Set: equal strings, equal groups.
+	Primary bool // always true if the NIC has no other
+	// ApplicationSecurityGroups are ids in the spelling of the groups themselves. The rules
+	// of a Set have the same spelling, so equal strings mean equal groups.
 	ApplicationSecurityGroups []string
-	// PublicIPAddress is nil when it has none. That it is in a backend pool, the pool says.
+	// PublicIPAddress is nil when it has none. Backend pools list their members themselves.
 	PublicIPAddress *PublicIPAddress
-	// UnknownPools says that it is in a backend pool that could not be read: how it reaches the
-	// internet is not known.
+	// UnknownPools means that it is in a backend pool that could not be read, so that its way
+	// to the internet is not known.
 	UnknownPools bool
 }
 
@@ -102,11 +102,11 @@ type NetworkGroup struct {
 }
 
 // AdminCollection is a rule collection of a virtual network manager's security admin
-// configuration. Every one in the documents is taken for deployed.
+// configuration. Every collection in the documents counts as deployed.
 type AdminCollection struct {
-	// Rules has the name "MANAGER/CONFIGURATION/COLLECTION", which no NSG can have.
+	// Rules is named "MANAGER/CONFIGURATION/COLLECTION"; no NSG can have such a name.
 	Rules    *ruleset.NSG
-	Networks []*VirtualNetwork // that it applies to, each once
+	Networks []*VirtualNetwork // the networks that it applies to, each once
 }
 
 // Groups are all lists of rules: rule collections, then NSGs.

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// SKU is what public addresses, NAT gateways and load balancers are of.
+// SKU is the SKU of a public address, NAT gateway or load balancer.
 type SKU string
 
-// The SKUs. Where a document doesn't say, a NAT gateway is Standard and anything else Basic.
+// The SKUs. Without one in the document, a NAT gateway is Standard and anything else Basic.
 const (
 	SKUBasic      SKU = "Basic"
 	SKUStandard   SKU = "Standard"
@@ -16,7 +16,7 @@ const (
 	SKUGateway    SKU = "Gateway" // of load balancers
 )
 
-// Closed reports that nothing comes in to where no network security group stands.
+// Closed reports whether nothing comes in where there is no network security group.
 func (s SKU) Closed() bool { return s != SKUBasic }
 
 // PublicIPAddress is a public IP address.
@@ -24,10 +24,10 @@ type PublicIPAddress struct {
 	Name string
 	ID   string
 	SKU  SKU
-	// Address is not valid when it is not known, as of one that Azure chooses: nothing is
-	// translated by it.
+	// Address is not valid when it is not known, because Azure will choose it. It then
+	// translates nothing.
 	Address     netip.Addr
-	IPv6        bool // whether or not Address is known
+	IPv6        bool // known even if Address is not
 	IdleTimeout time.Duration
 }
 
@@ -47,13 +47,12 @@ type NATGateway struct {
 	IdleTimeout time.Duration // of TCP flows, 4 to 120 minutes
 	Addresses   []*PublicIPAddress
 	Prefixes    []*PublicIPPrefix
-	// Unknown says that it has addresses which are not known: nothing is known of what it
-	// translates.
+	// Unknown means that some of its addresses are not known, so neither is its translation.
 	Unknown bool
 }
 
-// PublicAddresses are all addresses of the gateway that are known, in the document's order, those
-// of prefixes last.
+// PublicAddresses are the known addresses of the gateway in the document's order, those of
+// prefixes last.
 func (g *NATGateway) PublicAddresses() (list []netip.Addr) {
 	for _, p := range g.Addresses {
 		if p.Address.IsValid() {
@@ -66,7 +65,7 @@ func (g *NATGateway) PublicAddresses() (list []netip.Addr) {
 	return list
 }
 
-// Addresses are all addresses of a prefix; none of one that is not known.
+// Addresses are all addresses of a prefix; none when it is not known.
 func (p *PublicIPPrefix) Addresses() (list []netip.Addr) {
 	if !p.Prefix.IsValid() {
 		return nil
@@ -90,21 +89,21 @@ type LoadBalancer struct {
 	OutboundRules []*OutboundRule
 }
 
-// Frontend is a frontend IP configuration of a load balancer: a public address, a range of them for
-// outbound rules, or an address in a subnet.
+// Frontend is a frontend IP configuration of a load balancer: a public address, a range of
+// public addresses for outbound rules, or an address in a subnet.
 type Frontend struct {
 	Name            string
 	ID              string
 	PublicIPAddress *PublicIPAddress // nil when it has none
 	PublicIPPrefix  *PublicIPPrefix  // nil when it has none
 	Subnet          *Subnet          // of an internal frontend; else nil
-	// Address is the public one or that in the subnet; not valid when it is not known, so that
-	// nothing is translated by the frontend.
+	// Address is the public address or the one in the subnet. It is not valid when it is not
+	// known; the frontend then translates nothing.
 	Address netip.Addr
-	IPv6    bool // whether or not Address is known
+	IPv6    bool // known even if Address is not
 }
 
-// Public reports that the frontend is reached from the internet.
+// Public reports whether the internet reaches the frontend.
 func (f *Frontend) Public() bool { return f.Subnet == nil }
 
 // Outbound are the public addresses that outbound connections may get.
@@ -122,8 +121,8 @@ func (f *Frontend) Outbound() []netip.Addr {
 type BackendPool struct {
 	Name string
 	ID   string
-	// Backends are its members: those that the pool lists, then the ipConfigurations that name
-	// it, in the order of the documents.
+	// Backends are the members that the pool lists, then the ipConfigurations that name the
+	// pool, in the order of the documents.
 	Backends []Backend
 }
 
@@ -141,8 +140,8 @@ type HealthProbe struct {
 	Port     uint16
 	Path     string // of Http and Https
 	Interval time.Duration
-	// Threshold is how many answers in a row, the same ones, change what is thought of a
-	// backend: probeThreshold, else numberOfProbes, else 1.
+	// Threshold is the number of equal answers in a row that change a backend's state:
+	// probeThreshold, else numberOfProbes, else 1.
 	Threshold int
 }
 
@@ -156,12 +155,12 @@ const (
 	TransportAll Transport = "All"
 )
 
-// Overlaps reports that a packet may be of both.
+// Overlaps reports whether a packet may match both.
 func (t Transport) Overlaps(other Transport) bool {
 	return t == other || t == TransportAll || other == TransportAll
 }
 
-// Distribution is which fields of a packet choose the backend.
+// Distribution says which fields of a packet choose the backend.
 type Distribution string
 
 // The distributions.
@@ -186,16 +185,16 @@ type LoadBalancingRule struct {
 	IdleTimeout               time.Duration
 }
 
-// InboundNATRule is an inbound NAT rule: of one port that leads to one ipConfiguration, or of a
-// range, each port of which leads to one member of a pool.
+// InboundNATRule is an inbound NAT rule. It has one port that leads to one
+// ipConfiguration, or a range of ports, each for one member of a pool.
 type InboundNATRule struct {
 	Name        string
 	Frontend    *Frontend
 	Protocol    Transport
 	First, Last uint16 // frontend ports; equal unless Pool is set
 	BackendPort uint16
-	Pool        *BackendPool // of a range; else nil
-	Backend     *Backend     // of one port; nil when there is none
+	Pool        *BackendPool // set for a range of ports
+	Backend     *Backend     // of the one port; nil when there is none
 	FloatingIP  bool
 	TCPReset    bool
 	IdleTimeout time.Duration
@@ -207,8 +206,8 @@ type OutboundRule struct {
 	Frontends []*Frontend
 	Pool      *BackendPool
 	Protocol  Transport
-	// AllocatedPorts are those of one backend, over all frontends; 0: as many as the size of
-	// the pool gives.
+	// AllocatedPorts is the number of ports of one backend, over all frontends. 0: the size
+	// of the pool decides.
 	AllocatedPorts int
 	TCPReset       bool
 	IdleTimeout    time.Duration

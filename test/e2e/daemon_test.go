@@ -116,8 +116,15 @@ func launch(t *testing.T, args ...string) *daemon {
 // launchTo is launch with a standard output of the caller's.
 func launchTo(t *testing.T, stdout io.Writer, args ...string) *daemon {
 	t.Helper()
+	return launchIn(t, "", stdout, args...)
+}
+
+// launchIn is launchTo in a folder; empty: the test's own.
+func launchIn(t *testing.T, dir string, stdout io.Writer, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, stderr: newOutput(), exited: make(chan struct{})}
 	d.cmd = exec.Command(program("nsgd"), args...)
+	d.cmd.Dir = dir
 	d.cmd.Stdout, d.cmd.Stderr = stdout, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

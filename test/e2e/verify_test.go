@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,6 +96,11 @@ func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 	for _, tt := range policies {
 		t.Run(tt.name, func(t *testing.T) {
 			start(t, tt.p)
+			stop, err := lab.Serve(context.Background(), lab.AllHosts(), lab.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stop()
 			// A first round, without verdicts, is only the list of what is sent.
 			first, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{Timeout: silence})
 			if err != nil {
@@ -145,8 +151,19 @@ func TestLabRunsWithoutAConfiguration(t *testing.T) {
 	if strings.Contains(out, "MISMATCH") {
 		t.Errorf("wire and verdict disagree:\n%s", out)
 	}
-	serveTCP(t, vm1, 80)
-	mustConnect(t, internet, vm1, 80) // it stays up
+	// It stays up, servers included.
+	d.waitFor(d.stdout, "stays up until Ctrl-C")
+	for _, pair := range [][2]lab.Host{{internet, vm1}, {vm3, vm1}, {vm1, vm4}, {vm4, internet}} {
+		mustConnect(t, pair[0], pair[1], 80)
+	}
+	mustConnect(t, vm1, vm4, 8080)
+	mustNotConnect(t, internet, vm1, 8080)
+	for _, url := range []string{"http://10.0.1.4/", "http://[fd00:db8:1:1::4]/"} {
+		out, err := exec.Command("ip", "netns", "exec", internet.Namespace, "curl", "-sS", "-m", "30", url).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "VM1 ") {
+			t.Errorf("curl %s: %v: %s", url, err, out)
+		}
+	}
 	d.stop(os.Interrupt)
 }
 

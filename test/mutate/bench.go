@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -28,82 +29,98 @@ const (
 
 // bench runs tests with and without a guard.
 type bench struct {
-	root, scratch string
+	root, scratch string // scratch holds what is built
 
-	mu    sync.Mutex
-	sound map[string]*soundTests // by what tests are run
+	mu       sync.Mutex
+	binaries map[string]*once // sound test binaries, by package and how it is built
+	sound    map[string]*once // runs of them, by binary and tests
 }
 
-// soundTests runs the tests of several guards once on the code as it is.
-type soundTests struct {
-	once sync.Once
+// once is what several guards need and one does.
+type once struct {
+	do   sync.Once
+	path string // of a binary
 	err  error
 }
 
-// try breaks guard number i. It returns nil when a test noticed and errSurvived when none did;
-// any other error says that the entry doesn't fit.
-func (b *bench) try(ctx context.Context, i int, g *guard) error {
+func newBench(root, scratch string) *bench {
+	return &bench{root: root, scratch: scratch, binaries: map[string]*once{}, sound: map[string]*once{}}
+}
+
+// shared returns the entry of a map of b, made if it is not there.
+func (b *bench) shared(m map[string]*once, key string) *once {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m[key] == nil {
+		m[key] = &once{path: filepath.Join(b.scratch, fmt.Sprintf("sound%d.test", len(m)))}
+	}
+	return m[key]
+}
+
+// try breaks guard number i and names the first test that noticed. The error is errSurvived when
+// none did; any other says that the entry doesn't fit.
+func (b *bench) try(ctx context.Context, i int, g *guard) (killer string, err error) {
 	broken, err := g.broken(b.root)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := b.soundRun(ctx, g); err != nil {
-		return err
+		return "", err
 	}
 	base := filepath.Join(b.scratch, fmt.Sprint(i))
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(b.root, g.File): base + ".go"}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := errors.Join(os.WriteFile(base+".go", broken, 0o600), os.WriteFile(base+".json", overlay, 0o600)); err != nil {
-		return err
+		return "", err
 	}
 	binary := base + ".test"
 	if err := b.compile(ctx, g, binary, "-overlay", base+".json"); err != nil {
-		return err
+		return "", err
 	}
 	defer os.Remove(binary)
 	output, hung, err := b.test(ctx, g, binary)
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return "", ctx.Err()
 	case err == nil:
-		return errSurvived
+		return "", errSurvived
 	case !hung && !errors.As(err, &exit):
-		return err
+		return "", err
 	case hung && !g.Hangs:
-		return fmt.Errorf("the tests don't end, which the entry does not expect:\n%s", output)
+		return "", fmt.Errorf("the tests don't end, which the entry does not expect:\n%s", output)
+	case hung:
+		return "a test that hangs", nil
 	}
-	return nil
+	if m := failed.FindStringSubmatch(output); m != nil {
+		return m[1], nil
+	}
+	return "a crash", nil
 }
+
+var failed = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
 // soundRun makes sure that the guard's tests exist and are green while it is whole.
 func (b *bench) soundRun(ctx context.Context, g *guard) error {
-	key := fmt.Sprint(g.Package, g.Run, g.Race, g.Tags, g.Env)
-	b.mu.Lock()
-	s := b.sound[key]
-	if s == nil {
-		s = &soundTests{}
-		b.sound[key] = s
+	build := fmt.Sprint(g.Package, g.Race, g.Tags)
+	binary := b.shared(b.binaries, build)
+	binary.do.Do(func() { binary.err = b.compile(ctx, g, binary.path) })
+	if binary.err != nil {
+		return binary.err
 	}
-	n := len(b.sound)
-	b.mu.Unlock()
-	s.once.Do(func() {
-		binary := filepath.Join(b.scratch, fmt.Sprintf("sound-%d-%p.test", n, s))
-		if s.err = b.compile(ctx, g, binary); s.err != nil {
-			return
-		}
-		defer os.Remove(binary)
-		output, _, err := b.test(ctx, g, binary)
+	tests := b.shared(b.sound, fmt.Sprint(build, g.Run, g.Env))
+	tests.do.Do(func() {
+		output, _, err := b.test(ctx, g, binary.path)
 		switch {
 		case err != nil:
-			s.err = fmt.Errorf("%s %s is red with the guard whole: %w\n%s", g.Package, g.Run, err, output)
+			tests.err = fmt.Errorf("%s %s is red with the guard whole: %w\n%s", g.Package, g.Run, err, output)
 		case strings.Contains(output, "no tests to run"):
-			s.err = fmt.Errorf("%s has no test %s", g.Package, g.Run)
+			tests.err = fmt.Errorf("%s has no test %s", g.Package, g.Run)
 		}
 	})
-	return s.err
+	return tests.err
 }
 
 // compile builds the guard's test binary.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+
+	"go4.org/netipx"
 )
 
 var networkFunctions = map[string]function{
@@ -25,39 +27,27 @@ func argPrefix(args []any) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// parseCidr describes a range. First and last usable leave out an IPv4 network's own
-// and its broadcast address.
+// parseCidr describes a range. The usable addresses leave out the network address and the
+// broadcast address of IPv4.
 func parseCidr(_ frame, args []any) (any, error) {
 	p, err := argPrefix(args)
 	if err != nil {
 		return nil, err
 	}
-	last := lastOf(p)
+	last := netipx.PrefixLastIP(p)
 	out := map[string]any{"network": p.Addr().String(), "cidr": number(p.Bits()), "firstUsable": p.Addr().String(), "lastUsable": last.String()}
+	ones := netipx.PrefixLastIP(netip.PrefixFrom(p.Addr(), 0))
+	out["netmask"] = netip.PrefixFrom(ones, p.Bits()).Masked().Addr().String()
 	if p.Addr().Is4() {
 		out["broadcast"] = last.String()
-		mask := netip.MustParsePrefix(fmt.Sprintf("255.255.255.255/%d", p.Bits())).Masked()
-		out["netmask"] = mask.Addr().String()
 		if p.Bits() < 31 {
 			out["firstUsable"], out["lastUsable"] = p.Addr().Next().String(), last.Prev().String()
 		}
-	} else {
-		ones := netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
-		out["netmask"] = netip.PrefixFrom(ones, p.Bits()).Masked().Addr().String()
 	}
 	return out, nil
 }
 
-func lastOf(p netip.Prefix) netip.Addr {
-	bytes := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(bytes); i++ {
-		bytes[i/8] |= 1 << (7 - i%8)
-	}
-	a, _ := netip.AddrFromSlice(bytes)
-	return a
-}
-
-// plus is the address n after the first of a range; the bool tells whether it is within.
+// plus is the address at position n of a range, and whether it is inside the range.
 func plus(p netip.Prefix, n *big.Int) (netip.Addr, bool) {
 	bytes := p.Addr().AsSlice()
 	sum := new(big.Int).Add(new(big.Int).SetBytes(bytes), n)
@@ -94,8 +84,8 @@ func cidrSubnet(_ frame, args []any) (any, error) {
 	return netip.PrefixFrom(a, int(bits)).String(), nil
 }
 
-// cidrHost is the index-th usable address of a range: Azure counts from the first one
-// after the network's own.
+// cidrHost is the index-th usable address of a range. As in Azure, index 0 is the first
+// address after the network address.
 func cidrHost(_ frame, args []any) (any, error) {
 	p, err := argPrefix(args)
 	if err != nil {

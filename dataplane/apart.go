@@ -1,0 +1,209 @@
+package dataplane
+
+import (
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// Where subnets have route tables, answers may take another way than the packet came: one way leads
+// through a virtual appliance, the other does not. One flow record for both would know a way that is
+// not there. The two ends of such a leg have a record each instead, as in Azure each network interface
+// keeps a state of its own. The sender's record is found by the packet's key, the receiver's by an
+// answer's. The other key of either is in the far zone of its attachment, where no packet comes in.
+// What a record sends to a far zone goes where the routes say at that moment. It passes at the
+// receiver's end if that has a record of it, or by that end's rules.
+
+// far is the zone that stands for wherever else an attachment's flows go.
+func (e *Engine) far(attachment int) uint16 { return uint16(len(e.options.Attachments) + attachment) }
+
+// Attachment is the attachment of a flow's zone. whole is false for a far zone: the flow is
+// known at this attachment only.
+func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
+	n := len(e.options.Attachments)
+	return int(zone) % n, int(zone) < n
+}
+
+// half is how a packet passes at one end of a leg: the rules that it counts on, and the record
+// that it has begun there, if it has.
+type half struct {
+	flow  conntrack.Flow
+	begun bool
+	slots conntrack.Slots
+}
+
+// count counts the packet once it is certain that it passes.
+func (h *half) count(x *passage) {
+	hits := uint64(0)
+	if h.begun {
+		hits = 1
+	}
+	x.countSlots(h.slots, hits)
+}
+
+// withdraw takes back what the packet has begun.
+func (h *half) withdraw(x *passage) {
+	if h.begun {
+		x.w.flows.Withdraw(h.flow, &x.packet)
+	}
+}
+
+// beginApart begins a record at the sender's end of a leg, once the packet has passed at
+// the receiver's.
+func (x *passage) beginApart() (int, packet.Drop) {
+	w, d := x.w, &x.decision
+	there, drop := x.arrive()
+	if drop != packet.NotDropped {
+		if drop == packet.DropRule {
+			x.countSlots(d.Verdict.Slots(), 1)
+		}
+		return 0, drop
+	}
+	if x.restarts {
+		w.flows.End(x.restarted, conntrack.EndRestarted)
+	}
+	var init conntrack.Init
+	d.RecordSent(&init, w.engine.far(x.from.Index))
+	here, drop := x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
+	newer := w.engine.snapshot.Load()
+	if drop == packet.NotDropped && newer == x.snapshot { // see commit
+		here.count(x)
+		there.count(x)
+		return d.Way.To.Attachment, packet.NotDropped
+	}
+	here.withdraw(x)
+	there.withdraw(x)
+	if drop != packet.NotDropped {
+		return 0, drop
+	}
+	return x.beginAnew(newer)
+}
+
+// onward takes a packet of a flow that is known at the sender's end only to the receiver's. The
+// packet has passed in the flow, which takes that back if the packet is dropped.
+func (x *passage) onward(f conntrack.Flow, direction conntrack.Direction) (to int, drop packet.Drop) {
+	w, d, p := x.w, &x.decision, &x.packet
+	var there half
+	for {
+		if drop = d.Onward(x.snapshot, x.src, p); drop == packet.NotDropped {
+			there, drop = x.arrive()
+		}
+		newer := w.engine.snapshot.Load()
+		if drop != packet.NotDropped || !there.begun || newer == x.snapshot { // see commit
+			break
+		}
+		there.withdraw(x)
+		if drop = x.admitAnew(newer); drop != packet.NotDropped {
+			break
+		}
+	}
+	if drop != packet.NotDropped {
+		w.flows.Uncount(f, direction, p)
+		if drop == packet.DropRule {
+			x.countSlots(w.flows.Slots(f), 0)
+			x.countSlots(d.Verdict.Slots(), 1)
+		}
+		return 0, drop
+	}
+	x.countSlots(w.flows.Slots(f), 0)
+	there.count(x)
+	return d.Way.To.Attachment, packet.NotDropped
+}
+
+// knownThere reports whether the receiver's end knows of the packet.
+func (x *passage) knownThere() bool {
+	_, _, ok := x.farEnd(x.decision.Way.To)
+	return ok
+}
+
+// farEnd finds the record by which the receiver's end knows of the packet; d is the packet's
+// direction there.
+func (x *passage) farEnd(dst *topology.Endpoint) (f conntrack.Flow, d conntrack.Direction, ok bool) {
+	answer := conntrack.Key{Tuple: x.packet.Reverse(), Zone: uint16(dst.Attachment)}
+	f, d, ok = x.w.flows.Lookup(&answer, x.w.now)
+	d = conntrack.Reply - d
+	return f, d, ok && !x.w.flows.Restarts(f, d, &x.packet)
+}
+
+// arrive lets the packet pass at the receiver's end: as part of what that end knows, or
+// by its rules, which begins a record there. On success the caller must count there.
+func (x *passage) arrive() (there half, drop packet.Drop) {
+	w, d, p := x.w, &x.decision, &x.packet
+	dst := d.Way.To
+	if f, direction, ok := x.farEnd(dst); ok {
+		if direction == conntrack.Original && w.flows.Generation(f) < x.snapshot.Flushed {
+			if drop := x.rejudgeThere(f); drop != packet.NotDropped {
+				return half{}, drop
+			}
+		}
+		if drop := w.flows.Pass(f, direction, p, w.now); drop != packet.NotDropped {
+			return half{}, drop
+		}
+		return half{slots: w.flows.Slots(f)}, packet.NotDropped
+	}
+	d.Receive(p)
+	if dst.Has(p.Dst) { // an appliance may see the answers alone
+		d.MayBegin(p, w.strict)
+	}
+	if d.Drop != packet.NotDropped {
+		return half{}, d.Drop
+	}
+	var init conntrack.Init
+	d.RecordReceived(&init, uint16(dst.Attachment))
+	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
+	return x.insertHalf(&key, &init, dst.Has(p.Dst))
+}
+
+// insertHalf begins a record at one end. A virtual appliance between the two that talk, which has not
+// the end's address, may see one direction only. Its record must not wait for an answer to a SYN, so it
+// begins as one that is picked up in mid-stream does.
+func (x *passage) insertHalf(k *conntrack.Key, init *conntrack.Init, has bool) (half, packet.Drop) {
+	w, p := x.w, &x.packet
+	if p.Proto == packet.ProtoTCP && !has {
+		joined := *p
+		joined.TCPFlags = p.TCPFlags&^(packet.SYN|packet.RST) | packet.ACK
+		p = &joined
+	}
+	if drop := w.flows.MayBegin(k.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
+		return half{}, drop
+	}
+	f, _, created, drop := w.flows.Insert(k, init, p, w.now)
+	if created {
+		return half{f, true, init.Slots}, packet.NotDropped
+	}
+	w.flows.NotBegun(k.Zone, init.ReplyZone)
+	if drop != packet.NotDropped {
+		return half{}, drop
+	}
+	return half{slots: w.flows.Slots(f)}, packet.NotDropped // another worker was first
+}
+
+// quotedSender finds where an ICMP error goes whose quoted flow is known at the error's end only: to
+// the sender of what it quotes, if that end knows of the flow.
+func (x *passage) quotedSender() (to int, ok bool) {
+	dst, drop := x.snapshot.Route(x.src, x.packet.Src, x.packet.Dst)
+	if drop != packet.NotDropped {
+		return 0, false
+	}
+	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(dst.Attachment)}
+	_, _, ok = x.w.flows.Lookup(&key, x.w.now)
+	return dst.Attachment, ok
+}
+
+// slotsThere are the rules by which the receiver's end lets a later fragment pass, the way that its first
+// one went; ok is false once that end does not know the flow any more, or a reload may have changed the
+// way.
+func (x *passage) slotsThere(v *fragment.Verdict) (slots conntrack.Slots, ok bool) {
+	w := x.w
+	answer := conntrack.Key{Tuple: v.Flow.Reverse(), Zone: v.To}
+	f, d, ok := w.flows.Lookup(&answer, w.now)
+	if !ok || v.Generation != x.snapshot.Generation {
+		return conntrack.Slots{}, false
+	}
+	if v.Related {
+		return conntrack.Slots{}, true
+	}
+	w.flows.Count(f, conntrack.Reply-d, &x.packet)
+	return w.flows.Slots(f), true
+}

@@ -1,0 +1,150 @@
+package dataplane
+
+import (
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+)
+
+// begin decides about a packet without a flow, and records the flow that it begins.
+func (x *passage) begin() (int, packet.Drop) {
+	d, p := &x.decision, &x.packet
+	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
+		return 0, drop
+	}
+	known := x.snapshot.Routed() && !d.Changed() && x.knownThere()
+	if !known {
+		d.MayBegin(p, x.w.strict)
+	}
+	switch {
+	case d.Send(p) != packet.NotDropped:
+	case known || d.Apart:
+		return x.beginApart()
+	case d.Way.Ports != nil:
+		return x.beginShared()
+	case d.Receive(p) == packet.NotDropped:
+		return x.commit()
+	}
+	return 0, x.denied()
+}
+
+// denied counts the packet on the rules, if it is they that deny it, and says why it is dropped.
+func (x *passage) denied() packet.Drop {
+	if x.decision.Drop == packet.DropRule {
+		x.countSlots(x.decision.Verdict.Slots(), 1)
+	}
+	return x.decision.Drop
+}
+
+// commit records the flow that the decision lets begin, in place of one that the packet restarts.
+func (x *passage) commit() (int, packet.Drop) {
+	w, p := x.w, &x.packet
+	var init conntrack.Init
+	x.decision.Record(&init, p.Proto, w.engine.options.TranslationIdle)
+	if drop := w.flows.MayBegin(x.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
+		return 0, drop
+	}
+	if x.restarts {
+		w.flows.End(x.restarted, conntrack.EndRestarted)
+	}
+	f, d, created, drop := w.flows.Insert(&x.key, &init, p, w.now)
+	if !created {
+		w.flows.NotBegun(x.key.Zone, init.ReplyZone)
+		if drop == packet.NotDropped { // another worker was first: an ordinary packet of its flow
+			return x.follow(f, d)
+		}
+		return 0, drop
+	}
+	// A reload can overtake a burst. It looks for flows to end after it has
+	// published its snapshot, so looking for a newer one after the flow is in the
+	// table leaves no flow that neither of the two has seen.
+	if newer := w.engine.snapshot.Load(); newer != x.snapshot {
+		w.flows.Withdraw(f, p)
+		w.flows.NotBegun(x.key.Zone, init.ReplyZone)
+		return x.beginAnew(newer)
+	}
+	x.countSlots(init.Slots, 1)
+	x.note(f, conntrack.Original)
+	return int(init.ReplyZone), packet.NotDropped
+}
+
+// beginAnew decides a flow's first packet by a newer snapshot than its burst's.
+func (x *passage) beginAnew(s *topology.Snapshot) (int, packet.Drop) {
+	if drop := x.admitAnew(s); drop != packet.NotDropped {
+		return 0, drop
+	}
+	return x.begin()
+}
+
+// admitAnew admits the packet by a newer snapshot than its burst's.
+func (x *passage) admitAnew(s *topology.Snapshot) (drop packet.Drop) {
+	x.snapshot, x.from = s, s.Attachments[x.from.Index]
+	x.src, drop = verdict.Admit(s, x.from, &x.packet.Tuple)
+	return drop
+}
+
+// portTries bounds how often a port is chosen anew that another worker took meanwhile.
+const portTries = 4
+
+// beginShared is the end of begin for a flow that shares an address: it chooses a port that no
+// live flow to the destination has. Flows to different destinations may have the same one.
+func (x *passage) beginShared() (int, packet.Drop) {
+	d, p := &x.decision, &x.packet
+	exhausted := x.w.exhausted.find(&d.Way)
+	if exhausted.is(&d.Way, x.w.now) {
+		return 0, packet.DropSNATExhausted
+	}
+	ports := x.snapshot.Choose(&d.Way, &p.Tuple)
+	for range portTries {
+		if !x.choosePort(&ports) {
+			*exhausted = poolOf(&d.Way, x.w.now)
+			return 0, packet.DropSNATExhausted
+		}
+		d.Verdict.N = d.Sent // what the receiver said of another port
+		if d.Receive(p) != packet.NotDropped {
+			return 0, x.denied()
+		}
+		to, drop := x.commit()
+		if drop != packet.DropFlowConflict {
+			return to, drop
+		}
+	}
+	return 0, packet.DropFlowConflict
+}
+
+// choosePort completes the tuple that arrives with the next address and port, or identifier, that is
+// free; false when none is.
+func (x *passage) choosePort(ports *topology.Choice) bool {
+	way := &x.decision.Way
+	for ports.Next(&way.Arrives) {
+		reply := conntrack.Key{Tuple: way.Arrives.Reverse(), Zone: uint16(way.To.Attachment)}
+		if _, _, taken := x.w.flows.Lookup(&reply, x.w.now); !taken {
+			return true
+		}
+	}
+	return false
+}
+
+// pool is ports of which none was free for a destination at a tick.
+type pool struct {
+	at    conntrack.Tick
+	ports *topology.PortRange
+	dst   packet.Addr
+	port  uint16
+	proto uint8
+}
+
+func poolOf(way *topology.Way, now conntrack.Tick) pool {
+	return pool{now, &way.Ports[0], way.Arrives.Dst, way.Arrives.DstPort, way.Arrives.Proto}
+}
+
+// pools caches recently exhausted pools, so that a flood into one fails in O(1).
+type pools [16]pool
+
+func (x *pools) find(way *topology.Way) *pool {
+	h := (way.Arrives.Dst.Lo ^ uint64(way.Arrives.DstPort)<<32) * 0x9e3779b97f4a7c15
+	return &x[h>>60]
+}
+
+func (x *pool) is(way *topology.Way, now conntrack.Tick) bool { return *x == poolOf(way, now) }

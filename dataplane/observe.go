@@ -1,0 +1,174 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/dataplane/watch"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// headLen is how much of a packet the steps may write to: the headers, and those that an
+// ICMP error quotes.
+const headLen = 256
+
+// observation is what a packet's passage notes for watchers.
+type observation struct {
+	event   watch.Event
+	counted bool // rules, or none, have let the packet pass or dropped it
+	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
+	head    [headLen]byte
+	headLen int
+}
+
+// beginWatch begins a burst.
+func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Load(), 0 }
+
+// watchGroup begins a group of packets that were read. Its time is that of an instant between
+// their reading and their writing, so an answer is later than what it answers, whichever worker has it.
+func (w *worker) watchGroup() {
+	if w.watchers == nil || w.watchers.droppedOnly {
+		return
+	}
+	for _, sub := range w.watchers.list {
+		sub.Begin(w.index)
+	}
+	w.watched = time.Now().UnixNano()
+	for _, sub := range w.watchers.list {
+		sub.Since(w.index, w.watched)
+	}
+}
+
+// endWatch ends a burst.
+func (w *worker) endWatch() {
+	if w.watchers == nil || w.watchers.droppedOnly {
+		return
+	}
+	for _, sub := range w.watchers.list {
+		sub.End(w.index)
+	}
+}
+
+// observe notes what the steps may change. Where only drops are told, as for flow logs, that is next to
+// nothing: most packets are not dropped.
+func (x *passage) observe() {
+	o := &x.observed
+	x.to, o.counted, o.event.N = -1, false, 0
+	o.event.Packet.Tuple = x.packet.Tuple
+	if x.w.watchers.snap {
+		o.headLen = copy(o.head[:], x.frame[tun.HeaderLen:])
+	}
+	if !x.w.watchers.droppedOnly {
+		x.observePacket()
+	}
+}
+
+// observePacket notes the packet, except for its tuple and the rules.
+func (x *passage) observePacket() {
+	w, e := x.w, &x.observed.event
+	if w.watched == 0 {
+		w.watched = time.Now().UnixNano()
+	}
+	sent := e.Packet.Tuple
+	e.Packet = x.packet
+	e.Packet.Tuple = sent
+	e.Time, e.From, e.Length = w.watched, int32(x.from.Index), uint32(len(x.frame)-tun.HeaderLen)
+	e.Standing, e.Direction, e.Translated, e.Snapped = watch.NoFlow, conntrack.Original, false, 0
+}
+
+// observeSlots notes the rules that a packet counts on.
+func (x *passage) observeSlots(slots conntrack.Slots, hits uint64) {
+	o := &x.observed
+	if !o.counted {
+		o.counted, o.judged = true, hits > 0
+	}
+	o.event.Note(slots)
+}
+
+// told tells the watchers what became of the packet, unless it waits for its datagram's first fragment. It
+// returns drop.
+func (x *passage) told(drop packet.Drop) packet.Drop {
+	w, o, e := x.w, &x.observed, &x.observed.event
+	if drop == packet.NotDropped && (x.to < 0 || w.watchers.droppedOnly) {
+		return drop
+	}
+	if w.watchers.droppedOnly {
+		x.observePacket()
+	}
+	p := &x.packet
+	e.Generation, e.Drop, e.To = x.snapshot.Generation, drop, int32(x.to)
+	e.Packet.Segments, e.Packet.WireLen = p.Segments, p.WireLen
+	if p.Tuple != e.Packet.Tuple {
+		e.Translated, e.Arrives = true, p.Tuple
+	}
+	if drop != packet.NotDropped && x.to < 0 {
+		e.To = wouldGo(x.snapshot, e)
+	}
+	x.setStanding(e)
+	var head, rest []byte
+	if w.watchers.snap {
+		head, rest = o.head[:o.headLen], x.frame[tun.HeaderLen+o.headLen:]
+	}
+	for _, sub := range w.watchers.list {
+		if drop != packet.NotDropped || !sub.DroppedOnly() {
+			sub.Put(w.index, e, head, rest)
+		}
+	}
+	return drop
+}
+
+// wouldGo is the attachment that a dropped packet was for, or -1 where that was not asked or
+// is nowhere.
+func wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
+	if e.Packet.Dst == (packet.Addr{}) {
+		return -1
+	}
+	src, drop := verdict.Admit(s, s.Attachments[e.From], &e.Packet.Tuple)
+	if drop != packet.NotDropped {
+		return -1
+	}
+	var d verdict.Decision
+	if d.Route(s, src, &e.Packet.Tuple) != packet.NotDropped || d.Way.To == nil {
+		return -1
+	}
+	// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
+	if e.Drop == packet.DropRule && d.Way.Translated && d.Way.Ports == nil {
+		e.Translated, e.Arrives = true, d.Way.Arrives
+	}
+	return int32(d.Way.To.Attachment)
+}
+
+// setStanding says how the packet stands to a flow. It looks the flow up once more to find the
+// direction, so that packets which nobody watches do not pay for it.
+func (x *passage) setStanding(e *watch.Event) {
+	o, key := &x.observed, x.flowKey()
+	switch {
+	case e.Packet.Fragment.IsLater():
+		if !o.counted || !x.datagram.InFlow {
+			return
+		}
+		e.Standing, key = watch.InFlow, &x.datagram.Flow
+		if x.datagram.Related {
+			e.Standing = watch.Related
+		}
+	case e.Drop == packet.DropTCPState:
+		e.Standing = watch.InFlow
+	case !o.counted || x.relation == noFlow:
+		return
+	case x.relation == related:
+		e.Standing = watch.Related
+	case !o.judged:
+		e.Standing = watch.InFlow
+	case e.Drop == packet.NotDropped || e.Drop == packet.DropTransmit:
+		e.Standing = watch.Begins
+		return
+	default:
+		return
+	}
+	if _, d, ok := x.w.flows.Lookup(key, x.w.now); ok {
+		e.Direction = d
+	}
+}

@@ -1,0 +1,236 @@
+package dataplane
+
+import (
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// passage is one packet on its way through the engine: all that belongs to it, and the steps that it
+// takes. A worker has two, one of them for fragments that have waited, and uses each again and again:
+// enter begins anew. The fields behind a step's name are valid after that step.
+type passage struct {
+	w        *worker
+	snapshot *topology.Snapshot
+	from     *topology.Attachment
+	*slot                       // the packet: its bytes, what they say, and its flow key
+	src      *topology.Endpoint // admit: who has sent it
+
+	// flow: the flow that the packet belongs to, if relation is not noFlow. flow and direction are
+	// set only if the flow has marks.
+	relation  relation
+	marks     conntrack.Marks
+	flow      conntrack.Flow
+	direction conntrack.Direction
+	// restarts says that the packet asks for a new flow in place of restarted.
+	restarts  bool
+	restarted conntrack.Flow
+
+	quote    packet.Quote     // what an ICMP error quotes; valid if relation is related
+	quoted   conntrack.Key    // the key of the flow that it quotes
+	datagram fragment.Verdict // fragment: the datagram's
+
+	decision verdict.Decision // begin, and when a live flow is judged again
+	to       int              // write: the attachment; -1 while there is none, valid while somebody watches
+
+	observed observation // valid while somebody watches
+}
+
+// relation is how a packet that was carried stands to a flow.
+type relation uint8
+
+const (
+	noFlow  relation = iota // the rules let it pass by itself
+	inFlow                  // it is one of the flow's packets
+	related                 // it is an ICMP error about one of them
+)
+
+func (x *passage) enter(s *topology.Snapshot, from *topology.Attachment, read *slot) {
+	x.snapshot, x.from, x.slot = s, from, read
+	x.relation, x.marks, x.restarts = noFlow, 0, false
+}
+
+// flowKey is the key of the flow that the packet belongs to.
+func (x *passage) flowKey() *conntrack.Key {
+	if x.relation == related {
+		return &x.quoted
+	}
+	return &x.key
+}
+
+// carry takes a packet that came from an attachment, and that prepare has decoded, through all
+// steps. It counts and returns why the packet was dropped, or packet.NotDropped.
+func (x *passage) carry(s *topology.Snapshot, from *topology.Attachment, read *slot) packet.Drop {
+	x.enter(s, from, read)
+	if x.w.watchers == nil {
+		return x.counted(x.steps())
+	}
+	x.observe()
+	return x.counted(x.told(x.steps()))
+}
+
+func (x *passage) counted(drop packet.Drop) packet.Drop {
+	if drop != packet.NotDropped {
+		x.w.counters.drop(drop)
+	}
+	return drop
+}
+
+// steps are those of every packet. A fragment takes the last ones in fragments.go.
+func (x *passage) steps() packet.Drop {
+	p := &x.packet
+	if p.Segments == 0 { // not decoded far enough to know
+		p.Segments, p.WireLen = 1, uint32(len(x.frame)-tun.HeaderLen)
+	}
+	x.w.counters.receive(x.from.Index, p)
+	if x.drop != packet.NotDropped {
+		return x.drop
+	}
+	var drop packet.Drop
+	if x.src, drop = verdict.Admit(x.snapshot, x.from, &p.Tuple); drop != packet.NotDropped {
+		return drop
+	}
+	if p.Fragment.IsFragment() {
+		return x.fragment()
+	}
+	to, drop := x.destination()
+	if drop != packet.NotDropped {
+		return drop
+	}
+	if x.marks != 0 {
+		x.translate()
+	}
+	return x.write(to)
+}
+
+// destination finds the attachment that an admitted packet goes to: as part of a live flow, or as
+// the rules say.
+func (x *passage) destination() (int, packet.Drop) {
+	if x.packet.IsICMPError() {
+		return x.icmpError()
+	}
+	x.relation = inFlow
+	if to, drop, known := x.live(); known {
+		return to, drop
+	}
+	return x.begin()
+}
+
+// live carries a packet of a live flow; known is false when there is none, or when the packet asks
+// for a new one in its place. In that case the flow lives on until commit: a packet that the rules
+// deny must not end it.
+func (x *passage) live() (to int, drop packet.Drop, known bool) {
+	w, p := x.w, &x.packet
+	f, d, ok := w.flows.LookupHash(&x.key, x.hash, w.now)
+	if !ok {
+		return 0, packet.NotDropped, false
+	}
+	if w.flows.Restarts(f, d, p) {
+		x.restarts, x.restarted = true, f
+		return 0, packet.NotDropped, false
+	}
+	if x.snapshot.Flushed > 0 && d == conntrack.Original && w.flows.Generation(f) < x.snapshot.Flushed {
+		if drop, lives := x.rejudge(f); !lives {
+			return 0, drop, drop != packet.NotDropped
+		}
+	}
+	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
+		return 0, drop, true
+	}
+	to, drop = x.follow(f, d)
+	return to, drop, true
+}
+
+// follow takes the way of a flow that the packet has passed in, and counts the packet on the rules
+// that allowed the flow.
+func (x *passage) follow(f conntrack.Flow, d conntrack.Direction) (to int, drop packet.Drop) {
+	if to = int(x.w.flows.PeerZone(f, d)); to >= len(x.w.queues) {
+		return x.onward(f, d)
+	}
+	x.countSlots(x.w.flows.Slots(f), 0)
+	x.note(f, d)
+	return to, packet.NotDropped
+}
+
+// note remembers the flow that the packet belongs to, if that has something of its own.
+func (x *passage) note(f conntrack.Flow, d conntrack.Direction) {
+	if x.marks = x.w.flows.Marks(f); x.marks != 0 {
+		x.flow, x.direction = f, d
+	}
+}
+
+// icmpError carries an ICMP error as part of the live flow that it quotes, or
+// else as the rules for ICMP decide. It never begins, extends or changes a flow.
+func (x *passage) icmpError() (int, packet.Drop) {
+	w, p := x.w, &x.packet
+	if x.findQuoted() {
+		if f, d, ok := w.flows.Lookup(&x.quoted, w.now); ok {
+			to := int(w.flows.PeerZone(f, d))
+			if to >= len(w.queues) {
+				to, ok = x.quotedSender()
+			}
+			if ok {
+				x.relation = related
+				x.countSlots(w.flows.Slots(f), 0)
+				x.note(f, d)
+				return to, packet.NotDropped
+			}
+		}
+	}
+	d := &x.decision
+	if d.Route(x.snapshot, x.src, &p.Tuple); d.Changed() || d.Drop == packet.DropSpoofed {
+		return 0, packet.DropICMPNoFlow // by which address is nobody's to say (RFC 5508 section 4)
+	}
+	d.Send(p)
+	if d.Receive(p) != packet.NotDropped {
+		return 0, x.denied()
+	}
+	x.countSlots(d.Verdict.Slots(), 1)
+	return d.Way.To.Attachment, packet.NotDropped
+}
+
+// findQuoted sets the quoted key to that of the flow which an answer to the quoted packet would belong
+// to, if it came from where the error does: the quoted packet went there.
+func (x *passage) findQuoted() (ok bool) {
+	if x.quote, ok = packet.DecodeQuote(x.frame[tun.HeaderLen:], &x.packet); !ok {
+		return false
+	}
+	t := x.quote.Tuple
+	if x.quote.Fragment.IsLater() {
+		// It has no ports, but the first one of its datagram had.
+		k := fragment.Key{Src: t.Src, Dst: t.Dst, ID: x.quote.Fragment.ID, Proto: x.quote.Fragment.Proto}
+		v := &x.datagram
+		if !x.w.engine.fragments.Quoted(&k, x.key.Zone, x.w.time, v) || !v.InFlow || v.Related {
+			return false
+		}
+		t = v.Flow.Tuple
+	}
+	x.quoted = conntrack.Key{Tuple: t.Reverse(), Zone: x.key.Zone}
+	return true
+}
+
+// write hands the packet to its destination's queue.
+func (x *passage) write(to int) packet.Drop {
+	x.to = to
+	return x.w.write(to, x.frame, &x.packet, x.hash)
+}
+
+// countSlots counts the packet on the rules of slots, and hits. A NIC can have its subnet's
+// NSG, whose rule then decides two stages, one after the other; it still counts
+// what was sent, once.
+func (x *passage) countSlots(slots conntrack.Slots, hits uint64) {
+	if x.w.watchers != nil {
+		x.observeSlots(slots, hits)
+	}
+	last := conntrack.NoSlot
+	for ; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
+		if slot != last {
+			x.w.counters.rule(slot, hits, &x.packet)
+		}
+		last = slot
+	}
+}

@@ -1,0 +1,136 @@
+package dataplane
+
+import (
+	"errors"
+	"math/bits"
+	"os"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/coalesce"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// maxTrains bounds the flows of a burst whose packets are gathered at a time.
+const maxTrains = 8
+
+// train is packets of one flow that wait for the flow's next one, or for the end of the
+// burst.
+type train struct {
+	coalesce.Train
+	to   int
+	hash uint64 // the flow key's
+}
+
+// trains are a worker's. The packets of a flow leave in the order in which they came, and
+// trains in the order in which they began.
+type trains struct {
+	slots [maxTrains]train
+	open  uint8 // a bit for each slot that holds packets
+	next  int   // the slot of the next train
+}
+
+// write hands a packet to an attachment's queue: by itself and at once, or with others of its flow
+// and of the burst. hash is that of the packet's flow key.
+func (w *worker) write(to int, frame []byte, p *packet.Packet, hash uint64) packet.Drop {
+	if w.gather(to, frame, p, hash) {
+		return packet.NotDropped
+	}
+	err := w.queues[to].Write(frame)
+	if p.Segments > 1 {
+		w.takes[to] = w.queues[to].Offload()
+	}
+	if err != nil {
+		return w.refused(to, err)
+	}
+	w.counters.transmit(to, uint64(p.Segments), uint64(p.WireLen))
+	return packet.NotDropped
+}
+
+// gather appends the packet to its flow's train, or begins one; on false, earlier packets of the
+// flow have been sent and the caller sends this one.
+func (w *worker) gather(to int, frame []byte, p *packet.Packet, hash uint64) bool {
+	if p.Fragment.IsFragment() { // has no ports: whose train it would overtake is not known
+		w.sendTrains()
+		return false
+	}
+	for open := w.trains.open; open != 0; open &= open - 1 {
+		i := bits.TrailingZeros8(open)
+		if t := &w.trains.slots[i]; t.hash == hash {
+			if t.to == to && t.Append(frame, p) {
+				return true
+			}
+			w.sendTrain(i)
+			break
+		}
+	}
+	if p.Segments != 1 || !w.takesTrains(to, p.Proto) {
+		return false
+	}
+	if w.trains.next == maxTrains {
+		w.sendTrains()
+	}
+	t := &w.trains.slots[w.trains.next]
+	if !t.Start(frame, p) {
+		return false
+	}
+	t.to, t.hash = to, hash
+	w.trains.open |= 1 << w.trains.next
+	w.trains.next++
+	return true
+}
+
+// takesTrains reports whether a device takes superpackets of a protocol.
+func (w *worker) takesTrains(to int, protocol uint8) bool {
+	switch protocol {
+	case packet.ProtoTCP:
+		return w.takes[to] >= tun.TSO
+	case packet.ProtoUDP:
+		return w.takes[to] >= tun.USO
+	}
+	return false
+}
+
+// sendTrains sends all that waits.
+func (w *worker) sendTrains() {
+	for w.trains.open != 0 {
+		w.sendTrain(bits.TrailingZeros8(w.trains.open))
+	}
+	w.trains.next = 0
+}
+
+func (w *worker) sendTrain(i int) {
+	w.trains.open &^= 1 << i
+	t := &w.trains.slots[i]
+	packets, bytes := t.Len(), t.WireLen()
+	parts := t.Frame()
+	var err error
+	if packets == 1 {
+		err = w.queues[t.to].Write(parts[0])
+	} else {
+		err = w.queues[t.to].WriteParts(parts)
+		w.takes[t.to] = w.queues[t.to].Offload()
+	}
+	if err == nil {
+		w.counters.transmit(t.to, uint64(packets), uint64(bytes))
+		return
+	}
+	drop := w.refused(t.to, err)
+	for range packets {
+		w.counters.drop(drop)
+	}
+}
+
+// refused says why a packet that a queue did not take is dropped. It logs a device's refusal, at most
+// once a minute for each device and worker: a hostile sender must not fill the log.
+func (w *worker) refused(to int, err error) packet.Drop {
+	if errors.Is(err, tun.ErrAgain) || errors.Is(err, os.ErrClosed) {
+		return packet.DropTransmit
+	}
+	last, now := &w.refusals[to], w.engine.clock()
+	if *last == 0 || now-*last >= time.Minute {
+		*last = now
+		w.engine.log.Warn("write refused", "attachment", w.engine.attachmentName(to), "error", err)
+	}
+	return packet.DropTransmit
+}

@@ -1,0 +1,122 @@
+package arm
+
+import (
+	"net/netip"
+
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// loader collects resources from documents, then builds a Set of them in phases.
+type loader struct {
+	out       *Documents
+	resources []*resource
+	orphans   []*resource // children without a parent in the documents
+	index     index
+	knownTags ruleset.KnownTags
+	stale     bool // a resource that was built before is not what it was
+
+	addresses    map[usedAddress]string // the ipConfiguration that has it
+	addressCount map[*policy.VirtualNetwork]int
+	inRegion     map[region]int
+	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
+	publicUsers  map[*policy.PublicIPAddress]string   // the place that has it
+	holders      map[netip.Addr]*policy.PublicIPAddress
+	// Claims are references to resources that later phases build.
+	publicClaims  []publicClaim
+	gatewayClaims []gatewayClaim
+	memberClaims  []memberClaim
+	balancers     []*balancer
+	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
+
+	values  *values
+	reasons map[string]map[string]string // why expressions stay open, by file and text
+}
+
+func newLoader() *loader {
+	return &loader{
+		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
+	}
+}
+
+// phase is one step from the collected resources to a Set.
+type phase struct {
+	name string
+	// needs are the kinds that must be built: the phase looks them up, or settles their claims.
+	needs []kind
+	// gives are the kinds that later phases may look up.
+	gives []kind
+	// A phase calls run once, or build for each resource of kind of, in the documents' order.
+	run   func(*loader)
+	of    kind
+	build func(*loader, *resource)
+}
+
+// gathering and building are all phases in their order. A phase needs only kinds that
+// earlier ones give. Between the two lists, a Reader decides whether it may reuse groups.
+var (
+	gathering = []phase{
+		{name: "children find their parents", run: (*loader).adopt},
+		{name: "application security groups", gives: []kind{asgKind}, of: asgKind, build: (*loader).buildASG},
+	}
+	building = []phase{
+		{name: "network security groups", needs: []kind{asgKind}, gives: []kind{groupKind}, of: groupKind, build: (*loader).buildGroup},
+		{name: "rules without their group", needs: []kind{asgKind}, run: (*loader).checkOrphanRules},
+		{name: "route tables", gives: []kind{routeTableKind}, of: routeTableKind, build: (*loader).buildRouteTable},
+		{name: "public addresses", gives: []kind{publicAddressKind}, of: publicAddressKind, build: (*loader).buildPublicAddress},
+		{name: "public prefixes", gives: []kind{publicPrefixKind}, of: publicPrefixKind, build: (*loader).buildPublicPrefix},
+		{name: "NAT gateways", needs: []kind{publicAddressKind, publicPrefixKind}, gives: []kind{natGatewayKind},
+			of: natGatewayKind, build: (*loader).buildNATGateway},
+		{name: "networks and subnets", needs: []kind{groupKind, routeTableKind, natGatewayKind}, gives: []kind{networkKind, subnetKind},
+			of: networkKind, build: (*loader).buildNetwork},
+		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
+		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
+		{name: "admin rules", needs: []kind{networkGroupKind}, gives: []kind{collectionKind}, of: collectionKind, build: (*loader).buildCollection},
+		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
+			gives: []kind{interfaceKind, configurationKind}, of: interfaceKind, build: (*loader).buildInterface},
+		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
+		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},
+			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
+		{name: "members of pools and NAT rules", needs: []kind{poolKind, natRuleKind, configurationKind}, run: (*loader).relateMembers},
+		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
+		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
+		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
+		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},
+	}
+)
+
+func (l *loader) run(phases []phase) {
+	for i := range phases {
+		l.runPhase(&phases[i])
+	}
+}
+
+func (l *loader) runPhase(p *phase) {
+	if p.run != nil {
+		p.run(l)
+		return
+	}
+	for _, r := range l.resources {
+		if r.kind == p.of {
+			p.build(l, r)
+		}
+	}
+}
+
+// finish builds the Set out of gathered resources.
+func (l *loader) finish() *Documents {
+	l.run(building)
+	l.out.sort(l.out.Faults)
+	l.out.sort(l.out.Unresolved)
+	l.out.sort(l.out.Warnings)
+	return l.out
+}
+
+func (l *loader) fault(f ruleset.Fault) { l.out.Faults = append(l.out.Faults, f) }
+
+// warn lists something that leaves the policy fit for use.
+func (l *loader) warn(f ruleset.Fault) { l.out.Warnings = append(l.out.Warnings, f) }
+
+func (l *loader) unresolved(f ruleset.Fault) { l.out.Unresolved = append(l.out.Unresolved, f) }
