@@ -66,7 +66,7 @@ func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
 	packets, bytes := s.EndedPackets, s.EndedBytes
 	live := int64(0)
 	for i := range table.records {
-		if r := &table.records[i]; word(r.state.Load()).live() {
+		if r := &table.records[i]; status(r.status.Load()).live() {
 			live++
 			packets += r.packets[0].Load() + r.packets[1].Load()
 			bytes += r.bytes[0].Load() + r.bytes[1].Load()
@@ -99,7 +99,7 @@ func checkAtRest(t *testing.T, table *Table, s Stats, live int64) {
 	}
 	want := int64(0)
 	for i := range table.records {
-		if word(table.records[i].state.Load()).live() {
+		if status(table.records[i].status.Load()).live() {
 			want++
 			if original, reply := table.keys(Flow(i)); original != reply {
 				want++

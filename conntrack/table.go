@@ -13,22 +13,22 @@ type Options struct {
 	Max int
 	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000, at most MaxFlows.
 	MaxPerZone int
-	// NewPerSecond is how many flows may begin a second in one zone, at either end; up
-	// to a second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
+	// NewPerSecond is how many flows may begin a second in one zone, at either end. A
+	// second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
 	NewPerSecond int
-	// UnlimitedZones says which zones MaxPerZone and NewPerSecond do not hold for; nil:
-	// none. It is called by New only.
+	// UnlimitedZones reports zones without MaxPerZone and NewPerSecond; nil: none. Only
+	// New calls it.
 	UnlimitedZones func(zone uint16) bool
 	// Zones is the number of zones; 0: all 65,536.
 	Zones int
 	// Timeouts by class.
 	Timeouts Timeouts
-	// TCPStrict lets only a SYN begin a TCP flow; MayCreate is told of it.
+	// TCPStrict lets only a SYN begin a TCP flow. Callers pass it to MayCreate.
 	TCPStrict bool
 	// Workers is the number of goroutines that carry packets; 0: 1.
 	Workers int
-	// Silent, if not nil, is called by Expire for each established connection with Resets that it
-	// ends. It must not call the table.
+	// Silent, if not nil, hears from Expire of each established connection with Resets
+	// that it ends. Silent must not call the table.
 	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
@@ -48,7 +48,7 @@ const (
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
 	records []record
-	// translations are the records' of the same number, for those with marks.
+	// translations belong to the records of the same number that have marks.
 	translations []translation
 	index        index
 	secrets      secrets
@@ -79,9 +79,8 @@ type guardedWorker struct {
 	worker *Worker
 }
 
-// New makes a table. All of its memory is allocated here, about 145 bytes for each
-// flow of Max and 64 more for one with Marks; what is not used yet is not yet backed by the
-// kernel.
+// New makes a table and allocates all of its memory: about 145 bytes for each flow of Max,
+// and 64 more for one with Marks. The kernel backs what has been used.
 func New(o Options) (*Table, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -121,7 +120,7 @@ func New(o Options) (*Table, error) {
 	return t, nil
 }
 
-// complete puts the defaults in and checks the rest.
+// complete sets the defaults and checks the rest.
 func (o *Options) complete() error {
 	for _, f := range []struct {
 		name       string
@@ -147,8 +146,8 @@ func (o *Options) complete() error {
 // Strict is Options.TCPStrict, for MayCreate.
 func (t *Table) Strict() bool { return t.strict }
 
-// Worker returns worker i of Options.Workers, for the one goroutine that owns it.
-// From here on it takes part in reclamation: it must call Quiesce regularly, or Park.
+// Worker returns worker i of Options.Workers to the one goroutine that owns it. From then on
+// that goroutine must call Quiesce regularly, or Park: others wait for it to reuse records.
 func (t *Table) Worker(i int) *Worker {
 	if i < 0 || i >= len(t.workers)-2 {
 		panic(fmt.Sprintf("conntrack: worker %d of %d", i, len(t.workers)-2))

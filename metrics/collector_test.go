@@ -194,7 +194,7 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
 	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads})
-	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler)
+	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler)
 	defer server.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {
 		response, err := http.Get(server.URL + path)

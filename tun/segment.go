@@ -10,12 +10,13 @@ const (
 	tcpFlagsAt, tcpSumAt           = 13, 16
 	udpLenAt, udpSumAt             = 4, 6
 	tcpHeaderLen, udpHeaderLen     = 20, 8
-	// What only the last segment, and only the first one, has of a superpacket's TCP flags.
-	tcpLastFlags, tcpFirstFlags = 0x01 | 0x08, 0x80 // FIN and PSH; CWR (RFC 3168)
+	// Flags of a superpacket that only its last segment has (FIN, PSH) and only its first one
+	// (CWR, RFC 3168).
+	tcpLastFlags, tcpFirstFlags = 0x01 | 0x08, 0x80
 )
 
-// segmenter cuts a superpacket into the packets that it stands for, as a kernel would
-// do before the wire: for devices that take none.
+// segmenter cuts a superpacket into the packets that it stands for, as a kernel does before the
+// wire.
 type segmenter struct {
 	packet    []byte // without the virtio-net header
 	transport int    // offset of the transport header
@@ -69,8 +70,8 @@ func (s *segmenter) begin(frame []byte) bool {
 // more reports whether a segment is left.
 func (s *segmenter) more() bool { return s.at < len(s.packet) }
 
-// next puts the next segment, a complete packet behind a zero Header, into buf and
-// returns their length. buf has room for the superpacket.
+// next puts a zero Header and the next segment, a complete packet, into buf and returns their
+// length. buf must have room for the superpacket.
 func (s *segmenter) next(buf []byte) int {
 	size := min(s.size, len(s.packet)-s.at)
 	clear(buf[:HeaderLen])
@@ -101,7 +102,7 @@ func (s *segmenter) next(buf []byte) int {
 	return HeaderLen + len(b)
 }
 
-// setLength makes the IP header that of segment number.
+// setLength sets the length of the IP header of segment number, and what depends on it.
 func (s *segmenter) setLength(b []byte, number int) {
 	if !s.ipv4 {
 		binary.BigEndian.PutUint16(b[ipv6LenAt:], uint16(len(b)-ipv6HeaderLen))

@@ -5,7 +5,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -81,12 +81,12 @@ func (d *daemon) collectors() []prometheus.Collector {
 }
 
 // flowLogUse is for the status.
-func (d *daemon) flowLogUse() *control.FlowLogUse {
+func (d *daemon) flowLogUse() *inspect.FlowLogUse {
 	if d.recorder == nil {
 		return nil
 	}
 	s := d.recorder.Stats()
-	return &control.FlowLogUse{
+	return &inspect.FlowLogUse{
 		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost, Errors: s.Errors, Size: s.Size,
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 func TestListen(t *testing.T) {
@@ -76,7 +77,7 @@ func TestShutdownRemovesTheSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := control.NewServer(control.NewService(control.Options{}))
+	server := control.NewServer(inspect.NewService(inspect.Options{}))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	if err := server.Shutdown(context.Background()); err != nil {

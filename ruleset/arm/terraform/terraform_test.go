@@ -128,8 +128,8 @@ func TestAPlan(t *testing.T) {
 	}
 }
 
-// planOf is a plan of resources "type.name" with their values, what is unknown of them, and
-// their expressions.
+// planOf is a plan of resources "type.name" with their values, unknown fields and
+// expressions.
 func planOf(t *testing.T, resources ...[4]string) map[string]any {
 	t.Helper()
 	var planned, changes, configured []string
@@ -150,8 +150,8 @@ func planOf(t *testing.T, resources ...[4]string) map[string]any {
 	return document
 }
 
-// What else a value may come from was left out: a rule of one group of two, an association
-// with the wrong branch's group, the expressions of another block.
+// Values were incomplete or wrong: a rule had one of two groups, an association had the
+// group of the wrong branch, a block had the expressions of another.
 func TestAPlansValuesAreWholeOrOpen(t *testing.T) {
 	const n = "azurerm_network_security_"
 	web := [4]string{n + "group.web", `"name": "web"`, `"x": false`, `"name": {}`}
