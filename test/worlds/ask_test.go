@@ -12,12 +12,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
-	"github.com/nsgd/nsgd/tun"
 )
-
-const tunHeader = tun.HeaderLen
-
-type addressPrefix = netip.Prefix
 
 // opinion is what somebody says about a tuple; different is empty when the engine says the same.
 type opinion struct {
@@ -27,10 +22,8 @@ type opinion struct {
 }
 
 // opinions asks everybody about a tuple.
-func (b *built) opinions(t *tuple, x *seen) (list []opinion) {
-	list = append(list, b.verifies(t, x)...)
-	list = append(list, b.ownChains(t, x)...)
-	return list
+func (b *built) opinions(t *tuple, x *seen) []opinion {
+	return slices.Concat(b.decides(x), b.verifies(t, x), b.ownChains(t, x))
 }
 
 // verifies asks verify --path at both ends, where the question can be put.
