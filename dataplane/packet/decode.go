@@ -7,14 +7,6 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-const (
-	ipv4HeaderLen = 20
-	ipv6HeaderLen = 40
-	tcpHeaderLen  = 20
-	udpHeaderLen  = 8
-	icmpHeaderLen = 8
-)
-
 // Decoder holds the gopacket layers that Decode reuses for every packet. The
 // zero value is ready. Owned by one goroutine; nothing that it holds may be
 // used after Decode returns, because the layers alias the packet's bytes.
@@ -27,7 +19,7 @@ type Decoder struct {
 	icmp6 layers.ICMPv6
 	// scratch holds a header without its options: gopacket would parse them and
 	// allocate an error for each bad one, and an end host accepts what it refuses.
-	scratch [ipv6HeaderLen]byte
+	scratch [IPv6HeaderLen]byte
 }
 
 // Decode reads one IP packet from b into p, which it overwrites. segmentSize is
@@ -81,22 +73,22 @@ func (d *Decoder) fragment(b []byte, p *Packet) Drop {
 }
 
 func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
-	if len(b) < ipv4HeaderLen {
+	if len(b) < IPv4HeaderLen {
 		return DropTruncated
 	}
 	headerLen := int(b[0]&0x0f) * 4
-	if headerLen < ipv4HeaderLen || headerLen > len(b) {
+	if headerLen < IPv4HeaderLen || headerLen > len(b) {
 		return DropIPv4Header
 	}
 	// gopacket takes a total length of 0 for a superpacket; on a TUN it is a lie.
-	total := int(binary.BigEndian.Uint16(b[2:]))
+	total := int(binary.BigEndian.Uint16(b[IPv4LenAt:]))
 	if total < headerLen || total > len(b) {
 		return DropIPLength
 	}
 	header := b[:total]
-	if headerLen > ipv4HeaderLen {
-		header = d.scratch[:copy(d.scratch[:], b[:ipv4HeaderLen])]
-		header[0] = 4<<4 | ipv4HeaderLen/4
+	if headerLen > IPv4HeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:IPv4HeaderLen])]
+		header[0] = 4<<4 | IPv4HeaderLen/4
 	}
 	if d.ip4.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropIPv4Header
@@ -112,20 +104,20 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 }
 
 func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
-	if len(b) < ipv6HeaderLen {
+	if len(b) < IPv6HeaderLen {
 		return DropTruncated
 	}
-	total := ipv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
+	total := IPv6HeaderLen + int(binary.BigEndian.Uint16(b[IPv6LenAt:]))
 	if total > len(b) {
 		return DropIPLength
 	}
 	header := b[:total]
-	if total == ipv6HeaderLen || layers.IPProtocol(b[6]) == layers.IPProtocolIPv6HopByHop {
+	if total == IPv6HeaderLen || layers.IPProtocol(b[IPv6NextAt]) == layers.IPProtocolIPv6HopByHop {
 		// gopacket takes payload length 0 for a jumbogram and decodes a hop-by-hop header
 		// on the spot, with allocations: it gets the fixed header alone.
-		header = d.scratch[:copy(d.scratch[:], b[:ipv6HeaderLen])]
-		header[6] = uint8(layers.IPProtocolNoNextHeader)
-		binary.BigEndian.PutUint16(header[4:], 1)
+		header = d.scratch[:copy(d.scratch[:], b[:IPv6HeaderLen])]
+		header[IPv6NextAt] = uint8(layers.IPProtocolNoNextHeader)
+		binary.BigEndian.PutUint16(header[IPv6LenAt:], 1)
 	}
 	if d.ip6.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropIPLength
@@ -142,7 +134,7 @@ func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
 	p.Proto, p.HeaderLen = protocol, uint16(offset)
 	if drop == NotDropped && p.Fragment.IsFragment() {
 		// The fragment header is not in the whole datagram.
-		drop = p.Fragment.place(fragmentable-fragmentHeaderLen-ipv6HeaderLen, total-fragmentable)
+		drop = p.Fragment.place(fragmentable-fragmentHeaderLen-IPv6HeaderLen, total-fragmentable)
 	}
 	return drop
 }
@@ -166,49 +158,49 @@ func (d *Decoder) transport(b []byte, p *Packet) Drop {
 			return p.Fragment.truncated()
 		}
 		p.ICMPType, p.ICMPCode = d.icmp6.TypeCode.Type(), d.icmp6.TypeCode.Code()
-		p.icmpIdentifier(binary.BigEndian.Uint16(b[4:]))
+		p.icmpIdentifier(binary.BigEndian.Uint16(b[ICMPIDAt:]))
 	}
 	return NotDropped
 }
 
 func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
-	if len(b) < tcpHeaderLen {
+	if len(b) < TCPHeaderLen {
 		return p.Fragment.truncated()
 	}
-	headerLen := int(b[12]>>4) * 4
+	headerLen := int(b[TCPOffsetAt]>>4) * 4
 	if headerLen > len(b) && p.Fragment.IsFragment() {
 		return DropFragmentTiny
 	}
-	if headerLen < tcpHeaderLen || headerLen > len(b) {
+	if headerLen < TCPHeaderLen || headerLen > len(b) {
 		return DropTCPHeader
 	}
 	header := b
-	if headerLen > tcpHeaderLen {
-		header = d.scratch[:copy(d.scratch[:], b[:tcpHeaderLen])]
-		header[12] = tcpHeaderLen / 4 << 4
+	if headerLen > TCPHeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:TCPHeaderLen])]
+		header[TCPOffsetAt] = TCPHeaderLen / 4 << 4
 	}
 	if d.tcp.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropTCPHeader
 	}
 	p.SrcPort, p.DstPort = uint16(d.tcp.SrcPort), uint16(d.tcp.DstPort)
-	p.TCPFlags = b[13]
+	p.TCPFlags = b[TCPFlagsAt]
 	p.PayloadOffset = p.HeaderLen + uint16(headerLen)
 	return NotDropped
 }
 
 func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {
-	if len(b) < udpHeaderLen {
+	if len(b) < UDPHeaderLen {
 		return p.Fragment.truncated()
 	}
 	// A first fragment's length field is the whole datagram's.
-	if n := int(binary.BigEndian.Uint16(b[4:])); n < udpHeaderLen || n > len(b) && !p.Fragment.IsFragment() {
+	if n := int(binary.BigEndian.Uint16(b[UDPLenAt:])); n < UDPHeaderLen || n > len(b) && !p.Fragment.IsFragment() {
 		return DropUDPLength
 	}
 	if d.udp.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
 		return DropUDPLength
 	}
 	p.SrcPort, p.DstPort = uint16(d.udp.SrcPort), uint16(d.udp.DstPort)
-	p.PayloadOffset = p.HeaderLen + udpHeaderLen
+	p.PayloadOffset = p.HeaderLen + UDPHeaderLen
 	return NotDropped
 }
 

@@ -33,10 +33,10 @@ func (f *Fragment) IsLater() bool { return f.Start > 0 }
 
 // setIPv4 reads bytes 4 to 7 of an IPv4 header.
 func (f *Fragment) setIPv4(header []byte) {
-	field := binary.BigEndian.Uint16(header[6:])
+	field := binary.BigEndian.Uint16(header[IPv4FragmentAt:])
 	*f = Fragment{Start: field & 0x1fff << 3, More: field&0x2000 != 0}
 	if f.IsFragment() {
-		f.ID, f.Proto = uint32(binary.BigEndian.Uint16(header[4:])), header[9]
+		f.ID, f.Proto = uint32(binary.BigEndian.Uint16(header[IPv4IDAt:])), header[ipv4ProtoAt]
 	}
 }
 
@@ -70,9 +70,9 @@ func (p *Packet) checkLater() Drop {
 	shortest := 0
 	switch p.Proto {
 	case ProtoTCP:
-		shortest = tcpHeaderLen
+		shortest = TCPHeaderLen
 	case ProtoUDP:
-		shortest = udpHeaderLen
+		shortest = UDPHeaderLen
 	case ProtoICMP, ProtoICMPv6:
 		shortest = icmpHeaderLen
 	}

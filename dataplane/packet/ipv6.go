@@ -22,7 +22,7 @@ const (
 // protocol, ESP and no-next-header among them: what stands behind an unknown
 // header is not looked at, so it can never pass for ports (nebula issue 1840).
 func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, drop Drop) {
-	protocol, offset = b[6], ipv6HeaderLen
+	protocol, offset = b[IPv6NextAt], IPv6HeaderLen
 	for n := 0; ; n++ {
 		switch layers.IPProtocol(protocol) {
 		case layers.IPProtocolIPv6HopByHop:
@@ -60,7 +60,7 @@ func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, 
 		if offset > len(b) {
 			return protocol, offset, fragmentable, f.truncated()
 		}
-		if n+1 > maxExtensions || offset-ipv6HeaderLen > maxExtensionBytes {
+		if n+1 > maxExtensions || offset-IPv6HeaderLen > maxExtensionBytes {
 			return protocol, offset, fragmentable, DropExtensionLimit
 		}
 	}

@@ -1,6 +1,10 @@
+// Package packet turns the bytes of one IP packet into a flat Packet: addresses,
+// ports, TCP flags, ICMP type, fragment facts, wire segments. It is a leaf: it
+// imports gopacket's layers and nothing of nsgd, so that the flow table, the
+// classifier and the engine share its Tuple without knowing each other.
 package packet
 
-// TCP flags as they stand in byte 13 of the TCP header.
+// TCP flags as they stand in the TCP header, at TCPFlagsAt.
 const (
 	FIN = 0x01
 	SYN = 0x02
@@ -15,7 +19,7 @@ const (
 type Packet struct {
 	Tuple
 
-	// TCPFlags is byte 13 of the TCP header; valid for TCP.
+	// TCPFlags are valid for TCP.
 	TCPFlags uint8
 	// ICMPType and ICMPCode are valid for ICMP and ICMPv6.
 	ICMPType, ICMPCode uint8

@@ -48,14 +48,15 @@ func DecodeQuote(b []byte, p *Packet) (quote Quote, ok bool) {
 
 // ipv4 reads the IPv4 header, options skipped, and returns what is behind it.
 func (q *Quote) ipv4(b []byte) (rest []byte, ok bool) {
-	if len(b) < ipv4HeaderLen || b[0]>>4 != 4 {
+	if len(b) < IPv4HeaderLen || b[0]>>4 != 4 {
 		return nil, false
 	}
 	headerLen := int(b[0]&0x0f) * 4
-	if headerLen < ipv4HeaderLen || headerLen > len(b) {
+	if headerLen < IPv4HeaderLen || headerLen > len(b) {
 		return nil, false
 	}
-	q.Tuple = Tuple{Src: AddrFrom4([4]byte(b[12:16])), Dst: AddrFrom4([4]byte(b[16:20])), Proto: b[9]}
+	a := b[IPv4AddressesAt:]
+	q.Tuple = Tuple{Src: AddrFrom4([4]byte(a)), Dst: AddrFrom4([4]byte(a[4:])), Proto: b[ipv4ProtoAt]}
 	q.Fragment.setIPv4(b)
 	q.HeaderLen = uint16(headerLen)
 	return b[headerLen:], true
@@ -63,14 +64,15 @@ func (q *Quote) ipv4(b []byte) (rest []byte, ok bool) {
 
 // ipv6 walks the extension headers as far as they are quoted.
 func (q *Quote) ipv6(b []byte) (rest []byte, ok bool) {
-	if len(b) < ipv6HeaderLen || b[0]>>4 != 6 {
+	if len(b) < IPv6HeaderLen || b[0]>>4 != 6 {
 		return nil, false
 	}
 	protocol, offset, _, drop := walkIPv6(b, &q.Fragment)
 	if drop != NotDropped {
 		return nil, false
 	}
-	q.Tuple = Tuple{Src: AddrFrom16([16]byte(b[8:24])), Dst: AddrFrom16([16]byte(b[24:40])), Proto: protocol}
+	a := b[IPv6AddressesAt:]
+	q.Tuple = Tuple{Src: AddrFrom16([16]byte(a)), Dst: AddrFrom16([16]byte(a[16:])), Proto: protocol}
 	q.HeaderLen = uint16(offset)
 	return b[offset:], !q.Src.Is4() && !q.Dst.Is4()
 }
@@ -87,7 +89,7 @@ func quotedPorts(q []byte, t *Tuple) bool {
 			return false
 		}
 		quoted := Packet{Tuple: *t, ICMPType: q[0], ICMPCode: q[1]}
-		id := binary.BigEndian.Uint16(q[4:])
+		id := binary.BigEndian.Uint16(q[ICMPIDAt:])
 		switch {
 		case quoted.IsICMPRequest():
 			t.SrcPort = id

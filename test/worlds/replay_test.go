@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/dataplane/pcapng"
+	"github.com/nsgd/nsgd/dataplane/pcap"
 	"github.com/nsgd/nsgd/dataplane/replay"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -36,14 +36,14 @@ func (b *built) replays(legs []leg) (list []opinion) {
 // capture is a capture of the packets that attachments sent.
 func (b *built) capture(legs []leg) []byte {
 	var file bytes.Buffer
-	var interfaces []pcapng.Interface
+	var interfaces []pcap.Interface
 	for _, a := range b.snapshot.Attachments {
-		interfaces = append(interfaces, pcapng.Interface{Name: a.Name})
+		interfaces = append(interfaces, pcap.Interface{Name: a.Name})
 	}
-	w, err := pcapng.NewWriter(&file, "worlds", 0, interfaces)
+	w, err := pcap.NewWriter(&file, "worlds", 0, interfaces)
 	for i := range legs {
 		if l := &legs[i]; err == nil {
-			err = w.Write(&pcapng.Packet{Interface: l.from, Time: l.at, Data: l.packet, Length: len(l.packet)})
+			err = w.Write(l.from, &pcap.Packet{Time: l.at, Data: l.packet, Length: len(l.packet)})
 		}
 	}
 	if err != nil {
