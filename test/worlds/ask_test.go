@@ -63,8 +63,9 @@ func (b *built) sender(t *tuple) *policy.NetworkInterface {
 	a := b.snapshot.Attachments[t.From]
 	switch a.Kind {
 	case topology.NetworkInterface:
-		nic, _ := b.policy.NetworkInterface(b.Attachments[t.From].NetworkInterface)
-		return nic
+		if nic, _ := b.policy.NetworkInterface(b.Attachments[t.From].NetworkInterface); b.snapshot.Endpoint(nic, t.Src) != nil {
+			return nic
+		}
 	case topology.Subnet:
 		return b.interfaceWith(b.home(t.From), t.Src)
 	}
@@ -110,6 +111,8 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 // of somebody there as well.
 func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 	switch from := &b.Attachments[t.From]; {
+	case from.NetworkInterface != "" && b.sender(t) == nil:
+		return false // an appliance sends it on for others
 	case from.Platform:
 		return true
 	case from.Internet:
