@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -49,8 +50,14 @@ type Log struct {
 	Stdout bool
 }
 
-// DefaultMaxSize is Log.MaxSize if it is 0.
-const DefaultMaxSize = 1 << 30
+const (
+	// DefaultMaxSize is Log.MaxSize if it is 0.
+	DefaultMaxSize = 1 << 30
+	// MinMaxSize is the least Log.MaxSize of a configuration: it has room for some records.
+	MinMaxSize = 4 << 20
+	// MinInterval and MaxInterval bound Options.Interval in a configuration.
+	MinInterval, MaxInterval = time.Second, time.Hour
+)
 
 // flowLog is a Log that runs.
 type flowLog struct {
