@@ -109,11 +109,8 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 		root.AddCommand(verb(&g))
 	}
 	root.InitDefaultHelpCmd()
-	for _, c := range root.Commands() {
-		if c.Name() == "help" { // cobra's own shows the usage, and succeeds
-			c.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) }
-		}
-	}
+	help, _, _ := root.Find([]string{"help"})
+	help.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) } // cobra's own succeeds
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -216,12 +217,16 @@ func (d *daemon) reloads() metrics.Reloads {
 // engineOptions translates the configuration.
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
-	understood := c.topology()
-	understood.Seed = rand.Uint64() // nobody outside shall choose a backend by choosing a port
+	options := c.topology()
+	options.Seed = rand.Uint64() // so that nobody outside chooses a backend by choosing a port
+	workers := c.Workers
+	if workers == 0 {
+		workers = min(runtime.GOMAXPROCS(0), tun.MaxQueues) // each has a queue of every device
+	}
 	return dataplane.Options{
 		Attachments: c.specs(),
-		Topology:    understood,
-		Workers:     c.Workers,
+		Topology:    options,
+		Workers:     workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
 			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict,

@@ -26,8 +26,8 @@ func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
 			Addresses: addresses, MTU: a.MTU, Routes: routes(a, s.Policy, addresses, taken[a.Netns]),
 		}
 		for _, p := range addresses {
-			if p.Addr().Is6() && a.MTU != 0 && a.MTU < minMTU6 {
-				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, minMTU6)
+			if p.Addr().Is6() && a.MTU != 0 && a.MTU < tun.MinMTU6 {
+				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, tun.MinMTU6)
 			}
 		}
 	}
