@@ -25,7 +25,7 @@ type generator struct {
 	networks []*network
 	nics     []*nic
 	groups   []string // names of NSGs
-	hub      *nic // the appliance that most routes lead to; nil in some worlds
+	hub      *nic     // the appliance that most routes lead to; nil in some worlds
 	publics  int
 	prefixes []string // that rules and routes like to name
 	peered   bool
