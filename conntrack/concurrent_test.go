@@ -59,7 +59,7 @@ func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
 	stop.Store(true)
 	observing.Wait()
 
-	for range 8 { // everybody is parked: let all that ended be reused
+	for range 8 { // all workers are parked: make all that ended reusable
 		table.Expire(Tick(clock.Load()), 0)
 	}
 	s := table.Stats()
@@ -79,7 +79,7 @@ func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
 	t.Logf("%+v", s)
 }
 
-// checkAtRest holds the counts against each other and against the index when nobody is at work.
+// checkAtRest compares the counts with each other and with the index, when no worker runs.
 func checkAtRest(t *testing.T, table *Table, s Stats, live int64) {
 	var classes, ended int64
 	for _, n := range s.Live {

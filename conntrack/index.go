@@ -19,7 +19,7 @@ type index struct {
 const maxLocks = 4096
 
 // maxChain bounds what one packet can cost. There are two entries for each record and at
-// least three heads, so a chain this long means that somebody knows the seed.
+// least three heads, so a chain this long means that a sender knows the seed.
 const maxChain = 64
 
 func newIndex(maxFlows int) index {

@@ -154,7 +154,7 @@ func (w *Worker) gone(f Flow, d Direction, p *packet.Packet, now Tick) (EndCause
 	return EndRestarted, w.Restarts(f, d, p)
 }
 
-// fill writes a record that nobody else knows yet.
+// fill writes a record that only the caller knows.
 func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r := &t.records[f]
 	r.src, r.dst, r.srcPort, r.dstPort = k.Src, k.Dst, k.SrcPort, k.DstPort

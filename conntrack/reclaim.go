@@ -26,7 +26,7 @@ type reclaimer struct {
 	used atomic.Uint32 // records ever used; all from this number on are free too
 
 	reclaiming sync.Mutex
-	ready      uint32 // number+1 of the first record that nobody holds and that is not in free yet; guarded by reclaiming
+	ready      uint32 // number+1 of the first record that no worker holds and that is not in free yet; guarded by reclaiming
 	onEnd      func(*FlowInfo)
 	ended      FlowInfo // for onEnd; guarded by reclaiming
 }
@@ -41,7 +41,7 @@ const (
 	reclaimStep = 256
 )
 
-// allocate takes a record that nobody knows.
+// allocate takes a free record.
 func (t *Table) allocate() (Flow, bool) {
 	for {
 		top := t.free.Load()
@@ -66,7 +66,7 @@ func (t *Table) allocate() (Flow, bool) {
 	}
 }
 
-// release puts a record that nobody knows back.
+// release frees a record that only the caller knows.
 func (t *Table) release(f Flow) {
 	r := &t.records[f]
 	for {
@@ -93,7 +93,7 @@ func (t *Table) retire(f Flow) {
 	}
 }
 
-// reclaim puts up to budget records that nobody can hold any more into the free list. It moves
+// reclaim puts up to budget records that no worker can hold any more into the free list. It moves
 // the epoch on if needed and possible. While another goroutine reclaims, it does nothing.
 func (t *Table) reclaim(budget int) {
 	if !t.reclaiming.TryLock() {

@@ -129,7 +129,7 @@ func TestANamespaceThatCouldNotBeMadeIsForgotten(t *testing.T) {
 	}
 }
 
-// Without an owner anybody in the namespace could open another queue.
+// Without an owner any user in the namespace could open another queue.
 func TestADeviceBelongsToRoot(t *testing.T) {
 	ip, err := exec.LookPath("ip")
 	if err != nil {
@@ -252,7 +252,7 @@ func TestPartsThatAreNoFrameAreRefused(t *testing.T) {
 	}
 }
 
-// A namespace that is made by somebody else between the look and the mount stays theirs.
+// Another process may make a namespace of that name between the look and the mount.
 func TestANamespaceThatAppearsMeanwhileIsNotTaken(t *testing.T) {
 	needRoot(t)
 	name := uniqueName()

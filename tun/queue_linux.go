@@ -17,8 +17,8 @@ const (
 
 // acceptance counts what the kernel did with one kind of superpackets.
 type acceptance struct {
-	refused int // in a row
-	pieces  int // sent in pieces since the last refusal
+	refused  int // in a row
+	inPieces int // sent in pieces since the last refusal
 }
 
 func (a *acceptance) over() bool { return a.refused >= refusals }
@@ -99,7 +99,7 @@ func (q *offloadQueue) writePieces(a *acceptance, frame []byte) error {
 	case !a.over():
 		a.refused++
 	default:
-		if a.pieces++; a.pieces == respite {
+		if a.inPieces++; a.inPieces == respite {
 			*a = acceptance{}
 		}
 	}

@@ -28,7 +28,7 @@ func openStats() (*statsSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	// A socket that is connected to the kernel gets messages from nobody else.
+	// A socket that is connected to the kernel gets no other messages.
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("netlink: %w", err)

@@ -303,8 +303,8 @@ func TestWhatATrainWouldChangeGoesAlone(t *testing.T) {
 	})
 }
 
-// FuzzTrainsChangeNoPacket makes a flow's packets of the input's numbers, each of which can
-// differ from the one before in any way that matters, and spoils a byte of some.
+// FuzzTrainsChangeNoPacket makes a flow's packets of the input's numbers. Each can differ from the one
+// before in any way that matters. Some get a spoilt byte.
 func FuzzTrainsChangeNoPacket(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, uint8(seed), []byte{0, 0, 0, 40, 0, 0, 200, 0})

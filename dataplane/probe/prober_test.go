@@ -190,7 +190,7 @@ func TestAConnectionIsEnoughForTCP(t *testing.T) {
 }
 
 func TestSilenceIsAFailureAfterTheInterval(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel answers, nobody else does
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // only the kernel answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +327,7 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
-// Load balancers of two resource groups with the same name: the first one's goroutine was nobody's.
+// Load balancers of two resource groups may have one name: the first one's goroutine was lost.
 func TestProbesOfTheSameNameAreTwo(t *testing.T) {
 	p := New(Options{Source: loopback})
 	one, two := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
@@ -351,7 +351,7 @@ func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
 	}
 }
 
-// headerOnly is a connection of which nothing is to be read but what is there at once.
+// headerOnly is a connection that fails the test when more is read than is there at once.
 type headerOnly struct {
 	net.Conn
 	t    *testing.T

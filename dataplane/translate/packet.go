@@ -62,8 +62,8 @@ func put6(b []byte, a packet.Addr) {
 	binary.BigEndian.PutUint64(b[8:], a.Lo)
 }
 
-// transport writes ports or an identifier, and the checksum as far as b reaches, which for the
-// packet that an ICMP error quotes may not be to there. d is the change of the addresses.
+// transport writes ports or an identifier and updates the checksum, if b reaches that far: a
+// packet that an ICMP error quotes may be cut off. d is the change of the addresses.
 func transport(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d delta, partial bool) {
 	switch {
 	case from.Proto == packet.ProtoTCP || from.Proto == packet.ProtoUDP:

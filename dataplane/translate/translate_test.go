@@ -123,7 +123,7 @@ func check(t *testing.T, data []byte) {
 	d.complain(t, &c, want)
 }
 
-// onlyZeros reports an ICMP message of which everything but the checksum is 0.
+// onlyZeros reports an ICMP message of zeros, apart from its checksum.
 func onlyZeros(frame []byte, p *packet.Packet) bool {
 	m := frame[tun.HeaderLen+int(p.HeaderLen):]
 	return p.Proto == packet.ProtoICMP && m[2]&m[3] == 0xff
@@ -177,7 +177,7 @@ func (d *drawn) complain(t *testing.T, c *choices, want []byte) {
 	if six {
 		kind = 1
 	}
-	// A quoted checksum that is left to do is nobody's; it is brought up to date like any other.
+	// A quoted checksum that is left to do means nothing, and is updated like any other.
 	quote, original := d.frame[tun.HeaderLen:], want[tun.HeaderLen:]
 	if d.partial {
 		return
