@@ -103,8 +103,8 @@ func (p *profile) decide(s *topology.Snapshot, end *topology.Endpoint, witness *
 	return d.Sends(s, end, witness)
 }
 
-// diagnosedEnd is the endpoint whose chain answers: the one that has the local address,
-// else, as for a prefix or an address that is forwarded, the NIC's first one of the family.
+// diagnosedEnd is the endpoint whose chain answers: the one with the local address. For a prefix, or
+// an address that the NIC forwards for, it is the NIC's first one of the family.
 func diagnosedEnd(s *topology.Snapshot, nics []*policy.NetworkInterface, t *azure.Traffic) (*topology.Endpoint, error) {
 	local, remote := &t.Source, &t.Destination
 	if t.Direction == ruleset.Inbound {
@@ -141,7 +141,7 @@ func ofFamily(a netip.Addr, end *azure.TrafficEnd) bool {
 	return !end.Prefix.IsValid() || end.Prefix.Addr().Is6() == a.Is6()
 }
 
-// explain shows the verdict with the fields of the rules that it passed by.
+// explain shows a verdict, and for each rule that was compared which of its fields hold.
 func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level string) *azure.NetworkSecurityGroupResult {
 	result := &azure.NetworkSecurityGroupResult{
 		SecurityRuleAccessResult: v.Access.String(), EvaluatedNetworkSecurityGroups: []azure.EvaluatedNetworkSecurityGroup{},
@@ -157,7 +157,7 @@ func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level stri
 		rules := st.Stage.Table.Resolved()
 		for j := range rules {
 			if v.Service != topology.NoService && !st.Stage.Table.NamesService(j) {
-				continue // nobody asks it about the platform's services
+				continue // only rules that name the service are asked
 			}
 			f := p.fields(&rules[j])
 			name := st.Stage.Table.Rules[j].PrefixedName()
@@ -177,8 +177,8 @@ func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level stri
 	return result
 }
 
-// partlyAdmin are the admin rules that hold a part of the profile and would decide it, of the
-// rule collections other than the one that decides.
+// partlyAdmin names the admin rules that hold a part of the profile and would decide that part. Those
+// of the rule collection that decides are not among them.
 func (p *profile) partlyAdmin(stages []topology.Stage, v *verdict.Verdict) (names []string) {
 	var decides *verdict.StageVerdict
 	if v.N > 0 && v.Stages[0].Stage.Association == topology.NetworkManagerAssociation {

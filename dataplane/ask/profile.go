@@ -230,8 +230,8 @@ func (p *profile) hasPorts() bool {
 	return p.protocol == packet.ProtoTCP || p.protocol == packet.ProtoUDP
 }
 
-// sourcePort compares ports with port 0, or for a protocol without ports, which only a
-// rule for all of them meets, with all.
+// sourcePort compares ranges with port 0. Of a protocol without ports only a rule for all ports holds
+// something.
 func (p *profile) sourcePort(ranges []ruleset.PortRange) coverage {
 	if p.hasPorts() {
 		return coverPorts(ranges, ruleset.PortRange{})
@@ -239,8 +239,8 @@ func (p *profile) sourcePort(ranges []ruleset.PortRange) coverage {
 	return wholly(coverPorts(ranges, ruleset.AllPorts))
 }
 
-// destinationPort is sourcePort for the other end; rules meet the type of ICMP there, and
-// the question is about an echo request.
+// destinationPort compares ranges with the profile's port. For ICMP that is the message's type: an
+// echo request.
 func (p *profile) destinationPort(ranges []ruleset.PortRange) coverage {
 	switch {
 	case p.hasPorts() && p.AnyPort:

@@ -20,8 +20,8 @@ const (
 	byDefaultAccess = "defaultOutboundAccess"
 )
 
-// explain says what changes a flow that src sends as t on its way w, in the policy's words. The
-// topology has decided; this only finds out which resource has the addresses.
+// explain says in the policy's words what changes a flow that src sends as t on its way w. The topology
+// has decided; explain only finds the resources that have the addresses.
 func explain(s *topology.Snapshot, src *topology.Endpoint, t *packet.Tuple, w *topology.Way) (list []azure.Translation) {
 	x := explainer{s: s, t: t, w: w, port: t.Proto == packet.ProtoTCP || t.Proto == packet.ProtoUDP}
 	if w.Floating || w.Arrives.Dst != t.Dst || x.port && w.Arrives.DstPort != t.DstPort {
@@ -47,7 +47,7 @@ func (x *explainer) end(a packet.Addr, port uint16) string {
 	return netip.AddrPortFrom(a.Netip(), port).String()
 }
 
-// destination explains what has become of the address that the flow is sent to.
+// destination says what replaces the address that the flow is sent to.
 func (x *explainer) destination() azure.Translation {
 	r := azure.Translation{Side: "destination", From: x.end(x.t.Dst, x.t.DstPort), To: x.end(x.w.Arrives.Dst, x.w.Arrives.DstPort),
 		FloatingIP: x.w.Floating}
@@ -96,7 +96,7 @@ func (x *explainer) is(protocol policy.Transport) bool {
 	return true
 }
 
-// source explains which address the outside sees.
+// source says which address the receiver sees instead of the sender's.
 func (x *explainer) source(src *topology.Endpoint) azure.Translation {
 	r := azure.Translation{Side: "source", From: x.end(x.t.Src, x.t.SrcPort), To: x.end(x.w.Arrives.Src, x.w.Arrives.SrcPort)}
 	seen := x.w.Arrives.Src
@@ -168,21 +168,21 @@ func behind(nic *policy.NetworkInterface, a netip.Addr) *policy.IPConfiguration 
 	return nil
 }
 
-// owned says what resource of the policy has a public or frontend address; empty for none.
-func owned(policy *policy.Set, a netip.Addr) string {
-	for _, b := range policy.LoadBalancers {
+// owned names the resource that has a public or frontend address; empty: none has.
+func owned(set *policy.Set, a netip.Addr) string {
+	for _, b := range set.LoadBalancers {
 		for _, f := range b.Frontends {
 			if f.Address.IsValid() && f.Address == a {
 				return "a frontend of load balancer " + b.Name
 			}
 		}
 	}
-	for _, g := range policy.NATGateways {
+	for _, g := range set.NATGateways {
 		if slices.Contains(g.PublicAddresses(), a) {
 			return "NAT gateway " + g.Name + "'s"
 		}
 	}
-	for _, p := range policy.PublicIPAddresses {
+	for _, p := range set.PublicIPAddresses {
 		if p.Address.IsValid() && p.Address == a {
 			return "public IP address " + p.Name
 		}

@@ -69,6 +69,33 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// verify --path said Allow where a running engine has nowhere to write the packet to. A policy alone
+// says nothing of attachments.
+func TestThePathEndsWhereNothingIsAttached(t *testing.T) {
+	nic := topology.Spec{Kind: topology.NetworkInterface, Reference: "vm4-nic"}
+	for _, tt := range []struct {
+		name           string
+		attachments    []topology.Spec
+		access, reason string
+	}{
+		{"a policy alone", nil, "Allow", ReasonRule},
+		{"nothing at the other end", []topology.Spec{nic}, "Deny", "noRoute"},
+		{"both ends", []topology.Spec{nic, {Kind: topology.NetworkInterface, Reference: "vm2-nic"}}, "Allow", ReasonRule},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := topology.Build(figureOfTheSeed(), tt.attachments, topology.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := Verify(s, &azure.Flow{NetworkInterface: "vm4-nic", Direction: ruleset.Outbound, Protocol: packet.ProtoICMP,
+				Local: netip.MustParseAddr(addr4), Remote: netip.MustParseAddr(addr2)}, true)
+			if err != nil || r.Access != tt.access || r.Reason != tt.reason {
+				t.Errorf("%+v, %v; want %s, %s", r, err, tt.access, tt.reason)
+			}
+		})
+	}
+}
+
 func TestVerifyNamesWhatItDoesNotKnow(t *testing.T) {
 	s, err := topology.Build(figureOfTheSeed(), nil, topology.NewRegistry())
 	if err != nil {

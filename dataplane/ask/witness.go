@@ -14,10 +14,9 @@ import (
 // unnamedProtocol is for experiments (RFC 3692): no rule names it.
 const unnamedProtocol = 253
 
-// witness is the packet of a profile that is judged for all of it: one that a rule matches
-// exactly when it matches the whole profile. So it avoids the rules that stand before the
-// first one for the whole profile and hold a part of it. There is none when such rules
-// leave nothing of the profile, and then it has no single answer.
+// witness is the one packet that is judged for all of a profile. Rules before the first match of the
+// whole profile may hold a part of it; the packet is in none of these parts. Where they leave
+// nothing, the profile has no single answer, and that is the error.
 func (p *profile) witness(stages []topology.Stage) (packet.Packet, error) {
 	if !p.AnyProtocol {
 		p.protocol = p.Traffic.Protocol(p.ipv6)
@@ -47,8 +46,8 @@ type division struct {
 	ports                 []ruleset.PortRange
 }
 
-// divided collects the parts that rules before the first match of the whole hold, up to
-// the stage that denies the whole.
+// divided collects the rules before the first match of the whole profile that hold a part of it. It
+// ends at the stage that denies the whole.
 func (p *profile) divided(stages []topology.Stage) *division {
 	d := &division{}
 	service, _ := p.service()
@@ -60,7 +59,7 @@ func (p *profile) divided(stages []topology.Stage) *division {
 		rules := t.Resolved()
 		for j := range rules {
 			if service != topology.NoService && !t.NamesService(j) {
-				continue // nobody asks it
+				continue // only rules that name the service are asked
 			}
 			r := &rules[j]
 			f := p.fields(r)
@@ -90,7 +89,7 @@ func (p *profile) divided(stages []topology.Stage) *division {
 	return d
 }
 
-// divideServices adds the services of the platform, which no rule decides about.
+// divideServices adds the platform's services: no rule is asked about these parts.
 func (p *profile) divideServices(d *division) {
 	for i := range p.services {
 		e := &p.services[i]

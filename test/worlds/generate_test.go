@@ -25,6 +25,7 @@ type generator struct {
 	networks []*network
 	nics     []*nic
 	groups   []string // names of NSGs
+	hub      *nic     // the appliance that most routes lead to; nil in some worlds
 	publics  int
 	prefixes []string // that rules and routes like to name
 	peered   bool
@@ -162,6 +163,9 @@ func (g *generator) addInterfaces() {
 		g.add(named("networkInterfaces", n.name, n.body))
 		g.nics = append(g.nics, n)
 		s.members = append(s.members, n)
+		if n.forwards && g.hub == nil && !g.one(4) {
+			g.hub = n
+		}
 	}
 }
 
@@ -305,7 +309,7 @@ func (g *generator) adminPorts() []any {
 func (g *generator) attach() {
 	list := &g.w.Attachments
 	for _, n := range g.nics {
-		if !g.one(10) {
+		if n == g.hub || !g.one(10) {
 			*list = append(*list, attachment{NetworkInterface: n.name})
 		}
 	}
@@ -333,59 +337,66 @@ func (g *generator) attach() {
 
 // addRouteTables makes route tables for some subnets.
 func (g *generator) addRouteTables() {
-	if g.one(4) {
-		return
-	}
-	tables := 1 + g.IntN(3)
-	for i := range tables {
-		var routes []any
-		var taken []string
-		for j := range 1 + g.IntN(4) {
-			prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", pick(g, g.networks...).space, pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32")
-			if slices.Contains(taken, prefix) {
-				continue
-			}
-			taken = append(taken, prefix)
-			r := object{"addressPrefix": prefix}
-			switch g.IntN(14) {
-			case 0:
-				r["nextHopType"] = "None"
-			case 1, 2:
-				r["nextHopType"] = "Internet"
-			case 3:
-				r["nextHopType"] = "VnetLocal"
-			case 4:
-				r["nextHopType"] = "VirtualNetworkGateway"
-			default:
-				r["nextHopType"], r["nextHopIpAddress"] = "VirtualAppliance", g.appliance()
-			}
-			routes = append(routes, child(fmt.Sprint("r", j), r))
-		}
-		properties := object{"routes": routes}
-		if g.one(6) {
-			properties["disableBgpRoutePropagation"] = true
-		}
-		g.add(named("routeTables", fmt.Sprint("rt", i), properties))
-	}
 	for _, n := range g.networks {
+		tables := g.IntN(3)
+		for i := range tables {
+			properties := object{"routes": g.routes(n)}
+			if g.one(6) {
+				properties["disableBgpRoutePropagation"] = true
+			}
+			g.add(named("routeTables", fmt.Sprintf("rt-%s-%d", n.name, i), properties))
+		}
+		if tables == 0 {
+			continue
+		}
+		some := func() object { return reference(fmt.Sprintf("rt-%s-%d", n.name, g.IntN(tables))) }
 		for _, s := range n.subnets {
-			appliances := slices.ContainsFunc(s.members, func(n *nic) bool { return n.forwards })
-			if g.one(2) && (!appliances || g.one(2)) { // most appliances' own packets go straight on
-				s.body["routeTable"] = reference(fmt.Sprint("rt", g.IntN(tables)))
+			if !g.one(3) && (g.hub == nil || g.hub.subnet != s || g.one(4)) { // what the hub sends goes straight on
+				s.body["routeTable"] = some()
 			}
 		}
 		if n.gateway && g.one(3) {
 			subnets := n.body["subnets"].([]any)
-			subnets[len(subnets)-1].(object)["properties"].(object)["routeTable"] = reference(fmt.Sprint("rt", g.IntN(tables)))
+			subnets[len(subnets)-1].(object)["properties"].(object)["routeTable"] = some()
 		}
 	}
 }
 
-// appliance is a next hop: mostly a NIC that forwards.
-func (g *generator) appliance() string {
+// routes are those of a network's route table.
+func (g *generator) routes(n *network) (routes []any) {
+	var taken []string
+	for i := range 1 + g.IntN(4) {
+		prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", n.space, pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32")
+		if slices.Contains(taken, prefix) {
+			continue
+		}
+		taken = append(taken, prefix)
+		r := object{"addressPrefix": prefix}
+		switch g.IntN(16) {
+		case 0:
+			r["nextHopType"] = "None"
+		case 1, 2:
+			r["nextHopType"] = "Internet"
+		case 3:
+			r["nextHopType"] = "VnetLocal"
+		case 4:
+			r["nextHopType"] = "VirtualNetworkGateway"
+		default:
+			r["nextHopType"], r["nextHopIpAddress"] = "VirtualAppliance", g.appliance(n)
+		}
+		routes = append(routes, child(fmt.Sprint("r", i), r))
+	}
+	return routes
+}
+
+// appliance is a next hop of a network: mostly a NIC there, or with the peer, that forwards.
+func (g *generator) appliance(n *network) string {
+	if g.hub != nil && (g.peered || g.hub.network == n) && !g.one(4) {
+		return pick(g, g.hub.addresses...)
+	}
 	for range 8 {
-		if n := pick(g, g.nics...); n.forwards {
-			return pick(g, n.addresses...)
+		if other := pick(g, g.nics...); other.forwards && (g.peered || other.network == n) {
+			return pick(g, other.addresses...)
 		}
 	}
 	if g.one(2) {

@@ -41,7 +41,7 @@ func TestWorldsAgreeOnEveryPacket(t *testing.T) {
 	for i := uint64(0); r.tuples < n; i++ {
 		r.world(i)
 	}
-	t.Logf("%d tuples; outcomes %v; opinions %v", r.tuples, r.outcomes, r.asked)
+	t.Logf("%d tuples, %d by way of an appliance; outcomes %v; opinions %v", r.tuples, r.long, r.outcomes, r.asked)
 	if len(r.kinds) > 0 {
 		t.Errorf("%d tuples differ: %v", r.different, r.kinds)
 	}
@@ -53,6 +53,7 @@ type run struct {
 	*testing.T
 	seed              uint64
 	tuples, different int
+	long              int // tuples that an appliance has sent on
 	outcomes          map[string]int
 	asked             map[string]int // opinions, by who has them
 	kinds             map[string]int // of differences
@@ -77,6 +78,9 @@ func (r *run) world(i uint64) {
 		x := b.engine(&k)
 		legs = append(legs, x.legs...)
 		r.tuples++
+		if len(x.legs) > 1 {
+			r.long++
+		}
 		r.outcomes[x.Access+" "+x.Reason]++
 		r.compare(i, w, &k, x, b.opinions(&k, x))
 	}
@@ -171,6 +175,9 @@ func (r *run) enough(n int) {
 	}
 	if allowed := r.outcomes["Allow rule"] + r.outcomes["Allow noNetworkSecurityGroup"]; allowed < n/5 {
 		r.Errorf("only %d of %d tuples pass", allowed, n)
+	}
+	if r.long < n/100 {
+		r.Errorf("only %d of %d tuples go by way of an appliance", r.long, n)
 	}
 	for _, who := range []string{"Decide", "verify --path outbound", "verify --path inbound", "verify outbound", "verify inbound", "diagnose outbound", "diagnose inbound", "replay"} {
 		if r.asked[who] < n/10 {
