@@ -89,7 +89,7 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 	}
 	if f.Marks != 0 {
 		arrives := f.ReplyKey.Reverse()
-		return s.Keeps(s.Admit(s.Attachments[from], f.Key.Src), s.Admit(s.Attachments[to], f.Receiver), &f.Key.Tuple, &arrives)
+		return s.KeepsTranslation(s.Admit(s.Attachments[from], f.Key.Src), s.Admit(s.Attachments[to], f.Receiver), &f.Key.Tuple, &arrives)
 	}
 	var d verdict.Decision
 	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Changed() || d.Way.To == nil || d.Way.To.Attachment != to {

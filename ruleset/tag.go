@@ -23,17 +23,20 @@ const (
 // probes, the same in every region.
 var platformAddress = netip.MustParsePrefix("168.63.129.16/32")
 
+// PrivateIPv4 are the private and shared ranges (RFC 1918, RFC 6598). The slice must not be
+// changed.
+var PrivateIPv4 = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
+}
+
 // notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every network.
 // Azure's own expansion has 169.254.0.0/16, so it is not here.
-var notInternet = []netip.Prefix{
+var notInternet = append(slices.Clone(PrivateIPv4),
 	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("10.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/3"),
-}
+)
 
 // globalIPv6 is all that IANA assigns as global unicast.
 var globalIPv6 = netip.MustParsePrefix("2000::/3")

@@ -67,7 +67,7 @@ func New(o Options) (*Replay, error) {
 	if len(o.NetworkInterfaces) == 0 {
 		return r, nil
 	}
-	r.o.Topology.Alone = true
+	r.o.Topology.Isolated = true
 	r.owners = map[packet.Addr]int{}
 	var specs []topology.Spec
 	for i, nic := range o.NetworkInterfaces {

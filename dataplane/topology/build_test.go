@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
 )
 
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -140,7 +141,7 @@ func sender(t *testing.T, s *Snapshot, at int) *Endpoint {
 		for _, p := range s.Policy.VirtualNetworks {
 			for _, sub := range p.Subnets {
 				if sub.ID == a.id {
-					e, _ := a.network.hosts.Lookup(lastOf(sub.Prefixes[0]).Prev())
+					e, _ := a.network.hosts.Lookup(netipx.PrefixLastIP(sub.Prefixes[0]).Prev())
 					return e
 				}
 			}

@@ -8,41 +8,89 @@ import (
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/sync/errgroup"
 )
 
-// place identifies a group across snapshots: by the NSG's id in lower case, and the
+// groupIdentity identifies a group across snapshots: by the NSG's id in lower case and the
 // content of its view.
-type place struct{ nsg, view string }
+type groupIdentity struct{ nsg, view string }
 
-func (g *Group) place() place { return place{strings.ToLower(g.NSG.ID), g.view.key} }
+func (g *Group) identity() groupIdentity { return groupIdentity{strings.ToLower(g.NSG.ID), g.view.key} }
 
-// resolveGroups turns the rules of all groups, in the policy's order, into what the
-// classifier compiles, and takes from an earlier snapshot what is compiled already.
-func (b *builder) resolveGroups(earlier *Snapshot) {
-	groups := map[place]*Group{}
-	if earlier != nil {
-		for _, g := range earlier.Groups {
-			groups[g.place()] = g
+// resolver turns rules into prefixes.
+type resolver struct {
+	set     *policy.Set
+	quirks  bool                      // see Options.AzureQuirks
+	members map[string][]netip.Prefix // ASG id in lower case -> addresses
+	sides   map[string][]netip.Prefix // ASG ids as a rule lists them -> addresses of all of them
+	spaces  map[string][]netip.Prefix // network group id in lower case -> address spaces
+	faults  *faults
+}
+
+func newResolver(set *policy.Set, quirks bool, f *faults) *resolver {
+	r := &resolver{set: set, quirks: quirks, members: map[string][]netip.Prefix{}, sides: map[string][]netip.Prefix{},
+		spaces: map[string][]netip.Prefix{}, faults: f}
+	for _, nic := range set.NetworkInterfaces {
+		for i := range nic.IPConfigurations {
+			c := &nic.IPConfigurations[i]
+			for _, id := range c.ApplicationSecurityGroups {
+				id = strings.ToLower(id)
+				r.members[id] = append(r.members[id], host(c.Address))
+			}
 		}
 	}
-	for _, g := range b.s.Groups {
-		old := groups[g.place()]
+	for _, g := range set.NetworkGroups {
+		var space []netip.Prefix
+		for _, v := range g.Members {
+			space = append(space, v.AddressSpace...)
+		}
+		r.spaces[strings.ToLower(g.ID)] = space
+	}
+	return r
+}
+
+// resolveRules turns the rules of all groups into what the classifier compiles. It takes the
+// compiled tables of an earlier snapshot where they fit, and returns the others.
+func resolveRules(set *policy.Set, quirks bool, groups []*Group, earlier *Snapshot, registry *Registry, f *faults) (pending []*Table) {
+	r := newResolver(set, quirks, f)
+	before := map[groupIdentity]*Group{}
+	if earlier != nil {
+		for _, g := range earlier.Groups {
+			before[g.identity()] = g
+		}
+	}
+	for _, g := range groups {
+		old := before[g.identity()]
 		if old == nil {
 			old = &Group{view: &view{}}
 		}
-		// Numbers stay when their labels do; another registry has other numbers.
-		known := old.NSG == g.NSG && old.Label == g.Label && earlier.registry == b.s.registry
-		b.resolveTable(g, old, &g.Inbound, &old.Inbound, ruleset.Inbound, known)
-		b.resolveTable(g, old, &g.Outbound, &old.Outbound, ruleset.Outbound, known)
+		// Slots stay when the labels do; another registry has other slots.
+		known := old.NSG == g.NSG && old.Label == g.Label && earlier.registry == registry
+		for _, d := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
+			t := g.table(d)
+			if !r.resolveTable(g, old, d, known) {
+				pending = append(pending, t)
+			}
+		}
 	}
+	return pending
 }
 
-// resolveTable fills all of a table but what it has to compile. known says that the
-// earlier table's rules have the same labels.
-func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Direction, known bool) {
+// table is one direction of a group.
+func (g *Group) table(d ruleset.Direction) *Table {
+	if d == ruleset.Inbound {
+		return &g.Inbound
+	}
+	return &g.Outbound
+}
+
+// resolveTable fills one direction of a group. compiled is false when its rules must still be
+// compiled. known says that the earlier table's rules have the same labels.
+func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known bool) (compiled bool) {
+	t, old := g.table(d), oldGroup.table(d)
 	if oldGroup.NSG == g.NSG {
-		t.Rules = old.Rules // nothing in a policy changes after it is read
+		t.Rules = old.Rules // a policy never changes after it is read
 	} else {
 		t.Rules = g.NSG.Ordered(d)
 	}
@@ -52,83 +100,81 @@ func (b *builder) resolveTable(g, oldGroup *Group, t, old *Table, d ruleset.Dire
 	t.compiled = make([]classifier.Rule, len(t.Rules))
 	var platform []int
 	for i := range t.Rules {
-		r := &t.Rules[i]
+		rule := &t.Rules[i]
 		t.compiled[i] = classifier.Rule{
-			Protocol:         r.Protocol,
-			Sources:          b.resolve(g, oldGroup, r, "source", &r.Source),
-			Destinations:     b.resolve(g, oldGroup, r, "destination", &r.Destination),
-			SourcePorts:      r.SourcePorts,
-			DestinationPorts: r.DestinationPorts,
+			Protocol:         rule.Protocol,
+			Sources:          r.resolve(g, oldGroup, rule, "source", &rule.Source),
+			Destinations:     r.resolve(g, oldGroup, rule, "destination", &rule.Destination),
+			SourcePorts:      rule.SourcePorts,
+			DestinationPorts: rule.DestinationPorts,
 		}
-		if narrowToService(r, &t.compiled[i]) {
+		if narrowToService(rule, &t.compiled[i]) {
 			platform = append(platform, i)
 		}
 	}
 	t.platformTable(platform)
-	if old.Match != nil && slices.EqualFunc(t.compiled, old.compiled, func(a, b classifier.Rule) bool { return a.Equal(&b) }) {
-		t.Match = old.Match
-		return
+	if old.Match == nil || !slices.EqualFunc(t.compiled, old.compiled, func(a, b classifier.Rule) bool { return a.Equal(&b) }) {
+		return false
 	}
-	b.pending = append(b.pending, t)
+	t.Match = old.Match
+	return true
 }
 
-// sameList compares contents; of one and the same memory it need not read them.
+// sameList compares contents. It does not read them where both lists are the same memory.
 func sameList[E comparable](a, b []E) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
-var everywhere = ruleset.Everywhere()
-
 // resolve turns one side of a rule into prefixes.
-func (b *builder) resolve(g, old *Group, r *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
+func (r *resolver) resolve(g, old *Group, rule *ruleset.Rule, side string, p *ruleset.Peer) []netip.Prefix {
 	switch {
 	case p.Any:
 		return everywhere
 	case p.Tag != "":
-		prefixes, ok := b.expandTag(g.view, old.view, p.Tag)
+		prefixes, ok := r.expandTag(g.view, old.view, p.Tag)
 		if !ok {
-			b.fail("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s",
-				g.NSG.Name, r.Name, side, p.Tag, ruleset.BuiltInTags)
+			r.faults.add("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s",
+				g.NSG.Name, rule.Name, side, p.Tag, ruleset.BuiltInTags)
 		}
 		return prefixes
 	case len(p.ApplicationSecurityGroups) > 0:
-		return b.groupAddresses(p.ApplicationSecurityGroups)
+		return r.addressesOf(p.ApplicationSecurityGroups)
 	case p.NetworkGroup != "":
-		return b.spaces[strings.ToLower(p.NetworkGroup)]
+		return r.spaces[strings.ToLower(p.NetworkGroup)]
 	case p.AnyOf != nil:
 		var all []netip.Prefix
-		p.Each(func(one *ruleset.Peer) { all = append(all, b.resolve(g, old, r, side, one)...) })
+		p.Each(func(one *ruleset.Peer) { all = append(all, r.resolve(g, old, rule, side, one)...) })
 		return all
 	}
 	return p.Prefixes
 }
 
-// groupAddresses are the members of application security groups: one list for all
-// rules that name the same ones.
-func (b *builder) groupAddresses(ids []string) []netip.Prefix {
+// addressesOf are the members of application security groups. All rules that name the same
+// groups share one list.
+func (r *resolver) addressesOf(ids []string) []netip.Prefix {
 	key := strings.ToLower(strings.Join(ids, "\n"))
-	prefixes, ok := b.sides[key]
+	prefixes, ok := r.sides[key]
 	if !ok {
 		for _, id := range ids {
-			members := b.members[strings.ToLower(id)]
-			if len(members) == 0 && len(ids) > 1 && b.options.AzureQuirks {
+			members := r.members[strings.ToLower(id)]
+			if len(members) == 0 && len(ids) > 1 && r.quirks {
 				prefixes = nil
 				break
 			}
 			prefixes = append(prefixes, members...)
 		}
-		b.sides[key] = prefixes
+		r.sides[key] = prefixes
 	}
 	return prefixes
 }
 
-// expandTag resolves a service tag in a view, once. An expansion that is as it was in
-// the earlier snapshot is the earlier one.
-func (b *builder) expandTag(v, old *view, tag string) ([]netip.Prefix, bool) {
+// expandTag resolves a service tag in a view once. It returns the earlier snapshot's slice
+// where that has the same prefixes.
+func (r *resolver) expandTag(v, old *view, tag string) ([]netip.Prefix, bool) {
 	if prefixes, ok := v.tags[tag]; ok {
 		return prefixes, true
 	}
-	prefixes, ok := b.s.tagPrefixes(v, tag)
+	prefixes, ok := tagPrefixes(r.set, v, tag)
 	if !ok {
 		return nil, false
 	}
@@ -140,7 +186,7 @@ func (b *builder) expandTag(v, old *view, tag string) ([]netip.Prefix, bool) {
 }
 
 // tagPrefixes are what a tag stands for in a view.
-func (s *Snapshot) tagPrefixes(v *view, tag string) ([]netip.Prefix, bool) {
+func tagPrefixes(set *policy.Set, v *view, tag string) ([]netip.Prefix, bool) {
 	switch tag {
 	case ruleset.TagVirtualNetwork:
 		return v.virtualNetwork, true
@@ -151,15 +197,15 @@ func (s *Snapshot) tagPrefixes(v *view, tag string) ([]netip.Prefix, bool) {
 	case ruleset.TagPlatformDNS, ruleset.TagPlatformIMDS, ruleset.TagPlatformLKM:
 		return ruleset.PlatformServiceOf(tag).Addresses, true
 	}
-	prefixes, ok := s.Policy.ServiceTags[tag]
+	prefixes, ok := set.ServiceTags[tag]
 	return prefixes, ok
 }
 
-// compile compiles what no earlier snapshot has, on all cores.
-func (b *builder) compile() {
+// compile compiles the tables that no earlier snapshot has, on all cores.
+func compile(pending []*Table) {
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, t := range b.pending {
+	for _, t := range pending {
 		group.Go(func() error {
 			t.Match = classifier.Compile(t.compiled)
 			return nil
@@ -179,8 +225,8 @@ var defaultNames = func() (names [2]map[string]bool) {
 	return names
 }()
 
-// ruleLabel names a rule in counters. A user rule may bear a default rule's name,
-// and would share its counters.
+// ruleLabel names a rule in counters. A user rule with a default rule's name gets a prefix;
+// otherwise the two would share their counters.
 func ruleLabel(r *ruleset.Rule) string {
 	if !r.Default && defaultNames[r.Direction][strings.ToLower(r.Name)] {
 		return r.QualifiedName()
@@ -188,11 +234,11 @@ func ruleLabel(r *ruleset.Rule) string {
 	return r.Name
 }
 
-// assignSlots numbers the rules whose numbers are not known from an earlier snapshot.
-func (b *builder) assignSlots(registry *Registry) error {
+// assignSlots gives slots to the rules that have none from an earlier snapshot.
+func assignSlots(groups []*Group, registry *Registry) error {
 	var keys []RuleKey
 	each := func(f func(g *Group, t *Table)) {
-		for _, g := range b.s.Groups {
+		for _, g := range groups {
 			for _, t := range []*Table{&g.Inbound, &g.Outbound} {
 				if t.Slots == nil {
 					f(g, t)

@@ -9,46 +9,37 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Ports that flows may take of a shared address. Of a load balancer's frontend Azure gives 64,000.
-const (
-	firstSharedPort      = 1024
-	lastSharedPort       = 65535
-	lastBalancerPort     = firstSharedPort + 64000 - 1
-	balancerPortBlock    = 8    // a rule's frontend port keeps so many from outbound flows
-	maxDefaultAllocation = 1024 // ports of a backend, over all frontends, that nobody has allocated
-)
-
-// outward is how packets of one kind leave to the internet.
-type outward uint8
+// egressKind says how packets leave to the internet.
+type egressKind uint8
 
 const (
-	leavesAsSent   outward = iota // nothing is known that translates it
-	leavesAsOne                   // with an address of its own
-	leavesShared                  // with an address and a port of several
-	leavesNotAtAll                // Azure gives no way out
+	egressAsSent     egressKind = iota // nothing known translates it
+	egressOwnAddress                   // with an address of its own
+	egressShared                       // with a port of an address that flows share
+	egressBlocked                      // Azure gives no way out
 )
 
-// egress is how an endpoint's packets of one kind leave to the internet.
+// egress is how an endpoint's packets of one kind of traffic leave to the internet.
 type egress struct {
-	outward outward
-	address packet.Addr // of leavesAsOne
-	ports   []PortRange // of leavesShared
+	kind    egressKind
+	address packet.Addr // of egressOwnAddress
+	ports   []PortRange // of egressShared
 	idle    time.Duration
 	reset   bool
 }
 
-// traffic is what outbound methods tell packets apart by.
+// traffic is a kind of packet that Azure's outbound methods tell apart.
 type traffic uint8
 
 const (
 	trafficTCP traffic = iota
 	trafficUDP
 	trafficICMP
-	trafficOther // has nothing to share an address by
+	trafficOther // has no port or identifier to share an address by
 	numTraffic
 )
 
-// egresses are those of an endpoint, by family (IPv4 first) and traffic.
+// egresses are an endpoint's, by family (IPv4 first) and traffic.
 type egresses [2][numTraffic]egress
 
 func trafficOf(protocol uint8) traffic {
@@ -63,7 +54,7 @@ func trafficOf(protocol uint8) traffic {
 	return trafficOther
 }
 
-// takes reports that a load balancer's rule of a transport is for the traffic.
+// takes reports that a load balancer's rule of a transport applies to the traffic.
 func (k traffic) takes(t policy.Transport) bool {
 	switch t {
 	case policy.TransportTCP:
@@ -74,54 +65,56 @@ func (k traffic) takes(t policy.Transport) bool {
 	return true
 }
 
-// leave gives a packet the source that the internet sees.
-func (e *Endpoint) leave(t *packet.Tuple, w *Way) packet.Drop {
+// translateSource gives a packet the source that the internet sees.
+func (e *Endpoint) translateSource(t *packet.Tuple, w *Way) packet.Drop {
 	family := 1
 	if t.Src.Is4() {
 		family = 0
 	}
 	out := &e.egress[family][trafficOf(t.Proto)]
-	switch out.outward {
-	case leavesAsOne:
+	switch out.kind {
+	case egressOwnAddress:
 		w.Arrives.Src = out.address
-	case leavesShared:
+	case egressShared:
 		w.Ports = out.ports
-	case leavesNotAtAll:
+	case egressBlocked:
 		return packet.DropNoOutbound
 	}
-	w.within(out.idle, out.reset)
+	w.shortenIdle(out.idle, out.reset)
 	return packet.NotDropped
 }
 
-// addEgresses finds how each endpoint leaves to the internet; its egress is nil when all that it
-// sends leaves as sent.
-func (b *builder) addEgresses() {
-	pools := b.memberships()
-	for _, e := range slices.Concat(b.nics, b.subnets) {
+// addEgresses finds how each endpoint's packets leave to the internet. An endpoint's egress
+// stays nil when all its packets leave as sent. any is false when that holds for all of them.
+func addEgresses(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) (any bool) {
+	pools := memberships(set)
+	for _, e := range slices.Concat(routed.nics, routed.subnets) {
 		var all egresses
 		translates := false
 		for family := range all {
 			for k := range numTraffic {
-				out := b.egress(e, family == 1, k, pools)
-				if out.outward == leavesShared && (k == trafficOther || len(out.ports) == 0) {
-					out = egress{outward: leavesNotAtAll}
+				out := e.outboundMethod(family == 1, k, pools, defaultOutbound)
+				if out.kind == egressShared && (k == trafficOther || len(out.ports) == 0) {
+					out = egress{kind: egressBlocked}
 				}
 				all[family][k] = out
-				translates = translates || out.outward != leavesAsSent
+				translates = translates || out.kind != egressAsSent
 			}
 		}
 		if translates {
-			e.egress, b.s.translates = &all, true
+			e.egress, any = &all, true
 		}
 	}
+	return any
 }
 
-// egress is Azure's precedence of outbound methods: NAT gateway, the ipConfiguration's public
-// address, a load balancer, default outbound access. What is there and not known how leaves as sent.
-func (b *builder) egress(e *Endpoint, six bool, k traffic, pools map[member][]*membership) egress {
+// outboundMethod follows Azure's precedence: NAT gateway, the ipConfiguration's public address,
+// a load balancer, default outbound access. If the method's address is not known, packets leave
+// as sent.
+func (e *Endpoint) outboundMethod(six bool, k traffic, pools map[poolMember][]*membership, defaultOutbound netip.Addr) egress {
 	if g := e.Subnet.NATGateway; g != nil {
 		if ports := shared(g.PublicAddresses(), six); ports != nil {
-			return egress{outward: leavesShared, ports: ports, idle: g.IdleTimeout}
+			return egress{kind: egressShared, ports: ports, idle: g.IdleTimeout}
 		}
 		if g.Unknown {
 			return egress{}
@@ -133,25 +126,25 @@ func (b *builder) egress(e *Endpoint, six bool, k traffic, pools map[member][]*m
 			if !public.Address.IsValid() {
 				return egress{}
 			}
-			return egress{outward: leavesAsOne, address: packet.AddrFrom(public.Address), idle: public.IdleTimeout}
+			return egress{kind: egressOwnAddress, address: packet.AddrFrom(public.Address), idle: public.IdleTimeout}
 		}
 		if c.UnknownPools {
 			return egress{}
 		}
-		if out, ok := balanced(pools[member{c.Subnet.VirtualNetwork, c.Address}], six, k); ok {
+		if out, ok := balancerEgress(pools[poolMember{c.Subnet.VirtualNetwork, c.Address}], six, k); ok {
 			return out
 		}
 	}
-	switch a := b.options.DefaultOutbound; {
+	switch {
 	case e.Subnet.DisableDefaultOutbound:
-		return egress{outward: leavesNotAtAll}
-	case a.IsValid() && a.Is6() == six:
-		return egress{outward: leavesShared, ports: shared([]netip.Addr{a}, six), idle: IdleUDP}
+		return egress{kind: egressBlocked}
+	case defaultOutbound.IsValid() && defaultOutbound.Is6() == six:
+		return egress{kind: egressShared, ports: shared([]netip.Addr{defaultOutbound}, six), idle: IdleUDP}
 	}
 	return egress{}
 }
 
-// configuration is a NIC endpoint's.
+// configuration is the ipConfiguration of a NIC's endpoint.
 func (e *Endpoint) configuration() *policy.IPConfiguration {
 	for i := range e.NetworkInterface.IPConfigurations {
 		if c := &e.NetworkInterface.IPConfigurations[i]; packet.AddrFrom(c.Address) == e.address {
@@ -161,7 +154,7 @@ func (e *Endpoint) configuration() *policy.IPConfiguration {
 	panic("topology: an endpoint without its ipConfiguration")
 }
 
-// shared are all ports of the addresses of a family.
+// shared are all ports of a family's addresses.
 func shared(addresses []netip.Addr, six bool) (ports []PortRange) {
 	for _, a := range addresses {
 		if a.Is6() == six {
@@ -171,8 +164,8 @@ func shared(addresses []netip.Addr, six bool) (ports []PortRange) {
 	return ports
 }
 
-// member is a backend, whichever pool it is in.
-type member struct {
+// poolMember is a backend, whichever pool lists it.
+type poolMember struct {
 	network *policy.VirtualNetwork
 	address netip.Addr
 }
@@ -180,16 +173,16 @@ type member struct {
 // membership is a load balancer with a backend in one of its pools.
 type membership struct {
 	balancer *policy.LoadBalancer
-	backend  member
-	// byInterface says that a pool names the ipConfiguration, not just its address: only then a
+	backend  poolMember
+	// byInterface says that a pool names the ipConfiguration, not just its address. Only then a
 	// Standard load balancer takes default outbound access away.
 	byInterface bool
 }
 
 // memberships are the load balancers of all backends, in the policy's order.
-func (b *builder) memberships() map[member][]*membership {
-	all := map[member][]*membership{}
-	for _, lb := range b.s.Policy.LoadBalancers {
+func memberships(set *policy.Set) map[poolMember][]*membership {
+	all := map[poolMember][]*membership{}
+	for _, lb := range set.LoadBalancers {
 		for _, p := range lb.Pools {
 			for i := range p.Backends {
 				m := memberOf(&p.Backends[i])
@@ -206,54 +199,54 @@ func (b *builder) memberships() map[member][]*membership {
 	return all
 }
 
-func memberOf(b *policy.Backend) member { return member{b.VirtualNetwork, b.Address} }
+func memberOf(b *policy.Backend) poolMember { return poolMember{b.VirtualNetwork, b.Address} }
 
-// balanced is the way out that load balancers give a backend: an outbound rule, else what their load
-// balancing rules do by the way. ok is false when they have no part in it.
-func balanced(list []*membership, six bool, k traffic) (out egress, ok bool) {
+// balancerEgress is the way out that load balancers give a backend: an outbound rule, else a
+// load balancing rule. ok is false when no load balancer decides it.
+func balancerEgress(list []*membership, six bool, k traffic) (out egress, ok bool) {
 	for _, m := range list {
 		for _, r := range m.balancer.OutboundRules {
 			if i := indexIn(r.Pool.Backends, m.backend); i >= 0 && k.takes(r.Protocol) {
-				return m.byRule(r, i, six), true
+				return m.byOutboundRule(r, i, six), true
 			}
 		}
 	}
 	standard := false
 	for _, m := range list {
-		if out, ok := m.byTheWay(six, k); ok {
+		if out, ok := m.byBalancingRules(six, k); ok {
 			return out, true
 		}
 		standard = standard || m.byInterface && m.balancer.SKU.Closed()
 	}
-	return egress{outward: leavesNotAtAll}, standard
+	return egress{kind: egressBlocked}, standard
 }
 
-func indexIn(list []policy.Backend, m member) int {
+func indexIn(list []policy.Backend, m poolMember) int {
 	return slices.IndexFunc(list, func(b policy.Backend) bool { return memberOf(&b) == m })
 }
 
-// byRule is the way out by an outbound rule, for member i of its pool.
-func (m *membership) byRule(r *policy.OutboundRule, i int, six bool) egress {
+// byOutboundRule is the way out by an outbound rule, for member i of its pool.
+func (m *membership) byOutboundRule(r *policy.OutboundRule, i int, six bool) egress {
 	addresses, known := m.outbound(r.Frontends, six)
 	if !known {
 		return egress{}
 	}
-	out := egress{outward: leavesShared, idle: r.IdleTimeout, reset: r.TCPReset}
+	out := egress{kind: egressShared, idle: r.IdleTimeout, reset: r.TCPReset}
 	if n := r.AllocatedPorts; n > 0 {
 		var all []PortRange
 		for _, a := range addresses {
-			all = append(all, m.free(a)...)
+			all = append(all, m.freePorts(a)...)
 		}
-		out.ports = cut(all, i*n, n)
+		out.ports = cutPorts(all, i*n, n)
 	} else {
-		out.ports = m.byDefault(addresses, i, len(r.Pool.Backends))
+		out.ports = m.defaultPorts(addresses, i, len(r.Pool.Backends))
 	}
 	return out
 }
 
-// byTheWay is the way out by the public frontends of load balancing rules without
-// disableOutboundSnat; ok is false when there is no such rule.
-func (m *membership) byTheWay(six bool, k traffic) (out egress, ok bool) {
+// byBalancingRules is the way out by the public frontends of load balancing rules without
+// disableOutboundSnat. ok is false when there is no such rule.
+func (m *membership) byBalancingRules(six bool, k traffic) (out egress, ok bool) {
 	var frontends []*policy.Frontend
 	var members []policy.Backend
 	for _, r := range m.balancer.Rules {
@@ -267,8 +260,8 @@ func (m *membership) byTheWay(six bool, k traffic) (out egress, ok bool) {
 		if !mine {
 			continue
 		}
-		if out.outward == leavesAsSent {
-			out = egress{outward: leavesShared, idle: r.IdleTimeout, reset: r.TCPReset}
+		if out.kind == egressAsSent {
+			out = egress{kind: egressShared, idle: r.IdleTimeout, reset: r.TCPReset}
 		}
 		if !slices.Contains(frontends, r.Frontend) {
 			frontends = append(frontends, r.Frontend)
@@ -288,11 +281,11 @@ func (m *membership) byTheWay(six bool, k traffic) (out egress, ok bool) {
 	if !known {
 		return egress{}, true
 	}
-	out.ports = m.byDefault(addresses, indexIn(members, m.backend), len(members))
+	out.ports = m.defaultPorts(addresses, indexIn(members, m.backend), len(members))
 	return out, true
 }
 
-// outbound are the public addresses of frontends; known is false when one of them is not known.
+// outbound are the public addresses of frontends. known is false when one of them is not known.
 func (m *membership) outbound(frontends []*policy.Frontend, six bool) (list []netip.Addr, known bool) {
 	for _, f := range frontends {
 		addresses := f.Outbound()
@@ -306,72 +299,4 @@ func (m *membership) outbound(frontends []*policy.Frontend, six bool) (list []ne
 		}
 	}
 	return list, true
-}
-
-// free are the ports of a frontend's address that outbound flows may take: not those in a block of
-// eight with a port of a rule.
-func (m *membership) free(a netip.Addr) (list []PortRange) {
-	taken := map[uint16]bool{}
-	take := func(f *policy.Frontend, first, last uint16) {
-		for block := int(first) / balancerPortBlock; f.Address == a && block <= int(last)/balancerPortBlock; block++ {
-			taken[uint16(block)] = true
-		}
-	}
-	for _, r := range m.balancer.Rules {
-		take(r.Frontend, r.FrontendPort, r.FrontendPort)
-	}
-	for _, r := range m.balancer.NATRules {
-		take(r.Frontend, r.First, r.Last)
-	}
-	address := packet.AddrFrom(a)
-	for first := firstSharedPort; first <= lastBalancerPort; first += balancerPortBlock {
-		if taken[uint16(first/balancerPortBlock)] {
-			continue
-		}
-		last := uint16(first + balancerPortBlock - 1)
-		if n := len(list); n > 0 && int(list[n-1].Last) == first-1 {
-			list[n-1].Last = last
-		} else {
-			list = append(list, PortRange{address, uint16(first), last})
-		}
-	}
-	return list
-}
-
-// byDefault are the ports of member i of a pool that nobody has allocated: as many of each address as
-// the size of the pool gives, and 1,024 at most (azure-docs, load-balancer-outbound-connections,
-// default port allocation).
-func (m *membership) byDefault(addresses []netip.Addr, i, size int) (ports []PortRange) {
-	n := 32
-	for _, step := range []struct{ size, ports int }{{800, 64}, {400, 128}, {200, 256}, {100, 512}, {50, 1024}} {
-		if size <= step.size {
-			n = step.ports
-		}
-	}
-	for j, a := range addresses {
-		if (j+1)*n > maxDefaultAllocation {
-			break
-		}
-		ports = append(ports, cut(m.free(a), i*n, n)...)
-	}
-	return ports
-}
-
-// cut takes n ports of ranges, from the one of a number on; fewer where there are no more.
-func cut(ranges []PortRange, from, n int) (list []PortRange) {
-	for _, r := range ranges {
-		size := int(r.Last) - int(r.First) + 1
-		if from >= size {
-			from -= size
-			continue
-		}
-		take := min(n, size-from)
-		if take <= 0 {
-			break
-		}
-		first := int(r.First) + from
-		list = append(list, PortRange{r.Address, uint16(first), uint16(first + take - 1)})
-		n, from = n-take, 0
-	}
-	return list
 }

@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -10,11 +9,11 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// Service is what Azure's platform offers to virtual machines past their NSGs.
+// Service is a service of Azure's platform that virtual machines reach past their NSGs.
 type Service uint8
 
-// The services. Azure's documents name DHCP, DNS, IMDS, health and the wire server; the ports
-// are those that they give. What else goes to a platform address is judged like any packet.
+// The services, with the ports that Azure's documents give. Any other packet to a platform
+// address is judged like every packet.
 const (
 	NoService      Service = iota
 	DHCP                   // 168.63.129.16 udp 67
@@ -31,10 +30,10 @@ func (s Service) String() string {
 	return [NumServices]string{"none", "dhcp", "dns", "imds", "wire_server", "network_watcher", "lkm"}[s]
 }
 
-// Slot is what flow records and counters know a service by: beyond those of rules.
+// Slot is the service's slot in flow records and counters, behind those of rules.
 func (s Service) Slot() uint32 { return MaxRules + uint32(s) }
 
-// ServiceOfSlot is the service of a slot; NoService for a rule's.
+// ServiceOfSlot is the service of a slot, or NoService for a rule's slot.
 func ServiceOfSlot(slot uint32) Service {
 	if slot < MaxRules {
 		return NoService
@@ -49,7 +48,7 @@ var lkmAddrs = func() (list []packet.Addr) {
 	return list
 }()
 
-// Service is the platform's service that a new flow of the endpoint asks for.
+// Service is the platform's service that a new flow of the endpoint goes to.
 func (e *Endpoint) Service(k *packet.Tuple) Service {
 	if e.Subnet == nil {
 		return NoService
@@ -81,7 +80,7 @@ func (e *Endpoint) Service(k *packet.Tuple) Service {
 			return IMDS
 		}
 	default:
-		if tcp && k.DstPort == 1688 && !e.routes.everything {
+		if tcp && k.DstPort == 1688 && !e.routes.hasDefault {
 			for _, a := range lkmAddrs {
 				if k.Dst == a {
 					return LKM
@@ -100,7 +99,7 @@ type ServiceEnd struct {
 	Port     uint16
 }
 
-// Services are all services that the endpoint's flows may ask for: what Service knows, as a list.
+// Services lists the services that Service knows for the endpoint.
 func (e *Endpoint) Services() (list []ServiceEnd) {
 	if e.Subnet == nil {
 		return nil
@@ -111,7 +110,7 @@ func (e *Endpoint) Services() (list []ServiceEnd) {
 		{WireServer, dns, ruleset.TCP, 80}, {WireServer, dns, ruleset.TCP, 443}, {WireServer, dns, ruleset.TCP, 32526},
 		{NetworkWatcher, dns, ruleset.TCP, 8037},
 	}
-	if !e.routes.everything {
+	if !e.routes.hasDefault {
 		for _, a := range lkmAddrs {
 			list = append(list, ServiceEnd{LKM, a.Netip(), ruleset.TCP, 1688})
 		}
@@ -119,8 +118,8 @@ func (e *Endpoint) Services() (list []ServiceEnd) {
 	return list
 }
 
-// PlatformRule is the first rule that names the platform's service which k asks for; -1 when
-// there is none, as nearly always.
+// PlatformRule is the first rule that names the platform's service of a packet. It is -1 when
+// there is none, which is the usual case.
 func (t *Table) PlatformRule(k *packet.Tuple) int {
 	if t.platform == nil {
 		return -1
@@ -131,11 +130,11 @@ func (t *Table) PlatformRule(k *packet.Tuple) int {
 	return -1
 }
 
-// NamesService reports whether a rule, by its place in Rules, names a service of the platform.
+// NamesService reports whether a rule, by its index in Rules, names a service of the platform.
 func (t *Table) NamesService(rule int) bool { return slices.Contains(t.platformRules, rule) }
 
-// narrowToService holds a rule that names an AzurePlatform tag to that service's port: the
-// address alone is others' too.
+// narrowToService narrows a rule that names an AzurePlatform tag to that service's ports, since
+// services share addresses.
 func narrowToService(r *ruleset.Rule, c *classifier.Rule) (names bool) {
 	for _, side := range []struct {
 		tag      string
@@ -155,7 +154,7 @@ func narrowToService(r *ruleset.Rule, c *classifier.Rule) (names bool) {
 	return names
 }
 
-// platformTable compiles the rules that name the platform's services by themselves.
+// platformTable compiles the rules that name the platform's services into a table of their own.
 func (t *Table) platformTable(rules []int) {
 	if t.platformRules = rules; len(rules) == 0 {
 		return
@@ -165,61 +164,4 @@ func (t *Table) platformTable(rules []int) {
 		some[i] = t.compiled[rule]
 	}
 	t.platform = classifier.Compile(some)
-}
-
-// Subscription is what decides whether Azure lets TCP port 25 out to the internet. The zero
-// value is an enterprise agreement, which does.
-type Subscription struct {
-	// Type is enterprise, payg (pay as you go), msdn (and other benefit, student and trial
-	// offers) or csp (cloud solution provider); empty: enterprise.
-	Type string
-	// CreatedBefore20171115 and SMTPExempt let a payg or csp subscription send.
-	CreatedBefore20171115, SMTPExempt bool
-}
-
-// SubscriptionTypes are the values of Subscription.Type, in words.
-const SubscriptionTypes = "enterprise, payg, msdn and csp"
-
-// Check says what is wrong with the subscription: field is the configuration's key.
-func (s *Subscription) Check() (field string, err error) {
-	switch s.Type {
-	case "payg", "csp":
-		return "", nil
-	case "", "enterprise", "msdn":
-		why := map[bool]string{true: "port 25 is blocked always", false: "port 25 is not blocked"}[s.Type == "msdn"]
-		switch {
-		case s.CreatedBefore20171115:
-			return "createdBefore20171115", fmt.Errorf("true: allowed with subscription payg and csp only; with %s %s", s.name(), why)
-		case s.SMTPExempt:
-			return "smtpExempt", fmt.Errorf("true: allowed with subscription payg and csp only; with %s %s", s.name(), why)
-		}
-		return "", nil
-	}
-	return "subscription", fmt.Errorf("%q: allowed are %s", s.Type, SubscriptionTypes)
-}
-
-func (s *Subscription) name() string {
-	if s.Type == "" {
-		return "enterprise"
-	}
-	return s.Type
-}
-
-// BlocksSMTP reports whether TCP port 25 is blocked towards the internet.
-func (s *Subscription) BlocksSMTP() bool {
-	switch s.Type {
-	case "", "enterprise":
-		return false
-	case "payg", "csp":
-		return !s.CreatedBefore20171115 && !s.SMTPExempt
-	}
-	return true
-}
-
-const smtpPort = 25
-
-// SMTPBlocked reports a flow that the platform blocks whatever the rules say: from a virtual
-// network to TCP port 25 outside, under a subscription without it.
-func (s *Snapshot) SMTPBlocked(src, dst *Endpoint, k *packet.Tuple) bool {
-	return k.DstPort == smtpPort && s.BlockSMTP && k.Proto == packet.ProtoTCP && src != nil && src.Subnet != nil && dst == s.outside
 }

@@ -11,7 +11,7 @@ import (
 
 func TestServicesAreThoseOfTheDocuments(t *testing.T) {
 	vm := &Endpoint{Subnet: &policy.Subnet{}, routes: &routes{}}
-	forced := &Endpoint{Subnet: &policy.Subnet{}, routes: &routes{everything: true}}
+	forced := &Endpoint{Subnet: &policy.Subnet{}, routes: &routes{hasDefault: true}}
 	for _, tt := range []struct {
 		name  string
 		from  *Endpoint
@@ -47,7 +47,7 @@ func TestServicesAreThoseOfTheDocuments(t *testing.T) {
 }
 
 func TestServicesAsAList(t *testing.T) {
-	for _, e := range []*Endpoint{{Subnet: &policy.Subnet{}, routes: &routes{}}, {Subnet: &policy.Subnet{}, routes: &routes{everything: true}}, {}} {
+	for _, e := range []*Endpoint{{Subnet: &policy.Subnet{}, routes: &routes{}}, {Subnet: &policy.Subnet{}, routes: &routes{hasDefault: true}}, {}} {
 		listed := map[packet.Tuple]Service{}
 		addresses := map[packet.Addr]bool{platformAddrs[0]: true, platformAddrs[1]: true}
 		for _, end := range e.Services() {
@@ -70,7 +70,7 @@ func TestServicesAsAList(t *testing.T) {
 	}
 }
 
-// License activation follows the route tables: the allowance ends with a route for everything, not with others.
+// License activation follows the route tables: a default route ends the allowance, other routes don't.
 func TestLicenseActivationUnderRouteTables(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -24,7 +24,7 @@ const (
 // String is Azure's word.
 func (p ProbeProtocol) String() string { return [...]string{"Tcp", "Http", "Https"}[p] }
 
-// Probe is what a load balancer asks of one backend. A probe is up until Set says otherwise.
+// Probe is what a load balancer asks one backend. A probe is up until Set says otherwise.
 type Probe struct {
 	// Name is LOAD BALANCER/PROBE.
 	Name      string
@@ -34,38 +34,44 @@ type Probe struct {
 	Port      uint16
 	Path      string // of ProbeHTTP and ProbeHTTPS
 	Interval  time.Duration
-	Threshold int // answers, or failures, in a row that change the state
+	Threshold int // answers or failures in a row that change the state
 
 	health   *health
 	balancer string // id in lower case
 }
 
-// health is a probe's state, which snapshots share: backends know it by the place where their own
-// snapshot keeps it.
+// health is the state of a probe. Backends point to it; Follow lets it share the state of the
+// same probe in the snapshot before.
 type health struct{ down *atomic.Bool }
 
 func newHealth() *health { return &health{down: &atomic.Bool{}} }
 
+// NewProbe makes a probe without a load balancer, for a prober that is used alone. It is up.
+func NewProbe(p Probe) *Probe {
+	p.health = newHealth()
+	return &p
+}
+
 // Up reports that the backend takes new flows. Safe for concurrent use.
 func (p *Probe) Up() bool { return !p.health.down.Load() }
 
-// Set says whether the backend takes new flows, in all snapshots that have the probe. Safe for
+// Set says whether the backend takes new flows, in all snapshots with this probe. Safe for
 // concurrent use.
 func (p *Probe) Set(up bool) { p.health.down.Store(!up) }
 
-// Probes are the health probes of the policy's load balancers, one for each probe and backend that
-// a rule brings together; the slice is shared and must not be changed.
+// Probes are the health probes of the policy's load balancers, one for each probe and backend
+// that a rule brings together. The slice is shared and must not be changed.
 func (s *Snapshot) Probes() []*Probe { return s.probes }
 
-// probedBackend is what a load balancer asks once, however many rules want to know.
+// probedBackend is what a load balancer asks once for all its rules.
 type probedBackend struct {
 	probe   *policy.HealthProbe
 	to      *Endpoint
 	address packet.Addr
 }
 
-// probe is the state of a backend by a probe.
-func (b *builder) probe(lb *policy.LoadBalancer, p *policy.HealthProbe, of backend, known map[probedBackend]*health) *health {
+// addProbe makes the probe of a backend once.
+func (t *translation) addProbe(lb *policy.LoadBalancer, p *policy.HealthProbe, of backend, known map[probedBackend]*health) *health {
 	key := probedBackend{p, of.to, of.address}
 	if h := known[key]; h != nil {
 		return h
@@ -80,16 +86,16 @@ func (b *builder) probe(lb *policy.LoadBalancer, p *policy.HealthProbe, of backe
 	case "Https":
 		probe.Protocol = ProbeHTTPS
 	}
-	b.s.probes = append(b.s.probes, probe)
+	t.probes = append(t.probes, probe)
 	return h
 }
 
-// identity is a probe's across snapshots: all that its answer depends on.
+// identity identifies a probe across snapshots by all that its answer depends on.
 func (p *Probe) identity() string {
 	return fmt.Sprint(p.balancer, " ", p.Name, " ", p.Target.identity(), " ", p.Address, " ", p.Protocol, " ", p.Port, " ", p.Path)
 }
 
-// followProbes takes the states of the probes that stay.
+// followProbes takes over the states of the probes that stay.
 func (s *Snapshot) followProbes(before *Snapshot) {
 	if len(s.probes) == 0 || len(before.probes) == 0 {
 		return

@@ -14,8 +14,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// rebuildSet is a policy of three NSGs: "tags" of vnet1's subnet names a file's tag, "asg"
-// of vnet2's names an application security group, "plain" is used by nobody.
+// rebuildSet is a policy of three NSGs. "tags", of vnet1's subnet, names a file's tag. "asg", of
+// vnet2's subnet, names an application security group. Nothing uses "plain".
 func rebuildSet() *policy.Set {
 	set := twoNetworks()
 	v1, v2 := set.VirtualNetworks[0], set.VirtualNetworks[1]
@@ -49,8 +49,7 @@ func mustBuild(t testing.TB, earlier *Snapshot, set *policy.Set, registry *Regis
 	return s
 }
 
-// compiledAnew lists the directions of a snapshot whose tables the earlier one doesn't
-// have in the same place.
+// compiledAnew lists the directions of a snapshot that do not have the earlier one's tables.
 func compiledAnew(earlier, s *Snapshot) []string {
 	var list []string
 	for i, g := range s.Groups {
@@ -116,8 +115,8 @@ func TestRebuildCompilesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-// A reader gives an unchanged group as the same object: its rules and slots are shared,
-// its tags and members are not taken for unchanged.
+// A reader gives an unchanged group as the same object. Its rules and slots are shared, but its
+// tags and members may have changed.
 func TestRebuildOfTheSameGroupsSeesWhatTheyReferTo(t *testing.T) {
 	registry := NewRegistry()
 	first, second := rebuildSet(), rebuildSet()
@@ -137,7 +136,7 @@ func TestRebuildOfTheSameGroupsSeesWhatTheyReferTo(t *testing.T) {
 	}
 }
 
-// Slots are of one registry: another numbers the rules by itself.
+// Slots belong to one registry. Another numbers the rules by itself.
 func TestRebuildWithAnotherRegistryNumbersTheRulesAnew(t *testing.T) {
 	set := rebuildSet()
 	before := mustBuild(t, nil, set, NewRegistry())
@@ -198,8 +197,8 @@ func TestFaultsStandInThePolicysOrder(t *testing.T) {
 	}
 }
 
-// TestRebuildEqualsBuild edits a policy at random many times and compares the snapshot
-// that each edit leaves with one that is built from nothing, on one core and on all.
+// TestRebuildEqualsBuild edits a policy at random many times. It compares the snapshot after each
+// edit with one that is built from nothing, on one core and on all.
 func TestRebuildEqualsBuild(t *testing.T) {
 	rounds := 300
 	if testing.Short() {
@@ -244,14 +243,14 @@ func checkSlots(t *testing.T, g *Group, keys []RuleKey) {
 	}
 }
 
-// randomPolicy is a policy that is edited at random. Groups that an edit leaves alone
-// are, as after a reload, now the same object and now an equal one.
+// randomPolicy is a policy that is edited at random. A group without a change is sometimes the
+// same object and sometimes an equal one, as after a reload.
 type randomPolicy struct {
 	r      *rand.Rand
 	groups []*ruleset.NSG
 	tags   map[string][]netip.Prefix
 	spaces [2][]netip.Prefix
-	member [4]string // of which ASG the NICs are
+	member [4]string // the ASG of each NIC
 }
 
 func newRandomPolicy(r *rand.Rand) *randomPolicy {
@@ -269,7 +268,7 @@ func newRandomPolicy(r *rand.Rand) *randomPolicy {
 	return p
 }
 
-// address is one of few, so that rules and packets meet.
+// address is one of a few addresses, so that rules and packets meet.
 func (p *randomPolicy) address() netip.Addr {
 	if p.r.IntN(4) == 0 {
 		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(p.r.IntN(8))})
@@ -307,7 +306,7 @@ func (p *randomPolicy) rule() ruleset.Rule {
 	return rule
 }
 
-// edit changes one thing; groups, as all of a policy, are replaced and never written to.
+// edit changes one thing. It replaces groups and never writes to them, as for all of a policy.
 func (p *randomPolicy) edit() {
 	i := p.r.IntN(len(p.groups))
 	g := *p.groups[i]
@@ -340,7 +339,7 @@ func (p *randomPolicy) edit() {
 	p.groups[i] = &g
 }
 
-// set is the policy as it is now, read again.
+// set is the present policy, read again.
 func (p *randomPolicy) set() *policy.Set {
 	set := twoNetworks()
 	set.NetworkSecurityGroups = slices.Clone(p.groups)

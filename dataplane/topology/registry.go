@@ -7,8 +7,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// MaxRules bounds the rules that one process counts over its life, rules that
-// reloads have removed included.
+// MaxRules bounds the rules that one process counts over its life. Rules that reloads have
+// removed count too.
 const MaxRules = 1 << 20
 
 // RuleKey identifies a rule in counters: the labels of nsgd_rule_hits_total.
@@ -17,15 +17,15 @@ type RuleKey struct {
 	// has several of that name.
 	NetworkSecurityGroup string
 	Direction            ruleset.Direction
-	// Rule is the name; with the prefix securityRules/ for a user rule that is named
-	// like a default one.
+	// Rule is the name. A user rule that is named like a default one has the prefix
+	// securityRules/.
 	Rule   string
 	Access ruleset.Access
 }
 
-// Registry gives each rule a slot, the number that flow records and counters
-// know it by. A slot is never taken back: a flow may outlive its rule, and a
-// rule that returns goes on counting where it stopped. Safe for concurrent use.
+// Registry gives each rule a slot, its number in flow records and counters. A slot is never
+// taken back: a flow may outlive its rule, and a rule that returns goes on counting where it
+// stopped. Safe for concurrent use.
 type Registry struct {
 	mu    sync.Mutex
 	slots map[RuleKey]uint32
@@ -35,16 +35,16 @@ type Registry struct {
 // NewRegistry makes an empty registry.
 func NewRegistry() *Registry { return &Registry{slots: map[RuleKey]uint32{}} }
 
-// Keys returns the rules by slot. The slice is shared and must not be changed;
-// later registrations append behind it.
+// Keys returns the rules by slot. The slice is shared and must not be changed. Later rules are
+// appended behind it.
 func (r *Registry) Keys() []RuleKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.keys[:len(r.keys):len(r.keys)]
 }
 
-// reserve gives every key a slot, or none of them when there is no room; the slots are
-// in the order of the keys.
+// reserve gives every key a slot, or none of them when there is no room. The slots are in the
+// order of the keys.
 func (r *Registry) reserve(keys []RuleKey) ([]uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

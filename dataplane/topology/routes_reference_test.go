@@ -10,7 +10,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// candidate is a route of the reference: a prefix, its rank among equals, and what it says.
+// candidate is a route of the reference: a prefix, its rank among equals, and its next hop.
 type candidate struct {
 	prefix netip.Prefix
 	rank   int // 0 system, 1 gateway, 2 user-defined
@@ -18,8 +18,8 @@ type candidate struct {
 	at     string // appliance
 }
 
-// slowNextHop lists every route that a spoke's subnet has, straight from the policy, and takes
-// the longest, of equals the one of the highest rank.
+// slowNextHop lists every route of a spoke's subnet, straight from the policy. It takes the
+// longest, and between equals the one of the highest rank.
 func slowNextHop(set *policy.Set, v *policy.VirtualNetwork, t *policy.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
 	var all []candidate
 	for _, p := range everywhere {
@@ -137,7 +137,7 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 				if got.Type != want.kind || at != want.at || (got.Table != nil) != (want.rank == 2) {
 					t.Fatalf("seed %d: from %s to %s: got %+v, want %+v", seed, v.Name, a, got, want)
 				}
-				// Where the routes lead to an endpoint, it is the one that they say.
+				// If Route finds an endpoint, it must be the one of the reference's hop.
 				e, drop := s.Route(from, from.address, ip(a))
 				if drop != packet.NotDropped {
 					continue

@@ -12,9 +12,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// hubAndSpokes is a hub (10.0.0.0/16: a with NIC fw that forwards, a GatewaySubnet) and two
-// spokes (10.1.0.0/16, 10.2.0.0/16), each with a subnet "a" and a NIC of the spoke's name at .4. The
-// spokes are peered with the hub, which lends them its gateway, and not with each other.
+// hubAndSpokes is a hub (10.0.0.0/16: subnet a with NIC fw that forwards, a GatewaySubnet) and two
+// spokes (10.1.0.0/16, 10.2.0.0/16). Each spoke has a subnet "a" and a NIC of the spoke's name at
+// .4. The spokes are peered with the hub, which lends them its gateway, but not with each other.
 func hubAndSpokes() *policy.Set {
 	set := &policy.Set{}
 	network := func(name, space string, subnets map[string]string) *policy.VirtualNetwork {

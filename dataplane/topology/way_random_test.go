@@ -12,8 +12,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// randomStreet is a policy of two peered networks with everything that translates, in any
-// combination that reading takes.
+// randomStreet is a policy of two peered networks with everything that translates, in any valid
+// combination.
 func randomStreet(random *rand.Rand) *policy.Set {
 	coin := func(n int) bool { return random.IntN(n) == 0 }
 	set := &policy.Set{}
@@ -132,7 +132,7 @@ func randomBalancer(random *rand.Rand, set *policy.Set, i int, public func() *po
 	return lb
 }
 
-// everybody has an attachment.
+// everybody gives every NIC and subnet an attachment.
 func everybody(set *policy.Set) []Spec {
 	specs := []Spec{{Kind: Internet}, {Kind: Platform}}
 	for _, nic := range set.NetworkInterfaces {
@@ -199,7 +199,7 @@ func TestRandomWaysAgreeWithTheARMObjects(t *testing.T) {
 	}
 }
 
-// randomPacket is from somebody to somebody of the policy, or to its public addresses.
+// randomPacket is a packet between addresses of the policy, the internet and public addresses.
 func randomPacket(random *rand.Rand, set *policy.Set) packet.Tuple {
 	some := func() netip.Addr {
 		switch random.IntN(6) {

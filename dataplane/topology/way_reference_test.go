@@ -10,8 +10,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// slowWay is what the ARM objects say of a packet, read from the first to the last each time. It
-// knows endpoints by the address that they have, and trusts Route.
+// slowWay decides about a packet by a walk through all ARM objects. It knows endpoints by their
+// address, and trusts Route.
 type slowWay struct {
 	s    *Snapshot
 	set  *policy.Set
@@ -19,7 +19,7 @@ type slowWay struct {
 	down map[netip.Addr]bool // backends
 }
 
-// outcome is what may become of a packet: one of the receivers, with any of the sources.
+// outcome is the possible results for a packet: one of the receivers, with any of the sources.
 type outcome struct {
 	drop      packet.Drop
 	receivers []receiver
@@ -29,12 +29,12 @@ type outcome struct {
 	entered   bool // by a public address or a frontend
 }
 
-// returns reports whether the sender would get the packet from himself, if he were a receiver.
+// returns reports that the sender must not be the receiver: it would see its own address as source.
 func (o *outcome) returns() bool { return o.entered && o.sources == nil }
 
 type receiver struct {
 	network  *policy.VirtualNetwork // nil: outside
-	address  netip.Addr             // who has it
+	address  netip.Addr             // of the endpoint
 	dst      netip.Addr
 	port     uint16
 	floating bool
@@ -110,7 +110,7 @@ func (r *slowWay) isPublic(a netip.Addr) bool {
 	return a == r.dflt
 }
 
-// floats reports that src is a backend that gets packets to an address untouched.
+// floats reports that a load balancer delivers packets to an address unchanged to src.
 func (r *slowWay) floats(src *Endpoint, a netip.Addr) bool {
 	for _, lb := range r.set.LoadBalancers {
 		for _, rule := range lb.Rules {
@@ -211,7 +211,7 @@ func (r *slowWay) back(lb *policy.LoadBalancer, f *policy.Frontend, t *packet.Tu
 	return list
 }
 
-// reach leaves closed only where no network security group stands.
+// reach sets the receivers; closed stays only where no network security group stands.
 func (r *slowWay) reach(out outcome, list []receiver) outcome {
 	for _, to := range list {
 		guarded := false
@@ -236,7 +236,7 @@ func shorter(out *outcome, idle time.Duration, reset bool) time.Duration {
 	return out.idle
 }
 
-// leave lists the sources that a NIC or a subnet's host may have outside.
+// leave lists the sources that the internet may see of a NIC or a subnet's host.
 func (r *slowWay) leave(src *Endpoint, t *packet.Tuple) outcome {
 	four, known := t.Src.Is4(), true
 	ported := t.Proto == packet.ProtoTCP || t.Proto == packet.ProtoUDP || t.Proto == packet.ProtoICMP || t.Proto == packet.ProtoICMPv6
@@ -308,7 +308,7 @@ func (r *balancedSlow) is(p policy.Transport) bool {
 	return p == policy.TransportAll || p == policy.TransportTCP && r.proto == packet.ProtoTCP || p == policy.TransportUDP && r.proto == packet.ProtoUDP
 }
 
-// freePorts counts the ports of a load balancer's address out, one by one.
+// freePorts lists the free ports of a load balancer's address one by one.
 func freePorts(lb *policy.LoadBalancer, a netip.Addr) (list []source) {
 	for p := 1024; p < 1024+64000; p++ {
 		free := true
@@ -335,7 +335,7 @@ func portsByDefault(size int) int {
 	return 256
 }
 
-// give is member i's part of some frontends, of size members.
+// give is the part of some frontends that member i of size gets.
 func (r *balancedSlow) give(lb *policy.LoadBalancer, frontends []*policy.Frontend, i, size, allocated int, out outcome) outcome {
 	if slices.ContainsFunc(frontends, func(f *policy.Frontend) bool { return !f.Address.IsValid() }) {
 		return outcome{}
@@ -378,7 +378,7 @@ func (r *balancedSlow) leave() (outcome, bool) {
 	}
 	standard := false
 	for _, lb := range r.set.LoadBalancers {
-		if out, ok := r.byTheWay(lb); ok {
+		if out, ok := r.byBalancingRules(lb); ok {
 			return out, true
 		}
 		for _, p := range lb.Pools {
@@ -388,8 +388,8 @@ func (r *balancedSlow) leave() (outcome, bool) {
 	return outcome{drop: packet.DropNoOutbound}, standard
 }
 
-// byTheWay is what load balancing rules do without disableOutboundSnat.
-func (r *balancedSlow) byTheWay(lb *policy.LoadBalancer) (outcome, bool) {
+// byBalancingRules is the way out by load balancing rules without disableOutboundSnat.
+func (r *balancedSlow) byBalancingRules(lb *policy.LoadBalancer) (outcome, bool) {
 	var frontends []*policy.Frontend
 	var all []policy.Backend
 	var first *policy.LoadBalancingRule
@@ -419,7 +419,7 @@ func (r *balancedSlow) byTheWay(lb *policy.LoadBalancer) (outcome, bool) {
 	return r.give(lb, frontends, slices.IndexFunc(all, r.me), len(all), 0, outcome{idle: first.IdleTimeout, reset: first.TCPReset}), true
 }
 
-// differs says how a way is not the outcome that the reference knows; empty when it is.
+// differs says how a way differs from the reference's outcome; empty when it does not.
 func (r *slowWay) differs(t *packet.Tuple, w *Way, drop packet.Drop, want outcome) string {
 	if drop == packet.DropHairpin {
 		if want.returns() && slices.ContainsFunc(want.receivers, func(to receiver) bool { return to.address == t.Src.Netip() }) {
@@ -465,7 +465,7 @@ func (r *slowWay) differs(t *packet.Tuple, w *Way, drop packet.Drop, want outcom
 	return ""
 }
 
-// joined puts ports that follow each other into one range.
+// joined joins neighbouring ports into ranges.
 func joined(list []source) (out []source) {
 	for _, s := range list {
 		if n := len(out); n > 0 && s.first >= 0 && out[n-1].address == s.address && out[n-1].last+1 == s.first {

@@ -101,7 +101,7 @@ func streetPolicy(tb testing.TB) *policy.Set {
 	return d.Set
 }
 
-// streetSpecs attach every NIC, the subnets byip and front, the internet and the platform.
+// streetSpecs attaches every NIC, the subnets byip and front, the internet and the platform.
 func streetSpecs() (specs []Spec) {
 	for _, n := range streetNICs {
 		specs = append(specs, Spec{Kind: NetworkInterface, Reference: n[0]})
@@ -118,7 +118,7 @@ func streetSnapshot(tb testing.TB, o Options) *Snapshot {
 	return s
 }
 
-// from finds an attachment by name and who sends from an address there.
+// from finds the endpoint that sends from an address at a named attachment.
 func (s *Snapshot) from(tb testing.TB, name string, a packet.Addr) *Endpoint {
 	tb.Helper()
 	for _, at := range s.Attachments {
@@ -135,8 +135,8 @@ func tuple(tb testing.TB, protocol uint8, src string, srcPort uint16, dst string
 	return packet.Tuple{Src: ip(src), Dst: ip(dst), SrcPort: srcPort, DstPort: dstPort, Proto: protocol}
 }
 
-// told shows a way: the receiver's attachment, the packet there, where source ports are from, and
-// what else holds.
+// told shows a way: the receiver's attachment, the packet there, the ranges of source ports, and
+// the rest.
 func told(s *Snapshot, w *Way, drop packet.Drop) string {
 	if drop != packet.NotDropped {
 		return drop.String()
@@ -323,7 +323,7 @@ func TestABackendThatIsDownGetsNoNewFlow(t *testing.T) {
 	if _, drops := where(); drops != 1000 {
 		t.Errorf("with both down: %d dropped", drops)
 	}
-	// A state outlives a reload, and is the same for both snapshots.
+	// A state outlives a reload, and both snapshots share it.
 	next := streetSnapshot(t, Options{})
 	next.Follow(s)
 	if p := next.Probes(); p[0].Up() || p[1].Up() {
@@ -341,13 +341,13 @@ func TestABackendThatIsDownGetsNoNewFlow(t *testing.T) {
 func TestWhichFieldsChooseABackend(t *testing.T) {
 	for _, tt := range []struct {
 		distribution              policy.Distribution
-		port, protocol, addresses bool // do other ones choose other backends
+		port, protocol, addresses bool // whether another one chooses another backend
 	}{
 		{policy.DistributionDefault, true, true, true},
 		{policy.DistributionSourceIPProtocol, false, true, true},
 		{policy.DistributionSourceIP, false, false, true},
 	} {
-		v := service{distribution: tt.distribution, backends: make([]backend, 16)}
+		v := frontendRule{distribution: tt.distribution, backends: make([]backend, 16)}
 		seen := func(change func(i int, p *packet.Tuple)) bool {
 			found := map[*backend]bool{}
 			for i := range 64 {
@@ -369,9 +369,9 @@ func TestWhichFieldsChooseABackend(t *testing.T) {
 	}
 }
 
-// A client of a backend that stays up keeps it whatever happens to the others.
+// A client keeps a backend that stays up, whatever happens to the others.
 func TestTheOthersKeepTheirBackend(t *testing.T) {
-	v := service{distribution: policy.DistributionSourceIP}
+	v := frontendRule{distribution: policy.DistributionSourceIP}
 	for range 10 {
 		v.backends = append(v.backends, backend{health: newHealth()})
 	}
@@ -420,7 +420,7 @@ func TestDefaultPortsByTheSizeOfThePool(t *testing.T) {
 	} {
 		addresses := slices.Repeat([]netip.Addr{a}, tt.frontends)
 		total := 0
-		for _, r := range m.byDefault(addresses, tt.size-1, tt.size) {
+		for _, r := range m.defaultPorts(addresses, tt.size-1, tt.size) {
 			if int(r.First) != firstSharedPort+(tt.size-1)*tt.ports {
 				t.Errorf("the last of %d begins at %d", tt.size, r.First)
 			}
@@ -432,7 +432,7 @@ func TestDefaultPortsByTheSizeOfThePool(t *testing.T) {
 	}
 }
 
-// balancer is street's first load balancer with so many backends by address.
+// balancer is street with a number of backends by address in the first load balancer's pool.
 func balancer(tb testing.TB, backends int) *Snapshot {
 	tb.Helper()
 	set := streetPolicy(tb)

@@ -145,7 +145,7 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 }
 
 // Answered reports that answers come back by where the packet came from.
-func (d *Decision) Answered() bool { return d.snapshot.Answers(d.source, &d.sent, &d.Way) }
+func (d *Decision) Answered() bool { return d.snapshot.RepliesReturn(d.source, &d.sent, &d.Way) }
 
 // Receive asks the receiver's stages about the packet as it arrives.
 func (d *Decision) Receive(p *packet.Packet) packet.Drop {

@@ -8,8 +8,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
-// BenchmarkEnded is a flow from the flow table's hook to its two rows at each of two ends, in logs of
-// both versions in files.
+// BenchmarkEnded takes a flow from the flow table's hook to its two rows at each of two ends, in logs
+// of both versions in files.
 func BenchmarkEnded(b *testing.B) {
 	r := newRig(b, midnight, Log{Version: NSG, Folder: b.TempDir(), MaxSize: 256 << 20}, Log{Version: VNet, Folder: b.TempDir(), MaxSize: 256 << 20})
 	info := oneFlow(b, r)
@@ -26,7 +26,7 @@ func BenchmarkEnded(b *testing.B) {
 	r.end()
 }
 
-// BenchmarkWalk is a live flow that has no row due.
+// BenchmarkWalk walks past live flows without a row that is due.
 func BenchmarkWalk(b *testing.B) {
 	r := newRig(b, midnight, Log{Version: NSG, Folder: b.TempDir()}, Log{Version: VNet, Folder: b.TempDir()})
 	const flows = 4000
@@ -48,8 +48,8 @@ func BenchmarkWalk(b *testing.B) {
 	r.end()
 }
 
-// oneFlow is what the flow table says of a flow between the two NICs.
-func oneFlow(b *testing.B, r *rig) (info conntrack.FlowInfo) {
+// oneFlow begins a flow between the two NICs and returns its record of the flow table.
+func oneFlow(b testing.TB, r *rig) (info conntrack.FlowInfo) {
 	r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 1000, DstPort: 123, Payload: 100}))
 	for i := range r.engine.Flows().Flows {
 		info = *i

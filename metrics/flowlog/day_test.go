@@ -16,7 +16,7 @@ import (
 
 var midnight = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
-// talk is a flow that a test makes and what it has carried.
+// talk is a flow that a test makes, with the packets and bytes that it has carried.
 type talk struct {
 	from, to     int
 	tcp          bool
@@ -101,7 +101,7 @@ func (k *talk) end(r *rig) {
 	}
 }
 
-// ends are what each end of the flow must show, by version, MAC address and direction.
+// ends are the flows that each end must show, by version, MAC address and direction.
 func (k *talk) ends() map[flowlogtest.Key]*flowlogtest.Flow {
 	all := map[flowlogtest.Key]*flowlogtest.Flow{}
 	add := func(version int, resource, mac, direction, acl, rule string) {
@@ -138,8 +138,8 @@ func (k *talk) ends() map[flowlogtest.Key]*flowlogtest.Flow {
 	return all
 }
 
-// A day of flow logs, with reloads that rename a rule under live flows and a restart in the middle of
-// an hour: what a reader puts together is, flow by flow, what was carried.
+// A day of flow logs has reloads that rename a rule under live flows, and a restart in the middle of
+// an hour. A reader still finds exactly what each flow carried.
 func TestADayOfFlowLogsTellsEveryFlowExactly(t *testing.T) {
 	folder := t.TempDir()
 	var printed bytes.Buffer
@@ -168,7 +168,7 @@ func TestADayOfFlowLogsTellsEveryFlowExactly(t *testing.T) {
 			for _, k := range over {
 				k.end(r)
 			}
-			if m%10 == 3 { // who is denied: by the subnet's NSG on the way out, by a default rule on the way in
+			if m%10 == 3 { // denied by the subnet's NSG on the way out, by a default rule on the way in
 				r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: world, SrcPort: port, DstPort: 666}))
 				r.send(internet, packettest.TCP(packettest.Spec{Src: world, Dst: addrA, SrcPort: port, DstPort: 22, Flags: "S"}))
 				denied++
@@ -232,8 +232,8 @@ func checkFlows(t *testing.T, rows []flowlogtest.Row, all []*talk) {
 		if w == nil || f.Rule != w.Rule || f.ACL != w.ACL || f.Counters != w.Counters || f.Over.IsZero() {
 			t.Fatalf("told   %+v\ncarried %+v", *f, w)
 		}
-		// Rows C come five, ten... intervals after the first; a flow may be over before the walk of its
-		// last minute, or take up to four minutes more to time out.
+		// Rows C come five, ten... intervals after the first. A flow may end before the walk of its last
+		// minute, or take up to four minutes more to time out.
 		if least := max(lasted[f.Key]-2, 0) / continueEvery; f.Continued < least || f.Continued > least+2 {
 			t.Fatalf("%+v: %d rows C after %d minutes", *f, f.Continued, lasted[f.Key])
 		}
@@ -276,7 +276,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A clock that is set back by hours would otherwise have no rows written until it is there again.
+// When the clock was set back by hours, no rows were written until it reached the old time again.
 func TestAClockThatIsSetBackPutsNoWalkOff(t *testing.T) {
 	now := midnight.Add(30 * time.Second)
 	r := &Recorder{options: Options{Interval: time.Minute, Now: func() time.Time { return now }}}

@@ -6,12 +6,12 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 )
 
-// endedFlows bounds the flows that have ended and wait for their last row: what a table of a
-// million can end in a few of drainEvery.
+// endedFlows bounds the ended flows that wait for their last row. A table of a million flows
+// ends that many within a few of drainEvery.
 const endedFlows = 1 << 16
 
-// ring takes ended flows from the flow table, one call at a time, to the one goroutine that
-// logs them. It never waits: a flow that finds it full has no last row, and is counted.
+// ring carries ended flows from the flow table to the goroutine that logs them. One goroutine
+// pushes at a time. It never waits: a flow that finds it full gets no last row and is counted.
 type ring struct {
 	flows []conntrack.FlowInfo
 	wake  chan struct{} // one pending token: the ring fills
@@ -28,7 +28,7 @@ func newRing(flows int) *ring {
 	return &ring{flows: make([]conntrack.FlowInfo, flows), wake: make(chan struct{}, 1)}
 }
 
-// push is for conntrack.Table.OnEnd.
+// push takes an ended flow; it is for conntrack.Table.OnEnd.
 func (r *ring) push(i *conntrack.FlowInfo) {
 	if !logged(i.Key.Proto) {
 		return
@@ -49,7 +49,7 @@ func (r *ring) push(i *conntrack.FlowInfo) {
 	}
 }
 
-// drain hands over what is there.
+// drain hands over the flows that wait.
 func (r *ring) drain(f func(*conntrack.FlowInfo)) {
 	head, tail := r.head.Load(), r.tail.Load()
 	for ; head != tail; head++ {

@@ -10,24 +10,24 @@ import (
 	"os"
 )
 
-// An hour's file is a list of records, one a line, as the blocks of Azure's are:
+// An hour's file is a list of records, one a line, as in the blocks of Azure's files:
 //
 //	{"records":[
 //	{"time":...}
 //	,{"time":...}
 //	]}
 //
-// A record takes the place of the last line and brings a new one, in one write: before and after
-// it the file is whole. A process that is killed, or a disk that fills, in the middle leaves a
-// file without that line, which mend cuts behind its last whole record. No record has a line
-// break within, so the last line can be told from a record's end.
+// One write puts a record and a new last line in the place of the last line, so the file is
+// whole before and after it. If the process is killed or the disk fills in the middle, the last
+// line is missing, and mend cuts the file behind its last whole record. No record contains a line
+// break, so the last line differs from a record's end.
 const (
 	opening = "{\"records\":[\n"
 	closing = "]}\n"
 )
 
-// appendRecord adds a record to a file, which it makes if need be, and returns by how much the
-// file grew. After an error it is as it was before.
+// appendRecord adds a record to a file, which it makes if there is none. It returns by how much
+// the file grew. After an error the file is as it was before.
 func appendRecord(path string, record []byte) (grown int64, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
@@ -57,7 +57,7 @@ func appendRecord(path string, record []byte) (grown int64, err error) {
 	if size == 0 {
 		return -before, errors.Join(err, f.Truncate(0))
 	}
-	// What stood there before needs no new room.
+	// The old last line needs no new room on the disk.
 	_, restored := f.WriteAt([]byte(closing), at)
 	return size - before, errors.Join(err, restored, f.Truncate(size))
 }
@@ -72,7 +72,7 @@ func sizeOf(f *os.File) (int64, error) {
 	return info.Size(), nil
 }
 
-// mend makes a file whole that isn't, and returns its length.
+// mend makes a torn file whole and returns its length.
 func mend(f *os.File, size int64) (int64, error) {
 	whole, err := isWhole(f, size)
 	if whole || err != nil {
@@ -92,7 +92,7 @@ func mend(f *os.File, size int64) (int64, error) {
 	return good, f.Truncate(good)
 }
 
-// isWhole looks at the end alone: records of a file that ends as it should are whole.
+// isWhole looks only at the end: if the last line is there, all records are whole.
 func isWhole(f *os.File, size int64) (bool, error) {
 	if size == 0 {
 		return true, nil
@@ -108,7 +108,7 @@ func isWhole(f *os.File, size int64) (bool, error) {
 	return string(tail) == last, nil
 }
 
-// wholeRecords is the length of a file's opening and of the whole records behind it.
+// wholeRecords is the length of a file's opening and its whole records.
 func wholeRecords(f *os.File) (good int64, err error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return 0, err

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// records reads a file as any reader of JSON would.
+// records reads a file with an ordinary JSON reader.
 func records(t *testing.T, path string) (list []json.RawMessage) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -45,8 +45,8 @@ func TestAFileIsWholeAfterEachRecord(t *testing.T) {
 	}
 }
 
-// Whatever part of a write has reached the file, the records before it are kept and the next one
-// follows them.
+// Whatever part of a write has reached the file, the records before it stay and the next one follows
+// them.
 func TestAFileThatWasCutAnywhereIsMended(t *testing.T) {
 	path := filepath.Join(t.TempDir(), hourFile)
 	for _, r := range []string{`{"a":["x"]}`, `{"b":["y]}"]}`} {
@@ -134,7 +134,7 @@ func TestAfterAKillAFileIsMendedAndGoesOn(t *testing.T) {
 	}
 }
 
-// blockOf is a record of an hour.
+// blockOf makes a record of an hour.
 func blockOf(l *flowLog, t time.Time, n, size int) *block {
 	return &block{log: l, path: nsgContainer + "/resourceId=/N/" + hourPath(t) + "/macAddress=0/" + hourFile, rows: 1,
 		record: fmt.Appendf(nil, `{"n":%d,"pad":%q}`, n, strings.Repeat("x", size))}
@@ -182,7 +182,7 @@ func TestWhatIsNoFlowLogIsSetAside(t *testing.T) {
 	}
 }
 
-// Two stores of one folder would each believe to know its size.
+// Two stores of one folder would each count only their own files.
 func TestAFolderThatIsWrittenInTwoWaysIsOne(t *testing.T) {
 	folder := t.TempDir()
 	r := newRig(t, midnight, Log{Version: NSG, Folder: folder}, Log{Version: VNet, Folder: folder + "/"})

@@ -36,20 +36,20 @@ func ParseVersion(text string) (Version, error) {
 // Log is one flow log to write.
 type Log struct {
 	Version Version
-	// Target is what is logged: of NSG a network security group, of VNet a virtual network, a subnet
-	// or a network interface, by name or id. Of several logs of a version that fit, the most
+	// Target is what is logged, by name or id: for NSG a network security group, for VNet a
+	// virtual network, a subnet or a network interface. If several logs of a version fit, the most
 	// particular one has the rows. Empty: everything that no other log has.
 	Target string
 	// Folder holds the containers of the logs; empty: none is written.
 	Folder string
-	// MaxSize is how many bytes the files below Folder may take; 0: DefaultMaxSize. Logs of one
-	// folder say the same.
+	// MaxSize bounds the bytes of the files below Folder; 0: DefaultMaxSize. Logs with the same
+	// folder have the same MaxSize. Rows of denied packets add 1/256 of it in an interval at most.
 	MaxSize int64
 	// Stdout also prints the records, one a line.
 	Stdout bool
 }
 
-// DefaultMaxSize is Log.MaxSize if it is 0.
+// DefaultMaxSize is used where Log.MaxSize is 0, in bytes.
 const DefaultMaxSize = 1 << 30
 
 // flowLog is a Log that runs.
@@ -60,7 +60,7 @@ type flowLog struct {
 	rows, bytes atomic.Uint64
 }
 
-// written counts a record that has gone out, once for each sink.
+// written counts a record that a sink has written.
 func (l *flowLog) written(b *block) {
 	l.rows.Add(b.rows)
 	l.bytes.Add(uint64(len(b.record)))
@@ -116,8 +116,8 @@ func (l *Log) resolve(policy *policy.Set) (target, error) {
 	return target{kind: nothing}, fmt.Errorf("%q: several resources have that name, of which %s is one: use the id", l.Target, found[0].id)
 }
 
-// Check finds out whether logs fit a policy: their targets are there and no two have the same. The
-// error names the log by its place.
+// Check finds out whether logs fit a policy: it has their targets, and no two logs share one. The
+// error names the log by its index.
 func Check(policy *policy.Set, logs []Log) error {
 	seen := map[target]int{}
 	for i := range logs {
@@ -126,7 +126,7 @@ func Check(policy *policy.Set, logs []Log) error {
 			return fmt.Errorf("flowLogs[%d].target: %w", i, err)
 		}
 		if logs[i].Version == NSG && t.kind == everything {
-			t.id = versionNames[NSG] // apart from everything of the other version
+			t.id = versionNames[NSG] // differs from everything of the other version
 		}
 		if first, dup := seen[t]; dup {
 			return fmt.Errorf("flowLogs[%d].target: %q: flowLogs[%d] logs that already", i, logs[i].Target, first)

@@ -15,16 +15,16 @@ const (
 	hourFile      = "PT1H.json"
 )
 
-// Where a document names none: what nsgd deploys templates with.
+// The defaults where a document names none. nsgd deploys templates with them too.
 const (
 	noSubscription  = "00000000-0000-0000-0000-000000000000"
 	noResourceGroup = "NSGD"
 	noLocation      = "westeurope"
 )
 
-// macOf is a MAC address in the form of flow logs, 12 digits. A document often has none, and what
-// has no network interface in the policy never does: then it is made of the id of the network
-// interface, or of the subnet, with the bit of locally administered addresses.
+// macOf is a MAC address in the form of flow logs, 12 digits. Documents often lack it, and an
+// address without a network interface always does. Then it is made from the id of the network
+// interface or subnet, with the bit of locally administered addresses.
 func macOf(written, id string) string {
 	digits := strings.ToUpper(strings.NewReplacer("-", "", ":", "", ".", "").Replace(written))
 	if b, err := hex.DecodeString(digits); err == nil && len(b) == 6 {
@@ -34,8 +34,8 @@ func macOf(written, id string) string {
 	return strings.ToUpper("02" + hex.EncodeToString(sum[:5]))
 }
 
-// guidOf is the GUID that stands for a resource where nothing but Azure knows it: always the
-// same for an id, of RFC 9562's version for ones of one's own making.
+// guidOf is the GUID of a resource where only Azure knows the real one. It is always the same for
+// an id, and of RFC 9562's version 8 for custom GUIDs.
 func guidOf(id string) string {
 	sum := sha256.Sum256([]byte(strings.ToLower(id)))
 	b := sum[:16]
@@ -43,11 +43,11 @@ func guidOf(id string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// resource is what of a resource id flow logs name.
+// resource is the parts of a resource id that flow logs name.
 type resource struct{ subscription, group, name string }
 
-// resourceOf reads an id of the form /subscriptions/S/resourceGroups/R/providers/...; what it
-// lacks is what nsgd uses for resources without.
+// resourceOf reads an id of the form /subscriptions/S/resourceGroups/R/providers/... It takes the
+// defaults for parts that the id lacks.
 func resourceOf(id string) resource {
 	r := resource{noSubscription, noResourceGroup, id[strings.LastIndexByte(id, '/')+1:]}
 	segments := strings.Split(id, "/")
@@ -64,17 +64,17 @@ func resourceOf(id string) resource {
 	return r
 }
 
-// upperID is an id as flow logs write it, in capitals.
+// upperID is an id in the form of flow logs, in capitals.
 func upperID(id string) string {
 	r := resourceOf(id)
 	id = strings.Replace(id, "/subscriptions//resourceGroups//", "/subscriptions/"+r.subscription+"/resourceGroups/"+r.group+"/", 1)
 	return strings.ToUpper(id)
 }
 
-// maxSegment is the longest name of a file.
+// maxSegment is the longest file name, in bytes.
 const maxSegment = 255
 
-// pathOf makes a path of an id: ids come from documents, and must lead nowhere but below.
+// pathOf makes a path from an id. Ids come from documents, so the path must stay below the folder.
 func pathOf(id string) string {
 	segments := strings.Split(strings.Trim(id, "/"), "/")
 	for i, s := range segments {
@@ -113,5 +113,5 @@ func flowLogID(log resource, location string) string {
 		location + "/flowLogs/" + log.name)
 }
 
-// hourPath is the part of a path that an hour's files share.
+// hourPath is the part of a path that all files of an hour share.
 func hourPath(t time.Time) string { return t.UTC().Format("y=2006/m=01/d=02/h=15/m=00") }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// place is where the rows of one MAC address go in one flow log: a file an hour.
+// place is where one flow log keeps the rows of one MAC address: a file an hour.
 type place struct {
 	log         *flowLog
-	folder, mac string // path is folder, the hour and the MAC address
+	folder, mac string // the path is the folder, the hour and the MAC address
 	head        string // of a record, behind its time
 	busy        []*group
 }
@@ -18,8 +18,9 @@ type place struct {
 // group gathers the rows of one rule in a place.
 type group struct {
 	place     *place
-	acl, rule string // GUID of the rule's NSG, of version 4; name of the rule
+	acl, rule string // GUID of the rule's NSG, for version 4; name of the rule
 	tuples    []byte // JSON strings with commas between
+	denied    int    // bytes of tuples that are of denied packets
 	rows      uint64
 }
 
@@ -28,7 +29,7 @@ func quoted(text string) string {
 	return string(b)
 }
 
-// The heads of records, which differ by place and not by time.
+// nsgHead and vnetHead are the heads of records. All records of a place share one.
 func nsgHead(id, guid string) string {
 	return `,"systemId":` + quoted(guid) + `,"category":"NetworkSecurityGroupFlowEvent","resourceId":` + quoted(upperID(id)) +
 		`,"operationName":"NetworkSecurityGroupFlowEvents","properties":{"Version":2,"flows":[`
@@ -40,7 +41,8 @@ func vnetHead(flowLogID, target, mac string) string {
 		`,"operationName":"FlowLogFlowEvent","flowRecords":{"flows":[`
 }
 
-// add appends a row; it reports by how many bytes the group has grown.
+// add appends a row and returns by how many bytes the group has grown. A denied packet's row
+// takes up the room that the log's sinks have for those.
 func (g *group) add(r *row) int {
 	before := len(g.tuples)
 	if g.rows == 0 {
@@ -56,13 +58,20 @@ func (g *group) add(r *row) int {
 		g.tuples = r.appendVNet(g.tuples)
 	}
 	g.tuples = append(g.tuples, '"')
-	return len(g.tuples) - before
+	grown := len(g.tuples) - before
+	if r.state == stateDenied {
+		g.denied += grown
+		for _, s := range g.place.log.sinks {
+			s.deniedRoom -= grown
+		}
+	}
+	return grown
 }
 
-// keptCapacity is how much memory a group keeps for its next rows.
+// keptCapacity bounds the memory that a group keeps for its next rows.
 const keptCapacity = 4 << 10
 
-// record makes a record of the rows that have gathered, and forgets them.
+// record makes a record of the gathered rows and forgets them.
 func (p *place) record(now time.Time) *block {
 	slices.SortFunc(p.busy, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(a.acl, b.acl), cmp.Compare(a.rule, b.rule))
@@ -72,6 +81,7 @@ func (p *place) record(now time.Time) *block {
 	for _, g := range p.busy {
 		size += len(g.tuples) + len(g.rule) + 128
 		b.rows += g.rows
+		b.denied += g.denied
 	}
 	text := append(make([]byte, 0, size), `{"time":"`...)
 	text = now.UTC().AppendFormat(text, "2006-01-02T15:04:05.0000000Z")
@@ -83,7 +93,7 @@ func (p *place) record(now time.Time) *block {
 	}
 	b.record = append(text, "]}}"...)
 	for _, g := range p.busy {
-		g.rows = 0
+		g.rows, g.denied = 0, 0
 		if g.tuples = g.tuples[:0]; cap(g.tuples) > keptCapacity {
 			g.tuples = nil
 		}
@@ -92,7 +102,7 @@ func (p *place) record(now time.Time) *block {
 	return b
 }
 
-// appendRules adds the elements of version 2's flows: one a rule, with the one MAC address.
+// appendRules adds version 2's flows: one element a rule, each with the one MAC address.
 func (p *place) appendRules(text []byte) []byte {
 	for i, g := range p.busy {
 		if i > 0 {
@@ -105,7 +115,7 @@ func (p *place) appendRules(text []byte) []byte {
 	return text
 }
 
-// appendACLs adds the elements of version 4's flows: one an NSG, with its rules.
+// appendACLs adds version 4's flows: one element an NSG, with its rules.
 func (p *place) appendACLs(text []byte) []byte {
 	for i, g := range p.busy {
 		switch {

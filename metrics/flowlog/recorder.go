@@ -23,28 +23,30 @@ type Options struct {
 	// Logs have passed Check.
 	Logs []Log
 	// Interval is how often the flow table is walked and records are written; 0: a minute, as in
-	// Azure. A flow that goes on has a row every fifth time.
+	// Azure. A live flow has a row every fifth time.
 	Interval time.Duration
-	// Stdout receives records of logs that are printed.
+	// Stdout receives the records of logs that are printed.
 	Stdout io.Writer
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
-	// Log receives what can't be written; nil discards it.
+	// Log receives what can't be written and what is left out; nil discards it.
 	Log *slog.Logger
 	// QueueBytes bounds the records that wait for a folder, or for the reader of Stdout; 0: 64 MiB.
+	// Rows of denied packets take up a quarter of it at most.
 	QueueBytes int
 }
 
 const (
 	defaultInterval = time.Minute
-	// continueEvery is how many intervals lie between two rows of a flow that goes on.
+	// continueEvery is how many intervals lie between two rows of a live flow.
 	continueEvery = 5
-	// drainEvery is how long ended flows wait at most for their last row to be made.
+	// drainEvery is how long ended flows wait at most for their last row.
 	drainEvery = 100 * time.Millisecond
-	// gatheredBytes is how much rows may take up before records are made of them early.
+	// gatheredBytes bounds the rows that wait for the end of the interval. When there are more,
+	// they become records early.
 	gatheredBytes = 1 << 20
-	// walkPause lies between walkSlices slices of the flow table, so that a walk through a large one
-	// takes no processor from the workers for long.
+	// walkPause lies between walkSlices slices of the flow table, so that a walk through a large
+	// table leaves the processor to the workers.
 	walkPause  = time.Millisecond
 	walkSlices = 8
 )
@@ -61,30 +63,31 @@ type Recorder struct {
 	denied  *watch.Subscription
 	events  []watch.Event // of takeDenied, which Run calls, and Close after it
 
-	errors   atomic.Uint64
-	reported atomic.Int64 // Unix time of the last error in the log
+	deniedOut atomic.Uint64 // denied packets left out, so that other rows have room
+	errors    atomic.Uint64
+	reported  atomic.Int64 // Unix time of the last error in the log
 
-	mu       sync.Mutex // of what follows
-	book     *book
-	flows    []flow // by conntrack.Flow
-	walked   uint32 // number of the walk, from 1
-	batch    []conntrack.FlowInfo
-	gathered int       // bytes of rows that have no record yet
-	now      time.Time // with tick, relates the flow table's clock to that of the wall
-	tick     conntrack.Tick
+	mu         sync.Mutex // guards the fields below
+	router     *router
+	flows      []flow // by conntrack.Flow
+	walked     uint32 // number of the walk, from 1
+	batch      []conntrack.FlowInfo
+	gathered   int       // bytes of rows that have no record yet
+	deniedTold uint64    // of deniedLost, by tellDenied
+	now        time.Time // with tick, relates the flow table's clock to the wall clock
+	tick       conntrack.Tick
 }
 
-// flow is what a Recorder remembers of a live flow: what its rows have told already, and where they
-// go. Zero: it has had no row.
+// flow is what a Recorder remembers of a live flow: what its rows have told already, and where
+// they go. The zero value has had no row.
 type flow struct {
 	packets, bytes [2]uint64
-	ends           [2]uint32 // the sender's and the receiver's, in book.ends
+	ends           [2]uint32 // the sender's and the receiver's, in router.ends
 	walked         uint32    // the walk of the last row
 	created        conntrack.Tick
 }
 
-// New makes a Recorder, which must be there before the engine carries anything. Run and Close
-// do the rest.
+// New makes a Recorder. Call it before the engine carries anything, and then Run and Close.
 func New(o Options) (*Recorder, error) {
 	if o.Interval == 0 {
 		o.Interval = defaultInterval
@@ -103,20 +106,21 @@ func New(o Options) (*Recorder, error) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.openLogs()
-	r.book = newBook(o.Engine, r.logs, r.failed)
-	r.book.follow()
+	r.router = newRouter(o.Engine, r.logs, r.failed)
+	r.router.follow()
 	var err error
 	if r.denied, err = r.watchDenied(); err != nil {
 		return nil, err
 	}
 	for _, s := range r.sinks {
+		s.renewDenied()
 		go s.run()
 	}
 	o.Engine.Flows().OnEnd(r.ring.push)
 	return r, nil
 }
 
-// openLogs gives each folder a sink, and the logs that are printed one together.
+// openLogs gives each folder a sink, and all printed logs one sink together.
 func (r *Recorder) openLogs() {
 	folders := map[string]*sink{}
 	for _, l := range r.options.Logs {
@@ -132,6 +136,7 @@ func (r *Recorder) openLogs() {
 			if folders[l.Folder] == nil {
 				st := &store{folder: l.Folder, limit: l.MaxSize}
 				folders[l.Folder] = r.addSink(st.append)
+				folders[l.Folder].deniedPerInterval = int(l.MaxSize / deniedOfFolder)
 				r.stores = append(r.stores, st)
 			}
 			running.sinks = append(running.sinks, folders[l.Folder])
@@ -154,7 +159,7 @@ func (r *Recorder) addSink(deliver func(*block) error) *sink {
 	return s
 }
 
-// failed counts an error, and logs it once a minute at most.
+// failed counts an error and logs it, once a minute at most.
 func (r *Recorder) failed(err error) {
 	r.errors.Add(1)
 	now := r.options.Now().Unix()
@@ -186,23 +191,23 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 }
 
-// nextWalk is at a whole interval of the clock, so that hours end with one.
+// nextWalk is at a whole interval of the clock, so that each hour ends with a walk.
 func (r *Recorder) nextWalk() time.Time {
 	return r.options.Now().Truncate(r.options.Interval).Add(r.options.Interval)
 }
 
-// due reports that a walk's time has come, or that the clock was set back: it may be hours before
-// that time comes again.
+// due reports that the time of a walk has come. It has also come when the clock was set back,
+// because the planned time may then be hours ahead.
 func (r *Recorder) due(next time.Time) bool {
 	left := next.Sub(r.options.Now())
 	return left <= 0 || left > r.options.Interval
 }
 
-// patience bounds how long a walk waits for the records of what it has met before to be written.
+// patience bounds how long a walk waits until the records of its earlier slices are written.
 const patience = 2 * time.Second
 
-// pause lets workers and sinks come in between the slices of a walk. Ended flows and denied packets go on
-// to be taken: there is room for those of a moment only.
+// pause lets workers and sinks run between the slices of a walk. It still takes ended flows and
+// denied packets, since their rings hold those of a moment only.
 func (r *Recorder) pause() {
 	time.Sleep(walkPause)
 	for waited := walkPause; waited < patience && r.crowded(); waited += walkPause {
@@ -223,7 +228,7 @@ func (r *Recorder) crowded() bool {
 	return false
 }
 
-// drain makes the rows of the flows that have ended.
+// drain makes the rows of ended flows.
 func (r *Recorder) drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -231,24 +236,24 @@ func (r *Recorder) drain() {
 	r.ring.drain(r.ended)
 }
 
-// lookAtClocks also follows the policy. mu is held, as for all below.
+// lookAtClocks also follows the policy. mu is held, as for the methods below.
 func (r *Recorder) lookAtClocks() {
-	r.book.follow()
+	r.router.follow()
 	r.now, r.tick = r.options.Now(), r.options.Engine.Now()
 }
 
-// walk goes through the flow table and makes the rows that are due, then records of all rows. With
-// last every flow has its last row: nothing is carried any more.
+// walk goes through the flow table and makes the rows that are due, then records of all rows.
+// With last every flow gets its last row; the engine has stopped.
 func (r *Recorder) walk(last bool, pause func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.walked++
-	r.book.forget()
+	r.router.forget()
 	table := r.options.Engine.Flows()
 	for first, n := conntrack.Flow(0), 1; ; n++ {
 		r.lookAtClocks()
 		next := table.Slice(first, r.batch[:0], func(batch []conntrack.FlowInfo) {
-			// Flows that had these records before come first; none of those in the batch has ended in there.
+			// Flows that had these records before come first. None of the batch is among them.
 			r.ring.drain(r.ended)
 			r.batch = batch
 		})
@@ -269,9 +274,13 @@ func (r *Recorder) walk(last bool, pause func()) {
 		}
 	}
 	r.write()
+	for _, s := range r.sinks {
+		s.renewDenied()
+	}
+	r.tellDenied()
 }
 
-// goesOn makes the row that is due of a live flow.
+// goesOn makes the row of a live flow when it is due.
 func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 	f := r.meet(i)
 	if f != nil && r.walked-f.walked >= continueEvery {
@@ -280,8 +289,8 @@ func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 	}
 }
 
-// ended makes the last row of a flow, and the first if it had none. One that carried nothing was
-// withdrawn: its first packet began another.
+// ended makes the last row of a flow, and its first row if it had none. A flow without packets
+// was withdrawn: its first packet began another flow.
 func (r *Recorder) ended(i *conntrack.FlowInfo) {
 	if known := &r.flows[i.Flow]; i.Packets == [2]uint64{} && (known.walked == 0 || known.created != i.Created) {
 		return
@@ -292,7 +301,8 @@ func (r *Recorder) ended(i *conntrack.FlowInfo) {
 	}
 }
 
-// meet is what is remembered of a flow, which has its first row by then; nil for what is not logged.
+// meet returns what is remembered of a flow, and makes its first row. It is nil for a flow that
+// is not logged.
 func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
 	if !logged(i.Key.Proto) {
 		return nil
@@ -301,23 +311,23 @@ func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
 	if f.walked != 0 && f.created == i.Created {
 		return f
 	}
-	// What is remembered otherwise is of a flow whose end was lost.
+	// Anything else that is remembered belongs to a flow that was lost when it ended.
 	*f = flow{created: i.Created, walked: max(r.walked, 1)}
 	if topology.ServiceOfSlot(lastSlot(i.Slots)) == topology.NoService {
-		v := r.book.viewOf(uint64(i.Generation))
+		v := r.router.viewOf(uint64(i.Generation))
 		for n, d := range [...]ruleset.Direction{ruleset.Outbound, ruleset.Inbound} {
 			key := &i.Key
 			if d == ruleset.Inbound {
 				key = &i.ReplyKey
 			}
-			f.ends[n] = r.book.end(v, key.Zone, key.Src, d, r.book.rule(i.Slots, d))
+			f.ends[n] = r.router.endAt(v, key.Zone, key.Src, d, r.router.deciding(i.Slots, d))
 		}
 	}
 	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})
 	return f
 }
 
-// lastSlot is a service's, where the platform let a flow pass.
+// lastSlot is the slot of a platform service if the platform let the flow pass.
 func lastSlot(s conntrack.Slots) (last uint32) {
 	for ; s.More(); s = s.Rest() {
 		last = s.First()
@@ -325,7 +335,7 @@ func lastSlot(s conntrack.Slots) (last uint32) {
 	return last
 }
 
-// count makes a row of what a flow has carried since its last one.
+// count makes a row with the packets and bytes since the flow's last row.
 func (r *Recorder) count(i *conntrack.FlowInfo, f *flow, s state) {
 	w := &row{time: r.now.UnixMilli(), state: s}
 	for d := range w.packets {
@@ -344,7 +354,7 @@ func (r *Recorder) addRows(i *conntrack.FlowInfo, f *flow, w *row) {
 }
 
 func (r *Recorder) addRow(number uint32, w *row) {
-	e := &r.book.ends[number]
+	e := &r.router.ends[number]
 	w.outbound = e.outbound
 	for _, g := range e.groups {
 		if g != nil {
@@ -360,9 +370,9 @@ func (r *Recorder) millis(t conntrack.Tick) int64 {
 	return r.now.Add(-time.Duration(int32(r.tick-t)) * conntrack.TickLength).UnixMilli()
 }
 
-// write makes records of the rows there are.
+// write makes records of the rows that have gathered.
 func (r *Recorder) write() {
-	for _, p := range r.book.places {
+	for _, p := range r.router.places {
 		if len(p.busy) == 0 {
 			continue
 		}
@@ -377,13 +387,14 @@ func (r *Recorder) write() {
 // closePatience is how long Close waits for a disk or a reader.
 const closePatience = 10 * time.Second
 
-// Close writes the last rows of all flows and waits until they are written. Call it once, when the
-// engine has stopped.
+// Close writes the last rows of all flows and waits until they are written. Call it once, after
+// the engine has stopped.
 func (r *Recorder) Close() error {
 	r.denied.Close()
-	r.takeDenied()
+	for r.takeDenied() {
+	}
 	table := r.options.Engine.Flows()
-	// What has ended or timed out first; steps are smaller than the ring.
+	// Flows that have ended or timed out come first. The steps are smaller than the ring.
 	for done := 0; done < table.Records()+3*endedFlows/4; done += endedFlows / 4 {
 		table.Expire(r.options.Engine.Now(), endedFlows/4)
 		r.drain()

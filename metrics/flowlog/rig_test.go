@@ -64,8 +64,8 @@ func testPolicy(allow, deny string) *policy.Set {
 		NetworkInterfaces: []*policy.NetworkInterface{nic("a", addrA, "00-0d-3a-f8-78-56", front, nicNSG), nic("b", addrB, "", back, nil)}}
 }
 
-// rig is an engine on memory devices, whose clocks the test moves, with a Recorder that the test
-// drives.
+// rig is an engine on memory devices with a Recorder. The test moves the clock and drives the
+// Recorder.
 type rig struct {
 	t        testing.TB
 	engine   *dataplane.Engine
@@ -149,7 +149,7 @@ func (r *rig) send(from int, packets ...[]byte) {
 	}
 }
 
-// flush sends what is queued, in no order between attachments.
+// flush sends the queued packets, one attachment after the other.
 func (r *rig) flush() {
 	r.t.Helper()
 	for from, packets := range r.queued {
@@ -174,7 +174,7 @@ func (r *rig) reload(p *policy.Set) {
 	}
 }
 
-// minute is an interval's work.
+// minute does the work of an interval.
 func (r *rig) minute() {
 	r.engine.Flows().Expire(r.engine.Now(), 1<<20)
 	r.recorder.drain()

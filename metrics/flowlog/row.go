@@ -20,17 +20,17 @@ const (
 // row is one line of a flow log: a flow tuple in Azure's words.
 type row struct {
 	time     int64        // milliseconds since 1970
-	tuple    packet.Tuple // as this end sees it, from the side that began the flow
-	outbound bool         // this end is that side
+	tuple    packet.Tuple // as this end sees it, from the end that began the flow
+	outbound bool         // this end began the flow
 	state    state
-	// packets and bytes since the flow's last row, by direction; of stateContinue and stateEnd.
+	// packets and bytes since the flow's last row, by direction; for stateContinue and stateEnd.
 	packets, bytes [2]uint64
 }
 
-// logged says whether a protocol is in flow logs: neither ICMP nor ESP nor AH is.
+// logged says whether a protocol is in flow logs. ICMP, ESP and AH are not.
 func logged(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoUDP }
 
-// appendNSG adds the row as version 2 of NSG flow logs has it. A denied packet is a flow that
+// appendNSG adds the row in the form of NSG flow logs, version 2. A denied packet is a flow that
 // begins with decision D.
 func (r *row) appendNSG(b []byte) []byte {
 	b = r.appendAddresses(strconv.AppendInt(b, r.time/1000, 10))
@@ -52,7 +52,7 @@ func (r *row) appendNSG(b []byte) []byte {
 // notEncrypted is what Azure writes where virtual network encryption is off.
 const notEncrypted = "NX"
 
-// appendVNet adds the row as version 4, virtual network flow logs, has it.
+// appendVNet adds the row in the form of virtual network flow logs, version 4.
 func (r *row) appendVNet(b []byte) []byte {
 	b = r.appendAddresses(strconv.AppendInt(b, r.time, 10))
 	b = append(b, ',')

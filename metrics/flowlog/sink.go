@@ -12,18 +12,19 @@ type block struct {
 	log    *flowLog
 	path   string // of its file below the folder
 	record []byte // without a line break
+	denied int    // bytes of the record that are rows of denied packets
 	rows   uint64
 }
 
 const (
 	// queueBytes bounds the records that wait in a sink.
 	queueBytes = 64 << 20
-	// retryEvery is how long a sink waits before it tries a record again that could not be written.
+	// retryEvery is how long a sink waits after a failure before it tries again.
 	retryEvery = time.Second
 )
 
-// sink writes records in a goroutine of its own. Those that it can't write yet wait; when too
-// many do, the oldest are dropped and counted.
+// sink writes records in a goroutine of its own. Records that it can't write yet wait. When too
+// many wait, it drops the oldest and counts their rows.
 type sink struct {
 	deliver func(*block) error
 	failed  func(error) // told of each failure
@@ -34,7 +35,12 @@ type sink struct {
 
 	mu      sync.Mutex
 	waiting []*block // oldest first; guarded by mu
-	bytes   int      // of waiting and of what is being delivered; guarded by mu
+	bytes   int      // of waiting blocks and the one that is being delivered; guarded by mu
+	denied  int      // of these, bytes of rows of denied packets; guarded by mu
+
+	// deniedRoom is how many bytes of rows of denied packets may still come in this interval,
+	// deniedPerInterval its bound; 0: none but the queue's. Recorder.mu guards both.
+	deniedRoom, deniedPerInterval int
 
 	wake    chan struct{} // one pending token: something waits, or the end has come
 	closing chan struct{}
@@ -46,11 +52,12 @@ func newSink(limit int, deliver func(*block) error, failed func(error)) *sink {
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 }
 
-// put never waits.
+// put queues a record. It never waits.
 func (s *sink) put(b *block) {
 	s.mu.Lock()
 	s.waiting = append(s.waiting, b)
 	s.bytes += len(b.record)
+	s.denied += b.denied
 	s.shed()
 	s.mu.Unlock()
 	select {
@@ -59,17 +66,34 @@ func (s *sink) put(b *block) {
 	}
 }
 
-// shed drops what is too much; mu is held.
+// shed drops the oldest records until the others fit; mu is held.
 func (s *sink) shed() {
 	for s.bytes > s.limit && len(s.waiting) > 1 {
-		s.bytes -= len(s.waiting[0].record)
+		s.release(s.waiting[0])
 		s.lost.Add(s.waiting[0].rows)
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
 	}
 }
 
-// take is the oldest record, nil when there is none.
+// release gives a record's room back; mu is held.
+func (s *sink) release(b *block) {
+	s.bytes -= len(b.record)
+	s.denied -= b.denied
+}
+
+// renewDenied sets the room for rows of denied packets at the beginning of an interval. With
+// those that still wait they never take up more than their part of the queue.
+func (s *sink) renewDenied() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deniedRoom = s.limit/deniedOfQueue - s.denied
+	if s.deniedPerInterval > 0 {
+		s.deniedRoom = min(s.deniedRoom, s.deniedPerInterval)
+	}
+}
+
+// take removes and returns the oldest record; nil when there is none.
 func (s *sink) take() *block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,20 +106,20 @@ func (s *sink) take() *block {
 	return b
 }
 
-// finish ends what take began; a record that was not written waits again, as the oldest.
+// finish ends what take began. A record that was not written waits again, as the oldest.
 func (s *sink) finish(b *block, written bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if written {
-		s.bytes -= len(b.record)
+		s.release(b)
 		return
 	}
 	s.waiting = append([]*block{b}, s.waiting...)
 	s.shed()
 }
 
-// crowded asks who makes many records at once to wait a little. It asks nothing when waiting
-// would not help.
+// crowded asks a maker of many records to wait a little. It does not ask when waiting would
+// not help.
 func (s *sink) crowded() bool {
 	if s.failing.Load() {
 		return false
@@ -130,13 +154,14 @@ func (s *sink) run() {
 		s.failed(err)
 		select {
 		case <-time.After(retryEvery):
-		case <-s.closing: // no more than this one try
+		case <-s.closing: // one try is enough
 			return
 		}
 	}
 }
 
-// close writes what waits, until ctx ends or a record can't be written; the rest is lost.
+// close writes the waiting records until ctx ends or a record can't be written. The rest is
+// lost and counted.
 func (s *sink) close(ctx context.Context) {
 	close(s.closing)
 	select {

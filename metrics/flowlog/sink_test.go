@@ -32,7 +32,7 @@ func TestASinkThatIsFullDropsTheOldestAndCountsThem(t *testing.T) {
 	l := &flowLog{}
 	put := func(rows uint64) { s.put(&block{log: l, rows: rows, record: make([]byte, 300)}) }
 	put(1)
-	<-failures // the first is in the sink's hands, and comes back as the oldest
+	<-failures // the sink has tried the first, which comes back as the oldest
 	eventually(t, "it waits again", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.waiting) == 1 })
 	for n := uint64(2); n <= 6; n++ {
 		put(n)
@@ -66,8 +66,8 @@ func TestWhatCannotBeWrittenBeforeTheEndIsLostAndCounted(t *testing.T) {
 
 const fullDisk = "NSGD_FLOWLOG_FULL_DISK"
 
-// On a disk of 256 KiB that something else has filled, the rows of each minute wait until the queue
-// is full too; then the oldest go. Every row is either in the file or counted as lost.
+// Something else fills a disk of 256 KiB. The rows of each minute wait until the queue is full too;
+// then the oldest are dropped. Every row is either in the file or counted as lost.
 func TestAFullDiskLosesTheOldestRowsAndCountsThem(t *testing.T) {
 	folder := os.Getenv(fullDisk)
 	if folder == "" {
@@ -139,8 +139,8 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// inMountNamespace runs the test again, where it can mount what it likes; the variable names a
-// folder for that.
+// inMountNamespace runs the test again in a mount namespace of its own. The variable names a folder
+// to mount on.
 func inMountNamespace(t *testing.T, variable string) {
 	t.Helper()
 	self, err := os.Executable()

@@ -4,29 +4,30 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Stats are a Recorder's counts. All but Size only grow.
+// Stats are a Recorder's counts. All except Size only grow.
 type Stats struct {
-	// Rows and Bytes have been written, by version; what goes both to a file and to standard
+	// Rows and Bytes have been written, by version. A row that goes to a file and to standard
 	// output counts twice.
 	Rows, Bytes [numVersions]uint64
-	// EndedLost are flows that have no row of their end, because so many ended at once.
+	// EndedLost are flows without a last row, because too many ended at once.
 	EndedLost uint64
-	// DeniedLost are denied packets that have no row, because so many came at once.
+	// DeniedLost are denied packets without a row, because too many came at once or their rows
+	// would have taken the room of others.
 	DeniedLost uint64
-	// WaitingLost are rows of records that were not written: the disk was full, or standard output
-	// not read, for too long.
+	// WaitingLost are rows of records that could not be written: the disk was full, or standard
+	// output was not read, for too long.
 	WaitingLost uint64
-	// Errors are attempts to write that failed, and reloads that took a log's target away.
+	// Errors counts failed attempts to write, and reloads that took a log's target away.
 	Errors uint64
-	// Size is how many bytes the files take up, Deleted how many files were deleted for
-	// room, Mended how many had been left torn by a run that was killed.
+	// Size is the bytes of all files. Deleted counts the files that were deleted for room, and
+	// Mended those that a killed run had left torn.
 	Size            int64
 	Deleted, Mended uint64
 }
 
 // Stats is safe for concurrent use.
 func (r *Recorder) Stats() Stats {
-	s := Stats{EndedLost: r.ring.lost.Load(), DeniedLost: r.denied.Lost(), Errors: r.errors.Load()}
+	s := Stats{EndedLost: r.ring.lost.Load(), DeniedLost: r.deniedLost(), Errors: r.errors.Load()}
 	for _, l := range r.logs {
 		s.Rows[l.Version] += l.rows.Load()
 		s.Bytes[l.Version] += l.bytes.Load()

@@ -11,7 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// store is a folder of flow logs. It is its sink's goroutine's alone, but for the counts.
+// store is a folder of flow logs. Only its sink's goroutine uses it; the counts are safe for
+// concurrent use.
 type store struct {
 	folder string
 	limit  int64 // bytes
@@ -22,7 +23,7 @@ type store struct {
 	mended  atomic.Uint64 // files
 }
 
-// append adds a record to its file, and makes room for it where the folder has become too large.
+// append adds a record to its file. If the folder is too large, it makes room before.
 func (s *store) append(b *block) error {
 	if !s.opened {
 		if err := s.open(); err != nil {
@@ -52,17 +53,17 @@ func (s *store) append(b *block) error {
 	return err
 }
 
-// foreignSuffix is added to the name of what stands where an hour's file belongs and is none.
+// foreignSuffix is added to the name of a file that stands in an hour's file's place.
 const foreignSuffix = ".foreign"
 
-// hourly is a file that there is.
+// hourly is an hour's file in the folder.
 type hourly struct {
 	path string
 	hour string // sorts by time
 	size int64
 }
 
-// list walks through all hours' files, those that others put there left aside.
+// list walks through all hours' files and skips other files.
 func (s *store) list(each func(hourly) error) error {
 	for _, container := range []string{nsgContainer, vnetContainer} {
 		err := filepath.WalkDir(filepath.Join(s.folder, container), func(path string, entry fs.DirEntry, err error) error {
@@ -85,7 +86,7 @@ func (s *store) list(each func(hourly) error) error {
 	return nil
 }
 
-// hourOf is the part y=.../h=.. of a path, which has no other of that form behind it.
+// hourOf is the part y=.../h=.. of a path, the last one of that form.
 func hourOf(path string) string {
 	path = filepath.ToSlash(path)
 	i := strings.LastIndex(path, "/y=")
@@ -96,7 +97,7 @@ func hourOf(path string) string {
 	return path[i+1 : j]
 }
 
-// open finds out how large the folder is, and mends what a run that was killed has left.
+// open measures the folder and mends files that a killed run has left torn.
 func (s *store) open() error {
 	size := int64(0)
 	err := s.list(func(h hourly) error {
@@ -118,8 +119,8 @@ func (s *store) open() error {
 	return err
 }
 
-// pruneTo is how much of the limit is left in use: a walk through many files for each record
-// would be too dear.
+// pruneTo is the part of the limit that stays in use. Room for one record only would mean a walk
+// through all files for each record.
 const pruneTo = 15.0 / 16
 
 // prune deletes the files of the oldest hours until there is room again.

@@ -14,8 +14,8 @@ import (
 	"github.com/nsgd/nsgd/tun/tuntest"
 )
 
-// Workers that begin and evict flows all the time in a small table, so that records change hands
-// between, before and within walks: no packet is told twice or missing.
+// Workers begin and evict flows all the time in a small table, so that records of the flow table
+// change hands between and within walks. No packet may be logged twice or be missing.
 func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 	const workers, perWorker = 2, 20_000
 	folder := t.TempDir()
@@ -59,7 +59,7 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 		}()
 	}
 	eventually(t, "all is carried", func() bool {
-		// A reload can overtake a packet that begins a flow, which then begins another one.
+		// A reload can overtake a packet that begins a flow. The packet then begins another flow.
 		s, err := engine.Prepare(testPolicy("web", "no-evil"))
 		if err == nil {
 			err = engine.Swap(s, nil)

@@ -16,20 +16,20 @@ var data embed.FS
 
 // File is one topic.
 type File struct {
-	Name  string `yaml:"-"` // of the file
+	Name  string `yaml:"-"` // the file's name
 	Topic string `yaml:"topic"`
-	// Policy is the base of cases that name none.
+	// Policy is the base for cases that name none.
 	Policy string  `yaml:"policy"`
 	Cases  []*Case `yaml:"cases"`
 }
 
-// Case is a policy and what is expected of it.
+// Case is a policy and what is expected.
 type Case struct {
 	Name   string   `yaml:"name"`
 	Source []string `yaml:"source"` // ids of facts
 	Policy `yaml:",inline"`
-	// Wire lets test/e2e send the script's packets, or one for each verdict, through a
-	// running daemon.
+	// Wire makes test/e2e send the script's packets, or one for each verdict, through a running
+	// daemon.
 	Wire bool `yaml:"wire"`
 
 	Verdicts []Verdict `yaml:"verdicts"`
@@ -40,15 +40,15 @@ type Case struct {
 	Script   []Step    `yaml:"script"`
 }
 
-// Daemon is what a script's engine is configured with; zero values are the daemon's own.
+// Daemon configures a script's engine. Zero values are the daemon's defaults.
 type Daemon struct {
 	TCPStrict            bool `yaml:"tcpStrict"`
 	MaxFlowsPerInterface int  `yaml:"maxFlowsPerInterface"`
 	MaxFlows             int  `yaml:"maxFlows"`
 }
 
-// Fault is what nsgctl validate must print; what is empty is not compared, of the
-// message only a part is needed.
+// Fault is a fault that nsgctl validate must print. Empty fields are not compared. Message is
+// only a part of the printed one.
 type Fault struct {
 	Code     string `yaml:"code"`
 	Resource string `yaml:"resource"`
@@ -58,16 +58,16 @@ type Fault struct {
 	Message  string `yaml:"message"`
 }
 
-// Answer is a run of nsgctl, with --policy and -o json added, and a part of what it prints:
-// an object needs the fields that are given, a list all its elements in order, and
-// {has: [...]} a list with these elements among others.
+// Answer is a run of nsgctl, with --policy and -o json added, and a part of what it prints. An
+// object needs the given fields, and a list needs all its elements in order. {has: [...]} needs
+// a list with these elements among others.
 type Answer struct {
 	Run  string `yaml:"run"`
 	Exit int    `yaml:"exit"`
 	JSON any    `yaml:"json"`
 }
 
-// Load reads every case, in the order of the files' names. Names of cases are unique.
+// Load reads every case, in the order of the file names. Case names are unique.
 func Load() ([]*File, error) {
 	names, err := fs.Glob(data, "cases/*.yaml")
 	if err != nil {

@@ -45,7 +45,7 @@ func runWithTool(m *testing.M) int {
 	return m.Run()
 }
 
-// eachCase runs f for every case that it has something to expect of.
+// eachCase runs f for every case that the filter takes.
 func eachCase(t *testing.T, has func(*Case) bool, f func(*testing.T, *Case)) {
 	t.Helper()
 	files, err := Load()
@@ -70,8 +70,8 @@ func eachCase(t *testing.T, has func(*Case) bool, f func(*testing.T, *Case)) {
 	t.Logf("%d cases with %d expectations", cases, checks)
 }
 
-// onDisk writes a policy where nsgctl and the daemon read it; tags is empty when there is
-// no service tag file.
+// onDisk writes a policy to files for nsgctl and the daemon. tags is empty when there is no
+// service tag file.
 func onDisk(t *testing.T, p *Policy) (policy, tags string) {
 	t.Helper()
 	document, err := p.JSON()
@@ -229,7 +229,7 @@ func TestNsgctlGivesEveryAnswer(t *testing.T) {
 	})
 }
 
-// plain is a value of YAML as JSON has it.
+// plain is a YAML value in JSON's types.
 func plain(t *testing.T, v any) (out any) {
 	t.Helper()
 	text, err := json.Marshal(v)
@@ -242,7 +242,7 @@ func plain(t *testing.T, v any) (out any) {
 	return out
 }
 
-// lacks says what of want is not in got, see Answer.
+// lacks says which part of want is missing in got, see Answer.
 func lacks(got, want any, at string) string {
 	switch want := want.(type) {
 	case map[string]any:

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// Fact is something that Azure's documents, models or recorded answers say.
+// Fact is a statement of Azure's documents, models or recorded answers.
 type Fact struct {
-	// ID begins with the section of the reference, "3.1-rules".
+	// ID begins with the reference's section: "3.1-rules".
 	ID string `yaml:"id"`
 	// Marker is how certain it is: documented, documented:rec (a recorded answer),
 	// documented:issue (an issue or an article) or inferred.
 	Marker string `yaml:"marker"`
-	// Source is the reference's key of the document.
+	// Source is the reference's key for the document.
 	Source string `yaml:"source"`
 	Fact   string `yaml:"fact"`
-	// LeftOut is why no case holds it; empty when there is one.
+	// LeftOut is the reason why no case holds the fact; empty when one does.
 	LeftOut string `yaml:"leftOut"`
 }
 
-// Section is the section of the reference.
+// Section is the reference's section.
 func (f *Fact) Section() string {
 	section, _, _ := strings.Cut(f.ID, "-")
 	return section

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Every fact has a case or a reason, and every case the fact that it comes from.
+// Every fact has a case or a reason, and every case names its fact.
 func TestEveryFactHasACaseOrIsLeftOutForAReason(t *testing.T) {
 	facts, held := factsAndCases(t)
 	for i := range facts {
@@ -21,7 +21,7 @@ func TestEveryFactHasACaseOrIsLeftOutForAReason(t *testing.T) {
 	}
 }
 
-// factsAndCases are the facts and the names of the cases that hold each.
+// factsAndCases are the facts, and for each the names of its cases.
 func factsAndCases(t *testing.T) (facts []Fact, held map[string][]string) {
 	t.Helper()
 	facts, err := LoadFacts()
@@ -50,7 +50,7 @@ func factsAndCases(t *testing.T) (facts []Fact, held map[string][]string) {
 	return facts, held
 }
 
-// FACTS.md is facts.yaml and the cases for a person to read; -update writes it.
+// FACTS.md shows facts.yaml and the cases to a person; -update writes it.
 func TestFactsAreListedForAPerson(t *testing.T) {
 	facts, held := factsAndCases(t)
 	var b strings.Builder

@@ -11,7 +11,7 @@ import (
 	"github.com/nsgd/nsgd/test/conformance/reference"
 )
 
-// generated is a random policy and what questions about it are made of.
+// generated is a random policy with the material for questions about it.
 type generated struct {
 	r         *rand.Rand
 	resources []map[string]any
@@ -74,7 +74,7 @@ func (g *generated) document() []byte { return mustJSON(g.resources) }
 func mustJSON(v any) []byte {
 	text, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
-		panic(err) // nothing in it can't be written
+		panic(err) // all its values can be written
 	}
 	return text
 }
@@ -84,7 +84,7 @@ func (g *generated) tagFile() string {
 	return p.TagFileText()
 }
 
-// add adds a resource, now in ARM's form, now in az's.
+// add adds a resource, at random in ARM's form or in az's.
 func (g *generated) add(kind, name string, properties map[string]any) {
 	g.resources = append(g.resources, g.wrap(map[string]any{"type": "Microsoft.Network/" + kind, "name": name, "id": ID(kind, name)}, properties))
 }
@@ -151,14 +151,14 @@ func (g *generated) networkDocuments(groups int) {
 	}
 }
 
-// associate gives a subnet or NIC an NSG, most of the time.
+// associate usually gives a subnet or NIC an NSG.
 func (g *generated) associate(properties map[string]any, groups int) {
 	if g.r.IntN(4) > 0 {
 		properties["networkSecurityGroup"] = map[string]any{"id": g.anyCase(ID("networkSecurityGroups", fmt.Sprintf("nsg%d", g.r.IntN(groups))))}
 	}
 }
 
-// anyCase writes ids and tags as various tools do.
+// anyCase writes ids and tags in the case of various tools.
 func (g *generated) anyCase(text string) string {
 	switch g.r.IntN(6) {
 	case 0:
@@ -261,7 +261,7 @@ func (g *generated) side(properties map[string]any, end string, family, network 
 	}
 }
 
-// disjoint are prefixes of a family that do not overlap, as lists have to be.
+// disjoint are prefixes of a family that do not overlap, as lists require.
 func (g *generated) disjoint(family int) []string {
 	var chosen []netip.Prefix
 	for range 1 + g.r.IntN(3) {
@@ -289,7 +289,7 @@ func (g *generated) disjoint(family int) []string {
 	return list
 }
 
-// portRanges writes one side's ports; one time in "any" they are given.
+// portRanges writes one side's ports; in one of "any" times it restricts them.
 func (g *generated) portRanges(properties map[string]any, end string, any int) {
 	one, many := end+"PortRange", end+"PortRanges"
 	if g.r.IntN(any) > 0 {
@@ -316,7 +316,7 @@ func (g *generated) portRanges(properties map[string]any, end string, any int) {
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
-// question is a random one, near what the policy names.
+// question is a random question, close to the policy's prefixes and ports.
 func (g *generated) question() reference.Question {
 	n := g.nics[g.r.IntN(len(g.nics))]
 	local := n.addresses[g.r.IntN(len(n.addresses))]
@@ -341,8 +341,7 @@ func (g *generated) port() string {
 	return fmt.Sprint(max(0, min(65535, g.ports[g.r.IntN(len(g.ports))]+g.r.IntN(3)-1)))
 }
 
-// remote is an address of a family: within or at the edges of a prefix that the policy
-// names, or anywhere.
+// remote is an address of a family: in or at the edges of a prefix of the policy, or anywhere.
 func (g *generated) remote(six bool) netip.Addr {
 	for range 20 {
 		p := g.prefixes[g.r.IntN(len(g.prefixes))]

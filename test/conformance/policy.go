@@ -12,17 +12,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Policy is a document of ARM JSON: a base and changes to it, or one of its own.
+// Policy is a document of ARM JSON: a base with changes, or the case's own document.
 type Policy struct {
 	Base string `yaml:"policy"` // in policies/, without .json
 	// Rules replace the user rules of NSGs, by name.
 	Rules map[string][]Rule `yaml:"rules"`
 	// Resources replace those of the same type and name; others are added. An entry with
-	// "repeat" stands for so many, see repeated.
+	// "repeat" stands for several, see repeated.
 	Resources []map[string]any `yaml:"resources"`
-	// Remove are names of resources that the base has and this policy has not.
+	// Remove names the resources of the base that this policy lacks.
 	Remove []string `yaml:"remove"`
-	// Document stands instead of all that: a value of JSON, or a text that is the file.
+	// Document replaces all of the above: a JSON value, or the file's text.
 	Document any `yaml:"document"`
 	// ServiceTags are the prefixes of tags, for a service tag file.
 	ServiceTags map[string][]string `yaml:"serviceTags"`
@@ -72,8 +72,8 @@ func kindOf(resource map[string]any) string {
 	return strings.ToLower(path.Base(fmt.Sprint(resource["type"])))
 }
 
-// replace puts a resource in the place of the one of its type and name. A short type is
-// completed, and so is what a resource of the suite always has.
+// replace puts a resource in the place of the one with its type and name, or adds it. It
+// completes a short type.
 func replace(list []map[string]any, r map[string]any) []map[string]any {
 	if t, ok := r["type"].(string); ok && !strings.Contains(t, "/") {
 		r["type"] = "Microsoft.Network/" + t
@@ -87,10 +87,10 @@ func replace(list []map[string]any, r map[string]any) []map[string]any {
 	return append(list, r)
 }
 
-// repeated replaces each element of a list that has "repeat: N" by N of it, with
-// placeholders for the number from 0: {i}, {i+100} for a sum, {hi} and {lo} for its two
-// bytes. {"repeat": N, "each": "text"} repeats a text. Of a repetition within another
-// one the outer has "as: NAME" and the placeholders {NAME} and {NAME+100}.
+// repeated replaces each list element with "repeat: N" by N copies. Placeholders stand for the
+// number from 0: {i}, {i+100} for a sum, {hi} and {lo} for its two bytes. {"repeat": N, "each":
+// "text"} repeats a text. When repetitions are nested, the outer one has "as: NAME" and the
+// placeholders {NAME} and {NAME+100}.
 func repeated(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
@@ -118,7 +118,7 @@ func repeated(value any) any {
 	return value
 }
 
-// numbered is the i-th of a repetition.
+// numbered is copy i of a repetition.
 func numbered(m map[string]any, i int) any {
 	numbers := map[string]int{"i": i, "hi": i / 256, "lo": i % 256}
 	if name, ok := m["as"].(string); ok {
@@ -138,7 +138,7 @@ func numbered(m map[string]any, i int) any {
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\+(\d+))?\}`)
 
-// fill replaces the placeholders of numbers in every text of a value.
+// fill replaces the placeholders in every text of a value.
 func fill(value any, numbers map[string]int) any {
 	switch value := value.(type) {
 	case map[string]any:
@@ -189,8 +189,8 @@ func (p *Policy) TagFileText() string {
 //
 //	NAME PRIORITY DIRECTION ACCESS PROTOCOL SOURCE -> DESTINATION
 //
-// An end is "*", a prefix, a tag, or "asg:NAME"; several are separated by commas, IPv6
-// stands in brackets. ":PORTS" may follow, "*" without.
+// A side is "*", a prefix, a tag, or "asg:NAME". Commas separate several, and IPv6 stands in
+// brackets. ":PORTS" may follow; without it all ports match.
 type Rule struct{ document map[string]any }
 
 // UnmarshalYAML reads a rule of either form.

@@ -48,7 +48,7 @@ func TestNsgctlVerifyEqualsTheReferenceOnRandomQuestions(t *testing.T) {
 	})
 	t.Logf("%s=%d: %d questions of %d policies: %d allowed, %d decided by a user rule, %d without an NSG",
 		seedEnv, seed, questions.Load(), policies, allowed.Load(), byUser.Load(), without.Load())
-	// A generator that has gone blind would prove nothing.
+	// A generator whose questions all have the same answer would prove nothing.
 	if n := questions.Load(); allowed.Load() < n/10 || allowed.Load() > n*9/10 || byUser.Load() < n/5 {
 		t.Error("the questions are too much alike")
 	}
@@ -77,7 +77,7 @@ func randomSize(t *testing.T) (policies int, seed uint64) {
 	return policies, seed
 }
 
-// compareRandom asks both about a policy and returns nsgctl's answers.
+// compareRandom asks nsgctl and the reference about a policy and returns nsgctl's answers.
 func compareRandom(t *testing.T, g *generated) []Answered {
 	t.Helper()
 	document, tagFile := g.document(), g.tagFile()

@@ -30,8 +30,8 @@ func TestTheEngineCarriesEveryScript(t *testing.T) {
 	})
 }
 
-// rig is a running engine with a device in memory for each NIC, the internet and the
-// platform, and a clock that only scripts move.
+// rig is a running engine with a memory device for each NIC, the internet and the platform. Only
+// scripts move its clock.
 type rig struct {
 	t       *testing.T
 	c       *Case
@@ -79,7 +79,7 @@ func (r *rig) load() *policy.Set {
 	return set
 }
 
-// at is the place where an address is.
+// at is the place of an address.
 func (r *rig) at(a netip.Addr) string {
 	for _, n := range r.set.NetworkInterfaces {
 		for i := range n.IPConfigurations {
@@ -140,7 +140,7 @@ func (r *rig) step(s *Step) {
 	}
 }
 
-// reload changes the policy as an operator would: a new file, and the engine's own swap.
+// reload changes the policy like an operator: a new file, and the engine's own swap.
 func (r *rig) reload(p *Policy) {
 	r.t.Helper()
 	after := *p
@@ -161,7 +161,7 @@ func (r *rig) reload(p *Policy) {
 	}
 }
 
-// send carries a packet and returns where it came out, or why not.
+// send carries a packet and returns where it came out, or why it was dropped.
 func (r *rig) send(p *Packet) (to, drop string) {
 	r.t.Helper()
 	carried := r.engine.AttachmentCounts()

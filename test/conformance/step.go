@@ -14,18 +14,18 @@ import (
 // Step is one step of a script. Exactly one of its fields is set.
 //
 //	PLACE: PACKET => PLACE            a packet and where it comes out
-//	PLACE: PACKET => dropped REASON   or why not
+//	PLACE: PACKET => dropped REASON   a packet and why it is dropped
 //	wait 4m                           time passes
-//	flows 1                           so many flows are alive
-//	reload: {rules: ...}              the policy with other changes to its base
+//	flows 1                           the number of live flows
+//	reload: {rules: ...}              the base policy with other changes
 //
 // A place is a NIC's name, "internet" or "platform". A packet is
 //
 //	TCP FLAGS SRC > DST | UDP SRC > DST | ICMP TYPE SRC > DST | NUMBER SRC > DST
 //
-// and may be followed by id=N (of the ICMP message, or of the datagram that is cut into
-// fragments), fragment=N (the N-th part of a datagram of four parts) and, for an
-// ICMP error, by "quotes" and the packet that it quotes.
+// Three options may follow. id=N is the identifier of the ICMP message, or of the datagram that
+// is cut into fragments. fragment=N is part N of a datagram of four parts. "quotes" and a packet
+// make an ICMP error that quotes that packet.
 type Step struct {
 	Text   string
 	Packet *Packet
@@ -34,7 +34,7 @@ type Step struct {
 	Reload *Policy
 }
 
-// Packet is sent at a place and comes out at another, or is dropped under a reason.
+// Packet is sent at one place. It comes out at another, or is dropped for a reason.
 type Packet struct {
 	From  string
 	Bytes []byte
@@ -84,7 +84,7 @@ func parsePacket(text string) (*Packet, error) {
 	return p, err
 }
 
-// build makes a packet of its words.
+// build makes a packet from its words.
 func build(words []string) ([]byte, error) {
 	arrow := -1
 	for i, w := range words {
@@ -193,8 +193,8 @@ func portOf(e End) uint16 {
 	return uint16(n)
 }
 
-// Steps are the packets that a case sends on the wire: its script, or the first packet of
-// each verdict's flow. at names the place that an address is at.
+// Steps are the packets that a case sends on the wire: its script, or the first packet of each
+// verdict's flow. at names the place of an address.
 func (c *Case) Steps(at func(netip.Addr) string) []Step {
 	if len(c.Script) > 0 {
 		return c.Script
@@ -226,7 +226,7 @@ func (v *Verdict) step(at func(netip.Addr) string) Step {
 	return Step{Text: v.Text, Packet: p}
 }
 
-// String is the end as it is written.
+// String is the end in the notation of verdicts.
 func (e End) String() string {
 	if e.Port == "" {
 		return e.Address.String()

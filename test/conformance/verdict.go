@@ -13,8 +13,8 @@ import (
 //
 //	NIC PROTOCOL LOCAL <- REMOTE => ACCESS [RULE of NSG] [(REASON)]
 //
-// An arrow to the left asks about the inbound direction. Without a rule, none decided
-// because no NSG stands there.
+// An arrow to the left asks about the inbound direction. An answer without a rule means that no
+// NSG stands there.
 type Verdict struct {
 	Text string
 
@@ -109,7 +109,7 @@ func (v *Verdict) Request() []byte {
 	return append(line, '\n')
 }
 
-// Answered is an answer as nsgctl verify gives it.
+// Answered is an answer of nsgctl verify.
 type Answered struct {
 	Access               string `json:"access"`
 	RuleName             string `json:"ruleName"`
@@ -118,7 +118,7 @@ type Answered struct {
 	Error                string `json:"error"`
 }
 
-// Differs says how an answer is not the expected one; empty when it is.
+// Differs says how an answer differs from the expected one; empty when it does not.
 func (v *Verdict) Differs(a *Answered) string {
 	want := Answered{Access: v.Access, RuleName: v.Rule, NetworkSecurityGroup: v.NSG, Reason: v.Reason}
 	if *a == want {

@@ -12,12 +12,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
-	"github.com/nsgd/nsgd/tun"
 )
-
-const tunHeader = tun.HeaderLen
-
-type addressPrefix = netip.Prefix
 
 // opinion is what somebody says about a tuple; different is empty when the engine says the same.
 type opinion struct {
@@ -27,10 +22,8 @@ type opinion struct {
 }
 
 // opinions asks everybody about a tuple.
-func (b *built) opinions(t *tuple, x *seen) (list []opinion) {
-	list = append(list, b.verifies(t, x)...)
-	list = append(list, b.ownChains(t, x)...)
-	return list
+func (b *built) opinions(t *tuple, x *seen) []opinion {
+	return slices.Concat(b.decides(x), b.verifies(t, x), b.ownChains(t, x))
 }
 
 // verifies asks verify --path at both ends, where the question can be put.
@@ -70,8 +63,9 @@ func (b *built) sender(t *tuple) *policy.NetworkInterface {
 	a := b.snapshot.Attachments[t.From]
 	switch a.Kind {
 	case topology.NetworkInterface:
-		nic, _ := b.policy.NetworkInterface(b.Attachments[t.From].NetworkInterface)
-		return nic
+		if nic, _ := b.policy.NetworkInterface(b.Attachments[t.From].NetworkInterface); b.snapshot.Endpoint(nic, t.Src) != nil {
+			return nic
+		}
 	case topology.Subnet:
 		return b.interfaceWith(b.home(t.From), t.Src)
 	}
@@ -117,6 +111,8 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 // of somebody there as well.
 func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 	switch from := &b.Attachments[t.From]; {
+	case from.NetworkInterface != "" && b.sender(t) == nil:
+		return false // an appliance sends it on for others
 	case from.Platform:
 		return true
 	case from.Internet:

@@ -2,6 +2,7 @@ package worlds
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/tun"
 )
 
 // outcome is what becomes of a tuple.
@@ -33,7 +35,7 @@ type leg struct {
 	from    int
 	at      time.Time
 	packet  []byte // as sent
-	sent    packet.Tuple
+	sent    packet.Packet
 	arrives packet.Tuple // when it was let pass
 	drop    packet.Drop
 	to      int // attachment, when it was let pass
@@ -80,9 +82,10 @@ func (b *built) engine(t *tuple) *seen {
 
 // carry carries one packet; the frame is then as it arrives.
 func (b *built) carry(at time.Time, from int, frame []byte) leg {
-	l := leg{from: from, at: at, packet: slices.Clone(frame[tunHeader:])}
+	l := leg{from: from, at: at, packet: slices.Clone(frame[tun.HeaderLen:])}
 	var c dataplane.Carried
-	b.decode(l.packet, &l.sent)
+	var decoder packet.Decoder
+	decoder.Decode(l.packet, 0, &l.sent)
 	b.carrier.Carry(at, from, frame, &c)
 	l.drop, l.to, l.arrives = c.Drop, c.To, c.Packet.Tuple
 	if c.Drop == packet.NotDropped && c.InFlow {
@@ -100,18 +103,11 @@ func (b *built) carry(at time.Time, from int, frame []byte) leg {
 	return l
 }
 
-func (b *built) decode(p []byte, t *packet.Tuple) {
-	var d packet.Decoder
-	var decoded packet.Packet
-	d.Decode(p, 0, &decoded)
-	*t = decoded.Tuple
-}
-
 // receives reports that a packet for an address has come to its end at an attachment.
 func (b *built) receives(attachment int, dst packet.Addr) bool {
 	a := b.snapshot.Attachments[attachment]
 	return a.Kind != topology.NetworkInterface ||
-		slices.ContainsFunc(b.snapshot.Attachments[attachment].Addresses, func(own addressPrefix) bool { return packet.AddrFrom(own.Addr()) == dst })
+		slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return packet.AddrFrom(own.Addr()) == dst })
 }
 
 // denied is the outcome of a leg that ends in a drop.

@@ -347,7 +347,7 @@ func (g *generator) addRouteTables() {
 			}
 			taken = append(taken, prefix)
 			r := object{"addressPrefix": prefix}
-			switch g.IntN(10) {
+			switch g.IntN(14) {
 			case 0:
 				r["nextHopType"] = "None"
 			case 1, 2:
@@ -369,7 +369,8 @@ func (g *generator) addRouteTables() {
 	}
 	for _, n := range g.networks {
 		for _, s := range n.subnets {
-			if g.one(2) {
+			appliances := slices.ContainsFunc(s.members, func(n *nic) bool { return n.forwards })
+			if g.one(2) && (!appliances || g.one(2)) { // most appliances' own packets go straight on
 				s.body["routeTable"] = reference(fmt.Sprint("rt", g.IntN(tables)))
 			}
 		}

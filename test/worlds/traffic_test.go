@@ -49,7 +49,8 @@ func (t *tuple) frame() []byte { return append(make([]byte, tun.HeaderLen), t.pa
 type traffic struct {
 	*rand.Rand
 	b            *built
-	destinations []netip.Addr // that somebody of the world has
+	destinations []netip.Addr     // that somebody of the world has
+	services     []netip.AddrPort // where a load balancer's rule, or the platform, waits for packets
 }
 
 // interesting are addresses that nobody, the outside or the platform has.
@@ -58,6 +59,9 @@ var interesting = []string{"198.51.100.7", "198.51.100.8", "8.8.8.8", "192.168.7
 
 func newTraffic(r *rand.Rand, b *built) *traffic {
 	t := &traffic{Rand: r, b: b}
+	for _, service := range []string{"168.63.129.16:53", "168.63.129.16:80", "169.254.169.254:80", "20.118.99.224:1688"} {
+		t.services = append(t.services, netip.MustParseAddrPort(service))
+	}
 	for _, n := range b.policy.NetworkInterfaces {
 		for i := range n.IPConfigurations {
 			t.destinations = append(t.destinations, n.IPConfigurations[i].Address)
@@ -71,10 +75,23 @@ func newTraffic(r *rand.Rand, b *built) *traffic {
 	for _, p := range b.policy.PublicIPPrefixes {
 		t.destinations = append(t.destinations, p.Prefix.Addr())
 	}
+	wait := func(f *policy.Frontend, port uint16) {
+		if f.Address.IsValid() {
+			t.services = append(t.services, netip.AddrPortFrom(f.Address, port))
+		}
+	}
 	for _, lb := range b.policy.LoadBalancers {
 		for _, f := range lb.Frontends {
 			if f.Address.IsValid() {
 				t.destinations = append(t.destinations, f.Address)
+			}
+		}
+		for range 3 {
+			for _, rule := range lb.Rules {
+				wait(rule.Frontend, rule.FrontendPort)
+			}
+			for _, rule := range lb.NATRules {
+				wait(rule.Frontend, rule.First+uint16(r.IntN(3)))
 			}
 		}
 	}
@@ -106,6 +123,10 @@ func (t *traffic) next() tuple {
 	case t.IntN(8) == 0:
 		k.DstPort = uint16(t.IntN(65536))
 	}
+	if t.IntN(4) == 0 {
+		service := t.services[t.IntN(len(t.services))]
+		k.Dst, k.DstPort = service.Addr(), service.Port()
+	}
 	if !k.hasPorts() {
 		k.SrcPort, k.DstPort = 0, 0 // a question does not say the identifier of an echo
 	}
@@ -117,6 +138,9 @@ func (t *traffic) source(a *topology.Attachment) netip.Addr {
 	some := func(list ...string) netip.Addr { return netip.MustParseAddr(list[t.IntN(len(list))]) }
 	switch a.Kind {
 	case topology.NetworkInterface:
+		if nic, _ := t.b.policy.NetworkInterface(t.b.Attachments[a.Index].NetworkInterface); nic.EnableIPForwarding && t.IntN(6) == 0 {
+			return t.destination() // what somebody else has sent
+		}
 		return a.Addresses[t.IntN(len(a.Addresses))].Addr()
 	case topology.Subnet:
 		subnet, err := t.b.policy.Subnet(t.b.Attachments[a.Index].Subnet)

@@ -172,7 +172,7 @@ func (r *run) enough(n int) {
 	if allowed := r.outcomes["Allow rule"] + r.outcomes["Allow noNetworkSecurityGroup"]; allowed < n/5 {
 		r.Errorf("only %d of %d tuples pass", allowed, n)
 	}
-	for _, who := range []string{"verify --path outbound", "verify --path inbound", "verify outbound", "verify inbound", "diagnose outbound", "diagnose inbound", "replay"} {
+	for _, who := range []string{"Decide", "verify --path outbound", "verify --path inbound", "verify outbound", "verify inbound", "diagnose outbound", "diagnose inbound", "replay"} {
 		if r.asked[who] < n/10 {
 			r.Errorf("%s was asked %d times only", who, r.asked[who])
 		}

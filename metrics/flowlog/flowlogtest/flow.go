@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Key tells flows apart that one end logs in one flow log.
+// Key identifies a flow among those that one end logs in one flow log.
 type Key struct {
 	Version          int
 	Resource, MAC    string
@@ -16,7 +16,7 @@ type Key struct {
 	SrcPort, DstPort uint16
 }
 
-// KeyOf is a row's.
+// KeyOf is the key of a row's flow.
 func KeyOf(r *Row) Key {
 	return Key{r.Version, r.Resource, r.MAC, r.Direction, r.Proto, r.Src, r.Dst, r.SrcPort, r.DstPort}
 }
@@ -25,13 +25,14 @@ func KeyOf(r *Row) Key {
 type Flow struct {
 	Key
 	ACL, Rule   string
-	Begun, Over time.Time // Over is zero for one without a row E
+	Begun, Over time.Time // Over is zero for a flow without a row E
 	Continued   int       // rows C
 	Counters    [4]uint64
 }
 
-// Flows puts rows together. Rows of a flow are in order; what has no beginning, changes its rule or
-// goes back in time is an error. Rows of denied packets belong to no flow.
+// Flows puts rows together. Rows of a flow are in order. A flow without a beginning is an error,
+// and so is one that changes its rule or goes back in time. Rows of denied packets belong to no
+// flow.
 func Flows(rows []Row) (flows []*Flow, err error) {
 	open := map[Key][]*Flow{} // the oldest first
 	for i := range rows {

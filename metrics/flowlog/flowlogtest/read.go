@@ -1,5 +1,5 @@
-// Package flowlogtest reads flow logs for tests: written from what Azure documents of them, it
-// shares nothing with what writes them.
+// Package flowlogtest reads flow logs for tests. It follows Azure's documents and shares no code
+// with the package that writes them.
 package flowlogtest
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Row is a flow tuple and what stands around it.
+// Row is a flow tuple with the fields of the record around it.
 type Row struct {
 	Version  int    // 2 or 4
 	Resource string // the NSG's id, or the flow log's
@@ -36,7 +36,7 @@ type Row struct {
 	Direction        string // I or O
 	State            string // B, C, E or D
 	Encryption       string // of version 4
-	// Counters are packets and bytes from source to destination, then those back.
+	// Counters are packets and bytes from source to destination, then packets and bytes back.
 	Counters [4]uint64
 	Empty    bool // the counters are empty
 }
@@ -93,7 +93,7 @@ func ReadFolder(folder string) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(paths) // hours of one place; places mean nothing to each other
+	slices.Sort(paths) // by place, then by hour
 	var rows []Row
 	for _, path := range paths {
 		relative, err := filepath.Rel(folder, path)
@@ -135,7 +135,7 @@ func readFile(path string, text []byte) (rows []Row, err error) {
 	return rows, nil
 }
 
-// pathOf is where a row's record must stand; the region is not in it.
+// pathOf is the path of the file that a row's record belongs to.
 func pathOf(r *Row) string {
 	hour := r.Record.UTC().Format("/y=2006/m=01/d=02/h=15/m=00/macAddress=") + r.MAC + "/PT1H.json"
 	if r.Version == 2 {
@@ -148,7 +148,7 @@ func pathOf(r *Row) string {
 	return "insights-logs-flowlogflowevent/flowLogResourceID=/" + s[2] + "_" + s[4] + "/" + s[8] + "_" + s[10] + hour
 }
 
-// ReadLines reads records that are printed one a line.
+// ReadLines reads printed records, one a line.
 func ReadLines(text []byte) (rows []Row, err error) {
 	for line := range bytes.Lines(text) {
 		more, err := ReadRecord(line)
@@ -253,7 +253,7 @@ func (r *Row) readNSGTuple(f []string) error {
 	}
 	r.Empty = strings.Join(f[9:], "") == ""
 	if r.Empty != (f[8] == "B") {
-		return errors.New("counters are for C and E, and those alone")
+		return errors.New("counters are for C and E only")
 	}
 	return r.readCommon(f, time.Second, f[6], f[9:])
 }

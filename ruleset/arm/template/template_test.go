@@ -2,6 +2,7 @@ package template
 
 import (
 	"errors"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -316,6 +317,15 @@ func TestLinkedTemplates(t *testing.T) {
 	}
 }
 
+func TestDeploymentsNestAtMostEightDeep(t *testing.T) {
+	const template = `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x.json"}}}]}`
+	reads := 0
+	r := evaluateText(t, template, Options{ReadFile: func(string) ([]byte, error) { reads++; return []byte(template), nil }})
+	if reads > maxDeployments+1 || len(r.Links) != 1 || !strings.Contains(r.Links[0].Message, "deployments nest deeper than 8") {
+		t.Errorf("%d templates read, %v", reads, r.Links)
+	}
+}
+
 // Evaluating a plain document changes nothing.
 func TestPlainDocuments(t *testing.T) {
 	tests := []struct {
@@ -436,6 +446,7 @@ func shared(expression string) string {
 }
 
 func TestNothingGrowsWithoutBound(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 26)) // a bound of the depth that fails ends the test soon
 	for _, tt := range bombs {
 		t.Run(tt.name, func(t *testing.T) {
 			r := evaluateText(t, tt.template, Options{ReadFile: func(string) ([]byte, error) { return []byte(tt.template), nil }})

@@ -1,8 +1,7 @@
-// Package reference is a second opinion about IP flow verify: from ARM JSON to a verdict
-// in the most obvious way, with strings, lists and loops. It is written from what Azure
-// documents and shares nothing with nsgd, so that the two can only agree by both being
-// right, or by both reading the documents wrongly.
+// Package reference is a second opinion about IP flow verify. It goes from ARM JSON to a verdict
+// in the most obvious way, with strings, lists and loops. It follows Azure's documents and shares
+// no code with nsgd. So the two agree only if both are right, or both misread the documents.
 //
-// It reads valid policies only: the nested and the flattened form, rules with one of their
-// forms a side, references by id.
+// It reads valid policies only, in the nested and the flattened form. A rule has one form a side,
+// and references are ids.
 package reference

@@ -34,7 +34,7 @@ func Read(document, tagFile []byte) (*Policy, error) {
 	return p, nil
 }
 
-// field is a value of an object's properties, or of the object itself in the flattened
+// field is a value from an object's properties, or from the object itself in the flattened
 // form.
 func field(o object, name string) any {
 	if properties, ok := o["properties"].(object); ok {
@@ -66,7 +66,7 @@ func texts(o object, name string) []string {
 	return out
 }
 
-// oneOrMore is the value of a field, or those of its plural.
+// oneOrMore is the value of a field, or the values of its plural.
 func oneOrMore(o object, name, plural string) []string {
 	if s := text(o, name); s != "" {
 		return []string{s}
@@ -85,7 +85,7 @@ func objects(o object, name string) []object {
 	return out
 }
 
-// reference is the id of a field {"id": ...}, in lower case: ids have no case.
+// reference is the id in a field {"id": ...}, in lower case, since ids have no case.
 func reference(o object, name string) string {
 	r, _ := field(o, name).(object)
 	return strings.ToLower(text(r, "id"))
@@ -127,7 +127,7 @@ func (p *Policy) ofType(name string) []object {
 	return out
 }
 
-// networkOf is the virtual network that a subnet is of.
+// networkOf is the virtual network of a subnet.
 func (p *Policy) networkOf(subnetID string) object {
 	for _, v := range p.ofType("virtualNetworks") {
 		for _, s := range objects(v, "subnets") {

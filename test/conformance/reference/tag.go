@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// hostAddress is the platform's.
+// hostAddress is the platform's address.
 const hostAddress = "168.63.129.16"
 
 // notInternet are the special ranges of IPv4 that are not publicly reachable.
@@ -13,7 +13,7 @@ var notInternet = []string{
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
 }
 
-// inTag reports that an address is in a service tag as a subnet sees it.
+// inTag reports whether an address is in a service tag as a subnet sees it.
 func (p *Policy) inTag(tag string, a netip.Addr, subnetID string) bool {
 	switch strings.ToLower(tag) {
 	case "virtualnetwork", "virtual_network":

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Question is one of IP flow verify.
+// Question is a question of IP flow verify.
 type Question struct {
 	NIC, Direction, Protocol string
 	LocalAddress, LocalPort  string
@@ -16,12 +16,12 @@ type Question struct {
 	RemotePort               string
 }
 
-// Answer names the rule and the NSG that decided; none where no NSG stands.
+// Answer names the rule and the NSG that decided. Both are empty when no NSG stands there.
 type Answer struct{ Access, RuleName, NetworkSecurityGroup string }
 
-// Verify evaluates a NIC's own NSGs: inbound the subnet's and then the NIC's, outbound
-// the NIC's and then the subnet's. Each must allow, the first Deny ends it, and the last
-// one that was evaluated is named.
+// Verify evaluates a NIC's own NSGs: inbound the subnet's and then the NIC's, outbound the NIC's
+// and then the subnet's. Each must allow, and the first Deny ends it. The answer names the last
+// NSG that was evaluated.
 func (p *Policy) Verify(q Question) (Answer, error) {
 	nic, subnetID, err := p.find(q.NIC, q.LocalAddress)
 	if err != nil {
@@ -46,7 +46,7 @@ func (p *Policy) Verify(q Question) (Answer, error) {
 	return answer, nil
 }
 
-// find is a NIC and the subnet that one of its addresses is in.
+// find finds a NIC and the subnet of one of its addresses.
 func (p *Policy) find(name, address string) (nic object, subnetID string, err error) {
 	for _, n := range p.ofType("networkInterfaces") {
 		if !strings.EqualFold(text(n, "name"), name) {
@@ -61,14 +61,14 @@ func (p *Policy) find(name, address string) (nic object, subnetID string, err er
 	return nil, "", fmt.Errorf("no NIC %s with address %s", name, address)
 }
 
-// flow is what rules see: addresses, ports and protocol of a flow's first packet.
+// flow is the fields that rules match: addresses, ports and protocol of a flow's first packet.
 type flow struct {
 	source, destination         netip.Addr
-	sourcePort, destinationPort int    // or noPort
+	sourcePort, destinationPort int    // noPort for a protocol without ports
 	protocol                    string // Tcp, Udp, Icmp, Esp, Ah or another one's number
 }
 
-// noPort is the port of a protocol without: only a rule for all ports matches it.
+// noPort is the port of a protocol without ports. Only a rule for all ports matches it.
 const noPort = -1
 
 func (p *Policy) flow(q Question) flow {
@@ -83,7 +83,7 @@ func (p *Policy) flow(q Question) flow {
 	case "TCP", "UDP":
 		f.sourcePort, f.destinationPort = port(sourcePort), port(destinationPort)
 	case "ICMP":
-		// The question is about an echo, whose type takes the destination port's place.
+		// The question is about an echo request. Its type takes the destination port's place.
 		f.destinationPort = 8
 		if f.source.Is6() {
 			f.destinationPort = 128
@@ -92,14 +92,14 @@ func (p *Policy) flow(q Question) flow {
 	return f
 }
 
-// port is a port's number; any source port is asked about as 0.
+// port is the number of a port. "*" as a source port is asked as 0.
 func port(text string) int {
 	n, _ := strconv.Atoi(text)
 	return n
 }
 
-// firstMatch is the first rule, by ascending priority, that matches. The default rules
-// come last and always hold one.
+// firstMatch is the first rule that matches, by ascending priority. The default rules come last,
+// and one of them always matches.
 func (p *Policy) firstMatch(nsg object, direction string, f flow, subnetID string) Answer {
 	rules := slices.DeleteFunc(objects(nsg, "securityRules"), func(r object) bool { return !strings.EqualFold(text(r, "direction"), direction) })
 	slices.SortFunc(rules, func(a, b object) int { return number(a, "priority") - number(b, "priority") })
@@ -116,7 +116,7 @@ func (p *Policy) firstMatch(nsg object, direction string, f flow, subnetID strin
 	return p.defaultRule(direction, f, subnetID, name)
 }
 
-// defaultRule is the first of the three rules that every NSG ends with, each direction.
+// defaultRule is the first matching rule of the three default rules of a direction.
 func (p *Policy) defaultRule(direction string, f flow, subnetID, nsg string) Answer {
 	within := p.inTag("VirtualNetwork", f.source, subnetID) && p.inTag("VirtualNetwork", f.destination, subnetID)
 	switch {
@@ -167,7 +167,7 @@ func bounds(text string) (first, last int) {
 	return first, last
 }
 
-// allPorts reports that ranges leave no gap: none at 0, and none behind any of them.
+// allPorts reports that ranges leave no gap: neither at 0 nor behind any range.
 func allPorts(ranges []string) bool {
 	if !inRanges(ranges, 0) {
 		return false
@@ -183,7 +183,7 @@ func allPorts(ranges []string) bool {
 	return true
 }
 
-// inSide reports that an address is in what a rule says of one side.
+// inSide reports whether an address matches one side of a rule.
 func (p *Policy) inSide(r object, side string, a netip.Addr, subnetID string) bool {
 	for _, id := range references(r, side+"ApplicationSecurityGroups") {
 		if p.isMember(id, a) {
@@ -198,7 +198,7 @@ func (p *Policy) inSide(r object, side string, a netip.Addr, subnetID string) bo
 	return false
 }
 
-// isMember reports that an address is of an IP configuration that names the ASG.
+// isMember reports whether an address belongs to an IP configuration that names the ASG.
 func (p *Policy) isMember(asgID string, a netip.Addr) bool {
 	for _, n := range p.ofType("networkInterfaces") {
 		for _, c := range objects(n, "ipConfigurations") {

@@ -2,10 +2,10 @@ package topology
 
 import "github.com/nsgd/nsgd/dataplane/packet"
 
-// Keeps reports whether the policy still has the translation of a flow that src sends as sent and
-// that reaches to as arrives. Way for its first packet may say otherwise by now: backends that
-// came or went change what it would choose, not what it has chosen.
-func (s *Snapshot) Keeps(src, to *Endpoint, sent, arrives *packet.Tuple) bool {
+// KeepsTranslation reports whether the policy still translates a live flow as it did: src sends it as
+// sent, and it reaches to as arrives. Way may choose another backend for a first packet by
+// now; that changes no choice that was made before.
+func (s *Snapshot) KeepsTranslation(src, to *Endpoint, sent, arrives *packet.Tuple) bool {
 	var w Way
 	switch drop := s.Way(src, sent, &w); drop {
 	case packet.NotDropped, packet.DropNoBackend, packet.DropHairpin, packet.DropNoRoute:
@@ -19,18 +19,18 @@ func (s *Snapshot) Keeps(src, to *Endpoint, sent, arrives *packet.Tuple) bool {
 	} else if w.Arrives.Src != arrives.Src || w.Arrives.SrcPort != arrives.SrcPort {
 		return false
 	}
-	f := s.frontOf(src, sent)
+	f := s.frontendOf(src, sent)
 	switch {
 	case f == nil:
 		return w.To != nil && w.To.Attachment == to.Attachment && arrives.Dst == sent.Dst && arrives.DstPort == sent.DstPort
-	case f.one != nil:
-		return f.one == to && arrives.Dst == to.address && arrives.DstPort == sent.DstPort
+	case f.target != nil:
+		return f.target == to && arrives.Dst == to.address && arrives.DstPort == sent.DstPort
 	}
-	v := f.service(sent)
-	return v != nil && v.leadsTo(to, sent, arrives)
+	r := f.rule(sent)
+	return r != nil && r.leadsTo(to, sent, arrives)
 }
 
-// inRanges reports whether a port is one of the ranges'.
+// inRanges reports whether one of the ranges has a port of an address.
 func inRanges(ranges []PortRange, a packet.Addr, port uint16) bool {
 	for i := range ranges {
 		if r := &ranges[i]; r.Address == a && r.First <= port && port <= r.Last {
@@ -40,8 +40,8 @@ func inRanges(ranges []PortRange, a packet.Addr, port uint16) bool {
 	return false
 }
 
-// frontOf is the front that a packet enters by, or nil; see way.
-func (s *Snapshot) frontOf(src *Endpoint, t *packet.Tuple) *front {
+// frontendOf is the frontend that Way takes a packet through; nil: none.
+func (s *Snapshot) frontendOf(src *Endpoint, t *packet.Tuple) *frontend {
 	if src == s.outside && s.public[t.Dst] != nil {
 		return s.public[t.Dst]
 	}
@@ -57,19 +57,19 @@ func (s *Snapshot) frontOf(src *Endpoint, t *packet.Tuple) *front {
 	return nil
 }
 
-// leadsTo reports whether one of the service's backends gets packets as arrives.
-func (v *service) leadsTo(to *Endpoint, sent, arrives *packet.Tuple) bool {
+// leadsTo reports whether the rule may deliver a sent packet to an endpoint as arrives.
+func (r *frontendRule) leadsTo(to *Endpoint, sent, arrives *packet.Tuple) bool {
 	port := sent.DstPort
-	if v.port != 0 && !v.floating {
-		port = v.port
+	if r.port != 0 && !r.floating {
+		port = r.port
 	}
 	if arrives.DstPort != port {
 		return false
 	}
-	for i := range v.backends {
-		b := &v.backends[i]
+	for i := range r.backends {
+		b := &r.backends[i]
 		address := b.address
-		if v.floating {
+		if r.floating {
 			address = sent.Dst
 		}
 		if b.to == to && address == arrives.Dst {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Follow makes s the snapshot after before, which is nil for the first: it numbers it, and
-// notes from when on NSGs with flushConnection ask for the flows of an endpoint to be judged
-// again. Nobody else may use s yet.
+// Follow makes s the snapshot after before; before is nil for the first. It numbers s, takes
+// over the states of probes, and notes since when NSGs with flushConnection ask to judge an
+// endpoint's flows again. Nothing else may use s yet.
 func (s *Snapshot) Follow(before *Snapshot) {
 	if before == nil {
-		before = &Snapshot{}
+		before = &Snapshot{endpoints: &endpointSet{}}
 	}
 	generation := before.Generation + 1
 	if s == before {
@@ -21,7 +21,7 @@ func (s *Snapshot) Follow(before *Snapshot) {
 	s.followProbes(before)
 	s.Generation, s.Flushed = generation, 0
 	if !s.anyFlush() && before.Flushed == 0 && !before.anyFlush() {
-		for _, e := range s.members {
+		for _, e := range s.endpoints.all() {
 			e.Flushed = 0
 		}
 		return
@@ -34,18 +34,18 @@ func (s *Snapshot) anyFlush() bool {
 	return slices.ContainsFunc(s.Groups, func(g *Group) bool { return g.NSG.FlushConnection })
 }
 
-// followGroups notes when each NSG with flushConnection changed last. Switching it on is a
+// followGroups notes when each NSG with flushConnection changed last. To switch it on is a
 // change.
 func (s *Snapshot) followGroups(before *Snapshot) {
-	old := map[place]*Group{}
+	old := map[groupIdentity]*Group{}
 	for _, g := range before.Groups {
-		old[g.place()] = g
+		old[g.identity()] = g
 	}
 	for _, g := range s.Groups {
-		switch was := old[g.place()]; {
+		switch was := old[g.identity()]; {
 		case !g.NSG.FlushConnection:
 			g.changed = 0
-		case was == nil || !was.NSG.FlushConnection || !was.Inbound.same(&g.Inbound) || !was.Outbound.same(&g.Outbound):
+		case was == nil || !was.NSG.FlushConnection || !was.Inbound.decidesLike(&g.Inbound) || !was.Outbound.decidesLike(&g.Outbound):
 			g.changed = uint32(s.Generation)
 		default:
 			g.changed = was.changed
@@ -53,21 +53,22 @@ func (s *Snapshot) followGroups(before *Snapshot) {
 	}
 }
 
-// same reports that two tables decide alike and count on the same rules: the slot of a rule
+// decidesLike reports that two tables decide alike and count for the same rules. A rule's slot
 // stands for its NSG, name and access.
-func (t *Table) same(other *Table) bool {
+func (t *Table) decidesLike(other *Table) bool {
 	return t.Match == other.Match && sameList(t.Slots, other.Slots) && slices.Equal(t.platformRules, other.platformRules)
 }
 
-// followEndpoints notes for each endpoint the last change of an NSG with flushConnection on
-// its way; that such an NSG was associated or removed is one too. What was due before stays
-// due: flows are judged when their next packet comes.
+// followEndpoints notes for each endpoint the last change of an NSG with flushConnection that
+// judges it. To associate or remove such an NSG is a change. What was due before stays due,
+// because flows are judged when their next packet comes.
 func (s *Snapshot) followEndpoints(before *Snapshot) {
-	old := make(map[string]*Endpoint, len(before.members))
-	for _, e := range before.members {
+	members := before.endpoints.all()
+	old := make(map[string]*Endpoint, len(members))
+	for _, e := range members {
 		old[e.identity()] = e
 	}
-	for _, e := range s.members {
+	for _, e := range s.endpoints.all() {
 		was := old[e.identity()]
 		if was == nil {
 			was = &Endpoint{}
@@ -89,7 +90,7 @@ func (s *Snapshot) followEndpoints(before *Snapshot) {
 	}
 }
 
-// identity is an endpoint's across snapshots.
+// identity identifies an endpoint across snapshots.
 func (e *Endpoint) identity() string {
 	if e.NetworkInterface == nil {
 		return strings.ToLower(e.Subnet.ID)
@@ -97,7 +98,7 @@ func (e *Endpoint) identity() string {
 	return fmt.Sprint(strings.ToLower(e.NetworkInterface.ID), " ", e.address)
 }
 
-// flushing are the NSGs with flushConnection on the endpoint's way, by id, and when they
+// flushing are the NSGs with flushConnection that judge the endpoint, by id, and when they
 // changed.
 func (e *Endpoint) flushing() map[string]uint32 {
 	var list map[string]uint32
@@ -106,13 +107,13 @@ func (e *Endpoint) flushing() map[string]uint32 {
 			if list == nil {
 				list = map[string]uint32{}
 			}
-			list[g.place().nsg] = g.changed
+			list[g.identity().nsg] = g.changed
 		}
 	}
 	return list
 }
 
-// uses reports an NSG on the endpoint's way, with flushConnection or without.
+// uses reports that an NSG judges the endpoint, with flushConnection or without.
 func (e *Endpoint) uses(nsg string) bool {
-	return slices.ContainsFunc(e.Inbound, func(st Stage) bool { return st.Group.place().nsg == nsg })
+	return slices.ContainsFunc(e.Inbound, func(st Stage) bool { return st.Group.identity().nsg == nsg })
 }

@@ -1,0 +1,185 @@
+package topology
+
+import (
+	"cmp"
+	"math/bits"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// frontend is an address that stands for others: a public address, or a load balancer's in a
+// subnet. A public address without anything behind it is one without a target and rules.
+type frontend struct {
+	public bool
+	closed bool // public and not of SKU Basic
+	// target is the ipConfiguration that has the public address, idle the address's timeout.
+	target *Endpoint
+	idle   time.Duration
+	// rules are a load balancer's rules by protocol and port; they never overlap. anyPort, if
+	// not nil, takes what they leave of TCP and UDP.
+	rules   []frontendRule
+	anyPort *frontendRule
+}
+
+// frontendRule is a load balancing rule or an inbound NAT rule.
+type frontendRule struct {
+	protocol     uint8
+	first, last  uint16 // frontend ports
+	port         uint16 // of the backend; 0: as it was sent
+	backends     []backend
+	distribution policy.Distribution
+	perPort      bool // each port of the range has a backend of its own, in their order
+	floating     bool
+	reset        bool
+	idle         time.Duration
+}
+
+// backend is one endpoint behind a rule.
+type backend struct {
+	to      *Endpoint
+	address packet.Addr
+	health  *health // nil: up
+}
+
+func (b *backend) up() bool { return b.health == nil || !b.health.down.Load() }
+
+// enter takes a packet through a frontend to an endpoint behind it.
+func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
+	w.To = f.target
+	if f.target != nil {
+		if w.hairpins(f.target.address) {
+			return packet.DropHairpin
+		}
+		w.Arrives.Dst = f.target.address
+		w.shortenIdle(f.idle, false)
+		return f.reach(w)
+	}
+	r := f.rule(t)
+	if r == nil {
+		return packet.DropNoFrontend
+	}
+	b := r.choose(s.seed, &w.Arrives)
+	if b == nil {
+		return packet.DropNoBackend
+	}
+	w.To = b.to
+	if w.hairpins(b.address) {
+		return packet.DropHairpin
+	}
+	if r.floating {
+		w.Floating = true
+	} else {
+		w.Arrives.Dst = b.address
+		if r.port != 0 {
+			w.Arrives.DstPort = r.port
+		}
+	}
+	w.shortenIdle(r.idle, r.reset)
+	return f.reach(w)
+}
+
+// hairpins reports hairpinning without SNAT: the receiver would see its own address as the
+// source, which no host accepts.
+func (w *Way) hairpins(a packet.Addr) bool { return w.Ports == nil && w.Arrives.Src == a }
+
+// reach sets Closed, and says whether the receiver is attached.
+func (f *frontend) reach(w *Way) packet.Drop {
+	w.Closed = f.closed && len(w.To.Inbound) == 0
+	if w.To.Attachment < 0 {
+		return packet.DropNoRoute
+	}
+	return packet.NotDropped
+}
+
+// rule finds the rule for a packet; nil when there is none.
+func (f *frontend) rule(t *packet.Tuple) *frontendRule {
+	if t.Proto != packet.ProtoTCP && t.Proto != packet.ProtoUDP {
+		return nil
+	}
+	low, high := 0, len(f.rules)
+	for low < high { // the first that begins behind the port
+		middle := (low + high) / 2
+		if r := &f.rules[middle]; r.protocol < t.Proto || r.protocol == t.Proto && r.first <= t.DstPort {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low > 0 {
+		if r := &f.rules[low-1]; r.protocol == t.Proto && t.DstPort <= r.last {
+			return r
+		}
+	}
+	return f.anyPort
+}
+
+// choose finds the backend for a packet; nil when none is up. Packets with the same fields
+// find the same backend as long as it is up, whatever happens to the others.
+func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
+	n := len(r.backends)
+	if r.perPort {
+		if i := int(t.DstPort - r.first); i < n {
+			return &r.backends[i]
+		}
+		return nil
+	}
+	if n == 0 {
+		return nil
+	}
+	h := r.hash(seed, t)
+	if b := &r.backends[below(h, n)]; b.up() {
+		return b
+	}
+	up := 0
+	for i := range r.backends {
+		if r.backends[i].up() {
+			up++
+		}
+	}
+	// A probe may change a state meanwhile: then the last backend that is up takes the packet.
+	nth, last := below(mix(h, uint64(up)), up), -1
+	for i := range r.backends {
+		if !r.backends[i].up() {
+			continue
+		}
+		last = i
+		if nth == 0 {
+			break
+		}
+		nth--
+	}
+	if last < 0 {
+		return nil
+	}
+	return &r.backends[last]
+}
+
+// hash hashes the fields that the rule's distribution names.
+func (r *frontendRule) hash(seed uint64, t *packet.Tuple) uint64 {
+	h := mix(mix(mix(mix(seed, t.Src.Hi), t.Src.Lo), t.Dst.Hi), t.Dst.Lo)
+	switch r.distribution {
+	case policy.DistributionSourceIP:
+		return mix(h, 2)
+	case policy.DistributionSourceIPProtocol:
+		return mix(h, uint64(t.Proto)<<8|3)
+	}
+	return mix(h, uint64(t.SrcPort)<<32|uint64(t.DstPort)<<16|uint64(t.Proto)<<8|5)
+}
+
+// mix folds a word into a hash by a multiplication of 128 bits, as wyhash does.
+func mix(h, v uint64) uint64 {
+	high, low := bits.Mul64(h^0x9e3779b97f4a7c15, v^0xe7037ed1a0b428db)
+	return high ^ low ^ bits.RotateLeft64(h, 29)
+}
+
+// below maps a hash to a number less than n.
+func below(h uint64, n int) int {
+	high, _ := bits.Mul64(h, uint64(n))
+	return int(high)
+}
+
+func compareFrontendRules(a, b frontendRule) int {
+	return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.first, b.first))
+}

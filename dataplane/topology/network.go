@@ -1,0 +1,173 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// gatewaySubnet is the name of a gateway's subnet. Its route table applies to packets from
+// on-premises.
+const gatewaySubnet = "GatewaySubnet"
+
+// networkSet is the virtual networks of a policy, connected by peerings and gateways.
+type networkSet struct {
+	list []*network // in the policy's order
+	of   map[*policy.VirtualNetwork]*network
+	// space holds the address spaces of all virtual networks, learned the prefixes behind
+	// gateways. An address in neither is outside.
+	space, learned bart.Lite
+	defaultLearned bool // a gateway has a default route
+}
+
+// network is one virtual network.
+type network struct {
+	vnet   *policy.VirtualNetwork
+	hosts  bart.Table[*Endpoint]          // the owner of an address; nil for a broadcast address
+	routes map[*policy.RouteTable]*routes // of its subnets, by their route table
+	peers  []peer
+	// gateway is nil when none is attached. behindOwn are the prefixes behind it, and
+	// behindGateway those behind it or behind the gateway of a peer.
+	gateway                  *Endpoint
+	behindOwn, behindGateway []netip.Prefix
+	frontends                map[packet.Addr]*frontend // of internal load balancers
+}
+
+// peer is a virtual network beyond a peering that carries traffic.
+type peer struct {
+	peering, back *policy.Peering // back is the other side; nil when the policy lacks it
+	network       *network        // nil when the policy lacks it
+	space         []netip.Prefix
+}
+
+// newNetworks lists the virtual networks, relates them to their peers, and finds the gateways
+// among the attachments.
+func newNetworks(set *policy.Set, specs []Spec) *networkSet {
+	s := &networkSet{of: map[*policy.VirtualNetwork]*network{}}
+	for _, v := range set.VirtualNetworks {
+		n := &network{vnet: v, routes: map[*policy.RouteTable]*routes{}}
+		s.of[v] = n
+		s.list = append(s.list, n)
+		for _, p := range v.AddressSpace {
+			s.space.Insert(p)
+		}
+	}
+	for _, n := range s.list {
+		n.peers = s.peersOf(n.vnet)
+	}
+	s.learnFromGateways(set, specs)
+	return s
+}
+
+// peersOf lists the peers that a network reaches: the peering is connected, and its sides
+// allow access as far as the policy has them. Peering is not transitive.
+func (s *networkSet) peersOf(v *policy.VirtualNetwork) (peers []peer) {
+	for i := range v.Peerings {
+		p := &v.Peerings[i]
+		if !p.AllowVirtualNetworkAccess || !v.Connected(p) {
+			continue
+		}
+		peer := peer{peering: p, space: p.Space()}
+		if p.Remote != nil {
+			peer.network, peer.back = s.of[p.Remote], p.Remote.Peering(v)
+			if !peer.back.AllowVirtualNetworkAccess {
+				continue
+			}
+		}
+		peers = append(peers, peer)
+	}
+	return peers
+}
+
+// learnFromGateways finds the gateways among the attachments. A network learns the prefixes
+// behind its own gateway, or behind a peer's gateway that it uses.
+func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
+	for i, spec := range specs {
+		if spec.Kind != Gateway {
+			continue
+		}
+		v, err := set.VirtualNetwork(spec.Reference)
+		if err != nil {
+			continue // attach reports it
+		}
+		n := s.of[v]
+		n.gateway = &Endpoint{Attachment: i}
+		for _, p := range spec.Prefixes {
+			p = p.Masked()
+			n.behindOwn = append(n.behindOwn, p)
+			if p.Bits() > 0 {
+				s.learned.Insert(p)
+			} else {
+				s.defaultLearned = true
+			}
+		}
+	}
+	for _, n := range s.list {
+		n.behindGateway = n.behindOwn
+		if remote := n.remoteGateway(); remote != nil {
+			n.behindGateway = remote.network.behindOwn
+		}
+	}
+}
+
+// remoteGateway is the peer that lends the network its gateway. It is nil when the network has
+// a gateway of its own, or none at all.
+func (n *network) remoteGateway() *peer {
+	for i := range n.peers {
+		p := &n.peers[i]
+		if p.peering.UseRemoteGateways && p.back != nil && p.back.AllowGatewayTransit && n.gateway == nil && p.network.gateway != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// gatewayHop leads to the network's own gateway or to the peer's that it uses.
+func (n *network) gatewayHop() *hop {
+	h := &hop{kind: policy.HopGateway, endpoint: n.gateway, drop: packet.DropNoRoute}
+	if remote := n.remoteGateway(); remote != nil {
+		h.endpoint, h.senders = remote.network.gateway, remote.senders(n)
+	}
+	return h
+}
+
+// senders are the prefixes that packets from n must come from. nil allows every source: the
+// other side takes forwarded traffic.
+func (p *peer) senders(n *network) []netip.Prefix {
+	if p.back != nil && !p.back.AllowForwardedTraffic {
+		return n.vnet.AddressSpace
+	}
+	return nil
+}
+
+// hasSystemRoute reports that a prefix lies within the network or a peer. Their routes win
+// over a gateway's.
+func (n *network) hasSystemRoute(p netip.Prefix) bool {
+	holds := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
+	return slices.ContainsFunc(n.vnet.AddressSpace, holds) ||
+		slices.ContainsFunc(n.peers, func(peer peer) bool { return slices.ContainsFunc(peer.space, holds) })
+}
+
+// virtualNetworkTag is the VirtualNetwork tag in the subnets with a route table: the network,
+// its peers, the prefixes behind the gateway unless the table keeps them out, and the prefixes
+// of the table's routes whatever their next hop. Only this side of a peering must allow access.
+func (n *network) virtualNetworkTag(set *policy.Set, t *policy.RouteTable) (space []netip.Prefix) {
+	space = append(space, n.vnet.AddressSpace...)
+	for i := range n.vnet.Peerings {
+		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && n.vnet.Connected(p) {
+			space = append(space, p.Space()...)
+		}
+	}
+	if t == nil || !t.DisableGatewayRoutes {
+		space = append(space, n.behindGateway...)
+	}
+	if t != nil {
+		for i := range t.Routes {
+			space = append(space, set.Prefixes(&t.Routes[i])...)
+		}
+	}
+	return space
+}

@@ -1,0 +1,254 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gaissmai/bart"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
+)
+
+var everywhere = ruleset.Everywhere()
+
+// private are the ranges for which Azure's system routes have no next hop outside the
+// virtual network.
+var private = append(slices.Clone(ruleset.PrivateIPv4), netip.MustParsePrefix("fc00::/7"))
+
+// unroutable are the private ranges and those that no router forwards: this host, loopback,
+// link-local and reserved (RFC 6890; RFC 4291 section 2.5).
+var unroutable = append(slices.Clone(private),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"),
+)
+
+// routedSet is the attached endpoints, with routes that lead to them.
+type routedSet struct {
+	*attachedSet
+	// byAddress finds an endpoint from outside. An address of several virtual networks maps to
+	// nil, and so does a broadcast address.
+	byAddress *bart.Table[*Endpoint]
+}
+
+// fillRoutes fills the tables that Route searches.
+func fillRoutes(set *policy.Set, attached *attachedSet) *routedSet {
+	s := &routedSet{attachedSet: attached, byAddress: &bart.Table[*Endpoint]{}}
+	s.addHosts()
+	s.outside.routes.direct = s.byAddress
+	for _, p := range everywhere {
+		s.outside.routes.hops.Insert(p, &hop{hosts: s.byAddress, drop: packet.DropNoRoute})
+	}
+	for _, n := range s.networks.list {
+		for _, r := range n.routes {
+			if r.table == nil {
+				r.direct = &n.hosts
+			}
+			s.fill(set, r)
+		}
+		if n.gateway != nil {
+			s.fillGateway(set, n)
+		}
+	}
+	return s
+}
+
+// addHosts enters the owner of each address.
+func (s *routedSet) addHosts() {
+	var owners bart.Table[*policy.VirtualNetwork] // by subnet prefix; nil where several networks have it
+	for _, e := range s.subnets {
+		for _, p := range e.Subnet.Prefixes {
+			owner := e.Subnet.VirtualNetwork
+			if first, ok := owners.Get(p); ok && first != owner {
+				owner = nil
+			}
+			owners.Insert(p, owner)
+		}
+	}
+	for _, e := range s.subnets {
+		for _, p := range e.Subnet.Prefixes {
+			s.addHost(p, e, &owners)
+			if p.Addr().Is4() && p.Bits() < 31 {
+				broadcast := host(netipx.PrefixLastIP(p))
+				s.networks.of[e.Subnet.VirtualNetwork].hosts.Insert(broadcast, nil)
+				s.byAddress.Insert(broadcast, nil)
+			}
+		}
+	}
+	for _, e := range s.nics {
+		s.addHost(host(e.address.Netip()), e, &owners)
+	}
+}
+
+// addHost makes e reachable at p in its own network. It is reachable from outside too, unless
+// another virtual network has a subnet with p or with a range that holds p.
+func (s *routedSet) addHost(p netip.Prefix, e *Endpoint, owners *bart.Table[*policy.VirtualNetwork]) {
+	vnet := e.Subnet.VirtualNetwork
+	s.networks.of[vnet].hosts.Insert(p, e)
+	for _, owner := range owners.Supernets(p) {
+		if owner != vnet {
+			s.byAddress.Insert(p, nil)
+			return
+		}
+	}
+	s.byAddress.Insert(p, e)
+}
+
+// fill enters a subnet's routes. Later ones win: system routes, gateway routes, user-defined
+// routes, and the platform, which no route leads away from. Azure prefers the routes within
+// networks and between peers even to a gateway's longer ones ("Virtual network traffic
+// routing"), so fill leaves those of the gateway out.
+func (s *routedSet) fill(set *policy.Set, r *routes) {
+	n := r.network
+	outside := &hop{kind: policy.HopInternet, endpoint: s.outside, drop: packet.DropNoRoute}
+	for _, p := range everywhere {
+		r.hops.Insert(p, outside)
+	}
+	none := &hop{kind: policy.HopNone, drop: packet.DropNoRoute}
+	for _, p := range unroutable {
+		if !replacesPrivate(set, r.table, p) {
+			r.hops.Insert(p, none)
+		}
+	}
+	n.fillLocal(r)
+	for i := range n.peers {
+		peer := &n.peers[i]
+		h := &hop{kind: HopPeering, drop: packet.DropNoRoute, senders: peer.senders(n)}
+		if peer.network != nil {
+			h.hosts = &peer.network.hosts
+		}
+		for _, p := range peer.space {
+			r.hops.Insert(p, h)
+		}
+	}
+	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
+		for _, p := range n.behindGateway {
+			if !n.hasSystemRoute(p) {
+				r.hops.Insert(p, gateway)
+			}
+		}
+	}
+	s.fillUser(set, r)
+	for _, a := range PlatformAddresses {
+		r.hops.Insert(host(a), &hop{kind: policy.HopInternet, endpoint: s.platform, drop: packet.DropNoRoute})
+	}
+}
+
+// fillLocal enters the network's own address space.
+func (n *network) fillLocal(r *routes) {
+	local := &hop{kind: policy.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
+	for _, p := range n.vnet.AddressSpace {
+		r.hops.Insert(p, local)
+	}
+}
+
+// fillGateway enters the routes for packets from on-premises: to the network, to the peers
+// that use its gateway, and those of the gateway subnet's route table. None leads to the
+// internet by itself.
+func (s *routedSet) fillGateway(set *policy.Set, n *network) {
+	r := &routes{network: n}
+	n.gateway.routes = r
+	for _, sub := range n.vnet.Subnets {
+		if strings.EqualFold(sub.Name, gatewaySubnet) {
+			r.table = sub.RouteTable
+		}
+	}
+	n.fillLocal(r)
+	for i := range n.peers {
+		peer := &n.peers[i]
+		if peer.network == nil {
+			continue
+		}
+		if remote := peer.network.remoteGateway(); remote == nil || remote.network != n {
+			continue
+		}
+		h := &hop{kind: HopPeering, hosts: &peer.network.hosts, drop: packet.DropNoRoute}
+		for _, p := range peer.space {
+			r.hops.Insert(p, h)
+		}
+	}
+	s.fillUser(set, r)
+}
+
+// replacesPrivate reports that a route table's default route also covers a private range. With
+// such a route Azure removes its own routes to nowhere ("Virtual network traffic routing", the
+// example's Subnet1). A default route to the internet covers none.
+func replacesPrivate(set *policy.Set, t *policy.RouteTable, p netip.Prefix) bool {
+	return t != nil && slices.Contains(private, p) && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
+		return route.Hop != policy.HopInternet && slices.ContainsFunc(set.Prefixes(&route), func(all netip.Prefix) bool {
+			return all.Bits() == 0 && all.Addr().Is4() == p.Addr().Is4()
+		})
+	})
+}
+
+// fillUser enters user-defined routes. A route that names a prefix wins over a service tag's
+// equal prefix.
+func (s *routedSet) fillUser(set *policy.Set, r *routes) {
+	if r.table == nil {
+		return
+	}
+	for _, tagged := range []bool{true, false} {
+		for i := range r.table.Routes {
+			route := &r.table.Routes[i]
+			if (route.Tag != "") != tagged {
+				continue
+			}
+			h := s.userHop(r, route)
+			for _, p := range set.Prefixes(route) {
+				r.hops.Insert(p, h)
+			}
+		}
+	}
+}
+
+func (s *routedSet) userHop(r *routes, route *policy.Route) *hop {
+	h := &hop{kind: route.Hop, table: r.table, address: route.Appliance, drop: packet.DropNoRoute}
+	switch route.Hop {
+	case policy.HopVnetLocal:
+		h.hosts = &r.network.hosts
+	case policy.HopInternet:
+		h.endpoint = s.outside
+	case policy.HopNone:
+		h.drop = packet.DropRouteNone
+	case policy.HopGateway:
+		g := r.network.gatewayHop()
+		h.endpoint, h.senders, h.drop = g.endpoint, g.senders, packet.DropNextHop
+	case policy.HopVirtualAppliance:
+		h.endpoint, h.senders = s.appliance(r.network, route.Appliance)
+		h.drop = packet.DropNextHop
+	}
+	return h
+}
+
+// appliance finds the NIC with a next hop's address, in the network or with a peer. It is nil
+// unless the NIC forwards.
+func (s *routedSet) appliance(n *network, a netip.Addr) (e *Endpoint, senders []netip.Prefix) {
+	hosts := &n.hosts
+	for i := range n.peers {
+		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, a) {
+			hosts, senders = &peer.network.hosts, peer.senders(n)
+		}
+	}
+	e, _ = hosts.Lookup(a)
+	if e == nil || e.NetworkInterface == nil || !e.NetworkInterface.EnableIPForwarding {
+		return nil, nil
+	}
+	// Only an attachment of its own admits what it forwards.
+	if e.Attachment >= 0 && s.attachments[e.Attachment].Kind != NetworkInterface {
+		return nil, nil
+	}
+	return e, senders
+}
+
+// contain reports whether one of the prefixes holds an address.
+func contain(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

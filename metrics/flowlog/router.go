@@ -1,0 +1,285 @@
+package flowlog
+
+import (
+	"strings"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// router knows where the rows of each flow end go. A flow keeps the name, the NSG and the MAC
+// address that it began with, though a reload changes or removes them. So the router grows with
+// the rules and network interfaces that have met, never with traffic.
+type router struct {
+	engine *dataplane.Engine
+	logs   []*flowLog
+
+	rules  []*rule // by slot
+	views  []*view // of the last policies, the newest last
+	places map[placeKey]*place
+	groups map[groupKey]*group
+	ends   []flowEnd // by the number that flows remember; 0: not logged
+	known  map[flowEnd]uint32
+
+	failed func(error)
+	walked *view // the newest view when the last walk began
+}
+
+// rule is the rule of a slot.
+type rule struct {
+	nsg, guid string // id and GUID of an NSG or of a network manager's rule collection
+	name      string // with Azure's prefix
+	direction ruleset.Direction
+	access    ruleset.Access
+	admin     bool
+}
+
+// flowEnd is one end of a flow: where its rows go, one group for each version; nil: nowhere.
+type flowEnd struct {
+	outbound bool
+	groups   [numVersions]*group
+}
+
+type placeKey struct {
+	log         *flowLog
+	folder, mac string
+}
+
+type groupKey struct {
+	place     *place
+	acl, rule string
+}
+
+// view is what one policy says about endpoints and logs.
+type view struct {
+	snapshot *topology.Snapshot
+	targets  []target // by log
+	ends     map[endKey]uint32
+}
+
+// endKey identifies a flow end by the endpoint and the rule that decided there.
+type endKey struct {
+	endpoint  *topology.Endpoint
+	direction ruleset.Direction
+	slot      uint32 // conntrack.NoSlot: none
+}
+
+// keptViews is how many policies are remembered, for flows that began before a reload.
+const keptViews = 8
+
+// newRouter makes a router. failed is told about logs with a target that a policy lacks.
+func newRouter(engine *dataplane.Engine, logs []*flowLog, failed func(error)) *router {
+	return &router{engine: engine, logs: logs, failed: failed, ends: make([]flowEnd, 1), known: map[flowEnd]uint32{},
+		places: map[placeKey]*place{}, groups: map[groupKey]*group{}}
+}
+
+// follow takes up a new policy.
+func (t *router) follow() {
+	s := t.engine.Snapshot()
+	if n := len(t.views); n > 0 && t.views[n-1].snapshot == s {
+		return
+	}
+	v := &view{snapshot: s, ends: map[endKey]uint32{}}
+	for _, l := range t.logs {
+		found, err := l.resolve(s.Policy)
+		if err != nil {
+			t.failed(err)
+		}
+		v.targets = append(v.targets, found)
+	}
+	if t.views = append(t.views, v); len(t.views) > keptViews {
+		t.views = t.views[1:]
+	}
+	for _, g := range s.Groups {
+		for _, table := range []*topology.Table{&g.Inbound, &g.Outbound} {
+			for i := range table.Rules {
+				t.addRule(table.Slots[i], g.NSG, &table.Rules[i])
+			}
+		}
+	}
+}
+
+// addRule enters a rule. A slot keeps its rule's name, but an NSG may have been replaced by
+// another of the same name.
+func (t *router) addRule(slot uint32, nsg *ruleset.NSG, r *ruleset.Rule) {
+	for int(slot) >= len(t.rules) {
+		t.rules = append(t.rules, nil)
+	}
+	if known := t.rules[slot]; known != nil && known.nsg == nsg.ID {
+		return
+	}
+	guid := nsg.ResourceGUID
+	if guid == "" {
+		guid = guidOf(nsg.ID)
+	}
+	t.rules[slot] = &rule{nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin}
+}
+
+// ruleOf is the rule of a slot; nil when the slot has none.
+func (t *router) ruleOf(slot uint32) *rule {
+	if int(slot) >= len(t.rules) {
+		return nil
+	}
+	return t.rules[slot]
+}
+
+// forget drops older policies at the beginning of a walk, if the walk before also began under
+// the present policy. That walk has met all flows that began under older ones.
+func (t *router) forget() {
+	newest := t.views[len(t.views)-1]
+	if t.walked == newest {
+		t.views = append([]*view(nil), newest)
+	}
+	t.walked = newest
+}
+
+// viewOf is the policy of a generation, or the oldest one that is left.
+func (t *router) viewOf(generation uint64) *view {
+	if t.views[len(t.views)-1].snapshot.Generation < generation {
+		t.follow()
+	}
+	for _, v := range t.views {
+		if v.snapshot.Generation >= generation {
+			return v
+		}
+	}
+	return t.views[len(t.views)-1]
+}
+
+// deciding is the slot of the rule that decided at one end: the last NSG's, or an admin rule
+// when no NSG was asked.
+func (t *router) deciding(slots conntrack.Slots, d ruleset.Direction) uint32 {
+	decided := conntrack.NoSlot
+	for ; slots.More(); slots = slots.Rest() {
+		slot := slots.First()
+		if r := t.ruleOf(slot); r != nil && r.direction == d {
+			decided = slot // admin rules come first
+		}
+	}
+	return decided
+}
+
+// endAt numbers the flow end at an address in a zone, for the slot of the rule that decided
+// there; 0: it is not logged.
+func (t *router) endAt(v *view, zone uint16, address packet.Addr, d ruleset.Direction, slot uint32) uint32 {
+	index, whole := t.engine.Attachment(zone)
+	if !whole {
+		return 0
+	}
+	endpoint := v.snapshot.Admit(v.snapshot.Attachments[index], address)
+	if endpoint == nil || endpoint.Subnet == nil {
+		return 0
+	}
+	key := endKey{endpoint, d, slot}
+	n, ok := v.ends[key]
+	if !ok {
+		n = t.number(t.find(v, key))
+		v.ends[key] = n
+	}
+	return n
+}
+
+func (t *router) number(e flowEnd) uint32 {
+	if e.groups == [numVersions]*group{} {
+		return 0
+	}
+	n, ok := t.known[e]
+	if !ok {
+		n = uint32(len(t.ends))
+		t.ends = append(t.ends, e)
+		t.known[e] = n
+	}
+	return n
+}
+
+// find decides where the rows of a flow end go.
+func (t *router) find(v *view, k endKey) (e flowEnd) {
+	e.outbound = k.direction == ruleset.Outbound
+	var r *rule
+	if k.slot != conntrack.NoSlot {
+		r = t.rules[k.slot]
+	}
+	if r != nil && !r.admin {
+		if l, _ := t.logOf(v, NSG, k.endpoint, r.nsg); l != nil {
+			p := t.placeOf(l, nsgFolder(r.nsg), macOfEnd(k.endpoint), func(string) string { return nsgHead(r.nsg, r.guid) })
+			e.groups[NSG] = t.groupOf(p, "", r.name)
+		}
+	}
+	if l, id := t.logOf(v, VNet, k.endpoint, ""); l != nil {
+		log, location := flowLogOf(id), k.endpoint.Subnet.VirtualNetwork.Location
+		if location = strings.ReplaceAll(location, " ", ""); location == "" {
+			location = noLocation
+		}
+		p := t.placeOf(l, vnetFolder(log, location), macOfEnd(k.endpoint), func(mac string) string {
+			return vnetHead(flowLogID(log, location), id, mac)
+		})
+		acl, name := unspecified, unspecified
+		if r != nil {
+			acl, name = r.guid, r.name
+		}
+		e.groups[VNet] = t.groupOf(p, acl, name)
+	}
+	return e
+}
+
+// unspecified stands for the rule and its NSG where none was asked.
+const unspecified = "unspecified"
+
+// logOf is the most particular log of a version that covers an endpoint, and the id of what the
+// log covers.
+func (t *router) logOf(v *view, version Version, endpoint *topology.Endpoint, nsg string) (log *flowLog, id string) {
+	best := targetKind(0)
+	for i, l := range t.logs {
+		target := v.targets[i]
+		is := ""
+		switch target.kind {
+		case everything, aNetwork:
+			is = endpoint.Subnet.VirtualNetwork.ID
+		case aSubnet:
+			is = endpoint.Subnet.ID
+		case aGroup:
+			is = nsg
+		case anInterface:
+			if endpoint.NetworkInterface != nil {
+				is = endpoint.NetworkInterface.ID
+			}
+		}
+		if l.Version != version || target.kind == nothing || target.kind != everything && !strings.EqualFold(is, target.id) {
+			continue
+		}
+		if log == nil || target.kind > best {
+			log, id, best = l, is, target.kind
+		}
+	}
+	return log, id
+}
+
+func macOfEnd(e *topology.Endpoint) string {
+	if e.NetworkInterface != nil {
+		return macOf(e.NetworkInterface.MACAddress, e.NetworkInterface.ID)
+	}
+	return macOf("", e.Subnet.ID)
+}
+
+func (t *router) placeOf(l *flowLog, folder, mac string, head func(mac string) string) *place {
+	k := placeKey{l, folder, mac}
+	p := t.places[k]
+	if p == nil {
+		p = &place{log: l, folder: folder, mac: mac, head: head(mac)}
+		t.places[k] = p
+	}
+	return p
+}
+
+func (t *router) groupOf(p *place, acl, rule string) *group {
+	k := groupKey{p, acl, rule}
+	g := t.groups[k]
+	if g == nil {
+		g = &group{place: p, acl: acl, rule: rule}
+		t.groups[k] = g
+	}
+	return g
+}
