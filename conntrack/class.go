@@ -17,14 +17,13 @@ const TickLength = 10 * time.Millisecond
 // comparisons hold even if Expire is late by months.
 const MaxTimeout = 7 * 24 * time.Hour
 
-// since is the number of ticks from earlier to t; 0 if earlier is in fact the
-// later one, which another worker's clock can make it.
+// since is the number of ticks from earlier to t. It is 0 if earlier is the later one, which
+// another worker's clock can cause.
 func (t Tick) since(earlier Tick) uint32 {
 	return uint32(max(int32(t-earlier), 0))
 }
 
-// Class is a flow's protocol and state, which together select its timeout and
-// the label that it is counted under.
+// Class is a flow's protocol and state. It selects the flow's timeout and its label in metrics.
 type Class uint8
 
 // The classes.
@@ -34,8 +33,8 @@ const (
 	ClassTCPClosing                  // one side sent FIN
 	ClassTCPTimeWait                 // both sides sent FIN
 	ClassTCPReset                    // RST
-	ClassTCPOneWay                   // of Init.Stateless, no reply yet
-	ClassTCPTwoWay                   // of Init.Stateless
+	ClassTCPOneWay                   // Init.Stateless, no reply yet
+	ClassTCPTwoWay                   // Init.Stateless
 	ClassUDPOneWay                   // no reply yet
 	ClassUDPTwoWay
 	ClassICMPOneWay // no reply yet
@@ -67,7 +66,7 @@ func (c Class) Protocol() string { return classNames[c].protocol }
 // State is the class's state within its protocol, such as "established" or "one_way".
 func (c Class) State() string { return classNames[c].state }
 
-// oneWay is the first class of a protocol other than TCP; the next one is two-way.
+// oneWay is the first class of a protocol other than TCP. The class after it is two-way.
 func oneWay(proto uint8) Class {
 	switch proto {
 	case packet.ProtoUDP:
@@ -78,12 +77,11 @@ func oneWay(proto uint8) Class {
 	return ClassOtherOneWay
 }
 
-// stateless reports a TCP flow without states of its own.
+// stateless reports a TCP flow with Init.Stateless.
 func (c Class) stateless() bool { return c == ClassTCPOneWay || c == ClassTCPTwoWay }
 
-// evictable ranks the classes that a full table may end for a new flow: the
-// higher the sooner, 0 never. A finished connection is missed by nobody;
-// one that was never answered may well be part of a flood.
+// evictable ranks the classes that a full table may end for a new flow: the higher the
+// sooner, 0 never. Nobody misses a finished connection; an unanswered one may be part of a flood.
 func (c Class) evictable() int {
 	switch c {
 	case ClassTCPTimeWait, ClassTCPReset:
@@ -98,7 +96,7 @@ func (c Class) evictable() int {
 // field takes its default.
 type Timeouts struct {
 	TCPSyn         time.Duration // handshake not complete, or only one side heard: 30 s
-	TCPEstablished time.Duration // 4 min, without states too; a flow's own Init.Established goes before it
+	TCPEstablished time.Duration // 4 min, with Init.Stateless too; a flow's own Init.Established precedes it
 	TCPClosing     time.Duration // one side sent FIN: 60 s
 	TCPTimeWait    time.Duration // both sides sent FIN: 10 s
 	TCPReset       time.Duration // counted from the RST; later packets do not extend it: 5 s
@@ -108,7 +106,7 @@ type Timeouts struct {
 	Other          time.Duration // 4 min
 }
 
-// DefaultTimeouts are those of the zero Timeouts.
+// DefaultTimeouts are what a zero Timeouts means.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		TCPSyn:         30 * time.Second,

@@ -59,14 +59,14 @@ func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
 	stop.Store(true)
 	observing.Wait()
 
-	for range 8 { // everybody is parked: let all that ended be reused
+	for range 8 { // all workers are parked: make all that ended reusable
 		table.Expire(Tick(clock.Load()), 0)
 	}
 	s := table.Stats()
 	packets, bytes := s.EndedPackets, s.EndedBytes
 	live := int64(0)
 	for i := range table.records {
-		if r := &table.records[i]; word(r.state.Load()).live() {
+		if r := &table.records[i]; status(r.status.Load()).live() {
 			live++
 			packets += r.packets[0].Load() + r.packets[1].Load()
 			bytes += r.bytes[0].Load() + r.bytes[1].Load()
@@ -79,7 +79,7 @@ func TestWorkersShareFlowsWithoutLosingAPacket(t *testing.T) {
 	t.Logf("%+v", s)
 }
 
-// checkAtRest holds the counts against each other and against the index when nobody is at work.
+// checkAtRest compares the counts with each other and with the index, when no worker runs.
 func checkAtRest(t *testing.T, table *Table, s Stats, live int64) {
 	var classes, ended int64
 	for _, n := range s.Live {
@@ -99,7 +99,7 @@ func checkAtRest(t *testing.T, table *Table, s Stats, live int64) {
 	}
 	want := int64(0)
 	for i := range table.records {
-		if word(table.records[i].state.Load()).live() {
+		if status(table.records[i].status.Load()).live() {
 			want++
 			if original, reply := table.keys(Flow(i)); original != reply {
 				want++

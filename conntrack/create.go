@@ -2,9 +2,8 @@ package conntrack
 
 import "github.com/nsgd/nsgd/dataplane/packet"
 
-// MayCreate says whether a packet without a flow can begin one, if the rules allow
-// it; else under which reason it is dropped before any rule is asked. strict is
-// Options.TCPStrict.
+// MayCreate says whether a packet without a flow can begin one if the rules allow it. Otherwise
+// it returns why the packet is dropped before any rule is asked. strict is Options.TCPStrict.
 func MayCreate(p *packet.Packet, strict bool) packet.Drop {
 	switch p.Proto {
 	case packet.ProtoTCP:
@@ -30,7 +29,7 @@ func mayCreateTCP(flags uint8, strict bool) packet.Drop {
 	return packet.NotDropped
 }
 
-// MayCreateStateless is MayCreate for a flow of Init.Stateless: SYN+ACK, RST and segments
+// MayCreateStateless is MayCreate for a flow with Init.Stateless: SYN+ACK, RST and segments
 // in mid-stream begin one as a SYN does.
 func MayCreateStateless(p *packet.Packet) packet.Drop {
 	switch {
@@ -53,9 +52,8 @@ func icmpReply(request uint8) uint8 {
 	return packet.ICMPv6EchoReply
 }
 
-// allowsICMP holds a flow's messages to the kind of request that the rules allowed:
-// rules see the ICMP type, and with identifier 0 a request's key is that of the
-// opposite flow's reply.
+// allowsICMP refuses messages of another kind than the rules allowed. Rules see the ICMP
+// type, the key doesn't: with identifier 0 a request has the key of the opposite flow's reply.
 func (r *record) allowsICMP(d Direction, p *packet.Packet) packet.Drop {
 	want := r.icmpType
 	if d == Reply {

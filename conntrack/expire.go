@@ -5,9 +5,9 @@ import "time"
 // sweepStep is how many records a sweep looks at between two quiescent points.
 const sweepStep = 256
 
-// Expire ends flows whose timeout has passed among the next budget records, and
-// puts records back that no worker can hold any more. Call it regularly: it bounds how
-// long a flow that is over takes up room, and Flows and the ticks' range count on it.
+// Expire ends the flows among the next budget records whose timeout has passed. It also puts
+// records back that no worker can hold any more. Call it regularly: it bounds how long a flow
+// that is over takes up room, and Flows and the ticks' range rely on it.
 func (t *Table) Expire(now Tick, budget int) (ended int) {
 	t.sweeper.mu.Lock()
 	defer t.sweeper.mu.Unlock()
@@ -24,7 +24,7 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 		f := Flow(t.cursor)
 		t.cursor++
 		r := &t.records[f]
-		if s := word(r.state.Load()); s.live() && t.expiresIn(r, s, now) == 0 && w.End(f, t.timedOut(f)) {
+		if s := status(r.status.Load()); s.live() && t.expiresIn(r, s, now) == 0 && w.End(f, t.timedOut(f)) {
 			ended++
 			t.tellSilent(f, s.class())
 		}
@@ -33,17 +33,17 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 		}
 	}
 	w.Park()
-	// Twice: what ended here becomes reusable at the second move at the earliest,
-	// and with all workers parked the two can follow each other.
+	// Twice: what ended here is free after the second move of the epoch, and with all workers
+	// parked the two can follow each other.
 	t.reclaim(max(budget, sweepStep))
 	t.reclaim(max(budget, sweepStep))
 	return ended
 }
 
-// timedOut is the cause under which a flow that has timed out is booked: a
-// connection that both sides were done with did not just fall silent.
+// timedOut is the cause that a flow's timeout counts under: a connection that both sides had
+// closed did not just fall silent.
 func (t *Table) timedOut(f Flow) EndCause {
-	switch word(t.records[f].state.Load()).class() {
+	switch status(t.records[f].status.Load()).class() {
 	case ClassTCPTimeWait, ClassTCPReset:
 		return EndClosed
 	}
@@ -61,13 +61,13 @@ func (t *Table) End(k *Key) bool {
 	return ok && w.End(f, EndFlushed)
 }
 
-// Established is FlowInfo.Established of a flow whose Init.Established is d.
+// Established is what FlowInfo.Established becomes when Init.Established is d.
 func (t *Table) Established(d time.Duration) time.Duration {
 	return time.Duration(t.establishedTicks(d)) * TickLength
 }
 
-// SetEstablished changes Init.Established of a flow by its original key. It brings none
-// back that is over at now.
+// SetEstablished changes the Init.Established of the flow with original key k. A flow that is
+// over at now is not revived.
 func (t *Table) SetEstablished(k *Key, d time.Duration, now Tick) {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
@@ -79,8 +79,8 @@ func (t *Table) SetEstablished(k *Key, d time.Duration, now Tick) {
 	}
 }
 
-// Flush ends all flows that it meets on a walk through the table, and returns
-// their number. Packets that come in meanwhile can begin new ones.
+// Flush ends all flows that it meets on a walk through the table and returns their number.
+// Packets that come in meanwhile can begin new flows.
 func (t *Table) Flush() (ended int) {
 	used := t.used.Load()
 	for first := uint32(0); first < used; first += sweepStep {

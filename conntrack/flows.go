@@ -8,15 +8,15 @@ import (
 
 // FlowInfo describes a flow to people. Times are as of the table's last Expire.
 type FlowInfo struct {
-	Flow Flow // its record, another flow's once this one has ended
-	// Key is of the packets in the original direction as their sender sends them, ReplyKey of
-	// the replies: with Translated not the reverse.
+	Flow Flow // its record; once this flow has ended, it may be another's
+	// Key is that of packets in the original direction, as their sender sends them. ReplyKey
+	// is that of the replies; with Translated it is not the reverse.
 	Key, ReplyKey Key
 	// Receiver is the address of the end that packets of the original direction reach.
 	Receiver packet.Addr
 	Marks    Marks
 	Class    Class
-	// Packets and Bytes by Direction, those of every wire segment.
+	// Packets and Bytes of all wire segments, by Direction.
 	Packets, Bytes       [2]uint64
 	Age, Idle, ExpiresIn time.Duration
 	Created, Seen        Tick // of the first packet and the last
@@ -29,9 +29,8 @@ type FlowInfo struct {
 // State is the class's state, such as "established".
 func (i *FlowInfo) State() string { return i.Class.State() }
 
-// Flows yields every live flow. Each is one flow for certain, with all that does
-// not change and counters that are at most a packet apart; the walk as a whole is not
-// a moment's picture: a flow that begins or ends meanwhile may be in it or not.
+// Flows yields every live flow. What is yielded is one flow for certain, with counters
+// that are at most a packet apart. A flow that begins or ends during the walk may be missing.
 // Yield may take its time and may call the table; it must not keep the pointer.
 func (t *Table) Flows(yield func(*FlowInfo) bool) {
 	batch := make([]FlowInfo, 0, sweepStep)
@@ -46,9 +45,9 @@ func (t *Table) Flows(yield func(*FlowInfo) bool) {
 	}
 }
 
-// Slice describes the live flows among some records from first on, behind those of batch, and
-// says where the next slice begins; 0: nowhere. Until held has returned, none of those records is
-// used for another flow, nor has OnEnd been told of a flow that is listed. It should be quick:
+// Slice appends the live flows among some records from first on to batch and hands that to held.
+// It returns where the next slice begins; 0: there is none. Until held returns, no listed
+// record is used for another flow, and OnEnd hears of no listed flow. held should be quick:
 // reloads and questions wait for it.
 func (t *Table) Slice(first Flow, batch []FlowInfo, held func([]FlowInfo)) (next Flow) {
 	used := t.used.Load()
@@ -57,33 +56,32 @@ func (t *Table) Slice(first Flow, batch []FlowInfo, held func([]FlowInfo)) (next
 	defer t.control.mu.Unlock()
 	t.control.worker.Unpark()
 	defer t.control.worker.Park()
-	held(t.append(uint32(first), end, batch))
+	held(t.appendLive(uint32(first), end, batch))
 	if end == used {
 		return 0
 	}
 	return Flow(end)
 }
 
-// Records is how many records there are; every Flow is below.
+// Records is the number of records; every Flow is below it.
 func (t *Table) Records() int { return len(t.records) }
 
-// describe is Slice without anybody to hold the records for.
+// describe appends the live flows among records first to end-1 to batch.
 func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
 	t.control.worker.Unpark()
 	defer t.control.worker.Park()
-	return t.append(first, end, batch)
+	return t.appendLive(first, end, batch)
 }
 
-// append adds the live flows among records first to end-1. The records can't be used
-// again as long as the control worker, whose lock the caller has, is not parked, so each stays
-// what it is.
-func (t *Table) append(first, end uint32, batch []FlowInfo) []FlowInfo {
+// appendLive is describe for a caller that holds the control worker and has it unparked: no
+// record is used again meanwhile.
+func (t *Table) appendLive(first, end uint32, batch []FlowInfo) []FlowInfo {
 	now := Tick(t.now.Load())
 	for f := first; f < end; f++ {
 		r := &t.records[f]
-		s := word(r.state.Load())
+		s := status(r.status.Load())
 		if s.live() && t.expiresIn(r, s, now) > 0 {
 			batch = append(batch, FlowInfo{})
 			t.info(Flow(f), s, now, &batch[len(batch)-1])
@@ -93,7 +91,7 @@ func (t *Table) append(first, end uint32, batch []FlowInfo) []FlowInfo {
 }
 
 // info fills in all of a FlowInfo.
-func (t *Table) info(f Flow, s word, now Tick, i *FlowInfo) {
+func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 	r := &t.records[f]
 	seen := Tick(r.lastSeen.Load())
 	*i = FlowInfo{
@@ -117,19 +115,19 @@ func (t *Table) info(f Flow, s word, now Tick, i *FlowInfo) {
 	}
 }
 
-// OnEnd has f told of every flow that ended, once no worker can hold it any more: its counters
-// are final. f may be called by a worker between two bursts and must be quick; calls never
-// overlap, what they are given is valid until they return, and the record is used for no other flow
-// before that. OnEnd itself must be called before the table is used.
+// OnEnd makes f hear of every flow that ended, once no worker holds it: its counters are final.
+// A worker may call f between two bursts, so f must be quick. Calls never overlap. What f gets
+// is valid until it returns, and the record is not used again before. Call OnEnd before the
+// table is used.
 func (t *Table) OnEnd(f func(*FlowInfo)) { t.onEnd = f }
 
 // Info describes a flow that the worker holds, as of now.
 func (w *Worker) Info(f Flow, now Tick) (i FlowInfo) {
-	w.table.info(f, word(w.table.records[f].state.Load()), now, &i)
+	w.table.info(f, status(w.table.records[f].status.Load()), now, &i)
 	return i
 }
 
-// Bytes are those of both directions of a flow that the worker holds.
+// Bytes is the sum of both directions of a flow that the worker holds.
 func (w *Worker) Bytes(f Flow) uint64 {
 	r := &w.table.records[f]
 	return r.bytes[Original].Load() + r.bytes[Reply].Load()

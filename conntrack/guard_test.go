@@ -234,7 +234,7 @@ func TestTheSearchForAVictimIsBounded(t *testing.T) {
 		r.w.random = 0
 		// The only flow to evict lies within the records that are gone through, behind those that are looked at.
 		victim := Flow((first + evictLook) % 4096)
-		r.records[victim].state.Store(uint32(liveWord(ClassUDPOneWay)))
+		r.records[victim].status.Store(uint32(liveStatus(ClassUDPOneWay)))
 		if r.w.evict(r.now, nil) {
 			t.Errorf("more than %d flows were looked at", evictLook)
 		}
@@ -327,11 +327,11 @@ func TestAFlowThatHasEndedStaysEnded(t *testing.T) {
 			answer = reversed(tcp("SA"))
 		}
 		r.w.End(f, EndFlushed)
-		before := r.records[f].state.Load()
+		before := r.records[f].status.Load()
 		if drop := r.w.Pass(f, Reply, answer, r.now); drop != packet.NotDropped {
 			t.Errorf("%v: %s", answer.Tuple, drop)
 		}
-		if got := r.records[f].state.Load(); got != before {
+		if got := r.records[f].status.Load(); got != before {
 			t.Errorf("%v: state %#x became %#x", answer.Tuple, before, got)
 		}
 	}
@@ -381,7 +381,7 @@ func TestAPlaceWithoutARecordIsGivenBack(t *testing.T) {
 	}
 	live := int64(0)
 	for i := range r.records {
-		if word(r.records[i].state.Load()).live() {
+		if status(r.records[i].status.Load()).live() {
 			live++
 		}
 	}

@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 )
 
-// index leads from a key's hash to records: heads of chains that run through the
-// records' links. New entries go in front, and an entry that is taken out keeps
-// its link until its record is used again, so a reader needs no lock and
-// no retry: it meets every entry that was there before it began and still is.
+// index leads from a key's hash to records: it holds the heads of chains that run through
+// the records' links. Readers need no lock and no retry: new entries go in front, and an
+// entry that is taken out keeps its link until its record is used again. So a reader meets
+// every entry that was there before it began and still is.
 type index struct {
 	heads []atomic.Uint32 // ref
 	mask  uint64
@@ -18,8 +18,8 @@ type index struct {
 
 const maxLocks = 4096
 
-// maxChain bounds what one packet can cost. With two entries a record over at
-// least three heads a record, a chain this long means that somebody knows the seed.
+// maxChain bounds what one packet can cost. There are two entries for each record and at
+// least three heads, so a chain this long means that a sender knows the seed.
 const maxChain = 64
 
 func newIndex(maxFlows int) index {
@@ -27,11 +27,12 @@ func newIndex(maxFlows int) index {
 	return index{heads: make([]atomic.Uint32, n), mask: uint64(n - 1), locks: make([]sync.Mutex, min(n, maxLocks))}
 }
 
-// ref names an entry: a record by one of its two keys. The tag, six bits of the
-// key's hash and never 0, lets most entries of other keys be passed over
-// unread; last says that no entry follows, so that those need not even be read
-// for their link. It stays true because entries are only ever added in front;
-// it may be missing after entries behind were taken out.
+// ref names an entry: a record by one of its two keys.
+//
+// The tag is six bits of the key's hash and never 0. A reader passes over most entries of
+// other keys without reading them. last says that no entry follows, so that not even the link
+// is read. last stays true because entries are only added in front; it may be missing after
+// entries behind were taken out.
 //
 //	bits 0-23 record, 24 direction, 25 last, 26-31 tag
 type ref uint32
@@ -51,8 +52,8 @@ func (e ref) flow() Flow           { return Flow(e & (maxRecords - 1)) }
 func (e ref) direction() Direction { return Direction(e >> 24 & 1) }
 func (e ref) tag() uint32          { return uint32(e >> 26) }
 
-// find returns the flow that k belongs to, expired or not. At most one live
-// record has a given key. depth is the number of entries passed.
+// find returns the flow that k belongs to, expired or not. At most one live record has a
+// given key. depth is the number of entries passed over.
 func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bool) {
 	want := tag(hash)
 	e := ref(t.index.heads[hash&t.index.mask].Load())
@@ -67,7 +68,7 @@ func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bo
 			if d == Reply && r.marks&Translated != 0 {
 				same = t.translations[e.flow()].matches(r, k)
 			}
-			if same && word(r.state.Load()).live() {
+			if same && status(r.status.Load()).live() {
 				return e.flow(), d, depth, true
 			}
 		}
@@ -77,8 +78,8 @@ func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bo
 	return 0, 0, depth, false
 }
 
-// lock takes the locks of two hashes' chains, in the one order that everybody
-// keeps; they can be one and the same.
+// lock takes the locks of two hashes' chains, which may be the same one. The order is that of
+// the locks' numbers, whatever the order of the hashes: two workers never wait for each other.
 func (x *index) lock(a, b uint64) {
 	i, j := x.lockOf(a), x.lockOf(b)
 	x.locks[min(i, j)].Lock()

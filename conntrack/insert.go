@@ -8,32 +8,31 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Init is what a new flow is recorded with besides its key.
+// Init is what the record of a new flow gets besides its key.
 type Init struct {
 	// Slots are the rules that allowed the flow.
 	Slots Slots
-	// Generation is that of the policy that judged.
+	// Generation is the judging policy's.
 	Generation uint32
-	// Established is the timeout in ClassTCPEstablished and ClassTCPTwoWay, the virtual
-	// network's flowTimeoutInMinutes or the translation's; 0: the table's. With Translated it
-	// is that of UDP too, answered or not: as long as the port is the flow's.
+	// Established is the timeout in ClassTCPEstablished and ClassTCPTwoWay: the virtual
+	// network's flowTimeoutInMinutes, or the translation's; 0: the table's. With Translated
+	// it is UDP's too, answered or not: the port belongs to the flow for that long.
 	Established time.Duration
-	// Stateless has a TCP flow followed like one of UDP: any segment may begin it and
-	// passes, none closes it.
+	// Stateless makes a TCP flow one like UDP's: any segment begins it or passes, none
+	// closes it.
 	Stateless bool
 	// ReplyZone is the zone of the destination, where replies come in.
 	ReplyZone uint16
 	Marks     Marks
 	// Arrives is read when there are Marks. With Translated it is the packet's tuple as its
-	// receiver sees it, to which replies are the reverse.
+	// receiver sees it; replies come with the reverse.
 	Arrives *packet.Tuple
 	// Receiver is the receiver's own address, with Floating.
 	Receiver packet.Addr
 }
 
-// MayBegin takes part of what Options.NewPerSecond lets begin in the zones of a flow
-// that is about to be inserted; DropFlowRate when nothing is left of it. NotBegun gives it
-// back when Insert created no flow.
+// MayBegin takes a token of Options.NewPerSecond in the zones of a flow that is about to be
+// inserted; DropFlowRate: none is left. When Insert then creates no flow, call NotBegun.
 func (w *Worker) MayBegin(zone, replyZone uint16, now Tick) packet.Drop {
 	if !w.table.rates.take(zone, replyZone, now) {
 		return w.refuse(RefusedRate)
@@ -41,19 +40,19 @@ func (w *Worker) MayBegin(zone, replyZone uint16, now Tick) packet.Drop {
 	return packet.NotDropped
 }
 
-// NotBegun undoes MayBegin.
+// NotBegun refunds what MayBegin took.
 func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, replyZone) }
 
-// Insert records the flow that p begins, which the rules allow and for which
-// MayCreate and MayBegin said NotDropped, and counts p on it; created is then true. If
-// another worker was first, p has passed as a packet of that worker's flow instead,
-// and drop is what Pass said.
+// Insert records the flow that p begins and counts p on it; created is then true. The rules
+// must allow the flow, and MayCreate and MayBegin must have said NotDropped. If another
+// worker was first, p passes as a packet of that worker's flow, and drop is what Pass said.
 //
 // DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
-// DropFlowConflict: the replies would belong to another live flow. That happens when
-// two zones use the same addresses towards a third, when an address moved to
-// another zone, or when two flows are translated to one tuple: sharing the record would let one
-// sender end the other's connection.
+//
+// DropFlowConflict: the replies would belong to another live flow. That happens when two
+// zones use the same addresses towards a third, when an address moved to another zone, or
+// when two flows are translated to one tuple. In a shared record one sender could end the
+// other's connection.
 func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
 	t := w.table
 	why, ok := w.reserve(k.Zone, init.ReplyZone, now)
@@ -63,7 +62,7 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 			t.unreserve(k.Zone, init.ReplyZone)
 		}
 	}
-	if !ok { // no room for another, which p may not need
+	if !ok { // there is no room, but p may need none
 		if f, d, ok := w.Lookup(k, now); ok && !w.Restarts(f, d, p) {
 			return f, d, false, w.Pass(f, d, p, now)
 		}
@@ -93,14 +92,14 @@ const (
 	publishRefused
 )
 
-// publish puts a filled record into the index, unless its key has a live flow. Flows
-// with one of its keys that are over, or that p restarts, end here.
+// publish puts a filled record into the index, unless its key has a live flow. A flow with
+// one of its keys ends here if it is over or if p restarts it.
 func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) (other Flow, od Direction, why Refusal, verdict publishVerdict) {
 	t := w.table
 	r := &t.records[f]
 	reply := init.replyKey(k)
 	a, b := t.secrets.hash(k), t.secrets.hash(&reply)
-	var over [2]Flow // claimed here, to be buried once the locks are free
+	var over [2]Flow // claimed here; buried once the locks are free
 	n := 0
 	t.index.lock(a, b)
 	other, od, depth, found := t.find(k, a)
@@ -116,7 +115,7 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 		other, _, replyDepth, found := t.find(&reply, b)
 		depth = max(depth, replyDepth)
 		if found {
-			if t.expiresIn(&t.records[other], word(t.records[other].state.Load()), now) > 0 {
+			if t.expiresIn(&t.records[other], status(t.records[other].status.Load()), now) > 0 {
 				verdict, why = publishRefused, RefusedConflict
 			} else if w.claim(other, t.timedOut(other)) {
 				over[n] = other
@@ -128,12 +127,12 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 		verdict, why = publishRefused, RefusedTable
 	}
 	if verdict == publishDone {
-		s := firstWord(p, init.Stateless)
+		s := firstStatus(p, init.Stateless)
 		w.counts.live[s.class()].Add(1)
 		if r.marks&Translated != 0 {
 			w.counts.translated.Add(1)
 		}
-		r.state.Store(uint32(s))
+		r.status.Store(uint32(s))
 		if reply != *k {
 			t.link(f, Reply, b)
 		}
@@ -146,10 +145,10 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 	return other, od, why, verdict
 }
 
-// gone reports whether a flow with p's key is over at now, or because of p.
+// gone reports whether a flow with p's key is over at now, or ends because of p.
 func (w *Worker) gone(f Flow, d Direction, p *packet.Packet, now Tick) (EndCause, bool) {
 	r := &w.table.records[f]
-	if w.table.expiresIn(r, word(r.state.Load()), now) == 0 {
+	if w.table.expiresIn(r, status(r.status.Load()), now) == 0 {
 		return w.table.timedOut(f), true
 	}
 	return EndRestarted, w.Restarts(f, d, p)
@@ -176,7 +175,7 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r.count(Original, p)
 }
 
-// establishedTicks is a lifetime as Init.Established has it.
+// establishedTicks converts Init.Established.
 func (t *Table) establishedTicks(d time.Duration) uint32 {
 	if d > 0 {
 		return ticks(d)
@@ -184,17 +183,17 @@ func (t *Table) establishedTicks(d time.Duration) uint32 {
 	return t.lifetimes[ClassTCPEstablished]
 }
 
-func firstWord(p *packet.Packet, stateless bool) word {
+func firstStatus(p *packet.Packet, stateless bool) status {
 	switch {
 	case p.Proto != packet.ProtoTCP:
-		return liveWord(oneWay(p.Proto))
+		return liveStatus(oneWay(p.Proto))
 	case stateless:
-		return liveWord(ClassTCPOneWay)
+		return liveStatus(ClassTCPOneWay)
 	}
-	return tcpWord(firstTCP(p.TCPFlags))
+	return tcpStatus(firstTCP(p.TCPFlags))
 }
 
-// reserve takes a place in the table and in both zones, evicting where one is full.
+// reserve takes a place in the table and in both zones. It evicts a flow where one is full.
 func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
 	t := w.table
 	if !w.reserveOrEvict(&t.live, t.max, now, nil) {
@@ -236,12 +235,12 @@ func takePlace(count *atomic.Int64, limit int64) bool {
 	}
 }
 
-// evictSample is how many flows fit to be evicted the search for a victim compares among
-// the first evictLeast flows, and evictLook how many it looks at to find one at all: in a
-// flood the first few will do.
-// evictScan is how many records it goes through in a full zone, which finds enough unless
-// the zone's flows are few among many others. In a full table no more than the
-// reserve is unused, so that many more records are certain to give candidates.
+// The search for a victim stops at evictSample flows that are fit, but not before it has
+// looked at evictLeast: in a flood the first few will do. It never looks at more than evictLook.
+//
+// In a full zone it goes through evictScan records; it may miss a zone with few flows among
+// many others. In a full table at most the reserve is unused, so the reserve and evictLook
+// records are certain to give enough flows.
 const (
 	evictSample = 4
 	evictLeast  = 8
@@ -249,8 +248,8 @@ const (
 	evictScan   = 512
 )
 
-// evict ends one flow out of a sample, in the zone if that is not nil: one that
-// is over already, else a finished or an unanswered one, the longest idle of its rank.
+// evict ends one flow of a sample: one that is over already, else a finished one, else an
+// unanswered one, the longest idle of its rank. With a zone the flow touches that zone.
 func (w *Worker) evict(now Tick, zone *uint16) bool {
 	t := w.table
 	used := t.used.Load()
@@ -268,7 +267,7 @@ func (w *Worker) evict(now Tick, zone *uint16) bool {
 	for i := uint32(0); i < min(scan, used) && looked < evictLook && (fit < evictSample || looked < evictLeast); i++ {
 		f := Flow((first + i) % used)
 		r := &t.records[f]
-		s := word(r.state.Load())
+		s := status(r.status.Load())
 		if !s.live() || zone != nil && !r.touches(*zone) {
 			continue
 		}

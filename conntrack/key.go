@@ -9,16 +9,15 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Key finds a flow: a packet's tuple and the zone, which is the index of the
-// attachment that the packet came in on. Zone must be below Options.Zones.
+// Key finds a flow: a packet's tuple, and the index of the attachment where the packet came
+// in. Zone must be below Options.Zones.
 type Key struct {
 	packet.Tuple
 	Zone uint16
 }
 
-// Set makes k the key of a packet with tuple t that came in at a zone. It copies word by
-// word: a tuple that was just decoded, in words, is still on its way to the
-// cache, and a wider load would wait for it.
+// Set makes k the key of a packet with tuple t that came in at a zone. It copies word by word:
+// a tuple that was just decoded is still on its way to the cache, and a wider load would wait.
 func (k *Key) Set(t *packet.Tuple, zone uint16) {
 	k.Src.Hi, k.Src.Lo = t.Src.Hi, t.Src.Lo
 	k.Dst.Hi, k.Dst.Lo = t.Dst.Hi, t.Dst.Lo
@@ -42,9 +41,8 @@ func (d Direction) String() string {
 	return "reply"
 }
 
-// secrets are the seed spread over what the hash multiplies with. Who sends
-// packets chooses the keys, so without a secret they could all be made to
-// fall into one chain.
+// secrets are the seed, spread over what the hash multiplies with. Senders choose the keys:
+// without a secret they could make all keys fall into one chain.
 type secrets [6]uint64
 
 func newSecrets(seed [2]uint64) (secrets, error) {
@@ -58,7 +56,7 @@ func newSecrets(seed [2]uint64) (secrets, error) {
 	var s secrets
 	state := seed[0]
 	for i := range s {
-		// Weyl steps through a finaliser: each secret depends on both halves of the seed.
+		// Weyl steps and a finaliser: each secret depends on both halves of the seed.
 		state += 0x9e3779b97f4a7c15
 		s[i] = fold(state^seed[1], 0xd6e8feb86659fd93^bits.RotateLeft64(seed[1], 11*i+1))
 	}

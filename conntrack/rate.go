@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// ticksPerSecond is also how many parts a token has, so that a tick gives a whole number of them.
+// ticksPerSecond is also the number of parts of a token: each tick then adds whole parts.
 const ticksPerSecond = uint32(time.Second / TickLength)
 
-// maxRate keeps a full bucket within 32 bits.
+// maxRate is the largest rate that keeps a full bucket within 32 bits.
 const maxRate = 1<<32/int(ticksPerSecond) - 1
 
-// rates are a token bucket for each zone: a token for each flow that begins. The
-// zero value limits nothing.
+// rates holds a token bucket for each zone. A flow that begins takes a token. The zero value
+// limits nothing.
 type rates struct {
 	perSecond uint32
 	zones     []rate
-	cursor    uint32 // of refresh, the sweeper's alone
+	cursor    uint32 // where refresh goes on; the sweeper's alone
 }
 
-// rate is one zone's bucket: the tick of the last change in the upper half, the parts of
-// tokens that there were then in the lower one. The tick of a full one means nothing. It
-// has a cache line of its own.
+// rate is one zone's bucket, on a cache line of its own.
 type rate struct {
+	// word holds the tick of the last change in its upper half and the parts of tokens of
+	// that tick in the lower half. The tick of a full bucket means nothing.
 	word      atomic.Uint64
 	unlimited bool
 	_         [48]byte
@@ -43,7 +43,7 @@ func newRates(o *Options) rates {
 
 func (r *rates) full() uint32 { return r.perSecond * ticksPerSecond }
 
-// take takes a token of both zones of a flow, or none.
+// take takes a token of each of a flow's zones, or none of any.
 func (r *rates) take(zone, replyZone uint16, now Tick) bool {
 	if r.zones == nil {
 		return true
@@ -69,8 +69,8 @@ func (r *rates) give(zone, replyZone uint16) {
 	}
 }
 
-// refresh brings one zone's bucket up to date after another. Ticks are compared as long as
-// they are half of their range apart, 248 days.
+// refresh brings the next zone's bucket up to date. Ticks more than 248 days apart, half of
+// their range, can't be compared.
 func (r *rates) refresh(now Tick) {
 	if len(r.zones) > 0 {
 		zone := uint16(r.cursor % uint32(len(r.zones)))

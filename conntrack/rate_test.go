@@ -84,7 +84,7 @@ func TestWhatWasNotBegunIsGivenBack(t *testing.T) {
 	}
 }
 
-// Ticks are compared modulo their range: a bucket that nobody touched for 248 days, empty,
+// Ticks are compared modulo their range: an empty bucket that was not touched for 248 days
 // would have stayed empty for as long again.
 func TestABucketOutlivesTheTicksRange(t *testing.T) {
 	const day = Tick(24 * time.Hour / TickLength)

@@ -6,42 +6,42 @@ import (
 	"sync/atomic"
 )
 
-// parked is the epoch of a worker that holds no flow and will look at none.
+// parked is the epoch of a worker that holds no flow and looks at none.
 const parked = math.MaxUint64
 
 // reclaimer keeps the records of ended flows until no worker can still hold them.
 //
-// There is a global epoch. A worker that passes a quiescent point takes note of it;
-// the epoch moves on by one when all have noted the present one. A record that
-// was taken out of the index in epoch e can be used again once all have noted
-// e+1, because each of them then was quiescent after it was taken out. So three
-// lists of waiting records are enough: this epoch's, the last one's, and the one
-// before, which is emptied as the epoch moves on.
+// There is a global epoch. A worker notes it at each quiescent point, and it moves on by one
+// when all workers have noted the present one. A record that left the index in epoch e is
+// free once all have noted e+1: each worker was quiescent after the record left.
+//
+// So three lists of waiting records are enough: those of this epoch, of the last one, and of
+// the one before, which is emptied as the epoch moves on.
 type reclaimer struct {
 	epoch   atomic.Uint64
 	limbo   [3]atomic.Uint32 // number+1 of the first record, by epoch modulo 3
 	waiting atomic.Int64     // records not yet reusable
 
 	free atomic.Uint64 // stack: count of changes << 32 | number+1 of the first record
-	used atomic.Uint32 // records ever used; all from here on are free too
+	used atomic.Uint32 // records ever used; all from this number on are free too
 
 	reclaiming sync.Mutex
-	ready      uint32 // number+1 of the first record that nobody holds, not yet in the free list; guarded by reclaiming
+	ready      uint32 // number+1 of the first record that no worker holds and that is not in free yet; guarded by reclaiming
 	onEnd      func(*FlowInfo)
 	ended      FlowInfo // for onEnd; guarded by reclaiming
 }
 
 const (
-	// reserve is how many records, for each worker, a table has beyond its limit: a full table that
+	// A table has that many records for each worker beyond its limit: one that is full and
 	// evicts needs a fresh record at once, while the evicted one waits.
 	reserveMin, reserveMax = 256, 1024
-	// reclaimFrom is the number of waiting records from which workers lend a hand,
-	// and reclaimStep how many each puts back at a time.
+	// From reclaimFrom waiting records on workers lend a hand: each puts reclaimStep back
+	// at a time.
 	reclaimFrom = 64
 	reclaimStep = 256
 )
 
-// allocate takes a record that nobody knows.
+// allocate takes a free record.
 func (t *Table) allocate() (Flow, bool) {
 	for {
 		top := t.free.Load()
@@ -50,7 +50,7 @@ func (t *Table) allocate() (Flow, bool) {
 			break
 		}
 		next := t.records[n-1].next.Load()
-		// The upper half tells a stack that changed and changed back from one that did not.
+		// The count in the upper half shows that the stack changed and changed back meanwhile.
 		if t.free.CompareAndSwap(top, (top>>32+1)<<32|uint64(next)) {
 			return Flow(n - 1), true
 		}
@@ -66,7 +66,7 @@ func (t *Table) allocate() (Flow, bool) {
 	}
 }
 
-// release puts a record that nobody knows back.
+// release frees a record that only the caller knows.
 func (t *Table) release(f Flow) {
 	r := &t.records[f]
 	for {
@@ -78,11 +78,11 @@ func (t *Table) release(f Flow) {
 	}
 }
 
-// retire lets a record wait that is no longer in the index.
+// retire makes a record that has left the index wait.
 func (t *Table) retire(f Flow) {
 	t.waiting.Add(1)
 	r := &t.records[f]
-	// Being late here is harmless: a list that has come round since only waits longer.
+	// The epoch may move on before the record is in the list: then it only waits longer.
 	list := &t.limbo[t.epoch.Load()%3]
 	for {
 		first := list.Load()
@@ -93,9 +93,8 @@ func (t *Table) retire(f Flow) {
 	}
 }
 
-// reclaim puts up to budget records that nobody can hold any more into the free
-// list, moving the epoch on if that is needed and possible. It gives way
-// if another goroutine is at it.
+// reclaim puts up to budget records that no worker can hold any more into the free list. It moves
+// the epoch on if needed and possible. While another goroutine reclaims, it does nothing.
 func (t *Table) reclaim(budget int) {
 	if !t.reclaiming.TryLock() {
 		return
@@ -111,7 +110,7 @@ func (t *Table) reclaim(budget int) {
 		t.endedPackets.Add(r.packets[Original].Load() + r.packets[Reply].Load())
 		t.endedBytes.Add(r.bytes[Original].Load() + r.bytes[Reply].Load())
 		if t.onEnd != nil {
-			t.info(f, word(r.state.Load()), Tick(t.now.Load()), &t.ended)
+			t.info(f, status(r.status.Load()), Tick(t.now.Load()), &t.ended)
 			t.onEnd(&t.ended)
 		}
 		t.release(f)
@@ -128,11 +127,11 @@ func (t *Table) advance() bool {
 		}
 	}
 	t.epoch.Store(epoch + 1)
-	t.ready = t.limbo[(epoch+2)%3].Swap(0) // that is epoch-1's
+	t.ready = t.limbo[(epoch+2)%3].Swap(0) // the list of epoch-1
 	return true
 }
 
-// Quiesce marks a burst's boundary: no Flow from before is held any more.
+// Quiesce marks a burst's boundary: the worker holds no Flow from before.
 func (w *Worker) Quiesce() {
 	t := w.table
 	w.epoch.Store(t.epoch.Load())
@@ -141,8 +140,8 @@ func (w *Worker) Quiesce() {
 	}
 }
 
-// Park says that the worker holds no Flow and uses the table no more until Unpark.
-// A worker that waits for packets must be parked, or no record can be used again.
+// Park says that the worker holds no Flow and does not use the table until Unpark. Park a
+// worker that waits for packets: otherwise no record can be used again.
 func (w *Worker) Park() { w.epoch.Store(parked) }
 
 // Unpark ends Park.

@@ -6,24 +6,24 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// record is a flow: two cache lines, no pointer. The fields without atomics are
-// written before the record is published in the index and stay until every
-// worker has passed a quiescent point after its end, so they are read plainly.
+// record is a flow: two cache lines, no pointer. Fields without atomics are written before the
+// record is published in the index. They stay until every worker has passed a quiescent point
+// after the flow's end, so plain reads are safe.
 //
-// The first line is what a lookup reads and is seldom written; the second holds
-// the counters that every packet writes.
+// A lookup reads the first line, which is seldom written. The second holds the counters that
+// every packet writes.
 type record struct {
 	src, dst         packet.Addr
 	srcPort, dstPort uint16
 	zone             uint16 // where packets of the original direction come in
 	proto            uint8
-	icmpType         uint8 // of the request that began the flow; ICMP only
+	icmpType         uint8 // the type of the request that began the flow; ICMP only
 
 	lastSeen    atomic.Uint32 // Tick
-	state       atomic.Uint32 // word
+	status      atomic.Uint32 // status
 	established atomic.Uint32 // ticks; see Init.Established
 	replyZone   uint16        // where packets of the reply direction come in
-	marks       Marks         // with any, translations has more of the flow
+	marks       Marks         // if any, translations holds more about the flow
 	_           uint8
 	generation  atomic.Uint32
 	_           uint32
@@ -36,12 +36,12 @@ type record struct {
 	created Tick
 }
 
-// tuple is that of the packets in the original direction.
+// tuple is the one of packets in the original direction.
 func (r *record) tuple() packet.Tuple {
 	return packet.Tuple{Src: r.src, Dst: r.dst, SrcPort: r.srcPort, DstPort: r.dstPort, Proto: r.proto}
 }
 
-// matches reports whether k is the record's key of direction d, of a flow that is not translated.
+// matches reports whether k is the key of direction d. The flow must not be translated.
 func (r *record) matches(k *Key, d Direction) bool {
 	if d == Original {
 		return r.src == k.Src && r.dst == k.Dst && r.srcPort == k.SrcPort && r.dstPort == k.DstPort &&
@@ -54,8 +54,8 @@ func (r *record) matches(k *Key, d Direction) bool {
 // touches reports whether an end of the flow is in the zone.
 func (r *record) touches(zone uint16) bool { return r.zone == zone || r.replyZone == zone }
 
-// see moves last-seen on. It writes only when the tick changed, to leave the line
-// to the other workers, and never backwards.
+// see moves last-seen on, never backwards. It writes only when the tick changed: other
+// workers read the same cache line.
 func (r *record) see(now Tick) {
 	if last := Tick(r.lastSeen.Load()); now.since(last) > 0 {
 		r.lastSeen.CompareAndSwap(uint32(last), uint32(now))
@@ -67,7 +67,7 @@ func (r *record) setSlots(s *Slots) {
 	r.slots[1].Store(s.second)
 }
 
-// loadSlots may meet the rules of two judgements while another worker replaces them.
+// loadSlots may return a mix of two judgements while another worker replaces them.
 func (r *record) loadSlots() Slots { return Slots{r.slots[0].Load(), r.slots[1].Load()} }
 
 func (r *record) count(d Direction, p *packet.Packet) {
@@ -75,8 +75,8 @@ func (r *record) count(d Direction, p *packet.Packet) {
 	r.bytes[d].Add(uint64(p.WireLen))
 }
 
-// expiresIn is the number of ticks that the flow has left when it is in state s; 0: it is over.
-func (t *Table) expiresIn(r *record, s word, now Tick) uint32 {
+// expiresIn is the number of ticks that a flow of status s has left; 0: it is over.
+func (t *Table) expiresIn(r *record, s status, now Tick) uint32 {
 	class := s.class()
 	lifetime := t.lifetimes[class]
 	if class == ClassTCPEstablished || class == ClassTCPTwoWay ||
@@ -87,30 +87,30 @@ func (t *Table) expiresIn(r *record, s word, now Tick) uint32 {
 	return lifetime - min(lifetime, idle)
 }
 
-// word is everything about a flow that changes together, in one atomic: whether it
-// lives, its class, and for TCP what each side did.
+// status is all of a flow that changes together, in one atomic: whether it lives, its class,
+// and for TCP what each side did.
 //
 //	bits 0-2 original peer, 3-5 reply peer, 6 reset, 8-11 class, 12 live
-type word uint32
+type status uint32
 
 const (
-	wordReset = 1 << 6
-	wordLive  = 1 << 12
+	statusReset = 1 << 6
+	statusLive  = 1 << 12
 )
 
-func (s word) live() bool   { return s&wordLive != 0 }
-func (s word) class() Class { return Class(s >> 8 & 0xf) }
+func (s status) live() bool   { return s&statusLive != 0 }
+func (s status) class() Class { return Class(s >> 8 & 0xf) }
 
-func liveWord(c Class) word { return wordLive | word(c)<<8 }
+func liveStatus(c Class) status { return statusLive | status(c)<<8 }
 
-func tcpWord(s tcpState) word {
-	w := liveWord(s.class()) | word(s.peers[Original]) | word(s.peers[Reply])<<3
+func tcpStatus(s tcpState) status {
+	w := liveStatus(s.class()) | status(s.peers[Original]) | status(s.peers[Reply])<<3
 	if s.reset {
-		w |= wordReset
+		w |= statusReset
 	}
 	return w
 }
 
-func (s word) tcp() tcpState {
-	return tcpState{peers: [2]peer{peer(s & 7), peer(s >> 3 & 7)}, reset: s&wordReset != 0}
+func (s status) tcp() tcpState {
+	return tcpState{peers: [2]peer{peer(s & 7), peer(s >> 3 & 7)}, reset: s&statusReset != 0}
 }

@@ -1,9 +1,9 @@
 package conntrack
 
-// NoSlot is a number that is no slot.
+// NoSlot stands for no slot.
 const NoSlot = ^uint32(0)
 
-// MaxSlots is how many slots Slots holds, and SlotLimit what they are below.
+// MaxSlots is how many slots a Slots holds. Every slot is below SlotLimit.
 const (
 	MaxSlots  = 2 * perWord
 	SlotLimit = slotMask
@@ -15,10 +15,12 @@ const (
 	perWord  = 3
 )
 
-// Slots are the rules that decided about a packet, in the order of evaluation. They are
-// packed, three a word with the first in the lowest bits, one more than the slot and 0 for
-// none: so six have room in a flow's record, and are replaced without a lock. The zero value
-// is empty. The words are fields because the compiler keeps no array in registers.
+// Slots are the rules that decided about a packet, in the order of evaluation. The zero value
+// is empty.
+//
+// Each word packs three, the first in the lowest bits, as slot+1; 0 is none. So six have room
+// in a flow's record and are replaced without a lock. The words are two fields because the
+// compiler keeps no array in registers.
 type Slots struct{ first, second uint64 }
 
 // MakeSlots makes a list of at most MaxSlots slots.
@@ -29,7 +31,7 @@ func MakeSlots(slots ...uint32) (s Slots) {
 	return s
 }
 
-// Set puts a slot at place i, which has none yet. Places are filled from 0 on.
+// Set puts a slot at index i, which must be empty. Indexes are filled from 0 on.
 func (s *Slots) Set(i int, slot uint32) {
 	if i < perWord {
 		s.first |= uint64(slot+1) << (i * slotBits)

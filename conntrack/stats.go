@@ -33,7 +33,7 @@ const (
 	RefusedTable    Refusal = iota // the table is full
 	RefusedZone                    // a zone is full
 	RefusedConflict                // the replies would belong to another live flow
-	RefusedRate                    // too many flows began in a zone of late
+	RefusedRate                    // too many flows began in a zone within the last second
 	NumRefusals
 )
 
@@ -50,13 +50,13 @@ type Stats struct {
 	Created      uint64
 	Ended        [NumEndCauses]uint64
 	Refused      [NumRefusals]uint64
-	// EndedPackets and EndedBytes are the counts of the flows that ended, added once no
-	// worker can pass another packet on them, so that with the live flows' none is lost.
+	// EndedPackets and EndedBytes count the flows that ended. A flow is added once no worker
+	// can pass another packet on it: together with the live flows no packet is lost.
 	EndedPackets, EndedBytes uint64
 }
 
-// workerCounts are one worker's share of Stats. Live and translated are differences: the
-// worker that ends a flow is often not the one that created it.
+// workerCounts are one worker's share of Stats. live and translated are differences and may be
+// negative: often another worker ends a flow than the one that created it.
 type workerCounts struct {
 	live       [NumClasses]atomic.Int64
 	translated atomic.Int64
@@ -65,8 +65,8 @@ type workerCounts struct {
 	refused    [NumRefusals]atomic.Uint64
 }
 
-// Stats sums up. While workers run, a flow that changes its class may be missing in one
-// or counted in two.
+// Stats sums up all workers' counts. While workers run, a flow that changes its class may be
+// counted in no class or in two.
 func (t *Table) Stats() Stats {
 	s := Stats{Flows: t.live.Load(), Limit: t.max, EndedPackets: t.endedPackets.Load(), EndedBytes: t.endedBytes.Load()}
 	for _, w := range t.workers {
@@ -89,8 +89,8 @@ func (t *Table) Stats() Stats {
 	return s
 }
 
-// Memory is the size of the table in bytes, all of it made by New; the kernel backs
-// what has been used of it.
+// Memory is the size of the table in bytes. New makes all of it; the kernel backs what has
+// been used.
 func (t *Table) Memory() uint64 {
 	return uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
 		uint64(len(t.translations))*uint64(unsafe.Sizeof(translation{})) +
@@ -100,7 +100,7 @@ func (t *Table) Memory() uint64 {
 		uint64(len(t.rates.zones))*uint64(unsafe.Sizeof(rate{}))
 }
 
-// ZoneLimit is how many flows may touch a zone; limited is false for a zone without a limit.
+// ZoneLimit is how many flows may touch a zone. limited is false for a zone without a limit.
 func (t *Table) ZoneLimit(zone uint16) (limit int64, limited bool) {
 	return t.zoneMax[zone], t.zoneMax[zone] != math.MaxInt64
 }

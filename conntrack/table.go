@@ -1,3 +1,27 @@
+// Package conntrack is the flow table: which packets belong to a flow that the
+// rules have allowed, in what state that flow is, and when it is over.
+//
+// A flow is one record of 128 bytes without pointers. All records lie in a slab that
+// New allocates: memory is chosen at start, and the garbage collector has nothing to mark.
+// The kernel backs the slab's pages as they are first used.
+//
+// A hash index leads to a record by two keys: that of the packets which began the flow,
+// and that of the replies. Each key has the zone (attachment) where such packets come in.
+//
+// # Concurrency
+//
+// Every goroutine that carries packets owns one Worker. Lookup and Pass take no lock:
+// they read the index with atomic loads, a record's key does not change while it can be
+// found, and all that changes is atomic. Insert and End take the locks of two chains.
+//
+// The record of a flow that ended is used again only after every worker has called Quiesce
+// or is parked. So a Flow stays the same flow for as long as a worker holds it.
+//
+// # Time
+//
+// The table has no clock: callers pass the coarse time as a Tick. A flow that has been
+// idle for its timeout is absent from that tick on, before Expire frees it. Ticks are
+// compared modulo 2^32, so Expire must visit each record at least every 248 days.
 package conntrack
 
 import (
@@ -13,22 +37,22 @@ type Options struct {
 	Max int
 	// MaxPerZone is the number of live flows that touch one zone; 0: 500,000, at most MaxFlows.
 	MaxPerZone int
-	// NewPerSecond is how many flows may begin a second in one zone, at either end; up
-	// to a second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
+	// NewPerSecond is how many flows may begin a second in one zone, at either end. A
+	// second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
 	NewPerSecond int
-	// UnlimitedZones says which zones MaxPerZone and NewPerSecond do not hold for; nil:
-	// none. It is called by New only.
+	// UnlimitedZones reports zones without MaxPerZone and NewPerSecond; nil: none. Only
+	// New calls it.
 	UnlimitedZones func(zone uint16) bool
 	// Zones is the number of zones; 0: all 65,536.
 	Zones int
 	// Timeouts by class.
 	Timeouts Timeouts
-	// TCPStrict lets only a SYN begin a TCP flow; MayCreate is told of it.
+	// TCPStrict lets only a SYN begin a TCP flow. Callers pass it to MayCreate.
 	TCPStrict bool
 	// Workers is the number of goroutines that carry packets; 0: 1.
 	Workers int
-	// Silent, if not nil, is called by Expire for each established connection with Resets that it
-	// ends. It must not call the table.
+	// Silent, if not nil, hears from Expire of each established connection with Resets
+	// that it ends. Silent must not call the table.
 	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
@@ -38,7 +62,8 @@ const (
 	defaultMax        = 1_000_000
 	defaultMaxPerZone = 500_000
 	maxWorkers        = 1024
-	maxZones          = 1 << 16
+	// MaxZones is the largest Options.Zones.
+	MaxZones = 1 << 16
 	// MaxFlows is the largest Options.Max: 16 Mi records less the largest reserve.
 	MaxFlows = maxRecords - maxWorkers*reserveMax
 	// MaxNewPerSecond is the largest Options.NewPerSecond.
@@ -48,7 +73,7 @@ const (
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
 	records []record
-	// translations are the records' of the same number, for those with marks.
+	// translations belong to the records of the same number that have marks.
 	translations []translation
 	index        index
 	secrets      secrets
@@ -79,9 +104,8 @@ type guardedWorker struct {
 	worker *Worker
 }
 
-// New makes a table. All of its memory is allocated here, about 145 bytes for each
-// flow of Max and 64 more for one with Marks; what is not used yet is not yet backed by the
-// kernel.
+// New makes a table and allocates all of its memory: about 145 bytes for each flow of Max,
+// and 64 more for one with Marks. The kernel backs what has been used.
 func New(o Options) (*Table, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -121,7 +145,7 @@ func New(o Options) (*Table, error) {
 	return t, nil
 }
 
-// complete puts the defaults in and checks the rest.
+// complete sets the defaults and checks the rest.
 func (o *Options) complete() error {
 	for _, f := range []struct {
 		name       string
@@ -131,7 +155,7 @@ func (o *Options) complete() error {
 		{"max", &o.Max, defaultMax, MaxFlows},
 		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, MaxFlows},
 		{"newPerSecond", &o.NewPerSecond, 0, MaxNewPerSecond},
-		{"zones", &o.Zones, maxZones, maxZones},
+		{"zones", &o.Zones, MaxZones, MaxZones},
 		{"workers", &o.Workers, 1, maxWorkers},
 	} {
 		if *f.value == 0 {
@@ -147,8 +171,8 @@ func (o *Options) complete() error {
 // Strict is Options.TCPStrict, for MayCreate.
 func (t *Table) Strict() bool { return t.strict }
 
-// Worker returns worker i of Options.Workers, for the one goroutine that owns it.
-// From here on it takes part in reclamation: it must call Quiesce regularly, or Park.
+// Worker returns worker i of Options.Workers to the one goroutine that owns it. From then on
+// that goroutine must call Quiesce regularly, or Park: others wait for it to reuse records.
 func (t *Table) Worker(i int) *Worker {
 	if i < 0 || i >= len(t.workers)-2 {
 		panic(fmt.Sprintf("conntrack: worker %d of %d", i, len(t.workers)-2))

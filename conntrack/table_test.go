@@ -2,7 +2,9 @@ package conntrack
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -408,4 +410,48 @@ func ExampleTable() {
 	f, d, ok := w.Lookup(&answer, 100)
 	fmt.Println(ok, d, w.PeerZone(f, d))
 	// Output: true reply 0
+}
+
+func TestSlotsComeOutAsTheyWereSet(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := range MaxSlots + 1 {
+		for range 100 {
+			want := make([]uint32, n)
+			for i := range want {
+				want[i] = []uint32{0, SlotLimit - 1, random.Uint32N(SlotLimit)}[random.IntN(3)]
+			}
+			got := []uint32{}
+			s := MakeSlots(want...)
+			for ; s.More(); s = s.Rest() {
+				got = append(got, s.First())
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%v came out of %v", got, want)
+			}
+		}
+	}
+}
+
+func TestMemoryIsWhatTheDocumentationSays(t *testing.T) {
+	for _, limit := range []int{1 << 16, 1_000_000} {
+		table, err := New(Options{Max: limit, Zones: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if each := table.Memory() / uint64(limit); each < 192 || each > 244 {
+			t.Errorf("%d bytes for each of %d flows", each, limit)
+		}
+	}
+}
+
+func TestZonesTellTheirLimit(t *testing.T) {
+	table, err := New(Options{Max: 64, MaxPerZone: 10, Zones: 2, UnlimitedZones: func(zone uint16) bool { return zone == 1 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for zone, want := range []bool{true, false} {
+		if limit, limited := table.ZoneLimit(uint16(zone)); limited != want || limited && limit != 10 {
+			t.Errorf("zone %d: %d, %t", zone, limit, limited)
+		}
+	}
 }

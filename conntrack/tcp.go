@@ -2,9 +2,9 @@ package conntrack
 
 import "github.com/nsgd/nsgd/dataplane/packet"
 
-// peer is what one side of a TCP connection has done so far. Whether its FIN was
-// acknowledged is not kept: without sequence numbers every ACK would look
-// like that one, and no timeout depends on it.
+// peer is what one side of a TCP connection has done so far. It does not say whether the
+// side's FIN was acknowledged: without sequence numbers every ACK would look like that one,
+// and no timeout depends on it.
 type peer uint8
 
 const (
@@ -15,9 +15,8 @@ const (
 	peerFinished             // sent FIN
 )
 
-// tcpState is the state of a connection: what each side did, by Direction, and
-// whether it was reset. The other side's state follows from what a segment
-// says; sequence numbers are not looked at.
+// tcpState is what each side of a connection did, by Direction, and whether it was reset. A
+// segment also tells what the other side did before. Sequence numbers are not looked at.
 type tcpState struct {
 	peers [2]peer
 	reset bool
@@ -34,8 +33,8 @@ func firstTCP(flags uint8) tcpState {
 	return tcpState{peers: [2]peer{Original: peerJoined}}
 }
 
-// class is the timeout class. As long as one side is silent nothing counts as
-// more than an attempt, so that one-sided segments never earn a longer life.
+// class is the class that selects the timeout. While one side is silent, the connection is no
+// more than an attempt: segments of one side alone never earn a longer life.
 func (s tcpState) class() Class {
 	a, b := s.peers[Original], s.peers[Reply]
 	switch {
@@ -70,9 +69,8 @@ func bareSYN(flags uint8) bool {
 	return flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
 }
 
-// restartedBy reports whether a segment asks for a new connection in place of
-// this one: a SYN from either side, once a FIN or RST was seen, or on a
-// mid-stream pick-up that nobody has answered.
+// restartedBy reports whether a segment asks for a new connection in place of this one: a SYN
+// from either side once a FIN or RST was seen, or on a pick-up in mid-stream without an answer.
 func (s tcpState) restartedBy(flags uint8) bool {
 	if !bareSYN(flags) {
 		return false
@@ -81,13 +79,13 @@ func (s tcpState) restartedBy(flags uint8) bool {
 	return s.reset || a == peerFinished || b == peerFinished || a == peerJoined && b == peerSilent
 }
 
-// next is the state after a segment from side d, and whether the segment extends
-// the flow's life. A dropped segment changes nothing.
+// next is the state after a segment from side d. refresh says whether the segment extends the
+// flow's life. A dropped segment changes nothing.
 func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, drop packet.Drop) {
 	switch {
 	case impossibleTCP(flags):
 		return s, false, packet.DropTCPFlags
-	case s.restartedBy(flags): // the caller was to ask Restarts first
+	case s.restartedBy(flags): // the caller should have asked Restarts first
 		return s, false, packet.DropTCPState
 	case s.reset: // the tail of what was under way
 		return s, false, packet.NotDropped
@@ -105,10 +103,11 @@ func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, dro
 	return s.afterACK(d), true, packet.NotDropped
 }
 
-// afterSYN: a repeated SYN, or a simultaneous open. In an established connection
-// the original side's SYN passes, since the peer will answer it with the ACK that
-// RFC 9293 3.10.7.4 asks for, but it does not extend the flow's life. One from the reply side
-// is refused: the rules never allowed that side to begin a connection.
+// afterSYN is for a repeated SYN or a simultaneous open.
+//
+// In an established connection a SYN of the original side passes without extending the flow's
+// life: the peer answers it with an ACK (RFC 9293 3.10.7.4). A SYN of the reply side is
+// refused: the rules never allowed that side to begin a connection.
 func (s tcpState) afterSYN(d Direction) (tcpState, bool, packet.Drop) {
 	if s.class() == ClassTCPEstablished {
 		if d == Reply {
@@ -122,7 +121,7 @@ func (s tcpState) afterSYN(d Direction) (tcpState, bool, packet.Drop) {
 	return s, true, packet.NotDropped
 }
 
-// afterSYNACK acknowledges the other side's SYN, so there must have been something.
+// afterSYNACK is for an answer to the other side's SYN, so that side must have been heard.
 func (s tcpState) afterSYNACK(d Direction) (tcpState, bool, packet.Drop) {
 	self, other := &s.peers[d], &s.peers[1-d]
 	if *other == peerSilent {
@@ -137,9 +136,9 @@ func (s tcpState) afterSYNACK(d Direction) (tcpState, bool, packet.Drop) {
 	return s, true, packet.NotDropped
 }
 
-// afterACK is for every segment without SYN and RST. The one special case is a
-// side's first word being an ACK to a SYN: an old connection answering a new
-// one (RFC 5961 section 4). It acknowledges nothing, and the opener will reset it.
+// afterACK is for every segment without SYN and RST. One case is special: a side that was
+// silent answers a SYN with a plain ACK. That is an old connection's answer to a new one
+// (RFC 5961 section 4): it acknowledges nothing, and the opener will reset it.
 func (s tcpState) afterACK(d Direction) tcpState {
 	self, other := &s.peers[d], &s.peers[1-d]
 	if *self == peerSilent {
@@ -161,10 +160,9 @@ func (s tcpState) afterACK(d Direction) tcpState {
 	return s
 }
 
-// afterRST resets the connection, if that side could have sent it. A side that has
-// only sent its SYN has nothing to reset, and an answer to a SYN carries ACK
-// (RFC 9293 3.10.7.3, which ignores it otherwise). In TIME-WAIT it passes without
-// effect (RFC 1337).
+// afterRST resets the connection if that side could have sent the RST. A side that has only
+// sent its SYN has nothing to reset. An answer to a SYN carries ACK; hosts ignore it otherwise
+// (RFC 9293 3.10.7.3). In TIME-WAIT a RST passes without effect (RFC 1337).
 func (s tcpState) afterRST(d Direction, flags uint8) (tcpState, bool, packet.Drop) {
 	self, other := s.peers[d], s.peers[1-d]
 	switch {

@@ -6,22 +6,22 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Marks say what few flows are.
+// Marks are properties that few flows have.
 type Marks uint8
 
 // The marks.
 const (
 	// Translated: the receiver of a packet sees another tuple than its sender.
 	Translated Marks = 1 << iota
-	// Floating: the receiver has not got the address that packets are sent to.
+	// Floating: the receiver's own address is not the one that packets are sent to.
 	Floating
 	// Resets: both ends get a RST when the connection falls silent, see Options.Silent.
 	Resets
 )
 
-// translation is what a flow with Marks has besides its record, with the same number: only
-// the pages with such flows are ever backed. But for acks it is written and read like the
-// record's fields without atomics.
+// translation holds more about a flow with Marks, under the number of its record. The kernel
+// backs only pages with such flows. All but acks is written and read like the record's fields
+// without atomics.
 type translation struct {
 	// src to dstPort are the tuple of Init.Arrives.
 	src, dst         packet.Addr
@@ -42,8 +42,8 @@ func (x *translation) set(i *Init) {
 	}
 }
 
-// replyTuple is that of the packets in the reply direction, as they come in. It, Init.replyKey
-// and matches are the only places that know it to be the reverse of what arrives.
+// replyTuple is the tuple of replies, as they come in. Only replyTuple, Init.replyKey and
+// matches know that it is the reverse of what arrives.
 func (t *Table) replyTuple(f Flow) packet.Tuple {
 	r := &t.records[f]
 	if r.marks&Translated == 0 {
@@ -53,7 +53,7 @@ func (t *Table) replyTuple(f Flow) packet.Tuple {
 	return packet.Tuple{Src: x.dst, Dst: x.src, SrcPort: x.dstPort, DstPort: x.srcPort, Proto: r.proto}
 }
 
-// replyKey is the key of what answers k.
+// replyKey is the key of the replies to k.
 func (i *Init) replyKey(k *Key) Key {
 	if i.Marks&Translated == 0 {
 		return Key{k.Reverse(), i.ReplyZone}
@@ -61,8 +61,8 @@ func (i *Init) replyKey(k *Key) Key {
 	return Key{i.Arrives.Reverse(), i.ReplyZone}
 }
 
-// keys are the two keys that a record is found by; they are equal when a host
-// talks to itself from one port to the same.
+// keys are the two keys that a record is found by. They are equal when a host talks to itself
+// from a port to the same port.
 func (t *Table) keys(f Flow) (original, reply Key) {
 	r := &t.records[f]
 	return Key{r.tuple(), r.zone}, Key{t.replyTuple(f), r.replyZone}
@@ -74,10 +74,10 @@ func (x *translation) matches(r *record, k *Key) bool {
 		r.replyZone == k.Zone && r.proto == k.Proto
 }
 
-// Marks are the flow's.
+// Marks returns the flow's marks.
 func (w *Worker) Marks(f Flow) Marks { return w.table.records[f].marks }
 
-// Becomes is the tuple that a packet of direction d has when its receiver sees it.
+// Becomes is the tuple with which a packet of direction d reaches its receiver.
 func (w *Worker) Becomes(f Flow, d Direction) packet.Tuple {
 	if d == Reply {
 		return w.table.records[f].tuple().Reverse()
@@ -85,8 +85,8 @@ func (w *Worker) Becomes(f Flow, d Direction) packet.Tuple {
 	return w.table.replyTuple(f).Reverse()
 }
 
-// Receiver is the address of the end that packets of the original direction reach: for a
-// flow with Floating not the one that they bear.
+// Receiver is the address of the end that packets of the original direction reach. With
+// Floating it is not the one in the packets.
 func (w *Worker) Receiver(f Flow) packet.Addr {
 	r := &w.table.records[f]
 	if r.marks == 0 {
@@ -95,8 +95,8 @@ func (w *Worker) Receiver(f Flow) packet.Addr {
 	return w.table.translations[f].receiver
 }
 
-// Acknowledged notes the acknowledgement number of a segment of a flow with Resets. One that is
-// behind the last one, as reordered segments have, says nothing.
+// Acknowledged notes the acknowledgement number of a segment of a flow with Resets. A number
+// behind the last one is ignored: segments get reordered.
 func (w *Worker) Acknowledged(f Flow, d Direction, number uint32) {
 	last := &w.table.translations[f].acks[d]
 	for {
@@ -110,13 +110,13 @@ func (w *Worker) Acknowledged(f Flow, d Direction, number uint32) {
 // Silence is a connection with Resets that has been idle for its timeout.
 type Silence struct {
 	Key, ReplyKey Key
-	// Acks are the last acknowledgement numbers that each side sent, by Direction: the
-	// sequence numbers that it expects next. Known says which of them were seen.
+	// Acks are the last acknowledgement numbers that each side sent, by Direction: that side
+	// expects this sequence number next. Known says which were seen.
 	Acks  [2]uint32
 	Known [2]bool
 }
 
-// tellSilent tells of an established connection with Resets that Expire has ended.
+// tellSilent calls Options.Silent for an established connection with Resets that Expire ended.
 func (t *Table) tellSilent(f Flow, c Class) {
 	r := &t.records[f]
 	if t.silent == nil || r.marks&Resets == 0 || c != ClassTCPEstablished && c != ClassTCPTwoWay {

@@ -71,7 +71,7 @@ func TestTwoFlowsNeverShareATranslation(t *testing.T) {
 	if _, _, created, drop := r.send(0, 1, udp(5001)); created || drop != packet.DropFlowConflict {
 		t.Errorf("created %t, %s", created, drop)
 	}
-	// Nor with what somebody sends from there himself.
+	// Nor with what a host sends from that address.
 	r.marks = 0
 	if f, d, _, drop := r.send(1, 0, newPacket(packet.ProtoUDP, 2, 9, 53, 1024)); d != Reply || drop != packet.NotDropped {
 		t.Errorf("an answer is of flow %d, %s: %s", f, d, drop)

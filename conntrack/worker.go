@@ -6,8 +6,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Flow names a live flow. A worker may keep it until its next Quiesce or Park; up
-// to then it is the same flow, even if that ends meanwhile.
+// Flow names a live flow. A worker may keep it until its next Quiesce or Park. Until then it
+// names the same flow, even if that ends meanwhile.
 type Flow uint32
 
 // Worker is a goroutine's access to the table. It is owned by one goroutine.
@@ -15,7 +15,7 @@ type Worker struct {
 	_      [64]byte // own cache lines: every worker writes its own all the time
 	table  *Table
 	epoch  atomic.Uint64
-	random uint64 // state of the generator that picks victims
+	random uint64 // of the generator that picks victims
 	counts workerCounts
 	_      [64]byte
 }
@@ -26,16 +26,15 @@ func newWorker(t *Table, i uint64) *Worker {
 	return w
 }
 
-// Lookup finds the live flow of a packet that came in under key k. A flow whose
-// timeout has passed is absent.
+// Lookup finds the live flow of a packet with key k. A flow whose timeout has passed is absent.
 func (w *Worker) Lookup(k *Key, now Tick) (Flow, Direction, bool) {
 	return w.LookupHash(k, w.Hash(k), now)
 }
 
-// Hash is what LookupHash and Warm know a key by.
+// Hash returns what LookupHash and Warm take for a key.
 func (w *Worker) Hash(k *Key) uint64 { return w.table.secrets.hash(k) }
 
-// LookupHash is Lookup of a key whose hash is known.
+// LookupHash is Lookup with a known hash.
 func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, bool) {
 	t := w.table
 	f, d, _, ok := t.find(k, hash)
@@ -43,7 +42,7 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 		return 0, 0, false
 	}
 	r := &t.records[f]
-	if t.expiresIn(r, word(r.state.Load()), now) == 0 {
+	if t.expiresIn(r, status(r.status.Load()), now) == 0 {
 		return 0, 0, false
 	}
 	return f, d, true
@@ -52,10 +51,9 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 // warmAtOnce bounds how many keys Warm works on at a time.
 const warmAtOnce = 64
 
-// Warm reads what lookups of keys with these hashes are going to read. One lookup after
-// the other waits for memory three times, and a table of a million flows is in no
-// cache; read for many keys in a row, without a look at what comes back, the processor
-// waits for all of them together.
+// Warm reads what lookups of keys with these hashes are going to read. A table of a million
+// flows is in no cache, and each lookup waits for memory three times. Here the processor
+// waits for many keys together, because no read depends on another key's.
 func (w *Worker) Warm(hashes []uint64) {
 	t := w.table
 	var refs [warmAtOnce]ref
@@ -67,7 +65,7 @@ func (w *Worker) Warm(hashes []uint64) {
 		for i, h := range hashes[:n] {
 			if e := refs[i]; e != 0 && (e.tag() == tag(h) || e&refLast == 0) {
 				r := &t.records[e.flow()]
-				r.state.Load()
+				r.status.Load()
 				r.links[e.direction()].Load()
 			}
 		}
@@ -75,16 +73,15 @@ func (w *Worker) Warm(hashes []uint64) {
 	}
 }
 
-// Restarts reports whether p, which Lookup found to belong to f, asks for a new
-// flow in its place: a SYN from either side of a connection that is closing,
-// closed or reset, or an ICMP request of another kind than the one that began
-// f. The caller lets the rules judge p as the first packet of a flow whose original
-// side is p's sender, and ends f with EndRestarted if they allow it.
+// Restarts reports whether p, a packet of f, asks for a new flow in f's place. That is a SYN
+// from either side of a connection that is closing, closed or reset, or an ICMP request of
+// another kind than the one that began f. The rules then judge p as a flow's first packet; if
+// they allow it, the caller ends f with EndRestarted.
 func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 	r := &w.table.records[f]
 	switch r.proto {
 	case packet.ProtoTCP:
-		s := word(r.state.Load())
+		s := status(r.status.Load())
 		return bareSYN(p.TCPFlags) && !s.class().stateless() && s.tcp().restartedBy(p.TCPFlags)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		return p.IsICMPRequest() && (d == Reply || p.ICMPType != r.icmpType)
@@ -92,17 +89,16 @@ func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 	return false
 }
 
-// Pass takes a packet of a live flow: state and last-seen move on, its Segments
-// and WireLen are counted. A packet that is dropped (DropTCPFlags, DropTCPState,
-// DropICMPNoFlow) changes and counts nothing. Several workers may
-// pass packets of one flow at the same time.
+// Pass takes a packet of a live flow: state and last-seen move on, and Segments and WireLen are
+// counted. A packet that is dropped (DropTCPFlags, DropTCPState, DropICMPNoFlow) changes and
+// counts nothing. Several workers may pass packets of one flow at the same time.
 func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Drop {
 	r := &w.table.records[f]
 	refresh := true
 	switch r.proto {
 	case packet.ProtoTCP:
 		const judged = packet.SYN | packet.ACK | packet.RST | packet.FIN
-		established := word(r.state.Load()).class() == ClassTCPEstablished
+		established := status(r.status.Load()).class() == ClassTCPEstablished
 		if !established || p.TCPFlags&judged != packet.ACK {
 			var drop packet.Drop
 			if refresh, drop = w.passTCP(r, d, p.TCPFlags); drop != packet.NotDropped {
@@ -124,20 +120,20 @@ func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Dr
 	return packet.NotDropped
 }
 
-// Count counts a packet of a live flow without moving it on: a later fragment, of which
-// the first one has passed.
+// Count counts a later fragment of a live flow. State and last-seen stay: the first fragment
+// has moved them on.
 func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[f].count(d, p) }
 
-// Uncount takes back what Pass has counted of a packet: it was dropped at another end.
+// Uncount takes back what Pass counted: the packet was dropped at its other end.
 func (w *Worker) Uncount(f Flow, d Direction, p *packet.Packet) {
 	r := &w.table.records[f]
 	r.packets[d].Add(-uint64(p.Segments))
 	r.bytes[d].Add(-uint64(p.WireLen))
 }
 
-// passTCP moves a connection's state on. Once a flow has ended its state stays.
+// passTCP moves a connection's state on. The state of a flow that has ended stays.
 func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
-	if word(r.state.Load()).class().stateless() {
+	if status(r.status.Load()).class().stateless() {
 		if impossibleTCP(flags) {
 			return false, packet.DropTCPFlags
 		}
@@ -145,9 +141,9 @@ func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, dro
 		return true, packet.NotDropped
 	}
 	for {
-		s := word(r.state.Load())
+		s := status(r.status.Load())
 		to, refresh, drop := s.tcp().next(d, flags)
-		if drop != packet.NotDropped || !s.live() || w.move(r, s, tcpWord(to)) {
+		if drop != packet.NotDropped || !s.live() || w.move(r, s, tcpStatus(to)) {
 			return refresh, drop
 		}
 	}
@@ -155,17 +151,17 @@ func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, dro
 
 // passOther notes the first reply of a flow without states of its own.
 func (w *Worker) passOther(r *record, one Class, d Direction) {
-	if s := word(r.state.Load()); d == Reply && s == liveWord(one) {
-		w.move(r, s, liveWord(one+1)) // or another worker did, or the flow has ended
+	if s := status(r.status.Load()); d == Reply && s == liveStatus(one) {
+		w.move(r, s, liveStatus(one+1)) // it fails if another worker was first or the flow ended
 	}
 }
 
-// move replaces a live flow's state and keeps the counts by class in step.
-func (w *Worker) move(r *record, from, to word) bool {
+// move replaces a live flow's status and keeps the counts by class in step.
+func (w *Worker) move(r *record, from, to status) bool {
 	if from == to {
 		return true
 	}
-	if !r.state.CompareAndSwap(uint32(from), uint32(to)) {
+	if !r.status.CompareAndSwap(uint32(from), uint32(to)) {
 		return false
 	}
 	if from.class() != to.class() {
@@ -175,8 +171,8 @@ func (w *Worker) move(r *record, from, to word) bool {
 	return true
 }
 
-// End ends a flow, if it has not ended already. The handle stays valid until the
-// next Quiesce, but no lookup finds the flow any more.
+// End ends a flow and reports whether it had not ended before. The handle stays valid until
+// the next Quiesce, but no lookup finds the flow any more.
 func (w *Worker) End(f Flow, cause EndCause) bool {
 	if !w.claim(f, cause) {
 		return false
@@ -185,24 +181,24 @@ func (w *Worker) End(f Flow, cause EndCause) bool {
 	return true
 }
 
-// Withdraw ends a flow that the caller has inserted for p and that is not to be after all: p counts
-// on another.
+// Withdraw takes back an Insert of the caller: it ends the flow and uncounts p, which is counted
+// on another flow.
 func (w *Worker) Withdraw(f Flow, p *packet.Packet) {
 	w.Uncount(f, Original, p)
 	w.End(f, EndFlushed)
 }
 
-// claim ends a flow for everybody; of several who try, one succeeds and must bury it.
+// claim ends a flow for all workers. Of several that try one succeeds, and must bury the flow.
 func (w *Worker) claim(f Flow, cause EndCause) bool {
 	t := w.table
 	r := &t.records[f]
 	for {
-		s := word(r.state.Load())
+		s := status(r.status.Load())
 		if !s.live() {
 			return false
 		}
-		// The class stays: whoever still holds the flow may look at it.
-		if r.state.CompareAndSwap(uint32(s), uint32(s&^wordLive)) {
+		// The class stays: a worker that still holds the flow may look at it.
+		if r.status.CompareAndSwap(uint32(s), uint32(s&^statusLive)) {
 			w.counts.live[s.class()].Add(-1)
 			if r.marks&Translated != 0 {
 				w.counts.translated.Add(-1)
@@ -220,23 +216,23 @@ func (w *Worker) bury(f Flow) {
 	w.table.retire(f)
 }
 
-// Slots are the rules that allowed the flow when it was judged last.
+// Slots are the rules that allowed the flow at its last judgement.
 func (w *Worker) Slots(f Flow) Slots { return w.table.records[f].loadSlots() }
 
-// Generation is that of the policy under which the flow was last judged.
+// Generation is the policy's at the flow's last judgement.
 func (w *Worker) Generation(f Flow) uint32 { return w.table.records[f].generation.Load() }
 
-// Judged notes that the flow was judged again: by which policy and by which rules. Its
-// counters and its state go on.
+// Judged records a new judgement of the flow: the policy's generation and the rules. Counters
+// and state go on.
 func (w *Worker) Judged(f Flow, generation uint32, slots *Slots) {
 	w.table.records[f].setSlots(slots)
 	w.table.records[f].generation.Store(generation)
 }
 
-// Stands notes that a policy has no reason to judge the flow again.
+// Stands records that the policy of that generation has no reason to judge the flow again.
 func (w *Worker) Stands(f Flow, generation uint32) { w.table.records[f].generation.Store(generation) }
 
-// PeerZone is the zone of the other end, where a packet of direction d goes.
+// PeerZone is the zone where a packet of direction d goes.
 func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 	if d == Original {
 		return w.table.records[f].replyZone
@@ -245,10 +241,9 @@ func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 }
 
 // Class is the flow's protocol and state.
-func (w *Worker) Class(f Flow) Class { return word(w.table.records[f].state.Load()).class() }
+func (w *Worker) Class(f Flow) Class { return status(w.table.records[f].status.Load()).class() }
 
-// OriginalKey is the key of the packet that began the flow, which is what rules
-// are asked about when a flow is judged again.
+// OriginalKey is the key of the packet that began the flow. A new judgement is about it.
 func (w *Worker) OriginalKey(f Flow) Key {
 	r := &w.table.records[f]
 	return Key{r.tuple(), r.zone}

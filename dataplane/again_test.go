@@ -262,7 +262,7 @@ func TestPort25IsBlockedBySubscription(t *testing.T) {
 		q := &azure.Flow{Direction: ruleset.Outbound, Protocol: packet.ProtoTCP, NetworkInterface: "vm4-nic", LocalPort: 40000, RemotePort: 25,
 			Local: packetAddr(addr4), Remote: packetAddr(world)}
 		v, err := ask.Verify(r.engine.Snapshot(), q, false)
-		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != ask.ReasonSMTP {
+		if err != nil || (v.Access == "Deny") != (want != "") || want != "" && v.Reason != "smtpBlocked" {
 			t.Errorf("%s: verify %+v, %v", kind, v, err)
 		}
 	}

@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -374,6 +376,11 @@ func TestWhatComesByAnAddressWhoseAnswersRoutesTakeElsewhereIsDropped(t *testing
 	r := hubRig(t, h)
 	s := spec{Flags: "S"}
 	r.refuses(atOut, packettest.TCP(with(s, world, 1, public1, 80)), packet.DropAsymmetric)
+	v, err := ask.Verify(r.engine.Snapshot(), &azure.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, Local: netip.MustParseAddr(public1), LocalPort: 80,
+		Remote: netip.MustParseAddr(world), RemotePort: 1}, true)
+	if err != nil || v.Access != "Deny" || v.Reason != "asymmetricRoute" {
+		t.Errorf("verify --path: %+v, %v; want Deny, asymmetricRoute", v, err)
+	}
 	// What A sends out goes to the appliance as it is, and from there too: it is not the appliance's own.
 	out := packettest.TCP(with(s, addrA, 1, world, 80))
 	r.becomes(atA, out, atFW, out)

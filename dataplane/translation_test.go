@@ -123,8 +123,8 @@ func TestVerifyKnowsNoWayToAFrontendOfAnotherNetwork(t *testing.T) {
 	for _, path := range []bool{false, true} {
 		r, err := ask.Verify(s, &azure.Flow{Direction: ruleset.Inbound, Protocol: 6, Local: netip.MustParseAddr("10.1.0.99"), LocalPort: 80,
 			Remote: netip.MustParseAddr(addrB), RemotePort: 5000}, path)
-		if err != nil || r.Access != "Deny" || r.Reason != ask.ReasonNoRoute {
-			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, ask.ReasonNoRoute)
+		if err != nil || r.Access != "Deny" || r.Reason != "noRoute" {
+			t.Errorf("path %v: %+v, %v; want Deny, %s", path, r, err, "noRoute")
 		}
 	}
 }

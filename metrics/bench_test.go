@@ -35,7 +35,7 @@ func BenchmarkScrapeOfManyAttachments(b *testing.B) {
 // benchmarkScrape is a whole scrape by a Prometheus that has scraped before.
 func benchmarkScrape(b *testing.B, engine *dataplane.Engine) {
 	gatherer := NewGatherer(Options{Engine: engine, Reloads: noReloads})
-	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).Handler
+	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	scrape := func() {
 		w := discard{header: http.Header{}}

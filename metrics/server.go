@@ -1,7 +1,17 @@
+// Package metrics shows a running engine to Prometheus. The engine counts for itself, worker by
+// worker; a scrape adds up the counts, so that the packet path knows nothing of Prometheus.
+//
+// What has few series goes through a registry (collector.go). Rules may be 100,000 and attachments
+// 5,000: their series are made and sorted once (series.go), and a scrape only sets their values.
+// Names and labels are a contract. Label sets are bounded by the configuration and the policy,
+// never by traffic.
 package metrics
 
 import (
+	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -55,10 +65,29 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }
 
-// NewServer returns an HTTP server that serves g under /metrics and is not serving yet.
-func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *http.Server {
+// Server serves metrics under /metrics.
+type Server struct{ http http.Server }
+
+// NewServer returns a server of g that is not serving yet.
+func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
 	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
-	return &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}
+	return &Server{http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}}
+}
+
+// Serve answers until Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown closes the listener and lets running answers end. When ctx ends first, they are cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if s.http.Shutdown(ctx) != nil {
+		return s.http.Close()
+	}
+	return nil
 }

@@ -376,3 +376,18 @@ func BenchmarkValidate(b *testing.B) {
 		})
 	}
 }
+
+// A rule without the field would match other packets than the one that is meant.
+func TestARuleWithAnUnknownFieldIsCheckedButNotReturned(t *testing.T) {
+	for _, field := range SecurityRuleFields {
+		for _, name := range field.Names() {
+			t.Run(name, func(t *testing.T) {
+				g := NetworkSecurityGroup{Name: "g", SecurityRules: []SecurityRule{web(func(r *SecurityRule) { r.Unknown = map[string]bool{name: true} })}}
+				nsg, faults := g.Validate(nil)
+				if len(faults) > 0 || (len(nsg.Rules) == 1) != field.Literal {
+					t.Errorf("%d rules, faults %v", len(nsg.Rules), faults)
+				}
+			})
+		}
+	}
+}

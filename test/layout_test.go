@@ -23,7 +23,7 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
-	"tun":                   {},
+	"tun":                   {"dataplane/packet"}, // the offsets of headers
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
@@ -36,20 +36,20 @@ var allowedImports = map[string][]string{
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
-	"dataplane/pcapng":      {},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
 	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/azure", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	"dataplane/pcap": {},
 	"dataplane/replay": {
-		"conntrack", "dataplane", "dataplane/control", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
+		"conntrack", "dataplane", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
 	},
-	"dataplane/control": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcapng", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+	"dataplane/inspect": {
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
+	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "ruleset/azure"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl":     {anyPackage, "cmd/nsgctl/top"},
 	// The live view is drawn where a test reaches it, apart from the daemon's packages: only nsgctl
 	// needs what draws on terminals.
-	"cmd/nsgctl/top": {"dataplane/control"},
+	"cmd/nsgctl/top": {"dataplane/control", "dataplane/inspect"},
 	// Reads flow logs for tests, by what Azure documents alone.
 	"metrics/flowlog/flowlogtest": {},
 	// Holds the policies that the tests of engine, questions and verdict share.
@@ -79,6 +79,8 @@ var allowedImports = map[string][]string{
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},
 	"test/e2e":   {anyPackage},
+	// Holds every opinion of a packet to the engine.
+	"test/worlds": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
 	// Breaks guards by text alone.
@@ -91,6 +93,12 @@ var allowedImports = map[string][]string{
 // standard library are limited too.
 var onlyExternal = map[string]string{
 	"dataplane/packet": "github.com/google/gopacket",
+}
+
+// onlyImporters are packages of the standard library that only some rooms may import.
+var onlyImporters = map[string][]string{
+	// Control and metrics answer, probe asks backends; the lab is client and server of its figure.
+	"net/http": {"dataplane/control", "metrics", "dataplane/probe", "deploy/lab"},
 }
 
 // withoutImport are packages that must not import a package of the standard library.
@@ -161,6 +169,9 @@ func forbidden(room string, allowed []string, imported string) string {
 		}
 		return "not among " + strings.Join(allowed, ", ")
 	}
+	if rooms, limited := onlyImporters[imported]; limited && !slices.Contains(rooms, room) {
+		return "only " + strings.Join(rooms, ", ") + " may"
+	}
 	if withoutImport[room] == imported {
 		return "the package must do without it"
 	}
@@ -200,6 +211,11 @@ func TestForbidden(t *testing.T) {
 			if reason := forbidden("dataplane/packet", nil, imported); reason != "" {
 				t.Errorf("%s: %s", imported, reason)
 			}
+		}
+	})
+	t.Run("only the rooms of HTTP import it", func(t *testing.T) {
+		if forbidden("dataplane/inspect", nil, "net/http") == "" || forbidden("dataplane/control", nil, "net/http") != "" {
+			t.Error("net/http is not kept to its rooms")
 		}
 	})
 	t.Run("the model imports no JSON", func(t *testing.T) {

@@ -2,10 +2,9 @@ package tun
 
 import "encoding/binary"
 
-// completeChecksum does what FlagNeedsCsum leaves to do: it sums packet from
-// h.CsumStart to the end (the field itself holds the pseudo-header's sum) and stores
-// the complement (virtio 1.2, section 5.1.6.2). It reports whether the offsets lie
-// inside the packet.
+// completeChecksum does what FlagNeedsCsum leaves to do (virtio 1.2, section 5.1.6.2). It sums
+// packet from h.CsumStart to the end and stores the complement; before, the field holds the
+// pseudo-header's sum. It reports whether the offsets lie inside the packet.
 func completeChecksum(packet []byte, h *Header) bool {
 	start := int(h.CsumStart)
 	field := start + int(h.CsumOffset)
@@ -13,8 +12,8 @@ func completeChecksum(packet []byte, h *Header) bool {
 		return false
 	}
 	sum := ^Sum(packet[start:])
-	// 0 says "no checksum" in UDP (RFC 768); 0xffff is the same value in one's
-	// complement and right for every protocol.
+	// 0 means "no checksum" in UDP (RFC 768). 0xffff is the same value in one's complement, and
+	// right for every protocol.
 	if sum == 0 {
 		sum = 0xffff
 	}
@@ -22,10 +21,8 @@ func completeChecksum(packet []byte, h *Header) bool {
 	return true
 }
 
-// Sum is the one's-complement sum of b in 16 bits (RFC 1071): 0xffff for what holds its
-// own right checksum, such as an IPv4 header.
-//
-// It takes eight bytes a step.
+// Sum is the one's-complement sum of b in 16 bits (RFC 1071). It is 0xffff for bytes that hold
+// their own right checksum, such as an IPv4 header. It takes eight bytes a step.
 func Sum(b []byte) uint16 {
 	var sum uint64
 	for len(b) >= 8 {

@@ -15,7 +15,7 @@ import (
 )
 
 // addrGenModeNone (IN6_ADDR_GEN_MODE_NONE) keeps the kernel from giving the interface a
-// link-local address, and with it from soliciting routers.
+// link-local address. Without that address it does not solicit routers.
 const addrGenModeNone = 1
 
 // configure runs inside the namespace once the interface is there.
@@ -41,8 +41,8 @@ func (d *kernelDevice) configure() error {
 	return d.setAddresses(d.config.Addresses)
 }
 
-// silenceIPv6 stops what the kernel would send by itself: router solicitations and
-// multicast reports that no policy speaks of. A kernel without IPv6 is silent already.
+// silenceIPv6 stops what the kernel would send by itself and no policy mentions: router
+// solicitations and multicast reports. A kernel without IPv6 is silent already.
 func (d *kernelDevice) silenceIPv6() error {
 	if !d.hasIPv6() {
 		return nil
@@ -67,8 +67,8 @@ func (d *kernelDevice) ipv6Path(key string) string {
 	return filepath.Join("/proc/sys/net/ipv6/conf", d.config.Name, key)
 }
 
-// writeIPv6 sets a sysctl of the interface. Containers often have /proc/sys read-only:
-// then the namespace's own setting has to do, since addrgenmode none silences the most.
+// writeIPv6 sets a sysctl of the interface. A read-only /proc/sys, as containers often have,
+// is no error: addrgenmode none silences the most.
 func (d *kernelDevice) writeIPv6(key, value string) error {
 	err := os.WriteFile(d.ipv6Path(key), []byte(value), 0)
 	if errors.Is(err, unix.EROFS) {
@@ -96,9 +96,9 @@ func loopbackUp(h *netlink.Handle) error {
 	return nil
 }
 
-// setAddresses runs inside the namespace. It adds before it removes, so that a host that
-// changes its prefix is never without address, and adds again afterwards, because with
-// an IPv4 address the kernel also removes those that it counts as secondary to it.
+// setAddresses runs inside the namespace. It adds before it removes, so that a host whose prefix
+// changes always has an address. It adds again afterwards: with an IPv4 address the kernel also
+// removes the ones that it counts as secondary to it.
 func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
 	if slices.ContainsFunc(wanted, isIPv6) {
 		if err := d.enableIPv6(true); err != nil {
@@ -113,7 +113,7 @@ func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
 			continue
 		}
 		err := d.handle.AddrDel(d.link, &netlink.Addr{IPNet: ipNet(p)})
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // somebody was faster
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // it is gone already
 			return fmt.Errorf("remove address %v: %w", p, err)
 		}
 		d.added = slices.DeleteFunc(d.added, func(q netip.Prefix) bool { return q == p })
@@ -127,12 +127,11 @@ func (d *kernelDevice) setAddresses(wanted []netip.Prefix) error {
 	return d.setRoutes()
 }
 
-// ipv6Patience bounds awaitIPv6; what it waits for takes the kernel milliseconds.
+// ipv6Patience bounds awaitIPv6. The kernel usually takes milliseconds.
 const ipv6Patience = 2 * time.Second
 
-// awaitIPv6 waits until the namespace takes packets for its IPv6 addresses: the kernel
-// makes an address usable from a work queue some time after it has said that the address
-// is there, and would drop the first packets.
+// awaitIPv6 waits until the namespace takes packets for its IPv6 addresses. The kernel lists an
+// address before a work queue makes it usable; until then it drops packets for it.
 func (d *kernelDevice) awaitIPv6(wanted []netip.Prefix) error {
 	end := time.Now().Add(ipv6Patience)
 	for _, p := range wanted {
@@ -169,8 +168,8 @@ func (d *kernelDevice) addMissing(wanted []netip.Prefix) error {
 		}
 		address := &netlink.Addr{IPNet: ipNet(p)}
 		if isIPv6(p) {
-			// Nobody else is on the link to own it; without the flag it would be
-			// tentative, and unusable, for a second.
+			// Nobody else is on the link. Without the flag the address would be tentative,
+			// and so unusable, for a second.
 			address.Flags = unix.IFA_F_NODAD
 		}
 		if err := d.handle.AddrAdd(d.link, address); err != nil {
@@ -183,7 +182,7 @@ func (d *kernelDevice) addMissing(wanted []netip.Prefix) error {
 	return nil
 }
 
-// addresses lists what the interface has.
+// addresses lists the interface's addresses.
 func (d *kernelDevice) addresses(family int) ([]netip.Prefix, error) {
 	list, err := d.handle.AddrList(d.link, family)
 	if err != nil {
@@ -199,9 +198,9 @@ func (d *kernelDevice) addresses(family int) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// setRoutes adds the configured routes that are missing: the kernel drops an interface's
-// routes with its last address, and all IPv6 ones with disable_ipv6. IPv6 goes on and off
-// here with the addresses.
+// setRoutes adds the configured routes that are missing. The kernel drops an interface's routes
+// with its last address, and all IPv6 routes with disable_ipv6. Without IPv6 addresses IPv6 is
+// switched off here.
 func (d *kernelDevice) setRoutes() error {
 	addresses, err := d.addresses(netlink.FAMILY_V6)
 	if err != nil {

@@ -9,14 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// closing is added to descriptor.users by close: enter then sees a negative number,
-// and the last one out sees exactly this.
+// close adds closing to descriptor.users. From then on enter sees a negative number, and the
+// last call that leaves sees exactly closing.
 const closing = -1 << 30
 
-// descriptor is a raw, non-blocking file descriptor outside Go's poller. Calls on it
-// may race with close: the number is given back to the kernel only when no call is
-// inside, because a number that is reused at once would send packets into a stranger's
-// file.
+// descriptor is a raw, non-blocking file descriptor outside Go's poller. Calls on it may race
+// with close: the kernel gets the number back only when no call is inside. It may reuse the
+// number at once, and packets would go into another file.
 type descriptor struct {
 	fd    int
 	users atomic.Int32
@@ -24,8 +23,8 @@ type descriptor struct {
 	freed atomic.Bool // the kernel has the number back
 }
 
-// enter reserves the descriptor for one call; when it reports false, close was
-// called. Each enter, successful or not, is followed by leave.
+// enter reserves the descriptor for one call. It reports false after close. Call leave after
+// each enter, successful or not.
 func (d *descriptor) enter() bool { return d.users.Add(1) > 0 }
 
 func (d *descriptor) leave() {
@@ -51,10 +50,9 @@ func (d *descriptor) free() error {
 	return unix.Close(d.fd)
 }
 
-// read and write are read(2) and write(2) of a descriptor that never blocks. They skip
-// the scheduler's bookkeeping around a system call (RawSyscall): with it around both,
-// one worker between two devices carried 11 to 14 Gbit/s of TCP in place of 16 to 17
-// (around write alone it made no difference). b must not be empty.
+// read and write are read(2) and write(2) of a descriptor that never blocks. b must not be
+// empty. RawSyscall skips the scheduler's bookkeeping: with it around both calls, one worker
+// between two devices carried 11 to 14 Gbit/s of TCP in place of 16 to 17.
 func (d *descriptor) read(b []byte) (int, syscall.Errno) {
 	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	return int(n), errno
@@ -70,10 +68,10 @@ func (d *descriptor) writev(v []unix.Iovec) syscall.Errno {
 	return errno
 }
 
-// event is an eventfd: readable from signal until clear. Both are free of allocation.
+// event is an eventfd: readable from signal until clear. Neither allocates.
 type event struct {
 	descriptor
-	_ [64]byte // keeps the next queue's event off the line
+	_ [64]byte // keeps others off the cache line
 }
 
 func newEvent() (*event, error) {
@@ -85,8 +83,8 @@ func newEvent() (*event, error) {
 }
 
 func (e *event) signal() {
-	// Some count above zero in either byte order; EAGAIN would mean a full counter,
-	// which is readable as well.
+	// A count above zero in either byte order. EAGAIN means a full counter, which is readable
+	// as well.
 	one := [8]byte{1}
 	e.write(one[:])
 }

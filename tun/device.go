@@ -1,3 +1,22 @@
+// Package tun is where packets enter and leave nsgd: TUN devices inside network
+// namespaces, the namespaces themselves, and the waiting for both.
+//
+// A [Device] has one [Queue] for each worker. Every backend moves the same bytes: a virtio-net
+// [Header] of 10 bytes and one IP packet. So a packet read from any device can be written to
+// any other without a copy:
+//
+//   - offload: the kernel hands over superpackets of up to 64 KiB, with checksums and
+//     segmentation left to do, and takes them back that way ([TSO], [USO]);
+//   - plain: one wire packet at a time, for kernels or users that refuse the header ([Off]).
+//
+// Package tuntest has a third backend for tests: rings in this process.
+//
+// A [Poller] waits for the queues of one worker. A [State] guards a state directory: one daemon
+// runs at a time and removes the namespaces that it made, and those of an earlier run that was
+// killed.
+//
+// Devices are not persistent: the kernel removes them when their descriptors close, also those
+// of a killed process.
 package tun
 
 import (
@@ -7,13 +26,13 @@ import (
 	"strings"
 )
 
-// What callers tell apart. Errors of this package wrap them and add the device, the
-// namespace and what to do. Lack of privilege is fs.ErrPermission.
+// Errors that callers tell apart. What this package returns wraps them and adds the device, the
+// namespace and what to do. A lack of privilege is fs.ErrPermission.
 var (
 	// ErrAgain from Queue: no packet waits (Read), or the device has no room (Write).
 	ErrAgain = errors.New("tun: try again later")
-	// ErrFrame from Queue.Write: too short for a header, too long, or a header that
-	// points outside the packet or asks for what a superpacket can't be.
+	// ErrFrame from Queue.Write: too short for a header, too long, or a header that points
+	// outside the packet or describes no superpacket.
 	ErrFrame = errors.New("tun: malformed frame")
 	// ErrNoTUN: the machine has no /dev/net/tun.
 	ErrNoTUN = errors.New("no TUN support")
@@ -21,7 +40,7 @@ var (
 	ErrDeviceExists = errors.New("device exists already")
 	// ErrNoNamespace: there is no namespace of that name.
 	ErrNoNamespace = errors.New("no such network namespace")
-	// ErrNamespaceExists: a namespace to be created is there, and not ours.
+	// ErrNamespaceExists: a namespace to be created is there already, and not made by nsgd.
 	ErrNamespaceExists = errors.New("network namespace exists already")
 	// ErrConfig: a Config or a name that can't work on any machine.
 	ErrConfig = errors.New("invalid configuration")
@@ -32,27 +51,25 @@ var (
 // Queue is one queue of a device. Read and Write belong to one worker goroutine;
 // Device.Close may come at any time and turns both into os.ErrClosed.
 type Queue interface {
-	// Read takes one packet without blocking: a Header and then the packet, n bytes
-	// together. buf should hold BufferLen bytes. It returns ErrAgain when no packet
-	// waits and os.ErrClosed when the device is closed or was removed. A removed
-	// device stays readable for epoll: on os.ErrClosed the worker lets go of the queue.
+	// Read takes one packet without blocking: a Header and then the packet, n bytes together.
+	// buf should hold BufferLen bytes. It returns ErrAgain when no packet waits, and
+	// os.ErrClosed when the device is closed or was removed. epoll reports a removed device as
+	// readable for ever: on os.ErrClosed the worker must stop watching the queue.
 	Read(buf []byte) (n int, err error)
-	// Write sends one packet, laid out as Read delivers it, without blocking. buf is
-	// borrowed for the call; a device without offload completes a missing checksum in
-	// it, and sends a superpacket as the packets that it stands for. ErrAgain means no room,
-	// os.ErrClosed as for Read; ErrFrame and the kernel's errno mean that this packet can't
-	// go. Of a superpacket that is sent in pieces those before the error have gone; one
-	// that has its checksum already can't be cut.
+	// Write sends one packet, laid out as Read delivers it, without blocking. buf is borrowed
+	// for the call. A device without offload completes a missing checksum in buf, and sends a
+	// superpacket as the packets that it stands for; one with a finished checksum can't be cut.
+	//
+	// ErrAgain means no room, os.ErrClosed is as for Read. ErrFrame and the kernel's errno mean
+	// that this packet can't go; if it was sent in pieces, those before the error have gone.
 	Write(buf []byte) error
-	// WriteParts is Write for a packet whose bytes lie in up to MaxParts places. The
-	// first part holds the Header and all of the packet's own headers. It may overwrite parts
-	// where Write may overwrite buf.
+	// WriteParts is Write for a packet in up to MaxParts parts. The first part holds the Header
+	// and all of the packet's own headers. It may overwrite parts where Write may overwrite buf.
 	WriteParts(parts [][]byte) error
 	// Offload is the level of the superpackets that Write passes on whole. It falls when the
-	// kernel has refused some in a row: they are sent in pieces for a while.
+	// kernel has refused several in a row: they then go in pieces for a while.
 	Offload() Offload
-	// FD is the descriptor whose readiness epoll reports; valid until Close. Only the
-	// queue reads from it or closes it.
+	// FD is the descriptor to wait for; valid until Close. Only the queue reads or closes it.
 	FD() int
 }
 
@@ -65,9 +82,8 @@ type Device interface {
 	Queues() []Queue
 	// MTU is the interface's MTU in bytes.
 	MTU() int
-	// SetAddresses makes these the interface's addresses: it adds what is missing and
-	// removes what an earlier call (or Open) added and is no longer listed. Addresses
-	// that somebody else put there stay.
+	// SetAddresses makes these the interface's addresses. It adds what is missing, and removes
+	// what Open or an earlier call added and is no longer listed. Other addresses stay.
 	SetAddresses([]netip.Prefix) error
 	// Stats are the interface's counters; ok is false when they can't be read.
 	Stats() (s Stats, ok bool)
@@ -98,22 +114,27 @@ const (
 	// kernels leave room for on a TUN device too.
 	MinMTU, MaxMTU = 68, 65_521
 
+	// MinMTU6 is the smallest MTU that IPv6 takes (RFC 8200).
+	MinMTU6 = 1280
+
 	// A name fills IFNAMSIZ, 16 bytes with its final zero.
 	maxNameLen = 15
+	// A namespace's name is a file's.
+	maxNamespaceLen = 255
 )
 
 // Config says what device to open, and where.
 type Config struct {
 	// Name of the interface, 1 to 15 bytes.
 	Name string
-	// Namespace is the name of a network namespace under /run/netns, as `ip netns`
-	// lists them; empty for the process's own.
+	// Namespace is the name of a network namespace as `ip netns` lists it; empty: the
+	// process's own.
 	Namespace string
-	// CreateNamespace makes Namespace. It is removed with State, or, without a State,
-	// by the device's Close.
+	// CreateNamespace makes Namespace. State's Close removes it; without a State the device's
+	// Close does.
 	CreateNamespace bool
-	// State journals a created namespace, so that the next run removes it if this one
-	// is killed. Devices of one State share the namespaces that it made. May be nil.
+	// State journals a created namespace: the next run removes it if this one is killed.
+	// Devices of one State share the namespaces that it made. May be nil.
 	State *State
 	// Addresses of the interface, each with the length of its prefix.
 	Addresses []netip.Prefix
@@ -131,14 +152,14 @@ type Config struct {
 	Loopback bool
 }
 
-// withDefaults checks c and fills in the documented zero values.
+// withDefaults checks c and sets the defaults.
 func (c Config) withDefaults() (Config, error) {
 	if err := CheckDeviceName(c.Name); err != nil {
 		return c, fmt.Errorf("tun: device: %w: %w", ErrConfig, err)
 	}
 	if c.Namespace != "" {
-		if err := checkNamespaceName(c.Namespace); err != nil {
-			return c, c.errorf("%w", err)
+		if err := CheckNamespaceName(c.Namespace); err != nil {
+			return c, c.errorf("%w: namespace %w", ErrConfig, err)
 		}
 	} else if c.CreateNamespace {
 		return c, c.errorf("%w: a namespace to create needs a name", ErrConfig)
@@ -195,9 +216,10 @@ func CheckDeviceName(name string) error {
 	return nil
 }
 
-func checkNamespaceName(name string) error {
-	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("namespace %q: %w: the name must be 1 to 255 bytes, without /, and neither . nor .. is one", name, ErrConfig)
+// CheckNamespaceName says what is wrong with the name of a network namespace.
+func CheckNamespaceName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxNamespaceLen || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q: a namespace's name has 1 to %d bytes, without /, and neither . nor .. is one", name, maxNamespaceLen)
 	}
 	return nil
 }

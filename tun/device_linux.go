@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open makes the interface that c describes, in its namespace, and brings it up. It
-// returns the offload level that was reached: what c asks for, or less when the kernel
-// is older. On error nothing is left.
+// Open makes the interface that c describes, in its namespace, and brings it up. It returns the
+// offload level that was reached: what c asks for, or less on an older kernel. On error
+// nothing is left.
 func Open(c Config) (Device, Offload, error) { return runningKernel().open(c) }
 
 func (k kernel) open(c Config) (Device, Offload, error) {
@@ -44,16 +44,16 @@ type kernelDevice struct {
 	queues []Queue
 
 	mu     sync.Mutex
-	ns     netns.NsHandle  // keeps the namespace reachable when its name is gone
-	own    *identity       // of the namespace that Close removes; nil: none
+	ns     netns.NsHandle  // stays valid when the namespace's name is gone
+	own    *identity       // the namespace that Close removes; nil: none
 	handle *netlink.Handle // a socket inside the namespace; valid while inside runs
 	stats  *statsSocket    // nil before open
 	link   netlink.Link
-	added  []netip.Prefix // by SetAddresses, and still wanted
+	added  []netip.Prefix // added by setAddresses and still wanted
 	closed bool
 }
 
-// open does all the steps; Close undoes those that were done.
+// open does all the steps. After an error, Close undoes those that were done.
 func (d *kernelDevice) open(k kernel) (level Offload, err error) {
 	if d.config.CreateNamespace {
 		if err := d.createNamespace(); err != nil {
@@ -157,8 +157,8 @@ func (d *kernelDevice) Stats() (Stats, bool) {
 	return d.stats.read(d.link.Attrs().Index)
 }
 
-// Close implements Device. The kernel removes the interface with its last descriptor: at
-// once, or when a Read or Write that is under way returns.
+// Close implements Device. The kernel removes the interface with its last descriptor, which
+// may be when a Read or Write under way returns.
 func (d *kernelDevice) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -68,7 +68,68 @@ func TestAThreadThatCannotReturnEnds(t *testing.T) {
 	})
 }
 
-// Without an owner anybody in the namespace could open another queue.
+// someGoroutineIsIn reports whether the stack of one goroutine names all of these.
+func someGoroutineIsIn(names ...string) bool {
+	stacks := make([]byte, 1<<20)
+	for _, stack := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if !slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(stack, name) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestCloseEndsAWaitThatBlocks(t *testing.T) {
+	p := newPoller(t, asQueues(newEventQueues(t, 1)))
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.Wait(-1, nil)
+		done <- err
+	}()
+	eventually(t, "the wait blocks", func() bool { return someGoroutineIsIn("(*Poller).block", "[syscall") })
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != os.ErrClosed {
+		t.Errorf("got %v, want os.ErrClosed", err)
+	}
+}
+
+// Each call on a closed descriptor is a last one out.
+func TestADescriptorsNumberIsGivenBackOnce(t *testing.T) {
+	e, err := newEvent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Dup3(0, e.fd, unix.O_CLOEXEC); err != nil { // the number is used again
+		t.Fatal(err)
+	}
+	defer unix.Close(e.fd)
+	e.enter()
+	e.leave()
+	if _, err := unix.FcntlInt(uintptr(e.fd), unix.F_GETFD, 0); err != nil {
+		t.Errorf("the next file of that number was closed: %v", err)
+	}
+}
+
+func TestANamespaceThatCouldNotBeMadeIsForgotten(t *testing.T) {
+	s := newState(t)
+	if err := os.RemoveAll(s.dir); err != nil { // so the journal can't be written
+		t.Fatal(err)
+	}
+	name := uniqueName()
+	if err := s.CreateNamespace(name); err == nil || namespaceExists(name) {
+		t.Errorf("%v, made: %t", err, namespaceExists(name))
+	}
+	if names := s.Namespaces(); len(names) != 0 {
+		t.Errorf("%v are remembered", names)
+	}
+}
+
+// Without an owner any user in the namespace could open another queue.
 func TestADeviceBelongsToRoot(t *testing.T) {
 	ip, err := exec.LookPath("ip")
 	if err != nil {
@@ -103,7 +164,6 @@ func TestNoChildStartsWhileTheLibraryOpensADevice(t *testing.T) {
 		fd, err := openWater(config)
 		done <- opened{fd, err}
 	}()
-	stacks := make([]byte, 1<<20)
 	eventually(t, "the open waits for the child", func() bool {
 		select {
 		case <-done:
@@ -111,10 +171,7 @@ func TestNoChildStartsWhileTheLibraryOpensADevice(t *testing.T) {
 			t.Fatal("the device was opened while a child could start")
 		default:
 		}
-		goroutines := strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n")
-		return slices.ContainsFunc(goroutines, func(g string) bool {
-			return strings.Contains(g, "openWater") && strings.Contains(g, "RWMutex")
-		})
+		return someGoroutineIsIn("openWater", "RWMutex")
 	})
 	syscall.ForkLock.Unlock()
 	got := <-done
@@ -195,7 +252,7 @@ func TestPartsThatAreNoFrameAreRefused(t *testing.T) {
 	}
 }
 
-// A namespace that is made by somebody else between the look and the mount stays theirs.
+// Another process may make a namespace of that name between the look and the mount.
 func TestANamespaceThatAppearsMeanwhileIsNotTaken(t *testing.T) {
 	needRoot(t)
 	name := uniqueName()

@@ -5,23 +5,23 @@ import "encoding/binary"
 // HeaderLen is the length in bytes of the virtio-net header before every packet.
 const HeaderLen = 10
 
-// MaxPacket is the longest IP packet that a queue hands over. The kernel's limit for
-// superpackets (gso_max_size) is 65,536 less the headers, so none is longer.
+// MaxPacket is the longest IP packet that a queue hands over. No superpacket is longer: the
+// kernel's limit (gso_max_size) is 65,536 less the headers.
 const MaxPacket = 65_535
 
-// BufferLen is the length of a buffer that takes whatever Queue.Read delivers. The
-// kernel cuts a packet that a shorter buffer can't hold.
+// BufferLen is the length of a buffer that holds whatever Queue.Read delivers. The kernel
+// cuts off what a shorter buffer can't hold.
 const BufferLen = HeaderLen + MaxPacket
 
-// MaxParts bounds the places that Queue.WriteParts takes a packet's bytes from.
+// MaxParts bounds the parts that Queue.WriteParts takes.
 const MaxParts = 64
 
 // Bits of Header.Flags.
 const (
-	// FlagNeedsCsum: the transport checksum holds only the pseudo-header's sum; whoever puts
-	// the packet on a wire completes it.
+	// FlagNeedsCsum: the transport checksum holds only the pseudo-header's sum. It must be
+	// completed before the packet goes on a wire.
 	FlagNeedsCsum = 1
-	// FlagDataValid: somebody has found the checksum right already.
+	// FlagDataValid: the checksum has been found right already.
 	FlagDataValid = 2
 )
 
@@ -37,15 +37,15 @@ const (
 	GSOECN   = 0x80
 )
 
-// Header is struct virtio_net_hdr, in front of each packet. The zero Header says
-// that the packet is complete and goes as it stands.
+// Header is struct virtio_net_hdr, in front of each packet. The zero Header means a complete
+// packet.
 type Header struct {
 	// Flags is 0, FlagNeedsCsum or FlagDataValid; other bits are the kernel's hints.
 	Flags uint8
 	// GSOType is GSONone or the kind of superpacket.
 	GSOType uint8
-	// HdrLen is the kernel's idea of the length of all headers. It can be wrong on
-	// forwarded packets: parse the packet instead.
+	// HdrLen is the kernel's idea of the length of all headers. On forwarded packets it can be
+	// wrong: parse the packet instead.
 	HdrLen uint16
 	// GSOSize is the payload of one segment; valid unless GSOType is GSONone.
 	GSOSize uint16
@@ -54,8 +54,8 @@ type Header struct {
 	CsumStart, CsumOffset uint16
 }
 
-// Decode reads h from b. A TUN device without TUNSETVNETLE, which is ours, uses the
-// machine's byte order.
+// Decode reads h from b, in the machine's byte order: TUNSETVNETLE, which would change it, is
+// not used.
 func (h *Header) Decode(b *[HeaderLen]byte) {
 	h.Flags = b[0]
 	h.GSOType = b[gsoTypeAt]

@@ -16,7 +16,7 @@ const lockName = "nsgd.lock"
 // RunningError says who holds a state directory. It is ErrRunning.
 type RunningError struct {
 	Dir string
-	// PID of the other daemon; 0 if it had not written it yet.
+	// PID of the other daemon; 0: it has not been written yet.
 	PID int
 }
 
@@ -31,8 +31,8 @@ func (e *RunningError) Error() string {
 // Is makes errors.Is(err, ErrRunning) hold.
 func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
-// takeLock locks dir's lock file and writes the process id into it. The lock ends with
-// the process, however that ends.
+// takeLock locks dir's lock file and writes the process id into it. The kernel gives the lock
+// up with the process, however that ends.
 func takeLock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockName)
 	for {
@@ -66,8 +66,8 @@ func takeLock(dir string) (*os.File, error) {
 	}
 }
 
-// lockFile locks the file that was opened at path. It reports false when that file is no longer
-// there: its last holder has removed it before the lock.
+// lockFile locks the file that was opened at path. It reports false when the file is no longer
+// at path: its last holder removed it after the open.
 func lockFile(f *os.File, path string) (bool, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return false, err

@@ -63,7 +63,7 @@ func newState(t testing.TB) *State {
 	return s
 }
 
-// newNamespace makes a namespace as somebody else would, and removes it after the test.
+// newNamespace makes a namespace without a State and removes it after the test.
 func newNamespace(t testing.TB) (string, identity) {
 	t.Helper()
 	needRoot(t)

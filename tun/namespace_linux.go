@@ -17,11 +17,10 @@ const namespaceDir = "/run/netns"
 
 var errUnfinished = errors.New("tun: function ended its goroutine inside the namespace")
 
-// Do runs f on a thread inside the named namespace and returns its error; an empty name
-// means the process's own. Sockets and devices that f opens stay in that namespace, and
-// so do commands that it starts. f must not hand the work to other goroutines: only its
-// own runs inside. (net.Dial does so when a name has addresses of both families; give
-// it literal addresses.)
+// Do runs f on a thread inside the named namespace and returns its error. An empty name means the
+// process's own. Sockets, devices and commands of f stay in that namespace. Only f's own
+// goroutine runs inside: f must not hand the work to others. net.Dial does that for names with
+// addresses of both families; give it literal addresses.
 func Do(namespace string, f func() error) error {
 	if namespace == "" {
 		return elsewhere(f)
@@ -41,8 +40,7 @@ func doIn(ns netns.NsHandle, f func() error) error {
 	})
 }
 
-// elsewhere runs f on a goroutine of its own, whose thread the caller hasn't locked and
-// which may end with its thread.
+// elsewhere runs f on a goroutine of its own, which may end together with its thread.
 func elsewhere(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -53,9 +51,9 @@ func elsewhere(f func() error) error {
 	return <-done
 }
 
-// onThread lets enter change this thread's namespace, runs f and changes back. It is for
-// goroutines of elsewhere: a thread that can't be brought back must never run other
-// code again, so it stays locked and ends with its goroutine.
+// onThread lets enter change this thread's namespace, runs f and changes back. Call it within
+// elsewhere: a thread that can't return must never run other code again. It stays locked, and so
+// ends with its goroutine.
 func onThread(enter, f func() error) error {
 	runtime.LockOSThread()
 	home, err := netns.Get()
@@ -75,7 +73,7 @@ func onThread(enter, f func() error) error {
 	return f()
 }
 
-// privilege says what an operation lacked that the kernel refused.
+// privilege adds to a refusal of the kernel what it asks for.
 func privilege(err error) error {
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
@@ -85,8 +83,8 @@ func privilege(err error) error {
 
 // openNamespace opens a named namespace.
 func openNamespace(name string) (netns.NsHandle, error) {
-	if err := checkNamespaceName(name); err != nil {
-		return netns.None(), err
+	if err := CheckNamespaceName(name); err != nil {
+		return netns.None(), fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
 	ns, err := netns.GetFromName(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -108,15 +106,13 @@ func isNamespace(fd int) bool {
 	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.NSFS_MAGIC
 }
 
-// identity tells one network namespace from every other, also from a later one of the
-// same name.
+// identity tells a network namespace from every other, also from a later one of the same name.
 type identity struct {
-	// Boot is the kernel's boot id: the other two start afresh with each boot.
+	// Boot is the kernel's boot id: the numbers below start afresh with each boot.
 	Boot string `json:"boot"`
-	// Cookie is the kernel's number of the namespace, never used twice; 0 before
-	// kernel 5.14.
+	// Cookie is the kernel's number of the namespace, never used twice; 0 before kernel 5.14.
 	Cookie uint64 `json:"cookie"`
-	// Inode is the number in /proc/PID/ns/net, which the kernel does use again.
+	// Inode is the number in /proc/PID/ns/net. The kernel uses it again.
 	Inode uint64 `json:"inode"`
 }
 
@@ -129,7 +125,7 @@ func identify(ns netns.NsHandle) (id identity, err error) {
 	return id, err
 }
 
-// identifyThread reads the identity of ns, which is this thread's namespace.
+// identifyThread reads the identity of ns, which must be this thread's namespace.
 func identifyThread(ns netns.NsHandle) (identity, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -152,11 +148,11 @@ func identifyThread(ns netns.NsHandle) (identity, error) {
 	return id, nil
 }
 
-// createNamespace makes a named namespace that `ip netns` can use. It calls announce
-// with the new namespace's identity before the name appears.
+// createNamespace makes a named namespace that `ip netns` can use. It calls announce with the
+// namespace's identity before the name appears.
 func createNamespace(name string, announce func(identity) error) error {
-	if err := checkNamespaceName(name); err != nil {
-		return err
+	if err := CheckNamespaceName(name); err != nil {
+		return fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
 	if _, err := os.Lstat(filepath.Join(namespaceDir, name)); err == nil {
 		return fmt.Errorf("namespace %q: %w and was not made by nsgd: don't ask for its creation, or remove it with `ip netns del %s`",
@@ -204,9 +200,9 @@ func mountNamespace(name string) error {
 	return nil
 }
 
-// lockNamespaceDir makes /run/netns a shared mount, so that a namespace's mount reaches
-// other mount namespaces and its unmounting does too, under the lock that iproute2
-// takes for it. The lock is held until the file closes.
+// lockNamespaceDir takes iproute2's lock on /run/netns, which is held until the file closes. It
+// makes the folder a shared mount: mounts of namespaces, and their ends, then reach other mount
+// namespaces.
 func lockNamespaceDir() (*os.File, error) {
 	if err := os.MkdirAll(namespaceDir, 0o755); err != nil {
 		return nil, err
@@ -233,9 +229,9 @@ func lockNamespaceDir() (*os.File, error) {
 	return dir, nil
 }
 
-// removeNamespace removes the name if it still names the namespace of that identity, or
-// if creation was interrupted before its mount. It reports whether it removed something;
-// a stranger's namespace, or none, is no error.
+// removeNamespace removes the name if it still names the namespace of that identity, or if the
+// creation was interrupted before the mount. It reports whether it removed something. Another
+// namespace of that name, or none, is no error.
 func removeNamespace(name string, id identity) (bool, error) {
 	path := filepath.Join(namespaceDir, name)
 	ns, err := netns.GetFromName(name)
@@ -259,7 +255,7 @@ func removeNamespace(name string, id identity) (bool, error) {
 	return true, nil
 }
 
-// removeEmpty removes the empty file on which a namespace would have been mounted.
+// removeEmpty removes the empty file that a namespace would have been mounted on.
 func removeEmpty(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != 0 {

@@ -2,9 +2,8 @@ package tun
 
 import "fmt"
 
-// Offload is how much work the kernel leaves to the far end of a TUN device. All
-// devices of one daemon use the same level, so that a superpacket read from one can
-// be written to any.
+// Offload is how much work the kernel leaves to the far end of a TUN device. All devices of one
+// daemon use the same level: a superpacket from one can then be written to any.
 type Offload int
 
 const (

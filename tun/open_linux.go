@@ -19,7 +19,7 @@ const (
 	usoMask = tsoMask | unix.TUN_F_USO4 | unix.TUN_F_USO6
 )
 
-// kernel is what opening asks of the kernel and what older ones refuse.
+// kernel holds the calls that an older kernel refuses; tests replace them.
 type kernel struct {
 	features   func() (uint32, error)          // IFF_ flags that TUNGETFEATURES gives
 	setOffload func(fd int, mask uint32) error // TUNSETOFFLOAD
@@ -29,7 +29,8 @@ func runningKernel() kernel {
 	return kernel{features: func() (uint32, error) { return tunFeatures(tunPath) }, setOffload: setOffload}
 }
 
-// tunFeatures also finds out whether this machine and this user can have a TUN device.
+// tunFeatures reads the IFF_ flags of TUNGETFEATURES. It fails when this machine or this user
+// can't have a TUN device.
 func tunFeatures(path string) (uint32, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch err {
@@ -48,8 +49,8 @@ func tunFeatures(path string) (uint32, error) {
 	return flags, nil
 }
 
-// checkAdmin finds a lack of CAP_NET_ADMIN early, because the library that opens the
-// device loses the kernel's errno.
+// checkAdmin finds a lack of CAP_NET_ADMIN early: the library that opens the device loses the
+// kernel's errno.
 func checkAdmin() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
@@ -66,8 +67,8 @@ func setOffload(fd int, mask uint32) error {
 	return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, int(mask))
 }
 
-// openQueues makes the interface, in this thread's namespace, with the highest level
-// that the kernel grants.
+// openQueues makes the interface in this thread's namespace, with the highest level that the
+// kernel grants.
 func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
 	features, err := k.features()
 	if err != nil {
@@ -86,8 +87,8 @@ func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error
 	return queues, Off, err
 }
 
-// openOffload makes the interface with the virtio-net header. The level Off, and no
-// queue, means that the kernel grants no offload.
+// openOffload makes the interface with the virtio-net header. It returns Off and no queue when
+// the kernel grants no offload.
 func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
 	flags := netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR
 	if c.Queues > 1 {
@@ -124,7 +125,7 @@ func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, erro
 	return queues, level, nil
 }
 
-// raise sets the first of levels that the kernel takes, on every queue: each file has
+// raise sets the first of levels that the kernel takes. It sets it on every queue: each file has
 // features of its own beside the device's.
 func (k kernel) raise(queues []Queue, levels []Offload) (Offload, error) {
 	for _, level := range levels {
@@ -154,13 +155,13 @@ func (k kernel) raise(queues []Queue, levels []Offload) (Offload, error) {
 	return Off, nil
 }
 
-// openPlain makes the interface without the header: opening a multi-queue device once
-// more gives its next queue.
+// openPlain makes the interface without the header. Each further open of a multi-queue device
+// gives its next queue.
 func openPlain(c Config) ([]Queue, error) {
 	config := water.Config{DeviceType: water.TUN}
 	config.Name = c.Name
 	config.MultiQueue = c.Queues > 1
-	// Without an owner anybody could open another queue.
+	// Without an owner any user could open another queue.
 	config.Permissions = &water.DevicePermissions{Owner: 0, Group: 0}
 	var queues []Queue
 	for range c.Queues {
@@ -174,7 +175,7 @@ func openPlain(c Config) ([]Queue, error) {
 }
 
 func openWater(config water.Config) (int, error) {
-	// Water opens without O_CLOEXEC: no child may start before the copy that has it.
+	// The library opens without O_CLOEXEC: no child may start before the copy that has it.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	device, err := water.New(config)
@@ -188,8 +189,8 @@ func openWater(config water.Config) (int, error) {
 	return takeOver(f)
 }
 
-// takeOver closes f and returns a descriptor of its own of the same open device,
-// non-blocking as f is and unknown to Go's poller.
+// takeOver closes f and returns another descriptor of the same open device. It is non-blocking
+// like f, and unknown to Go's poller.
 func takeOver(f *os.File) (int, error) {
 	fd := -1
 	raw, err := f.SyscallConn()

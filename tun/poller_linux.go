@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wakeMark is the poller's own eventfd among the indexes of queues.
+// wakeMark stands for the poller's own eventfd among the indexes of queues.
 const wakeMark = -1
 
 // Poller waits for the queues of one worker. Wait and Remove belong to that worker;
@@ -51,10 +51,10 @@ func NewPoller(queues []Queue) (*Poller, error) {
 	return p, nil
 }
 
-// watch registers fd level-triggered: a queue that the worker left half read is
-// reported again, so a bounded burst loses nothing.
+// watch registers fd level-triggered: a queue that still has packets is reported again, so a
+// bounded burst loses nothing.
 func (p *Poller) watch(fd int, index int32) error {
-	// Fd is the union's first word: ours to use, and handed back by Wait.
+	// Fd is free to use: the kernel hands it back with the event.
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: index}
 	if err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
 		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
@@ -62,21 +62,21 @@ func (p *Poller) watch(fd int, index int32) error {
 	return nil
 }
 
-// Wait returns the indexes of the queues that have something to read, or that ended,
-// in ready's memory. It returns none when timeout has passed, when Wake was called and,
-// rarely, for no reason. Timeouts are rounded up to a millisecond; 0 doesn't block and
-// a negative one waits for ever. After Close it returns os.ErrClosed.
+// Wait returns the indexes of the queues that have something to read or that ended, in ready's
+// memory. It returns none when timeout has passed, after Wake and, rarely, for no reason. A
+// timeout is rounded up to a millisecond; 0 doesn't block, a negative one waits for ever. After
+// Close it returns os.ErrClosed.
 func (p *Poller) Wait(timeout time.Duration, ready []int) ([]int, error) {
 	ready = ready[:0]
-	// Both are held: an eventfd that Close gave back early would take its wake-up along.
+	// Both are held: if Close freed the eventfd meanwhile, its wake-up would be lost.
 	open, awake := p.epoll.enter(), p.wake.enter()
 	defer p.epoll.leave()
 	defer p.wake.leave()
 	if !open || !awake {
 		return ready, os.ErrClosed
 	}
-	// A busy worker mostly finds packets waiting. Asking first without blocking keeps
-	// its goroutine on the processor; a blocking call may cost it that.
+	// A busy worker mostly finds packets waiting. A look without blocking keeps its goroutine on
+	// the processor, which a blocking call may lose.
 	n, errno := p.poll(0)
 	if n == 0 && errno == 0 && timeout != 0 {
 		n, errno = p.block(timeout)
@@ -118,18 +118,17 @@ func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// Remove stops watching queue index. A queue whose device was removed under it would
-// be reported for ever.
+// Remove stops watching queue index. The queue of a removed device would be reported for ever.
 func (p *Poller) Remove(index int) error {
 	err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_DEL, p.queues[index].FD(), nil)
-	// A closed descriptor has left by itself.
+	// The kernel drops closed descriptors by itself.
 	if err != nil && err != unix.ENOENT && err != unix.EBADF {
 		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))
 	}
 	return nil
 }
 
-// Wake makes the current Wait, or else the next one, return.
+// Wake makes the current Wait return, or else the next one.
 func (p *Poller) Wake() {
 	defer p.wake.leave()
 	if p.wake.enter() {
@@ -137,9 +136,9 @@ func (p *Poller) Wake() {
 	}
 }
 
-// Close ends the poller, and a Wait that is under way. It leaves the queues open.
+// Close ends the poller and a Wait under way. The queues stay open.
 func (p *Poller) Close() error {
-	// A blocked Wait holds both descriptors; the signal lets it go.
+	// A blocked Wait holds both descriptors until the signal ends it.
 	err := p.epoll.close()
 	if errors.Is(err, os.ErrClosed) {
 		return os.ErrClosed

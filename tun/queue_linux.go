@@ -8,24 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refusals is how many sound superpackets of a kind in a row a kernel may refuse before it
-// is offered no more of the kind, for as many as respite. Some kernels take most and refuse a
-// few: 6.6.44 those with a short tail.
+// After refusals sound superpackets of a kind in a row that the kernel refused, the next respite
+// ones go in pieces. Fewer refusals mean little: kernel 6.6.44 refuses those with a short tail.
 const (
 	refusals = 16
 	respite  = 1 << 16
 )
 
-// acceptance is what a kernel makes of one kind of superpackets.
+// acceptance counts what the kernel did with one kind of superpackets.
 type acceptance struct {
-	refused int // in a row
-	pieces  int // sent in pieces since the last refusal
+	refused  int // in a row
+	inPieces int // sent in pieces since the last refusal
 }
 
 func (a *acceptance) over() bool { return a.refused >= refusals }
 
-// offloadQueue is a queue of a device with the virtio-net header: the kernel's bytes
-// are the Queue's bytes.
+// offloadQueue is a queue of a device with the virtio-net header: the kernel's bytes are the
+// Queue's bytes.
 type offloadQueue struct {
 	descriptor
 	level   Offload // set once before the queue is used
@@ -69,10 +68,10 @@ func (q *offloadQueue) Write(buf []byte) error {
 	return nil
 }
 
-// isSuperpacket reads frame's header.
+// isSuperpacket reports whether frame's header says so.
 func isSuperpacket(frame []byte) bool { return frame[gsoTypeAt] != GSONone }
 
-// kind is what the kernel makes of superpackets like frame.
+// kind returns the counts for superpackets like frame.
 func (q *offloadQueue) kind(frame []byte) *acceptance {
 	if frame[gsoTypeAt] == GSOUDPL4 {
 		return &q.udp
@@ -92,7 +91,7 @@ func (q *offloadQueue) writeSuperpacket(buf []byte) error {
 	return q.writePieces(a, buf)
 }
 
-// writePieces sends a superpacket that the kernel refuses.
+// writePieces sends the packets of a superpacket that the kernel refuses.
 func (q *offloadQueue) writePieces(a *acceptance, frame []byte) error {
 	err := q.pieces.write(frame, &q.descriptor, 0)
 	switch {
@@ -100,7 +99,7 @@ func (q *offloadQueue) writePieces(a *acceptance, frame []byte) error {
 	case !a.over():
 		a.refused++
 	default:
-		if a.pieces++; a.pieces == respite {
+		if a.inPieces++; a.inPieces == respite {
 			*a = acceptance{}
 		}
 	}
@@ -137,7 +136,7 @@ func (q *offloadQueue) WriteParts(parts [][]byte) error {
 	return queueError(errno)
 }
 
-// soundParts holds parts to what WriteParts says of them.
+// soundParts checks what WriteParts asks of parts.
 func soundParts(parts [][]byte) bool {
 	if len(parts) == 0 || len(parts) > MaxParts || len(parts[0]) <= HeaderLen {
 		return false
@@ -163,14 +162,14 @@ func (q *offloadQueue) Offload() Offload {
 // FD implements Queue.
 func (q *offloadQueue) FD() int { return q.fd }
 
-// pieces sends superpackets as packets. The zero value is ready; what it needs is
-// allocated by the first use, for devices that take superpackets never need it.
+// pieces sends superpackets as packets. The zero value is ready. The first use allocates the
+// buffers: devices that take superpackets never need them.
 type pieces struct {
 	segmenter     segmenter
 	whole, single []byte
 }
 
-// gather puts parts together. The result is valid until the next call.
+// gather joins parts. The result is valid until the next call.
 func (s *pieces) gather(parts [][]byte) []byte {
 	s.whole = s.whole[:0]
 	for _, p := range parts {
@@ -196,8 +195,8 @@ func (s *pieces) write(frame []byte, to *descriptor, skip int) error {
 	return nil
 }
 
-// plainQueue is a queue of a device without the header: Read puts a zero one before
-// the packet, Write takes it off and does what it asks for.
+// plainQueue is a queue of a device without the header. Read puts a zero Header before the
+// packet. Write takes it off and does what it asks for.
 type plainQueue struct {
 	descriptor
 	pieces pieces
@@ -258,15 +257,15 @@ func (q *plainQueue) Offload() Offload { return Off }
 // FD implements Queue.
 func (q *plainQueue) FD() int { return q.fd }
 
-// queueError is the error for a failed read or write. It doesn't allocate: an Errno
-// below 256 becomes an interface without a copy on the heap.
+// queueError converts the errno of a read or write. It doesn't allocate: an Errno below 256
+// becomes an interface without a copy on the heap.
 func queueError(errno syscall.Errno) error {
 	switch errno {
 	case 0:
 		return nil
 	case unix.EAGAIN:
 		return ErrAgain
-	case unix.EBADFD: // somebody removed the interface: the file is open and of no device
+	case unix.EBADFD: // the interface was removed
 		return os.ErrClosed
 	}
 	return errno

@@ -1,21 +1,16 @@
 package tun
 
-import "encoding/binary"
+import (
+	"encoding/binary"
 
-// Offsets in the headers that segmentation rewrites.
-const (
-	ipv4LenAt, ipv4IDAt, ipv4SumAt = 2, 4, 10
-	ipv6LenAt, ipv6HeaderLen       = 4, 40
-	tcpSeqAt, tcpOffsetAt          = 4, 12
-	tcpFlagsAt, tcpSumAt           = 13, 16
-	udpLenAt, udpSumAt             = 4, 6
-	tcpHeaderLen, udpHeaderLen     = 20, 8
-	// What only the last segment, and only the first one, has of a superpacket's TCP flags.
-	tcpLastFlags, tcpFirstFlags = 0x01 | 0x08, 0x80 // FIN and PSH; CWR (RFC 3168)
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// segmenter cuts a superpacket into the packets that it stands for, as a kernel would
-// do before the wire: for devices that take none.
+// Flags of a superpacket that only its last segment has, and only its first one (CWR, RFC 3168).
+const lastFlags, firstFlags = packet.FIN | packet.PSH, 0x80
+
+// segmenter cuts a superpacket into the packets that it stands for, as a kernel does before the
+// wire.
 type segmenter struct {
 	packet    []byte // without the virtio-net header
 	transport int    // offset of the transport header
@@ -31,13 +26,13 @@ func (s *segmenter) begin(frame []byte) bool {
 	h.Decode((*[HeaderLen]byte)(frame))
 	*s = segmenter{packet: frame[HeaderLen:], transport: int(h.CsumStart), size: int(h.GSOSize)}
 	// No superpacket has a finished checksum (virtio 1.2, section 5.1.6.2).
-	if h.Flags&FlagNeedsCsum == 0 || s.size == 0 || len(s.packet) > MaxPacket || len(s.packet) < tcpHeaderLen {
+	if h.Flags&FlagNeedsCsum == 0 || s.size == 0 || len(s.packet) > MaxPacket || len(s.packet) < packet.TCPHeaderLen {
 		return false
 	}
 	s.ipv4 = s.packet[0]>>4 == 4
-	least, length := ipv6HeaderLen, ipv6HeaderLen+int(binary.BigEndian.Uint16(s.packet[ipv6LenAt:]))
+	least, length := packet.IPv6HeaderLen, packet.IPv6HeaderLen+int(binary.BigEndian.Uint16(s.packet[packet.IPv6LenAt:]))
 	if s.ipv4 {
-		least, length = int(s.packet[0]&0xf)*4, int(binary.BigEndian.Uint16(s.packet[ipv4LenAt:]))
+		least, length = int(s.packet[0]&0xf)*4, int(binary.BigEndian.Uint16(s.packet[packet.IPv4LenAt:]))
 	}
 	if length > len(s.packet) {
 		return false
@@ -46,19 +41,19 @@ func (s *segmenter) begin(frame []byte) bool {
 	switch h.GSOType &^ GSOECN {
 	case GSOTCPv4, GSOTCPv6:
 		s.tcp = true
-		if least < 20 || s.transport < least || s.transport+tcpHeaderLen > len(s.packet) || h.CsumOffset != tcpSumAt {
+		if least < packet.IPv4HeaderLen || s.transport < least || s.transport+packet.TCPHeaderLen > len(s.packet) || h.CsumOffset != packet.TCPSumAt {
 			return false
 		}
-		length := int(s.packet[s.transport+tcpOffsetAt]>>4) * 4
-		if length < tcpHeaderLen {
+		length := int(s.packet[s.transport+packet.TCPOffsetAt]>>4) * 4
+		if length < packet.TCPHeaderLen {
 			return false
 		}
 		s.payload = s.transport + length
 	case GSOUDPL4:
-		if least < 20 || s.transport < least || s.transport+udpHeaderLen > len(s.packet) || h.CsumOffset != udpSumAt {
+		if least < packet.IPv4HeaderLen || s.transport < least || s.transport+packet.UDPHeaderLen > len(s.packet) || h.CsumOffset != packet.UDPSumAt {
 			return false
 		}
-		s.payload = s.transport + udpHeaderLen
+		s.payload = s.transport + packet.UDPHeaderLen
 	default:
 		return false
 	}
@@ -69,8 +64,8 @@ func (s *segmenter) begin(frame []byte) bool {
 // more reports whether a segment is left.
 func (s *segmenter) more() bool { return s.at < len(s.packet) }
 
-// next puts the next segment, a complete packet behind a zero Header, into buf and
-// returns their length. buf has room for the superpacket.
+// next puts a zero Header and the next segment, a complete packet, into buf and returns their
+// length. buf must have room for the superpacket.
 func (s *segmenter) next(buf []byte) int {
 	size := min(s.size, len(s.packet)-s.at)
 	clear(buf[:HeaderLen])
@@ -80,18 +75,18 @@ func (s *segmenter) next(buf []byte) int {
 	number := (s.at - s.payload) / s.size
 	s.setLength(b, number)
 	t := b[s.transport:]
-	sumAt := udpSumAt
+	sumAt := packet.UDPSumAt
 	if s.tcp {
-		sumAt = tcpSumAt
-		binary.BigEndian.PutUint32(t[tcpSeqAt:], binary.BigEndian.Uint32(t[tcpSeqAt:])+uint32(s.at-s.payload))
+		sumAt = packet.TCPSumAt
+		binary.BigEndian.PutUint32(t[packet.TCPSeqAt:], binary.BigEndian.Uint32(t[packet.TCPSeqAt:])+uint32(s.at-s.payload))
 		if s.at+size < len(s.packet) {
-			t[tcpFlagsAt] &^= tcpLastFlags
+			t[packet.TCPFlagsAt] &^= lastFlags
 		}
 		if number > 0 {
-			t[tcpFlagsAt] &^= tcpFirstFlags
+			t[packet.TCPFlagsAt] &^= firstFlags
 		}
 	} else {
-		binary.BigEndian.PutUint16(t[udpLenAt:], uint16(len(t)))
+		binary.BigEndian.PutUint16(t[packet.UDPLenAt:], uint16(len(t)))
 	}
 	// The field holds the sum of a pseudo-header with the superpacket's length.
 	sum := uint32(binary.BigEndian.Uint16(t[sumAt:])) + uint32(^uint16(len(s.packet)-s.transport)) + uint32(len(t))
@@ -101,15 +96,15 @@ func (s *segmenter) next(buf []byte) int {
 	return HeaderLen + len(b)
 }
 
-// setLength makes the IP header that of segment number.
+// setLength sets the length of the IP header of segment number, and what depends on it.
 func (s *segmenter) setLength(b []byte, number int) {
 	if !s.ipv4 {
-		binary.BigEndian.PutUint16(b[ipv6LenAt:], uint16(len(b)-ipv6HeaderLen))
+		binary.BigEndian.PutUint16(b[packet.IPv6LenAt:], uint16(len(b)-packet.IPv6HeaderLen))
 		return
 	}
 	header := b[:int(b[0]&0xf)*4]
-	binary.BigEndian.PutUint16(header[ipv4LenAt:], uint16(len(b)))
-	binary.BigEndian.PutUint16(header[ipv4IDAt:], binary.BigEndian.Uint16(header[ipv4IDAt:])+uint16(number))
-	binary.BigEndian.PutUint16(header[ipv4SumAt:], 0)
-	binary.BigEndian.PutUint16(header[ipv4SumAt:], ^Sum(header))
+	binary.BigEndian.PutUint16(header[packet.IPv4LenAt:], uint16(len(b)))
+	binary.BigEndian.PutUint16(header[packet.IPv4IDAt:], binary.BigEndian.Uint16(header[packet.IPv4IDAt:])+uint16(number))
+	binary.BigEndian.PutUint16(header[packet.IPv4SumAt:], 0)
+	binary.BigEndian.PutUint16(header[packet.IPv4SumAt:], ^Sum(header))
 }

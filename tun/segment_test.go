@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/gopacket/layers"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
@@ -63,7 +64,7 @@ func TestASuperpacketBecomesThePacketsThatItStandsFor(t *testing.T) {
 	}
 	t.Run("CWR goes with the first one", func(t *testing.T) {
 		p := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.3.4", SrcPort: 1, DstPort: 2, Flags: "A", Payload: 3000})
-		p[20+tcpFlagsAt] |= tcpFirstFlags
+		p[20+packet.TCPFlagsAt] |= firstFlags
 		checkSegments(t, packettest.Superpacket(p, GSOTCPv4|GSOECN, 1000), 1000)
 	})
 }
@@ -82,12 +83,12 @@ func TestHeadersThatNoSuperpacketHasAreRefused(t *testing.T) {
 		{"no payload", func(h *Header, _ []byte) { h.CsumStart = 120 }},
 		{"a checksum somewhere else", func(h *Header, _ []byte) { h.CsumOffset = 4 }},
 		{"a TCP header of 4 bytes", func(h *Header, b []byte) {
-			h.GSOType, h.CsumOffset, b[20+tcpOffsetAt] = GSOTCPv4, tcpSumAt, 1<<4
+			h.GSOType, h.CsumOffset, b[20+packet.TCPOffsetAt] = GSOTCPv4, packet.TCPSumAt, 1<<4
 		}},
 		{"a TCP header longer than the packet", func(h *Header, b []byte) {
-			h.CsumStart, h.GSOType, h.CsumOffset, b[80+tcpOffsetAt] = 80, GSOTCPv4, tcpSumAt, 15<<4
+			h.CsumStart, h.GSOType, h.CsumOffset, b[80+packet.TCPOffsetAt] = 80, GSOTCPv4, packet.TCPSumAt, 15<<4
 		}},
-		{"an IP length beyond the packet", func(_ *Header, b []byte) { b[ipv4LenAt+1]++ }},
+		{"an IP length beyond the packet", func(_ *Header, b []byte) { b[packet.IPv4LenAt+1]++ }},
 		{"an IPv4 header of 4 bytes", func(_ *Header, b []byte) { b[0] = 0x41 }},
 	} {
 		frame := packettest.Superpacket(p, GSOUDPL4, 10)

@@ -12,16 +12,16 @@ import (
 
 const journalName = "namespaces.json"
 
-// State is a daemon's hold on its state directory: the lock that lets one run at a
-// time, and the journal of the network namespaces that it made, each of which is written
-// down before it exists. Safe for concurrent use.
+// State is a daemon's hold on its state directory. It holds the lock that lets one daemon run at
+// a time, and the journal of the network namespaces that this one made. A namespace is in the
+// journal before it exists. Safe for concurrent use.
 type State struct {
 	dir       string
 	lock      *os.File
 	leftovers []string
 
 	mu     sync.Mutex
-	made   []madeNamespace // guarded by mu; what the journal holds
+	made   []madeNamespace // guarded by mu; the journal's content
 	closed bool            // guarded by mu
 }
 
@@ -35,8 +35,8 @@ type journal struct {
 	Namespaces []madeNamespace `json:"namespaces"`
 }
 
-// OpenState takes the state directory dir, making it if need be, and removes what a run
-// before this one left behind. It fails with a RunningError while another process holds it.
+// OpenState takes the state directory dir and removes what an earlier run left behind. It makes
+// dir if needed. It fails with a RunningError while another process holds dir.
 func OpenState(dir string) (*State, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("tun: state directory: %w", err)
@@ -52,7 +52,7 @@ func OpenState(dir string) (*State, error) {
 	return s, nil
 }
 
-// removeLeftovers removes the namespaces in the journal of a run that didn't.
+// removeLeftovers removes the namespaces that an earlier run's journal names.
 func (s *State) removeLeftovers() error {
 	path := filepath.Join(s.dir, journalName)
 	text, err := os.ReadFile(path)
@@ -64,7 +64,7 @@ func (s *State) removeLeftovers() error {
 	}
 	var j journal
 	if err := json.Unmarshal(text, &j); err != nil {
-		return fmt.Errorf("tun: journal %s: %w: remove the file, and by hand the namespaces that it meant", path, err)
+		return fmt.Errorf("tun: journal %s: %w: remove the file, and the namespaces of that run by hand", path, err)
 	}
 	s.made = j.Namespaces
 	for _, n := range j.Namespaces {
@@ -83,8 +83,8 @@ func (s *State) removeLeftovers() error {
 // Leftovers are the namespaces of an earlier run that OpenState removed.
 func (s *State) Leftovers() []string { return slices.Clone(s.leftovers) }
 
-// CreateNamespace makes a network namespace, which Close removes. One that this State
-// made already is fine; anybody else's is ErrNamespaceExists.
+// CreateNamespace makes a network namespace, which Close removes. One that this State made
+// already is no error; any other is ErrNamespaceExists.
 func (s *State) CreateNamespace(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *State) CreateNamespace(name string) error {
 		if err != nil || same {
 			return err
 		}
-		s.made = slices.Delete(s.made, i, i+1) // somebody removed it
+		s.made = slices.Delete(s.made, i, i+1) // it was removed meanwhile
 	}
 	before := len(s.made)
 	err := createNamespace(name, func(id identity) error {
@@ -127,8 +127,8 @@ func (s *State) stillThere(n madeNamespace) (bool, error) {
 	return id == n.identity, err
 }
 
-// RemoveNamespace removes a namespace that CreateNamespace made. Its devices should be
-// closed before. Any other name is ErrNoNamespace.
+// RemoveNamespace removes a namespace that CreateNamespace made. Close its devices before. Any
+// other name is ErrNoNamespace.
 func (s *State) RemoveNamespace(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,8 +154,8 @@ func (s *State) Namespaces() []string {
 	return names
 }
 
-// Close removes the namespaces that were made and lets go of the directory. Devices are
-// closed first. What can't be removed stays in the journal for the next run.
+// Close removes the namespaces that were made and releases the directory. Close devices before.
+// What can't be removed stays in the journal for the next run.
 func (s *State) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,12 +170,12 @@ func (s *State) Close() error {
 		return err == nil
 	})
 	errs = append(errs, s.writeJournal())
-	// Removed while locked: a process that opened it before sees that it lost its name.
+	// Removed while locked: a process that has opened the file finds that its name is gone.
 	errs = append(errs, os.Remove(s.lock.Name()), s.lock.Close())
 	return errors.Join(errs...)
 }
 
-// writeJournal replaces the journal; no namespaces, no file. mu is held.
+// writeJournal replaces the journal; without namespaces there is no file. mu is held.
 func (s *State) writeJournal() error {
 	path := filepath.Join(s.dir, journalName)
 	if len(s.made) == 0 {
@@ -194,7 +194,7 @@ func (s *State) writeJournal() error {
 	return nil
 }
 
-// replaceFile writes a file so that a crash leaves the old or the new one.
+// replaceFile writes a file: a crash leaves the old one or the new one.
 func replaceFile(path string, text []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {

@@ -100,7 +100,7 @@ func TestOneDaemonAtATime(t *testing.T) {
 func TestJournalsOfInterruptedRuns(t *testing.T) {
 	mine, id := newNamespace(t)
 	theirs, other := newNamespace(t)
-	other.Cookie++ // ours of that name is gone; this one is somebody's
+	other.Cookie++ // ours of that name is gone; this one was made by others
 	unmounted := uniqueName()
 	path := filepath.Join(namespaceDir, unmounted)
 	if err := os.WriteFile(path, nil, 0); err != nil {

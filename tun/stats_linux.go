@@ -8,8 +8,8 @@ import (
 )
 
 // statsSocket asks the kernel for the counters of interfaces in the namespace where it was
-// opened. RTM_GETSTATS (kernel 4.7) answers with counters and nothing else, where RTM_GETLINK
-// describes the whole interface: of thousands of devices, each scrape asks for every one.
+// opened. It uses RTM_GETSTATS (kernel 4.7), which answers with counters alone: RTM_GETLINK
+// describes the whole interface, and a scrape may ask for thousands.
 type statsSocket struct {
 	fd       int
 	sequence uint32
@@ -28,7 +28,7 @@ func openStats() (*statsSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	// Connected to the kernel, it gets nothing from anybody else.
+	// A socket that is connected to the kernel gets no other messages.
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("netlink: %w", err)
@@ -38,8 +38,8 @@ func openStats() (*statsSocket, error) {
 
 func (s *statsSocket) close() error { return unix.Close(s.fd) }
 
-// read gives the counters of the interface with that index. It never waits: the kernel answers
-// before it returns from the request.
+// read returns the counters of the interface with that index. It never waits: the kernel has
+// answered when the request returns.
 func (s *statsSocket) read(index int) (Stats, bool) {
 	if err := s.ask(index); err != nil {
 		return Stats{}, false
@@ -75,7 +75,7 @@ func (s *statsSocket) ask(index int) error {
 	return err
 }
 
-// parseStats finds the counters in an RTM_NEWSTATS message; an error message has none.
+// parseStats finds the counters in an RTM_NEWSTATS message. An error message has none.
 func parseStats(message []byte) (Stats, bool) {
 	order := binary.NativeEndian
 	if len(message) < unix.NLMSG_HDRLEN+ifStatsMsgLen || order.Uint16(message[4:]) != unix.RTM_NEWSTATS {

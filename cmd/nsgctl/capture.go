@@ -7,11 +7,14 @@ import (
 	"os"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
 
+func init() { addVerb(newCapture) }
+
 func newCapture(g *global) *cobra.Command {
-	var q control.WatchRequest
+	var q inspect.WatchRequest
 	var file string
 	c := &cobra.Command{
 		Use:   "capture -w FILE.pcapng [--denied] [--count N] [--snaplen N] [--per-second N] [--sample N] [FILTER]",
@@ -32,24 +35,21 @@ from one; a superpacket is one packet.
 		},
 	}
 	c.Flags().StringVarP(&file, "write", "w", "", "the file to write, replaced when it exists; - for the standard output")
-	c.Flags().IntVar(&q.SnapLen, "snaplen", 0, fmt.Sprintf("bytes to keep of each packet, at most %d; 0: all", control.MaxSnapLen))
+	c.Flags().IntVar(&q.SnapLen, "snaplen", 0, fmt.Sprintf("bytes to keep of each packet, at most %d; 0: all", inspect.MaxSnapLen))
 	watchFlags(c, &q, 0)
 	return c
 }
 
-func capture(c *cobra.Command, g *global, q *control.WatchRequest, name string) error {
+func capture(c *cobra.Command, g *global, q *inspect.WatchRequest, name string) error {
 	out := &lateFile{name: name, w: c.OutOrStdout(), begun: func() { fmt.Fprintln(c.ErrOrStderr(), "capturing: Ctrl-C ends") }}
 	summary, err := control.NewClient(g.socket).Capture(c.Context(), *q, out)
 	if err := errors.Join(err, out.close()); err != nil {
 		return watchError("capture", err)
 	}
-	_, err = fmt.Fprintf(c.ErrOrStderr(), "%d packets captured, %d lost because they came too quickly, %d left out by --per-second or --sample\n",
-		summary.Packets, summary.Lost, summary.Skipped)
-	return err
+	return printSummary(c.ErrOrStderr(), summary, "captured")
 }
 
-// lateFile makes the file when there is something to write: a refusal must not cost the one
-// that is there.
+// lateFile makes the file with the first write: a refusal must not replace an existing file.
 type lateFile struct {
 	name string
 	w    io.Writer // the standard output, or file

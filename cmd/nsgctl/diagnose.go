@@ -8,6 +8,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
@@ -20,9 +23,11 @@ type diagnoseFlags struct {
 	profile azure.NetworkConfigurationDiagnosticProfile
 	queries string
 	level   string
-	expect  string
+	expect  expectation
 	from    source
 }
+
+func init() { addVerb(newDiagnose) }
 
 func newDiagnose(g *global) *cobra.Command {
 	var f diagnoseFlags
@@ -46,19 +51,20 @@ With --queries, several at once, as a JSON list or @FILE:
 			if err != nil {
 				return err
 			}
-			answerer, err := f.from.open(g)
+			type result = *azure.NetworkConfigurationDiagnosticResponse
+			response, err := answer(&f.from, g,
+				func(d *control.Client) (result, error) { return d.Diagnose(c.Context(), q) },
+				func(p *inspect.Loaded) (result, error) { return ask.Diagnose(p.Snapshot, q) })
+			err = show(c, g, response, err, diagnoseTable)
 			if err != nil {
 				return err
 			}
-			response, err := answerer.Diagnose(c.Context(), q)
-			if err != nil {
-				return fmt.Errorf("diagnose: %w", err)
+			for i := range response.Results {
+				if f.expect.disappoints(response.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
+					return errNegative
+				}
 			}
-			err = g.print(c.OutOrStdout(), response, func(w io.Writer) error { return diagnoseTable(w, response) })
-			if err == nil && f.disappointed(response) {
-				err = errNegative
-			}
-			return err
+			return nil
 		},
 	}
 	flags := c.Flags()
@@ -73,8 +79,10 @@ With --queries, several at once, as a JSON list or @FILE:
 	flags.StringVar(&f.profile.DestinationPort, "port", "", "the same as --destination-port")
 	flags.StringVar(&f.queries, "queries", "", "JSON list of questions, or @FILE; - is standard input")
 	flags.StringVar(&f.level, "verbosity-level", "", "Normal, Minimum (no fields of rules) or Full (of the rules behind the match too)")
-	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
-	f.from.flags(c)
+	f.expect.flag(c)
+	f.from.flags(c, g)
+	complete(c, "direction", words("Inbound", "Outbound"))
+	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ESP", "AH"))
 	f.from.subscriptionFlags(c)
 	return c
 }
@@ -98,8 +106,8 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationD
 	if err := f.from.checkSubscription("diagnose"); err != nil {
 		return nil, err
 	}
-	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
-		return nil, wrong("--expect %q: allowed are allow and deny", f.expect)
+	if err := f.expect.check("diagnose"); err != nil {
+		return nil, err
 	}
 	q := &azure.NetworkConfigurationDiagnosticParameters{
 		TargetResourceID: f.of.networkInterface() + f.of.virtualMachine() + f.resource, VerbosityLevel: f.level,
@@ -159,15 +167,6 @@ func (f *diagnoseFlags) profiles(stdin io.Reader) ([]azure.NetworkConfigurationD
 		return nil, errors.New("the list is empty")
 	}
 	return list, nil
-}
-
-func (f *diagnoseFlags) disappointed(r *azure.NetworkConfigurationDiagnosticResponse) bool {
-	for i := range r.Results {
-		if f.expect != "" && !strings.EqualFold(f.expect, r.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
-			return true
-		}
-	}
-	return false
 }
 
 func diagnoseTable(w io.Writer, r *azure.NetworkConfigurationDiagnosticResponse) error {

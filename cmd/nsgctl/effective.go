@@ -7,9 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
+
+func init() { addVerb(newEffective) }
 
 func newEffective(g *global) *cobra.Command {
 	var of target
@@ -23,21 +28,17 @@ func newEffective(g *global) *cobra.Command {
 			if of.nic == "" {
 				return usageError{errors.New("effective: --nic is missing")}
 			}
-			answerer, err := from.open(g)
-			if err != nil {
-				return err
-			}
-			result, err := answerer.Effective(c.Context(), of.networkInterface())
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), result, func(w io.Writer) error { return effectiveTable(w, of.nic, result) })
+			type result = *azure.EffectiveNetworkSecurityGroupListResult
+			list, err := answer(&from, g,
+				func(d *control.Client) (result, error) { return d.Effective(c.Context(), of.networkInterface()) },
+				func(p *inspect.Loaded) (result, error) { return ask.Effective(p.Snapshot, of.networkInterface()) })
+			return show(c, g, list, err, func(w io.Writer, r result) error { return effectiveTable(w, of.nic, r) })
 		},
 	}
 	c.Flags().StringVar(&of.nic, "nic", "", "network interface, by name or resource id")
 	c.Flags().StringVarP(&of.nic, "name", "n", "", "the same as --nic")
 	of.groupFlag(c)
-	from.flags(c)
+	from.flags(c, g)
 	return c
 }
 
@@ -57,8 +58,8 @@ func effectiveTable(w io.Writer, nic string, result *azure.EffectiveNetworkSecur
 			r := &group.EffectiveSecurityRules[j]
 			_, name, _ := strings.Cut(r.Name, "/")
 			table.row(r.Direction, r.Priority, r.Access, r.Protocol,
-				end(expanded(r.SourceAddressPrefix, r.SourceAddressPrefixes, r.ExpandedSourceAddressPrefix), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
-				end(expanded(r.DestinationAddressPrefix, r.DestinationAddressPrefixes, r.ExpandedDestinationAddressPrefix), r.DestinationApplicationSecurityGroups, nil),
+				ruleSide(expanded(r.SourceAddressPrefix, r.SourceAddressPrefixes, r.ExpandedSourceAddressPrefix), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
+				ruleSide(expanded(r.DestinationAddressPrefix, r.DestinationAddressPrefixes, r.ExpandedDestinationAddressPrefix), r.DestinationApplicationSecurityGroups, nil),
 				several(r.DestinationPortRanges), name)
 		}
 		if err := table.flush(); err != nil {
@@ -81,8 +82,6 @@ func associated(g *azure.EffectiveNetworkSecurityGroup) string {
 	return "-"
 }
 
-func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
-
 // expanded shows a tag with the number of its prefixes, and "*" once.
 func expanded(one *string, prefixes, expansion []string) []string {
 	switch {
@@ -94,9 +93,9 @@ func expanded(one *string, prefixes, expansion []string) []string {
 	return []string{fmt.Sprintf("%s (%d)", *one, len(expansion))}
 }
 
-// end shows one side of a rule: prefixes or a tag, or else the names of application
-// security groups, and its ports unless they are all.
-func end(prefixes []string, groups []azure.SubResource, ports []string) string {
+// ruleSide shows one side of a rule: prefixes, a tag or names of application security groups,
+// and its ports unless they are all.
+func ruleSide(prefixes []string, groups []azure.SubResource, ports []string) string {
 	names := slices.Clone(prefixes)
 	for _, g := range groups {
 		names = append(names, lastName(g.ID))
@@ -106,15 +105,4 @@ func end(prefixes []string, groups []azure.SubResource, ports []string) string {
 		text += " port " + several(ports)
 	}
 	return text
-}
-
-// several keeps a list narrow: json shows all of it.
-func several(list []string) string {
-	switch len(list) {
-	case 0:
-		return ""
-	case 1:
-		return list[0]
-	}
-	return fmt.Sprintf("%s +%d", list[0], len(list)-1)
 }

@@ -7,36 +7,41 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
 
+func init() { addVerb(newFlows) }
+
 func newFlows(g *global) *cobra.Command {
-	var filter control.FlowFilter
+	var filter inspect.FlowFilter
 	c := &cobra.Command{
 		Use:   "flows [--nic NAME] [--address PREFIX] [--protocol NAME] [--limit N]",
 		Short: "List live flows",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if filter.Limit < 1 || filter.Limit > control.MaxFlowLimit {
-				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, control.MaxFlowLimit)}
+			if filter.Limit < 1 || filter.Limit > inspect.MaxFlowLimit {
+				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, inspect.MaxFlowLimit)}
+			}
+			if err := (&inspect.FlowFilter{Protocol: filter.Protocol}).Check(); err != nil {
+				return usageError{fmt.Errorf("flows: --%w", err)}
 			}
 			list, err := control.NewClient(g.socket).Flows(c.Context(), filter)
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), list, func(w io.Writer) error { return flowsTable(w, list) })
+			return show(c, g, list, err, flowsTable)
 		},
 	}
 	c.Flags().StringVar(&filter.NetworkInterface, "nic", "", "only flows of this network interface, by name or resource id")
 	c.Flags().StringVar(&filter.Address, "address", "", "only flows with this address, or an address of this prefix, at either end")
 	c.Flags().StringVar(&filter.Protocol, "protocol", "", "only flows of this protocol: TCP, UDP, ICMP, ... or a number")
-	c.Flags().IntVar(&filter.Limit, "limit", control.DefaultFlowLimit, "list at most so many flows")
+	c.Flags().IntVar(&filter.Limit, "limit", inspect.DefaultFlowLimit, "list at most so many flows")
+	complete(c, "nic", interfaceNames(&source{}, g))
+	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ICMPv6", "GRE", "ESP", "AH"))
 	return c
 }
 
-func flowsTable(w io.Writer, list *control.FlowList) error {
-	// Where nothing is translated nobody needs the column.
-	translated := slices.ContainsFunc(list.Flows, func(f control.Flow) bool { return f.Arrives() != "" })
+func flowsTable(w io.Writer, list *inspect.FlowList) error {
+	// Without translation the column would be empty.
+	translated := slices.ContainsFunc(list.Flows, func(f inspect.Flow) bool { return f.Arrives() != "" })
 	cells := func(cells ...any) []any {
 		if translated {
 			return cells
@@ -46,7 +51,7 @@ func flowsTable(w io.Writer, list *control.FlowList) error {
 	table := newGrid(w, cells("PROTOCOL", "SOURCE", "DESTINATION", "ARRIVES AS", "STATE", "IDLE", "SENT", "RECEIVED", "RULE")...)
 	for i := range list.Flows {
 		f := &list.Flows[i]
-		table.row(cells(f.Protocol, control.Endpoint(f.Source, f.SourcePort), control.Endpoint(f.Destination, f.DestinationPort), f.Arrives(), f.State,
+		table.row(cells(f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort), f.Arrives(), f.State,
 			(time.Duration(f.IdleMilliseconds) * time.Millisecond).Round(100*time.Millisecond),
 			f.PacketsSent, f.PacketsReceived, lastRule(f))...)
 	}
@@ -59,7 +64,7 @@ func flowsTable(w io.Writer, list *control.FlowList) error {
 	return nil
 }
 
-func lastRule(f *control.Flow) string {
+func lastRule(f *inspect.Flow) string {
 	if len(f.Rules) == 0 {
 		return ""
 	}

@@ -6,9 +6,14 @@ import (
 	"io"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
+
+func init() { addVerb(newSecurityGroupView) }
 
 func newSecurityGroupView(g *global) *cobra.Command {
 	var of target
@@ -25,19 +30,19 @@ from the policy's network interfaces that name it.`,
 			if (of.nic == "") == (of.vm == "") {
 				return usageError{errors.New("security-group-view: one of --vm and --nic is needed")}
 			}
-			answerer, err := from.open(g)
-			if err != nil {
-				return err
-			}
-			view, err := answerer.SecurityGroupView(c.Context(), of.networkInterface()+of.virtualMachine())
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), view, func(w io.Writer) error { return groupViewTable(w, view) })
+			target := of.networkInterface() + of.virtualMachine()
+			view, err := answer(&from, g,
+				func(d *control.Client) (*azure.SecurityGroupViewResult, error) {
+					return d.SecurityGroupView(c.Context(), target)
+				},
+				func(p *inspect.Loaded) (*azure.SecurityGroupViewResult, error) {
+					return ask.SecurityGroupView(p.Snapshot, target)
+				})
+			return show(c, g, view, err, groupViewTable)
 		},
 	}
 	of.flags(c)
-	from.flags(c)
+	from.flags(c, g)
 	return c
 }
 
@@ -56,8 +61,8 @@ func groupViewTable(w io.Writer, view *azure.SecurityGroupViewResult) error {
 		for j := range rules.EffectiveSecurityRules {
 			r := &rules.EffectiveSecurityRules[j]
 			table.row(r.Direction, r.Priority, r.Access, r.Protocol,
-				end(viewedPrefixes(r.SourceAddressPrefix, r.SourceAddressPrefixes), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
-				end(viewedPrefixes(r.DestinationAddressPrefix, r.DestinationAddressPrefixes), r.DestinationApplicationSecurityGroups, nil),
+				ruleSide(viewedPrefixes(r.SourceAddressPrefix, r.SourceAddressPrefixes), r.SourceApplicationSecurityGroups, r.SourcePortRanges),
+				ruleSide(viewedPrefixes(r.DestinationAddressPrefix, r.DestinationAddressPrefixes), r.DestinationApplicationSecurityGroups, nil),
 				several(r.DestinationPortRanges), r.Name)
 		}
 		if err := table.flush(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/nsgd/nsgd/dataplane/control"
@@ -35,8 +36,8 @@ const defaultSocket = "/run/nsgd/nsgd.sock"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A verb that cannot be interrupted, such as one that waits for input, ends with the
-	// next signal, which has its ordinary effect again.
+	// The second signal has its ordinary effect, for a verb that can't be interrupted, such as
+	// one that waits for input.
 	context.AfterFunc(ctx, stop)
 	code := execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
@@ -61,7 +62,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		fmt.Fprintf(stderr, "nsgctl: %s\nnsgctl --help shows what is allowed\n", printableLines(err.Error()))
 		return exitUsage
 	case errors.Is(err, control.ErrNoDaemon):
-		hint := "nsgd run starts a daemon; verify, diagnose, effective, security-group-view, next-hop, tags, rules and replay need none with --policy"
+		hint := "nsgd run starts a daemon; with --policy these need none: " + verbsWithPolicy(root)
 		if errors.Is(err, fs.ErrPermission) {
 			hint = "the socket belongs to the daemon's user: ask as root"
 		}
@@ -72,6 +73,11 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	return exitNegative
 }
 
+// verbs make the commands. Each verb's file adds its own when the program starts.
+var verbs []func(*global) *cobra.Command
+
+func addVerb(verb func(*global) *cobra.Command) { verbs = append(verbs, verb) }
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "nsgctl",
@@ -79,29 +85,71 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("a command is missing: validate, verify, diagnose, effective, security-group-view, next-hop, tags, rules, flows, top, trace, capture, replay, status or reload")}
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", args[0])}
+			}
+			return nil
 		},
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Long: `Ask nsgd, or policy files, what network security groups do.
 
 Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
+	}
+	root.RunE = func(*cobra.Command, []string) error {
+		return usageError{errors.New("a command is missing: " + names(root.Commands()))}
 	}
 	root.SetVersionTemplate("nsgctl {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	var g global
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table")
+	complete(root, "output", words(outputJSON, outputTable))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return g.check() }
-	root.AddCommand(newValidate(&g), newVerify(&g), newDiagnose(&g), newEffective(&g), newSecurityGroupView(&g), newNextHop(&g), newTags(&g), newRules(&g), newFlows(&g), newTop(&g), newTrace(&g), newCapture(&g), newReplay(&g), newStatus(&g), newReload(&g))
+	for _, verb := range verbs {
+		root.AddCommand(verb(&g))
+	}
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) } // cobra's own succeeds
 	return root
+}
+
+// checkTopic refuses to help with a command that there is not.
+func checkTopic(root *cobra.Command, args []string) error {
+	if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+		return usageError{fmt.Errorf("help: unknown command %q", strings.Join(args, " "))}
+	}
+	return nil
+}
+
+func verbsWithPolicy(root *cobra.Command) string {
+	var list []*cobra.Command
+	for _, c := range root.Commands() {
+		if c.Flags().Lookup("policy") != nil {
+			list = append(list, c)
+		}
+	}
+	return names(list)
+}
+
+// names lists commands, without those that are about commands.
+func names(commands []*cobra.Command) string {
+	var list []string
+	for _, c := range commands {
+		if c.Name() != "help" && c.Name() != "completion" {
+			list = append(list, c.Name())
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // noArgs refuses arguments as wrong use.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s: unexpected argument %q", c.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s: unexpected argument %q", verbName(c), args[0])}
 	}
 	return nil
 }
+
+// verbName is a command's path behind nsgctl.
+func verbName(c *cobra.Command) string { return strings.TrimPrefix(c.CommandPath(), "nsgctl ") }

@@ -6,13 +6,17 @@ import (
 	"io"
 	"net/netip"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
 
+func init() { addVerb(newNextHop) }
+
 func newNextHop(g *global) *cobra.Command {
-	var q control.NextHopQuestion
+	var sender, destination string
 	var of target
 	from := source{of: &of}
 	c := &cobra.Command{
@@ -23,43 +27,40 @@ func newNextHop(g *global) *cobra.Command {
 as az network watcher show-next-hop does: the longest prefix among the routes of its subnet.
 Without a daemon there are no gateways, which are in its configuration.`,
 		Args: from.args,
-		RunE: func(c *cobra.Command, _ []string) error {
-			q.NetworkInterface, q.VirtualMachine = of.networkInterface(), of.virtualMachine()
-			if err := checkNextHop(&q); err != nil {
-				return usageError{fmt.Errorf("next-hop: %w", err)}
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			q := ask.NextHopQuestion{NetworkInterface: of.networkInterface(), VirtualMachine: of.virtualMachine()}
+			if q.NetworkInterface == "" && q.VirtualMachine == "" {
+				return usageError{errors.New("next-hop: --nic or --vm is missing")}
 			}
-			answerer, err := from.open(g)
-			if err != nil {
+			if q.Source, err = addressFlag("source-ip", sender); err != nil {
 				return err
 			}
-			result, err := answerer.NextHop(c.Context(), q)
-			if err != nil {
+			if q.Destination, err = addressFlag("dest-ip", destination); err != nil {
 				return err
 			}
-			return g.print(c.OutOrStdout(), result, func(w io.Writer) error { return nextHopTable(w, result) })
+			hop, err := answer(&from, g,
+				func(d *control.Client) (*azure.NextHopResult, error) { return d.NextHop(c.Context(), q) },
+				func(p *inspect.Loaded) (*azure.NextHopResult, error) { return ask.NextHop(p.Snapshot, q) })
+			return show(c, g, hop, err, nextHopTable)
 		},
 	}
 	flags := c.Flags()
 	of.flags(c)
-	flags.StringVar(&q.Source, "source-ip", "", "an address of the network interface")
-	flags.StringVar(&q.Destination, "dest-ip", "", "where the packets go to")
-	from.flags(c)
+	flags.StringVar(&sender, "source-ip", "", "an address of the network interface")
+	flags.StringVar(&destination, "dest-ip", "", "where the packets go to")
+	from.flags(c, g)
 	return c
 }
 
-func checkNextHop(q *control.NextHopQuestion) error {
-	if q.NetworkInterface == "" && q.VirtualMachine == "" {
-		return errors.New("--nic or --vm is missing")
+func addressFlag(name, text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, usageError{fmt.Errorf("next-hop: --%s is missing", name)}
 	}
-	for _, f := range []struct{ flag, value string }{{"--source-ip", q.Source}, {"--dest-ip", q.Destination}} {
-		if f.value == "" {
-			return fmt.Errorf("%s is missing", f.flag)
-		}
-		if _, err := netip.ParseAddr(f.value); err != nil {
-			return fmt.Errorf("%s %q: allowed is an IP address", f.flag, f.value)
-		}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return a, usageError{fmt.Errorf("next-hop: --%s %q: allowed is an IP address", name, text)}
 	}
-	return nil
+	return a.Unmap(), nil
 }
 
 func nextHopTable(w io.Writer, r *azure.NextHopResult) error {

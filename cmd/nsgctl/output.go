@@ -4,8 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+
+	"github.com/spf13/cobra"
 )
 
 const (
@@ -23,15 +27,29 @@ func (g *global) check() error {
 	return nil
 }
 
-// print writes v as JSON, or what table makes of it.
-func (g *global) print(w io.Writer, v any, table func(io.Writer) error) error {
-	if g.output == outputTable {
-		return table(w)
+// show prints an answer as JSON or as a table, unless there is an error instead.
+func show[T any](c *cobra.Command, g *global, answer T, err error, table func(io.Writer, T) error) error {
+	if err != nil {
+		return err
 	}
+	if g.output == outputTable {
+		return table(c.OutOrStdout(), answer)
+	}
+	return writeJSON(c.OutOrStdout(), answer)
+}
+
+func writeJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)
+}
+
+// lineEncoder writes a JSON value a line.
+func lineEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
 }
 
 // grid prints aligned columns.
@@ -45,15 +63,70 @@ func newGrid(w io.Writer, header ...any) *grid {
 	return g
 }
 
-// row prints one row, without what a terminal would obey; an empty cell becomes a dash.
+// row prints one row, printable; an empty cell becomes a dash.
 func (g *grid) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
-		if texts[i] = printable(fmt.Sprint(c)); texts[i] == "" {
-			texts[i] = "-"
-		}
+		texts[i] = dash(printable(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(g.w, strings.Join(texts, "\t"))
 }
 
 func (g *grid) flush() error { return g.w.Flush() }
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// lastName is the name at the end of an id.
+func lastName(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// several keeps a list narrow: json shows all of it.
+func several(list []string) string {
+	switch len(list) {
+	case 0:
+		return ""
+	case 1:
+		return list[0]
+	}
+	return fmt.Sprintf("%s +%d", list[0], len(list)-1)
+}
+
+// printable escapes what would move a terminal's cursor, or begin a line that looks like one
+// of nsgctl's. Names come from documents that anybody may have written.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unprintable) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unprintable(r) {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// printableLines is printable for text of several lines, as errors are.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(strings.ReplaceAll(lines[i], "\t", "  "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+func plural(n int, singular string) string {
+	if n == 1 {
+		return "1 " + singular
+	}
+	return fmt.Sprintf("%d %ss", n, singular)
+}

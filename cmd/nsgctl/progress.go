@@ -1,49 +1,65 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	"github.com/charmbracelet/x/term"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
-// progress shows how much of the captures has been read; nil shows nothing.
-type progress struct{ bar *progressbar.ProgressBar }
+// progressEvery is how often the line of progress changes.
+const progressEvery = 200 * time.Millisecond
 
-// newProgress shows a bar if a person looks at the errors, and no lines of packets run through it;
-// total is -1 when not known.
-func newProgress(c *cobra.Command, total int64, lines bool) *progress {
-	stderr, ok := c.ErrOrStderr().(*os.File)
-	if !ok || !term.IsTerminal(int(stderr.Fd())) {
-		return nil
-	}
-	if stdout, ok := c.OutOrStdout().(*os.File); lines && ok && term.IsTerminal(int(stdout.Fd())) {
-		return nil
-	}
-	return &progress{progressbar.NewOptions64(total, progressbar.OptionSetWriter(stderr), progressbar.OptionShowBytes(true),
-		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(30))}
+// progress shows how much of the captures has been read, on one line; nil shows nothing.
+type progress struct {
+	w           io.Writer
+	read, total int64 // in bytes; total is -1 when it is not known
+	shown       time.Time
 }
 
+// newProgress shows a line if standard error is a terminal and no lines of packets run through it.
+func newProgress(c *cobra.Command, total int64, packetLines bool) *progress {
+	if !isTerminal(c.ErrOrStderr()) || packetLines && isTerminal(c.OutOrStdout()) {
+		return nil
+	}
+	return &progress{w: c.ErrOrStderr(), total: total}
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(file.Fd())
+}
+
+// reader counts what is read from in.
 func (p *progress) reader(in io.Reader) io.Reader {
 	if p == nil {
 		return in
 	}
-	return io.TeeReader(in, p.bar)
+	return io.TeeReader(in, p)
 }
 
-// clear makes room for a line of text.
-func (p *progress) clear() {
-	if p != nil {
-		p.bar.Clear()
+// Write implements io.Writer: it counts the bytes.
+func (p *progress) Write(b []byte) (int, error) {
+	p.read += int64(len(b))
+	if time.Since(p.shown) < progressEvery {
+		return len(b), nil
 	}
+	p.shown = time.Now()
+	of := ""
+	if p.total > 0 {
+		of = fmt.Sprintf(" of %d MB, %d %%", p.total/1e6, 100*p.read/p.total)
+	}
+	fmt.Fprintf(p.w, "\r%d MB read%s", p.read/1e6, of)
+	return len(b), nil
 }
 
-func (p *progress) end() {
-	if p != nil {
-		p.bar.Exit()
-		p.bar.Clear()
+// clear takes the line away, for text or the end.
+func (p *progress) clear() {
+	if p != nil && !p.shown.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.shown = time.Time{}
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"io"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
+
+func init() { addVerb(newReload) }
 
 func newReload(g *global) *cobra.Command {
 	return &cobra.Command{
@@ -20,27 +23,26 @@ func newReload(g *global) *cobra.Command {
 			if errors.As(err, &refused) {
 				return g.refuse(c, refused)
 			}
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), reloaded, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "reloaded: generation %d, %s\n", reloaded.Generation, reloaded.PolicyCounts)
-				if c := reloaded.ServiceTagChanges; c != nil && err == nil {
-					_, err = fmt.Fprintf(w, "service tags: %s, before %s\n", edition(&c.New), edition(&c.Old))
-					for i := range c.Rules {
-						fmt.Fprintln(w, printable(c.Rules[i].String()))
-					}
-				}
-				return err
-			})
+			return show(c, g, reloaded, err, reloadedTable)
 		},
 	}
 }
 
-// refuse prints why a reload was refused: for json in the form of the answer.
+func reloadedTable(w io.Writer, r *inspect.Reloaded) error {
+	_, err := fmt.Fprintf(w, "reloaded: generation %d, %s\n", r.Generation, r.PolicyCounts)
+	if c := r.ServiceTagChanges; c != nil && err == nil {
+		_, err = fmt.Fprintf(w, "service tags: %s, before %s\n", edition(&c.New), edition(&c.Old))
+		for i := range c.Rules {
+			fmt.Fprintln(w, printable(c.Rules[i].String()))
+		}
+	}
+	return err
+}
+
+// refuse prints why a reload was refused; with -o json the faults come as JSON.
 func (g *global) refuse(c *cobra.Command, refused *control.Error) error {
 	if g.output == outputJSON {
-		if err := g.print(c.OutOrStdout(), refused, nil); err != nil {
+		if err := writeJSON(c.OutOrStdout(), refused); err != nil {
 			return err
 		}
 	}

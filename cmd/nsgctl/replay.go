@@ -3,13 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -27,6 +26,8 @@ type replayFlags struct {
 	top                   int
 	from                  source
 }
+
+func init() { addVerb(newReplay) }
 
 func newReplay(g *global) *cobra.Command {
 	var f replayFlags
@@ -63,6 +64,7 @@ interrupted: what was read until then is counted.`,
 	flags.StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that it names")
 	f.from.policyFlags(c)
 	f.from.subscriptionFlags(c)
+	complete(c, "nic", interfaceNames(&f.from, g))
 	return c
 }
 
@@ -101,7 +103,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 	}
 	bar := newProgress(c, total, f.packets || f.compare)
 	failed := f.play(c.Context(), c.ErrOrStderr(), r, inputs, bar)
-	bar.end()
+	bar.clear()
 	summary, err := r.Summary()
 	if err != nil {
 		return err
@@ -119,13 +121,12 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 
 // open makes the replay of what the flags say.
 func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, idle func() error) (*replay.Replay, error) {
-	files := control.NewPolicyFiles(f.from.serviceTags, f.from.policy...)
-	files.SetDeployment(f.from.templates())
+	files := f.from.files()
 	set, err := files.Load()
 	if err != nil {
 		return nil, err
 	}
-	warnLeft(c.ErrOrStderr(), files.LeftOut())
+	f.from.warnLeftOut(files.LeftOut())
 	o := replay.Options{Policy: set, Topology: topology.Options{AzureQuirks: f.from.azureQuirks}, Subscription: f.from.subscription,
 		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets}
 	if f.packets || f.compare {
@@ -183,15 +184,9 @@ func (f *replayFlags) print(out *bufio.Writer, g *global, s *replay.Summary) (er
 	case f.packets || f.compare:
 		err = lineEncoder(out).Encode(map[string]*replay.Summary{"summary": s})
 	default:
-		err = g.print(out, s, nil)
+		err = writeJSON(out, s)
 	}
 	return errors.Join(err, out.Flush())
-}
-
-func lineEncoder(w io.Writer) *json.Encoder {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	return encoder
 }
 
 // packetWriter prints packets as they come.
@@ -209,7 +204,7 @@ func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
 			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason) // by whoever has made the file
 		}
 		_, err := fmt.Fprintf(w, "%6d %s %-6s %-21s > %-21s %5d %-5s %s\n", p.Number, p.Time.Format("15:04:05.000000"), dash(p.Protocol),
-			dash(control.Endpoint(p.Source, p.SourcePort)), dash(control.Endpoint(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
+			dash(inspect.Endpoint(p.Source, p.SourcePort)), dash(inspect.Endpoint(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
 		return err
 	}
 }

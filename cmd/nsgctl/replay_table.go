@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
 )
 
@@ -52,11 +52,11 @@ func replayTable(w io.Writer, s *replay.Summary) error {
 	}
 	for _, part := range []struct {
 		title string
-		rules []control.Rule
+		rules []inspect.Rule
 	}{{"Rules that decided", s.Rules}, {"Unused rules", s.UnusedRules}} {
 		fmt.Fprintf(w, "\n%s: %d\n", part.title, len(part.rules))
 		if len(part.rules) > 0 {
-			if err := rulesTable(w, &control.RuleList{Rules: part.rules}); err != nil {
+			if err := rulesTable(w, &inspect.RuleList{Rules: part.rules}); err != nil {
 				return err
 			}
 		}
@@ -64,11 +64,11 @@ func replayTable(w io.Writer, s *replay.Summary) error {
 	return nil
 }
 
-func topTable(w io.Writer, flows []control.Flow) error {
+func topTable(w io.Writer, flows []inspect.Flow) error {
 	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "LASTED", "SENT", "RECEIVED", "BYTES", "RULE")
 	for i := range flows {
 		f := &flows[i]
-		table.row(f.Protocol, control.Endpoint(f.Source, f.SourcePort), control.Endpoint(f.Destination, f.DestinationPort), f.State,
+		table.row(f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort), f.State,
 			(time.Duration(f.AgeMilliseconds) * time.Millisecond).String(), f.PacketsSent, f.PacketsReceived, f.BytesSent+f.BytesReceived, lastRule(f))
 	}
 	return table.flush()

@@ -5,11 +5,14 @@ import (
 	"io"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
 
+func init() { addVerb(newRules) }
+
 func newRules(g *global) *cobra.Command {
-	var filter control.RuleFilter
+	var filter inspect.RuleFilter
 	var from source
 	c := &cobra.Command{
 		Use:   "rules [--nsg NAME] [--unused] [--policy PATH...]",
@@ -19,24 +22,20 @@ func newRules(g *global) *cobra.Command {
 			if filter.Unused && len(from.policy) > 0 {
 				return usageError{errors.New("rules: --unused needs the daemon's counters: leave out --policy")}
 			}
-			answerer, err := from.open(g)
-			if err != nil {
-				return err
-			}
-			list, err := answerer.Rules(c.Context(), filter)
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), list, func(w io.Writer) error { return rulesTable(w, list) })
+			list, err := answer(&from, g,
+				func(d *control.Client) (*inspect.RuleList, error) { return d.Rules(c.Context(), filter) },
+				func(p *inspect.Loaded) (*inspect.RuleList, error) { return inspect.Rules(p.Snapshot, nil, filter) })
+			return show(c, g, list, err, rulesTable)
 		},
 	}
 	c.Flags().StringVar(&filter.NetworkSecurityGroup, "nsg", "", "only this network security group, by name or resource id")
 	c.Flags().BoolVar(&filter.Unused, "unused", false, "only rules that decided nothing since the daemon started")
-	from.flags(c)
+	from.flags(c, g)
+	complete(c, "nsg", groupNames(&from, g))
 	return c
 }
 
-func rulesTable(w io.Writer, list *control.RuleList) error {
+func rulesTable(w io.Writer, list *inspect.RuleList) error {
 	table := newGrid(w, "NSG", "DIRECTION", "PRIORITY", "ACCESS", "PROTOCOL", "RULE", "HITS", "PACKETS", "BYTES")
 	for i := range list.Rules {
 		r := &list.Rules[i]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -39,15 +40,15 @@ func TestScripts(t *testing.T) {
 // daemon serves the lab's policy on $WORK/nsgd.sock, with an engine that has no devices.
 func daemon(ts *testscript.TestScript, _ bool, _ []string) {
 	policy := ts.MkAbs("lab/policy")
-	set, err := control.LoadPolicy(policy)
+	set, err := inspect.NewPolicyFiles("", policy).Load()
 	ts.Check(err)
 	engine, err := dataplane.New(set, dataplane.Options{Workers: 1, Attachments: []topology.Spec{{Kind: topology.Internet}}})
 	ts.Check(err)
 	socket := ts.MkAbs("nsgd.sock")
 	listener, err := control.Listen(socket)
 	ts.Check(err)
-	server := control.NewServer(control.NewService(control.Options{
-		Engine: engine, Policy: control.NewPolicyFiles("", policy), Version: "test", Offload: "off", Control: socket,
+	server := control.NewServer(inspect.NewService(inspect.Options{
+		Engine: engine, Policy: inspect.NewPolicyFiles("", policy), Version: "test", Offload: "off", Control: socket,
 	}))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()

@@ -1,20 +1,21 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
 // source are the flags of verbs that can do without a daemon.
 type source struct {
-	// of is what the verb asks about, nil when it has no such flags: its resource group is that
-	// of templates too. Its flags are added first.
+	// of is what the verb asks about; nil when it has no such flags. Its resource group is that
+	// of templates too. Add its flags first.
 	of *target
 
 	policy      []string
@@ -27,11 +28,14 @@ type source struct {
 	subscription topology.Subscription // of verbs that judge
 }
 
-func (s *source) flags(c *cobra.Command) {
+func (s *source) flags(c *cobra.Command, g *global) {
 	c.Flags().StringArrayVar(&s.policy, "policy", nil, "answer from this file or folder of ARM JSON instead of the daemon; more may follow as arguments")
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
 	c.Flags().StringVar(&s.outbound, "default-outbound-address", "", "with --policy: the public address of default outbound access, as defaultOutboundAddress of the daemon")
 	s.policyFlags(c)
+	if c.Flags().Lookup("nic") != nil {
+		complete(c, "nic", interfaceNames(s, g))
+	}
 }
 
 // policyFlags are those that say how a policy is understood.
@@ -50,29 +54,46 @@ func (s *source) args(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// open chooses who answers.
-func (s *source) open(g *global) (control.Answerer, error) {
+// answer asks the policy files that the flags name, or else the daemon.
+func answer[T any](s *source, g *global, daemon func(*control.Client) (T, error), files func(*inspect.Loaded) (T, error)) (none T, err error) {
 	if len(s.policy) > 0 {
-		return s.openFiles()
+		return answerFrom(s, files)
 	}
-	for _, name := range deploymentFlags {
-		if s.command.Flags().Changed(name) && (s.of == nil || name != groupFlag) {
-			return nil, usageError{fmt.Errorf("--%s goes with --policy: the daemon's templates are evaluated as its configuration says", name)}
-		}
+	if err := s.checkDaemon(); err != nil {
+		return none, err
 	}
-	if s.azureQuirks {
-		return nil, usageError{errors.New("--azure-quirks goes with --policy: the daemon's setting is in its configuration")}
-	}
-	if s.outbound != "" {
-		return nil, usageError{errors.New("--default-outbound-address goes with --policy: the daemon's setting is in its configuration")}
-	}
-	if s.serviceTags != "" {
-		return nil, usageError{errors.New("--service-tags goes with --policy: the daemon's service tag file is in its configuration")}
-	}
-	return control.NewClient(g.socket), nil
+	return daemon(control.NewClient(g.socket))
 }
 
-func (s *source) openFiles() (control.Answerer, error) {
+// answerFrom asks the policy files that the flags name.
+func answerFrom[T any](s *source, files func(*inspect.Loaded) (T, error)) (none T, err error) {
+	loaded, err := s.open()
+	if err != nil {
+		return none, err
+	}
+	return files(loaded)
+}
+
+// checkDaemon refuses flags that only policy files have.
+func (s *source) checkDaemon() error {
+	for _, name := range deploymentFlags {
+		if s.command.Flags().Changed(name) && (s.of == nil || name != groupFlag) {
+			return usageError{fmt.Errorf("--%s goes with --policy: the daemon's templates are evaluated as its configuration says", name)}
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		given bool
+		what  string
+	}{{"azure-quirks", s.azureQuirks, "setting"}, {"default-outbound-address", s.outbound != "", "setting"}, {"service-tags", s.serviceTags != "", "service tag file"}} {
+		if f.given {
+			return usageError{fmt.Errorf("--%s goes with --policy: the daemon's %s is in its configuration", f.name, f.what)}
+		}
+	}
+	return nil
+}
+
+func (s *source) open() (*inspect.Loaded, error) {
 	options := topology.Options{AzureQuirks: s.azureQuirks}
 	if s.outbound != "" {
 		a, err := netip.ParseAddr(s.outbound)
@@ -81,21 +102,39 @@ func (s *source) openFiles() (control.Answerer, error) {
 		}
 		options.DefaultOutbound = a
 	}
-	files := control.NewPolicyFiles(s.serviceTags, s.policy...)
-	files.SetDeployment(s.templates())
-	answerer, err := files.OpenWith(options)
+	files := s.files()
+	loaded, err := files.Open(options)
 	if err != nil {
 		return nil, err
 	}
-	answerer.Subscribe(s.subscription)
-	warnLeft(s.command.ErrOrStderr(), files.LeftOut())
-	return answerer, nil
+	loaded.Snapshot.BlockSMTP = s.subscription.BlocksSMTP()
+	s.warnLeftOut(files.LeftOut())
+	return loaded, nil
+}
+
+// files are the policy files, with what their templates are evaluated with.
+func (s *source) files() *inspect.PolicyFiles {
+	d := s.deployment
+	if s.of != nil {
+		d.ResourceGroup = s.of.group
+	}
+	files := inspect.NewPolicyFiles(s.serviceTags, s.policy...)
+	files.SetDeployment(d)
+	return files
+}
+
+// warnLeftOut lists what --allow-partial leaves out of a policy.
+func (s *source) warnLeftOut(faults ruleset.Faults) {
+	for i := range faults {
+		fmt.Fprintf(s.command.ErrOrStderr(), "warning: left out: %s\n", printable(faults[i].Error()))
+	}
 }
 
 // subscriptionFlags are those that decide about TCP port 25.
 func (s *source) subscriptionFlags(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&s.subscription.Type, "subscription-type", "", "with --policy: enterprise, payg, msdn or csp, which decides about TCP port 25 to the internet; enterprise when absent")
+	complete(c, "subscription-type", words("enterprise", "payg", "msdn", "csp"))
 	flags.BoolVar(&s.subscription.CreatedBefore20171115, "created-before-20171115", false, "with --subscription-type payg or csp: created before 15 November 2017")
 	flags.BoolVar(&s.subscription.SMTPExempt, "smtp-exempt", false, "with --subscription-type payg or csp: exempted from the block of port 25")
 }
@@ -111,11 +150,21 @@ func (s *source) checkSubscription(verb string) error {
 	return nil
 }
 
-// templates is what templates are evaluated with.
-func (s *source) templates() arm.Deployment {
-	d := s.deployment
-	if s.of != nil {
-		d.ResourceGroup = s.of.group
+// deploymentFlags are those of verbs that read ARM templates.
+var deploymentFlags = []string{"parameters", "subscription", groupFlag, "location", "runtime", "allow-partial"}
+
+// groupFlag names the resource group. Verbs that ask about a resource add it before addDeployment.
+const groupFlag = "resource-group"
+
+// addDeployment adds the flags that say what templates are evaluated with.
+func addDeployment(c *cobra.Command, d *arm.Deployment) {
+	f := c.Flags()
+	f.StringArrayVar(&d.Parameters, "parameters", nil, "parameters of ARM templates: a parameters file or NAME=VALUE; may be repeated, the last one holds")
+	f.StringVar(&d.Subscription, "subscription", "", "id of the subscription that templates are for (default zeros)")
+	if f.Lookup(groupFlag) == nil {
+		f.StringVar(&d.ResourceGroup, groupFlag, "", `name of the resource group that templates are for (default "nsgd")`)
 	}
-	return d
+	f.StringVar(&d.Location, "location", "", `location of that resource group (default "westeurope")`)
+	f.StringVar(&d.Runtime, "runtime", "", "JSON file of what only Azure knows: resources as Azure answers for them, by id or name")
+	f.BoolVar(&d.Partial, "allow-partial", false, "leave out what can't be evaluated, with a warning, instead of refusing the policy")
 }

@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
+
+func init() { addVerb(newStatus) }
 
 func newStatus(g *global) *cobra.Command {
 	return &cobra.Command{
@@ -19,15 +22,12 @@ func newStatus(g *global) *cobra.Command {
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			status, err := control.NewClient(g.socket).Status(c.Context())
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), status, func(w io.Writer) error { return statusTable(w, status) })
+			return show(c, g, status, err, statusTable)
 		},
 	}
 }
 
-func statusTable(w io.Writer, s *control.Status) error {
+func statusTable(w io.Writer, s *inspect.Status) error {
 	facts := newGrid(w)
 	facts.row("version", s.Version)
 	facts.row("pid", s.PID)
@@ -37,11 +37,7 @@ func statusTable(w io.Writer, s *control.Status) error {
 	facts.row("metrics", s.Metrics)
 	facts.row("policy", strings.Join(s.Policy, " "))
 	if tags := s.ServiceTags; tags != nil {
-		edition := ""
-		if tags.ChangeNumber != "" {
-			edition = "change number " + tags.ChangeNumber + ", "
-		}
-		facts.row("service tags", fmt.Sprintf("%s: %s%d tags", tags.File, edition, tags.Tags))
+		facts.row("service tags", edition(tags))
 	}
 	facts.row("generation", s.Generation)
 	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))
@@ -78,7 +74,7 @@ func statusTable(w io.Writer, s *control.Status) error {
 	return backendsTable(w, s.Backends)
 }
 
-func backendsTable(w io.Writer, list []control.Backend) error {
+func backendsTable(w io.Writer, list []inspect.Backend) error {
 	fmt.Fprintln(w)
 	table := newGrid(w, "LOAD BALANCER", "PROBE", "BACKEND", "HEALTH", "SINCE", "REASON")
 	for i := range list {
@@ -90,7 +86,7 @@ func backendsTable(w io.Writer, list []control.Backend) error {
 		if b.Since != nil {
 			since = b.Since.Format(time.RFC3339)
 		}
-		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+control.Endpoint(b.Address, b.Port), health, since, b.Reason)
+		table.row(b.LoadBalancer, b.Probe+" "+b.Protocol, b.NetworkInterface+" "+inspect.Endpoint(b.Address, b.Port), health, since, b.Reason)
 	}
 	return table.flush()
 }

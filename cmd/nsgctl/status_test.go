@@ -4,14 +4,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // A service tag file without a change number was shown as "change number , 4 tags".
 func TestStatusLeavesOutAChangeNumberThatTheFileLacks(t *testing.T) {
 	for number, want := range map[string]string{"": "tags.json: 4 tags", "376": "tags.json: change number 376, 4 tags"} {
 		var out strings.Builder
-		if err := statusTable(&out, &control.Status{ServiceTags: &control.ServiceTags{File: "tags.json", ChangeNumber: number, Tags: 4}}); err != nil {
+		if err := statusTable(&out, &inspect.Status{ServiceTags: &inspect.ServiceTags{File: "tags.json", ChangeNumber: number, Tags: 4}}); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(out.String(), want) {
@@ -22,7 +22,7 @@ func TestStatusLeavesOutAChangeNumberThatTheFileLacks(t *testing.T) {
 
 func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
 	var out strings.Builder
-	s := &control.Status{Unprobed: "nobody asks", Backends: []control.Backend{
+	s := &inspect.Status{Unprobed: "nobody asks", Backends: []inspect.Backend{
 		{LoadBalancer: "lb", Probe: "http", NetworkInterface: "vm-nic", Address: "10.0.0.4", Protocol: "Http", Port: 80, Reason: "HTTP status 503"},
 		{LoadBalancer: "lb", Probe: "http", NetworkInterface: "vm2-nic", Address: "10.0.0.5", Protocol: "Http", Port: 80, Up: true}}}
 	if err := statusTable(&out, s); err != nil {
@@ -35,7 +35,7 @@ func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
 		}
 	}
 	out.Reset()
-	if err := statusTable(&out, &control.Status{}); err != nil || strings.Contains(out.String(), "BACKEND") {
+	if err := statusTable(&out, &inspect.Status{}); err != nil || strings.Contains(out.String(), "BACKEND") {
 		t.Errorf("%v: backends are shown where there are none:\n%s", err, out.String())
 	}
 }

@@ -6,9 +6,12 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
+
+func init() { addVerb(newTags) }
 
 func newTags(g *global) *cobra.Command {
 	c := &cobra.Command{
@@ -23,12 +26,12 @@ func newTags(g *global) *cobra.Command {
 	return c
 }
 
-// openTags chooses who answers about tags: a service tag file is enough, without a policy.
-func (s *source) openTags(g *global) (control.Answerer, error) {
+// answerTags is answer for verbs that need no policy when they have a service tag file.
+func answerTags[T any](s *source, g *global, daemon func(*control.Client) (T, error), files func(*inspect.Loaded) (T, error)) (T, error) {
 	if s.serviceTags != "" {
-		return s.openFiles()
+		return answerFrom(s, files)
 	}
-	return s.open(g)
+	return answer(s, g, daemon, files)
 }
 
 func (s *source) tagFlags(c *cobra.Command) {
@@ -44,26 +47,21 @@ func newTagsList(g *global) *cobra.Command {
 		Short: "List the tags that rules can name, all or those that begin with NAME, with the numbers of their prefixes and rules",
 		Args:  atMostOne("tags list", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			answerer, err := from.openTags(g)
-			if err != nil {
-				return err
-			}
-			list, err := answerer.Tags(c.Context())
-			if err != nil {
-				return err
-			}
-			if len(args) > 0 {
+			list, err := answerTags(&from, g,
+				func(d *control.Client) (*inspect.TagList, error) { return d.Tags(c.Context()) },
+				func(p *inspect.Loaded) (*inspect.TagList, error) { return p.Tags(), nil })
+			if err == nil && len(args) > 0 {
 				list.Tags = beginningWith(list.Tags, args[0])
 			}
-			return g.print(c.OutOrStdout(), list, func(w io.Writer) error { return tagsTable(w, list) })
+			return show(c, g, list, err, tagsTable)
 		},
 	}
 	from.tagFlags(c)
 	return c
 }
 
-func beginningWith(tags []control.TagSummary, name string) []control.TagSummary {
-	kept := []control.TagSummary{}
+func beginningWith(tags []inspect.TagSummary, name string) []inspect.TagSummary {
+	kept := []inspect.TagSummary{}
 	for _, t := range tags {
 		if len(t.Name) >= len(name) && strings.EqualFold(t.Name[:len(name)], name) {
 			kept = append(kept, t)
@@ -72,7 +70,7 @@ func beginningWith(tags []control.TagSummary, name string) []control.TagSummary 
 	return kept
 }
 
-func tagsTable(w io.Writer, list *control.TagList) error {
+func tagsTable(w io.Writer, list *inspect.TagList) error {
 	if f := list.ServiceTags; f != nil {
 		fmt.Fprintf(w, "%s\n", edition(f))
 	}
@@ -80,7 +78,7 @@ func tagsTable(w io.Writer, list *control.TagList) error {
 	for i := range list.Tags {
 		t := &list.Tags[i]
 		v4, v6 := any(t.IPv4), any(t.IPv6)
-		if t.Kind == control.BuiltInKind {
+		if t.Kind == inspect.BuiltInKind {
 			v4, v6 = "", ""
 		}
 		table.row(t.Name, t.ChangeNumber, printable(t.Region), printable(t.SystemService), v4, v6, t.Rules)
@@ -89,7 +87,7 @@ func tagsTable(w io.Writer, list *control.TagList) error {
 }
 
 // edition is a service tag file in words.
-func edition(f *control.ServiceTags) string {
+func edition(f *inspect.ServiceTags) string {
 	number := ""
 	if f.ChangeNumber != "" {
 		number = "change number " + f.ChangeNumber + ", "
@@ -99,7 +97,7 @@ func edition(f *control.ServiceTags) string {
 
 func newTagsShow(g *global) *cobra.Command {
 	var from source
-	var q control.TagQuestion
+	var q inspect.TagQuestion
 	c := &cobra.Command{
 		Use:   "show TAG [--service-tags FILE] [--policy PATH] [--subnet NAME | --nic NAME]",
 		Short: "Show what a tag stands for; VirtualNetwork and Internet for a subnet",
@@ -110,16 +108,11 @@ func newTagsShow(g *global) *cobra.Command {
 			return atMostOne("tags show", "TAG")(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			answerer, err := from.openTags(g)
-			if err != nil {
-				return err
-			}
 			q.Name = args[0]
-			tag, err := answerer.Tag(c.Context(), q)
-			if err != nil {
-				return err
-			}
-			return g.print(c.OutOrStdout(), tag, func(w io.Writer) error { return tagTable(w, tag) })
+			tag, err := answerTags(&from, g,
+				func(d *control.Client) (*inspect.TagDetails, error) { return d.Tag(c.Context(), q) },
+				func(p *inspect.Loaded) (*inspect.TagDetails, error) { return p.Tag(q) })
+			return show(c, g, tag, err, tagTable)
 		},
 	}
 	c.Flags().StringVar(&q.Subnet, "subnet", "", "as this subnet sees it, by name, network/name or resource id")
@@ -128,10 +121,10 @@ func newTagsShow(g *global) *cobra.Command {
 	return c
 }
 
-func tagTable(w io.Writer, t *control.TagDetails) error {
+func tagTable(w io.Writer, t *inspect.TagDetails) error {
 	facts := newGrid(w)
 	facts.row("tag", t.Name)
-	if t.Kind == control.BuiltInKind {
+	if t.Kind == inspect.BuiltInKind {
 		facts.row("kind", "built in")
 	}
 	for _, fact := range []struct{ name, value string }{
@@ -171,11 +164,8 @@ are differences.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			changes, err := control.DiffServiceTags(args[0], args[1], deployment, policy...)
-			if err != nil {
-				return err
-			}
-			err = g.print(c.OutOrStdout(), changes, func(w io.Writer) error { return tagChangesTable(w, changes, len(policy) > 0) })
+			changes, err := inspect.DiffServiceTags(args[0], args[1], deployment, policy...)
+			err = show(c, g, changes, err, func(w io.Writer, c *inspect.TagChanges) error { return tagChangesTable(w, c, len(policy) > 0) })
 			if err == nil && changes.Any() {
 				err = errNegative
 			}
@@ -187,7 +177,7 @@ are differences.`,
 	return c
 }
 
-func tagChangesTable(w io.Writer, c *control.TagChanges, policy bool) error {
+func tagChangesTable(w io.Writer, c *inspect.TagChanges, policy bool) error {
 	fmt.Fprintf(w, "old %s\nnew %s\n", edition(&c.Old), edition(&c.New))
 	if !c.Any() {
 		_, err := fmt.Fprintln(w, "no differences")
@@ -220,7 +210,7 @@ func prefixCount(n int) string {
 }
 
 // ruleChanges prints what changes for each rule, and each tag's prefixes once.
-func ruleChanges(w io.Writer, c *control.TagChanges) error {
+func ruleChanges(w io.Writer, c *inspect.TagChanges) error {
 	for i := range c.Rules {
 		fmt.Fprintln(w, printable(c.Rules[i].String()))
 	}
@@ -233,7 +223,7 @@ func ruleChanges(w io.Writer, c *control.TagChanges) error {
 	return nil
 }
 
-func prefixChanges(w io.Writer, t *control.TagChange) error {
+func prefixChanges(w io.Writer, t *inspect.TagChange) error {
 	for _, side := range []struct {
 		sign     string
 		prefixes []string

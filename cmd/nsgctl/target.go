@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,10 +34,29 @@ func (t *target) virtualMachine() string {
 	return reference
 }
 
-// qualified puts the resource group before a name: an id's end is enough to be found by.
+// qualified puts the resource group before a name: the end of an id is enough to find it.
 func (t *target) qualified(nameOrID, kind string) string {
 	if t.group == "" || nameOrID == "" || strings.Contains(nameOrID, "/") {
 		return nameOrID
 	}
 	return "resourceGroups/" + t.group + "/providers/" + kind + nameOrID
+}
+
+// expectation is the access that every answer must have; empty: any.
+type expectation string
+
+func (e *expectation) flag(c *cobra.Command) {
+	c.Flags().StringVar((*string)(e), "expect", "", "allow or deny: exit with 1 when an answer is different")
+	complete(c, "expect", words("allow", "deny"))
+}
+
+func (e expectation) check(verb string) error {
+	if e != "" && !strings.EqualFold(string(e), "allow") && !strings.EqualFold(string(e), "deny") {
+		return usageError{fmt.Errorf("%s: --expect %q: allowed are allow and deny", verb, string(e))}
+	}
+	return nil
+}
+
+func (e expectation) disappoints(access string) bool {
+	return e != "" && !strings.EqualFold(string(e), access)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
@@ -16,7 +16,7 @@ import (
 func TestNothingIsPrintedThatATerminalWouldObey(t *testing.T) {
 	const evil = "a\x1b[2Jb\r\u009bc"
 	var out strings.Builder
-	if err := printPacket(&out, &control.TracedPacket{From: evil, To: evil, Access: "Deny", Stages: []azure.VerificationStage{{NetworkSecurityGroup: evil, RuleName: evil}}}); err != nil {
+	if err := printPacket(&out, &inspect.TracedPacket{From: evil, To: evil, Access: "Deny", Stages: []azure.VerificationStage{{NetworkSecurityGroup: evil, RuleName: evil}}}); err != nil {
 		t.Fatal(err)
 	}
 	each := packetWriter(&out, outputTable)

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +24,7 @@ const filterHelp = `FILTER is an expression in the manner of libpcap's; without 
   dropped, as in nsgd_drops_total), flow new|live|related|none; and, or, not and parentheses.`
 
 // watchFlags are those of trace and capture.
-func watchFlags(c *cobra.Command, q *control.WatchRequest, perSecond int) {
+func watchFlags(c *cobra.Command, q *inspect.WatchRequest, perSecond int) {
 	c.Flags().BoolVar(&q.Denied, "denied", false, "only packets that were dropped")
 	c.Flags().IntVar(&q.Count, "count", 0, "end after so many packets; 0: go on until interrupted")
 	c.Flags().IntVar(&q.PerSecond, "per-second", perSecond, "at most so many packets a second, spread over it; 0: all")
@@ -33,7 +32,7 @@ func watchFlags(c *cobra.Command, q *control.WatchRequest, perSecond int) {
 }
 
 // checkWatch finds what is wrong without asking the daemon.
-func checkWatch(verb string, q *control.WatchRequest, args []string) error {
+func checkWatch(verb string, q *inspect.WatchRequest, args []string) error {
 	q.Filter = strings.Join(args, " ")
 	if _, err := watch.Parse(q.Filter); err != nil {
 		return usageError{fmt.Errorf("%s: %q: %w", verb, q.Filter, err)}
@@ -42,8 +41,8 @@ func checkWatch(verb string, q *control.WatchRequest, args []string) error {
 		name  string
 		value int
 		max   int
-	}{{"count", q.Count, control.MaxCount}, {"per-second", q.PerSecond, control.MaxPerSecond},
-		{"sample", q.Sample, control.MaxSample}, {"snaplen", q.SnapLen, control.MaxSnapLen}} {
+	}{{"count", q.Count, inspect.MaxCount}, {"per-second", q.PerSecond, inspect.MaxPerSecond},
+		{"sample", q.Sample, inspect.MaxSample}, {"snaplen", q.SnapLen, inspect.MaxSnapLen}} {
 		if f.value < 0 || f.value > f.max {
 			return usageError{fmt.Errorf("%s: --%s %d: allowed are 0 to %d", verb, f.name, f.value, f.max)}
 		}
@@ -54,14 +53,16 @@ func checkWatch(verb string, q *control.WatchRequest, args []string) error {
 // watchError makes wrong use of a filter whose names the daemon doesn't know.
 func watchError(verb string, err error) error {
 	var refused *control.Error
-	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+	if errors.As(err, &refused) && refused.BadRequest() {
 		return usageError{fmt.Errorf("%s: %w", verb, err)}
 	}
 	return err
 }
 
+func init() { addVerb(newTrace) }
+
 func newTrace(g *global) *cobra.Command {
-	var q control.WatchRequest
+	var q inspect.WatchRequest
 	c := &cobra.Command{
 		Use:   "trace [--denied] [--count N] [--per-second N] [--sample N] [FILTER]",
 		Short: "Show live packets, and which rules decided about each",
@@ -75,7 +76,8 @@ order in which they were asked. In a live flow these are the rules that had allo
 			}
 			show := traceTable(c.OutOrStdout(), c.ErrOrStderr())
 			if g.output == outputJSON {
-				show = traceJSON(c.OutOrStdout())
+				lines := lineEncoder(c.OutOrStdout())
+				show = func(t *inspect.Trace) error { return lines.Encode(t) }
 			}
 			return watchError("trace", control.NewClient(g.socket).Trace(c.Context(), q, show))
 		},
@@ -84,16 +86,9 @@ order in which they were asked. In a live flow these are the rules that had allo
 	return c
 }
 
-// traceJSON prints the daemon's lines.
-func traceJSON(w io.Writer) func(*control.Trace) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return func(t *control.Trace) error { return e.Encode(t) }
-}
-
-func traceTable(w, stderr io.Writer) func(*control.Trace) error {
+func traceTable(w, stderr io.Writer) func(*inspect.Trace) error {
 	begun := false
-	return func(t *control.Trace) error {
+	return func(t *inspect.Trace) error {
 		switch {
 		case t.Packet != nil:
 			return printPacket(w, t.Packet)
@@ -101,26 +96,24 @@ func traceTable(w, stderr io.Writer) func(*control.Trace) error {
 			begun = true
 			_, err := fmt.Fprintln(stderr, "watching: Ctrl-C ends")
 			return err
-		case t.Summary != nil:
-			return printSummary(stderr, t.Summary)
+		case t.Summary != nil && t.Summary.Lost+t.Summary.Skipped > 0:
+			return printSummary(stderr, t.Summary, "shown")
 		}
-		return nil // something that a newer daemon tells
+		return nil // all were shown, or a newer daemon sends other lines too
 	}
 }
 
-// printSummary says nothing when nothing is missing.
-func printSummary(w io.Writer, s *control.WatchSummary) error {
-	if s.Lost == 0 && s.Skipped == 0 {
-		return nil
-	}
-	_, err := fmt.Fprintf(w, "%d packets shown, %d lost because they came too quickly, %d left out by --per-second or --sample\n", s.Packets, s.Lost, s.Skipped)
+// printSummary says how many packets were shown or captured, as done says, and what is missing.
+func printSummary(w io.Writer, s *inspect.WatchSummary, done string) error {
+	_, err := fmt.Fprintf(w, "%d packets %s, %d lost because they came too quickly, %d left out by --per-second or --sample\n",
+		s.Packets, done, s.Lost, s.Skipped)
 	return err
 }
 
 const traceTime = "15:04:05.000000"
 
 // printPacket prints a packet's line and its rules'.
-func printPacket(w io.Writer, p *control.TracedPacket) error {
+func printPacket(w io.Writer, p *inspect.TracedPacket) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-5s %s > %s  %s  %s\n", p.Time.Local().Format(traceTime), p.Access, printable(dash(p.From)), printable(dash(p.To)), packetText(p), why(p))
 	for _, s := range p.Stages {
@@ -134,21 +127,14 @@ func printPacket(w io.Writer, p *control.TracedPacket) error {
 	return err
 }
 
-func dash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 // packetText is the packet itself.
-func packetText(p *control.TracedPacket) string {
+func packetText(p *inspect.TracedPacket) string {
 	if p.Protocol == "" {
 		return fmt.Sprintf("malformed, %d bytes", p.Length)
 	}
-	text := fmt.Sprintf("%s %s > %s", p.Protocol, control.Endpoint(p.Source, p.SourcePort), control.Endpoint(p.Destination, p.DestinationPort))
+	text := fmt.Sprintf("%s %s > %s", p.Protocol, inspect.Endpoint(p.Source, p.SourcePort), inspect.Endpoint(p.Destination, p.DestinationPort))
 	if a := p.Arrives; a != nil {
-		text += fmt.Sprintf(" (arrives as %s > %s)", control.Endpoint(a.Source, a.SourcePort), control.Endpoint(a.Destination, a.DestinationPort))
+		text += fmt.Sprintf(" (arrives as %s > %s)", inspect.Endpoint(a.Source, a.SourcePort), inspect.Endpoint(a.Destination, a.DestinationPort))
 	}
 	if p.TCPFlags != "" {
 		text += " " + p.TCPFlags
@@ -167,7 +153,7 @@ func packetText(p *control.TracedPacket) string {
 }
 
 // why says what decided, besides the rules.
-func why(p *control.TracedPacket) string {
+func why(p *inspect.TracedPacket) string {
 	var words []string
 	if p.Reason != "" {
 		words = append(words, p.Reason)

@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
-	"unicode"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
@@ -16,13 +13,15 @@ import (
 // validation is the JSON of validate.
 type validation struct {
 	Valid  bool            `json:"valid"`
-	Faults []control.Fault `json:"faults"`
-	// Unresolved are template expressions, neither valid nor invalid.
-	Unresolved []control.Fault `json:"unresolved"`
-	// Warnings are what is valid and seldom meant.
-	Warnings []control.Fault      `json:"warnings"`
-	Read     control.PolicyCounts `json:"read"`
+	Faults []inspect.Fault `json:"faults"`
+	// Unresolved are template expressions, which may be valid or not.
+	Unresolved []inspect.Fault `json:"unresolved"`
+	// Warnings are valid, but seldom meant.
+	Warnings []inspect.Fault      `json:"warnings"`
+	Read     inspect.PolicyCounts `json:"read"`
 }
+
+func init() { addVerb(newValidate) }
 
 func newValidate(g *global) *cobra.Command {
 	var serviceTags string
@@ -49,10 +48,10 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 			reader.SetDeployment(deployment)
 			documents := reader.Read()
 			v := &validation{
-				Valid: len(documents.Faults) == 0, Faults: control.Faults(documents.Faults),
-				Unresolved: control.Faults(documents.Unresolved), Warnings: control.Faults(documents.Warnings), Read: control.CountPolicy(documents.Set),
+				Valid: len(documents.Faults) == 0, Faults: inspect.Faults(documents.Faults),
+				Unresolved: inspect.Faults(documents.Unresolved), Warnings: inspect.Faults(documents.Warnings), Read: inspect.CountPolicy(documents.Set),
 			}
-			if err := g.print(c.OutOrStdout(), v, v.table); err != nil {
+			if err := show(c, g, v, nil, validationTable); err != nil {
 				return err
 			}
 			if !v.Valid {
@@ -66,8 +65,8 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 	return c
 }
 
-// table prints a block a fault: a message and a path in one row would never fit.
-func (v *validation) table(w io.Writer) error {
+// validationTable prints a block a fault: a message and a path would not fit in one row.
+func validationTable(w io.Writer, v *validation) error {
 	for i := range v.Faults {
 		printFault(w, "fault", &v.Faults[i])
 	}
@@ -85,7 +84,7 @@ func (v *validation) table(w io.Writer) error {
 	return err
 }
 
-func printFault(w io.Writer, kind string, f *control.Fault) {
+func printFault(w io.Writer, kind string, f *inspect.Fault) {
 	fmt.Fprintf(w, "%s %s\n", kind, f.Code)
 	for _, line := range []struct{ name, value string }{
 		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message},
@@ -94,40 +93,4 @@ func printFault(w io.Writer, kind string, f *control.Fault) {
 			fmt.Fprintf(w, "  %-9s %s\n", line.name, printable(line.value))
 		}
 	}
-}
-
-// printable writes what would move a terminal's cursor, or begin a line that looks
-// like one of ours, as an escape: documents may come from anybody.
-func printable(text string) string {
-	if !strings.ContainsFunc(text, unprintable) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if unprintable(r) {
-			quoted := strconv.QuoteRune(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-// printableLines is printable for text of several lines, as errors are.
-func printableLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = printable(strings.ReplaceAll(lines[i], "\t", "  "))
-	}
-	return strings.Join(lines, "\n")
-}
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
-
-func plural(n int, singular string) string {
-	if n == 1 {
-		return "1 " + singular
-	}
-	return fmt.Sprintf("%d %ss", n, singular)
 }

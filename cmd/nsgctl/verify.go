@@ -13,7 +13,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/spf13/cobra"
 )
@@ -25,9 +27,11 @@ type verifyFlags struct {
 
 	requests string
 	path     bool
-	expect   string
+	expect   expectation
 	from     source
 }
+
+func init() { addVerb(newVerify) }
 
 func newVerify(g *global) *cobra.Command {
 	var f verifyFlags
@@ -68,15 +72,17 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 	flags.StringVar(&f.remote, "remote", "", "the other end's address, and port for TCP and UDP")
 	flags.StringVar(&f.requests, "requests", "", "file of requests, one JSON object a line; - is standard input")
 	flags.BoolVar(&f.path, "path", false, "judge the other end's network security groups too, where they are known")
-	flags.StringVar(&f.expect, "expect", "", "allow or deny: exit with 1 when an answer is different")
-	f.from.flags(c)
+	f.expect.flag(c)
+	f.from.flags(c, g)
+	complete(c, "direction", words("Inbound", "Outbound"))
+	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ESP", "AH"))
 	f.from.subscriptionFlags(c)
 	return c
 }
 
 func (f *verifyFlags) check(c *cobra.Command) error {
-	if f.expect != "" && !strings.EqualFold(f.expect, "allow") && !strings.EqualFold(f.expect, "deny") {
-		return usageError{fmt.Errorf("verify: --expect %q: allowed are allow and deny", f.expect)}
+	if err := f.expect.check("verify"); err != nil {
+		return err
 	}
 	if err := f.from.checkSubscription("verify"); err != nil {
 		return err
@@ -144,39 +150,52 @@ func splitEnd(text string) (address, port string, err error) {
 	return address, port, nil
 }
 
+// verifier answers a stream of requests; see ask.VerifyStream.
+type verifier func(ctx context.Context, requests io.Reader, results io.Writer) error
+
+func (f *verifyFlags) verifier(g *global) (verifier, error) {
+	return answer(&f.from, g,
+		func(d *control.Client) (verifier, error) {
+			return func(ctx context.Context, requests io.Reader, results io.Writer) error {
+				return d.Verify(ctx, f.path, requests, results)
+			}, nil
+		},
+		func(p *inspect.Loaded) (verifier, error) {
+			return func(_ context.Context, requests io.Reader, results io.Writer) error {
+				return ask.VerifyStream(p.Snapshot, f.path, requests, results)
+			}, nil
+		})
+}
+
 func (f *verifyFlags) runOne(c *cobra.Command, g *global) error {
 	line, err := f.request()
 	if err != nil {
 		return err
 	}
-	answerer, err := f.from.open(g)
+	verify, err := f.verifier(g)
 	if err != nil {
 		return err
 	}
-	var answer bytes.Buffer
-	if err := answerer.Verify(c.Context(), f.path, bytes.NewReader(line), &answer); err != nil {
+	var result bytes.Buffer
+	if err := verify(c.Context(), bytes.NewReader(line), &result); err != nil {
 		return err
 	}
-	var v control.Verification
-	if err := json.Unmarshal(answer.Bytes(), &v); err != nil {
+	var v ask.Verification
+	if err := json.Unmarshal(result.Bytes(), &v); err != nil {
 		return fmt.Errorf("verify: answer: %w", err)
 	}
 	if v.Error != "" || v.VerificationIPFlowResult == nil {
 		return fmt.Errorf("verify: %s", strings.TrimPrefix(v.Error, "line 1: "))
 	}
 	if g.output == outputJSON {
-		_, err = c.OutOrStdout().Write(answer.Bytes())
+		_, err = c.OutOrStdout().Write(result.Bytes())
 	} else {
 		err = verifyTable(c.OutOrStdout(), v.VerificationIPFlowResult)
 	}
-	if err == nil && f.disappointed(&v) {
+	if err == nil && f.expect.disappoints(v.Access) {
 		err = errNegative
 	}
 	return err
-}
-
-func (f *verifyFlags) disappointed(v *control.Verification) bool {
-	return f.expect != "" && !strings.EqualFold(f.expect, v.Access)
 }
 
 // translationLine is such as "destination 198.51.100.10:80 becomes 10.1.1.4:8080 of web1-nic by
@@ -241,17 +260,17 @@ func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
 		defer file.Close()
 		requests = file
 	}
-	answerer, err := f.from.open(g)
+	verify, err := f.verifier(g)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	reader, writer := io.Pipe()
-	// Reading requests has no deadline: an interrupt must not wait for the next one.
+	// Reading requests has no deadline: an interrupt must not wait for the next request.
 	context.AfterFunc(ctx, func() { writer.CloseWithError(fmt.Errorf("verify: %w", context.Cause(ctx))) })
 	go func() {
-		writer.CloseWithError(answerer.Verify(ctx, f.path, requests, writer))
+		writer.CloseWithError(verify(ctx, requests, writer))
 	}()
 	negative, err := f.printMany(c.OutOrStdout(), g, reader)
 	if err == nil && negative {
@@ -272,14 +291,14 @@ func (f *verifyFlags) printMany(w io.Writer, g *global, results io.Reader) (nega
 	for {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
-			var v control.Verification
+			var v ask.Verification
 			if err := json.Unmarshal(line, &v); err != nil {
 				return negative, fmt.Errorf("verify: answer: %w", err)
 			}
 			if v.VerificationIPFlowResult == nil {
 				v.VerificationIPFlowResult = &azure.VerificationIPFlowResult{}
 			}
-			negative = negative || v.Error != "" || f.disappointed(&v)
+			negative = negative || v.Error != "" || f.expect.disappoints(v.Access)
 			if g.output == outputTable {
 				table.row(v.Access, v.NetworkSecurityGroup, v.RuleName, v.Reason+v.Error)
 			} else if _, err := out.Write(line); err != nil {
@@ -287,7 +306,7 @@ func (f *verifyFlags) printMany(w io.Writer, g *global, results io.Reader) (nega
 			}
 		}
 		if lines.Buffered() == 0 && g.output == outputJSON {
-			// Whoever feeds requests one by one waits for this answer.
+			// A caller that sends requests one by one waits for this answer.
 			if err := out.Flush(); err != nil {
 				return negative, err
 			}

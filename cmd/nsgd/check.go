@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/spf13/cobra"
@@ -30,7 +30,7 @@ func newCheck() *cobra.Command {
 			for _, warning := range all.warnings {
 				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\n", warning)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", control.CountPolicy(all.policy))
+			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", inspect.CountPolicy(all.policy))
 			return nil
 		},
 	}
@@ -41,7 +41,7 @@ func newCheck() *cobra.Command {
 // loaded is a configuration with its policy; they fit.
 type loaded struct {
 	config   *Config
-	files    *control.PolicyFiles
+	files    *inspect.PolicyFiles
 	policy   *policy.Set
 	snapshot *topology.Snapshot
 	warnings []string // of what is valid and seldom meant
@@ -53,7 +53,7 @@ func loadAll(path string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := control.NewPolicyFiles(config.ServiceTags, config.Policy...)
+	files := inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
 	files.SetDeployment(config.deployment())
 	policy, err := files.Load()
 	if err != nil {

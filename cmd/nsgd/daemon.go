@@ -8,9 +8,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -18,6 +18,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
@@ -32,13 +33,13 @@ const shutdownPatience = 2 * time.Second
 // daemon is everything that one run holds.
 type daemon struct {
 	config *Config
-	policy *control.PolicyFiles
+	policy *inspect.PolicyFiles
 	log    *slog.Logger
 	stdout io.Writer // of flow logs
 
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
-	service  *control.Service
+	service  *inspect.Service
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
 	state    *tun.State
@@ -115,7 +116,7 @@ func (d *daemon) attach() error {
 		return err
 	}
 	d.probes = d.prober()
-	d.service = control.NewService(control.Options{
+	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Log: d.log,
@@ -165,11 +166,11 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
-	var scraped *http.Server
+	var scraped *metrics.Server
 	if d.metrics != nil {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})
 		scraped = metrics.NewServer(gatherer, d.log)
-		group.Go(func() error { return ignoreClosed(scraped.Serve(d.metrics)) })
+		group.Go(func() error { return scraped.Serve(d.metrics) })
 	}
 	group.Go(func() error {
 		<-ctx.Done()
@@ -177,8 +178,8 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
 		defer cancel()
 		err := server.Shutdown(late)
-		if scraped != nil && scraped.Shutdown(late) != nil {
-			err = errors.Join(err, scraped.Close())
+		if scraped != nil {
+			err = errors.Join(err, scraped.Shutdown(late))
 		}
 		return err
 	})
@@ -195,13 +196,6 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return up(ctx, d) })
 	}
 	return group.Wait()
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }
 
 // metricsAddress is where the metrics are in fact; empty when they are off.
@@ -223,12 +217,16 @@ func (d *daemon) reloads() metrics.Reloads {
 // engineOptions translates the configuration.
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
-	understood := c.topology()
-	understood.Seed = rand.Uint64() // nobody outside shall choose a backend by choosing a port
+	options := c.topology()
+	options.Seed = rand.Uint64() // so that nobody outside chooses a backend by choosing a port
+	workers := c.Workers
+	if workers == 0 {
+		workers = min(runtime.GOMAXPROCS(0), tun.MaxQueues) // each has a queue of every device
+	}
 	return dataplane.Options{
 		Attachments: c.specs(),
-		Topology:    understood,
-		Workers:     c.Workers,
+		Topology:    options,
+		Workers:     workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
 			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict,

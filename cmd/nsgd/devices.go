@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -20,14 +20,14 @@ func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
 		if taken[a.Netns] == nil {
 			taken[a.Netns] = map[netip.Prefix]bool{}
 		}
-		addresses := control.DeviceAddresses(s.Attachments[i], a.addresses())
+		addresses := inspect.DeviceAddresses(s.Attachments[i], a.addresses())
 		plan[i] = tun.Config{
 			Name: a.Device, Namespace: a.Netns, CreateNamespace: a.Create, Loopback: a.Create,
 			Addresses: addresses, MTU: a.MTU, Routes: routes(a, s.Policy, addresses, taken[a.Netns]),
 		}
 		for _, p := range addresses {
-			if p.Addr().Is6() && a.MTU != 0 && a.MTU < minMTU6 {
-				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, minMTU6)
+			if p.Addr().Is6() && a.MTU != 0 && a.MTU < tun.MinMTU6 {
+				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, tun.MinMTU6)
 			}
 		}
 	}
@@ -44,11 +44,11 @@ func (a *AttachmentConfig) addresses() []netip.Prefix {
 }
 
 // places tells the control service what the configuration says about devices.
-func (c *Config) places() []control.Place {
-	places := make([]control.Place, len(c.Attachments))
+func (c *Config) places() []inspect.Place {
+	places := make([]inspect.Place, len(c.Attachments))
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
-		places[i] = control.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses()}
+		places[i] = inspect.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses()}
 	}
 	return places
 }

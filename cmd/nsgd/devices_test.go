@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
@@ -58,7 +58,7 @@ func TestRoutes(t *testing.T) {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	set, err := control.LoadPolicy(filepath.Join(dir, "policy"))
+	set, err := inspect.NewPolicyFiles("", filepath.Join(dir, "policy")).Load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package conntracktest holds the slow reference of a flow: facts about what each side
-// has done, from which state and timeout follow. The tests of the flow table and
-// those of the pipeline share it. It has nothing of package conntrack.
+// Package conntracktest holds the slow reference of a flow: facts about what each side has done.
+// State and timeout follow from them. The tests of the flow table and of the engine share it. It
+// uses nothing of package conntrack.
 package conntracktest
 
 import (
@@ -15,13 +15,13 @@ const (
 	Reply    = 1
 )
 
-// Flow is a flow as facts. Times are since any fixed point and do not wrap.
+// Flow is the facts of a flow. Times are since any fixed point and do not wrap.
 type Flow struct {
 	Proto          uint8
 	Seen           time.Duration // of the last packet that extended the flow's life
 	Established    time.Duration // idle timeout of an established TCP flow
 	Packets, Bytes [2]uint64     // wire segments, by side
-	Stateless      bool          // a TCP flow of which the states do not matter
+	Stateless      bool          // a TCP flow without states
 	Translated     bool          // a UDP flow lives as long as an established TCP flow, answered or not
 
 	kind  uint8 // type of the ICMP request that began the flow
@@ -40,7 +40,7 @@ func (s side) joined() bool  { return s.mid && !s.syn && !s.acked && !s.fin }
 // judged are the TCP flags that mean something to a flow.
 const judged = packet.SYN | packet.ACK | packet.RST | packet.FIN
 
-// MayCreateStateless is MayCreate for the flow of somebody who wants no TCP states.
+// MayCreateStateless is MayCreate for a flow without TCP states.
 func MayCreateStateless(p *packet.Packet) packet.Drop {
 	drop := MayCreate(p, false)
 	if drop == packet.DropTCPNoSYN {
@@ -175,7 +175,7 @@ func (f *Flow) Pass(from int, p *packet.Packet, now time.Duration) packet.Drop {
 	return f.credit(from, p, now)
 }
 
-// credit counts a packet that passes; now is Seen where it does not extend the flow's life.
+// credit counts a packet that passes. Pass Seen as now if it does not extend the flow's life.
 func (f *Flow) credit(from int, p *packet.Packet, now time.Duration) packet.Drop {
 	f.Seen = now
 	f.Count(from, p)
@@ -239,8 +239,8 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 	return f.credit(from, p, now)
 }
 
-// acknowledge: an ACK acknowledges whatever the other side sent, except that the
-// first word of a side that owes an answer to a SYN acknowledges nothing.
+// acknowledge notes that an ACK acknowledges all that the other side sent. Exception: the first
+// segment of a side that owes an answer to a SYN acknowledges nothing.
 func (f *Flow) acknowledge(from int) {
 	self, other := &f.sides[from], &f.sides[1-from]
 	first := !self.spoke

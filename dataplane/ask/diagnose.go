@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
@@ -14,7 +15,7 @@ import (
 )
 
 // Diagnose answers Azure's NSG diagnostics: for each profile the verdict of the NIC's own
-// chain, and which fields of each rule up to the match hold. The verdict is Judge's on one
+// chain, and which fields of each rule up to the match hold. The verdict is that on one
 // packet of the profile; see profile.witness for how a profile of many packets has one.
 // The source port, which a profile does not have, is 0, as Verify takes "*".
 func Diagnose(s *topology.Snapshot, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
@@ -59,30 +60,47 @@ func diagnose(s *topology.Snapshot, nics []*policy.NetworkInterface, asked *azur
 	if err != nil {
 		return nil, err
 	}
-	src, dst, stages := end, (*topology.Endpoint)(nil), slices.Concat(end.AdminOutbound, end.Outbound)
+	stages := slices.Concat(end.AdminOutbound, end.Outbound)
 	if traffic.Direction == ruleset.Inbound {
-		src, dst, stages = nil, end, slices.Concat(end.AdminInbound, end.Inbound)
+		stages = slices.Concat(end.AdminInbound, end.Inbound)
 	}
-	k, err := p.witness(stages)
+	witness, err := p.witness(stages)
 	if err != nil {
 		return nil, err
 	}
-	var v verdict.Verdict
-	verdict.Judge(src, dst, &k, &v)
-	result := p.explain(end, &v, level)
+	var d verdict.Decision
+	drop := p.decide(s, end, &witness, &d)
+	v := &d.Verdict
+	result := p.explain(end, v, level)
 	if v.Service != topology.NoService && v.Access == ruleset.Allow {
 		result.Reason = ReasonPlatform
 	} else {
 		_, services := p.service()
-		result.PartlyMatchedBefore = slices.Compact(append(services, p.partlyAdmin(stages, &v)...))
+		result.PartlyMatchedBefore = slices.Compact(append(services, p.partlyAdmin(stages, v)...))
 	}
-	if src != nil && v.Access == ruleset.Allow && s.SMTPBlocked(src, s.RouteFrom(src, k.Dst.Netip()), &k) {
-		if p.AnyProtocol {
-			return nil, errors.New(`protocol "*": the answer is not one for all protocols: TCP port 25 to the internet is blocked for the subscription; ask for each`)
-		}
-		result.SecurityRuleAccessResult, result.Reason = ruleset.Deny.String(), ReasonSMTP
+	switch {
+	case drop == packet.DropSMTP && p.AnyProtocol:
+		return nil, errors.New(`protocol "*": the answer is not one for all protocols: TCP port 25 to the internet is blocked for the subscription; ask for each`)
+	case drop != packet.NotDropped && drop != packet.DropRule:
+		result.SecurityRuleAccessResult, result.Reason = ruleset.Deny.String(), ReasonOf(drop)
 	}
 	return result, nil
+}
+
+// decide asks the end's own chain about the witness.
+func (p *profile) decide(s *topology.Snapshot, end *topology.Endpoint, witness *packet.Packet, d *verdict.Decision) packet.Drop {
+	if p.Direction == ruleset.Inbound {
+		return d.Receives(s, &topology.Way{To: end, Arrives: witness.Tuple}, witness)
+	}
+	if p.AnyProtocol && p.protocol == unnamedProtocol {
+		// Protocols without ports have no way out by a shared address; most of the profile has.
+		tcp := *witness
+		tcp.Proto = packet.ProtoTCP
+		if d.Sends(s, end, &tcp) != packet.DropNoOutbound && d.Sends(s, end, witness) == packet.DropNoOutbound {
+			return packet.NotDropped
+		}
+	}
+	return d.Sends(s, end, witness)
 }
 
 // diagnosedEnd is the endpoint whose chain answers: the one that has the local address,

@@ -18,6 +18,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
 )
 
 func build(t *testing.T, set *policy.Set) *topology.Snapshot {
@@ -219,7 +220,7 @@ func samples(s *topology.Snapshot, text string, ipv6 bool) (list []netip.Addr) {
 	}
 	var all []netip.Addr
 	for _, p := range enginetest.Prefixes {
-		all = append(all, p.Addr(), lastAddr(p), lastAddr(p).Next())
+		all = append(all, p.Addr(), netipx.PrefixLastIP(p), netipx.PrefixLastIP(p).Next())
 	}
 	for _, h := range enginetest.Hosts[:7] { // the platform answers for itself
 		all = append(all, netip.MustParseAddr(h.V4), netip.MustParseAddr(h.V6))
@@ -410,7 +411,7 @@ func slowCover(list, set []netip.Prefix) coverage {
 	return nothing
 }
 
-func TestSpansAreWhatTheirPrefixesHold(t *testing.T) {
+func TestSetsAreWhatTheirPrefixesHold(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	prefixes := func() (list []netip.Prefix) {
 		for range random.IntN(6) {
@@ -421,12 +422,12 @@ func TestSpansAreWhatTheirPrefixesHold(t *testing.T) {
 	}
 	for range 5000 {
 		list, set := prefixes(), prefixes()
-		spans, of := spansOf(list, false), spansOf(set, false)
+		held, of := addressesOf(list, false), addressesOf(set, false)
 		want := slowCover(list, set)
-		if got := cover(spans, of); got != want {
+		if got := cover(held, of); got != want {
 			t.Fatalf("%v cover %v of %v, want %v", list, got, set, want)
 		}
-		a, ok := firstOutside(of, spans)
+		a, ok := firstOutside(of, held)
 		if ok != (len(set) > 0 && want != everything) {
 			t.Fatalf("%v outside %v: %v, %v", set, list, a, ok)
 		}
@@ -436,7 +437,7 @@ func TestSpansAreWhatTheirPrefixesHold(t *testing.T) {
 		}
 	}
 	for _, p := range everyAddress {
-		if _, ok := firstOutside(spansOf(everyAddress, p.Addr().Is6()), spansOf(everyAddress, p.Addr().Is6())); ok {
+		if _, ok := firstOutside(addressesOf(everyAddress, p.Addr().Is6()), addressesOf(everyAddress, p.Addr().Is6())); ok {
 			t.Errorf("something is outside %v", p)
 		}
 	}

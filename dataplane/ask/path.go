@@ -1,102 +1,58 @@
 package ask
 
 import (
-	"fmt"
-	"net/netip"
-
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// maxLegs bounds a way from appliance to appliance, which routes can make a circle.
-const maxLegs = 16
+// MaxLegs bounds a way from appliance to appliance. Routes can make it a circle: a packet that is
+// still on its way then has none to its end.
+const MaxLegs = 16
 
-// judgePath judges a flow on every leg of its way: at a virtual appliance it is inbound and
-// outbound like anywhere else. The rules of an end see the addresses that are the flow's there.
-func judgePath(s *topology.Snapshot, src *topology.Endpoint, k *packet.Tuple) *azure.VerificationIPFlowResult {
-	total := &azure.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []azure.VerificationStage{}}
-	sent := *k
-	for range maxLegs {
-		var w topology.Way
-		drop := s.Way(src, &sent, &w)
-		var v verdict.Verdict
-		verdict.Judge(src, nil, &sent, &v)
-		if byTranslation(drop) {
-			r := after(total, Result(&v))
-			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
-			if v.Access == ruleset.Allow {
-				refuse(r, reasonOf(drop))
-			}
+// follow decides about a packet on each leg of its way. A virtual appliance receives it and sends it
+// on unchanged. The rules of an end see the addresses that the packet has there.
+func follow(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) *azure.VerificationIPFlowResult {
+	r := newResult()
+	var d verdict.Decision
+	for range MaxLegs {
+		var drop packet.Drop
+		if src, drop = admitted(s, src, &p.Tuple); drop != packet.NotDropped {
+			refuse(r, drop)
 			return r
 		}
-		dst := w.To
-		if dst == nil { // there is a way, though nothing may be attached to its end
-			break
-		}
-		arrives := w.Arrives
-		if len(w.Ports) > 0 {
-			arrives.Src = w.Ports[0].Address
-			if arrives.Proto == packet.ProtoTCP || arrives.Proto == packet.ProtoUDP {
-				arrives.SrcPort = w.Ports[0].First
-			}
-		}
-		if v.Access == ruleset.Allow {
-			var there verdict.Verdict
-			verdict.Judge(nil, dst, &arrives, &there)
-			service := v.Service
-			v = v.And(&there)
-			v.Service = service
-		}
-		r := after(total, Result(&v))
-		if w.Translated || w.Floating {
-			r.Translations = append(r.Translations, explain(s, src, &sent, &w)...)
-		}
-		switch {
-		case v.Access == ruleset.Deny:
-			return r
-		case s.SMTPBlocked(src, dst, &sent):
-			refuse(r, ReasonSMTP)
-			return r
-		case w.Closed:
-			refuse(r, reasonOf(packet.DropClosed))
-			return r
-		case w.Floating, dst.Has(arrives.Dst):
+		drop = d.Decide(s, src, p)
+		tell(r, s, src, p, &d)
+		if drop != packet.NotDropped || d.Way.Floating || has(d.Way.To, &d.Way.Arrives) {
+			refuse(r, drop)
 			return r
 		}
-		total, src, sent = r, dst, arrives
+		src, p.Tuple = d.Way.To, d.Way.Arrives
 	}
-	total.Access, total.RuleName, total.NetworkSecurityGroup, total.Reason = ruleset.Deny.String(), "", "", ReasonNoRoute
-	return total
+	refuse(r, packet.DropNoRoute)
+	return r
 }
 
-// after is the result of a way so far and its next leg.
-func after(total, leg *azure.VerificationIPFlowResult) *azure.VerificationIPFlowResult {
-	leg.Translations = append(total.Translations, leg.Translations...)
-	leg.Stages = append(total.Stages, leg.Stages...)
-	if len(leg.Stages) == len(total.Stages) && len(leg.Stages) > 0 { // nobody was asked on this leg
-		leg.RuleName, leg.NetworkSecurityGroup, leg.Reason = total.RuleName, total.NetworkSecurityGroup, total.Reason
+// admitted is the endpoint that a packet counts as sent by when it comes from src's attachment: a
+// virtual appliance sends what others have sent. Without an attachment it is src.
+func admitted(s *topology.Snapshot, src *topology.Endpoint, t *packet.Tuple) (*topology.Endpoint, packet.Drop) {
+	if src.Attachment < 0 {
+		return src, verdict.Carried(t)
 	}
-	return leg
+	return verdict.Admit(s, s.Attachments[src.Attachment], t)
 }
 
-// NextHop answers what Azure Network Watcher's next hop does: where a NIC's packets to an
-// address go.
-func NextHop(s *topology.Snapshot, nic *policy.NetworkInterface, source, destination netip.Addr) (*azure.NextHopResult, error) {
-	from := s.Endpoint(nic, source)
-	if from == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, source, addresses(nic))
+// has reports that the destination of what arrives at an endpoint is there: an address of the NIC,
+// not one that the NIC forwards for.
+func has(e *topology.Endpoint, arrives *packet.Tuple) bool {
+	if e.Has(arrives.Dst) {
+		return true
 	}
-	hop := s.NextHop(from, destination)
-	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
-	if hop.Table != nil {
-		r.RouteTableID = hop.Table.ID
+	for i := range e.NetworkInterface.IPConfigurations {
+		if packet.AddrFrom(e.NetworkInterface.IPConfigurations[i].Address) == arrives.Dst {
+			return true
+		}
 	}
-	if hop.Address.IsValid() {
-		r.NextHopIPAddress = hop.Address.String()
-	}
-	return r, nil
+	return false
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"go4.org/netipx"
 )
 
 // profile is the set of packets that a question is about: every source with every
@@ -19,20 +20,29 @@ import (
 type profile struct {
 	*azure.Traffic
 	ipv6                bool
-	source, destination []span
+	source, destination *netipx.IPSet         // of one family
 	protocol            uint8                 // of the witness, see witness
-	services            []topology.ServiceEnd // of the platform, which it may ask for
-	spans               map[listKey][]span
+	services            []topology.ServiceEnd // of the platform that the profile may ask for
+	sets                map[prefixList]*netipx.IPSet
 }
 
-// listKey tells lists of prefixes apart by where they are: lists do not change.
-type listKey struct {
+// prefixList tells lists of prefixes apart by where they are: lists do not change.
+type prefixList struct {
 	first *netip.Prefix
 	n     int
 }
 
+// coverage says how much of a set something holds.
+type coverage uint8
+
+const (
+	nothing coverage = iota
+	some
+	everything
+)
+
 func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *azure.Traffic) (*profile, error) {
-	p := &profile{Traffic: t, spans: map[listKey][]span{}}
+	p := &profile{Traffic: t, sets: map[prefixList]*netipx.IPSet{}}
 	p.ipv6 = end.Address().Is6()
 	for _, side := range []*azure.TrafficEnd{&t.Source, &t.Destination} {
 		if side.Prefix.IsValid() {
@@ -52,12 +62,12 @@ func newProfile(s *topology.Snapshot, end *topology.Endpoint, t *azure.Traffic) 
 
 var everyAddress = ruleset.Everywhere()
 
-func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *azure.TrafficEnd) ([]span, error) {
+func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field string, side *azure.TrafficEnd) (*netipx.IPSet, error) {
 	switch {
 	case side.Any:
-		return spansOf(everyAddress, p.ipv6), nil
+		return addressesOf(everyAddress, p.ipv6), nil
 	case side.Prefix.IsValid():
-		return spansOf([]netip.Prefix{side.Prefix}, p.ipv6), nil
+		return addressesOf([]netip.Prefix{side.Prefix}, p.ipv6), nil
 	}
 	tag, builtIn := ruleset.CanonicalBuiltInTag(side.Tag)
 	if !builtIn {
@@ -73,11 +83,54 @@ func (p *profile) addresses(s *topology.Snapshot, end *topology.Endpoint, field 
 		return nil, fmt.Errorf("%s %q: no rule names a tag of that name: allowed are %s and the service tags of rules",
 			field, side.Tag, strings.Join(ruleset.BuiltInTagNames(), ", "))
 	}
-	spans := spansOf(prefixes, p.ipv6)
-	if len(spans) == 0 {
+	set := addressesOf(prefixes, p.ipv6)
+	if len(set.Ranges()) == 0 {
 		return nil, fmt.Errorf("%s %q: the tag has no addresses of the other side's family", field, side.Tag)
 	}
-	return spans, nil
+	return set, nil
+}
+
+// addressesOf are the addresses of one family in a list of valid prefixes.
+func addressesOf(prefixes []netip.Prefix, ipv6 bool) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, p := range prefixes {
+		if p.Addr().Is6() == ipv6 {
+			b.AddPrefix(p)
+		}
+	}
+	return setOf(&b)
+}
+
+func setOf(b *netipx.IPSetBuilder) *netipx.IPSet {
+	set, err := b.IPSet()
+	if err != nil {
+		panic(err) // only of prefixes that are not valid
+	}
+	return set
+}
+
+// cover says how much of a set another one holds. Of an empty set it holds nothing.
+func cover(held, set *netipx.IPSet) coverage {
+	ranges := set.Ranges()
+	outside := func(r netipx.IPRange) bool { return !held.ContainsRange(r) }
+	switch {
+	case !held.Overlaps(set):
+		return nothing
+	case slices.ContainsFunc(ranges, outside):
+		return some
+	}
+	return everything
+}
+
+// firstOutside is the lowest address of a set that another one does not hold.
+func firstOutside(set, held *netipx.IPSet) (first netip.Addr, ok bool) {
+	var b netipx.IPSetBuilder
+	b.AddSet(set)
+	b.RemoveSet(held)
+	if left := setOf(&b).Ranges(); len(left) > 0 {
+		return left[0].From(), true
+	}
+	return first, false
 }
 
 // ruleFields says how much of a profile each field of a rule holds.
@@ -91,9 +144,9 @@ func (f *ruleFields) least() coverage {
 func (p *profile) fields(r *classifier.Rule) ruleFields {
 	return ruleFields{
 		protocol:        p.protocolOf(r.Protocol),
-		source:          cover(p.spansOf(r.Sources), p.source),
+		source:          cover(p.setOf(r.Sources), p.source),
 		sourcePort:      p.sourcePort(r.SourcePorts),
-		destination:     cover(p.spansOf(r.Destinations), p.destination),
+		destination:     cover(p.setOf(r.Destinations), p.destination),
 		destinationPort: p.destinationPort(r.DestinationPorts),
 	}
 }
@@ -102,13 +155,13 @@ func (p *profile) fields(r *classifier.Rule) ruleFields {
 func (p *profile) serviceFields(e *topology.ServiceEnd) ruleFields {
 	return ruleFields{
 		protocol: p.protocolOf(e.Protocol), source: everything, sourcePort: everything,
-		destination:     cover(serviceSpans(e, p.ipv6), p.destination),
+		destination:     cover(serviceAddress(e, p.ipv6), p.destination),
 		destinationPort: p.destinationPort([]ruleset.PortRange{{First: e.Port, Last: e.Port}}),
 	}
 }
 
-func serviceSpans(e *topology.ServiceEnd, ipv6 bool) []span {
-	return spansOf([]netip.Prefix{netip.PrefixFrom(e.Address, e.Address.BitLen())}, ipv6)
+func serviceAddress(e *topology.ServiceEnd, ipv6 bool) *netipx.IPSet {
+	return addressesOf([]netip.Prefix{netip.PrefixFrom(e.Address, e.Address.BitLen())}, ipv6)
 }
 
 // service is the service of the platform that the whole profile asks for; partly are the names of
@@ -129,18 +182,18 @@ func (p *profile) service() (whole topology.Service, partly []string) {
 
 func serviceName(e *topology.ServiceEnd) string { return "the platform's " + e.Service.String() }
 
-// spansOf remembers what lists of prefixes cover: many rules share a tag's.
-func (p *profile) spansOf(prefixes []netip.Prefix) []span {
+// setOf is addressesOf, once for a list: many rules share a tag's.
+func (p *profile) setOf(prefixes []netip.Prefix) *netipx.IPSet {
 	if len(prefixes) == 0 {
-		return nil
+		return &netipx.IPSet{}
 	}
-	key := listKey{&prefixes[0], len(prefixes)}
-	spans, known := p.spans[key]
-	if !known {
-		spans = spansOf(prefixes, p.ipv6)
-		p.spans[key] = spans
+	key := prefixList{&prefixes[0], len(prefixes)}
+	set := p.sets[key]
+	if set == nil {
+		set = addressesOf(prefixes, p.ipv6)
+		p.sets[key] = set
 	}
-	return spans
+	return set
 }
 
 func (p *profile) protocolOf(rule ruleset.Protocol) coverage {

@@ -3,7 +3,6 @@ package ask
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -102,7 +101,9 @@ func (x *explainer) source(src *topology.Endpoint) azure.Translation {
 	r := azure.Translation{Side: "source", From: x.end(x.t.Src, x.t.SrcPort), To: x.end(x.w.Arrives.Src, x.w.Arrives.SrcPort)}
 	seen := x.w.Arrives.Src
 	if len(x.w.Ports) > 0 {
-		seen = x.w.Ports[0].Address
+		if seen == x.t.Src { // refused before an address was chosen
+			seen = x.w.Ports[0].Address
+		}
 		r.To = seen.String()
 	}
 	nic := interfaceOf(src)
@@ -187,22 +188,4 @@ func owned(policy *policy.Set, a netip.Addr) string {
 		}
 	}
 	return ""
-}
-
-// reasonOf is a drop's reason in the form of verify's reasons: no_outbound is noOutbound.
-func reasonOf(drop packet.Drop) string {
-	words := strings.Split(drop.String(), "_")
-	for i := 1; i < len(words); i++ {
-		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
-	}
-	return strings.Join(words, "")
-}
-
-// byTranslation reports a drop that only translation gives.
-func byTranslation(drop packet.Drop) bool {
-	switch drop {
-	case packet.DropClosed, packet.DropNoFrontend, packet.DropNoBackend, packet.DropHairpin, packet.DropNoOutbound:
-		return true
-	}
-	return false
 }

@@ -1,7 +1,11 @@
-// Package ask answers questions that need no packet: verify, diagnose and next hop.
+// Package ask answers questions about packets that nobody has sent: verify, with and without the
+// path, diagnose and next hop. It finds out which packet is meant and says in Azure's words what
+// package verdict decides about it. Nothing is counted, and no flow begins.
 package ask
 
 import (
+	"strings"
+
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
@@ -9,140 +13,147 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// The reasons of a verify result.
+// The reasons of a verify result. Any other is a drop's name in nsgd_drops_total, in camel case:
+// noRoute, smtpBlocked, closed.
 const (
 	ReasonRule    = "rule"                   // a rule of the named NSG decided
 	ReasonNoGroup = "noNetworkSecurityGroup" // no NSG on the way: allowed
-	ReasonNoRoute = "noRoute"                // with the path: the virtual network has no way to the remote address
-	// ReasonPlatform: a service of the platform, which no rule but one that names it can
-	// deny. Azure's IP flow verify may say Deny for it; this is what happens.
+	// ReasonPlatform: a service of the platform, which only a rule that names it can deny.
+	// Azure's IP flow verify may say Deny for it; this is what happens.
 	ReasonPlatform = "platform"
-	// ReasonSMTP: rules allow it, the subscription does not.
-	ReasonSMTP = "smtpBlocked"
-	// Of translation, as nsgd_drops_total has them: closed (a Standard address, and no NSG),
-	// noFrontend, noBackend, hairpin and noOutbound.
 )
 
-// Verify answers what would happen to a new flow of a NIC. Without path it
-// evaluates the NIC's own chain, as Azure's IP flow verify does; with path also
-// those of the other end, where that is known, and of virtual appliances on the way. It is the engine's own Judge on
-// the engine's own snapshot; it counts nothing and creates no flow.
+// ReasonOf is a drop's reason in the form of verify's reasons: no_outbound is noOutbound.
+func ReasonOf(drop packet.Drop) string {
+	if drop == packet.DropRule {
+		return ReasonRule
+	}
+	words := strings.Split(drop.String(), "_")
+	for i := 1; i < len(words); i++ {
+		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
+	}
+	return strings.Join(words, "")
+}
+
+// Verify says what would happen to the first packet of a new flow of a NIC. Without path it asks the
+// NIC's own chain, as Azure's IP flow verify does. With path it follows the packet to its end: by the
+// chains of virtual appliances on the way and of the other end, where that is known.
 //
 // The addresses may be those that the outside sees: a public IP, or the frontend of a load balancer.
 // The rules of the NIC see its private address, and the result tells what changes on the way.
 func Verify(s *topology.Snapshot, q *azure.Flow, path bool) (*azure.VerificationIPFlowResult, error) {
-	k := packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
-		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}
+	p := firstPacket(q)
 	if q.Direction == ruleset.Inbound {
-		k = k.Reverse()
-		asClassified(&k)
-		return verifyInbound(s, q, &k, path)
+		return verifyInbound(s, q, &p, path)
 	}
-	asClassified(&k)
-	local, err := sendingEnd(s, q, &k)
-	if err != nil {
-		return nil, err
-	}
-	if path {
-		return judgePath(s, local, &k), nil
-	}
-	var v verdict.Verdict
-	verdict.Judge(local, nil, &k, &v)
-	var w topology.Way
-	drop := s.Way(local, &k, &w)
-	result := Result(&v)
-	if w.Translated || w.Floating {
-		result.Translations = explain(s, local, &k, &w)
-	}
+	src, err := sendingEnd(s, q, &p.Tuple)
 	switch {
-	case v.Access == ruleset.Deny:
-	case s.SMTPBlocked(local, w.To, &k):
-		refuse(result, ReasonSMTP)
-	case drop == packet.DropNoOutbound:
-		refuse(result, reasonOf(drop))
+	case err != nil:
+		return nil, err
+	case path:
+		return follow(s, src, &p), nil
 	}
-	return result, nil
+	var d verdict.Decision
+	drop := d.Sends(s, src, &p)
+	r := newResult()
+	tell(r, s, src, &p, &d)
+	refuse(r, drop)
+	return r, nil
 }
 
-// verifyInbound is Verify for what a NIC receives; k is the flow as it is sent to the local address.
-func verifyInbound(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple, path bool) (*azure.VerificationIPFlowResult, error) {
-	in, err := receivingEnd(s, q, k)
+// verifyInbound is Verify for what a NIC receives; p is as the remote end sends it.
+func verifyInbound(s *topology.Snapshot, q *azure.Flow, p *packet.Packet, path bool) (*azure.VerificationIPFlowResult, error) {
+	to, err := receivingEnd(s, q, p)
 	if err != nil {
 		return nil, err
 	}
 	if path {
-		src := in.sender(s, q)
+		src := to.sender(s, q)
 		if src == nil {
-			return &azure.VerificationIPFlowResult{Access: ruleset.Deny.String(), Reason: ReasonNoRoute, Stages: []azure.VerificationStage{}}, nil
+			r := newResult()
+			refuse(r, packet.DropNoRoute)
+			return r, nil
 		}
-		if p := behindPublic(src, q.Remote); p != nil {
-			k.Src = packet.AddrFrom(p.Address) // which is what it sends from
+		if c := behindPublic(src, q.Remote); c != nil {
+			p.Src = packet.AddrFrom(c.Address) // which is what it sends from
 		}
-		return judgePath(s, src, k), nil
+		if to.entered {
+			p.SrcPort = to.port
+		}
+		return follow(s, src, p), nil
 	}
-	reason := ReasonNoRoute
-	if byTranslation(in.drop) {
-		reason = reasonOf(in.drop)
-	}
-	if byTranslation(in.drop) || in.way.To == nil {
-		r := Result(&verdict.Verdict{})
-		refuse(r, reason)
+	r := newResult()
+	if to.drop != packet.NotDropped {
+		refuse(r, to.drop)
 		return r, nil
 	}
-	var v verdict.Verdict
-	verdict.Judge(nil, in.way.To, &in.way.Arrives, &v)
-	result := Result(&v)
-	if in.entered {
-		result.Translations = explain(s, nil, k, &in.way)
-		if in.way.Closed {
-			refuse(result, reasonOf(packet.DropClosed))
-		}
+	arrives := *p
+	arrives.Tuple = to.way.Arrives
+	var d verdict.Decision
+	drop := d.Receives(s, &to.way, &arrives)
+	tell(r, s, nil, p, &d)
+	refuse(r, drop)
+	return r, nil
+}
+
+// firstPacket is what the sender of a question's flow sends first: of TCP a SYN, of ICMP an echo
+// request. ICMP over IPv6 and ICMPv6 over IPv4 are to the decoder protocols without a message type.
+func firstPacket(q *azure.Flow) packet.Packet {
+	p := packet.Packet{Tuple: packet.Tuple{Src: packet.AddrFrom(q.Local), Dst: packet.AddrFrom(q.Remote),
+		SrcPort: q.LocalPort, DstPort: q.RemotePort, Proto: q.Protocol}, Segments: 1}
+	if q.Direction == ruleset.Inbound {
+		p.Tuple = p.Reverse()
 	}
-	return result, nil
+	asFirst(&p)
+	return p
 }
 
-// refuse makes it a denial that no rule has given.
-func refuse(r *azure.VerificationIPFlowResult, reason string) {
-	r.Access, r.Reason, r.RuleName, r.NetworkSecurityGroup = ruleset.Deny.String(), reason, "", ""
-}
-
-// asClassified gives a tuple of a question the form that packets have: for
-// ICMP the message is an echo request. ICMP over IPv6 and ICMPv6 over IPv4 are to
-// the decoder protocols without ports.
-func asClassified(k *packet.Tuple) {
+// asFirst makes a packet with a question's tuple one that begins a flow.
+func asFirst(p *packet.Packet) {
 	switch {
-	case k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP:
-	case k.Proto == packet.ProtoICMP && k.Src.Is4():
-		k.SrcPort, k.DstPort = 0, packet.ICMPv4EchoRequest
-	case k.Proto == packet.ProtoICMPv6 && !k.Src.Is4():
-		k.SrcPort, k.DstPort = 0, packet.ICMPv6EchoRequest
-	default:
-		k.SrcPort, k.DstPort = 0, 0
+	case p.Proto == packet.ProtoTCP:
+		p.TCPFlags = packet.SYN
+		return
+	case p.Proto == packet.ProtoUDP:
+		return
+	case p.Proto == packet.ProtoICMP && p.Src.Is4():
+		p.ICMPType = packet.ICMPv4EchoRequest
+	case p.Proto == packet.ProtoICMPv6 && !p.Src.Is4():
+		p.ICMPType = packet.ICMPv6EchoRequest
 	}
+	p.SrcPort, p.DstPort = 0, 0
 }
 
-// Result explains the verdict in the form of nsgctl verify.
-func Result(v *verdict.Verdict) *azure.VerificationIPFlowResult {
-	r := &azure.VerificationIPFlowResult{Access: v.Access.String(), Reason: ReasonNoGroup, Stages: make([]azure.VerificationStage, 0, v.N)}
+// newResult allows: nobody was asked yet.
+func newResult() *azure.VerificationIPFlowResult {
+	return &azure.VerificationIPFlowResult{Access: ruleset.Allow.String(), Reason: ReasonNoGroup, Stages: []azure.VerificationStage{}}
+}
+
+// tell adds to a result what was decided about a packet that src sends, or that arrives when src is
+// nil. The last stage names the result: the denying one, or the last that allowed.
+func tell(r *azure.VerificationIPFlowResult, s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, d *verdict.Decision) {
+	v := &d.Verdict
 	for i := range v.N {
 		st := &v.Stages[i]
 		rule := st.SecurityRule()
-		r.Stages = append(r.Stages, azure.VerificationStage{
-			NetworkSecurityGroup: st.Stage.Group.NSG.Name,
-			Association:          st.Stage.Association.String(),
-			Direction:            st.Stage.Direction.String(),
-			RuleName:             rule.QualifiedName(),
-			Access:               rule.Access.String(),
-			Priority:             rule.Priority,
-		})
-		// The last stage evaluated names the result: the denying one, or the last that allowed.
 		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
+		r.Stages = append(r.Stages, azure.VerificationStage{NetworkSecurityGroup: r.NetworkSecurityGroup, RuleName: r.RuleName,
+			Association: st.Stage.Association.String(), Direction: st.Stage.Direction.String(), Access: rule.Access.String(), Priority: rule.Priority})
 	}
 	if v.Service != topology.NoService {
 		r.PlatformService = v.Service.String()
-		if v.Access == ruleset.Allow {
-			r.Reason = ReasonPlatform
-		}
+		r.Reason = ReasonPlatform
 	}
-	return r
+	r.Translations = append(r.Translations, explain(s, src, &p.Tuple, &d.Way)...)
+}
+
+// refuse makes a result a denial. Only a rule's denial names the rule.
+func refuse(r *azure.VerificationIPFlowResult, drop packet.Drop) {
+	if drop == packet.NotDropped {
+		return
+	}
+	r.Access, r.Reason = ruleset.Deny.String(), ReasonOf(drop)
+	if drop != packet.DropRule {
+		r.RuleName, r.NetworkSecurityGroup = "", ""
+	}
 }

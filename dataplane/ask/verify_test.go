@@ -116,9 +116,9 @@ func TestVerifyClassifiesAsTheDecoderDoes(t *testing.T) {
 				t.Fatalf("dropped: %v", drop)
 			}
 			want := p.Classification()
-			got := packet.Tuple{Src: p.Src, Dst: p.Dst, SrcPort: 7, DstPort: 7, Proto: tt.protocol}
-			asClassified(&got)
-			if got != want {
+			first := packet.Packet{Tuple: packet.Tuple{Src: p.Src, Dst: p.Dst, SrcPort: 7, DstPort: 7, Proto: tt.protocol}}
+			asFirst(&first)
+			if got := first.Classification(); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
+	"go4.org/netipx"
 )
 
 // unnamedProtocol is for experiments (RFC 3692): no rule names it.
@@ -17,7 +18,7 @@ const unnamedProtocol = 253
 // exactly when it matches the whole profile. So it avoids the rules that stand before the
 // first one for the whole profile and hold a part of it. There is none when such rules
 // leave nothing of the profile, and then it has no single answer.
-func (p *profile) witness(stages []topology.Stage) (packet.Tuple, error) {
+func (p *profile) witness(stages []topology.Stage) (packet.Packet, error) {
 	if !p.AnyProtocol {
 		p.protocol = p.Traffic.Protocol(p.ipv6)
 		return p.outside(p.divided(stages))
@@ -34,7 +35,7 @@ func (p *profile) witness(stages []topology.Stage) (packet.Tuple, error) {
 			return p.outside(held)
 		}
 	}
-	return packet.Tuple{}, fmt.Errorf("protocol %q: the answer is not one for all protocols, as %s tell: ask for each", "*", listNames(named))
+	return packet.Packet{}, fmt.Errorf("protocol %q: the answer is not one for all protocols, as %s tell: ask for each", "*", listNames(named))
 }
 
 // division are rules that hold a part of a profile.
@@ -42,7 +43,7 @@ type division struct {
 	rules []ruleset.Protocol // by name, the same order
 	names []string
 
-	sources, destinations []span // of the rules that hold a part of that field
+	sources, destinations netipx.IPSetBuilder // of the rules that hold a part of that field
 	ports                 []ruleset.PortRange
 }
 
@@ -66,7 +67,7 @@ func (p *profile) divided(stages []topology.Stage) *division {
 			if f.least() == everything {
 				// Of several rule collections of admin rules another one may decide.
 				if t.Rules[j].Access == ruleset.Deny && stages[i].Association != topology.NetworkManagerAssociation {
-					return d.merged()
+					return d
 				}
 				break
 			}
@@ -76,17 +77,17 @@ func (p *profile) divided(stages []topology.Stage) *division {
 			d.names = append(d.names, t.Rules[j].PrefixedName())
 			d.rules = append(d.rules, r.Protocol)
 			if f.source == some {
-				d.sources = append(d.sources, p.spansOf(r.Sources)...)
+				d.sources.AddSet(p.setOf(r.Sources))
 			}
 			if f.destination == some {
-				d.destinations = append(d.destinations, p.spansOf(r.Destinations)...)
+				d.destinations.AddSet(p.setOf(r.Destinations))
 			}
 			if f.destinationPort == some {
 				d.ports = append(d.ports, r.DestinationPorts...)
 			}
 		}
 	}
-	return d.merged()
+	return d
 }
 
 // divideServices adds the services of the platform, which no rule decides about.
@@ -103,17 +104,12 @@ func (p *profile) divideServices(d *division) {
 		}
 		d.names, d.rules = append(d.names, serviceName(e)), append(d.rules, protocol)
 		if f.destination == some {
-			d.destinations = append(d.destinations, serviceSpans(e, p.ipv6)...)
+			d.destinations.AddSet(serviceAddress(e, p.ipv6))
 		}
 		if f.destinationPort == some {
 			d.ports = append(d.ports, ruleset.PortRange{First: e.Port, Last: e.Port})
 		}
 	}
-}
-
-func (d *division) merged() *division {
-	d.sources, d.destinations = merge(d.sources), merge(d.destinations)
-	return d
 }
 
 // naming are the rules that name a protocol.
@@ -128,15 +124,15 @@ func (d *division) naming(protocol uint8) []string {
 }
 
 // outside is a packet of the profile that none of the rules holds.
-func (p *profile) outside(d *division) (packet.Tuple, error) {
-	none := func(field string) (packet.Tuple, error) {
-		return packet.Tuple{}, fmt.Errorf("%s: the answer is not one for all that it stands for: %s divide it; ask for less", field, listNames(d.names))
+func (p *profile) outside(d *division) (packet.Packet, error) {
+	none := func(field string) (packet.Packet, error) {
+		return packet.Packet{}, fmt.Errorf("%s: the answer is not one for all that it stands for: %s divide it; ask for less", field, listNames(d.names))
 	}
-	src, ok := firstOutside(p.source, d.sources)
+	src, ok := firstOutside(p.source, setOf(&d.sources))
 	if !ok {
 		return none("source")
 	}
-	dst, ok := firstOutside(p.destination, d.destinations)
+	dst, ok := firstOutside(p.destination, setOf(&d.destinations))
 	if !ok {
 		return none("destination")
 	}
@@ -147,9 +143,9 @@ func (p *profile) outside(d *division) (packet.Tuple, error) {
 	if port > 65535 {
 		return none("destinationPort")
 	}
-	k := packet.Tuple{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), DstPort: uint16(port), Proto: p.protocol}
-	asClassified(&k)
-	return k, nil
+	w := packet.Packet{Tuple: packet.Tuple{Src: packet.AddrFrom(src), Dst: packet.AddrFrom(dst), DstPort: uint16(port), Proto: p.protocol}, Segments: 1}
+	asFirst(&w)
+	return w, nil
 }
 
 // listNames names the first few rules.

@@ -1,3 +1,12 @@
+// Package coalesce puts consecutive small packets of one flow together. They leave as one
+// superpacket, which a device takes in the time of one packet.
+//
+// The receiving kernel cuts the superpacket into the same packets again, byte by byte and in
+// their order. So packets go together only if all of this holds:
+//   - their headers differ only in the IPv4 identification and the TCP sequence number, as
+//     segmentation counts them up;
+//   - their payloads have one length; the last one may be shorter;
+//   - their checksums are right, or left to do.
 package coalesce
 
 import (
@@ -8,24 +17,11 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// Offsets in headers.
-const (
-	ipv4Len, ipv4ID, ipv4Sum = 2, 4, 10
-	ipv4FromFlags            = 6 // fragment bits, time to live, protocol
-	ipv4FromSource           = 12
-	ipv6Len, ipv6FromNext    = 4, 6
-	ipv6HeaderLen            = 40
-	tcpSeq, tcpFromAck       = 4, 8
-	tcpFlags, tcpFromWindow  = 13, 14
-	tcpSum, tcpFromUrgent    = 16, 18
-	udpLen, udpSum           = 4, 6
-)
-
 // Train is a run of packets of one flow that can leave together. The zero value is
 // empty. It is owned by one worker.
 type Train struct {
-	// parts are the first packet's frame and the others' payloads; they are the caller's
-	// memory, which stays as it is until the train is sent.
+	// parts are the first packet's frame and the others' payloads. The memory is the caller's
+	// and must not change until the train is sent.
 	parts [tun.MaxParts][]byte
 	n     int
 	first packet.Packet
@@ -35,8 +31,8 @@ type Train struct {
 	push  bool // the last packet has PSH
 }
 
-// Start makes p, whose frame is given, the first packet of a train. It reports false, and
-// leaves t empty, when p can only go alone.
+// Start makes p the first packet of a train. It reports false and leaves t empty when p can only
+// go alone.
 func (t *Train) Start(frame []byte, p *packet.Packet) bool {
 	payload := p.Len - uint32(p.PayloadOffset)
 	if !fit(frame, p) || p.Proto == packet.ProtoTCP && p.TCPFlags&packet.PSH != 0 {
@@ -48,7 +44,7 @@ func (t *Train) Start(frame []byte, p *packet.Packet) bool {
 	return true
 }
 
-// Append adds p, the flow's next packet, and reports whether it could.
+// Append adds p, the flow's next packet, and reports whether it fits.
 func (t *Train) Append(frame []byte, p *packet.Packet) bool {
 	payload := int(p.Len) - int(p.PayloadOffset)
 	if t.full || t.n == len(t.parts) || payload > t.size ||
@@ -72,21 +68,21 @@ func fit(frame []byte, p *packet.Packet) bool {
 		return false
 	}
 	if b[0]>>4 == 6 {
-		if p.HeaderLen != ipv6HeaderLen { // a routing header would change what is summed
+		if p.HeaderLen != packet.IPv6HeaderLen { // a routing header would change the pseudo-header
 			return false
 		}
-	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff || b[ipv4Sum]&b[ipv4Sum+1] == 0xff { // a zero's other form
+	} else if tun.Sum(b[:p.HeaderLen]) != 0xffff || b[packet.IPv4SumAt]&b[packet.IPv4SumAt+1] == 0xff { // 0xffff would become 0
 		return false
 	}
 	t := b[p.HeaderLen:]
-	sumAt := tcpSum
+	sumAt := packet.TCPSumAt
 	switch p.Proto {
 	case packet.ProtoTCP:
 		if p.TCPFlags&^packet.PSH != packet.ACK {
 			return false
 		}
 	case packet.ProtoUDP:
-		if sumAt = udpSum; int(binary.BigEndian.Uint16(t[udpLen:])) != len(t) {
+		if sumAt = packet.UDPSumAt; int(binary.BigEndian.Uint16(t[packet.UDPLenAt:])) != len(t) {
 			return false
 		}
 	default:
@@ -99,15 +95,14 @@ func fit(frame []byte, p *packet.Packet) bool {
 		return false
 	case h.Flags&tun.FlagNeedsCsum != 0:
 		return h.CsumStart == p.HeaderLen && int(h.CsumOffset) == sumAt &&
-			binary.BigEndian.Uint16(t[sumAt:]) == tun.Fold(pseudoSum(p, len(t)))
-	case p.Proto == packet.ProtoUDP && t[udpSum]|t[udpSum+1] == 0: // none (RFC 768)
+			binary.BigEndian.Uint16(t[sumAt:]) == tun.Fold(p.PseudoSum(len(t)))
+	case p.Proto == packet.ProtoUDP && t[packet.UDPSumAt]|t[packet.UDPSumAt+1] == 0: // none (RFC 768)
 		return false
 	}
-	return h.Flags&tun.FlagDataValid != 0 || tun.Fold(pseudoSum(p, len(t))+uint32(tun.Sum(t))) == 0xffff
+	return h.Flags&tun.FlagDataValid != 0 || tun.Fold(p.PseudoSum(len(t))+uint32(tun.Sum(t))) == 0xffff
 }
 
-// follows reports whether b is what the kernel would make of the train's next segment's
-// headers.
+// follows reports whether b has the headers that the kernel would give the train's next segment.
 func (t *Train) follows(b []byte, p *packet.Packet) bool {
 	a := t.parts[0][tun.HeaderLen:]
 	if !sameNetwork(a, b, int(p.HeaderLen), t.n) {
@@ -115,35 +110,35 @@ func (t *Train) follows(b []byte, p *packet.Packet) bool {
 	}
 	a, b = a[p.HeaderLen:p.PayloadOffset], b[p.HeaderLen:p.PayloadOffset]
 	if p.Proto == packet.ProtoUDP {
-		return bytes.Equal(a[:udpLen], b[:udpLen])
+		return bytes.Equal(a[:packet.UDPLenAt], b[:packet.UDPLenAt])
 	}
-	return bytes.Equal(a[:tcpSeq], b[:tcpSeq]) &&
-		binary.BigEndian.Uint32(b[tcpSeq:]) == binary.BigEndian.Uint32(a[tcpSeq:])+uint32(t.total) &&
-		bytes.Equal(a[tcpFromAck:tcpFlags], b[tcpFromAck:tcpFlags]) &&
-		bytes.Equal(a[tcpFromWindow:tcpSum], b[tcpFromWindow:tcpSum]) &&
-		bytes.Equal(a[tcpFromUrgent:], b[tcpFromUrgent:])
+	return bytes.Equal(a[:packet.TCPSeqAt], b[:packet.TCPSeqAt]) &&
+		binary.BigEndian.Uint32(b[packet.TCPSeqAt:]) == binary.BigEndian.Uint32(a[packet.TCPSeqAt:])+uint32(t.total) &&
+		bytes.Equal(a[packet.TCPAckAt:packet.TCPFlagsAt], b[packet.TCPAckAt:packet.TCPFlagsAt]) &&
+		bytes.Equal(a[packet.TCPWindowAt:packet.TCPSumAt], b[packet.TCPWindowAt:packet.TCPSumAt]) &&
+		bytes.Equal(a[packet.TCPUrgentAt:], b[packet.TCPUrgentAt:])
 }
 
-// sameNetwork compares the IP headers of a train's first packet and of the one that
-// follows n packets. Segmentation counts the IPv4 identification up.
+// sameNetwork compares the IP headers of a train's first packet and of the one behind n packets.
+// Segmentation counts the IPv4 identification up.
 func sameNetwork(a, b []byte, headerLen, n int) bool {
 	if a[0]>>4 == 6 {
-		return bytes.Equal(a[:ipv6Len], b[:ipv6Len]) && bytes.Equal(a[ipv6FromNext:headerLen], b[ipv6FromNext:headerLen])
+		return bytes.Equal(a[:packet.IPv6LenAt], b[:packet.IPv6LenAt]) && bytes.Equal(a[packet.IPv6NextAt:headerLen], b[packet.IPv6NextAt:headerLen])
 	}
-	return bytes.Equal(a[:ipv4Len], b[:ipv4Len]) &&
-		binary.BigEndian.Uint16(b[ipv4ID:]) == binary.BigEndian.Uint16(a[ipv4ID:])+uint16(n) &&
-		bytes.Equal(a[ipv4FromFlags:ipv4Sum], b[ipv4FromFlags:ipv4Sum]) &&
-		bytes.Equal(a[ipv4FromSource:headerLen], b[ipv4FromSource:headerLen])
+	return bytes.Equal(a[:packet.IPv4LenAt], b[:packet.IPv4LenAt]) &&
+		binary.BigEndian.Uint16(b[packet.IPv4IDAt:]) == binary.BigEndian.Uint16(a[packet.IPv4IDAt:])+uint16(n) &&
+		bytes.Equal(a[packet.IPv4FragmentAt:packet.IPv4SumAt], b[packet.IPv4FragmentAt:packet.IPv4SumAt]) &&
+		bytes.Equal(a[packet.IPv4AddressesAt:headerLen], b[packet.IPv4AddressesAt:headerLen])
 }
 
 // Len is the number of packets.
 func (t *Train) Len() int { return t.n }
 
-// WireLen is the number of bytes of all packets with their headers.
+// WireLen is the length of all packets with their headers, in bytes.
 func (t *Train) WireLen() int { return t.n*int(t.first.PayloadOffset) + t.total }
 
-// Frame makes the train one frame, in pieces, and empties it. The pieces are valid until
-// the next Start. A train of one packet is that packet's frame, unchanged.
+// Frame returns the train as one frame in parts and empties it. The parts are valid until the next
+// Start. A train of one packet is that packet's frame, unchanged.
 func (t *Train) Frame() [][]byte {
 	if t.n > 1 {
 		t.finish()
@@ -153,45 +148,31 @@ func (t *Train) Frame() [][]byte {
 	return parts
 }
 
-// finish makes the first packet's headers those of the whole.
+// finish turns the first packet's headers into those of the superpacket.
 func (t *Train) finish() {
 	p, frame := &t.first, t.parts[0]
 	b := frame[tun.HeaderLen:]
 	h := tun.Header{
-		Flags: tun.FlagNeedsCsum, HdrLen: p.PayloadOffset, GSOSize: uint16(t.size), CsumStart: p.HeaderLen, CsumOffset: tcpSum,
+		Flags: tun.FlagNeedsCsum, HdrLen: p.PayloadOffset, GSOSize: uint16(t.size), CsumStart: p.HeaderLen, CsumOffset: packet.TCPSumAt,
 	}
 	length := int(p.PayloadOffset) + t.total
 	if b[0]>>4 == 4 {
 		h.GSOType = tun.GSOTCPv4
-		binary.BigEndian.PutUint16(b[ipv4Len:], uint16(length))
-		binary.BigEndian.PutUint16(b[ipv4Sum:], 0)
-		binary.BigEndian.PutUint16(b[ipv4Sum:], ^tun.Sum(b[:p.HeaderLen]))
+		binary.BigEndian.PutUint16(b[packet.IPv4LenAt:], uint16(length))
+		binary.BigEndian.PutUint16(b[packet.IPv4SumAt:], 0)
+		binary.BigEndian.PutUint16(b[packet.IPv4SumAt:], ^tun.Sum(b[:p.HeaderLen]))
 	} else {
 		h.GSOType = tun.GSOTCPv6
-		binary.BigEndian.PutUint16(b[ipv6Len:], uint16(length-ipv6HeaderLen))
+		binary.BigEndian.PutUint16(b[packet.IPv6LenAt:], uint16(length-packet.IPv6HeaderLen))
 	}
 	transport := b[p.HeaderLen:]
 	length -= int(p.HeaderLen)
 	if p.Proto == packet.ProtoUDP {
-		h.GSOType, h.CsumOffset = tun.GSOUDPL4, udpSum
-		binary.BigEndian.PutUint16(transport[udpLen:], uint16(length))
+		h.GSOType, h.CsumOffset = tun.GSOUDPL4, packet.UDPSumAt
+		binary.BigEndian.PutUint16(transport[packet.UDPLenAt:], uint16(length))
 	} else if t.push {
-		transport[tcpFlags] |= packet.PSH // segmentation leaves it to the last segment
+		transport[packet.TCPFlagsAt] |= packet.PSH // segmentation leaves it to the last segment
 	}
-	binary.BigEndian.PutUint16(transport[h.CsumOffset:], tun.Fold(pseudoSum(p, length)))
+	binary.BigEndian.PutUint16(transport[h.CsumOffset:], tun.Fold(p.PseudoSum(length)))
 	h.Encode((*[tun.HeaderLen]byte)(frame))
-}
-
-// pseudoSum is the sum of the header that a transport checksum covers besides its own
-// packet of that length (RFC 9293 section 3.1, RFC 8200 section 8.1), not folded.
-func pseudoSum(p *packet.Packet, length int) uint32 {
-	sum := uint32(p.Proto) + uint32(length)
-	if p.Src.Is4() {
-		src, dst := p.Src.V4(), p.Dst.V4()
-		return sum + src>>16 + src&0xffff + dst>>16 + dst&0xffff
-	}
-	for _, half := range [...]uint64{p.Src.Hi, p.Src.Lo, p.Dst.Hi, p.Dst.Lo} {
-		sum += uint32(half>>48) + uint32(half>>32&0xffff) + uint32(half>>16&0xffff) + uint32(half&0xffff)
-	}
-	return sum
 }

@@ -244,6 +244,55 @@ func TestWhatATrainWouldChangeGoesAlone(t *testing.T) {
 			}
 		}
 	})
+	v4 := base
+	v4.Flags = "A"
+	// The virtio-net header may say that no checksum needs a look.
+	for _, test := range []struct {
+		name   string
+		starts bool
+		pair   func() [][]byte
+	}{
+		{"fragments", false, func() (pair [][]byte) {
+			for _, b := range stream(packettest.TCP, v4, 2, nil) {
+				pair = append(pair, whole(packettest.Fragments(b, 0, 64)[0]))
+			}
+			return pair
+		}},
+		{"UDP without checksums", false, func() (pair [][]byte) {
+			for _, b := range stream(packettest.UDP, base, 2, nil) {
+				b[20+6], b[20+7] = 0, 0
+				pair = append(pair, whole(b))
+			}
+			return pair
+		}},
+		{"superpackets of one segment", false, func() (pair [][]byte) {
+			for _, b := range stream(packettest.TCP, v4, 2, nil) {
+				pair = append(pair, packettest.Superpacket(b, tun.GSOTCPv4, 1000))
+			}
+			return pair
+		}},
+		{"another window", true, func() (pair [][]byte) {
+			for i, b := range stream(packettest.TCP, v4, 2, nil) {
+				b[20+14] = byte(i)
+				pair = append(pair, whole(b))
+			}
+			return pair
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var train coalesce.Train
+			pair := test.pair()
+			for _, frame := range pair {
+				frame[0] |= tun.FlagDataValid
+			}
+			if got := train.Start(pair[0], decode(t, pair[0])); got != test.starts {
+				t.Fatalf("begins a train: %t", got)
+			}
+			if test.starts && train.Append(pair[1], decode(t, pair[1])) {
+				t.Error("they were put together")
+			}
+		})
+	}
 	t.Run("two flows", func(t *testing.T) {
 		b := stream(packettest.UDP, base, 1, nil)
 		base.SrcPort, base.ID = 5001, 1
@@ -254,8 +303,8 @@ func TestWhatATrainWouldChangeGoesAlone(t *testing.T) {
 	})
 }
 
-// FuzzTrainsChangeNoPacket makes a flow's packets of the input's numbers, each of which can
-// differ from the one before in any way that matters, and spoils a byte of some.
+// FuzzTrainsChangeNoPacket makes a flow's packets of the input's numbers. Each can differ from the one
+// before in any way that matters. Some get a spoilt byte.
 func FuzzTrainsChangeNoPacket(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed, uint8(seed), []byte{0, 0, 0, 40, 0, 0, 200, 0})

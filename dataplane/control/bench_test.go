@@ -8,7 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
@@ -36,7 +36,7 @@ func BenchmarkBuild(b *testing.B) {
 	b.Run("cold", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			set, err := control.NewPolicyFiles(tags, policy).Load()
+			set, err := inspect.NewPolicyFiles(tags, policy).Load()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -64,9 +64,9 @@ func BenchmarkBuild(b *testing.B) {
 	}
 }
 
-func benchService(b *testing.B, policy, tags string) (*control.Service, *dataplane.Engine) {
+func benchService(b *testing.B, policy, tags string) (*inspect.Service, *dataplane.Engine) {
 	b.Helper()
-	files := control.NewPolicyFiles(tags, policy)
+	files := inspect.NewPolicyFiles(tags, policy)
 	set, err := files.Load()
 	if err != nil {
 		b.Fatal(err)
@@ -75,10 +75,10 @@ func benchService(b *testing.B, policy, tags string) (*control.Service, *datapla
 	if err != nil {
 		b.Fatal(err)
 	}
-	return control.NewService(control.Options{Engine: engine, Policy: files}), engine
+	return inspect.NewService(inspect.Options{Engine: engine, Policy: files}), engine
 }
 
-func reloads(b *testing.B, service *control.Service, change func(i int)) {
+func reloads(b *testing.B, service *inspect.Service, change func(i int)) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		b.StopTimer()

@@ -1,112 +1,53 @@
 package control
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
-	"strings"
-	"time"
-	"unicode"
 
-	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/pcapng"
-	"github.com/nsgd/nsgd/dataplane/watch"
-	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
-// capture writes pcapng: an interface for each attachment, and each packet once, as it came in from
-// one. A superpacket stays one.
+// Trailers of a capture.
+const (
+	trailerPackets = "Nsgd-Packets"
+	trailerLost    = "Nsgd-Lost"
+	trailerSkipped = "Nsgd-Skipped"
+)
+
+// GET or POST /v1/capture answers with pcapng, and with the summary in trailers. Its query is an
+// inspect.WatchRequest: filter, denied, count, perSecond, sample and snapLen.
+var capturePath = addRoute("capture", (*Server).capture, http.MethodGet, http.MethodPost)
+
 func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
-	snap := func(q *WatchRequest) int {
-		if q.SnapLen == 0 || q.SnapLen > watch.MaxSnap {
-			return watch.MaxSnap
+	s.stream(w, r, "application/x-pcapng", true, func(ctx context.Context, a *streamAnswer) error {
+		return a.Capture(ctx, a.out, a.flush)
+	}, func(sum inspect.WatchSummary) http.Header {
+		header := http.Header{}
+		for name, n := range map[string]uint64{trailerPackets: sum.Packets, trailerLost: sum.Lost, trailerSkipped: sum.Skipped} {
+			header.Set(name, strconv.FormatUint(n, 10))
 		}
-		return q.SnapLen
-	}
-	s.stream(w, r, "application/x-pcapng", snap, func(st *stream) (encoder, error) {
-		snapLen := st.request.SnapLen
-		if snapLen == 0 {
-			snapLen = MaxSnapLen
-		}
-		file, err := pcapng.NewWriter(st.out, "nsgd "+s.service.options.Version, snapLen, s.service.interfaces())
-		return capturedPackets{st.namer, file}, err
+		return header
 	})
 }
 
-// interfaces are the attachments, with where their devices are.
-func (s *Service) interfaces() (list []pcapng.Interface) {
-	for i, a := range s.options.Engine.Snapshot().Attachments {
-		described := []string{a.Kind.String()}
-		if a.Name != a.Kind.String() {
-			described = append(described, a.Name)
-		}
-		if i < len(s.options.Places) {
-			place := &s.options.Places[i]
-			described = append(described, "on", place.Device)
-			if place.Namespace != "" {
-				described = append(described, "in network namespace", place.Namespace)
-			}
-		}
-		list = append(list, pcapng.Interface{Name: a.Name, Description: strings.Join(described, " ")})
+// Capture writes packets as pcapng, until the request's count or until ctx ends, which is no
+// error.
+func (c *Client) Capture(ctx context.Context, q inspect.WatchRequest, w io.Writer) (*inspect.WatchSummary, error) {
+	trailer, err := c.stream(ctx, capturePath, q, func(body io.Reader) error {
+		_, err := io.Copy(w, body)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return list
-}
-
-type capturedPackets struct {
-	namer *dataplane.Namer
-	file  *pcapng.Writer
-}
-
-func (c capturedPackets) packet(e *watch.Event, bytes []byte) error {
-	return c.file.Write(&pcapng.Packet{Interface: int(e.From), Time: time.Unix(0, e.Time), Data: bytes,
-		Length: int(e.Length), Comment: comment(tracedPacket(c.namer, e))})
-}
-
-func (c capturedPackets) summary(WatchSummary) error { return nil }
-
-// comment is what a capture says of a packet: words NAME=VALUE. nsg and rule are what has denied it,
-// or the last that has allowed it; by are all that were asked, when they are several. segments are the
-// packets on a wire that a superpacket stands for, arrives is SOURCE>DESTINATION as the receiver sees them,
-// when they are not those in the packet. A name that would not be read as one word is quoted as in Go.
-func comment(p *TracedPacket) string {
-	words := []string{"verdict=" + p.Access}
-	add := func(name, value string) {
-		if value != "" {
-			words = append(words, name+"="+word(value))
+	s := &inspect.WatchSummary{}
+	for name, into := range map[string]*uint64{trailerPackets: &s.Packets, trailerLost: &s.Lost, trailerSkipped: &s.Skipped} {
+		if *into, err = strconv.ParseUint(trailer.Get(name), 10, 64); err != nil {
+			return nil, fmt.Errorf("control: capture: %s: %w", name, err)
 		}
 	}
-	if n := len(p.Stages); n > 0 {
-		add("nsg", p.Stages[n-1].NetworkSecurityGroup)
-		add("rule", p.Stages[n-1].RuleName)
-	}
-	add("reason", p.Reason)
-	add("flow", p.Flow)
-	add("direction", p.Direction)
-	add("service", p.PlatformService)
-	add("to", p.To)
-	if p.Segments > 1 {
-		add("segments", strconv.FormatUint(uint64(p.Segments), 10))
-	}
-	if p.Arrives != nil {
-		add("arrives", p.Arrives.String())
-	}
-	if len(p.Stages) > 1 {
-		words = append(words, "by="+strings.Join(stageNames(p.Stages), ","))
-	}
-	return strings.Join(words, " ")
-}
-
-// word is a value as it stands in a comment: names come from documents, and must not end where others
-// begin.
-func word(value string) string {
-	if strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune(" ,;=\"'`\\", r) }) {
-		return strconv.Quote(value)
-	}
-	return value
-}
-
-func stageNames(stages []azure.VerificationStage) (names []string) {
-	for _, s := range stages {
-		names = append(names, word(s.NetworkSecurityGroup+"/"+s.RuleName))
-	}
-	return names
+	return s, nil
 }

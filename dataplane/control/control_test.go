@@ -16,7 +16,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
 func question(nic, direction, local string, port int) string {
@@ -26,7 +29,7 @@ func question(nic, direction, local string, port int) string {
 
 func TestDaemonAndPolicyFilesAnswerAlike(t *testing.T) {
 	r := newRig(t)
-	offline, err := control.OpenPolicy(r.policy)
+	offline, err := inspect.NewPolicyFiles("", r.policy).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +41,7 @@ func TestDaemonAndPolicyFilesAnswerAlike(t *testing.T) {
 		if err := r.client.Verify(ctx, path, strings.NewReader(requests), &daemon); err != nil {
 			t.Fatal(err)
 		}
-		if err := offline.Verify(ctx, path, strings.NewReader(requests), &files); err != nil {
+		if err := ask.VerifyStream(offline.Snapshot, path, strings.NewReader(requests), &files); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(daemon.String(), files.String()); diff != "" {
@@ -53,7 +56,7 @@ func TestDaemonAndPolicyFilesAnswerAlike(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, err := offline.Effective(ctx, nic)
+		files, err := ask.Effective(offline.Snapshot, nic)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,11 +64,11 @@ func TestDaemonAndPolicyFilesAnswerAlike(t *testing.T) {
 			t.Errorf("effective %s: %s", nic, diff)
 		}
 	}
-	daemon, err := r.client.Rules(ctx, control.RuleFilter{})
+	daemon, err := r.client.Rules(ctx, inspect.RuleFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := offline.Rules(ctx, control.RuleFilter{})
+	files, err := inspect.Rules(offline.Snapshot, nil, inspect.RuleFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,12 +91,12 @@ func asJSON(t *testing.T, v any) string {
 }
 
 func TestVerifyResultHasTheDocumentedForm(t *testing.T) {
-	offline, err := control.OpenPolicy(labPolicy(t))
+	offline, err := inspect.NewPolicyFiles("", labPolicy(t)).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := offline.Verify(context.Background(), false, strings.NewReader(question("vm1-nic", "Inbound", "10.0.1.4", 22)), &out); err != nil {
+	if err := ask.VerifyStream(offline.Snapshot, false, strings.NewReader(question("vm1-nic", "Inbound", "10.0.1.4", 22)), &out); err != nil {
 		t.Fatal(err)
 	}
 	want := `{"access":"Deny","ruleName":"defaultSecurityRules/DenyAllInBound","ruleId":"","networkSecurityGroup":"NSG1","reason":"rule","stages":[{"networkSecurityGroup":"NSG1","association":"subnet","direction":"Inbound","ruleName":"defaultSecurityRules/DenyAllInBound","access":"Deny","priority":65500}]}` + "\n"
@@ -117,7 +120,7 @@ func TestVerifyAnswersEachRequestBeforeTheNextIsSent(t *testing.T) {
 		if _, err := io.WriteString(send, question("vm1-nic", "Inbound", "10.0.1.4", 80+port)); err != nil {
 			t.Fatal(err)
 		}
-		var v control.Verification
+		var v ask.Verification
 		if err := decoder.Decode(&v); err != nil {
 			t.Fatal(err)
 		}
@@ -155,14 +158,14 @@ func TestVerifyKeepsOrderOverManyRequests(t *testing.T) {
 }
 
 func TestVerifySkipsALineThatIsTooLong(t *testing.T) {
-	offline, err := control.OpenPolicy(labPolicy(t))
+	offline, err := inspect.NewPolicyFiles("", labPolicy(t)).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("x", 300_000)
 	for _, end := range []string{"\n" + question("vm1-nic", "Inbound", "10.0.1.4", 80), "", "\n"} {
 		var out bytes.Buffer
-		if err := offline.Verify(context.Background(), false, strings.NewReader(long+end), &out); err != nil {
+		if err := ask.VerifyStream(offline.Snapshot, false, strings.NewReader(long+end), &out); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -180,7 +183,7 @@ func TestRulesCountWhatWasSent(t *testing.T) {
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 22))
 	ctx := context.Background()
-	list, err := r.client.Rules(ctx, control.RuleFilter{NetworkSecurityGroup: "NSG1"})
+	list, err := r.client.Rules(ctx, inspect.RuleFilter{NetworkSecurityGroup: "NSG1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +200,7 @@ func TestRulesCountWhatWasSent(t *testing.T) {
 	if diff := cmp.Diff(want, hits); diff != "" {
 		t.Error(diff)
 	}
-	unused, err := r.client.Rules(ctx, control.RuleFilter{NetworkSecurityGroup: "NSG1", Unused: true})
+	unused, err := r.client.Rules(ctx, inspect.RuleFilter{NetworkSecurityGroup: "NSG1", Unused: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,22 +216,22 @@ func TestFlowsAreChosenByFilters(t *testing.T) {
 	r.send(0, udp("10.0.1.4", "10.0.3.4", 9))
 	tests := []struct {
 		name   string
-		filter control.FlowFilter
+		filter inspect.FlowFilter
 		want   []string
 		status int
 	}{
-		{"all", control.FlowFilter{}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4", "UDP 203.0.113.11>10.0.3.4"}, 0},
-		{"by a network interface at either end", control.FlowFilter{NetworkInterface: "VM1-NIC"}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4"}, 0},
-		{"by an address", control.FlowFilter{Address: "203.0.113.11"}, []string{"UDP 203.0.113.11>10.0.3.4"}, 0},
-		{"by a prefix", control.FlowFilter{Address: "10.0.1.7/24"}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4"}, 0},
-		{"by a protocol", control.FlowFilter{Protocol: "udp"}, []string{"UDP 10.0.1.4>10.0.3.4", "UDP 203.0.113.11>10.0.3.4"}, 0},
-		{"by a protocol's number", control.FlowFilter{Protocol: "6"}, []string{"TCP 203.0.113.10>10.0.1.4"}, 0},
-		{"by all of them", control.FlowFilter{NetworkInterface: "vm4-nic", Address: "10.0.1.4", Protocol: "17"}, []string{"UDP 10.0.1.4>10.0.3.4"}, 0},
-		{"none", control.FlowFilter{Protocol: "ICMP"}, nil, 0},
-		{"an unknown network interface", control.FlowFilter{NetworkInterface: "vm9-nic"}, nil, http.StatusNotFound},
-		{"no address", control.FlowFilter{Address: "here"}, nil, http.StatusBadRequest},
-		{"no protocol", control.FlowFilter{Protocol: "256"}, nil, http.StatusBadRequest},
-		{"a limit beyond the bound", control.FlowFilter{Limit: control.MaxFlowLimit + 1}, nil, http.StatusBadRequest},
+		{"all", inspect.FlowFilter{}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4", "UDP 203.0.113.11>10.0.3.4"}, 0},
+		{"by a network interface at either end", inspect.FlowFilter{NetworkInterface: "VM1-NIC"}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4"}, 0},
+		{"by an address", inspect.FlowFilter{Address: "203.0.113.11"}, []string{"UDP 203.0.113.11>10.0.3.4"}, 0},
+		{"by a prefix", inspect.FlowFilter{Address: "10.0.1.7/24"}, []string{"TCP 203.0.113.10>10.0.1.4", "UDP 10.0.1.4>10.0.3.4"}, 0},
+		{"by a protocol", inspect.FlowFilter{Protocol: "udp"}, []string{"UDP 10.0.1.4>10.0.3.4", "UDP 203.0.113.11>10.0.3.4"}, 0},
+		{"by a protocol's number", inspect.FlowFilter{Protocol: "6"}, []string{"TCP 203.0.113.10>10.0.1.4"}, 0},
+		{"by all of them", inspect.FlowFilter{NetworkInterface: "vm4-nic", Address: "10.0.1.4", Protocol: "17"}, []string{"UDP 10.0.1.4>10.0.3.4"}, 0},
+		{"none", inspect.FlowFilter{Protocol: "ICMP"}, nil, 0},
+		{"an unknown network interface", inspect.FlowFilter{NetworkInterface: "vm9-nic"}, nil, http.StatusNotFound},
+		{"no address", inspect.FlowFilter{Address: "here"}, nil, http.StatusBadRequest},
+		{"no protocol", inspect.FlowFilter{Protocol: "256"}, nil, http.StatusBadRequest},
+		{"a limit beyond the bound", inspect.FlowFilter{Limit: inspect.MaxFlowLimit + 1}, nil, http.StatusBadRequest},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -251,11 +254,11 @@ func TestFlowsAreChosenByFilters(t *testing.T) {
 		})
 	}
 	t.Run("no more than the limit", func(t *testing.T) {
-		list, err := r.client.Flows(context.Background(), control.FlowFilter{Limit: 2})
+		list, err := r.client.Flows(context.Background(), inspect.FlowFilter{Limit: 2})
 		if err != nil || len(list.Flows) != 2 || !list.Truncated {
 			t.Errorf("%+v, %v", list, err)
 		}
-		if list, err = r.client.Flows(context.Background(), control.FlowFilter{Limit: 3}); err != nil || list.Truncated {
+		if list, err = r.client.Flows(context.Background(), inspect.FlowFilter{Limit: 3}); err != nil || list.Truncated {
 			t.Errorf("%+v, %v", list, err)
 		}
 	})
@@ -273,7 +276,7 @@ func wantRefusal(t *testing.T, err error, status int) *control.Error {
 func TestFlowShowsItsRulesAndItsTraffic(t *testing.T) {
 	r := newRig(t)
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
-	list, err := r.client.Flows(context.Background(), control.FlowFilter{})
+	list, err := r.client.Flows(context.Background(), inspect.FlowFilter{})
 	if err != nil || len(list.Flows) != 1 {
 		t.Fatalf("%+v, %v", list, err)
 	}
@@ -282,10 +285,11 @@ func TestFlowShowsItsRulesAndItsTraffic(t *testing.T) {
 		t.Errorf("expires in %d ms", got.ExpiresInMilliseconds)
 	}
 	got.AgeMilliseconds, got.IdleMilliseconds, got.ExpiresInMilliseconds = 0, 0, 0
-	want := control.Flow{
+	want := inspect.Flow{
 		Protocol: "TCP", Source: "203.0.113.10", SourcePort: 40000, Destination: "10.0.1.4", DestinationPort: 80,
 		From: "internet", To: "vm1-nic", State: "syn_sent", PacketsSent: 1, BytesSent: got.BytesSent, Generation: 1,
-		Rules: []control.FlowRule{{"NSG1", "Inbound", "AllowHttpInBound"}, {"NSG2", "Inbound", "AllowHttpInBound"}},
+		Rules: []inspect.FlowRule{
+			{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Name: "AllowHttpInBound"}, {NetworkSecurityGroup: "NSG2", Direction: "Inbound", Name: "AllowHttpInBound"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -298,7 +302,7 @@ func TestUnknownNamesAreRefused(t *testing.T) {
 	if refusal := wantRefusal(t, err, http.StatusNotFound); !strings.Contains(refusal.Message, "vm9-nic") {
 		t.Error(refusal)
 	}
-	_, err = r.client.Rules(context.Background(), control.RuleFilter{NetworkSecurityGroup: "NSG9"})
+	_, err = r.client.Rules(context.Background(), inspect.RuleFilter{NetworkSecurityGroup: "NSG9"})
 	if refusal := wantRefusal(t, err, http.StatusNotFound); !strings.Contains(refusal.Message, "NSG9") {
 		t.Error(refusal)
 	}
@@ -318,11 +322,11 @@ func TestEffectiveListsAnNSGForEverySubnetOfANIC(t *testing.T) {
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	offline, err := control.OpenPolicy(file)
+	offline, err := inspect.NewPolicyFiles("", file).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := offline.Effective(t.Context(), "N")
+	result, err := ask.Effective(offline.Snapshot, "N")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,30 +1,30 @@
 package control
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // maxDiagnosticLen bounds the body of a question; a profile needs some hundred bytes.
 const maxDiagnosticLen = 1 << 20
 
-// Diagnose answers NSG diagnostics.
-func Diagnose(s *topology.Snapshot, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
-	response, err := ask.Diagnose(s, q)
+// POST /v1/diagnose answers NSG diagnostics. Its body is azure.NetworkConfigurationDiagnosticParameters.
+var diagnoseRoute = post("diagnose", func(s *inspect.Service, body io.Reader) (*azure.NetworkConfigurationDiagnosticResponse, error) {
+	q, err := decodeDiagnostic(body)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	return response, nil
-}
+	response, err := ask.Diagnose(s.Snapshot(), q)
+	return response, badRequest(err)
+})
 
 // decodeDiagnostic reads a question strictly.
 func decodeDiagnostic(r io.Reader) (*azure.NetworkConfigurationDiagnosticParameters, error) {
@@ -40,44 +40,11 @@ func decodeDiagnostic(r io.Reader) (*azure.NetworkConfigurationDiagnosticParamet
 	return q, nil
 }
 
-// SecurityGroupView shows the rules of a target's NICs as Azure's security group view does. Of
-// a NIC in several subnets it is the view of the primary ipConfiguration.
-func SecurityGroupView(s *topology.Snapshot, target string) (*azure.SecurityGroupViewResult, error) {
-	nics, err := s.Policy.Target(target)
+// Diagnose asks for NSG diagnostics.
+func (c *Client) Diagnose(ctx context.Context, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
+	body, err := json.Marshal(q)
 	if err != nil {
-		return nil, asError(err, http.StatusNotFound)
+		return nil, err
 	}
-	result := &azure.SecurityGroupViewResult{}
-	for _, nic := range nics {
-		result.NetworkInterfaces = append(result.NetworkInterfaces, azure.SecurityGroupNetworkInterface{
-			ID: nic.ID, SecurityRuleAssociations: viewAssociations(nic, primary(nic)),
-		})
-	}
-	return result, nil
-}
-
-func primary(nic *policy.NetworkInterface) *policy.IPConfiguration {
-	for i := range nic.IPConfigurations {
-		if nic.IPConfigurations[i].Primary {
-			return &nic.IPConfigurations[i]
-		}
-	}
-	return &nic.IPConfigurations[0]
-}
-
-func viewAssociations(nic *policy.NetworkInterface, c *policy.IPConfiguration) azure.SecurityRuleAssociations {
-	v := azure.SecurityRuleAssociations{DefaultSecurityRules: azure.ViewDefaults(), EffectiveSecurityRules: []azure.ViewedSecurityRule{}}
-	var inbound, outbound []*ruleset.NSG
-	if g := c.Subnet.NetworkSecurityGroup; g != nil {
-		v.SubnetAssociation = azure.ViewAssociation(c.Subnet.ID, g)
-		inbound, outbound = append(inbound, g), append(outbound, g)
-	}
-	if g := nic.NetworkSecurityGroup; g != nil {
-		v.NetworkInterfaceAssociation = azure.ViewAssociation(nic.ID, g)
-		inbound, outbound = append(inbound, g), append([]*ruleset.NSG{g}, outbound...)
-	}
-	if len(inbound) > 0 {
-		v.EffectiveSecurityRules = append(azure.ViewEffective(ruleset.Outbound, outbound...), azure.ViewEffective(ruleset.Inbound, inbound...)...)
-	}
-	return v
+	return diagnoseRoute.ask(ctx, c, nil, bytes.NewReader(body))
 }

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -12,8 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/deploy/lab"
 )
 
 func TestReloadTakesTheNewPolicyAndKeepsFlowsAndCounters(t *testing.T) {
@@ -25,19 +29,19 @@ func TestReloadTakesTheNewPolicyAndKeepsFlowsAndCounters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &control.Reloaded{Generation: 2, PolicyCounts: control.PolicyCounts{
+	want := &inspect.Reloaded{Generation: 2, PolicyCounts: inspect.PolicyCounts{
 		NetworkSecurityGroups: 2, SecurityRules: 2, VirtualNetworks: 1, Subnets: 3, NetworkInterfaces: 4}}
 	if diff := cmp.Diff(want, reloaded); diff != "" {
 		t.Error(diff)
 	}
-	list, err := r.client.Rules(ctx, control.RuleFilter{NetworkSecurityGroup: "NSG1"})
+	list, err := r.client.Rules(ctx, inspect.RuleFilter{NetworkSecurityGroup: "NSG1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if rule := list.Rules[0]; rule.DestinationPorts[0] != "81" || rule.Counters.Hits != 1 {
 		t.Errorf("%+v %+v", rule, rule.Counters)
 	}
-	flows, err := r.client.Flows(ctx, control.FlowFilter{})
+	flows, err := r.client.Flows(ctx, inspect.FlowFilter{})
 	if err != nil || len(flows.Flows) != 1 {
 		t.Errorf("%+v, %v", flows, err)
 	}
@@ -92,19 +96,19 @@ func TestReloadsAreBooked(t *testing.T) {
 	r := newRig(t)
 	ctx := context.Background()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if got := r.service.Reloads(); got != (control.Reloads{Loaded: at}) {
+	if got := r.service.Reloads(); got != (inspect.Reloads{Loaded: at}) {
 		t.Errorf("before the first: %+v", got)
 	}
 	if _, err := r.client.Reload(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(control.Reloads{Succeeded: 1, Last: &at, Loaded: at}, r.service.Reloads()); diff != "" {
+	if diff := cmp.Diff(inspect.Reloads{Succeeded: 1, Last: &at, Loaded: at}, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
 	r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 1`)
 	_, err := r.client.Reload(ctx)
 	refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
-	want := control.Reloads{Succeeded: 1, Failed: 1, Last: &at, Loaded: at, LastError: refusal.Message}
+	want := inspect.Reloads{Succeeded: 1, Failed: 1, Last: &at, Loaded: at, LastError: refusal.Message}
 	if diff := cmp.Diff(want, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
@@ -170,14 +174,72 @@ func TestStatus(t *testing.T) {
 		t.Errorf("attachments: %+v", got.Attachments)
 	}
 	got.Attachments = got.Attachments[:1]
-	want := &control.Status{
+	want := &inspect.Status{
 		Version: "test", PID: os.Getpid(), Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Workers: 1, Offload: "off",
-		Control: r.socket, Policy: []string{r.policy}, Generation: 1, Reloads: control.Reloads{Loaded: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
-		Flows: control.FlowUse{Limit: got.Flows.Limit}, Fragments: control.FragmentUse{Limit: 16384}, Dropped: map[string]uint64{"rule_deny": 1},
-		Attachments: []control.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
+		Control: r.socket, Policy: []string{r.policy}, Generation: 1, Reloads: inspect.Reloads{Loaded: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+		Flows: inspect.FlowUse{Limit: got.Flows.Limit}, Fragments: inspect.FragmentUse{Limit: 16384}, Dropped: map[string]uint64{"rule_deny": 1},
+		Attachments: []inspect.AttachmentStatus{{Name: "vm1-nic", Kind: "networkInterface", Device: "eth0", Namespace: "ns1",
 			MTU: 1500, Addresses: []string{"10.0.1.4/24", "fd00:db8:1:1::4/64"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// logged calls said with each message.
+type logged struct {
+	slog.Handler
+	said func(message string)
+}
+
+func (l logged) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logged) Handle(_ context.Context, r slog.Record) error {
+	l.said(r.Message)
+	return nil
+}
+
+// The prober learned of the next policy's backends after the policy was published, and until then
+// a new backend counted as up.
+func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, lab.Translation()); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, policy: filepath.Join(dir, "translation")}
+	files := inspect.NewPolicyFiles("", r.policy)
+	set, err := files.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := dataplane.New(set, dataplane.Options{Attachments: specs[internet:], Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prober := probe.New(probe.Options{})
+	prober.Follow(engine.Snapshot().Probes())
+	warned := false
+	service := inspect.NewService(inspect.Options{Engine: engine, Policy: files, Probes: prober, Log: slog.New(logged{slog.DiscardHandler, func(message string) {
+		// The policy's warnings come right behind its publication.
+		warned = warned || message == "policy"
+		for _, p := range engine.Snapshot().Probes() {
+			if p.Up() {
+				t.Errorf("%q: backend %s counts as up", message, p.Address)
+			}
+		}
+	}})})
+	r.replaceIn("shop-lb.json", `"port": 8080`, `"port": 8081`)
+	const everything = `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g"}, {"type": "Microsoft.Network/routeTables", "name": "t", "properties":
+		{"routes": [{"name": "all", "properties": {"addressPrefix": "0.0.0.0/0", "nextHopType": "VirtualNetworkGateway"}}]}},
+		{"type": "Microsoft.Network/virtualNetworks", "name": "spoke", "properties": {"addressSpace": {"addressPrefixes": ["172.16.0.0/16"]}, "subnets":
+		[{"name": "a", "properties": {"addressPrefix": "172.16.1.0/24", "routeTable": {"id": "t"}, "networkSecurityGroup": {"id": "g"}}}]}}]`
+	if err := os.WriteFile(filepath.Join(r.policy, "spoke.json"), []byte(everything), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if len(engine.Snapshot().Probes()) == 0 || !warned {
+		t.Errorf("%d backends, warned %v", len(engine.Snapshot().Probes()), warned)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -27,11 +28,12 @@ type rig struct {
 	t       *testing.T
 	policy  string // folder
 	engine  *dataplane.Engine
-	service *control.Service
+	service *inspect.Service
 	devices []*tuntest.Memory
 	broken  [5]atomic.Bool // devices that refuse addresses
 	socket  string
 	client  *control.Client
+	server  *control.Server
 	elapsed atomic.Int64 // what the service's clock has moved on by
 }
 
@@ -57,7 +59,7 @@ func labPolicy(t *testing.T) string {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, policy: labPolicy(t), socket: filepath.Join(t.TempDir(), "nsgd.sock")}
-	set, err := control.LoadPolicy(r.policy)
+	set, err := inspect.NewPolicyFiles("", r.policy).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places := make([]control.Place, len(specs))
+	places := make([]inspect.Place, len(specs))
 	var devices []tun.Device
 	for i := range specs {
 		d, err := tuntest.NewMemory("eth0", 1, 256)
@@ -74,14 +76,14 @@ func newRig(t *testing.T) *rig {
 		}
 		t.Cleanup(func() { d.Close() })
 		r.devices, devices = append(r.devices, d), append(devices, breakable{d, &r.broken[i]})
-		places[i] = control.Place{Device: "eth0", Namespace: "ns" + string(rune('1'+i))}
+		places[i] = inspect.Place{Device: "eth0", Namespace: "ns" + string(rune('1'+i))}
 	}
 	places[internet].Addresses = []netip.Prefix{netip.MustParsePrefix("203.0.113.10/24")}
 	if err := r.engine.Attach(devices); err != nil {
 		t.Fatal(err)
 	}
-	r.service = control.NewService(control.Options{
-		Engine: r.engine, Policy: control.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
+	r.service = inspect.NewService(inspect.Options{
+		Engine: r.engine, Policy: inspect.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
 		Now: func() time.Time {
 			return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
 		},
@@ -110,6 +112,7 @@ func (r *rig) serve() {
 		r.t.Fatal(err)
 	}
 	server := control.NewServer(r.service)
+	r.server = server
 	r.client = control.NewClient(r.socket)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
@@ -22,7 +22,7 @@ type tagged struct {
 	t       *testing.T
 	policy  string
 	tags    string
-	service *control.Service
+	service *inspect.Service
 }
 
 func newTagged(t *testing.T) *tagged {
@@ -31,7 +31,7 @@ func newTagged(t *testing.T) *tagged {
 	s := &tagged{t: t, policy: policy, tags: filepath.Join(t.TempDir(), "tags.json")}
 	s.edit("nsg1.json", `"Internet"`, `"Sql"`)
 	s.write(`"376"`, "192.0.2.0/24")
-	files := control.NewPolicyFiles(s.tags, policy)
+	files := inspect.NewPolicyFiles(s.tags, policy)
 	set, err := files.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func newTagged(t *testing.T) *tagged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.service = control.NewService(control.Options{Engine: engine, Policy: files})
+	s.service = inspect.NewService(inspect.Options{Engine: engine, Policy: files})
 	return s
 }
 
@@ -84,7 +84,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 	if s.allows("192.0.2.7") || !s.allows("198.51.100.7") {
 		t.Error("the new edition does not decide")
 	}
-	want := &control.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1}
+	want := &inspect.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1}
 	if diff := cmp.Diff(want, s.service.Status().ServiceTags); diff != "" {
 		t.Error(diff)
 	}

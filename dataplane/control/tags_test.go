@@ -13,7 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 	"github.com/nsgd/nsgd/ruleset/azure"
@@ -22,18 +24,18 @@ import (
 // The daemon and the policy files give the same answers, and the same refusals.
 func TestDaemonAndPolicyFilesDiagnoseAlike(t *testing.T) {
 	r := newRig(t)
-	offline, err := control.OpenPolicy(r.policy)
+	offline, err := inspect.NewPolicyFiles("", r.policy).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(name string, f func(a control.Answerer) (any, error)) {
+	same := func(name string, online, files func() (any, error)) {
 		t.Helper()
-		daemon, daemonErr := f(r.client)
-		files, filesErr := f(offline)
+		fromDaemon, daemonErr := online()
+		fromFiles, filesErr := files()
 		if (daemonErr == nil) != (filesErr == nil) || daemonErr != nil && daemonErr.Error() != filesErr.Error() {
 			t.Errorf("%s: daemon %v, files %v", name, daemonErr, filesErr)
 		}
-		if diff := cmp.Diff(asJSON(t, daemon), asJSON(t, files)); diff != "" {
+		if diff := cmp.Diff(asJSON(t, fromDaemon), asJSON(t, fromFiles)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
@@ -46,16 +48,16 @@ func TestDaemonAndPolicyFilesDiagnoseAlike(t *testing.T) {
 	for _, q := range []*azure.NetworkConfigurationDiagnosticParameters{
 		question("vm1-nic", "203.0.113.10", ""), question("vm1-nic", "*", "Full"), question("vm9-nic", "*", ""), question("vm1-nic", "nowhere/8", ""),
 	} {
-		same("diagnose", func(a control.Answerer) (any, error) { return a.Diagnose(ctx, q) })
+		same("diagnose", func() (any, error) { return r.client.Diagnose(ctx, q) }, func() (any, error) { return ask.Diagnose(offline.Snapshot, q) })
 	}
 	for _, nic := range []string{"vm1-nic", "vm4-nic", "vm9-nic"} {
-		same("security group view", func(a control.Answerer) (any, error) { return a.SecurityGroupView(ctx, nic) })
+		same("security group view", func() (any, error) { return r.client.SecurityGroupView(ctx, nic) }, func() (any, error) { return ask.SecurityGroupView(offline.Snapshot, nic) })
 	}
-	same("tags", func(a control.Answerer) (any, error) { return a.Tags(ctx) })
-	for _, q := range []control.TagQuestion{
+	same("tags", func() (any, error) { return r.client.Tags(ctx) }, func() (any, error) { return offline.Tags(), nil })
+	for _, q := range []inspect.TagQuestion{
 		{Name: "internet", Subnet: "Subnet1"}, {Name: "VirtualNetwork", NetworkInterface: "vm2-nic"}, {Name: "Internet"}, {Name: "Sql"}, {Name: "Internet", Subnet: "x"},
 	} {
-		same("tag "+q.Name, func(a control.Answerer) (any, error) { return a.Tag(ctx, q) })
+		same("tag "+q.Name, func() (any, error) { return r.client.Tag(ctx, q) }, func() (any, error) { return offline.Tag(q) })
 	}
 }
 
@@ -67,6 +69,7 @@ func TestAQuestionThatIsNoneIsABadRequest(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	for name, body := range map[string]string{
 		"no JSON": "{", "an unknown key": `{"targetResourceID2": "x"}`, "two values": `{"profiles": []} {}`, "no profile": `{"targetResourceId": "vm1-nic", "profiles": []}`,
+		"more than a megabyte": `{"targetResourceId": "vm1-nic",` + strings.Repeat(" ", 1<<20) + `"profiles": [{"direction": "Inbound", "protocol": "TCP", "source": "*", "destination": "10.0.1.4", "destinationPort": "80"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			response, err := transport.Post("http://nsgd/v1/diagnose", "application/json", strings.NewReader(body))
@@ -84,7 +87,7 @@ func TestAQuestionThatIsNoneIsABadRequest(t *testing.T) {
 // A reload told nothing about what a new service tag file changed.
 func TestReloadTellsWhatANewServiceTagFileChangesForRules(t *testing.T) {
 	s := newTagged(t)
-	reload := func() *control.TagChanges {
+	reload := func() *inspect.TagChanges {
 		t.Helper()
 		reloaded, err := s.service.Reload()
 		if err != nil {
@@ -100,13 +103,13 @@ func TestReloadTellsWhatANewServiceTagFileChangesForRules(t *testing.T) {
 		t.Errorf("another edition with the same prefixes: %+v", got)
 	}
 	s.write("378", `198.51.100.0/24", "192.0.2.0/25`)
-	want := &control.TagChanges{
-		Old:     control.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1},
-		New:     control.ServiceTags{File: s.tags, ChangeNumber: "378", Cloud: "Public", Tags: 1},
-		Added:   []control.TagSize{},
-		Removed: []control.TagSize{},
-		Changed: []control.TagChange{{Name: "Sql", AddedPrefixes: []string{"198.51.100.0/24", "192.0.2.0/25"}, RemovedPrefixes: []string{"192.0.2.0/24"}}},
-		Rules: []control.RuleTagChange{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Rule: "AllowHttpInBound", Field: "sourceAddressPrefix",
+	want := &inspect.TagChanges{
+		Old:     inspect.ServiceTags{File: s.tags, ChangeNumber: "377", Cloud: "Public", Tags: 1},
+		New:     inspect.ServiceTags{File: s.tags, ChangeNumber: "378", Cloud: "Public", Tags: 1},
+		Added:   []inspect.TagSize{},
+		Removed: []inspect.TagSize{},
+		Changed: []inspect.TagChange{{Name: "Sql", AddedPrefixes: []string{"198.51.100.0/24", "192.0.2.0/25"}, RemovedPrefixes: []string{"192.0.2.0/24"}}},
+		Rules: []inspect.RuleTagChange{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Rule: "AllowHttpInBound", Field: "sourceAddressPrefix",
 			Tag: "Sql", Added: 2, Removed: 1}},
 	}
 	if diff := cmp.Diff(want, reload()); diff != "" {
@@ -139,7 +142,7 @@ func TestAReloadLogsWhatANewServiceTagFileChanges(t *testing.T) {
 // logged replaces the service by one that logs.
 func (s *tagged) logged(log *slog.Logger) {
 	s.t.Helper()
-	files := control.NewPolicyFiles(s.tags, s.policy)
+	files := inspect.NewPolicyFiles(s.tags, s.policy)
 	set, err := files.Load()
 	if err != nil {
 		s.t.Fatal(err)
@@ -148,7 +151,7 @@ func (s *tagged) logged(log *slog.Logger) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.service = control.NewService(control.Options{Engine: engine, Policy: files, Log: log})
+	s.service = inspect.NewService(inspect.Options{Engine: engine, Policy: files, Log: log})
 }
 
 func TestATagThatNoRuleNamesIsReadFromTheFileAgain(t *testing.T) {
@@ -157,22 +160,22 @@ func TestATagThatNoRuleNamesIsReadFromTheFileAgain(t *testing.T) {
 	if _, err := s.service.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	want := &control.TagDetails{Prefixes: []string{"203.0.113.0/25", "2001:db8::/32"},
-		TagSummary: control.TagSummary{Name: "Storage.West", Kind: control.ServiceTagKind, Region: "west", IPv4: 1, IPv6: 1}}
-	got, err := s.service.Tag(control.TagQuestion{Name: "storage.WEST"})
+	want := &inspect.TagDetails{Prefixes: []string{"203.0.113.0/25", "2001:db8::/32"},
+		TagSummary: inspect.TagSummary{Name: "Storage.West", Kind: inspect.ServiceTagKind, Region: "west", IPv4: 1, IPv6: 1}}
+	got, err := s.service.Tag(inspect.TagQuestion{Name: "storage.WEST"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	used, err := s.service.Tag(control.TagQuestion{Name: "SQL"})
+	used, err := s.service.Tag(inspect.TagQuestion{Name: "SQL"})
 	if err != nil || used.Rules != 1 || used.IPv4 != 1 {
 		t.Errorf("%+v, %v", used, err)
 	}
 	t.Run("a file that is another one now is not", func(t *testing.T) {
 		s.write("377", "198.51.100.0/24")
-		if got, err := s.service.Tag(control.TagQuestion{Name: "Storage.West"}); err == nil || !strings.Contains(err.Error(), "has changed since it was read: reload") {
+		if got, err := s.service.Tag(inspect.TagQuestion{Name: "Storage.West"}); err == nil || !strings.Contains(err.Error(), "has changed since it was read: reload") {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if list := s.service.Tags(); list.ServiceTags.ChangeNumber != "376" || len(list.Tags) < 5 {
@@ -202,11 +205,11 @@ func bigTags(tb testing.TB) (policy, serviceTags string) {
 
 func TestEffectiveExpandsTheLargestTagsWholly(t *testing.T) {
 	policy, serviceTags := bigTags(t)
-	offline, err := control.NewPolicyFiles(serviceTags, policy).Open()
+	offline, err := inspect.NewPolicyFiles(serviceTags, policy).Open(topology.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := offline.Effective(t.Context(), "nic")
+	result, err := ask.Effective(offline.Snapshot, "nic")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,11 +268,11 @@ func BenchmarkEffectiveOfTheLargestTags(b *testing.B) {
 	policy, serviceTags := bigTags(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		offline, err := control.NewPolicyFiles(serviceTags, policy).Open()
+		offline, err := inspect.NewPolicyFiles(serviceTags, policy).Open(topology.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		result, err := offline.Effective(context.Background(), "nic")
+		result, err := ask.Effective(offline.Snapshot, "nic")
 		if err != nil || len(result.Value) != 2 {
 			b.Fatal(result, err)
 		}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/deploy/lab"
 )
@@ -17,7 +17,7 @@ func BenchmarkTop(b *testing.B) {
 	if err := lab.WriteTo(dir); err != nil {
 		b.Fatal(err)
 	}
-	files := control.NewPolicyFiles("", dir+"/policy")
+	files := inspect.NewPolicyFiles("", dir+"/policy")
 	set, err := files.Load()
 	if err != nil {
 		b.Fatal(err)
@@ -26,7 +26,7 @@ func BenchmarkTop(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	service := control.NewService(control.Options{Engine: engine, Policy: files, Places: make([]control.Place, len(specs))})
+	service := inspect.NewService(inspect.Options{Engine: engine, Policy: files, Places: make([]inspect.Place, len(specs))})
 	w := engine.Flows().Worker(0)
 	for i := range flows {
 		p := packet.Packet{Tuple: packet.Tuple{
@@ -39,12 +39,12 @@ func BenchmarkTop(b *testing.B) {
 		}
 	}
 	w.Park()
-	for _, q := range []control.TopQuestion{
-		{View: control.TopRules},
-		{View: control.TopFlows},
-		{View: control.TopFlows, Filter: "10.0.1. udp"},
-		{View: control.TopTalkers, Order: "bytes"},
-		{View: control.TopDrops},
+	for _, q := range []inspect.TopQuestion{
+		{View: inspect.TopRules},
+		{View: inspect.TopFlows},
+		{View: inspect.TopFlows, Filter: "10.0.1. udp"},
+		{View: inspect.TopTalkers, Order: "bytes"},
+		{View: inspect.TopDrops},
 	} {
 		name := string(q.View)
 		if q.Filter != "" {

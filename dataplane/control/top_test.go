@@ -10,11 +10,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
 // top makes a reading that must succeed.
-func (r *rig) top(q control.TopQuestion) *control.TopReading {
+func (r *rig) top(q inspect.TopQuestion) *inspect.TopReading {
 	r.t.Helper()
 	reading, err := r.client.Top(context.Background(), q)
 	if err != nil {
@@ -36,7 +37,7 @@ func TestTopFlowsHaveRatesFromTheSecondReadingOn(t *testing.T) {
 	r := newRig(t)
 	r.send(2, sized("10.0.2.4", "10.0.3.4", 53, 72))
 	r.send(3, sized("10.0.3.4", "10.0.2.4", 123, 172))
-	question := control.TopQuestion{View: control.TopFlows}
+	question := inspect.TopQuestion{View: inspect.TopFlows}
 
 	first := r.top(question)
 	if first.Seconds != 0 || first.Flows[0].BytesPerSecond != 0 {
@@ -81,7 +82,7 @@ func TestTopFlowsHaveRatesFromTheSecondReadingOn(t *testing.T) {
 	}
 }
 
-func ports(r *control.TopReading) (list []uint16) {
+func ports(r *inspect.TopReading) (list []uint16) {
 	for _, f := range r.Flows {
 		list = append(list, f.DestinationPort)
 	}
@@ -96,27 +97,27 @@ func TestTopOrdersLimitsAndFiltersFlows(t *testing.T) {
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
 	tests := []struct {
 		name     string
-		question control.TopQuestion
+		question inspect.TopQuestion
 		want     []uint16
 		matching int
 	}{
-		{"the greatest first", control.TopQuestion{Order: "bytes"}, []uint16{1001, 1002, 80, 1000}, 4},
-		{"the smallest first", control.TopQuestion{Order: "bytes", Reverse: true}, []uint16{1000, 80, 1002, 1001}, 4},
-		{"no more than the limit", control.TopQuestion{Order: "bytes", Limit: 2}, []uint16{1001, 1002}, 4},
-		{"an address", control.TopQuestion{Order: "bytes", Filter: "203.0.113.10"}, []uint16{80}, 1},
-		{"the beginning of an address", control.TopQuestion{Order: "bytes", Filter: "203.0."}, []uint16{80}, 1},
-		{"a prefix", control.TopQuestion{Order: "bytes", Filter: "10.0.0.0/23"}, []uint16{80}, 1},
-		{"a port", control.TopQuestion{Order: "bytes", Filter: ":1002"}, []uint16{1002}, 1},
-		{"a protocol", control.TopQuestion{Order: "bytes", Filter: "tcp"}, []uint16{80}, 1},
-		{"part of an attachment's name", control.TopQuestion{Order: "bytes", Filter: "INTER"}, []uint16{80}, 1},
-		{"part of a rule's name", control.TopQuestion{Order: "bytes", Filter: "AllowHttp"}, []uint16{80}, 1},
-		{"a state", control.TopQuestion{Order: "bytes", Filter: "syn"}, []uint16{80}, 1},
-		{"each word must match", control.TopQuestion{Order: "bytes", Filter: "udp vm4 1001"}, []uint16{1001}, 1},
-		{"nothing", control.TopQuestion{Order: "bytes", Filter: "udp 80"}, nil, 0},
+		{"the greatest first", inspect.TopQuestion{Order: "bytes"}, []uint16{1001, 1002, 80, 1000}, 4},
+		{"the smallest first", inspect.TopQuestion{Order: "bytes", Reverse: true}, []uint16{1000, 80, 1002, 1001}, 4},
+		{"no more than the limit", inspect.TopQuestion{Order: "bytes", Limit: 2}, []uint16{1001, 1002}, 4},
+		{"an address", inspect.TopQuestion{Order: "bytes", Filter: "203.0.113.10"}, []uint16{80}, 1},
+		{"the beginning of an address", inspect.TopQuestion{Order: "bytes", Filter: "203.0."}, []uint16{80}, 1},
+		{"a prefix", inspect.TopQuestion{Order: "bytes", Filter: "10.0.0.0/23"}, []uint16{80}, 1},
+		{"a port", inspect.TopQuestion{Order: "bytes", Filter: ":1002"}, []uint16{1002}, 1},
+		{"a protocol", inspect.TopQuestion{Order: "bytes", Filter: "tcp"}, []uint16{80}, 1},
+		{"part of an attachment's name", inspect.TopQuestion{Order: "bytes", Filter: "INTER"}, []uint16{80}, 1},
+		{"part of a rule's name", inspect.TopQuestion{Order: "bytes", Filter: "AllowHttp"}, []uint16{80}, 1},
+		{"a state", inspect.TopQuestion{Order: "bytes", Filter: "syn"}, []uint16{80}, 1},
+		{"each word must match", inspect.TopQuestion{Order: "bytes", Filter: "udp vm4 1001"}, []uint16{1001}, 1},
+		{"nothing", inspect.TopQuestion{Order: "bytes", Filter: "udp 80"}, nil, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.question.View = control.TopFlows
+			tt.question.View = inspect.TopFlows
 			reading := r.top(tt.question)
 			if diff := cmp.Diff(tt.want, ports(reading)); diff != "" || reading.Matching != tt.matching {
 				t.Errorf("%d match, -want +got:\n%s", reading.Matching, diff)
@@ -130,18 +131,18 @@ func TestTopTalkersAddFlowsUp(t *testing.T) {
 	r.send(2, sized("10.0.2.4", "10.0.3.4", 1, 72))
 	r.send(2, sized("10.0.2.4", "10.0.3.4", 2, 72))
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
-	pair := control.TopTalker{Source: "10.0.2.4", Destination: "10.0.3.4", From: "vm3-nic", To: "vm4-nic", Flows: 2, Packets: 2, BytesSent: 200}
-	web := control.TopTalker{Source: "203.0.113.10", Destination: "10.0.1.4", From: "internet", To: "vm1-nic", Flows: 1, Packets: 1, BytesSent: 40}
+	pair := inspect.TopTalker{Source: "10.0.2.4", Destination: "10.0.3.4", From: "vm3-nic", To: "vm4-nic", Flows: 2, Packets: 2, BytesSent: 200}
+	web := inspect.TopTalker{Source: "203.0.113.10", Destination: "10.0.1.4", From: "internet", To: "vm1-nic", Flows: 1, Packets: 1, BytesSent: 40}
 	source, destination := pair, web
 	source.Destination, source.To = "", ""
 	destination.Source, destination.From = "", ""
 	tests := []struct {
-		by   control.TalkersBy
+		by   inspect.TalkersBy
 		row  int
-		want control.TopTalker
-	}{{control.ByPair, 0, pair}, {control.ByPair, 1, web}, {control.BySource, 0, source}, {control.ByDestination, 1, destination}}
+		want inspect.TopTalker
+	}{{inspect.ByPair, 0, pair}, {inspect.ByPair, 1, web}, {inspect.BySource, 0, source}, {inspect.ByDestination, 1, destination}}
 	for _, tt := range tests {
-		reading := r.top(control.TopQuestion{View: control.TopTalkers, By: tt.by})
+		reading := r.top(inspect.TopQuestion{View: inspect.TopTalkers, By: tt.by})
 		if reading.Matching != 2 || reading.Approximate {
 			t.Fatalf("by %s: %+v", tt.by, reading)
 		}
@@ -153,7 +154,7 @@ func TestTopTalkersAddFlowsUp(t *testing.T) {
 
 func TestTopRulesAndDrops(t *testing.T) {
 	r := newRig(t)
-	rules, drops := control.TopQuestion{View: control.TopRules}, control.TopQuestion{View: control.TopDrops}
+	rules, drops := inspect.TopQuestion{View: inspect.TopRules}, inspect.TopQuestion{View: inspect.TopDrops}
 	r.top(rules)
 	r.wait(500 * time.Millisecond)
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
@@ -170,7 +171,7 @@ func TestTopRulesAndDrops(t *testing.T) {
 	if reading.Traffic.Drops != 4 || reading.Traffic.DropsPerSecond != 8 {
 		t.Errorf("traffic %+v", reading.Traffic)
 	}
-	all, err := r.service.Rules(control.RuleFilter{})
+	all, err := r.service.Rules(inspect.RuleFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +189,7 @@ func TestTopRulesAndDrops(t *testing.T) {
 	if reading = r.top(rules); len(reading.Rules) != 1 || reading.Rules[0].Name != "DenyAllInBound" {
 		t.Errorf("filtered: %+v", reading.Rules)
 	}
-	want := []control.TopDrop{{"rule_deny", 3, 6, 0.75}, {"spoofed_source", 1, 2, 0.25}}
+	want := []inspect.TopDrop{{Reason: "rule_deny", Packets: 3, PacketsPerSecond: 6, Share: 0.75}, {Reason: "spoofed_source", Packets: 1, PacketsPerSecond: 2, Share: 0.25}}
 	if diff := cmp.Diff(want, r.top(drops).Drops); diff != "" {
 		t.Errorf("drops, -want +got:\n%s", diff)
 	}
@@ -198,14 +199,14 @@ func TestTopRefusesWhatItDoesNotUnderstand(t *testing.T) {
 	r := newRig(t)
 	tests := []struct {
 		name     string
-		question control.TopQuestion
+		question inspect.TopQuestion
 		message  string
 	}{
-		{"a view", control.TopQuestion{View: "nics"}, `view: "nics": allowed are rules, flows, talkers and drops`},
-		{"an order of another view", control.TopQuestion{View: control.TopDrops, Order: "hits"}, `order: "hits": allowed for drops are packetsPerSecond, packets`},
-		{"what a talker is", control.TopQuestion{View: control.TopTalkers, By: "port"}, `by: "port": allowed are pair, source and destination`},
-		{"more rows than bounded", control.TopQuestion{View: control.TopFlows, Limit: 1001}, `limit: "1001": allowed are 1 to 1000`},
-		{"a long filter", control.TopQuestion{View: control.TopFlows, Filter: strings.Repeat("x", 201)}, `filter: 201 bytes: allowed are 200`},
+		{"a view", inspect.TopQuestion{View: "nics"}, `view: "nics": allowed are rules, flows, talkers and drops`},
+		{"an order of another view", inspect.TopQuestion{View: inspect.TopDrops, Order: "hits"}, `order: "hits": allowed for drops are packetsPerSecond, packets`},
+		{"what a talker is", inspect.TopQuestion{View: inspect.TopTalkers, By: "port"}, `by: "port": allowed are pair, source and destination`},
+		{"more rows than bounded", inspect.TopQuestion{View: inspect.TopFlows, Limit: 1001}, `limit: "1001": allowed are 1 to 1000`},
+		{"a long filter", inspect.TopQuestion{View: inspect.TopFlows, Filter: strings.Repeat("x", 201)}, `filter: 201 bytes: allowed are 200`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -224,8 +225,8 @@ func TestSortPutsAReadingIntoAnotherOrder(t *testing.T) {
 		r.send(2, sized("10.0.2.4", "10.0.3.4", uint16(1000+i), size))
 	}
 	for _, reverse := range []bool{false, true} {
-		want := r.top(control.TopQuestion{View: control.TopFlows, Order: "bytes", Reverse: reverse})
-		got := r.top(control.TopQuestion{View: control.TopFlows, Order: "bytes", Reverse: !reverse})
+		want := r.top(inspect.TopQuestion{View: inspect.TopFlows, Order: "bytes", Reverse: reverse})
+		got := r.top(inspect.TopQuestion{View: inspect.TopFlows, Order: "bytes", Reverse: !reverse})
 		if err := got.Sort("bytes", reverse); err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +234,7 @@ func TestSortPutsAReadingIntoAnotherOrder(t *testing.T) {
 			t.Errorf("reverse %v, -server +Sort:\n%s", reverse, diff)
 		}
 	}
-	if err := new(control.TopReading).Sort("bytes", false); err == nil {
+	if err := new(inspect.TopReading).Sort("bytes", false); err == nil {
 		t.Error("an order of no view is taken")
 	}
 }

@@ -1,95 +1,56 @@
 package control
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
+	"strconv"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// maxRequestLen bounds a line of requests; a request needs some hundred bytes.
-const maxRequestLen = 64 << 10
+// POST /v1/verify answers requests in its body, one a line, with a line each; see
+// ask.VerifyStream. With path=true the other end is judged too.
+var verifyPath = addRoute("verify", (*Server).verify, http.MethodPost)
 
-// VerifyStream reads verification requests (azure.VerificationIPFlowParameters), one JSON
-// object a line, and writes one Verification a line in the same order, all decided by
-// one snapshot. A line that is no valid request is answered with an error and doesn't
-// stop the others; empty lines are skipped. With path it judges the other end's chain
-// too. Answers are written out whenever the reader has no more requests at hand, so a
-// peer may wait for them; results with a Flush method are flushed then.
-func VerifyStream(s *topology.Snapshot, path bool, requests io.Reader, results io.Writer) error {
-	in := bufio.NewReaderSize(requests, maxRequestLen)
-	out := bufio.NewWriterSize(results, 64<<10)
-	encoder := json.NewEncoder(out)
-	for number := 1; ; number++ {
-		if in.Buffered() == 0 {
-			if err := flush(out, results); err != nil {
-				return err
-			}
-		}
-		line, err := readLine(in)
-		if err != nil && !errors.Is(err, errLongLine) && !errors.Is(err, io.EOF) {
-			return errors.Join(fmt.Errorf("control: requests: line %d: %w", number, err), flush(out, results))
-		}
-		if len(line) > 0 || errors.Is(err, errLongLine) {
-			if err := encoder.Encode(verifyLine(s, path, number, line, err)); err != nil {
-				return fmt.Errorf("control: results: %w", err)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return flush(out, results)
-		}
+// verify reads and writes at the same time, so that a batch of any size needs no
+// memory and a peer may wait for each answer.
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
+	path, err := parseFlag(r.URL.Query(), "path")
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	// Without the headers, a client that waits for them before it sends would hang.
+	w.WriteHeader(http.StatusOK)
+	if err := control.Flush(); err != nil {
+		return
+	}
+	// The status is sent: an error can only cut the answer off, which the client sees.
+	if err := ask.VerifyStream(s.service.Snapshot(), path, r.Body, w); err != nil {
+		s.service.Log().Debug("verify ended early", "error", err)
+		panic(http.ErrAbortHandler)
 	}
 }
 
-func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err error) Verification {
-	if !errors.Is(err, errLongLine) {
-		var flow *azure.Flow
-		if flow, err = azure.ParseFlow(line); err == nil {
-			var result *azure.VerificationIPFlowResult
-			if result, err = ask.Verify(s, flow, path); err == nil {
-				return Verification{VerificationIPFlowResult: result}
-			}
-		}
+// Verify sends requests while it receives results; see ask.VerifyStream.
+func (c *Client) Verify(ctx context.Context, path bool, requests io.Reader, results io.Writer) error {
+	// NopCloser hides a file's length and Close: the transport must do neither.
+	response, err := c.do(ctx, http.MethodPost, verifyPath, url.Values{"path": {strconv.FormatBool(path)}}, io.NopCloser(requests))
+	if err != nil {
+		return err
 	}
-	return Verification{Error: fmt.Sprintf("line %d: %v", number, err)}
-}
-
-var errLongLine = fmt.Errorf("longer than %d bytes", maxRequestLen)
-
-// readLine returns the next line without its end, valid until the next call. A line
-// that is too long is skipped to its end.
-func readLine(in *bufio.Reader) ([]byte, error) {
-	line, err := in.ReadSlice('\n')
-	if !errors.Is(err, bufio.ErrBufferFull) {
-		return bytes.TrimSpace(line), err
-	}
-	for errors.Is(err, bufio.ErrBufferFull) {
-		_, err = in.ReadSlice('\n')
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return nil, errLongLine // an end of the input is met by the next call
-}
-
-func flush(out *bufio.Writer, results io.Writer) error {
-	if out.Buffered() == 0 {
-		return nil
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("control: results: %w", err)
-	}
-	switch f := results.(type) {
-	case interface{ Flush() error }:
-		return f.Flush()
-	case interface{ Flush() }:
-		f.Flush()
+	defer response.Body.Close()
+	if _, err := io.Copy(results, response.Body); err != nil {
+		return fmt.Errorf("control: verify: %w", err)
 	}
 	return nil
 }

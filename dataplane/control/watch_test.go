@@ -13,6 +13,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -20,10 +21,10 @@ import (
 const world = "203.0.113.10"
 
 // trace runs a trace until the context ends; lines come as they do, the first when it has begun.
-func (r *rig) trace(ctx context.Context, q control.WatchRequest) (lines <-chan *control.Trace, end <-chan error) {
-	out, done := make(chan *control.Trace, 1024), make(chan error, 1)
+func (r *rig) trace(ctx context.Context, q inspect.WatchRequest) (lines <-chan *inspect.Trace, end <-chan error) {
+	out, done := make(chan *inspect.Trace, 1024), make(chan error, 1)
 	go func() {
-		done <- r.client.Trace(ctx, q, func(t *control.Trace) error {
+		done <- r.client.Trace(ctx, q, func(t *inspect.Trace) error {
 			out <- t
 			return nil
 		})
@@ -37,7 +38,7 @@ func (r *rig) trace(ctx context.Context, q control.WatchRequest) (lines <-chan *
 
 func TestTraceTellsEachPacketsStagesAndReason(t *testing.T) {
 	r := newRig(t)
-	lines, end := r.trace(t.Context(), control.WatchRequest{Filter: "dst nic vm1-nic", Count: 2})
+	lines, end := r.trace(t.Context(), inspect.WatchRequest{Filter: "dst nic vm1-nic", Count: 2})
 	r.send(internet, syn(world, "10.0.1.4", 22))
 	r.send(internet, syn(world, "10.0.1.5", 22)) // not VM1's
 	r.send(internet, syn(world, "10.0.1.4", 80))
@@ -57,7 +58,7 @@ func TestTraceTellsEachPacketsStagesAndReason(t *testing.T) {
 		s[1].NetworkSecurityGroup != "NSG2" || s[1].Priority != 100 || !strings.HasPrefix(s[1].RuleName, "securityRules/") {
 		t.Errorf("%+v", allowed)
 	}
-	if last == nil || *last != (control.WatchSummary{Packets: 2}) {
+	if last == nil || *last != (inspect.WatchSummary{Packets: 2}) {
 		t.Errorf("%+v", last)
 	}
 }
@@ -65,14 +66,14 @@ func TestTraceTellsEachPacketsStagesAndReason(t *testing.T) {
 func TestTraceEndsWithItsClientAndTellsWhatThereWas(t *testing.T) {
 	r := newRig(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	lines, end := r.trace(ctx, control.WatchRequest{Denied: true})
+	lines, end := r.trace(ctx, inspect.WatchRequest{Denied: true})
 	r.send(internet, syn(world, "10.0.1.4", 80))
 	r.send(internet, syn(world, "10.0.1.4", 22))
 	if p := (<-lines).Packet; p == nil || p.DestinationPort != 22 {
 		t.Fatalf("%+v", p)
 	}
 	cancel()
-	var last *control.Trace
+	var last *inspect.Trace
 	for line := range lines {
 		last = line
 	}
@@ -124,12 +125,12 @@ func TestAWatcherThatDoesNotReadLosesPacketsAndHoldsUpNobody(t *testing.T) {
 	r := newRig(t)
 	reads, begun := make(chan struct{}), make(chan struct{})
 	var packets uint64
-	var summary control.WatchSummary
+	var summary inspect.WatchSummary
 	ctx, cancel := context.WithCancel(t.Context())
 	end := make(chan error, 1)
 	go func() {
 		first := true
-		end <- r.client.Trace(ctx, control.WatchRequest{}, func(line *control.Trace) error {
+		end <- r.client.Trace(ctx, inspect.WatchRequest{}, func(line *inspect.Trace) error {
 			if first {
 				first = false
 				close(begun)
@@ -174,11 +175,11 @@ func TestAWatcherThatDoesNotReadLosesPacketsAndHoldsUpNobody(t *testing.T) {
 func TestCaptureIsAFileOfPackets(t *testing.T) {
 	r := newRig(t)
 	file := &begins{at: make(chan struct{})}
-	var summary *control.WatchSummary
+	var summary *inspect.WatchSummary
 	end := make(chan error, 1)
 	go func() (err error) {
 		defer func() { end <- err }()
-		summary, err = r.client.Capture(t.Context(), control.WatchRequest{Count: 2, SnapLen: 30}, file)
+		summary, err = r.client.Capture(t.Context(), inspect.WatchRequest{Count: 2, SnapLen: 30}, file)
 		return err
 	}()
 	<-file.at
@@ -188,7 +189,7 @@ func TestCaptureIsAFileOfPackets(t *testing.T) {
 	if err := <-end; err != nil {
 		t.Fatal(err)
 	}
-	if *summary != (control.WatchSummary{Packets: 2}) {
+	if *summary != (inspect.WatchSummary{Packets: 2}) {
 		t.Errorf("%+v", summary)
 	}
 	p, err := pcapgo.NewNgReader(bytes.NewReader(file.all.Bytes()), pcapgo.NgReaderOptions{WantMixedLinkType: true})
@@ -263,9 +264,44 @@ func TestWatchRequestsThatCannotBeMetAreRefused(t *testing.T) {
 		}
 		defer s.Close()
 	}
-	err := r.client.Trace(t.Context(), control.WatchRequest{}, func(*control.Trace) error { return nil })
+	err := r.client.Trace(t.Context(), inspect.WatchRequest{}, func(*inspect.Trace) error { return nil })
 	var refused *control.Error
 	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable {
 		t.Errorf("one watcher too many: %v", err)
+	}
+}
+
+func TestStreamsEndWithTheServer(t *testing.T) {
+	r := newRig(t)
+	lines, end := r.trace(t.Context(), inspect.WatchRequest{})
+	r.send(internet, syn(world, "10.0.1.4", 80))
+	<-lines
+	if err := r.server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var last *inspect.Trace
+	for line := range lines {
+		last = line
+	}
+	if err := <-end; err != nil || last == nil || last.Summary == nil || last.Summary.Packets != 1 {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+func TestAStreamEndsWithItsCount(t *testing.T) {
+	r := newRig(t)
+	lines, end := r.trace(t.Context(), inspect.WatchRequest{Count: 3})
+	frame := append(make([]byte, tun.HeaderLen), udp("10.0.1.4", "10.0.3.4", 53)...)
+	for range 5 { // at once, so that one look finds more than there may be
+		r.devices[0].Inject(0, frame)
+	}
+	packets := 0
+	for line := range lines {
+		if line.Packet != nil {
+			packets++
+		}
+	}
+	if err := <-end; err != nil || packets != 3 {
+		t.Errorf("%d packets, %v", packets, err)
 	}
 }

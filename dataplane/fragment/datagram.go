@@ -2,15 +2,14 @@ package fragment
 
 import "github.com/nsgd/nsgd/dataplane/packet"
 
-// maxSpans bounds the gaps that one datagram may have at a time. Fragments in order, or in
-// reverse, make none.
+// maxSpans bounds the gaps in one datagram. Fragments in order, or in reverse, make none.
 const maxSpans = 8
 
 // span is a range of a datagram's bytes that fragments have covered.
 type span struct{ start, end uint16 }
 
-// coverage is what fragments have been seen of a datagram: disjoint spans in
-// ascending order, and where the datagram ends.
+// coverage is which bytes of a datagram have been seen: disjoint spans in ascending order, and
+// where the datagram ends.
 type coverage struct {
 	spans [maxSpans]span
 	n     uint8
@@ -18,10 +17,10 @@ type coverage struct {
 	total uint16 // where the last fragment ends
 }
 
-// add notes a fragment, unless it contradicts what is known: bytes that are covered
+// add notes a fragment. It refuses one that contradicts what is known: bytes that are covered
 // already, an end beyond the datagram's, or a second last fragment.
 func (c *coverage) add(f *packet.Fragment) packet.Drop {
-	i := 0 // of the first span that lies behind f
+	i := 0 // index of the first span behind f
 	for i < int(c.n) && c.spans[i].start < f.Start {
 		i++
 	}
@@ -42,7 +41,8 @@ func (c *coverage) add(f *packet.Fragment) packet.Drop {
 	return packet.NotDropped
 }
 
-// insert puts a span at place i, grown together with its neighbours.
+// insert puts a span at index i, joined with neighbours that it touches. It reports false when
+// there are too many spans.
 func (c *coverage) insert(i int, s span) bool {
 	before := i > 0 && c.spans[i-1].end == s.start
 	behind := i < int(c.n) && c.spans[i].start == s.end
@@ -65,7 +65,7 @@ func (c *coverage) insert(i int, s span) bool {
 	return true
 }
 
-// complete reports whether every byte of the datagram was seen.
+// complete reports whether every byte of the datagram has been seen.
 func (c *coverage) complete() bool {
 	return c.ended && c.n == 1 && c.spans[0] == span{0, c.total}
 }

@@ -5,30 +5,30 @@ import (
 	"sync/atomic"
 )
 
-// frameLen is the longest frame that can wait: the largest IP packet and a virtio-net
-// header.
+// frameLen is the longest frame that can wait: the largest IP packet with a virtio-net header,
+// less nine bytes.
 const frameLen = 64 << 10
 
-// maxHeld bounds how many fragments of one datagram wait, and so what its first one
-// costs: more than a datagram of 64 KB has at the usual MTU.
+// maxHeld bounds how many fragments of one datagram wait, and so what its first one costs. A
+// datagram of 64 KB has fewer at the usual MTU.
 const maxHeld = 64
 
-// held is a list of frames that wait for the first fragment of their datagram, in the
-// order in which they came. Numbers are of slots, from 1; 0 is none.
+// held lists frames that wait for the first fragment of their datagram, in the order in which
+// they came. It holds numbers of slots, from 1; 0 is none.
 type held struct{ first, last, n uint16 }
 
-// release takes the list of a zone's datagram away.
+// release empties the list and returns it for Table.Next.
 func (h *held) release(zone uint16) Held {
 	list := Held{next: h.first, zone: zone}
 	*h = held{}
 	return list
 }
 
-// holds are the buffers of all frames that wait.
+// holds is the memory of all frames that wait.
 type holds struct {
 	slots   []slot
 	drops   atomic.Uint64  // frames that waited in vain
-	used    []atomic.Int64 // slots by zone
+	used    []atomic.Int64 // number of used slots, by zone
 	zoneMax int64
 
 	mu   sync.Mutex
@@ -58,7 +58,7 @@ func (h *holds) full(zone uint16) bool { return h.used[zone].Load() >= h.zoneMax
 
 func (h *holds) slot(number uint16) *slot { return &h.slots[number-1] }
 
-// keep puts a copy of frame at the end of a list of the zone, if there is room.
+// keep appends a copy of frame to a list of the zone, if there is room.
 func (h *holds) keep(list *held, frame []byte, zone uint16) bool {
 	if len(frame) > frameLen || list.n >= maxHeld {
 		return false
@@ -79,7 +79,7 @@ func (h *holds) keep(list *held, frame []byte, zone uint16) bool {
 	return true
 }
 
-// take takes a free slot for a zone; 0 when it has its share or none is left.
+// take takes a free slot for a zone. It returns 0 when the zone has its share or no slot is left.
 func (h *holds) take(zone uint16) uint16 {
 	if h.used[zone].Add(1) > h.zoneMax {
 		h.used[zone].Add(-1)
@@ -97,7 +97,7 @@ func (h *holds) take(zone uint16) uint16 {
 	return number
 }
 
-// drop gives up a list whose first fragment never came.
+// drop frees a list after the first fragment did not come.
 func (h *holds) drop(list *held, zone uint16) {
 	for waiting := list.release(zone); ; {
 		if _, ok := h.next(&waiting); !ok {
@@ -107,7 +107,7 @@ func (h *holds) drop(list *held, zone uint16) {
 	}
 }
 
-// next takes the next frame off a released list; the frame is valid until done.
+// next takes the next frame off a released list. It is valid until done.
 func (h *holds) next(list *Held) (*slot, bool) {
 	h.done(list)
 	if list.next == 0 {
@@ -119,7 +119,7 @@ func (h *holds) next(list *Held) (*slot, bool) {
 	return s, true
 }
 
-// done frees the slot of the frame that next returned last.
+// done frees the slot of the frame that next returned last, if any.
 func (h *holds) done(list *Held) {
 	if list.current == 0 {
 		return
@@ -131,12 +131,11 @@ func (h *holds) done(list *Held) {
 	list.current = 0
 }
 
-// Held are fragments that came before the first one of their datagram. The zero value
-// is none.
+// Held lists fragments that came before the first one of their datagram. The zero value is empty.
 type Held struct{ current, next, zone uint16 }
 
-// Next returns the frames of a list one after the other, in the order in which they
-// came. A frame may be used until the next call, which must be made until it returns nil.
+// Next returns the next frame of a list, in the order in which the frames came, or nil. Call it
+// until it returns nil. A frame is valid until the next call.
 func (t *Table) Next(list *Held) []byte {
 	s, ok := t.holds.next(list)
 	if !ok {
@@ -153,6 +152,6 @@ func (t *Table) Held() (n int64) {
 	return n
 }
 
-// WaitedInVain is the number of fragments that waited and were given up; each was
-// dropped for want of a first fragment.
+// WaitedInVain is the number of fragments that waited and were dropped because the first fragment
+// did not come.
 func (t *Table) WaitedInVain() uint64 { return t.holds.drops.Load() }

@@ -1,3 +1,20 @@
+// Package fragment remembers the verdict on the first fragment of each datagram. Later fragments,
+// which have no ports, share it. Nothing is reassembled.
+//
+// The first fragment reserves an entry under the datagram's Key, is judged like any packet, and
+// leaves its Verdict there. A later fragment takes that verdict over if its bytes are new. An
+// overlap poisons the datagram: nothing more of it is carried (RFC 5722). A later fragment
+// without an entry is dropped, so a fault here loses fragments and lets none pass.
+//
+// The table is allocated once. A seeded hash leads to buckets of a few entries, each with its own
+// lock: fragments of one datagram may come in on different workers. An entry lives for
+// Options.Lifetime from its first packet; nothing extends that.
+//
+// When a bucket is full, complete or refused datagrams make room; otherwise the new datagram is
+// refused. One zone has at most half of the entries that matter: a flood from one attachment
+// leaves room for the others.
+//
+// With Options.Hold, later fragments that overtook their first one wait for it.
 package fragment
 
 import (
@@ -15,18 +32,17 @@ import (
 
 // Options configure a Table. The zero value of every field is usable.
 type Options struct {
-	// Max is the number of datagrams that are followed at a time; 0: 16,384. It
-	// is rounded up to a power of two. Each takes about 200 bytes. One zone has half
-	// of them at most.
+	// Max is the number of datagrams that are followed at a time; 0: 16,384. It is rounded
+	// up to a power of two. Each takes about 200 bytes. One zone has at most half of them.
 	Max int
 	// Zones is the number of zones; 0: 1.
 	Zones int
 	// Lifetime is how long after its first packet a datagram is forgotten; 0: 2 s.
 	Lifetime time.Duration
-	// Hold is the number of later fragments that may wait for their first one; 0: none,
-	// they are dropped. At most MaxHold, half of them of one zone if there are several, and
-	// maxHeld of one datagram. The buffers, of 64 KiB each, are allocated here; the
-	// kernel backs what is used of them.
+	// Hold is the number of later fragments that may wait for their first one, at most
+	// MaxHold; 0: they are dropped. One of several zones has at most half of them, and one
+	// datagram at most 64. New allocates a buffer of 64 KiB for each; the kernel backs what
+	// is used.
 	Hold int
 }
 
@@ -38,13 +54,13 @@ const (
 	MaxHold      = 4096
 )
 
-// Key is a datagram's identity: what all its fragments have in common (RFC 791, RFC
-// 8200 section 4.5), and the zone where they come in.
+// Key is a datagram's identity: what all its fragments have in common (RFC 791, RFC 8200 section
+// 4.5), and the zone where they come in.
 type Key struct {
 	Src, Dst packet.Addr
 	ID       uint32
 	Zone     uint16
-	Proto    uint8 // packet.Fragment's
+	Proto    uint8 // packet.Fragment.Proto
 }
 
 // KeyOf is the key of a fragment that came in at a zone.
@@ -52,18 +68,18 @@ func KeyOf(p *packet.Packet, zone uint16) Key {
 	return Key{Src: p.Src, Dst: p.Dst, ID: p.Fragment.ID, Zone: zone, Proto: p.Fragment.Proto}
 }
 
-// Verdict is what became of a datagram's first fragment.
+// Verdict is the one on a datagram's first fragment.
 type Verdict struct {
 	// Drop is why it was dropped, or packet.NotDropped.
 	Drop packet.Drop
-	// InFlow says that it was carried as part of the flow with key Flow: later fragments
-	// are as long as that lives. Related says that it only quotes the flow, as an ICMP
-	// error does, and is not one of its packets.
+	// InFlow: it was carried as part of the flow with key Flow, and later fragments are while
+	// that flow lives. Related: it is an ICMP error that quotes the flow, not one of the
+	// flow's packets.
 	InFlow, Related bool
 	Flow            conntrack.Key
 	// To is the attachment that it went to; valid when it was not dropped.
 	To uint16
-	// Generation is that of the policy that the fragment met.
+	// Generation is the policy's that judged.
 	Generation uint64
 	// Slots are the rules that decided. Not used with InFlow, where the flow knows them.
 	Slots conntrack.Slots
@@ -76,17 +92,17 @@ const (
 	stateWaiting        // later fragments wait for the first
 	stateJudging        // the first fragment is being judged
 	stateOpen           // later fragments follow
-	stateDone           // complete; kept for ICMP errors that quote a fragment of it
+	stateDone           // complete; kept for ICMP errors that quote one of its fragments
 	stateRefused        // the first fragment was dropped
 	statePoisoned       // fragments contradict each other
 )
 
-// entry is one datagram; its bucket's lock guards it.
+// entry is one datagram. Its bucket's lock guards it.
 type entry struct {
 	key       Key
 	state     state
 	headerEnd uint16
-	serial    uint32 // of the reservation, 0 before it; a late Decide finds another
+	serial    uint32 // the reservation's, 0 before it; a late Decide finds another one
 	expires   time.Duration
 	coverage  coverage
 	held      held
@@ -98,8 +114,8 @@ func (e *entry) counts() bool {
 	return e.state == stateWaiting || e.state == stateJudging || e.state == stateOpen
 }
 
-// ways is the number of entries in a bucket. With half of all in use, fewer than
-// one bucket in a hundred is full.
+// ways is the number of entries in a bucket. With half of all entries in use, fewer than one
+// bucket in a hundred is full.
 const ways = 16
 
 type bucket struct {
@@ -114,7 +130,7 @@ type Table struct {
 	seed     maphash.Seed
 	lifetime time.Duration
 	zoneMax  int64
-	zones    []atomic.Int64 // entries that count, by zone
+	zones    []atomic.Int64 // number of entries that count, by zone
 	serials  atomic.Uint32
 	holds    holds
 	cursor   atomic.Uint32 // next bucket that Expire looks at
@@ -151,9 +167,8 @@ func New(o Options) (*Table, error) {
 // Limit is the number of datagrams that the table can follow.
 func (t *Table) Limit() int { return len(t.buckets) * ways }
 
-// Datagrams is the number of datagrams that take up room: the first fragment is being
-// judged or was allowed, or later ones wait for it, and the end was not seen. Some may be over
-// already, see Expire.
+// Datagrams is the number of datagrams that take up room: not refused and not complete. Some may
+// be over already, see Expire.
 func (t *Table) Datagrams() (n int64) {
 	for i := range t.zones {
 		n += t.zones[i].Load()
@@ -161,8 +176,8 @@ func (t *Table) Datagrams() (n int64) {
 	return n
 }
 
-// bucket returns k's bucket, locked, and the tag of its entries. The zone has no part in
-// it, so that Quoted finds a datagram wherever it came in.
+// bucket returns k's bucket, locked, and the tag of its entries. It ignores the zone: Quoted finds
+// a datagram wherever it came in.
 func (t *Table) bucket(k *Key) (b *bucket, tag uint32) {
 	var bytes [40]byte
 	binary.LittleEndian.PutUint64(bytes[0:], k.Src.Hi)
@@ -176,7 +191,7 @@ func (t *Table) bucket(k *Key) (b *bucket, tag uint32) {
 	return b, tag
 }
 
-// find returns k's bucket, locked, and the place of its live entry, or -1.
+// find returns k's bucket, locked, and the index of its live entry, or -1.
 func (t *Table) find(k *Key, now time.Duration) (b *bucket, tag uint32, way int) {
 	b, tag = t.bucket(k)
 	for i := range b.tags {
@@ -192,8 +207,8 @@ func (t *Table) find(k *Key, now time.Duration) (b *bucket, tag uint32, way int)
 	return b, tag, -1
 }
 
-// take makes an entry for k in its locked bucket, in place of one that is over or that
-// nobody misses, and returns its place, or -1 when there is no room.
+// take makes an entry for k in its locked bucket and returns its index, or -1 when there is no
+// room. The entry replaces one that is over or dispensable.
 func (t *Table) take(b *bucket, tag uint32, k *Key, s state, now time.Duration) int {
 	way, best := -1, 0
 	for i := range b.entries {
@@ -217,8 +232,8 @@ func (t *Table) take(b *bucket, tag uint32, k *Key, s state, now time.Duration) 
 	return way
 }
 
-// dispensable ranks an entry as room for another: the higher the better, 0 not at all.
-// A refused datagram that is forgotten stays refused, for want of a first fragment.
+// dispensable ranks an entry that may make room: the higher the sooner, 0 never. A refused
+// datagram that is forgotten stays refused: its first fragment is missing.
 func (e *entry) dispensable() int {
 	switch e.state {
 	case stateFree:
@@ -231,7 +246,7 @@ func (e *entry) dispensable() int {
 	return 0
 }
 
-// free forgets an entry and drops what it holds; the bucket is locked.
+// free forgets an entry and drops the frames that wait in it. The bucket is locked.
 func (t *Table) free(b *bucket, way int) {
 	e := &b.entries[way]
 	t.move(e, stateFree)
@@ -255,10 +270,10 @@ type Reservation struct {
 	serial uint32
 }
 
-// Reserve makes room for the datagram that f, a first fragment, begins. The caller
-// judges f and then calls Decide. It returns why f must not be judged at all:
-// DropFragmentOverlap when the datagram has begun already, DropFragmentLimit when there
-// is no room.
+// Reserve makes room for the datagram that f, a first fragment, begins. The caller then judges f
+// and calls Decide. A reason other than NotDropped means that f must not be judged:
+// DropFragmentOverlap when the datagram has begun already, DropFragmentLimit when there is no
+// room.
 func (t *Table) Reserve(k *Key, f *packet.Fragment, now time.Duration) (Reservation, packet.Drop) {
 	b, tag, way := t.find(k, now)
 	defer b.mu.Unlock()
@@ -266,7 +281,7 @@ func (t *Table) Reserve(k *Key, f *packet.Fragment, now time.Duration) (Reservat
 		switch e := &b.entries[way]; e.state {
 		case stateWaiting:
 			t.move(e, stateJudging)
-		case stateDone, stateRefused: // the identification is used again
+		case stateDone, stateRefused: // another datagram uses the identification again
 			t.free(b, way)
 			way = -1
 		default:
@@ -285,20 +300,20 @@ func (t *Table) Reserve(k *Key, f *packet.Fragment, now time.Duration) (Reservat
 	return Reservation{b, way, e.serial}, packet.NotDropped
 }
 
-// poison lets nothing more of a datagram pass.
+// poison makes the datagram's later fragments drop under why.
 func (t *Table) poison(e *entry, why packet.Drop) {
 	t.move(e, statePoisoned)
 	e.verdict = Verdict{Drop: why}
 }
 
-// Decide leaves the verdict of a first fragment for the later ones, and returns those
-// that have been waiting for it.
+// Decide leaves the verdict on a first fragment for the later ones. It returns those that have
+// been waiting for it.
 func (t *Table) Decide(r Reservation, v *Verdict) Held {
 	r.bucket.mu.Lock()
 	defer r.bucket.mu.Unlock()
 	e := &r.bucket.entries[r.way]
 	if e.serial != r.serial || e.state == stateFree {
-		return Held{} // it took longer than a datagram lives
+		return Held{} // the judgement took longer than a datagram lives
 	}
 	waiting := e.held.release(e.key.Zone)
 	if e.state != stateJudging { // poisoned meanwhile
@@ -313,8 +328,8 @@ func (t *Table) Decide(r Reservation, v *Verdict) Held {
 	return waiting
 }
 
-// Also leaves a verdict under another key, that of the datagram as its receiver sees it, for Quoted
-// alone. It takes no room that others may need.
+// Also leaves a verdict for Quoted under a second key: that of the datagram as its receiver sees
+// it. The entry does not count in its zone's share.
 func (t *Table) Also(k *Key, v *Verdict, now time.Duration) {
 	b, tag, way := t.find(k, now)
 	defer b.mu.Unlock()
@@ -329,13 +344,12 @@ func (t *Table) Also(k *Key, v *Verdict, now time.Duration) {
 	}
 }
 
-// Follow finds the verdict that f, a later fragment, shares, and sets v to it. The
-// result is why f has none: DropFragmentNoFirst, DropFragmentHeader,
-// DropFragmentOverlap or DropFragmentGaps. It is NotDropped when f follows,
-// also into a verdict that drops.
+// Follow sets v to the verdict that f, a later fragment, shares. The result is NotDropped when
+// there is one, even one that drops. Otherwise it is why there is none: DropFragmentNoFirst,
+// DropFragmentHeader, DropFragmentOverlap or DropFragmentGaps.
 //
-// When its first fragment has not been seen, frame is kept for the caller of Decide if
-// Options.Hold has room, and waits is true.
+// When the first fragment has not been judged yet and Options.Hold has room, waits is true and a
+// copy of frame is kept for the caller of Decide.
 func (t *Table) Follow(k *Key, f *packet.Fragment, frame []byte, now time.Duration, v *Verdict) (drop packet.Drop, waits bool) {
 	b, tag, way := t.find(k, now)
 	defer b.mu.Unlock()
@@ -373,7 +387,7 @@ func (t *Table) Follow(k *Key, f *packet.Fragment, frame []byte, now time.Durati
 	return drop, false
 }
 
-// wait keeps the first of a datagram's later fragments that overtook its first one.
+// wait begins a datagram with a later fragment that overtook its first one.
 func (t *Table) wait(b *bucket, tag uint32, k *Key, frame []byte, now time.Duration) (packet.Drop, bool) {
 	if t.holds.full(k.Zone) {
 		return packet.DropFragmentNoFirst, false
@@ -389,9 +403,9 @@ func (t *Table) wait(b *bucket, tag uint32, k *Key, frame []byte, now time.Durat
 	return packet.NotDropped, true
 }
 
-// Quoted finds the verdict of a datagram that went to attachment to, of which an ICMP
-// error from there quotes a fragment. Where the datagram came in is not known: k.Zone
-// means nothing, and of several datagrams that of the lowest zone counts. It changes nothing.
+// Quoted finds the verdict on a datagram that went to attachment to. An ICMP error from there
+// quotes a fragment of it. The error does not say where the datagram came in: k.Zone is
+// ignored, and of several datagrams the one of the lowest zone counts. Quoted changes nothing.
 func (t *Table) Quoted(k *Key, to uint16, now time.Duration, v *Verdict) bool {
 	b, tag := t.bucket(k)
 	defer b.mu.Unlock()
@@ -409,9 +423,9 @@ func (t *Table) Quoted(k *Key, to uint16, now time.Duration, v *Verdict) bool {
 	return found
 }
 
-// Expire frees what is over among the next buckets: as many of all as interval is of
-// a fifth of a datagram's life. What is over is absent before that, but until then counts
-// in Datagrams and in its zone's share. Call it once in every interval.
+// Expire frees the datagrams that are over in the next buckets. Call it once in every interval: it
+// comes round to each bucket five times in a datagram's life. A datagram that is over is
+// absent at once, but counts in Datagrams and its zone's share until Expire frees it.
 func (t *Table) Expire(now, interval time.Duration) {
 	n := len(t.buckets)
 	if fifth := t.lifetime / 5; interval < fifth {

@@ -289,6 +289,9 @@ func TestTheFloodOfOneZoneLeavesRoomForAnother(t *testing.T) {
 	if want := 50_000 - 1<<13; refused != want {
 		t.Errorf("%d datagrams refused, want %d: half of the table is one zone's", refused, want)
 	}
+	if n := r.table.Datagrams(); n != 1<<13 {
+		t.Errorf("%d datagrams take up room, %d were not refused", n, 1<<13)
+	}
 	// A bucket in a hundred may be full; without a share all would be.
 	passed := 0
 	for id := range uint32(100) {
@@ -332,9 +335,70 @@ func TestAnICMPErrorFindsADatagramAlsoWhenItIsComplete(t *testing.T) {
 	if !r.table.Quoted(&k, 7, r.now, &v) || v.To != 7 {
 		t.Errorf("found %+v", v)
 	}
+	if r.table.Quoted(&k, 8, r.now, &v) {
+		t.Error("found for an error from where the datagram did not go")
+	}
+	if r.table.Quoted(&k, 7, r.now+time.Hour, &v) {
+		t.Error("found when it is over")
+	}
 	r.first(2, 80, packet.DropRule)
 	if k := key(2); r.table.Quoted(&k, 7, r.now, &v) {
 		t.Error("found a datagram that was denied")
+	}
+}
+
+// Where a quoted datagram came in is not known.
+func TestOfSeveralDatagramsThatOfTheLowestZoneIsQuoted(t *testing.T) {
+	for _, order := range [][]uint16{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}} {
+		r := newRig(t, fragment.Options{Zones: 3})
+		for _, zone := range order {
+			k := key(1)
+			k.Zone = zone
+			place, _ := r.table.Reserve(&k, part(0, 80, true), r.now)
+			r.table.Decide(place, &fragment.Verdict{To: 7, Generation: uint64(zone)})
+		}
+		k, v := key(1), fragment.Verdict{}
+		if !r.table.Quoted(&k, 7, r.now, &v) || v.Generation != 0 {
+			t.Errorf("%v: the datagram of zone %d is quoted", order, v.Generation)
+		}
+	}
+}
+
+func TestWhatIsThereForQuotesAloneTakesUpNoRoom(t *testing.T) {
+	r := newRig(t, fragment.Options{})
+	k, v := key(1), fragment.Verdict{To: 7}
+	r.table.Also(&k, &v, r.now)
+	if n := r.table.Datagrams(); n != 0 {
+		t.Errorf("%d datagrams take up room", n)
+	}
+	if !r.table.Quoted(&k, 7, r.now, &v) {
+		t.Error("not found")
+	}
+}
+
+func TestTheFragmentsOfOneDatagramHaveTheZonesShareToo(t *testing.T) {
+	r := newRig(t, fragment.Options{Hold: 10, Zones: 3})
+	waits := func(zone uint16, n int, frame []byte) (waiting int) {
+		k, v := key(1), fragment.Verdict{}
+		k.Zone = zone
+		for i := range uint16(n) {
+			if _, waits := r.table.Follow(&k, part(80+8*i, 88+8*i, true), frame, r.now, &v); waits {
+				waiting++
+			}
+		}
+		return waiting
+	}
+	if n := waits(0, 1, make([]byte, 64<<10+1)); n != 0 {
+		t.Error("a frame waits that is longer than its buffer")
+	}
+	if n := waits(0, 20, []byte{1}); n != 5 {
+		t.Errorf("%d fragments of one datagram wait, want half of 10", n)
+	}
+	if n := waits(1, 20, []byte{1}); n != 5 {
+		t.Errorf("%d of another zone wait", n)
+	}
+	if n := waits(2, 20, []byte{1}); n != 0 || r.table.Held() != 10 {
+		t.Errorf("%d of a third zone wait, %d in all", n, r.table.Held())
 	}
 }
 

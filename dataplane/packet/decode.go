@@ -7,17 +7,9 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-const (
-	ipv4HeaderLen = 20
-	ipv6HeaderLen = 40
-	tcpHeaderLen  = 20
-	udpHeaderLen  = 8
-	icmpHeaderLen = 8
-)
-
-// Decoder holds the gopacket layers that Decode reuses for every packet. The
-// zero value is ready. Owned by one goroutine; nothing that it holds may be
-// used after Decode returns, because the layers alias the packet's bytes.
+// Decoder holds the gopacket layers that Decode reuses for every packet. The zero value is ready.
+// It is owned by one goroutine. Its layers alias the packet's bytes and mean nothing after
+// Decode returns.
 type Decoder struct {
 	ip4   layers.IPv4
 	ip6   layers.IPv6
@@ -25,16 +17,15 @@ type Decoder struct {
 	udp   layers.UDP
 	icmp4 layers.ICMPv4
 	icmp6 layers.ICMPv6
-	// scratch holds a header without its options: gopacket would parse them and
-	// allocate an error for each bad one, and an end host accepts what it refuses.
-	scratch [ipv6HeaderLen]byte
+	// scratch holds a header without its options. gopacket would allocate an error for each
+	// bad option, and refuse some that hosts accept.
+	scratch [IPv6HeaderLen]byte
 }
 
-// Decode reads one IP packet from b into p, which it overwrites. segmentSize is
-// the payload of each wire segment when b is a superpacket (the virtio-net
-// header's GSO size), 0 otherwise. Every length is checked before a layer uses
-// it; nothing is allocated whatever the bytes are. On a drop the fields that
-// were not reached are zero.
+// Decode reads one IP packet from b and overwrites p. segmentSize is the payload of each wire
+// segment of a superpacket (the virtio-net header's GSO size), otherwise 0. Every length is
+// checked before a layer uses it, and nothing is allocated whatever the bytes are. On a drop
+// the fields that were not reached are zero.
 func (d *Decoder) Decode(b []byte, segmentSize uint16, p *Packet) Drop {
 	*p = Packet{}
 	if len(b) < 1 {
@@ -62,9 +53,9 @@ func (d *Decoder) Decode(b []byte, segmentSize uint16, p *Packet) Drop {
 	return NotDropped
 }
 
-// fragment decodes what a fragment has of the transport header: nothing, or, the
-// first one, all of it. A first fragment with a part of it would be judged by
-// ports or flags that it does not hold (RFC 1858, RFC 7112).
+// fragment decodes the transport header of a first fragment, which must have all of it; later ones
+// have none. A first fragment with a part would be judged by ports or flags that it does not
+// hold (RFC 1858, RFC 7112).
 func (d *Decoder) fragment(b []byte, p *Packet) Drop {
 	if p.Fragment.IsLater() {
 		p.PayloadOffset = p.HeaderLen
@@ -81,22 +72,22 @@ func (d *Decoder) fragment(b []byte, p *Packet) Drop {
 }
 
 func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
-	if len(b) < ipv4HeaderLen {
+	if len(b) < IPv4HeaderLen {
 		return DropTruncated
 	}
 	headerLen := int(b[0]&0x0f) * 4
-	if headerLen < ipv4HeaderLen || headerLen > len(b) {
+	if headerLen < IPv4HeaderLen || headerLen > len(b) {
 		return DropIPv4Header
 	}
-	// gopacket takes a total length of 0 for a superpacket; on a TUN it is a lie.
-	total := int(binary.BigEndian.Uint16(b[2:]))
+	// gopacket takes a total length of 0 for a superpacket's. On a TUN it is wrong.
+	total := int(binary.BigEndian.Uint16(b[IPv4LenAt:]))
 	if total < headerLen || total > len(b) {
 		return DropIPLength
 	}
 	header := b[:total]
-	if headerLen > ipv4HeaderLen {
-		header = d.scratch[:copy(d.scratch[:], b[:ipv4HeaderLen])]
-		header[0] = 4<<4 | ipv4HeaderLen/4
+	if headerLen > IPv4HeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:IPv4HeaderLen])]
+		header[0] = 4<<4 | IPv4HeaderLen/4
 	}
 	if d.ip4.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropIPv4Header
@@ -112,20 +103,20 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 }
 
 func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
-	if len(b) < ipv6HeaderLen {
+	if len(b) < IPv6HeaderLen {
 		return DropTruncated
 	}
-	total := ipv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
+	total := IPv6HeaderLen + int(binary.BigEndian.Uint16(b[IPv6LenAt:]))
 	if total > len(b) {
 		return DropIPLength
 	}
 	header := b[:total]
-	if total == ipv6HeaderLen || layers.IPProtocol(b[6]) == layers.IPProtocolIPv6HopByHop {
-		// gopacket takes payload length 0 for a jumbogram and decodes a hop-by-hop header
-		// on the spot, with allocations: it gets the fixed header alone.
-		header = d.scratch[:copy(d.scratch[:], b[:ipv6HeaderLen])]
-		header[6] = uint8(layers.IPProtocolNoNextHeader)
-		binary.BigEndian.PutUint16(header[4:], 1)
+	if total == IPv6HeaderLen || layers.IPProtocol(b[IPv6NextAt]) == layers.IPProtocolIPv6HopByHop {
+		// gopacket gets the fixed header alone: it takes payload length 0 for a jumbogram's,
+		// and allocates when it decodes a hop-by-hop header.
+		header = d.scratch[:copy(d.scratch[:], b[:IPv6HeaderLen])]
+		header[IPv6NextAt] = uint8(layers.IPProtocolNoNextHeader)
+		binary.BigEndian.PutUint16(header[IPv6LenAt:], 1)
 	}
 	if d.ip6.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropIPLength
@@ -133,16 +124,15 @@ func (d *Decoder) ipv6(b []byte, p *Packet) Drop {
 	p.Src = AddrFrom16([16]byte(d.ip6.SrcIP))
 	p.Dst = AddrFrom16([16]byte(d.ip6.DstIP))
 	p.Len = uint32(total)
-	// An IPv4-mapped address in an IPv6 header would meet the rules of the
-	// other family (RFC 4942 section 2.2).
+	// An IPv4-mapped address in an IPv6 header would meet IPv4's rules (RFC 4942 section 2.2).
 	if p.Src.Is4() || p.Dst.Is4() {
 		return DropMappedAddress
 	}
 	protocol, offset, fragmentable, drop := walkIPv6(b[:total], &p.Fragment)
 	p.Proto, p.HeaderLen = protocol, uint16(offset)
 	if drop == NotDropped && p.Fragment.IsFragment() {
-		// The fragment header is not in the whole datagram.
-		drop = p.Fragment.place(fragmentable-fragmentHeaderLen-ipv6HeaderLen, total-fragmentable)
+		// The whole datagram has no fragment header.
+		drop = p.Fragment.place(fragmentable-fragmentHeaderLen-IPv6HeaderLen, total-fragmentable)
 	}
 	return drop
 }
@@ -166,53 +156,53 @@ func (d *Decoder) transport(b []byte, p *Packet) Drop {
 			return p.Fragment.truncated()
 		}
 		p.ICMPType, p.ICMPCode = d.icmp6.TypeCode.Type(), d.icmp6.TypeCode.Code()
-		p.icmpIdentifier(binary.BigEndian.Uint16(b[4:]))
+		p.icmpIdentifier(binary.BigEndian.Uint16(b[ICMPIDAt:]))
 	}
 	return NotDropped
 }
 
 func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
-	if len(b) < tcpHeaderLen {
+	if len(b) < TCPHeaderLen {
 		return p.Fragment.truncated()
 	}
-	headerLen := int(b[12]>>4) * 4
+	headerLen := int(b[TCPOffsetAt]>>4) * 4
 	if headerLen > len(b) && p.Fragment.IsFragment() {
 		return DropFragmentTiny
 	}
-	if headerLen < tcpHeaderLen || headerLen > len(b) {
+	if headerLen < TCPHeaderLen || headerLen > len(b) {
 		return DropTCPHeader
 	}
 	header := b
-	if headerLen > tcpHeaderLen {
-		header = d.scratch[:copy(d.scratch[:], b[:tcpHeaderLen])]
-		header[12] = tcpHeaderLen / 4 << 4
+	if headerLen > TCPHeaderLen {
+		header = d.scratch[:copy(d.scratch[:], b[:TCPHeaderLen])]
+		header[TCPOffsetAt] = TCPHeaderLen / 4 << 4
 	}
 	if d.tcp.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropTCPHeader
 	}
 	p.SrcPort, p.DstPort = uint16(d.tcp.SrcPort), uint16(d.tcp.DstPort)
-	p.TCPFlags = b[13]
+	p.TCPFlags = b[TCPFlagsAt]
 	p.PayloadOffset = p.HeaderLen + uint16(headerLen)
 	return NotDropped
 }
 
 func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {
-	if len(b) < udpHeaderLen {
+	if len(b) < UDPHeaderLen {
 		return p.Fragment.truncated()
 	}
-	// A first fragment's length field is the whole datagram's.
-	if n := int(binary.BigEndian.Uint16(b[4:])); n < udpHeaderLen || n > len(b) && !p.Fragment.IsFragment() {
+	// In a first fragment the field is the whole datagram's length.
+	if n := int(binary.BigEndian.Uint16(b[UDPLenAt:])); n < UDPHeaderLen || n > len(b) && !p.Fragment.IsFragment() {
 		return DropUDPLength
 	}
 	if d.udp.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
 		return DropUDPLength
 	}
 	p.SrcPort, p.DstPort = uint16(d.udp.SrcPort), uint16(d.udp.DstPort)
-	p.PayloadOffset = p.HeaderLen + udpHeaderLen
+	p.PayloadOffset = p.HeaderLen + UDPHeaderLen
 	return NotDropped
 }
 
-// ICMP types of queries: a request can start a flow, its reply can only follow one.
+// ICMP types of queries. A request can begin a flow; a reply can only belong to one.
 const (
 	ICMPv4EchoReply        = 0
 	ICMPv4EchoRequest      = 8
@@ -222,7 +212,7 @@ const (
 	ICMPv6EchoReply        = 129
 )
 
-// icmpIdentifier puts a query's identifier where Tuple says that it stands.
+// icmpIdentifier sets a query's identifier as Tuple documents it.
 func (p *Packet) icmpIdentifier(id uint16) {
 	switch {
 	case p.IsICMPRequest():
@@ -233,7 +223,7 @@ func (p *Packet) icmpIdentifier(id uint16) {
 	p.PayloadOffset += icmpHeaderLen
 }
 
-// IsICMPRequest reports whether p is an ICMP message that can start a flow.
+// IsICMPRequest reports whether p is an ICMP message that can begin a flow.
 func (p *Packet) IsICMPRequest() bool {
 	if p.Proto == ProtoICMP {
 		return p.ICMPType == ICMPv4EchoRequest || p.ICMPType == ICMPv4TimestampRequest
@@ -248,8 +238,8 @@ func (p *Packet) isICMPReply() bool {
 	return p.Proto == ProtoICMPv6 && p.ICMPType == ICMPv6EchoReply
 }
 
-// IsICMPError reports whether p is an ICMP error message, which quotes the packet
-// that it is about (RFC 792, RFC 4443).
+// IsICMPError reports whether p is an ICMP error, which quotes the packet that it is about (RFC
+// 792, RFC 4443).
 func (p *Packet) IsICMPError() bool {
 	if p.Proto == ProtoICMP {
 		return p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12
@@ -257,9 +247,8 @@ func (p *Packet) IsICMPError() bool {
 	return p.Proto == ProtoICMPv6 && p.ICMPType >= 1 && p.ICMPType <= 4
 }
 
-// countSegments derives how many packets a superpacket is on a wire. The
-// kernel's own header length hint may be wrong on forwarded packets, so the
-// decoded one counts.
+// countSegments derives how many packets a superpacket is on a wire. It uses the decoded length of
+// headers: the kernel's hint may be wrong on forwarded packets.
 func (p *Packet) countSegments(size uint16) {
 	p.Segments, p.WireLen = 1, p.Len
 	payload := p.Len - uint32(p.PayloadOffset)

@@ -1,8 +1,8 @@
 package packet
 
-// Drop is why a packet was not carried: one value for each cause, so that a
-// parse failure is never booked as a rule's denial. It is the "reason" label of
-// nsgd_drops_total. To add one: a constant, its line in reasons, and the place that returns it.
+// Drop is why a packet was not carried. Each cause has its own value, so that a parse failure
+// never counts as a rule's denial. It is the "reason" label of nsgd_drops_total. To add one: a
+// constant, its line in reasons, and the place that returns it.
 type Drop uint8
 
 // The reasons, in the order in which a packet meets them. Drop.Description says what each means.
@@ -152,14 +152,14 @@ func (d Drop) String() string {
 // Description says what the reason means, in a few words without a full stop.
 func (d Drop) Description() string { return reasons[d].description }
 
-// Expected reports what a sound network drops too: what rules, routes and the subscription ask
-// for, what hosts send by themselves or too late, and what flow limits refuse. No alert is due.
+// Expected reports a reason that a sound network has too: what rules, routes and the subscription
+// ask for, what hosts send by themselves or too late, and what flow limits refuse. It calls
+// for no alert.
 func (d Drop) Expected() bool { return reasons[d].sets&expected != 0 }
 
-// OfTranslation reports what public addresses, NAT gateways and load balancers give as a
-// reason, and plain routes never do.
+// OfTranslation reports a reason that only public addresses, NAT gateways and load balancers give.
 func (d Drop) OfTranslation() bool { return reasons[d].sets&translation != 0 }
 
-// OfBackends reports what comes and goes with a load balancer's backends: a flow that has been
-// translated before keeps its backend meanwhile.
+// OfBackends reports a reason that comes and goes with a load balancer's backends. A flow that has
+// its translation already keeps it meanwhile.
 func (d Drop) OfBackends() bool { return reasons[d].sets&backends != 0 }

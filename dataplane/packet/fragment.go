@@ -5,10 +5,9 @@ import "encoding/binary"
 // maxDatagram is the length of the largest IP packet, and of the largest IPv6 payload.
 const maxDatagram = 65_535
 
-// Fragment is a packet's place in the datagram that it is a part of. Offsets are
-// bytes of the fragmentable part: what stands behind the IPv4 header, or behind the
-// IPv6 fragment header. The zero value is a whole packet; a whole packet with an IPv6
-// fragment header, an "atomic fragment" (RFC 6946), is one too.
+// Fragment says which part of its datagram a packet is. Offsets count bytes of the fragmentable
+// part: what stands behind the IPv4 header or the IPv6 fragment header. The zero value is a
+// whole packet, also one with an IPv6 fragment header (an "atomic fragment", RFC 6946).
 type Fragment struct {
 	// ID is the identification: 16 bits in IPv4, 32 in IPv6.
 	ID uint32
@@ -18,25 +17,24 @@ type Fragment struct {
 	HeaderEnd uint16
 	// More says that other fragments follow.
 	More bool
-	// Proto is the part of the protocol in the datagram's identity: IPv4's protocol
-	// (RFC 791), and 0 for IPv6, where fragments of one datagram may
-	// name different next headers (RFC 8200 section 4.5).
+	// Proto is the protocol in the datagram's identity: IPv4's (RFC 791). It is 0 for IPv6,
+	// where fragments of one datagram may name different next headers (RFC 8200 section 4.5).
 	Proto uint8
 }
 
 // IsFragment reports whether the packet is a part of a datagram.
 func (f *Fragment) IsFragment() bool { return f.More || f.Start > 0 }
 
-// IsLater reports whether the packet is a fragment other than the first, which
-// has no transport header.
+// IsLater reports whether the packet is a fragment other than the first. It has no transport
+// header.
 func (f *Fragment) IsLater() bool { return f.Start > 0 }
 
 // setIPv4 reads bytes 4 to 7 of an IPv4 header.
 func (f *Fragment) setIPv4(header []byte) {
-	field := binary.BigEndian.Uint16(header[6:])
+	field := binary.BigEndian.Uint16(header[IPv4FragmentAt:])
 	*f = Fragment{Start: field & 0x1fff << 3, More: field&0x2000 != 0}
 	if f.IsFragment() {
-		f.ID, f.Proto = uint32(binary.BigEndian.Uint16(header[4:])), header[9]
+		f.ID, f.Proto = uint32(binary.BigEndian.Uint16(header[IPv4IDAt:])), header[ipv4ProtoAt]
 	}
 }
 
@@ -49,8 +47,8 @@ func (f *Fragment) setIPv6(header []byte) {
 	}
 }
 
-// place sets where the fragment ends. before is the length of the headers that the
-// whole datagram's length field counts as well, and length that of the fragment.
+// place sets where the fragment ends. length is the fragment's; before is that of the headers
+// which the whole datagram's length field counts too.
 func (f *Fragment) place(before, length int) Drop {
 	// An empty fragment fills no gap, and all but the last count in eights.
 	if length == 0 || f.More && length%8 != 0 {
@@ -63,16 +61,16 @@ func (f *Fragment) place(before, length int) Drop {
 	return NotDropped
 }
 
-// checkLater refuses a later fragment that begins within what every transport header
-// of its protocol covers, and so would replace ports or flags that were judged
-// (RFC 1858, RFC 3128). How long the header in fact is only the first fragment knows.
+// checkLater refuses a later fragment that begins within the shortest transport header of its
+// protocol: it would replace ports or flags that were judged (RFC 1858, RFC 3128). Only the
+// first fragment knows the header's real length.
 func (p *Packet) checkLater() Drop {
 	shortest := 0
 	switch p.Proto {
 	case ProtoTCP:
-		shortest = tcpHeaderLen
+		shortest = TCPHeaderLen
 	case ProtoUDP:
-		shortest = udpHeaderLen
+		shortest = UDPHeaderLen
 	case ProtoICMP, ProtoICMPv6:
 		shortest = icmpHeaderLen
 	}

@@ -5,24 +5,24 @@ import (
 )
 
 const (
-	// maxExtensions and maxExtensionBytes bound the chain of extension headers: more
-	// than any host sends (RFC 8200 section 4.1 lists six), and little work for us.
+	// maxExtensions and maxExtensionBytes bound the chain of extension headers. Hosts send
+	// fewer: RFC 8200 section 4.1 lists six.
 	maxExtensions     = 8
 	maxExtensionBytes = 1024
 
 	fragmentHeaderLen = 8
 )
 
-// walkIPv6 walks the extension headers of the IPv6 packet b, which ends where its
-// payload does, and returns the upper protocol and the offset of its header. For a
-// fragment it sets f, and fragmentable is the offset behind the fragment header; for a later one, which
-// has no upper header, protocol and offset are what the fragment header leads to.
+// walkIPv6 walks the extension headers of the IPv6 packet b, which must end where its payload does.
+// It returns the upper protocol and the offset of its header. For a fragment it sets f, and
+// fragmentable is the offset behind the fragment header. A later fragment has no upper header:
+// protocol and offset are what the fragment header leads to.
 //
-// The chain is that of RFC 8200 plus AH. Any other header ends it as the upper
-// protocol, ESP and no-next-header among them: what stands behind an unknown
-// header is not looked at, so it can never pass for ports (nebula issue 1840).
+// The chain is RFC 8200's plus AH. Any other header, such as ESP or no-next-header, ends it as
+// the upper protocol. What stands behind an unknown header is not read, so it never passes for
+// ports (nebula issue 1840).
 func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, drop Drop) {
-	protocol, offset = b[6], ipv6HeaderLen
+	protocol, offset = b[IPv6NextAt], IPv6HeaderLen
 	for n := 0; ; n++ {
 		switch layers.IPProtocol(protocol) {
 		case layers.IPProtocolIPv6HopByHop:
@@ -60,13 +60,13 @@ func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, 
 		if offset > len(b) {
 			return protocol, offset, fragmentable, f.truncated()
 		}
-		if n+1 > maxExtensions || offset-ipv6HeaderLen > maxExtensionBytes {
+		if n+1 > maxExtensions || offset-IPv6HeaderLen > maxExtensionBytes {
 			return protocol, offset, fragmentable, DropExtensionLimit
 		}
 	}
 }
 
-// truncated is why a packet is dropped whose headers are not all there.
+// truncated is the reason to drop a packet when a part of its headers is missing.
 func (f *Fragment) truncated() Drop {
 	if f.IsFragment() {
 		return DropFragmentTiny

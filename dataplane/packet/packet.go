@@ -1,6 +1,9 @@
+// Package packet turns the bytes of one IP packet into a flat Packet: addresses, ports, TCP flags,
+// ICMP type, fragment facts, wire segments. It imports gopacket's layers and nothing of nsgd:
+// the flow table, the classifier and the engine share its Tuple without knowing each other.
 package packet
 
-// TCP flags as they stand in byte 13 of the TCP header.
+// TCP flags as they stand in the TCP header, at TCPFlagsAt.
 const (
 	FIN = 0x01
 	SYN = 0x02
@@ -10,18 +13,18 @@ const (
 	URG = 0x20
 )
 
-// Packet is what Decode found. It is flat and holds no reference to the bytes,
-// so a worker keeps one for each slot of its burst and reuses them.
+// Packet is what Decode found. It is flat and holds no reference to the bytes: a worker keeps one
+// for each packet of its burst and reuses them.
 type Packet struct {
 	Tuple
 
-	// TCPFlags is byte 13 of the TCP header; valid for TCP.
+	// TCPFlags are valid for TCP.
 	TCPFlags uint8
 	// ICMPType and ICMPCode are valid for ICMP and ICMPv6.
 	ICMPType, ICMPCode uint8
 
-	// Fragment is the zero value for a whole packet. A later fragment has no ports,
-	// flags or ICMP type, and its Proto is what its IP header names.
+	// Fragment is the zero value for a whole packet. A later fragment has no ports, flags or
+	// ICMP type; its Proto is what its IP header names.
 	Fragment Fragment
 
 	// HeaderLen is the offset of the transport header in bytes.
@@ -31,19 +34,18 @@ type Packet struct {
 	// Len is the length of the IP packet in bytes, headers included.
 	Len uint32
 
-	// Segments is the number of packets that this one stands for on a wire
-	// (at least 1; more for a superpacket), and WireLen the bytes of all of
-	// them, each with its own headers.
+	// Segments is the number of packets that this one is on a wire: 1, or more for a
+	// superpacket. WireLen is the length of all of them, each with its own headers.
 	Segments uint32
 	WireLen  uint32
 }
 
-// Classification is the tuple that security rules see. It differs from the flow's
-// tuple for ICMP only: Azure matches a rule's destination port range against
-// the ICMP type (azure-docs issue 51522), and there is no source port.
+// Classification is the tuple that security rules see. It differs from the flow's tuple for ICMP
+// only: there is no source port, and Azure matches a rule's destination port range against the
+// ICMP type (azure-docs issue 51522).
 func (p *Packet) Classification() Tuple { return p.ClassificationOf(&p.Tuple) }
 
-// ClassificationOf is Classification of the packet with another tuple, of the same protocol.
+// ClassificationOf is Classification for the packet with another tuple of the same protocol.
 func (p *Packet) ClassificationOf(tuple *Tuple) Tuple {
 	t := *tuple
 	if t.Proto == ProtoICMP || t.Proto == ProtoICMPv6 {

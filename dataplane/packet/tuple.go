@@ -7,10 +7,9 @@ import (
 	"strconv"
 )
 
-// Addr is an IPv4 or IPv6 address in 16 bytes without a pointer, so that flow
-// records hold nothing for the garbage collector to mark. IPv4 is kept in its
-// IPv4-mapped form (::ffff:a.b.c.d); Decode refuses IPv6 packets that carry
-// mapped addresses, so the two families never meet. Comparable with ==.
+// Addr is an IPv4 or IPv6 address in 16 bytes without a pointer: flow records hold nothing for the
+// garbage collector to mark. IPv4 has its IPv4-mapped form (::ffff:a.b.c.d). Decode refuses
+// IPv6 packets with mapped addresses, so the two families never meet. Comparable with ==.
 type Addr struct {
 	Hi, Lo uint64 // big-endian halves: Hi holds bytes 0..7
 }
@@ -27,8 +26,7 @@ func AddrFrom16(b [16]byte) Addr {
 	return Addr{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}
 }
 
-// AddrFrom converts a netip.Addr; zones are dropped, the zero netip.Addr gives
-// the zero Addr.
+// AddrFrom converts a netip.Addr without its zone. The zero netip.Addr gives the zero Addr.
 func AddrFrom(a netip.Addr) Addr {
 	if !a.IsValid() {
 		return Addr{}
@@ -74,11 +72,10 @@ const (
 
 // Tuple identifies one direction of a flow.
 //
-// Ports are in host order and are those of TCP and UDP. For an ICMP request
-// that can start a flow (echo, timestamp) SrcPort holds the identifier and
-// DstPort 0; its reply is the reverse. Only with identifier 0 a request looks like
-// the reply to one of the other side's; package conntrack tells them apart by
-// their types. All other protocols have both ports 0.
+// Ports are TCP's and UDP's, in host order. For an ICMP request that can begin a flow (echo,
+// timestamp) SrcPort holds the identifier and DstPort is 0; its reply has the reverse. With
+// identifier 0 a request looks like a reply to the other side; package conntrack tells them
+// apart by their types. All other protocols have both ports 0.
 type Tuple struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16

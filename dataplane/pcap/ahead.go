@@ -10,8 +10,8 @@ const (
 	aheadChunks = 4
 )
 
-// ahead reads in a goroutine of its own, up to aheadChunks ahead: decompressing and the
-// judging of packets share the processors, and a reader that hangs hinders nobody from stopping.
+// ahead reads in a goroutine of its own, up to aheadChunks ahead. So decompressing runs beside
+// the judging of packets, and a read that hangs can be abandoned.
 type ahead struct {
 	ctx  context.Context
 	full chan chunk
@@ -73,5 +73,5 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// waits reports that the next Read may have to wait.
+// waits reports whether the next Read may block.
 func (a *ahead) waits() bool { return len(a.rest) == 0 && len(a.full) == 0 }

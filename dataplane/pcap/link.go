@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// LinkType is what the bytes of a packet begin with, as in the registry of the tcpdump group.
+// LinkType is the header that a packet begins with, as in the registry of the tcpdump group.
 type LinkType uint16
 
-// The link types behind whose headers IP is found.
+// The link types that can be read.
 const (
-	Null          LinkType = 0 // an address family in the byte order of whoever captured
+	Null          LinkType = 0 // an address family in the byte order of the capturing machine
 	Ethernet      LinkType = 1
 	Raw           LinkType = 101
 	Loop          LinkType = 108 // as Null, in network byte order
@@ -19,7 +19,7 @@ const (
 	IPv4          LinkType = 228
 	IPv6          LinkType = 229
 	LinuxCooked2  LinkType = 276 // SLL2
-	rawOfBSD      LinkType = 12  // that files should not have, but do
+	rawOfBSD      LinkType = 12  // some files have it, against the registry
 	rawOfOpenBSD  LinkType = 14
 	etherTypeIPv4          = 0x0800
 	etherTypeIPv6          = 0x86dd
@@ -59,9 +59,8 @@ const (
 	UnknownLink         // of a link type that is not read
 )
 
-// IP finds the IP packet: its bytes as far as they were captured, and how many there were,
-// which may be more than the IP packet has, for Ethernet pads short ones. The
-// IP packet may be as broken as it likes.
+// IP finds the IP packet: the bytes that were captured of it, and how many there were. length
+// may exceed the IP packet, because Ethernet pads short ones. The IP packet itself is not checked.
 func (p *Packet) IP() (captured []byte, length int, content Content) {
 	at, content := ipOffset(p.Link, p.Data)
 	if content != IP {
@@ -109,15 +108,15 @@ func ipOffset(link LinkType, b []byte) (int, Content) {
 
 func isIP(etherType uint16) bool { return etherType == etherTypeIPv4 || etherType == etherTypeIPv6 }
 
-// isTag tells the EtherTypes of VLAN tags: 802.1Q, 802.1ad and what came before that.
+// isTag reports an EtherType of a VLAN tag: 802.1Q, 802.1ad, and the older QinQ.
 func isTag(etherType uint16) bool {
 	return etherType == 0x8100 || etherType == 0x88a8 || etherType == 0x9100
 }
 
-// behindTag goes on behind an EtherType that announces a VLAN tag at an offset.
+// behindTag finds IP behind the VLAN tag at an offset.
 func behindTag(b []byte, at int) (int, Content) { return behindEtherType(b, at+2) }
 
-// behindEtherType finds IP behind an EtherType at an offset, and VLAN tags.
+// behindEtherType finds IP behind the EtherType at an offset and any VLAN tags.
 func behindEtherType(b []byte, at int) (int, Content) {
 	for ; len(b) >= at+2; at += 4 {
 		if etherType := binary.BigEndian.Uint16(b[at:]); isIP(etherType) {

@@ -1,3 +1,7 @@
+// Package pcap reads and writes captures. Reader reads pcap of either byte order and time unit,
+// pcapng with any number of sections and interfaces, and both compressed by gzip. It reads as a
+// stream and in bounded memory, whatever the file claims about itself, and finds the IP packet
+// behind the link layer's header. Writer writes pcapng.
 package pcap
 
 import (
@@ -30,7 +34,7 @@ type Packet struct {
 	// Data are the bytes that were captured, from the link layer's header on; borrowed until the
 	// next Next.
 	Data []byte
-	// Length is how long the packet was when it was captured.
+	// Length is the packet's length on the wire.
 	Length int
 	// Comment is the packet's first comment in a pcapng file; borrowed until the next Next.
 	Comment []byte
@@ -45,14 +49,14 @@ type Reader struct {
 	count  int
 }
 
-// format is what differs between pcap and pcapng.
+// format reads packets of one format. An error io.EOF is the file's end, io.ErrUnexpectedEOF a cut.
 type format interface {
 	next(*Packet) error // all but Number
 	interfaces() []string
 }
 
-// NewReader begins to read a capture. It waits for the file's header. Call Close in the end;
-// when ctx is done, Next fails with its cause, even while a read hangs.
+// NewReader begins to read a capture. It waits for the file's header. When ctx is done, Next
+// fails with its cause, even while a read hangs. Call Close in the end.
 func NewReader(ctx context.Context, in io.Reader) (*Reader, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Reader{cancel: cancel}
@@ -83,12 +87,18 @@ func (r *Reader) open(ctx context.Context, in io.Reader) error {
 		return headerError(err)
 	}
 	r.in = plain
-	if binary.BigEndian.Uint32(magic) == sectionHeader { // the same in either byte order
-		r.format, err = newBlocks(r.in)
-	} else {
-		r.format, err = newClassic(r.in)
+	open := newClassic
+	if kind, found := formats[binary.BigEndian.Uint32(magic)]; found {
+		open = kind
 	}
+	r.format, err = open(r.in)
 	return err
+}
+
+// formats are those of files that begin with these four bytes. The others are tried as pcap,
+// which begins in many ways.
+var formats = map[uint32]func(*bufio.Reader) (format, error){
+	sectionHeader: newBlocks, // the same bytes in either byte order
 }
 
 func headerError(err error) error {
@@ -116,8 +126,8 @@ func (r *Reader) Next(p *Packet) error {
 	return nil
 }
 
-// Interfaces are the names of the interfaces that a pcapng file has told of so far, in all of its
-// sections; before the first packet that is usually all of them.
+// Interfaces are the names of the interfaces that a pcapng file has described so far, in all its
+// sections. Before the first packet that is usually all of them.
 func (r *Reader) Interfaces() []string { return r.format.interfaces() }
 
 // Waits reports that the next packet is not at hand yet: Next may have to wait for it.
@@ -129,7 +139,7 @@ type classic struct {
 	link LinkType
 }
 
-func newClassic(in *bufio.Reader) (*classic, error) {
+func newClassic(in *bufio.Reader) (format, error) {
 	header, err := in.Peek(24)
 	if err != nil {
 		return nil, headerError(err)
@@ -138,15 +148,15 @@ func newClassic(in *bufio.Reader) (*classic, error) {
 	if header[0] == 0xa1 {
 		order = binary.BigEndian
 	}
-	// gopacket keeps eight bits of the link type, which has sixteen. The rest says whether the
-	// frames have their check sequence.
+	// gopacket keeps eight bits of the link type, which has sixteen. The higher bits of the field
+	// say whether frames end with their check sequence.
 	link := LinkType(order.Uint32(header[20:]))
 	magic := binary.BigEndian.Uint32(header)
 	r, err := pcapgo.NewReader(in)
 	if err != nil {
 		return nil, fmt.Errorf("neither pcap nor pcapng: it begins with %08x: %w", magic, err)
 	}
-	// Some writers cut nothing off but say that they do, and readers by custom believe the packets.
+	// Some writers claim a snap length that their packets exceed; readers believe the packets.
 	r.SetSnaplen(maxBlock)
 	return &classic{r, link}, nil
 }

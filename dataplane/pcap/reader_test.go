@@ -85,16 +85,16 @@ func TestPcapngTellsInterfacesTimesLengthsAndComments(t *testing.T) {
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
 		seconds := uint64(noon.Unix())
 		file := slices.Concat(section(order),
-			intf(order, 1, option(order, optionName, "vm1-nic")),
-			intf(order, 276, option(order, optionName, "internet"), option(order, optionResolution, "\x09"), option(order, optionEnd, "")),
+			intf(order, 1, option(order, interfaceName, "vm1-nic")),
+			intf(order, 276, option(order, interfaceName, "internet"), option(order, interfaceTimeResolution, "\x09"), option(order, optionEnd, "")),
 			block(order, 0x0bad, make([]byte, 2<<20)...), // of no account, however long
 			enhanced(order, 0, seconds*1_000_000+5, "abcde", 1500, option(order, 2988, "x"), option(order, optionComment, "verdict=Deny"), option(order, optionComment, "another")),
 			enhanced(order, 1, seconds*1_000_000_000+7, "abcd", 4),
 			block(order, simplePacket, append(order.AppendUint32(nil, 3), "xyz"...)...),
-			section(order), intf(order, 101, option(order, optionResolution, "\x81"), option(order, optionOffset, string(order.AppendUint64(nil, seconds)))),
+			section(order), intf(order, 101, option(order, interfaceTimeResolution, "\x81"), option(order, interfaceTimeOffset, string(order.AppendUint64(nil, seconds)))),
 			enhanced(order, 0, 3, "p", 1),
 			// Nanoseconds since 1970 cannot count to the year 2262 and beyond.
-			section(order), intf(order, 101, option(order, optionResolution, "\x00")), enhanced(order, 0, 9_223_372_034, "q", 1), enhanced(order, 0, 9_223_372_037, "r", 1))
+			section(order), intf(order, 101, option(order, interfaceTimeResolution, "\x00")), enhanced(order, 0, 9_223_372_034, "q", 1), enhanced(order, 0, 9_223_372_037, "r", 1))
 		got, err := read(t, file)
 		want := []string{
 			"1 2026-03-01T12:00:00.000005Z vm1-nic Ethernet 6162636465/1500 verdict=Deny",
@@ -201,7 +201,8 @@ func TestABrokenFileSaysWhatIsWrong(t *testing.T) {
 		{"lengths that differ", append(slices.Clone(head), with(len(good)-4, 40)...), "length 40 at its end: its head says 36"},
 		{"an interface that is not there", append(slices.Clone(head), with(8, 1)...), "interface 1: the section has described 1"},
 		{"more captured than is there", append(slices.Clone(head), with(20, 5)...), "5 bytes captured: the block has room for 4"},
-		{"a time resolution that cannot be counted", append(section(order), intf(order, 1, option(order, optionResolution, "\x7f"))...), "time resolution"},
+		{"a decimal time resolution that cannot be counted", append(section(order), intf(order, 1, option(order, interfaceTimeResolution, "\x14"))...), "time resolution"},
+		{"a time resolution that cannot be counted", append(section(order), intf(order, 1, option(order, interfaceTimeResolution, "\x7f"))...), "time resolution"},
 		{"another version", bytes.Replace(section(order), []byte{1, 0, 0, 0}, []byte{9, 0, 0, 0}, 1), "version 9: allowed is 1"},
 		{"a cut packet", append(slices.Clone(head), good[:len(good)-1]...), ErrTruncated.Error()},
 		{"a cut head", append(slices.Clone(head), good[:5]...), ErrTruncated.Error()},
@@ -209,6 +210,24 @@ func TestABrokenFileSaysWhatIsWrong(t *testing.T) {
 		if _, err := read(t, tt.file); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
 		}
+	}
+}
+
+func TestInterfacesAreBounded(t *testing.T) {
+	order := binary.LittleEndian
+	file := bytes.Repeat(slices.Concat(section(order), intf(order, 1)), maxInterfaces+1)
+	if _, err := read(t, file); err == nil || !strings.Contains(err.Error(), "more than 65536 interfaces") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAnOptionEndsWithItsBlock(t *testing.T) {
+	order := binary.LittleEndian
+	beyond := option(order, optionComment, "abcd")
+	beyond[2] = 200 // its length
+	file := slices.Concat(section(order), intf(order, 1), enhanced(order, 0, 0, "data", 4, beyond))
+	if got, err := read(t, file); err != nil || len(got) != 1 || !strings.HasSuffix(got[0], "64617461/4 ") {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
@@ -276,7 +295,7 @@ func TestIPIsFoundBehindEveryLinkHeader(t *testing.T) {
 
 func FuzzReader(f *testing.F) {
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
-		f.Add(slices.Concat(section(order), intf(order, 1, option(order, optionResolution, "\x09")), enhanced(order, 0, 1<<60, "abcde", 9, option(order, 1, "c"))))
+		f.Add(slices.Concat(section(order), intf(order, 1, option(order, interfaceTimeResolution, "\x09")), enhanced(order, 0, 1<<60, "abcde", 9, option(order, 1, "c"))))
 		f.Add(append(order.AppendUint32(order.AppendUint32(nil, 0xa1b2c3d4), 0x00040002), make([]byte, 40)...))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {

@@ -19,18 +19,17 @@ import (
 )
 
 const (
-	// maxTimeout is how long Azure waits for an answer at most, and the interval where that
-	// is shorter.
+	// maxTimeout is how long Azure waits for an answer at most.
 	maxTimeout = 30 * time.Second
 	// maxHeader bounds what an answer's header may hold, in bytes.
 	maxHeader = 64 << 10
 	userAgent = "Load Balancer Agent" // what Azure's probes call themselves
 )
 
-// timeout is how long a probe waits for its answer.
+// timeout is how long a probe waits for its answer: the interval, or less.
 func timeout(p *topology.Probe) time.Duration { return min(p.Interval, maxTimeout) }
 
-// ask sends one probe and returns nil when the backend answers as it must, within ctx.
+// ask sends one probe and returns nil when the backend gives the right answer in time.
 func (p *Prober) ask(ctx context.Context, t *topology.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(t))
 	defer cancel()
@@ -46,7 +45,7 @@ func (p *Prober) ask(ctx context.Context, t *topology.Probe) error {
 	plain := conn
 	defer context.AfterFunc(ctx, func() { plain.SetDeadline(time.Unix(1, 0)) })()
 	if t.Protocol == topology.ProbeHTTPS {
-		// Azure checks no certificate either: a probe is about life, not about identity.
+		// Azure checks no certificate either.
 		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return describe(err, t)
@@ -73,14 +72,14 @@ func get(conn net.Conn, to netip.AddrPort, path string) error {
 	if err != nil {
 		return err
 	}
-	// The content ends with the connection: closing the body would read what of it is there still.
+	// The body is not closed: that would read the rest of the content.
 	if response.StatusCode != http.StatusOK {
 		return refusal{fmt.Errorf("HTTP status %d", response.StatusCode)}
 	}
 	return nil
 }
 
-// describe says in a few words why a probe failed, and tells refusals.
+// describe says in a few words why a probe failed. It marks refusals.
 func describe(err error, t *topology.Probe) error {
 	var timedOut net.Error
 	switch {

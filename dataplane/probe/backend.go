@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,16 +14,16 @@ import (
 type backend struct {
 	prober  *Prober
 	stop    context.CancelFunc // nil until it is started; guarded by the prober's mu
-	changed chan struct{}      // the probe is another: ask now
+	changed chan struct{}      // the probe has changed: ask now
 
 	mu     sync.Mutex
-	probe  *topology.Probe // of the last snapshot; guarded by mu, as all below
+	probe  *topology.Probe // the last snapshot's; guarded by mu, as all below
 	state  state
 	since  time.Time
 	reason error
 }
 
-// follow takes the probe as a later snapshot has it.
+// follow takes over a later snapshot's probe.
 func (b *backend) follow(t *topology.Probe) {
 	b.mu.Lock()
 	other := t.Path != b.probe.Path || t.Interval != b.probe.Interval
@@ -37,7 +38,7 @@ func (b *backend) follow(t *topology.Probe) {
 	}
 }
 
-// end stops asking; no answer that comes later says anything. The prober's mu is held.
+// end stops asking. Later answers are ignored. The prober's mu is held.
 func (b *backend) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +79,7 @@ func (b *backend) run(ctx context.Context) {
 	}
 }
 
-// once sends one probe and books its outcome; false: ctx has ended.
+// once sends one probe and books its outcome. It reports false when ctx has ended.
 func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	select {
 	case <-ctx.Done():
@@ -89,7 +90,7 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	<-b.prober.inFlight
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if ctx.Err() != nil { // its failure tells nothing about the backend
+	if ctx.Err() != nil { // the failure says nothing about the backend
 		return false
 	}
 	b.reason = err
@@ -104,5 +105,37 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	} else {
 		log.Warn("backend down", "reason", err)
 	}
+	return true
+}
+
+// state is what is known of one backend. The zero value has not been asked; like Azure it counts
+// as down.
+type state struct {
+	asked bool
+	up    bool
+	row   int // outcomes in a row that contradict up
+}
+
+// refusal is a failure that needs no threshold: another status than 200, a refused connection or
+// a reset.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// book takes the outcome of one probe, nil for an answer. It reports whether the state has changed
+// or is known for the first time. The first outcome and a refusal decide at once; others need
+// threshold in a row.
+func (s *state) book(err error, threshold int) (changed bool) {
+	answered := err == nil
+	if s.asked && answered == s.up {
+		s.row = 0
+		return false
+	}
+	s.row++
+	var refused refusal
+	if s.asked && s.row < threshold && !errors.As(err, &refused) {
+		return false
+	}
+	s.asked, s.up, s.row = true, answered, 0
 	return true
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // dial opens a connection from the platform's address. A socket stays in the namespace where it
-// was made: only that takes a thread there, not the wait for an answer, which may be long.
+// was made, so only making it takes a thread there, not the wait for an answer.
 func (p *Prober) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	var fd int
 	err := tun.Do(p.options.Namespace, func() (err error) {
@@ -45,7 +45,7 @@ func beginConnect(fd int, from netip.Addr, to netip.AddrPort) error {
 	if !from.Is4() || !to.Addr().Is4() {
 		return fmt.Errorf("from %s to %s: only IPv4 is probed", from, to.Addr())
 	}
-	// The port is chosen when the destination is known: thousands of probes then share ports.
+	// The kernel then chooses the port with the destination: thousands of probes share ports.
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
@@ -59,7 +59,7 @@ func beginConnect(fd int, from netip.Addr, to netip.AddrPort) error {
 	return os.NewSyscallError("connect", err)
 }
 
-// awaitConnect waits until a connection is there or has failed.
+// awaitConnect waits until the connection is open or has failed.
 func awaitConnect(file *os.File) error {
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -75,7 +75,7 @@ func awaitConnect(file *os.File) error {
 			failed = os.NewSyscallError("connect", unix.Errno(code))
 		default:
 			_, err = unix.Getpeername(int(fd))
-			return err == nil // else still on its way
+			return err == nil // otherwise not open yet
 		}
 		return true
 	})

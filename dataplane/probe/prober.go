@@ -1,3 +1,7 @@
+// Package probe asks the backends of load balancers whether they live, as Azure's health probes
+// do: with real connections from 168.63.129.16. These go through the engine and its network
+// security groups like any other packet. So a rule that blocks the tag AzureLoadBalancer takes a
+// backend out of rotation.
 package probe
 
 import (
@@ -12,8 +16,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// maxInFlight bounds the probes that wait for an answer at a time, and so the sockets. More
-// backends than that are still asked, one after the other.
+// maxInFlight bounds the probes that wait for an answer at a time, and so the sockets. Further
+// probes wait for their turn.
 const maxInFlight = 512
 
 // Options configure a Prober.
@@ -21,14 +25,14 @@ type Options struct {
 	// Namespace is the network namespace behind the platform's attachment; empty: the
 	// process's own.
 	Namespace string
-	// Source is the address that probes come from, which the namespace must have; zero:
-	// 168.63.129.16.
+	// Source is the address that probes come from; zero: 168.63.129.16. The namespace must
+	// have it.
 	Source netip.Addr
-	// Log receives each change of a backend's state, one line each; nil discards it.
+	// Log gets a line for each change of a backend's state; nil: no log.
 	Log *slog.Logger
 }
 
-// Prober asks backends and tells the topology which of them are up. Safe for concurrent use.
+// Prober asks backends and tells the topology which are up. Safe for concurrent use.
 type Prober struct {
 	options  Options
 	inFlight chan struct{}
@@ -36,21 +40,21 @@ type Prober struct {
 	mu       sync.Mutex
 	backends map[key]*backend // guarded by mu
 	ctx      context.Context  // guarded by mu; nil until Run, and after it
-	wait     sync.WaitGroup   // of the backends' goroutines; added to under mu
+	wait     sync.WaitGroup   // for the backends' goroutines; added to under mu
 }
 
-// key is what makes a probe of a later snapshot the same: what else it has may change.
+// key identifies a probe in later snapshots. All else of it may change.
 type key struct {
 	name     string
 	address  netip.Addr
 	port     uint16
 	protocol topology.ProbeProtocol
-	nth      int // among equal ones: load balancers of two resource groups may share a name
+	nth      int // number among equal ones: two resource groups may use one name
 }
 
 func keyOf(p *topology.Probe) key { return key{p.Name, p.Address, p.Port, p.Protocol, 0} }
 
-// New makes a prober that asks nobody yet.
+// New makes a prober. It asks nothing before Run.
 func New(o Options) *Prober {
 	if !o.Source.IsValid() {
 		o.Source = topology.PlatformAddresses[0]
@@ -61,8 +65,8 @@ func New(o Options) *Prober {
 	return &Prober{options: o, inFlight: make(chan struct{}, maxInFlight), backends: map[key]*backend{}}
 }
 
-// Run asks the backends that Follow names until ctx ends, and returns when the last question has
-// ended. Call it once.
+// Run asks the backends that Follow names until ctx ends. It returns when the last probe has ended.
+// Call it once.
 func (p *Prober) Run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
@@ -72,14 +76,14 @@ func (p *Prober) Run(ctx context.Context) {
 	p.mu.Unlock()
 	<-ctx.Done()
 	p.mu.Lock()
-	p.ctx = nil // a later Follow must start nothing
+	p.ctx = nil // a later Follow starts nothing
 	p.mu.Unlock()
 	p.wait.Wait()
 }
 
-// Follow makes these the probes that are sent. Those that stay keep what is known of them; a new
-// backend is down until it has answered, as in Azure. Where Azure would use IPv6, which the lab's
-// platform has not got, the backend stays up.
+// Follow makes these the probes that are sent. Probes that stay keep their state. A new backend is
+// down until it has answered, as in Azure. A backend with an IPv6 address is not probed and
+// counts as up: the platform has no IPv6 address here.
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,16 +126,16 @@ func (p *Prober) start(b *backend) {
 // Health is what is known of one backend.
 type Health struct {
 	Probe *topology.Probe
-	// Asked says that the first probe has ended; until then the backend is down.
+	// Asked: the first probe has ended. Before, the backend is down.
 	Asked bool
 	Up    bool
-	// Since is when Up became what it is.
+	// Since is when Up changed last.
 	Since time.Time
 	// Reason is why the last probe failed; empty when it was answered.
 	Reason string
 }
 
-// Health tells of every backend, in the order of names and addresses.
+// Health describes every backend, in the order of names and addresses.
 func (p *Prober) Health() []Health {
 	p.mu.Lock()
 	list := make([]Health, 0, len(p.backends))

@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,7 +190,7 @@ func TestAConnectionIsEnoughForTCP(t *testing.T) {
 }
 
 func TestSilenceIsAFailureAfterTheInterval(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel answers, nobody else does
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // only the kernel answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +224,70 @@ func TestEndingWaitsForNoAnswer(t *testing.T) {
 	if h := r.Health()[0]; h.Asked {
 		t.Errorf("a question that was broken off counts: %+v", h)
 	}
-	r.Follow([]*topology.Probe{p, probeOf(t, "127.0.0.1:1", topology.ProbeTCP)}) // starts nothing
+	late := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	r.Follow([]*topology.Probe{p, late})
+	if b := r.backends[keyOf(late)]; b == nil || b.stop != nil {
+		t.Error("a backend is asked after the end")
+	}
+}
+
+func TestABackendThatHasLeftIsAskedNoMore(t *testing.T) {
+	r := newRig(t, probeOf(t, "127.0.0.1:1", topology.ProbeTCP))
+	eventually(t, "the first probe", func() bool { return r.Health()[0].Asked })
+	r.Follow(nil)
+	ended := make(chan struct{})
+	go func() { r.wait.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("it is still asked")
+	}
+}
+
+func TestAProbeWaitsAsLongAsAzureAtMost(t *testing.T) {
+	for interval, want := range map[time.Duration]time.Duration{time.Second: time.Second, 30 * time.Second: 30 * time.Second, time.Hour: 30 * time.Second} {
+		if got := timeout(&topology.Probe{Interval: interval}); got != want {
+			t.Errorf("interval %v: %v, want %v", interval, got, want)
+		}
+	}
+}
+
+func TestNoMoreProbesAreInFlightThanTheirBound(t *testing.T) {
+	p := New(Options{Source: loopback})
+	free := 0
+	for full := false; !full; {
+		select {
+		case p.inFlight <- struct{}{}:
+			free++
+		default:
+			full = true
+		}
+	}
+	if free != maxInFlight {
+		t.Errorf("%d are let go at once, want %d", free, maxInFlight)
+	}
+	one := probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
+	b := &backend{prober: p, probe: one}
+	asked := make(chan bool, 1)
+	go func() { asked <- b.once(t.Context(), one) }()
+	stacks := make([]byte, 1<<20)
+	eventually(t, "the next one waits", func() bool {
+		select {
+		case <-asked:
+			t.Fatal("the next one did not wait")
+		default:
+		}
+		for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(g, "(*backend).once") && strings.Contains(g, "[select") {
+				return true
+			}
+		}
+		return false
+	})
+	<-p.inFlight
+	if !<-asked {
+		t.Error("not asked when there was room")
+	}
 }
 
 func TestAReloadKeepsWhatIsKnown(t *testing.T) {
@@ -262,7 +327,7 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
-// Load balancers of two resource groups with the same name: the first one's goroutine was nobody's.
+// Load balancers of two resource groups may have one name: the first one's goroutine was lost.
 func TestProbesOfTheSameNameAreTwo(t *testing.T) {
 	p := New(Options{Source: loopback})
 	one, two := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
@@ -286,7 +351,7 @@ func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
 	}
 }
 
-// headerOnly is a connection of which nothing is to be read but what is there at once.
+// headerOnly is a connection that fails the test when more is read than is there at once.
 type headerOnly struct {
 	net.Conn
 	t    *testing.T
@@ -303,10 +368,57 @@ func (h *headerOnly) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// A backend may send a header without end.
+func TestAnAnswersHeaderIsBounded(t *testing.T) {
+	body := "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"
+	left := strings.NewReader(body)
+	if err := get(&headerOnly{t: t, left: left}, netip.AddrPortFrom(loopback, 80), "/"); err == nil {
+		t.Error("it was taken")
+	}
+	if n := len(body) - left.Len(); n > maxHeader {
+		t.Errorf("%d bytes were read", n)
+	}
+}
+
 // A backend that is slow to send the content has answered all the same.
 func TestTheContentOfAnAnswerIsNotWaitedFor(t *testing.T) {
 	conn := &headerOnly{t: t, left: strings.NewReader("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")}
 	if err := get(conn, netip.AddrPortFrom(loopback, 80), "/"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAStateChangesByItsThreshold(t *testing.T) {
+	silent := errors.New("no answer")
+	refused := refusal{errors.New("HTTP status 503")}
+	type step struct {
+		err         error
+		up, changed bool
+	}
+	tests := []struct {
+		name      string
+		threshold int
+		steps     []step
+	}{
+		{"the first answer is enough", 3, []step{{nil, true, true}}},
+		{"the first silence is enough", 3, []step{{silent, false, true}}},
+		{"silence takes an instance down at the threshold", 2,
+			[]step{{nil, true, true}, {silent, true, false}, {silent, false, true}, {silent, false, false}}},
+		{"answers bring it back at the threshold", 2,
+			[]step{{silent, false, true}, {nil, false, false}, {nil, true, true}, {nil, true, false}}},
+		{"an answer between begins the row anew", 2,
+			[]step{{nil, true, true}, {silent, true, false}, {nil, true, false}, {silent, true, false}, {silent, false, true}}},
+		{"a refusal takes it down at once", 5, []step{{nil, true, true}, {refused, false, true}}},
+		{"a threshold of none is one of one", 0, []step{{nil, true, true}, {silent, false, true}, {nil, true, true}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var s state
+			for i, step := range tt.steps {
+				if changed := s.book(step.err, tt.threshold); changed != step.changed || s.up != step.up {
+					t.Fatalf("outcome %d (%v): up %t, changed %t; want %t, %t", i+1, step.err, s.up, changed, step.up, step.changed)
+				}
+			}
+		})
 	}
 }

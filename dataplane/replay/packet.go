@@ -3,7 +3,7 @@ package replay
 import (
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/pcap"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -47,7 +47,7 @@ type Packet struct {
 }
 
 // Judge is a rule that the packet counts on: that judged it, or had allowed its flow.
-type Judge = control.FlowRule
+type Judge = inspect.FlowRule
 
 // show describes the packet that has just been judged or skipped.
 func (r *Replay) show(p *pcap.Packet, from int, skip Skip) {

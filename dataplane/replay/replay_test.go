@@ -21,8 +21,8 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -52,7 +52,7 @@ func labPolicy(t testing.TB) *policy.Set {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	set, err := control.LoadPolicy(dir + "/policy")
+	set, err := inspect.NewPolicyFiles("", dir+"/policy").Load()
 	if err != nil {
 		t.Fatal(err)
 	}

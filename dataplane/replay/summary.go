@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
@@ -32,8 +32,8 @@ type Summary struct {
 	Flows   Flows             `json:"flows"`
 	// Rules have decided something; UnusedRules have not, though they stand where they could. Their counters are
 	// those of the metrics.
-	Rules       []control.Rule `json:"rules"`
-	UnusedRules []control.Rule `json:"unusedRules"`
+	Rules       []inspect.Rule `json:"rules"`
+	UnusedRules []inspect.Rule `json:"unusedRules"`
 	// PlatformServices is what passed whatever the rules say, by service.
 	PlatformServices map[string]Count `json:"platformServices,omitempty"`
 	// Comparison is what Compare has found; absent without.
@@ -60,7 +60,7 @@ type Flows struct {
 	Live    int64             `json:"live"`  // at the end
 	Ended   map[string]uint64 `json:"ended"` // by cause
 	// Top are those with most bytes, as each was at its last packet.
-	Top []control.Flow `json:"top"`
+	Top []inspect.Flow `json:"top"`
 }
 
 // Comparison counts the packets that had a verdict in the capture.
@@ -81,7 +81,7 @@ type tally struct {
 // Summary sums up; fragments that still wait for their datagram's first one are dropped. Call it last.
 func (r *Replay) Summary() (*Summary, error) {
 	s := &Summary{Files: r.seen.files, Complete: true, OutOfOrder: r.seen.back, Skipped: map[string]uint64{}, Dropped: map[string]uint64{},
-		Flows: Flows{Ended: map[string]uint64{}, Top: []control.Flow{}}, Rules: []control.Rule{}, UnusedRules: []control.Rule{}}
+		Flows: Flows{Ended: map[string]uint64{}, Top: []inspect.Flow{}}, Rules: []inspect.Rule{}, UnusedRules: []inspect.Rule{}}
 	if s.Files == nil {
 		s.Files = []File{}
 	}
@@ -142,13 +142,13 @@ func (r *Replay) sumFlows(f *Flows) {
 		}
 	}
 	for _, one := range r.top.sorted() {
-		f.Top = append(f.Top, control.ShowFlow(e, e.Snapshot(), r.keys, &one.info))
+		f.Top = append(f.Top, inspect.DescribeFlow(e, e.Snapshot(), r.keys, &one.info))
 	}
 }
 
 func (r *Replay) sumRules(s *Summary) error {
 	e := r.carrier.Engine()
-	list, err := control.Rules(e.Snapshot(), e.RuleCounts(len(r.keys)), control.RuleFilter{})
+	list, err := inspect.Rules(e.Snapshot(), e.RuleCounts(len(r.keys)), inspect.RuleFilter{})
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/deploy/lab"
 )
@@ -19,7 +19,7 @@ func TestPacketsForAPublicAddressAreTranslatedAgain(t *testing.T) {
 	if err := os.CopyFS(dir, lab.Translation()); err != nil {
 		t.Fatal(err)
 	}
-	set, err := control.LoadPolicy(dir + "/translation")
+	set, err := inspect.NewPolicyFiles("", dir+"/translation").Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,14 +39,14 @@ func TestPacketsForAPublicAddressAreTranslatedAgain(t *testing.T) {
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
 	}
-	translated := map[control.FlowTuple]bool{}
+	translated := map[inspect.FlowTuple]bool{}
 	for _, f := range s.Flows.Top {
 		if f.Translated != nil {
 			translated[*f.Translated] = true
 		}
 	}
-	if in, out := (control.FlowTuple{Source: world, SourcePort: port, Destination: private, DestinationPort: 80}),
-		(control.FlowTuple{Source: public, SourcePort: port, Destination: world, DestinationPort: 443}); !translated[in] || !translated[out] || s.Flows.Created != 2 {
+	if in, out := (inspect.FlowTuple{Source: world, SourcePort: port, Destination: private, DestinationPort: 80}),
+		(inspect.FlowTuple{Source: public, SourcePort: port, Destination: world, DestinationPort: 443}); !translated[in] || !translated[out] || s.Flows.Created != 2 {
 		t.Errorf("%d flows, translated %v", s.Flows.Created, translated)
 	}
 }

@@ -3,43 +3,29 @@ package translate
 import (
 	"encoding/binary"
 
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
 
-// delta is what a one's-complement sum grows by. Zero has two forms, of which this is 0xffff.
+// delta is what a one's-complement sum grows by. Of the two forms of zero, with gives 0xffff.
 type delta uint32
 
-// with is d and the change of a sum from one of old to one of new, each of at most 2^16 words.
+// with adds to d the change from a sum old to a sum new, each of at most 2^16 words.
 func (d delta) with(old, new uint32) delta {
 	return delta(tun.Fold(uint32(d) + uint32(tun.Fold(new)) + uint32(^tun.Fold(old))))
 }
 
-// sumOf is the sum of an address's words.
-func sumOf(a packet.Addr) uint32 {
-	if a.Is4() {
-		v := a.V4()
-		return v>>16 + v&0xffff
-	}
-	return sum64(a.Hi) + sum64(a.Lo)
-}
-
-func sum64(v uint64) uint32 {
-	return uint32(v>>48) + uint32(v>>32&0xffff) + uint32(v>>16&0xffff) + uint32(v&0xffff)
-}
-
-// whole brings a checksum up to date: the complement of a sum.
+// whole updates a checksum, which is the complement of a sum.
 func (d delta) whole(field []byte) {
 	sum := uint32(^binary.BigEndian.Uint16(field))
 	binary.BigEndian.PutUint16(field, ^tun.Fold(sum+uint32(d)))
 }
 
-// partial brings the sum of a pseudo-header up to date.
+// partial updates the sum of a pseudo-header.
 func (d delta) partial(field []byte) {
 	binary.BigEndian.PutUint16(field, tun.Fold(uint32(binary.BigEndian.Uint16(field))+uint32(d)))
 }
 
-// wholeUDP is whole for UDP, where 0 says that there is no checksum (RFC 768).
+// wholeUDP is whole for UDP, where 0 means no checksum (RFC 768).
 func (d delta) wholeUDP(field []byte) {
 	if field[0]|field[1] == 0 {
 		return

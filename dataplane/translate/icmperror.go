@@ -7,13 +7,13 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// rewritten bounds what of a quoted transport header changes: up to TCP's checksum.
-const rewritten = tcpSum + 2
+// rewritten is how many bytes of a quoted transport header may change: up to TCP's checksum.
+const rewritten = packet.TCPSumAt + 2
 
-// Error rewrites an ICMP error inside and outside: the packet that it quotes gets the tuple
-// that its sender, whom the error goes to, has given it, and the error seems to come
-// from src. frame and p are as for Packet, and quoted is what DecodeQuote made of them. Checksums
-// in the quote are brought up to date as far as they are quoted.
+// Error rewrites an ICMP error inside and outside. The quoted packet gets the tuple inner, which
+// its sender gave it; the error goes to that sender and seems to come from src. frame and p are
+// as for Packet; quoted is what DecodeQuote made of them. Checksums in the quote are updated as
+// far as they are quoted.
 func Error(frame []byte, p *packet.Packet, quoted *packet.Quote, inner *packet.Tuple, src packet.Addr) {
 	b := frame[tun.HeaderLen:]
 	quote := b[p.PayloadOffset:p.Len]
@@ -27,11 +27,11 @@ func Error(frame []byte, p *packet.Packet, quoted *packet.Quote, inner *packet.T
 	}
 	if leftToDo(frame, p) {
 		if d != 0 {
-			d.partial(b[p.HeaderLen+icmpSum:])
+			d.partial(b[p.HeaderLen+packet.ICMPSumAt:])
 		}
 		return
 	}
-	d.with(uint32(old), uint32(tun.Sum(changed))).whole(b[p.HeaderLen+icmpSum:])
+	d.with(uint32(old), uint32(tun.Sum(changed))).whole(b[p.HeaderLen+packet.ICMPSumAt:])
 }
 
 // requote rewrites the quoted packet.
@@ -52,13 +52,13 @@ func ErrorFragment(frame []byte, p *packet.Packet, src, dst packet.Addr) {
 	p.Src, p.Dst = src, dst
 }
 
-// Reset writes a TCP RST as a whole frame to b and returns it, decoded into p.
+// Reset writes a TCP RST with tuple t to b and returns the frame, decoded into p.
 func Reset(b []byte, t *packet.Tuple, sequence, ack uint32, p *packet.Packet) []byte {
-	headerLen := 20
+	headerLen := packet.IPv4HeaderLen
 	if !t.Src.Is4() {
-		headerLen = 40
+		headerLen = packet.IPv6HeaderLen
 	}
-	const tcpLen = 20
+	const tcpLen = packet.TCPHeaderLen
 	frame := b[:tun.HeaderLen+headerLen+tcpLen]
 	clear(frame)
 	ip := frame[tun.HeaderLen:]
@@ -69,26 +69,25 @@ func Reset(b []byte, t *packet.Tuple, sequence, ack uint32, p *packet.Packet) []
 	const hops = 64
 	if t.Src.Is4() {
 		ip[0] = 4<<4 | 5
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		ip[6] = 0x40 // don't fragment: the identification means nothing (RFC 6864)
+		binary.BigEndian.PutUint16(ip[packet.IPv4LenAt:], uint16(len(ip)))
+		ip[packet.IPv4FragmentAt] = 0x40 // don't fragment: the identification means nothing (RFC 6864)
 		ip[8], ip[9] = hops, packet.ProtoTCP
-		binary.BigEndian.PutUint32(ip[ipv4Addresses:], t.Src.V4())
-		binary.BigEndian.PutUint32(ip[ipv4Addresses+4:], t.Dst.V4())
-		binary.BigEndian.PutUint16(ip[ipv4Sum:], ^tun.Sum(ip[:headerLen]))
+		binary.BigEndian.PutUint32(ip[packet.IPv4AddressesAt:], t.Src.V4())
+		binary.BigEndian.PutUint32(ip[packet.IPv4AddressesAt+4:], t.Dst.V4())
+		binary.BigEndian.PutUint16(ip[packet.IPv4SumAt:], ^tun.Sum(ip[:headerLen]))
 	} else {
 		ip[0] = 6 << 4
-		binary.BigEndian.PutUint16(ip[4:], tcpLen)
-		ip[6], ip[7] = packet.ProtoTCP, hops
-		put6(ip[ipv6Addresses:], t.Src)
-		put6(ip[ipv6Addresses+16:], t.Dst)
+		binary.BigEndian.PutUint16(ip[packet.IPv6LenAt:], tcpLen)
+		ip[packet.IPv6NextAt], ip[7] = packet.ProtoTCP, hops
+		put6(ip[packet.IPv6AddressesAt:], t.Src)
+		put6(ip[packet.IPv6AddressesAt+16:], t.Dst)
 	}
 	tcp := ip[headerLen:]
 	binary.BigEndian.PutUint16(tcp, t.SrcPort)
 	binary.BigEndian.PutUint16(tcp[2:], t.DstPort)
-	binary.BigEndian.PutUint32(tcp[4:], sequence)
-	binary.BigEndian.PutUint32(tcp[tcpAck:], ack)
-	tcp[12], tcp[13] = tcpLen/4<<4, p.TCPFlags
-	sum := sumOf(t.Src) + sumOf(t.Dst) + packet.ProtoTCP + tcpLen + uint32(tun.Sum(tcp))
-	binary.BigEndian.PutUint16(tcp[tcpSum:], ^tun.Fold(sum))
+	binary.BigEndian.PutUint32(tcp[packet.TCPSeqAt:], sequence)
+	binary.BigEndian.PutUint32(tcp[packet.TCPAckAt:], ack)
+	tcp[packet.TCPOffsetAt], tcp[packet.TCPFlagsAt] = tcpLen/4<<4, p.TCPFlags
+	binary.BigEndian.PutUint16(tcp[packet.TCPSumAt:], ^tun.Fold(t.PseudoSum(tcpLen)+uint32(tun.Sum(tcp))))
 	return frame
 }

@@ -1,3 +1,12 @@
+// Package translate rewrites packets: addresses, ports and ICMP identifiers. It updates the
+// checksums that cover them by what has changed (RFC 1624). Nothing else of a packet changes.
+// Rewriting a packet back gives the same packet again, with a wrong checksum if it had one.
+//
+// There is one exception: a checksum of 0xffff comes back as 0, the same number. Outside UDP only
+// a message of zeros has it. In UDP 0 means that there is no checksum, and stays.
+//
+// Where a virtio-net header leaves a checksum to do, the field holds the pseudo-header's sum.
+// Only the addresses change that.
 package translate
 
 import (
@@ -7,18 +16,9 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// Offsets in headers.
-const (
-	ipv4Sum, ipv4Addresses = 10, 12
-	ipv6Addresses          = 8
-	tcpSum, udpSum         = 16, 6
-	icmpSum, icmpID        = 2, 4
-	tcpAck                 = 8
-)
-
-// Packet gives a packet another tuple, of the same protocol and the same address family. frame is
-// its virtio-net header and its bytes, and p what Decode made of it, which stays true. A later
-// fragment has no ports, so it gets the addresses alone.
+// Packet gives a packet another tuple, of the same protocol and address family. frame is its
+// virtio-net header and its bytes; p is what Decode made of it, and is updated. A later fragment
+// has no ports: it gets only the addresses.
 func Packet(frame []byte, p *packet.Packet, to *packet.Tuple) {
 	b := frame[tun.HeaderLen:]
 	d := addresses(b, p, to.Src, to.Dst)
@@ -29,31 +29,31 @@ func Packet(frame []byte, p *packet.Packet, to *packet.Tuple) {
 	p.Src, p.Dst = to.Src, to.Dst
 }
 
-// leftToDo reports that the transport checksum is the sum of the pseudo-header only.
+// leftToDo reports whether the transport checksum is only the pseudo-header's sum.
 func leftToDo(frame []byte, p *packet.Packet) bool {
 	if frame[0]&tun.FlagNeedsCsum == 0 {
 		return false
 	}
 	var h tun.Header
 	h.Decode((*[tun.HeaderLen]byte)(frame))
-	return h.CsumStart == p.HeaderLen // else it is the checksum of something in the payload
+	return h.CsumStart == p.HeaderLen // otherwise the header means a checksum within the payload
 }
 
-// addresses writes the IP header's addresses and its checksum, and returns the change of the
-// addresses' sum.
+// addresses writes the IP header's addresses and updates its checksum. It returns the change of
+// the addresses' sum.
 func addresses(b []byte, p *packet.Packet, src, dst packet.Addr) (d delta) {
 	if src == p.Src && dst == p.Dst {
 		return 0
 	}
-	d = d.with(sumOf(p.Src)+sumOf(p.Dst), sumOf(src)+sumOf(dst))
+	d = d.with(p.Src.Sum()+p.Dst.Sum(), src.Sum()+dst.Sum())
 	if b[0]>>4 == 6 {
-		put6(b[ipv6Addresses:], src)
-		put6(b[ipv6Addresses+16:], dst)
+		put6(b[packet.IPv6AddressesAt:], src)
+		put6(b[packet.IPv6AddressesAt+16:], dst)
 		return d
 	}
-	binary.BigEndian.PutUint32(b[ipv4Addresses:], src.V4())
-	binary.BigEndian.PutUint32(b[ipv4Addresses+4:], dst.V4())
-	d.whole(b[ipv4Sum:])
+	binary.BigEndian.PutUint32(b[packet.IPv4AddressesAt:], src.V4())
+	binary.BigEndian.PutUint32(b[packet.IPv4AddressesAt+4:], dst.V4())
+	d.whole(b[packet.IPv4SumAt:])
 	return d
 }
 
@@ -62,8 +62,8 @@ func put6(b []byte, a packet.Addr) {
 	binary.BigEndian.PutUint64(b[8:], a.Lo)
 }
 
-// transport writes ports or an identifier, and the checksum as far as b reaches, which for the
-// packet that an ICMP error quotes may not be to there. d is the change of the addresses.
+// transport writes ports or an identifier and updates the checksum, if b reaches that far: a
+// packet that an ICMP error quotes may be cut off. d is the change of the addresses.
 func transport(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d delta, partial bool) {
 	switch {
 	case from.Proto == packet.ProtoTCP || from.Proto == packet.ProtoUDP:
@@ -76,9 +76,9 @@ func transport(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d d
 }
 
 func ports(b []byte, from, to *packet.Tuple, d delta, partial bool) {
-	at := tcpSum
+	at := packet.TCPSumAt
 	if from.Proto == packet.ProtoUDP {
-		at = udpSum
+		at = packet.UDPSumAt
 	}
 	binary.BigEndian.PutUint16(b, to.SrcPort)
 	binary.BigEndian.PutUint16(b[2:], to.DstPort)
@@ -89,7 +89,7 @@ func ports(b []byte, from, to *packet.Tuple, d delta, partial bool) {
 	case len(b) < at+2:
 	case partial:
 		d.partial(b[at:])
-	case at == udpSum:
+	case at == packet.UDPSumAt:
 		d.wholeUDP(b[at:])
 	default:
 		d.whole(b[at:])
@@ -101,14 +101,14 @@ func identifier(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d 
 	if request {
 		old, new = from.SrcPort, to.SrcPort
 	}
-	binary.BigEndian.PutUint16(b[icmpID:], new)
+	binary.BigEndian.PutUint16(b[packet.ICMPIDAt:], new)
 	switch {
 	case !partial:
 		if d = d.with(uint32(old), uint32(new)); d != 0xffff {
-			d.whole(b[icmpSum:])
+			d.whole(b[packet.ICMPSumAt:])
 		}
 	case d != 0:
-		d.partial(b[icmpSum:])
+		d.partial(b[packet.ICMPSumAt:])
 	}
 }
 
@@ -117,5 +117,5 @@ func Ack(frame []byte, p *packet.Packet) (number uint32, ok bool) {
 	if p.Proto != packet.ProtoTCP || p.TCPFlags&packet.ACK == 0 || p.Fragment.IsLater() {
 		return 0, false
 	}
-	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+tcpAck:]), true
+	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+packet.TCPAckAt:]), true
 }

@@ -123,7 +123,7 @@ func check(t *testing.T, data []byte) {
 	d.complain(t, &c, want)
 }
 
-// onlyZeros reports an ICMP message of which everything but the checksum is 0.
+// onlyZeros reports an ICMP message of zeros, apart from its checksum.
 func onlyZeros(frame []byte, p *packet.Packet) bool {
 	m := frame[tun.HeaderLen+int(p.HeaderLen):]
 	return p.Proto == packet.ProtoICMP && m[2]&m[3] == 0xff
@@ -177,7 +177,7 @@ func (d *drawn) complain(t *testing.T, c *choices, want []byte) {
 	if six {
 		kind = 1
 	}
-	// A quoted checksum that is left to do is nobody's; it is brought up to date like any other.
+	// A quoted checksum that is left to do means nothing, and is updated like any other.
 	quote, original := d.frame[tun.HeaderLen:], want[tun.HeaderLen:]
 	if d.partial {
 		return
@@ -266,7 +266,11 @@ func TestALaterFragmentQuotedInAnErrorGetsItsAddresses(t *testing.T) {
 	} {
 		private, public, far, router := world[0], world[1], world[2], world[3]
 		part := func(src string) []byte {
-			return packettest.Fragments(packettest.UDP(packettest.Spec{Src: src, Dst: far, Payload: 40}), 9, 16)[1]
+			b := packettest.Fragments(packettest.UDP(packettest.Spec{Src: src, Dst: far, Payload: 40}), 9, 16)[1]
+			for i := range b[len(b)-32:] { // what could pass for ports
+				b[len(b)-32+i] = 0xaa
+			}
+			return b
 		}
 		kind := uint8(11)
 		if !netip.MustParseAddr(far).Is4() {
@@ -286,6 +290,43 @@ func TestALaterFragmentQuotedInAnErrorGetsItsAddresses(t *testing.T) {
 		translate.Error(e.frame, &e.p, &quoted, &inner, e.p.Src)
 		if want := report(private, part(private)); !bytes.Equal(e.frame, want) {
 			t.Errorf("became\n%x, want\n%x", e.frame, want)
+		}
+	}
+}
+
+// A tunnel's packet: the checksum that is left to do is the inner one's.
+func TestAChecksumThatIsLeftToDoInThePayloadIsNotThePacketsOwn(t *testing.T) {
+	plain := &drawn{frame: append(make([]byte, tun.HeaderLen), packettest.UDP(packettest.Spec{
+		Src: "10.0.0.4", Dst: "10.0.0.5", SrcPort: 5000, DstPort: 4789, Payload: 100})...)}
+	plain.decode(t)
+	tunnel := append([]byte(nil), plain.frame...)
+	(&tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: plain.p.HeaderLen + 36, CsumOffset: 16}).Encode((*[tun.HeaderLen]byte)(tunnel))
+	to := plain.p.Tuple
+	to.Src, to.SrcPort = packet.AddrFrom4([4]byte{198, 51, 100, 1}), 1024
+	p, q := plain.p, plain.p
+	translate.Packet(plain.frame, &p, &to)
+	translate.Packet(tunnel, &q, &to)
+	if !bytes.Equal(tunnel[tun.HeaderLen:], plain.frame[tun.HeaderLen:]) {
+		t.Errorf("became\n%x, want\n%x", tunnel[tun.HeaderLen:], plain.frame[tun.HeaderLen:])
+	}
+}
+
+func TestAckIsOfSegmentsThatHaveOne(t *testing.T) {
+	b := packettest.TCP(packettest.Spec{Src: "10.0.0.4", Dst: "10.0.0.5", Flags: "A", Ack: 77, Payload: 100})
+	syn := packettest.TCP(packettest.Spec{Src: "10.0.0.4", Dst: "10.0.0.5", Flags: "S", Ack: 77})
+	fragments := packettest.Fragments(b, 9, 40)
+	for _, tt := range []struct {
+		name  string
+		bytes []byte
+		ok    bool
+	}{
+		{"a segment with ACK", b, true}, {"one without", syn, false}, {"a first fragment", fragments[0], true}, {"a later fragment", fragments[1], false},
+		{"a datagram", packettest.UDP(packettest.Spec{Src: "10.0.0.4", Dst: "10.0.0.5", Payload: 100}), false},
+	} {
+		d := &drawn{frame: append(make([]byte, tun.HeaderLen), tt.bytes...)}
+		d.decode(t)
+		if number, ok := translate.Ack(d.frame, &d.p); ok != tt.ok || ok && number != 77 {
+			t.Errorf("%s: %d, %t", tt.name, number, ok)
 		}
 	}
 }

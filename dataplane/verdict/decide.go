@@ -191,9 +191,13 @@ func (d *Decision) askSender(p *packet.Packet) packet.Drop {
 	return d.Drop
 }
 
-// Receives decides by the receiver's own chain: its stages, about the packet as it arrives.
-func (d *Decision) Receives(s *topology.Snapshot, to *topology.Endpoint, p *packet.Packet) packet.Drop {
-	d.Along(s, nil, to, &p.Tuple, &p.Tuple)
+// Receives decides by the receiver's own chain at the end of a way: whether the way's address is
+// closed, then the receiver's stages, about the packet as it arrives.
+func (d *Decision) Receives(s *topology.Snapshot, way *topology.Way, p *packet.Packet) packet.Drop {
+	d.begin(s, nil, &p.Tuple)
+	if d.Way = *way; way.Closed {
+		d.Drop = packet.DropClosed
+	}
 	return d.Receive(p)
 }
 

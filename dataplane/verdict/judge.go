@@ -62,32 +62,11 @@ func (v *Verdict) slots(first, end int) (slots conntrack.Slots) {
 	return slots
 }
 
-// And is the verdict of two ends, of which the second decided.
-func (v *Verdict) And(there *Verdict) Verdict {
-	both := *v
-	both.Access = there.Access
-	both.N += copy(both.Stages[v.N:], there.Stages[:there.N])
-	return both
-}
-
-// Judge runs a packet's classification tuple through the outbound stages of its
-// source and the inbound stages of its destination. The first matching rule
-// decides a stage, the first Deny ends the walk, a place without an NSG allows.
-// Admin rules stand before the NSGs of their end, and the platform's services before both.
-// Either side may be nil. It allocates nothing.
-func Judge(src, dst *topology.Endpoint, k *packet.Tuple, v *Verdict) {
-	v.reset()
-	if src != nil {
-		v.send(src, k)
-	}
-	if dst != nil && v.Access == ruleset.Allow {
-		v.receive(dst, k)
-	}
-}
-
 func (v *Verdict) reset() { v.N, v.Access, v.Service = 0, ruleset.Allow, topology.NoService }
 
-// send asks the stages of the source.
+// send asks the outbound stages of the source: admin rules before its NSGs, and the platform's services
+// before both. The first matching rule decides a stage, the first Deny ends the walk, a place without an
+// NSG allows.
 func (v *Verdict) send(src *topology.Endpoint, k *packet.Tuple) {
 	if v.Service = src.Service(k); v.Service != topology.NoService {
 		judgeService(src.Outbound, k, v)

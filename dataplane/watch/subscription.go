@@ -1,3 +1,10 @@
+// Package watch lets a reader look at packets while they pass: trace, capture, samples in the log
+// and flow logs are made of it.
+//
+// A Subscription has a ring for each worker. The worker puts an Event into it for each packet that
+// the subscription's Filter takes; one reader takes the events out. Nothing waits: a full ring
+// loses the event, and counts it. Events hold no pointers and name rules and attachments by
+// number; package inspect knows the names.
 package watch
 
 import (

@@ -209,6 +209,21 @@ func TestAReaderFollowsTheServiceTagFile(t *testing.T) {
 	f.mustRead()
 }
 
+// Whole would mix two editions of the file.
+func TestTagsOfAChangedFileAreNotGiven(t *testing.T) {
+	f := newPolicyFolder(t, map[string]string{tagsFile: tagDocumentOf("192.0.2.0/24", "Storage", "Sql"), "a.json": groupDocument("a", fromPrefix("Storage"))})
+	f.mustRead()
+	tags := f.reader.ServiceTags()
+	whole, err := tags.Whole()
+	if err != nil || len(whole.Prefixes("Sql")) != 2 {
+		t.Errorf("tags of the file as it was read: %v, %v", whole, err)
+	}
+	f.write(tagsFile, tagDocumentOf("198.51.100.0/24", "Storage", "Sql"))
+	if whole, err := tags.Whole(); err == nil || !strings.Contains(err.Error(), "has changed since it was read") {
+		t.Errorf("tags of another file: %v, %v", whole, err)
+	}
+}
+
 // The names of earlier readings had used up the hints, so that later readings gave none.
 func TestAReaderGivesItsHintsToTheNamesOfItsLastReading(t *testing.T) {
 	f := newPolicyFolder(t, map[string]string{tagsFile: tagDocumentOf("192.0.2.0/24", "Storage"), "a.json": groupDocument("a", fromPrefix("Storag"))})

@@ -11,9 +11,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// groupRules makes rules as network security groups have them: subnets and
-// hosts of 10.0.0.0/8 and public addresses, lists of up to four, a few
-// destination ports, any source port; the last rule denies everything.
+// groupRules makes the rules of an ordinary network security group: lists of up to four
+// subnets and hosts of 10.0.0.0/8 or public addresses, a few destination ports, any source
+// port. The last rule denies everything.
 func groupRules(r *rand.Rand, n int) []classifier.Rule {
 	prefix := func() netip.Prefix {
 		b := [4]byte{10, uint8(r.IntN(8)), uint8(r.Uint32()), uint8(r.Uint32())}
@@ -56,7 +56,7 @@ func groupRules(r *rand.Rand, n int) []classifier.Rule {
 	return rules
 }
 
-// traffic is a mix of packets for rules: inside a rule, at the edges of one.
+// traffic is a mix of packets inside rules and at their edges.
 func traffic(r *rand.Rand, rules []classifier.Rule, packets int) []packet.Tuple {
 	out := make([]packet.Tuple, packets)
 	for i := range out {
@@ -115,8 +115,8 @@ func BenchmarkFirstMatchClassBench(b *testing.B) {
 	}
 }
 
-// BenchmarkFirstMatchWorstCase has all summaries mislead: every word of the
-// bitmaps is read and only the last has a match.
+// BenchmarkFirstMatchWorstCase has only misleading summaries: a lookup reads every word of
+// the bitmaps, and only the last word has a match.
 func BenchmarkFirstMatchWorstCase(b *testing.B) {
 	host := []netip.Prefix{netip.MustParsePrefix("10.0.0.4/32")}
 	other := []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}
@@ -155,8 +155,8 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// sharedList makes n rules of which all have one list of addresses, as a
-// service tag expands, and each a port of its own.
+// sharedList makes n rules that share one list of addresses, as a service tag's, and
+// differ in their ports.
 func sharedList(n, prefixes int) []classifier.Rule {
 	list := nestedLists(1, prefixes)[0].Sources
 	rules := make([]classifier.Rule, n)
@@ -166,9 +166,8 @@ func sharedList(n, prefixes int) []classifier.Rule {
 	return rules
 }
 
-// nestedLists makes n rules, each with its own list of prefixes of 10.0.0.0/8
-// of lengths 12 to 32, so that the rules' prefixes lie in each other in great
-// depth while each rule leaves holes.
+// nestedLists makes n rules with lists of prefixes of 10.0.0.0/8, of lengths 12 to 32. The
+// prefixes of different rules are deeply nested, and each rule leaves holes.
 func nestedLists(n, prefixes int) []classifier.Rule {
 	r := rand.New(rand.NewPCG(4, uint64(n)))
 	nested := func() []netip.Prefix {
@@ -190,9 +189,8 @@ func nestedLists(n, prefixes int) []classifier.Rule {
 	return rules
 }
 
-// pickedLists makes n rules whose lists are different picks of one set of
-// prefixes, so that every rule's list has borders at the same places and
-// neighbouring intervals differ in about half of all rules.
+// pickedLists makes n rules with different picks of one set of prefixes. Their borders are
+// at the same values, and neighbouring intervals differ in about half of the rules.
 func pickedLists(n, prefixes, from int) []classifier.Rule {
 	r := rand.New(rand.NewPCG(5, uint64(n)))
 	rules := make([]classifier.Rule, n)

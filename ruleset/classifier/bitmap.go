@@ -5,33 +5,31 @@ import (
 	"slices"
 )
 
-// blockWords is the number of words of a block, blocks the number of blocks that
-// a part's 64 words make.
+// A block has blockWords words, and a part has 64 words in blocks blocks.
 const (
 	blockWords = 8
 	blocks     = 64 / blockWords
 )
 
-// part is 64 words of a bitmap as they are stored: a bit for each word that is
-// not zero, and where each block begins. Equal blocks are stored once: the
-// bitmaps of neighbouring intervals differ in a rule or two. A block of zeros
-// alone is not stored and not looked at.
+// part is 64 words of a stored bitmap: a bit for each word that is not zero, and the
+// offset of each block. Equal blocks are stored once, since the bitmaps of neighbouring
+// intervals differ in a rule or two. A block of zeros is neither stored nor read.
 type part struct {
 	summary uint64
 	blocks  [blocks]uint32
 }
 
-// bitmap is a set of rules that is being built. parts and hash lag behind words
-// until the pool settles it.
+// bitmap is a set of rules that is being built. parts and hash are out of date until the
+// pool settles it.
 type bitmap struct {
 	words  []uint64
-	stale  []uint64 // a bit for each block that changed since
+	stale  []uint64 // a bit for each block that has changed since settle
 	parts  []part
 	hashes []uint64 // by block; 0 when the block is empty
 	hash   uint64   // the XOR of hashes
 }
 
-// members is a set of rules as the words that hold them, for flipping at once.
+// members is a set of rules, as masks of the words of a bitmap.
 type members []wordMask
 
 type wordMask struct {
@@ -39,7 +37,7 @@ type wordMask struct {
 	mask uint64
 }
 
-// add puts a rule into m. Rules come in ascending order.
+// add puts a rule into m. Rules must come in ascending order.
 func (m *members) add(rule int) {
 	if n := len(*m); n > 0 && (*m)[n-1].word == rule/64 {
 		(*m)[n-1].mask |= 1 << (rule % 64)
@@ -48,8 +46,7 @@ func (m *members) add(rule int) {
 	*m = append(*m, wordMask{word: rule / 64, mask: 1 << (rule % 64)})
 }
 
-// flip adds the rules of m when they are absent and removes them when they are
-// there.
+// flip adds the rules of m that b lacks and removes those that it has.
 func (b *bitmap) flip(m members) {
 	for _, c := range m {
 		b.words[c.word] ^= c.mask
@@ -57,20 +54,20 @@ func (b *bitmap) flip(m members) {
 	}
 }
 
-// touch notes that a block changed.
+// touch marks a block as changed.
 func (b *bitmap) touch(block int) { b.stale[block/64] |= 1 << (block % 64) }
 
-// pool stores each different bitmap once. With no more than flatRules rules a
-// bitmap is its words, and its class the offset of the first; else it is parts,
-// and its class the number of the first.
+// pool stores each different bitmap once. Up to flatRules rules, a bitmap is stored as
+// words and its class is the offset of the first word. Above, it is stored as parts and
+// its class is the number of the first part.
 type pool struct {
 	length   int // of a bitmap, in words
 	flat     bool
 	words    []uint64
 	parts    []part
-	blockAt  map[uint64]uint32 // hash, or the next free number after it, to offset
+	blockAt  map[uint64]uint32 // from hash, or the next free number after it, to offset
 	classAt  map[uint64]uint32
-	anything []uint64 // the rules that match every value of the fields so far
+	anything []uint64 // the rules that match every value of the fields done so far
 }
 
 func newPool(rules int) *pool {
@@ -78,7 +75,7 @@ func newPool(rules int) *pool {
 		length: wordsFor(rules), flat: rules <= flatRules,
 		blockAt: make(map[uint64]uint32), classAt: make(map[uint64]uint32),
 	}
-	if !p.flat { // whole blocks
+	if !p.flat { // round up to whole blocks
 		p.length = (p.length + blockWords - 1) / blockWords * blockWords
 	}
 	p.anything = ones(p.length)
@@ -105,9 +102,8 @@ func (p *pool) empty() *bitmap {
 	}
 }
 
-// intern returns the class of the stored bitmap that equals b, storing b if it
-// is the first of its content. Only equal content counts; a hash that two
-// contents share costs one more step.
+// intern returns the class of the stored bitmap that equals b, and stores b if there is
+// none. It compares contents: two contents with one hash cost one more step.
 func (p *pool) intern(b *bitmap) uint32 {
 	if p.flat {
 		return p.block(hash(b.words), b.words)
@@ -116,8 +112,8 @@ func (p *pool) intern(b *bitmap) uint32 {
 	return p.store(b.hash, b.parts)
 }
 
-// store returns the number of the first of the stored parts that equal those given,
-// whose hash is h, storing them if they are the first of their content.
+// store returns the number of the first of the stored parts that equal the given ones, with
+// hash h, and stores these if there are none.
 func (p *pool) store(h uint64, parts []part) uint32 {
 	for ; ; h++ {
 		at, ok := p.classAt[h]
@@ -162,8 +158,8 @@ func (p *pool) settleBlock(b *bitmap, block int) {
 	b.hashes[block] = h
 }
 
-// block returns the offset of the stored words that equal those given, whose hash
-// is h, storing them if they are the first of their content.
+// block returns the offset of the stored words that equal the given ones, with hash h, and
+// stores these if there are none.
 func (p *pool) block(h uint64, words []uint64) uint32 {
 	for ; ; h++ {
 		at, ok := p.blockAt[h]
@@ -179,7 +175,7 @@ func (p *pool) block(h uint64, words []uint64) uint32 {
 	}
 }
 
-// offset narrows a place in memory to what a slot of an index can hold.
+// offset narrows an offset to the bits that a slot of an index has for it.
 func offset(n int) uint32 {
 	if n >= ofRun {
 		panic("classifier: rules need more than 2^30 words of bitmaps, which are 8 GiB")
@@ -195,8 +191,8 @@ func hash(words []uint64) uint64 {
 	return h
 }
 
-// mix is one step of wyhash. Rules come from the administrator: the hash must
-// spread, it needs no secret.
+// mix is one step of wyhash. The hash needs no secret seed, because rules come from the
+// administrator.
 func mix(h, w uint64) uint64 {
 	high, low := bits.Mul64(h^0xa0761d6478bd642f, w^0xe7037ed1a0b428db)
 	return high ^ low

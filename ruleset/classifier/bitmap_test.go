@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestInternKeepsBitmapsApartWhenTheirHashesCollide forces what a good hash
-// makes too rare to meet: different bitmaps, and different blocks, with one hash.
+// TestInternKeepsBitmapsApartWhenTheirHashesCollide gives one hash to different bitmaps and
+// to different blocks, which a good hash makes too rare to meet.
 func TestInternKeepsBitmapsApartWhenTheirHashesCollide(t *testing.T) {
 	for _, rules := range []int{10, 200, 5000} {
 		t.Run(fmt.Sprintf("%d rules", rules), func(t *testing.T) {

@@ -15,8 +15,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// mostClassBenchRules is what one NSG can hold: of a set of 10,000 rules the
-// first 4,000 are taken.
+// mostClassBenchRules is the size of the largest NSG. Only so many rules of a set are read.
 const mostClassBenchRules = 4000
 
 // The rule sets, and the number of rules that are read from each.
@@ -33,15 +32,15 @@ var classBenchSets = []struct {
 //
 // Its fields map to ours like this:
 //
-//   - the two prefixes and the two port ranges are taken as they are;
+//   - the two prefixes and the two port ranges are used as they are;
 //   - a protocol mask of 0x00 is AnyProtocol; protocols 6, 17, 1, 50 and 51 are
 //     TCP, UDP, ICMP, ESP and AH;
-//   - a protocol that a security rule can't name (GRE, 0x2f, in these sets) is
-//     AnyProtocol too, which widens the rule;
+//   - a protocol that a security rule cannot name (GRE, 0x2f, in these sets) becomes
+//     AnyProtocol, which widens the rule;
 //   - port ranges of ICMP, ESP, AH and GRE rules are all 0 : 65535 in these sets
 //     and mean "no port";
-//   - the last field, TCP flags and their mask, is not read: security rules know
-//     no flags.
+//   - the last field, TCP flags and their mask, is not read: security rules have no
+//     flags.
 func readClassBench(tb testing.TB, name string) []classifier.Rule {
 	tb.Helper()
 	path := filepath.Join("..", "..", "..", "shared", "data", "classbench", name)

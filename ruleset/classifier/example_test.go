@@ -9,7 +9,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// A group that lets web traffic from one subnet in, and nothing else.
+// A group lets in web traffic from one subnet and nothing else.
 func Example() {
 	anywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	all := []ruleset.PortRange{ruleset.AllPorts}

@@ -11,9 +11,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// FuzzFirstMatch reads rules from bytes and holds Table to Linear for packets at
-// the rules' edges, inside them and elsewhere. gap rules that match nothing
-// stand before each, so that few bytes reach every shape of bitmap.
+// FuzzFirstMatch reads rules from bytes and compares Table with Linear for packets at the
+// rules' edges, inside them and elsewhere. Before each rule come gap rules that match
+// nothing, so that few bytes reach every shape of bitmap.
 func FuzzFirstMatch(f *testing.F) {
 	f.Add([]byte{}, uint8(0), uint64(0))
 	f.Add([]byte{1, 0x21, 4, 10, 0, 0, 0, 8, 6, 0xfd, 0, 0, 0, 0, 0, 0, 0, 16, 0x11, 0, 80, 0, 80, 0, 0, 0xff, 0xff}, uint8(0), uint64(1))
@@ -34,7 +34,7 @@ func FuzzFirstMatch(f *testing.F) {
 	})
 }
 
-// byteReader hands out bytes, and zeroes when they have run out.
+// byteReader gives out its bytes, then zeros for ever.
 type byteReader []byte
 
 func (b *byteReader) take(n int) []byte {
@@ -75,14 +75,14 @@ func prefixesFrom(in *byteReader, n byte) []netip.Prefix {
 		case kind >= 0xf0:
 			out = append(out, clusterFrom(in, kind)...)
 			continue
-		case kind%3 == 0: // IPv6, the bytes spread over both halves
+		case kind%3 == 0: // IPv6, with bytes in both halves
 			var b [16]byte
 			copy(b[:6], in.take(6))
 			copy(b[14:], in.take(2))
 			a = netip.AddrFrom16(b)
 		case kind%3 == 1:
 			a = netip.AddrFrom4([4]byte(in.take(4)))
-		default: // IPv4 in its mapped form, with a length that may leave it
+		default: // IPv4 in its mapped form; the length may reach beyond that
 			a = netip.AddrFrom16(netip.AddrFrom4([4]byte(in.take(4))).As16())
 		}
 		p := netip.PrefixFrom(a, int(in.byte())%(a.BitLen()+1))
@@ -91,15 +91,15 @@ func prefixesFrom(in *byteReader, n byte) []netip.Prefix {
 	return out
 }
 
-// clusterFrom reads where up to 64 prefixes lie and the distance between them: few
-// bytes make many borders close together, and neighbours that differ by bits.
+// clusterFrom reads the place and distance of up to 64 prefixes. Few bytes make many close
+// borders, and neighbours that differ in single bits.
 func clusterFrom(in *byteReader, kind byte) []netip.Prefix {
 	b := in.take(6)
 	first, count, shift := binary.BigEndian.Uint32(b), int(b[4]%64)+1, b[5]%24
 	out := make([]netip.Prefix, count)
 	for i := range out {
 		offset := uint32(i) << shift
-		if kind&1 != 0 { // each twice as far as the one before
+		if kind&1 != 0 { // each distance is twice the one before
 			offset = 1 << (i % 32)
 		}
 		var a [16]byte

@@ -12,15 +12,15 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// anywhere is what "*" resolves to as an address.
+// anywhere is the address "*".
 var anywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 var allPorts = []ruleset.PortRange{ruleset.AllPorts}
 
-// protocols are the numbers that rules tell apart and some that they don't.
+// protocols are the numbers that rules can name, and some others.
 var protocols = []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoICMPv6, packet.ProtoESP, packet.ProtoAH, packet.ProtoGRE, 0, 255}
 
-// agree fails the test when Table and Linear answer differently for a tuple.
+// agree checks that Table and Linear give the same answer for each tuple.
 func agree(t *testing.T, rules []classifier.Rule, table *classifier.Table, tuples ...packet.Tuple) {
 	t.Helper()
 	linear := classifier.Linear(rules)
@@ -65,8 +65,8 @@ func randomAddr(r *rand.Rand) netip.Addr {
 	}
 }
 
-// randomPrefix is of any length, mostly long, sometimes with host bits,
-// sometimes an IPv4 prefix in its mapped form.
+// randomPrefix has any length, mostly a long one. Some have host bits, and some are IPv4
+// prefixes in their mapped form.
 func randomPrefix(r *rand.Rand) netip.Prefix {
 	a := randomAddr(r)
 	length := a.BitLen() - r.IntN(10)
@@ -134,7 +134,7 @@ func randomRules(r *rand.Rand, n, prefixes int) []classifier.Rule {
 			DestinationPorts: randomPorts(r),
 		}
 		if i > 0 && r.IntN(5) == 0 {
-			rules[i].Sources = rules[r.IntN(i)].Sources // one slice, as an expanded tag's
+			rules[i].Sources = rules[r.IntN(i)].Sources // one slice, like an expanded tag
 		}
 	}
 	return rules
@@ -148,8 +148,8 @@ func randomTuple(r *rand.Rand) packet.Tuple {
 	}
 }
 
-// edgeTuple takes each field from the borders of one random rule, give or take
-// one, and sometimes a field of its own.
+// edgeTuple takes each field from the borders of one random rule or next to them, and
+// sometimes a random field.
 func edgeTuple(r *rand.Rand, rules []classifier.Rule) packet.Tuple {
 	k := randomTuple(r)
 	rule := &rules[r.IntN(len(rules))]

@@ -7,62 +7,60 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// run is how many intervals the values of one slot may lie in before it gets a
-// node of its own. They stand side by side and are compared at once, without a
-// branch that depends on the data: packets come in no order that a branch
-// predictor could learn.
+// run is how many intervals a slot may cover without getting a node of its own. They are
+// stored side by side and compared at once, without a branch that depends on the data: a
+// branch predictor cannot learn the order of packets.
 const run = 4
 
-// A slot holds the class of its values, or the number of the first interval of
-// its run, or the number of a node.
+// A slot holds one of three: a class, ofRun plus the number of the first interval of a run,
+// or ofNode plus the number of a node.
 const (
 	ofRun  = 1 << 30
 	ofNode = 1 << 31
 )
 
-// node divides the values from the first to the last of some borders into slots
-// of 2^shift values each. Values below go to the first slot, values above to the
-// last one.
+// node divides the values from the first to the last of some borders into slots of 2^shift
+// values each. Lower values go to the first slot, higher values to the last one.
 type node[V any] struct {
 	first V
-	base  uint32 // the first slot's number
-	last  uint32 // the last slot's number, less base
+	base  uint32 // the number of the first slot
+	last  uint32 // the number of the last slot, minus base
 	shift uint8
 }
 
-// intervals maps every number of a field to a class: each interval reaches from
-// its start to the next one's. The first starts at 0, so a search never misses.
+// intervals maps every value of a field to a class. An interval reaches from its start to
+// the start of the next. The first starts at 0, so a search always finds one.
 type intervals struct {
 	root  node[uint32]
 	nodes []node[uint32]
 	slots []uint32
-	// list has the intervals in ascending order, the last one repeated until a run
-	// fits. It is empty where no slot leads to a run.
-	list []interval
+	// sorted are the intervals in ascending order, with the last one repeated so that the
+	// last run is whole. Empty when no slot leads to a run.
+	sorted []interval
 }
 
 type interval struct{ start, class uint32 }
 
-// narrow makes intervals of the borders of ports or IPv4 addresses.
-func narrow(borders []border) intervals {
+// newIntervals makes intervals out of the borders of ports or IPv4 addresses.
+func newIntervals(borders []border) intervals {
 	d := divide(borders)
-	v := intervals{root: narrowed(d.nodes[0]), nodes: make([]node[uint32], 0, len(d.nodes)-1), slots: d.slots}
+	v := intervals{root: narrowNode(d.nodes[0]), nodes: make([]node[uint32], 0, len(d.nodes)-1), slots: d.slots}
 	for _, n := range d.nodes[1:] {
-		v.nodes = append(v.nodes, narrowed(n))
+		v.nodes = append(v.nodes, narrowNode(n))
 	}
 	if d.runs {
-		v.list = make([]interval, 0, len(borders)+run-1)
+		v.sorted = make([]interval, 0, len(borders)+run-1)
 		for _, b := range borders {
-			v.list = append(v.list, interval{start: uint32(b.start.Lo), class: b.class})
+			v.sorted = append(v.sorted, interval{start: uint32(b.start.Lo), class: b.class})
 		}
 		for range run - 1 {
-			v.list = append(v.list, interval{start: 1<<32 - 1, class: borders[len(borders)-1].class})
+			v.sorted = append(v.sorted, interval{start: 1<<32 - 1, class: borders[len(borders)-1].class})
 		}
 	}
 	return v
 }
 
-func narrowed(n node[value]) node[uint32] {
+func narrowNode(n node[value]) node[uint32] {
 	return node[uint32]{first: uint32(n.first.Lo), base: n.base, last: n.last, shift: n.shift}
 }
 
@@ -75,7 +73,7 @@ func (v *intervals) class(x uint32) uint32 {
 			return at
 		}
 		if at < ofNode {
-			r := (*[run]interval)(v.list[at-ofRun:])
+			r := (*[run]interval)(v.sorted[at-ofRun:])
 			return r[run-1-below(x, r[1].start)-below(x, r[2].start)-below(x, r[3].start)].class
 		}
 		n = &v.nodes[at-ofNode]
@@ -86,7 +84,7 @@ func (v *intervals) class(x uint32) uint32 {
 func below(x, y uint32) uint64 { return (uint64(x) - uint64(y)) >> 63 }
 
 func (v *intervals) bytes() int {
-	return cap(v.nodes)*int(unsafe.Sizeof(v.root)) + 4*cap(v.slots) + cap(v.list)*int(unsafe.Sizeof(interval{}))
+	return cap(v.nodes)*int(unsafe.Sizeof(v.root)) + 4*cap(v.slots) + cap(v.sorted)*int(unsafe.Sizeof(interval{}))
 }
 
 // wideIntervals is intervals for IPv6 addresses.
@@ -94,12 +92,12 @@ type wideIntervals struct {
 	root    node[value]
 	nodes   []node[value]
 	slots   []uint32
-	starts  []value // as intervals.list
+	starts  []value // like intervals.sorted
 	classes []uint32
 }
 
-// wide makes wideIntervals of the borders of IPv6 addresses.
-func wide(borders []border) wideIntervals {
+// newWideIntervals makes wideIntervals out of the borders of IPv6 addresses.
+func newWideIntervals(borders []border) wideIntervals {
 	d := divide(borders)
 	v := wideIntervals{
 		root: d.nodes[0], nodes: append([]node[value](nil), d.nodes[1:]...), slots: d.slots,
@@ -141,7 +139,7 @@ func distance(from, a value) value {
 	return value{Hi: hi &^ -borrow, Lo: lo &^ -borrow}
 }
 
-// wideShift is a >> n, or the highest number where that takes more than 64 bits.
+// wideShift is a >> n, or the highest number if that does not fit in 64 bits.
 func wideShift(a value, n uint8) uint64 {
 	s := uint(n)
 	if a.Hi>>s != 0 {
@@ -161,12 +159,12 @@ func (v *wideIntervals) bytes() int {
 	return cap(v.nodes)*int(unsafe.Sizeof(v.root)) + 4*cap(v.slots) + 16*cap(v.starts) + 4*cap(v.classes)
 }
 
-// divider builds the nodes over borders; the first node is the root.
+// divider builds the nodes over borders. The first node is the root.
 type divider struct {
 	borders []border
 	nodes   []node[value]
 	slots   []uint32
-	runs    bool // some slot leads to a run
+	runs    bool // a slot leads to a run
 }
 
 func divide(borders []border) divider {
@@ -179,15 +177,15 @@ func divide(borders []border) divider {
 	return d
 }
 
-// add makes a node over the borders from i to j, and the nodes below it. Values
-// that come to it are not below border i-1 nor above border j.
+// add makes a node over the borders from i to j, and the nodes below it. No value that
+// reaches the node is below border i-1 or above border j.
 func (d *divider) add(i, j int) uint32 {
 	first := d.borders[i].start
 	span := distance(first, d.borders[j-1].start)
 	// One to four slots for each border; at least the first and the last are used.
 	shift := uint8(max(0, length(span)-bits.Len(uint(j-i))-1))
 	if shift == 0 {
-		// A slot for each value: one for those below the first border, and no runs.
+		// A slot for each value, and one for all below the first border: there are no runs.
 		first = predecessor(first)
 		span, _ = successor(span)
 	}
@@ -200,9 +198,9 @@ func (d *divider) add(i, j int) uint32 {
 		for i < j && uint32(wideShift(distance(first, d.borders[i].start), shift)) == slot {
 			i++
 		}
-		// The slot's values lie in the intervals that start in it and, unless one
-		// starts where the slot does, in the one before. The first slot has the
-		// values below first too.
+		// The slot's values are in the intervals that start in it and, unless one starts
+		// exactly with the slot, in the interval before. The first slot also has the
+		// values below first.
 		low := at - 1
 		if i > at && slot > 0 && aligned(distance(first, d.borders[at].start), shift) {
 			low = at

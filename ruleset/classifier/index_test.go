@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// plus is a+n, or the highest value where that is too much.
+// plus is a+n, or the highest value if that overflows.
 func plus(a value, n uint64) value {
 	lo, carry := bits.Add64(a.Lo, n, 0)
 	hi, carry := bits.Add64(a.Hi, 0, carry)
@@ -19,7 +19,7 @@ func plus(a value, n uint64) value {
 	return value{Hi: hi, Lo: lo}
 }
 
-// scattered has no pattern that an index could be fitted to.
+// scattered has no pattern that would suit an index.
 func scattered(r *rand.Rand, n int) []value {
 	out := make([]value, n)
 	for i := range out {
@@ -28,7 +28,7 @@ func scattered(r *rand.Rand, n int) []value {
 	return out
 }
 
-// Ways to place n borders, as 128-bit values; narrow fields take the top bits.
+// placements are ways to place n borders, as 128-bit values. Narrow fields use the top bits.
 var placements = []struct {
 	name  string
 	place func(r *rand.Rand, n int) []value
@@ -145,7 +145,7 @@ func eachPlacement(t *testing.T, test func(t *testing.T, r *rand.Rand, starts []
 func TestWideIntervalsAgreeWithReadingTheBordersOneByOne(t *testing.T) {
 	eachPlacement(t, func(t *testing.T, r *rand.Rand, starts []value) {
 		borders := bordersAt(starts)
-		v := wide(borders)
+		v := newWideIntervals(borders)
 		for _, a := range probes(r, borders) {
 			if got, want := v.class(a), reference(borders, a); got != want {
 				t.Fatalf("%d borders: interval %d, want %d for %x", len(borders), got, want, a)
@@ -168,7 +168,7 @@ func TestIntervalsAgreeWithReadingTheBordersOneByOne(t *testing.T) {
 					}
 				}
 				borders := bordersAt(narrowed)
-				v := narrow(borders)
+				v := newIntervals(borders)
 				for _, a := range probes(r, borders) {
 					a = value{Lo: a.Lo & (1<<width - 1)}
 					if got, want := v.class(uint32(a.Lo)), reference(borders, a); got != want {
@@ -181,9 +181,9 @@ func TestIntervalsAgreeWithReadingTheBordersOneByOne(t *testing.T) {
 	}
 }
 
-// checkSize holds the index to a small multiple of its borders, however they lie.
-// A node has at most four slots for each of its borders, and each level of nodes
-// leaves the fewer bits the more borders there are.
+// checkSize checks that the index is a small multiple of its borders, wherever they lie. A
+// node has at most four slots for each border. The more borders a level has, the fewer bits
+// it leaves to the next.
 func checkSize(t *testing.T, width, borders, slots, nodes int) {
 	t.Helper()
 	levels := 1 + width/bits.Len(uint(borders))

@@ -19,12 +19,11 @@ import (
 	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
-// longest is the most prefixes a side, ports and members that Azure lets a rule
-// or an application security group have.
+// longest is Azure's limit of prefixes and ports of a rule's side, and of members of an
+// application security group.
 const longest = 4000
 
-// limits are rule sets at Azure's limits. Each ends with a rule that denies
-// everything.
+// limits are rule sets at Azure's limits. The last rule of each denies everything.
 var limits = []struct {
 	name  string
 	rules func(testing.TB) []classifier.Rule
@@ -43,8 +42,8 @@ var limits = []struct {
 
 func group(n int) []classifier.Rule { return groupRules(rand.New(rand.NewPCG(1, uint64(n))), n) }
 
-// longLists makes n rules whose sources and destinations are some of a few
-// different lists of the longest.
+// longLists makes n rules. Their sources and destinations come from a few different lists,
+// each as long as allowed.
 func longLists(n, different int, list func(*rand.Rand) []netip.Prefix) []classifier.Rule {
 	r := rand.New(rand.NewPCG(11, uint64(n)))
 	pick := func() func() []netip.Prefix {
@@ -62,7 +61,7 @@ func longLists(n, different int, list func(*rand.Rand) []netip.Prefix) []classif
 	return rules
 }
 
-// nested makes prefixes of all sizes, close together and within each other.
+// nested makes prefixes of all sizes, close together and inside each other.
 func nested(r *rand.Rand) []netip.Prefix {
 	out := make([]netip.Prefix, longest)
 	for i := range out {
@@ -111,7 +110,7 @@ func overIPv6(rules []classifier.Rule) []classifier.Rule {
 	return rules
 }
 
-// withPorts gives rules some of a few lists of single ports.
+// withPorts gives each rule one of a few lists of single ports.
 func withPorts(rules []classifier.Rule, different int) []classifier.Rule {
 	r := rand.New(rand.NewPCG(12, 12))
 	all := make([][]ruleset.PortRange, different)
@@ -127,8 +126,8 @@ func withPorts(rules []classifier.Rule, different int) []classifier.Rule {
 	return rules
 }
 
-// largestTags makes a rule to each of the 49 service tags of the most prefixes,
-// AzureCloud's 13,000 last, as narrow tags stand before wide ones.
+// largestTags makes one rule to each of the 49 largest service tags. AzureCloud, with
+// 13,000 prefixes, is last, since narrow tags usually come before wide ones.
 func largestTags(tb testing.TB) []classifier.Rule {
 	tb.Helper()
 	path := filepath.Join("..", "..", "..", "shared", "data", "service-tags", "ServiceTags_Public.json")
@@ -160,8 +159,8 @@ func largestTags(tb testing.TB) []classifier.Rule {
 	return rules
 }
 
-// TestTableAgreesWithLinearAtTheLimits takes few packets of each set, since
-// Linear reads millions of prefixes.
+// TestTableAgreesWithLinearAtTheLimits tries few packets for each set, since Linear reads
+// millions of prefixes.
 func TestTableAgreesWithLinearAtTheLimits(t *testing.T) {
 	for _, set := range limits {
 		t.Run(set.name, func(t *testing.T) {
@@ -180,10 +179,10 @@ func TestTableAgreesWithLinearAtTheLimits(t *testing.T) {
 	}
 }
 
-// BenchmarkFirstMatchRatio reads each set's lookup against that of ten rules of its
-// family, and ClassBench's sets against Linear too. All are timed in turn, a burst of
-// lookups at a time, and the fastest bursts compared, so that what else the machine
-// does touches all alike. The more packets, the less of the tables is in the caches.
+// BenchmarkFirstMatchRatio compares each set's lookup with that of ten rules of its family,
+// and ClassBench's sets with Linear too. Bursts of lookups are timed in turn and the
+// fastest bursts compared, so that other load affects all alike. More packets leave less of
+// the tables in the caches.
 func BenchmarkFirstMatchRatio(b *testing.B) {
 	for _, packets := range []int{1024, 4096} {
 		ipv4, ipv6 := burstOf(group(10), 10, packets), burstOf(overIPv6(group(10)), 10, packets)
@@ -214,7 +213,7 @@ func BenchmarkFirstMatchRatio(b *testing.B) {
 	}
 }
 
-// burst is a classifier and the packets that it is asked for.
+// burst is a classifier and packets to look up.
 type burst struct {
 	firstMatcher
 	tuples []packet.Tuple
@@ -224,8 +223,8 @@ func burstOf(rules []classifier.Rule, seed uint64, packets int) burst {
 	return burst{classifier.Compile(rules), traffic(rand.New(rand.NewPCG(2, seed)), rules, packets)}
 }
 
-// fastestOf takes turns and gives each one's fastest lookup in nanoseconds. The
-// first's is reported.
+// fastestOf runs the bursts in turn. It returns the fastest lookup of each in nanoseconds
+// and reports that of the first.
 func fastestOf(b *testing.B, bursts []burst) []float64 {
 	fastest := make([]float64, len(bursts))
 	for b.Loop() {

@@ -2,14 +2,43 @@ package classifier
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// Linear is the obvious classifier: rule after rule, prefix after prefix. It is
-// the reference that Table is held against, and shares no code with it that
-// decides a match.
+// Rule is one security rule resolved to plain sets: the caller expands tags and application
+// security groups. Rules that share one slice, such as a service tag's prefixes, compile
+// faster than rules with equal copies.
+type Rule struct {
+	Protocol                      ruleset.Protocol
+	Sources, Destinations         []netip.Prefix // "*" is both 0.0.0.0/0 and ::/0; empty matches nothing
+	SourcePorts, DestinationPorts []ruleset.PortRange
+}
+
+// Equal reports whether both rules compile to the same table.
+func (r *Rule) Equal(o *Rule) bool {
+	return r.Protocol == o.Protocol && equalLists(r.Sources, o.Sources) && equalLists(r.Destinations, o.Destinations) &&
+		equalLists(r.SourcePorts, o.SourcePorts) && equalLists(r.DestinationPorts, o.DestinationPorts)
+}
+
+// equalLists compares contents. It does not read them when both lists are one slice.
+func equalLists[E comparable](a, b []E) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// unmap turns an IPv4-mapped prefix into the IPv4 prefix in it. Tuples hold IPv4 addresses
+// as IPv4, so the mapped prefix would match nothing.
+func unmap(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
+}
+
+// Linear is the obvious classifier: rule after rule, prefix after prefix. It is the
+// reference of Table's tests, and shares no code with Table that decides a match.
 type Linear []Rule
 
 // FirstMatch returns the index of the first rule that matches k, or -1. It
@@ -80,8 +109,8 @@ func inRanges(ranges []ruleset.PortRange, port uint16) bool {
 	return false
 }
 
-// coverAll reports whether every port is in one of the ranges: it asks for the
-// lowest port not yet known to be covered until no range has it.
+// coverAll reports whether every port is in one of the ranges. It searches a range for the
+// lowest port that is not covered yet, until there is none.
 func coverAll(ranges []ruleset.PortRange) bool {
 	for next := 0; next <= 65535; {
 		end := -1

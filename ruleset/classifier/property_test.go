@@ -46,8 +46,8 @@ func TestTableAgreesWithLinearOnRandomRules(t *testing.T) {
 	}
 }
 
-// sparse puts count rules that match nothing in front of each rule, so that
-// matches lie far apart and most words of most bitmaps are zero.
+// sparse puts count rules that match nothing in front of each rule. Matches are then far
+// apart, and most words of most bitmaps are zero.
 func sparse(rules []classifier.Rule, count int) []classifier.Rule {
 	out := make([]classifier.Rule, 0, len(rules)*(count+1))
 	for _, r := range rules {
@@ -73,9 +73,9 @@ func TestTableAgreesWithLinearWhenMatchesLieFarApart(t *testing.T) {
 	}
 }
 
-// TestTableAgreesWithLinearWhenSummariesMislead has rules of which neighbours
-// match in different fields, so that every summary bit is set in all five
-// bitmaps while no word has a rule in common but the last.
+// TestTableAgreesWithLinearWhenSummariesMislead has neighbouring rules that match in
+// different fields. Every summary bit is then set in all five bitmaps, but only the last
+// word has a common rule.
 func TestTableAgreesWithLinearWhenSummariesMislead(t *testing.T) {
 	host := []netip.Prefix{netip.MustParsePrefix("10.0.0.4/32")}
 	other := []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}
@@ -91,7 +91,7 @@ func TestTableAgreesWithLinearWhenSummariesMislead(t *testing.T) {
 	}
 }
 
-// misleading makes n rules that fail for a packet from host to host each in
+// misleading makes n rules that do not match a packet from host to host, each because of
 // another field than its neighbours.
 func misleading(n int, host, other []netip.Prefix) []classifier.Rule {
 	rules := make([]classifier.Rule, n)

@@ -34,7 +34,7 @@ func tuple(proto uint8, src string, srcPort uint16, dst string, dstPort uint16) 
 	}
 }
 
-// TestWhatOneRuleMatches holds Table and Linear to the package's semantics.
+// TestWhatOneRuleMatches checks Table and Linear against the package comment.
 func TestWhatOneRuleMatches(t *testing.T) {
 	tcp := tuple(packet.ProtoTCP, "10.0.0.4", 49152, "10.0.1.4", 80)
 	tcp6 := tuple(packet.ProtoTCP, "fd00::4", 49152, "fd00:1::4", 80)
@@ -143,8 +143,8 @@ func TestTheFirstOfSeveralMatchingRulesWins(t *testing.T) {
 	}
 }
 
-// TestATableOfTenRulesIsSmall holds the table to what a host with thousands of
-// network security groups can afford.
+// TestATableOfTenRulesIsSmall checks that a host can afford thousands of network security
+// groups.
 func TestATableOfTenRulesIsSmall(t *testing.T) {
 	rules := make([]classifier.Rule, 10)
 	for i := range rules {
@@ -175,7 +175,7 @@ func TestEqualComparesEveryField(t *testing.T) {
 		for name, change := range map[string]func(reflect.Value){
 			"zero": reflect.Value.SetZero,
 			"other": func(f reflect.Value) {
-				if f.Kind() == reflect.Slice { // an element that is not there yet, of its own memory
+				if f.Kind() == reflect.Slice { // another element, in other memory
 					f.Set(reflect.Append(reflect.MakeSlice(f.Type(), 0, 1), reflect.Zero(f.Type().Elem())))
 				} else {
 					f.SetUint(f.Uint() + 1)

@@ -2,26 +2,26 @@ package classifier
 
 import "github.com/nsgd/nsgd/ruleset"
 
-// services makes the classes of a table of more than flatRules rules that two
-// fields have together: a destination port has a bitmap for each protocol that the
-// rules tell apart, side by side in the pool's parts. The rules after the first
-// that matches any addresses and source port are not in it: they decide nothing.
+// services makes the common classes of destination port and protocol, for tables of more
+// than flatRules rules. A destination port has a bitmap for each protocol that the rules
+// tell apart, side by side in the pool's parts. A bitmap leaves out the rules after the
+// first that matches any addresses and source port, since they decide nothing.
 type services struct {
 	pool  *pool
-	masks [][]uint64 // by row: the rules that match its protocols
-	rows  []*bitmap  // by row: of the present port
-	parts []part     // those of all rows
+	masks [][]uint64 // of each row: the rules that match its protocols
+	rows  []*bitmap  // of each row: the bitmap of the current port
+	parts []part     // the parts of all rows
 }
 
-// services makes the class of each destination port, and what to add to it by
-// protocol. The sets of rules that match anything in the other fields are complete.
-func (p *pool) services(rules []Rule) (ports, [ruleset.AH + 1]uint32) {
+// serviceClasses makes the class of each destination port, and the number that a protocol adds to
+// it. All other fields must be done, so that p.anything is complete.
+func (p *pool) serviceClasses(rules []Rule) (ports, [ruleset.AH + 1]uint32) {
 	s := &services{pool: p}
 	var protocols [ruleset.AH + 1]uint32
 	seen := make(map[uint32]uint32)
 	for protocol := range protocols {
 		b := p.protocol(rules, ruleset.Protocol(protocol))
-		class := p.intern(b) // only to know it again
+		class := p.intern(b) // only to recognise equal bitmaps
 		if _, ok := seen[class]; !ok {
 			seen[class] = uint32(len(s.masks) * len(b.parts))
 			s.masks = append(s.masks, b.words)
@@ -45,8 +45,8 @@ func (s *services) class(b *bitmap) uint32 {
 	return s.pool.store(h, s.parts)
 }
 
-// become makes b the rules that are in both words and mask, up to the first that is
-// in last too.
+// become makes b the rules that are in words and in mask, up to the first that is also in
+// last.
 func (b *bitmap) become(words, mask, last []uint64) {
 	open := true
 	for i := range b.words {

@@ -9,21 +9,20 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// value is a value of any field as a 128-bit number: IPv6 addresses as
-// packet.Addr holds them, IPv4 addresses and ports as their number.
+// value is a value of any field as a 128-bit number. IPv6 addresses have the form of
+// packet.Addr, IPv4 addresses and ports are their numbers.
 type value = packet.Addr
 
 var ipv6Last = value{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
 
-// list is one field of a rule, and all rules that have it.
+// list is the value of a field, and the rules that share it.
 type list[E any] struct {
 	elements []E
 	rules    members
 }
 
-// lists gathers one field of all rules. Rules that share one slice share one
-// list: a service tag's ten thousand prefixes in a hundred rules are sorted and
-// swept once.
+// lists collects one field of all rules. Rules that share a slice share a list: the ten
+// thousand prefixes of a service tag in a hundred rules are sorted and swept once.
 func lists[E any](rules []Rule, field func(*Rule) []E) []list[E] {
 	type identity struct {
 		first *E
@@ -48,22 +47,21 @@ func lists[E any](rules []Rule, field func(*Rule) []E) []list[E] {
 	return out
 }
 
-// border is where an interval starts, and the class of the rules that match the
-// interval's values.
+// border is the start of an interval, and the class of the rules that match its values.
 type border struct {
 	start value
 	class uint32
 }
 
-// sweeper goes over a field's values in ascending order and knows which rules
-// match the present one. An event is where an element of a list begins, or the
-// first value after it: the list's number times two, plus one at an end.
+// sweeper goes over a field's values in ascending order and keeps the rules that match the
+// current value. An event is the begin or the end of an element of a list: the list's
+// number times two, plus one at an end. An end is at the first value after the element.
 type sweeper struct {
 	class   func(*bitmap) uint32
-	rules   []members // by list
-	open    []uint32  // by list: how many of its elements hold the present value
+	rules   []members // of each list
+	open    []uint32  // of each list: how many of its elements hold the current value
 	current *bitmap
-	always  []uint64 // the rules that matched every value so far
+	always  []uint64 // the rules that match every value so far
 	out     []border
 }
 
@@ -75,8 +73,8 @@ func newSweeper[E any](p *pool, all []list[E]) *sweeper {
 	return s
 }
 
-// step takes one event. Where one element of a list ends and the next begins, the
-// list's rules are flipped twice or not at all, whichever comes first.
+// step handles one event. When one element of a list ends where the next begins, the list's
+// rules are flipped twice or not at all, depending on the order of the two events.
 func (s *sweeper) step(event uint32) {
 	list := event / 2
 	if event%2 == 0 {
@@ -93,7 +91,7 @@ func (s *sweeper) step(event uint32) {
 	s.current.flip(s.rules[list])
 }
 
-// cut ends the events at a value; neighbouring intervals differ in class.
+// cut ends the events of a value. It makes a border only if the class changes.
 func (s *sweeper) cut(at value) {
 	class := s.class(s.current)
 	if n := len(s.out); n == 0 || s.out[n-1].class != class {
@@ -104,9 +102,9 @@ func (s *sweeper) cut(at value) {
 	}
 }
 
-// narrow sweeps over ports or IPv4 addresses. The upper half of an event is the
-// value where it happens. The first border is at 0.
-func (s *sweeper) narrow(events []uint64) []border {
+// sweep goes over ports or IPv4 addresses. The upper half of an event is its value. The
+// first border is at 0.
+func (s *sweeper) sweep(events []uint64) []border {
 	events = sortUpper(events)
 	for at := uint64(0); ; at = events[0] >> 32 {
 		for len(events) > 0 && events[0]>>32 == at {
@@ -126,7 +124,8 @@ type wideEvent struct {
 	event uint32
 }
 
-func (s *sweeper) wide(events []wideEvent) []border {
+// sweepWide is sweep for IPv6 addresses.
+func (s *sweeper) sweepWide(events []wideEvent) []border {
 	slices.SortFunc(events, func(a, b wideEvent) int { return compare(a.at, b.at) })
 	for at := (value{}); ; at = events[0].at {
 		for len(events) > 0 && events[0].at == at {
@@ -140,8 +139,8 @@ func (s *sweeper) wide(events []wideEvent) []border {
 	}
 }
 
-// span appends the two events of an element that reaches from first to last,
-// one where last is the highest value, limit.
+// span appends the events of an element from first to last: two, or only its begin if last
+// is limit, the highest value.
 func span(events []uint64, list int, first, last, limit uint32) []uint64 {
 	event := uint64(list) * 2
 	events = append(events, uint64(first)<<32|event)
@@ -164,8 +163,7 @@ func portEvents(all []list[ruleset.PortRange]) []uint64 {
 	return events
 }
 
-// prefixEvents are those of IPv4 and of IPv6 addresses; invalid prefixes match
-// nothing.
+// prefixEvents are the events of IPv4 and of IPv6 prefixes. It skips invalid prefixes.
 func prefixEvents(all []list[netip.Prefix]) (ipv4 []uint64, ipv6 []wideEvent) {
 	n := 0
 	for i := range all {
@@ -220,4 +218,34 @@ func successor(a value) (after value, ok bool) {
 		return a, a.Hi != 0
 	}
 	return a, true
+}
+
+// sortUpper sorts numbers by their upper half. Numbers with the same upper half come in any
+// order. It may reuse a for the result.
+func sortUpper(a []uint64) []uint64 {
+	// Counting takes steps for each possible digit, even for few numbers.
+	const digit, fewest = 11, 1 << 10
+	if len(a) < fewest {
+		slices.Sort(a)
+		return a
+	}
+	out := make([]uint64, len(a))
+	for shift := 32; shift < 64; shift += digit {
+		var next [1 << digit]int
+		for _, x := range a {
+			next[x>>shift%(1<<digit)]++
+		}
+		at := 0
+		for i, n := range next {
+			next[i] = at
+			at += n
+		}
+		for _, x := range a {
+			d := x >> shift % (1 << digit)
+			out[next[d]] = x
+			next[d]++
+		}
+		a, out = out, a
+	}
+	return a
 }

@@ -9,23 +9,23 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// flatRules is the most rules of a table whose bitmaps are plain words: below it
-// the AND of all words is faster than finding those that count.
+// flatRules is the most rules of a table with plain words as bitmaps. Up to it, the AND of
+// all words is faster than a search for words that are not zero.
 const flatRules = 256
 
-// Table is a compiled list of rules. It is immutable and safe for concurrent
-// use; it keeps nothing of the rules that it was compiled from.
+// Table is a compiled list of rules. It is immutable, safe for concurrent use, and refers
+// to no memory of the rules.
 type Table struct {
-	length                uint32 // of a bitmap: in parts, or in words when parts is nil
+	length                uint32 // of a bitmap, in parts, or in words if parts is nil
 	sources, destinations addresses
 	sourcePorts           ports
 	anySourcePort         bool // every rule matches every source port
 	destinationPorts      ports
-	// protocols holds the class of packets of a protocol; under AnyProtocol that
-	// of packets of a protocol that no rule can name. When parts is not nil it is
-	// added to the destination port's class: the two have one bitmap, see services.
+	// protocols are the classes of protocols; AnyProtocol's is for all protocols that rules
+	// cannot name. If parts is not nil, the number is added to the destination port's class,
+	// because the two fields have one bitmap; see services.
 	protocols [ruleset.AH + 1]uint32
-	// A class is where its bitmap begins: in parts, or in words when parts is nil.
+	// A class is the position of its bitmap in parts, or in words if parts is nil.
 	parts []part
 	words []uint64
 }
@@ -43,15 +43,15 @@ func (a *addresses) class(addr packet.Addr) uint32 {
 	return a.ipv6.class(addr)
 }
 
-// ports finds a port's class; absent is the class of packets without a port.
+// ports finds a port's class. absent is the class of packets without a port.
 type ports struct {
 	intervals
 	absent uint32
 	always bool // every rule matches every port, and packets without one
 }
 
-// Compile makes the table of rules that stand in priority order. It is safe for
-// concurrent use, also with rules that share lists.
+// Compile makes the table of rules in priority order. It is safe for concurrent use, even
+// with rules that share lists.
 func Compile(rules []Rule) *Table {
 	p := newPool(len(rules))
 	t := &Table{
@@ -69,7 +69,7 @@ func Compile(rules []Rule) *Table {
 		t.words = append([]uint64(nil), p.words...)
 		return t
 	}
-	t.destinationPorts, t.protocols = p.services(rules)
+	t.destinationPorts, t.protocols = p.serviceClasses(rules)
 	t.length = uint32(wordsFor(p.length))
 	t.words, t.parts = append([]uint64(nil), p.words...), append([]part(nil), p.parts...)
 	return t
@@ -79,18 +79,18 @@ func (p *pool) addresses(rules []Rule, field func(*Rule) []netip.Prefix) address
 	all := lists(rules, field)
 	ipv4, ipv6 := prefixEvents(all)
 	four, six := newSweeper(p, all), newSweeper(p, all)
-	a := addresses{ipv4: narrow(four.narrow(ipv4)), ipv6: wide(six.wide(ipv6))}
+	a := addresses{ipv4: newIntervals(four.sweep(ipv4)), ipv6: newWideIntervals(six.sweepWide(ipv6))}
 	p.keep(four.always)
 	p.keep(six.always)
 	return a
 }
 
-// ports makes the ports of a field whose classes come from class.
+// ports makes the ports of a field. class gives the class of a bitmap.
 func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange, class func(*bitmap) uint32) ports {
 	all := lists(rules, field)
 	s := newSweeper(p, all)
 	s.class = class
-	borders := s.narrow(portEvents(all))
+	borders := s.sweep(portEvents(all))
 	absent := p.empty()
 	for word, mask := range s.always {
 		absent.flip(members{{word, mask}})
@@ -100,10 +100,10 @@ func (p *pool) ports(rules []Rule, field func(*Rule) []ruleset.PortRange, class 
 	for i := range rules {
 		matching += int(s.always[i/64] >> (i % 64) & 1)
 	}
-	return ports{intervals: narrow(borders), absent: class(absent), always: matching == len(rules)}
+	return ports{intervals: newIntervals(borders), absent: class(absent), always: matching == len(rules)}
 }
 
-// keep leaves those of the rules that match anything that a field's rules hold too.
+// keep removes from p.anything the rules that do not match every value of a field.
 func (p *pool) keep(always []uint64) {
 	for i, w := range always {
 		p.anything[i] &= w
@@ -123,8 +123,7 @@ func (p *pool) protocol(rules []Rule, protocol ruleset.Protocol) *bitmap {
 	return b
 }
 
-// protocolOf is the protocol by which rules call a packet, AnyProtocol when
-// only "*" matches it.
+// protocolOf is the protocol by which rules name a packet; AnyProtocol if only "*" matches.
 func protocolOf(k *packet.Tuple) ruleset.Protocol {
 	switch k.Proto {
 	case packet.ProtoTCP:
@@ -147,10 +146,10 @@ func protocolOf(k *packet.Tuple) ruleset.Protocol {
 	return ruleset.AnyProtocol
 }
 
-// FirstMatch returns the index of the first rule that matches k, or -1. k is
-// what packet.Packet.Classification returns. It doesn't allocate.
+// FirstMatch returns the index of the first rule that matches k, or -1. k must come from
+// packet.Packet.Classification. FirstMatch does not allocate.
 func (t *Table) FirstMatch(k *packet.Tuple) int {
-	// Variables, not a struct: of five fields it would go through memory.
+	// Separate variables stay in registers; a struct of five fields would not.
 	source, destination := t.sources.class(k.Src), t.destinations.class(k.Dst)
 	sourcePort, destinationPort := t.sourcePorts.absent, t.destinationPorts.absent
 	switch k.Proto {
@@ -200,7 +199,7 @@ func (t *Table) firstCommon(source, destination, service, sourcePort uint32) int
 	return -1
 }
 
-// word is a word of a part, which may be one that is not stored.
+// word is a word of a part; zero if the word is not stored.
 func (t *Table) word(at uint32, word int) uint64 {
 	p := &t.parts[at]
 	if p.summary>>(word%64)&1 == 0 {
@@ -209,7 +208,7 @@ func (t *Table) word(at uint32, word int) uint64 {
 	return t.words[p.blocks[word/blockWords%blocks]+uint32(word%blockWords)]
 }
 
-// Bytes is the memory that the table holds, itself included.
+// Bytes is the size of the table's memory, including the Table itself.
 func (t *Table) Bytes() int {
 	size := int(unsafe.Sizeof(*t)) + 8*cap(t.words) + cap(t.parts)*int(unsafe.Sizeof(part{}))
 	for _, a := range []*addresses{&t.sources, &t.destinations} {

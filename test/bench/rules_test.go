@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // matches says whether a rule meets a packet of the measured traffic.
@@ -39,7 +39,7 @@ func TestPolicyIsReadAsItWasMeant(t *testing.T) {
 	if err := writePolicy(dir, rules(maxRules)); err != nil {
 		t.Fatal(err)
 	}
-	set, err := control.LoadPolicy(dir)
+	set, err := inspect.NewPolicyFiles("", dir).Load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
@@ -123,7 +123,7 @@ func hasVerdicts(c *Case) bool { return len(c.Verdicts)+len(c.Path) > 0 }
 func TestTheCompiledPolicyAnswersEveryVerdict(t *testing.T) {
 	eachCase(t, hasVerdicts, func(t *testing.T, c *Case) {
 		policy, tags := onDisk(t, &c.Policy)
-		set, err := control.NewPolicyFiles(tags, policy).Load()
+		set, err := inspect.NewPolicyFiles(tags, policy).Load()
 		if err != nil {
 			t.Fatal(err)
 		}

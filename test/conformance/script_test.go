@@ -13,7 +13,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -36,7 +36,7 @@ type rig struct {
 	t       *testing.T
 	c       *Case
 	policy  string // file
-	files   *control.PolicyFiles
+	files   *inspect.PolicyFiles
 	set     *policy.Set
 	engine  *dataplane.Engine
 	places  []string
@@ -47,7 +47,7 @@ type rig struct {
 func newRig(t *testing.T, c *Case) *rig {
 	t.Helper()
 	policy, tags := onDisk(t, &c.Policy)
-	r := &rig{t: t, c: c, policy: policy, files: control.NewPolicyFiles(tags, policy)}
+	r := &rig{t: t, c: c, policy: policy, files: inspect.NewPolicyFiles(tags, policy)}
 	r.clock.Store(int64(time.Hour))
 	set := r.load()
 	r.set = set

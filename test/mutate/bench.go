@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -56,43 +57,50 @@ func (b *bench) shared(m map[string]*once, key string) *once {
 	return m[key]
 }
 
-// try breaks guard number i. It returns nil when a test noticed and errSurvived when none did;
-// any other error says that the entry doesn't fit.
-func (b *bench) try(ctx context.Context, i int, g *guard) error {
+// try breaks guard number i and names the first test that noticed. The error is errSurvived when
+// none did; any other says that the entry doesn't fit.
+func (b *bench) try(ctx context.Context, i int, g *guard) (killer string, err error) {
 	broken, err := g.broken(b.root)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := b.soundRun(ctx, g); err != nil {
-		return err
+		return "", err
 	}
 	base := filepath.Join(b.scratch, fmt.Sprint(i))
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(b.root, g.File): base + ".go"}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := errors.Join(os.WriteFile(base+".go", broken, 0o600), os.WriteFile(base+".json", overlay, 0o600)); err != nil {
-		return err
+		return "", err
 	}
 	binary := base + ".test"
 	if err := b.compile(ctx, g, binary, "-overlay", base+".json"); err != nil {
-		return err
+		return "", err
 	}
 	defer os.Remove(binary)
 	output, hung, err := b.test(ctx, g, binary)
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return "", ctx.Err()
 	case err == nil:
-		return errSurvived
+		return "", errSurvived
 	case !hung && !errors.As(err, &exit):
-		return err
+		return "", err
 	case hung && !g.Hangs:
-		return fmt.Errorf("the tests don't end, which the entry does not expect:\n%s", output)
+		return "", fmt.Errorf("the tests don't end, which the entry does not expect:\n%s", output)
+	case hung:
+		return "a test that hangs", nil
 	}
-	return nil
+	if m := failed.FindStringSubmatch(output); m != nil {
+		return m[1], nil
+	}
+	return "a crash", nil
 }
+
+var failed = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
 // soundRun makes sure that the guard's tests exist and are green while it is whole.
 func (b *bench) soundRun(ctx context.Context, g *guard) error {

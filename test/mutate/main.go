@@ -64,14 +64,14 @@ func run(ctx context.Context, root, pattern string) error {
 		group.Go(func() {
 			defer func() { <-slots }()
 			began := time.Now()
-			err := b.try(ctx, i, g)
+			killer, err := b.try(ctx, i, g)
 			mu.Lock()
 			defer mu.Unlock()
 			tried++
 			took := time.Since(began).Round(100 * time.Millisecond)
 			switch {
 			case err == nil:
-				fmt.Printf("killed    %s: %s (%v)\n", g.File, g.Name, took)
+				fmt.Printf("killed    %s: %s: %s (%v)\n", g.File, g.Name, killer, took)
 			case errors.Is(err, errSurvived):
 				unconvincing++
 				fmt.Printf("SURVIVED  %s: %s: %s %s stays green (%v)\n", g.File, g.Name, g.Package, g.Run, took)

@@ -110,10 +110,12 @@ func TestWhatBecomesOfAMutant(t *testing.T) {
 			if err := g.complete(); err != nil {
 				t.Fatal(err)
 			}
-			err := b.try(t.Context(), i, &g)
+			killer, err := b.try(t.Context(), i, &g)
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("not killed: %v", err)
+			case tt.want == "" && killer != tt.guard.Run:
+				t.Errorf("killed by %q", killer)
 			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 				t.Errorf("got %v, want %q", err, tt.want)
 			case (tt.want == survived) != errors.Is(err, errSurvived):

@@ -5,7 +5,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // binding is what keys do.
@@ -18,7 +18,7 @@ type binding struct {
 }
 
 func turn(i int) func(*Model) tea.Cmd {
-	return func(m *Model) tea.Cmd { return m.show(control.TopViews()[i]) }
+	return func(m *Model) tea.Cmd { return m.show(inspect.TopViews()[i]) }
 }
 
 func move(rows func(m *Model) int) func(*Model) tea.Cmd {
@@ -41,7 +41,7 @@ func bindings() []binding {
 		{[]string{"3"}, "3", "", "talkers", turn(2)},
 		{[]string{"4"}, "4", "", "drops", turn(3)},
 		{[]string{"tab"}, "Tab", "", "the next view", func(m *Model) tea.Cmd {
-			all := control.TopViews()
+			all := inspect.TopViews()
 			return m.show(all[(slices.Index(all, m.view)+1)%len(all)])
 		}},
 		{[]string{"s", "right", ">"}, "s", "sort", "sort by the next column (right, >)", order(1)},
@@ -67,7 +67,7 @@ func bindings() []binding {
 		{[]string{"pgup"}, "PgUp", "", "a screen up", move(func(m *Model) int { return -m.page() })},
 		{[]string{"pgdown"}, "PgDn", "", "a screen down", move(func(m *Model) int { return m.page() })},
 		{[]string{"home", "g"}, "Home", "", "to the first row (also g)", move(func(m *Model) int { return -m.state().first })},
-		{[]string{"end", "G"}, "End", "", "to the last row (also G)", move(func(*Model) int { return control.MaxTopLimit })},
+		{[]string{"end", "G"}, "End", "", "to the last row (also G)", move(func(*Model) int { return inspect.MaxTopLimit })},
 		{[]string{"ctrl+z"}, "Ctrl+Z", "", "to the shell; fg comes back", func(*Model) tea.Cmd { return tea.Suspend }},
 		{[]string{"?", "h"}, "?", "help", "this help", func(m *Model) tea.Cmd {
 			m.help = true
@@ -116,7 +116,7 @@ func (m *Model) typeKey(name, text string) tea.Cmd {
 }
 
 func (m *Model) typed(text string) {
-	if text = *m.typing + printable(text); len(text) <= control.MaxTopFilter {
+	if text = *m.typing + printable(text); len(text) <= inspect.MaxTopFilter {
 		m.typing = &text
 	}
 }
@@ -131,10 +131,10 @@ func (m *Model) filter(text string) tea.Cmd {
 }
 
 func (m *Model) nextBy() tea.Cmd {
-	if m.view != control.TopTalkers {
+	if m.view != inspect.TopTalkers {
 		return nil
 	}
-	all := control.TalkersBys()
+	all := inspect.TalkersBys()
 	m.by = all[(slices.Index(all, m.by)+1)%len(all)]
 	return m.ask()
 }

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/x/ansi"
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 const (
@@ -29,7 +29,7 @@ type grid struct {
 
 // layOut chooses the columns that fit rows first to last-1, and their widths. The column of the order
 // is always among them, with the mark.
-func layOut(r *control.TopReading, columns []column, width, first, last int, mark string) grid {
+func layOut(r *inspect.TopReading, columns []column, width, first, last int, mark string) grid {
 	fields := make([]field, len(columns))
 	cells := make([][]string, len(columns))
 	for c := range columns {

@@ -1,3 +1,8 @@
+// Package top is the live view of a running daemon: rules, flows, talkers and drops that lead,
+// in a terminal (Run) or once (WriteTable).
+//
+// A Model asks for one reading at a time through an Asker, draws it, and asks again. It
+// knows nothing of terminals but their size, so a test drives it with messages.
 package top
 
 import (
@@ -9,19 +14,20 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // Asker makes readings; control.Client is one. It is asked one thing at a time.
 type Asker interface {
-	Top(ctx context.Context, q control.TopQuestion) (*control.TopReading, error)
+	Top(ctx context.Context, q inspect.TopQuestion) (*inspect.TopReading, error)
 }
 
 // Options say what is shown first and how often.
 type Options struct {
-	View     control.TopView
+	View     inspect.TopView
 	Order    string // empty: the view's first
 	Reverse  bool
-	By       control.TalkersBy
+	By       inspect.TalkersBy
 	Filter   string
 	Limit    int           // of WriteTable's and JSON's rows
 	Interval time.Duration // between readings
@@ -43,7 +49,7 @@ type viewState struct {
 	reverse bool
 	filter  string
 	first   int // row at the top of the screen
-	reading *control.TopReading
+	reading *inspect.TopReading
 }
 
 // Model is the state of the live view.
@@ -54,10 +60,10 @@ type Model struct {
 	ascii    bool
 
 	width, height int
-	view          control.TopView
-	by            control.TalkersBy
-	views         map[control.TopView]*viewState
-	last          *control.TopReading // of any view: the header
+	view          inspect.TopView
+	by            inspect.TalkersBy
+	views         map[inspect.TopView]*viewState
+	last          *inspect.TopReading // of any view: the header
 	err           error               // of the last question
 	question      int                 // number of the last question; answers to others are late
 	paused        bool
@@ -68,9 +74,9 @@ type Model struct {
 // New returns a model that has asked nothing yet.
 func New(ctx context.Context, asker Asker, o Options) *Model {
 	m := &Model{asker: asker, ctx: ctx, interval: o.Interval, ascii: o.ASCII, width: 80, height: 24,
-		view: o.View, by: o.By, views: map[control.TopView]*viewState{}}
-	for _, v := range control.TopViews() {
-		m.views[v] = &viewState{order: control.TopOrders(v)[0]}
+		view: o.View, by: o.By, views: map[inspect.TopView]*viewState{}}
+	for _, v := range inspect.TopViews() {
+		m.views[v] = &viewState{order: inspect.TopOrders(v)[0]}
 	}
 	s := m.state()
 	s.reverse, s.filter = o.Reverse, o.Filter
@@ -85,7 +91,7 @@ func (m *Model) state() *viewState { return m.views[m.view] }
 // answered is the end of a question.
 type answered struct {
 	question int
-	reading  *control.TopReading
+	reading  *inspect.TopReading
 	err      error
 }
 
@@ -99,8 +105,8 @@ func (m *Model) Init() tea.Cmd { return m.ask() }
 func (m *Model) ask() tea.Cmd {
 	m.question++
 	number, s := m.question, m.state()
-	q := control.TopQuestion{View: m.view, Order: s.order, Reverse: s.reverse, By: m.by, Filter: s.filter,
-		Limit: min(max(s.first+pageAhead*m.page(), control.DefaultTopLimit), control.MaxTopLimit)}
+	q := inspect.TopQuestion{View: m.view, Order: s.order, Reverse: s.reverse, By: m.by, Filter: s.filter,
+		Limit: min(max(s.first+pageAhead*m.page(), inspect.DefaultTopLimit), inspect.MaxTopLimit)}
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, patience)
 		defer cancel()
@@ -173,14 +179,14 @@ func (m *Model) askForRows() tea.Cmd {
 		return nil
 	}
 	have := rows(s.reading)
-	if have < min(s.reading.Matching, control.MaxTopLimit) && s.first+m.page() >= have {
+	if have < min(s.reading.Matching, inspect.MaxTopLimit) && s.first+m.page() >= have {
 		return m.ask()
 	}
 	return nil
 }
 
 // show turns to another view.
-func (m *Model) show(v control.TopView) tea.Cmd {
+func (m *Model) show(v inspect.TopView) tea.Cmd {
 	m.view = v
 	if m.paused && m.state().reading != nil {
 		return nil
@@ -204,7 +210,7 @@ func (m *Model) reorder(order string, reverse bool) tea.Cmd {
 
 // nextOrder is the order n steps on.
 func (m *Model) nextOrder(n int) string {
-	all := control.TopOrders(m.view)
+	all := inspect.TopOrders(m.view)
 	i := slices.Index(all, m.state().order)
 	return all[(i+n+len(all))%len(all)]
 }

@@ -17,17 +17,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden screens in testdata")
 
 // daemon answers what a test gives it, and keeps the questions.
 type daemon struct {
-	asked []control.TopQuestion
+	asked []inspect.TopQuestion
 	err   error
 }
 
-func (d *daemon) Top(_ context.Context, q control.TopQuestion) (*control.TopReading, error) {
+func (d *daemon) Top(_ context.Context, q inspect.TopQuestion) (*inspect.TopReading, error) {
 	d.asked = append(d.asked, q)
 	if d.err != nil {
 		return nil, d.err
@@ -35,15 +36,15 @@ func (d *daemon) Top(_ context.Context, q control.TopQuestion) (*control.TopRead
 	return reading(q), nil
 }
 
-func (d *daemon) last() control.TopQuestion { return d.asked[len(d.asked)-1] }
+func (d *daemon) last() inspect.TopQuestion { return d.asked[len(d.asked)-1] }
 
 // reading has what each view has to show, long and short.
-func reading(q control.TopQuestion) *control.TopReading {
+func reading(q inspect.TopQuestion) *inspect.TopReading {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := &control.TopReading{
+	r := &inspect.TopReading{
 		Time: at, Seconds: 1, Version: "1.2.3", Started: at.Add(-2*time.Hour - 3*time.Minute), Generation: 7,
-		FlowTable: control.FlowUse{Live: 1234, Limit: 1000000},
-		Traffic:   control.Traffic{PacketsPerSecond: 12345, BytesPerSecond: 98765432, DropsPerSecond: 3},
+		FlowTable: inspect.FlowUse{Live: 1234, Limit: 1000000},
+		Traffic:   inspect.Traffic{PacketsPerSecond: 12345, BytesPerSecond: 98765432, DropsPerSecond: 3},
 		View:      q.View, Order: q.Order, Reverse: q.Reverse, By: q.By, Filter: q.Filter,
 	}
 	n := 30
@@ -55,29 +56,29 @@ func reading(q control.TopQuestion) *control.TopReading {
 		rate := float64(int(1000000) >> i)
 		total := uint64(i+1) * 12345
 		switch q.View {
-		case control.TopRules:
-			r.Rules = append(r.Rules, control.TopRule{
-				Rule: control.Rule{NetworkSecurityGroup: fmt.Sprint("nsg-web-", i), Direction: "Inbound", Priority: 100 + i,
+		case inspect.TopRules:
+			r.Rules = append(r.Rules, inspect.TopRule{
+				Rule: inspect.Rule{NetworkSecurityGroup: fmt.Sprint("nsg-web-", i), Direction: "Inbound", Priority: 100 + i,
 					Name: "allow-https-from-the-internet-and-" + strings.Repeat("more", i%4), Access: []string{"Allow", "Deny"}[i%2],
 					Protocol: "Tcp", Sources: []string{"Internet"}, Destinations: []string{"10.0.1.0/24", "10.0.2.0/24"}, DestinationPorts: []string{"443"},
-					Counters: &control.RuleCounters{Hits: uint64(i), Packets: total, Bytes: 700 * total}},
+					Counters: &inspect.RuleCounters{Hits: uint64(i), Packets: total, Bytes: 700 * total}},
 				Position: i, HitsPerSecond: rate / 1000, PacketsPerSecond: rate / 10, BytesPerSecond: rate,
 			})
-		case control.TopFlows:
-			r.Flows = append(r.Flows, control.TopFlow{
-				Flow: control.Flow{Protocol: "TCP", Source: fmt.Sprint("10.0.1.", i), SourcePort: 50000, Destination: []string{"10.0.2.4", "fd00:db8:1:2::4"}[i%2],
+		case inspect.TopFlows:
+			r.Flows = append(r.Flows, inspect.TopFlow{
+				Flow: inspect.Flow{Protocol: "TCP", Source: fmt.Sprint("10.0.1.", i), SourcePort: 50000, Destination: []string{"10.0.2.4", "fd00:db8:1:2::4"}[i%2],
 					DestinationPort: 443, From: "vm1-nic", To: "vm3-nic", State: "established", AgeMilliseconds: int64(i) * 60000,
-					IdleMilliseconds: 1200, PacketsSent: total, BytesSent: 700 * total, Rules: []control.FlowRule{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Name: "web"}}},
+					IdleMilliseconds: 1200, PacketsSent: total, BytesSent: 700 * total, Rules: []inspect.FlowRule{{NetworkSecurityGroup: "NSG1", Direction: "Inbound", Name: "web"}}},
 				PacketsPerSecond: rate / 10, BytesPerSecond: rate,
 			})
 			if i == 2 {
-				r.Flows[len(r.Flows)-1].Translated = &control.FlowTuple{Source: "198.51.100.30", SourcePort: 1024, Destination: "10.0.2.5", DestinationPort: 8443}
+				r.Flows[len(r.Flows)-1].Translated = &inspect.FlowTuple{Source: "198.51.100.30", SourcePort: 1024, Destination: "10.0.2.5", DestinationPort: 8443}
 			}
-		case control.TopTalkers:
-			r.Talkers = append(r.Talkers, control.TopTalker{Source: fmt.Sprint("10.0.1.", i), Destination: "10.0.2.4", From: "vm1-nic", To: "vm3-nic",
+		case inspect.TopTalkers:
+			r.Talkers = append(r.Talkers, inspect.TopTalker{Source: fmt.Sprint("10.0.1.", i), Destination: "10.0.2.4", From: "vm1-nic", To: "vm3-nic",
 				Flows: total, Packets: total, BytesSent: 700 * total, BytesReceived: total, PacketsPerSecond: rate / 10, BytesPerSecond: rate})
-		case control.TopDrops:
-			r.Drops = append(r.Drops, control.TopDrop{Reason: fmt.Sprint("reason_", i), Packets: total, PacketsPerSecond: rate, Share: 1 / float64(n)})
+		case inspect.TopDrops:
+			r.Drops = append(r.Drops, inspect.TopDrop{Reason: fmt.Sprint("reason_", i), Packets: total, PacketsPerSecond: rate, Share: 1 / float64(n)})
 		}
 	}
 	return r
@@ -92,9 +93,9 @@ type bench struct {
 
 func newBench(t *testing.T, o Options) *bench {
 	if o.View == "" {
-		o.View = control.TopRules
+		o.View = inspect.TopRules
 	}
-	o.Interval, o.By = time.Second, control.ByPair
+	o.Interval, o.By = time.Second, inspect.ByPair
 	b := &bench{t: t, d: &daemon{}}
 	b.m = New(context.Background(), b.d, o)
 	b.run(b.m.Init())
@@ -136,7 +137,7 @@ func (b *bench) shows(text string) {
 
 func TestScreens(t *testing.T) {
 	for _, size := range []struct{ width, height int }{{80, 24}, {200, 50}, {40, 10}} {
-		for _, view := range control.TopViews() {
+		for _, view := range inspect.TopViews() {
 			name := fmt.Sprintf("%s-%dx%d.txt", view, size.width, size.height)
 			t.Run(name, func(t *testing.T) {
 				b := newBench(t, Options{View: view})
@@ -175,7 +176,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestNoSizeBreaksTheScreen(t *testing.T) {
-	for _, view := range control.TopViews() {
+	for _, view := range inspect.TopViews() {
 		b := newBench(t, Options{View: view})
 		for width := 0; width < 120; width += 3 {
 			for _, height := range []int{0, 1, 4, 5, 6, 24} {
@@ -197,7 +198,7 @@ func TestNoSizeBreaksTheScreen(t *testing.T) {
 func TestSortKeysAskTheDaemonAndShowTheOrder(t *testing.T) {
 	b := newBench(t, Options{})
 	b.shows("B/S▼")
-	for _, order := range control.TopOrders(control.TopRules)[1:] {
+	for _, order := range inspect.TopOrders(inspect.TopRules)[1:] {
 		b.press("s")
 		if q := b.d.last(); q.Order != order || q.Reverse {
 			t.Errorf("asked %+v, want order %s", q, order)
@@ -237,7 +238,7 @@ func TestAFilterIsTypedTakenAndTakenAway(t *testing.T) {
 	b.press("/", "y", "esc")
 	b.shows(`filter "xx"`)
 	b.press("2")
-	if q := b.d.last(); q.Filter != "" || q.View != control.TopFlows {
+	if q := b.d.last(); q.Filter != "" || q.View != inspect.TopFlows {
 		t.Errorf("another view has the filter: %+v", q)
 	}
 	b.press("1", "esc")
@@ -287,7 +288,7 @@ func TestALateAnswerIsNotShown(t *testing.T) {
 	late := b.m.ask()
 	b.press("2")
 	b.m.Update(late())
-	if r := b.m.state().reading; r.View != control.TopFlows {
+	if r := b.m.state().reading; r.View != inspect.TopFlows {
 		t.Errorf("flows show %s", r.View)
 	}
 }
@@ -311,9 +312,9 @@ func TestTheDaemonGoesAndComesBack(t *testing.T) {
 }
 
 func TestTalkersAreByPairSourceOrDestination(t *testing.T) {
-	b := newBench(t, Options{View: control.TopTalkers})
+	b := newBench(t, Options{View: inspect.TopTalkers})
 	b.press("b")
-	if q := b.d.last(); q.By != control.BySource {
+	if q := b.d.last(); q.By != inspect.BySource {
 		t.Errorf("asked %+v", q)
 	}
 	b.shows("by source")
@@ -376,8 +377,8 @@ func TestUnits(t *testing.T) {
 
 func TestOnceHasEveryColumn(t *testing.T) {
 	var out strings.Builder
-	for _, view := range control.TopViews() {
-		o := Options{View: view, By: control.ByPair, Interval: time.Millisecond}
+	for _, view := range inspect.TopViews() {
+		o := Options{View: view, By: inspect.ByPair, Interval: time.Millisecond}
 		r, err := Once(context.Background(), &daemon{}, o)
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/term"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // Terminal says why the live view can't be shown here, or nothing.
@@ -58,8 +58,8 @@ func Run(ctx context.Context, asker Asker, o Options, in io.Reader, out io.Write
 }
 
 // Once makes one reading with rates, from two questions an interval apart.
-func Once(ctx context.Context, asker Asker, o Options) (*control.TopReading, error) {
-	q := control.TopQuestion{View: o.View, Order: o.Order, Reverse: o.Reverse, By: o.By, Filter: o.Filter, Limit: o.Limit}
+func Once(ctx context.Context, asker Asker, o Options) (*inspect.TopReading, error) {
+	q := inspect.TopQuestion{View: o.View, Order: o.Order, Reverse: o.Reverse, By: o.By, Filter: o.Filter, Limit: o.Limit}
 	if _, err := asker.Top(ctx, q); err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func Once(ctx context.Context, asker Asker, o Options) (*control.TopReading, err
 }
 
 // WriteJSON writes a reading as the control socket does.
-func WriteJSON(w io.Writer, r *control.TopReading) error {
+func WriteJSON(w io.Writer, r *inspect.TopReading) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
@@ -82,7 +82,7 @@ func WriteJSON(w io.Writer, r *control.TopReading) error {
 }
 
 // WriteTable writes a reading with all columns, whatever their width.
-func WriteTable(w io.Writer, r *control.TopReading) error {
+func WriteTable(w io.Writer, r *inspect.TopReading) error {
 	g := layOut(r, columnsOf(r.View, r.By), 1<<20, 0, rows(r), "")
 	for c := range g.fields {
 		if f := &g.fields[c]; !f.right {

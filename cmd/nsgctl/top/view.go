@@ -8,7 +8,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // linesAround are the lines of a screen that are no rows.
@@ -107,7 +107,7 @@ func spaced(amount string) string {
 
 func (m *Model) tabLine() string {
 	var tabs []string
-	for i, v := range control.TopViews() {
+	for i, v := range inspect.TopViews() {
 		tab := fmt.Sprintf(" %d %s ", i+1, v)
 		if v == m.view {
 			tab = reverse.Styled(fmt.Sprintf("[%d %s]", i+1, v))
@@ -123,7 +123,7 @@ func (m *Model) tabLine() string {
 func (m *Model) notes(room int) string {
 	s := m.state()
 	notes := []string{"sort " + s.order + m.mark()}
-	if m.view == control.TopTalkers {
+	if m.view == inspect.TopTalkers {
 		notes = append(notes, "by "+string(m.by))
 	}
 	if s.filter != "" {
@@ -141,7 +141,7 @@ func (m *Model) notes(room int) string {
 	}
 }
 
-func rowsNote(r *control.TopReading, first, last int) string {
+func rowsNote(r *inspect.TopReading, first, last int) string {
 	about := ""
 	if r.Approximate {
 		about = "more than "
@@ -183,7 +183,7 @@ func (m *Model) table() []string {
 	return lines
 }
 
-func emptyNote(v control.TopView, filter string) string {
+func emptyNote(v inspect.TopView, filter string) string {
 	if filter != "" {
 		return fmt.Sprintf("no %s match %q", v, filter)
 	}

@@ -1,5 +1,5 @@
-// Package packettest builds packets for tests with gopacket's serialiser, so that
-// no test holds a hex dump.
+// Package packettest builds packets for tests with gopacket's serialiser: no test holds a hex
+// dump. It also makes superpackets and cuts them, slowly and obviously.
 package packettest
 
 import (
@@ -125,15 +125,15 @@ func must(err error) {
 	}
 }
 
-// Extension is one IPv6 extension header: Bytes are all of it, of which the first,
-// the next header, is filled in by Extend.
+// Extension is one IPv6 extension header. Bytes are all of it; Extend sets the first one, the
+// next header.
 type Extension struct {
 	Protocol uint8
 	Bytes    []byte
 }
 
-// Options is a hop-by-hop (0), routing (43) or destination options (60) header of n
-// times eight bytes, filled with Pad1 options, or for routing a type 4 header.
+// Options is a hop-by-hop (0), routing (43) or destination options (60) header of n times eight
+// bytes. It is filled with Pad1 options; a routing header has type 4.
 func Options(protocol uint8, n int) Extension {
 	b := make([]byte, 8*n)
 	b[1] = uint8(n - 1)
@@ -171,9 +171,8 @@ func Extend(b []byte, headers ...Extension) []byte {
 	return out
 }
 
-// Fragments cuts a packet into fragments of the given sizes, of bytes behind the IP
-// header; the last one takes the rest. Over IPv6 all extension headers of the packet are in the
-// fragmentable part. Sizes need not be valid.
+// Fragments cuts a packet into fragments. Sizes count bytes behind the IP header and need not be
+// valid; the last fragment takes the rest. IPv6 extension headers are in the fragmentable part.
 func Fragments(b []byte, id uint32, sizes ...int) [][]byte {
 	headerLen := 40
 	if b[0]>>4 == 4 {
@@ -195,8 +194,8 @@ func Fragments(b []byte, id uint32, sizes ...int) [][]byte {
 	}
 }
 
-// FragmentAt builds one fragment: an IP header's copy and a part of the datagram's bytes
-// at an offset, which is rounded down to a multiple of eight.
+// FragmentAt builds one fragment: a copy of an IP header and a part of the datagram's bytes. The
+// offset is rounded down to a multiple of eight.
 func FragmentAt(header, part []byte, id uint32, offset int, more bool) []byte {
 	if header[0]>>4 == 6 {
 		return Extend(append(append([]byte(nil), header[:40]...), part...), FragmentHeader(uint16(offset/8), more, id))

@@ -8,8 +8,8 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// Superpacket makes a frame of a packet with size bytes of payload a segment, as a kernel
-// gives it: the checksum field holds the sum of the pseudo-header alone.
+// Superpacket makes a frame of a packet, as a kernel does: segments have size bytes of payload, and
+// the checksum field holds only the pseudo-header's sum.
 func Superpacket(packet []byte, gsoType uint8, size uint16) []byte {
 	const headerLen = 10 // struct virtio_net_hdr
 	frame := append(make([]byte, headerLen), packet...)
@@ -35,8 +35,8 @@ func Superpacket(packet []byte, gsoType uint8, size uint16) []byte {
 	return frame
 }
 
-// Segments is what a superpacket, without its virtio-net header, stands for: packets built anew
-// layer by layer, with size bytes of payload each but the last. It is slow.
+// Segments are the packets that a superpacket, without its virtio-net header, stands for. All but
+// the last have size bytes of payload. They are built anew layer by layer, which is slow.
 func Segments(packet []byte, size int) [][]byte {
 	first := layers.LayerTypeIPv6
 	if packet[0]>>4 == 4 {
@@ -87,7 +87,7 @@ func Segments(packet []byte, size int) [][]byte {
 	return segments
 }
 
-// Sum is the one's-complement sum of RFC 1071 by the word.
+// Sum is the one's-complement sum of RFC 1071, word by word.
 func Sum(b []byte) uint16 {
 	sum := uint32(0)
 	for i, v := range b {

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// Group is the document of network security group number n: rules rules, inbound and
-// outbound in turn, each between a subnet and one of the largest tags, on a port of its
-// own.
+// Group is the document of network security group number n. Its rules are inbound and
+// outbound in turn. Each is between a subnet and one of the largest tags, for another port.
 func Group(n, rules int) []byte {
 	list := make([]any, rules)
 	for i := range list {
@@ -39,7 +38,7 @@ func marshal(document any) []byte {
 	return data
 }
 
-// network is the document of a virtual network that has a subnet for each group.
+// network is the document of a virtual network with a subnet for each group.
 func network(groups int) []byte {
 	subnets := make([]any, groups)
 	for n := range subnets {
@@ -56,8 +55,8 @@ func network(groups int) []byte {
 	})
 }
 
-// WriteGroups writes the documents of at most 64 network security groups, a file each,
-// and of the virtual network whose subnets have them, into dir.
+// WriteGroups writes into dir the documents of at most 64 network security groups, a file
+// each, and of a virtual network with a subnet for each group.
 func WriteGroups(tb testing.TB, dir string, groups, rules int) {
 	tb.Helper()
 	if err := os.WriteFile(NetworkFile(dir), network(groups), 0o644); err != nil {

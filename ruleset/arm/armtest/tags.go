@@ -1,5 +1,5 @@
 // Package armtest makes ARM documents for the tests and benchmarks of every layer: a
-// service tag file of true size, and network security groups that use its largest
+// service tag file of realistic size, and network security groups that use its largest
 // tags.
 package armtest
 
@@ -15,14 +15,14 @@ import (
 // LargestTags are the names of the tags with the most prefixes, the largest first.
 var LargestTags = []string{"AzureCloud", "AzureMonitor", "MicrosoftCloudAppSecurity", "LogicApps", "Sql", "Storage"}
 
-// sizes are the prefixes of LargestTags in the edition of November 2025.
+// sizes are the numbers of prefixes of LargestTags in the edition of November 2025.
 var sizes = []int{13155, 2499, 2302, 1910, 1513, 800}
 
-// regionalTags and regionalPrefixes are about what that edition has besides.
+// regionalTags and regionalPrefixes are about the number and size of its other tags.
 const regionalTags, regionalPrefixes = 3000, 24
 
-// ServiceTags names a service tag file: Microsoft's own when a copy lies beside the
-// repository, else one made up of as many tags and prefixes.
+// ServiceTags is the path of a service tag file: Microsoft's own if a copy is beside the
+// repository, else a generated one with as many tags and prefixes.
 func ServiceTags(tb testing.TB) string {
 	tb.Helper()
 	if real := realServiceTags(); real != "" {

@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// function is one of the expression language. Exactly one of lazy and call is set.
+// function is a function of the expression language. Exactly one of lazy and call is set.
 type function struct {
-	least, most int // of arguments; most below 0: any number
-	// deep functions look into lists and objects: nothing within may be unresolved.
+	least, most int // number of arguments; many: no upper limit
+	// deep functions look into lists and objects, so no part of these may be unresolved.
 	deep bool
 	call func(f frame, args []any) (any, error)
 	// lazy functions evaluate their own arguments.
 	lazy func(f frame, args []node) (any, error)
 }
 
-// any number of arguments.
+// many, as function.most, stands for any number of arguments.
 const many = -1
 
-// functions by name in lower case. It is filled by init because functions evaluate
+// functions are by name in lower case. init fills the map, because functions evaluate
 // expressions, which look functions up.
 var functions map[string]function
 
@@ -72,7 +72,7 @@ func (f frame) call(c call) (any, error) {
 	return v, f.charge(v)
 }
 
-// named puts the function before an error of its own.
+// named puts the function's name before an error.
 func named(function string, err error) error {
 	if _, ok := err.(*Problem); ok || err == errSteps || err == errBytes || err == errDepth {
 		return err
@@ -90,20 +90,20 @@ func (fn function) arguments() string {
 	return fmt.Sprintf("%d to %d", fn.least, fn.most)
 }
 
-// charge counts what a function made.
+// charge counts the memory of a function's result.
 func (f frame) charge(v any) error {
 	switch v := v.(type) {
 	case string:
-		return f.budget.take(len(v))
+		return f.budget.alloc(len(v))
 	case []any:
-		return f.budget.take(16 * len(v))
+		return f.budget.alloc(16 * len(v))
 	case map[string]any:
-		return f.budget.take(48 * len(v))
+		return f.budget.alloc(48 * len(v))
 	}
 	return nil
 }
 
-// callOwn calls a function of the template: its parameters are all it sees.
+// callOwn calls a function that the template defines. It sees only its own parameters.
 func (f frame) callOwn(c call) (any, error) {
 	fn := f.scope.ownFunction(c.name)
 	if fn == nil {
@@ -125,7 +125,7 @@ func (f frame) callOwn(c call) (any, error) {
 	return frame{scope: f.scope, own: own}.tree("functions."+c.name+".output.value", get(object(fn, "output"), "value")), nil
 }
 
-// ownFunction finds namespace.member.
+// ownFunction finds the template's function "namespace.member".
 func (s *scope) ownFunction(name string) map[string]any {
 	namespace, member, _ := strings.Cut(name, ".")
 	list, _ := get(s.template, "functions").([]any)
@@ -139,7 +139,7 @@ func (s *scope) ownFunction(name string) map[string]any {
 	return nil
 }
 
-// Arguments as what they have to be.
+// The following functions convert arguments to the type that a function needs.
 
 func argString(args []any, i int) (string, error) {
 	s, ok := args[i].(string)
@@ -193,7 +193,7 @@ func argObject(args []any, i int) (map[string]any, error) {
 	return o, nil
 }
 
-// allowed reports a type that a function does not take.
+// allowed is the error for an argument of a wrong type.
 func allowed(i int, v any, kinds string) error {
 	return fmt.Errorf("argument %d is of type %s; allowed are %s", i+1, kindOf(v), kinds)
 }

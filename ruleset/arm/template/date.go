@@ -131,7 +131,7 @@ func addDuration(t time.Time, s string) (time.Time, error) {
 	return t, nil
 }
 
-// standardFormats are .NET's formats of one letter, as its invariant culture has them.
+// standardFormats are .NET's formats of one letter, in its invariant culture.
 var standardFormats = map[string]string{
 	"d": "MM/dd/yyyy", "D": "dddd, dd MMMM yyyy", "t": "HH:mm", "T": "HH:mm:ss", "s": "yyyy-MM-ddTHH:mm:ss",
 	"u": "yyyy-MM-dd HH:mm:ssZ", "o": "yyyy-MM-ddTHH:mm:ss.fffffffZ", "O": "yyyy-MM-ddTHH:mm:ss.fffffffZ",
@@ -175,7 +175,7 @@ func formatTime(t time.Time, layout string) (string, error) {
 	return b.String(), nil
 }
 
-// timePart writes n times the same letter of a format.
+// timePart writes the part of a time that n equal letters of a format stand for.
 func timePart(t time.Time, c byte, n int) string {
 	two := func(v int) string {
 		if n == 1 {

@@ -13,8 +13,7 @@ func (r *instance) isDeployment() bool {
 	return strings.EqualFold(r.kind, "Microsoft.Resources/deployments")
 }
 
-// template is the deployment's template with its resources; nil when there is none or
-// it was not read.
+// template is the deployment's template; nil when there is none or it was not read.
 func (r *instance) template() *scope {
 	if !r.isDeployment() {
 		return nil
@@ -42,7 +41,7 @@ func (r *instance) nest() (any, error) {
 	}
 	s := r.newScope(file, place, template)
 	s.name, s.depth = lastName(r.name), r.depth+1
-	s.target = r.in()
+	s.target = r.group()
 	s.home = s.target
 	if s.depth > maxDeployments {
 		p := r.frame.problem(r.place+".properties.template", "[template]", fmt.Errorf("deployments nest deeper than %d, the cap", maxDeployments)).problem
@@ -61,8 +60,7 @@ func (r *instance) nest() (any, error) {
 
 func lastName(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
-// deploymentProperties are the properties without the template, which is evaluated
-// in its own scope.
+// deploymentProperties are the properties without the template, which has its own scope.
 func (r *instance) deploymentProperties(place string, v any) any {
 	properties, ok := v.(map[string]any)
 	if !ok {
@@ -81,7 +79,7 @@ func (r *instance) deploymentProperties(place string, v any) any {
 	return out
 }
 
-// linked reads the template of a templateLink that lies beside the template's file.
+// linked reads the template of a templateLink, whose file must lie beside this template's.
 func (r *instance) linked(place string, link map[string]any) (map[string]any, string, error) {
 	name := "relativePath"
 	if get(link, name) == nil {
@@ -118,7 +116,7 @@ func (r *instance) linked(place string, link map[string]any) (map[string]any, st
 	if err != nil {
 		return leave(fmt.Errorf("the linked template: %w", err))
 	}
-	if err := r.budget.take(len(data)); err != nil {
+	if err := r.budget.alloc(len(data)); err != nil {
 		return leave(err)
 	}
 	parsed, err := parseJSON(strings.TrimPrefix(string(data), "\ufeff"))

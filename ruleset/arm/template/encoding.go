@@ -69,7 +69,7 @@ var encodingFunctions = map[string]function{
 
 func (f frame) json(s string) (any, error) {
 	// A parsed value takes a multiple of its text.
-	if err := f.budget.take(32 * len(s)); err != nil {
+	if err := f.budget.alloc(32 * len(s)); err != nil {
 		return nil, err
 	}
 	v, err := parseJSON(s)
@@ -94,8 +94,8 @@ func decode64(args []any) (string, error) {
 	return string(data), nil
 }
 
-// resolve combines a base and a relative URI as the web does. A base without a scheme
-// is a path, which Azure has none of: links to files lie beside the template then.
+// resolve combines a base and a relative URI as the web does. A base without a scheme,
+// which Azure does not have, is a path: links are then files beside the template.
 func resolve(base, relative string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {

@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// Problem is one expression that can't be evaluated.
+// Problem is an expression that cannot be evaluated.
 type Problem struct {
-	// File is the template that has it.
+	// File is the template with the expression.
 	File string
 	// Place is the path within the file, such as "resources[2].properties.subnets[0].name".
 	Place string
-	// Expression is the text, brackets included.
+	// Expression is the text with its brackets.
 	Expression string
 	// Message names the function, parameter or resource and what is needed.
 	Message string
 
-	origin string // the place of what Message is about when that is another one
+	origin string // the place that Message is about; empty when it is Place
 }
 
-// Error is the problem in one line, from the place to the message.
+// Error is the problem in one line: the place first, the message last.
 func (p *Problem) Error() string {
 	return fmt.Sprintf("%s: %s: %s: %s", p.File, p.Place, clip(p.Expression), p.Message)
 }
@@ -31,8 +31,8 @@ func (p *Problem) Error() string {
 type loop struct {
 	name  string
 	index int64
-	// property is set for loops of properties, variables and outputs: copyIndex()
-	// without a name means the resource's loop if there is one.
+	// property is set for loops of properties, variables and outputs. copyIndex() without a
+	// name prefers the resource's loop to these.
 	property bool
 }
 
@@ -43,12 +43,12 @@ type binding struct {
 	outer *binding
 }
 
-// frame is where an expression is evaluated.
+// frame is the surroundings in which an expression is evaluated.
 type frame struct {
 	*scope
 	loops []loop
 	bound *binding
-	// own are the parameters of a template's own function, which sees no others.
+	// own are the parameters of a function that the template defines; it sees no others.
 	own map[string]any
 }
 
@@ -58,7 +58,7 @@ func (f frame) within(l loop) frame {
 	return f
 }
 
-// text evaluates a string of a template: an expression, or a literal whose escape goes.
+// text evaluates a string of a template. Of a literal it removes the escape.
 func (f frame) text(place, s string) any {
 	if !isExpression(s) {
 		if strings.HasPrefix(s, "[[") {
@@ -80,7 +80,7 @@ func (f frame) text(place, s string) any {
 	return f.problem(place, s, err)
 }
 
-// problem makes the stand-in of a value.
+// problem records a problem and makes the value that stands for it.
 func (f frame) problem(place, expression string, err error) unresolved {
 	p := &Problem{File: f.file, Place: place, Expression: expression, Message: err.Error()}
 	var cause *Problem
@@ -91,7 +91,7 @@ func (f frame) problem(place, expression string, err error) unresolved {
 			p.Message = cause.Place + ": " + cause.Message
 		}
 	}
-	f.budget.take(128 + len(p.Place) + len(p.Message)) // spent is for the evaluation as a whole
+	f.budget.alloc(128 + len(p.Place) + len(p.Message)) // an error stays in budget.spent
 	return unresolved{p}
 }
 
@@ -117,8 +117,7 @@ func (f frame) tree(place string, v any) any {
 	return v
 }
 
-// literalValue reports a value that is what it is written as: most of a document, whose
-// places nobody needs.
+// literalValue reports whether a value needs no evaluation, as most of a document.
 func literalValue(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -165,7 +164,8 @@ var (
 	errLoopFields = errors.New("the loops of properties are a list; each needs name, count and input")
 )
 
-// propertyLoops tells loops that make properties from a property named "copy".
+// propertyLoops returns the loops of a "copy" that makes properties. A property may also
+// have that name by chance; ok is then false.
 func propertyLoops(name string, v any) ([]map[string]any, bool) {
 	list, ok := v.([]any)
 	if !ok || !strings.EqualFold(name, "copy") {
@@ -183,7 +183,7 @@ func propertyLoops(name string, v any) ([]map[string]any, bool) {
 	return loops, true
 }
 
-// malformedLoops tells loops that lack something from a property named "copy".
+// malformedLoops reports whether a "copy" looks like loops but lacks something.
 func malformedLoops(name string, v any) bool {
 	if !strings.EqualFold(name, "copy") {
 		return false
@@ -200,7 +200,7 @@ func malformedLoops(name string, v any) bool {
 	})
 }
 
-// repeat makes the list of a property's loop in out, and gives the property's name.
+// repeat runs a property's loop, puts the list into out and returns the property's name.
 func (f frame) repeat(place string, l map[string]any, out map[string]any) (name string) {
 	name, ok := f.text(place+".name", text(l, "name")).(string)
 	if !ok {
@@ -223,7 +223,7 @@ func (f frame) repeat(place string, l map[string]any, out map[string]any) (name 
 	return name
 }
 
-// count evaluates how often a loop runs.
+// count evaluates the number of passes of a loop.
 func (f frame) count(place string, v any) (int, error) {
 	v = f.tree(place, v)
 	if u, ok := v.(unresolved); ok {
@@ -240,7 +240,7 @@ func (f frame) count(place string, v any) (int, error) {
 	return int(n), f.budget.step(int(n))
 }
 
-// countText is a count as an expression, whatever it is.
+// countText is the text of a count for a problem.
 func countText(v any) string {
 	if s, ok := v.(string); ok && isExpression(s) {
 		return s
@@ -252,8 +252,8 @@ func countText(v any) string {
 	return "[" + shown + "]"
 }
 
-// eval evaluates a part of an expression. The result is never unresolved as a whole;
-// it may be within.
+// eval evaluates a part of an expression. Parts of the result may be unresolved, but not
+// the result itself.
 func (f frame) eval(n node) (any, error) {
 	if err := f.budget.step(1); err != nil {
 		return nil, err
@@ -324,7 +324,8 @@ func (f frame) member(n member) (any, error) {
 	return nil, fmt.Errorf("a value of type %s has no property %s", kindOf(base), clip(fmt.Sprint(index)))
 }
 
-// missing says what an object lacks; that of a reference may be known to Azure alone.
+// missing is the error for a field that an object lacks. If the object comes from
+// reference(), Azure may know the field.
 func (f frame) missing(base node, o map[string]any, name string) error {
 	if c, ok := root(base).(call); ok && strings.EqualFold(c.name, "reference") {
 		of, err := f.eval(c.args[0]) // it was evaluated before
@@ -340,7 +341,7 @@ func (f frame) missing(base node, o map[string]any, name string) error {
 	return fmt.Errorf("there is no property %s; there are: %s", clip(name), clip(strings.Join(keys, ", ")))
 }
 
-// root is what the properties and elements of an expression belong to.
+// root is the innermost base of an expression's properties and elements.
 func root(n node) node {
 	for {
 		m, ok := n.(member)

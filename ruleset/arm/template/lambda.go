@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// lambda is a function as a value, with what it sees.
+// lambda is a function as a value, with the frame in which it stands.
 type lambda struct {
 	names []string
 	body  node
@@ -144,7 +144,7 @@ func argLambda(args []any, i int) (lambda, error) {
 	return l, nil
 }
 
-// apply calls a lambda; it may also take the element's index, as its last variable.
+// apply calls a lambda. Its last variable may be the element's index.
 func (l lambda) apply(index int, values ...any) (any, error) {
 	f := l.frame
 	if len(l.names) == len(values)+1 {
@@ -185,7 +185,7 @@ func (f frame) each(args []any, take func(v, result any) error) error {
 	return nil
 }
 
-// sortList orders by a lambda that tells whether its first argument goes first.
+// sortList sorts by a lambda, which is true if its first argument comes first.
 func sortList(_ frame, args []any) (any, error) {
 	list, err := argList(args, 0)
 	if err != nil {

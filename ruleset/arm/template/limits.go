@@ -2,7 +2,7 @@ package template
 
 import "errors"
 
-// Azure's limits, where it states one; the others are ours.
+// The limits are Azure's, or ours where Azure states none.
 const (
 	// maxExpression is Azure's limit of an expression's length.
 	maxExpression = 24_576
@@ -12,16 +12,16 @@ const (
 	maxRange = 10_000
 	// maxNesting is how deep an expression may nest.
 	maxNesting = 100
-	// maxDepth is how deep parameters, variables, references and lists may go through
-	// one another.
+	// maxDepth is how deep parameters, variables, references and lists may depend on each
+	// other.
 	maxDepth = 250
 	// maxDeployments is how deep deployments may nest.
 	maxDeployments = 8
-	// maxSteps and maxBytes bound the time and the memory of one evaluation, beside
-	// what the document itself takes.
+	// maxSteps and maxBytes bound the time and memory of one evaluation, besides those of
+	// the document itself.
 	maxSteps = 4_000_000
 	maxBytes = 64 << 20
-	// stepsOfNode is more than a value of a document takes that is no expression.
+	// stepsOfNode is more than the steps of one value of a document without expressions.
 	stepsOfNode = 8
 )
 
@@ -31,11 +31,11 @@ var (
 	errDepth = errors.New("parameters, variables, references and values nest deeper than 250, the cap")
 )
 
-// budget is what is left of an evaluation's steps and bytes.
+// budget is the rest of an evaluation's steps and bytes.
 type budget struct {
 	steps, bytes int
 	depth        int
-	// spent is why the evaluation as a whole is no use; nil while it is.
+	// spent is the reason why the evaluation ended early; nil if it did not.
 	spent error
 }
 
@@ -66,8 +66,8 @@ func (b *budget) step(n int) error {
 	return nil
 }
 
-// take charges n bytes, before they are allocated.
-func (b *budget) take(n int) error {
+// alloc charges n bytes before they are allocated.
+func (b *budget) alloc(n int) error {
 	if n < 0 || n > b.bytes {
 		b.bytes, b.spent = 0, errBytes
 		return errBytes
@@ -76,7 +76,7 @@ func (b *budget) take(n int) error {
 	return nil
 }
 
-// enter goes a level deeper; leave comes back.
+// enter goes one level deeper. leave goes back.
 func (b *budget) enter() error {
 	b.depth++
 	if b.depth > maxDepth {

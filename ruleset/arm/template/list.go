@@ -74,7 +74,8 @@ func empty(_ frame, args []any) (any, error) {
 	return nil, allowed(0, args[0], "string, array, object and null")
 }
 
-// contains looks for a part of a text (with case), an element or a key (without).
+// contains searches a text for a part, with case, an array for an element, or an object for
+// a key in any case.
 func contains(f frame, args []any) (any, error) {
 	switch v := args[0].(type) {
 	case string:
@@ -90,7 +91,7 @@ func contains(f frame, args []any) (any, error) {
 	return nil, allowed(0, args[0], "string, array and object")
 }
 
-// end is the first or the last element; null of an empty array, as in Azure.
+// end is the first or the last element. It is null for an empty array, as in Azure.
 func end(v any, last bool) (any, error) {
 	switch v := v.(type) {
 	case []any:
@@ -114,7 +115,8 @@ func end(v any, last bool) (any, error) {
 	return nil, allowed(0, v, "string and array")
 }
 
-// cut takes a part of a text or an array; bounds gets a number from 0 to the size.
+// cut takes a part of a text or an array. bounds turns a number from 0 to the size into the
+// part's bounds.
 func cut(args []any, bounds func(n, size int) (int, int)) (any, error) {
 	n, err := argInt(args, 1)
 	if err != nil {
@@ -145,7 +147,7 @@ func rangeOf(f frame, args []any) (any, error) {
 	if count < 0 || count > maxRange || start > math.MaxInt32 || start < math.MinInt32 || start+count-1 > math.MaxInt32 {
 		return nil, fmt.Errorf("start %d and count %d; allowed are at most %d numbers, none beyond %d", start, count, maxRange, math.MaxInt32)
 	}
-	if err := f.budget.take(24 * int(count)); err != nil {
+	if err := f.budget.alloc(24 * int(count)); err != nil {
 		return nil, err
 	}
 	list := make([]any, count)
@@ -166,7 +168,7 @@ func flatten(f frame, args []any) (any, error) {
 		case unresolved:
 			return nil, e.problem
 		case []any:
-			if err := f.budget.take(16 * len(e)); err != nil {
+			if err := f.budget.alloc(16 * len(e)); err != nil {
 				return nil, err
 			}
 			out = append(out, e...)
@@ -177,8 +179,8 @@ func flatten(f frame, args []any) (any, error) {
 	return out, nil
 }
 
-// union is of arrays, each element once, or of objects: of a field that several have
-// the last one's value holds, and objects within are united too.
+// union unites arrays, with each element once, or objects. If objects share a field, the
+// last value wins, except that inner objects are united too.
 func union(f frame, args []any) (any, error) {
 	switch args[0].(type) {
 	case []any:
@@ -202,7 +204,7 @@ func union(f frame, args []any) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := f.budget.take(48 * len(o)); err != nil {
+			if err := f.budget.alloc(48 * len(o)); err != nil {
 				return nil, err
 			}
 			out = unite(out, o)
@@ -213,7 +215,7 @@ func union(f frame, args []any) (any, error) {
 }
 
 func unite(a, b map[string]any) map[string]any {
-	out := over(a, b)
+	out := overlay(a, b)
 	first := folded(a)
 	for name, v := range b {
 		below, _ := first.field(name)
@@ -225,7 +227,7 @@ func unite(a, b map[string]any) map[string]any {
 	return out
 }
 
-// add appends an element that the list has not got yet.
+// add appends an element unless the list has it.
 func (f frame) add(list []any, v any) ([]any, error) {
 	known, err := f.has(list, v)
 	if err != nil || known {
@@ -234,7 +236,7 @@ func (f frame) add(list []any, v any) ([]any, error) {
 	return append(list, v), nil
 }
 
-// has looks an element up and pays for it.
+// has searches for an element and charges the steps.
 func (f frame) has(list []any, v any) (bool, error) {
 	if err := f.budget.step(1 + len(list)/4); err != nil {
 		return false, err
@@ -302,7 +304,7 @@ var objectFunctions = map[string]function{
 			if err != nil {
 				return nil, err
 			}
-			out = over(out, map[string]any{name: args[i+1]})
+			out = overlay(out, map[string]any{name: args[i+1]})
 		}
 		return out, nil
 	}},
@@ -339,7 +341,7 @@ var objectFunctions = map[string]function{
 			case unresolved:
 				return nil, o.problem
 			case map[string]any:
-				out = over(out, o)
+				out = overlay(out, o)
 			default:
 				return nil, fmt.Errorf("element %d is of type %s; allowed is object", i, kindOf(e))
 			}

@@ -10,7 +10,7 @@ var logicFunctions = map[string]function{
 	"true":  {call: func(frame, []any) (any, error) { return true, nil }},
 	"false": {call: func(frame, []any) (any, error) { return false, nil }},
 	"null":  {call: func(frame, []any) (any, error) { return nil, nil }},
-	// if evaluates only the branch that is taken, as Azure does.
+	// As in Azure, if evaluates only the branch that it returns.
 	"if": {least: 3, most: 3, lazy: func(f frame, args []node) (any, error) {
 		v, err := f.eval(args[0])
 		if err != nil {
@@ -47,7 +47,7 @@ var logicFunctions = map[string]function{
 	}},
 }
 
-// until evaluates arguments up to the first that decides.
+// until evaluates arguments up to the first that equals decides.
 func (f frame) until(function string, args []node, decides bool) (any, error) {
 	for i, arg := range args {
 		v, err := f.eval(arg)
@@ -74,7 +74,7 @@ func coalesce(f frame, args []node) (any, error) {
 	return nil, nil
 }
 
-// ordered compares two numbers, or two strings by their characters' numbers.
+// ordered compares two numbers, or two strings by their code points.
 func ordered(args []any, holds func(int) bool) (any, error) {
 	switch a := args[0].(type) {
 	case string:

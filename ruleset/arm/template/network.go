@@ -27,8 +27,8 @@ func argPrefix(args []any) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// parseCidr describes a range. First and last usable leave out an IPv4 network's own
-// and its broadcast address.
+// parseCidr describes a range. The usable addresses leave out the network address and the
+// broadcast address of IPv4.
 func parseCidr(_ frame, args []any) (any, error) {
 	p, err := argPrefix(args)
 	if err != nil {
@@ -47,7 +47,7 @@ func parseCidr(_ frame, args []any) (any, error) {
 	return out, nil
 }
 
-// plus is the address n after the first of a range; the bool tells whether it is within.
+// plus is the address at position n of a range, and whether it is inside the range.
 func plus(p netip.Prefix, n *big.Int) (netip.Addr, bool) {
 	bytes := p.Addr().AsSlice()
 	sum := new(big.Int).Add(new(big.Int).SetBytes(bytes), n)
@@ -84,8 +84,8 @@ func cidrSubnet(_ frame, args []any) (any, error) {
 	return netip.PrefixFrom(a, int(bits)).String(), nil
 }
 
-// cidrHost is the index-th usable address of a range: Azure counts from the first one
-// after the network's own.
+// cidrHost is the index-th usable address of a range. As in Azure, index 0 is the first
+// address after the network address.
 func cidrHost(_ frame, args []any) (any, error) {
 	p, err := argPrefix(args)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// secret is a parameter whose value a parameters file leaves in a key vault.
+// secret is a parameter's value that is in a key vault.
 type secret struct{}
 
 // Declared are the names of a template's parameters, sorted.
 func Declared(document map[string]any) []string { return sortedKeys(object(document, "parameters")) }
 
-// ParseParameters reads a parameters file: Azure's deploymentParameters document, or
-// its inner object alone.
+// ParseParameters reads a parameters file: Azure's deploymentParameters document, or only
+// the object inside it.
 func ParseParameters(data []byte) (map[string]any, error) {
 	v, err := parseJSON(strings.TrimPrefix(string(data), "\ufeff"))
 	if err != nil {
@@ -49,7 +49,7 @@ func ParseParameters(data []byte) (map[string]any, error) {
 	return values, nil
 }
 
-// takeParameters makes the cells of the root's parameters from given values.
+// takeParameters makes the cells of the root template's parameters.
 func (s *scope) takeParameters(given map[string]any) {
 	declared := object(s.template, "parameters")
 	for _, name := range sortedKeys(declared) {
@@ -76,7 +76,7 @@ func (s *scope) faulty(name string, err error) {
 	s.result.Faults = append(s.result.Faults, p)
 }
 
-// takeArguments makes the cells of a nested template's parameters from what the
+// takeArguments makes the cells of a nested template's parameters out of the values that
 // deployment r passes.
 func (s *scope) takeArguments(r *instance) {
 	passed := object(object(r.body, "properties"), "parameters")
@@ -98,7 +98,7 @@ func (s *scope) takeArguments(r *instance) {
 	}
 }
 
-// declare makes a parameter's cell. given is nil when nobody passed a value.
+// declare makes a parameter's cell. given is nil when there is no value for it.
 func (s *scope) declare(name string, declaration any, given func() (any, error)) {
 	d, _ := declaration.(map[string]any)
 	place := s.place + "parameters." + name
@@ -148,7 +148,7 @@ func (s *scope) parameterValue(place, name string, d map[string]any, given func(
 	return value, s.check(d, value)
 }
 
-// definition follows a declaration's $ref within the template.
+// definition follows a declaration's $ref inside the template.
 func (s *scope) definition(d map[string]any) map[string]any {
 	for range 8 {
 		name, ok := strings.CutPrefix(text(d, "$ref"), "#/definitions/")
@@ -201,8 +201,8 @@ func (t Text) as(declared string) (any, error) {
 	return s, nil
 }
 
-// check holds a value against its declaration. Values are not shown where the type
-// says that they are secrets.
+// check compares a value with its declaration. Its errors never show values of secret
+// types.
 func (s *scope) check(d map[string]any, value any) error {
 	declared := strings.ToLower(text(d, "type"))
 	kind := strings.TrimPrefix(declared, "secure")
@@ -225,7 +225,8 @@ func (s *scope) check(d map[string]any, value any) error {
 	return bounds(d, value, shown)
 }
 
-// among reports an allowed value. An array may hold any of them; texts fit in any case.
+// among reports whether a value, or each element of an array, is in a list. Texts may have
+// any case.
 func among(list []any, value any) bool {
 	fits := func(v any) bool {
 		return slices.ContainsFunc(list, func(a any) bool {

@@ -12,23 +12,23 @@ type node interface{}
 type (
 	literal struct{ value any }
 	call    struct {
-		name string // as written; "namespace.name" of a template's own functions
+		name string // as written; "namespace.name" for a function that the template defines
 		args []node
 	}
-	// member is base.name or base[index]; safe with a question mark gives null for
-	// what is missing.
+	// member is base.name or base[index]. A safe one, with a question mark, is null when the
+	// member is missing.
 	member struct {
 		base, index node
 		safe        bool
 	}
 )
 
-// isExpression reports a template expression; "[[" escapes a bracket.
+// isExpression reports whether text is a template expression. "[[" escapes a bracket.
 func isExpression(text string) bool {
 	return len(text) >= 2 && text[0] == '[' && text[len(text)-1] == ']' && text[1] != '['
 }
 
-// parser reads an expression, brackets apart.
+// parser reads an expression without its brackets.
 type parser struct {
 	text  string
 	at    int
@@ -66,7 +66,7 @@ func (p *parser) blank() {
 	}
 }
 
-// peek is the next character that is no blank, 0 at the end.
+// peek is the next character that is not a blank; 0 at the end.
 func (p *parser) peek() byte {
 	p.blank()
 	if p.at == len(p.text) {
@@ -75,7 +75,7 @@ func (p *parser) peek() byte {
 	return p.text[p.at]
 }
 
-// accept takes a token if it is next.
+// accept reads a token if it is next.
 func (p *parser) accept(token string) bool {
 	p.blank()
 	if strings.HasPrefix(p.text[p.at:], token) {
@@ -121,7 +121,7 @@ func (p *parser) primary() (node, error) {
 	return nil, p.fail("expected a function, a string in single quotes or a number")
 }
 
-// quoted reads a string; two quotes within it are one.
+// quoted reads a string. Two quotes inside it mean one.
 func (p *parser) quoted() (node, error) {
 	var b strings.Builder
 	start := p.at

@@ -103,8 +103,8 @@ func TestTextsComeBack(t *testing.T) {
 	}
 }
 
-// Each field of another case was looked for among all: equals of two objects of 60,000
-// fields took hours of work. A quadratic comparison doesn't come to an end here.
+// Fields of another case were each searched among all, so that comparing two objects of
+// 60,000 fields took hours. This test never ends with a quadratic comparison.
 func TestComparingGreatObjectsIsLinear(t *testing.T) {
 	a, b := map[string]any{}, map[string]any{}
 	for i := range 200_000 {

@@ -66,7 +66,7 @@ var resourceFunctions = map[string]function{
 		}
 		return typedID(strings.TrimSuffix(parts[0], "/"), parts[1], splitNames(parts[2:]))
 	}},
-	// pickZones names zones from 1: which ones a location has, only Azure knows.
+	// pickZones counts zones from 1. Only Azure knows which zones a location has.
 	"pickZones": {least: 3, most: 5, deep: true, call: func(_ frame, args []any) (any, error) {
 		count, offset := int64(1), int64(0)
 		var err error
@@ -100,10 +100,10 @@ var resourceFunctions = map[string]function{
 	}},
 }
 
-// isType reports a resource type with its provider, as told from a name or an id.
+// isType reports whether s is a resource type with its provider, and not a name or an id.
 func isType(s string) bool { return strings.Contains(strings.Trim(s, "/"), "/") }
 
-// splitNames takes names that hold several segments, as Azure does.
+// splitNames splits names of several segments, which Azure allows.
 func splitNames(names []string) []string {
 	var list []string
 	for _, name := range names {
@@ -112,7 +112,7 @@ func splitNames(names []string) []string {
 	return list
 }
 
-// reference gives the properties of a resource; with 'Full', all of it.
+// reference returns the properties of a resource, or the whole resource with 'Full'.
 func reference(f frame, args []any) (any, error) {
 	name, err := argString(args, 0)
 	if err != nil {
@@ -143,7 +143,7 @@ func reference(f frame, args []any) (any, error) {
 	return r.referred(known, full)
 }
 
-// references gives the list that a loop's symbolic name stands for.
+// references returns the resources of a loop's symbolic name.
 func references(f frame, args []any) (any, error) {
 	symbol, err := argString(args, 0)
 	if err != nil {
@@ -176,8 +176,8 @@ func part(resource map[string]any, full bool) any {
 	return resource
 }
 
-// find finds what a reference means: a symbolic name, an id, a type with a name, or a
-// name that only one resource of the template has; nil when there is none.
+// find finds the resource of a reference: a symbolic name, an id, a type with a name, or a
+// name that only one resource of the template has. Nil when there is none.
 func (f frame) find(name string) (*instance, error) {
 	if r := f.scope.symbols[strings.ToLower(name)]; r != nil {
 		return r, nil
@@ -223,7 +223,7 @@ func (f frame) find(name string) (*instance, error) {
 	return nil, nil
 }
 
-// runtime is what Options.Runtime has of a resource, by id or name.
+// runtime is the object of a resource in Options.Runtime, by id or name.
 func (f frame) runtime(name string, r *instance) map[string]any {
 	keys := []string{name}
 	if r != nil {
@@ -240,8 +240,8 @@ func (f frame) runtime(name string, r *instance) map[string]any {
 	return nil
 }
 
-// referred is the resource as reference() gives it: as it is evaluated, with what
-// Azure derives from that, and over both what is known of it.
+// referred is the resource as reference() returns it: the evaluated resource, overlaid with
+// the properties that Azure derives, then with those of Options.Runtime.
 func (r *instance) referred(known map[string]any, full bool) (any, error) {
 	if r.isDeployment() {
 		outputs := any(nil)
@@ -252,7 +252,7 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 				return nil, fmt.Errorf("the outputs of the deployment %s are not known: %w", r.name, err)
 			}
 		}
-		return part(over(map[string]any{
+		return part(overlay(map[string]any{
 			"id": r.id, "name": r.name, "type": r.kind,
 			"properties": map[string]any{"outputs": outputs, "provisioningState": "Succeeded"},
 		}, known), full), nil
@@ -274,18 +274,18 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 	if u, ok := get(body, "properties").(unresolved); ok {
 		return nil, u.problem
 	}
-	properties := over(map[string]any{"provisioningState": "Succeeded"}, object(body, "properties"))
-	whole["properties"] = over(properties, derived(r.kind, lastName(r.name), location, properties))
+	properties := overlay(map[string]any{"provisioningState": "Succeeded"}, object(body, "properties"))
+	whole["properties"] = overlay(properties, derived(r.kind, lastName(r.name), location, properties))
 	if known != nil {
-		merged := over(whole, known)
-		merged["properties"] = over(object(whole, "properties"), object(known, "properties"))
+		merged := overlay(whole, known)
+		merged["properties"] = overlay(object(whole, "properties"), object(known, "properties"))
 		whole = merged
 	}
 	return part(whole, full), nil
 }
 
-// over lays the fields of one object over another's, whatever the case of their names.
-func over(below, above map[string]any) map[string]any {
+// overlay puts the fields of one object over another's, in any case.
+func overlay(below, above map[string]any) map[string]any {
 	out := make(map[string]any, len(below)+len(above))
 	names := make(map[string]string, len(below))
 	for name, v := range below {
@@ -301,8 +301,8 @@ func over(below, above map[string]any) map[string]any {
 	return out
 }
 
-// derived are properties that Azure makes of a resource's name and others by a
-// documented rule, in its public cloud.
+// derived are properties that Azure derives, by a documented rule of its public cloud, from
+// a resource's name and properties.
 func derived(kind, name, location string, properties map[string]any) map[string]any {
 	region := strings.ToLower(strings.ReplaceAll(location, " ", ""))
 	switch strings.ToLower(kind) {
@@ -315,7 +315,7 @@ func derived(kind, name, location string, properties map[string]any) map[string]
 	case "microsoft.network/publicipaddresses":
 		if label := text(object(properties, "dnsSettings"), "domainNameLabel"); label != "" {
 			fqdn := map[string]any{"fqdn": label + "." + region + ".cloudapp.azure.com"}
-			return map[string]any{"dnsSettings": over(object(properties, "dnsSettings"), fqdn)}
+			return map[string]any{"dnsSettings": overlay(object(properties, "dnsSettings"), fqdn)}
 		}
 	case "microsoft.keyvault/vaults":
 		return map[string]any{"vaultUri": "https://" + name + ".vault.azure.net/"}

@@ -14,31 +14,31 @@ type instance struct {
 	frame    frame
 	place    string
 	body     map[string]any
-	kind     string // the whole type, without the name
-	name     string // the whole name, with its parents'; empty when it is open
-	id       string // empty when the name is open
+	kind     string // the whole type
+	name     string // the whole name, with the parents' names; empty when it is not known
+	id       string // empty when the name is not known
 	symbol   string
 	existing bool
-	// excluded resources are not deployed, which says nothing of their children.
+	// excluded resources are not deployed. Their children may be.
 	excluded bool
 	parent   *instance
 	children []*instance
-	// head are name, type, condition and copy as they are evaluated.
+	// head are the evaluated name, type, condition and copy.
 	head map[string]any
 	rest cell
-	// nested is the template of a deployment: a *scope, or nil for one that was not read.
+	// nested is the template of a deployment: a *scope, or nil if it was not read.
 	nested cell
 }
 
-// expand finds a template's resources: loops are rolled out, excluded ones are not
-// among them. Their properties are not evaluated yet.
+// expand makes a template's resources, with loops rolled out and without excluded ones. It
+// does not evaluate their properties.
 func (s *scope) expand() {
 	s.expanding = true
 	s.expandList(s.place+"resources", get(s.template, "resources"), nil)
 	s.expanding = false
 }
 
-// expandList takes a list, or an object of symbolic names.
+// expandList expands a list of resources, or an object of symbolic names.
 func (s *scope) expandList(place string, resources any, parent *instance) {
 	switch resources := resources.(type) {
 	case []any:
@@ -86,7 +86,7 @@ func (s *scope) expandResource(place, symbol string, body map[string]any, parent
 	}
 }
 
-// add makes an instance; none when its condition excludes it.
+// add makes an instance, unless its condition excludes it.
 func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *instance) *instance {
 	r := &instance{scope: s, frame: f, place: place, body: body, symbol: symbol, parent: parent, head: map[string]any{}}
 	if condition, ok := field(body, "condition"); ok {
@@ -137,7 +137,7 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 	return r
 }
 
-// identify composes type, name and id; a child's are its parent's with its own.
+// identify composes type, name and id. A child's begin with its parent's.
 func (r *instance) identify() {
 	kind, known := r.head["type"].(string)
 	name, named := r.head["name"].(string)
@@ -156,15 +156,15 @@ func (r *instance) identify() {
 		}
 	}
 	r.kind, r.name = kind, name
-	scope := r.root().in().id()
+	scope := r.root().group().id()
 	if s, ok := r.frame.tree(r.place+".scope", get(r.body, "scope")).(string); ok && strings.HasPrefix(s, "/subscriptions/") {
 		scope = s
 	}
 	r.id, _ = typedID(scope, kind, strings.Split(name, "/")) // a type or name that fits no id is Azure's to refuse
 }
 
-// in is the resource group of the resource: its own or its deployment's.
-func (r *instance) in() group {
+// group is the resource group of the resource: its own or its deployment's.
+func (r *instance) group() group {
 	in := r.scope.target
 	if v, ok := r.frame.text(r.place+".resourceGroup", text(r.body, "resourceGroup")).(string); ok && v != "" {
 		in.name = v
@@ -175,7 +175,7 @@ func (r *instance) in() group {
 	return in
 }
 
-// root is the resource that is nested in no other.
+// root is the outermost parent.
 func (r *instance) root() *instance {
 	for r.parent != nil {
 		r = r.parent

@@ -17,7 +17,7 @@ type engine struct {
 	instances map[string]*instance
 }
 
-// ast is an expression that was parsed, or why not.
+// ast is a parsed expression, or the error of parsing it.
 type ast struct {
 	node node
 	err  error
@@ -39,23 +39,22 @@ func (e *engine) parsed(s string) (node, error) {
 type scope struct {
 	*engine
 	file     string
-	place    string // of the template within file, with a dot at its end; empty for a whole file
+	place    string // the template's path in file, with a dot at its end; empty for a whole file
 	template map[string]any
 	name     string // of the deployment
 	depth    int    // of nesting
 
-	// target is where its resources go, home what resourceGroup() and subscription()
-	// answer; they differ in a nested template that is evaluated in the outer scope.
+	// target is the resource group of its resources, home the answer of resourceGroup() and
+	// subscription(). They differ in a nested template that uses the outer scope.
 	target, home group
 
 	parameters map[string]*cell
 	variables  map[string]*cell
-	// outer has the parameters and variables of a nested template that is evaluated
-	// in the outer scope.
+	// outer has the parameters and variables of a nested template that uses the outer scope.
 	outer *frame
 
 	instances []*instance
-	strays    []unresolved         // expressions in the place of a resource
+	strays    []unresolved         // expressions that stand for whole resources
 	symbols   map[string]*instance // by symbolic name in lower case
 	expanding bool
 	results   cell // outputs
@@ -64,7 +63,7 @@ type scope struct {
 // group is a resource group of a subscription.
 type group struct{ subscription, name, location string }
 
-// cell is a value that is evaluated when it is first asked for.
+// cell is a value that is evaluated on its first use.
 type cell struct {
 	place string
 	make  func() (any, error)
@@ -83,7 +82,7 @@ const (
 
 var errCycle = errors.New("it refers to itself")
 
-// get evaluates the cell once. Cycles are errors that name the cell.
+// get evaluates the cell once. A cycle is an error that names the cell.
 func (c *cell) get(b *budget) (any, error) {
 	switch c.state {
 	case busy:
@@ -99,7 +98,7 @@ func (c *cell) get(b *budget) (any, error) {
 	return c.value, c.err
 }
 
-// newScope prepares a deployment's parameters and variables. Nothing is evaluated yet.
+// newScope prepares a deployment's parameters and variables without evaluating them.
 func (e *engine) newScope(file, place string, template map[string]any) *scope {
 	s := &scope{engine: e, file: file, place: place, template: template,
 		parameters: map[string]*cell{}, variables: map[string]*cell{}, symbols: map[string]*instance{}}
@@ -132,7 +131,7 @@ func (s *scope) variableLoop(at string, l map[string]any) {
 	}})
 }
 
-// setVariable takes a variable; of two of one name none is known.
+// setVariable sets a variable. If two have one name, neither has a value.
 func (s *scope) setVariable(name string, c *cell) {
 	key := strings.ToLower(name)
 	if s.variables[key] != nil {
@@ -145,7 +144,7 @@ func (s *scope) setVariable(name string, c *cell) {
 
 func (s *scope) frame() frame { return frame{scope: s} }
 
-// scopeFunctions read what surrounds an expression.
+// scopeFunctions read the deployment, its parameters and its variables.
 var scopeFunctions = map[string]function{
 	"parameters": {least: 1, most: 1, call: func(f frame, args []any) (any, error) {
 		name, err := argString(args, 0)
@@ -169,28 +168,28 @@ var scopeFunctions = map[string]function{
 		id := f.home.subscription
 		return map[string]any{
 			"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": f.options.tenant(),
-			"displayName": f.azures("subscription", "/subscriptions/"+id, "displayName"),
+			"displayName": f.fromAzure("subscription", "/subscriptions/"+id, "displayName"),
 		}, nil
 	}},
 	"resourceGroup": {call: func(f frame, _ []any) (any, error) {
 		return map[string]any{
 			"id": f.home.id(), "name": f.home.name, "type": "Microsoft.Resources/resourceGroups", "location": f.home.location,
-			"tags": f.azures("resourceGroup", f.home.id(), "tags"), "properties": map[string]any{"provisioningState": "Succeeded"},
+			"tags": f.fromAzure("resourceGroup", f.home.id(), "tags"), "properties": map[string]any{"provisioningState": "Succeeded"},
 		}, nil
 	}},
 	"tenant": {call: func(f frame, _ []any) (any, error) {
 		id := "/tenants/" + f.options.tenant()
 		return map[string]any{
 			"tenantId": f.options.tenant(), "id": id,
-			"displayName": f.azures("tenant", id, "displayName"), "countryCode": f.azures("tenant", id, "countryCode"),
+			"displayName": f.fromAzure("tenant", id, "displayName"), "countryCode": f.fromAzure("tenant", id, "countryCode"),
 		}, nil
 	}},
 	"environment": {call: func(frame, []any) (any, error) { return publicCloud(), nil }},
 }
 
-// azures is a field of what surrounds the template that Azure alone knows: what Options
-// have of it, else what stands for it.
-func (f frame) azures(function, id, name string) any {
+// fromAzure is a field of the subscription, group or deployment that only Azure knows: out
+// of Options.Runtime, else a problem.
+func (f frame) fromAzure(function, id, name string) any {
 	if v, ok := field(f.runtime(id, nil), name); ok {
 		return v
 	}
@@ -230,8 +229,7 @@ func (f frame) variable(name string) (any, error) {
 	return c.get(f.budget)
 }
 
-// copyIndex takes copyIndex(), copyIndex(offset), copyIndex(name) and
-// copyIndex(name, offset).
+// copyIndex is copyIndex(), copyIndex(offset), copyIndex(name) or copyIndex(name, offset).
 func copyIndex(f frame, args []any) (any, error) {
 	loops := f.loops
 	if f.outer != nil {
@@ -261,7 +259,8 @@ func copyIndex(f frame, args []any) (any, error) {
 	return nil, fmt.Errorf("it stands in no copy loop %s", name)
 }
 
-// pick finds the loop of a name; without one, that of the resource, else the innermost.
+// pick finds the loop of a name. Without a name it picks the resource's loop, else the
+// innermost.
 func pick(loops []loop, name string) *loop {
 	var found *loop
 	for i := range loops {
@@ -281,7 +280,7 @@ func (s *scope) deployment() map[string]any {
 		"name": s.name, "id": s.target.id() + "/providers/Microsoft.Resources/deployments/" + s.name, "location": s.home.location,
 		"properties": map[string]any{
 			"mode": "Incremental", "provisioningState": "Accepted",
-			// The template's own file, to which links within it are relative.
+			// Links in the template are relative to its own file.
 			"templateLink": map[string]any{"uri": filepath.Base(s.file)},
 			"template":     map[string]any{"contentVersion": text(s.template, "contentVersion")},
 		},

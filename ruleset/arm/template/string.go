@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// Positions and lengths are counted in characters, as far as they lie in Unicode's
-// basic plane like Azure's.
+// stringFunctions count positions and lengths in characters. Azure counts UTF-16 units,
+// which is the same within Unicode's basic plane.
 var stringFunctions = map[string]function{
 	"toLower": one(strings.ToLower),
 	"toUpper": one(strings.ToUpper),
@@ -76,12 +76,12 @@ func one(change func(string) string) function {
 	}}
 }
 
-// fold is for comparisons without case; it keeps the number of characters.
+// fold prepares a comparison without case. It keeps the number of characters.
 func fold(s string) string { return strings.Map(unicode.ToLower, s) }
 
 func runes(s string) int { return utf8.RuneCountInString(s) }
 
-// asText is a value as string(), concat and format write it.
+// asText is the form of a value in string(), concat and format.
 func (f frame) asText(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -98,14 +98,14 @@ func (f frame) asText(v any) (string, error) {
 	case lambda:
 		return "", errors.New("a lambda is no value")
 	}
-	if err := f.budget.take(textSize(v)); err != nil {
+	if err := f.budget.alloc(textSize(v)); err != nil {
 		return "", err
 	}
 	return asJSON(v)
 }
 
-// textSize bounds how long a value's JSON is from below; the walk is paid for by the
-// check for unresolved parts.
+// textSize is a lower bound of the length of a value's JSON. The check for unresolved parts
+// has charged the steps of the walk.
 func textSize(v any) int {
 	size := 8
 	switch v := v.(type) {
@@ -132,7 +132,7 @@ func concat(f frame, args []any) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := f.budget.take(16 * len(list)); err != nil {
+			if err := f.budget.alloc(16 * len(list)); err != nil {
 				return nil, err
 			}
 			all = append(all, list...)
@@ -150,7 +150,7 @@ func concat(f frame, args []any) (any, error) {
 			return nil, err
 		}
 		if b.Len()+len(s) > f.budget.bytes {
-			return nil, f.budget.take(b.Len() + len(s))
+			return nil, f.budget.alloc(b.Len() + len(s))
 		}
 		b.WriteString(s)
 	}
@@ -166,7 +166,7 @@ func replace(f frame, args []any) (any, error) {
 		return nil, errors.New("the text to be replaced is empty")
 	}
 	n := strings.Count(s[0], s[1])
-	if err := f.budget.take(len(s[0]) + n*len(s[2])); err != nil {
+	if err := f.budget.alloc(len(s[0]) + n*len(s[2])); err != nil {
 		return nil, err
 	}
 	return strings.ReplaceAll(s[0], s[1], s[2]), nil
@@ -189,7 +189,7 @@ func split(f frame, args []any) (any, error) {
 	default:
 		return nil, allowed(1, d, "string and an array of strings")
 	}
-	if err := f.budget.take(16 * (len(s) + 1)); err != nil {
+	if err := f.budget.alloc(16 * (len(s) + 1)); err != nil {
 		return nil, err
 	}
 	if err := f.budget.step(len(s) * len(delimiters) / 16); err != nil {
@@ -233,13 +233,13 @@ func join(f frame, args []any) (any, error) {
 		}
 		size += len(texts[i])
 	}
-	if err := f.budget.take(size); err != nil {
+	if err := f.budget.alloc(size); err != nil {
 		return nil, err
 	}
 	return strings.Join(texts, delimiter), nil
 }
 
-// position finds a text without case, or an element of an array; -1 when there is none.
+// position finds a text in any case, or an element of an array; -1 when there is none.
 func position(args []any, last bool) (any, error) {
 	if list, ok := args[0].([]any); ok {
 		found := -1
@@ -324,7 +324,7 @@ func format(f frame, args []any) (any, error) {
 			b.WriteByte(c)
 		}
 		if b.Len() > f.budget.bytes {
-			return nil, f.budget.take(b.Len())
+			return nil, f.budget.alloc(b.Len())
 		}
 	}
 	return b.String(), nil

@@ -1,3 +1,33 @@
+// Package template evaluates ARM templates: parameters, variables, loops, conditions,
+// nested and linked deployments, and the expressions ("[...]") in them.
+//
+// Evaluate returns the document with its resources as Azure would get them. It never
+// fails as a whole. An expression that cannot be evaluated stays as it is written, and
+// Result.Problems has its place and reason. Evaluation is lazy: a missing parameter
+// affects only the values that depend on it.
+//
+// # What only Azure knows
+//
+// Evaluation never asks Azure. subscription(), resourceGroup(), deployment() and
+// environment() answer from Options, except for names and tags. reference() of a resource
+// of the template gives its evaluated properties, and those that Azure derives from them
+// by a documented rule: a storage account's primaryEndpoints, a public address's
+// dnsSettings.fqdn, a key vault's vaultUri. All else, and list*(), comes from
+// Options.Runtime or is a problem.
+//
+// uniqueString gives Azure's value in the eight published examples of the tests; a ninth,
+// of a long resource id, differs. guid follows Azure's documentation. newGuid and utcNow
+// are constant in an evaluation. newGuid depends only on the names of the deployment and
+// the parameter, so that reading a file again gives the same policy.
+//
+// # Values
+//
+// Values are those of encoding/json with numbers as json.Number. Objects have no order:
+// string() and items() sort fields by name.
+//
+// # Bounds
+//
+// Templates may come from anybody. The caps are in limits.go, and errors name them.
 package template
 
 import (
@@ -7,48 +37,48 @@ import (
 	"time"
 )
 
-// NoSubscription is the id of a subscription that nobody named.
+// NoSubscription is the subscription's id when Options have none.
 const NoSubscription = "00000000-0000-0000-0000-000000000000"
 
-// Options are what a deployment of a template knows. The zero value works.
+// Options are the values of a deployment. The zero value works.
 type Options struct {
-	// File names the template in problems, and is where relative links start.
+	// File names the template in problems. Links are relative to it.
 	File string
-	// Parameters are values by name; a Text is converted to the declared type.
+	// Parameters are values by name. A Text is converted to the declared type.
 	Parameters map[string]any
 	// Subscription is an id; empty: NoSubscription.
 	Subscription string
-	// Tenant is an id; empty: zeros, as those of NoSubscription.
+	// Tenant is an id; empty: zeros like NoSubscription.
 	Tenant string
 	// ResourceGroup is a name; empty: "nsgd".
 	ResourceGroup string
-	// Location is that of the resource group; empty: "westeurope".
+	// Location is the resource group's location; empty: "westeurope".
 	Location string
-	// Deployment is a name; empty: the file's, without its extension, as az names it.
+	// Deployment is a name; empty: the file's name without extension, as with az.
 	Deployment string
-	// Now is what utcNow() answers; zero: the beginning of 1970.
+	// Now is the answer of utcNow(); zero: the beginning of 1970.
 	Now time.Time
-	// Runtime holds what only Azure knows: resources as Azure answers for them, by
-	// id or name, with the answers of list functions under the functions' names.
+	// Runtime holds values that only Azure knows: resources in the form of Azure's answers,
+	// by id or name. Answers of list functions are under the functions' names.
 	Runtime map[string]any
-	// ReadFile reads linked templates below the folder of File; nil: none is read.
+	// ReadFile reads linked templates below the folder of File; nil: they are not read.
 	ReadFile func(path string) ([]byte, error)
 }
 
-// Text is the value of a parameter as a command line has it.
+// Text is the value of a parameter from a command line.
 type Text string
 
 // Result is an evaluated template.
 type Result struct {
-	// Document is the template with "resources" evaluated: loops are rolled out,
-	// what a condition excludes is gone, nested and linked deployments have their
-	// templates in place. Expressions of Problems are still there.
+	// Document is the template with "resources" evaluated. Loops are rolled out, resources
+	// that a condition excludes are gone, and deployments hold their nested and linked
+	// templates. The expressions of Problems are still there.
 	Document map[string]any
 	// Problems are in the order of the document, each once.
 	Problems []*Problem
-	// Links are templates that were not read: their resources are not in Document.
+	// Links are templates that were not read, so that Document lacks their resources.
 	Links []*Problem
-	// Faults are wrong values of parameters: nothing depends on them that is right.
+	// Faults are wrong values of parameters. Whatever depends on them is wrong too.
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
@@ -75,15 +105,15 @@ func (o *Options) group() group {
 	return g
 }
 
-// Evaluate evaluates a template, whose numbers are json.Number.
+// Evaluate evaluates a template. Its numbers must be json.Number.
 func Evaluate(document map[string]any, o Options) *Result {
 	b := newBudget()
 	b.steps += stepsOfNode * nodes(document)
 	return evaluate(document, o, b)
 }
 
-// Plain reports a document that evaluation would not change: one without expressions,
-// loops, links, parameters and resources that exist already.
+// Plain reports whether evaluation would not change a document: it has no expressions,
+// loops, links, parameters or resources that exist already.
 func Plain(document map[string]any) bool {
 	return len(object(document, "parameters")) == 0 && len(object(document, "variables")) == 0 && plain(document)
 }
@@ -125,13 +155,13 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 		}
 	}
 	if err := e.budget.spent; err != nil {
-		e.give(s.frame().problem("resources", "[resources]", err))
+		e.onlyProblem(s.frame().problem("resources", "[resources]", err))
 	}
 	return e.result
 }
 
-// give makes a result of nothing but a problem.
-func (e *engine) give(u unresolved) {
+// onlyProblem makes the result consist of one problem.
+func (e *engine) onlyProblem(u unresolved) {
 	e.result.Document = map[string]any{"resources": u.problem.Expression}
 	e.result.Problems, e.result.Links, e.result.Outputs = []*Problem{u.problem}, nil, nil
 }
@@ -165,8 +195,8 @@ func (x *exporter) document(s *scope) map[string]any {
 	return out
 }
 
-// resource adds a resource with its children and, of a deployment, its template. One
-// that exists already is not of this template; new children of it are.
+// resource adds a resource with its children and, for a deployment, its template. It leaves
+// out a resource that exists already, but adds its new children.
 func (x *exporter) resource(list []any, r *instance) []any {
 	body, _ := r.evaluated().(map[string]any)
 	out := make(map[string]any, len(body)+1)
@@ -176,7 +206,7 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
 	}
-	if p := r.parent; p != nil && (p.existing || p.excluded) { // r stands by itself, under its whole name
+	if p := r.parent; p != nil && (p.existing || p.excluded) { // r has no parent here, so it needs its whole name
 		if r.name != "" {
 			out["type"], out["name"] = r.kind, r.name
 		} else if kind, ok := r.head["type"].(string); ok && p.kind != "" && !strings.Contains(kind, "/") {
@@ -204,14 +234,14 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	return append(list, out)
 }
 
-// placed reports that somebody said where the resource goes. Else its id would be made
-// of defaults, and its name alone is what others know.
+// placed reports whether the resource's subscription and group were given. An id made of
+// defaults is left out: other documents know only the name.
 func (x *exporter) placed(r *instance) bool {
-	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().in() != x.options.group()
+	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().group() != x.options.group()
 }
 
-// value escapes texts that would be read as expressions, and writes down what was not
-// evaluated as it was found.
+// value escapes texts that look like expressions, and restores expressions that were not
+// evaluated.
 func (x *exporter) value(v any) any {
 	defer x.budget.leave()
 	err := x.budget.enter()

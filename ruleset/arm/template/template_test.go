@@ -2,6 +2,7 @@ package template
 
 import (
 	"errors"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func evaluateText(t *testing.T, template string, o Options) *Result {
 	return Evaluate(v.(map[string]any), o)
 }
 
-// names lists resources with what they hold: "type name {properties}".
+// names lists resources as "type name {properties}".
 func names(document any) []string {
 	o, _ := document.(map[string]any)
 	list, _ := get(o, "resources").([]any)
@@ -60,7 +61,7 @@ func nested(rest string) string {
 	return `{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {` + rest + `}}`
 }
 
-// templates are small ones with what they come to.
+// templates are small templates with their results.
 var templates = []struct {
 	name, template string
 	want           []string
@@ -297,7 +298,7 @@ func TestLinkedTemplates(t *testing.T) {
 					return nil, errors.New("no such file")
 				}})
 			got := names(r.Document)
-			for i := range got { // the deployments' other properties are not the matter
+			for i := range got { // other properties of deployments do not matter here
 				got[i], _, _ = strings.Cut(got[i], " {")
 			}
 			if !slices.Equal(got, tt.want) {
@@ -316,7 +317,16 @@ func TestLinkedTemplates(t *testing.T) {
 	}
 }
 
-// A plain document needs no evaluation: what it holds comes out as it is.
+func TestDeploymentsNestAtMostEightDeep(t *testing.T) {
+	const template = `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x.json"}}}]}`
+	reads := 0
+	r := evaluateText(t, template, Options{ReadFile: func(string) ([]byte, error) { reads++; return []byte(template), nil }})
+	if reads > maxDeployments+1 || len(r.Links) != 1 || !strings.Contains(r.Links[0].Message, "deployments nest deeper than 8") {
+		t.Errorf("%d templates read, %v", reads, r.Links)
+	}
+}
+
+// Evaluating a plain document changes nothing.
 func TestPlainDocuments(t *testing.T) {
 	tests := []struct {
 		name, document string
@@ -345,7 +355,7 @@ func TestPlainDocuments(t *testing.T) {
 	}
 }
 
-// A long policy is no bomb: the caps are for what evaluation adds.
+// A long policy is no bomb: the caps are for the work that evaluation adds.
 func TestALongDocumentIsEvaluated(t *testing.T) {
 	list := make([]any, maxSteps/2)
 	for i := range list {
@@ -412,7 +422,7 @@ var bombs = []struct{ name, template string }{
 	{"an endless function", `{"functions": [{"namespace": "o", "members": {"f": {"parameters": [], "output": {"value": "[o.f()]"}}}}], "resources": [{"type": "T/x", "name": "[o.f()]"}]}`},
 }
 
-// chain is a template of 40 variables, each made of the one before it.
+// chain is a template of 40 variables. Each depends on the one before.
 func chain(expression string, first any) string {
 	variables := map[string]any{"v0": first}
 	last := "v0"
@@ -430,12 +440,13 @@ func chain(expression string, first any) string {
 	return j
 }
 
-// shared is a template with a value of 2^39 parts, of which memory has 39.
+// shared is a template with a value of 2^39 parts that share memory for 39.
 func shared(expression string) string {
 	return strings.Replace(chain("[createArray(variables('%'), variables('%'))]", "x"), "[variables('v39')]", "[string("+expression+")]", 1)
 }
 
 func TestNothingGrowsWithoutBound(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 26)) // a bound of the depth that fails ends the test soon
 	for _, tt := range bombs {
 		t.Run(tt.name, func(t *testing.T) {
 			r := evaluateText(t, tt.template, Options{ReadFile: func(string) ([]byte, error) { return []byte(tt.template), nil }})

@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// guidNamespace is the one in which Azure's guid() makes name-based UUIDs; ours for
-// newGuid() is another, so that the two never meet.
+// guidNamespace is Azure's namespace of guid(). newGuid() has another, so that the two never
+// give the same UUID.
 var (
 	guidNamespace    = [16]byte{0x11, 0xfb, 0x06, 0xfb, 0x71, 0x2d, 0x4d, 0xdd, 0x98, 0xc7, 0xe7, 0x1b, 0xbd, 0x58, 0x88, 0x30}
 	newGUIDNamespace = [16]byte{0x8d, 0x3c, 0x51, 0x40, 0x5e, 0x1b, 0x4f, 0x5a, 0xa0, 0x2e, 0x6e, 0x73, 0x67, 0x64, 0x67, 0x64}
 )
 
-// uniqueString is Azure's: a hash of 64 bits over the arguments joined by "-", in 13
-// characters of base 32. It was checked against published values of Azure's.
+// uniqueString is a hash of 64 bits over the arguments joined by "-", in 13 characters of
+// base 32. It gives published values of Azure's.
 func uniqueString(_ frame, args []any) (any, error) {
 	s, err := argStrings(args)
 	if err != nil {
@@ -34,8 +34,8 @@ func uniqueString(_ frame, args []any) (any, error) {
 	return string(text[:]), nil
 }
 
-// hash64 is the hash below uniqueString: two halves of 32 bits in the manner of
-// MurmurHash3's, with its finalizer.
+// hash64 is uniqueString's hash: two halves of 32 bits similar to MurmurHash3, with its
+// finalizer.
 func hash64(data []byte) uint64 {
 	const c1, c2 = 597_399_067, 2_869_860_233
 	mix1 := func(k uint32) uint32 { return bits.RotateLeft32(k*c1, 15) * c2 }
@@ -68,8 +68,8 @@ func avalanche(h uint32) uint32 {
 	return h ^ h>>16
 }
 
-// guid is Azure's: the name-based UUID (RFC 4122, version 5) of the arguments joined
-// by "-" in a namespace of Azure's own.
+// guid is the name-based UUID (RFC 4122, version 5) of the arguments joined by "-" in Azure's
+// namespace.
 func guid(f frame, args []any) (any, error) {
 	texts := make([]string, len(args))
 	for i, arg := range args {

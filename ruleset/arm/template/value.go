@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// unresolved stands for a value whose expression could not be evaluated.
+// unresolved stands for the value of an expression that cannot be evaluated.
 type unresolved struct{ problem *Problem }
 
 // integer is a value as a whole number.
@@ -31,7 +31,7 @@ func integer(v any) (int64, bool) {
 
 func number[T int | int64](n T) json.Number { return json.Number(strconv.FormatInt(int64(n), 10)) }
 
-// field is a field of an object, whatever the case of its name; the exact one goes first.
+// field is a field of an object, in any case. The exact spelling wins.
 func field(object map[string]any, name string) (any, bool) {
 	if v, ok := object[name]; ok {
 		return v, true
@@ -48,11 +48,11 @@ func field(object map[string]any, name string) (any, bool) {
 	return object[found], true
 }
 
-// foldedObject finds fields as field does, without a walk through all names for each
-// that is written in another case.
+// foldedObject finds fields as field does, but does not walk through all names for each
+// field of another case.
 type foldedObject struct {
 	object map[string]any
-	names  map[string]string // by lower case, the least; made when it is needed
+	names  map[string]string // the least name for each lower-case form; made on first use
 }
 
 func folded(object map[string]any) *foldedObject { return &foldedObject{object: object} }
@@ -93,7 +93,7 @@ func object(parent map[string]any, name string) map[string]any {
 	return o
 }
 
-// kindOf is a value's type in the words of ARM.
+// kindOf is ARM's name of a value's type.
 func kindOf(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -117,7 +117,7 @@ func kindOf(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// equal compares values; numbers by value, fields by name without case.
+// equal compares values: numbers by value, and field names in any case.
 func equal(a, b any) bool {
 	switch a := a.(type) {
 	case json.Number:
@@ -185,8 +185,8 @@ func parseJSON(data string) (any, error) {
 
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }
 
-// firstUnresolved finds what could not be evaluated within a value. It pays for whoever
-// walks through the value after it.
+// firstUnresolved finds an unresolved part of a value. It also charges the steps of the next
+// walk through the value.
 func (b *budget) firstUnresolved(v any) error {
 	if err := b.step(1); err != nil {
 		return err

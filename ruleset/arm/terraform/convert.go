@@ -8,24 +8,22 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// conversion makes a resource of ARM of one of a type of the azurerm provider.
+// conversion turns a resource of one type of the azurerm provider into one of ARM.
 type conversion struct {
 	convert func(*converter, *resource)
 	// kind is ARM's, without Microsoft.Network/; empty for associations.
 	kind string
-	// parent is the field with the name of the resource that this one belongs to, and
-	// parentKind ARM's kind of that.
+	// parent is the field with the parent's name, and parentKind ARM's kind of the parent.
 	parent, parentKind string
-	// within is the field with the id of the load balancer that the resource is a part of.
+	// within is the field with the id of the load balancer that has the resource as a part.
 	within string
-	// data sources of the type tell as much as resources.
+	// data means that data sources of the type have all that resources have.
 	data bool
-	// last are those that change others.
+	// last means that the resource changes others, which must be converted before.
 	last bool
 }
 
-// kinds are the types that are read. It is filled by init because conversions look
-// types up.
+// kinds are the types that are read. init fills the map, because conversions look types up.
 var kinds map[string]conversion
 
 func init() {
@@ -61,7 +59,7 @@ func init() {
 	maps.Copy(kinds, translating)
 }
 
-// Fields of Terraform and of ARM.
+// Fields of Terraform, and of ARM.
 var (
 	peeringFields = map[string]string{
 		"allow_virtual_network_access": "allowVirtualNetworkAccess", "allow_forwarded_traffic": "allowForwardedTraffic",
@@ -82,7 +80,7 @@ var (
 	}
 )
 
-// id is the resource's, made of its group and name when Terraform has none yet.
+// id is the resource's id, made of its group and name if Terraform has none yet.
 func (r *resource) id() string {
 	if id := text(r.values, "id"); id != "" {
 		return id
@@ -98,7 +96,7 @@ func (r *resource) id() string {
 	return base + k.kind + "/" + text(r.values, "name")
 }
 
-// convert makes the resources, then those that change others.
+// convert converts the resources, then those that change others.
 func (c *converter) convert() {
 	for _, last := range []bool{false, true} {
 		for _, data := range []bool{false, true} {
@@ -111,7 +109,7 @@ func (c *converter) convert() {
 	}
 }
 
-// add makes a resource of ARM; a data source gives way to a resource of the same id.
+// add adds a resource of ARM. A data source is left out if a resource has its id.
 func (c *converter) add(r *resource, properties map[string]any) {
 	id := strings.ToLower(r.id())
 	if c.made[id] != nil && r.data {
@@ -130,8 +128,7 @@ func (c *converter) add(r *resource, properties map[string]any) {
 	c.order = append(c.order, out)
 }
 
-// parentName is that of the resource which a child belongs to; of one that is known by
-// its id alone, the id has it.
+// parentName is the name of a child's parent, from its field or else from the child's id.
 func parentName(r *resource) string {
 	k := kinds[r.kind]
 	if name := text(r.values, k.parent); name != "" {
@@ -148,7 +145,7 @@ func parentName(r *resource) string {
 
 func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
-// translate takes fields that have a value. Those of ids become references.
+// translate renames the fields that have a value. Fields of ids become references.
 func translate(values map[string]any, names map[string]string) map[string]any {
 	out := map[string]any{}
 	for from, to := range names {
@@ -164,7 +161,7 @@ func translate(values map[string]any, names map[string]string) map[string]any {
 	return out
 }
 
-// empty reports what Terraform writes for a field without a value.
+// empty reports whether v is what Terraform writes for a field without a value.
 func empty(v any) bool {
 	switch v := v.(type) {
 	case nil:
@@ -242,8 +239,8 @@ func subnet(values map[string]any) map[string]any {
 	return out
 }
 
-// blocks turns a list of blocks into ARM's list of children. A value that is not
-// known stays as it is.
+// blocks turns a list of blocks into ARM's list of children. A text that stands for an
+// unknown value stays as it is.
 func blocks(v any, convert func(map[string]any) map[string]any) any {
 	list, ok := v.([]any)
 	if !ok {
@@ -317,8 +314,8 @@ func networkInterface(c *converter, r *resource) {
 	c.add(r, properties)
 }
 
-// child makes a resource that belongs to another; it takes the place of the block of
-// the same name in that one's list.
+// child adds a resource that has a parent. It replaces the block of the same name in the
+// parent's list.
 func child(convert func(map[string]any) map[string]any) func(*converter, *resource) {
 	return func(c *converter, r *resource) {
 		k := kinds[r.kind]
@@ -356,8 +353,8 @@ func association(of, to, field string) func(*converter, *resource) {
 	}
 }
 
-// target are the properties of the resource that a field of an association names; nil
-// when the document does not have it.
+// target returns the properties of the resource that a field of an association names; nil
+// when the document lacks the resource.
 func (c *converter) target(r *resource, field string) map[string]any {
 	id := text(r.values, field)
 	if made := c.made[strings.ToLower(id)]; made != nil {
@@ -390,8 +387,8 @@ func (c *converter) block(id string) map[string]any {
 	return nil
 }
 
-// membership puts every ipConfiguration of a network interface into a group, as the
-// provider does.
+// membership puts all ipConfigurations of a network interface into a group, as the provider
+// does.
 func membership(c *converter, r *resource) {
 	properties := c.target(r, "network_interface_id")
 	configurations, _ := properties["ipConfigurations"].([]any)

@@ -1,3 +1,17 @@
+// Package terraform turns the output of "terraform show -json", a state or a plan, into
+// resources of ARM: what Terraform's azurerm provider would send to Azure.
+//
+// It reads network security groups and rules, application security groups, virtual
+// networks, subnets, peerings, network interfaces, route tables and routes, public
+// addresses, NAT gateways, load balancers, and the associations between them. It skips
+// other resources. Data sources of these types count if no resource has the same id.
+// Terraform repeats separate rules, subnets and routes in their parent's list; the separate
+// resource holds.
+//
+// A plan has no ids of resources that do not exist yet. References to them are followed
+// through the plan's configuration, also through variables and outputs of modules. Ids are
+// made of the resource group and the name. Any other value that Terraform knows only after
+// apply becomes a text "[ADDRESS.FIELD]", with an entry in Result.Reasons.
 package terraform
 
 import (
@@ -8,29 +22,29 @@ import (
 	"strings"
 )
 
-// noSubscription is the subscription of ids of what is yet to be made.
+// noSubscription is the subscription in ids of resources that do not exist yet.
 const noSubscription = "00000000-0000-0000-0000-000000000000"
 
-// Result is what a document holds.
+// Result is a converted document.
 type Result struct {
 	// Resources are objects in the form of ARM templates.
 	Resources []any
-	// Reasons tell why values are not known, by the text that stands for them.
+	// Reasons say why values are not known, by the text that stands for each.
 	Reasons map[string]string
-	// Left are parts that could not be placed.
+	// Left are parts of the document that were not converted.
 	Left []Left
 }
 
-// Left is a part of a document that has no place among the resources.
+// Left is a part of a document that was not converted.
 type Left struct {
-	// Address is Terraform's, such as module.net.azurerm_subnet.a.
+	// Address is Terraform's address, such as module.net.azurerm_subnet.a.
 	Address string
 	Field   string
 	Value   string
 	Message string
 }
 
-// resource is one of a state or a plan.
+// resource is a resource of a state or a plan.
 type resource struct {
 	address, module string
 	kind, name      string
@@ -49,14 +63,14 @@ type converter struct {
 	order []map[string]any
 }
 
-// Is reports the output of "terraform show -json".
+// Is reports whether a document is the output of "terraform show -json".
 func Is(document map[string]any) bool {
 	version, _ := document["format_version"].(string)
 	return version != "" && (object(document, "values") != nil || object(document, "planned_values") != nil || document["terraform_version"] != nil)
 }
 
-// Convert turns a document into resources of ARM. Of a plan they are those that there
-// are once it is applied.
+// Convert turns a document into resources of ARM. For a plan these are the resources after
+// it is applied.
 func Convert(document map[string]any) *Result {
 	c := &converter{result: &Result{Reasons: map[string]string{}}, byAddress: map[string]*resource{}, made: map[string]map[string]any{}}
 	state := object(document, "planned_values")
@@ -75,8 +89,8 @@ func Convert(document map[string]any) *Result {
 	return c.result
 }
 
-// Unreadable says why a document of Terraform's holds nothing that can be read; empty when
-// it does, or is none of Terraform's.
+// Unreadable says why a document of Terraform cannot be read. Empty when it can, or when it
+// is no document of Terraform.
 func Unreadable(document map[string]any) string {
 	const show = `give the output of "terraform show -json"`
 	_, version := document["version"].(json.Number)
@@ -90,8 +104,8 @@ func Unreadable(document map[string]any) string {
 	return ""
 }
 
-// collect takes a module and those within it. Of a plan's prior state only data
-// sources count.
+// collect collects the resources of a module and of its child modules. From a plan's prior
+// state it takes only data sources.
 func (c *converter) collect(module map[string]any, address string, dataOnly bool) {
 	for _, v := range list(module, "resources") {
 		o, _ := v.(map[string]any)
@@ -118,7 +132,7 @@ func (c *converter) collect(module map[string]any, address string, dataOnly bool
 	}
 }
 
-// leaveOther lists a resource that says who may reach whom, of a type that is not read.
+// leaveOther lists a resource that matters for the policy but whose type is not read.
 func (c *converter) leaveOther(r *resource) {
 	left := Left{Address: r.address, Field: "type", Value: r.kind}
 	switch {
@@ -145,7 +159,8 @@ var networkKinds = []string{
 	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers",
 }
 
-// unknowns puts into resources what stands for values that are known after apply.
+// unknowns fills in values that Terraform knows only after apply, or texts that stand for
+// them.
 func (c *converter) unknowns(changes []any) {
 	for turn := range 3 {
 		for _, v := range changes {
@@ -166,9 +181,9 @@ func (c *converter) unknowns(changes []any) {
 	}
 }
 
-// dynamic opens a list of children that nobody seems to configure: a dynamic block is not
-// among a configuration's expressions. When resources of their own are the children, the
-// provider computes the list from them.
+// dynamic marks a list of children as unknown when a dynamic block may set it: such a block
+// is not among a configuration's expressions. If the document has the children as separate
+// resources, the provider computes the list from these.
 func (c *converter) dynamic(r *resource, unknown map[string]any) {
 	lists := map[string]string{
 		"azurerm_network_security_group": "security_rule", "azurerm_route_table": "route", "azurerm_virtual_network": "subnet",
@@ -189,8 +204,8 @@ func (c *converter) dynamic(r *resource, unknown map[string]any) {
 	r.values[field] = t
 }
 
-// fill is an object with what is known of its unknown fields. expressions are those of
-// the configuration; nil when there is none.
+// fill returns an object with its unknown fields filled in. expressions are those of the
+// configuration; nil when there is none.
 func (c *converter) fill(r *resource, path string, values, unknown, expressions map[string]any) map[string]any {
 	values = maps.Clone(values)
 	if values == nil {
@@ -201,8 +216,8 @@ func (c *converter) fill(r *resource, path string, values, unknown, expressions 
 		at := path + "." + field
 		switch u := unknown[field].(type) {
 		case bool:
-			// What the configuration does not set, the provider computes; of dynamic
-			// blocks see dynamic.
+			// The provider computes what the configuration does not set. For dynamic
+			// blocks, see dynamic.
 			if !u || field == "id" || expressions != nil && !configured {
 				continue
 			}
@@ -241,9 +256,9 @@ func (c *converter) fillList(r *resource, path, field string, have, unknown, blo
 	return have
 }
 
-// blockOf is the configuration of element i of n; nil when it is not known, as of dynamic
-// blocks. The provider keeps most blocks as a set, which has not the configuration's order:
-// they are told by their names.
+// blockOf is the configuration of element i of n; nil when it is not known, as for dynamic
+// blocks. The provider keeps most blocks as a set, without the configuration's order, so
+// blocks are found by their names.
 func blockOf(blocks []any, values map[string]any, field string, i, n int) map[string]any {
 	if len(blocks) == n && (n == 1 || field == "ip_configuration") {
 		block, _ := blocks[i].(map[string]any)
@@ -258,8 +273,8 @@ func blockOf(blocks []any, values map[string]any, field string, i, n int) map[st
 	return nil
 }
 
-// refer is the value of a field that refers to other resources' ids or names; else the
-// text that stands for it.
+// refer is the value of a field that refers to ids or names of other resources. For any
+// other field it is the text that stands for the value.
 func (c *converter) refer(r *resource, at, field string, expression any) any {
 	want := ""
 	switch {
@@ -275,7 +290,7 @@ func (c *converter) refer(r *resource, at, field string, expression any) any {
 		for _, target := range targets {
 			if t := c.byAddress[target]; t != nil && whole {
 				found = append(found, c.attribute(t, want))
-			} else { // a list without one of its ids, or the wrong branch of a condition
+			} else { // the list would lack an id, or have the wrong branch of a condition
 				return c.open(at)
 			}
 		}
@@ -296,7 +311,7 @@ func (c *converter) attribute(r *resource, name string) any {
 	return r.id()
 }
 
-// open is the text for a value that is not known.
+// open is the text that stands for an unknown value.
 func (c *converter) open(at string) string {
 	t := "[" + at + "]"
 	c.result.Reasons[t] = "Terraform knows " + at + " only after it applied the plan: apply it, or read a state"
@@ -307,7 +322,7 @@ func (c *converter) open(at string) string {
 type config struct {
 	module  map[string]any
 	parent  *config
-	call    map[string]any // of the parent
+	call    map[string]any // the parent's call of the module
 	address string
 	calls   map[string]*config
 }
@@ -336,7 +351,7 @@ func join(module, address string) string {
 	return module + "." + address
 }
 
-// at finds a module's configuration by its address, indexes apart.
+// at finds a module's configuration by its address, without regard to indexes.
 func (c *config) at(address string) *config {
 	if c == nil {
 		return nil
@@ -385,10 +400,8 @@ func (c *config) expressions(r *resource) map[string]any {
 // maxReferences is how far a value is followed through modules.
 const maxReferences = 32
 
-// targets are the addresses of the resources whose attribute (".id", ".name") an
-// expression of a module refers to. whole reports that there is nothing else in the
-// expression that its value may come from: a constant has no part in an unknown value
-// only when there are no references at all.
+// targets are the addresses of the resources that an expression of a module refers to by an
+// attribute (".id", ".name"). whole reports whether the value comes from these alone.
 func (c *config) targets(module string, expression map[string]any, attribute string, depth int) (found []string, whole bool) {
 	at := c.at(module)
 	references := list(expression, "references")
@@ -399,7 +412,7 @@ func (c *config) targets(module string, expression map[string]any, attribute str
 	var before string
 	for _, v := range references {
 		reference, _ := v.(string)
-		// Terraform writes a.b.id, then a.b: the shorter ones are no references of their own.
+		// After a.b.id Terraform also lists a.b, which is not a separate reference.
 		if before != "" && isPart(reference, before) {
 			continue
 		}
@@ -415,13 +428,14 @@ func (c *config) targets(module string, expression map[string]any, attribute str
 	return found, whole
 }
 
-// isPart reports that a reference is what a longer one begins with, indexes apart.
+// isPart reports whether a reference is the beginning of a longer one.
 func isPart(reference, longer string) bool {
 	rest, ok := strings.CutPrefix(longer, reference)
 	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
 }
 
-// follow finds what one reference means; ok is false when that is no attribute of a resource.
+// follow finds the resources of one reference. ok is false when it is not the attribute of a
+// resource.
 func (c *config) follow(at *config, module, reference, attribute string, depth int) (found []string, ok bool) {
 	parts := strings.Split(reference, ".")
 	switch {

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"maps"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -128,8 +129,8 @@ func TestAPlan(t *testing.T) {
 	}
 }
 
-// planOf is a plan of resources "type.name" with their values, what is unknown of them, and
-// their expressions.
+// planOf is a plan of resources "type.name" with their values, unknown fields and
+// expressions.
 func planOf(t *testing.T, resources ...[4]string) map[string]any {
 	t.Helper()
 	var planned, changes, configured []string
@@ -150,8 +151,8 @@ func planOf(t *testing.T, resources ...[4]string) map[string]any {
 	return document
 }
 
-// What else a value may come from was left out: a rule of one group of two, an association
-// with the wrong branch's group, the expressions of another block.
+// Values were incomplete or wrong: a rule had one of two groups, an association had the
+// group of the wrong branch, a block had the expressions of another.
 func TestAPlansValuesAreWholeOrOpen(t *testing.T) {
 	const n = "azurerm_network_security_"
 	web := [4]string{n + "group.web", `"name": "web"`, `"x": false`, `"name": {}`}
@@ -209,6 +210,21 @@ func TestAPlansValuesAreWholeOrOpen(t *testing.T) {
 				t.Errorf("%s, %v: want %s", got, err, tt.holds)
 			}
 		})
+	}
+}
+
+// Terraform itself refuses such a configuration, but a document need not come from it.
+func TestAPlanWhoseReferencesGoInCirclesIsRead(t *testing.T) {
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 24))
+	plan := planOf(t, [4]string{"azurerm_subnet.s", `"name": "s", "virtual_network_name": "v"`, `"network_security_group_id": true`,
+		`"network_security_group_id": {"references": ["module.m.o"]}`})
+	object(object(plan, "configuration"), "root_module")["module_calls"] = map[string]any{"m": map[string]any{
+		"expressions": map[string]any{"v": map[string]any{"references": []any{"module.m.o"}}},
+		"module":      map[string]any{"outputs": map[string]any{"o": map[string]any{"expression": map[string]any{"references": []any{"var.v"}}}}},
+	}}
+	r := Convert(plan)
+	if id := text(object(byID(r, "/subnets/s"), "networkSecurityGroup"), "id"); id != "[azurerm_subnet.s.network_security_group_id]" {
+		t.Errorf("the group of the subnet is %q", id)
 	}
 }
 

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// translating are the types of what translates addresses: those of load balancers' parts belong
-// into the load balancer.
+// translating are the types of resources that translate addresses. Parts of load balancers
+// go into the load balancer.
 var translating = map[string]conversion{
 	"azurerm_public_ip":        {convert: withSKU("sku", publicFields), kind: "publicIPAddresses", data: true},
 	"azurerm_public_ip_prefix": {convert: withSKU("sku", map[string]string{"ip_prefix": "ipPrefix"}), kind: "publicIPPrefixes", data: true},
@@ -28,7 +28,7 @@ var translating = map[string]conversion{
 	"azurerm_network_interface_nat_rule_association":             {convert: configured("nat_rule_id", "loadBalancerInboundNatRules"), last: true},
 }
 
-// Fields of load balancers' parts. enable_ and _enabled are names of different versions of the provider.
+// Fields of load balancers' parts. Versions of the provider differ in enable_ and _enabled.
 var (
 	ruleOfBalancer = map[string]string{
 		"protocol": "protocol", "frontend_port": "frontendPort", "backend_port": "backendPort", "idle_timeout_in_minutes": "idleTimeoutInMinutes",
@@ -56,7 +56,7 @@ func joinFields(a, b map[string]string) map[string]string {
 	return out
 }
 
-// withSKU is plain for resources whose SKU stands beside their properties in ARM.
+// withSKU is plain for resources that have their SKU beside their properties in ARM.
 func withSKU(field string, names map[string]string) func(*converter, *resource) {
 	return func(c *converter, r *resource) {
 		c.add(r, translate(r.values, names))
@@ -108,7 +108,7 @@ func part(names map[string]string) func(*converter, *resource) {
 		if pools := references(r.values["backend_address_pool_ids"]); pools != nil {
 			out["backendAddressPools"] = pools
 		}
-		if list, ok := r.values["frontend_ip_configuration"].([]any); ok { // of outbound rules
+		if list, ok := r.values["frontend_ip_configuration"].([]any); ok { // only outbound rules have a list
 			var frontends []any
 			for _, e := range list {
 				block, _ := e.(map[string]any)
@@ -124,7 +124,7 @@ func part(names map[string]string) func(*converter, *resource) {
 	}
 }
 
-// poolAddress puts an address into its pool, which is within its load balancer.
+// poolAddress puts an address into its pool, which is inside a load balancer.
 func poolAddress(c *converter, r *resource) {
 	const field = "backend_address_pool_id"
 	id := text(r.values, field)
@@ -161,8 +161,8 @@ func configured(to, list string) func(*converter, *resource) {
 	}
 }
 
-// order is that in which ids of what a load balancer consists of become known: they hold the load
-// balancer's, and rules name pools and probes.
+// order is the turn in which a resource gets its id. Ids of a load balancer's parts contain
+// the load balancer's id, and rules refer to pools and probes.
 func (k conversion) order() int {
 	switch {
 	case k.kind == "backendAddressPools" || k.kind == "probes":

@@ -1,0 +1,71 @@
+package ask
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// NextHopQuestion asks where packets go, as Azure Network Watcher's next hop does. One of
+// NetworkInterface and VirtualMachine is enough. A virtual machine stands for its NIC that has
+// the source address.
+type NextHopQuestion struct {
+	NetworkInterface string     // name or id
+	VirtualMachine   string     // name or id
+	Source           netip.Addr // an address of the NIC
+	Destination      netip.Addr
+}
+
+// NextHop says where a NIC's packets to an address go. The error is about what the policy lacks.
+func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, error) {
+	nic, err := q.nic(s.Policy)
+	if err != nil {
+		return nil, err
+	}
+	from := s.Endpoint(nic, q.Source)
+	if from == nil {
+		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Source, addresses(nic))
+	}
+	hop := s.NextHop(from, q.Destination)
+	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
+	if hop.Table != nil {
+		r.RouteTableID = hop.Table.ID
+	}
+	if hop.Address.IsValid() {
+		r.NextHopIPAddress = hop.Address.String()
+	}
+	return r, nil
+}
+
+// nic is the NIC that the question means.
+func (q *NextHopQuestion) nic(set *policy.Set) (*policy.NetworkInterface, error) {
+	if q.NetworkInterface == "" && q.VirtualMachine == "" {
+		return nil, errors.New("a network interface or a virtual machine is needed")
+	}
+	if q.NetworkInterface != "" {
+		nic, err := set.NetworkInterface(q.NetworkInterface)
+		if err == nil && q.VirtualMachine != "" && !policy.SameVirtualMachine(q.VirtualMachine, nic.VirtualMachineID) {
+			err = fmt.Errorf("network interface %q is not of virtual machine %q", nic.Name, q.VirtualMachine)
+		}
+		return nic, err
+	}
+	nics, err := set.VirtualMachine(q.VirtualMachine)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, nic := range nics {
+		names = append(names, nic.Name)
+		for i := range nic.IPConfigurations {
+			if nic.IPConfigurations[i].Address == q.Source {
+				return nic, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("virtual machine %q: none of its network interfaces (%s) has the address %s", q.VirtualMachine, strings.Join(names, ", "), q.Source)
+}

@@ -1,0 +1,35 @@
+package control
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/nsgd/nsgd/dataplane/inspect"
+)
+
+// GET /v1/status says how the daemon does. It has no query. A watchdog can ask it often: it
+// reads counters, and walks over nothing but the attachments and the backends.
+var statusRoute = get("status", func(s *inspect.Service, _ url.Values) (*inspect.Status, error) {
+	return s.Status(), nil
+})
+
+// POST /v1/reload reads the policy's files again. Flows and counters stay. The status of a
+// refusal is 422, and its faults say what Azure would refuse. A client that goes away does not
+// end a reload that has begun.
+var reloadRoute = post("reload", func(s *inspect.Service, _ io.Reader) (*inspect.Reloaded, error) {
+	reloaded, err := s.Reload()
+	return reloaded, refusal(http.StatusUnprocessableEntity, err)
+})
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (*inspect.Status, error) {
+	return statusRoute.ask(ctx, c, nil, nil)
+}
+
+// Reload tells the daemon to read its policy files again. An *Error lists the faults
+// for which it refused.
+func (c *Client) Reload(ctx context.Context) (*inspect.Reloaded, error) {
+	return reloadRoute.ask(ctx, c, nil, nil)
+}

@@ -1,0 +1,166 @@
+package inspect
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// PolicyFiles are where a policy is read from. They remember what they read, so that
+// reading again costs what changed. Not safe for concurrent use.
+type PolicyFiles struct {
+	paths       []string
+	serviceTags string
+	reader      *arm.Reader
+	partial     bool
+	leftOut     ruleset.Faults
+	warnings    []string
+}
+
+// NewPolicyFiles names files and folders of ARM JSON, and the service tag file, empty for
+// none.
+func NewPolicyFiles(serviceTags string, paths ...string) *PolicyFiles {
+	return &PolicyFiles{paths: paths, serviceTags: serviceTags, reader: arm.NewReader(serviceTags, paths...)}
+}
+
+// SetDeployment says what ARM templates among the files are evaluated with. With a partial
+// deployment Load leaves out what can't be evaluated. Call it before the first Load.
+func (f *PolicyFiles) SetDeployment(d arm.Deployment) {
+	f.partial = d.Partial
+	f.reader.SetDeployment(d)
+}
+
+// LeftOut is what the last Load left out of the policy, because it can't be evaluated.
+func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.leftOut }
+
+// Load reads the files as a policy to be enforced: whole, or not at all. The error is a
+// *PolicyError when the documents are to blame.
+func (f *PolicyFiles) Load() (*policy.Set, error) {
+	documents := f.reader.Read()
+	faults := documents.Faults
+	if f.serviceTags == "" {
+		faults = documents.FaultsWithUnknownTags()
+	}
+	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.partial {
+		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
+	}
+	f.leftOut = documents.Unresolved
+	f.warnings = f.warnings[:0:0]
+	for i := range documents.Warnings {
+		f.warnings = append(f.warnings, documents.Warnings[i].Error())
+	}
+	return documents.Set, nil
+}
+
+// Open loads the files and compiles them, with the options of the topology that they are for.
+func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) {
+	set, err := f.Load()
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := o.Build(set, nil, topology.NewRegistry())
+	if err != nil {
+		return nil, err
+	}
+	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags()}, nil
+}
+
+// Loaded is a policy that was read and compiled. Not safe for concurrent use: a service tag
+// file remembers which names it was asked for in vain.
+type Loaded struct {
+	Snapshot    *topology.Snapshot
+	ServiceTags *arm.ServiceTags // nil without a service tag file
+}
+
+// Warnings are faults of the policy loaded last that Azure accepts and nobody seems to mean.
+func (f *PolicyFiles) Warnings() []string { return f.warnings }
+
+// edition is the service tag file as it was last loaded; nil without one.
+func (f *PolicyFiles) edition() *ServiceTags {
+	return editionOf(f.reader.ServiceTags())
+}
+
+// PolicyError is why policy documents can't be enforced.
+type PolicyError struct {
+	// Faults are what Azure would refuse.
+	Faults ruleset.Faults
+	// Unresolved are template expressions: they may be valid, but can't be enforced.
+	Unresolved ruleset.Faults
+}
+
+// Error lists every fault, one a line.
+func (e *PolicyError) Error() string {
+	var lines []string
+	for _, list := range []ruleset.Faults{e.Faults, e.Unresolved} {
+		for i := range list {
+			lines = append(lines, list[i].Error())
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Fault is a fault of a policy document; see ruleset.Fault.
+type Fault struct {
+	Code     string `json:"code"`
+	File     string `json:"file,omitempty"`
+	Resource string `json:"resource,omitempty"`
+	Rule     string `json:"rule,omitempty"`
+	Field    string `json:"field,omitempty"`
+	Value    string `json:"value,omitempty"`
+	Message  string `json:"message"`
+}
+
+// Faults converts faults for JSON; the result is never nil.
+func Faults(list ruleset.Faults) []Fault {
+	faults := make([]Fault, len(list))
+	for i, f := range list {
+		faults[i] = Fault{Code: f.Code, File: f.File, Resource: f.Resource, Rule: f.Rule, Field: f.Field, Value: f.Value, Message: f.Message}
+	}
+	return faults
+}
+
+// PolicyCounts says how much a policy holds.
+type PolicyCounts struct {
+	NetworkSecurityGroups     int `json:"networkSecurityGroups"`
+	SecurityRules             int `json:"securityRules"` // without the default rules
+	VirtualNetworks           int `json:"virtualNetworks"`
+	Subnets                   int `json:"subnets"`
+	NetworkInterfaces         int `json:"networkInterfaces"`
+	ApplicationSecurityGroups int `json:"applicationSecurityGroups"`
+}
+
+// CountPolicy counts a policy's objects.
+func CountPolicy(set *policy.Set) PolicyCounts {
+	c := PolicyCounts{
+		NetworkSecurityGroups:     len(set.NetworkSecurityGroups),
+		VirtualNetworks:           len(set.VirtualNetworks),
+		NetworkInterfaces:         len(set.NetworkInterfaces),
+		ApplicationSecurityGroups: len(set.ApplicationSecurityGroups),
+	}
+	for _, g := range set.NetworkSecurityGroups {
+		c.SecurityRules += len(g.Rules)
+	}
+	for _, v := range set.VirtualNetworks {
+		c.Subnets += len(v.Subnets)
+	}
+	return c
+}
+
+// String is the counts in words.
+func (c PolicyCounts) String() string {
+	one := func(n int, singular string) string {
+		if n == 1 {
+			return "1 " + singular
+		}
+		return fmt.Sprintf("%d %ss", n, singular)
+	}
+	return strings.Join([]string{
+		one(c.NetworkSecurityGroups, "network security group"), one(c.SecurityRules, "security rule"),
+		one(c.VirtualNetworks, "virtual network"), one(c.Subnets, "subnet"),
+		one(c.NetworkInterfaces, "network interface"), one(c.ApplicationSecurityGroups, "application security group"),
+	}, ", ")
+}

@@ -1,0 +1,149 @@
+package inspect
+
+import (
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// RuleList holds the rules of the policy in force, by NSG and direction in the order in
+// which they are tried.
+type RuleList struct {
+	Generation uint64 `json:"generation"`
+	Rules      []Rule `json:"rules"`
+}
+
+// Rule is one security rule in the words of ARM.
+type Rule struct {
+	NetworkSecurityGroup string   `json:"networkSecurityGroup"` // its id where the name is not unique
+	Direction            string   `json:"direction"`
+	Priority             int      `json:"priority"`
+	Name                 string   `json:"name"`
+	RuleName             string   `json:"ruleName"` // securityRules/NAME or defaultSecurityRules/NAME
+	Access               string   `json:"access"`
+	Protocol             string   `json:"protocol"`
+	Sources              []string `json:"sources"` // prefixes, tags, * or ids of application security or network groups
+	SourcePorts          []string `json:"sourcePorts"`
+	Destinations         []string `json:"destinations"`
+	DestinationPorts     []string `json:"destinationPorts"`
+	// Counters are absent in an answer without a daemon.
+	Counters *RuleCounters `json:"counters,omitempty"`
+}
+
+// RuleCounters are nsgd_rule_{hits,packets,bytes}_total of the rule.
+type RuleCounters struct {
+	Hits    uint64 `json:"hits"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// RuleFilter chooses rules; the zero value takes all.
+type RuleFilter struct {
+	NetworkSecurityGroup string // name or id
+	// Unused leaves only rules that decided nothing and carry no flow's packets.
+	Unused bool
+}
+
+// Rules lists the rules of the running policy with their counters.
+func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
+	e := s.options.Engine
+	snapshot := e.Snapshot()
+	return Rules(snapshot, e.RuleCounts(len(e.Registry().Keys())), filter)
+}
+
+// Rules lists a snapshot's rules. counts are by slot; nil leaves counters out. The error is
+// about an NSG that the policy lacks.
+func Rules(s *topology.Snapshot, counts []dataplane.RuleCount, filter RuleFilter) (*RuleList, error) {
+	list := &RuleList{Generation: s.Generation, Rules: []Rule{}}
+	var only *ruleset.NSG
+	if filter.NetworkSecurityGroup != "" {
+		nsg, err := s.Policy.NetworkSecurityGroup(filter.NetworkSecurityGroup)
+		if err != nil {
+			return nil, err
+		}
+		only = nsg
+	}
+	eachRule(s, only, func(label string, t *topology.Table, i int) {
+		if r, ok := describeRule(label, t, i, counts, filter.Unused); ok {
+			list.Rules = append(list.Rules, r)
+		}
+	})
+	return list, nil
+}
+
+// eachRule yields every rule of a snapshot, or of one NSG.
+func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, t *topology.Table, i int)) {
+	seen := map[*ruleset.NSG]bool{}
+	for _, g := range s.Groups {
+		// An NSG is compiled once for each network that it serves, with the same slots.
+		if seen[g.NSG] || only != nil && g.NSG != only {
+			continue
+		}
+		seen[g.NSG] = true
+		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
+			for i := range t.Rules {
+				yield(g.Label, t, i)
+			}
+		}
+	}
+}
+
+func describeRule(label string, t *topology.Table, i int, counts []dataplane.RuleCount, unused bool) (Rule, bool) {
+	var counters *RuleCounters
+	if slot := int(t.Slots[i]); slot < len(counts) {
+		c := counts[slot]
+		if unused && (c.Hits > 0 || c.Packets > 0) {
+			return Rule{}, false
+		}
+		counters = &RuleCounters{Hits: c.Hits, Packets: c.Packets, Bytes: c.Bytes}
+	}
+	r := &t.Rules[i]
+	return Rule{
+		NetworkSecurityGroup: label,
+		Direction:            r.Direction.String(),
+		Priority:             r.Priority,
+		Name:                 r.Name,
+		RuleName:             r.QualifiedName(),
+		Access:               r.Access.String(),
+		Protocol:             r.Protocol.String(),
+		Sources:              peerTexts(&r.Source),
+		SourcePorts:          portTexts(r.SourcePorts),
+		Destinations:         peerTexts(&r.Destination),
+		DestinationPorts:     portTexts(r.DestinationPorts),
+		Counters:             counters,
+	}, true
+}
+
+func peerTexts(p *ruleset.Peer) []string {
+	if p.AnyOf != nil {
+		var all []string
+		p.Each(func(one *ruleset.Peer) { all = append(all, peerTexts(one)...) })
+		return all
+	}
+	switch {
+	case p.Any:
+		return []string{"*"}
+	case p.Tag != "":
+		return []string{p.Tag}
+	case len(p.ApplicationSecurityGroups) > 0:
+		return p.ApplicationSecurityGroups
+	case p.NetworkGroup != "":
+		return []string{p.NetworkGroup}
+	}
+	prefixes := make([]string, len(p.Prefixes))
+	for i, prefix := range p.Prefixes {
+		prefixes[i] = prefix.String()
+		if prefix.IsSingleIP() {
+			prefixes[i] = prefix.Addr().String()
+		}
+	}
+	return prefixes
+}
+
+func portTexts(list []ruleset.PortRange) []string {
+	texts := make([]string, len(list))
+	for i, r := range list {
+		texts[i] = r.String()
+	}
+	return texts
+}

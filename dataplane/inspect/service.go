@@ -1,0 +1,97 @@
+// Package inspect tells what a running engine does: rules, flows, what leads, tags, drops,
+// backends, status, and live packets. It also reloads the engine's policy.
+//
+// Service belongs to a running engine, Loaded to a policy without one. Nothing here makes
+// the packet path wait: answers read a snapshot, atomic counters and the flow table's
+// lock-free walk. The types of answers are the JSON of the control socket and of nsgctl;
+// package control carries them over HTTP.
+package inspect
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// Place says where an attachment's device is and what the configuration adds to it.
+type Place struct {
+	Device    string
+	Namespace string // empty: the daemon's own
+	// Addresses are the configured ones, beside those that the policy gives.
+	Addresses []netip.Prefix
+}
+
+// Options are what a Service works with.
+type Options struct {
+	Engine *dataplane.Engine
+	// Policy is what a reload reads, and what the engine's policy was loaded from; nil:
+	// a reload has nothing to read.
+	Policy *PolicyFiles
+	// Places by attachment.
+	Places []Place
+	// Version, Offload, Control and Metrics are shown by Status.
+	Version, Offload, Control, Metrics string
+	// Probes are the health probes that are sent. Nil: no attachment is the platform's, no
+	// probe is sent, and backends count as up.
+	Probes *probe.Prober
+	// Reloading is called when a reload begins, and its result when the reload has ended.
+	// Nil is allowed.
+	Reloading func() (done func(error))
+	// FlowLogs gives Status the state of flow logs. Nil, as function or result: there are none.
+	FlowLogs func() *FlowLogUse
+	// Now is the wall clock; nil: time.Now.
+	Now func() time.Time
+	// Log receives how reloads went; nil discards it.
+	Log *slog.Logger
+}
+
+// Service is a running engine with its policy files and the record of its reloads. Safe
+// for concurrent use.
+type Service struct {
+	options Options
+	started time.Time
+
+	loading sync.Mutex       // one reload at a time: held from reading the files to the swap
+	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
+
+	mu      sync.Mutex
+	reloads Reloads      // guarded by mu
+	edition *ServiceTags // of the running policy; guarded by mu
+
+	top topMemory
+}
+
+// NewService returns a service for an engine whose policy is loaded.
+func NewService(o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Policy == nil {
+		o.Policy = NewPolicyFiles("")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{options: o, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags()}
+	s.reloads.Loaded = s.started
+	s.warnLeftOut()
+	return s
+}
+
+// Snapshot is the running policy.
+func (s *Service) Snapshot() *topology.Snapshot { return s.options.Engine.Snapshot() }
+
+// Log receives what the service and its server have to say.
+func (s *Service) Log() *slog.Logger { return s.options.Log }
+
+func (s *Service) serviceTags() *ServiceTags {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.edition
+}

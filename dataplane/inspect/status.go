@@ -1,0 +1,124 @@
+package inspect
+
+import (
+	"os"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Status is how a daemon does.
+type Status struct {
+	Version     string       `json:"version"`
+	PID         int          `json:"pid"`
+	Started     time.Time    `json:"started"`
+	Workers     int          `json:"workers"`
+	Offload     string       `json:"offload"`
+	Control     string       `json:"control"`               // the socket's path
+	Metrics     string       `json:"metrics,omitempty"`     // host:port; absent when off
+	Policy      []string     `json:"policy"`                // files and folders
+	ServiceTags *ServiceTags `json:"serviceTags,omitempty"` // absent without a service tag file
+	Generation  uint64       `json:"generation"`            // counts the policies of this process from 1
+	Reloads     Reloads      `json:"reloads"`
+	Flows       FlowUse      `json:"flows"`
+	Fragments   FragmentUse  `json:"fragments"`
+	FlowLogs    *FlowLogUse  `json:"flowLogs,omitempty"` // absent without flow logs
+	// Dropped counts packets that were not carried, by reason. A reason without a packet is absent.
+	Dropped     map[string]uint64  `json:"dropped"`
+	Attachments []AttachmentStatus `json:"attachments"`
+	// Backends are those that load balancers probe; absent without one.
+	Backends []Backend `json:"backends,omitempty"`
+	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
+	Unprobed string `json:"unprobed,omitempty"`
+}
+
+// FlowUse is how full the flow table is.
+type FlowUse struct {
+	Live    int64  `json:"live"`
+	Limit   int64  `json:"limit"`
+	Created uint64 `json:"created"`
+	// Translated counts the live flows whose addresses or ports are translated.
+	Translated int64 `json:"translated"`
+}
+
+// FragmentUse is how full the memory of fragmented datagrams is.
+type FragmentUse struct {
+	Datagrams int64 `json:"datagrams"`
+	Limit     int   `json:"limit"`
+	// Held counts the fragments that wait for the first one of their datagram.
+	Held int64 `json:"held"`
+}
+
+// FlowLogUse is how flow logs do.
+type FlowLogUse struct {
+	Rows   uint64 `json:"rows"` // written
+	Lost   uint64 `json:"lost"` // rows
+	Errors uint64 `json:"errors"`
+	Size   int64  `json:"size"` // bytes of the files
+}
+
+// AttachmentStatus is one TUN device.
+type AttachmentStatus struct {
+	Name            string   `json:"name"`
+	Kind            string   `json:"kind"` // networkInterface, subnet, internet, platform or gateway
+	Device          string   `json:"device"`
+	Namespace       string   `json:"namespace,omitempty"` // absent: the daemon's own
+	MTU             int      `json:"mtu"`
+	Addresses       []string `json:"addresses"`
+	ReceivePackets  uint64   `json:"receivePackets"`
+	ReceiveBytes    uint64   `json:"receiveBytes"`
+	TransmitPackets uint64   `json:"transmitPackets"`
+	TransmitBytes   uint64   `json:"transmitBytes"`
+}
+
+// Status describes the daemon.
+func (s *Service) Status() *Status {
+	o, e := &s.options, s.options.Engine
+	snapshot := e.Snapshot()
+	status := &Status{
+		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
+		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy.paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
+		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
+	}
+	if o.FlowLogs != nil {
+		status.FlowLogs = o.FlowLogs()
+	}
+	status.Backends, status.Unprobed = s.backends(snapshot)
+	counts := e.AttachmentCounts()
+	for i, d := range e.Devices() {
+		a, place := snapshot.Attachments[i], o.Places[i]
+		shown := AttachmentStatus{
+			Name: a.Name, Kind: a.Kind.String(), Device: place.Device, Namespace: place.Namespace, MTU: d.MTU(),
+			Addresses:      []string{},
+			ReceivePackets: counts[i].ReceivePackets, ReceiveBytes: counts[i].ReceiveBytes,
+			TransmitPackets: counts[i].TransmitPackets, TransmitBytes: counts[i].TransmitBytes,
+		}
+		for _, p := range DeviceAddresses(a, place.Addresses) {
+			shown.Addresses = append(shown.Addresses, p.String())
+		}
+		status.Attachments = append(status.Attachments, shown)
+	}
+	return status
+}
+
+func flowUse(t *conntrack.Table) FlowUse {
+	s := t.Stats()
+	return FlowUse{Live: s.Flows, Limit: s.Limit, Created: s.Created, Translated: s.Translated}
+}
+
+func fragmentUse(t *fragment.Table) FragmentUse {
+	return FragmentUse{Datagrams: t.Datagrams(), Limit: t.Limit(), Held: t.Held()}
+}
+
+func dropped(e *dataplane.Engine) map[string]uint64 {
+	m := map[string]uint64{}
+	for reason, n := range e.Drops() {
+		if n > 0 {
+			m[packet.Drop(reason).String()] = n
+		}
+	}
+	return m
+}

@@ -1,0 +1,146 @@
+package worlds
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// outcome is what becomes of a tuple.
+type outcome struct {
+	Access string
+	Reason string // verify's
+	Group  string // of Reason rule: the NSG, or rule collection
+	Rule   string
+}
+
+func (o outcome) String() string {
+	if o.Reason != "rule" {
+		return o.Access + " " + o.Reason
+	}
+	return o.Access + " rule " + o.Group + " " + o.Rule
+}
+
+// leg is one packet that an attachment sends, and what became of it.
+type leg struct {
+	from    int
+	at      time.Time
+	packet  []byte // as sent
+	sent    packet.Packet
+	arrives packet.Tuple // when it was let pass
+	drop    packet.Drop
+	to      int // attachment, when it was let pass
+	rules   []string
+	service bool // the platform's
+	floats  bool
+}
+
+// seen is what the engine did with a tuple.
+type seen struct {
+	outcome
+	legs  []leg
+	end   bool // the last leg reached its receiver, or was denied at its door
+	round bool // it was still on its way after ask.MaxLegs
+}
+
+// day is longer than any timeout: each tuple finds an empty table.
+const day = 24 * time.Hour
+
+// engine lets the engine carry a tuple's first packet. An appliance that gets it sends it on
+// unchanged.
+func (b *built) engine(t *tuple) *seen {
+	b.now = b.now.Add(day)
+	x := &seen{}
+	frame, from := t.frame(), t.From
+	for i := range ask.MaxLegs {
+		l := b.carry(b.now.Add(time.Duration(i)*time.Millisecond), from, frame)
+		x.legs = append(x.legs, l)
+		if l.drop != packet.NotDropped {
+			x.outcome = b.denied(&l)
+			return x
+		}
+		if l.floats || b.receives(l.to, l.arrives.Dst) {
+			x.end = true
+			x.outcome = b.allowed(x.legs)
+			return x
+		}
+		from = l.to
+	}
+	x.round = true
+	x.outcome = outcome{Access: "Deny", Reason: "noRoute"}
+	return x
+}
+
+// carry carries one packet; the frame is then as it arrives.
+func (b *built) carry(at time.Time, from int, frame []byte) leg {
+	l := leg{from: from, at: at, packet: slices.Clone(frame[tun.HeaderLen:])}
+	var c dataplane.Carried
+	var decoder packet.Decoder
+	decoder.Decode(l.packet, 0, &l.sent)
+	b.carrier.Carry(at, from, frame, &c)
+	l.drop, l.to, l.arrives = c.Drop, c.To, c.Packet.Tuple
+	if c.Drop == packet.NotDropped && c.InFlow {
+		info := b.carrier.Info(c.Flow)
+		l.floats = info.Marks&conntrack.Floating != 0
+	}
+	for _, slot := range c.Slots {
+		if topology.ServiceOfSlot(slot) != topology.NoService {
+			l.service = true
+			continue
+		}
+		k := &b.keys[slot]
+		l.rules = append(l.rules, fmt.Sprintf("%s %s %s", k.NetworkSecurityGroup, k.Direction, k.Rule))
+	}
+	return l
+}
+
+// receives reports that a packet for an address has come to its end at an attachment.
+func (b *built) receives(attachment int, dst packet.Addr) bool {
+	a := b.snapshot.Attachments[attachment]
+	return a.Kind != topology.NetworkInterface ||
+		slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return packet.AddrFrom(own.Addr()) == dst })
+}
+
+// denied is the outcome of a leg that ends in a drop.
+func (b *built) denied(l *leg) outcome {
+	o := outcome{Access: "Deny", Reason: ask.ReasonOf(l.drop)}
+	if l.drop == packet.DropRule {
+		o.Reason = ask.ReasonRule
+		o.Group, o.Rule = deciding(l.rules)
+	}
+	return o
+}
+
+// allowed is the outcome of a way to its end: the last rule that let it pass.
+func (b *built) allowed(legs []leg) outcome {
+	o := outcome{Access: "Allow", Reason: ask.ReasonNoGroup}
+	for i := range legs {
+		l := &legs[i]
+		if len(l.rules) > 0 {
+			o.Reason = ask.ReasonRule
+			o.Group, o.Rule = deciding(l.rules)
+		}
+		if l.service {
+			return outcome{Access: "Allow", Reason: ask.ReasonPlatform}
+		}
+	}
+	return o
+}
+
+// deciding is the last of the rules that a packet counted on.
+func deciding(rules []string) (group, rule string) {
+	if len(rules) == 0 {
+		return "", ""
+	}
+	fields := strings.Fields(rules[len(rules)-1])
+	return fields[0], fields[2]
+}
