@@ -29,7 +29,7 @@ const (
 // usageError is a command line that can't be understood.
 type usageError struct{ error }
 
-// errNegative is a negative answer that has been printed already.
+// errNegative is a negative answer that is already printed.
 var errNegative = errors.New("negative answer")
 
 const defaultSocket = "/run/nsgd/nsgd.sock"
@@ -132,7 +132,7 @@ func verbsWithPolicy(root *cobra.Command) string {
 	return names(list)
 }
 
-// names lists commands, without those that are about commands.
+// names lists commands, without help and completion.
 func names(commands []*cobra.Command) string {
 	var list []string
 	for _, c := range commands {

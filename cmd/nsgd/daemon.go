@@ -27,7 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// shutdownPatience is how long answers that are being given may still take.
+// shutdownPatience is how long running answers may still take.
 const shutdownPatience = 2 * time.Second
 
 // daemon is everything that one run holds.
@@ -50,9 +50,9 @@ type daemon struct {
 	releases []func() error
 }
 
-// start takes everything that the run needs. What a second daemon would fail on, the
-// lock, the socket and the port, comes before the first device, so that it harms nothing.
-// After an error stop gives back what was taken.
+// start takes everything that the run needs. Lock, socket and port come before the first device,
+// so that a second daemon fails before it harms the first. After an error, stop gives back what
+// was taken.
 func (d *daemon) start(all *loaded) (err error) {
 	c := d.config
 	var release func()
@@ -124,7 +124,7 @@ func (d *daemon) attach() error {
 	return nil
 }
 
-// prober sends health probes from where the platform is; nil when that is nowhere.
+// prober sends health probes from the platform's attachment; nil without one.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
 	for i, a := range d.engine.Snapshot().Attachments {
@@ -198,7 +198,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	return group.Wait()
 }
 
-// metricsAddress is where the metrics are in fact; empty when they are off.
+// metricsAddress is the address that the listener got; empty when metrics are off.
 func (d *daemon) metricsAddress() string {
 	if d.metrics == nil {
 		return ""

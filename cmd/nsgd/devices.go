@@ -56,9 +56,9 @@ func (c *Config) places() []inspect.Place {
 // opener is tun.Open, or a test's.
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
-// openDevices opens every device at one common level of offload: a superpacket read
-// from one must be fit for any other. When the kernel gives some devices less than
-// others, those others are opened again at the lower level.
+// openDevices opens every device at one common level of offload: every device must take a
+// superpacket that another one gave. When the kernel gives some devices a lower level, the others
+// are opened again at that level.
 func openDevices(open opener, plan []tun.Config, want tun.Offload) ([]tun.Device, tun.Offload, error) {
 	devices, levels := make([]tun.Device, len(plan)), make([]tun.Offload, len(plan))
 	common := want
