@@ -9,8 +9,8 @@
 //	passage.go    carry     takes one packet through the steps below and counts why it was dropped
 //	              steps     admits it: who has sent it (verdict.Admit)
 //	fragments.go  fragment  a fragment takes the way of its datagram's first one
-//	passage.go    live      finds its flow: the usual case, which goes on at rewrite.go
-//	              icmpError finds the flow that it quotes
+//	passage.go    destination finds its flow: the usual case, which goes on at rewrite.go
+//	              icmpError finds the flow that an ICMP error quotes
 //	rejudge.go    rejudge   judges a live flow by the rules of now, if the policy asks for that
 //	begin.go      begin     without a flow: decides about the packet (verdict.Decision)
 //	              commit    records the flow that begins
@@ -18,7 +18,7 @@
 //	rewrite.go    translate changes addresses and ports, where the flow has a translation
 //	write.go      write     hands the packet to its queue, or appends it to its flow's train
 //
-// carry, live and destination in passage.go are where a packet comes back to between these files. Its bytes
+// carry, steps and destination in passage.go are where a packet comes back to between these files. Its bytes
 // are the worker's buffer until they are read, then the slot's frame: a virtio-net header and an IP packet.
 // What they say is the slot's packet. Decisions are verdict's: the engine has no composition of its own.
 //

@@ -31,7 +31,7 @@ func (x *passage) fragment() packet.Drop {
 		if x.marks != 0 {
 			x.translateFirst(k)
 		}
-		drop = x.write(to)
+		drop = x.send(to)
 	}
 	x.carryWaiting(&k, &waiting)
 	return drop
@@ -55,7 +55,7 @@ func (x *passage) laterFragment(k *fragment.Key) packet.Drop {
 	if v.Drop != packet.NotDropped {
 		return v.Drop
 	}
-	return x.write(int(v.To))
+	return x.send(int(v.To))
 }
 
 // followFirst carries a later fragment in the flow of its datagram's first one.
@@ -80,7 +80,7 @@ func (x *passage) followFirst(v *fragment.Verdict) packet.Drop {
 	if x.note(f, d); x.marks != 0 {
 		x.translateLater()
 	}
-	return x.write(to)
+	return x.send(to)
 }
 
 // carryWaiting carries the fragments that came before the first one of their datagram. They
@@ -99,9 +99,11 @@ func (x *passage) carryWaiting(k *fragment.Key, waiting *fragment.Held) {
 		if drop == packet.NotDropped {
 			drop = held.laterFragment(k)
 		}
-		if w.watchers != nil {
-			held.told(drop)
-		}
-		held.counted(drop)
+		held.leave(drop)
 	}
+}
+
+func (x *passage) send(to int) packet.Drop {
+	x.to = to
+	return x.w.write(to, x.frame, &x.packet, x.hash)
 }

@@ -88,12 +88,11 @@ func (x *passage) observeSlots(slots conntrack.Slots, hits uint64) {
 	o.event.Note(slots)
 }
 
-// told tells the watchers what became of the packet, unless it waits for its datagram's first fragment. It
-// returns drop.
-func (x *passage) told(drop packet.Drop) packet.Drop {
+// tell tells the watchers what became of the packet, unless it waits for its datagram's first fragment.
+func (x *passage) tell(drop packet.Drop) {
 	w, o, e := x.w, &x.observed, &x.observed.event
 	if drop == packet.NotDropped && (x.to < 0 || w.watchers.droppedOnly) {
-		return drop
+		return
 	}
 	if w.watchers.droppedOnly {
 		x.observePacket()
@@ -117,7 +116,6 @@ func (x *passage) told(drop packet.Drop) packet.Drop {
 			sub.Put(w.index, e, head, rest)
 		}
 	}
-	return drop
 }
 
 // wouldGo is the attachment that a dropped packet was for, or -1 where that was not asked or

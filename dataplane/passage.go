@@ -65,14 +65,17 @@ func (x *passage) flowKey() *conntrack.Key {
 // steps. It counts and returns why the packet was dropped, or packet.NotDropped.
 func (x *passage) carry(s *topology.Snapshot, from *topology.Attachment, read *slot) packet.Drop {
 	x.enter(s, from, read)
-	if x.w.watchers == nil {
-		return x.counted(x.steps())
+	if x.w.watchers != nil {
+		x.observe()
 	}
-	x.observe()
-	return x.counted(x.told(x.steps()))
+	return x.leave(x.steps())
 }
 
-func (x *passage) counted(drop packet.Drop) packet.Drop {
+// leave counts why the packet was dropped, and tells the watchers what became of it.
+func (x *passage) leave(drop packet.Drop) packet.Drop {
+	if x.w.watchers != nil {
+		x.tell(drop)
+	}
 	if drop != packet.NotDropped {
 		x.w.counters.drop(drop)
 	}
@@ -81,11 +84,11 @@ func (x *passage) counted(drop packet.Drop) packet.Drop {
 
 // steps are those of every packet. A fragment takes the last ones in fragments.go.
 func (x *passage) steps() packet.Drop {
-	p := &x.packet
+	w, p := x.w, &x.packet
 	if p.Segments == 0 { // not decoded far enough to know
 		p.Segments, p.WireLen = 1, uint32(len(x.frame)-tun.HeaderLen)
 	}
-	x.w.counters.receive(x.from.Index, p)
+	w.counters.receive(x.from.Index, p)
 	if x.drop != packet.NotDropped {
 		return x.drop
 	}
@@ -103,45 +106,38 @@ func (x *passage) steps() packet.Drop {
 	if x.marks != 0 {
 		x.translate()
 	}
-	return x.write(to)
+	x.to = to
+	return w.write(to, x.frame, p, x.hash)
 }
 
 // destination finds the attachment that an admitted packet goes to: as part of a live flow, or as
-// the rules say.
+// the rules say. A flow lives on until commit if the packet asks for a new one in its place: a packet
+// that the rules deny must not end it.
 func (x *passage) destination() (int, packet.Drop) {
-	if x.packet.IsICMPError() {
+	w, p := x.w, &x.packet
+	if p.IsICMPError() {
 		return x.icmpError()
 	}
 	x.relation = inFlow
-	if to, drop, known := x.live(); known {
-		return to, drop
-	}
-	return x.begin()
-}
-
-// live carries a packet of a live flow; known is false when there is none, or when the packet asks
-// for a new one in its place. In that case the flow lives on until commit: a packet that the rules
-// deny must not end it.
-func (x *passage) live() (to int, drop packet.Drop, known bool) {
-	w, p := x.w, &x.packet
-	f, d, ok := w.flows.LookupHash(&x.key, x.hash, w.now)
-	if !ok {
-		return 0, packet.NotDropped, false
+	f, d, live := w.flows.LookupHash(&x.key, x.hash, w.now)
+	if !live {
+		return x.begin()
 	}
 	if w.flows.Restarts(f, d, p) {
 		x.restarts, x.restarted = true, f
-		return 0, packet.NotDropped, false
+		return x.begin()
 	}
-	if x.snapshot.Flushed > 0 && d == conntrack.Original && w.flows.Generation(f) < x.snapshot.Flushed {
-		if drop, lives := x.rejudge(f); !lives {
-			return 0, drop, drop != packet.NotDropped
+	if flushed := x.snapshot.Flushed; flushed > 0 && d == conntrack.Original && w.flows.Generation(f) < flushed {
+		if drop, lives := x.rejudge(f); drop != packet.NotDropped {
+			return 0, drop
+		} else if !lives {
+			return x.begin()
 		}
 	}
 	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
-		return 0, drop, true
+		return 0, drop
 	}
-	to, drop = x.follow(f, d)
-	return to, drop, true
+	return x.follow(f, d)
 }
 
 // follow takes the way of a flow that the packet has passed in, and counts the packet on the rules
@@ -210,12 +206,6 @@ func (x *passage) findQuoted() (ok bool) {
 	}
 	x.quoted = conntrack.Key{Tuple: t.Reverse(), Zone: x.key.Zone}
 	return true
-}
-
-// write hands the packet to its destination's queue.
-func (x *passage) write(to int) packet.Drop {
-	x.to = to
-	return x.w.write(to, x.frame, &x.packet, x.hash)
 }
 
 // countSlots counts the packet on the rules of slots, and hits. A NIC can have its subnet's
