@@ -62,7 +62,8 @@ const (
 	defaultMax        = 1_000_000
 	defaultMaxPerZone = 500_000
 	maxWorkers        = 1024
-	maxZones          = 1 << 16
+	// MaxZones is the largest Options.Zones.
+	MaxZones = 1 << 16
 	// MaxFlows is the largest Options.Max: 16 Mi records less the largest reserve.
 	MaxFlows = maxRecords - maxWorkers*reserveMax
 	// MaxNewPerSecond is the largest Options.NewPerSecond.
@@ -154,7 +155,7 @@ func (o *Options) complete() error {
 		{"max", &o.Max, defaultMax, MaxFlows},
 		{"maxPerZone", &o.MaxPerZone, defaultMaxPerZone, MaxFlows},
 		{"newPerSecond", &o.NewPerSecond, 0, MaxNewPerSecond},
-		{"zones", &o.Zones, maxZones, maxZones},
+		{"zones", &o.Zones, MaxZones, MaxZones},
 		{"workers", &o.Workers, 1, maxWorkers},
 	} {
 		if *f.value == 0 {

@@ -70,6 +70,13 @@ type Engine struct {
 	watchers atomic.Pointer[watchers]
 }
 
+const (
+	// zonesEach are the flow table's zones of an attachment; the second one is its far zone.
+	zonesEach = 2
+	// MaxAttachments is how many attachments an engine can have.
+	MaxAttachments = conntrack.MaxZones / zonesEach
+)
+
 // New makes an engine for a policy. It carries nothing until Run.
 func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Workers == 0 {
@@ -93,7 +100,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Flows.Workers, o.Flows.Zones = o.Workers, 2*len(o.Attachments) // the second half are far zones
+	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*len(o.Attachments)
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
 		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
 	}

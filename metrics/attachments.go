@@ -84,14 +84,14 @@ func kernelDropsOf(engine *dataplane.Engine) []kernelDrops {
 	devices := engine.Devices()
 	drops := make([]kernelDrops, len(devices))
 	for i, d := range devices {
-		// What a namespace transmits is what the daemon reads.
+		// The namespace transmits what the daemon reads.
 		s, ok := d.Stats()
 		drops[i] = kernelDrops{receive: s.TxDropped, transmit: s.RxDropped + s.RxErrors, known: ok}
 	}
 	return drops
 }
 
-// current are the series of the attachments as the policy names them.
+// current returns the series, with the names of the policy in force.
 func (a *attachments) current() *series {
 	snapshot := a.engine.Snapshot()
 	a.mu.Lock()
@@ -103,8 +103,8 @@ func (a *attachments) current() *series {
 	return a.series
 }
 
-// attachmentElements have names that are unique: NICs of two resource groups may share one, and
-// Prometheus takes only one metric of the same labels.
+// attachmentElements makes names unique. NICs of two resource groups may share a name, and
+// Prometheus refuses two metrics with the same labels.
 func attachmentElements(list []*topology.Attachment) []element {
 	elements := make([]element, len(list))
 	seen := make(map[string]bool, len(list))

@@ -68,8 +68,8 @@ var (
 		"Always 1; the labels tell the version.", []string{"version", "goversion"}, nil)
 )
 
-// collector shows what has few series: flows, fragments, drops, the platform, workers and the policy. Safe for
-// concurrent use.
+// collector shows what has few series: flows, fragments, drops, the platform, workers and the
+// policy. Safe for concurrent use.
 type collector struct {
 	options Options
 }
@@ -136,7 +136,7 @@ func (c *collector) collectReloads(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(policyLastDuration, prometheus.GaugeValue, r.LastDuration.Seconds())
 }
 
-// unixSeconds are whole milliseconds: more would not be exact.
+// unixSeconds rounds to milliseconds: a float64 holds no more exactly.
 func unixSeconds(nanoseconds int64) float64 { return float64(nanoseconds/1e6) / 1e3 }
 
 func counter(d *prometheus.Desc, n uint64, labels ...string) prometheus.Metric {
@@ -165,9 +165,9 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 	out <- gauge(flowTableBytes, c.options.Engine.Flows().Memory())
 }
 
-// collectBackends shows one series for each backend and probe of the policy in force. Probes of load
-// balancers that share their names in two resource groups, for one address and port, are told as
-// one: up when both are.
+// collectBackends shows one series for each backend and probe of the policy in force. Load balancers
+// of two resource groups may share all labels of a probe. Then one series shows both: it is up
+// when both are.
 func (c *collector) collectBackends(out chan<- prometheus.Metric) {
 	type series struct{ balancer, probe, backend, port string }
 	up := map[series]uint64{}

@@ -215,3 +215,71 @@ func TestServerServesMetricsAndNothingElse(t *testing.T) {
 		}
 	}
 }
+
+func TestALineAMinuteIsLoggedAndTheOthersAreCounted(t *testing.T) {
+	var text strings.Builder
+	var h slog.Handler = &sparse{Handler: slog.NewTextHandler(&text, nil), last: &lastLine{}}
+	derived := h.WithAttrs([]slog.Attr{slog.String("port", "metrics")})
+	begin := time.Unix(1_800_000_000, 0)
+	for i, after := range []time.Duration{0, time.Second, 59 * time.Second, time.Minute, 90 * time.Second, 3 * time.Minute} {
+		to := h
+		if i%2 == 1 {
+			to = derived
+		}
+		r := slog.NewRecord(begin.Add(after), slog.LevelWarn, after.String(), 0)
+		if err := to.Handle(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for line := range strings.Lines(text.String()) {
+		_, line, _ = strings.Cut(line, "msg=")
+		got = append(got, strings.TrimSpace(line))
+	}
+	want := []string{"0s", "1m0s port=metrics notShown=2", "3m0s port=metrics notShown=1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// waiting gathers nothing, once it may go on.
+type waiting struct{ begun, goOn chan struct{} }
+
+func (w waiting) Gather() ([]*dto.MetricFamily, func(), error) {
+	w.begun <- struct{}{}
+	<-w.goOn
+	return nil, func() {}, nil
+}
+
+func TestScrapesAreBounded(t *testing.T) {
+	w := waiting{make(chan struct{}, 2*maxScrapes), make(chan struct{})}
+	server := httptest.NewServer(NewServer(w, slog.New(slog.DiscardHandler)).http.Handler)
+	defer server.Close()
+	status := make(chan int, maxScrapes)
+	scrape := func() {
+		response, err := http.Get(server.URL + "/metrics")
+		if err != nil {
+			t.Error(err)
+			status <- 0
+			return
+		}
+		response.Body.Close()
+		status <- response.StatusCode
+	}
+	for range maxScrapes {
+		go scrape()
+	}
+	for range maxScrapes {
+		<-w.begun
+	}
+	go scrape()
+	if got := <-status; got != http.StatusServiceUnavailable {
+		t.Errorf("one scrape too many: status %d", got)
+	}
+	close(w.goOn)
+	for range maxScrapes {
+		if got := <-status; got != http.StatusOK {
+			t.Errorf("status %d", got)
+		}
+	}
+}

@@ -28,9 +28,9 @@ var ruleFamilies = []family{
 		help: "When the rule gave its last verdict; absent for a rule that has given none."},
 }
 
-// rules gathers the counters of every rule of the policy, and of those that reloads have removed
-// and that have counted something: they may still carry flows, and a counter must not vanish and
-// come back. Safe for concurrent use.
+// rules gathers the counters of every rule of the policy, and of removed rules that have counted
+// something. A removed rule may still have flows, and a counter must not vanish and come back.
+// Safe for concurrent use.
 type rules struct {
 	engine *dataplane.Engine
 
@@ -57,12 +57,12 @@ func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 	return p.shown, p.release, nil
 }
 
-// current are the series of every slot there is, and which of them the policy has.
+// current returns the series of every slot, and which slots the policy has.
 func (r *rules) current() (*series, []bool) {
 	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Slots are only added, and never change what they count.
+	// Slots are only added, and never get another rule.
 	if keys := r.engine.Registry().Keys(); r.series == nil || len(r.series.elements) < len(keys) {
 		r.series = newSeries(ruleFamilies, ruleElements(keys))
 	}

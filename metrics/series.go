@@ -14,14 +14,14 @@ type family struct {
 	gauge      bool
 }
 
-// series are counters and gauges that differ in their labels: one of each family for every element, which
-// is a rule or an attachment. Labels and order are made once. Never changed and safe for
+// series are counters and gauges that differ in their labels: one of each family for every element,
+// a rule or an attachment. Labels and order are made once. It never changes, and is safe for
 // concurrent use.
 type series struct {
 	families []family
 	// elements in the order in which Prometheus sorts their labels.
 	elements []element
-	// idle is the page that the last scrape has left for the next one; nil while it is in use.
+	// idle is the page that the last scrape left for the next; nil while a scrape uses it.
 	idle atomic.Pointer[page]
 }
 
@@ -43,22 +43,22 @@ func newSeries(families []family, elements []element) *series {
 	return &series{families: families, elements: elements}
 }
 
-// page is all that a scrape shows of some series, ready but for the values: some 190 bytes for
-// each, which would be garbage if every scrape made its own. One scrape uses it at a time.
+// page is what a scrape shows of some series, complete but for the values. It takes some 190 bytes
+// a series, which would be garbage if every scrape made its own. One scrape uses it at a time.
 type page struct {
 	series   *series
 	families []pageFamily
 	shown    []*dto.MetricFamily
 }
 
-// pageFamily has a value and a metric that points to it for each element.
+// pageFamily has a value for each element, and a metric that points to the value.
 type pageFamily struct {
 	dto     dto.MetricFamily
 	values  []float64
 	metrics []dto.Metric
 }
 
-// take returns a page that nobody else uses until it is released, and that shows nothing yet.
+// take returns an empty page, for one scrape until release.
 func (s *series) take() *page {
 	if p := s.idle.Swap(nil); p != nil {
 		p.shown = p.shown[:0]
@@ -97,8 +97,8 @@ func (f *pageFamily) prepare(description *family, elements []element) {
 // release gives the page back. Its families must not be used any more.
 func (p *page) release() { p.series.idle.Store(p) }
 
-// show adds a family with the values that value gives for each element's index. Elements of
-// which it knows none are left out, and so is a family without any: it has no valid text.
+// show adds a family. value gives the value of each element, by its index. Elements without a
+// known value are left out, and so is a family without elements: it has no valid text.
 func (p *page) show(family int, value func(index int) (v float64, known bool)) {
 	f := &p.families[family]
 	f.dto.Metric = f.dto.Metric[:0]

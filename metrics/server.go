@@ -23,7 +23,7 @@ import (
 
 const (
 	readHeaderTimeout = 10 * time.Second
-	// maxScrapes bounds what scrapers can cost at a time; more get 503.
+	// maxScrapes bounds the scrapes at a time; more get 503.
 	maxScrapes = 4
 )
 

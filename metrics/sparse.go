@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// sparseEvery is how often a line may be logged that somebody else can cause.
+// sparseEvery is how often a line may be logged that a client can cause.
 const sparseEvery = time.Minute
 
-// sparse passes a record a minute on, and says how many it has left out since the one before: who
-// scrapes and goes away in the middle must not fill the log.
+// sparse passes on one record a minute, with the number of records that it left out before. A
+// scraper that hangs up again and again must not fill the log.
 type sparse struct {
 	slog.Handler
 	last *lastLine
 }
 
-// lastLine is shared by a handler and those that were derived from it.
+// lastLine is shared by a handler and the handlers derived from it.
 type lastLine struct {
 	mu       sync.Mutex
 	at       time.Time // zero: there was none; guarded by mu

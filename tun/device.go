@@ -114,8 +114,13 @@ const (
 	// kernels leave room for on a TUN device too.
 	MinMTU, MaxMTU = 68, 65_521
 
+	// MinMTU6 is the smallest MTU that IPv6 takes (RFC 8200).
+	MinMTU6 = 1280
+
 	// A name fills IFNAMSIZ, 16 bytes with its final zero.
 	maxNameLen = 15
+	// A namespace's name is a file's.
+	maxNamespaceLen = 255
 )
 
 // Config says what device to open, and where.
@@ -153,8 +158,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("tun: device: %w: %w", ErrConfig, err)
 	}
 	if c.Namespace != "" {
-		if err := checkNamespaceName(c.Namespace); err != nil {
-			return c, c.errorf("%w", err)
+		if err := CheckNamespaceName(c.Namespace); err != nil {
+			return c, c.errorf("%w: namespace %w", ErrConfig, err)
 		}
 	} else if c.CreateNamespace {
 		return c, c.errorf("%w: a namespace to create needs a name", ErrConfig)
@@ -211,9 +216,10 @@ func CheckDeviceName(name string) error {
 	return nil
 }
 
-func checkNamespaceName(name string) error {
-	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("namespace %q: %w: the name must be 1 to 255 bytes, without /, and neither . nor .. is one", name, ErrConfig)
+// CheckNamespaceName says what is wrong with the name of a network namespace.
+func CheckNamespaceName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxNamespaceLen || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q: a namespace's name has 1 to %d bytes, without /, and neither . nor .. is one", name, maxNamespaceLen)
 	}
 	return nil
 }

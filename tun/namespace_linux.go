@@ -83,8 +83,8 @@ func privilege(err error) error {
 
 // openNamespace opens a named namespace.
 func openNamespace(name string) (netns.NsHandle, error) {
-	if err := checkNamespaceName(name); err != nil {
-		return netns.None(), err
+	if err := CheckNamespaceName(name); err != nil {
+		return netns.None(), fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
 	ns, err := netns.GetFromName(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -151,8 +151,8 @@ func identifyThread(ns netns.NsHandle) (identity, error) {
 // createNamespace makes a named namespace that `ip netns` can use. It calls announce with the
 // namespace's identity before the name appears.
 func createNamespace(name string, announce func(identity) error) error {
-	if err := checkNamespaceName(name); err != nil {
-		return err
+	if err := CheckNamespaceName(name); err != nil {
+		return fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
 	if _, err := os.Lstat(filepath.Join(namespaceDir, name)); err == nil {
 		return fmt.Errorf("namespace %q: %w and was not made by nsgd: don't ask for its creation, or remove it with `ip netns del %s`",

@@ -29,7 +29,7 @@ const (
 // usageError is a command line that can't be understood.
 type usageError struct{ error }
 
-// errNegative is a negative answer that has been printed already.
+// errNegative is a negative answer that is already printed.
 var errNegative = errors.New("negative answer")
 
 const defaultSocket = "/run/nsgd/nsgd.sock"
@@ -109,11 +109,8 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 		root.AddCommand(verb(&g))
 	}
 	root.InitDefaultHelpCmd()
-	for _, c := range root.Commands() {
-		if c.Name() == "help" { // cobra's own shows the usage, and succeeds
-			c.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) }
-		}
-	}
+	help, _, _ := root.Find([]string{"help"})
+	help.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) } // cobra's own succeeds
 	return root
 }
 
@@ -135,7 +132,7 @@ func verbsWithPolicy(root *cobra.Command) string {
 	return names(list)
 }
 
-// names lists commands, without those that are about commands.
+// names lists commands, without help and completion.
 func names(commands []*cobra.Command) string {
 	var list []string
 	for _, c := range commands {

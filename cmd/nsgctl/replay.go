@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// maxTop bounds the flows that replay ranks: each packet looks at all of them.
+// maxTop bounds the flows that replay ranks. Each packet looks at all of them.
 const maxTop = 100
 
 // replayFlags are the flags of replay.
@@ -119,7 +119,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 	return nil
 }
 
-// open makes the replay of what the flags say.
+// open makes the replay that the flags ask for.
 func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, idle func() error) (*replay.Replay, error) {
 	files := f.from.files()
 	set, err := files.Load()
@@ -156,7 +156,7 @@ func (f *replayFlags) chosen(set *policy.Set) (list []*policy.NetworkInterface, 
 	return list, nil
 }
 
-// play replays the captures, tells of what went wrong, and reports whether something did.
+// play replays the captures, prints what went wrong, and reports whether something did.
 func (f *replayFlags) play(ctx context.Context, stderr io.Writer, r *replay.Replay, inputs []input, bar *progress) (failed bool) {
 	for i := range inputs {
 		err := r.File(ctx, inputs[i].name, bar.reader(inputs[i].in))
@@ -201,7 +201,7 @@ func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
 			decided += " " + p.Rules[n-1].NetworkSecurityGroup + "/" + p.Rules[n-1].Name
 		}
 		if p.Differs {
-			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason) // by whoever has made the file
+			decided += fmt.Sprintf(" (recorded: %s %s)", p.Recorded.Verdict, p.Recorded.Reason) // the file may say anything
 		}
 		_, err := fmt.Fprintf(w, "%6d %s %-6s %-21s > %-21s %5d %-5s %s\n", p.Number, p.Time.Format("15:04:05.000000"), dash(p.Protocol),
 			dash(inspect.Endpoint(p.Source, p.SourcePort)), dash(inspect.Endpoint(p.Destination, p.DestinationPort)), p.Bytes, p.Verdict, printable(decided))
@@ -216,7 +216,7 @@ type input struct {
 	file *os.File // nil: standard input
 }
 
-// openCaptures opens all before the first is read; total is the bytes of all, -1 when not known.
+// openCaptures opens all files before the first is read. total is their bytes, -1 when not known.
 func openCaptures(stdin io.Reader, names []string) (list []input, total int64, err error) {
 	for _, name := range names {
 		if name == "-" {

@@ -38,7 +38,7 @@ func (s *source) flags(c *cobra.Command, g *global) {
 	}
 }
 
-// policyFlags are those that say how a policy is understood.
+// policyFlags adds the flags that say how a policy is understood.
 func (s *source) policyFlags(c *cobra.Command) {
 	c.Flags().BoolVar(&s.azureQuirks, "azure-quirks", false, "with --policy: imitate what Azure does against its documents, as azureQuirks of the daemon")
 	addDeployment(c, &s.deployment)
@@ -130,7 +130,7 @@ func (s *source) warnLeftOut(faults ruleset.Faults) {
 	}
 }
 
-// subscriptionFlags are those that decide about TCP port 25.
+// subscriptionFlags adds the flags that decide about TCP port 25.
 func (s *source) subscriptionFlags(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&s.subscription.Type, "subscription-type", "", "with --policy: enterprise, payg, msdn or csp, which decides about TCP port 25 to the internet; enterprise when absent")
@@ -150,7 +150,7 @@ func (s *source) checkSubscription(verb string) error {
 	return nil
 }
 
-// deploymentFlags are those of verbs that read ARM templates.
+// deploymentFlags are the flags of verbs that read ARM templates.
 var deploymentFlags = []string{"parameters", "subscription", groupFlag, "location", "runtime", "allow-partial"}
 
 // groupFlag names the resource group. Verbs that ask about a resource add it before addDeployment.

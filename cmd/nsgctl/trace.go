@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultPerSecond is more than anybody reads.
+// defaultPerSecond is more than a person can read.
 const defaultPerSecond = 1000
 
 const filterHelp = `FILTER is an expression in the manner of libpcap's; without one every packet is taken.
@@ -31,7 +31,7 @@ func watchFlags(c *cobra.Command, q *inspect.WatchRequest, perSecond int) {
 	c.Flags().IntVar(&q.Sample, "sample", 0, "only one packet of so many; 0: all")
 }
 
-// checkWatch finds what is wrong without asking the daemon.
+// checkWatch refuses wrong use without asking the daemon.
 func checkWatch(verb string, q *inspect.WatchRequest, args []string) error {
 	q.Filter = strings.Join(args, " ")
 	if _, err := watch.Parse(q.Filter); err != nil {
@@ -50,7 +50,7 @@ func checkWatch(verb string, q *inspect.WatchRequest, args []string) error {
 	return nil
 }
 
-// watchError makes wrong use of a filter whose names the daemon doesn't know.
+// watchError turns the refusal of a filter with unknown names into wrong use.
 func watchError(verb string, err error) error {
 	var refused *control.Error
 	if errors.As(err, &refused) && refused.BadRequest() {

@@ -75,7 +75,7 @@ func (c *Config) topology() topology.Options {
 	return topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
 }
 
-// warnings are those of the configuration.
+// warnings are about what the configuration says and few mean.
 func (c *Config) warnings() (list []string) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]

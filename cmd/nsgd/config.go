@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,8 +30,8 @@ type Config struct {
 	ServiceTags string `yaml:"serviceTags"`
 	// Templates is what ARM templates among the policy's files are evaluated with.
 	Templates TemplatesConfig `yaml:"templates"`
-	// AllowPartial leaves out what of templates can't be evaluated, and logs it, instead
-	// of refusing the policy.
+	// AllowPartial leaves out and logs template expressions that can't be evaluated, instead of
+	// refusing the policy.
 	AllowPartial bool `yaml:"allowPartial"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
@@ -43,11 +44,10 @@ type Config struct {
 	Timeouts  TimeoutsConfig  `yaml:"timeouts"`
 	// TCPStrict lets only a SYN create a TCP flow.
 	TCPStrict bool `yaml:"tcpStrict"`
-	// AzureQuirks imitates what has been seen in Azure against its documents: see
-	// topology.Options.
+	// AzureQuirks imitates Azure where it differs from its documents: see topology.Options.
 	AzureQuirks bool `yaml:"azureQuirks"`
-	// DefaultOutboundAddress is the public address that Azure lends to those who have no way of
-	// their own to the internet (default outbound access); absent: they keep the private one.
+	// DefaultOutboundAddress is the public address of NICs without another way to the internet
+	// (default outbound access). Absent: such NICs send from their private address.
 	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
 	Metrics                MetricsConfig  `yaml:"metrics"`
 	Control                ControlConfig  `yaml:"control"`
@@ -55,8 +55,8 @@ type Config struct {
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// FlowLogs are Azure's logs of flows, none by default.
 	FlowLogs []FlowLogConfig `yaml:"flowLogs"`
-	// FlowLogInterval is how often they are written; 0: a minute. It is one for all, since what a
-	// flow's rows have told is remembered once.
+	// FlowLogInterval is how often they are written; 0: a minute. All logs share it, because the
+	// recorder remembers once what a flow's rows have told.
 	FlowLogInterval Duration `yaml:"flowLogInterval"`
 }
 
@@ -131,8 +131,8 @@ type FragmentsConfig struct {
 	Hold int `yaml:"hold"`
 }
 
-// PlatformConfig is what Azure's platform makes of the subscription; absent: an enterprise
-// agreement, for which nothing is blocked.
+// PlatformConfig is the subscription, as far as Azure's platform treats subscriptions differently.
+// Absent: an enterprise agreement, for which nothing is blocked.
 type PlatformConfig struct {
 	// Subscription is enterprise, payg, msdn or csp. TCP port 25 to the internet is blocked
 	// with msdn, and with payg and csp unless one of the others is true.
@@ -141,8 +141,8 @@ type PlatformConfig struct {
 	SMTPExempt            bool   `yaml:"smtpExempt"`
 }
 
-// TimeoutsConfig are idle timeouts of flows, and how long after its first packet a
-// fragmented datagram is forgotten; absent ones take the defaults.
+// TimeoutsConfig are the idle timeouts of flows. Fragment is how long after its first packet a
+// fragmented datagram is forgotten. Absent ones take the defaults.
 type TimeoutsConfig struct {
 	TCPSyn         Duration `yaml:"tcpSyn"`
 	TCPEstablished Duration `yaml:"tcpEstablished"`
@@ -164,7 +164,7 @@ type MetricsConfig struct {
 	Listen string `yaml:"listen"`
 }
 
-// DenyLogConfig says how much of what rules deny is logged.
+// DenyLogConfig says how many packets that rules deny are logged.
 type DenyLogConfig struct {
 	// PerSecond is how many denied packets are shown a second at most; 0: none.
 	PerSecond int `yaml:"perSecond"`
@@ -348,4 +348,24 @@ func yamlFaults(path string, err error) error {
 		faults = append(faults, fmt.Errorf("%s%s: %s", path, line, strings.TrimPrefix(m, "yaml: ")))
 	}
 	return errors.Join(faults...)
+}
+
+// allowedKeys lists the keys of one of the configuration's structs.
+func allowedKeys(structName string) string {
+	for _, t := range []reflect.Type{
+		reflect.TypeFor[Config](), reflect.TypeFor[AttachmentConfig](), reflect.TypeFor[FlowsConfig](),
+		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
+		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
+		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[FlowLogConfig](),
+	} {
+		if t.Name() != structName {
+			continue
+		}
+		keys := make([]string, t.NumField())
+		for i := range keys {
+			keys[i] = t.Field(i).Tag.Get("yaml")
+		}
+		return "allowed are " + strings.Join(keys, ", ")
+	}
+	return "not allowed here"
 }

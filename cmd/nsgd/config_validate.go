@@ -10,17 +10,11 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
-)
-
-const (
-	// maxSocketPath is the kernel's sun_path, less a zero.
-	maxSocketPath = 107
-	// minMTU6 is the smallest MTU that IPv6 takes (RFC 8200).
-	minMTU6 = 1280
 )
 
 // validator collects every fault of a configuration.
@@ -120,11 +114,14 @@ func (v *validator) config(c *Config) {
 		v.fail(at("platform", key), "%v", err)
 	}
 	v.listen(c.Metrics.Listen)
-	if len(c.Control.Socket) > maxSocketPath {
-		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, maxSocketPath)
+	if len(c.Control.Socket) > control.MaxSocketPath {
+		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, control.MaxSocketPath)
 	}
 	if len(c.Attachments) == 0 {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")
+	}
+	if len(c.Attachments) > dataplane.MaxAttachments {
+		v.fail(at("attachments"), "%d attachments: at most %d", len(c.Attachments), dataplane.MaxAttachments)
 	}
 	v.attachments(c.Attachments)
 	v.flowLogs(c)
@@ -211,13 +208,15 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	if a.Create && a.Netns == "" {
 		v.fail(at("attachments", i, "create"), "true: netns, the name of the namespace to create, is missing")
 	}
-	if strings.ContainsRune(a.Netns, '/') || a.Netns == "." || a.Netns == ".." {
-		v.fail(at("attachments", i, "netns"), "%q: allowed is a name as `ip netns` lists them, not a path", a.Netns)
+	if a.Netns != "" {
+		if err := tun.CheckNamespaceName(a.Netns); err != nil {
+			v.fail(at("attachments", i, "netns"), "%v", err)
+		}
 	}
 	low := tun.MinMTU
 	for _, p := range a.Addresses {
 		if p.Addr().Is6() {
-			low = minMTU6
+			low = tun.MinMTU6
 		}
 	}
 	if a.MTU != 0 && (a.MTU < low || a.MTU > tun.MaxMTU) {

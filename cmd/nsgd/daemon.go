@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -26,7 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// shutdownPatience is how long answers that are being given may still take.
+// shutdownPatience is how long running answers may still take.
 const shutdownPatience = 2 * time.Second
 
 // daemon is everything that one run holds.
@@ -49,9 +50,9 @@ type daemon struct {
 	releases []func() error
 }
 
-// start takes everything that the run needs. What a second daemon would fail on, the
-// lock, the socket and the port, comes before the first device, so that it harms nothing.
-// After an error stop gives back what was taken.
+// start takes everything that the run needs. Lock, socket and port come before the first device,
+// so that a second daemon fails before it harms the first. After an error, stop gives back what
+// was taken.
 func (d *daemon) start(all *loaded) (err error) {
 	c := d.config
 	var release func()
@@ -123,7 +124,7 @@ func (d *daemon) attach() error {
 	return nil
 }
 
-// prober sends health probes from where the platform is; nil when that is nowhere.
+// prober sends health probes from the platform's attachment; nil without one.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
 	for i, a := range d.engine.Snapshot().Attachments {
@@ -197,7 +198,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	return group.Wait()
 }
 
-// metricsAddress is where the metrics are in fact; empty when they are off.
+// metricsAddress is the address that the listener got; empty when metrics are off.
 func (d *daemon) metricsAddress() string {
 	if d.metrics == nil {
 		return ""
@@ -216,12 +217,16 @@ func (d *daemon) reloads() metrics.Reloads {
 // engineOptions translates the configuration.
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
-	understood := c.topology()
-	understood.Seed = rand.Uint64() // nobody outside shall choose a backend by choosing a port
+	options := c.topology()
+	options.Seed = rand.Uint64() // so that nobody outside chooses a backend by choosing a port
+	workers := c.Workers
+	if workers == 0 {
+		workers = min(runtime.GOMAXPROCS(0), tun.MaxQueues) // each has a queue of every device
+	}
 	return dataplane.Options{
 		Attachments: c.specs(),
-		Topology:    understood,
-		Workers:     c.Workers,
+		Topology:    options,
+		Workers:     workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
 			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict,

@@ -26,8 +26,8 @@ func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
 			Addresses: addresses, MTU: a.MTU, Routes: routes(a, s.Policy, addresses, taken[a.Netns]),
 		}
 		for _, p := range addresses {
-			if p.Addr().Is6() && a.MTU != 0 && a.MTU < minMTU6 {
-				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, minMTU6)
+			if p.Addr().Is6() && a.MTU != 0 && a.MTU < tun.MinMTU6 {
+				return nil, fmt.Errorf("attachments[%d].mtu: %d: the network interface has an IPv6 address, which needs %d or more", i, a.MTU, tun.MinMTU6)
 			}
 		}
 	}
@@ -56,9 +56,9 @@ func (c *Config) places() []inspect.Place {
 // opener is tun.Open, or a test's.
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
-// openDevices opens every device at one common level of offload: a superpacket read
-// from one must be fit for any other. When the kernel gives some devices less than
-// others, those others are opened again at the lower level.
+// openDevices opens every device at one common level of offload: every device must take a
+// superpacket that another one gave. When the kernel gives some devices a lower level, the others
+// are opened again at that level.
 func openDevices(open opener, plan []tun.Config, want tun.Offload) ([]tun.Device, tun.Offload, error) {
 	devices, levels := make([]tun.Device, len(plan)), make([]tun.Offload, len(plan))
 	common := want

@@ -10,16 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-const (
-	// minLogSize has room for some records.
-	minLogSize = 4 << 20
-	// minLogInterval and maxLogInterval bound flowLogInterval.
-	minLogInterval, maxLogInterval = time.Second, time.Hour
-)
-
 func (v *validator) flowLogs(c *Config) {
-	if d := time.Duration(c.FlowLogInterval); d != 0 && (d < minLogInterval || d > maxLogInterval) {
-		v.fail(at("flowLogInterval"), "%v: allowed are %v to %v", d, minLogInterval, maxLogInterval)
+	if d := time.Duration(c.FlowLogInterval); d != 0 && (d < flowlog.MinInterval || d > flowlog.MaxInterval) {
+		v.fail(at("flowLogInterval"), "%v: allowed are %v to %v", d, flowlog.MinInterval, flowlog.MaxInterval)
 	}
 	sizes := map[string]int{}
 	for i := range c.FlowLogs {
@@ -32,8 +25,8 @@ func (v *validator) flowLogs(c *Config) {
 			v.fail(at("flowLogs", i), "neither folder nor stdout: at least one is needed")
 		case f.Folder == "" && f.MaxSize != 0:
 			v.fail(at("flowLogs", i, "maxSize"), "%d: it is a folder's, and there is none", f.MaxSize)
-		case f.MaxSize != 0 && f.MaxSize < minLogSize:
-			v.fail(at("flowLogs", i, "maxSize"), "%d: at least %d", f.MaxSize, minLogSize)
+		case f.MaxSize != 0 && f.MaxSize < flowlog.MinMaxSize:
+			v.fail(at("flowLogs", i, "maxSize"), "%d: at least %d", f.MaxSize, flowlog.MinMaxSize)
 		}
 		if f.Folder == "" {
 			continue

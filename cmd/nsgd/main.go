@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ type usageError struct{ error }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// Who reads flow logs or the log from a pipe and goes away must not take the network along.
+	// A reader of flow logs or of the log that closes its pipe must not end the daemon.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -60,22 +61,34 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", args[0])}
+			}
+			return nil
+		},
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("a command is missing: run or check")}
 		},
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetVersionTemplate("nsgd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newRun(), newCheck())
+	root.InitDefaultHelpCmd()
+	help, _, _ := root.Find([]string{"help"})
+	help.Args = func(_ *cobra.Command, args []string) error { // cobra's own shows the usage, and succeeds
+		if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+			return usageError{fmt.Errorf("help: unknown command %q", strings.Join(args, " "))}
+		}
+		return nil
+	}
 	return root
 }
 
 // noArgs refuses arguments as wrong use.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s: unexpected argument %q", c.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s: unexpected argument %q", c.Name(), args[0])}
 	}
 	return nil
 }

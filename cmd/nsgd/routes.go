@@ -12,19 +12,18 @@ var defaultRoutes = ruleset.Everywhere()
 
 // routes are what an attachment's namespace sends into its device.
 //
-// In a namespace of its own, everything: a VM, the internet or the platform has no
-// other way out, and what the filter has no route for it drops. More specific routes of
-// other interfaces there, such as a router's in front of a subnet's machines, win.
+// A namespace of its own sends everything into the device: it has no other way out, and the
+// filter drops what it has no route for. More specific routes of other interfaces there win, such
+// as those of a router in front of a subnet's machines.
 //
-// In the daemon's own namespace never a default route, which would cut the host off,
-// but only the address spaces of virtual networks: of all of them for the internet and
-// the platform, of its own one and its peers for a NIC, a subnet or a gateway. A subnet's
-// attachment leaves out a space that lies within the subnet itself: the host has the
-// machines of that subnet on another interface.
+// The daemon's own namespace never gets a default route, which would cut the host off. It gets
+// the address spaces of virtual networks. The internet and the platform get all of them; a NIC, a
+// subnet or a gateway gets its own network's and its peers'. A subnet's attachment leaves out
+// spaces within the subnet: the host has the subnet's machines on another interface.
 //
-// The device leaves IPv6 routes out as long as it has no IPv6 address. Of two attachments
-// in one namespace the first gets a route that both ask for (taken); the kernel holds it
-// once. Routes are set when a device is made: a reload moves addresses, not routes.
+// The device leaves IPv6 routes out as long as it has no IPv6 address. When two attachments in one
+// namespace ask for the same route, the first gets it (taken), because the kernel holds it once.
+// Routes are set when a device is made: a reload moves addresses, not routes.
 func routes(a *AttachmentConfig, set *policy.Set, addresses []netip.Prefix, taken map[netip.Prefix]bool) []netip.Prefix {
 	wanted := defaultRoutes
 	if a.Netns == "" {

@@ -38,8 +38,7 @@ func (d *daemon) reloading() (done func(error)) {
 	}
 }
 
-// catchHangup takes SIGHUP from the moment when it is called: one that comes while the
-// daemon starts must not end it.
+// catchHangup takes SIGHUP from now on: one that comes while the daemon starts must not end it.
 func catchHangup() (hangups chan os.Signal, release func()) {
 	hangups = make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -58,8 +57,8 @@ func (d *daemon) reloadOnSignal(ctx context.Context) error {
 	}
 }
 
-// watchdog tells the service manager that the daemon lives, as often as it asks for,
-// as long as the daemon answers on its own control socket.
+// watchdog tells the service manager that the daemon lives, as often as the manager asks for. It
+// is silent while the daemon does not answer on its own control socket.
 func (d *daemon) watchdog(ctx context.Context) error {
 	limit, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {

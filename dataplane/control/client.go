@@ -12,7 +12,7 @@ import (
 	"net/url"
 )
 
-// ErrNoDaemon is wrapped by every error of a Client that found nobody on the socket.
+// ErrNoDaemon is wrapped by every error of a Client that found no daemon on the socket.
 var ErrNoDaemon = errors.New("no daemon answers")
 
 // Client asks a running daemon. Safe for concurrent use. An error is an *Error when the

@@ -10,12 +10,19 @@ import (
 	"time"
 )
 
-// socketMode lets only the daemon's user, root, ask and reload.
-const socketMode = 0o600
+const (
+	// socketMode lets only the daemon's user, root, ask and reload.
+	socketMode = 0o600
+	// MaxSocketPath is the longest path of a unix socket: the kernel's sun_path, less a zero.
+	MaxSocketPath = 107
+)
 
-// Listen opens the control socket. The socket of a daemon that died is replaced; that
-// of a living one, or a file that is no socket, is an error.
+// Listen opens the control socket. It replaces the socket of a daemon that died. The socket of a
+// living one, or a file that is no socket, is an error.
 func Listen(path string) (net.Listener, error) {
+	if len(path) > MaxSocketPath {
+		return nil, fmt.Errorf("control socket %s: a unix socket's path has at most %d bytes", path, MaxSocketPath)
+	}
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}

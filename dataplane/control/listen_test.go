@@ -27,6 +27,12 @@ func TestListen(t *testing.T) {
 	if info.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("mode %v, want a socket for its owner only", info.Mode())
 	}
+	t.Run("a path that no socket can have is refused with the bound", func(t *testing.T) {
+		long := filepath.Join(t.TempDir(), strings.Repeat("x", control.MaxSocketPath))
+		if _, err := control.Listen(long); err == nil || !strings.Contains(err.Error(), "at most 107 bytes") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("the socket of a living daemon is left alone", func(t *testing.T) {
 		if _, err := control.Listen(path); err == nil || !strings.Contains(err.Error(), "another daemon") {
 			t.Errorf("got %v", err)

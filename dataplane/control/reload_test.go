@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -12,8 +13,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/deploy/lab"
 )
 
 func TestReloadTakesTheNewPolicyAndKeepsFlowsAndCounters(t *testing.T) {
@@ -179,5 +183,63 @@ func TestStatus(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// logged calls said with each message.
+type logged struct {
+	slog.Handler
+	said func(message string)
+}
+
+func (l logged) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logged) Handle(_ context.Context, r slog.Record) error {
+	l.said(r.Message)
+	return nil
+}
+
+// The prober learned of the next policy's backends after the policy was published, and until then
+// a new backend counted as up.
+func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, lab.Translation()); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, policy: filepath.Join(dir, "translation")}
+	files := inspect.NewPolicyFiles("", r.policy)
+	set, err := files.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := dataplane.New(set, dataplane.Options{Attachments: specs[internet:], Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prober := probe.New(probe.Options{})
+	prober.Follow(engine.Snapshot().Probes())
+	warned := false
+	service := inspect.NewService(inspect.Options{Engine: engine, Policy: files, Probes: prober, Log: slog.New(logged{slog.DiscardHandler, func(message string) {
+		// The policy's warnings come right behind its publication.
+		warned = warned || message == "policy"
+		for _, p := range engine.Snapshot().Probes() {
+			if p.Up() {
+				t.Errorf("%q: backend %s counts as up", message, p.Address)
+			}
+		}
+	}})})
+	r.replaceIn("shop-lb.json", `"port": 8080`, `"port": 8081`)
+	const everything = `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g"}, {"type": "Microsoft.Network/routeTables", "name": "t", "properties":
+		{"routes": [{"name": "all", "properties": {"addressPrefix": "0.0.0.0/0", "nextHopType": "VirtualNetworkGateway"}}]}},
+		{"type": "Microsoft.Network/virtualNetworks", "name": "spoke", "properties": {"addressSpace": {"addressPrefixes": ["172.16.0.0/16"]}, "subnets":
+		[{"name": "a", "properties": {"addressPrefix": "172.16.1.0/24", "routeTable": {"id": "t"}, "networkSecurityGroup": {"id": "g"}}}]}}]`
+	if err := os.WriteFile(filepath.Join(r.policy, "spoke.json"), []byte(everything), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if len(engine.Snapshot().Probes()) == 0 || !warned {
+		t.Errorf("%d backends, warned %v", len(engine.Snapshot().Probes()), warned)
 	}
 }

@@ -33,6 +33,7 @@ type rig struct {
 	broken  [5]atomic.Bool // devices that refuse addresses
 	socket  string
 	client  *control.Client
+	server  *control.Server
 	elapsed atomic.Int64 // what the service's clock has moved on by
 }
 
@@ -111,6 +112,7 @@ func (r *rig) serve() {
 		r.t.Fatal(err)
 	}
 	server := control.NewServer(r.service)
+	r.server = server
 	r.client = control.NewClient(r.socket)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

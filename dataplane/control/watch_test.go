@@ -270,3 +270,38 @@ func TestWatchRequestsThatCannotBeMetAreRefused(t *testing.T) {
 		t.Errorf("one watcher too many: %v", err)
 	}
 }
+
+func TestStreamsEndWithTheServer(t *testing.T) {
+	r := newRig(t)
+	lines, end := r.trace(t.Context(), inspect.WatchRequest{})
+	r.send(internet, syn(world, "10.0.1.4", 80))
+	<-lines
+	if err := r.server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var last *inspect.Trace
+	for line := range lines {
+		last = line
+	}
+	if err := <-end; err != nil || last == nil || last.Summary == nil || last.Summary.Packets != 1 {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+func TestAStreamEndsWithItsCount(t *testing.T) {
+	r := newRig(t)
+	lines, end := r.trace(t.Context(), inspect.WatchRequest{Count: 3})
+	frame := append(make([]byte, tun.HeaderLen), udp("10.0.1.4", "10.0.3.4", 53)...)
+	for range 5 { // at once, so that one look finds more than there may be
+		r.devices[0].Inject(0, frame)
+	}
+	packets := 0
+	for line := range lines {
+		if line.Packet != nil {
+			packets++
+		}
+	}
+	if err := <-end; err != nil || packets != 3 {
+		t.Errorf("%d packets, %v", packets, err)
+	}
+}

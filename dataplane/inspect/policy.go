@@ -76,7 +76,7 @@ type Loaded struct {
 	ServiceTags *arm.ServiceTags // nil without a service tag file
 }
 
-// Warnings are faults of the policy loaded last that Azure accepts and nobody seems to mean.
+// Warnings are about what the policy loaded last says, Azure accepts, and few mean.
 func (f *PolicyFiles) Warnings() []string { return f.warnings }
 
 // edition is the service tag file as it was last loaded; nil without one.

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TopView is what the rows of a reading are.
+// TopView says what the rows of a reading are.
 type TopView string
 
 // The views.
@@ -31,7 +31,7 @@ const (
 	ByDestination TalkersBy = "destination"
 )
 
-// TalkersBys are all that a talker can be.
+// TalkersBys are all values of TalkersBy.
 func TalkersBys() []TalkersBy { return []TalkersBy{ByPair, BySource, ByDestination} }
 
 const (
@@ -43,7 +43,7 @@ const (
 	MaxTopFilter = 200
 )
 
-// TopQuestion asks for the rows that lead by an order.
+// TopQuestion asks for the leading rows by an order.
 type TopQuestion struct {
 	View TopView
 	// Order is one of TopOrders(View); empty: the first.
@@ -51,9 +51,9 @@ type TopQuestion struct {
 	Reverse bool
 	// By is for TopTalkers; empty: ByPair.
 	By TalkersBy
-	// Filter leaves rows that have each of its words. A word is part of a name, whatever its
-	// case; for flows and talkers it may also be an address, its beginning (10.0.1. or fd00:)
-	// or a prefix, at either end, or a port.
+	// Filter leaves rows that have each of its words. A word is part of a name, in any case. For
+	// flows and talkers it may also be a port, or an address at either end, the address's
+	// beginning (10.0.1. or fd00:) or a prefix.
 	Filter string
 	// Limit is the number of rows, 1 to MaxTopLimit; 0: DefaultTopLimit.
 	Limit int
@@ -92,11 +92,11 @@ func errTopLimit(text string) error {
 	return fmt.Errorf("limit: %q: allowed are 1 to %d", text, MaxTopLimit)
 }
 
-// TopReading is the answer of /v1/top: the daemon at a glance and the leading rows of one view.
+// TopReading is the daemon at a glance, and the leading rows of one view.
 type TopReading struct {
 	Time time.Time `json:"time"`
-	// Seconds is what the rates are measured over: the time between the last two readings that
-	// were at least a fifth of a second apart. 0: this is the first, and all rates are 0.
+	// Seconds is the time that the rates are measured over: between the last two readings at
+	// least a fifth of a second apart. 0: this is the first reading, and all rates are 0.
 	Seconds    float64   `json:"seconds"`
 	Version    string    `json:"version"`
 	Started    time.Time `json:"started"`
@@ -110,9 +110,9 @@ type TopReading struct {
 	Filter     string    `json:"filter,omitempty"`
 	// Matching is the number of rows that the filter leaves, listed or not.
 	Matching int `json:"matching"`
-	// Approximate is set when there are more talkers than are followed. Matching is then too low,
-	// each row may lack up to Uncounted of the figure that rows are ordered by, and a talker that has
-	// no more than that may be missing.
+	// Approximate is set when there are more talkers than are followed. Then Matching is too low,
+	// and each row may lack up to Uncounted of the figure that orders the rows. A talker with no
+	// more than Uncounted may be missing.
 	Approximate bool    `json:"approximate,omitempty"`
 	Uncounted   float64 `json:"uncounted,omitempty"`
 
@@ -122,8 +122,8 @@ type TopReading struct {
 	Drops   []TopDrop   `json:"drops,omitzero"`
 }
 
-// Traffic is what came in at all attachments, and what of it was not carried. Its rates are
-// those between the last two readings of any view.
+// Traffic counts what came in at all attachments, and what was dropped. Its rates are between the
+// last two readings of any view.
 type Traffic struct {
 	Packets          uint64  `json:"packets"`
 	Bytes            uint64  `json:"bytes"`
@@ -152,8 +152,8 @@ type TopFlow struct {
 
 // TopTalker is all live flows between two addresses, from one, or to one.
 type TopTalker struct {
-	// Source and Destination are those of the flows, Source having begun them. One is empty where
-	// talkers are by the other; so is its attachment.
+	// Source began the flows. When talkers are by source, Destination and To are empty, and by
+	// destination Source and From.
 	Source           string  `json:"source,omitempty"`
 	Destination      string  `json:"destination,omitempty"`
 	From             string  `json:"from,omitempty"`

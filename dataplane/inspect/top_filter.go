@@ -11,7 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// words are a filter's, in lower case.
+// words are the words of a filter, in lower case.
 func words(filter string) []string { return strings.Fields(strings.ToLower(filter)) }
 
 // hasAll reports whether each word is part of one of the texts.
@@ -28,7 +28,7 @@ func hasAll(words []string, texts ...string) bool {
 	return true
 }
 
-// flowWord is one word of a filter made ready, so that no flow has to be put into words.
+// flowWord is one word of a filter, compiled so that flows need no texts.
 type flowWord struct {
 	prefix    netip.Prefix // invalid: the word is no address
 	port      int          // -1: the word is no port
@@ -38,7 +38,7 @@ type flowWord struct {
 	slots     []bool // by slot of a rule
 }
 
-// flowWords makes a filter ready for flows.
+// flowWords compiles a filter for flows.
 func flowWords(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey, filter string) []flowWord {
 	var list []flowWord
 	for _, text := range words(filter) {

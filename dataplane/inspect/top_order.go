@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// figures are what rows can be ordered by; a row has those of its view.
+// figures are what rows can be ordered by. A row has only those of its view.
 type figures struct {
 	position                                        int
 	hits, packets, bytes, flows, age, idle          float64
@@ -17,7 +17,7 @@ type figures struct {
 type topOrder struct {
 	name  string
 	value func(*figures) float64
-	// total stands in for a rate as long as there are no rates; nil: the order is by no rate.
+	// total orders rows as long as there are no rates; nil: the order is by no rate.
 	total *topOrder
 }
 
@@ -26,11 +26,11 @@ var (
 	byPackets = topOrder{name: "packets", value: func(f *figures) float64 { return f.packets }}
 	byHits    = topOrder{name: "hits", value: func(f *figures) float64 { return f.hits }}
 	byFlows   = topOrder{name: "flows", value: func(f *figures) float64 { return f.flows }}
-	// In the order of evaluation, the first to be tried first.
+	// The rule that is tried first comes first.
 	byEvaluation = topOrder{name: "evaluation", value: func(f *figures) float64 { return -float64(f.position) }}
 	// The oldest first.
 	byAge = topOrder{name: "age", value: func(f *figures) float64 { return f.age }}
-	// Those that had a packet last first.
+	// The flow with the latest packet first.
 	byIdle = topOrder{name: "idle", value: func(f *figures) float64 { return -f.idle }}
 
 	byBytesPerSecond   = topOrder{"bytesPerSecond", func(f *figures) float64 { return f.bytesPerSecond }, &byBytes}
@@ -63,7 +63,7 @@ func findOrder(v TopView, name string) (topOrder, error) {
 	return topOrder{}, fmt.Errorf("order: %q: allowed for %s are %s", name, v, strings.Join(TopOrders(v), ", "))
 }
 
-// signed is the value by which a row comes first where it is greatest.
+// signed is a value that is greatest for the first row.
 func (o *topOrder) signed(f *figures, reverse bool) float64 {
 	if reverse {
 		return -o.value(f)
@@ -71,8 +71,7 @@ func (o *topOrder) signed(f *figures, reverse bool) float64 {
 	return o.value(f)
 }
 
-// Sort puts the rows into another order, as far as the reading has them: another row may
-// lead by it that is not among them.
+// Sort puts the reading's rows into another order. A row that the reading lacks may lead by it.
 func (r *TopReading) Sort(order string, reverse bool) error {
 	o, err := findOrder(r.View, order)
 	if err != nil {
@@ -130,7 +129,7 @@ func (r *TopDrop) figures() figures {
 	return figures{packets: float64(r.Packets), packetsPerSecond: r.PacketsPerSecond}
 }
 
-// ranking gives the value by which a row comes first where it is greatest.
+// ranking gives a value that is greatest for the first row.
 func (q *TopQuestion) ranking(rates bool) func(*figures) float64 {
 	o, _ := findOrder(q.View, q.Order) // complete has found it
 	if !rates && o.total != nil {
@@ -139,8 +138,8 @@ func (q *TopQuestion) ranking(rates bool) func(*figures) float64 {
 	return func(f *figures) float64 { return o.signed(f, q.Reverse) }
 }
 
-// leaders keeps the rows that lead, at most limit, in a heap whose root is the last of them.
-// Of rows with the same value those with the lower number lead.
+// leaders keeps the leading rows, at most limit, in a heap whose root is the last of them. Of
+// rows with the same value the lower number leads.
 type leaders[T any] struct {
 	limit int
 	heap  []leader[T]
@@ -157,7 +156,7 @@ func (l *leader[T]) before(o *leader[T]) bool {
 	return l.value > o.value || l.value == o.value && l.number < o.number
 }
 
-// leads counts a row and reports whether it is to be added.
+// leads counts a row, and reports whether add must take it.
 func (h *leaders[T]) leads(value float64, number uint32) bool {
 	h.seen++
 	next := leader[T]{value: value, number: number}

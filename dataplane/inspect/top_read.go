@@ -10,9 +10,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// topMemory holds what the last samples saw. One reading is made at a time, which bounds what
-// those who watch can take from those who carry packets: one walk over the flow table each,
-// and none for rules and drops.
+// topMemory holds the last samples. One reading is made at a time, so that readers take little
+// from the workers: a reading of flows walks the flow table once, one of rules or drops never.
 type topMemory struct {
 	mu       sync.Mutex
 	counters counterSamples
@@ -20,7 +19,7 @@ type topMemory struct {
 	idle     *time.Timer // nil before the first reading
 }
 
-// touch puts off that the book is forgotten.
+// touch puts off forgetting the samples.
 func (b *topMemory) touch() {
 	if b.idle != nil {
 		b.idle.Reset(forgetAfter)
@@ -33,7 +32,8 @@ func (b *topMemory) touch() {
 	})
 }
 
-// Top makes a reading. Rates are measured from one reading to the next, so the first has none.
+// Top makes a reading. The first has no rates: they are measured between readings. The error is
+// about the question.
 func (s *Service) Top(q TopQuestion) (*TopReading, error) {
 	if err := q.complete(); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (c *counterSamples) show(now *counts) Traffic {
 	return t
 }
 
-// rulePlace is where a rule stands in a snapshot.
+// rulePlace is the place of a rule in a snapshot.
 type rulePlace struct {
 	label string
 	table *topology.Table
@@ -113,7 +113,7 @@ func (c *counterSamples) rule(slot int) ruleRate {
 	return ruleRate{}
 }
 
-// ruleTexts are what a rule is found by.
+// ruleTexts are the texts that a filter looks at.
 func ruleTexts(label string, t *topology.Table, i int) []string {
 	shown, _ := describeRule(label, t, i, nil, false)
 	return slices.Concat([]string{shown.NetworkSecurityGroup, shown.Direction, shown.Name, shown.Access, shown.Protocol},
@@ -141,18 +141,18 @@ func (s *Service) topDrops(r *TopReading, q *TopQuestion, now *counts) {
 	}
 }
 
-// ratedFlow is a flow on the walk with its rates.
+// ratedFlow is a flow with its rates.
 type ratedFlow struct {
 	conntrack.FlowInfo
 	packetsPerSecond, bytesPerSecond float64
 }
 
-// walk yields the flows that the filter leaves. It samples them all.
+// walk samples all flows, and yields those that pass the filter.
 func (s *Service) walk(r *TopReading, q *TopQuestion, yield func(*conntrack.FlowInfo, *figures)) {
 	e, book := s.options.Engine, &s.top.flows
 	filter := flowWords(e, s.Snapshot(), e.Registry().Keys(), q.Filter)
 	r.Seconds = book.length.Seconds()
-	var f figures // one for all: yield is given a pointer, and a flow must not cost an allocation
+	var f figures // outside the loop, because a pointer to it escapes: one allocation for all flows
 	e.Flows().Flows(func(info *conntrack.FlowInfo) bool {
 		packets, bytes := book.rates(info)
 		if !matchesAll(filter, info) {
@@ -188,14 +188,14 @@ func (s *Service) topFlows(r *TopReading, q *TopQuestion) {
 func (s *Service) topTalkers(r *TopReading, q *TopQuestion) {
 	book := &s.top.flows
 	book.begin(r.Time)
-	// Of talkers the greatest are told apart, whichever way they are shown.
+	// The greatest talkers are kept, whichever way the rows are sorted.
 	forward := *q
 	forward.Reverse = false
 	weigh := forward.ranking(book.length > 0)
 	all := newTalkers(talkersFollowed)
 	e := s.options.Engine
 	s.walk(r, q, func(info *conntrack.FlowInfo, f *figures) {
-		// A flow that is known at each end apart has a second record, the receiver's.
+		// A flow may have a record at each end. The sender's counts.
 		if _, whole := e.Attachment(info.Key.Zone); !whole {
 			return
 		}
@@ -215,7 +215,7 @@ func (s *Service) topTalkers(r *TopReading, q *TopQuestion) {
 	}
 }
 
-// talkerOf tells talkers apart by the addresses that the sender uses, also where they are translated.
+// talkerOf is the talker of a flow, by the addresses that the sender uses before translation.
 func talkerOf(by TalkersBy, f *conntrack.FlowInfo) (k talkerKey) {
 	if by != ByDestination {
 		k.source, k.from = f.Key.Src, f.Key.Zone

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// shortestWindow is the least time that rates are measured over, so that somebody else who
-	// asks in between does not make them jump.
+	// shortestWindow is the least time that rates are measured over. Otherwise two readers would
+	// make each other's rates jump.
 	shortestWindow = 200 * time.Millisecond
-	// forgetAfter is when what the last sample saw is too old to measure from, and its memory,
-	// 32 bytes a flow, is given back.
+	// forgetAfter is when a sample is too old to measure from. Its memory, 32 bytes a flow, is
+	// given back then.
 	forgetAfter = 2 * time.Minute
 )
 
@@ -24,7 +24,7 @@ type window struct {
 	length time.Duration
 }
 
-// advance reports whether a sample is due now, and whether there is one to measure from.
+// advance reports whether a sample is due now, and whether rates can be measured from the last.
 func (w *window) advance(now time.Time) (due, rates bool) {
 	since := now.Sub(w.last)
 	if w.last.IsZero() || since > forgetAfter {
@@ -45,10 +45,10 @@ func (w *window) perSecond(now, before uint64) float64 {
 	return float64(now-before) / w.length.Seconds()
 }
 
-// rounded is a rate for an answer.
+// rounded is a rate to three decimals.
 func rounded(rate float64) float64 { return math.Round(rate*1000) / 1000 }
 
-// counts are counters that configuration bounds.
+// counts are counters whose number the configuration bounds.
 type counts struct {
 	rules   []dataplane.RuleCount // by slot
 	drops   [packet.NumDrops]uint64
@@ -69,7 +69,7 @@ func readCounts(e *dataplane.Engine) counts {
 
 // rates are those of counts, as of the last sample.
 type rates struct {
-	rules                  []ruleRate // by slot; a rule that is newer has none
+	rules                  []ruleRate // by slot; newer rules have none
 	drops                  [packet.NumDrops]float64
 	packets, bytes, denied float64
 }
@@ -83,7 +83,7 @@ type counterSamples struct {
 	rates  rates
 }
 
-// take samples the counters when that is due.
+// take samples the counters when a sample is due.
 func (c *counterSamples) take(now counts, at time.Time) {
 	due, measurable := c.advance(at)
 	if !due {
@@ -118,15 +118,15 @@ func (c *counterSamples) measure(now *counts) rates {
 	return r
 }
 
-// flowSample is what the last sample saw of the flow in a record.
+// flowSample is the last sample of the flow in a record.
 type flowSample struct {
 	id                               uint64
 	packets, bytes                   uint64
 	packetsPerSecond, bytesPerSecond float32
 }
 
-// flowID tells the flows apart that a record had one after the other: two of the same ports
-// that begin in one tick could be mistaken, and then a rate would be wrong once.
+// flowID tells the successive flows of a record apart. Two with the same ports that begin in one
+// tick look alike; then a rate is wrong once.
 func flowID(f *conntrack.FlowInfo) uint64 {
 	return 1 + (uint64(f.Created)<<32 | uint64(f.Key.SrcPort)<<16 | uint64(f.Key.DstPort))
 }
@@ -135,7 +135,7 @@ func flowID(f *conntrack.FlowInfo) uint64 {
 type flowSamples struct {
 	window
 	records []flowSample // by record
-	// due and measurable are those of the walk that is under way.
+	// due and measurable belong to the current walk.
 	due, measurable bool
 }
 
@@ -152,7 +152,7 @@ func (s *flowSamples) rates(f *conntrack.FlowInfo) (packets, bytes float64) {
 		s.sample(r, id, f)
 	}
 	if r.id != id {
-		return 0, 0 // began after the last sample
+		return 0, 0 // it began after the last sample
 	}
 	return float64(r.packetsPerSecond), float64(r.bytesPerSecond)
 }

@@ -7,11 +7,11 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// talkersFollowed is how many talkers are certain to be told apart. Who sends packets chooses how
-// many there are, and one map entry for each of a million would be a hundred megabytes.
+// talkersFollowed is how many talkers are told apart for certain. Senders choose how many talkers
+// there are: a map entry for each of a million would take a hundred megabytes.
 const talkersFollowed = 8192
 
-// talkerKey is a talker; what it is not told apart by is zero.
+// talkerKey identifies a talker. What talkers are not told apart by is zero.
 type talkerKey struct {
 	source, destination packet.Addr
 	from, to            uint16 // zones
@@ -22,15 +22,15 @@ type talker struct {
 	flows, packets                   uint64
 	bytesSent, bytesReceived         uint64
 	packetsPerSecond, bytesPerSecond float64
-	// weight is the figure of the order, less what was taken from all when there were too many.
+	// weight is the figure of the order, less what shrink took from all talkers.
 	weight float64
 }
 
 // talkers adds flows up by talker in bounded memory (Misra and Gries 1982, with weights and in
-// batches). When there are twice as many talkers as are followed, the weight of the next one
-// after those is taken from all, and who has none left goes: each time at least followed+1
-// talkers lose that much. So all that was ever taken, uncounted, is at most the sum of all
-// weights divided by followed+1, and nobody lacks more than that.
+// batches). When there are twice as many talkers as are followed, shrink takes the weight of the
+// first one beyond those from all, and drops talkers without weight. Each time at least followed+1
+// talkers lose that much. So what was ever taken, uncounted, is at most the sum of all weights
+// divided by followed+1. No talker lacks more than that.
 type talkers struct {
 	followed  int
 	index     map[talkerKey]int32 // into list
@@ -44,8 +44,8 @@ func newTalkers(followed int) *talkers {
 	return &talkers{followed: followed, index: map[talkerKey]int32{}}
 }
 
-// add returns the talker to add a flow to, of which weight is the part of the order's figure.
-// The pointer holds until the next add.
+// add returns the talker to add a flow to. weight is the flow's part of the order's figure. The
+// pointer is valid until the next add.
 func (t *talkers) add(key talkerKey, weight float64) *talker {
 	i, known := t.index[key]
 	if !known {
@@ -98,7 +98,7 @@ func (t *talkers) shrink() {
 	t.list = kept
 }
 
-// nthGreatest is the value with n greater or equal ones before it. It moves the values.
+// nthGreatest is the value at place n, from 0, when the greatest comes first. It moves the values.
 func nthGreatest(values []float64, n int) float64 {
 	low, high := 0, len(values)-1
 	for low < high {

@@ -37,7 +37,7 @@ type WatchRequest struct {
 type WatchSummary struct {
 	// Packets counts those that the stream has had so far.
 	Packets uint64 `json:"packets"`
-	// Lost counts those that found no room, because nobody read in time.
+	// Lost counts those that found no room, because the client read too late.
 	Lost uint64 `json:"lost"`
 	// Skipped counts those that PerSecond or Sample left out.
 	Skipped uint64 `json:"skipped"`

@@ -201,6 +201,7 @@ func TestABrokenFileSaysWhatIsWrong(t *testing.T) {
 		{"lengths that differ", append(slices.Clone(head), with(len(good)-4, 40)...), "length 40 at its end: its head says 36"},
 		{"an interface that is not there", append(slices.Clone(head), with(8, 1)...), "interface 1: the section has described 1"},
 		{"more captured than is there", append(slices.Clone(head), with(20, 5)...), "5 bytes captured: the block has room for 4"},
+		{"a decimal time resolution that cannot be counted", append(section(order), intf(order, 1, option(order, interfaceTimeResolution, "\x14"))...), "time resolution"},
 		{"a time resolution that cannot be counted", append(section(order), intf(order, 1, option(order, interfaceTimeResolution, "\x7f"))...), "time resolution"},
 		{"another version", bytes.Replace(section(order), []byte{1, 0, 0, 0}, []byte{9, 0, 0, 0}, 1), "version 9: allowed is 1"},
 		{"a cut packet", append(slices.Clone(head), good[:len(good)-1]...), ErrTruncated.Error()},
@@ -209,6 +210,24 @@ func TestABrokenFileSaysWhatIsWrong(t *testing.T) {
 		if _, err := read(t, tt.file); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
 		}
+	}
+}
+
+func TestInterfacesAreBounded(t *testing.T) {
+	order := binary.LittleEndian
+	file := bytes.Repeat(slices.Concat(section(order), intf(order, 1)), maxInterfaces+1)
+	if _, err := read(t, file); err == nil || !strings.Contains(err.Error(), "more than 65536 interfaces") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAnOptionEndsWithItsBlock(t *testing.T) {
+	order := binary.LittleEndian
+	beyond := option(order, optionComment, "abcd")
+	beyond[2] = 200 // its length
+	file := slices.Concat(section(order), intf(order, 1), enhanced(order, 0, 0, "data", 4, beyond))
+	if got, err := read(t, file); err != nil || len(got) != 1 || !strings.HasSuffix(got[0], "64617461/4 ") {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -143,6 +143,9 @@ func TestWhatTheFormatHasNoPlaceForIsRefusedOrCut(t *testing.T) {
 			t.Errorf("%+v was written", p)
 		}
 	}
+	if _, err := pcap.NewWriter(io.Discard, "", 0, make([]pcap.Interface, 1<<16+1)); err == nil {
+		t.Error("too many interfaces are taken")
+	}
 	long := packets()[:1]
 	long[0].Comment = bytes.Repeat([]byte("x"), pcap.MaxComment+1)
 	r, err := pcapgo.NewNgReader(bytes.NewReader(write(t, long)), pcapgo.NgReaderOptions{})

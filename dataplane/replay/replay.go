@@ -1,3 +1,10 @@
+// Package replay says what a policy would have done to the packets of captures. The engine itself
+// decides, one packet at a time, with the capture's times for its clock. So flows begin, go on and
+// time out as they would have then.
+//
+// With NICs chosen, a packet is theirs when its source or destination is one of their addresses. Only
+// their own rules are asked, as nsgctl verify does. Without NICs the capture is one of nsgctl
+// capture: its interfaces are the daemon's attachments, and the whole path is judged.
 package replay
 
 import (

@@ -5,14 +5,14 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Standing is how a packet stands to a flow.
+// Standing is a packet's relation to a flow.
 type Standing uint8
 
 const (
-	NoFlow  Standing = iota // it belongs to none: dropped, or let pass by itself
-	Begins                  // it has begun a flow
-	InFlow                  // it is one of a live flow's packets
-	Related                 // it is an ICMP error about one of them
+	NoFlow  Standing = iota // the packet belongs to no flow: it was dropped, or passed by itself
+	Begins                  // the packet began a flow
+	InFlow                  // the packet belongs to a live flow
+	Related                 // the packet is an ICMP error about a packet of a live flow
 )
 
 // String is the word of filters and answers.
@@ -25,16 +25,15 @@ const MaxRules = conntrack.MaxSlots + 1
 
 // Event is what became of one packet. It holds no pointer.
 type Event struct {
-	// Time is when the packet was read, with others: wall clock, in nanoseconds since 1970. What
-	// has caused another packet is earlier than that, and Read gives it first.
+	// Time is when the packet's burst was read: wall clock, in nanoseconds since 1970. A packet
+	// that caused another one is earlier, and Read gives it first.
 	Time int64
-	// Packet is the packet as it came in. Of a malformed one only Segments and WireLen may be
-	// known.
+	// Packet is the packet as it came in. A malformed one may have nothing but Segments and WireLen.
 	Packet packet.Packet
-	// Length is how many bytes were read, which may be more than the packet says of itself.
+	// Length is how many bytes were read. The packet's own length field may say less.
 	Length uint32
-	// Arrives is what the receiver sees, or would have seen of a packet that a rule denied; valid when
-	// Translated.
+	// Arrives is what the receiver sees, or would have seen of a packet that a rule denied. It is
+	// valid when Translated.
 	Arrives packet.Tuple
 	// Generation is that of the policy that decided.
 	Generation uint64
@@ -44,22 +43,22 @@ type Event struct {
 	// Drop is why it was not carried, or packet.NotDropped.
 	Drop     packet.Drop
 	Standing Standing
-	// Direction is the packet's in its flow, or that of the packet that it quotes, reversed;
-	// valid when Standing is InFlow or Related.
+	// Direction is the packet's in its flow. An ICMP error has the reverse of the packet that it
+	// quotes. It is valid when Standing is InFlow or Related.
 	Direction  conntrack.Direction
 	Translated bool
-	// Rules are the first N, by slot: those that were asked about the packet, or that had
-	// allowed its flow. The rules of one end are in the order in which they were asked, but
-	// those of the receiver's may stand before those of the sender's. Of a packet that is denied
-	// the receiver's last rule has denied it, or the sender's if that has no other.
+	// Rules are the first N, by slot: those that were asked about the packet, or that allowed its
+	// flow. Rules of one end are in the order in which they were asked; the receiver's may come
+	// before the sender's. A denied packet was denied by the receiver's last rule, or by the
+	// sender's last rule when the receiver has none.
 	Rules [MaxRules]uint32
 	N     uint8
 	// Snapped is how many of the packet's bytes Subscription.Bytes has.
 	Snapped uint32
 
-	at   uint32 // where they are in the ring's data
+	at   uint32 // place of those bytes in the ring's data
 	ring uint32
-	end  uint64 // where the ring's data goes on behind them
+	end  uint64 // place behind them, counted without wrapping
 }
 
 // Note adds rules as far as there is room.

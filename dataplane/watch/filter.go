@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Filter is a parsed expression, in the manner of libpcap's. A nil one takes every packet. It
+// Filter is a parsed expression in the manner of libpcap. A nil Filter takes every packet. It
 // never changes.
 //
 //	expression  primitive, not expression, expression and expression, expression or expression, ( expression )
@@ -20,8 +20,8 @@ import (
 //	            flow new, live, related or none
 //
 // not binds before and, and before or; !, && and || are the same. An address or a prefix needs
-// no kind, and after and, or and not a value alone has what stood before the last one: port 80 or 443.
-// Names are compared without regard to case, and may be quoted. A translated packet is matched by
+// no kind. After and, or and not, a value alone has the words before the last value: port 80 or 443.
+// Names are compared without case, and may be quoted. A translated packet is matched by
 // what was sent and by what arrives.
 type Filter struct {
 	text string
@@ -74,7 +74,7 @@ var kindNames = map[string]kind{
 	"verdict": kindVerdict, "reason": kindReason, "flow": kindFlow,
 }
 
-// sided says that a side may stand before the kind.
+// sided reports whether a side may come before the kind.
 func (k kind) sided() bool {
 	switch k {
 	case kindHost, kindNet, kindPort, kindPortRange, kindAttachment:
@@ -105,9 +105,9 @@ type test struct {
 
 // Error says what is wrong with an expression.
 type Error struct {
-	// Column is where, in bytes from 1.
+	// Column is the fault's place, in bytes from 1.
 	Column int
-	// Message says what stands there and what is allowed.
+	// Message says what is there and what is allowed.
 	Message string
 }
 
@@ -117,7 +117,7 @@ func errorAt(column int, format string, values ...any) *Error {
 	return &Error{column, fmt.Sprintf(format, values...)}
 }
 
-// Names are those of a policy, which filters look up.
+// Names are the names of a policy, which filters look up.
 type Names struct {
 	// Attachments by index.
 	Attachments []string
@@ -128,7 +128,7 @@ type Names struct {
 // RuleName is a rule in counters: the NSG's name, or its id when there are several of that name.
 type RuleName struct{ NetworkSecurityGroup, Rule string }
 
-// matches are the numbers of what has a name.
+// matches are the numbers of the attachments or rules that have the test's name.
 func (n *Names) matches(t *test) []uint32 {
 	var list []uint32
 	if t.kind == kindAttachment {
@@ -148,7 +148,7 @@ func (n *Names) matches(t *test) []uint32 {
 	return list
 }
 
-// sameName compares a name with one that was asked for; an id is named by its last part, too.
+// sameName compares a name with the one in a filter. An id is also known by its last part.
 func sameName(name, asked string) bool {
 	return strings.EqualFold(name, asked) || strings.HasPrefix(name, "/") && strings.EqualFold(name[strings.LastIndexByte(name, '/')+1:], asked)
 }
@@ -167,7 +167,7 @@ func sameRule(name, asked string) bool {
 // maxListed bounds the names that an error lists.
 const maxListed = 12
 
-// unknown is the error for a name that nothing has.
+// unknown is the error for a name that nothing in the policy has.
 func (n *Names) unknown(t *test) *Error {
 	var all []string
 	seen := map[string]bool{}

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// MaxText bounds an expression, and so what it costs a packet.
+	// MaxText bounds an expression, in bytes, and so its cost for each packet.
 	MaxText = 4096
-	// maxDepth bounds how deep parentheses and nots stand in each other.
+	// maxDepth bounds how deep parentheses and nots are nested.
 	maxDepth = 64
 )
 
@@ -71,7 +71,7 @@ func (t token) String() string {
 
 const blanks = " \t\r\n"
 
-// scan takes the text apart; the last token is the end.
+// scan splits the text into tokens; the last one is the end.
 func scan(text string) ([]token, error) {
 	var tokens []token
 	for i := 0; i < len(text); {
@@ -129,10 +129,10 @@ type parser struct {
 	tokens []token
 	next   int
 	depth  int
-	last   *qualifiers // of the last value, for one that has none of its own
+	last   *qualifiers // of the last value, for a value without its own
 }
 
-// qualifiers are what stands before a value.
+// qualifiers are the words before a value.
 type qualifiers struct {
 	proto *node // nil: any
 	side  side
@@ -200,7 +200,7 @@ var protocols = map[string]uint8{
 	"icmpv6": packet.ProtoICMPv6, "esp": packet.ProtoESP, "ah": packet.ProtoAH, "gre": packet.ProtoGRE,
 }
 
-// words are all that can begin a primitive, for errors.
+// words are all words that can begin a primitive, for errors.
 var words = strings.Join(slices.Sorted(maps.Keys(families)), ", ") + ", " + strings.Join(slices.Sorted(maps.Keys(protocols)), ", ") +
 	", src, dst, " + strings.Join(slices.Sorted(maps.Keys(kindNames)), ", ")
 
@@ -311,8 +311,8 @@ func (p *parser) kind(q *qualifiers) {
 	}
 }
 
-// continues reports whether a word can be another value of the same kind: a name can be
-// anything, and so what looks like a mistyped word is not taken for one.
+// continues reports whether a word can be another value of the same kind. A name could be any
+// word, so an unquoted one is refused: it may be a mistyped keyword.
 func (q *qualifiers) continues(t token) bool {
 	switch q.kind {
 	case kindPort, kindPortRange, kindProto:

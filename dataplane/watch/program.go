@@ -6,14 +6,14 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// Program is a filter with its names looked up, made for matching: a list of tests, each of
-// which says where to go on. It never changes.
+// Program is a filter with its names looked up: a list of tests, each with the next step for yes
+// and for no. It never changes.
 type Program struct {
 	steps []step
 	start int32
 }
 
-// Where a step leads besides to another one.
+// Ends of a program, beside the numbers of steps.
 const (
 	accept = -1
 	refuse = -2
@@ -31,7 +31,7 @@ type step struct {
 	set         []uint64    // a bit for each attachment or slot that has the name
 }
 
-// bind makes a program. A name that is not there is an error if strict, and else names nothing.
+// bind makes a program. An unknown name is an error if strict, and otherwise matches nothing.
 func (f *Filter) bind(names *Names, strict bool) (*Program, error) {
 	p := &Program{start: accept}
 	if f == nil || f.root == nil {
@@ -64,8 +64,8 @@ func bitmap(numbers []uint32) []uint64 {
 
 func has(set []uint64, n uint32) bool { return int(n/64) < len(set) && set[n/64]>>(n%64)&1 != 0 }
 
-// compile adds the steps of a node that leads to yes or no, and returns the first one. The last
-// are added first, for where they are must be known.
+// compile adds the steps of a node that leads to yes or no, and returns the first. Later steps are
+// added first, because earlier ones need their numbers.
 func (p *Program) compile(n *node, yes, no int32, lookup func(*test) []uint64) int32 {
 	switch n.op {
 	case opNot:
@@ -87,7 +87,7 @@ func (p *Program) compile(n *node, yes, no int32, lookup func(*test) []uint64) i
 	return int32(len(p.steps) - 1)
 }
 
-// maskOf is a prefix's in the form of packet.Addr, where IPv4 is the end of an IPv6 address.
+// maskOf is a prefix's mask as a packet.Addr, where an IPv4 address is the end of an IPv6 one.
 func maskOf(p netip.Prefix) packet.Addr {
 	bits := p.Bits() + 128 - p.Addr().BitLen()
 	return packet.Addr{Hi: ^uint64(0) << max(64-bits, 0), Lo: ^uint64(0) << min(128-bits, 64)}

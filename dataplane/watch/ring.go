@@ -2,22 +2,22 @@ package watch
 
 import "sync/atomic"
 
-// ring takes events from one worker to one reader, without a lock and without memory of its own
-// making. The bytes of packets are in a ring beside it, each packet's in one piece.
+// ring takes events from one worker to one reader, without locks and allocations. The bytes of
+// packets are in a second ring, each packet's in one piece.
 type ring struct {
 	events []Event // a power of two
-	data   []byte  // empty when nobody wants bytes
+	data   []byte  // empty without snapping
 
-	_        [64]byte // the writer's, the reader's: lines of their own
+	_        [64]byte // writer and reader have cache lines of their own
 	tail     atomic.Uint64
 	dataTail uint64
-	met      uint64 // events that the filter has taken
+	met      uint64 // counts events that the filter took
 	lost     atomic.Uint64
-	since    atomic.Int64 // no event will be from before; 0: the writer is idle, 1: not known yet
+	since    atomic.Int64 // no later event is earlier than this; or idle, or beginning
 	_        [64]byte
-	head     atomic.Uint64 // what lies before may be written again
+	head     atomic.Uint64 // slots before it are free
 	dataHead atomic.Uint64
-	read     uint64 // what lies between head and here the reader has in its hands
+	read     uint64 // the reader holds the slots from head to here
 	dataRead uint64
 	_        [64]byte
 }
@@ -30,8 +30,8 @@ func newRing(events, data int) *ring {
 	return &ring{events: make([]Event, size), data: make([]byte, data)}
 }
 
-// put is the writer's: an event, and its packet's bytes in two parts. It reports false, and
-// counts, when there is no room.
+// put is for the writer: it adds an event, and its packet's bytes in two parts. Without room it
+// counts the event as lost and reports false.
 func (r *ring) put(e *Event, head, rest []byte) bool {
 	tail, n := r.tail.Load(), uint64(len(head)+len(rest))
 	if tail-r.head.Load() == uint64(len(r.events)) {
@@ -61,7 +61,7 @@ func (r *ring) put(e *Event, head, rest []byte) bool {
 	return true
 }
 
-// peek is the reader's: the next event, or nil.
+// peek is for the reader: it returns the next event, or nil.
 func (r *ring) peek() *Event {
 	if r.read == r.tail.Load() {
 		return nil
@@ -69,13 +69,13 @@ func (r *ring) peek() *Event {
 	return &r.events[r.read%uint64(len(r.events))]
 }
 
-// take moves on behind the event that peek gave.
+// take moves past the event that peek returned.
 func (r *ring) take(e *Event) {
 	r.dataRead = e.end
 	r.read++
 }
 
-// release lets the writer have what was taken.
+// release gives the slots that were taken back to the writer.
 func (r *ring) release() {
 	r.dataHead.Store(r.dataRead)
 	r.head.Store(r.read)

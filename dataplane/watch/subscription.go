@@ -1,3 +1,10 @@
+// Package watch lets a reader look at packets while they pass: trace, capture, samples in the log
+// and flow logs are made of it.
+//
+// A Subscription has a ring for each worker. The worker puts an Event into it for each packet that
+// the subscription's Filter takes; one reader takes the events out. Nothing waits: a full ring
+// loses the event, and counts it. Events hold no pointers and name rules and attachments by
+// number; package inspect knows the names.
 package watch
 
 import (
@@ -10,22 +17,21 @@ import (
 	"time"
 )
 
-// MaxSnap is the most of a packet that can be kept: all of it.
+// MaxSnap is the most bytes of a packet that can be kept: all of it.
 const MaxSnap = 65_535
 
 const (
-	// DefaultEvents has room for what a worker can carry between two looks of a reader.
+	// DefaultEvents has room for what a worker carries between two reads.
 	DefaultEvents = 4096
-	// DefaultBytes holds the packets of as many events when they are small; of superpackets
-	// sixteen.
+	// DefaultBytes has room for that many small packets, or for sixteen superpackets.
 	DefaultBytes = 1 << 20
 
 	maxEvents = 1 << 20
 	maxBytes  = 1 << 30
-	// minBytes is room for a packet with another one in the reader's hands, wherever it ends.
+	// minBytes has room for a packet while the reader holds another, wherever that one ends.
 	minBytes = 4 * (MaxSnap + 1)
 
-	// readEvery is how often a reader looks: so workers need to wake nobody.
+	// readEvery is how often a reader looks. Workers never have to wake it.
 	readEvery = 2 * time.Millisecond
 )
 
@@ -36,16 +42,15 @@ var ErrClosed = errors.New("watch: the subscription is closed")
 type Options struct {
 	// Filter takes packets; nil: all.
 	Filter *Filter
-	// DroppedOnly leaves out what was carried, whatever the filter says. A packet that is
-	// carried then costs next to nothing.
+	// DroppedOnly leaves out what was carried, whatever the filter says. A carried packet then
+	// costs next to nothing.
 	DroppedOnly bool
 	// Snap is how many bytes of each packet are kept, up to MaxSnap.
 	Snap int
 	// PerSecond bounds the events of all workers together; 0: no bound. The others are
 	// counted as skipped.
 	PerSecond int
-	// Every takes one of so many that a worker has for it, and counts the others as skipped;
-	// 0 and 1: all.
+	// Every takes one of so many events of a worker, and counts the others as skipped; 0 and 1: all.
 	Every int
 	// Events is how many events wait for the reader at most, for each worker, rounded up to a
 	// power of two; 0: DefaultEvents.
@@ -93,8 +98,8 @@ type Subscription struct {
 	onClose func()
 }
 
-// New makes a subscription for so many workers. names are what the filter's names are looked
-// up in; one that is not there is an error. onClose is called once, when it is closed.
+// New makes a subscription for so many workers. The filter's names are looked up in names; an
+// unknown one is an *Error. onClose is called once, by Close.
 func New(workers int, o Options, names *Names, onClose func()) (*Subscription, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -111,8 +116,8 @@ func New(workers int, o Options, names *Names, onClose func()) (*Subscription, e
 	return s, nil
 }
 
-// Rebind looks the filter's names up again: a policy may have added rules. A name that is
-// gone names nothing from then on.
+// Rebind looks the filter's names up again, because a policy may have added rules. A name that is
+// gone matches nothing from then on.
 func (s *Subscription) Rebind(names *Names) {
 	p, _ := s.options.Filter.bind(names, false)
 	s.program.Store(p)
@@ -122,9 +127,10 @@ func (s *Subscription) Rebind(names *Names) {
 func (s *Subscription) DroppedOnly() bool { return s.options.DroppedOnly }
 func (s *Subscription) Snap() int         { return s.options.Snap }
 
-// Begin announces events of a worker, and End that they are over: what another worker has to tell of
-// later packets waits for them, so that an answer never comes before what it answers. The events' time
-// must be taken behind Begin. Both are for that worker only; without them Put is out of order.
+// Begin announces events of a worker, and End says that they are over. Later events of other
+// workers wait for them, so that an answer never comes before its question. Take the events' time
+// after Begin. Only that worker may call Begin, Since and End; without them events come out of
+// order.
 func (s *Subscription) Begin(worker int) { s.rings[worker].since.Store(beginning) }
 
 // Since says when the events announced by Begin happened, in the form of Event.Time.
@@ -133,7 +139,7 @@ func (s *Subscription) Since(worker int, time int64) { s.rings[worker].since.Sto
 // End says that the announced events are over.
 func (s *Subscription) End(worker int) { s.rings[worker].since.Store(idle) }
 
-// What a ring's since may be besides a time.
+// Values of a ring's since that are no time: the worker is idle, or its time is not known yet.
 const (
 	idle      = 0
 	beginning = 1
@@ -157,8 +163,8 @@ func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
 	r.put(e, head, rest)
 }
 
-// allow spreads PerSecond events over each second: one is due every so often, and what was not
-// taken in the last tenth of a second may come at once.
+// allow spreads PerSecond events over each second. Events that were due in the last tenth of a
+// second and did not come may come at once.
 func (s *Subscription) allow(now int64) bool {
 	step := max(int64(time.Second)/int64(s.options.PerSecond), 1)
 	for {
@@ -176,8 +182,9 @@ func (s *Subscription) allow(now int64) bool {
 	}
 }
 
-// Read waits for events and returns how many it has put into the slice, the earliest first. What Bytes gave for earlier events is gone. The error is ctx's, or
-// ErrClosed; both come behind the last event from before.
+// Read waits for events and returns how many it put into the slice, the earliest first. It makes
+// invalid what Bytes returned before. The error is ctx's, or ErrClosed; it comes after the last
+// event.
 func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	for _, r := range s.rings {
 		r.release()
@@ -201,7 +208,7 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 		if end != nil {
 			settled = math.MaxInt64
 		}
-		if n := s.collect(into, now, settled); n > 0 { // behind the end, for what came before it
+		if n := s.collect(into, now, settled); n > 0 { // also after the end, for events from before it
 			return n, nil
 		}
 		if end != nil {
@@ -210,10 +217,10 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	}
 }
 
-// patience is how long an event waits at most for earlier ones: the clock may have been set back.
+// patience is how long an event waits for earlier ones at most. The clock may have been set back.
 const patience = int64(time.Second)
 
-// settled is the time before which no event is to come any more, and what time it is.
+// settled returns the time of now, and the time that all later events come after.
 func (s *Subscription) settled() (now, settled int64) {
 	now = time.Now().UnixNano()
 	settled = now
@@ -225,7 +232,7 @@ func (s *Subscription) settled() (now, settled int64) {
 	return now, settled
 }
 
-// collect merges what the rings hold of the time until settled.
+// collect merges the events of all rings that are not later than settled.
 func (s *Subscription) collect(into []Event, now, settled int64) (n int) {
 	for ; n < len(into); n++ {
 		var from *ring
@@ -244,8 +251,7 @@ func (s *Subscription) collect(into []Event, now, settled int64) (n int) {
 	return n
 }
 
-// Bytes are the first bytes of an event's packet, as many as Snapped says: valid until the
-// next Read.
+// Bytes are the first Snapped bytes of an event's packet, valid until the next Read.
 func (s *Subscription) Bytes(e *Event) []byte {
 	if e.Snapped == 0 {
 		return nil
@@ -253,7 +259,7 @@ func (s *Subscription) Bytes(e *Event) []byte {
 	return s.rings[e.ring].data[e.at : e.at+e.Snapped]
 }
 
-// Lost is how many events have found no room.
+// Lost counts the events that found no room.
 func (s *Subscription) Lost() (n uint64) {
 	for _, r := range s.rings {
 		n += r.lost.Load()
@@ -261,11 +267,11 @@ func (s *Subscription) Lost() (n uint64) {
 	return n
 }
 
-// Skipped is how many events PerSecond and Every have left out.
+// Skipped counts the events that PerSecond and Every left out.
 func (s *Subscription) Skipped() uint64 { return s.skipped.Load() }
 
-// Close ends the subscription: a Read that waits returns ErrClosed, and workers stop giving
-// it events within a burst.
+// Close ends the subscription. A waiting Read returns ErrClosed, and workers give it no more events
+// after their burst.
 func (s *Subscription) Close() {
 	s.once.Do(func() {
 		close(s.closed)

@@ -132,3 +132,13 @@ func TestDeniedRoomComesBackWhenRecordsAreWritten(t *testing.T) {
 		t.Errorf("room %d and %d bytes when it is written", s.deniedRoom, s.bytes)
 	}
 }
+
+func TestASinkTriesTheOldestRecordAgainFirst(t *testing.T) {
+	s := newSink(1000, func(*block) error { return nil }, func(error) {})
+	s.put(&block{rows: 1})
+	s.put(&block{rows: 2})
+	s.finish(s.take(), false)
+	if b := s.take(); b.rows != 1 {
+		t.Errorf("record %d comes before the one that could not be written", b.rows)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -49,8 +50,14 @@ type Log struct {
 	Stdout bool
 }
 
-// DefaultMaxSize is used where Log.MaxSize is 0, in bytes.
-const DefaultMaxSize = 1 << 30
+const (
+	// DefaultMaxSize is used where Log.MaxSize is 0, in bytes.
+	DefaultMaxSize = 1 << 30
+	// MinMaxSize is the least Log.MaxSize of a configuration, in bytes.
+	MinMaxSize = 4 << 20
+	// MinInterval and MaxInterval bound Options.Interval in a configuration.
+	MinInterval, MaxInterval = time.Second, time.Hour
+)
 
 // flowLog is a Log that runs.
 type flowLog struct {

@@ -49,13 +49,9 @@ func run(ctx context.Context, root, pattern string) error {
 	}
 	defer os.RemoveAll(scratch)
 
-	b := newBench(root, scratch)
-	var (
-		mu                  sync.Mutex
-		tried, unconvincing int
-		group               sync.WaitGroup
-		slots               = make(chan struct{}, runtime.GOMAXPROCS(0))
-	)
+	b, t := newBench(root, scratch), &tally{}
+	var group sync.WaitGroup
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, g := range guards {
 		if !selected.MatchString(g.Name) && !selected.MatchString(g.File) {
 			continue
@@ -65,29 +61,39 @@ func run(ctx context.Context, root, pattern string) error {
 			defer func() { <-slots }()
 			began := time.Now()
 			killer, err := b.try(ctx, i, g)
-			mu.Lock()
-			defer mu.Unlock()
-			tried++
-			took := time.Since(began).Round(100 * time.Millisecond)
-			switch {
-			case err == nil:
-				fmt.Printf("killed    %s: %s: %s (%v)\n", g.File, g.Name, killer, took)
-			case errors.Is(err, errSurvived):
-				unconvincing++
-				fmt.Printf("SURVIVED  %s: %s: %s %s stays green (%v)\n", g.File, g.Name, g.Package, g.Run, took)
-			default:
-				unconvincing++
-				fmt.Printf("ERROR     %s: %s: %v\n", g.File, g.Name, err)
-			}
+			t.report(g, killer, err, time.Since(began).Round(100*time.Millisecond))
 		})
 	}
 	group.Wait()
 	switch {
-	case tried == 0:
+	case t.tried == 0:
 		return fmt.Errorf("no guard matches %q", pattern)
-	case unconvincing > 0:
-		return fmt.Errorf("%d of %d guards are not proven", unconvincing, tried)
+	case t.unproven > 0:
+		return fmt.Errorf("%d of %d guards are not proven", t.unproven, t.tried)
 	}
-	fmt.Printf("ok: %d guards broken, every one was noticed\n", tried)
+	fmt.Printf("ok: %d guards broken, every one was noticed\n", t.tried)
 	return nil
+}
+
+// tally counts what became of guards. Safe for concurrent use.
+type tally struct {
+	mu              sync.Mutex
+	tried, unproven int
+}
+
+// report prints a line about a guard.
+func (t *tally) report(g *guard, killer string, err error, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tried++
+	switch {
+	case err == nil:
+		fmt.Printf("killed    %s: %s: %s (%v)\n", g.File, g.Name, killer, took)
+		return
+	case errors.Is(err, errSurvived):
+		fmt.Printf("SURVIVED  %s: %s: %s %s stays green (%v)\n", g.File, g.Name, g.Package, g.Run, took)
+	default:
+		fmt.Printf("ERROR     %s: %s: %v\n", g.File, g.Name, err)
+	}
+	t.unproven++
 }

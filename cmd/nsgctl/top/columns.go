@@ -19,7 +19,7 @@ type column struct {
 	cell  func(r *inspect.TopReading, i int) string
 }
 
-// rateCell is empty of a number as long as there are no rates.
+// rateCell is a rate, or a dash while there are no rates.
 func rateCell(of func(r *inspect.TopReading, i int) float64) func(*inspect.TopReading, int) string {
 	return func(r *inspect.TopReading, i int) string {
 		if r.Seconds == 0 {
@@ -120,7 +120,7 @@ func dropColumns() []column {
 	}
 }
 
-// columnsOf are those of a view.
+// columnsOf returns the columns of a view.
 func columnsOf(v inspect.TopView, by inspect.TalkersBy) []column {
 	switch v {
 	case inspect.TopFlows:
