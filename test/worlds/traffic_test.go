@@ -50,7 +50,7 @@ type traffic struct {
 	*rand.Rand
 	b            *built
 	destinations []netip.Addr     // that somebody of the world has
-	services     []netip.AddrPort // where a load balancer's rule, or the platform, waits for packets
+	services     []netip.AddrPort // where a load balancer's rule, the platform or a mail server, waits for packets
 }
 
 // interesting are addresses that nobody, the outside or the platform has.
@@ -59,7 +59,7 @@ var interesting = []string{"198.51.100.7", "198.51.100.8", "8.8.8.8", "192.168.7
 
 func newTraffic(r *rand.Rand, b *built) *traffic {
 	t := &traffic{Rand: r, b: b}
-	for _, service := range []string{"168.63.129.16:53", "168.63.129.16:80", "169.254.169.254:80", "20.118.99.224:1688"} {
+	for _, service := range []string{"168.63.129.16:53", "168.63.129.16:80", "169.254.169.254:80", "20.118.99.224:1688", "198.51.100.7:25", "8.8.8.8:25"} {
 		t.services = append(t.services, netip.MustParseAddrPort(service))
 	}
 	for _, n := range b.policy.NetworkInterfaces {

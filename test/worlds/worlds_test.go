@@ -162,11 +162,11 @@ func (r *run) enough(n int) {
 		return
 	}
 	wanted := []string{
-		"Allow rule", "Allow noNetworkSecurityGroup", "Allow platform", "Deny rule", "Deny noRoute", "Deny routeNone", "Deny nextHop", "Deny smtpBlocked",
+		"Allow rule", "Allow noNetworkSecurityGroup", "Allow platform", "Deny rule", "Deny noRoute", "Deny routeNone", "Deny nextHop",
 		"Deny closed", "Deny noFrontend", "Deny noBackend", "Deny noOutbound", "Deny asymmetricRoute", "Deny land", "Deny spoofedSource",
 	}
 	if n >= 20_000 { // the rare ones
-		wanted = append(wanted, "Deny forwardedTraffic", "Deny hairpin")
+		wanted = append(wanted, "Deny smtpBlocked", "Deny forwardedTraffic", "Deny hairpin")
 	}
 	for _, outcome := range wanted {
 		if r.outcomes[outcome] == 0 {
