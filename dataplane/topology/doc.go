@@ -21,8 +21,7 @@
 //	snatports.go   which ports of a shared address flows may take
 //	admit.go       which endpoint sends from an address
 //	routes.go      where a route leads
-//	way.go         the route and the translation of a flow's first packet
-//	replies.go     whether replies come back where the request came from
+//	way.go         the route and the translation of a flow's first packet, and its replies
 //	kept.go        whether a reload keeps the translation of a live flow
 //	platform.go    Azure's platform services
 //	subscription.go  whether TCP port 25 is blocked
