@@ -68,7 +68,7 @@ func TestAQuestionThatIsNoneIsABadRequest(t *testing.T) {
 	}}}
 	defer transport.CloseIdleConnections()
 	for name, body := range map[string]string{
-		"no JSON": "{", "an unknown key": `{"targetResourceID2": "x"}`, "two values": `{"profiles": []} {}`, "no profile": `{"targetResourceId": "vm1-nic", "profiles": []}`,
+		"no JSON": "{", "an unknown key": `{"targetResourceID2": "x"}`, "two values": `{"targetResourceId": "vm1-nic", "profiles": [{"direction": "Inbound", "protocol": "TCP", "source": "*", "destination": "10.0.1.4", "destinationPort": "80"}]} {}`, "no profile": `{"targetResourceId": "vm1-nic", "profiles": []}`,
 		"more than a megabyte": `{"targetResourceId": "vm1-nic",` + strings.Repeat(" ", 1<<20) + `"profiles": [{"direction": "Inbound", "protocol": "TCP", "source": "*", "destination": "10.0.1.4", "destinationPort": "80"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
