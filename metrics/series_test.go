@@ -183,6 +183,18 @@ type gathered []*dto.MetricFamily
 
 func (g gathered) Gather() ([]*dto.MetricFamily, error) { return g, nil }
 
+func TestAPageIsOneScrapesAtATime(t *testing.T) {
+	s := newSeries(ruleFamilies, nil)
+	first, second := s.take(), s.take()
+	if first == second {
+		t.Error("two scrapes have one page")
+	}
+	first.release()
+	if third := s.take(); third != first || s.take() == first {
+		t.Error("a released page is not given to one scrape")
+	}
+}
+
 func TestARuleThatAReloadRemovedIsShownOnlyIfItHasCounted(t *testing.T) {
 	engine := traffic(t)
 	shown := func() string {

@@ -155,6 +155,15 @@ func TestWhatTheFormatHasNoPlaceForIsRefusedOrCut(t *testing.T) {
 	if _, _, err := r.ReadPacketData(); err != nil {
 		t.Error(err)
 	}
+	ours, err := pcap.NewReader(t.Context(), bytes.NewReader(write(t, long)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	var p pcap.Packet
+	if err := ours.Next(&p); err != nil || len(p.Comment) != pcap.MaxComment {
+		t.Errorf("a comment of %d bytes, %v", len(p.Comment), err)
+	}
 }
 
 type full struct{}
