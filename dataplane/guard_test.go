@@ -2,8 +2,11 @@ package dataplane
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -132,6 +135,44 @@ func TestAFragmentOvertakesNoTrain(t *testing.T) {
 	out := r.burst(vm1, frames)[vm4]
 	if len(out) != 2 || !bytes.Equal(out[0], frames[0]) || !bytes.Equal(out[1], frames[1]) {
 		t.Errorf("%d frames came out, or in another order", len(out))
+	}
+}
+
+// failing is a queue whose device has gone; it says when it was read.
+type failing struct {
+	tun.Queue
+	read func()
+}
+
+func (f failing) Read([]byte) (int, error) {
+	f.read()
+	return 0, syscall.EIO
+}
+
+func TestADeviceThatFailsToReadLeavesTheOthersCarrying(t *testing.T) {
+	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+	read := make(chan struct{})
+	w := r.engine.workers[0]
+	w.queues[vm2] = failing{w.queues[vm2], sync.OnceFunc(func() { close(read) })}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.engine.Run(ctx) }()
+	eventually(t, "the failing device is read", func() bool {
+		r.devices[vm2].Inject(0, append(make([]byte, tun.HeaderLen), syn(addr2, addr4, 80)...))
+		select {
+		case <-read:
+			return true
+		default:
+			return false
+		}
+	})
+	eventually(t, "a packet between two others arrives", func() bool {
+		r.devices[vm1].Inject(0, append(make([]byte, tun.HeaderLen), syn(addr1, addr4, 80)...))
+		return r.devices[vm4].Drain(0, nil) > 0
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

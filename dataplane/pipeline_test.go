@@ -281,15 +281,28 @@ func TestAnNSGOfBothSubnetAndNICCountsAPacketOnce(t *testing.T) {
 }
 
 func TestASuperpacketMustBeWhatItsHeaderClaims(t *testing.T) {
-	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
-	header := make([]byte, tun.HeaderLen)
-	(&tun.Header{GSOType: tun.GSOTCPv6, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
-	r.devices[vm1].Inject(0, append(header, syn(addr1, addr4, 80)...))
-	if err := r.engine.workers[0].burst(vm1); err != nil {
-		t.Fatal(err)
-	}
-	if n := r.engine.Drops()[packet.DropOffload]; n != 1 {
-		t.Errorf("%d drops under %s", n, packet.DropOffload)
+	tcp, udp := syn(addr1, addr4, 80), packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 7, DstPort: 7, Payload: 100})
+	for _, tt := range []struct {
+		name   string
+		kind   uint8
+		packet []byte
+	}{
+		{"TCP over IPv6 that is IPv4", tun.GSOTCPv6, tcp},
+		{"TCP over IPv4 that is UDP", tun.GSOTCPv4, udp},
+		{"UDP that is TCP", tun.GSOUDPL4, tcp},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
+			header := make([]byte, tun.HeaderLen)
+			(&tun.Header{GSOType: tt.kind, GSOSize: 1460}).Encode((*[tun.HeaderLen]byte)(header))
+			r.devices[vm1].Inject(0, append(header, tt.packet...))
+			if err := r.engine.workers[0].burst(vm1); err != nil {
+				t.Fatal(err)
+			}
+			if n := r.engine.Drops()[packet.DropOffload]; n != 1 {
+				t.Errorf("%d drops under %s", n, packet.DropOffload)
+			}
+		})
 	}
 }
 
