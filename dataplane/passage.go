@@ -83,16 +83,16 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 }
 
 // steps are those of every packet. A fragment takes the last ones in fragments.go.
-func (x *passage) steps() packet.Drop {
-	w, p := x.w, &x.packet
+func (x *passage) steps() (drop packet.Drop) {
+	w, read := x.w, x.slot
+	p := &read.packet
 	if p.Segments == 0 { // not decoded far enough to know
-		p.Segments, p.WireLen = 1, uint32(len(x.frame)-tun.HeaderLen)
+		p.Segments, p.WireLen = 1, uint32(len(read.frame)-tun.HeaderLen)
 	}
 	w.counters.receive(x.from.Index, p)
-	if x.drop != packet.NotDropped {
-		return x.drop
+	if read.drop != packet.NotDropped {
+		return read.drop
 	}
-	var drop packet.Drop
 	if x.src, drop = verdict.Admit(x.snapshot, x.from, &p.Tuple); drop != packet.NotDropped {
 		return drop
 	}
@@ -107,34 +107,35 @@ func (x *passage) steps() packet.Drop {
 		x.translate()
 	}
 	x.to = to
-	return w.write(to, x.frame, p, x.hash)
+	return w.write(to, read.frame, p, read.hash)
 }
 
 // destination finds the attachment that an admitted packet goes to: as part of a live flow, or as
 // the rules say. A flow lives on until commit if the packet asks for a new one in its place: a packet
 // that the rules deny must not end it.
-func (x *passage) destination() (int, packet.Drop) {
-	w, p := x.w, &x.packet
+func (x *passage) destination() (to int, drop packet.Drop) {
+	flows, now, read := x.w.flows, x.w.now, x.slot
+	p := &read.packet
 	if p.IsICMPError() {
 		return x.icmpError()
 	}
 	x.relation = inFlow
-	f, d, live := w.flows.LookupHash(&x.key, x.hash, w.now)
+	f, d, live := flows.LookupHash(&read.key, read.hash, now)
 	if !live {
 		return x.begin()
 	}
-	if w.flows.Restarts(f, d, p) {
+	if flows.Restarts(f, d, p) {
 		x.restarts, x.restarted = true, f
 		return x.begin()
 	}
-	if flushed := x.snapshot.Flushed; flushed > 0 && d == conntrack.Original && w.flows.Generation(f) < flushed {
+	if flushed := x.snapshot.Flushed; flushed > 0 && d == conntrack.Original && flows.Generation(f) < flushed {
 		if drop, lives := x.rejudge(f); drop != packet.NotDropped {
 			return 0, drop
 		} else if !lives {
 			return x.begin()
 		}
 	}
-	if drop := w.flows.Pass(f, d, p, w.now); drop != packet.NotDropped {
+	if drop := flows.Pass(f, d, p, now); drop != packet.NotDropped {
 		return 0, drop
 	}
 	return x.follow(f, d)
