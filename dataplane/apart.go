@@ -28,9 +28,13 @@ func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
 // half is how a packet passes at one end of a leg: the rules that it counts on, and the record
 // that it has begun there, if it has.
 type half struct {
-	flow  conntrack.Flow
-	begun bool
-	slots conntrack.Slots
+	flow            conntrack.Flow
+	begun           bool
+	zone, replyZone uint16 // of the record that has begun
+	slots           conntrack.Slots
+	// passed says that the packet has passed in flow, which was there before.
+	passed    bool
+	direction conntrack.Direction
 }
 
 // count counts the packet once it is certain that it passes.
@@ -42,10 +46,14 @@ func (h *half) count(x *passage) {
 	x.countSlots(h.slots, hits)
 }
 
-// withdraw takes back what the packet has begun.
+// withdraw takes back what the packet has begun, or what it has counted.
 func (h *half) withdraw(x *passage) {
-	if h.begun {
+	switch {
+	case h.begun:
 		x.w.flows.Withdraw(h.flow, &x.packet)
+		x.w.flows.NotBegun(h.zone, h.replyZone)
+	case h.passed:
+		x.w.flows.Uncount(h.flow, h.direction, &x.packet)
 	}
 }
 
@@ -140,8 +148,9 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 		if drop := w.flows.Pass(f, direction, p, w.now); drop != packet.NotDropped {
 			return half{}, drop
 		}
-		return half{slots: w.flows.Slots(f)}, packet.NotDropped
+		return half{flow: f, passed: true, direction: direction, slots: w.flows.Slots(f)}, packet.NotDropped
 	}
+	d.Port25(p)
 	d.Receive(p)
 	if dst.Has(p.Dst) { // an appliance may see the answers alone
 		d.MayBegin(p, w.strict)
@@ -170,7 +179,7 @@ func (x *passage) insertHalf(k *conntrack.Key, init *conntrack.Init, has bool) (
 	}
 	f, _, created, drop := w.flows.Insert(k, init, p, w.now)
 	if created {
-		return half{f, true, init.Slots}, packet.NotDropped
+		return half{flow: f, begun: true, zone: k.Zone, replyZone: init.ReplyZone, slots: init.Slots}, packet.NotDropped
 	}
 	w.flows.NotBegun(k.Zone, init.ReplyZone)
 	if drop != packet.NotDropped {

@@ -16,13 +16,12 @@ func (x *passage) begin() (int, packet.Drop) {
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
 	}
-	known := x.snapshot.Routed() && !d.Changed() && x.knownThere()
-	if !known {
+	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
 	}
 	switch {
 	case d.Send(p) != packet.NotDropped:
-	case known || d.Apart:
+	case d.Known || d.Apart:
 		return x.beginApart()
 	case d.Way.Ports != nil:
 		return x.beginShared()
@@ -98,7 +97,8 @@ func (x *passage) beginShared() (int, packet.Drop) {
 	if exhausted.is(&d.Way, x.w.now) {
 		return 0, packet.DropSNATExhausted
 	}
-	ports := x.snapshot.Choose(&d.Way, &p.Tuple)
+	s := x.snapshot
+	ports := s.Choose(&d.Way, &p.Tuple)
 	for range portTries {
 		if !x.choosePort(&ports) {
 			*exhausted = poolOf(&d.Way, x.w.now)
@@ -109,7 +109,7 @@ func (x *passage) beginShared() (int, packet.Drop) {
 			return 0, x.denied()
 		}
 		to, drop := x.commit()
-		if drop != packet.DropFlowConflict {
+		if drop != packet.DropFlowConflict || x.snapshot != s { // or a newer policy has decided
 			return to, drop
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -189,4 +191,54 @@ func TestADeviceThatRefusesDoesNotSilenceTheOthers(t *testing.T) {
 			t.Errorf("nothing is said of %s:\n%s", name, log.String())
 		}
 	}
+}
+
+// A connection that the internet opened from port 25 is not one to port 25.
+func TestAnswersToPort25PassWhereTheirReceiverKnowsTheFlow(t *testing.T) {
+	h := hubWorld{left: byFW("0.0.0.0/0")}
+	r := newRigWith(t, h.policy(), Options{Attachments: hubSpecs, Subscription: topology.Subscription{Type: "payg"}, Flows: conntrack.Options{Max: 64}})
+	asks := packettest.TCP(packettest.Spec{Src: world, Dst: addrA, SrcPort: 25, DstPort: 4000, Flags: "S"})
+	answers := packettest.TCP(packettest.Spec{Src: addrA, Dst: world, SrcPort: 4000, DstPort: 25, Flags: "SA"})
+	r.play([]step{{atOut, asks, atA, ""}, {atA, answers, atFW, ""}, {atFW, answers, atOut, ""}})
+	begins := packettest.TCP(packettest.Spec{Src: addrA, Dst: world, SrcPort: 4001, DstPort: 25, Flags: "S"})
+	r.play([]step{{atA, begins, atFW, ""}, {atFW, begins, 0, "smtp_blocked"}})
+}
+
+// A translated flow keeps its way, so that rules alone judge it again.
+func TestATranslatedFlowIsJudgedAgainByItsRulesAlone(t *testing.T) {
+	set := func(rules ...ruleset.Rule) *policy.Set {
+		p := underRules(append(rules, on("r", 100, ruleset.Inbound, ruleset.Allow, world, "", 8080))...)
+		for _, g := range p.NetworkSecurityGroups {
+			g.FlushConnection = true
+		}
+		return p
+	}
+	first := packettest.TCP(packettest.Spec{Src: world, Dst: balanced, SrcPort: 40000, DstPort: 80, Flags: "S"})
+	r := newRig(t, set(), conntrack.Options{Max: 1024})
+	at := r.pass(internet, framed(first)).at
+	if at < 0 {
+		t.Fatal("the flow does not begin")
+	}
+	changed := set(anyRule("more", 300, ruleset.Inbound, ruleset.Deny))
+	nowhere := &policy.RouteTable{Name: "rt", ID: "/rt/rt", Routes: []policy.Route{{Name: "r", Prefix: netip.MustParsePrefix("203.0.113.0/24"), Hop: policy.HopNone}}}
+	for _, sub := range changed.VirtualNetworks[0].Subnets {
+		sub.RouteTable = nowhere
+	}
+	swap(t, r, changed)
+	if again := r.pass(internet, framed(first)); again.at != at {
+		t.Errorf("judged again it came out at %d, %s; before at %d", again.at, again.drop, at)
+	}
+}
+
+// A sender beyond its own rate takes no place of its receivers.
+func TestAFlowThatDoesNotBeginAtTheSendersEndGivesTheReceiversRateBack(t *testing.T) {
+	r := newRigWith(t, hubWorld{left: byFW("10.2.0.0/24")}.policy(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64, NewPerSecond: 2}})
+	udp := func(src, dst string, port uint16) []byte {
+		return packettest.UDP(packettest.Spec{Src: src, Dst: dst, SrcPort: port, DstPort: 7})
+	}
+	r.play([]step{{atFW, udp(addrFW, world, 1), atOut, ""}, {atFW, udp(addrFW, world, 2), atOut, ""}})
+	for port := uint16(1); port <= 4; port++ {
+		r.play([]step{{atFW, udp(addrA, addrB, port), 0, "flow_rate"}})
+	}
+	r.play([]step{{atOut, udp(world, addrB, 1), atB, ""}, {atOut, udp(world, addrB, 2), atB, ""}})
 }

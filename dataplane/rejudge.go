@@ -15,9 +15,10 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 	zone := w.flows.PeerZone(f, conntrack.Original)
 	flushed := x.src.Flushed
 	_, whole := w.engine.Attachment(zone)
+	marked := w.flows.Marks(f)&(conntrack.Translated|conntrack.Floating) != 0
 	switch {
 	case !whole: // the receiver's end has a record of its own
-	case w.flows.Marks(f)&(conntrack.Translated|conntrack.Floating) != 0:
+	case marked:
 		// Its receiver is the one that it was translated for, whatever would be chosen now.
 		dst := s.Admit(s.Attachments[zone], w.flows.Receiver(f))
 		if dst == nil {
@@ -36,11 +37,15 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 		w.flows.Stands(f, uint32(s.Generation))
 		return packet.NotDropped, true
 	}
-	if whole {
+	switch {
+	case !whole:
+		d.AskSender(s, x.src, p)
+	case marked: // its way stands, so that rules alone decide
+		d.AskSender(s, x.src, p)
+		d.Receive(p)
+	default:
 		d.Send(p)
 		d.Receive(p)
-	} else {
-		d.AskSender(s, x.src, p)
 	}
 	if d.Drop != packet.NotDropped {
 		w.flows.End(f, conntrack.EndDenied)

@@ -28,6 +28,9 @@ type Decision struct {
 	// Apart says that answers take another way than the packet: each end keeps a record of its
 	// own. Valid after Send.
 	Apart bool
+	// Known says that the receiver's end knows the packet's flow, so that nothing begins there. The
+	// engine sets it between Route and Send.
+	Known bool
 
 	snapshot *topology.Snapshot
 	source   *topology.Endpoint
@@ -61,13 +64,18 @@ func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *pac
 	return d.routed(why)
 }
 
-// Onward is Route and Send for a packet of a flow that its sender's end knows, and that nothing
-// translates: routes alone lead it, and no stage of the sender is asked.
+// Onward is Route for a packet of a flow that its sender's end knows, and that nothing translates:
+// routes alone lead it. No stage of the sender is asked then.
 func (d *Decision) Onward(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
 	d.begin(s, src, &p.Tuple)
 	to, why := s.Route(src, p.Src, p.Dst)
 	d.Way = topology.Way{To: to, Arrives: p.Tuple}
-	if d.routed(why) == packet.NotDropped && s.SMTPBlocked(src, to, &p.Tuple) {
+	return d.routed(why)
+}
+
+// Port25 refuses a packet that the receiver's end does not know, if the subscription blocks its port.
+func (d *Decision) Port25(p *packet.Packet) packet.Drop {
+	if d.Drop == packet.NotDropped && d.snapshot.SMTPBlocked(d.source, d.Way.To, &p.Tuple) {
 		d.Drop = packet.DropSMTP
 	}
 	return d.Drop
@@ -92,7 +100,7 @@ func (d *Decision) Along(s *topology.Snapshot, src, to *topology.Endpoint, sent,
 }
 
 func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) {
-	d.Drop, d.fault, d.Apart, d.Sent = packet.NotDropped, packet.NotDropped, false, 0
+	d.Drop, d.fault, d.Apart, d.Known, d.Sent = packet.NotDropped, packet.NotDropped, false, false, 0
 	d.snapshot, d.source, d.sent = s, src, *sent
 	d.Verdict.reset()
 }
@@ -133,8 +141,7 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 		d.Drop = d.fault
 	case way.Closed:
 		d.Drop = packet.DropClosed
-	case d.snapshot.SMTPBlocked(d.source, way.To, &p.Tuple):
-		d.Drop = packet.DropSMTP
+	case !d.Known && d.Port25(p) != packet.NotDropped:
 	case !d.snapshot.Routed() || d.Answered():
 	case way.Translated || way.Floating:
 		d.Drop = packet.DropAsymmetric
