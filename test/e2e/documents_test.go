@@ -182,7 +182,8 @@ func (s *session) end() {
 // makeRecipe returns the commands that a make target would run.
 func makeRecipe(t *testing.T, b block, target string) []string {
 	t.Helper()
-	cmd := exec.Command("bash", "-c", "make -n "+target)
+	// Under make itself, its variables would add lines about folders.
+	cmd := exec.Command("bash", "-c", "env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS make --no-print-directory -n "+target)
 	cmd.Dir = repository
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
