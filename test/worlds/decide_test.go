@@ -13,13 +13,11 @@ import (
 // receives the packet and how it arrives, and the rules, in their order. It decides about packets of no
 // flow: one that comes to an appliance again, in a circle, is of the flow that the appliance knows.
 func (b *built) decides(x *seen) (list []opinion) {
-	been := map[int]bool{}
 	for i := range x.legs {
 		l := &x.legs[i]
-		if l.drop == packet.NotDropped && been[l.to] {
-			break
+		if i > 0 && i == len(x.legs)-1 && x.outcome.Reason == "noRoute" && l.drop != packet.DropNoRoute {
+			break // the end of a circle
 		}
-		been[l.to] = true
 		var d verdict.Decision
 		src, drop := verdict.Admit(b.snapshot, b.snapshot.Attachments[l.from], &l.sent.Tuple)
 		if drop == packet.NotDropped {

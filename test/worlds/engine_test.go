@@ -47,37 +47,55 @@ type leg struct {
 // seen is what the engine did with a tuple.
 type seen struct {
 	outcome
-	legs  []leg
-	end   bool // the last leg reached its receiver, or was denied at its door
-	round bool // it was still on its way after ask.MaxLegs
+	legs []leg
+	end  bool // the last leg reached its receiver
 }
 
 // day is longer than any timeout: each tuple finds an empty table.
 const day = 24 * time.Hour
 
+// visit is a packet at an attachment that has received it.
+type visit struct {
+	attachment int
+	packet     packet.Tuple
+}
+
 // engine lets the engine carry a tuple's first packet. An appliance that gets it sends it on
-// unchanged.
+// unchanged. A packet that comes to an appliance again goes in a circle: it has no way to its end.
 func (b *built) engine(t *tuple) *seen {
 	b.now = b.now.Add(day)
 	x := &seen{}
+	been := map[visit]bool{}
 	frame, from := t.frame(), t.From
 	for i := range ask.MaxLegs {
 		l := b.carry(b.now.Add(time.Duration(i)*time.Millisecond), from, frame)
 		x.legs = append(x.legs, l)
-		if l.drop != packet.NotDropped {
+		at := visit{l.to, l.arrives}
+		switch {
+		case l.drop == packet.DropFlowConflict && b.returns(&l, been), l.drop == packet.NotDropped && been[at]:
+			x.outcome = outcome{Access: "Deny", Reason: "noRoute"}
+			return x
+		case l.drop != packet.NotDropped:
 			x.outcome = b.denied(&l)
 			return x
-		}
-		if l.floats || b.receives(l.to, l.arrives.Dst) {
+		case l.floats || b.receives(l.to, l.arrives.Dst):
 			x.end = true
 			x.outcome = b.allowed(x.legs)
 			return x
 		}
+		been[at] = true
 		from = l.to
 	}
-	x.round = true
 	x.outcome = outcome{Access: "Deny", Reason: "noRoute"}
 	return x
+}
+
+// returns reports that a packet was on its way to an attachment that has received it already, where
+// its own flow stood in the way. Once that flow is over the packet gets there.
+func (b *built) returns(l *leg, been map[visit]bool) bool {
+	b.now = b.now.Add(day)
+	again := b.carry(b.now, l.from, append(make([]byte, tun.HeaderLen), l.packet...))
+	return again.drop == packet.NotDropped && been[visit{again.to, again.arrives}]
 }
 
 // carry carries one packet; the frame is then as it arrives.
