@@ -139,7 +139,10 @@ func hammer(t *testing.T, w *Worker, random *rand.Rand, rounds int, clock *atomi
 					arrives.Src = host(4)
 					init.Marks, init.Arrives = Translated, &arrives
 				}
-				f, d, _, drop = w.Insert(&k, &init, p, now)
+				var created bool
+				if f, d, created, drop = w.Insert(&k, &init, p, now); created {
+					w.Count(f, d, p)
+				}
 				ok = drop != packet.DropFlowLimit && drop != packet.DropFlowConflict
 			}
 			if drop == packet.NotDropped {
@@ -197,8 +200,9 @@ func TestWorkersThatCreateTheSameFlowAtOnceGetOneFlow(t *testing.T) {
 					p = reversed(p)
 				}
 				k := Key{p.Tuple, zone}
-				_, _, first, drop := w.Insert(&k, &Init{ReplyZone: 1 - zone}, p, 0)
+				f, d, first, drop := w.Insert(&k, &Init{ReplyZone: 1 - zone}, p, 0)
 				if first {
+					w.Count(f, d, p)
 					created.Add(1)
 				}
 				if drop != packet.NotDropped {

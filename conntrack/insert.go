@@ -43,9 +43,10 @@ func (w *Worker) MayBegin(zone, replyZone uint16, now Tick) packet.Drop {
 // NotBegun refunds what MayBegin took.
 func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, replyZone) }
 
-// Insert records the flow that p begins and counts p on it; created is then true. The rules
-// must allow the flow, and MayCreate and MayBegin must have said NotDropped. If another
-// worker was first, p passes as a packet of that worker's flow, and drop is what Pass said.
+// Insert records the flow that p begins; created is then true. The caller counts p once it is
+// certain that the flow stays: one that has counted nothing is in no flow log. The rules must allow
+// the flow, and MayCreate and MayBegin must have said NotDropped. If another worker was first, p
+// passes as a packet of that worker's flow, and drop is what Pass said.
 //
 // DropFlowLimit: the table or a zone is full and no flow was fit to be evicted.
 //
@@ -172,7 +173,6 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 		r.bytes[d].Store(0)
 		r.links[d].Store(0)
 	}
-	r.count(Original, p)
 }
 
 // establishedTicks converts Init.Established.

@@ -70,7 +70,9 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 	if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
 		return 0, 0, false, drop
 	}
-	if f, d, created, drop = r.w.Insert(&k, &init, p, r.now); !created {
+	if f, d, created, drop = r.w.Insert(&k, &init, p, r.now); created {
+		r.w.Count(f, d, p)
+	} else {
 		r.w.NotBegun(zone, peer)
 	}
 	return f, d, created, drop

@@ -282,14 +282,17 @@ func TestWhatWasCountedOutlivesItsFlow(t *testing.T) {
 	}
 }
 
-func TestAWithdrawnFlowHasCountedNothing(t *testing.T) {
+func TestAnInsertedFlowHasCountedNothing(t *testing.T) {
 	r := newRig(t, Options{})
 	var told []FlowInfo
 	r.OnEnd(func(i *FlowInfo) { told = append(told, *i) })
-	first := udp(1)
-	f := r.create(0, 1, first)
+	p := udp(1)
+	f, _, created, drop := r.w.Insert(&Key{p.Tuple, 0}, &Init{ReplyZone: 1}, p, r.now)
+	if !created {
+		t.Fatal(drop)
+	}
 	r.send(0, 1, udp(1)) // another worker's packet, before the flow is withdrawn
-	r.w.Withdraw(f, first)
+	r.w.End(f, EndFlushed)
 	r.recycle()
 	if len(told) != 1 || told[0].Packets != [2]uint64{1, 0} || told[0].Bytes != [2]uint64{packetLen, 0} {
 		t.Errorf("%+v", told)

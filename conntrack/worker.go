@@ -181,13 +181,6 @@ func (w *Worker) End(f Flow, cause EndCause) bool {
 	return true
 }
 
-// Withdraw takes back an Insert of the caller: it ends the flow and uncounts p, which is counted
-// on another flow.
-func (w *Worker) Withdraw(f Flow, p *packet.Packet) {
-	w.Uncount(f, Original, p)
-	w.End(f, EndFlushed)
-}
-
 // claim ends a flow for all workers. Of several that try one succeeds, and must bury the flow.
 func (w *Worker) claim(f Flow, cause EndCause) bool {
 	t := w.table

@@ -37,11 +37,13 @@ type half struct {
 	direction conntrack.Direction
 }
 
-// count counts the packet once it is certain that it passes.
+// count counts the packet once it is certain that it passes. A flow that is withdrawn has counted
+// nothing, so flow logs never tell of it.
 func (h *half) count(x *passage) {
 	hits := uint64(0)
 	if h.begun {
 		hits = 1
+		x.w.flows.Count(h.flow, conntrack.Original, &x.packet)
 	}
 	x.countSlots(h.slots, hits)
 }
@@ -50,7 +52,7 @@ func (h *half) count(x *passage) {
 func (h *half) withdraw(x *passage) {
 	switch {
 	case h.begun:
-		x.w.flows.Withdraw(h.flow, &x.packet)
+		x.w.flows.End(h.flow, conntrack.EndFlushed)
 		x.w.flows.NotBegun(h.zone, h.replyZone)
 	case h.passed:
 		x.w.flows.Uncount(h.flow, h.direction, &x.packet)

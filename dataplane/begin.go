@@ -62,10 +62,11 @@ func (x *passage) commit() (int, packet.Drop) {
 	// published its snapshot, so looking for a newer one after the flow is in the
 	// table leaves no flow that neither of the two has seen.
 	if newer := w.engine.snapshot.Load(); newer != x.snapshot {
-		w.flows.Withdraw(f, p)
+		w.flows.End(f, conntrack.EndFlushed)
 		w.flows.NotBegun(x.key.Zone, init.ReplyZone)
 		return x.beginAnew(newer)
 	}
+	w.flows.Count(f, conntrack.Original, p)
 	x.countSlots(init.Slots, 1)
 	x.note(f, conntrack.Original)
 	return int(init.ReplyZone), packet.NotDropped

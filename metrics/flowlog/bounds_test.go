@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,43 @@ func TestAWithdrawnFlowHasNoRow(t *testing.T) {
 	r.recorder.drain()
 	if r.recorder.gathered != 0 {
 		t.Error("a flow that carried nothing has a row")
+	}
+	r.end()
+}
+
+// A flow counts its first packet once it is certain that it stays.
+func TestAFlowWithoutPacketsWaitsForItsFirstRow(t *testing.T) {
+	r := newRig(t, midnight, Log{Version: NSG, Folder: t.TempDir()})
+	info := oneFlow(t, r)
+	info.Packets, info.Flow = [2]uint64{}, 7
+	r.recorder.goesOn(&info)
+	if r.recorder.gathered != 0 {
+		t.Error("a flow that may still be withdrawn has a row")
+	}
+	r.end()
+}
+
+func TestARowIsNoEarlierThanItsFlow(t *testing.T) {
+	r := newRig(t, midnight, Log{Version: VNet, Folder: t.TempDir()})
+	r.recorder.lookAtClocks()
+	r.wait(10 * time.Second)
+	info := oneFlow(t, r)
+	info.Flow = 7
+	r.recorder.ended(&info)
+	var begun, over int
+	for _, g := range r.recorder.router.groups {
+		for _, row := range strings.Split(string(g.tuples), "\"") {
+			at, _, _ := strings.Cut(row, ",")
+			switch millis, _ := strconv.Atoi(at); {
+			case strings.Contains(row, ",B,"):
+				begun = millis
+			case strings.Contains(row, ",E,"):
+				over = millis
+			}
+		}
+	}
+	if begun == 0 || over < begun {
+		t.Errorf("the flow begins at %d and ends at %d", begun, over)
 	}
 	r.end()
 }

@@ -280,8 +280,12 @@ func (r *Recorder) walk(last bool, pause func()) {
 	r.tellDenied()
 }
 
-// goesOn makes the row of a live flow when it is due.
+// goesOn makes the row of a live flow when it is due. A flow that has counted no packet yet waits
+// for the next walk, because it may still be withdrawn.
 func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
+	if !r.known(i) && i.Packets == [2]uint64{} {
+		return
+	}
 	f := r.meet(i)
 	if f != nil && r.walked-f.walked >= continueEvery {
 		f.walked = r.walked
@@ -292,13 +296,19 @@ func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 // ended makes the last row of a flow, and its first row if it had none. A flow without packets
 // was withdrawn: its first packet began another flow.
 func (r *Recorder) ended(i *conntrack.FlowInfo) {
-	if known := &r.flows[i.Flow]; i.Packets == [2]uint64{} && (known.walked == 0 || known.created != i.Created) {
+	if !r.known(i) && i.Packets == [2]uint64{} {
 		return
 	}
 	if f := r.meet(i); f != nil {
 		r.count(i, f, stateEnd)
 		*f = flow{}
 	}
+}
+
+// known reports that a flow has had a row.
+func (r *Recorder) known(i *conntrack.FlowInfo) bool {
+	f := &r.flows[i.Flow]
+	return f.walked != 0 && f.created == i.Created
 }
 
 // meet returns what is remembered of a flow, and makes its first row. It is nil for a flow that
@@ -308,7 +318,7 @@ func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
 		return nil
 	}
 	f := &r.flows[i.Flow]
-	if f.walked != 0 && f.created == i.Created {
+	if r.known(i) {
 		return f
 	}
 	// Anything else that is remembered belongs to a flow that was lost when it ended.
@@ -335,9 +345,10 @@ func lastSlot(s conntrack.Slots) (last uint32) {
 	return last
 }
 
-// count makes a row with the packets and bytes since the flow's last row.
+// count makes a row with the packets and bytes since the flow's last row. A flow may have begun
+// after the clocks were read; its row is then no earlier than its beginning.
 func (r *Recorder) count(i *conntrack.FlowInfo, f *flow, s state) {
-	w := &row{time: r.now.UnixMilli(), state: s}
+	w := &row{time: max(r.now.UnixMilli(), r.millis(i.Created)), state: s}
 	for d := range w.packets {
 		w.packets[d], w.bytes[d] = i.Packets[d]-f.packets[d], i.Bytes[d]-f.bytes[d]
 	}
