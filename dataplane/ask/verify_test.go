@@ -142,10 +142,11 @@ func TestVerifyClassifiesAsTheDecoderDoes(t *testing.T) {
 			if drop := d.Decode(b, 0, &p); drop != packet.NotDropped {
 				t.Fatalf("dropped: %v", drop)
 			}
-			want := p.Classification()
+			var scratch [2]packet.Tuple
+			want := *p.Classification(&p.Tuple, &scratch[0])
 			first := packet.Packet{Tuple: packet.Tuple{Src: p.Src, Dst: p.Dst, SrcPort: 7, DstPort: 7, Proto: tt.protocol}}
 			asFirst(&first)
-			if got := first.Classification(); got != want {
+			if got := *first.Classification(&first.Tuple, &scratch[1]); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})

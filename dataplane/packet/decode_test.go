@@ -288,7 +288,8 @@ func TestClassificationOfICMPHasTheTypeAsDestinationPort(t *testing.T) {
 	var d packet.Decoder
 	var p packet.Packet
 	d.Decode(packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8, ICMPID: 77}), 0, &p)
-	if got, want := p.Classification(), tuple(1, "10.0.1.4", "10.0.2.4", 0, 8); got != want {
+	var scratch packet.Tuple
+	if got, want := *p.Classification(&p.Tuple, &scratch), tuple(1, "10.0.1.4", "10.0.2.4", 0, 8); got != want {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

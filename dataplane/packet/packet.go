@@ -43,13 +43,13 @@ type Packet struct {
 // Classification is the tuple that security rules see. It differs from the flow's tuple for ICMP
 // only: there is no source port, and Azure matches a rule's destination port range against the
 // ICMP type (azure-docs issue 51522).
-func (p *Packet) Classification() Tuple { return p.ClassificationOf(&p.Tuple) }
-
-// ClassificationOf is Classification for the packet with another tuple of the same protocol.
-func (p *Packet) ClassificationOf(tuple *Tuple) Tuple {
-	t := *tuple
-	if t.Proto == ProtoICMP || t.Proto == ProtoICMPv6 {
-		t.SrcPort, t.DstPort = 0, uint16(p.ICMPType)
+// tuple is the packet's own, or another one of the same protocol. The result is tuple itself, or is
+// written to scratch.
+func (p *Packet) Classification(tuple, scratch *Tuple) *Tuple {
+	if tuple.Proto != ProtoICMP && tuple.Proto != ProtoICMPv6 {
+		return tuple
 	}
-	return t
+	*scratch = *tuple
+	scratch.SrcPort, scratch.DstPort = 0, uint16(p.ICMPType)
+	return scratch
 }

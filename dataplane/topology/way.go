@@ -52,10 +52,17 @@ func (s *Snapshot) Translates() bool { return s.translates }
 // are looked up behind a route to the internet. A load balancer's internal frontend stands
 // where a route ends, like a host of its subnet.
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
-	*w = Way{Arrives: *t}
+	w.reset(t)
 	drop := s.way(src, t, w)
 	w.Translated = s.translates && (w.Ports != nil || w.Arrives != *t)
 	return drop
+}
+
+// reset begins anew, field by field: a copy of the whole costs each new flow some ten nanoseconds.
+func (w *Way) reset(t *packet.Tuple) {
+	w.Arrives = *t // not together with others: that makes a second copy
+	w.To, w.Ports, w.Idle = nil, nil, 0
+	w.Translated, w.Floating, w.Closed, w.Reset = false, false, false, false
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
@@ -112,10 +119,10 @@ func (w *Way) shortenIdle(idle time.Duration, reset bool) {
 func (s *Snapshot) Routed() bool { return s.userRoutes }
 
 // RepliesReturn reports whether replies to a packet come back where the packet came from. There its
-// flow is known, and its addresses are translated back. w is where Way has sent the packet; its
-// port may still be open. The outside and the platform reply the way that they were asked.
+// flow is known, and its addresses are translated back. sent is the source that src sent it from, w
+// where Way has sent it; its port may still be open. The outside and the platform reply the way that they were asked.
 // Replies to an address that stands for the sender come back when they are on their way outside.
-func (s *Snapshot) RepliesReturn(src *Endpoint, sent *packet.Tuple, w *Way) bool {
+func (s *Snapshot) RepliesReturn(src *Endpoint, sent packet.Addr, w *Way) bool {
 	if w.To.routes == s.outside.routes {
 		return true
 	}
@@ -124,7 +131,7 @@ func (s *Snapshot) RepliesReturn(src *Endpoint, sent *packet.Tuple, w *Way) bool
 		seen = w.Ports[0].Address
 	}
 	back, _ := s.Route(w.To, w.Arrives.Dst, seen)
-	if seen == sent.Src {
+	if seen == sent {
 		return back != nil && back.sharesAttachment(src)
 	}
 	return back != nil && back.routes == s.outside.routes

@@ -34,8 +34,10 @@ type Decision struct {
 
 	snapshot *topology.Snapshot
 	source   *topology.Endpoint
-	sent     packet.Tuple
+	sent     packet.Addr // from where
 	fault    packet.Drop // of translation; the sender's rules come before it
+
+	classified packet.Tuple // see packet.Packet.Classification
 }
 
 // Decide says what becomes of a packet that src sends and that begins a flow. Where the flow's port is
@@ -55,7 +57,7 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 // reason comes with Way.To. A snapshot without any attachment answers for the policy alone: there every
 // end counts as attached.
 func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) packet.Drop {
-	d.begin(s, src, sent)
+	d.begin(s, src, sent.Src)
 	why := s.Way(src, sent, &d.Way)
 	if why.OfTranslation() {
 		d.fault = why
@@ -67,7 +69,7 @@ func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *pac
 // Onward is Route for a packet of a flow that its sender's end knows, and that nothing translates:
 // routes alone lead it. No stage of the sender is asked then.
 func (d *Decision) Onward(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
-	d.begin(s, src, &p.Tuple)
+	d.begin(s, src, p.Src)
 	to, why := s.Route(src, p.Src, p.Dst)
 	d.Way = topology.Way{To: to, Arrives: p.Tuple}
 	return d.routed(why)
@@ -95,13 +97,13 @@ func (d *Decision) routed(why packet.Drop) packet.Drop {
 // Along takes a way that was found before: to is who receives what src sends as one tuple and what
 // arrives as another.
 func (d *Decision) Along(s *topology.Snapshot, src, to *topology.Endpoint, sent, arrives *packet.Tuple) {
-	d.begin(s, src, sent)
+	d.begin(s, src, sent.Src)
 	d.Way = topology.Way{To: to, Arrives: *arrives, Translated: *sent != *arrives}
 }
 
-func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) {
+func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent packet.Addr) {
 	d.Drop, d.fault, d.Apart, d.Known, d.Sent = packet.NotDropped, packet.NotDropped, false, false, 0
-	d.snapshot, d.source, d.sent = s, src, *sent
+	d.snapshot, d.source, d.sent = s, src, sent
 	d.Verdict.reset()
 }
 
@@ -152,15 +154,14 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 }
 
 // Answered reports that answers come back by where the packet came from.
-func (d *Decision) Answered() bool { return d.snapshot.RepliesReturn(d.source, &d.sent, &d.Way) }
+func (d *Decision) Answered() bool { return d.snapshot.RepliesReturn(d.source, d.sent, &d.Way) }
 
 // Receive asks the receiver's stages about the packet as it arrives.
 func (d *Decision) Receive(p *packet.Packet) packet.Drop {
 	if d.Drop != packet.NotDropped {
 		return d.Drop
 	}
-	k := p.ClassificationOf(&d.Way.Arrives)
-	d.Verdict.receive(d.Way.To, &k)
+	d.Verdict.receive(d.Way.To, p.Classification(&d.Way.Arrives, &d.classified))
 	if d.Verdict.Access == ruleset.Deny {
 		d.Drop = packet.DropRule
 	}
@@ -185,13 +186,12 @@ func (d *Decision) Sends(s *topology.Snapshot, src *topology.Endpoint, p *packet
 
 // AskSender decides by the sender's stages alone.
 func (d *Decision) AskSender(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
-	d.begin(s, src, &p.Tuple)
+	d.begin(s, src, p.Src)
 	return d.askSender(p)
 }
 
 func (d *Decision) askSender(p *packet.Packet) packet.Drop {
-	k := p.Classification()
-	d.Verdict.send(d.source, &k)
+	d.Verdict.send(d.source, p.Classification(&p.Tuple, &d.classified))
 	if d.Sent = d.Verdict.N; d.Verdict.Access == ruleset.Deny {
 		d.Drop = packet.DropRule
 	}
@@ -201,7 +201,7 @@ func (d *Decision) askSender(p *packet.Packet) packet.Drop {
 // Receives decides by the receiver's own chain at the end of a way: whether the way's address is
 // closed, then the receiver's stages, about the packet as it arrives.
 func (d *Decision) Receives(s *topology.Snapshot, way *topology.Way, p *packet.Packet) packet.Drop {
-	d.begin(s, nil, &p.Tuple)
+	d.begin(s, nil, p.Src)
 	if d.Way = *way; way.Closed {
 		d.Drop = packet.DropClosed
 	}

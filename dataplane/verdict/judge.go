@@ -70,14 +70,14 @@ func (v *Verdict) reset() { v.N, v.Access, v.Service = 0, ruleset.Allow, topolog
 func (v *Verdict) send(src *topology.Endpoint, k *packet.Tuple) {
 	if v.Service = src.Service(k); v.Service != topology.NoService {
 		judgeService(src.Outbound, k, v)
-	} else if judgeAdmin(src.AdminOutbound, k, v) {
+	} else if len(src.AdminOutbound) == 0 || judgeAdmin(src.AdminOutbound, k, v) {
 		judgeStages(src.Outbound, k, v)
 	}
 }
 
 // receive asks the stages of the destination, behind those that have let the packet pass.
 func (v *Verdict) receive(dst *topology.Endpoint, k *packet.Tuple) {
-	if judgeAdmin(dst.AdminInbound, k, v) {
+	if len(dst.AdminInbound) == 0 || judgeAdmin(dst.AdminInbound, k, v) {
 		judgeStages(dst.Inbound, k, v)
 	}
 }
