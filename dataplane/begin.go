@@ -13,8 +13,14 @@ import (
 //go:noinline
 func (x *passage) begin() (int, packet.Drop) {
 	d, p := &x.decision, &x.packet
+	if x.w.flows.Barred(&x.key, p, x.w.now) {
+		return 0, packet.DropFlowCut
+	}
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
+	}
+	if x.succeeds && d.Way.Ports != nil && x.sent == conntrack.Original && x.w.flows.Marks(x.replaced)&conntrack.Translated != 0 {
+		d.Way.Arrives, d.Way.Ports = x.w.flows.Becomes(x.replaced, conntrack.Original), nil // the port that it has
 	}
 	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
@@ -48,7 +54,7 @@ func (x *passage) commit() (int, packet.Drop) {
 		return 0, drop
 	}
 	if x.restarts {
-		w.flows.End(x.restarted, conntrack.EndRestarted)
+		w.flows.End(x.replaced, conntrack.EndRestarted)
 	}
 	f, d, created, drop := w.flows.Insert(&x.key, &init, p, w.now)
 	if !created {

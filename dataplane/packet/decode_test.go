@@ -30,14 +30,14 @@ func TestDecode(t *testing.T) {
 		want    packet.Packet
 	}{
 		{"an IPv4 SYN", packettest.TCP(v4), 0, packet.Packet{
-			Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 			HeaderLen: 20, PayloadOffset: 40, Len: 40, Segments: 1, WireLen: 40}},
 		{"an IPv6 SYN+ACK", packettest.TCP(v6), 0, packet.Packet{
-			Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK,
+			Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK, Window: 65535, Ack: 1,
 			HeaderLen: 40, PayloadOffset: 60, Len: 60, Segments: 1, WireLen: 60}},
 		{"TCP options are skipped by the data offset",
 			packettest.TCP(with(v4, func(s *packettest.Spec) { s.TCPOptions = []layers.TCPOption{timestamps}; s.Payload = 3 })), 0,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 52, Len: 55, Segments: 1, WireLen: 55}},
 		{"IPv4 options are skipped by the header length",
 			packettest.UDP(with(v4, func(s *packettest.Spec) {
@@ -47,7 +47,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 24, PayloadOffset: 32, Len: 32, Segments: 1, WireLen: 32}},
 		{"a superpacket counts the segments and headers that a wire would carry",
 			packettest.TCP(with(v4, func(s *packettest.Spec) { s.Payload = 3001 })), 1460,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 40, Len: 3041, Segments: 3, WireLen: 3001 + 3*40}},
 		{"a superpacket's header on a single segment counts one",
 			packettest.UDP(with(v4, func(s *packettest.Spec) { s.Payload = 100 })), 100,
@@ -74,7 +74,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 88, PayloadOffset: 96, Len: 96, Segments: 1, WireLen: 96}},
 		{"AH over IPv6 is walked, in units of four bytes",
 			packettest.Extend(packettest.TCP(v6), packettest.Extension{Protocol: 51, Bytes: append([]byte{0, 4}, make([]byte, 22)...)}), 0,
-			packet.Packet{Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK,
+			packet.Packet{Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK, Window: 65535, Ack: 1,
 				HeaderLen: 64, PayloadOffset: 84, Len: 84, Segments: 1, WireLen: 84}},
 		{"an IPv6 atomic fragment is a whole packet",
 			packettest.Extend(packettest.UDP(v6), packettest.FragmentHeader(0, false, 7)), 0,
@@ -94,7 +94,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 104, PayloadOffset: 112, Len: 112, Segments: 1, WireLen: 112}},
 		{"the first IPv4 fragment has its ports, and says where the header ends",
 			packettest.Fragments(packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", SrcPort: 49152, DstPort: 80, Flags: "S", Payload: 9}), 7, 24)[0], 0,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 40, Len: 44, Segments: 1, WireLen: 44,
 				Fragment: packet.Fragment{ID: 7, End: 24, HeaderEnd: 20, More: true, Proto: 6}}},
 		{"a later one has none",
