@@ -95,8 +95,8 @@ func (c Class) unanswered() bool {
 	return false
 }
 
-// cut reports a flow that has ended, and that is kept so that its other side does not begin it again.
-func (c Class) cut() bool { return c >= ClassTCPCut }
+// Cut reports a flow that has ended, and that is kept so that its other side does not begin it again.
+func (c Class) Cut() bool { return c >= ClassTCPCut }
 
 // cutClass is the class of a protocol's flows that were cut; NumClasses: no packet of their other side begins one.
 func cutClass(proto uint8) Class {

@@ -84,7 +84,7 @@ func (t *Table) appendLive(first, end uint32, batch []FlowInfo) []FlowInfo {
 	for f := first; f < end; f++ {
 		r := &t.records[f]
 		s := status(r.status.Load())
-		if s.live() && !s.class().cut() && t.expiresIn(r, s, now) > 0 {
+		if s.live() && t.expiresIn(r, s, now) > 0 {
 			batch = append(batch, FlowInfo{})
 			t.info(Flow(f), s, now, &batch[len(batch)-1])
 		}

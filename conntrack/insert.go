@@ -131,7 +131,7 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 		depth = max(depth, replyDepth)
 		if found && (n == 0 || other != over[0]) {
 			s := status(t.records[other].status.Load())
-			if !s.class().cut() && t.expiresIn(&t.records[other], s, now) > 0 {
+			if !s.class().Cut() && t.expiresIn(&t.records[other], s, now) > 0 {
 				verdict, why = publishRefused, RefusedConflict
 			} else {
 				over[n], causes[n] = other, t.timedOut(other)
@@ -234,7 +234,7 @@ func (w *Worker) gone(f Flow, d Direction, p *packet.Packet, now Tick) (EndCause
 	if w.table.expiresIn(r, status(r.status.Load()), now) == 0 {
 		return w.table.timedOut(f), true
 	}
-	return EndRestarted, w.Restarts(f, d, p) || status(r.status.Load()).class().cut()
+	return EndRestarted, w.Restarts(f, d, p) || status(r.status.Load()).class().Cut()
 }
 
 // fill writes a record that only the caller knows.

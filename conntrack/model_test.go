@@ -484,7 +484,7 @@ func (d *driver) compare() {
 	d.rig.Expire(d.rig.now, 0)
 	n := 0
 	for i := range d.rig.Flows {
-		if i.Waits {
+		if i.Waits || i.Class.Cut() {
 			continue
 		}
 		n++

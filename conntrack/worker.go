@@ -42,7 +42,7 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 		return 0, 0, false
 	}
 	r := &t.records[f]
-	if s := status(r.status.Load()); s.class().cut() || t.expiresIn(r, s, now) == 0 {
+	if s := status(r.status.Load()); s.class().Cut() || t.expiresIn(r, s, now) == 0 {
 		return 0, 0, false
 	}
 	return f, d, true
@@ -60,7 +60,7 @@ func (w *Worker) Cut(f Flow, now Tick) {
 			w.End(f, EndDenied)
 			return
 		}
-		if !s.live() || s.class().cut() {
+		if !s.live() || s.class().Cut() {
 			return
 		}
 		r.established.Store(t.lifetime(r, s))
@@ -86,7 +86,7 @@ func (w *Worker) Barred(k *Key, p *packet.Packet, now Tick) bool {
 		return false
 	}
 	r := &t.records[f]
-	if s := status(r.status.Load()); !s.class().cut() || t.expiresIn(r, s, now) == 0 {
+	if s := status(r.status.Load()); !s.class().Cut() || t.expiresIn(r, s, now) == 0 {
 		return false
 	}
 	r.see(now)
@@ -285,7 +285,7 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 			if r.marks&Translated != 0 {
 				w.counts.translated.Add(-1)
 			}
-			if s.class().cut() {
+			if s.class().Cut() {
 				t.cuts.Add(-1)
 			} else {
 				w.counts.ended[cause].Add(1)
@@ -340,18 +340,18 @@ func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 	return w.table.records[f].zone
 }
 
-// Answered reports whether both sides of the flow have been heard.
-func (w *Worker) Answered(f Flow) bool { return !w.Class(f).unanswered() }
+// Answered reports whether the side that did not begin the flow has been heard.
+func (w *Worker) Answered(f Flow) bool {
+	s := status(w.table.records[f].status.Load())
+	if s.class() == ClassTCPSynSent {
+		reply := s.tcp().peers[Reply]
+		return reply != peerSilent && reply != peerJoined
+	}
+	return !s.class().unanswered()
+}
 
 // Class is the flow's protocol and state.
 func (w *Worker) Class(f Flow) Class { return status(w.table.records[f].status.Load()).class() }
-
-// First makes p what a judgement needs of the packet that began the flow, and returns where that came in.
-func (w *Worker) First(f Flow, p *packet.Packet) (zone uint16) {
-	r := &w.table.records[f]
-	p.Tuple, p.ICMPType = r.tuple(), r.icmpType
-	return r.zone
-}
 
 // OriginalKey is the key of the packet that began the flow. A new judgement is about it.
 func (w *Worker) OriginalKey(f Flow) Key {

@@ -147,8 +147,8 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 	w, d, p := x.w, &x.decision, &x.packet
 	dst := d.Way.To
 	if f, direction, ok := x.farEnd(dst); ok {
-		if w.flows.Generation(f) < uint32(x.snapshot.Generation) && (direction == conntrack.Original || !w.flows.Answered(f)) {
-			if drop := x.rejudgeThere(f, direction); drop != packet.NotDropped {
+		if direction == conntrack.Original && w.flows.Generation(f) < uint32(x.snapshot.Generation) {
+			if drop := x.rejudgeThere(f); drop != packet.NotDropped {
 				return half{}, drop
 			}
 		}

@@ -36,8 +36,6 @@ type passage struct {
 	datagram fragment.Verdict // fragment: the datagram's
 
 	decision verdict.Decision // begin, and when a live flow is judged again
-	first    packet.Packet    // when a flow is judged again: what is known of its first packet
-	again    verdict.Decision // arrive: when a flow of the receiver's end is judged again by its sender's rules
 	to       int              // write: the attachment; -1 while there is none, valid while somebody watches
 
 	observed observation // valid while somebody watches
@@ -131,8 +129,8 @@ func (x *passage) destination() (to int, drop packet.Drop) {
 	if flows.Asks(p) && x.asks(&f, &d) {
 		return x.begin()
 	}
-	if flows.Generation(f) < uint32(x.snapshot.Generation) && (d == conntrack.Original || !flows.Answered(f)) {
-		if drop, lives := x.rejudge(f, d); drop != packet.NotDropped {
+	if d == conntrack.Original && flows.Generation(f) < uint32(x.snapshot.Generation) {
+		if drop, lives := x.rejudge(f); drop != packet.NotDropped {
 			return 0, drop
 		} else if !lives {
 			return x.begin()

@@ -193,6 +193,12 @@ func (f *Flow) Succeeds(from int, p *packet.Packet) bool {
 	return !simultaneous
 }
 
+// Answered reports whether the side that did not begin the flow has been heard.
+func (f *Flow) Answered() bool {
+	b := f.sides[Reply]
+	return b.spoke && (f.Proto != packet.ProtoTCP || f.Stateless || !b.joined())
+}
+
 // Answers reports whether a SYN+ACK acknowledges the SYN that began the flow.
 func (f *Flow) Answers(p *packet.Packet) bool {
 	syn := &f.sides[Original]
