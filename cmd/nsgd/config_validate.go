@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,6 +99,9 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("workers"), c.Workers, 0, tun.MaxQueues, "0 means one per CPU")
 	if _, err := tun.ParseOffload(c.Offload); err != nil {
 		v.fail(at("offload"), "%q: allowed are auto, tso and off", c.Offload)
+	}
+	if !slices.Contains([]string{"", windowOn, windowOff}, c.TCPWindow) {
+		v.fail(at("tcpWindow"), "%q: allowed are on and off", c.TCPWindow)
 	}
 	v.bounds(at("flows", "max"), c.Flows.Max, 0, conntrack.MaxFlows, "0 means 1000000")
 	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, conntrack.MaxFlows, "0 means 500000")
