@@ -65,7 +65,7 @@ func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, cr
 			r.w.End(f, EndRestarted)
 		}
 	}
-	if r.w.Barred(&k, p, r.now) {
+	if r.w.Barred(&k, Reply, p, r.now) {
 		return 0, 0, false, packet.DropFlowCut
 	}
 	drop = MayCreate(p, r.Strict())

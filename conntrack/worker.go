@@ -74,15 +74,16 @@ func (w *Worker) Cut(f Flow, now Tick) {
 	w.endSuccessor(r)
 }
 
-// Barred reports whether p, a packet without a flow that comes in under k, would begin a flow again that was cut:
-// it is of the side that did not begin that. A SYN asks for a connection of its own.
-func (w *Worker) Barred(k *Key, p *packet.Packet, now Tick) bool {
+// Barred reports whether p, a packet without a flow, would begin a flow again that was cut: it is of the side that
+// did not begin that. k is a key of such a flow, and direction that of packets that come in under it. A SYN
+// asks for a connection of its own.
+func (w *Worker) Barred(k *Key, direction Direction, p *packet.Packet, now Tick) bool {
 	t := w.table
 	if t.cuts.Load() == 0 || p.Proto == packet.ProtoTCP && bareSYN(p.TCPFlags) {
 		return false
 	}
 	f, d, _, ok := t.find(k, t.secrets.hash(k))
-	if !ok || d != Reply {
+	if !ok || d != direction {
 		return false
 	}
 	r := &t.records[f]
@@ -97,7 +98,7 @@ func (w *Worker) Barred(k *Key, p *packet.Packet, now Tick) bool {
 const warmAtOnce = 64
 
 // Warm reads what lookups of keys with these hashes are going to read. A table of a million
-// flows is in no cache, and each lookup waits for memory three times. Here the processor
+// flows is in no cache, and each lookup waits for memory four times. Here the processor
 // waits for many keys together, because no read depends on another key's.
 func (w *Worker) Warm(hashes []uint64) {
 	t := w.table
@@ -112,6 +113,7 @@ func (w *Worker) Warm(hashes []uint64) {
 				r := &t.records[e.flow()]
 				r.status.Load()
 				r.links[e.direction()].Load()
+				t.sides[e.flow()][Original].sent.Load()
 			}
 		}
 		hashes = hashes[n:]

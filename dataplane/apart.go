@@ -157,8 +157,8 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 		}
 		return half{flow: f, passed: true, direction: direction, slots: w.flows.Slots(f)}, packet.NotDropped
 	}
-	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
-	if w.flows.Barred(&key, p, w.now) {
+	answer := conntrack.Key{Tuple: p.Reverse(), Zone: uint16(dst.Attachment)}
+	if w.flows.Barred(&answer, conntrack.Original, p, w.now) {
 		return half{}, packet.DropFlowCut
 	}
 	d.Port25(p)
@@ -171,6 +171,7 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 	}
 	var init conntrack.Init
 	d.RecordReceived(&init, uint16(dst.Attachment))
+	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
 	return x.insertHalf(&key, &init, dst.Has(p.Dst))
 }
 

@@ -13,7 +13,7 @@ import (
 //go:noinline
 func (x *passage) begin() (int, packet.Drop) {
 	d, p := &x.decision, &x.packet
-	if x.w.flows.Barred(&x.key, p, x.w.now) {
+	if x.w.flows.Barred(&x.key, conntrack.Reply, p, x.w.now) {
 		return 0, packet.DropFlowCut
 	}
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {

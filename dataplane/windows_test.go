@@ -8,6 +8,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -566,4 +567,40 @@ func TestHostile05ADenialLeavesNothingBehind(t *testing.T) {
 			t.Errorf("picked up again it is %s", got)
 		}
 	})
+}
+
+func TestHostile13SYNOnEstablishedNeverAnsweredWhereAnswersGoAnotherWay(t *testing.T) {
+	allow := hubWorld{left: byFW("10.2.0.0/24")}
+	r := hubRig(t, allow)
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
+	denied := hubWorld{left: allow.left, b: []ruleset.Rule{anyRule("d", 100, ruleset.Inbound, ruleset.Deny)}}
+	swap(t, r, denied.policy())
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), -1, "rule_deny"}, {atFW, ab("S"), -1, "rule_deny"}})
+}
+
+func TestHostile05ADenialLeavesNothingBehindWhereAnswersGoAnotherWay(t *testing.T) {
+	world := func(rules ...ruleset.Rule) *policy.Set {
+		return hubWorld{left: byFW("10.2.0.0/24"), a: append(rules, anyRule("in", 200, ruleset.Inbound, ruleset.Allow)), edit: func(s *policy.Set) {
+			for _, g := range s.NetworkSecurityGroups {
+				g.FlushConnection = true
+			}
+		}}.policy()
+	}
+	r := newRigWith(t, world(), Options{Attachments: hubSpecs, Flows: conntrack.Options{Max: 64}})
+	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}, {atA, ab("A"), atFW, ""}, {atFW, ab("A"), atB, ""}})
+	swap(t, r, world(anyRule("out", 100, ruleset.Outbound, ruleset.Deny)))
+	r.play([]step{{atA, ab("A"), -1, "rule_deny"}, {atB, ba("A"), -1, "flow_cut"}, {atA, ab("A"), -1, "rule_deny"}})
+}
+
+func TestATraceSaysThatASegmentIsOutOfItsWindow(t *testing.T) {
+	r := newRig(t, figure(inbound(), nil), conntrack.Options{Max: 1024})
+	c := dial(r, internet, vm2, toVM2)
+	sub := r.watch(watch.Options{}, "reason out_of_window")
+	c.client("A", 1001, 77001, 0)
+	c.client("R", 0xdeadbeef, 0, 0)
+	c.client("A", 1001, 77001, 0)
+	events := seen(t, sub)
+	if len(events) != 1 || !events[0].OutOfWindow || events[0].Drop != packet.NotDropped || events[0].Packet.TCPFlags != packet.RST {
+		t.Errorf("%+v", events)
+	}
 }

@@ -319,3 +319,43 @@ func BenchmarkDecode(b *testing.B) {
 		})
 	}
 }
+
+func TestTCPOptionsOfWindows(t *testing.T) {
+	nop := layers.TCPOption{OptionType: layers.TCPOptionKindNop, OptionLength: 1}
+	option := func(kind layers.TCPOptionKind, data ...byte) layers.TCPOption {
+		return layers.TCPOption{OptionType: kind, OptionLength: uint8(2 + len(data)), OptionData: data}
+	}
+	scale := func(n byte) layers.TCPOption { return option(layers.TCPOptionKindWindowScale, n) }
+	sack := option(layers.TCPOptionKindSACK, 0, 0, 0, 110, 0, 0, 0, 120, 0, 0, 0, 150, 0, 0, 0, 190, 0, 0, 0, 1, 0, 0, 0, 50)
+	timestamps := option(layers.TCPOptionKindTimestamps, make([]byte, 8)...)
+	for _, tt := range []struct {
+		name    string
+		flags   string
+		options []layers.TCPOption
+		scale   uint8
+		sacked  uint32
+	}{
+		{"a scale of 7", "S", []layers.TCPOption{nop, scale(7)}, 8, 0},
+		{"a scale of 0 is one", "SA", []layers.TCPOption{scale(0), nop}, 1, 0},
+		{"a scale beyond 14", "S", []layers.TCPOption{nop, scale(200)}, 15, 0},
+		{"a scale outside a SYN means nothing", "A", []layers.TCPOption{nop, scale(7)}, 0, 0},
+		{"the highest block counts", "A", []layers.TCPOption{nop, nop, sack}, 0, 90},
+		{"timestamps alone", "A", []layers.TCPOption{nop, nop, timestamps}, 0, 0},
+		{"blocks behind timestamps", "A", []layers.TCPOption{nop, nop, timestamps, nop, nop, option(layers.TCPOptionKindSACK, 0, 0, 0, 110, 0, 0, 0, 120)}, 0, 20},
+		{"nothing follows the end of the list", "S", []layers.TCPOption{{OptionType: layers.TCPOptionKindEndList, OptionLength: 1}, scale(7)}, 0, 0},
+	} {
+		b := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", Flags: tt.flags, Ack: 100, TCPOptions: tt.options})
+		var d packet.Decoder
+		var p packet.Packet
+		if drop := d.Decode(b, 0, &p); drop != packet.NotDropped || p.WindowScale != tt.scale || p.SACKed != tt.sacked {
+			t.Errorf("%s: %s, scale %d, SACK %d; want %d, %d", tt.name, drop, p.WindowScale, p.SACKed, tt.scale, tt.sacked)
+		}
+		for at := 40; at < len(b); at++ { // a length that leads out of the header, or nowhere
+			for _, length := range []byte{0, 1, 255} {
+				bad := append([]byte(nil), b...)
+				bad[at] = length
+				d.Decode(bad, 0, &p)
+			}
+		}
+	}
+}

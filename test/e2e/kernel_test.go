@@ -114,7 +114,7 @@ func startFigure(t *testing.T, s *scenario) *daemon {
 		}
 		fmt.Fprintf(&config, "- {%s, netns: %s, create: true, device: eth0}\n", what, figureNamespace(host))
 	}
-	fmt.Fprintf(&config, "timeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n")
+	fmt.Fprintf(&config, "tcpWindow: off\ntimeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n")
 	writeFile(t, filepath.Join(dir, lab.ConfigName), config.String())
 	writeFile(t, figureFile(dir), s.document())
 	d := startIn(t, dir)
