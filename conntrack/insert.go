@@ -70,16 +70,19 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 		return 0, 0, false, w.refuse(why)
 	}
 	t.fill(f, k, init, p, now)
+	shared := t.portChanges(f, 1)
 	other, od, why, verdict := w.publish(f, k, init, p, now)
 	switch verdict {
 	case publishDone:
 		w.counts.created.Add(1)
 		return f, Original, true, packet.NotDropped
 	case publishFound:
+		t.unshare(f, shared)
 		t.release(f)
 		t.unreserve(k.Zone, init.ReplyZone)
 		return other, od, false, w.Pass(other, od, p, now)
 	}
+	t.unshare(f, shared)
 	t.release(f)
 	t.unreserve(k.Zone, init.ReplyZone)
 	return 0, 0, false, w.refuse(why)

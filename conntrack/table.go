@@ -83,6 +83,7 @@ type Table struct {
 	max          int64
 	zoneMax      []int64 // by zone
 	rates        rates
+	ports        ports
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
@@ -131,6 +132,7 @@ func New(o Options) (*Table, error) {
 		zoneMax:      make([]int64, o.Zones),
 		zones:        make([]atomic.Int64, o.Zones),
 		rates:        newRates(&o),
+		ports:        newPorts(o.Max),
 	}
 	for zone := range t.zoneMax {
 		t.zoneMax[zone] = int64(o.MaxPerZone)

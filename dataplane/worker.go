@@ -56,10 +56,9 @@ type worker struct {
 	hashes  [groupPackets]uint64
 	decoder packet.Decoder
 
-	passage   passage // of the packet that is carried
-	held      passage // of a fragment that has waited for that packet
-	heldSlot  slot
-	exhausted pools
+	passage  passage // of the packet that is carried
+	held     passage // of a fragment that has waited for that packet
+	heldSlot slot
 
 	watchers *watchers // of the burst; nil: nobody watches
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
