@@ -102,12 +102,8 @@ const (
 	evictScan   = 512
 )
 
-// passedOver is the rank of flows that are not counted as looked at, overShare is added to the rank of
-// those that go first.
-const (
-	passedOver = -1
-	overShare  = 8
-)
+// passedOver is the rank of flows that are not counted as looked at.
+const passedOver = -1
 
 // evictIn makes room in a full zone. A search without a result is not repeated in the same tick: a
 // flood into a full zone costs no more than a look at it.
@@ -132,25 +128,20 @@ func (w *Worker) evictIn(zone uint16, now Tick) bool {
 func (w *Worker) evictFor(zone, replyZone uint16, now Tick) bool {
 	t := w.table
 	share := t.share(zone, replyZone)
-	reserve := uint32(len(t.records) - int(t.max))
+	below, look := 0, uint32(evictLook)
 	if !t.above(zone, replyZone, share) {
-		return w.evict(now, reserve+evictScan, evictScan, func(r *record, s status) int {
-			if t.above(r.zone, r.replyZone, share) {
-				return overShare + r.evictable(s)
-			}
-			return max(r.evictable(s)-1, 0) // what was answered stays
-		})
-	}
-	if t.barrenTable.Load() == barrenAt(now) {
+		below, look = 1, evictScan // then any flow of those above will do: there are some, since the table is full
+	} else if t.barrenTable.Load() == barrenAt(now) {
 		return false
 	}
-	found := w.evict(now, reserve+evictLook, evictLook, func(r *record, s status) int {
+	reserve := uint32(len(t.records) - int(t.max))
+	found := w.evict(now, reserve+look, int(look), func(r *record, s status) int {
 		if !t.above(r.zone, r.replyZone, share) {
 			return 0
 		}
-		return r.evictable(s)
+		return below + r.evictable(s)
 	})
-	if !found {
+	if !found && below == 0 {
 		t.barrenTable.Store(barrenAt(now))
 	}
 	return found

@@ -298,12 +298,7 @@ func (d *driver) victims(alive map[*modelFlow]bool, zone, peer uint16) map[*mode
 	some := map[*modelFlow]bool{}
 	for f := range alive {
 		over := above(f.keys[0].Zone, f.keys[1].Zone)
-		_, state, _ := f.State()
-		if above(zone, peer) {
-			if over && f.Evictable() {
-				some[f] = true
-			}
-		} else if over || f.Evictable() && state != "two_way" {
+		if over && (f.Evictable() || !above(zone, peer)) {
 			some[f] = true
 		}
 	}
