@@ -107,6 +107,15 @@ func (c *counters) reserve(n int) {
 	}
 }
 
+// forget clears a slot that no packet is counted on any more.
+func (c *counters) forget(slot uint32) {
+	cell := &c.rules[slot/chunkRules].Load()[slot%chunkRules]
+	cell.hits.Store(0)
+	cell.packets.Store(0)
+	cell.bytes.Store(0)
+	cell.lastHit.Store(0)
+}
+
 // rule adds to a rule's sums of the running burst.
 func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 	i := uint8(slot % pendingRules)

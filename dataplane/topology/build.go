@@ -76,6 +76,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	if len(f) > 0 {
 		return nil, errors.Join(f...)
 	}
+	reclaimed := registry.reclaims()
 	if err := assignSlots(all, registry); err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
 		public: translation.public, translates: translation.translates, probes: translation.probes,
-		isolated: o.Isolated, seed: o.Seed, registry: registry,
+		isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
 }
