@@ -13,6 +13,7 @@ const (
 	DropTruncated
 	DropVersion
 	DropIPv4Header
+	DropSourceRoute
 	DropIPLength
 	DropMappedAddress
 	DropExtension
@@ -91,6 +92,7 @@ var reasons = [NumDrops]struct {
 	DropTruncated:      {"truncated", "fewer bytes than a header or a length field promises", 0},
 	DropVersion:        {"ip_version", "neither IPv4 nor IPv6", 0},
 	DropIPv4Header:     {"ipv4_header", "IPv4 header length under 20 bytes or beyond the packet", 0},
+	DropSourceRoute:    {"ipv4_source_route", "IPv4 source route, loose or strict", 0},
 	DropIPLength:       {"ip_length", "total or payload length disagrees with the data", 0},
 	DropMappedAddress:  {"ipv6_mapped_address", "IPv6 packet with an IPv4-mapped address", 0},
 	DropExtension:      {"ipv6_extension", "IPv6 hop-by-hop header that is not the first, or a second fragment header", 0},

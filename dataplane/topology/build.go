@@ -14,8 +14,12 @@ type Spec struct {
 	// Reference is the ARM name or id of the NIC, the subnet, or the gateway's virtual
 	// network. It is empty for the other kinds.
 	Reference string
-	// Prefixes are the on-premises networks behind a gateway. Other kinds ignore them.
+	// Prefixes are the on-premises networks behind a gateway. At the internet they are sources
+	// that are let in besides the public addresses. Other kinds ignore them.
 	Prefixes []netip.Prefix
+	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
+	// Other kinds ignore it.
+	ReachPrivate bool
 }
 
 // Options choose how a policy is understood. The zero value is the ordinary way.
@@ -67,11 +71,13 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	pending := resolveRules(set, o.AzureQuirks, all, earlier, registry, &f)
 	attached := attach(set, specs, endpoints, &f)
 	routed := fillRoutes(set, attached)
-	translation := &translation{}
+	translation, boundary := &translation{}, &boundary{}
 	if o.Isolated {
 		isolate(routed, &f)
 	} else {
 		translation = newTranslation(set, o.DefaultOutbound, routed)
+		boundary = newBoundary(set, specs, routed, translation.public, &f)
+		routed.hidePrivate(translation, specs)
 	}
 	if len(f) > 0 {
 		return nil, errors.Join(f...)
@@ -83,7 +89,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	return &Snapshot{
 		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
-		public: translation.public, translates: translation.translates, probes: translation.probes,
+		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes,
 		isolated: o.Isolated, seed: o.Seed, registry: registry,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
