@@ -80,7 +80,7 @@ func (c *Config) warnings() (list []string) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		for j, p := range a.Prefixes {
-			if p.Bits() == 0 {
+			if p.Bits() == 0 && a.Gateway != "" {
 				list = append(list, fmt.Sprintf("attachments[%d].prefixes[%d]: %s: wherever this is learned the tag VirtualNetwork stands for every address of this family: AllowVnetInBound and AllowVnetOutBound allow everything there, and Internet stands for nothing", i, j, p))
 			}
 		}
@@ -92,20 +92,21 @@ func (c *Config) warnings() (list []string) {
 func (c *Config) specs() []topology.Spec {
 	specs := make([]topology.Spec, len(c.Attachments))
 	for i := range c.Attachments {
-		switch a := &c.Attachments[i]; {
+		a := &c.Attachments[i]
+		switch {
 		case a.NetworkInterface != "":
 			specs[i] = topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
 		case a.Subnet != "":
 			specs[i] = topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
 		case a.Internet:
-			specs[i] = topology.Spec{Kind: topology.Internet}
+			specs[i] = topology.Spec{Kind: topology.Internet, ReachPrivate: a.ReachPrivate}
 		case a.Gateway != "":
 			specs[i] = topology.Spec{Kind: topology.Gateway, Reference: a.Gateway}
-			for _, p := range a.Prefixes {
-				specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
-			}
 		default:
 			specs[i] = topology.Spec{Kind: topology.Platform}
+		}
+		for _, p := range a.Prefixes {
+			specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
 		}
 	}
 	return specs
