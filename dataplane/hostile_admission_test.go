@@ -136,18 +136,18 @@ func TestNobodySendsFromAddressesOfNoHost(t *testing.T) {
 // prefixes of the internet's attachment admit a private network that stands outside, and never what is
 // of the policy.
 func TestTheInternetsPrefixesAdmitMore(t *testing.T) {
-	specs := []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm"}, {Kind: topology.NetworkInterface, Reference: "fw"},
-		{Kind: topology.Internet, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("198.18.0.0/15")}}}
-	r := newRigWith(t, parsed(t, corporate), Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+	specs := []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm"}, {Kind: topology.NetworkInterface, Reference: "fw"}, {Kind: topology.Internet}}
+	outside := topology.Options{Outside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("198.18.0.0/15")}}
+	r := newRigWith(t, parsed(t, corporate), Options{Attachments: specs, Topology: outside, Flows: conntrack.Options{Max: 1024}})
 	for src, want := range map[string]int{"10.99.0.1": 0, "198.18.7.7": 0, "10.0.1.9": -1, "10.7.0.9": -1, "172.16.0.9": -1, "203.0.113.9": 0} {
 		if to, drop := r.send(2, packettest.TCP(packettest.Spec{Src: src, Dst: "10.0.1.4", SrcPort: 40000, DstPort: 80, Flags: "S"})); to != want {
 			t.Errorf("from %s: to %d, dropped under %q", src, to, drop)
 		}
 	}
 	for _, within := range []string{"10.0.0.0/16", "10.0.3.0/24", "10.7.1.0/24", "172.20.0.0/16", "8.8.8.0/24"} {
-		specs[2].Prefixes = []netip.Prefix{netip.MustParsePrefix(within)}
-		_, err := topology.Build(parsed(t, corporate), specs, topology.NewRegistry())
-		if err == nil || !strings.Contains(err.Error(), "prefix "+within+" of the internet lies within") {
+		outside.Outside = []netip.Prefix{netip.MustParsePrefix(within)}
+		_, err := outside.Build(parsed(t, corporate), specs, topology.NewRegistry())
+		if err == nil || !strings.Contains(err.Error(), "prefixes of the internet: "+within+" lies within") {
 			t.Errorf("%s: %v", within, err)
 		}
 	}
@@ -209,9 +209,7 @@ func TestHostile11PrivateFromInternet(t *testing.T) {
 				p.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "/lb", SKU: policy.SKUStandard, Frontends: []*policy.Frontend{f}, Pools: []*policy.BackendPool{pool},
 					Rules: []*policy.LoadBalancingRule{{Name: "r", Frontend: f, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportTCP, FrontendPort: 22, BackendPort: 22}}}}
 			}
-			specs := append([]topology.Spec(nil), figureSpecs...)
-			specs[internet].ReachPrivate = c.reach
-			r := newRigWith(t, p, Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+			r := newRigWith(t, p, Options{Topology: topology.Options{ReachPrivate: c.reach}, Flows: conntrack.Options{Max: 1024}})
 			r.rewrites = true
 			for i, dst := range []string{"198.51.100.4", addr4, "198.51.100.80"} {
 				to, drop := r.send(internet, packettest.TCP(packettest.Spec{Src: world, Dst: dst, SrcPort: 40000 + uint16(i), DstPort: 22, Flags: "S"}))

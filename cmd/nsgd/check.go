@@ -72,7 +72,16 @@ func loadAll(path string) (*loaded, error) {
 
 // topology is how the policy is understood.
 func (c *Config) topology() topology.Options {
-	return topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
+	o := topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.Internet {
+			o.ReachPrivate = a.ReachPrivate
+			for _, p := range a.Prefixes {
+				o.Outside = append(o.Outside, p.Prefix)
+			}
+		}
+	}
+	return o
 }
 
 // warnings are about what the configuration says and few mean.
@@ -92,21 +101,20 @@ func (c *Config) warnings() (list []string) {
 func (c *Config) specs() []topology.Spec {
 	specs := make([]topology.Spec, len(c.Attachments))
 	for i := range c.Attachments {
-		a := &c.Attachments[i]
-		switch {
+		switch a := &c.Attachments[i]; {
 		case a.NetworkInterface != "":
 			specs[i] = topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
 		case a.Subnet != "":
 			specs[i] = topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
 		case a.Internet:
-			specs[i] = topology.Spec{Kind: topology.Internet, ReachPrivate: a.ReachPrivate}
+			specs[i] = topology.Spec{Kind: topology.Internet}
 		case a.Gateway != "":
 			specs[i] = topology.Spec{Kind: topology.Gateway, Reference: a.Gateway}
+			for _, p := range a.Prefixes {
+				specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
+			}
 		default:
 			specs[i] = topology.Spec{Kind: topology.Platform}
-		}
-		for _, p := range a.Prefixes {
-			specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
 		}
 	}
 	return specs

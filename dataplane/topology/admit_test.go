@@ -114,21 +114,19 @@ func TestTheInternetSendsFromWhatTheListSays(t *testing.T) {
 	set.VirtualNetworks[1].Peerings = append(set.VirtualNetworks[1].Peerings, policy.Peering{Name: "away", RemoteAddressSpace: []netip.Prefix{pfx("20.7.0.0/16"), pfx("2a00:7::/32")}})
 	subnetOf(set, "spoke1").RouteTable = through(appliance("20.8.0.0/16", "10.0.1.4"), appliance("20.9.0.0/16", "10.0.1.99"),
 		policy.Route{Name: "g", Prefix: pfx("20.10.0.0/16"), Hop: policy.HopGateway}, policy.Route{Name: "i", Prefix: pfx("20.11.0.0/16"), Hop: policy.HopInternet})
-	specs := slices.Clone(hubSpecs)
-	specs[atInternet].Prefixes = []netip.Prefix{pfx("198.18.0.0/16"), pfx("10.0.0.0/8"), pfx("fd77::/32")}
-	s, err := Build(set, specs, NewRegistry())
+	extra := []netip.Prefix{pfx("198.18.0.0/16"), pfx("10.0.0.0/8"), pfx("fd77::/32")}
+	s, err := Options{Outside: extra}.Build(set, hubSpecs, NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var never, extra []netip.Prefix
+	var never []netip.Prefix
 	for _, v := range set.VirtualNetworks {
 		never = append(never, v.AddressSpace...)
 	}
-	never = append(never, specs[atGateway].Prefixes...)
+	never = append(never, hubSpecs[atGateway].Prefixes...)
 	for _, p := range []string{"168.63.129.16/32", "169.254.169.254/32", "20.1.2.3/32", "20.1.3.0/30", "20.7.0.0/16", "2a00:7::/32", "20.9.0.0/16", "20.10.0.0/16"} {
 		never = append(never, pfx(p))
 	}
-	extra = specs[atInternet].Prefixes
 	owned := func(a netip.Addr) bool { return contain(never, a) }
 	want := func(a netip.Addr) bool {
 		return packettest.OnInternet(a, owned) || contain(extra, a) && !owned(a)

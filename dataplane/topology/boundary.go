@@ -13,7 +13,7 @@ import (
 // internet can have, and that nothing of the policy has.
 type boundary struct {
 	owned bart.Lite // never let in
-	extra bart.Lite // let in besides: Spec.Prefixes
+	extra bart.Lite // let in besides: Options.Outside
 }
 
 // admits reports whether a packet from the internet may have this source. An address that embeds
@@ -58,7 +58,7 @@ type holder struct {
 
 // newBoundary collects what the policy and its attachments have. An extra prefix within one of
 // these would admit nothing: that is a fault.
-func newBoundary(set *policy.Set, specs []Spec, routed *routedSet, public map[packet.Addr]*frontend, f *faults) *boundary {
+func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*frontend, f *faults) *boundary {
 	b := &boundary{}
 	var holders []holder
 	hold := func(p netip.Prefix, format string, args ...any) {
@@ -104,26 +104,17 @@ func newBoundary(set *policy.Set, specs []Spec, routed *routedSet, public map[pa
 			hold(p.Prefix, "public IP prefix %q", p.Name)
 		}
 	}
-	for i, spec := range specs {
-		if spec.Kind == Internet {
-			b.addExtra(i, spec.Prefixes, holders, f)
-		}
-	}
-	return b
-}
-
-// addExtra enters the prefixes that the internet's attachment admits besides.
-func (b *boundary) addExtra(attachment int, prefixes []netip.Prefix, holders []holder, f *faults) {
-	for _, p := range prefixes {
+	for _, p := range routed.networks.besides {
 		p = p.Masked()
 		for _, h := range holders {
 			if h.prefix.Bits() <= p.Bits() && h.prefix.Overlaps(p) {
-				f.add("attachment %d: prefix %s of the internet lies within %s: %s; allowed are prefixes that nothing of the policy has", attachment, p, h.what, h.prefix)
+				f.add("prefixes of the internet: %s lies within %s, %s: allowed are prefixes that nothing of the policy has", p, h.what, h.prefix)
 				break
 			}
 		}
 		b.extra.Insert(p)
 	}
+	return b
 }
 
 // holdRoutes holds the prefixes of a route table that lead to a place of its own: the network, a

@@ -14,12 +14,8 @@ type Spec struct {
 	// Reference is the ARM name or id of the NIC, the subnet, or the gateway's virtual
 	// network. It is empty for the other kinds.
 	Reference string
-	// Prefixes are the on-premises networks behind a gateway. At the internet they are sources
-	// that are let in besides the public addresses. Other kinds ignore them.
+	// Prefixes are the on-premises networks behind a gateway. Other kinds ignore them.
 	Prefixes []netip.Prefix
-	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
-	// Other kinds ignore it.
-	ReachPrivate bool
 }
 
 // Options choose how a policy is understood. The zero value is the ordinary way.
@@ -35,6 +31,11 @@ type Options struct {
 	// DefaultOutbound is the address of default outbound access. If it is not valid,
 	// packets without another way out leave untranslated.
 	DefaultOutbound netip.Addr
+	// Outside are networks that the internet sends from besides its public addresses, and that
+	// system routes lead to. One within what the policy has is a fault.
+	Outside []netip.Prefix
+	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
+	ReachPrivate bool
 	// Seed is the seed of the hash by which load balancers distribute flows. With the
 	// same seed a client finds the same backend after a reload.
 	Seed uint64
@@ -65,6 +66,7 @@ func (o Options) Build(set *policy.Set, specs []Spec, registry *Registry) (*Snap
 func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	var f faults
 	networks := newNetworks(set, specs)
+	networks.besides = o.Outside
 	groups := newGroupSet(set)
 	endpoints := newEndpoints(set, networks, groups)
 	all := groups.complete()
@@ -76,8 +78,8 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		isolate(routed, &f)
 	} else {
 		translation = newTranslation(set, o.DefaultOutbound, routed)
-		boundary = newBoundary(set, specs, routed, translation.public, &f)
-		routed.hidePrivate(translation, specs)
+		boundary = newBoundary(set, routed, translation.public, &f)
+		routed.hidePrivate(translation, o.ReachPrivate)
 	}
 	if len(f) > 0 {
 		return nil, errors.Join(f...)

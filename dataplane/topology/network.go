@@ -21,7 +21,7 @@ type networkSet struct {
 	// gateways. An address in neither is outside.
 	space, learned bart.Lite
 	defaultLearned bool // a gateway has a default route
-	// besides are the prefixes that the internet's attachment admits besides public addresses.
+	// besides is Options.Outside.
 	besides []netip.Prefix
 }
 
@@ -88,9 +88,6 @@ func (s *networkSet) peersOf(v *policy.VirtualNetwork) (peers []peer) {
 // behind its own gateway, or behind a peer's gateway that it uses.
 func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
 	for i, spec := range specs {
-		if spec.Kind == Internet {
-			s.besides = append(s.besides, spec.Prefixes...)
-		}
 		if spec.Kind != Gateway {
 			continue
 		}

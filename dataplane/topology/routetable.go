@@ -60,8 +60,7 @@ func fillRoutes(set *policy.Set, attached *attachedSet) *routedSet {
 
 // hidePrivate takes the routes from the internet to private addresses away, where the policy has
 // public addresses. Without any the private ones are all that a laboratory has.
-func (s *routedSet) hidePrivate(t *translation, specs []Spec) {
-	reach := slices.ContainsFunc(specs, func(spec Spec) bool { return spec.Kind == Internet && spec.ReachPrivate })
+func (s *routedSet) hidePrivate(t *translation, reach bool) {
 	if t.given && !reach {
 		s.outside.routes = &routes{}
 	}
