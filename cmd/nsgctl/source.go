@@ -25,8 +25,8 @@ type source struct {
 	// internetPrefixes and reachPrivate are prefixes and reachPrivate of the internet's attachment.
 	internetPrefixes []string
 	reachPrivate     bool
-	deployment  arm.Deployment
-	command     *cobra.Command
+	deployment       arm.Deployment
+	command          *cobra.Command
 
 	subscription topology.Subscription // of verbs that judge
 }

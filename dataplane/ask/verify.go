@@ -4,6 +4,7 @@
 package ask
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -77,8 +78,11 @@ func verifyInbound(s *topology.Snapshot, q *azure.Flow, p *packet.Packet, path b
 		if c := behindPublic(src, q.Remote); c != nil {
 			p.Src = packet.AddrFrom(c.Address) // which is what it sends from
 		}
-		if to.entered {
+		switch {
+		case to.entered:
 			p.SrcPort = to.port
+		case slices.Contains(topology.PlatformAddresses, q.Remote):
+			p.SrcPort = s.ProbePort(to.way.To, q.Local, p.SrcPort)
 		}
 		return follow(s, src, p), nil
 	}

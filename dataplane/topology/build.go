@@ -91,7 +91,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	return &Snapshot{
 		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
-		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes,
+		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
 		isolated: o.Isolated, seed: o.Seed, registry: registry,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil

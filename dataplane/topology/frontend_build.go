@@ -12,8 +12,9 @@ import (
 type translation struct {
 	public     map[packet.Addr]*frontend // public addresses; nothing else has them
 	probes     []*Probe
-	translates bool // a packet may be translated, or may meet what is closed
-	given      bool // the policy gives a public address
+	shared     map[packet.Addr][]*Endpoint // probed backends with the address of another network too
+	translates bool                        // a packet may be translated, or may meet what is closed
+	given      bool                        // the policy gives a public address
 }
 
 // newTranslation makes the frontends of public addresses and load balancers, and the egress of
@@ -21,6 +22,7 @@ type translation struct {
 func newTranslation(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) *translation {
 	t := &translation{public: map[packet.Addr]*frontend{}}
 	t.addFrontends(set, defaultOutbound, routed)
+	t.shareAddresses(routed.byAddress)
 	t.translates = addEgresses(set, defaultOutbound, routed) || len(t.public) > 0
 	t.translates = t.translates || slices.ContainsFunc(routed.nics, func(e *Endpoint) bool { return e.closed })
 	for _, n := range routed.networks.list {

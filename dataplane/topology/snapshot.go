@@ -61,10 +61,11 @@ type Snapshot struct {
 	boundary   *boundary                 // what the internet may send from
 	translates bool                      // the policy translates something
 	probes     []*Probe
-	userRoutes bool      // a subnet has a route table, or a gateway has a default route
-	isolated   bool      // see Options.Isolated
-	seed       uint64    // of load balancers' hashes
-	registry   *Registry // that numbers the rules
+	shared     map[packet.Addr][]*Endpoint // see translation
+	userRoutes bool                        // a subnet has a route table, or a gateway has a default route
+	isolated   bool                        // see Options.Isolated
+	seed       uint64                      // of load balancers' hashes
+	registry   *Registry                   // that numbers the rules
 }
 
 // Attachment is one TUN's place in the topology.

@@ -84,6 +84,9 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 		}
 	}
 	e, drop := s.Route(src, t.Src, t.Dst)
+	if e == nil && src == s.platform {
+		e, drop = s.probed(t)
+	}
 	w.To = e
 	switch {
 	case e == nil:
