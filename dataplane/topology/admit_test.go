@@ -115,7 +115,9 @@ func TestTheInternetSendsFromWhatTheListSays(t *testing.T) {
 	subnetOf(set, "spoke1").RouteTable = through(appliance("20.8.0.0/16", "10.0.1.4"), appliance("20.9.0.0/16", "10.0.1.99"),
 		policy.Route{Name: "g", Prefix: pfx("20.10.0.0/16"), Hop: policy.HopGateway}, policy.Route{Name: "i", Prefix: pfx("20.11.0.0/16"), Hop: policy.HopInternet})
 	extra := []netip.Prefix{pfx("198.18.0.0/16"), pfx("10.0.0.0/8"), pfx("fd77::/32")}
-	s, err := Options{Outside: extra}.Build(set, hubSpecs, NewRegistry())
+	specs := slices.Clone(hubSpecs)
+	specs[atGateway].Prefixes = []netip.Prefix{pfx("192.168.0.0/16"), pfx("20.12.0.0/16")}
+	s, err := Options{Outside: extra}.Build(set, specs, NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +125,7 @@ func TestTheInternetSendsFromWhatTheListSays(t *testing.T) {
 	for _, v := range set.VirtualNetworks {
 		never = append(never, v.AddressSpace...)
 	}
-	never = append(never, hubSpecs[atGateway].Prefixes...)
+	never = append(never, specs[atGateway].Prefixes...)
 	for _, p := range []string{"168.63.129.16/32", "169.254.169.254/32", "20.1.2.3/32", "20.1.3.0/30", "20.7.0.0/16", "2a00:7::/32", "20.9.0.0/16", "20.10.0.0/16"} {
 		never = append(never, pfx(p))
 	}
@@ -229,6 +231,36 @@ func TestSenderIsWhoIsAdmitted(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// Appliances whose routes lead to one another stand before nothing.
+func TestRoutesInACircleLeadNowhere(t *testing.T) {
+	set := hubAndSpokes()
+	for _, nic := range set.NetworkInterfaces {
+		nic.EnableIPForwarding = true
+	}
+	table := through(appliance("20.8.0.0/16", "10.0.1.4"))
+	for _, v := range set.VirtualNetworks {
+		for _, sub := range v.Subnets {
+			sub.RouteTable = table
+		}
+	}
+	s, err := Build(set, hubSpecs, NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Admit(s.Attachments[atInternet], ip("20.8.0.1")) != nil || s.Admit(s.Attachments[atInternet], ip("20.9.0.1")) == nil {
+		t.Error("a route in a circle leads to the internet, or more than its prefix does not")
+	}
+}
+
+func TestPrefixesOfTheInternetLieOutside(t *testing.T) {
+	for prefix, want := range map[string]bool{"10.0.0.0/8": true, "10.0.0.0/16": false, "10.1.1.0/24": false, "172.16.0.0/12": true, "192.168.7.0/24": false} {
+		_, err := Options{Outside: []netip.Prefix{pfx(prefix)}}.Build(hubAndSpokes(), hubSpecs, NewRegistry())
+		if (err == nil) != want {
+			t.Errorf("%s: %v", prefix, err)
 		}
 	}
 }

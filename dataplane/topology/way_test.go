@@ -496,3 +496,28 @@ func TestAWayBeginsAnew(t *testing.T) {
 		t.Errorf("%+v", used)
 	}
 }
+
+// A Standard load balancer leads to a host of a subnet without an NSG. It closes that way, and not the
+// other hosts of the subnet.
+func TestAStandardFrontendIsClosedToAHostWithoutANIC(t *testing.T) {
+	const text = `[
+	 {"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.1.0/24"}}]}},
+	 {"type": "Microsoft.Network/publicIPAddresses", "name": "ip", "sku": {"name": "Standard"}, "properties": {"ipAddress": "198.51.100.4"}},
+	 {"type": "Microsoft.Network/loadBalancers", "name": "lb", "sku": {"name": "Standard"}, "properties": {
+	   "frontendIPConfigurations": [{"name": "f", "properties": {"publicIPAddress": {"id": "ip"}}}],
+	   "backendAddressPools": [{"name": "p", "properties": {"loadBalancerBackendAddresses": [{"name": "b", "properties": {"ipAddress": "10.0.1.77", "virtualNetwork": {"id": "v"}}}]}}],
+	   "loadBalancingRules": [{"name": "r", "properties": {"frontendIPConfiguration": {"id": "lb/f"}, "backendAddressPool": {"id": "lb/p"}, "protocol": "Tcp", "frontendPort": 80, "backendPort": 80, "disableOutboundSnat": true}}]}}
+	]`
+	d := arm.Parse("policy.json", []byte(text))
+	s, err := Options{ReachPrivate: true}.Build(d.Set, []Spec{{Kind: Subnet, Reference: "v/s"}, {Kind: Internet}}, NewRegistry())
+	if err != nil || len(d.Faults) > 0 {
+		t.Fatal(err, d.Faults)
+	}
+	for dst, closed := range map[string]bool{"198.51.100.4": true, "10.0.1.78": false} {
+		p := tuple(t, packet.ProtoTCP, "203.0.113.9", 40000, dst, 80)
+		var w Way
+		if drop := s.Way(s.outside, &p, &w); drop != packet.NotDropped || w.Closed != closed {
+			t.Errorf("%s: %s, closed %v", dst, drop, w.Closed)
+		}
+	}
+}
