@@ -98,10 +98,10 @@ func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
 
 // external is the outside if a host on the internet can have an address.
 func (s *Snapshot) external(src packet.Addr) *Endpoint {
-	if isPlatform(src) || !s.isolated && !s.boundary.admits(src) {
-		return nil
+	if s.isolated && !isPlatform(src) || !s.isolated && s.boundary.admits(src) {
+		return s.outside
 	}
-	return s.outside
+	return nil
 }
 
 // Endpoint finds a NIC's address. It is nil when the NIC has no such address.

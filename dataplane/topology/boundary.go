@@ -7,19 +7,18 @@ import (
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
 )
 
 // boundary says which sources the internet's attachment lets in: addresses that a host on the
-// internet can have, and that nothing of the policy has.
-type boundary struct {
-	owned bart.Lite // never let in
-	extra bart.Lite // let in besides: Options.Outside
-}
+// internet can have, with those of Options.Outside, and that nothing of the policy has. It holds
+// all others: one look-up decides.
+type boundary struct{ refused bart.Lite }
 
 // admits reports whether a packet from the internet may have this source. An address that embeds
 // an IPv4 address stands for it, so that one must be admitted too.
 func (b *boundary) admits(src packet.Addr) bool {
-	if !b.admitsPlain(src.Netip()) {
+	if b.refused.Contains(src.Netip()) {
 		return false
 	}
 	if src.Is4() {
@@ -39,15 +38,7 @@ func (b *boundary) admits(src packet.Addr) bool {
 // admits4 is admits for the IPv4 address in the lower half of v.
 func (b *boundary) admits4(v uint64) bool {
 	a := uint32(v)
-	return b.admitsPlain(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}))
-}
-
-func (b *boundary) admitsPlain(a netip.Addr) bool {
-	if b.owned.Contains(a) {
-		return false
-	}
-	global, _ := onInternet.Lookup(a)
-	return global || b.extra.Contains(a)
+	return !b.refused.Contains(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}))
 }
 
 // holder is something of the policy that has a prefix.
@@ -59,10 +50,8 @@ type holder struct {
 // newBoundary collects what the policy and its attachments have. An extra prefix within one of
 // these would admit nothing: that is a fault.
 func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*frontend, f *faults) *boundary {
-	b := &boundary{}
 	var holders []holder
 	hold := func(p netip.Prefix, format string, args ...any) {
-		b.owned.Insert(p)
 		holders = append(holders, holder{p.Masked(), fmt.Sprintf(format, args...)})
 	}
 	for _, a := range PlatformAddresses {
@@ -104,15 +93,33 @@ func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*fro
 			hold(p.Prefix, "public IP prefix %q", p.Name)
 		}
 	}
+	var refused netipx.IPSetBuilder
+	for _, p := range everywhere {
+		refused.AddPrefix(p)
+	}
+	for _, block := range specialPurpose {
+		if p := netip.MustParsePrefix(block.prefix); block.internet {
+			refused.RemovePrefix(p)
+		} else {
+			refused.AddPrefix(p)
+		}
+	}
 	for _, p := range routed.networks.besides {
-		p = p.Masked()
 		for _, h := range holders {
 			if h.prefix.Bits() <= p.Bits() && h.prefix.Overlaps(p) {
 				f.add("prefixes of the internet: %s lies within %s, %s: allowed are prefixes that nothing of the policy has", p, h.what, h.prefix)
 				break
 			}
 		}
-		b.extra.Insert(p)
+		refused.RemovePrefix(p)
+	}
+	for _, h := range holders {
+		refused.AddPrefix(h.prefix)
+	}
+	ranges, _ := refused.IPSet() // only an invalid prefix is an error
+	b := &boundary{}
+	for _, p := range ranges.Prefixes() {
+		b.refused.Insert(p)
 	}
 	return b
 }

@@ -1,12 +1,6 @@
 package topology
 
-import (
-	"net/netip"
-
-	"github.com/gaissmai/bart"
-)
-
-// specialPurpose says which addresses a host on the internet can have. The longest prefix of an
+// specialPurpose says which addresses a host on the internet can have. The last block that holds an
 // address decides; an address without one has no host there.
 //
 // The blocks are those of IANA's special-purpose address registries for IPv4 (RFC 6890, last
@@ -64,12 +58,3 @@ var specialPurpose = []struct {
 	// 64:ff9b:1::/48, 100::/64, 100:0:0:1::/64, 5f00::/16, fc00::/7, fe80::/10. Within
 	// 2001::/23: 2001:2::/48 and 2001:10::/28.
 }
-
-// onInternet holds specialPurpose.
-var onInternet = func() *bart.Table[bool] {
-	t := &bart.Table[bool]{}
-	for _, block := range specialPurpose {
-		t.Insert(netip.MustParsePrefix(block.prefix), block.internet)
-	}
-	return t
-}()
