@@ -23,7 +23,8 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
-	"tun":                   {"dataplane/packet"}, // the offsets of headers
+	"tun":                   {"dataplane/packet", "tun/folder"}, // of packet the offsets of headers
+	"tun/folder":            {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
@@ -50,12 +51,12 @@ var allowedImports = map[string][]string{
 	"dataplane/inspect": {
 		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
-	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure"},
+	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "tun/folder",
 	},
 	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},

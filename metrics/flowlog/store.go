@@ -9,14 +9,16 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/nsgd/nsgd/tun/folder"
 )
 
 // store is a folder of flow logs. Only its sink's goroutine uses it; the counts are safe for
 // concurrent use.
 type store struct {
 	folder string
-	limit  int64 // bytes
-	opened bool
+	limit  int64    // bytes
+	root   *os.Root // of folder; nil: not opened yet
 
 	size    atomic.Int64  // bytes of all hours' files
 	deleted atomic.Uint64 // files
@@ -25,32 +27,39 @@ type store struct {
 
 // append adds a record to its file. If the folder is too large, it makes room before.
 func (s *store) append(b *block) error {
-	if !s.opened {
+	if s.root == nil {
 		if err := s.open(); err != nil {
 			return err
 		}
-		s.opened = true
 	}
 	if s.size.Load()+int64(len(b.record)) > s.limit {
 		if err := s.prune(); err != nil {
 			return err
 		}
 	}
-	path := filepath.Join(s.folder, filepath.FromSlash(b.path))
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
+	path := filepath.FromSlash(b.path)
+	if err := s.root.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return errors.Join(err, s.close()) // somebody may have removed the folder: it is made again
 	}
-	grown, err := appendRecord(path, b.record)
-	s.size.Add(grown)
+	err := s.appendTo(path, b.record)
 	if !errors.Is(err, errForeign) {
 		return err
 	}
-	if err := os.Rename(path, path+foreignSuffix); err != nil {
+	if err := s.root.Rename(path, path+foreignSuffix); err != nil {
 		return err
 	}
-	grown, err = appendRecord(path, b.record)
+	return s.appendTo(path, b.record)
+}
+
+// appendTo adds a record to a file, which it makes if there is none.
+func (s *store) appendTo(path string, record []byte) error {
+	f, err := folder.OpenFile(s.root, path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	grown, err := appendRecord(f, record)
 	s.size.Add(grown)
-	return err
+	return errors.Join(err, f.Close())
 }
 
 // foreignSuffix is added to the name of a file that stands in an hour's file's place.
@@ -58,7 +67,7 @@ const foreignSuffix = ".foreign"
 
 // hourly is an hour's file in the folder.
 type hourly struct {
-	path string
+	path string // in the folder
 	hour string // sorts by time
 	size int64
 }
@@ -66,7 +75,7 @@ type hourly struct {
 // list walks through all hours' files and skips other files.
 func (s *store) list(each func(hourly) error) error {
 	for _, container := range []string{nsgContainer, vnetContainer} {
-		err := filepath.WalkDir(filepath.Join(s.folder, container), func(path string, entry fs.DirEntry, err error) error {
+		err := fs.WalkDir(s.root.FS(), container, func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -98,10 +107,18 @@ func hourOf(path string) string {
 }
 
 // open measures the folder and mends files that a killed run has left torn.
-func (s *store) open() error {
+func (s *store) open() (err error) {
+	if s.root, err = folder.Open(s.folder); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
 	size := int64(0)
-	err := s.list(func(h hourly) error {
-		f, err := os.OpenFile(h.path, os.O_RDWR, 0)
+	err = s.list(func(h hourly) error {
+		f, err := folder.OpenFile(s.root, h.path, os.O_RDWR, 0)
 		if err != nil {
 			return err
 		}
@@ -117,6 +134,16 @@ func (s *store) open() error {
 	})
 	s.size.Store(size)
 	return err
+}
+
+// close gives the folder back; append opens it again.
+func (s *store) close() error {
+	if s.root == nil {
+		return nil
+	}
+	root := s.root
+	s.root = nil
+	return root.Close()
 }
 
 // pruneTo is the part of the limit that stays in use. Room for one record only would mean a walk
@@ -142,7 +169,7 @@ func (s *store) prune() error {
 		if float64(total) <= float64(s.limit)*pruneTo {
 			break
 		}
-		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.root.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		s.deleted.Add(1)
@@ -155,7 +182,7 @@ func (s *store) prune() error {
 
 // removeEmpty removes a folder and those above it, as long as nothing is in them.
 func (s *store) removeEmpty(dir string) {
-	for dir != s.folder && os.Remove(dir) == nil {
+	for dir != "." && s.root.Remove(dir) == nil {
 		dir = filepath.Dir(dir)
 	}
 }
