@@ -41,10 +41,11 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
 	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
-	"dataplane/serve": {},
-	"dataplane/pcap":  {},
+	"dataplane/serve":   {},
+	"dataplane/logring": {},
+	"dataplane/pcap":    {},
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
 	},
