@@ -82,7 +82,8 @@ func (d *daemon) flowLogUse() *inspect.FlowLogUse {
 	}
 	s := d.recorder.Stats()
 	return &inspect.FlowLogUse{
-		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost, Errors: s.Errors, Size: s.Size,
+		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost + s.LeftOut, Errors: s.Errors, Size: s.Size,
+		LostDenied: s.DeniedLost, LostRoom: s.LeftOut, DeletedFiles: s.Deleted,
 	}
 }
 
