@@ -307,6 +307,7 @@ func (w *Worker) bury(f Flow) {
 		t.records[r.links[Original].Load()].successor.CompareAndSwap(uint32(f+1), 0)
 	} else {
 		t.unpublish(f)
+		t.portChanges(f, -1)
 	}
 	t.retire(f)
 }

@@ -19,8 +19,9 @@ func (x *passage) begin() (int, packet.Drop) {
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
 	}
-	if x.succeeds && d.Way.Ports != nil && x.sent == conntrack.Original && x.w.flows.Marks(x.replaced)&conntrack.Translated != 0 {
-		d.Way.Arrives, d.Way.Ports = x.w.flows.Becomes(x.replaced, conntrack.Original), nil // the port that it has
+	kept := x.succeeds && x.sent == conntrack.Original && x.w.flows.Marks(x.replaced)&conntrack.Shared != 0 && d.Way.Ports != nil
+	if kept {
+		d.Way.Arrives = x.w.flows.Becomes(x.replaced, conntrack.Original) // by the port that it has
 	}
 	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
@@ -29,7 +30,7 @@ func (x *passage) begin() (int, packet.Drop) {
 	case d.Send(p) != packet.NotDropped:
 	case d.Known || d.Apart:
 		return x.beginApart()
-	case d.Way.Ports != nil:
+	case d.Way.Ports != nil && !kept:
 		return x.beginShared()
 	case d.Receive(p) == packet.NotDropped:
 		return x.commit()
@@ -99,16 +100,10 @@ const portTries = 4
 // beginShared is the end of begin for a flow that shares an address: it chooses a port that no
 // live flow to the destination has. Flows to different destinations may have the same one.
 func (x *passage) beginShared() (int, packet.Drop) {
-	d, p := &x.decision, &x.packet
-	exhausted := x.w.exhausted.find(&d.Way)
-	if exhausted.is(&d.Way, x.w.now) {
-		return 0, packet.DropSNATExhausted
-	}
-	s := x.snapshot
-	ports := s.Choose(&d.Way, &p.Tuple)
+	d, p, s := &x.decision, &x.packet, x.snapshot
+	at := s.Choose(&d.Way, &p.Tuple)
 	for range portTries {
-		if !x.choosePort(&ports) {
-			*exhausted = poolOf(&d.Way, x.w.now)
+		if !x.choosePort(&at) {
 			return 0, packet.DropSNATExhausted
 		}
 		d.Verdict.N = d.Sent // what the receiver said of another port
@@ -124,37 +119,20 @@ func (x *passage) beginShared() (int, packet.Drop) {
 }
 
 // choosePort completes the tuple that arrives with the next address and port, or identifier, that is
-// free; false when none is.
-func (x *passage) choosePort(ports *topology.Choice) bool {
+// free, beginning with the ones that are there, of the range at; false when none is.
+func (x *passage) choosePort(at *int) bool {
 	way := &x.decision.Way
-	for ports.Next(&way.Arrives) {
-		reply := conntrack.Key{Tuple: way.Arrives.Reverse(), Zone: uint16(way.To.Attachment)}
-		if _, _, taken := x.w.flows.Lookup(&reply, x.w.now); !taken {
+	arrives := &way.Arrives
+	for range way.Ports {
+		r := &way.Ports[*at]
+		reply := conntrack.Key{Tuple: arrives.Reverse(), Zone: uint16(way.To.Attachment)}
+		if x.w.flows.FreePort(&reply, r.First, r.Last, x.key.Zone, way.Contended, x.w.now) {
+			arrives.SrcPort = reply.DstPort
 			return true
 		}
+		*at = (*at + 1) % len(way.Ports)
+		r = &way.Ports[*at]
+		arrives.Src, arrives.SrcPort = r.Address, min(max(arrives.SrcPort, r.First), r.Last)
 	}
 	return false
 }
-
-// pool is ports of which none was free for a destination at a tick.
-type pool struct {
-	at    conntrack.Tick
-	ports *topology.PortRange
-	dst   packet.Addr
-	port  uint16
-	proto uint8
-}
-
-func poolOf(way *topology.Way, now conntrack.Tick) pool {
-	return pool{now, &way.Ports[0], way.Arrives.Dst, way.Arrives.DstPort, way.Arrives.Proto}
-}
-
-// pools caches recently exhausted pools, so that a flood into one fails in O(1).
-type pools [16]pool
-
-func (x *pools) find(way *topology.Way) *pool {
-	h := (way.Arrives.Dst.Lo ^ uint64(way.Arrives.DstPort)<<32) * 0x9e3779b97f4a7c15
-	return &x[h>>60]
-}
-
-func (x *pool) is(way *topology.Way, now conntrack.Tick) bool { return *x == poolOf(way, now) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -64,7 +65,9 @@ type Engine struct {
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
-	reload sync.Mutex // one reload at a time
+	reload    sync.Mutex // one reload at a time; guards the next two
+	replaced  uint64     // the flow table's Mark behind the last reload
+	reclaimed uint64     // see topology.Snapshot.Reclaimed
 
 	watching sync.Mutex // guards changes of watchers
 	watchers atomic.Pointer[watchers]
@@ -85,9 +88,9 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: o.Log}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
+	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	if o.Log != nil {
+		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
 	if e.clock == nil {
 		start := time.Now()

@@ -95,6 +95,13 @@ var intended = []difference{
 		}),
 	},
 	{
+		name:   "attempt without an answer under rules that now deny it",
+		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement",
+		explains: func(p *probe) bool {
+			return p.talk != nil && p.talk.heard[p.side] && !p.talk.heard[1-p.side]
+		},
+	},
+	{
 		name:     "wrong transport checksum",
 		reason:   "nsgd changes no bytes and leaves checksums to the end that they are for, as a switch does; the kernel's connection tracking verifies them",
 		onlyNsgd: true,

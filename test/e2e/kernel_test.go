@@ -229,6 +229,9 @@ func (c *comparison) agreed(p *probe, carried bool) {
 	} else {
 		c.dropped++
 	}
+	if p.talk != nil && carried {
+		p.talk.heard[p.side] = true
+	}
 	if p.talk != nil && p.kind == lastHop {
 		// A router tracks before it counts hops, so what the kernel dropped for want of
 		// hops may have moved its connection on.
