@@ -156,3 +156,14 @@ func (f *Flow) note(from int, end uint32, window int64, next, limit uint32) {
 		self.Limit = limit
 	}
 }
+
+// Numbers are what a side has said.
+func (f *Flow) Numbers(side int) Numbers { return f.sides[side].Numbers }
+
+// Edges are the sequence and acknowledgement numbers at which a segment of a side begins or ceases to fit.
+func (f *Flow) Edges(side int) (seq, ack []uint32) {
+	self, other := f.sides[side].Numbers, f.sides[1-side].Numbers
+	seq = []uint32{self.End, other.Limit, other.Next, self.End - uint32(other.Window), self.End + 1<<20, other.Next - 66_000, other.Next + 1<<24}
+	ack = []uint32{other.End, self.Next, other.End - 66_000, other.End - uint32(self.Window), self.Next - 66_000, other.End - 1<<24}
+	return seq, ack
+}
