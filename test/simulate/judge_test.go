@@ -69,7 +69,7 @@ func (m *model) judgeLater(s *sent) error {
 		return errors.New("the first fragment of its datagram did not pass")
 	case m.now-d.first.when > m.fragments:
 		return errors.New("the first fragment of its datagram is forgotten")
-	case d.c != nil && d.c.cut:
+	case d.c != nil && d.c.cut && !m.live(m.by[d.c.ends[0]]): // another one may have taken its place
 		return errors.New("its conversation was cut")
 	case !d.maybe && (d.first.arrival.at != s.arrival.at || d.first.arrival.p.Src != s.arrival.p.Src || d.first.arrival.p.Dst != s.arrival.p.Dst):
 		return fmt.Errorf("the first fragment went another way: %v", d.first)
@@ -147,7 +147,7 @@ func (m *model) judgeFlow(s *sent, exact bool) (*conversation, error) {
 		if c = m.lost(s); c != nil {
 			end, live = 1, true
 			if a != nil {
-				m.settle(c, k)
+				m.settle(c, k, exact)
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func (m *model) judgeFlow(s *sent, exact bool) (*conversation, error) {
 		for _, p := range m.plans {
 			if to, ok := p.reaches(c.hosts[0], &s.p.Tuple, a.at, &a.p.Tuple); ok {
 				c.hosts[1] = to
-				m.settle(c, key{a.at, a.p.Reverse()})
+				m.settle(c, key{a.at, a.p.Reverse()}, exact)
 			}
 		}
 	}
@@ -175,12 +175,15 @@ func (m *model) judgeFlow(s *sent, exact bool) (*conversation, error) {
 			}
 			return nil, nil
 		}
-		if a != nil {
-			c.pending = false
-		}
+	}
+	if live && exact && c.began[end] { // it has been judged again, even if it was dropped for another reason then
+		c.pending = false
+	}
+	if live && !exact { // whether it was judged again, and by which plan, is not known
+		c.pending, c.unsure = false, len(m.plans) > 1
 	}
 	if a == nil {
-		return m.judgeLost(s, c, end, live, begins), nil
+		return m.judgeLost(s, c, end, live, begins, exact), nil
 	}
 	if live {
 		other := c.ends[1-end]
@@ -190,12 +193,17 @@ func (m *model) judgeFlow(s *sent, exact bool) (*conversation, error) {
 			return c, m.unharmed(s)
 		}
 	}
+	if c, end := m.ended(k, a); c != nil {
+		c.last, c.spoken[end] = m.now, true
+		m.passed["conversation"]++
+		return c, m.unharmed(s)
+	}
 	if !begins {
 		return nil, fmt.Errorf("no rules let it pass, and it belongs to no conversation; %v", m.by[k])
 	}
 	m.passed["rules"]++
 	answers := key{a.at, a.p.Reverse()}
-	return m.begin(s, m.plans[0].sender(s.from, s.p.Src), to, &answers), m.unharmed(s)
+	return m.begin(s, m.plans[0].sender(s.from, s.p.Src), to, &answers, exact), m.unharmed(s)
 }
 
 // begins reports that the rules let a packet begin a conversation the way that it went, and with whom. Of one that
@@ -242,7 +250,7 @@ func (p *plan) guesses(from int, t *packet.Tuple) (list []key) {
 
 // judgeLost notes what a packet that did not come out may have done in the engine: its flow may live on or have
 // begun, and the receiver's device may have refused it.
-func (m *model) judgeLost(s *sent, c *conversation, end int, live, begins bool) *conversation {
+func (m *model) judgeLost(s *sent, c *conversation, end int, live, begins, exact bool) *conversation {
 	switch {
 	case live:
 		if to := c.ends[1-end].at; !c.known || m.faulty(to) {
@@ -250,7 +258,7 @@ func (m *model) judgeLost(s *sent, c *conversation, end int, live, begins bool) 
 			return c
 		}
 	case begins && m.anyFaulty():
-		return m.begin(s, m.plans[0].sender(s.from, s.p.Src), 0, nil)
+		return m.begin(s, m.plans[0].sender(s.from, s.p.Src), 0, nil, exact)
 	}
 	return nil
 }

@@ -71,6 +71,7 @@ type conversation struct {
 	spoken  [2]bool // each end has sent something that passed
 	began   [2]bool // each end has sent what may have begun the engine's flow
 	pending bool    // a change of rules asks to judge it again
+	unsure  bool    // it was judged while one plan took another's place
 	cut     bool
 }
 
@@ -101,10 +102,10 @@ type model struct {
 	plans     []*plan       // in force; two while one takes the other's place
 	by        map[key]*conversation
 	all       []*conversation
+	ending    []*conversation // see supersede
 	datagrams map[datagramKey]*datagram
 	faulty    func(at int) bool // the attachment may not take all that is written
-	at        func(s *sent) bool
-	passed    map[string]int // what was carried, by explanation
+	passed    map[string]int    // what was carried, by explanation
 }
 
 func newModel(t conntrack.Timeouts, fragments time.Duration, faulty func(int) bool) *model {
@@ -277,7 +278,7 @@ func (p *plan) reaches(from int, sent *packet.Tuple, at int, arrives *packet.Tup
 	}
 	if src.subnet >= 0 {
 		a, own, has := p.out(from)
-		if !has {
+		if !has || !sent.Src.Is4() {
 			return 0, false
 		}
 		want.Src = packet.AddrFrom(a)
@@ -320,7 +321,7 @@ func (m *model) life(c *conversation) time.Duration {
 		return t.TCPSyn
 	case proto == packet.ProtoTCP:
 		return max(t.TCPSyn, t.TCPEstablished, t.TCPClosing)
-	case proto == packet.ProtoUDP && !answered && (!c.known || c.ends[0].tuple == c.ends[1].tuple.Reverse()):
+	case proto == packet.ProtoUDP && !answered && c.known && c.ends[0].tuple == c.ends[1].tuple.Reverse():
 		return t.UDPOneWay
 	case proto == packet.ProtoUDP:
 		return max(t.UDPTwoWay, t.TCPEstablished) // a translated one has its translation's
@@ -365,30 +366,60 @@ func (m *model) lost(s *sent) *conversation {
 }
 
 // settle notes the second end of a conversation.
-func (m *model) settle(c *conversation, k key) {
+func (m *model) settle(c *conversation, k key, exact bool) {
 	if c.known && c.ends[1] == k {
 		return
 	}
 	if old := m.by[k]; old != nil && old != c {
-		old.cut = true
+		m.supersede(old, exact)
 	}
 	c.ends[1], c.known = k, true
 	m.by[k] = c
 }
 
+// supersede ends a conversation whose place another one takes. Among packets that were carried at once its last
+// ones may be judged later.
+func (m *model) supersede(c *conversation, exact bool) {
+	if exact {
+		c.cut = true
+	} else if m.live(c) {
+		m.ending = append(m.ending, c)
+	}
+}
+
+// ended finds a conversation that has ended within the packets that were carried at once.
+func (m *model) ended(k key, a *arrival) (*conversation, int) {
+	for _, c := range m.ending {
+		for end, other := range []key{c.ends[1], c.ends[0]} {
+			if c.known && c.ends[end] == k && other.at == a.at && other.tuple == a.p.Reverse() {
+				return c, end
+			}
+		}
+	}
+	return nil, 0
+}
+
+// settled ends what has ended within the packets that were carried at once.
+func (m *model) settled() {
+	for _, c := range m.ending {
+		c.cut = true
+	}
+	m.ending = nil
+}
+
 // begin notes a conversation that the rules have let begin; answers nil: how it arrives is not known.
-func (m *model) begin(s *sent, from, to int, answers *key) *conversation {
+func (m *model) begin(s *sent, from, to int, answers *key, exact bool) *conversation {
 	k := key{s.at, s.p.Tuple}
 	if old := m.by[k]; old != nil {
-		old.cut = true
+		m.supersede(old, exact)
 	}
-	c := &conversation{hosts: [2]int{from, to}, last: m.now}
+	c := &conversation{hosts: [2]int{from, to}, last: m.now, unsure: len(m.plans) > 1}
 	c.ends[0] = k
 	c.spoken[0], c.began[0] = true, true
 	m.by[k] = c
 	m.all = append(m.all, c)
 	if answers != nil {
-		m.settle(c, *answers)
+		m.settle(c, *answers, exact)
 	}
 	return c
 }
@@ -430,9 +461,10 @@ func (m *model) replace(next *plan) {
 			c.cut = true
 			continue
 		}
-		if due[c.hosts[0]] || c.known && due[c.hosts[1]] {
+		if !c.unsure && (due[c.hosts[0]] || c.known && due[c.hosts[1]]) {
 			c.pending = true
 		}
+		c.unsure = false
 		if c.known {
 			arrives := c.ends[1].tuple.Reverse()
 			if _, ok := next.reaches(c.hosts[0], &c.ends[0].tuple, c.ends[1].at, &arrives); !ok {

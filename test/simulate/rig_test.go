@@ -275,7 +275,8 @@ func (r *rig) carry(batch []*sent, worker func(i int) int, meanwhile func() erro
 	return late, nil
 }
 
-// settled waits until the engine has carried all that was injected.
+// settled waits until the engine has carried all that was injected, and each packet was written, dropped for
+// a reason or kept until its datagram's first fragment comes.
 func (r *rig) settled() error {
 	began := time.Now()
 	for n := 1; ; n++ {
@@ -284,13 +285,30 @@ func (r *rig) settled() error {
 			read += w.Packets
 		}
 		if read == r.injected {
-			return nil
-		}
-		if n%1024 == 0 && time.Since(began) > patience {
+			received, transmitted, dropped := r.counters()
+			kept := uint64(r.engine.Fragments().Held())
+			if received == r.injected && received == transmitted+dropped+kept {
+				return nil
+			}
+			if n%1024 == 0 && time.Since(began) > patience {
+				return fmt.Errorf("counters do not add up: %d received of %d, %d transmitted, %d dropped, %d kept", received, r.injected, transmitted, dropped, kept)
+			}
+		} else if n%1024 == 0 && time.Since(began) > patience {
 			return fmt.Errorf("the engine is stuck: it has read %d of %d packets", read, r.injected)
 		}
 		runtime.Gosched()
 	}
+}
+
+func (r *rig) counters() (received, transmitted, dropped uint64) {
+	for _, c := range r.engine.AttachmentCounts() {
+		received += c.ReceivePackets
+		transmitted += c.TransmitPackets
+	}
+	for _, n := range r.engine.Drops() {
+		dropped += n
+	}
+	return received, transmitted, dropped
 }
 
 // collect finds out what has come out.
@@ -322,6 +340,9 @@ func (r *rig) collect(batch map[uint64]*sent) (err error) {
 			})
 		}
 	}
+	if _, transmitted, _ := r.counters(); transmitted != r.collected {
+		err = errors.Join(err, fmt.Errorf("counters do not add up: %d packets transmitted, %d came out", transmitted, r.collected))
+	}
 	return err
 }
 
@@ -335,29 +356,6 @@ func (r *rig) swap(p *plan) error {
 		if !errors.Is(err, dataplane.ErrPrepared) {
 			return err
 		}
-	}
-}
-
-// balances reports what does not add up: between batches each packet that was received was carried or dropped for
-// a reason, and no flow, datagram or rule is left when all is over.
-func (r *rig) balances() error {
-	began := time.Now()
-	for {
-		received, transmitted, dropped := uint64(0), uint64(0), uint64(0)
-		for _, c := range r.engine.AttachmentCounts() {
-			received += c.ReceivePackets
-			transmitted += c.TransmitPackets
-		}
-		for _, n := range r.engine.Drops() {
-			dropped += n
-		}
-		if received == r.injected && transmitted == r.collected && received == transmitted+dropped {
-			return nil
-		}
-		if time.Since(began) > patience {
-			return fmt.Errorf("counters: %d received of %d, %d transmitted of %d, %d dropped", received, r.injected, transmitted, r.collected, dropped)
-		}
-		runtime.Gosched()
 	}
 }
 

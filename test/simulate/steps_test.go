@@ -168,7 +168,13 @@ func (w *run) carryInOrder(batch ...*sent) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range append(batch, late...) {
+	order := slices.Clone(batch)
+	for _, s := range batch {
+		if s.arrival != nil && s.p.Fragment.IsLater() && w.model.datagrams[s.datagram()] == nil {
+			order = append(slices.DeleteFunc(order, func(x *sent) bool { return x == s }), s) // it has waited for its first one
+		}
+	}
+	for _, s := range append(order, late...) {
 		if err := w.model.judge(s, true); err != nil {
 			return fmt.Errorf("%v: %w\nplan: %s\n%s", s, err, w.plan, w.rulesOf(s))
 		}
@@ -255,6 +261,7 @@ func (w *run) busy() error {
 	if err := w.explain(append(batch, late...)); err != nil {
 		return err
 	}
+	w.model.settled()
 	if next != nil {
 		w.replaced(next)
 	}
@@ -606,9 +613,6 @@ func (w *run) end() error {
 		return err
 	}
 	if err := w.quiet(); err != nil {
-		return err
-	}
-	if err := w.balances(); err != nil {
 		return err
 	}
 	counted, inForce := w.rules()
