@@ -114,7 +114,13 @@ func (r *rig) start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.done = stop, make(chan error, 1)
 	go func() { r.done <- r.engine.Run(ctx) }()
-	return nil
+	// Each worker reads something now: a device that ends before it is watched would end the engine.
+	for worker := range r.workers {
+		if r.devices[0].Inject(worker, make([]byte, tun.HeaderLen+1)) {
+			r.injected++
+		}
+	}
+	return r.settled()
 }
 
 func (r *rig) halt() error {
@@ -230,7 +236,7 @@ func complete(b []byte) {
 }
 
 // patience is how long the engine may take for a batch before the simulation calls it stuck.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 // carry sends packets and waits until the engine has carried them. meanwhile, if not nil, runs beside it.
 // worker says on which queue a packet comes in. late are fragments of earlier batches that had to wait.
@@ -296,7 +302,13 @@ func (r *rig) settled() error {
 		} else if n%1024 == 0 && time.Since(began) > patience {
 			return fmt.Errorf("the engine is stuck: it has read %d of %d packets", read, r.injected)
 		}
-		runtime.Gosched()
+		select {
+		case err := <-r.done:
+			r.stop = nil
+			return fmt.Errorf("the engine has ended: %v", err)
+		default:
+			runtime.Gosched()
+		}
 	}
 }
 
