@@ -81,6 +81,8 @@ var allowedImports = map[string][]string{
 	"test/e2e":   {anyPackage},
 	// Holds every opinion of a packet to the engine.
 	"test/worlds": {anyPackage},
+	// Holds the engine to a plain model of what may pass, for as long as one likes.
+	"test/simulate": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
 	// Breaks guards by text alone.

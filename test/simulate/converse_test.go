@@ -262,7 +262,7 @@ func (w *run) crowd() error {
 		for range n {
 			var batch []*sent
 			from := w.random.IntN(numBackends)
-			for range 16 {
+			for range 8 {
 				port++
 				t := packet.Tuple{Src: open.addr(from, false), Dst: packet.AddrFrom(hosts[firstOutside].v4), SrcPort: port, DstPort: 53, Proto: packet.ProtoUDP}
 				batch = append(batch, w.packet(from, w.segment(t, "", 0, 0)))
@@ -273,22 +273,27 @@ func (w *run) crowd() error {
 			if !answered {
 				continue
 			}
-			var answers []*sent
+			var answers, again []*sent // so that none is a question with one answer
 			for _, s := range batch {
-				if s.arrival != nil {
-					answers = append(answers, w.packet(firstOutside, w.segment(s.arrival.p.Reverse(), "", 0, 0)))
+				if a := s.arrival; a != nil {
+					answers = append(answers, w.packet(firstOutside, w.segment(a.p.Reverse(), "", 0, 0)))
+					again = append(again, w.packet(from, w.segment(s.p.Tuple, "", 0, 0)))
 				}
 			}
-			if len(answers) > 0 {
-				if err := w.carryInOrder(answers...); err != nil {
-					return err
-				}
+			if len(answers) == 0 {
+				continue
+			}
+			if err := w.carryInOrder(answers...); err != nil {
+				return err
+			}
+			if err := w.carryInOrder(again...); err != nil {
+				return err
 			}
 		}
 		return nil
 	}
 	w.note("three hosts fill the table")
-	if err := push(2 * w.limits.Max / 16); err != nil {
+	if err := push(2 * w.limits.Max / 8); err != nil {
 		return err
 	}
 	from, to := firstPublic, firstPublic+1

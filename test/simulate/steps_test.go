@@ -529,7 +529,11 @@ func (w *run) fragmented() error {
 		if w.random.IntN(12) == 0 {
 			at = max(0, offset-8)
 		}
-		cut = append(cut, packettest.FragmentAt(b[:header], rest[offset:offset+n], id, at, offset+n < len(rest)))
+		of := id
+		if w.random.IntN(8) == 0 { // another datagram of the two
+			of++
+		}
+		cut = append(cut, packettest.FragmentAt(b[:header], rest[offset:offset+n], of, at, offset+n < len(rest)))
 		offset += n
 	}
 	if w.random.IntN(3) == 0 {
