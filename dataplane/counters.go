@@ -176,6 +176,12 @@ func (c *counters) transmit(attachment int, packets, bytes uint64) {
 	a.transmittedBytes += bytes
 }
 
+// transmitNow is transmit for a goroutine that is not the worker's.
+func (c *counters) transmitNow(attachment int, packets, bytes uint64) {
+	c.attachments[attachment].transmitPackets.Add(packets)
+	c.attachments[attachment].transmitBytes.Add(bytes)
+}
+
 func (c *counters) pendingAttachment(i int) *attachmentCell {
 	a := &c.attachments[i]
 	if !a.busy {

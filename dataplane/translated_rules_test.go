@@ -97,8 +97,8 @@ func TestAStandardAddressIsClosedWithoutAGroup(t *testing.T) {
 		} else {
 			r.refuses(internet, first, packet.DropClosed)
 		}
-		// What is sent straight to the private address is another matter, and so is what goes out.
-		r.becomes(internet, packettest.TCP(with(s, world, 2, addr2, 80)), vm2, packettest.TCP(with(s, world, 2, addr2, 80)))
+		r.refuses(internet, packettest.TCP(with(s, world, 2, addr2, 80)), packet.DropNoRoute)
+		// What goes out is another matter.
 		r.becomes(vm2, packettest.TCP(with(s, addr2, 3, world, 80)), internet, packettest.TCP(with(s, public2, 3, world, 80)))
 	}
 }
