@@ -17,7 +17,7 @@ var (
 )
 
 const (
-	rounds      = 24
+	rounds      = 40
 	shortRounds = 4
 	roundSteps  = 1500
 )
