@@ -65,8 +65,7 @@ func (to *receiver) enter(s *topology.Snapshot, src *topology.Endpoint, sent *pa
 		to.drop = packet.NotDropped
 	}
 	if to.way.Ports != nil {
-		ports := s.Choose(&to.way, sent)
-		ports.Next(&to.way.Arrives)
+		s.Choose(&to.way, sent)
 	}
 }
 

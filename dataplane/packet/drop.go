@@ -70,6 +70,7 @@ const (
 
 	// Write.
 	DropTransmit
+	DropSlowReceiver
 
 	NumDrops // number of reasons; not a reason
 )
@@ -141,6 +142,8 @@ var reasons = [NumDrops]struct {
 	DropAsymmetric:    {"asymmetric_route", "routes lead the answers past where they would be translated back, to a virtual appliance", 0},
 
 	DropTransmit: {"transmit", "the destination's device refused the packet", 0},
+
+	DropSlowReceiver: {"slow_receiver", "the receiver's own network stack is too slow for what it is sent", 0},
 }
 
 // String is the reason's name in metrics and answers.

@@ -84,6 +84,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	if len(f) > 0 {
 		return nil, errors.Join(f...)
 	}
+	reclaimed := registry.reclaims()
 	if err := assignSlots(all, registry); err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
 		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
-		isolated: o.Isolated, seed: o.Seed, registry: registry,
+		isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
 }

@@ -41,6 +41,9 @@ type Snapshot struct {
 	// Flushed is the last generation that asks to judge flows of any endpoint again; 0: none
 	// does. Follow sets it.
 	Flushed uint32
+	// Reclaimed is the generation up to which slots may have been taken back: what was judged by an
+	// earlier one may name them. The owner sets it.
+	Reclaimed uint64
 	// BlockSMTP says that the subscription blocks TCP port 25 to the internet. The owner sets it
 	// before anything else uses the snapshot.
 	BlockSMTP bool
@@ -66,6 +69,7 @@ type Snapshot struct {
 	isolated   bool                        // see Options.Isolated
 	seed       uint64                      // of load balancers' hashes
 	registry   *Registry                   // that numbers the rules
+	reclaimed  uint64                      // of the registry, when the snapshot was built
 }
 
 // Attachment is one TUN's place in the topology.

@@ -18,6 +18,8 @@ type Way struct {
 	// Ports are the ranges to choose the source from, when several flows share an address; nil:
 	// Arrives is complete. The slice is shared and must not be changed.
 	Ports []PortRange
+	// Contended says that several attachments take of Ports.
+	Contended bool
 	// Translated says that Arrives differs from what was sent, or that Ports is set.
 	Translated bool
 	// Floating says that the packet keeps its destination, though the backend does not have
@@ -65,7 +67,7 @@ func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 func (w *Way) reset(t *packet.Tuple) {
 	w.Arrives = *t // not together with others: that makes a second copy
 	w.To, w.Ports, w.Idle = nil, nil, 0
-	w.Translated, w.Floating, w.Closed, w.Reset = false, false, false, false
+	w.Translated, w.Floating, w.Closed, w.Reset, w.Contended = false, false, false, false, false
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
