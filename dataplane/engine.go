@@ -13,6 +13,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -87,9 +88,9 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: o.Log}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
+	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	if o.Log != nil {
+		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
 	if e.clock == nil {
 		start := time.Now()

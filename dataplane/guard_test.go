@@ -186,6 +186,7 @@ func TestADeviceThatRefusesDoesNotSilenceTheOthers(t *testing.T) {
 		w.queues[at] = full{w.queues[at]}
 		r.play([]step{{vm1, syn(addr1, []string{vm2: addr2, vm4: addr4}[at], 80), -1, "transmit"}})
 	}
+	r.logged()
 	for _, name := range []string{"vm2-nic", "vm4-nic"} {
 		if !strings.Contains(log.String(), "attachment="+name) {
 			t.Errorf("nothing is said of %s:\n%s", name, log.String())

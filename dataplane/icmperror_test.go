@@ -5,8 +5,10 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/tun"
 )
 
 // unreachable is port unreachable from router about a packet that came to it.
@@ -97,5 +99,37 @@ func TestWithoutAFlowTheRulesForICMPDecideAboutAnError(t *testing.T) {
 	}
 	if n := r.engine.Flows().Stats().Created; n != 0 {
 		t.Errorf("%d flows were made", n)
+	}
+}
+
+// The word that a header leaves to do is written after the verdict. So it must not lie in the quote, which the verdict
+// is made of.
+func TestHostile06ICMPQuoteChecksum(t *testing.T) {
+	for _, f := range families {
+		header := 20 // length of the IP header
+		if f.name == "IPv6" {
+			header = 40
+		}
+		asked := packettest.UDP(packettest.Spec{Src: f.vm1, Dst: f.vm4, SrcPort: 5000, DstPort: 53, Payload: 20})
+		about := packettest.ICMPError(packettest.Spec{Src: f.vm4, Dst: f.vm1, ICMPType: f.unreachable, ICMPCode: 3}, asked)
+		passes := func(start, offset int) bool {
+			r := newRig(t, dualStack(figureOfTheSeed()), conntrack.Options{Max: 1024})
+			r.send(vm1, asked)
+			out := r.pass(vm4, frameOf(tun.Header{Flags: tun.FlagNeedsCsum, CsumStart: uint16(start), CsumOffset: uint16(offset)}, about))
+			if out.at != vm1 && out.drop != packet.DropOffload.String() {
+				t.Errorf("%s: dropped as %q", f.name, out.drop)
+			}
+			return out.at == vm1
+		}
+		if !passes(header, 2) {
+			t.Errorf("%s: an error whose own checksum is left to do does not pass", f.name)
+		}
+		for at := header + 4; at < len(about); at += 2 {
+			for _, offset := range []int{0, 2, 6, 16} {
+				if passes(at-offset, offset) {
+					t.Errorf("%s: an error passes whose quote is written at %d after the verdict", f.name, at-header-8)
+				}
+			}
+		}
 	}
 }

@@ -2,14 +2,18 @@ package dataplane
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
@@ -474,6 +478,56 @@ type full struct{ tun.Queue }
 
 func (full) Write([]byte) error { return syscall.EIO }
 
+// logged waits until the log has what was told.
+func (r *rig) logged() {
+	r.t.Helper()
+	if !r.engine.log.Handler().(*logring.Handler).Flush(r.t.Context()) {
+		r.t.Fatal(r.t.Context().Err())
+	}
+}
+
+// Whoever reads the log may read no more. A tenant can make a device refuse packets, and a worker tells of it.
+func TestHostile15BlockedLog(t *testing.T) {
+	read, unread, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(unread, nil))
+	flushed, cancel := context.WithCancel(t.Context())
+	cancel()
+	told := logring.New(log.Handler())
+	for n := 0; told.Lost() == 0; n++ { // fills the pipe, then the ring
+		slog.New(told).Warn("a line", "number", n, "pad", strings.Repeat("x", 4000))
+	}
+	if told.Flush(flushed) {
+		t.Fatal("the pipe is not full")
+	}
+	r := newRigWith(t, figureOfTheSeed(), Options{Flows: conntrack.Options{Max: 1024}, Log: log})
+	w := r.engine.workers[0]
+	w.queues[vm4] = full{w.queues[vm4]}
+	for range 100 {
+		r.clock += time.Minute
+		r.play([]step{{vm1, syn(addr1, addr4, 80), -1, "transmit"}, {vm1, syn(addr1, addr2, 80), vm2, ""}})
+	}
+	done := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(read)
+		done <- string(text)
+	}()
+	r.logged()
+	if !told.Flush(t.Context()) {
+		t.Error("not all lines are written")
+	}
+	unread.Close()
+	text := <-done
+	if n := strings.Count(text, "write refused"); n != 100 {
+		t.Errorf("%d of 100 lines came once the log was read", n)
+	}
+	if n := strings.Count(text, "notShown="); n != 1 || told.Lost() == 0 {
+		t.Errorf("%d lines tell of %d that found no room", n, told.Lost())
+	}
+}
+
 func TestRefusedWritesDoNotFloodTheLog(t *testing.T) {
 	var log bytes.Buffer
 	r := newRigWith(t, figureOfTheSeed(), Options{Flows: conntrack.Options{Max: 1024}, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -482,11 +536,13 @@ func TestRefusedWritesDoNotFloodTheLog(t *testing.T) {
 	for range 1000 {
 		r.play([]step{{vm1, syn(addr1, addr4, 80), -1, "transmit"}, {internet, []byte{0}, -1, "ip_version"}})
 	}
+	r.logged()
 	if n := strings.Count(log.String(), "\n"); n != 1 {
 		t.Errorf("%d lines for a thousand refused and a thousand malformed packets:\n%s", n, log.String())
 	}
 	r.clock += time.Minute
 	r.send(vm1, syn(addr1, addr4, 80))
+	r.logged()
 	if n := strings.Count(log.String(), "\n"); n != 2 {
 		t.Errorf("%d lines a minute later", n)
 	}

@@ -265,7 +265,7 @@ func checksumsItself(h *tun.Header, p *packet.Packet) bool {
 }
 
 // checksumsPayload reports whether the checksum that h leaves to do lies in what nobody
-// judges, such as a tunnel's inner packet or a GRE header.
+// judges, such as a tunnel's inner packet or a GRE header. What an ICMP error quotes is judged.
 func checksumsPayload(h *tun.Header, p *packet.Packet) bool {
-	return !p.Fragment.IsFragment() && uint32(h.CsumStart)+uint32(h.CsumOffset) >= uint32(p.PayloadOffset)
+	return p.Proto != packet.ProtoICMP && p.Proto != packet.ProtoICMPv6 && !p.Fragment.IsFragment() && uint32(h.CsumStart)+uint32(h.CsumOffset) >= uint32(p.PayloadOffset)
 }

@@ -35,7 +35,7 @@ func BenchmarkScrapeOfManyAttachments(b *testing.B) {
 // benchmarkScrape is a whole scrape by a Prometheus that has scraped before.
 func benchmarkScrape(b *testing.B, engine *dataplane.Engine) {
 	gatherer := NewGatherer(Options{Engine: engine, Reloads: noReloads})
-	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler
+	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).handler
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	scrape := func() {
 		w := discard{header: http.Header{}}
@@ -66,7 +66,7 @@ func (d *discard) Write(p []byte) (int, error) {
 }
 
 // manyRules is a policy of NSGs with 1,000 rules each, and an engine for it that carries nothing.
-func manyRules(b *testing.B, rules int) *dataplane.Engine {
+func manyRules(b testing.TB, rules int) *dataplane.Engine {
 	b.Helper()
 	set := testPolicy()
 	for g := range rules / 1000 {

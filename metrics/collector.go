@@ -68,6 +68,13 @@ var (
 		"Always 1; the labels tell the version.", []string{"version", "goversion"}, nil)
 )
 
+// LogLinesLost shows how many lines of the log were left out, because it was not read fast enough. lost is safe for
+// concurrent use.
+func LogLinesLost(lost func() uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "nsgd_log_lines_lost_total",
+		Help: "Lines that are not in the daemon's log, because it was not read fast enough."}, func() float64 { return float64(lost()) })
+}
+
 // collector shows what has few series: flows, fragments, drops, the platform, workers and the
 // policy. Safe for concurrent use.
 type collector struct {

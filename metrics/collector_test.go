@@ -194,7 +194,7 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
 	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads})
-	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).http.Handler)
+	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).handler)
 	defer server.Close()
 	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {
 		response, err := http.Get(server.URL + path)
@@ -253,7 +253,7 @@ func (w waiting) Gather() ([]*dto.MetricFamily, func(), error) {
 
 func TestScrapesAreBounded(t *testing.T) {
 	w := waiting{make(chan struct{}, 2*maxScrapes), make(chan struct{})}
-	server := httptest.NewServer(NewServer(w, slog.New(slog.DiscardHandler)).http.Handler)
+	server := httptest.NewServer(NewServer(w, slog.New(slog.DiscardHandler)).handler)
 	defer server.Close()
 	status := make(chan int, maxScrapes)
 	scrape := func() {

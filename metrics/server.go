@@ -8,23 +8,31 @@
 package metrics
 
 import (
-	"context"
+	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 const (
-	readHeaderTimeout = 10 * time.Second
-	// maxScrapes bounds the scrapes at a time; more get 503.
+	// maxScrapes bounds the scrapes that are rendered at a time; more get 503.
 	maxScrapes = 4
+	// maxAnswers bounds the scrapes that wait for their readers. One more ends the oldest.
+	maxAnswers = 8
+	// maxAnswerLen bounds a scrape's answer, in bytes. 100,000 rules have some 60 MB.
+	maxAnswerLen = 256 << 20
+	// maxConnections bounds the connections. One more ends the oldest.
+	maxConnections = 64
 )
 
 // Options are what NewGatherer shows.
@@ -66,28 +74,62 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 }
 
 // Server serves metrics under /metrics.
-type Server struct{ http http.Server }
+type Server struct {
+	*serve.Server
+	handler http.Handler
+}
 
 // NewServer returns a server of g that is not serving yet.
 func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
 	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
+	render := promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes}))
-	return &Server{http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: errorLog}}
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { answer(w, r, render) })
+	return &Server{serve.New(mux, serve.Options{
+		Timeout: serve.Timeout, IdleTimeout: serve.IdleTimeout, Connections: maxConnections, Answers: maxAnswers, ErrorLog: errorLog,
+	}), mux}
 }
 
-// Serve answers until Shutdown.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+// pages are what scrapes were rendered into, to be used again.
+var pages = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// answer renders a scrape whole before it writes the first byte. What rendering takes, such as its
+// share of maxScrapes, does not wait for the peer.
+func answer(w http.ResponseWriter, r *http.Request, render http.Handler) {
+	p := rendered{Buffer: pages.Get().(*bytes.Buffer), header: w.Header(), status: http.StatusOK}
+	defer pages.Put(p.Buffer)
+	p.Reset()
+	render.ServeHTTP(&p, r)
+	if p.tooLong {
+		p.Reset()
+		clear(p.header)
+		http.Error(w, fmt.Sprintf("the metrics have more than %d bytes", maxAnswerLen), http.StatusInternalServerError)
+		return
 	}
-	return nil
+	serve.Hold(w)
+	p.header.Set("Content-Length", strconv.Itoa(p.Len()))
+	w.WriteHeader(p.status)
+	w.Write(p.Bytes()) // fails only when the peer went away, or is too slow
 }
 
-// Shutdown closes the listener and lets running answers end. When ctx ends first, they are cut off.
-func (s *Server) Shutdown(ctx context.Context) error {
-	if s.http.Shutdown(ctx) != nil {
-		return s.http.Close()
+// rendered is an answer in memory.
+type rendered struct {
+	*bytes.Buffer
+	header  http.Header
+	status  int
+	tooLong bool
+}
+
+// Header implements http.ResponseWriter.
+func (p *rendered) Header() http.Header { return p.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (p *rendered) WriteHeader(status int) { p.status = status }
+
+// Write implements http.ResponseWriter.
+func (p *rendered) Write(b []byte) (int, error) {
+	if p.tooLong = p.tooLong || p.Len()+len(b) > maxAnswerLen; p.tooLong {
+		return 0, errors.New("metrics: the answer is too long")
 	}
-	return nil
+	return p.Buffer.Write(b)
 }

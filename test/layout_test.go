@@ -23,7 +23,8 @@ const anyPackage = "..."
 var allowedImports = map[string][]string{
 	"dataplane/packet":      {},
 	"ruleset":               {},
-	"tun":                   {"dataplane/packet"}, // the offsets of headers
+	"tun":                   {"dataplane/packet", "tun/folder"}, // of packet the offsets of headers
+	"tun/folder":            {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
@@ -40,21 +41,23 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
 	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
-	"dataplane/pcap": {},
+	"dataplane/serve":   {},
+	"dataplane/logring": {},
+	"dataplane/pcap":    {},
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
 		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
-	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "ruleset/azure"},
+	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
 	"metrics": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "tun/folder",
 	},
 	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},
@@ -97,8 +100,8 @@ var onlyExternal = map[string]string{
 
 // onlyImporters are packages of the standard library that only some rooms may import.
 var onlyImporters = map[string][]string{
-	// Control and metrics answer, probe asks backends; the lab is client and server of its figure.
-	"net/http": {"dataplane/control", "metrics", "dataplane/probe", "deploy/lab"},
+	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure.
+	"net/http": {"dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "deploy/lab"},
 }
 
 // withoutImport are packages that must not import a package of the standard library.

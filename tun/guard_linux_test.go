@@ -117,7 +117,7 @@ func TestADescriptorsNumberIsGivenBackOnce(t *testing.T) {
 
 func TestANamespaceThatCouldNotBeMadeIsForgotten(t *testing.T) {
 	s := newState(t)
-	if err := os.RemoveAll(s.dir); err != nil { // so the journal can't be written
+	if err := os.RemoveAll(s.dir.Name()); err != nil { // so the journal can't be written
 		t.Fatal(err)
 	}
 	name := uniqueName()

@@ -1,13 +1,16 @@
 package tun
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/nsgd/nsgd/tun/folder"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,10 +36,13 @@ func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
 // takeLock locks dir's lock file and writes the process id into it. The kernel gives the lock
 // up with the process, however that ends.
-func takeLock(dir string) (*os.File, error) {
-	path := filepath.Join(dir, lockName)
+func takeLock(dir *os.Root) (*os.File, error) {
+	path := filepath.Join(dir.Name(), lockName)
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+		f, err := folder.OpenFile(dir, lockName, os.O_RDWR|os.O_CREATE, 0o640)
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+			continue // another daemon made or removed it meanwhile
+		}
 		if err != nil {
 			return nil, fmt.Errorf("tun: state directory: %w", err)
 		}
@@ -45,7 +51,7 @@ func takeLock(dir string) (*os.File, error) {
 			text, _ := io.ReadAll(f)
 			f.Close()
 			pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			return nil, &RunningError{Dir: dir, PID: pid}
+			return nil, &RunningError{Dir: dir.Name(), PID: pid}
 		}
 		if err != nil {
 			f.Close()
@@ -76,6 +82,6 @@ func lockFile(f *os.File, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	named, err := os.Stat(path)
+	named, err := os.Lstat(path)
 	return err == nil && os.SameFile(held, named), nil
 }

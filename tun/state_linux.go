@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/nsgd/nsgd/tun/folder"
 )
 
 const journalName = "namespaces.json"
@@ -16,7 +19,7 @@ const journalName = "namespaces.json"
 // a time, and the journal of the network namespaces that this one made. A namespace is in the
 // journal before it exists. Safe for concurrent use.
 type State struct {
-	dir       string
+	dir       *os.Root
 	lock      *os.File
 	leftovers []string
 
@@ -36,26 +39,27 @@ type journal struct {
 }
 
 // OpenState takes the state directory dir and removes what an earlier run left behind. It makes
-// dir if needed. It fails with a RunningError while another process holds dir.
-func OpenState(dir string) (*State, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+// dir if needed. It fails with a RunningError while another process holds dir, and where folder.Open does.
+func OpenState(path string) (*State, error) {
+	dir, err := folder.Open(path)
+	if err != nil {
 		return nil, fmt.Errorf("tun: state directory: %w", err)
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, dir.Close())
 	}
 	s := &State{dir: dir, lock: lock}
 	if err := s.removeLeftovers(); err != nil {
-		return nil, errors.Join(err, os.Remove(lock.Name()), lock.Close())
+		return nil, errors.Join(err, dir.Remove(lockName), lock.Close(), dir.Close())
 	}
 	return s, nil
 }
 
 // removeLeftovers removes the namespaces that an earlier run's journal names.
 func (s *State) removeLeftovers() error {
-	path := filepath.Join(s.dir, journalName)
-	text, err := os.ReadFile(path)
+	path := filepath.Join(s.dir.Name(), journalName)
+	text, err := s.readJournal()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -78,6 +82,16 @@ func (s *State) removeLeftovers() error {
 	}
 	s.made = nil
 	return s.writeJournal()
+}
+
+// readJournal reads what an earlier run has written, not what another user has put there.
+func (s *State) readJournal() ([]byte, error) {
+	f, err := folder.OpenFile(s.dir, journalName, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // Leftovers are the namespaces of an earlier run that OpenState removed.
@@ -171,15 +185,14 @@ func (s *State) Close() error {
 	})
 	errs = append(errs, s.writeJournal())
 	// Removed while locked: a process that has opened the file finds that its name is gone.
-	errs = append(errs, os.Remove(s.lock.Name()), s.lock.Close())
+	errs = append(errs, s.dir.Remove(lockName), s.lock.Close(), s.dir.Close())
 	return errors.Join(errs...)
 }
 
 // writeJournal replaces the journal; without namespaces there is no file. mu is held.
 func (s *State) writeJournal() error {
-	path := filepath.Join(s.dir, journalName)
 	if len(s.made) == 0 {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.dir.Remove(journalName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("tun: journal: %w", err)
 		}
 		return nil
@@ -188,21 +201,8 @@ func (s *State) writeJournal() error {
 	if err != nil {
 		return fmt.Errorf("tun: journal: %w", err)
 	}
-	if err := replaceFile(path, append(text, '\n')); err != nil {
+	if err := folder.Replace(s.dir, journalName, append(text, '\n'), 0o640); err != nil {
 		return fmt.Errorf("tun: journal: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file: a crash leaves the old one or the new one.
-func replaceFile(path string, text []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

@@ -34,7 +34,7 @@ func TestStateRemovesWhatItMade(t *testing.T) {
 	if err := s.Close(); err != nil || namespaceExists(b) {
 		t.Errorf("close: %v", err)
 	}
-	if left, _ := os.ReadDir(s.dir); len(left) != 0 {
+	if left, _ := os.ReadDir(s.dir.Name()); len(left) != 0 {
 		t.Errorf("left in the directory: %v", left)
 	}
 	if err := s.CreateNamespace(a); !errors.Is(err, os.ErrClosed) {
@@ -79,18 +79,18 @@ func TestANamespaceOfSomebodyElseIsNeitherTakenNorRemoved(t *testing.T) {
 
 func TestOneDaemonAtATime(t *testing.T) {
 	s := newState(t)
-	_, err := OpenState(s.dir)
+	_, err := OpenState(s.dir.Name())
 	var running *RunningError
 	if !errors.As(err, &running) || !errors.Is(err, ErrRunning) || running.PID != os.Getpid() {
 		t.Fatalf("got %v, want ErrRunning with pid %d", err, os.Getpid())
 	}
-	if !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) || !strings.Contains(err.Error(), s.dir) {
+	if !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) || !strings.Contains(err.Error(), s.dir.Name()) {
 		t.Errorf("the message lacks the pid or the directory: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenState(s.dir)
+	again, err := OpenState(s.dir.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,4 +229,39 @@ func devices(t testing.TB, namespace string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Another user's link in the place of a file that root writes must not have root write through it.
+func TestHostile18LockSymlink(t *testing.T) {
+	for _, name := range []string{lockName, journalName, journalName + ".new"} {
+		for kind, plant := range map[string]func(target, link string) error{"symbolic": os.Symlink, "hard": os.Link} {
+			dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+			if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), plant(victim, filepath.Join(dir, name))); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenState(dir)
+			if err == nil {
+				s.made = []madeNamespace{{Name: "x"}}
+				err = s.writeJournal()
+				s.made = nil
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if refused := name != journalName+".new"; (err != nil) != refused {
+				t.Errorf("a %s link %s: %v", kind, name, err)
+			}
+			if text, err := os.ReadFile(victim); string(text) != "precious" || err != nil {
+				t.Errorf("through a %s link %s: %q, %v", kind, name, text, err)
+			}
+		}
+	}
+	everybodys := t.TempDir()
+	if err := os.Chmod(everybodys, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := OpenState(everybodys); err == nil {
+		s.Close()
+		t.Error("a folder that everybody may write to was taken")
+	}
 }

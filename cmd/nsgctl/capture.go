@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -60,7 +63,7 @@ type lateFile struct {
 
 func (f *lateFile) Write(b []byte) (int, error) {
 	if f.file == nil && f.name != "-" {
-		file, err := os.Create(f.name)
+		file, err := createCapture(f.name)
 		if err != nil {
 			return 0, err
 		}
@@ -72,6 +75,39 @@ func (f *lateFile) Write(b []byte) (int, error) {
 		f.begun = nil
 	}
 	return n, err
+}
+
+// createCapture makes a file that only its owner reads. It takes the place of a file of that name, and follows no
+// link. A pipe or a device of the user or of root is opened.
+func createCapture(name string) (*os.File, error) {
+	info, err := os.Lstat(name)
+	switch {
+	case err == nil && info.Mode().Type() == fs.ModeSymlink:
+		return nil, fmt.Errorf("%s is a symbolic link: write to what it leads to, or to - for the standard output", name)
+	case err == nil && !info.Mode().IsRegular():
+		file, err := os.OpenFile(name, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, err
+		}
+		info, err := file.Stat()
+		if err == nil {
+			if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && owner != uint32(os.Geteuid()) {
+				err = fmt.Errorf("%s belongs to user %d, who could read the packets", name, owner)
+			}
+		}
+		if err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return file, nil
+	}
+	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // has mode 0600
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(file.Name(), name); err != nil {
+		return nil, errors.Join(err, os.Remove(file.Name()), file.Close())
+	}
+	return file, nil
 }
 
 func (f *lateFile) close() error {

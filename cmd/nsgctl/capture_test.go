@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/google/gopacket"
@@ -87,4 +90,52 @@ func pad(b []byte) []byte {
 		b = append(b, 0)
 	}
 	return b
+}
+
+// A capture shows what others send, and root may write it into a folder of everybody.
+func TestHostile18LockSymlink(t *testing.T) {
+	dir := t.TempDir()
+	victim, name := filepath.Join(dir, "victim"), filepath.Join(dir, "capture.pcapng")
+	if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write := func() error {
+		out := &lateFile{name: name, begun: func() {}}
+		_, err := out.Write([]byte("packets"))
+		return errors.Join(err, out.close())
+	}
+	if err := os.Symlink(victim, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("through a symbolic link: %v", err)
+	}
+	for _, before := range []string{"nothing", "another name of a file", "a file that everybody may read"} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		switch before {
+		case "another name of a file":
+			if err := os.Link(victim, name); err != nil {
+				t.Fatal(err)
+			}
+		case "a file that everybody may read":
+			if err := os.WriteFile(name, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := write(); err != nil {
+			t.Errorf("%s: %v", before, err)
+		}
+		info, err := os.Lstat(name)
+		if err != nil || info.Mode() != 0o600 || info.Size() != int64(len("packets")) {
+			t.Errorf("%s: %v, %v", before, info, err)
+		}
+	}
+	if text, err := os.ReadFile(victim); string(text) != "precious" || err != nil {
+		t.Errorf("the victim: %q, %v", text, err)
+	}
+	if list, err := os.ReadDir(dir); len(list) != 2 || err != nil {
+		t.Errorf("left in the folder: %v, %v", list, err)
+	}
 }

@@ -52,6 +52,10 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("fragments", fmt.Sprintf("%d datagrams of %d, %d held", s.Fragments.Datagrams, s.Fragments.Limit, s.Fragments.Held))
 	if l := s.FlowLogs; l != nil {
 		facts.row("flow logs", fmt.Sprintf("%d rows, %d lost, %d errors, %d bytes of files", l.Rows, l.Lost, l.Errors, l.Size))
+		if l.LostDenied > 0 || l.LostRoom > 0 || l.DeletedFiles > 0 {
+			facts.row("left out", fmt.Sprintf("%d denied packets without a row, %d rows without room, %d files deleted for room",
+				l.LostDenied, l.LostRoom, l.DeletedFiles))
+		}
 	}
 	if s.Unprobed != "" {
 		facts.row("health probes", s.Unprobed)

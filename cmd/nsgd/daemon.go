@@ -19,6 +19,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
@@ -35,7 +36,8 @@ type daemon struct {
 	config *Config
 	policy *inspect.PolicyFiles
 	log    *slog.Logger
-	stdout io.Writer // of flow logs
+	lines  *logring.Handler // of log
+	stdout io.Writer        // of flow logs
 
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -67,10 +68,11 @@ func (d *daemon) record(stdout io.Writer) error {
 
 // collectors show what is beside the engine.
 func (d *daemon) collectors() []prometheus.Collector {
-	if d.recorder == nil {
-		return nil
+	all := []prometheus.Collector{metrics.LogLinesLost(d.lines.Lost)}
+	if d.recorder != nil {
+		all = append(all, d.recorder)
 	}
-	return []prometheus.Collector{d.recorder}
+	return all
 }
 
 // flowLogUse is for the status.
@@ -80,7 +82,8 @@ func (d *daemon) flowLogUse() *inspect.FlowLogUse {
 	}
 	s := d.recorder.Stats()
 	return &inspect.FlowLogUse{
-		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost, Errors: s.Errors, Size: s.Size,
+		Rows: s.Rows[flowlog.NSG] + s.Rows[flowlog.VNet], Lost: s.EndedLost + s.DeniedLost + s.WaitingLost + s.LeftOut, Errors: s.Errors, Size: s.Size,
+		LostDenied: s.DeniedLost, LostRoom: s.LeftOut, DeletedFiles: s.Deleted,
 	}
 }
 

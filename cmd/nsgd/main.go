@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -50,7 +51,16 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "nsgd: %v\nnsgd --help shows what is allowed\n", err)
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "nsgd: %v\n", err)
+	// The log has the same reader, who may read no more.
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		fmt.Fprintf(stderr, "nsgd: %v\n", err)
+	}()
+	select {
+	case <-told:
+	case <-time.After(logPatience):
+	}
 	return exitFailed
 }
 

@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
+	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/spf13/cobra"
 )
 
@@ -35,6 +37,9 @@ func newRun() *cobra.Command {
 	return c
 }
 
+// logPatience is how long the last lines may wait for whoever reads the log.
+const logPatience = time.Second
+
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
 func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
@@ -42,10 +47,17 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 	if err != nil {
 		return err
 	}
+	lines := logring.New(log.Handler())
+	log = slog.New(lines)
+	defer func() {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), logPatience)
+		defer cancel()
+		lines.Flush(late)
+	}()
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{config: all.config, policy: all.files, log: log, stdout: stdout}
+	d := &daemon{config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
 	if err := d.start(all); err != nil {
 		return errors.Join(err, d.stop())
 	}

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/nsgd/nsgd/tun/folder"
 )
 
 const (
@@ -18,11 +21,16 @@ const (
 )
 
 // Listen opens the control socket. It replaces the socket of a daemon that died. The socket of a
-// living one, or a file that is no socket, is an error.
+// living one, a file that is no socket, or a folder that others may write to is an error; see folder.Open.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > MaxSocketPath {
 		return nil, fmt.Errorf("control socket %s: a unix socket's path has at most %d bytes", path, MaxSocketPath)
 	}
+	dir, err := folder.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	defer dir.Close()
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
@@ -30,7 +38,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := dir.Chmod(filepath.Base(path), socketMode); err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
 	}
 	return l, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/serve"
 )
 
 // routes are all that a server answers. Verbs add theirs when the program starts.
@@ -50,6 +51,7 @@ func value[T any](method, path string, answer func(*inspect.Service, *http.Reque
 			refuse(w, err)
 			return
 		}
+		serve.Hold(w)
 		writeJSON(w, http.StatusOK, result)
 	}, method)
 	return endpoint[T]{method, path}
@@ -93,7 +95,7 @@ func refusal(status int, err error) error {
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	if errors.Is(err, dataplane.ErrWatchers) {
+	if errors.Is(err, dataplane.ErrWatchers) || errors.Is(err, serve.ErrStreams) {
 		status = http.StatusServiceUnavailable
 	}
 	e = &Error{Status: status, Message: err.Error()}

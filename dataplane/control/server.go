@@ -8,22 +8,27 @@ package control
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/serve"
 )
 
-// readHeaderTimeout ends connections that ask nothing.
-const readHeaderTimeout = 10 * time.Second
+const (
+	// maxConnections bounds the connections. One more ends the oldest.
+	maxConnections = 128
+	// maxAnswers bounds the answers that wait for their readers. One more ends the oldest.
+	maxAnswers = 16
+	// maxStreams bounds the answers without an end: trace, capture and verify.
+	maxStreams = 64
+)
 
 // Server serves a service on a listener.
 type Server struct {
 	service *inspect.Service
-	http    http.Server
+	http    *serve.Server
 	// streams is over when answers that have no end must end.
 	streams    context.Context
 	endStreams context.CancelFunc
@@ -39,27 +44,17 @@ func NewServer(service *inspect.Service) *Server {
 			mux.HandleFunc(method+" /v1/"+r.path, func(w http.ResponseWriter, q *http.Request) { r.answer(s, w, q) })
 		}
 	}
-	s.http = http.Server{
-		Handler: mux, ReadHeaderTimeout: readHeaderTimeout,
+	s.http = serve.New(mux, serve.Options{
+		Timeout: serve.Timeout, IdleTimeout: serve.IdleTimeout,
+		Connections: maxConnections, Answers: maxAnswers, Streams: maxStreams, Ending: s.endStreams,
 		ErrorLog: slog.NewLogLogger(service.Log().Handler(), slog.LevelWarn),
-	}
+	})
 	return s
 }
 
 // Serve answers until Shutdown.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(l) }
 
 // Shutdown closes the listener, which removes the socket, and lets running answers end.
 // When ctx ends first, they are cut off. Streams end at once, with their summary.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.endStreams()
-	if err := s.http.Shutdown(ctx); err != nil {
-		return s.http.Close()
-	}
-	return nil
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/serve"
 )
 
 // POST /v1/verify answers requests in its body, one a line, with a line each; see
@@ -20,6 +21,10 @@ var verifyPath = addRoute("verify", (*Server).verify, http.MethodPost)
 func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 	path, err := parseFlag(r.URL.Query(), "path")
 	if err != nil {
+		refuse(w, err)
+		return
+	}
+	if err := serve.Stream(w); err != nil {
 		refuse(w, err)
 		return
 	}

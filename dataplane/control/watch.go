@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/serve"
 )
 
 // Trace and capture go on until their count, or until the client goes away. The client of a POST
@@ -63,6 +64,10 @@ func (a *streamAnswer) flush() error {
 // stream answers with what write makes of the stream. trailers, if not nil, are for its end.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType string, keepBytes bool,
 	write func(context.Context, *streamAnswer) error, trailers func(inspect.WatchSummary) http.Header) {
+	if err := serve.Stream(w); err != nil {
+		refuse(w, err)
+		return
+	}
 	control := http.NewResponseController(w)
 	if err := control.EnableFullDuplex(); err != nil {
 		refuse(w, err)
@@ -104,7 +109,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 func (s *Server) untilEnough(r *http.Request, control *http.ResponseController) (ctx context.Context, leave func()) {
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(s.streams, func() {
-		control.SetWriteDeadline(time.Now().Add(streamGrace))
+		control.SetWriteDeadline(time.Now().Add(streamGrace)) // of the write that waits
 		cancel()
 	})
 	read := make(chan struct{})

@@ -55,9 +55,14 @@ type FragmentUse struct {
 // FlowLogUse is how flow logs do.
 type FlowLogUse struct {
 	Rows   uint64 `json:"rows"` // written
-	Lost   uint64 `json:"lost"` // rows
+	Lost   uint64 `json:"lost"` // rows, those below among them
 	Errors uint64 `json:"errors"`
 	Size   int64  `json:"size"` // bytes of the files
+	// LostDenied are denied packets without a row, LostRoom rows without room in their folder.
+	LostDenied uint64 `json:"lostDenied"`
+	LostRoom   uint64 `json:"lostRoom"`
+	// DeletedFiles counts the files of past hours that were deleted for room.
+	DeletedFiles uint64 `json:"deletedFiles"`
 }
 
 // AttachmentStatus is one TUN device.

@@ -162,11 +162,11 @@ func TestAFlowWhoseEndWasLostLeavesNothingToTheNext(t *testing.T) {
 func TestDeniedRoomComesBackWhenRecordsAreWritten(t *testing.T) {
 	s := newSink(1000, func(*block) error { return nil }, func(error) {})
 	s.put(&block{log: &flowLog{}, record: make([]byte, 240), denied: 200})
-	if s.renewDenied(); s.deniedRoom != 1000/deniedOfQueue-200 {
+	if s.renewDenied("h"); s.deniedRoom != 1000/deniedOfQueue-200 {
 		t.Errorf("room %d with a record that waits", s.deniedRoom)
 	}
 	s.finish(s.take(), true)
-	if s.renewDenied(); s.deniedRoom != 1000/deniedOfQueue || s.bytes != 0 {
+	if s.renewDenied("h"); s.deniedRoom != 1000/deniedOfQueue || s.bytes != 0 {
 		t.Errorf("room %d and %d bytes when it is written", s.deniedRoom, s.bytes)
 	}
 }

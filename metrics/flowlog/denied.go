@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
@@ -20,9 +21,17 @@ const (
 	// deniedOfQueue is the part of a sink's queue that rows of denied packets may take up: one
 	// in so many bytes.
 	deniedOfQueue = 4
-	// deniedOfFolder is the part of a folder's size that they may add in an interval. A flood
-	// needs more than four hours of minutes to fill a folder.
-	deniedOfFolder = 256
+	// deniedOfFolder is the part of a folder's size that they may add in an hour, deniedOfHour the part of that
+	// in an interval: one in so many bytes. A flood needs 16 hours to fill a folder.
+	deniedOfFolder, deniedOfHour = 16, 16
+	// deniedOfOthers is what an NSG leaves of an interval's room to the others: it takes no more than one in so many
+	// bytes of what is left.
+	deniedOfOthers = 2
+	// ownRows is how many denied packets of a source, to one address and port, have rows of their own in an interval.
+	// Later ones share a row, and so do those without room.
+	ownRows = 64
+	// maxRepeated bounds the sources whose repeated denials are counted in an interval.
+	maxRepeated = 1 << 14
 )
 
 // watchDenied subscribes to the packets that rules deny.
@@ -84,30 +93,83 @@ func (r *Recorder) denyBy(e *watch.Event, slot uint32, d ruleset.Direction) {
 		return
 	}
 	end := r.router.endAt(r.router.viewOf(e.Generation), uint16(zone), address, d, slot)
-	if !r.hasRoomForDenied(end) {
+	key := repeatedKey{end, w.tuple.Proto, w.tuple.Src, w.tuple.Dst, w.tuple.DstPort}
+	again := r.repeated[key]
+	room := r.hasRoomForDenied(end)
+	if again != nil && (again.rows == ownRows || !room) {
+		again.time = w.time
+		again.packets[conntrack.Original] += uint64(e.Packet.Segments)
+		again.bytes[conntrack.Original] += uint64(e.Packet.WireLen)
+		return
+	}
+	if again == nil && len(r.repeated) >= maxRepeated || !room {
 		r.deniedOut.Add(1)
 		return
 	}
+	if again == nil {
+		again = &repeated{row: row{state: stateDenied, tuple: w.tuple}}
+		r.repeated[key] = again
+	}
+	again.rows++
 	r.addRow(end, w)
 }
 
+// repeated is the row of a source whose packets were denied again and again in an interval.
+type repeated struct {
+	row
+	rows int // of single packets
+}
+
+// repeatedKey is what the denied packets of one row have in common: all but the source port.
+type repeatedKey struct {
+	end      uint32
+	proto    uint8
+	src, dst packet.Addr
+	port     uint16
+}
+
+// addRepeated makes a row for each source whose packets were denied so often in this interval that some had no row of their
+// own. It counts those. mu is held.
+func (r *Recorder) addRepeated() {
+	for key, w := range r.repeated {
+		if w.packets[conntrack.Original] > 0 {
+			r.addRow(key.end, &w.row)
+		}
+	}
+	clear(r.repeated)
+}
+
 // hasRoomForDenied reports whether every sink of a flow end takes one more row of a denied
-// packet in this interval. mu is held, as for all below.
+// packet in this interval, and its NSG leaves the others room. mu is held, as for all below.
 func (r *Recorder) hasRoomForDenied(end uint32) bool {
 	for _, g := range r.router.ends[end].groups {
-		if g != nil && slices.ContainsFunc(g.place.log.sinks, func(s *sink) bool { return s.deniedRoom <= 0 }) {
+		if g != nil && slices.ContainsFunc(g.place.log.sinks, func(s *sink) bool {
+			return s.deniedRoom <= g.place.denied*deniedOfOthers
+		}) {
 			return false
 		}
 	}
 	return true
 }
 
-// tellDenied logs how many denied packets have no row since it last told.
+// tellDenied logs how many denied packets have no row, and how many rows had no room, since it last told.
 func (r *Recorder) tellDenied() {
 	if n := r.deniedLost(); n > r.deniedTold {
 		r.log.Warn("flow logs: denied packets without a row, so that other rows have room", "packets", n-r.deniedTold)
 		r.deniedTold = n
 	}
+	if n := r.leftOut(); n > r.leftTold {
+		r.log.Warn("flow logs: rows left out, because the folder is full of this hour's", "rows", n-r.leftTold)
+		r.leftTold = n
+	}
+}
+
+// leftOut counts the rows that had no room in a folder. Safe for concurrent use.
+func (r *Recorder) leftOut() (rows uint64) {
+	for _, st := range r.stores {
+		rows += st.leftOut.Load()
+	}
+	return rows
 }
 
 // deniedLost counts the denied packets without a row. Safe for concurrent use.

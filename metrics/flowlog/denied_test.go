@@ -2,7 +2,10 @@ package flowlog
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -26,11 +29,12 @@ func (g *gate) Write(b []byte) (int, error) {
 	return g.text.Write(b)
 }
 
-// sendDenied sends packets that the subnet's NSG denies.
+// sendDenied sends packets to as many hosts, which the subnet's NSG denies.
 func (r *rig) sendDenied(n int) {
 	r.t.Helper()
 	for i := range n {
-		r.queued[vmA] = append(r.queued[vmA], packettest.UDP(packettest.Spec{Src: addrA, Dst: world, SrcPort: uint16(i), DstPort: 666}))
+		to := fmt.Sprintf("9.0.%d.%d", i>>8, i&255)
+		r.queued[vmA] = append(r.queued[vmA], packettest.UDP(packettest.Spec{Src: addrA, Dst: to, SrcPort: 1, DstPort: 666}))
 	}
 	r.flush()
 }
@@ -98,7 +102,109 @@ func TestAFloodOfDeniedPacketsLeavesAFolderToOtherRows(t *testing.T) {
 		r.minute()
 	}
 	r.end()
-	if s := r.recorder.Stats(); s.Size > limit/32 || s.Rows[NSG] == 0 || s.Rows[NSG]+s.DeniedLost != 20_000 {
+	if s := r.recorder.Stats(); s.Size > limit/deniedOfFolder || s.Rows[NSG] == 0 || s.Rows[NSG]+s.DeniedLost != 20_000 {
 		t.Errorf("denied packets of four minutes take up %d bytes of %d: %+v", s.Size, limit, s)
+	}
+}
+
+// Whoever is outside can choose what is denied, and how often. It must not take what the log has told before.
+func TestHostile10FlowLogWipe(t *testing.T) {
+	folder := t.TempDir()
+	r := newRig(t, midnight, Log{Version: NSG, Folder: folder, MaxSize: MinMaxSize}, Log{Version: VNet, Folder: folder, MaxSize: MinMaxSize})
+	denied := func(from string, sport uint16) []byte {
+		return packettest.TCP(packettest.Spec{Src: from, Dst: addrA, SrcPort: sport, DstPort: 3389, Flags: "S"})
+	}
+	r.send(internet, denied(world, 1))
+	r.minute()
+	const minutes, many = 10, 5000
+	for m := range minutes {
+		for i := range many { // one source, and as many sources
+			r.queued[internet] = append(r.queued[internet], denied("198.51.100.1", uint16(i)), denied(fmt.Sprintf("9.%d.%d.%d", m, i>>8, i&255), 1))
+		}
+		r.flush()
+		for r.recorder.takeDenied() {
+		}
+		r.wait(time.Minute)
+		r.minute()
+	}
+	r.end()
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe, one := 0, uint64(0)
+	for i := range rows {
+		switch row := &rows[i]; {
+		case row.Src.String() == world:
+			probe++
+		case row.Version == 4 && row.Src.String() == "198.51.100.1":
+			one += max(row.Counters[0], 1)
+		}
+	}
+	s := r.recorder.Stats()
+	if probe != 2 || s.Deleted != 0 {
+		t.Errorf("%d rows of the probe before the flood, %d files deleted", probe, s.Deleted)
+	}
+	if one+s.DeniedLost < minutes*many || one < minutes*many*9/10 {
+		t.Errorf("rows count %d packets of one source, of %d", one, minutes*many)
+	}
+	if told := s.DeniedLost + s.Rows[VNet]; told < minutes*many || s.DeniedLost == 0 || s.Size > MinMaxSize/deniedOfFolder*9/8 {
+		t.Errorf("%d packets and rows of %d sources, %d bytes: %+v", told, minutes*many, s.Size, s)
+	}
+}
+
+func TestTheFilesOfTheHourStay(t *testing.T) {
+	s := &store{folder: t.TempDir(), limit: 100_000}
+	l := &flowLog{}
+	for n := range 50 {
+		err := s.append(blockOf(l, midnight, n, 5000))
+		if full := n >= 19; (err == errLeftOut) != full {
+			t.Errorf("record %d: %v", n, err)
+		}
+	}
+	path := filepath.Join(s.folder, blockOf(l, midnight, 0, 0).path)
+	if list := records(t, path); len(list) != 19 || !bytes.HasPrefix(list[0], []byte(`{"n":0,`)) || s.leftOut.Load() != 31 {
+		t.Errorf("%d records, %d left out", len(list), s.leftOut.Load())
+	}
+	if err := s.append(blockOf(l, midnight.Add(time.Hour), 50, 5000)); err != nil || s.deleted.Load() != 1 {
+		t.Errorf("the next hour: %v, %d files deleted", err, s.deleted.Load())
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the past hour: %v", err)
+	}
+}
+
+func TestAnNSGThatLogsMuchTakesNoOthersShare(t *testing.T) {
+	s := &store{folder: t.TempDir(), limit: 100_000}
+	l := &flowLog{}
+	put := func(nsg string, hour, size int) error {
+		b := blockOf(l, midnight.Add(time.Duration(hour)*time.Hour), hour, size)
+		b.path = strings.Replace(b.path, "/N/", "/"+nsg+"/", 1)
+		return s.append(b)
+	}
+	for hour := range 8 {
+		if err := put("quiet", hour, 5000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for hour := range 20 {
+		for range 3 {
+			if err := put("loud", hour, 5000); err != nil && err != errLeftOut {
+				t.Fatal(err)
+			}
+		}
+	}
+	hours := map[string]int{}
+	if err := s.list(func(h hourly) error { hours[filepath.Base(ownerOf(h.path))]++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if hours["quiet"] != 8 || hours["loud"] < 2 {
+		t.Errorf("hours left: %v", hours)
+	}
+	for n := range 100 { // of the hour, until there is no room for it
+		put("loud", 20, 5000+n)
+	}
+	if err := put("quiet", 20, 5000); err != nil || s.leftOut.Load() == 0 {
+		t.Errorf("a record of the quiet one: %v, %d of the loud one left out", err, s.leftOut.Load())
 	}
 }

@@ -26,14 +26,9 @@ const (
 	closing = "]}\n"
 )
 
-// appendRecord adds a record to a file, which it makes if there is none. It returns by how much
-// the file grew. After an error the file is as it was before.
-func appendRecord(path string, record []byte) (grown int64, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+// appendRecord adds a record to a file. It returns by how much the file grew. After an error the file is as it
+// was before.
+func appendRecord(f *os.File, record []byte) (grown int64, err error) {
 	before, err := sizeOf(f)
 	if err != nil {
 		return 0, err

@@ -27,11 +27,31 @@ func records(t *testing.T, path string) (list []json.RawMessage) {
 	return file.Records
 }
 
+// appendToFile adds a record to a file, which it makes if there is none.
+func appendToFile(path string, record []byte) (grown int64, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return appendRecord(f, record)
+}
+
+func openRoot(t *testing.T, path string) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return root
+}
+
 func TestAFileIsWholeAfterEachRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), hourFile)
 	size := int64(0)
 	for n := 1; n <= 3; n++ {
-		grown, err := appendRecord(path, fmt.Appendf(nil, `{"n":%d}`, n))
+		grown, err := appendToFile(path, fmt.Appendf(nil, `{"n":%d}`, n))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +70,7 @@ func TestAFileIsWholeAfterEachRecord(t *testing.T) {
 func TestAFileThatWasCutAnywhereIsMended(t *testing.T) {
 	path := filepath.Join(t.TempDir(), hourFile)
 	for _, r := range []string{`{"a":["x"]}`, `{"b":["y]}"]}`} {
-		if _, err := appendRecord(path, []byte(r)); err != nil {
+		if _, err := appendToFile(path, []byte(r)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +87,7 @@ func TestAFileThatWasCutAnywhereIsMended(t *testing.T) {
 			if n == len(whole) && rest == "" {
 				want = 3
 			}
-			if _, err := appendRecord(path, []byte(`{"c":1}`)); err != nil {
+			if _, err := appendToFile(path, []byte(`{"c":1}`)); err != nil {
 				if n < len(opening) && rest != "" && errors.Is(err, errForeign) {
 					continue
 				}
@@ -85,7 +105,7 @@ const appendForever = "NSGD_FLOWLOG_APPEND"
 // appendUntilKilled is the process that the next test kills.
 func appendUntilKilled(path string) {
 	for n := 0; ; n++ {
-		if _, err := appendRecord(path, fmt.Appendf(nil, `{"n":%d,"pad":%q}`, n, strings.Repeat("]}", 40_000))); err != nil {
+		if _, err := appendToFile(path, fmt.Appendf(nil, `{"n":%d,"pad":%q}`, n, strings.Repeat("]}", 40_000))); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -119,7 +139,7 @@ func TestAfterAKillAFileIsMendedAndGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		command.Wait()
-		s.opened = false
+		s.close()
 		if err := s.append(&block{path: hour, record: []byte(`{"n":-1}`)}); err != nil {
 			t.Fatal(err)
 		}

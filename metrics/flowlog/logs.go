@@ -44,7 +44,7 @@ type Log struct {
 	// Folder holds the containers of the logs; empty: none is written.
 	Folder string
 	// MaxSize bounds the bytes of the files below Folder; 0: DefaultMaxSize. Logs with the same
-	// folder have the same MaxSize. Rows of denied packets add 1/256 of it in an interval at most.
+	// folder have the same MaxSize. Rows of denied packets add 1/16 of it in an hour at most.
 	MaxSize int64
 	// Stdout also prints the records, one a line.
 	Stdout bool

@@ -109,8 +109,8 @@ func TestMetricsPassTheLinter(t *testing.T) {
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	if n := testutil.CollectAndCount(r.recorder); n != 11 {
-		t.Errorf("%d series, want 11", n)
+	if n := testutil.CollectAndCount(r.recorder); n != 12 {
+		t.Errorf("%d series, want 12", n)
 	}
 	r.end()
 }

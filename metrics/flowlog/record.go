@@ -13,6 +13,7 @@ type place struct {
 	folder, mac string // the path is the folder, the hour and the MAC address
 	head        string // of a record, behind its time
 	busy        []*group
+	denied      int // bytes of rows of denied packets in this interval
 }
 
 // group gathers the rows of one rule in a place.
@@ -61,6 +62,7 @@ func (g *group) add(r *row) int {
 	grown := len(g.tuples) - before
 	if r.state == stateDenied {
 		g.denied += grown
+		g.place.denied += grown
 		for _, s := range g.place.log.sinks {
 			s.deniedRoom -= grown
 		}

@@ -72,8 +72,10 @@ type Recorder struct {
 	flows      []flow // by conntrack.Flow
 	walked     uint32 // number of the walk, from 1
 	batch      []conntrack.FlowInfo
-	gathered   int       // bytes of rows that have no record yet
-	deniedTold uint64    // of deniedLost, by tellDenied
+	gathered   int    // bytes of rows that have no record yet
+	deniedTold uint64 // of deniedLost, by tellDenied
+	leftTold   uint64 // rows without room in a folder, by tellDenied
+	repeated   map[repeatedKey]*repeated
 	now        time.Time // with tick, relates the flow table's clock to the wall clock
 	tick       conntrack.Tick
 }
@@ -101,7 +103,7 @@ func New(o Options) (*Recorder, error) {
 	if err := Check(o.Engine.Snapshot().Policy, o.Logs); err != nil {
 		return nil, err
 	}
-	r := &Recorder{options: o, log: o.Log, ring: newRing(endedFlows), flows: make([]flow, o.Engine.Flows().Records()), events: make([]watch.Event, deniedAtOnce)}
+	r := &Recorder{options: o, log: o.Log, ring: newRing(endedFlows), flows: make([]flow, o.Engine.Flows().Records()), events: make([]watch.Event, deniedAtOnce), repeated: map[repeatedKey]*repeated{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -113,7 +115,7 @@ func New(o Options) (*Recorder, error) {
 		return nil, err
 	}
 	for _, s := range r.sinks {
-		s.renewDenied()
+		s.renewDenied(hourPath(o.Now()))
 		go s.run()
 	}
 	o.Engine.Flows().OnEnd(r.ring.push)
@@ -136,7 +138,7 @@ func (r *Recorder) openLogs() {
 			if folders[l.Folder] == nil {
 				st := &store{folder: l.Folder, limit: l.MaxSize}
 				folders[l.Folder] = r.addSink(st.append)
-				folders[l.Folder].deniedPerInterval = int(l.MaxSize / deniedOfFolder)
+				folders[l.Folder].deniedPerHour = int(l.MaxSize / deniedOfFolder)
 				r.stores = append(r.stores, st)
 			}
 			running.sinks = append(running.sinks, folders[l.Folder])
@@ -273,9 +275,13 @@ func (r *Recorder) walk(last bool, pause func()) {
 			r.mu.Lock()
 		}
 	}
+	r.addRepeated()
 	r.write()
+	for _, p := range r.router.places {
+		p.denied = 0
+	}
 	for _, s := range r.sinks {
-		s.renewDenied()
+		s.renewDenied(hourPath(r.options.Now()))
 	}
 	r.tellDenied()
 }

@@ -23,7 +23,7 @@ type row struct {
 	tuple    packet.Tuple // as this end sees it, from the end that began the flow
 	outbound bool         // this end began the flow
 	state    state
-	// packets and bytes since the flow's last row, by direction; for stateContinue and stateEnd.
+	// packets and bytes since the flow's last row, by direction; for stateContinue, stateEnd, and repeated denials.
 	packets, bytes [2]uint64
 }
 
@@ -31,7 +31,7 @@ type row struct {
 func logged(proto uint8) bool { return proto == packet.ProtoTCP || proto == packet.ProtoUDP }
 
 // appendNSG adds the row in the form of NSG flow logs, version 2. A denied packet is a flow that
-// begins with decision D.
+// begins with decision D, which has no counters in this form.
 func (r *row) appendNSG(b []byte) []byte {
 	b = r.appendAddresses(strconv.AppendInt(b, r.time/1000, 10))
 	if r.tuple.Proto == packet.ProtoTCP {

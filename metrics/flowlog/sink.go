@@ -2,6 +2,7 @@ package flowlog
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,10 @@ type sink struct {
 	denied  int      // of these, bytes of rows of denied packets; guarded by mu
 
 	// deniedRoom is how many bytes of rows of denied packets may still come in this interval,
-	// deniedPerInterval its bound; 0: none but the queue's. Recorder.mu guards both.
-	deniedRoom, deniedPerInterval int
+	// deniedPerHour bounds those of an hour; 0: none but the queue's. Recorder.mu guards these.
+	deniedRoom, deniedPerHour  int
+	deniedGranted, deniedSpent int    // room at the beginning of the interval, bytes in the hour before that
+	deniedHour                 string // of deniedSpent
 
 	wake    chan struct{} // one pending token: something waits, or the end has come
 	closing chan struct{}
@@ -83,14 +86,20 @@ func (s *sink) release(b *block) {
 }
 
 // renewDenied sets the room for rows of denied packets at the beginning of an interval. With
-// those that still wait they never take up more than their part of the queue.
-func (s *sink) renewDenied() {
+// those that still wait they never take up more than their part of the queue, and in an hour no more than their part
+// of the folder.
+func (s *sink) renewDenied(hour string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.deniedRoom = s.limit/deniedOfQueue - s.denied
-	if s.deniedPerInterval > 0 {
-		s.deniedRoom = min(s.deniedRoom, s.deniedPerInterval)
+	s.deniedSpent += s.deniedGranted - s.deniedRoom
+	if s.deniedHour != hour {
+		s.deniedHour, s.deniedSpent = hour, 0
 	}
+	s.deniedRoom = s.limit/deniedOfQueue - s.denied
+	if s.deniedPerHour > 0 {
+		s.deniedRoom = min(s.deniedRoom, s.deniedPerHour/deniedOfHour, s.deniedPerHour-s.deniedSpent)
+	}
+	s.deniedGranted = s.deniedRoom
 }
 
 // take removes and returns the oldest record; nil when there is none.
@@ -145,6 +154,10 @@ func (s *sink) run() {
 			}
 		}
 		err := s.deliver(b)
+		if errors.Is(err, errLeftOut) {
+			s.finish(b, true)
+			continue
+		}
 		s.finish(b, err == nil)
 		s.failing.Store(err != nil)
 		if err == nil {

@@ -97,8 +97,8 @@ func TestAFullDiskLosesTheOldestRowsAndCountsThem(t *testing.T) {
 	fill(t, ballast)
 	minutes(60)
 	eventually(t, "rows are lost", func() bool { return stats().WaitingLost > 0 && stats().Errors > 0 })
-	whole := func(h hourly) error { records(t, h.path); return nil } // in the middle of it, too
-	if err := (&store{folder: folder}).list(whole); err != nil {
+	whole := func(h hourly) error { records(t, filepath.Join(folder, h.path)); return nil } // in the middle of it, too
+	if err := (&store{root: openRoot(t, folder)}).list(whole); err != nil {
 		t.Error(err)
 	}
 	if err := os.Remove(ballast); err != nil {

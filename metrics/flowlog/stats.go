@@ -17,6 +17,8 @@ type Stats struct {
 	// WaitingLost are rows of records that could not be written: the disk was full, or standard
 	// output was not read, for too long.
 	WaitingLost uint64
+	// LeftOut are rows that had no room in a folder: it was full of the hour's, or of those of NSGs within their share.
+	LeftOut uint64
 	// Errors counts failed attempts to write, and reloads that took a log's target away.
 	Errors uint64
 	// Size is the bytes of all files. Deleted counts the files that were deleted for room, and
@@ -27,7 +29,7 @@ type Stats struct {
 
 // Stats is safe for concurrent use.
 func (r *Recorder) Stats() Stats {
-	s := Stats{EndedLost: r.ring.lost.Load(), DeniedLost: r.deniedLost(), Errors: r.errors.Load()}
+	s := Stats{EndedLost: r.ring.lost.Load(), DeniedLost: r.deniedLost(), Errors: r.errors.Load(), LeftOut: r.leftOut()}
 	for _, l := range r.logs {
 		s.Rows[l.Version] += l.rows.Load()
 		s.Bytes[l.Version] += l.bytes.Load()
@@ -49,7 +51,7 @@ var (
 	bytesDesc = prometheus.NewDesc("nsgd_flow_log_bytes_total",
 		"Bytes of the records that were written, by version.", []string{"version"}, nil)
 	lostDesc = prometheus.NewDesc("nsgd_flow_log_rows_lost_total",
-		"Rows of flow logs that were lost, by cause: flows that ended and packets that were denied faster than they could be logged, and records that could not be written.", []string{"cause"}, nil)
+		"Rows of flow logs that were lost, by cause: flows that ended and packets that were denied faster than they could be logged, records that could not be written, and rows without room in their folder.", []string{"cause"}, nil)
 	errorsDesc = prometheus.NewDesc("nsgd_flow_log_errors_total",
 		"Attempts to write a record of a flow log that failed, and flow logs whose target a reload took away.", nil, nil)
 	sizeDesc = prometheus.NewDesc("nsgd_flow_log_files_bytes",
@@ -82,6 +84,7 @@ func (r *Recorder) Collect(out chan<- prometheus.Metric) {
 	counter(lostDesc, s.EndedLost, "ended")
 	counter(lostDesc, s.DeniedLost, "denied")
 	counter(lostDesc, s.WaitingLost, "waiting")
+	counter(lostDesc, s.LeftOut, "room")
 	counter(errorsDesc, s.Errors)
 	out <- prometheus.MustNewConstMetric(sizeDesc, prometheus.GaugeValue, float64(s.Size))
 	counter(deletedDesc, s.Deleted)

@@ -1,0 +1,187 @@
+//go:build unix
+
+// Package folder opens folders and files that a daemon of root trusts. What another user could have put there, such as
+// a link to a file of root, is an error and stays as it is.
+package folder
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// maxLinks bounds the symbolic links of a path, as the kernel does.
+const maxLinks = 40
+
+// writableByOthers are the permissions that only the owner of a trusted folder or file may have.
+const writableByOthers = 0o022
+
+// Open opens a folder, which it makes if there is none. The folder belongs to the process's user or to root. Nobody else
+// may write to it, unless the sticky bit keeps others from replacing what is in it. A link on the way to it belongs
+// to one of these users too, and no folder on the way is writable by everybody without the sticky bit. The caller closes
+// the result.
+func Open(path string) (*os.Root, error) {
+	if _, err := follow(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, err
+	}
+	real, err := follow(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(real)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Stat(".")
+	if err == nil {
+		err = trusted(info)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("folder %s: %w", path, err), root.Close())
+	}
+	return root, nil
+}
+
+// follow resolves the links of a path and checks what lies on the way.
+func follow(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	at, rest := "/", strings.Split(path, "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		next := filepath.Join(at, name)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return "", err
+		}
+		switch {
+		case info.Mode().Type() == fs.ModeSymlink:
+			if err := owned(info); err != nil {
+				return "", fmt.Errorf("folder %s: the link %s: %w", path, next, err)
+			}
+			if links++; links > maxLinks {
+				return "", fmt.Errorf("folder %s: more than %d links", path, maxLinks)
+			}
+			target, err := os.Readlink(next)
+			if err != nil {
+				return "", err
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			rest = append(strings.Split(target, "/"), rest...)
+			continue
+		case len(rest) > 0 && info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
+			return "", fmt.Errorf("folder %s: %s has mode %v, so that every user can replace what is in it: allowed is chmod o-w", path, next, info.Mode())
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// owned finds out whether something belongs to the process's user or to root.
+func owned(info fs.FileInfo) error {
+	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && owner != uint32(os.Geteuid()) {
+		return fmt.Errorf("it belongs to user %d: allowed are root and user %d, who runs this", owner, os.Geteuid())
+	}
+	return nil
+}
+
+// trusted also finds out whether nobody else may write, or only beside what is there (the sticky bit). A group of root
+// or of the process may.
+func trusted(info fs.FileInfo) error {
+	if err := owned(info); err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSticky != 0 {
+		return nil
+	}
+	others := info.Mode().Perm() & writableByOthers
+	if group := info.Sys().(*syscall.Stat_t).Gid; group == 0 || group == uint32(os.Getegid()) {
+		others &= 0o002
+	}
+	if others != 0 {
+		return fmt.Errorf("it has mode %v, so that other users can write to it: allowed is chmod go-w", info.Mode())
+	}
+	return nil
+}
+
+// OpenFile opens a regular file of a folder that Open opened. It follows no link, and the file has one name only. It
+// belongs to the process's user or to root, and nobody else may write to it.
+func OpenFile(root *os.Root, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	path := filepath.Join(root.Name(), name)
+	before, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && flag&os.O_CREATE != 0:
+		flag |= os.O_EXCL // so that what appears meanwhile is an error
+	case err != nil:
+		return nil, err
+	default:
+		if err := regular(before); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		flag &^= os.O_CREATE
+	}
+	f, err := root.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = regular(info)
+	}
+	if err == nil && before != nil && !os.SameFile(before, info) {
+		err = errors.New("it was replaced while it was opened")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func regular(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("it is no regular file (%v): remove it", info.Mode().Type())
+	}
+	if links := info.Sys().(*syscall.Stat_t).Nlink; links > 1 {
+		return fmt.Errorf("it has %d names: remove it", links)
+	}
+	if info.Mode()&fs.ModeSticky != 0 { // means nothing at a file
+		return fmt.Errorf("it has mode %v: remove it", info.Mode())
+	}
+	return trusted(info)
+}
+
+// Replace writes a file: a crash leaves the old one or the new one.
+func Replace(root *os.Root, name string, text []byte, perm fs.FileMode) error {
+	made := name + ".new"
+	if err := root.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(made, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(made, name)
+}
