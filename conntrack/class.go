@@ -30,7 +30,7 @@ type Class uint8
 const (
 	ClassTCPSynSent     Class = iota // no complete handshake; a mid-stream pick-up seen from one side
 	ClassTCPEstablished              // both sides spoke and were acknowledged
-	ClassTCPClosing                  // one side sent FIN
+	ClassTCPClosing                  // one side sent FIN; the other may go on for as long as it likes
 	ClassTCPTimeWait                 // both sides sent FIN
 	ClassTCPReset                    // RST
 	ClassTCPOneWay                   // Init.Stateless, no reply yet
@@ -41,6 +41,9 @@ const (
 	ClassICMPTwoWay
 	ClassOtherOneWay // no reply yet
 	ClassOtherTwoWay
+	ClassTCPCut // denied when it was judged again, see Worker.Cut
+	ClassUDPCut
+	ClassOtherCut
 	NumClasses // number of classes; not a class
 )
 
@@ -58,6 +61,9 @@ var classNames = [NumClasses]struct{ protocol, state string }{
 	ClassICMPTwoWay:     {"icmp", "two_way"},
 	ClassOtherOneWay:    {"other", "one_way"},
 	ClassOtherTwoWay:    {"other", "two_way"},
+	ClassTCPCut:         {"tcp", "cut"},
+	ClassUDPCut:         {"udp", "cut"},
+	ClassOtherCut:       {"other", "cut"},
 }
 
 // Protocol is "tcp", "udp", "icmp" (both versions) or "other".
@@ -80,13 +86,41 @@ func oneWay(proto uint8) Class {
 // stateless reports a TCP flow with Init.Stateless.
 func (c Class) stateless() bool { return c == ClassTCPOneWay || c == ClassTCPTwoWay }
 
+// unanswered reports an attempt: no reply has come, or no handshake is complete.
+func (c Class) unanswered() bool {
+	switch c {
+	case ClassTCPSynSent, ClassTCPOneWay, ClassUDPOneWay, ClassICMPOneWay, ClassOtherOneWay:
+		return true
+	}
+	return false
+}
+
+// Cut reports a flow that has ended, and that is kept so that its other side does not begin it again.
+func (c Class) Cut() bool { return c >= ClassTCPCut }
+
+// cutClass is the class of a protocol's flows that were cut; NumClasses: no packet of their other side begins one.
+func cutClass(proto uint8) Class {
+	switch proto {
+	case packet.ProtoTCP:
+		return ClassTCPCut
+	case packet.ProtoUDP:
+		return ClassUDPCut
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return NumClasses
+	}
+	return ClassOtherCut
+}
+
 // evictable ranks the classes that a full table may end for a new flow: the higher the
 // sooner, 0 never. Nobody misses a finished connection; an unanswered one may be part of a flood.
 func (c Class) evictable() int {
 	switch c {
+	case ClassTCPCut, ClassUDPCut, ClassOtherCut:
+		return 3
 	case ClassTCPTimeWait, ClassTCPReset:
 		return 2
-	case ClassTCPSynSent, ClassTCPOneWay, ClassUDPOneWay, ClassICMPOneWay, ClassOtherOneWay:
+	}
+	if c.unanswered() {
 		return 1
 	}
 	return 0
@@ -97,7 +131,7 @@ func (c Class) evictable() int {
 type Timeouts struct {
 	TCPSyn         time.Duration // handshake not complete, or only one side heard: 30 s
 	TCPEstablished time.Duration // 4 min, with Init.Stateless too; a flow's own Init.Established precedes it
-	TCPClosing     time.Duration // one side sent FIN: 60 s
+	TCPClosing     time.Duration // one side sent FIN; 0: as long as an established flow
 	TCPTimeWait    time.Duration // both sides sent FIN: 10 s
 	TCPReset       time.Duration // counted from the RST; later packets do not extend it: 5 s
 	UDPOneWay      time.Duration // 30 s
@@ -111,7 +145,6 @@ func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		TCPSyn:         30 * time.Second,
 		TCPEstablished: 4 * time.Minute,
-		TCPClosing:     60 * time.Second,
 		TCPTimeWait:    10 * time.Second,
 		TCPReset:       5 * time.Second,
 		UDPOneWay:      30 * time.Second,
@@ -121,8 +154,11 @@ func DefaultTimeouts() Timeouts {
 	}
 }
 
-// lifetimes are the timeouts in ticks, by class.
-func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
+// ofTheFlow is a lifetime that each flow has of its own.
+const ofTheFlow = 0
+
+// lifetimes are the timeouts in ticks, by class, and that of an established flow without one of its own.
+func (o Timeouts) lifetimes() (l [NumClasses]uint32, established uint32, err error) {
 	d := DefaultTimeouts()
 	for _, f := range []struct {
 		name       string
@@ -140,7 +176,7 @@ func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
 		{"other", o.Other, d.Other, []Class{ClassOtherOneWay, ClassOtherTwoWay}},
 	} {
 		if f.value < 0 || f.value > MaxTimeout {
-			return l, fmt.Errorf("conntrack: timeout %s: %v: must be between 0 and %v", f.name, f.value, MaxTimeout)
+			return l, 0, fmt.Errorf("conntrack: timeout %s: %v: must be between 0 and %v", f.name, f.value, MaxTimeout)
 		}
 		if f.value == 0 {
 			f.value = f.def
@@ -149,7 +185,8 @@ func (o Timeouts) lifetimes() (l [NumClasses]uint32, err error) {
 			l[c] = ticks(f.value)
 		}
 	}
-	return l, nil
+	established, l[ClassTCPEstablished], l[ClassTCPTwoWay] = l[ClassTCPEstablished], ofTheFlow, ofTheFlow
+	return l, established, nil
 }
 
 // ticks rounds up, so that nothing times out early.

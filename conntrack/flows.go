@@ -16,6 +16,8 @@ type FlowInfo struct {
 	Receiver packet.Addr
 	Marks    Marks
 	Class    Class
+	// Waits says that the flow waits to take another one's place, see Worker.Insert.
+	Waits bool
 	// Packets and Bytes of all wire segments, by Direction.
 	Packets, Bytes       [2]uint64
 	Age, Idle, ExpiresIn time.Duration
@@ -95,7 +97,7 @@ func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 	r := &t.records[f]
 	seen := Tick(r.lastSeen.Load())
 	*i = FlowInfo{
-		Flow: f, Class: s.class(), Created: r.created, Seen: seen,
+		Flow: f, Class: s.class(), Waits: s&statusWaits != 0, Created: r.created, Seen: seen,
 		Age:        time.Duration(now.since(r.created)) * TickLength,
 		Idle:       time.Duration(now.since(seen)) * TickLength,
 		ExpiresIn:  time.Duration(t.expiresIn(r, s, now)) * TickLength,
@@ -132,6 +134,9 @@ func (w *Worker) Bytes(f Flow) uint64 {
 	r := &w.table.records[f]
 	return r.bytes[Original].Load() + r.bytes[Reply].Load()
 }
+
+// OutOfWindow counts the segments that the worker has passed out of their window.
+func (w *Worker) OutOfWindow() uint64 { return w.counts.outOfWindow.Load() }
 
 // Created counts the flows that the worker has begun.
 func (w *Worker) Created() uint64 { return w.counts.created.Load() }

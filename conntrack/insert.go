@@ -42,7 +42,8 @@ func (w *Worker) MayBegin(zone, replyZone uint16, now Tick) packet.Drop {
 // NotBegun refunds what MayBegin took.
 func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, replyZone) }
 
-// Insert records the flow that p begins; created is then true. The caller counts p once it is
+// Insert records the flow that p begins; created is then true. If p is a SYN that succeeds a live flow (see
+// Succeeds), both live on: the new one waits, and no lookup finds it, until it is accepted (see Accepts) or times out. The caller counts p once it is
 // certain that the flow stays: one that has counted nothing is in no flow log. The rules must allow
 // the flow, and MayCreate and MayBegin must have said NotDropped. If another worker was first, p
 // passes as a packet of that worker's flow, and drop is what Pass said.
@@ -63,7 +64,7 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 		}
 	}
 	if !ok { // there is no room, but p may need none
-		if f, d, ok := w.Lookup(k, now); ok && !w.Restarts(f, d, p) {
+		if f, d, ok := w.Lookup(k, now); ok && !w.Restarts(f, d, p) && !w.Succeeds(f, d, p) {
 			return f, d, false, w.Pass(f, d, p, now)
 		}
 		return 0, 0, false, w.refuse(why)
@@ -74,6 +75,9 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 	switch verdict {
 	case publishDone:
 		w.counts.created.Add(1)
+		if status(t.records[f].status.Load())&statusWaits != 0 {
+			t.unshare(f, shared) // its port is the other flow's until it is accepted
+		}
 		return f, Original, true, packet.NotDropped
 	case publishFound:
 		t.unshare(f, shared)
@@ -102,26 +106,40 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 	r := &t.records[f]
 	reply := init.replyKey(k)
 	a, b := t.secrets.hash(k), t.secrets.hash(&reply)
-	var over [2]Flow // claimed here; buried once the locks are free
+	var over [2]Flow // they end if p's flow begins
+	var causes [2]EndCause
 	n := 0
+	waits, late := false, uint32(0) // number+1 of the flow that r's flow waits in place of
 	t.index.lock(a, b)
 	other, od, depth, found := t.find(k, a)
 	if found {
-		if cause, ends := w.gone(other, od, p, now); !ends {
+		cause, ends := w.gone(other, od, p, now)
+		if !ends && w.Succeeds(other, od, p) {
+			if waits = t.keysOf(other, k, &reply); waits {
+				if next := Flow(t.records[other].successor.Load()); next != 0 && t.sameAttempt(next-1, k, init, p, now) {
+					other, od, verdict = next-1, Original, publishFound
+				}
+			}
+			ends = !waits
+		}
+		switch {
+		case waits:
+		case !ends:
 			verdict = publishFound
-		} else if w.claim(other, cause) {
-			over[n] = other
+		default:
+			over[n], causes[n] = other, cause
 			n++
 		}
 	}
-	if verdict == publishDone && reply != *k {
+	if verdict == publishDone && !waits && reply != *k {
 		other, _, replyDepth, found := t.find(&reply, b)
 		depth = max(depth, replyDepth)
-		if found {
-			if t.expiresIn(&t.records[other], status(t.records[other].status.Load()), now) > 0 {
+		if found && (n == 0 || other != over[0]) {
+			s := status(t.records[other].status.Load())
+			if !s.class().Cut() && t.expiresIn(&t.records[other], s, now) > 0 {
 				verdict, why = publishRefused, RefusedConflict
-			} else if w.claim(other, t.timedOut(other)) {
-				over[n] = other
+			} else {
+				over[n], causes[n] = other, t.timedOut(other)
 				n++
 			}
 		}
@@ -129,8 +147,22 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 	if verdict == publishDone && depth >= maxChain {
 		verdict, why = publishRefused, RefusedTable
 	}
-	if verdict == publishDone {
-		s := firstStatus(p, init.Stateless)
+	if verdict == publishDone && waits {
+		s := t.firstStatus(p, init.Stateless) | statusWaits
+		w.counts.live[s.class()].Add(1)
+		if r.marks&Translated != 0 {
+			w.counts.translated.Add(1)
+		}
+		r.links[Original].Store(uint32(other))
+		r.status.Store(uint32(s))
+		late = t.records[other].successor.Swap(uint32(f + 1))
+	} else if verdict == publishDone {
+		for i, cause := range causes[:n] {
+			if !w.claim(over[i], cause) { // another worker has, and buries it
+				over[i] = f
+			}
+		}
+		s := t.firstStatus(p, init.Stateless)
 		w.counts.live[s.class()].Add(1)
 		if r.marks&Translated != 0 {
 			w.counts.translated.Add(1)
@@ -142,10 +174,67 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 		t.link(f, Original, a)
 	}
 	t.index.unlock(a, b)
-	for _, f := range over[:n] {
-		w.bury(f)
+	if verdict == publishDone {
+		for _, other := range over[:n] {
+			if other != f {
+				w.bury(other)
+			}
+		}
+	}
+	if late != 0 {
+		w.End(Flow(late-1), EndRestarted)
 	}
 	return other, od, why, verdict
+}
+
+// keysOf reports whether two keys are those of a flow, whichever is the original one.
+func (t *Table) keysOf(f Flow, k, reply *Key) bool {
+	a, b := t.keys(f)
+	return a == *k && b == *reply || a == *reply && b == *k
+}
+
+// sameAttempt reports whether the flow that p begins waits already: p is its SYN, sent once more, and was
+// judged by the same policy.
+func (t *Table) sameAttempt(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) bool {
+	original, _ := t.keys(f)
+	return original == *k && t.expiresIn(&t.records[f], status(t.records[f].status.Load()), now) > 0 && t.records[f].generation.Load() == init.Generation && t.sides[f].repeats(Original, p)
+}
+
+// Accepts reports whether p, a packet of f, is a SYN+ACK that acknowledges the SYN of a flow that waits for that in f's place.
+// Then f has ended, and the other flow has its place: a lookup finds it.
+func (w *Worker) Accepts(f Flow, d Direction, p *packet.Packet, now Tick) bool {
+	t := w.table
+	old := &t.records[f]
+	n := old.successor.Load()
+	if n == 0 || p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN|packet.ACK {
+		return false
+	}
+	next := Flow(n - 1)
+	r := &t.records[next]
+	a, b := t.keys(next)
+	if k, _ := t.keys(f); (a == k) != (d == Reply) || !t.sides[next].answers(Reply, p.Ack) ||
+		t.expiresIn(r, status(r.status.Load()), now) == 0 || !old.successor.CompareAndSwap(n, 0) {
+		return false
+	}
+	ha, hb := t.secrets.hash(&a), t.secrets.hash(&b)
+	t.index.lock(ha, hb)
+	s := status(r.status.Load())
+	for s.live() && !w.move(r, s, s&^statusWaits) {
+		s = status(r.status.Load())
+	}
+	took := s.live() && w.claim(f, EndRestarted)
+	if took {
+		t.link(next, Reply, hb)
+		t.link(next, Original, ha)
+	}
+	t.index.unlock(ha, hb)
+	if took {
+		w.bury(f)
+		t.portChanges(next, 1)
+	} else {
+		w.End(next, EndRestarted) // another worker has ended one of them
+	}
+	return took
 }
 
 // gone reports whether a flow with p's key is over at now, or ends because of p.
@@ -154,7 +243,7 @@ func (w *Worker) gone(f Flow, d Direction, p *packet.Packet, now Tick) (EndCause
 	if w.table.expiresIn(r, status(r.status.Load()), now) == 0 {
 		return w.table.timedOut(f), true
 	}
-	return EndRestarted, w.Restarts(f, d, p)
+	return EndRestarted, w.Restarts(f, d, p) || status(r.status.Load()).class().Cut()
 }
 
 // fill writes a record that only the caller knows.
@@ -165,6 +254,10 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	if r.marks = init.Marks; r.marks != 0 {
 		t.translations[f].set(init)
 	}
+	if k.Proto == packet.ProtoTCP {
+		t.sides[f].begin(p)
+	}
+	r.successor.Store(0)
 	r.created = now
 	r.setSlots(&init.Slots)
 	r.established.Store(t.establishedTicks(init.Established))
@@ -182,17 +275,24 @@ func (t *Table) establishedTicks(d time.Duration) uint32 {
 	if d > 0 {
 		return ticks(d)
 	}
-	return t.lifetimes[ClassTCPEstablished]
+	return t.established
 }
 
-func firstStatus(p *packet.Packet, stateless bool) status {
+func (t *Table) firstStatus(p *packet.Packet, stateless bool) status {
 	switch {
 	case p.Proto != packet.ProtoTCP:
 		return liveStatus(oneWay(p.Proto))
 	case stateless:
 		return liveStatus(ClassTCPOneWay)
 	}
-	return tcpStatus(firstTCP(p.TCPFlags))
+	s := tcpStatus(firstTCP(p.TCPFlags)).withScale(Original, p)
+	if p.TCPFlags&packet.SYN == 0 {
+		s |= statusPicked
+	}
+	if t.loose || p.Fragment.IsFragment() {
+		s |= statusLoose
+	}
+	return s
 }
 
 // pick draws a number below n.

@@ -20,11 +20,23 @@ type model struct {
 type modelFlow struct {
 	conntracktest.Flow
 	keys [2]Key
+	next *modelFlow    // waits to take its place
+	cut  time.Duration // how long it is kept after it was cut; 0: it was not
 }
+
+func (f *modelFlow) over(now time.Duration) bool {
+	if f.cut > 0 {
+		return now-f.Seen >= f.cut
+	}
+	return f.Over(now)
+}
+
+// fit reports whether a table without room may end the flow before those that somebody would miss.
+func (f *modelFlow) fit() bool { return f.cut > 0 || f.Evictable() }
 
 func (m *model) lookup(k Key) (*modelFlow, Direction) {
 	f := m.flows[k]
-	if f == nil || f.Over(m.now) {
+	if f == nil || f.cut > 0 || f.Over(m.now) {
 		return nil, 0
 	}
 	if f.keys[0] == k {
@@ -43,11 +55,24 @@ func (m *model) remove(f *modelFlow) {
 
 // send is the engine's step: pass, or restart, or create.
 func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.Drop) {
-	if f, d := m.lookup(k); f != nil {
-		if !f.Restarts(int(d), p) {
-			return false, f.Pass(int(d), p, m.now)
+	old, d := m.lookup(k)
+	if old != nil && m.answered(old, k, p) {
+		old, d = m.lookup(k)
+	}
+	switch {
+	case old == nil:
+		if f := m.flows[k]; f != nil && !f.over(m.now) && k != f.keys[Original] && !bareSYN(p.TCPFlags) {
+			f.Seen = m.now
+			return false, packet.DropFlowCut
 		}
-		m.remove(f)
+	case old.Succeeds(int(d), p):
+		if k == old.keys[d] && reply == old.keys[1-d] {
+			return m.wait(old, k, reply, p)
+		} // else it ends for the new one below
+	case !old.Restarts(int(d), p):
+		return false, old.Pass(int(d), p, m.now)
+	default:
+		m.remove(old)
 	}
 	drop = conntracktest.MayCreate(p, m.strict)
 	if m.stateless {
@@ -56,7 +81,7 @@ func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.
 	if drop != packet.NotDropped {
 		return false, drop
 	}
-	if f, _ := m.lookup(reply); f != nil {
+	if f, _ := m.lookup(reply); f != nil && f != old {
 		return false, packet.DropFlowConflict
 	}
 	for _, k := range []Key{k, reply} {
@@ -67,6 +92,29 @@ func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.
 	f := &modelFlow{Flow: *conntracktest.Begin(p, m.now), keys: [2]Key{k, reply}}
 	f.Stateless = m.stateless
 	m.flows[k], m.flows[reply] = f, f
+	return true, packet.NotDropped
+}
+
+// answered gives a flow that waits the place of another, if p acknowledges its SYN.
+func (m *model) answered(old *modelFlow, k Key, p *packet.Packet) bool {
+	next := old.next
+	if p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN|packet.ACK || next == nil || next.Over(m.now) || next.keys[Original] == k || !next.Answers(p) {
+		return false
+	}
+	m.remove(old)
+	for _, k := range next.keys {
+		m.flows[k] = next
+	}
+	return true
+}
+
+// wait has the flow that p begins wait in place of another.
+func (m *model) wait(old *modelFlow, k, reply Key, p *packet.Packet) (created bool, drop packet.Drop) {
+	if next := old.next; next != nil && next.keys[Original] == k && !next.Over(m.now) && !next.Succeeds(conntracktest.Original, p) {
+		return false, next.Pass(conntracktest.Original, p, m.now)
+	}
+	old.next = &modelFlow{Flow: *conntracktest.Begin(p, m.now), keys: [2]Key{k, reply}}
+	old.next.Stateless = m.stateless
 	return true, packet.NotDropped
 }
 
@@ -167,8 +215,9 @@ func (d *driver) packet() (zone, peer uint16, p *packet.Packet) {
 	switch proto {
 	case packet.ProtoTCP:
 		p.SrcPort, p.DstPort = uint16(source), uint16(destination)
-		p.TCPFlags = []uint8{packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK, packet.ACK, packet.FIN | packet.ACK,
-			packet.RST, packet.RST | packet.ACK, packet.SYN | packet.FIN, 0}[d.next(10)] | uint8(d.next(8))<<6&0xc0 // ECE and CWR mean nothing to a flow
+		number(p, []uint8{packet.SYN, packet.SYN | packet.ACK, packet.ACK, packet.ACK, packet.ACK, packet.FIN | packet.ACK,
+			packet.RST, packet.RST | packet.ACK, packet.SYN | packet.FIN, 0}[d.next(10)]|uint8(d.next(8))<<6&0xc0) // ECE and CWR mean nothing to a flow
+		d.numbers(p)
 	case packet.ProtoUDP:
 		p.SrcPort, p.DstPort = uint16(source+d.next(3)), uint16(destination+d.next(3))
 	case packet.ProtoICMP, packet.ProtoICMPv6:
@@ -189,37 +238,123 @@ func (d *driver) packet() (zone, peer uint16, p *packet.Packet) {
 	return zone, peer, p
 }
 
+// edges are by how much numbers are off: at, before and behind the edges of all windows that packets offer.
+var edges = []uint32{0, 1, 2, 3, 99, 100, 101, 200, 32_767, 65_534, 65_535, 65_536, 65_999, 66_000, 66_001, 131_070, 131_071,
+	1<<20 - 1, 1 << 20, 1<<20 + 1, 1<<24 - 1, 1 << 24, 1<<24 + 1, 1 << 30, 1<<31 - 1, 1 << 31}
+
+// numbers draws what one packet in two has besides flags: data, other numbers, options.
+func (d *driver) numbers(p *packet.Packet) {
+	off := func(n *uint32) {
+		by := edges[d.next(len(edges))]
+		if d.next(2) == 1 {
+			by = -by
+		}
+		*n += by
+	}
+	switch d.next(16) {
+	case 0:
+		p.Len += 100
+	case 1:
+		p.Len += uint32(edges[d.next(11)])
+	case 2:
+		off(&p.Seq)
+	case 3:
+		off(&p.Ack)
+	case 4:
+		off(&p.Seq)
+		off(&p.Ack)
+	case 5:
+		p.Window = uint16(edges[d.next(9)])
+	case 6:
+		p.WindowScale = uint8(d.next(16))
+	case 7:
+		p.SACKed = edges[d.next(12)]
+	}
+}
+
+// waiting is how many flows wait in the table, and forgets those in the model that the table has evicted.
+func (d *driver) waiting() (n int) {
+	waits := map[Key]bool{}
+	for i := range d.rig.Flows {
+		if i.Waits {
+			n++
+			waits[i.Key] = true
+		}
+	}
+	for _, f := range d.m.flows {
+		if f.next != nil && !waits[f.next.keys[0]] {
+			f.next = nil
+		}
+	}
+	return n
+}
+
 func (d *driver) send() {
 	zone, peer, p := d.packet()
 	k := Key{p.Tuple, zone}
+	d.rig.Expire(d.rig.now, 0)
+	waiting := d.waiting()
 	f, dir := d.m.lookup(k)
 	restarts := f != nil && f.Restarts(int(dir), p)
-	if restarts {
+	succeeds := f != nil && f.Succeeds(int(dir), p)
+	d.translate(p)
+	reply := Key{k.Reverse(), peer}
+	if d.rig.marks&Translated != 0 {
+		reply.Tuple = d.rig.arrives.Reverse()
+	}
+	replaces := succeeds && (k != f.keys[dir] || reply != f.keys[1-dir]) // translated otherwise now
+	if restarts || replaces {
 		d.m.remove(f)
+	}
+	if replaces {
+		waiting++ // it has its place until the new one is there
 	}
 	alive := map[*modelFlow]bool{}
 	for _, f := range d.m.flows {
-		if !f.Over(d.m.now) {
+		if !f.over(d.m.now) {
 			alive[f] = true
 		}
 	}
-	d.translate(p)
+	old, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k))
 	before := d.rig.Stats()
 	_, _, created, drop := d.rig.send(zone, peer, p)
 	after := d.rig.Stats()
-	if restarts != (after.Ended[EndRestarted] > before.Ended[EndRestarted]) {
+	tight := len(alive)+waiting >= d.max || len(d.touching(alive, zone))+waiting >= d.zoneMax || len(d.touching(alive, peer))+waiting >= d.zoneMax
+	for f := range alive {
+		if f.cut > 0 && !d.there(f) && f != d.m.flows[k] && f != d.m.flows[reply] {
+			if !tight {
+				d.t.Fatalf("%v was cut, and is forgotten though there is room", f.keys[0])
+			}
+			d.m.remove(f)
+			delete(alive, f)
+			waiting++ // it was evicted, which nobody counts
+		}
+	}
+	if restarts && after.Ended[EndRestarted] == before.Ended[EndRestarted] {
 		d.t.Fatalf("%v zone %d flags %#x: restarts %t in the model alone", p.Tuple, zone, p.TCPFlags, restarts)
 	}
 	if n := after.Ended[EndEvicted] - before.Ended[EndEvicted]; n > 0 {
-		d.evicted(alive, int(n), zone, peer)
+		if now, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k)); succeeds && !replaces && created && now != old {
+			d.m.remove(f) // it made room for the one that was to wait
+			delete(alive, f)
+			waiting++
+			n--
+		}
+		d.evicted(alive, waiting, int(n), [2]Key{k, reply})
+	}
+	if replaces {
+		for _, k := range f.keys {
+			d.m.flows[k] = f
+		}
+		alive[f] = true
 	}
 	if after.Refused[RefusedTable] > before.Refused[RefusedTable] {
-		d.refused(alive, d.max, p, noZone, d.victims(alive, zone, peer))
+		d.refused(alive, waiting, d.max, p, noZone, d.victims(alive, zone, peer))
 		return
 	}
 	if after.Refused[RefusedZone] > before.Refused[RefusedZone] {
 		which, full := zone, d.touching(alive, zone)
-		if !d.limited(zone) || len(full) < d.zoneMax {
+		if !d.limited(zone) || len(full)+waiting < d.zoneMax {
 			which, full = peer, d.touching(alive, peer)
 			if !d.limited(peer) {
 				d.t.Fatalf("%v zones %d, %d: refused for a zone without a limit", p.Tuple, zone, peer)
@@ -227,28 +362,34 @@ func (d *driver) send() {
 		}
 		victims := map[*modelFlow]bool{}
 		for f := range full {
-			if f.Evictable() {
+			if f.fit() {
 				victims[f] = true
 			}
 		}
-		d.refused(full, d.zoneMax, p, which, victims)
+		d.refused(full, waiting, d.zoneMax, p, which, victims)
 		return
-	}
-	reply := Key{k.Reverse(), peer}
-	if d.rig.marks&Translated != 0 {
-		reply.Tuple = d.rig.arrives.Reverse()
 	}
 	wantCreated, want := d.m.send(k, reply, p)
 	if wantCreated {
-		d.m.flows[k].Translated = d.rig.marks&Translated != 0
-	}
-	if wantCreated && d.rig.established > 0 {
-		d.m.flows[k].Established = d.rig.established
+		began := d.m.flows[k]
+		if began.next != nil {
+			began = began.next
+		}
+		if began.Translated = d.rig.marks&Translated != 0; d.rig.established > 0 {
+			began.Established = d.rig.established
+		}
 	}
 	d.met[drop]++
 	if drop != want || created != wantCreated {
 		d.t.Fatalf("%v zone %d flags %#x type %d: created %t, drop %s; want %t, %s", p.Tuple, zone, p.TCPFlags, p.ICMPType, created, drop, wantCreated, want)
 	}
+}
+
+// there reports whether the table has the flow still.
+func (d *driver) there(f *modelFlow) bool {
+	k := f.keys[0]
+	found, _, _, ok := d.rig.find(&k, d.rig.w.Hash(&k))
+	return ok && d.rig.w.OriginalKey(found) == k
 }
 
 func (d *driver) limited(zone uint16) bool { return zone <= 1 }
@@ -267,13 +408,13 @@ const noZone = 99
 
 // refused: a full table or zone refuses only if no flow in it is fit to be evicted, or if none was
 // earlier in the same tick.
-func (d *driver) refused(alive map[*modelFlow]bool, limit int, p *packet.Packet, zone uint16, victims map[*modelFlow]bool) {
-	if len(alive) != limit {
+func (d *driver) refused(alive map[*modelFlow]bool, waiting, limit int, p *packet.Packet, zone uint16, victims map[*modelFlow]bool) {
+	if len(alive) > limit || len(alive)+waiting < limit {
 		d.t.Fatalf("%v refused with %d live flows at a limit of %d", p.Tuple, len(alive), limit)
 	}
 	before, ok := d.fruitless[zone]
 	for f := range victims {
-		if !ok || before != d.rig.now {
+		if waiting == 0 && (!ok || before != d.rig.now) {
 			protocol, state, _ := f.State()
 			d.t.Fatalf("%v refused although %v is %s %s", p.Tuple, f.keys[0], protocol, state)
 		}
@@ -298,7 +439,7 @@ func (d *driver) victims(alive map[*modelFlow]bool, zone, peer uint16) map[*mode
 	some := map[*modelFlow]bool{}
 	for f := range alive {
 		over := above(f.keys[0].Zone, f.keys[1].Zone)
-		if over && (f.Evictable() || !above(zone, peer)) {
+		if over && (f.fit() || !above(zone, peer)) {
 			some[f] = true
 		}
 	}
@@ -307,10 +448,11 @@ func (d *driver) victims(alive map[*modelFlow]bool, zone, peer uint16) map[*mode
 
 // evicted follows a table that ended flows to make room, one for the table and one
 // for each zone at most; which ones is its choice.
-func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
+func (d *driver) evicted(alive map[*modelFlow]bool, waiting, n int, begins [2]Key) {
+	zone, peer := begins[0].Zone, begins[1].Zone
 	full := 0
 	victims := map[*modelFlow]bool{}
-	if len(alive) == d.max {
+	if len(alive)+waiting >= d.max {
 		full++
 		victims = d.victims(alive, zone, peer)
 	}
@@ -319,24 +461,27 @@ func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
 		zones = append(zones, peer)
 	}
 	for _, z := range zones {
-		if d.limited(z) && len(d.touching(alive, z)) == d.zoneMax {
+		if d.limited(z) && len(d.touching(alive, z))+waiting >= d.zoneMax {
 			full++
 		}
 	}
-	gone := 0
+	gone, replaced := 0, 0
 	for f := range alive {
 		k := f.keys[0]
-		if found, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.rig.w.OriginalKey(found) == k {
+		if d.there(f) {
 			continue
 		}
-		if _, state, _ := f.State(); !f.Evictable() && !victims[f] {
+		if _, state, _ := f.State(); waiting == 0 && !f.fit() && !victims[f] {
 			d.t.Fatalf("%v was evicted in state %s", k, state)
+		}
+		if gone++; f.cut > 0 && (f == d.m.flows[begins[0]] || f == d.m.flows[begins[1]]) {
+			replaced++ // by the new flow, which has a key of it
 		}
 		d.m.remove(f)
 		delete(alive, f)
-		gone++
 	}
-	if gone != n || n > full {
+	d.waiting()
+	if gone-replaced > n || gone+waiting < n || n > full {
 		d.t.Fatalf("%d flows evicted, %d are gone, %d limits reached", n, gone, full)
 	}
 }
@@ -364,7 +509,12 @@ func (d *driver) end() {
 	zone, _, p := d.packet()
 	k := Key{p.Tuple, zone}
 	if f, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.next(2) == 1 {
-		d.rig.w.End(f, EndDenied)
+		d.rig.w.Cut(f, d.rig.now)
+		if f, _ := d.m.lookup(k); f.Proto != packet.ProtoICMP && f.Proto != packet.ProtoICMPv6 {
+			_, _, f.cut = f.State()
+			f.Seen, f.next = d.m.now, nil
+			return
+		}
 	} else {
 		d.rig.End(&k)
 	}
@@ -377,6 +527,9 @@ func (d *driver) compare() {
 	d.rig.Expire(d.rig.now, 0)
 	n := 0
 	for i := range d.rig.Flows {
+		if i.Waits || i.Class.Cut() {
+			continue
+		}
 		n++
 		f, dir := d.m.lookup(i.Key)
 		if f == nil || dir != Original {
@@ -390,7 +543,7 @@ func (d *driver) compare() {
 	}
 	want := 0
 	for k, f := range d.m.flows {
-		if k == f.keys[0] && !f.Over(d.m.now) {
+		if k == f.keys[0] && f.cut == 0 && !f.Over(d.m.now) {
 			want++
 		}
 	}
@@ -406,7 +559,8 @@ func (d *driver) compare() {
 	for _, c := range s.Ended {
 		ended += c
 	}
-	if sum != s.Flows || s.Created-ended != uint64(s.Flows) {
+	cut := s.Live[ClassTCPCut] + s.Live[ClassUDPCut] + s.Live[ClassOtherCut]
+	if sum != s.Flows || s.Created-ended != uint64(s.Flows-cut) {
 		d.t.Fatalf("counts disagree: %+v", s)
 	}
 }
@@ -450,7 +604,7 @@ func TestRandomOperationsAgreeWithAPlainMap(t *testing.T) {
 		}
 	}
 	for _, drop := range []packet.Drop{packet.NotDropped, packet.DropTCPFlags, packet.DropTCPNoSYN,
-		packet.DropICMPNoFlow, packet.DropFlowConflict, packet.DropTCPState} {
+		packet.DropICMPNoFlow, packet.DropFlowConflict, packet.DropTCPState, packet.DropFlowCut} {
 		if sum.met[drop] == 0 {
 			t.Errorf("no packet came to %s", drop)
 		}

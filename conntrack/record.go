@@ -26,12 +26,12 @@ type record struct {
 	marks       Marks         // if any, translations holds more about the flow
 	_           uint8
 	generation  atomic.Uint32
-	_           uint32
+	successor   atomic.Uint32 // number+1 of the record that waits to take this one's place, see Insert; 0: none
 
 	packets [2]atomic.Uint64 // by Direction
 	bytes   [2]atomic.Uint64
 	slots   [2]atomic.Uint64 // Slots
-	links   [2]atomic.Uint32 // ref of the next entry in the chain of each key
+	links   [2]atomic.Uint32 // ref of the next entry in the chain of each key; of a flow that waits, the first is the number of the other
 	next    atomic.Uint32    // number+1 of the next record in limbo or free list
 	created Tick
 }
@@ -75,14 +75,19 @@ func (r *record) count(d Direction, p *packet.Packet) {
 	r.bytes[d].Add(uint64(p.WireLen))
 }
 
-// expiresIn is the number of ticks that a flow of status s has left; 0: it is over.
-func (t *Table) expiresIn(r *record, s status, now Tick) uint32 {
+// lifetime is how many ticks a flow of status s lives after its last packet.
+func (t *Table) lifetime(r *record, s status) uint32 {
 	class := s.class()
 	lifetime := t.lifetimes[class]
-	if class == ClassTCPEstablished || class == ClassTCPTwoWay ||
-		r.marks&Translated != 0 && (class == ClassUDPOneWay || class == ClassUDPTwoWay) {
-		lifetime = r.established.Load()
+	if lifetime == ofTheFlow || r.marks&Translated != 0 && (class == ClassUDPOneWay || class == ClassUDPTwoWay) {
+		return r.established.Load()
 	}
+	return lifetime
+}
+
+// expiresIn is the number of ticks that a flow of status s has left; 0: it is over.
+func (t *Table) expiresIn(r *record, s status, now Tick) uint32 {
+	lifetime := t.lifetime(r, s)
 	idle := now.since(Tick(r.lastSeen.Load()))
 	return lifetime - min(lifetime, idle)
 }
@@ -90,12 +95,21 @@ func (t *Table) expiresIn(r *record, s status, now Tick) uint32 {
 // status is all of a flow that changes together, in one atomic: whether it lives, its class,
 // and for TCP what each side did.
 //
-//	bits 0-2 original peer, 3-5 reply peer, 6 reset, 8-11 class, 12 live
+// Scales are the window scales that each side has offered plus one; 0: it has offered none.
+//
+//	bits 0-2 original peer, 3-5 reply peer, 6 reset, 8-11 class, 12 live, 13 picked up in mid-stream,
+//	14 windows are not looked at, 15 waits for an answer, 16-19 original scale, 20-23 reply scale
 type status uint32
 
 const (
 	statusReset = 1 << 6
 	statusLive  = 1 << 12
+
+	statusPicked = 1 << 13
+	statusLoose  = 1 << 14
+	statusWaits  = 1 << 15
+	// statusKept is what a segment does not change but for the windows.
+	statusKept = statusPicked | statusLoose | statusWaits | 0xff<<16
 )
 
 func (s status) live() bool   { return s&statusLive != 0 }
@@ -109,6 +123,20 @@ func tcpStatus(s tcpState) status {
 		w |= statusReset
 	}
 	return w
+}
+
+// scale is the shift of the windows that a side offers: both must have offered one.
+func (s status) scale(d Direction) uint32 {
+	if s>>16&0xf == 0 || s>>20&0xf == 0 {
+		return 0
+	}
+	return uint32(s>>(16+4*d)&0xf) - 1
+}
+
+// withScale is s with the scale that a side's SYN offers.
+func (s status) withScale(d Direction, p *packet.Packet) status {
+	shift := 16 + 4*d
+	return s&^(0xf<<shift) | status(p.WindowScale)<<shift
 }
 
 func (s status) tcp() tcpState {

@@ -50,14 +50,23 @@ func (r *rig) wait(d time.Duration) { r.now += Tick(d / TickLength) }
 func (r *rig) send(zone, peer uint16, p *packet.Packet) (f Flow, d Direction, created bool, drop packet.Drop) {
 	k := Key{p.Tuple, zone}
 	if f, d, ok := r.w.Lookup(&k, r.now); ok {
-		if !r.w.Restarts(f, d, p) {
+		if r.w.Accepts(f, d, p, r.now) {
+			f, d, _ = r.w.Lookup(&k, r.now)
+		}
+		succeeds := r.w.Succeeds(f, d, p)
+		if !succeeds && !r.w.Restarts(f, d, p) {
 			return f, d, false, r.w.Pass(f, d, p, r.now)
 		}
 		if drop := r.w.MayBegin(zone, peer, r.now); drop != packet.NotDropped {
 			return 0, 0, false, drop
 		}
 		r.w.NotBegun(zone, peer)
-		r.w.End(f, EndRestarted)
+		if !succeeds {
+			r.w.End(f, EndRestarted)
+		}
+	}
+	if r.w.Barred(&k, Reply, p, r.now) {
+		return 0, 0, false, packet.DropFlowCut
 	}
 	drop = MayCreate(p, r.Strict())
 	if r.stateless {
@@ -118,11 +127,23 @@ func newPacket(proto uint8, source, destination int, sport, dport uint16) *packe
 	}
 }
 
-// tcp is a segment from host 1 to host 2; reversed gives the other direction's.
+// tcp is a segment from host 1 to host 2; reversed gives the other direction's. Both sides begin with
+// sequence number 0 and send nothing but flags.
 func tcp(flags string) *packet.Packet {
 	p := newPacket(packet.ProtoTCP, 1, 2, 40000, 80)
-	p.TCPFlags = tcpFlags(flags)
+	number(p, tcpFlags(flags))
 	return p
+}
+
+// number makes p a segment without data of sides that both begin with sequence number 0.
+func number(p *packet.Packet, flags uint8) {
+	p.TCPFlags, p.Window, p.PayloadOffset = flags, 65535, uint16(p.Len)
+	if flags&packet.SYN == 0 {
+		p.Seq = 1
+	}
+	if flags&packet.ACK != 0 {
+		p.Ack = 1
+	}
 }
 
 func udp(sport uint16) *packet.Packet { return newPacket(packet.ProtoUDP, 1, 2, sport, 53) }

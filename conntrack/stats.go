@@ -50,6 +50,8 @@ type Stats struct {
 	Created      uint64
 	Ended        [NumEndCauses]uint64
 	Refused      [NumRefusals]uint64
+	// OutOfWindow counts TCP segments that passed, but did not fit the windows of their connection.
+	OutOfWindow uint64
 	// EndedPackets and EndedBytes count the flows that ended. A flow is added once no worker
 	// can pass another packet on it: together with the live flows no packet is lost.
 	EndedPackets, EndedBytes uint64
@@ -61,8 +63,10 @@ type workerCounts struct {
 	live       [NumClasses]atomic.Int64
 	translated atomic.Int64
 	created    atomic.Uint64
-	ended      [NumEndCauses]atomic.Uint64
-	refused    [NumRefusals]atomic.Uint64
+
+	outOfWindow atomic.Uint64
+	ended       [NumEndCauses]atomic.Uint64
+	refused     [NumRefusals]atomic.Uint64
 }
 
 // Stats sums up all workers' counts. While workers run, a flow that changes its class may be
@@ -75,6 +79,7 @@ func (t *Table) Stats() Stats {
 		}
 		s.Translated += w.counts.translated.Load()
 		s.Created += w.counts.created.Load()
+		s.OutOfWindow += w.counts.outOfWindow.Load()
 		for i := range s.Ended {
 			s.Ended[i] += w.counts.ended[i].Load()
 		}
@@ -93,6 +98,7 @@ func (t *Table) Stats() Stats {
 // been used.
 func (t *Table) Memory() uint64 {
 	return uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
+		uint64(len(t.sides))*uint64(unsafe.Sizeof(sides{})) +
 		uint64(len(t.translations))*uint64(unsafe.Sizeof(translation{})) +
 		uint64(len(t.index.heads))*uint64(unsafe.Sizeof(t.index.heads[0])) +
 		uint64(len(t.index.locks))*uint64(unsafe.Sizeof(t.index.locks[0])) +

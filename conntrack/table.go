@@ -1,7 +1,7 @@
 // Package conntrack is the flow table: which packets belong to a flow that the
 // rules have allowed, in what state that flow is, and when it is over.
 //
-// A flow is one record of 128 bytes without pointers. All records lie in a slab that
+// A flow is one record of 128 bytes and 32 more for TCP windows, without pointers. All records lie in slabs that
 // New allocates: memory is chosen at start, and the garbage collector has nothing to mark.
 // The kernel backs the slab's pages as they are first used.
 //
@@ -49,6 +49,9 @@ type Options struct {
 	Timeouts Timeouts
 	// TCPStrict lets only a SYN begin a TCP flow. Callers pass it to MayCreate.
 	TCPStrict bool
+	// WindowsOff lets every TCP segment count, whatever its numbers: whoever knows the ports can then end a
+	// connection.
+	WindowsOff bool
 	// Workers is the number of goroutines that carry packets; 0: 1.
 	Workers int
 	// Silent, if not nil, hears from Expire of each established connection with Resets
@@ -75,19 +78,24 @@ type Table struct {
 	records []record
 	// translations belong to the records of the same number that have marks.
 	translations []translation
-	index        index
-	secrets      secrets
-	lifetimes    [NumClasses]uint32
-	strict       bool
-	silent       func(*Silence)
-	max          int64
-	zoneMax      []int64 // by zone
-	rates        rates
-	ports        ports
+	// sides are the windows of the TCP connection of the record of the same number.
+	sides       []sides
+	index       index
+	secrets     secrets
+	lifetimes   [NumClasses]uint32
+	established uint32 // ticks, of a flow without a lifetime of its own
+	strict      bool
+	loose       bool // Options.WindowsOff
+	silent      func(*Silence)
+	max         int64
+	zoneMax     []int64 // by zone
+	rates       rates
+	ports       ports
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
 	live  atomic.Int64
+	cuts  atomic.Int64   // flows of the classes that are cut
 	zones []atomic.Int64 // live flows by zone
 	// busyZones are the zones with a limit that have flows.
 	busyZones atomic.Int64
@@ -110,13 +118,13 @@ type guardedWorker struct {
 	worker *Worker
 }
 
-// New makes a table and allocates all of its memory: about 145 bytes for each flow of Max,
+// New makes a table and allocates all of its memory: about 177 bytes for each flow of Max,
 // and 64 more for one with Marks. The kernel backs what has been used.
 func New(o Options) (*Table, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	lifetimes, err := o.Timeouts.lifetimes()
+	lifetimes, established, err := o.Timeouts.lifetimes()
 	if err != nil {
 		return nil, err
 	}
@@ -128,10 +136,13 @@ func New(o Options) (*Table, error) {
 	t := &Table{
 		records:      make([]record, o.Max+reserve),
 		translations: make([]translation, o.Max+reserve),
+		sides:        make([]sides, o.Max+reserve),
+		loose:        o.WindowsOff,
 		silent:       o.Silent,
 		index:        newIndex(o.Max),
 		secrets:      secrets,
 		lifetimes:    lifetimes,
+		established:  established,
 		strict:       o.TCPStrict,
 		max:          int64(o.Max),
 		zoneMax:      make([]int64, o.Zones),

@@ -3,8 +3,7 @@ package conntrack
 import "github.com/nsgd/nsgd/dataplane/packet"
 
 // peer is what one side of a TCP connection has done so far. It does not say whether the
-// side's FIN was acknowledged: without sequence numbers every ACK would look like that one,
-// and no timeout depends on it.
+// side's FIN was acknowledged: no timeout depends on it.
 type peer uint8
 
 const (
@@ -16,7 +15,7 @@ const (
 )
 
 // tcpState is what each side of a connection did, by Direction, and whether it was reset. A
-// segment also tells what the other side did before. Sequence numbers are not looked at.
+// segment also tells what the other side did before.
 type tcpState struct {
 	peers [2]peer
 	reset bool
@@ -69,30 +68,42 @@ func bareSYN(flags uint8) bool {
 	return flags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
 }
 
-// restartedBy reports whether a segment asks for a new connection in place of this one: a SYN
-// from either side once a FIN or RST was seen, or on a pick-up in mid-stream without an answer.
+// restartedBy reports whether a segment asks for a new connection in place of one that is over: a SYN
+// from either side once both have sent FIN or one RST, or on a pick-up in mid-stream without an answer.
 func (s tcpState) restartedBy(flags uint8) bool {
 	if !bareSYN(flags) {
 		return false
 	}
 	a, b := s.peers[Original], s.peers[Reply]
-	return s.reset || a == peerFinished || b == peerFinished || a == peerJoined && b == peerSilent
+	return s.reset || a == peerFinished && b == peerFinished || a != peerOpening && b == peerSilent
 }
 
-// next is the state after a segment from side d. refresh says whether the segment extends the
-// flow's life. A dropped segment changes nothing.
+// succeededBy reports whether a SYN from side d asks for a new connection while this one lives. The SYN of an
+// attempt may come again, and the other side may ask at the same time (RFC 9293 section 3.5).
+func (s tcpState) succeededBy(x *sides, d Direction, p *packet.Packet) bool {
+	if !bareSYN(p.TCPFlags) || s.restartedBy(p.TCPFlags) {
+		return false
+	}
+	switch s.peers[d] {
+	case peerOpening:
+		return !x.repeats(d, p)
+	case peerSilent, peerJoined:
+		return s.peers[1-d] != peerOpening
+	}
+	return true
+}
+
+// next is the state after a segment from side d that fits the windows. refresh says whether the segment
+// extends the flow's life. A dropped segment changes nothing.
 func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, drop packet.Drop) {
 	switch {
-	case impossibleTCP(flags):
-		return s, false, packet.DropTCPFlags
-	case s.restartedBy(flags): // the caller should have asked Restarts first
-		return s, false, packet.DropTCPState
-	case s.reset: // the tail of what was under way
-		return s, false, packet.NotDropped
 	case flags&packet.RST != 0:
 		return s.afterRST(d, flags)
 	case bareSYN(flags):
-		return s.afterSYN(d)
+		if s.peers[d] == peerSilent || s.peers[d] == peerJoined {
+			s.peers[d] = peerOpening
+		}
+		return s, true, packet.NotDropped
 	case flags&packet.SYN != 0:
 		return s.afterSYNACK(d)
 	case flags&packet.FIN != 0:
@@ -103,22 +114,44 @@ func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, dro
 	return s.afterACK(d), true, packet.NotDropped
 }
 
-// afterSYN is for a repeated SYN or a simultaneous open.
-//
-// In an established connection a SYN of the original side passes without extending the flow's
-// life: the peer answers it with an ACK (RFC 9293 3.10.7.4). A SYN of the reply side is
-// refused: the rules never allowed that side to begin a connection.
-func (s tcpState) afterSYN(d Direction) (tcpState, bool, packet.Drop) {
-	if s.class() == ClassTCPEstablished {
-		if d == Reply {
-			return s, false, packet.DropTCPState
+// fits notes a segment if it fits the windows, and reports whether it does and which of its flags count.
+// What next drops fits. scaled is from with the scale that a SYN offers.
+func (x *sides) fits(from status, d Direction, p *packet.Packet) (flags uint8, scaled status, fits bool) {
+	s, flags := from.tcp(), p.TCPFlags
+	self, other := s.peers[d], s.peers[1-d]
+	loose, picked := from&statusLoose != 0, from&statusPicked != 0
+	switch {
+	case flags&packet.RST != 0:
+		switch {
+		case loose, self == peerOpening && other == peerSilent:
+			return flags, from, true
+		case self == peerOpening && other == peerJoined && !picked:
+			return flags, from, false // of its answer, an old connection's, no number is known
+		case self == peerSilent && !picked:
+			return flags, from, flags&packet.ACK == 0 || x.answers(d, p.Ack)
 		}
-		return s, false, packet.NotDropped
+		return flags, from, x.resets(d, p)
+	case bareSYN(flags):
+		if self != peerOpening {
+			x.answer(d, p)
+			from = from.withScale(d, p)
+		}
+		return flags, from, true
+	case flags&packet.SYN != 0 && other == peerSilent:
+		return flags, from, true
+	case flags&packet.SYN != 0 && !picked && (self == peerSilent || self == peerJoined || self == peerOpening):
+		if !loose && !x.answers(d, p.Ack) {
+			return flags, from, false
+		}
+		x.answer(d, p)
+		return flags, from.withScale(d, p), true
+	case other == peerOpening && !loose && behind(p.Ack, uint32(x[d].taken.Load()>>32)) < 0:
+		return flags, from, false // it does not acknowledge the SYN
 	}
-	if s.peers[d] == peerSilent || s.peers[d] == peerJoined {
-		s.peers[d] = peerOpening
+	if flags&packet.FIN != 0 && !loose && !x.finishes(d, p) {
+		flags &^= packet.FIN
 	}
-	return s, true, packet.NotDropped
+	return flags, from, x.pass(from, d, p)
 }
 
 // afterSYNACK is for an answer to the other side's SYN, so that side must have been heard.

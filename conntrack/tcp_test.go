@@ -27,7 +27,7 @@ func TestTCPStates(t *testing.T) {
 		{"traffic in either direction keeps it alive", handshake + " +200s <PA +200s >A +200s", "established"},
 		{"a simultaneous open establishes", ">S <S >SA <SA", "established"},
 		{"the acknowledgement of an old connection does not establish", ">S <A <A", "syn_sent"},
-		{"the opener can reset the old connection that answered it", ">S <A >R", "reset"},
+		{"the opener's reset of an old connection that answered passes", ">S <A >R <SA >A", "established"},
 		{"SYN+ACK from the opener without a SYN to answer is refused", ">S >SA!tcp_state", "syn_sent"},
 		{"a repeated SYN+ACK passes", handshake + " <SA", "established"},
 
@@ -40,7 +40,8 @@ func TestTCPStates(t *testing.T) {
 		{"one FIN closes half", handshake + " >FA", "closing"},
 		{"the reply side can be the first to close", handshake + " <FA", "closing"},
 		{"a half-closed connection with data is not cut", handshake + " >FA +50s <PA +50s >A +50s <PA", "closing"},
-		{"a half-closed connection without data ends after 60 s", handshake + " >FA +60s", "none"},
+		{"a half-closed connection lives as long as an open one", handshake + " >FA +239s", "closing"},
+		{"a half-closed connection without data ends after 4 minutes", handshake + " >FA +240s", "none"},
 		{"both FINs end it", handshake + " >FA <A <FA >A", "time_wait"},
 		{"a closed connection is gone ten seconds after its last packet", handshake + " >FA <FA >A +10s", "none"},
 		{"two FINs of one side are still half", handshake + " >FA >FA", "closing"},
@@ -57,11 +58,15 @@ func TestTCPStates(t *testing.T) {
 		{"RST in TIME-WAIT changes and extends nothing", handshake + " >FA <FA +6s >R +3s", "time_wait"},
 		{"RST in TIME-WAIT does not keep it", handshake + " >FA <FA +6s >R +4s", "none"},
 
-		{"SYN on a closing flow begins anew", handshake + " >FA >S*", "syn_sent"},
+		{"SYN on a closing flow ends nothing", handshake + " >FA >S", "closing"},
+		{"its answer begins anew", handshake + " >FA >S <SA*", "syn_sent"},
+		{"and the acknowledgement opens it", handshake + " >FA >S <SA* >A", "established"},
+		{"SYN in an established connection begins anew with its answer", handshake + " >S <SA*", "syn_sent"},
 		{"SYN in TIME-WAIT begins anew", handshake + " >FA <FA >S*", "syn_sent"},
 		{"SYN after RST begins anew", handshake + " <R >S*", "syn_sent"},
 		{"SYN in an established connection passes and extends nothing", handshake + " +200s >S +40s", "none"},
-		{"SYN from the reply side of an established connection is refused", handshake + " <S!tcp_state", "established"},
+		{"SYN from the reply side of an established connection ends nothing", handshake + " <S", "established"},
+		{"an answer to a SYN that has timed out is none", handshake + " >S +30s <SA", "established"},
 
 		{"no flags at all are impossible", handshake + " >!tcp_flags", "established"},
 		{"SYN+FIN is impossible", handshake + " >SF!tcp_flags", "established"},
@@ -114,10 +119,10 @@ func (r *rig) step(step string) {
 }
 
 func TestSYNFromTheReplySideBeginsAFlowOfItsOwn(t *testing.T) {
-	for _, end := range []string{">FA", "<FA", ">FA <FA", ">R", "<R"} {
+	for _, end := range []string{"<S >SA*", ">FA <S >SA*", "<FA <S >SA*", ">FA <FA <S*", ">R <S*", "<R <S*"} {
 		t.Run(end, func(t *testing.T) {
 			r := newRig(t, Options{})
-			for _, step := range strings.Fields(handshake + " " + end + " <S*") {
+			for _, step := range strings.Fields(handshake + " " + end) {
 				r.step(step)
 			}
 			k := Key{tcp("").Reverse(), 1}

@@ -1,10 +1,6 @@
 package conntrack
 
-import (
-	"sync/atomic"
-
-	"github.com/nsgd/nsgd/dataplane/packet"
-)
+import "github.com/nsgd/nsgd/dataplane/packet"
 
 // Marks are properties that few flows have.
 type Marks uint8
@@ -22,25 +18,20 @@ const (
 )
 
 // translation holds more about a flow with Marks, under the number of its record. The kernel
-// backs only pages with such flows. All but acks is written and read like the record's fields
+// backs only pages with such flows. It is written and read like the record's fields
 // without atomics.
 type translation struct {
 	// src to dstPort are the tuple of Init.Arrives.
 	src, dst         packet.Addr
 	receiver         packet.Addr // the address of the end that such packets reach
 	srcPort, dstPort uint16
-	// acks are the last acknowledgement numbers that each side sent, by Direction; 0: none.
-	acks [2]atomic.Uint32
-	_    uint32
+	_                [12]byte
 }
 
 func (x *translation) set(i *Init) {
 	x.src, x.dst, x.srcPort, x.dstPort = i.Arrives.Src, i.Arrives.Dst, i.Arrives.SrcPort, i.Arrives.DstPort
 	if x.receiver = x.dst; i.Marks&Floating != 0 {
 		x.receiver = i.Receiver
-	}
-	for d := range x.acks {
-		x.acks[d].Store(0)
 	}
 }
 
@@ -97,23 +88,10 @@ func (w *Worker) Receiver(f Flow) packet.Addr {
 	return w.table.translations[f].receiver
 }
 
-// Acknowledged notes the acknowledgement number of a segment of a flow with Resets. A number
-// behind the last one is ignored: segments get reordered.
-func (w *Worker) Acknowledged(f Flow, d Direction, number uint32) {
-	last := &w.table.translations[f].acks[d]
-	for {
-		old := last.Load()
-		if old != 0 && int32(number-old) <= 0 || last.CompareAndSwap(old, number) {
-			return
-		}
-	}
-}
-
 // Silence is a connection with Resets that has been idle for its timeout.
 type Silence struct {
 	Key, ReplyKey Key
-	// Acks are the last acknowledgement numbers that each side sent, by Direction: that side
-	// expects this sequence number next. Known says which were seen.
+	// Acks are the sequence numbers that each side expects next, by Direction. Known says which were seen.
 	Acks  [2]uint32
 	Known [2]bool
 }
@@ -121,14 +99,14 @@ type Silence struct {
 // tellSilent calls Options.Silent for an established connection with Resets that Expire ended.
 func (t *Table) tellSilent(f Flow, c Class) {
 	r := &t.records[f]
-	if t.silent == nil || r.marks&Resets == 0 || c != ClassTCPEstablished && c != ClassTCPTwoWay {
+	if t.silent == nil || r.marks&Resets == 0 || c != ClassTCPEstablished && c != ClassTCPClosing && c != ClassTCPTwoWay {
 		return
 	}
 	var s Silence
 	s.Key, s.ReplyKey = t.keys(f)
 	for d := range s.Acks {
-		ack := t.translations[f].acks[d].Load()
-		s.Acks[d], s.Known[d] = ack, ack != 0
+		taken := t.sides[f][d].taken.Load()
+		s.Acks[d], s.Known[d] = uint32(taken>>32), taken != 0
 	}
 	t.silent(&s)
 }

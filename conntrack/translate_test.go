@@ -120,20 +120,25 @@ func TestTheEndsOfASilentConnectionAreToldWhatTheyExpect(t *testing.T) {
 			p.SrcPort = port
 		}
 		answer = reversed(answer)
+		answer.Len += 99 // data that a SYN+ACK may carry
 		f := r.create(0, 1, syn)
 		r.w.Pass(f, Reply, answer, r.now)
 		r.w.Pass(f, Original, ack, r.now)
 		return f
 	}
-	f := open(Resets, 1)
-	r.w.Acknowledged(f, Original, 1<<32-10)
-	r.w.Acknowledged(f, Original, 5) // later: numbers wrap
-	r.w.Acknowledged(f, Original, 1<<32-1)
+	open(Resets, 1)
+	for _, ack := range []uint32{20, 90, 50} { // segments are reordered
+		p := tcp("A")
+		p.SrcPort, p.Ack = 1, ack
+		r.send(0, 1, p)
+	}
 	open(0, 2)
 	open(Translated, 3)
 	closed := open(Resets, 4)
 	r.w.Pass(closed, Original, tcp("FA"), r.now)
-	r.w.Pass(closed, Reply, reversed(tcp("FA")), r.now)
+	fin := reversed(tcp("FA"))
+	fin.Seq = 100
+	r.w.Pass(closed, Reply, fin, r.now)
 	r.w.End(open(Resets, 5), EndFlushed)
 
 	r.wait(4*time.Minute - TickLength)
@@ -143,7 +148,7 @@ func TestTheEndsOfASilentConnectionAreToldWhatTheyExpect(t *testing.T) {
 	}
 	r.wait(TickLength)
 	r.Expire(r.now, 1024)
-	want := Silence{Acks: [2]uint32{5, 0}, Known: [2]bool{true, false}}
+	want := Silence{Acks: [2]uint32{90, 1}, Known: [2]bool{true, true}}
 	want.Key, want.ReplyKey = Key{tcp("S").Tuple, 0}, Key{tcp("S").Reverse(), 1}
 	want.Key.SrcPort, want.ReplyKey.DstPort = 1, 1
 	if len(told) != 1 || told[0] != want {

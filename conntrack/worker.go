@@ -42,17 +42,63 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 		return 0, 0, false
 	}
 	r := &t.records[f]
-	if t.expiresIn(r, status(r.status.Load()), now) == 0 {
+	if s := status(r.status.Load()); s.class().Cut() || t.expiresIn(r, s, now) == 0 {
 		return 0, 0, false
 	}
 	return f, d, true
+}
+
+// Cut ends a flow that the rules deny now. For as long as it could have lived on, what would begin it again from
+// its other side is Barred.
+func (w *Worker) Cut(f Flow, now Tick) {
+	t := w.table
+	r := &t.records[f]
+	class := cutClass(r.proto)
+	for {
+		s := status(r.status.Load())
+		if class == NumClasses {
+			w.End(f, EndDenied)
+			return
+		}
+		if !s.live() || s.class().Cut() {
+			return
+		}
+		r.established.Store(t.lifetime(r, s))
+		if w.move(r, s, liveStatus(class)) {
+			break
+		}
+	}
+	r.see(now)
+	w.counts.ended[EndDenied].Add(1)
+	t.cuts.Add(1)
+	w.endSuccessor(r)
+}
+
+// Barred reports whether p, a packet without a flow, would begin a flow again that was cut: it is of the side that
+// did not begin that. k is a key of such a flow, and direction that of packets that come in under it. A SYN
+// asks for a connection of its own.
+func (w *Worker) Barred(k *Key, direction Direction, p *packet.Packet, now Tick) bool {
+	t := w.table
+	if t.cuts.Load() == 0 || p.Proto == packet.ProtoTCP && bareSYN(p.TCPFlags) {
+		return false
+	}
+	f, d, _, ok := t.find(k, t.secrets.hash(k))
+	if !ok || d != direction {
+		return false
+	}
+	r := &t.records[f]
+	if s := status(r.status.Load()); !s.class().Cut() || t.expiresIn(r, s, now) == 0 {
+		return false
+	}
+	r.see(now)
+	return true
 }
 
 // warmAtOnce bounds how many keys Warm works on at a time.
 const warmAtOnce = 64
 
 // Warm reads what lookups of keys with these hashes are going to read. A table of a million
-// flows is in no cache, and each lookup waits for memory three times. Here the processor
+// flows is in no cache, and each lookup waits for memory four times. Here the processor
 // waits for many keys together, because no read depends on another key's.
 func (w *Worker) Warm(hashes []uint64) {
 	t := w.table
@@ -67,6 +113,7 @@ func (w *Worker) Warm(hashes []uint64) {
 				r := &t.records[e.flow()]
 				r.status.Load()
 				r.links[e.direction()].Load()
+				t.sides[e.flow()][Original].sent.Load()
 			}
 		}
 		hashes = hashes[n:]
@@ -74,7 +121,7 @@ func (w *Worker) Warm(hashes []uint64) {
 }
 
 // Restarts reports whether p, a packet of f, asks for a new flow in f's place. That is a SYN
-// from either side of a connection that is closing, closed or reset, or an ICMP request of
+// from either side of a connection that is closed or reset, or an ICMP request of
 // another kind than the one that began f. The rules then judge p as a flow's first packet; if
 // they allow it, the caller ends f with EndRestarted.
 func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
@@ -89,19 +136,40 @@ func (w *Worker) Restarts(f Flow, d Direction, p *packet.Packet) bool {
 	return false
 }
 
+// Asks reports whether p, a packet of a live flow, may ask for a new one, or answer one that does: only then
+// the caller needs Accepts, Restarts and Succeeds.
+func (w *Worker) Asks(p *packet.Packet) bool {
+	return p.Proto == packet.ProtoTCP && p.TCPFlags&packet.SYN != 0 || p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6
+}
+
+// Succeeds reports whether p, a packet of f, is a SYN that asks for a new connection while f lives. The rules
+// judge p as a flow's first packet, and if they allow it, the caller inserts it: see Insert.
+func (w *Worker) Succeeds(f Flow, d Direction, p *packet.Packet) bool {
+	if p.Proto != packet.ProtoTCP || !bareSYN(p.TCPFlags) {
+		return false
+	}
+	s := status(w.table.records[f].status.Load())
+	return !s.class().stateless() && s.tcp().succeededBy(&w.table.sides[f], d, p)
+}
+
 // Pass takes a packet of a live flow: state and last-seen move on, and Segments and WireLen are
 // counted. A packet that is dropped (DropTCPFlags, DropTCPState, DropICMPNoFlow) changes and
-// counts nothing. Several workers may pass packets of one flow at the same time.
+// counts nothing. A segment that does not fit the windows of its connection passes and is counted, and
+// changes nothing else. Several workers may pass packets of one flow at the same time.
 func (w *Worker) Pass(f Flow, d Direction, p *packet.Packet, now Tick) packet.Drop {
 	r := &w.table.records[f]
 	refresh := true
 	switch r.proto {
 	case packet.ProtoTCP:
 		const judged = packet.SYN | packet.ACK | packet.RST | packet.FIN
-		established := status(r.status.Load()).class() == ClassTCPEstablished
-		if !established || p.TCPFlags&judged != packet.ACK {
+		s := status(r.status.Load())
+		if s.class() == ClassTCPEstablished && p.TCPFlags&judged == packet.ACK && !p.Fragment.IsFragment() {
+			if refresh = w.table.sides[f].pass(s, d, p); !refresh {
+				w.counts.outOfWindow.Add(uint64(p.Segments))
+			}
+		} else {
 			var drop packet.Drop
-			if refresh, drop = w.passTCP(r, d, p.TCPFlags); drop != packet.NotDropped {
+			if refresh, drop = w.passTCP(f, d, p); drop != packet.NotDropped {
 				return drop
 			}
 		}
@@ -132,18 +200,41 @@ func (w *Worker) Uncount(f Flow, d Direction, p *packet.Packet) {
 }
 
 // passTCP moves a connection's state on. The state of a flow that has ended stays.
-func (w *Worker) passTCP(r *record, d Direction, flags uint8) (refresh bool, drop packet.Drop) {
-	if status(r.status.Load()).class().stateless() {
-		if impossibleTCP(flags) {
-			return false, packet.DropTCPFlags
-		}
-		w.passOther(r, ClassTCPOneWay, d)
-		return true, packet.NotDropped
+func (w *Worker) passTCP(f Flow, d Direction, p *packet.Packet) (refresh bool, drop packet.Drop) {
+	r, x := &w.table.records[f], &w.table.sides[f]
+	if impossibleTCP(p.TCPFlags) {
+		return false, packet.DropTCPFlags
 	}
 	for {
-		s := status(r.status.Load())
-		to, refresh, drop := s.tcp().next(d, flags)
-		if drop != packet.NotDropped || !s.live() || w.move(r, s, tcpStatus(to)) {
+		from := status(r.status.Load())
+		s := from.tcp()
+		switch {
+		case from.class().stateless():
+			if r.marks&Resets != 0 && p.TCPFlags&packet.ACK != 0 {
+				x.passLoose(d, p)
+			}
+			w.passOther(r, ClassTCPOneWay, d)
+			return true, packet.NotDropped
+		case s.restartedBy(p.TCPFlags), s.succeededBy(x, d, p): // the caller should have asked first
+			return false, packet.DropTCPState
+		case s.reset: // the tail of what was under way
+			return false, packet.NotDropped
+		}
+		flags, to, fits := x.fits(from, d, p)
+		if !fits {
+			w.counts.outOfWindow.Add(uint64(p.Segments))
+			if s.peers[d] == peerSilent && s.peers[1-d] == peerOpening && flags&packet.RST == 0 && flags&packet.SYN == 0 {
+				// An old connection's answer to a SYN, which the opener will reset (RFC 5961 section 4).
+				s.peers[d] = peerJoined
+				w.move(r, from, tcpStatus(s)|from&statusKept)
+			}
+			return false, packet.NotDropped
+		}
+		s, refresh, drop := s.next(d, flags)
+		if to = tcpStatus(s) | to&statusKept; p.Fragment.IsFragment() {
+			to |= statusLoose // where its datagram ends is not known
+		}
+		if drop != packet.NotDropped || !from.live() || w.move(r, from, to) {
 			return refresh, drop
 		}
 	}
@@ -196,7 +287,11 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 			if r.marks&Translated != 0 {
 				w.counts.translated.Add(-1)
 			}
-			w.counts.ended[cause].Add(1)
+			if s.class().Cut() {
+				t.cuts.Add(-1)
+			} else {
+				w.counts.ended[cause].Add(1)
+			}
 			t.unreserve(r.zone, r.replyZone)
 			return true
 		}
@@ -205,9 +300,23 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 
 // bury takes a claimed flow out of the index and lets its record wait for reuse.
 func (w *Worker) bury(f Flow) {
-	w.table.unpublish(f)
-	w.table.portChanges(f, -1)
-	w.table.retire(f)
+	t := w.table
+	r := &t.records[f]
+	w.endSuccessor(r)
+	if status(r.status.Load())&statusWaits != 0 {
+		t.records[r.links[Original].Load()].successor.CompareAndSwap(uint32(f+1), 0)
+	} else {
+		t.unpublish(f)
+		t.portChanges(f, -1)
+	}
+	t.retire(f)
+}
+
+// endSuccessor ends the flow that waits in place of one that ends.
+func (w *Worker) endSuccessor(r *record) {
+	if n := r.successor.Swap(0); n != 0 {
+		w.End(Flow(n-1), EndRestarted)
+	}
 }
 
 // Slots are the rules that allowed the flow at its last judgement.
@@ -232,6 +341,16 @@ func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 		return w.table.records[f].replyZone
 	}
 	return w.table.records[f].zone
+}
+
+// Answered reports whether the side that did not begin the flow has been heard.
+func (w *Worker) Answered(f Flow) bool {
+	s := status(w.table.records[f].status.Load())
+	if s.class() == ClassTCPSynSent {
+		reply := s.tcp().peers[Reply]
+		return reply != peerSilent && reply != peerJoined
+	}
+	return !s.class().unanswered()
 }
 
 // Class is the flow's protocol and state.

@@ -71,7 +71,7 @@ func (x *passage) beginApart() (int, packet.Drop) {
 		return 0, drop
 	}
 	if x.restarts {
-		w.flows.End(x.restarted, conntrack.EndRestarted)
+		w.flows.End(x.replaced, conntrack.EndRestarted)
 	}
 	var init conntrack.Init
 	d.RecordSent(&init, w.engine.far(x.from.Index))
@@ -130,10 +130,15 @@ func (x *passage) knownThere() bool {
 // farEnd finds the record by which the receiver's end knows of the packet; d is the packet's
 // direction there.
 func (x *passage) farEnd(dst *topology.Endpoint) (f conntrack.Flow, d conntrack.Direction, ok bool) {
-	answer := conntrack.Key{Tuple: x.packet.Reverse(), Zone: uint16(dst.Attachment)}
-	f, d, ok = x.w.flows.Lookup(&answer, x.w.now)
+	flows, p := x.w.flows, &x.packet
+	answer := conntrack.Key{Tuple: p.Reverse(), Zone: uint16(dst.Attachment)}
+	f, d, ok = flows.Lookup(&answer, x.w.now)
 	d = conntrack.Reply - d
-	return f, d, ok && !x.w.flows.Restarts(f, d, &x.packet)
+	if ok && flows.Accepts(f, d, p, x.w.now) {
+		f, d, ok = flows.Lookup(&answer, x.w.now)
+		d = conntrack.Reply - d
+	}
+	return f, d, ok && !flows.Restarts(f, d, p) && !flows.Succeeds(f, d, p)
 }
 
 // arrive lets the packet pass at the receiver's end: as part of what that end knows, or
@@ -142,7 +147,7 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 	w, d, p := x.w, &x.decision, &x.packet
 	dst := d.Way.To
 	if f, direction, ok := x.farEnd(dst); ok {
-		if direction == conntrack.Original && w.flows.Generation(f) < x.snapshot.Flushed {
+		if direction == conntrack.Original && w.flows.Generation(f) < uint32(x.snapshot.Generation) {
 			if drop := x.rejudgeThere(f); drop != packet.NotDropped {
 				return half{}, drop
 			}
@@ -151,6 +156,10 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 			return half{}, drop
 		}
 		return half{flow: f, passed: true, direction: direction, slots: w.flows.Slots(f)}, packet.NotDropped
+	}
+	answer := conntrack.Key{Tuple: p.Reverse(), Zone: uint16(dst.Attachment)}
+	if w.flows.Barred(&answer, conntrack.Original, p, w.now) {
+		return half{}, packet.DropFlowCut
 	}
 	d.Port25(p)
 	d.Receive(p)

@@ -13,8 +13,15 @@ import (
 //go:noinline
 func (x *passage) begin() (int, packet.Drop) {
 	d, p := &x.decision, &x.packet
+	if x.w.flows.Barred(&x.key, conntrack.Reply, p, x.w.now) {
+		return 0, packet.DropFlowCut
+	}
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
+	}
+	kept := x.succeeds && x.sent == conntrack.Original && x.w.flows.Marks(x.replaced)&conntrack.Shared != 0 && d.Way.Ports != nil
+	if kept {
+		d.Way.Arrives = x.w.flows.Becomes(x.replaced, conntrack.Original) // by the port that it has
 	}
 	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
@@ -23,7 +30,7 @@ func (x *passage) begin() (int, packet.Drop) {
 	case d.Send(p) != packet.NotDropped:
 	case d.Known || d.Apart:
 		return x.beginApart()
-	case d.Way.Ports != nil:
+	case d.Way.Ports != nil && !kept:
 		return x.beginShared()
 	case d.Receive(p) == packet.NotDropped:
 		return x.commit()
@@ -48,7 +55,7 @@ func (x *passage) commit() (int, packet.Drop) {
 		return 0, drop
 	}
 	if x.restarts {
-		w.flows.End(x.restarted, conntrack.EndRestarted)
+		w.flows.End(x.replaced, conntrack.EndRestarted)
 	}
 	f, d, created, drop := w.flows.Insert(&x.key, &init, p, w.now)
 	if !created {

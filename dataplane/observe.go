@@ -19,6 +19,8 @@ const headLen = 256
 type observation struct {
 	event   watch.Event
 	counted bool // rules, or none, have let the packet pass or dropped it
+	// outside is how many segments had been out of their window before this packet.
+	outside uint64
 	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
 	head    [headLen]byte
 	headLen int
@@ -76,6 +78,7 @@ func (x *passage) observePacket() {
 	e.Packet = x.packet
 	e.Packet.Tuple = sent
 	e.Time, e.From, e.Length = w.watched, int32(x.from.Index), uint32(len(x.frame)-tun.HeaderLen)
+	x.observed.outside = w.flows.OutOfWindow()
 	e.Standing, e.Direction, e.Translated, e.Snapped = watch.NoFlow, conntrack.Original, false, 0
 }
 
@@ -107,6 +110,7 @@ func (x *passage) tell(drop packet.Drop) {
 		e.To = wouldGo(x.snapshot, e)
 	}
 	x.setStanding(e)
+	e.OutOfWindow = !w.watchers.droppedOnly && w.flows.OutOfWindow() > o.outside
 	var head, rest []byte
 	if w.watchers.snap {
 		head, rest = o.head[:o.headLen], x.frame[tun.HeaderLen+o.headLen:]

@@ -141,6 +141,9 @@ func (o *oracle) flush(before *policy.Set) {
 		return list
 	}
 	for f := range o.alive() {
+		if f.cut > 0 {
+			continue
+		}
 		for _, k := range f.keys {
 			was, is := groups(before, k), groups(after, k)
 			for id, g := range is {

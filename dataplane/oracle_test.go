@@ -39,6 +39,17 @@ type oracleFlow struct {
 	keys  [2]conntrack.Key
 	rules []topology.RuleKey // that allowed it
 	due   bool               // to be judged again
+	stale bool               // judged by an older policy
+
+	next *oracleFlow   // waits to take its place
+	cut  time.Duration // how long it is kept after it was denied; 0: it was not
+}
+
+func (f *oracleFlow) over(now time.Duration) bool {
+	if f.cut > 0 {
+		return now-f.Seen >= f.cut
+	}
+	return f.Over(now)
 }
 
 // expectation is what must become of one frame.
@@ -53,7 +64,8 @@ type expectation struct {
 	// begins is the flow that the packet begins, unless there is no room; ends the one
 	// that it takes the place of.
 	begins, ends *oracleFlow
-	again        bool // a live flow was judged
+	succeeds     *oracleFlow // in place of which begins is to wait
+	again        bool        // a live flow was judged
 	belongs      relation
 	key          conntrack.Key // of the flow that it belongs to
 	first        *datagram     // of which it is the first fragment
@@ -93,18 +105,28 @@ func (o *oracle) decide(from int, e *expectation) {
 	}
 	e.key, e.belongs = conntrack.Key{Tuple: p.Tuple, Zone: uint16(from)}, inFlow
 	f, side := o.lookup(e.key)
-	if f != nil && !f.Restarts(side, p) {
-		if f.due && side == conntracktest.Original {
+	if f != nil && o.accepted(f, e.key, p) {
+		f, side = o.lookup(e.key)
+	}
+	if f != nil && !f.Restarts(side, p) && !f.Succeeds(side, p) {
+		if side == conntracktest.Original && (f.due || f.stale && !f.Answered()) {
 			e.again = true
 			if o.judge(from, e); e.drop != packet.NotDropped {
-				o.remove(f)
+				o.cut(f)
 				return
 			}
 			f.due, f.rules, e.rules, e.hit = false, e.rules, nil, false
 		}
+		if side == conntracktest.Original {
+			f.stale = false
+		}
 		if e.drop = f.Pass(side, p, o.now); e.drop == packet.NotDropped {
 			e.to, e.rules = int(f.keys[1-side].Zone), f.rules
 		}
+		return
+	}
+	if cut := o.flows[e.key]; cut != nil && cut.cut > 0 && !cut.over(o.now) && cut.keys[conntracktest.Original] != e.key && !bareSYN(p) {
+		cut.Seen, e.drop = o.now, packet.DropFlowCut
 		return
 	}
 	if dst := o.find(from, p.Dst.Netip()); dst == nil || dst.at < 0 { // routes come first
@@ -120,7 +142,11 @@ func (o *oracle) decide(from int, e *expectation) {
 		return
 	}
 	if o.judge(from, e); e.drop == packet.NotDropped {
-		e.ends = f
+		if f != nil && f.Succeeds(side, p) {
+			e.succeeds = f
+		} else {
+			e.ends = f
+		}
 		e.begins = &oracleFlow{Flow: *conntracktest.Begin(p, o.now), rules: e.rules,
 			keys: [2]conntrack.Key{e.key, {Tuple: p.Reverse(), Zone: uint16(e.to)}}}
 		e.begins.Stateless = stateless
@@ -128,6 +154,34 @@ func (o *oracle) decide(from int, e *expectation) {
 			e.begins.Established = timeout // one end is in the network, whatever the other is
 		}
 	}
+}
+
+func bareSYN(p *packet.Packet) bool {
+	return p.Proto == packet.ProtoTCP && p.TCPFlags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
+}
+
+// accepted gives a flow that waits the place of another, if p acknowledges its SYN.
+func (o *oracle) accepted(f *oracleFlow, k conntrack.Key, p *packet.Packet) bool {
+	next := f.next
+	if p.Proto != packet.ProtoTCP || p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN|packet.ACK ||
+		next == nil || next.Over(o.now) || next.keys[conntracktest.Original] == k || !next.Answers(p) {
+		return false
+	}
+	o.remove(f)
+	for _, k := range next.keys {
+		o.flows[k] = next
+	}
+	return true
+}
+
+// cut ends a flow that was denied. Its other side must not begin it again.
+func (o *oracle) cut(f *oracleFlow) {
+	if f.Proto == packet.ProtoICMP || f.Proto == packet.ProtoICMPv6 {
+		o.remove(f)
+		return
+	}
+	_, _, f.cut = f.State()
+	f.Seen, f.next = o.now, nil
 }
 
 // related says what must become of an ICMP error: it belongs to the live flow that it

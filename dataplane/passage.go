@@ -25,9 +25,11 @@ type passage struct {
 	marks     conntrack.Marks
 	flow      conntrack.Flow
 	direction conntrack.Direction
-	// restarts says that the packet asks for a new flow in place of restarted.
-	restarts  bool
-	restarted conntrack.Flow
+	// restarts says that the packet asks for a new flow in place of one that is over, and succeeds that it
+	// does in place of one that lives; replaced is that flow, and sent the packet's direction in it.
+	restarts, succeeds bool
+	replaced           conntrack.Flow
+	sent               conntrack.Direction
 
 	quote    packet.Quote     // what an ICMP error quotes; valid if relation is related
 	quoted   conntrack.Key    // the key of the flow that it quotes
@@ -50,7 +52,7 @@ const (
 
 func (x *passage) enter(s *topology.Snapshot, from *topology.Attachment, read *slot) {
 	x.snapshot, x.from, x.slot = s, from, read
-	x.relation, x.marks, x.restarts = noFlow, 0, false
+	x.relation, x.marks, x.restarts, x.succeeds = noFlow, 0, false, false
 }
 
 // flowKey is the key of the flow that the packet belongs to.
@@ -124,11 +126,10 @@ func (x *passage) destination() (to int, drop packet.Drop) {
 	if !live {
 		return x.begin()
 	}
-	if flows.Restarts(f, d, p) {
-		x.restarts, x.restarted = true, f
+	if flows.Asks(p) && x.asks(&f, &d) {
 		return x.begin()
 	}
-	if flushed := x.snapshot.Flushed; flushed > 0 && d == conntrack.Original && flows.Generation(f) < flushed {
+	if d == conntrack.Original && flows.Generation(f) < uint32(x.snapshot.Generation) {
 		if drop, lives := x.rejudge(f); drop != packet.NotDropped {
 			return 0, drop
 		} else if !lives {
@@ -139,6 +140,23 @@ func (x *passage) destination() (to int, drop packet.Drop) {
 		return 0, drop
 	}
 	return x.follow(f, d)
+}
+
+// asks reports whether a packet of a live flow asks for a new one. If it answers one that waits in the flow's
+// place, that one is the packet's flow from now on.
+func (x *passage) asks(f *conntrack.Flow, d *conntrack.Direction) bool {
+	flows, p := x.w.flows, &x.packet
+	if flows.Accepts(*f, *d, p, x.w.now) {
+		next, direction, ok := flows.LookupHash(&x.key, x.hash, x.w.now)
+		if !ok { // it has ended at once
+			return true
+		}
+		*f, *d = next, direction
+		return false
+	}
+	x.restarts, x.succeeds = flows.Restarts(*f, *d, p), flows.Succeeds(*f, *d, p)
+	x.replaced, x.sent = *f, *d
+	return x.restarts || x.succeeds
 }
 
 // follow takes the way of a flow that the packet has passed in, and counts the packet on the rules

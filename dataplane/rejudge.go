@@ -5,11 +5,10 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-// rejudge judges a live flow by a packet of its original direction, if an NSG with
-// flushConnection has changed on its way since it was judged. The other direction's packets
-// are no flow's first, so rules say nothing of them. A flow that is denied, or that would go
-// elsewhere now, ends; lives is false then, and drop says whether the packet may begin
-// another.
+// rejudge judges a live flow that an older policy has judged, by a packet of its original direction: if an NSG
+// with flushConnection has changed on its way since, or if nobody has answered the flow. The other direction's
+// packets are no flow's first, so rules say nothing of them. A flow that is denied, or that would go elsewhere
+// now, ends; lives is false then, and drop says whether the packet may begin another.
 func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 	w, s, d, p := x.w, x.snapshot, &x.decision, &x.packet
 	zone := w.flows.PeerZone(f, conntrack.Original)
@@ -33,7 +32,7 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 			flushed = max(flushed, d.Way.To.Flushed)
 		}
 	}
-	if flushed <= w.flows.Generation(f) {
+	if flushed <= w.flows.Generation(f) && w.flows.Answered(f) {
 		w.flows.Stands(f, uint32(s.Generation))
 		return packet.NotDropped, true
 	}
@@ -48,7 +47,7 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 		d.Receive(p)
 	}
 	if d.Drop != packet.NotDropped {
-		w.flows.End(f, conntrack.EndDenied)
+		w.flows.Cut(f, w.now)
 		return x.denied(), false
 	}
 	if whole && uint16(d.Way.To.Attachment) != zone {
@@ -63,12 +62,12 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 // rejudgeThere is rejudge for the record at the receiver's end of a leg. The caller counts a denial.
 func (x *passage) rejudgeThere(f conntrack.Flow) packet.Drop {
 	w, d := x.w, &x.decision
-	if d.Way.To.Flushed <= w.flows.Generation(f) {
+	if d.Way.To.Flushed <= w.flows.Generation(f) && w.flows.Answered(f) {
 		w.flows.Stands(f, uint32(x.snapshot.Generation))
 		return packet.NotDropped
 	}
 	if drop := d.Receive(&x.packet); drop != packet.NotDropped {
-		w.flows.End(f, conntrack.EndDenied)
+		w.flows.Cut(f, w.now)
 		return drop
 	}
 	slots := d.ReceivedSlots()

@@ -13,11 +13,6 @@ import (
 
 // translate rewrites a packet of a flow with marks.
 func (x *passage) translate() {
-	if x.marks&conntrack.Resets != 0 && x.relation == inFlow {
-		if number, ok := translate.Ack(x.frame, &x.packet); ok {
-			x.w.flows.Acknowledged(x.flow, x.direction, number)
-		}
-	}
 	if x.marks&conntrack.Translated == 0 {
 		return
 	}

@@ -25,6 +25,8 @@ var (
 		"Flows that ended, by cause.", []string{"cause"}, nil)
 	flowsRefused = prometheus.NewDesc("nsgd_flows_refused_total",
 		"Flows that were not begun though the rules allowed them, by cause.", []string{"cause"}, nil)
+	tcpOutOfWindow = prometheus.NewDesc("nsgd_tcp_out_of_window_total",
+		"TCP segments that passed, but did not fit the windows of their connection and so changed nothing there, as wire segments.", nil, nil)
 	flowTableBytes = prometheus.NewDesc("nsgd_flow_table_bytes",
 		"Size of the flow table, chosen at the start; the kernel backs what has been used of it.", nil, nil)
 
@@ -86,7 +88,7 @@ var _ prometheus.Collector = (*collector)(nil)
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, flowTableBytes, translations,
+		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, tcpOutOfWindow, flowTableBytes, translations,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		platformPackets, platformBytes, backendUp,
 		workerBursts, workerPackets, workerBusy,
@@ -169,6 +171,7 @@ func (c *collector) collectFlows(out chan<- prometheus.Metric) {
 	for cause, n := range s.Refused {
 		out <- counter(flowsRefused, n, conntrack.Refusal(cause).String())
 	}
+	out <- counter(tcpOutOfWindow, s.OutOfWindow)
 	out <- gauge(flowTableBytes, c.options.Engine.Flows().Memory())
 }
 

@@ -19,6 +19,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// The values of Config.TCPWindow.
+const (
+	windowOn  = "on"
+	windowOff = "off"
+)
+
 // Config is the daemon's configuration file. Every key is optional but policy and
 // attachments; a key that is not listed here is an error.
 type Config struct {
@@ -44,6 +50,8 @@ type Config struct {
 	Timeouts  TimeoutsConfig  `yaml:"timeouts"`
 	// TCPStrict lets only a SYN create a TCP flow.
 	TCPStrict bool `yaml:"tcpStrict"`
+	// TCPWindow is on, which is the default, or off: whether TCP segments must fit their connection's windows to count there.
+	TCPWindow string `yaml:"tcpWindow"`
 	// AzureQuirks imitates Azure where it differs from its documents: see topology.Options.
 	AzureQuirks bool `yaml:"azureQuirks"`
 	// DefaultOutboundAddress is the public address of NICs without another way to the internet

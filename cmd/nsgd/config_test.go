@@ -54,7 +54,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{Gateway: "vnet1", Netns: "onprem", Device: "gw0", Prefixes: []Prefix{prefix("192.168.0.0/16")}},
 		},
 		AzureQuirks: true, DefaultOutboundAddress: Address{netip.MustParseAddr("203.0.113.200")},
-		Workers: 2, Offload: "tso", TCPStrict: true,
+		Workers: 2, Offload: "tso", TCPStrict: true, TCPWindow: "off",
 		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500, NewPerSecond: 50},
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second, Translation: 11 * second},

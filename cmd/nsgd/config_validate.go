@@ -100,6 +100,9 @@ func (v *validator) config(c *Config) {
 	if _, err := tun.ParseOffload(c.Offload); err != nil {
 		v.fail(at("offload"), "%q: allowed are auto, tso and off", c.Offload)
 	}
+	if !slices.Contains([]string{"", windowOn, windowOff}, c.TCPWindow) {
+		v.fail(at("tcpWindow"), "%q: allowed are on and off", c.TCPWindow)
+	}
 	v.bounds(at("flows", "max"), c.Flows.Max, 0, conntrack.MaxFlows, "0 means 1000000")
 	v.bounds(at("flows", "maxPerNetworkInterface"), c.Flows.MaxPerNetworkInterface, 0, conntrack.MaxFlows, "0 means 500000")
 	v.bounds(at("flows", "newPerSecond"), c.Flows.NewPerSecond, 0, conntrack.MaxNewPerSecond, "0 means any number")

@@ -231,7 +231,7 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 		Workers:     workers,
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
-			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict,
+			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict, WindowsOff: c.TCPWindow == windowOff,
 			Timeouts: conntrack.Timeouts{
 				TCPSyn: time.Duration(t.TCPSyn), TCPEstablished: time.Duration(t.TCPEstablished),
 				TCPClosing: time.Duration(t.TCPClosing), TCPTimeWait: time.Duration(t.TCPTimeWait),

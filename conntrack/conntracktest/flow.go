@@ -24,14 +24,28 @@ type Flow struct {
 	Stateless      bool          // a TCP flow without states
 	Translated     bool          // a UDP flow lives as long as an established TCP flow, answered or not
 
-	kind  uint8 // type of the ICMP request that began the flow
-	sides [2]side
-	reset bool
+	Loose bool // a TCP flow whose windows are not looked at
+
+	kind   uint8 // type of the ICMP request that began the flow
+	sides  [2]side
+	reset  bool
+	picked bool // begun in mid-stream: no window is known
 }
 
 // side holds what one side is known to have done.
 type side struct {
 	syn, mid, acked, fin, spoke bool
+	Numbers
+}
+
+// Numbers are what one side of a TCP connection has said of sequence numbers.
+type Numbers struct {
+	Heard  bool
+	End    uint32 // of all that it has sent
+	Window int64  // the largest that it has offered
+	Next   uint32 // what it expects
+	Limit  uint32 // of what it lets the other side send
+	Scale  int    // what it has offered; -1: it has not
 }
 
 func (s side) opening() bool { return s.syn && !s.acked && !s.fin }
@@ -86,6 +100,10 @@ func Begin(p *packet.Packet, now time.Duration) *Flow {
 	has := func(flag uint8) bool { return p.TCPFlags&flag != 0 }
 	f := &Flow{Proto: p.Proto, Established: 4 * time.Minute, kind: p.ICMPType}
 	f.sides[Original] = side{spoke: true, syn: has(packet.SYN), mid: !has(packet.SYN), fin: has(packet.FIN)}
+	if p.Proto == packet.ProtoTCP {
+		f.picked, f.Loose = !has(packet.SYN), p.Fragment.IsFragment()
+		f.beginNumbers(p)
+	}
 	f.credit(Original, p, now)
 	return f
 }
@@ -121,7 +139,7 @@ func (f *Flow) State() (protocol, state string, lifetime time.Duration) {
 		case a.fin && b.fin:
 			return "tcp", "time_wait", 10 * time.Second
 		case a.fin || b.fin:
-			return "tcp", "closing", 60 * time.Second
+			return "tcp", "closing", f.Established
 		case a.acked && b.acked:
 			return "tcp", "established", f.Established
 		}
@@ -148,17 +166,43 @@ func (f *Flow) Evictable() bool {
 	return f.Proto != packet.ProtoTCP && f.Packets[Original] <= 1 && f.Packets[Reply] <= 1
 }
 
-// Restarts reports whether p asks for a new flow in place of this one.
+// Restarts reports whether p asks for a new flow in place of this one, which is over.
 func (f *Flow) Restarts(from int, p *packet.Packet) bool {
 	switch f.Proto {
 	case packet.ProtoTCP:
 		bare := p.TCPFlags&judged == packet.SYN
-		return bare && !f.Stateless && (f.reset || f.sides[0].fin || f.sides[1].fin || f.sides[0].joined() && !f.sides[1].spoke)
+		return bare && !f.Stateless && (f.reset || f.sides[0].fin && f.sides[1].fin || !f.sides[0].opening() && !f.sides[1].spoke)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		_, isRequest := answers(f.Proto)[p.ICMPType]
 		return isRequest && (from == Reply || p.ICMPType != f.kind)
 	}
 	return false
+}
+
+// Succeeds reports whether p asks for a new flow while this one lives. The SYN of an attempt may be sent once
+// more, and the other side may ask for the same connection.
+func (f *Flow) Succeeds(from int, p *packet.Packet) bool {
+	if f.Proto != packet.ProtoTCP || p.TCPFlags&judged != packet.SYN || f.Stateless || f.Restarts(from, p) {
+		return false
+	}
+	self, other := f.sides[from], f.sides[1-from]
+	if self.opening() {
+		return p.SeqEnd() != self.End && p.Seq+1 != other.Next
+	}
+	simultaneous := (!self.spoke || self.joined()) && other.opening()
+	return !simultaneous
+}
+
+// Answered reports whether the side that did not begin the flow has been heard.
+func (f *Flow) Answered() bool {
+	b := f.sides[Reply]
+	return b.spoke && (f.Proto != packet.ProtoTCP || f.Stateless || !b.joined())
+}
+
+// Answers reports whether a SYN+ACK acknowledges the SYN that began the flow.
+func (f *Flow) Answers(p *packet.Packet) bool {
+	syn := &f.sides[Original]
+	return before(f.sides[Reply].Next, p.Ack) >= 0 && before(p.Ack, syn.End) >= 0
 }
 
 // Pass takes a packet of the flow. One that is dropped changes nothing.
@@ -198,36 +242,42 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 		self.spoke = true
 		return f.credit(from, p, now)
 	}
+	if f.Restarts(from, p) || f.Succeeds(from, p) {
+		return packet.DropTCPState
+	}
 	if f.reset {
 		return f.credit(from, p, f.Seen)
 	}
-	switch flags := p.TCPFlags & judged; flags {
+	flags := p.TCPFlags & judged
+	onlySYN := self.opening() && !other.spoke
+	switch {
+	case flags&packet.RST != 0 && onlySYN,
+		flags == packet.RST && !self.spoke && other.opening(),
+		flags == packet.SYN|packet.ACK && !other.spoke:
+		return packet.DropTCPState
+	case flags&packet.RST != 0 && state == "time_wait":
+		return f.credit(from, p, f.Seen)
+	}
+	fin := flags&packet.FIN != 0 && (f.Loose || f.continues(from, p))
+	if !f.fits(from, p) {
+		if !self.spoke && other.opening() && flags&(packet.SYN|packet.RST) == 0 {
+			self.spoke, self.mid = true, true // an old connection's answer: the opener may reset it
+		}
+		return f.credit(from, p, f.Seen)
+	}
+	if p.Fragment.IsFragment() {
+		f.Loose = true
+	}
+	switch flags {
 	case packet.RST, packet.RST | packet.ACK:
-		if state == "time_wait" {
-			return f.credit(from, p, f.Seen)
-		}
-		onlySYN := self.opening() && !other.spoke
-		noAnswer := !self.spoke && other.opening() && flags == packet.RST
-		if onlySYN || noAnswer {
-			return packet.DropTCPState
-		}
 		f.reset = true
 		return f.credit(from, p, now)
 	case packet.SYN:
-		if state == "established" {
-			if from == Reply {
-				return packet.DropTCPState
-			}
-			return f.credit(from, p, f.Seen)
-		}
 		if !self.acked {
 			self.spoke, self.syn = true, true
 		}
 		return f.credit(from, p, now)
 	case packet.SYN | packet.ACK:
-		if !other.spoke {
-			return packet.DropTCPState
-		}
 		if !self.acked {
 			self.spoke, self.syn = true, true
 		}
@@ -235,7 +285,7 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 		return f.credit(from, p, now)
 	}
 	f.acknowledge(from)
-	self.fin = self.fin || p.TCPFlags&packet.FIN != 0
+	self.fin = self.fin || fin
 	return f.credit(from, p, now)
 }
 

@@ -46,7 +46,8 @@ type TracedPacket struct {
 	// when nothing is translated.
 	Arrives *FlowTuple `json:"arrives,omitempty"`
 	// Access is Allow for a packet that was carried. It is Deny for one that was dropped, and
-	// Reason then says why, as nsgd_drops_total does.
+	// Reason then says why, as nsgd_drops_total does. A TCP segment that was carried though it does not
+	// fit its connection's windows has the Reason out_of_window: it changed nothing there.
 	Access string `json:"access"`
 	Reason string `json:"reason,omitempty"`
 	// Flow is new for a packet that began a flow, or live, related to one, or none. Direction
@@ -107,6 +108,8 @@ func (n *namer) describe(e *watch.Event) *TracedPacket {
 	}
 	if e.Drop != packet.NotDropped {
 		t.Reason = e.Drop.String()
+	} else if e.OutOfWindow {
+		t.Reason = watch.OutOfWindow
 	}
 	if e.Standing == watch.InFlow || e.Standing == watch.Related {
 		t.Direction = e.Direction.String()

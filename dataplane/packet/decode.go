@@ -207,8 +207,56 @@ func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
 	}
 	p.SrcPort, p.DstPort = uint16(d.tcp.SrcPort), uint16(d.tcp.DstPort)
 	p.TCPFlags = b[TCPFlagsAt]
+	p.Seq, p.Ack, p.Window = d.tcp.Seq, d.tcp.Ack, d.tcp.Window
 	p.PayloadOffset = p.HeaderLen + uint16(headerLen)
+	if headerLen > TCPHeaderLen && !onlyTimestamps(b[TCPHeaderLen:headerLen]) {
+		p.tcpOptions(b[TCPHeaderLen:headerLen])
+	}
 	return NotDropped
+}
+
+// onlyTimestamps reports the options of nearly all segments: two NOPs and a timestamp (RFC 7323 appendix A).
+func onlyTimestamps(options []byte) bool {
+	return len(options) == 12 && binary.BigEndian.Uint32(options) == 0x0101080a
+}
+
+// tcpOptions reads the options that say something of windows. Hosts ignore what follows a bad length, and so does this.
+func (p *Packet) tcpOptions(b []byte) {
+	for len(b) > 0 {
+		switch layers.TCPOptionKind(b[0]) {
+		case layers.TCPOptionKindEndList:
+			return
+		case layers.TCPOptionKindNop:
+			b = b[1:]
+			continue
+		}
+		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+			return
+		}
+		option := b[2:b[1]]
+		switch layers.TCPOptionKind(b[0]) {
+		case layers.TCPOptionKindWindowScale:
+			if p.TCPFlags&SYN != 0 && len(option) == 1 {
+				p.WindowScale = 1 + min(option[0], MaxWindowScale)
+			}
+		case layers.TCPOptionKindSACK:
+			p.sacked(option)
+		}
+		b = b[b[1]:]
+	}
+}
+
+// sacked reads the blocks of a SACK option.
+func (p *Packet) sacked(blocks []byte) {
+	if len(blocks)%8 != 0 {
+		return
+	}
+	for ; len(blocks) > 0; blocks = blocks[8:] {
+		beyond := binary.BigEndian.Uint32(blocks[4:]) - p.Ack
+		if int32(beyond) > int32(p.SACKed) {
+			p.SACKed = beyond
+		}
+	}
 }
 
 func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {

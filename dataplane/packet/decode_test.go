@@ -30,14 +30,14 @@ func TestDecode(t *testing.T) {
 		want    packet.Packet
 	}{
 		{"an IPv4 SYN", packettest.TCP(v4), 0, packet.Packet{
-			Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 			HeaderLen: 20, PayloadOffset: 40, Len: 40, Segments: 1, WireLen: 40}},
 		{"an IPv6 SYN+ACK", packettest.TCP(v6), 0, packet.Packet{
-			Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK,
+			Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK, Window: 65535, Ack: 1,
 			HeaderLen: 40, PayloadOffset: 60, Len: 60, Segments: 1, WireLen: 60}},
 		{"TCP options are skipped by the data offset",
 			packettest.TCP(with(v4, func(s *packettest.Spec) { s.TCPOptions = []layers.TCPOption{timestamps}; s.Payload = 3 })), 0,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 52, Len: 55, Segments: 1, WireLen: 55}},
 		{"IPv4 options are skipped by the header length",
 			packettest.UDP(with(v4, func(s *packettest.Spec) {
@@ -47,7 +47,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 24, PayloadOffset: 32, Len: 32, Segments: 1, WireLen: 32}},
 		{"a superpacket counts the segments and headers that a wire would carry",
 			packettest.TCP(with(v4, func(s *packettest.Spec) { s.Payload = 3001 })), 1460,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 40, Len: 3041, Segments: 3, WireLen: 3001 + 3*40}},
 		{"a superpacket's header on a single segment counts one",
 			packettest.UDP(with(v4, func(s *packettest.Spec) { s.Payload = 100 })), 100,
@@ -74,7 +74,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 88, PayloadOffset: 96, Len: 96, Segments: 1, WireLen: 96}},
 		{"AH over IPv6 is walked, in units of four bytes",
 			packettest.Extend(packettest.TCP(v6), packettest.Extension{Protocol: 51, Bytes: append([]byte{0, 4}, make([]byte, 22)...)}), 0,
-			packet.Packet{Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK,
+			packet.Packet{Tuple: tuple(6, "fd00::4", "2001:db8::1", 49152, 80), TCPFlags: packet.SYN | packet.ACK, Window: 65535, Ack: 1,
 				HeaderLen: 64, PayloadOffset: 84, Len: 84, Segments: 1, WireLen: 84}},
 		{"an IPv6 atomic fragment is a whole packet",
 			packettest.Extend(packettest.UDP(v6), packettest.FragmentHeader(0, false, 7)), 0,
@@ -94,7 +94,7 @@ func TestDecode(t *testing.T) {
 				HeaderLen: 104, PayloadOffset: 112, Len: 112, Segments: 1, WireLen: 112}},
 		{"the first IPv4 fragment has its ports, and says where the header ends",
 			packettest.Fragments(packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", SrcPort: 49152, DstPort: 80, Flags: "S", Payload: 9}), 7, 24)[0], 0,
-			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN,
+			packet.Packet{Tuple: tuple(6, "10.0.1.4", "10.0.2.4", 49152, 80), TCPFlags: packet.SYN, Window: 65535,
 				HeaderLen: 20, PayloadOffset: 40, Len: 44, Segments: 1, WireLen: 44,
 				Fragment: packet.Fragment{ID: 7, End: 24, HeaderEnd: 20, More: true, Proto: 6}}},
 		{"a later one has none",
@@ -335,5 +335,45 @@ func BenchmarkDecode(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestTCPOptionsOfWindows(t *testing.T) {
+	nop := layers.TCPOption{OptionType: layers.TCPOptionKindNop, OptionLength: 1}
+	option := func(kind layers.TCPOptionKind, data ...byte) layers.TCPOption {
+		return layers.TCPOption{OptionType: kind, OptionLength: uint8(2 + len(data)), OptionData: data}
+	}
+	scale := func(n byte) layers.TCPOption { return option(layers.TCPOptionKindWindowScale, n) }
+	sack := option(layers.TCPOptionKindSACK, 0, 0, 0, 110, 0, 0, 0, 120, 0, 0, 0, 150, 0, 0, 0, 190, 0, 0, 0, 1, 0, 0, 0, 50)
+	timestamps := option(layers.TCPOptionKindTimestamps, make([]byte, 8)...)
+	for _, tt := range []struct {
+		name    string
+		flags   string
+		options []layers.TCPOption
+		scale   uint8
+		sacked  uint32
+	}{
+		{"a scale of 7", "S", []layers.TCPOption{nop, scale(7)}, 8, 0},
+		{"a scale of 0 is one", "SA", []layers.TCPOption{scale(0), nop}, 1, 0},
+		{"a scale beyond 14", "S", []layers.TCPOption{nop, scale(200)}, 15, 0},
+		{"a scale outside a SYN means nothing", "A", []layers.TCPOption{nop, scale(7)}, 0, 0},
+		{"the highest block counts", "A", []layers.TCPOption{nop, nop, sack}, 0, 90},
+		{"timestamps alone", "A", []layers.TCPOption{nop, nop, timestamps}, 0, 0},
+		{"blocks behind timestamps", "A", []layers.TCPOption{nop, nop, timestamps, nop, nop, option(layers.TCPOptionKindSACK, 0, 0, 0, 110, 0, 0, 0, 120)}, 0, 20},
+		{"nothing follows the end of the list", "S", []layers.TCPOption{{OptionType: layers.TCPOptionKindEndList, OptionLength: 1}, scale(7)}, 0, 0},
+	} {
+		b := packettest.TCP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", Flags: tt.flags, Ack: 100, TCPOptions: tt.options})
+		var d packet.Decoder
+		var p packet.Packet
+		if drop := d.Decode(b, 0, &p); drop != packet.NotDropped || p.WindowScale != tt.scale || p.SACKed != tt.sacked {
+			t.Errorf("%s: %s, scale %d, SACK %d; want %d, %d", tt.name, drop, p.WindowScale, p.SACKed, tt.scale, tt.sacked)
+		}
+		for at := 40; at < len(b); at++ { // a length that leads out of the header, or nowhere
+			for _, length := range []byte{0, 1, 255} {
+				bad := append([]byte(nil), b...)
+				bad[at] = length
+				d.Decode(bad, 0, &p)
+			}
+		}
 	}
 }

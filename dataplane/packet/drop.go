@@ -50,6 +50,7 @@ const (
 	DropFlowRate
 	DropFlowConflict
 	DropTCPState
+	DropFlowCut
 
 	// Route and verdict.
 	DropNoRoute
@@ -125,6 +126,7 @@ var reasons = [NumDrops]struct {
 	DropFlowRate:     {"flow_rate", "more new flows a second than a network interface may have", expected},
 	DropFlowConflict: {"flow_conflict", "replies would belong to another live flow", expected},
 	DropTCPState:     {"tcp_state", "segment that the flow's TCP state does not allow", expected},
+	DropFlowCut:      {"flow_cut", "would begin a flow again that the rules have ended, from its other side", expected},
 
 	DropNoRoute:   {"no_route", "destination has no attachment", expected | backends},
 	DropRouteNone: {"route_none", "a user-defined route's next hop is None", expected},

@@ -1,6 +1,7 @@
 package packet_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -245,6 +246,7 @@ func networkHeader(l gopacket.Layer, p *packet.Packet, offset int) (proto uint8,
 func transportHeader(list []gopacket.Layer, p *packet.Packet) (read packet.Packet, ok bool) {
 	read = *p
 	read.SrcPort, read.DstPort, read.TCPFlags, read.ICMPType, read.ICMPCode = 0, 0, 0, 0, 0
+	read.Seq, read.Ack, read.Window, read.WindowScale, read.SACKed = 0, 0, 0, 0, 0
 	read.PayloadOffset = p.HeaderLen
 	icmp := func(typeCode, id uint16, requests, replies []uint8) {
 		read.ICMPType, read.ICMPCode = uint8(typeCode>>8), uint8(typeCode)
@@ -265,6 +267,19 @@ func transportHeader(list []gopacket.Layer, p *packet.Packet) (read packet.Packe
 			}
 		}
 		read.PayloadOffset += uint16(len(l.Contents))
+		read.Seq, read.Ack, read.Window = l.Seq, l.Ack, l.Window
+		for _, o := range l.Options {
+			switch {
+			case o.OptionType == layers.TCPOptionKindWindowScale && len(o.OptionData) == 1 && l.SYN:
+				read.WindowScale = min(o.OptionData[0], 14) + 1
+			case o.OptionType == layers.TCPOptionKindSACK && len(o.OptionData)%8 == 0:
+				for at := 4; at < len(o.OptionData); at += 8 {
+					if edge := int32(binary.BigEndian.Uint32(o.OptionData[at:]) - l.Ack); edge > int32(read.SACKed) {
+						read.SACKed = uint32(edge)
+					}
+				}
+			}
+		}
 	case *layers.UDP:
 		read.SrcPort, read.DstPort = uint16(l.SrcPort), uint16(l.DstPort)
 		read.PayloadOffset += 8

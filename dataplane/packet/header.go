@@ -9,6 +9,9 @@ const (
 	icmpHeaderLen = 8
 )
 
+// MaxWindowScale is the largest shift that a window scale option means (RFC 7323 section 2.3).
+const MaxWindowScale = 14
+
 // Offsets of fields in their headers, in bytes.
 const (
 	IPv4LenAt, IPv4IDAt, IPv4FragmentAt = 2, 4, 6 // IPv4FragmentAt: flags and offset

@@ -20,6 +20,14 @@ type Packet struct {
 
 	// TCPFlags are valid for TCP.
 	TCPFlags uint8
+	// WindowScale is the window scale option of a SYN plus one (RFC 7323), 1 to 15; 0: it has none.
+	WindowScale uint8
+	// Window is TCP's as the header holds it, not scaled.
+	Window uint16
+	// Seq and Ack are TCP's numbers. Ack is valid with the flag.
+	Seq, Ack uint32
+	// SACKed is how far beyond Ack the highest block of a SACK option ends (RFC 2018); 0: none does.
+	SACKed uint32
 	// ICMPType and ICMPCode are valid for ICMP and ICMPv6.
 	ICMPType, ICMPCode uint8
 
@@ -38,6 +46,12 @@ type Packet struct {
 	// superpacket. WireLen is the length of all of them, each with its own headers.
 	Segments uint32
 	WireLen  uint32
+}
+
+// SeqEnd is the sequence number behind a TCP segment, or behind all that a superpacket is made of. SYN and
+// FIN count one each.
+func (p *Packet) SeqEnd() uint32 {
+	return p.Seq + p.Len - uint32(p.PayloadOffset) + uint32(p.TCPFlags&FIN) + uint32(p.TCPFlags&SYN)>>1
 }
 
 // Classification is the tuple that security rules see. It differs from the flow's tuple for ICMP

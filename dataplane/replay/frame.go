@@ -49,10 +49,11 @@ func (r *Replay) frameWith(ip []byte, length int) (frame []byte, whole bool) {
 	var decoded [2]packet.Packet
 	var quotes [2]packet.Quote
 	var drops [2]packet.Drop
-	for i, filler := range []byte{0xff, 0} {
+	for i, filler := range []byte{0, 0xff} {
 		fill(b[captured:min(total, captured+padding)], filler)
 		drops[i] = r.decoder.Decode(b[:total], 0, &decoded[i])
 		quotes[i], _ = packet.DecodeQuote(b[:total], &decoded[i])
+		decoded[i].Window, decoded[i].WindowScale, decoded[i].SACKed = 0, 0, 0 // no rule asks for them; made up they are wide
 	}
 	// Of a TCP header's options, where the payload begins is not asked.
 	return buffer[:tun.HeaderLen+total], drops[0] == drops[1] && decoded[0] == decoded[1] && quotes[0] == quotes[1]

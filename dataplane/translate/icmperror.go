@@ -63,7 +63,7 @@ func Reset(b []byte, t *packet.Tuple, sequence, ack uint32, p *packet.Packet) []
 	clear(frame)
 	ip := frame[tun.HeaderLen:]
 	*p = packet.Packet{
-		Tuple: *t, TCPFlags: packet.RST | packet.ACK, HeaderLen: uint16(headerLen), PayloadOffset: uint16(headerLen + tcpLen),
+		Tuple: *t, TCPFlags: packet.RST | packet.ACK, Seq: sequence, Ack: ack, HeaderLen: uint16(headerLen), PayloadOffset: uint16(headerLen + tcpLen),
 		Len: uint32(len(ip)), Segments: 1, WireLen: uint32(len(ip)),
 	}
 	const hops = 64

@@ -112,14 +112,6 @@ func identifier(b []byte, from *packet.Tuple, request bool, to *packet.Tuple, d 
 	}
 }
 
-// Ack is the acknowledgement number of a TCP segment; ok is false when it has none.
-func Ack(frame []byte, p *packet.Packet) (number uint32, ok bool) {
-	if p.Proto != packet.ProtoTCP || p.TCPFlags&packet.ACK == 0 || p.Fragment.IsLater() {
-		return 0, false
-	}
-	return binary.BigEndian.Uint32(frame[tun.HeaderLen+int(p.HeaderLen)+packet.TCPAckAt:]), true
-}
-
 // delta is what a one's-complement sum grows by. Of the two forms of zero, with gives 0xffff.
 type delta uint32
 

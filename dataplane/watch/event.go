@@ -20,6 +20,9 @@ func (s Standing) String() string {
 	return [...]string{"none", "new", "live", "related"}[s]
 }
 
+// OutOfWindow is the reason of filters and answers for a packet with Event.OutOfWindow.
+const OutOfWindow = "out_of_window"
+
 // MaxRules is how many rules an event can name: those of both ends, and a service of the platform.
 const MaxRules = conntrack.MaxSlots + 1
 
@@ -47,6 +50,9 @@ type Event struct {
 	// quotes. It is valid when Standing is InFlow or Related.
 	Direction  conntrack.Direction
 	Translated bool
+	// OutOfWindow says that a TCP segment did not fit the windows of its connection: it passed and changed
+	// nothing there.
+	OutOfWindow bool
 	// Rules are the first N, by slot: those that were asked about the packet, or that allowed its
 	// flow. Rules of one end are in the order in which they were asked; the receiver's may come
 	// before the sender's. A denied packet was denied by the receiver's last rule, or by the

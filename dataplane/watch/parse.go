@@ -405,6 +405,7 @@ func wordsOf(k kind) (list []string) {
 		for d := range packet.NumDrops {
 			list = append(list, d.String())
 		}
+		list = append(list, OutOfWindow)
 	}
 	return list
 }

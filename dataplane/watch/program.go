@@ -112,6 +112,9 @@ func (s *step) matches(e *Event) bool {
 	case kindVerdict:
 		return (e.Drop != packet.NotDropped) == (s.first == 1)
 	case kindReason:
+		if s.first == uint16(packet.NumDrops) {
+			return e.OutOfWindow
+		}
 		return e.Drop == packet.Drop(s.first)
 	case kindFlow:
 		return e.Standing == Standing(s.first)

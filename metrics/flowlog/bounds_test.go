@@ -180,3 +180,27 @@ func TestASinkTriesTheOldestRecordAgainFirst(t *testing.T) {
 		t.Errorf("record %d comes before the one that could not be written", b.rows)
 	}
 }
+
+// The record of a flow that a denial has cut stays for a while. Its log does not wait for that.
+func TestAFlowThatWasCutEndsInTheLogOnce(t *testing.T) {
+	r := newRig(t, midnight, Log{Version: NSG, Folder: t.TempDir()})
+	info := oneFlow(t, r)
+	r.recorder.mu.Lock()
+	r.recorder.walked = 1
+	r.recorder.goesOn(&info)
+	info.Class = conntrack.ClassUDPCut
+	for range 3 {
+		r.recorder.walked += continueEvery
+		r.recorder.goesOn(&info)
+	}
+	r.recorder.ended(&info)
+	text := ""
+	for _, g := range r.recorder.router.groups {
+		text += string(g.tuples)
+	}
+	r.recorder.mu.Unlock()
+	if b, c, e := strings.Count(text, ",B,"), strings.Count(text, ",C,"), strings.Count(text, ",E,"); b != 1 || c != 0 || e != 1 {
+		t.Errorf("%d rows of a beginning, %d that go on, %d of an end: %s", b, c, e, text)
+	}
+	r.end()
+}

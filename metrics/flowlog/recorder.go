@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -85,9 +86,12 @@ type Recorder struct {
 type flow struct {
 	packets, bytes [2]uint64
 	ends           [2]uint32 // the sender's and the receiver's, in router.ends
-	walked         uint32    // the walk of the last row
+	walked         uint32    // the walk of the last row, or lastRow
 	created        conntrack.Tick
 }
+
+// lastRow says that a flow that was cut has had its last row, though its record stays.
+const lastRow = math.MaxUint32
 
 // New makes a Recorder. Call it before the engine carries anything, and then Run and Close.
 func New(o Options) (*Recorder, error) {
@@ -293,7 +297,12 @@ func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 		return
 	}
 	f := r.meet(i)
-	if f != nil && r.walked-f.walked >= continueEvery {
+	switch {
+	case f == nil || f.walked == lastRow:
+	case i.Class.Cut():
+		r.count(i, f, stateEnd)
+		f.walked = lastRow
+	case r.walked-f.walked >= continueEvery:
 		f.walked = r.walked
 		r.count(i, f, stateContinue)
 	}
@@ -306,7 +315,9 @@ func (r *Recorder) ended(i *conntrack.FlowInfo) {
 		return
 	}
 	if f := r.meet(i); f != nil {
-		r.count(i, f, stateEnd)
+		if f.walked != lastRow {
+			r.count(i, f, stateEnd)
+		}
 		*f = flow{}
 	}
 }

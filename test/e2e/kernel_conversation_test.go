@@ -19,6 +19,7 @@ type conversation struct {
 	port     [2]uint16 // of TCP and UDP; of ICMP the first is the identifier
 	query    uint8     // type of the ICMP request
 	tcp      tcpHistory
+	heard    [2]bool  // by side: anything carried from it
 	said     []string // what was sent so far, for the report of a disagreement
 }
 

@@ -78,16 +78,14 @@ var intended = []difference{
 	},
 	{
 		name:     "SYN from the side that did not open",
-		reason:   "before the handshake is over it may be an opening at the same time, and on a connection that is closing it is a new one for the rules to judge, as Azure's new SYN on an old tuple is",
+		reason:   "before the handshake is over it may be an opening at the same time, and later it is a new one for the rules to judge, as Azure's new SYN on an old tuple is",
 		onlyNsgd: true,
-		explains: segment(func(h *tcpHistory, p *probe) bool {
-			return h.live && !h.established() && p.side != h.opener && is(p, packet.SYN)
-		}),
+		explains: segment(func(h *tcpHistory, p *probe) bool { return h.live && p.side != h.opener && is(p, packet.SYN) }),
 	},
 	{
-		name:     "SYN on a closing connection under rules that now deny it",
+		name:     "SYN on a live connection under rules that now deny it",
 		reason:   "it asks for a new connection, which the new rules decide about; the kernel lets it through as part of the old one",
-		explains: segment(func(h *tcpHistory, p *probe) bool { return h.closing() && p.side == h.opener && is(p, packet.SYN) }),
+		explains: segment(func(h *tcpHistory, p *probe) bool { return h.live && p.side == h.opener && is(p, packet.SYN) }),
 	},
 	{
 		name:   "SYN from the side that did not open, after a restart",
@@ -95,6 +93,13 @@ var intended = []difference{
 		explains: segment(func(h *tcpHistory, p *probe) bool {
 			return h.restarted && p.side != h.opener && is(p, packet.SYN)
 		}),
+	},
+	{
+		name:   "attempt without an answer under rules that now deny it",
+		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement",
+		explains: func(p *probe) bool {
+			return p.talk != nil && p.talk.heard[p.side] && !p.talk.heard[1-p.side]
+		},
 	},
 	{
 		name:     "wrong transport checksum",

@@ -111,7 +111,7 @@ func prepareRouter() error {
 		"ipv6/conf/default/accept_dad":     "0",
 		"ipv6/conf/default/addr_gen_mode":  "1", // no link-local address
 		"netfilter/nf_conntrack_tcp_loose": "1",
-		// No sequence numbers, as nsgd and Azure.
+		// No sequence numbers, as nsgd with tcpWindow: off.
 		"netfilter/nf_conntrack_tcp_be_liberal":         "1",
 		"netfilter/nf_conntrack_tcp_ignore_invalid_rst": "1",
 	}

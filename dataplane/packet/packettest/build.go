@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -16,9 +17,14 @@ type Spec struct {
 	Src, Dst         string // addresses of one family
 	SrcPort, DstPort uint16
 	// Flags is a set of letters of "FSRPAU" for TCP; "" is no flag.
-	Flags    string
-	Seq, Ack uint32 // of TCP
-	Payload  int    // bytes of transport payload
+	Flags string
+	// Seq and Ack are TCP's numbers. 0 is what both sides begin with, and what they go on with when they send
+	// nothing but flags: 0 in a SYN, else 1.
+	Seq, Ack uint32
+	// Window is TCP's; 0: 65535. NoWindow makes it 0.
+	Window   uint16
+	NoWindow bool
+	Payload  int // bytes of transport payload
 	// ID is the IPv4 identification or the IPv6 flow label.
 	ID uint16
 	// TTL is the IPv4 time to live or the IPv6 hop limit; 0: 64.
@@ -38,7 +44,16 @@ type Spec struct {
 // TCP builds a TCP segment.
 func TCP(s Spec) []byte {
 	l := &layers.TCP{SrcPort: layers.TCPPort(s.SrcPort), DstPort: layers.TCPPort(s.DstPort), Seq: s.Seq, Ack: s.Ack,
-		Window: 65535, Options: s.TCPOptions}
+		Window: cmp.Or(s.Window, 65535), Options: s.TCPOptions}
+	if s.NoWindow {
+		l.Window = 0
+	}
+	if !strings.Contains(s.Flags, "S") {
+		l.Seq = cmp.Or(s.Seq, 1)
+	}
+	if strings.Contains(s.Flags, "A") {
+		l.Ack = cmp.Or(s.Ack, 1)
+	}
 	for _, f := range s.Flags {
 		switch f {
 		case 'F':
