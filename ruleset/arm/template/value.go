@@ -198,6 +198,8 @@ func (b *budget) firstUnresolved(v any) error {
 	switch v := v.(type) {
 	case unresolved:
 		return v.problem
+	case string:
+		return b.step(size(v))
 	case []any:
 		for _, e := range v {
 			if err := b.firstUnresolved(e); err != nil {
