@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
 )
 
 // unresolved stands for the value of an expression that cannot be evaluated.
@@ -181,6 +183,16 @@ func parseJSON(data string) (any, error) {
 		return nil, fmt.Errorf("there is something after the value")
 	}
 	return v, nil
+}
+
+// parseFile reads a file's value. A key that an object has twice, in whatever case, is an error.
+func parseFile(data []byte) (any, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	v, err := parseJSON(string(data))
+	if err != nil {
+		return nil, err
+	}
+	return v, jsonkeys.Check(data, true)
 }
 
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }
