@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -97,7 +96,7 @@ func (l *loader) readValues(d Deployment) {
 		}
 	}
 	if d.Runtime != "" {
-		data, err := readRegular(d.Runtime)
+		data, err := l.source.read(d.Runtime)
 		if err != nil {
 			l.fileFault(CodeFileUnreadable, d.Runtime, err)
 			return
@@ -115,7 +114,7 @@ func (l *loader) readValues(d Deployment) {
 }
 
 func (l *loader) parametersFile(file string) map[string]any {
-	data, err := readRegular(file)
+	data, err := l.source.read(file)
 	if err != nil {
 		l.fileFault(CodeFileUnreadable, file, err)
 		return nil
@@ -146,7 +145,7 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 		d := &documents[i]
 		d.value, reports[i] = l.evaluate(d.file, d.value, func(path string) ([]byte, error) {
 			linked[filepath.Clean(path)] = true
-			return readRegular(path)
+			return l.source.read(path)
 		})
 		d.evaluated = reports[i] != nil
 	}
@@ -222,7 +221,7 @@ func placeIn(file string, p *template.Problem) string {
 func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[string]any {
 	out := map[string]any{}
 	beside := strings.TrimSuffix(file, filepath.Ext(file)) + ".parameters.json"
-	if _, err := os.Stat(beside); err == nil && onDisk {
+	if onDisk && l.source.exists(beside) {
 		for name, value := range l.parametersFile(beside) {
 			out[strings.ToLower(name)] = value
 		}
