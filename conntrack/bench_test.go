@@ -214,3 +214,30 @@ func benchmarkExpireOver(b *testing.B, n int) {
 		w.Quiesce()
 	}
 }
+
+// BenchmarkInsertIntoFullZone is refused for a zone whose flows are all missed, among many others.
+func BenchmarkInsertIntoFullZone(b *testing.B) {
+	r := newRig(b, Options{Max: 100_000, MaxPerZone: 1000, Timeouts: Timeouts{UDPTwoWay: MaxTimeout}, UnlimitedZones: func(zone uint16) bool { return zone > 0 }})
+	begin := func(zone uint16, n int) {
+		for i := range n {
+			p := newPacket(packet.ProtoUDP, i, 2, 1, zone)
+			r.create(zone, 1, p)
+			r.send(1, zone, reversed(p))
+			r.send(zone, 1, p)
+		}
+	}
+	begin(0, 1000)
+	begin(2, 90_000)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		p := newPacket(packet.ProtoUDP, i, 3, 1, 1)
+		if _, _, created, _ := r.send(0, 1, p); created {
+			b.Fatal("created")
+		}
+		if i&63 == 0 {
+			r.now++
+			r.w.Quiesce()
+		}
+	}
+}

@@ -193,6 +193,7 @@ func TestInsertOfAFlowThatIsThereLeavesNothing(t *testing.T) {
 			answered := func(port uint16) Flow {
 				f := r.create(0, 1, udp(port))
 				r.send(1, 0, reversed(udp(port)))
+				r.send(0, 1, udp(port))
 				return f
 			}
 			f := answered(1)
@@ -210,10 +211,35 @@ func TestInsertOfAFlowThatIsThereLeavesNothing(t *testing.T) {
 			if s := r.Stats(); s != before || r.ZoneFlows(0) != s.Flows || r.used.Load() > used+1 {
 				t.Errorf("%+v and %d records, before %+v and %d", s, r.used.Load(), before, used)
 			}
-			if i := r.w.Info(f, r.now); i.Packets[Original] != 11 {
-				t.Errorf("%d packets passed, want 11", i.Packets[Original])
+			if i := r.w.Info(f, r.now); i.Packets[Original] != 12 {
+				t.Errorf("%d packets passed, want 12", i.Packets[Original])
 			}
 		})
+	}
+}
+
+func TestASearchWithoutAVictimIsNotRepeated(t *testing.T) {
+	for _, o := range []Options{{MaxPerZone: 4}, {Max: 4}} {
+		r := newRig(t, o)
+		for port := uint16(1); port <= 4; port++ {
+			r.create(0, 1, udp(port))
+			r.send(1, 0, reversed(udp(port)))
+			r.send(0, 1, udp(port))
+		}
+		refused := func(port uint16) bool {
+			_, _, _, drop := r.send(0, 1, udp(port))
+			return drop == packet.DropFlowLimit
+		}
+		if !refused(5) {
+			t.Fatal("not refused")
+		}
+		r.records[0].status.Store(uint32(liveStatus(ClassUDPOneWay)))
+		if !refused(6) {
+			t.Errorf("%+v: searched again in one tick", o)
+		}
+		if r.now++; refused(7) {
+			t.Errorf("%+v: not searched in the next tick", o)
+		}
 	}
 }
 
@@ -224,6 +250,7 @@ func TestTheSearchForAVictimIsBounded(t *testing.T) {
 			p := newPacket(packet.ProtoUDP, i, 2, 1, 1)
 			r.create(2, 3, p)
 			r.send(3, 2, reversed(p))
+			r.send(2, 3, p)
 		}
 	}
 	t.Run("flows that nobody misses may lie beyond the look", func(t *testing.T) {
@@ -235,7 +262,7 @@ func TestTheSearchForAVictimIsBounded(t *testing.T) {
 		// The only flow to evict lies within the records that are gone through, behind those that are looked at.
 		victim := Flow((first + evictLook) % 4096)
 		r.records[victim].status.Store(uint32(liveStatus(ClassUDPOneWay)))
-		if r.w.evict(r.now, nil) {
+		if r.w.evictFor(2, 3, r.now) {
 			t.Errorf("more than %d flows were looked at", evictLook)
 		}
 	})
@@ -252,7 +279,7 @@ func TestTheSearchForAVictimIsBounded(t *testing.T) {
 				break
 			}
 		}
-		if zone := uint16(0); r.w.evict(r.now, &zone) {
+		if r.w.evictIn(0, r.now) {
 			t.Error("the whole table was searched for the zone's flow")
 		}
 	})

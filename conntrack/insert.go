@@ -2,7 +2,6 @@ package conntrack
 
 import (
 	"math/bits"
-	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -70,16 +69,19 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 		return 0, 0, false, w.refuse(why)
 	}
 	t.fill(f, k, init, p, now)
+	shared := t.portChanges(f, 1)
 	other, od, why, verdict := w.publish(f, k, init, p, now)
 	switch verdict {
 	case publishDone:
 		w.counts.created.Add(1)
 		return f, Original, true, packet.NotDropped
 	case publishFound:
+		t.unshare(f, shared)
 		t.release(f)
 		t.unreserve(k.Zone, init.ReplyZone)
 		return other, od, false, w.Pass(other, od, p, now)
 	}
+	t.unshare(f, shared)
 	t.release(f)
 	t.unreserve(k.Zone, init.ReplyZone)
 	return 0, 0, false, w.refuse(why)
@@ -191,102 +193,6 @@ func firstStatus(p *packet.Packet, stateless bool) status {
 		return liveStatus(ClassTCPOneWay)
 	}
 	return tcpStatus(firstTCP(p.TCPFlags))
-}
-
-// reserve takes a place in the table and in both zones. It evicts a flow where one is full.
-func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
-	t := w.table
-	if !w.reserveOrEvict(&t.live, t.max, now, nil) {
-		return RefusedTable, false
-	}
-	if !w.reserveOrEvict(&t.zones[zone], t.zoneMax[zone], now, &zone) {
-		t.live.Add(-1)
-		return RefusedZone, false
-	}
-	if replyZone != zone && !w.reserveOrEvict(&t.zones[replyZone], t.zoneMax[replyZone], now, &replyZone) {
-		t.live.Add(-1)
-		t.zones[zone].Add(-1)
-		return RefusedZone, false
-	}
-	return 0, true
-}
-
-func (t *Table) unreserve(zone, replyZone uint16) {
-	t.live.Add(-1)
-	t.zones[zone].Add(-1)
-	if replyZone != zone {
-		t.zones[replyZone].Add(-1)
-	}
-}
-
-func (w *Worker) reserveOrEvict(count *atomic.Int64, limit int64, now Tick, zone *uint16) bool {
-	return takePlace(count, limit) || w.evict(now, zone) && takePlace(count, limit)
-}
-
-func takePlace(count *atomic.Int64, limit int64) bool {
-	for {
-		n := count.Load()
-		if n >= limit {
-			return false
-		}
-		if count.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// The search for a victim stops at evictSample flows that are fit, but not before it has
-// looked at evictLeast: in a flood the first few will do. It never looks at more than evictLook.
-//
-// In a full zone it goes through evictScan records; it may miss a zone with few flows among
-// many others. In a full table at most the reserve is unused, so the reserve and evictLook
-// records are certain to give enough flows.
-const (
-	evictSample = 4
-	evictLeast  = 8
-	evictLook   = 64
-	evictScan   = 512
-)
-
-// evict ends one flow of a sample: one that is over already, else a finished one, else an
-// unanswered one, the longest idle of its rank. With a zone the flow touches that zone.
-func (w *Worker) evict(now Tick, zone *uint16) bool {
-	t := w.table
-	used := t.used.Load()
-	if used == 0 {
-		return false
-	}
-	var victim Flow
-	best, longest := 0, uint32(0)
-	scan := uint32(evictScan)
-	if zone == nil {
-		scan = uint32(len(t.records)-int(t.max)) + evictLook
-	}
-	first := w.pick(used)
-	looked, fit := 0, 0
-	for i := uint32(0); i < min(scan, used) && looked < evictLook && (fit < evictSample || looked < evictLeast); i++ {
-		f := Flow((first + i) % used)
-		r := &t.records[f]
-		s := status(r.status.Load())
-		if !s.live() || zone != nil && !r.touches(*zone) {
-			continue
-		}
-		looked++
-		if t.expiresIn(r, s, now) == 0 {
-			if w.End(f, t.timedOut(f)) {
-				return true
-			}
-			continue
-		}
-		idle, rank := now.since(Tick(r.lastSeen.Load())), s.class().evictable()
-		if rank > 0 {
-			fit++
-		}
-		if rank > best || rank > 0 && rank == best && idle > longest {
-			victim, best, longest = f, rank, idle
-		}
-	}
-	return best > 0 && w.End(victim, EndEvicted)
 }
 
 // pick draws a number below n.

@@ -80,10 +80,12 @@ type driver struct {
 	// zoneMax holds for zones 0 and 1.
 	zoneMax int
 	met     [packet.NumDrops]int // packets by what became of them
+	// fruitless are the ticks of the last refusals: by zone, and of the table under noZone.
+	fruitless map[uint16]Tick
 }
 
 func newDriver(t *testing.T, ops []byte) *driver {
-	d := &driver{t: t, ops: ops}
+	d := &driver{t: t, ops: ops, fruitless: map[uint16]Tick{}}
 	setup := d.next(16)
 	d.max, d.zoneMax = []int{4, 256}[setup&1], []int{256, 3}[setup>>2&1]
 	d.m = &model{flows: map[Key]*modelFlow{}, strict: setup&2 != 0}
@@ -212,18 +214,24 @@ func (d *driver) send() {
 		d.evicted(alive, int(n), zone, peer)
 	}
 	if after.Refused[RefusedTable] > before.Refused[RefusedTable] {
-		d.refused(alive, d.max, p)
+		d.refused(alive, d.max, p, noZone, d.victims(alive, zone, peer))
 		return
 	}
 	if after.Refused[RefusedZone] > before.Refused[RefusedZone] {
-		full := d.touching(alive, zone)
+		which, full := zone, d.touching(alive, zone)
 		if !d.limited(zone) || len(full) < d.zoneMax {
-			full = d.touching(alive, peer)
+			which, full = peer, d.touching(alive, peer)
 			if !d.limited(peer) {
 				d.t.Fatalf("%v zones %d, %d: refused for a zone without a limit", p.Tuple, zone, peer)
 			}
 		}
-		d.refused(full, d.zoneMax, p)
+		victims := map[*modelFlow]bool{}
+		for f := range full {
+			if f.Evictable() {
+				victims[f] = true
+			}
+		}
+		d.refused(full, d.zoneMax, p, which, victims)
 		return
 	}
 	reply := Key{k.Reverse(), peer}
@@ -255,24 +263,56 @@ func (d *driver) touching(flows map[*modelFlow]bool, zone uint16) map[*modelFlow
 	return some
 }
 
-// refused: a full table or zone refuses only if no flow in it is fit to be evicted.
-func (d *driver) refused(alive map[*modelFlow]bool, limit int, p *packet.Packet) {
+const noZone = 99
+
+// refused: a full table or zone refuses only if no flow in it is fit to be evicted, or if none was
+// earlier in the same tick.
+func (d *driver) refused(alive map[*modelFlow]bool, limit int, p *packet.Packet, zone uint16, victims map[*modelFlow]bool) {
 	if len(alive) != limit {
 		d.t.Fatalf("%v refused with %d live flows at a limit of %d", p.Tuple, len(alive), limit)
 	}
-	for f := range alive {
-		if protocol, state, _ := f.State(); f.Evictable() {
+	before, ok := d.fruitless[zone]
+	for f := range victims {
+		if !ok || before != d.rig.now {
+			protocol, state, _ := f.State()
 			d.t.Fatalf("%v refused although %v is %s %s", p.Tuple, f.keys[0], protocol, state)
 		}
 	}
+	d.fruitless[zone] = d.rig.now
+}
+
+// victims are the flows that a full table may end for one between two zones. One that has no zone with
+// a share, or none that has less than it, only gets what nobody misses of those that have theirs.
+func (d *driver) victims(alive map[*modelFlow]bool, zone, peer uint16) map[*modelFlow]bool {
+	busy := 0
+	for z := uint16(0); d.limited(z); z++ {
+		if z == zone || z == peer || len(d.touching(alive, z)) > 0 {
+			busy++
+		}
+	}
+	share := d.max / max(busy, 1)
+	above := func(a, b uint16) bool {
+		has := func(z uint16) bool { return d.limited(z) && len(d.touching(alive, z)) >= share }
+		return !d.limited(a) && !d.limited(b) || has(a) || has(b)
+	}
+	some := map[*modelFlow]bool{}
+	for f := range alive {
+		over := above(f.keys[0].Zone, f.keys[1].Zone)
+		if over && (f.Evictable() || !above(zone, peer)) {
+			some[f] = true
+		}
+	}
+	return some
 }
 
 // evicted follows a table that ended flows to make room, one for the table and one
 // for each zone at most; which ones is its choice.
 func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
 	full := 0
+	victims := map[*modelFlow]bool{}
 	if len(alive) == d.max {
 		full++
+		victims = d.victims(alive, zone, peer)
 	}
 	zones := []uint16{zone}
 	if peer != zone {
@@ -289,7 +329,7 @@ func (d *driver) evicted(alive map[*modelFlow]bool, n int, zone, peer uint16) {
 		if found, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.rig.w.OriginalKey(found) == k {
 			continue
 		}
-		if _, state, _ := f.State(); !f.Evictable() {
+		if _, state, _ := f.State(); !f.Evictable() && !victims[f] {
 			d.t.Fatalf("%v was evicted in state %s", k, state)
 		}
 		d.m.remove(f)

@@ -69,6 +69,7 @@ func (t *Table) allocate() (Flow, bool) {
 // release frees a record that only the caller knows.
 func (t *Table) release(f Flow) {
 	r := &t.records[f]
+	r.setSlots(&Slots{}) // see EachSlots
 	for {
 		top := t.free.Load()
 		r.next.Store(uint32(top))
@@ -129,6 +130,44 @@ func (t *Table) advance() bool {
 	t.epoch.Store(epoch + 1)
 	t.ready = t.limbo[(epoch+2)%3].Swap(0) // the list of epoch-1
 	return true
+}
+
+// Mark marks a moment, for Passed. A worker that notes this epoch was quiescent after it.
+func (t *Table) Mark() uint64 {
+	next := t.epoch.Load() + 1
+	t.moveOn(next)
+	return next
+}
+
+// Passed reports that every worker has been quiescent since a Mark: what was replaced before it, none
+// uses any more. It is false as long as it does not know.
+func (t *Table) Passed(mark uint64) bool {
+	t.moveOn(mark)
+	for _, w := range t.workers {
+		if w.epoch.Load() < mark {
+			return false
+		}
+	}
+	return true
+}
+
+// moveOn moves the epoch on to one, if workers allow it.
+func (t *Table) moveOn(epoch uint64) {
+	for range 2 { // records that are ready first, then the epoch
+		if t.epoch.Load() < epoch {
+			t.reclaim(len(t.records))
+		}
+	}
+}
+
+// EachSlots yields the slots of every record that may still count, those of ended flows that a worker
+// may hold too.
+func (t *Table) EachSlots(yield func(Slots)) {
+	for f := range t.used.Load() {
+		if s := t.records[f].loadSlots(); s.More() {
+			yield(s)
+		}
+	}
 }
 
 // Quiesce marks a burst's boundary: the worker holds no Flow from before.

@@ -83,12 +83,18 @@ type Table struct {
 	max          int64
 	zoneMax      []int64 // by zone
 	rates        rates
+	ports        ports
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
 	live  atomic.Int64
 	zones []atomic.Int64 // live flows by zone
-	now   atomic.Uint32  // Tick of the last Expire
+	// busyZones are the zones with a limit that have flows.
+	busyZones atomic.Int64
+	// barren are the ticks in which a search for a victim found none: by zone, and in all.
+	barren      []atomic.Uint64
+	barrenTable atomic.Uint64
+	now         atomic.Uint32 // Tick of the last Expire
 
 	workers []*Worker // those of Worker, then sweeper and control
 	sweeper guardedWorker
@@ -130,7 +136,9 @@ func New(o Options) (*Table, error) {
 		max:          int64(o.Max),
 		zoneMax:      make([]int64, o.Zones),
 		zones:        make([]atomic.Int64, o.Zones),
+		barren:       make([]atomic.Uint64, o.Zones),
 		rates:        newRates(&o),
+		ports:        newPorts(o.Max),
 	}
 	for zone := range t.zoneMax {
 		t.zoneMax[zone] = int64(o.MaxPerZone)

@@ -17,6 +17,8 @@ const (
 	Floating
 	// Resets: both ends get a RST when the connection falls silent, see Options.Silent.
 	Resets
+	// Shared: the source port was chosen among those of an address that flows share, see FreePort.
+	Shared
 )
 
 // translation holds more about a flow with Marks, under the number of its record. The kernel

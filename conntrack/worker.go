@@ -206,6 +206,7 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 // bury takes a claimed flow out of the index and lets its record wait for reuse.
 func (w *Worker) bury(f Flow) {
 	w.table.unpublish(f)
+	w.table.portChanges(f, -1)
 	w.table.retire(f)
 }
 

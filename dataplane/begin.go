@@ -93,16 +93,10 @@ const portTries = 4
 // beginShared is the end of begin for a flow that shares an address: it chooses a port that no
 // live flow to the destination has. Flows to different destinations may have the same one.
 func (x *passage) beginShared() (int, packet.Drop) {
-	d, p := &x.decision, &x.packet
-	exhausted := x.w.exhausted.find(&d.Way)
-	if exhausted.is(&d.Way, x.w.now) {
-		return 0, packet.DropSNATExhausted
-	}
-	s := x.snapshot
-	ports := s.Choose(&d.Way, &p.Tuple)
+	d, p, s := &x.decision, &x.packet, x.snapshot
+	at := s.Choose(&d.Way, &p.Tuple)
 	for range portTries {
-		if !x.choosePort(&ports) {
-			*exhausted = poolOf(&d.Way, x.w.now)
+		if !x.choosePort(&at) {
 			return 0, packet.DropSNATExhausted
 		}
 		d.Verdict.N = d.Sent // what the receiver said of another port
@@ -118,37 +112,20 @@ func (x *passage) beginShared() (int, packet.Drop) {
 }
 
 // choosePort completes the tuple that arrives with the next address and port, or identifier, that is
-// free; false when none is.
-func (x *passage) choosePort(ports *topology.Choice) bool {
+// free, beginning with the ones that are there, of the range at; false when none is.
+func (x *passage) choosePort(at *int) bool {
 	way := &x.decision.Way
-	for ports.Next(&way.Arrives) {
-		reply := conntrack.Key{Tuple: way.Arrives.Reverse(), Zone: uint16(way.To.Attachment)}
-		if _, _, taken := x.w.flows.Lookup(&reply, x.w.now); !taken {
+	arrives := &way.Arrives
+	for range way.Ports {
+		r := &way.Ports[*at]
+		reply := conntrack.Key{Tuple: arrives.Reverse(), Zone: uint16(way.To.Attachment)}
+		if x.w.flows.FreePort(&reply, r.First, r.Last, x.key.Zone, way.Contended, x.w.now) {
+			arrives.SrcPort = reply.DstPort
 			return true
 		}
+		*at = (*at + 1) % len(way.Ports)
+		r = &way.Ports[*at]
+		arrives.Src, arrives.SrcPort = r.Address, min(max(arrives.SrcPort, r.First), r.Last)
 	}
 	return false
 }
-
-// pool is ports of which none was free for a destination at a tick.
-type pool struct {
-	at    conntrack.Tick
-	ports *topology.PortRange
-	dst   packet.Addr
-	port  uint16
-	proto uint8
-}
-
-func poolOf(way *topology.Way, now conntrack.Tick) pool {
-	return pool{now, &way.Ports[0], way.Arrives.Dst, way.Arrives.DstPort, way.Arrives.Proto}
-}
-
-// pools caches recently exhausted pools, so that a flood into one fails in O(1).
-type pools [16]pool
-
-func (x *pools) find(way *topology.Way) *pool {
-	h := (way.Arrives.Dst.Lo ^ uint64(way.Arrives.DstPort)<<32) * 0x9e3779b97f4a7c15
-	return &x[h>>60]
-}
-
-func (x *pool) is(way *topology.Way, now conntrack.Tick) bool { return *x == poolOf(way, now) }

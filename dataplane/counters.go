@@ -107,6 +107,15 @@ func (c *counters) reserve(n int) {
 	}
 }
 
+// forget clears a slot that no packet is counted on any more.
+func (c *counters) forget(slot uint32) {
+	cell := &c.rules[slot/chunkRules].Load()[slot%chunkRules]
+	cell.hits.Store(0)
+	cell.packets.Store(0)
+	cell.bytes.Store(0)
+	cell.lastHit.Store(0)
+}
+
 // rule adds to a rule's sums of the running burst.
 func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 	i := uint8(slot % pendingRules)
@@ -165,6 +174,12 @@ func (c *counters) transmit(attachment int, packets, bytes uint64) {
 	a := c.pendingAttachment(attachment)
 	a.transmitted += packets
 	a.transmittedBytes += bytes
+}
+
+// transmitNow is transmit for a goroutine that is not the worker's.
+func (c *counters) transmitNow(attachment int, packets, bytes uint64) {
+	c.attachments[attachment].transmitPackets.Add(packets)
+	c.attachments[attachment].transmitBytes.Add(bytes)
 }
 
 func (c *counters) pendingAttachment(i int) *attachmentCell {

@@ -68,11 +68,9 @@ func (d *denied) show(e *watch.Event) {
 		"from", d.attachment(e.From), "to", d.attachment(e.To), "protocol", packet.ProtocolName(p.Proto),
 		"source", hostPort(p, p.Src, p.SrcPort), "destination", hostPort(p, p.Dst, p.DstPort),
 	}
-	keys := d.engine.registry.Keys()
 	for _, slot := range e.Rules[:e.N] {
 		// A denial ends the evaluation, so that there is one.
-		if int(slot) < len(keys) && keys[slot].Access == ruleset.Deny {
-			k := &keys[slot]
+		if k, ok := d.engine.registry.At(slot, e.Generation); ok && k.Access == ruleset.Deny {
 			attributes = append(attributes, "networkSecurityGroup", k.NetworkSecurityGroup, "direction", k.Direction.String(), "rule", k.Rule)
 		}
 	}

@@ -65,7 +65,9 @@ type Engine struct {
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
-	reload sync.Mutex // one reload at a time
+	reload    sync.Mutex // one reload at a time; guards the next two
+	replaced  uint64     // the flow table's Mark behind the last reload
+	reclaimed uint64     // see topology.Snapshot.Reclaimed
 
 	watching sync.Mutex // guards changes of watchers
 	watchers atomic.Pointer[watchers]

@@ -51,7 +51,9 @@ func (x *passage) laterFragment(k *fragment.Key) packet.Drop {
 	case v.Drop == packet.NotDropped && v.Generation != x.snapshot.Generation:
 		return packet.DropFragmentNoFirst // allowed by another policy
 	}
-	x.countSlots(v.Slots, 0)
+	if v.Generation >= x.snapshot.Reclaimed {
+		x.countSlots(v.Slots, 0)
+	}
 	if v.Drop != packet.NotDropped {
 		return v.Drop
 	}

@@ -48,7 +48,7 @@ func randomBytes(random *rand.Rand, n int) []byte {
 
 // notMetByScripts are the reasons that random scripts have no way to.
 var notMetByScripts = []packet.Drop{
-	packet.DropTransmit,                                            // a device's refusal
+	packet.DropTransmit, packet.DropSlowReceiver, // a device's refusal
 	packet.DropFragmentLimit,                                       // a full table, which the table's own tests have
 	packet.DropFlowRate,                                            // which no policy here sets
 	packet.DropRouteNone, packet.DropNextHop, packet.DropForwarded, // routes of subnets

@@ -108,13 +108,13 @@ func TestAPacketThatTheReceiversEndDropsIsNotCountedAsPassed(t *testing.T) {
 func TestATrainIsForOneAttachment(t *testing.T) {
 	r := gatherRig(t, tun.USO, 64)
 	w := r.engine.workers[0]
-	frame := append(make([]byte, tun.HeaderLen), packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 7, DstPort: 7, Payload: 100})...)
-	var p packet.Packet
-	if drop := w.decode(frame, &p); drop != packet.NotDropped {
-		t.Fatal(drop)
-	}
-	for _, to := range []int{vm2, vm3, vm2} {
-		if drop := w.write(to, bytes.Clone(frame), &p, 1); drop != packet.NotDropped {
+	for i, to := range []int{vm2, vm3, vm2} {
+		frame := append(make([]byte, tun.HeaderLen), packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 7, DstPort: 7, ID: uint16(i + 1), Payload: 100})...)
+		var p packet.Packet
+		if drop := w.decode(frame, &p); drop != packet.NotDropped {
+			t.Fatal(drop)
+		}
+		if drop := w.write(to, frame, &p, 1); drop != packet.NotDropped {
 			t.Fatal(drop)
 		}
 	}

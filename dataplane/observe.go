@@ -160,7 +160,7 @@ func (x *passage) setStanding(e *watch.Event) {
 		e.Standing = watch.Related
 	case !o.judged:
 		e.Standing = watch.InFlow
-	case e.Drop == packet.NotDropped || e.Drop == packet.DropTransmit:
+	case e.Drop == packet.NotDropped || e.Drop == packet.DropTransmit || e.Drop == packet.DropSlowReceiver:
 		e.Standing = watch.Begins
 		return
 	default:

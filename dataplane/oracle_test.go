@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -191,7 +192,7 @@ func (o *oracle) admit(from int, p *packet.Packet) packet.Drop {
 		return packet.DropKernelNoise
 	case src == dst:
 		return packet.DropLand
-	case src.IsMulticast(), src == broadcast, src.IsLoopback(), src.IsUnspecified(), !o.owns(from, src):
+	case src.IsMulticast(), src.IsLoopback(), within(unused, src), !o.owns(from, src):
 		return packet.DropSpoofed
 	}
 	return packet.NotDropped
@@ -206,7 +207,7 @@ func (o *oracle) owns(at int, a netip.Addr) bool {
 	case topology.Platform:
 		return slices.Contains(topology.PlatformAddresses, a)
 	case topology.Internet:
-		return !o.inNetwork(a) && !slices.Contains(topology.PlatformAddresses, a)
+		return packettest.OnInternet(a, func(a netip.Addr) bool { return o.inNetwork(a) || slices.Contains(topology.PlatformAddresses, a) })
 	}
 	e := o.find(at, a)
 	return e != nil && e.at == at
@@ -262,6 +263,9 @@ func (o *oracle) find(at int, a netip.Addr) *oracleEnd {
 	}
 	return &oracleEnd{at: enginetest.AtInternet}
 }
+
+// unused are addresses that no host has, besides loopback and multicast.
+var unused = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/96")}
 
 // nowhere are ranges without a route besides the private, link-local and loopback ones.
 var nowhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("240.0.0.0/4")}

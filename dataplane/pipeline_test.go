@@ -221,6 +221,27 @@ func TestFlowsOfAnAddressThatMovedEnd(t *testing.T) {
 	}
 }
 
+func TestTranslatedFlowsOfAnAddressThatMovedEnd(t *testing.T) {
+	r := newRig(t, translatedFigure(), conntrack.Options{Max: 1024})
+	r.rewrites = true
+	if to, drop := r.send(vm4, packettest.UDP(packettest.Spec{Src: addr4, Dst: world, SrcPort: 1, DstPort: 53})); to != internet {
+		t.Fatal(drop)
+	}
+	moved := translatedFigure()
+	moved.NetworkInterfaces[vm4].IPConfigurations[0].Address = netip.MustParseAddr("10.0.3.5")
+	moved.LoadBalancers = nil
+	s, err := r.engine.Prepare(moved)
+	if err == nil {
+		err = r.engine.Swap(s, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := r.engine.Flows().Stats().Flows; n != 0 {
+		t.Errorf("%d flows are left", n)
+	}
+}
+
 func TestFlowLimitRefusesUnderItsOwnReason(t *testing.T) {
 	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024, MaxPerZone: 8})
 	refused := 0
@@ -236,6 +257,7 @@ func TestFlowLimitRefusesUnderItsOwnReason(t *testing.T) {
 			continue
 		}
 		r.send(vm4, packettest.UDP(q))
+		r.send(vm1, packettest.UDP(p)) // more than a question with its answer
 	}
 	if refused != 8 {
 		t.Errorf("%d of 16 flows refused at a limit of 8", refused)

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -27,10 +28,43 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 			return err
 		}
 	}
+	if !e.registry.Current(s) {
+		return ErrPrepared
+	}
 	old := e.Snapshot()
+	e.reclaimRules(old, s)
 	e.publish(s)
+	e.replaced = e.flows.Mark()
 	e.followFlows(old, s)
 	return nil
+}
+
+// ErrPrepared is a snapshot that was prepared before slots of removed rules were taken back.
+var ErrPrepared = errors.New("dataplane: the policy was prepared before removed rules were forgotten: prepare it again")
+
+// reclaimRules forgets removed rules once there are many, but for those that a flow still counts on.
+// Workers may still judge by the old snapshot, but by none before it.
+func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
+	if !e.registry.Crowded(s) || !e.flows.Passed(e.replaced) {
+		return
+	}
+	inUse := s.MarkSlots(old.MarkSlots(nil))
+	e.flows.EachSlots(func(slots conntrack.Slots) {
+		for ; slots.More(); slots = slots.Rest() {
+			if slot := int(slots.First()); slot < len(inUse) {
+				inUse[slot] = true
+			} else if slot < topology.MaxRules {
+				inUse = append(inUse, make([]bool, slot+1-len(inUse))...)
+				inUse[slot] = true
+			}
+		}
+	})
+	e.reclaimed = old.Generation
+	for _, slot := range e.registry.Reclaim(e.reclaimed, inUse) {
+		for _, w := range e.workers {
+			w.counters.forget(slot)
+		}
+	}
 }
 
 // followFlows ends the flows that a new snapshot leaves without their place or their way. The
@@ -114,6 +148,7 @@ func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
 func (e *Engine) publish(s *topology.Snapshot) {
 	s.Follow(e.snapshot.Load())
 	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
+	s.Reclaimed = e.reclaimed
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {
 		w.counters.reserve(n)

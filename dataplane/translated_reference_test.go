@@ -40,22 +40,27 @@ func (r slowTranslation) fates(from int, t packet.Tuple) (list []fate, drop pack
 			if drop := r.leave(from, &to); drop != packet.NotDropped {
 				return nil, drop
 			}
+			if public && to.src == t.Src.String() {
+				return nil, packet.DropNoOutbound
+			}
 		}
 	}
-	standard := false
+	public = public && local < 0
 	switch {
+	case local >= 0 && from == internet:
+		return nil, packet.DropNoRoute
 	case local >= 0:
 		to.at = local
 		list = []fate{to}
 	case !public:
 		list = []fate{to}
 	default:
-		if list, standard = r.enter(to); list == nil {
+		if list = r.enter(to); list == nil {
 			return nil, packet.DropNoFrontend
 		}
 	}
 	for i := range list {
-		if drop := r.receives(&list[i], t, standard); drop != packet.NotDropped {
+		if drop := r.receives(&list[i], t, public); drop != packet.NotDropped {
 			if len(list) > 1 { // which backend it is decides
 				list[i].at = -int(drop)
 				continue
@@ -82,16 +87,16 @@ func (r slowTranslation) leave(from int, f *fate) packet.Drop {
 	return packet.NotDropped
 }
 
-// enter lists whom a public address leads to; standard says that it wants a network security group.
-func (r slowTranslation) enter(to fate) (list []fate, standard bool) {
+// enter lists whom a public address leads to.
+func (r slowTranslation) enter(to fate) (list []fate) {
 	for i, nic := range r.set.NetworkInterfaces {
 		if p := nic.IPConfigurations[0].PublicIPAddress; p != nil && p.Address.String() == to.dst {
 			to.at, to.dst = i, nic.IPConfigurations[0].Address.String()
-			return []fate{to}, p.SKU != policy.SKUBasic
+			return []fate{to}
 		}
 	}
 	if to.port != 80 || to.dst != balanced && to.dst != floats {
-		return nil, false
+		return nil
 	}
 	for _, at := range []int{vm3, vm4} {
 		one := to
@@ -100,16 +105,22 @@ func (r slowTranslation) enter(to fate) (list []fate, standard bool) {
 		}
 		list = append(list, one)
 	}
-	return list, r.set.LoadBalancers[0].SKU != policy.SKUBasic
+	return list
 }
 
-// receives asks the receiver's end of a packet as it arrives.
-func (r slowTranslation) receives(f *fate, sent packet.Tuple, standard bool) packet.Drop {
+// standard reports a NIC that some Standard address leads to.
+func (r slowTranslation) standard(at int) bool {
+	p := r.set.NetworkInterfaces[at].IPConfigurations[0].PublicIPAddress
+	return p != nil && p.SKU != policy.SKUBasic || (at == vm3 || at == vm4) && r.set.LoadBalancers[0].SKU != policy.SKUBasic
+}
+
+// receives asks the receiver's end of a packet as it arrives, by a public address or another one.
+func (r slowTranslation) receives(f *fate, sent packet.Tuple, public bool) packet.Drop {
 	if f.at == internet {
 		return packet.NotDropped
 	}
 	nic := r.set.NetworkInterfaces[f.at]
-	if standard && nic.NetworkSecurityGroup == nil && nic.IPConfigurations[0].Subnet.NetworkSecurityGroup == nil {
+	if public && r.standard(f.at) && nic.NetworkSecurityGroup == nil && nic.IPConfigurations[0].Subnet.NetworkSecurityGroup == nil {
 		return packet.DropClosed
 	}
 	k := sent

@@ -56,10 +56,9 @@ type worker struct {
 	hashes  [groupPackets]uint64
 	decoder packet.Decoder
 
-	passage   passage // of the packet that is carried
-	held      passage // of a fragment that has waited for that packet
-	heldSlot  slot
-	exhausted pools
+	passage  passage // of the packet that is carried
+	held     passage // of a fragment that has waited for that packet
+	heldSlot slot
 
 	watchers *watchers // of the burst; nil: nobody watches
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
@@ -68,6 +67,12 @@ type worker struct {
 	trains   trains
 	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
 	refusals []time.Duration // by attachment: when a write failure was last logged; 0: never
+
+	// By attachment: writes take the way of slow.go.
+	suspects []bool
+	outlets  []outlet
+	timed    int // turns with timed writes that are left
+	one      [1][]byte
 }
 
 func newWorker(e *Engine, index int) *worker {
@@ -85,6 +90,7 @@ func newWorker(e *Engine, index int) *worker {
 // attach gives the worker the next attachment's queue.
 func (w *worker) attach(q tun.Queue) {
 	w.queues, w.takes, w.refusals = append(w.queues, q), append(w.takes, q.Offload()), append(w.refusals, 0)
+	w.suspects, w.outlets = append(w.suspects, false), append(w.outlets, outlet{})
 }
 
 func (w *worker) open() (err error) {
@@ -99,6 +105,7 @@ func (w *worker) wake() {
 }
 
 func (w *worker) close() {
+	w.endLanes()
 	if w.poller != nil {
 		w.poller.Close()
 		w.poller = nil
@@ -120,7 +127,7 @@ func (w *worker) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		woken := w.engine.clock()
+		woken, before := w.engine.clock(), w.counters.packets.Load()
 		if w.index == resetter && len(w.engine.silent) > 0 {
 			w.sendResets()
 		}
@@ -133,7 +140,9 @@ func (w *worker) run(ctx context.Context) error {
 				}
 			}
 		}
-		w.counters.worked.Add(int64(w.engine.clock() - woken))
+		took := w.engine.clock() - woken
+		w.counters.worked.Add(int64(took))
+		w.timeWrites(took, w.counters.packets.Load()-before)
 	}
 }
 

@@ -36,6 +36,10 @@ func (w *worker) write(to int, frame []byte, p *packet.Packet, hash uint64) pack
 	if w.gather(to, frame, p, hash) {
 		return packet.NotDropped
 	}
+	if w.suspects[to] {
+		w.one[0] = frame
+		return w.writeSlowly(to, w.one[:], uint64(p.Segments), uint64(p.WireLen))
+	}
 	err := w.queues[to].Write(frame)
 	if p.Segments > 1 {
 		w.takes[to] = w.queues[to].Offload()
@@ -104,20 +108,24 @@ func (w *worker) sendTrain(i int) {
 	t := &w.trains.slots[i]
 	packets, bytes := t.Len(), t.WireLen()
 	parts := t.Frame()
-	var err error
-	if packets == 1 {
-		err = w.queues[t.to].Write(parts[0])
+	var drop packet.Drop
+	if w.suspects[t.to] {
+		drop = w.writeSlowly(t.to, parts, uint64(packets), uint64(bytes))
 	} else {
-		err = w.queues[t.to].WriteParts(parts)
-		w.takes[t.to] = w.queues[t.to].Offload()
+		err := writeParts(w.queues[t.to], parts)
+		if packets > 1 {
+			w.takes[t.to] = w.queues[t.to].Offload()
+		}
+		if err != nil {
+			drop = w.refused(t.to, err)
+		} else {
+			w.counters.transmit(t.to, uint64(packets), uint64(bytes))
+		}
 	}
-	if err == nil {
-		w.counters.transmit(t.to, uint64(packets), uint64(bytes))
-		return
-	}
-	drop := w.refused(t.to, err)
-	for range packets {
-		w.counters.drop(drop)
+	if drop != packet.NotDropped {
+		for range packets {
+			w.counters.drop(drop)
+		}
 	}
 }
 

@@ -29,13 +29,14 @@ var ruleFamilies = []family{
 }
 
 // rules gathers the counters of every rule of the policy, and of removed rules that have counted
-// something. A removed rule may still have flows, and a counter must not vanish and come back.
-// Safe for concurrent use.
+// something. A removed rule may still have flows, and a counter must not vanish and come back. Its series
+// go when the engine forgets the rule. Safe for concurrent use.
 type rules struct {
 	engine *dataplane.Engine
 
 	mu         sync.Mutex
-	series     *series // guarded by mu
+	series     *series // of version; guarded by mu
+	version    uint64  // of the registry; guarded by mu
 	inForce    []bool  // by slot, of the policy of generation; never changed; guarded by mu
 	generation uint64  // guarded by mu
 }
@@ -44,8 +45,15 @@ var _ prometheus.TransactionalGatherer = (*rules)(nil)
 
 // Gather implements prometheus.TransactionalGatherer.
 func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
-	s, inForce := r.current()
+	registry := r.engine.Registry()
+	version := registry.Version()
+	s, inForce := r.current(version)
 	counts, last := r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
+	for now := registry.Version(); now != version; now = registry.Version() { // a slot may have got another rule
+		version = now
+		s, inForce = r.current(version)
+		counts, last = r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
+	}
 	shown := func(slot int) bool {
 		return slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0
 	}
@@ -58,34 +66,17 @@ func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 }
 
 // current returns the series of every slot, and which slots the policy has.
-func (r *rules) current() (*series, []bool) {
+func (r *rules) current(version uint64) (*series, []bool) {
 	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Slots are only added, and never get another rule.
-	if keys := r.engine.Registry().Keys(); r.series == nil || len(r.series.elements) < len(keys) {
-		r.series = newSeries(ruleFamilies, ruleElements(keys))
+	if r.series == nil || r.version < version {
+		r.series, r.version = newSeries(ruleFamilies, ruleElements(r.engine.Registry().Keys())), version
 	}
 	if r.generation < snapshot.Generation {
-		r.inForce, r.generation = slotsOf(snapshot), snapshot.Generation
+		r.inForce, r.generation = snapshot.MarkSlots(nil), snapshot.Generation
 	}
 	return r.series, r.inForce
-}
-
-// slotsOf marks the slots of a policy's rules.
-func slotsOf(s *topology.Snapshot) []bool {
-	var marks []bool
-	for _, g := range s.Groups {
-		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
-			for _, slot := range t.Slots {
-				if missing := int(slot) + 1 - len(marks); missing > 0 {
-					marks = append(marks, make([]bool, missing)...)
-				}
-				marks[slot] = true
-			}
-		}
-	}
-	return marks
 }
 
 func ruleElements(keys []topology.RuleKey) []element {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
-	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/spf13/cobra"
 )
@@ -121,13 +120,17 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 
 // open makes the replay that the flags ask for.
 func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, idle func() error) (*replay.Replay, error) {
+	options, err := f.from.topology()
+	if err != nil {
+		return nil, err
+	}
 	files := f.from.files()
 	set, err := files.Load()
 	if err != nil {
 		return nil, err
 	}
 	f.from.warnLeftOut(files.LeftOut())
-	o := replay.Options{Policy: set, Topology: topology.Options{AzureQuirks: f.from.azureQuirks}, Subscription: f.from.subscription,
+	o := replay.Options{Policy: set, Topology: options, Subscription: f.from.subscription,
 		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets}
 	if f.packets || f.compare {
 		o.Each, o.Idle = each, idle

@@ -23,8 +23,11 @@ type source struct {
 	serviceTags string
 	azureQuirks bool
 	outbound    string // address of default outbound access
-	deployment  arm.Deployment
-	command     *cobra.Command
+	// internetPrefixes and reachPrivate are prefixes and reachPrivate of the internet's attachment.
+	internetPrefixes []string
+	reachPrivate     bool
+	deployment       arm.Deployment
+	command          *cobra.Command
 
 	subscription topology.Subscription // of verbs that judge
 }
@@ -42,6 +45,8 @@ func (s *source) flags(c *cobra.Command, g *global) {
 // policyFlags adds the flags that say how a policy is understood.
 func (s *source) policyFlags(c *cobra.Command) {
 	c.Flags().BoolVar(&s.azureQuirks, "azure-quirks", false, "with --policy: imitate what Azure does against its documents, as azureQuirks of the daemon")
+	c.Flags().StringSliceVar(&s.internetPrefixes, "internet-prefixes", nil, "with --policy: networks that the internet sends from besides public addresses, as prefixes of the daemon's internet attachment")
+	c.Flags().BoolVar(&s.reachPrivate, "reach-private", false, "with --policy: the internet reaches private addresses though the policy has public ones, as reachPrivate of the daemon's internet attachment")
 	addDeployment(c, &s.deployment)
 	s.command = c
 }
@@ -86,7 +91,8 @@ func (s *source) checkDaemon() error {
 		name  string
 		given bool
 		what  string
-	}{{"azure-quirks", s.azureQuirks, "setting"}, {"default-outbound-address", s.outbound != "", "setting"}, {"service-tags", s.serviceTags != "", "service tag file"}} {
+	}{{"azure-quirks", s.azureQuirks, "setting"}, {"default-outbound-address", s.outbound != "", "setting"},
+		{"internet-prefixes", len(s.internetPrefixes) > 0, "setting"}, {"reach-private", s.reachPrivate, "setting"}, {"service-tags", s.serviceTags != "", "service tag file"}} {
 		if f.given {
 			return usageError{fmt.Errorf("--%s goes with --policy: the daemon's %s is in its configuration", f.name, f.what)}
 		}
@@ -94,14 +100,30 @@ func (s *source) checkDaemon() error {
 	return nil
 }
 
-func (s *source) open() (*inspect.Loaded, error) {
-	options := topology.Options{AzureQuirks: s.azureQuirks}
+// topology is how the flags want the policy to be understood.
+func (s *source) topology() (topology.Options, error) {
+	options := topology.Options{AzureQuirks: s.azureQuirks, ReachPrivate: s.reachPrivate}
 	if s.outbound != "" {
 		a, err := netip.ParseAddr(s.outbound)
 		if err != nil || !a.Is4() {
-			return nil, usageError{fmt.Errorf("--default-outbound-address %q: allowed is an IPv4 address", s.outbound)}
+			return options, usageError{fmt.Errorf("--default-outbound-address %q: allowed is an IPv4 address", s.outbound)}
 		}
 		options.DefaultOutbound = a
+	}
+	for _, text := range s.internetPrefixes {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			return options, usageError{fmt.Errorf("--internet-prefixes %q: allowed is a network with a prefix length such as 172.16.0.0/12", text)}
+		}
+		options.Outside = append(options.Outside, p)
+	}
+	return options, nil
+}
+
+func (s *source) open() (*inspect.Loaded, error) {
+	options, err := s.topology()
+	if err != nil {
+		return nil, err
 	}
 	files := s.files()
 	loaded, err := files.Open(options)

@@ -76,7 +76,16 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 
 // topology is how the policy is understood.
 func (c *Config) topology() topology.Options {
-	return topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
+	o := topology.Options{AzureQuirks: c.AzureQuirks, DefaultOutbound: c.DefaultOutboundAddress.Addr}
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.Internet {
+			o.ReachPrivate = a.ReachPrivate
+			for _, p := range a.Prefixes {
+				o.Outside = append(o.Outside, p.Prefix)
+			}
+		}
+	}
+	return o
 }
 
 // warnings are about what the configuration says and few mean.
@@ -84,7 +93,7 @@ func (c *Config) warnings() (list []string) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		for j, p := range a.Prefixes {
-			if p.Bits() == 0 {
+			if p.Bits() == 0 && a.Gateway != "" {
 				list = append(list, fmt.Sprintf("attachments[%d].prefixes[%d]: %s: wherever this is learned the tag VirtualNetwork stands for every address of this family: AllowVnetInBound and AllowVnetOutBound allow everything there, and Internet stands for nothing", i, j, p))
 			}
 		}

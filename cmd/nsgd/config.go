@@ -103,8 +103,12 @@ type AttachmentConfig struct {
 	Platform         bool   `yaml:"platform"`
 	// Gateway is the virtual network, by ARM name or id, whose gateway leads to the on-premises
 	// networks of Prefixes.
-	Gateway  string   `yaml:"gateway"`
+	Gateway string `yaml:"gateway"`
+	// Prefixes are the networks behind a gateway. At the internet they may send too, besides
+	// public addresses.
 	Prefixes []Prefix `yaml:"prefixes"`
+	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
+	ReachPrivate bool `yaml:"reachPrivate"`
 	// Netns is a named network namespace; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.

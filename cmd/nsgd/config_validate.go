@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -231,17 +232,29 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	v.prefixes(i, a)
 }
 
-// prefixes are those of the networks behind a gateway.
+// noHosts are ranges without hosts: nobody sends from there (packet.Addr.IsReserved).
+var noHosts = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// prefixes are those of the networks behind a gateway, or of senders outside.
 func (v *validator) prefixes(i int, a *AttachmentConfig) {
 	switch {
 	case a.Gateway != "" && len(a.Prefixes) == 0:
 		v.fail(at("attachments", i, "prefixes"), "missing: a gateway needs the prefixes of the networks behind it")
-	case a.Gateway == "" && len(a.Prefixes) > 0:
-		v.fail(at("attachments", i, "prefixes"), "%s: they are for a gateway", a.Prefixes[0])
+	case a.Gateway == "" && !a.Internet && len(a.Prefixes) > 0:
+		v.fail(at("attachments", i, "prefixes"), "%s: they are for a gateway and for the internet", a.Prefixes[0])
+	}
+	if a.ReachPrivate && !a.Internet {
+		v.fail(at("attachments", i, "reachPrivate"), "true: it is for the internet")
 	}
 	for j, p := range a.Prefixes {
 		if p.Prefix != p.Masked() {
 			v.fail(at("attachments", i, "prefixes", j), "%s: host bits are set; the network is %s", p, p.Masked())
+		}
+		if a.Internet && slices.ContainsFunc(noHosts, p.Overlaps) {
+			v.fail(at("attachments", i, "prefixes", j), "%s: nobody sends from all of it; allowed are prefixes without addresses of %v", p, noHosts)
 		}
 		for _, other := range a.Prefixes[:j] {
 			if other == p {

@@ -145,7 +145,7 @@ func (f *Flow) Evictable() bool {
 	case "one_way", "syn_sent", "reset", "time_wait":
 		return true
 	}
-	return false
+	return f.Proto != packet.ProtoTCP && f.Packets[Original] <= 1 && f.Packets[Reply] <= 1
 }
 
 // Restarts reports whether p asks for a new flow in place of this one.

@@ -90,7 +90,11 @@ func diagnose(s *topology.Snapshot, nics []*policy.NetworkInterface, asked *azur
 // decide asks the end's own chain about the witness.
 func (p *profile) decide(s *topology.Snapshot, end *topology.Endpoint, witness *packet.Packet, d *verdict.Decision) packet.Drop {
 	if p.Direction == ruleset.Inbound {
-		return d.Receives(s, &topology.Way{To: end, Arrives: witness.Tuple}, witness)
+		way := topology.Way{To: end, Arrives: witness.Tuple}
+		if remote := p.Source.Prefix; remote.IsValid() && remote.IsSingleIP() {
+			way.Closed = s.ClosedTo(end, remote.Addr())
+		}
+		return d.Receives(s, &way, witness)
 	}
 	if p.AnyProtocol && p.protocol == unnamedProtocol {
 		// Protocols without ports have no way out by a shared address; most of the profile has.

@@ -27,12 +27,18 @@ type receiver struct {
 // whoever the public IP or load balancer with that address leads to.
 func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to receiver, err error) {
 	if owned(s.Policy, q.Local) == "" || namesOwner(s, q) {
-		to.way.To, err = localEnd(s, q)
+		if to.way.To, err = localEnd(s, q); err == nil {
+			to.way.Closed = s.ClosedTo(to.way.To, q.Remote)
+		}
 		to.way.Arrives = p.Tuple
 		return to, err
 	}
 	src := s.Owner(q.Remote)
-	if src == nil {
+	switch {
+	case src == nil && s.Foreign(q.Remote):
+		to.entered, to.drop = true, packet.DropSpoofed
+		return to, nil
+	case src == nil:
 		return to, fmt.Errorf("remote address %s: nobody has it, or several virtual networks do", q.Remote)
 	}
 	to.enter(s, src, &p.Tuple)
@@ -59,8 +65,7 @@ func (to *receiver) enter(s *topology.Snapshot, src *topology.Endpoint, sent *pa
 		to.drop = packet.NotDropped
 	}
 	if to.way.Ports != nil {
-		ports := s.Choose(&to.way, sent)
-		ports.Next(&to.way.Arrives)
+		s.Choose(&to.way, sent)
 	}
 }
 
@@ -95,25 +100,25 @@ func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoi
 	if owner != nil && owner.Subnet != nil {
 		return owner
 	}
-	return admittedElsewhere(s, packet.AddrFrom(q.Remote))
+	// The receiver's network may have no way back to the sender.
+	if all := admitters(s, packet.AddrFrom(q.Remote)); len(all) == 1 {
+		return all[0]
+	}
+	return nil
 }
 
-// admittedElsewhere is the endpoint whose attachment lets in what an address sends, though the
-// receiver's network has no way back to it. It is nil where several do. NICs are left out: one that
-// forwards lets in everything.
-func admittedElsewhere(s *topology.Snapshot, src packet.Addr) (found *topology.Endpoint) {
+// admitters are the endpoints whose attachments let in what an address sends. NICs are left out: one
+// that forwards lets in everything.
+func admitters(s *topology.Snapshot, src packet.Addr) (all []*topology.Endpoint) {
 	for _, a := range s.Attachments {
 		if a.Kind == topology.NetworkInterface {
 			continue
 		}
-		switch e := s.Admit(a, src); {
-		case e != nil && found != nil:
-			return nil
-		case e != nil:
-			found = e
+		if e := s.Admit(a, src); e != nil {
+			all = append(all, e)
 		}
 	}
-	return found
+	return all
 }
 
 // sendingEnd finds who sends a flow. Where the local address is a public IP, it makes k what the NIC

@@ -17,7 +17,7 @@ import (
 type NextHopQuestion struct {
 	NetworkInterface string     // name or id
 	VirtualMachine   string     // name or id
-	Source           netip.Addr // an address of the NIC
+	Source           netip.Addr // an address that the NIC sends from
 	Destination      netip.Addr
 }
 
@@ -27,7 +27,7 @@ func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, err
 	if err != nil {
 		return nil, err
 	}
-	from := s.Endpoint(nic, q.Source)
+	from := s.AdmitAt(nic, q.Source)
 	if from == nil {
 		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Source, addresses(nic))
 	}

@@ -4,6 +4,7 @@
 package ask
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -71,14 +72,17 @@ func verifyInbound(s *topology.Snapshot, q *azure.Flow, p *packet.Packet, path b
 		src := to.sender(s, q)
 		if src == nil {
 			r := newResult()
-			refuse(r, packet.DropNoRoute)
+			refuse(r, noSender(s, q))
 			return r, nil
 		}
 		if c := behindPublic(src, q.Remote); c != nil {
 			p.Src = packet.AddrFrom(c.Address) // which is what it sends from
 		}
-		if to.entered {
+		switch {
+		case to.entered:
 			p.SrcPort = to.port
+		case slices.Contains(topology.PlatformAddresses, q.Remote):
+			p.SrcPort = s.ProbePort(to.way.To, q.Local, p.SrcPort)
 		}
 		return follow(s, src, p), nil
 	}
@@ -94,6 +98,15 @@ func verifyInbound(s *topology.Snapshot, q *azure.Flow, p *packet.Packet, path b
 	tell(r, s, nil, p, &d)
 	refuse(r, drop)
 	return r, nil
+}
+
+// noSender is why nothing comes from a remote address: nobody can have it, or the receiver's
+// network has no way to whoever has it.
+func noSender(s *topology.Snapshot, q *azure.Flow) packet.Drop {
+	if s.Foreign(q.Remote) && admitters(s, packet.AddrFrom(q.Remote)) == nil {
+		return packet.DropSpoofed
+	}
+	return packet.DropNoRoute
 }
 
 // firstPacket is what the sender of a question's flow sends first: of TCP a SYN, of ICMP an echo

@@ -15,7 +15,6 @@ import (
 type namer struct {
 	engine   *dataplane.Engine
 	snapshot *topology.Snapshot
-	keys     []topology.RuleKey
 	rules    map[uint32]*ruleset.Rule // of snapshot, by slot
 }
 
@@ -24,7 +23,7 @@ func (n *namer) refresh() {
 	if s == n.snapshot {
 		return
 	}
-	n.snapshot, n.keys, n.rules = s, n.engine.Registry().Keys(), map[uint32]*ruleset.Rule{}
+	n.snapshot, n.rules = s, map[uint32]*ruleset.Rule{}
 	for _, g := range s.Groups {
 		for _, t := range []*topology.Table{&g.Inbound, &g.Outbound} {
 			for i, slot := range t.Slots {
@@ -56,10 +55,10 @@ func (n *namer) stages(e *watch.Event) ([]azure.VerificationStage, topology.Serv
 			service = s
 			continue
 		}
-		if int(slot) >= len(n.keys) { // registered after the last refresh
-			n.keys = n.engine.Registry().Keys()
+		k, ok := n.engine.Registry().At(slot, e.Generation)
+		if !ok { // removed and forgotten since
+			continue
 		}
-		k := &n.keys[slot]
 		named := azure.VerificationStage{NetworkSecurityGroup: k.NetworkSecurityGroup, Direction: k.Direction.String(),
 			RuleName: k.Rule, Access: k.Access.String()}
 		if rule := n.rules[slot]; rule != nil {

@@ -86,6 +86,9 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 	}
 	header := b[:total]
 	if headerLen > IPv4HeaderLen {
+		if sourceRouted(b[IPv4HeaderLen:headerLen]) {
+			return DropSourceRoute
+		}
 		header = d.scratch[:copy(d.scratch[:], b[:IPv4HeaderLen])]
 		header[0] = 4<<4 | IPv4HeaderLen/4
 	}
@@ -100,6 +103,28 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 		return p.Fragment.place(headerLen, total-headerLen)
 	}
 	return NotDropped
+}
+
+// sourceRouted reports a loose or strict source route among IPv4 options: it leads a packet past the
+// way that was judged (RFC 7126 sections 4.3 and 4.4). Options that no host can walk end the search.
+func sourceRouted(options []byte) bool {
+	const end, noOperation, loose, strict = 0, 1, 131, 137
+	for len(options) > 0 {
+		switch options[0] {
+		case end:
+			return false
+		case noOperation:
+			options = options[1:]
+			continue
+		case loose, strict:
+			return true
+		}
+		if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
+			return false
+		}
+		options = options[options[1]:]
+	}
+	return false
 }
 
 func (d *Decoder) ipv6(b []byte, p *Packet) Drop {

@@ -160,6 +160,8 @@ var dropTests = func() []struct {
 	v6 := packettest.Spec{Src: "fd00::4", Dst: "fd00::5", SrcPort: 49152, DstPort: 80, Flags: "S", Payload: 8}
 	tcp, udp, tcp6, udp6 := packettest.TCP(v4), packettest.UDP(v4), packettest.TCP(v6), packettest.UDP(v6)
 	echo := packettest.ICMP(packettest.Spec{Src: "10.0.1.4", Dst: "10.0.2.4", ICMPType: 8})
+	v4.IPOptions = slices.Repeat([]layers.IPv4Option{{OptionType: 1, OptionLength: 1}}, 8)
+	optional := packettest.TCP(v4) // with eight bytes of IPv4 options
 	shorten := func(total int) func([]byte) []byte {
 		return func(b []byte) []byte { b[2], b[3] = byte(total>>8), byte(total); return b }
 	}
@@ -174,6 +176,10 @@ var dropTests = func() []struct {
 		{"version 5", damage(tcp, set(0, 0x55)), packet.DropVersion},
 		{"IPv4 header of 16 bytes", damage(tcp, set(0, 0x44)), packet.DropIPv4Header},
 		{"IPv4 header longer than the packet", damage(tcp[:20], set(0, 0x4f)), packet.DropIPv4Header},
+		{"a loose source route", damage(optional, set(20, 131, 7, 4, 10, 0, 1, 5, 0)), packet.DropSourceRoute},
+		{"a strict source route", damage(optional, set(20, 137, 7, 4, 10, 0, 1, 5, 0)), packet.DropSourceRoute},
+		{"a source route behind other options", damage(optional, set(20, 1, 148, 4, 0, 0, 131, 3, 4)), packet.DropSourceRoute},
+		{"a source route in a later fragment", packettest.FragmentAt(damage(optional, set(20, 131, 7, 4, 10, 0, 1, 5, 0))[:28], make([]byte, 16), 1, 32, false), packet.DropSourceRoute},
 		{"IPv4 total length 0, which gopacket takes for a superpacket", damage(tcp, set(2, 0, 0)), packet.DropIPLength},
 		{"IPv4 total length beyond the data", damage(tcp, cut(len(tcp)-1)), packet.DropIPLength},
 		// tailscale issue 21231: a total length that ends inside the transport header.
@@ -274,8 +280,20 @@ func TestAddr(t *testing.T) {
 		{"::", packet.Addr.IsUnspecified, true},
 		{"0.0.0.0", packet.Addr.IsUnspecified, true},
 		{"::1", packet.Addr.IsUnspecified, false},
-		{"127.0.0.53", packet.Addr.IsLoopback, true},
-		{"::1", packet.Addr.IsLoopback, true},
+		{"0.1.2.3", packet.Addr.IsReserved, true},
+		{"127.0.0.53", packet.Addr.IsReserved, true},
+		{"126.255.255.255", packet.Addr.IsReserved, false},
+		{"128.0.0.1", packet.Addr.IsReserved, false},
+		{"223.255.255.255", packet.Addr.IsReserved, false},
+		{"224.0.0.1", packet.Addr.IsReserved, true},
+		{"240.0.0.1", packet.Addr.IsReserved, true},
+		{"255.255.255.255", packet.Addr.IsReserved, true},
+		{"::", packet.Addr.IsReserved, true},
+		{"::1", packet.Addr.IsReserved, true},
+		{"::10.0.1.4", packet.Addr.IsReserved, true},
+		{"ff05::2", packet.Addr.IsReserved, true},
+		{"fd00::1", packet.Addr.IsReserved, false},
+		{"2001:db8::1", packet.Addr.IsReserved, false},
 	}
 	for _, k := range kinds {
 		if k.is(addr(k.addr)) != k.want {

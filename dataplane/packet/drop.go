@@ -13,6 +13,7 @@ const (
 	DropTruncated
 	DropVersion
 	DropIPv4Header
+	DropSourceRoute
 	DropIPLength
 	DropMappedAddress
 	DropExtension
@@ -69,6 +70,7 @@ const (
 
 	// Write.
 	DropTransmit
+	DropSlowReceiver
 
 	NumDrops // number of reasons; not a reason
 )
@@ -91,6 +93,7 @@ var reasons = [NumDrops]struct {
 	DropTruncated:      {"truncated", "fewer bytes than a header or a length field promises", 0},
 	DropVersion:        {"ip_version", "neither IPv4 nor IPv6", 0},
 	DropIPv4Header:     {"ipv4_header", "IPv4 header length under 20 bytes or beyond the packet", 0},
+	DropSourceRoute:    {"ipv4_source_route", "IPv4 source route, loose or strict", 0},
 	DropIPLength:       {"ip_length", "total or payload length disagrees with the data", 0},
 	DropMappedAddress:  {"ipv6_mapped_address", "IPv6 packet with an IPv4-mapped address", 0},
 	DropExtension:      {"ipv6_extension", "IPv6 hop-by-hop header that is not the first, or a second fragment header", 0},
@@ -130,15 +133,17 @@ var reasons = [NumDrops]struct {
 	DropRule:      {"rule_deny", "denied by a security rule", expected},
 	DropSMTP:      {"smtp_blocked", "TCP port 25 to the internet, which the subscription does not allow", expected},
 
-	DropClosed:        {"closed", "by a Standard public IP or load balancer to where no network security group stands", expected | translation},
+	DropClosed:        {"closed", "from the internet to a network interface that a Standard public IP or load balancer leads to, and no network security group stands there", expected | translation},
 	DropNoFrontend:    {"no_frontend", "a public IP or load balancer frontend has no rule for the packet", expected | translation},
 	DropNoBackend:     {"no_backend", "none of the load balancer's backends is there and up", translation | backends},
-	DropHairpin:       {"hairpin", "a load balancer, or a public address, leads back to the sender itself", translation | backends},
-	DropNoOutbound:    {"no_outbound", "to the internet from a subnet without default outbound access, and no other way out", expected | translation},
+	DropHairpin:       {"hairpin", "a load balancer leads back to the sender itself", translation | backends},
+	DropNoOutbound:    {"no_outbound", "to the internet without a way out, or untranslated to a public address of the policy", expected | translation},
 	DropSNATExhausted: {"snat_exhausted", "no port of the outbound addresses is free for the destination", translation},
 	DropAsymmetric:    {"asymmetric_route", "routes lead the answers past where they would be translated back, to a virtual appliance", 0},
 
 	DropTransmit: {"transmit", "the destination's device refused the packet", 0},
+
+	DropSlowReceiver: {"slow_receiver", "the receiver's own network stack is too slow for what it is sent", 0},
 }
 
 // String is the reason's name in metrics and answers.

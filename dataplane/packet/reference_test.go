@@ -149,6 +149,21 @@ var reasons = map[packet.Drop]func(*anatomy) bool{
 	packet.DropIPv4Header: func(a *anatomy) bool {
 		return a.version == 4 && len(a.b) >= 20 && (a.header < 20 || a.header > len(a.b))
 	},
+	packet.DropSourceRoute: func(a *anatomy) bool {
+		for at := 20; a.version == 4 && a.header <= len(a.b) && at < a.header && a.b[at] != 0; {
+			switch {
+			case a.b[at] == 131 || a.b[at] == 137:
+				return true
+			case a.b[at] == 1:
+				at++
+			case at+1 >= a.header || a.b[at+1] < 2 || at+int(a.b[at+1]) > a.header:
+				return false
+			default:
+				at += int(a.b[at+1])
+			}
+		}
+		return false
+	},
 	packet.DropIPLength: func(a *anatomy) bool { return a.header > 0 && (a.total < a.header || a.total > len(a.b)) },
 	packet.DropMappedAddress: func(a *anatomy) bool {
 		mapped := []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255}

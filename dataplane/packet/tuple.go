@@ -153,10 +153,12 @@ func (a Addr) IsUnspecified() bool {
 	return a == Addr{} || a.Is4() && a.V4() == 0
 }
 
-// IsLoopback reports an IPv4 127.0.0.0/8 address or ::1.
-func (a Addr) IsLoopback() bool {
+// IsReserved reports an address that no host has: IPv4 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and
+// 240.0.0.0/4; IPv6 ::/96, which holds ::, ::1 and the IPv4-compatible addresses, and ff00::/8.
+func (a Addr) IsReserved() bool {
 	if a.Is4() {
-		return a.V4()>>24 == 127
+		first := a.V4() >> 24
+		return first == 0 || first == 127 || first >= 224
 	}
-	return a == Addr{Lo: 1}
+	return a.Hi>>56 == 0xff || a.Hi == 0 && a.Lo>>32 == 0
 }

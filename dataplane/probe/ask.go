@@ -34,7 +34,7 @@ func (p *Prober) ask(ctx context.Context, t *topology.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(t))
 	defer cancel()
 	to := netip.AddrPortFrom(t.Address, t.Port)
-	conn, err := p.dial(ctx, to)
+	conn, err := p.dial(ctx, t)
 	if err != nil {
 		return describe(err, t)
 	}

@@ -4,28 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sys/unix"
 )
 
-// dial opens a connection from the platform's address. A socket stays in the namespace where it
-// was made, so only making it takes a thread there, not the wait for an answer.
-func (p *Prober) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	var fd int
-	err := tun.Do(p.options.Namespace, func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		return os.NewSyscallError("socket", err)
-	})
+// dial opens a connection from the platform's address.
+func (p *Prober) dial(ctx context.Context, t *topology.Probe) (net.Conn, error) {
+	fd, err := p.begin(t)
+	// A port that was chosen here may be taken, or wait for the end of an earlier probe's connection.
+	for tries := 16; tries > 1 && t.Shares > 1 && (errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL)); tries-- {
+		fd, err = p.begin(t)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if err := beginConnect(fd, p.options.Source, to); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
 	}
 	file := os.NewFile(uintptr(fd), "health probe")
 	defer file.Close()
@@ -41,22 +39,51 @@ func (p *Prober) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) 
 	return net.FileConn(file)
 }
 
-func beginConnect(fd int, from netip.Addr, to netip.AddrPort) error {
-	if !from.Is4() || !to.Addr().Is4() {
-		return fmt.Errorf("from %s to %s: only IPv4 is probed", from, to.Addr())
+// begin begins to connect a socket. A socket stays in the namespace where it was made, so only making
+// it takes a thread there, not the wait for an answer.
+func (p *Prober) begin(t *topology.Probe) (fd int, err error) {
+	err = tun.Do(p.options.Namespace, func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		return os.NewSyscallError("socket", err)
+	})
+	if err != nil {
+		return -1, err
 	}
-	// The kernel then chooses the port with the destination: thousands of probes share ports.
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+	if err := beginConnect(fd, p.options.Source, t); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+func beginConnect(fd int, from netip.Addr, t *topology.Probe) error {
+	if !from.Is4() || !t.Address.Is4() {
+		return fmt.Errorf("from %s to %s: only IPv4 is probed", from, t.Address)
+	}
+	option, port := unix.IP_BIND_ADDRESS_NO_PORT, 0
+	level := unix.IPPROTO_IP
+	if t.Shares > 1 {
+		option, port, level = unix.SO_REUSEADDR, sharedPort(t), unix.SOL_SOCKET
+	}
+	// Thousands of probes share ports: the kernel chooses one with the destination, or is told
+	// that other sockets may have it.
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4(), Port: port}); err != nil {
 		return fmt.Errorf("bind %s: %w", from, err)
 	}
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: t.Address.As4(), Port: int(t.Port)})
 	if errors.Is(err, unix.EINPROGRESS) {
 		return nil
 	}
 	return os.NewSyscallError("connect", err)
+}
+
+// sharedPort is a port by which the engine knows which of several virtual networks is meant.
+func sharedPort(t *topology.Probe) int {
+	const first, ports = 16384, 32768
+	port := first + rand.IntN(ports)
+	return port - port%t.Shares + t.Share
 }
 
 // awaitConnect waits until the connection is open or has failed.

@@ -422,3 +422,32 @@ func TestAStateChangesByItsThreshold(t *testing.T) {
 		})
 	}
 }
+
+// The source port tells which of several virtual networks with one address is meant.
+func TestTheSourcePortTellsTheNetwork(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ports := make(chan int)
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			ports <- c.RemoteAddr().(*net.TCPAddr).Port
+			c.Close()
+		}
+	}()
+	p := New(Options{Source: loopback})
+	for range 20 {
+		probe := probeOf(t, listener.Addr().String(), topology.ProbeTCP)
+		probe.Share, probe.Shares = 2, 3
+		go p.ask(t.Context(), probe)
+		if port := <-ports; port%3 != 2 {
+			t.Fatalf("a probe from port %d, whose remainder is %d", port, port%3)
+		}
+	}
+}

@@ -13,69 +13,95 @@ import (
 func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	switch a.Kind {
 	case NetworkInterface:
-		for _, e := range a.endpoints {
-			if e.address == src {
-				return e
-			}
-		}
-		for _, e := range a.endpoints {
-			if e.hasFloating(src) {
-				return e
-			}
-		}
-		if a.forwards && len(a.endpoints) > 0 && !isPlatform(src) {
-			return a.endpoints[0]
-		}
-		return nil
+		return sentBy(a.endpoints, a.forwards, src)
 	case Subnet:
-		return s.admitSubnet(a, src)
+		return a.admitSubnet(src)
 	case Platform:
 		if isPlatform(src) {
 			return s.platform
 		}
 		return nil
 	case Gateway:
-		return s.admitGateway(a, src.Netip())
+		return s.behind(a.network, src)
 	}
-	if s.public[src] != nil || isPlatform(src) {
-		return nil
+	return s.external(src)
+}
+
+// AdmitAt is Admit for a NIC, whether something is attached to it or not.
+func (s *Snapshot) AdmitAt(nic *policy.NetworkInterface, src netip.Addr) *Endpoint {
+	var own []*Endpoint
+	for i := range nic.IPConfigurations {
+		if e := s.Endpoint(nic, nic.IPConfigurations[i].Address); e != nil {
+			own = append(own, e)
+		}
 	}
-	if !s.isolated && (s.networks.space.Contains(src.Netip()) || s.networks.learned.Contains(src.Netip())) {
-		return nil
+	return sentBy(own, nic.EnableIPForwarding, packet.AddrFrom(src))
+}
+
+// sentBy is the endpoint of a NIC that sends from an address. One that forwards sends for
+// others, but never for the platform.
+func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
+	for _, e := range own {
+		if e.address == src {
+			return e
+		}
 	}
-	return s.outside
+	for _, e := range own {
+		if e.hasFloating(src) {
+			return e
+		}
+	}
+	if forwards && len(own) > 0 && !isPlatform(src) {
+		return own[0]
+	}
+	return nil
 }
 
 // admitSubnet admits the addresses that lead to the attachment, and the floating addresses of
 // the backends behind it.
-func (s *Snapshot) admitSubnet(a *Attachment, src packet.Addr) *Endpoint {
+func (a *Attachment) admitSubnet(src packet.Addr) *Endpoint {
 	for _, e := range a.floating {
 		if e.hasFloating(src) {
 			return e
 		}
 	}
-	if a.network.frontends[src] != nil {
-		return nil
-	}
-	if e, ok := a.network.hosts.Lookup(src.Netip()); ok && e != nil && e.Attachment == a.Index {
+	if e := a.network.member(src); e != nil && e.Attachment == a.Index {
 		return e
 	}
 	return nil
 }
 
-// admitGateway admits the prefixes of the gateway, except the addresses of the networks that
-// on-premises reaches through it.
-func (s *Snapshot) admitGateway(a *Attachment, src netip.Addr) *Endpoint {
-	n := a.network
-	if s.public[packet.AddrFrom(src)] != nil || !contain(a.prefixes, src) || contain(n.vnet.AddressSpace, src) || isPlatform(packet.AddrFrom(src)) {
+// member is the endpoint of a network that sends from an address of it. Nothing sends from the
+// frontend of a load balancer, or from a broadcast address.
+func (n *network) member(src packet.Addr) *Endpoint {
+	if n.frontends[src] != nil {
+		return nil
+	}
+	e, _ := n.hosts.Lookup(src.Netip())
+	return e
+}
+
+// behind is the gateway of a network if somebody behind it can have an address: one of its
+// prefixes, except the addresses of the networks that on-premises reaches through it.
+func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
+	a := src.Netip()
+	if s.public[src] != nil || !contain(n.behindOwn, a) || contain(n.vnet.AddressSpace, a) || isPlatform(src) {
 		return nil
 	}
 	for i := range n.peers {
-		if contain(n.peers[i].space, src) {
+		if contain(n.peers[i].space, a) {
 			return nil
 		}
 	}
 	return n.gateway
+}
+
+// external is the outside if a host on the internet can have an address.
+func (s *Snapshot) external(src packet.Addr) *Endpoint {
+	if s.isolated && !isPlatform(src) || !s.isolated && s.boundary.admits(src) {
+		return s.outside
+	}
+	return nil
 }
 
 // Endpoint finds a NIC's address. It is nil when the NIC has no such address.
@@ -84,48 +110,57 @@ func (s *Snapshot) Endpoint(nic *policy.NetworkInterface, addr netip.Addr) *Endp
 }
 
 // Owner finds the endpoint with an address, as the outside sees it: in a virtual network, the
-// platform, or the outside for any other address. It is nil when several virtual networks have
-// the address, or when one of them contains it but no host there can have it.
+// platform, or the outside, where public addresses of the policy are too. It is nil when several
+// virtual networks have the address, and when nobody can have it.
 func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
-	if isPlatform(packet.AddrFrom(a)) {
+	src := packet.AddrFrom(a)
+	if isPlatform(src) {
 		return s.platform
 	}
 	if e, ok := s.byAddress.Lookup(a); ok {
 		return e
 	}
-	if s.networks.space.Contains(a) {
-		return nil
+	if s.public[src] != nil {
+		return s.outside
 	}
-	return s.outside
+	return s.external(src)
+}
+
+// Foreign reports an address that is of no virtual network and not the platform's. If it has no
+// Owner, nobody on the internet can have it.
+func (s *Snapshot) Foreign(a netip.Addr) bool {
+	return !s.networks.space.Contains(a) && !isPlatform(packet.AddrFrom(a))
 }
 
 // Sender finds the endpoint that sends to another from an address, for questions: in its network
-// or with a peer, behind a gateway, the platform, or outside. It is nil when none can.
+// or with a peer, behind a gateway, the platform, or outside. It is nil when none can. Admit
+// decides by the same functions.
 func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
-	n := to.routes.network
-	if isPlatform(packet.AddrFrom(from)) {
+	n, src := to.routes.network, packet.AddrFrom(from)
+	if isPlatform(src) {
 		return s.platform
 	}
 	if contain(n.vnet.AddressSpace, from) {
-		e, _ := n.hosts.Lookup(from)
-		return e
+		return n.member(src)
 	}
 	for i := range n.peers {
 		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, from) {
-			e, _ := peer.network.hosts.Lookup(from)
-			return e
+			return peer.network.member(src)
 		}
 	}
 	if contain(n.behindGateway, from) {
 		if remote := n.remoteGateway(); remote != nil {
-			return remote.network.gateway
+			n = remote.network
 		}
-		return n.gateway
+		return s.behind(n, src)
 	}
-	if s.networks.space.Contains(from) || contain(unroutable, from) {
-		return nil
-	}
-	return s.outside
+	return s.external(src)
+}
+
+// ClosedTo reports that an endpoint lets nothing in from where an address is: the internet. It has
+// a public address, or is behind a load balancer, that is closed without an NSG.
+func (s *Snapshot) ClosedTo(to *Endpoint, from netip.Addr) bool {
+	return to.closed && (s.public[packet.AddrFrom(from)] != nil || s.Sender(to, from) == s.outside)
 }
 
 func isPlatform(a packet.Addr) bool { return a == platformAddrs[0] || a == platformAddrs[1] }

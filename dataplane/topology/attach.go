@@ -101,7 +101,7 @@ func (s *attachedSet) placeNIC(a *Attachment, nic *policy.NetworkInterface, f *f
 
 func (s *attachedSet) placeGateway(a *Attachment, v *policy.VirtualNetwork, prefixes []netip.Prefix, f *faults) {
 	n := s.networks.of[v]
-	a.Name, a.id, a.network, a.prefixes = v.Name+"/"+gatewaySubnet, v.ID+"/"+gatewaySubnet, n, n.behindOwn
+	a.Name, a.id, a.network = v.Name+"/"+gatewaySubnet, v.ID+"/"+gatewaySubnet, n
 	if len(prefixes) == 0 {
 		f.add("attachment %d: the gateway of virtual network %q has no prefixes: those of the networks behind it are needed", a.Index, v.Name)
 	}

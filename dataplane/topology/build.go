@@ -31,6 +31,11 @@ type Options struct {
 	// DefaultOutbound is the address of default outbound access. If it is not valid,
 	// packets without another way out leave untranslated.
 	DefaultOutbound netip.Addr
+	// Outside are networks that the internet sends from besides its public addresses, and that
+	// system routes lead to. One within what the policy has is a fault.
+	Outside []netip.Prefix
+	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
+	ReachPrivate bool
 	// Seed is the seed of the hash by which load balancers distribute flows. With the
 	// same seed a client finds the same backend after a reload.
 	Seed uint64
@@ -61,21 +66,25 @@ func (o Options) Build(set *policy.Set, specs []Spec, registry *Registry) (*Snap
 func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, registry *Registry) (*Snapshot, error) {
 	var f faults
 	networks := newNetworks(set, specs)
+	networks.besides = o.Outside
 	groups := newGroupSet(set)
 	endpoints := newEndpoints(set, networks, groups)
 	all := groups.complete()
 	pending := resolveRules(set, o.AzureQuirks, all, earlier, registry, &f)
 	attached := attach(set, specs, endpoints, &f)
 	routed := fillRoutes(set, attached)
-	translation := &translation{}
+	translation, boundary := &translation{}, &boundary{}
 	if o.Isolated {
 		isolate(routed, &f)
 	} else {
 		translation = newTranslation(set, o.DefaultOutbound, routed)
+		boundary = newBoundary(set, routed, translation.public, &f)
+		routed.hidePrivate(translation, o.ReachPrivate)
 	}
 	if len(f) > 0 {
 		return nil, errors.Join(f...)
 	}
+	reclaimed := registry.reclaims()
 	if err := assignSlots(all, registry); err != nil {
 		return nil, err
 	}
@@ -83,8 +92,8 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	return &Snapshot{
 		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
-		public: translation.public, translates: translation.translates, probes: translation.probes,
-		isolated: o.Isolated, seed: o.Seed, registry: registry,
+		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
+		isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
 }

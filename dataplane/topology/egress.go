@@ -24,8 +24,10 @@ type egress struct {
 	kind    egressKind
 	address packet.Addr // of egressOwnAddress
 	ports   []PortRange // of egressShared
-	idle    time.Duration
-	reset   bool
+	// contended says that endpoints of several attachments take of the same ports.
+	contended bool
+	idle      time.Duration
+	reset     bool
 }
 
 // traffic is a kind of packet that Azure's outbound methods tell apart.
@@ -76,7 +78,7 @@ func (e *Endpoint) translateSource(t *packet.Tuple, w *Way) packet.Drop {
 	case egressOwnAddress:
 		w.Arrives.Src = out.address
 	case egressShared:
-		w.Ports = out.ports
+		w.Ports, w.Contended = out.ports, out.contended
 	case egressBlocked:
 		return packet.DropNoOutbound
 	}
@@ -105,7 +107,36 @@ func addEgresses(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet)
 			e.egress, any = &all, true
 		}
 	}
+	markContended(slices.Concat(routed.nics, routed.subnets))
 	return any
+}
+
+// markContended finds the ports that endpoints of several attachments may take.
+func markContended(endpoints []*Endpoint) {
+	users := map[PortRange]int{} // attachment, or several
+	const several = -1
+	each := func(visit func(*Endpoint, *egress)) {
+		for _, e := range endpoints {
+			if e.egress == nil || e.Attachment < 0 {
+				continue
+			}
+			for family := range e.egress {
+				for k := range e.egress[family] {
+					if out := &e.egress[family][k]; out.kind == egressShared {
+						visit(e, out)
+					}
+				}
+			}
+		}
+	}
+	each(func(e *Endpoint, out *egress) {
+		if user, ok := users[out.ports[0]]; !ok {
+			users[out.ports[0]] = e.Attachment
+		} else if user != e.Attachment {
+			users[out.ports[0]] = several
+		}
+	})
+	each(func(_ *Endpoint, out *egress) { out.contended = users[out.ports[0]] == several })
 }
 
 // outboundMethod follows Azure's precedence: NAT gateway, the ipConfiguration's public address,

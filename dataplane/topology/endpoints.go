@@ -11,11 +11,10 @@ import (
 
 // endpointSet is all endpoints of a snapshot but the gateways.
 type endpointSet struct {
-	networks *networkSet
-	nics     []*Endpoint // in the policy's order
-	subnets  []*Endpoint // the other addresses of each subnet
-	byNIC    map[endpointKey]*Endpoint
-	// outside and platform share their routes.
+	networks          *networkSet
+	nics              []*Endpoint // in the policy's order
+	subnets           []*Endpoint // the other addresses of each subnet
+	byNIC             map[endpointKey]*Endpoint
 	outside, platform *Endpoint
 	routeTables       bool // a subnet has a route table
 }
@@ -28,9 +27,8 @@ type endpointKey struct {
 // newEndpoints makes the endpoints of subnets and NICs with their stages. Their routes are
 // still empty; fillRoutes fills them.
 func newEndpoints(set *policy.Set, networks *networkSet, groups *groupSet) *endpointSet {
-	fromOutside := &routes{}
 	s := &endpointSet{networks: networks, byNIC: map[endpointKey]*Endpoint{},
-		outside: &Endpoint{Attachment: -1, routes: fromOutside}, platform: &Endpoint{Attachment: -1, routes: fromOutside}}
+		outside: &Endpoint{Attachment: -1, routes: &routes{}}, platform: &Endpoint{Attachment: -1, routes: &routes{}}}
 	endpoint := func(sub *policy.Subnet, nic *policy.NetworkInterface) *Endpoint {
 		n := networks.of[sub.VirtualNetwork]
 		s.routeTables = s.routeTables || sub.RouteTable != nil

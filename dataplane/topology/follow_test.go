@@ -2,6 +2,7 @@ package topology
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -68,7 +69,9 @@ func TestARegistryIsBounded(t *testing.T) {
 	if _, err := r.reserve([]RuleKey{{Rule: "known"}}); err != nil {
 		t.Fatal(err)
 	}
-	r.keys = append(r.keys, make([]RuleKey, MaxRules-2)...)
+	for i := range MaxRules - 2 {
+		r.take(RuleKey{Rule: strconv.Itoa(i)})
+	}
 	if _, err := r.reserve([]RuleKey{{Rule: "known"}, {Rule: "a"}, {Rule: "b"}}); err == nil || len(r.Keys()) != MaxRules-1 {
 		t.Errorf("two rules too many: %v, %d rules", err, len(r.Keys()))
 	}

@@ -49,9 +49,6 @@ func (b *backend) up() bool { return b.health == nil || !b.health.down.Load() }
 func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
 	w.To = f.target
 	if f.target != nil {
-		if w.hairpins(f.target.address) {
-			return packet.DropHairpin
-		}
 		w.Arrives.Dst = f.target.address
 		w.shortenIdle(f.idle, false)
 		return f.reach(w)
@@ -86,7 +83,7 @@ func (w *Way) hairpins(a packet.Addr) bool { return w.Ports == nil && w.Arrives.
 
 // reach sets Closed, and says whether the receiver is attached.
 func (f *frontend) reach(w *Way) packet.Drop {
-	w.Closed = f.closed && len(w.To.Inbound) == 0
+	w.Closed = f.public && w.To.closed || f.closed && len(w.To.Inbound) == 0
 	if w.To.Attachment < 0 {
 		return packet.DropNoRoute
 	}

@@ -12,7 +12,9 @@ import (
 type translation struct {
 	public     map[packet.Addr]*frontend // public addresses; nothing else has them
 	probes     []*Probe
-	translates bool // a packet may be translated
+	shared     map[packet.Addr][]*Endpoint // probed backends with the address of another network too
+	translates bool                        // a packet may be translated, or may meet what is closed
+	given      bool                        // the policy gives a public address
 }
 
 // newTranslation makes the frontends of public addresses and load balancers, and the egress of
@@ -20,7 +22,9 @@ type translation struct {
 func newTranslation(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) *translation {
 	t := &translation{public: map[packet.Addr]*frontend{}}
 	t.addFrontends(set, defaultOutbound, routed)
+	t.shareAddresses(routed.byAddress)
 	t.translates = addEgresses(set, defaultOutbound, routed) || len(t.public) > 0
+	t.translates = t.translates || slices.ContainsFunc(routed.nics, func(e *Endpoint) bool { return e.closed })
 	for _, n := range routed.networks.list {
 		t.translates = t.translates || len(n.frontends) > 0
 	}
@@ -44,8 +48,13 @@ func (t *translation) addFrontends(set *policy.Set, defaultOutbound netip.Addr, 
 	for _, nic := range set.NetworkInterfaces {
 		for i := range nic.IPConfigurations {
 			c := &nic.IPConfigurations[i]
-			if public := c.PublicIPAddress; public != nil && public.Address.IsValid() {
-				e := routed.byNIC[endpointKey{nic, c.Address.Unmap()}]
+			public := c.PublicIPAddress
+			if public == nil {
+				continue
+			}
+			e := routed.byNIC[endpointKey{nic, c.Address.Unmap()}]
+			e.close(public.SKU)
+			if public.Address.IsValid() {
 				t.public[packet.AddrFrom(public.Address)] = &frontend{public: true, closed: public.SKU.Closed(), target: e, idle: public.IdleTimeout}
 			}
 		}
@@ -61,11 +70,42 @@ func (t *translation) addFrontends(set *policy.Set, defaultOutbound netip.Addr, 
 			hold(a)
 		}
 	}
+	t.given = len(t.public) > 0
 	hold(defaultOutbound)
+}
+
+// close closes a NIC without an NSG that the internet could reach by an address of a SKU, whether
+// the policy knows the address or not.
+func (e *Endpoint) close(sku policy.SKU) {
+	e.closed = e.closed || sku.Closed() && e.NetworkInterface != nil && len(e.Inbound) == 0
+}
+
+// closeBackends closes the backends of public frontends.
+func (s *networkSet) closeBackends(lb *policy.LoadBalancer) {
+	closeAll := func(f *policy.Frontend, backends ...policy.Backend) {
+		for i := range backends {
+			if e, _ := s.of[backends[i].VirtualNetwork].hosts.Lookup(backends[i].Address); e != nil && f.Public() {
+				e.close(lb.SKU)
+			}
+		}
+	}
+	for _, r := range lb.Rules {
+		for _, p := range r.Pools {
+			closeAll(r.Frontend, p.Backends...)
+		}
+	}
+	for _, r := range lb.NATRules {
+		if r.Pool != nil {
+			closeAll(r.Frontend, r.Pool.Backends...)
+		} else if r.Backend != nil {
+			closeAll(r.Frontend, *r.Backend)
+		}
+	}
 }
 
 // addBalancer makes the frontends of one load balancer.
 func (t *translation) addBalancer(lb *policy.LoadBalancer, networks *networkSet) {
+	networks.closeBackends(lb)
 	probes := map[probedBackend]*health{}
 	for _, of := range lb.Frontends {
 		if !of.Address.IsValid() {

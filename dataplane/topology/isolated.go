@@ -21,9 +21,11 @@ func isolate(s *routedSet, f *faults) {
 		}
 		hosts.Insert(p, e)
 	}
-	*s.outside.routes = routes{}
-	for _, p := range everywhere {
-		s.outside.routes.hops.Insert(p, &hop{hosts: hosts, drop: packet.DropNoRoute})
+	for _, e := range []*Endpoint{s.outside, s.platform} {
+		*e.routes = routes{}
+		for _, p := range everywhere {
+			e.routes.hops.Insert(p, &hop{hosts: hosts, drop: packet.DropNoRoute})
+		}
 	}
 	open := map[*routes]*routes{}
 	for _, e := range s.nics {

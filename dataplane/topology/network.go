@@ -21,6 +21,8 @@ type networkSet struct {
 	// gateways. An address in neither is outside.
 	space, learned bart.Lite
 	defaultLearned bool // a gateway has a default route
+	// besides is Options.Outside.
+	besides []netip.Prefix
 }
 
 // network is one virtual network.

@@ -3,10 +3,12 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -35,6 +37,9 @@ type Probe struct {
 	Path      string // of ProbeHTTP and ProbeHTTPS
 	Interval  time.Duration
 	Threshold int // answers or failures in a row that change the state
+	// Shares is how many backends of several virtual networks have the address. The remainder of a
+	// probe's source port divided by it says which one is meant: Share. 0 and 1: only this one.
+	Share, Shares int
 
 	health   *health
 	balancer string // id in lower case
@@ -88,6 +93,54 @@ func (t *translation) addProbe(lb *policy.LoadBalancer, p *policy.HealthProbe, o
 	}
 	t.probes = append(t.probes, probe)
 	return h
+}
+
+// shareAddresses tells backends of several virtual networks apart that have one address, which leads
+// to none of them by itself.
+func (t *translation) shareAddresses(byAddress *bart.Table[*Endpoint]) {
+	for _, p := range t.probes {
+		if e, _ := byAddress.Lookup(p.Address); e != nil {
+			continue
+		}
+		a := packet.AddrFrom(p.Address)
+		if !slices.Contains(t.shared[a], p.Target) {
+			if t.shared == nil {
+				t.shared = map[packet.Addr][]*Endpoint{}
+			}
+			t.shared[a] = append(t.shared[a], p.Target)
+		}
+	}
+	for _, p := range t.probes {
+		list := t.shared[packet.AddrFrom(p.Address)]
+		p.Share, p.Shares = max(0, slices.Index(list, p.Target)), len(list)
+	}
+}
+
+// probed is the endpoint that a packet of the platform is meant for, if several virtual networks
+// have its address.
+func (s *Snapshot) probed(t *packet.Tuple) (*Endpoint, packet.Drop) {
+	list := s.shared[t.Dst]
+	if len(list) == 0 {
+		return nil, packet.DropNoRoute
+	}
+	e := list[int(t.SrcPort)%len(list)]
+	if e.Attachment < 0 {
+		return e, packet.DropNoRoute
+	}
+	return e, packet.NotDropped
+}
+
+// ProbePort is the source port, from one on, by which a packet of the platform to an address reaches
+// an endpoint. It is that port itself where the address is of one virtual network.
+func (s *Snapshot) ProbePort(to *Endpoint, a netip.Addr, port uint16) uint16 {
+	list := s.shared[packet.AddrFrom(a)]
+	for range list {
+		if list[int(port)%len(list)] == to {
+			break
+		}
+		port++
+	}
+	return port
 }
 
 // identity identifies a probe across snapshots by all that its answer depends on.

@@ -207,7 +207,7 @@ func TestWhoMaySendFromOnPremises(t *testing.T) {
 		{"an address of a peer that the prefixes hold too", atGateway, "10.1.9.9", false},
 		{"the platform", atGateway, "168.63.129.16", false},
 		{"an address behind the gateway, from the internet", atInternet, "192.168.7.7", false},
-		{"a private address that nobody has, from the internet", atInternet, "172.16.0.1", true},
+		{"a private address that nobody has, from the internet", atInternet, "172.16.0.1", false},
 	}
 	for _, tt := range tests {
 		if got := s.Admit(s.Attachments[tt.at], ip(tt.src)) != nil; got != tt.want {

@@ -38,9 +38,11 @@ type routedSet struct {
 func fillRoutes(set *policy.Set, attached *attachedSet) *routedSet {
 	s := &routedSet{attachedSet: attached, byAddress: &bart.Table[*Endpoint]{}}
 	s.addHosts()
-	s.outside.routes.direct = s.byAddress
-	for _, p := range everywhere {
-		s.outside.routes.hops.Insert(p, &hop{hosts: s.byAddress, drop: packet.DropNoRoute})
+	for _, e := range []*Endpoint{s.outside, s.platform} {
+		e.routes.direct = s.byAddress
+		for _, p := range everywhere {
+			e.routes.hops.Insert(p, &hop{hosts: s.byAddress, drop: packet.DropNoRoute})
+		}
 	}
 	for _, n := range s.networks.list {
 		for _, r := range n.routes {
@@ -54,6 +56,14 @@ func fillRoutes(set *policy.Set, attached *attachedSet) *routedSet {
 		}
 	}
 	return s
+}
+
+// hidePrivate takes the routes from the internet to private addresses away, where the policy has
+// public addresses. Without any the private ones are all that a laboratory has.
+func (s *routedSet) hidePrivate(t *translation, reach bool) {
+	if t.given && !reach {
+		s.outside.routes = &routes{}
+	}
 }
 
 // addHosts enters the owner of each address.
@@ -111,6 +121,11 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 	for _, p := range unroutable {
 		if !replacesPrivate(set, r.table, p) {
 			r.hops.Insert(p, none)
+		}
+	}
+	for _, p := range s.networks.besides { // a private network outside
+		if h, _ := r.hops.LookupPrefix(p); h == none {
+			r.hops.Insert(p, outside)
 		}
 	}
 	n.fillLocal(r)

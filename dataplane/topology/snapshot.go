@@ -41,6 +41,9 @@ type Snapshot struct {
 	// Flushed is the last generation that asks to judge flows of any endpoint again; 0: none
 	// does. Follow sets it.
 	Flushed uint32
+	// Reclaimed is the generation up to which slots may have been taken back: what was judged by an
+	// earlier one may name them. The owner sets it.
+	Reclaimed uint64
 	// BlockSMTP says that the subscription blocks TCP port 25 to the internet. The owner sets it
 	// before anything else uses the snapshot.
 	BlockSMTP bool
@@ -58,12 +61,15 @@ type Snapshot struct {
 	// byAddress finds an endpoint from outside, see routedSet.
 	byAddress  *bart.Table[*Endpoint]
 	public     map[packet.Addr]*frontend // public addresses of the policy
+	boundary   *boundary                 // what the internet may send from
 	translates bool                      // the policy translates something
 	probes     []*Probe
-	userRoutes bool      // a subnet has a route table, or a gateway has a default route
-	isolated   bool      // see Options.Isolated
-	seed       uint64    // of load balancers' hashes
-	registry   *Registry // that numbers the rules
+	shared     map[packet.Addr][]*Endpoint // see translation
+	userRoutes bool                        // a subnet has a route table, or a gateway has a default route
+	isolated   bool                        // see Options.Isolated
+	seed       uint64                      // of load balancers' hashes
+	registry   *Registry                   // that numbers the rules
+	reclaimed  uint64                      // of the registry, when the snapshot was built
 }
 
 // Attachment is one TUN's place in the topology.
@@ -77,12 +83,11 @@ type Attachment struct {
 	// platform's. Empty for the other kinds.
 	Addresses []netip.Prefix
 
-	id        string         // the NIC's or the subnet's
-	endpoints []*Endpoint    // a NIC's, one for each ipConfiguration; else nil
-	floating  []*Endpoint    // a subnet's backends with floating addresses
-	network   *network       // nil outside the virtual networks
-	forwards  bool           // the NIC may send what it does not own
-	prefixes  []netip.Prefix // behind a gateway
+	id        string      // the NIC's or the subnet's
+	endpoints []*Endpoint // a NIC's, one for each ipConfiguration; else nil
+	floating  []*Endpoint // a subnet's backends with floating addresses
+	network   *network    // nil outside the virtual networks
+	forwards  bool        // the NIC may send what it does not own
 }
 
 // Endpoint is what sends or receives packets: one address of a NIC, the other addresses of a
@@ -115,6 +120,9 @@ type Endpoint struct {
 	address packet.Addr
 	routes  *routes
 	egress  *egresses // nil: packets leave to the internet as sent
+	// closed is set for a NIC without an NSG that has a Standard public address, or that is
+	// behind a public frontend of a Standard load balancer. Nothing from the internet reaches it.
+	closed bool
 	// floating are the frontends of load balancers that deliver to it without a rewrite.
 	floating []packet.Addr
 }

@@ -85,49 +85,22 @@ func cutPorts(ranges []PortRange, from, n int) (list []PortRange) {
 	return list
 }
 
-// portLooks bounds how many ports are tried for one flow. With 60,000 of 64,512 in use, 14 are
-// enough on average. With fewer than fifty left, a flow may be refused though a port is free.
-const portLooks = 2000
-
-// Choice goes through the ports that a flow may take, in an order of its own.
-type Choice struct {
-	ranges   []PortRange
-	hash     uint64
-	n, tried uint32
+// Choose puts the port and the address that a flow, sent as a tuple, tries first into a way with Ports,
+// and returns the number of their range. Snapshots with one seed choose the same.
+func (s *Snapshot) Choose(w *Way, sent *packet.Tuple) (at int) {
+	n := 0
+	for i := range w.Ports {
+		n += w.Ports[i].size()
+	}
+	hash := mix(mix(mix(mix(s.seed, sent.Src.Hi), sent.Src.Lo), sent.Dst.Hi), sent.Dst.Lo)
+	hash = mix(hash, uint64(sent.SrcPort)<<32|uint64(sent.DstPort)<<16|uint64(sent.Proto)<<8|7)
+	i := below(hash, n)
+	for i >= w.Ports[at].size() {
+		i -= w.Ports[at].size()
+		at++
+	}
+	w.Arrives.Src, w.Arrives.SrcPort = w.Ports[at].Address, w.Ports[at].First+uint16(i)
+	return at
 }
 
-// Choose makes the Choice among a way's Ports for a flow that is sent as a tuple. Snapshots with
-// one seed try the ports in the same order.
-func (s *Snapshot) Choose(w *Way, sent *packet.Tuple) Choice {
-	c := Choice{ranges: w.Ports}
-	for i := range c.ranges {
-		c.n += uint32(c.ranges[i].Last-c.ranges[i].First) + 1
-	}
-	c.hash = mix(mix(mix(mix(s.seed, sent.Src.Hi), sent.Src.Lo), sent.Dst.Hi), sent.Dst.Lo)
-	c.hash = mix(c.hash, uint64(sent.SrcPort)<<32|uint64(sent.DstPort)<<16|uint64(sent.Proto)<<8|7)
-	return c
-}
-
-// Next puts the next port and its address into arrives. It is false when none is left, or when
-// portLooks have been tried. Up to portLooks ports are tried once each; of more, some at random.
-func (c *Choice) Next(arrives *packet.Tuple) bool {
-	if c.tried >= min(c.n, portLooks) {
-		return false
-	}
-	i := uint32(0)
-	if c.n <= portLooks {
-		i = (uint32(below(c.hash, int(c.n))) + c.tried) % c.n
-	} else {
-		i = uint32(below(mix(c.hash, uint64(c.tried)), int(c.n)))
-	}
-	c.tried++
-	for r := range c.ranges {
-		n := uint32(c.ranges[r].Last-c.ranges[r].First) + 1
-		if i < n {
-			arrives.Src, arrives.SrcPort = c.ranges[r].Address, c.ranges[r].First+uint16(i)
-			return true
-		}
-		i -= n
-	}
-	return false
-}
+func (r *PortRange) size() int { return int(r.Last) - int(r.First) + 1 }

@@ -18,13 +18,15 @@ type Way struct {
 	// Ports are the ranges to choose the source from, when several flows share an address; nil:
 	// Arrives is complete. The slice is shared and must not be changed.
 	Ports []PortRange
+	// Contended says that several attachments take of Ports.
+	Contended bool
 	// Translated says that Arrives differs from what was sent, or that Ports is set.
 	Translated bool
 	// Floating says that the packet keeps its destination, though the backend does not have
 	// that address.
 	Floating bool
-	// Closed says that the packet must be dropped: it came by a Standard address, and no NSG
-	// stands before To.
+	// Closed says that the packet must be dropped: it came from the internet, To or the way to it
+	// has a Standard address, and no NSG stands before To.
 	Closed bool
 	// Idle is the translation's idle timeout for TCP, the shorter of two; 0: the flow's own.
 	// UDP has IdleUDP.
@@ -54,6 +56,9 @@ func (s *Snapshot) Translates() bool { return s.translates }
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	w.reset(t)
 	drop := s.way(src, t, w)
+	if w.To != nil && w.To.closed && src == s.outside {
+		w.Closed = true
+	}
 	w.Translated = s.translates && (w.Ports != nil || w.Arrives != *t)
 	return drop
 }
@@ -62,7 +67,7 @@ func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 func (w *Way) reset(t *packet.Tuple) {
 	w.Arrives = *t // not together with others: that makes a second copy
 	w.To, w.Ports, w.Idle = nil, nil, 0
-	w.Translated, w.Floating, w.Closed, w.Reset = false, false, false, false
+	w.Translated, w.Floating, w.Closed, w.Reset, w.Contended = false, false, false, false, false
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
@@ -81,18 +86,25 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 		}
 	}
 	e, drop := s.Route(src, t.Src, t.Dst)
+	if e == nil && src == s.platform {
+		e, drop = s.probed(t)
+	}
 	w.To = e
 	switch {
 	case e == nil:
 		return drop
 	case e == s.outside && !outside:
-		f := s.public[t.Dst]
 		if src.egress != nil && src.Has(t.Src) {
 			if why := src.translateSource(t, w); why != packet.NotDropped {
 				return why
 			}
 		}
-		if f != nil {
+		if f := s.public[t.Dst]; f != nil {
+			// The source means something in the sender's network only. The receiver would take
+			// it for a neighbour's.
+			if w.Ports == nil && w.Arrives.Src == t.Src {
+				return packet.DropNoOutbound
+			}
 			return s.enter(f, t, w)
 		}
 	case e.NetworkInterface == nil && e.Subnet != nil:
@@ -123,7 +135,7 @@ func (s *Snapshot) Routed() bool { return s.userRoutes }
 // where Way has sent it; its port may still be open. The outside and the platform reply the way that they were asked.
 // Replies to an address that stands for the sender come back when they are on their way outside.
 func (s *Snapshot) RepliesReturn(src *Endpoint, sent packet.Addr, w *Way) bool {
-	if w.To.routes == s.outside.routes {
+	if w.To.routes.network == nil {
 		return true
 	}
 	seen := w.Arrives.Src
@@ -134,7 +146,7 @@ func (s *Snapshot) RepliesReturn(src *Endpoint, sent packet.Addr, w *Way) bool {
 	if seen == sent {
 		return back != nil && back.sharesAttachment(src)
 	}
-	return back != nil && back.routes == s.outside.routes
+	return back != nil && back.routes.network == nil
 }
 
 // sharesAttachment reports that two endpoints are behind one attachment. Endpoints without one

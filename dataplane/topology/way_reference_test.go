@@ -47,6 +47,46 @@ type source struct {
 }
 
 func (r *slowWay) judge(src *Endpoint, t *packet.Tuple) outcome {
+	out := r.follow(src, t)
+	if src == r.s.outside || r.isPublic(t.Dst.Netip()) {
+		for i := range out.receivers {
+			to := &out.receivers[i]
+			to.closed = to.closed || r.closed(to.network, to.address)
+		}
+	}
+	return out
+}
+
+// closed reports a NIC without an NSG that a Standard address leads to, of any resource.
+func (r *slowWay) closed(network *policy.VirtualNetwork, a netip.Addr) bool {
+	is := func(b policy.Backend) bool { return b.VirtualNetwork == network && b.Address == a }
+	named := false
+	for _, lb := range r.set.LoadBalancers {
+		for _, rule := range lb.Rules {
+			for _, p := range rule.Pools {
+				named = named || lb.SKU != policy.SKUBasic && rule.Frontend.Subnet == nil && slices.ContainsFunc(p.Backends, is)
+			}
+		}
+		for _, rule := range lb.NATRules {
+			if lb.SKU == policy.SKUBasic || rule.Frontend.Subnet != nil {
+				continue
+			}
+			named = named || rule.Pool != nil && slices.ContainsFunc(rule.Pool.Backends, is) || rule.Backend != nil && is(*rule.Backend)
+		}
+	}
+	for _, nic := range r.set.NetworkInterfaces {
+		for _, c := range nic.IPConfigurations {
+			if c.Subnet.VirtualNetwork == network && c.Address == a {
+				return (named || c.PublicIPAddress != nil && c.PublicIPAddress.SKU != policy.SKUBasic) &&
+					nic.NetworkSecurityGroup == nil && c.Subnet.NetworkSecurityGroup == nil
+			}
+		}
+	}
+	return false
+}
+
+// follow is judge but for what is closed by another name.
+func (r *slowWay) follow(src *Endpoint, t *packet.Tuple) outcome {
 	if r.floats(src, t.Src.Netip()) {
 		return outcome{drop: packet.DropSpoofed}
 	}
@@ -67,6 +107,9 @@ func (r *slowWay) judge(src *Endpoint, t *packet.Tuple) outcome {
 			if out = r.leave(src, t); out.drop != packet.NotDropped {
 				return out
 			}
+		}
+		if r.isPublic(dst) && out.sources == nil {
+			return outcome{drop: packet.DropNoOutbound}
 		}
 		if r.isPublic(dst) {
 			return r.enter(nil, t, out)

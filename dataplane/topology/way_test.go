@@ -174,7 +174,7 @@ func TestWaysAreAzures(t *testing.T) {
 		{"a public address leads to the private one, and the client stays", "internet", tcp, client, "203.0.113.4", 443, "own TCP 198.51.100.7:40000 -> 10.0.0.4:443 20m"},
 		{"so it does for every protocol", "internet", gre, client, "203.0.113.4", 0, "own GRE 198.51.100.7 -> 10.0.0.4 20m"},
 		{"a public IPv6 address too", "internet", tcp, "2001:db8:1::7", "2001:db8::4", 443, "own6 TCP [2001:db8:1::7]:40000 -> [fd00::4]:443 20m"},
-		{"a private address is reached from outside as without translation", "internet", tcp, client, "10.0.0.4", 443, "own TCP 198.51.100.7:40000 -> 10.0.0.4:443"},
+		{"a private address is not reached from outside where there are public ones", "internet", tcp, client, "10.0.0.4", 443, "no_route"},
 		{"a Standard address is closed where no network security group stands", "internet", tcp, client, "203.0.113.8", 443, "open TCP 198.51.100.7:40000 -> 10.0.6.4:443 closed 20m"},
 		{"a Basic address is open there", "internet", tcp, client, "203.0.113.9", 443, "openbasic TCP 198.51.100.7:40000 -> 10.0.6.5:443 20m"},
 		{"a public address that nothing has is no one's", "internet", tcp, client, "203.0.113.13", 443, "no_frontend"},
@@ -212,7 +212,7 @@ func TestWaysAreAzures(t *testing.T) {
 		{"and is open where no network security group stands", "plain", tcp, "10.0.3.4", "10.0.5.9", 999, "open TCP 10.0.3.4:40000 -> 10.0.6.4:999 4m|inside TCP 10.0.3.4:40000 -> 10.0.6.6:999 4m"},
 		{"one of its ports has a rule of its own", "plain", tcp, "10.0.3.4", "10.0.5.9", 90, "pool1 TCP 10.0.3.4:40000 -> 10.0.4.4:9090 4m"},
 		{"a peer reaches it", "away", tcp, "10.9.0.4", "10.0.5.9", 90, "pool1 TCP 10.9.0.4:40000 -> 10.0.4.4:9090 4m"},
-		{"somebody outside does too, as every private address", "internet", tcp, client, "10.0.5.9", 90, "pool1 TCP 198.51.100.7:40000 -> 10.0.4.4:9090 4m"},
+		{"nobody outside does", "internet", tcp, client, "10.0.5.9", 90, "no_route"},
 		{"its backend does not reach itself through it", "pool1", tcp, "10.0.4.4", "10.0.5.9", 90, "hairpin"},
 		{"it answers no ping", "plain", icmp, "10.0.3.4", "10.0.5.9", 0, "no_frontend"},
 		{"its neighbours in the subnet are reached as they are", "plain", tcp, "10.0.3.4", "10.0.5.10", 90, "front TCP 10.0.3.4:40000 -> 10.0.5.10:90"},
@@ -222,6 +222,8 @@ func TestWaysAreAzures(t *testing.T) {
 		{"closed is closed from inside too", "own", tcp, "10.0.0.4", "203.0.113.8", 22, "open TCP 203.0.113.4:40000 -> 10.0.6.4:22 closed 20m"},
 		{"a machine reaches itself by its public address", "own", tcp, "10.0.0.4", "203.0.113.4", 22, "own TCP 203.0.113.4:40000 -> 10.0.0.4:22 20m"},
 		{"without a way out no public address is reached", "shut", tcp, "10.0.2.4", "203.0.113.4", 22, "no_outbound"},
+		{"nor where the address of the way out is not known", "unknown", tcp, "10.0.0.7", "203.0.113.4", 22, "no_outbound"},
+		{"nor from a source that an appliance has borrowed", "fw", tcp, "10.0.7.4", "203.0.113.4", 22, "no_outbound"},
 		{"a route to an appliance goes before", "routed", tcp, "10.0.7.4", "203.0.113.4", 22, "fw TCP 10.0.7.4:40000 -> 203.0.113.4:22"},
 		{"what an appliance sends for others leaves as sent", "fw", tcp, "10.0.7.4", server, 22, "internet TCP 10.0.7.4:40000 -> 198.51.100.80:22"},
 		{"what it sends itself bears its public address", "fw", tcp, "10.0.8.4", server, 22, "internet TCP 203.0.113.12:40000 -> 198.51.100.80:22 20m"},
@@ -484,7 +486,7 @@ func BenchmarkWay(b *testing.B) {
 
 func TestAWayBeginsAnew(t *testing.T) {
 	tuple := packet.Tuple{SrcPort: 7}
-	used := Way{To: &Endpoint{}, Ports: []PortRange{{}}, Translated: true, Floating: true, Closed: true, Idle: 1, Reset: true}
+	used := Way{To: &Endpoint{}, Ports: []PortRange{{}}, Translated: true, Floating: true, Closed: true, Idle: 1, Reset: true, Contended: true}
 	for f := range reflect.ValueOf(used).NumField() {
 		if name := reflect.TypeOf(used).Field(f).Name; name != "Arrives" && reflect.ValueOf(used).Field(f).IsZero() {
 			t.Errorf("the test leaves %s zero", name)
@@ -492,5 +494,30 @@ func TestAWayBeginsAnew(t *testing.T) {
 	}
 	if used.reset(&tuple); !reflect.DeepEqual(used, Way{Arrives: tuple}) {
 		t.Errorf("%+v", used)
+	}
+}
+
+// A Standard load balancer leads to a host of a subnet without an NSG. It closes that way, and not the
+// other hosts of the subnet.
+func TestAStandardFrontendIsClosedToAHostWithoutANIC(t *testing.T) {
+	const text = `[
+	 {"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.1.0/24"}}]}},
+	 {"type": "Microsoft.Network/publicIPAddresses", "name": "ip", "sku": {"name": "Standard"}, "properties": {"ipAddress": "198.51.100.4"}},
+	 {"type": "Microsoft.Network/loadBalancers", "name": "lb", "sku": {"name": "Standard"}, "properties": {
+	   "frontendIPConfigurations": [{"name": "f", "properties": {"publicIPAddress": {"id": "ip"}}}],
+	   "backendAddressPools": [{"name": "p", "properties": {"loadBalancerBackendAddresses": [{"name": "b", "properties": {"ipAddress": "10.0.1.77", "virtualNetwork": {"id": "v"}}}]}}],
+	   "loadBalancingRules": [{"name": "r", "properties": {"frontendIPConfiguration": {"id": "lb/f"}, "backendAddressPool": {"id": "lb/p"}, "protocol": "Tcp", "frontendPort": 80, "backendPort": 80, "disableOutboundSnat": true}}]}}
+	]`
+	d := arm.Parse("policy.json", []byte(text))
+	s, err := Options{ReachPrivate: true}.Build(d.Set, []Spec{{Kind: Subnet, Reference: "v/s"}, {Kind: Internet}}, NewRegistry())
+	if err != nil || len(d.Faults) > 0 {
+		t.Fatal(err, d.Faults)
+	}
+	for dst, closed := range map[string]bool{"198.51.100.4": true, "10.0.1.78": false} {
+		p := tuple(t, packet.ProtoTCP, "203.0.113.9", 40000, dst, 80)
+		var w Way
+		if drop := s.Way(s.outside, &p, &w); drop != packet.NotDropped || w.Closed != closed {
+			t.Errorf("%s: %s, closed %v", dst, drop, w.Closed)
+		}
 	}
 }

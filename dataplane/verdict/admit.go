@@ -32,7 +32,7 @@ func Carried(t *packet.Tuple) packet.Drop {
 		return packet.DropKernelNoise
 	case t.Src == t.Dst:
 		return packet.DropLand
-	case t.Src.IsMulticast() || t.Src.IsBroadcast() || t.Src.IsLoopback() || t.Src.IsUnspecified():
+	case t.Src.IsReserved():
 		return packet.DropSpoofed
 	}
 	return packet.NotDropped

@@ -47,8 +47,7 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 		return d.Drop
 	}
 	if d.Way.Ports != nil {
-		ports := s.Choose(&d.Way, &p.Tuple)
-		ports.Next(&d.Way.Arrives)
+		s.Choose(&d.Way, &p.Tuple)
 	}
 	return d.Receive(p)
 }
@@ -254,6 +253,9 @@ func (d *Decision) Record(init *conntrack.Init, protocol uint8, most time.Durati
 	}
 	if way.Translated {
 		init.Marks |= conntrack.Translated
+	}
+	if way.Ports != nil {
+		init.Marks |= conntrack.Shared
 	}
 	if way.Floating {
 		init.Marks |= conntrack.Floating

@@ -115,8 +115,8 @@ func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 		return false // an appliance sends it on for others
 	case from.Platform:
 		return true
-	case from.Internet:
-		return b.gatewaysTo(t.Src) == 0
+	case from.Internet: // unless the address is somebody's elsewhere
+		return b.gatewaysTo(t.Src) == 0 && len(b.networksWith(t.Src)) == 0 && !b.stands(t.Src) && !slices.Contains(topology.PlatformAddresses, t.Src)
 	case from.Gateway != "":
 		return at != nil && from.Prefixes[0] == onPremises && netip.MustParsePrefix(onPremises).Contains(t.Src) && b.gatewaysTo(t.Src) == 1
 	}

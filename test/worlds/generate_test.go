@@ -64,6 +64,10 @@ func generate(r *rand.Rand) *world {
 	if g.one(2) {
 		g.w.DefaultOutbound = "203.0.113.250"
 	}
+	g.w.ReachPrivate = g.one(2)
+	if g.one(3) {
+		g.w.Outside = []string{pick(g, "172.16.0.0/12", "10.0.0.0/8", "198.18.0.0/15")}
+	}
 	g.addNetworks()
 	g.addInterfaces()
 	g.addPeerings()
@@ -192,6 +196,12 @@ func (g *generator) addPeerings() {
 			p["useRemoteGateways"] = true
 		}
 		g.networks[i].body["virtualNetworkPeerings"] = []any{child("peering", p)}
+	}
+	if g.one(4) { // a peer that the documents lack
+		p := object{"remoteVirtualNetwork": reference("away"), "peeringState": "Connected", "remoteAddressSpace": object{"addressPrefixes": []any{"10.77.0.0/16", "20.77.0.0/16"}}}
+		body := pick(g, g.networks...).body
+		list, _ := body["virtualNetworkPeerings"].([]any)
+		body["virtualNetworkPeerings"] = append(list, child("away", p))
 	}
 }
 
@@ -366,7 +376,7 @@ func (g *generator) addRouteTables() {
 func (g *generator) routes(n *network) (routes []any) {
 	var taken []string
 	for i := range 1 + g.IntN(4) {
-		prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", n.space, pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32")
+		prefix := pick(g, "0.0.0.0/0", "0.0.0.0/0", n.space, pick(g, g.networks...).space, pick(g, g.prefixes...), onPremises, "198.51.100.0/24", "203.0.113.0/24", "10.0.0.0/8", "168.63.129.16/32", "8.8.8.0/24")
 		if slices.Contains(taken, prefix) {
 			continue
 		}

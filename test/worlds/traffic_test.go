@@ -54,7 +54,7 @@ type traffic struct {
 }
 
 // interesting are addresses that nobody, the outside or the platform has.
-var interesting = []string{"198.51.100.7", "198.51.100.8", "8.8.8.8", "192.168.7.7", "172.16.5.5", "10.0.9.9", "10.1.9.9", "10.0.0.77", "10.1.1.77", "10.0.0.255",
+var interesting = []string{"198.51.100.7", "198.51.100.8", "8.8.8.8", "192.168.7.7", "172.16.5.5", "10.77.0.1", "20.77.0.1", "198.18.7.7", "10.0.9.9", "10.1.9.9", "10.0.0.77", "10.1.1.77", "10.0.0.255",
 	"168.63.129.16", "169.254.169.254", "20.118.99.224", "203.0.113.99", "10.0.255.4"}
 
 func newTraffic(r *rand.Rand, b *built) *traffic {
@@ -153,7 +153,10 @@ func (t *traffic) source(a *topology.Attachment) netip.Addr {
 	case topology.Gateway:
 		return some("192.168.7.7", "192.168.7.8", "192.168.200.1", "198.51.100.8")
 	}
-	return some("198.51.100.7", "198.51.100.8", "8.8.8.8", "203.0.113.99", "198.51.100.7", "172.16.5.5")
+	if t.IntN(8) == 0 { // mostly what it cannot have
+		return some("172.16.5.5", "10.99.0.1", "10.77.0.1", "20.77.0.1", "192.168.7.7", "198.18.7.7", "10.0.0.77", "240.0.0.1", "203.0.113.10", "168.63.129.16")
+	}
+	return some("198.51.100.7", "198.51.100.8", "8.8.8.8", "203.0.113.99", "198.51.100.7")
 }
 
 // inSubnet is a NIC's address that has no attachment of its own, or an address that no NIC has.

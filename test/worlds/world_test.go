@@ -22,7 +22,10 @@ type world struct {
 	// BlockSMTP: the subscription lets no TCP port 25 out.
 	BlockSMTP       bool   `json:"blockSMTP,omitempty"`
 	DefaultOutbound string `json:"defaultOutbound,omitempty"`
-	Seed            uint64 `json:"seed"` // of load balancers
+	// Outside and ReachPrivate are prefixes and reachPrivate of the internet's attachment.
+	Outside      []string `json:"outside,omitempty"`
+	ReachPrivate bool     `json:"reachPrivate,omitempty"`
+	Seed         uint64   `json:"seed"` // of load balancers
 }
 
 // attachment is one of nsgd.yaml: what exactly one of its fields names.
@@ -95,7 +98,10 @@ func (w *world) build() (*built, error) {
 }
 
 func (w *world) topology() topology.Options {
-	o := topology.Options{Seed: w.Seed}
+	o := topology.Options{Seed: w.Seed, ReachPrivate: w.ReachPrivate}
+	for _, p := range w.Outside {
+		o.Outside = append(o.Outside, netip.MustParsePrefix(p))
+	}
 	if w.DefaultOutbound != "" {
 		o.DefaultOutbound = netip.MustParseAddr(w.DefaultOutbound)
 	}
