@@ -299,7 +299,7 @@ func TestAKeyThatAnObjectHasTwiceIsAFault(t *testing.T) {
 		}
 	}
 	linked := policyOf(t, map[string]string{
-		"main.json": `{"$schema": "s", "resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x/linked.json"}}}]}`,
+		"main.json":     `{"$schema": "s", "resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x/linked.json"}}}]}`,
 		"x/linked.json": `{"resources": [], "Resources": []}`,
 	})
 	out := Load(filepath.Join(linked, "main.json"))
