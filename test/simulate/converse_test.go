@@ -206,7 +206,7 @@ func (w *run) hold(t *talk, disturb func(*talk) error) error {
 // disturb is what must not touch a conversation: rules that change without flushConnection, time, and packets of
 // others who claim to be one of the two.
 func (w *run) disturb(t *talk) error {
-	switch w.random.IntN(5) {
+	switch w.random.IntN(7) {
 	case 0:
 		if len(w.plan.groups) == 0 {
 			return nil
@@ -237,8 +237,31 @@ func (w *run) disturb(t *talk) error {
 		}
 		b := w.segment(tuple, pick(w.random, "R", "RA", "S", "FA", "A"), 8, 0)
 		return w.carryInOrder(w.packet(h, b))
+	case 4, 5:
+		return w.blind(t)
 	}
 	return nil
+}
+
+// blind sends a segment from the attachment of one of the two, with its address, by somebody who does not see their
+// sequence numbers. It may pass, and must neither end the conversation nor take its place.
+func (w *run) blind(t *talk) error {
+	if t.opens.Proto != packet.ProtoTCP {
+		return nil
+	}
+	end := w.random.IntN(2)
+	host, tuple := t.from, t.opens
+	if end == 1 {
+		host, tuple = t.to, t.answers
+	}
+	b := w.segment(tuple, pick(w.random, "R", "RA", "FA", "S", "A"), 0, 0)
+	header := 40
+	if tuple.Src.Is4() {
+		header = 20
+	}
+	const far = 1 << 20 // beyond every window
+	binary.BigEndian.PutUint32(b[header+4:], t.seq[end]+far+uint32(w.random.Int64N(1<<31-2*far)))
+	return w.carryInOrder(w.packet(host, b))
 }
 
 // crowd fills the table from some NICs; others must get flows all the same.
