@@ -8,6 +8,8 @@ FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
 FLOODTIME ?= 5
+# How long `make simulate` goes on.
+TIME      ?= 10m
 # Which guards `make mutate` breaks; a regular expression, empty: all.
 RUN       ?=
 
@@ -20,7 +22,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz mutate bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build setup test race lint fuzz mutate simulate bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -45,6 +47,10 @@ fuzz:
 # Breaks the guards that test/mutate lists, one by one; fails when no test notices. Root sees all of it.
 mutate:
 	go run ./test/mutate -run '$(RUN)'
+
+# The random world of test/simulate, one after another with fresh seeds, for TIME.
+simulate:
+	go test ./test/simulate -run 'TestSimulation$$' -count=1 -timeout 0 -v -simulate.time=$(TIME)
 
 # With the profile that the daemon is built with, so that what is measured is what runs.
 bench:

@@ -27,8 +27,9 @@ var allowedImports = map[string][]string{
 	"tun/folder":            {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
-	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/template", "ruleset/arm/terraform"},
-	"ruleset/arm/template":  {},
+	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/jsonkeys", "ruleset/arm/template", "ruleset/arm/terraform"},
+	"ruleset/arm/jsonkeys":  {},
+	"ruleset/arm/template":  {"ruleset/arm/jsonkeys"},
 	"ruleset/arm/terraform": {"ruleset"},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
 	"conntrack":             {"dataplane/packet"},
@@ -84,6 +85,8 @@ var allowedImports = map[string][]string{
 	"test/e2e":   {anyPackage},
 	// Holds every opinion of a packet to the engine.
 	"test/worlds": {anyPackage},
+	// Holds the engine to a plain model of what may pass, for as long as one likes.
+	"test/simulate": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
 	// Breaks guards by text alone.

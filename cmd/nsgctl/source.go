@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/spf13/cobra"
 )
 
@@ -137,6 +138,7 @@ func (s *source) open() (*inspect.Loaded, error) {
 // files are the policy files, with what their templates are evaluated with.
 func (s *source) files() *inspect.PolicyFiles {
 	d := s.deployment
+	d.Context = s.command.Context()
 	if s.of != nil {
 		d.ResourceGroup = s.of.group
 	}
@@ -173,7 +175,7 @@ func (s *source) checkSubscription(verb string) error {
 }
 
 // deploymentFlags are the flags of verbs that read ARM templates.
-var deploymentFlags = []string{"parameters", "subscription", groupFlag, "location", "runtime", "allow-partial"}
+var deploymentFlags = []string{"parameters", "subscription", groupFlag, "location", "runtime", "allow-partial", "template-timeout"}
 
 // groupFlag names the resource group. Verbs that ask about a resource add it before addDeployment.
 const groupFlag = "resource-group"
@@ -188,5 +190,6 @@ func addDeployment(c *cobra.Command, d *arm.Deployment) {
 	}
 	f.StringVar(&d.Location, "location", "", `location of that resource group (default "westeurope")`)
 	f.StringVar(&d.Runtime, "runtime", "", "JSON file of what only Azure knows: resources as Azure answers for them, by id or name")
+	f.DurationVar(&d.Timeout, "template-timeout", template.DefaultTimeout, "how long the templates of a policy may take together")
 	f.BoolVar(&d.Partial, "allow-partial", false, "leave out what can't be evaluated, with a warning, instead of refusing the policy")
 }

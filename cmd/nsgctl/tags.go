@@ -164,6 +164,7 @@ are differences.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			deployment.Context = c.Context()
 			changes, err := inspect.DiffServiceTags(args[0], args[1], deployment, policy...)
 			err = show(c, g, changes, err, func(w io.Writer, c *inspect.TagChanges) error { return tagChangesTable(w, c, len(policy) > 0) })
 			if err == nil && changes.Any() {

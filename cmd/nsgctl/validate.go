@@ -45,6 +45,7 @@ lacks is a fault; without, every name that could be a tag's is taken.`,
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			reader := arm.NewReader(serviceTags, paths...)
+			deployment.Context = c.Context()
 			reader.SetDeployment(deployment)
 			documents := reader.Read()
 			v := &validation{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -20,7 +21,7 @@ func newCheck() *cobra.Command {
 			if path == "" {
 				return usageError{errors.New("check: --config is missing")}
 			}
-			all, err := loadAll(path)
+			all, err := loadAll(c.Context(), path)
 			if err != nil {
 				return err
 			}
@@ -47,14 +48,17 @@ type loaded struct {
 	warnings []string // of what is valid and seldom meant
 }
 
-// loadAll loads a configuration and its policy and finds out whether they fit.
-func loadAll(path string) (*loaded, error) {
+// loadAll loads a configuration and its policy and finds out whether they fit. ctx ends the evaluation of templates,
+// now and at each reload.
+func loadAll(ctx context.Context, path string) (*loaded, error) {
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
 	files := inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
-	files.SetDeployment(config.deployment())
+	deployment := config.deployment()
+	deployment.Context = ctx
+	files.SetDeployment(deployment)
 	policy, err := files.Load()
 	if err != nil {
 		return nil, err

@@ -89,6 +89,8 @@ type TemplatesConfig struct {
 	Location      string `yaml:"location"`
 	// Runtime is a file of what only Azure knows, relative to the configuration file.
 	Runtime string `yaml:"runtime"`
+	// Timeout is how long the templates of one reading may take together; 0: 10 seconds.
+	Timeout Duration `yaml:"timeout"`
 }
 
 // deployment is the configuration as the reader of documents takes it.
@@ -96,7 +98,7 @@ func (c *Config) deployment() arm.Deployment {
 	t := &c.Templates
 	return arm.Deployment{
 		Parameters: t.Parameters, Subscription: t.Subscription, ResourceGroup: t.ResourceGroup, Location: t.Location,
-		Runtime: t.Runtime, Partial: c.AllowPartial,
+		Runtime: t.Runtime, Partial: c.AllowPartial, Timeout: time.Duration(t.Timeout),
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
 )
@@ -110,6 +112,9 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, dataplane.MaxDeniedPerSecond, "0 means none")
 	v.timeouts(&c.Timeouts)
+	if d := time.Duration(c.Templates.Timeout); d < 0 || d > arm.MaxTimeout {
+		v.fail(at("templates", "timeout"), "%v: allowed are 0s to %v; 0s is the default, %v", d, arm.MaxTimeout, template.DefaultTimeout)
+	}
 	if a := c.DefaultOutboundAddress; a.IsValid() && (!a.Is4() || !a.IsGlobalUnicast()) {
 		v.fail(at("defaultOutboundAddress"), "%s: allowed is an IPv4 address that a host can have", a)
 	}

@@ -30,7 +30,7 @@ func TestLabDevices(t *testing.T) {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	all, err := loadAll(filepath.Join(dir, lab.ConfigName))
+	all, err := loadAll(t.Context(), filepath.Join(dir, lab.ConfigName))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/metrics/flowlog"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -101,6 +102,7 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 			}},
 		{"attachments", []int{1, dataplane.MaxAttachments}, []int{0, dataplane.MaxAttachments + 1}, manyAttachments,
 			ofFlows(func(o *conntrack.Options, n int) { o.Zones = 2*n + map[bool]int{true: -1}[n == 0] })},
+		{"the templates' time", []int{0, int(arm.MaxTimeout.Seconds())}, []int{-1, int(arm.MaxTimeout.Seconds()) + 1}, key("templates: {timeout: %ds}"), nil},
 		{"a flow log's size", []int{0, flowlog.MinMaxSize, 1 << 40}, []int{flowlog.MinMaxSize - 1}, key("flowLogs: [{version: nsg2, folder: l, maxSize: %d}]"), nil},
 		{"a flow log's interval", []int{0, int(flowlog.MinInterval.Seconds()), int(flowlog.MaxInterval.Seconds())}, []int{-1, int(flowlog.MaxInterval.Seconds()) + 1}, key("flowLogInterval: %ds"), nil},
 	} {

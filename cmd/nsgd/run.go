@@ -43,7 +43,7 @@ const logPatience = time.Second
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
 func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
-	all, err := loadAll(path)
+	all, err := loadAll(ctx, path)
 	if err != nil {
 		return err
 	}

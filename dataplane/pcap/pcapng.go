@@ -33,8 +33,15 @@ const (
 	flagInbound             = 0b01 // the interface received the packet
 )
 
-// maxInterfaces bounds what descriptions can take in memory.
-const maxInterfaces = 1 << 16
+// What descriptions can take in memory, and what a file can hold without a packet.
+const (
+	// maxInterfaces bounds the interfaces of a section, and the names of all sections.
+	maxInterfaces = 1 << 16
+	// maxName bounds a name, in bytes; a resource id in Azure has some hundred. maxNames bounds all of them together.
+	maxName, maxNames = 1 << 10, 4 << 20
+	// maxQuiet bounds what lies between two packets, in bytes. A small compressed file may hold any amount of it.
+	maxQuiet = 256 << 20
+)
 
 // blocks reads a pcapng file. gopacket's reader loses comments and link types beyond 255, can't
 // tell an end from a cut, and panics at some time resolutions.
@@ -45,7 +52,10 @@ type blocks struct {
 	kind   uint32           // of the block
 	length int              // of the block; 0: its head is yet to be read
 	known  []described      // of the section
-	names  []string         // of all sections
+	names  []string         // of all sections, each once
+	seen   map[string]string
+	// named is the bytes of names, quiet those since the last packet.
+	named, quiet int
 }
 
 // described is an interface of the section.
@@ -59,7 +69,7 @@ type described struct {
 
 // newBlocks reads up to the first packet, so that interfaces are known.
 func newBlocks(in *bufio.Reader) (format, error) {
-	b := &blocks{in: in}
+	b := &blocks{in: in, seen: map[string]string{}}
 	for {
 		err := b.head()
 		if err == nil && b.isPacket() {
@@ -144,6 +154,12 @@ func (b *blocks) head() error {
 func (b *blocks) take(p *Packet) error {
 	length := b.length
 	b.length = 0
+	if b.quiet += length; b.isPacket() {
+		b.quiet = 0
+	}
+	if b.quiet > maxQuiet {
+		return b.fault("%d bytes without a packet: allowed are %d", b.quiet, maxQuiet)
+	}
 	defer func() { b.offset += int64(length) }()
 	switch b.kind {
 	case sectionHeader, interfaceDescription, enhancedPacket, simplePacket, obsoletePacket:
@@ -203,26 +219,50 @@ func (b *blocks) describe(body []byte) error {
 	if len(body) < 8 {
 		return b.fault("an interface description of %d bytes", len(body))
 	}
-	if len(b.names) == maxInterfaces {
-		return b.fault("more than %d interfaces", maxInterfaces)
+	if len(b.known) == maxInterfaces {
+		return b.fault("more than %d interfaces in a section", maxInterfaces)
 	}
 	d := described{link: LinkType(b.order.Uint16(body)), snapLen: b.order.Uint32(body[4:]), unit: 1_000_000}
 	ok := true
+	var name []byte
 	b.options(body[8:], func(code uint16, value []byte) {
 		switch {
 		case code == interfaceName:
-			d.name = string(value)
+			name = value
 		case code == interfaceTimeResolution && len(value) > 0:
 			d.unit, ok = unitOf(value[0])
 		case code == interfaceTimeOffset && len(value) >= 8:
 			d.offset = int64(b.order.Uint64(value))
 		}
 	})
+	var err error
+	if d.name, err = b.name(name); err != nil {
+		return err
+	}
 	if !ok {
 		return b.fault("interface %q: a time resolution finer than 10^-19 or 2^-63 seconds", d.name)
 	}
-	b.known, b.names = append(b.known, d), append(b.names, d.name)
+	b.known = append(b.known, d)
 	return nil
+}
+
+// name keeps a name once, however many sections have it.
+func (b *blocks) name(text []byte) (string, error) {
+	if known, ok := b.seen[string(text)]; ok {
+		return known, nil
+	}
+	if len(text) > maxName {
+		return "", b.fault("the name of an interface has %d bytes: allowed are %d", len(text), maxName)
+	}
+	if len(b.names) == maxInterfaces {
+		return "", b.fault("more than %d names of interfaces", maxInterfaces)
+	}
+	if b.named += len(text); b.named > maxNames {
+		return "", b.fault("more than %d bytes of names of interfaces", maxNames)
+	}
+	name := string(text)
+	b.seen[name], b.names = name, append(b.names, name)
+	return name, nil
 }
 
 // unitOf is the parts of a second that if_tsresol means.

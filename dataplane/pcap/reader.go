@@ -126,7 +126,7 @@ func (r *Reader) Next(p *Packet) error {
 	return nil
 }
 
-// Interfaces are the names of the interfaces that a pcapng file has described so far, in all its
+// Interfaces are the names of the interfaces that a pcapng file has described so far, each once, in all its
 // sections. Before the first packet that is usually all of them.
 func (r *Reader) Interfaces() []string { return r.format.interfaces() }
 

@@ -3,9 +3,8 @@ package topology
 // specialPurpose says which addresses a host on the internet can have. The last block that holds an
 // address decides; an address without one has no host there.
 //
-// The blocks are those of IANA's special-purpose address registries for IPv4 (RFC 6890, last
-// updated 2024-08) and IPv6 (last updated 2025-05, with RFC 9780), in their order, and with the
-// column "Globally Reachable". Three things differ:
+// The blocks are those of IANA's special-purpose address registries for IPv4 and IPv6 (RFC 6890, and
+// the RFCs at each block), with the column "Globally Reachable". Three things differ:
 //   - Multicast is no part of these registries.
 //   - The documentation ranges are let in: laboratories have nothing else to stand for the internet.
 //   - Ranges that embed an IPv4 address are let in where embedded finds that address admissible.

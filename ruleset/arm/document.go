@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
+	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
 
 // kind is what a resource is.
@@ -144,7 +146,7 @@ func isUTF16(data []byte) bool {
 	return bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
 }
 
-// parseDocument parses a file. The error says where the JSON is malformed.
+// parseDocument parses a file. The error says where the JSON is malformed, or has a key twice.
 func parseDocument(data []byte) (any, error) {
 	if isUTF16(data) {
 		return nil, errUTF16
@@ -155,7 +157,15 @@ func parseDocument(data []byte) (any, error) {
 	if errors.As(err, &syntax) {
 		err = fmt.Errorf("%s: %w", position(data, syntax.Offset), err)
 	}
-	return value, err
+	if err != nil {
+		return value, err
+	}
+	// Names of Terraform are told apart by case.
+	body, _ := value.(map[string]any)
+	if err := jsonkeys.Check(data, !terraform.Is(body)); err != nil {
+		return nil, err
+	}
+	return value, nil
 }
 
 // parseJSON keeps numbers as they are written. Malformed JSON is read a second time:

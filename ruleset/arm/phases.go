@@ -9,6 +9,7 @@ import (
 
 // loader collects resources from documents, then builds a Set of them in phases.
 type loader struct {
+	source    *source
 	out       *Documents
 	resources []*resource
 	orphans   []*resource // children without a parent in the documents
@@ -35,8 +36,9 @@ type loader struct {
 
 func newLoader() *loader {
 	return &loader{
-		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		source: &source{open: readRegular, seen: map[string]seenFile{}},
+		out:    &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		index:  newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
 	}
 }

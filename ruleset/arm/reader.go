@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -27,6 +28,8 @@ type Reader struct {
 	tagPath    string
 	deployment Deployment
 	made       time.Time
+	open       func(file string) ([]byte, fs.FileInfo, error)
+	pause      func(time.Duration) // between two tries
 
 	tags *tagFile
 	// groups are those of documents without faults, by file. They hold as long as asgs and
@@ -58,7 +61,7 @@ type groupFile struct {
 // NewReader makes a reader of a policy's files, folders and file patterns, and of a
 // service tag file unless that name is empty.
 func NewReader(serviceTags string, paths ...string) *Reader {
-	return &Reader{paths: paths, tagPath: serviceTags, made: time.Now()}
+	return &Reader{paths: paths, tagPath: serviceTags, made: time.Now(), open: readRegular, pause: time.Sleep}
 }
 
 // ServiceTags is the service tag file of the last Read; nil when there is none, or when it
@@ -73,41 +76,64 @@ func (r *Reader) ServiceTags() *ServiceTags {
 // Read reads the files as Load does. With a service tag file, a tag that is not in it is a
 // fault. Without one, every name that looks like a tag is accepted; see
 // Documents.UnknownTags.
+//
+// The files are read as one state: when one changes meanwhile, comes or goes, all are read again. A file that does
+// so again and again is a fault.
 func (r *Reader) Read() *Documents {
+	for try, pause := 1, firstPause; ; try, pause = try+1, min(2*pause, lastPause) {
+		s := &source{open: r.open, seen: map[string]seenFile{}}
+		out, files := r.readOnce(s)
+		file := r.unsettled(s, files)
+		if file == "" {
+			return out
+		}
+		if try == maxTries {
+			r.groups = nil
+			out.Faults = append(out.Faults, ruleset.Fault{Code: CodeFileUnreadable, File: file,
+				Message: fmt.Sprintf("it changed while the policy was read, %d times: replace files at once, or write first and reload then", maxTries)})
+			return out
+		}
+		r.pause(pause)
+	}
+}
+
+// readOnce also returns the files that it found.
+func (r *Reader) readOnce(s *source) (*Documents, []string) {
 	l := newLoader()
+	l.source = s
+	files := l.files(r.paths)
 	data := r.readTags(l)
 	deployment := r.deployment
 	if deployment.Now.IsZero() {
 		deployment.Now = r.made
 	}
 	l.readValues(deployment)
-	documents := l.readAll(r.documents(l), r.groups)
+	documents := l.readAll(r.documents(files), r.groups)
 	l.checkParameters()
 	l.run(gathering)
 	asgs := l.index.asgEntries()
 	if len(r.groups) > 0 && !slices.Equal(asgs, r.asgs) {
 		// The ids in known rules may now mean other groups.
 		r.groups = nil
-		return r.Read()
+		return r.readOnce(s)
 	}
 	out := l.finish()
 	if l.stale {
 		r.groups = nil
-		return r.Read()
+		return r.readOnce(s)
 	}
 	r.groups, r.asgs = l.groupFiles(documents), asgs
 	r.useTags(l, data)
-	return out
+	return out, files
 }
 
 // documents are the files of the policy without the tag file, which may lie among them.
-func (r *Reader) documents(l *loader) []string {
-	files := l.files(r.paths)
+func (r *Reader) documents(files []string) []string {
 	tags, err := os.Stat(r.tagPath)
 	if r.tagPath == "" || err != nil {
 		return files
 	}
-	return slices.DeleteFunc(files, func(file string) bool {
+	return slices.DeleteFunc(slices.Clone(files), func(file string) bool {
 		info, err := os.Stat(file)
 		return err == nil && os.SameFile(info, tags)
 	})
@@ -134,7 +160,7 @@ func (r *Reader) readTags(l *loader) []byte {
 		return nil
 	}
 	l.out.order[r.tagPath] = 0
-	data, err := readRegular(r.tagPath)
+	data, err := l.source.read(r.tagPath)
 	if err != nil {
 		r.tags, r.groups = nil, nil
 		code := CodeFileUnreadable
@@ -196,18 +222,6 @@ func (r *Reader) useTags(l *loader, data []byte) {
 	l.out.Set.ServiceTags = used
 }
 
-// readRegular reads a regular file. Reading a pipe or device could last for ever.
-func readRegular(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
-	}
-	return os.ReadFile(file)
-}
-
 // parsed is a document out of its file.
 type parsed struct {
 	file      string
@@ -228,7 +242,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	for i, file := range files {
 		l.out.order[file] = len(l.out.order)
 		group.Go(func() error {
-			documents[i] = readDocument(file, known)
+			documents[i] = l.readDocument(file, known)
 			return nil
 		})
 	}
@@ -253,9 +267,9 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	return documents
 }
 
-func readDocument(file string, known map[string]groupFile) parsed {
+func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 	d := parsed{file: file}
-	data, err := os.ReadFile(file)
+	data, err := l.source.read(file)
 	if err != nil {
 		d.unread = err
 		return d

@@ -280,3 +280,36 @@ func TestReadingAgainEqualsReadingAnew(t *testing.T) {
 		f.write(file, variants[file]())
 	}
 }
+
+func TestAKeyThatAnObjectHasTwiceIsAFault(t *testing.T) {
+	const group = `{"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "properties": {"securityRules": []},
+ %q: {"securityRules": []}}`
+	for name, text := range map[string]string{
+		"twice":        fmt.Sprintf(group, "properties"),
+		"in two cases": fmt.Sprintf(group, "Properties"),
+	} {
+		file := filepath.Join(t.TempDir(), "n.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		faults := Load(file).Faults
+		if len(faults) != 1 || faults[0].File != file || faults[0].Code != CodeInvalidJSON ||
+			!strings.Contains(faults[0].Message, "line 2, column 2") || !strings.Contains(faults[0].Message, "twice: line 1, column 66") {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
+	linked := policyOf(t, map[string]string{
+		"main.json":     `{"$schema": "s", "resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x/linked.json"}}}]}`,
+		"x/linked.json": `{"resources": [], "Resources": []}`,
+	})
+	out := Load(filepath.Join(linked, "main.json"))
+	text := fmt.Sprint(out.Faults, out.Unresolved)
+	if !strings.Contains(text, "linked.json") || !strings.Contains(text, `key \"Resources\" twice`) && !strings.Contains(text, `key "Resources" twice`) {
+		t.Errorf("a linked template: %s", text)
+	}
+	// Terraform tells names apart by case.
+	plan := policyOf(t, map[string]string{"t.json": `{"format_version": "1.0", "terraform_version": "1", "values": {"outputs": {"a": {}, "A": {}}, "root_module": {}}}`})
+	if faults := Load(filepath.Join(plan, "t.json")).Faults; strings.Contains(fmt.Sprint(faults), "twice") {
+		t.Errorf("Terraform: %v", faults)
+	}
+}

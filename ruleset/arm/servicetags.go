@@ -107,7 +107,7 @@ func (t *ServiceTags) keep(used map[string][]netip.Prefix) {
 
 // ReadServiceTags reads a service tag file whole. The error may be ruleset.Faults.
 func ReadServiceTags(file string) (*ServiceTags, error) {
-	data, err := readRegular(file)
+	data, _, err := readRegular(file)
 	if err != nil {
 		return nil, fmt.Errorf("service tags: %w", err)
 	}
@@ -124,7 +124,7 @@ func (t *ServiceTags) Whole() (*ServiceTags, error) {
 	if !t.dropped {
 		return t, nil
 	}
-	data, err := readRegular(t.File)
+	data, _, err := readRegular(t.File)
 	if err != nil {
 		return nil, fmt.Errorf("service tags: %w", err)
 	}

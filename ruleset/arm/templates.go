@@ -1,10 +1,11 @@
 package arm
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,23 @@ type Deployment struct {
 	Partial bool
 	// Now is the answer of utcNow(). Zero: the time when the Reader was made.
 	Now time.Time
+	// Timeout is how long all templates of a reading may take together; 0: template.DefaultTimeout.
+	Timeout time.Duration
+	// Context ends the evaluation of templates early; nil: nothing does.
+	Context context.Context
+}
+
+// MaxTimeout is the longest Deployment.Timeout of a configuration.
+const MaxTimeout = time.Hour
+
+// evaluating is the time that a reading has for its templates.
+func (d *Deployment) evaluating() (context.Context, context.CancelFunc) {
+	ctx, timeout := d.Context, cmp.Or(d.Timeout, template.DefaultTimeout)
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	return context.WithTimeoutCause(ctx, timeout,
+		fmt.Errorf("the policy's templates take more than %v to evaluate, the bound (templates.timeout of nsgd, --template-timeout of nsgctl)", timeout))
 }
 
 // SetDeployment sets the values for evaluating templates. Call it before the first Read.
@@ -54,6 +72,7 @@ type values struct {
 	used       map[string]bool // parameters that a template declares, in lower case
 	runtime    map[string]any
 	templates  int
+	evaluating context.Context // of the templates; nil: without end
 }
 
 type givenParameter struct {
@@ -77,7 +96,7 @@ func (l *loader) readValues(d Deployment) {
 		}
 	}
 	if d.Runtime != "" {
-		data, err := readRegular(d.Runtime)
+		data, err := l.source.read(d.Runtime)
 		if err != nil {
 			l.fileFault(CodeFileUnreadable, d.Runtime, err)
 			return
@@ -95,7 +114,7 @@ func (l *loader) readValues(d Deployment) {
 }
 
 func (l *loader) parametersFile(file string) map[string]any {
-	data, err := readRegular(file)
+	data, err := l.source.read(file)
 	if err != nil {
 		l.fileFault(CodeFileUnreadable, file, err)
 		return nil
@@ -117,13 +136,16 @@ func isTemplate(value any) bool {
 // evaluateAll evaluates the templates among documents. It returns the files that templates
 // link. Those are not read as documents, since the linking template gives their parameters.
 func (l *loader) evaluateAll(documents []parsed) map[string]bool {
+	ctx, cancel := l.values.Deployment.evaluating()
+	defer cancel()
+	l.values.evaluating = ctx
 	linked := map[string]bool{}
 	reports := make([]func(), len(documents))
 	for i := range documents {
 		d := &documents[i]
 		d.value, reports[i] = l.evaluate(d.file, d.value, func(path string) ([]byte, error) {
 			linked[filepath.Clean(path)] = true
-			return readRegular(path)
+			return l.source.read(path)
 		})
 		d.evaluated = reports[i] != nil
 	}
@@ -162,7 +184,8 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	}
 	v.templates++
 	result := template.Evaluate(body, template.Options{
-		File: file, Parameters: l.parameters(file, body, read != nil), Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
+		Context: v.evaluating,
+		File:    file, Parameters: l.parameters(file, body, read != nil), Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
 		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read,
 	})
 	return result.Document, func() { l.reportTemplate(file, result) }
@@ -198,7 +221,7 @@ func placeIn(file string, p *template.Problem) string {
 func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[string]any {
 	out := map[string]any{}
 	beside := strings.TrimSuffix(file, filepath.Ext(file)) + ".parameters.json"
-	if _, err := os.Stat(beside); err == nil && onDisk {
+	if onDisk && l.source.exists(beside) {
 		for name, value := range l.parametersFile(beside) {
 			out[strings.ToLower(name)] = value
 		}

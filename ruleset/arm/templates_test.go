@@ -1,11 +1,15 @@
 package arm
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // policyOf writes files into a folder of their own.
@@ -329,5 +333,40 @@ func TestPublishedTemplatesLoad(t *testing.T) {
 	t.Logf("%d groups, %d rules, %d networks of %d templates", groups, rules, networks, len(files))
 	if groups < 40 || rules < 80 || networks < 40 {
 		t.Errorf("%d groups, %d rules, %d networks of %d templates", groups, rules, networks, len(files))
+	}
+}
+
+// A signal, or the end of the time, ends the templates of a reading.
+func TestTheTimeOfTemplatesIsBounded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "t.json")
+	text := `{"$schema": "s", "variables": {"n": "[map(range(0, 10000), lambda('i', concat('a', string(lambdaVariables('i')))))]"},
+		"resources": [{"type": "Microsoft.Network/networkSecurityGroups", "name": "[variables('n')[0]]"}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := func(d Deployment) string {
+		r := NewReader("", file)
+		r.SetDeployment(d)
+		out := r.Read()
+		all := ""
+		for _, list := range []ruleset.Faults{out.Faults, out.Unresolved} {
+			for i := range list {
+				all += list[i].Error() + "\n"
+			}
+		}
+		return all
+	}
+	if got := read(Deployment{}); got != "" {
+		t.Errorf("without a bound: %s", got)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	for want, d := range map[string]Deployment{"interrupted": {Context: ctx}, "more than 1ns to evaluate": {Timeout: 1}} {
+		got := read(d)
+		for _, part := range []string{want, file} {
+			if !strings.Contains(got, part) {
+				t.Errorf("%q is not in: %s", part, got)
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -72,16 +73,25 @@ func writeTranslation() (config string, err error) {
 		if text, err = json.Marshal(document); err != nil {
 			return "", err
 		}
-		// The embedded files are read-only, and so are copies of them.
-		path := filepath.Join(dir, name)
-		if err := os.Remove(path); err != nil {
-			return "", err
-		}
-		if err := os.WriteFile(path, text, 0o644); err != nil {
+		if err := replace(filepath.Join(dir, name), text); err != nil {
 			return "", err
 		}
 	}
-	return filepath.Join(dir, "translation.yaml"), nil
+	config = filepath.Join(dir, "translation.yaml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return "", err
+	}
+	// What is not translated comes to private addresses.
+	return config, replace(config, bytes.Replace(text, []byte("internet: true,"), []byte("internet: true, reachPrivate: true,"), 1))
+}
+
+// replace writes a file anew: the embedded files are read-only, and so are copies of them.
+func replace(path string, text []byte) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o644)
 }
 
 func openForIperf(name string, properties map[string]any) {

@@ -24,7 +24,7 @@ func TestSuperpacketsStayWholeThroughEachTranslation(t *testing.T) {
 		from, to lab.Host
 		port     uint16
 	}{
-		{"nothing", client, publicVM, 80}, // the private address itself, which the lab lets the outside use
+		{"nothing", plainVM, publicVM, 80}, // within the virtual network
 		{"a public IP, to it", client, at(vmIP), 80},
 		{"a public IP, from it", publicVM, client, 80},
 		{"a NAT gateway", gatewayVM, client, 80},

@@ -65,16 +65,23 @@ func (f frame) call(c call) (any, error) {
 		}
 		args[i] = v
 	}
+	cost := 0
+	for _, v := range args {
+		cost += size(v)
+	}
+	if err := f.budget.step(cost); err != nil {
+		return nil, err
+	}
 	v, err := fn.call(f, args)
 	if err != nil {
-		return nil, named(c.name, err)
+		return nil, f.named(c.name, err)
 	}
 	return v, f.charge(v)
 }
 
 // named puts the function's name before an error.
-func named(function string, err error) error {
-	if _, ok := err.(*Problem); ok || err == errSteps || err == errBytes || err == errDepth {
+func (f frame) named(function string, err error) error {
+	if _, ok := err.(*Problem); ok || err == errDepth || f.budget.spent == err {
 		return err
 	}
 	return fmt.Errorf("%s(): %w", function, err)
@@ -129,6 +136,9 @@ func (f frame) callOwn(c call) (any, error) {
 func (s *scope) ownFunction(name string) map[string]any {
 	namespace, member, _ := strings.Cut(name, ".")
 	list, _ := get(s.template, "functions").([]any)
+	if s.budget.step(len(list)/4) != nil {
+		return nil
+	}
 	for _, e := range list {
 		if group, _ := e.(map[string]any); strings.EqualFold(text(group, "namespace"), namespace) {
 			if fn := object(object(group, "members"), member); fn != nil {

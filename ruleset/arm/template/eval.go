@@ -91,6 +91,9 @@ func (f frame) problem(place, expression string, err error) unresolved {
 			p.Message = cause.Place + ": " + cause.Message
 		}
 	}
+	if f.budget.spent != nil && f.budget.where == nil {
+		f.budget.where = p // the innermost expression is the first to be told
+	}
 	f.budget.alloc(128 + len(p.Place) + len(p.Message)) // an error stays in budget.spent
 	return unresolved{p}
 }
@@ -104,6 +107,9 @@ func (f frame) tree(place string, v any) any {
 	case string:
 		return f.text(place, v)
 	case []any:
+		if err := f.made(16*len(v), len(v)/elementsOfStep); err != nil {
+			return f.problem(place, "[array]", err)
+		}
 		list := make([]any, len(v))
 		for i, e := range v {
 			if list[i] = e; !literalValue(e) {
@@ -128,7 +134,18 @@ func literalValue(v any) bool {
 	return true
 }
 
+// made charges the bytes of a list or an object, and the steps of making it.
+func (f frame) made(bytes, steps int) error {
+	if err := f.budget.step(steps); err != nil {
+		return err
+	}
+	return f.budget.alloc(bytes)
+}
+
 func (f frame) object(place string, o map[string]any) any {
+	if err := f.made(48*len(o), len(o)/fieldsOfStep); err != nil {
+		return f.problem(place, "[object]", err)
+	}
 	out := make(map[string]any, len(o))
 	var looped []string
 	for _, name := range sortedKeys(o) {

@@ -35,7 +35,7 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		// A small budget finds the same faults sooner.
-		b := &budget{steps: 20_000, bytes: 1 << 20}
+		b := &budget{steps: 20_000, bytes: 1 << 20, ctx: t.Context()}
 		r := evaluate(document, Options{File: "fuzz.json", ReadFile: func(string) ([]byte, error) { return []byte(data), nil }}, b)
 		if _, err := asJSON(r.Document); err != nil {
 			t.Errorf("the result is no JSON: %v", err)

@@ -1,6 +1,13 @@
 package template
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// DefaultTimeout is how long the templates of one reading may take together where nothing else is set.
+const DefaultTimeout = 10 * time.Second
 
 // The limits are Azure's, or ours where Azure states none.
 const (
@@ -21,6 +28,12 @@ const (
 	// the document itself.
 	maxSteps = 4_000_000
 	maxBytes = 64 << 20
+	// bytesOfNode is more than the bytes of a list or object that one value of a document makes.
+	bytesOfNode = 64
+	// bytesOfStep is how much of a text costs a step, elementsOfStep of a list, fieldsOfStep of an object.
+	bytesOfStep, elementsOfStep, fieldsOfStep = 16, 64, 4
+	// lookEvery is how many steps lie between two looks at the context.
+	lookEvery = 1 << 12
 	// stepsOfNode is more than the steps of one value of a document without expressions.
 	stepsOfNode = 8
 )
@@ -35,11 +48,20 @@ var (
 type budget struct {
 	steps, bytes int
 	depth        int
+	ctx          context.Context
+	unlooked     int // steps since the last look at ctx
+	// where is the expression at which the evaluation ended early.
+	where *Problem
 	// spent is the reason why the evaluation ended early; nil if it did not.
 	spent error
 }
 
-func newBudget() *budget { return &budget{steps: maxSteps, bytes: maxBytes} }
+func newBudget(ctx context.Context) *budget {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	return &budget{steps: maxSteps, bytes: maxBytes, ctx: ctx, unlooked: lookEvery}
+}
 
 // nodes counts the values of a document.
 func nodes(v any) int {
@@ -57,19 +79,45 @@ func nodes(v any) int {
 	return n
 }
 
-// step charges n steps.
+// step charges n steps. Once the evaluation has ended early, it fails with the reason.
 func (b *budget) step(n int) error {
+	if b.spent != nil {
+		return b.spent
+	}
 	if b.steps -= n; b.steps < 0 {
-		b.steps, b.spent = -1, errSteps
+		b.spent = errSteps
 		return errSteps
+	}
+	if b.unlooked += n; b.unlooked >= lookEvery {
+		b.unlooked = 0
+		if b.ctx.Err() != nil {
+			b.spent = context.Cause(b.ctx)
+			return b.spent
+		}
 	}
 	return nil
 }
 
+// size is what a function that walks over a value costs at least, in steps. It does not look into lists and objects.
+func size(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v) / bytesOfStep
+	case []any:
+		return len(v) / elementsOfStep
+	case map[string]any:
+		return len(v) / fieldsOfStep
+	}
+	return 0
+}
+
 // alloc charges n bytes before they are allocated.
 func (b *budget) alloc(n int) error {
+	if b.spent != nil {
+		return b.spent
+	}
 	if n < 0 || n > b.bytes {
-		b.bytes, b.spent = 0, errBytes
+		b.spent = errBytes
 		return errBytes
 	}
 	b.bytes -= n

@@ -207,24 +207,32 @@ func union(f frame, args []any) (any, error) {
 			if err := f.budget.alloc(48 * len(o)); err != nil {
 				return nil, err
 			}
-			out = unite(out, o)
+			if out, err = f.unite(out, o); err != nil {
+				return nil, err
+			}
 		}
 		return out, nil
 	}
 	return nil, allowed(0, args[0], "arrays alone and objects alone")
 }
 
-func unite(a, b map[string]any) map[string]any {
+func (f frame) unite(a, b map[string]any) (map[string]any, error) {
+	if err := f.budget.step(len(a) + len(b)); err != nil {
+		return nil, err
+	}
 	out := overlay(a, b)
 	first := folded(a)
 	for name, v := range b {
 		below, _ := first.field(name)
 		o, ok := below.(map[string]any)
 		if p, also := v.(map[string]any); ok && also {
-			out[name] = unite(o, p)
+			var err error
+			if out[name], err = f.unite(o, p); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 // add appends an element unless the list has it.
@@ -238,7 +246,8 @@ func (f frame) add(list []any, v any) ([]any, error) {
 
 // has searches for an element and charges the steps.
 func (f frame) has(list []any, v any) (bool, error) {
-	if err := f.budget.step(1 + len(list)/4); err != nil {
+	// Each comparison may walk through all of v.
+	if err := f.budget.step((1 + len(list)/4) * (1 + textSize(v)/bytesOfStep/8)); err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(list, func(e any) bool { return equal(e, v) }), nil
@@ -294,7 +303,7 @@ func intersection(f frame, args []any) (any, error) {
 }
 
 var objectFunctions = map[string]function{
-	"createObject": {least: 0, most: many, call: func(_ frame, args []any) (any, error) {
+	"createObject": {least: 0, most: many, call: func(f frame, args []any) (any, error) {
 		if len(args)%2 != 0 {
 			return nil, fmt.Errorf("it has %d arguments; allowed are names and values in turn", len(args))
 		}
@@ -302,6 +311,9 @@ var objectFunctions = map[string]function{
 		for i := 0; i < len(args); i += 2 {
 			name, err := argString(args, i)
 			if err != nil {
+				return nil, err
+			}
+			if err := f.budget.step(len(out)); err != nil {
 				return nil, err
 			}
 			out = overlay(out, map[string]any{name: args[i+1]})
@@ -330,7 +342,7 @@ var objectFunctions = map[string]function{
 		}
 		return out, nil
 	}},
-	"shallowMerge": {least: 1, most: 1, call: func(_ frame, args []any) (any, error) {
+	"shallowMerge": {least: 1, most: 1, call: func(f frame, args []any) (any, error) {
 		list, err := argList(args, 0)
 		if err != nil {
 			return nil, err
@@ -341,6 +353,9 @@ var objectFunctions = map[string]function{
 			case unresolved:
 				return nil, o.problem
 			case map[string]any:
+				if err := f.budget.step(len(out) + len(o)); err != nil {
+					return nil, err
+				}
 				out = overlay(out, o)
 			default:
 				return nil, fmt.Errorf("element %d is of type %s; allowed is object", i, kindOf(e))
@@ -348,13 +363,16 @@ var objectFunctions = map[string]function{
 		}
 		return out, nil
 	}},
-	"tryGet": {least: 2, most: many, call: func(_ frame, args []any) (any, error) {
+	"tryGet": {least: 2, most: many, call: func(f frame, args []any) (any, error) {
 		v := args[0]
 		for _, key := range args[1:] {
 			switch of := v.(type) {
 			case unresolved:
 				return nil, of.problem
 			case map[string]any:
+				if err := f.budget.step(size(of)); err != nil {
+					return nil, err
+				}
 				name, _ := key.(string)
 				v = get(of, name)
 			case []any:

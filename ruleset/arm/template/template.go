@@ -31,6 +31,7 @@
 package template
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ const NoSubscription = "00000000-0000-0000-0000-000000000000"
 
 // Options are the values of a deployment. The zero value works.
 type Options struct {
+	// Context ends the evaluation early, with its cause as the reason; nil: nothing does.
+	Context context.Context
 	// File names the template in problems. Links are relative to it.
 	File string
 	// Parameters are values by name. A Text is converted to the declared type.
@@ -107,8 +110,10 @@ func (o *Options) group() group {
 
 // Evaluate evaluates a template. Its numbers must be json.Number.
 func Evaluate(document map[string]any, o Options) *Result {
-	b := newBudget()
-	b.steps += stepsOfNode * nodes(document)
+	b := newBudget(o.Context)
+	n := nodes(document)
+	b.steps += stepsOfNode * n
+	b.bytes += bytesOfNode * n
 	return evaluate(document, o, b)
 }
 
@@ -155,7 +160,10 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 		}
 	}
 	if err := e.budget.spent; err != nil {
-		e.onlyProblem(s.frame().problem("resources", "[resources]", err))
+		if e.budget.where == nil {
+			s.frame().problem("resources", "[resources]", err)
+		}
+		e.onlyProblem(unresolved{e.budget.where})
 	}
 	return e.result
 }
@@ -256,6 +264,9 @@ func (x *exporter) value(v any) any {
 		return x.open(v)
 	case string:
 		if len(v) > 0 && v[0] == '[' {
+			if err := x.budget.alloc(len(v)); err != nil {
+				return x.open(frame{scope: &scope{engine: x.engine, file: x.options.File}}.problem("", "[...]", err))
+			}
 			return "[" + v
 		}
 	case []any:

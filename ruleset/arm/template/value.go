@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
 )
 
 // unresolved stands for the value of an expression that cannot be evaluated.
@@ -183,6 +185,16 @@ func parseJSON(data string) (any, error) {
 	return v, nil
 }
 
+// parseFile reads a file's value. A key that an object has twice, in whatever case, is an error.
+func parseFile(data []byte) (any, error) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	v, err := parseJSON(string(data))
+	if err != nil {
+		return nil, err
+	}
+	return v, jsonkeys.Check(data, true)
+}
+
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }
 
 // firstUnresolved finds an unresolved part of a value. It also charges the steps of the next
@@ -198,6 +210,8 @@ func (b *budget) firstUnresolved(v any) error {
 	switch v := v.(type) {
 	case unresolved:
 		return v.problem
+	case string:
+		return b.step(size(v))
 	case []any:
 		for _, e := range v {
 			if err := b.firstUnresolved(e); err != nil {

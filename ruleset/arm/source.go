@@ -1,0 +1,133 @@
+package arm
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxTries is how often files that change while they are read are read again.
+	maxTries = 10
+	// firstPause lies between two tries at first, and doubles up to lastPause.
+	firstPause, lastPause = 10 * time.Millisecond, 500 * time.Millisecond
+	// recently is how old a file is at most whose content is compared too: its time may not tell of a second change.
+	recently = 2 * time.Second
+)
+
+// source reads the files of one reading, and knows afterwards whether they are still what was read. Safe for concurrent use.
+type source struct {
+	// open reads a file; readRegular but in tests.
+	open func(file string) ([]byte, fs.FileInfo, error)
+
+	mu   sync.Mutex
+	seen map[string]seenFile // guarded by mu
+}
+
+// seenFile is a file as it was read. Of one that could not be read, info is nil.
+type seenFile struct {
+	info   fs.FileInfo
+	digest digest
+	recent bool
+}
+
+// read reads a regular file.
+func (s *source) read(file string) ([]byte, error) {
+	begun := time.Now()
+	data, info, err := s.open(file)
+	seen := seenFile{info: info}
+	if err != nil {
+		seen.info = nil
+	} else if begun.Sub(info.ModTime()) < recently {
+		seen.recent, seen.digest = true, sha256.Sum256(data)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, again := s.seen[file]; !again { // the first reading is the earliest
+		s.seen[file] = seen
+	}
+	return data, err
+}
+
+// exists reports whether there is a file.
+func (s *source) exists(file string) bool {
+	_, err := os.Stat(file)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.seen[file]; err != nil && !known {
+		s.seen[file] = seenFile{}
+	}
+	return err == nil
+}
+
+// changed is a file that is no longer what was read; empty: there is none.
+func (s *source) changed() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for file, was := range s.seen {
+		info, err := os.Stat(file)
+		switch {
+		case was.info == nil && err == nil && info.Mode().IsRegular() && !unreadable(file):
+			return file
+		case was.info == nil:
+		case err != nil || !os.SameFile(was.info, info) || was.info.Size() != info.Size() || !was.info.ModTime().Equal(info.ModTime()):
+			return file
+		case was.recent:
+			data, _, err := s.open(file)
+			if err != nil || sha256.Sum256(data) != was.digest {
+				return file
+			}
+		}
+	}
+	return ""
+}
+
+// unreadable reports a file that can't be opened, so that it is as it was.
+func unreadable(file string) bool {
+	_, _, err := readRegular(file)
+	return err != nil
+}
+
+// readRegular reads a regular file. Reading a pipe or device could last for ever. The info is of the time before
+// the first byte was read.
+func readRegular(file string) ([]byte, fs.FileInfo, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, errors.New("not a regular file")
+	}
+	data, err := io.ReadAll(f)
+	return data, info, err
+}
+
+// unsettled is a file of the policy that changed while it was read, or that came or went; empty: there is none.
+func (r *Reader) unsettled(s *source, files []string) string {
+	if file := s.changed(); file != "" {
+		return file
+	}
+	now := newLoader().files(r.paths)
+	if slices.Equal(files, now) {
+		return ""
+	}
+	for _, list := range [][2][]string{{files, now}, {now, files}} {
+		for _, file := range list[0] {
+			if !slices.Contains(list[1], file) {
+				return file
+			}
+		}
+	}
+	return now[0] // the order has changed
+}
