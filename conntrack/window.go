@@ -96,20 +96,21 @@ func (x *sides) finishes(d Direction, p *packet.Packet) bool {
 // pass notes a segment if it fits the windows, and reports whether it does. It has ACK, and neither SYN
 // nor RST, or SYN in a connection that was picked up or is open.
 func (x *sides) pass(s status, d Direction, p *packet.Packet) bool {
-	self, other := x[d].read(), x[1-d].read()
-	end, ack := p.SeqEnd(), p.Ack
-	sack := ack + p.SACKed
 	if s&(statusPicked|statusLoose) != 0 {
 		if s&statusLoose != 0 {
 			return x.passLoose(d, p)
 		}
-		return x.passPicked(d, p, self, other)
+		return x.passPicked(d, p)
 	}
+	d &= 1 // so that no index is checked
+	self, other := x[d].read(), x[1-d].read()
+	end, ack := p.SeqEnd(), p.Ack
+	sack := ack + p.SACKed
 	if self.window == 0 || other.window == 0 {
 		return false // only SYN+ACK answers a SYN
 	}
-	inWindow := behind(end, self.end-other.window) >= 0 && behind(sack, other.end) <= 0 &&
-		behind(sack, other.end-max(self.window, leastAckWindow)) >= 0
+	// Unsigned: what was never sent is far more than any window behind.
+	inWindow := behind(end, self.end-other.window) >= 0 && other.end-sack <= max(self.window, leastAckWindow)
 	if !inWindow || behind(p.Seq, other.limit) > 0 {
 		if inWindow && end-other.limit+1 <= other.window && behind(end, self.end) > 0 {
 			// The receiver may take what is beyond its window, and then its answer must fit.
@@ -135,7 +136,9 @@ func (x *sides) pass(s status, d Direction, p *packet.Packet) bool {
 
 // passPicked is pass for a connection that was picked up in mid-stream. A segment fits if it goes on where
 // the last ones have stopped, or repeats what may not have arrived.
-func (x *sides) passPicked(d Direction, p *packet.Packet, self, other numbers) bool {
+func (x *sides) passPicked(d Direction, p *packet.Packet) bool {
+	d &= 1
+	self, other := x[d].read(), x[1-d].read()
 	end, ack := p.SeqEnd(), p.Ack
 	switch {
 	case self.window == 0 && p.TCPFlags&packet.SYN != 0: // SYN+ACK, sent once more
