@@ -73,7 +73,7 @@ var intended = []difference{
 		reason:   "ends that opened at the same time send it, and any other end answers it with a RST; the flow was allowed",
 		onlyNsgd: true,
 		explains: segment(func(h *tcpHistory, p *probe) bool {
-			return p.side == h.opener && is(p, packet.SYN|packet.ACK) && (h.heard[1-h.opener] || h.aborted)
+			return p.side == h.opener && is(p, packet.SYN|packet.ACK) && (h.heard[1-h.opener] || h.aborted || h.restarted)
 		}),
 	},
 	{
@@ -96,9 +96,13 @@ var intended = []difference{
 	},
 	{
 		name:   "attempt without an answer under rules that now deny it",
-		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement",
+		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement. A packet that is dropped for its flags has the rules asked too, and what they cut gets no answer. Where both sides ask by one identifier, answers are to the last one's request",
 		explains: func(p *probe) bool {
-			return p.talk != nil && p.talk.heard[p.side] && !p.talk.heard[1-p.side]
+			if p.talk == nil {
+				return false
+			}
+			asks := p.talk.protocol == packet.ProtoICMP || p.talk.protocol == packet.ProtoICMPv6
+			return asks && p.talk.heard[p.side] || p.talk.heard[0] != p.talk.heard[1]
 		},
 	},
 	{

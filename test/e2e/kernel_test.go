@@ -229,7 +229,7 @@ func (c *comparison) agreed(p *probe, carried bool) {
 	} else {
 		c.dropped++
 	}
-	if p.talk != nil && carried {
+	if p.talk != nil && carried && p.kind != icmpError {
 		p.talk.heard[p.side] = true
 	}
 	if p.talk != nil && p.kind == lastHop {
