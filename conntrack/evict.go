@@ -116,7 +116,7 @@ func (w *Worker) evictIn(zone uint16, now Tick) bool {
 		if !r.touches(zone) {
 			return passedOver
 		}
-		return r.evictable(s)
+		return s.class().evictable()
 	})
 	if !found {
 		t.barren[zone].Store(barrenAt(now))
@@ -128,9 +128,9 @@ func (w *Worker) evictIn(zone uint16, now Tick) bool {
 func (w *Worker) evictFor(zone, replyZone uint16, now Tick) bool {
 	t := w.table
 	share := t.share(zone, replyZone)
-	below, look := 0, uint32(evictLook)
+	below, look := false, uint32(evictLook)
 	if !t.above(zone, replyZone, share) {
-		below, look = 1, evictScan // then any flow of those above will do: there are some, since the table is full
+		below, look = true, evictScan // then any flow of those above will do: there are some, since the table is full
 	} else if t.barrenTable.Load() == barrenAt(now) {
 		return false
 	}
@@ -139,9 +139,12 @@ func (w *Worker) evictFor(zone, replyZone uint16, now Tick) bool {
 		if !t.above(r.zone, r.replyZone, share) {
 			return 0
 		}
-		return below + r.evictable(s)
+		if below {
+			return r.ofOthers(s)
+		}
+		return s.class().evictable()
 	})
-	if !found && below == 0 {
+	if !found && !below {
 		t.barrenTable.Store(barrenAt(now))
 	}
 	return found
@@ -190,15 +193,15 @@ func (w *Worker) evict(now Tick, scan uint32, look int, rank func(*record, statu
 	return best > 0 && w.End(victim, EndEvicted)
 }
 
-// evictable ranks what may be ended for a new flow: the higher the sooner, 0 never. Nobody misses a
-// finished connection. An unanswered flow may be part of a flood, and so may a question with its answer.
-func (r *record) evictable(s status) int {
+// ofOthers ranks what may be ended for a zone below its share, which is anything: the higher the sooner. A
+// question with its answer goes before what goes on.
+func (r *record) ofOthers(s status) int {
 	c := s.class()
 	if rank := c.evictable(); rank > 0 {
-		return rank + 1
+		return rank + 2
 	}
 	if c.Protocol() != "tcp" && r.packets[Original].Load() <= 1 && r.packets[Reply].Load() <= 1 {
-		return 1
+		return 2
 	}
-	return 0
+	return 1
 }

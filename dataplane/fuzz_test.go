@@ -51,6 +51,7 @@ var notMetByScripts = []packet.Drop{
 	packet.DropTransmit, packet.DropSlowReceiver, // a device's refusal
 	packet.DropFragmentLimit,                                       // a full table, which the table's own tests have
 	packet.DropFlowRate,                                            // which no policy here sets
+	packet.DropSourceRoute,                                         // options of IPv4
 	packet.DropRouteNone, packet.DropNextHop, packet.DropForwarded, // routes of subnets
 	// Translation, which has scripts of its own.
 	packet.DropClosed, packet.DropNoFrontend, packet.DropNoBackend, packet.DropHairpin,

@@ -159,6 +159,38 @@ func (l limits) full(alive map[*oracleFlow]bool, slack int, begins *oracleFlow) 
 	return full
 }
 
+// fit are the flows that a full table may end for one that begins: of the zones that have their share,
+// what nobody misses, or anything if that one's zones have less. What waits or was cut (slack) takes up
+// room in zones that the oracle does not know, and then the answer is the larger one.
+func (l limits) fit(alive map[*oracleFlow]bool, slack int, begins *oracleFlow) map[*oracleFlow]bool {
+	flows := map[uint16]int{}
+	for f := range alive {
+		for i, k := range f.keys {
+			if limited(k.Zone) && (i == 0 || k.Zone != f.keys[0].Zone) {
+				flows[k.Zone]++
+			}
+		}
+	}
+	busy := len(flows)
+	for i, k := range begins.keys {
+		if limited(k.Zone) && flows[k.Zone] == 0 && (i == 0 || k.Zone != begins.keys[0].Zone) {
+			busy++
+		}
+	}
+	share := l.all / max(busy, 1)
+	above := func(f *oracleFlow, more int) bool {
+		a, b := f.keys[0].Zone, f.keys[1].Zone
+		return !limited(a) && !limited(b) || limited(a) && flows[a]+more >= share || limited(b) && flows[b]+more >= share
+	}
+	fit := map[*oracleFlow]bool{}
+	for f := range alive {
+		if above(f, slack) && (f.cut > 0 || f.Evictable() || !above(begins, 0)) {
+			fit[f] = true
+		}
+	}
+	return fit
+}
+
 // evicted finds the flows that the table ended to make room for another.
 func (o *oracle) evicted(l limits, e *expectation, table *conntrack.Table, n int) (gone []*oracleFlow, err error) {
 	alive := o.alive()
@@ -174,6 +206,10 @@ func (o *oracle) evicted(l limits, e *expectation, table *conntrack.Table, n int
 	type entry struct {
 		key   conntrack.Key
 		waits bool
+	}
+	fit := map[*oracleFlow]bool{}
+	if len(alive)+o.orphans() >= l.all {
+		fit = l.fit(alive, len(alive), e.begins)
 	}
 	left := map[entry]bool{}
 	for f := range table.Flows {
@@ -203,7 +239,7 @@ func (o *oracle) evicted(l limits, e *expectation, table *conntrack.Table, n int
 			}
 			continue
 		}
-		if !f.Evictable() {
+		if !f.Evictable() && !fit[f] {
 			return nil, fmt.Errorf("%v was evicted", f.keys[0])
 		}
 		gone = append(gone, f)
@@ -218,17 +254,26 @@ func (o *oracle) evicted(l limits, e *expectation, table *conntrack.Table, n int
 	return gone, nil
 }
 
-// mayRefuse: there was no room for a flow, and no flow fit to be evicted.
+// mayRefuse: there was no room for a flow, and no flow fit to be evicted, now or earlier in the tick.
 func (o *oracle) mayRefuse(l limits, e *expectation) error {
 	if e.begins == nil {
 		return fmt.Errorf("a packet that begins no flow")
 	}
 	alive := o.alive()
 	delete(alive, e.ends)
-	for _, flows := range l.full(alive, o.orphans(), e.begins) {
+	full := l.full(alive, o.orphans(), e.begins)
+	if tick := ticks(o.now); len(full) > 0 && o.fruitless == tick {
+		return nil
+	} else if len(full) > 0 {
+		o.fruitless = tick
+	}
+	for i, flows := range full {
 		fit := false
 		for f := range flows {
 			fit = fit || f.cut > 0 || f.Evictable()
+		}
+		if whole := len(alive)+o.orphans() >= l.all; i == 0 && whole {
+			fit = len(l.fit(alive, 0, e.begins)) > 0
 		}
 		if !fit {
 			return nil

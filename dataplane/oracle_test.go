@@ -31,6 +31,8 @@ type oracle struct {
 	datagrams  map[datagramKey]*datagram
 	hold       int // fragments that may wait
 	inVain     int // that have waited in vain
+
+	fruitless conntrack.Tick // of the last flow that found no room
 }
 
 // oracleFlow is why packets cross without a rule being asked.

@@ -163,7 +163,7 @@ func (f *Flow) Evictable() bool {
 	case "one_way", "syn_sent", "reset", "time_wait":
 		return true
 	}
-	return f.Proto != packet.ProtoTCP && f.Packets[Original] <= 1 && f.Packets[Reply] <= 1
+	return false
 }
 
 // Restarts reports whether p asks for a new flow in place of this one, which is over.

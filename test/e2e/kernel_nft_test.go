@@ -47,6 +47,9 @@ func (s *scenario) nftables() string {
 	}
 	line("iifname r%d ip saddr { %s, 168.63.129.16, 169.254.169.254 } drop", figureInternet, ofFamily(figureSpace, 0))
 	line("iifname r%d ip6 saddr { %s } drop", figureInternet, ofFamily(figureSpace, 1))
+	// What no host of the internet has.
+	line("iifname r%d ip saddr { 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3 } drop", figureInternet)
+	line("iifname r%d ip6 saddr != 2000::/3 drop", figureInternet)
 	// A router must not (RFC 4291 2.5.6), but Linux has a route for each of its links.
 	line("ip6 daddr fe80::/10 drop")
 	line("}")
