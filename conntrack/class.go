@@ -43,7 +43,6 @@ const (
 	ClassOtherTwoWay
 	ClassTCPCut // denied when it was judged again, see Worker.Cut
 	ClassUDPCut
-	ClassOtherCut
 	NumClasses // number of classes; not a class
 )
 
@@ -63,7 +62,6 @@ var classNames = [NumClasses]struct{ protocol, state string }{
 	ClassOtherTwoWay:    {"other", "two_way"},
 	ClassTCPCut:         {"tcp", "cut"},
 	ClassUDPCut:         {"udp", "cut"},
-	ClassOtherCut:       {"other", "cut"},
 }
 
 // Protocol is "tcp", "udp", "icmp" (both versions) or "other".
@@ -98,24 +96,23 @@ func (c Class) unanswered() bool {
 // Cut reports a flow that has ended, and that is kept so that its other side does not begin it again.
 func (c Class) Cut() bool { return c >= ClassTCPCut }
 
-// cutClass is the class of a protocol's flows that were cut; NumClasses: no packet of their other side begins one.
+// cutClass is the class of a protocol's flows that were cut; NumClasses: they leave nothing behind. Of ICMP no reply
+// begins a flow, and without ports both sides' own flows have the same keys.
 func cutClass(proto uint8) Class {
 	switch proto {
 	case packet.ProtoTCP:
 		return ClassTCPCut
 	case packet.ProtoUDP:
 		return ClassUDPCut
-	case packet.ProtoICMP, packet.ProtoICMPv6:
-		return NumClasses
 	}
-	return ClassOtherCut
+	return NumClasses
 }
 
 // evictable ranks the classes that a full table may end for a new flow: the higher the
 // sooner, 0 never. Nobody misses a finished connection; an unanswered one may be part of a flood.
 func (c Class) evictable() int {
 	switch c {
-	case ClassTCPCut, ClassUDPCut, ClassOtherCut:
+	case ClassTCPCut, ClassUDPCut:
 		return 3
 	case ClassTCPTimeWait, ClassTCPReset:
 		return 2

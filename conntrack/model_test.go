@@ -510,7 +510,7 @@ func (d *driver) end() {
 	k := Key{p.Tuple, zone}
 	if f, _, ok := d.rig.w.Lookup(&k, d.rig.now); ok && d.next(2) == 1 {
 		d.rig.w.Cut(f, d.rig.now)
-		if f, _ := d.m.lookup(k); f.Proto != packet.ProtoICMP && f.Proto != packet.ProtoICMPv6 {
+		if f, _ := d.m.lookup(k); f.Proto == packet.ProtoTCP || f.Proto == packet.ProtoUDP {
 			_, _, f.cut = f.State()
 			f.Seen, f.next = d.m.now, nil
 			return
@@ -559,7 +559,7 @@ func (d *driver) compare() {
 	for _, c := range s.Ended {
 		ended += c
 	}
-	cut := s.Live[ClassTCPCut] + s.Live[ClassUDPCut] + s.Live[ClassOtherCut]
+	cut := s.Live[ClassTCPCut] + s.Live[ClassUDPCut]
 	if sum != s.Flows || s.Created-ended != uint64(s.Flows-cut) {
 		d.t.Fatalf("counts disagree: %+v", s)
 	}

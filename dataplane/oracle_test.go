@@ -178,7 +178,7 @@ func (o *oracle) accepted(f *oracleFlow, k conntrack.Key, p *packet.Packet) bool
 
 // cut ends a flow that was denied. Its other side must not begin it again.
 func (o *oracle) cut(f *oracleFlow) {
-	if f.Proto == packet.ProtoICMP || f.Proto == packet.ProtoICMPv6 {
+	if f.Proto != packet.ProtoTCP && f.Proto != packet.ProtoUDP {
 		o.remove(f)
 		return
 	}

@@ -96,10 +96,13 @@ var intended = []difference{
 	},
 	{
 		name:   "attempt without an answer under rules that now deny it",
-		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement. A packet that is dropped for its flags has the rules asked too, and what they cut gets no answer. Where both sides ask by one identifier, answers are to the last one's request",
+		reason: "nobody has taken it up, so it has no more right than a new one: the rules judge it again; the kernel goes by the first judgement. A packet that is dropped for its flags has the rules asked too, and what they cut gets no answer. Where both sides ask by one identifier, answers are to the last one's request. Without ports an earlier conversation has the same tuple",
 		explains: func(p *probe) bool {
 			if p.talk == nil {
 				return false
+			}
+			if p.talk.port == [2]uint16{} && !(p.talk.heard[0] && p.talk.heard[1]) {
+				return true
 			}
 			asks := p.talk.protocol == packet.ProtoICMP || p.talk.protocol == packet.ProtoICMPv6
 			return asks && p.talk.heard[p.side] || p.talk.heard[0] != p.talk.heard[1]

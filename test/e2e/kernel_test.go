@@ -66,7 +66,7 @@ func TestKernelRouterAndNsgdAgreeOnEveryPacketButForListedDifferences(t *testing
 			c.compare(c.traffic.next())
 		}
 		if t.Failed() {
-			t.Logf("policy %d:\n%s", n, s.nftables())
+			t.Logf("policy %d:\n%s\n%s", n, s.nftables(), nsgctl(t, "status"))
 			break
 		}
 	}
