@@ -71,7 +71,7 @@ func (r *Recorder) deny(events []watch.Event) {
 	for i := range events {
 		e := &events[i]
 		for _, slot := range slices.Backward(e.Rules[:e.N]) {
-			if rule := r.router.ruleOf(slot); rule != nil && rule.access == ruleset.Deny {
+			if rule := r.router.ruleOf(slot, e.Generation); rule != nil && rule.access == ruleset.Deny {
 				r.denyBy(e, slot, rule.direction)
 				break
 			}

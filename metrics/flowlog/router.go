@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -17,8 +18,8 @@ type router struct {
 	engine *dataplane.Engine
 	logs   []*flowLog
 
-	rules  []*rule // by slot
-	views  []*view // of the last policies, the newest last
+	rules  [][]*rule // by slot, the older ones first
+	views  []*view   // of the last policies, the newest last
 	places map[placeKey]*place
 	groups map[groupKey]*group
 	ends   []flowEnd // by the number that flows remember; 0: not logged
@@ -35,6 +36,7 @@ type rule struct {
 	direction ruleset.Direction
 	access    ruleset.Access
 	admin     bool
+	since     uint64 // generation
 }
 
 // flowEnd is one end of a flow: where its rows go, one group for each version; nil: nowhere.
@@ -96,34 +98,46 @@ func (t *router) follow() {
 	for _, g := range s.Groups {
 		for _, table := range []*topology.Table{&g.Inbound, &g.Outbound} {
 			for i := range table.Rules {
-				t.addRule(table.Slots[i], g.NSG, &table.Rules[i])
+				t.addRule(table.Slots[i], s.Generation, g.NSG, &table.Rules[i])
 			}
 		}
 	}
 }
 
-// addRule enters a rule. A slot keeps its rule's name, but an NSG may have been replaced by
-// another of the same name.
-func (t *router) addRule(slot uint32, nsg *ruleset.NSG, r *ruleset.Rule) {
+// keptRules are how many rules of a slot are remembered: flows may still tell of the one before.
+const keptRules = 2
+
+// addRule enters the rule that a slot has from a generation on. The slot of a removed rule may get another
+// one, and an NSG may have been replaced by another of the same name.
+func (t *router) addRule(slot uint32, since uint64, nsg *ruleset.NSG, r *ruleset.Rule) {
 	for int(slot) >= len(t.rules) {
 		t.rules = append(t.rules, nil)
 	}
-	if known := t.rules[slot]; known != nil && known.nsg == nsg.ID {
+	known := t.rules[slot]
+	if n := len(known); n > 0 && known[n-1].nsg == nsg.ID && known[n-1].name == r.PrefixedName() && known[n-1].direction == r.Direction &&
+		known[n-1].access == r.Access {
 		return
+	} else if n == keptRules {
+		known = known[1:]
 	}
 	guid := nsg.ResourceGUID
 	if guid == "" {
 		guid = guidOf(nsg.ID)
 	}
-	t.rules[slot] = &rule{nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin}
+	t.rules[slot] = append(slices.Clone(known), &rule{since: since, nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin})
 }
 
-// ruleOf is the rule of a slot; nil when the slot has none.
-func (t *router) ruleOf(slot uint32) *rule {
+// ruleOf is the rule that a slot had in a generation; nil when it has none.
+func (t *router) ruleOf(slot uint32, generation uint64) (r *rule) {
 	if int(slot) >= len(t.rules) {
 		return nil
 	}
-	return t.rules[slot]
+	for _, one := range t.rules[slot] {
+		if r == nil || one.since <= generation {
+			r = one
+		}
+	}
+	return r
 }
 
 // forget drops older policies at the beginning of a walk, if the walk before also began under
@@ -151,11 +165,11 @@ func (t *router) viewOf(generation uint64) *view {
 
 // deciding is the slot of the rule that decided at one end: the last NSG's, or an admin rule
 // when no NSG was asked.
-func (t *router) deciding(slots conntrack.Slots, d ruleset.Direction) uint32 {
+func (t *router) deciding(slots conntrack.Slots, generation uint64, d ruleset.Direction) uint32 {
 	decided := conntrack.NoSlot
 	for ; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
-		if r := t.ruleOf(slot); r != nil && r.direction == d {
+		if r := t.ruleOf(slot, generation); r != nil && r.direction == d {
 			decided = slot // admin rules come first
 		}
 	}
@@ -200,7 +214,7 @@ func (t *router) find(v *view, k endKey) (e flowEnd) {
 	e.outbound = k.direction == ruleset.Outbound
 	var r *rule
 	if k.slot != conntrack.NoSlot {
-		r = t.rules[k.slot]
+		r = t.ruleOf(k.slot, v.snapshot.Generation)
 	}
 	if r != nil && !r.admin {
 		if l, _ := t.logOf(v, NSG, k.endpoint, r.nsg); l != nil {
