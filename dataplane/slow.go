@@ -17,22 +17,22 @@ const (
 	// Turns that take longer for each packet have the writes of the next timedTurns timed.
 	slowPacket = 50 * time.Microsecond
 	timedTurns = 16
-	// A receiver is slow when timedWrites writes take longer than that on average, and fast again when
-	// laneWrites writes take less than fastWrite.
+	// A receiver is slow when half of timedWrites writes take longer than slowWrite: a thread that loses its
+	// processor makes a few of them long. It is fast again when most of laneWrites take less.
 	timedWrites = 8
 	slowWrite   = 50 * time.Microsecond
 	laneWrites  = 64
-	fastWrite   = 20 * time.Microsecond
 	// laneFrames bounds the packets that wait for a slow receiver, for each worker.
-	laneFrames = 32
+	laneFrames = 256
+	// longestRest bounds how long a lane rests behind a write.
+	longestRest = time.Millisecond
 )
 
 // outlet is how a worker writes to an attachment that may be slow.
 type outlet struct {
-	writes int           // that were timed
-	spent  time.Duration // on them
-	slow   bool          // the lane writes
-	lane   *lane         // nil until the receiver is found slow
+	writes, long int   // that were timed, and those of them beyond slowWrite
+	slow         bool  // the lane writes
+	lane         *lane // nil until the receiver is found slow
 }
 
 // lane is the goroutine that writes to a slow receiver.
@@ -80,12 +80,14 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	}
 	begun := w.engine.clock()
 	err := writeParts(w.queues[to], parts)
-	o.spent += w.engine.clock() - begun
+	if w.engine.clock()-begun > slowWrite {
+		o.long++
+	}
 	if o.writes++; o.writes == timedWrites {
-		if o.spent > timedWrites*slowWrite {
+		if o.long >= timedWrites/2 {
 			w.slowDown(to)
 		}
-		o.writes, o.spent = 0, 0
+		o.writes, o.long = 0, 0
 	}
 	if err != nil {
 		return w.refused(to, err)
@@ -135,7 +137,7 @@ func (l *lane) take(parts [][]byte, packets, bytes uint64) bool {
 func (l *lane) run() {
 	defer close(l.ended)
 	clock, counters := l.w.engine.clock, l.w.counters
-	writes, spent := 0, time.Duration(0)
+	writes, long := 0, 0
 	for f := range l.ready {
 		begun := clock()
 		err := l.w.queues[l.to].Write(f.buffer[:f.length])
@@ -145,14 +147,16 @@ func (l *lane) run() {
 		} else {
 			counters.drops[packet.DropTransmit].Add(f.packets)
 		}
-		spent += took
+		if took > slowWrite {
+			long++
+		}
 		if writes++; writes == laneWrites {
-			l.fast.Store(spent < laneWrites*fastWrite)
-			writes, spent = 0, 0
+			l.fast.Store(long < laneWrites/8)
+			writes, long = 0, 0
 		}
 		l.free <- f
-		if took > fastWrite {
-			time.Sleep(took)
+		if took > slowWrite {
+			time.Sleep(min(took, longestRest))
 		}
 	}
 }

@@ -71,7 +71,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 		t.Fatal("the slow receiver has no lane of its own, or the other one has")
 	}
 	r.devices[vm4].Drain(0, nil)
-	for range 4 {
+	for range 2 * laneFrames / (burstPackets / 2) {
 		turn(both...)
 		arrived := 0
 		r.devices[vm4].Drain(0, func([]byte) { arrived++ })
