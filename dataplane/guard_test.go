@@ -221,7 +221,7 @@ func TestATranslatedFlowIsJudgedAgainByItsRulesAlone(t *testing.T) {
 		t.Fatal("the flow does not begin")
 	}
 	changed := set(anyRule("more", 300, ruleset.Inbound, ruleset.Deny))
-	nowhere := &policy.RouteTable{Name: "rt", ID: "/rt/rt", Routes: []policy.Route{{Name: "r", Prefix: netip.MustParsePrefix("203.0.113.0/24"), Hop: policy.HopNone}}}
+	nowhere := &policy.RouteTable{Name: "rt", ID: "/rt/rt", Routes: []policy.Route{{Name: "r", Prefix: netip.MustParsePrefix("128.0.0.0/1"), Hop: policy.HopNone}}}
 	for _, sub := range changed.VirtualNetworks[0].Subnets {
 		sub.RouteTable = nowhere
 	}

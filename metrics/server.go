@@ -9,6 +9,7 @@ package metrics
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,7 +26,8 @@ import (
 )
 
 const (
-	// maxScrapes bounds the scrapes that are rendered at a time; more get 503.
+	// maxScrapes bounds the scrapes that are rendered at a time. More wait in their order, as the connections do
+	// that a client may have, and get 503 behind serve.Timeout.
 	maxScrapes = 4
 	// maxAnswers bounds the scrapes that wait for their readers. One more ends the oldest.
 	maxAnswers = 8
@@ -82,9 +84,19 @@ type Server struct {
 // NewServer returns a server of g that is not serving yet.
 func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
 	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
-	render := promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog, MaxRequestsInFlight: maxScrapes})
+	render := promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog})
+	places := make(chan struct{}, maxScrapes)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { answer(w, r, render) })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		wait, cancel := context.WithTimeout(r.Context(), serve.Timeout)
+		defer cancel()
+		select {
+		case places <- struct{}{}:
+			answer(w, r, render, func() { <-places })
+		case <-wait.Done():
+			http.Error(w, "too many scrapes at a time", http.StatusServiceUnavailable)
+		}
+	})
 	return &Server{serve.New(mux, serve.Options{
 		Timeout: serve.Timeout, IdleTimeout: serve.IdleTimeout, Connections: maxConnections, Answers: maxAnswers, ErrorLog: errorLog,
 	}), mux}
@@ -94,12 +106,15 @@ func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
 var pages = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // answer renders a scrape whole before it writes the first byte. What rendering takes, such as its
-// share of maxScrapes, does not wait for the peer.
-func answer(w http.ResponseWriter, r *http.Request, render http.Handler) {
+// place among maxScrapes, does not wait for the peer: done gives that back.
+func answer(w http.ResponseWriter, r *http.Request, render http.Handler, done func()) {
 	p := rendered{Buffer: pages.Get().(*bytes.Buffer), header: w.Header(), status: http.StatusOK}
 	defer pages.Put(p.Buffer)
 	p.Reset()
-	render.ServeHTTP(&p, r)
+	func() {
+		defer done()
+		render.ServeHTTP(&p, r)
+	}()
 	if p.tooLong {
 		p.Reset()
 		clear(p.header)

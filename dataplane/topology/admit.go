@@ -85,13 +85,8 @@ func (n *network) member(src packet.Addr) *Endpoint {
 // prefixes, except the addresses of the networks that on-premises reaches through it.
 func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
 	a := src.Netip()
-	if s.public[src] != nil || !contain(n.behindOwn, a) || contain(n.vnet.AddressSpace, a) || isPlatform(src) {
+	if s.public[src] != nil || !contain(n.behindOwn, a) || contain(n.notBehind, a) || isPlatform(src) {
 		return nil
-	}
-	for i := range n.peers {
-		if contain(n.peers[i].space, a) {
-			return nil
-		}
 	}
 	return n.gateway
 }

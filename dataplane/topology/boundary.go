@@ -125,7 +125,7 @@ func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*fro
 }
 
 // holdRoutes holds the prefixes of a route table that lead to a place of its own: the network, a
-// gateway, or an appliance. Whoever has such an address is there, and not on the internet. An
+// gateway, an appliance, or nowhere. Whoever has such an address is there, and not on the internet. An
 // appliance whose own routes lead on to the internet stands before a part of the internet. A
 // default route, also one of two halves, says nothing about who is there.
 func (s *routedSet) holdRoutes(set *policy.Set, r *routes, hold func(p netip.Prefix, format string, args ...any)) {
@@ -135,7 +135,7 @@ func (s *routedSet) holdRoutes(set *policy.Set, r *routes, hold func(p netip.Pre
 	for i := range r.table.Routes {
 		route := &r.table.Routes[i]
 		switch route.Hop {
-		case policy.HopVnetLocal, policy.HopGateway, policy.HopVirtualAppliance:
+		case policy.HopVnetLocal, policy.HopGateway, policy.HopVirtualAppliance, policy.HopNone:
 		default:
 			continue
 		}

@@ -33,7 +33,9 @@ type network struct {
 	peers  []peer
 	// gateway is nil when none is attached. behindOwn are the prefixes behind it, and
 	// behindGateway those behind it or behind the gateway of a peer.
-	gateway                  *Endpoint
+	gateway *Endpoint
+	// notBehind are the addresses of the networks that on-premises reaches through gateway, and of their peers.
+	notBehind                []netip.Prefix
 	behindOwn, behindGateway []netip.Prefix
 	frontends                map[packet.Addr]*frontend // of internal load balancers
 }
@@ -109,10 +111,21 @@ func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
 	}
 	for _, n := range s.list {
 		n.behindGateway = n.behindOwn
+		n.notBehind = append(n.notBehind, n.reached()...)
 		if remote := n.remoteGateway(); remote != nil {
 			n.behindGateway = remote.network.behindOwn
+			remote.network.notBehind = append(remote.network.notBehind, n.reached()...)
 		}
 	}
+}
+
+// reached are the address spaces of a network and of its peers.
+func (n *network) reached() []netip.Prefix {
+	all := slices.Clone(n.vnet.AddressSpace)
+	for i := range n.peers {
+		all = append(all, n.peers[i].space...)
+	}
+	return all
 }
 
 // remoteGateway is the peer that lends the network its gateway. It is nil when the network has

@@ -191,7 +191,12 @@ func TestAnApplianceThatNothingIsAttachedTo(t *testing.T) {
 }
 
 func TestWhoMaySendFromOnPremises(t *testing.T) {
-	s, err := Build(hubAndSpokes(), hubSpecs, NewRegistry())
+	set := hubAndSpokes()
+	for i, space := range []string{"192.168.60.0/24", "192.168.50.0/24"} {
+		v := set.VirtualNetworks[i] // the hub, and a spoke that uses its gateway
+		v.Peerings = append(v.Peerings, policy.Peering{AllowVirtualNetworkAccess: true, State: policy.PeeringConnected, RemoteAddressSpace: []netip.Prefix{pfx(space)}})
+	}
+	s, err := Build(set, hubSpecs, NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +210,8 @@ func TestWhoMaySendFromOnPremises(t *testing.T) {
 		{"an address that is not behind it", atGateway, "172.16.0.1", false},
 		{"an address of its network", atGateway, "10.0.1.5", false},
 		{"an address of a peer that the prefixes hold too", atGateway, "10.1.9.9", false},
+		{"an address of a peer that the policy has not got", atGateway, "192.168.60.7", false},
+		{"an address of a peer of a network that uses the gateway", atGateway, "192.168.50.7", false},
 		{"the platform", atGateway, "168.63.129.16", false},
 		{"an address behind the gateway, from the internet", atInternet, "192.168.7.7", false},
 		{"a private address that nobody has, from the internet", atInternet, "172.16.0.1", false},

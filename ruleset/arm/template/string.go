@@ -192,12 +192,20 @@ func split(f frame, args []any) (any, error) {
 	if err := f.budget.alloc(16 * (len(s) + 1)); err != nil {
 		return nil, err
 	}
-	if err := f.budget.step(len(s) * len(delimiters) / 16); err != nil {
-		return nil, err
+	each := 0 // bytes that one place may have compared
+	for _, d := range delimiters {
+		each += len(d) + 1
 	}
 	list := []any{}
-	start := 0
+	start, charged := 0, 0
 	for i := 0; i < len(s); {
+		if i >= charged { // in slices, so that the evaluation can end in between
+			const slice = 4096
+			if err := f.budget.step(each * slice / 16); err != nil {
+				return nil, err
+			}
+			charged = i + slice
+		}
 		length := 0
 		for _, d := range delimiters {
 			if d != "" && strings.HasPrefix(s[i:], d) {

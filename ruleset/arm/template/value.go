@@ -171,7 +171,8 @@ func asJSON(v any) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// parseJSON reads a value with numbers as they are written.
+// parseJSON reads a value with numbers as they are written. A key that an object has twice, in whatever case, is an
+// error.
 func parseJSON(data string) (any, error) {
 	decoder := json.NewDecoder(strings.NewReader(data))
 	decoder.UseNumber()
@@ -182,17 +183,16 @@ func parseJSON(data string) (any, error) {
 	if decoder.More() {
 		return nil, fmt.Errorf("there is something after the value")
 	}
+	if err := jsonkeys.Check([]byte(data), true); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 
-// parseFile reads a file's value. A key that an object has twice, in whatever case, is an error.
+// parseFile reads a file's value.
 func parseFile(data []byte) (any, error) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	v, err := parseJSON(string(data))
-	if err != nil {
-		return nil, err
-	}
-	return v, jsonkeys.Check(data, true)
+	return parseJSON(string(data))
 }
 
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }
