@@ -123,14 +123,16 @@ func (t *Table) unlink(f Flow, d Direction, hash uint64) {
 	}
 }
 
-// unpublish takes both entries of a flow that has ended out of the index.
-func (t *Table) unpublish(f Flow) {
+// hashes are those of a flow's two keys.
+func (t *Table) hashes(f Flow) (a, b uint64) {
 	original, reply := t.keys(f)
-	a, b := t.secrets.hash(&original), t.secrets.hash(&reply)
-	t.index.lock(a, b)
+	return t.secrets.hash(&original), t.secrets.hash(&reply)
+}
+
+// unpublish takes both entries of a flow that has ended out of the index; the locks of its hashes are held.
+func (t *Table) unpublish(f Flow, a, b uint64) {
 	t.unlink(f, Original, a)
-	if original != reply {
+	if original, reply := t.keys(f); original != reply {
 		t.unlink(f, Reply, b)
 	}
-	t.index.unlock(a, b)
 }

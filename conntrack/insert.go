@@ -70,22 +70,16 @@ func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow,
 		return 0, 0, false, w.refuse(why)
 	}
 	t.fill(f, k, init, p, now)
-	shared := t.portChanges(f, 1)
 	other, od, why, verdict := w.publish(f, k, init, p, now)
 	switch verdict {
 	case publishDone:
 		w.counts.created.Add(1)
-		if status(t.records[f].status.Load())&statusWaits != 0 {
-			t.unshare(f, shared) // its port is the other flow's until it is accepted
-		}
 		return f, Original, true, packet.NotDropped
 	case publishFound:
-		t.unshare(f, shared)
 		t.release(f)
 		t.unreserve(k.Zone, init.ReplyZone)
 		return other, od, false, w.Pass(other, od, p, now)
 	}
-	t.unshare(f, shared)
 	t.release(f)
 	t.unreserve(k.Zone, init.ReplyZone)
 	return 0, 0, false, w.refuse(why)
@@ -154,8 +148,8 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 			w.counts.translated.Add(1)
 		}
 		r.links[Original].Store(uint32(other))
-		r.status.Store(uint32(s))
 		late = t.records[other].successor.Swap(uint32(f + 1))
+		r.status.Store(uint32(s))
 	} else if verdict == publishDone {
 		for i, cause := range causes[:n] {
 			if !w.claim(over[i], cause) { // another worker has, and buries it
@@ -167,6 +161,7 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 		if r.marks&Translated != 0 {
 			w.counts.translated.Add(1)
 		}
+		t.portChanges(f, 1)
 		r.status.Store(uint32(s))
 		if reply != *k {
 			t.link(f, Reply, b)
@@ -205,36 +200,50 @@ func (t *Table) sameAttempt(f Flow, k *Key, init *Init, p *packet.Packet, now Ti
 func (w *Worker) Accepts(f Flow, d Direction, p *packet.Packet, now Tick) bool {
 	t := w.table
 	old := &t.records[f]
-	n := old.successor.Load()
-	if n == 0 || p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN|packet.ACK {
+	if old.successor.Load() == 0 || p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN|packet.ACK {
 		return false
 	}
-	next := Flow(n - 1)
-	r := &t.records[next]
-	a, b := t.keys(next)
-	if k, _ := t.keys(f); (a == k) != (d == Reply) || !t.sides[next].answers(Reply, p.Ack) ||
-		t.expiresIn(r, status(r.status.Load()), now) == 0 || !old.successor.CompareAndSwap(n, 0) {
-		return false
-	}
-	ha, hb := t.secrets.hash(&a), t.secrets.hash(&b)
+	ha, hb := t.hashes(f)
 	t.index.lock(ha, hb)
-	s := status(r.status.Load())
-	for s.live() && !w.move(r, s, s&^statusWaits) {
-		s = status(r.status.Load())
-	}
-	took := s.live() && w.claim(f, EndRestarted)
-	if took {
-		t.link(next, Reply, hb)
-		t.link(next, Original, ha)
+	took, claimed := false, false
+	if n := old.successor.Load(); n != 0 {
+		next := Flow(n - 1)
+		if took = t.accepts(f, next, d, p, now) && w.joins(next); took {
+			old.successor.Store(0)
+			claimed = w.claim(f, EndRestarted) // or another worker has ended it, and buries it
+			t.portChanges(next, 1)
+			a, b := t.hashes(next)
+			t.link(next, Reply, b)
+			t.link(next, Original, a)
+		}
 	}
 	t.index.unlock(ha, hb)
-	if took {
+	if claimed {
 		w.bury(f)
-		t.portChanges(next, 1)
-	} else {
-		w.End(next, EndRestarted) // another worker has ended one of them
 	}
 	return took
+}
+
+// accepts reports whether p, a packet of f, acknowledges the SYN of the flow that waits.
+func (t *Table) accepts(f, next Flow, d Direction, p *packet.Packet, now Tick) bool {
+	k, _ := t.keys(f)
+	a, _ := t.keys(next)
+	r := &t.records[next]
+	return (a == k) == (d == Reply) && t.sides[next].answers(Reply, p.Ack) && t.expiresIn(r, status(r.status.Load()), now) > 0
+}
+
+// joins ends a flow's waiting. It is false when the flow has ended.
+func (w *Worker) joins(f Flow) bool {
+	r := &w.table.records[f]
+	for {
+		s := status(r.status.Load())
+		if !s.live() {
+			return false
+		}
+		if w.move(r, s, s&^statusWaits) {
+			return true
+		}
+	}
 }
 
 // gone reports whether a flow with p's key is over at now, or ends because of p.

@@ -155,18 +155,6 @@ func (t *Table) portChanges(f Flow, by int32) (changed bool) {
 	return changed
 }
 
-// unshare takes back portChanges of a record that was not published. A port that another flow had
-// already stays taken.
-func (t *Table) unshare(f Flow, changed bool) {
-	if changed {
-		t.portChanges(f, -1)
-	} else if t.records[f].marks&Shared != 0 {
-		_, reply := t.keys(f)
-		k := portKey(&reply)
-		t.portCount(&k).flows.Add(-1)
-	}
-}
-
 // FreePort finds a port for which no live flow has the reply key k: the first free one from k.DstPort
 // on, among first to last, and leaves it in k. sender is the zone that asks. With contended, other
 // senders want ports of the address too, and each gets a share. It is false when no port is left, and

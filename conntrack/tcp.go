@@ -87,6 +87,8 @@ func (s tcpState) succeededBy(x *sides, d Direction, p *packet.Packet) bool {
 	switch s.peers[d] {
 	case peerOpening:
 		return !x.repeats(d, p)
+	case peerOpen:
+		return s.peers[1-d] != peerOpening || !x.repeats(d, p) // its answer may be lost
 	case peerSilent, peerJoined:
 		return s.peers[1-d] != peerOpening
 	}
@@ -103,7 +105,7 @@ func (s tcpState) next(d Direction, flags uint8) (to tcpState, refresh bool, dro
 		if s.peers[d] == peerSilent || s.peers[d] == peerJoined {
 			s.peers[d] = peerOpening
 		}
-		return s, true, packet.NotDropped
+		return s, d == Original, packet.NotDropped
 	case flags&packet.SYN != 0:
 		return s.afterSYNACK(d)
 	case flags&packet.FIN != 0:
@@ -129,6 +131,8 @@ func (x *sides) fits(from status, d Direction, p *packet.Packet) (flags uint8, s
 			return flags, from, false // of its answer, an old connection's, no number is known
 		case self == peerSilent && !picked:
 			return flags, from, flags&packet.ACK == 0 || x.answers(d, p.Ack)
+		case self == peerJoined && other == peerOpening && !picked: // what it expects is not known
+			return flags, from, flags&packet.ACK != 0 && x.answers(d, p.Ack)
 		}
 		return flags, from, x.resets(d, p)
 	case bareSYN(flags):

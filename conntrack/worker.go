@@ -71,7 +71,7 @@ func (w *Worker) Cut(f Flow, now Tick) {
 	r.see(now)
 	w.counts.ended[EndDenied].Add(1)
 	t.cuts.Add(1)
-	w.endSuccessor(r)
+	w.endSuccessor(f)
 }
 
 // Barred reports whether p, a packet without a flow, would begin a flow again that was cut: it is of the side that
@@ -209,6 +209,8 @@ func (w *Worker) passTCP(f Flow, d Direction, p *packet.Packet) (refresh bool, d
 		from := status(r.status.Load())
 		s := from.tcp()
 		switch {
+		case from.class().Cut(): // since it was looked up
+			return false, packet.DropFlowCut
 		case from.class().stateless():
 			if r.marks&Resets != 0 && p.TCPFlags&packet.ACK != 0 {
 				x.passLoose(d, p)
@@ -223,7 +225,7 @@ func (w *Worker) passTCP(f Flow, d Direction, p *packet.Packet) (refresh bool, d
 		flags, to, fits := x.fits(from, d, p)
 		if !fits {
 			w.counts.outOfWindow.Add(uint64(p.Segments))
-			if s.peers[d] == peerSilent && s.peers[1-d] == peerOpening && flags&packet.RST == 0 && flags&packet.SYN == 0 {
+			if from.live() && s.peers[d] == peerSilent && s.peers[1-d] == peerOpening && flags&packet.RST == 0 && flags&packet.SYN == 0 {
 				// An old connection's answer to a SYN, which the opener will reset (RFC 5961 section 4).
 				s.peers[d] = peerJoined
 				w.move(r, from, tcpStatus(s)|from&statusKept)
@@ -231,7 +233,7 @@ func (w *Worker) passTCP(f Flow, d Direction, p *packet.Packet) (refresh bool, d
 			return false, packet.NotDropped
 		}
 		s, refresh, drop := s.next(d, flags)
-		if to = tcpStatus(s) | to&statusKept; p.Fragment.IsFragment() {
+		if to = tcpStatus(s) | to&statusKept; p.Fragment.IsFragment() && !bareSYN(p.TCPFlags) {
 			to |= statusLoose // where its datagram ends is not known
 		}
 		if drop != packet.NotDropped || !from.live() || w.move(r, from, to) {
@@ -299,23 +301,40 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 }
 
 // bury takes a claimed flow out of the index and lets its record wait for reuse.
+//
+// A flow and the one that waits in its place have the same two keys. Whoever lets them know of each other,
+// or forget, holds the locks of these.
 func (w *Worker) bury(f Flow) {
 	t := w.table
 	r := &t.records[f]
-	w.endSuccessor(r)
-	if status(r.status.Load())&statusWaits != 0 {
+	a, b := t.hashes(f)
+	t.index.lock(a, b)
+	next := r.successor.Swap(0)
+	waits := status(r.status.Load())&statusWaits != 0
+	if waits {
 		t.records[r.links[Original].Load()].successor.CompareAndSwap(uint32(f+1), 0)
 	} else {
-		t.unpublish(f)
+		t.unpublish(f, a, b)
+	}
+	t.index.unlock(a, b)
+	if !waits {
 		t.portChanges(f, -1)
+	}
+	if next != 0 {
+		w.End(Flow(next-1), EndRestarted)
 	}
 	t.retire(f)
 }
 
-// endSuccessor ends the flow that waits in place of one that ends.
-func (w *Worker) endSuccessor(r *record) {
-	if n := r.successor.Swap(0); n != 0 {
-		w.End(Flow(n-1), EndRestarted)
+// endSuccessor ends the flow that waits in a flow's place.
+func (w *Worker) endSuccessor(f Flow) {
+	t := w.table
+	a, b := t.hashes(f)
+	t.index.lock(a, b)
+	next := t.records[f].successor.Swap(0)
+	t.index.unlock(a, b)
+	if next != 0 {
+		w.End(Flow(next-1), EndRestarted)
 	}
 }
 
@@ -347,8 +366,7 @@ func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 func (w *Worker) Answered(f Flow) bool {
 	s := status(w.table.records[f].status.Load())
 	if s.class() == ClassTCPSynSent {
-		reply := s.tcp().peers[Reply]
-		return reply != peerSilent && reply != peerJoined
+		return s.tcp().peers[Original] == peerOpen
 	}
 	return !s.class().unanswered()
 }

@@ -186,7 +186,7 @@ func (f *Flow) Succeeds(from int, p *packet.Packet) bool {
 		return false
 	}
 	self, other := f.sides[from], f.sides[1-from]
-	if self.opening() {
+	if self.opening() || self.acked && !self.fin && other.opening() { // its answer may be lost
 		return p.SeqEnd() != self.End && p.Seq+1 != other.Next
 	}
 	simultaneous := (!self.spoke || self.joined()) && other.opening()
@@ -195,8 +195,11 @@ func (f *Flow) Succeeds(from int, p *packet.Packet) bool {
 
 // Answered reports whether the side that did not begin the flow has been heard.
 func (f *Flow) Answered() bool {
-	b := f.sides[Reply]
-	return b.spoke && (f.Proto != packet.ProtoTCP || f.Stateless || !b.joined())
+	a, b := f.sides[Original], f.sides[Reply]
+	if _, state, _ := f.State(); f.Proto == packet.ProtoTCP && state == "syn_sent" {
+		return a.acked && !a.fin
+	}
+	return b.spoke
 }
 
 // Answers reports whether a SYN+ACK acknowledges the SYN that began the flow.
@@ -265,7 +268,7 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 		}
 		return f.credit(from, p, f.Seen)
 	}
-	if p.Fragment.IsFragment() {
+	if p.Fragment.IsFragment() && flags != packet.SYN {
 		f.Loose = true
 	}
 	switch flags {
@@ -275,6 +278,9 @@ func (f *Flow) passTCP(from int, p *packet.Packet, now time.Duration) packet.Dro
 	case packet.SYN:
 		if !self.acked {
 			self.spoke, self.syn = true, true
+		}
+		if from == Reply { // nobody knows that the other side asks for it
+			return f.credit(from, p, f.Seen)
 		}
 		return f.credit(from, p, now)
 	case packet.SYN | packet.ACK:

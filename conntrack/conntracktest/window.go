@@ -50,6 +50,8 @@ func (f *Flow) fits(from int, p *packet.Packet) bool {
 			return false
 		case !self.spoke && !f.picked:
 			return answersSYN
+		case self.joined() && other.opening() && !f.picked:
+			return flags&packet.ACK != 0 && answersSYN
 		}
 		return p.Seq == other.Next || p.Seq == self.End
 	case flags == packet.SYN:
