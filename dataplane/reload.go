@@ -23,13 +23,13 @@ func (e *Engine) Prepare(policy *policy.Set) (*topology.Snapshot, error) {
 func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
+	if !e.registry.Current(s) {
+		return ErrPrepared
+	}
 	if prepare != nil {
 		if err := prepare(s); err != nil {
 			return err
 		}
-	}
-	if !e.registry.Current(s) {
-		return ErrPrepared
 	}
 	old := e.Snapshot()
 	e.reclaimRules(old, s)

@@ -37,6 +37,7 @@ type rules struct {
 	mu         sync.Mutex
 	series     *series // of version; guarded by mu
 	version    uint64  // of the registry; guarded by mu
+	named      []bool  // by slot: a rule has it; never changed; guarded by mu
 	inForce    []bool  // by slot, of the policy of generation; never changed; guarded by mu
 	generation uint64  // guarded by mu
 }
@@ -47,36 +48,40 @@ var _ prometheus.TransactionalGatherer = (*rules)(nil)
 func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 	registry := r.engine.Registry()
 	version := registry.Version()
-	s, inForce := r.current(version)
+	s, named, inForce := r.current(version)
 	counts, last := r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
 	for now := registry.Version(); now != version; now = registry.Version() { // a slot may have got another rule
 		version = now
-		s, inForce = r.current(version)
+		s, named, inForce = r.current(version)
 		counts, last = r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
 	}
 	shown := func(slot int) bool {
-		return slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0
+		return named[slot] && (slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0)
 	}
 	p := s.take()
 	p.show(ruleHits, func(slot int) (float64, bool) { return float64(counts[slot].Hits), shown(slot) })
 	p.show(rulePackets, func(slot int) (float64, bool) { return float64(counts[slot].Packets), shown(slot) })
 	p.show(ruleBytes, func(slot int) (float64, bool) { return float64(counts[slot].Bytes), shown(slot) })
-	p.show(ruleLastHit, func(slot int) (float64, bool) { return unixSeconds(last[slot]), last[slot] > 0 })
+	p.show(ruleLastHit, func(slot int) (float64, bool) { return unixSeconds(last[slot]), named[slot] && last[slot] > 0 })
 	return p.shown, p.release, nil
 }
 
-// current returns the series of every slot, and which slots the policy has.
-func (r *rules) current(version uint64) (*series, []bool) {
+// current returns the series of every slot, which slots have a rule, and which the policy has.
+func (r *rules) current(version uint64) (*series, []bool, []bool) {
 	snapshot := r.engine.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.series == nil || r.version < version {
-		r.series, r.version = newSeries(ruleFamilies, ruleElements(r.engine.Registry().Keys())), version
+		keys := r.engine.Registry().Keys()
+		r.series, r.version, r.named = newSeries(ruleFamilies, ruleElements(keys)), version, make([]bool, len(keys))
+		for slot, k := range keys {
+			r.named[slot] = k != topology.RuleKey{}
+		}
 	}
 	if r.generation < snapshot.Generation {
 		r.inForce, r.generation = snapshot.MarkSlots(nil), snapshot.Generation
 	}
-	return r.series, r.inForce
+	return r.series, r.named, r.inForce
 }
 
 func ruleElements(keys []topology.RuleKey) []element {

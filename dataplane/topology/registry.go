@@ -60,7 +60,7 @@ func (r *Registry) Version() uint64 {
 func (r *Registry) At(slot uint32, generation uint64) (k RuleKey, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if int(slot) >= len(r.keys) || r.keys[slot] == (RuleKey{}) || generation < r.gone[slot] {
+	if int(slot) >= len(r.keys) || r.keys[slot] == (RuleKey{}) || generation <= r.gone[slot] && r.gone[slot] > 0 {
 		return RuleKey{}, false
 	}
 	return r.keys[slot], true
