@@ -113,9 +113,13 @@ func addEgresses(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet)
 
 // markContended finds the ports that endpoints of several attachments may take.
 func markContended(endpoints []*Endpoint) {
-	users := map[PortRange]int{} // attachment, or several
+	type pool struct {
+		ports PortRange
+		traffic
+	}
+	users := map[pool]int{} // attachment, or several
 	const several = -1
-	each := func(visit func(*Endpoint, *egress)) {
+	each := func(visit func(*Endpoint, pool, *egress)) {
 		for _, e := range endpoints {
 			if e.egress == nil || e.Attachment < 0 {
 				continue
@@ -123,20 +127,20 @@ func markContended(endpoints []*Endpoint) {
 			for family := range e.egress {
 				for k := range e.egress[family] {
 					if out := &e.egress[family][k]; out.kind == egressShared {
-						visit(e, out)
+						visit(e, pool{out.ports[0], traffic(k)}, out)
 					}
 				}
 			}
 		}
 	}
-	each(func(e *Endpoint, out *egress) {
-		if user, ok := users[out.ports[0]]; !ok {
-			users[out.ports[0]] = e.Attachment
+	each(func(e *Endpoint, p pool, _ *egress) {
+		if user, ok := users[p]; !ok {
+			users[p] = e.Attachment
 		} else if user != e.Attachment {
-			users[out.ports[0]] = several
+			users[p] = several
 		}
 	})
-	each(func(_ *Endpoint, out *egress) { out.contended = users[out.ports[0]] == several })
+	each(func(_ *Endpoint, p pool, out *egress) { out.contended = users[p] == several })
 }
 
 // outboundMethod follows Azure's precedence: NAT gateway, the ipConfiguration's public address,
