@@ -440,3 +440,18 @@ func TestExpireLeavesWhatIsNotOver(t *testing.T) {
 		t.Errorf("%d flows ended in time, want 2", n)
 	}
 }
+
+// A worker may hold a flow that has ended. An old connection's answer to its SYN leaves it ended.
+func TestAnOldConnectionsAnswerBringsNoFlowBack(t *testing.T) {
+	r := newRig(t, Options{})
+	syn := newPacket(packet.ProtoTCP, 1, 2, 1000, 80)
+	syn.TCPFlags, syn.Seq, syn.Window = packet.SYN, 1000, 1000
+	f := r.create(0, 1, syn)
+	r.w.End(f, EndFlushed)
+	ack := reversed(syn)
+	ack.TCPFlags, ack.Seq, ack.Ack, ack.Window = packet.ACK, 7, 7, 1000
+	r.w.Pass(f, Reply, ack, r.now)
+	if s := status(r.records[f].status.Load()); s.live() {
+		t.Errorf("the flow lives again: %#x", uint32(s))
+	}
+}
