@@ -117,7 +117,7 @@ func TestAFragmentEndsTheLookAtWindows(t *testing.T) {
 	}
 }
 
-// Connections of which every segment is in, out or at the edge of its window, and the slow reference.
+// The table and the slow reference get the same connections. Segments are in, out or at the edge of their windows.
 func TestWindowsAgreeWithTheReference(t *testing.T) {
 	runs, length := 3000, 60
 	if testing.Short() {

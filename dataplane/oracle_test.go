@@ -66,7 +66,7 @@ type expectation struct {
 	// begins is the flow that the packet begins, unless there is no room; ends the one
 	// that it takes the place of.
 	begins, ends *oracleFlow
-	succeeds     *oracleFlow // in place of which begins is to wait
+	succeeds     *oracleFlow // the live flow that begins waits to replace
 	again        bool        // a live flow was judged
 	belongs      relation
 	key          conntrack.Key // of the flow that it belongs to

@@ -10,7 +10,8 @@ import (
 
 // A write to a TUN runs the network stack of the receiver's namespace, its netfilter rules included, on
 // the thread that writes. So a worker that finds a receiver slow hands the packets to a goroutine of the
-// receiver's own, which uses half of a processor at most. What that one does not get done is dropped, and
+// receiver's own, which rests about as long as it works, a
+// millisecond at most. What that one does not get done is dropped, and
 // everybody else's packets go on.
 
 const (

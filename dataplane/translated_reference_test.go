@@ -87,7 +87,7 @@ func (r slowTranslation) leave(from int, f *fate) packet.Drop {
 	return packet.NotDropped
 }
 
-// enter lists whom a public address leads to.
+// enter lists the endpoints that a public address leads to.
 func (r slowTranslation) enter(to fate) (list []fate) {
 	for i, nic := range r.set.NetworkInterfaces {
 		if p := nic.IPConfigurations[0].PublicIPAddress; p != nil && p.Address.String() == to.dst {

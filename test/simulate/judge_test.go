@@ -206,8 +206,8 @@ func (m *model) judgeFlow(s *sent, exact bool) (*conversation, error) {
 	return m.begin(s, m.plans[0].sender(s.from, s.p.Src), to, &answers, exact), m.unharmed(s)
 }
 
-// begins reports that the rules let a packet begin a conversation the way that it went, and with whom. Of one that
-// did not arrive it is enough that there may be a way.
+// begins reports that the rules let a packet begin a conversation, and names its receiver. A packet that arrived must
+// have come by that way. For another one it is enough that there may be a way.
 func (m *model) begins(s *sent) (to int, ok bool) {
 	if !s.mayBegin() {
 		return 0, false

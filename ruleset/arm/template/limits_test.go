@@ -72,10 +72,10 @@ func dear(expression string) map[string]any {
 
 func TestHostile07TemplateCPU(t *testing.T) {
 	for name, expression := range dearSteps {
+		if testing.Short() && name != "a text's prefix" && name != "a text in a list" && name != "an object merged" {
+			continue // each of the others takes a second
+		}
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name != "a text's prefix" && name != "a text in a list" && name != "an object merged" {
-				t.Skip("takes a second")
-			}
 			r := Evaluate(dear(strings.ReplaceAll(expression, "lambdaVariables('i'), 1", "string(lambdaVariables('i')), 1")), Options{File: "bomb.json"})
 			if len(r.Problems) != 1 {
 				t.Fatalf("%d problems, and %v", len(r.Problems), r.Document["resources"])
