@@ -1,17 +1,12 @@
 package arm
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
 
@@ -128,8 +123,6 @@ type resource struct {
 	children    []*resource
 }
 
-var utf8BOM = []byte("\xef\xbb\xbf")
-
 // document collects the resources of a parsed file.
 func (l *loader) document(file string, value any, err error) {
 	if err != nil {
@@ -139,55 +132,16 @@ func (l *loader) document(file string, value any, err error) {
 	l.collect(file, value, nil)
 }
 
-var errUTF16 = errors.New("the file is UTF-16; JSON is read as UTF-8")
-
-// isUTF16 reports UTF-16, which Windows PowerShell writes when output is redirected.
-func isUTF16(data []byte) bool {
-	return bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
-}
-
-// parseDocument parses a file. The error says where the JSON is malformed, or has a key twice.
+// parseDocument parses a file. An error begins with its line and column.
 func parseDocument(data []byte) (any, error) {
-	if isUTF16(data) {
-		return nil, errUTF16
-	}
-	data = bytes.TrimPrefix(data, utf8BOM)
-	value, err := parseJSON(data)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		err = fmt.Errorf("%s: %w", position(data, syntax.Offset), err)
-	}
+	d, err := jsonc.Parse(data, func(value any) bool {
+		body, _ := value.(map[string]any)
+		return terraform.Is(body) // its names are told apart by case
+	})
 	if err != nil {
-		return value, err
-	}
-	// Names of Terraform are told apart by case.
-	body, _ := value.(map[string]any)
-	if err := jsonkeys.Check(data, !terraform.Is(body)); err != nil {
 		return nil, err
 	}
-	return value, nil
-}
-
-// parseJSON keeps numbers as they are written. Malformed JSON is read a second time:
-// only Unmarshal's error has the place, and only it finds text after the value.
-func parseJSON(data []byte) (any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var value any
-	err := decoder.Decode(&value)
-	if err == nil && len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) == 0 {
-		return value, nil
-	}
-	var whole json.RawMessage
-	return nil, cmp.Or(json.Unmarshal(data, &whole), err)
-}
-
-// position is the line and column, in bytes, of the last of offset bytes.
-func position(data []byte, offset int64) string {
-	before := data[:max(0, min(int(offset)-1, len(data)))]
-	line := 1 + bytes.Count(before, []byte("\n"))
-	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Sprintf("line %d, column %d", line, column)
+	return d.Value, nil
 }
 
 // collect finds resources in a document's value, a list or a template's part.

@@ -119,7 +119,7 @@ func (r *instance) linked(place string, link map[string]any) (map[string]any, st
 	if err := r.budget.alloc(len(data)); err != nil {
 		return leave(err)
 	}
-	parsed, err := parseFile(data)
+	parsed, err := parseJSON(string(data))
 	template, ok := parsed.(map[string]any)
 	if err != nil || !ok {
 		return leave(fmt.Errorf("the linked template %s is no JSON object: %v", file, err))

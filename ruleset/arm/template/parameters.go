@@ -18,7 +18,7 @@ func Declared(document map[string]any) []string { return sortedKeys(object(docum
 // ParseParameters reads a parameters file: Azure's deploymentParameters document, or only
 // the object inside it.
 func ParseParameters(data []byte) (map[string]any, error) {
-	v, err := parseFile(data)
+	v, err := parseJSON(string(data))
 	if err != nil {
 		return nil, err
 	}
