@@ -232,6 +232,7 @@ func (l *loader) folder(root string, add func(file string)) {
 	}
 	slices.Sort(found)
 	for _, file := range found {
+		l.folders[file] = root
 		add(file)
 	}
 }

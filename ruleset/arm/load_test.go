@@ -263,8 +263,10 @@ func TestTemplateExpressionsAreLeftOpen(t *testing.T) {
 		unresolved     []string // "field value"
 		faults         []string // codes
 	}{
-		{"a name", group(`"name": "[parameters('n')]", "properties": {"securityRules": [{"name": "a", ` + literal + `}]}`), 1, 1, nil, nil},
-		{"a rule's name", group(`"name": "n", "properties": {"securityRules": [{"name": "[concat('a')]", ` + literal + `}]}`), 1, 1, nil, nil},
+		{"a name", group(`"name": "[parameters('n')]", "properties": {"securityRules": [{"name": "a", ` + literal + `}]}`), 0, 0,
+			[]string{"name [parameters('n')]"}, nil},
+		{"a rule's name", group(`"name": "n", "properties": {"securityRules": [{"name": "[parameters('a')]", ` + literal + `}]}`), 1, 0,
+			[]string{"name [parameters('a')]"}, nil},
 		{"a rule's field", group(`"name": "n", "properties": {"securityRules": [{"name": "a", ` + fmt.Sprintf(rule, `"[parameters('p')]"`) + `}]}`), 1, 0,
 			[]string{"sourceAddressPrefix [parameters('p')]"}, nil},
 		{"the other fields of that rule are checked", group(`"name": "n", "properties": {"securityRules": [{"name": "a", ` +

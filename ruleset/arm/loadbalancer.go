@@ -70,9 +70,6 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	b := &balancer{LoadBalancer: &policy.LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
 	b.SKU = f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUGateway)
 	f.markCondition(r)
-	if r.anonymous() { // its parts would have no ids
-		f.markOpen("name", r.name)
-	}
 	if len(f.open) > 0 {
 		l.registerOpen(r)
 		return

@@ -62,12 +62,18 @@ func (l *loader) buildASG(r *resource) {
 	}
 }
 
-// named reports whether a resource has a name; without one it is faulty.
+// named reports whether a resource can be read: without a name it is faulty. One with an open name is open as a whole:
+// nothing can tell what refers to it.
 func (f *fields) named(r *resource) bool {
-	if r.name == "" {
+	switch {
+	case r.name == "":
 		f.fault(CodeInvalidRequestFormat, "name", "", "a resource needs a name or an id")
+		return false
+	case r.nameUnknown && r.id == "":
+		f.markOpen("name", r.name)
+		return !f.translating
 	}
-	return r.name != ""
+	return true
 }
 
 // registerOpen registers a resource that stays open, so that references to it are not
@@ -117,6 +123,9 @@ func (l *loader) buildGroup(r *resource) {
 		File: r.file, Name: r.name, ID: r.identity(), UnknownName: r.nameUnknown,
 		FlushConnection: f.flag("flushConnection", false),
 	}
+	if r.nameUnknown {
+		f.named(r)
+	}
 	raw.Location, _ = lookup(r.body, "location").(string)
 	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
 		raw.ResourceGUID = guid
@@ -161,7 +170,9 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
 	rule.ID, _ = lookup(body, "id").(string)
 	readFields(f, &rule, ruleset.SecurityRuleFields)
-	f.open["name"] = nameUnknown
+	if nameUnknown {
+		f.markOpen("name", name)
+	}
 	for _, field := range ruleset.SecurityRuleFields {
 		if field.Literal {
 			f.open[field.Name] = isExpression(*field.Text(&rule))

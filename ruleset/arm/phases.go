@@ -30,6 +30,7 @@ type loader struct {
 	balancers     []*balancer
 	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
 
+	folders map[string]string // the folder of the policy that a file was found in
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
 }
@@ -39,7 +40,7 @@ func newLoader() *loader {
 		source: &source{open: readRegular, seen: map[string]seenFile{}},
 		out:    &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index:  newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, reasons: map[string]map[string]string{},
 	}
 }
 

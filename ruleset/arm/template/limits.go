@@ -50,6 +50,7 @@ type budget struct {
 	depth        int
 	ctx          context.Context
 	unlooked     int // steps since the last look at ctx
+	cycles       int // values that were found to refer to themselves
 	// where is the expression at which the evaluation ended early.
 	where *Problem
 	// spent is the reason why the evaluation ended early; nil if it did not.

@@ -179,48 +179,86 @@ func part(resource map[string]any, full bool) any {
 // find finds the resource of a reference: a symbolic name, an id, a type with a name, or a
 // name that only one resource of the template has. Nil when there is none.
 func (f frame) find(name string) (*instance, error) {
-	if r := f.scope.symbols[strings.ToLower(name)]; r != nil {
-		return r, nil
+	r, err := f.search(name)
+	if r == nil && err == nil && f.engine.expandAll() {
+		r, err = f.search(name)
 	}
-	if r := f.engine.instances[strings.ToLower(strings.TrimSuffix(name, "/"))]; r != nil {
-		return r, nil
+	return r, err
+}
+
+func (f frame) search(name string) (*instance, error) {
+	for s := f.scope; s != nil; s = s.outerScope() {
+		if r := s.symbols[strings.ToLower(name)]; r != nil {
+			return r, nil
+		}
 	}
-	segments := strings.Split(strings.Trim(name, "/"), "/")
-	if strings.HasPrefix(name, "/") || len(segments) > 2 {
-		if strings.HasPrefix(strings.ToLower(name), "/subscriptions/") || len(segments)%2 == 0 {
-			return nil, nil
-		}
-		kind, names := segments[0], []string{}
-		for i, s := range segments[1:] {
-			if i%2 == 0 {
-				kind += "/" + s
-			} else {
-				names = append(names, s)
-			}
-		}
-		id, err := typedID(f.scope.target.id(), kind, names)
-		if err != nil {
-			return nil, nil
-		}
-		return f.engine.instances[strings.ToLower(id)], nil
+	trimmed := strings.Trim(name, "/")
+	rooted := strings.HasPrefix(name, "/")
+	switch segments := strings.Split(trimmed, "/"); {
+	case strings.EqualFold(segments[0], "subscriptions"), rooted && strings.EqualFold(segments[0], "providers"):
+		return f.registered("/" + trimmed)
+	case strings.EqualFold(segments[0], "resourceGroups"):
+		return f.registered("/subscriptions/" + f.target.subscription + "/" + trimmed)
+	case strings.EqualFold(segments[0], "providers"):
+		return f.relative(trimmed[len("providers/"):])
+	case rooted || len(segments) > 2:
+		return f.relative(trimmed)
 	}
-	for s := f.scope; s != nil; {
-		var found *instance
-		for _, r := range s.instances {
-			if !strings.EqualFold(r.name, name) && !strings.EqualFold(lastName(r.name), name) || r.name == "" {
-				continue
-			}
-			if found != nil && strings.EqualFold(found.name, r.name) != strings.EqualFold(r.name, name) {
-				return nil, fmt.Errorf("the name %s fits several resources: %s and %s; allowed is a resource id", clip(name), found.id, r.id)
-			}
-			found = r
+	return f.byName(name)
+}
+
+// registered finds the resource of an id.
+func (f frame) registered(id string) (*instance, error) {
+	list := f.engine.instances[strings.ToLower(id)]
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return only(list, id)
+}
+
+// relative finds a resource by its type and name, such as Microsoft.Network/virtualNetworks/v/subnets/s: where the
+// template's resources are deployed, then where its expressions stand.
+func (f frame) relative(name string) (*instance, error) {
+	for _, in := range []group{f.target, f.home} {
+		if r, err := f.registered(in.id() + "/providers/" + name); r != nil || err != nil {
+			return r, err
 		}
-		if found != nil || s.outer == nil {
-			return found, nil
-		}
-		s = s.outer.scope
 	}
 	return nil, nil
+}
+
+// byName finds a resource of the template by its name, else by the name's last part.
+func (f frame) byName(name string) (*instance, error) {
+	for s := f.scope; s != nil; s = s.outerScope() {
+		var whole, last []*instance
+		s.each(func(r *instance) {
+			switch {
+			case r.name == "":
+			case strings.EqualFold(r.name, name):
+				whole = append(whole, r)
+			case strings.EqualFold(lastName(r.name), name):
+				last = append(last, r)
+			}
+		})
+		for _, list := range [][]*instance{whole, last} {
+			if len(list) > 0 {
+				return only(list, name)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// only is the one resource of a list.
+func only(list []*instance, name string) (*instance, error) {
+	if len(list) == 1 {
+		return list[0], nil
+	}
+	places := make([]string, len(list))
+	for i, r := range list {
+		places[i] = r.kind + " at " + r.place
+	}
+	return nil, fmt.Errorf("%s fits several resources of the template: %s; which one holds is not known", clip(name), clip(strings.Join(places, ", ")))
 }
 
 // runtime is the object of a resource in Options.Runtime, by id or name.
@@ -252,8 +290,12 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 				return nil, fmt.Errorf("the outputs of the deployment %s are not known: %w", r.name, err)
 			}
 		}
+		id, name := any(r.id), any(r.name)
+		if r.id == "" {
+			id, name = r.openID(), r.openID()
+		}
 		return part(overlay(map[string]any{
-			"id": r.id, "name": r.name, "type": r.kind,
+			"id": id, "name": name, "type": r.kind,
 			"properties": map[string]any{"outputs": outputs, "provisioningState": "Succeeded"},
 		}, known), full), nil
 	}
@@ -266,7 +308,9 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 	}
 	body, _ := v.(map[string]any)
 	whole := maps.Clone(body)
-	whole["id"] = r.id
+	if whole["id"] = r.id; r.id == "" {
+		whole["id"] = r.openID()
+	}
 	location := text(body, "location")
 	if location == "" {
 		location = r.target.location
@@ -275,6 +319,7 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 		return nil, u.problem
 	}
 	properties := overlay(map[string]any{"provisioningState": "Succeeded"}, object(body, "properties"))
+	properties = overlay(properties, r.parts(properties))
 	whole["properties"] = overlay(properties, derived(r.kind, lastName(r.name), location, properties))
 	if known != nil {
 		merged := overlay(whole, known)
@@ -299,30 +344,6 @@ func overlay(below, above map[string]any) map[string]any {
 		out[name] = v
 	}
 	return out
-}
-
-// derived are properties that Azure derives, by a documented rule of its public cloud, from
-// a resource's name and properties.
-func derived(kind, name, location string, properties map[string]any) map[string]any {
-	region := strings.ToLower(strings.ReplaceAll(location, " ", ""))
-	switch strings.ToLower(kind) {
-	case "microsoft.storage/storageaccounts":
-		endpoints := map[string]any{}
-		for _, service := range []string{"blob", "queue", "table", "file", "dfs"} {
-			endpoints[service] = "https://" + name + "." + service + ".core.windows.net/"
-		}
-		return map[string]any{"primaryEndpoints": endpoints, "primaryLocation": region}
-	case "microsoft.network/publicipaddresses":
-		if label := text(object(properties, "dnsSettings"), "domainNameLabel"); label != "" {
-			fqdn := map[string]any{"fqdn": label + "." + region + ".cloudapp.azure.com"}
-			return map[string]any{"dnsSettings": overlay(object(properties, "dnsSettings"), fqdn)}
-		}
-	case "microsoft.keyvault/vaults":
-		return map[string]any{"vaultUri": "https://" + name + ".vault.azure.net/"}
-	case "microsoft.web/sites":
-		return map[string]any{"defaultHostName": name + ".azurewebsites.net"}
-	}
-	return nil
 }
 
 // list answers the functions whose names begin with list, such as listKeys.

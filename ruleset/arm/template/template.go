@@ -64,8 +64,10 @@ type Options struct {
 	// Runtime holds values that only Azure knows: resources in the form of Azure's answers,
 	// by id or name. Answers of list functions are under the functions' names.
 	Runtime map[string]any
-	// ReadFile reads linked templates below the folder of File; nil: they are not read.
+	// ReadFile reads linked templates and their parameters files below Folder; nil: they are not read.
 	ReadFile func(path string) ([]byte, error)
+	// Folder holds every file that links may name; empty: the folder of File.
+	Folder string
 }
 
 // Text is the value of a parameter from a command line.
@@ -81,7 +83,10 @@ type Result struct {
 	Problems []*Problem
 	// Links are templates that were not read, so that Document lacks their resources.
 	Links []*Problem
-	// Faults are wrong values of parameters. Whatever depends on them is wrong too.
+	// Guesses are absolute links for which a file was read whose path ends like theirs.
+	Guesses []*Problem
+	// Faults are wrong values of parameters, and arguments of deployments that Azure refuses. Whatever depends on them
+	// is wrong too.
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
@@ -95,7 +100,7 @@ func (o *Options) tenant() string {
 }
 
 func (o *Options) group() group {
-	g := group{o.Subscription, o.ResourceGroup, o.Location}
+	g := group{subscription: o.Subscription, name: o.ResourceGroup, location: o.Location}
 	if g.subscription == "" {
 		g.subscription = NoSubscription
 	}
@@ -139,19 +144,21 @@ func plain(v any) bool {
 }
 
 func evaluate(document map[string]any, o Options, b *budget) *Result {
-	e := &engine{options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string]*instance{}}
+	e := newEngine(o, b)
 	s := e.newScope(o.File, "", document)
 	s.name = o.Deployment
 	if s.name == "" {
 		base := filepath.Base(o.File)
 		s.name = base[:len(base)-len(filepath.Ext(base))]
 	}
-	s.target = o.group()
+	s.target = o.group().of(document)
 	s.home = s.target
+	e.base = s.target
 	s.takeParameters(o.Parameters)
 	s.expand()
 	x := exporter{engine: e, seen: map[string]bool{}}
 	e.result.Document = x.document(s)
+	e.result.Links, e.result.Guesses = once(e.result.Links), once(e.result.Guesses)
 	outputs := s.outputs()
 	e.result.Outputs = map[string]any{}
 	for _, name := range sortedKeys(outputs) {
@@ -168,10 +175,22 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 	return e.result
 }
 
+// once drops what a template that was expanded again said again.
+func once(list []*Problem) []*Problem {
+	type key struct{ file, place string }
+	seen := map[key]bool{}
+	return slices.DeleteFunc(list, func(p *Problem) bool {
+		k := key{p.File, p.Place}
+		again := seen[k]
+		seen[k] = true
+		return again
+	})
+}
+
 // onlyProblem makes the result consist of one problem.
 func (e *engine) onlyProblem(u unresolved) {
 	e.result.Document = map[string]any{"resources": u.problem.Expression}
-	e.result.Problems, e.result.Links, e.result.Outputs = []*Problem{u.problem}, nil, nil
+	e.result.Problems, e.result.Links, e.result.Guesses, e.result.Outputs = []*Problem{u.problem}, nil, nil, nil
 }
 
 // exporter turns evaluated values into a document.
@@ -228,6 +247,7 @@ func (x *exporter) resource(list []any, r *instance) []any {
 			out["properties"] = properties
 		}
 		properties["template"] = x.document(s)
+		r.checkArguments(s)
 	}
 	var children []any
 	for _, child := range r.children {
@@ -245,7 +265,7 @@ func (x *exporter) resource(list []any, r *instance) []any {
 // placed reports whether the resource's subscription and group were given. An id made of
 // defaults is left out: other documents know only the name.
 func (x *exporter) placed(r *instance) bool {
-	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().group() != x.options.group()
+	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().group() != x.base
 }
 
 // value escapes texts that look like expressions, and restores expressions that were not

@@ -117,7 +117,7 @@ var templates = []struct {
 			"template": {"parameters": {"p": {"type": "string"}, "q": {"type": "string"}}, "resources": [
 			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "q": "[parameters('q')]", "d": "[deployment().name]"}}]}`) + `]}`,
 		[]string{`deployments d`, `  networkSecurityGroups n {"d":"d","p":"outer!","q":"[parameters('q')]"}`},
-		[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no value"}},
+		[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no defaultValue, and the deployment at resources[0] passes no value for it"}},
 	{"outputs of a nested deployment", `{"resources": [` +
 		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": {"resources": [{`+nsgType+`, "name": "n", "properties": {"x": 5}}],
 			"outputs": {"x": {"type": "int", "value": "[reference('n').x]"}, "l": {"type": "array", "copy": {"count": 2, "input": "[copyIndex(1)]"}}}}`) +
@@ -246,7 +246,7 @@ func TestParameterFiles(t *testing.T) {
 	tests := []struct{ name, data, want, fault string }{
 		{"Azure's form", `{"$schema": "x", "contentVersion": "1.0.0.0", "parameters": {"a": {"value": 1}, "b": {"reference": {"keyVault": {}}}}}`, `{"a":1,"b":{}}`, ""},
 		{"the inner object alone", `{"a": {"value": [1]}}`, `{"a":[1]}`, ""},
-		{"a bare value", `{"parameters": {"a": 1}}`, "", "parameters.a: allowed is an object with a value"},
+		{"a bare value", `{"parameters": {"a": 1}}`, "", "line 1, column 22: parameters.a: allowed is an object with a value or a reference"},
 		{"a list", `[]`, "", "a parameters file holds an object"},
 	}
 	for _, tt := range tests {
@@ -258,7 +258,10 @@ func TestParameterFiles(t *testing.T) {
 				}
 				return
 			}
-			if got, _ := asJSON(values); err != nil || got != tt.want {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := asJSON(values.Values); err != nil || got != tt.want {
 				t.Errorf("got %s, %v, want %s", got, err, tt.want)
 			}
 		})
