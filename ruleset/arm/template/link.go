@@ -68,7 +68,7 @@ func (r *instance) follow(place string, link any, what string) (f linkedFile, er
 		}
 		return f, nil
 	}
-	return f, fmt.Errorf("the %s %s is remote and is not fetched: lay it below the folder of the template under the end of its path, or name it by relativePath",
+	return f, fmt.Errorf("the %s %s is remote and is not fetched: lay it below the folder of the template, where the end of its path leads",
 		what, clip(uri))
 }
 

@@ -134,7 +134,16 @@ func reference(f frame, args []any) (any, error) {
 		return nil, err
 	}
 	known := f.runtime(name, r)
+	if r != nil && r.existing && r.id != "" { // it may be a resource of the template all the same
+		name = r.id
+		if r, err = f.find(name); err != nil {
+			return nil, err
+		}
+	}
 	if r == nil && known == nil {
+		if p, err := f.inlinePart(name, full); p != nil || err != nil {
+			return p, err
+		}
 		return nil, fmt.Errorf("the resource %s is not in the template: only Azure knows its properties; give them with --runtime", clip(name))
 	}
 	if r == nil {
@@ -205,6 +214,32 @@ func (f frame) search(name string) (*instance, error) {
 		return f.relative(trimmed)
 	}
 	return f.byName(name)
+}
+
+// inlinePart is a resource that stands only in a list of its parent, such as a subnet of a network; nil when there is
+// none of that id.
+func (f frame) inlinePart(id string, full bool) (any, error) {
+	segments := strings.Split(strings.TrimSuffix(id, "/"), "/")
+	n := len(segments) - 2
+	if n < 8 { // the parent's id has two segments for subscription, group and provider, and two of its own
+		return nil, nil
+	}
+	parent, err := f.find(strings.Join(segments[:n], "/"))
+	if parent == nil || err != nil {
+		return nil, err
+	}
+	v, err := parent.referred(nil, false)
+	if err != nil {
+		return nil, err
+	}
+	properties, _ := v.(map[string]any)
+	list, _ := get(properties, segments[n]).([]any)
+	for _, e := range list {
+		if o, ok := e.(map[string]any); ok && strings.EqualFold(text(o, "name"), segments[n+1]) {
+			return part(o, full), nil
+		}
+	}
+	return nil, nil
 }
 
 // registered finds the resource of an id.
@@ -298,9 +333,6 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 			"id": id, "name": name, "type": r.kind,
 			"properties": map[string]any{"outputs": outputs, "provisioningState": "Succeeded"},
 		}, known), full), nil
-	}
-	if r.existing && known == nil {
-		return nil, fmt.Errorf("the resource %s exists already: only Azure knows its properties; give them with --runtime", clip(r.id))
 	}
 	v, err := r.rest.get(r.budget)
 	if err != nil {

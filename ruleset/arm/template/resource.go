@@ -146,7 +146,7 @@ func (e *engine) register(r *instance) {
 	if r.isDeployment() {
 		e.deployments = append(e.deployments, r)
 	}
-	if r.id == "" {
+	if r.id == "" || r.existing {
 		return
 	}
 	id := strings.ToLower(r.id)
@@ -247,11 +247,23 @@ func (r *instance) identify() {
 	case unresolved:
 		return
 	case string:
-		if strings.HasPrefix(s, "/subscriptions/") {
-			scope = s
-		}
+		scope = scopeID(scope, s)
 	}
 	r.id, _ = typedID(scope, kind, strings.Split(name, "/")) // a type or name that fits no id is Azure's to refuse
+}
+
+// scopeID is the id that a resource's scope means, where group begins the ids: an id, a resource there, a management group,
+// or "/" for the tenant.
+func scopeID(group, scope string) string {
+	switch {
+	case scope == "":
+		return group
+	case scope[0] == '/':
+		return strings.TrimSuffix(scope, "/")
+	case strings.HasPrefix(strings.ToLower(scope), "microsoft.management/managementgroups/"):
+		return "/providers/" + scope
+	}
+	return group + "/providers/" + scope
 }
 
 // group is the resource group of the resource: its own or its deployment's.

@@ -107,7 +107,7 @@ var templates = []struct {
 			"uses": {` + nsgType + `, "name": "n", "properties": {"fqdn": "[reference('ip').dnsSettings.fqdn]", "one": "[reference('loop[1]').v]", "all": "[length(references('loop'))]", "old": "[reference('old').x]"}}}}`,
 		[]string{`publicIPAddresses ip {"dnsSettings":{"domainNameLabel":"x"}}`, `networkSecurityGroups g0 {"v":0}`, `networkSecurityGroups g1 {"v":1}`,
 			`networkSecurityGroups n {"all":2,"fqdn":"x.northeurope.cloudapp.azure.com","old":"[reference('old').x]","one":1}`},
-		[]string{"resources.uses.properties.old: exists already: only Azure knows its properties"}},
+		[]string{"resources.uses.properties.old: virtualNetworks/old is not in the template: only Azure knows its properties"}},
 	{"a nested template sees the outer parameters and variables", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "variables": {"v": "ov"}, "resources": [` +
 		nested(`"mode": "Incremental", "template": {"parameters": {"p": {"type": "string", "defaultValue": "inner"}}, "variables": {"v": "iv"}, "resources": [
 			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "v": "[variables('v')]"}}]}`) + `]}`,
