@@ -320,6 +320,54 @@ func TestLinkedTemplates(t *testing.T) {
 	}
 }
 
+// A remote template that lies here is read: under the folder's address for sure, else with a note that it was guessed.
+func TestRemoteTemplatesThatLieHere(t *testing.T) {
+	const rules = `{"resources": [{"type": "T/x", "name": "linked"}]}`
+	for _, tt := range []struct {
+		name, link, artifacts, folder string
+		files                         []string
+		read, guess, unread           string
+	}{
+		{name: "below _artifactsLocation", link: "[uri(parameters('_artifactsLocation'), concat('nested/rules.json', parameters('_artifactsLocationSasToken')))]",
+			artifacts: "https://example.com/t/", files: []string{"dir/nested/rules.json"}, read: "dir/nested/rules.json"},
+		{name: "below _artifactsLocation, though the end of the path lies here too", link: "[concat(parameters('_artifactsLocation'), '/none/rules.json')]",
+			artifacts: "https://example.com/t", files: []string{"dir/rules.json"}, unread: "https://example.com/t/none/rules.json is remote and is not fetched"},
+		{name: "below _artifactsLocation, out of the folder", link: "[uri(parameters('_artifactsLocation'), '../rules.json')]",
+			artifacts: "https://example.com/t/", files: []string{"rules.json"}, unread: "is remote and is not fetched"},
+		{name: "by the end of its path", link: "https://example.com/a/b/nested/rules.json?sig=x", files: []string{"dir/nested/rules.json", "dir/rules.json"},
+			read: "dir/nested/rules.json", guess: "https://example.com/a/b/nested/rules.json is read from dir/nested/rules.json, because their paths end alike"},
+		{name: "the template itself is no template that it links", link: "https://example.com/a/main.json", files: []string{"dir/main.json"}, unread: "is remote and is not fetched"},
+		{name: "in another part of the folder", link: "[uri(deployment().properties.templateLink.uri, '../shared/rules.json')]", folder: ".",
+			files: []string{"shared/rules.json"}, read: "shared/rules.json"},
+		{name: "out of the folder", link: "[uri(deployment().properties.templateLink.uri, '../../shared/rules.json')]", folder: ".",
+			files: []string{"../shared/rules.json"}, unread: "is not below the folder of the template"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			read := ""
+			r := evaluateText(t, `{"parameters": {"_artifactsLocation": {"type": "string", "defaultValue": "`+tt.artifacts+`"}, "_artifactsLocationSasToken": {"type": "string", "defaultValue": "?sas"}},
+				"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"uri": "`+tt.link+`"}}}]}`,
+				Options{File: "dir/main.json", Folder: tt.folder, ReadFile: func(path string) ([]byte, error) {
+					if !slices.Contains(tt.files, path) {
+						return nil, errors.New("no such file")
+					}
+					read = path
+					return []byte(rules), nil
+				}})
+			if read != tt.read || (tt.read != "") != slices.Contains(names(r.Document), "  x linked") {
+				t.Errorf("read %q, want %q: %q", read, tt.read, names(r.Document))
+			}
+			for _, list := range []struct {
+				got  []*Problem
+				want string
+			}{{r.Guesses, tt.guess}, {r.Links, tt.unread}} {
+				if (list.want != "") != (len(list.got) == 1) || list.want != "" && !strings.Contains(list.got[0].Message, list.want) {
+					t.Errorf("got %v, want %q", list.got, list.want)
+				}
+			}
+		})
+	}
+}
+
 func TestDeploymentsNestAtMostEightDeep(t *testing.T) {
 	const template = `{"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"relativePath": "x.json"}}}]}`
 	reads := 0
