@@ -77,10 +77,12 @@ type values struct {
 	evaluating context.Context // of the templates; nil: without end
 }
 
-// givenParameter is a value of a parameter: of a file, with its line and column there, or of the command line.
+// givenParameter is a value of a parameter: of a file, or of the command line, which has no source.
 type givenParameter struct {
-	source, position, name string
-	value                  any
+	source string
+	file   *template.Parameters
+	name   string
+	value  any
 }
 
 // readValues reads the files of a Deployment.
@@ -126,7 +128,7 @@ func (l *loader) parametersFile(file string) []givenParameter {
 	}
 	var given []givenParameter
 	for _, name := range slices.Sorted(maps.Keys(parameters.Values)) {
-		given = append(given, givenParameter{file, parameters.Position(name), name, parameters.Values[name]})
+		given = append(given, givenParameter{file, parameters, name, parameters.Values[name]})
 	}
 	return given
 }
@@ -222,15 +224,22 @@ func (l *loader) reportTemplate(file string, given map[string]givenParameter, re
 			Message: p.Message,
 		})
 	}
-	for _, p := range result.Faults {
+	for i, p := range result.Faults {
 		name, _ := strings.CutPrefix(p.Place, "parameters.")
 		if g := given[strings.ToLower(name)]; p.File == file && g.source != "" {
-			l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: g.source, Resource: p.Place, Message: g.position + ": " + p.Message})
+			l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: g.source, Resource: p.Place, Message: g.file.Position(name) + ": " + p.Message})
 			continue
 		}
-		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: l.position(p) + p.Message})
+		position := ""
+		if i < maxPositions {
+			position = l.position(p)
+		}
+		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: position + p.Message})
 	}
 }
+
+// maxPositions is how many faults of a template are told with their lines: each line is counted anew.
+const maxPositions = 20
 
 // position is the line and column of a problem's place with a colon behind it; empty when the file can't be read.
 func (l *loader) position(p *template.Problem) string {
@@ -286,8 +295,8 @@ func (l *loader) checkParameters() {
 		}
 		l.values.used[strings.ToLower(p.name)] = true
 		position := ""
-		if p.source != "" {
-			position = p.position + ": "
+		if p.file != nil {
+			position = p.file.Position(p.name) + ": "
 		}
 		l.fault(ruleset.Fault{
 			Code: CodeInvalidTemplate, File: p.source, Resource: "parameters." + p.name,

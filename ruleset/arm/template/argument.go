@@ -8,38 +8,46 @@ import (
 
 // takeArguments makes the cells of a nested template's parameters out of the values that deployment r passes.
 func (s *scope) takeArguments(r *instance) {
+	properties := object(r.body, "properties")
+	argument := r.argument
+	if written, ok := get(properties, "parameters").(map[string]any); ok && !computesNames(written) && get(properties, "parametersLink") == nil {
+		arguments := folded(written)
+		argument = func(name string) (any, error) { // evaluates this one alone
+			v, _ := arguments.field(name)
+			place := r.place + ".properties.parameters." + name
+			return r.argumentValue(place, r.frame.tree(place, v))
+		}
+	}
 	declared := object(s.template, "parameters")
 	for _, name := range sortedKeys(declared) {
-		s.declare(name, declared[name], func() (any, error) { return r.argument(name) })
+		s.declare(name, declared[name], func() (any, error) { return argument(name) })
 	}
 }
 
 // argument is the value that a deployment passes for a parameter; nil when it passes none.
 func (r *instance) argument(name string) (any, error) {
-	properties := object(r.body, "properties")
-	if get(properties, "parametersLink") != nil {
-		values, err := r.linkedParameters.get(r.budget)
+	if get(object(r.body, "properties"), "parametersLink") != nil {
+		v, err := r.linkedParameters.get(r.budget)
 		if err != nil {
 			return nil, err
 		}
-		v, _ := field(values.(map[string]any), name)
-		return v, nil
-	}
-	place := r.place + ".properties.parameters"
-	passed := get(properties, "parameters")
-	if o, ok := passed.(map[string]any); ok && !computesNames(o) {
-		argument, _ := field(o, name)
-		return r.argumentValue(place+"."+name, r.frame.tree(place+"."+name, argument))
+		values, _ := v.(*foldedObject)
+		value, _ := values.field(name)
+		return value, nil
 	}
 	v, _ := r.arguments.get(r.budget)
+	if r.passed == nil {
+		passed, _ := v.(map[string]any)
+		r.passed = folded(passed)
+	}
 	switch passed := v.(type) {
 	case nil:
 		return nil, nil
 	case unresolved:
 		return nil, passed.problem
 	case map[string]any:
-		if argument, ok := field(passed, name); ok {
-			return r.argumentValue(place+"."+name, argument)
+		if argument, ok := r.passed.field(name); ok {
+			return r.argumentValue(r.place+".properties.parameters."+name, argument)
 		}
 		if u, ok := passed["copy"].(unresolved); ok { // its loop may make any argument
 			return nil, u.problem
@@ -101,7 +109,7 @@ func (r *instance) readParameters() (any, error) {
 	if err != nil {
 		return nil, r.frame.problem(f.place, f.written, fmt.Errorf("the parameters file %s: %w", f.path, err)).problem
 	}
-	return parameters.Values, nil
+	return folded(parameters.Values), nil
 }
 
 var errTwoArguments = errors.New("a deployment has parameters and a parametersLink; allowed is one of both")
@@ -109,26 +117,29 @@ var errTwoArguments = errors.New("a deployment has parameters and a parametersLi
 // checkArguments reports what Azure refuses in the arguments of a deployment: a name that its template does not
 // declare would leave the default of the right one in force.
 func (r *instance) checkArguments(s *scope) {
-	properties := object(r.body, "properties")
 	place := r.place + ".properties.parameters"
-	passed, _ := r.arguments.get(r.budget)
-	if get(properties, "parametersLink") != nil {
-		place += "Link"
-		if passed != nil {
+	v, _ := r.arguments.get(r.budget)
+	passed, _ := v.(map[string]any)
+	if get(object(r.body, "properties"), "parametersLink") != nil {
+		if place += "Link"; v != nil {
 			r.frame.fault(place, errTwoArguments)
 			return
 		}
-		passed, _ = r.linkedParameters.get(r.budget)
-	}
-	arguments, _ := passed.(map[string]any)
-	declared := object(s.template, "parameters")
-	for _, name := range sortedKeys(arguments) {
-		_, known := field(declared, name)
-		if _, open := arguments[name].(unresolved); known || open && name == "copy" {
-			continue
+		if v, _ := r.linkedParameters.get(r.budget); v != nil {
+			passed = v.(*foldedObject).object
 		}
-		r.frame.fault(place+"."+name, fmt.Errorf("the deployment %s passes %s, which its template does not declare; declared are: %s",
-			clip(r.name), clip(name), clip(strings.Join(sortedKeys(declared), ", "))))
+	}
+	declared := folded(object(s.template, "parameters"))
+	var unknown []string
+	for _, name := range sortedKeys(passed) {
+		_, known := declared.field(name)
+		if _, open := passed[name].(unresolved); !known && !(open && name == "copy") {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) > 0 {
+		r.frame.fault(place+"."+unknown[0], fmt.Errorf("the deployment %s passes %s, which its template does not declare; declared are: %s",
+			clip(r.name), clip(strings.Join(unknown, ", ")), clip(strings.Join(sortedKeys(declared.object), ", "))))
 	}
 }
 

@@ -26,12 +26,15 @@ var partLists = map[string][]string{
 
 // parts are the lists of a resource with the ids of their elements, and with the children that are resources of their
 // own.
-func (r *instance) parts(properties map[string]any) map[string]any {
+func (r *instance) parts(properties map[string]any) (map[string]any, error) {
 	out := map[string]any{}
 	for _, name := range partLists[strings.ToLower(r.kind)] {
 		list, ok := get(properties, name).([]any)
 		if !ok && get(properties, name) != nil { // an open list
 			continue
+		}
+		if err := r.frame.made(bytesOfNode*len(list), len(list)); err != nil {
+			return nil, err
 		}
 		var elements []any
 		inline := map[string]int{}
@@ -64,7 +67,7 @@ func (r *instance) parts(properties map[string]any) map[string]any {
 			out[name] = elements
 		}
 	}
-	return out
+	return out, nil
 }
 
 // childrenOf are the resources of the template that a list of this one has too.

@@ -74,17 +74,23 @@ func (r *instance) follow(place string, link any, what string) (f linkedFile, er
 
 // read reads a linked file once.
 func (e *engine) read(file string) ([]byte, error) {
-	if data, ok := e.contents[file]; ok {
-		return data, nil
+	c, known := e.contents[file]
+	if !known {
+		if err := e.budget.step(stepsOfFile); err != nil {
+			return nil, err
+		}
+		if c.data, c.err = e.options.ReadFile(file); c.err == nil {
+			c.err = e.budget.alloc(len(c.data))
+		}
+		e.contents[file] = c
 	}
-	data, err := e.options.ReadFile(file)
-	if err == nil {
-		err = e.budget.alloc(len(data))
-	}
-	if err == nil {
-		e.contents[file] = data
-	}
-	return data, err
+	return c.data, c.err
+}
+
+// content is a linked file's, or why it can't be read.
+type content struct {
+	data []byte
+	err  error
 }
 
 // within reports whether a link may name a file: it lies below Options.Folder.
@@ -114,7 +120,7 @@ func (r *instance) local(uri string) (paths []string, sure bool) {
 		}
 	}
 	segments := strings.Split(strings.Trim(u.Path, "/"), "/")
-	for i := range segments {
+	for i := max(0, len(segments)-deepestLink); i < len(segments); i++ {
 		path := filepath.Join(folder, filepath.FromSlash(strings.Join(segments[i:], "/")))
 		if r.within(path) && path != filepath.Clean(r.file) && path != filepath.Clean(r.options.File) {
 			paths = append(paths, path)

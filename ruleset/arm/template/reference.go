@@ -266,7 +266,9 @@ func (f frame) relative(name string) (*instance, error) {
 func (f frame) byName(name string) (*instance, error) {
 	for s := f.scope; s != nil; s = s.outerScope() {
 		var whole, last []*instance
+		walked := 0
 		s.each(func(r *instance) {
+			walked++
 			switch {
 			case r.name == "":
 			case strings.EqualFold(r.name, name):
@@ -275,6 +277,9 @@ func (f frame) byName(name string) (*instance, error) {
 				last = append(last, r)
 			}
 		})
+		if err := f.budget.step(walked / elementsOfStep); err != nil {
+			return nil, err
+		}
 		for _, list := range [][]*instance{whole, last} {
 			if len(list) > 0 {
 				return only(list, name)
@@ -351,7 +356,11 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 		return nil, u.problem
 	}
 	properties := overlay(map[string]any{"provisioningState": "Succeeded"}, object(body, "properties"))
-	properties = overlay(properties, r.parts(properties))
+	parts, err := r.parts(properties)
+	if err != nil {
+		return nil, err
+	}
+	properties = overlay(properties, parts)
 	whole["properties"] = overlay(properties, derived(r.kind, lastName(r.name), location, properties))
 	if known != nil {
 		merged := overlay(whole, known)

@@ -30,6 +30,8 @@ type instance struct {
 	// nested is the template of a deployment: a *scope, or nil if it was not read. arguments are its evaluated
 	// parameters, linkedParameters those of its parametersLink.
 	nested, arguments, linkedParameters cell
+	// passed finds one of arguments; made on first use.
+	passed *foldedObject
 }
 
 // expand makes a template's resources, with loops rolled out and without excluded ones. It
@@ -184,6 +186,9 @@ func (e *engine) expandAll() (expanded bool) {
 
 // forget drops the resources of a deployment's template.
 func (e *engine) forget(deployment *instance) {
+	if e.budget.step(len(e.instances)) != nil {
+		return
+	}
 	inside := func(r *instance) bool {
 		for s := r.scope; s.caller != nil; s = s.caller.scope {
 			if s.caller == deployment {

@@ -19,14 +19,14 @@ type engine struct {
 	instances, children map[string][]*instance
 	deployments         []*instance
 	searching           bool
-	contents            map[string][]byte // of linked files
+	contents            map[string]content // of linked files
 	files               map[string]map[string]any
 }
 
 func newEngine(o Options, b *budget) *engine {
 	return &engine{
 		options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string][]*instance{},
-		children: map[string][]*instance{}, contents: map[string][]byte{}, files: map[string]map[string]any{},
+		children: map[string][]*instance{}, contents: map[string]content{}, files: map[string]map[string]any{},
 	}
 }
 

@@ -470,6 +470,9 @@ var bombs = []struct{ name, template string }{
 	{"indexOf of shared arrays", shared("indexOf(createArray(variables('v39')), variables('v39'))")},
 	{"union of shared arrays", shared("union(createArray(variables('v39')), createArray(variables('v39')))")},
 	{"intersection of shared arrays", shared("intersection(createArray(variables('v39')), createArray(variables('v39')))")},
+	{"references to a long list", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"subnets": [` +
+		strings.TrimSuffix(strings.Repeat(`{"name": "s"},`, 3000), ",") + `]}},
+		{"type": "T/x", "name": "n", "properties": {"copy": [{"name": "a", "count": 800, "input": {"copy": [{"name": "b", "count": 800, "input": "[reference('v').subnets[0].id]"}]}}]}}]}`},
 	{"an endless function", `{"functions": [{"namespace": "o", "members": {"f": {"parameters": [], "output": {"value": "[o.f()]"}}}}], "resources": [{"type": "T/x", "name": "[o.f()]"}]}`},
 }
 
