@@ -38,8 +38,8 @@
 // linked template is read only where it is linked, even if it is a document of the policy.
 //
 // A value that cannot be evaluated stays open. If it is needed, Documents.Unresolved lists
-// the place and the reason: the resource is neither valid nor invalid. A network security
-// group, rule, network or subnet with only its name open is read under the expression's text.
+// the place and the reason: the resource is neither valid nor invalid. A resource with an
+// open name is open as a whole, since nothing can tell what refers to it.
 // Resources without a subscription and a resource group have none in their ids, so that
 // names decide.
 //

@@ -11,9 +11,17 @@
 // Evaluation never asks Azure. subscription(), resourceGroup(), deployment() and
 // environment() answer from Options, except for names and tags. reference() of a resource
 // of the template gives its evaluated properties, and those that Azure derives from them
-// by a documented rule: a storage account's primaryEndpoints, a public address's
-// dnsSettings.fqdn, a key vault's vaultUri. All else, and list*(), comes from
+// by a documented rule: the ids of elements such as subnets, a storage account's
+// primaryEndpoints, a public address's dnsSettings.fqdn, a key vault's vaultUri. All else,
+// such as the address of a NIC that has none written down, and list*(), comes from
 // Options.Runtime or is a problem.
+//
+// # Nested deployments
+//
+// A parameter of a nested template has the value that the deployment passes, in whatever
+// form. Null is as if it passed none. A form that is not understood is a problem and never
+// the parameter's default. The deployment's scope of expressions depends on its option
+// alone, not on what is known of its name.
 //
 // uniqueString gives Azure's value in the eight published examples of the tests; a ninth,
 // of a long resource id, differs. guid follows Azure's documentation. newGuid and utcNow
