@@ -6,8 +6,6 @@ import (
 	"strings"
 )
 
-var errTemplate = errors.New("the template of a deployment is an object; allowed is no expression")
-
 func (r *instance) isDeployment() bool {
 	return strings.EqualFold(r.kind, "Microsoft.Resources/deployments")
 }
@@ -24,14 +22,18 @@ func (r *instance) template() *scope {
 
 // nest reads and expands the template of a deployment.
 func (r *instance) nest() (any, error) {
+	r.waiting--
 	at := r.place + ".properties"
 	if written, ok := get(r.body, "properties").(string); ok {
 		return nil, r.unread(at, countText(written), errProperties)
 	}
 	properties := object(r.body, "properties")
 	file, place := r.file, at+".template."
-	template := object(properties, "template")
 	inner, err := r.inner(properties)
+	template, openTemplate := r.written(at+".template", get(properties, "template"))
+	if openTemplate != nil {
+		return nil, openTemplate // it is listed as a property
+	}
 	if link := get(properties, "templateLink"); link != nil && get(properties, "template") == nil {
 		if template, file, err = r.linked(at+".templateLink", link); err != nil {
 			return nil, err
@@ -62,6 +64,22 @@ func (r *instance) nest() (any, error) {
 	}
 	s.expand()
 	return s, nil
+}
+
+// written is the template that stands in a deployment, which may be an expression, as Bicep writes the content of a file.
+func (r *instance) written(place string, v any) (map[string]any, error) {
+	if text, ok := v.(string); ok {
+		v = r.frame.text(place, text)
+	}
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case map[string]any:
+		return v, nil
+	case unresolved:
+		return nil, v.problem
+	}
+	return nil, fmt.Errorf("the template of a deployment is of type %s; allowed is an object", kindOf(v))
 }
 
 var errProperties = errors.New("the properties of a deployment are an object; allowed is no expression")
@@ -102,13 +120,14 @@ func (r *instance) deploymentProperties(place string, v any) any {
 	}
 	out := map[string]any{}
 	for _, name := range sortedKeys(properties) {
-		_, written := properties[name].(string)
 		switch {
-		case foldEqual(name, "template") && written:
-			out[name] = r.frame.problem(place+"."+name, countText(properties[name]), errTemplate)
+		case foldEqual(name, "template"):
+			if _, err := r.written(place+"."+name, properties[name]); err != nil {
+				out[name] = r.frame.problem(place+"."+name, countText(properties[name]), err)
+			}
 		case foldEqual(name, "parameters"):
 			out[name], _ = r.arguments.get(r.budget)
-		case !foldEqual(name, "template"):
+		default:
 			out[name] = r.frame.tree(place+"."+name, properties[name])
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -149,7 +150,48 @@ func reference(f frame, args []any) (any, error) {
 	if r == nil {
 		return part(known, full), nil
 	}
-	return r.referred(known, full)
+	v, err := r.referred(known, full)
+	for _, other := range f.engine.instances[strings.ToLower(r.id)] {
+		if other == r || other.rest.state == busy || err != nil {
+			continue
+		}
+		w, otherErr := other.referred(known, full)
+		if otherErr != nil {
+			return nil, otherErr
+		}
+		v = r.agreed(v, w, full)
+	}
+	return v, err
+}
+
+// agreed is what two resources with the id of r have in common: one updates the other, and only Azure knows which holds.
+func (r *instance) agreed(v, w any, deep bool) any {
+	a, ok := v.(map[string]any)
+	b, also := w.(map[string]any)
+	if !ok || !also {
+		return v
+	}
+	out := make(map[string]any, len(a))
+	other := folded(b)
+	for _, name := range sortedKeys(a) {
+		mine := a[name]
+		theirs, has := other.field(name)
+		_, open := mine.(unresolved)
+		switch {
+		case open || has && equal(mine, theirs):
+			out[name] = mine
+		case deep && foldEqual(name, "properties"):
+			out[name] = r.agreed(mine, theirs, false)
+		default:
+			out[name] = r.frame.problem(r.place, "["+name+"]", fmt.Errorf("the template has %s several times with different %s, and which one holds is not known", clip(r.id), name))
+		}
+	}
+	for _, name := range sortedKeys(b) {
+		if _, ok := field(a, name); !ok {
+			out[name] = r.frame.problem(r.place, "["+name+"]", fmt.Errorf("the template has %s several times, once without %s, and which one holds is not known", clip(r.id), name))
+		}
+	}
+	return out
 }
 
 // references returns the resources of a loop's symbolic name.
@@ -188,14 +230,7 @@ func part(resource map[string]any, full bool) any {
 // find finds the resource of a reference: a symbolic name, an id, a type with a name, or a
 // name that only one resource of the template has. Nil when there is none.
 func (f frame) find(name string) (*instance, error) {
-	r, err := f.search(name)
-	if r == nil && err == nil && f.engine.expandAll() {
-		r, err = f.search(name)
-	}
-	return r, err
-}
-
-func (f frame) search(name string) (*instance, error) {
+	f.engine.expandAll()
 	for s := f.scope; s != nil; s = s.outerScope() {
 		if r := s.symbols[strings.ToLower(name)]; r != nil {
 			return r, nil
@@ -262,9 +297,14 @@ func (f frame) relative(name string) (*instance, error) {
 	return nil, nil
 }
 
-// byName finds a resource of the template by its name, else by the name's last part.
+// byName finds a resource of the template by its name, else by the name's last part. Expressions of the outer scope mean
+// the outer template's resources first.
 func (f frame) byName(name string) (*instance, error) {
+	var scopes []*scope
 	for s := f.scope; s != nil; s = s.outerScope() {
+		scopes = append(scopes, s)
+	}
+	for _, s := range slices.Backward(scopes) {
 		var whole, last []*instance
 		walked := 0
 		s.each(func(r *instance) {
@@ -289,10 +329,18 @@ func (f frame) byName(name string) (*instance, error) {
 	return nil, nil
 }
 
-// only is the one resource of a list.
+// only is the one resource of a list. Several of one id are one; the one that is being evaluated means another.
 func only(list []*instance, name string) (*instance, error) {
-	if len(list) == 1 {
-		return list[0], nil
+	var found *instance
+	same := true
+	for _, r := range list {
+		same = same && r.id != "" && strings.EqualFold(r.id, list[0].id)
+		if found == nil || found.rest.state == busy {
+			found = r
+		}
+	}
+	if same || len(list) == 1 {
+		return found, nil
 	}
 	places := make([]string, len(list))
 	for i, r := range list {

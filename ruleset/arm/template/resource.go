@@ -147,6 +147,7 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 func (e *engine) register(r *instance) {
 	if r.isDeployment() {
 		e.deployments = append(e.deployments, r)
+		e.waiting++
 	}
 	if r.id == "" || r.existing {
 		return
@@ -160,11 +161,10 @@ func (e *engine) register(r *instance) {
 	}
 }
 
-// expandAll expands the templates of all deployments, because a reference may name a resource in one. It reports
-// whether any was not expanded before.
-func (e *engine) expandAll() (expanded bool) {
-	if e.searching {
-		return false
+// expandAll expands the templates of all deployments, because a reference may name a resource in one.
+func (e *engine) expandAll() {
+	if e.searching || e.waiting == 0 {
+		return
 	}
 	e.searching = true
 	defer func() { e.searching = false }()
@@ -177,11 +177,9 @@ func (e *engine) expandAll() (expanded bool) {
 		if r.template(); e.budget.cycles != cycles { // it needs what is being evaluated: its own turn comes later
 			e.forget(r)
 			r.nested = cell{place: r.place, make: r.nest}
-			continue
+			e.waiting++
 		}
-		expanded = true
 	}
-	return expanded
 }
 
 // forget drops the resources of a deployment's template.
@@ -202,7 +200,15 @@ func (e *engine) forget(deployment *instance) {
 			index[id] = slices.DeleteFunc(list, inside)
 		}
 	}
-	e.deployments = slices.DeleteFunc(e.deployments, inside)
+	e.deployments = slices.DeleteFunc(e.deployments, func(r *instance) bool {
+		if !inside(r) {
+			return false
+		}
+		if r.nested.state == cold {
+			e.waiting--
+		}
+		return true
+	})
 }
 
 // each calls visit for every resource of the template, children behind their parents.

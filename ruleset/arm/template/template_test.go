@@ -163,7 +163,16 @@ var templates = []struct {
 	{"resources as an expression", `{"resources": "[variables('r')]"}`, nil, []string{"resources: allowed is no expression"}},
 	{"a resource as an expression", `{"resources": ["[variables('r')]"]}`, []string{"[variables('r')]"}, []string{"resources[0]: allowed is no expression"}},
 	{"the template of a deployment as an expression", `{"resources": [` + nested(`"template": "[variables('t')]"`) + `]}`, []string{`deployments d`},
-		[]string{"resources[0].properties.template: allowed is no expression"}},
+		[]string{"resources[0].properties.template: the template has no variable t"}},
+	{"the template of a deployment as the content of a file, as Bicep writes it", `{"variables": {"t": {"resources": [{` + nsgType + `, "name": "[[deployment().name]"}]}}, "resources": [` +
+		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": "[variables('t')]"`) + `]}`, []string{`deployments d`, `  networkSecurityGroups d`}, nil},
+	{"the template of a deployment as no object", `{"resources": [` + nested(`"template": "[createArray()]"`) + `]}`, []string{`deployments d`},
+		[]string{"resources[0].properties.template: the template of a deployment is of type array; allowed is an object"}},
+	{"a resource that a deployment updates with what it has", `{"resources": [{"type": "T/x", "name": "n", "properties": {"a": 1, "b": 2}}, ` +
+		nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": "[reference('n').a]", "b": 3}}]}`) + `,
+		{"type": "T/y", "name": "m", "properties": {"a": "[reference('n').a]", "b": "[reference(resourceId('T/x', 'n')).b]"}}]}`,
+		[]string{`x n {"a":1,"b":2}`, `deployments d`, `  x n {"a":1,"b":3}`, `y m {"a":1,"b":"[reference(resourceId('T/x', 'n')).b]"}`},
+		[]string{"resources[2].properties.b: several times with different b, and which one holds is not known"}},
 }
 
 func TestTemplates(t *testing.T) {
