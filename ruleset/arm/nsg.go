@@ -54,7 +54,7 @@ func (l *loader) buildASG(r *resource) {
 	}
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 	} else if l.register(r, a.ID, a, a.Name) {
 		l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
 		location, _ := lookup(r.body, "location").(string)
@@ -70,14 +70,17 @@ func (f *fields) named(r *resource) bool {
 	return r.name != ""
 }
 
-// registerOpen registers a resource that stays open, so that references to it are not
-// broken but open too.
-func (l *loader) registerOpen(r *resource) {
+// registerOpen registers a resource that stays open for a cause, so that references to it
+// are not broken but open too.
+func (l *loader) registerOpen(r *resource, because *cause) {
 	names := []string{r.name}
-	if paired(r.kind) && r.parent != nil {
+	switch {
+	case managed(r.kind):
+		names = []string{r.path()}
+	case paired(r.kind) && r.parent != nil:
 		names = append(names, r.parent.name+"/"+r.name)
 	}
-	l.register(r, r.identity(), nil, names...)
+	l.enter(r, &entry{id: r.identity(), cause: because}, names...)
 }
 
 // checkOrphanRules validates rules whose group no document has.
@@ -121,25 +124,19 @@ func (l *loader) buildGroup(r *resource) {
 	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
 		raw.ResourceGUID = guid
 	}
-	for _, o := range f.objects("securityRules") {
-		name, _ := lookup(o, "name").(string)
-		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, r.place(), name, isExpression(name), o))
-	}
-	for _, child := range r.children {
-		if child.kind == ruleKind {
-			raw.SecurityRules = append(raw.SecurityRules, l.readRule(child.file, r.place(), child.name, child.nameUnknown, child.body))
-		}
+	for _, c := range l.inner(r, ruleKind, f.objects("securityRules")) {
+		raw.SecurityRules = append(raw.SecurityRules, l.readRule(c.file, r.place(), c.name, c.nameUnknown, c.body))
 	}
 	nsg, faults := raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	// A condition comes last: the rules are checked whatever it says.
 	f.markCondition(r)
 	if l.values.Partial && len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	l.addGroup(r, nsg)

@@ -166,6 +166,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
+		l.converted[file] = true
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
 				l.keepReason(file, expression, message)

@@ -41,6 +41,9 @@ import (
 // NoSubscription is the subscription's id when Options have none.
 const NoSubscription = "00000000-0000-0000-0000-000000000000"
 
+// NoResourceGroup is the resource group's name when Options have none.
+const NoResourceGroup = "nsgd"
+
 // Options are the values of a deployment. The zero value works.
 type Options struct {
 	// Context ends the evaluation early, with its cause as the reason; nil: nothing does.
@@ -53,7 +56,7 @@ type Options struct {
 	Subscription string
 	// Tenant is an id; empty: zeros like NoSubscription.
 	Tenant string
-	// ResourceGroup is a name; empty: "nsgd".
+	// ResourceGroup is a name; empty: NoResourceGroup.
 	ResourceGroup string
 	// Location is the resource group's location; empty: "westeurope".
 	Location string
@@ -100,7 +103,7 @@ func (o *Options) group() group {
 		g.subscription = NoSubscription
 	}
 	if g.name == "" {
-		g.name = "nsgd"
+		g.name = NoResourceGroup
 	}
 	if g.location == "" {
 		g.location = "westeurope"
