@@ -270,7 +270,7 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 
 // settled is the turn of a child that is a resource of its own: it can't come before its
 // parent.
-func (r *resource) settled(c *resource) int { return max(c.turn, r.first) }
+func (r *resource) settled(c *resource) int { return max(c.turn, cmp.Or(r.first, r.turn)) }
 
 // deletes reports whether a later giving of the resource deletes a child.
 func (r *resource) deletes(c *resource) bool {

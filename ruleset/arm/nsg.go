@@ -158,6 +158,7 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
 	rule.ID, _ = lookup(body, "id").(string)
 	readFields(f, &rule, ruleset.SecurityRuleFields)
+	f.warnOfNumbers(&rule)
 	f.open["name"] = nameUnknown
 	for _, field := range ruleset.SecurityRuleFields {
 		if field.Literal {
@@ -165,6 +166,23 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 		}
 	}
 	return rule
+}
+
+// CodeNumberAsAddress is in Documents.Warnings. It is ours.
+const CodeNumberAsAddress = "SecurityRuleNumberAsAddress"
+
+// warnOfNumbers warns of numbers in the place of addresses.
+func (f *fields) warnOfNumbers(rule *ruleset.SecurityRule) {
+	for _, field := range ruleset.SecurityRuleFields {
+		if !strings.HasSuffix(field.Name, "AddressPrefix") {
+			continue
+		}
+		for _, text := range append([]string{*field.Text(rule)}, *field.List(rule)...) {
+			if a, ok := ruleset.NumberedAddress(text); ok {
+				f.l.warn(f.newFault(CodeNumberAsAddress, field.Name, text, "Azure takes a number; what it matches is not known: here it is "+a.String()+", as .NET reads it"))
+			}
+		}
+	}
 }
 
 // readFields fills a rule from the table of its fields. When the properties cannot be

@@ -214,6 +214,9 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
 	}
+	if needed, ok := get(out, "dependsOn").([]any); ok {
+		out["dependsOn"] = r.deployedBefore(needed)
+	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
 	}
@@ -243,6 +246,24 @@ func (x *exporter) resource(list []any, r *instance) []any {
 		out["resources"] = children
 	}
 	return append(list, out)
+}
+
+// deployedBefore are the ids of a dependsOn, which may have symbolic names.
+func (r *instance) deployedBefore(needed []any) []any {
+	var ids []any
+	for _, v := range needed {
+		symbol, _ := v.(string)
+		if r.symbols[strings.ToLower(symbol)] == nil {
+			ids = append(ids, v)
+			continue
+		}
+		for _, other := range r.instances { // a loop has several of the symbol
+			if strings.EqualFold(other.symbol, symbol) && other.id != "" {
+				ids = append(ids, other.id)
+			}
+		}
+	}
+	return ids
 }
 
 // placed reports whether the resource's subscription and group were given. An id made of
