@@ -223,6 +223,15 @@ func TestAReaderReadsAgainWhatIsGivenAgain(t *testing.T) {
 	if d := reader.Read(); len(d.Faults) != 1 {
 		t.Errorf("faults %v", d.Faults)
 	}
+	// What one document lacks is not kept when the other is gone.
+	write("a.json", `{"type": "Microsoft.Network/networkSecurityGroups", "name": "g", "properties": null}`)
+	if d := reader.Read(); len(d.Faults) > 0 || len(said(d)) != 1 {
+		t.Errorf("faults %v, read %q", d.Faults, said(d))
+	}
+	write("b.json", "[]")
+	if d := reader.Read(); len(d.Faults) != 1 {
+		t.Errorf("faults %v, read %q", d.Faults, said(d))
+	}
 }
 
 // A resource of another resource group that has the name was taken.

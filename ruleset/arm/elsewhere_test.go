@@ -161,6 +161,22 @@ func TestWhatAzureTakesIsRead(t *testing.T) {
 			}
 		})
 	}
+	t.Run("load balancers", func(t *testing.T) {
+		d := Parse("main.json", []byte(templateOf(networkOf("", subnetOf("s", "10.0.1.0/24", "")), `{"type": "Microsoft.Network/loadBalancers", "name": "lb", "sku": {"name": "Standard"}, "properties": {
+			"frontendIPConfigurations": [{"name": "f", "properties": {"privateIPAddress": "10.0.1.9", "subnet": {"id": "v/s"}}}], "backendAddressPools": [{"name": "p"}],
+			"probes": [{"name": "h", "properties": {"protocol": "Http", "port": 80, "requestPath": "health.aspx"}}],
+			"loadBalancingRules": [{"name": "r", "properties": {"protocol": "Tcp", "frontendPort": 80, "backendPort": 8080, "enableFloatingIP": true,
+				"frontendIPConfiguration": {"id": "lb/f"}, "backendAddressPool": {"id": "lb/p"}, "probe": {"id": "lb/h"}}}],
+			"inboundNatRules": [{"name": "n", "properties": {"protocol": "Tcp", "frontendPort": 0, "frontendPortRangeStart": 0, "frontendPortRangeEnd": 3, "backendPort": 30,
+				"frontendIPConfiguration": {"id": "lb/f"}, "backendAddressPool": {"id": "lb/p"}}}]}}`)))
+		if !slices.Equal(codes(d.Warnings), []string{CodeIgnoredPort}) || len(d.Faults)+len(d.Unresolved) > 0 {
+			t.Fatalf("faults %v, warnings %v", d.Faults, d.Warnings)
+		}
+		b := d.Set.LoadBalancers[0]
+		if b.Probes[0].Path != "/health.aspx" || len(b.Rules) != 1 || b.NATRules[0].First != 0 || b.NATRules[0].Last != 3 {
+			t.Errorf("%+v", b)
+		}
+	})
 	t.Run("host bits at a later one", func(t *testing.T) {
 		d := Parse("main.json", []byte(templateOf(strings.NewReplacer("2023-09-01", "2015-06-16", "10.0.0.0/16", "10.0.0.1/16").Replace(networkOf("", "")))))
 		if got := codes(d.Faults); !slices.Equal(got, []string{CodeInvalidCIDR}) {
