@@ -149,13 +149,16 @@ func (l *loader) unite(group []*resource) {
 // deploy applies the givings of a resource in one template to the first in the document.
 func (l *loader) deploy(givings []*resource) {
 	first := givings[0]
-	for i, r := range givings {
-		for _, other := range givings[:i] {
-			if r.list == other.list && !conditional(r) && !conditional(other) {
-				l.fault(ruleset.Fault{Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.name),
-					Message: "the resource is defined twice in one template" + l.lines(other, r)})
-			}
+	sure := map[int]*resource{} // by the list that has it
+	for _, r := range givings {
+		if lookup(r.body, "condition") != nil {
+			continue
 		}
+		if other := sure[r.list]; other != nil {
+			l.fault(ruleset.Fault{Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.name),
+				Message: "the resource is defined twice in one template" + l.lines(other, r)})
+		}
+		sure[r.list] = r
 	}
 	ordered := slices.SortedStableFunc(slices.Values(givings), func(a, b *resource) int { return cmp.Compare(a.turn, b.turn) })
 	first.first, first.listed = ordered[0].turn, map[kind]int{}
@@ -190,8 +193,6 @@ func (l *loader) deploy(givings []*resource) {
 	}
 	first.body, first.turn = body, ordered[len(ordered)-1].turn
 }
-
-func conditional(r *resource) bool { return lookup(r.body, "condition") != nil }
 
 // listedChildren are the kinds of children that a resource of a kind lists.
 func listedChildren(k kind) (kinds []kind) {
@@ -298,8 +299,9 @@ func (l *loader) agree(r, other *resource) {
 	if v, listed := r.body["properties"]; listed && v == nil {
 		delete(r.body, "properties")
 	}
-	for _, p := range properties(other.body) {
-		if empty(propertyOf(r.body, p.name)) && !empty(p.value) {
+	have := properties(r.body)
+	for low, p := range properties(other.body) {
+		if empty(have[low].value) && !empty(p.value) {
 			r.body = withProperty(r.body, p.name, p.value)
 		}
 	}
@@ -321,6 +323,9 @@ func init() {
 	for _, f := range ruleset.SecurityRuleFields {
 		for _, name := range f.Names() {
 			alone[strings.ToLower(name)] = !f.Literal
+		}
+		if f.List != nil && f.Text != nil {
+			inTwoFields[strings.ToLower(f.Name)] = strings.ToLower(f.Plural)
 		}
 	}
 }
@@ -361,10 +366,41 @@ type property struct {
 	value any
 }
 
+// fieldSet are properties by their names in lower case.
+type fieldSet map[string]property
+
+// inTwoFields are fields for one value, with their fields for several, in lower case. Which of
+// the two has a value differs between tools.
+var inTwoFields = map[string]string{"addressprefix": "addressprefixes"}
+
+// join puts what both fields say, each once, under the first.
+func (s fieldSet) join(one, several string) {
+	p, q := s[one], s[several]
+	var all []any
+	for _, v := range []any{p.value, q.value} {
+		list, ok := v.([]any)
+		if !ok && !empty(v) {
+			list = []any{v}
+		}
+		for _, e := range list {
+			if !slices.ContainsFunc(all, func(have any) bool { return differ(have, e) == nil }) {
+				all = append(all, e)
+			}
+		}
+	}
+	delete(s, several)
+	if all != nil {
+		if empty(p.value) {
+			p.name = q.name
+		}
+		s[one] = property{p.name, all}
+	}
+}
+
 // properties are a resource's properties by their names in lower case, without those that
 // only Azure sets.
-func properties(body map[string]any) map[string]property {
-	out := make(map[string]property, len(body))
+func properties(body map[string]any) fieldSet {
+	out := make(fieldSet, len(body))
 	add := func(o map[string]any) {
 		for name, v := range o {
 			if low := strings.ToLower(name); !ofTheAnswer[low] && low != "properties" {
@@ -381,6 +417,9 @@ func properties(body map[string]any) map[string]property {
 	}
 	if has("addressprefix", "addressprefixes", "securityrules", "routes") { // Azure lists who is in a subnet
 		delete(out, "ipconfigurations")
+	}
+	for singular, plural := range inTwoFields {
+		out.join(singular, plural)
 	}
 	if has("securityrules", "routes") { // and which subnets have a group or a table
 		delete(out, "subnets")
@@ -502,8 +541,15 @@ func namesOf(list any) map[string]bool {
 	return names
 }
 
+// maxLocated is for how many faults of resources that are given again lines are looked for:
+// each reads the documents again.
+const maxLocated = 20
+
 // lines says in which lines two givings of a resource stand; empty when that is not known.
 func (l *loader) lines(a, b *resource) string {
+	if l.located++; l.located > maxLocated {
+		return ""
+	}
 	nth := 0
 	if a.file == b.file {
 		nth = 1

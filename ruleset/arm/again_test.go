@@ -159,6 +159,9 @@ func TestDocumentsThatGiveAResourceAgainAgreeOrAreFaulty(t *testing.T) {
 	}{
 		{"a list of rules beside their group", []string{group(ssh), rule(ssh)}, []string{"g/ssh 10.1.0.0/16"}, ""},
 		{"in az's form", []string{group(ssh), rule(az)}, []string{"g/ssh 10.1.0.0/16"}, ""},
+		{"in PowerShell's form", []string{group(ssh), rule(strings.NewReplacer(`"sourceAddressPrefix": "10.1.0.0/16"`, `"SourceAddressPrefix": ["10.1.0.0/16"]`,
+			`"destinationPortRange": "22"`, `"destinationPortRanges": ["22"]`).Replace(ssh))}, []string{"g/ssh 10.1.0.0/16"}, ""},
+		{"one source in the field for several", []string{group(ssh), rule(strings.Replace(ssh, `"sourceAddressPrefix": "10.1.0.0/16"`, `"sourceAddressPrefixes": ["10.1.0.0/16", "10.9.0.0/16"]`, 1))}, nil, "sourceAddressPrefix"},
 		{"the group twice", []string{group(ssh), group(az)}, []string{"g/ssh 10.1.0.0/16"}, ""},
 		{"a list that leaves out the properties", []string{`[{"id": "` + id + `networkSecurityGroups/g", "name": "g", "properties": null}]`, group(ssh)}, []string{"g/ssh 10.1.0.0/16"}, ""},
 		{"another source", []string{group(ssh), rule(ruleFrom("ssh", 100, "*"))}, nil, "sourceAddressPrefix"},

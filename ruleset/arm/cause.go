@@ -11,8 +11,10 @@ import (
 type cause struct {
 	list *ruleset.Faults
 	at   int
-	// dependents are the places of resources that depend on it, each once.
+	// dependents are the places of resources that depend on it, in their order; known has
+	// each of them.
 	dependents []string
+	known      map[string]bool
 }
 
 // told lists a fault that may become the cause of others.
@@ -53,7 +55,6 @@ func (f *fields) missing(k kind, field, reference, problem string) {
 	}
 	f.markOpenBecause(code, field, reference, problem+needed)
 	f.l.absent[key] = f.cause
-	f.l.causes = append(f.l.causes, f.cause)
 }
 
 // dependOn records that a field depends on a resource that was not read.
@@ -65,19 +66,18 @@ func (f *fields) dependOn(c *cause, field string) {
 	f.open[field] = true
 	f.because(c)
 	f.l.depending[f.file] = true
-	if c.dependents == nil {
+	if c.known == nil {
+		c.known = map[string]bool{}
 		f.l.causes = append(f.l.causes, c)
 	}
 	place, _, _ := strings.Cut(f.place, "/"+kindPaths[configurationKind]+"/")
 	if f.rule != "" {
 		place += "/" + kindPaths[ruleKind] + "/" + f.rule
 	}
-	for _, known := range c.dependents {
-		if known == place {
-			return
-		}
+	if !c.known[place] {
+		c.known[place] = true
+		c.dependents = append(c.dependents, place)
 	}
-	c.dependents = append(c.dependents, place)
 }
 
 // inherit makes what keeps a part from being read keep the whole from it.
@@ -88,16 +88,11 @@ func (f *fields) inherit(part *fields, field string) {
 
 // countDependents says of each cause what depends on it.
 func (l *loader) countDependents() {
-	counted := map[*ruleset.Fault]bool{}
 	for _, c := range l.causes {
-		f := &(*c.list)[c.at]
-		if n := len(c.dependents); n > 0 && !counted[f] {
-			counted[f] = true
-			what := "resource that depends on it was"
-			if n > 1 {
-				what = "resources that depend on it were"
-			}
-			f.Message += fmt.Sprintf("; %d %s not read: %s", n, what, ruleset.Listed(c.dependents))
+		n, what := len(c.dependents), "resource that depends on it was"
+		if n > 1 {
+			what = "resources that depend on it were"
 		}
+		(*c.list)[c.at].Message += fmt.Sprintf("; %d %s not read: %s", n, what, ruleset.Listed(c.dependents))
 	}
 }

@@ -43,6 +43,8 @@ type loader struct {
 	causes    []*cause              // those that may have dependents
 	depending map[string]bool       // the files of dependents
 
+	located int // faults with lines
+
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
 }
