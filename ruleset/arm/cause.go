@@ -42,7 +42,11 @@ func (f *fields) missing(k kind, field, reference, problem string) {
 	if key.scope == (scope{}) {
 		key.scope.group = ownGroup
 	}
-	if c := f.l.absent[key]; c != nil {
+	c := f.l.absent[key]
+	if c == nil && key.scope == f.l.values.scope() { // what the template lacks may be in one that it links
+		c = f.l.unread[f.file]
+	}
+	if c != nil {
 		f.dependOn(c, field)
 		return
 	}

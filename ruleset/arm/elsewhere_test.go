@@ -71,6 +71,19 @@ func TestWhatExistsElsewhereIsToldOnceAndServed(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what may be in a linked template that was not read", func(t *testing.T) {
+		linked := `{"type": "Microsoft.Resources/deployments", "name": "net", "properties": {"templateLink": {"uri": "https://example.com/net.json"}}}`
+		dir := policyOf(t, map[string]string{"main.json": templateOf(linked, nicIn("n", inOwn, ""), nicIn("far", subnet, ""), added)})
+		for _, in := range []Deployment{{}, {Subscription: "T", ResourceGroup: "app"}} {
+			reader := NewReader("", dir)
+			reader.SetDeployment(in)
+			d := reader.Read()
+			if len(d.Faults) > 0 || len(d.Unresolved) != 2 || d.Unresolved[0].Field != "templateLink" || d.Unresolved[1].Value != subnet ||
+				!strings.HasSuffix(d.Unresolved[0].Message, "; 2 resources that depend on it were not read: virtualNetworks/hub/subnets/web, networkInterfaces/n") {
+				t.Errorf("unresolved %v, faults %v", d.Unresolved, d.Faults)
+			}
+		}
+	})
 	t.Run("a rule of a group that is elsewhere is checked", func(t *testing.T) {
 		d := Parse("main.json", []byte(templateOf(childRule(ruleFrom("hub-nsg/ssh", 5, "*")))))
 		if got := codes(d.Faults); !slices.Equal(got, []string{ruleset.CodeInvalidPriority}) {

@@ -42,6 +42,7 @@ type loader struct {
 	absent    map[missingKey]*cause // resources that no document has
 	causes    []*cause              // those that may have dependents
 	depending map[string]bool       // the files of dependents
+	unread    map[string]*cause     // the first link of each file whose template was not read
 
 	located int // faults with lines
 
@@ -52,7 +53,7 @@ type loader struct {
 func newLoader() *loader {
 	return &loader{
 		source:    &source{open: readRegular, seen: map[string]seenFile{}},
-		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{},
+		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},

@@ -80,6 +80,11 @@ type givenParameter struct {
 	value        any
 }
 
+// scope is where templates are deployed.
+func (d *Deployment) scope() scope {
+	return scopeOf("/subscriptions/" + cmp.Or(d.Subscription, template.NoSubscription) + "/resourceGroups/" + cmp.Or(d.ResourceGroup, template.NoResourceGroup))
+}
+
 // readValues reads the files of a Deployment.
 func (l *loader) readValues(d Deployment) {
 	v := &values{Deployment: d, used: map[string]bool{}}
@@ -199,10 +204,13 @@ func (l *loader) reportTemplate(file string, result *template.Result) {
 		l.keepReason(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
 	}
 	for _, p := range result.Links {
-		l.unresolved(ruleset.Fault{
+		c := told(&l.out.Unresolved, ruleset.Fault{
 			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
 			Message: p.Message,
 		})
+		if l.unread[file] == nil {
+			l.unread[file] = c
+		}
 	}
 	for _, p := range result.Faults {
 		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: p.Message})
