@@ -121,6 +121,7 @@ type resource struct {
 	parent      *resource
 	parentName  string // name or id of the parent of a child that is not nested
 	children    []*resource
+	given
 }
 
 // document collects the resources of a parsed file.
@@ -129,7 +130,9 @@ func (l *loader) document(file string, value any, err error) {
 		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
 		return
 	}
+	l.templated = isTemplate(value) && !l.converted[file]
 	l.collect(file, value, nil)
+	l.templated = false
 }
 
 // parseDocument parses a file. An error begins with its line and column.
@@ -182,6 +185,8 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	r := newResource(k, file, body, parent)
+	l.turn++
+	r.given = given{templated: l.templated, turn: l.turn, list: l.list}
 	l.resources = append(l.resources, r)
 	l.collectNested(file, body, r)
 }
@@ -227,24 +232,29 @@ func (l *loader) listOther(file string, body map[string]any, field, value, what 
 // collectNested collects "resources". Templates of language version 2 write it as an
 // object of symbolic names.
 func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
-	nested := lookup(body, "resources")
-	symbolic, ok := nested.(map[string]any)
-	if !ok {
-		list, ok := nested.([]any)
-		if !ok {
-			list = []any{nested}
+	var list []any
+	var symbols []string
+	switch nested := lookup(body, "resources").(type) {
+	case map[string]any:
+		symbols = slices.Sorted(maps.Keys(nested))
+		for _, name := range symbols {
+			list = append(list, nested[name])
 		}
-		for _, v := range list {
-			if text, ok := v.(string); ok && isExpression(text) {
-				l.listOther(file, body, "resources", text, "the resources were not read")
-			}
+	case []any:
+		list = nested
+	default:
+		list = []any{nested}
+	}
+	for _, v := range list {
+		if text, ok := v.(string); ok && isExpression(text) {
+			l.listOther(file, body, "resources", text, "the resources were not read")
 		}
-		l.collect(file, nested, parent)
-		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(symbolic)) {
-		l.collect(file, symbolic[name], parent)
-	}
+	outer := l.list
+	l.lists++
+	l.list = l.lists
+	l.collectInOrder(file, list, symbols, parent)
+	l.list = outer
 }
 
 func typeOf(body map[string]any) string {

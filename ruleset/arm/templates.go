@@ -85,6 +85,11 @@ type givenParameter struct {
 	value  any
 }
 
+// scope is where templates are deployed.
+func (d *Deployment) scope() scope {
+	return scopeOf("/subscriptions/" + cmp.Or(d.Subscription, template.NoSubscription) + "/resourceGroups/" + cmp.Or(d.ResourceGroup, template.NoResourceGroup))
+}
+
 // readValues reads the files of a Deployment.
 func (l *loader) readValues(d Deployment) {
 	v := &values{Deployment: d, used: map[string]bool{}}
@@ -176,6 +181,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
+		l.converted[file] = true
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
 				l.keepReason(file, expression, message)
@@ -213,10 +219,13 @@ func (l *loader) reportTemplate(file string, given map[string]givenParameter, re
 		l.keepReason(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
 	}
 	for _, p := range result.Links {
-		l.unresolved(ruleset.Fault{
+		c := told(&l.out.Unresolved, ruleset.Fault{
 			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
 			Message: p.Message,
 		})
+		if l.unread[file] == nil {
+			l.unread[file] = c
+		}
 	}
 	for _, p := range result.Guesses {
 		l.warn(ruleset.Fault{

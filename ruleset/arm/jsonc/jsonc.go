@@ -88,6 +88,14 @@ func (d *Document) Position(path ...string) string {
 	return d.text.position(at)
 }
 
+// Standard is the document as standard JSON. It must not be changed.
+func (d *Document) Standard() []byte { return d.text.standard }
+
+// Line is the line of an offset in Standard.
+func (d *Document) Line(offset int) int {
+	return 1 + bytes.Count(d.text.source[:d.text.offset(offset)], []byte("\n"))
+}
+
 // decode is a file's text in UTF-8 without its byte order mark.
 func decode(data []byte) ([]byte, error) {
 	switch {
@@ -258,8 +266,13 @@ func (t *text) begin(offset int) int {
 
 // position is the line and column of an offset in standard.
 func (t *text) position(offset int) string {
+	return position(t.source, t.offset(offset))
+}
+
+// offset is the offset in source of one in standard.
+func (t *text) offset(offset int) int {
 	before, _ := slices.BinarySearch(t.added, offset)
-	return position(t.source, offset-before)
+	return min(offset-before, len(t.source))
 }
 
 // position is the line and column of an offset.

@@ -49,6 +49,9 @@ import (
 // NoSubscription is the subscription's id when Options have none.
 const NoSubscription = "00000000-0000-0000-0000-000000000000"
 
+// NoResourceGroup is the resource group's name when Options have none.
+const NoResourceGroup = "nsgd"
+
 // Options are the values of a deployment. The zero value works.
 type Options struct {
 	// Context ends the evaluation early, with its cause as the reason; nil: nothing does.
@@ -61,7 +64,7 @@ type Options struct {
 	Subscription string
 	// Tenant is an id; empty: zeros like NoSubscription.
 	Tenant string
-	// ResourceGroup is a name; empty: "nsgd".
+	// ResourceGroup is a name; empty: NoResourceGroup.
 	ResourceGroup string
 	// Location is the resource group's location; empty: "westeurope".
 	Location string
@@ -113,7 +116,7 @@ func (o *Options) group() group {
 		g.subscription = NoSubscription
 	}
 	if g.name == "" {
-		g.name = "nsgd"
+		g.name = NoResourceGroup
 	}
 	if g.location == "" {
 		g.location = "westeurope"
@@ -238,6 +241,9 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
 	}
+	if needed, ok := get(out, "dependsOn").([]any); ok {
+		out["dependsOn"] = r.deployedBefore(needed)
+	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
 	}
@@ -268,6 +274,24 @@ func (x *exporter) resource(list []any, r *instance) []any {
 		out["resources"] = children
 	}
 	return append(list, out)
+}
+
+// deployedBefore are the ids of a dependsOn, which may have symbolic names.
+func (r *instance) deployedBefore(needed []any) []any {
+	var ids []any
+	for _, v := range needed {
+		symbol, _ := v.(string)
+		if r.symbols[strings.ToLower(symbol)] == nil {
+			ids = append(ids, v)
+			continue
+		}
+		for _, other := range r.instances { // a loop has several of the symbol
+			if strings.EqualFold(other.symbol, symbol) && other.id != "" {
+				ids = append(ids, other.id)
+			}
+		}
+	}
+	return ids
 }
 
 // placed reports whether the resource's subscription and group were given. An id made of
