@@ -168,6 +168,10 @@ var templates = []struct {
 		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": "[variables('t')]"`) + `]}`, []string{`deployments d`, `  networkSecurityGroups d`}, nil},
 	{"the template of a deployment as no object", `{"resources": [` + nested(`"template": "[createArray()]"`) + `]}`, []string{`deployments d`},
 		[]string{"resources[0].properties.template: the template of a deployment is of type array; allowed is an object"}},
+	{"a resource that a deployment updates with what a later one has", `{"resources": [` +
+		nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": "[reference(resourceId('T/x', 'n')).a]"}}]}`) + `,` +
+		strings.Replace(nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": 1}}]}`), `"d"`, `"e"`, 1) + `]}`,
+		[]string{`deployments d`, `  x n {"a":1}`, `deployments e`, `  x n {"a":1}`}, nil},
 	{"a resource that a deployment updates with what it has", `{"resources": [{"type": "T/x", "name": "n", "properties": {"a": 1, "b": 2}}, ` +
 		nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": "[reference('n').a]", "b": 3}}]}`) + `,
 		{"type": "T/y", "name": "m", "properties": {"a": "[reference('n').a]", "b": "[reference(resourceId('T/x', 'n')).b]"}}]}`,
