@@ -373,8 +373,8 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 		return
 	}
 	parentKind, parentName := parentKinds[r.kind], r.parentName
-	if id, found := strings.CutSuffix(strings.ToLower(r.id), strings.ToLower("/"+kindPaths[r.kind]+"/"+r.name)); found {
-		parentName = r.id[:len(id)]
+	if own := "/" + kindPaths[r.kind] + "/" + r.name; len(r.id) > len(own) && strings.EqualFold(r.id[len(r.id)-len(own):], own) {
+		parentName = r.id[:len(r.id)-len(own)]
 	}
 	e, problem := parents.resolve(parentKind, parentName, r.file)
 	switch {
