@@ -173,13 +173,16 @@ func (l *loader) deploy(givings []*resource) {
 				}
 				continue
 			}
+			first.listed[k] = r.turn
+			if opaque(next, have) { // the whole resource stays open
+				continue
+			}
 			names := namesOf(have)
 			for name := range namesOf(propertyOf(body, kindPaths[k])) {
 				if !names[name] {
 					l.deleted(r, k, name)
 				}
 			}
-			first.listed[k] = r.turn
 			first.updates = append(first.updates, listing{r.turn, k, names})
 		}
 		if open := lookup(body, "condition"); open != nil && lookup(next, "condition") == nil {
@@ -189,6 +192,18 @@ func (l *loader) deploy(givings []*resource) {
 		body = next
 	}
 	first.body, first.turn = body, ordered[len(ordered)-1].turn
+}
+
+// opaque reports whether expressions keep open which children a resource lists.
+func opaque(body map[string]any, list any) bool {
+	if _, text := lookup(body, "properties").(string); text {
+		return true
+	}
+	elements, ok := list.([]any)
+	return list != nil && !ok || slices.ContainsFunc(elements, func(v any) bool {
+		_, text := v.(string)
+		return text
+	})
 }
 
 // listedChildren are the kinds of children that a resource of a kind lists.

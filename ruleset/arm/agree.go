@@ -232,4 +232,3 @@ func sortedByName(list []any) []any {
 		return strings.Compare(strings.ToLower(nameIn(a)), strings.ToLower(nameIn(b)))
 	})
 }
-
