@@ -129,6 +129,16 @@ func TestATemplateUpdatesWhatItGivesAgain(t *testing.T) {
 	}
 }
 
+// Which rules a list deletes that is an expression is not known, and the group is open.
+func TestAnOpenListDeletesNothing(t *testing.T) {
+	one := ruleFrom("one", 100, "*")
+	open := strings.Replace(groupOf("g", one), `[{`+one+`}]`, `"[variables('rules')]"`, 1)
+	d := Parse("main.json", []byte(templateOf(groupOf("g", one), childRule(ruleFrom("g/two", 200, "*")), deployment("b", "", open))))
+	if len(d.Warnings)+len(d.Faults) > 0 || len(d.Unresolved) != 1 || d.Unresolved[0].Field != "securityRules" {
+		t.Errorf("faults %v, warnings %v, unresolved %v", d.Faults, d.Warnings, d.Unresolved)
+	}
+}
+
 // One template has each resource once.
 func TestATemplateThatDefinesAResourceTwiceIsFaulty(t *testing.T) {
 	d := Parse("main.json", []byte(templateOf(groupOf("g", ruleFrom("a", 100, "*")), groupOf("G", ruleFrom("a", 100, "*")))))

@@ -118,7 +118,7 @@ func (x *index) resolve(k kind, reference, file string) (e *entry, problem strin
 	}
 	switch {
 	case len(found) == 0 && len(others) > 0:
-		return nil, "no document has this resource; " + others[0].id + " has its name and is in another subscription or resource group" + others[0].hint(in)
+		return nil, "no document has this resource; " + others[0].id + " has its name and is in " + others[0].place(in)
 	case len(found) == 0:
 		return nil, "no document has this resource; there " + x.whatIs(k)
 	case len(found) == 1 && best == byName:
@@ -133,12 +133,12 @@ func (x *index) resolve(k kind, reference, file string) (e *entry, problem strin
 	return nil, "the name fits several resources: " + ruleset.Listed(ids)
 }
 
-// hint says how a template's own resource can be the one of a reference.
-func (e *entry) hint(in scope) string {
-	if e.scope.group != ownGroup || in.group == "" {
-		return ""
+// place says where a resource is that is not the one of a reference.
+func (e *entry) place(in scope) string {
+	if e.scope.group != ownGroup {
+		return "another subscription or resource group"
 	}
-	return ", that of the deployment: give --resource-group " + in.group + " if this is it"
+	return "the resource group of the deployment: give --resource-group " + in.group + " if that is it"
 }
 
 // isID reports whether a reference is an id of a resource of the kind, and no bare name.
@@ -373,8 +373,8 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 		return
 	}
 	parentKind, parentName := parentKinds[r.kind], r.parentName
-	if id, found := strings.CutSuffix(strings.ToLower(r.id), strings.ToLower("/"+kindPaths[r.kind]+"/"+r.name)); found {
-		parentName = r.id[:len(id)]
+	if own := "/" + kindPaths[r.kind] + "/" + r.name; len(r.id) > len(own) && strings.EqualFold(r.id[len(r.id)-len(own):], own) {
+		parentName = r.id[:len(r.id)-len(own)]
 	}
 	e, problem := parents.resolve(parentKind, parentName, r.file)
 	switch {
