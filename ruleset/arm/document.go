@@ -133,7 +133,7 @@ var utf8BOM = []byte("\xef\xbb\xbf")
 // document collects the resources of a parsed file.
 func (l *loader) document(file string, value any, err error) {
 	if err != nil {
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
+		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: notJSON(file, err.Error())})
 		return
 	}
 	l.collect(file, value, nil)
@@ -214,7 +214,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	}
 	if k == otherKind {
 		if !typed {
-			l.collect(file, lookup(body, "value"), nil)
+			l.collectAnswer(file, body)
 		}
 		switch t := typeOf(body); {
 		case t == "microsoft.resources/deployments":

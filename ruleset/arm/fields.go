@@ -66,6 +66,7 @@ func (f *fields) over(body map[string]any) *fields {
 			break
 		}
 	}
+	f.checkProperties(body)
 	return f
 }
 

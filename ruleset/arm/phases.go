@@ -15,7 +15,8 @@ type loader struct {
 	orphans   []*resource // children without a parent in the documents
 	index     index
 	knownTags ruleset.KnownTags
-	stale     bool // a resource that was built before is not what it was
+	stale     bool            // a resource that was built before is not what it was
+	named     map[string]bool // the files that were given by their own names
 
 	addresses    map[usedAddress]string // the ipConfiguration that has it
 	addressCount map[*policy.VirtualNetwork]int
@@ -38,7 +39,7 @@ func newLoader() *loader {
 	return &loader{
 		source: &source{open: readRegular, seen: map[string]seenFile{}},
 		out:    &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index:  newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		named:  map[string]bool{}, index: newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
 	}
 }

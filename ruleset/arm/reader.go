@@ -248,6 +248,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	}
 	group.Wait() // the functions return no error
 	linked := l.evaluateAll(documents)
+	var readings []reading
 	for i := range documents {
 		d := &documents[i]
 		switch {
@@ -260,10 +261,14 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 				l.resources = append(l.resources, &again)
 			}
 		default:
-			l.document(d.file, d.value, d.err)
+			before := len(l.resources)
+			if l.document(d.file, d.value, d.err); len(l.resources) == before {
+				readings = append(readings, aboutUnread(d.file, d.value))
+			}
 		}
 		d.value = nil
 	}
+	l.checkRead(readings)
 	return documents
 }
 
