@@ -122,6 +122,8 @@ type Rule struct {
 	Default bool
 	// Admin marks a security admin rule of a network manager.
 	Admin bool
+	// Written is the rule as its document has it; nil for default and admin rules.
+	Written *SecurityRule
 }
 
 // QualifiedName is the rule's name in IP flow verify and effective rules:

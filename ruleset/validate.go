@@ -109,6 +109,7 @@ func (v *validator) rule(raw *SecurityRule) {
 	v.sourceAddresses += len(r.Source.Prefixes)
 	v.destinationAddresses += len(r.Destination.Prefixes)
 	if len(v.faults) == before && raw.decided() {
+		r.Written = raw
 		v.nsg.Rules = append(v.nsg.Rules, r)
 	}
 }

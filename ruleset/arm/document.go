@@ -44,6 +44,7 @@ const (
 	probeKind
 	natRuleKind
 	configurationKind // inside a network interface only
+	privateEndpointKind
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
@@ -62,6 +63,7 @@ var kinds = map[string]kind{
 	"publicipaddresses":                      publicAddressKind,
 	"publicipprefixes":                       publicPrefixKind,
 	"natgateways":                            natGatewayKind,
+	"privateendpoints":                       privateEndpointKind,
 	"loadbalancers":                          loadBalancerKind,
 	"loadbalancers/backendaddresspools":      poolKind,
 	"loadbalancers/inboundnatrules":          natRuleKind,
@@ -82,6 +84,7 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
+	privateEndpointKind: "privateEndpoints",
 }
 
 // parentKinds are the kinds of the parents of child kinds.

@@ -38,7 +38,8 @@ func (l *loader) buildInterface(r *resource) {
 	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
-	n.VirtualMachineID = f.virtualMachine()
+	n.VirtualMachineID = f.readOnlyID("virtualMachine")
+	n.PrivateEndpointID = f.readOnlyID("privateEndpoint")
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
@@ -81,11 +82,11 @@ func (l *loader) buildInterface(r *resource) {
 	}
 }
 
-// virtualMachine is the id of the NIC's virtual machine. The field is read-only in Azure,
-// so an expression in a template means nothing.
-func (f *fields) virtualMachine() string {
-	vm, _ := lookup(f.values, "virtualMachine").(map[string]any)
-	id, _ := lookup(vm, "id").(string)
+// readOnlyID is the id of what a NIC belongs to. Such fields are read-only in Azure, so an
+// expression in a template means nothing.
+func (f *fields) readOnlyID(field string) string {
+	owner, _ := lookup(f.values, field).(map[string]any)
+	id, _ := lookup(owner, "id").(string)
 	if isExpression(id) {
 		return ""
 	}

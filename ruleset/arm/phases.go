@@ -79,6 +79,7 @@ var (
 		{name: "admin rules", needs: []kind{networkGroupKind}, gives: []kind{collectionKind}, of: collectionKind, build: (*loader).buildCollection},
 		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
 			gives: []kind{interfaceKind, configurationKind}, of: interfaceKind, build: (*loader).buildInterface},
+		{name: "private endpoints", needs: []kind{asgKind, subnetKind, interfaceKind}, of: privateEndpointKind, build: (*loader).buildPrivateEndpoint},
 		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
 		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},
 			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},

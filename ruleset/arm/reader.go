@@ -206,6 +206,13 @@ func (r *Reader) useTags(l *loader, data []byte) {
 			}
 		}
 	}
+	for _, v := range l.out.Set.VirtualNetworks {
+		for _, s := range v.Subnets {
+			for _, tag := range s.ServiceEndpoints {
+				used[tag] = r.tags.Prefixes(tag)
+			}
+		}
+	}
 	var whole *ServiceTags
 	for name, prefixes := range used {
 		if prefixes != nil {

@@ -33,6 +33,8 @@ var schema = map[string][]string{
 	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
 	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},
 	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings"},
+	kindPaths[privateEndpointKind]: {"subnet", "networkInterfaces", "ipConfigurations", "applicationSecurityGroups", "customNetworkInterfaceName",
+		"privateLinkServiceConnections", "manualPrivateLinkServiceConnections", "customDnsConfigs"},
 	kindPaths[natGatewayKind]: {"publicIpAddresses", "publicIpAddressesV6", "publicIpPrefixes", "publicIpPrefixesV6", "idleTimeoutInMinutes",
 		"subnets"},
 	kindPaths[loadBalancerKind]: {"frontendIPConfigurations", "backendAddressPools", "loadBalancingRules", "probes", "inboundNatRules",

@@ -150,9 +150,11 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
+	s.EndpointPolicies = f.endpointPolicies()
 	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
+	outward.readServiceEndpoints(s)
 	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r)
