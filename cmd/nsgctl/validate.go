@@ -72,6 +72,9 @@ refuse it. --strict exits with 1 then, and when there is a warning.`,
 			if v.Valid {
 				v.refuse(documents.Set)
 			}
+			for i := range v.Faults {
+				v.Faults[i].OwnCode = arm.OwnCode(v.Faults[i].Code)
+			}
 			if strict && len(v.Warnings)+len(v.Unresolved) > 0 {
 				v.Valid = false
 			}
@@ -127,9 +130,13 @@ func validationTable(w io.Writer, v *validation) error {
 }
 
 func printFault(w io.Writer, kind string, f *inspect.Fault) {
+	own := ""
+	if kind == "fault" && f.OwnCode {
+		own = "this code is of nsgctl; Azure's is not known"
+	}
 	fmt.Fprintf(w, "%s %s\n", kind, f.Code)
 	for _, line := range []struct{ name, value string }{
-		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message},
+		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message}, {"code", own},
 	} {
 		if line.value != "" {
 			fmt.Fprintf(w, "  %-9s %s\n", line.name, printable(line.value))

@@ -15,6 +15,7 @@ type fields struct {
 	file   string
 	place  string // Fault.Resource
 	rule   string // Fault.Rule; empty unless the object is a rule
+	region string // of the resource, as entry.region has it
 	values map[string]any
 	// open holds the fields whose value is not known, mostly because it is an expression.
 	open map[string]bool
@@ -309,6 +310,9 @@ func (f *fields) resolve(k kind, field, reference string) any {
 	if e == nil {
 		f.fault(CodeInvalidResourceReference, field, reference, "%s", problem)
 		return nil
+	}
+	if e.region != "" && f.region != "" && e.region != f.region {
+		f.fault(CodeInvalidResourceReference, field, reference, "the resource is in %s and this one in %s: both must be in the same region", e.region, f.region)
 	}
 	if e.object == nil {
 		f.markOpenBecause(CodeTemplateExpression, field, reference, "the resource named here was not read because of template expressions")

@@ -21,6 +21,8 @@ type entry struct {
 	kind kind
 	id   string
 	file string
+	// region is the location without spaces, in lower case; empty when it is not known.
+	region string
 	// object is nil for a resource that stays open.
 	object any
 }
@@ -177,7 +179,7 @@ func (l *loader) register(r *resource, id string, object any, names ...string) b
 	if r.anonymous() {
 		return true
 	}
-	other := l.index.add(&entry{kind: r.kind, id: id, file: r.file, object: object}, names...)
+	other := l.index.add(&entry{kind: r.kind, id: id, file: r.file, region: r.region(), object: object}, names...)
 	if other == nil {
 		return true
 	}
@@ -187,6 +189,20 @@ func (l *loader) register(r *resource, id string, object any, names ...string) b
 	})
 	return false
 }
+
+// region is where a resource is, as its own document or its parent's says.
+func (r *resource) region() string {
+	if r == nil {
+		return ""
+	}
+	if location := known(r.body, "location"); location != "" {
+		return regionOf(location)
+	}
+	return r.parent.region()
+}
+
+// regionOf is a location without spaces, in lower case.
+func regionOf(location string) string { return strings.ToLower(strings.ReplaceAll(location, " ", "")) }
 
 // place names the resource in faults: its parents' kinds and names, then its own.
 func (r *resource) place() string {

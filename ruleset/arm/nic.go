@@ -32,6 +32,7 @@ const (
 
 func (l *loader) buildInterface(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
@@ -98,6 +99,7 @@ func (f *fields) readOnlyID(field string) string {
 func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
+	f.region = r.region()
 	c := policy.IPConfiguration{Name: name, Primary: f.flag("primary", false)}
 	if c.ID, _ = lookup(body, "id").(string); c.ID == "" || isExpression(c.ID) {
 		c.ID = n.ID + "/ipConfigurations/" + name

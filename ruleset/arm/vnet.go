@@ -51,6 +51,7 @@ func (l *loader) buildNetwork(r *resource) {
 	} else if !f.open["addressSpace"] && !f.withheld() {
 		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
 	}
+	f.checkOptions()
 	subnets := r.inner(subnetKind, f.objects("subnets"))
 	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields
@@ -127,6 +128,7 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 
 func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
@@ -163,6 +165,7 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if l.register(r, s.ID, s, s.Name, v.Name+"/"+s.Name) {
 		v.Subnets = append(v.Subnets, s)
 		f.checkSubnet(s, field)
+		f.checkSpecial(s)
 	}
 }
 
