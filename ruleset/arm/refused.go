@@ -1,8 +1,10 @@
 package arm
 
 import (
+	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -25,8 +27,6 @@ const (
 	bastionSubnet = "AzureBastionSubnet"
 	gatewaySubnet = "GatewaySubnet"
 )
-
-const bastionPort = 443
 
 // managedSubnets hold services that Azure itself protects; no NSG stands there.
 var managedSubnets = []string{"AzureFirewallSubnet", "AzureFirewallManagementSubnet", "RouteServerSubnet"}
@@ -106,39 +106,39 @@ func (f *fields) checkSpecial(s *policy.Subnet) {
 	}
 }
 
-// missingForBastion is a rule that a bastion needs and a group has not; empty: it has them.
+// missingForBastion is a rule that a bastion needs and a group has not; empty: it has them. Default rules
+// don't count (azure-docs issue 80806).
 func missingForBastion(g *ruleset.NSG) string {
 	for _, need := range []struct {
 		direction ruleset.Direction
 		tag       string
-		what      string
+		port      uint16
 	}{
-		{ruleset.Inbound, "GatewayManager", "inbound TCP 443 from GatewayManager must be allowed"},
-		{ruleset.Outbound, "AzureCloud", "outbound TCP 443 to AzureCloud must be allowed"},
+		{ruleset.Inbound, "GatewayManager", 443}, {ruleset.Outbound, "AzureCloud", 443},
+		{ruleset.Outbound, ruleset.TagVirtualNetwork, 22}, {ruleset.Outbound, ruleset.TagVirtualNetwork, 3389},
 	} {
-		for _, r := range g.Ordered(need.direction) {
+		rules := g.Ordered(need.direction)
+		first := slices.IndexFunc(rules, func(r ruleset.Rule) bool {
 			peer := &r.Source
 			if need.direction == ruleset.Outbound {
 				peer = &r.Destination
 			}
-			if !r.AppliesTo(ruleset.TCP, bastionPort) || !coversTag(peer, need.tag) {
-				continue
-			}
-			if r.Access == ruleset.Deny {
-				return need.what
-			}
-			break
+			return r.AppliesTo(ruleset.TCP, need.port) && coversTag(peer, need.tag)
+		})
+		if first < 0 || rules[first].Default || rules[first].Access == ruleset.Deny {
+			return fmt.Sprintf("a rule of its own must allow %s TCP %d with %s", strings.ToLower(need.direction.String()), need.port, need.tag)
 		}
 	}
 	return ""
 }
 
-// coversTag reports that a peer holds all addresses of a tag of Azure's public services.
+// coversTag reports that a peer holds all addresses of a tag: VirtualNetwork, or one of Azure's services.
 func coversTag(p *ruleset.Peer, tag string) bool {
 	for _, all := range p.Prefixes {
 		if all.Bits() == 0 {
 			return true
 		}
 	}
-	return p.Any || p.Tag == ruleset.TagInternet || strings.EqualFold(p.Tag, tag)
+	public := p.Tag == ruleset.TagInternet && tag != ruleset.TagVirtualNetwork
+	return p.Any || public || strings.EqualFold(p.Tag, tag)
 }
