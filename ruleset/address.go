@@ -30,8 +30,8 @@ func (v *validator) peer(r *SecurityRule, f *sideFields, s *Side) Peer {
 	}
 	switch len(forms) {
 	case 0:
-		v.fail(r, CodeInvalidAddressPrefix, f.prefix, "",
-			"Security rule %s has no Address prefix. One of %s, %s and %s is needed; %q stands for every address.",
+		v.fail(r, CodeParametersMissing, f.prefix, "",
+			"Required security rule parameters are missing for security rule with Id: %s. One of %s, %s and %s is needed; %q stands for every address.",
 			r.identity(), f.prefix, f.prefixes, f.groups, "*")
 	case 1:
 	default:

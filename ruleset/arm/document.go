@@ -39,6 +39,7 @@ const (
 	probeKind
 	natRuleKind
 	configurationKind // inside a network interface only
+	privateEndpointKind
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
@@ -57,6 +58,7 @@ var kinds = map[string]kind{
 	"publicipaddresses":                      publicAddressKind,
 	"publicipprefixes":                       publicPrefixKind,
 	"natgateways":                            natGatewayKind,
+	"privateendpoints":                       privateEndpointKind,
 	"loadbalancers":                          loadBalancerKind,
 	"loadbalancers/backendaddresspools":      poolKind,
 	"loadbalancers/inboundnatrules":          natRuleKind,
@@ -77,6 +79,7 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
+	privateEndpointKind: "privateEndpoints",
 }
 
 // parentKinds are the kinds of the parents of child kinds.
@@ -127,7 +130,7 @@ type resource struct {
 // document collects the resources of a parsed file.
 func (l *loader) document(file string, value any, err error) {
 	if err != nil {
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
+		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: notJSON(file, err.Error())})
 		return
 	}
 	l.templated = isTemplate(value) && !l.converted[file]
@@ -171,7 +174,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	}
 	if k == otherKind {
 		if !typed {
-			l.collect(file, lookup(body, "value"), nil)
+			l.collectAnswer(file, body)
 		}
 		switch t := typeOf(body); {
 		case t == "microsoft.resources/deployments":

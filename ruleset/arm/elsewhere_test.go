@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
+// codes are the codes of faults in their order.
 func codes(faults ruleset.Faults) (list []string) {
 	for _, f := range faults {
 		list = append(list, f.Code)

@@ -15,6 +15,7 @@ type fields struct {
 	file   string
 	place  string // Fault.Resource
 	rule   string // Fault.Rule; empty unless the object is a rule
+	region string // of the resource, as entry.region has it
 	values map[string]any
 	// apiVersion is that of the resource, where it decides how fields are read.
 	apiVersion string
@@ -70,6 +71,7 @@ func (f *fields) over(body map[string]any) *fields {
 			break
 		}
 	}
+	f.checkProperties(body)
 	return f
 }
 
@@ -324,6 +326,11 @@ func (f *fields) resolve(k kind, field, reference string) any {
 	case e == nil:
 		f.fault(CodeInvalidResourceReference, field, reference, "%s", problem)
 		return nil
+	}
+	if e.region != "" && f.region != "" && e.region != f.region {
+		f.fault(CodeInvalidResourceReference, field, reference, "the resource is in %s and this one in %s: both must be in the same region", e.region, f.region)
+	}
+	switch {
 	case e.object == nil:
 		f.dependOn(e.cause, field)
 	case problem != "":

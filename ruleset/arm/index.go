@@ -22,6 +22,8 @@ type entry struct {
 	id    string
 	scope scope
 	file  string
+	// region is the location without spaces, in lower case; empty when it is not known.
+	region string
 	// object is nil for a resource that stays open, for the reason of cause.
 	object any
 	cause  *cause
@@ -261,7 +263,7 @@ func (l *loader) enter(r *resource, e *entry, names ...string) bool {
 	if r.anonymous() {
 		return true
 	}
-	e.kind, e.file, e.scope = r.kind, r.file, r.scope()
+	e.kind, e.file, e.scope, e.region = r.kind, r.file, r.scope(), r.region()
 	other := l.index.add(e, names...)
 	if other == nil {
 		return true
@@ -285,6 +287,20 @@ func (r *resource) scope() scope {
 	}
 	return scope{}
 }
+
+// region is where a resource is, as its own document or its parent's says.
+func (r *resource) region() string {
+	if r == nil {
+		return ""
+	}
+	if location := known(r.body, "location"); location != "" {
+		return regionOf(location)
+	}
+	return r.parent.region()
+}
+
+// regionOf is a location without spaces, in lower case.
+func regionOf(location string) string { return strings.ToLower(strings.ReplaceAll(location, " ", "")) }
 
 // place names the resource in faults: its parents' kinds and names, then its own.
 func (r *resource) place() string {

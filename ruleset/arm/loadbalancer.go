@@ -2,6 +2,7 @@ package arm
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,6 +20,11 @@ const (
 	CodeBalancerSKU          = "PublicIPAndLBSkuDoNotMatch"
 	CodeFrontendBoth         = "FrontendIPConfigHasBothSubnetAndPublicIP"
 	CodeFrontendNeither      = "FrontendIPConfigHasNoSubnetOrPublicIP"
+	CodePortRange            = "PortValueIsOutOfRange"
+	CodeProbeInterval        = "ProbeIntervalIsOutOfRange"
+	CodeProbeNumber          = "NumberOfProbesIsOutOfRange"
+	CodeProbePath            = "ProbeRequestPathIsNotNull"
+	CodePrivateFormat        = "InvalidPrivateIPAddressFormat"
 	CodeInvalidProbe         = "LoadBalancerInvalidProbe"          // ours
 	CodeInvalidBackend       = "LoadBalancerInvalidBackendAddress" // ours
 	CodeDuplicateOfBalancer  = "LoadBalancerDuplicateName"         // ours
@@ -101,6 +107,7 @@ func (l *loader) buildLoadBalancer(r *resource) {
 		l.readPool(c, b, b.pool(c.name))
 	}
 	b.readRules()
+	b.checkNATPools()
 	l.out.Set.LoadBalancers = append(l.out.Set.LoadBalancers, b.LoadBalancer)
 	l.balancers = append(l.balancers, b)
 }
@@ -191,7 +198,7 @@ func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
-		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+		f.fault(CodePrivateFormat, field, text, "allowed is an IPv4 or IPv6 address")
 		return
 	}
 	frontend.Address, frontend.IPv6 = a, a.Is6()
@@ -215,21 +222,17 @@ func (b *balancer) readProbe(f *fields, name string) any {
 			p.Path = "/" + p.Path
 		}
 	}
+	if p.Path != "" && p.Protocol == "Tcp" {
+		f.fault(CodeProbePath, "requestPath", p.Path, "a probe of protocol Tcp has no path")
+	}
 	const interval = "intervalInSeconds"
 	if text := f.text(interval); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < minProbeInterval || seconds > int(time.Duration(1<<62)/time.Second) {
-			f.fault(CodeInvalidProbe, interval, text, "allowed are %d seconds and more", minProbeInterval)
-		}
+		seconds := f.number(interval, text, CodeProbeInterval, minProbeInterval, math.MaxInt32, "seconds")
 		p.Interval = time.Duration(seconds) * time.Second
 	}
 	for _, field := range []string{"numberOfProbes", "probeThreshold"} {
 		if text := f.text(field); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 || n > 100 {
-				f.fault(CodeInvalidProbe, field, text, "allowed are 1 to 100")
-			}
-			p.Threshold = n
+			p.Threshold = f.number(field, text, CodeProbeNumber, 1, 100, "probes")
 		}
 	}
 	return p
@@ -252,11 +255,26 @@ func (f *fields) oneOf(field, code string, allowed ...string) string {
 // port reads a port number. The field is mandatory.
 func (f *fields) port(field, code string, least, most int) uint16 {
 	text := f.text(field)
-	n, err := strconv.Atoi(text)
-	if (err != nil || n < least || n > most) && !f.open[field] && !f.withheld() {
-		f.fault(code, field, text, "allowed are ports %d to %d", least, most)
+	switch {
+	case f.open[field] || f.withheld():
+		return 0
+	case text == "":
+		f.fault(code, field, "", "allowed are ports %d to %d", least, most)
+		return 0
 	}
-	return uint16(n)
+	return uint16(f.number(field, text, CodePortRange, least, most, "ports"))
+}
+
+// number is a field's text as a whole number of a range. Of any other text it is the nearest one.
+func (f *fields) number(field, text, code string, least, most int, what string) int {
+	n, err := strconv.ParseInt(text, 10, 32)
+	switch {
+	case err != nil:
+		f.fault(CodeInvalidRequestFormat, field, text, "allowed are %d to %d %s", least, most, what)
+	case int(n) < least || int(n) > most:
+		f.fault(code, field, text, "allowed are %d to %d %s", least, most, what)
+	}
+	return max(least, min(int(n), most))
 }
 
 // readPool reads the members that the pool's own document lists.

@@ -19,6 +19,7 @@ const (
 	CodeSameBackendPort       = "RulesUseSameBackendPortProtocolAndPool"
 	CodeMustDisableSNAT       = "LoadBalancingRuleMustDisableSNATSinceSameFrontendIPConfigurationIsReferencedByOutboundRule"
 	CodeSameOutboundFrontend  = "MoreThanOneOutboundRuleUsingSameFrontendIPConfigurationAndProtocolIsNotSupported"
+	CodeRuleIdle              = "RuleIdleTimeoutIsOutOfRange"
 	CodeInvalidBalancingRule  = "LoadBalancingRuleInvalid"
 	CodeInvalidInboundNATRule = "InboundNatRuleInvalid"
 	CodeInvalidOutboundRule   = "OutboundRuleInvalid"
@@ -135,7 +136,7 @@ func (b *balancer) readRule(f *fields, name string) any {
 	}
 	r.FloatingIP, r.TCPReset = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false)
 	r.DisableOutboundSNAT = f.flag("disableOutboundSnat", false)
-	r.IdleTimeout = f.idle(maxRuleIdle, defaultIdle)
+	r.IdleTimeout = f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	if id := f.reference("probe"); id != "" {
 		r.Probe, _ = b.resolvePart(f, probeKind, "probe", id).(*policy.HealthProbe)
 	}
@@ -161,7 +162,7 @@ func (b *balancer) readRule(f *fields, name string) any {
 func (b *balancer) readNATRule(f *fields, name string) any {
 	r := &policy.InboundNATRule{Name: name, Frontend: b.frontend(f)}
 	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(policy.TransportTCP), string(policy.TransportUDP)))
-	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
 	const field = "backendAddressPool"
 	if id := f.reference(field); id != "" {
@@ -188,7 +189,7 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 func (b *balancer) readOutboundRule(f *fields, name string) any {
 	r := &policy.OutboundRule{Name: name}
 	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidOutboundRule, string(policy.TransportTCP), string(policy.TransportUDP), string(policy.TransportAll)))
-	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	const frontends, pool, ports = "frontendIPConfigurations", "backendAddressPool", "allocatedOutboundPorts"
 	for _, id := range f.references(frontends) {
 		if frontend, _ := b.resolvePart(f, frontendKind, frontends, id).(*policy.Frontend); frontend != nil {

@@ -32,13 +32,15 @@ const (
 
 func (l *loader) buildInterface(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
 	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
-	n.VirtualMachineID = f.virtualMachine()
+	n.VirtualMachineID = f.readOnlyID("virtualMachine")
+	n.PrivateEndpointID = f.readOnlyID("privateEndpoint")
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
@@ -90,11 +92,11 @@ func (l *loader) buildInterface(r *resource) {
 	}
 }
 
-// virtualMachine is the id of the NIC's virtual machine. The field is read-only in Azure,
-// so an expression in a template means nothing.
-func (f *fields) virtualMachine() string {
-	vm, _ := lookup(f.values, "virtualMachine").(map[string]any)
-	id, _ := lookup(vm, "id").(string)
+// readOnlyID is the id of what a NIC belongs to. Such fields are read-only in Azure, so an
+// expression in a template means nothing.
+func (f *fields) readOnlyID(field string) string {
+	owner, _ := lookup(f.values, field).(map[string]any)
+	id, _ := lookup(owner, "id").(string)
 	if isExpression(id) {
 		return ""
 	}
@@ -106,6 +108,7 @@ func (f *fields) virtualMachine() string {
 func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
+	f.region = r.region()
 	c := policy.IPConfiguration{Name: name, Primary: f.flag("primary", false)}
 	if c.ID, _ = lookup(body, "id").(string); c.ID == "" || isExpression(c.ID) {
 		c.ID = n.ID + "/ipConfigurations/" + name

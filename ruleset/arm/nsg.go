@@ -27,7 +27,7 @@ type region struct {
 
 // countInRegion counts a resource, and reports the first one above the limit.
 func (f *fields) countInRegion(r *resource, location string) {
-	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
+	at := region{r.kind, subscriptionOf(r.id), regionOf(location)}
 	f.l.inRegion[at]++
 	code, most := CodeTooManyGroups, maxGroupsPerRegion
 	if r.kind == asgKind {

@@ -15,7 +15,8 @@ type loader struct {
 	orphans   []*resource // children without a parent in the documents
 	index     index
 	knownTags ruleset.KnownTags
-	stale     bool // a resource that was built before is not what it was
+	stale     bool            // a resource that was built before is not what it was
+	named     map[string]bool // the files that were given by their own names
 
 	// What collecting is at: whether in a template, the last turn, the list, and the last list.
 	templated         bool
@@ -57,7 +58,7 @@ func newLoader() *loader {
 		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, reasons: map[string]map[string]string{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},
 	}
 }
 
@@ -98,6 +99,7 @@ var (
 		{name: "addresses of frontends", needs: []kind{subnetKind}, of: loadBalancerKind, build: (*loader).reserveAddresses},
 		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
 			gives: []kind{interfaceKind, configurationKind}, of: interfaceKind, build: (*loader).buildInterface},
+		{name: "private endpoints", needs: []kind{asgKind, subnetKind, interfaceKind}, of: privateEndpointKind, build: (*loader).buildPrivateEndpoint},
 		{name: "addresses that are not written down", needs: []kind{subnetKind, interfaceKind}, run: (*loader).assignAddresses},
 		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
 		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},

@@ -3,7 +3,6 @@ package arm
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ const (
 	CodePublicAddressFamily = "PublicIPAddressVersionMismatch"
 	CodeInvalidPublicPrefix = "PublicIPPrefixInvalidPrefix"
 	CodeInvalidSKU          = "ResourceInvalidSku"
-	CodeInvalidIdleTimeout  = "ResourceInvalidIdleTimeout"
+	CodePublicIdle          = "PublicIPIdleTimeoutIsOutOfRange" // Azure's
 	// CodePublicNotAssigned and CodeNotTranslated are in Documents.Warnings.
 	CodePublicNotAssigned = "PublicIPAddressNotAssigned"
 	CodeNotTranslated     = "TranslationNotInDocuments"
@@ -49,8 +48,9 @@ func (l *loader) buildPublicAddress(r *resource) {
 		return
 	}
 	p := &policy.PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUStandardV2)}
-	p.IdleTimeout = f.idle(maxPublicIPIdle, defaultIdle)
+	p.IdleTimeout = f.idle(CodePublicIdle, maxPublicIPIdle, defaultIdle)
 	p.Address, p.IPv6 = f.publicAddress()
+	f.checkPublic(r, p)
 	f.markCondition(r)
 	if len(f.open) > 0 {
 		p.Address = netip.Addr{}
@@ -153,18 +153,13 @@ func (f *fields) sku(r *resource, allowed ...policy.SKU) policy.SKU {
 }
 
 // idle reads idleTimeoutInMinutes.
-func (f *fields) idle(most int, otherwise time.Duration) time.Duration {
+func (f *fields) idle(code string, most int, otherwise time.Duration) time.Duration {
 	const field = "idleTimeoutInMinutes"
 	text := f.text(field)
 	if text == "" {
 		return otherwise
 	}
-	minutes, err := strconv.Atoi(text)
-	if err != nil || minutes < minIdleTimeout || minutes > most {
-		f.fault(CodeInvalidIdleTimeout, field, text, "allowed are %d to %d minutes", minIdleTimeout, most)
-		return otherwise
-	}
-	return time.Duration(minutes) * time.Minute
+	return time.Duration(f.number(field, text, code, minIdleTimeout, most, "minutes")) * time.Minute
 }
 
 // resolveTranslating resolves a reference that only translation needs; nil when that fails.

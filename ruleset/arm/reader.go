@@ -207,6 +207,13 @@ func (r *Reader) useTags(l *loader, data []byte) {
 			}
 		}
 	}
+	for _, v := range l.out.Set.VirtualNetworks {
+		for _, s := range v.Subnets {
+			for _, tag := range s.ServiceEndpoints {
+				used[tag] = r.tags.Prefixes(tag)
+			}
+		}
+	}
 	var whole *ServiceTags
 	for name, prefixes := range used {
 		if prefixes != nil {
@@ -249,6 +256,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	}
 	group.Wait() // the functions return no error
 	linked := l.evaluateAll(documents)
+	var readings []reading
 	for i := range documents {
 		d := &documents[i]
 		switch {
@@ -261,10 +269,14 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 				l.resources = append(l.resources, &again)
 			}
 		default:
-			l.document(d.file, d.value, d.err)
+			before := len(l.resources)
+			if l.document(d.file, d.value, d.err); len(l.resources) == before {
+				readings = append(readings, aboutUnread(d.file, d.value))
+			}
 		}
 		d.value = nil
 	}
+	l.checkRead(readings)
 	return documents
 }
 

@@ -125,11 +125,11 @@ func (f *fields) nextHop(r *policy.Route) {
 	r.Hop = nextHopTypes[i]
 	switch {
 	case f.open[addressField]:
-	case r.Hop != policy.HopVirtualAppliance && address != "":
-		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance only, this one is %s", r.Hop)
+	case r.Hop != policy.HopVirtualAppliance && r.Hop != policy.HopNone && address != "":
+		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance, and None takes one; this one is %s", r.Hop)
 	case r.Hop == policy.HopVirtualAppliance && address == "":
 		f.fault(CodeMissingNextHop, addressField, "", "NextHopIpAddress cannot be Null or Empty in route %s when NextHopType is VirtualAppliance.", r.Name)
-	case r.Hop == policy.HopVirtualAppliance:
+	case address != "":
 		a, err := netip.ParseAddr(address)
 		switch {
 		case err != nil || a.Zone() != "" || a.Is4In6():

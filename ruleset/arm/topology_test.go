@@ -3,6 +3,7 @@ package arm
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -219,5 +220,96 @@ func TestAReferenceToWhatIsLeftOpenIsLeftOpenToo(t *testing.T) {
 	}
 	if len(d.Unresolved) != 1 || !strings.HasSuffix(d.Unresolved[0].Message, "; 1 resource that depends on it was not read: networkInterfaces/n") {
 		t.Errorf("unresolved %v", d.Unresolved)
+	}
+}
+
+// withEndpoint is a network whose subnet has policies for private endpoints, and resources in it.
+func withEndpoint(subnet string, resources ...string) string {
+	return `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "location": "West Europe", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+		"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"` + subnet + `}}]}}` + strings.Join(append([]string{""}, resources...), ",") + `]`
+}
+
+func TestPrivateEndpointsAndTheirInterfaces(t *testing.T) {
+	nic := func(name, owner string) string {
+		return fmt.Sprintf(`{"name": %q, "type": "Microsoft.Network/networkInterfaces", "properties": {%s"ipConfigurations": [{"name": "c",
+			"properties": {"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}}]}}`, name, owner)
+	}
+	endpoint := func(properties string) string {
+		return `{"name": "db", "type": "Microsoft.Network/privateEndpoints", "properties": {"subnet": {"id": "v/s"}` + properties + `}}`
+	}
+	const id = "/subscriptions//resourceGroups//providers/Microsoft.Network/privateEndpoints/db"
+	for _, tt := range []struct{ name, document, nic, warnings string }{
+		{"the interface names its endpoint", withEndpoint("", nic("n", `"privateEndpoint": {"id": "`+id+`"}, `)), "n", ""},
+		{"the endpoint names its interface", withEndpoint("", nic("n", ""), endpoint(`, "networkInterfaces": [{"id": "n"}]`)), "n", ""},
+		{"both name the other", withEndpoint("", nic("n", `"privateEndpoint": {"id": "`+id+`"}, `), endpoint("")), "n", ""},
+		{"an endpoint with an address has an interface", withEndpoint("", endpoint(`, "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.5"}}]`)), "db.nic", ""},
+		{"its name may be given", withEndpoint("", endpoint(`, "customNetworkInterfaceName": "db-nic", "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.5"}}]`)), "db-nic", ""},
+		{"without an address one is chosen", withEndpoint("", endpoint("")), "db.nic", CodeAddressNotAssigned},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if len(d.Faults)+len(d.Unresolved) > 0 || joinedCodes(d.Warnings) != tt.warnings {
+				t.Fatal(d.Faults, d.Unresolved, d.Warnings)
+			}
+			found := ""
+			for _, n := range d.Set.NetworkInterfaces {
+				if strings.HasSuffix(n.PrivateEndpointID, "/privateEndpoints/db") {
+					found = n.Name
+				}
+			}
+			if found != tt.nic {
+				t.Errorf("the interface is %q, want %q", found, tt.nic)
+			}
+		})
+	}
+	t.Run("a policy that there is not is a fault", func(t *testing.T) {
+		d := Parse("test.json", []byte(withEndpoint(`, "privateEndpointNetworkPolicies": "On"`)))
+		if joinedCodes(d.Faults) != CodeInvalidEndpointPolicies {
+			t.Error(d.Faults)
+		}
+	})
+	t.Run("an address that is taken is a fault", func(t *testing.T) {
+		d := Parse("test.json", []byte(withEndpoint("", nic("n", ""), endpoint(`, "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.4"}}]`))))
+		if joinedCodes(d.Faults) != CodeAddressInUse {
+			t.Error(d.Faults)
+		}
+	})
+}
+
+func TestServiceEndpoints(t *testing.T) {
+	const tags = `{"changeNumber": 1, "cloud": "Public", "values": [
+		{"name": "Storage", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/24"]}},
+		{"name": "Storage.WestEurope", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/28"]}},
+		{"name": "AzureKeyVault", "properties": {"changeNumber": 1, "addressPrefixes": ["198.51.100.0/28"]}}]}`
+	for _, tt := range []struct {
+		name, subnet, tags string
+		want               []string
+		warnings           string
+	}{
+		{"one without a region has the network's", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, tags, []string{"Storage.WestEurope"}, ""},
+		{"one with a region", `, "serviceEndpoints": [{"service": "microsoft.storage", "locations": ["westeurope"]}]`, tags, []string{"Storage.WestEurope"}, ""},
+		{"one of all regions", `, "serviceEndpoints": [{"service": "Microsoft.KeyVault", "locations": ["*"]}, {"service": "Microsoft.Storage.Global"}]`, tags, []string{"AzureKeyVault", "Storage"}, ""},
+		{"without a file, where no route could matter", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, "", nil, ""},
+		{"without a file, where it could", `, "defaultOutboundAccess": false, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, "", nil, CodeServiceEndpointUnknown},
+		{"a service that there is not", `, "defaultOutboundAccess": false, "serviceEndpoints": [{"service": "Microsoft.Strage"}]`, tags, nil, CodeServiceEndpointUnknown},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, file := policyOf(t, map[string]string{"p.json": withEndpoint(tt.subnet)}), ""
+			if tt.tags != "" {
+				file = filepath.Join(policyOf(t, map[string]string{"tags.json": tt.tags}), "tags.json")
+			}
+			d := NewReader(file, dir).Read()
+			if len(d.Faults)+len(d.Unresolved) > 0 || joinedCodes(d.Warnings) != tt.warnings {
+				t.Fatal(d.Faults, d.Unresolved, d.Warnings)
+			}
+			if got := d.Set.VirtualNetworks[0].Subnets[0].ServiceEndpoints; !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			for _, tag := range tt.want {
+				if len(d.Set.ServiceTags[tag]) == 0 {
+					t.Errorf("the policy has no prefixes of %s", tag)
+				}
+			}
+		})
 	}
 }

@@ -55,6 +55,7 @@ func (l *loader) buildNetwork(r *resource) {
 	} else if !f.open["addressSpace"] && !f.withheld() {
 		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
 	}
+	f.checkOptions()
 	subnets := l.inner(r, subnetKind, f.objects("subnets"))
 	peerings := l.inner(r, peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields
@@ -123,6 +124,7 @@ func (f *fields) takesHostBits() bool { return f.apiVersion != "" && f.apiVersio
 
 func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
@@ -147,9 +149,11 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
+	s.EndpointPolicies = f.endpointPolicies()
 	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
+	outward.readServiceEndpoints(s)
 	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r, f.cause)
@@ -158,6 +162,7 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if l.register(r, s.ID, s, s.Name, v.Name+"/"+s.Name) {
 		v.Subnets = append(v.Subnets, s)
 		f.checkSubnet(s, field)
+		f.checkSpecial(s)
 	}
 }
 
