@@ -21,6 +21,9 @@ import (
 // CodeInvalidTemplate is Azure's code for parameters that do not fit their template.
 const CodeInvalidTemplate = "InvalidTemplate"
 
+// CodePlaceholder is in Documents.Warnings: a parameters file has a placeholder in the place of a value.
+const CodePlaceholder = "PlaceholderReplaced"
+
 // Deployment holds the values for evaluating a policy's templates. The zero value works;
 // template.Options says what its fields mean by default.
 type Deployment struct {
@@ -83,6 +86,8 @@ type givenParameter struct {
 	file   *template.Parameters
 	name   string
 	value  any
+	// generated means that the value was made up for a placeholder.
+	generated bool
 }
 
 // scope is where templates are deployed.
@@ -131,9 +136,10 @@ func (l *loader) parametersFile(file string) []givenParameter {
 		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
 		return nil
 	}
+	generated := parameters.FillPlaceholders()
 	var given []givenParameter
 	for _, name := range slices.Sorted(maps.Keys(parameters.Values)) {
-		given = append(given, givenParameter{file, parameters, name, parameters.Values[name]})
+		given = append(given, givenParameter{file, parameters, name, parameters.Values[name], slices.Contains(generated, name)})
 	}
 	return given
 }
@@ -233,6 +239,7 @@ func (l *loader) reportTemplate(file string, given map[string]givenParameter, re
 			Message: p.Message,
 		})
 	}
+	l.warnOfGenerated(given)
 	for i, p := range result.Faults {
 		name, _ := strings.CutPrefix(p.Place, "parameters.")
 		if g := given[strings.ToLower(name)]; p.File == file && g.source != "" {
@@ -244,6 +251,23 @@ func (l *loader) reportTemplate(file string, given map[string]givenParameter, re
 			position = l.position(p)
 		}
 		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: position + p.Message})
+	}
+}
+
+// warnOfGenerated lists the parameters whose values were made up for placeholders, once for each file.
+func (l *loader) warnOfGenerated(given map[string]givenParameter) {
+	names := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if g := given[name]; g.generated {
+			names[g.source] = append(names[g.source], g.name)
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(names)) {
+		l.warn(ruleset.Fault{
+			Code: CodePlaceholder, File: file, Resource: "parameters", Value: ruleset.Listed(names[file]),
+			Message: "the file has placeholders of the quickstart templates (GEN-UNIQUE and the like) in the place of these values: values were made up; " +
+				"give your own with --parameters NAME=VALUE",
+		})
 	}
 }
 
