@@ -163,7 +163,7 @@ func TestNothingOfAPolicyIsHidden(t *testing.T) {
 func TestMalformedJSONNamesItsPlace(t *testing.T) {
 	tests := []struct{ name, document, want string }{
 		{"a stray comma", "{\n  \"name\": \"n\",,\n}", "line 2, column 15: invalid character ',' looking for beginning of object key string"},
-		{"a value after the document", "{}\n{}", "line 2, column 1: invalid character '{' after top-level value"},
+		{"a value after the document", "{}\n{}", "line 2, column 1: invalid character '{' after top-level value: a file holds one document; 'terraform show -json', and not 'terraform plan -json', writes a plan as one"},
 		{"a bracket after the document", "{} ]", "line 1, column 4: invalid character ']' after top-level value"},
 		{"a document that breaks off", "{\"name\": [1, 2", "line 1, column 14: unexpected end of JSON input"},
 		{"an empty file", "", "line 1, column 1: unexpected end of JSON input"},

@@ -99,7 +99,7 @@ func (f *fields) checkProperties(body map[string]any) {
 	}
 	f.checkSpelling(f.values, known, schema[kind])
 	if lookup(body, "properties") == nil {
-		f.checkSpelling(body, map[string]bool{}, []string{"properties"})
+		f.checkSpelling(body, map[string]bool{"properties": true}, []string{"properties"})
 	}
 }
 

@@ -99,6 +99,10 @@ func (d *Document) Line(offset int) int {
 // decode is a file's text in UTF-8 without its byte order mark.
 func decode(data []byte) ([]byte, error) {
 	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(data, []byte("\x00\x00\xfe\xff")):
+		return nil, fmt.Errorf("%s: UTF-32 is not read: save the file as UTF-8", position(data, 0))
+	case len(data) > 1 && (data[0] == 0) != (data[1] == 0):
+		return nil, fmt.Errorf("%s: the file seems to be UTF-16 without a byte order mark: save it as UTF-8", position(data, 0))
 	case bytes.HasPrefix(data, []byte("\xff\xfe")):
 		return decode16(data[2:], binary.LittleEndian)
 	case bytes.HasPrefix(data, []byte("\xfe\xff")):
