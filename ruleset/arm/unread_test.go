@@ -139,3 +139,16 @@ func TestPropertiesThatAreNotReadHaveAWarning(t *testing.T) {
 		})
 	}
 }
+
+// Exports have these in every resource of their kind. Each is near to one that is read.
+func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
+	d := Parse("a.json", []byte(`[
+		{"name": "p", "type": "Microsoft.Network/publicIPAddresses", "properties": {"ipAddress": "20.1.2.3", "ddosSettings": {"protectionMode": "VirtualNetworkInherited"}}},
+		{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"}}]}},
+		{"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"tapConfigurations": [], "ipConfigurations": [
+			{"name": "a", "properties": {"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}}]}},
+		{"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g", "name": "g", "properties": null}]`))
+	if len(d.Warnings) > 0 {
+		t.Errorf("warnings %v", d.Warnings)
+	}
+}
