@@ -68,7 +68,8 @@ func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.
 	case old.Succeeds(int(d), p):
 		if k == old.keys[d] && reply == old.keys[1-d] {
 			return m.wait(old, k, reply, p)
-		} // else it ends for the new one below
+		}
+		return false, packet.DropFlowConflict // translated otherwise now
 	case !old.Restarts(int(d), p):
 		return false, old.Pass(int(d), p, m.now)
 	default:
@@ -302,12 +303,8 @@ func (d *driver) send() {
 	if d.rig.marks&Translated != 0 {
 		reply.Tuple = d.rig.arrives.Reverse()
 	}
-	replaces := succeeds && (k != f.keys[dir] || reply != f.keys[1-dir]) // translated otherwise now
-	if restarts || replaces {
+	if restarts {
 		d.m.remove(f)
-	}
-	if replaces {
-		waiting++ // it has its place until the new one is there
 	}
 	alive := map[*modelFlow]bool{}
 	for _, f := range d.m.flows {
@@ -334,19 +331,13 @@ func (d *driver) send() {
 		d.t.Fatalf("%v zone %d flags %#x: restarts %t in the model alone", p.Tuple, zone, p.TCPFlags, restarts)
 	}
 	if n := after.Ended[EndEvicted] - before.Ended[EndEvicted]; n > 0 {
-		if now, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k)); succeeds && !replaces && created && now != old {
+		if now, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k)); succeeds && created && now != old {
 			d.m.remove(f) // it made room for the one that was to wait
 			delete(alive, f)
 			waiting++
 			n--
 		}
 		d.evicted(alive, waiting, int(n), [2]Key{k, reply})
-	}
-	if replaces {
-		for _, k := range f.keys {
-			d.m.flows[k] = f
-		}
-		alive[f] = true
 	}
 	if after.Refused[RefusedTable] > before.Refused[RefusedTable] {
 		d.refused(alive, waiting, d.max, p, noZone, d.victims(alive, zone, peer))

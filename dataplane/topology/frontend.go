@@ -83,11 +83,16 @@ func (w *Way) hairpins(a packet.Addr) bool { return w.Ports == nil && w.Arrives.
 
 // reach sets Closed, and says whether the receiver is attached.
 func (f *frontend) reach(w *Way) packet.Drop {
-	w.Closed = f.public && w.To.closed || f.closed && len(w.To.Inbound) == 0
+	w.Closed = f.closes(w.To)
 	if w.To.Attachment < 0 {
 		return packet.DropNoRoute
 	}
 	return packet.NotDropped
+}
+
+// closes reports that nothing reaches an endpoint through the frontend.
+func (f *frontend) closes(to *Endpoint) bool {
+	return f.public && to.closed || f.closed && len(to.Inbound) == 0
 }
 
 // rule finds the rule for a packet; nil when there is none.
