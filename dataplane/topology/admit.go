@@ -152,7 +152,7 @@ func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
 	return s.external(src)
 }
 
-// ClosedTo reports that an endpoint lets nothing in from where an address is: the internet. It has
+// ClosedTo reports that a NIC's endpoint lets nothing in from where an address is: the internet. It has
 // a public address, or is behind a load balancer, that is closed without an NSG.
 func (s *Snapshot) ClosedTo(to *Endpoint, from netip.Addr) bool {
 	return to.closed && (s.public[packet.AddrFrom(from)] != nil || s.Sender(to, from) == s.outside)

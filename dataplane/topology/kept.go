@@ -37,8 +37,8 @@ func (s *Snapshot) KeepWay(src, to *Endpoint, sent, arrives *packet.Tuple, w *Wa
 		return false
 	}
 	w.To, w.Arrives = to, *arrives
-	w.Closed = to.closed && src == s.outside
-	if f := s.frontendOf(src, sent); f != nil && f.closes(to) {
+	w.Closed = src == s.outside && to.closesAt(arrives.Dst)
+	if f := s.frontendOf(src, sent); f != nil && f.closes(to, arrives.Dst) {
 		w.Closed = true
 	}
 	return true
