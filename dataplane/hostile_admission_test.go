@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,49 @@ func TestHostile01InternetSpoof(t *testing.T) {
 }
 
 // No attachment sends from an address that no host has, not even a NIC that forwards.
+// The tag VirtualNetwork holds every prefix of a subnet's routes, whatever its next hop: so Azure's documentation
+// of service tags has it. From the internet comes none of them that leads to a place of its own, and the
+// others come from outside, from no member.
+func TestHostile01RoutesInTheTagVirtualNetwork(t *testing.T) {
+	text := strings.Replace(corporate, `{"name": "all", "properties": {"addressPrefix": "0.0.0.0/0", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.0.2.4"}}`,
+		`{"name": "hole", "properties": {"addressPrefix": "7.7.0.0/16", "nextHopType": "None"}}, {"name": "local", "properties": {"addressPrefix": "6.6.0.0/16", "nextHopType": "VnetLocal"}}`, 1)
+	specs := []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm"}, {Kind: topology.NetworkInterface, Reference: "fw"}, {Kind: topology.Internet},
+		{Kind: topology.Gateway, Reference: "v", Prefixes: []netip.Prefix{netip.MustParsePrefix("11.5.0.0/16")}}}
+	const vm, net = 0, 2
+	r := newRigWith(t, parsed(t, text), Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+	s := r.engine.Snapshot()
+	subnet, _ := s.Policy.Subnet("v/s")
+	tag, _ := s.ExpandTag(subnet, ruleset.TagVirtualNetwork)
+	for _, c := range []struct {
+		name, src     string
+		tagged, comes bool
+	}{
+		{"on-premises", "11.5.0.9", true, false},
+		{"a peer that the policy does not hold", "20.7.0.9", true, false},
+		{"a route to the gateway", "172.20.0.9", true, false},
+		{"a route to an appliance of nobody", "8.8.8.8", true, false},
+		{"a route to nowhere", "7.7.7.7", true, false},
+		{"a route to the network", "6.6.6.6", true, false},
+		{"a route to the internet", "9.9.9.9", true, true},
+		{"a route to an appliance that leads to the internet", "4.4.4.4", true, true},
+		{"no route", "1.2.3.4", false, true},
+	} {
+		a := netip.MustParseAddr(c.src)
+		if got := slices.ContainsFunc(tag, func(p netip.Prefix) bool { return p.Contains(a) }); got != c.tagged {
+			t.Errorf("%s: in the tag: %t", c.name, got)
+		}
+		src := s.Admit(s.Attachments[net], packet.AddrFrom(a))
+		if (src != nil) != c.comes || src != nil && (src.Subnet != nil || src.NetworkInterface != nil || src.Attachment != net) {
+			t.Errorf("%s: comes from the internet: %+v", c.name, src)
+		}
+		before := countOf(r.engine, "g", ruleset.Inbound, "AllowVnetInBound").Hits
+		to, drop := r.send(net, packettest.TCP(packettest.Spec{Src: c.src, Dst: "10.0.1.4", SrcPort: 40000, DstPort: 443, Flags: "S"}))
+		if byTag := countOf(r.engine, "g", ruleset.Inbound, "AllowVnetInBound").Hits > before; byTag != (c.tagged && c.comes) || byTag != (to == vm) {
+			t.Errorf("%s: to %d, %s; by AllowVnetInBound: %t", c.name, to, drop, byTag)
+		}
+	}
+}
+
 func TestNobodySendsFromAddressesOfNoHost(t *testing.T) {
 	set := figure(nil, nil)
 	set.NetworkInterfaces[vm4].EnableIPForwarding = true
