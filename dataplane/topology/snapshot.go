@@ -41,8 +41,8 @@ type Snapshot struct {
 	// Flushed is the last generation that asks to judge flows of any endpoint again; 0: none
 	// does. Follow sets it.
 	Flushed uint32
-	// Reclaimed is the generation up to which slots may have been taken back: what was judged by an
-	// earlier one may name them. The owner sets it.
+	// Reclaimed is the generation up to which slots may be taken back while the snapshot is in use: what was
+	// judged by an earlier one may name them. The owner sets it.
 	Reclaimed uint64
 	// BlockSMTP says that the subscription blocks TCP port 25 to the internet. The owner sets it
 	// before anything else uses the snapshot.
