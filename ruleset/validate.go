@@ -117,7 +117,7 @@ func (v *validator) rule(raw *SecurityRule) {
 func (r *SecurityRule) decided() bool {
 	for name, unknown := range r.Unknown {
 		literal := func(f Field[SecurityRule]) bool { return f.Literal && f.Name == name }
-		if unknown && name != "name" && !slices.ContainsFunc(SecurityRuleFields, literal) {
+		if unknown && !slices.ContainsFunc(SecurityRuleFields, literal) {
 			return false
 		}
 	}

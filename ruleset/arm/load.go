@@ -28,12 +28,14 @@ const (
 	CodeFileUnreadable = "FileUnreadable"
 	// CodeInvalidServiceTags is for faults of a service tag file.
 	CodeInvalidServiceTags = "InvalidServiceTagFile"
-	// CodeDuplicateResource: ARM would take the second as an update of the first.
+	// CodeDuplicateResource is for resources that are given again and contradict each other.
 	CodeDuplicateResource = "DuplicateResource"
+	// CodeByNameAlone is in Documents.Warnings: a reference may mean another resource of the name.
+	CodeByNameAlone = "ReferenceByNameAlone"
 	// CodeTemplateExpression is for entries of Documents.Unresolved.
 	CodeTemplateExpression = "TemplateExpression"
-	// CodeAddressNotAssigned is for a NIC in Documents.Unresolved that gets its private
-	// address only when it is deployed.
+	// CodeAddressNotAssigned is in Documents.Warnings: Azure assigns the private addresses of a
+	// subnet only when it deploys, and they are chosen here.
 	CodeAddressNotAssigned = "PrivateIPAddressNotAssigned"
 )
 
@@ -232,6 +234,7 @@ func (l *loader) folder(root string, add func(file string)) {
 	}
 	slices.Sort(found)
 	for _, file := range found {
+		l.folders[file] = root
 		add(file)
 	}
 }

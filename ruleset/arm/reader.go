@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -286,7 +287,7 @@ func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 // groupFiles are the documents that hold only NSGs, if these have no fault and no rule in
 // another document.
 func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
-	unfit := map[string]bool{}
+	unfit := maps.Clone(l.depending)
 	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
 		for i := range list {
 			unfit[list[i].File] = true
@@ -294,7 +295,7 @@ func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	}
 	groups := map[string][]*resource{}
 	for _, r := range l.resources {
-		if r.built == nil || r.nameUnknown || len(r.children) > 0 {
+		if r.built == nil || r.again || r.nameUnknown || len(r.children) > 0 {
 			unfit[r.file] = true
 			continue
 		}

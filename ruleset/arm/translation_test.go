@@ -176,7 +176,6 @@ func TestFaultsOfTranslation(t *testing.T) {
 		{"a rule's protocol that there is not", change(web, `"protocol": "Icmp", "frontendPort": 80, "backendPort": 8080`), CodeInvalidBalancingRule, "protocol", "Icmp", lb + "/loadBalancingRules/web"},
 		{"every port at a public frontend", change(web, `"protocol": "All", "frontendPort": 0, "backendPort": 0`), CodeInvalidBalancingRule, "protocol", "All", lb + "/loadBalancingRules/web"},
 		{"every port of one protocol", change(web, `"protocol": "Tcp", "frontendPort": 0, "backendPort": 0`), CodeInvalidBalancingRule, "frontendPort", "0", lb + "/loadBalancingRules/web"},
-		{"a floating address with another port", change(web, web+`, "enableFloatingIP": true`), CodeInvalidBalancingRule, "backendPort", "8080", lb + "/loadBalancingRules/web"},
 		{"a rule of a frontend that is not there", change(`{"id": "lb/public"}, "backendAddressPool": {"id": "lb/pool"}, "probe"`, `{"id": "lb/pubic"}, "backendAddressPool": {"id": "lb/pool"}, "probe"`), CodeInvalidResourceReference, "frontendIPConfiguration", "lb/pubic", lb + "/loadBalancingRules/web"},
 		{"a rule of another load balancer's probe", change(`"lb/alive"`, `"other/alive"`), CodeInvalidResourceReference, "probe", "other/alive", lb + "/loadBalancingRules/web"},
 		{"a frontend port twice", change(`"frontendPort": 2200`, `"frontendPort": 80`), CodeSameFrontendPort, "frontendPort", "80", lb + "/inboundNatRules/ssh"},
@@ -233,7 +232,7 @@ func TestWhatIsNotKnownOfTranslationIsNoted(t *testing.T) {
 		{"a load balancer whose name is open", with(nic(""), `{"type": "Microsoft.Network/loadBalancers", "name": "[parameters('n')]", "properties": {"loadBalancingRules": [{"name": "r", "properties": {"frontendIPConfiguration": {"id": "x/f"}}}]}}`),
 			CodeTemplateExpression, "loadBalancers/[parameters('n')]", "name"},
 		{"a frontend whose address Azure chooses", with(nic(""), `{"type": "Microsoft.Network/loadBalancers", "name": "lb", "properties": {"frontendIPConfigurations": [{"name": "f", "properties": {"subnet": {"id": "v/s"}}}]}}`),
-			CodeFrontendNotAssigned, "loadBalancers/lb/frontendIPConfigurations/f", "privateIPAddress"},
+			CodeAddressNotAssigned, "virtualNetworks/v/subnets/s", "privateIPAddress"},
 		{"a NAT rule of a load balancer that is in other documents", with(nic(""), `{"type": "Microsoft.Network/loadBalancers/inboundNatRules", "name": "lb/r", "properties": {}}`),
 			CodeParentNotFound, "loadBalancers/lb/inboundNatRules/r", "name"},
 	}
