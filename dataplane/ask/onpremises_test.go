@@ -49,7 +49,7 @@ func TestVerifyFromOnPremisesToAFrontend(t *testing.T) {
 
 // A NIC that forwards sends for others through an attachment of its own alone, and never from an address that
 // no host has.
-func TestNextHopOfWhatANICForwards(t *testing.T) {
+func TestWhatANICForwards(t *testing.T) {
 	s := withBranch(t, topology.Spec{Kind: topology.NetworkInterface, Reference: "vm3-nic"}, topology.Spec{Kind: topology.Subnet, Reference: "vnet1/Subnet3"},
 		topology.Spec{Kind: topology.Internet})
 	for _, tt := range []struct {
@@ -60,9 +60,12 @@ func TestNextHopOfWhatANICForwards(t *testing.T) {
 		{"vm4-nic", addr4, true}, {"vm4-nic", branch, false}, {"vm4-nic", "240.0.0.1", false}, {"vm4-nic", "10.0.3.77", false},
 		{"vm2-nic", addr2, true}, {"vm2-nic", branch, false}, {"vm2-nic", addr1, false},
 	} {
-		_, err := NextHop(s, NextHopQuestion{NetworkInterface: tt.nic, Source: netip.MustParseAddr(tt.source), Destination: netip.MustParseAddr(world)})
-		if (err == nil) != tt.ok {
-			t.Errorf("%s sends from %s: %v", tt.nic, tt.source, err)
+		nic, err := s.Policy.NetworkInterface(tt.nic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if admitted := s.AdmitAt(nic, netip.MustParseAddr(tt.source)) != nil; admitted != tt.ok {
+			t.Errorf("%s sends from %s: %t", tt.nic, tt.source, admitted)
 		}
 	}
 }
