@@ -140,7 +140,8 @@ func textOf(body map[string]any, field string) string {
 }
 
 // notJSON adds to the message about a file that is no JSON what it is, and what turns it into JSON.
-func notJSON(file, message string) string {
+func notJSON(f *ruleset.Fault) string {
+	file, message := f.File, f.Message
 	switch strings.ToLower(filepath.Ext(file)) {
 	case ".bicep":
 		return "it is Bicep source: 'az bicep build --file " + file + "' writes the template, which is read"
@@ -152,7 +153,7 @@ func notJSON(file, message string) string {
 	switch {
 	case strings.Contains(message, "'{' after top-level value"):
 		message += ": a file holds one document; 'terraform show -json', and not 'terraform plan -json', writes a plan as one"
-	case strings.HasPrefix(message, "line 1, column 1: invalid character"):
+	case f.Line == 1 && f.Column == 1 && strings.HasPrefix(message, "invalid character"):
 		message += ": the file begins with other text than JSON; 'az ... -o json' writes JSON alone"
 	}
 	return message

@@ -98,7 +98,7 @@ func TestThePositionOfAValue(t *testing.T) {
 		{"b 2", "line 3, column 10"},
 		{"a 0", "line 2, column 7"},
 	} {
-		if got := d.Position(strings.Fields(tt.path)...); got != tt.want {
+		if got := d.Position(strings.Fields(tt.path)...).String(); got != tt.want {
 			t.Errorf("%q: %s, want %s", tt.path, got, tt.want)
 		}
 	}

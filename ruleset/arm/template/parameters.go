@@ -22,8 +22,8 @@ type Parameters struct {
 	wrapped  bool
 }
 
-// Position is the line and column of a parameter in its file.
-func (p *Parameters) Position(name string) string {
+// Position is the place of a parameter's value in its file.
+func (p *Parameters) Position(name string) jsonc.Place {
 	if p.wrapped {
 		return p.document.Position("parameters", name)
 	}
@@ -31,7 +31,7 @@ func (p *Parameters) Position(name string) string {
 }
 
 // ParseParameters reads a parameters file: Azure's deploymentParameters document, or only
-// the object inside it. An error begins with its line and column.
+// the object inside it. Errors are of type *jsonc.Error.
 func ParseParameters(data []byte) (*Parameters, error) {
 	document, err := jsonc.Parse(data, nil)
 	if err != nil {
@@ -40,7 +40,7 @@ func ParseParameters(data []byte) (*Parameters, error) {
 	p := &Parameters{Values: map[string]any{}, document: document}
 	list, ok := document.Value.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("%s: a parameters file holds an object, not a value of type %s", document.Position(), kindOf(document.Value))
+		return nil, &jsonc.Error{Place: document.Position(), Message: "a parameters file holds an object, not a value of type " + kindOf(document.Value)}
 	}
 	if inner := object(list, "parameters"); inner != nil {
 		list, p.wrapped = inner, true
@@ -58,7 +58,7 @@ func ParseParameters(data []byte) (*Parameters, error) {
 		case ok && hidden && value == nil:
 			p.Values[name] = secret{reference}
 		default:
-			return nil, fmt.Errorf("%s: parameters.%s: allowed is an object with a value or a reference", p.Position(name), name)
+			return nil, &jsonc.Error{Place: p.Position(name), Message: "parameters." + name + ": allowed is an object with a value or a reference"}
 		}
 	}
 	return p, nil

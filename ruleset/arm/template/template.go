@@ -101,6 +101,8 @@ type Result struct {
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
+
+	origins origins
 }
 
 func (o *Options) tenant() string {
@@ -238,6 +240,7 @@ func (x *exporter) document(s *scope) map[string]any {
 func (x *exporter) resource(list []any, r *instance) []any {
 	body, _ := r.evaluated().(map[string]any)
 	out := make(map[string]any, len(body)+1)
+	x.result.origins.note(out, body)
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
 	}
@@ -329,6 +332,7 @@ func (x *exporter) value(v any) any {
 		return list
 	case map[string]any:
 		out := make(map[string]any, len(v))
+		x.result.origins.note(out, v)
 		for _, name := range sortedKeys(v) {
 			out[name] = x.value(v[name])
 		}
