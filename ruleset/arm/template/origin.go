@@ -24,3 +24,19 @@ func (r *Result) Origin(object map[string]any) map[string]any {
 	}
 	return object
 }
+
+// objects is about how many objects evaluating a value makes: each is evaluated, then copied into the result.
+func objects(v any) (n int) {
+	switch v := v.(type) {
+	case map[string]any:
+		n = 2
+		for _, e := range v {
+			n += objects(e)
+		}
+	case []any:
+		for _, e := range v {
+			n += objects(e)
+		}
+	}
+	return n
+}

@@ -158,6 +158,7 @@ func plain(v any) bool {
 
 func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e := newEngine(o, b)
+	e.result.origins = make(origins, objects(document))
 	s := e.newScope(o.File, "", document)
 	s.name = o.Deployment
 	if s.name == "" {
@@ -333,12 +334,29 @@ func (x *exporter) value(v any) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		x.result.origins.note(out, v)
+		if flat(v) { // no value in it is told in an order
+			for name := range v {
+				out[name] = x.value(v[name])
+			}
+			return out
+		}
 		for _, name := range sortedKeys(v) {
 			out[name] = x.value(v[name])
 		}
 		return out
 	}
 	return v
+}
+
+// flat reports whether an object has nothing inside that may be open.
+func flat(o map[string]any) bool {
+	for _, v := range o {
+		switch v.(type) {
+		case unresolved, []any, map[string]any:
+			return false
+		}
+	}
+	return true
 }
 
 func (x *exporter) open(u unresolved) any {
