@@ -69,6 +69,7 @@ func (s *scope) takeParameters(given map[string]any) {
 	declared := object(s.template, "parameters")
 	for _, name := range sortedKeys(declared) {
 		s.declare(name, declared[name], nil)
+		s.checkDefault(name, object(declared, name), given)
 	}
 	for _, name := range sortedKeys(given) {
 		c := s.parameters[strings.ToLower(name)]
@@ -83,6 +84,18 @@ func (s *scope) takeParameters(given map[string]any) {
 		if _, err := c.get(s.budget); err != nil && !hidden && value != nil {
 			s.frame().fault(s.place+"parameters."+name, err)
 		}
+	}
+}
+
+// checkDefault reports a default that is in force and that the parameter's own declaration does not allow.
+func (s *scope) checkDefault(name string, d map[string]any, given map[string]any) {
+	d = s.definition(d)
+	fallback := get(d, "defaultValue")
+	if v, has := field(given, name); has && v != nil || fallback == nil || !plain(fallback) {
+		return
+	}
+	if err := s.check(d, fallback); err != nil {
+		s.frame().fault(s.place+"parameters."+name+".defaultValue", err)
 	}
 }
 
