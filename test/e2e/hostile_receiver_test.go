@@ -75,7 +75,7 @@ func besideSlow(t *testing.T, slow ...lab.Host) {
 		})
 		to = append(to, address(bindUDP(t, h, 0)))
 	}
-	quiet := pings(t, vm4, vm1)
+	quiet := pings(t, 100, vm4, vm1)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	var sent atomic.Int64
 	go func() {
@@ -96,17 +96,17 @@ func besideSlow(t *testing.T, slow ...lab.Host) {
 		}
 	}()
 	eventually(t, "many packets are sent", func() bool { return sent.Load() >= 2000*int64(len(to)) })
-	loud := pings(t, vm4, vm1)
+	loud := pings(t, 100, vm4, vm1)
 	close(stop)
 	<-stopped
 	t.Logf("%d packets to %d slow receivers, %v dropped; round trips quiet %v, beside them %v",
 		sent.Load(), len(slow), scrape(t).drops("slow_receiver"), trips(quiet), trips(loud))
 }
 
-// pings sends 100 echo requests, one by one, and returns the round trips. Each must be answered.
-func pings(t *testing.T, from, to lab.Host) (all []time.Duration) {
+// pings sends n echo requests, one by one, and returns the round trips. Each must be answered.
+func pings(t *testing.T, n int, from, to lab.Host) (all []time.Duration) {
 	t.Helper()
-	for range 100 {
+	for range n {
 		begun := time.Now()
 		mustPing(t, from, to)
 		all = append(all, time.Since(begun))
