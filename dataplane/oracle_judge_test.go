@@ -156,7 +156,7 @@ func (o *oracle) asPrefixes(peer *ruleset.Peer, addr packet.Addr) []netip.Prefix
 	case peer.Tag == "VirtualNetwork":
 		matches = network
 	case peer.Tag == "Internet":
-		matches = !network && (a.Is4() && !within(notPublic, a) || within(globalUnicast, a))
+		matches = !o.inNetwork(a) && (a.Is4() && !within(notPublic, a) || within(globalUnicast, a))
 	case peer.Tag == "AzureLoadBalancer":
 		matches = a == topology.PlatformAddresses[0]
 	case len(peer.ApplicationSecurityGroups) > 0:
@@ -177,10 +177,11 @@ func (o *oracle) asPrefixes(peer *ruleset.Peer, addr packet.Addr) []netip.Prefix
 }
 
 // notPublic is what Azure's Internet tag leaves out of IPv4 (azure-docs, service
-// tags), globalUnicast all that it has of IPv6.
+// tags, and recorded effective rules), globalUnicast all that it has of IPv6.
 var (
 	notPublic = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
-		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("192.0.2.0/24"),
+		netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
 		netip.MustParsePrefix("224.0.0.0/3")}
 	globalUnicast = []netip.Prefix{netip.MustParsePrefix("2000::/3")}
 )

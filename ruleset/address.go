@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -29,8 +30,8 @@ func (v *validator) peer(r *SecurityRule, f *sideFields, s *Side) Peer {
 	}
 	switch len(forms) {
 	case 0:
-		v.fail(r, CodeInvalidAddressPrefix, f.prefix, "",
-			"Security rule %s has no Address prefix. One of %s, %s and %s is needed; %q stands for every address.",
+		v.fail(r, CodeParametersMissing, f.prefix, "",
+			"Required security rule parameters are missing for security rule with Id: %s. One of %s, %s and %s is needed; %q stands for every address.",
 			r.identity(), f.prefix, f.prefixes, f.groups, "*")
 	case 1:
 	default:
@@ -45,7 +46,7 @@ func (v *validator) singleAddress(r *SecurityRule, field, text string) Peer {
 	if text == "*" {
 		return Peer{Any: true}
 	}
-	prefix, problem := ParsePrefix(text)
+	prefix, problem := rulePrefix(text)
 	if problem == "" {
 		return Peer{Prefixes: []netip.Prefix{prefix}}
 	}
@@ -60,10 +61,30 @@ func (v *validator) singleAddress(r *SecurityRule, field, text string) Peer {
 	return Peer{}
 }
 
+// rulePrefix reads an address or a CIDR of a rule, or a number that stands for an address.
+func rulePrefix(text string) (netip.Prefix, string) {
+	if a, ok := NumberedAddress(text); ok {
+		return netip.PrefixFrom(a, a.BitLen()), ""
+	}
+	return ParsePrefix(text)
+}
+
+// NumberedAddress is the IPv4 address that a decimal number stands for. Azure takes such a
+// number in a rule; that it means this address is how .NET reads it.
+func NumberedAddress(text string) (a netip.Addr, ok bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || text[0] == '0' && text != "0" { // .NET takes those for octal numbers
+		return a, false
+	}
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(n))
+	return netip.AddrFrom4(b), true
+}
+
 func (v *validator) addressList(r *SecurityRule, field string, texts []string) []netip.Prefix {
 	prefixes := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
-		prefix, problem := ParsePrefix(text)
+		prefix, problem := rulePrefix(text)
 		if problem == "" {
 			prefixes = append(prefixes, prefix)
 			continue

@@ -17,22 +17,22 @@ const (
 	CodeDescriptionTooLong    = "SecurityRuleDescriptionTooLong"
 	CodeASGsOfSeveralNetworks = "AllApplicationSecurityGroupsInSecurityRuleMustBeFromSameVnet"
 	CodeTooManyASGs           = "NumberOfApplicationSecurityGroupsReferencedInSecurityRuleLimitReached"
+	CodeInvalidProtocol       = "SecurityRuleInvalidProtocol"
+	CodeParametersMissing     = "SecurityRuleParametersMissing"
+	CodeTooManyRules          = "SecurityRuleCountLimitReached"
+	CodeTooManyAddresses      = "SecurityRuleAddressesOrPortsPerSecurityGroupLimitReached" // or ports
+	CodeInvalidName           = "InvalidResourceName"                                      // of an NSG or a rule
+	// CodeInvalidRequest is Azure's for much; of a rule's name given twice its details say DuplicateResourceName.
+	CodeInvalidRequest = "InvalidRequestFormat"
 )
 
 // Our own codes in Azure's style. Azure refuses these too, but no recording of its code
 // was found.
 const (
-	CodeInvalidGroupName   = "NetworkSecurityGroupInvalidName"
-	CodeInvalidRuleName    = "SecurityRuleInvalidName"
-	CodeDuplicateRuleName  = "SecurityRuleInvalidDuplicateName"
-	CodeInvalidProtocol    = "SecurityRuleInvalidProtocol"
 	CodeInvalidAccess      = "SecurityRuleInvalidAccess"
 	CodeInvalidDirection   = "SecurityRuleInvalidDirection"
 	CodeInvalidCombination = "SecurityRuleInvalidParameterCombination"
 	CodeInvalidASG         = "SecurityRuleInvalidApplicationSecurityGroup"
-	CodeTooManyPortRanges  = "SecurityRuleInvalidNumberOfPortRanges"
-	CodeTooManyRules       = "NetworkSecurityGroupInvalidNumberOfSecurityRules"
-	CodeTooManyAddresses   = "NetworkSecurityGroupInvalidNumberOfAddressPrefixes"
 	CodeTooManyASGsOfGroup = "NetworkSecurityGroupInvalidNumberOfApplicationSecurityGroups"
 )
 

@@ -17,6 +17,18 @@ type NSG struct {
 	Rules           []Rule // user rules only, in the order of the document
 }
 
+// RuleID is the resource id of a user rule of the NSG, made up when the document has none; empty
+// for a default rule, which has none in Azure's answers either.
+func (n *NSG) RuleID(r *Rule) string {
+	switch {
+	case r.Default:
+		return ""
+	case r.ID != "" || r.Admin:
+		return r.ID
+	}
+	return n.ID + "/securityRules/" + r.Name
+}
+
 // NetworkSecurityGroup is an NSG as a document has it, before validation.
 type NetworkSecurityGroup struct {
 	File            string // for faults

@@ -21,16 +21,13 @@ func (v *validator) ports(r *SecurityRule, f *sideFields, s *Side) []PortRange {
 	case s.PortRange != "":
 		field, texts = f.portRange, []string{s.PortRange}
 	case len(texts) == 0:
-		v.fail(r, CodeInvalidPortRange, f.portRange, "",
+		v.fail(r, CodeParametersMissing, f.portRange, "",
 			"Security rule has no %s. One of %s and %s is needed; %q stands for every port.", title(f.portRange), f.portRange, f.portRanges, "*")
 	}
 	return v.portList(r, field, texts)
 }
 
 func (v *validator) portList(r *SecurityRule, field string, texts []string) []PortRange {
-	if len(texts) > MaxPortRangesPerRule {
-		v.fail(r, CodeTooManyPortRanges, field, strconv.Itoa(len(texts)), "A rule has at most %d ports and ranges on a side.", MaxPortRangesPerRule)
-	}
 	var ranges []PortRange
 	for _, text := range texts {
 		p, ok := parsePortRange(text)

@@ -54,12 +54,13 @@ const (
 	AnyProtocol Protocol = iota // "*": every IP protocol
 	TCP
 	UDP
-	ICMP // ICMP for IPv4 and ICMPv6 for IPv6
+	ICMP   // ICMP for IPv4 and ICMPv6 for IPv6
+	ICMPv6 // ICMPv6 alone
 	ESP
 	AH
 )
 
-var protocolNames = [...]string{"*", "Tcp", "Udp", "Icmp", "Esp", "Ah"}
+var protocolNames = [...]string{"*", "Tcp", "Udp", "Icmp", "Icmpv6", "Esp", "Ah"}
 
 // String is the ARM spelling.
 func (p Protocol) String() string { return protocolNames[p] }
@@ -122,6 +123,16 @@ type Rule struct {
 	Default bool
 	// Admin marks a security admin rule of a network manager.
 	Admin bool
+	// Written is the rule as its document has it; nil for default and admin rules.
+	Written *SecurityRule
+}
+
+// AppliesTo reports that a rule is for every source port and a destination port of a protocol.
+func (r *Rule) AppliesTo(p Protocol, port uint16) bool {
+	covers := func(ranges []PortRange, first, last uint16) bool {
+		return slices.ContainsFunc(ranges, func(r PortRange) bool { return r.First <= first && last <= r.Last })
+	}
+	return (r.Protocol == AnyProtocol || r.Protocol == p) && covers(r.SourcePorts, AllPorts.First, AllPorts.Last) && covers(r.DestinationPorts, port, port)
 }
 
 // QualifiedName is the rule's name in IP flow verify and effective rules:

@@ -19,9 +19,12 @@ const (
 	TagPlatformLKM       = "AzurePlatformLKM"
 )
 
-// platformAddress is Azure's host virtual address: the source of load balancer
-// probes, the same in every region.
-var platformAddress = netip.MustParsePrefix("168.63.129.16/32")
+// platformAddress is Azure's host virtual address, the same in every region: the source of
+// load balancer probes. Probes to IPv6 backends come from probeIPv6.
+var (
+	platformAddress = netip.MustParsePrefix("168.63.129.16/32")
+	probeIPv6       = netip.MustParsePrefix("fe80::1234:5678:9abc/128")
+)
 
 // PrivateIPv4 are the private and shared ranges (RFC 1918, RFC 6598). The slice must not be
 // changed.
@@ -30,11 +33,16 @@ var PrivateIPv4 = []netip.Prefix{
 	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
 }
 
-// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every network.
-// Azure's own expansion has 169.254.0.0/16, so it is not here.
+// notInternet are the IPv4 ranges that Azure's Internet tag leaves out in every network, as
+// its effective rules of 2019, 2021 and 2023 show. Some 50 blocks more are left out there:
+// most of 21/8, 22/8 and 25/8, and parts of Microsoft's own space. They differ from year to
+// year, so that they are not here.
 var notInternet = append(slices.Clone(PrivateIPv4),
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("224.0.0.0/3"),
 )
 
@@ -51,14 +59,14 @@ func Everywhere() []netip.Prefix { return everywhere }
 
 // InternetPrefixes is the Internet tag as a network sees it: the public IPv4 unicast
 // addresses and 2000::/3, without the prefixes of exclude. Those are the prefixes of the
-// network's VirtualNetwork tag. The result is sorted, IPv4 first, and has the fewest
-// prefixes that cover these addresses.
+// network's VirtualNetwork tag, but its 168.63.129.16/32 stays in: Azure has it in both tags.
+// The result is sorted, IPv4 first, and has the fewest prefixes that cover these addresses.
 func InternetPrefixes(exclude []netip.Prefix) []netip.Prefix {
 	var b netipx.IPSetBuilder
 	b.AddPrefix(everywhere[0])
 	b.AddPrefix(globalIPv6)
 	for _, p := range slices.Concat(notInternet, exclude) {
-		if p.IsValid() {
+		if p.IsValid() && p != platformAddress {
 			b.RemovePrefix(p)
 		}
 	}
@@ -88,7 +96,7 @@ func VirtualNetworkPrefixes(space []netip.Prefix) []netip.Prefix {
 }
 
 // AzureLoadBalancerPrefixes is the AzureLoadBalancer tag, the same everywhere.
-func AzureLoadBalancerPrefixes() []netip.Prefix { return []netip.Prefix{platformAddress} }
+func AzureLoadBalancerPrefixes() []netip.Prefix { return []netip.Prefix{platformAddress, probeIPv6} }
 
 // classicTags are the built-in tags, and the spellings of Azure's old deployment model.
 var classicTags = map[string]string{

@@ -48,6 +48,14 @@ func TestInternetPrefixes(t *testing.T) {
 		{"the network's own IPv6 space", "2001:db8::1", false},
 		{"a unique local IPv6 address", "fd00::1", false},
 		{"a link-local IPv6 address", "fe80::1", false},
+		{"the platform's address", "168.63.129.16", true},
+		{"a link-local address", "169.254.1.1", false},
+		{"the first documentation range", "192.0.2.1", false},
+		{"the second documentation range", "198.51.100.1", true},
+		{"protocol assignments", "192.0.0.8", true},
+		{"the old 6to4 relays", "192.88.99.1", true},
+		{"the first benchmark address", "198.18.0.0", false},
+		{"the last benchmark address", "198.19.255.255", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,6 +64,11 @@ func TestInternetPrefixes(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the platform's address stays in beside VirtualNetwork, which has it too", func(t *testing.T) {
+		if got := InternetPrefixes(VirtualNetworkPrefixes(prefixes("10.0.0.0/16"))); !slices.Contains(got, netip.MustParsePrefix("168.0.0.0/8")) {
+			t.Errorf("got %v", got)
+		}
+	})
 	t.Run("nothing is left when everything is excluded", func(t *testing.T) {
 		if got := InternetPrefixes(prefixes("0.0.0.0/0", "::/0")); len(got) != 0 {
 			t.Errorf("got %v", got)
@@ -128,7 +141,7 @@ func TestVirtualNetworkPrefixes(t *testing.T) {
 			}
 		})
 	}
-	if got := AzureLoadBalancerPrefixes(); !slices.Equal(got, prefixes("168.63.129.16/32")) {
+	if got := AzureLoadBalancerPrefixes(); !slices.Equal(got, prefixes("168.63.129.16/32", "fe80::1234:5678:9abc/128")) {
 		t.Errorf("AzureLoadBalancer is %v", got)
 	}
 }

@@ -16,15 +16,13 @@ const (
 	MaxDescriptionLength = 140
 
 	MaxRulesPerGroup = 1000
-	// MaxAddressesPerGroup is for the addresses and ranges of all rules of an NSG. Sources
-	// and destinations are counted separately.
+	// MaxAddressesPerGroup is for the addresses and ranges of all rules of an NSG, and for their
+	// ports. Sources and destinations are counted separately. Azure's documents don't tell whether
+	// addresses and ports are counted together; its name for the limit has both.
 	MaxAddressesPerGroup = 4000
 	MaxASGsPerSide       = 10
 	// MaxASGsPerGroup counts different ASGs in all rules of an NSG.
 	MaxASGsPerGroup = 100
-	// MaxPortRangesPerRule is for source ports and for destination ports. Azure publishes no
-	// limit of ports; this one is ours.
-	MaxPortRangesPerRule = 4000
 )
 
 // Validate checks an NSG as Azure does and returns every fault, not only the first. The
@@ -39,7 +37,7 @@ func (g *NetworkSecurityGroup) Validate(known KnownTags) (*NSG, Faults) {
 		Name: g.Name, ID: g.ID, ResourceGUID: g.ResourceGUID, Location: g.Location, FlushConnection: g.FlushConnection,
 	}}
 	if !g.UnknownName && !validName(g.Name) {
-		v.fail(nil, CodeInvalidGroupName, "name", g.Name, "%s", nameRule)
+		v.fail(nil, CodeInvalidName, "name", g.Name, "%s", nameRule)
 	}
 	for i := range g.SecurityRules {
 		v.rule(&g.SecurityRules[i])
@@ -58,6 +56,7 @@ type validator struct {
 
 	// Sums over the NSG's rules, whether they are valid or not.
 	sourceAddresses, destinationAddresses int
+	sourcePorts, destinationPorts         int
 	asgs                                  map[string]bool // in lower case
 }
 
@@ -86,7 +85,7 @@ func (v *validator) rule(raw *SecurityRule) {
 	before := len(v.faults)
 	r := Rule{Name: raw.Name, ID: raw.ID, Description: raw.Description}
 	if !raw.Unknown["name"] && !validName(raw.Name) {
-		v.fail(raw, CodeInvalidRuleName, "name", raw.Name, "%s", nameRule)
+		v.fail(raw, CodeInvalidName, "name", raw.Name, "%s", nameRule)
 	}
 	if n := len([]rune(raw.Description)); n > MaxDescriptionLength && !raw.Unknown["description"] {
 		v.fail(raw, CodeDescriptionTooLong, "description", raw.Description,
@@ -108,7 +107,10 @@ func (v *validator) rule(raw *SecurityRule) {
 	v.families(raw, &r)
 	v.sourceAddresses += len(r.Source.Prefixes)
 	v.destinationAddresses += len(r.Destination.Prefixes)
+	v.sourcePorts += len(r.SourcePorts)
+	v.destinationPorts += len(r.DestinationPorts)
 	if len(v.faults) == before && raw.decided() {
+		r.Written = raw
 		v.nsg.Rules = append(v.nsg.Rules, r)
 	}
 }
@@ -117,7 +119,7 @@ func (v *validator) rule(raw *SecurityRule) {
 func (r *SecurityRule) decided() bool {
 	for name, unknown := range r.Unknown {
 		literal := func(f Field[SecurityRule]) bool { return f.Literal && f.Name == name }
-		if unknown && name != "name" && !slices.ContainsFunc(SecurityRuleFields, literal) {
+		if unknown && !slices.ContainsFunc(SecurityRuleFields, literal) {
 			return false
 		}
 	}
@@ -130,7 +132,7 @@ func priority(r *SecurityRule) (int, bool) {
 }
 
 var (
-	protocols  = map[string]Protocol{"*": AnyProtocol, "tcp": TCP, "udp": UDP, "icmp": ICMP, "esp": ESP, "ah": AH}
+	protocols  = map[string]Protocol{"*": AnyProtocol, "tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPv6, "esp": ESP, "ah": AH}
 	accesses   = map[string]Access{"allow": Allow, "deny": Deny}
 	directions = map[string]Direction{"inbound": Inbound, "outbound": Outbound}
 )
@@ -143,7 +145,7 @@ func (v *validator) enumerations(raw *SecurityRule, r *Rule) {
 	}
 	var ok bool
 	r.Protocol, ok = protocols[strings.ToLower(raw.Protocol)]
-	check("protocol", CodeInvalidProtocol, raw.Protocol, "Tcp, Udp, Icmp, Esp, Ah and *", ok)
+	check("protocol", CodeInvalidProtocol, raw.Protocol, "Tcp, Udp, Icmp, Icmpv6, Esp, Ah and *", ok)
 	r.Access, ok = accesses[strings.ToLower(raw.Access)]
 	check("access", CodeInvalidAccess, raw.Access, "Allow and Deny", ok)
 	r.Direction, ok = directions[strings.ToLower(raw.Direction)]
@@ -181,7 +183,7 @@ func (v *validator) uniqueNames() {
 			continue
 		}
 		if seen[name] {
-			v.fail(r, CodeDuplicateRuleName, "name", r.Name, "Rule names are unique in a network security group, whatever their case.")
+			v.fail(r, CodeInvalidRequest, "name", r.Name, "DuplicateResourceName: rule names are unique in a network security group, whatever their case.")
 		}
 		seen[name] = true
 	}
@@ -223,6 +225,9 @@ func (v *validator) groupLimits() {
 		"source addresses and ranges in all its rules")
 	limit(CodeTooManyAddresses, destinationFields.prefixes, v.destinationAddresses, MaxAddressesPerGroup,
 		"destination addresses and ranges in all its rules")
+	limit(CodeTooManyAddresses, sourceFields.portRanges, v.sourcePorts, MaxAddressesPerGroup, "source ports and ranges in all its rules")
+	limit(CodeTooManyAddresses, destinationFields.portRanges, v.destinationPorts, MaxAddressesPerGroup,
+		"destination ports and ranges in all its rules")
 	limit(CodeTooManyASGsOfGroup, "applicationSecurityGroups", len(v.asgs), MaxASGsPerGroup,
 		"application security groups in all its rules")
 }

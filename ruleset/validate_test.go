@@ -48,7 +48,7 @@ func TestFaultsOfARule(t *testing.T) {
 		{"a comma list in one string", func(r *SecurityRule) { r.Destination.PortRange = "80,443" }, []string{"SecurityRuleInvalidPortRange destinationPortRange 80,443"}},
 		{"a signed port", func(r *SecurityRule) { r.Source.PortRange = "+80" }, []string{"SecurityRuleInvalidPortRange sourcePortRange +80"}},
 		{"half a range", func(r *SecurityRule) { r.Source.PortRange = "80-" }, []string{"SecurityRuleInvalidPortRange sourcePortRange 80-"}},
-		{"no ports at all", func(r *SecurityRule) { r.Source.PortRange = "" }, []string{"SecurityRuleInvalidPortRange sourcePortRange "}},
+		{"no ports at all", func(r *SecurityRule) { r.Source.PortRange = "" }, []string{"SecurityRuleParametersMissing sourcePortRange "}},
 		{"every port in a list among others", func(r *SecurityRule) { r.Source = Side{PortRanges: []string{"*", "80"}, AddressPrefix: "*"} },
 			[]string{"SecurityRuleInvalidPortRange sourcePortRanges *"}},
 		{"both forms of ports, and what is wrong in each", func(r *SecurityRule) {
@@ -61,7 +61,7 @@ func TestFaultsOfARule(t *testing.T) {
 		{"an IPv4-mapped address", func(r *SecurityRule) { r.Source.AddressPrefix = "::ffff:10.0.0.1" }, []string{"SecurityRuleInvalidAddressPrefix sourceAddressPrefix ::ffff:10.0.0.1"}},
 		{"an address range", func(r *SecurityRule) { r.Source.AddressPrefix = "10.0.0.1-10.0.0.9" }, []string{"SecurityRuleInvalidAddressPrefix sourceAddressPrefix 10.0.0.1-10.0.0.9"}},
 		{"what can be no tag", func(r *SecurityRule) { r.Source.AddressPrefix = "Sql..West" }, []string{"SecurityRuleInvalidAddressPrefix sourceAddressPrefix Sql..West"}},
-		{"no addresses at all", func(r *SecurityRule) { r.Destination.AddressPrefix = "" }, []string{"SecurityRuleInvalidAddressPrefix destinationAddressPrefix "}},
+		{"no addresses at all", func(r *SecurityRule) { r.Destination.AddressPrefix = "" }, []string{"SecurityRuleParametersMissing destinationAddressPrefix "}},
 		{"a tag and * in a list", source("10.0.0.0/8", "Internet", "*", "virtual_network"), []string{
 			"SecurityRuleParameterContainsUnsupportedValue sourceAddressPrefixes Internet", "SecurityRuleParameterContainsUnsupportedValue sourceAddressPrefixes *",
 			"SecurityRuleParameterContainsUnsupportedValue sourceAddressPrefixes virtual_network"}},
@@ -82,7 +82,7 @@ func TestFaultsOfARule(t *testing.T) {
 		{"a description of 140 characters", func(r *SecurityRule) { r.Description = strings.Repeat("ü", 140) }, nil},
 		{"every fault of a rule, not only the first", func(r *SecurityRule) {
 			r.Name, r.Priority, r.Destination.PortRange, r.Source.AddressPrefix = "no spaces", "1", "x", "10.0.0.1/8"
-		}, []string{"SecurityRuleInvalidName name no spaces", "SecurityRuleInvalidPriority priority 1",
+		}, []string{"InvalidResourceName name no spaces", "SecurityRuleInvalidPriority priority 1",
 			"SecurityRuleInvalidPortRange destinationPortRange x", "SecurityRuleInvalidAddressPrefix sourceAddressPrefix 10.0.0.1/8"}},
 		{"an unknown field is not checked, the others are", func(r *SecurityRule) {
 			r.Source.AddressPrefix, r.Priority, r.Unknown = "", "5", map[string]bool{"sourceAddressPrefix": true}
@@ -173,15 +173,15 @@ func TestFaultsOfAGroup(t *testing.T) {
 			[]string{"SecurityRuleConflict", "SecurityRuleConflict"}},
 		{"a rule with another fault takes its priority all the same",
 			group(web(func(r *SecurityRule) { r.Name, r.Protocol = "a", "x" }), named("b", "100")), []string{"SecurityRuleInvalidProtocol", "SecurityRuleConflict"}},
-		{"names differ in more than case", group(named("Web", "100"), named("web", "101")), []string{"SecurityRuleInvalidDuplicateName"}},
-		{"the group's name is checked", &NetworkSecurityGroup{Name: "-n"}, []string{"NetworkSecurityGroupInvalidName"}},
+		{"names differ in more than case", group(named("Web", "100"), named("web", "101")), []string{"InvalidRequestFormat"}},
+		{"the group's name is checked", &NetworkSecurityGroup{Name: "-n"}, []string{"InvalidResourceName"}},
 		{"an unknown name is not", &NetworkSecurityGroup{Name: "[variables('n')]", UnknownName: true}, nil},
 		{"1,000 rules are allowed", group(many(1000, nil)...), nil},
-		{"1,001 are not", group(many(1001, nil)...), []string{"NetworkSecurityGroupInvalidNumberOfSecurityRules"}},
+		{"1,001 are not", group(many(1001, nil)...), []string{"SecurityRuleCountLimitReached"}},
 		{"4,000 source addresses in a group are allowed", group(many(4, func(i int, r *SecurityRule) { source(addresses(i, 1000)...)(r) })...), nil},
 		{"4,001 are not, whichever rules have them", group(many(5, func(i int, r *SecurityRule) {
 			source(addresses(i, []int{1000, 1000, 1000, 1000, 1}[i])...)(r)
-		})...), []string{"NetworkSecurityGroupInvalidNumberOfAddressPrefixes"}},
+		})...), []string{"SecurityRuleAddressesOrPortsPerSecurityGroupLimitReached"}},
 		{"ten application security groups on a side are allowed", group(many(1, func(i int, r *SecurityRule) {
 			r.Source.AddressPrefix, r.Source.ApplicationSecurityGroups = "", asgs(i, 10)
 		})...), nil},
@@ -196,7 +196,7 @@ func TestFaultsOfAGroup(t *testing.T) {
 			for i := range 4001 {
 				r.Destination.PortRanges = append(r.Destination.PortRanges, fmt.Sprint(i))
 			}
-		})), []string{"SecurityRuleInvalidNumberOfPortRanges"}},
+		})), []string{"SecurityRuleAddressesOrPortsPerSecurityGroupLimitReached"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -48,7 +48,7 @@ var (
 	ErrRunning = errors.New("already running")
 )
 
-// Queue is one queue of a device. Read belongs to one goroutine, and so does Write;
+// Queue is one queue of a device. One goroutine at a time reads, and one at a time writes; both may at once.
 // Device.Close may come at any time and turns both into os.ErrClosed.
 type Queue interface {
 	// Read takes one packet without blocking: a Header and then the packet, n bytes together.

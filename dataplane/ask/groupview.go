@@ -18,7 +18,7 @@ func SecurityGroupView(s *topology.Snapshot, target string) (*azure.SecurityGrou
 	result := &azure.SecurityGroupViewResult{}
 	for _, nic := range nics {
 		result.NetworkInterfaces = append(result.NetworkInterfaces, azure.SecurityGroupNetworkInterface{
-			ID: nic.ID, SecurityRuleAssociations: viewAssociations(nic, Primary(nic)),
+			ID: nic.ID, SecurityRuleAssociations: viewAssociations(nic, s.Endpoint(nic, Primary(nic).Address)),
 		})
 	}
 	return result, nil
@@ -34,19 +34,26 @@ func Primary(nic *policy.NetworkInterface) *policy.IPConfiguration {
 	return &nic.IPConfigurations[0]
 }
 
-func viewAssociations(nic *policy.NetworkInterface, c *policy.IPConfiguration) azure.SecurityRuleAssociations {
+func viewAssociations(nic *policy.NetworkInterface, e *topology.Endpoint) azure.SecurityRuleAssociations {
 	v := azure.SecurityRuleAssociations{DefaultSecurityRules: azure.ViewDefaults(), EffectiveSecurityRules: []azure.ViewedSecurityRule{}}
-	var inbound, outbound []*ruleset.NSG
-	if g := c.Subnet.NetworkSecurityGroup; g != nil {
-		v.SubnetAssociation = azure.ViewAssociation(c.Subnet.ID, g)
-		inbound, outbound = append(inbound, g), append(outbound, g)
+	for _, stage := range e.Inbound {
+		if stage.Association == topology.SubnetAssociation {
+			v.SubnetAssociation = azure.ViewAssociation(e.Subnet.ID, stage.Group.NSG)
+		} else {
+			v.NetworkInterfaceAssociation = azure.ViewAssociation(nic.ID, stage.Group.NSG)
+		}
 	}
-	if g := nic.NetworkSecurityGroup; g != nil {
-		v.NetworkInterfaceAssociation = azure.ViewAssociation(nic.ID, g)
-		inbound, outbound = append(inbound, g), append([]*ruleset.NSG{g}, outbound...)
-	}
-	if len(inbound) > 0 {
-		v.EffectiveSecurityRules = append(azure.ViewEffective(ruleset.Outbound, outbound...), azure.ViewEffective(ruleset.Inbound, inbound...)...)
+	if len(e.Inbound) > 0 {
+		v.EffectiveSecurityRules = append(azure.ViewEffective(ruleset.Outbound, groupsAt(e.Outbound)...), azure.ViewEffective(ruleset.Inbound, groupsAt(e.Inbound)...)...)
 	}
 	return v
+}
+
+// groupsAt are the NSGs of stages in their order.
+func groupsAt(stages []topology.Stage) []*ruleset.NSG {
+	list := make([]*ruleset.NSG, len(stages))
+	for i := range stages {
+		list[i] = stages[i].Group.NSG
+	}
+	return list
 }

@@ -13,15 +13,16 @@ import (
 
 // NextHopQuestion asks where packets go, as Azure Network Watcher's next hop does. One of
 // NetworkInterface and VirtualMachine is enough. A virtual machine stands for its NIC that has
-// the source address.
+// the source address, or for its only one.
 type NextHopQuestion struct {
-	NetworkInterface string     // name or id
-	VirtualMachine   string     // name or id
-	Source           netip.Addr // an address that the NIC sends from
+	NetworkInterface string // name or id
+	VirtualMachine   string // name or id
+	Source           netip.Addr
 	Destination      netip.Addr
 }
 
-// NextHop says where a NIC's packets to an address go. The error is about what the policy lacks.
+// NextHop says where a NIC's packets to an address go. As in Azure the routes are those of the NIC,
+// whoever has the source address. The error is about what the policy lacks.
 func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, error) {
 	nic, err := q.nic(s.Policy)
 	if err != nil {
@@ -29,10 +30,13 @@ func NextHop(s *topology.Snapshot, q NextHopQuestion) (*azure.NextHopResult, err
 	}
 	from := s.AdmitAt(nic, q.Source)
 	if from == nil {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nic.Name, q.Source, addresses(nic))
+		from = s.Endpoint(nic, Primary(nic).Address)
 	}
 	hop := s.NextHop(from, q.Destination)
 	r := &azure.NextHopResult{NextHopType: string(hop.Type), RouteTableID: azure.SystemRoute}
+	if hop.Type == policy.HopVnetLocal {
+		r.NextHopType = azure.HopVirtualNetwork
+	}
 	if hop.Table != nil {
 		r.RouteTableID = hop.Table.ID
 	}
@@ -66,6 +70,9 @@ func (q *NextHopQuestion) nic(set *policy.Set) (*policy.NetworkInterface, error)
 				return nic, nil
 			}
 		}
+	}
+	if len(nics) == 1 {
+		return nics[0], nil
 	}
 	return nil, fmt.Errorf("virtual machine %q: none of its network interfaces (%s) has the address %s", q.VirtualMachine, strings.Join(names, ", "), q.Source)
 }

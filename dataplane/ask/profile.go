@@ -200,6 +200,8 @@ func (p *profile) protocolOf(rule ruleset.Protocol) coverage {
 	switch {
 	case rule == ruleset.AnyProtocol:
 		return everything
+	case rule == ruleset.ICMPv6 && !p.ipv6:
+		return nothing
 	case p.AnyProtocol:
 		return some
 	case protocolNumber(rule, p.ipv6) == p.protocol:

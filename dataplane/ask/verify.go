@@ -149,7 +149,8 @@ func tell(r *azure.VerificationIPFlowResult, s *topology.Snapshot, src *topology
 	for i := range v.N {
 		st := &v.Stages[i]
 		rule := st.SecurityRule()
-		r.RuleName, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), st.Stage.Group.NSG.Name, ReasonRule
+		nsg := st.Stage.Group.NSG
+		r.RuleName, r.RuleID, r.NetworkSecurityGroup, r.Reason = rule.QualifiedName(), nsg.RuleID(rule), nsg.Name, ReasonRule
 		r.Stages = append(r.Stages, azure.VerificationStage{NetworkSecurityGroup: r.NetworkSecurityGroup, RuleName: r.RuleName,
 			Association: st.Stage.Association.String(), Direction: st.Stage.Direction.String(), Access: rule.Access.String(), Priority: rule.Priority})
 	}
@@ -167,6 +168,6 @@ func refuse(r *azure.VerificationIPFlowResult, drop packet.Drop) {
 	}
 	r.Access, r.Reason = ruleset.Deny.String(), ReasonOf(drop)
 	if drop != packet.DropRule {
-		r.RuleName, r.NetworkSecurityGroup = "", ""
+		r.RuleName, r.RuleID, r.NetworkSecurityGroup = "", "", ""
 	}
 }

@@ -30,7 +30,7 @@ func TestVerify(t *testing.T) {
 	}{
 		{"both NSGs allow: the last one names the result",
 			q("vm1-nic", ruleset.Inbound, 6, addr1, 80, world, 40000), false,
-			azure.VerificationIPFlowResult{Access: "Allow", RuleName: "securityRules/AllowHttpInBound", NetworkSecurityGroup: "NSG2", Reason: "rule",
+			azure.VerificationIPFlowResult{Access: "Allow", RuleName: "securityRules/AllowHttpInBound", RuleID: "/nsg/NSG2/securityRules/AllowHttpInBound", NetworkSecurityGroup: "NSG2", Reason: "rule",
 				Stages: []azure.VerificationStage{
 					stage("NSG1", "subnet", "Inbound", "securityRules/AllowHttpInBound", "Allow", 100),
 					stage("NSG2", "networkInterface", "Inbound", "securityRules/AllowHttpInBound", "Allow", 100)}}},

@@ -39,6 +39,17 @@ func (c *Client) Effective(ctx context.Context, networkInterface string) (*azure
 	return effectiveRoute.ask(ctx, c, url.Values{"networkInterface": {networkInterface}}, nil)
 }
 
+// GET /v1/effectiveRoutes lists the routes of the networkInterface, by name or id.
+var effectiveRoutesRoute = get("effectiveRoutes", func(s *inspect.Service, q url.Values) (*azure.EffectiveRouteListResult, error) {
+	result, err := ask.EffectiveRoutes(s.Snapshot(), q.Get("networkInterface"))
+	return result, notFound(err)
+})
+
+// EffectiveRoutes lists the routes of a NIC, by name or id.
+func (c *Client) EffectiveRoutes(ctx context.Context, networkInterface string) (*azure.EffectiveRouteListResult, error) {
+	return effectiveRoutesRoute.ask(ctx, c, url.Values{"networkInterface": {networkInterface}}, nil)
+}
+
 // GET /v1/securityGroupView shows the rules of the target, a NIC or a virtual machine.
 var groupViewRoute = get("securityGroupView", func(s *inspect.Service, q url.Values) (*azure.SecurityGroupViewResult, error) {
 	result, err := ask.SecurityGroupView(s.Snapshot(), q.Get("target"))

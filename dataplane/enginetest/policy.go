@@ -122,7 +122,7 @@ func ruleFrom(c *packettest.Choices, n int) ruleset.Rule {
 		Priority:  100 + 8*c.Next(256) + n, // unique, and not in the order of the document
 		Direction: packettest.Pick(c, ruleset.Inbound, ruleset.Outbound),
 		Access:    packettest.Pick(c, ruleset.Allow, ruleset.Deny),
-		Protocol:  packettest.Pick(c, ruleset.AnyProtocol, ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ESP, ruleset.AH),
+		Protocol:  packettest.Pick(c, ruleset.AnyProtocol, ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.ESP, ruleset.AH),
 	}
 	if n == 0 && c.Next(16) == 15 {
 		r.Name = packettest.Pick(c, "DenyAllInBound", "AllowVnetOutBound") // which a default rule has too

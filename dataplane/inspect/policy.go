@@ -112,6 +112,8 @@ type Fault struct {
 	Field    string `json:"field,omitempty"`
 	Value    string `json:"value,omitempty"`
 	Message  string `json:"message"`
+	// OwnCode means that the code is not Azure's, which is not known. Only validate sets it, for faults.
+	OwnCode bool `json:"ownCode,omitempty"`
 }
 
 // Faults converts faults for JSON; the result is never nil.

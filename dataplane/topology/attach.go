@@ -62,7 +62,7 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 		}
 	case Internet:
 		what = spec.Kind
-		a.Name, s.outside.Attachment = "internet", a.Index
+		a.Name, s.outside.Attachment, s.services.Attachment = "internet", a.Index, a.Index
 	case Platform:
 		what = spec.Kind
 		a.Name, s.platform.Attachment = "platform", a.Index

@@ -79,7 +79,7 @@ func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*fro
 			}
 		}
 		for _, sub := range n.vnet.Subnets {
-			routed.holdRoutes(set, n.routes[sub.RouteTable], hold)
+			routed.holdRoutes(set, n.routesOf(sub), hold)
 		}
 		if n.gateway != nil {
 			routed.holdRoutes(set, n.gateway.routes, hold)

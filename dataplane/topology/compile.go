@@ -133,7 +133,7 @@ func (r *resolver) resolve(g, old *Group, rule *ruleset.Rule, side string, p *ru
 	case p.Tag != "":
 		prefixes, ok := r.expandTag(g.view, old.view, p.Tag)
 		if !ok {
-			r.faults.add("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without a service tag file are %s",
+			r.faults.add("network security group %q, rule %q: %sAddressPrefix %q: no tag of that name is known; known without Microsoft's service tag file are %s",
 				g.NSG.Name, rule.Name, side, p.Tag, ruleset.BuiltInTags)
 		}
 		return prefixes

@@ -16,7 +16,9 @@ type endpointSet struct {
 	subnets           []*Endpoint // the other addresses of each subnet
 	byNIC             map[endpointKey]*Endpoint
 	outside, platform *Endpoint
-	routeTables       bool // a subnet has a route table
+	// services is the outside as service endpoints reach it: nothing is translated.
+	services    *Endpoint
+	routeTables bool // a subnet has a route table
 }
 
 type endpointKey struct {
@@ -29,11 +31,16 @@ type endpointKey struct {
 func newEndpoints(set *policy.Set, networks *networkSet, groups *groupSet) *endpointSet {
 	s := &endpointSet{networks: networks, byNIC: map[endpointKey]*Endpoint{},
 		outside: &Endpoint{Attachment: -1, routes: &routes{}}, platform: &Endpoint{Attachment: -1, routes: &routes{}}}
+	s.services = &Endpoint{Attachment: -1, routes: s.outside.routes}
 	endpoint := func(sub *policy.Subnet, nic *policy.NetworkInterface) *Endpoint {
 		n := networks.of[sub.VirtualNetwork]
 		s.routeTables = s.routeTables || sub.RouteTable != nil
-		e := &Endpoint{NetworkInterface: nic, Subnet: sub, Attachment: -1, Established: n.vnet.FlowTimeout,
-			routes: n.routesWith(set, sub.RouteTable, groups)}
+		e := &Endpoint{NetworkInterface: nic, Subnet: sub, Attachment: -1, Established: n.vnet.FlowTimeout}
+		table := sub.RouteTable
+		if e.private() && !sub.EndpointPolicies.RouteTable {
+			table = nil
+		}
+		e.routes = n.routesWith(set, sub, table, groups)
 		e.setStages(groups)
 		return e
 	}
@@ -57,24 +64,36 @@ func newEndpoints(set *policy.Set, networks *networkSet, groups *groupSet) *endp
 // all lists the endpoints that virtual networks have, NICs first.
 func (s *endpointSet) all() []*Endpoint { return slices.Concat(s.nics, s.subnets) }
 
-// routesWith makes the routes of a network's subnets with a route table once.
-func (n *network) routesWith(set *policy.Set, t *policy.RouteTable, groups *groupSet) *routes {
-	r := n.routes[t]
+// routesWith makes the routes of a subnet with a route table, once for all subnets that have the same.
+func (n *network) routesWith(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable, groups *groupSet) *routes {
+	key := keyOf(sub, t)
+	r := n.routes[key]
 	if r == nil {
-		r = &routes{network: n, table: t, view: groups.view(ruleset.VirtualNetworkPrefixes(n.virtualNetworkTag(set, t)))}
+		r = &routes{network: n, table: t, services: sub.ServiceEndpoints, view: groups.view(ruleset.VirtualNetworkPrefixes(n.virtualNetworkTag(set, t)))}
 		r.adminInbound, r.adminOutbound = groups.adminStages(n.vnet, r.view)
 		r.hasDefault = t != nil && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
 			return slices.Contains(set.Prefixes(&route), everywhere[0])
 		}) || (t == nil || !t.DisableGatewayRoutes) && slices.Contains(n.behindGateway, everywhere[0])
-		n.routes[t] = r
+		n.routes[key] = r
 	}
 	return r
 }
 
+// private reports an address of a private endpoint.
+func (e *Endpoint) private() bool {
+	return e.NetworkInterface != nil && e.NetworkInterface.PrivateEndpointID != ""
+}
+
 // setStages sets the stages in Azure's order: inbound the subnet's NSG and then the NIC's,
-// outbound the other way round.
+// outbound the other way round. For a private endpoint the subnet's holds where the subnet says so,
+// and admin rules never do.
 func (e *Endpoint) setStages(groups *groupSet) {
-	e.AdminInbound, e.AdminOutbound = e.routes.adminInbound, e.routes.adminOutbound
+	switch {
+	case !e.private():
+		e.AdminInbound, e.AdminOutbound = e.routes.adminInbound, e.routes.adminOutbound
+	case !e.Subnet.EndpointPolicies.NetworkSecurityGroup:
+		return
+	}
 	var subnet, nic *Group
 	if g := e.Subnet.NetworkSecurityGroup; g != nil {
 		subnet = groups.group(g, e.routes.view)

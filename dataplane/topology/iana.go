@@ -7,6 +7,7 @@ package topology
 // the RFCs at each block), with the column "Globally Reachable". Three things differ:
 //   - Multicast is no part of these registries.
 //   - The documentation ranges are let in: laboratories have nothing else to stand for the internet.
+//     Of these, Azure's tag Internet lacks 192.0.2.0/24, as Azure has recorded it.
 //   - Ranges that embed an IPv4 address are let in where embedded finds that address admissible.
 //
 // https://www.iana.org/assignments/iana-ipv4-special-registry

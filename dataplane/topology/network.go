@@ -3,6 +3,7 @@ package topology
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -28,8 +29,8 @@ type networkSet struct {
 // network is one virtual network.
 type network struct {
 	vnet   *policy.VirtualNetwork
-	hosts  bart.Table[*Endpoint]          // the owner of an address; nil for a broadcast address
-	routes map[*policy.RouteTable]*routes // of its subnets, by their route table
+	hosts  bart.Table[*Endpoint] // the owner of an address; nil for a broadcast address
+	routes map[routesKey]*routes // of its subnets
 	peers  []peer
 	// gateway is nil when none is attached. behindOwn are the prefixes behind it, and
 	// behindGateway those behind it or behind the gateway of a peer.
@@ -39,6 +40,19 @@ type network struct {
 	behindOwn, behindGateway []netip.Prefix
 	frontends                map[packet.Addr]*frontend // of internal load balancers
 }
+
+// routesKey says which subnets of a network have the same routes.
+type routesKey struct {
+	table    *policy.RouteTable
+	services string // the tags of the service endpoints
+}
+
+func keyOf(sub *policy.Subnet, table *policy.RouteTable) routesKey {
+	return routesKey{table, strings.Join(sub.ServiceEndpoints, " ")}
+}
+
+// routesOf are the routes of a subnet.
+func (n *network) routesOf(sub *policy.Subnet) *routes { return n.routes[keyOf(sub, sub.RouteTable)] }
 
 // peer is a virtual network beyond a peering that carries traffic.
 type peer struct {
@@ -52,7 +66,7 @@ type peer struct {
 func newNetworks(set *policy.Set, specs []Spec) *networkSet {
 	s := &networkSet{of: map[*policy.VirtualNetwork]*network{}}
 	for _, v := range set.VirtualNetworks {
-		n := &network{vnet: v, routes: map[*policy.RouteTable]*routes{}}
+		n := &network{vnet: v, routes: map[routesKey]*routes{}}
 		s.of[v] = n
 		s.list = append(s.list, n)
 		for _, p := range v.AddressSpace {

@@ -12,13 +12,24 @@ import (
 // can have it.
 const HopPeering policy.NextHopType = "VirtualNetworkPeering"
 
-// routes are what a virtual network's subnets with one route table, or with none, share:
-// where packets go from there, and what tags mean there.
+// HopServiceEndpoint is the next hop type of a service endpoint's addresses. No user-defined route
+// can have it.
+const HopServiceEndpoint policy.NextHopType = "VirtualNetworkServiceEndpoint"
+
+// HopPrivateEndpoint is the next hop type of a private endpoint's address. No user-defined route
+// can have it.
+const HopPrivateEndpoint policy.NextHopType = "InterfaceEndpoint"
+
+// routes are what a virtual network's subnets share that have the same route table, or none, and
+// the same service endpoints: where packets go from there, and what tags mean there.
 type routes struct {
 	network *network           // nil for the outside and the platform
 	table   *policy.RouteTable // nil: none
-	view    *view
-	hops    bart.Table[*hop] // by destination
+	// services are the service tags of the subnets' service endpoints.
+	services []string
+	view     *view
+	hops     bart.Table[*hop] // by destination
+	entered  []EffectiveRoute // in the order of their entry
 	// adminInbound and adminOutbound are the rule collections that apply to the network.
 	adminInbound, adminOutbound []Stage
 	hasDefault                  bool // the table or a gateway has a route for 0.0.0.0/0

@@ -265,8 +265,10 @@ func TestVirtualNetworkIsTheSubnets(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 			for _, p := range group.Expand(ruleset.TagInternet) {
-				if slices.ContainsFunc(group.Expand(ruleset.TagVirtualNetwork), p.Overlaps) {
-					t.Errorf("Internet has %s, which is VirtualNetwork", p)
+				for _, own := range group.Expand(ruleset.TagVirtualNetwork) {
+					if own.Overlaps(p) && own.String() != platform { // both tags hold the platform's address
+						t.Errorf("Internet has %s, and VirtualNetwork %s", p, own)
+					}
 				}
 			}
 		})

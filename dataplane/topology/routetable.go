@@ -115,11 +115,15 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 	n := r.network
 	outside := &hop{kind: policy.HopInternet, endpoint: s.outside, drop: packet.DropNoRoute}
 	for _, p := range everywhere {
-		r.hops.Insert(p, outside)
+		r.enter(RouteDefault, "", outside, p)
 	}
 	none := &hop{kind: policy.HopNone, drop: packet.DropNoRoute}
 	for _, p := range unroutable {
-		if !replacesPrivate(set, r.table, p) {
+		switch {
+		case replacesPrivate(set, r.table, p):
+		case slices.Contains(private, p):
+			r.enter(RouteDefault, "", none, p)
+		default:
 			r.hops.Insert(p, none)
 		}
 	}
@@ -135,17 +139,17 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		if peer.network != nil {
 			h.hosts = &peer.network.hosts
 		}
-		for _, p := range peer.space {
-			r.hops.Insert(p, h)
-		}
+		r.enter(RouteDefault, "", h, peer.space...)
 	}
 	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
 		for _, p := range n.behindGateway {
 			if !n.hasSystemRoute(p) {
-				r.hops.Insert(p, gateway)
+				r.enter(RouteGateway, "", gateway, p)
 			}
 		}
 	}
+	s.fillServiceEndpoints(set, r)
+	s.fillPrivateEndpoints(set, r)
 	s.fillUser(set, r)
 	for _, a := range PlatformAddresses {
 		r.hops.Insert(host(a), &hop{kind: policy.HopInternet, endpoint: s.platform, drop: packet.DropNoRoute})
@@ -155,9 +159,7 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 // fillLocal enters the network's own address space.
 func (n *network) fillLocal(r *routes) {
 	local := &hop{kind: policy.HopVnetLocal, hosts: &n.hosts, drop: packet.DropNoRoute}
-	for _, p := range n.vnet.AddressSpace {
-		r.hops.Insert(p, local)
-	}
+	r.enter(RouteDefault, "", local, n.vnet.AddressSpace...)
 }
 
 // fillGateway enters the routes for packets from on-premises: to the network, to the peers
@@ -181,11 +183,59 @@ func (s *routedSet) fillGateway(set *policy.Set, n *network) {
 			continue
 		}
 		h := &hop{kind: HopPeering, hosts: &peer.network.hosts, drop: packet.DropNoRoute}
-		for _, p := range peer.space {
-			r.hops.Insert(p, h)
+		r.enter(RouteDefault, "", h, peer.space...)
+	}
+	s.fillPrivateEndpoints(set, r)
+	s.fillUser(set, r)
+}
+
+// fillPrivateEndpoints enters a route to each private endpoint of the network and of its peers. Being
+// the longest it wins, unless a user-defined route has the same prefix, or takes its place.
+func (s *routedSet) fillPrivateEndpoints(set *policy.Set, r *routes) {
+	for _, e := range s.nics {
+		if !e.private() {
+			continue
+		}
+		h := &hop{kind: HopPrivateEndpoint, drop: packet.DropNoRoute}
+		if own := s.networks.of[e.Subnet.VirtualNetwork]; own == r.network {
+			h.hosts = &own.hosts
+		} else if i := slices.IndexFunc(r.network.peers, func(p peer) bool { return p.network == own && contain(p.space, e.Address()) }); i >= 0 {
+			h.hosts, h.senders = &own.hosts, r.network.peers[i].senders(r.network)
+		} else {
+			continue
+		}
+		if e.takenOver(set, r.table) {
+			r.list(RouteDefault, "", h, host(e.Address()))
+		} else {
+			r.enter(RouteDefault, "", h, host(e.Address()))
 		}
 	}
-	s.fillUser(set, r)
+}
+
+// fillServiceEndpoints enters the routes of a subnet's service endpoints. What takes them leaves as it
+// was sent, and needs no way to the internet.
+func (s *routedSet) fillServiceEndpoints(set *policy.Set, r *routes) {
+	for _, tag := range r.services {
+		r.enter(RouteDefault, "", &hop{kind: HopServiceEndpoint, endpoint: s.services, drop: packet.DropNoRoute}, set.ServiceTags[tag]...)
+	}
+}
+
+// takenOver reports that a route of a table takes the place of the route to a private endpoint: the
+// endpoint's subnet lets routes hold for it, and the prefix is no wider than the network's own
+// ("Manage network policies for private endpoints").
+func (e *Endpoint) takenOver(set *policy.Set, t *policy.RouteTable) bool {
+	if t == nil || !e.Subnet.EndpointPolicies.RouteTable {
+		return false
+	}
+	a, widest := e.Address(), 0
+	for _, space := range e.Subnet.VirtualNetwork.AddressSpace {
+		if space.Contains(a) {
+			widest = space.Bits()
+		}
+	}
+	return slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
+		return slices.ContainsFunc(set.Prefixes(&route), func(p netip.Prefix) bool { return p.Bits() >= widest && p.Contains(a) })
+	})
 }
 
 // replacesPrivate reports that a route table's default route also covers a private range. With
@@ -211,10 +261,7 @@ func (s *routedSet) fillUser(set *policy.Set, r *routes) {
 			if (route.Tag != "") != tagged {
 				continue
 			}
-			h := s.userHop(r, route)
-			for _, p := range set.Prefixes(route) {
-				r.hops.Insert(p, h)
-			}
+			r.enter(RouteUser, route.Name, s.userHop(r, route), set.Prefixes(route)...)
 		}
 	}
 }

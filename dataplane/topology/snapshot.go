@@ -183,7 +183,7 @@ func (g *Group) Expand(tag string) []netip.Prefix { return g.view.tags[tag] }
 func (s *Snapshot) ExpandTag(sub *policy.Subnet, tag string) (prefixes []netip.Prefix, ok bool) {
 	for _, n := range s.networks.list {
 		if sub != nil && n.vnet == sub.VirtualNetwork {
-			return tagPrefixes(s.Policy, n.routes[sub.RouteTable].view, tag)
+			return tagPrefixes(s.Policy, n.routesOf(sub).view, tag)
 		}
 	}
 	return tagPrefixes(s.Policy, &view{virtualNetwork: ruleset.VirtualNetworkPrefixes(nil)}, tag)

@@ -144,7 +144,7 @@ func (r *Recorder) addRepeated() {
 func (r *Recorder) hasRoomForDenied(end uint32) bool {
 	for _, g := range r.router.ends[end].groups {
 		if g != nil && slices.ContainsFunc(g.place.log.sinks, func(s *sink) bool {
-			return s.deniedRoom <= g.place.denied*deniedOfOthers
+			return s.deniedRoom <= g.share.denied*deniedOfOthers
 		}) {
 			return false
 		}

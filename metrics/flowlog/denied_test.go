@@ -174,6 +174,44 @@ func TestTheFilesOfTheHourStay(t *testing.T) {
 	}
 }
 
+// Another NSG that found nothing to delete kept it from deleting its own past hours.
+func TestAnNSGMakesRoomInItsOwnShare(t *testing.T) {
+	s := &store{folder: t.TempDir(), limit: 100_000}
+	put := func(nsg string, hour int) error {
+		b := blockOf(&flowLog{}, midnight.Add(time.Duration(hour)*time.Hour), hour, 5000)
+		b.path = strings.Replace(b.path, "/N/", "/"+nsg+"/", 1)
+		return s.append(b)
+	}
+	for hour := range 8 {
+		if err := put("quiet", hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for put("loud", 8) == nil {
+	}
+	for n := range 6 {
+		if err := put("quiet", 8); err != nil {
+			t.Errorf("record %d: %v", n, err)
+		}
+	}
+}
+
+// One NSG of many network interfaces has one share of the rows of denied packets.
+func TestTheShareOfDeniedPacketsIsAnNSGs(t *testing.T) {
+	r, nsg, vnet := newRouter(nil, nil, nil), &flowLog{}, &flowLog{}
+	group := func(l *flowLog, folder, mac, acl string) *group {
+		return r.groupOf(r.placeOf(l, folder, mac, func(string) string { return "" }), acl, "rule "+mac)
+	}
+	one := group(nsg, "a", "1", "")
+	if one.share != group(nsg, "a", "2", "").share || one.share == group(nsg, "b", "1", "").share {
+		t.Error("NSG flow logs: the share is not the NSG's")
+	}
+	one = group(vnet, "net", "1", "a")
+	if one.share != group(vnet, "net", "2", "a").share || one.share == group(vnet, "net", "1", "b").share {
+		t.Error("virtual network flow logs: the share is not the NSG's")
+	}
+}
+
 func TestAnNSGThatLogsMuchTakesNoOthersShare(t *testing.T) {
 	s := &store{folder: t.TempDir(), limit: 100_000}
 	l := &flowLog{}

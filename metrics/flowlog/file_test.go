@@ -202,6 +202,30 @@ func TestWhatIsNoFlowLogIsSetAside(t *testing.T) {
 	}
 }
 
+// Whoever may read a file may give it a second name elsewhere. That stopped all logs of the folder.
+func TestAFileWithASecondNameIsSetAside(t *testing.T) {
+	dir, b := t.TempDir(), blockOf(&flowLog{}, midnight, 1, 10)
+	path, second := filepath.Join(dir, b.path), filepath.Join(t.TempDir(), "second")
+	for range 2 {
+		s := &store{folder: dir, limit: 100_000}
+		if err := s.append(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(records(t, path)); n != 1 {
+			t.Errorf("%d records", n)
+		}
+		if err := os.Link(path, second); err != nil && !errors.Is(err, os.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	if n := len(records(t, second)); n != 1 {
+		t.Errorf("%d records under the second name", n)
+	}
+}
+
 // Two stores of one folder would each count only their own files.
 func TestAFolderThatIsWrittenInTwoWaysIsOne(t *testing.T) {
 	folder := t.TempDir()

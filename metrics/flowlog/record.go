@@ -13,12 +13,15 @@ type place struct {
 	folder, mac string // the path is the folder, the hour and the MAC address
 	head        string // of a record, behind its time
 	busy        []*group
-	denied      int // bytes of rows of denied packets in this interval
 }
+
+// share is what the rows of one NSG's denied packets take up of a flow log.
+type share struct{ denied int } // bytes in this interval
 
 // group gathers the rows of one rule in a place.
 type group struct {
 	place     *place
+	share     *share
 	acl, rule string // GUID of the rule's NSG, for version 4; name of the rule
 	tuples    []byte // JSON strings with commas between
 	denied    int    // bytes of tuples that are of denied packets
@@ -62,7 +65,7 @@ func (g *group) add(r *row) int {
 	grown := len(g.tuples) - before
 	if r.state == stateDenied {
 		g.denied += grown
-		g.place.denied += grown
+		g.share.denied += grown
 		for _, s := range g.place.log.sinks {
 			s.deniedRoom -= grown
 		}

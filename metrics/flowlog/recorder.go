@@ -281,8 +281,8 @@ func (r *Recorder) walk(last bool, pause func()) {
 	}
 	r.addRepeated()
 	r.write()
-	for _, p := range r.router.places {
-		p.denied = 0
+	for _, s := range r.router.shares {
+		s.denied = 0
 	}
 	for _, s := range r.sinks {
 		s.renewDenied(hourPath(r.options.Now()))

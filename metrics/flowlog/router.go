@@ -22,6 +22,7 @@ type router struct {
 	views  []*view   // of the last policies, the newest last
 	places map[placeKey]*place
 	groups map[groupKey]*group
+	shares map[shareKey]*share
 	ends   []flowEnd // by the number that flows remember; 0: not logged
 	known  map[flowEnd]uint32
 
@@ -55,6 +56,12 @@ type groupKey struct {
 	acl, rule string
 }
 
+// shareKey names an NSG: by the folder in NSG flow logs, by its GUID in those of virtual networks.
+type shareKey struct {
+	log         *flowLog
+	folder, acl string
+}
+
 // view is what one policy says about endpoints and logs.
 type view struct {
 	snapshot *topology.Snapshot
@@ -75,7 +82,7 @@ const keptViews = 8
 // newRouter makes a router. failed is told about logs with a target that a policy lacks.
 func newRouter(engine *dataplane.Engine, logs []*flowLog, failed func(error)) *router {
 	return &router{engine: engine, logs: logs, failed: failed, ends: make([]flowEnd, 1), known: map[flowEnd]uint32{},
-		places: map[placeKey]*place{}, groups: map[groupKey]*group{}}
+		places: map[placeKey]*place{}, groups: map[groupKey]*group{}, shares: map[shareKey]*share{}}
 }
 
 // follow takes up a new policy.
@@ -292,8 +299,17 @@ func (t *router) groupOf(p *place, acl, rule string) *group {
 	k := groupKey{p, acl, rule}
 	g := t.groups[k]
 	if g == nil {
-		g = &group{place: p, acl: acl, rule: rule}
+		g = &group{place: p, share: t.shareOf(shareKey{p.log, p.folder, acl}), acl: acl, rule: rule}
 		t.groups[k] = g
 	}
 	return g
+}
+
+func (t *router) shareOf(k shareKey) *share {
+	s := t.shares[k]
+	if s == nil {
+		s = &share{}
+		t.shares[k] = s
+	}
+	return s
 }

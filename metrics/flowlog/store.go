@@ -20,8 +20,8 @@ type store struct {
 	limit  int64    // bytes
 	root   *os.Root // of folder; nil: not opened yet
 
-	used map[string]int64 // bytes by owner, see ownerOf
-	full string           // the hour in which there was nothing more to delete
+	used map[string]int64  // bytes by owner, see ownerOf
+	full map[string]string // by owner: the hour in which there was nothing more to delete for it
 
 	size    atomic.Int64  // bytes of all hours' files
 	deleted atomic.Uint64 // files
@@ -47,7 +47,7 @@ func (s *store) append(b *block) error {
 		return errors.Join(err, s.close()) // somebody may have removed the folder: it is made again
 	}
 	err := s.appendTo(path, b.record)
-	if !errors.Is(err, errForeign) {
+	if !errors.Is(err, errForeign) && !errors.Is(err, folder.ErrUntrusted) {
 		return err
 	}
 	if err := s.root.Rename(path, path+foreignSuffix); err != nil {
@@ -122,9 +122,13 @@ func (s *store) open() (err error) {
 		}
 	}()
 	s.size.Store(0)
-	s.used, s.full = map[string]int64{}, ""
+	s.used, s.full = map[string]int64{}, map[string]string{}
 	err = s.list(func(h hourly) error {
 		f, err := folder.OpenFile(s.root, h.path, os.O_RDWR, 0)
+		if errors.Is(err, folder.ErrUntrusted) { // append replaces it
+			s.grow(h.path, h.size)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -195,13 +199,13 @@ func (s *store) makeRoom(b *block) error {
 	if room() >= 0 {
 		return nil
 	}
-	if s.full != hour {
+	if s.full[owner] != hour {
 		if err := s.prune(owner, hour, func() bool { return room() >= s.limit/pruneBy }); err != nil {
 			return err
 		}
 	}
 	if room() < 0 {
-		s.full = hour
+		s.full[owner] = hour
 		s.leftOut.Add(b.rows)
 		return errLeftOut
 	}

@@ -32,26 +32,26 @@ func (l *loader) buildNetworkGroup(r *resource) {
 	if text := f.text("memberType"); text != "" && !strings.EqualFold(text, "VirtualNetwork") {
 		f.fault(CodeInvalidMemberType, "memberType", text, "supported is VirtualNetwork")
 	}
-	for _, member := range r.inner(staticMemberKind, f.objects("staticMembers")) {
+	for _, member := range l.inner(r, staticMemberKind, f.objects("staticMembers")) {
 		m := l.read(member.file, member.place(), "", member.body)
 		id := m.text("resourceId")
 		if id == "" {
 			if !m.open["resourceId"] && !m.withheld() {
 				m.fault(CodeInvalidStaticMember, "resourceId", "", "a static member needs the id of a virtual network")
 			}
-			f.open["staticMembers"] = f.open["staticMembers"] || len(m.open) > 0
+			f.inherit(m, "staticMembers")
 			continue
 		}
 		switch network := m.resolve(networkKind, "resourceId", id).(type) {
 		case *policy.VirtualNetwork:
 			g.Members = appendOnce(g.Members, network)
 		case nil:
-			f.open["staticMembers"] = f.open["staticMembers"] || len(m.open) > 0
+			f.inherit(m, "staticMembers")
 		}
 	}
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 	} else if l.register(r, g.ID, g, r.path()) {
 		l.out.Set.NetworkGroups = append(l.out.Set.NetworkGroups, g)
 	}
@@ -86,6 +86,7 @@ func (l *loader) buildCollection(r *resource) {
 	for _, o := range groups {
 		g := &fields{l: l, file: f.file, place: f.place, values: o, open: f.open}
 		id := g.text("networkGroupId")
+		f.because(g.cause)
 		if id == "" {
 			if !g.open["networkGroupId"] {
 				f.fault(CodeInvalidResourceReference, "appliesToGroups", asText(o), "an element is an object with networkGroupId")
@@ -97,7 +98,7 @@ func (l *loader) buildCollection(r *resource) {
 		}
 	}
 	raw := ruleset.SecurityAdminCollection{File: r.file, Resource: r.place(), Name: r.path(), ID: r.identity()}
-	for _, child := range r.inner(adminRuleKind, f.objects("rules")) {
+	for _, child := range l.inner(r, adminRuleKind, f.objects("rules")) {
 		if rule, ok := l.readAdminRule(child); ok {
 			raw.Rules = append(raw.Rules, rule)
 		}
@@ -107,7 +108,7 @@ func (l *loader) buildCollection(r *resource) {
 	l.out.Faults = append(l.out.Faults, faults...)
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 	} else if l.register(r, c.Rules.ID, c, r.path()) {
 		l.out.Set.AdminCollections = append(l.out.Set.AdminCollections, c)
 		l.out.files[c.Rules] = r.file
@@ -154,6 +155,7 @@ func (f *fields) adminPeers(field string) (peers []ruleset.AdminPeer) {
 	for _, o := range f.objects(field) {
 		one := &fields{l: f.l, file: f.file, place: f.place, rule: f.rule, values: o, open: f.open}
 		p := ruleset.AdminPeer{AddressPrefix: one.text("addressPrefix"), AddressPrefixType: one.text("addressPrefixType")}
+		f.because(one.cause)
 		if strings.EqualFold(p.AddressPrefixType, "NetworkGroup") && p.AddressPrefix != "" {
 			if group, ok := f.resolve(networkGroupKind, field, p.AddressPrefix).(*policy.NetworkGroup); ok {
 				p.AddressPrefix = group.ID

@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 )
 
 const (
-	managerID  = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkManagers/nm"
+	// managerID is an id of the deployment's own group, as resourceId() makes it.
+	managerID  = "/subscriptions/" + template.NoSubscription + "/resourceGroups/" + template.NoResourceGroup + "/providers/Microsoft.Network/networkManagers/nm"
 	adminVNet  = `{"type":"Microsoft.Network/virtualNetworks","name":"vnet1","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]}}}`
 	adminGroup = `{"type":"Microsoft.Network/networkManagers/networkGroups","name":"nm/prod","properties":{}},
 	{"type":"Microsoft.Network/networkManagers/networkGroups/staticMembers","name":"nm/prod/one","properties":{"resourceId":"vnet1"}}`
@@ -67,7 +69,7 @@ func TestFaultsOfAdminRulesAreNamed(t *testing.T) {
 		{"a priority beyond the range", adminDocument(adminRule("r", `"priority":4097`)), ruleset.CodeAdminInvalidPriority, "priority", "4097"},
 		{"a priority of zero", adminDocument(adminRule("r", `"priority":0`)), ruleset.CodeAdminInvalidPriority, "priority", "0"},
 		{"a priority twice", adminDocument(one + `,` + adminRule("two", `"priority":5`)), ruleset.CodeAdminConflict, "priority", "5"},
-		{"a name twice", adminDocument(one + `,` + adminRule("ONE", `"priority":6`)), CodeDuplicateResource, "", ""},
+		{"a name twice", adminDocument(one + `,` + adminRule("ONE", `"priority":6`)), CodeDuplicateResource, "name", "ONE"},
 		{"an unknown access", adminDocument(strings.Replace(one, `"Deny"`, `"Block"`, 1)), ruleset.CodeAdminInvalidAccess, "access", "Block"},
 		{"an unknown direction", adminDocument(strings.Replace(one, `"Inbound"`, `"In"`, 1)), ruleset.CodeAdminInvalidDirection, "direction", "In"},
 		{"the protocol of security rules", adminDocument(strings.Replace(one, `"Any"`, `"*"`, 1)), ruleset.CodeAdminInvalidProtocol, "protocol", "*"},
@@ -103,9 +105,6 @@ func TestFaultsOfAdminRulesAreNamed(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Parse("f.json", []byte(tt.document))
 			for _, f := range d.Faults {
-				if tt.code == CodeDuplicateResource && f.Code == ruleset.CodeAdminDuplicateName {
-					return
-				}
 				if f.Code == tt.code && f.Field == tt.field && f.Value == tt.value && f.File == "f.json" && f.Resource != "" {
 					return
 				}

@@ -24,11 +24,17 @@
 //
 // # References
 //
-// An object refers to another by {"id": "..."}. Ids are compared as a whole and in any case.
-// If no id fits, and the reference or the object has no id of Azure's (one that begins with
-// /subscriptions/ and a subscription), the name decides. It is the last segment; for a subnet
-// also the network's name and its own ("vnet1/subnets/a" or "vnet1/a"). A name that fits
-// several objects is a fault, and so is a reference to an object that no document has.
+// An object refers to another by {"id": "..."}. Ids are compared in any case, and with
+// subscription and resource group where both sides have them. If only one side has them, the
+// name decides, with a warning. It is the last segment; for a subnet also the network's name
+// and its own ("vnet1/subnets/a" or "vnet1/a"). A name that fits several objects is a fault,
+// and so is a bare name that no document has. An id that no document has may be of a resource
+// that exists elsewhere: what names it is in Documents.Unresolved, once for each such id.
+//
+// # Resources that are given again
+//
+// A template's later giving of a resource updates the earlier, as Azure's PUT does. What
+// several documents say of a resource must agree.
 //
 // # Templates
 //
@@ -38,10 +44,9 @@
 // linked template is read only where it is linked, even if it is a document of the policy.
 //
 // A value that cannot be evaluated stays open. If it is needed, Documents.Unresolved lists
-// the place and the reason: the resource is neither valid nor invalid. A network security
-// group, rule, network or subnet with only its name open is read under the expression's text.
-// Resources without a subscription and a resource group have none in their ids, so that
-// names decide.
+// the place and the reason: the resource is neither valid nor invalid. A resource with an
+// open name is open as a whole, since nothing can tell what refers to it.
+// Resources without a subscription and a resource group have none in their ids.
 //
 // # Terraform
 //

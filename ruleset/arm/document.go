@@ -1,17 +1,12 @@
 package arm
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
 
@@ -44,6 +39,7 @@ const (
 	probeKind
 	natRuleKind
 	configurationKind // inside a network interface only
+	privateEndpointKind
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
@@ -62,6 +58,7 @@ var kinds = map[string]kind{
 	"publicipaddresses":                      publicAddressKind,
 	"publicipprefixes":                       publicPrefixKind,
 	"natgateways":                            natGatewayKind,
+	"privateendpoints":                       privateEndpointKind,
 	"loadbalancers":                          loadBalancerKind,
 	"loadbalancers/backendaddresspools":      poolKind,
 	"loadbalancers/inboundnatrules":          natRuleKind,
@@ -82,6 +79,7 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
+	privateEndpointKind: "privateEndpoints",
 }
 
 // parentKinds are the kinds of the parents of child kinds.
@@ -126,68 +124,30 @@ type resource struct {
 	parent      *resource
 	parentName  string // name or id of the parent of a child that is not nested
 	children    []*resource
+	given
 }
-
-var utf8BOM = []byte("\xef\xbb\xbf")
 
 // document collects the resources of a parsed file.
 func (l *loader) document(file string, value any, err error) {
 	if err != nil {
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
+		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: notJSON(file, err.Error())})
 		return
 	}
+	l.templated = isTemplate(value) && !l.converted[file]
 	l.collect(file, value, nil)
+	l.templated = false
 }
 
-var errUTF16 = errors.New("the file is UTF-16; JSON is read as UTF-8")
-
-// isUTF16 reports UTF-16, which Windows PowerShell writes when output is redirected.
-func isUTF16(data []byte) bool {
-	return bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
-}
-
-// parseDocument parses a file. The error says where the JSON is malformed, or has a key twice.
+// parseDocument parses a file. An error begins with its line and column.
 func parseDocument(data []byte) (any, error) {
-	if isUTF16(data) {
-		return nil, errUTF16
-	}
-	data = bytes.TrimPrefix(data, utf8BOM)
-	value, err := parseJSON(data)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		err = fmt.Errorf("%s: %w", position(data, syntax.Offset), err)
-	}
+	d, err := jsonc.Parse(data, func(value any) bool {
+		body, _ := value.(map[string]any)
+		return terraform.Is(body) // its names are told apart by case
+	})
 	if err != nil {
-		return value, err
-	}
-	// Names of Terraform are told apart by case.
-	body, _ := value.(map[string]any)
-	if err := jsonkeys.Check(data, !terraform.Is(body)); err != nil {
 		return nil, err
 	}
-	return value, nil
-}
-
-// parseJSON keeps numbers as they are written. Malformed JSON is read a second time:
-// only Unmarshal's error has the place, and only it finds text after the value.
-func parseJSON(data []byte) (any, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	var value any
-	err := decoder.Decode(&value)
-	if err == nil && len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) == 0 {
-		return value, nil
-	}
-	var whole json.RawMessage
-	return nil, cmp.Or(json.Unmarshal(data, &whole), err)
-}
-
-// position is the line and column, in bytes, of the last of offset bytes.
-func position(data []byte, offset int64) string {
-	before := data[:max(0, min(int(offset)-1, len(data)))]
-	line := 1 + bytes.Count(before, []byte("\n"))
-	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Sprintf("line %d, column %d", line, column)
+	return d.Value, nil
 }
 
 // collect finds resources in a document's value, a list or a template's part.
@@ -214,7 +174,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	}
 	if k == otherKind {
 		if !typed {
-			l.collect(file, lookup(body, "value"), nil)
+			l.collectAnswer(file, body)
 		}
 		switch t := typeOf(body); {
 		case t == "microsoft.resources/deployments":
@@ -228,6 +188,8 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	r := newResource(k, file, body, parent)
+	l.turn++
+	r.given = given{templated: l.templated, turn: l.turn, list: l.list}
 	l.resources = append(l.resources, r)
 	l.collectNested(file, body, r)
 }
@@ -273,24 +235,29 @@ func (l *loader) listOther(file string, body map[string]any, field, value, what 
 // collectNested collects "resources". Templates of language version 2 write it as an
 // object of symbolic names.
 func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
-	nested := lookup(body, "resources")
-	symbolic, ok := nested.(map[string]any)
-	if !ok {
-		list, ok := nested.([]any)
-		if !ok {
-			list = []any{nested}
+	var list []any
+	var symbols []string
+	switch nested := lookup(body, "resources").(type) {
+	case map[string]any:
+		symbols = slices.Sorted(maps.Keys(nested))
+		for _, name := range symbols {
+			list = append(list, nested[name])
 		}
-		for _, v := range list {
-			if text, ok := v.(string); ok && isExpression(text) {
-				l.listOther(file, body, "resources", text, "the resources were not read")
-			}
+	case []any:
+		list = nested
+	default:
+		list = []any{nested}
+	}
+	for _, v := range list {
+		if text, ok := v.(string); ok && isExpression(text) {
+			l.listOther(file, body, "resources", text, "the resources were not read")
 		}
-		l.collect(file, nested, parent)
-		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(symbolic)) {
-		l.collect(file, symbolic[name], parent)
-	}
+	outer := l.list
+	l.lists++
+	l.list = l.lists
+	l.collectInOrder(file, list, symbols, parent)
+	l.list = outer
 }
 
 func typeOf(body map[string]any) string {

@@ -15,9 +15,14 @@ type fields struct {
 	file   string
 	place  string // Fault.Resource
 	rule   string // Fault.Rule; empty unless the object is a rule
+	region string // of the resource, as entry.region has it
 	values map[string]any
+	// apiVersion is that of the resource, where it decides how fields are read.
+	apiVersion string
 	// open holds the fields whose value is not known, mostly because it is an expression.
 	open map[string]bool
+	// cause is the first thing told that keeps the resource from being read; nil: nothing does.
+	cause *cause
 	// translating means that only translation needs the fields: open ones are warnings.
 	translating bool
 }
@@ -66,6 +71,7 @@ func (f *fields) over(body map[string]any) *fields {
 			break
 		}
 	}
+	f.checkProperties(body)
 	return f
 }
 
@@ -74,7 +80,14 @@ func (f *fields) over(body map[string]any) *fields {
 func (f *fields) withheld() bool { return f.open["properties"] || f.open["existing"] }
 
 func (f *fields) fault(code, field, value, format string, args ...any) {
-	f.l.fault(f.newFault(code, field, value, fmt.Sprintf(format, args...)))
+	f.because(told(&f.l.out.Faults, f.newFault(code, field, value, fmt.Sprintf(format, args...))))
+}
+
+// because keeps the first cause.
+func (f *fields) because(c *cause) {
+	if f.cause == nil {
+		f.cause = c
+	}
 }
 
 // newFault makes a fault of one of the fields.
@@ -99,11 +112,11 @@ func (f *fields) markOpen(field, value string) {
 
 func (f *fields) markOpenBecause(code, field, value, message string) {
 	f.open[field] = true
-	list := f.l.unresolved
+	list := &f.l.out.Unresolved
 	if f.translating {
-		list = f.l.warn
+		list = &f.l.out.Warnings
 	}
-	list(f.newFault(code, field, value, message))
+	f.because(told(list, f.newFault(code, field, value, message)))
 }
 
 func (f *fields) malformed(field string, v any, allowed string) {
@@ -301,16 +314,27 @@ func (f *fields) identifier(field string, o map[string]any) string {
 	return id
 }
 
-// resolve finds the object that a reference names. It returns nil, and reports a fault or
-// an open field, when that is not known.
+// resolve finds the object that a reference names. It returns nil when that is not known: it
+// reports a fault of a name that is none here, and an open field of a resource that exists
+// elsewhere or that was not read.
 func (f *fields) resolve(k kind, field, reference string) any {
-	e, problem := f.l.index.resolve(k, reference)
-	if e == nil {
+	e, problem := f.l.index.resolve(k, reference, f.file)
+	switch {
+	case e == nil && k.isID(reference):
+		f.missing(k, field, reference, problem)
+		return nil
+	case e == nil:
 		f.fault(CodeInvalidResourceReference, field, reference, "%s", problem)
 		return nil
 	}
-	if e.object == nil {
-		f.markOpenBecause(CodeTemplateExpression, field, reference, "the resource named here was not read because of template expressions")
+	if e.region != "" && f.region != "" && e.region != f.region {
+		f.fault(CodeInvalidResourceReference, field, reference, "the resource is in %s and this one in %s: both must be in the same region", e.region, f.region)
+	}
+	switch {
+	case e.object == nil:
+		f.dependOn(e.cause, field)
+	case problem != "":
+		f.l.warn(f.newFault(CodeByNameAlone, field, reference, problem))
 	}
 	return e.object
 }

@@ -18,11 +18,62 @@ type index struct {
 
 // entry is a resource that can be referred to.
 type entry struct {
-	kind kind
-	id   string
-	file string
-	// object is nil for a resource that stays open.
+	kind  kind
+	id    string
+	scope scope
+	file  string
+	// region is the location without spaces, in lower case; empty when it is not known.
+	region string
+	// object is nil for a resource that stays open, for the reason of cause.
 	object any
+	cause  *cause
+}
+
+// scope is where a resource is deployed, as far as its id says, in lower case. What is not
+// known is empty.
+type scope struct{ subscription, group string }
+
+// ownGroup is the resource group that a template is deployed to, whose name is not known.
+const ownGroup = "."
+
+// scopeOf is the scope in an id.
+func scopeOf(id string) (s scope) {
+	segments := strings.Split(strings.ToLower(id), "/")
+	if len(segments) < 5 || segments[1] != "subscriptions" || segments[3] != "resourcegroups" {
+		return s
+	}
+	s = scope{segments[2], segments[4]}
+	if s.subscription == template.NoSubscription {
+		s.subscription = ""
+		if s.group == template.NoResourceGroup {
+			s.group = ownGroup
+		}
+	}
+	return s
+}
+
+// nearness says how far a reference and a resource of one name agree.
+type nearness uint8
+
+const (
+	apart  nearness = iota // in different places
+	byName                 // only one of the two says where
+	same
+)
+
+// near compares the scope of a reference in a file with that of a resource. A template that
+// names a group means another than its own; what it looks for in its own may lie beside it.
+func (e *entry) near(s scope, file string) nearness {
+	at := e.scope
+	switch {
+	case s.subscription != "" && at.subscription != "" && s.subscription != at.subscription:
+		return apart
+	case s.group == at.group, s == scope{}, s.group == ownGroup && at == scope{}:
+		return same
+	case s.group == ownGroup, at.group == "", at.group == ownGroup && e.file != file:
+		return byName
+	}
+	return apart
 }
 
 func newIndex() index {
@@ -48,23 +99,33 @@ func (x *index) add(e *entry, names ...string) *entry {
 	return nil
 }
 
-// resolve finds what a reference means, by the rule of the package comment. problem says
-// why there is no answer. e.object is nil for an open resource.
-func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
+// resolve finds what a reference in a file means, by the rule of the package comment. problem says
+// why there is no answer, or why it may be another resource. e.object is nil for an open one.
+func (x *index) resolve(k kind, reference, file string) (e *entry, problem string) {
 	x.asked |= 1 << k
 	if e := x.byID[strings.ToLower(reference)]; e != nil && e.kind == k {
 		return e, ""
 	}
-	var found []*entry
+	var found, others []*entry
+	best, in := byName, scopeOf(reference)
 	for _, e := range x.byName[k][strings.ToLower(referredName(k, reference))] {
-		if !isAzureID(reference) || !isAzureID(e.id) {
+		switch near := e.near(in, file); {
+		case near == apart || near < best:
+			others = append(others, e)
+		case near > best:
+			best, found, others = near, []*entry{e}, append(others, found...)
+		default:
 			found = append(found, e)
 		}
 	}
-	switch len(found) {
-	case 0:
+	switch {
+	case len(found) == 0 && len(others) > 0:
+		return nil, "no document has this resource; " + others[0].id + " has its name and is in " + others[0].place(in)
+	case len(found) == 0:
 		return nil, "no document has this resource; there " + x.whatIs(k)
-	case 1:
+	case len(found) == 1 && best == byName:
+		return found[0], found[0].id + " is taken, which has this name: whether it is in this subscription and resource group is not known"
+	case len(found) == 1:
 		return found[0], ""
 	}
 	ids := make([]string, len(found))
@@ -72,6 +133,32 @@ func (x *index) resolve(k kind, reference string) (e *entry, problem string) {
 		ids[i] = e.id
 	}
 	return nil, "the name fits several resources: " + ruleset.Listed(ids)
+}
+
+// place says where a resource is that is not the one of a reference.
+func (e *entry) place(in scope) string {
+	if e.scope.group != ownGroup {
+		return "another subscription or resource group"
+	}
+	return "the resource group of the deployment: give --resource-group " + in.group + " if that is it"
+}
+
+// isID reports whether a reference is an id of a resource of the kind, and no bare name.
+func (k kind) isID(reference string) bool {
+	_, path, found := strings.Cut(strings.ToLower(reference), "/providers/"+provider)
+	if !found {
+		return false
+	}
+	segments, types := strings.Split(path, "/"), strings.Split(k.typePath(), "/")
+	if len(segments) != 2*len(types) {
+		return false
+	}
+	for i, t := range types {
+		if segments[2*i] != t || segments[2*i+1] == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // whatIs lists the resources of a kind. It keeps the answer, since a policy may have
@@ -158,13 +245,8 @@ func (r *resource) path() string {
 	return r.parent.path() + "/" + r.name
 }
 
-// isAzureID reports whether id is complete, with a subscription. Templates that are
-// evaluated without a subscription make ids with the subscription of zeros.
-func isAzureID(id string) bool {
-	const prefix = "/subscriptions/"
-	return len(id) > len(prefix) && strings.EqualFold(id[:len(prefix)], prefix) && id[len(prefix)] != '/' &&
-		!strings.HasPrefix(id[len(prefix):], template.NoSubscription)
-}
+// isAzureID reports whether id is complete, with a subscription.
+func isAzureID(id string) bool { return scopeOf(id).subscription != "" }
 
 // madeUpID is the id of a resource without one: Azure's form with an empty subscription
 // and resource group.
@@ -174,19 +256,51 @@ func madeUpID(k kind, name string) string {
 
 // register enters r's object and reports whether the id is new. A repeated id is a fault.
 func (l *loader) register(r *resource, id string, object any, names ...string) bool {
+	return l.enter(r, &entry{id: id, object: object}, names...)
+}
+
+func (l *loader) enter(r *resource, e *entry, names ...string) bool {
 	if r.anonymous() {
 		return true
 	}
-	other := l.index.add(&entry{kind: r.kind, id: id, file: r.file, object: object}, names...)
+	e.kind, e.file, e.scope, e.region = r.kind, r.file, r.scope(), r.region()
+	other := l.index.add(e, names...)
 	if other == nil {
 		return true
 	}
 	l.fault(ruleset.Fault{
-		Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "id", Value: ruleset.Clip(id),
-		Message: "the resource is in " + other.file + " already; every resource is given once",
+		Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "id", Value: ruleset.Clip(e.id),
+		Message: "the resource is in " + other.file + " already; in one list, every resource is given once",
 	})
 	return false
 }
+
+// scope is where the resource is deployed.
+func (r *resource) scope() scope {
+	switch {
+	case r.id != "":
+		return scopeOf(r.id)
+	case r.parent != nil:
+		return r.parent.scope()
+	case r.templated:
+		return scope{group: ownGroup}
+	}
+	return scope{}
+}
+
+// region is where a resource is, as its own document or its parent's says.
+func (r *resource) region() string {
+	if r == nil {
+		return ""
+	}
+	if location := known(r.body, "location"); location != "" {
+		return regionOf(location)
+	}
+	return r.parent.region()
+}
+
+// regionOf is a location without spaces, in lower case.
+func regionOf(location string) string { return strings.ToLower(strings.ReplaceAll(location, " ", "")) }
 
 // place names the resource in faults: its parents' kinds and names, then its own.
 func (r *resource) place() string {
@@ -217,62 +331,107 @@ func (r *resource) anonymous() bool {
 	return r.id == "" && (r.nameUnknown || r.parent != nil && r.parent.anonymous())
 }
 
-// adopt relates children that are not nested to their parents in any document. A child
-// without a parent is a fault.
+// adopt unites resources that are given again, and relates children that are not nested to
+// their parents in any document. A child without a parent is a fault or stays open.
 func (l *loader) adopt() {
 	parents := newIndex()
-	for _, r := range l.resources {
-		if parentKinds[r.kind] == otherKind && !r.anonymous() {
-			parents.add(&entry{kind: r.kind, id: r.identity(), object: r}, r.name)
-		}
-	}
+	l.enterParents(&parents, func(r *resource) bool { return parentKinds[r.kind] == otherKind })
 	for depth := 1; depth <= adminRuleKind.depth(); depth++ {
 		for _, r := range l.resources {
 			if r.kind.depth() == depth {
 				l.adoptOne(r, &parents)
 			}
 		}
+		l.enterParents(&parents, func(r *resource) bool { return r.kind.depth() == depth && managed(r.kind) && r.parent != nil })
+	}
+	for _, r := range l.resources {
+		if r.replaced == nil && r.parent != nil {
+			r.parent.children = append(r.parent.children, r)
+		}
+	}
+	l.resources = slices.DeleteFunc(l.resources, func(r *resource) bool { return r.replaced != nil })
+}
+
+// enterParents enters resources that may be parents, and unites those of one identity.
+func (l *loader) enterParents(parents *index, fit func(*resource) bool) {
+	groups := map[string][]*resource{}
+	var firsts []string
+	for _, r := range l.resources {
+		if !fit(r) || r.anonymous() {
+			continue
+		}
+		id := strings.ToLower(r.identity())
+		if groups[id] == nil {
+			firsts = append(firsts, id)
+		}
+		groups[id] = append(groups[id], r)
+	}
+	for _, id := range firsts {
+		group := groups[id]
+		if len(group) > 1 {
+			l.unite(group)
+		}
+		first := group[0]
+		parents.add(&entry{kind: first.kind, id: first.identity(), scope: first.scope(), file: first.file, object: first}, first.path())
 	}
 }
 
+// adoptOne finds a resource's parent.
 func (l *loader) adoptOne(r *resource, parents *index) {
-	if r.parent == nil && r.anonymous() {
+	if r.parent != nil {
+		if r.parent.replaced != nil {
+			r.parent = r.parent.replaced
+		}
+		return
+	}
+	if r.anonymous() {
 		l.listOpen(r, "name", r.name)
 		return
 	}
-	if r.parent == nil {
-		parentKind := parentKinds[r.kind]
-		e, problem := parents.resolve(parentKind, r.parentName)
-		if e == nil && parentKind == managerKind && r.parentName != "" {
-			// A manager's own document says nothing that is needed.
-			m := &resource{kind: managerKind, file: r.file, name: lastSegment(r.parentName)}
-			if isAzureID(r.parentName) {
-				m.id = r.parentName
-			}
-			e = &entry{kind: managerKind, id: m.identity(), object: m}
-			parents.add(e, m.name)
-		}
-		if e == nil && parentKind == loadBalancerKind {
-			l.warn(ruleset.Fault{
-				Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
-				Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
-			})
-			return
-		}
-		if e == nil {
-			l.fault(ruleset.Fault{
-				Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.parentName),
-				Message: "the resource that this one belongs to: " + problem,
-			})
-			l.orphans = append(l.orphans, r)
-			return
-		}
+	parentKind, parentName := parentKinds[r.kind], r.parentName
+	if own := "/" + kindPaths[r.kind] + "/" + r.name; len(r.id) > len(own) && strings.EqualFold(r.id[len(r.id)-len(own):], own) {
+		parentName = r.id[:len(r.id)-len(own)]
+	}
+	e, problem := parents.resolve(parentKind, parentName, r.file)
+	switch {
+	case e != nil:
 		r.parent = e.object.(*resource)
+		if problem != "" {
+			l.warn(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem})
+		}
+	case parentKind == managerKind && r.parentName != "":
+		// A manager's own document says nothing that is needed.
+		r.parent = r.newParent(parentName)
+		parents.add(&entry{kind: managerKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
+	case parentKind == loadBalancerKind:
+		l.warn(ruleset.Fault{
+			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
+			Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
+		})
+	case (r.templated || parentKind.isID(parentName)) && !managed(r.kind):
+		// The parent exists elsewhere.
+		l.orphans = append(l.orphans, r)
+		f := &fields{l: l, file: r.file, place: r.place(), open: map[string]bool{}}
+		f.missing(parentKind, "name", parentName, "the resource that this one belongs to: "+problem)
+		r.parent = r.newParent(parentName)
+		l.registerOpen(r, f.cause)
+		r.parent = nil
+	default:
+		l.fault(ruleset.Fault{
+			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
+			Message: "the resource that this one belongs to: " + problem,
+		})
+		l.orphans = append(l.orphans, r)
 	}
-	r.parent.children = append(r.parent.children, r)
-	if managed(r.kind) && !r.anonymous() {
-		parents.add(&entry{kind: r.kind, id: r.identity(), object: r}, r.path())
+}
+
+// newParent makes a parent that no document has.
+func (r *resource) newParent(name string) *resource {
+	p := &resource{kind: parentKinds[r.kind], file: r.file, name: lastSegment(name), given: given{templated: r.templated}}
+	if p.kind.isID(name) {
+		p.id = name
 	}
+	return p
 }
 
 // listOpen lists a resource that was not read because of an expression.

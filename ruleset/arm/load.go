@@ -28,12 +28,14 @@ const (
 	CodeFileUnreadable = "FileUnreadable"
 	// CodeInvalidServiceTags is for faults of a service tag file.
 	CodeInvalidServiceTags = "InvalidServiceTagFile"
-	// CodeDuplicateResource: ARM would take the second as an update of the first.
+	// CodeDuplicateResource is for resources that are given again and contradict each other.
 	CodeDuplicateResource = "DuplicateResource"
+	// CodeByNameAlone is in Documents.Warnings: a reference may mean another resource of the name.
+	CodeByNameAlone = "ReferenceByNameAlone"
 	// CodeTemplateExpression is for entries of Documents.Unresolved.
 	CodeTemplateExpression = "TemplateExpression"
-	// CodeAddressNotAssigned is for a NIC in Documents.Unresolved that gets its private
-	// address only when it is deployed.
+	// CodeAddressNotAssigned is in Documents.Warnings: Azure assigns the private addresses of a
+	// subnet only when it deploys, and they are chosen here.
 	CodeAddressNotAssigned = "PrivateIPAddressNotAssigned"
 )
 
@@ -68,6 +70,9 @@ func (d *Documents) sort(faults ruleset.Faults) {
 	slices.SortStableFunc(faults, func(a, b ruleset.Fault) int { return cmp.Compare(d.order[a.File], d.order[b.File]) })
 }
 
+// tagFileNeeded says what gives the addresses of a tag.
+const tagFileNeeded = "Microsoft's service tag file has it, with --service-tags or as serviceTags of nsgd.yaml"
+
 // UnknownTags are the faults of a policy without a service tag file: rules and routes that
 // name a tag of such a file. Load itself accepts every name that looks like a tag.
 func (d *Documents) UnknownTags() ruleset.Faults {
@@ -77,7 +82,7 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 			if r := &t.Routes[i]; r.Tag != "" {
 				faults = append(faults, ruleset.Fault{
 					Code: CodeInvalidRoutePrefix, File: d.routes[t], Resource: kindPaths[routeTableKind] + "/" + t.Name + "/" + kindPaths[routeKind] + "/" + r.Name,
-					Field: "addressPrefix", Value: r.Tag, Message: "no tag of that name is known without a service tag file",
+					Field: "addressPrefix", Value: r.Tag, Message: "no tag of that name is known; " + tagFileNeeded,
 				})
 			}
 		}
@@ -93,7 +98,7 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 				faults = append(faults, ruleset.Fault{
 					Code: code, File: d.files[g], Resource: place,
 					Rule: r.Name, Field: fields[side.side], Value: side.tag,
-					Message: "no tag of that name is known; known without a service tag file are " + ruleset.BuiltInTags,
+					Message: "no tag of that name is known; " + tagFileNeeded + "; known without it are " + ruleset.BuiltInTags,
 				})
 			}
 		}
@@ -173,6 +178,7 @@ func (l *loader) files(paths []string) []string {
 				// Reading a pipe or device could last for ever.
 				l.fileFault(CodeFileUnreadable, match, errors.New("neither a regular file nor a folder"))
 			default:
+				l.named[match] = match == path
 				add(match)
 			}
 		}
@@ -200,6 +206,7 @@ func (l *loader) expand(path string) []string {
 // a ConfigMap keeps the same files there again.
 func (l *loader) folder(root string, add func(file string)) {
 	var found []string
+	bicep := ""
 	// With the separator, a root that is a symbolic link is walked as a folder.
 	root = strings.TrimSuffix(root, "/") + "/"
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -212,7 +219,12 @@ func (l *loader) folder(root string, add func(file string)) {
 				return fs.SkipDir
 			}
 			return nil
-		case entry.IsDir() || !strings.EqualFold(filepath.Ext(path), ".json"):
+		case entry.IsDir():
+			return nil
+		case !strings.EqualFold(filepath.Ext(path), ".json"):
+			if strings.EqualFold(filepath.Ext(path), ".bicep") {
+				bicep = path
+			}
 			return nil
 		}
 		info, err := os.Stat(path)
@@ -228,10 +240,11 @@ func (l *loader) folder(root string, add func(file string)) {
 		l.fileFault(CodeFileUnreadable, root, err)
 	}
 	if len(found) == 0 {
-		l.fileFault(CodePathNotFound, root, errors.New("the folder has no *.json file"))
+		l.fileFault(CodePathNotFound, root, errors.New(notJSON(bicep, "the folder has no *.json file")))
 	}
 	slices.Sort(found)
 	for _, file := range found {
+		l.folders[file] = root
 		add(file)
 	}
 }

@@ -1,6 +1,8 @@
 package arm
 
 import (
+	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,11 +20,15 @@ const (
 	CodeBalancerSKU          = "PublicIPAndLBSkuDoNotMatch"
 	CodeFrontendBoth         = "FrontendIPConfigHasBothSubnetAndPublicIP"
 	CodeFrontendNeither      = "FrontendIPConfigHasNoSubnetOrPublicIP"
-	CodeInvalidProbe         = "LoadBalancerInvalidProbe"           // ours
-	CodeInvalidBackend       = "LoadBalancerInvalidBackendAddress"  // ours
-	CodeDuplicateOfBalancer  = "LoadBalancerDuplicateName"          // ours
-	CodeFrontendNotAssigned  = "FrontendIPConfigAddressNotAssigned" // ours; in Documents.Warnings
-	CodeBalancerPartNotFound = "LoadBalancerPartNotInDocuments"     // ours; in Documents.Warnings
+	CodePortRange            = "PortValueIsOutOfRange"
+	CodeProbeInterval        = "ProbeIntervalIsOutOfRange"
+	CodeProbeNumber          = "NumberOfProbesIsOutOfRange"
+	CodeProbePath            = "ProbeRequestPathIsNotNull"
+	CodePrivateFormat        = "InvalidPrivateIPAddressFormat"
+	CodeInvalidProbe         = "LoadBalancerInvalidProbe"          // ours
+	CodeInvalidBackend       = "LoadBalancerInvalidBackendAddress" // ours
+	CodeDuplicateOfBalancer  = "LoadBalancerDuplicateName"         // ours
+	CodeBalancerPartNotFound = "LoadBalancerPartNotInDocuments"    // ours; in Documents.Warnings
 )
 
 // Azure's limits of probes.
@@ -37,6 +43,10 @@ type balancer struct {
 	f     *fields
 	r     *resource
 	rules map[any]*fields // the fields of each part that was read
+	// network is that of the internal frontends; nil when it has none, or when it is elsewhere.
+	network     *policy.VirtualNetwork
+	elsewhere   bool
+	toldRegions bool
 	// claims are the ipConfigurations that NAT rules name.
 	claims []natClaim
 }
@@ -56,11 +66,17 @@ func (b *balancer) readPart(kind, file string, body map[string]any, read func(f 
 	faults := len(b.f.l.out.Faults)
 	part := read(f, name)
 	if len(f.open) > 0 || len(b.f.l.out.Faults) > faults {
+		if k := partKinds[kind]; k != otherKind { // rules that name it depend on it
+			b.f.l.index.add(&entry{kind: k, id: b.childID(k, name), scope: b.r.scope(), file: file, cause: f.cause}, b.Name+"/"+name, name)
+		}
 		return nil
 	}
 	b.rules[part] = f
 	return part
 }
+
+// partKinds are the kinds of the parts that rules name, by their lists.
+var partKinds = map[string]kind{kindPaths[frontendKind]: frontendKind, kindPaths[probeKind]: probeKind, kindPaths[natRuleKind]: natRuleKind}
 
 func (l *loader) buildLoadBalancer(r *resource) {
 	f := l.readTranslating(r.file, r.place(), r.body)
@@ -70,11 +86,8 @@ func (l *loader) buildLoadBalancer(r *resource) {
 	b := &balancer{LoadBalancer: &policy.LoadBalancer{Name: r.name, ID: r.identity()}, f: f, r: r, rules: map[any]*fields{}}
 	b.SKU = f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUGateway)
 	f.markCondition(r)
-	if r.anonymous() { // its parts would have no ids
-		f.markOpen("name", r.name)
-	}
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	if !l.register(r, b.ID, b.LoadBalancer, b.Name) {
@@ -90,10 +103,11 @@ func (l *loader) buildLoadBalancer(r *resource) {
 			b.Probes = append(b.Probes, probe)
 		}
 	}
-	for _, c := range r.inner(poolKind, f.objects("backendAddressPools")) {
+	for _, c := range l.inner(r, poolKind, f.objects("backendAddressPools")) {
 		l.readPool(c, b, b.pool(c.name))
 	}
 	b.readRules()
+	b.checkNATPools()
 	l.out.Set.LoadBalancers = append(l.out.Set.LoadBalancers, b.LoadBalancer)
 	l.balancers = append(l.balancers, b)
 }
@@ -116,7 +130,7 @@ func (b *balancer) childID(k kind, name string) string { return b.ID + "/" + kin
 
 // register makes a part known to references. A repeated name is a fault.
 func (b *balancer) register(k kind, id string, part any, name string) bool {
-	if b.f.l.index.add(&entry{kind: k, id: id, file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
+	if b.f.l.index.add(&entry{kind: k, id: id, scope: b.r.scope(), file: b.r.file, object: part}, b.Name+"/"+name, name) == nil {
 		return true
 	}
 	b.f.fault(CodeDuplicateOfBalancer, kindPaths[k], name, "the load balancer has another one of this name")
@@ -169,20 +183,22 @@ func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	const field = "privateIPAddress"
 	text := f.text(field)
 	frontend.IPv6 = strings.EqualFold(f.text("privateIPAddressVersion"), "IPv6")
+	if frontend.Subnet != nil {
+		b.network = frontend.Subnet.VirtualNetwork
+	}
 	switch {
 	case frontend.Subnet == nil:
-		f.open["subnet"] = true // reported already
+		f.open["subnet"], b.elsewhere = true, true // told already
 		return
 	case len(f.open) > 0:
 		return
 	case text == "":
-		f.l.warn(f.newFault(CodeFrontendNotAssigned, field, "",
-			"the address is chosen when the load balancer is deployed, so nothing is translated by it; write it down to use it here"))
+		frontend.Address = f.l.assign(f, frontend.Subnet, frontend.IPv6)
 		return
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
-		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+		f.fault(CodePrivateFormat, field, text, "allowed is an IPv4 or IPv6 address")
 		return
 	}
 	frontend.Address, frontend.IPv6 = a, a.Is6()
@@ -198,24 +214,25 @@ func (b *balancer) readProbe(f *fields, name string) any {
 	}
 	p.Port = f.port("port", CodeInvalidProbe, 1, 65535)
 	p.Path = f.text("requestPath")
-	if http := p.Protocol == "Http" || p.Protocol == "Https"; http && !f.open["requestPath"] && !strings.HasPrefix(p.Path, "/") {
-		f.fault(CodeInvalidProbe, "requestPath", p.Path, "a probe of protocol %s needs a path that begins with a slash", p.Protocol)
+	if http := p.Protocol == "Http" || p.Protocol == "Https"; http && !f.open["requestPath"] {
+		switch {
+		case p.Path == "":
+			f.fault(CodeInvalidProbe, "requestPath", p.Path, "a probe of protocol %s needs a path", p.Protocol)
+		case p.Path[0] != '/': // Azure takes it and asks for it below the root
+			p.Path = "/" + p.Path
+		}
+	}
+	if p.Path != "" && p.Protocol == "Tcp" {
+		f.fault(CodeProbePath, "requestPath", p.Path, "a probe of protocol Tcp has no path")
 	}
 	const interval = "intervalInSeconds"
 	if text := f.text(interval); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < minProbeInterval || seconds > int(time.Duration(1<<62)/time.Second) {
-			f.fault(CodeInvalidProbe, interval, text, "allowed are %d seconds and more", minProbeInterval)
-		}
+		seconds := f.number(interval, text, CodeProbeInterval, minProbeInterval, math.MaxInt32, "seconds")
 		p.Interval = time.Duration(seconds) * time.Second
 	}
 	for _, field := range []string{"numberOfProbes", "probeThreshold"} {
 		if text := f.text(field); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 || n > 100 {
-				f.fault(CodeInvalidProbe, field, text, "allowed are 1 to 100")
-			}
-			p.Threshold = n
+			p.Threshold = f.number(field, text, CodeProbeNumber, 1, 100, "probes")
 		}
 	}
 	return p
@@ -238,17 +255,32 @@ func (f *fields) oneOf(field, code string, allowed ...string) string {
 // port reads a port number. The field is mandatory.
 func (f *fields) port(field, code string, least, most int) uint16 {
 	text := f.text(field)
-	n, err := strconv.Atoi(text)
-	if (err != nil || n < least || n > most) && !f.open[field] && !f.withheld() {
-		f.fault(code, field, text, "allowed are ports %d to %d", least, most)
+	switch {
+	case f.open[field] || f.withheld():
+		return 0
+	case text == "":
+		f.fault(code, field, "", "allowed are ports %d to %d", least, most)
+		return 0
 	}
-	return uint16(n)
+	return uint16(f.number(field, text, CodePortRange, least, most, "ports"))
+}
+
+// number is a field's text as a whole number of a range. Of any other text it is the nearest one.
+func (f *fields) number(field, text, code string, least, most int, what string) int {
+	n, err := strconv.ParseInt(text, 10, 32)
+	switch {
+	case err != nil:
+		f.fault(CodeInvalidRequestFormat, field, text, "allowed are %d to %d %s", least, most, what)
+	case int(n) < least || int(n) > most:
+		f.fault(code, field, text, "allowed are %d to %d %s", least, most, what)
+	}
+	return max(least, min(int(n), most))
 }
 
 // readPool reads the members that the pool's own document lists.
 func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
 	f := l.readTranslating(c.file, b.r.place()+"/"+kindPaths[poolKind]+"/"+c.name, c.body)
-	network := f.network()
+	network, named := f.network()
 	for _, id := range f.references("backendIPConfigurations") {
 		f.join(pool, "backendIPConfigurations", id)
 	}
@@ -258,21 +290,55 @@ func (l *loader) readPool(c *resource, b *balancer, pool *policy.BackendPool) {
 			a.join(pool, "networkInterfaceIPConfiguration", id)
 			continue
 		}
-		a.joinAddress(pool, network, b)
+		if a.object("loadBalancerFrontendIPConfiguration") != nil {
+			b.crossRegion(a)
+			continue
+		}
+		if own, given := a.network(); given {
+			a.joinAddress(pool, own, b)
+		} else if network != nil || !named {
+			a.joinAddress(pool, cmp.Or(network, b.network), b)
+		}
 	}
 }
 
-// network is the virtual network that a pool or an address in a pool names; nil when it
-// names none.
-func (f *fields) network() *policy.VirtualNetwork {
+// crossRegion tells once that backends in other regions are passed over.
+func (b *balancer) crossRegion(f *fields) {
+	if !b.toldRegions {
+		b.toldRegions = true
+		f.l.warn(b.f.newFault(CodeNotTranslated, kindPaths[poolKind], "", "its backends are frontends of other load balancers: cross-region load balancing is not simulated, and nothing is translated to them"))
+	}
+}
+
+// network is the virtual network that a pool or an address in a pool names; nil when it is
+// not in the documents. named is false when the fields name none.
+func (f *fields) network() (v *policy.VirtualNetwork, named bool) {
+	if id := f.reference("virtualNetwork"); id != "" {
+		v, _ = f.resolveTranslating(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
+		return v, true
+	}
 	if id := f.reference("subnet"); id != "" {
 		if s, _ := f.resolveTranslating(subnetKind, "subnet", id).(*policy.Subnet); s != nil {
-			return s.VirtualNetwork
+			v = s.VirtualNetwork
 		}
+		return v, true
 	}
-	if id := f.reference("virtualNetwork"); id != "" {
-		v, _ := f.resolveTranslating(networkKind, "virtualNetwork", id).(*policy.VirtualNetwork)
-		return v
+	return nil, false
+}
+
+// configuration finds an ipConfiguration of a network interface. When it was not read, that
+// is told with what follows.
+func (f *fields) configuration(field, id, follows string) *policy.IPConfiguration {
+	e, _ := f.l.index.resolve(configurationKind, id, f.file)
+	switch {
+	case e == nil:
+		f.l.warn(f.newFault(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents: "+follows))
+	case e.object == nil:
+		at := *f
+		at.translating, at.open = true, map[string]bool{}
+		at.dependOn(e.cause, field)
+	default:
+		return e.object.(*policy.IPConfiguration)
 	}
 	return nil
 }
@@ -280,29 +346,15 @@ func (f *fields) network() *policy.VirtualNetwork {
 // join puts an ipConfiguration into a pool that lists it. An ipConfiguration that the
 // documents do not have is left out with a warning.
 func (f *fields) join(pool *policy.BackendPool, field, id string) {
-	e, _ := f.l.index.resolve(configurationKind, id)
-	if e == nil || e.object == nil {
-		f.l.warn(f.newFault(CodeBalancerPartNotFound, field, id, "the network interface is not in the documents, or was not read: the pool is without it"))
-		return
+	if c := f.configuration(field, id, "the pool is without it"); c != nil {
+		addBackend(pool, policy.Backend{NetworkInterface: f.l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 	}
-	c := e.object.(*policy.IPConfiguration)
-	addBackend(pool, policy.Backend{NetworkInterface: f.l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 }
 
 // joinAddress puts an address of a virtual network into a pool.
 func (f *fields) joinAddress(pool *policy.BackendPool, network *policy.VirtualNetwork, b *balancer) {
 	const field = "ipAddress"
 	text := f.text(field)
-	if own := f.network(); own != nil {
-		network = own
-	}
-	if network == nil {
-		for _, frontend := range b.Frontends {
-			if frontend.Subnet != nil {
-				network = frontend.Subnet.VirtualNetwork
-			}
-		}
-	}
 	if len(f.open) > 0 {
 		return
 	}
@@ -310,6 +362,7 @@ func (f *fields) joinAddress(pool *policy.BackendPool, network *policy.VirtualNe
 	switch {
 	case err != nil || a.Zone() != "" || a.Is4In6():
 		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
+	case network == nil && (b.elsewhere || f.cause != nil): // told already
 	case network == nil:
 		f.fault(CodeInvalidBackend, field, text, "the virtual network of the address is needed: virtualNetwork or subnet of the address or of the pool")
 	case !slices.ContainsFunc(network.Subnets, func(s *policy.Subnet) bool {
@@ -372,13 +425,10 @@ func (l *loader) relateMembers() {
 	}
 	for _, b := range l.balancers {
 		for _, claim := range b.claims {
-			e, _ := l.index.resolve(configurationKind, claim.id)
-			if e == nil || e.object == nil {
-				l.warn(claim.f.newFault(CodeBalancerPartNotFound, "backendIPConfiguration", claim.id, "the network interface is not in the documents, or was not read: nothing is translated by the rule"))
-				continue
+			const field = "backendIPConfiguration"
+			if c := claim.f.configuration(field, claim.id, "nothing is translated by the rule"); c != nil {
+				claim.f.receive(claim.rule, field, policy.Backend{NetworkInterface: l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 			}
-			c := e.object.(*policy.IPConfiguration)
-			claim.f.receive(claim.rule, "backendIPConfiguration", policy.Backend{NetworkInterface: l.owners[c], VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
 		}
 	}
 }

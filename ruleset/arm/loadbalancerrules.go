@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,9 +19,11 @@ const (
 	CodeSameBackendPort       = "RulesUseSameBackendPortProtocolAndPool"
 	CodeMustDisableSNAT       = "LoadBalancingRuleMustDisableSNATSinceSameFrontendIPConfigurationIsReferencedByOutboundRule"
 	CodeSameOutboundFrontend  = "MoreThanOneOutboundRuleUsingSameFrontendIPConfigurationAndProtocolIsNotSupported"
+	CodeRuleIdle              = "RuleIdleTimeoutIsOutOfRange"
 	CodeInvalidBalancingRule  = "LoadBalancingRuleInvalid"
 	CodeInvalidInboundNATRule = "InboundNatRuleInvalid"
 	CodeInvalidOutboundRule   = "OutboundRuleInvalid"
+	CodeIgnoredPort           = "FloatingIPIgnoresBackendPort" // in Documents.Warnings
 	CodeBackendFamily         = "LoadBalancerBackendAddressFamilyMismatch"
 )
 
@@ -58,7 +61,7 @@ func (b *balancer) readRules() {
 			b.Rules = append(b.Rules, rule)
 		}
 	}
-	for _, c := range b.r.inner(natRuleKind, b.f.objects("inboundNatRules")) {
+	for _, c := range b.f.l.inner(b.r, natRuleKind, b.f.objects("inboundNatRules")) {
 		rule, ok := b.readPart(kindPaths[natRuleKind], c.file, c.body, b.readNATRule).(*policy.InboundNATRule)
 		if ok && b.register(natRuleKind, b.childID(natRuleKind, rule.Name), rule, rule.Name) {
 			b.NATRules = append(b.NATRules, rule)
@@ -75,8 +78,12 @@ func (b *balancer) readRules() {
 func (b *balancer) resolvePart(f *fields, k kind, field, id string) any {
 	of, name, given := cutLast(referredName(k, id))
 	e := b.f.l.index.byID[strings.ToLower(b.childID(k, name))]
-	if given && !strings.EqualFold(of, b.Name) || e != nil && (e.kind != k || e.object == nil) {
+	if given && !strings.EqualFold(of, b.Name) || e != nil && e.kind != k {
 		e = nil
+	}
+	if e != nil && e.object == nil {
+		f.dependOn(e.cause, field)
+		return nil
 	}
 	if e == nil {
 		f.fault(CodeInvalidResourceReference, field, id, "the load balancer has no %s of this name; there %s", kindPaths[k], b.f.l.index.whatIs(k))
@@ -129,7 +136,7 @@ func (b *balancer) readRule(f *fields, name string) any {
 	}
 	r.FloatingIP, r.TCPReset = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false)
 	r.DisableOutboundSNAT = f.flag("disableOutboundSnat", false)
-	r.IdleTimeout = f.idle(maxRuleIdle, defaultIdle)
+	r.IdleTimeout = f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	if id := f.reference("probe"); id != "" {
 		r.Probe, _ = b.resolvePart(f, probeKind, "probe", id).(*policy.HealthProbe)
 	}
@@ -145,8 +152,8 @@ func (b *balancer) readRule(f *fields, name string) any {
 		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for internal load balancers; allowed at a public frontend are Tcp and Udp")
 	case every && b.SKU == policy.SKUBasic:
 		f.fault(CodeInvalidBalancingRule, "protocol", string(r.Protocol), "every port (HA ports) is for load balancers of SKU Standard; this one is Basic")
-	case r.FloatingIP && r.FrontendPort != r.BackendPort:
-		f.fault(CodeInvalidBalancingRule, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP it is the frontendPort: %d", r.FrontendPort)
+	case r.FloatingIP && r.FrontendPort != r.BackendPort: // Azure takes it
+		f.l.warn(f.newFault(CodeIgnoredPort, "backendPort", strconv.Itoa(int(r.BackendPort)), fmt.Sprintf("with enableFloatingIP a packet keeps its port, %d", r.FrontendPort)))
 	}
 	return r
 }
@@ -155,13 +162,13 @@ func (b *balancer) readRule(f *fields, name string) any {
 func (b *balancer) readNATRule(f *fields, name string) any {
 	r := &policy.InboundNATRule{Name: name, Frontend: b.frontend(f)}
 	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(policy.TransportTCP), string(policy.TransportUDP)))
-	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
 	const field = "backendAddressPool"
 	if id := f.reference(field); id != "" {
 		r.Pool, _ = b.resolvePart(f, poolKind, field, id).(*policy.BackendPool)
-		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 1, maxFrontendPort)
-		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 1, maxFrontendPort)
+		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
+		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
 		if r.Last < r.First {
 			f.fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)), "allowed are ports from frontendPortRangeStart (%d) on", r.First)
 		}
@@ -170,7 +177,7 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 		r.Last = r.First
 	}
 	if r.FloatingIP && (r.Pool != nil || r.First != r.BackendPort) && len(f.open) == 0 {
-		f.fault(CodeInvalidInboundNATRule, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP it is the frontendPort: %d", r.First)
+		f.l.warn(f.newFault(CodeIgnoredPort, "backendPort", strconv.Itoa(int(r.BackendPort)), "with enableFloatingIP a packet keeps its port"))
 	}
 	if id := f.reference("backendIPConfiguration"); id != "" && len(f.open) == 0 {
 		b.claims = append(b.claims, natClaim{f, r, id})
@@ -182,7 +189,7 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 func (b *balancer) readOutboundRule(f *fields, name string) any {
 	r := &policy.OutboundRule{Name: name}
 	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidOutboundRule, string(policy.TransportTCP), string(policy.TransportUDP), string(policy.TransportAll)))
-	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(maxRuleIdle, defaultIdle)
+	r.TCPReset, r.IdleTimeout = f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
 	const frontends, pool, ports = "frontendIPConfigurations", "backendAddressPool", "allocatedOutboundPorts"
 	for _, id := range f.references(frontends) {
 		if frontend, _ := b.resolvePart(f, frontendKind, frontends, id).(*policy.Frontend); frontend != nil {

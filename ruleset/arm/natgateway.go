@@ -11,6 +11,7 @@ import (
 const (
 	CodeGatewayAndBasic     = "SubnetWithNatGatewayAndBasicSkuResourceNotAllowed"
 	CodeGatewayBasicAddress = "NatGatewayPublicIPAddressNotStandard"
+	CodeGatewayIdle         = "NatGatewayInvalidIdleTimeout"
 	CodeGatewayTooMany      = "NatGatewayInvalidNumberOfPublicIPAddresses"
 	CodeSubnetOtherGateway  = "SubnetHasOtherNatGateway"
 )
@@ -34,7 +35,7 @@ func (l *loader) buildNATGateway(r *resource) {
 		return
 	}
 	g := &policy.NATGateway{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUStandard, policy.SKUStandardV2)}
-	g.IdleTimeout = f.idle(maxGatewayIdle, defaultIdle)
+	g.IdleTimeout = f.idle(CodeGatewayIdle, maxGatewayIdle, defaultIdle)
 	f.gatewayAddresses(g)
 	f.markCondition(r)
 	g.Unknown = g.Unknown || len(f.open) > 0

@@ -32,13 +32,15 @@ const (
 
 func (l *loader) buildInterface(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
 	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
-	n.VirtualMachineID = f.virtualMachine()
+	n.VirtualMachineID = f.readOnlyID("virtualMachine")
+	n.PrivateEndpointID = f.readOnlyID("privateEndpoint")
 	if id := f.reference("networkSecurityGroup"); id != "" {
 		n.NetworkSecurityGroup, _ = f.resolve(groupKind, "networkSecurityGroup", id).(*ruleset.NSG)
 	}
@@ -52,14 +54,23 @@ func (l *loader) buildInterface(r *resource) {
 		f.fault(CodeTooManyAddresses, "ipConfigurations", strconv.Itoa(len(configurations)),
 			"a network interface has at most %d private addresses", maxAddressesPerInterface)
 	}
-	complete, claims := true, len(l.memberClaims)
+	complete, claims, dynamic := true, len(l.memberClaims), len(l.dynamic)
 	for _, body := range configurations {
+		if f.legacyIPv6(r, body) {
+			continue
+		}
 		c, ok := l.readConfiguration(r, n, f, body)
 		n.IPConfigurations = append(n.IPConfigurations, c)
 		complete = complete && ok
 	}
+	complete = complete && len(n.IPConfigurations) > 0
 	if len(f.open) > 0 || !complete {
-		l.memberClaims = l.memberClaims[:claims]
+		l.memberClaims, l.dynamic = l.memberClaims[:claims], l.dynamic[:dynamic]
+		l.registerOpen(r, f.cause)
+		for i := range n.IPConfigurations {
+			c := &n.IPConfigurations[i]
+			l.index.add(&entry{kind: configurationKind, id: c.ID, scope: r.scope(), file: r.file, cause: f.cause}, n.Name+"/"+c.Name)
+		}
 		return
 	}
 	if len(n.IPConfigurations) == 1 {
@@ -67,7 +78,7 @@ func (l *loader) buildInterface(r *resource) {
 	}
 	f.checkNetwork(n)
 	if !l.register(r, n.ID, n, n.Name) {
-		l.memberClaims = l.memberClaims[:claims]
+		l.memberClaims, l.dynamic = l.memberClaims[:claims], l.dynamic[:dynamic]
 		return
 	}
 	l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
@@ -77,15 +88,15 @@ func (l *loader) buildInterface(r *resource) {
 	for i := range n.IPConfigurations {
 		c := &n.IPConfigurations[i]
 		l.owners[c] = n
-		l.index.add(&entry{kind: configurationKind, id: c.ID, file: r.file, object: c}, n.Name+"/"+c.Name)
+		l.index.add(&entry{kind: configurationKind, id: c.ID, scope: r.scope(), file: r.file, object: c}, n.Name+"/"+c.Name)
 	}
 }
 
-// virtualMachine is the id of the NIC's virtual machine. The field is read-only in Azure,
-// so an expression in a template means nothing.
-func (f *fields) virtualMachine() string {
-	vm, _ := lookup(f.values, "virtualMachine").(map[string]any)
-	id, _ := lookup(vm, "id").(string)
+// readOnlyID is the id of what a NIC belongs to. Such fields are read-only in Azure, so an
+// expression in a template means nothing.
+func (f *fields) readOnlyID(field string) string {
+	owner, _ := lookup(f.values, field).(map[string]any)
+	id, _ := lookup(owner, "id").(string)
 	if isExpression(id) {
 		return ""
 	}
@@ -97,6 +108,7 @@ func (f *fields) virtualMachine() string {
 func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
+	f.region = r.region()
 	c := policy.IPConfiguration{Name: name, Primary: f.flag("primary", false)}
 	if c.ID, _ = lookup(body, "id").(string); c.ID == "" || isExpression(c.ID) {
 		c.ID = n.ID + "/ipConfigurations/" + name
@@ -106,7 +118,11 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 	} else if !f.open["subnet"] && !f.withheld() && lookup(f.values, "subnet") == nil {
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
 	}
-	c.Address = f.address()
+	address, dynamic, ipv6 := f.address()
+	c.Address = address
+	if dynamic {
+		l.dynamic = append(l.dynamic, dynamicAddress{f, n, len(n.IPConfigurations), ipv6})
+	}
 	c.ApplicationSecurityGroups = f.asgs("applicationSecurityGroups")
 	if count := len(c.ApplicationSecurityGroups); count > maxASGsPerConfiguration {
 		f.fault(CodeTooManyASGs, "applicationSecurityGroups", strconv.Itoa(count),
@@ -118,32 +134,45 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 	for field := range f.open {
 		nic.open["ipConfigurations/"+field] = true
 	}
+	nic.because(f.cause)
 	if c.Subnet != nil && c.Address.IsValid() {
 		l.checkAddress(f, &c)
 	}
-	return c, c.Subnet != nil && c.Address.IsValid()
+	return c, c.Subnet != nil && (c.Address.IsValid() || dynamic)
 }
 
-// address reads privateIPAddress.
-func (f *fields) address() netip.Addr {
-	const field = "privateIPAddress"
-	text := f.text(field)
-	version := f.text("privateIPAddressVersion")
-	if f.open[field] {
-		return netip.Addr{}
+// legacyIPv6 passes over an IPv6 ipConfiguration without a subnet, the form of load balancers
+// before virtual networks had IPv6.
+func (f *fields) legacyIPv6(r *resource, body map[string]any) bool {
+	version, _ := propertyOf(body, "privateIPAddressVersion").(string)
+	if !strings.EqualFold(version, "IPv6") || propertyOf(body, "subnet") != nil || propertyOf(body, "privateIPAddress") != nil {
+		return false
 	}
-	if text == "" && len(f.open) > 0 { // left out for another reason, which is listed
-		return netip.Addr{}
+	name, _ := lookup(body, "name").(string)
+	f.l.warn(ruleset.Fault{Code: CodeNotTranslated, File: r.file, Resource: r.place() + "/ipConfigurations/" + name, Field: "subnet",
+		Message: "an IPv6 ipConfiguration without a subnet is in no virtual network: nothing is translated to it"})
+	return true
+}
+
+// address reads privateIPAddress. It is dynamic when Azure is to choose it.
+func (f *fields) address() (address netip.Addr, dynamic, ipv6 bool) {
+	const field, versionField = "privateIPAddress", "privateIPAddressVersion"
+	text := f.text(field)
+	version := f.text(versionField)
+	if f.open[field] || f.withheld() {
+		return netip.Addr{}, false, false
 	}
 	if text == "" {
-		f.markOpenBecause(CodeAddressNotAssigned, field, "",
-			"the address is chosen when the network interface is deployed: it was not read; write the address down to use it here")
-		return netip.Addr{}
+		if version != "" && !strings.EqualFold(version, "IPv4") && !strings.EqualFold(version, "IPv6") {
+			f.fault(CodeInvalidIPAddress, versionField, version, "allowed are IPv4 and IPv6")
+			return netip.Addr{}, false, false
+		}
+		return netip.Addr{}, !f.open[versionField], strings.EqualFold(version, "IPv6")
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
 		f.fault(CodeInvalidIPAddress, field, text, "allowed is an IPv4 or IPv6 address")
-		return netip.Addr{}
+		return netip.Addr{}, false, false
 	}
 	family := "IPv4"
 	if a.Is6() {
@@ -152,7 +181,7 @@ func (f *fields) address() netip.Addr {
 	if version != "" && !strings.EqualFold(version, family) {
 		f.fault(CodeInvalidIPAddress, "privateIPAddressVersion", version, "the address %s is %s; allowed are IPv4 and IPv6, as the address is", a, family)
 	}
-	return a
+	return a, false, a.Is6()
 }
 
 // checkAddress checks that an address is in its subnet and that no other resource has it.

@@ -27,7 +27,7 @@ type region struct {
 
 // countInRegion counts a resource, and reports the first one above the limit.
 func (f *fields) countInRegion(r *resource, location string) {
-	at := region{r.kind, subscriptionOf(r.id), strings.ToLower(strings.ReplaceAll(location, " ", ""))}
+	at := region{r.kind, subscriptionOf(r.id), regionOf(location)}
 	f.l.inRegion[at]++
 	code, most := CodeTooManyGroups, maxGroupsPerRegion
 	if r.kind == asgKind {
@@ -54,7 +54,7 @@ func (l *loader) buildASG(r *resource) {
 	}
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 	} else if l.register(r, a.ID, a, a.Name) {
 		l.out.Set.ApplicationSecurityGroups = append(l.out.Set.ApplicationSecurityGroups, a)
 		location, _ := lookup(r.body, "location").(string)
@@ -62,22 +62,31 @@ func (l *loader) buildASG(r *resource) {
 	}
 }
 
-// named reports whether a resource has a name; without one it is faulty.
+// named reports whether a resource can be read: without a name it is faulty. One with an open name is open as a whole:
+// nothing can tell what refers to it.
 func (f *fields) named(r *resource) bool {
-	if r.name == "" {
+	switch {
+	case r.name == "":
 		f.fault(CodeInvalidRequestFormat, "name", "", "a resource needs a name or an id")
+		return false
+	case r.nameUnknown && r.id == "":
+		f.markOpen("name", r.name)
+		return !f.translating
 	}
-	return r.name != ""
+	return true
 }
 
-// registerOpen registers a resource that stays open, so that references to it are not
-// broken but open too.
-func (l *loader) registerOpen(r *resource) {
+// registerOpen registers a resource that stays open for a cause, so that references to it
+// are not broken but open too.
+func (l *loader) registerOpen(r *resource, because *cause) {
 	names := []string{r.name}
-	if paired(r.kind) && r.parent != nil {
+	switch {
+	case managed(r.kind):
+		names = []string{r.path()}
+	case paired(r.kind) && r.parent != nil:
 		names = append(names, r.parent.name+"/"+r.name)
 	}
-	l.register(r, r.identity(), nil, names...)
+	l.enter(r, &entry{id: r.identity(), cause: because}, names...)
 }
 
 // checkOrphanRules validates rules whose group no document has.
@@ -117,29 +126,26 @@ func (l *loader) buildGroup(r *resource) {
 		File: r.file, Name: r.name, ID: r.identity(), UnknownName: r.nameUnknown,
 		FlushConnection: f.flag("flushConnection", false),
 	}
+	if r.nameUnknown {
+		f.named(r)
+	}
 	raw.Location, _ = lookup(r.body, "location").(string)
 	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
 		raw.ResourceGUID = guid
 	}
-	for _, o := range f.objects("securityRules") {
-		name, _ := lookup(o, "name").(string)
-		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, r.place(), name, isExpression(name), o))
-	}
-	for _, child := range r.children {
-		if child.kind == ruleKind {
-			raw.SecurityRules = append(raw.SecurityRules, l.readRule(child.file, r.place(), child.name, child.nameUnknown, child.body))
-		}
+	for _, c := range l.inner(r, ruleKind, f.objects("securityRules")) {
+		raw.SecurityRules = append(raw.SecurityRules, l.readRule(c.file, r.place(), c.name, c.nameUnknown, c.body))
 	}
 	nsg, faults := raw.Validate(l.knownTags)
 	l.out.Faults = append(l.out.Faults, faults...)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	// A condition comes last: the rules are checked whatever it says.
 	f.markCondition(r)
 	if l.values.Partial && len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	l.addGroup(r, nsg)
@@ -161,13 +167,33 @@ func (l *loader) readRule(file, place, name string, nameUnknown bool, body map[s
 	rule := ruleset.SecurityRule{Name: name, Unknown: f.open}
 	rule.ID, _ = lookup(body, "id").(string)
 	readFields(f, &rule, ruleset.SecurityRuleFields)
-	f.open["name"] = nameUnknown
+	f.warnOfNumbers(&rule)
+	if nameUnknown {
+		f.markOpen("name", name)
+	}
 	for _, field := range ruleset.SecurityRuleFields {
 		if field.Literal {
 			f.open[field.Name] = isExpression(*field.Text(&rule))
 		}
 	}
 	return rule
+}
+
+// CodeNumberAsAddress is in Documents.Warnings. It is ours.
+const CodeNumberAsAddress = "SecurityRuleNumberAsAddress"
+
+// warnOfNumbers warns of numbers in the place of addresses.
+func (f *fields) warnOfNumbers(rule *ruleset.SecurityRule) {
+	for _, field := range ruleset.SecurityRuleFields {
+		if !strings.HasSuffix(field.Name, "AddressPrefix") {
+			continue
+		}
+		for _, text := range append([]string{*field.Text(rule)}, *field.List(rule)...) {
+			if a, ok := ruleset.NumberedAddress(text); ok {
+				f.l.warn(f.newFault(CodeNumberAsAddress, field.Name, text, "Azure takes a number; what it matches is not known: here it is "+a.String()+", as .NET reads it"))
+			}
+		}
+	}
 }
 
 // readFields fills a rule from the table of its fields. When the properties cannot be

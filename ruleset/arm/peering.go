@@ -61,7 +61,9 @@ func (f *fields) remoteSpace() []netip.Prefix {
 		}
 		s := &fields{l: f.l, file: f.file, place: f.place, values: space, open: f.open}
 		if len(s.objectOrList("addressPrefixes")) > 0 { // az writes one of the two as an empty list
-			return s.prefixes("addressPrefixes")
+			prefixes := s.prefixes("addressPrefixes")
+			f.because(s.cause)
+			return prefixes
 		}
 	}
 	return nil
@@ -94,15 +96,17 @@ func (l *loader) relatePeerings() {
 }
 
 func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
-	e, problem := f.l.index.resolve(networkKind, p.RemoteVirtualNetworkID)
+	e, problem := f.l.index.resolve(networkKind, p.RemoteVirtualNetworkID, f.file)
 	switch {
 	case e == nil && len(p.RemoteAddressSpace) > 0:
+	case e == nil && networkKind.isID(p.RemoteVirtualNetworkID):
+		f.missing(networkKind, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
+			problem+"; a peering with a network that is not in the policy needs its remoteAddressSpace")
 	case e == nil:
 		f.fault(CodeInvalidResourceReference, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 			"%s; a peering with a network that is not in the policy needs its remoteAddressSpace", problem)
 	case e.object == nil:
-		f.markOpenBecause(CodeTemplateExpression, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
-			"the resource named here was not read because of template expressions")
+		f.dependOn(e.cause, "remoteVirtualNetwork")
 	case e.object == any(v):
 		f.fault(CodePeeringToItself, "remoteVirtualNetwork", p.RemoteVirtualNetworkID, "a virtual network is peered with others, this peering is with itself")
 	default:

@@ -15,9 +15,19 @@ type loader struct {
 	orphans   []*resource // children without a parent in the documents
 	index     index
 	knownTags ruleset.KnownTags
-	stale     bool // a resource that was built before is not what it was
+	stale     bool            // a resource that was built before is not what it was
+	named     map[string]bool // the files that were given by their own names
 
-	addresses    map[usedAddress]string // the ipConfiguration that has it
+	// What collecting is at: whether in a template, the last turn, the list, and the last list.
+	templated         bool
+	turn, list, lists int
+	converted         map[string]bool // files of Terraform
+
+	addresses    map[usedAddress]string     // the ipConfiguration that has it
+	reserved     map[usedAddress]bool       // written down, by what is read later
+	nextFree     map[usedAddress]netip.Addr // where a prefix may have free addresses, by its first
+	dynamic      []dynamicAddress
+	assigned     []*assignments // in the order of their first addresses
 	addressCount map[*policy.VirtualNetwork]int
 	inRegion     map[region]int
 	peerings     map[*policy.VirtualNetwork][]*fields // where its Peerings stand
@@ -30,16 +40,25 @@ type loader struct {
 	balancers     []*balancer
 	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
 
+	folders   map[string]string     // the folder of the policy that a file was found in
+	absent    map[missingKey]*cause // resources that no document has
+	causes    []*cause              // those that may have dependents
+	depending map[string]bool       // the files of dependents
+	unread    map[string]*cause     // the first link of each file whose template was not read
+
+	located int // faults with lines
+
 	values  *values
 	reasons map[string]map[string]string // why expressions stay open, by file and text
 }
 
 func newLoader() *loader {
 	return &loader{
-		source: &source{open: readRegular, seen: map[string]seenFile{}},
-		out:    &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index:  newIndex(), addresses: map[usedAddress]string{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, values: &values{}, reasons: map[string]map[string]string{},
+		source:    &source{open: readRegular, seen: map[string]seenFile{}},
+		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
+		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},
 	}
 }
 
@@ -60,6 +79,7 @@ type phase struct {
 // earlier ones give. Between the two lists, a Reader decides whether it may reuse groups.
 var (
 	gathering = []phase{
+		{name: "what Azure shows", run: (*loader).addRuntime},
 		{name: "children find their parents", run: (*loader).adopt},
 		{name: "application security groups", gives: []kind{asgKind}, of: asgKind, build: (*loader).buildASG},
 	}
@@ -76,8 +96,11 @@ var (
 		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
 		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
 		{name: "admin rules", needs: []kind{networkGroupKind}, gives: []kind{collectionKind}, of: collectionKind, build: (*loader).buildCollection},
+		{name: "addresses of frontends", needs: []kind{subnetKind}, of: loadBalancerKind, build: (*loader).reserveAddresses},
 		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
 			gives: []kind{interfaceKind, configurationKind}, of: interfaceKind, build: (*loader).buildInterface},
+		{name: "private endpoints", needs: []kind{asgKind, subnetKind, interfaceKind}, of: privateEndpointKind, build: (*loader).buildPrivateEndpoint},
+		{name: "addresses that are not written down", needs: []kind{subnetKind, interfaceKind}, run: (*loader).assignAddresses},
 		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
 		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},
 			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
@@ -85,6 +108,7 @@ var (
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
+		{name: "addresses that were chosen", run: (*loader).warnOfAssigned},
 		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},
 	}
 )
@@ -110,6 +134,7 @@ func (l *loader) runPhase(p *phase) {
 // finish builds the Set out of gathered resources.
 func (l *loader) finish() *Documents {
 	l.run(building)
+	l.countDependents()
 	l.out.sort(l.out.Faults)
 	l.out.sort(l.out.Unresolved)
 	l.out.sort(l.out.Warnings)

@@ -3,7 +3,6 @@ package arm
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ const (
 	CodePublicAddressFamily = "PublicIPAddressVersionMismatch"
 	CodeInvalidPublicPrefix = "PublicIPPrefixInvalidPrefix"
 	CodeInvalidSKU          = "ResourceInvalidSku"
-	CodeInvalidIdleTimeout  = "ResourceInvalidIdleTimeout"
+	CodePublicIdle          = "PublicIPIdleTimeoutIsOutOfRange" // Azure's
 	// CodePublicNotAssigned and CodeNotTranslated are in Documents.Warnings.
 	CodePublicNotAssigned = "PublicIPAddressNotAssigned"
 	CodeNotTranslated     = "TranslationNotInDocuments"
@@ -33,6 +32,9 @@ const (
 	leastPublicPrefix = 21
 )
 
+// notAssigned is what PowerShell writes for an address that Azure has not assigned.
+const notAssigned = "Not Assigned"
+
 // publicClaim is a public address that names the resource it belongs to.
 type publicClaim struct {
 	f       *fields
@@ -46,8 +48,9 @@ func (l *loader) buildPublicAddress(r *resource) {
 		return
 	}
 	p := &policy.PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUStandardV2)}
-	p.IdleTimeout = f.idle(maxPublicIPIdle, defaultIdle)
+	p.IdleTimeout = f.idle(CodePublicIdle, maxPublicIPIdle, defaultIdle)
 	p.Address, p.IPv6 = f.publicAddress()
+	f.checkPublic(r, p)
 	f.markCondition(r)
 	if len(f.open) > 0 {
 		p.Address = netip.Addr{}
@@ -74,7 +77,7 @@ func (f *fields) publicAddress() (a netip.Addr, ipv6 bool) {
 	if version != "" && !ipv6 && !strings.EqualFold(version, "IPv4") {
 		f.fault(CodePublicAddressFamily, versionField, version, "allowed are IPv4 and IPv6")
 	}
-	if text == "" {
+	if text == "" || strings.EqualFold(text, notAssigned) {
 		if len(f.open) == 0 {
 			f.l.warn(f.newFault(CodePublicNotAssigned, field, "",
 				"the address is chosen when the resource is deployed, so nothing is translated by it; write it down as ipAddress to use it here"))
@@ -126,6 +129,7 @@ func (l *loader) buildPublicPrefix(r *resource) {
 // default.
 func (f *fields) sku(r *resource, allowed ...policy.SKU) policy.SKU {
 	body := &fields{l: f.l, file: f.file, place: f.place, values: r.body, open: f.open, translating: f.translating}
+	defer func() { f.because(body.cause) }()
 	object := body.object("sku")
 	if object == nil {
 		return allowed[0]
@@ -149,32 +153,39 @@ func (f *fields) sku(r *resource, allowed ...policy.SKU) policy.SKU {
 }
 
 // idle reads idleTimeoutInMinutes.
-func (f *fields) idle(most int, otherwise time.Duration) time.Duration {
+func (f *fields) idle(code string, most int, otherwise time.Duration) time.Duration {
 	const field = "idleTimeoutInMinutes"
 	text := f.text(field)
 	if text == "" {
 		return otherwise
 	}
-	minutes, err := strconv.Atoi(text)
-	if err != nil || minutes < minIdleTimeout || minutes > most {
-		f.fault(CodeInvalidIdleTimeout, field, text, "allowed are %d to %d minutes", minIdleTimeout, most)
-		return otherwise
-	}
-	return time.Duration(minutes) * time.Minute
+	return time.Duration(f.number(field, text, code, minIdleTimeout, most, "minutes")) * time.Minute
 }
 
 // resolveTranslating resolves a reference that only translation needs; nil when that fails.
-// If the documents have no resource of the kind at all, that is a warning, not a fault: a
-// policy is fit for use without them.
+// A resource that exists elsewhere is a warning, not a fault: a policy is fit for use
+// without it.
 func (f *fields) resolveTranslating(k kind, field, id string) any {
-	e, problem := f.l.index.resolve(k, id)
+	e, problem := f.l.index.resolve(k, id, f.file)
 	switch {
-	case e != nil:
-		return e.object
-	case len(f.l.index.byName[k]) == 0:
-		f.l.warn(f.newFault(CodeNotTranslated, field, id, problem+": nothing is translated by it"))
-	default:
+	case e == nil && (k.isID(id) || len(f.l.index.byName[k]) == 0):
+		// The field may be left out: what it is a part of is read.
+		at := *f
+		at.translating, at.open = true, map[string]bool{}
+		at.missing(k, field, id, problem)
+		f.because(at.cause)
+	case e == nil:
 		f.fault(CodeInvalidResourceReference, field, id, "%s", problem)
+	case e.object == nil:
+		at := *f
+		at.open = map[string]bool{}
+		at.dependOn(e.cause, field)
+		f.because(at.cause)
+	default:
+		if problem != "" {
+			f.l.warn(f.newFault(CodeByNameAlone, field, id, problem))
+		}
+		return e.object
 	}
 	return nil
 }
@@ -217,9 +228,9 @@ func (l *loader) relatePublicAddresses() {
 		const field = "ipConfiguration"
 		switch {
 		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)) && !slices.ContainsFunc(segments, isScaleSet):
-			e, _ := l.index.resolve(configurationKind, c.id)
+			e, _ := l.index.resolve(configurationKind, c.id, c.f.file)
 			if e == nil || e.object == nil {
-				l.warn(c.f.newFault(CodeNotTranslated, field, c.id, "the network interface is not in the documents, or was not read: nothing is translated by the address"))
+				c.f.configuration(field, c.id, "nothing is translated by the address")
 				continue
 			}
 			configuration := e.object.(*policy.IPConfiguration)
@@ -228,7 +239,7 @@ func (l *loader) relatePublicAddresses() {
 			}
 			l.checkClaim(c, field, configuration.PublicIPAddress, e)
 		case of(2, frontendKind):
-			e, _ := l.index.resolve(frontendKind, c.id)
+			e, _ := l.index.resolve(frontendKind, c.id, c.f.file)
 			if e == nil || e.object == nil {
 				l.warn(c.f.newFault(CodeNotTranslated, field, c.id, "the load balancer is not in the documents, or was not read: nothing is translated by the address"))
 				continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -206,6 +207,13 @@ func (r *Reader) useTags(l *loader, data []byte) {
 			}
 		}
 	}
+	for _, v := range l.out.Set.VirtualNetworks {
+		for _, s := range v.Subnets {
+			for _, tag := range s.ServiceEndpoints {
+				used[tag] = r.tags.Prefixes(tag)
+			}
+		}
+	}
 	var whole *ServiceTags
 	for name, prefixes := range used {
 		if prefixes != nil {
@@ -248,6 +256,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 	}
 	group.Wait() // the functions return no error
 	linked := l.evaluateAll(documents)
+	var readings []reading
 	for i := range documents {
 		d := &documents[i]
 		switch {
@@ -260,10 +269,14 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 				l.resources = append(l.resources, &again)
 			}
 		default:
-			l.document(d.file, d.value, d.err)
+			before := len(l.resources)
+			if l.document(d.file, d.value, d.err); len(l.resources) == before {
+				readings = append(readings, aboutUnread(d.file, d.value))
+			}
 		}
 		d.value = nil
 	}
+	l.checkRead(readings)
 	return documents
 }
 
@@ -286,7 +299,7 @@ func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 // groupFiles are the documents that hold only NSGs, if these have no fault and no rule in
 // another document.
 func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
-	unfit := map[string]bool{}
+	unfit := maps.Clone(l.depending)
 	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
 		for i := range list {
 			unfit[list[i].File] = true
@@ -294,7 +307,7 @@ func (l *loader) groupFiles(documents []parsed) map[string]groupFile {
 	}
 	groups := map[string][]*resource{}
 	for _, r := range l.resources {
-		if r.built == nil || r.nameUnknown || len(r.children) > 0 {
+		if r.built == nil || r.again || r.nameUnknown || len(r.children) > 0 {
 			unfit[r.file] = true
 			continue
 		}

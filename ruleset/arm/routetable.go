@@ -34,7 +34,7 @@ func (l *loader) buildRouteTable(r *resource) {
 		return
 	}
 	t := &policy.RouteTable{Name: r.name, ID: r.identity(), DisableGatewayRoutes: f.flag("disableBgpRoutePropagation", false)}
-	routes := r.inner(routeKind, f.objects("routes"))
+	routes := l.inner(r, routeKind, f.objects("routes"))
 	if len(routes) > maxRoutes {
 		f.fault(CodeTooManyRoutes, "routes", strconv.Itoa(len(routes)), "a route table has at most %d routes", maxRoutes)
 	}
@@ -44,7 +44,7 @@ func (l *loader) buildRouteTable(r *resource) {
 		route, ok := rf.readRoute(c)
 		rf.markCondition(c)
 		if len(rf.open) > 0 || !ok {
-			f.open["routes"] = f.open["routes"] || len(rf.open) > 0
+			f.inherit(rf, "routes")
 			continue
 		}
 		if name := strings.ToLower(route.Name); names[name] {
@@ -64,7 +64,7 @@ func (l *loader) buildRouteTable(r *resource) {
 	}
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 	} else if l.register(r, t.ID, t, t.Name) {
 		l.out.Set.RouteTables = append(l.out.Set.RouteTables, t)
 		l.out.routes[t] = r.file
@@ -125,11 +125,11 @@ func (f *fields) nextHop(r *policy.Route) {
 	r.Hop = nextHopTypes[i]
 	switch {
 	case f.open[addressField]:
-	case r.Hop != policy.HopVirtualAppliance && address != "":
-		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance only, this one is %s", r.Hop)
+	case r.Hop != policy.HopVirtualAppliance && r.Hop != policy.HopNone && address != "":
+		f.fault(CodeInvalidNextHop, addressField, address, "an address is for nextHopType VirtualAppliance, and None takes one; this one is %s", r.Hop)
 	case r.Hop == policy.HopVirtualAppliance && address == "":
 		f.fault(CodeMissingNextHop, addressField, "", "NextHopIpAddress cannot be Null or Empty in route %s when NextHopType is VirtualAppliance.", r.Name)
-	case r.Hop == policy.HopVirtualAppliance:
+	case address != "":
 		a, err := netip.ParseAddr(address)
 		switch {
 		case err != nil || a.Zone() != "" || a.Is4In6():

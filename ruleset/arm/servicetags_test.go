@@ -102,7 +102,7 @@ func TestServiceTagFileFaults(t *testing.T) {
 		want           []string // each in a fault's text
 	}{
 		{"no JSON", `{"values": [`, []string{"tags.json: InvalidJson: line 1, column"}},
-		{"UTF-16", "\xff\xfe{\x00", []string{"UTF-16"}},
+		{"UTF-16 that breaks off", "\xff\xfe{\x00", []string{"tags.json: InvalidJson: line 1, column 1: unexpected end"}},
 		{"a list", `[]`, []string{"tags.json", "must be an object"}},
 		{"another document", `{"name": "NSG1", "properties": {}}`, []string{"tags.json: values: InvalidServiceTagFile", "is it another file?"}},
 		{"one page of several", `{"values": [{"name": "A", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}], "nextLink": "https://next"}`,

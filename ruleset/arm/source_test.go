@@ -115,7 +115,7 @@ func summary(d *Documents) string {
 }
 
 func TestAPolicyThatNeverSettlesIsAFault(t *testing.T) {
-	dir := policyOf(t, map[string]string{"a.json": "[]"})
+	dir := policyOf(t, map[string]string{"a.json": asgDocument("web")})
 	r := NewReader("", dir)
 	pauses := time.Duration(0)
 	r.pause = func(d time.Duration) { pauses += d }
@@ -123,7 +123,7 @@ func TestAPolicyThatNeverSettlesIsAFault(t *testing.T) {
 	r.open = func(file string) ([]byte, fs.FileInfo, error) {
 		data, info, err := readRegular(file)
 		n++
-		if err := os.WriteFile(file, []byte("["+strings.Repeat(" ", n)+"]"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(asgDocument("web")+strings.Repeat(" ", n)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return data, info, err

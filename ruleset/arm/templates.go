@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
@@ -75,9 +77,17 @@ type values struct {
 	evaluating context.Context // of the templates; nil: without end
 }
 
+// givenParameter is a value of a parameter: of a file, or of the command line, which has no source.
 type givenParameter struct {
-	source, name string
-	value        any
+	source string
+	file   *template.Parameters
+	name   string
+	value  any
+}
+
+// scope is where templates are deployed.
+func (d *Deployment) scope() scope {
+	return scopeOf("/subscriptions/" + cmp.Or(d.Subscription, template.NoSubscription) + "/resourceGroups/" + cmp.Or(d.ResourceGroup, template.NoResourceGroup))
 }
 
 // readValues reads the files of a Deployment.
@@ -87,13 +97,10 @@ func (l *loader) readValues(d Deployment) {
 	for _, p := range d.Parameters {
 		if IsAssignment(p) {
 			name, value, _ := strings.Cut(p, "=")
-			v.parameters = append(v.parameters, givenParameter{"", name, template.Text(value)})
+			v.parameters = append(v.parameters, givenParameter{name: name, value: template.Text(value)})
 			continue
 		}
-		given := l.parametersFile(p)
-		for _, name := range slices.Sorted(maps.Keys(given)) {
-			v.parameters = append(v.parameters, givenParameter{p, name, given[name]})
-		}
+		v.parameters = append(v.parameters, l.parametersFile(p)...)
 	}
 	if d.Runtime != "" {
 		data, err := l.source.read(d.Runtime)
@@ -113,7 +120,7 @@ func (l *loader) readValues(d Deployment) {
 	}
 }
 
-func (l *loader) parametersFile(file string) map[string]any {
+func (l *loader) parametersFile(file string) []givenParameter {
 	data, err := l.source.read(file)
 	if err != nil {
 		l.fileFault(CodeFileUnreadable, file, err)
@@ -122,8 +129,13 @@ func (l *loader) parametersFile(file string) map[string]any {
 	parameters, err := template.ParseParameters(data)
 	if err != nil {
 		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
+		return nil
 	}
-	return parameters
+	var given []givenParameter
+	for _, name := range slices.Sorted(maps.Keys(parameters.Values)) {
+		given = append(given, givenParameter{file, parameters, name, parameters.Values[name]})
+	}
+	return given
 }
 
 // isTemplate reports whether value is a template: it has resources and is none itself.
@@ -144,8 +156,11 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 	for i := range documents {
 		d := &documents[i]
 		d.value, reports[i] = l.evaluate(d.file, d.value, func(path string) ([]byte, error) {
-			linked[filepath.Clean(path)] = true
-			return l.source.read(path)
+			data, err := l.source.read(path)
+			if err == nil {
+				linked[filepath.Clean(path)] = true
+			}
+			return data, err
 		})
 		d.evaluated = reports[i] != nil
 	}
@@ -166,6 +181,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
+		l.converted[file] = true
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
 				l.keepReason(file, expression, message)
@@ -183,30 +199,73 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 		return value, nil // not evaluated, so that a Reader may reuse its groups
 	}
 	v.templates++
+	given := l.parameters(file, body, read != nil)
+	parameters := make(map[string]any, len(given))
+	for name, p := range given {
+		parameters[name] = p.value
+	}
 	result := template.Evaluate(body, template.Options{
 		Context: v.evaluating,
-		File:    file, Parameters: l.parameters(file, body, read != nil), Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
-		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read,
+		File:    file, Parameters: parameters, Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
+		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read, Folder: l.folders[file],
 	})
-	return result.Document, func() { l.reportTemplate(file, result) }
+	return result.Document, func() { l.reportTemplate(file, given, result) }
 }
 
 // reportTemplate keeps the reasons why expressions stay open, for the fields that need
 // them, and lists the faults of the template as a whole.
-func (l *loader) reportTemplate(file string, result *template.Result) {
+func (l *loader) reportTemplate(file string, given map[string]givenParameter, result *template.Result) {
 	for _, p := range result.Problems {
 		l.keepReason(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
 	}
 	for _, p := range result.Links {
-		l.unresolved(ruleset.Fault{
+		c := told(&l.out.Unresolved, ruleset.Fault{
+			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
+			Message: p.Message,
+		})
+		if l.unread[file] == nil {
+			l.unread[file] = c
+		}
+	}
+	for _, p := range result.Guesses {
+		l.warn(ruleset.Fault{
 			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
 			Message: p.Message,
 		})
 	}
-	for _, p := range result.Faults {
-		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: p.Message})
+	for i, p := range result.Faults {
+		name, _ := strings.CutPrefix(p.Place, "parameters.")
+		if g := given[strings.ToLower(name)]; p.File == file && g.source != "" {
+			l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: g.source, Resource: p.Place, Message: g.file.Position(name) + ": " + p.Message})
+			continue
+		}
+		position := ""
+		if i < maxPositions {
+			position = l.position(p)
+		}
+		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: position + p.Message})
 	}
 }
+
+// maxPositions is how many faults of a template are told with their lines: each line is counted anew.
+const maxPositions = 20
+
+// position is the line and column of a problem's place with a colon behind it; empty when the file can't be read.
+func (l *loader) position(p *template.Problem) string {
+	data, err := l.source.read(p.File)
+	if err != nil {
+		return ""
+	}
+	document, err := jsonc.Parse(data, nil)
+	if err != nil {
+		return ""
+	}
+	place := loopPass.ReplaceAllString(p.Place, "")
+	return document.Position(strings.FieldsFunc(place, func(r rune) bool { return strings.ContainsRune(".[]", r) })...) + ": "
+}
+
+// loopPass is the number of a loop's pass in a problem's place.
+var loopPass = regexp.MustCompile(`\(\d+\)`)
 
 // placeIn is a problem's place, with the file's name before it in a linked template.
 func placeIn(file string, p *template.Problem) string {
@@ -218,19 +277,19 @@ func placeIn(file string, p *template.Problem) string {
 
 // parameters are the values of a template's parameters. The Deployment's win over those of
 // the file beside the template.
-func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[string]any {
-	out := map[string]any{}
+func (l *loader) parameters(file string, body map[string]any, onDisk bool) map[string]givenParameter {
+	out := map[string]givenParameter{}
 	beside := strings.TrimSuffix(file, filepath.Ext(file)) + ".parameters.json"
 	if onDisk && l.source.exists(beside) {
-		for name, value := range l.parametersFile(beside) {
-			out[strings.ToLower(name)] = value
+		for _, p := range l.parametersFile(beside) {
+			out[strings.ToLower(p.name)] = p
 		}
 	}
 	declared := template.Declared(body)
 	for _, p := range l.values.parameters {
 		if slices.ContainsFunc(declared, func(name string) bool { return strings.EqualFold(name, p.name) }) {
 			l.values.used[strings.ToLower(p.name)] = true
-			out[strings.ToLower(p.name)] = p.value
+			out[strings.ToLower(p.name)] = p
 		}
 	}
 	return out
@@ -244,9 +303,13 @@ func (l *loader) checkParameters() {
 			continue
 		}
 		l.values.used[strings.ToLower(p.name)] = true
+		position := ""
+		if p.file != nil {
+			position = p.file.Position(p.name) + ": "
+		}
 		l.fault(ruleset.Fault{
 			Code: CodeInvalidTemplate, File: p.source, Resource: "parameters." + p.name,
-			Message: fmt.Sprintf("none of the %d templates declares a parameter of that name", l.values.templates),
+			Message: position + fmt.Sprintf("none of the %d templates declares a parameter of that name", l.values.templates),
 		})
 	}
 }

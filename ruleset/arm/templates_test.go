@@ -66,7 +66,7 @@ func TestTemplatesAreReadWithTheirParameters(t *testing.T) {
 		unresolved []string
 	}{
 		{"without a value the rules stay open", map[string]string{"main.json": groupTemplate}, nil, nil, nil,
-			[]string{"copy [length(parameters('sources'))]: at resources[0].properties.copy[0].count: parameters.sources: the parameter sources (array) has no value and no defaultValue", "networkSecurityGroup "}},
+			[]string{"copy [length(parameters('sources'))]: at resources[0].properties.copy[0].count: parameters.sources: the parameter sources (array) has no value and no defaultValue"}},
 		{"the file beside the template", map[string]string{"main.json": groupTemplate, "main.parameters.json": beside}, nil,
 			[]string{"lab-nsg/r0 10.1.0.0/16"}, nil, nil},
 		{"a file that is named goes first", map[string]string{"main.json": groupTemplate, "main.parameters.json": beside, "p/other.json": `{"sources": {"value": ["Internet", "10.2.0.0/16"]}}`},
@@ -76,7 +76,7 @@ func TestTemplatesAreReadWithTheirParameters(t *testing.T) {
 		{"a name that no template declares", map[string]string{"main.json": groupTemplate, "main.parameters.json": beside}, []string{"souces=[]"},
 			[]string{"lab-nsg/r0 10.1.0.0/16"}, []string{"none of the 1 templates declares a parameter of that name"}, nil},
 		{"a value of the wrong type", map[string]string{"main.json": groupTemplate}, []string{"sources=x"}, nil,
-			[]string{`the value "x" is no JSON`}, []string{"copy [length(parameters('sources'))]: at", "networkSecurityGroup "}},
+			[]string{`the value "x" is no JSON`}, []string{"copy [length(parameters('sources'))]: at"}},
 		{"a fault of an evaluated rule", map[string]string{"main.json": groupTemplate}, []string{`sources=["10.3.0.0/33"]`}, nil,
 			[]string{"has invalid Address prefix"}, nil},
 	}
@@ -147,10 +147,13 @@ func TestAPartialPolicyLeavesOutWhatIsOpen(t *testing.T) {
 	}
 	want := []string{
 		"resources/sure/child condition", "resources/d condition", "networkSecurityGroups/sure sourceAddressPrefix",
-		"networkSecurityGroups/maybe condition", "virtualNetworks/net/subnets/a networkSecurityGroup",
+		"networkSecurityGroups/maybe condition",
 	}
 	if !slices.Equal(left, want) {
 		t.Errorf("left out %q, want %q", left, want)
+	}
+	if m := d.Unresolved[3].Message; !strings.HasSuffix(m, "; 1 resource that depends on it was not read: virtualNetworks/net/subnets/a") {
+		t.Errorf("the group's condition does not say what depends on it: %s", m)
 	}
 }
 
@@ -266,8 +269,11 @@ func TestResourcesOfATemplateGoByNameUntilTheyArePlaced(t *testing.T) {
 			reader := NewReader("", dir)
 			reader.SetDeployment(tt.d)
 			d := reader.Read()
-			if ok := len(d.Faults) == 0; ok != tt.ok {
-				t.Errorf("faults %v", d.Faults)
+			if ok := len(d.Unresolved) == 0; ok != tt.ok || len(d.Faults) > 0 {
+				t.Errorf("faults %v, unresolved %v", d.Faults, d.Unresolved)
+			}
+			if named := slices.ContainsFunc(d.Warnings, func(f ruleset.Fault) bool { return f.Code == CodeByNameAlone }); named != (tt.name == "nowhere") {
+				t.Errorf("warnings %v", d.Warnings)
 			}
 		})
 	}

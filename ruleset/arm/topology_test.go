@@ -3,6 +3,7 @@ package arm
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -118,7 +119,7 @@ func TestHowAReferenceNamesAResource(t *testing.T) {
 		{"a complete id, of a resource without one", small(nic("n", configuration("10.0.0.4", full, ""))), ""},
 		{"a complete id is not met by another one's last segments",
 			strings.Replace(small(nic("n", configuration("10.0.0.4", full, ""))), `"name": "v"`, `"name": "v", "id": "`+azureIDs+`virtualNetworks/v"`, 1),
-			"no document has this resource; there is only v/s"},
+			"no document has this resource; " + azureIDs + "virtualNetworks/v/subnets/s has its name and is in another subscription or resource group; if it exists elsewhere"},
 		{"an id of another kind", small(nic("n", configuration("10.0.0.4", azureIDs+"networkSecurityGroups/s", ""))), "no document has this resource; there is only v/s"},
 		{"a name that fits two resources", small(other("w"), nic("n", configuration("10.0.0.4", "s", ""))),
 			"the name fits several resources: /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/v/subnets/s, /subscriptions//resourceGroups//providers/Microsoft.Network/virtualNetworks/w/subnets/s"},
@@ -132,8 +133,8 @@ func TestHowAReferenceNamesAResource(t *testing.T) {
 				t.Errorf("faults %v", d.Faults)
 			case tt.want == "" && len(d.Set.NetworkInterfaces) != 1:
 				t.Errorf("%d network interfaces", len(d.Set.NetworkInterfaces))
-			case tt.want != "" && (len(d.Faults) != 1 || d.Faults[0].Message != tt.want):
-				t.Errorf("got %v, want %q", d.Faults, tt.want)
+			case tt.want != "" && (len(d.Faults)+len(d.Unresolved) != 1 || !strings.HasPrefix(slices.Concat(d.Faults, d.Unresolved)[0].Message, tt.want)):
+				t.Errorf("got %v and %v, want %q", d.Faults, d.Unresolved, tt.want)
 			}
 		})
 	}
@@ -217,7 +218,98 @@ func TestAReferenceToWhatIsLeftOpenIsLeftOpenToo(t *testing.T) {
 	if len(d.Faults) > 0 || len(d.Set.NetworkInterfaces) > 0 || len(d.Set.VirtualNetworks) > 0 {
 		t.Errorf("faults %v, set %+v", d.Faults, d.Set)
 	}
-	if len(d.Unresolved) != 2 || d.Unresolved[1].Field != "subnet" || d.Unresolved[1].Value != "v/s" {
+	if len(d.Unresolved) != 1 || !strings.HasSuffix(d.Unresolved[0].Message, "; 1 resource that depends on it was not read: networkInterfaces/n") {
 		t.Errorf("unresolved %v", d.Unresolved)
+	}
+}
+
+// withEndpoint is a network whose subnet has policies for private endpoints, and resources in it.
+func withEndpoint(subnet string, resources ...string) string {
+	return `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "location": "West Europe", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+		"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"` + subnet + `}}]}}` + strings.Join(append([]string{""}, resources...), ",") + `]`
+}
+
+func TestPrivateEndpointsAndTheirInterfaces(t *testing.T) {
+	nic := func(name, owner string) string {
+		return fmt.Sprintf(`{"name": %q, "type": "Microsoft.Network/networkInterfaces", "properties": {%s"ipConfigurations": [{"name": "c",
+			"properties": {"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}}]}}`, name, owner)
+	}
+	endpoint := func(properties string) string {
+		return `{"name": "db", "type": "Microsoft.Network/privateEndpoints", "properties": {"subnet": {"id": "v/s"}` + properties + `}}`
+	}
+	const id = "/subscriptions//resourceGroups//providers/Microsoft.Network/privateEndpoints/db"
+	for _, tt := range []struct{ name, document, nic, warnings string }{
+		{"the interface names its endpoint", withEndpoint("", nic("n", `"privateEndpoint": {"id": "`+id+`"}, `)), "n", ""},
+		{"the endpoint names its interface", withEndpoint("", nic("n", ""), endpoint(`, "networkInterfaces": [{"id": "n"}]`)), "n", ""},
+		{"both name the other", withEndpoint("", nic("n", `"privateEndpoint": {"id": "`+id+`"}, `), endpoint("")), "n", ""},
+		{"an endpoint with an address has an interface", withEndpoint("", endpoint(`, "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.5"}}]`)), "db.nic", ""},
+		{"its name may be given", withEndpoint("", endpoint(`, "customNetworkInterfaceName": "db-nic", "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.5"}}]`)), "db-nic", ""},
+		{"without an address one is chosen", withEndpoint("", endpoint("")), "db.nic", CodeAddressNotAssigned},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if len(d.Faults)+len(d.Unresolved) > 0 || joinedCodes(d.Warnings) != tt.warnings {
+				t.Fatal(d.Faults, d.Unresolved, d.Warnings)
+			}
+			found := ""
+			for _, n := range d.Set.NetworkInterfaces {
+				if strings.HasSuffix(n.PrivateEndpointID, "/privateEndpoints/db") {
+					found = n.Name
+				}
+			}
+			if found != tt.nic {
+				t.Errorf("the interface is %q, want %q", found, tt.nic)
+			}
+		})
+	}
+	t.Run("a policy that there is not is a fault", func(t *testing.T) {
+		d := Parse("test.json", []byte(withEndpoint(`, "privateEndpointNetworkPolicies": "On"`)))
+		if joinedCodes(d.Faults) != CodeInvalidEndpointPolicies {
+			t.Error(d.Faults)
+		}
+	})
+	t.Run("an address that is taken is a fault", func(t *testing.T) {
+		d := Parse("test.json", []byte(withEndpoint("", nic("n", ""), endpoint(`, "ipConfigurations": [{"name": "c", "properties": {"privateIPAddress": "10.0.0.4"}}]`))))
+		if joinedCodes(d.Faults) != CodeAddressInUse {
+			t.Error(d.Faults)
+		}
+	})
+}
+
+func TestServiceEndpoints(t *testing.T) {
+	const tags = `{"changeNumber": 1, "cloud": "Public", "values": [
+		{"name": "Storage", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/24"]}},
+		{"name": "Storage.WestEurope", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/28"]}},
+		{"name": "AzureKeyVault", "properties": {"changeNumber": 1, "addressPrefixes": ["198.51.100.0/28"]}}]}`
+	for _, tt := range []struct {
+		name, subnet, tags string
+		want               []string
+		warnings           string
+	}{
+		{"one without a region has the network's", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, tags, []string{"Storage.WestEurope"}, ""},
+		{"one with a region", `, "serviceEndpoints": [{"service": "microsoft.storage", "locations": ["westeurope"]}]`, tags, []string{"Storage.WestEurope"}, ""},
+		{"one of all regions", `, "serviceEndpoints": [{"service": "Microsoft.KeyVault", "locations": ["*"]}, {"service": "Microsoft.Storage.Global"}]`, tags, []string{"AzureKeyVault", "Storage"}, ""},
+		{"without a file, where no route could matter", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, "", nil, ""},
+		{"without a file, where it could", `, "defaultOutboundAccess": false, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, "", nil, CodeServiceEndpointUnknown},
+		{"a service that there is not", `, "defaultOutboundAccess": false, "serviceEndpoints": [{"service": "Microsoft.Strage"}]`, tags, nil, CodeServiceEndpointUnknown},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, file := policyOf(t, map[string]string{"p.json": withEndpoint(tt.subnet)}), ""
+			if tt.tags != "" {
+				file = filepath.Join(policyOf(t, map[string]string{"tags.json": tt.tags}), "tags.json")
+			}
+			d := NewReader(file, dir).Read()
+			if len(d.Faults)+len(d.Unresolved) > 0 || joinedCodes(d.Warnings) != tt.warnings {
+				t.Fatal(d.Faults, d.Unresolved, d.Warnings)
+			}
+			if got := d.Set.VirtualNetworks[0].Subnets[0].ServiceEndpoints; !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			for _, tag := range tt.want {
+				if len(d.Set.ServiceTags[tag]) == 0 {
+					t.Errorf("the policy has no prefixes of %s", tag)
+				}
+			}
+		})
 	}
 }

@@ -24,6 +24,9 @@ const (
 	CodeTooManyNetworkAddresses = "VirtualNetworkInvalidNumberOfPrivateIPAddresses" // ours
 )
 
+// lastWithHostBits is the last API version that was seen to take prefixes with host bits.
+const lastWithHostBits = "2015-06-15"
+
 // Azure's limits of a virtual network.
 const (
 	maxSubnets             = 3000
@@ -43,23 +46,25 @@ func (l *loader) buildNetwork(r *resource) {
 		v.Location = location
 	}
 	if space := f.object("addressSpace"); space != nil {
-		s := &fields{l: l, file: f.file, place: f.place, values: space, open: f.open}
+		s := &fields{l: l, file: f.file, place: f.place, apiVersion: r.apiVersion(), values: space, open: f.open}
 		if v := lookup(space, "copy"); v != nil {
 			s.markOpen("copy", asText(v))
 		}
 		v.AddressSpace = s.prefixes("addressPrefixes")
+		f.because(s.cause)
 	} else if !f.open["addressSpace"] && !f.withheld() {
 		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
 	}
-	subnets := r.inner(subnetKind, f.objects("subnets"))
-	peerings := r.inner(peeringKind, f.objects("virtualNetworkPeerings"))
+	f.checkOptions()
+	subnets := l.inner(r, subnetKind, f.objects("subnets"))
+	peerings := l.inner(r, peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields
 	v.Peerings, places = l.readPeerings(peerings)
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		for _, s := range subnets {
-			l.registerOpen(s)
+			l.registerOpen(s, f.cause)
 		}
 		return
 	}
@@ -72,20 +77,6 @@ func (l *loader) buildNetwork(r *resource) {
 		l.buildSubnet(s, v)
 	}
 	f.checkSpace(v, len(subnets), len(peerings))
-}
-
-// inner are the children of a kind: those inside the resource, then the others.
-func (r *resource) inner(k kind, bodies []map[string]any) []*resource {
-	var list []*resource
-	for _, body := range bodies {
-		list = append(list, newResource(k, r.file, body, r))
-	}
-	for _, child := range r.children {
-		if child.kind == k {
-			list = append(list, child)
-		}
-	}
-	return list
 }
 
 func (f *fields) flowTimeout() time.Duration {
@@ -113,6 +104,8 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 		switch {
 		case err != nil || p.Addr().Is4In6():
 			f.fault(CodeInvalidAddressPrefix, field, text, "allowed is a CIDR such as 10.0.0.0/16 or fd00:1::/48")
+		case p != p.Masked() && f.takesHostBits():
+			list = append(list, p.Masked())
 		case p != p.Masked():
 			f.fault(CodeInvalidCIDR, field, text, "host bits are set; the network is %s", p.Masked())
 		default:
@@ -125,11 +118,17 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 	return list
 }
 
+// takesHostBits reports whether the API version of the object's resource is one that takes
+// prefixes with host bits.
+func (f *fields) takesHostBits() bool { return f.apiVersion != "" && f.apiVersion <= lastWithHostBits }
+
 func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	f := l.read(r.file, r.place(), "", r.body)
+	f.region = r.region()
 	if !f.named(r) {
 		return
 	}
+	f.apiVersion = r.apiVersion()
 	s := &policy.Subnet{Name: r.name, ID: r.identity(), VirtualNetwork: v}
 	// az writes a single prefix into both fields.
 	field := "addressPrefixes"
@@ -150,17 +149,20 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
+	s.EndpointPolicies = f.endpointPolicies()
 	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)
+	outward.readServiceEndpoints(s)
 	f.markCondition(r)
 	if len(f.open) > 0 {
-		l.registerOpen(r)
+		l.registerOpen(r, f.cause)
 		return
 	}
 	if l.register(r, s.ID, s, s.Name, v.Name+"/"+s.Name) {
 		v.Subnets = append(v.Subnets, s)
 		f.checkSubnet(s, field)
+		f.checkSpecial(s)
 	}
 }
 

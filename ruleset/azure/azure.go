@@ -14,12 +14,19 @@ import (
 // SystemRoute takes the place of a route table's id when no user-defined route decides.
 const SystemRoute = "System Route"
 
+// HopVirtualNetwork is how next hop names what effective routes and route tables name VnetLocal.
+const HopVirtualNetwork = "VirtualNetwork"
+
+// HopVNetPeering is how effective routes name what next hop names VirtualNetworkPeering.
+const HopVNetPeering = "VNetPeering"
+
 // NextHopResult is the answer of Azure Network Watcher's next hop.
 type NextHopResult struct {
-	// NextHopType is Internet, VirtualAppliance, VirtualNetworkGateway, VnetLocal,
-	// VirtualNetworkPeering or None.
+	// NextHopType is Internet, VirtualAppliance, VirtualNetworkGateway, VirtualNetwork (which effective
+	// routes name VnetLocal), VirtualNetworkPeering, InterfaceEndpoint,
+	// VirtualNetworkServiceEndpoint or None.
 	NextHopType      string `json:"nextHopType"`
-	NextHopIPAddress string `json:"nextHopIpAddress,omitempty"` // of a virtual appliance
+	NextHopIPAddress string `json:"nextHopIpAddress,omitempty"` // as the route has it, mostly of a virtual appliance
 	RouteTableID     string `json:"routeTableId"`               // or "System Route"
 }
 

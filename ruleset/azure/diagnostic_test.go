@@ -3,6 +3,7 @@ package azure
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -66,7 +67,7 @@ func TestSecurityGroupViewOfRulesWithSeveralValues(t *testing.T) {
 	if diff := cmp.Diff(want, string(written)); diff != "" {
 		t.Error(diff)
 	}
-	holds, err := json.Marshal(ViewEffective(ruleset.Inbound, nsg)[1])
+	holds, err := json.Marshal(ViewEffective(ruleset.Inbound, nsg)[4]) // after the default rules
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,5 +76,19 @@ func TestSecurityGroupViewOfRulesWithSeveralValues(t *testing.T) {
 		`"access":"Allow","priority":100,"direction":"Inbound"}`
 	if diff := cmp.Diff(want, string(holds)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestSecurityGroupViewEchoesWhatWasWritten(t *testing.T) {
+	nsg := &ruleset.NSG{ID: "/nsg", Rules: []ruleset.Rule{{
+		Name: "web", Priority: 100, Access: ruleset.Allow, Protocol: ruleset.TCP, Source: ruleset.Peer{Tag: "Internet"}, Destination: ruleset.Peer{Any: true},
+		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{{First: 80, Last: 80}},
+		Written: &ruleset.SecurityRule{Protocol: "TCP", Access: "allow", Direction: "inbound", Source: ruleset.Side{AddressPrefix: "INTERNET", PortRange: "*"},
+			Destination: ruleset.Side{AddressPrefix: "*", PortRanges: []string{"80-80"}}},
+	}}}
+	p := ViewAssociation("/subnet", nsg).SecurityRules[0].Properties
+	if p.Protocol != "TCP" || p.Access != "allow" || p.Direction != "inbound" || p.SourceAddressPrefix != "INTERNET" ||
+		p.DestinationPortRange != "" || !slices.Equal(p.DestinationPortRanges, []string{"80-80"}) {
+		t.Errorf("%+v", p)
 	}
 }

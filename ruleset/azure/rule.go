@@ -168,6 +168,39 @@ func ruleResource(r *ruleset.Rule) SecurityRuleResource {
 	return SecurityRuleResource{Name: r.Name, ID: r.ID, Type: ruleType, Properties: p}
 }
 
+// echo spells the fields as the document has them, as Azure gives back what it was given.
+func (p *SecurityRuleProperties) echo(written *ruleset.SecurityRule) {
+	if written == nil {
+		return
+	}
+	for _, f := range []struct {
+		field *string
+		text  string
+	}{
+		{&p.Protocol, written.Protocol}, {&p.Access, written.Access}, {&p.Direction, written.Direction},
+		{&p.SourceAddressPrefix, written.Source.AddressPrefix}, {&p.DestinationAddressPrefix, written.Destination.AddressPrefix},
+		{&p.SourcePortRange, written.Source.PortRange}, {&p.DestinationPortRange, written.Destination.PortRange},
+	} {
+		if f.text != "" {
+			*f.field = f.text
+		}
+	}
+	for _, f := range []struct {
+		field *[]string
+		one   *string
+		list  []string
+	}{
+		{&p.SourceAddressPrefixes, &p.SourceAddressPrefix, written.Source.AddressPrefixes},
+		{&p.DestinationAddressPrefixes, &p.DestinationAddressPrefix, written.Destination.AddressPrefixes},
+		{&p.SourcePortRanges, &p.SourcePortRange, written.Source.PortRanges},
+		{&p.DestinationPortRanges, &p.DestinationPortRange, written.Destination.PortRanges},
+	} {
+		if len(f.list) > 0 {
+			*f.field, *f.one = f.list, ""
+		}
+	}
+}
+
 // writtenPorts are ports as a document has them.
 func writtenPorts(ranges []ruleset.PortRange) []string {
 	texts := make([]string, len(ranges))

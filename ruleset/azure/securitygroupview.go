@@ -49,9 +49,8 @@ func ViewAssociation(id string, nsg *ruleset.NSG) *SecurityRuleAssociation {
 	a := &SecurityRuleAssociation{ID: id, SecurityRules: []SecurityRuleResource{}}
 	for i := range nsg.Rules {
 		r := ruleResource(&nsg.Rules[i])
-		if r.ID == "" {
-			r.ID = nsg.ID + "/securityRules/" + r.Name
-		}
+		r.ID = nsg.RuleID(&nsg.Rules[i])
+		r.Properties.echo(nsg.Rules[i].Written)
 		a.SecurityRules = append(a.SecurityRules, r)
 	}
 	return a
@@ -69,9 +68,9 @@ func ViewDefaults() []SecurityRuleResource {
 	return list
 }
 
-// ViewEffective shows the rules of one direction of NSGs in the order of evaluation. As in
-// Azure, a denial of everything that belongs to no NSG comes first. No recording shows how
-// Azure mixes the rules of two NSGs; here the second NSG's follow the first one's.
+// ViewEffective shows the rules of one direction of NSGs in Azure's order, which is not that of
+// evaluation: a denial of everything that belongs to no NSG, the default rules, the user's. No
+// recording shows how Azure mixes the rules of two NSGs; here the second NSG's follow the first one's.
 func ViewEffective(d ruleset.Direction, nsgs ...*ruleset.NSG) []ViewedSecurityRule {
 	all, every := []string{"*"}, []string{"0-65535"}
 	list := []ViewedSecurityRule{{
@@ -81,8 +80,12 @@ func ViewEffective(d ruleset.Direction, nsgs ...*ruleset.NSG) []ViewedSecurityRu
 	}}
 	for _, nsg := range nsgs {
 		rules := nsg.Ordered(d)
-		for i := range rules {
-			list = append(list, viewedRule(&rules[i]))
+		for _, defaults := range []bool{true, false} {
+			for i := range rules {
+				if rules[i].Default == defaults {
+					list = append(list, viewedRule(&rules[i]))
+				}
+			}
 		}
 	}
 	return list

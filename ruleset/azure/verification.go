@@ -35,7 +35,7 @@ type VerificationIPFlowParameters struct {
 type VerificationIPFlowResult struct {
 	Access               string `json:"access"`
 	RuleName             string `json:"ruleName"` // empty when no NSG is on the way
-	RuleID               string `json:"ruleId"`   // always empty, as in recorded answers of Azure
+	RuleID               string `json:"ruleId"`   // of a user rule; empty for a default rule
 	NetworkSecurityGroup string `json:"networkSecurityGroup"`
 	Reason               string `json:"reason"`
 	PlatformService      string `json:"platformService,omitempty"` // the service that the flow asks for

@@ -51,7 +51,7 @@ func rulesFrom(b []byte) []classifier.Rule {
 	in := byteReader(b)
 	var rules []classifier.Rule
 	for len(in) > 0 && len(rules) < 32 {
-		rule := classifier.Rule{Protocol: ruleset.Protocol(in.byte() % 6)}
+		rule := classifier.Rule{Protocol: ruleset.Protocol(in.byte() % byte(ruleset.AH+1))}
 		counts := in.byte()
 		rule.Sources = prefixesFrom(&in, counts>>4)
 		rule.Destinations = prefixesFrom(&in, counts&15)

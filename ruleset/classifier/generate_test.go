@@ -202,6 +202,8 @@ func insideTuple(r *rand.Rand, rules []classifier.Rule) packet.Tuple {
 		k.Proto = packet.ProtoUDP
 	case ruleset.ICMP:
 		k.Proto = packet.ProtoICMP
+	case ruleset.ICMPv6:
+		k.Proto = packet.ProtoICMPv6
 	case ruleset.ESP:
 		k.Proto = packet.ProtoESP
 	case ruleset.AH:

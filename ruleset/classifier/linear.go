@@ -68,6 +68,8 @@ func namesProtocol(p ruleset.Protocol, k *packet.Tuple) bool {
 			return k.Proto == packet.ProtoICMP
 		}
 		return k.Proto == packet.ProtoICMPv6
+	case ruleset.ICMPv6:
+		return k.Proto == packet.ProtoICMPv6 && !k.Src.Is4()
 	case ruleset.ESP:
 		return k.Proto == packet.ProtoESP
 	case ruleset.AH:

@@ -101,6 +101,9 @@ func TestWhatOneRuleMatches(t *testing.T) {
 		{"ESP is not AH", func(r *classifier.Rule) { r.Protocol = ruleset.AH }, esp, false},
 		{"ICMP is protocol 1 over IPv4", func(r *classifier.Rule) { r.Protocol = ruleset.ICMP }, echo, true},
 		{"ICMP is protocol 58 over IPv6", func(r *classifier.Rule) { r.Protocol = ruleset.ICMP }, echo6, true},
+		{"ICMPv6 is protocol 58 over IPv6", func(r *classifier.Rule) { r.Protocol = ruleset.ICMPv6 }, echo6, true},
+		{"ICMPv6 is not protocol 1 over IPv4", func(r *classifier.Rule) { r.Protocol = ruleset.ICMPv6 }, echo, false},
+		{"ICMPv6 is not protocol 58 over IPv4", func(r *classifier.Rule) { r.Protocol = ruleset.ICMPv6 }, tuple(packet.ProtoICMPv6, "10.0.0.4", 0, "10.0.1.4", 128), false},
 		{"ICMP is not protocol 58 over IPv4", func(r *classifier.Rule) { r.Protocol = ruleset.ICMP }, tuple(packet.ProtoICMPv6, "10.0.0.4", 0, "10.0.1.4", 128), false},
 		{"ICMP is not protocol 1 over IPv6", func(r *classifier.Rule) { r.Protocol = ruleset.ICMP }, tuple(packet.ProtoICMP, "fd00::4", 0, "fd00:1::4", 8), false},
 	}

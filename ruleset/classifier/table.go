@@ -114,7 +114,8 @@ func (p *pool) keep(always []uint64) {
 func (p *pool) protocol(rules []Rule, protocol ruleset.Protocol) *bitmap {
 	var m members
 	for i := range rules {
-		if of := rules[i].Protocol; of == ruleset.AnyProtocol || of == protocol {
+		switch of := rules[i].Protocol; {
+		case of == ruleset.AnyProtocol, of == protocol, of == ruleset.ICMP && protocol == ruleset.ICMPv6:
 			m.add(i)
 		}
 	}
@@ -136,7 +137,7 @@ func protocolOf(k *packet.Tuple) ruleset.Protocol {
 		}
 	case packet.ProtoICMPv6:
 		if !k.Src.Is4() {
-			return ruleset.ICMP
+			return ruleset.ICMPv6
 		}
 	case packet.ProtoESP:
 		return ruleset.ESP

@@ -89,7 +89,8 @@ type Route struct {
 	Prefix netip.Prefix
 	Tag    string
 	Hop    NextHopType
-	// Appliance is the address of a HopVirtualAppliance; else not valid.
+	// Appliance is the address of a HopVirtualAppliance; else not valid. A HopNone may have one, which
+	// only answers show.
 	Appliance netip.Addr
 }
 

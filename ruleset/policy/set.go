@@ -51,10 +51,18 @@ type Subnet struct {
 	NetworkSecurityGroup *ruleset.NSG   // nil when it has none
 	RouteTable           *RouteTable    // nil when it has none
 	NATGateway           *NATGateway    // nil when it has none
+	// ServiceEndpoints are the service tags of the services that the subnet reaches directly, sorted.
+	ServiceEndpoints []string
+	// EndpointPolicies says what of the subnet holds for private endpoints in it.
+	EndpointPolicies EndpointPolicies
 	// DisableDefaultOutbound is the opposite of defaultOutboundAccess. It takes the way to
 	// the internet from machines that have no other.
 	DisableDefaultOutbound bool
 }
+
+// EndpointPolicies is privateEndpointNetworkPolicies: whether the subnet's NSG and its route
+// table hold for private endpoints. With RouteTable their routes give way to user-defined ones too.
+type EndpointPolicies struct{ NetworkSecurityGroup, RouteTable bool }
 
 // NetworkInterface is a network interface (NIC).
 type NetworkInterface struct {
@@ -66,6 +74,7 @@ type NetworkInterface struct {
 	// states. Azure's documents do not say what it does.
 	DisableTCPStateTracking bool
 	VirtualMachineID        string            // empty when there is none, or it is not known
+	PrivateEndpointID       string            // of the private endpoint that the NIC belongs to; empty: none
 	MACAddress              string            // as written, empty when not known
 	IPConfigurations        []IPConfiguration // at least one
 }

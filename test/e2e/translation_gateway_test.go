@@ -263,7 +263,7 @@ func TestTracerouteFromOutsideToAPublicIP(t *testing.T) {
 // routeBeyondClient is a host beyond the internet's, over a link with a smaller MTU.
 func routeBeyondClient(t *testing.T) lab.Host {
 	t.Helper()
-	far := lab.Host{Name: "beyond", Namespace: "nsgd-beyond", Address: netip.MustParseAddr("192.0.2.10")}
+	far := lab.Host{Name: "beyond", Namespace: "nsgd-beyond", Address: netip.MustParseAddr("198.51.100.200")}
 	t.Cleanup(func() { command(t, "ip netns del "+far.Namespace) })
 	command(t, "ip netns add "+far.Namespace)
 	for _, namespace := range []string{far.Namespace, client.Namespace} {
@@ -271,11 +271,11 @@ func routeBeyondClient(t *testing.T) lab.Host {
 	}
 	for _, line := range []string{
 		"ip link add beyond netns nsgd-internet type veth peer name eth0 netns nsgd-beyond",
-		"ip -n nsgd-internet address add 192.0.2.1/24 dev beyond",
-		"ip -n nsgd-beyond address add 192.0.2.10/24 dev eth0",
+		"ip -n nsgd-internet address add 198.51.100.193/26 dev beyond",
+		"ip -n nsgd-beyond address add 198.51.100.200/26 dev eth0",
 		"ip -n nsgd-internet link set beyond up mtu " + strconv.Itoa(beyondMTU),
 		"ip -n nsgd-beyond link set eth0 up",
-		"ip -n nsgd-beyond route add default via 192.0.2.1",
+		"ip -n nsgd-beyond route add default via 198.51.100.193",
 	} {
 		command(t, line)
 	}

@@ -20,36 +20,21 @@ const maxLinks = 40
 // writableByOthers are the permissions that only the owner of a trusted folder or file may have.
 const writableByOthers = 0o022
 
-// Open opens a folder, which it makes if there is none. The folder belongs to the process's user or to root. Nobody else
-// may write to it, unless the sticky bit keeps others from replacing what is in it. A link on the way to it belongs
-// to one of these users too, and no folder on the way is writable by everybody without the sticky bit. The caller closes
-// the result.
+// ErrUntrusted says that something is there which another user may have made or may replace.
+var ErrUntrusted = errors.New("not trusted")
+
+// Open opens a folder, which it makes if there is none. The folder, those above it and the links on the way belong to
+// the process's user or to root. Nobody else may write to these folders, unless the sticky bit keeps others from
+// replacing what is in them. Otherwise the error is ErrUntrusted. The caller closes the result.
 func Open(path string) (*os.Root, error) {
-	if _, err := follow(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if err := os.MkdirAll(path, 0o750); err != nil {
-		return nil, err
-	}
 	real, err := follow(path)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(real)
-	if err != nil {
-		return nil, err
-	}
-	info, err := root.Stat(".")
-	if err == nil {
-		err = trusted(info)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("folder %s: %w", path, err), root.Close())
-	}
-	return root, nil
+	return os.OpenRoot(real) // nobody else can replace what was followed
 }
 
-// follow resolves the links of a path and checks what lies on the way.
+// follow resolves the links of a path, makes the folders that are missing, and checks what lies on the way.
 func follow(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -68,30 +53,35 @@ func follow(path string) (string, error) {
 		}
 		next := filepath.Join(at, name)
 		info, err := os.Lstat(next)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.Mkdir(next, 0o750); err == nil {
+				info, err = os.Lstat(next)
+			}
+		}
 		if err != nil {
 			return "", err
 		}
-		switch {
-		case info.Mode().Type() == fs.ModeSymlink:
-			if err := owned(info); err != nil {
-				return "", fmt.Errorf("folder %s: the link %s: %w", path, next, err)
+		if info.Mode().Type() != fs.ModeSymlink {
+			if err := trusted(info); err != nil {
+				return "", fmt.Errorf("folder %s: %s: %w", path, next, err)
 			}
-			if links++; links > maxLinks {
-				return "", fmt.Errorf("folder %s: more than %d links", path, maxLinks)
-			}
-			target, err := os.Readlink(next)
-			if err != nil {
-				return "", err
-			}
-			if filepath.IsAbs(target) {
-				at = "/"
-			}
-			rest = append(strings.Split(target, "/"), rest...)
+			at = next
 			continue
-		case len(rest) > 0 && info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
-			return "", fmt.Errorf("folder %s: %s has mode %v, so that every user can replace what is in it: allowed is chmod o-w", path, next, info.Mode())
 		}
-		at = next
+		if err := owned(info); err != nil {
+			return "", fmt.Errorf("folder %s: the link %s: %w", path, next, err)
+		}
+		if links++; links > maxLinks {
+			return "", fmt.Errorf("folder %s: more than %d links", path, maxLinks)
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
 	}
 	return at, nil
 }
@@ -99,7 +89,7 @@ func follow(path string) (string, error) {
 // owned finds out whether something belongs to the process's user or to root.
 func owned(info fs.FileInfo) error {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && owner != uint32(os.Geteuid()) {
-		return fmt.Errorf("it belongs to user %d: allowed are root and user %d, who runs this", owner, os.Geteuid())
+		return fmt.Errorf("%w: it belongs to user %d: allowed are root and user %d, who runs this", ErrUntrusted, owner, os.Geteuid())
 	}
 	return nil
 }
@@ -118,13 +108,13 @@ func trusted(info fs.FileInfo) error {
 		others &= 0o002
 	}
 	if others != 0 {
-		return fmt.Errorf("it has mode %v, so that other users can write to it: allowed is chmod go-w", info.Mode())
+		return fmt.Errorf("%w: it has mode %v, so that other users can write to it: allowed is chmod go-w", ErrUntrusted, info.Mode())
 	}
 	return nil
 }
 
 // OpenFile opens a regular file of a folder that Open opened. It follows no link, and the file has one name only. It
-// belongs to the process's user or to root, and nobody else may write to it.
+// belongs to the process's user or to root, and nobody else may write to it. Otherwise the error is ErrUntrusted.
 func OpenFile(root *os.Root, name string, flag int, perm fs.FileMode) (*os.File, error) {
 	path := filepath.Join(root.Name(), name)
 	before, err := root.Lstat(name)
@@ -158,13 +148,13 @@ func OpenFile(root *os.Root, name string, flag int, perm fs.FileMode) (*os.File,
 
 func regular(info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("it is no regular file (%v): remove it", info.Mode().Type())
+		return fmt.Errorf("%w: it is no regular file (%v): remove it", ErrUntrusted, info.Mode().Type())
 	}
 	if links := info.Sys().(*syscall.Stat_t).Nlink; links > 1 {
-		return fmt.Errorf("it has %d names: remove it", links)
+		return fmt.Errorf("%w: it has %d names: remove it", ErrUntrusted, links)
 	}
 	if info.Mode()&fs.ModeSticky != 0 { // means nothing at a file
-		return fmt.Errorf("it has mode %v: remove it", info.Mode())
+		return fmt.Errorf("%w: it has mode %v: remove it", ErrUntrusted, info.Mode())
 	}
 	return trusted(info)
 }

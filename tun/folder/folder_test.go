@@ -59,8 +59,8 @@ func TestAFolderIsOpenedOnlyIfNobodyElseCanReplaceItsFiles(t *testing.T) {
 		{"a link of ours", false, func() string { must(t, os.Symlink(mkdir(t, in("to"), 0o755), in("link"))); return in("link") }, ""},
 		{"everybody's with the sticky bit", false, func() string { return mkdir(t, in("sticky"), 0o777|fs.ModeSticky) }, ""},
 		{"everybody's", false, func() string { return mkdir(t, in("open"), 0o777) }, "chmod go-w"},
-		{"below everybody's", false, func() string { mkdir(t, in("above/it"), 0o755); chmod(t, in("above"), 0o777); return in("above/it") }, "chmod o-w"},
-		{"a new one below everybody's", false, func() string { mkdir(t, in("over"), 0o777); return in("over/it") }, "chmod o-w"},
+		{"below everybody's", false, func() string { mkdir(t, in("above/it"), 0o755); chmod(t, in("above"), 0o777); return in("above/it") }, "chmod go-w"},
+		{"a new one below everybody's", false, func() string { mkdir(t, in("over"), 0o777); return in("over/it") }, "chmod go-w"},
 		{"another group's", true, func() string {
 			must(t, os.Chown(mkdir(t, in("group"), 0o770), 0, stranger))
 			return chmod(t, in("group"), 0o770)
@@ -75,6 +75,17 @@ func TestAFolderIsOpenedOnlyIfNobodyElseCanReplaceItsFiles(t *testing.T) {
 			must(t, os.Lchown(in("link2"), stranger, 0))
 			return in("link2")
 		}, "user 12345"},
+		{"below another user's", true, func() string {
+			mkdir(t, in("home/it"), 0o755)
+			must(t, os.Chown(in("home"), stranger, 0))
+			return in("home/it")
+		}, "user 12345"},
+		{"below another group's", true, func() string {
+			mkdir(t, in("team/it"), 0o755)
+			must(t, os.Chown(in("team"), 0, stranger))
+			chmod(t, in("team"), 0o775)
+			return in("team/it")
+		}, "chmod go-w"},
 		{"a circle of links", false, func() string { must(t, os.Symlink(in("circle"), in("circle"))); return in("circle") }, "40 links"},
 		{"a file", false, func() string { must(t, os.WriteFile(in("file"), nil, 0o600)); return in("file") }, "not a directory"},
 	} {
@@ -85,6 +96,9 @@ func TestAFolderIsOpenedOnlyIfNobodyElseCanReplaceItsFiles(t *testing.T) {
 			root, err := folder.Open(tt.make())
 			if err == nil {
 				must(t, root.Close())
+			}
+			if untrusted := strings.Contains(tt.wrong, "chmod") || strings.Contains(tt.wrong, "user"); errors.Is(err, folder.ErrUntrusted) != untrusted {
+				t.Errorf("untrusted %v: %v", !untrusted, err)
 			}
 			if tt.wrong == "" && err != nil || tt.wrong != "" && (err == nil || !strings.Contains(err.Error(), tt.wrong)) {
 				t.Errorf("error %v, want %q", err, tt.wrong)

@@ -3,11 +3,8 @@ package template
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 )
-
-var errTemplate = errors.New("the template of a deployment is an object; allowed is no expression")
 
 func (r *instance) isDeployment() bool {
 	return strings.EqualFold(r.kind, "Microsoft.Resources/deployments")
@@ -25,13 +22,20 @@ func (r *instance) template() *scope {
 
 // nest reads and expands the template of a deployment.
 func (r *instance) nest() (any, error) {
+	r.waiting--
+	at := r.place + ".properties"
+	if written, ok := get(r.body, "properties").(string); ok {
+		return nil, r.unread(at, countText(written), errProperties)
+	}
 	properties := object(r.body, "properties")
-	inner := strings.EqualFold(text(object(properties, "expressionEvaluationOptions"), "scope"), "inner")
-	file, place := r.file, r.place+".properties.template."
-	template := object(properties, "template")
-	if link := object(properties, "templateLink"); link != nil && template == nil {
-		var err error
-		if template, file, err = r.linked(r.place+".properties.templateLink", link); err != nil {
+	file, place := r.file, at+".template."
+	inner, err := r.inner(properties)
+	template, openTemplate := r.written(at+".template", get(properties, "template"))
+	if openTemplate != nil {
+		return nil, openTemplate // it is listed as a property
+	}
+	if link := get(properties, "templateLink"); link != nil && get(properties, "template") == nil {
+		if template, file, err = r.linked(at+".templateLink", link); err != nil {
 			return nil, err
 		}
 		inner, place = true, ""
@@ -39,14 +43,18 @@ func (r *instance) nest() (any, error) {
 	if template == nil {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, r.unread(at+".expressionEvaluationOptions", countText(get(properties, "expressionEvaluationOptions")), err)
+	}
 	s := r.newScope(file, place, template)
-	s.name, s.depth = lastName(r.name), r.depth+1
+	s.name, s.caller, s.depth = lastName(r.name), r, r.depth+1
 	s.target = r.group()
+	if get(r.body, "resourceGroup") == nil {
+		s.target = s.target.of(template)
+	}
 	s.home = s.target
 	if s.depth > maxDeployments {
-		p := r.frame.problem(r.place+".properties.template", "[template]", fmt.Errorf("deployments nest deeper than %d, the cap", maxDeployments)).problem
-		r.result.Links = append(r.result.Links, p)
-		return nil, p
+		return nil, r.unread(at+".template", "[template]", fmt.Errorf("deployments nest deeper than %d, the cap", maxDeployments))
 	}
 	if inner {
 		s.takeArguments(r)
@@ -56,6 +64,50 @@ func (r *instance) nest() (any, error) {
 	}
 	s.expand()
 	return s, nil
+}
+
+// written is the template that stands in a deployment, which may be an expression, as Bicep writes the content of a file.
+func (r *instance) written(place string, v any) (map[string]any, error) {
+	if text, ok := v.(string); ok {
+		v = r.frame.text(place, text)
+	}
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case map[string]any:
+		return v, nil
+	case unresolved:
+		return nil, v.problem
+	}
+	return nil, fmt.Errorf("the template of a deployment is of type %s; allowed is an object", kindOf(v))
+}
+
+var errProperties = errors.New("the properties of a deployment are an object; allowed is no expression")
+
+// inner reports whether the expressions of a nested template see its own parameters and variables. Templates of language
+// version 2 have the inner scope by default.
+func (r *instance) inner(properties map[string]any) (bool, error) {
+	place := r.place + ".properties.expressionEvaluationOptions"
+	v := r.frame.tree(place, get(properties, "expressionEvaluationOptions"))
+	if o, ok := v.(map[string]any); ok {
+		v = get(o, "scope")
+	}
+	switch scope := v.(type) {
+	case unresolved:
+		return false, scope.problem
+	case nil:
+		return text(r.scope.template, "languageVersion") == "2.0", nil
+	case string:
+		switch strings.ToLower(scope) {
+		case "inner":
+			return true, nil
+		case "outer":
+			return false, nil
+		case "notspecified":
+			return text(r.scope.template, "languageVersion") == "2.0", nil
+		}
+	}
+	return false, fmt.Errorf("the scope of expressions is %s; allowed are inner and outer", clip(fmt.Sprint(v)))
 }
 
 func lastName(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
@@ -68,63 +120,18 @@ func (r *instance) deploymentProperties(place string, v any) any {
 	}
 	out := map[string]any{}
 	for _, name := range sortedKeys(properties) {
-		_, written := properties[name].(string)
 		switch {
-		case foldEqual(name, "template") && written:
-			out[name] = r.frame.problem(place+"."+name, countText(properties[name]), errTemplate)
-		case !foldEqual(name, "template"):
+		case foldEqual(name, "template"):
+			if _, err := r.written(place+"."+name, properties[name]); err != nil {
+				out[name] = r.frame.problem(place+"."+name, countText(properties[name]), err)
+			}
+		case foldEqual(name, "parameters"):
+			out[name], _ = r.arguments.get(r.budget)
+		default:
 			out[name] = r.frame.tree(place+"."+name, properties[name])
 		}
 	}
 	return out
-}
-
-// linked reads the template of a templateLink, whose file must lie beside this template's.
-func (r *instance) linked(place string, link map[string]any) (map[string]any, string, error) {
-	name := "relativePath"
-	if get(link, name) == nil {
-		name = "uri"
-	}
-	place += "." + name
-	written := countText(get(link, name))
-	leave := func(err error) (map[string]any, string, error) {
-		p := r.frame.problem(place, written, err).problem
-		r.result.Links = append(r.result.Links, p)
-		return nil, "", p
-	}
-	if get(link, "id") != nil {
-		return leave(errors.New("the linked template is a template spec: only Azure has it"))
-	}
-	v := r.frame.tree(place, get(link, name))
-	if u, ok := v.(unresolved); ok {
-		return leave(u.problem)
-	}
-	uri, ok := v.(string)
-	if !ok || uri == "" {
-		return leave(fmt.Errorf("a link is a text, not of type %s", kindOf(v)))
-	}
-	uri, _, _ = strings.Cut(uri, "?") // a shared access signature
-	if strings.Contains(uri, "://") {
-		return leave(fmt.Errorf("the linked template %s is remote and is not fetched: lay it beside the template and name it by relativePath", clip(uri)))
-	}
-	file := filepath.Join(filepath.Dir(r.file), filepath.FromSlash(uri))
-	within, err := filepath.Rel(filepath.Dir(r.options.File), file)
-	if err != nil || !filepath.IsLocal(within) || r.options.ReadFile == nil {
-		return leave(fmt.Errorf("the linked template %s is not below the folder of the template", clip(uri)))
-	}
-	data, err := r.options.ReadFile(file)
-	if err != nil {
-		return leave(fmt.Errorf("the linked template: %w", err))
-	}
-	if err := r.budget.alloc(len(data)); err != nil {
-		return leave(err)
-	}
-	parsed, err := parseFile(data)
-	template, ok := parsed.(map[string]any)
-	if err != nil || !ok {
-		return leave(fmt.Errorf("the linked template %s is no JSON object: %v", file, err))
-	}
-	return template, file, nil
 }
 
 // outputs are the outputs by name, each with type and value.
@@ -144,10 +151,18 @@ func (s *scope) evaluateOutputs() map[string]any {
 		}
 		place := s.place + "outputs." + name
 		f := s.frame()
-		if condition, ok := field(output, "condition"); ok && f.tree(place+".condition", condition) == false {
-			continue
-		}
 		value := f.tree(place+".value", get(output, "value"))
+		if condition, ok := field(output, "condition"); ok {
+			switch v := f.tree(place+".condition", condition).(type) {
+			case bool:
+				if !v {
+					continue
+				}
+			case unresolved:
+				out[name] = v
+				continue
+			}
+		}
 		if l := object(output, "copy"); l != nil {
 			value = f.outputLoop(place+".copy", l)
 		}

@@ -322,10 +322,12 @@ func (f frame) member(n member) (any, error) {
 		if v, ok := field(base, name); ok {
 			return v, nil
 		}
-		if n.safe {
+		err := f.missing(n.base, base, name)
+		var unknown *unknownProperty
+		if n.safe && !errors.As(err, &unknown) {
 			return nil, nil
 		}
-		return nil, f.missing(n.base, base, name)
+		return nil, err
 	case []any:
 		i, ok := integer(index)
 		switch {
@@ -342,20 +344,29 @@ func (f frame) member(n member) (any, error) {
 }
 
 // missing is the error for a field that an object lacks. If the object comes from
-// reference(), Azure may know the field.
+// reference(), Azure may know the field; of a deployment everything is known.
 func (f frame) missing(base node, o map[string]any, name string) error {
 	if c, ok := root(base).(call); ok && strings.EqualFold(c.name, "reference") {
 		of, err := f.eval(c.args[0]) // it was evaluated before
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("reference(): only Azure knows the property %s of %s; give it with --runtime", clip(name), clip(fmt.Sprint(of)))
+		if r, err := f.find(fmt.Sprint(of)); r == nil || err != nil || !r.isDeployment() {
+			return &unknownProperty{name, fmt.Sprint(of)}
+		}
 	}
 	keys := sortedKeys(o)
 	if len(keys) > 12 {
 		keys = append(keys[:12:12], "...")
 	}
 	return fmt.Errorf("there is no property %s; there are: %s", clip(name), clip(strings.Join(keys, ", ")))
+}
+
+// unknownProperty is a property of a resource that only Azure knows.
+type unknownProperty struct{ name, of string }
+
+func (u *unknownProperty) Error() string {
+	return fmt.Sprintf("reference(): only Azure knows the property %s of %s; give it with --runtime", clip(u.name), clip(u.of))
 }
 
 // root is the innermost base of an expression's properties and elements.

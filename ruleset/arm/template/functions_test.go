@@ -25,10 +25,7 @@ func evaluateIn(t *testing.T, expression string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{
-		options: Options{File: "dir/main.json", Now: time.Date(2026, 3, 4, 15, 6, 7, 0, time.UTC), Subscription: "S", ResourceGroup: "R"},
-		budget:  newBudget(nil), result: &Result{}, asts: map[string]ast{}, instances: map[string]*instance{},
-	}
+	e := newEngine(Options{File: "dir/main.json", Now: time.Date(2026, 3, 4, 15, 6, 7, 0, time.UTC), Subscription: "S", ResourceGroup: "R"}, newBudget(nil))
 	s := e.newScope("dir/main.json", "", document.(map[string]any))
 	s.name, s.target = "main", e.options.group()
 	s.home = s.target

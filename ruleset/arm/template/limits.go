@@ -32,6 +32,10 @@ const (
 	bytesOfNode = 64
 	// bytesOfStep is how much of a text costs a step, elementsOfStep of a list, fieldsOfStep of an object.
 	bytesOfStep, elementsOfStep, fieldsOfStep = 16, 64, 4
+	// stepsOfFile is what reading a linked file costs.
+	stepsOfFile = 300
+	// deepestLink is how many names the path of an absolute link has at most below the template's folder.
+	deepestLink = 8
 	// lookEvery is how many steps lie between two looks at the context.
 	lookEvery = 1 << 12
 	// stepsOfNode is more than the steps of one value of a document without expressions.
@@ -50,6 +54,7 @@ type budget struct {
 	depth        int
 	ctx          context.Context
 	unlooked     int // steps since the last look at ctx
+	cycles       int // values that were found to refer to themselves
 	// where is the expression at which the evaluation ended early.
 	where *Problem
 	// spent is the reason why the evaluation ended early; nil if it did not.

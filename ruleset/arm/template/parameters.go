@@ -7,46 +7,61 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// secret is a parameter's value that is in a key vault.
-type secret struct{}
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
+)
 
 // Declared are the names of a template's parameters, sorted.
 func Declared(document map[string]any) []string { return sortedKeys(object(document, "parameters")) }
 
+// Parameters are the values of a parameters file.
+type Parameters struct {
+	// Values are by name, for Options.Parameters.
+	Values   map[string]any
+	document *jsonc.Document
+	wrapped  bool
+}
+
+// Position is the line and column of a parameter in its file.
+func (p *Parameters) Position(name string) string {
+	if p.wrapped {
+		return p.document.Position("parameters", name)
+	}
+	return p.document.Position(name)
+}
+
 // ParseParameters reads a parameters file: Azure's deploymentParameters document, or only
-// the object inside it.
-func ParseParameters(data []byte) (map[string]any, error) {
-	v, err := parseFile(data)
+// the object inside it. An error begins with its line and column.
+func ParseParameters(data []byte) (*Parameters, error) {
+	document, err := jsonc.Parse(data, nil)
 	if err != nil {
 		return nil, err
 	}
-	document, ok := v.(map[string]any)
+	p := &Parameters{Values: map[string]any{}, document: document}
+	list, ok := document.Value.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("a parameters file holds an object, not a value of type %s", kindOf(v))
+		return nil, fmt.Errorf("%s: a parameters file holds an object, not a value of type %s", document.Position(), kindOf(document.Value))
 	}
-	if inner := object(document, "parameters"); inner != nil {
-		document = inner
+	if inner := object(list, "parameters"); inner != nil {
+		list, p.wrapped = inner, true
 	}
-	values := map[string]any{}
-	for _, name := range sortedKeys(document) {
-		if strings.HasPrefix(name, "$") || name == "contentVersion" {
+	for _, name := range sortedKeys(list) {
+		if !p.wrapped && (strings.HasPrefix(name, "$") || name == "contentVersion") {
 			continue
 		}
-		entry, ok := document[name].(map[string]any)
+		entry, ok := list[name].(map[string]any)
 		value, has := field(entry, "value")
-		_, hidden := field(entry, "reference")
+		reference, hidden := field(entry, "reference")
 		switch {
-		case ok && has:
-			values[name] = value
-		case ok && hidden:
-			values[name] = secret{}
+		case ok && has && reference == nil:
+			p.Values[name] = value
+		case ok && hidden && value == nil:
+			p.Values[name] = secret{reference}
 		default:
-			return nil, fmt.Errorf("parameters.%s: allowed is an object with a value", name)
+			return nil, fmt.Errorf("%s: parameters.%s: allowed is an object with a value or a reference", p.Position(name), name)
 		}
 	}
-	return values, nil
+	return p, nil
 }
 
 // takeParameters makes the cells of the root template's parameters.
@@ -58,47 +73,20 @@ func (s *scope) takeParameters(given map[string]any) {
 	for _, name := range sortedKeys(given) {
 		c := s.parameters[strings.ToLower(name)]
 		if c == nil {
-			s.faulty(name, fmt.Errorf("the template has no parameter of that name; there are: %s", clip(strings.Join(sortedKeys(declared), ", "))))
+			s.frame().fault(s.place+"parameters."+name, fmt.Errorf("the template has no parameter of that name; there are: %s", clip(strings.Join(sortedKeys(declared), ", "))))
 			continue
 		}
 		value := given[name]
 		s.declare(name, get(declared, name), func() (any, error) { return value, nil })
 		c = s.parameters[strings.ToLower(name)]
-		if _, err := c.get(s.budget); err != nil && value != (any)(secret{}) {
-			s.faulty(name, err)
+		_, hidden := value.(secret)
+		if _, err := c.get(s.budget); err != nil && !hidden && value != nil {
+			s.frame().fault(s.place+"parameters."+name, err)
 		}
 	}
 }
 
-func (s *scope) faulty(name string, err error) {
-	p := s.frame().problem(s.place+"parameters."+name, "["+name+"]", err).problem
-	p.Expression = ""
-	s.result.Faults = append(s.result.Faults, p)
-}
-
-// takeArguments makes the cells of a nested template's parameters out of the values that
-// deployment r passes.
-func (s *scope) takeArguments(r *instance) {
-	passed := object(object(r.body, "properties"), "parameters")
-	declared := object(s.template, "parameters")
-	for _, name := range sortedKeys(declared) {
-		argument := object(passed, name)
-		if argument == nil {
-			s.declare(name, declared[name], nil)
-			continue
-		}
-		place := r.place + ".properties.parameters." + name
-		s.declare(name, declared[name], func() (any, error) {
-			value, ok := field(argument, "value")
-			if !ok {
-				return secret{}, nil
-			}
-			return r.frame.tree(place+".value", value), nil
-		})
-	}
-}
-
-// declare makes a parameter's cell. given is nil when there is no value for it.
+// declare makes a parameter's cell. given is nil, or returns nil, when there is no value for it: null is as if not given.
 func (s *scope) declare(name string, declaration any, given func() (any, error)) {
 	d, _ := declaration.(map[string]any)
 	place := s.place + "parameters." + name
@@ -114,18 +102,22 @@ func (s *scope) declare(name string, declaration any, given func() (any, error))
 func (s *scope) parameterValue(place, name string, d map[string]any, given func() (any, error)) (any, error) {
 	d = s.definition(d)
 	var value any
-	fallback, has := field(d, "defaultValue")
-	switch {
-	case given != nil:
+	if given != nil {
 		v, err := given()
 		if err != nil {
 			return nil, err
 		}
 		value = v
+	}
+	fallback, has := field(d, "defaultValue")
+	switch {
+	case value != nil:
 	case has:
 		value = s.frame().tree(place+".defaultValue", fallback)
 	case get(d, "nullable") == true:
 		return nil, nil
+	case s.caller != nil:
+		return nil, fmt.Errorf("the parameter %s (%s) has no defaultValue, and the deployment at %s passes no value for it", name, text(d, "type"), s.caller.place)
 	default:
 		return nil, fmt.Errorf("the parameter %s (%s) has no value and no defaultValue: give it with --parameters %s=VALUE or a parameters file", name, text(d, "type"), name)
 	}
@@ -133,7 +125,11 @@ func (s *scope) parameterValue(place, name string, d map[string]any, given func(
 	case unresolved:
 		return nil, v.problem
 	case secret:
-		return nil, fmt.Errorf("the value of the parameter %s is in a key vault: only Azure knows it; give it with --parameters %s=VALUE", name, name)
+		known, err := v.value(s.frame(), name, s.caller == nil)
+		if err != nil {
+			return nil, err
+		}
+		value = known
 	case Text:
 		converted, err := v.as(text(d, "type"))
 		if err != nil {
@@ -209,18 +205,21 @@ func (s *scope) check(d map[string]any, value any) error {
 	if kind != "" && kind != kindOf(value) {
 		return fmt.Errorf("the value is of type %s; declared is %s", kindOf(value), text(d, "type"))
 	}
-	shown := "the value"
-	if !strings.HasPrefix(declared, "secure") {
-		if j, err := asJSON(value); err == nil && s.budget.firstUnresolved(value) == nil {
-			shown = "the value " + clip(j)
+	if err := s.budget.firstUnresolved(value); err != nil {
+		return s.budget.spent // a value with an open part is checked no further
+	}
+	shown := func() string {
+		if j, err := asJSON(value); err == nil && !strings.HasPrefix(declared, "secure") {
+			return "the value " + clip(j)
 		}
+		return "the value"
 	}
 	if list, ok := get(d, "allowedValues").([]any); ok && !among(list, value) {
 		j, err := asJSON(list)
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%s is not allowed; allowed are %s", shown, clip(j))
+		return fmt.Errorf("%s is not allowed; allowed are %s", shown(), clip(j))
 	}
 	return bounds(d, value, shown)
 }
@@ -241,7 +240,7 @@ func among(list []any, value any) bool {
 	return fits(value)
 }
 
-func bounds(d map[string]any, value any, shown string) error {
+func bounds(d map[string]any, value any, shown func() string) error {
 	size, what, low, high := int64(0), "", "minLength", "maxLength"
 	switch v := value.(type) {
 	case string:
@@ -258,10 +257,10 @@ func bounds(d map[string]any, value any, shown string) error {
 		return nil
 	}
 	if least, ok := integer(get(d, low)); ok && size < least {
-		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown, what, size, low, least)
+		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown(), what, size, low, least)
 	}
 	if most, ok := integer(get(d, high)); ok && size > most {
-		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown, what, size, high, most)
+		return fmt.Errorf("%s is not allowed: %s is %d; %s is %d", shown(), what, size, high, most)
 	}
 	return nil
 }

@@ -46,9 +46,11 @@ func evaluatePublished(t *testing.T, file string, runtime map[string]any) *Resul
 	document := readObject(t, file)
 	parameters := map[string]any{}
 	if data, err := os.ReadFile(strings.TrimSuffix(file, ".json") + ".parameters.json"); err == nil {
-		if parameters, err = ParseParameters(data); err != nil {
+		p, err := ParseParameters(data)
+		if err != nil {
 			t.Fatalf("%s: its parameters: %v", file, err)
 		}
+		parameters = p.Values
 	}
 	declared := object(document, "parameters")
 	for name, value := range parameters {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -134,13 +135,63 @@ func reference(f frame, args []any) (any, error) {
 		return nil, err
 	}
 	known := f.runtime(name, r)
+	if r != nil && r.existing && r.id != "" { // it may be a resource of the template all the same
+		name = r.id
+		if r, err = f.find(name); err != nil {
+			return nil, err
+		}
+	}
 	if r == nil && known == nil {
+		if p, err := f.inlinePart(name, full); p != nil || err != nil {
+			return p, err
+		}
 		return nil, fmt.Errorf("the resource %s is not in the template: only Azure knows its properties; give them with --runtime", clip(name))
 	}
 	if r == nil {
 		return part(known, full), nil
 	}
-	return r.referred(known, full)
+	v, err := r.referred(known, full)
+	for _, other := range f.engine.instances[strings.ToLower(r.id)] {
+		if other == r || other.rest.state == busy || err != nil {
+			continue
+		}
+		w, otherErr := other.referred(known, full)
+		if otherErr != nil {
+			return nil, otherErr
+		}
+		v = r.agreed(v, w, full)
+	}
+	return v, err
+}
+
+// agreed is what two resources with the id of r have in common: one updates the other, and only Azure knows which holds.
+func (r *instance) agreed(v, w any, deep bool) any {
+	a, ok := v.(map[string]any)
+	b, also := w.(map[string]any)
+	if !ok || !also {
+		return v
+	}
+	out := make(map[string]any, len(a))
+	other := folded(b)
+	for _, name := range sortedKeys(a) {
+		mine := a[name]
+		theirs, has := other.field(name)
+		_, open := mine.(unresolved)
+		switch {
+		case open || has && equal(mine, theirs):
+			out[name] = mine
+		case deep && foldEqual(name, "properties"):
+			out[name] = r.agreed(mine, theirs, false)
+		default:
+			out[name] = r.frame.problem(r.place, "["+name+"]", fmt.Errorf("the template has %s several times with different %s, and which one holds is not known", clip(r.id), name))
+		}
+	}
+	for _, name := range sortedKeys(b) {
+		if _, ok := field(a, name); !ok {
+			out[name] = r.frame.problem(r.place, "["+name+"]", fmt.Errorf("the template has %s several times, once without %s, and which one holds is not known", clip(r.id), name))
+		}
+	}
+	return out
 }
 
 // references returns the resources of a loop's symbolic name.
@@ -179,48 +230,123 @@ func part(resource map[string]any, full bool) any {
 // find finds the resource of a reference: a symbolic name, an id, a type with a name, or a
 // name that only one resource of the template has. Nil when there is none.
 func (f frame) find(name string) (*instance, error) {
-	if r := f.scope.symbols[strings.ToLower(name)]; r != nil {
-		return r, nil
+	f.engine.expandAll()
+	for s := f.scope; s != nil; s = s.outerScope() {
+		if r := s.symbols[strings.ToLower(name)]; r != nil {
+			return r, nil
+		}
 	}
-	if r := f.engine.instances[strings.ToLower(strings.TrimSuffix(name, "/"))]; r != nil {
-		return r, nil
+	trimmed := strings.Trim(name, "/")
+	rooted := strings.HasPrefix(name, "/")
+	switch segments := strings.Split(trimmed, "/"); {
+	case strings.EqualFold(segments[0], "subscriptions"), rooted && strings.EqualFold(segments[0], "providers"):
+		return f.registered("/" + trimmed)
+	case strings.EqualFold(segments[0], "resourceGroups"):
+		return f.registered("/subscriptions/" + f.target.subscription + "/" + trimmed)
+	case strings.EqualFold(segments[0], "providers"):
+		return f.relative(trimmed[len("providers/"):])
+	case rooted || len(segments) > 2:
+		return f.relative(trimmed)
 	}
-	segments := strings.Split(strings.Trim(name, "/"), "/")
-	if strings.HasPrefix(name, "/") || len(segments) > 2 {
-		if strings.HasPrefix(strings.ToLower(name), "/subscriptions/") || len(segments)%2 == 0 {
-			return nil, nil
-		}
-		kind, names := segments[0], []string{}
-		for i, s := range segments[1:] {
-			if i%2 == 0 {
-				kind += "/" + s
-			} else {
-				names = append(names, s)
-			}
-		}
-		id, err := typedID(f.scope.target.id(), kind, names)
-		if err != nil {
-			return nil, nil
-		}
-		return f.engine.instances[strings.ToLower(id)], nil
+	return f.byName(name)
+}
+
+// inlinePart is a resource that stands only in a list of its parent, such as a subnet of a network; nil when there is
+// none of that id.
+func (f frame) inlinePart(id string, full bool) (any, error) {
+	segments := strings.Split(strings.TrimSuffix(id, "/"), "/")
+	n := len(segments) - 2
+	if n < 8 { // the parent's id has two segments for subscription, group and provider, and two of its own
+		return nil, nil
 	}
-	for s := f.scope; s != nil; {
-		var found *instance
-		for _, r := range s.instances {
-			if !strings.EqualFold(r.name, name) && !strings.EqualFold(lastName(r.name), name) || r.name == "" {
-				continue
-			}
-			if found != nil && strings.EqualFold(found.name, r.name) != strings.EqualFold(r.name, name) {
-				return nil, fmt.Errorf("the name %s fits several resources: %s and %s; allowed is a resource id", clip(name), found.id, r.id)
-			}
-			found = r
+	parent, err := f.find(strings.Join(segments[:n], "/"))
+	if parent == nil || err != nil {
+		return nil, err
+	}
+	v, err := parent.referred(nil, false)
+	if err != nil {
+		return nil, err
+	}
+	properties, _ := v.(map[string]any)
+	list, _ := get(properties, segments[n]).([]any)
+	for _, e := range list {
+		if o, ok := e.(map[string]any); ok && strings.EqualFold(text(o, "name"), segments[n+1]) {
+			return part(o, full), nil
 		}
-		if found != nil || s.outer == nil {
-			return found, nil
-		}
-		s = s.outer.scope
 	}
 	return nil, nil
+}
+
+// registered finds the resource of an id.
+func (f frame) registered(id string) (*instance, error) {
+	list := f.engine.instances[strings.ToLower(id)]
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return only(list, id)
+}
+
+// relative finds a resource by its type and name, such as Microsoft.Network/virtualNetworks/v/subnets/s: where the
+// template's resources are deployed, then where its expressions stand.
+func (f frame) relative(name string) (*instance, error) {
+	for _, in := range []group{f.target, f.home} {
+		if r, err := f.registered(in.id() + "/providers/" + name); r != nil || err != nil {
+			return r, err
+		}
+	}
+	return nil, nil
+}
+
+// byName finds a resource of the template by its name, else by the name's last part. Expressions of the outer scope mean
+// the outer template's resources first.
+func (f frame) byName(name string) (*instance, error) {
+	var scopes []*scope
+	for s := f.scope; s != nil; s = s.outerScope() {
+		scopes = append(scopes, s)
+	}
+	for _, s := range slices.Backward(scopes) {
+		var whole, last []*instance
+		walked := 0
+		s.each(func(r *instance) {
+			walked++
+			switch {
+			case r.name == "":
+			case strings.EqualFold(r.name, name):
+				whole = append(whole, r)
+			case strings.EqualFold(lastName(r.name), name):
+				last = append(last, r)
+			}
+		})
+		if err := f.budget.step(walked / elementsOfStep); err != nil {
+			return nil, err
+		}
+		for _, list := range [][]*instance{whole, last} {
+			if len(list) > 0 {
+				return only(list, name)
+			}
+		}
+	}
+	return nil, nil
+}
+
+// only is the one resource of a list. Several of one id are one; the one that is being evaluated means another.
+func only(list []*instance, name string) (*instance, error) {
+	var found *instance
+	same := true
+	for _, r := range list {
+		same = same && r.id != "" && strings.EqualFold(r.id, list[0].id)
+		if found == nil || found.rest.state == busy {
+			found = r
+		}
+	}
+	if same || len(list) == 1 {
+		return found, nil
+	}
+	places := make([]string, len(list))
+	for i, r := range list {
+		places[i] = r.kind + " at " + r.place
+	}
+	return nil, fmt.Errorf("%s fits several resources of the template: %s; which one holds is not known", clip(name), clip(strings.Join(places, ", ")))
 }
 
 // runtime is the object of a resource in Options.Runtime, by id or name.
@@ -252,13 +378,14 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 				return nil, fmt.Errorf("the outputs of the deployment %s are not known: %w", r.name, err)
 			}
 		}
+		id, name := any(r.id), any(r.name)
+		if r.id == "" {
+			id, name = r.openID(), r.openID()
+		}
 		return part(overlay(map[string]any{
-			"id": r.id, "name": r.name, "type": r.kind,
+			"id": id, "name": name, "type": r.kind,
 			"properties": map[string]any{"outputs": outputs, "provisioningState": "Succeeded"},
 		}, known), full), nil
-	}
-	if r.existing && known == nil {
-		return nil, fmt.Errorf("the resource %s exists already: only Azure knows its properties; give them with --runtime", clip(r.id))
 	}
 	v, err := r.rest.get(r.budget)
 	if err != nil {
@@ -266,7 +393,9 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 	}
 	body, _ := v.(map[string]any)
 	whole := maps.Clone(body)
-	whole["id"] = r.id
+	if whole["id"] = r.id; r.id == "" {
+		whole["id"] = r.openID()
+	}
 	location := text(body, "location")
 	if location == "" {
 		location = r.target.location
@@ -275,6 +404,11 @@ func (r *instance) referred(known map[string]any, full bool) (any, error) {
 		return nil, u.problem
 	}
 	properties := overlay(map[string]any{"provisioningState": "Succeeded"}, object(body, "properties"))
+	parts, err := r.parts(properties)
+	if err != nil {
+		return nil, err
+	}
+	properties = overlay(properties, parts)
 	whole["properties"] = overlay(properties, derived(r.kind, lastName(r.name), location, properties))
 	if known != nil {
 		merged := overlay(whole, known)
@@ -299,30 +433,6 @@ func overlay(below, above map[string]any) map[string]any {
 		out[name] = v
 	}
 	return out
-}
-
-// derived are properties that Azure derives, by a documented rule of its public cloud, from
-// a resource's name and properties.
-func derived(kind, name, location string, properties map[string]any) map[string]any {
-	region := strings.ToLower(strings.ReplaceAll(location, " ", ""))
-	switch strings.ToLower(kind) {
-	case "microsoft.storage/storageaccounts":
-		endpoints := map[string]any{}
-		for _, service := range []string{"blob", "queue", "table", "file", "dfs"} {
-			endpoints[service] = "https://" + name + "." + service + ".core.windows.net/"
-		}
-		return map[string]any{"primaryEndpoints": endpoints, "primaryLocation": region}
-	case "microsoft.network/publicipaddresses":
-		if label := text(object(properties, "dnsSettings"), "domainNameLabel"); label != "" {
-			fqdn := map[string]any{"fqdn": label + "." + region + ".cloudapp.azure.com"}
-			return map[string]any{"dnsSettings": overlay(object(properties, "dnsSettings"), fqdn)}
-		}
-	case "microsoft.keyvault/vaults":
-		return map[string]any{"vaultUri": "https://" + name + ".vault.azure.net/"}
-	case "microsoft.web/sites":
-		return map[string]any{"defaultHostName": name + ".azurewebsites.net"}
-	}
-	return nil
 }
 
 // list answers the functions whose names begin with list, such as listKeys.

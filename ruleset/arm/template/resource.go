@@ -3,6 +3,7 @@ package template
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -26,8 +27,11 @@ type instance struct {
 	// head are the evaluated name, type, condition and copy.
 	head map[string]any
 	rest cell
-	// nested is the template of a deployment: a *scope, or nil if it was not read.
-	nested cell
+	// nested is the template of a deployment: a *scope, or nil if it was not read. arguments are its evaluated
+	// parameters, linkedParameters those of its parametersLink.
+	nested, arguments, linkedParameters cell
+	// passed finds one of arguments; made on first use.
+	passed *foldedObject
 }
 
 // expand makes a template's resources, with loops rolled out and without excluded ones. It
@@ -119,6 +123,10 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 	}
 	r.rest = cell{place: place, make: func() (any, error) { return r.evaluate(), nil }}
 	r.nested = cell{place: place, make: r.nest}
+	r.arguments = cell{place: place + ".properties.parameters", make: func() (any, error) {
+		return f.tree(place+".properties.parameters", get(object(body, "properties"), "parameters")), nil
+	}}
+	r.linkedParameters = cell{place: place + ".properties.parametersLink", make: r.readParameters}
 	if parent != nil {
 		parent.children = append(parent.children, r)
 	} else {
@@ -130,48 +138,162 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 			s.symbols[fmt.Sprintf("%s[%d]", strings.ToLower(symbol), f.loops[n-1].index)] = r
 		}
 	}
-	if r.id != "" {
-		s.engine.instances[strings.ToLower(r.id)] = r
-	}
+	s.engine.register(r)
 	s.expandList(place+".resources", get(body, "resources"), r)
 	return r
 }
 
-// identify composes type, name and id. A child's begin with its parent's.
-func (r *instance) identify() {
-	kind, known := r.head["type"].(string)
-	name, named := r.head["name"].(string)
-	if !known || !named || kind == "" || name == "" {
+// register enters a resource for references.
+func (e *engine) register(r *instance) {
+	if r.isDeployment() {
+		e.deployments = append(e.deployments, r)
+		e.waiting++
+	}
+	if r.id == "" || r.existing {
 		return
 	}
-	if p := r.parent; p != nil {
+	id := strings.ToLower(r.id)
+	e.instances[id] = append(e.instances[id], r)
+	if types := strings.Count(r.kind, "/"); types > 1 {
+		above := id[:strings.LastIndexByte(id, '/')]
+		above = above[:strings.LastIndexByte(above, '/')]
+		e.children[above] = append(e.children[above], r)
+	}
+}
+
+// expandAll expands the templates of all deployments, because a reference may name a resource in one.
+func (e *engine) expandAll() {
+	if e.searching || e.waiting == 0 {
+		return
+	}
+	e.searching = true
+	defer func() { e.searching = false }()
+	for i := 0; i < len(e.deployments); i++ { // the list grows
+		r := e.deployments[i]
+		if r.nested.state != cold {
+			continue
+		}
+		cycles := e.budget.cycles
+		if r.template(); e.budget.cycles != cycles { // it needs what is being evaluated: its own turn comes later
+			e.forget(r)
+			r.nested = cell{place: r.place, make: r.nest}
+			e.waiting++
+		}
+	}
+}
+
+// forget drops the resources of a deployment's template.
+func (e *engine) forget(deployment *instance) {
+	if e.budget.step(len(e.instances)) != nil {
+		return
+	}
+	inside := func(r *instance) bool {
+		for s := r.scope; s.caller != nil; s = s.caller.scope {
+			if s.caller == deployment {
+				return true
+			}
+		}
+		return false
+	}
+	for _, index := range []map[string][]*instance{e.instances, e.children} {
+		for id, list := range index {
+			index[id] = slices.DeleteFunc(list, inside)
+		}
+	}
+	e.deployments = slices.DeleteFunc(e.deployments, func(r *instance) bool {
+		if !inside(r) {
+			return false
+		}
+		if r.nested.state == cold {
+			e.waiting--
+		}
+		return true
+	})
+}
+
+// each calls visit for every resource of the template, children behind their parents.
+func (s *scope) each(visit func(r *instance)) {
+	var walk func(list []*instance)
+	walk = func(list []*instance) {
+		for _, r := range list {
+			visit(r)
+			walk(r.children)
+		}
+	}
+	walk(s.instances)
+}
+
+// outerScope is the scope whose expressions a nested template shares; nil when it shares none.
+func (s *scope) outerScope() *scope {
+	if s.outer == nil {
+		return nil
+	}
+	return s.outer.scope
+}
+
+// identify composes type, name and id. A child's begin with its parent's. The type alone does not need the name: it
+// says what a deployment is.
+func (r *instance) identify() {
+	kind, _ := r.head["type"].(string)
+	name, _ := r.head["name"].(string)
+	p := r.parent
+	if p != nil && kind != "" && !strings.Contains(kind, "/") {
+		if p.kind == "" {
+			return
+		}
+		kind = p.kind + "/" + kind
+	}
+	if r.kind = kind; kind == "" || name == "" {
+		return
+	}
+	if p != nil && strings.Count(name, "/") < strings.Count(kind, "/")-1 {
 		if p.name == "" {
 			return
 		}
-		switch {
-		case !strings.Contains(kind, "/"):
-			kind, name = p.kind+"/"+kind, p.name+"/"+name
-		case strings.Count(name, "/") < strings.Count(kind, "/")-1:
-			name = p.name + "/" + name
-		}
+		name = p.name + "/" + name
 	}
-	r.kind, r.name = kind, name
+	r.name = name
 	scope := r.root().group().id()
-	if s, ok := r.frame.tree(r.place+".scope", get(r.body, "scope")).(string); ok && strings.HasPrefix(s, "/subscriptions/") {
-		scope = s
+	switch s := r.frame.tree(r.place+".scope", get(r.body, "scope")).(type) {
+	case unresolved:
+		return
+	case string:
+		scope = scopeID(scope, s)
 	}
 	r.id, _ = typedID(scope, kind, strings.Split(name, "/")) // a type or name that fits no id is Azure's to refuse
+}
+
+// scopeID is the id that a resource's scope means, where group begins the ids: an id, a resource there, a management group,
+// or "/" for the tenant.
+func scopeID(group, scope string) string {
+	switch {
+	case scope == "":
+		return group
+	case scope[0] == '/':
+		return strings.TrimSuffix(scope, "/")
+	case strings.HasPrefix(strings.ToLower(scope), "microsoft.management/managementgroups/"):
+		return "/providers/" + scope
+	}
+	return group + "/providers/" + scope
 }
 
 // group is the resource group of the resource: its own or its deployment's.
 func (r *instance) group() group {
 	in := r.scope.target
-	if v, ok := r.frame.text(r.place+".resourceGroup", text(r.body, "resourceGroup")).(string); ok && v != "" {
-		in.name = v
+	set := func(property string, to *string, open **Problem) {
+		written := text(r.body, property)
+		if written == "" {
+			return
+		}
+		switch v := r.frame.text(r.place+"."+property, written).(type) {
+		case string:
+			*to, *open = v, nil
+		case unresolved:
+			*to, *open = strings.ReplaceAll(v.problem.Expression, "/", "_"), v.problem
+		}
 	}
-	if v, ok := r.frame.text(r.place+".subscriptionId", text(r.body, "subscriptionId")).(string); ok && v != "" {
-		in.subscription = v
-	}
+	set("subscriptionId", &in.subscription, &in.openSubscription)
+	set("resourceGroup", &in.name, &in.openName)
 	return in
 }
 

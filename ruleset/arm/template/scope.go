@@ -13,8 +13,22 @@ type engine struct {
 	budget  *budget
 	result  *Result
 	asts    map[string]ast
-	// instances are the resources of all deployments by id in lower case.
-	instances map[string]*instance
+	// base is what the whole template is deployed to.
+	base group
+	// instances are the resources of all deployments by id in lower case, children their children by the parent's id.
+	instances, children map[string][]*instance
+	deployments         []*instance
+	waiting             int // deployments whose template is not expanded
+	searching           bool
+	contents            map[string]content // of linked files
+	files               map[string]map[string]any
+}
+
+func newEngine(o Options, b *budget) *engine {
+	return &engine{
+		options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string][]*instance{},
+		children: map[string][]*instance{}, contents: map[string]content{}, files: map[string]map[string]any{},
+	}
 }
 
 // ast is a parsed expression, or the error of parsing it.
@@ -41,8 +55,9 @@ type scope struct {
 	file     string
 	place    string // the template's path in file, with a dot at its end; empty for a whole file
 	template map[string]any
-	name     string // of the deployment
-	depth    int    // of nesting
+	name     string    // of the deployment; empty when it is not known
+	caller   *instance // the deployment of a nested or linked template; nil for the root
+	depth    int       // of nesting
 
 	// target is the resource group of its resources, home the answer of resourceGroup() and
 	// subscription(). They differ in a nested template that uses the outer scope.
@@ -60,8 +75,24 @@ type scope struct {
 	results   cell // outputs
 }
 
-// group is a resource group of a subscription.
-type group struct{ subscription, name, location string }
+// group is what resources are deployed to: a resource group, a subscription (no name), or a tenant or management group
+// (no name and no subscription).
+type group struct {
+	subscription, name, location string
+	// openSubscription and openName say why one is not known. Its text is then the expression.
+	openSubscription, openName *Problem
+}
+
+// of is what a template is deployed to by a deployment to g: its schema may name a higher level.
+func (g group) of(template map[string]any) group {
+	switch schema := strings.ToLower(text(template, "$schema")); {
+	case strings.Contains(schema, "/subscriptiondeploymenttemplate.json"):
+		g.name = ""
+	case strings.Contains(schema, "/managementgroupdeploymenttemplate.json"), strings.Contains(schema, "/tenantdeploymenttemplate.json"):
+		g.name, g.subscription = "", ""
+	}
+	return g
+}
 
 // cell is a value that is evaluated on its first use.
 type cell struct {
@@ -86,6 +117,7 @@ var errCycle = errors.New("it refers to itself")
 func (c *cell) get(b *budget) (any, error) {
 	switch c.state {
 	case busy:
+		b.cycles++
 		return nil, fmt.Errorf("%s: %w, directly or through others", c.place, errCycle)
 	case cold:
 		c.state = busy
@@ -166,12 +198,27 @@ var scopeFunctions = map[string]function{
 	}},
 	"subscription": {call: func(f frame, _ []any) (any, error) {
 		id := f.home.subscription
+		switch {
+		case f.home.openSubscription != nil:
+			return nil, f.home.openSubscription
+		case id == "":
+			return nil, errors.New("the template is deployed to no subscription")
+		}
 		return map[string]any{
 			"id": "/subscriptions/" + id, "subscriptionId": id, "tenantId": f.options.tenant(),
 			"displayName": f.fromAzure("subscription", "/subscriptions/"+id, "displayName"),
 		}, nil
 	}},
 	"resourceGroup": {call: func(f frame, _ []any) (any, error) {
+		switch {
+		case f.home.openName != nil:
+			return map[string]any{
+				"id": unresolved{f.home.openName}, "name": unresolved{f.home.openName}, "type": "Microsoft.Resources/resourceGroups",
+				"location": f.home.location, "tags": unresolved{f.home.openName}, "properties": map[string]any{"provisioningState": "Succeeded"},
+			}, nil
+		case f.home.name == "":
+			return nil, errors.New("the template is deployed to no resource group")
+		}
 		return map[string]any{
 			"id": f.home.id(), "name": f.home.name, "type": "Microsoft.Resources/resourceGroups", "location": f.home.location,
 			"tags": f.fromAzure("resourceGroup", f.home.id(), "tags"), "properties": map[string]any{"provisioningState": "Succeeded"},
@@ -276,8 +323,12 @@ func pick(loops []loop, name string) *loop {
 }
 
 func (s *scope) deployment() map[string]any {
+	name, id := any(s.name), any(s.target.id()+"/providers/Microsoft.Resources/deployments/"+s.name)
+	if s.caller != nil && s.name == "" {
+		name, id = s.caller.head["name"], s.caller.head["name"]
+	}
 	return map[string]any{
-		"name": s.name, "id": s.target.id() + "/providers/Microsoft.Resources/deployments/" + s.name, "location": s.home.location,
+		"name": name, "id": id, "location": s.home.location,
 		"properties": map[string]any{
 			"mode": "Incremental", "provisioningState": "Accepted",
 			// Links in the template are relative to its own file.
@@ -287,7 +338,14 @@ func (s *scope) deployment() map[string]any {
 	}
 }
 
+// id begins the ids of what is deployed to g.
 func (g group) id() string {
+	switch {
+	case g.subscription == "":
+		return ""
+	case g.name == "":
+		return "/subscriptions/" + g.subscription
+	}
 	return "/subscriptions/" + g.subscription + "/resourceGroups/" + g.name
 }
 

@@ -11,9 +11,17 @@
 // Evaluation never asks Azure. subscription(), resourceGroup(), deployment() and
 // environment() answer from Options, except for names and tags. reference() of a resource
 // of the template gives its evaluated properties, and those that Azure derives from them
-// by a documented rule: a storage account's primaryEndpoints, a public address's
-// dnsSettings.fqdn, a key vault's vaultUri. All else, and list*(), comes from
+// by a documented rule: the ids of elements such as subnets, a storage account's
+// primaryEndpoints, a public address's dnsSettings.fqdn, a key vault's vaultUri. All else,
+// such as the address of a NIC that has none written down, and list*(), comes from
 // Options.Runtime or is a problem.
+//
+// # Nested deployments
+//
+// A parameter of a nested template has the value that the deployment passes, in whatever
+// form. Null is as if it passed none. A form that is not understood is a problem and never
+// the parameter's default. The deployment's scope of expressions depends on its option
+// alone, not on what is known of its name.
 //
 // uniqueString gives Azure's value in the eight published examples of the tests; a ninth,
 // of a long resource id, differs. guid follows Azure's documentation. newGuid and utcNow
@@ -41,6 +49,9 @@ import (
 // NoSubscription is the subscription's id when Options have none.
 const NoSubscription = "00000000-0000-0000-0000-000000000000"
 
+// NoResourceGroup is the resource group's name when Options have none.
+const NoResourceGroup = "nsgd"
+
 // Options are the values of a deployment. The zero value works.
 type Options struct {
 	// Context ends the evaluation early, with its cause as the reason; nil: nothing does.
@@ -53,7 +64,7 @@ type Options struct {
 	Subscription string
 	// Tenant is an id; empty: zeros like NoSubscription.
 	Tenant string
-	// ResourceGroup is a name; empty: "nsgd".
+	// ResourceGroup is a name; empty: NoResourceGroup.
 	ResourceGroup string
 	// Location is the resource group's location; empty: "westeurope".
 	Location string
@@ -64,8 +75,10 @@ type Options struct {
 	// Runtime holds values that only Azure knows: resources in the form of Azure's answers,
 	// by id or name. Answers of list functions are under the functions' names.
 	Runtime map[string]any
-	// ReadFile reads linked templates below the folder of File; nil: they are not read.
+	// ReadFile reads linked templates and their parameters files below Folder; nil: they are not read.
 	ReadFile func(path string) ([]byte, error)
+	// Folder holds every file that links may name; empty: the folder of File.
+	Folder string
 }
 
 // Text is the value of a parameter from a command line.
@@ -81,7 +94,10 @@ type Result struct {
 	Problems []*Problem
 	// Links are templates that were not read, so that Document lacks their resources.
 	Links []*Problem
-	// Faults are wrong values of parameters. Whatever depends on them is wrong too.
+	// Guesses are absolute links for which a file was read whose path ends like theirs.
+	Guesses []*Problem
+	// Faults are wrong values of parameters, and arguments of deployments that Azure refuses. Whatever depends on them
+	// is wrong too.
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
@@ -95,12 +111,12 @@ func (o *Options) tenant() string {
 }
 
 func (o *Options) group() group {
-	g := group{o.Subscription, o.ResourceGroup, o.Location}
+	g := group{subscription: o.Subscription, name: o.ResourceGroup, location: o.Location}
 	if g.subscription == "" {
 		g.subscription = NoSubscription
 	}
 	if g.name == "" {
-		g.name = "nsgd"
+		g.name = NoResourceGroup
 	}
 	if g.location == "" {
 		g.location = "westeurope"
@@ -139,19 +155,21 @@ func plain(v any) bool {
 }
 
 func evaluate(document map[string]any, o Options, b *budget) *Result {
-	e := &engine{options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string]*instance{}}
+	e := newEngine(o, b)
 	s := e.newScope(o.File, "", document)
 	s.name = o.Deployment
 	if s.name == "" {
 		base := filepath.Base(o.File)
 		s.name = base[:len(base)-len(filepath.Ext(base))]
 	}
-	s.target = o.group()
+	s.target = o.group().of(document)
 	s.home = s.target
+	e.base = s.target
 	s.takeParameters(o.Parameters)
 	s.expand()
 	x := exporter{engine: e, seen: map[string]bool{}}
 	e.result.Document = x.document(s)
+	e.result.Links, e.result.Guesses = once(e.result.Links), once(e.result.Guesses)
 	outputs := s.outputs()
 	e.result.Outputs = map[string]any{}
 	for _, name := range sortedKeys(outputs) {
@@ -168,10 +186,22 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 	return e.result
 }
 
+// once drops what a template that was expanded again said again.
+func once(list []*Problem) []*Problem {
+	type key struct{ file, place string }
+	seen := map[key]bool{}
+	return slices.DeleteFunc(list, func(p *Problem) bool {
+		k := key{p.File, p.Place}
+		again := seen[k]
+		seen[k] = true
+		return again
+	})
+}
+
 // onlyProblem makes the result consist of one problem.
 func (e *engine) onlyProblem(u unresolved) {
 	e.result.Document = map[string]any{"resources": u.problem.Expression}
-	e.result.Problems, e.result.Links, e.result.Outputs = []*Problem{u.problem}, nil, nil
+	e.result.Problems, e.result.Links, e.result.Guesses, e.result.Outputs = []*Problem{u.problem}, nil, nil, nil
 }
 
 // exporter turns evaluated values into a document.
@@ -211,6 +241,9 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
 	}
+	if needed, ok := get(out, "dependsOn").([]any); ok {
+		out["dependsOn"] = r.deployedBefore(needed)
+	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
 	}
@@ -228,6 +261,7 @@ func (x *exporter) resource(list []any, r *instance) []any {
 			out["properties"] = properties
 		}
 		properties["template"] = x.document(s)
+		r.checkArguments(s)
 	}
 	var children []any
 	for _, child := range r.children {
@@ -242,10 +276,28 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	return append(list, out)
 }
 
+// deployedBefore are the ids of a dependsOn, which may have symbolic names.
+func (r *instance) deployedBefore(needed []any) []any {
+	var ids []any
+	for _, v := range needed {
+		symbol, _ := v.(string)
+		if r.symbols[strings.ToLower(symbol)] == nil {
+			ids = append(ids, v)
+			continue
+		}
+		for _, other := range r.instances { // a loop has several of the symbol
+			if strings.EqualFold(other.symbol, symbol) && other.id != "" {
+				ids = append(ids, other.id)
+			}
+		}
+	}
+	return ids
+}
+
 // placed reports whether the resource's subscription and group were given. An id made of
 // defaults is left out: other documents know only the name.
 func (x *exporter) placed(r *instance) bool {
-	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().group() != x.options.group()
+	return x.options.Subscription != "" || x.options.ResourceGroup != "" || r.root().group() != x.base
 }
 
 // value escapes texts that look like expressions, and restores expressions that were not

@@ -107,7 +107,7 @@ var templates = []struct {
 			"uses": {` + nsgType + `, "name": "n", "properties": {"fqdn": "[reference('ip').dnsSettings.fqdn]", "one": "[reference('loop[1]').v]", "all": "[length(references('loop'))]", "old": "[reference('old').x]"}}}}`,
 		[]string{`publicIPAddresses ip {"dnsSettings":{"domainNameLabel":"x"}}`, `networkSecurityGroups g0 {"v":0}`, `networkSecurityGroups g1 {"v":1}`,
 			`networkSecurityGroups n {"all":2,"fqdn":"x.northeurope.cloudapp.azure.com","old":"[reference('old').x]","one":1}`},
-		[]string{"resources.uses.properties.old: exists already: only Azure knows its properties"}},
+		[]string{"resources.uses.properties.old: virtualNetworks/old is not in the template: only Azure knows its properties"}},
 	{"a nested template sees the outer parameters and variables", `{"parameters": {"p": {"type": "string", "defaultValue": "outer"}}, "variables": {"v": "ov"}, "resources": [` +
 		nested(`"mode": "Incremental", "template": {"parameters": {"p": {"type": "string", "defaultValue": "inner"}}, "variables": {"v": "iv"}, "resources": [
 			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "v": "[variables('v')]"}}]}`) + `]}`,
@@ -117,7 +117,7 @@ var templates = []struct {
 			"template": {"parameters": {"p": {"type": "string"}, "q": {"type": "string"}}, "resources": [
 			{`+nsgType+`, "name": "n", "properties": {"p": "[parameters('p')]", "q": "[parameters('q')]", "d": "[deployment().name]"}}]}`) + `]}`,
 		[]string{`deployments d`, `  networkSecurityGroups n {"d":"d","p":"outer!","q":"[parameters('q')]"}`},
-		[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no value"}},
+		[]string{"resources[0].properties.template.resources[0].properties.q: the parameter q (string) has no defaultValue, and the deployment at resources[0] passes no value for it"}},
 	{"outputs of a nested deployment", `{"resources": [` +
 		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": {"resources": [{`+nsgType+`, "name": "n", "properties": {"x": 5}}],
 			"outputs": {"x": {"type": "int", "value": "[reference('n').x]"}, "l": {"type": "array", "copy": {"count": 2, "input": "[copyIndex(1)]"}}}}`) +
@@ -163,7 +163,20 @@ var templates = []struct {
 	{"resources as an expression", `{"resources": "[variables('r')]"}`, nil, []string{"resources: allowed is no expression"}},
 	{"a resource as an expression", `{"resources": ["[variables('r')]"]}`, []string{"[variables('r')]"}, []string{"resources[0]: allowed is no expression"}},
 	{"the template of a deployment as an expression", `{"resources": [` + nested(`"template": "[variables('t')]"`) + `]}`, []string{`deployments d`},
-		[]string{"resources[0].properties.template: allowed is no expression"}},
+		[]string{"resources[0].properties.template: the template has no variable t"}},
+	{"the template of a deployment as the content of a file, as Bicep writes it", `{"variables": {"t": {"resources": [{` + nsgType + `, "name": "[[deployment().name]"}]}}, "resources": [` +
+		nested(`"expressionEvaluationOptions": {"scope": "inner"}, "template": "[variables('t')]"`) + `]}`, []string{`deployments d`, `  networkSecurityGroups d`}, nil},
+	{"the template of a deployment as no object", `{"resources": [` + nested(`"template": "[createArray()]"`) + `]}`, []string{`deployments d`},
+		[]string{"resources[0].properties.template: the template of a deployment is of type array; allowed is an object"}},
+	{"a resource that a deployment updates with what a later one has", `{"resources": [` +
+		nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": "[reference(resourceId('T/x', 'n')).a]"}}]}`) + `,` +
+		strings.Replace(nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": 1}}]}`), `"d"`, `"e"`, 1) + `]}`,
+		[]string{`deployments d`, `  x n {"a":1}`, `deployments e`, `  x n {"a":1}`}, nil},
+	{"a resource that a deployment updates with what it has", `{"resources": [{"type": "T/x", "name": "n", "properties": {"a": 1, "b": 2}}, ` +
+		nested(`"template": {"resources": [{"type": "T/x", "name": "n", "properties": {"a": "[reference('n').a]", "b": 3}}]}`) + `,
+		{"type": "T/y", "name": "m", "properties": {"a": "[reference('n').a]", "b": "[reference(resourceId('T/x', 'n')).b]"}}]}`,
+		[]string{`x n {"a":1,"b":2}`, `deployments d`, `  x n {"a":1,"b":3}`, `y m {"a":1,"b":"[reference(resourceId('T/x', 'n')).b]"}`},
+		[]string{"resources[2].properties.b: several times with different b, and which one holds is not known"}},
 }
 
 func TestTemplates(t *testing.T) {
@@ -246,7 +259,7 @@ func TestParameterFiles(t *testing.T) {
 	tests := []struct{ name, data, want, fault string }{
 		{"Azure's form", `{"$schema": "x", "contentVersion": "1.0.0.0", "parameters": {"a": {"value": 1}, "b": {"reference": {"keyVault": {}}}}}`, `{"a":1,"b":{}}`, ""},
 		{"the inner object alone", `{"a": {"value": [1]}}`, `{"a":[1]}`, ""},
-		{"a bare value", `{"parameters": {"a": 1}}`, "", "parameters.a: allowed is an object with a value"},
+		{"a bare value", `{"parameters": {"a": 1}}`, "", "line 1, column 22: parameters.a: allowed is an object with a value or a reference"},
 		{"a list", `[]`, "", "a parameters file holds an object"},
 	}
 	for _, tt := range tests {
@@ -258,7 +271,10 @@ func TestParameterFiles(t *testing.T) {
 				}
 				return
 			}
-			if got, _ := asJSON(values); err != nil || got != tt.want {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := asJSON(values.Values); err != nil || got != tt.want {
 				t.Errorf("got %s, %v, want %s", got, err, tt.want)
 			}
 		})
@@ -312,6 +328,54 @@ func TestLinkedTemplates(t *testing.T) {
 			}
 			if tt.problem != "" && (len(r.Problems) != 1 || r.Problems[0].File+": "+r.Problems[0].Place != tt.problem) {
 				t.Errorf("problems %v, want %s", r.Problems, tt.problem)
+			}
+		})
+	}
+}
+
+// A remote template that lies here is read: under the folder's address for sure, else with a note that it was guessed.
+func TestRemoteTemplatesThatLieHere(t *testing.T) {
+	const rules = `{"resources": [{"type": "T/x", "name": "linked"}]}`
+	for _, tt := range []struct {
+		name, link, artifacts, folder string
+		files                         []string
+		read, guess, unread           string
+	}{
+		{name: "below _artifactsLocation", link: "[uri(parameters('_artifactsLocation'), concat('nested/rules.json', parameters('_artifactsLocationSasToken')))]",
+			artifacts: "https://example.com/t/", files: []string{"dir/nested/rules.json"}, read: "dir/nested/rules.json"},
+		{name: "below _artifactsLocation, though the end of the path lies here too", link: "[concat(parameters('_artifactsLocation'), '/none/rules.json')]",
+			artifacts: "https://example.com/t", files: []string{"dir/rules.json"}, unread: "https://example.com/t/none/rules.json is remote and is not fetched"},
+		{name: "below _artifactsLocation, out of the folder", link: "[uri(parameters('_artifactsLocation'), '../rules.json')]",
+			artifacts: "https://example.com/t/", files: []string{"rules.json"}, unread: "is remote and is not fetched"},
+		{name: "by the end of its path", link: "https://example.com/a/b/nested/rules.json?sig=x", files: []string{"dir/nested/rules.json", "dir/rules.json"},
+			read: "dir/nested/rules.json", guess: "https://example.com/a/b/nested/rules.json is read from dir/nested/rules.json, because their paths end alike"},
+		{name: "the template itself is no template that it links", link: "https://example.com/a/main.json", files: []string{"dir/main.json"}, unread: "is remote and is not fetched"},
+		{name: "in another part of the folder", link: "[uri(deployment().properties.templateLink.uri, '../shared/rules.json')]", folder: ".",
+			files: []string{"shared/rules.json"}, read: "shared/rules.json"},
+		{name: "out of the folder", link: "[uri(deployment().properties.templateLink.uri, '../../shared/rules.json')]", folder: ".",
+			files: []string{"../shared/rules.json"}, unread: "is not below the folder of the template"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			read := ""
+			r := evaluateText(t, `{"parameters": {"_artifactsLocation": {"type": "string", "defaultValue": "`+tt.artifacts+`"}, "_artifactsLocationSasToken": {"type": "string", "defaultValue": "?sas"}},
+				"resources": [{"type": "Microsoft.Resources/deployments", "name": "d", "properties": {"templateLink": {"uri": "`+tt.link+`"}}}]}`,
+				Options{File: "dir/main.json", Folder: tt.folder, ReadFile: func(path string) ([]byte, error) {
+					if !slices.Contains(tt.files, path) {
+						return nil, errors.New("no such file")
+					}
+					read = path
+					return []byte(rules), nil
+				}})
+			if read != tt.read || (tt.read != "") != slices.Contains(names(r.Document), "  x linked") {
+				t.Errorf("read %q, want %q: %q", read, tt.read, names(r.Document))
+			}
+			for _, list := range []struct {
+				got  []*Problem
+				want string
+			}{{r.Guesses, tt.guess}, {r.Links, tt.unread}} {
+				if (list.want != "") != (len(list.got) == 1) || list.want != "" && !strings.Contains(list.got[0].Message, list.want) {
+					t.Errorf("got %v, want %q", list.got, list.want)
+				}
 			}
 		})
 	}
@@ -419,6 +483,9 @@ var bombs = []struct{ name, template string }{
 	{"indexOf of shared arrays", shared("indexOf(createArray(variables('v39')), variables('v39'))")},
 	{"union of shared arrays", shared("union(createArray(variables('v39')), createArray(variables('v39')))")},
 	{"intersection of shared arrays", shared("intersection(createArray(variables('v39')), createArray(variables('v39')))")},
+	{"references to a long list", `{"resources": [{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"subnets": [` +
+		strings.TrimSuffix(strings.Repeat(`{"name": "s"},`, 3000), ",") + `]}},
+		{"type": "T/x", "name": "n", "properties": {"copy": [{"name": "a", "count": 800, "input": {"copy": [{"name": "b", "count": 800, "input": "[reference('v').subnets[0].id]"}]}}]}}]}`},
 	{"an endless function", `{"functions": [{"namespace": "o", "members": {"f": {"parameters": [], "output": {"value": "[o.f()]"}}}}], "resources": [{"type": "T/x", "name": "[o.f()]"}]}`},
 }
 

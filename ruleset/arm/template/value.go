@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/nsgd/nsgd/ruleset/arm/jsonkeys"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 )
 
 // unresolved stands for the value of an expression that cannot be evaluated.
@@ -171,28 +171,13 @@ func asJSON(v any) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// parseJSON reads a value with numbers as they are written. A key that an object has twice, in whatever case, is an
-// error.
+// parseJSON reads a value with numbers as they are written. An error begins with its line and column.
 func parseJSON(data string) (any, error) {
-	decoder := json.NewDecoder(strings.NewReader(data))
-	decoder.UseNumber()
-	var v any
-	if err := decoder.Decode(&v); err != nil {
+	d, err := jsonc.Parse([]byte(data), nil)
+	if err != nil {
 		return nil, err
 	}
-	if decoder.More() {
-		return nil, fmt.Errorf("there is something after the value")
-	}
-	if err := jsonkeys.Check([]byte(data), true); err != nil {
-		return nil, err
-	}
-	return v, nil
-}
-
-// parseFile reads a file's value.
-func parseFile(data []byte) (any, error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	return parseJSON(string(data))
+	return d.Value, nil
 }
 
 func sortedKeys(object map[string]any) []string { return slices.Sorted(maps.Keys(object)) }

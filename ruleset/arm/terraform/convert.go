@@ -33,6 +33,7 @@ func init() {
 		"azurerm_virtual_network":            {convert: network, kind: "virtualNetworks", data: true},
 		"azurerm_route_table":                {convert: routeTable, kind: "routeTables", data: true},
 		"azurerm_network_interface":          {convert: networkInterface, kind: "networkInterfaces", data: true},
+		"azurerm_private_endpoint":           {convert: privateEndpoint, kind: "privateEndpoints"},
 		"azurerm_subnet": {
 			convert: child(subnet), kind: "subnets", parent: "virtual_network_name", parentKind: "virtualNetworks", data: true,
 		},
@@ -236,7 +237,32 @@ func subnet(values map[string]any) map[string]any {
 	if id := values["security_group"]; !empty(id) {
 		out["networkSecurityGroup"] = map[string]any{"id": id}
 	}
+	// Before version 4 of the provider these were flags, the oldest one with the opposite meaning.
+	switch {
+	case !empty(values["private_endpoint_network_policies"]):
+		out["privateEndpointNetworkPolicies"] = values["private_endpoint_network_policies"]
+	case values["private_endpoint_network_policies_enabled"] == true, values["enforce_private_link_endpoint_network_policies"] == false:
+		out["privateEndpointNetworkPolicies"] = "Enabled"
+	}
 	return out
+}
+
+// privateEndpoint has the addresses that it asks for, or else the one that it has got.
+func privateEndpoint(c *converter, r *resource) {
+	out := translate(r.values, map[string]string{"subnet_id": "subnet", "custom_network_interface_name": "customNetworkInterfaceName"})
+	addresses := r.values["ip_configuration"]
+	if empty(addresses) {
+		addresses = r.values["private_service_connection"]
+	}
+	list, _ := addresses.([]any)
+	configurations := []any{}
+	for _, v := range list {
+		if block, _ := v.(map[string]any); !empty(block["private_ip_address"]) {
+			configurations = append(configurations, map[string]any{"name": text(block, "name"), "properties": translate(block, configurationFields)})
+		}
+	}
+	out["ipConfigurations"] = configurations
+	c.add(r, out)
 }
 
 // blocks turns a list of blocks into ARM's list of children. A text that stands for an

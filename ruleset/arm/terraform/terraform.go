@@ -50,6 +50,7 @@ type resource struct {
 	kind, name      string
 	data            bool
 	values          map[string]any
+	unknown         map[string]any // the fields that a plan leaves open, until they are filled in
 }
 
 // converter collects a document's resources.
@@ -162,22 +163,29 @@ var networkKinds = []string{
 // unknowns fills in values that Terraform knows only after apply, or texts that stand for
 // them.
 func (c *converter) unknowns(changes []any) {
-	for turn := range 3 {
-		for _, v := range changes {
-			change, _ := v.(map[string]any)
-			r := c.byAddress[text(change, "address")]
-			after := object(object(change, "change"), "after_unknown")
-			if r == nil || after == nil || r.data || kinds[r.kind].order() != turn {
-				continue
-			}
-			r.values = c.fill(r, r.address, r.values, after, c.config.expressions(r))
+	for _, v := range changes {
+		change, _ := v.(map[string]any)
+		if r := c.byAddress[text(change, "address")]; r != nil && !r.data {
+			r.unknown = object(object(change, "change"), "after_unknown")
 		}
+	}
+	for _, r := range c.resources {
+		c.complete(r)
 	}
 	for _, v := range changes {
 		change, _ := v.(map[string]any)
 		if r := c.byAddress[text(change, "address")]; r != nil && !r.data {
 			c.dynamic(r, object(object(change, "change"), "after_unknown"))
 		}
+	}
+}
+
+// complete fills in a resource's unknown values, after those of the resources that it
+// refers to.
+func (c *converter) complete(r *resource) {
+	if unknown := r.unknown; unknown != nil {
+		r.unknown = nil // a circle ends here
+		r.values = c.fill(r, r.address, r.values, unknown, c.config.expressions(r))
 	}
 }
 
@@ -305,6 +313,7 @@ func (c *converter) refer(r *resource, at, field string, expression any) any {
 }
 
 func (c *converter) attribute(r *resource, name string) any {
+	c.complete(r)
 	if name == ".name" {
 		return text(r.values, "name")
 	}

@@ -226,6 +226,14 @@ func TestAPlanWhoseReferencesGoInCirclesIsRead(t *testing.T) {
 	if id := text(object(byID(r, "/subnets/s"), "networkSecurityGroup"), "id"); id != "[azurerm_subnet.s.network_security_group_id]" {
 		t.Errorf("the group of the subnet is %q", id)
 	}
+	refers := func(name, other string) [4]string {
+		return [4]string{"azurerm_subnet." + name, `"name": "` + name + `", "virtual_network_name": "v"`, `"network_security_group_id": true`,
+			`"network_security_group_id": {"references": ["azurerm_subnet.` + other + `.id", "azurerm_subnet.` + other + `"]}`}
+	}
+	r = Convert(planOf(t, refers("a", "b"), refers("b", "a")))
+	if id := text(object(byID(r, "/subnets/a"), "networkSecurityGroup"), "id"); !strings.HasSuffix(id, "/subnets/b") {
+		t.Errorf("the first refers to %q", id)
+	}
 }
 
 func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
@@ -302,4 +310,26 @@ func FuzzConvert(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// A subnet before its network had no network: names and ids were taken before they were known.
+func TestAPlansResourcesComeInAnyOrder(t *testing.T) {
+	resources := [][4]string{
+		{"azurerm_subnet.s", `"name": "web"`, `"virtual_network_name": true`, `"virtual_network_name": {"references": ["azurerm_virtual_network.v.name", "azurerm_virtual_network.v"]}`},
+		{"azurerm_virtual_network.v", `"address_space": ["10.0.0.0/16"]`, `"name": true`, `"name": {"references": ["random_pet.p.id", "random_pet.p"]}`},
+		{"azurerm_network_interface.n", `"name": "n", "ip_configuration": [{"name": "c"}]`, `"ip_configuration": [{"subnet_id": true}]`,
+			`"ip_configuration": [{"name": {"constant_value": "c"}, "subnet_id": {"references": ["azurerm_subnet.s.id", "azurerm_subnet.s"]}}]`},
+	}
+	const network = "/virtualNetworks/[azurerm_virtual_network.v.name]"
+	for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {2, 1, 0}} {
+		var ordered [][4]string
+		for _, i := range order {
+			ordered = append(ordered, resources[i])
+		}
+		r := Convert(planOf(t, ordered...))
+		configuration := list(byID(r, "/networkInterfaces/n"), "ipConfigurations")[0].(map[string]any)
+		if got := text(object(object(configuration, "properties"), "subnet"), "id"); byID(r, network) == nil || byID(r, network+"/subnets/web") == nil || !strings.HasSuffix(got, network+"/subnets/web") {
+			t.Errorf("order %v: the subnet is %q, of %v", order, got, r.Resources)
+		}
+	}
 }

@@ -160,15 +160,3 @@ func configured(to, list string) func(*converter, *resource) {
 		}
 	}
 }
-
-// order is the turn in which a resource gets its id. Ids of a load balancer's parts contain
-// the load balancer's id, and rules refer to pools and probes.
-func (k conversion) order() int {
-	switch {
-	case k.kind == "backendAddressPools" || k.kind == "probes":
-		return 0
-	case k.within != "":
-		return 1
-	}
-	return 2
-}

@@ -1,6 +1,4 @@
-// Package jsonkeys finds keys that an object of a JSON document has twice. encoding/json lets the last one win, and ARM
-// does not tell cases apart: a reader of such a document could see another value than Azure does.
-package jsonkeys
+package jsonc
 
 import (
 	"bytes"
@@ -28,10 +26,11 @@ type object struct {
 	known map[string]int // by folded text, of an object with more than few keys
 }
 
-// Check fails at the first key that an object has twice, with both places. With anyCase, keys that differ in case alone
-// are the same. data is valid JSON: a value, and white space behind it.
-func Check(data []byte, anyCase bool) error {
-	c := checker{data: data, anyCase: anyCase}
+// checkKeys fails at the first key that an object has twice, with both places. With anyCase, keys that differ in case
+// alone are the same. The text is valid JSON.
+func (t *text) checkKeys(anyCase bool) error {
+	data := t.standard
+	c := checker{text: t, data: data, anyCase: anyCase}
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
 		case '{', '[':
@@ -80,6 +79,7 @@ func endOfText(data []byte, i int) int {
 }
 
 type checker struct {
+	text       *text
 	data       []byte
 	anyCase    bool
 	open       []object
@@ -156,7 +156,7 @@ func (c *checker) twice(first, second *key) error {
 	if !bytes.Equal(first.text, second.text) {
 		again = fmt.Sprintf(" as %q; case does not count", clip(first.text))
 	}
-	return fmt.Errorf("%s: the object has the key %q twice: %s%s", position(c.data, second.at), clip(second.text), position(c.data, first.at), again)
+	return fmt.Errorf("%s: the object has the key %q twice: %s%s", c.text.position(second.at), clip(second.text), c.text.position(first.at), again)
 }
 
 func clip(text []byte) string {
@@ -165,10 +165,4 @@ func clip(text []byte) string {
 		return strings.ToValidUTF8(string(text[:most]), "") + "..."
 	}
 	return string(text)
-}
-
-// position is the line and column, in bytes, of an offset.
-func position(data []byte, offset int) string {
-	before := data[:offset]
-	return fmt.Sprintf("line %d, column %d", 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n'))
 }

@@ -1,0 +1,128 @@
+package arm
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// CodeSubnetFull is Azure's.
+const CodeSubnetFull = "SubnetIsFull"
+
+// reservedAddresses is how many addresses Azure keeps at the beginning of each prefix of a
+// subnet. It keeps the last one too.
+const reservedAddresses = 4
+
+// dynamicAddress is an ipConfiguration without an address.
+type dynamicAddress struct {
+	f     *fields
+	nic   *policy.NetworkInterface
+	index int
+	ipv6  bool
+}
+
+// assignments are the addresses that were chosen in a subnet.
+type assignments struct {
+	subnet *policy.Subnet
+	file   string // of the first
+	chosen []string
+}
+
+// reserveAddresses keeps the addresses that frontends of load balancers have from being chosen.
+func (l *loader) reserveAddresses(r *resource) {
+	frontends, _ := propertyOf(r.body, kindPaths[frontendKind]).([]any)
+	for _, v := range frontends {
+		frontend, _ := v.(map[string]any)
+		reference, _ := propertyOf(frontend, "subnet").(map[string]any)
+		id, _ := lookup(reference, "id").(string)
+		text, _ := propertyOf(frontend, "privateIPAddress").(string)
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			continue
+		}
+		if e, _ := l.index.resolve(subnetKind, id, r.file); e != nil && e.object != nil {
+			l.reserved[usedAddress{e.object.(*policy.Subnet).VirtualNetwork, a}] = true
+		}
+	}
+}
+
+// assignAddresses chooses the addresses of ipConfigurations that have none. All that are
+// written down are known.
+func (l *loader) assignAddresses() {
+	for _, d := range l.dynamic {
+		c := &d.nic.IPConfigurations[d.index]
+		c.Address = l.assign(d.f, c.Subnet, d.ipv6)
+	}
+}
+
+// assign chooses the subnet's first free address of a family; not valid when there is none,
+// which is a fault.
+func (l *loader) assign(f *fields, s *policy.Subnet, ipv6 bool) (a netip.Addr) {
+	const field = "privateIPAddress"
+	family, any := "IPv4", false
+	if ipv6 {
+		family = "IPv6"
+	}
+	for _, p := range s.Prefixes {
+		if p.Addr().Is6() != ipv6 {
+			continue
+		}
+		any = true
+		if a = l.firstFree(s.VirtualNetwork, p); a.IsValid() {
+			break
+		}
+	}
+	switch {
+	case a.IsValid():
+	case any:
+		f.fault(CodeSubnetFull, field, "", "Subnet %s has no free %s address: Azure keeps the first %d and the last of each prefix", s.Name, family, reservedAddresses)
+		return a
+	case len(s.Prefixes) > 0:
+		f.fault(CodeAddressNotInSubnet, field, "", "subnet %q of virtual network %q has no %s prefix: %s", s.Name, s.VirtualNetwork.Name, family, listedPrefixes(s.Prefixes))
+		return a
+	default: // its prefixes are faulty, and reported
+		return a
+	}
+	l.checkAddress(f, &policy.IPConfiguration{Subnet: s, Address: a})
+	i := slices.IndexFunc(l.assigned, func(have *assignments) bool { return have.subnet == s })
+	if i < 0 {
+		i = len(l.assigned)
+		l.assigned = append(l.assigned, &assignments{subnet: s, file: f.file})
+	}
+	l.assigned[i].chosen = append(l.assigned[i].chosen, f.place+" "+a.String())
+	return a
+}
+
+// firstFree is the first address of a subnet's prefix that nobody has; not valid when there
+// is none.
+func (l *loader) firstFree(v *policy.VirtualNetwork, p netip.Prefix) netip.Addr {
+	a, known := l.nextFree[usedAddress{v, p.Addr()}]
+	if !known {
+		a = p.Addr()
+		for range reservedAddresses {
+			a = a.Next()
+		}
+	}
+	for last := netipx.PrefixLastIP(p); a.IsValid() && a.Less(last); a = a.Next() {
+		key := usedAddress{v, a}
+		if _, used := l.addresses[key]; !used && !l.reserved[key] {
+			l.nextFree[usedAddress{v, p.Addr()}] = a
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// warnOfAssigned says which addresses were chosen.
+func (l *loader) warnOfAssigned() {
+	for _, s := range l.assigned {
+		l.warn(ruleset.Fault{Code: CodeAddressNotAssigned, File: s.file, Field: "privateIPAddress",
+			Resource: strings.Join([]string{kindPaths[networkKind], s.subnet.VirtualNetwork.Name, kindPaths[subnetKind], s.subnet.Name}, "/"),
+			Message:  "Azure assigns these addresses when it deploys; taken here are the first free ones: " + ruleset.Listed(s.chosen) + "; --runtime or the field gives others"})
+	}
+}

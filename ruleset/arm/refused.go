@@ -1,0 +1,144 @@
+package arm
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// Azure's codes for what it checks and nothing here needs.
+const (
+	CodeInvalidDomainLabel   = "InvalidDomainNameLabel"
+	CodeGlobalBasic          = "GlobalPublicIPAddressNotSupportedForBasicPublicIpAddress"
+	CodeInvalidDNSServer     = "NetcfgInvalidDnsServer"
+	CodeEncryptionIncomplete = "MustSpecifyBothEncryptionIntentAndEnforcementPolicy"
+	CodeGroupAtGatewaySubnet = "NetworkSecurityGroupCannotBeAttachedToGatewaySubnet"
+	CodeGroupAtBastionSubnet = "NetworkSecurityGroupNotCompliantForAzureBastionSubnet"
+	CodeGroupAtManagedSubnet = "SubnetInvalidNetworkSecurityGroup" // ours
+)
+
+// Subnets with a purpose by their name.
+const (
+	bastionSubnet = "AzureBastionSubnet"
+	gatewaySubnet = "GatewaySubnet"
+)
+
+// managedSubnets hold services that Azure itself protects; no NSG stands there.
+var managedSubnets = []string{"AzureFirewallSubnet", "AzureFirewallManagementSubnet", "RouteServerSubnet"}
+
+// domainLabel is what Azure takes as a domain name label. Capitals, which it refuses, are taken: published
+// templates have placeholders of them.
+var domainLabel = regexp.MustCompile(`^[a-z][a-z0-9-]{1,61}[a-z0-9]$`)
+
+// known is a field's text in an object, empty for an expression: what nothing here needs may stay open.
+func known(object map[string]any, field string) string {
+	if text := textOf(object, field); !isExpression(text) {
+		return text
+	}
+	return ""
+}
+
+// checkPublic checks the name and the tier of a public address.
+func (f *fields) checkPublic(r *resource, p *policy.PublicIPAddress) {
+	names, _ := lookup(f.values, "dnsSettings").(map[string]any)
+	if label := known(names, "domainNameLabel"); label != "" && !domainLabel.MatchString(strings.ToLower(label)) {
+		f.fault(CodeInvalidDomainLabel, "domainNameLabel", label,
+			"allowed are 3 to 63 lower case letters, digits and hyphens, with a letter first and no hyphen last")
+	}
+	sku, _ := lookup(r.body, "sku").(map[string]any)
+	if strings.EqualFold(known(sku, "tier"), "Global") && p.SKU == policy.SKUBasic {
+		f.fault(CodeGlobalBasic, "sku", "Global", "allowed with SKU Basic is the tier Regional")
+	}
+}
+
+// checkNATPools checks the ports of inbound NAT pools, which are not read otherwise.
+func (b *balancer) checkNATPools() {
+	for _, body := range b.f.objects("inboundNatPools") {
+		f := b.f.l.readTranslating(b.r.file, b.r.place()+"/inboundNatPools/"+textOf(body, "name"), body)
+		f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
+		f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
+		f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
+	}
+}
+
+// checkOptions checks the DNS servers and the encryption of a virtual network.
+func (f *fields) checkOptions() {
+	options, _ := lookup(f.values, "dhcpOptions").(map[string]any)
+	servers, _ := lookup(options, "dnsServers").([]any)
+	for _, v := range servers {
+		if text, ok := v.(string); ok && text != "" && !isExpression(text) {
+			if _, err := netip.ParseAddr(text); err != nil {
+				f.fault(CodeInvalidDNSServer, "dnsServers", text, "allowed are IPv4 and IPv6 addresses")
+			}
+		}
+	}
+	encryption, _ := lookup(f.values, "encryption").(map[string]any)
+	if lookup(encryption, "enabled") == true && lookup(encryption, "enforcement") == nil {
+		f.fault(CodeEncryptionIncomplete, "encryption", asText(encryption), "enforcement is needed too; allowed are AllowUnencrypted and DropUnencrypted")
+	}
+}
+
+// checkSpecial checks the subnets that have a purpose by their name.
+func (f *fields) checkSpecial(s *policy.Subnet) {
+	g := s.NetworkSecurityGroup
+	if g == nil {
+		return
+	}
+	const field = "networkSecurityGroup"
+	switch {
+	case strings.EqualFold(s.Name, gatewaySubnet):
+		f.fault(CodeGroupAtGatewaySubnet, field, g.ID, "Network security group %s cannot be attached to %s %s.", g.Name, gatewaySubnet, s.ID)
+	case strings.EqualFold(s.Name, bastionSubnet):
+		if missing := missingForBastion(g); missing != "" {
+			f.fault(CodeGroupAtBastionSubnet, field, g.ID, "Network security group %s does not have necessary rules for Azure Bastion Subnet %s: %s", g.Name, s.Name, missing)
+		}
+	default:
+		for _, name := range managedSubnets {
+			if strings.EqualFold(s.Name, name) {
+				f.fault(CodeGroupAtManagedSubnet, field, g.ID, "no network security group can stand before %s, which Azure itself protects", name)
+			}
+		}
+	}
+}
+
+// missingForBastion is a rule that a bastion needs and a group has not; empty: it has them. Default rules
+// don't count (azure-docs issue 80806).
+func missingForBastion(g *ruleset.NSG) string {
+	for _, need := range []struct {
+		direction ruleset.Direction
+		tag       string
+		port      uint16
+	}{
+		{ruleset.Inbound, "GatewayManager", 443}, {ruleset.Outbound, "AzureCloud", 443},
+		{ruleset.Outbound, ruleset.TagVirtualNetwork, 22}, {ruleset.Outbound, ruleset.TagVirtualNetwork, 3389},
+	} {
+		rules := g.Ordered(need.direction)
+		first := slices.IndexFunc(rules, func(r ruleset.Rule) bool {
+			peer := &r.Source
+			if need.direction == ruleset.Outbound {
+				peer = &r.Destination
+			}
+			return r.AppliesTo(ruleset.TCP, need.port) && coversTag(peer, need.tag)
+		})
+		if first < 0 || rules[first].Default || rules[first].Access == ruleset.Deny {
+			return fmt.Sprintf("a rule of its own must allow %s TCP %d with %s", strings.ToLower(need.direction.String()), need.port, need.tag)
+		}
+	}
+	return ""
+}
+
+// coversTag reports that a peer holds all addresses of a tag: VirtualNetwork, or one of Azure's services.
+func coversTag(p *ruleset.Peer, tag string) bool {
+	for _, all := range p.Prefixes {
+		if all.Bits() == 0 {
+			return true
+		}
+	}
+	public := p.Tag == ruleset.TagInternet && tag != ruleset.TagVirtualNetwork
+	return p.Any || public || strings.EqualFold(p.Tag, tag)
+}

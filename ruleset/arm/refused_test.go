@@ -1,0 +1,96 @@
+package arm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What Azure refuses is refused with its code, though nothing here needs the value.
+func TestWhatAzureRefuses(t *testing.T) {
+	public := func(sku, properties string) string {
+		return `{"name": "p", "type": "Microsoft.Network/publicIPAddresses", ` + sku + `"properties": {"publicIPAllocationMethod": "Static", "ipAddress": "198.51.100.1"` + properties + `}}`
+	}
+	network := func(properties string) string {
+		return `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}` + properties + `}}`
+	}
+	balancer := func(parts string) string {
+		return "[" + public(`"sku": {"name": "Standard"}, `, "") + `, {"name": "l", "type": "Microsoft.Network/loadBalancers", "sku": {"name": "Standard"}, "properties": {
+			"frontendIPConfigurations": [{"name": "fe", "properties": {"publicIPAddress": {"id": "p"}}}], "backendAddressPools": [{"name": "b"}], ` + parts + `}}]`
+	}
+	pool := func(ports string) string {
+		return balancer(`"inboundNatPools": [{"name": "r", "properties": {"frontendIPConfiguration": {"id": "l/fe"}, "protocol": "Tcp", ` + ports + `}}]`)
+	}
+	probe := func(properties string) string {
+		return balancer(`"probes": [{"name": "h", "properties": {` + properties + `}}]`)
+	}
+	subnet := func(name string, rules ...string) string {
+		return fmt.Sprintf(`[{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "properties": {"securityRules": [%s]}}, %s]`, strings.Join(rules, ","),
+			network(`, "subnets": [{"name": "`+name+`", "properties": {"addressPrefix": "10.0.0.0/24", "networkSecurityGroup": {"id": "g"}}}]`))
+	}
+	priority := 100
+	rule := func(direction, source, destination, port string) string {
+		priority++
+		return fmt.Sprintf(`{"name": "r%d", "properties": {"priority": %d, "direction": %q, "access": "Allow", "protocol": "Tcp", "sourceAddressPrefix": %q,
+			"sourcePortRange": "*", "destinationAddressPrefix": %q, "destinationPortRange": %q}}`, priority, priority, direction, source, destination, port)
+	}
+	manager, cloud := rule("Inbound", "GatewayManager", "*", "443"), rule("Outbound", "*", "AzureCloud", "443")
+	ssh, rdp := rule("Outbound", "*", "VirtualNetwork", "22"), rule("Outbound", "*", "VirtualNetwork", "3389")
+	for _, tt := range []struct{ name, document, want string }{
+		{"a name with an underscore", public("", `, "dnsSettings": {"domainNameLabel": "l-a_b"}`), CodeInvalidDomainLabel},
+		{"a name", public("", `, "dnsSettings": {"domainNameLabel": "shop-1"}`), ""},
+		{"a name that is open", public("", `, "dnsSettings": {"domainNameLabel": "[parameters('n')]"}`), ""},
+		{"a global address of SKU Basic", public(`"sku": {"name": "Basic", "tier": "Global"}, `, ""), CodeGlobalBasic},
+		{"a global address", public(`"sku": {"name": "Standard", "tier": "Global"}, `, ""), ""},
+		{"a DNS server", network(`, "dhcpOptions": {"dnsServers": ["10.0.0.4", "0"]}`), CodeInvalidDNSServer},
+		{"an open DNS server", network(`, "dhcpOptions": {"dnsServers": ["[parameters('dns')]"]}`), ""},
+		{"half an encryption", network(`, "encryption": {"enabled": true}`), CodeEncryptionIncomplete},
+		{"a whole one", network(`, "encryption": {"enabled": true, "enforcement": "AllowUnencrypted"}`), ""},
+		{"a pool's first port", pool(`"frontendPortRangeStart": 70000, "frontendPortRangeEnd": 70001, "backendPort": 22`), CodePortRange + " " + CodePortRange},
+		{"a pool's backend port", pool(`"frontendPortRangeStart": 1, "frontendPortRangeEnd": 2, "backendPort": 0`), CodePortRange},
+		{"a path of a TCP probe", probe(`"protocol": "Tcp", "port": 80, "requestPath": "/h"`), CodeProbePath},
+		{"a probe's interval", probe(`"protocol": "Tcp", "port": 80, "intervalInSeconds": 4`), CodeProbeInterval},
+		{"an interval of more than 31 bits", probe(`"protocol": "Tcp", "port": 80, "intervalInSeconds": 2147483648`), CodeInvalidRequestFormat},
+		{"a number of probes", probe(`"protocol": "Tcp", "port": 80, "numberOfProbes": 0`), CodeProbeNumber},
+		{"a probe's port", probe(`"protocol": "Tcp", "port": 65536`), CodePortRange},
+		{"an idle timeout", public("", `, "idleTimeoutInMinutes": 31`), CodePublicIdle},
+		{"a group at a gateway's subnet", subnet("gatewaysubnet"), CodeGroupAtGatewaySubnet},
+		{"a group at a firewall's subnet", subnet("AzureFirewallSubnet"), CodeGroupAtManagedSubnet},
+		{"a bastion's subnet", subnet("AzureBastionSubnet", manager, cloud, ssh, rdp), ""},
+		{"a bastion without its manager", subnet("AzureBastionSubnet", cloud, ssh, rdp), CodeGroupAtBastionSubnet},
+		{"a bastion with the default rules only", subnet("AzureBastionSubnet", manager), CodeGroupAtBastionSubnet},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if joinedCodes(d.Faults) != tt.want || len(d.Unresolved) > 0 {
+				t.Errorf("faults %v, unresolved %v, want %q", d.Faults, d.Unresolved, tt.want)
+			}
+		})
+	}
+}
+
+func TestResourcesThatBelongTogetherAreInOneRegion(t *testing.T) {
+	const document = `[{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "location": "GROUP", "properties": {"securityRules": []}},
+		{"name": "v", "type": "Microsoft.Network/virtualNetworks", "location": "West Europe", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "networkSecurityGroup": {"id": "g"}}}]}},
+		{"name": "n", "type": "Microsoft.Network/networkInterfaces", "location": "NIC", "properties": {"ipConfigurations": [{"name": "c",
+			"properties": {"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}}]}}]`
+	for _, tt := range []struct{ group, nic, want string }{
+		{"westeurope", "westeurope", ""},
+		{"", "", ""},
+		{"[resourceGroup().location]", "westEurope", ""},
+		{"northeurope", "westeurope", CodeInvalidResourceReference},
+		{"westeurope", "northeurope", CodeInvalidResourceReference},
+	} {
+		d := Parse("test.json", []byte(strings.NewReplacer("GROUP", tt.group, "NIC", tt.nic).Replace(document)))
+		if joinedCodes(d.Faults) != tt.want {
+			t.Errorf("group in %q, interface in %q: %v", tt.group, tt.nic, d.Faults)
+		}
+	}
+}
+
+func TestWhoseCodeAFaultHas(t *testing.T) {
+	if OwnCode("SecurityRuleConflict") || !OwnCode(CodeNothingRead) || !OwnCode("SecurityRuleInvalidAccess") {
+		t.Error("Azure's codes are not told from ours")
+	}
+}

@@ -1,0 +1,150 @@
+package arm
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Our own codes for properties, in Documents.Warnings.
+const (
+	// CodeUnknownProperty is for a property that is nearly spelled like one that is read.
+	CodeUnknownProperty = "UnknownProperty"
+	// CodePropertyNotRead is for a property that changes what happens to packets, and that is read past.
+	CodePropertyNotRead = "PropertyNotRead"
+)
+
+// schema holds the properties that are read, by the kind of the object as places of faults name it.
+// Azure has more of them: a property that is near to none of these is read past without a word.
+var schema = map[string][]string{
+	kindPaths[groupKind]: {"securityRules", "defaultSecurityRules", "flushConnection", "resourceGuid"},
+	kindPaths[ruleKind]:  ruleProperties(),
+	kindPaths[networkKind]: {"addressSpace", "subnets", "virtualNetworkPeerings", "flowTimeoutInMinutes", "dhcpOptions", "encryption",
+		"enableDdosProtection", "enableVmProtection"},
+	kindPaths[subnetKind]: {"addressPrefix", "addressPrefixes", "networkSecurityGroup", "routeTable", "natGateway", "defaultOutboundAccess",
+		"privateEndpointNetworkPolicies", "privateLinkServiceNetworkPolicies", "serviceEndpoints", "serviceEndpointPolicies", "delegations"},
+	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
+		"useRemoteGateways", "peerCompleteVnets", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
+	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
+		"virtualMachine", "privateEndpoint"},
+	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
+		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules"},
+	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
+	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},
+	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings"},
+	kindPaths[privateEndpointKind]: {"subnet", "networkInterfaces", "ipConfigurations", "applicationSecurityGroups", "customNetworkInterfaceName",
+		"privateLinkServiceConnections", "manualPrivateLinkServiceConnections", "customDnsConfigs"},
+	kindPaths[natGatewayKind]: {"publicIpAddresses", "publicIpAddressesV6", "publicIpPrefixes", "publicIpPrefixesV6", "idleTimeoutInMinutes",
+		"subnets"},
+	kindPaths[loadBalancerKind]: {"frontendIPConfigurations", "backendAddressPools", "loadBalancingRules", "probes", "inboundNatRules",
+		"inboundNatPools", "outboundRules"},
+	kindPaths[frontendKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "publicIPAddress", "publicIPPrefix",
+		"subnet", "inboundNatRules", "inboundNatPools"},
+	kindPaths[probeKind]: {"protocol", "port", "requestPath", "intervalInSeconds", "numberOfProbes", "probeThreshold"},
+	"loadBalancingRules": {"frontendIPConfiguration", "backendAddressPool", "backendAddressPools", "probe", "protocol", "frontendPort",
+		"backendPort", "loadDistribution", "enableFloatingIP", "enableTcpReset", "disableOutboundSnat", "idleTimeoutInMinutes"},
+	kindPaths[natRuleKind]: {"frontendIPConfiguration", "backendAddressPool", "backendIPConfiguration", "protocol", "frontendPort",
+		"backendPort", "frontendPortRangeStart", "frontendPortRangeEnd", "enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
+	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
+}
+
+func ruleProperties() (names []string) {
+	for _, f := range ruleset.SecurityRuleFields {
+		names = append(names, f.Names()...)
+	}
+	return names
+}
+
+// spellings are the properties of schema in lower case.
+var spellings = func() map[string]map[string]bool {
+	all := map[string]map[string]bool{}
+	for kind, names := range schema {
+		all[kind] = map[string]bool{}
+		for _, name := range names {
+			all[kind][strings.ToLower(name)] = true
+		}
+	}
+	return all
+}()
+
+// notRead are the properties that change what happens to packets, and that nothing here does.
+var notRead = map[string][]struct{ name, harmless, what string }{
+	kindPaths[networkKind]: {{"privateEndpointVNetPolicies", "Disabled", "peers get the same routes to private endpoints as without it"}},
+	kindPaths[subnetKind]:  {{"serviceEndpointPolicies", "", "service endpoints lead to every account of the service"}},
+	kindPaths[peeringKind]: {{"enableOnlyIPv6Peering", "", "IPv4 is peered too"}},
+	kindPaths[configurationKind]: {
+		{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},
+	kindPaths[frontendKind]: {{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},
+	kindPaths[probeKind]:    {{"noHealthyBackendsBehavior", "AllProbedDown", "without a healthy backend nothing is let in"}},
+	kindPaths[natGatewayKind]: {
+		{"sourceVirtualNetwork", "", "only the subnets that name the gateway use it"}},
+	"loadBalancerBackendAddresses": {{"adminState", "None", "the probe alone says whether the backend is up"}},
+}
+
+// minSpelling is the least length of a property for which a near name is looked for: short words are near by chance.
+const minSpelling = 5
+
+// checkProperties warns of properties that are nearly ones that are read, and of those that matter and are not read.
+func (f *fields) checkProperties(body map[string]any) {
+	kind := f.kindPath()
+	known := spellings[kind]
+	for _, p := range notRead[kind] {
+		if v := lookup(f.values, p.name); matters(v, p.harmless) {
+			f.l.warn(f.newFault(CodePropertyNotRead, p.name, asText(v), "the property is not read: here "+p.what))
+		}
+	}
+	if known == nil {
+		return
+	}
+	f.checkSpelling(f.values, known, schema[kind])
+	if lookup(body, "properties") == nil {
+		f.checkSpelling(body, map[string]bool{}, []string{"properties"})
+	}
+}
+
+// checkSpelling warns of the keys of an object that are no names of known but near to one of names.
+func (f *fields) checkSpelling(object map[string]any, known map[string]bool, names []string) {
+	var strange []string
+	for key := range object {
+		if len(key) >= minSpelling && !known[key] && !known[strings.ToLower(key)] {
+			strange = append(strange, key)
+		}
+	}
+	slices.Sort(strange)
+	for _, key := range strange {
+		near := ruleset.NewNearMiss(key)
+		for _, name := range names {
+			near.Try(name, strings.ToLower(name), false)
+		}
+		if hint := near.Hint(); hint != "" {
+			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(object[key]), "there is no such property, so that it was not read"+hint))
+		}
+	}
+}
+
+// kindPath is the kind of the object as its place names it.
+func (f *fields) kindPath() string {
+	if f.rule != "" && strings.HasPrefix(f.place, kindPaths[groupKind]+"/") {
+		return kindPaths[ruleKind]
+	}
+	parent, _, _ := cutLast(f.place)
+	return lastSegment(parent)
+}
+
+// matters reports a value that says something.
+func matters(v any, harmless string) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != "" && !strings.EqualFold(v, harmless) && !strings.EqualFold(v, "false")
+	case []any:
+		return len(v) > 0
+	case map[string]any:
+		return len(v) > 0
+	}
+	return true
+}

@@ -1,0 +1,189 @@
+package arm
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// Our own codes for documents that are not, or not wholly, a policy.
+const (
+	// CodeNothingRead is for a document of which nothing was read.
+	CodeNothingRead = "NothingRead"
+	// CodeIncompleteList is for a document that says that it is a part of a longer list.
+	CodeIncompleteList = "IncompleteList"
+)
+
+// reading is how far a document was read.
+type reading struct {
+	file string
+	// nothing is what the document is instead of a policy; empty when something was read of it.
+	nothing string
+	// beside means that such files lie beside policies for good reason.
+	beside bool
+	// template means that the document is a template, or Terraform's output.
+	template bool
+}
+
+// checkRead reports the documents of which nothing was read. It is a fault of a document that was
+// named itself, and of all when nothing was read at all. Templates without a network are common, so
+// that they have a warning.
+func (l *loader) checkRead(readings []reading) {
+	told := map[string]bool{}
+	for _, list := range []ruleset.Faults{l.out.Faults, l.out.Unresolved} {
+		for i := range list {
+			told[list[i].File] = true
+		}
+	}
+	none := len(l.resources) == 0 && len(told) == 0
+	for _, r := range readings {
+		f := ruleset.Fault{Code: CodeNothingRead, File: r.file, Message: r.nothing}
+		switch {
+		case r.nothing == "" || told[r.file]:
+		case r.template:
+			l.warn(f)
+		case l.named[r.file] || none:
+			l.fault(f)
+		case !r.beside:
+			l.warn(f)
+		}
+	}
+}
+
+// aboutUnread says what a document is of which nothing was read.
+func aboutUnread(file string, value any) reading {
+	r := reading{file: file}
+	const export = "; 'az network nsg list' and 'az network vnet list' write what is read"
+	body, _ := value.(map[string]any)
+	schema := strings.ToLower(textOf(body, "$schema"))
+	failure, _ := lookup(body, "error").(map[string]any)
+	has := func(field string) bool { return lookup(body, field) != nil }
+	switch list, isList := listOf(value); {
+	case isTemplate(value):
+		r.template, r.nothing = true, "the template has no resource that is read"
+	case isList && len(list) == 0:
+		r.nothing = "the list is empty: was the right subscription asked, and the right resource group?" + export
+	case isList:
+		r.nothing = "nothing in the list is a resource that is read" + export
+	case body == nil:
+		r.nothing = "the document is no object and no list" + export
+	case len(body) == 0:
+		r.nothing = "the object is empty" + export
+	case failure != nil:
+		r.nothing = "it is an error in the place of resources: " + strings.TrimSpace(textOf(failure, "code")+" "+ruleset.Clip(textOf(failure, "message")))
+	case strings.Contains(schema, "deploymentparameters") || has("parameters") && has("contentVersion"):
+		r.beside, r.nothing = true, "it is a parameters file: give its template, and the file with --parameters"
+	case strings.Contains(schema, "createuidefinition") || textOf(body, "handler") == "Microsoft.Azure.CreateUIDef":
+		r.beside, r.nothing = true, "it is the portal's form for a template: give the template"
+	case has("values") && (has("changeNumber") || has("cloud")):
+		r.nothing = "it is a service tag file: give it with --service-tags, or as serviceTags of nsgd.yaml"
+	default:
+		r.nothing = "nothing in it is a resource that is read" + export
+	}
+	return r
+}
+
+// listOf is a document's list: the document itself, a page's value, or the data of Resource Graph.
+func listOf(value any) (list []any, ok bool) {
+	switch v := value.(type) {
+	case []any:
+		return v, true
+	case map[string]any:
+		for _, field := range []string{"value", "data"} {
+			if list, ok := lookup(v, field).([]any); ok {
+				return list, true
+			}
+		}
+	}
+	return nil, false
+}
+
+func textOf(body map[string]any, field string) string {
+	text, _ := lookup(body, field).(string)
+	return text
+}
+
+// notJSON adds to the message about a file that is no JSON what it is, and what turns it into JSON.
+func notJSON(file, message string) string {
+	switch strings.ToLower(filepath.Ext(file)) {
+	case ".bicep":
+		return "it is Bicep source: 'az bicep build --file " + file + "' writes the template, which is read"
+	case ".bicepparam":
+		return "it is a Bicep parameters file: 'az bicep build-params --file " + file + "' writes the parameters file for --parameters"
+	case ".tf":
+		return "it is Terraform source: 'terraform show -json' writes the state or plan, which is read"
+	}
+	return message
+}
+
+// collectAnswer collects the resources of an object that is none itself: a page of a list, the rows of
+// Resource Graph, or what a deployment would do.
+func (l *loader) collectAnswer(file string, body map[string]any) {
+	l.collect(file, lookup(body, "value"), nil)
+	if table, ok := lookup(body, "data").(map[string]any); ok {
+		l.collect(file, rowsOf(table), nil)
+	} else {
+		l.collect(file, lookup(body, "data"), nil)
+	}
+	for _, field := range []string{"nextLink", "skip_token", "$skipToken"} {
+		if next := textOf(body, field); next != "" && !isExpression(next) {
+			l.warn(ruleset.Fault{Code: CodeIncompleteList, File: file, Field: field, Value: ruleset.Clip(next),
+				Message: "the document is one page of a longer list: what is on the other pages is missing unless they are documents too"})
+		}
+	}
+	result := body
+	if properties, ok := lookup(body, "properties").(map[string]any); ok {
+		result = properties
+	}
+	changes, _ := lookup(result, "changes").([]any)
+	l.collectChanges(file, changes, "")
+	potential, _ := lookup(result, "potentialChanges").([]any)
+	l.collectChanges(file, potential, "whether the deployment has the resource is open")
+}
+
+// rowsOf turns the table of Resource Graph into its rows as objects.
+func rowsOf(table map[string]any) []any {
+	columns, _ := lookup(table, "columns").([]any)
+	rows, _ := lookup(table, "rows").([]any)
+	objects := make([]any, 0, len(rows))
+	for _, row := range rows {
+		cells, _ := row.([]any)
+		object := map[string]any{}
+		for i := range min(len(cells), len(columns)) {
+			column, _ := columns[i].(map[string]any)
+			object[textOf(column, "name")] = cells[i]
+		}
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+// collectChanges collects the resources of a what-if as they are after the deployment. With open, why
+// they are not known, they are listed instead.
+func (l *loader) collectChanges(file string, changes []any, open string) {
+	for _, v := range changes {
+		change, _ := v.(map[string]any)
+		id, kind := textOf(change, "resourceId"), strings.ToLower(textOf(change, "changeType"))
+		after := lookup(change, "after")
+		if after == nil && slices.Contains([]string{"ignore", "nochange", "noeffect"}, kind) {
+			after = lookup(change, "before")
+		}
+		why := open
+		switch {
+		case kind == "delete":
+			continue
+		case kind == "unsupported":
+			why = fmt.Sprintf("Azure could not say what becomes of the resource: %s", textOf(change, "unsupportedReason"))
+		case after == nil:
+			why = "the what-if has only the resource's id: az deployment group what-if --result-format FullResourcePayloads --no-pretty-print writes all of it"
+		}
+		if why == "" {
+			l.collect(file, after, nil)
+		} else if kindOfID(id) != otherKind {
+			l.unresolved(ruleset.Fault{Code: CodeTemplateExpression, File: file, Resource: id, Field: "changeType", Value: textOf(change, "changeType"), Message: why})
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package arm
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+const oneGroup = `{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g", "name": "g",
+	"type": "microsoft.network/networksecuritygroups", "properties": {"securityRules": []}}`
+
+func TestADocumentOfWhichNothingIsReadSaysSo(t *testing.T) {
+	const template = `{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "contentVersion": "1.0.0.0",
+		"resources": [{"type": "Microsoft.Storage/storageAccounts", "apiVersion": "2023-01-01", "name": "s"}]}`
+	for _, tt := range []struct{ name, file, document, want string }{
+		{"an empty list", "a.json", `[]`, "the list is empty"},
+		{"an empty page", "a.json", `{"value": []}`, "the list is empty"},
+		{"no row of Resource Graph", "a.json", `{"count": 0, "data": []}`, "the list is empty"},
+		{"an empty object", "a.json", `{}`, "the object is empty"},
+		{"null", "a.json", `null`, "no object and no list"},
+		{"an error", "a.json", `{"error": {"code": "AuthorizationFailed", "message": "no"}}`, "AuthorizationFailed no"},
+		{"other resources", "a.json", `[{"type": "Microsoft.Storage/storageAccounts", "name": "s"}]`, "'az network nsg list'"},
+		{"parameters", "a.json", `{"contentVersion": "1.0.0.0", "parameters": {}}`, "--parameters"},
+		{"service tags", "a.json", testTags, "--service-tags"},
+		{"Bicep", "a.bicep", `param x string`, "az bicep build --file"},
+		{"Bicep parameters", "a.bicepparam", `using 'a.bicep'`, "az bicep build-params"},
+		{"Terraform", "a.tf", `resource "azurerm_resource_group" "r" {}`, "terraform show -json"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Load(filepath.Join(policyOf(t, map[string]string{tt.file: tt.document}), tt.file))
+			if len(d.Faults) != 1 || !strings.Contains(d.Faults[0].Message, tt.want) {
+				t.Errorf("faults %v, want one about %q", d.Faults, tt.want)
+			}
+		})
+	}
+	t.Run("a template without a network has a warning", func(t *testing.T) {
+		d := Load(filepath.Join(policyOf(t, map[string]string{"a.json": template}), "a.json"))
+		if len(d.Faults) > 0 || joinedCodes(d.Warnings) != CodeNothingRead {
+			t.Errorf("faults %v, warnings %v", d.Faults, d.Warnings)
+		}
+	})
+	t.Run("beside documents that are read it is a warning, and a parameters file nothing", func(t *testing.T) {
+		d := Load(policyOf(t, map[string]string{"a.json": oneGroup, "b.json": "[]", "c.json": `{"contentVersion": "1.0.0.0", "parameters": {}}`}))
+		if len(d.Faults) > 0 || joinedCodes(d.Warnings) != CodeNothingRead || filepath.Base(d.Warnings[0].File) != "b.json" {
+			t.Errorf("faults %v, warnings %v", d.Faults, d.Warnings)
+		}
+	})
+	t.Run("named beside documents that are read it is a fault", func(t *testing.T) {
+		dir := policyOf(t, map[string]string{"a.json": oneGroup, "b.json": "[]"})
+		if d := Load(filepath.Join(dir, "a.json"), filepath.Join(dir, "b.json")); joinedCodes(d.Faults) != CodeNothingRead {
+			t.Errorf("faults %v", d.Faults)
+		}
+	})
+	t.Run("a folder of nothing is a fault", func(t *testing.T) {
+		d := Load(policyOf(t, map[string]string{"a.json": "[]", "b.json": `{"contentVersion": "1.0.0.0", "parameters": {}}`}))
+		if joinedCodes(d.Faults) != CodeNothingRead+" "+CodeNothingRead {
+			t.Errorf("faults %v", d.Faults)
+		}
+	})
+	t.Run("a folder of Bicep says what to run", func(t *testing.T) {
+		d := Load(policyOf(t, map[string]string{"a.bicep": ""}))
+		if len(d.Faults) != 1 || !strings.Contains(d.Faults[0].Message, "az bicep build") {
+			t.Errorf("faults %v", d.Faults)
+		}
+	})
+}
+
+func joinedCodes(faults ruleset.Faults) string { return strings.Join(codes(faults), " ") }
+
+func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
+	const id = `"resourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g"`
+	for _, tt := range []struct{ name, document, unresolved, warnings string }{
+		{"Resource Graph", `{"count": 1, "data": [` + oneGroup + `], "skip_token": null, "total_records": 1}`, "", ""},
+		{"Resource Graph's table", `{"data": {"columns": [{"name": "id"}, {"name": "type"}, {"name": "name"}, {"name": "properties"}],
+			"rows": [["/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
+		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
+		{"a page", `{"value": [` + oneGroup + `], "nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
+		{"what a deployment creates", `{"changes": [{"changeType": "Create", ` + id + `, "after": ` + oneGroup + `, "before": null}], "status": "Succeeded"}`, "", ""},
+		{"what a deployment leaves as it is", `{"changes": [{"changeType": "Ignore", ` + id + `, "before": ` + oneGroup + `}]}`, "", ""},
+		{"the REST API's what-if", `{"status": "Succeeded", "properties": {"changes": [{"changeType": "Modify", ` + id + `, "after": ` + oneGroup + `}]}}`, "", ""},
+		{"a what-if with ids only", `{"changes": [{"changeType": "Deploy", ` + id + `}]}`, CodeTemplateExpression, ""},
+		{"what Azure could not say", `{"changes": [{"changeType": "Unsupported", ` + id + `, "unsupportedReason": "no"}]}`, CodeTemplateExpression, ""},
+		{"what may be deployed", `{"changes": [], "potentialChanges": [{"changeType": "Create", ` + id + `, "after": ` + oneGroup + `}]}`, CodeTemplateExpression, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Load(filepath.Join(policyOf(t, map[string]string{"a.json": tt.document}), "a.json"))
+			if len(d.Faults) > 0 || joinedCodes(d.Unresolved) != tt.unresolved || joinedCodes(d.Warnings) != tt.warnings {
+				t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
+			}
+			if read := len(d.Set.NetworkSecurityGroups) == 1; read != (tt.unresolved == "") {
+				t.Errorf("groups %v", d.Set.NetworkSecurityGroups)
+			}
+		})
+	}
+	t.Run("what a deployment deletes is not there", func(t *testing.T) {
+		d := Load(policyOf(t, map[string]string{"a.json": `{"changes": [{"changeType": "Delete", ` + id + `, "before": ` + oneGroup + `}]}`, "b.json": asgDocument("a")}))
+		if len(d.Set.NetworkSecurityGroups) > 0 || len(d.Faults)+len(d.Unresolved) > 0 {
+			t.Errorf("groups %v, faults %v, unresolved %v", d.Set.NetworkSecurityGroups, d.Faults, d.Unresolved)
+		}
+	})
+}
+
+func TestPropertiesThatAreNotReadHaveAWarning(t *testing.T) {
+	rule := func(ports string) string {
+		return `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "properties": {"securityRules": [{"name": "r", "properties": {
+			"priority": 100, "direction": "Inbound", "access": "Allow", "protocol": "Tcp", "sourcePortRange": "*", "sourceAddressPrefix": "*",
+			"destinationAddressPrefix": "*", ` + ports + `}}]}}`
+	}
+	for _, tt := range []struct{ name, document, want string }{
+		{"a misspelled list of ports", rule(`"destinationPortRange": "80", "destinationPortRangess": ["443"]`),
+			`networkSecurityGroups/g: rule "r": destinationPortRangess "[\"443\"]": UnknownProperty: there is no such property, so that it was not read; near are destinationPortRanges, destinationPortRange`},
+		{"PowerShell's spelling", rule(`"DestinationPortRange": "80"`), ""},
+		{"properties themselves", `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "propertes": {"securityRules": []}}`, "near is properties"},
+		{"fields of Azure that change nothing", rule(`"destinationPortRange": "80", "provisioningState": "Succeeded", "etag": "W/1"`), ""},
+		{"a policy for service endpoints", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "serviceEndpointPolicies": [{"id": "/x"}]}}]}}`, "PropertyNotRead: the property is not read: here service endpoints"},
+		{"no policy for service endpoints", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "serviceEndpointPolicies": []}}]}}`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if got := d.Warnings.Error(); len(d.Faults) > 0 || (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+				t.Errorf("faults %v, warnings %v, want %q", d.Faults, d.Warnings, tt.want)
+			}
+		})
+	}
+}
