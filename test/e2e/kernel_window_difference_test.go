@@ -139,6 +139,22 @@ var windowDifferences = []windowDifference{
 		},
 	},
 	{
+		name:   "RST without ACK in answer to a SYN",
+		reason: "an end that refuses a SYN acknowledges it, and the opener ignores a RST that does not (RFC 9293 3.10.7.3): it is a forgery",
+		explains: func(s *windowStep) bool {
+			x := s.connection
+			return s.is(packet.RST) && x.state == "syn_sent" && s.side != x.opener && s.kernel.state == "none" && s.nsgd.state == "syn_sent"
+		},
+	},
+	{
+		name:   "RST whose ACK is not the SYN's",
+		reason: "the opener ignores it (RFC 9293 3.10.7.3); the kernel forgets an unanswered connection upon any",
+		explains: func(s *windowStep) bool {
+			x := s.connection
+			return s.is(packet.RST|packet.ACK) && x.state == "syn_sent" && s.side != x.opener && s.kernel.state == "none" && s.nsgd.effect == ignored
+		},
+	},
+	{
 		name:   "RST that refuses a SYN",
 		reason: "nsgd keeps the flow for 5 s after a RST, as Azure does; the kernel forgets it at once",
 		explains: func(s *windowStep) bool {
