@@ -18,6 +18,6 @@
 //
 // takes others each time and prints the NSGD_E2E_KERNEL_SEED that repeats them. What the
 // two may differ in stands in kernel_difference_test.go. Another one does so with random
-// segments of TCP connections, in, out and at the edges of their windows: 100 connections, or
+// segments of TCP connections, in, out and at the edges of their windows: 300 connections, or
 // NSGD_E2E_KERNEL_CONNECTIONS others, and kernel_window_difference_test.go.
 package e2e

@@ -44,7 +44,7 @@ var windowHosts = [2]int{0, figureInternet}
 func TestKernelWindowsAndNsgdAgreeOnEverySegmentButForListedDifferences(t *testing.T) {
 	needWorld(t)
 	needNftables(t)
-	connections, seed := comparisonSize(t, kernelConnectionsEnv, 100)
+	connections, seed := comparisonSize(t, kernelConnectionsEnv, 300)
 	t.Logf("%d connections, %s=%d", connections, kernelSeedEnv, seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	s := &scenario{subnetGroup: [figureSubnets]int{noGroup, noGroup, noGroup}, nicGroup: [figureVMs]int{noGroup, noGroup, noGroup, noGroup}}
@@ -159,6 +159,7 @@ type windowConnection struct {
 	moved       bool                // the lanes may have other numbers for what has been sent, see windowDifferences
 	synAllows   uint32              // how far the SYN lets the side that answers send
 	granted     uint32              // how far ACKs let it send
+	attempted   int                 // the side that asks for it
 	said        []string
 }
 
@@ -210,12 +211,12 @@ func opening(r *rand.Rand) []string {
 // next is the next segment: first the script's, then mostly what an honest end goes on with.
 func (c *windowComparison) next(x *windowConnection, script *[]string) (side int, s packettest.Spec) {
 	r := c.random
-	flags, honest := "", true
+	flags, honest, atEnd := "", true, false
 	if len(*script) > 0 {
 		side, flags = int((*script)[0][0]-'0'), (*script)[0][1:]
 		*script = (*script)[1:]
 	} else {
-		side, honest = r.IntN(2), r.IntN(2) == 0
+		side, honest = r.IntN(2), r.IntN(3) == 0
 		flags = pick(r, "A", "A", "A", "A", "A", "PA", "PA", "PA", "A", "FA", pick(r, "A", "A", "S", "SA", "R", "RA"))
 	}
 	s = packettest.Spec{Src: x.address[side].String(), Dst: x.address[1-side].String(), SrcPort: x.port[side], DstPort: x.port[1-side],
@@ -232,12 +233,17 @@ func (c *windowComparison) next(x *windowConnection, script *[]string) (side int
 		}
 		switch {
 		case honest || flags == "S" && r.IntN(2) == 0:
-		case r.IntN(6) == 0 && len(flags) < 3 && flags != "S": // a keepalive
+		case r.IntN(8) == 0 && len(flags) < 3 && flags != "S": // a keepalive
 			s.Seq--
-		case r.IntN(5) == 0:
+		case r.IntN(8) == 0:
 			s.Seq, s.Ack = r.Uint32(), pick(r, ack[0], r.Uint32())
 		default:
-			s.Seq, s.Ack = pick(r, seq...)+uint32(r.IntN(5))-2, pick(r, ack[0], pick(r, ack...)+uint32(r.IntN(5))-2)
+			edge := uint32(r.IntN(3)) - 1
+			if r.IntN(3) > 0 {
+				s.Seq, atEnd = pick(r, pick(r, seq[:4]...), pick(r, seq...))+edge, r.IntN(2) == 0
+			} else {
+				s.Ack = pick(r, pick(r, ack[:3]...), pick(r, ack...)) + edge
+			}
 		}
 	}
 	if x.lastSYN != nil && flags == "S" && (honest || r.IntN(3) == 0) && x.sent[side]&packet.SYN != 0 && x.lastSYN.Src == packet.AddrFrom(x.address[side]) {
@@ -245,6 +251,9 @@ func (c *windowComparison) next(x *windowConnection, script *[]string) (side int
 	}
 	if !syn && !strings.Contains(flags, "R") {
 		s.Payload = pick(r, 0, 0, 1, 100, 1400)
+	}
+	if atEnd { // the edge is one of the segment's end
+		s.Seq -= uint32(s.Payload)
 	}
 	s.TCPOptions = c.options(x, side, s, syn)
 	return side, s
@@ -444,7 +453,11 @@ func (x *windowConnection) note(step *windowStep) {
 		x.sent, x.moved = [2]uint8{}, false
 		x.sent[step.side] = p.TCPFlags
 	case x.model.Succeeds(x.modelSide(step.side), &p):
-		x.attempt = conntracktest.Begin(&p, 0)
+		x.attempt, x.attempted = conntracktest.Begin(&p, 0), step.side
+	case x.attempt != nil && was != "syn_sent" && x.state == "syn_sent": // the attempt is answered
+		x.model, x.attempt, x.opener, x.picked, x.moved = x.attempt, nil, x.attempted, false, false
+		x.sent[x.opener], x.sent[1-x.opener] = packet.SYN, p.TCPFlags
+		x.model.Pass(x.modelSide(step.side), &p, 0)
 	default:
 		outside := step.kernel.effect != taken && (p.TCPFlags&(packet.SYN|packet.RST) != 0 || step.unagreedSACK() || x.endsEarly(step))
 		x.moved = x.moved || outside || step.side != x.opener && int32(p.SeqEnd()-x.granted) > 0
