@@ -457,6 +457,7 @@ func (x *windowConnection) note(step *windowStep) {
 	case x.attempt != nil && was != "syn_sent" && x.state == "syn_sent": // the attempt is answered
 		x.model, x.attempt, x.opener, x.picked, x.moved = x.attempt, nil, x.attempted, false, false
 		x.sent[x.opener], x.sent[1-x.opener] = packet.SYN, p.TCPFlags
+		x.sacks[x.opener] = false // of a SYN that it ignores the kernel keeps only the scale
 		x.model.Pass(x.modelSide(step.side), &p, 0)
 	default:
 		outside := step.kernel.effect != taken && (p.TCPFlags&(packet.SYN|packet.RST) != 0 || step.unagreedSACK() || x.endsEarly(step))
