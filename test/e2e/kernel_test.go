@@ -46,7 +46,7 @@ func TestKernelRouterAndNsgdAgreeOnEveryPacketButForListedDifferences(t *testing
 	t.Logf("%d policies, %s=%d", policies, kernelSeedEnv, seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	s := newScenario(random, 0)
-	d := startFigure(t, s, "tcpWindow: off")
+	d := startFigure(t, s)
 	r := newRouter(t)
 	c := &comparison{t: t, wire: newWire(t, kernelLane(t), nsgdLane(t)), traffic: &traffic{random: random}, met: map[string]int{}}
 	for n := range policies {
@@ -99,8 +99,8 @@ func figureFile(dir string) string { return filepath.Join(dir, "policy", "figure
 // figureNamespace is where nsgd puts a host.
 func figureNamespace(host int) string { return fmt.Sprintf("figure-%d", host) }
 
-// startFigure starts nsgd on the figure, with more YAML. One worker keeps the order of all packets.
-func startFigure(t *testing.T, s *scenario, more string) *daemon {
+// startFigure starts nsgd on the figure. One worker keeps the order of all packets.
+func startFigure(t *testing.T, s *scenario) *daemon {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o755); err != nil {
@@ -115,7 +115,7 @@ func startFigure(t *testing.T, s *scenario, more string) *daemon {
 		}
 		fmt.Fprintf(&config, "- {%s, netns: %s, create: true, device: eth0}\n", what, figureNamespace(host))
 	}
-	fmt.Fprintf(&config, "timeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n%s\n", more)
+	fmt.Fprintf(&config, "timeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n")
 	writeFile(t, filepath.Join(dir, lab.ConfigName), config.String())
 	writeFile(t, figureFile(dir), s.document())
 	d := startIn(t, dir)
