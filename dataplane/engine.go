@@ -66,8 +66,9 @@ type Engine struct {
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
-	reload    sync.Mutex // one reload at a time; guards the next two
+	reload    sync.Mutex // one reload at a time; guards the next three
 	replaced  uint64     // the flow table's Mark behind the last reload
+	inUse     []bool     // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
 	reclaimed uint64     // see topology.Snapshot.Reclaimed
 
 	watching sync.Mutex // guards changes of watchers
