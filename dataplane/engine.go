@@ -62,6 +62,7 @@ type Engine struct {
 	fragments *fragment.Table
 	devices   []tun.Device
 	workers   []*worker
+	lanes     *lanes
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
@@ -89,7 +90,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, lanes: newLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
