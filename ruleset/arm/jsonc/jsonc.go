@@ -16,7 +16,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -27,9 +26,7 @@ type Document struct {
 	Value any
 	text  *text
 
-	indexed  sync.Once
-	objects  map[uintptr]int // the offsets of Value's objects in text.standard, by identity
-	newlines []int           // their offsets in text.source
+	index index
 }
 
 // Parse reads a document of one value. Keys that differ in case alone are the same, unless exact returns true for the
@@ -56,14 +53,25 @@ func Parse(data []byte, exact func(value any) bool) (*Document, error) {
 // Position is the place of the value at a path of keys and indexes, or of its innermost part that exists. Keys may have
 // any case.
 func (d *Document) Position(path ...string) Place {
-	d.index()
-	at := d.text.begin(0)
-	for _, name := range path {
-		inside, found := d.text.element(at, name)
+	x := d.indexed()
+	defer x.Unlock()
+	// From the innermost object of the path on, the text is searched.
+	value, at := d.Value, d.text.begin(0)
+	rest := path
+	for i, name := range path {
+		if value = inside(value, name); value == nil {
+			break
+		}
+		if object, ok := value.(map[string]any); ok {
+			at, rest = x.objects[Identity(object)], path[i+1:]
+		}
+	}
+	for _, name := range rest {
+		next, found := d.text.element(at, name)
 		if !found {
 			break
 		}
-		at = inside
+		at = next
 	}
 	return d.place(at)
 }

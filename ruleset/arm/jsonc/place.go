@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Place is a line and a column of a document, counted from 1. The zero value is a place that is not known.
@@ -38,41 +39,66 @@ func placeIn(data []byte, offset int) Place {
 // PlaceOf is the place of a field's value in an object of Value, or of the object itself if it has no such field, or if
 // field is empty. The field may have any case. Objects that are not part of Value have no known place.
 func (d *Document) PlaceOf(object map[string]any, field string) Place {
-	d.index()
-	at, ok := d.objects[Identity(object)]
+	x := d.indexed()
+	defer x.Unlock()
+	at, ok := x.objects[Identity(object)]
 	if !ok || object == nil {
 		return Place{}
+	}
+	key := fieldOf{at, field}
+	if found, known := x.fields[key]; known {
+		return d.place(found)
 	}
 	if inside, found := d.text.valueOf(at, field); found {
 		at = inside
 	}
+	x.fields[key] = at
 	return d.place(at)
+}
+
+// index has the places of a document that were asked for.
+type index struct {
+	sync.Mutex
+	objects  map[uintptr]int // the offsets of Value's objects in text.standard, by identity; nil: not asked for yet
+	fields   map[fieldOf]int // the offsets of their fields
+	newlines []int           // the offsets of newlines in text.source
+}
+
+// fieldOf is a field of the object at an offset.
+type fieldOf struct {
+	object int
+	name   string
 }
 
 // Identity tells objects apart, as long as they are in use.
 func Identity(object map[string]any) uintptr { return reflect.ValueOf(object).Pointer() }
 
-// index finds the objects and the lines of the document, when they are first asked for.
-func (d *Document) index() {
-	d.indexed.Do(func() {
-		d.objects = map[uintptr]int{}
-		w := walker{text: d.text.standard, objects: d.objects}
-		w.value(d.Value)
-		for i, c := range d.text.source {
-			if c == '\n' {
-				d.newlines = append(d.newlines, i)
-			}
+// indexed is the index, locked. It is made when it is first asked for.
+func (d *Document) indexed() *index {
+	x := &d.index
+	x.Lock()
+	if x.objects != nil {
+		return x
+	}
+	x.objects, x.fields = map[uintptr]int{}, map[fieldOf]int{}
+	w := walker{text: d.text.standard, objects: x.objects}
+	w.value(d.Value)
+	for i, c := range d.text.source {
+		if c == '\n' {
+			x.newlines = append(x.newlines, i)
 		}
-	})
+	}
+	return x
 }
 
-// place is that of an offset in standard.
+// place is that of an offset in standard. The index is locked.
 func (d *Document) place(offset int) Place {
 	offset = d.text.offset(offset)
-	line, _ := slices.BinarySearch(d.newlines, offset)
+	newlines := d.index.newlines
+	line, _ := slices.BinarySearch(newlines, offset)
 	column := offset + 1
 	if line > 0 {
-		column = offset - d.newlines[line-1]
+		column = offset - newlines[line-1]
 	}
 	return Place{line + 1, column}
 }
@@ -81,7 +107,7 @@ func (d *Document) place(offset int) Place {
 type walker struct {
 	text    []byte
 	at      int
-	objects map[uintptr]int
+	objects map[uintptr]int // by identity; needed where there is a value
 }
 
 // next goes to the next byte that is no blank and no separator, and returns it.
@@ -148,7 +174,7 @@ func (t *text) valueOf(object int, field string) (offset int, found bool) {
 	if field == "" {
 		return 0, false
 	}
-	w := walker{text: t.standard, at: object + 1, objects: map[uintptr]int{}}
+	w := walker{text: t.standard, at: object + 1}
 	for w.next() == '"' {
 		key := w.string()
 		w.next()
@@ -168,7 +194,7 @@ func (t *text) element(at int, name string) (offset int, found bool) {
 		}
 		return 0, false
 	}
-	w := walker{text: t.standard, at: at + 1, objects: map[uintptr]int{}}
+	w := walker{text: t.standard, at: at + 1}
 	for i := 0; w.next() != ']' && w.at < len(w.text); i++ {
 		if strconv.Itoa(i) == name {
 			return w.at, true
@@ -176,4 +202,21 @@ func (t *text) element(at int, name string) (offset int, found bool) {
 		w.value(nil)
 	}
 	return 0, false
+}
+
+// inside is the value at a key of an object, in any case, or at an index of a list; nil when there is none.
+func inside(value any, name string) any {
+	switch v := value.(type) {
+	case map[string]any:
+		for key := range v {
+			if strings.EqualFold(key, name) {
+				return v[key]
+			}
+		}
+	case []any:
+		if i, err := strconv.Atoi(name); err == nil && 0 <= i && i < len(v) {
+			return v[i]
+		}
+	}
+	return nil
 }
