@@ -32,6 +32,7 @@ var allowedImports = map[string][]string{
 	"ruleset/arm/template":  {"ruleset/arm/jsonc"},
 	"ruleset/arm/terraform": {"ruleset"},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
+	"ruleset/analysis":      {"dataplane/packet", "ruleset", "ruleset/classifier"},
 	"conntrack":             {"dataplane/packet"},
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
@@ -73,6 +74,8 @@ var allowedImports = map[string][]string{
 	"dataplane/enginetest": {"dataplane/packet/packettest", "dataplane/topology", "ruleset", "ruleset/policy"},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
+	// Holds the rule sets that tests and benchmarks share.
+	"ruleset/classifier/classifiertest": {"ruleset", "ruleset/classifier"},
 	// Makes documents for the tests of every layer.
 	"ruleset/arm/armtest": {},
 	// A device without a kernel for the tests of what carries packets.
