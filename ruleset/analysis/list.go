@@ -2,6 +2,7 @@ package analysis
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/classifier"
@@ -112,4 +113,9 @@ func (r *rule) contentHash() uint64 {
 		h = mix(h, s.hash)
 	}
 	return h
+}
+
+// Equal reports whether two lists have rules that match and do the same, in the same order.
+func (l *List) Equal(o *List) bool {
+	return l == o || slices.EqualFunc(l.rules, o.rules, func(a, b rule) bool { return a.sameContent(&b) })
 }
