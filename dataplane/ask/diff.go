@@ -3,6 +3,7 @@ package ask
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"go4.org/netipx"
 )
 
@@ -73,9 +75,13 @@ type DiffBox struct {
 	// Protocol is *, TCP, UDP, ICMP, ICMPv6, ESP, AH, a number, or other: all that rules cannot name.
 	Protocol string `json:"protocol"`
 	// Sources and Destinations are addresses, prefixes, and ranges: first-last.
-	Sources      []string `json:"sources"`
-	SourcePorts  []string `json:"sourcePorts,omitempty"`
-	Destinations []string `json:"destinations"`
+	Sources []string `json:"sources"`
+	// SourceText and DestinationText say the same for people: with tags by name, "everything but"
+	// where that is shorter, and long lists cut.
+	SourceText      string   `json:"sourceText"`
+	SourcePorts     []string `json:"sourcePorts,omitempty"`
+	Destinations    []string `json:"destinations"`
+	DestinationText string   `json:"destinationText"`
 	// DestinationPorts are those of TCP and UDP.
 	DestinationPorts []string `json:"destinationPorts,omitempty"`
 	ICMPTypes        []string `json:"icmpTypes,omitempty"`
@@ -144,7 +150,7 @@ type diffTarget struct {
 	group    *topology.Group
 	name     string
 	full     string         // name and address
-	own      []netip.Prefix // the addresses that are its own; nil: any
+	own      []netip.Prefix // the addresses that are its own
 }
 
 // diffSide is one of the two policies.
@@ -153,10 +159,11 @@ type diffSide struct {
 	chains   *verdict.Chains
 	targets  map[string]*diffTarget
 	order    []string
+	names    map[*policy.Subnet]*analysis.Names
 }
 
 func newSideOf(s *topology.Snapshot) *diffSide {
-	side := &diffSide{snapshot: s, chains: verdict.NewChains(s), targets: map[string]*diffTarget{}}
+	side := &diffSide{snapshot: s, chains: verdict.NewChains(s), targets: map[string]*diffTarget{}, names: map[*policy.Subnet]*analysis.Names{}}
 	names := map[string]int{}
 	for _, nic := range s.Policy.NetworkInterfaces {
 		names[strings.ToLower(nic.Name)]++
@@ -226,25 +233,42 @@ func (d *differ) compare(was, now *diffTarget, direction ruleset.Direction) {
 	if d.sameChains(chains[0], chains[1]) {
 		return
 	}
-	options := analysis.Options{MaxStates: d.maxStates}
-	if own := common(was.own, now.own); direction == ruleset.Inbound {
-		options.Within.Destinations = own
-	} else {
-		options.Within.Sources = own
+	for _, own := range byFamily(common(was.own, now.own)) {
+		if len(own) > 0 {
+			d.compareFamily(now, direction, chains, own)
+		}
+	}
+}
+
+// byFamily are the prefixes of each family, so that a change's boxes and witness are of one.
+func byFamily(prefixes []netip.Prefix) (families [2][]netip.Prefix) {
+	for _, p := range prefixes {
+		family := 0
+		if p.Addr().Is6() {
+			family = 1
+		}
+		families[family] = append(families[family], p)
+	}
+	return families
+}
+
+func (d *differ) compareFamily(t *diffTarget, direction ruleset.Direction, chains [2]*verdict.Chain, own []netip.Prefix) {
+	options := analysis.Options{MaxStates: d.maxStates, Within: analysis.Packets{Sources: own}}
+	if direction == ruleset.Inbound {
+		options.Within = analysis.Packets{Destinations: own}
 	}
 	answer := analysis.Compare(chains[0].Lists, chains[1].Lists, options)
 	for i := range answer.Changes {
-		d.add(now, direction, chains, &answer.Changes[i], options.Within)
+		d.add(t, direction, chains, &answer.Changes[i], rangesOf(own))
 	}
 	for i := range answer.Rules {
 		d.note(direction, chains, &answer.Rules[i])
 	}
 	for i := range answer.Undecided {
 		u := &answer.Undecided[i]
-		rule := chainOf(chains, u.New).At(u.Stage, u.Rule)
-		decision := decisionOf(rule, ruleset.Deny)
-		d.result.Undecided = append(d.result.Undecided, DiffUndecided{Direction: direction.String(), DiffFor: now.names(),
-			NetworkSecurityGroup: decision.NetworkSecurityGroup, RuleName: decision.RuleName, Box: boxOf(&u.Box)})
+		rule := decisionOf(chainOf(chains, u.New).At(u.Stage, u.Rule), ruleset.Deny)
+		d.result.Undecided = append(d.result.Undecided, DiffUndecided{Direction: direction.String(), DiffFor: t.names(),
+			NetworkSecurityGroup: rule.NetworkSecurityGroup, RuleName: rule.RuleName, Box: boxOf(&u.Box, d.after.namesFor(t))})
 	}
 }
 
@@ -272,9 +296,9 @@ func (d *differ) sameChains(a, b *verdict.Chain) bool {
 	return true
 }
 
-// common are the addresses of both; nil is every address.
+// common are the addresses of both.
 func common(a, b []netip.Prefix) []netip.Prefix {
-	if a == nil || slices.Equal(a, b) {
+	if slices.Equal(a, b) {
 		return b
 	}
 	var x, y netipx.IPSetBuilder
@@ -303,7 +327,7 @@ func (t *diffTarget) names() (n DiffFor) {
 
 // add adds a target's change to that of others which change alike: by the same rules, for the same
 // addresses of the other end.
-func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verdict.Chain, c *analysis.Change, within analysis.Packets) {
+func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verdict.Chain, c *analysis.Change, whole []netipx.IPRange) {
 	change := DiffChange{Kind: DiffDenied, Direction: direction.String(), DiffFor: t.names(),
 		Old:  decisionOf(chains[0].At(c.Old.Stage, c.Old.Rule), c.Old.Access),
 		New:  decisionOf(chains[1].At(c.New.Stage, c.New.Rule), c.New.Access),
@@ -317,15 +341,10 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		}
 		return &b.Sources
 	}
-	whole := within.Destinations
-	if direction == ruleset.Outbound {
-		whole = within.Sources
-	}
-	wholeSet := rangesOf(whole)
 	key := fmt.Sprint(change.Kind, direction, change.Old, change.New)
 	for i := range c.Boxes {
 		b := c.Boxes[i]
-		if ranges := *own(&b); slices.Equal(ranges, wholeSet) {
+		if ranges := *own(&b); slices.Equal(ranges, whole) {
 			*own(&b) = nil // all of its own addresses
 		}
 		key += "\n" + b.String()
@@ -338,7 +357,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		g = &diffGroup{change: len(d.result.Changes), own: make([]netipx.IPSetBuilder, len(c.Boxes))}
 		d.groups[key] = g
 		for i := range c.Boxes {
-			change.Boxes = append(change.Boxes, boxOf(&c.Boxes[i]))
+			change.Boxes = append(change.Boxes, boxOf(&c.Boxes[i], d.after.namesFor(t)))
 		}
 		d.result.Changes = append(d.result.Changes, change)
 	} else {
@@ -354,7 +373,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 	}
 }
 
-// rangesOf are prefixes as a box has them. Those of two families are never a box's.
+// rangesOf are prefixes as a box has them.
 func rangesOf(prefixes []netip.Prefix) []netipx.IPRange {
 	var b netipx.IPSetBuilder
 	for _, p := range prefixes {
@@ -396,7 +415,7 @@ func (d *differ) compareUnused() {
 			continue
 		}
 		for _, direction := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
-			d.compare(&diffTarget{group: was, name: was.Label}, &diffTarget{group: now, name: now.Label}, direction)
+			d.compare(&diffTarget{group: was, own: everyAddress}, &diffTarget{group: now, name: now.Label, own: everyAddress}, direction)
 		}
 	}
 }
@@ -421,14 +440,15 @@ func (d *differ) finish() {
 	for _, g := range d.groups {
 		c := &d.result.Changes[g.change]
 		for i := range c.Boxes {
-			ranges := texts(setOf(&g.own[i]).Ranges(), analysis.AddressRange)
+			b, ranges := &c.Boxes[i], setOf(&g.own[i]).Ranges()
 			if c.Direction == ruleset.Inbound.String() {
-				c.Boxes[i].Destinations = ranges
+				b.Destinations, b.DestinationText = addressTexts(ranges, &analysis.Names{})
 			} else {
-				c.Boxes[i].Sources = ranges
+				b.Sources, b.SourceText = addressTexts(ranges, &analysis.Names{})
 			}
 		}
 	}
+	d.result.Changes = joined(d.result.Changes)
 	slices.SortStableFunc(d.result.Changes, func(a, b DiffChange) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Direction, b.Direction))
 	})
@@ -440,6 +460,27 @@ func (d *differ) finish() {
 	slices.SortFunc(d.result.RulesWithoutEffect, func(a, b DiffRule) int {
 		return cmp.Or(cmp.Compare(a.NetworkSecurityGroup, b.NetworkSecurityGroup), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.RuleName, b.RuleName))
 	})
+}
+
+// joined joins the changes of the same by the same rules: those of IPv4 and of IPv6.
+func joined(changes []DiffChange) []DiffChange {
+	out := []DiffChange{}
+	for _, c := range changes {
+		i := slices.IndexFunc(out, func(o DiffChange) bool {
+			return o.Kind == c.Kind && o.Direction == c.Direction && o.Old == c.Old && o.New == c.New && o.DiffFor.equal(&c.DiffFor)
+		})
+		if i < 0 {
+			out = append(out, c)
+			continue
+		}
+		out[i].Boxes, out[i].More = append(out[i].Boxes, c.Boxes...), out[i].More || c.More
+	}
+	return out
+}
+
+func (f *DiffFor) equal(o *DiffFor) bool {
+	return slices.Equal(f.NetworkInterfaces, o.NetworkInterfaces) && slices.Equal(f.Subnets, o.Subnets) &&
+		slices.Equal(f.NetworkSecurityGroups, o.NetworkSecurityGroups)
 }
 
 func decisionOf(r verdict.ChainRule, access ruleset.Access) DiffDecision {
@@ -463,11 +504,40 @@ func texts[E any](list []E, text func(E) string) []string {
 	return out
 }
 
-func boxOf(b *analysis.Box) DiffBox {
-	return DiffBox{Protocol: b.Protocol,
-		Sources: texts(b.Sources, analysis.AddressRange), SourcePorts: texts(b.SourcePorts, analysis.PortRange),
-		Destinations: texts(b.Destinations, analysis.AddressRange), DestinationPorts: texts(b.DestinationPorts, analysis.PortRange),
-		ICMPTypes: texts(b.ICMPTypes, analysis.PortRange)}
+func addressTexts(ranges []netipx.IPRange, names *analysis.Names) (list []string, text string) {
+	return texts(ranges, analysis.AddressRange), names.Text(ranges)
+}
+
+func boxOf(b *analysis.Box, names *analysis.Names) DiffBox {
+	out := DiffBox{Protocol: b.Protocol, SourcePorts: texts(b.SourcePorts, analysis.PortRange),
+		DestinationPorts: texts(b.DestinationPorts, analysis.PortRange), ICMPTypes: texts(b.ICMPTypes, analysis.PortRange)}
+	out.Sources, out.SourceText = addressTexts(b.Sources, names)
+	out.Destinations, out.DestinationText = addressTexts(b.Destinations, names)
+	return out
+}
+
+// namesFor are the tags as they stand for a target's packets.
+func (s *diffSide) namesFor(t *diffTarget) *analysis.Names {
+	var subnet *policy.Subnet
+	if t.endpoint != nil {
+		subnet = t.endpoint.Subnet
+	}
+	names := s.names[subnet]
+	if names == nil {
+		names = &analysis.Names{}
+		s.names[subnet] = names
+		add := func(tag string) {
+			prefixes, _ := s.snapshot.ExpandTag(subnet, tag)
+			names.Add(tag, prefixes)
+		}
+		for _, tag := range []string{ruleset.TagInternet, ruleset.TagVirtualNetwork, ruleset.TagAzureLoadBalancer} {
+			add(tag)
+		}
+		for _, tag := range slices.Sorted(maps.Keys(s.snapshot.Policy.ServiceTags)) {
+			add(tag)
+		}
+	}
+	return names
 }
 
 func witnessOf(k *packet.Tuple) DiffWitness {

@@ -36,7 +36,7 @@ func AddressRange(r netipx.IPRange) string {
 
 // String is the box in a line: "TCP 10.0.0.0/24 -> 10.0.1.4 port 80,443".
 func (b Box) String() string {
-	text := fmt.Sprintf("%s %s -> %s", b.Protocol, listed(b.Sources, AddressRange), listed(b.Destinations, AddressRange))
+	text := fmt.Sprintf("%s %s -> %s", b.Protocol, new(Names).Text(b.Sources), new(Names).Text(b.Destinations))
 	if len(b.SourcePorts) > 0 && !slices.Equal(b.SourcePorts, everyRange) {
 		text += " from port " + listed(b.SourcePorts, PortRange)
 	}

@@ -33,7 +33,7 @@ func ExampleCompare() {
 	}
 	// Output:
 	// Deny by rule 1 is now Allow by rule 0
-	// TCP 0.0.0.0-198.51.99.255,198.51.101.0-255.255.255.255 -> 10.0.1.4 port 22
+	// TCP everything but 198.51.100.0/24 -> 10.0.1.4 port 22
 	// such as TCP 203.0.113.10:49152 -> 10.0.1.4:22
 }
 
