@@ -16,29 +16,36 @@ import (
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // randomPolicies are a policy and one that differs from it in a few choices.
-func randomPolicies(t *testing.T, seed uint64) [2]*topology.Snapshot {
+func randomPolicies(t *testing.T, seed uint64) (snapshots [2]*topology.Snapshot) {
 	t.Helper()
+	for side, set := range randomSets(seed) {
+		s, err := topology.Build(set, nil, topology.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		snapshots[side] = s
+	}
+	return snapshots
+}
+
+func randomSets(seed uint64) (sets [2]*policy.Set) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	choices := make([]byte, 600)
 	for i := range choices {
 		choices[i] = uint8(r.Uint32())
 	}
-	var snapshots [2]*topology.Snapshot
-	for side := range snapshots {
+	for side := range sets {
 		c := packettest.Choices(slices.Clone(choices))
-		s, err := topology.Build(enginetest.PolicyFrom(&c), nil, topology.NewRegistry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		snapshots[side] = s
+		sets[side] = enginetest.PolicyFrom(&c)
 		for range 1 + r.IntN(3) {
 			choices[r.IntN(200)] = uint8(r.Uint32())
 		}
 	}
-	return snapshots
+	return sets
 }
 
 // judged is what the engine's decision says of a packet that an endpoint sends or receives.

@@ -32,10 +32,11 @@ type Chain struct {
 // ChainRule is what a rule of a Chain stands for: a rule of a group, a service of the platform, or
 // that the endpoint is closed.
 type ChainRule struct {
-	Group   *topology.Group // nil: no rule of a policy
-	Rule    *ruleset.Rule
-	Service topology.Service
-	Closed  bool
+	Group    *topology.Group // nil: no rule of a policy
+	Rule     *ruleset.Rule
+	Resolved *classifier.Rule // what Rule matches; of a group only
+	Service  topology.Service
+	Closed   bool
 }
 
 // At is the rule that a decision about the chain names; the zero value where no rule decided.
@@ -154,13 +155,13 @@ func (c *Chains) nsg(s *topology.Stage, services []topology.ServiceEnd) *chainLi
 	for i := range services {
 		for j := range resolved {
 			if r, ok := narrowed(&resolved[j], &services[i]); ok && s.Table.NamesService(j) {
-				rules = l.add(rules, r, s.Table.Rules[j].Access, ChainRule{Group: s.Group, Rule: &s.Table.Rules[j]})
+				rules = l.add(rules, r, s.Table.Rules[j].Access, ChainRule{Group: s.Group, Rule: &s.Table.Rules[j], Resolved: &resolved[j]})
 			}
 		}
 		rules = l.pass(rules, &services[i])
 	}
 	for j := range resolved {
-		rules = l.add(rules, resolved[j], s.Table.Rules[j].Access, ChainRule{Group: s.Group, Rule: &s.Table.Rules[j]})
+		rules = l.add(rules, resolved[j], s.Table.Rules[j].Access, ChainRule{Group: s.Group, Rule: &s.Table.Rules[j], Resolved: &resolved[j]})
 	}
 	l.list = analysis.NewList(rules)
 	return l
@@ -218,7 +219,8 @@ func (c *Chains) admin(stages []topology.Stage, services []topology.ServiceEnd) 
 	})
 	for _, a := range all {
 		t := a.stage.Table
-		rules = l.add(rules, t.Resolved()[a.rule], t.Rules[a.rule].Access, ChainRule{Group: a.stage.Group, Rule: &t.Rules[a.rule]})
+		resolved := &t.Resolved()[a.rule]
+		rules = l.add(rules, *resolved, t.Rules[a.rule].Access, ChainRule{Group: a.stage.Group, Rule: &t.Rules[a.rule], Resolved: resolved})
 	}
 	l.list = analysis.NewList(rules)
 	return l

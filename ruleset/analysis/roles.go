@@ -2,10 +2,10 @@ package analysis
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/ruleset"
 )
 
 // Role is what a rule does in its list.
@@ -14,7 +14,7 @@ type Role struct {
 	Empty bool
 	// Decides means that the rule is the first to match some packet, such as Witness.
 	Decides bool
-	// Needed means that some packet's access would change without the rule.
+	// Needed means that the list would do something else with some packet without the rule.
 	Needed  bool
 	Witness packet.Tuple // valid when Decides
 	// Blockers are the earlier rules that leave nothing to one that matches and never decides: large
@@ -76,7 +76,9 @@ func (q *query) roleIn(l *List, owner *rule, r *region, role *Role, instead map[
 	d := newDiagram(&r.box, lists, q.allowance())
 	bit := slices.Index(d.candidates, self)
 	d.first = true
-	d.wanted = func(level int, s state) bool { return d.differs(bit, level, s) }
+	d.wanted = func(level int, s state) bool {
+		return s.alive(bit) && d.unlike(s) && (level == fields || !d.alike(level, s))
+	}
 	root := q.walk(d)
 	if root != nil {
 		role.Decides, role.Needed, role.Witness = true, true, d.witness(root, r)
@@ -99,6 +101,22 @@ func (q *query) roleIn(l *List, owner *rule, r *region, role *Role, instead map[
 		role.Decides, role.Witness = true, d.witness(root, r)
 	}
 	d.leaves(root, map[*node]bool{}, func(of *decision) { instead[d.candidates[of[newSide][0]].index] = true })
+}
+
+// unlike reports whether two lists may do different things. To the lists behind them AlwaysAllow is not
+// Allow.
+func (d *diagram) unlike(s state) bool {
+	var can [sides]uint8 // a bit for each access
+	for _, stage := range d.stages {
+		for ; len(s) > 0 && int(s[0]) < stage.end; s = s[2:] {
+			for access := range d.access {
+				if s[1]&d.access[access][s[0]] != 0 {
+					can[stage.side] |= 1 << access
+				}
+			}
+		}
+	}
+	return can[oldSide] != can[newSide] || bits.OnesCount8(can[oldSide]) > 1
 }
 
 // witness is a packet of the first leaf.
@@ -128,7 +146,7 @@ func (q *query) blockers(l *List, owner *rule, regions []*region) []int {
 		}
 		slices.SortStableFunc(earlier, func(a, b *candidate) int { return cmp.Compare(b.sets.size(), a.sets.size()) })
 		for _, c := range earlier {
-			if (c.access == ruleset.Deny) != (owner.access == ruleset.Deny) && c.sets.size() > otherSize {
+			if c.access != owner.access && c.sets.size() > otherSize {
 				other, otherSize = c, c.sets.size()
 			}
 		}
@@ -138,7 +156,7 @@ func (q *query) blockers(l *List, owner *rule, regions []*region) []int {
 			}
 		}
 	}
-	if other != nil && !slices.ContainsFunc(chosen, func(i int) bool { return l.rules[i].access == other.access }) {
+	if other != nil && !slices.ContainsFunc(chosen, func(i int) bool { return l.rules[i].access != owner.access }) {
 		chosen = append(chosen, other.index)
 	}
 	return chosen

@@ -65,10 +65,14 @@ func roleByEnumeration(rules []analysis.Rule, i int, packets []packet.Tuple) (em
 		}
 		decides = true
 		other := without(k)
-		needed = needed || other.Access != d.Access
 		if other.Rule >= i {
 			other.Rule++
 		}
+		does := ruleset.Allow // which lets the next list decide
+		if other.Rule != analysis.NoRule {
+			does = rules[other.Rule].Access
+		}
+		needed = needed || does != rules[i].Access
 		instead = append(instead, other.Rule)
 	}
 	slices.Sort(instead)
@@ -82,6 +86,9 @@ func TestRolesAreThoseThatEnumerationFinds(t *testing.T) {
 		rules := make([]analysis.Rule, 2+r.IntN(6))
 		for i := range rules {
 			rules[i] = smallRule(r)
+			if r.IntN(8) == 0 {
+				rules[i].Access = ruleset.AlwaysAllow
+			}
 		}
 		packets := world(chain{rules})
 		for i, role := range analysis.Roles(analysis.NewList(rules), analysis.Options{}) {
