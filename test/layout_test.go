@@ -40,8 +40,8 @@ var allowedImports = map[string][]string{
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
-	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
-	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
+	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
+	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},

@@ -46,6 +46,11 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 	if s.equal(addresses[family]) {
 		return everywhere[family].String()
 	}
+	for i := range n.list {
+		if n.list[i].sets[family].equal(s) {
+			return n.list[i].name
+		}
+	}
 	prefix, best := "", n.parts(s, family)
 	shorter := func(whole *set, name string) {
 		if but := n.parts(s.outOf(whole), family); len(but) < len(best) {
@@ -61,20 +66,28 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 	return prefix + cutList(best)
 }
 
-// parts names what can be named of a set, and lists the rest.
-func (n *Names) parts(s *set, family int) (list []string) {
+// parts names what can be named of a set, and lists the rest. Where that is longer it lists all.
+func (n *Names) parts(s *set, family int) []string {
+	plain := texts(addressRanges(s, family))
 	rest := s
+	var named []string
 	for i := range n.list {
-		named := n.list[i].sets[family]
-		if named.empty() || !s.holds(named) {
+		one := n.list[i].sets[family]
+		if one.empty() || !s.holds(one) {
 			continue
 		}
-		if left := named.outOf(rest); !left.equal(rest) {
-			list = append(list, n.list[i].name)
-			rest = left
+		if left := one.outOf(rest); !left.equal(rest) {
+			named, rest = append(named, n.list[i].name), left
 		}
 	}
-	for _, r := range addressRanges(rest, family) {
+	if named = append(named, texts(addressRanges(rest, family))...); len(named) <= len(plain) {
+		return named
+	}
+	return plain
+}
+
+func texts(ranges []netipx.IPRange) (list []string) {
+	for _, r := range ranges {
 		list = append(list, AddressRange(r))
 	}
 	return list
