@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -198,6 +199,72 @@ func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
 	}
 	if differing < pairs {
 		t.Errorf("only %d packets of %d pairs differ: the test says little", differing, pairs)
+	}
+}
+
+// What analysis finds reachable by a chain, and by which rule, is what the engine's decision says.
+func TestAChainSaysWhatTheVerdictSays(t *testing.T) {
+	policies, packets := 60, 40
+	if testing.Short() {
+		policies = 20
+	}
+	for seed := range uint64(policies) {
+		s := randomPolicies(t, seed)[0]
+		chains := verdict.NewChains(s)
+		r := rand.New(rand.NewPCG(seed, 4))
+		for _, e := range s.Endpoints() {
+			if e.NetworkInterface == nil {
+				continue
+			}
+			for _, direction := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
+				chain := chains.Of(e, direction)
+				within := analysis.Packets{Sources: e.Judged()}
+				if direction == ruleset.Inbound {
+					within = analysis.Packets{Destinations: e.Judged()}
+				}
+				reachable := analysis.Reach(chain.Lists, analysis.Options{Within: within})
+				for range packets {
+					k := randomTuple(r, e, direction)
+					got := DiffDecision{Access: "Deny"}
+					for _, a := range reachable.Allowed {
+						for i := range a.Boxes {
+							if b := boxOf(&a.Boxes[i], &analysis.Names{}); b.has(&k) {
+								got = decisionOf(chain.At(a.By.Stage, a.By.Rule), a.By.Access)
+							}
+						}
+					}
+					if want := judged(s, e, direction, k); got.Access != want.Access || got.Access == "Allow" && got != want {
+						t.Fatalf("seed %d, %s of %s, %v (ports %d, %d): %+v, want %+v", seed, direction, e.NetworkInterface.Name, k, k.SrcPort, k.DstPort, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Two collections deny and allow the same. The random policies seldom have that.
+func TestTheCollectionWithTheLowestPriorityNumberDecidesAChain(t *testing.T) {
+	for first, want := range map[int]string{10: "Deny", 30: "Allow"} { // the second collection's rule has 20
+		set := figureOfTheSeed()
+		for i, access := range []ruleset.Access{ruleset.Deny, ruleset.AlwaysAllow} {
+			set.AdminCollections = append(set.AdminCollections, &policy.AdminCollection{Networks: set.VirtualNetworks,
+				Rules: &ruleset.NSG{Name: fmt.Sprint("nm/config/", i), ID: fmt.Sprint("/nm/", i), Admin: true, Rules: []ruleset.Rule{{
+					Name: "all", Admin: true, Priority: []int{first, 20}[i], Direction: ruleset.Inbound, Access: access, Source: ruleset.Peer{Any: true},
+					Destination: ruleset.Peer{Any: true}, SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{ruleset.AllPorts}}}}})
+		}
+		s, err := topology.Build(set, nil, topology.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := s.Endpoints()[0]
+		k := packet.Tuple{Src: packet.AddrFrom(netip.MustParseAddr(world)), Dst: packet.AddrFrom(e.Address()), DstPort: 22, Proto: packet.ProtoTCP}
+		if got := judged(s, e, ruleset.Inbound, k).Access; got != want {
+			t.Errorf("the first collection has priority %d: the decision is %s, want %s", first, got, want)
+		}
+		reachable := analysis.Reach(verdict.NewChains(s).Of(e, ruleset.Inbound).Lists, analysis.Options{})
+		if got := len(reachable.Allowed) > 0; got != (want == "Allow") {
+			t.Errorf("the first collection has priority %d: reachable %v, want %s", first, got, want)
+		}
 	}
 }
 

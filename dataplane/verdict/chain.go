@@ -96,7 +96,26 @@ func (c *Chains) Of(e *topology.Endpoint, d ruleset.Direction) *Chain {
 	for i := range stages {
 		lists[place(&stages[i])] = c.nsg(&stages[i], services)
 	}
+	if len(stages) == 0 && len(services) > 0 {
+		lists[ChainSecond] = c.services(services)
+	}
 	return newChain(lists)
+}
+
+// services is the list of an endpoint without an NSG: the services still pass as such.
+func (c *Chains) services(services []topology.ServiceEnd) *chainList {
+	key := chainKey{services: len(services)}
+	if l := c.lists[key]; l != nil {
+		return l
+	}
+	l := &chainList{}
+	c.lists[key] = l
+	var rules []analysis.Rule
+	for i := range services {
+		rules = l.pass(rules, &services[i])
+	}
+	l.list = analysis.NewList(rules)
+	return l
 }
 
 // OfGroup is the chain of a group alone.

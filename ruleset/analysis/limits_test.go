@@ -44,6 +44,15 @@ func TestWhatTheBoundOnStatesLeavesIsNamedAndTheRestStands(t *testing.T) {
 	if len(d.Changes) == 0 {
 		t.Fatal("nothing was decided beside what was not")
 	}
+	for _, c := range d.Changes {
+		for _, b := range c.Boxes {
+			for _, u := range d.Undecided {
+				if b.Protocol == u.Box.Protocol && b.Sources[0].From().Is4() == u.Box.Sources[0].From().Is4() {
+					t.Errorf("%v is an answer about what is not decided", b)
+				}
+			}
+		}
+	}
 	for _, u := range d.Undecided {
 		if u.Rule != 60 || u.Box.Protocol != "TCP" {
 			t.Errorf("not decided: %+v; only the last rule's TCP packets cross those of others", u)
