@@ -33,7 +33,7 @@ func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to rec
 		to.way.Arrives = p.Tuple
 		return to, err
 	}
-	src := s.Owner(q.Remote)
+	src := remoteEnd(s, q, frontendNetwork(s, q.Local))
 	switch {
 	case src == nil && s.Foreign(q.Remote):
 		to.entered, to.drop = true, packet.DropSpoofed
@@ -90,21 +90,44 @@ func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoi
 	if e := publicOwner(s, q.Remote); e != nil {
 		return e
 	}
-	owner := s.Owner(q.Remote)
 	if to.entered {
+		return remoteEnd(s, q, frontendNetwork(s, q.Local))
+	}
+	return remoteEnd(s, q, to.way.To.Subnet.VirtualNetwork)
+}
+
+// remoteEnd is who sends from a remote address into a virtual network, or to a public address when v is nil; nil
+// when nobody can, or one of several.
+func remoteEnd(s *topology.Snapshot, q *azure.Flow, v *policy.VirtualNetwork) *topology.Endpoint {
+	if v != nil {
+		if e := s.SenderInto(v, q.Remote); e != nil {
+			return e
+		}
+	}
+	if owner := s.Owner(q.Remote); owner != nil && (v == nil || owner.Subnet != nil) {
 		return owner
 	}
-	if e := s.Sender(to.way.To, q.Remote); e != nil {
-		return e
-	}
-	if owner != nil && owner.Subnet != nil {
-		return owner
-	}
-	// The receiver's network may have no way back to the sender.
+	// The network may have no way back to the sender.
 	if all := admitters(s, packet.AddrFrom(q.Remote)); len(all) == 1 {
 		return all[0]
 	}
 	return nil
+}
+
+// frontendNetwork is the virtual network with an internal frontend; nil: none has the address, or several do.
+func frontendNetwork(s *topology.Snapshot, a netip.Addr) (v *policy.VirtualNetwork) {
+	for _, b := range s.Policy.LoadBalancers {
+		for _, f := range b.Frontends {
+			switch {
+			case f.Subnet == nil || f.Address != a || f.Subnet.VirtualNetwork == v:
+			case v != nil:
+				return nil
+			default:
+				v = f.Subnet.VirtualNetwork
+			}
+		}
+	}
+	return v
 }
 
 // admitters are the endpoints whose attachments let in what an address sends. NICs are left out: one
