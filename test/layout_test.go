@@ -32,6 +32,7 @@ var allowedImports = map[string][]string{
 	"ruleset/arm/template":  {"ruleset/arm/jsonc"},
 	"ruleset/arm/terraform": {"ruleset"},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
+	"ruleset/analysis":      {"dataplane/packet", "ruleset", "ruleset/classifier"},
 	"conntrack":             {"dataplane/packet"},
 	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},
 	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
@@ -39,8 +40,8 @@ var allowedImports = map[string][]string{
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
-	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset"},
-	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
+	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
+	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
@@ -73,6 +74,8 @@ var allowedImports = map[string][]string{
 	"dataplane/enginetest": {"dataplane/packet/packettest", "dataplane/topology", "ruleset", "ruleset/policy"},
 	// Builds packets for the tests of every layer.
 	"dataplane/packet/packettest": {"dataplane/packet"},
+	// Holds the rule sets that tests and benchmarks share.
+	"ruleset/classifier/classifiertest": {"ruleset", "ruleset/classifier"},
 	// Makes documents for the tests of every layer.
 	"ruleset/arm/armtest": {},
 	// A device without a kernel for the tests of what carries packets.

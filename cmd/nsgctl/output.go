@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -15,17 +16,28 @@ import (
 const (
 	outputJSON  = "json"
 	outputTable = "table"
+	// outputMarkdown is for a comment of a pull request.
+	outputMarkdown = "markdown"
 )
 
 // global are the flags of every verb.
 type global struct{ socket, output string }
 
-func (g *global) check() error {
-	if g.output != outputJSON && g.output != outputTable {
-		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, outputJSON, outputTable)}
+// check refuses a format that the verb does not have.
+func (g *global) check(c *cobra.Command) error {
+	formats := []string{outputJSON, outputTable}
+	if more := c.Annotations[moreFormats]; more != "" {
+		formats = append(formats, more)
+	}
+	if !slices.Contains(formats, g.output) {
+		last := len(formats) - 1
+		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
 	}
 	return nil
 }
+
+// moreFormats is the annotation of a verb that has a format besides JSON and table.
+const moreFormats = "output"
 
 // show prints an answer as JSON or as a table, unless there is an error instead.
 func show[T any](c *cobra.Command, g *global, answer T, err error, table func(io.Writer, T) error) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/classifier/classifiertest"
 )
 
 // groupRules makes the rules of an ordinary network security group: lists of up to four
@@ -99,9 +100,9 @@ func BenchmarkFirstMatch(b *testing.B) {
 }
 
 func BenchmarkFirstMatchClassBench(b *testing.B) {
-	for _, set := range classBenchSets {
-		b.Run(set.name, func(b *testing.B) {
-			rules := readClassBench(b, set.name)
+	for _, set := range classifiertest.ClassBenchSets {
+		b.Run(set.Name, func(b *testing.B) {
+			rules := classifiertest.ReadClassBench(b, set.Name)
 			tuples := traffic(rand.New(rand.NewPCG(3, 3)), rules, 4096)
 			table := classifier.Compile(rules)
 			b.Run("table", func(b *testing.B) {
@@ -144,9 +145,9 @@ func BenchmarkCompile(b *testing.B) {
 	compile("rules=1000/prefixes=4000 over all rules", nestedLists(1000, 4))
 	compile("rules=1000/prefixes=4000 in every rule, from 4000", pickedLists(1000, 4000, 4000))
 	compile("rules=1000/prefixes=400 in every rule, all different", nestedLists(1000, 400))
-	for _, set := range classBenchSets {
-		b.Run(set.name, func(b *testing.B) {
-			rules := readClassBench(b, set.name)
+	for _, set := range classifiertest.ClassBenchSets {
+		b.Run(set.Name, func(b *testing.B) {
+			rules := classifiertest.ReadClassBench(b, set.Name)
 			b.ReportAllocs()
 			for b.Loop() {
 				sink += classifier.Compile(rules).Bytes()

@@ -17,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/classifier/classifiertest"
 )
 
 // longest is Azure's limit of prefixes and ports of a rule's side, and of members of an
@@ -200,9 +201,9 @@ func BenchmarkFirstMatchRatio(b *testing.B) {
 					b.ReportMetric(fastest[0]/fastest[1], "times-10-rules")
 				})
 			}
-			for _, set := range classBenchSets {
-				b.Run(set.name, func(b *testing.B) {
-					rules := readClassBench(b, set.name)
+			for _, set := range classifiertest.ClassBenchSets {
+				b.Run(set.Name, func(b *testing.B) {
+					rules := classifiertest.ReadClassBench(b, set.Name)
 					of := burstOf(rules, 2, packets)
 					fastest := fastestOf(b, []burst{of, ipv4, {classifier.Linear(rules), of.tuples}})
 					b.ReportMetric(fastest[0]/fastest[1], "times-10-rules")

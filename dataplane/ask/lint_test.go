@@ -1,0 +1,150 @@
+package ask
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// without is a policy that lacks the rule of a finding.
+func without(t *testing.T, s *topology.Snapshot, f *Finding) *topology.Snapshot {
+	t.Helper()
+	set := *s.Policy
+	replaced := map[*ruleset.NSG]*ruleset.NSG{}
+	strip := func(g *ruleset.NSG) *ruleset.NSG {
+		if g == nil || g.Name != f.Resource[strings.Index(f.Resource, "/")+1:] {
+			return g
+		}
+		if replaced[g] == nil {
+			copied := *g
+			copied.Rules = slices.DeleteFunc(slices.Clone(g.Rules), func(r ruleset.Rule) bool { return r.Name == f.Rule && r.Direction.String() == f.Direction })
+			if len(copied.Rules) != len(g.Rules)-1 {
+				t.Fatalf("%+v is of no rule", f)
+			}
+			replaced[g] = &copied
+		}
+		return replaced[g]
+	}
+	set.NetworkSecurityGroups = nil
+	for _, g := range s.Policy.NetworkSecurityGroups {
+		set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, strip(g))
+	}
+	set.AdminCollections = nil
+	for _, c := range s.Policy.AdminCollections {
+		set.AdminCollections = append(set.AdminCollections, &policy.AdminCollection{Rules: strip(c.Rules), Networks: c.Networks})
+	}
+	subnets := map[*policy.Subnet]*policy.Subnet{}
+	for _, v := range set.VirtualNetworks { // the random policy has one, which admin collections refer to
+		for _, sub := range v.Subnets {
+			copied := *sub
+			copied.NetworkSecurityGroup = strip(sub.NetworkSecurityGroup)
+			subnets[sub] = &copied
+		}
+	}
+	network := *set.VirtualNetworks[0]
+	network.Subnets = nil
+	for _, sub := range set.VirtualNetworks[0].Subnets {
+		subnets[sub].VirtualNetwork = &network
+		network.Subnets = append(network.Subnets, subnets[sub])
+	}
+	for _, c := range set.AdminCollections {
+		if len(c.Networks) > 0 {
+			c.Networks = []*policy.VirtualNetwork{&network}
+		}
+	}
+	set.VirtualNetworks = []*policy.VirtualNetwork{&network}
+	set.NetworkInterfaces = nil
+	for _, nic := range s.Policy.NetworkInterfaces {
+		copied := *nic
+		copied.NetworkSecurityGroup = strip(nic.NetworkSecurityGroup)
+		copied.IPConfigurations = slices.Clone(nic.IPConfigurations)
+		for i := range copied.IPConfigurations {
+			copied.IPConfigurations[i].Subnet = subnets[nic.IPConfigurations[i].Subnet]
+		}
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &copied)
+	}
+	changed, err := topology.Build(&set, nil, topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+// Whatever lint says can go, can go: no packet is treated differently without the rule. And what
+// never decides never decides a packet.
+func TestLintedRulesCanBeLeftOut(t *testing.T) {
+	policies, count := 300, map[string]int{}
+	if testing.Short() {
+		policies = 40
+	}
+	for seed := range uint64(policies) {
+		set := randomSets(seed)[0]
+		for _, g := range set.NetworkSecurityGroups {
+			if len(g.Rules) > 0 && seed%2 == 0 { // once more, where it comes too late
+				again := g.Rules[0]
+				again.Name, again.Priority = "again", 4000
+				g.Rules = append(g.Rules, again)
+			}
+		}
+		s, err := topology.Build(set, nil, topology.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := Lint(s, 0)
+		idle := map[string]bool{}
+		for i := range result.Findings {
+			f := &result.Findings[i]
+			count[f.Code]++
+			if d := Diff(s, without(t, s, f), 0); len(d.Changes) > 0 {
+				t.Fatalf("seed %d: without the rule of %+v: %+v", seed, f, d.Changes[0])
+			}
+			if f.Code == LintShadowed || f.Code == LintEmpty || f.Code == LintElsewhere {
+				idle[f.Resource[strings.Index(f.Resource, "/")+1:]+" "+f.Direction+" "+f.Rule] = true
+			}
+		}
+		r := rand.New(rand.NewPCG(seed, 3))
+		for _, e := range s.Endpoints() {
+			for _, direction := range []ruleset.Direction{ruleset.Inbound, ruleset.Outbound} {
+				for range 20 {
+					if e.NetworkInterface != nil {
+						expectNotIdle(t, s, e, direction, randomTuple(r, e, direction), idle)
+					}
+				}
+			}
+		}
+	}
+	for _, code := range []string{LintShadowed, LintRedundant, LintElsewhere, LintDefault} {
+		if count[code] < 5 {
+			t.Errorf("%s was found %d times: the test says little", code, count[code])
+		}
+	}
+}
+
+func expectNotIdle(t *testing.T, s *topology.Snapshot, e *topology.Endpoint, d ruleset.Direction, k packet.Tuple, idle map[string]bool) {
+	t.Helper()
+	p := packet.Packet{Tuple: k, Segments: 1}
+	if k.Proto == packet.ProtoICMP || k.Proto == packet.ProtoICMPv6 {
+		p.ICMPType, p.DstPort = uint8(k.DstPort), 0
+	}
+	var decision verdict.Decision
+	if d == ruleset.Outbound {
+		decision.AskSender(s, e, &p)
+	} else {
+		way := topology.Way{To: e, Arrives: p.Tuple}
+		decision.Receives(s, &way, &p)
+	}
+	for i := range decision.Verdict.N {
+		stage := &decision.Verdict.Stages[i]
+		rule := stage.SecurityRule()
+		if !rule.Default && idle[stage.Stage.Group.NSG.Name+" "+d.String()+" "+rule.Name] {
+			t.Errorf("%s decides %v, and lint says that it never does", rule.Name, k)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package analysis
+
+import (
+	"cmp"
+	"slices"
+)
+
+// divide makes the classes of each field and chooses the order of fields.
+func (d *diagram) divide(region *box) {
+	var classes [fields][]class
+	for f := range fields {
+		d.order[f] = f
+		classes[f] = d.classesOf(f, region[f])
+	}
+	slices.SortStableFunc(d.order[:], func(a, b int) int { return cmp.Compare(len(classes[a]), len(classes[b])) })
+	for level, f := range d.order {
+		d.classes[level] = classes[f]
+		d.memo[level] = map[uint64]*visit{}
+	}
+}
+
+// toggle is what changes at a value: candidates begin or cease to match.
+type toggle struct {
+	at  value
+	set int // index of a set and its candidates
+}
+
+// classesOf sweeps over the sets of a field. Candidates that share a set are switched together.
+func (d *diagram) classesOf(f int, domain *set) []class {
+	index := map[*set]int{}
+	var members [][]int
+	var toggles []toggle
+	current := make([]uint64, len(d.candidates)/64)
+	for bit, c := range d.candidates {
+		if c == nil {
+			continue
+		}
+		s := c.sets[f]
+		if s == domain {
+			current[bit/64] |= 1 << (bit % 64)
+			continue
+		}
+		i, known := index[s]
+		if !known {
+			i = len(members)
+			index[s] = i
+			members = append(members, nil)
+			for _, p := range s.spans {
+				toggles = append(toggles, toggle{p.first, i})
+				if after, ok := successor(p.last); ok {
+					toggles = append(toggles, toggle{after, i})
+				}
+			}
+		}
+		members[i] = append(members[i], bit)
+	}
+	slices.SortFunc(toggles, func(a, b toggle) int { return compareValues(a.at, b.at) })
+	var out []class
+	byHash := map[uint64][]int{}
+	for _, part := range domain.spans {
+		for from := part.first; ; {
+			for ; len(toggles) > 0 && !from.Less(toggles[0].at); toggles = toggles[1:] {
+				for _, bit := range members[toggles[0].set] {
+					current[bit/64] ^= 1 << (bit % 64)
+				}
+			}
+			last := part.last
+			if len(toggles) > 0 && !last.Less(toggles[0].at) {
+				last = predecessor(toggles[0].at)
+			}
+			out = addClass(out, byHash, current, span{from, last})
+			if last == part.last {
+				break
+			}
+			from = toggles[0].at
+		}
+	}
+	return out
+}
+
+// addClass adds values to the class of the candidates that match them.
+func addClass(all []class, byHash map[uint64][]int, alive []uint64, values span) []class {
+	h := hashWords(alive)
+	for _, i := range byHash[h] {
+		if slices.Equal(all[i].alive, alive) {
+			all[i].values = append(all[i].values, values)
+			return all
+		}
+	}
+	byHash[h] = append(byHash[h], len(all))
+	return append(all, class{slices.Clone(alive), []span{values}})
+}
+
+func hashWords(words []uint64) uint64 {
+	var h uint64
+	for _, w := range words {
+		h = mix(h, w)
+	}
+	return h
+}
+
+// compareContent finds, from the last level up, who matches all of the region and who is alike.
+func (d *diagram) compareContent(region *box) {
+	words := len(d.candidates) / 64
+	d.full[fields] = make([]uint64, words)
+	for access := range d.access {
+		d.access[access] = make([]uint64, words)
+	}
+	below := make([]uint32, len(d.candidates))
+	for bit, c := range d.candidates {
+		if c != nil {
+			d.full[fields][bit/64] |= 1 << (bit % 64)
+			d.access[c.access][bit/64] |= 1 << (bit % 64)
+			below[bit] = uint32(c.access)
+		}
+	}
+	for level := fields - 1; level >= 0; level-- {
+		f := d.order[level]
+		d.full[level] = make([]uint64, words)
+		d.content[level] = make([]uint32, len(d.candidates))
+		type key struct {
+			below uint32
+			hash  uint64
+		}
+		known := map[key][]int{} // bits of unlike candidates
+		n := uint32(0)
+		for bit, c := range d.candidates {
+			if c == nil {
+				continue
+			}
+			if c.sets[f] == region[f] {
+				d.full[level][bit/64] |= d.full[level+1][bit/64] & (1 << (bit % 64))
+			}
+			k := key{below[bit], c.sets[f].hash}
+			alike := slices.IndexFunc(known[k], func(o int) bool { return d.candidates[o].sets[f].equal(c.sets[f]) })
+			if alike >= 0 {
+				d.content[level][bit] = d.content[level][known[k][alike]]
+				continue
+			}
+			known[k] = append(known[k], bit)
+			d.content[level][bit] = n
+			n++
+		}
+		below = d.content[level]
+	}
+}

@@ -1,0 +1,61 @@
+package analysis_test
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/classifier"
+)
+
+// allow lets TCP in from a prefix to one port of anything.
+func allow(from string, port uint16) analysis.Rule {
+	return analysis.Rule{Access: ruleset.Allow, Rule: classifier.Rule{
+		Protocol: ruleset.TCP, Sources: []netip.Prefix{netip.MustParsePrefix(from)}, Destinations: ruleset.Everywhere(),
+		SourcePorts: []ruleset.PortRange{ruleset.AllPorts}, DestinationPorts: []ruleset.PortRange{{First: port, Last: port}},
+	}}
+}
+
+// Somebody opens port 22 to the whole world instead of to one network.
+func ExampleCompare() {
+	old := analysis.NewList([]analysis.Rule{allow("198.51.100.0/24", 22), denyAll})
+	new := analysis.NewList([]analysis.Rule{allow("0.0.0.0/0", 22), denyAll})
+	d := analysis.Compare(analysis.Chain{old}, analysis.Chain{new}, analysis.Options{
+		Within: analysis.Packets{Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.1.4/32")}},
+	})
+	for _, c := range d.Changes {
+		fmt.Println(c.Old.Access, "by rule", c.Old.Rule, "is now", c.New.Access, "by rule", c.New.Rule)
+		for _, b := range c.Boxes {
+			fmt.Println(b)
+		}
+		fmt.Println("such as", c.Witness)
+	}
+	// Output:
+	// Deny by rule 1 is now Allow by rule 0
+	// TCP everything but 198.51.100.0/24 -> 10.0.1.4 port 22
+	// such as TCP 203.0.113.10:49152 -> 10.0.1.4:22
+}
+
+// Two lists in a row, as a subnet's and a NIC's: only what both allow is allowed.
+func ExampleReach() {
+	subnet := analysis.NewList([]analysis.Rule{allow("10.0.0.0/8", 80), allow("10.0.0.0/8", 443), denyAll})
+	nic := analysis.NewList([]analysis.Rule{allow("10.1.0.0/16", 443), denyAll})
+	for _, a := range analysis.Reach(analysis.Chain{subnet, nic}, analysis.Options{}).Allowed {
+		fmt.Println(a.Boxes[0])
+	}
+	// Output:
+	// TCP 10.1.0.0/16 -> 0.0.0.0/0 port 443
+}
+
+// The second rule comes too late.
+func ExampleRoles() {
+	rules := []analysis.Rule{denyAll, allow("10.0.0.0/8", 80)}
+	rules[0].Sources = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/7")}
+	for i, role := range analysis.Roles(analysis.NewList(rules), analysis.Options{}) {
+		fmt.Println("rule", i, "decides:", role.Decides, "blocked by:", role.Blockers)
+	}
+	// Output:
+	// rule 0 decides: true blocked by: []
+	// rule 1 decides: false blocked by: [0]
+}

@@ -1,0 +1,143 @@
+package analysis
+
+import (
+	"cmp"
+	"net/netip"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+// The fields of a packet in which rules differ, once family and protocol are chosen.
+const (
+	source = iota
+	destination
+	sourcePort
+	port // of the destination; ICMP's type
+	fields
+)
+
+// box is a set of packets: every combination of its fields' values.
+type box [fields]*set
+
+func (b *box) empty() bool {
+	for _, s := range b {
+		if s.empty() {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *box) equal(o *box) bool {
+	for f := range b {
+		if !b[f].equal(o[f]) {
+			return false
+		}
+	}
+	return true
+}
+
+// slice is a family and a protocol: a part of all packets in which each field has one domain.
+// Protocol gates ports: a field that the protocol lacks has the only value 0.
+type slice struct {
+	index    int // in slicesOfPackets
+	family   int
+	protocol uint8            // IANA's number; one for all protocols that only "*" matches
+	named    ruleset.Protocol // by which rules name it; AnyProtocol: only "*" matches
+	lacks    [fields]bool     // matched only by rules for all ports
+	domain   box
+}
+
+// unnamedProtocol stands for the protocols that no rule can name. It is for experiments (RFC 3692).
+const unnamedProtocol = 253
+
+// slicesOfPackets are all slices, by family and then by protocol.
+var slicesOfPackets = func() (all []slice) {
+	for family := range families {
+		icmp, foreign, named := uint8(packet.ProtoICMP), uint8(packet.ProtoICMPv6), ruleset.ICMP
+		if family == ipv6 {
+			icmp, foreign, named = foreign, icmp, ruleset.ICMPv6
+		}
+		add := func(protocol uint8, named ruleset.Protocol, sourcePorts, ports *set) {
+			all = append(all, slice{len(all), family, protocol, named, [fields]bool{sourcePort: sourcePorts == nil, port: ports == nil},
+				box{addresses[family], addresses[family], cmp.Or(sourcePorts, onlyZero), cmp.Or(ports, onlyZero)}})
+		}
+		add(packet.ProtoTCP, ruleset.TCP, everyPort, everyPort)
+		add(packet.ProtoUDP, ruleset.UDP, everyPort, everyPort)
+		add(icmp, named, nil, everyType)
+		add(packet.ProtoESP, ruleset.ESP, nil, nil)
+		add(packet.ProtoAH, ruleset.AH, nil, nil)
+		// To the decoder ICMP of the other family has no types. Rules see type 0.
+		add(foreign, ruleset.AnyProtocol, nil, onlyZero)
+		add(unnamedProtocol, ruleset.AnyProtocol, nil, nil)
+	}
+	return all
+}()
+
+// protocolsOfFamily is how many slices a family has.
+var protocolsOfFamily = len(slicesOfPackets) / families
+
+// names reports whether a rule's protocol matches the slice.
+func (s *slice) names(p ruleset.Protocol) bool {
+	return p == ruleset.AnyProtocol || p == s.named || p == ruleset.ICMP && s.named == ruleset.ICMPv6
+}
+
+// box is what a rule that names the slice's protocol matches of it, not clipped to its domain.
+func (s *slice) box(r *rule) box {
+	return box{r.sources[s.family], r.destinations[s.family], s.gate(sourcePort, r.sourcePorts), s.gate(port, r.ports)}
+}
+
+// gate is a rule's ports where the protocol has the field. Where it has none, only a rule for all
+// ports matches.
+func (s *slice) gate(field int, ports *set) *set {
+	switch {
+	case !s.lacks[field]:
+		return ports
+	case ports.holds(everyPort):
+		return onlyZero
+	}
+	return nothing
+}
+
+// Packets is a set of packets that a question is about: every protocol and port between two sets
+// of addresses.
+type Packets struct {
+	Sources, Destinations []netip.Prefix // nil is every address
+}
+
+// clip is the part of each slice's domain that the packets have.
+func (p *Packets) clip() []box {
+	boxes := make([]box, len(slicesOfPackets))
+	for i := range boxes {
+		boxes[i] = slicesOfPackets[i].domain
+	}
+	for f, prefixes := range [...][]netip.Prefix{source: p.Sources, destination: p.Destinations} {
+		if prefixes == nil {
+			continue
+		}
+		sets := prefixSets(prefixes)
+		for i := range boxes {
+			boxes[i][f] = sets[slicesOfPackets[i].family]
+		}
+	}
+	return boxes
+}
+
+// size is how many packets a box has, rounded.
+func (b *box) size() float64 {
+	n := 1.0
+	for _, s := range b {
+		n *= s.size()
+	}
+	return n
+}
+
+func (b *box) has(point *[fields]value) bool {
+	for f, s := range b {
+		if !s.contains(point[f]) {
+			return false
+		}
+	}
+	return true
+}
