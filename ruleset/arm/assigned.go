@@ -26,6 +26,12 @@ type dynamicAddress struct {
 	ipv6  bool
 }
 
+// fullSubnet is a subnet without a free address of a family.
+type fullSubnet struct {
+	subnet *policy.Subnet
+	ipv6   bool
+}
+
 // assignments are the addresses that were chosen in a subnet.
 type assignments struct {
 	subnet *policy.Subnet
@@ -79,7 +85,10 @@ func (l *loader) assign(f *fields, s *policy.Subnet, ipv6 bool) (a netip.Addr) {
 	}
 	switch {
 	case a.IsValid():
+	case any && l.full[fullSubnet{s, ipv6}]: // told already
+		return a
 	case any:
+		l.full[fullSubnet{s, ipv6}] = true
 		f.fault(CodeSubnetFull, field, "", "Subnet %s has no free %s address: Azure keeps the first %d and the last of each prefix", s.Name, family, reservedAddresses)
 		return a
 	case len(s.Prefixes) > 0:

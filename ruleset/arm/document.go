@@ -40,6 +40,9 @@ const (
 	natRuleKind
 	configurationKind // inside a network interface only
 	privateEndpointKind
+	natPoolKind  // inside a load balancer only
+	scaleSetKind // of Microsoft.Compute, as its instances
+	instanceKind // made for network interfaces only
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
@@ -69,6 +72,13 @@ var kinds = map[string]kind{
 	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
+// computeKinds are the resource types of other providers that are read, in lower case.
+var computeKinds = map[string]kind{
+	computeProvider + "virtualmachinescalesets":                                                                      scaleSetKind,
+	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces":                                    interfaceKind,
+	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces/ipconfigurations/publicipaddresses": publicAddressKind,
+}
+
 // kindPaths are the last parts of resource types, in ARM's spelling.
 var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
@@ -79,7 +89,8 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
-	privateEndpointKind: "privateEndpoints",
+	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
+	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
 }
 
 // parentKinds are the kinds of the parents of child kinds.
@@ -87,7 +98,7 @@ var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, pe
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
 	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
 	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
-	configurationKind: interfaceKind}
+	natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind}
 
 // depth is the number of parents above a resource of kind k.
 func (k kind) depth() (n int) {
@@ -109,7 +120,15 @@ func (k kind) typeName() string {
 // typePath is typeName in lower case.
 func (k kind) typePath() string { return strings.ToLower(k.typeName()) }
 
-const provider = "microsoft.network/"
+const provider, computeProvider = "microsoft.network/", "microsoft.compute/"
+
+// kindOfType is the kind of a type in lower case, with its provider.
+func kindOfType(t string) kind {
+	if path, ok := strings.CutPrefix(t, provider); ok {
+		return kinds[path]
+	}
+	return computeKinds[t]
+}
 
 // resource is an object of a document whose kind is read.
 type resource struct {
@@ -124,6 +143,7 @@ type resource struct {
 	parent      *resource
 	parentName  string // name or id of the parent of a child that is not nested
 	children    []*resource
+	like        *resource // what the first instance of the same scale set has
 	given
 }
 
@@ -269,8 +289,8 @@ func typeOf(body map[string]any) string {
 // reports whether it has a type.
 func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 	if t := typeOf(body); t != "" {
-		if path, ok := strings.CutPrefix(t, provider); ok {
-			return kinds[path], true
+		if k := kindOfType(t); k != otherKind || strings.HasPrefix(t, provider) {
+			return k, true
 		}
 		if parent != nil && !strings.Contains(t, "/") {
 			return kinds[parent.kind.typePath()+"/"+t], true
@@ -306,17 +326,17 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 
 // kindOfID finds the kind in a resource id: every second segment after the provider.
 func kindOfID(id string) kind {
-	_, path, found := strings.Cut(strings.ToLower(id), "/providers/"+provider)
+	_, path, found := strings.Cut(strings.ToLower(id), "/providers/microsoft.")
 	if !found {
 		return otherKind
 	}
 	var types []string
 	for i, segment := range strings.Split(path, "/") {
-		if i%2 == 0 {
+		if i == 0 || i%2 == 1 {
 			types = append(types, segment)
 		}
 	}
-	return kinds[strings.Join(types, "/")]
+	return kindOfType("microsoft." + strings.Join(types, "/"))
 }
 
 func newResource(k kind, file string, body map[string]any, parent *resource) *resource {
@@ -327,6 +347,9 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 	r.id, _ = lookup(body, "id").(string)
 	if isExpression(r.id) {
 		r.id = ""
+	}
+	if k == interfaceKind {
+		r.parent = instanceOf(file, r.id)
 	}
 	name, _ := lookup(body, "name").(string)
 	switch {

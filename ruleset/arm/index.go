@@ -251,7 +251,11 @@ func isAzureID(id string) bool { return scopeOf(id).subscription != "" }
 // madeUpID is the id of a resource without one: Azure's form with an empty subscription
 // and resource group.
 func madeUpID(k kind, name string) string {
-	return "/subscriptions//resourceGroups//providers/Microsoft.Network/" + kindPaths[k] + "/" + name
+	of := "Microsoft.Network/"
+	if k == scaleSetKind {
+		of = "Microsoft.Compute/"
+	}
+	return "/subscriptions//resourceGroups//providers/" + of + kindPaths[k] + "/" + name
 }
 
 // register enters r's object and reports whether the id is new. A repeated id is a fault.

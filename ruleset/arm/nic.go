@@ -36,7 +36,7 @@ func (l *loader) buildInterface(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n := &policy.NetworkInterface{Name: r.path(), ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
 	n.VirtualMachineID = f.readOnlyID("virtualMachine")

@@ -26,6 +26,7 @@ type loader struct {
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
 	reserved     map[usedAddress]bool       // written down, by what is read later
 	nextFree     map[usedAddress]netip.Addr // where a prefix may have free addresses, by its first
+	full         map[fullSubnet]bool        // told
 	dynamic      []dynamicAddress
 	assigned     []*assignments // in the order of their first addresses
 	addressCount map[*policy.VirtualNetwork]int
@@ -57,7 +58,7 @@ func newLoader() *loader {
 		source:    &source{open: readRegular, seen: map[string]seenFile{}},
 		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, files: map[*ruleset.NSG]string{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},
 	}
 }
@@ -79,7 +80,9 @@ type phase struct {
 // earlier ones give. Between the two lists, a Reader decides whether it may reuse groups.
 var (
 	gathering = []phase{
-		{name: "what Azure shows", run: (*loader).addRuntime},
+		{name: "scale sets that Azure shows", run: (*loader).addScaleSets},
+		{name: "instances of scale sets", run: (*loader).expandScaleSets},
+		{name: "what else Azure shows", run: (*loader).addRuntime},
 		{name: "children find their parents", run: (*loader).adopt},
 		{name: "application security groups", gives: []kind{asgKind}, of: asgKind, build: (*loader).buildASG},
 	}
@@ -103,8 +106,8 @@ var (
 		{name: "addresses that are not written down", needs: []kind{subnetKind, interfaceKind}, run: (*loader).assignAddresses},
 		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
 		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},
-			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
-		{name: "members of pools and NAT rules", needs: []kind{poolKind, natRuleKind, configurationKind}, run: (*loader).relateMembers},
+			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind, natPoolKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
+		{name: "members of pools and NAT rules", needs: []kind{poolKind, natRuleKind, natPoolKind, configurationKind}, run: (*loader).relateMembers},
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
@@ -125,7 +128,11 @@ func (l *loader) runPhase(p *phase) {
 		return
 	}
 	for _, r := range l.resources {
-		if r.kind == p.of {
+		switch {
+		case r.kind != p.of:
+		case r.like != nil:
+			l.buildAlike(r, p.build)
+		default:
 			p.build(l, r)
 		}
 	}

@@ -29,7 +29,7 @@ var schema = map[string][]string{
 	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
 		"virtualMachine", "privateEndpoint"},
 	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
-		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules"},
+		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules", "loadBalancerInboundNatPools"},
 	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
 	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},
 	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings"},
@@ -46,6 +46,8 @@ var schema = map[string][]string{
 		"backendPort", "loadDistribution", "enableFloatingIP", "enableTcpReset", "disableOutboundSnat", "idleTimeoutInMinutes"},
 	kindPaths[natRuleKind]: {"frontendIPConfiguration", "backendAddressPool", "backendIPConfiguration", "protocol", "frontendPort",
 		"backendPort", "frontendPortRangeStart", "frontendPortRangeEnd", "enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
+	kindPaths[natPoolKind]: {"frontendIPConfiguration", "protocol", "frontendPortRangeStart", "frontendPortRangeEnd", "backendPort",
+		"enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
 	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
 }
 

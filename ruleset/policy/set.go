@@ -66,6 +66,7 @@ type EndpointPolicies struct{ NetworkSecurityGroup, RouteTable bool }
 
 // NetworkInterface is a network interface (NIC).
 type NetworkInterface struct {
+	// Name is SET/INSTANCE/NAME for an instance of a scale set.
 	Name                 string
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
