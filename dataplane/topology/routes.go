@@ -47,6 +47,8 @@ type hop struct {
 	// for none.
 	hosts    *bart.Table[*Endpoint]
 	endpoint *Endpoint
+	// balanced is the rule for every port of the load balancer that is the next hop; nil: none is.
+	balanced *frontendRule
 	// senders are the prefixes that a packet must come from when the network beyond a peering
 	// takes nothing forwarded; nil: any.
 	senders []netip.Prefix
@@ -75,8 +77,11 @@ func (s *Snapshot) Route(src *Endpoint, from, to packet.Addr) (*Endpoint, packet
 		return nil, packet.DropForwarded
 	}
 	e := h.endpoint
-	if h.hosts != nil {
+	switch {
+	case h.hosts != nil:
 		e, _ = h.hosts.Lookup(to.Netip())
+	case h.balanced != nil:
+		e = h.balanced.forwarder(s.seed, from, to)
 	}
 	if e == nil || e.Attachment < 0 {
 		return e, h.drop

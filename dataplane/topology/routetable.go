@@ -32,6 +32,7 @@ type routedSet struct {
 	// byAddress finds an endpoint from outside. An address of several virtual networks maps to
 	// nil, and so does a broadcast address.
 	byAddress *bart.Table[*Endpoint]
+	unled     []unledHop
 }
 
 // fillRoutes fills the tables that Route searches.
@@ -279,30 +280,55 @@ func (s *routedSet) userHop(r *routes, route *policy.Route) *hop {
 		g := r.network.gatewayHop()
 		h.endpoint, h.senders, h.drop = g.endpoint, g.senders, packet.DropNextHop
 	case policy.HopVirtualAppliance:
-		h.endpoint, h.senders = s.appliance(r.network, route.Appliance)
+		s.leadToAppliance(h, r.network)
 		h.drop = packet.DropNextHop
 	}
 	return h
 }
 
-// appliance finds the NIC with a next hop's address, in the network or with a peer. It is nil
-// unless the NIC forwards.
-func (s *routedSet) appliance(n *network, a netip.Addr) (e *Endpoint, senders []netip.Prefix) {
-	hosts := &n.hosts
+// leadToAppliance finds the NIC with a hop's address, in the network or with a peer. The hop leads
+// nowhere unless the NIC forwards, or the address is that of a load balancer, see balance.
+func (s *routedSet) leadToAppliance(h *hop, n *network) {
+	at := n
 	for i := range n.peers {
-		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, a) {
-			hosts, senders = &peer.network.hosts, peer.senders(n)
+		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, h.address) {
+			at, h.senders = peer.network, peer.senders(n)
 		}
 	}
-	e, _ = hosts.Lookup(a)
-	if e == nil || e.NetworkInterface == nil || !e.NetworkInterface.EnableIPForwarding {
-		return nil, nil
+	if e, _ := at.hosts.Lookup(h.address); e != nil && s.forwards(e) {
+		h.endpoint = e
+	} else {
+		s.unled = append(s.unled, unledHop{h, at})
 	}
-	// Only an attachment of its own admits what it forwards.
-	if e.Attachment >= 0 && s.attachments[e.Attachment].Kind != NetworkInterface {
-		return nil, nil
+}
+
+// forwards reports that an endpoint sends on what is not for it. Only an attachment of its own admits
+// what it sends on.
+func (s *routedSet) forwards(e *Endpoint) bool {
+	return e.NetworkInterface != nil && e.NetworkInterface.EnableIPForwarding &&
+		(e.Attachment < 0 || s.attachments[e.Attachment].Kind == NetworkInterface)
+}
+
+// unledHop is a hop whose address is of no appliance, and the network that has the address.
+type unledHop struct {
+	*hop
+	at *network
+}
+
+// balance leads hops to the backends of the internal load balancers whose frontends they name. The
+// load balancer needs a rule for every port (HA ports), since a route knows none.
+func (s *routedSet) balance() {
+	for _, h := range s.unled {
+		f := h.at.frontends[packet.AddrFrom(h.address)]
+		if f == nil || f.anyPort == nil {
+			continue
+		}
+		h.balanced = f.anyPort
+		for i := range f.anyPort.backends {
+			b := &f.anyPort.backends[i]
+			b.forwards = s.forwards(b.to)
+		}
 	}
-	return e, senders
 }
 
 // contain reports whether one of the prefixes holds an address.

@@ -27,6 +27,7 @@ type generator struct {
 	groups   []string // names of NSGs
 	hub      *nic     // the appliance that most routes lead to; nil in some worlds
 	publics  int
+	hops     []object // routes to appliances
 	prefixes []string // that rules and routes like to name
 	peered   bool
 }
@@ -393,6 +394,7 @@ func (g *generator) routes(n *network) (routes []any) {
 			r["nextHopType"] = "VirtualNetworkGateway"
 		default:
 			r["nextHopType"], r["nextHopIpAddress"] = "VirtualAppliance", g.appliance(n)
+			g.hops = append(g.hops, r)
 		}
 		routes = append(routes, child(fmt.Sprint("r", i), r))
 	}
