@@ -40,6 +40,8 @@ const (
 	natRuleKind
 	configurationKind // inside a network interface only
 	privateEndpointKind
+	watcherKind
+	flowLogKind
 	natPoolKind  // inside a load balancer only
 	scaleSetKind // of Microsoft.Compute, as its instances
 	instanceKind // made for network interfaces only
@@ -58,6 +60,8 @@ var kinds = map[string]kind{
 	"routetables/routes":                     routeKind,
 	"networkmanagers":                        managerKind,
 	"networkmanagers/networkgroups":          networkGroupKind,
+	"networkwatchers":                        watcherKind,
+	"networkwatchers/flowlogs":               flowLogKind,
 	"publicipaddresses":                      publicAddressKind,
 	"publicipprefixes":                       publicPrefixKind,
 	"natgateways":                            natGatewayKind,
@@ -89,6 +93,7 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
+	watcherKind: "networkWatchers", flowLogKind: "flowLogs",
 	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
 	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
 }
@@ -98,7 +103,7 @@ var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, pe
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
 	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
 	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
-	natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind}
+	flowLogKind: watcherKind, natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind}
 
 // depth is the number of parents above a resource of kind k.
 func (k kind) depth() (n int) {

@@ -403,10 +403,10 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 		if problem != "" {
 			l.warn(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem})
 		}
-	case parentKind == managerKind && r.parentName != "":
-		// A manager's own document says nothing that is needed.
+	case (parentKind == managerKind || parentKind == watcherKind) && r.parentName != "":
+		// The own document of a manager or watcher says nothing that is needed.
 		r.parent = r.newParent(parentName)
-		parents.add(&entry{kind: managerKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
+		parents.add(&entry{kind: parentKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
 	case parentKind == loadBalancerKind:
 		l.warn(ruleset.Fault{
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),

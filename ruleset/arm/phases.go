@@ -111,6 +111,7 @@ var (
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
+		{name: "flow logs", needs: []kind{groupKind, networkKind, subnetKind, interfaceKind}, of: flowLogKind, build: (*loader).buildFlowLog},
 		{name: "addresses that were chosen", run: (*loader).warnOfAssigned},
 		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},
 	}

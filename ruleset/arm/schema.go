@@ -46,6 +46,7 @@ var schema = map[string][]string{
 		"backendPort", "loadDistribution", "enableFloatingIP", "enableTcpReset", "disableOutboundSnat", "idleTimeoutInMinutes"},
 	kindPaths[natRuleKind]: {"frontendIPConfiguration", "backendAddressPool", "backendIPConfiguration", "protocol", "frontendPort",
 		"backendPort", "frontendPortRangeStart", "frontendPortRangeEnd", "enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
+	kindPaths[flowLogKind]: {"targetResourceId", "storageId", "enabled", "format", "retentionPolicy", "flowAnalyticsConfiguration", "enabledFilteringCriteria", "recordTypes"},
 	kindPaths[natPoolKind]: {"frontendIPConfiguration", "protocol", "frontendPortRangeStart", "frontendPortRangeEnd", "backendPort",
 		"enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
 	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
