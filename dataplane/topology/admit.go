@@ -138,12 +138,12 @@ func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
 	if contain(n.vnet.AddressSpace, from) {
 		return n.member(src)
 	}
-	for i := range n.peers {
-		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, from) {
+	for i := range to.routes.peers {
+		if peer := &to.routes.peers[i]; peer.network != nil && contain(peer.space, from) {
 			return peer.network.member(src)
 		}
 	}
-	if contain(n.behindGateway, from) {
+	if contain(to.routes.behindGateway, from) {
 		if remote := n.remoteGateway(); remote != nil {
 			n = remote.network
 		}

@@ -134,8 +134,8 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		}
 	}
 	n.fillLocal(r)
-	for i := range n.peers {
-		peer := &n.peers[i]
+	for i := range r.peers {
+		peer := &r.peers[i]
 		h := &hop{kind: HopPeering, drop: packet.DropNoRoute, senders: peer.senders(n)}
 		if peer.network != nil {
 			h.hosts = &peer.network.hosts
@@ -143,8 +143,8 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		r.enter(RouteDefault, "", h, peer.space...)
 	}
 	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
-		for _, p := range n.behindGateway {
-			if !n.hasSystemRoute(p) {
+		for _, p := range r.behindGateway {
+			if !r.hasSystemRoute(p) {
 				r.enter(RouteGateway, "", gateway, p)
 			}
 		}
@@ -167,7 +167,7 @@ func (n *network) fillLocal(r *routes) {
 // that use its gateway, and those of the gateway subnet's route table. None leads to the
 // internet by itself.
 func (s *routedSet) fillGateway(set *policy.Set, n *network) {
-	r := &routes{network: n}
+	r := &routes{network: n, peers: n.peers}
 	n.gateway.routes = r
 	for _, sub := range n.vnet.Subnets {
 		if strings.EqualFold(sub.Name, gatewaySubnet) {
@@ -200,8 +200,8 @@ func (s *routedSet) fillPrivateEndpoints(set *policy.Set, r *routes) {
 		h := &hop{kind: HopPrivateEndpoint, drop: packet.DropNoRoute}
 		if own := s.networks.of[e.Subnet.VirtualNetwork]; own == r.network {
 			h.hosts = &own.hosts
-		} else if i := slices.IndexFunc(r.network.peers, func(p peer) bool { return p.network == own && contain(p.space, e.Address()) }); i >= 0 {
-			h.hosts, h.senders = &own.hosts, r.network.peers[i].senders(r.network)
+		} else if i := slices.IndexFunc(r.peers, func(p peer) bool { return p.network == own && contain(p.space, e.Address()) }); i >= 0 {
+			h.hosts, h.senders = &own.hosts, r.peers[i].senders(r.network)
 		} else {
 			continue
 		}
@@ -280,7 +280,7 @@ func (s *routedSet) userHop(r *routes, route *policy.Route) *hop {
 		g := r.network.gatewayHop()
 		h.endpoint, h.senders, h.drop = g.endpoint, g.senders, packet.DropNextHop
 	case policy.HopVirtualAppliance:
-		s.leadToAppliance(h, r.network)
+		s.leadToAppliance(h, r)
 		h.drop = packet.DropNextHop
 	}
 	return h
@@ -288,11 +288,11 @@ func (s *routedSet) userHop(r *routes, route *policy.Route) *hop {
 
 // leadToAppliance finds the NIC with a hop's address, in the network or with a peer. The hop leads
 // nowhere unless the NIC forwards, or the address is that of a load balancer, see balance.
-func (s *routedSet) leadToAppliance(h *hop, n *network) {
-	at := n
-	for i := range n.peers {
-		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, h.address) {
-			at, h.senders = peer.network, peer.senders(n)
+func (s *routedSet) leadToAppliance(h *hop, r *routes) {
+	at := r.network
+	for i := range r.peers {
+		if peer := &r.peers[i]; peer.network != nil && contain(peer.space, h.address) {
+			at, h.senders = peer.network, peer.senders(r.network)
 		}
 	}
 	if e, _ := at.hosts.Lookup(h.address); e != nil && s.forwards(e) {

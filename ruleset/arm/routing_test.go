@@ -161,7 +161,6 @@ func TestWhatKeepsAPeeringOrARouteTableOpen(t *testing.T) {
 	}
 	tests := []struct{ name, document, code, field string }{
 		{"a peer that is left open", "[" + network("a", "10.1.0.0/16", peered(peering("p", "b", ""))) + "," + open("b") + "]", CodeTemplateExpression, "addressPrefixes"},
-		{"a peering of single subnets", "[" + network("a", "10.1.0.0/16", peered(peering("p", "b", `, "peerCompleteVnets": false`))) + "," + network("b", "10.2.0.0/16", "") + "]", CodePeeringOfSubnets, "peerCompleteVnets"},
 		{"a next hop that is an expression", table(route("r", "0.0.0.0/0", "VirtualAppliance", "[parameters('fw')]")), CodeTemplateExpression, "nextHopIpAddress"},
 	}
 	for _, tt := range tests {

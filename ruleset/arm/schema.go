@@ -25,7 +25,7 @@ var schema = map[string][]string{
 	kindPaths[subnetKind]: {"addressPrefix", "addressPrefixes", "networkSecurityGroup", "routeTable", "natGateway", "defaultOutboundAccess",
 		"privateEndpointNetworkPolicies", "privateLinkServiceNetworkPolicies", "serviceEndpoints", "serviceEndpointPolicies", "delegations"},
 	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
-		"useRemoteGateways", "peerCompleteVnets", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
+		"useRemoteGateways", "peerCompleteVnets", localSubnets, remoteSubnets, "enableOnlyIPv6Peering", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
 	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
 		"virtualMachine", "privateEndpoint"},
 	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
@@ -75,7 +75,6 @@ var spellings = func() map[string]map[string]bool {
 var notRead = map[string][]struct{ name, harmless, what string }{
 	kindPaths[networkKind]: {{"privateEndpointVNetPolicies", "Disabled", "peers get the same routes to private endpoints as without it"}},
 	kindPaths[subnetKind]:  {{"serviceEndpointPolicies", "", "service endpoints lead to every account of the service"}},
-	kindPaths[peeringKind]: {{"enableOnlyIPv6Peering", "", "IPv4 is peered too"}},
 	kindPaths[configurationKind]: {
 		{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},
 	kindPaths[frontendKind]: {{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},

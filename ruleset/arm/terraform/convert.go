@@ -71,7 +71,8 @@ var (
 	peeringFields = map[string]string{
 		"allow_virtual_network_access": "allowVirtualNetworkAccess", "allow_forwarded_traffic": "allowForwardedTraffic",
 		"allow_gateway_transit": "allowGatewayTransit", "use_remote_gateways": "useRemoteGateways",
-		"remote_virtual_network_id": "remoteVirtualNetwork",
+		"remote_virtual_network_id": "remoteVirtualNetwork", "peer_complete_virtual_networks_enabled": "peerCompleteVnets",
+		"local_subnet_names": "localSubnetNames", "remote_subnet_names": "remoteSubnetNames", "only_ipv6_peering_enabled": "enableOnlyIPv6Peering",
 	}
 	routeFields = map[string]string{
 		"address_prefix": "addressPrefix", "next_hop_type": "nextHopType", "next_hop_in_ip_address": "nextHopIpAddress",
