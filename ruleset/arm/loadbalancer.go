@@ -193,7 +193,7 @@ func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	case len(f.open) > 0:
 		return
 	case text == "":
-		frontend.Address = f.l.assign(f, frontend.Subnet, frontend.IPv6)
+		frontend.Address = f.l.assign(f, frontend.Subnet, 1, frontend.IPv6)
 		return
 	}
 	a, err := netip.ParseAddr(text)

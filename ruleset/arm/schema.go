@@ -28,7 +28,7 @@ var schema = map[string][]string{
 		"useRemoteGateways", "peerCompleteVnets", localSubnets, remoteSubnets, "enableOnlyIPv6Peering", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
 	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
 		"virtualMachine", "privateEndpoint"},
-	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
+	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressPrefixLength", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
 		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules", "loadBalancerInboundNatPools"},
 	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
 	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},

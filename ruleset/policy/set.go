@@ -81,7 +81,7 @@ type NetworkInterface struct {
 	IPConfigurations        []IPConfiguration // at least one
 }
 
-// IPConfiguration is one address of a NIC.
+// IPConfiguration is one address of a NIC. Those of a block of addresses have one name and id.
 type IPConfiguration struct {
 	Name    string
 	ID      string
