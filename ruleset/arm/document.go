@@ -198,6 +198,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	if k == otherKind {
+		l.notRead(file, body)
 		if !typed {
 			l.collectAnswer(file, body)
 		}
