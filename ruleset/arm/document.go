@@ -42,6 +42,7 @@ const (
 	privateEndpointKind
 	watcherKind
 	flowLogKind
+	policyKind   // of Microsoft.Authorization
 	natPoolKind  // inside a load balancer only
 	scaleSetKind // of Microsoft.Compute, as its instances
 	instanceKind // made for network interfaces only
@@ -76,8 +77,9 @@ var kinds = map[string]kind{
 	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
-// computeKinds are the resource types of other providers that are read, in lower case.
-var computeKinds = map[string]kind{
+// foreignKinds are the resource types of other providers that are read, in lower case.
+var foreignKinds = map[string]kind{
+	"microsoft.authorization/policydefinitions":                                                                      policyKind,
 	computeProvider + "virtualmachinescalesets":                                                                      scaleSetKind,
 	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces":                                    interfaceKind,
 	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces/ipconfigurations/publicipaddresses": publicAddressKind,
@@ -93,7 +95,7 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
-	watcherKind: "networkWatchers", flowLogKind: "flowLogs",
+	watcherKind: "networkWatchers", flowLogKind: "flowLogs", policyKind: "policyDefinitions",
 	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
 	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
 }
@@ -132,7 +134,7 @@ func kindOfType(t string) kind {
 	if path, ok := strings.CutPrefix(t, provider); ok {
 		return kinds[path]
 	}
-	return computeKinds[t]
+	return foreignKinds[t]
 }
 
 // resource is an object of a document whose kind is read.

@@ -252,8 +252,11 @@ func isAzureID(id string) bool { return scopeOf(id).subscription != "" }
 // and resource group.
 func madeUpID(k kind, name string) string {
 	of := "Microsoft.Network/"
-	if k == scaleSetKind {
+	switch k {
+	case scaleSetKind:
 		of = "Microsoft.Compute/"
+	case policyKind:
+		of = "Microsoft.Authorization/"
 	}
 	return "/subscriptions//resourceGroups//providers/" + of + kindPaths[k] + "/" + name
 }

@@ -98,6 +98,7 @@ var (
 			of: networkKind, build: (*loader).buildNetwork},
 		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
 		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
+		{name: "members of network groups by policies", needs: []kind{networkKind, networkGroupKind}, of: policyKind, build: (*loader).buildPolicy},
 		{name: "admin rules", needs: []kind{networkGroupKind}, gives: []kind{collectionKind}, of: collectionKind, build: (*loader).buildCollection},
 		{name: "addresses of frontends", needs: []kind{subnetKind}, of: loadBalancerKind, build: (*loader).reserveAddresses},
 		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
