@@ -108,17 +108,17 @@ func cutClass(proto uint8) Class {
 	return NumClasses
 }
 
-// evictable ranks the classes that a full table may end for a new flow: the higher the
-// sooner, 0 never. Nobody misses a finished connection; an unanswered one may be part of a flood.
-func (c Class) evictable() int {
-	switch c {
-	case ClassTCPCut, ClassUDPCut:
-		return 3
-	case ClassTCPTimeWait, ClassTCPReset:
-		return 2
-	}
-	if c.unanswered() {
-		return 1
+// evictable ranks the classes that a full table may end for any new flow: the higher the
+// sooner, 0 never; ofOthers has the ranks below. Nobody misses a finished connection; an unanswered one may be part of a flood. What was cut
+// is kept like an established flow, unless such flows crowd out others.
+func (c Class) evictable(crowded bool) int {
+	switch {
+	case c == ClassTCPTimeWait || c == ClassTCPReset:
+		return 6
+	case c.unanswered():
+		return 5
+	case c.Cut() && crowded:
+		return 4
 	}
 	return 0
 }

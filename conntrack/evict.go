@@ -8,6 +8,10 @@ import (
 // A zone may take all room that is free. When the table is full, room is made at the cost of the zones
 // that have more than their share, which is the table's limit divided by the zones with flows. Who has
 // less than a share gets room whatever the others' flows are; who has more only gets what nobody misses.
+//
+// A flow that was cut remembers a denial, which a flood must not lift. So it makes room as an established
+// flow does. Those beyond a part of a zone's flows make room for others, or a denial of many would fill the
+// zone with them.
 
 // reserve takes a place in the table and in both zones. It evicts a flow where one is full.
 func (w *Worker) reserve(zone, replyZone uint16, now Tick) (Refusal, bool) {
@@ -82,10 +86,37 @@ func (t *Table) share(zone, replyZone uint16) int64 {
 	return t.max / max(n, 1)
 }
 
+// has reports that a zone has its share.
+func (t *Table) has(zone uint16, share int64) bool {
+	return t.limited(zone) && t.zones[zone].Load() >= share
+}
+
 // above reports that an end of a flow has its share, or that no end has one.
 func (t *Table) above(zone, replyZone uint16, share int64) bool {
-	a, b := t.limited(zone), t.limited(replyZone)
-	return !a && !b || a && t.zones[zone].Load() >= share || b && t.zones[replyZone].Load() >= share
+	return t.has(zone, share) || t.has(replyZone, share) || !t.limited(zone) && !t.limited(replyZone)
+}
+
+// Flows that were cut stay while they are at most one in cutPart of their zone's flows.
+const cutPart = 4
+
+// crowded reports that flows that were cut take more of a zone than they may.
+func (t *Table) crowded(zone uint16) bool {
+	return t.zoneCuts[zone].Load()*cutPart > t.zones[zone].Load()
+}
+
+// crowdedAbove is crowded for an end for which a flow is above.
+func (t *Table) crowdedAbove(r *record, share int64) bool {
+	shareless := !t.limited(r.zone) && !t.limited(r.replyZone)
+	return t.crowded(r.zone) && (shareless || t.has(r.zone, share)) || t.crowded(r.replyZone) && (shareless || t.has(r.replyZone, share))
+}
+
+// countCut counts a flow that was cut, or that is one no more.
+func (t *Table) countCut(r *record, by int64) {
+	t.cuts.Add(by)
+	t.zoneCuts[r.zone].Add(by)
+	if r.replyZone != r.zone {
+		t.zoneCuts[r.replyZone].Add(by)
+	}
 }
 
 // The search for a victim stops at evictSample flows that are fit, but not before it has
@@ -102,8 +133,10 @@ const (
 	evictScan   = 512
 )
 
-// passedOver is the rank of flows that are not counted as looked at.
-const passedOver = -1
+const (
+	passedOver = -1 // the rank of flows that are not counted as looked at
+	lastResort = 1  // the rank of flows that do not end the search
+)
 
 // evictIn makes room in a full zone. A search without a result is not repeated in the same tick: a
 // flood into a full zone costs no more than a look at it.
@@ -112,11 +145,12 @@ func (w *Worker) evictIn(zone uint16, now Tick) bool {
 	if t.barren[zone].Load() == barrenAt(now) {
 		return false
 	}
+	crowded := t.crowded(zone)
 	found := w.evict(now, evictScan, evictLook, func(r *record, s status) int {
 		if !r.touches(zone) {
 			return passedOver
 		}
-		return s.class().evictable()
+		return s.class().evictable(crowded)
 	})
 	if !found {
 		t.barren[zone].Store(barrenAt(now))
@@ -139,10 +173,11 @@ func (w *Worker) evictFor(zone, replyZone uint16, now Tick) bool {
 		if !t.above(r.zone, r.replyZone, share) {
 			return 0
 		}
-		if below {
+		rank := s.class().evictable(s.class().Cut() && t.crowdedAbove(r, share))
+		if below && rank == 0 {
 			return r.ofOthers(s)
 		}
-		return s.class().evictable()
+		return rank
 	})
 	if !found && !below {
 		t.barrenTable.Store(barrenAt(now))
@@ -183,7 +218,7 @@ func (w *Worker) evict(now Tick, scan uint32, look int, rank func(*record, statu
 			}
 			continue
 		}
-		if this > 0 {
+		if this > lastResort {
 			fit++
 		}
 		if idle := now.since(Tick(r.lastSeen.Load())); this > best || this > 0 && this == best && idle > longest {
@@ -193,15 +228,15 @@ func (w *Worker) evict(now Tick, scan uint32, look int, rank func(*record, statu
 	return best > 0 && w.End(victim, EndEvicted)
 }
 
-// ofOthers ranks what may be ended for a zone below its share, which is anything: the higher the sooner. A
-// question with its answer goes before what goes on.
+// ofOthers ranks what else may be ended for a zone below its share, which is anything: the higher the sooner.
+// A question with its answer goes before what goes on, and what was cut comes last.
 func (r *record) ofOthers(s status) int {
 	c := s.class()
-	if rank := c.evictable(); rank > 0 {
-		return rank + 2
+	switch {
+	case c.Cut():
+		return lastResort
+	case c.Protocol() != "tcp" && r.packets[Original].Load() <= 1 && r.packets[Reply].Load() <= 1:
+		return 3
 	}
-	if c.Protocol() != "tcp" && r.packets[Original].Load() <= 1 && r.packets[Reply].Load() <= 1 {
-		return 2
-	}
-	return 1
+	return 2
 }

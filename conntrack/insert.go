@@ -53,7 +53,7 @@ func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, rep
 // DropFlowConflict: the replies would belong to another live flow. That happens when two
 // zones use the same addresses towards a third, when an address moved to another zone, or
 // when two flows are translated to one tuple. In a shared record one sender could end the
-// other's connection.
+// other's connection. A SYN that succeeds a live flow, but would go another way, is refused too.
 func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
 	t := w.table
 	why, ok := w.reserve(k.Zone, init.ReplyZone, now)
@@ -108,21 +108,20 @@ func (w *Worker) publish(f Flow, k *Key, init *Init, p *packet.Packet, now Tick)
 	other, od, depth, found := t.find(k, a)
 	if found {
 		cause, ends := w.gone(other, od, p, now)
-		if !ends && w.Succeeds(other, od, p) {
-			if waits = t.keysOf(other, k, &reply); waits {
-				if next := Flow(t.records[other].successor.Load()); next != 0 && t.sameAttempt(next-1, k, init, p, now) {
-					other, od, verdict = next-1, Original, publishFound
-				}
-			}
-			ends = !waits
-		}
+		succeeds := !ends && w.Succeeds(other, od, p)
+		waits = succeeds && t.keysOf(other, k, &reply)
 		switch {
-		case waits:
-		case !ends:
-			verdict = publishFound
-		default:
+		case ends:
 			over[n], causes[n] = other, cause
 			n++
+		case waits:
+			if next := Flow(t.records[other].successor.Load()); next != 0 && t.sameAttempt(next-1, k, init, p, now) {
+				other, od, verdict = next-1, Original, publishFound
+			}
+		case succeeds: // it can't wait in the place of a flow with another way, and ends nothing itself
+			verdict, why = publishRefused, RefusedConflict
+		default:
+			verdict = publishFound
 		}
 	}
 	if verdict == publishDone && !waits && reply != *k {

@@ -119,3 +119,88 @@ func TestAFullZoneEvictsOnlyItsOwnFlows(t *testing.T) {
 		t.Errorf("%s, %+v", r.state(2, udp(1)), r.Stats())
 	}
 }
+
+// A denial that is remembered outlasts a flood, whoever sends it: the one whose flow was cut, or others.
+func TestHostile05AFloodLiftsNoDenial(t *testing.T) {
+	const limit = 64
+	for _, tt := range []struct {
+		name     string
+		zone     uint16
+		answered bool
+	}{
+		{"questions of the one that was cut", 0, false}, {"questions of others", 2, false},
+		{"answered questions of the one that was cut", 0, true}, {"answered questions of others", 2, true},
+	} {
+		for _, o := range []Options{{Max: limit}, {Max: 4 * limit, MaxPerZone: limit}} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newRig(t, o)
+				f := r.create(0, 1, udp(1))
+				r.send(1, 0, reversed(udp(1)))
+				r.w.Cut(f, r.now)
+				for i := range 5000 {
+					p := newPacket(packet.ProtoUDP, 10+i, 2, 1, 1)
+					r.send(tt.zone, 3, p)
+					if tt.answered {
+						r.send(3, tt.zone, reversed(p))
+						r.send(tt.zone, 3, p)
+					}
+					if r.w.Quiesce(); i%16 == 0 {
+						r.now++
+					}
+				}
+				if _, _, created, drop := r.send(1, 0, reversed(udp(1))); created || drop != packet.DropFlowCut {
+					t.Errorf("created %t, %s", created, drop)
+				}
+			})
+		}
+	}
+}
+
+// A denial of many leaves room for what the rules allow.
+func TestFlowsThatWereCutFillNoZone(t *testing.T) {
+	const limit = 64
+	for _, o := range []Options{{Max: limit}, {Max: 4 * limit, MaxPerZone: limit}} {
+		r := newRig(t, o)
+		for port := range uint16(limit) {
+			r.w.Cut(r.create(0, 1, udp(port)), r.now)
+		}
+		began := 0
+		for port := uint16(1000); port < 1000+limit; port++ {
+			if _, _, created, _ := r.send(0, 1, udp(port)); created {
+				r.send(1, 0, reversed(udp(port)))
+				r.send(0, 1, udp(port))
+				began++
+			}
+			r.now++
+		}
+		if kept := r.Stats().Live[ClassUDPCut]; began != limit-limit/cutPart || kept != limit/cutPart || r.zoneCuts[0].Load() != kept || r.cuts.Load() != kept {
+			t.Errorf("%d flows began, %d that were cut are kept", began, kept)
+		}
+		if r.Flush(); r.zoneCuts[0].Load() != 0 || r.zoneCuts[1].Load() != 0 {
+			t.Error("a flush leaves some that were cut")
+		}
+	}
+}
+
+// Who has less than a share gets room, though it be that of flows that were cut: those come last.
+func TestRoomForAZoneBelowItsShare(t *testing.T) {
+	const limit, cut = 256, 63
+	for seed := range uint64(30) {
+		r := newRig(t, Options{Max: limit, Seed: [2]uint64{seed, 1}})
+		for port := range uint16(limit) {
+			f := r.create(0, 1, udp(port))
+			r.send(1, 0, reversed(udp(port)))
+			if r.send(0, 1, udp(port)); port < cut {
+				r.w.Cut(f, r.now)
+			} else if port == cut {
+				r.now++
+			}
+		}
+		for i := range uint16(4) {
+			r.create(2, 3, udp(2000+i))
+		}
+		if n := r.Stats().Live[ClassUDPCut]; n != cut {
+			t.Fatalf("%d flows that were cut are left of %d", n, cut)
+		}
+	}
+}

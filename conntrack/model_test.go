@@ -32,7 +32,7 @@ func (f *modelFlow) over(now time.Duration) bool {
 }
 
 // fit reports whether a table without room may end the flow before those that somebody would miss.
-func (f *modelFlow) fit() bool { return f.cut > 0 || f.Evictable() }
+func (f *modelFlow) fit() bool { return f.cut == 0 && f.Evictable() }
 
 func (m *model) lookup(k Key) (*modelFlow, Direction) {
 	f := m.flows[k]
@@ -68,7 +68,8 @@ func (m *model) send(k, reply Key, p *packet.Packet) (created bool, drop packet.
 	case old.Succeeds(int(d), p):
 		if k == old.keys[d] && reply == old.keys[1-d] {
 			return m.wait(old, k, reply, p)
-		} // else it ends for the new one below
+		}
+		return false, packet.DropFlowConflict // translated otherwise now
 	case !old.Restarts(int(d), p):
 		return false, old.Pass(int(d), p, m.now)
 	default:
@@ -302,12 +303,8 @@ func (d *driver) send() {
 	if d.rig.marks&Translated != 0 {
 		reply.Tuple = d.rig.arrives.Reverse()
 	}
-	replaces := succeeds && (k != f.keys[dir] || reply != f.keys[1-dir]) // translated otherwise now
-	if restarts || replaces {
+	if restarts {
 		d.m.remove(f)
-	}
-	if replaces {
-		waiting++ // it has its place until the new one is there
 	}
 	alive := map[*modelFlow]bool{}
 	for _, f := range d.m.flows {
@@ -320,9 +317,10 @@ func (d *driver) send() {
 	_, _, created, drop := d.rig.send(zone, peer, p)
 	after := d.rig.Stats()
 	tight := len(alive)+waiting >= d.max || len(d.touching(alive, zone))+waiting >= d.zoneMax || len(d.touching(alive, peer))+waiting >= d.zoneMax
+	victims := d.victims(alive, zone, peer)
 	for f := range alive {
 		if f.cut > 0 && !d.there(f) && f != d.m.flows[k] && f != d.m.flows[reply] {
-			if !tight {
+			if !tight || waiting == 0 && !victims[f] && !d.crowded(alive, zone, 2) && !d.crowded(alive, peer, 2) {
 				d.t.Fatalf("%v was cut, and is forgotten though there is room", f.keys[0])
 			}
 			d.m.remove(f)
@@ -334,19 +332,13 @@ func (d *driver) send() {
 		d.t.Fatalf("%v zone %d flags %#x: restarts %t in the model alone", p.Tuple, zone, p.TCPFlags, restarts)
 	}
 	if n := after.Ended[EndEvicted] - before.Ended[EndEvicted]; n > 0 {
-		if now, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k)); succeeds && !replaces && created && now != old {
+		if now, _, _, _ := d.rig.find(&k, d.rig.w.Hash(&k)); succeeds && created && now != old {
 			d.m.remove(f) // it made room for the one that was to wait
 			delete(alive, f)
 			waiting++
 			n--
 		}
 		d.evicted(alive, waiting, int(n), [2]Key{k, reply})
-	}
-	if replaces {
-		for _, k := range f.keys {
-			d.m.flows[k] = f
-		}
-		alive[f] = true
 	}
 	if after.Refused[RefusedTable] > before.Refused[RefusedTable] {
 		d.refused(alive, waiting, d.max, p, noZone, d.victims(alive, zone, peer))
@@ -362,7 +354,7 @@ func (d *driver) send() {
 		}
 		victims := map[*modelFlow]bool{}
 		for f := range full {
-			if f.fit() {
+			if f.fit() || f.cut > 0 && d.crowded(full, which, 0) {
 				victims[f] = true
 			}
 		}
@@ -432,18 +424,33 @@ func (d *driver) victims(alive map[*modelFlow]bool, zone, peer uint16) map[*mode
 		}
 	}
 	share := d.max / max(busy, 1)
+	has := func(z uint16) bool { return d.limited(z) && len(d.touching(alive, z)) >= share }
 	above := func(a, b uint16) bool {
-		has := func(z uint16) bool { return d.limited(z) && len(d.touching(alive, z)) >= share }
 		return !d.limited(a) && !d.limited(b) || has(a) || has(b)
 	}
 	some := map[*modelFlow]bool{}
 	for f := range alive {
 		over := above(f.keys[0].Zone, f.keys[1].Zone)
-		if over && (f.fit() || !above(zone, peer)) {
+		crowded := false
+		for _, k := range f.keys {
+			crowded = crowded || f.cut > 0 && d.crowded(alive, k.Zone, 0) && (!d.limited(f.keys[0].Zone) && !d.limited(f.keys[1].Zone) || has(k.Zone))
+		}
+		if over && (f.fit() || crowded || !above(zone, peer)) {
 			some[f] = true
 		}
 	}
 	return some
+}
+
+// crowded reports whether flows that were cut take more of a zone than they may, once less of its flows are gone.
+func (d *driver) crowded(alive map[*modelFlow]bool, zone uint16, less int) bool {
+	touching, cuts := d.touching(alive, zone), 0
+	for f := range touching {
+		if f.cut > 0 {
+			cuts++
+		}
+	}
+	return 4*cuts > len(touching)-less
 }
 
 // evicted follows a table that ended flows to make room, one for the table and one
@@ -471,7 +478,7 @@ func (d *driver) evicted(alive map[*modelFlow]bool, waiting, n int, begins [2]Ke
 		if d.there(f) {
 			continue
 		}
-		if _, state, _ := f.State(); waiting == 0 && !f.fit() && !victims[f] {
+		if _, state, _ := f.State(); waiting == 0 && f.cut == 0 && !f.fit() && !victims[f] {
 			d.t.Fatalf("%v was evicted in state %s", k, state)
 		}
 		if gone++; f.cut > 0 && (f == d.m.flows[begins[0]] || f == d.m.flows[begins[1]]) {

@@ -88,7 +88,6 @@ type portMap struct {
 	least   int32 // with fewer flows the map goes
 	mu      sync.Mutex
 	chunks  [16]*portChunk
-	taken   int32            // set bits
 	senders map[uint16]int32 // set bits by the zone of the flow
 }
 
@@ -96,6 +95,7 @@ type portMap struct {
 type portChunk struct {
 	taken       [64]uint64
 	known, full uint64 // by word
+	bits        int32  // set in taken
 }
 
 func (m *portMap) chunk(port uint32) *portChunk {
@@ -119,14 +119,38 @@ func (m *portMap) set(port uint32, zone uint16, taken bool) bool {
 		c.full &^= 1 << word
 	}
 	if taken {
-		m.taken++
+		c.bits++
 		m.senders[zone]++
-	} else if m.taken--; m.senders[zone] > 1 {
+	} else if c.bits--; m.senders[zone] > 1 {
 		m.senders[zone]--
 	} else {
 		delete(m.senders, zone)
 	}
 	return true
+}
+
+// takenOf counts the taken ports from first to last; mu is held. The map may have ports of other ranges too.
+func (m *portMap) takenOf(first, last uint32) (n int32) {
+	for i, c := range m.chunks {
+		low, high := max(first, uint32(i)<<12), min(last, uint32(i)<<12|0xfff)
+		switch {
+		case c == nil || low > high:
+		case high-low == 0xfff:
+			n += c.bits
+		default:
+			for word := low >> 6; word <= high>>6; word++ {
+				ports := c.taken[word&63]
+				if word == low>>6 {
+					ports &= ^uint64(0) << (low & 63)
+				}
+				if word == high>>6 {
+					ports &= ^uint64(0) >> (63 - high&63)
+				}
+				n += int32(bits.OnesCount64(ports))
+			}
+		}
+	}
+	return n
 }
 
 // portChanges takes a record's port into account, before the record can be found (by 1), or gives it
@@ -182,7 +206,7 @@ func (w *Worker) FreePort(k *Key, first, last, sender uint16, contended bool, no
 	s := portSearch{w: w, m: m, k: k, now: now}
 	start := uint32(k.DstPort)
 	s.knows(start)
-	if contended && m.senders[sender] >= shareOfFree*(n-m.taken) {
+	if contended && m.senders[sender] >= shareOfFree*(n-m.takenOf(uint32(first), uint32(last))) {
 		return false
 	}
 	if _, _, taken := s.ask(start); !taken { // perhaps its flow is over and not gone yet

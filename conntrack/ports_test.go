@@ -89,7 +89,7 @@ func TestAPortThatAMapDoesNotKnowOfIsPassedOver(t *testing.T) {
 		t.Fatal("no map with 30 of 64 ports taken")
 	}
 	m.chunk(1024).taken[1024>>6&63] = 0 // it forgets all of them
-	m.taken = 0
+	m.chunk(1024).bits = 0
 	if _, port, ok := r.sharedFlow(1, 31, host(100), 1024, 1087, 1024, false); ok && port < 1054 {
 		t.Errorf("port %d", port)
 	}
@@ -145,6 +145,72 @@ func TestASenderLeavesPortsToOthers(t *testing.T) {
 	}
 	if _, _, ok := r.sharedFlow(1, 999_999, host(101), 1024, 1024+n-1, 2000, true); !ok {
 		t.Error("another destination has no port")
+	}
+}
+
+// A share is of one range of an address. Flows of another range take nothing of it.
+func TestASharesPortsAreThoseOfTheRange(t *testing.T) {
+	r := newRig(t, Options{Max: 1 << 12})
+	for n := range 2000 {
+		if _, _, ok := r.sharedFlow(2, n, host(100), 2000, 3999, 2000+uint16(n), false); !ok {
+			t.Fatalf("port %d of the other range", n)
+		}
+	}
+	got := 0
+	for n := range 200 {
+		if _, port, ok := r.sharedFlow(1, 10_000+n, host(100), 1030, 1129, 1030+uint16(n%100), true); ok {
+			if got++; port < 1030 || port > 1129 {
+				t.Fatalf("port %d", port)
+			}
+		}
+	}
+	if got != 80 { // four times what is left
+		t.Errorf("%d ports of 100", got)
+	}
+}
+
+func TestTakenPortsOfARangeAreCounted(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	m, taken := &portMap{senders: map[uint16]int32{}}, map[uint32]bool{}
+	for port := uint32(0); port < 1<<16; port += 64 {
+		m.chunk(port).known = ^uint64(0)
+	}
+	for range 200_000 {
+		port, take := random.Uint32()>>16, random.IntN(3) > 0
+		m.set(port, 1, take)
+		taken[port] = take
+	}
+	for range 200 {
+		first := random.Uint32() >> 16
+		last := first + random.Uint32N(1<<16-first)
+		want := int32(0)
+		for port := first; port <= last; port++ {
+			if taken[port] {
+				want++
+			}
+		}
+		if got := m.takenOf(first, last); got != want {
+			t.Fatalf("%d to %d: %d are taken, want %d", first, last, got, want)
+		}
+	}
+}
+
+// BenchmarkFreePortContended is what a sender pays that has its share of an address.
+func BenchmarkFreePortContended(b *testing.B) {
+	const first, last = 1024, 65535
+	r := newRig(b, Options{Max: 1 << 17})
+	for n := range last - first + 1 {
+		if _, _, ok := r.sharedFlow(1, n, destination(0), first, last, first+uint16(n), true); !ok {
+			break
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		k := sharedReply(destination(0), first+uint16(i*31%60000))
+		if r.w.FreePort(&k, first, last, 1, true, r.now) {
+			b.Fatal("a port above the share")
+		}
 	}
 }
 

@@ -97,6 +97,8 @@ type Table struct {
 	live  atomic.Int64
 	cuts  atomic.Int64   // flows of the classes that are cut
 	zones []atomic.Int64 // live flows by zone
+	// zoneCuts are cuts by zone.
+	zoneCuts []atomic.Int64
 	// busyZones are the zones with a limit that have flows.
 	busyZones atomic.Int64
 	// barren are the ticks in which a search for a victim found none: by zone, and in all.
@@ -147,6 +149,7 @@ func New(o Options) (*Table, error) {
 		max:          int64(o.Max),
 		zoneMax:      make([]int64, o.Zones),
 		zones:        make([]atomic.Int64, o.Zones),
+		zoneCuts:     make([]atomic.Int64, o.Zones),
 		barren:       make([]atomic.Uint64, o.Zones),
 		rates:        newRates(&o),
 		ports:        newPorts(o.Max),

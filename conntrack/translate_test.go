@@ -155,3 +155,27 @@ func TestTheEndsOfASilentConnectionAreToldWhatTheyExpect(t *testing.T) {
 		t.Errorf("told %+v, want %+v", told, want)
 	}
 }
+
+// It would end the live one before anybody has answered.
+func TestASYNThatWouldGoAnotherWayEndsNoConnection(t *testing.T) {
+	r := newRig(t, Options{})
+	p := tcp("S")
+	f := r.create(0, 1, p)
+	answer := reversed(p)
+	number(answer, packet.SYN|packet.ACK)
+	r.send(1, 0, answer)
+	again := *p
+	again.Seq += 1 << 20
+	r.marks, r.arrives = Translated, p.Tuple
+	r.arrives.Src = host(9)
+	for peer := range uint16(2) {
+		if _, _, created, drop := r.send(0, 1+peer, &again); created || drop != packet.DropFlowConflict {
+			t.Errorf("created %t, %s", created, drop)
+		}
+		r.marks = 0
+	}
+	k := Key{p.Tuple, 0}
+	if got, _, ok := r.w.Lookup(&k, r.now); !ok || got != f {
+		t.Error("the connection has ended")
+	}
+}

@@ -67,7 +67,7 @@ func (x *sides) answer(d Direction, p *packet.Packet) {
 	self.sent.Store(words(end, max(window, 1)))
 	other.taken.Store(words(p.Seq+1, end+uint32(other.sent.Load())))
 	if p.TCPFlags&packet.ACK != 0 {
-		self.taken.Store(words(p.Ack, p.Ack+window))
+		self.taken.Store(words(p.Ack, p.Ack+max(window, 1)))
 	}
 }
 

@@ -103,6 +103,24 @@ func BenchmarkWindow(b *testing.B) {
 	}
 }
 
+// A sender probes a window of nothing with one byte (RFC 9293 section 3.8.6.1), and may go on behind it.
+func TestASYNACKWithoutAWindowAllowsAProbe(t *testing.T) {
+	r := newRig(t, Options{})
+	r.create(0, 1, tcp("S"))
+	closed := reversed(tcp("SA"))
+	closed.Window = 0
+	r.send(1, 0, closed)
+	behind := tcp("A")
+	behind.Seq++
+	if r.send(0, 1, behind); r.Stats().OutOfWindow != 0 {
+		t.Error("what follows the probe is out of the window")
+	}
+	behind.Seq++
+	if r.send(0, 1, behind); r.Stats().OutOfWindow != 1 {
+		t.Error("a window of nothing allows more than a probe")
+	}
+}
+
 func TestAFragmentEndsTheLookAtWindows(t *testing.T) {
 	r := newRig(t, Options{})
 	f := established(t, r)

@@ -70,7 +70,7 @@ func (w *Worker) Cut(f Flow, now Tick) {
 	}
 	r.see(now)
 	w.counts.ended[EndDenied].Add(1)
-	t.cuts.Add(1)
+	t.countCut(r, 1)
 	w.endSuccessor(f)
 }
 
@@ -290,7 +290,7 @@ func (w *Worker) claim(f Flow, cause EndCause) bool {
 				w.counts.translated.Add(-1)
 			}
 			if s.class().Cut() {
-				t.cuts.Add(-1)
+				t.countCut(r, -1)
 			} else {
 				w.counts.ended[cause].Add(1)
 			}

@@ -19,10 +19,7 @@ func (x *passage) begin() (int, packet.Drop) {
 	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
 		return 0, drop
 	}
-	kept := x.succeeds && x.sent == conntrack.Original && x.w.flows.Marks(x.replaced)&conntrack.Shared != 0 && d.Way.Ports != nil
-	if kept {
-		d.Way.Arrives = x.w.flows.Becomes(x.replaced, conntrack.Original) // by the port that it has
-	}
+	kept := x.keepWay()
 	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
 	}
@@ -36,6 +33,19 @@ func (x *passage) begin() (int, packet.Drop) {
 		return x.commit()
 	}
 	return 0, x.denied()
+}
+
+// keepWay gives a SYN that asks for a connection in place of one that lives the way of that one, with its
+// receiver and its port, whatever would be chosen now. Only who has answered the living one knows not to
+// answer a SYN that somebody else has sent.
+func (x *passage) keepWay() bool {
+	flows, s := x.w.flows, x.snapshot
+	if !x.succeeds || x.sent != conntrack.Original || flows.Marks(x.replaced)&(conntrack.Translated|conntrack.Floating) == 0 {
+		return false
+	}
+	to := s.Admit(s.Attachments[flows.PeerZone(x.replaced, conntrack.Original)], flows.Receiver(x.replaced))
+	arrives := flows.Becomes(x.replaced, conntrack.Original)
+	return to != nil && x.decision.Keep(to, &x.packet.Tuple, &arrives)
 }
 
 // denied counts the packet on the rules, if it is they that deny it, and says why it is dropped.

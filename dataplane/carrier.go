@@ -170,6 +170,9 @@ func (s *sink) Write([]byte) error {
 // WriteParts implements tun.Queue.
 func (s *sink) WriteParts(parts [][]byte) error { return s.Write(parts[0]) }
 
+// SetSlow implements tun.Queue.
+func (*sink) SetSlow(bool) {}
+
 // Offload implements tun.Queue. No train is gathered, so that packets are written one by one.
 func (*sink) Offload() tun.Offload { return tun.Off }
 

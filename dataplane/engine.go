@@ -62,11 +62,13 @@ type Engine struct {
 	fragments *fragment.Table
 	devices   []tun.Device
 	workers   []*worker
+	lanes     *lanes
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
-	reload    sync.Mutex // one reload at a time; guards the next two
+	reload    sync.Mutex // one reload at a time; guards the next three
 	replaced  uint64     // the flow table's Mark behind the last reload
+	inUse     []bool     // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
 	reclaimed uint64     // see topology.Snapshot.Reclaimed
 
 	watching sync.Mutex // guards changes of watchers
@@ -88,7 +90,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, lanes: newLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}

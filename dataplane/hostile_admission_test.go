@@ -2,11 +2,13 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -115,6 +117,49 @@ func TestHostile01InternetSpoof(t *testing.T) {
 }
 
 // No attachment sends from an address that no host has, not even a NIC that forwards.
+// The tag VirtualNetwork holds every prefix of a subnet's routes, whatever its next hop: so Azure's documentation
+// of service tags has it. From the internet comes none of them that leads to a place of its own, and the
+// others come from outside, from no member.
+func TestHostile01RoutesInTheTagVirtualNetwork(t *testing.T) {
+	text := strings.Replace(corporate, `{"name": "all", "properties": {"addressPrefix": "0.0.0.0/0", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.0.2.4"}}`,
+		`{"name": "hole", "properties": {"addressPrefix": "7.7.0.0/16", "nextHopType": "None"}}, {"name": "local", "properties": {"addressPrefix": "6.6.0.0/16", "nextHopType": "VnetLocal"}}`, 1)
+	specs := []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm"}, {Kind: topology.NetworkInterface, Reference: "fw"}, {Kind: topology.Internet},
+		{Kind: topology.Gateway, Reference: "v", Prefixes: []netip.Prefix{netip.MustParsePrefix("11.5.0.0/16")}}}
+	const vm, net = 0, 2
+	r := newRigWith(t, parsed(t, text), Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+	s := r.engine.Snapshot()
+	subnet, _ := s.Policy.Subnet("v/s")
+	tag, _ := s.ExpandTag(subnet, ruleset.TagVirtualNetwork)
+	for _, c := range []struct {
+		name, src     string
+		tagged, comes bool
+	}{
+		{"on-premises", "11.5.0.9", true, false},
+		{"a peer that the policy does not hold", "20.7.0.9", true, false},
+		{"a route to the gateway", "172.20.0.9", true, false},
+		{"a route to an appliance of nobody", "8.8.8.8", true, false},
+		{"a route to nowhere", "7.7.7.7", true, false},
+		{"a route to the network", "6.6.6.6", true, false},
+		{"a route to the internet", "9.9.9.9", true, true},
+		{"a route to an appliance that leads to the internet", "4.4.4.4", true, true},
+		{"no route", "1.2.3.4", false, true},
+	} {
+		a := netip.MustParseAddr(c.src)
+		if got := slices.ContainsFunc(tag, func(p netip.Prefix) bool { return p.Contains(a) }); got != c.tagged {
+			t.Errorf("%s: in the tag: %t", c.name, got)
+		}
+		src := s.Admit(s.Attachments[net], packet.AddrFrom(a))
+		if (src != nil) != c.comes || src != nil && (src.Subnet != nil || src.NetworkInterface != nil || src.Attachment != net) {
+			t.Errorf("%s: comes from the internet: %+v", c.name, src)
+		}
+		before := countOf(r.engine, "g", ruleset.Inbound, "AllowVnetInBound").Hits
+		to, drop := r.send(net, packettest.TCP(packettest.Spec{Src: c.src, Dst: "10.0.1.4", SrcPort: 40000, DstPort: 443, Flags: "S"}))
+		if byTag := countOf(r.engine, "g", ruleset.Inbound, "AllowVnetInBound").Hits > before; byTag != (c.tagged && c.comes) || byTag != (to == vm) {
+			t.Errorf("%s: to %d, %s; by AllowVnetInBound: %t", c.name, to, drop, byTag)
+		}
+	}
+}
+
 func TestNobodySendsFromAddressesOfNoHost(t *testing.T) {
 	set := figure(nil, nil)
 	set.NetworkInterfaces[vm4].EnableIPForwarding = true
@@ -174,7 +219,8 @@ func TestHostile11PrivateFromInternet(t *testing.T) {
 		{"and the configuration lets private addresses be reached", nil, true, false, false, true, [3]string{"no_route", "", "no_route"}},
 		{"a Standard address", standard, false, false, false, false, [3]string{"closed", "no_route", "no_route"}},
 		{"a Standard address, private addresses are reached", standard, false, false, false, true, [3]string{"closed", "closed", "no_route"}},
-		{"a Standard address that is not known", unknown, false, false, false, false, [3]string{"no_route", "closed", "no_route"}},
+		{"a Standard address that is not known", unknown, false, false, false, false, [3]string{"no_route", "no_route", "no_route"}},
+		{"one that is not known, private addresses are reached", unknown, false, false, false, true, [3]string{"no_route", "closed", "no_route"}},
 		{"a Standard address with an NSG", standard, false, false, true, true, [3]string{"", "", "no_route"}},
 		{"a Basic address", basic, false, false, false, true, [3]string{"", "", "no_route"}},
 		{"behind a Standard load balancer", nil, false, true, false, true, [3]string{"no_route", "closed", "closed"}},
@@ -219,6 +265,86 @@ func TestHostile11PrivateFromInternet(t *testing.T) {
 			}
 			if to, drop := r.send(vm3, packettest.TCP(packettest.Spec{Src: addr3, Dst: addr4, SrcPort: 40000, DstPort: 22, Flags: "S"})); to != vm4 {
 				t.Errorf("from within, to the private address: to %d, dropped under %q", to, drop)
+			}
+		})
+	}
+}
+
+// What is closed by one of a NIC's addresses is closed by the others too, and a backend that is given by its
+// address is closed though the policy has no NIC with it.
+func TestHostile11TheOtherNamesOfWhatIsClosed(t *testing.T) {
+	const second, bare, front = "10.0.3.44", "10.0.3.77", "198.51.100.80"
+	specs := append(figureSpecs[:len(figureSpecs):len(figureSpecs)], topology.Spec{Kind: topology.Subnet, Reference: "vnet1/Subnet3"})
+	for _, c := range []struct {
+		name    string
+		public  bool // VM4's second ipConfiguration has a public address
+		backend string
+		guarded bool
+		sku     policy.SKU
+		closed  []string
+		reached []string
+	}{
+		{"the second ipConfiguration has a Standard address", true, "", false, policy.SKUStandard, []string{addr4, second}, []string{bare}},
+		{"a Basic one", true, "", false, policy.SKUBasic, nil, []string{addr4, second, bare}},
+		{"the NIC is a backend by its second address", false, second, false, policy.SKUStandard, []string{addr4, second, front}, []string{bare}},
+		{"a backend that is no NIC", false, bare, false, policy.SKUStandard, []string{bare, front}, []string{addr4, second}},
+		{"with an NSG", false, bare, true, policy.SKUStandard, nil, []string{addr4, second, bare, front}},
+		{"of a Basic load balancer", false, bare, false, policy.SKUBasic, nil, []string{addr4, second, bare, front}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := figure([]ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}, nil)
+			nic, vnet := p.NetworkInterfaces[vm4], p.VirtualNetworks[0]
+			nic.IPConfigurations = append(nic.IPConfigurations, policy.IPConfiguration{Name: "second", Subnet: nic.IPConfigurations[0].Subnet, Address: netip.MustParseAddr(second)})
+			if c.guarded {
+				vnet.Subnets[2].NetworkSecurityGroup = p.NetworkSecurityGroups[0]
+			}
+			ip := &policy.PublicIPAddress{Name: "ip", ID: "/ip/ip", SKU: c.sku, Address: netip.MustParseAddr(front), IdleTimeout: 4 * time.Minute}
+			p.PublicIPAddresses = []*policy.PublicIPAddress{ip}
+			if c.public {
+				nic.IPConfigurations[1].PublicIPAddress = ip
+			} else {
+				f := &policy.Frontend{Name: "f", Address: ip.Address, PublicIPAddress: ip}
+				pool := &policy.BackendPool{Name: "p", Backends: []policy.Backend{{VirtualNetwork: vnet, Address: netip.MustParseAddr(c.backend)}}}
+				p.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "/lb", SKU: c.sku, Frontends: []*policy.Frontend{f}, Pools: []*policy.BackendPool{pool},
+					Rules: []*policy.LoadBalancingRule{{Name: "r", Frontend: f, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportTCP, FrontendPort: 22, BackendPort: 22}}}}
+			}
+			r := newRigWith(t, p, Options{Attachments: specs, Topology: topology.Options{ReachPrivate: true}, Flows: conntrack.Options{Max: 1024}})
+			r.rewrites = true
+			for i, dst := range append(append([]string(nil), c.closed...), c.reached...) {
+				want := ""
+				if i < len(c.closed) {
+					want = "closed"
+				}
+				to, drop := r.send(internet, packettest.TCP(packettest.Spec{Src: world, Dst: dst, SrcPort: 40000 + uint16(i), DstPort: 22, Flags: "S"}))
+				if drop != want || (want == "") != (to >= 0) {
+					t.Errorf("to %s: to %d, dropped under %q; want %q", dst, to, drop, want)
+				}
+			}
+		})
+	}
+}
+
+// A policy with public addresses has private ones that the internet does not reach, though no public
+// address is known yet.
+func TestHostile11PublicAddressesThatAreNotKnown(t *testing.T) {
+	unknown := &policy.PublicIPAddress{Name: "ip", ID: "/ip/ip", SKU: policy.SKUStandard, IdleTimeout: 4 * time.Minute}
+	for name, edit := range map[string]func(*policy.Set){
+		"a public address that nobody has": func(p *policy.Set) { p.PublicIPAddresses = []*policy.PublicIPAddress{unknown} },
+		"one of a NIC, not among the documents": func(p *policy.Set) {
+			p.NetworkInterfaces[vm1].IPConfigurations[0].PublicIPAddress = &policy.PublicIPAddress{}
+		},
+		"a prefix":      func(p *policy.Set) { p.PublicIPPrefixes = []*policy.PublicIPPrefix{{Name: "p", ID: "/p"}} },
+		"a NAT gateway": func(p *policy.Set) { p.NATGateways = []*policy.NATGateway{{Name: "n", ID: "/n", Unknown: true}} },
+		"a load balancer's frontend": func(p *policy.Set) {
+			p.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "/lb", SKU: policy.SKUStandard, Frontends: []*policy.Frontend{{Name: "f", PublicIPAddress: unknown}}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := figure(nil, nil)
+			edit(p)
+			r := newRig(t, p, conntrack.Options{Max: 64})
+			if to, drop := r.send(internet, syn(world, addr4, 22)); to >= 0 || drop != packet.DropNoRoute.String() {
+				t.Errorf("to %d, dropped under %q", to, drop)
 			}
 		})
 	}

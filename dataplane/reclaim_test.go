@@ -104,3 +104,118 @@ func TestAnOldPreparedPolicyIsRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// half carries what waits on an attachment's queue by a snapshot. The burst goes on.
+func (r *rig) half(s *topology.Snapshot, from int) {
+	r.t.Helper()
+	w := r.engine.workers[0]
+	w.time = r.engine.clock()
+	w.now = ticks(w.time)
+	n, _ := w.read(w.queues[from], groupPackets)
+	group := w.group[:n]
+	w.prepare(s.Attachments[from], group)
+	for i := range group {
+		w.passage.carry(s, s.Attachments[from], &group[i])
+	}
+}
+
+// end ends a burst that half has begun.
+func (r *rig) end() {
+	w := r.engine.workers[0]
+	w.sendTrains()
+	w.used = 0
+	w.counters.flush()
+	w.flows.Quiesce()
+}
+
+// noRulesCount holds that nothing is counted on a slot that no rule has.
+func (r *rig) noRulesCount() {
+	r.t.Helper()
+	keys := r.engine.Registry().Keys()
+	for slot, c := range r.engine.RuleCounts(len(keys)) {
+		if keys[slot] == (topology.RuleKey{}) && c != (RuleCount{}) {
+			r.t.Errorf("slot %d without a rule counts %+v", slot, c)
+		}
+	}
+}
+
+// storm reloads until rules have been forgotten. Once there are many, before comes before each reload, with its number among
+// those, and after behind it, with the snapshot that it has replaced.
+func (r *rig) storm(make func(int) *policy.Set, before func(nth int), after func(old *topology.Snapshot)) {
+	r.t.Helper()
+	for n, nth := 1, 0; ; n++ {
+		old := r.engine.Snapshot()
+		next, err := r.engine.Prepare(make(n))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		crowded := r.engine.Registry().Crowded(next)
+		if crowded {
+			nth++
+			before(nth)
+		}
+		if err := r.engine.Swap(next, nil); err != nil {
+			r.t.Fatal(err)
+		}
+		if crowded {
+			after(old)
+		}
+		r.end()
+		if crowded && !r.engine.Registry().Crowded(next) {
+			return
+		}
+	}
+}
+
+// A burst has counted a flow's packet on a rule, and has judged the flow anew since: no record has the rule any
+// more when a reload looks for it. The burst's sums must not come to the slot of another rule.
+func TestARuleIsForgottenBehindTheBurstsThatCountOnIt(t *testing.T) {
+	flushed := func(n int) *policy.Set {
+		p := stormed(n)
+		for _, g := range p.NetworkSecurityGroups {
+			g.FlushConnection = true
+		}
+		return p
+	}
+	for at := 1; at <= 2; at++ { // the reload that finds rules unused, and the one that forgets them
+		r := newRig(t, flushed(0), conntrack.Options{Max: 64})
+		s := packettest.Spec{Src: world, Dst: addr2, SrcPort: 40000, DstPort: 80, Flags: "S"}
+		answer := back(s)
+		r.send(internet, packettest.TCP(s))
+		answer.Flags = "SA"
+		r.send(vm2, packettest.TCP(answer))
+		s.Flags, answer.Flags = "A", "A"
+		r.storm(flushed, func(nth int) {
+			if nth == at {
+				r.devices[vm2].Inject(0, framed(packettest.TCP(answer))) // counts on the first policy's rule
+				r.half(r.engine.Snapshot(), vm2)
+				r.devices[internet].Inject(0, framed(packettest.TCP(s))) // judges the flow again
+				r.half(r.engine.Snapshot(), internet)
+			}
+		}, func(*topology.Snapshot) {})
+		r.noRulesCount()
+	}
+}
+
+// The rule that has denied a datagram is forgotten: its later fragments count on no other.
+func TestARuleIsForgottenBehindTheDatagramsThatItDenied(t *testing.T) {
+	denying := func(n int) *policy.Set {
+		p := stormed(n)
+		for i := range p.NetworkSecurityGroups[0].Rules {
+			p.NetworkSecurityGroups[0].Rules[i].Access = ruleset.Deny
+		}
+		return p
+	}
+	r := newRig(t, denying(0), conntrack.Options{Max: 64})
+	parts := packettest.Fragments(packettest.TCP(packettest.Spec{Src: world, Dst: addr2, SrcPort: 40000, DstPort: 80, Flags: "S", Payload: 400}), 7, 40, 24)
+	if _, drop := r.send(internet, parts[0]); drop != "rule_deny" {
+		t.Fatal(drop)
+	}
+	later := 1
+	r.storm(denying, func(int) {}, func(old *topology.Snapshot) {
+		r.devices[internet].Inject(0, framed(parts[later]))
+		later++
+		r.half(old, internet)
+	})
+	r.noRulesCount()
+}

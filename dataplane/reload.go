@@ -42,29 +42,31 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 // ErrPrepared is a snapshot that was prepared before slots of removed rules were taken back.
 var ErrPrepared = errors.New("dataplane: the policy was prepared before removed rules were forgotten: prepare it again")
 
-// reclaimRules forgets removed rules once there are many, but for those that a flow still counts on.
-// Workers may still judge by the old snapshot, but by none before it.
+// reclaimRules forgets removed rules once there are many, in two steps. A rule that is in no snapshot and on no
+// flow may still be counted on until each worker has passed a burst's boundary: by sums that a burst has gathered,
+// or by a fragment of a datagram that the rule has denied. So what one reload finds unused a later one forgets.
 func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
-	if !e.registry.Crowded(s) || !e.flows.Passed(e.replaced) {
+	before := e.inUse
+	if e.inUse = nil; !e.registry.Crowded(s) {
 		return
 	}
-	inUse := s.MarkSlots(old.MarkSlots(nil))
+	inUse := s.MarkSlots(old.MarkSlots(make([]bool, len(e.registry.Keys()))))
 	e.flows.EachSlots(func(slots conntrack.Slots) {
 		for ; slots.More(); slots = slots.Rest() {
-			if slot := int(slots.First()); slot < len(inUse) {
-				inUse[slot] = true
-			} else if slot < topology.MaxRules {
-				inUse = append(inUse, make([]bool, slot+1-len(inUse))...)
+			if slot := int(slots.First()); slot < len(inUse) { // a service's is beyond
 				inUse[slot] = true
 			}
 		}
 	})
-	e.reclaimed = old.Generation
-	for _, slot := range e.registry.Reclaim(e.reclaimed, inUse) {
-		for _, w := range e.workers {
-			w.counters.forget(slot)
+	e.inUse = inUse
+	if before != nil && e.flows.Passed(e.replaced) {
+		for _, slot := range e.registry.Reclaim(e.reclaimed, before, inUse) {
+			for _, w := range e.workers {
+				w.counters.forget(slot)
+			}
 		}
 	}
+	e.reclaimed = old.Generation
 }
 
 // followFlows ends the flows that a new snapshot leaves without their place or their way. The

@@ -43,6 +43,7 @@ func (s *source) FD() int                   { return -1 }
 func (s *source) Write([]byte) error        { return nil }
 func (s *source) WriteParts([][]byte) error { return nil }
 func (s *source) Offload() tun.Offload      { return tun.Off }
+func (s *source) SetSlow(bool)              {}
 
 func (s *source) Read(b []byte) (int, error) {
 	if s.left == 0 {

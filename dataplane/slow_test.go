@@ -1,7 +1,12 @@
 package dataplane
 
 import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +14,8 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -19,7 +26,10 @@ type slowQueue struct {
 	clock *atomic.Int64
 	slow  atomic.Int64 // writes
 	gate  chan struct{}
+	told  bool // what SetSlow said last
 }
+
+func (q *slowQueue) SetSlow(slow bool) { q.told = slow }
 
 func (q *slowQueue) Write(frame []byte) error {
 	if q.slow.Add(-1) >= 0 {
@@ -91,5 +101,178 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	}
 	if got := r.engine.AttachmentCounts()[vm2].TransmitPackets + r.engine.Drops()[packet.DropSlowReceiver] + r.engine.Drops()[packet.DropTransmit]; got != sent {
 		t.Errorf("%d of %d packets are accounted for", got, sent)
+	}
+}
+
+// slowRig is the figure with more VMs. The first ones have slow queues.
+type slowRig struct {
+	*rig
+	w       *worker
+	clock   atomic.Int64
+	queues  []*slowQueue
+	address []string
+}
+
+func newSlowRig(t *testing.T, slow, others int) *slowRig {
+	t.Helper()
+	set := figureOfTheSeed()
+	specs := slices.Clone(figureSpecs)
+	s := &slowRig{}
+	subnet := set.VirtualNetworks[0].Subnets[2]
+	for i := range slow + others {
+		name, address := fmt.Sprintf("more%d", i), fmt.Sprintf("10.0.3.%d", 100+i)
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: name, ID: "/nic/" + name,
+			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(address), Subnet: subnet, Primary: true}}})
+		specs = append(specs, topology.Spec{Kind: topology.NetworkInterface, Reference: name})
+		s.address = append(s.address, address)
+	}
+	s.rig = newRigWith(t, set, Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+	s.w = s.engine.workers[0]
+	s.rig.clock = 0 // not used
+	s.clock.Store(int64(time.Hour))
+	s.engine.clock = func() time.Duration { return time.Duration(s.clock.Load()) }
+	for i := range slow {
+		q := &slowQueue{Queue: s.w.queues[numAttachments+i], clock: &s.clock, gate: make(chan struct{})}
+		q.slow.Store(1 << 20)
+		s.w.queues[numAttachments+i] = q
+		s.queues = append(s.queues, q)
+	}
+	t.Cleanup(s.w.endLanes)
+	return s
+}
+
+// turn sends a packet to each of the first VMs, and reports how many of the last ones have got theirs.
+func (s *slowRig) turn() (arrived int) {
+	s.t.Helper()
+	for _, to := range s.address {
+		p := packettest.UDP(packettest.Spec{Src: addr1, Dst: to, SrcPort: 1, DstPort: 53, Payload: 10})
+		if !s.devices[vm1].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
+			s.t.Fatal("memory device is full")
+		}
+	}
+	woken, before := s.engine.clock(), s.w.counters.packets.Load()
+	if err := s.w.burst(vm1); err != nil {
+		s.t.Fatal(err)
+	}
+	s.w.timeWrites(s.engine.clock()-woken, s.w.counters.packets.Load()-before)
+	for i := range s.address {
+		n := s.devices[numAttachments+i].Drain(0, nil)
+		if i >= len(s.queues) {
+			arrived += n
+		}
+	}
+	return arrived
+}
+
+// Of five receivers that take nothing at all any more, two bystanders see nothing.
+func TestHostile14ManySlowReceivers(t *testing.T) {
+	const slow, bystanders = 5, 2
+	s := newSlowRig(t, slow, bystanders)
+	sent := uint64(0)
+	for range 2 + timedWrites { // a long turn, then each receiver is timed, and then its lane is made
+		s.turn()
+		sent += slow + bystanders
+	}
+	for i, q := range s.queues {
+		if o := &s.w.outlets[numAttachments+i]; o.lane == nil || !q.told {
+			t.Fatalf("slow receiver %d has no lane, or its queue does not know", i)
+		}
+		q.slow.Store(0)
+	}
+	for range 2 * laneFrames {
+		sent += slow + bystanders
+		if n := s.turn(); n != bystanders {
+			t.Fatalf("%d of %d packets reached the bystanders", n, bystanders)
+		}
+	}
+	if n := s.engine.lanes.busy.Load(); n != slow {
+		t.Errorf("%d of %d lanes are busy", n, slow)
+	}
+	for _, q := range s.queues {
+		close(q.gate)
+	}
+	s.w.endLanes()
+	if made, busy := s.engine.lanes.made.Load(), s.engine.lanes.busy.Load(); made != 0 || busy != 0 {
+		t.Errorf("%d lanes are left, %d busy", made, busy)
+	}
+	got := s.engine.Drops()[packet.DropSlowReceiver] + s.engine.Drops()[packet.DropTransmit]
+	for _, c := range s.engine.AttachmentCounts() {
+		got += c.TransmitPackets
+	}
+	if got != sent {
+		t.Errorf("%d of %d packets are accounted for", got, sent)
+	}
+}
+
+// A slow receiver without a lane gets a packet now and then, and all of them once it is fast.
+func TestASlowReceiverWithoutALane(t *testing.T) {
+	s := newSlowRig(t, 1, 1)
+	s.engine.lanes.made.Store(maxLanes)
+	defer s.engine.lanes.made.Store(0)
+	for range 1 + timedWrites {
+		s.turn()
+	}
+	o := &s.w.outlets[numAttachments]
+	if !o.slow || o.lane != nil || s.engine.lanes.made.Load() != maxLanes {
+		t.Fatalf("slow %t, lane %p, %d lanes", o.slow, o.lane, s.engine.lanes.made.Load())
+	}
+	left := s.queues[0].slow.Load()
+	for range 10 {
+		s.turn()
+	}
+	if n := left - s.queues[0].slow.Load(); n != 0 {
+		t.Errorf("%d packets went to it within %v", n, retryEvery)
+	}
+	s.clock.Add(int64(retryEvery))
+	s.turn()
+	if n := left - s.queues[0].slow.Load(); n != 1 || !o.slow {
+		t.Errorf("%d packets went to it after %v", n, retryEvery)
+	}
+	s.queues[0].slow.Store(0)
+	close(s.queues[0].gate) // from now on it is fast
+	s.clock.Add(int64(retryEvery))
+	if s.turn(); o.slow {
+		t.Error("a fast receiver counts as slow")
+	}
+}
+
+func TestLanesTogetherWorkAQuarterOfTheTime(t *testing.T) {
+	e := &Engine{lanes: newLanes()}
+	l := &lane{w: &worker{engine: e}}
+	for n := 1; n <= maxLanes; n++ {
+		e.lanes.busy.Store(int32(n))
+		const took = 100 * time.Microsecond
+		work := float64(n) * float64(took) / float64(took+l.rest(took))
+		if most := max(float64(runtime.GOMAXPROCS(0))/4, 0.5); work > most*1.5 {
+			t.Errorf("%d lanes work on %.2f processors", n, work)
+		}
+	}
+	if r := l.rest(time.Hour); r != longestRest {
+		t.Errorf("a lane rests %v", r)
+	}
+}
+
+// The ring of a lane holds packets in one piece, whatever their lengths.
+func TestALaneHoldsPacketsInOnePiece(t *testing.T) {
+	e := &Engine{lanes: newLanes()}
+	l := &lane{w: &worker{engine: e}, ready: make(chan laneFrame, laneFrames)}
+	random := rand.New(rand.NewPCG(1, 2))
+	next, expected := byte(0), byte(0)
+	for range 10_000 {
+		b := bytes.Repeat([]byte{next}, 1+random.IntN(bufferLen))
+		cut := random.IntN(len(b))
+		if l.take([][]byte{b[:cut], b[cut:]}, 1, 1) {
+			next++
+			continue
+		}
+		f := <-l.ready
+		if got := l.ring[f.at : f.at+f.length]; bytes.Count(got, []byte{expected}) != len(got) {
+			t.Fatal("the bytes of a packet that waits have changed")
+		}
+		expected++
+		l.free(f)
+	}
+	if next == expected {
+		t.Error("nothing waits")
 	}
 }

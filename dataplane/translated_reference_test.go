@@ -110,8 +110,12 @@ func (r slowTranslation) enter(to fate) (list []fate) {
 
 // standard reports a NIC that some Standard address leads to.
 func (r slowTranslation) standard(at int) bool {
-	p := r.set.NetworkInterfaces[at].IPConfigurations[0].PublicIPAddress
-	return p != nil && p.SKU != policy.SKUBasic || (at == vm3 || at == vm4) && r.set.LoadBalancers[0].SKU != policy.SKUBasic
+	for _, c := range r.set.NetworkInterfaces[at].IPConfigurations {
+		if p := c.PublicIPAddress; p != nil && p.SKU != policy.SKUBasic {
+			return true
+		}
+	}
+	return (at == vm3 || at == vm4) && r.set.LoadBalancers[0].SKU != policy.SKUBasic
 }
 
 // receives asks the receiver's end of a packet as it arrives, by a public address or another one.

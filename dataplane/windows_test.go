@@ -401,6 +401,91 @@ func TestHostile13SYNOnEstablishedKeepsItsTranslation(t *testing.T) {
 	}
 }
 
+// A connection keeps its backend when it begins anew, whatever the load balancer would choose now: another
+// one, which knows nothing of the connection, would answer a blind SYN.
+func TestHostile13SYNOnEstablishedKeepsItsBackend(t *testing.T) {
+	for _, front := range []string{balanced, floats} {
+		t.Run(front, func(t *testing.T) {
+			r := newRig(t, translatedFigure(), conntrack.Options{Max: 1024})
+			s := spec{Src: world, Dst: front, DstPort: 80}
+			send := func(sport uint16, flags string, seq, ack uint32) frameOut {
+				s.SrcPort, s.Flags, s.Seq, s.Ack = sport, flags, seq, ack
+				return r.pass(internet, framed(packettest.TCP(s)))
+			}
+			answer := func(sport uint16, at int, flags string, seq, ack uint32) frameOut {
+				a := spec{Src: map[int]string{vm3: addr3, vm4: addr4}[at], Dst: world, SrcPort: 8080, DstPort: sport, Flags: flags, Seq: seq, Ack: ack}
+				if front == floats {
+					a.Src, a.SrcPort = front, 80
+				}
+				return r.pass(at, framed(packettest.TCP(a)))
+			}
+			const ports = 20
+			at := map[uint16]int{}
+			for sport := uint16(1); sport <= ports; sport++ {
+				at[sport] = send(sport, "S", 1000, 0).at
+				answer(sport, at[sport], "SA", 77000, 1001)
+				send(sport, "A", 1001, 77001)
+			}
+			p := translatedFigure()
+			addBackend(p, vm2)
+			swap(t, r, p)
+			elsewhere := 0
+			for sport := uint16(1); sport <= ports; sport++ {
+				if send(1000+sport, "S", 1000, 0).at == vm2 {
+					elsewhere++
+				}
+				if got := send(sport, "S", 0xdeadbeef, 0); got.at != at[sport] {
+					t.Errorf("a blind SYN came out at %d (%s), its connection is at %d", got.at, got.drop, at[sport])
+				}
+				if got := answer(sport, at[sport], "PA", 77001, 1001); got.at != internet {
+					t.Errorf("the connection's next segment: %s", got.drop)
+				}
+				if sport%2 == 0 { // the client has begun anew, and its backend too
+					send(sport, "S", 500_000, 0)
+					answer(sport, at[sport], "SA", 900_000, 500_001)
+				}
+			}
+			if elsewhere == 0 {
+				t.Fatal("no connection is led elsewhere")
+			}
+			if s := r.engine.Flows().Stats(); s.Ended[conntrack.EndRestarted] != ports {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// addBackend puts a VM before the load balancer's other backends.
+func addBackend(p *policy.Set, vm int) {
+	pool, nic := p.LoadBalancers[0].Pools[0], p.NetworkInterfaces[vm]
+	pool.Backends = append([]policy.Backend{{NetworkInterface: nic, VirtualNetwork: p.VirtualNetworks[0], Address: nic.IPConfigurations[0].Address}}, pool.Backends...)
+}
+
+// Where the connection's backend is closed by now, a new one begins no more.
+func TestHostile13SYNOnEstablishedWhoseBackendIsClosed(t *testing.T) {
+	for client, at := range map[string]int{world: internet, addr1: vm1} {
+		r := newRig(t, translatedFigure(), conntrack.Options{Max: 1024})
+		first := func(sport uint16, seq uint32) []byte {
+			return packettest.TCP(spec{Src: client, Dst: balanced, SrcPort: sport, DstPort: 80, Flags: "S", Seq: seq})
+		}
+		var closed []uint16
+		for sport := uint16(1); sport <= 40; sport++ {
+			if out := r.pass(at, framed(first(sport, 1000))); out.at == vm4 {
+				seen := decoded(t, out.frame)
+				r.pass(vm4, framed(packettest.TCP(spec{Src: addr4, Dst: seen.Src.String(), SrcPort: 8080, DstPort: sport, Flags: "SA", Seq: 77000, Ack: 1001})))
+				closed = append(closed, sport)
+			}
+		}
+		p := translatedFigure()
+		p.VirtualNetworks[0].Subnets[2].NetworkSecurityGroup = nil
+		addBackend(p, vm2) // so that some of them would be led there
+		swap(t, r, p)
+		for _, sport := range closed {
+			r.refuses(at, first(sport, 500_000), packet.DropClosed)
+		}
+	}
+}
+
 func TestHostile13SYNOnEstablishedWhereAnswersGoAnotherWay(t *testing.T) {
 	allow := hubWorld{left: byFW("10.2.0.0/24")}
 	s := func(flags string, seq, ack uint32) []byte {

@@ -18,6 +18,7 @@ const closing = -1 << 30
 // number at once, and packets would go into another file.
 type descriptor struct {
 	fd    int
+	slow  bool // see Queue.SetSlow
 	users atomic.Int32
 	ended atomic.Bool // close was called
 	freed atomic.Bool // the kernel has the number back
@@ -59,9 +60,16 @@ func (d *descriptor) read(b []byte) (int, syscall.Errno) {
 }
 
 func (d *descriptor) write(b []byte) syscall.Errno {
+	if d.slow {
+		_, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		return errno
+	}
 	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	return errno
 }
+
+// SetSlow implements Queue. Whoever writes a slow queue writes one part.
+func (d *descriptor) SetSlow(slow bool) { d.slow = slow }
 
 func (d *descriptor) writev(v []unix.Iovec) syscall.Errno {
 	_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(d.fd), uintptr(unsafe.Pointer(&v[0])), uintptr(len(v)))

@@ -66,6 +66,10 @@ type Queue interface {
 	// WriteParts is Write for a packet in up to MaxParts parts. The first part holds the Header
 	// and all of the packet's own headers. It may overwrite parts where Write may overwrite buf.
 	WriteParts(parts [][]byte) error
+	// SetSlow says whether writes may take long, because of the receiver's netfilter rules say. Slow ones let
+	// the scheduler give the processor to another goroutine, which fast ones can't afford. Call it
+	// while nothing is written.
+	SetSlow(slow bool)
 	// Offload is the level of the superpackets that Write passes on whole. It falls when the
 	// kernel has refused several in a row: they then go in pieces for a while.
 	Offload() Offload

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/nsgd/nsgd/dataplane/control"
@@ -37,7 +39,7 @@ from one; a superpacket is one packet.
 			return capture(c, g, &q, file)
 		},
 	}
-	c.Flags().StringVarP(&file, "write", "w", "", "the file to write, replaced when it exists; - for the standard output")
+	c.Flags().StringVarP(&file, "write", "w", "", "the file to write, replaced when it exists; - for the standard output, /dev/fd/N for an open descriptor")
 	c.Flags().IntVar(&q.SnapLen, "snaplen", 0, fmt.Sprintf("bytes to keep of each packet, at most %d; 0: all", inspect.MaxSnapLen))
 	watchFlags(c, &q, 0)
 	return c
@@ -50,6 +52,23 @@ func capture(c *cobra.Command, g *global, q *inspect.WatchRequest, name string) 
 		return watchError("capture", err)
 	}
 	return printSummary(c.ErrOrStderr(), summary, "captured")
+}
+
+// ownDescriptor is the number behind a name of one of the process' own descriptors, such as /dev/stdout or /dev/fd/63.
+func ownDescriptor(name string) (fd int, ok bool) {
+	switch name {
+	case "/dev/stdout":
+		return 1, true
+	case "/dev/stderr":
+		return 2, true
+	}
+	for _, folder := range []string{"/dev/fd/", "/proc/self/fd/"} {
+		if text, ok := strings.CutPrefix(name, folder); ok {
+			n, err := strconv.ParseUint(text, 10, 31)
+			return int(n), err == nil
+		}
+	}
+	return 0, false
 }
 
 // lateFile makes the file with the first write: a refusal must not replace an existing file.
@@ -78,8 +97,15 @@ func (f *lateFile) Write(b []byte) (int, error) {
 }
 
 // createCapture makes a file that only its owner reads. It takes the place of a file of that name, and follows no
-// link. A pipe or a device of the user or of root is opened.
+// link. A pipe or a device of the user or of root is opened. A name of one of the process' own descriptors is that one.
 func createCapture(name string) (*os.File, error) {
+	if fd, ok := ownDescriptor(name); ok {
+		again, err := syscall.Dup(fd)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(again), name), nil
+	}
 	info, err := os.Lstat(name)
 	switch {
 	case err == nil && info.Mode().Type() == fs.ModeSymlink:

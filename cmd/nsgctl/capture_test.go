@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,5 +139,38 @@ func TestHostile18LockSymlink(t *testing.T) {
 	}
 	if list, err := os.ReadDir(dir); len(list) != 2 || err != nil {
 		t.Errorf("left in the folder: %v, %v", list, err)
+	}
+}
+
+// These names are links, but to what the process has open already.
+func TestACaptureGoesToADescriptorOfTheProcess(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, folder := range []string{"/dev/fd/", "/proc/self/fd/"} {
+		out := &lateFile{name: fmt.Sprintf("%s%d", folder, w.Fd()), begun: func() {}}
+		if _, err := out.Write([]byte("packets")); err != nil {
+			t.Fatal(err)
+		}
+		if err := out.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil { // the process' own is open still
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(r); string(text) != "packetspackets" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+	for name, want := range map[string]int{"/dev/stdout": 1, "/dev/stderr": 2, "/dev/fd/63": 63, "/proc/self/fd/1": 1,
+		"/dev/fd/": -1, "/dev/fd/-1": -1, "/dev/fd/1/x": -1, "/dev/fd/../x": -1, "/dev/fd/4294967296": -1, "/dev/null": -1} {
+		if fd, ok := ownDescriptor(name); ok != (want >= 0) || ok && fd != want {
+			t.Errorf("%s: %d, %t", name, fd, ok)
+		}
+	}
+	if _, err := createCapture("/dev/fd/1023"); err == nil || !strings.Contains(err.Error(), "/dev/fd/1023") {
+		t.Errorf("a descriptor that is not open: %v", err)
 	}
 }

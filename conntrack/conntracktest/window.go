@@ -26,7 +26,7 @@ func (f *Flow) opens(from int, p *packet.Packet) {
 	self.Heard, self.End, self.Window, self.Scale = true, p.SeqEnd(), max(int64(p.Window), 1), int(p.WindowScale)-1
 	other.Next, other.Limit = p.Seq+1, self.End+uint32(other.Window)
 	if p.TCPFlags&packet.ACK != 0 {
-		self.Next, self.Limit = p.Ack, p.Ack+uint32(p.Window)
+		self.Next, self.Limit = p.Ack, p.Ack+uint32(max(p.Window, 1))
 	}
 }
 

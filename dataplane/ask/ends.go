@@ -33,7 +33,7 @@ func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to rec
 		to.way.Arrives = p.Tuple
 		return to, err
 	}
-	src := s.Owner(q.Remote)
+	src := remoteEnd(s, q, frontendSubnet(s, q.Local))
 	switch {
 	case src == nil && s.Foreign(q.Remote):
 		to.entered, to.drop = true, packet.DropSpoofed
@@ -90,21 +90,45 @@ func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoi
 	if e := publicOwner(s, q.Remote); e != nil {
 		return e
 	}
-	owner := s.Owner(q.Remote)
 	if to.entered {
+		return remoteEnd(s, q, frontendSubnet(s, q.Local))
+	}
+	return remoteEnd(s, q, to.way.To.Subnet)
+}
+
+// remoteEnd is who sends from a remote address into a subnet, or to a public address when sub is nil; nil
+// when nobody can, or one of several.
+func remoteEnd(s *topology.Snapshot, q *azure.Flow, sub *policy.Subnet) *topology.Endpoint {
+	if sub != nil {
+		if e := s.SenderInto(sub, q.Remote); e != nil {
+			return e
+		}
+	}
+	if owner := s.Owner(q.Remote); owner != nil && (sub == nil || owner.Subnet != nil) {
 		return owner
 	}
-	if e := s.Sender(to.way.To, q.Remote); e != nil {
-		return e
-	}
-	if owner != nil && owner.Subnet != nil {
-		return owner
-	}
-	// The receiver's network may have no way back to the sender.
+	// The network may have no way back to the sender.
 	if all := admitters(s, packet.AddrFrom(q.Remote)); len(all) == 1 {
 		return all[0]
 	}
 	return nil
+}
+
+// frontendSubnet is the subnet with an internal frontend; nil: none has the address, or those of several
+// virtual networks do.
+func frontendSubnet(s *topology.Snapshot, a netip.Addr) (sub *policy.Subnet) {
+	for _, b := range s.Policy.LoadBalancers {
+		for _, f := range b.Frontends {
+			switch {
+			case f.Subnet == nil || f.Address != a:
+			case sub != nil && sub.VirtualNetwork != f.Subnet.VirtualNetwork:
+				return nil
+			default:
+				sub = f.Subnet
+			}
+		}
+	}
+	return sub
 }
 
 // admitters are the endpoints whose attachments let in what an address sends. NICs are left out: one

@@ -30,7 +30,7 @@ const (
 
 // Options are the bounds of a Server.
 type Options struct {
-	// Timeout bounds the reading of a head, of a body, and each write.
+	// Timeout bounds the reading of a head, of a body, and each write except a stream's.
 	Timeout time.Duration
 	// IdleTimeout bounds the time between two requests of a connection.
 	IdleTimeout time.Duration
@@ -99,6 +99,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown closes the listener and lets running answers end. When ctx ends first, they are cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.ending.Store(true)
+	s.hurryStreams()
 	if s.options.Ending != nil {
 		s.options.Ending()
 	}
@@ -106,6 +107,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return s.Close()
 	}
 	return nil
+}
+
+// hurryStreams gives the writes that wait for a stream's reader their last time.
+func (s *Server) hurryStreams() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.connections {
+		if k.stream {
+			k.conn.SetWriteDeadline(time.Now().Add(min(lastGrace, s.options.Timeout)))
+		}
+	}
 }
 
 // Close cuts all answers off.
@@ -242,8 +254,8 @@ func Hold(w http.ResponseWriter) {
 // ErrStreams is the refusal of one stream more than Options.Streams.
 var ErrStreams = errors.New("too many streams at a time: end one")
 
-// Stream makes the answer to w a stream: its body and its answer have no end, each write has its time, and no other
-// connection ends it. It fails with ErrStreams.
+// Stream makes the answer to w a stream: its body and its answer have no end, a write waits for its reader until the
+// server ends, and no other connection ends it. Nobody else may wait for such a write. It fails with ErrStreams.
 func Stream(w http.ResponseWriter) error {
 	a, ok := w.(*writer)
 	if !ok {
@@ -261,7 +273,7 @@ func Stream(w http.ResponseWriter) error {
 	return a.control.SetReadDeadline(time.Time{})
 }
 
-// writer is an answer. Each write has Options.Timeout.
+// writer is an answer. Each write has Options.Timeout, except a stream's.
 type writer struct {
 	http.ResponseWriter
 	server     *Server
@@ -294,7 +306,11 @@ const lastGrace = time.Second
 // hurry gives the next write its time.
 func (a *writer) hurry() {
 	if !a.server.ending.Load() {
-		a.control.SetWriteDeadline(time.Now().Add(a.server.options.Timeout))
+		var end time.Time // none
+		if !a.stream {
+			end = time.Now().Add(a.server.options.Timeout)
+		}
+		a.control.SetWriteDeadline(end)
 	}
 	if a.server.ending.Load() { // also when it began meanwhile
 		a.control.SetWriteDeadline(time.Now().Add(min(lastGrace, a.server.options.Timeout)))

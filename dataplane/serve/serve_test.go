@@ -9,7 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
+	"os"
 	"testing"
 	"time"
 
@@ -24,20 +24,29 @@ var usual = serve.Options{Timeout: time.Minute, IdleTimeout: time.Minute, Connec
 
 func start(t *testing.T, o serve.Options, handler http.HandlerFunc) (address string) {
 	t.Helper()
+	address, end := run(t, serve.New(handler, o))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		end(ctx)
+	})
+	return address
+}
+
+// run serves until end is called.
+func run(t *testing.T, s *serve.Server) (address string, end func(context.Context)) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, done := serve.New(handler, o), make(chan error, 1)
+	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
+	return l.Addr().String(), func(ctx context.Context) {
 		if err := errors.Join(s.Shutdown(ctx), <-done); err != nil {
 			t.Error(err)
 		}
-	})
-	return l.Addr().String()
+	}
 }
 
 type peer struct {
@@ -91,15 +100,6 @@ func TestASilentPeerIsCutOff(t *testing.T) {
 		switch r.URL.Path {
 		case "/large":
 			w.Write(large)
-		case "/stream":
-			if err := serve.Stream(w); err != nil {
-				t.Error(err)
-			}
-			for {
-				if _, err := w.Write(large[:64<<10]); err != nil {
-					return
-				}
-			}
 		case "/body":
 			if _, err := io.ReadAll(r.Body); err == nil {
 				t.Error("a body that does not come was read")
@@ -113,19 +113,54 @@ func TestASilentPeerIsCutOff(t *testing.T) {
 		"a body that nobody reads":  func(p peer) { p.ask(t, "POST", "/", "Content-Length: 10\r\n") },
 		"no second request":         func(p peer) { p.ask(t, "GET", "/", ""); p.answer(t) },
 		"does not read":             func(p peer) { p.ask(t, "GET", "/large", ""); p.ReadByte() },
-		"does not read its stream":  func(p peer) { p.ask(t, "GET", "/stream", ""); p.ReadByte() },
 		"half a head of the second": func(p peer) { p.ask(t, "GET", "/", ""); p.answer(t); io.WriteString(p, "GET") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := dial(t, address)
 			begin(p)
-			if strings.HasPrefix(name, "does not read") {
+			if name == "does not read" {
 				waitForEnd(t, p)
 			}
 			if n := p.ended(); n >= int64(len(large)) && name == "does not read" {
 				t.Errorf("%d bytes: the whole answer waited for its reader", n)
 			}
 		})
+	}
+}
+
+// Whoever pauses keeps its stream, until the server ends.
+func TestAStreamWaitsForItsReader(t *testing.T) {
+	o := usual
+	o.Timeout = 20 * time.Millisecond
+	waits := make(chan bool, 1)
+	ended := make(chan error, 1)
+	s := serve.New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := serve.Stream(w); err != nil {
+			t.Error(err)
+		}
+		for {
+			time.AfterFunc(5*o.Timeout, func() {
+				select {
+				case waits <- true:
+				default:
+				}
+			})
+			if _, err := w.Write(large); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}), o)
+	address, end := run(t, s)
+	p := dial(t, address)
+	p.ask(t, "GET", "/stream", "")
+	<-waits // five times as long as another answer may
+	if n, err := io.CopyN(io.Discard, p, 3*int64(len(large))); err != nil {
+		t.Fatalf("after a pause %d bytes came: %v", n, err)
+	}
+	end(context.Background())
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a write that waits ends with %v", err)
 	}
 }
 

@@ -27,19 +27,22 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	return s.external(src)
 }
 
-// AdmitAt is Admit for a NIC, whether something is attached to it or not.
+// AdmitAt is Admit for a NIC, whether something is attached to it or not. Behind its subnet's attachment
+// it sends from its own addresses alone.
 func (s *Snapshot) AdmitAt(nic *policy.NetworkInterface, src netip.Addr) *Endpoint {
 	var own []*Endpoint
+	forwards := nic.EnableIPForwarding
 	for i := range nic.IPConfigurations {
 		if e := s.Endpoint(nic, nic.IPConfigurations[i].Address); e != nil {
 			own = append(own, e)
+			forwards = forwards && (e.Attachment < 0 || s.Attachments[e.Attachment].Kind != Subnet)
 		}
 	}
-	return sentBy(own, nic.EnableIPForwarding, packet.AddrFrom(src))
+	return sentBy(own, forwards, packet.AddrFrom(src))
 }
 
 // sentBy is the endpoint of a NIC that sends from an address. One that forwards sends for
-// others, but never for the platform.
+// others, but never for the platform or from an address that no host has.
 func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
 	for _, e := range own {
 		if e.address == src {
@@ -51,7 +54,7 @@ func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
 			return e
 		}
 	}
-	if forwards && len(own) > 0 && !isPlatform(src) {
+	if forwards && len(own) > 0 && !isPlatform(src) && !src.IsReserved() {
 		return own[0]
 	}
 	return nil
@@ -131,19 +134,28 @@ func (s *Snapshot) Foreign(a netip.Addr) bool {
 // or with a peer, behind a gateway, the platform, or outside. It is nil when none can. Admit
 // decides by the same functions.
 func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
-	n, src := to.routes.network, packet.AddrFrom(from)
+	return s.sender(to.routes, from)
+}
+
+// SenderInto is Sender for what is sent into a subnet, to a frontend there say.
+func (s *Snapshot) SenderInto(sub *policy.Subnet, from netip.Addr) *Endpoint {
+	return s.sender(s.networks.of[sub.VirtualNetwork].routesOf(sub), from)
+}
+
+func (s *Snapshot) sender(to *routes, from netip.Addr) *Endpoint {
+	n, src := to.network, packet.AddrFrom(from)
 	if isPlatform(src) {
 		return s.platform
 	}
 	if contain(n.vnet.AddressSpace, from) {
 		return n.member(src)
 	}
-	for i := range to.routes.peers {
-		if peer := &to.routes.peers[i]; peer.network != nil && contain(peer.space, from) {
+	for i := range to.peers {
+		if peer := &to.peers[i]; peer.network != nil && contain(peer.space, from) {
 			return peer.network.member(src)
 		}
 	}
-	if contain(to.routes.behindGateway, from) {
+	if contain(to.behindGateway, from) {
 		if remote := n.remoteGateway(); remote != nil {
 			n = remote.network
 		}
@@ -152,7 +164,7 @@ func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
 	return s.external(src)
 }
 
-// ClosedTo reports that an endpoint lets nothing in from where an address is: the internet. It has
+// ClosedTo reports that a NIC's endpoint lets nothing in from where an address is: the internet. It has
 // a public address, or is behind a load balancer, that is closed without an NSG.
 func (s *Snapshot) ClosedTo(to *Endpoint, from netip.Addr) bool {
 	return to.closed && (s.public[packet.AddrFrom(from)] != nil || s.Sender(to, from) == s.outside)

@@ -13,7 +13,6 @@ import (
 // subnet. A public address without anything behind it is one without a target and rules.
 type frontend struct {
 	public bool
-	closed bool // public and not of SKU Basic
 	// target is the ipConfiguration that has the public address, idle the address's timeout.
 	target *Endpoint
 	idle   time.Duration
@@ -53,7 +52,7 @@ func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
 	if f.target != nil {
 		w.Arrives.Dst = f.target.address
 		w.shortenIdle(f.idle, false)
-		return f.reach(w)
+		return f.reach(w, f.target.address)
 	}
 	r := f.rule(t)
 	if r == nil {
@@ -76,20 +75,25 @@ func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
 		}
 	}
 	w.shortenIdle(r.idle, r.reset)
-	return f.reach(w)
+	return f.reach(w, b.address)
 }
 
 // hairpins reports hairpinning without SNAT: the receiver would see its own address as the
 // source, which no host accepts.
 func (w *Way) hairpins(a packet.Addr) bool { return w.Ports == nil && w.Arrives.Src == a }
 
-// reach sets Closed, and says whether the receiver is attached.
-func (f *frontend) reach(w *Way) packet.Drop {
-	w.Closed = f.public && w.To.closed || f.closed && len(w.To.Inbound) == 0
+// reach sets Closed, and says whether the receiver, which has the address at, is attached.
+func (f *frontend) reach(w *Way, at packet.Addr) packet.Drop {
+	w.Closed = f.closes(w.To, at)
 	if w.To.Attachment < 0 {
 		return packet.DropNoRoute
 	}
 	return packet.NotDropped
+}
+
+// closes reports that nothing reaches an address of an endpoint through the frontend.
+func (f *frontend) closes(to *Endpoint, at packet.Addr) bool {
+	return f.public && to.closesAt(at)
 }
 
 // rule finds the rule for a packet; nil when there is none.

@@ -25,7 +25,7 @@ func newTranslation(set *policy.Set, defaultOutbound netip.Addr, routed *routedS
 	routed.balance()
 	t.shareAddresses(routed.byAddress)
 	t.translates = addEgresses(set, defaultOutbound, routed) || len(t.public) > 0
-	t.translates = t.translates || slices.ContainsFunc(routed.nics, func(e *Endpoint) bool { return e.closed })
+	t.translates = t.translates || slices.ContainsFunc(routed.all(), func(e *Endpoint) bool { return e.closed || e.closedAt != nil })
 	for _, n := range routed.networks.list {
 		t.translates = t.translates || len(n.frontends) > 0
 	}
@@ -53,14 +53,14 @@ func (t *translation) addFrontends(set *policy.Set, defaultOutbound netip.Addr, 
 			if public == nil {
 				continue
 			}
-			e := routed.byNIC[endpointKey{nic, c.Address.Unmap()}]
-			e.close(public.SKU)
+			routed.closeNIC(nic, public.SKU)
 			if public.Address.IsValid() {
-				t.public[packet.AddrFrom(public.Address)] = &frontend{public: true, closed: public.SKU.Closed(), target: e, idle: public.IdleTimeout}
+				t.public[packet.AddrFrom(public.Address)] = &frontend{public: true, target: routed.byNIC[endpointKey{nic, c.Address.Unmap()}], idle: public.IdleTimeout}
 			}
 		}
 	}
 	for _, lb := range set.LoadBalancers {
+		routed.closeBackends(lb)
 		t.addBalancer(lb, routed.networks)
 	}
 	for _, public := range set.PublicIPAddresses {
@@ -71,22 +71,49 @@ func (t *translation) addFrontends(set *policy.Set, defaultOutbound netip.Addr, 
 			hold(a)
 		}
 	}
-	t.given = len(t.public) > 0
+	t.given = givesPublic(set)
 	hold(defaultOutbound)
 }
 
-// close closes a NIC without an NSG that the internet could reach by an address of a SKU, whether
-// the policy knows the address or not.
-func (e *Endpoint) close(sku policy.SKU) {
-	e.closed = e.closed || sku.Closed() && e.NetworkInterface != nil && len(e.Inbound) == 0
+// givesPublic reports that a policy gives a public address, whether it is known or not.
+func givesPublic(set *policy.Set) bool {
+	return len(set.PublicIPAddresses)+len(set.PublicIPPrefixes)+len(set.NATGateways) > 0 ||
+		slices.ContainsFunc(set.NetworkInterfaces, func(nic *policy.NetworkInterface) bool {
+			return slices.ContainsFunc(nic.IPConfigurations, func(c policy.IPConfiguration) bool { return c.PublicIPAddress != nil })
+		}) ||
+		slices.ContainsFunc(set.LoadBalancers, func(lb *policy.LoadBalancer) bool {
+			return slices.ContainsFunc(lb.Frontends, (*policy.Frontend).Public)
+		})
 }
 
-// closeBackends closes the backends of public frontends.
-func (s *networkSet) closeBackends(lb *policy.LoadBalancer) {
+// closeNIC closes the addresses of a NIC that no NSG judges, if the internet could reach one of them by an
+// address of a closed SKU, whether the policy knows that address or not.
+func (s *endpointSet) closeNIC(nic *policy.NetworkInterface, sku policy.SKU) {
+	for i := range nic.IPConfigurations {
+		if e := s.byNIC[endpointKey{nic, nic.IPConfigurations[i].Address.Unmap()}]; sku.Closed() && len(e.Inbound) == 0 {
+			e.closed = true
+		}
+	}
+}
+
+// closeBackends closes the backends of public frontends. One that is given by its address need not be a
+// NIC of the policy.
+func (s *endpointSet) closeBackends(lb *policy.LoadBalancer) {
 	closeAll := func(f *policy.Frontend, backends ...policy.Backend) {
+		if !f.Public() {
+			return
+		}
 		for i := range backends {
-			if e, _ := s.of[backends[i].VirtualNetwork].hosts.Lookup(backends[i].Address); e != nil && f.Public() {
-				e.close(lb.SKU)
+			e, _ := s.networks.of[backends[i].VirtualNetwork].hosts.Lookup(backends[i].Address)
+			switch {
+			case e == nil:
+			case e.NetworkInterface != nil:
+				s.closeNIC(e.NetworkInterface, lb.SKU)
+			case lb.SKU.Closed() && len(e.Inbound) == 0:
+				if e.closedAt == nil {
+					e.closedAt = map[packet.Addr]bool{}
+				}
+				e.closedAt[packet.AddrFrom(backends[i].Address)] = true
 			}
 		}
 	}
@@ -106,13 +133,12 @@ func (s *networkSet) closeBackends(lb *policy.LoadBalancer) {
 
 // addBalancer makes the frontends of one load balancer.
 func (t *translation) addBalancer(lb *policy.LoadBalancer, networks *networkSet) {
-	networks.closeBackends(lb)
 	probes := map[probedBackend]*health{}
 	for _, of := range lb.Frontends {
 		if !of.Address.IsValid() {
 			continue
 		}
-		f := &frontend{public: of.Public(), closed: of.Public() && lb.SKU.Closed()}
+		f := &frontend{public: of.Public()}
 		for _, r := range lb.Rules {
 			if r.Frontend == of {
 				t.addRule(f, lb, r, networks, probes)

@@ -30,6 +30,20 @@ func (s *Snapshot) KeepsTranslation(src, to *Endpoint, sent, arrives *packet.Tup
 	return r != nil && r.leadsTo(to, sent, arrives)
 }
 
+// KeepWay makes w, which Way has found for what src sends, the way of a live flow that reaches to as
+// arrives. It reports false, and changes nothing, if the policy does not translate the flow so any more.
+func (s *Snapshot) KeepWay(src, to *Endpoint, sent, arrives *packet.Tuple, w *Way) bool {
+	if !s.KeepsTranslation(src, to, sent, arrives) {
+		return false
+	}
+	w.To, w.Arrives = to, *arrives
+	w.Closed = src == s.outside && to.closesAt(arrives.Dst)
+	if f := s.frontendOf(src, sent); f != nil && f.closes(to, arrives.Dst) {
+		w.Closed = true
+	}
+	return true
+}
+
 // inRanges reports whether one of the ranges has a port of an address.
 func inRanges(ranges []PortRange, a packet.Addr, port uint16) bool {
 	for i := range ranges {

@@ -124,14 +124,14 @@ func (r *Registry) Crowded(s *Snapshot) bool {
 	return len(r.slots)-inForce > max(keepRemoved, inForce)
 }
 
-// Reclaim takes back the slots that are not in use, by slot, and returns them. No packet may be counted
-// on them any more. Earlier generations than the one given may have judged by them.
-func (r *Registry) Reclaim(generation uint64, inUse []bool) (back []uint32) {
+// Reclaim takes back the slots that neither of two lists marks as in use, and returns them. No packet may be
+// counted on them any more. Earlier generations than the one given may have judged by them.
+func (r *Registry) Reclaim(generation uint64, inUse, too []bool) (back []uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.keys = slices.Clone(r.keys)
 	for slot, k := range r.keys {
-		if k == (RuleKey{}) || slot < len(inUse) && inUse[slot] {
+		if k == (RuleKey{}) || slot < len(inUse) && inUse[slot] || slot < len(too) && too[slot] {
 			continue
 		}
 		delete(r.slots, k)

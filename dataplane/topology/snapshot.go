@@ -41,8 +41,8 @@ type Snapshot struct {
 	// Flushed is the last generation that asks to judge flows of any endpoint again; 0: none
 	// does. Follow sets it.
 	Flushed uint32
-	// Reclaimed is the generation up to which slots may have been taken back: what was judged by an
-	// earlier one may name them. The owner sets it.
+	// Reclaimed is the generation up to which slots may be taken back while the snapshot is in use: what was
+	// judged by an earlier one may name them. The owner sets it.
 	Reclaimed uint64
 	// BlockSMTP says that the subscription blocks TCP port 25 to the internet. The owner sets it
 	// before anything else uses the snapshot.
@@ -121,8 +121,10 @@ type Endpoint struct {
 	routes  *routes
 	egress  *egresses // nil: packets leave to the internet as sent
 	// closed is set for a NIC without an NSG that has a Standard public address, or that is
-	// behind a public frontend of a Standard load balancer. Nothing from the internet reaches it.
-	closed bool
+	// behind a public frontend of a Standard load balancer. Nothing from the internet reaches it, by none of
+	// its addresses. closedAt holds such backends among a subnet's other addresses.
+	closed   bool
+	closedAt map[packet.Addr]bool
 	// floating are the frontends of load balancers that deliver to it without a rewrite.
 	floating []packet.Addr
 }
@@ -138,6 +140,9 @@ func (e *Endpoint) Address() netip.Addr {
 // Has reports whether an address is the endpoint's own, and not one that a NIC forwards for.
 // The endpoint must send from the address, or Route must lead here.
 func (e *Endpoint) Has(a packet.Addr) bool { return e.NetworkInterface == nil || e.address == a }
+
+// closesAt reports that nothing from the internet reaches an address of the endpoint.
+func (e *Endpoint) closesAt(a packet.Addr) bool { return e.closed || e.closedAt[a] }
 
 // Association says what an NSG is associated with.
 type Association uint8

@@ -56,7 +56,7 @@ func (s *Snapshot) Translates() bool { return s.translates }
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	w.reset(t)
 	drop := s.way(src, t, w)
-	if w.To != nil && w.To.closed && src == s.outside {
+	if w.To != nil && src == s.outside && w.To.closesAt(w.Arrives.Dst) {
 		w.Closed = true
 	}
 	w.Translated = s.translates && (w.Ports != nil || w.Arrives != *t)

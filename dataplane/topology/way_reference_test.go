@@ -57,10 +57,34 @@ func (r *slowWay) judge(src *Endpoint, t *packet.Tuple) outcome {
 	return out
 }
 
-// closed reports a NIC without an NSG that a Standard address leads to, of any resource.
+// closed reports a NIC without an NSG that a Standard address leads to, of any resource and by any of its
+// addresses, and an address without a NIC that a Standard load balancer leads to.
 func (r *slowWay) closed(network *policy.VirtualNetwork, a netip.Addr) bool {
+	for _, nic := range r.set.NetworkInterfaces {
+		has, led, guarded := false, false, nic.NetworkSecurityGroup != nil
+		for _, c := range nic.IPConfigurations {
+			led = led || r.balanced(c.Subnet.VirtualNetwork, c.Address) || c.PublicIPAddress != nil && c.PublicIPAddress.SKU != policy.SKUBasic
+			if c.Subnet.VirtualNetwork == network && c.Address == a {
+				has, guarded = true, guarded || c.Subnet.NetworkSecurityGroup != nil
+			}
+		}
+		if has {
+			return led && !guarded
+		}
+	}
+	for _, sub := range network.Subnets {
+		for _, p := range sub.Prefixes {
+			if p.Contains(a) {
+				return r.balanced(network, a) && sub.NetworkSecurityGroup == nil
+			}
+		}
+	}
+	return false
+}
+
+// balanced reports an address that a public frontend of a Standard load balancer leads to.
+func (r *slowWay) balanced(network *policy.VirtualNetwork, a netip.Addr) (named bool) {
 	is := func(b policy.Backend) bool { return b.VirtualNetwork == network && b.Address == a }
-	named := false
 	for _, lb := range r.set.LoadBalancers {
 		for _, rule := range lb.Rules {
 			for _, p := range rule.Pools {
@@ -74,15 +98,7 @@ func (r *slowWay) closed(network *policy.VirtualNetwork, a netip.Addr) bool {
 			named = named || rule.Pool != nil && slices.ContainsFunc(rule.Pool.Backends, is) || rule.Backend != nil && is(*rule.Backend)
 		}
 	}
-	for _, nic := range r.set.NetworkInterfaces {
-		for _, c := range nic.IPConfigurations {
-			if c.Subnet.VirtualNetwork == network && c.Address == a {
-				return (named || c.PublicIPAddress != nil && c.PublicIPAddress.SKU != policy.SKUBasic) &&
-					nic.NetworkSecurityGroup == nil && c.Subnet.NetworkSecurityGroup == nil
-			}
-		}
-	}
-	return false
+	return named
 }
 
 // follow is judge but for what is closed by another name.

@@ -513,7 +513,7 @@ func TestAStandardFrontendIsClosedToAHostWithoutANIC(t *testing.T) {
 	if err != nil || len(d.Faults) > 0 {
 		t.Fatal(err, d.Faults)
 	}
-	for dst, closed := range map[string]bool{"198.51.100.4": true, "10.0.1.78": false} {
+	for dst, closed := range map[string]bool{"198.51.100.4": true, "10.0.1.77": true, "10.0.1.78": false} {
 		p := tuple(t, packet.ProtoTCP, "203.0.113.9", 40000, dst, 80)
 		var w Way
 		if drop := s.Way(s.outside, &p, &w); drop != packet.NotDropped || w.Closed != closed {

@@ -100,6 +100,12 @@ func (d *Decision) Along(s *topology.Snapshot, src, to *topology.Endpoint, sent,
 	d.Way = topology.Way{To: to, Arrives: *arrives, Translated: *sent != *arrives}
 }
 
+// Keep makes the way that Route has found that of a live flow, which reaches to as arrives. It reports
+// false, and changes nothing, where the policy does not translate the flow so any more.
+func (d *Decision) Keep(to *topology.Endpoint, sent, arrives *packet.Tuple) bool {
+	return d.fault == packet.NotDropped && d.snapshot.KeepWay(d.source, to, sent, arrives, &d.Way)
+}
+
 func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent packet.Addr) {
 	d.Drop, d.fault, d.Apart, d.Known, d.Sent = packet.NotDropped, packet.NotDropped, false, false, 0
 	d.snapshot, d.source, d.sent = s, src, sent

@@ -17,5 +17,7 @@
 //	NSGD_E2E_KERNEL_POLICIES=1000 scripts/e2e -test.run TestKernel
 //
 // takes others each time and prints the NSGD_E2E_KERNEL_SEED that repeats them. What the
-// two may differ in stands in kernel_difference_test.go.
+// two may differ in stands in kernel_difference_test.go. Another one does so with random
+// segments of TCP connections, in, out and at the edges of their windows: 300 connections, or
+// NSGD_E2E_KERNEL_CONNECTIONS others, and kernel_window_difference_test.go.
 package e2e

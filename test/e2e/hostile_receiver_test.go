@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -25,46 +28,85 @@ func slowRules() string {
 // The kernel runs a receiver's netfilter rules in the thread that writes to its device. Two bystanders
 // lose nothing, however long those take.
 func TestHostile14AReceiverWithSlowRules(t *testing.T) {
-	needNftables(t)
 	start(t, labPolicy())
-	inside(t, vm3, func() error {
-		out, err := nft(slowRules())
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	})
-	quiet := pings(t, vm4, vm1)
-	from, to := bindUDP(t, vm1, 0), bindUDP(t, vm3, 0)
+	besideSlow(t, vm3)
+}
+
+// Nor do they when there are five such receivers.
+func TestHostile14FiveReceiversWithSlowRules(t *testing.T) {
+	dir := configure(t, labPolicy())
+	const nic = `{"type": "Microsoft.Network/networkInterfaces", "name": "slow%[1]d-nic", "id": "%[2]snetworkInterfaces/slow%[1]d-nic",
+		"properties": {"ipConfigurations": [{"name": "ipconfig1", "properties": {"privateIPAddress": "%[3]v", "primary": true,
+		"subnet": {"id": "%[2]svirtualNetworks/vnet1/subnets/Subnet3"}}}]}}`
+	const base = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/lab/providers/Microsoft.Network/"
+	slow := []lab.Host{vm3}
+	var nics []string
+	attachments := "attachments:\n"
+	for i := range 4 {
+		h := lab.Host{Name: fmt.Sprintf("slow%d", i), Namespace: fmt.Sprintf("nsgd-slow%d", i), Address: netip.AddrFrom4([4]byte{10, 0, 3, byte(100 + i)})}
+		slow, nics = append(slow, h), append(nics, fmt.Sprintf(nic, i, base, h.Address))
+		attachments += fmt.Sprintf("- {networkInterface: slow%d-nic, netns: %s, create: true, device: eth0}\n", i, h.Namespace)
+	}
+	writeFile(t, filepath.Join(dir, "policy", "slow.json"), "["+strings.Join(nics, ",")+"]")
+	file := filepath.Join(dir, lab.ConfigName)
+	config, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, file, strings.Replace(string(config), "attachments:\n", attachments, 1))
+	needWorld(t)
+	startIn(t, dir)
+	besideSlow(t, slow...)
+}
+
+// besideSlow gives receivers slow rules, sends them more than they take, and has two bystanders ping each other.
+func besideSlow(t *testing.T, slow ...lab.Host) {
+	t.Helper()
+	needNftables(t)
+	from := bindUDP(t, vm1, 0)
+	var to []netip.AddrPort
+	for _, h := range slow {
+		inside(t, h, func() error {
+			out, err := nft(slowRules())
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+		to = append(to, address(bindUDP(t, h, 0)))
+	}
+	quiet := pings(t, 100, vm4, vm1)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	var sent atomic.Int64
 	go func() {
 		defer close(stopped)
 		pace := time.NewTicker(6 * time.Millisecond)
 		defer pace.Stop()
-		for {
+		for n := 0; ; {
 			select {
 			case <-stop:
 				return
 			case <-pace.C:
-				for range 32 { // 5,300 a second
-					from.WriteToUDPAddrPort(make([]byte, 32), address(to))
+				for i := range 32 { // 5,300 a second, and no two in one superpacket
+					from.WriteToUDPAddrPort(make([]byte, 32+i), to[n%len(to)])
 					sent.Add(1)
+					n++
 				}
 			}
 		}
 	}()
-	eventually(t, "many packets are sent", func() bool { return sent.Load() >= 2000 })
-	loud := pings(t, vm4, vm1)
+	eventually(t, "many packets are sent", func() bool { return sent.Load() >= 2000*int64(len(to)) })
+	loud := pings(t, 100, vm4, vm1)
 	close(stop)
 	<-stopped
-	t.Logf("%d packets to the slow receiver, %v dropped; round trips quiet %v, beside it %v", sent.Load(), scrape(t).drops("slow_receiver"), trips(quiet), trips(loud))
+	t.Logf("%d packets to %d slow receivers, %v dropped; round trips quiet %v, beside them %v",
+		sent.Load(), len(slow), scrape(t).drops("slow_receiver"), trips(quiet), trips(loud))
 }
 
-// pings sends 100 echo requests, one by one, and returns the round trips. Each must be answered.
-func pings(t *testing.T, from, to lab.Host) (all []time.Duration) {
+// pings sends n echo requests, one by one, and returns the round trips. Each must be answered.
+func pings(t *testing.T, n int, from, to lab.Host) (all []time.Duration) {
 	t.Helper()
-	for range 100 {
+	for range n {
 		begun := time.Now()
 		mustPing(t, from, to)
 		all = append(all, time.Since(begun))

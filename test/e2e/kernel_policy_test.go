@@ -66,6 +66,27 @@ const maxScenarios = 1000
 // flows of earlier policies mean nothing to it, whatever nsgd does with them.
 func newScenario(r *rand.Rand, n int) *scenario {
 	s := &scenario{}
+	s.place(n)
+	for range 2 + r.IntN(3) {
+		s.groups = append(s.groups, s.rules(r))
+	}
+	group := func() int {
+		if r.IntN(3) == 0 {
+			return noGroup
+		}
+		return r.IntN(len(s.groups))
+	}
+	for i := range s.subnetGroup {
+		s.subnetGroup[i] = group()
+	}
+	for i := range s.nicGroup {
+		s.nicGroup[i] = group()
+	}
+	return s
+}
+
+// place gives the VMs the addresses of the n-th policy.
+func (s *scenario) place(n int) {
 	for vm := range s.address {
 		for family, prefix := range figureSubnet[subnetOf[vm]] {
 			a := prefix.Addr()
@@ -75,22 +96,6 @@ func newScenario(r *rand.Rand, n int) *scenario {
 			s.address[vm][family] = a
 		}
 	}
-	for range 2 + r.IntN(3) {
-		s.groups = append(s.groups, s.rules(r))
-	}
-	place := func() int {
-		if r.IntN(3) == 0 {
-			return noGroup
-		}
-		return r.IntN(len(s.groups))
-	}
-	for i := range s.subnetGroup {
-		s.subnetGroup[i] = place()
-	}
-	for i := range s.nicGroup {
-		s.nicGroup[i] = place()
-	}
-	return s
 }
 
 // markerPort is that of the datagrams that follow every packet; every group lets them pass.

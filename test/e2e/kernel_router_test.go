@@ -99,25 +99,24 @@ func nft(rules string) (string, error) {
 }
 
 // prepareRouter makes the kernel forward and track as a virtual network would: spoofing is
-// the rules' to refuse, mid-stream TCP is picked up, and sequence numbers are not judged.
+// the rules' to refuse, mid-stream TCP is picked up, and sequence numbers are judged, as nsgd does by default.
 func prepareRouter() error {
 	settings := map[string]string{
-		"ipv4/ip_forward":                  "1",
-		"ipv4/conf/all/rp_filter":          "0",
-		"ipv4/conf/default/rp_filter":      "0",
-		"ipv4/conf/all/send_redirects":     "0",
-		"ipv4/conf/default/send_redirects": "0",
-		"ipv6/conf/all/forwarding":         "1",
-		"ipv6/conf/default/accept_dad":     "0",
-		"ipv6/conf/default/addr_gen_mode":  "1", // no link-local address
-		"netfilter/nf_conntrack_tcp_loose": "1",
-		// No sequence numbers, as nsgd with tcpWindow: off.
-		"netfilter/nf_conntrack_tcp_be_liberal":         "1",
-		"netfilter/nf_conntrack_tcp_ignore_invalid_rst": "1",
+		"ipv4/ip_forward":                               "1",
+		"ipv4/conf/all/rp_filter":                       "0",
+		"ipv4/conf/default/rp_filter":                   "0",
+		"ipv4/conf/all/send_redirects":                  "0",
+		"ipv4/conf/default/send_redirects":              "0",
+		"ipv6/conf/all/forwarding":                      "1",
+		"ipv6/conf/default/accept_dad":                  "0",
+		"ipv6/conf/default/addr_gen_mode":               "1", // no link-local address
+		"netfilter/nf_conntrack_tcp_loose":              "1",
+		"netfilter/nf_conntrack_tcp_be_liberal":         "0",
+		"netfilter/nf_conntrack_tcp_ignore_invalid_rst": "0",
 	}
 	// Nothing times out while a policy is compared, however slow the machine.
 	for _, name := range []string{"tcp_timeout_syn_sent", "tcp_timeout_syn_recv", "tcp_timeout_fin_wait", "tcp_timeout_close_wait",
-		"tcp_timeout_last_ack", "tcp_timeout_time_wait", "tcp_timeout_close", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged",
+		"tcp_timeout_last_ack", "tcp_timeout_time_wait", "tcp_timeout_close", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged", "tcp_timeout_established",
 		"udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "generic_timeout"} {
 		settings["netfilter/nf_conntrack_"+name] = "600"
 	}

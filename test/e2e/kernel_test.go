@@ -42,7 +42,7 @@ func TestKernelRouterAndNsgdAgreeOnEveryPacketButForListedDifferences(t *testing
 	// A program with the race detector would sleep a second at its end, nsgctl after
 	// every reload.
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
-	policies, seed := comparisonSize(t)
+	policies, seed := comparisonSize(t, kernelPoliciesEnv, 200)
 	t.Logf("%d policies, %s=%d", policies, kernelSeedEnv, seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	s := newScenario(random, 0)
@@ -73,15 +73,16 @@ func TestKernelRouterAndNsgdAgreeOnEveryPacketButForListedDifferences(t *testing
 	c.report(policies, seed)
 }
 
-func comparisonSize(t *testing.T) (policies int, seed uint64) {
+// comparisonSize is usual and seed 1, or what the environment wants.
+func comparisonSize(t *testing.T, env string, usual int) (size int, seed uint64) {
 	t.Helper()
-	policies, seed = 200, 1
-	if text := os.Getenv(kernelPoliciesEnv); text != "" {
+	size, seed = usual, 1
+	if text := os.Getenv(env); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			t.Fatalf("%s=%q: want a number of policies", kernelPoliciesEnv, text)
+			t.Fatalf("%s=%q: want a number above 0", env, text)
 		}
-		policies, seed = n, rand.Uint64()
+		size, seed = n, rand.Uint64()
 	}
 	if text := os.Getenv(kernelSeedEnv); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -90,7 +91,7 @@ func comparisonSize(t *testing.T) (policies int, seed uint64) {
 		}
 		seed = n
 	}
-	return policies, seed
+	return size, seed
 }
 
 func figureFile(dir string) string { return filepath.Join(dir, "policy", "figure.json") }
@@ -114,7 +115,7 @@ func startFigure(t *testing.T, s *scenario) *daemon {
 		}
 		fmt.Fprintf(&config, "- {%s, netns: %s, create: true, device: eth0}\n", what, figureNamespace(host))
 	}
-	fmt.Fprintf(&config, "tcpWindow: off\ntimeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n")
+	fmt.Fprintf(&config, "timeouts: {tcpSyn: 10m, tcpClosing: 10m, tcpTimeWait: 10m, tcpReset: 10m, udpOneWay: 10m, icmp: 10m}\n")
 	writeFile(t, filepath.Join(dir, lab.ConfigName), config.String())
 	writeFile(t, figureFile(dir), s.document())
 	d := startIn(t, dir)

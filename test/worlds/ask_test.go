@@ -21,6 +21,9 @@ type opinion struct {
 	different bool
 }
 
+// onPremisesToFrontend is verify --path of what somebody on-premises sends to an internal load balancer.
+const onPremisesToFrontend = "verify --path inbound, on-premises to a frontend"
+
 // opinions asks everybody about a tuple.
 func (b *built) opinions(t *tuple, x *seen) []opinion {
 	return slices.Concat(b.decides(x), b.verifies(t, x), b.ownChains(t, x))
@@ -44,7 +47,11 @@ func (b *built) verifies(t *tuple, x *seen) (list []opinion) {
 			LocalPort: t.SrcPort, RemotePort: t.DstPort, NetworkInterface: nic.ID})
 	}
 	if nic, ok := b.receiver(t); ok {
-		put("verify --path inbound", &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
+		who := "verify --path inbound"
+		if b.Attachments[t.From].Gateway != "" && b.frontendNetwork(t.Dst) != nil {
+			who = onPremisesToFrontend
+		}
+		put(who, &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: t.Dst, Remote: t.Src,
 			LocalPort: t.DstPort, RemotePort: t.SrcPort, NetworkInterface: nic})
 	}
 	return list
@@ -92,7 +99,7 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 	home := b.home(t.From)
 	theirs := b.networksWith(t.Dst)
 	if b.stands(t.Dst) && (len(theirs) < 2) {
-		return "", b.meansSender(t, nil)
+		return "", b.meansSender(t, b.frontendNetwork(t.Dst))
 	}
 	var n *policy.NetworkInterface
 	if n = b.interfaceWith(home, t.Dst); home == nil || n == nil {
@@ -106,8 +113,20 @@ func (b *built) receiver(t *tuple) (nic string, ok bool) {
 	return n.ID, b.meansSender(t, n.IPConfigurations[0].Subnet.VirtualNetwork)
 }
 
-// meansSender reports that the source's address tells the sender: to a receiver in a network, or
-// behind an address that stands for it (nil). Where a gateway leads to everything, an address may be
+// frontendNetwork is the virtual network with an internal frontend; nil: none has the address.
+func (b *built) frontendNetwork(a netip.Addr) *policy.VirtualNetwork {
+	for _, lb := range b.policy.LoadBalancers {
+		for _, f := range lb.Frontends {
+			if f.Address == a && f.Subnet != nil {
+				return f.Subnet.VirtualNetwork
+			}
+		}
+	}
+	return nil
+}
+
+// meansSender reports that the source's address tells the sender: to a receiver or a frontend in a network,
+// or to a public address (nil). Where a gateway leads to everything, an address may be
 // of somebody there as well.
 func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 	switch from := &b.Attachments[t.From]; {
@@ -118,7 +137,7 @@ func (b *built) meansSender(t *tuple, at *policy.VirtualNetwork) bool {
 	case from.Internet: // unless the address is somebody's elsewhere
 		return b.gatewaysTo(t.Src) == 0 && len(b.networksWith(t.Src)) == 0 && !b.stands(t.Src) && !slices.Contains(topology.PlatformAddresses, t.Src)
 	case from.Gateway != "":
-		return at != nil && from.Prefixes[0] == onPremises && netip.MustParsePrefix(onPremises).Contains(t.Src) && b.gatewaysTo(t.Src) == 1
+		return from.Prefixes[0] == onPremises && netip.MustParsePrefix(onPremises).Contains(t.Src) && b.gatewaysTo(t.Src) == 1
 	}
 	if at == b.home(t.From) {
 		return true
@@ -149,7 +168,7 @@ func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 	}
 	last := &x.legs[len(x.legs)-1]
 	if stages, denied, known := arrived(x); known {
-		if nic := b.endOf(last); nic != nil {
+		if nic := b.endOf(last); nic != nil && !b.forOutside(last) {
 			k := last.arrives
 			q := &azure.Flow{Direction: ruleset.Inbound, Protocol: t.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort, NetworkInterface: nic.ID}
 			if !t.hasPorts() {
@@ -161,6 +180,12 @@ func (b *built) ownChains(t *tuple, x *seen) (list []opinion) {
 		}
 	}
 	return list
+}
+
+// forOutside reports a leg on which an appliance sends on what a host outside has sent. A question takes
+// that for the host's own packet, which nothing closed lets in.
+func (b *built) forOutside(l *leg) bool {
+	return b.Attachments[l.from].NetworkInterface != "" && b.snapshot.Foreign(l.sent.Src.Netip())
 }
 
 // endOf is the NIC that a leg has reached, at an address of its own.

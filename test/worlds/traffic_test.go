@@ -51,6 +51,7 @@ type traffic struct {
 	b            *built
 	destinations []netip.Addr     // that somebody of the world has
 	services     []netip.AddrPort // where a load balancer's rule, the platform or a mail server, waits for packets
+	internal     []netip.AddrPort // those of internal load balancers
 }
 
 // interesting are addresses that nobody, the outside or the platform has.
@@ -78,6 +79,9 @@ func newTraffic(r *rand.Rand, b *built) *traffic {
 	wait := func(f *policy.Frontend, port uint16) {
 		if f.Address.IsValid() {
 			t.services = append(t.services, netip.AddrPortFrom(f.Address, port))
+		}
+		if f.Subnet != nil {
+			t.internal = append(t.internal, netip.AddrPortFrom(f.Address, port))
 		}
 	}
 	for _, lb := range b.policy.LoadBalancers {
@@ -123,9 +127,15 @@ func (t *traffic) next() tuple {
 	case t.IntN(8) == 0:
 		k.DstPort = uint16(t.IntN(65536))
 	}
-	if t.IntN(4) == 0 {
-		service := t.services[t.IntN(len(t.services))]
+	waits := func(list []netip.AddrPort) {
+		service := list[t.IntN(len(list))]
 		k.Dst, k.DstPort = service.Addr(), service.Port()
+	}
+	switch {
+	case t.b.Attachments[from].Gateway != "" && len(t.internal) > 0 && t.IntN(3) == 0:
+		waits(t.internal)
+	case t.IntN(4) == 0:
+		waits(t.services)
 	}
 	if !k.hasPorts() {
 		k.SrcPort, k.DstPort = 0, 0 // a question does not say the identifier of an echo

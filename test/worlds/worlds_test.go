@@ -184,4 +184,7 @@ func (r *run) enough(n int) {
 			r.Errorf("%s was asked %d times only", who, r.asked[who])
 		}
 	}
+	if n >= 20_000 && r.asked[onPremisesToFrontend] < n/2000 {
+		r.Errorf("%s was asked %d times only", onPremisesToFrontend, r.asked[onPremisesToFrontend])
+	}
 }

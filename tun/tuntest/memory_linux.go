@@ -201,6 +201,9 @@ func (q *memoryQueue) write(total int, parts ...[]byte) error {
 	return nil
 }
 
+// SetSlow implements tun.Queue: no write takes long.
+func (q *memoryQueue) SetSlow(bool) {}
+
 // Offload implements tun.Queue.
 func (q *memoryQueue) Offload() tun.Offload { return q.offload }
 

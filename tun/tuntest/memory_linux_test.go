@@ -180,6 +180,27 @@ func TestNoPacketWaitsUnannouncedWhileOthersInject(t *testing.T) {
 	}
 }
 
+// A packet may come while Read takes the signal back.
+func TestAPacketThatComesWithTheEndOfTheSignalIsRead(t *testing.T) {
+	m := newMemory(t, 1, 8, WithSlotLen(64))
+	q := m.queues[0]
+	clear, buf := q.ready.read, make([]byte, 64)
+	injected := false
+	q.ready.read = func(fd uintptr) {
+		clear(fd)
+		injected = m.Inject(0, numbered(2)) // the signal still counts as given: this one gives none
+	}
+	m.Inject(0, numbered(1))
+	for want := 1; want <= 2; want++ {
+		if n, err := q.Read(buf); err != nil || int(binary.BigEndian.Uint64(buf[tun.HeaderLen:n])) != want {
+			t.Fatalf("packet %d: %d bytes, %v", want, n, err)
+		}
+	}
+	if !injected {
+		t.Error("the signal was not taken back")
+	}
+}
+
 func TestReadWriteAndWaitAllocateNothing(t *testing.T) {
 	m := newMemory(t, 2, 8, WithSlotLen(2048))
 	p, err := tun.NewPoller(m.Queues())

@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// One VM takes all ports of its NAT gateway that it can get, and asks for 5,000 more a second. Two
+// bystanders lose nothing.
+func TestHostile03FullPoolsOfPorts(t *testing.T) {
+	startTranslation(t)
+	// The receiver's kernel would answer each datagram.
+	if err := tun.Do(client.Namespace, func() error { return mute("prerouting") }); err != nil {
+		t.Fatal(err)
+	}
+	var from port
+	if err := tun.Do(gatewayVM.Namespace, func() error { return from.open("eth0") }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(from.fd) })
+	send := func(port int) {
+		s := packettest.Spec{Src: gatewayVM.Address.String(), Dst: client.Address.String(), SrcPort: uint16(port), DstPort: 9, Payload: 8}
+		if err := from.send(packettest.UDP(s)); err != nil && err != unix.ENOBUFS {
+			t.Error(err)
+		}
+	}
+	quiet := pings(t, 1000, web1, publicVM)
+	const first, pool = 1024, 64512 // one flow for each port of the pool
+	eventually(t, "the pool is full", func() bool {
+		for p := range pool {
+			send(first + p)
+		}
+		return scrape(t)["nsgd_translations"] == pool
+	})
+	refused := func() float64 { return scrape(t).drops("snat_exhausted") }
+	before := refused()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	var sent atomic.Int64
+	go func() {
+		defer close(stopped)
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
+		for n := 0; ; {
+			select {
+			case <-stop:
+				return
+			case <-pace.C:
+				for range 10 { // 5,000 a second
+					n++
+					send(1 + n%(first-1))
+					sent.Add(1)
+				}
+			}
+		}
+	}()
+	loud := pings(t, 1000, web1, publicVM)
+	eventually(t, "the flood is refused", func() bool { return refused()-before >= 5000 })
+	close(stop)
+	<-stopped
+	if n := scrape(t)["nsgd_translations"]; n != pool {
+		t.Errorf("%v translations with %d ports", n, pool)
+	}
+	t.Logf("%d packets into the full pool, %v refused; round trips quiet %v, beside it %v", sent.Load(), refused()-before, trips(quiet), trips(loud))
+}
