@@ -3,7 +3,7 @@
 //
 // It reads network security groups and rules, application security groups, virtual
 // networks, subnets, peerings, network interfaces, route tables and routes, public
-// addresses, NAT gateways, load balancers, and the associations between them. It skips
+// addresses, NAT gateways, load balancers, scale sets, and the associations between them. It skips
 // other resources. Data sources of these types count if no resource has the same id.
 // Terraform repeats separate rules, subnets and routes in their parent's list; the separate
 // resource holds.
