@@ -10,6 +10,8 @@ BENCHTIME ?= 1s
 FLOODTIME ?= 5
 # How long `make simulate` goes on.
 TIME      ?= 10m
+# The folder that `make corpus` reads.
+DIR       ?=
 # Which guards `make mutate` breaks; a regular expression, empty: all.
 RUN       ?=
 
@@ -22,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz mutate simulate bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build setup test race lint fuzz mutate simulate corpus bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -51,6 +53,10 @@ mutate:
 # The random world of test/simulate, one after another with fresh seeds, for TIME.
 simulate:
 	go test ./test/simulate -run 'TestSimulation$$' -count=1 -timeout 0 -v -simulate.time=$(TIME)
+
+# What becomes of each document below DIR: templates, plans of Terraform, exports.
+corpus:
+	go run ./test/corpus '$(DIR)'
 
 # With the profile that the daemon is built with, so that what is measured is what runs.
 bench:

@@ -41,6 +41,8 @@ type Fault struct {
 	Code string
 	// File is the path as it was given to the reader.
 	File string
+	// Line and Column are where Field, or else the object, stands in the file, from 1; 0: not known.
+	Line, Column int
 	// Resource is kind and name, such as "networkSecurityGroups/NSG1".
 	Resource string
 	Rule     string
@@ -63,10 +65,18 @@ func Clip(value string) string {
 	return strings.ToValidUTF8(value[:maxFaultValue], "") + "..."
 }
 
+// Place is FILE:LINE:COLUMN, or the file alone.
+func (f Fault) Place() string {
+	if f.Line == 0 {
+		return f.File
+	}
+	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
+}
+
 // Error is the fault in one line: the place first, the message last.
 func (f Fault) Error() string {
 	var b strings.Builder
-	for _, place := range []string{f.File, f.Resource} {
+	for _, place := range []string{f.Place(), f.Resource} {
 		if place != "" {
 			b.WriteString(place + ": ")
 		}

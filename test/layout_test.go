@@ -92,6 +92,8 @@ var allowedImports = map[string][]string{
 	"test/simulate": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
+	// Reads documents as nsgctl validate does.
+	"test/corpus": {anyPackage},
 	// Breaks guards by text alone.
 	"test/mutate": {},
 	// A second opinion shares nothing with the first.

@@ -130,13 +130,13 @@ func validationTable(w io.Writer, v *validation) error {
 }
 
 func printFault(w io.Writer, kind string, f *inspect.Fault) {
-	own := ""
+	own, file := "", (&ruleset.Fault{File: f.File, Line: f.Line, Column: f.Column}).Place()
 	if kind == "fault" && f.OwnCode {
 		own = "this code is of nsgctl; Azure's is not known"
 	}
 	fmt.Fprintf(w, "%s %s\n", kind, f.Code)
 	for _, line := range []struct{ name, value string }{
-		{"file", f.File}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message}, {"code", own},
+		{"file", file}, {"resource", f.Resource}, {"rule", f.Rule}, {"field", f.Field}, {"value", f.Value}, {"message", f.Message}, {"code", own},
 	} {
 		if line.value != "" {
 			fmt.Fprintf(w, "  %-9s %s\n", line.name, printable(line.value))

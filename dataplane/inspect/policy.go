@@ -105,8 +105,11 @@ func (e *PolicyError) Error() string {
 
 // Fault is a fault of a policy document; see ruleset.Fault.
 type Fault struct {
-	Code     string `json:"code"`
-	File     string `json:"file,omitempty"`
+	Code string `json:"code"`
+	File string `json:"file,omitempty"`
+	// Line and Column are from 1, and left out where they are not known.
+	Line     int    `json:"line,omitempty"`
+	Column   int    `json:"column,omitempty"`
 	Resource string `json:"resource,omitempty"`
 	Rule     string `json:"rule,omitempty"`
 	Field    string `json:"field,omitempty"`
@@ -120,7 +123,7 @@ type Fault struct {
 func Faults(list ruleset.Faults) []Fault {
 	faults := make([]Fault, len(list))
 	for i, f := range list {
-		faults[i] = Fault{Code: f.Code, File: f.File, Resource: f.Resource, Rule: f.Rule, Field: f.Field, Value: f.Value, Message: f.Message}
+		faults[i] = Fault{Code: f.Code, File: f.File, Line: f.Line, Column: f.Column, Resource: f.Resource, Rule: f.Rule, Field: f.Field, Value: f.Value, Message: f.Message}
 	}
 	return faults
 }

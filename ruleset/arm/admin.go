@@ -98,14 +98,17 @@ func (l *loader) buildCollection(r *resource) {
 		}
 	}
 	raw := ruleset.SecurityAdminCollection{File: r.file, Resource: r.place(), Name: r.path(), ID: r.identity()}
+	bodies := map[string]ruleBody{}
 	for _, child := range l.inner(r, adminRuleKind, f.objects("rules")) {
+		bodies[strings.ToLower(child.name)] = ruleBody{child.file, child.source}
 		if rule, ok := l.readAdminRule(child); ok {
 			raw.Rules = append(raw.Rules, rule)
 		}
 	}
 	var faults ruleset.Faults
 	c.Rules, faults = raw.Validate(l.knownTags)
-	l.out.Faults = append(l.out.Faults, faults...)
+	l.out.Faults = append(l.out.Faults, l.placeFaults(faults, r.source, bodies)...)
+	l.out.bodies[c.Rules] = bodies
 	f.markCondition(r)
 	if len(f.open) > 0 {
 		l.registerOpen(r, f.cause)

@@ -152,8 +152,8 @@ func (l *loader) deploy(givings []*resource) {
 			continue
 		}
 		if other := sure[r.list]; other != nil {
-			l.fault(ruleset.Fault{Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.name),
-				Message: "the resource is defined twice in one template" + l.lines(other, r)})
+			l.fault(l.places.at(ruleset.Fault{Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.name),
+				Message: "the resource is defined twice in one template" + l.lines(other, r)}, r.source))
 		}
 		sure[r.list] = r
 	}
@@ -233,8 +233,8 @@ func (r *resource) apiVersion() string {
 
 // deleted warns of a child that a later giving of its parent deletes.
 func (l *loader) deleted(parent *resource, k kind, name string) {
-	l.warn(ruleset.Fault{Code: CodeDeletedByUpdate, File: parent.file, Resource: parent.place() + "/" + kindPaths[k] + "/" + name, Field: kindPaths[k],
-		Message: "a later deployment gives " + parent.place() + " again without it, which deletes it: it was not read"})
+	l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: parent.file, Resource: parent.place() + "/" + kindPaths[k] + "/" + name, Field: kindPaths[k],
+		Message: "a later deployment gives " + parent.place() + " again without it, which deletes it: it was not read"}, parent.source))
 }
 
 // inner are the children of a kind: those inside the resource, then the others. A child

@@ -21,8 +21,8 @@ func (l *loader) agree(r, other *resource) {
 		if d.one != nil {
 			has = asText(d.one)
 		}
-		l.fault(ruleset.Fault{Code: CodeDuplicateResource, File: other.file, Resource: other.place(), Field: d.field, Value: ruleset.Clip(value),
-			Message: fmt.Sprintf("the resource is in %s too, which says %s%s; a resource may be given again if both say the same", r.file, ruleset.Clip(has), l.lines(r, other))})
+		l.fault(l.places.at(ruleset.Fault{Code: CodeDuplicateResource, File: other.file, Resource: other.place(), Field: d.field, Value: ruleset.Clip(value),
+			Message: fmt.Sprintf("the resource is in %s too, which says %s%s; a resource may be given again if both say the same", r.file, ruleset.Clip(has), l.lines(r, other))}, other.source))
 		return
 	}
 	r.body, r.again = maps.Clone(r.body), true

@@ -116,6 +116,8 @@ type resource struct {
 	kind kind
 	file string
 	body map[string]any
+	// source is the body as it was given; updates replace body.
+	source map[string]any
 	// name is the last segment of the name, or the whole text of an expression.
 	name        string
 	nameUnknown bool
@@ -130,7 +132,9 @@ type resource struct {
 // document collects the resources of a parsed file.
 func (l *loader) document(file string, value any, err error) {
 	if err != nil {
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: notJSON(file, err.Error())})
+		f := notJSONFault(file, err)
+		f.Message = notJSON(&f)
+		l.fault(f)
 		return
 	}
 	l.templated = isTemplate(value) && !l.converted[file]
@@ -138,16 +142,12 @@ func (l *loader) document(file string, value any, err error) {
 	l.templated = false
 }
 
-// parseDocument parses a file. An error begins with its line and column.
-func parseDocument(data []byte) (any, error) {
-	d, err := jsonc.Parse(data, func(value any) bool {
+// parseDocument parses a file.
+func parseDocument(data []byte) (*jsonc.Document, error) {
+	return jsonc.Parse(data, func(value any) bool {
 		body, _ := value.(map[string]any)
 		return terraform.Is(body) // its names are told apart by case
 	})
-	if err != nil {
-		return nil, err
-	}
-	return d.Value, nil
 }
 
 // collect finds resources in a document's value, a list or a template's part.
@@ -226,10 +226,10 @@ func (l *loader) listOther(file string, body map[string]any, field, value, what 
 	if name, ok := lookup(body, "name").(string); ok && name != "" {
 		place = "resources/" + name
 	}
-	l.unresolved(ruleset.Fault{
+	l.unresolved(l.places.at(ruleset.Fault{
 		Code: CodeTemplateExpression, File: file, Resource: place, Field: field, Value: ruleset.Clip(value),
 		Message: l.reason(file, value) + ": " + what,
-	})
+	}, body))
 }
 
 // collectNested collects "resources". Templates of language version 2 write it as an
@@ -320,7 +320,7 @@ func kindOfID(id string) kind {
 }
 
 func newResource(k kind, file string, body map[string]any, parent *resource) *resource {
-	r := &resource{kind: k, file: file, body: body}
+	r := &resource{kind: k, file: file, body: body, source: body}
 	if of, child := parentKinds[k]; child && parent != nil && parent.kind == of {
 		r.parent = parent
 	}
@@ -401,9 +401,9 @@ func (l *loader) nearType(file string, body map[string]any, parent *resource) {
 	}
 	if hint := near.Hint(); hint != "" {
 		name, _ := lookup(body, "name").(string)
-		l.fault(ruleset.Fault{
+		l.fault(l.places.at(ruleset.Fault{
 			Code: CodeInvalidResourceType, File: file, Resource: "resources/" + name, Field: "type", Value: ruleset.Clip(asText(lookup(body, "type"))),
 			Message: "there is no such type" + hint,
-		})
+		}, body))
 	}
 }

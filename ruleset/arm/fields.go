@@ -16,7 +16,8 @@ type fields struct {
 	place  string // Fault.Resource
 	rule   string // Fault.Rule; empty unless the object is a rule
 	region string // of the resource, as entry.region has it
-	values map[string]any
+	// values are the properties of body, or body itself.
+	values, body map[string]any
 	// apiVersion is that of the resource, where it decides how fields are read.
 	apiVersion string
 	// open holds the fields whose value is not known, mostly because it is an expression.
@@ -40,11 +41,11 @@ func (l *loader) readTranslating(file, place string, body map[string]any) *field
 // forTranslation gives the same object's fields for values that only translation needs.
 // Such a value may stay open without keeping the resource from being read.
 func (f *fields) forTranslation() *fields {
-	return &fields{l: f.l, file: f.file, place: f.place, values: f.values, open: map[string]bool{}, translating: true}
+	return &fields{l: f.l, file: f.file, place: f.place, values: f.values, body: f.body, open: map[string]bool{}, translating: true}
 }
 
 func (f *fields) over(body map[string]any) *fields {
-	f.values, f.open = body, map[string]bool{}
+	f.values, f.body, f.open = body, body, map[string]bool{}
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
 		f.values = properties
 	}
@@ -92,10 +93,10 @@ func (f *fields) because(c *cause) {
 
 // newFault makes a fault of one of the fields.
 func (f *fields) newFault(code, field, value, message string) ruleset.Fault {
-	return ruleset.Fault{
+	return placed(ruleset.Fault{
 		Code: code, File: f.file, Resource: f.place, Rule: f.rule,
 		Field: field, Value: ruleset.Clip(value), Message: message,
-	}
+	}, f.l.places.of(f.file, field, f.values, f.body))
 }
 
 // markOpen records a field that an expression keeps open.

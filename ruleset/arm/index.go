@@ -268,10 +268,10 @@ func (l *loader) enter(r *resource, e *entry, names ...string) bool {
 	if other == nil {
 		return true
 	}
-	l.fault(ruleset.Fault{
+	l.fault(l.places.at(ruleset.Fault{
 		Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "id", Value: ruleset.Clip(e.id),
 		Message: "the resource is in " + other.file + " already; in one list, every resource is given once",
-	})
+	}, r.source))
 	return false
 }
 
@@ -397,30 +397,30 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 	case e != nil:
 		r.parent = e.object.(*resource)
 		if problem != "" {
-			l.warn(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem})
+			l.warn(l.places.at(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem}, r.source))
 		}
 	case parentKind == managerKind && r.parentName != "":
 		// A manager's own document says nothing that is needed.
 		r.parent = r.newParent(parentName)
 		parents.add(&entry{kind: managerKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
 	case parentKind == loadBalancerKind:
-		l.warn(ruleset.Fault{
+		l.warn(l.places.at(ruleset.Fault{
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
 			Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
-		})
+		}, r.source))
 	case (r.templated || parentKind.isID(parentName)) && !managed(r.kind):
 		// The parent exists elsewhere.
 		l.orphans = append(l.orphans, r)
-		f := &fields{l: l, file: r.file, place: r.place(), open: map[string]bool{}}
+		f := &fields{l: l, file: r.file, place: r.place(), body: r.source, open: map[string]bool{}}
 		f.missing(parentKind, "name", parentName, "the resource that this one belongs to: "+problem)
 		r.parent = r.newParent(parentName)
 		l.registerOpen(r, f.cause)
 		r.parent = nil
 	default:
-		l.fault(ruleset.Fault{
+		l.fault(l.places.at(ruleset.Fault{
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
 			Message: "the resource that this one belongs to: " + problem,
-		})
+		}, r.source))
 		l.orphans = append(l.orphans, r)
 	}
 }
@@ -436,8 +436,8 @@ func (r *resource) newParent(name string) *resource {
 
 // listOpen lists a resource that was not read because of an expression.
 func (l *loader) listOpen(r *resource, field, value string) {
-	l.unresolved(ruleset.Fault{
+	l.unresolved(l.places.at(ruleset.Fault{
 		Code: CodeTemplateExpression, File: r.file, Resource: r.place(), Field: field, Value: ruleset.Clip(value),
 		Message: l.reason(r.file, value) + ": the resource was not read",
-	})
+	}, r.source))
 }

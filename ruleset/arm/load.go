@@ -53,9 +53,14 @@ type Documents struct {
 	// NAT gateways and load balancers that translate nothing because a value is not known.
 	Warnings ruleset.Faults
 
-	files  map[*ruleset.NSG]string       // the files of Set's groups
-	routes map[*policy.RouteTable]string // the files of its route tables
-	order  map[string]int                // the position of each file
+	places places
+	files  map[*ruleset.NSG]string              // the files of Set's groups
+	bodies map[*ruleset.NSG]map[string]ruleBody // of their rules, by name in lower case
+	// unchanged are the files whose groups a Reader has from before, and again what RulePosition reads of them.
+	unchanged map[string][]byte
+	again     map[string]*Documents
+	routes    map[*policy.RouteTable]string // the files of its route tables
+	order     map[string]int                // the position of each file
 }
 
 // FaultsWithUnknownTags are Faults and UnknownTags, in the order of the documents.
@@ -95,8 +100,9 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 		for i := range g.Rules {
 			r := &g.Rules[i]
 			for _, side := range namedTags(r) {
+				file, line, column := d.RulePosition(g, r.Name, fields[side.side])
 				faults = append(faults, ruleset.Fault{
-					Code: code, File: d.files[g], Resource: place,
+					Code: code, File: file, Line: line, Column: column, Resource: place,
 					Rule: r.Name, Field: fields[side.side], Value: side.tag,
 					Message: "no tag of that name is known; " + tagFileNeeded + "; known without it are " + ruleset.BuiltInTags,
 				})
@@ -132,9 +138,9 @@ func Load(paths ...string) *Documents { return NewReader("", paths...).Read() }
 // Parse reads one document from memory. Faults name it as if name were its file.
 func Parse(name string, data []byte) *Documents {
 	l := newLoader()
-	value, err := parseDocument(data)
+	document, err := parseDocument(data)
 	l.readValues(Deployment{})
-	value, report := l.evaluate(name, value, nil)
+	value, report := l.evaluate(name, document, nil)
 	if report != nil {
 		report()
 	}
@@ -240,7 +246,7 @@ func (l *loader) folder(root string, add func(file string)) {
 		l.fileFault(CodeFileUnreadable, root, err)
 	}
 	if len(found) == 0 {
-		l.fileFault(CodePathNotFound, root, errors.New(notJSON(bicep, "the folder has no *.json file")))
+		l.fileFault(CodePathNotFound, root, errors.New(notJSON(&ruleset.Fault{File: bicep, Message: "the folder has no *.json file"})))
 	}
 	slices.Sort(found)
 	for _, file := range found {

@@ -161,19 +161,23 @@ func TestNothingOfAPolicyIsHidden(t *testing.T) {
 }
 
 func TestMalformedJSONNamesItsPlace(t *testing.T) {
-	tests := []struct{ name, document, want string }{
-		{"a stray comma", "{\n  \"name\": \"n\",,\n}", "line 2, column 15: invalid character ',' looking for beginning of object key string"},
-		{"a value after the document", "{}\n{}", "line 2, column 1: invalid character '{' after top-level value"},
-		{"a bracket after the document", "{} ]", "line 1, column 4: invalid character ']' after top-level value"},
-		{"a document that breaks off", "{\"name\": [1, 2", "line 1, column 14: unexpected end of JSON input"},
-		{"an empty file", "", "line 1, column 1: unexpected end of JSON input"},
-		{"half a character of UTF-16", "\xff\xfe{\x00}\x00\x00", "line 1, column 3: the file is UTF-16 and ends within a character"},
-		{"windows-1252", "{\n  \"description\": \"f\xfcr alle\"}", "line 2, column 20: the byte 0xfc is not UTF-8: save the file as UTF-8"},
+	tests := []struct {
+		name, document string
+		line, column   int
+		want           string
+	}{
+		{"a stray comma", "{\n  \"name\": \"n\",,\n}", 2, 15, "invalid character ',' looking for beginning of object key string"},
+		{"a value after the document", "{}\n{}", 2, 1, "invalid character '{' after top-level value: a file holds one document; 'terraform show -json', and not 'terraform plan -json', writes a plan as one"},
+		{"a bracket after the document", "{} ]", 1, 4, "invalid character ']' after top-level value"},
+		{"a document that breaks off", "{\"name\": [1, 2", 1, 14, "unexpected end of JSON input"},
+		{"an empty file", "", 1, 1, "unexpected end of JSON input"},
+		{"half a character of UTF-16", "\xff\xfe{\x00}\x00\x00", 1, 3, "the file is UTF-16 and ends within a character"},
+		{"windows-1252", "{\n  \"description\": \"f\xfcr alle\"}", 2, 20, "the byte 0xfc is not UTF-8: save the file as UTF-8"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Parse("a.json", []byte(tt.document))
-			want := ruleset.Fault{Code: "InvalidJson", File: "a.json", Message: tt.want}
+			want := ruleset.Fault{Code: "InvalidJson", File: "a.json", Line: tt.line, Column: tt.column, Message: tt.want}
 			if len(d.Faults) != 1 || d.Faults[0] != want {
 				t.Errorf("got %+v, want %+v", d.Faults, want)
 			}

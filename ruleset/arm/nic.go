@@ -1,7 +1,9 @@
 package arm
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +17,8 @@ const (
 	CodeNoIPConfigurations = "NetworkInterfaceMustHaveAtLeastOneIpConfiguration"
 	CodeInvalidIPAddress   = "InvalidIpAddress"
 	CodeAddressNotInSubnet = "PrivateIPAddressNotInSubnet"
+	CodeAddressReserved    = "PrivateIPAddressInReservedRange"                 // Azure's
+	CodeNoPrimary          = "NetworkInterfaceMustHaveOneOneIPConfigAsPrimary" // Azure's
 	CodeAddressInUse       = "PrivateIPAddressInUse"
 	CodeSeveralNetworks    = "NetworkInterfaceInvalidVirtualNetwork"             // ours
 	CodeTooManyAddresses   = "NetworkInterfaceInvalidNumberOfIpConfigurations"   // ours
@@ -76,6 +80,7 @@ func (l *loader) buildInterface(r *resource) {
 	if len(n.IPConfigurations) == 1 {
 		n.IPConfigurations[0].Primary = true
 	}
+	f.checkPrimary(r, n)
 	f.checkNetwork(n)
 	if !l.register(r, n.ID, n, n.Name) {
 		l.memberClaims, l.dynamic = l.memberClaims[:claims], l.dynamic[:dynamic]
@@ -184,12 +189,25 @@ func (f *fields) address() (address netip.Addr, dynamic, ipv6 bool) {
 	return a, false, a.Is6()
 }
 
+// checkPrimary checks that one of several ipConfigurations of a template's network interface is the primary one.
+// Documents that are no templates may leave it out.
+func (f *fields) checkPrimary(r *resource, n *policy.NetworkInterface) {
+	if r.templated && !slices.ContainsFunc(n.IPConfigurations, func(c policy.IPConfiguration) bool { return c.Primary }) {
+		f.fault(CodeNoPrimary, "ipConfigurations", "",
+			"Network Interface %s specifies multiple IPConfigurations but none of the IPConfigurations is specified as Primary.", n.Name)
+	}
+}
+
 // checkAddress checks that an address is in its subnet and that no other resource has it.
 func (l *loader) checkAddress(f *fields, c *policy.IPConfiguration) {
 	const field = "privateIPAddress"
 	inside := len(c.Subnet.Prefixes) == 0 // they are faulty and reported
 	for _, p := range c.Subnet.Prefixes {
 		inside = inside || p.Contains(c.Address)
+		if keeps(p, c.Address) {
+			f.fault(CodeAddressReserved, field, c.Address.String(),
+				"Private static IP address %s falls within reserved IP range of subnet prefix %s: Azure keeps the first %d and the last.", c.Address, p, reservedAddresses)
+		}
 	}
 	if !inside {
 		f.fault(CodeAddressNotInSubnet, field, c.Address.String(), "the address is outside subnet %q of virtual network %q: %s",
@@ -206,6 +224,16 @@ func (l *loader) checkAddress(f *fields, c *policy.IPConfiguration) {
 		f.fault(CodeTooManyNetworkAddresses, field, c.Address.String(),
 			"virtual network %q has more than %d private addresses", c.Subnet.VirtualNetwork.Name, maxAddressesPerNetwork)
 	}
+}
+
+// keeps reports whether an address is one of those of a prefix of a subnet that Azure keeps for itself.
+func keeps(p netip.Prefix, a netip.Addr) bool {
+	if !p.Contains(a) || a.Is6() {
+		return false
+	}
+	first, four := binary.BigEndian.Uint32(p.Addr().AsSlice()), a.As4()
+	n := binary.BigEndian.Uint32(four[:]) - first
+	return n < reservedAddresses || n == 1<<(32-p.Bits())-1
 }
 
 // usedAddress is an address in use.

@@ -91,7 +91,7 @@ func (l *loader) registerOpen(r *resource, because *cause) {
 
 // checkOrphanRules validates rules whose group no document has.
 func (l *loader) checkOrphanRules() {
-	strays := map[string]*ruleset.NetworkSecurityGroup{}
+	strays, bodies := map[string]*ruleset.NetworkSecurityGroup{}, map[string]ruleBody{}
 	var order []string
 	for _, r := range l.orphans {
 		if r.kind != ruleKind {
@@ -103,11 +103,12 @@ func (l *loader) checkOrphanRules() {
 			strays[r.parentName] = raw
 			order = append(order, r.parentName)
 		}
+		bodies[strings.ToLower(r.name)] = ruleBody{r.file, r.source}
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(r.file, "networkSecurityGroups/"+raw.Name, r.name, false, r.body))
 	}
 	for _, name := range order {
 		_, faults := strays[name].Validate(l.knownTags)
-		l.out.Faults = append(l.out.Faults, faults...)
+		l.out.Faults = append(l.out.Faults, l.placeFaults(faults, nil, bodies)...)
 	}
 }
 
@@ -133,11 +134,14 @@ func (l *loader) buildGroup(r *resource) {
 	if guid, _ := lookup(f.values, "resourceGuid").(string); !isExpression(guid) {
 		raw.ResourceGUID = guid
 	}
+	bodies := map[string]ruleBody{}
 	for _, c := range l.inner(r, ruleKind, f.objects("securityRules")) {
+		bodies[strings.ToLower(c.name)] = ruleBody{c.file, c.source}
 		raw.SecurityRules = append(raw.SecurityRules, l.readRule(c.file, r.place(), c.name, c.nameUnknown, c.body))
 	}
 	nsg, faults := raw.Validate(l.knownTags)
-	l.out.Faults = append(l.out.Faults, faults...)
+	l.out.Faults = append(l.out.Faults, l.placeFaults(faults, r.source, bodies)...)
+	l.out.bodies[nsg] = bodies
 	if len(f.open) > 0 {
 		l.registerOpen(r, f.cause)
 		return

@@ -42,8 +42,8 @@ func TestPhasesNeedOnlyWhatEarlierOnesGive(t *testing.T) {
 	for _, data := range documents {
 		l := newLoader()
 		l.readValues(Deployment{})
-		value, err := parseDocument(data)
-		value, _ = l.evaluate("test.json", value, nil)
+		document, err := parseDocument(data)
+		value, _ := l.evaluate("test.json", document, nil)
 		l.document("test.json", value, err)
 		for i := range phases {
 			l.index.asked = 0

@@ -17,7 +17,8 @@ const (
 	CodePublicAddressFamily = "PublicIPAddressVersionMismatch"
 	CodeInvalidPublicPrefix = "PublicIPPrefixInvalidPrefix"
 	CodeInvalidSKU          = "ResourceInvalidSku"
-	CodePublicIdle          = "PublicIPIdleTimeoutIsOutOfRange" // Azure's
+	CodePublicIdle          = "PublicIPIdleTimeoutIsOutOfRange"          // Azure's
+	CodeStandardDynamic     = "StandardSkuPublicIPAddressesMustBeStatic" // Azure's
 	// CodePublicNotAssigned and CodeNotTranslated are in Documents.Warnings.
 	CodePublicNotAssigned = "PublicIPAddressNotAssigned"
 	CodeNotTranslated     = "TranslationNotInDocuments"
@@ -50,6 +51,9 @@ func (l *loader) buildPublicAddress(r *resource) {
 	p := &policy.PublicIPAddress{Name: r.name, ID: r.identity(), SKU: f.sku(r, policy.SKUBasic, policy.SKUStandard, policy.SKUStandardV2)}
 	p.IdleTimeout = f.idle(CodePublicIdle, maxPublicIPIdle, defaultIdle)
 	p.Address, p.IPv6 = f.publicAddress()
+	if method := f.text("publicIPAllocationMethod"); strings.EqualFold(method, "Dynamic") && p.SKU != policy.SKUBasic {
+		f.fault(CodeStandardDynamic, "publicIPAllocationMethod", method, "Standard sku publicIp %s must have AllocationMethod set to Static.", p.Name)
+	}
 	f.checkPublic(r, p)
 	f.markCondition(r)
 	if len(f.open) > 0 {

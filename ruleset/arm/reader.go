@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 )
 
 // Reader reads a policy's files. When it reads them again, it does not parse an unchanged
@@ -235,7 +236,9 @@ type parsed struct {
 	file      string
 	digest    digest
 	unchanged []*resource
-	value     any
+	data      []byte // of an unchanged document
+	document  *jsonc.Document
+	value     any   // what is read of it: the document's value, or the evaluated template
 	unread    error // the file could not be read
 	err       error // the file is not JSON
 	// evaluated documents depend on more than their content.
@@ -264,6 +267,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 		case d.unread != nil:
 			l.fileFault(CodeFileUnreadable, d.file, d.unread)
 		case d.unchanged != nil:
+			l.out.unchanged[d.file] = d.data
 			for _, r := range d.unchanged {
 				again := *r
 				l.resources = append(l.resources, &again)
@@ -274,7 +278,7 @@ func (l *loader) readAll(files []string, known map[string]groupFile) []parsed {
 				readings = append(readings, aboutUnread(d.file, d.value))
 			}
 		}
-		d.value = nil
+		d.value, d.document = nil, nil
 	}
 	l.checkRead(readings)
 	return documents
@@ -289,10 +293,10 @@ func (l *loader) readDocument(file string, known map[string]groupFile) parsed {
 	}
 	d.digest = sha256.Sum256(data)
 	if k, ok := known[file]; ok && k.digest == d.digest {
-		d.unchanged = k.groups
+		d.unchanged, d.data = k.groups, data
 		return d
 	}
-	d.value, d.err = parseDocument(data)
+	d.document, d.err = parseDocument(data)
 	return d
 }
 

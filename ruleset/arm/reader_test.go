@@ -294,7 +294,7 @@ func TestAKeyThatAnObjectHasTwiceIsAFault(t *testing.T) {
 		}
 		faults := Load(file).Faults
 		if len(faults) != 1 || faults[0].File != file || faults[0].Code != CodeInvalidJSON ||
-			!strings.Contains(faults[0].Message, "line 2, column 2") || !strings.Contains(faults[0].Message, "twice: line 1, column 66") {
+			faults[0].Line != 2 || faults[0].Column != 2 || !strings.Contains(faults[0].Message, "twice: line 1, column 66") {
 			t.Errorf("%s: %v", name, faults)
 		}
 	}

@@ -54,6 +54,15 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"a number of probes", probe(`"protocol": "Tcp", "port": 80, "numberOfProbes": 0`), CodeProbeNumber},
 		{"a probe's port", probe(`"protocol": "Tcp", "port": 65536`), CodePortRange},
 		{"an idle timeout", public("", `, "idleTimeoutInMinutes": 31`), CodePublicIdle},
+		{"a dynamic address of SKU Standard", dynamic("Standard"), CodeStandardDynamic},
+		{"a dynamic address of SKU Basic", dynamic("Basic"), ""},
+		{"the last address that Azure keeps", withAddress("10.0.0.3"), CodeAddressReserved},
+		{"the first that it does not", withAddress("10.0.0.4"), ""},
+		{"the last address of all", withAddress("10.0.0.15"), CodeAddressReserved},
+		{"the one before", withAddress("10.0.0.14"), ""},
+		{"two ipConfigurations without a primary", templateOf(networkOfTwo, twoOfNoPrimary("")), CodeNoPrimary},
+		{"two with one", templateOf(networkOfTwo, twoOfNoPrimary(`"primary": true, `)), ""},
+		{"two in a document that is no template", "[" + networkOfTwo + "," + twoOfNoPrimary("") + "]", ""},
 		{"a group at a gateway's subnet", subnet("gatewaysubnet"), CodeGroupAtGatewaySubnet},
 		{"a group at a firewall's subnet", subnet("AzureFirewallSubnet"), CodeGroupAtManagedSubnet},
 		{"a bastion's subnet", subnet("AzureBastionSubnet", manager, cloud, ssh, rdp), ""},
@@ -67,6 +76,27 @@ func TestWhatAzureRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// networkOfTwo is a network for network interfaces of a test.
+const networkOfTwo = `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+	"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/28"}}]}}`
+
+func withAddress(address string) string {
+	return "[" + networkOfTwo + `, {"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [
+		{"name": "a", "properties": {"privateIPAddress": "` + address + `", "subnet": {"id": "v/s"}}}]}}]`
+}
+
+// dynamic is a public address whose value Azure chooses when it is needed.
+func dynamic(sku string) string {
+	return `[{"name": "p", "type": "Microsoft.Network/publicIPAddresses", "sku": {"name": "` + sku + `"}, "properties": {"publicIPAllocationMethod": "Dynamic"}}]`
+}
+
+// twoOfNoPrimary is a network interface of two ipConfigurations, with a field of the first.
+func twoOfNoPrimary(field string) string {
+	return `{"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [
+		{"name": "a", "properties": {` + field + `"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}},
+		{"name": "b", "properties": {"privateIPAddress": "10.0.0.5", "subnet": {"id": "v/s"}}}]}}`
 }
 
 func TestResourcesThatBelongTogetherAreInOneRegion(t *testing.T) {

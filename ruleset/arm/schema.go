@@ -27,12 +27,12 @@ var schema = map[string][]string{
 	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
 		"useRemoteGateways", "peerCompleteVnets", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
 	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
-		"virtualMachine", "privateEndpoint"},
+		"virtualMachine", "privateEndpoint", "tapConfigurations"},
 	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
 		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules"},
 	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
 	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},
-	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings"},
+	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings", "ddosSettings"},
 	kindPaths[privateEndpointKind]: {"subnet", "networkInterfaces", "ipConfigurations", "applicationSecurityGroups", "customNetworkInterfaceName",
 		"privateLinkServiceConnections", "manualPrivateLinkServiceConnections", "customDnsConfigs"},
 	kindPaths[natGatewayKind]: {"publicIpAddresses", "publicIpAddressesV6", "publicIpPrefixes", "publicIpPrefixesV6", "idleTimeoutInMinutes",
@@ -99,7 +99,7 @@ func (f *fields) checkProperties(body map[string]any) {
 	}
 	f.checkSpelling(f.values, known, schema[kind])
 	if lookup(body, "properties") == nil {
-		f.checkSpelling(body, map[string]bool{}, []string{"properties"})
+		f.checkSpelling(body, map[string]bool{"properties": true}, []string{"properties"})
 	}
 }
 

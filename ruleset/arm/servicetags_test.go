@@ -101,8 +101,8 @@ func TestServiceTagFileFaults(t *testing.T) {
 		name, document string
 		want           []string // each in a fault's text
 	}{
-		{"no JSON", `{"values": [`, []string{"tags.json: InvalidJson: line 1, column"}},
-		{"UTF-16 that breaks off", "\xff\xfe{\x00", []string{"tags.json: InvalidJson: line 1, column 1: unexpected end"}},
+		{"no JSON", `{"values": [`, []string{"tags.json:1:12: InvalidJson: "}},
+		{"UTF-16 that breaks off", "\xff\xfe{\x00", []string{"tags.json:1:1: InvalidJson: unexpected end"}},
 		{"a list", `[]`, []string{"tags.json", "must be an object"}},
 		{"another document", `{"name": "NSG1", "properties": {}}`, []string{"tags.json: values: InvalidServiceTagFile", "is it another file?"}},
 		{"one page of several", `{"values": [{"name": "A", "properties": {"addressPrefixes": ["192.0.2.0/24"]}}], "nextLink": "https://next"}`,

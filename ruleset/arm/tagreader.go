@@ -21,10 +21,11 @@ type tagReader struct {
 // ParseServiceTags reads a service tag file from memory. Faults name it file. A list of
 // pages of the discovery API's answer reads as one file.
 func ParseServiceTags(file string, data []byte) (*ServiceTags, ruleset.Faults) {
-	value, err := parseDocument(data)
+	document, err := parseDocument(data)
 	if err != nil {
-		return nil, ruleset.Faults{{Code: CodeInvalidJSON, File: file, Message: err.Error()}}
+		return nil, ruleset.Faults{notJSONFault(file, err)}
 	}
+	value := document.Value
 	r := &tagReader{tags: &ServiceTags{File: file, tags: map[string]tag{}, problems: map[string]string{}}, texts: map[string]string{}}
 	if pages, ok := value.([]any); ok && len(pages) > 0 {
 		for i, page := range pages {

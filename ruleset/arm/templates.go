@@ -21,6 +21,9 @@ import (
 // CodeInvalidTemplate is Azure's code for parameters that do not fit their template.
 const CodeInvalidTemplate = "InvalidTemplate"
 
+// CodePlaceholder is in Documents.Warnings: a parameters file has a placeholder in the place of a value.
+const CodePlaceholder = "PlaceholderReplaced"
+
 // Deployment holds the values for evaluating a policy's templates. The zero value works;
 // template.Options says what its fields mean by default.
 type Deployment struct {
@@ -83,6 +86,8 @@ type givenParameter struct {
 	file   *template.Parameters
 	name   string
 	value  any
+	// generated means that the value was made up for a placeholder.
+	generated bool
 }
 
 // scope is where templates are deployed.
@@ -108,15 +113,16 @@ func (l *loader) readValues(d Deployment) {
 			l.fileFault(CodeFileUnreadable, d.Runtime, err)
 			return
 		}
-		value, err := parseDocument(data)
-		object, ok := value.(map[string]any)
-		if err == nil && !ok {
-			err = errors.New("allowed is an object of resources by id or name")
+		document, err := parseDocument(data)
+		if err == nil {
+			object, ok := document.Value.(map[string]any)
+			if v.runtime = object; !ok {
+				err = errors.New("allowed is an object of resources by id or name")
+			}
 		}
 		if err != nil {
-			l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: d.Runtime, Message: err.Error()})
+			l.fault(notJSONFault(d.Runtime, err))
 		}
-		v.runtime = object
 	}
 }
 
@@ -128,12 +134,13 @@ func (l *loader) parametersFile(file string) []givenParameter {
 	}
 	parameters, err := template.ParseParameters(data)
 	if err != nil {
-		l.fault(ruleset.Fault{Code: CodeInvalidJSON, File: file, Message: err.Error()})
+		l.fault(notJSONFault(file, err))
 		return nil
 	}
+	generated := parameters.FillPlaceholders()
 	var given []givenParameter
 	for _, name := range slices.Sorted(maps.Keys(parameters.Values)) {
-		given = append(given, givenParameter{file, parameters, name, parameters.Values[name]})
+		given = append(given, givenParameter{file, parameters, name, parameters.Values[name], slices.Contains(generated, name)})
 	}
 	return given
 }
@@ -155,7 +162,7 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 	reports := make([]func(), len(documents))
 	for i := range documents {
 		d := &documents[i]
-		d.value, reports[i] = l.evaluate(d.file, d.value, func(path string) ([]byte, error) {
+		d.value, reports[i] = l.evaluate(d.file, d.document, func(path string) ([]byte, error) {
 			data, err := l.source.read(path)
 			if err == nil {
 				linked[filepath.Clean(path)] = true
@@ -174,7 +181,12 @@ func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 
 // evaluate turns a template or Terraform's output into resources of ARM. report adds the
 // faults that this met. Other documents stay as they are, with a nil report.
-func (l *loader) evaluate(file string, value any, read func(string) ([]byte, error)) (_ any, report func()) {
+func (l *loader) evaluate(file string, document *jsonc.Document, read func(string) ([]byte, error)) (_ any, report func()) {
+	if document == nil {
+		return nil, nil
+	}
+	value := document.Value
+	l.places[file] = &written{document: document}
 	body, ok := value.(map[string]any)
 	if message := terraform.Unreadable(body); message != "" {
 		return nil, func() { l.fault(ruleset.Fault{Code: CodeInvalidRequestFormat, File: file, Message: message}) }
@@ -209,6 +221,7 @@ func (l *loader) evaluate(file string, value any, read func(string) ([]byte, err
 		File:    file, Parameters: parameters, Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
 		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read, Folder: l.folders[file],
 	})
+	l.places[file].origin = result.Origin
 	return result.Document, func() { l.reportTemplate(file, given, result) }
 }
 
@@ -219,49 +232,70 @@ func (l *loader) reportTemplate(file string, given map[string]givenParameter, re
 		l.keepReason(file, p.Expression, "at "+placeIn(file, p)+": "+p.Message)
 	}
 	for _, p := range result.Links {
-		c := told(&l.out.Unresolved, ruleset.Fault{
+		c := told(&l.out.Unresolved, l.placeProblem(ruleset.Fault{
 			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
 			Message: p.Message,
-		})
+		}, p))
 		if l.unread[file] == nil {
 			l.unread[file] = c
 		}
 	}
 	for _, p := range result.Guesses {
-		l.warn(ruleset.Fault{
+		l.warn(l.placeProblem(ruleset.Fault{
 			Code: CodeTemplateExpression, File: file, Resource: placeIn(file, p), Field: "templateLink", Value: ruleset.Clip(p.Expression),
 			Message: p.Message,
-		})
+		}, p))
 	}
-	for i, p := range result.Faults {
+	l.warnOfGenerated(given)
+	for _, p := range result.Faults {
 		name, _ := strings.CutPrefix(p.Place, "parameters.")
 		if g := given[strings.ToLower(name)]; p.File == file && g.source != "" {
-			l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: g.source, Resource: p.Place, Message: g.file.Position(name) + ": " + p.Message})
+			l.fault(placed(ruleset.Fault{Code: CodeInvalidTemplate, File: g.source, Resource: p.Place, Message: p.Message}, g.file.Position(name)))
 			continue
 		}
-		position := ""
-		if i < maxPositions {
-			position = l.position(p)
-		}
-		l.fault(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: position + p.Message})
+		l.fault(l.placeProblem(ruleset.Fault{Code: CodeInvalidTemplate, File: file, Resource: placeIn(file, p), Message: p.Message}, p))
 	}
 }
 
-// maxPositions is how many faults of a template are told with their lines: each line is counted anew.
-const maxPositions = 20
-
-// position is the line and column of a problem's place with a colon behind it; empty when the file can't be read.
-func (l *loader) position(p *template.Problem) string {
-	data, err := l.source.read(p.File)
-	if err != nil {
-		return ""
+// warnOfGenerated lists the parameters whose values were made up for placeholders, once for each file.
+func (l *loader) warnOfGenerated(given map[string]givenParameter) {
+	names := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if g := given[name]; g.generated {
+			names[g.source] = append(names[g.source], g.name)
+		}
 	}
-	document, err := jsonc.Parse(data, nil)
-	if err != nil {
-		return ""
+	for _, file := range slices.Sorted(maps.Keys(names)) {
+		l.warn(ruleset.Fault{
+			Code: CodePlaceholder, File: file, Resource: "parameters", Value: ruleset.Listed(names[file]),
+			Message: "the file has placeholders of the quickstart templates (GEN-UNIQUE and the like) in the place of these values: values were made up; " +
+				"give your own with --parameters NAME=VALUE",
+		})
+	}
+}
+
+// placeProblem adds the place of a problem to its fault. A linked template's stands in the message.
+func (l *loader) placeProblem(f ruleset.Fault, p *template.Problem) ruleset.Fault {
+	w := l.places[p.File]
+	if w == nil {
+		data, err := l.source.read(p.File)
+		if err != nil {
+			return f
+		}
+		document, err := parseDocument(data)
+		if err != nil {
+			return f
+		}
+		w = &written{document: document}
+		l.places[p.File] = w
 	}
 	place := loopPass.ReplaceAllString(p.Place, "")
-	return document.Position(strings.FieldsFunc(place, func(r rune) bool { return strings.ContainsRune(".[]", r) })...) + ": "
+	at := w.document.Position(strings.FieldsFunc(place, func(r rune) bool { return strings.ContainsRune(".[]", r) })...)
+	if p.File != f.File {
+		f.Message = at.String() + ": " + f.Message
+		return f
+	}
+	return placed(f, at)
 }
 
 // loopPass is the number of a loop's pass in a problem's place.
@@ -303,14 +337,14 @@ func (l *loader) checkParameters() {
 			continue
 		}
 		l.values.used[strings.ToLower(p.name)] = true
-		position := ""
+		var at jsonc.Place
 		if p.file != nil {
-			position = p.file.Position(p.name) + ": "
+			at = p.file.Position(p.name)
 		}
-		l.fault(ruleset.Fault{
+		l.fault(placed(ruleset.Fault{
 			Code: CodeInvalidTemplate, File: p.source, Resource: "parameters." + p.name,
-			Message: position + fmt.Sprintf("none of the %d templates declares a parameter of that name", l.values.templates),
-		})
+			Message: fmt.Sprintf("none of the %d templates declares a parameter of that name", l.values.templates),
+		}, at))
 	}
 }
 

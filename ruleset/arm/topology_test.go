@@ -160,7 +160,7 @@ func TestFaultsOfATopology(t *testing.T) {
 		{"the same address in two networks is none", small(other("w"), nic("a", configuration("10.0.0.4", "v/s", "")), nic("b", configuration("10.0.0.4", "w/s", ""))), nil},
 		{"a network interface in two networks", small(other("w"), nic("a", configuration("10.0.0.4", "v/s", ""), configuration("10.0.0.5", "w/s", ""))),
 			[]string{"NetworkInterfaceInvalidVirtualNetwork"}},
-		{"257 addresses on a network interface", small(nic("a", many(257, func(i int) string { return configuration(fmt.Sprintf("10.0.%d.%d", i/250, i%250), "s", "") }))),
+		{"257 addresses on a network interface", small(nic("a", many(257, func(i int) string { return configuration(fmt.Sprintf("10.0.%d.%d", 1+i/250, i%250), "s", "") }))),
 			[]string{"NetworkInterfaceInvalidNumberOfIpConfigurations"}},
 		{"21 application security groups of an address", small(many(21, func(i int) string { return asg(fmt.Sprintf("g%d", i)) }), nic("a", configuration("10.0.0.4", "s", many(21, reference)))),
 			[]string{"IpConfigurationInvalidNumberOfSecurityGroups"}},

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -59,11 +60,10 @@ func aboutUnread(file string, value any) reading {
 	const export = "; 'az network nsg list' and 'az network vnet list' write what is read"
 	body, _ := value.(map[string]any)
 	schema := strings.ToLower(textOf(body, "$schema"))
-	failure, _ := lookup(body, "error").(map[string]any)
 	has := func(field string) bool { return lookup(body, field) != nil }
 	switch list, isList := listOf(value); {
 	case isTemplate(value):
-		r.template, r.nothing = true, "the template has no resource that is read"
+		r.template, r.nothing = true, "the template or plan has no resource that is read"
 	case isList && len(list) == 0:
 		r.nothing = "the list is empty: was the right subscription asked, and the right resource group?" + export
 	case isList:
@@ -72,8 +72,10 @@ func aboutUnread(file string, value any) reading {
 		r.nothing = "the document is no object and no list" + export
 	case len(body) == 0:
 		r.nothing = "the object is empty" + export
-	case failure != nil:
-		r.nothing = "it is an error in the place of resources: " + strings.TrimSpace(textOf(failure, "code")+" "+ruleset.Clip(textOf(failure, "message")))
+	case failureOf(body) != "":
+		r.nothing = "it is an error in the place of resources: " + failureOf(body)
+	case wrappedTemplate(body) != "":
+		r.nothing = "the template is inside its field " + wrappedTemplate(body) + ": lay that alone into a file"
 	case strings.Contains(schema, "deploymentparameters") || has("parameters") && has("contentVersion"):
 		r.beside, r.nothing = true, "it is a parameters file: give its template, and the file with --parameters"
 	case strings.Contains(schema, "createuidefinition") || textOf(body, "handler") == "Microsoft.Azure.CreateUIDef":
@@ -84,6 +86,37 @@ func aboutUnread(file string, value any) reading {
 		r.nothing = "nothing in it is a resource that is read" + export
 	}
 	return r
+}
+
+// failureOf is the code and message of an error in one of the forms of Azure's interfaces; empty when it is none.
+func failureOf(body map[string]any) string {
+	for _, field := range []string{"error", "odata.error"} {
+		if failure, ok := lookup(body, field).(map[string]any); ok {
+			body = failure
+		}
+	}
+	message := textOf(body, "message")
+	if long, ok := lookup(body, "message").(map[string]any); ok { // with its language
+		message = textOf(long, "value")
+	}
+	if message == "" {
+		return textOf(body, "code")
+	}
+	return strings.TrimSpace(textOf(body, "code") + " " + ruleset.Clip(message))
+}
+
+// wrappedTemplate is the field of a document that holds a template: an answer of exportTemplate, a deployment or a
+// template spec. Empty when there is none.
+func wrappedTemplate(body map[string]any) string {
+	for _, field := range []string{"template", "mainTemplate"} {
+		if isTemplate(lookup(body, field)) {
+			return field
+		}
+		if properties, ok := lookup(body, "properties").(map[string]any); ok && isTemplate(lookup(properties, field)) {
+			return "properties." + field
+		}
+	}
+	return ""
 }
 
 // listOf is a document's list: the document itself, a page's value, or the data of Resource Graph.
@@ -107,7 +140,8 @@ func textOf(body map[string]any, field string) string {
 }
 
 // notJSON adds to the message about a file that is no JSON what it is, and what turns it into JSON.
-func notJSON(file, message string) string {
+func notJSON(f *ruleset.Fault) string {
+	file, message := f.File, f.Message
 	switch strings.ToLower(filepath.Ext(file)) {
 	case ".bicep":
 		return "it is Bicep source: 'az bicep build --file " + file + "' writes the template, which is read"
@@ -115,6 +149,12 @@ func notJSON(file, message string) string {
 		return "it is a Bicep parameters file: 'az bicep build-params --file " + file + "' writes the parameters file for --parameters"
 	case ".tf":
 		return "it is Terraform source: 'terraform show -json' writes the state or plan, which is read"
+	}
+	switch {
+	case strings.Contains(message, "'{' after top-level value"):
+		message += ": a file holds one document; 'terraform show -json', and not 'terraform plan -json', writes a plan as one"
+	case f.Line == 1 && f.Column == 1 && strings.HasPrefix(message, "invalid character"):
+		message += ": the file begins with other text than JSON; 'az ... -o json' writes JSON alone"
 	}
 	return message
 }
@@ -128,12 +168,7 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 	} else {
 		l.collect(file, lookup(body, "data"), nil)
 	}
-	for _, field := range []string{"nextLink", "skip_token", "$skipToken"} {
-		if next := textOf(body, field); next != "" && !isExpression(next) {
-			l.warn(ruleset.Fault{Code: CodeIncompleteList, File: file, Field: field, Value: ruleset.Clip(next),
-				Message: "the document is one page of a longer list: what is on the other pages is missing unless they are documents too"})
-		}
-	}
+	l.warnOfOtherPages(file, body)
 	result := body
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
 		result = properties
@@ -142,6 +177,26 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collectChanges(file, changes, "")
 	potential, _ := lookup(result, "potentialChanges").([]any)
 	l.collectChanges(file, potential, "whether the deployment has the resource is open")
+}
+
+// warnOfOtherPages reports a page of a longer list: one that names the next, or that says that more exists.
+func (l *loader) warnOfOtherPages(file string, body map[string]any) {
+	warn := func(field, value string) {
+		l.warn(ruleset.Fault{Code: CodeIncompleteList, File: file, Field: field, Value: ruleset.Clip(value),
+			Message: "the document is one page of a longer list: what is on the other pages is missing unless they are documents too"})
+	}
+	for _, field := range []string{"nextLink", "@odata.nextLink", "odata.nextLink", "skip_token", "$skipToken"} {
+		if next := textOf(body, field); next != "" && !isExpression(next) {
+			warn(field, next)
+			return
+		}
+	}
+	here, _ := lookup(body, "count").(json.Number)
+	for _, field := range []string{"total_records", "totalRecords"} { // of az graph query, and of its interface
+		if all, ok := lookup(body, field).(json.Number); ok && here != "" && all != here {
+			warn(field, all.String())
+		}
+	}
 }
 
 // rowsOf turns the table of Resource Graph into its rows as objects.

@@ -21,6 +21,15 @@ func TestADocumentOfWhichNothingIsReadSaysSo(t *testing.T) {
 		{"an empty object", "a.json", `{}`, "the object is empty"},
 		{"null", "a.json", `null`, "no object and no list"},
 		{"an error", "a.json", `{"error": {"code": "AuthorizationFailed", "message": "no"}}`, "AuthorizationFailed no"},
+		{"an error without its envelope", "a.json", `{"code": "AuthorizationFailed", "message": "no"}`, "error in the place of resources: AuthorizationFailed no"},
+		{"an error of OData", "a.json", `{"odata.error": {"code": "Gone", "message": {"lang": "en", "value": "no"}}}`, "error in the place of resources: Gone no"},
+		{"an error's message alone", "a.json", `{"Message": "An error has occurred."}`, "error in the place of resources: An error has occurred."},
+		{"an exported template inside its answer", "a.json", `{"template": ` + template + `}`, "inside its field template"},
+		{"a template spec", "a.json", `{"properties": {"mainTemplate": ` + template + `}}`, "inside its field properties.mainTemplate"},
+		{"two documents in one file", "a.json", "{}\n{}", "a file holds one document"},
+		{"a table", "a.json", "Location    Name", "'az ... -o json'"},
+		{"UTF-16 without its mark", "a.json", "[\x00]\x00", "UTF-16 without a byte order mark"},
+		{"UTF-32", "a.json", "\xff\xfe\x00\x00[\x00\x00\x00", "UTF-32 is not read"},
 		{"other resources", "a.json", `[{"type": "Microsoft.Storage/storageAccounts", "name": "s"}]`, "'az network nsg list'"},
 		{"parameters", "a.json", `{"contentVersion": "1.0.0.0", "parameters": {}}`, "--parameters"},
 		{"service tags", "a.json", testTags, "--service-tags"},
@@ -77,6 +86,8 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			"rows": [["/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
 			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
 		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
+		{"the first of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "total_records": 5}`, "", CodeIncompleteList},
+		{"a page of OData", `{"value": [` + oneGroup + `], "@odata.nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"a page", `{"value": [` + oneGroup + `], "nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"what a deployment creates", `{"changes": [{"changeType": "Create", ` + id + `, "after": ` + oneGroup + `, "before": null}], "status": "Succeeded"}`, "", ""},
 		{"what a deployment leaves as it is", `{"changes": [{"changeType": "Ignore", ` + id + `, "before": ` + oneGroup + `}]}`, "", ""},
@@ -126,5 +137,18 @@ func TestPropertiesThatAreNotReadHaveAWarning(t *testing.T) {
 				t.Errorf("faults %v, warnings %v, want %q", d.Faults, d.Warnings, tt.want)
 			}
 		})
+	}
+}
+
+// Exports have these in every resource of their kind. Each is near to one that is read.
+func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
+	d := Parse("a.json", []byte(`[
+		{"name": "p", "type": "Microsoft.Network/publicIPAddresses", "properties": {"ipAddress": "20.1.2.3", "ddosSettings": {"protectionMode": "VirtualNetworkInherited"}}},
+		{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"}}]}},
+		{"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"tapConfigurations": [], "ipConfigurations": [
+			{"name": "a", "properties": {"privateIPAddress": "10.0.0.4", "subnet": {"id": "v/s"}}}]}},
+		{"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g", "name": "g", "properties": null}]`))
+	if len(d.Warnings) > 0 {
+		t.Errorf("warnings %v", d.Warnings)
 	}
 }

@@ -5,7 +5,7 @@
 // A key that an object has twice is an error. encoding/json lets the last one win, and ARM does not tell cases apart:
 // a reader of such a document could see another value than Azure does.
 //
-// Every error begins with its line and column, counted from 1. Columns count bytes of UTF-8.
+// Errors of documents are of type *Error. Columns count bytes of UTF-8.
 package jsonc
 
 import (
@@ -14,9 +14,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -27,6 +25,8 @@ type Document struct {
 	// Value is its value, with numbers as json.Number.
 	Value any
 	text  *text
+
+	index index
 }
 
 // Parse reads a document of one value. Keys that differ in case alone are the same, unless exact returns true for the
@@ -47,58 +47,42 @@ func Parse(data []byte, exact func(value any) bool) (*Document, error) {
 	if err := t.checkKeys(exact == nil || !exact(value)); err != nil {
 		return nil, err
 	}
-	return &Document{value, t}, nil
+	return &Document{Value: value, text: t}, nil
 }
 
-// Position is the line and column of the value at a path of keys and indexes, or of its innermost part that exists.
-// Keys may have any case.
-func (d *Document) Position(path ...string) string {
-	decoder := json.NewDecoder(bytes.NewReader(d.text.standard))
-	at := d.text.begin(0)
-	for _, name := range path {
-		token, err := decoder.Token()
-		if err != nil || token != json.Delim('{') && token != json.Delim('[') {
+// Position is the place of the value at a path of keys and indexes, or of its innermost part that exists. Keys may have
+// any case.
+func (d *Document) Position(path ...string) Place {
+	x := d.indexed()
+	defer x.Unlock()
+	// From the innermost object of the path on, the text is searched.
+	value, at := d.Value, d.text.begin(0)
+	rest := path
+	for i, name := range path {
+		if value = inside(value, name); value == nil {
 			break
 		}
-		index := 0
-		found := false
-		for decoder.More() && !found {
-			key := strconv.Itoa(index)
-			if token == json.Delim('{') {
-				t, err := decoder.Token()
-				if err != nil {
-					break
-				}
-				key, _ = t.(string)
-			}
-			if found = strings.EqualFold(key, name); found {
-				break
-			}
-			index++
-			var skipped json.RawMessage
-			if decoder.Decode(&skipped) != nil {
-				break
-			}
+		if object, ok := value.(map[string]any); ok {
+			at, rest = x.objects[Identity(object)], path[i+1:]
 		}
+	}
+	for _, name := range rest {
+		next, found := d.text.element(at, name)
 		if !found {
 			break
 		}
-		at = d.text.begin(int(decoder.InputOffset()))
+		at = next
 	}
-	return d.text.position(at)
-}
-
-// Standard is the document as standard JSON. It must not be changed.
-func (d *Document) Standard() []byte { return d.text.standard }
-
-// Line is the line of an offset in Standard.
-func (d *Document) Line(offset int) int {
-	return 1 + bytes.Count(d.text.source[:d.text.offset(offset)], []byte("\n"))
+	return d.place(at)
 }
 
 // decode is a file's text in UTF-8 without its byte order mark.
 func decode(data []byte) ([]byte, error) {
 	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe\x00\x00")), bytes.HasPrefix(data, []byte("\x00\x00\xfe\xff")):
+		return nil, errorAt(data, 0, "UTF-32 is not read: save the file as UTF-8")
+	case len(data) > 1 && (data[0] == 0) != (data[1] == 0):
+		return nil, errorAt(data, 0, "the file seems to be UTF-16 without a byte order mark: save it as UTF-8")
 	case bytes.HasPrefix(data, []byte("\xff\xfe")):
 		return decode16(data[2:], binary.LittleEndian)
 	case bytes.HasPrefix(data, []byte("\xfe\xff")):
@@ -112,7 +96,7 @@ func decode(data []byte) ([]byte, error) {
 		}
 		_, n := utf8.DecodeRune(data[i:])
 		if n == 1 {
-			return nil, fmt.Errorf("%s: the byte 0x%02x is not UTF-8: save the file as UTF-8", position(data, i), data[i])
+			return nil, errorAt(data, i, "the byte 0x%02x is not UTF-8: save the file as UTF-8", data[i])
 		}
 		i += n
 	}
@@ -123,7 +107,7 @@ func decode16(data []byte, order binary.ByteOrder) ([]byte, error) {
 	out := make([]byte, 0, len(data))
 	for i := 0; i < len(data); i += 2 {
 		if i+1 == len(data) {
-			return nil, fmt.Errorf("%s: the file is UTF-16 and ends within a character", position(out, len(out)))
+			return nil, errorAt(out, len(out), "the file is UTF-16 and ends within a character")
 		}
 		r := rune(order.Uint16(data[i:]))
 		if utf16.IsSurrogate(r) {
@@ -133,7 +117,7 @@ func decode16(data []byte, order binary.ByteOrder) ([]byte, error) {
 			}
 			pair := utf16.DecodeRune(r, second)
 			if pair == utf8.RuneError {
-				return nil, fmt.Errorf("%s: 0x%04x is half of a character of UTF-16", position(out, len(out)), r)
+				return nil, errorAt(out, len(out), "0x%04x is half of a character of UTF-16", r)
 			}
 			r = pair
 			i += 2
@@ -167,7 +151,7 @@ func standardize(source []byte) (*text, error) {
 		case c == '/' && i+1 < len(source) && (source[i+1] == '/' || source[i+1] == '*'):
 			end := endOfComment(source, i)
 			if end < 0 {
-				return nil, fmt.Errorf("%s: the comment has no end", position(source, i))
+				return nil, errorAt(source, i, "the comment has no end")
 			}
 			t.blank(source[i:end])
 			i = end - 1
@@ -251,7 +235,7 @@ func (t *text) value() (any, error) {
 	err = cmp.Or(json.Unmarshal(t.standard, &whole), err)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return nil, fmt.Errorf("%s: %w", t.position(max(0, int(syntax.Offset)-1)), err)
+		return nil, &Error{t.position(max(0, int(syntax.Offset)-1)), err.Error()}
 	}
 	return nil, err
 }
@@ -264,19 +248,11 @@ func (t *text) begin(offset int) int {
 	return offset
 }
 
-// position is the line and column of an offset in standard.
-func (t *text) position(offset int) string {
-	return position(t.source, t.offset(offset))
-}
+// position is the place of an offset in standard.
+func (t *text) position(offset int) Place { return placeIn(t.source, t.offset(offset)) }
 
 // offset is the offset in source of one in standard.
 func (t *text) offset(offset int) int {
 	before, _ := slices.BinarySearch(t.added, offset)
 	return min(offset-before, len(t.source))
-}
-
-// position is the line and column of an offset.
-func position(data []byte, offset int) string {
-	before := data[:min(offset, len(data))]
-	return fmt.Sprintf("line %d, column %d", 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n'))
 }

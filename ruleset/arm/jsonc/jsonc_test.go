@@ -98,7 +98,7 @@ func TestThePositionOfAValue(t *testing.T) {
 		{"b 2", "line 3, column 10"},
 		{"a 0", "line 2, column 7"},
 	} {
-		if got := d.Position(strings.Fields(tt.path)...); got != tt.want {
+		if got := d.Position(strings.Fields(tt.path)...).String(); got != tt.want {
 			t.Errorf("%q: %s, want %s", tt.path, got, tt.want)
 		}
 	}
@@ -174,7 +174,43 @@ func TestRandomRelaxedDocuments(t *testing.T) {
 		if !reflect.DeepEqual(d.Value, want) {
 			t.Fatalf("%#v, want %#v of\n%s", d.Value, want, text)
 		}
+		checkPlaces(t, d, text)
 	}
+}
+
+// checkPlaces checks that each value of the document begins where its place says. Its objects are told apart by theirs.
+func checkPlaces(t *testing.T, d *Document, text string) {
+	t.Helper()
+	lines, seen := strings.Split(text, "\n"), map[Place]bool{}
+	check := func(at Place, v any) {
+		kinds := map[string]string{"map[string]interface {}": "{", "[]interface {}": "[", "string": "\"", "json.Number": "0123456789", "bool": "t"}
+		if begin := kinds[fmt.Sprintf("%T", v)]; at.Line == 0 || !strings.ContainsAny(lines[at.Line-1][at.Column-1:at.Column], begin) {
+			t.Fatalf("%#v is at %s of\n%s", v, at, text)
+		}
+	}
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				walk(e)
+			}
+		case map[string]any:
+			at := d.PlaceOf(v, "")
+			check(at, v)
+			if seen[at] {
+				t.Fatalf("two objects are at %s of\n%s", at, text)
+			}
+			seen[at] = true
+			for k, e := range v {
+				if k != "" {
+					check(d.PlaceOf(v, k), e)
+				}
+				walk(e)
+			}
+		}
+	}
+	walk(d.Value)
 }
 
 // What encoding/json reads is read with the same value, and nothing panics.

@@ -156,7 +156,7 @@ func (c *checker) twice(first, second *key) error {
 	if !bytes.Equal(first.text, second.text) {
 		again = fmt.Sprintf(" as %q; case does not count", clip(first.text))
 	}
-	return fmt.Errorf("%s: the object has the key %q twice: %s%s", c.text.position(second.at), clip(second.text), c.text.position(first.at), again)
+	return &Error{c.text.position(second.at), fmt.Sprintf("the object has the key %q twice: %s%s", clip(second.text), c.text.position(first.at), again)}
 }
 
 func clip(text []byte) string {

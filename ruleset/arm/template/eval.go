@@ -147,6 +147,7 @@ func (f frame) object(place string, o map[string]any) any {
 		return f.problem(place, "[object]", err)
 	}
 	out := make(map[string]any, len(o))
+	f.result.origins.note(out, o)
 	var looped []string
 	for _, name := range sortedKeys(o) {
 		if loops, ok := propertyLoops(name, o[name]); ok {

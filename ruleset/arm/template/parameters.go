@@ -22,8 +22,8 @@ type Parameters struct {
 	wrapped  bool
 }
 
-// Position is the line and column of a parameter in its file.
-func (p *Parameters) Position(name string) string {
+// Position is the place of a parameter's value in its file.
+func (p *Parameters) Position(name string) jsonc.Place {
 	if p.wrapped {
 		return p.document.Position("parameters", name)
 	}
@@ -31,7 +31,7 @@ func (p *Parameters) Position(name string) string {
 }
 
 // ParseParameters reads a parameters file: Azure's deploymentParameters document, or only
-// the object inside it. An error begins with its line and column.
+// the object inside it. Errors are of type *jsonc.Error.
 func ParseParameters(data []byte) (*Parameters, error) {
 	document, err := jsonc.Parse(data, nil)
 	if err != nil {
@@ -40,7 +40,7 @@ func ParseParameters(data []byte) (*Parameters, error) {
 	p := &Parameters{Values: map[string]any{}, document: document}
 	list, ok := document.Value.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("%s: a parameters file holds an object, not a value of type %s", document.Position(), kindOf(document.Value))
+		return nil, &jsonc.Error{Place: document.Position(), Message: "a parameters file holds an object, not a value of type " + kindOf(document.Value)}
 	}
 	if inner := object(list, "parameters"); inner != nil {
 		list, p.wrapped = inner, true
@@ -58,7 +58,7 @@ func ParseParameters(data []byte) (*Parameters, error) {
 		case ok && hidden && value == nil:
 			p.Values[name] = secret{reference}
 		default:
-			return nil, fmt.Errorf("%s: parameters.%s: allowed is an object with a value or a reference", p.Position(name), name)
+			return nil, &jsonc.Error{Place: p.Position(name), Message: "parameters." + name + ": allowed is an object with a value or a reference"}
 		}
 	}
 	return p, nil
@@ -69,6 +69,7 @@ func (s *scope) takeParameters(given map[string]any) {
 	declared := object(s.template, "parameters")
 	for _, name := range sortedKeys(declared) {
 		s.declare(name, declared[name], nil)
+		s.checkDefault(name, object(declared, name), given)
 	}
 	for _, name := range sortedKeys(given) {
 		c := s.parameters[strings.ToLower(name)]
@@ -83,6 +84,18 @@ func (s *scope) takeParameters(given map[string]any) {
 		if _, err := c.get(s.budget); err != nil && !hidden && value != nil {
 			s.frame().fault(s.place+"parameters."+name, err)
 		}
+	}
+}
+
+// checkDefault reports a default that is in force and that the parameter's own declaration does not allow.
+func (s *scope) checkDefault(name string, d map[string]any, given map[string]any) {
+	d = s.definition(d)
+	fallback := get(d, "defaultValue")
+	if v, has := field(given, name); has && v != nil || fallback == nil || !plain(fallback) {
+		return
+	}
+	if err := s.check(d, fallback); err != nil {
+		s.frame().fault(s.place+"parameters."+name+".defaultValue", err)
 	}
 }
 

@@ -316,6 +316,7 @@ func (r *instance) evaluated() any {
 
 func (r *instance) evaluate() map[string]any {
 	out := map[string]any{}
+	r.result.origins.note(out, r.body)
 	for _, name := range sortedKeys(r.body) {
 		switch {
 		case foldEqual(name, "condition", "copy", "resources", "type", "name"):

@@ -26,7 +26,7 @@ type engine struct {
 
 func newEngine(o Options, b *budget) *engine {
 	return &engine{
-		options: o, budget: b, result: &Result{}, asts: map[string]ast{}, instances: map[string][]*instance{},
+		options: o, budget: b, result: &Result{origins: origins{}}, asts: map[string]ast{}, instances: map[string][]*instance{},
 		children: map[string][]*instance{}, contents: map[string]content{}, files: map[string]map[string]any{},
 	}
 }

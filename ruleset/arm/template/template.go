@@ -101,6 +101,8 @@ type Result struct {
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
+
+	origins origins
 }
 
 func (o *Options) tenant() string {
@@ -156,6 +158,7 @@ func plain(v any) bool {
 
 func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e := newEngine(o, b)
+	e.result.origins = make(origins, objects(document))
 	s := e.newScope(o.File, "", document)
 	s.name = o.Deployment
 	if s.name == "" {
@@ -238,6 +241,7 @@ func (x *exporter) document(s *scope) map[string]any {
 func (x *exporter) resource(list []any, r *instance) []any {
 	body, _ := r.evaluated().(map[string]any)
 	out := make(map[string]any, len(body)+1)
+	x.result.origins.note(out, body)
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
 	}
@@ -329,12 +333,30 @@ func (x *exporter) value(v any) any {
 		return list
 	case map[string]any:
 		out := make(map[string]any, len(v))
+		x.result.origins.note(out, v)
+		if flat(v) { // no value in it is told in an order
+			for name := range v {
+				out[name] = x.value(v[name])
+			}
+			return out
+		}
 		for _, name := range sortedKeys(v) {
 			out[name] = x.value(v[name])
 		}
 		return out
 	}
 	return v
+}
+
+// flat reports whether an object has nothing inside that may be open.
+func flat(o map[string]any) bool {
+	for _, v := range o {
+		switch v.(type) {
+		case unresolved, []any, map[string]any:
+			return false
+		}
+	}
+	return true
 }
 
 func (x *exporter) open(u unresolved) any {

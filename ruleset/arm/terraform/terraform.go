@@ -15,6 +15,7 @@
 package terraform
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -82,6 +83,7 @@ func Convert(document map[string]any) *Result {
 		c.collect(object(object(object(document, "prior_state"), "values"), "root_module"), "", true)
 	}
 	c.collect(object(state, "root_module"), "", false)
+	c.leaveRest(document)
 	c.unknowns(list(document, "resource_changes"))
 	c.convert()
 	for _, r := range c.order {
@@ -148,16 +150,33 @@ func (c *converter) leaveOther(r *resource) {
 			return
 		}
 		left.Message = "resources of the azapi provider are not read: write it as one of the azurerm provider"
+	case strings.HasPrefix(r.kind, "azurerm_") && strings.HasSuffix(r.kind, "template_deployment"):
+		template := cmp.Or(text(r.values, "template_content"), text(r.values, "template_body"))
+		if template != "" && !strings.Contains(strings.ToLower(template), "microsoft.network/") {
+			return
+		}
+		left.Message = "the template of the deployment was not read: give it as a document of its own"
 	default:
 		return
 	}
 	c.result.Left = append(c.result.Left, left)
 }
 
+// leaveRest says that a plan is not all of its configuration.
+func (c *converter) leaveRest(document map[string]any) {
+	const message = ": resources may be missing here and are not told: plan it again"
+	if document["errored"] == true {
+		c.result.Left = append(c.result.Left, Left{Address: "plan", Field: "errored", Value: "true", Message: "Terraform ended with an error while it planned" + message})
+	} else if document["complete"] == false {
+		c.result.Left = append(c.result.Left, Left{Address: "plan", Field: "complete", Value: "false",
+			Message: "the plan does not hold all resources, because of -target or of what is deferred" + message})
+	}
+}
+
 // networkKinds are ARM's kinds that are read, in lower case.
 var networkKinds = []string{
 	"networksecuritygroups", "applicationsecuritygroups", "virtualnetworks", "networkinterfaces", "routetables", "networkmanagers",
-	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers",
+	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers", "privateendpoints",
 }
 
 // unknowns fills in values that Terraform knows only after apply, or texts that stand for

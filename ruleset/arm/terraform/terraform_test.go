@@ -242,7 +242,11 @@ func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
 		[4]string{"azapi_resource.rule", `"type": "Microsoft.Network/networkSecurityGroups/securityRules@2023-04-01"`, `"x": false`, ``},
 		[4]string{"azapi_update_resource.subnet", `"type": "microsoft.network/VirtualNetworks/subnets@2023-04-01"`, `"x": false`, ``},
 		[4]string{"azapi_resource.zone", `"type": "Microsoft.Network/privateDnsZones@2020-06-01"`, `"x": false`, ``},
+		[4]string{"azurerm_resource_group_template_deployment.network", `"template_content": "{\"resources\": [{\"type\": \"Microsoft.Network/networkSecurityGroups\"}]}"`, `"x": false`, ``},
+		[4]string{"azurerm_subscription_template_deployment.open", `"name": "open"`, `"template_content": true`, ``},
+		[4]string{"azurerm_resource_group_template_deployment.disk", `"template_content": "{\"resources\": [{\"type\": \"Microsoft.Compute/disks\"}]}"`, `"x": false`, ``},
 		[4]string{"azurerm_linux_virtual_machine.vm", `"name": "vm"`, `"x": false`, ``})
+	plan["complete"] = false
 	var got []string
 	for _, l := range Convert(plan).Left {
 		got = append(got, l.Address+" "+l.Field+" "+l.Value)
@@ -251,6 +255,9 @@ func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
 		"azurerm_network_manager_admin_rule.deny type azurerm_network_manager_admin_rule",
 		"azapi_resource.rule type Microsoft.Network/networkSecurityGroups/securityRules@2023-04-01",
 		"azapi_update_resource.subnet type microsoft.network/VirtualNetworks/subnets@2023-04-01",
+		"azurerm_resource_group_template_deployment.network type azurerm_resource_group_template_deployment",
+		"azurerm_subscription_template_deployment.open type azurerm_subscription_template_deployment",
+		"plan complete false",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("left %q, want %q", got, want)
