@@ -143,7 +143,8 @@ func TestARefundIsNeverMoreThanASecondsWorth(t *testing.T) {
 // A flow within one zone takes one token, and gives one back.
 func TestAFlowWithinOneZoneTakesOneToken(t *testing.T) {
 	r := newRates(&Options{NewPerSecond: 2, Zones: 1})
-	if !r.take(0, 0, 1) || !r.take(0, 0, 1) || r.take(0, 0, 1) {
+	first, second, third := r.take(0, 0, 1), r.take(0, 0, 1), r.take(0, 0, 1)
+	if !first || !second || third {
 		t.Error("two of two were not taken one by one")
 	}
 	r.give(0, 0)
