@@ -152,3 +152,35 @@ func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
 		t.Errorf("warnings %v", d.Warnings)
 	}
 }
+
+func TestAPropertyBesideThePropertiesIsRefused(t *testing.T) {
+	group := func(outer, rule string) string {
+		return `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", ` + outer + `"properties": {"flushConnection": false, "securityRules": [{"name": "r", ` + rule + `"properties": {
+			"priority": 100, "direction": "Inbound", "access": "Allow", "protocol": "Tcp", "sourcePortRange": "*", "sourceAddressPrefix": "*",
+			"destinationAddressPrefix": "*", "destinationPortRange": "80"}}]}}`
+	}
+	for _, tt := range []struct{ name, document, want string }{
+		{"rules of a group", group(`"SecurityRules": [], `, ""), "SecurityRules"},
+		{"a rule's access", group("", `"access": "Deny", `), "access"},
+		{"a copy of the one inside", group(`"flushConnection": false, `, `"access": "Allow", `), ""},
+		{"what is beside the properties", group(`"location": "westeurope", "etag": "e", "tags": {"access": "x"}, "id": null, `, `"etag": "e", `), ""},
+		{"a subnet's group", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "networkSecurityGroup": {"id": "g"}, "properties": {"addressPrefix": "10.0.0.0/24"}}]}}`, "networkSecurityGroup"},
+		{"an interface's group", `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"}}]}}, {"name": "i", "type": "Microsoft.Network/networkInterfaces",
+			"networkSecurityGroup": {"id": "g"}, "properties": {"ipConfigurations": [{"name": "c", "properties": {"subnet": {"id": "v/s"}}}]}}]`, "networkSecurityGroup"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if tt.want == "" {
+				if len(d.Faults)+len(d.Warnings) > 0 {
+					t.Errorf("faults %v, warnings %v", d.Faults, d.Warnings)
+				}
+				return
+			}
+			if len(d.Faults) != 1 || d.Faults[0].Code != CodeInvalidRequestFormat || d.Faults[0].Field != tt.want {
+				t.Errorf("faults %v, want one of %s", d.Faults, tt.want)
+			}
+		})
+	}
+}
