@@ -27,6 +27,7 @@ type routes struct {
 	table   *policy.RouteTable // nil: none
 	// services are the service tags of the subnets' service endpoints.
 	services []string
+	serviced bart.Lite // the prefixes of services
 	view     *view
 	hops     bart.Table[*hop] // by destination
 	entered  []EffectiveRoute // in the order of their entry
