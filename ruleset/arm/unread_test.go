@@ -184,3 +184,41 @@ func TestAPropertyBesideThePropertiesIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// Every property that Azure documents, whether it is read or not, is no near miss of another one.
+func TestNoPropertyOfAzureIsNearToAnother(t *testing.T) {
+	for kind, names := range map[string]string{
+		"networkSecurityGroups":    "defaultSecurityRules flowLogs flushConnection networkInterfaces provisioningState resourceGuid securityRules subnets",
+		"securityRules":            "access description destinationAddressPrefix destinationAddressPrefixes destinationApplicationSecurityGroups destinationPortRange destinationPortRanges direction priority protocol provisioningState sourceAddressPrefix sourceAddressPrefixes sourceApplicationSecurityGroups sourcePortRange sourcePortRanges",
+		"virtualNetworks":          "addressSpace bgpCommunities ddosProtectionPlan defaultPublicNatGateway dhcpOptions enableDdosProtection enableVmProtection encryption flowLogs flowTimeoutInMinutes ipAllocations privateEndpointVNetPolicies provisioningState resourceGuid subnets virtualNetworkPeerings",
+		"subnets":                  "addressPrefix addressPrefixes applicationGatewayIPConfigurations defaultOutboundAccess delegations ipAllocations ipConfigurationProfiles ipConfigurations ipamPoolPrefixAllocations natGateway networkSecurityGroup privateEndpointNetworkPolicies privateEndpoints privateLinkServiceNetworkPolicies provisioningState purpose resourceNavigationLinks routeTable serviceAssociationLinks serviceEndpointPolicies serviceEndpoints sharingScope",
+		"virtualNetworkPeerings":   "allowForwardedTraffic allowGatewayTransit allowVirtualNetworkAccess doNotVerifyRemoteGateways enableOnlyIPv6Peering localAddressSpace localSubnetNames localVirtualNetworkAddressSpace peerCompleteVnets peeringState peeringSyncLevel provisioningState remoteAddressSpace remoteBgpCommunities remoteSubnetNames remoteVirtualNetwork remoteVirtualNetworkAddressSpace remoteVirtualNetworkEncryption resourceGuid useRemoteGateways",
+		"networkInterfaces":        "auxiliaryMode auxiliarySku dnsSettings defaultOutboundConnectivityEnabled disableTcpStateTracking dscpConfiguration enableAcceleratedNetworking enableIPForwarding hostedWorkloads ipConfigurations macAddress migrationPhase networkSecurityGroup nicType primary privateEndpoint privateLinkService provisioningState resourceGuid tapConfigurations virtualMachine vnetEncryptionSupported workloadType",
+		"ipConfigurations":         "applicationGatewayBackendAddressPools applicationSecurityGroups gatewayLoadBalancer groupId loadBalancerBackendAddressPools loadBalancerInboundNatRules memberName primary privateIPAddress privateIPAddressPrefixLength privateIPAddressVersion privateIPAllocationMethod privateLinkConnectionProperties provisioningState publicIPAddress subnet virtualNetworkTaps",
+		"routeTables":              "disableBgpRoutePropagation provisioningState resourceGuid routes subnets",
+		"routes":                   "addressPrefix hasBgpOverride nextHopIpAddress nextHopType provisioningState",
+		"publicIPAddresses":        "dnsSettings ddosSettings deleteOption ipAddress ipConfiguration ipTags idleTimeoutInMinutes linkedPublicIPAddress migrationPhase natGateway provisioningState publicIPAddressVersion publicIPAllocationMethod publicIPPrefix resourceGuid servicePublicIPAddress",
+		"privateEndpoints":         "applicationSecurityGroups customDnsConfigs customNetworkInterfaceName ipConfigurations manualPrivateLinkServiceConnections networkInterfaces privateLinkServiceConnections provisioningState subnet",
+		"natGateways":              "idleTimeoutInMinutes provisioningState publicIpAddresses publicIpAddressesV6 publicIpPrefixes publicIpPrefixesV6 resourceGuid sourceVirtualNetwork subnets",
+		"loadBalancers":            "backendAddressPools frontendIPConfigurations inboundNatPools inboundNatRules loadBalancingRules outboundRules probes provisioningState resourceGuid",
+		"frontendIPConfigurations": "gatewayLoadBalancer inboundNatPools inboundNatRules loadBalancingRules outboundRules privateIPAddress privateIPAddressVersion privateIPAllocationMethod provisioningState publicIPAddress publicIPPrefix subnet",
+		"probes":                   "intervalInSeconds loadBalancingRules noHealthyBackendsBehavior numberOfProbes port probeThreshold protocol provisioningState requestPath",
+		"loadBalancingRules":       "backendAddressPool backendAddressPools backendPort disableOutboundSnat enableConnectionTracking enableFloatingIP enableTcpReset frontendIPConfiguration frontendPort idleTimeoutInMinutes loadDistribution probe protocol provisioningState",
+		"inboundNatRules":          "backendAddressPool backendIPConfiguration backendPort enableFloatingIP enableTcpReset frontendIPConfiguration frontendPort frontendPortRangeEnd frontendPortRangeStart idleTimeoutInMinutes protocol provisioningState",
+		"outboundRules":            "allocatedOutboundPorts backendAddressPool enableTcpReset frontendIPConfigurations idleTimeoutInMinutes protocol provisioningState",
+	} {
+		values := map[string]any{}
+		for _, name := range append(strings.Fields(names), "id", "name", "type", "etag", "location", "tags", "zones", "resourceGroup", "apiVersion", "dependsOn", "comments", "condition",
+			"extendedLocation", "subscriptionId", "tenantId", "managedBy", "identity", "systemData") {
+			values[name] = "x"
+		}
+		l := newLoader()
+		f := &fields{l: l, place: kind + "/x", values: values}
+		f.checkProperties(values)
+		for _, w := range l.out.Warnings {
+			if w.Code == CodeUnknownProperty {
+				t.Errorf("%s: %v", kind, w)
+			}
+		}
+	}
+}
