@@ -60,6 +60,9 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"the first that it does not", withAddress("10.0.0.4"), ""},
 		{"the last address of all", withAddress("10.0.0.15"), CodeAddressReserved},
 		{"the one before", withAddress("10.0.0.14"), ""},
+		{"an internal frontend with the second address", withFrontend(`"privateIPAddress": "10.0.0.1", `), CodeAddressReserved},
+		{"an internal frontend with the last address", withFrontend(`"privateIPAddress": "10.0.0.15", `), CodeAddressReserved},
+		{"an internal frontend with the first that is free", withFrontend(`"privateIPAddress": "10.0.0.4", `), ""},
 		{"two ipConfigurations without a primary", templateOf(networkOfTwo, twoOfNoPrimary("")), CodeNoPrimary},
 		{"two with one", templateOf(networkOfTwo, twoOfNoPrimary(`"primary": true, `)), ""},
 		{"two in a document that is no template", "[" + networkOfTwo + "," + twoOfNoPrimary("") + "]", ""},
@@ -85,6 +88,12 @@ const networkOfTwo = `{"name": "v", "type": "Microsoft.Network/virtualNetworks",
 func withAddress(address string) string {
 	return "[" + networkOfTwo + `, {"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [
 		{"name": "a", "properties": {"privateIPAddress": "` + address + `", "subnet": {"id": "v/s"}}}]}}]`
+}
+
+// withFrontend is an internal load balancer with fields of its frontend.
+func withFrontend(fields string) string {
+	return "[" + networkOfTwo + `, {"name": "l", "type": "Microsoft.Network/loadBalancers", "sku": {"name": "Standard"}, "properties": {"backendAddressPools": [],
+		"frontendIPConfigurations": [{"name": "a", "properties": {` + fields + `"subnet": {"id": "v/s"}}}]}}]`
 }
 
 // dynamic is a public address whose value Azure chooses when it is needed.
@@ -122,5 +131,27 @@ func TestResourcesThatBelongTogetherAreInOneRegion(t *testing.T) {
 func TestWhoseCodeAFaultHas(t *testing.T) {
 	if OwnCode("SecurityRuleConflict") || !OwnCode(CodeNothingRead) || !OwnCode("SecurityRuleInvalidAccess") {
 		t.Error("Azure's codes are not told from ours")
+	}
+}
+
+func TestPrefixesFromAPoolAreOpen(t *testing.T) {
+	const pool = `"ipamPoolPrefixAllocations": [{"pool": {"id": "/p"}, "numberOfIpAddresses": "256"}]`
+	network := func(space, subnet string) string {
+		return `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {` + space + `}, "subnets": [{"name": "s", "properties": {` + subnet + `}}]}},
+			{"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [{"name": "a", "properties": {"subnet": {"id": "v/s"}}}]}}]`
+	}
+	for _, tt := range []struct{ name, document, faults, open string }{
+		{"of a network", network(pool, pool), "", CodePrefixFromPool},
+		{"of a network, with null", network(pool+`, "addressPrefixes": null`, `"addressPrefix": "10.0.0.0/24"`), "", CodePrefixFromPool},
+		{"of a subnet", network(`"addressPrefixes": ["10.0.0.0/16"]`, pool), "", CodePrefixFromPool},
+		{"which Azure shows", network(`"addressPrefixes": ["10.0.0.0/16"], `+pool, `"addressPrefix": "10.0.0.0/24", `+pool), "", ""},
+		{"which there is not", network(`"addressPrefixes": ["10.0.0.0/16"]`, `"ipamPoolPrefixAllocations": []`), CodeInvalidAddressPrefix, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if joinedCodes(d.Faults) != tt.faults || joinedCodes(d.Unresolved) != tt.open {
+				t.Errorf("faults %v, unresolved %v", d.Faults, d.Unresolved)
+			}
+		})
 	}
 }

@@ -22,6 +22,7 @@ const (
 	CodeTooManySubnets          = "VirtualNetworkInvalidNumberOfSubnets"            // ours
 	CodeTooManyPeerings         = "VirtualNetworkInvalidNumberOfPeerings"           // ours
 	CodeTooManyNetworkAddresses = "VirtualNetworkInvalidNumberOfPrivateIPAddresses" // ours
+	CodePrefixFromPool          = "AddressPrefixFromPool"                           // ours, in Documents.Unresolved
 )
 
 // lastWithHostBits is the last API version that was seen to take prefixes with host bits.
@@ -112,7 +113,12 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 			list = append(list, p)
 		}
 	}
-	if len(texts) == 0 && !f.open[field] && !f.open["copy"] && !f.withheld() {
+	const pools = "ipamPoolPrefixAllocations"
+	switch v := lookup(f.values, pools); {
+	case len(texts) > 0 || f.open[field] || f.open["copy"] || f.withheld():
+	case matters(v, ""):
+		f.markOpenBecause(CodePrefixFromPool, pools, asText(v), "Azure allocates the prefixes from a pool when it deploys: lay what it shows of the resource beside, or give it with --runtime")
+	default:
 		f.fault(CodeInvalidAddressPrefix, field, "", "at least one address prefix is needed")
 	}
 	return list
