@@ -63,6 +63,19 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"an internal frontend with the second address", withFrontend(`"privateIPAddress": "10.0.0.1", `), CodeAddressReserved},
 		{"an internal frontend with the last address", withFrontend(`"privateIPAddress": "10.0.0.15", `), CodeAddressReserved},
 		{"an internal frontend with the first that is free", withFrontend(`"privateIPAddress": "10.0.0.4", `), ""},
+		{"a subnet of four addresses", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/30"`), CodeSubnetSize},
+		{"a subnet of one address", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/32"`), CodeSubnetSize},
+		{"the smallest subnet", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/29"`), ""},
+		{"a subnet of both families", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/64"`), ""},
+		{"an IPv6 prefix that is wide", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/56"`), CodeSubnetSize},
+		{"an IPv6 prefix that is narrow", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/65"`), CodeSubnetSize},
+		{"a network of IPv6 alone", networkWith(`"fd00::/48"`, `"fd00::/64"`), CodeNetworkOfIPv6},
+		{"multicast", networkWith(`"10.0.0.0/16", "239.1.0.0/16"`, `"10.0.0.0/24"`), CodeUnusableSpace},
+		{"loopback", networkWith(`"127.0.0.0/8"`, `"127.1.0.0/16"`), CodeUnusableSpace},
+		{"link-local", networkWith(`"169.254.0.0/16"`, `"169.254.1.0/24"`), CodeUnusableSpace},
+		{"Azure's own address", networkWith(`"168.63.129.16/32"`, `"168.63.129.16/32"`), CodeSubnetSize + " " + CodeUnusableSpace},
+		{"the broadcast address", networkWith(`"10.0.0.0/16", "255.255.255.255/32"`, `"10.0.0.0/24"`), CodeUnusableSpace},
+		{"a public space", networkWith(`"168.63.0.0/16"`, `"168.63.1.0/24"`), ""},
 		{"two ipConfigurations without a primary", templateOf(networkOfTwo, twoOfNoPrimary("")), CodeNoPrimary},
 		{"two with one", templateOf(networkOfTwo, twoOfNoPrimary(`"primary": true, `)), ""},
 		{"two in a document that is no template", "[" + networkOfTwo + "," + twoOfNoPrimary("") + "]", ""},
@@ -88,6 +101,12 @@ const networkOfTwo = `{"name": "v", "type": "Microsoft.Network/virtualNetworks",
 func withAddress(address string) string {
 	return "[" + networkOfTwo + `, {"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [
 		{"name": "a", "properties": {"privateIPAddress": "` + address + `", "subnet": {"id": "v/s"}}}]}}]`
+}
+
+// networkWith is a network with an address space and one subnet.
+func networkWith(space, subnet string) string {
+	return `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": [` + space + `]},
+		"subnets": [{"name": "s", "properties": {"addressPrefixes": [` + subnet + `]}}]}}`
 }
 
 // withFrontend is an internal load balancer with fields of its frontend.
