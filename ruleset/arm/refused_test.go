@@ -76,6 +76,13 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"Azure's own address", networkWith(`"168.63.129.16/32"`, `"168.63.129.16/32"`), CodeSubnetSize + " " + CodeUnusableSpace},
 		{"the broadcast address", networkWith(`"10.0.0.0/16", "255.255.255.255/32"`, `"10.0.0.0/24"`), CodeUnusableSpace},
 		{"a public space", networkWith(`"168.63.0.0/16"`, `"168.63.1.0/24"`), ""},
+		{"a static address of an interface that is missing", withMethod("Static", ""), CodePrivateMissing},
+		{"a static address", withMethod("static", "10.0.0.4"), ""},
+		{"a dynamic address that Azure shows", withMethod("Dynamic", "10.0.0.4"), ""},
+		{"a dynamic address", withMethod("Dynamic", ""), ""},
+		{"a method that is open", withMethod("[parameters('m')]", ""), ""},
+		{"a static address of a frontend that is missing", withFrontend(`"privateIPAllocationMethod": "Static", `), CodePrivateMissing},
+		{"a dynamic address of a frontend", withFrontend(`"privateIPAllocationMethod": "Dynamic", `), ""},
 		{"two ipConfigurations without a primary", templateOf(networkOfTwo, twoOfNoPrimary("")), CodeNoPrimary},
 		{"two with one", templateOf(networkOfTwo, twoOfNoPrimary(`"primary": true, `)), ""},
 		{"two in a document that is no template", "[" + networkOfTwo + "," + twoOfNoPrimary("") + "]", ""},
@@ -107,6 +114,11 @@ func withAddress(address string) string {
 func networkWith(space, subnet string) string {
 	return `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": [` + space + `]},
 		"subnets": [{"name": "s", "properties": {"addressPrefixes": [` + subnet + `]}}]}}`
+}
+
+// withMethod is a network interface whose address is assigned by a method.
+func withMethod(method, address string) string {
+	return strings.Replace(withAddress(address), `"privateIPAddress"`, `"privateIPAllocationMethod": "`+method+`", "privateIPAddress"`, 1)
 }
 
 // withFrontend is an internal load balancer with fields of its frontend.
