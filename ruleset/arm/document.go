@@ -343,6 +343,9 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 			r.parentName = before
 		}
 	}
+	if group := known(body, "resourceGroup"); r.id == "" && group != "" && parentKinds[k] == otherKind && !r.nameUnknown { // a row of Resource Graph without its id
+		r.id = "/subscriptions/" + known(body, "subscriptionId") + "/resourceGroups/" + group + "/providers/Microsoft.Network/" + kindPaths[k] + "/" + r.name
+	}
 	if r.parentName == "" && r.parent == nil && parentKinds[k] != otherKind {
 		// ".../virtualNetworks/v/subnets/s": the parent's id is all but two segments.
 		if parentID, _, found := cutLast(r.id); found {

@@ -30,6 +30,7 @@ func TestADocumentOfWhichNothingIsReadSaysSo(t *testing.T) {
 		{"a table", "a.json", "Location    Name", "'az ... -o json'"},
 		{"UTF-16 without its mark", "a.json", "[\x00]\x00", "UTF-16 without a byte order mark"},
 		{"UTF-32", "a.json", "\xff\xfe\x00\x00[\x00\x00\x00", "UTF-32 is not read"},
+		{"changes of other resources", "a.json", `{"Changes": [{"RelativeResourceId": "x", "ChangeType": 0, "After": null}]}`, "az deployment group what-if"},
 		{"other resources", "a.json", `[{"type": "Microsoft.Storage/storageAccounts", "name": "s"}]`, "'az network nsg list'"},
 		{"parameters", "a.json", `{"contentVersion": "1.0.0.0", "parameters": {}}`, "--parameters"},
 		{"service tags", "a.json", testTags, "--service-tags"},
@@ -87,6 +88,14 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
 		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
 		{"the first of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "total_records": 5}`, "", CodeIncompleteList},
+		{"rows that were cut off", `{"data": [` + oneGroup + `], "resultTruncated": "true"}`, "", CodeIncompleteList},
+		{"rows that were not", `{"count": 1, "data": [` + oneGroup + `], "resultTruncated": "false", "totalRecords": 1}`, "", ""},
+		{"one of many rows, which are not counted", `{"data": [` + oneGroup + `], "totalRecords": 900, "resultTruncated": "true"}`, "", CodeIncompleteList},
+		{"all rows, which are not counted", `{"data": [` + oneGroup + `], "totalRecords": 1}`, "", ""},
+		{"PowerShell's what-if", `{"Status": "Succeeded", "Changes": [{"FullyQualifiedResourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"ChangeType": 0, "After": null}]}`, CodeTemplateExpression, ""},
+		{"PowerShell's what-if with its own lists", `{"Changes": [{"FullyQualifiedResourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"ChangeType": 5, "After": [[[]], [[]]]}]}`, CodeTemplateExpression, ""},
 		{"a page of OData", `{"value": [` + oneGroup + `], "@odata.nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"a page", `{"value": [` + oneGroup + `], "nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"what a deployment creates", `{"changes": [{"changeType": "Create", ` + id + `, "after": ` + oneGroup + `, "before": null}], "status": "Succeeded"}`, "", ""},
@@ -220,5 +229,30 @@ func TestNoPropertyOfAzureIsNearToAnother(t *testing.T) {
 				t.Errorf("%s: %v", kind, w)
 			}
 		}
+	}
+}
+
+func TestRowsOfTwoGroupsWithoutIdsAreTwoResources(t *testing.T) {
+	row := func(subscription, group string) string {
+		return `{"type": "microsoft.network/networksecuritygroups", "name": "g", "subscriptionId": "` + subscription + `", "resourceGroup": "` + group + `", "properties": {"securityRules": []}}`
+	}
+	for _, tt := range []struct {
+		rows string
+		want int
+	}{
+		{row("s", "a") + "," + row("s", "b"), 2},
+		{row("s", "a") + "," + row("t", "a"), 2},
+		{row("", "a") + "," + row("", "b"), 2},
+	} {
+		d := Parse("a.json", []byte(`{"count": 2, "data": [`+tt.rows+`]}`))
+		if len(d.Faults) > 0 || len(d.Set.NetworkSecurityGroups) != tt.want {
+			t.Errorf("%s: faults %v, groups %v", tt.rows, d.Faults, d.Set.NetworkSecurityGroups)
+		}
+	}
+	subnet := `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {
+		"addressPrefix": "10.0.0.0/24", "networkSecurityGroup": {"id": "/subscriptions/s/resourceGroups/b/providers/Microsoft.Network/networkSecurityGroups/g"}}}]}}`
+	d := Parse("a.json", []byte("["+row("s", "a")+","+row("s", "b")+","+subnet+"]"))
+	if len(d.Faults)+len(d.Unresolved)+len(d.Warnings) > 0 || !strings.Contains(d.Set.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup.ID, "/b/") {
+		t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
 	}
 }
