@@ -394,3 +394,16 @@ func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
 		})
 	}
 }
+
+// U+017F folds to s and U+212A to k in Unicode, and neither does for Azure, which compares names ordinally.
+func TestNamesFoldAsAzureFoldsThem(t *testing.T) {
+	for key, want := range map[string]any{"access": "Deny", "ACCESS": "Deny", "acce\u017f\u017f": nil} {
+		object := map[string]any{key: "Deny"}
+		if got := lookup(object, "access"); got != want || has(object, "access") != (want != nil) {
+			t.Errorf("%q: %v", key, got)
+		}
+	}
+	if lookup(map[string]any{"\u212aey": 1}, "key") != nil {
+		t.Error("the Kelvin sign is taken for a k")
+	}
+}
