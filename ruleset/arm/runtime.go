@@ -8,7 +8,12 @@ import (
 
 // addRuntime puts what Azure shows of resources over what the documents say of them, and
 // adds those that exist elsewhere.
-func (l *loader) addRuntime() {
+func (l *loader) addRuntime() { l.add(func(k kind) bool { return k != scaleSetKind }) }
+
+// addScaleSets is addRuntime for scale sets.
+func (l *loader) addScaleSets() { l.add(func(k kind) bool { return k == scaleSetKind }) }
+
+func (l *loader) add(fit func(kind) bool) {
 	for _, key := range slices.Sorted(maps.Keys(l.values.runtime)) {
 		shown, ok := l.values.runtime[key].(map[string]any)
 		if !ok {
@@ -21,6 +26,9 @@ func (l *loader) addRuntime() {
 			shown["name"] = key
 		}
 		k, _ := kindOf(shown, nil)
+		if !fit(k) {
+			continue
+		}
 		r := newResource(k, l.values.Runtime, shown, nil)
 		found := l.shownBy(r, key)
 		switch {
@@ -40,14 +48,17 @@ func (l *loader) shownBy(shown *resource, key string) (found []*resource) {
 		if shown.kind != otherKind && shown.kind != r.kind || r.nameUnknown {
 			continue
 		}
-		path := r.name
-		if r.parentName != "" {
+		path, name := r.name, referredName(r.kind, shown.id)
+		switch {
+		case r.kind == interfaceKind && r.parent != nil:
+			path, name = r.path(), shown.path()
+		case r.parentName != "":
 			path = lastSegment(r.parentName) + "/" + r.name
 		}
 		switch in := scopeOf(shown.id); {
 		case strings.EqualFold(r.id, shown.id) && r.id != "",
 			strings.EqualFold(key, path),
-			shown.id != "" && strings.EqualFold(referredName(r.kind, shown.id), path) && (&entry{scope: r.scope()}).near(in, "") != apart:
+			shown.id != "" && strings.EqualFold(name, path) && (&entry{scope: r.scope()}).near(in, "") != apart:
 			found = append(found, r)
 		}
 	}
