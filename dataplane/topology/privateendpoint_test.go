@@ -147,3 +147,54 @@ func TestServiceEndpointsLeadPastDefaultRoutesAndTranslation(t *testing.T) {
 		t.Errorf("the other subnet's next hop is %s", hop.Type)
 	}
 }
+
+// Microsoft: "Routes with a virtual network service endpoint as the next hop type can't be overridden, even when you
+// use a route table", and they are preferred even if BGP routes are more specific.
+func TestNoRouteOverridesAServiceEndpoints(t *testing.T) {
+	const in = "203.0.113.1"
+	for _, tt := range []struct {
+		name  string
+		route policy.Route
+		learn string // by a gateway
+		to    string
+		want  policy.NextHopType
+	}{
+		{"a wider route", policy.Route{Prefix: pfx("203.0.0.0/16"), Hop: policy.HopNone}, "", in, HopServiceEndpoint},
+		{"the same prefix", policy.Route{Prefix: pfx("203.0.113.0/28"), Hop: policy.HopNone}, "", in, HopServiceEndpoint},
+		{"a longer prefix", policy.Route{Prefix: pfx("203.0.113.1/32"), Hop: policy.HopInternet}, "", in, HopServiceEndpoint},
+		{"the tag", policy.Route{Tag: "Sql", Hop: policy.HopNone}, "", in, HopServiceEndpoint},
+		{"an address beside", policy.Route{Prefix: pfx("203.0.0.0/16"), Hop: policy.HopNone}, "", "203.0.113.16", policy.HopNone},
+		{"a gateway's longer prefix", policy.Route{}, "203.0.113.0/29", in, HopServiceEndpoint},
+		{"a gateway's beside", policy.Route{}, "203.0.114.0/24", "203.0.114.1", policy.HopGateway},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			set := endpointWorld(t, "Disabled", "0.0.0.0/0").Policy
+			set.ServiceTags = map[string][]netip.Prefix{"Sql": {pfx("203.0.113.0/28")}}
+			app := set.VirtualNetworks[0].Subnets[0]
+			app.ServiceEndpoints, app.RouteTable = []string{"Sql"}, &policy.RouteTable{ID: "/rt"}
+			var specs []Spec
+			if tt.learn != "" {
+				specs = []Spec{{Kind: Gateway, Reference: set.VirtualNetworks[0].ID, Prefixes: []netip.Prefix{pfx(tt.learn)}}}
+			} else {
+				tt.route.Name = "own"
+				app.RouteTable.Routes = []policy.Route{tt.route}
+			}
+			s, err := Build(set, specs, NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			from := endpointAt(t, s, "10.0.1.4")
+			if hop := s.NextHop(from, netip.MustParseAddr(tt.to)); hop.Type != tt.want {
+				t.Errorf("the next hop is %s, want %s", hop.Type, tt.want)
+			}
+			for _, r := range s.EffectiveRoutes(from) {
+				if r.Type == HopServiceEndpoint && !r.Active {
+					t.Error("the route of the service endpoint is not active")
+				}
+				if r.Source == RouteUser && r.Active != (r.Prefixes[0].Bits() < 28) {
+					t.Errorf("the user-defined route to %v is active: %v", r.Prefixes, r.Active)
+				}
+			}
+		})
+	}
+}

@@ -27,6 +27,7 @@ type routes struct {
 	table   *policy.RouteTable // nil: none
 	// services are the service tags of the subnets' service endpoints.
 	services []string
+	serviced bart.Lite // the prefixes of services
 	// peers are the peers that the subnets reach, behindGateway the prefixes behind the gateway that they
 	// use.
 	peers         []peer

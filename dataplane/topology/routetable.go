@@ -110,8 +110,8 @@ func (s *routedSet) addHost(p netip.Prefix, e *Endpoint, owners *bart.Table[*pol
 
 // fill enters a subnet's routes. Later ones win: system routes, gateway routes, user-defined
 // routes, and the platform, which no route leads away from. Azure prefers the routes within
-// networks and between peers even to a gateway's longer ones ("Virtual network traffic
-// routing"), so fill leaves those of the gateway out.
+// networks, between peers and to service endpoints even to a gateway's longer ones ("Virtual
+// network traffic routing"), so fill leaves those of the gateway out.
 func (s *routedSet) fill(set *policy.Set, r *routes) {
 	n := r.network
 	outside := &hop{kind: policy.HopInternet, endpoint: s.outside, drop: packet.DropNoRoute}
@@ -142,14 +142,14 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		}
 		r.enter(RouteDefault, "", h, peer.space...)
 	}
+	s.fillServiceEndpoints(set, r)
 	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
 		for _, p := range r.behindGateway {
-			if !r.hasSystemRoute(p) {
+			if !r.hasSystemRoute(p) && !r.serviced.LookupPrefix(p) {
 				r.enter(RouteGateway, "", gateway, p)
 			}
 		}
 	}
-	s.fillServiceEndpoints(set, r)
 	s.fillPrivateEndpoints(set, r)
 	s.fillUser(set, r)
 	for _, a := range PlatformAddresses {
@@ -218,6 +218,9 @@ func (s *routedSet) fillPrivateEndpoints(set *policy.Set, r *routes) {
 func (s *routedSet) fillServiceEndpoints(set *policy.Set, r *routes) {
 	for _, tag := range r.services {
 		r.enter(RouteDefault, "", &hop{kind: HopServiceEndpoint, endpoint: s.services, drop: packet.DropNoRoute}, set.ServiceTags[tag]...)
+		for _, p := range set.ServiceTags[tag] {
+			r.serviced.Insert(p)
+		}
 	}
 }
 
@@ -251,7 +254,8 @@ func replacesPrivate(set *policy.Set, t *policy.RouteTable, p netip.Prefix) bool
 }
 
 // fillUser enters user-defined routes. A route that names a prefix wins over a service tag's
-// equal prefix.
+// equal prefix. None overrides the route of a service endpoint, not even with a longer prefix
+// ("Virtual network traffic routing"): it is listed, and never active.
 func (s *routedSet) fillUser(set *policy.Set, r *routes) {
 	if r.table == nil {
 		return
@@ -262,7 +266,13 @@ func (s *routedSet) fillUser(set *policy.Set, r *routes) {
 			if (route.Tag != "") != tagged {
 				continue
 			}
-			r.enter(RouteUser, route.Name, s.userHop(r, route), set.Prefixes(route)...)
+			h, prefixes := s.userHop(r, route), set.Prefixes(route)
+			r.list(RouteUser, route.Name, h, prefixes...)
+			for _, p := range prefixes {
+				if !r.serviced.LookupPrefix(p) {
+					r.hops.Insert(p, h)
+				}
+			}
 		}
 	}
 }

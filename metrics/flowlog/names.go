@@ -68,7 +68,8 @@ func resourceOf(id string) resource {
 // upperID is an id in the form of flow logs, in capitals.
 func upperID(id string) string {
 	r := resourceOf(id)
-	id = strings.Replace(id, "/subscriptions//resourceGroups//", "/subscriptions/"+r.subscription+"/resourceGroups/"+r.group+"/", 1)
+	id = strings.Replace(id, "/subscriptions//", "/subscriptions/"+r.subscription+"/", 1)
+	id = strings.Replace(id, "/resourceGroups//", "/resourceGroups/"+r.group+"/", 1)
 	return strings.ToUpper(id)
 }
 

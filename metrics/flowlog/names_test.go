@@ -32,6 +32,7 @@ func TestIDsLeadNowhereButBelow(t *testing.T) {
 	for id, want := range map[string]string{
 		"/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/networkSecurityGroups/n": "/SUBSCRIPTIONS/S/RESOURCEGROUPS/G/PROVIDERS/MICROSOFT.NETWORK/NETWORKSECURITYGROUPS/N",
 		"/subscriptions//resourceGroups//providers/Microsoft.Network/networkSecurityGroups/n":   "/SUBSCRIPTIONS/00000000-0000-0000-0000-000000000000/RESOURCEGROUPS/NSGD/PROVIDERS/MICROSOFT.NETWORK/NETWORKSECURITYGROUPS/N",
+		"/subscriptions//resourceGroups/g/providers/Microsoft.Network/networkSecurityGroups/n":  "/SUBSCRIPTIONS/00000000-0000-0000-0000-000000000000/RESOURCEGROUPS/G/PROVIDERS/MICROSOFT.NETWORK/NETWORKSECURITYGROUPS/N",
 		"/a/../../../etc/cron.d/x":                      "/A/_*/_*/_*/ETC/CRON.D/X",
 		"/a//" + strings.Repeat("x", 300) + "/\x00\n\\": "/A/_*/_*/___",
 	} {

@@ -312,7 +312,7 @@ func withProperty(body map[string]any, field string, v any) map[string]any {
 func withField(object map[string]any, field string, v any) map[string]any {
 	out := make(map[string]any, len(object)+1)
 	for name, v := range object {
-		if !strings.EqualFold(name, field) {
+		if !sameName(name, field) {
 			out[name] = v
 		}
 	}

@@ -374,6 +374,9 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 			r.parentName = before
 		}
 	}
+	if group := known(body, "resourceGroup"); r.id == "" && group != "" && parentKinds[k] == otherKind && !r.nameUnknown { // a row of Resource Graph without its id
+		r.id = "/subscriptions/" + known(body, "subscriptionId") + "/resourceGroups/" + group + "/providers/Microsoft.Network/" + kindPaths[k] + "/" + r.name
+	}
 	if r.parentName == "" && r.parent == nil && parentKinds[k] != otherKind {
 		// ".../virtualNetworks/v/subnets/s": the parent's id is all but two segments.
 		if parentID, _, found := cutLast(r.id); found {
@@ -384,6 +387,10 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 	return r
 }
 
+// sameName reports whether a key of an object is a field's name in any case. Azure folds the letters of ASCII alone, and
+// the other ones that Unicode folds to them are longer.
+func sameName(key, field string) bool { return len(key) == len(field) && strings.EqualFold(key, field) }
+
 // lookup finds a field in any case; the exact spelling wins.
 func lookup(object map[string]any, field string) any {
 	if v, ok := object[field]; ok {
@@ -391,7 +398,7 @@ func lookup(object map[string]any, field string) any {
 	}
 	found, ok := "", false
 	for name := range object {
-		if strings.EqualFold(name, field) && (!ok || name < found) {
+		if sameName(name, field) && (!ok || name < found) {
 			found, ok = name, true
 		}
 	}

@@ -192,6 +192,8 @@ func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 		return
 	case len(f.open) > 0:
 		return
+	case text == "" && f.missesStatic(field):
+		return
 	case text == "":
 		frontend.Address = f.l.assign(f, frontend.Subnet, 1, frontend.IPv6)
 		return

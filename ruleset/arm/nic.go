@@ -18,6 +18,7 @@ const (
 	CodeInvalidIPAddress   = "InvalidIpAddress"
 	CodeAddressNotInSubnet = "PrivateIPAddressNotInSubnet"
 	CodeAddressReserved    = "PrivateIPAddressInReservedRange"                 // Azure's
+	CodePrivateMissing     = "PrivateIPAddressMissing"                         // Azure's (hashicorp/terraform-provider-azurerm issue 15265)
 	CodeNoPrimary          = "NetworkInterfaceMustHaveOneOneIPConfigAsPrimary" // Azure's
 	CodeAddressInUse       = "PrivateIPAddressInUse"
 	CodeSeveralNetworks    = "NetworkInterfaceInvalidVirtualNetwork"             // ours
@@ -212,6 +213,9 @@ func (f *fields) single(text string) (address netip.Addr, dynamic, ipv6 bool) {
 	if f.open[field] || f.withheld() {
 		return netip.Addr{}, false, false
 	}
+	if text == "" && f.missesStatic(field) {
+		return netip.Addr{}, false, false
+	}
 	if text == "" {
 		if version != "" && !strings.EqualFold(version, "IPv4") && !strings.EqualFold(version, "IPv6") {
 			f.fault(CodeInvalidIPAddress, versionField, version, "allowed are IPv4 and IPv6")
@@ -232,6 +236,17 @@ func (f *fields) single(text string) (address netip.Addr, dynamic, ipv6 bool) {
 		f.fault(CodeInvalidIPAddress, "privateIPAddressVersion", version, "the address %s is %s; allowed are IPv4 and IPv6, as the address is", a, family)
 	}
 	return a, false, a.Is6()
+}
+
+// missesStatic reports a fault where an address is static, and no field says which. Of dynamic ones Azure shows
+// the address too.
+func (f *fields) missesStatic(field string) bool {
+	const method = "privateIPAllocationMethod"
+	if !strings.EqualFold(known(f.values, method), "Static") {
+		return false
+	}
+	f.fault(CodePrivateMissing, field, "", "Private IP address is required when %s is Static in IP configuration %s.", method, f.place)
+	return true
 }
 
 // checkPrimary checks that one of several ipConfigurations of a template's network interface is the primary one.

@@ -60,6 +60,29 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"the first that it does not", withAddress("10.0.0.4"), ""},
 		{"the last address of all", withAddress("10.0.0.15"), CodeAddressReserved},
 		{"the one before", withAddress("10.0.0.14"), ""},
+		{"an internal frontend with the second address", withFrontend(`"privateIPAddress": "10.0.0.1", `), CodeAddressReserved},
+		{"an internal frontend with the last address", withFrontend(`"privateIPAddress": "10.0.0.15", `), CodeAddressReserved},
+		{"an internal frontend with the first that is free", withFrontend(`"privateIPAddress": "10.0.0.4", `), ""},
+		{"a subnet of four addresses", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/30"`), CodeSubnetSize},
+		{"a subnet of one address", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/32"`), CodeSubnetSize},
+		{"the smallest subnet", networkWith(`"10.0.0.0/16"`, `"10.0.0.0/29"`), ""},
+		{"a subnet of both families", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/64"`), ""},
+		{"an IPv6 prefix that is wide", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/56"`), CodeSubnetSize},
+		{"an IPv6 prefix that is narrow", networkWith(`"10.0.0.0/16", "fd00::/48"`, `"10.0.0.0/24", "fd00::/65"`), CodeSubnetSize},
+		{"a network of IPv6 alone", networkWith(`"fd00::/48"`, `"fd00::/64"`), CodeNetworkOfIPv6},
+		{"multicast", networkWith(`"10.0.0.0/16", "239.1.0.0/16"`, `"10.0.0.0/24"`), CodeUnusableSpace},
+		{"loopback", networkWith(`"127.0.0.0/8"`, `"127.1.0.0/16"`), CodeUnusableSpace},
+		{"link-local", networkWith(`"169.254.0.0/16"`, `"169.254.1.0/24"`), CodeUnusableSpace},
+		{"Azure's own address", networkWith(`"168.63.129.16/32"`, `"168.63.129.16/32"`), CodeSubnetSize + " " + CodeUnusableSpace},
+		{"the broadcast address", networkWith(`"10.0.0.0/16", "255.255.255.255/32"`, `"10.0.0.0/24"`), CodeUnusableSpace},
+		{"a public space", networkWith(`"168.63.0.0/16"`, `"168.63.1.0/24"`), ""},
+		{"a static address of an interface that is missing", withMethod("Static", ""), CodePrivateMissing},
+		{"a static address", withMethod("static", "10.0.0.4"), ""},
+		{"a dynamic address that Azure shows", withMethod("Dynamic", "10.0.0.4"), ""},
+		{"a dynamic address", withMethod("Dynamic", ""), ""},
+		{"a method that is open", withMethod("[parameters('m')]", ""), ""},
+		{"a static address of a frontend that is missing", withFrontend(`"privateIPAllocationMethod": "Static", `), CodePrivateMissing},
+		{"a dynamic address of a frontend", withFrontend(`"privateIPAllocationMethod": "Dynamic", `), ""},
 		{"two ipConfigurations without a primary", templateOf(networkOfTwo, twoOfNoPrimary("")), CodeNoPrimary},
 		{"two with one", templateOf(networkOfTwo, twoOfNoPrimary(`"primary": true, `)), ""},
 		{"two in a document that is no template", "[" + networkOfTwo + "," + twoOfNoPrimary("") + "]", ""},
@@ -85,6 +108,23 @@ const networkOfTwo = `{"name": "v", "type": "Microsoft.Network/virtualNetworks",
 func withAddress(address string) string {
 	return "[" + networkOfTwo + `, {"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [
 		{"name": "a", "properties": {"privateIPAddress": "` + address + `", "subnet": {"id": "v/s"}}}]}}]`
+}
+
+// networkWith is a network with an address space and one subnet.
+func networkWith(space, subnet string) string {
+	return `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": [` + space + `]},
+		"subnets": [{"name": "s", "properties": {"addressPrefixes": [` + subnet + `]}}]}}`
+}
+
+// withMethod is a network interface whose address is assigned by a method.
+func withMethod(method, address string) string {
+	return strings.Replace(withAddress(address), `"privateIPAddress"`, `"privateIPAllocationMethod": "`+method+`", "privateIPAddress"`, 1)
+}
+
+// withFrontend is an internal load balancer with fields of its frontend.
+func withFrontend(fields string) string {
+	return "[" + networkOfTwo + `, {"name": "l", "type": "Microsoft.Network/loadBalancers", "sku": {"name": "Standard"}, "properties": {"backendAddressPools": [],
+		"frontendIPConfigurations": [{"name": "a", "properties": {` + fields + `"subnet": {"id": "v/s"}}}]}}]`
 }
 
 // dynamic is a public address whose value Azure chooses when it is needed.
@@ -122,5 +162,27 @@ func TestResourcesThatBelongTogetherAreInOneRegion(t *testing.T) {
 func TestWhoseCodeAFaultHas(t *testing.T) {
 	if OwnCode("SecurityRuleConflict") || !OwnCode(CodeNothingRead) || !OwnCode("SecurityRuleInvalidAccess") {
 		t.Error("Azure's codes are not told from ours")
+	}
+}
+
+func TestPrefixesFromAPoolAreOpen(t *testing.T) {
+	const pool = `"ipamPoolPrefixAllocations": [{"pool": {"id": "/p"}, "numberOfIpAddresses": "256"}]`
+	network := func(space, subnet string) string {
+		return `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {` + space + `}, "subnets": [{"name": "s", "properties": {` + subnet + `}}]}},
+			{"name": "i", "type": "Microsoft.Network/networkInterfaces", "properties": {"ipConfigurations": [{"name": "a", "properties": {"subnet": {"id": "v/s"}}}]}}]`
+	}
+	for _, tt := range []struct{ name, document, faults, open string }{
+		{"of a network", network(pool, pool), "", CodePrefixFromPool},
+		{"of a network, with null", network(pool+`, "addressPrefixes": null`, `"addressPrefix": "10.0.0.0/24"`), "", CodePrefixFromPool},
+		{"of a subnet", network(`"addressPrefixes": ["10.0.0.0/16"]`, pool), "", CodePrefixFromPool},
+		{"which Azure shows", network(`"addressPrefixes": ["10.0.0.0/16"], `+pool, `"addressPrefix": "10.0.0.0/24", `+pool), "", ""},
+		{"which there is not", network(`"addressPrefixes": ["10.0.0.0/16"]`, `"ipamPoolPrefixAllocations": []`), CodeInvalidAddressPrefix, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if joinedCodes(d.Faults) != tt.faults || joinedCodes(d.Unresolved) != tt.open {
+				t.Errorf("faults %v, unresolved %v", d.Faults, d.Unresolved)
+			}
+		})
 	}
 }

@@ -1,6 +1,8 @@
 package arm
 
 import (
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -102,6 +104,18 @@ func (f *fields) checkProperties(body map[string]any) {
 	f.checkSpelling(f.values, known, schema[kind])
 	if lookup(body, "properties") == nil {
 		f.checkSpelling(body, map[string]bool{"properties": true}, []string{"properties"})
+	} else {
+		f.checkLevel(body, known)
+	}
+}
+
+// checkLevel refuses properties that stand beside "properties", as Azure does. A copy of the one inside, which
+// a query of Resource Graph may add, says nothing else.
+func (f *fields) checkLevel(body map[string]any, known map[string]bool) {
+	for _, key := range slices.Sorted(maps.Keys(body)) {
+		if v := body[key]; v != nil && known[strings.ToLower(key)] && !reflect.DeepEqual(v, lookup(f.values, key)) {
+			f.fault(CodeInvalidRequestFormat, key, asText(v), "Could not find member '%s': it is a property, and belongs inside properties and not beside them", key)
+		}
 	}
 }
 

@@ -280,13 +280,16 @@ func TestServiceEndpoints(t *testing.T) {
 	const tags = `{"changeNumber": 1, "cloud": "Public", "values": [
 		{"name": "Storage", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/24"]}},
 		{"name": "Storage.WestEurope", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.0/28"]}},
+		{"name": "Storage.NorthEurope", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.16/28"]}},
+		{"name": "Sql.WestEurope", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.64/28"]}},
 		{"name": "AzureKeyVault", "properties": {"changeNumber": 1, "addressPrefixes": ["198.51.100.0/28"]}}]}`
 	for _, tt := range []struct {
 		name, subnet, tags string
 		want               []string
 		warnings           string
 	}{
-		{"one without a region has the network's", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, tags, []string{"Storage.WestEurope"}, ""},
+		{"storage without a region has the network's and the paired one", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, tags, []string{"Storage.NorthEurope", "Storage.WestEurope"}, ""},
+		{"another without a region has the network's", `, "serviceEndpoints": [{"service": "Microsoft.Sql"}]`, tags, []string{"Sql.WestEurope"}, ""},
 		{"one with a region", `, "serviceEndpoints": [{"service": "microsoft.storage", "locations": ["westeurope"]}]`, tags, []string{"Storage.WestEurope"}, ""},
 		{"one of all regions", `, "serviceEndpoints": [{"service": "Microsoft.KeyVault", "locations": ["*"]}, {"service": "Microsoft.Storage.Global"}]`, tags, []string{"AzureKeyVault", "Storage"}, ""},
 		{"without a file, where no route could matter", `, "serviceEndpoints": [{"service": "Microsoft.Storage"}]`, "", nil, ""},
@@ -311,5 +314,22 @@ func TestServiceEndpoints(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestStorageOfRegionsWithoutAKnownPair(t *testing.T) {
+	file := filepath.Join(policyOf(t, map[string]string{"tags.json": `{"changeNumber": 1, "cloud": "Public", "values": [
+		{"name": "Storage.NewPlace", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.32/28"]}},
+		{"name": "Storage.ItalyNorth", "properties": {"changeNumber": 1, "addressPrefixes": ["203.0.113.48/28"]}}]}`}), "tags.json")
+	for location, want := range map[string]string{"italynorth": "", "Italy North": "", "newplace": "is paired with is not known"} {
+		document := `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "location": "` + location + `", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "defaultOutboundAccess": false, "serviceEndpoints": [{"service": "Microsoft.Storage"}]}}]}}`
+		d := NewReader(file, policyOf(t, map[string]string{"p.json": document})).Read()
+		if got := d.Warnings.Error(); len(d.Faults) > 0 || (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: faults %v, warnings %v", location, d.Faults, d.Warnings)
+		}
+		if len(d.Set.VirtualNetworks[0].Subnets[0].ServiceEndpoints) != 1 {
+			t.Errorf("%s: the network's own region is missing", location)
+		}
 	}
 }

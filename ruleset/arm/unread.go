@@ -1,10 +1,12 @@
 package arm
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
@@ -58,6 +60,9 @@ func (l *loader) checkRead(readings []reading) {
 	}
 }
 
+// wholeWhatIf says what writes a what-if with its resources.
+const wholeWhatIf = "az deployment group what-if --result-format FullResourcePayloads --no-pretty-print writes all of it"
+
 // aboutUnread says what a document is of which nothing was read.
 func aboutUnread(file string, value any) reading {
 	r := reading{file: file}
@@ -86,6 +91,8 @@ func aboutUnread(file string, value any) reading {
 		r.beside, r.nothing = true, "it is the portal's form for a template: give the template"
 	case has("values") && (has("changeNumber") || has("cloud")):
 		r.nothing = "it is a service tag file: give it with --service-tags, or as serviceTags of nsgd.yaml"
+	case has("changes"):
+		r.nothing = "the what-if has no resource that is read: " + wholeWhatIf
 	default:
 		r.nothing = "nothing in it is a resource that is read" + export
 	}
@@ -195,8 +202,17 @@ func (l *loader) warnOfOtherPages(file string, body map[string]any) {
 			return
 		}
 	}
-	here, _ := lookup(body, "count").(json.Number)
-	for _, field := range []string{"total_records", "totalRecords"} { // of az graph query, and of its interface
+	for _, field := range []string{"result_truncated", "resultTruncated"} { // of az graph query, and of its interface
+		if cut := lookup(body, field); cut != nil && strings.EqualFold(asText(cut), "true") {
+			warn(field, asText(cut))
+			return
+		}
+	}
+	here, counted := lookup(body, "count").(json.Number)
+	if list, ok := listOf(body); ok && !counted {
+		here = json.Number(strconv.Itoa(len(list)))
+	}
+	for _, field := range []string{"total_records", "totalRecords"} {
 		if all, ok := lookup(body, field).(json.Number); ok && here != "" && all != here {
 			warn(field, all.String())
 		}
@@ -259,14 +275,14 @@ func rowsOf(table map[string]any) []any {
 }
 
 // collectChanges collects the resources of a what-if as they are after the deployment. With open, why
-// they are not known, they are listed instead.
+// they are not known, they are listed instead. PowerShell writes a resource as lists that say nothing.
 func (l *loader) collectChanges(file string, changes []any, open string) {
 	for _, v := range changes {
 		change, _ := v.(map[string]any)
-		id, kind := textOf(change, "resourceId"), strings.ToLower(textOf(change, "changeType"))
-		after := lookup(change, "after")
+		id, kind := cmp.Or(textOf(change, "resourceId"), textOf(change, "fullyQualifiedResourceId")), strings.ToLower(textOf(change, "changeType"))
+		after, _ := lookup(change, "after").(map[string]any)
 		if after == nil && slices.Contains([]string{"ignore", "nochange", "noeffect"}, kind) {
-			after = lookup(change, "before")
+			after, _ = lookup(change, "before").(map[string]any)
 		}
 		why := open
 		switch {
@@ -275,12 +291,12 @@ func (l *loader) collectChanges(file string, changes []any, open string) {
 		case kind == "unsupported":
 			why = fmt.Sprintf("Azure could not say what becomes of the resource: %s", textOf(change, "unsupportedReason"))
 		case after == nil:
-			why = "the what-if has only the resource's id: az deployment group what-if --result-format FullResourcePayloads --no-pretty-print writes all of it"
+			why = "the what-if has only the resource's id: " + wholeWhatIf
 		}
 		if why == "" {
 			l.collect(file, after, nil)
 		} else if kindOfID(id) != otherKind {
-			l.unresolved(ruleset.Fault{Code: CodeTemplateExpression, File: file, Resource: id, Field: "changeType", Value: textOf(change, "changeType"), Message: why})
+			l.unresolved(ruleset.Fault{Code: CodeTemplateExpression, File: file, Resource: id, Field: "changeType", Value: asText(lookup(change, "changeType")), Message: why})
 		}
 	}
 }

@@ -30,6 +30,7 @@ func TestADocumentOfWhichNothingIsReadSaysSo(t *testing.T) {
 		{"a table", "a.json", "Location    Name", "'az ... -o json'"},
 		{"UTF-16 without its mark", "a.json", "[\x00]\x00", "UTF-16 without a byte order mark"},
 		{"UTF-32", "a.json", "\xff\xfe\x00\x00[\x00\x00\x00", "UTF-32 is not read"},
+		{"changes of other resources", "a.json", `{"Changes": [{"RelativeResourceId": "x", "ChangeType": 0, "After": null}]}`, "az deployment group what-if"},
 		{"other resources", "a.json", `[{"type": "Microsoft.Storage/storageAccounts", "name": "s"}]`, "'az network nsg list'"},
 		{"parameters", "a.json", `{"contentVersion": "1.0.0.0", "parameters": {}}`, "--parameters"},
 		{"service tags", "a.json", testTags, "--service-tags"},
@@ -87,6 +88,14 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
 		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
 		{"the first of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "total_records": 5}`, "", CodeIncompleteList},
+		{"rows that were cut off", `{"data": [` + oneGroup + `], "resultTruncated": "true"}`, "", CodeIncompleteList},
+		{"rows that were not", `{"count": 1, "data": [` + oneGroup + `], "resultTruncated": "false", "totalRecords": 1}`, "", ""},
+		{"one of many rows, which are not counted", `{"data": [` + oneGroup + `], "totalRecords": 900, "resultTruncated": "true"}`, "", CodeIncompleteList},
+		{"all rows, which are not counted", `{"data": [` + oneGroup + `], "totalRecords": 1}`, "", ""},
+		{"PowerShell's what-if", `{"Status": "Succeeded", "Changes": [{"FullyQualifiedResourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"ChangeType": 0, "After": null}]}`, CodeTemplateExpression, ""},
+		{"PowerShell's what-if with its own lists", `{"Changes": [{"FullyQualifiedResourceId": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"ChangeType": 5, "After": [[[]], [[]]]}]}`, CodeTemplateExpression, ""},
 		{"a page of OData", `{"value": [` + oneGroup + `], "@odata.nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"a page", `{"value": [` + oneGroup + `], "nextLink": "https://management.azure.com/"}`, "", CodeIncompleteList},
 		{"what a deployment creates", `{"changes": [{"changeType": "Create", ` + id + `, "after": ` + oneGroup + `, "before": null}], "status": "Succeeded"}`, "", ""},
@@ -150,6 +159,101 @@ func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
 		{"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g", "name": "g", "properties": null}]`))
 	if len(d.Warnings) > 0 {
 		t.Errorf("warnings %v", d.Warnings)
+	}
+}
+
+func TestAPropertyBesideThePropertiesIsRefused(t *testing.T) {
+	group := func(outer, rule string) string {
+		return `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", ` + outer + `"properties": {"flushConnection": false, "securityRules": [{"name": "r", ` + rule + `"properties": {
+			"priority": 100, "direction": "Inbound", "access": "Allow", "protocol": "Tcp", "sourcePortRange": "*", "sourceAddressPrefix": "*",
+			"destinationAddressPrefix": "*", "destinationPortRange": "80"}}]}}`
+	}
+	for _, tt := range []struct{ name, document, want string }{
+		{"rules of a group", group(`"SecurityRules": [], `, ""), "SecurityRules"},
+		{"a rule's access", group("", `"access": "Deny", `), "access"},
+		{"a copy of the one inside", group(`"flushConnection": false, `, `"access": "Allow", `), ""},
+		{"what is beside the properties", group(`"location": "westeurope", "etag": "e", "tags": {"access": "x"}, "id": null, `, `"etag": "e", `), ""},
+		{"a subnet's group", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "networkSecurityGroup": {"id": "g"}, "properties": {"addressPrefix": "10.0.0.0/24"}}]}}`, "networkSecurityGroup"},
+		{"an interface's group", `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24"}}]}}, {"name": "i", "type": "Microsoft.Network/networkInterfaces",
+			"networkSecurityGroup": {"id": "g"}, "properties": {"ipConfigurations": [{"name": "c", "properties": {"subnet": {"id": "v/s"}}}]}}]`, "networkSecurityGroup"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if tt.want == "" {
+				if len(d.Faults)+len(d.Warnings) > 0 {
+					t.Errorf("faults %v, warnings %v", d.Faults, d.Warnings)
+				}
+				return
+			}
+			if len(d.Faults) != 1 || d.Faults[0].Code != CodeInvalidRequestFormat || d.Faults[0].Field != tt.want {
+				t.Errorf("faults %v, want one of %s", d.Faults, tt.want)
+			}
+		})
+	}
+}
+
+// Every property that Azure documents, whether it is read or not, is no near miss of another one.
+func TestNoPropertyOfAzureIsNearToAnother(t *testing.T) {
+	for kind, names := range map[string]string{
+		"networkSecurityGroups":    "defaultSecurityRules flowLogs flushConnection networkInterfaces provisioningState resourceGuid securityRules subnets",
+		"securityRules":            "access description destinationAddressPrefix destinationAddressPrefixes destinationApplicationSecurityGroups destinationPortRange destinationPortRanges direction priority protocol provisioningState sourceAddressPrefix sourceAddressPrefixes sourceApplicationSecurityGroups sourcePortRange sourcePortRanges",
+		"virtualNetworks":          "addressSpace bgpCommunities ddosProtectionPlan defaultPublicNatGateway dhcpOptions enableDdosProtection enableVmProtection encryption flowLogs flowTimeoutInMinutes ipAllocations privateEndpointVNetPolicies provisioningState resourceGuid subnets virtualNetworkPeerings",
+		"subnets":                  "addressPrefix addressPrefixes applicationGatewayIPConfigurations defaultOutboundAccess delegations ipAllocations ipConfigurationProfiles ipConfigurations ipamPoolPrefixAllocations natGateway networkSecurityGroup privateEndpointNetworkPolicies privateEndpoints privateLinkServiceNetworkPolicies provisioningState purpose resourceNavigationLinks routeTable serviceAssociationLinks serviceEndpointPolicies serviceEndpoints sharingScope",
+		"virtualNetworkPeerings":   "allowForwardedTraffic allowGatewayTransit allowVirtualNetworkAccess doNotVerifyRemoteGateways enableOnlyIPv6Peering localAddressSpace localSubnetNames localVirtualNetworkAddressSpace peerCompleteVnets peeringState peeringSyncLevel provisioningState remoteAddressSpace remoteBgpCommunities remoteSubnetNames remoteVirtualNetwork remoteVirtualNetworkAddressSpace remoteVirtualNetworkEncryption resourceGuid useRemoteGateways",
+		"networkInterfaces":        "auxiliaryMode auxiliarySku dnsSettings defaultOutboundConnectivityEnabled disableTcpStateTracking dscpConfiguration enableAcceleratedNetworking enableIPForwarding hostedWorkloads ipConfigurations macAddress migrationPhase networkSecurityGroup nicType primary privateEndpoint privateLinkService provisioningState resourceGuid tapConfigurations virtualMachine vnetEncryptionSupported workloadType",
+		"ipConfigurations":         "applicationGatewayBackendAddressPools applicationSecurityGroups gatewayLoadBalancer groupId loadBalancerBackendAddressPools loadBalancerInboundNatRules memberName primary privateIPAddress privateIPAddressPrefixLength privateIPAddressVersion privateIPAllocationMethod privateLinkConnectionProperties provisioningState publicIPAddress subnet virtualNetworkTaps",
+		"routeTables":              "disableBgpRoutePropagation provisioningState resourceGuid routes subnets",
+		"routes":                   "addressPrefix hasBgpOverride nextHopIpAddress nextHopType provisioningState",
+		"publicIPAddresses":        "dnsSettings ddosSettings deleteOption ipAddress ipConfiguration ipTags idleTimeoutInMinutes linkedPublicIPAddress migrationPhase natGateway provisioningState publicIPAddressVersion publicIPAllocationMethod publicIPPrefix resourceGuid servicePublicIPAddress",
+		"privateEndpoints":         "applicationSecurityGroups customDnsConfigs customNetworkInterfaceName ipConfigurations manualPrivateLinkServiceConnections networkInterfaces privateLinkServiceConnections provisioningState subnet",
+		"natGateways":              "idleTimeoutInMinutes provisioningState publicIpAddresses publicIpAddressesV6 publicIpPrefixes publicIpPrefixesV6 resourceGuid sourceVirtualNetwork subnets",
+		"loadBalancers":            "backendAddressPools frontendIPConfigurations inboundNatPools inboundNatRules loadBalancingRules outboundRules probes provisioningState resourceGuid",
+		"frontendIPConfigurations": "gatewayLoadBalancer inboundNatPools inboundNatRules loadBalancingRules outboundRules privateIPAddress privateIPAddressVersion privateIPAllocationMethod provisioningState publicIPAddress publicIPPrefix subnet",
+		"probes":                   "intervalInSeconds loadBalancingRules noHealthyBackendsBehavior numberOfProbes port probeThreshold protocol provisioningState requestPath",
+		"loadBalancingRules":       "backendAddressPool backendAddressPools backendPort disableOutboundSnat enableConnectionTracking enableFloatingIP enableTcpReset frontendIPConfiguration frontendPort idleTimeoutInMinutes loadDistribution probe protocol provisioningState",
+		"inboundNatRules":          "backendAddressPool backendIPConfiguration backendPort enableFloatingIP enableTcpReset frontendIPConfiguration frontendPort frontendPortRangeEnd frontendPortRangeStart idleTimeoutInMinutes protocol provisioningState",
+		"outboundRules":            "allocatedOutboundPorts backendAddressPool enableTcpReset frontendIPConfigurations idleTimeoutInMinutes protocol provisioningState",
+	} {
+		values := map[string]any{}
+		for _, name := range append(strings.Fields(names), "id", "name", "type", "etag", "location", "tags", "zones", "resourceGroup", "apiVersion", "dependsOn", "comments", "condition",
+			"extendedLocation", "subscriptionId", "tenantId", "managedBy", "identity", "systemData") {
+			values[name] = "x"
+		}
+		l := newLoader()
+		f := &fields{l: l, place: kind + "/x", values: values}
+		f.checkProperties(values)
+		for _, w := range l.out.Warnings {
+			if w.Code == CodeUnknownProperty {
+				t.Errorf("%s: %v", kind, w)
+			}
+		}
+	}
+}
+
+func TestRowsOfTwoGroupsWithoutIdsAreTwoResources(t *testing.T) {
+	row := func(subscription, group string) string {
+		return `{"type": "microsoft.network/networksecuritygroups", "name": "g", "subscriptionId": "` + subscription + `", "resourceGroup": "` + group + `", "properties": {"securityRules": []}}`
+	}
+	for _, tt := range []struct {
+		rows string
+		want int
+	}{
+		{row("s", "a") + "," + row("s", "b"), 2},
+		{row("s", "a") + "," + row("t", "a"), 2},
+		{row("", "a") + "," + row("", "b"), 2},
+	} {
+		d := Parse("a.json", []byte(`{"count": 2, "data": [`+tt.rows+`]}`))
+		if len(d.Faults) > 0 || len(d.Set.NetworkSecurityGroups) != tt.want {
+			t.Errorf("%s: faults %v, groups %v", tt.rows, d.Faults, d.Set.NetworkSecurityGroups)
+		}
+	}
+	subnet := `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {
+		"addressPrefix": "10.0.0.0/24", "networkSecurityGroup": {"id": "/subscriptions/s/resourceGroups/b/providers/Microsoft.Network/networkSecurityGroups/g"}}}]}}`
+	d := Parse("a.json", []byte("["+row("s", "a")+","+row("s", "b")+","+subnet+"]"))
+	if len(d.Faults)+len(d.Unresolved)+len(d.Warnings) > 0 || !strings.Contains(d.Set.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup.ID, "/b/") {
+		t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
 	}
 }
 

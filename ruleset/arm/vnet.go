@@ -22,6 +22,10 @@ const (
 	CodeTooManySubnets          = "VirtualNetworkInvalidNumberOfSubnets"            // ours
 	CodeTooManyPeerings         = "VirtualNetworkInvalidNumberOfPeerings"           // ours
 	CodeTooManyNetworkAddresses = "VirtualNetworkInvalidNumberOfPrivateIPAddresses" // ours
+	CodePrefixFromPool          = "AddressPrefixFromPool"                           // ours, in Documents.Unresolved
+	CodeSubnetSize              = "SubnetInvalidPrefixLength"                       // ours
+	CodeNetworkOfIPv6           = "VirtualNetworkWithoutIPv4"                       // ours
+	CodeUnusableSpace           = "VirtualNetworkUnusableAddressSpace"              // ours
 )
 
 // lastWithHostBits is the last API version that was seen to take prefixes with host bits.
@@ -34,7 +38,15 @@ const (
 	maxAddressesPerNetwork = 65536
 	minFlowTimeout         = 4 // minutes
 	maxFlowTimeout         = 30
+	longestIPv4Subnet      = 29 // bits
+	onlyIPv6Subnet         = 64
 )
+
+// unusable are the ranges that no virtual network can have ("Azure Virtual Network FAQ").
+var unusable = []netip.Prefix{
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("168.63.129.16/32"),
+}
 
 func (l *loader) buildNetwork(r *resource) {
 	f := l.read(r.file, r.place(), "", r.body)
@@ -112,7 +124,12 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 			list = append(list, p)
 		}
 	}
-	if len(texts) == 0 && !f.open[field] && !f.open["copy"] && !f.withheld() {
+	const pools = "ipamPoolPrefixAllocations"
+	switch v := lookup(f.values, pools); {
+	case len(texts) > 0 || f.open[field] || f.open["copy"] || f.withheld():
+	case matters(v, ""):
+		f.markOpenBecause(CodePrefixFromPool, pools, asText(v), "Azure allocates the prefixes from a pool when it deploys: lay what it shows of the resource beside, or give it with --runtime")
+	default:
 		f.fault(CodeInvalidAddressPrefix, field, "", "at least one address prefix is needed")
 	}
 	return list
@@ -181,9 +198,15 @@ func (f *fields) objectOrList(field string) []any {
 	}
 }
 
-// checkSubnet checks that a subnet is inside its network's address space.
+// checkSubnet checks that a subnet is inside its network's address space, and has a size that Azure takes.
 func (f *fields) checkSubnet(s *policy.Subnet, field string) {
 	for _, p := range s.Prefixes {
+		switch {
+		case p.Addr().Is4() && p.Bits() > longestIPv4Subnet:
+			f.fault(CodeSubnetSize, field, p.String(), "the smallest IPv4 subnet is a /%d", longestIPv4Subnet)
+		case p.Addr().Is6() && p.Bits() != onlyIPv6Subnet:
+			f.fault(CodeSubnetSize, field, p.String(), "an IPv6 prefix of a subnet is a /%d", onlyIPv6Subnet)
+		}
 		inside := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
 		if len(s.VirtualNetwork.AddressSpace) > 0 && !slices.ContainsFunc(s.VirtualNetwork.AddressSpace, inside) {
 			f.fault(CodeInvalidSubnet, field, p.String(), "the prefix is outside the address space of virtual network %q: %s",
@@ -207,6 +230,15 @@ func (f *fields) checkSpace(v *policy.VirtualNetwork, subnets, peerings int) {
 	}
 	if peerings > maxPeerings {
 		f.fault(CodeTooManyPeerings, "virtualNetworkPeerings", strconv.Itoa(peerings), "a virtual network has at most %d peerings", maxPeerings)
+	}
+	for _, p := range v.AddressSpace {
+		inside := func(all netip.Prefix) bool { return all.Bits() <= p.Bits() && all.Contains(p.Addr()) }
+		if slices.ContainsFunc(unusable, inside) {
+			f.fault(CodeUnusableSpace, "addressPrefixes", p.String(), "no virtual network can have addresses of %s", listedPrefixes(unusable))
+		}
+	}
+	if len(v.AddressSpace) > 0 && !slices.ContainsFunc(v.AddressSpace, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		f.fault(CodeNetworkOfIPv6, "addressPrefixes", listedPrefixes(v.AddressSpace), "a virtual network needs an IPv4 prefix too")
 	}
 	overlapping(v.AddressSpace, func(p, other netip.Prefix) {
 		f.fault(CodeAddressSpaceOverlap, "addressPrefixes", p.String(), "the prefix overlaps %s of the same address space", other)
