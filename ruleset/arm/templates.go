@@ -207,8 +207,8 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 		}
 	}
 	v := l.values
-	if !isTemplate(value) || v.Subscription == "" && v.ResourceGroup == "" && template.Plain(body) {
-		return value, nil // not evaluated, so that a Reader may reuse its groups
+	if !isTemplate(value) {
+		return value, nil
 	}
 	v.templates++
 	given := l.parameters(file, body, read != nil)

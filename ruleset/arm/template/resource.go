@@ -51,7 +51,7 @@ func (s *scope) expandList(place string, resources any, parent *instance) {
 			switch e := e.(type) {
 			case map[string]any:
 				s.expandResource(at, "", e, parent)
-			case string:
+			default:
 				s.strays = append(s.strays, s.frame().problem(at, countText(e), errResources))
 			}
 		}

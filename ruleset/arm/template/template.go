@@ -135,27 +135,6 @@ func Evaluate(document map[string]any, o Options) *Result {
 	return evaluate(document, o, b)
 }
 
-// Plain reports whether evaluation would not change a document: it has no expressions,
-// loops, links, parameters or resources that exist already.
-func Plain(document map[string]any) bool {
-	return len(object(document, "parameters")) == 0 && len(object(document, "variables")) == 0 && plain(document)
-}
-
-func plain(v any) bool {
-	switch v := v.(type) {
-	case map[string]any:
-		for name, e := range v {
-			if foldEqual(name, "copy", "existing", "templateLink", "expressionEvaluationOptions") || !plain(name) || !plain(e) {
-				return false
-			}
-		}
-		return true
-	case []any:
-		return !slices.ContainsFunc(v, func(e any) bool { return !plain(e) })
-	}
-	return literalValue(v)
-}
-
 func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e := newEngine(o, b)
 	e.result.origins = make(origins, objects(document))
