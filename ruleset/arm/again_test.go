@@ -134,8 +134,66 @@ func TestAnOpenListDeletesNothing(t *testing.T) {
 	one := ruleFrom("one", 100, "*")
 	open := strings.Replace(groupOf("g", one), `[{`+one+`}]`, `"[variables('rules')]"`, 1)
 	d := Parse("main.json", []byte(templateOf(groupOf("g", one), childRule(ruleFrom("g/two", 200, "*")), deployment("b", "", open))))
-	if len(d.Warnings)+len(d.Faults) > 0 || len(d.Unresolved) != 1 || d.Unresolved[0].Field != "securityRules" {
+	if !slices.Equal(codes(d.Warnings), []string{CodeNoOrder}) || len(d.Faults) > 0 || len(d.Unresolved) != 1 || d.Unresolved[0].Field != "securityRules" {
 		t.Errorf("faults %v, warnings %v, unresolved %v", d.Faults, d.Warnings, d.Unresolved)
+	}
+}
+
+// Only what dependsOn names literally was an order, and what has none was taken in the order of the document.
+func TestTheOrderOfGivings(t *testing.T) {
+	one, two := groupOf("g", ruleFrom("r", 100, "10.1.0.0/16")), groupOf("g", ruleFrom("r", 100, "10.2.0.0/16"))
+	child := childRule(ruleFrom("g/r", 100, "10.9.0.0/16"))
+	after := func(resource, dependsOn string) string {
+		return strings.Replace(resource, `"name"`, `"dependsOn": [`+dependsOn+`], "name"`, 1)
+	}
+	argument := func(deployment, value string) string {
+		return strings.Replace(deployment, `{"template": {`, `{"expressionEvaluationOptions": {"scope": "inner"}, "parameters": {"p": {"value": "`+value+`"}}, "template": {"parameters": {"p": {"type": "string"}}, `, 1)
+	}
+	gives := func(deployment string) string {
+		return strings.Replace(deployment, `"template": {`, `"template": {"outputs": {"o": {"type": "string", "value": "x"}}, `, 1)
+	}
+	loop := func(deployment string) string {
+		return strings.NewReplacer(`"name": "a"`, `"copy": {"name": "loop", "count": 1}, "name": "[concat('a', copyIndex())]"`).Replace(deployment)
+	}
+	tests := []struct {
+		name, document, want string
+		races                []string // the places that each warning names
+	}{
+		{"an argument that is an output", templateOf(argument(deployment("b", "", two), "[reference('a').outputs.o.value]"), gives(deployment("a", "", one))), "g/r 10.2.0.0/16", nil},
+		{"by its id", templateOf(argument(deployment("b", "", two), "[reference(resourceId('Microsoft.Resources/deployments', 'a')).outputs.o.value]"), gives(deployment("a", "", one))), "g/r 10.2.0.0/16", nil},
+		{"in a resource of the outer scope", templateOf(deployment("b", "", strings.Replace(two, `"name"`, `"tags": {"t": "[reference('a').outputs.o.value]"}, "name"`, 1)), gives(deployment("a", "", one))), "g/r 10.2.0.0/16", nil},
+		{"with symbolic names", `{"languageVersion": "2.0", "resources": {"b": ` + argument(deployment("x", "", two), "[reference('c').outputs.o.value]") + `, "c": ` + gives(deployment("y", "", one)) + `}}`, "g/r 10.2.0.0/16", nil},
+		{"a loop's name", templateOf(after(deployment("b", "", two), `"loop"`), loop(deployment("a", "", one))), "g/r 10.2.0.0/16", nil},
+		{"a nested child", templateOf(after(deployment("b", "", two), `"[resourceId('Microsoft.Network/networkSecurityGroups/securityRules', 'g', 'q')]"`),
+			strings.Replace(one, `"name"`, `"resources": [{"type": "securityRules", `+ruleFrom("q", 200, "*")+`}], "name"`, 1)), "g/r 10.2.0.0/16", nil},
+		{"through a third", templateOf(deployment("b", "m", two), deployment("m", "a"), deployment("a", "", one)), "g/r 10.2.0.0/16", nil},
+		{"none", templateOf(deployment("a", "", one), deployment("b", "", two)), "g/r 10.2.0.0/16",
+			[]string{"resources[1].properties.template.resources[0] says otherwise than resources[0].properties.template.resources[0],"}},
+		{"none between two of three", templateOf(deployment("a", "", one), deployment("b", "", two), deployment("c", "a", groupOf("g", ruleFrom("r", 100, "10.3.0.0/16")))), "g/r 10.3.0.0/16",
+			[]string{"resources[2].properties.template.resources[0] says otherwise than resources[1].properties.template.resources[0],"}},
+		{"none, and they agree", templateOf(deployment("a", "", one), deployment("b", "", one)), "g/r 10.1.0.0/16", nil},
+		{"a child and a list", templateOf(one, deployment("a", "", two), child), "g/r 10.9.0.0/16",
+			[]string{"resources[1].properties.template.resources[0] says otherwise than resources[0],", "resources[2] says otherwise than resources[1].properties.template.resources[0],"}},
+		{"a child that a list lacks", templateOf(one, deployment("a", "", groupOf("g", ruleFrom("s", 200, "10.1.0.0/16"))), child), "g/s 10.1.0.0/16 g/r 10.9.0.0/16",
+			[]string{"resources[1].properties.template.resources[0] says otherwise than resources[0],", "resources[2] says otherwise than resources[1].properties.template.resources[0],"}},
+		{"two children", templateOf(one, deployment("a", "", child), deployment("b", "", strings.Replace(child, "10.9", "10.8", 1))), "g/r 10.8.0.0/16",
+			[]string{"resources[2].properties.template.resources[0] says otherwise than resources[1].properties.template.resources[0],"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("main.json", []byte(tt.document))
+			var races []string
+			for _, w := range d.Warnings {
+				if w.Code == CodeNoOrder {
+					races = append(races, w.Message)
+				}
+			}
+			got := slices.DeleteFunc(said(d), func(s string) bool { return strings.HasPrefix(s, "g/q") })
+			if strings.Join(got, " ") != tt.want || len(d.Faults)+len(d.Unresolved) > 0 ||
+				!slices.EqualFunc(races, tt.races, strings.HasPrefix) {
+				t.Errorf("read %q, warnings %q, faults %v, unresolved %v", got, races, d.Faults, d.Unresolved)
+			}
+		})
 	}
 }
 

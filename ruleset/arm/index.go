@@ -282,7 +282,7 @@ func (r *resource) scope() scope {
 		return scopeOf(r.id)
 	case r.parent != nil:
 		return r.parent.scope()
-	case r.templated:
+	case r.templated():
 		return scope{group: ownGroup}
 	}
 	return scope{}
@@ -408,7 +408,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
 			Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
 		}, r.source))
-	case (r.templated || parentKind.isID(parentName)) && !managed(r.kind):
+	case (r.templated() || parentKind.isID(parentName)) && !managed(r.kind):
 		// The parent exists elsewhere.
 		l.orphans = append(l.orphans, r)
 		f := &fields{l: l, file: r.file, place: r.place(), body: r.source, open: map[string]bool{}}
@@ -427,7 +427,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 
 // newParent makes a parent that no document has.
 func (r *resource) newParent(name string) *resource {
-	p := &resource{kind: parentKinds[r.kind], file: r.file, name: lastSegment(name), given: given{templated: r.templated}}
+	p := &resource{kind: parentKinds[r.kind], file: r.file, name: lastSegment(name), given: given{step: r.step}}
 	if p.kind.isID(name) {
 		p.id = name
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -18,10 +19,8 @@ type loader struct {
 	stale     bool            // a resource that was built before is not what it was
 	named     map[string]bool // the files that were given by their own names
 
-	// What collecting is at: whether in a template, the last turn, the list, and the last list.
-	templated         bool
-	turn, list, lists int
-	converted         map[string]bool // files of Terraform
+	steps     map[string]func(object map[string]any) *template.Step // of each template's file
+	converted map[string]bool                                       // files of Terraform
 
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
 	reserved     map[usedAddress]bool       // written down, by what is read later
@@ -57,6 +56,7 @@ func newLoader() *loader {
 	return &loader{
 		places:    where,
 		source:    &source{open: readRegular, seen: map[string]seenFile{}},
+		steps:     map[string]func(map[string]any) *template.Step{},
 		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},

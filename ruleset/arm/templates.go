@@ -221,7 +221,7 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 		File:    file, Parameters: parameters, Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
 		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read, Folder: l.folders[file],
 	})
-	l.places[file].origin = result.Origin
+	l.places[file].origin, l.steps[file] = result.Origin, result.Step
 	return result.Document, func() { l.reportTemplate(file, given, result) }
 }
 

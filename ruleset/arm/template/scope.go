@@ -18,7 +18,8 @@ type engine struct {
 	// instances are the resources of all deployments by id in lower case, children their children by the parent's id.
 	instances, children map[string][]*instance
 	deployments         []*instance
-	waiting             int // deployments whose template is not expanded
+	needed              [][2]*instance // the first is deployed after the second, which an expression of it refers to
+	waiting             int            // deployments whose template is not expanded
 	searching           bool
 	contents            map[string]content // of linked files
 	files               map[string]map[string]any

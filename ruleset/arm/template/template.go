@@ -103,6 +103,7 @@ type Result struct {
 	Outputs map[string]any
 
 	origins origins
+	order   *order
 }
 
 func (o *Options) tenant() string {
@@ -149,10 +150,11 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e.base = s.target
 	s.takeParameters(o.Parameters)
 	s.expand()
-	x := exporter{engine: e, seen: map[string]bool{}}
+	x := exporter{engine: e, seen: map[string]bool{}, made: map[*instance]map[string]any{}}
 	e.result.Document = x.document(s)
 	e.result.Links, e.result.Guesses = once(e.result.Links), once(e.result.Guesses)
 	outputs := s.outputs()
+	x.inOrder(s)
 	e.result.Outputs = map[string]any{}
 	for _, name := range sortedKeys(outputs) {
 		if output, ok := outputs[name].(map[string]any); ok && e.budget.firstUnresolved(output) == nil {
@@ -190,6 +192,7 @@ func (e *engine) onlyProblem(u unresolved) {
 type exporter struct {
 	*engine
 	seen map[string]bool
+	made map[*instance]map[string]any // the object of Document for each resource
 }
 
 // document is a template's resources, evaluated.
@@ -221,11 +224,9 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	body, _ := r.evaluated().(map[string]any)
 	out := make(map[string]any, len(body)+1)
 	x.result.origins.note(out, body)
+	x.made[r] = out
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
-	}
-	if needed, ok := get(out, "dependsOn").([]any); ok {
-		out["dependsOn"] = r.deployedBefore(needed)
 	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
@@ -257,24 +258,6 @@ func (x *exporter) resource(list []any, r *instance) []any {
 		out["resources"] = children
 	}
 	return append(list, out)
-}
-
-// deployedBefore are the ids of a dependsOn, which may have symbolic names.
-func (r *instance) deployedBefore(needed []any) []any {
-	var ids []any
-	for _, v := range needed {
-		symbol, _ := v.(string)
-		if r.symbols[strings.ToLower(symbol)] == nil {
-			ids = append(ids, v)
-			continue
-		}
-		for _, other := range r.instances { // a loop has several of the symbol
-			if strings.EqualFold(other.symbol, symbol) && other.id != "" {
-				ids = append(ids, other.id)
-			}
-		}
-	}
-	return ids
 }
 
 // placed reports whether the resource's subscription and group were given. An id made of
