@@ -103,6 +103,9 @@ func (r *Reader) Read() *Documents {
 func (r *Reader) readOnce(s *source) (*Documents, []string) {
 	l := newLoader()
 	l.source = s
+	if r.deployment.Runtime != "" { // what Azure shows may be of any group
+		r.groups = nil
+	}
 	files := l.files(r.paths)
 	data := r.readTags(l)
 	deployment := r.deployment

@@ -359,11 +359,14 @@ func (f frame) runtime(name string, r *instance) map[string]any {
 		keys = append(keys, r.id, r.name)
 	}
 	for _, key := range keys {
-		if v := object(f.options.Runtime, strings.TrimSuffix(key, "/")); v != nil && key != "" {
+		key = strings.TrimSuffix(key, "/")
+		if v := object(f.options.Runtime, key); v != nil && key != "" {
+			f.asked[strings.ToLower(key)] = true
 			return v
 		}
 	}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 && r == nil {
+		f.asked[strings.ToLower(name[i+1:])] = true
 		return object(f.options.Runtime, name[i+1:])
 	}
 	return nil

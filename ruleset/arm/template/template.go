@@ -40,6 +40,7 @@ package template
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,6 +102,8 @@ type Result struct {
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
+	// Asked are the keys of Options.Runtime that expressions asked for, in lower case.
+	Asked []string
 
 	origins origins
 	order   *order
@@ -155,6 +158,7 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e.result.Links, e.result.Guesses = once(e.result.Links), once(e.result.Guesses)
 	outputs := s.outputs()
 	x.inOrder(s)
+	e.result.Asked = slices.Sorted(maps.Keys(e.asked))
 	e.result.Outputs = map[string]any{}
 	for _, name := range sortedKeys(outputs) {
 		if output, ok := outputs[name].(map[string]any); ok && e.budget.firstUnresolved(output) == nil {
