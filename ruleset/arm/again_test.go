@@ -361,3 +361,38 @@ func TestIDsAreComparedWithSubscriptionAndGroup(t *testing.T) {
 		})
 	}
 }
+
+// A resource in a group that is not known may be another of its name, which it would replace.
+func TestAResourceInAnOpenGroupMayBeAnother(t *testing.T) {
+	one, two := groupOf("n", ruleFrom("r", 100, "10.1.0.0/16")), groupOf("n", ruleFrom("r", 100, "10.2.0.0/16"))
+	in := func(deployment, where string) string {
+		return strings.Replace(deployment, `"properties"`, where+`, "properties"`, 1)
+	}
+	const open, known = `"resourceGroup": "[parameters('q')]"`, `"resourceGroup": "known"`
+	tests := []struct {
+		name, resources string
+		field           string // the open one; empty: none
+	}{
+		{"its own group", one + "," + in(deployment("d", "", two), open), "resourceGroup"},
+		{"a known one", in(deployment("c", "", one), known) + "," + in(deployment("d", "", two), open), "resourceGroup"},
+		{"a subscription", in(deployment("c", "", one), known) + "," + in(deployment("d", "", two), `"subscriptionId": "[parameters('q')]", `+known), "subscriptionId"},
+		{"the same open one", in(deployment("c", "", one), open) + "," + in(deployment("d", "", one), open), ""},
+		{"another name", strings.Replace(one, `"n"`, `"m"`, 1) + "," + in(deployment("d", "", two), open), ""},
+		{"another subscription", in(deployment("c", "", one), known+`, "subscriptionId": "S"`) + "," + in(deployment("d", "", two), open+`, "subscriptionId": "T"`), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("main.json", []byte(strings.Replace(templateOf(tt.resources), `"resources"`, `"parameters": {"q": {"type": "string"}}, "resources"`, 1)))
+			if got := len(d.Unresolved); got > 1 || got == 1 != (tt.field != "") || len(d.Faults) > 0 {
+				t.Fatalf("open %v, faults %v", d.Unresolved, d.Faults)
+			}
+			if tt.field == "" {
+				return
+			}
+			u := d.Unresolved[0]
+			if u.Field != tt.field || u.Value != "[parameters('q')]" || u.Resource != "networkSecurityGroups/n" || !strings.Contains(u.Message, "/n too is open") || !strings.Contains(u.Message, "q") {
+				t.Errorf("open %v", u)
+			}
+		})
+	}
+}
