@@ -138,7 +138,54 @@ func (l *loader) deploy(givings []*resource) {
 		}
 		body = next
 	}
+	gone := map[string]bool{}
+	for _, r := range ordered[:len(ordered)-1] {
+		for _, path := range removed(r.body, body) {
+			gone[path] = true
+		}
+	}
+	l.warnOfRemoved(first, first.last, slices.Sorted(maps.Keys(gone)))
 	first.body = body
+}
+
+// associations are the fields that connect a resource to another, as ARM spells them.
+var associations = []string{"networkSecurityGroup", "routeTable", "natGateway", "applicationSecurityGroups", "publicIPAddress"}
+
+// removed are the associations of a resource, and of its parts, that a later giving of it has no more. The paths begin with the
+// names of the parts.
+func removed(earlier, later map[string]any) (paths []string) {
+	for _, field := range associations {
+		if !empty(propertyOf(earlier, field)) && empty(propertyOf(later, field)) {
+			paths = append(paths, field)
+		}
+	}
+	for _, list := range []string{kindPaths[subnetKind], kindPaths[configurationKind]} {
+		parts, _ := propertyOf(earlier, list).([]any)
+		now := map[string]map[string]any{}
+		remaining, _ := propertyOf(later, list).([]any)
+		for _, v := range remaining {
+			now[strings.ToLower(nameIn(v))], _ = v.(map[string]any)
+		}
+		for _, v := range parts {
+			part, _ := v.(map[string]any)
+			left := now[strings.ToLower(nameIn(v))]
+			if part == nil || left == nil || nameIn(v) == "" {
+				continue
+			}
+			for _, path := range removed(part, left) {
+				paths = append(paths, list+"/"+nameIn(v)+"/"+path)
+			}
+		}
+	}
+	return paths
+}
+
+// warnOfRemoved warns of associations that a later giving of a resource removes.
+func (l *loader) warnOfRemoved(r, by *resource, paths []string) {
+	if len(paths) > 0 {
+		l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: by.file, Resource: r.place(), Field: lastSegment(paths[0]), Value: ruleset.Listed(paths),
+			Message: "a later deployment gives the resource again without it, which removes the association"}, by.source))
+	}
 }
 
 // warnOfRace warns of a giving of a resource, or of a child, that others contradict, which Azure may deploy after it.
@@ -243,6 +290,7 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 			if contradiction(earlier.body, later.body) != nil && !earlier.step.Before(later.step) && earlier.step != cmp.Or(r.first, r).step {
 				taken, other = later, append(other, earlier)
 			}
+			l.warnOfRemoved(c, later, removed(earlier.body, later.body))
 			list[i] = later
 		default:
 			l.agree(list[i], c)

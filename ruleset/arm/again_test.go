@@ -95,7 +95,7 @@ func TestATemplateUpdatesWhatItGivesAgain(t *testing.T) {
 		{"a network with its subnets again", templateOf(groupOf("g", one), networkOf("", inside), deployment("dns", "", networkOf("", inside))),
 			[]string{"g/one 10.1.0.0/16", "v/s [10.0.1.0/24] g"}, nil},
 		{"a subnet without its group has none", templateOf(groupOf("g", one), networkOf("", inside), deployment("dns", "", networkOf("", subnetOf("s", "10.0.1.0/24", "")))),
-			[]string{"g/one 10.1.0.0/16", "v/s [10.0.1.0/24]"}, nil},
+			[]string{"g/one 10.1.0.0/16", "v/s [10.0.1.0/24]"}, []string{"virtualNetworks/v"}},
 		{"a subnet gets a group later", templateOf(groupOf("g", one), networkOf("", subnetOf("s", "10.0.1.0/24", "")),
 			deployment("nsg", "", `{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "v/s", `+strings.TrimPrefix(subnetOf("s", "10.0.1.0/24", "g"), `{"name": "s", `))),
 			[]string{"g/one 10.1.0.0/16", "v/s [10.0.1.0/24] g"}, nil},
@@ -392,6 +392,37 @@ func TestAResourceInAnOpenGroupMayBeAnother(t *testing.T) {
 			u := d.Unresolved[0]
 			if u.Field != tt.field || u.Value != "[parameters('q')]" || u.Resource != "networkSecurityGroups/n" || !strings.Contains(u.Message, "/n too is open") || !strings.Contains(u.Message, "q") {
 				t.Errorf("open %v", u)
+			}
+		})
+	}
+}
+
+// A PUT without an association removes it, which was not told.
+func TestAnUpdateThatRemovesAnAssociationIsTold(t *testing.T) {
+	group := groupOf("g", ruleFrom("r", 100, "*"))
+	with, without := subnetOf("s", "10.0.1.0/24", "g"), subnetOf("s", "10.0.1.0/24", "")
+	subnet := func(s string) string {
+		return `{"type": "Microsoft.Network/virtualNetworks/subnets", "name": "v/s", ` + strings.TrimPrefix(s, `{"name": "s", `)
+	}
+	nic := nicIn("n", "v/s", "")
+	secured := strings.Replace(nic, `"properties": {`, `"properties": {"networkSecurityGroup": {"id": "g"}, `, 1)
+	public := `{"type": "Microsoft.Network/publicIPAddresses", "name": "p", "properties": {"ipAddress": "20.0.0.1"}}`
+	reached := strings.Replace(nic, `"c", "properties": {`, `"c", "properties": {"publicIPAddress": {"id": "p"}, `, 1)
+	tests := []struct{ name, document, resource, value string }{
+		{"a subnet in a list", templateOf(group, networkOf("", with), deployment("d", "", networkOf("", without))), "virtualNetworks/v", "subnets/s/networkSecurityGroup"},
+		{"a subnet as a child", templateOf(group, networkOf("", with), subnet(without)), "virtualNetworks/v/subnets/s", "networkSecurityGroup"},
+		{"a subnet that gets it back", templateOf(group, networkOf("", with), deployment("d", "", networkOf("", without)), deployment("e", "d", networkOf("", with))), "", ""},
+		{"a network interface", templateOf(group, networkOf("", without), secured, deployment("d", "", nic)), "networkInterfaces/n", "networkSecurityGroup"},
+		{"an ipConfiguration", templateOf(public, networkOf("", without), reached, deployment("d", "", nic)), "networkInterfaces/n", "ipConfigurations/c/publicIPAddress"},
+		{"none", templateOf(group, networkOf("", with), deployment("d", "", networkOf("", with))), "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("main.json", []byte(tt.document))
+			told := slices.DeleteFunc(d.Warnings, func(w ruleset.Fault) bool { return w.Code != CodeDeletedByUpdate })
+			if len(d.Faults)+len(d.Unresolved) > 0 || len(told) > 1 || (len(told) == 1) != (tt.value != "") ||
+				len(told) == 1 && (told[0].Resource != tt.resource || told[0].Value != tt.value || told[0].Line == 0) {
+				t.Errorf("told %v, faults %v, unresolved %v", told, d.Faults, d.Unresolved)
 			}
 		})
 	}
