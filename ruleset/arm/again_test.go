@@ -427,3 +427,20 @@ func TestAnUpdateThatRemovesAnAssociationIsTold(t *testing.T) {
 		})
 	}
 }
+
+// Each prefix of a rule was compared with all others: 200,000 took an hour.
+func TestLongListsAreComparedAtOnce(t *testing.T) {
+	list := func(last string) map[string]any {
+		prefixes := make([]any, 200_000)
+		for i := range prefixes {
+			prefixes[i] = fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)
+		}
+		return map[string]any{"name": "r", "sourceAddressPrefixes": append(prefixes, last)}
+	}
+	if d := contradiction(list("fd00::/48"), list("FD00::/48")); d != nil {
+		t.Errorf("differs in %s", d.field)
+	}
+	if d := contradiction(list("fd00::/48"), list("fd01::/48")); d == nil || d.field != "sourceAddressPrefixes" {
+		t.Errorf("the difference is %v", d)
+	}
+}
