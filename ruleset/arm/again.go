@@ -2,6 +2,7 @@ package arm
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -33,6 +34,8 @@ type given struct {
 	updates     []listing
 	// listed are the givings that have the lists of children that hold.
 	listed map[kind]*resource
+	// gone are the names in lower case of children that a later giving did not list.
+	gone map[kind]map[string]bool
 }
 
 // listing is a later giving of a resource, which deletes the children that it does not list.
@@ -99,6 +102,7 @@ func (l *loader) deploy(givings []*resource) {
 	}
 	ordered := slices.SortedFunc(slices.Values(givings), func(a, b *resource) int { return cmp.Compare(a.step.Turn, b.step.Turn) })
 	first.first, first.last, first.listed = ordered[0], ordered[len(ordered)-1], map[kind]*resource{}
+	first.gone = map[kind]map[string]bool{}
 	var races []*resource
 	for _, r := range ordered[:len(ordered)-1] {
 		if contradiction(r.body, first.last.body) != nil && !r.step.Before(first.last.step) {
@@ -108,7 +112,7 @@ func (l *loader) deploy(givings []*resource) {
 	l.warnOfRace(first, first.last, races)
 	body := ordered[0].body
 	for _, k := range listedChildren(first.kind) {
-		first.listed[k] = first.first
+		first.listed[k], first.gone[k] = first.first, map[string]bool{}
 	}
 	for _, r := range ordered[1:] {
 		next := r.body
@@ -127,7 +131,7 @@ func (l *loader) deploy(givings []*resource) {
 			names := namesOf(have)
 			for name := range namesOf(propertyOf(body, kindPaths[k])) {
 				if !names[name] {
-					l.deleted(r, k, name)
+					first.gone[k][name] = true
 				}
 			}
 			first.updates = append(first.updates, listing{r, k, names})
@@ -239,10 +243,15 @@ func (r *resource) apiVersion() string {
 	return version
 }
 
-// deleted warns of a child that a later giving of its parent deletes.
-func (l *loader) deleted(parent *resource, k kind, name string) {
-	l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: parent.file, Resource: parent.place() + "/" + kindPaths[k] + "/" + name, Field: kindPaths[k],
-		Message: "a later deployment gives " + parent.place() + " again without it, which deletes it: it was not read"}, parent.source))
+// warnOfDeleted warns of children that later givings of their parent delete.
+func (l *loader) warnOfDeleted(r *resource, k kind, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	slices.Sort(names)
+	by := cmp.Or(r.last, r)
+	l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: by.file, Resource: r.place(), Field: kindPaths[k], Value: ruleset.Listed(names),
+		Message: fmt.Sprintf("later deployments give the resource again without %d of its %s, which deletes them: they were not read", len(names), kindPaths[k])}, by.source))
 }
 
 // inner are the children of a kind: those inside the resource, then the others. A child
@@ -251,6 +260,10 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 	var list []*resource
 	at := map[string]int{}
 	by := cmp.Or(r.listed[k], r.last, r)
+	deleted := maps.Clone(r.gone[k])
+	if deleted == nil {
+		deleted = map[string]bool{}
+	}
 	var taken *resource // the last one that contradicts others without an order
 	var other []*resource
 	for _, body := range bodies {
@@ -274,7 +287,7 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 			}
 		}
 		if r.deletes(c) {
-			l.deleted(r, k, c.name)
+			deleted[strings.ToLower(c.name)] = true
 			continue
 		}
 		i, known := at[strings.ToLower(c.name)]
@@ -297,6 +310,8 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 		}
 	}
 	l.warnOfRace(r, taken, other)
+	maps.DeleteFunc(deleted, func(name string, _ bool) bool { _, kept := at[name]; return kept })
+	l.warnOfDeleted(r, k, slices.Collect(maps.Keys(deleted)))
 	return list
 }
 
