@@ -55,7 +55,7 @@ A finding holds for every place where the rule's group stands. The exit code is 
 			if err != nil {
 				return err
 			}
-			result := ask.Lint(loaded.Snapshot, maxStates)
+			result := ask.Lint(loaded.Snapshot, maxStates, loaded.RulePosition)
 			if err := show(c, g, result, nil, lintTable); err != nil {
 				return err
 			}
@@ -81,8 +81,11 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 		f := &r.Findings[i]
 		count[f.Severity]++
 		fmt.Fprintf(w, "%s %s\n", f.Severity, f.Code)
-		if f.File != "" {
+		switch {
+		case f.Line > 0:
 			fmt.Fprintf(w, "  file      %s:%d:%d\n", printable(f.File), f.Line, f.Column)
+		case f.File != "":
+			fmt.Fprintf(w, "  file      %s\n", printable(f.File))
 		}
 		fmt.Fprintf(w, "  resource  %s\n  rule      %s, %s\n  message   %s\n", printable(f.Resource), printable(f.Rule), strings.ToLower(f.Direction), printable(f.Message))
 		if len(f.Related) == 0 {

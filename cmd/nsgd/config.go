@@ -72,6 +72,8 @@ type Config struct {
 type FlowLogConfig struct {
 	Version string `yaml:"version"` // nsg2 or vnet4
 	Target  string `yaml:"target"`
+	// FromPolicy has the policy's own flow logs as targets.
+	FromPolicy bool `yaml:"fromPolicy"`
 	// Folder is relative to the configuration file.
 	Folder  string `yaml:"folder"`
 	Stdout  bool   `yaml:"stdout"`

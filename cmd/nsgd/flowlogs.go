@@ -21,6 +21,9 @@ func (v *validator) flowLogs(c *Config) {
 		if _, err := flowlog.ParseVersion(f.Version); err != nil {
 			v.fail(at("flowLogs", i, "version"), "%v", err)
 		}
+		if f.FromPolicy && f.Target != "" {
+			v.fail(at("flowLogs", i, "fromPolicy"), "true: the log has a target already, %q: only one of the two is allowed", f.Target)
+		}
 		switch {
 		case f.Folder == "" && !f.Stdout:
 			v.fail(at("flowLogs", i), "neither folder nor stdout: at least one is needed")
@@ -45,7 +48,7 @@ func (c *Config) flowLogs() []flowlog.Log {
 	for i := range c.FlowLogs {
 		f := &c.FlowLogs[i]
 		version, _ := flowlog.ParseVersion(f.Version) // is valid
-		logs[i] = flowlog.Log{Version: version, Target: f.Target, Folder: f.Folder, MaxSize: int64(f.MaxSize), Stdout: f.Stdout}
+		logs[i] = flowlog.Log{Version: version, Target: f.Target, FromPolicy: f.FromPolicy, Folder: f.Folder, MaxSize: int64(f.MaxSize), Stdout: f.Stdout}
 	}
 	return logs
 }

@@ -33,7 +33,7 @@ func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to rec
 		to.way.Arrives = p.Tuple
 		return to, err
 	}
-	src := remoteEnd(s, q, frontendNetwork(s, q.Local))
+	src := remoteEnd(s, q, frontendSubnet(s, q.Local))
 	switch {
 	case src == nil && s.Foreign(q.Remote):
 		to.entered, to.drop = true, packet.DropSpoofed
@@ -91,20 +91,20 @@ func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoi
 		return e
 	}
 	if to.entered {
-		return remoteEnd(s, q, frontendNetwork(s, q.Local))
+		return remoteEnd(s, q, frontendSubnet(s, q.Local))
 	}
-	return remoteEnd(s, q, to.way.To.Subnet.VirtualNetwork)
+	return remoteEnd(s, q, to.way.To.Subnet)
 }
 
-// remoteEnd is who sends from a remote address into a virtual network, or to a public address when v is nil; nil
+// remoteEnd is who sends from a remote address into a subnet, or to a public address when sub is nil; nil
 // when nobody can, or one of several.
-func remoteEnd(s *topology.Snapshot, q *azure.Flow, v *policy.VirtualNetwork) *topology.Endpoint {
-	if v != nil {
-		if e := s.SenderInto(v, q.Remote); e != nil {
+func remoteEnd(s *topology.Snapshot, q *azure.Flow, sub *policy.Subnet) *topology.Endpoint {
+	if sub != nil {
+		if e := s.SenderInto(sub, q.Remote); e != nil {
 			return e
 		}
 	}
-	if owner := s.Owner(q.Remote); owner != nil && (v == nil || owner.Subnet != nil) {
+	if owner := s.Owner(q.Remote); owner != nil && (sub == nil || owner.Subnet != nil) {
 		return owner
 	}
 	// The network may have no way back to the sender.
@@ -114,20 +114,21 @@ func remoteEnd(s *topology.Snapshot, q *azure.Flow, v *policy.VirtualNetwork) *t
 	return nil
 }
 
-// frontendNetwork is the virtual network with an internal frontend; nil: none has the address, or several do.
-func frontendNetwork(s *topology.Snapshot, a netip.Addr) (v *policy.VirtualNetwork) {
+// frontendSubnet is the subnet with an internal frontend; nil: none has the address, or those of several
+// virtual networks do.
+func frontendSubnet(s *topology.Snapshot, a netip.Addr) (sub *policy.Subnet) {
 	for _, b := range s.Policy.LoadBalancers {
 		for _, f := range b.Frontends {
 			switch {
-			case f.Subnet == nil || f.Address != a || f.Subnet.VirtualNetwork == v:
-			case v != nil:
+			case f.Subnet == nil || f.Address != a:
+			case sub != nil && sub.VirtualNetwork != f.Subnet.VirtualNetwork:
 				return nil
 			default:
-				v = f.Subnet.VirtualNetwork
+				sub = f.Subnet
 			}
 		}
 	}
-	return v
+	return sub
 }
 
 // admitters are the endpoints whose attachments let in what an address sends. NICs are left out: one

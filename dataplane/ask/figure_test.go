@@ -12,7 +12,6 @@ const (
 var (
 	figureSpecs     = enginetest.FigureSpecs
 	allowHTTP       = enginetest.AllowHTTP
-	anyRule         = enginetest.AnyRule
 	figure          = enginetest.Figure
 	figureOfTheSeed = enginetest.FigureOfTheSeed
 )

@@ -69,9 +69,10 @@ type RelatedRule struct {
 }
 
 // Lint judges what each user rule means where it stands. A finding holds for every place where the
-// rule's group stands. maxStates bounds the work for each list of rules; see analysis.Options.
-func Lint(s *topology.Snapshot, maxStates int) *LintResult {
-	l := &linter{maxStates: maxStates, rules: map[lintKey]*lintRule{}, seen: map[*analysis.List]bool{}}
+// rule's group stands. maxStates bounds the work for each list of rules; see analysis.Options. position says
+// where a rule is written; nil: it is not known.
+func Lint(s *topology.Snapshot, maxStates int, position func(g *ruleset.NSG, rule string) (file string, line, column int)) *LintResult {
+	l := &linter{maxStates: maxStates, position: position, rules: map[lintKey]*lintRule{}, seen: map[*analysis.List]bool{}}
 	chains := verdict.NewChains(s)
 	directions := []ruleset.Direction{ruleset.Inbound, ruleset.Outbound}
 	for _, e := range s.Endpoints() {
@@ -111,6 +112,7 @@ type lintRule struct {
 
 type linter struct {
 	maxStates int
+	position  func(*ruleset.NSG, string) (string, int, int)
 	rules     map[lintKey]*lintRule
 	order     []*lintRule
 	seen      map[*analysis.List]bool // lists whose roles are known
@@ -182,6 +184,9 @@ func (l *linter) findings() []Finding {
 	findings := []Finding{}
 	for _, r := range l.order {
 		if f, found := r.finding(); found {
+			if l.position != nil {
+				f.File, f.Line, f.Column = l.position(r.nsg, r.name)
+			}
 			findings = append(findings, f)
 		}
 	}

@@ -40,6 +40,14 @@ func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.leftOut }
 // Load reads the files as a policy to be enforced: whole, or not at all. The error is a
 // *PolicyError when the documents are to blame.
 func (f *PolicyFiles) Load() (*policy.Set, error) {
+	documents, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	return documents.Set, nil
+}
+
+func (f *PolicyFiles) read() (*arm.Documents, error) {
 	documents := f.reader.Read()
 	faults := documents.Faults
 	if f.serviceTags == "" {
@@ -53,20 +61,20 @@ func (f *PolicyFiles) Load() (*policy.Set, error) {
 	for i := range documents.Warnings {
 		f.warnings = append(f.warnings, documents.Warnings[i].Error())
 	}
-	return documents.Set, nil
+	return documents, nil
 }
 
 // Open loads the files and compiles them, with the options of the topology that they are for.
 func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) {
-	set, err := f.Load()
+	documents, err := f.read()
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := o.Build(set, nil, topology.NewRegistry())
+	snapshot, err := o.Build(documents.Set, nil, topology.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
-	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags()}, nil
+	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags(), documents: documents}, nil
 }
 
 // Loaded is a policy that was read and compiled. Not safe for concurrent use: a service tag
@@ -74,6 +82,13 @@ func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) {
 type Loaded struct {
 	Snapshot    *topology.Snapshot
 	ServiceTags *arm.ServiceTags // nil without a service tag file
+
+	documents *arm.Documents
+}
+
+// RulePosition is where a rule is written: empty and 0 when that is not known.
+func (l *Loaded) RulePosition(g *ruleset.NSG, rule string) (file string, line, column int) {
+	return l.documents.RulePosition(g, rule, "")
 }
 
 // Warnings are about what the policy loaded last says, Azure accepts, and few mean.

@@ -81,14 +81,14 @@ func (q *TagQuestion) Check() error {
 func (s *Service) Tags() *TagList {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	return (&Loaded{s.Snapshot(), s.tagFile}).Tags()
+	return (&Loaded{Snapshot: s.Snapshot(), ServiceTags: s.tagFile}).Tags()
 }
 
 // Tag says what a tag stands for in the running policy. It waits for a reload to end.
 func (s *Service) Tag(q TagQuestion) (*TagDetails, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	return (&Loaded{s.Snapshot(), s.tagFile}).Tag(q)
+	return (&Loaded{Snapshot: s.Snapshot(), ServiceTags: s.tagFile}).Tag(q)
 }
 
 // Tags lists the built-in tags, then those of the service tag file.

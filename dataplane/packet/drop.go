@@ -130,7 +130,7 @@ var reasons = [NumDrops]struct {
 
 	DropNoRoute:   {"no_route", "destination has no attachment", expected | backends},
 	DropRouteNone: {"route_none", "a user-defined route's next hop is None", expected},
-	DropNextHop:   {"next_hop", "a user-defined route's next hop is no network interface that forwards, or nothing is attached there", 0},
+	DropNextHop:   {"next_hop", "a user-defined route's next hop is no network interface that forwards and no load balancer before one, or nothing is attached there", 0},
 	DropForwarded: {"forwarded_traffic", "a peering takes nothing that is forwarded, and the source is not of the network next to it", expected},
 	DropRule:      {"rule_deny", "denied by a security rule", expected},
 	DropSMTP:      {"smtp_blocked", "TCP port 25 to the internet, which the subscription does not allow", expected},

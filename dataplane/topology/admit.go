@@ -134,28 +134,28 @@ func (s *Snapshot) Foreign(a netip.Addr) bool {
 // or with a peer, behind a gateway, the platform, or outside. It is nil when none can. Admit
 // decides by the same functions.
 func (s *Snapshot) Sender(to *Endpoint, from netip.Addr) *Endpoint {
-	return s.sender(to.routes.network, from)
+	return s.sender(to.routes, from)
 }
 
-// SenderInto is Sender for what is sent into a virtual network, to a frontend there say.
-func (s *Snapshot) SenderInto(v *policy.VirtualNetwork, from netip.Addr) *Endpoint {
-	return s.sender(s.networks.of[v], from)
+// SenderInto is Sender for what is sent into a subnet, to a frontend there say.
+func (s *Snapshot) SenderInto(sub *policy.Subnet, from netip.Addr) *Endpoint {
+	return s.sender(s.networks.of[sub.VirtualNetwork].routesOf(sub), from)
 }
 
-func (s *Snapshot) sender(n *network, from netip.Addr) *Endpoint {
-	src := packet.AddrFrom(from)
+func (s *Snapshot) sender(to *routes, from netip.Addr) *Endpoint {
+	n, src := to.network, packet.AddrFrom(from)
 	if isPlatform(src) {
 		return s.platform
 	}
 	if contain(n.vnet.AddressSpace, from) {
 		return n.member(src)
 	}
-	for i := range n.peers {
-		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, from) {
+	for i := range to.peers {
+		if peer := &to.peers[i]; peer.network != nil && contain(peer.space, from) {
 			return peer.network.member(src)
 		}
 	}
-	if contain(n.behindGateway, from) {
+	if contain(to.behindGateway, from) {
 		if remote := n.remoteGateway(); remote != nil {
 			n = remote.network
 		}

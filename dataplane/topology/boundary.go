@@ -153,7 +153,12 @@ func (s *routedSet) leadsOutside(r *routes, p netip.Prefix) bool {
 	for range most {
 		h, _ := r.hops.LookupPrefix(p)
 		switch {
-		case h == nil || h.endpoint == nil:
+		case h == nil:
+			return false
+		case h.balanced != nil && len(h.balanced.backends) > 0: // all backends have the same task
+			r = h.balanced.backends[0].to.routes
+			continue
+		case h.endpoint == nil:
 			return false
 		case h.kind != policy.HopVirtualAppliance:
 			return h.endpoint == s.outside

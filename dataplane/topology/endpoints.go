@@ -66,14 +66,15 @@ func (s *endpointSet) all() []*Endpoint { return slices.Concat(s.nics, s.subnets
 
 // routesWith makes the routes of a subnet with a route table, once for all subnets that have the same.
 func (n *network) routesWith(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable, groups *groupSet) *routes {
-	key := keyOf(sub, t)
+	key := n.keyOf(sub, t)
 	r := n.routes[key]
 	if r == nil {
-		r = &routes{network: n, table: t, services: sub.ServiceEndpoints, view: groups.view(ruleset.VirtualNetworkPrefixes(n.virtualNetworkTag(set, t)))}
+		r = &routes{network: n, table: t, services: sub.ServiceEndpoints, peers: n.peersOf(sub), behindGateway: n.behindGatewayOf(sub),
+			view: groups.view(ruleset.VirtualNetworkPrefixes(n.virtualNetworkTag(set, sub, t)))}
 		r.adminInbound, r.adminOutbound = groups.adminStages(n.vnet, r.view)
 		r.hasDefault = t != nil && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
 			return slices.Contains(set.Prefixes(&route), everywhere[0])
-		}) || (t == nil || !t.DisableGatewayRoutes) && slices.Contains(n.behindGateway, everywhere[0])
+		}) || (t == nil || !t.DisableGatewayRoutes) && slices.Contains(r.behindGateway, everywhere[0])
 		n.routes[key] = r
 	}
 	return r

@@ -40,6 +40,8 @@ type backend struct {
 	to      *Endpoint
 	address packet.Addr
 	health  *health // nil: up
+	// forwards says that it sends on what a route leads to it.
+	forwards bool
 }
 
 func (b *backend) up() bool { return b.health == nil || !b.health.down.Load() }
@@ -155,6 +157,25 @@ func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
 		return nil
 	}
 	return &r.backends[last]
+}
+
+// forwarder is the backend that carries packets between two addresses; nil when none is up, and when
+// that one does not forward. It is the same in both directions, because appliances keep states, and
+// whatever happens to other backends: of all that are up the one with the greatest hash.
+func (r *frontendRule) forwarder(seed uint64, from, to packet.Addr) *Endpoint {
+	pair := mix(mix(seed, from.Hi), from.Lo) + mix(mix(seed, to.Hi), to.Lo)
+	var best *backend
+	var most uint64
+	for i := range r.backends {
+		b := &r.backends[i]
+		if h := mix(mix(pair, b.address.Hi), b.address.Lo); b.up() && (best == nil || h > most) {
+			best, most = b, h
+		}
+	}
+	if best == nil || !best.forwards {
+		return nil
+	}
+	return best.to
 }
 
 // hash hashes the fields that the rule's distribution names.

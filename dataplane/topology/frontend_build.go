@@ -22,6 +22,7 @@ type translation struct {
 func newTranslation(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) *translation {
 	t := &translation{public: map[packet.Addr]*frontend{}}
 	t.addFrontends(set, defaultOutbound, routed)
+	routed.balance()
 	t.shareAddresses(routed.byAddress)
 	t.translates = addEgresses(set, defaultOutbound, routed) || len(t.public) > 0
 	t.translates = t.translates || slices.ContainsFunc(routed.all(), func(e *Endpoint) bool { return e.closed || e.closedAt != nil })

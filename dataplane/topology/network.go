@@ -45,14 +45,39 @@ type network struct {
 type routesKey struct {
 	table    *policy.RouteTable
 	services string // the tags of the service endpoints
+	peered   string // the peerings of single subnets that take the subnet
 }
 
-func keyOf(sub *policy.Subnet, table *policy.RouteTable) routesKey {
-	return routesKey{table, strings.Join(sub.ServiceEndpoints, " ")}
+func (n *network) keyOf(sub *policy.Subnet, table *policy.RouteTable) routesKey {
+	peered := ""
+	for i := range n.vnet.Peerings {
+		if p := &n.vnet.Peerings[i]; p.OfSubnets && p.Takes(sub) {
+			peered += p.Name + " "
+		}
+	}
+	return routesKey{table, strings.Join(sub.ServiceEndpoints, " "), peered}
 }
 
 // routesOf are the routes of a subnet.
-func (n *network) routesOf(sub *policy.Subnet) *routes { return n.routes[keyOf(sub, sub.RouteTable)] }
+func (n *network) routesOf(sub *policy.Subnet) *routes { return n.routes[n.keyOf(sub, sub.RouteTable)] }
+
+// peersOf are the peers that a subnet reaches.
+func (n *network) peersOf(sub *policy.Subnet) (peers []peer) {
+	for i := range n.peers {
+		if n.peers[i].peering.Takes(sub) {
+			peers = append(peers, n.peers[i])
+		}
+	}
+	return peers
+}
+
+// behindGatewayOf are the prefixes behind the gateway that a subnet uses.
+func (n *network) behindGatewayOf(sub *policy.Subnet) []netip.Prefix {
+	if remote := n.remoteGateway(); remote != nil && !remote.peering.Takes(sub) {
+		return nil
+	}
+	return n.behindGateway
+}
 
 // peer is a virtual network beyond a peering that carries traffic.
 type peer struct {
@@ -74,15 +99,15 @@ func newNetworks(set *policy.Set, specs []Spec) *networkSet {
 		}
 	}
 	for _, n := range s.list {
-		n.peers = s.peersOf(n.vnet)
+		n.peers = s.allPeersOf(n.vnet)
 	}
 	s.learnFromGateways(set, specs)
 	return s
 }
 
-// peersOf lists the peers that a network reaches: the peering is connected, and its sides
+// allPeersOf lists the peers that a network reaches: the peering is connected, and its sides
 // allow access as far as the policy has them. Peering is not transitive.
-func (s *networkSet) peersOf(v *policy.VirtualNetwork) (peers []peer) {
+func (s *networkSet) allPeersOf(v *policy.VirtualNetwork) (peers []peer) {
 	for i := range v.Peerings {
 		p := &v.Peerings[i]
 		if !p.AllowVirtualNetworkAccess || !v.Connected(p) {
@@ -166,32 +191,39 @@ func (n *network) gatewayHop() *hop {
 // senders are the prefixes that packets from n must come from. nil allows every source: the
 // other side takes forwarded traffic.
 func (p *peer) senders(n *network) []netip.Prefix {
-	if p.back != nil && !p.back.AllowForwardedTraffic {
+	switch {
+	case p.back == nil || p.back.AllowForwardedTraffic:
+		return nil
+	case !p.peering.OfSubnets:
 		return n.vnet.AddressSpace
 	}
-	return nil
+	senders := []netip.Prefix{}
+	for _, s := range p.peering.LocalSubnets {
+		senders = append(senders, s.Prefixes...)
+	}
+	return senders
 }
 
 // hasSystemRoute reports that a prefix lies within the network or a peer. Their routes win
 // over a gateway's.
-func (n *network) hasSystemRoute(p netip.Prefix) bool {
+func (r *routes) hasSystemRoute(p netip.Prefix) bool {
 	holds := func(space netip.Prefix) bool { return space.Bits() <= p.Bits() && space.Contains(p.Addr()) }
-	return slices.ContainsFunc(n.vnet.AddressSpace, holds) ||
-		slices.ContainsFunc(n.peers, func(peer peer) bool { return slices.ContainsFunc(peer.space, holds) })
+	return slices.ContainsFunc(r.network.vnet.AddressSpace, holds) ||
+		slices.ContainsFunc(r.peers, func(peer peer) bool { return slices.ContainsFunc(peer.space, holds) })
 }
 
-// virtualNetworkTag is the VirtualNetwork tag in the subnets with a route table: the network,
-// its peers, the prefixes behind the gateway unless the table keeps them out, and the prefixes
+// virtualNetworkTag is the VirtualNetwork tag in a subnet with a route table: the network, the
+// subnet's peers, the prefixes behind the gateway unless the table keeps them out, and the prefixes
 // of the table's routes whatever their next hop. Only this side of a peering must allow access.
-func (n *network) virtualNetworkTag(set *policy.Set, t *policy.RouteTable) (space []netip.Prefix) {
+func (n *network) virtualNetworkTag(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable) (space []netip.Prefix) {
 	space = append(space, n.vnet.AddressSpace...)
 	for i := range n.vnet.Peerings {
-		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && n.vnet.Connected(p) {
+		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && p.Takes(sub) && n.vnet.Connected(p) {
 			space = append(space, p.Space()...)
 		}
 	}
 	if t == nil || !t.DisableGatewayRoutes {
-		space = append(space, n.behindGateway...)
+		space = append(space, n.behindGatewayOf(sub)...)
 	}
 	if t != nil {
 		for i := range t.Routes {

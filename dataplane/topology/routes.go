@@ -20,16 +20,20 @@ const HopServiceEndpoint policy.NextHopType = "VirtualNetworkServiceEndpoint"
 // can have it.
 const HopPrivateEndpoint policy.NextHopType = "InterfaceEndpoint"
 
-// routes are what a virtual network's subnets share that have the same route table, or none, and
-// the same service endpoints: where packets go from there, and what tags mean there.
+// routes are what a virtual network's subnets share that have the same route table, or none, the
+// same service endpoints and the same peers: where packets go from there, and what tags mean there.
 type routes struct {
 	network *network           // nil for the outside and the platform
 	table   *policy.RouteTable // nil: none
 	// services are the service tags of the subnets' service endpoints.
 	services []string
-	view     *view
-	hops     bart.Table[*hop] // by destination
-	entered  []EffectiveRoute // in the order of their entry
+	// peers are the peers that the subnets reach, behindGateway the prefixes behind the gateway that they
+	// use.
+	peers         []peer
+	behindGateway []netip.Prefix
+	view          *view
+	hops          bart.Table[*hop] // by destination
+	entered       []EffectiveRoute // in the order of their entry
 	// adminInbound and adminOutbound are the rule collections that apply to the network.
 	adminInbound, adminOutbound []Stage
 	hasDefault                  bool // the table or a gateway has a route for 0.0.0.0/0
@@ -47,6 +51,8 @@ type hop struct {
 	// for none.
 	hosts    *bart.Table[*Endpoint]
 	endpoint *Endpoint
+	// balanced is the rule for every port of the load balancer that is the next hop; nil: none is.
+	balanced *frontendRule
 	// senders are the prefixes that a packet must come from when the network beyond a peering
 	// takes nothing forwarded; nil: any.
 	senders []netip.Prefix
@@ -75,8 +81,11 @@ func (s *Snapshot) Route(src *Endpoint, from, to packet.Addr) (*Endpoint, packet
 		return nil, packet.DropForwarded
 	}
 	e := h.endpoint
-	if h.hosts != nil {
+	switch {
+	case h.hosts != nil:
 		e, _ = h.hosts.Lookup(to.Netip())
+	case h.balanced != nil:
+		e = h.balanced.forwarder(s.seed, from, to)
 	}
 	if e == nil || e.Attachment < 0 {
 		return e, h.drop

@@ -32,6 +32,7 @@ type routedSet struct {
 	// byAddress finds an endpoint from outside. An address of several virtual networks maps to
 	// nil, and so does a broadcast address.
 	byAddress *bart.Table[*Endpoint]
+	unled     []unledHop
 }
 
 // fillRoutes fills the tables that Route searches.
@@ -133,8 +134,8 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		}
 	}
 	n.fillLocal(r)
-	for i := range n.peers {
-		peer := &n.peers[i]
+	for i := range r.peers {
+		peer := &r.peers[i]
 		h := &hop{kind: HopPeering, drop: packet.DropNoRoute, senders: peer.senders(n)}
 		if peer.network != nil {
 			h.hosts = &peer.network.hosts
@@ -142,8 +143,8 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		r.enter(RouteDefault, "", h, peer.space...)
 	}
 	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
-		for _, p := range n.behindGateway {
-			if !n.hasSystemRoute(p) {
+		for _, p := range r.behindGateway {
+			if !r.hasSystemRoute(p) {
 				r.enter(RouteGateway, "", gateway, p)
 			}
 		}
@@ -166,7 +167,7 @@ func (n *network) fillLocal(r *routes) {
 // that use its gateway, and those of the gateway subnet's route table. None leads to the
 // internet by itself.
 func (s *routedSet) fillGateway(set *policy.Set, n *network) {
-	r := &routes{network: n}
+	r := &routes{network: n, peers: n.peers}
 	n.gateway.routes = r
 	for _, sub := range n.vnet.Subnets {
 		if strings.EqualFold(sub.Name, gatewaySubnet) {
@@ -199,8 +200,8 @@ func (s *routedSet) fillPrivateEndpoints(set *policy.Set, r *routes) {
 		h := &hop{kind: HopPrivateEndpoint, drop: packet.DropNoRoute}
 		if own := s.networks.of[e.Subnet.VirtualNetwork]; own == r.network {
 			h.hosts = &own.hosts
-		} else if i := slices.IndexFunc(r.network.peers, func(p peer) bool { return p.network == own && contain(p.space, e.Address()) }); i >= 0 {
-			h.hosts, h.senders = &own.hosts, r.network.peers[i].senders(r.network)
+		} else if i := slices.IndexFunc(r.peers, func(p peer) bool { return p.network == own && contain(p.space, e.Address()) }); i >= 0 {
+			h.hosts, h.senders = &own.hosts, r.peers[i].senders(r.network)
 		} else {
 			continue
 		}
@@ -279,30 +280,55 @@ func (s *routedSet) userHop(r *routes, route *policy.Route) *hop {
 		g := r.network.gatewayHop()
 		h.endpoint, h.senders, h.drop = g.endpoint, g.senders, packet.DropNextHop
 	case policy.HopVirtualAppliance:
-		h.endpoint, h.senders = s.appliance(r.network, route.Appliance)
+		s.leadToAppliance(h, r)
 		h.drop = packet.DropNextHop
 	}
 	return h
 }
 
-// appliance finds the NIC with a next hop's address, in the network or with a peer. It is nil
-// unless the NIC forwards.
-func (s *routedSet) appliance(n *network, a netip.Addr) (e *Endpoint, senders []netip.Prefix) {
-	hosts := &n.hosts
-	for i := range n.peers {
-		if peer := &n.peers[i]; peer.network != nil && contain(peer.space, a) {
-			hosts, senders = &peer.network.hosts, peer.senders(n)
+// leadToAppliance finds the NIC with a hop's address, in the network or with a peer. The hop leads
+// nowhere unless the NIC forwards, or the address is that of a load balancer, see balance.
+func (s *routedSet) leadToAppliance(h *hop, r *routes) {
+	at := r.network
+	for i := range r.peers {
+		if peer := &r.peers[i]; peer.network != nil && contain(peer.space, h.address) {
+			at, h.senders = peer.network, peer.senders(r.network)
 		}
 	}
-	e, _ = hosts.Lookup(a)
-	if e == nil || e.NetworkInterface == nil || !e.NetworkInterface.EnableIPForwarding {
-		return nil, nil
+	if e, _ := at.hosts.Lookup(h.address); e != nil && s.forwards(e) {
+		h.endpoint = e
+	} else {
+		s.unled = append(s.unled, unledHop{h, at})
 	}
-	// Only an attachment of its own admits what it forwards.
-	if e.Attachment >= 0 && s.attachments[e.Attachment].Kind != NetworkInterface {
-		return nil, nil
+}
+
+// forwards reports that an endpoint sends on what is not for it. Only an attachment of its own admits
+// what it sends on.
+func (s *routedSet) forwards(e *Endpoint) bool {
+	return e.NetworkInterface != nil && e.NetworkInterface.EnableIPForwarding &&
+		(e.Attachment < 0 || s.attachments[e.Attachment].Kind == NetworkInterface)
+}
+
+// unledHop is a hop whose address is of no appliance, and the network that has the address.
+type unledHop struct {
+	*hop
+	at *network
+}
+
+// balance leads hops to the backends of the internal load balancers whose frontends they name. The
+// load balancer needs a rule for every port (HA ports), since a route knows none.
+func (s *routedSet) balance() {
+	for _, h := range s.unled {
+		f := h.at.frontends[packet.AddrFrom(h.address)]
+		if f == nil || f.anyPort == nil {
+			continue
+		}
+		h.balanced = f.anyPort
+		for i := range f.anyPort.backends {
+			b := &f.anyPort.backends[i]
+			b.forwards = s.forwards(b.to)
+		}
 	}
-	return e, senders
 }
 
 // contain reports whether one of the prefixes holds an address.

@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -41,6 +42,9 @@ type Log struct {
 	// virtual network, a subnet or a network interface. If several logs of a version fit, the most
 	// particular one has the rows. Empty: everything that no other log has.
 	Target string
+	// FromPolicy logs what the enabled flow logs of the policy's network watchers do, those of NSGs for
+	// NSG and the others for VNet. Then Target is empty.
+	FromPolicy bool
 	// Folder holds the containers of the logs; empty: none is written.
 	Folder string
 	// MaxSize bounds the bytes of the files below Folder; 0: DefaultMaxSize. Logs with the same
@@ -77,6 +81,7 @@ func (l *flowLog) written(b *block) {
 type target struct {
 	kind targetKind
 	id   string
+	name string // of the network watcher's flow log; empty: there is none
 }
 
 type targetKind uint8
@@ -88,39 +93,64 @@ const (
 	aSubnet
 	aGroup // a network security group
 	anInterface
-	nothing // the policy has it no longer
 )
 
-// resolve finds a Log's target in a policy.
-func (l *Log) resolve(policy *policy.Set) (target, error) {
-	if l.Target == "" {
-		return target{}, nil
-	}
-	if l.Version == NSG {
+// newTarget is a target of a kind, with the id of a resource.
+func newTarget(kind targetKind, id string) target { return target{kind: kind, id: strings.ToLower(id)} }
+
+// resolve finds a Log's targets in a policy.
+func (l *Log) resolve(policy *policy.Set) ([]target, error) {
+	switch {
+	case l.FromPolicy:
+		return l.watched(policy), nil
+	case l.Target == "":
+		return []target{{}}, nil
+	case l.Version == NSG:
 		g, err := policy.NetworkSecurityGroup(l.Target)
 		if err != nil {
-			return target{kind: nothing}, err
+			return nil, err
 		}
-		return target{aGroup, strings.ToLower(g.ID)}, nil
+		return []target{newTarget(aGroup, g.ID)}, nil
 	}
 	var found []target
 	v, networkErr := policy.VirtualNetwork(l.Target)
 	if networkErr == nil {
-		found = append(found, target{aNetwork, strings.ToLower(v.ID)})
+		found = append(found, newTarget(aNetwork, v.ID))
 	}
 	if s, err := policy.Subnet(l.Target); err == nil {
-		found = append(found, target{aSubnet, strings.ToLower(s.ID)})
+		found = append(found, newTarget(aSubnet, s.ID))
 	}
 	if n, err := policy.NetworkInterface(l.Target); err == nil {
-		found = append(found, target{anInterface, strings.ToLower(n.ID)})
+		found = append(found, newTarget(anInterface, n.ID))
 	}
 	switch len(found) {
 	case 0:
-		return target{kind: nothing}, fmt.Errorf("%q is no virtual network, subnet or network interface of the policy; as a virtual network: %w", l.Target, networkErr)
+		return nil, fmt.Errorf("%q is no virtual network, subnet or network interface of the policy; as a virtual network: %w", l.Target, networkErr)
 	case 1:
-		return found[0], nil
+		return found, nil
 	}
-	return target{kind: nothing}, fmt.Errorf("%q: several resources have that name, of which %s is one: use the id", l.Target, found[0].id)
+	return nil, fmt.Errorf("%q: several resources have that name, of which %s is one: use the id", l.Target, found[0].id)
+}
+
+// watched are the targets of the policy's own flow logs.
+func (l *Log) watched(policy *policy.Set) (found []target) {
+	for _, log := range policy.FlowLogs {
+		var t target
+		switch {
+		case log.NetworkSecurityGroup != nil:
+			t = newTarget(aGroup, log.NetworkSecurityGroup.ID)
+		case log.VirtualNetwork != nil:
+			t = newTarget(aNetwork, log.VirtualNetwork.ID)
+		case log.Subnet != nil:
+			t = newTarget(aSubnet, log.Subnet.ID)
+		default:
+			t = newTarget(anInterface, log.NetworkInterface.ID)
+		}
+		if t.name = log.Name; (t.kind == aGroup) == (l.Version == NSG) {
+			found = append(found, t)
+		}
+	}
+	return found
 }
 
 // Check finds out whether logs fit a policy: it has their targets, and no two logs share one. The
@@ -128,17 +158,20 @@ func (l *Log) resolve(policy *policy.Set) (target, error) {
 func Check(policy *policy.Set, logs []Log) error {
 	seen := map[target]int{}
 	for i := range logs {
-		t, err := logs[i].resolve(policy)
+		targets, err := logs[i].resolve(policy)
 		if err != nil {
 			return fmt.Errorf("flowLogs[%d].target: %w", i, err)
 		}
-		if logs[i].Version == NSG && t.kind == everything {
-			t.id = versionNames[NSG] // differs from everything of the other version
+		for _, t := range targets {
+			if logs[i].Version == NSG && t.kind == everything {
+				t.id = versionNames[NSG] // differs from everything of the other version
+			}
+			t.name = ""
+			if first, dup := seen[t]; dup && first != i {
+				return fmt.Errorf("flowLogs[%d].target: %q: flowLogs[%d] logs that already", i, cmp.Or(logs[i].Target, t.id), first)
+			}
+			seen[t] = i
 		}
-		if first, dup := seen[t]; dup {
-			return fmt.Errorf("flowLogs[%d].target: %q: flowLogs[%d] logs that already", i, logs[i].Target, first)
-		}
-		seen[t] = i
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -99,11 +100,11 @@ func vnetFolder(log resource, location string) string {
 	return vnetContainer + "/flowLogResourceID=/" + pathOf(strings.ToUpper(log.subscription+"_NETWORKWATCHERRG/NETWORKWATCHER_"+location+"_"+log.name))
 }
 
-// flowLogOf names the flow log of a virtual network, subnet or network interface as Azure's
-// portal does.
-func flowLogOf(target string) resource {
+// flowLogOf is the flow log of a virtual network, subnet or network interface. One without a name is
+// named as Azure's portal does it.
+func flowLogOf(target, name string) resource {
 	r := resourceOf(target)
-	r.name = strings.ToUpper(r.name + "-" + r.group + "-flowlogs")
+	r.name = strings.ToUpper(cmp.Or(name, r.name+"-"+r.group+"-flowlogs"))
 	return r
 }
 

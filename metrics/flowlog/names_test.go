@@ -9,6 +9,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -63,6 +64,31 @@ func TestTheMostParticularLogHasTheRows(t *testing.T) {
 	}
 	if rows, err := flowlogtest.ReadFolder(in("network")); err == nil {
 		t.Errorf("the network's log has %d rows", len(rows))
+	}
+}
+
+// The flow logs of a policy's network watchers say what Azure would log, and under which names.
+func TestTheLogsOfThePolicyHaveTheirRows(t *testing.T) {
+	folder := t.TempDir()
+	r := newRig(t, midnight, Log{Version: VNet, FromPolicy: true, Folder: filepath.Join(folder, "vnet")}, Log{Version: NSG, FromPolicy: true, Folder: filepath.Join(folder, "nsg")})
+	p := testPolicy("web", "no-evil")
+	p.FlowLogs = []*policy.FlowLog{{Name: "of-front", Subnet: p.VirtualNetworks[0].Subnets[0]}, {Name: "of-nic", NetworkSecurityGroup: p.NetworkSecurityGroups[1]}}
+	r.reload(p)
+	for port := range uint16(3) {
+		r.send(vmB, packettest.UDP(packettest.Spec{Src: addrB, Dst: addrA, SrcPort: 1000 + port, DstPort: 53}))
+		r.send(vmA, packettest.UDP(packettest.Spec{Src: addrA, Dst: world, SrcPort: 2000 + port, DstPort: 123}))
+	}
+	r.wait(time.Second)
+	r.minute()
+	r.end()
+	for name, want := range map[string]int{"vnet": 12, "nsg": 6} {
+		rows, err := flowlogtest.ReadFolder(filepath.Join(folder, name))
+		if err != nil || len(rows) != want {
+			t.Errorf("%s has %d rows, want %d: %v", name, len(rows), want, err)
+		}
+	}
+	if named, err := filepath.Glob(filepath.Join(folder, "vnet", vnetContainer, "flowLogResourceID=", "*", "*_OF-FRONT")); err != nil || len(named) != 1 {
+		t.Errorf("named %v, %v", named, err)
 	}
 }
 

@@ -65,7 +65,7 @@ type shareKey struct {
 // view is what one policy says about endpoints and logs.
 type view struct {
 	snapshot *topology.Snapshot
-	targets  []target // by log
+	targets  [][]target // by log
 	ends     map[endKey]uint32
 }
 
@@ -224,13 +224,13 @@ func (t *router) find(v *view, k endKey) (e flowEnd) {
 		r = t.ruleOf(k.slot, v.snapshot.Generation)
 	}
 	if r != nil && !r.admin {
-		if l, _ := t.logOf(v, NSG, k.endpoint, r.nsg); l != nil {
+		if l, _, _ := t.logOf(v, NSG, k.endpoint, r.nsg); l != nil {
 			p := t.placeOf(l, nsgFolder(r.nsg), macOfEnd(k.endpoint), func(string) string { return nsgHead(r.nsg, r.guid) })
 			e.groups[NSG] = t.groupOf(p, "", r.name)
 		}
 	}
-	if l, id := t.logOf(v, VNet, k.endpoint, ""); l != nil {
-		log, location := flowLogOf(id), k.endpoint.Subnet.VirtualNetwork.Location
+	if l, id, name := t.logOf(v, VNet, k.endpoint, ""); l != nil {
+		log, location := flowLogOf(id, name), k.endpoint.Subnet.VirtualNetwork.Location
 		if location = strings.ReplaceAll(location, " ", ""); location == "" {
 			location = noLocation
 		}
@@ -249,33 +249,39 @@ func (t *router) find(v *view, k endKey) (e flowEnd) {
 // unspecified stands for the rule and its NSG where none was asked.
 const unspecified = "unspecified"
 
-// logOf is the most particular log of a version that covers an endpoint, and the id of what the
-// log covers.
-func (t *router) logOf(v *view, version Version, endpoint *topology.Endpoint, nsg string) (log *flowLog, id string) {
+// logOf is the most particular log of a version that covers an endpoint, with the id of what the
+// log covers, and the log's name where the policy gives it.
+func (t *router) logOf(v *view, version Version, endpoint *topology.Endpoint, nsg string) (log *flowLog, id, name string) {
 	best := targetKind(0)
 	for i, l := range t.logs {
-		target := v.targets[i]
-		is := ""
-		switch target.kind {
-		case everything, aNetwork:
-			is = endpoint.Subnet.VirtualNetwork.ID
-		case aSubnet:
-			is = endpoint.Subnet.ID
-		case aGroup:
-			is = nsg
-		case anInterface:
-			if endpoint.NetworkInterface != nil {
-				is = endpoint.NetworkInterface.ID
-			}
-		}
-		if l.Version != version || target.kind == nothing || target.kind != everything && !strings.EqualFold(is, target.id) {
+		if l.Version != version {
 			continue
 		}
-		if log == nil || target.kind > best {
-			log, id, best = l, is, target.kind
+		for _, target := range v.targets[i] {
+			is, covers := target.covers(endpoint, nsg)
+			if covers && (log == nil || target.kind > best) {
+				log, id, name, best = l, is, target.name, target.kind
+			}
 		}
 	}
-	return log, id
+	return log, id, name
+}
+
+// covers reports whether a log of a target has an endpoint's rows, and the id of what it covers.
+func (t *target) covers(endpoint *topology.Endpoint, nsg string) (id string, ok bool) {
+	switch t.kind {
+	case everything, aNetwork:
+		id = endpoint.Subnet.VirtualNetwork.ID
+	case aSubnet:
+		id = endpoint.Subnet.ID
+	case aGroup:
+		id = nsg
+	case anInterface:
+		if endpoint.NetworkInterface != nil {
+			id = endpoint.NetworkInterface.ID
+		}
+	}
+	return id, t.kind == everything || strings.EqualFold(id, t.id)
 }
 
 func macOfEnd(e *topology.Endpoint) string {

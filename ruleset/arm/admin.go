@@ -12,7 +12,7 @@ import (
 // Our own codes for virtual network managers.
 const (
 	CodeNoAppliesToGroups     = "SecurityAdminRuleCollectionMustApplyToNetworkGroups"
-	CodeConditionalMembership = "NetworkGroupConditionalMembershipUnsupported"
+	CodeConditionalMembership = "NetworkGroupConditionalMembershipUnsupported" // in Documents.Unresolved
 	CodeInvalidMemberType     = "NetworkGroupMemberTypeUnsupported"
 	CodeInvalidStaticMember   = "NetworkGroupInvalidStaticMember"
 )
@@ -26,9 +26,7 @@ func (l *loader) buildNetworkGroup(r *resource) {
 		return
 	}
 	g := &policy.NetworkGroup{Name: r.name, ID: r.identity()}
-	if text := f.text("conditionalMembership"); text != "" {
-		f.fault(CodeConditionalMembership, "conditionalMembership", text, "supported are static members")
-	}
+	f.readConditional(g)
 	if text := f.text("memberType"); text != "" && !strings.EqualFold(text, "VirtualNetwork") {
 		f.fault(CodeInvalidMemberType, "memberType", text, "supported is VirtualNetwork")
 	}

@@ -92,8 +92,6 @@ func TestFaultsOfAdminRulesAreNamed(t *testing.T) {
 		{"a port of security rules", adminDocument(adminRule("r", `"priority":1,"destinationPortRange":"22"`)), CodeInvalidRequestFormat, "destinationPortRange", "22"},
 		{"a misspelt side", adminDocument(adminRule("r", `"priority":1,"Sorces":[]`)), CodeInvalidRequestFormat, "Sorces", "[]"},
 		{"a misspelt type", strings.Replace(adminDocument(one), `"type":"rules"`, `"type":"rule"`, 1), CodeInvalidResourceType, "type", "rule"},
-		{"conditional membership", strings.Replace(adminDocument(one), `"name":"nm/prod","properties":{}`, `"name":"nm/prod","properties":{"conditionalMembership":"{}"}`, 1),
-			CodeConditionalMembership, "conditionalMembership", "{}"},
 		{"members that are subnets", strings.Replace(adminDocument(one), `"name":"nm/prod","properties":{}`, `"name":"nm/prod","properties":{"memberType":"Subnet"}`, 1),
 			CodeInvalidMemberType, "memberType", "Subnet"},
 		{"a member that no document has", strings.Replace(adminDocument(one), `"resourceId":"vnet1"`, `"resourceId":"vnet2"`, 1),

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,7 +24,15 @@ type dynamicAddress struct {
 	f     *fields
 	nic   *policy.NetworkInterface
 	index int
+	size  int // of a block, whose further ipConfigurations follow; else 1
 	ipv6  bool
+}
+
+// fullSubnet is a subnet without a free address of a family.
+type fullSubnet struct {
+	subnet *policy.Subnet
+	size   int // of what was looked for
+	ipv6   bool
 }
 
 // assignments are the addresses that were chosen in a subnet.
@@ -55,16 +64,22 @@ func (l *loader) reserveAddresses(r *resource) {
 // written down are known.
 func (l *loader) assignAddresses() {
 	for _, d := range l.dynamic {
-		c := &d.nic.IPConfigurations[d.index]
-		c.Address = l.assign(d.f, c.Subnet, d.ipv6)
+		a := l.assign(d.f, d.nic.IPConfigurations[d.index].Subnet, d.size, d.ipv6)
+		for i := range d.size {
+			d.nic.IPConfigurations[d.index+i].Address = a
+			a = a.Next()
+		}
 	}
 }
 
-// assign chooses the subnet's first free address of a family; not valid when there is none,
-// which is a fault.
-func (l *loader) assign(f *fields, s *policy.Subnet, ipv6 bool) (a netip.Addr) {
+// assign chooses the subnet's first free address of a family, or the first free block of several;
+// not valid when there is none, which is a fault.
+func (l *loader) assign(f *fields, s *policy.Subnet, size int, ipv6 bool) (a netip.Addr) {
 	const field = "privateIPAddress"
-	family, any := "IPv4", false
+	family, block, any := "IPv4", "", false
+	if size > 1 {
+		block = fmt.Sprintf(" for a block of %d", size)
+	}
 	if ipv6 {
 		family = "IPv6"
 	}
@@ -73,14 +88,17 @@ func (l *loader) assign(f *fields, s *policy.Subnet, ipv6 bool) (a netip.Addr) {
 			continue
 		}
 		any = true
-		if a = l.firstFree(s.VirtualNetwork, p); a.IsValid() {
+		if a = l.firstFree(s.VirtualNetwork, p, size); a.IsValid() {
 			break
 		}
 	}
 	switch {
 	case a.IsValid():
+	case any && l.full[fullSubnet{s, size, ipv6}]: // told already
+		return a
 	case any:
-		f.fault(CodeSubnetFull, field, "", "Subnet %s has no free %s address: Azure keeps the first %d and the last of each prefix", s.Name, family, reservedAddresses)
+		l.full[fullSubnet{s, size, ipv6}] = true
+		f.fault(CodeSubnetFull, field, "", "Subnet %s has no free %s address%s: Azure keeps the first %d and the last of each prefix", s.Name, family, block, reservedAddresses)
 		return a
 	case len(s.Prefixes) > 0:
 		f.fault(CodeAddressNotInSubnet, field, "", "subnet %q of virtual network %q has no %s prefix: %s", s.Name, s.VirtualNetwork.Name, family, listedPrefixes(s.Prefixes))
@@ -88,32 +106,53 @@ func (l *loader) assign(f *fields, s *policy.Subnet, ipv6 bool) (a netip.Addr) {
 	default: // its prefixes are faulty, and reported
 		return a
 	}
-	l.checkAddress(f, &policy.IPConfiguration{Subnet: s, Address: a})
+	chosen, c := a.String(), policy.IPConfiguration{Subnet: s, Address: a}
+	if size > 1 {
+		chosen += fmt.Sprintf(" and %d more", size-1)
+	}
+	for range size {
+		l.checkAddress(f, &c)
+		c.Address = c.Address.Next()
+	}
 	i := slices.IndexFunc(l.assigned, func(have *assignments) bool { return have.subnet == s })
 	if i < 0 {
 		i = len(l.assigned)
 		l.assigned = append(l.assigned, &assignments{subnet: s, file: f.file})
 	}
-	l.assigned[i].chosen = append(l.assigned[i].chosen, f.place+" "+a.String())
+	l.assigned[i].chosen = append(l.assigned[i].chosen, f.place+" "+chosen)
 	return a
 }
 
-// firstFree is the first address of a subnet's prefix that nobody has; not valid when there
-// is none.
-func (l *loader) firstFree(v *policy.VirtualNetwork, p netip.Prefix) netip.Addr {
+// firstFree is the first address of a subnet's prefix that nobody has, or the first of so many; not
+// valid when there is none. A block begins at a multiple of its size.
+func (l *loader) firstFree(v *policy.VirtualNetwork, p netip.Prefix, size int) netip.Addr {
 	a, known := l.nextFree[usedAddress{v, p.Addr()}]
-	if !known {
+	if !known || size > 1 {
 		a = p.Addr()
 		for range reservedAddresses {
 			a = a.Next()
 		}
 	}
+	free := 0 // addresses before this one, in the block that it is in
 	for last := netipx.PrefixLastIP(p); a.IsValid() && a.Less(last); a = a.Next() {
-		key := usedAddress{v, a}
-		if _, used := l.addresses[key]; !used && !l.reserved[key] {
-			l.nextFree[usedAddress{v, p.Addr()}] = a
-			return a
+		if bytes := a.AsSlice(); int(bytes[len(bytes)-1])%size == 0 {
+			free = 0
 		}
+		key := usedAddress{v, a}
+		if _, used := l.addresses[key]; used || l.reserved[key] {
+			free = 0
+			continue
+		}
+		if free++; free < size {
+			continue
+		}
+		if size == 1 {
+			l.nextFree[usedAddress{v, p.Addr()}] = a
+		}
+		for range size - 1 {
+			a = a.Prev()
+		}
+		return a
 	}
 	return netip.Addr{}
 }

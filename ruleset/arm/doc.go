@@ -22,6 +22,11 @@
 // Public addresses, NAT gateways and load balancers that are open, or in no document, are in
 // Documents.Warnings. They translate nothing; the rest of the policy is fit for use.
 //
+// # Scale sets
+//
+// A scale set becomes the network interfaces of its instances before anything is built, unless
+// the documents have them.
+//
 // # References
 //
 // An object refers to another by {"id": "..."}. Ids are compared in any case, and with

@@ -40,6 +40,12 @@ const (
 	natRuleKind
 	configurationKind // inside a network interface only
 	privateEndpointKind
+	watcherKind
+	flowLogKind
+	policyKind   // of Microsoft.Authorization
+	natPoolKind  // inside a load balancer only
+	scaleSetKind // of Microsoft.Compute, as its instances
+	instanceKind // made for network interfaces only
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
@@ -55,6 +61,8 @@ var kinds = map[string]kind{
 	"routetables/routes":                     routeKind,
 	"networkmanagers":                        managerKind,
 	"networkmanagers/networkgroups":          networkGroupKind,
+	"networkwatchers":                        watcherKind,
+	"networkwatchers/flowlogs":               flowLogKind,
 	"publicipaddresses":                      publicAddressKind,
 	"publicipprefixes":                       publicPrefixKind,
 	"natgateways":                            natGatewayKind,
@@ -69,6 +77,14 @@ var kinds = map[string]kind{
 	"networkmanagers/securityadminconfigurations/rulecollections/rules": adminRuleKind,
 }
 
+// foreignKinds are the resource types of other providers that are read, in lower case.
+var foreignKinds = map[string]kind{
+	"microsoft.authorization/policydefinitions":                                                                      policyKind,
+	computeProvider + "virtualmachinescalesets":                                                                      scaleSetKind,
+	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces":                                    interfaceKind,
+	computeProvider + "virtualmachinescalesets/virtualmachines/networkinterfaces/ipconfigurations/publicipaddresses": publicAddressKind,
+}
+
 // kindPaths are the last parts of resource types, in ARM's spelling.
 var kindPaths = [...]string{
 	groupKind: "networkSecurityGroups", ruleKind: "securityRules", networkKind: "virtualNetworks",
@@ -79,7 +95,9 @@ var kindPaths = [...]string{
 	publicAddressKind: "publicIPAddresses", publicPrefixKind: "publicIPPrefixes", natGatewayKind: "natGateways",
 	loadBalancerKind: "loadBalancers", frontendKind: "frontendIPConfigurations", poolKind: "backendAddressPools",
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
-	privateEndpointKind: "privateEndpoints",
+	watcherKind: "networkWatchers", flowLogKind: "flowLogs", policyKind: "policyDefinitions",
+	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
+	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
 }
 
 // parentKinds are the kinds of the parents of child kinds.
@@ -87,7 +105,7 @@ var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, pe
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
 	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
 	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
-	configurationKind: interfaceKind}
+	flowLogKind: watcherKind, natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind}
 
 // depth is the number of parents above a resource of kind k.
 func (k kind) depth() (n int) {
@@ -109,7 +127,15 @@ func (k kind) typeName() string {
 // typePath is typeName in lower case.
 func (k kind) typePath() string { return strings.ToLower(k.typeName()) }
 
-const provider = "microsoft.network/"
+const provider, computeProvider = "microsoft.network/", "microsoft.compute/"
+
+// kindOfType is the kind of a type in lower case, with its provider.
+func kindOfType(t string) kind {
+	if path, ok := strings.CutPrefix(t, provider); ok {
+		return kinds[path]
+	}
+	return foreignKinds[t]
+}
 
 // resource is an object of a document whose kind is read.
 type resource struct {
@@ -126,6 +152,7 @@ type resource struct {
 	parent      *resource
 	parentName  string // name or id of the parent of a child that is not nested
 	children    []*resource
+	like        *resource // what the first instance of the same scale set has
 	given
 }
 
@@ -171,6 +198,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	if k == otherKind {
+		l.notRead(file, body)
 		if !typed {
 			l.collectAnswer(file, body)
 		}
@@ -262,8 +290,8 @@ func typeOf(body map[string]any) string {
 // reports whether it has a type.
 func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 	if t := typeOf(body); t != "" {
-		if path, ok := strings.CutPrefix(t, provider); ok {
-			return kinds[path], true
+		if k := kindOfType(t); k != otherKind || strings.HasPrefix(t, provider) {
+			return k, true
 		}
 		if parent != nil && !strings.Contains(t, "/") {
 			return kinds[parent.kind.typePath()+"/"+t], true
@@ -299,17 +327,17 @@ func kindOf(body map[string]any, parent *resource) (k kind, typed bool) {
 
 // kindOfID finds the kind in a resource id: every second segment after the provider.
 func kindOfID(id string) kind {
-	_, path, found := strings.Cut(strings.ToLower(id), "/providers/"+provider)
+	_, path, found := strings.Cut(strings.ToLower(id), "/providers/microsoft.")
 	if !found {
 		return otherKind
 	}
 	var types []string
 	for i, segment := range strings.Split(path, "/") {
-		if i%2 == 0 {
+		if i == 0 || i%2 == 1 {
 			types = append(types, segment)
 		}
 	}
-	return kinds[strings.Join(types, "/")]
+	return kindOfType("microsoft." + strings.Join(types, "/"))
 }
 
 func newResource(k kind, file string, body map[string]any, parent *resource) *resource {
@@ -320,6 +348,9 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 	r.id, _ = lookup(body, "id").(string)
 	if isExpression(r.id) {
 		r.id = ""
+	}
+	if k == interfaceKind {
+		r.parent = instanceOf(file, r.id)
 	}
 	name, _ := lookup(body, "name").(string)
 	switch {

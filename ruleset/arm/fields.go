@@ -254,6 +254,11 @@ func (f *fields) object(field string) map[string]any {
 	return nil
 }
 
+// inside are the fields of an object in a field; none when there is no such object.
+func (f *fields) inside(field string) *fields {
+	return &fields{l: f.l, file: f.file, place: f.place, region: f.region, values: f.object(field), open: f.open, translating: f.translating}
+}
+
 // objects reads a list of objects; a single object is a list of one.
 func (f *fields) objects(field string) []map[string]any {
 	var list []any

@@ -251,7 +251,14 @@ func isAzureID(id string) bool { return scopeOf(id).subscription != "" }
 // madeUpID is the id of a resource without one: Azure's form with an empty subscription
 // and resource group.
 func madeUpID(k kind, name string) string {
-	return "/subscriptions//resourceGroups//providers/Microsoft.Network/" + kindPaths[k] + "/" + name
+	of := "Microsoft.Network/"
+	switch k {
+	case scaleSetKind:
+		of = "Microsoft.Compute/"
+	case policyKind:
+		of = "Microsoft.Authorization/"
+	}
+	return "/subscriptions//resourceGroups//providers/" + of + kindPaths[k] + "/" + name
 }
 
 // register enters r's object and reports whether the id is new. A repeated id is a fault.
@@ -464,10 +471,10 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 		if problem != "" {
 			l.warn(l.places.at(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem}, r.source))
 		}
-	case parentKind == managerKind && r.parentName != "":
-		// A manager's own document says nothing that is needed.
+	case (parentKind == managerKind || parentKind == watcherKind) && r.parentName != "":
+		// The own document of a manager or watcher says nothing that is needed.
 		r.parent = r.newParent(parentName)
-		parents.add(&entry{kind: managerKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
+		parents.add(&entry{kind: parentKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
 	case parentKind == loadBalancerKind:
 		l.warn(l.places.at(ruleset.Fault{
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),

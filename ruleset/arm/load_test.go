@@ -111,7 +111,6 @@ func TestFaultyDocuments(t *testing.T) {
 func TestNotOursIsPassedOver(t *testing.T) {
 	tests := []struct{ name, document string }{
 		{"a resource of another kind", `{"type": "Microsoft.Compute/virtualMachines", "name": "vm", "properties": {}}`},
-		{"a classic group", `{"type": "Microsoft.ClassicNetwork/networkSecurityGroups", "name": "n", "properties": {"securityRules": []}}`},
 		{"a template's parameters", `{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentParameters.json#", "parameters": {"a": {"value": []}}}`},
 		{"an effective list", `{"value": [{"networkSecurityGroup": {"id": "/x"}, "effectiveSecurityRules": []}]}`},
 		{"a subnet's list of ipConfigurations does not make it a network interface", `[{"addressPrefix": "10.0.0.0/24", "ipConfigurations": [{"id": "/x"}]}]`},
@@ -378,7 +377,6 @@ func TestATypeThatIsNearlyOneOfOursIsAFault(t *testing.T) {
 		{"in another case", "microsoft.network/NETWORKSECURITYGROUPS", ""},
 		{"of another kind", "Microsoft.Network/virtualNetworkTaps", ""},
 		{"of a rule for users", "Microsoft.Network/networkManagers/securityUserConfigurations", ""},
-		{"of the classic network", "Microsoft.ClassicNetwork/networkSecurityGroups", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Parse("f.json", []byte(`{"resources": [{"type": "`+tt.typ+`", "name": "n", "properties": {}}]}`))

@@ -76,7 +76,8 @@ func (b *balancer) readPart(kind, file string, body map[string]any, read func(f 
 }
 
 // partKinds are the kinds of the parts that rules name, by their lists.
-var partKinds = map[string]kind{kindPaths[frontendKind]: frontendKind, kindPaths[probeKind]: probeKind, kindPaths[natRuleKind]: natRuleKind}
+var partKinds = map[string]kind{kindPaths[frontendKind]: frontendKind, kindPaths[probeKind]: probeKind, kindPaths[natRuleKind]: natRuleKind,
+	kindPaths[natPoolKind]: natPoolKind}
 
 func (l *loader) buildLoadBalancer(r *resource) {
 	f := l.readTranslating(r.file, r.place(), r.body)
@@ -107,7 +108,6 @@ func (l *loader) buildLoadBalancer(r *resource) {
 		l.readPool(c, b, b.pool(c.name))
 	}
 	b.readRules()
-	b.checkNATPools()
 	l.out.Set.LoadBalancers = append(l.out.Set.LoadBalancers, b.LoadBalancer)
 	l.balancers = append(l.balancers, b)
 }
@@ -193,7 +193,7 @@ func (b *balancer) internalFrontend(f *fields, frontend *policy.Frontend) {
 	case len(f.open) > 0:
 		return
 	case text == "":
-		frontend.Address = f.l.assign(f, frontend.Subnet, frontend.IPv6)
+		frontend.Address = f.l.assign(f, frontend.Subnet, 1, frontend.IPv6)
 		return
 	}
 	a, err := netip.ParseAddr(text)
@@ -384,7 +384,7 @@ func addBackend(p *policy.BackendPool, b policy.Backend) {
 	}
 }
 
-// memberClaim is an ipConfiguration that names a pool or an inbound NAT rule.
+// memberClaim is an ipConfiguration that names a pool, an inbound NAT rule or an inbound NAT pool.
 type memberClaim struct {
 	f     *fields
 	nic   *policy.NetworkInterface
@@ -394,13 +394,13 @@ type memberClaim struct {
 	id    string
 }
 
-// claimMemberships reads which pools and inbound NAT rules an ipConfiguration names. unknown
+// claimMemberships reads which pools, inbound NAT rules and inbound NAT pools an ipConfiguration names. unknown
 // reports whether the document leaves a pool open.
 func (f *fields) claimMemberships(n *policy.NetworkInterface, index int) (unknown bool) {
 	for _, names := range []struct {
 		kind  kind
 		field string
-	}{{poolKind, "loadBalancerBackendAddressPools"}, {natRuleKind, "loadBalancerInboundNatRules"}} {
+	}{{poolKind, "loadBalancerBackendAddressPools"}, {natRuleKind, "loadBalancerInboundNatRules"}, {natPoolKind, "loadBalancerInboundNatPools"}} {
 		for _, id := range f.references(names.field) {
 			f.l.memberClaims = append(f.l.memberClaims, memberClaim{f, n, index, names.kind, names.field, id})
 		}
@@ -418,6 +418,10 @@ func (l *loader) relateMembers() {
 		case *policy.BackendPool:
 			addBackend(part, member)
 		case *policy.InboundNATRule:
+			if claim.kind == natPoolKind {
+				addBackend(part.Pool, member)
+				break
+			}
 			claim.f.receive(part, claim.field, member)
 		case nil:
 			c.UnknownPools = c.UnknownPools || claim.kind == poolKind

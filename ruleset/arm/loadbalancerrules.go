@@ -67,6 +67,12 @@ func (b *balancer) readRules() {
 			b.NATRules = append(b.NATRules, rule)
 		}
 	}
+	for _, body := range b.f.objects(kindPaths[natPoolKind]) {
+		rule, ok := b.readPart(kindPaths[natPoolKind], b.r.file, body, b.readNATPool).(*policy.InboundNATRule)
+		if ok && b.register(natPoolKind, b.childID(natPoolKind, rule.Name), rule, rule.Name) && !b.hasRulesOf(rule) {
+			b.NATRules = append(b.NATRules, rule)
+		}
+	}
 	for _, body := range b.f.objects("outboundRules") {
 		if rule, ok := b.readPart("outboundRules", b.r.file, body, b.readOutboundRule).(*policy.OutboundRule); ok {
 			b.OutboundRules = append(b.OutboundRules, rule)
@@ -160,18 +166,11 @@ func (b *balancer) readRule(f *fields, name string) any {
 
 // readNATRule reads an inbound NAT rule.
 func (b *balancer) readNATRule(f *fields, name string) any {
-	r := &policy.InboundNATRule{Name: name, Frontend: b.frontend(f)}
-	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(policy.TransportTCP), string(policy.TransportUDP)))
-	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
-	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
+	r := b.natRule(f, name)
 	const field = "backendAddressPool"
 	if id := f.reference(field); id != "" {
 		r.Pool, _ = b.resolvePart(f, poolKind, field, id).(*policy.BackendPool)
-		r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
-		r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
-		if r.Last < r.First {
-			f.fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)), "allowed are ports from frontendPortRangeStart (%d) on", r.First)
-		}
+		f.portRange(r)
 	} else {
 		r.First = f.port("frontendPort", CodeInvalidInboundNATRule, 1, maxFrontendPort)
 		r.Last = r.First
@@ -183,6 +182,41 @@ func (b *balancer) readNATRule(f *fields, name string) any {
 		b.claims = append(b.claims, natClaim{f, r, id})
 	}
 	return r
+}
+
+// natRule reads what inbound NAT rules and inbound NAT pools have in common.
+func (b *balancer) natRule(f *fields, name string) *policy.InboundNATRule {
+	r := &policy.InboundNATRule{Name: name, Frontend: b.frontend(f)}
+	r.Protocol = policy.Transport(f.oneOf("protocol", CodeInvalidInboundNATRule, string(policy.TransportTCP), string(policy.TransportUDP)))
+	r.FloatingIP, r.TCPReset, r.IdleTimeout = f.flag("enableFloatingIP", false), f.flag("enableTcpReset", false), f.idle(CodeRuleIdle, maxRuleIdle, defaultIdle)
+	r.BackendPort = f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
+	return r
+}
+
+func (f *fields) portRange(r *policy.InboundNATRule) {
+	r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
+	r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
+	if r.Last < r.First {
+		f.fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)), "allowed are ports from frontendPortRangeStart (%d) on", r.First)
+	}
+}
+
+// readNATPool reads an inbound NAT pool as a rule for a range of ports, each for one instance of the
+// scale sets that name the pool.
+func (b *balancer) readNATPool(f *fields, name string) any {
+	r := b.natRule(f, name)
+	r.Pool = &policy.BackendPool{Name: name, ID: b.childID(natPoolKind, name)}
+	f.portRange(r)
+	return r
+}
+
+// hasRulesOf reports whether the load balancer lists the rules that Azure has made of an inbound NAT
+// pool. They are named POOL.INSTANCE, and hold.
+func (b *balancer) hasRulesOf(pool *policy.InboundNATRule) bool {
+	return slices.ContainsFunc(b.NATRules, func(r *policy.InboundNATRule) bool {
+		before, _, found := strings.Cut(r.Name, ".")
+		return found && strings.EqualFold(before, pool.Name) && r.Frontend == pool.Frontend
+	})
 }
 
 // readOutboundRule reads an outbound rule.

@@ -21,6 +21,7 @@ const (
 	CodeNoPrimary          = "NetworkInterfaceMustHaveOneOneIPConfigAsPrimary" // Azure's
 	CodeAddressInUse       = "PrivateIPAddressInUse"
 	CodeSeveralNetworks    = "NetworkInterfaceInvalidVirtualNetwork"             // ours
+	CodePrefixNotRead      = "PrivateIPAddressPrefixNotRead"                     // ours; in Documents.Unresolved
 	CodeTooManyAddresses   = "NetworkInterfaceInvalidNumberOfIpConfigurations"   // ours
 	CodeTooManyASGs        = "IpConfigurationInvalidNumberOfSecurityGroups"      // ours
 	CodeTooManyMembers     = "ApplicationSecurityGroupInvalidNumberOfMembers"    // ours
@@ -40,7 +41,7 @@ func (l *loader) buildInterface(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	n := &policy.NetworkInterface{Name: r.name, ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
+	n := &policy.NetworkInterface{Name: r.path(), ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
 	n.VirtualMachineID = f.readOnlyID("virtualMachine")
@@ -63,8 +64,8 @@ func (l *loader) buildInterface(r *resource) {
 		if f.legacyIPv6(r, body) {
 			continue
 		}
-		c, ok := l.readConfiguration(r, n, f, body)
-		n.IPConfigurations = append(n.IPConfigurations, c)
+		list, ok := l.readConfiguration(r, n, f, body)
+		n.IPConfigurations = append(n.IPConfigurations, list...)
 		complete = complete && ok
 	}
 	complete = complete && len(n.IPConfigurations) > 0
@@ -77,7 +78,7 @@ func (l *loader) buildInterface(r *resource) {
 		}
 		return
 	}
-	if len(n.IPConfigurations) == 1 {
+	if len(n.IPConfigurations) == 1 || len(configurations) == 1 {
 		n.IPConfigurations[0].Primary = true
 	}
 	f.checkPrimary(r, n)
@@ -108,9 +109,9 @@ func (f *fields) readOnlyID(field string) string {
 	return id
 }
 
-// readConfiguration reads an ipConfiguration and reports whether it can be used. Its open
-// fields are open fields of the NIC too.
-func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (policy.IPConfiguration, bool) {
+// readConfiguration reads an ipConfiguration and reports whether it can be used. One with a block of
+// addresses gives one of a single address for each. Its open fields are open fields of the NIC too.
+func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic *fields, body map[string]any) (list []policy.IPConfiguration, ok bool) {
 	name, _ := lookup(body, "name").(string)
 	f := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
 	f.region = r.region()
@@ -123,10 +124,10 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 	} else if !f.open["subnet"] && !f.withheld() && lookup(f.values, "subnet") == nil {
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
 	}
-	address, dynamic, ipv6 := f.address()
-	c.Address = address
-	if dynamic {
-		l.dynamic = append(l.dynamic, dynamicAddress{f, n, len(n.IPConfigurations), ipv6})
+	a := f.address()
+	c.Address = a.first
+	if a.dynamic {
+		l.dynamic = append(l.dynamic, dynamicAddress{f, n, len(n.IPConfigurations), a.size, a.ipv6})
 	}
 	c.ApplicationSecurityGroups = f.asgs("applicationSecurityGroups")
 	if count := len(c.ApplicationSecurityGroups); count > maxASGsPerConfiguration {
@@ -140,10 +141,14 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 		nic.open["ipConfigurations/"+field] = true
 	}
 	nic.because(f.cause)
-	if c.Subnet != nil && c.Address.IsValid() {
-		l.checkAddress(f, &c)
+	for range a.size {
+		if c.Subnet != nil && c.Address.IsValid() {
+			l.checkAddress(f, &c)
+		}
+		list = append(list, c)
+		c.Address, c.PublicIPAddress, c.Primary = c.Address.Next(), nil, false
 	}
-	return c, c.Subnet != nil && (c.Address.IsValid() || dynamic)
+	return list, c.Subnet != nil && (a.first.IsValid() || a.dynamic)
 }
 
 // legacyIPv6 passes over an IPv6 ipConfiguration without a subnet, the form of load balancers
@@ -159,10 +164,50 @@ func (f *fields) legacyIPv6(r *resource, body map[string]any) bool {
 	return true
 }
 
-// address reads privateIPAddress. It is dynamic when Azure is to choose it.
-func (f *fields) address() (address netip.Addr, dynamic, ipv6 bool) {
+// addressing is what an ipConfiguration has: an address, or size ones from the first on. It is dynamic
+// when Azure is to choose them.
+type addressing struct {
+	first         netip.Addr
+	size          int // 1, or that of a block
+	dynamic, ipv6 bool
+}
+
+// The longest and shortest prefix of a block of addresses that is read. Azure's documents have /28.
+const minBlockBits, maxBlockBits = 28, 32
+
+// address reads privateIPAddress, and the block that it or privateIPAddressPrefixLength asks for.
+func (f *fields) address() addressing {
+	const field, lengthField = "privateIPAddress", "privateIPAddressPrefixLength"
+	text, length := f.text(field), f.text(lengthField)
+	address, bits, isBlock := strings.Cut(text, "/")
+	at, value := lengthField, length
+	if isBlock {
+		at, value, length = field, text, bits
+	}
+	a := addressing{size: 1}
+	a.first, a.dynamic, a.ipv6 = f.single(address)
+	switch {
+	case length == "" || !a.first.IsValid() && !a.dynamic || length == "128" && a.ipv6:
+		return a
+	case a.ipv6:
+		f.markOpenBecause(CodePrefixNotRead, lengthField, length, "blocks of IPv6 addresses are not read: the resource was not read")
+		return a
+	}
+	n, err := strconv.Atoi(length)
+	if err != nil || n < minBlockBits || n > maxBlockBits {
+		f.fault(CodeInvalidIPAddress, at, value, "allowed are a single address and a block of %d to %d bits", minBlockBits, maxBlockBits)
+		return a
+	}
+	a.size = 1 << (maxBlockBits - n)
+	if block := netip.PrefixFrom(a.first, n); a.first.IsValid() && block.Masked() != block {
+		f.fault(CodeInvalidIPAddress, field, text, "a block of %d addresses begins at %s", a.size, block.Masked().Addr())
+	}
+	return a
+}
+
+// single reads an address, the text of privateIPAddress.
+func (f *fields) single(text string) (address netip.Addr, dynamic, ipv6 bool) {
 	const field, versionField = "privateIPAddress", "privateIPAddressVersion"
-	text := f.text(field)
 	version := f.text(versionField)
 	if f.open[field] || f.withheld() {
 		return netip.Addr{}, false, false

@@ -81,7 +81,7 @@ func (f *fields) named(r *resource) bool {
 func (l *loader) registerOpen(r *resource, because *cause) {
 	names := []string{r.name}
 	switch {
-	case managed(r.kind):
+	case managed(r.kind), r.kind == interfaceKind:
 		names = []string{r.path()}
 	case paired(r.kind) && r.parent != nil:
 		names = append(names, r.parent.name+"/"+r.name)

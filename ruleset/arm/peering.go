@@ -1,8 +1,10 @@
 package arm
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -15,10 +17,14 @@ const (
 	CodePeerSpaceOverlap    = "VnetAddressSpacesOverlap"
 	CodePeerSpacesOverlap   = "VnetAddressSpaceOverlapsWithAlreadyPeeredVnet"
 	CodePeeringTwice        = "AnotherPeeringAlreadyReferencesRemoteVnet"
-	CodePeeringToItself     = "VirtualNetworkPeeringToItself"              // ours
-	CodeInvalidPeeringState = "VirtualNetworkPeeringInvalidState"          // ours
-	CodePeeringOfSubnets    = "VirtualNetworkPeeringOfSubnetsNotSupported" // ours; in Documents.Unresolved
+	CodePeeringToItself     = "VirtualNetworkPeeringToItself"               // ours
+	CodeInvalidPeeringState = "VirtualNetworkPeeringInvalidState"           // ours
+	CodeTooManyPeered       = "VirtualNetworkPeeringInvalidNumberOfSubnets" // ours
+	CodePeeredOnOneSide     = "VirtualNetworkPeeringOfOtherSubnets"         // ours; in Documents.Warnings
 )
+
+// maxPeeredSubnets is Azure's limit of the subnets of both sides of a peering.
+const maxPeeredSubnets = 200
 
 var peeringStates = []string{policy.PeeringInitiated, policy.PeeringConnected, policy.PeeringDisconnected}
 
@@ -33,12 +39,12 @@ func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, 
 			AllowForwardedTraffic:     f.flag("allowForwardedTraffic", false),
 			AllowGatewayTransit:       f.flag("allowGatewayTransit", false),
 			UseRemoteGateways:         f.flag("useRemoteGateways", false),
-			RemoteAddressSpace:        f.remoteSpace(),
+			OfSubnets:                 !f.flag("peerCompleteVnets", true),
+			OnlyIPv6:                  f.flag("enableOnlyIPv6Peering", false),
 			State:                     f.peeringState(),
 		}
-		if !f.flag("peerCompleteVnets", true) {
-			f.markOpenBecause(CodePeeringOfSubnets, "peerCompleteVnets", "false", "peerings of single subnets are not supported: the peering was not read")
-		}
+		p.RemoteAddressSpace = f.remoteSpace(p.OfSubnets)
+		f.checkPeered(&p)
 		f.markCondition(c)
 		switch {
 		case len(f.open) > 0:
@@ -52,9 +58,48 @@ func (l *loader) readPeerings(children []*resource) (peerings []policy.Peering, 
 	return peerings, places
 }
 
-// remoteSpace reads the other network's address space under the field's old or new name.
-func (f *fields) remoteSpace() []netip.Prefix {
-	for _, field := range []string{"remoteVirtualNetworkAddressSpace", "remoteAddressSpace"} {
+const localSubnets, remoteSubnets = "localSubnetNames", "remoteSubnetNames"
+
+// checkPeered checks the number of a peering's subnets.
+func (f *fields) checkPeered(p *policy.Peering) {
+	if !p.OfSubnets {
+		return
+	}
+	total := 0
+	for _, field := range []string{localSubnets, remoteSubnets} {
+		n := len(f.texts(field))
+		if total += n; n == 0 && len(f.open) == 0 {
+			f.fault(CodeInvalidRequestFormat, field, "", "a peering with peerCompleteVnets false needs the names of subnets")
+		}
+	}
+	if total > maxPeeredSubnets {
+		f.fault(CodeTooManyPeered, remoteSubnets, strconv.Itoa(total), "a peering has at most %d subnets of both sides together", maxPeeredSubnets)
+	}
+}
+
+// relateSubnets finds the subnets of a network that a field of a peering names.
+func (f *fields) relateSubnets(field string, v *policy.VirtualNetwork) (list []*policy.Subnet) {
+	for _, name := range f.texts(field) {
+		e, _ := f.l.index.resolve(subnetKind, v.ID+"/"+kindPaths[subnetKind]+"/"+name, f.file)
+		switch {
+		case e == nil:
+			f.fault(CodeInvalidResourceReference, field, name, "virtual network %q has no subnet of this name", v.Name)
+		case e.object == nil: // nobody reaches what was not read
+		default:
+			list = append(list, e.object.(*policy.Subnet))
+		}
+	}
+	return list
+}
+
+// remoteSpace reads the other network's address space under the field's old or new name. Where subnets
+// are peered, the old one has their prefixes.
+func (f *fields) remoteSpace(ofSubnets bool) []netip.Prefix {
+	names := []string{"remoteVirtualNetworkAddressSpace", "remoteAddressSpace"}
+	if ofSubnets {
+		names = names[1:]
+	}
+	for _, field := range names {
 		space := f.object(field)
 		if space == nil {
 			continue
@@ -91,6 +136,17 @@ func (l *loader) relatePeerings() {
 		}
 	}
 	for _, v := range l.out.Set.VirtualNetworks {
+		for i := range v.Peerings {
+			l.peerings[v][i].matchSubnets(v, &v.Peerings[i])
+		}
+	}
+	for _, v := range l.out.Set.VirtualNetworks {
+		for i := range v.Peerings {
+			p := &v.Peerings[i]
+			if back := otherSide(v, p); back != nil && back.OfSubnets {
+				p.LocalSubnets = slices.DeleteFunc(p.LocalSubnets, func(s *policy.Subnet) bool { return !slices.Contains(back.RemoteSubnets, s) })
+			}
+		}
 		l.checkPeers(v, l.peerings[v])
 	}
 }
@@ -112,15 +168,49 @@ func (f *fields) relate(v *policy.VirtualNetwork, p *policy.Peering) {
 	default:
 		p.Remote = e.object.(*policy.VirtualNetwork)
 	}
+	if p.OfSubnets {
+		p.LocalSubnets = f.relateSubnets(localSubnets, v)
+		if p.Remote != nil {
+			p.RemoteSubnets = f.relateSubnets(remoteSubnets, p.Remote)
+		}
+	}
+}
+
+// otherSide is the other network's peering; nil when the documents have none.
+func otherSide(v *policy.VirtualNetwork, p *policy.Peering) *policy.Peering {
+	if p.Remote == nil {
+		return nil
+	}
+	return p.Remote.Peering(v)
+}
+
+// matchSubnets keeps of a peering's remote subnets those that the other side names too. What is peered
+// whole has all subnets.
+func (f *fields) matchSubnets(v *policy.VirtualNetwork, p *policy.Peering) {
+	back := otherSide(v, p)
+	if back == nil || !back.OfSubnets && !p.OfSubnets {
+		return
+	}
+	if !p.OfSubnets {
+		p.OfSubnets, p.LocalSubnets, p.RemoteSubnets = true, slices.Clone(v.Subnets), p.Remote.Subnets
+	}
+	other := func(s *policy.Subnet) bool { return !back.Takes(s) }
+	if i := slices.IndexFunc(p.RemoteSubnets, other); i >= 0 {
+		f.l.warn(f.newFault(CodePeeredOnOneSide, remoteSubnets, p.RemoteSubnets[i].Name,
+			fmt.Sprintf("peering %q of virtual network %q does not name the subnet: nothing is peered but what both sides name", back.Name, p.Remote.Name)))
+		p.RemoteSubnets = slices.DeleteFunc(slices.Clone(p.RemoteSubnets), other)
+	}
 }
 
 // checkPeers compares the address spaces of a network and of its peers.
 func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 	for i := range v.Peerings {
 		p, f := &v.Peerings[i], places[i]
-		if own, theirs, ok := overlap(v.AddressSpace, p.Space()); ok {
+		if own, theirs, ok := overlap(v.AddressSpace, p.Space()); ok && !p.OfSubnets {
 			f.fault(CodePeerSpaceOverlap, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 				"the address spaces of peers must not overlap; %s of the one is in conflict with %s of the other", own, theirs)
+		} else if p.OfSubnets {
+			f.checkSubnetSpaces(v, p)
 		}
 		for j := range i {
 			other := &v.Peerings[j]
@@ -131,6 +221,24 @@ func (l *loader) checkPeers(v *policy.VirtualNetwork, places []*fields) {
 			if a, b, ok := overlap(p.Space(), other.Space()); ok {
 				f.fault(CodePeerSpacesOverlap, "remoteVirtualNetwork", p.RemoteVirtualNetworkID,
 					"the address spaces of two peers must not overlap; %s is in conflict with %s of peering %q", a, b, other.Name)
+			}
+		}
+	}
+}
+
+// checkSubnetSpaces checks that the subnets that a network peers are in parts of its address space that
+// the other network does not have.
+func (f *fields) checkSubnetSpaces(v *policy.VirtualNetwork, p *policy.Peering) {
+	others := p.Space()
+	if p.Remote != nil {
+		others = p.Remote.AddressSpace
+	}
+	for _, s := range p.LocalSubnets {
+		for _, space := range v.AddressSpace {
+			if _, within, ok := overlap(s.Prefixes, []netip.Prefix{space}); !ok {
+				continue
+			} else if _, theirs, ok := overlap([]netip.Prefix{within}, others); ok {
+				f.fault(CodePeerSpaceOverlap, localSubnets, s.Name, "the subnet is in %s of the address space, which is in conflict with %s of the peer", within, theirs)
 			}
 		}
 	}

@@ -25,6 +25,7 @@ type loader struct {
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
 	reserved     map[usedAddress]bool       // written down, by what is read later
 	nextFree     map[usedAddress]netip.Addr // where a prefix may have free addresses, by its first
+	full         map[fullSubnet]bool        // told
 	dynamic      []dynamicAddress
 	assigned     []*assignments // in the order of their first addresses
 	addressCount map[*policy.VirtualNetwork]int
@@ -59,7 +60,7 @@ func newLoader() *loader {
 		steps:     map[string]func(map[string]any) *template.Step{},
 		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
-		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
+		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},
 	}
 }
@@ -81,7 +82,9 @@ type phase struct {
 // earlier ones give. Between the two lists, a Reader decides whether it may reuse groups.
 var (
 	gathering = []phase{
-		{name: "what Azure shows", run: (*loader).addRuntime},
+		{name: "scale sets that Azure shows", run: (*loader).addScaleSets},
+		{name: "instances of scale sets", run: (*loader).expandScaleSets},
+		{name: "what else Azure shows", run: (*loader).addRuntime},
 		{name: "children find their parents", run: (*loader).adopt},
 		{name: "application security groups", gives: []kind{asgKind}, of: asgKind, build: (*loader).buildASG},
 	}
@@ -97,6 +100,7 @@ var (
 			of: networkKind, build: (*loader).buildNetwork},
 		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
 		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
+		{name: "members of network groups by policies", needs: []kind{networkKind, networkGroupKind}, of: policyKind, build: (*loader).buildPolicy},
 		{name: "admin rules", needs: []kind{networkGroupKind}, gives: []kind{collectionKind}, of: collectionKind, build: (*loader).buildCollection},
 		{name: "addresses of frontends", needs: []kind{subnetKind}, of: loadBalancerKind, build: (*loader).reserveAddresses},
 		{name: "network interfaces", needs: []kind{groupKind, asgKind, subnetKind, publicAddressKind},
@@ -105,11 +109,12 @@ var (
 		{name: "addresses that are not written down", needs: []kind{subnetKind, interfaceKind}, run: (*loader).assignAddresses},
 		{name: "subnets that NAT gateways name", needs: []kind{natGatewayKind, subnetKind, interfaceKind}, run: (*loader).relateGateways},
 		{name: "load balancers", needs: []kind{publicAddressKind, publicPrefixKind, networkKind, subnetKind, configurationKind},
-			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
-		{name: "members of pools and NAT rules", needs: []kind{poolKind, natRuleKind, configurationKind}, run: (*loader).relateMembers},
+			gives: []kind{loadBalancerKind, frontendKind, probeKind, poolKind, natRuleKind, natPoolKind}, of: loadBalancerKind, build: (*loader).buildLoadBalancer},
+		{name: "members of pools and NAT rules", needs: []kind{poolKind, natRuleKind, natPoolKind, configurationKind}, run: (*loader).relateMembers},
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
+		{name: "flow logs", needs: []kind{groupKind, networkKind, subnetKind, interfaceKind}, of: flowLogKind, build: (*loader).buildFlowLog},
 		{name: "addresses that were chosen", run: (*loader).warnOfAssigned},
 		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},
 	}
@@ -127,7 +132,11 @@ func (l *loader) runPhase(p *phase) {
 		return
 	}
 	for _, r := range l.resources {
-		if r.kind == p.of {
+		switch {
+		case r.kind != p.of:
+		case r.like != nil:
+			l.buildAlike(r, p.build)
+		default:
 			p.build(l, r)
 		}
 	}

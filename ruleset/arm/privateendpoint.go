@@ -67,9 +67,9 @@ func (l *loader) buildPrivateEndpoint(r *resource) {
 	for i, body := range configurations {
 		name := textOf(body, "name")
 		c := l.read(r.file, r.place()+"/ipConfigurations/"+name, "", body)
-		address, chosen, ipv6 := c.address()
+		address, chosen, ipv6 := c.single(c.text("privateIPAddress"))
 		if chosen {
-			l.dynamic = append(l.dynamic, dynamicAddress{c, n, i, ipv6})
+			l.dynamic = append(l.dynamic, dynamicAddress{c, n, i, 1, ipv6})
 		}
 		n.IPConfigurations = append(n.IPConfigurations, policy.IPConfiguration{Name: name, ID: n.ID + "/ipConfigurations/" + name, Address: address,
 			Subnet: subnet, Primary: i == 0, ApplicationSecurityGroups: groups})

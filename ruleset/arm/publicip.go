@@ -2,7 +2,6 @@ package arm
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -231,7 +230,7 @@ func (l *loader) relatePublicAddresses() {
 		of := func(i int, k kind) bool { return n >= i && strings.EqualFold(segments[n-i], kindPaths[k]) }
 		const field = "ipConfiguration"
 		switch {
-		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)) && !slices.ContainsFunc(segments, isScaleSet):
+		case of(2, configurationKind) && (n <= 3 || of(4, interfaceKind)):
 			e, _ := l.index.resolve(configurationKind, c.id, c.f.file)
 			if e == nil || e.object == nil {
 				c.f.configuration(field, c.id, "nothing is translated by the address")
@@ -261,8 +260,6 @@ func (l *loader) relatePublicAddresses() {
 		}
 	}
 }
-
-func isScaleSet(segment string) bool { return strings.EqualFold(segment, "virtualMachineScaleSets") }
 
 // checkClaim compares a public address with the one of the resource that it names.
 func (l *loader) checkClaim(c publicClaim, field string, has *policy.PublicIPAddress, by *entry) {

@@ -56,16 +56,6 @@ func (f *fields) checkPublic(r *resource, p *policy.PublicIPAddress) {
 	}
 }
 
-// checkNATPools checks the ports of inbound NAT pools, which are not read otherwise.
-func (b *balancer) checkNATPools() {
-	for _, body := range b.f.objects("inboundNatPools") {
-		f := b.f.l.readTranslating(b.r.file, b.r.place()+"/inboundNatPools/"+textOf(body, "name"), body)
-		f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
-		f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
-		f.port("backendPort", CodeInvalidInboundNATRule, 1, 65535)
-	}
-}
-
 // checkOptions checks the DNS servers and the encryption of a virtual network.
 func (f *fields) checkOptions() {
 	options, _ := lookup(f.values, "dhcpOptions").(map[string]any)

@@ -20,7 +20,8 @@ const (
 	CodeDuplicateRouteName  = "RouteTableInvalidDuplicateName"
 	CodeDuplicateRoute      = "RouteTableInvalidDuplicateAddressPrefix"
 	CodeTooManyRoutes       = "RouteTableInvalidNumberOfRoutes"
-	CodeEverythingIsNetwork = "VirtualNetworkTagIsEverything" // in Documents.Warnings
+	CodeEverythingIsNetwork = "VirtualNetworkTagIsEverything" // in Documents.Warnings, as the next one
+	CodeUnfitNextHop        = "NextHopLoadBalancerWithoutHAPorts"
 )
 
 // maxRoutes is Azure's limit of user-defined routes in a table.
@@ -142,8 +143,8 @@ func (f *fields) nextHop(r *policy.Route) {
 	}
 }
 
-// warnOfRoutes warns of default routes in subnets with an NSG: they make the tag
-// VirtualNetwork mean every address.
+// warnOfRoutes warns of default routes in subnets with an NSG: they make the tag VirtualNetwork mean
+// every address. It warns of load balancers that can be no next hops, too.
 func (l *loader) warnOfRoutes() {
 	guarded := map[*policy.Subnet]bool{}
 	for _, n := range l.out.Set.NetworkInterfaces {
@@ -158,10 +159,38 @@ func (l *loader) warnOfRoutes() {
 			if s.RouteTable != nil && (guarded[s] || s.NetworkSecurityGroup != nil) {
 				warnings = append(warnings, l.routeWarnings(s)...)
 			}
+			warnings = append(warnings, l.unfitHops(s)...)
 		}
 	}
 	l.out.sort(warnings)
 	l.out.Warnings = append(l.out.Warnings, warnings...)
+}
+
+// unfitHops warns of next hops that are load balancers without a rule for every port.
+func (l *loader) unfitHops(s *policy.Subnet) (warnings ruleset.Faults) {
+	if s.RouteTable == nil {
+		return nil
+	}
+	for i := range s.RouteTable.Routes {
+		r := &s.RouteTable.Routes[i]
+		for _, lb := range l.out.Set.LoadBalancers {
+			j := slices.IndexFunc(lb.Frontends, func(f *policy.Frontend) bool {
+				return f.Subnet != nil && f.Address == r.Appliance && (f.Subnet.VirtualNetwork == s.VirtualNetwork || s.VirtualNetwork.Peering(f.Subnet.VirtualNetwork) != nil)
+			})
+			if j < 0 || slices.ContainsFunc(lb.Rules, func(rule *policy.LoadBalancingRule) bool {
+				return rule.Frontend == lb.Frontends[j] && rule.Protocol == policy.TransportAll
+			}) {
+				continue
+			}
+			warnings = append(warnings, ruleset.Fault{
+				Code: CodeUnfitNextHop, File: l.out.routes[s.RouteTable],
+				Resource: kindPaths[routeTableKind] + "/" + s.RouteTable.Name + "/" + kindPaths[routeKind] + "/" + r.Name,
+				Field:    "nextHopIpAddress", Value: r.Appliance.String(),
+				Message: "the next hop is load balancer " + lb.Name + ", whose frontend has no rule for every port (protocol All): here the route leads nowhere",
+			})
+		}
+	}
+	return warnings
 }
 
 func (l *loader) routeWarnings(s *policy.Subnet) (warnings ruleset.Faults) {

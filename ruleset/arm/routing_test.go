@@ -161,7 +161,6 @@ func TestWhatKeepsAPeeringOrARouteTableOpen(t *testing.T) {
 	}
 	tests := []struct{ name, document, code, field string }{
 		{"a peer that is left open", "[" + network("a", "10.1.0.0/16", peered(peering("p", "b", ""))) + "," + open("b") + "]", CodeTemplateExpression, "addressPrefixes"},
-		{"a peering of single subnets", "[" + network("a", "10.1.0.0/16", peered(peering("p", "b", `, "peerCompleteVnets": false`))) + "," + network("b", "10.2.0.0/16", "") + "]", CodePeeringOfSubnets, "peerCompleteVnets"},
 		{"a next hop that is an expression", table(route("r", "0.0.0.0/0", "VirtualAppliance", "[parameters('fw')]")), CodeTemplateExpression, "nextHopIpAddress"},
 	}
 	for _, tt := range tests {
@@ -202,5 +201,25 @@ func TestADefaultRouteIsAWarningWhereAnNSGStands(t *testing.T) {
 				t.Errorf("faults %v, warnings %v, want %v", d.Faults, got, tt.want)
 			}
 		})
+	}
+}
+
+func TestALoadBalancerWithoutARuleForEveryPortIsNoNextHop(t *testing.T) {
+	const text = `[
+ {"type": "Microsoft.Network/routeTables", "name": "rt", "properties": {"routes": [{"name": "r", "properties": {"addressPrefix": "10.9.0.0/16", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.0.0.200"}}]}},
+ {"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}, "subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "routeTable": {"id": "rt"}}}]}},
+ {"type": "Microsoft.Network/loadBalancers", "name": "lb", "sku": {"name": "Standard"}, "properties": {"frontendIPConfigurations": [{"name": "f", "properties": {"subnet": {"id": "v/s"}, "privateIPAddress": "10.0.0.200"}}],
+  "backendAddressPools": [{"name": "p"}], "loadBalancingRules": [{"name": "ha", "properties": {"frontendIPConfiguration": {"id": "lb/f"}, "backendAddressPool": {"id": "lb/p"}, "protocol": "All", "frontendPort": 0, "backendPort": 0}}]}}]`
+	for rule, want := range map[string]int{`"protocol": "All", "frontendPort": 0, "backendPort": 0`: 0, `"protocol": "Tcp", "frontendPort": 80, "backendPort": 80`: 1} {
+		d := Parse("test.json", []byte(strings.Replace(text, `"protocol": "All", "frontendPort": 0, "backendPort": 0`, rule, 1)))
+		told := 0
+		for _, w := range d.Warnings {
+			if w.Code == CodeUnfitNextHop && w.Value == "10.0.0.200" {
+				told++
+			}
+		}
+		if told != want || len(d.Faults) > 0 {
+			t.Errorf("%s: %v %v", rule, d.Warnings, d.Faults)
+		}
 	}
 }

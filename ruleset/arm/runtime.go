@@ -13,14 +13,21 @@ const CodeRuntimeNotUsed = "RuntimeValueNotUsed"
 
 // addRuntime puts what Azure shows of resources over what the documents say of them, and
 // adds those that exist elsewhere.
-func (l *loader) addRuntime() {
+func (l *loader) addRuntime() { l.add(func(k kind) bool { return k != scaleSetKind }) }
+
+// addScaleSets is addRuntime for scale sets.
+func (l *loader) addScaleSets() { l.add(func(k kind) bool { return k == scaleSetKind }) }
+
+func (l *loader) add(fit func(kind) bool) {
 	for _, key := range slices.Sorted(maps.Keys(l.values.runtime)) {
 		unused := func(why string) {
 			l.warn(ruleset.Fault{Code: CodeRuntimeNotUsed, File: l.values.Runtime, Resource: key, Message: why})
 		}
 		shown, ok := l.values.runtime[key].(map[string]any)
 		if !ok {
-			unused("allowed is an object in the form of Azure's answers: it was not read")
+			if fit(otherKind) {
+				unused("allowed is an object in the form of Azure's answers: it was not read")
+			}
 			continue
 		}
 		shown = maps.Clone(shown)
@@ -30,6 +37,9 @@ func (l *loader) addRuntime() {
 			shown["name"] = key
 		}
 		k, _ := kindOf(shown, nil)
+		if !fit(k) {
+			continue
+		}
 		r := newResource(k, l.values.Runtime, shown, nil)
 		found := l.shownBy(r, key)
 		inside := l.showInside(r, key)

@@ -25,11 +25,11 @@ var schema = map[string][]string{
 	kindPaths[subnetKind]: {"addressPrefix", "addressPrefixes", "networkSecurityGroup", "routeTable", "natGateway", "defaultOutboundAccess",
 		"privateEndpointNetworkPolicies", "privateLinkServiceNetworkPolicies", "serviceEndpoints", "serviceEndpointPolicies", "delegations"},
 	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
-		"useRemoteGateways", "peerCompleteVnets", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
+		"useRemoteGateways", "peerCompleteVnets", localSubnets, remoteSubnets, "enableOnlyIPv6Peering", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
 	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
 		"virtualMachine", "privateEndpoint", "tapConfigurations"},
-	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
-		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules"},
+	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressPrefixLength", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
+		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules", "loadBalancerInboundNatPools"},
 	kindPaths[routeTableKind]:    {"routes", "disableBgpRoutePropagation"},
 	kindPaths[routeKind]:         {"addressPrefix", "nextHopType", "nextHopIpAddress"},
 	kindPaths[publicAddressKind]: {"ipAddress", "publicIPAddressVersion", "publicIPAllocationMethod", "idleTimeoutInMinutes", "ipConfiguration", "dnsSettings", "ddosSettings"},
@@ -46,6 +46,9 @@ var schema = map[string][]string{
 		"backendPort", "loadDistribution", "enableFloatingIP", "enableTcpReset", "disableOutboundSnat", "idleTimeoutInMinutes"},
 	kindPaths[natRuleKind]: {"frontendIPConfiguration", "backendAddressPool", "backendIPConfiguration", "protocol", "frontendPort",
 		"backendPort", "frontendPortRangeStart", "frontendPortRangeEnd", "enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
+	kindPaths[flowLogKind]: {"targetResourceId", "storageId", "enabled", "format", "retentionPolicy", "flowAnalyticsConfiguration", "enabledFilteringCriteria", "recordTypes"},
+	kindPaths[natPoolKind]: {"frontendIPConfiguration", "protocol", "frontendPortRangeStart", "frontendPortRangeEnd", "backendPort",
+		"enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
 	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
 }
 
@@ -72,7 +75,6 @@ var spellings = func() map[string]map[string]bool {
 var notRead = map[string][]struct{ name, harmless, what string }{
 	kindPaths[networkKind]: {{"privateEndpointVNetPolicies", "Disabled", "peers get the same routes to private endpoints as without it"}},
 	kindPaths[subnetKind]:  {{"serviceEndpointPolicies", "", "service endpoints lead to every account of the service"}},
-	kindPaths[peeringKind]: {{"enableOnlyIPv6Peering", "", "IPv4 is peered too"}},
 	kindPaths[configurationKind]: {
 		{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},
 	kindPaths[frontendKind]: {{"gatewayLoadBalancer", "", "nothing goes through the Gateway load balancer"}},

@@ -16,6 +16,10 @@ const (
 	CodeNothingRead = "NothingRead"
 	// CodeIncompleteList is for a document that says that it is a part of a longer list.
 	CodeIncompleteList = "IncompleteList"
+	// CodeClassic is for classic resources, those of Azure Service Manager.
+	CodeClassic = "ClassicResource"
+	// CodeResourceNotRead is in Documents.Warnings, for a resource that changes what happens to packets.
+	CodeResourceNotRead = "ResourceNotRead"
 )
 
 // reading is how far a document was read.
@@ -197,6 +201,44 @@ func (l *loader) warnOfOtherPages(file string, body map[string]any) {
 			warn(field, all.String())
 		}
 	}
+}
+
+// notReadTypes are types of resources that change what happens to packets and are not read, in lower
+// case, with what to do instead.
+var notReadTypes = map[string]string{
+	provider + "virtualhubs/hubvirtualnetworkconnections":   "what a virtual hub teaches its networks is not read: attach a gateway to the network, with the prefixes behind the hub (gateway and prefixes of nsgd.yaml)",
+	provider + "virtualhubs/hubroutetables":                 "routes of a virtual hub are not read: give the prefixes behind it to the gateways of its networks (gateway and prefixes of nsgd.yaml)",
+	provider + "virtualhubs/routemaps":                      "route maps of a virtual hub are not read",
+	provider + "networkmanagers/routingconfigurations":      "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
+	provider + "networkmanagers/connectivityconfigurations": "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
+}
+
+// notRead reports a resource that is not read and should be known of.
+func (l *loader) notRead(file string, body map[string]any) {
+	t, name := typeOf(body), textOf(body, "name")
+	if name == "" {
+		name = lastSegment(textOf(body, "id"))
+	}
+	f := ruleset.Fault{File: file, Resource: "resources/" + name, Field: "type", Value: ruleset.Clip(textOf(body, "type"))}
+	switch {
+	case strings.HasPrefix(t, "microsoft.classicnetwork/"), t == "" && isClassicGroup(body):
+		f.Code = CodeClassic
+		f.Message = "classic resources (Azure Service Manager) are not read; Move-AzureNetworkSecurityGroup and Move-AzureVirtualNetwork, with -Validate, -Prepare and -Commit, make them resources of Azure Resource Manager: read what 'az network nsg list' and 'az network vnet list' write then"
+		l.fault(f)
+	case notReadTypes[t] != "":
+		f.Code, f.Message = CodeResourceNotRead, notReadTypes[t]
+		l.warn(f)
+	}
+}
+
+// isClassicGroup reports a network security group as the commands for classic resources write it.
+func isClassicGroup(body map[string]any) bool {
+	rules, _ := lookup(body, "rules").([]any)
+	return len(rules) > 0 && !slices.ContainsFunc(rules, func(v any) bool {
+		rule, _ := v.(map[string]any)
+		direction := textOf(rule, "type")
+		return !strings.EqualFold(direction, "Inbound") && !strings.EqualFold(direction, "Outbound") || lookup(rule, "action") == nil || lookup(rule, "priority") == nil
+	})
 }
 
 // rowsOf turns the table of Resource Graph into its rows as objects.

@@ -152,3 +152,27 @@ func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
 		t.Errorf("warnings %v", d.Warnings)
 	}
 }
+
+func TestResourcesThatAreNotReadAreNamed(t *testing.T) {
+	for _, tt := range []struct{ name, document, code, names string }{
+		{"a classic group", `[{"id": "/subscriptions/s/resourceGroups/Default-Networking/providers/Microsoft.ClassicNetwork/networkSecurityGroups/old", "name": "old", "type": "Microsoft.ClassicNetwork/networkSecurityGroups", "properties": {"networkSecurityGroupState": "Created"}}]`, CodeClassic, "Move-AzureNetworkSecurityGroup"},
+		{"a classic group as PowerShell writes it", `{"Name": "old", "Location": "West Europe", "Label": "", "Rules": [{"Name": "web", "Type": "Inbound", "Priority": 100, "Action": "Allow", "SourceAddressPrefix": "INTERNET", "SourcePortRange": "*",
+  "DestinationAddressPrefix": "*", "DestinationPortRange": "80", "Protocol": "TCP", "State": "Active", "IsDefault": false}]}`, CodeClassic, "Move-AzureNetworkSecurityGroup"},
+		{"a network behind a virtual hub", `[{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}},
+  {"type": "Microsoft.Network/virtualHubs/hubVirtualNetworkConnections", "name": "hub/v", "properties": {"remoteVirtualNetwork": {"id": "v"}}}]`, CodeResourceNotRead, "attach a gateway"},
+		{"a routing configuration", `[{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}},
+  {"type": "Microsoft.Network/networkManagers/routingConfigurations", "name": "nm/r", "properties": {}}]`, CodeResourceNotRead, "route tables"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			told := append(d.Faults, d.Warnings...)
+			if len(told) != 1 || told[0].Code != tt.code || !strings.Contains(told[0].Message, tt.names) || (tt.code == CodeClassic) != (len(d.Faults) == 1) {
+				t.Errorf("told %v", told)
+			}
+		})
+	}
+	rules := `{"rules": [{"type": "Inbound", "priority": 1}], "name": "no group"}`
+	if d := Parse("test.json", []byte(rules)); len(d.Faults) > 0 {
+		t.Errorf("told %v", d.Faults)
+	}
+}

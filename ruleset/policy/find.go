@@ -44,7 +44,7 @@ func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 }
 
 // VirtualMachine finds the NICs of a virtual machine by its name, by "virtualMachines/NAME"
-// or by its id, in any case.
+// or by its id, in any case. An instance of a scale set is named SET_INSTANCE.
 func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 	type machine struct {
 		name, id string
@@ -58,7 +58,7 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 			continue
 		}
 		if byID[key] == nil {
-			byID[key] = &machine{name: n.VirtualMachineID[strings.LastIndexByte(n.VirtualMachineID, '/')+1:], id: n.VirtualMachineID}
+			byID[key] = &machine{name: machineName(n.VirtualMachineID), id: n.VirtualMachineID}
 			machines = append(machines, byID[key])
 		}
 		byID[key].nics = append(byID[key].nics, n)
@@ -71,6 +71,16 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 		return nil, err
 	}
 	return m.nics, nil
+}
+
+// machineName is the name of a virtual machine with an id. An instance of a scale set is named SET_INSTANCE.
+func machineName(id string) string {
+	segments := strings.Split(id, "/")
+	n := len(segments)
+	if n >= 4 && strings.EqualFold(segments[n-4], "virtualMachineScaleSets") {
+		return segments[n-3] + "_" + segments[n-1]
+	}
+	return segments[n-1]
 }
 
 // Target finds the NICs that Azure's diagnostics look at: the NIC of a name or id, or all

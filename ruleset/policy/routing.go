@@ -1,6 +1,9 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // The states of a peering.
 const (
@@ -18,6 +21,12 @@ type Peering struct {
 	// RemoteAddressSpace is the other network's address space according to the document,
 	// masked. Empty when the document does not have it.
 	RemoteAddressSpace []netip.Prefix
+	// OfSubnets means that not the whole networks are peered: only LocalSubnets reach, and are reached
+	// from, RemoteSubnets of Remote.
+	OfSubnets                   bool
+	LocalSubnets, RemoteSubnets []*Subnet
+	// OnlyIPv6 means that no IPv4 addresses are peered.
+	OnlyIPv6 bool
 	// AllowVirtualNetworkAccess is true unless the document says otherwise.
 	AllowVirtualNetworkAccess bool
 	// AllowForwardedTraffic lets in traffic that the other network forwards for others.
@@ -28,14 +37,27 @@ type Peering struct {
 	State                                  string // one of the constants; empty when not known
 }
 
-// Space is the address space of the other network. If the policy holds that network, its
-// own address space counts, as if the peering were always synchronised.
-func (p *Peering) Space() []netip.Prefix {
-	if p.Remote != nil {
-		return p.Remote.AddressSpace
+// Space is what is peered of the other network. If the policy holds that network, its own
+// address space and subnets count, as if the peering were always synchronised.
+func (p *Peering) Space() (space []netip.Prefix) {
+	switch {
+	case p.Remote == nil:
+		space = p.RemoteAddressSpace
+	case p.OfSubnets:
+		for _, s := range p.RemoteSubnets {
+			space = append(space, s.Prefixes...)
+		}
+	default:
+		space = p.Remote.AddressSpace
 	}
-	return p.RemoteAddressSpace
+	if p.OnlyIPv6 {
+		space = slices.DeleteFunc(slices.Clone(space), func(p netip.Prefix) bool { return p.Addr().Is4() })
+	}
+	return space
 }
+
+// Takes reports whether a subnet of the peering's own network is peered.
+func (p *Peering) Takes(s *Subnet) bool { return !p.OfSubnets || slices.Contains(p.LocalSubnets, s) }
 
 // Peering is the network's peering with another network; nil when there is none.
 func (v *VirtualNetwork) Peering(with *VirtualNetwork) *Peering {

@@ -23,6 +23,7 @@ type Set struct {
 	PublicIPPrefixes          []*PublicIPPrefix
 	NATGateways               []*NATGateway
 	LoadBalancers             []*LoadBalancer
+	FlowLogs                  []*FlowLog
 	// ServiceTags are the prefixes of the service tags that rules and routes name, by the
 	// spelling of Peer.Tag. They are of both families and in the order of the tag file.
 	ServiceTags map[string][]netip.Prefix
@@ -66,6 +67,7 @@ type EndpointPolicies struct{ NetworkSecurityGroup, RouteTable bool }
 
 // NetworkInterface is a network interface (NIC).
 type NetworkInterface struct {
+	// Name is SET/INSTANCE/NAME for an instance of a scale set.
 	Name                 string
 	ID                   string
 	NetworkSecurityGroup *ruleset.NSG // nil when it has none
@@ -79,7 +81,7 @@ type NetworkInterface struct {
 	IPConfigurations        []IPConfiguration // at least one
 }
 
-// IPConfiguration is one address of a NIC.
+// IPConfiguration is one address of a NIC. Those of a block of addresses have one name and id.
 type IPConfiguration struct {
 	Name    string
 	ID      string
@@ -116,6 +118,16 @@ type AdminCollection struct {
 	// Rules is named "MANAGER/CONFIGURATION/COLLECTION"; no NSG can have such a name.
 	Rules    *ruleset.NSG
 	Networks []*VirtualNetwork // the networks that it applies to, each once
+}
+
+// FlowLog is a network watcher's flow log that is enabled.
+type FlowLog struct {
+	Name, ID string
+	// Exactly one is set: what is logged.
+	NetworkSecurityGroup *ruleset.NSG
+	VirtualNetwork       *VirtualNetwork
+	Subnet               *Subnet
+	NetworkInterface     *NetworkInterface
 }
 
 // Groups are all lists of rules: rule collections, then NSGs.

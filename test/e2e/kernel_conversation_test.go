@@ -165,12 +165,6 @@ func (h *tcpHistory) closing() bool {
 	return h.live && (h.finished || h.aborted || joined && !h.heard[1-h.opener])
 }
 
-// established reports a connection in which both sides have acknowledged each other.
-func (h *tcpHistory) established() bool {
-	joined := !h.syn[0] && !h.syn[1] && !h.synack[0] && !h.synack[1] && h.heard[0] && h.heard[1]
-	return h.live && (h.shaken || joined) && !h.finished && !h.aborted
-}
-
 // carried takes note of a segment that went through both lanes.
 func (h *tcpHistory) carried(side int, flags uint8) {
 	bareSYN := flags&controlBits == packet.SYN

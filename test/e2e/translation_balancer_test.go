@@ -97,8 +97,10 @@ func TestADeadBackendLeavesTheRotationAndReturns(t *testing.T) {
 func TestARuleThatBlocksProbesTakesTheBackendsOut(t *testing.T) {
 	d := startTranslation(t)
 	serveShop(t)
-	setRules(t, d.dir, "web-nsg", allowHTTPIn8080,
-		rule{name: "DenyProbesInBound", priority: 200, direction: "Inbound", access: "Deny", source: "AzureLoadBalancer"})
+	allow := allowHTTPIn8080
+	allow.priority = 200 // the tag Internet holds the probes' source too
+	setRules(t, d.dir, "web-nsg", allow,
+		rule{name: "DenyProbesInBound", priority: 100, direction: "Inbound", access: "Deny", source: "AzureLoadBalancer"})
 	before := scrape(t)
 	nsgctl(t, "reload")
 	waitForHealth(t, map[string]bool{"web1-nic": false, "web2-nic": false})

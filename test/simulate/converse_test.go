@@ -40,7 +40,6 @@ type talk struct {
 	opens    packet.Tuple
 	answers  packet.Tuple
 	seq      [2]uint32
-	about    func(step string) error
 }
 
 // must sends a packet from an end and wants it to arrive.

@@ -257,10 +257,26 @@ func (m *model) judgeLost(s *sent, c *conversation, end int, live, begins, exact
 			c.last, c.spoken[end] = m.now, true
 			return c
 		}
-	case begins && m.anyFaulty():
-		return m.begin(s, m.plans[0].sender(s.from, s.p.Src), 0, nil, exact)
+		if !begins || !m.losesWay(c) {
+			return nil
+		}
+	case !begins:
+		return nil
 	}
-	return nil
+	if !m.anyFaulty() {
+		return nil
+	}
+	return m.begin(s, m.plans[0].sender(s.from, s.p.Src), 0, nil, exact)
+}
+
+// losesWay reports that the plan which comes meanwhile ends a conversation, so that its next packet may begin another.
+func (m *model) losesWay(c *conversation) bool {
+	if len(m.plans) == 1 {
+		return false
+	}
+	arrives := c.ends[1].tuple.Reverse()
+	_, ok := m.plans[1].reaches(c.hosts[0], &c.ends[0].tuple, c.ends[1].at, &arrives)
+	return !ok
 }
 
 func (m *model) anyFaulty() bool {

@@ -472,6 +472,9 @@ func (w *run) garbled() *sent {
 	}
 	s.garbled = true
 	s.decode(&w.decoder)
+	if s.quotes || s.drop == packet.NotDropped && int(s.p.PayloadOffset) > len(s.bytes)-tail {
+		return nil // its number may lie in a header, which translation changes
+	}
 	return s
 }
 

@@ -111,6 +111,9 @@ func (b *balancer) frontends() (list []any) {
 			s := pick(b.generator, b.network.subnets...)
 			f["subnet"] = reference(s.id())
 			f["privateIPAddress"] = s.free()
+			if i == 0 && b.hops != nil && !b.one(3) {
+				pick(b.generator, b.hops...)["nextHopIpAddress"] = f["privateIPAddress"]
+			}
 		} else {
 			f["publicIPAddress"] = reference(b.public(b.sku))
 		}

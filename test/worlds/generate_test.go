@@ -27,6 +27,7 @@ type generator struct {
 	groups   []string // names of NSGs
 	hub      *nic     // the appliance that most routes lead to; nil in some worlds
 	publics  int
+	hops     []object // routes to appliances
 	prefixes []string // that rules and routes like to name
 	peered   bool
 }
@@ -178,6 +179,8 @@ func (g *generator) addPeerings() {
 		return
 	}
 	transit := g.networks[0].gateway && !g.networks[1].gateway && g.one(2)
+	some := [2][]any{g.some(g.networks[0]), g.some(g.networks[1])} // that are peered instead of the whole
+	ofSubnets := g.one(4)
 	for i := range 2 {
 		if g.one(12) { // one side only
 			continue
@@ -188,6 +191,12 @@ func (g *generator) addPeerings() {
 		}
 		if g.one(12) {
 			p["peeringState"] = pick(g, "Initiated", "Disconnected")
+		}
+		if ofSubnets && !g.one(12) {
+			p["peerCompleteVnets"], p["localSubnetNames"], p["remoteSubnetNames"] = false, some[i], some[1-i]
+			if g.one(6) { // another one than the other side says
+				p["remoteSubnetNames"] = g.some(g.networks[1-i])
+			}
 		}
 		if transit && i == 0 {
 			p["allowGatewayTransit"] = true
@@ -203,6 +212,19 @@ func (g *generator) addPeerings() {
 		list, _ := body["virtualNetworkPeerings"].([]any)
 		body["virtualNetworkPeerings"] = append(list, child("away", p))
 	}
+}
+
+// some are the names of some of a network's subnets.
+func (g *generator) some(n *network) (names []any) {
+	for _, s := range n.subnets {
+		if g.one(2) {
+			names = append(names, s.name)
+		}
+	}
+	if names == nil {
+		names = []any{n.subnets[0].name}
+	}
+	return names
 }
 
 // public makes a public address and returns its name.
@@ -393,6 +415,7 @@ func (g *generator) routes(n *network) (routes []any) {
 			r["nextHopType"] = "VirtualNetworkGateway"
 		default:
 			r["nextHopType"], r["nextHopIpAddress"] = "VirtualAppliance", g.appliance(n)
+			g.hops = append(g.hops, r)
 		}
 		routes = append(routes, child(fmt.Sprint("r", i), r))
 	}

@@ -25,7 +25,7 @@ func evaluateIn(t *testing.T, expression string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEngine(Options{File: "dir/main.json", Now: time.Date(2026, 3, 4, 15, 6, 7, 0, time.UTC), Subscription: "S", ResourceGroup: "R"}, newBudget(nil))
+	e := newEngine(Options{File: "dir/main.json", Now: time.Date(2026, 3, 4, 15, 6, 7, 0, time.UTC), Subscription: "S", ResourceGroup: "R"}, newBudget(t.Context()))
 	s := e.newScope("dir/main.json", "", document.(map[string]any))
 	s.name, s.target = "main", e.options.group()
 	s.home = s.target

@@ -25,7 +25,7 @@ func randomList(r *rand.Rand) []any {
 
 func call2(t *testing.T, name string, args ...any) []any {
 	t.Helper()
-	f := frame{scope: &scope{engine: &engine{budget: newBudget(nil)}}}
+	f := frame{scope: &scope{engine: &engine{budget: newBudget(t.Context())}}}
 	v, err := functions[name].call(f, args)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestTextsComeBack(t *testing.T) {
 			runes[i] = alphabet[r.IntN(len(alphabet))]
 		}
 		s := string(runes)
-		f := frame{scope: &scope{engine: &engine{budget: newBudget(nil)}}}
+		f := frame{scope: &scope{engine: &engine{budget: newBudget(t.Context())}}}
 		for _, pair := range [][2]string{{"base64", "base64tostring"}, {"uricomponent", "uricomponenttostring"}, {"datauri", "datauritostring"}} {
 			there, err := functions[pair[0]].call(f, []any{s})
 			if err != nil {
@@ -110,7 +110,7 @@ func TestComparingGreatObjectsIsLinear(t *testing.T) {
 	for i := range 200_000 {
 		a[fmt.Sprintf("k%d", i)], b[fmt.Sprintf("K%d", i)] = true, true
 	}
-	f := frame{scope: &scope{engine: &engine{budget: newBudget(nil)}}}
+	f := frame{scope: &scope{engine: &engine{budget: newBudget(t.Context())}}}
 	if !equal(a, b) {
 		t.Error("not equal")
 	}

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 	"unicode"
@@ -11,8 +12,10 @@ import (
 // conversion turns a resource of one type of the azurerm provider into one of ARM.
 type conversion struct {
 	convert func(*converter, *resource)
-	// kind is ARM's, without Microsoft.Network/; empty for associations.
+	// kind is ARM's, without its provider; empty for associations.
 	kind string
+	// provider is Microsoft.Network if it is empty.
+	provider string
 	// parent is the field with the parent's name, and parentKind ARM's kind of the parent.
 	parent, parentKind string
 	// within is the field with the id of the load balancer that has the resource as a part.
@@ -58,6 +61,9 @@ func init() {
 		"azurerm_network_interface_application_security_group_association": {convert: membership, last: true},
 	}
 	maps.Copy(kinds, translating)
+	for _, name := range []string{"linux", "windows", "orchestrated"} {
+		kinds["azurerm_"+name+"_virtual_machine_scale_set"] = conversion{convert: scaleSet, kind: "virtualMachineScaleSets", provider: "Microsoft.Compute"}
+	}
 }
 
 // Fields of Terraform, and of ARM.
@@ -65,19 +71,24 @@ var (
 	peeringFields = map[string]string{
 		"allow_virtual_network_access": "allowVirtualNetworkAccess", "allow_forwarded_traffic": "allowForwardedTraffic",
 		"allow_gateway_transit": "allowGatewayTransit", "use_remote_gateways": "useRemoteGateways",
-		"remote_virtual_network_id": "remoteVirtualNetwork",
+		"remote_virtual_network_id": "remoteVirtualNetwork", "peer_complete_virtual_networks_enabled": "peerCompleteVnets",
+		"local_subnet_names": "localSubnetNames", "remote_subnet_names": "remoteSubnetNames", "only_ipv6_peering_enabled": "enableOnlyIPv6Peering",
 	}
 	routeFields = map[string]string{
 		"address_prefix": "addressPrefix", "next_hop_type": "nextHopType", "next_hop_in_ip_address": "nextHopIpAddress",
 	}
 	publicFields = map[string]string{
 		"ip_address": "ipAddress", "allocation_method": "publicIPAllocationMethod", "ip_version": "publicIPAddressVersion",
-		"idle_timeout_in_minutes": "idleTimeoutInMinutes",
+		"idle_timeout_in_minutes": "idleTimeoutInMinutes", "version": "publicIPAddressVersion",
 	}
 	configurationFields = map[string]string{
 		"private_ip_address": "privateIPAddress", "private_ip_address_allocation": "privateIPAllocationMethod",
 		"private_ip_address_version": "privateIPAddressVersion", "primary": "primary",
-		"subnet_id": "subnet", "public_ip_address_id": "publicIPAddress",
+		"subnet_id": "subnet", "public_ip_address_id": "publicIPAddress", "version": "privateIPAddressVersion",
+	}
+	memberFields = map[string]string{
+		"application_security_group_ids": "applicationSecurityGroups", "load_balancer_backend_address_pool_ids": "loadBalancerBackendAddressPools",
+		"load_balancer_inbound_nat_rules_ids": "loadBalancerInboundNatPools",
 	}
 )
 
@@ -90,12 +101,15 @@ func (r *resource) id() string {
 	if k.within != "" {
 		return text(r.values, k.within) + "/" + k.kind + "/" + text(r.values, "name")
 	}
-	base := "/subscriptions/" + noSubscription + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/Microsoft.Network/"
+	base := "/subscriptions/" + noSubscription + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/" + k.of() + "/"
 	if k.parent != "" {
 		base += k.parentKind + "/" + text(r.values, k.parent) + "/"
 	}
 	return base + k.kind + "/" + text(r.values, "name")
 }
+
+// of is the provider of ARM's kind.
+func (k *conversion) of() string { return cmp.Or(k.provider, "Microsoft.Network") }
 
 // convert converts the resources, then those that change others.
 func (c *converter) convert() {
@@ -117,9 +131,9 @@ func (c *converter) add(r *resource, properties map[string]any) {
 		return
 	}
 	k := kinds[r.kind]
-	kind, name := "Microsoft.Network/"+k.kind, text(r.values, "name")
+	kind, name := k.of()+"/"+k.kind, text(r.values, "name")
 	if k.parent != "" {
-		kind, name = "Microsoft.Network/"+k.parentKind+"/"+k.kind, parentName(r)+"/"+name
+		kind, name = k.of()+"/"+k.parentKind+"/"+k.kind, parentName(r)+"/"+name
 	}
 	out := map[string]any{"type": kind, "name": name, "id": r.id(), "properties": properties}
 	if location := text(r.values, "location"); location != "" {
@@ -322,22 +336,39 @@ func network(c *converter, r *resource) {
 	c.add(r, properties)
 }
 
-func networkInterface(c *converter, r *resource) {
-	properties := translate(r.values, map[string]string{
+func networkInterface(c *converter, r *resource) { c.add(r, interfaceOf(r.values)) }
+
+// interfaceOf converts a network interface, or the configuration of those of a scale set.
+func interfaceOf(values map[string]any) map[string]any {
+	properties := translate(values, map[string]string{
 		"enable_ip_forwarding": "enableIPForwarding", "ip_forwarding_enabled": "enableIPForwarding",
-		"mac_address": "macAddress", "network_security_group_id": "networkSecurityGroup",
+		"mac_address": "macAddress", "network_security_group_id": "networkSecurityGroup", "primary": "primary",
 	})
-	configurations := blocks(r.values["ip_configuration"], func(block map[string]any) map[string]any {
+	configurations := blocks(values["ip_configuration"], func(block map[string]any) map[string]any {
 		out := translate(block, configurationFields)
-		if groups := references(block["application_security_group_ids"]); groups != nil {
-			out["applicationSecurityGroups"] = groups
+		for from, to := range memberFields {
+			if ids := references(block[from]); ids != nil {
+				out[to] = ids
+			}
+		}
+		if public, ok := blocks(block["public_ip_address"], fields(publicFields)).([]any); ok && len(public) > 0 {
+			out["publicIPAddressConfiguration"] = public[0]
 		}
 		return out
 	})
 	if configurations != nil {
 		properties["ipConfigurations"] = configurations
 	}
-	c.add(r, properties)
+	return properties
+}
+
+func scaleSet(c *converter, r *resource) {
+	network := map[string]any{}
+	if configurations := blocks(r.values["network_interface"], interfaceOf); configurations != nil {
+		network["networkInterfaceConfigurations"] = configurations
+	}
+	c.add(r, map[string]any{"virtualMachineProfile": map[string]any{"networkProfile": network}})
+	c.made[strings.ToLower(r.id())]["sku"] = map[string]any{"capacity": r.values["instances"]}
 }
 
 // child adds a resource that has a parent. It replaces the block of the same name in the

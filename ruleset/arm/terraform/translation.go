@@ -22,6 +22,7 @@ var translating = map[string]conversion{
 	"azurerm_lb_probe":                        {convert: part(probeFields), kind: "probes", within: "loadbalancer_id", last: true},
 	"azurerm_lb_rule":                         {convert: part(balancingFields), kind: "loadBalancingRules", within: "loadbalancer_id", last: true},
 	"azurerm_lb_nat_rule":                     {convert: part(natFields), kind: "inboundNatRules", within: "loadbalancer_id", last: true},
+	"azurerm_lb_nat_pool":                     {convert: part(natFields), kind: "inboundNatPools", within: "loadbalancer_id", last: true},
 	"azurerm_lb_outbound_rule":                {convert: part(outboundFields), kind: "outboundRules", within: "loadbalancer_id", last: true},
 
 	"azurerm_network_interface_backend_address_pool_association": {convert: configured("backend_address_pool_id", "loadBalancerBackendAddressPools"), last: true},
