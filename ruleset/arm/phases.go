@@ -19,8 +19,7 @@ type loader struct {
 	stale     bool            // a resource that was built before is not what it was
 	named     map[string]bool // the files that were given by their own names
 
-	steps     map[string]func(object map[string]any) *template.Step // of each template's file
-	converted map[string]bool                                       // files of Terraform
+	steps map[string]func(object map[string]any) *template.Step // of each template's file
 
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
 	reserved     map[usedAddress]bool       // written down, by what is read later
@@ -55,10 +54,10 @@ type loader struct {
 func newLoader() *loader {
 	where := places{}
 	return &loader{
-		places:    where,
-		source:    &source{open: readRegular, seen: map[string]seenFile{}},
-		steps:     map[string]func(map[string]any) *template.Step{},
-		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
+		places: where,
+		source: &source{open: readRegular, seen: map[string]seenFile{}},
+		steps:  map[string]func(map[string]any) *template.Step{},
+		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},

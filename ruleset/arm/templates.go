@@ -194,7 +194,6 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
-		l.converted[file] = true
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
 				l.keepReason(file, expression, message)
