@@ -2,114 +2,51 @@ package arm
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 )
 
 // CodeDeletedByUpdate is in Documents.Warnings. It is ours: Azure says nothing.
 const CodeDeletedByUpdate = "ResourceDeletedByUpdate"
 
+// CodeNoOrder is in Documents.Warnings: a template gives a resource differently, and Azure may deploy either last. It is ours.
+const CodeNoOrder = "ResourceWithoutOrder"
+
 // keepsSubnets is the first API version with which a network that is given again without
 // subnets keeps those that it has.
 const keepsSubnets = "2023-09-01"
 
-// given says where a document gives a resource, and how it gives the resource again.
+// given says how a document gives a resource, and how it gives the resource again.
 type given struct {
-	// templated means that a template gives it. Templates are deployed in an order, so that
-	// the later of two givings updates the earlier. The same holds for no other document.
-	templated bool
-	turn      int // in the order of deployment
-	list      int // the list of resources that has it
+	// step is when a template deploys it, so that the later of two givings updates the
+	// earlier; nil in other documents, which have no order.
+	step *template.Step
 	// replaced is the resource that stands for this one, which is given again.
 	replaced *resource
 	again    bool // others were united with it
-	// first is the turn of the first giving; updates are the later ones.
-	first   int
-	updates []listing
-	// listed are the turns of the givings that have the lists of children that hold.
-	listed map[kind]int
+	// first and last are the first and last giving by a template; nil for a single one. updates are all after the first.
+	first, last *resource
+	updates     []listing
+	// listed are the givings that have the lists of children that hold.
+	listed map[kind]*resource
+	// gone are the names in lower case of children that a later giving did not list.
+	gone map[kind]map[string]bool
 }
 
 // listing is a later giving of a resource, which deletes the children that it does not list.
 type listing struct {
-	turn  int
+	by    *resource
 	kind  kind // of the children
 	names map[string]bool
 }
 
-// collectInOrder collects a list of resources in the order of their deployment, and keeps
-// the order of the document.
-func (l *loader) collectInOrder(file string, list []any, symbols []string, parent *resource) {
-	order := deploymentOrder(list, symbols)
-	found := make([][]*resource, len(list))
-	for _, i := range order {
-		before := len(l.resources)
-		l.collect(file, list[i], parent)
-		found[i] = slices.Clone(l.resources[before:])
-		l.resources = l.resources[:before]
-	}
-	l.resources = append(l.resources, slices.Concat(found...)...)
-}
-
-// deploymentOrder are the positions of a list in the order of deployment: each resource
-// comes after those in its dependsOn, and else in the order of the document.
-func deploymentOrder(list []any, symbols []string) []int {
-	at := map[string]int{}
-	for i, v := range list {
-		body, _ := v.(map[string]any)
-		name, _ := lookup(body, "name").(string)
-		names := []string{deployedPath(typeOf(body), name), name}
-		if symbols != nil {
-			names = append(names, symbols[i])
-		}
-		for _, name := range names {
-			if _, taken := at[strings.ToLower(name)]; !taken {
-				at[strings.ToLower(name)] = i
-			}
-		}
-	}
-	order, visited := make([]int, 0, len(list)), make([]bool, len(list))
-	var visit func(i int)
-	visit = func(i int) {
-		if visited[i] {
-			return
-		}
-		visited[i] = true
-		body, _ := list[i].(map[string]any)
-		needed, _ := lookup(body, "dependsOn").([]any)
-		for _, v := range needed {
-			text, _ := v.(string)
-			text = strings.ToLower(text)
-			if cut := strings.LastIndex(text, "/providers/"); cut >= 0 {
-				text = text[cut+len("/providers/"):]
-			}
-			if j, known := at[text]; known && text != "" {
-				visit(j)
-			}
-		}
-		order = append(order, i)
-	}
-	for i := range list {
-		visit(i)
-	}
-	return order
-}
-
-// deployedPath is the end of a resource's id, after "/providers/", in lower case.
-func deployedPath(kind, name string) string {
-	types, names := strings.Split(kind, "/"), strings.Split(strings.ToLower(name), "/")
-	path := types[0]
-	for i, t := range types[1:] {
-		path += "/" + t
-		if i < len(names) {
-			path += "/" + names[i]
-		}
-	}
-	return path
-}
+// templated reports whether a template gives the resource.
+func (r *resource) templated() bool { return r.step != nil }
 
 // unite makes the first of the resources of one identity stand for all. A template's later
 // giving updates its earlier one, as Azure's PUT does. All else must agree.
@@ -118,8 +55,8 @@ func (l *loader) unite(group []*resource) {
 	for _, r := range group {
 		l.stale = l.stale || r.built != nil
 		i := -1
-		if r.templated {
-			i = slices.IndexFunc(sequences, func(s []*resource) bool { return s[0].templated && s[0].file == r.file })
+		if r.templated() {
+			i = slices.IndexFunc(sequences, func(s []*resource) bool { return s[0].templated() && s[0].file == r.file })
 		}
 		if i < 0 {
 			sequences = append(sequences, nil)
@@ -146,22 +83,36 @@ func (l *loader) unite(group []*resource) {
 // deploy applies the givings of a resource in one template to the first in the document.
 func (l *loader) deploy(givings []*resource) {
 	first := givings[0]
-	sure := map[int]*resource{} // by the list that has it
+	sure := map[*template.Step]*resource{} // by the deployment that has it
 	for _, r := range givings {
 		if lookup(r.body, "condition") != nil {
 			continue
 		}
-		if other := sure[r.list]; other != nil {
+		if r.step == nil {
+			continue
+		}
+		if other := sure[r.step.Deployment]; other != nil {
 			l.fault(l.places.at(ruleset.Fault{Code: CodeDuplicateResource, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(r.name),
 				Message: "the resource is defined twice in one template" + l.lines(other, r)}, r.source))
 		}
-		sure[r.list] = r
+		sure[r.step.Deployment] = r
 	}
-	ordered := slices.SortedStableFunc(slices.Values(givings), func(a, b *resource) int { return cmp.Compare(a.turn, b.turn) })
-	first.first, first.listed = ordered[0].turn, map[kind]int{}
+	if len(givings) == 1 {
+		return
+	}
+	ordered := slices.SortedFunc(slices.Values(givings), func(a, b *resource) int { return cmp.Compare(a.step.Turn, b.step.Turn) })
+	first.first, first.last, first.listed = ordered[0], ordered[len(ordered)-1], map[kind]*resource{}
+	first.gone = map[kind]map[string]bool{}
+	var races []*resource
+	for _, r := range ordered[:len(ordered)-1] {
+		if contradiction(r.body, first.last.body) != nil && !r.step.Before(first.last.step) {
+			races = append(races, r)
+		}
+	}
+	l.warnOfRace(first, first.last, races)
 	body := ordered[0].body
 	for _, k := range listedChildren(first.kind) {
-		first.listed[k] = first.first
+		first.listed[k], first.gone[k] = first.first, map[string]bool{}
 	}
 	for _, r := range ordered[1:] {
 		next := r.body
@@ -173,17 +124,17 @@ func (l *loader) deploy(givings []*resource) {
 				}
 				continue
 			}
-			first.listed[k] = r.turn
+			first.listed[k] = r
 			if opaque(next, have) { // the whole resource stays open
 				continue
 			}
 			names := namesOf(have)
 			for name := range namesOf(propertyOf(body, kindPaths[k])) {
 				if !names[name] {
-					l.deleted(r, k, name)
+					first.gone[k][name] = true
 				}
 			}
-			first.updates = append(first.updates, listing{r.turn, k, names})
+			first.updates = append(first.updates, listing{r, k, names})
 		}
 		if open := lookup(body, "condition"); open != nil && lookup(next, "condition") == nil {
 			next = maps.Clone(next)
@@ -191,7 +142,68 @@ func (l *loader) deploy(givings []*resource) {
 		}
 		body = next
 	}
-	first.body, first.turn = body, ordered[len(ordered)-1].turn
+	gone := map[string]bool{}
+	for _, r := range ordered[:len(ordered)-1] {
+		for _, path := range removed(r.body, body) {
+			gone[path] = true
+		}
+	}
+	l.warnOfRemoved(first, first.last, slices.Sorted(maps.Keys(gone)))
+	first.body = body
+}
+
+// associations are the fields that connect a resource to another, as ARM spells them.
+var associations = []string{"networkSecurityGroup", "routeTable", "natGateway", "applicationSecurityGroups", "publicIPAddress"}
+
+// removed are the associations of a resource, and of its parts, that a later giving of it has no more. The paths begin with the
+// names of the parts.
+func removed(earlier, later map[string]any) (paths []string) {
+	for _, field := range associations {
+		if !empty(propertyOf(earlier, field)) && empty(propertyOf(later, field)) {
+			paths = append(paths, field)
+		}
+	}
+	for _, list := range []string{kindPaths[subnetKind], kindPaths[configurationKind]} {
+		parts, _ := propertyOf(earlier, list).([]any)
+		now := map[string]map[string]any{}
+		remaining, _ := propertyOf(later, list).([]any)
+		for _, v := range remaining {
+			now[strings.ToLower(nameIn(v))], _ = v.(map[string]any)
+		}
+		for _, v := range parts {
+			part, _ := v.(map[string]any)
+			left := now[strings.ToLower(nameIn(v))]
+			if part == nil || left == nil || nameIn(v) == "" {
+				continue
+			}
+			for _, path := range removed(part, left) {
+				paths = append(paths, list+"/"+nameIn(v)+"/"+path)
+			}
+		}
+	}
+	return paths
+}
+
+// warnOfRemoved warns of associations that a later giving of a resource removes.
+func (l *loader) warnOfRemoved(r, by *resource, paths []string) {
+	if len(paths) > 0 {
+		l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: by.file, Resource: r.place(), Field: lastSegment(paths[0]), Value: ruleset.Listed(paths),
+			Message: "a later deployment gives the resource again without it, which removes the association"}, by.source))
+	}
+}
+
+// warnOfRace warns of a giving of a resource, or of a child, that others contradict, which Azure may deploy after it.
+func (l *loader) warnOfRace(r, taken *resource, others []*resource) {
+	if len(others) == 0 {
+		return
+	}
+	places := make([]string, len(others))
+	for i, other := range others {
+		places[i] = other.step.Place
+	}
+	l.warn(l.places.at(ruleset.Fault{Code: CodeNoOrder, File: taken.file, Resource: r.place(), Field: "dependsOn",
+		Message: taken.step.Place + " says otherwise than " + ruleset.Listed(places) +
+			", and no dependsOn or reference() orders them: Azure deploys them in any order; the first one here was taken" + l.lines(others[0], taken)}, taken.source))
 }
 
 // opaque reports whether expressions keep open which children a resource lists.
@@ -231,10 +243,15 @@ func (r *resource) apiVersion() string {
 	return version
 }
 
-// deleted warns of a child that a later giving of its parent deletes.
-func (l *loader) deleted(parent *resource, k kind, name string) {
-	l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: parent.file, Resource: parent.place() + "/" + kindPaths[k] + "/" + name, Field: kindPaths[k],
-		Message: "a later deployment gives " + parent.place() + " again without it, which deletes it: it was not read"}, parent.source))
+// warnOfDeleted warns of children that later givings of their parent delete.
+func (l *loader) warnOfDeleted(r *resource, k kind, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	slices.Sort(names)
+	by := cmp.Or(r.last, r)
+	l.warn(l.places.at(ruleset.Fault{Code: CodeDeletedByUpdate, File: by.file, Resource: r.place(), Field: kindPaths[k], Value: ruleset.Listed(names),
+		Message: fmt.Sprintf("later deployments give the resource again without %d of its %s, which deletes them: they were not read", len(names), kindPaths[k])}, by.source))
 }
 
 // inner are the children of a kind: those inside the resource, then the others. A child
@@ -242,16 +259,19 @@ func (l *loader) deleted(parent *resource, k kind, name string) {
 func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource {
 	var list []*resource
 	at := map[string]int{}
-	turn := r.turn
-	if t, ok := r.listed[k]; ok {
-		turn = t
+	by := cmp.Or(r.listed[k], r.last, r)
+	deleted := maps.Clone(r.gone[k])
+	if deleted == nil {
+		deleted = map[string]bool{}
 	}
+	var taken *resource // the last one that contradicts others without an order
+	var other []*resource
 	for _, body := range bodies {
 		c := newResource(k, r.file, body, r)
 		if name, _ := lookup(body, "name").(string); name != "" {
 			c.name = name
 		}
-		c.given = given{templated: r.templated, turn: turn}
+		c.given = given{step: by.step}
 		if _, twice := at[strings.ToLower(c.name)]; !twice {
 			at[strings.ToLower(c.name)] = len(list)
 		}
@@ -261,8 +281,13 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 		if c.kind != k {
 			continue
 		}
+		for _, u := range r.updates {
+			if u.omits(c) && c.file == r.file && !u.by.step.Before(c.step) && !c.step.Before(u.by.step) {
+				taken, other = c, append(other, u.by)
+			}
+		}
 		if r.deletes(c) {
-			l.deleted(r, k, c.name)
+			deleted[strings.ToLower(c.name)] = true
 			continue
 		}
 		i, known := at[strings.ToLower(c.name)]
@@ -270,26 +295,38 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 		case !known || c.nameUnknown:
 			at[strings.ToLower(c.name)] = len(list)
 			list = append(list, c)
-		case c.templated && list[i].templated && c.file == list[i].file:
-			if r.settled(c) >= list[i].turn {
-				list[i] = c
+		case c.templated() && list[i].templated() && c.file == list[i].file:
+			earlier, later := list[i], c
+			if r.settled(c) < list[i].step.Turn {
+				earlier, later = c, list[i]
 			}
+			if contradiction(earlier.body, later.body) != nil && !earlier.step.Before(later.step) && earlier.step != cmp.Or(r.first, r).step {
+				taken, other = later, append(other, earlier)
+			}
+			l.warnOfRemoved(c, later, removed(earlier.body, later.body))
+			list[i] = later
 		default:
 			l.agree(list[i], c)
 		}
 	}
+	l.warnOfRace(r, taken, other)
+	maps.DeleteFunc(deleted, func(name string, _ bool) bool { _, kept := at[name]; return kept })
+	l.warnOfDeleted(r, k, slices.Collect(maps.Keys(deleted)))
 	return list
 }
 
 // settled is the turn of a child that is a resource of its own: it can't come before its
 // parent.
-func (r *resource) settled(c *resource) int { return max(c.turn, cmp.Or(r.first, r.turn)) }
+func (r *resource) settled(c *resource) int { return max(c.step.Turn, cmp.Or(r.first, r).step.Turn) }
 
 // deletes reports whether a later giving of the resource deletes a child.
 func (r *resource) deletes(c *resource) bool {
-	return c.templated && c.file == r.file && slices.ContainsFunc(r.updates, func(u listing) bool {
-		return u.kind == c.kind && u.turn > r.settled(c) && !u.names[strings.ToLower(c.name)]
-	})
+	return c.file == r.file && slices.ContainsFunc(r.updates, func(u listing) bool { return u.omits(c) && u.by.step.Turn > r.settled(c) })
+}
+
+// omits reports whether a giving lists the other children of a kind, and not this one, which a template gives too.
+func (u *listing) omits(c *resource) bool {
+	return c.templated() && u.kind == c.kind && !u.names[strings.ToLower(c.name)]
 }
 
 // propertyOf is a field of a resource, in ARM's form or in az's.

@@ -107,13 +107,15 @@ var inTwoFields = map[string]string{"addressprefix": "addressprefixes"}
 func (s fieldSet) join(one, several string) {
 	p, q := s[one], s[several]
 	var all []any
+	seen := map[string]bool{}
 	for _, v := range []any{p.value, q.value} {
 		list, ok := v.([]any)
 		if !ok && !empty(v) {
 			list = []any{v}
 		}
 		for _, e := range list {
-			if !slices.ContainsFunc(all, func(have any) bool { return differ(have, e) == nil }) {
+			if text := strings.ToLower(asText(e)); !seen[text] {
+				seen[text] = true
 				all = append(all, e)
 			}
 		}

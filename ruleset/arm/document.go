@@ -164,9 +164,7 @@ func (l *loader) document(file string, value any, err error) {
 		l.fault(f)
 		return
 	}
-	l.templated = isTemplate(value) && !l.converted[file]
 	l.collect(file, value, nil)
-	l.templated = false
 }
 
 // parseDocument parses a file.
@@ -216,8 +214,9 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 		return
 	}
 	r := newResource(k, file, body, parent)
-	l.turn++
-	r.given = given{templated: l.templated, turn: l.turn, list: l.list}
+	if step := l.steps[file]; step != nil {
+		r.step = step(body)
+	}
 	l.resources = append(l.resources, r)
 	l.collectNested(file, body, r)
 }
@@ -264,11 +263,9 @@ func (l *loader) listOther(file string, body map[string]any, field, value, what 
 // object of symbolic names.
 func (l *loader) collectNested(file string, body map[string]any, parent *resource) {
 	var list []any
-	var symbols []string
 	switch nested := lookup(body, "resources").(type) {
 	case map[string]any:
-		symbols = slices.Sorted(maps.Keys(nested))
-		for _, name := range symbols {
+		for _, name := range slices.Sorted(maps.Keys(nested)) {
 			list = append(list, nested[name])
 		}
 	case []any:
@@ -281,11 +278,7 @@ func (l *loader) collectNested(file string, body map[string]any, parent *resourc
 			l.listOther(file, body, "resources", text, "the resources were not read")
 		}
 	}
-	outer := l.list
-	l.lists++
-	l.list = l.lists
-	l.collectInOrder(file, list, symbols, parent)
-	l.list = outer
+	l.collect(file, list, parent)
 }
 
 func typeOf(body map[string]any) string {

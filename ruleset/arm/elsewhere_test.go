@@ -256,3 +256,50 @@ func TestAddressesThatAreNotWrittenDownAreChosen(t *testing.T) {
 		}
 	})
 }
+
+// Values of --runtime for children inside their parents were ignored or a fault, and rules that Azure no longer shows held.
+func TestRuntimeGoesBeforeWhatDocumentsSay(t *testing.T) {
+	const ids = "/subscriptions/S/resourceGroups/hub/providers/Microsoft.Network/"
+	web, ssh := ruleFrom("a", 100, "10.1.0.0/16"), ruleFrom("b", 200, "10.2.0.0/16")
+	group := templateOf(groupOf("web", web, ssh))
+	network := templateOf(groupOf("g", web), networkOf("", subnetOf("s", "10.0.1.0/24", "")))
+	export := `[{"id": "` + ids + `networkSecurityGroups/web", "name": "web", "securityRules": [{` + web + `}, {` + ssh + `}]}]`
+	const shown = `{"properties": {"sourceAddressPrefix": "10.9.0.0/16"}}`
+	tests := []struct {
+		name, document, runtime string
+		want                    []string
+		warnings                []string
+	}{
+		{"a rule inside its group", group, `{"web/a": ` + shown + `}`, []string{"web/a 10.9.0.0/16", "web/b 10.2.0.0/16"}, nil},
+		{"a nested rule", templateOf(strings.Replace(groupOf("web", ssh), `"name"`, `"resources": [{"type": "securityRules", `+web+`}], "name"`, 1)), `{"web/a": ` + shown + `}`,
+			[]string{"web/b 10.2.0.0/16", "web/a 10.9.0.0/16"}, nil},
+		{"a child rule by its id", templateOf(groupOf("web", ssh), childRule(ruleFrom("web/a", 100, "*"))), `{"` + ids + `networkSecurityGroups/web/securityRules/a": ` + shown + `}`,
+			[]string{"web/b 10.2.0.0/16", "web/a 10.9.0.0/16"}, nil},
+		{"a rule inside its group by its id", export, `{"` + ids + `networkSecurityGroups/web/securityRules/a": ` + shown + `}`, []string{"web/a 10.9.0.0/16", "web/b 10.2.0.0/16"}, nil},
+		{"a subnet inside its network", network, `{"v/s": {"properties": {"networkSecurityGroup": {"id": "g"}}}}`, []string{"g/a 10.1.0.0/16", "v/s [10.0.1.0/24] g"}, nil},
+		{"a child in the list of its parent", templateOf(groupOf("web", ssh), childRule(ruleFrom("web/a", 100, "*"))),
+			`{"web": {"properties": {"securityRules": [{` + ruleFrom("a", 100, "10.9.0.0/16") + `}, {` + ssh + `}]}}}`, []string{"web/b 10.2.0.0/16", "web/a 10.9.0.0/16"}, nil},
+		{"a rule that is no more", group, `{"web": {"properties": {"securityRules": [{` + web + `}]}}}`, []string{"web/a 10.1.0.0/16"}, []string{CodeDeletedByUpdate}},
+		{"a child that is no more", templateOf(groupOf("web", web), childRule(ruleFrom("web/b", 200, "*"))), `{"web": {"properties": {"securityRules": [{` + web + `}]}}}`,
+			[]string{"web/a 10.1.0.0/16"}, []string{CodeDeletedByUpdate}},
+		{"sources for one", templateOf(groupOf("web", ruleFrom("a", 100, "*"))), `{"web/a": {"properties": {"sourceAddressPrefixes": ["10.7.0.0/16"]}}}`, []string{"web/a 10.7.0.0/16"}, nil},
+		{"a group that is given twice", templateOf(groupOf("web", web), deployment("d", "", groupOf("web", web))), `{"web": {"properties": {"securityRules": [{` + ruleFrom("a", 100, "10.9.0.0/16") + `}]}}}`,
+			[]string{"web/a 10.9.0.0/16"}, nil},
+		{"what fits nothing", group, `{"wep": {"properties": {}}, "text": 1}`, []string{"web/a 10.1.0.0/16", "web/b 10.2.0.0/16"}, []string{CodeRuntimeNotUsed, CodeRuntimeNotUsed}},
+		{"what an expression asks for", strings.Replace(group, `"resources"`, `"outputs": {"o": {"type": "string", "value": "[reference('far').x]"}}, "resources"`, 1), `{"FAR": {"properties": {"x": "y"}}}`,
+			[]string{"web/a 10.1.0.0/16", "web/b 10.2.0.0/16"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := policyOf(t, map[string]string{"p/main.json": tt.document, "runtime.json": tt.runtime})
+			reader := NewReader("", dir+"/p")
+			reader.SetDeployment(Deployment{Runtime: dir + "/runtime.json"})
+			for range 2 { // the second reading may keep groups of the first
+				d := reader.Read()
+				if !slices.Equal(said(d), tt.want) || len(d.Faults)+len(d.Unresolved) > 0 || !slices.Equal(codes(d.Warnings), tt.warnings) {
+					t.Errorf("read %q, faults %v, unresolved %v, warnings %v", said(d), d.Faults, d.Unresolved, d.Warnings)
+				}
+			}
+		})
+	}
+}

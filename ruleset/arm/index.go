@@ -289,7 +289,7 @@ func (r *resource) scope() scope {
 		return scopeOf(r.id)
 	case r.parent != nil:
 		return r.parent.scope()
-	case r.templated:
+	case r.templated():
 		return scope{group: ownGroup}
 	}
 	return scope{}
@@ -343,6 +343,7 @@ func (r *resource) anonymous() bool {
 func (l *loader) adopt() {
 	parents := newIndex()
 	l.enterParents(&parents, func(r *resource) bool { return parentKinds[r.kind] == otherKind })
+	l.listPerhapsSame()
 	for depth := 1; depth <= adminRuleKind.depth(); depth++ {
 		for _, r := range l.resources {
 			if r.kind.depth() == depth {
@@ -357,6 +358,70 @@ func (l *loader) adopt() {
 		}
 	}
 	l.resources = slices.DeleteFunc(l.resources, func(r *resource) bool { return r.replaced != nil })
+}
+
+// open reports whether an expression keeps open where a scope is.
+func (s scope) open() bool {
+	return strings.HasPrefix(s.group, "[") || strings.HasPrefix(s.subscription, "[")
+}
+
+// mayBe reports whether two scopes, of which one is open, may be the same.
+func (s scope) mayBe(o scope) bool {
+	same := func(a, b string) bool {
+		return a == b || a == "" || b == "" || a[0] == '[' || b[0] == '[' || a == ownGroup || b == ownGroup
+	}
+	return (s.open() || o.open()) && same(s.subscription, o.subscription) && same(s.group, o.group)
+}
+
+// listPerhapsSame lists the resources in an open resource group that may be others of their names.
+func (l *loader) listPerhapsSame() {
+	type key struct {
+		kind kind
+		name string
+	}
+	open := map[key][]*resource{}
+	for _, r := range l.resources {
+		if r.parent == nil && r.replaced == nil && !r.nameUnknown && r.scope().open() {
+			k := key{r.kind, strings.ToLower(r.shownName())}
+			open[k] = append(open[k], r)
+		}
+	}
+	if len(open) == 0 {
+		return
+	}
+	others := map[*resource][]string{}
+	for _, o := range l.resources {
+		if o.parent != nil || o.replaced != nil {
+			continue
+		}
+		for _, r := range open[key{o.kind, strings.ToLower(o.shownName())}] {
+			if !strings.EqualFold(r.identity(), o.identity()) && r.scope().mayBe(o.scope()) {
+				others[r] = append(others[r], o.identity())
+			}
+		}
+	}
+	for _, r := range l.resources {
+		if others[r] == nil {
+			continue
+		}
+		field, value := "resourceGroup", segmentOf(r.id, 4)
+		if !isExpression(value) {
+			field, value = "subscriptionId", segmentOf(r.id, 2)
+		}
+		l.unresolved(l.places.at(ruleset.Fault{
+			Code: CodeTemplateExpression, File: r.file, Resource: r.place(), Field: field, Value: ruleset.Clip(value),
+			Message: l.reason(r.file, value) + ": whether the resource is " + ruleset.Listed(others[r]) + " too is open",
+		}, r.source))
+	}
+}
+
+// segmentOf is one of the parts of an id between slashes, counted from 0; empty when there are fewer.
+func segmentOf(id string, i int) string {
+	segments := strings.Split(id, "/")
+	if i >= len(segments) {
+		return ""
+	}
+	return segments[i]
 }
 
 // enterParents enters resources that may be parents, and unites those of one identity.
@@ -415,7 +480,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 			Code: CodeParentNotFound, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName),
 			Message: "the load balancer of this resource: " + problem + ": nothing is translated by it",
 		}, r.source))
-	case (r.templated || parentKind.isID(parentName)) && !managed(r.kind):
+	case (r.templated() || parentKind.isID(parentName)) && !managed(r.kind):
 		// The parent exists elsewhere.
 		l.orphans = append(l.orphans, r)
 		f := &fields{l: l, file: r.file, place: r.place(), body: r.source, open: map[string]bool{}}
@@ -434,7 +499,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 
 // newParent makes a parent that no document has.
 func (r *resource) newParent(name string) *resource {
-	p := &resource{kind: parentKinds[r.kind], file: r.file, name: lastSegment(name), given: given{templated: r.templated}}
+	p := &resource{kind: parentKinds[r.kind], file: r.file, name: lastSegment(name), given: given{step: r.step}}
 	if p.kind.isID(name) {
 		p.id = name
 	}

@@ -252,7 +252,7 @@ func (f *fields) missesStatic(field string) bool {
 // checkPrimary checks that one of several ipConfigurations of a template's network interface is the primary one.
 // Documents that are no templates may leave it out.
 func (f *fields) checkPrimary(r *resource, n *policy.NetworkInterface) {
-	if r.templated && !slices.ContainsFunc(n.IPConfigurations, func(c policy.IPConfiguration) bool { return c.Primary }) {
+	if r.templated() && !slices.ContainsFunc(n.IPConfigurations, func(c policy.IPConfiguration) bool { return c.Primary }) {
 		f.fault(CodeNoPrimary, "ipConfigurations", "",
 			"Network Interface %s specifies multiple IPConfigurations but none of the IPConfigurations is specified as Primary.", n.Name)
 	}

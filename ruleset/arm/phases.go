@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -18,10 +19,7 @@ type loader struct {
 	stale     bool            // a resource that was built before is not what it was
 	named     map[string]bool // the files that were given by their own names
 
-	// What collecting is at: whether in a template, the last turn, the list, and the last list.
-	templated         bool
-	turn, list, lists int
-	converted         map[string]bool // files of Terraform
+	steps map[string]func(object map[string]any) *template.Step // of each template's file
 
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
 	reserved     map[usedAddress]bool       // written down, by what is read later
@@ -56,9 +54,10 @@ type loader struct {
 func newLoader() *loader {
 	where := places{}
 	return &loader{
-		places:    where,
-		source:    &source{open: readRegular, seen: map[string]seenFile{}},
-		converted: map[string]bool{}, absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
+		places: where,
+		source: &source{open: readRegular, seen: map[string]seenFile{}},
+		steps:  map[string]func(map[string]any) *template.Step{},
+		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},

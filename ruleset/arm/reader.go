@@ -22,7 +22,7 @@ import (
 )
 
 // Reader reads a policy's files. When it reads them again, it does not parse an unchanged
-// service tag file, nor unchanged documents that hold only network security groups. The
+// service tag file, nor unchanged documents, other than templates, that hold only network security groups. The
 // result equals that of a new Reader, except that the groups of such documents are the
 // same *ruleset.NSG as before. A Reader is not safe for concurrent use.
 type Reader struct {
@@ -103,6 +103,9 @@ func (r *Reader) Read() *Documents {
 func (r *Reader) readOnce(s *source) (*Documents, []string) {
 	l := newLoader()
 	l.source = s
+	if r.deployment.Runtime != "" { // what Azure shows may be of any group
+		r.groups = nil
+	}
 	files := l.files(r.paths)
 	data := r.readTags(l)
 	deployment := r.deployment

@@ -76,6 +76,7 @@ type values struct {
 	parameters []givenParameter
 	used       map[string]bool // parameters that a template declares, in lower case
 	runtime    map[string]any
+	asked      map[string]bool // keys of runtime that expressions asked for
 	templates  int
 	evaluating context.Context // of the templates; nil: without end
 }
@@ -97,7 +98,7 @@ func (d *Deployment) scope() scope {
 
 // readValues reads the files of a Deployment.
 func (l *loader) readValues(d Deployment) {
-	v := &values{Deployment: d, used: map[string]bool{}}
+	v := &values{Deployment: d, used: map[string]bool{}, asked: map[string]bool{}}
 	l.values = v
 	for _, p := range d.Parameters {
 		if IsAssignment(p) {
@@ -193,7 +194,6 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 	}
 	if ok && terraform.Is(body) {
 		result := terraform.Convert(body)
-		l.converted[file] = true
 		return map[string]any{"resources": result.Resources}, func() {
 			for expression, message := range result.Reasons {
 				l.keepReason(file, expression, message)
@@ -207,8 +207,8 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 		}
 	}
 	v := l.values
-	if !isTemplate(value) || v.Subscription == "" && v.ResourceGroup == "" && template.Plain(body) {
-		return value, nil // not evaluated, so that a Reader may reuse its groups
+	if !isTemplate(value) {
+		return value, nil
 	}
 	v.templates++
 	given := l.parameters(file, body, read != nil)
@@ -221,7 +221,10 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 		File:    file, Parameters: parameters, Subscription: v.Subscription, ResourceGroup: v.ResourceGroup,
 		Location: v.Location, Now: v.Now, Runtime: v.runtime, ReadFile: read, Folder: l.folders[file],
 	})
-	l.places[file].origin = result.Origin
+	for _, key := range result.Asked {
+		v.asked[key] = true
+	}
+	l.places[file].origin, l.steps[file] = result.Origin, result.Step
 	return result.Document, func() { l.reportTemplate(file, given, result) }
 }
 

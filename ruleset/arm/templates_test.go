@@ -376,3 +376,42 @@ func TestTheTimeOfTemplatesIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// A template without expressions was not evaluated, and lost where it deploys to.
+func TestATemplateOfLiteralsIsEvaluated(t *testing.T) {
+	a, b := groupOf("n", ruleFrom("a", 100, "10.1.0.0/16")), groupOf("n", ruleFrom("b", 100, "10.2.0.0/16"))
+	to := func(field, value string, resources ...string) string {
+		return strings.Replace(deployment("d"+value, "", resources...), `"properties"`, `"`+field+`": "`+value+`", "properties"`, 1)
+	}
+	tests := []struct {
+		name, document string
+		want           []string
+		open           []string // fields
+		faults         []string
+	}{
+		{"a deployment to another group", templateOf(a, to("resourceGroup", "other", b)), []string{"n/a 10.1.0.0/16", "n/b 10.2.0.0/16"}, nil, nil},
+		{"to another subscription", templateOf(a, to("subscriptionId", "T", b)), []string{"n/a 10.1.0.0/16", "n/b 10.2.0.0/16"}, nil, nil},
+		{"to two groups of a subscription", strings.Replace(templateOf(to("resourceGroup", "one", a), to("resourceGroup", "two", b)), "/deploymentTemplate", "/subscriptionDeploymentTemplate", 1),
+			[]string{"n/a 10.1.0.0/16", "n/b 10.2.0.0/16"}, nil, nil},
+		{"a child in another group", templateOf(a, to("resourceGroup", "hub", childRule(ruleFrom("n/r", 200, "*")))), []string{"n/a 10.1.0.0/16"}, []string{"name"}, nil},
+		{"a parent that is not deployed", templateOf(a, strings.Replace(groupOf("m", ruleFrom("x", 100, "*")), `"name"`, `"condition": false, "resources": [{"type": "securityRules", `+ruleFrom("y", 100, "*")+`}], "name"`, 1)),
+			[]string{"n/a 10.1.0.0/16"}, []string{"name"}, nil},
+		{"an argument that is not declared", templateOf(strings.Replace(deployment("d", "", a), `{"template"`, `{"parameters": {"p": {"value": 1}}, "template"`, 1)),
+			[]string{"n/a 10.1.0.0/16"}, nil, []string{CodeInvalidTemplate}},
+		{"a condition that is a text", templateOf(strings.Replace(a, `"name"`, `"condition": "false", "name"`, 1)), []string{"n/a 10.1.0.0/16"}, []string{"condition"}, nil},
+		{"a condition that is null", templateOf(strings.Replace(a, `"name"`, `"condition": null, "name"`, 1)), []string{"n/a 10.1.0.0/16"}, []string{"condition"}, nil},
+		{"what is no resource", templateOf(a, "null", `"text"`), []string{"n/a 10.1.0.0/16"}, []string{"resources", "resources"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("main.json", []byte(tt.document))
+			var open []string
+			for _, u := range d.Unresolved {
+				open = append(open, u.Field)
+			}
+			if !slices.Equal(rulesIn(d), tt.want) || !slices.Equal(open, tt.open) || !slices.Equal(codes(d.Faults), tt.faults) {
+				t.Errorf("read %q, open %v, faults %v", rulesIn(d), d.Unresolved, d.Faults)
+			}
+		})
+	}
+}

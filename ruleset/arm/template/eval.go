@@ -50,6 +50,7 @@ type frame struct {
 	bound *binding
 	// own are the parameters of a function that the template defines; it sees no others.
 	own map[string]any
+	of  *instance // the resource that has the expression; nil for others
 }
 
 // within adds a loop's pass.

@@ -99,6 +99,22 @@ func (s *scope) checkDefault(name string, d map[string]any, given map[string]any
 	}
 }
 
+// plain reports whether a value has no expression in it.
+func plain(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, e := range v {
+			if foldEqual(name, "copy") || !plain(name) || !plain(e) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !plain(e) })
+	}
+	return literalValue(v)
+}
+
 // declare makes a parameter's cell. given is nil, or returns nil, when there is no value for it: null is as if not given.
 func (s *scope) declare(name string, declaration any, given func() (any, error)) {
 	d, _ := declaration.(map[string]any)

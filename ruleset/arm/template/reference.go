@@ -141,6 +141,7 @@ func reference(f frame, args []any) (any, error) {
 			return nil, err
 		}
 	}
+	f.needs(r)
 	if r == nil && known == nil {
 		if p, err := f.inlinePart(name, full); p != nil || err != nil {
 			return p, err
@@ -203,6 +204,7 @@ func references(f frame, args []any) (any, error) {
 	list := []any{}
 	for _, r := range f.scope.instances {
 		if r.symbol != "" && strings.EqualFold(r.symbol, symbol) {
+			f.needs(r)
 			full := len(args) == 2 && args[1] == "Full"
 			v, err := r.referred(f.runtime(r.id, r), full)
 			if err != nil {
@@ -263,6 +265,7 @@ func (f frame) inlinePart(id string, full bool) (any, error) {
 	if parent == nil || err != nil {
 		return nil, err
 	}
+	f.needs(parent)
 	v, err := parent.referred(nil, false)
 	if err != nil {
 		return nil, err
@@ -356,11 +359,14 @@ func (f frame) runtime(name string, r *instance) map[string]any {
 		keys = append(keys, r.id, r.name)
 	}
 	for _, key := range keys {
-		if v := object(f.options.Runtime, strings.TrimSuffix(key, "/")); v != nil && key != "" {
+		key = strings.TrimSuffix(key, "/")
+		if v := object(f.options.Runtime, key); v != nil && key != "" {
+			f.asked[strings.ToLower(key)] = true
 			return v
 		}
 	}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 && r == nil {
+		f.asked[strings.ToLower(name[i+1:])] = true
 		return object(f.options.Runtime, name[i+1:])
 	}
 	return nil
@@ -445,6 +451,7 @@ func (f frame) list(function string, args []any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.needs(r)
 	if v, ok := field(f.runtime(name, r), function); ok {
 		return v, nil
 	}

@@ -19,6 +19,7 @@ type instance struct {
 	name     string // the whole name, with the parents' names; empty when it is not known
 	id       string // empty when the name is not known
 	symbol   string
+	loop     string // the name of its own copy loop
 	existing bool
 	// excluded resources are not deployed. Their children may be.
 	excluded bool
@@ -51,7 +52,7 @@ func (s *scope) expandList(place string, resources any, parent *instance) {
 			switch e := e.(type) {
 			case map[string]any:
 				s.expandResource(at, "", e, parent)
-			case string:
+			default:
 				s.strays = append(s.strays, s.frame().problem(at, countText(e), errResources))
 			}
 		}
@@ -86,13 +87,16 @@ func (s *scope) expandResource(place, symbol string, body map[string]any, parent
 		return
 	}
 	for i := range count {
-		s.add(f.within(loop{name: name, index: int64(i)}), fmt.Sprintf("%s(%d)", place, i), symbol, body, parent)
+		if r := s.add(f.within(loop{name: name, index: int64(i)}), fmt.Sprintf("%s(%d)", place, i), symbol, body, parent); r != nil {
+			r.loop = name
+		}
 	}
 }
 
 // add makes an instance, unless its condition excludes it.
 func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *instance) *instance {
 	r := &instance{scope: s, frame: f, place: place, body: body, symbol: symbol, parent: parent, head: map[string]any{}}
+	r.frame.of = r
 	if condition, ok := field(body, "condition"); ok {
 		switch v := f.tree(place+".condition", condition).(type) {
 		case bool:
@@ -124,7 +128,7 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 	r.rest = cell{place: place, make: func() (any, error) { return r.evaluate(), nil }}
 	r.nested = cell{place: place, make: r.nest}
 	r.arguments = cell{place: place + ".properties.parameters", make: func() (any, error) {
-		return f.tree(place+".properties.parameters", get(object(body, "properties"), "parameters")), nil
+		return r.frame.tree(place+".properties.parameters", get(object(body, "properties"), "parameters")), nil
 	}}
 	r.linkedParameters = cell{place: place + ".properties.parametersLink", make: r.readParameters}
 	if parent != nil {
@@ -135,12 +139,17 @@ func (s *scope) add(f frame, place, symbol string, body map[string]any, parent *
 	if symbol != "" {
 		s.symbols[strings.ToLower(symbol)] = r
 		if n := len(f.loops); n > 0 {
-			s.symbols[fmt.Sprintf("%s[%d]", strings.ToLower(symbol), f.loops[n-1].index)] = r
+			s.symbols[symbolOfPass(symbol, f.loops[n-1])] = r
 		}
 	}
 	s.engine.register(r)
 	s.expandList(place+".resources", get(body, "resources"), r)
 	return r
+}
+
+// symbolOfPass is the symbolic name of one pass of a loop, in lower case.
+func symbolOfPass(symbol string, l loop) string {
+	return fmt.Sprintf("%s[%d]", strings.ToLower(symbol), l.index)
 }
 
 // register enters a resource for references.

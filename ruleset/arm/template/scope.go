@@ -18,7 +18,9 @@ type engine struct {
 	// instances are the resources of all deployments by id in lower case, children their children by the parent's id.
 	instances, children map[string][]*instance
 	deployments         []*instance
-	waiting             int // deployments whose template is not expanded
+	needed              [][2]*instance  // the first is deployed after the second, which an expression of it refers to
+	waiting             int             // deployments whose template is not expanded
+	asked               map[string]bool // keys of Options.Runtime
 	searching           bool
 	contents            map[string]content // of linked files
 	files               map[string]map[string]any
@@ -27,7 +29,7 @@ type engine struct {
 func newEngine(o Options, b *budget) *engine {
 	return &engine{
 		options: o, budget: b, result: &Result{origins: origins{}}, asts: map[string]ast{}, instances: map[string][]*instance{},
-		children: map[string][]*instance{}, contents: map[string]content{}, files: map[string]map[string]any{},
+		children: map[string][]*instance{}, contents: map[string]content{}, asked: map[string]bool{}, files: map[string]map[string]any{},
 	}
 }
 

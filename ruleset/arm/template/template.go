@@ -40,6 +40,7 @@ package template
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,8 +102,11 @@ type Result struct {
 	Faults []*Problem
 	// Outputs are the values of the template's outputs that can be evaluated.
 	Outputs map[string]any
+	// Asked are the keys of Options.Runtime that expressions asked for, in lower case.
+	Asked []string
 
 	origins origins
+	order   *order
 }
 
 func (o *Options) tenant() string {
@@ -135,27 +139,6 @@ func Evaluate(document map[string]any, o Options) *Result {
 	return evaluate(document, o, b)
 }
 
-// Plain reports whether evaluation would not change a document: it has no expressions,
-// loops, links, parameters or resources that exist already.
-func Plain(document map[string]any) bool {
-	return len(object(document, "parameters")) == 0 && len(object(document, "variables")) == 0 && plain(document)
-}
-
-func plain(v any) bool {
-	switch v := v.(type) {
-	case map[string]any:
-		for name, e := range v {
-			if foldEqual(name, "copy", "existing", "templateLink", "expressionEvaluationOptions") || !plain(name) || !plain(e) {
-				return false
-			}
-		}
-		return true
-	case []any:
-		return !slices.ContainsFunc(v, func(e any) bool { return !plain(e) })
-	}
-	return literalValue(v)
-}
-
 func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e := newEngine(o, b)
 	e.result.origins = make(origins, objects(document))
@@ -170,10 +153,12 @@ func evaluate(document map[string]any, o Options, b *budget) *Result {
 	e.base = s.target
 	s.takeParameters(o.Parameters)
 	s.expand()
-	x := exporter{engine: e, seen: map[string]bool{}}
+	x := exporter{engine: e, seen: map[string]bool{}, made: map[*instance]map[string]any{}}
 	e.result.Document = x.document(s)
 	e.result.Links, e.result.Guesses = once(e.result.Links), once(e.result.Guesses)
 	outputs := s.outputs()
+	x.inOrder(s)
+	e.result.Asked = slices.Sorted(maps.Keys(e.asked))
 	e.result.Outputs = map[string]any{}
 	for _, name := range sortedKeys(outputs) {
 		if output, ok := outputs[name].(map[string]any); ok && e.budget.firstUnresolved(output) == nil {
@@ -211,6 +196,7 @@ func (e *engine) onlyProblem(u unresolved) {
 type exporter struct {
 	*engine
 	seen map[string]bool
+	made map[*instance]map[string]any // the object of Document for each resource
 }
 
 // document is a template's resources, evaluated.
@@ -242,11 +228,9 @@ func (x *exporter) resource(list []any, r *instance) []any {
 	body, _ := r.evaluated().(map[string]any)
 	out := make(map[string]any, len(body)+1)
 	x.result.origins.note(out, body)
+	x.made[r] = out
 	for _, name := range sortedKeys(body) {
 		out[name] = x.value(body[name])
-	}
-	if needed, ok := get(out, "dependsOn").([]any); ok {
-		out["dependsOn"] = r.deployedBefore(needed)
 	}
 	if _, ok := field(out, "id"); !ok && r.id != "" && x.placed(r) {
 		out["id"] = r.id
@@ -278,24 +262,6 @@ func (x *exporter) resource(list []any, r *instance) []any {
 		out["resources"] = children
 	}
 	return append(list, out)
-}
-
-// deployedBefore are the ids of a dependsOn, which may have symbolic names.
-func (r *instance) deployedBefore(needed []any) []any {
-	var ids []any
-	for _, v := range needed {
-		symbol, _ := v.(string)
-		if r.symbols[strings.ToLower(symbol)] == nil {
-			ids = append(ids, v)
-			continue
-		}
-		for _, other := range r.instances { // a loop has several of the symbol
-			if strings.EqualFold(other.symbol, symbol) && other.id != "" {
-				ids = append(ids, other.id)
-			}
-		}
-	}
-	return ids
 }
 
 // placed reports whether the resource's subscription and group were given. An id made of

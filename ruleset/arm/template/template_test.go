@@ -393,35 +393,6 @@ func TestDeploymentsNestAtMostEightDeep(t *testing.T) {
 	}
 }
 
-// Evaluating a plain document changes nothing.
-func TestPlainDocuments(t *testing.T) {
-	tests := []struct {
-		name, document string
-		want           bool
-	}{
-		{"literals", `{"contentVersion": "1.0.0.0", "parameters": {}, "resources": [{"type": "T/x", "name": "n", "condition": false, "properties": {"a": [1, null, "x]"]}}]}`, true},
-		{"an expression", `{"resources": [{"name": "[concat('n')]"}]}`, false},
-		{"an escape", `{"resources": [{"name": "[[n"}]}`, false},
-		{"an expression as a name", `{"resources": [{"tags": {"[x()]": 1}}]}`, false},
-		{"a loop", `{"resources": [{"name": "n", "Copy": {"name": "c", "count": 2}}]}`, false},
-		{"what exists already", `{"resources": [{"name": "n", "existing": true}]}`, false},
-		{"a link", `{"resources": [{"name": "n", "properties": {"templateLink": {}}}]}`, false},
-		{"parameters", `{"parameters": {"a": {}}, "resources": []}`, false},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			v, err := parseJSON(tt.document)
-			if err != nil {
-				t.Fatal(err)
-			}
-			document := v.(map[string]any)
-			if got := Plain(document); got != tt.want {
-				t.Errorf("got %v", got)
-			}
-		})
-	}
-}
-
 // A long policy is no bomb: the caps are for the work that evaluation adds.
 func TestALongDocumentIsEvaluated(t *testing.T) {
 	list := make([]any, maxSteps/2)
