@@ -21,9 +21,11 @@ const (
 	slowPacket = 50 * time.Microsecond
 	timedTurns = 16
 	// A receiver is slow when half of timedWrites writes take longer than slowWrite: a thread that loses its
-	// processor makes a few of them long. It is fast again when most of laneWrites take less.
+	// processor makes a few of them long. Each packet of a superpacket may take slowSegment more. It is fast again
+	// when most of laneWrites take less.
 	timedWrites = 8
 	slowWrite   = 50 * time.Microsecond
+	slowSegment = 2 * time.Microsecond
 	laneWrites  = 64
 	// maxLanes bounds the lanes of an engine. A slow receiver that gets none is sent a packet every retryEvery,
 	// which tells whether it is slow still.
@@ -109,7 +111,7 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	}
 	begun := w.engine.clock()
 	err := writeParts(w.queues[to], parts)
-	o.timed(w.engine.clock() - begun)
+	o.timed(isLong(w.engine.clock()-begun, packets))
 	o.tried, w.suspects[to] = w.time, w.suspects[to] || o.slow
 	if err != nil {
 		return w.refused(to, err)
@@ -118,13 +120,18 @@ func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) pack
 	return packet.NotDropped
 }
 
-// timed notes how long a write of the worker's own took. One is enough to tell that a receiver is no longer slow.
-func (o *outlet) timed(took time.Duration) {
-	if took > slowWrite {
+// isLong reports a write that takes longer than a fast receiver needs for so many packets.
+func isLong(took time.Duration, packets uint64) bool {
+	return took > slowWrite+slowSegment*time.Duration(packets)
+}
+
+// timed notes whether a write of the worker's own was long. One is enough to tell that a receiver is no longer slow.
+func (o *outlet) timed(long bool) {
+	if long {
 		o.long++
 	}
 	if o.writes++; o.slow {
-		o.slow = took > slowWrite
+		o.slow = long
 	} else if o.writes == timedWrites {
 		o.slow = o.long >= timedWrites/2
 	} else {
@@ -205,8 +212,8 @@ func (l *lane) run() {
 			return
 		case f := <-l.ready:
 			took := l.write(f)
-			rest := l.rest(took)
-			if took > slowWrite {
+			rest, slow := l.rest(took), isLong(took, f.packets)
+			if slow {
 				long++
 			}
 			if writes++; writes == laneWrites {
@@ -214,7 +221,7 @@ func (l *lane) run() {
 				writes, long = 0, 0
 			}
 			l.free(f)
-			if took > slowWrite {
+			if slow {
 				time.Sleep(rest)
 			}
 		}

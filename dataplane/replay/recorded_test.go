@@ -83,6 +83,35 @@ func FuzzPacket(f *testing.F) {
 	})
 }
 
+// A device that did not take a packet says nothing of the rules that let it pass.
+func TestAPacketThatADeviceDidNotTakeDoesNotDiffer(t *testing.T) {
+	set := labPolicy(t)
+	for _, tt := range []struct {
+		comment string
+		port    uint16
+		differs bool
+	}{
+		{"verdict=Allow", 80, false}, {"verdict=Deny reason=slow_receiver", 80, false}, {"verdict=Deny reason=transmit", 80, false},
+		{"verdict=Deny reason=rule_deny", 80, true}, {"verdict=Deny reason=slow_receiver", 81, true},
+	} {
+		differs := false
+		r, err := New(Options{Policy: set, NetworkInterfaces: nics(t, set, "vm1-nic"), Top: 3, Compare: true,
+			Each: func(p *Packet) error { differs = p.Differs; return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.seen.files = []File{{}}
+		r.file = &r.seen.files[0]
+		ip := syn(world, addr1, 1, tt.port)
+		if err := r.packet(&pcap.Packet{Link: pcap.Raw, Data: ip, Length: len(ip), Comment: []byte(tt.comment), Time: noon}); err != nil {
+			t.Fatal(err)
+		}
+		if differs != tt.differs {
+			t.Errorf("port %d, %s: differs %t", tt.port, tt.comment, differs)
+		}
+	}
+}
+
 // Each word's value was once looked for in a copy of the rest, which is a second for each packet with a
 // comment as long as may be.
 func TestALongCommentIsReadInOnePass(t *testing.T) {
