@@ -20,12 +20,12 @@ const (
 	// Turns that take longer for each packet have the writes of the next timedTurns timed.
 	slowPacket = 50 * time.Microsecond
 	timedTurns = 16
-	// A receiver is slow when half of timedWrites writes take longer than slowWrite: a thread that loses its
-	// processor makes a few of them long. Each packet of a superpacket may take slowSegment more. It is fast again
+	// A receiver is slow when all but one of timedWrites writes take longer than slowWrite: a thread that loses its
+	// processor makes some of them long. Each packet of a superpacket may take slowSegment more. It is fast again
 	// when most of laneWrites take less.
 	timedWrites = 8
 	slowWrite   = 50 * time.Microsecond
-	slowSegment = 2 * time.Microsecond
+	slowSegment = 5 * time.Microsecond
 	laneWrites  = 64
 	// maxLanes bounds the lanes of an engine. A slow receiver that gets none is sent a packet every retryEvery,
 	// which tells whether it is slow still.
@@ -33,7 +33,7 @@ const (
 	retryEvery = 100 * time.Millisecond
 	// laneFrames and laneBytes bound what waits in a lane, headers included.
 	laneFrames = 256
-	laneBytes  = 256 << 10
+	laneBytes  = 512 << 10
 	// longestRest bounds how long a lane rests behind a write.
 	longestRest = 100 * time.Millisecond
 )
@@ -133,7 +133,7 @@ func (o *outlet) timed(long bool) {
 	if o.writes++; o.slow {
 		o.slow = long
 	} else if o.writes == timedWrites {
-		o.slow = o.long >= timedWrites/2
+		o.slow = o.long >= timedWrites-1
 	} else {
 		return
 	}
