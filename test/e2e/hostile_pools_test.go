@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,31 +42,12 @@ func TestHostile03FullPoolsOfPorts(t *testing.T) {
 	}
 	refused := func() float64 { return scrape(t).drops("snat_exhausted") }
 	before := refused()
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	var sent atomic.Int64
-	go func() {
-		defer close(stopped)
-		pace := time.NewTicker(2 * time.Millisecond)
-		defer pace.Stop()
-		for n := 0; ; {
-			select {
-			case <-stop:
-				return
-			case <-pace.C:
-				for range 10 { // 5,000 a second
-					n++
-					send(1 + n%(first-1))
-					sent.Add(1)
-				}
-			}
-		}
-	}()
+	flood := startFlood(t, 2*time.Millisecond, 10, func(n int) { send(1 + n%(first-1)) }) // 5,000 a second
 	loud := pings(t, 1000, web1, publicVM)
 	eventually(t, "the flood is refused", func() bool { return refused()-before >= 5000 })
-	close(stop)
-	<-stopped
+	flood.stop()
 	if n := scrape(t)["nsgd_translations"]; n != pool {
 		t.Errorf("%v translations with %d ports", n, pool)
 	}
-	t.Logf("%d packets into the full pool, %v refused; round trips quiet %v, beside it %v", sent.Load(), refused()-before, trips(quiet), trips(loud))
+	t.Logf("%d packets into the full pool, %v refused; round trips quiet %v, beside it %v", flood.sent.Load(), refused()-before, trips(quiet), trips(loud))
 }

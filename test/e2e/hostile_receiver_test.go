@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,31 +77,48 @@ func besideSlow(t *testing.T, slow ...lab.Host) {
 		to = append(to, address(bindUDP(t, h, 0)))
 	}
 	quiet := pings(t, 100, vm4, vm1)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	var sent atomic.Int64
+	flood := startFlood(t, 6*time.Millisecond, 32, func(n int) { // 5,300 a second, and no two in one superpacket
+		from.WriteToUDPAddrPort(make([]byte, 32+n%32), to[n%len(to)])
+	})
+	eventually(t, "many packets are sent", func() bool { return flood.sent.Load() >= 2000*int64(len(to)) })
+	loud := pings(t, 100, vm4, vm1)
+	flood.stop()
+	t.Logf("%d packets to %d slow receivers, %v dropped; round trips quiet %v, beside them %v",
+		flood.sent.Load(), len(slow), scrape(t).drops("slow_receiver"), trips(quiet), trips(loud))
+}
+
+// steadyFlood sends packets at a steady pace.
+type steadyFlood struct {
+	sent atomic.Int64
+	stop func()
+}
+
+// startFlood calls send for count packets at a time, with the number of each from 0 on. It ends with the test at the latest.
+func startFlood(t *testing.T, pace time.Duration, count int, send func(n int)) *steadyFlood {
+	ending, ended := make(chan struct{}), make(chan struct{})
+	f := &steadyFlood{stop: sync.OnceFunc(func() {
+		close(ending)
+		<-ended
+	})}
+	t.Cleanup(f.stop)
 	go func() {
-		defer close(stopped)
-		pace := time.NewTicker(6 * time.Millisecond)
-		defer pace.Stop()
+		defer close(ended)
+		ticker := time.NewTicker(pace)
+		defer ticker.Stop()
 		for n := 0; ; {
 			select {
-			case <-stop:
+			case <-ending:
 				return
-			case <-pace.C:
-				for i := range 32 { // 5,300 a second, and no two in one superpacket
-					from.WriteToUDPAddrPort(make([]byte, 32+i), to[n%len(to)])
-					sent.Add(1)
+			case <-ticker.C:
+				for range count {
+					send(n)
 					n++
+					f.sent.Add(1)
 				}
 			}
 		}
 	}()
-	eventually(t, "many packets are sent", func() bool { return sent.Load() >= 2000*int64(len(to)) })
-	loud := pings(t, 100, vm4, vm1)
-	close(stop)
-	<-stopped
-	t.Logf("%d packets to %d slow receivers, %v dropped; round trips quiet %v, beside them %v",
-		sent.Load(), len(slow), scrape(t).drops("slow_receiver"), trips(quiet), trips(loud))
+	return f
 }
 
 // pings sends n echo requests, one by one, and returns the round trips. Each must be answered.

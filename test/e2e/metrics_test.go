@@ -21,6 +21,17 @@ var (
 	labelPair  = regexp.MustCompile(`([a-z_]+)="((?:[^"\\]|\\.)*)"`)
 )
 
+// since are the samples that have changed, with how much.
+func (s samples) since(before samples) samples {
+	changed := samples{}
+	for name, value := range s {
+		if value != before[name] {
+			changed[name] = value - before[name]
+		}
+	}
+	return changed
+}
+
 func scrape(t *testing.T) samples {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

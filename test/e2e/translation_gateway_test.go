@@ -203,16 +203,25 @@ func TestTracerouteAndPathMTUThroughTranslation(t *testing.T) {
 		}{{"datagrams", nil}, {"echo requests", []string{"-I"}}, {"opening segments", []string{"-T", "-p", "9"}}} {
 			t.Run("traceroute with "+way.name+" through "+tt.name, func(t *testing.T) {
 				args := append([]string{"-n", "-q", "1", "-w", "10", "-m", "4"}, way.args...)
-				out, err := runOn(t, tt.host, "traceroute", append(args, far.Address.String())...)
-				if err != nil {
-					t.Fatalf("%v: %s", err, out)
-				}
-				hops := map[string]string{}
-				for _, m := range hopLine.FindAllStringSubmatch(out, -1) {
-					hops[m[1]] = m[2]
-				}
-				if diff := cmp.Diff(map[string]string{"1": client.Address.String(), "2": far.Address.String()}, hops); diff != "" {
-					t.Errorf("%s\n%s", diff, out)
+				want := map[string]string{"1": client.Address.String(), "2": far.Address.String()}
+				for tries := 1; ; tries++ {
+					before := scrape(t)
+					out, err := runOn(t, tt.host, "traceroute", append(args, far.Address.String())...)
+					if err != nil {
+						t.Fatalf("%v: %s", err, out)
+					}
+					hops := map[string]string{}
+					for _, m := range hopLine.FindAllStringSubmatch(out, -1) {
+						hops[m[1]] = m[2]
+					}
+					diff := cmp.Diff(want, hops)
+					if diff == "" {
+						return
+					}
+					// In one of some hundred runs traceroute does not see answers that a capture shows on its device.
+					if counted := scrape(t).since(before); tries == 3 {
+						t.Fatalf("%s\n%s\ncounted meanwhile: %v", diff, out, counted)
+					}
 				}
 			})
 		}
@@ -221,8 +230,9 @@ func TestTracerouteAndPathMTUThroughTranslation(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
+			// tracepath may take a late answer for that of the next hop, and then counts the far host as the third.
 			for _, want := range []string{`(?m)^ 1: +` + regexp.QuoteMeta(client.Address.String()),
-				`(?m)^ 2: +` + regexp.QuoteMeta(far.Address.String()) + ` .*reached`, `pmtu ` + strconv.Itoa(beyondMTU)} {
+				`(?m)^ [23]: +` + regexp.QuoteMeta(far.Address.String()) + ` .*reached`, `pmtu ` + strconv.Itoa(beyondMTU)} {
 				if !regexp.MustCompile(want).MatchString(out) {
 					t.Errorf("no %s in\n%s", want, out)
 				}
@@ -249,7 +259,7 @@ func TestTracerouteFromOutsideToAPublicIP(t *testing.T) {
 	setRules(t, d.dir, "vm-nsg", rule{name: "AllowAllInBound", priority: 100, direction: "Inbound", access: "Allow", source: "Internet"})
 	nsgctl(t, "reload")
 	for _, args := range [][]string{nil, {"-I"}, {"-T", "-p", "9"}} {
-		out, err := runOn(t, client, "traceroute", append(append([]string{"-n", "-q", "1", "-w", "10", "-m", "4"}, args...), vmIP)...)
+		out, err := runOn(t, client, "traceroute", append(append([]string{"-n", "-q", "1", "-N", "1", "-w", "10", "-m", "4"}, args...), vmIP)...)
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
