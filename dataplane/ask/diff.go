@@ -45,7 +45,7 @@ func Diff(old, new *topology.Snapshot, maxStates int) *DiffResult {
 	return d.result
 }
 
-// diffTarget is whom packets are judged for: an endpoint, or a group that has none.
+// diffTarget is one place where packets are judged: an endpoint, or a group that nobody has.
 type diffTarget struct {
 	endpoint *topology.Endpoint
 	group    *topology.Group

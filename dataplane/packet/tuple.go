@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -58,6 +59,18 @@ func (a Addr) String() string { return a.Netip().String() }
 
 // Less orders addresses as unsigned 128-bit numbers.
 func (a Addr) Less(b Addr) bool { return a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo }
+
+// Compare is negative, 0 or positive as a is less than b, equal or greater.
+func (a Addr) Compare(b Addr) int { return cmp.Or(cmp.Compare(a.Hi, b.Hi), cmp.Compare(a.Lo, b.Lo)) }
+
+// Next is the number after a; ok is false when a is the highest.
+func (a Addr) Next() (next Addr, ok bool) {
+	if a.Lo++; a.Lo == 0 {
+		a.Hi++
+		return a, a.Hi != 0
+	}
+	return a, true
+}
 
 // IP protocol numbers that the filter knows by name.
 const (

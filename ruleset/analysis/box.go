@@ -250,7 +250,7 @@ func someAddress(s *set) value {
 		}
 	}
 	for _, p := range s.spans {
-		if next, ok := successor(p.first); ok && next.Less(p.last) && !next.IsReserved() {
+		if next, ok := p.first.Next(); ok && next.Less(p.last) && !next.IsReserved() {
 			return next
 		}
 		if !p.first.IsReserved() {

@@ -47,14 +47,14 @@ func (d *diagram) classesOf(f int, domain *set) []class {
 			members = append(members, nil)
 			for _, p := range s.spans {
 				toggles = append(toggles, toggle{p.first, i})
-				if after, ok := successor(p.last); ok {
+				if after, ok := p.last.Next(); ok {
 					toggles = append(toggles, toggle{after, i})
 				}
 			}
 		}
 		members[i] = append(members[i], bit)
 	}
-	slices.SortFunc(toggles, func(a, b toggle) int { return compareValues(a.at, b.at) })
+	slices.SortFunc(toggles, func(a, b toggle) int { return a.at.Compare(b.at) })
 	var out []class
 	byHash := map[uint64][]int{}
 	for _, part := range domain.spans {

@@ -112,7 +112,7 @@ func (s *set) outOf(o *set) *set {
 			if p.first.Less(s.spans[i].first) {
 				out = append(out, span{p.first, predecessor(s.spans[i].first)})
 			}
-			after, ok := successor(s.spans[i].last)
+			after, ok := s.spans[i].last.Next()
 			left, p.first = ok && !p.last.Less(after), after
 		}
 		if left {

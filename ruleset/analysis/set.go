@@ -27,7 +27,7 @@ type set struct {
 
 // newSet takes ownership of spans, which may overlap and come in any order.
 func newSet(spans []span) *set {
-	slices.SortFunc(spans, func(a, b span) int { return compareValues(a.first, b.first) })
+	slices.SortFunc(spans, func(a, b span) int { return a.first.Compare(b.first) })
 	merged := spans[:0]
 	for _, s := range spans {
 		if n := len(merged); n > 0 && !isAfter(s.first, merged[n-1].last) {
@@ -60,28 +60,8 @@ func mix(h, w uint64) uint64 {
 
 // isAfter reports whether a gap of at least one value is between last and v.
 func isAfter(v, last value) bool {
-	next, ok := successor(last)
+	next, ok := last.Next()
 	return ok && next.Less(v)
-}
-
-func compareValues(a, b value) int {
-	switch {
-	case a.Less(b):
-		return -1
-	case b.Less(a):
-		return 1
-	}
-	return 0
-}
-
-// successor is the value after a; ok is false when a is the highest.
-func successor(a value) (after value, ok bool) {
-	a.Lo++
-	if a.Lo == 0 {
-		a.Hi++
-		return a, a.Hi != 0
-	}
-	return a, true
 }
 
 // predecessor is the value before a, which is not the lowest.
@@ -104,7 +84,7 @@ func (s *set) apart(o *set) bool {
 
 // at is the index of the first span that ends at v or after it.
 func (s *set) at(v value) int {
-	i, _ := slices.BinarySearchFunc(s.spans, v, func(p span, v value) int { return compareValues(p.last, v) })
+	i, _ := slices.BinarySearchFunc(s.spans, v, func(p span, v value) int { return p.last.Compare(v) })
 	return i
 }
 
@@ -181,7 +161,7 @@ const (
 // addresses are all addresses of each family. The IPv4-mapped ones belong to IPv4.
 var addresses = func() (all [families]*set) {
 	mapped := prefixSpan(netip.MustParsePrefix("0.0.0.0/0"))
-	after, _ := successor(mapped.last)
+	after, _ := mapped.last.Next()
 	all[ipv4] = sealed([]span{mapped})
 	all[ipv6] = sealed([]span{{last: predecessor(mapped.first)}, {after, value{Hi: math.MaxUint64, Lo: math.MaxUint64}}})
 	return all

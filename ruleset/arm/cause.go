@@ -7,7 +7,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 )
 
-// cause is a listed fault, note or warning because of which resources were not read.
+// cause is a fault, note or warning that explains why resources were not read.
 type cause struct {
 	list *ruleset.Faults
 	at   int

@@ -10,7 +10,7 @@ import (
 // CodeInvalidEndpointPolicies is our own code.
 const CodeInvalidEndpointPolicies = "SubnetInvalidPrivateEndpointNetworkPolicies"
 
-// endpointPolicies reads what of a subnet holds for its private endpoints. Azure's default is nothing.
+// endpointPolicies reads whether a subnet's NSG and route table hold for its private endpoints. Azure's default is no.
 func (f *fields) endpointPolicies() policy.EndpointPolicies {
 	const field = "privateEndpointNetworkPolicies"
 	switch text := f.text(field); strings.ToLower(text) {

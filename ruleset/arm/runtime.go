@@ -185,7 +185,7 @@ func childKinds(k kind) (kinds []kind) {
 	return kinds
 }
 
-// rivals are fields in lower case of which Azure shows those that hold: a value in one leaves no value in the others.
+// rivals are fields, in lower case, that exclude each other: a value in one leaves no value in the others.
 var rivals = [][]string{
 	{"addressprefix", "addressprefixes"},
 	{"sourceaddressprefix", "sourceaddressprefixes", "sourceapplicationsecuritygroups"},

@@ -46,7 +46,7 @@ func (l *loader) listsInstances(set *resource) bool {
 			of := r.parent.parent
 			return strings.EqualFold(of.name, set.name) && at.near(of.scope(), r.file) != apart
 		}
-		// A machine of a flexible set is named SET_XXXXXXXX.
+		// A machine of a flexible set has the name of the set, a low line and eight characters.
 		machine, _ := propertyOf(r.body, "virtualMachine").(map[string]any)
 		id := textOf(machine, "id")
 		of, unique, found := cutInstance(lastSegment(id))

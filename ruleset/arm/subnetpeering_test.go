@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// subnetPeering is two networks of which single subnets are peered. SPACE is more of the first one's
+// subnetPeering is two networks that peer single subnets. SPACE is more of the first one's
 // address space.
 const subnetPeering = `[
  {"type": "Microsoft.Network/virtualNetworks", "name": "a", "properties": {"addressSpace": {"addressPrefixes": ["10.1.0.0/16"SPACE]},

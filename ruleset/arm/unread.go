@@ -14,7 +14,7 @@ import (
 
 // Our own codes for documents that are not, or not wholly, a policy.
 const (
-	// CodeNothingRead is for a document of which nothing was read.
+	// CodeNothingRead is for a document that holds nothing that is read.
 	CodeNothingRead = "NothingRead"
 	// CodeIncompleteList is for a document that says that it is a part of a longer list.
 	CodeIncompleteList = "IncompleteList"
@@ -35,7 +35,7 @@ type reading struct {
 	template bool
 }
 
-// checkRead reports the documents of which nothing was read. It is a fault of a document that was
+// checkRead reports the documents that hold nothing that is read. It is a fault of a document that was
 // named itself, and of all when nothing was read at all. Templates without a network are common, so
 // that they have a warning.
 func (l *loader) checkRead(readings []reading) {
@@ -63,7 +63,7 @@ func (l *loader) checkRead(readings []reading) {
 // wholeWhatIf says what writes a what-if with its resources.
 const wholeWhatIf = "az deployment group what-if --result-format FullResourcePayloads --no-pretty-print writes all of it"
 
-// aboutUnread says what a document is of which nothing was read.
+// aboutUnread says what a document is that holds nothing that is read.
 func aboutUnread(file string, value any) reading {
 	r := reading{file: file}
 	const export = "; 'az network nsg list' and 'az network vnet list' write what is read"

@@ -187,7 +187,7 @@ func (d *divider) add(i, j int) uint32 {
 	if shift == 0 {
 		// A slot for each value, and one for all below the first border: there are no runs.
 		first = predecessor(first)
-		span, _ = successor(span)
+		span, _ = span.Next()
 	}
 	last := uint32(wideShift(span, shift))
 	number, base := uint32(len(d.nodes)), uint32(len(d.slots))

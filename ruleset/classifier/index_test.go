@@ -94,7 +94,7 @@ var placements = []struct {
 // bordersAt numbers the intervals that begin at 0 and at the starts given.
 func bordersAt(starts []value) []border {
 	starts = append([]value{{}}, starts...)
-	slices.SortFunc(starts, compare)
+	slices.SortFunc(starts, value.Compare)
 	var out []border
 	for i, s := range slices.Compact(starts) {
 		out = append(out, border{start: s, class: uint32(i)})

@@ -126,7 +126,7 @@ type wideEvent struct {
 
 // sweepWide is sweep for IPv6 addresses.
 func (s *sweeper) sweepWide(events []wideEvent) []border {
-	slices.SortFunc(events, func(a, b wideEvent) int { return compare(a.at, b.at) })
+	slices.SortFunc(events, func(a, b wideEvent) int { return a.at.Compare(b.at) })
 	for at := (value{}); ; at = events[0].at {
 		for len(events) > 0 && events[0].at == at {
 			s.step(events[0].event)
@@ -194,30 +194,10 @@ func wideSpan(events []wideEvent, list int, p netip.Prefix) []wideEvent {
 	a := packet.AddrFrom(p.Addr())
 	first := value{Hi: a.Hi &^ mask.Hi, Lo: a.Lo &^ mask.Lo}
 	events = append(events, wideEvent{first, uint32(list) * 2})
-	if after, ok := successor(value{Hi: a.Hi | mask.Hi, Lo: a.Lo | mask.Lo}); ok {
+	if after, ok := (value{Hi: a.Hi | mask.Hi, Lo: a.Lo | mask.Lo}).Next(); ok {
 		events = append(events, wideEvent{after, uint32(list)*2 + 1})
 	}
 	return events
-}
-
-func compare(a, b value) int {
-	switch {
-	case a.Less(b):
-		return -1
-	case b.Less(a):
-		return 1
-	}
-	return 0
-}
-
-// successor is the value after a; ok is false when a is the highest.
-func successor(a value) (after value, ok bool) {
-	a.Lo++
-	if a.Lo == 0 {
-		a.Hi++
-		return a, a.Hi != 0
-	}
-	return a, true
 }
 
 // sortUpper sorts numbers by their upper half. Numbers with the same upper half come in any

@@ -112,7 +112,7 @@ func (m *model) answersOf(t *testing.T, d *arm.Documents, questions [][]byte) (a
 	return answers
 }
 
-// model is a policy of which all forms are made.
+// model is a policy that all forms are made of.
 type model struct {
 	r         *rand.Rand
 	resources []part
