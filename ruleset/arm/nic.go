@@ -89,6 +89,9 @@ func (l *loader) buildInterface(r *resource) {
 		return
 	}
 	l.out.Set.NetworkInterfaces = append(l.out.Set.NetworkInterfaces, n)
+	if n.PrivateEndpointID != "" {
+		l.endpointed[strings.ToLower(n.PrivateEndpointID)] = true
+	}
 	if r.anonymous() {
 		return
 	}

@@ -18,6 +18,8 @@ type loader struct {
 	knownTags ruleset.KnownTags
 	stale     bool            // a resource that was built before is not what it was
 	named     map[string]bool // the files that were given by their own names
+	// endpointed are the ids, in lower case, of private endpoints that network interfaces name.
+	endpointed map[string]bool
 
 	steps map[string]func(object map[string]any) *template.Step // of each template's file
 
@@ -60,7 +62,7 @@ func newLoader() *loader {
 		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, reasons: map[string]map[string]string{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, endpointed: map[string]bool{}, reasons: map[string]map[string]string{},
 	}
 }
 

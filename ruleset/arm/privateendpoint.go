@@ -1,7 +1,6 @@
 package arm
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -34,9 +33,7 @@ func (l *loader) buildPrivateEndpoint(r *resource) {
 	if !f.named(r) {
 		return
 	}
-	found := slices.ContainsFunc(l.out.Set.NetworkInterfaces, func(n *policy.NetworkInterface) bool {
-		return strings.EqualFold(n.PrivateEndpointID, r.identity())
-	})
+	found := l.endpointed[strings.ToLower(r.identity())]
 	for _, id := range f.references("networkInterfaces") {
 		if e, _ := l.index.resolve(interfaceKind, id, r.file); e != nil && e.object != nil {
 			e.object.(*policy.NetworkInterface).PrivateEndpointID = r.identity()
