@@ -159,11 +159,17 @@ var operators = func() map[string]func(value string, exists bool, want any) (yes
 	negated := func(test func(value, want string) bool) func(value, want string) bool {
 		return func(value, want string) bool { return !test(value, want) }
 	}
+	oneStar := func(test func(string, bool, any) (bool, bool)) func(string, bool, any) (bool, bool) {
+		return func(value string, exists bool, want any) (bool, bool) {
+			yes, ok := test(value, exists, want)
+			return yes, ok && strings.Count(asText(want), "*") <= 1
+		}
+	}
 	equal := func(value, want string) bool { return value == want }
 	return map[string]func(string, bool, any) (bool, bool){
 		"equals": texts(equal, false), "notequals": texts(negated(equal), true),
 		"contains": texts(strings.Contains, false), "notcontains": texts(negated(strings.Contains), true),
-		"like": texts(like, false), "notlike": texts(negated(like), true),
+		"like": oneStar(texts(like, false)), "notlike": oneStar(texts(negated(like), true)),
 		"in": lists(false), "notin": lists(true),
 		"exists": func(_ string, exists bool, want any) (bool, bool) {
 			text := strings.ToLower(asText(want))

@@ -31,7 +31,7 @@ func TestConditionalMembersOfNetworkGroups(t *testing.T) {
 		{`{"value": "[resourceGroup().Name]", "equals": "hub"}`, "a"},
 		{`{"value": "[subscription().subscriptionId]", "equals": "s"}`, "a b c"},
 		{`{"not": {"anyOf": [{"field": "name", "equals": "a"}, {"allOf": [{"field": "name", "equals": "b"}, {"field": "tags.env", "equals": "test"}]}]}}`, "c"},
-		{`{"field": "name", "match": "?"}`, "open"},
+		{`{"field": "id", "like": "*/subscriptions/*"}`, "open"}, {`{"field": "name", "match": "?"}`, "open"},
 		{`{"field": "Microsoft.Network/virtualNetworks/flowTimeoutInMinutes", "equals": "4"}`, "open"},
 		{`{"value": "[parameters('x')]", "equals": "4"}`, "open"},
 		{`{"field": "name", "equals": "[parameters('x')]"}`, "open"},
