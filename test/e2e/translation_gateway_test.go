@@ -7,14 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sys/unix"
@@ -202,41 +200,12 @@ func TestTracerouteAndPathMTUThroughTranslation(t *testing.T) {
 			args []string
 		}{{"datagrams", nil}, {"echo requests", []string{"-I"}}, {"opening segments", []string{"-T", "-p", "9"}}} {
 			t.Run("traceroute with "+way.name+" through "+tt.name, func(t *testing.T) {
-				args := append([]string{"-n", "-q", "1", "-w", "10", "-m", "4"}, way.args...)
-				want := map[string]string{"1": client.Address.String(), "2": far.Address.String()}
-				for tries := 1; ; tries++ {
-					before := scrape(t)
-					out, err := runOn(t, tt.host, "traceroute", append(args, far.Address.String())...)
-					if err != nil {
-						t.Fatalf("%v: %s", err, out)
-					}
-					hops := map[string]string{}
-					for _, m := range hopLine.FindAllStringSubmatch(out, -1) {
-						hops[m[1]] = m[2]
-					}
-					diff := cmp.Diff(want, hops)
-					if diff == "" {
-						return
-					}
-					// In one of some hundred runs traceroute does not see answers that a capture shows on its device.
-					if counted := scrape(t).since(before); tries == 3 {
-						t.Fatalf("%s\n%s\ncounted meanwhile: %v", diff, out, counted)
-					}
-				}
+				to := far.Address.String()
+				traceroute(t, tt.host, to, map[string]string{"1": client.Address.String(), "2": to}, way.args...)
 			})
 		}
 		t.Run("tracepath through "+tt.name, func(t *testing.T) {
-			out, err := runOn(t, tt.host, "tracepath", "-n", "-m", "4", far.Address.String())
-			if err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			// tracepath may take a late answer for that of the next hop, and then counts the far host as the third.
-			for _, want := range []string{`(?m)^ 1: +` + regexp.QuoteMeta(client.Address.String()),
-				`(?m)^ [23]: +` + regexp.QuoteMeta(far.Address.String()) + ` .*reached`, `pmtu ` + strconv.Itoa(beyondMTU)} {
-				if !regexp.MustCompile(want).MatchString(out) {
-					t.Errorf("no %s in\n%s", want, out)
-				}
-			}
+			tracepath(t, tt.host, client.Address, far.Address)
 		})
 		t.Run("ping that must not be fragmented through "+tt.name, func(t *testing.T) {
 			command(t, "ip -n "+tt.host.Namespace+" route flush cache")
@@ -259,14 +228,7 @@ func TestTracerouteFromOutsideToAPublicIP(t *testing.T) {
 	setRules(t, d.dir, "vm-nsg", rule{name: "AllowAllInBound", priority: 100, direction: "Inbound", access: "Allow", source: "Internet"})
 	nsgctl(t, "reload")
 	for _, args := range [][]string{nil, {"-I"}, {"-T", "-p", "9"}} {
-		out, err := runOn(t, client, "traceroute", append(append([]string{"-n", "-q", "1", "-N", "1", "-w", "10", "-m", "4"}, args...), vmIP)...)
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		hops := hopLine.FindAllStringSubmatch(out, -1)
-		if len(hops) != 1 || hops[0][2] != vmIP {
-			t.Errorf("%v: %s", args, out)
-		}
+		traceroute(t, client, vmIP, map[string]string{"1": vmIP}, append([]string{"-N", "1"}, args...)...)
 	}
 }
 
