@@ -101,13 +101,7 @@ func (r *resolver) resolveTable(g, oldGroup *Group, d ruleset.Direction, known b
 	var platform []int
 	for i := range t.Rules {
 		rule := &t.Rules[i]
-		t.compiled[i] = classifier.Rule{
-			Protocol:         rule.Protocol,
-			Sources:          r.resolve(g, oldGroup, rule, "source", &rule.Source),
-			Destinations:     r.resolve(g, oldGroup, rule, "destination", &rule.Destination),
-			SourcePorts:      rule.SourcePorts,
-			DestinationPorts: rule.DestinationPorts,
-		}
+		t.compiled[i] = classifier.Resolved(rule, r.resolve(g, oldGroup, rule, "source", &rule.Source), r.resolve(g, oldGroup, rule, "destination", &rule.Destination))
 		if narrowToService(rule, &t.compiled[i]) {
 			platform = append(platform, i)
 		}

@@ -17,6 +17,17 @@ type Rule struct {
 	SourcePorts, DestinationPorts []ruleset.PortRange
 }
 
+// Resolved is a rule whose ends are expanded to prefixes. It shares the rule's ports.
+func Resolved(r *ruleset.Rule, sources, destinations []netip.Prefix) Rule {
+	return Rule{
+		Protocol:         r.Protocol,
+		Sources:          sources,
+		Destinations:     destinations,
+		SourcePorts:      r.SourcePorts,
+		DestinationPorts: r.DestinationPorts,
+	}
+}
+
 // Equal reports whether both rules compile to the same table.
 func (r *Rule) Equal(o *Rule) bool {
 	return r.Protocol == o.Protocol && equalLists(r.Sources, o.Sources) && equalLists(r.Destinations, o.Destinations) &&

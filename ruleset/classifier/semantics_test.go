@@ -193,3 +193,23 @@ func TestEqualComparesEveryField(t *testing.T) {
 		}
 	}
 }
+
+// A field that both kinds of rules have must arrive: one that is forgotten would match everything.
+func TestResolvedRuleHasEveryFieldOfTheRule(t *testing.T) {
+	rule := ruleset.Rule{
+		Protocol:         ruleset.TCP,
+		SourcePorts:      []ruleset.PortRange{{First: 1, Last: 2}},
+		DestinationPorts: []ruleset.PortRange{{First: 3, Last: 4}},
+	}
+	prefixes := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	got := reflect.ValueOf(classifier.Resolved(&rule, prefixes, prefixes))
+	for i := range got.NumField() {
+		name := got.Type().Field(i).Name
+		if got.Field(i).IsZero() {
+			t.Errorf("%s is empty: the rule's value is lost, or this test sets none", name)
+		}
+		if of := reflect.ValueOf(rule).FieldByName(name); of.IsValid() && !reflect.DeepEqual(of.Interface(), got.Field(i).Interface()) {
+			t.Errorf("%s = %v, want that of the rule: %v", name, got.Field(i), of)
+		}
+	}
+}
