@@ -45,6 +45,8 @@ verdict is that for what no rule singles out; rules that decide a part are named
 
 With --queries, several at once, as a JSON list or @FILE:
   [{"direction": "Inbound", "protocol": "TCP", "source": "203.0.113.10", "destination": "10.0.1.4", "destinationPort": "80"}]`,
+		Example: `  nsgctl diagnose --policy policy --nic vm1-nic --direction Inbound --protocol TCP --source Internet --destination 10.0.1.4 --port https
+  nsgctl diagnose --policy policy --vm vm1 --queries @questions.json --expect deny`,
 		Args: f.from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			q, err := f.question(c)

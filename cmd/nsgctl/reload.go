@@ -14,9 +14,10 @@ func init() { addVerb(newReload) }
 
 func newReload(g *global) *cobra.Command {
 	return &cobra.Command{
-		Use:   "reload",
-		Short: "Let the daemon read its policy again; flows and counters stay",
-		Args:  noArgs,
+		Use:     "reload",
+		Short:   "Let the daemon read its policy again; flows and counters stay",
+		Example: `  nsgctl reload`,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			reloaded, err := control.NewClient(g.socket).Reload(c.Context())
 			var refused *control.Error

@@ -48,6 +48,8 @@ line is {"summary":{...}}.
 
 Exit code 1 when a file can't be read to its end, when --compare has found differences, and when
 interrupted: what was read until then is counted.`,
+		Example: `  nsgctl replay --policy policy --nic vm1-nic capture.pcap
+  nsgctl replay --policy policy --compare web.pcapng`,
 		Args: f.args,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, g, args) },
 	}

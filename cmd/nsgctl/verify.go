@@ -48,6 +48,8 @@ With --requests, one JSON object a line, as Azure's API takes them:
    "remotePort":"60000","localIPAddress":"10.0.1.4","remoteIPAddress":"203.0.113.10"}
 and one result a line out in the same order, decided by one policy. A request without an
 answer gives a line {"error":"..."} and exit code 1 at the end.`,
+		Example: `  nsgctl verify --policy policy --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:https --remote 203.0.113.10:* --expect allow
+  nsgctl verify --policy policy --requests questions.jsonl -o json`,
 		Args: f.from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := f.check(c); err != nil {
