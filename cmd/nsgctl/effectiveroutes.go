@@ -24,7 +24,7 @@ func newEffectiveRoutes(g *global) *cobra.Command {
 the system, of gateways, and of the subnet's route table. A route is Invalid where another one has its place.
 Without a daemon there are no gateways, which are in its configuration.`,
 		Example: `  nsgctl effective-routes --nic vm1-nic
-  nsgctl effective-routes --policy policy --nic vm1-nic -o json`,
+  nsgctl effective-routes --policy policy --nic vm1-nic --query "value[?state=='Active'].addressPrefix[]" -o tsv`,
 		Args: from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if of.nic == "" {

@@ -105,8 +105,9 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 	root.SetFlagErrorFunc(unknownFlag)
 	var g global
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
-	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table")
-	complete(root, "output", words(outputJSON, outputTable))
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: table, json, yaml or tsv; some verbs have more")
+	root.PersistentFlags().StringVar(&g.query, "query", "", "a JMESPath expression that chooses from the answer, as az has it; -o json when no format is given")
+	complete(root, "output", formatsOf)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return g.check(c) }
 	for _, verb := range verbs {
 		root.AddCommand(verb(&g))

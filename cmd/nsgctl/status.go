@@ -20,7 +20,7 @@ func newStatus(g *global) *cobra.Command {
 		Use:   "status",
 		Short: "Show how the daemon does",
 		Example: `  nsgctl status
-  nsgctl status -o json`,
+  nsgctl status --query flows.live`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			status, err := control.NewClient(g.socket).Status(c.Context())

@@ -46,10 +46,7 @@ func newTop(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if g.output == outputJSON {
-				return top.WriteJSON(c.OutOrStdout(), reading)
-			}
-			return top.WriteTable(c.OutOrStdout(), reading)
+			return show(c, g, reading, nil, top.WriteTable)
 		},
 	}
 	f := c.Flags()

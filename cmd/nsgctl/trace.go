@@ -77,8 +77,8 @@ order in which they were asked. In a live flow these are the rules that had allo
 				return err
 			}
 			show := traceTable(c.OutOrStdout(), c.ErrOrStderr())
-			if g.output == outputJSON {
-				lines := lineEncoder(c.OutOrStdout())
+			if g.output != outputTable {
+				lines := g.lines(c.OutOrStdout())
 				show = func(t *inspect.Trace) error { return lines.Encode(t) }
 			}
 			return watchError("trace", control.NewClient(g.socket).Trace(c.Context(), q, show))

@@ -185,10 +185,10 @@ func (f *verifyFlags) runOne(c *cobra.Command, g *global) error {
 	if v.Error != "" || v.VerificationIPFlowResult == nil {
 		return fmt.Errorf("verify: %s", strings.TrimPrefix(v.Error, "line 1: "))
 	}
-	if g.output == outputJSON {
-		_, err = c.OutOrStdout().Write(result.Bytes())
-	} else {
+	if g.output == outputTable {
 		err = verifyTable(c.OutOrStdout(), v.VerificationIPFlowResult)
+	} else {
+		err = g.lines(c.OutOrStdout()).Encode(json.RawMessage(result.Bytes()))
 	}
 	if err == nil && f.expect.disappoints(v.Access) {
 		err = f.expect.failed(c, "the answer is "+v.Access)

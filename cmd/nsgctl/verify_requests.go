@@ -38,7 +38,7 @@ func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
 	// Reading requests has no deadline: an interrupt must not wait for the next request.
 	context.AfterFunc(ctx, func() { writer.CloseWithError(fmt.Errorf("verify: %w", context.Cause(ctx))) })
 	out := bufio.NewWriter(c.OutOrStdout())
-	var results requestResults = &resultLines{w: out}
+	var results requestResults = &resultLines{to: g.lines(out)}
 	if g.output == outputTable {
 		asked := &questions{requests: requests}
 		requests = asked
@@ -105,11 +105,10 @@ func (f *verifyFlags) printMany(c *cobra.Command, out *bufio.Writer, results io.
 }
 
 // resultLines prints results as they came.
-type resultLines struct{ w *bufio.Writer }
+type resultLines struct{ to *answers }
 
 func (r *resultLines) result(line []byte, _ *ask.Verification) error {
-	_, err := r.w.Write(line)
-	return err
+	return r.to.Encode(json.RawMessage(line))
 }
 
 func (r *resultLines) flush(bool) error { return nil }
