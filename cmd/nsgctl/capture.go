@@ -29,7 +29,12 @@ comment. There is an interface for each attachment, and each packet is in the fi
 from one; a superpacket is one packet.
 
 ` + filterHelp,
+		Example: `  nsgctl capture -w web.pcapng --count 1000 port 443
+  nsgctl capture -w - --denied nic vm1-nic`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("output") || g.query != "" {
+				return usageError{errors.New("capture: it writes packets: --output and --query are for answers")}
+			}
 			if file == "" {
 				return usageError{errors.New("capture: -w FILE.pcapng is missing; - is the standard output")}
 			}

@@ -40,11 +40,13 @@ rule up to the match hold, in the form of az network watcher run-configuration-d
 
 Source and destination are an address, a CIDR, a service tag that a rule names, or *; the
 protocol and the port may be * too. Then a field holds when it holds for all of it, and the
-verdict is that for what no rule singles out; rules that hold a part are named
+verdict is that for what no rule singles out; rules that decide a part are named
 (partlyMatchedRules). A question whose answer is different in every part is refused.
 
 With --queries, several at once, as a JSON list or @FILE:
   [{"direction": "Inbound", "protocol": "TCP", "source": "203.0.113.10", "destination": "10.0.1.4", "destinationPort": "80"}]`,
+		Example: `  nsgctl diagnose --policy policy --nic vm1-nic --direction Inbound --protocol TCP --source Internet --destination 10.0.1.4 --port https
+  nsgctl diagnose --policy policy --vm vm1 --queries @questions.json --expect deny`,
 		Args: f.from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			q, err := f.question(c)
@@ -59,12 +61,7 @@ With --queries, several at once, as a JSON list or @FILE:
 			if err != nil {
 				return err
 			}
-			for i := range response.Results {
-				if f.expect.disappoints(response.Results[i].NetworkSecurityGroupResult.SecurityRuleAccessResult) {
-					return errNegative
-				}
-			}
-			return nil
+			return f.expected(c, response)
 		},
 	}
 	flags := c.Flags()
@@ -75,16 +72,41 @@ With --queries, several at once, as a JSON list or @FILE:
 	flags.StringVar(&f.profile.Protocol, "protocol", "", "TCP, UDP, ICMP, ESP, AH, a number or *")
 	flags.StringVar(&f.profile.Source, "source", "", "address, CIDR, service tag or *")
 	flags.StringVar(&f.profile.Destination, "destination", "", "address, CIDR, service tag or *")
-	flags.StringVar(&f.profile.DestinationPort, "destination-port", "", "port or *")
+	flags.StringVar(&f.profile.DestinationPort, "destination-port", "", "port, a service's name such as https, or *")
 	flags.StringVar(&f.profile.DestinationPort, "port", "", "the same as --destination-port")
 	flags.StringVar(&f.queries, "queries", "", "JSON list of questions, or @FILE; - is standard input")
 	flags.StringVar(&f.level, "verbosity-level", "", "Normal, Minimum (no fields of rules) or Full (of the rules behind the match too)")
 	f.expect.flag(c)
 	f.from.flags(c, g)
+	complete(c, "destination-port", serviceNames)
+	complete(c, "port", serviceNames)
 	complete(c, "direction", words("Inbound", "Outbound"))
 	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ESP", "AH"))
 	f.from.subscriptionFlags(c)
 	return c
+}
+
+// expected compares the answers with --expect, which is for all of the traffic.
+func (f *diagnoseFlags) expected(c *cobra.Command, r *azure.NetworkConfigurationDiagnosticResponse) error {
+	for i := range r.Results {
+		result := &r.Results[i].NetworkSecurityGroupResult
+		instead := "the answer is " + headed(result)
+		if len(r.Results) > 1 {
+			instead = fmt.Sprintf("answer %d is %s", i+1, headed(result))
+		}
+		if f.expect.disappoints(result.SecurityRuleAccessResult) || f.expect != "" && result.PartlyOtherwise {
+			return f.expect.failed(c, instead)
+		}
+	}
+	return nil
+}
+
+// headed is the access, and whether all of the traffic has it.
+func headed(r *azure.NetworkSecurityGroupResult) string {
+	if r.PartlyOtherwise {
+		return r.SecurityRuleAccessResult + " but for a part"
+	}
+	return r.SecurityRuleAccessResult
 }
 
 func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationDiagnosticParameters, error) {
@@ -109,12 +131,13 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationD
 	if err := f.expect.check("diagnose"); err != nil {
 		return nil, err
 	}
+	f.profile.DestinationPort = portNumber(f.profile.DestinationPort)
 	q := &azure.NetworkConfigurationDiagnosticParameters{
 		TargetResourceID: f.of.networkInterface() + f.of.virtualMachine() + f.resource, VerbosityLevel: f.level,
 		Profiles: []azure.NetworkConfigurationDiagnosticProfile{f.profile},
 	}
 	if _, err := q.Verbosity(); err != nil {
-		return nil, wrong("%w", err)
+		return nil, wrong("%w", inFlags(err, diagnoseWords))
 	}
 	for _, name := range []string{"direction", "protocol", "source", "destination", "destination-port", "port"} {
 		given := c.Flags().Changed(name)
@@ -132,14 +155,20 @@ func (f *diagnoseFlags) question(c *cobra.Command) (*azure.NetworkConfigurationD
 		}
 	}
 	for i := range q.Profiles {
-		if _, err := q.Profiles[i].Traffic(); err != nil && len(q.Profiles) > 1 {
+		_, err := q.Profiles[i].Traffic()
+		switch {
+		case err != nil && f.queries == "":
+			return nil, wrong("%w", inFlags(err, diagnoseWords))
+		case err != nil:
 			return nil, wrong("--queries: [%d]: %w", i, err)
-		} else if err != nil {
-			return nil, wrong("%w", err)
 		}
 	}
 	return q, nil
 }
+
+// diagnoseWords are the flags for Azure's fields.
+var diagnoseWords = map[string]string{"verbosityLevel": "--verbosity-level", "direction": "--direction", "protocol": "--protocol",
+	"source": "--source", "destination": "--destination", "destinationPort": "--destination-port"}
 
 // profiles reads --queries.
 func (f *diagnoseFlags) profiles(stdin io.Reader) ([]azure.NetworkConfigurationDiagnosticProfile, error) {
@@ -179,7 +208,7 @@ func diagnoseTable(w io.Writer, r *azure.NetworkConfigurationDiagnosticResponse)
 		if p.DestinationPort != "" {
 			port = " port " + p.DestinationPort
 		}
-		fmt.Fprintf(w, "%s: %s %s from %s to %s%s\n", result.SecurityRuleAccessResult, p.Direction, p.Protocol, p.Source, p.Destination, port)
+		fmt.Fprintf(w, "%s: %s %s from %s to %s%s\n", headed(result), p.Direction, p.Protocol, p.Source, p.Destination, port)
 		if result.Reason != "" {
 			fmt.Fprintf(w, "no rule decides: %s\n", result.Reason)
 		} else if len(result.EvaluatedNetworkSecurityGroups) == 0 {

@@ -23,7 +23,9 @@ func newEffective(g *global) *cobra.Command {
 		Use:     "effective --nic NAME [--policy PATH...]",
 		Aliases: []string{"list-effective-nsg"},
 		Short:   "List the security rules that hold for a network interface",
-		Args:    from.args,
+		Example: `  nsgctl effective --nic vm1-nic
+  nsgctl effective --policy policy --nic vm1-nic -o json`,
+		Args: from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if of.nic == "" {
 				return usageError{errors.New("effective: --nic is missing")}

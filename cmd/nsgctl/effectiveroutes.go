@@ -23,6 +23,8 @@ func newEffectiveRoutes(g *global) *cobra.Command {
 		Long: `List the routes of a network interface, as az network nic show-effective-route-table does: those of
 the system, of gateways, and of the subnet's route table. A route is Invalid where another one has its place.
 Without a daemon there are no gateways, which are in its configuration.`,
+		Example: `  nsgctl effective-routes --nic vm1-nic
+  nsgctl effective-routes --policy policy --nic vm1-nic --query "value[?state=='Active'].addressPrefix[]" -o tsv`,
 		Args: from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if of.nic == "" {

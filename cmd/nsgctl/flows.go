@@ -18,7 +18,9 @@ func newFlows(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "flows [--nic NAME] [--address PREFIX] [--protocol NAME] [--limit N]",
 		Short: "List live flows",
-		Args:  noArgs,
+		Example: `  nsgctl flows --nic vm1-nic --protocol TCP
+  nsgctl flows --address 10.0.1.0/24 --limit 1000 -o json`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if filter.Limit < 1 || filter.Limit > inspect.MaxFlowLimit {
 				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, inspect.MaxFlowLimit)}

@@ -25,6 +25,8 @@ func newSecurityGroupView(g *global) *cobra.Command {
 		Long: `List the rules of a virtual machine's network interfaces, as written and as they hold,
 in the form of az network watcher show-security-group-view. A virtual machine is known
 from the policy's network interfaces that name it.`,
+		Example: `  nsgctl security-group-view --policy policy --nic vm1-nic
+  nsgctl security-group-view --vm vm1 -o json`,
 		Args: from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (of.nic == "") == (of.vm == "") {

@@ -51,7 +51,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	case errors.Is(err, errNegative):
 		return exitNegative
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "nsgctl: %s\nnsgctl --help shows what is allowed\n", printableLines(err.Error()))
+		fmt.Fprintf(stderr, "nsgctl: %s\n%s --help shows what is allowed\n", printableLines(err.Error()), command.CommandPath())
 		return exitUsage
 	case errors.Is(err, control.ErrNoDaemon):
 		hint := "nsgd run starts a daemon; with --policy these need none: " + verbsWithPolicy(root)
@@ -85,25 +85,29 @@ func newRoot() *cobra.Command {
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", args[0])}
+				return unknownCommand(c, args[0])
 			}
 			return nil
 		},
 		Long: `Ask nsgd, or policy files, what network security groups do.
 
 Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
+		Example: `  nsgctl validate policy
+  nsgctl verify --policy policy --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:https --remote 203.0.113.10:*
+  nsgctl status`,
 	}
 	root.RunE = func(*cobra.Command, []string) error {
-		return usageError{errors.New("a command is missing: " + names(root.Commands()))}
+		return usageError{errors.New("a command is missing: " + strings.Join(commandNames(root.Commands()), ", "))}
 	}
 	root.SetVersionTemplate("nsgctl {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(unknownFlag)
 	var g global
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
-	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table")
-	complete(root, "output", words(outputJSON, outputTable))
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: table, json, yaml or tsv; some verbs have more")
+	root.PersistentFlags().StringVar(&g.query, "query", "", "a JMESPath expression that chooses from the answer, as az has it; -o json when no format is given")
+	complete(root, "output", formatsOf)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return g.check(c) }
 	for _, verb := range verbs {
 		root.AddCommand(verb(&g))
@@ -111,13 +115,27 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
 	help.Args = func(_ *cobra.Command, args []string) error { return checkTopic(root, args) } // cobra's own succeeds
+	root.InitDefaultCompletionCmd()
+	completion, _, _ := root.Find([]string{"completion"})
+	needCommand(completion)
+	for _, shell := range completion.Commands() {
+		shell.Args = noArgs
+	}
 	return root
+}
+
+// needCommand makes a command that has only subcommands refuse to go without.
+func needCommand(c *cobra.Command) {
+	c.Args = noArgs
+	c.RunE = func(*cobra.Command, []string) error {
+		return usageError{fmt.Errorf("%s: a command is missing: %s", verbName(c), strings.Join(commandNames(c.Commands()), ", "))}
+	}
 }
 
 // checkTopic refuses to help with a command that there is not.
 func checkTopic(root *cobra.Command, args []string) error {
-	if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
-		return usageError{fmt.Errorf("help: unknown command %q", strings.Join(args, " "))}
+	if parent, rest, _ := root.Find(args); len(rest) > 0 {
+		return unknownCommand(parent, rest[0])
 	}
 	return nil
 }
@@ -129,22 +147,25 @@ func verbsWithPolicy(root *cobra.Command) string {
 			list = append(list, c)
 		}
 	}
-	return names(list)
+	return strings.Join(commandNames(list), ", ")
 }
 
-// names lists commands, without help and completion.
-func names(commands []*cobra.Command) string {
+// commandNames lists commands, without help, completion and hidden ones.
+func commandNames(commands []*cobra.Command) []string {
 	var list []string
 	for _, c := range commands {
-		if c.Name() != "help" && c.Name() != "completion" {
+		if !c.Hidden && c.Name() != "help" && c.Name() != "completion" {
 			list = append(list, c.Name())
 		}
 	}
-	return strings.Join(list, ", ")
+	return list
 }
 
 // noArgs refuses arguments as wrong use.
 func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 && c.HasSubCommands() {
+		return unknownCommand(c, args[0])
+	}
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("%s: unexpected argument %q", verbName(c), args[0])}
 	}

@@ -26,7 +26,8 @@ func newNextHop(g *global) *cobra.Command {
 		Long: `Say where the packets of a network interface to an address go, and by which route table,
 as az network watcher show-next-hop does: the longest prefix among the routes of its subnet.
 Without a daemon there are no gateways, which are in its configuration.`,
-		Args: from.args,
+		Example: `  nsgctl next-hop --policy policy --nic vm1-nic --source-ip 10.0.1.4 --dest-ip 203.0.113.10`,
+		Args:    from.args,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			q := ask.NextHopQuestion{NetworkInterface: of.networkInterface(), VirtualMachine: of.virtualMachine()}
 			if q.NetworkInterface == "" && q.VirtualMachine == "" {

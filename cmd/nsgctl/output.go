@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"text/tabwriter"
 	"unicode"
 
+	"github.com/jmespath/go-jmespath"
 	"github.com/spf13/cobra"
 )
 
@@ -21,25 +21,31 @@ const (
 )
 
 // global are the flags of every verb.
-type global struct{ socket, output string }
+type global struct {
+	socket, output, query string
+
+	compiled *jmespath.JMESPath // of query; nil without one
+}
 
 // check refuses a format that the verb does not have.
 func (g *global) check(c *cobra.Command) error {
-	formats := []string{outputJSON, outputTable}
-	if more := c.Annotations[moreFormats]; more != "" {
-		formats = append(formats, more)
-	}
+	formats := formatsOf(c)
 	if !slices.Contains(formats, g.output) {
 		last := len(formats) - 1
 		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
 	}
-	return nil
+	return g.compile(c)
 }
 
-// moreFormats is the annotation of a verb that has a format besides JSON and table.
+// formatsOf are the formats that a verb has.
+func formatsOf(c *cobra.Command) []string {
+	return append([]string{outputJSON, outputTable, outputYAML, outputTSV}, strings.Fields(c.Annotations[moreFormats])...)
+}
+
+// moreFormats is the annotation of a verb that has formats of its own too, with spaces between them.
 const moreFormats = "output"
 
-// show prints an answer as JSON or as a table, unless there is an error instead.
+// show prints an answer as a table or for programs, unless there is an error instead.
 func show[T any](c *cobra.Command, g *global, answer T, err error, table func(io.Writer, T) error) error {
 	if err != nil {
 		return err
@@ -47,21 +53,7 @@ func show[T any](c *cobra.Command, g *global, answer T, err error, table func(io
 	if g.output == outputTable {
 		return table(c.OutOrStdout(), answer)
 	}
-	return writeJSON(c.OutOrStdout(), answer)
-}
-
-func writeJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
-}
-
-// lineEncoder writes a JSON value a line.
-func lineEncoder(w io.Writer) *json.Encoder {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	return encoder
+	return g.answer(c.OutOrStdout()).Encode(answer)
 }
 
 // grid prints aligned columns.

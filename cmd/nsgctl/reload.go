@@ -14,9 +14,10 @@ func init() { addVerb(newReload) }
 
 func newReload(g *global) *cobra.Command {
 	return &cobra.Command{
-		Use:   "reload",
-		Short: "Let the daemon read its policy again; flows and counters stay",
-		Args:  noArgs,
+		Use:     "reload",
+		Short:   "Let the daemon read its policy again; flows and counters stay",
+		Example: `  nsgctl reload`,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			reloaded, err := control.NewClient(g.socket).Reload(c.Context())
 			var refused *control.Error
@@ -39,10 +40,10 @@ func reloadedTable(w io.Writer, r *inspect.Reloaded) error {
 	return err
 }
 
-// refuse prints why a reload was refused; with -o json the faults come as JSON.
+// refuse prints why a reload was refused; for programs the faults come as JSON or YAML.
 func (g *global) refuse(c *cobra.Command, refused *control.Error) error {
-	if g.output == outputJSON {
-		if err := writeJSON(c.OutOrStdout(), refused); err != nil {
+	if g.output != outputTable {
+		if err := g.answer(c.OutOrStdout()).Encode(refused); err != nil {
 			return err
 		}
 	}

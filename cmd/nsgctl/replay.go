@@ -48,6 +48,8 @@ line is {"summary":{...}}.
 
 Exit code 1 when a file can't be read to its end, when --compare has found differences, and when
 interrupted: what was read until then is counted.`,
+		Example: `  nsgctl replay --policy policy --nic vm1-nic capture.pcap
+  nsgctl replay --policy policy --compare web.pcapng`,
 		Args: f.args,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, g, args) },
 	}
@@ -96,7 +98,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 		return err
 	}
 	out := bufio.NewWriterSize(c.OutOrStdout(), 64<<10)
-	r, err := f.open(c, packetWriter(out, g.output), out.Flush)
+	r, err := f.open(c, packetWriter(out, g), out.Flush)
 	if err != nil {
 		return err
 	}
@@ -107,7 +109,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 	if err != nil {
 		return err
 	}
-	if summary.Packets > 0 || !failed || g.output == outputJSON {
+	if summary.Packets > 0 || !failed || g.output != outputTable {
 		if err := f.print(out, g, summary); err != nil {
 			return err
 		}
@@ -185,17 +187,17 @@ func (f *replayFlags) print(out *bufio.Writer, g *global, s *replay.Summary) (er
 		}
 		err = replayTable(out, s)
 	case f.packets || f.compare:
-		err = lineEncoder(out).Encode(map[string]*replay.Summary{"summary": s})
+		err = g.lines(out).Encode(map[string]*replay.Summary{"summary": s})
 	default:
-		err = writeJSON(out, s)
+		err = g.answer(out).Encode(s)
 	}
 	return errors.Join(err, out.Flush())
 }
 
 // packetWriter prints packets as they come.
-func packetWriter(w io.Writer, output string) func(*replay.Packet) error {
-	if output == outputJSON {
-		encoder := lineEncoder(w)
+func packetWriter(w io.Writer, g *global) func(*replay.Packet) error {
+	if g.output != outputTable {
+		encoder := g.lines(w)
 		return func(p *replay.Packet) error { return encoder.Encode(p) }
 	}
 	return func(p *replay.Packet) error {

@@ -17,7 +17,9 @@ func newRules(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rules [--nsg NAME] [--unused] [--policy PATH...]",
 		Short: "List security rules in the order in which they are tried, with their counters",
-		Args:  from.args,
+		Example: `  nsgctl rules --nsg NSG1
+  nsgctl rules --unused`,
+		Args: from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if filter.Unused && len(from.policy) > 0 {
 				return usageError{errors.New("rules: --unused needs the daemon's counters: leave out --policy")}

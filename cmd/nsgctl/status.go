@@ -19,7 +19,9 @@ func newStatus(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how the daemon does",
-		Args:  noArgs,
+		Example: `  nsgctl status
+  nsgctl status --query flows.live`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			status, err := control.NewClient(g.socket).Status(c.Context())
 			return show(c, g, status, err, statusTable)

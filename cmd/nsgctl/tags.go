@@ -17,12 +17,11 @@ func newTags(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tags",
 		Short: "Show service tags, and what a new service tag file changes",
-		Args:  noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usageError{fmt.Errorf("tags: a command is missing: list, show or diff")}
-		},
+		Example: `  nsgctl tags list --service-tags ServiceTags_Public.json
+  nsgctl tags show VirtualNetwork --policy policy --nic vm1-nic`,
 	}
 	c.AddCommand(newTagsList(g), newTagsShow(g), newTagsDiff(g))
+	needCommand(c)
 	return c
 }
 
@@ -43,9 +42,10 @@ func (s *source) tagFlags(c *cobra.Command) {
 func newTagsList(g *global) *cobra.Command {
 	var from source
 	c := &cobra.Command{
-		Use:   "list [NAME] [--service-tags FILE] [--policy PATH]",
-		Short: "List the tags that rules can name, all or those that begin with NAME, with the numbers of their prefixes and rules",
-		Args:  atMostOne("tags list", "NAME"),
+		Use:     "list [NAME] [--service-tags FILE] [--policy PATH]",
+		Short:   "List the tags that rules can name, all or those that begin with NAME, with the numbers of their prefixes and rules",
+		Example: `  nsgctl tags list Storage --service-tags ServiceTags_Public.json`,
+		Args:    atMostOne("tags list", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			list, err := answerTags(&from, g,
 				func(d *control.Client) (*inspect.TagList, error) { return d.Tags(c.Context()) },
@@ -101,6 +101,8 @@ func newTagsShow(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show TAG [--service-tags FILE] [--policy PATH] [--subnet NAME | --nic NAME]",
 		Short: "Show what a tag stands for; VirtualNetwork and Internet for a subnet",
+		Example: `  nsgctl tags show Storage.WestEurope --service-tags ServiceTags_Public.json
+  nsgctl tags show VirtualNetwork --policy policy --subnet vnet1/Subnet1`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{fmt.Errorf("tags show: the name of a tag is needed")}
@@ -157,6 +159,8 @@ func newTagsDiff(g *global) *cobra.Command {
 		Long: `Say what a new service tag file changes: tags and prefixes that come and go. With a
 policy, only what its rules name, and what changes for each rule. Exit code 1 when there
 are differences.`,
+		Example: `  nsgctl tags diff old.json new.json
+  nsgctl tags diff old.json new.json --policy policy`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usageError{fmt.Errorf("tags diff: two service tag files are needed: OLD and NEW")}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -59,4 +60,26 @@ func (e expectation) check(verb string) error {
 
 func (e expectation) disappoints(access string) bool {
 	return e != "" && !strings.EqualFold(string(e), access)
+}
+
+// failed says on standard error what was expected and what came instead.
+func (e expectation) failed(c *cobra.Command, instead string) error {
+	fmt.Fprintf(c.ErrOrStderr(), "nsgctl: %s: --expect %s: %s\n", verbName(c), strings.ToLower(string(e)), instead)
+	return errNegative
+}
+
+// inFlags puts flags in place of the fields of Azure's API, in an error that begins with one and may compare
+// it with another.
+func inFlags(err error, flags map[string]string) error {
+	text := err.Error()
+	field := text[:strings.IndexFunc(text+" ", func(r rune) bool { return r == ' ' || r == ':' })]
+	if flags[field] == "" {
+		return err
+	}
+	text = flags[field] + text[len(field):]
+	before, other, found := strings.Cut(text, " as ")
+	if name, rest, _ := strings.Cut(other, " "); found && flags[name] != "" {
+		text = before + " as " + flags[name] + " " + rest
+	}
+	return errors.New(text)
 }

@@ -19,7 +19,7 @@ func TestNothingIsPrintedThatATerminalWouldObey(t *testing.T) {
 	if err := printPacket(&out, &inspect.TracedPacket{From: evil, To: evil, Access: "Deny", Stages: []azure.VerificationStage{{NetworkSecurityGroup: evil, RuleName: evil}}}); err != nil {
 		t.Fatal(err)
 	}
-	each := packetWriter(&out, outputTable)
+	each := packetWriter(&out, &global{output: outputTable})
 	if err := each(&replay.Packet{Differs: true, Recorded: &replay.Recorded{Verdict: evil, Reason: evil}}); err != nil {
 		t.Fatal(err)
 	}

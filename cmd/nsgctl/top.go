@@ -26,7 +26,9 @@ func newTop(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top [--view rules|flows|talkers|drops] [--sort ORDER] [--reverse] [--filter TEXT] [--interval D] [--once]",
 		Short: "Watch rules, flows, talkers and drops that lead, in a terminal",
-		Args:  noArgs,
+		Example: `  nsgctl top
+  nsgctl top --once --view drops`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkTop(&o); err != nil {
 				return usageError{err}
@@ -44,10 +46,7 @@ func newTop(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if g.output == outputJSON {
-				return top.WriteJSON(c.OutOrStdout(), reading)
-			}
-			return top.WriteTable(c.OutOrStdout(), reading)
+			return show(c, g, reading, nil, top.WriteTable)
 		},
 	}
 	f := c.Flags()

@@ -70,13 +70,15 @@ func newTrace(g *global) *cobra.Command {
 order in which they were asked. In a live flow these are the rules that had allowed it.
 
 ` + filterHelp,
+		Example: `  nsgctl trace --denied
+  nsgctl trace --count 10 src 203.0.113.10 and dst nic vm1-nic`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkWatch("trace", &q, args); err != nil {
 				return err
 			}
 			show := traceTable(c.OutOrStdout(), c.ErrOrStderr())
-			if g.output == outputJSON {
-				lines := lineEncoder(c.OutOrStdout())
+			if g.output != outputTable {
+				lines := g.lines(c.OutOrStdout())
 				show = func(t *inspect.Trace) error { return lines.Encode(t) }
 			}
 			return watchError("trace", control.NewClient(g.socket).Trace(c.Context(), q, show))

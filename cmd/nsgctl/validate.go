@@ -49,6 +49,8 @@ lacks is a fault; without, every name that could be a tag's has a warning.
 
 A policy with notes, or with tags that need the file, is incomplete: the daemon and verify
 refuse it. --strict exits with 1 then, and when there is a warning.`,
+		Example: `  nsgctl validate policy --strict
+  nsgctl validate main.json --parameters main.parameters.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("validate: at least one file or folder is needed")}

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"strconv"
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
@@ -52,6 +48,8 @@ With --requests, one JSON object a line, as Azure's API takes them:
    "remotePort":"60000","localIPAddress":"10.0.1.4","remoteIPAddress":"203.0.113.10"}
 and one result a line out in the same order, decided by one policy. A request without an
 answer gives a line {"error":"..."} and exit code 1 at the end.`,
+		Example: `  nsgctl verify --policy policy --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:https --remote 203.0.113.10:* --expect allow
+  nsgctl verify --policy policy --requests questions.jsonl -o json`,
 		Args: f.from.args,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := f.check(c); err != nil {
@@ -68,7 +66,7 @@ answer gives a line {"error":"..."} and exit code 1 at the end.`,
 	f.of.flags(c)
 	flags.StringVar(&f.direction, "direction", "", "Inbound or Outbound, as the network interface sees it")
 	flags.StringVar(&f.protocol, "protocol", "", "TCP, UDP, ICMP, ESP, AH or a number")
-	flags.StringVar(&f.local, "local", "", "the network interface's address, and port for TCP and UDP")
+	flags.StringVar(&f.local, "local", "", "the network interface's address, and port for TCP and UDP: 10.0.1.4:443 or 10.0.1.4:https")
 	flags.StringVar(&f.remote, "remote", "", "the other end's address, and port for TCP and UDP")
 	flags.StringVar(&f.requests, "requests", "", "file of requests, one JSON object a line; - is standard input")
 	flags.BoolVar(&f.path, "path", false, "judge the other end's network security groups too, where they are known")
@@ -118,12 +116,14 @@ func (f *verifyFlags) request() ([]byte, error) {
 		return nil, err
 	}
 	if _, err := azure.ParseFlow(line); err != nil {
-		return nil, usageError{fmt.Errorf("verify: %w", err)}
+		return nil, usageError{fmt.Errorf("verify: %w", inFlags(err, map[string]string{"direction": "--direction", "protocol": "--protocol",
+			"localIPAddress": "--local", "localPort": fmt.Sprintf("--local %q: port", f.local),
+			"remoteIPAddress": "--remote", "remotePort": fmt.Sprintf("--remote %q: port", f.remote)}))}
 	}
 	return line, nil
 }
 
-// splitEnd takes IP, IP:PORT, IP:* or [IPv6]:PORT apart.
+// splitEnd takes IP, IP:PORT, IP:* or [IPv6]:PORT apart. A service's name becomes its port.
 func splitEnd(text string) (address, port string, err error) {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, "", nil
@@ -142,12 +142,10 @@ func splitEnd(text string) (address, port string, err error) {
 	if _, err := netip.ParseAddr(address); err != nil {
 		return "", "", fmt.Errorf("%q: %q is no IP address: allowed are IP, IP:PORT and [IPv6]:PORT", text, address)
 	}
-	if port != "*" {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return "", "", fmt.Errorf("%q: port %q: allowed are 0 to 65535 and *", text, port)
-		}
+	if _, ok := parsePort(port); !ok && port != "*" {
+		return "", "", fmt.Errorf("%q: port %q: allowed are %s, and *", text, port, portWords)
 	}
-	return address, port, nil
+	return address, portNumber(port), nil
 }
 
 // verifier answers a stream of requests; see ask.VerifyStream.
@@ -187,13 +185,13 @@ func (f *verifyFlags) runOne(c *cobra.Command, g *global) error {
 	if v.Error != "" || v.VerificationIPFlowResult == nil {
 		return fmt.Errorf("verify: %s", strings.TrimPrefix(v.Error, "line 1: "))
 	}
-	if g.output == outputJSON {
-		_, err = c.OutOrStdout().Write(result.Bytes())
-	} else {
+	if g.output == outputTable {
 		err = verifyTable(c.OutOrStdout(), v.VerificationIPFlowResult)
+	} else {
+		err = g.lines(c.OutOrStdout()).Encode(json.RawMessage(result.Bytes()))
 	}
 	if err == nil && f.expect.disappoints(v.Access) {
-		err = errNegative
+		err = f.expect.failed(c, "the answer is "+v.Access)
 	}
 	return err
 }
@@ -247,81 +245,4 @@ func verifyTable(w io.Writer, r *azure.VerificationIPFlowResult) error {
 		table.row(s.NetworkSecurityGroup, s.Association, s.Direction, s.Priority, s.Access, s.RuleName)
 	}
 	return table.flush()
-}
-
-// runMany streams requests through and prints results as they come.
-func (f *verifyFlags) runMany(c *cobra.Command, g *global) error {
-	requests := c.InOrStdin()
-	if f.requests != "-" {
-		file, err := os.Open(f.requests)
-		if err != nil {
-			return usageError{fmt.Errorf("verify: --requests: %w", err)}
-		}
-		defer file.Close()
-		requests = file
-	}
-	verify, err := f.verifier(g)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(c.Context())
-	defer cancel()
-	reader, writer := io.Pipe()
-	// Reading requests has no deadline: an interrupt must not wait for the next request.
-	context.AfterFunc(ctx, func() { writer.CloseWithError(fmt.Errorf("verify: %w", context.Cause(ctx))) })
-	go func() {
-		writer.CloseWithError(verify(ctx, requests, writer))
-	}()
-	negative, err := f.printMany(c.OutOrStdout(), g, reader)
-	if err == nil && negative {
-		err = errNegative
-	}
-	return err
-}
-
-// printMany prints results until they end; negative tells that one of them was an
-// error or not as expected.
-func (f *verifyFlags) printMany(w io.Writer, g *global, results io.Reader) (negative bool, err error) {
-	out := bufio.NewWriter(w)
-	table := &grid{}
-	if g.output == outputTable {
-		table = newGrid(out, "ACCESS", "NSG", "RULE", "REASON")
-	}
-	lines := bufio.NewReader(results)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if len(line) > 0 {
-			var v ask.Verification
-			if err := json.Unmarshal(line, &v); err != nil {
-				return negative, fmt.Errorf("verify: answer: %w", err)
-			}
-			if v.VerificationIPFlowResult == nil {
-				v.VerificationIPFlowResult = &azure.VerificationIPFlowResult{}
-			}
-			negative = negative || v.Error != "" || f.expect.disappoints(v.Access)
-			if g.output == outputTable {
-				table.row(v.Access, v.NetworkSecurityGroup, v.RuleName, v.Reason+v.Error)
-			} else if _, err := out.Write(line); err != nil {
-				return negative, err
-			}
-		}
-		if lines.Buffered() == 0 && g.output == outputJSON {
-			// A caller that sends requests one by one waits for this answer.
-			if err := out.Flush(); err != nil {
-				return negative, err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return negative, err
-		}
-	}
-	if g.output == outputTable {
-		if err := table.flush(); err != nil {
-			return negative, err
-		}
-	}
-	return negative, out.Flush()
 }

@@ -84,7 +84,16 @@ func diagnose(s *topology.Snapshot, nics []*policy.NetworkInterface, asked *azur
 	case drop != packet.NotDropped && drop != packet.DropRule:
 		result.SecurityRuleAccessResult, result.Reason = ruleset.Deny.String(), ReasonOf(drop)
 	}
+	if divided(result) && result.Reason == "" {
+		result.PartlyOtherwise = p.otherwise(verdict.NewChains(s).Of(end, traffic.Direction), v.Access)
+	}
 	return result, nil
+}
+
+// divided reports whether some rule decides a part of the profile.
+func divided(r *azure.NetworkSecurityGroupResult) bool {
+	return len(r.PartlyMatchedBefore) > 0 || slices.ContainsFunc(r.EvaluatedNetworkSecurityGroups,
+		func(g azure.EvaluatedNetworkSecurityGroup) bool { return len(g.PartlyMatchedRules) > 0 })
 }
 
 // decide asks the end's own chain about the witness.
@@ -159,13 +168,15 @@ func (p *profile) explain(end *topology.Endpoint, v *verdict.Verdict, level stri
 			RulesEvaluationResult: []azure.NetworkSecurityRuleEvaluation{},
 		}
 		rules := st.Stage.Table.Resolved()
+		asked := func(j int) bool { return v.Service == topology.NoService || st.Stage.Table.NamesService(j) }
+		decides := p.partly(st.Stage.Table, st.Rule, asked)
 		for j := range rules {
-			if v.Service != topology.NoService && !st.Stage.Table.NamesService(j) {
+			if !asked(j) {
 				continue // only rules that name the service are asked
 			}
 			f := p.fields(&rules[j])
 			name := st.Stage.Table.Rules[j].PrefixedName()
-			if j < st.Rule && f.least() == some {
+			if decides[j] && f.least() == some {
 				evaluated.PartlyMatchedRules = append(evaluated.PartlyMatchedRules, name)
 			}
 			if level == azure.VerbosityFull || level == azure.VerbosityNormal && j <= st.Rule {

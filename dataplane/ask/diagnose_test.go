@@ -97,7 +97,7 @@ func TestDiagnose(t *testing.T) {
 			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly []", "-SsD- UserRule_AllowHttpInBound", "P-sDd DefaultRule_AllowVnetInBound",
 			"P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
 		{"any source is what no rule holds a part of", "vm2-nic", "", asking("Inbound", "TCP", "*", addr2, "80"), []string{"Deny",
-			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly [UserRule_AllowHttpInBound DefaultRule_AllowVnetInBound DefaultRule_AllowAzureLoadBalancerInBound]",
+			"NSG1 on Subnet1: Deny DefaultRule_DenyAllInBound, partly [UserRule_AllowHttpInBound DefaultRule_AllowVnetInBound]", // the load balancer's address is the internet's too
 			"P-sDd UserRule_AllowHttpInBound", "P-sDd DefaultRule_AllowVnetInBound", "P-sDd DefaultRule_AllowAzureLoadBalancerInBound", "PSsDd DefaultRule_DenyAllInBound"}},
 		{"a tag in any case", "vm2-nic", "Minimum", asking("Inbound", "TCP", "internet", addr2, "80"), []string{"Allow",
 			"NSG1 on Subnet1: Allow UserRule_AllowHttpInBound, partly []"}},
@@ -115,6 +115,35 @@ func TestDiagnose(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, table(got)); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Diagnose named rules whose part belongs to rules before them, and was headed Deny where one port is open.
+func TestDiagnoseNamesTheRulesThatDecideAPart(t *testing.T) {
+	deny := allowHTTP()
+	deny.Name, deny.Priority, deny.Access, deny.DestinationPorts = "DenyAgain", 110, ruleset.Deny, []ruleset.PortRange{{First: 79, Last: 81}}
+	shadowed := allowHTTP()
+	shadowed.Name, shadowed.Priority = "Shadowed", 120
+	tests := []struct {
+		name      string
+		rules     []ruleset.Rule
+		partly    string
+		otherwise bool
+	}{
+		{"a rule whose part rules before it have decides nothing", []ruleset.Rule{allowHTTP(), deny, shadowed}, "[UserRule_AllowHttpInBound UserRule_DenyAgain]", true},
+		{"a part with the same access is no other", []ruleset.Rule{deny, shadowed}, "[UserRule_DenyAgain]", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ask(t, build(t, figure(tt.rules, nil)), "vm2-nic", "Minimum", asking("Inbound", "TCP", world, addr2, "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			partly := fmt.Sprint(got.EvaluatedNetworkSecurityGroups[0].PartlyMatchedRules)
+			if got.SecurityRuleAccessResult != "Deny" || partly != tt.partly || got.PartlyOtherwise != tt.otherwise {
+				t.Errorf("%s, partly %s, otherwise %v; want Deny, %s, %v", got.SecurityRuleAccessResult, partly, got.PartlyOtherwise, tt.partly, tt.otherwise)
 			}
 		})
 	}
@@ -235,7 +264,8 @@ func samples(s *topology.Snapshot, text string, ipv6 bool) (list []netip.Addr) {
 
 // The fields of a rule all hold for exactly the rule that the engine says matched first;
 // for a profile of one packet the verdict is that of verify; and where no rule is said to
-// hold a part of a profile, every packet of it has the same verdict by the same rules.
+// hold a part of a profile, every packet of it has the same verdict by the same rules. Where no part
+// is said to have the other access, none has.
 func TestDiagnoseAgreesWithTheEngine(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, rand.Uint64()))
 	answered, refused, sampled := 0, 0, 0
@@ -295,7 +325,7 @@ func checkFields(t *testing.T, got *azure.NetworkSecurityGroupResult) (partly bo
 // checkPackets asks verify about packets of a profile and returns their number.
 func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, got *azure.NetworkSecurityGroupResult, partly bool) int {
 	t.Helper()
-	if partly || p.Protocol == "*" {
+	if p.Protocol == "*" {
 		return 0
 	}
 	nic, err := s.Policy.NetworkInterface(target)
@@ -328,6 +358,12 @@ func checkPackets(t *testing.T, s *topology.Snapshot, target string, p *asked, g
 				want, err := Verify(s, q, false)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if partly {
+					if want.Access != got.SecurityRuleAccessResult && !got.PartlyOtherwise {
+						t.Errorf("%+v: verify says %+v, and diagnose says that no part has the other access", q, want)
+					}
+					continue
 				}
 				same := want.Access == got.SecurityRuleAccessResult && len(want.Stages) == len(got.EvaluatedNetworkSecurityGroups)
 				for i := 0; same && i < len(want.Stages); i++ {

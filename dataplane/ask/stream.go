@@ -12,8 +12,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// maxRequestLen bounds a line of requests; a request needs some hundred bytes.
-const maxRequestLen = 64 << 10
+// MaxRequestLen bounds a line of requests, in bytes; a request needs some hundred.
+const MaxRequestLen = 64 << 10
 
 // Verification is one line of the answers of VerifyStream: a result, or an error.
 type Verification struct {
@@ -29,7 +29,7 @@ type Verification struct {
 // reader has no more requests at hand, so a peer may wait for each answer. Results with a Flush
 // method are flushed then.
 func VerifyStream(s *topology.Snapshot, path bool, requests io.Reader, results io.Writer) error {
-	in := bufio.NewReaderSize(requests, maxRequestLen)
+	in := bufio.NewReaderSize(requests, MaxRequestLen)
 	out := bufio.NewWriterSize(results, 64<<10)
 	encoder := json.NewEncoder(out)
 	for number := 1; ; number++ {
@@ -66,7 +66,7 @@ func verifyLine(s *topology.Snapshot, path bool, number int, line []byte, err er
 	return Verification{Error: fmt.Sprintf("line %d: %v", number, err)}
 }
 
-var errLongLine = fmt.Errorf("longer than %d bytes", maxRequestLen)
+var errLongLine = fmt.Errorf("longer than %d bytes", MaxRequestLen)
 
 // readLine returns the next line without its end, valid until the next call. It skips a line
 // that is too long to the line's end.

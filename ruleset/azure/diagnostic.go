@@ -55,6 +55,8 @@ type NetworkSecurityGroupResult struct {
 	// services of the platform and admin rules.
 	Reason              string   `json:"reason,omitempty"`
 	PartlyMatchedBefore []string `json:"partlyMatchedBefore,omitempty"`
+	// PartlyOtherwise is our addition: a part of the traffic has the other access.
+	PartlyOtherwise bool `json:"partlyOtherwise,omitempty"`
 }
 
 // EvaluatedNetworkSecurityGroup is the part of one NSG in a verdict.

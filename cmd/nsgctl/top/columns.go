@@ -16,6 +16,8 @@ type column struct {
 	rank  int    // in a narrow terminal the greatest ranks go first; 0 stays
 	right bool   // numbers
 	least int    // width below which text is not cut; numbers are never cut
+	whole int    // columns of this rank and above go before it is cut; 0: it is cut first
+	ends  bool   // text with a port at its end: the middle is cut out
 	cell  func(r *inspect.TopReading, i int) string
 }
 
@@ -45,11 +47,11 @@ func ruleColumns() []column {
 		return rule(func(t *inspect.TopRule) string { return strings.Join(of(t), ",") })
 	}
 	return []column{
-		{title: "NSG", least: 10, cell: rule(func(t *inspect.TopRule) string { return lastName(t.NetworkSecurityGroup) })},
+		{title: "NSG", least: 10, whole: 3, cell: rule(func(t *inspect.TopRule) string { return lastName(t.NetworkSecurityGroup) })},
 		{title: "DIRECTION", rank: 2, cell: rule(func(t *inspect.TopRule) string { return t.Direction })},
 		{title: "PRIO", order: "evaluation", right: true, cell: rule(func(t *inspect.TopRule) string { return strconv.Itoa(t.Priority) })},
 		{title: "ACCESS", cell: rule(func(t *inspect.TopRule) string { return t.Access })},
-		{title: "RULE", least: 24, cell: rule(func(t *inspect.TopRule) string { return t.Name })},
+		{title: "RULE", least: 24, whole: 3, cell: rule(func(t *inspect.TopRule) string { return t.Name })},
 		{title: "PROTO", rank: 7, cell: rule(func(t *inspect.TopRule) string { return t.Protocol })},
 		{title: "SOURCE", rank: 8, least: 12, cell: list(func(t *inspect.TopRule) []string { return t.Sources })},
 		{title: "DESTINATION", rank: 9, least: 12, cell: list(func(t *inspect.TopRule) []string { return t.Destinations })},
@@ -69,8 +71,8 @@ func flowColumns() []column {
 	}
 	return []column{
 		{title: "PROTO", cell: flow(func(f *inspect.TopFlow) string { return f.Protocol })},
-		{title: "SOURCE", least: 15, cell: flow(func(f *inspect.TopFlow) string { return inspect.Endpoint(f.Source, f.SourcePort) })},
-		{title: "DESTINATION", least: 15, cell: flow(func(f *inspect.TopFlow) string { return inspect.Endpoint(f.Destination, f.DestinationPort) })},
+		{title: "SOURCE", least: 15, whole: 1, ends: true, cell: flow(func(f *inspect.TopFlow) string { return inspect.Endpoint(f.Source, f.SourcePort) })},
+		{title: "DESTINATION", least: 15, whole: 1, ends: true, cell: flow(func(f *inspect.TopFlow) string { return inspect.Endpoint(f.Destination, f.DestinationPort) })},
 		{title: "TRANSLATED", rank: 10, least: 15, cell: flow((*inspect.TopFlow).Arrives)},
 		{title: "STATE", rank: 1, cell: flow(func(f *inspect.TopFlow) string { return f.State })},
 		{title: "FROM", rank: 7, least: 8, cell: flow(func(f *inspect.TopFlow) string { return f.From })},
@@ -90,8 +92,8 @@ func talkerColumns(by inspect.TalkersBy) []column {
 		return func(r *inspect.TopReading, i int) string { return of(&r.Talkers[i]) }
 	}
 	list := []column{
-		{title: "SOURCE", least: 15, cell: talker(func(t *inspect.TopTalker) string { return t.Source })},
-		{title: "DESTINATION", least: 15, cell: talker(func(t *inspect.TopTalker) string { return t.Destination })},
+		{title: "SOURCE", least: 15, whole: 1, ends: true, cell: talker(func(t *inspect.TopTalker) string { return t.Source })},
+		{title: "DESTINATION", least: 15, whole: 1, ends: true, cell: talker(func(t *inspect.TopTalker) string { return t.Destination })},
 		{title: "FROM", rank: 3, least: 8, cell: talker(func(t *inspect.TopTalker) string { return t.From })},
 		{title: "TO", rank: 4, least: 8, cell: talker(func(t *inspect.TopTalker) string { return t.To })},
 		{title: "FLOWS", order: "flows", right: true, cell: talker(func(t *inspect.TopTalker) string { return amount(float64(t.Flows)) })},

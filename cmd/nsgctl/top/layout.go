@@ -51,14 +51,14 @@ func layOut(r *inspect.TopReading, columns []column, width, first, last int, mar
 			f.width = max(f.width, 5) // so that columns stay where they are while numbers change
 		}
 	}
-	for least(fields) > width {
+	for {
 		worst := -1
 		for c := range fields {
 			if fields[c].width >= 0 && fields[c].rank > 0 && (worst < 0 || fields[c].rank > fields[worst].rank) {
 				worst = c
 			}
 		}
-		if worst < 0 {
+		if worst < 0 || least(fields, fields[worst].rank) <= width {
 			break
 		}
 		fields[worst].width = -1
@@ -66,11 +66,16 @@ func layOut(r *inspect.TopReading, columns []column, width, first, last int, mar
 	return assemble(fields, cells, width, last-first)
 }
 
-// least is how wide the fields are when text is cut as far as it may be.
-func least(fields []field) int {
+// least is how wide the fields are when text is cut as far as it may be before columns of a rank go.
+func least(fields []field, rank int) int {
 	sum := -gap
 	for i := range fields {
-		if f := &fields[i]; f.width >= 0 {
+		f := &fields[i]
+		switch {
+		case f.width < 0:
+		case f.whole > 0 && rank >= f.whole:
+			sum += f.width + gap
+		default:
 			sum += f.floor() + gap
 		}
 	}
@@ -123,12 +128,22 @@ func assemble(fields []field, cells [][]string, width, rows int) grid {
 	return g
 }
 
+// cut makes text as short as its field.
+func (f *field) cut(text string) string {
+	over := ansi.StringWidth(text) - f.width
+	if !f.ends || over <= 0 || f.width < 3 {
+		return ansi.Truncate(text, f.width, "~")
+	}
+	tail := f.width / 2 // a port and the end of its address
+	return ansi.Truncate(text, f.width-1-tail, "") + "~" + ansi.TruncateLeft(text, over+f.width-tail, "")
+}
+
 // line puts a row's cells into their fields.
 func (g *grid) line(cells []string) string {
 	var b strings.Builder
 	for c, text := range cells {
 		f := &g.fields[c]
-		text = ansi.Truncate(text, f.width, "~")
+		text = f.cut(text)
 		pad := strings.Repeat(" ", max(0, f.width-ansi.StringWidth(text)))
 		if c > 0 {
 			b.WriteString(strings.Repeat(" ", gap))

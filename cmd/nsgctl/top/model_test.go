@@ -135,6 +135,44 @@ func (b *bench) shows(text string) {
 	}
 }
 
+// Names and addresses were cut at 80 columns while columns that matter less stayed.
+func TestANarrowTableKeepsNamesAndAddresses(t *testing.T) {
+	const long = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"
+	tests := []struct {
+		name   string
+		view   inspect.TopView
+		change func(*inspect.TopReading)
+		want   []string // of the first line of rows
+	}{
+		{"both ends over IPv6", inspect.TopFlows, func(r *inspect.TopReading) {
+			r.Flows[0].Source, r.Flows[0].Destination = "fd00:db8:1:1::4", "fd00:db8:1:2::4"
+		},
+			[]string{"[fd00:db8:1:1::4]:50000", "[fd00:db8:1:2::4]:443"}},
+		{"of addresses that do not fit the middle is left out", inspect.TopFlows, func(r *inspect.TopReading) {
+			r.Flows[0].Source, r.Flows[0].SourcePort = "2001:db8:1234:5678:9abc:def0:1234:5678", 65535
+			r.Flows[0].Destination, r.Flows[0].DestinationPort = "2001:db8:1234:5678:9abc:def0:1234:5678", 65535
+		}, []string{long[:14] + "~" + long[len(long)-15:]}},
+		{"a default rule's name", inspect.TopRules, func(r *inspect.TopReading) { r.Rules[0].Name = "AllowAzureLoadBalancerInBound" },
+			[]string{"AllowAzureLoadBalancerInBound", "Inbound"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := reading(inspect.TopQuestion{View: tt.view, Order: "bytesPerSecond"})
+			tt.change(r)
+			g := layOut(r, columnsOf(tt.view, inspect.ByPair), 80, 0, 1, "")
+			line := g.line(g.cells[0])
+			for _, want := range tt.want {
+				if !strings.Contains(line, want) {
+					t.Errorf("%q does not show %q", line, want)
+				}
+			}
+			if w := ansi.StringWidth(line); w > 80 {
+				t.Errorf("%q is %d wide", line, w)
+			}
+		})
+	}
+}
+
 func TestScreens(t *testing.T) {
 	for _, size := range []struct{ width, height int }{{80, 24}, {200, 50}, {40, 10}} {
 		for _, view := range inspect.TopViews() {

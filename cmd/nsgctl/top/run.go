@@ -2,7 +2,6 @@ package top
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,14 +70,6 @@ func Once(ctx context.Context, asker Asker, o Options) (*inspect.TopReading, err
 		return nil, ctx.Err()
 	}
 	return asker.Top(ctx, q)
-}
-
-// WriteJSON writes a reading as the control socket does.
-func WriteJSON(w io.Writer, r *inspect.TopReading) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(r)
 }
 
 // WriteTable writes a reading with all columns, whatever their width.
