@@ -17,6 +17,7 @@ type generated struct {
 	resources []map[string]any
 	tags      map[string][]string
 	flat      bool // az's form for the resource that is being made
+	most      int  // rules a direction of a group
 
 	networks []*generatedNetwork
 	nics     []generatedNIC
@@ -43,9 +44,9 @@ type generatedNIC struct {
 }
 
 // generate makes a policy: up to three virtual networks, NSGs at subnets and NICs, ASGs,
-// service tags, NICs with several IP configurations.
-func generate(r *rand.Rand) *generated {
-	g := &generated{r: r, tags: map[string][]string{}, members: map[string]int{}}
+// service tags, NICs with several IP configurations. A group has up to "most" rules in a direction.
+func generate(r *rand.Rand, most int) *generated {
+	g := &generated{r: r, most: most, tags: map[string][]string{}, members: map[string]int{}}
 	g.serviceTags()
 	networks := 1 + r.IntN(3)
 	for i := range networks {
@@ -72,7 +73,7 @@ func generate(r *rand.Rand) *generated {
 func (g *generated) document() []byte { return mustJSON(g.resources) }
 
 func mustJSON(v any) []byte {
-	text, err := json.MarshalIndent(v, "", " ")
+	text, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // all its values can be written
 	}
@@ -206,7 +207,7 @@ func (g *generated) group(name string) {
 	rules := []any{}
 	for _, direction := range []string{"Inbound", "Outbound"} {
 		priorities := map[int]bool{}
-		for i := range g.r.IntN(24) {
+		for i := range g.r.IntN(g.most + 1) {
 			priority := 100 + g.r.IntN(60)*g.r.IntN(60)
 			if priorities[priority] {
 				continue
