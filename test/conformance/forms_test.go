@@ -22,10 +22,6 @@ import (
 // questionsPerForm are asked of each policy in each form.
 const questionsPerForm = 20
 
-// fewRules is the most rules in a direction of the groups of seven policies in eight. Forms differ in what is around rules
-// more than in how many there are, and small policies are many more in the same time.
-const fewRules = 4
-
 // Each random policy is written in every form that is read, and all give the same answers. The policies are others in
 // each run, unless NSGD_CONFORMANCE_SEED says which; NSGD_CONFORMANCE_POLICIES=100000 takes more of them.
 func TestEveryFormOfAPolicyGivesTheSameAnswers(t *testing.T) {
@@ -49,9 +45,10 @@ func TestEveryFormOfAPolicyGivesTheSameAnswers(t *testing.T) {
 
 func compareForms(t *testing.T, seed, i uint64) {
 	t.Helper()
-	most := manyRules
-	if i%8 > 0 {
-		most = fewRules
+	// Forms differ in what is around rules more than in how many there are, and small policies are many more in the same time.
+	most := large
+	if i%16 > 0 {
+		most = small
 	}
 	g := generate(rand.New(rand.NewPCG(seed, i)), most)
 	m := modelOf(g)
@@ -572,7 +569,7 @@ func snake(name string) string {
 func TestAFolderOfListsGivesTheSameAnswers(t *testing.T) {
 	_, seed := randomSize(t)
 	for i := range uint64(20) {
-		g := generate(rand.New(rand.NewPCG(seed, i)), manyRules)
+		g := generate(rand.New(rand.NewPCG(seed, i)), large)
 		m := modelOf(g)
 		var all []map[string]any
 		if err := json.Unmarshal(m.az(), &all); err != nil {

@@ -20,9 +20,6 @@ const (
 	policiesEnv = "NSGD_CONFORMANCE_POLICIES"
 
 	questionsPerPolicy = 500
-
-	// manyRules is the most rules in a direction of a large group.
-	manyRules = 23
 )
 
 // 200 random policies with 500 questions each: the built nsgctl against the second opinion.
@@ -33,7 +30,7 @@ func TestNsgctlVerifyEqualsTheReferenceOnRandomQuestions(t *testing.T) {
 		for i := range policies {
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
-				g := generate(rand.New(rand.NewPCG(seed, uint64(i))), manyRules)
+				g := generate(rand.New(rand.NewPCG(seed, uint64(i))), large)
 				for _, a := range compareRandom(t, g) {
 					questions.Add(1)
 					switch {
