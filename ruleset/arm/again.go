@@ -105,7 +105,7 @@ func (l *loader) deploy(givings []*resource) {
 	first.gone = map[kind]map[string]bool{}
 	var races []*resource
 	for _, r := range ordered[:len(ordered)-1] {
-		if contradiction(r.body, first.last.body) != nil && !r.step.Before(first.last.step) {
+		if !r.step.Before(first.last.step) && contradiction(r.body, first.last.body) != nil {
 			races = append(races, r)
 		}
 	}
@@ -300,7 +300,7 @@ func (l *loader) inner(r *resource, k kind, bodies []map[string]any) []*resource
 			if r.settled(c) < list[i].step.Turn {
 				earlier, later = c, list[i]
 			}
-			if contradiction(earlier.body, later.body) != nil && !earlier.step.Before(later.step) && earlier.step != cmp.Or(r.first, r).step {
+			if earlier.step != cmp.Or(r.first, r).step && !earlier.step.Before(later.step) && contradiction(earlier.body, later.body) != nil {
 				taken, other = later, append(other, earlier)
 			}
 			l.warnOfRemoved(c, later, removed(earlier.body, later.body))

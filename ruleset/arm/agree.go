@@ -45,19 +45,21 @@ var ofTheAnswer = map[string]bool{"etag": true, "id": true, "name": true, "type"
 	"resourcenavigationlinks": true, "serviceassociationlinks": true, "purpose": true, "changenumber": true}
 
 // alone are fields that count as different if only one of two documents has them, in lower
-// case: an association or a list of rules that one document lacks is none there.
-var alone = map[string]bool{"networksecuritygroup": true, "routetable": true, "natgateway": true, "applicationsecuritygroups": true, "publicipaddress": true,
-	"securityrules": true, "routes": true}
+// case and sorted: an association or a list of rules that one document lacks is none there.
+var alone = []string{"networksecuritygroup", "routetable", "natgateway", "applicationsecuritygroups", "publicipaddress", "securityrules", "routes"}
 
 func init() {
 	for _, f := range ruleset.SecurityRuleFields {
 		for _, name := range f.Names() {
-			alone[strings.ToLower(name)] = !f.Literal
+			if !f.Literal {
+				alone = append(alone, strings.ToLower(name))
+			}
 		}
 		if f.List != nil && f.Text != nil {
 			inTwoFields[strings.ToLower(f.Name)] = strings.ToLower(f.Plural)
 		}
 	}
+	slices.Sort(alone)
 }
 
 // difference is what two documents say differently of one resource.
@@ -82,8 +84,8 @@ func contradiction(a, b map[string]any) *difference {
 			return nil
 		}
 	}
-	for _, low := range slices.Sorted(maps.Keys(alone)) {
-		if v, w := x[low], y[low]; alone[low] && empty(v.value) != empty(w.value) {
+	for _, low := range alone {
+		if v, w := x[low], y[low]; empty(v.value) != empty(w.value) {
 			return &difference{cmp.Or(v.name, w.name), v.value, w.value}
 		}
 	}

@@ -23,7 +23,7 @@ func TestBlocksOfAddresses(t *testing.T) {
 		{"too wide", `"privateIPAddress": "10.0.0.0/24"`, "InvalidIpAddress privateIPAddress 10.0.0.0/24"},
 		{"no length", `"privateIPAddress": "10.0.0.32", "privateIPAddressPrefixLength": "x"`, "InvalidIpAddress privateIPAddressPrefixLength x"},
 		{"outside the subnet", `"privateIPAddress": "10.0.0.64/28"`, "PrivateIPAddressNotInSubnet privateIPAddress 10.0.0.64"},
-		{"over another's address", `"privateIPAddress": "10.0.0.16/28"`, "PrivateIPAddressInUse privateIPAddress 10.0.0.20"},
+		{"over another's address", `"privateIPAddress": "10.0.0.16/28"`, "PrivateIPAddressIsAllocated privateIPAddress 10.0.0.20"},
 		{"of IPv6", `"privateIPAddress": "fd00::1:0:0:0/80"`, "PrivateIPAddressPrefixNotRead privateIPAddressPrefixLength 80"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

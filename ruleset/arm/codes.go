@@ -16,7 +16,7 @@ var azureCodes = []string{
 	CodeInvalidIPAddress, CodeInvalidRoutePrefix, CodeMissingNextHop,
 	CodeInvalidAddressPrefix, CodeInvalidCIDR, CodeInvalidSubnet, CodeSubnetsOverlap,
 	CodePeerSpaceOverlap, CodePeerSpacesOverlap, CodePeeringTwice,
-	CodeAddressReserved, CodePrivateMissing, CodeNoPrimary, CodeStandardDynamic, CodePublicIdle, CodeInvalidDomainLabel, CodeGlobalBasic, CodeGatewayAndBasic,
+	CodeAddressReserved, CodeAddressNotInSubnet, CodeAddressInUse, CodeSubnetFull, CodePublicAddressInUse, CodeSubnetDelegated, CodePrivateMissing, CodeNoPrimary, CodeStandardDynamic, CodePublicIdle, CodeInvalidDomainLabel, CodeGlobalBasic, CodeGatewayAndBasic,
 	CodeBalancerSKU, CodeFrontendBoth, CodeFrontendNeither, CodePrivateFormat, CodePortRange, CodeProbeInterval, CodeProbeNumber, CodeProbePath,
 	CodeRuleIdle, CodeSameFrontendPort, CodeSameBackendPort, CodeMustDisableSNAT, CodeSameOutboundFrontend,
 	CodeInvalidDNSServer, CodeEncryptionIncomplete, CodeGroupAtGatewaySubnet, CodeGroupAtBastionSubnet,

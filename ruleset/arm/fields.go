@@ -46,11 +46,10 @@ func (f *fields) forTranslation() *fields {
 
 func (f *fields) over(body map[string]any) *fields {
 	f.values, f.body, f.open = body, body, map[string]bool{}
-	if properties, ok := lookup(body, "properties").(map[string]any); ok {
-		f.values = properties
-	}
 	switch v := lookup(body, "properties").(type) {
-	case nil, map[string]any:
+	case nil:
+	case map[string]any:
+		f.values = v
 	case string:
 		if isExpression(v) {
 			f.markOpen("properties", v)

@@ -16,11 +16,11 @@ import (
 const (
 	CodeNoIPConfigurations = "NetworkInterfaceMustHaveAtLeastOneIpConfiguration"
 	CodeInvalidIPAddress   = "InvalidIpAddress"
-	CodeAddressNotInSubnet = "PrivateIPAddressNotInSubnet"
-	CodeAddressReserved    = "PrivateIPAddressInReservedRange"                 // Azure's
-	CodePrivateMissing     = "PrivateIPAddressMissing"                         // Azure's (hashicorp/terraform-provider-azurerm issue 15265)
-	CodeNoPrimary          = "NetworkInterfaceMustHaveOneOneIPConfigAsPrimary" // Azure's
-	CodeAddressInUse       = "PrivateIPAddressInUse"
+	CodeAddressNotInSubnet = "PrivateIPAddressNotInSubnet"                       // Azure's (Learn, "Troubleshoot common Azure deployment errors")
+	CodeAddressReserved    = "PrivateIPAddressInReservedRange"                   // Azure's
+	CodePrivateMissing     = "PrivateIPAddressMissing"                           // Azure's (hashicorp/terraform-provider-azurerm issue 15265)
+	CodeNoPrimary          = "NetworkInterfaceMustHaveOneOneIPConfigAsPrimary"   // Azure's
+	CodeAddressInUse       = "PrivateIPAddressIsAllocated"                       // Azure's (Learn, "Manage Azure private endpoints")
 	CodeSeveralNetworks    = "NetworkInterfaceInvalidVirtualNetwork"             // ours
 	CodePrefixNotRead      = "PrivateIPAddressPrefixNotRead"                     // ours; in Documents.Unresolved
 	CodeTooManyAddresses   = "NetworkInterfaceInvalidNumberOfIpConfigurations"   // ours
@@ -127,6 +127,9 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 		c.Subnet, _ = f.resolve(subnetKind, "subnet", id).(*policy.Subnet)
 	} else if !f.open["subnet"] && !f.withheld() && lookup(f.values, "subnet") == nil {
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
+	}
+	if c.Subnet != nil {
+		f.warnOfDelegation(r, c.Subnet)
 	}
 	a := f.address()
 	c.Address = a.first

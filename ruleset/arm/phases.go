@@ -49,8 +49,10 @@ type loader struct {
 
 	places places
 
-	values  *values
-	reasons map[string]map[string]string // why expressions stay open, by file and text
+	values      *values
+	reasons     map[string]map[string]string // why expressions stay open, by file and text
+	wellSpelled map[spelled]bool             // keys that checkSpelling finds nothing about
+	delegated   map[*policy.Subnet]string    // the services of delegated subnets
 }
 
 func newLoader() *loader {
@@ -62,7 +64,7 @@ func newLoader() *loader {
 		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
 		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
-		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, endpointed: map[string]bool{}, reasons: map[string]map[string]string{},
+		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, endpointed: map[string]bool{}, reasons: map[string]map[string]string{}, wellSpelled: map[spelled]bool{}, delegated: map[*policy.Subnet]string{},
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // Codes for public addresses. PublicIPAddressInUse is Azure's
 // (microsoft/azure-tools-for-java issue 91). The others are ours.
 const (
-	CodePublicAddressInUse  = "PublicIPAddressInUse"
+	CodePublicAddressInUse  = "PublicIPAddressInUse" // Azure's (recordings of azure-xplat-cli)
 	CodePublicAddressTwice  = "PublicIPAddressDuplicate"
 	CodePublicAddressFamily = "PublicIPAddressVersionMismatch"
 	CodeInvalidPublicPrefix = "PublicIPPrefixInvalidPrefix"

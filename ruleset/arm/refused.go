@@ -19,6 +19,7 @@ const (
 	CodeEncryptionIncomplete = "MustSpecifyBothEncryptionIntentAndEnforcementPolicy"
 	CodeGroupAtGatewaySubnet = "NetworkSecurityGroupCannotBeAttachedToGatewaySubnet"
 	CodeGroupAtBastionSubnet = "NetworkSecurityGroupNotCompliantForAzureBastionSubnet"
+	CodeSubnetDelegated      = "SubnetIsDelegatedAndCannotBeUsed"  // in Documents.Warnings
 	CodeGroupAtManagedSubnet = "SubnetInvalidNetworkSecurityGroup" // ours
 )
 
@@ -71,6 +72,26 @@ func (f *fields) checkOptions() {
 	if lookup(encryption, "enabled") == true && lookup(encryption, "enforcement") == nil {
 		f.fault(CodeEncryptionIncomplete, "encryption", asText(encryption), "enforcement is needed too; allowed are AllowUnencrypted and DropUnencrypted")
 	}
+}
+
+// warnOfDelegation warns of a template's network interface in a subnet that is delegated to a service. Learn lists Azure's refusal
+// ("Troubleshoot virtual network deletion"); it is no fault, because some services (Databricks) have others' interfaces in theirs.
+func (f *fields) warnOfDelegation(r *resource, s *policy.Subnet) {
+	if to := f.l.delegated[s]; r.templated() && to != "" {
+		f.l.warn(f.newFault(CodeSubnetDelegated, "subnet", s.ID, "the subnet is delegated to "+to+": Azure lets few other resources into it"))
+	}
+}
+
+// delegation is the first service that a subnet is delegated to; empty when there is none, or it is not known.
+func (f *fields) delegation() string {
+	list, _ := lookup(f.values, "delegations").([]any)
+	for _, v := range list {
+		d, _ := v.(map[string]any)
+		if name, _ := propertyOf(d, "serviceName").(string); name != "" && !isExpression(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // checkSpecial checks the subnets that have a purpose by their name.

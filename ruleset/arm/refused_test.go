@@ -165,6 +165,26 @@ func TestWhoseCodeAFaultHas(t *testing.T) {
 	}
 }
 
+func TestATemplatesInterfaceInADelegatedSubnetHasAWarning(t *testing.T) {
+	const resources = `[{"name": "v", "type": "Microsoft.Network/virtualNetworks", "apiVersion": "2023-09-01", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+		"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "delegations": [{"name": "d", "properties": {"serviceName": "Microsoft.Web/serverFarms"}}]}}]}},
+		{"name": "i", "type": "Microsoft.Network/networkInterfaces", "apiVersion": "2023-09-01", "properties": {"ipConfigurations": [{"name": "a", "properties": {
+		"privateIPAddress": "10.0.0.4", "subnet": {"id": "ID"}}}]}}]`
+	template := `{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "contentVersion": "1.0.0.0", "resources": ` +
+		strings.Replace(resources, "ID", "[resourceId('Microsoft.Network/virtualNetworks/subnets', 'v', 's')]", 1) + "}"
+	for _, tt := range []struct{ name, document, warning string }{
+		{"a template", template, CodeSubnetDelegated},
+		{"an export, which has the interfaces of services too", strings.Replace(resources, "ID", "v/s", 1), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(tt.document))
+			if joinedCodes(d.Faults) != "" || joinedCodes(d.Warnings) != tt.warning {
+				t.Errorf("faults %v, warnings %v", d.Faults, d.Warnings)
+			}
+		})
+	}
+}
+
 func TestPrefixesFromAPoolAreOpen(t *testing.T) {
 	const pool = `"ipamPoolPrefixAllocations": [{"pool": {"id": "/p"}, "numberOfIpAddresses": "256"}]`
 	network := func(space, subnet string) string {
@@ -176,6 +196,10 @@ func TestPrefixesFromAPoolAreOpen(t *testing.T) {
 		{"of a network, with null", network(pool+`, "addressPrefixes": null`, `"addressPrefix": "10.0.0.0/24"`), "", CodePrefixFromPool},
 		{"of a subnet", network(`"addressPrefixes": ["10.0.0.0/16"]`, pool), "", CodePrefixFromPool},
 		{"which Azure shows", network(`"addressPrefixes": ["10.0.0.0/16"], `+pool, `"addressPrefix": "10.0.0.0/24", `+pool), "", ""},
+		{"that have given them", network(strings.Replace(pool, "}]", `, "allocatedAddressPrefixes": ["10.0.0.0/25", "10.1.0.0/28"]}]`, 1),
+			strings.Replace(pool, "}]", `, "allocatedAddressPrefixes": ["10.0.0.0/26"]}]`, 1)), "", ""},
+		{"that have given some", network(strings.Replace(pool, "}]", `, "allocatedAddressPrefixes": ["10.0.0.0/25"]}, {"pool": {"id": "/q"}}]`, 1), `"addressPrefix": "10.0.0.0/26"`), "", CodePrefixFromPool},
+		{"that have given what is none", network(strings.Replace(pool, "}]", `, "allocatedAddressPrefixes": ["10.0.0.0"]}]`, 1), `"addressPrefix": "10.0.0.0/26"`), CodeInvalidAddressPrefix, ""},
 		{"which there is not", network(`"addressPrefixes": ["10.0.0.0/16"]`, `"ipamPoolPrefixAllocations": []`), CodeInvalidAddressPrefix, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

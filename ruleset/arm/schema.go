@@ -101,9 +101,9 @@ func (f *fields) checkProperties(body map[string]any) {
 	if known == nil {
 		return
 	}
-	f.checkSpelling(f.values, known, schema[kind])
+	f.checkSpelling(kind, f.values, known, schema[kind])
 	if lookup(body, "properties") == nil {
-		f.checkSpelling(body, map[string]bool{"properties": true}, []string{"properties"})
+		f.checkSpelling("", body, map[string]bool{"properties": true}, []string{"properties"})
 	} else {
 		f.checkLevel(body, known)
 	}
@@ -119,23 +119,31 @@ func (f *fields) checkLevel(body map[string]any, known map[string]bool) {
 	}
 }
 
-// checkSpelling warns of the keys of an object that are no names of known but near to one of names.
-func (f *fields) checkSpelling(object map[string]any, known map[string]bool, names []string) {
+// spelled is a key of an object of a kind, or of one beside "properties".
+type spelled struct{ kind, key string }
+
+// checkSpelling warns of the keys of an object that are no names of known but near to one of names. It looks
+// at a key of a kind once, unless that has a warning.
+func (f *fields) checkSpelling(kind string, object map[string]any, known map[string]bool, names []string) {
 	var strange []string
 	for key := range object {
-		if len(key) >= minSpelling && !known[key] && !known[strings.ToLower(key)] {
+		if len(key) >= minSpelling && !f.l.wellSpelled[spelled{kind, key}] {
 			strange = append(strange, key)
 		}
 	}
 	slices.Sort(strange)
 	for _, key := range strange {
 		near := ruleset.NewNearMiss(key)
-		for _, name := range names {
-			near.Try(name, strings.ToLower(name), false)
+		if !known[strings.ToLower(key)] {
+			for _, name := range names {
+				near.Try(name, strings.ToLower(name), false)
+			}
 		}
 		if hint := near.Hint(); hint != "" {
 			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(object[key]), "there is no such property, so that it was not read"+hint))
+			continue
 		}
+		f.l.wellSpelled[spelled{kind, key}] = true
 	}
 }
 

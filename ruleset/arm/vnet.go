@@ -10,13 +10,12 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Codes for networks. Those that are not marked are probably Azure's; no recording of them
-// was found.
+// Codes for networks, of Azure where they are not marked.
 const (
-	CodeInvalidAddressPrefix    = "InvalidAddressPrefixFormat"
+	CodeInvalidAddressPrefix    = "InvalidAddressPrefixFormat" // Azure/azure-service-operator issue 997
 	CodeInvalidCIDR             = "InvalidCIDRNotation"
-	CodeInvalidSubnet           = "NetcfgInvalidSubnet"
-	CodeSubnetsOverlap          = "NetcfgSubnetRangesOverlap"
+	CodeInvalidSubnet           = "NetcfgSubnetRangeOutsideVnet"                    // MicrosoftDocs/azure-docs pull request 123869; in 2021 it was NetcfgInvalidSubnet
+	CodeSubnetsOverlap          = "NetcfgSubnetRangesOverlap"                       // the same
 	CodeInvalidFlowTimeout      = "VirtualNetworkInvalidFlowTimeout"                // ours
 	CodeAddressSpaceOverlap     = "VirtualNetworkInvalidAddressSpace"               // ours
 	CodeTooManySubnets          = "VirtualNetworkInvalidNumberOfSubnets"            // ours
@@ -125,12 +124,32 @@ func (f *fields) prefixes(field string) []netip.Prefix {
 		}
 	}
 	const pools = "ipamPoolPrefixAllocations"
-	switch v := lookup(f.values, pools); {
+	switch v, allocations := lookup(f.values, pools), f.allocations(pools); {
 	case len(texts) > 0 || f.open[field] || f.open["copy"] || f.withheld():
+	case allocations != nil:
+		for _, a := range allocations {
+			list = append(list, a.prefixes(allocatedPrefixes)...)
+		}
 	case matters(v, ""):
 		f.markOpenBecause(CodePrefixFromPool, pools, asText(v), "Azure allocates the prefixes from a pool when it deploys: lay what it shows of the resource beside, or give it with --runtime")
 	default:
 		f.fault(CodeInvalidAddressPrefix, field, "", "at least one address prefix is needed")
+	}
+	return list
+}
+
+// allocatedPrefixes are the prefixes that a pool has given, in what Azure shows of a network or a subnet.
+const allocatedPrefixes = "allocatedAddressPrefixes"
+
+// allocations are the entries of a list of pools that have prefixes. There are none as long as one has not: the rest is not known.
+func (f *fields) allocations(pools string) (list []*fields) {
+	entries, _ := lookup(f.values, pools).([]any)
+	for _, v := range entries {
+		entry, _ := v.(map[string]any)
+		if given, _ := lookup(entry, allocatedPrefixes).([]any); len(given) == 0 {
+			return nil
+		}
+		list = append(list, &fields{l: f.l, file: f.file, place: f.place, apiVersion: f.apiVersion, values: entry, open: f.open})
 	}
 	return list
 }
@@ -178,6 +197,9 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	}
 	if l.register(r, s.ID, s, s.Name, v.Name+"/"+s.Name) {
 		v.Subnets = append(v.Subnets, s)
+		if to := f.delegation(); to != "" {
+			l.delegated[s] = to
+		}
 		f.checkSubnet(s, field)
 		f.checkSpecial(s)
 	}

@@ -17,6 +17,7 @@ type generated struct {
 	resources []map[string]any
 	tags      map[string][]string
 	flat      bool // az's form for the resource that is being made
+	size      size
 
 	networks []*generatedNetwork
 	nics     []generatedNIC
@@ -25,6 +26,15 @@ type generated struct {
 	prefixes []netip.Prefix // that the policy names somewhere
 	ports    []int          // that rules begin or end at
 }
+
+// size is the most of each that a policy has. Rules are those of a group in one direction.
+type size struct{ networks, asgs, groups, nics, rules int }
+
+// large policies have much of everything. Small ones have two of everything, so that names can be confused.
+var (
+	large = size{networks: 3, asgs: 5, groups: 5, nics: 7, rules: 23}
+	small = size{networks: 2, asgs: 2, groups: 2, nics: 3, rules: 4}
+)
 
 type generatedNetwork struct {
 	id      string
@@ -44,22 +54,22 @@ type generatedNIC struct {
 
 // generate makes a policy: up to three virtual networks, NSGs at subnets and NICs, ASGs,
 // service tags, NICs with several IP configurations.
-func generate(r *rand.Rand) *generated {
-	g := &generated{r: r, tags: map[string][]string{}, members: map[string]int{}}
+func generate(r *rand.Rand, most size) *generated {
+	g := &generated{r: r, size: most, tags: map[string][]string{}, members: map[string]int{}}
 	g.serviceTags()
-	networks := 1 + r.IntN(3)
+	networks := 1 + r.IntN(most.networks)
 	for i := range networks {
 		g.network(i)
 	}
-	for i := range r.IntN(6) {
+	for i := range r.IntN(most.asgs + 1) {
 		name := fmt.Sprintf("asg%d", i)
 		g.asgs = append(g.asgs, name)
 		g.members[name] = r.IntN(networks)
 		g.add("applicationSecurityGroups", name, map[string]any{})
 	}
-	groups := 1 + r.IntN(5)
+	groups := 1 + r.IntN(most.groups)
 	g.networkDocuments(groups)
-	for i := range 2 + r.IntN(6) {
+	for i := range 2 + r.IntN(most.nics-1) {
 		g.nic(i, groups)
 	}
 	for i := range groups {
@@ -72,7 +82,7 @@ func generate(r *rand.Rand) *generated {
 func (g *generated) document() []byte { return mustJSON(g.resources) }
 
 func mustJSON(v any) []byte {
-	text, err := json.MarshalIndent(v, "", " ")
+	text, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // all its values can be written
 	}
@@ -206,7 +216,7 @@ func (g *generated) group(name string) {
 	rules := []any{}
 	for _, direction := range []string{"Inbound", "Outbound"} {
 		priorities := map[int]bool{}
-		for i := range g.r.IntN(24) {
+		for i := range g.r.IntN(g.size.rules + 1) {
 			priority := 100 + g.r.IntN(60)*g.r.IntN(60)
 			if priorities[priority] {
 				continue

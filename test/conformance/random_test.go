@@ -30,7 +30,7 @@ func TestNsgctlVerifyEqualsTheReferenceOnRandomQuestions(t *testing.T) {
 		for i := range policies {
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
-				g := generate(rand.New(rand.NewPCG(seed, uint64(i))))
+				g := generate(rand.New(rand.NewPCG(seed, uint64(i))), large)
 				for _, a := range compareRandom(t, g) {
 					questions.Add(1)
 					switch {
