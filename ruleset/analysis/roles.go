@@ -73,19 +73,13 @@ func (t *trial) run() Role {
 		if !s.names(t.rules[t.owner].protocol) {
 			continue
 		}
-		p := trialPlace{slice: s, cell: t.cells[s.family][t.owner]}
-		for f, a := range t.axes[s.family] {
-			if s.lacks[f] && t.every[f][t.owner/64]>>(t.owner%64)&1 == 0 {
-				p.cell[f] = bitmap{} // see gate
-			}
-			p.cell[f] = t.and(t.and(p.cell[f], a.bitmap(s.domain[f])), a.bitmap(t.within[i][f]))
-		}
+		p := t.place(s)
 		if p.cell.empty() {
 			continue
 		}
 		t.role.Empty = false
 		if !t.role.Needed && !t.role.Undecided {
-			t.ask(&p)
+			t.ask(p)
 		}
 	}
 	switch {
@@ -100,20 +94,46 @@ func (t *trial) run() Role {
 	return t.role
 }
 
-// ask adds to the role what the rule does at a place. Slices of the same rules have the same answer.
-func (t *trial) ask(p *trialPlace) {
+// place is what the owner matches of a slice.
+func (t *trial) place(s *slice) *trialPlace {
+	p := &trialPlace{slice: s, cell: t.cells[s.family][t.owner]}
+	for f, a := range t.axes[s.family] {
+		if s.lacks[f] && t.every[f][t.owner/64]>>(t.owner%64)&1 == 0 {
+			p.cell[f] = bitmap{} // see gate
+		}
+		p.cell[f] = t.and(t.and(p.cell[f], a.bitmap(s.domain[f])), a.bitmap(t.within[s.index][f]))
+	}
+	return p
+}
+
+// meet finds the other rules of a place.
+func (t *trial) meet(p *trialPlace) {
 	before := len(t.neighbours)
 	t.neighbours = t.grid.neighbours(t.neighbours, p.slice, t.owner, &p.cell)
 	p.neighbours = t.neighbours[before:]
-	if slices.ContainsFunc(t.places, p.like) {
-		return
-	}
 	before = len(t.covers)
 	for _, i := range p.neighbours {
 		t.covers = append(t.covers, &t.cells[p.slice.family][i])
 	}
 	p.covers = t.covers[before:]
 	p.earlier, _ = slices.BinarySearch(p.neighbours, t.owner)
+}
+
+// leftTo finds what is left to a neighbour of what it has in common with the owner, but for the owner.
+func (t *trial) leftTo(p *trialPlace, neighbour int) (left cell, ok bool) {
+	part := p.cell
+	for f := range fields {
+		part[f] = t.and(part[f], p.covers[neighbour][f])
+	}
+	return t.gap(part, p.covers[:neighbour])
+}
+
+// ask adds to the role what the rule does at a place. Slices of the same rules have the same answer.
+func (t *trial) ask(p *trialPlace) {
+	t.meet(p)
+	if slices.ContainsFunc(t.places, p.like) {
+		return
+	}
 	t.places = append(t.places, *p)
 	given := t.allowance()
 	t.steps = given
@@ -149,11 +169,7 @@ func (t *trial) decide(p *trialPlace) {
 			if (later.access == access) != same || t.instead[later.index] {
 				continue
 			}
-			part := p.cell
-			for f := range fields {
-				part[f] = t.and(part[f], p.covers[i][f])
-			}
-			left, ok := t.gap(part, p.covers[:i])
+			left, ok := t.leftTo(p, i)
 			switch {
 			case !ok:
 			case same:
