@@ -8,9 +8,15 @@ import (
 // divide makes the classes of each field and chooses the order of fields.
 func (d *diagram) divide(region *box) {
 	var classes [fields][]class
+	sets := make([]*set, len(d.candidates))
 	for f := range fields {
+		for bit, c := range d.candidates {
+			if c != nil {
+				sets[bit] = c.sets[f]
+			}
+		}
 		d.order[f] = f
-		classes[f] = d.classesOf(f, region[f])
+		classes[f] = classesOf(sets, region[f])
 	}
 	slices.SortStableFunc(d.order[:], func(a, b int) int { return cmp.Compare(len(classes[a]), len(classes[b])) })
 	for level, f := range d.order {
@@ -19,23 +25,23 @@ func (d *diagram) divide(region *box) {
 	}
 }
 
-// toggle is what changes at a value: candidates begin or cease to match.
+// toggle is what changes at a value: members begin or cease to have the values.
 type toggle struct {
 	at  value
-	set int // index of a set and its candidates
+	set int // index of a set and its members
 }
 
-// classesOf sweeps over the sets of a field. Candidates that share a set are switched together.
-func (d *diagram) classesOf(f int, domain *set) []class {
+// classesOf sweeps over the sets of a field's members; nil is none. Members that share a set are switched
+// together. The classes are in the order of their lowest values.
+func classesOf(sets []*set, domain *set) []class {
 	index := map[*set]int{}
 	var members [][]int
 	var toggles []toggle
-	current := make([]uint64, len(d.candidates)/64)
-	for bit, c := range d.candidates {
-		if c == nil {
+	current := make([]uint64, (len(sets)+63)/64)
+	for bit, s := range sets {
+		if s == nil {
 			continue
 		}
-		s := c.sets[f]
 		if s == domain {
 			current[bit/64] |= 1 << (bit % 64)
 			continue

@@ -130,7 +130,7 @@ func (c *comparison) diagram(r *region, owner place) (d *diagram, bit int) {
 	var lists []stageList
 	for stage := range c.chains[oldSide] {
 		for side := range sides {
-			l := stageList{side: side, stage: stage, candidates: r.collect(c.chains[side][stage], nil)}
+			l := stageList{side: side, stage: stage, candidates: r.collect(c.chains[side][stage])}
 			for _, k := range l.candidates {
 				_, k.changed = c.changed[place{side, stage, k.index}]
 			}

@@ -47,8 +47,6 @@ type diagram struct {
 	// wanted reports whether a node can lead to a leaf that the question is about. At the last level
 	// it decides about the leaf.
 	wanted func(level int, s state) bool
-	// first ends the walk at the first leaf.
-	first  bool
 	budget int // states that are left; below 0 nothing is decided
 
 	memo   [fields]map[uint64]*visit
@@ -175,9 +173,6 @@ func (d *diagram) node(level int, s state) *node {
 			n.edges = append(n.edges, edge{to: to})
 		}
 		n.edges[at].classes = append(n.edges[at].classes, i)
-		if d.first {
-			break
-		}
 	}
 	if len(n.edges) == 0 {
 		n = nil

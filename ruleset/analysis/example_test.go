@@ -59,3 +59,15 @@ func ExampleRoles() {
 	// rule 0 decides: true blocked by: []
 	// rule 1 decides: false blocked by: [0]
 }
+
+// Two rules that could be one: the denial between them is about another port.
+func ExampleMergeable() {
+	deny := allow("0.0.0.0/0", 22)
+	deny.Access = ruleset.Deny
+	rules := []analysis.Rule{allow("10.0.0.0/24", 80), deny, allow("10.0.2.0/24", 80), denyAll}
+	for _, m := range analysis.Mergeable(analysis.NewList(rules), nil, analysis.Options{}) {
+		fmt.Println("rules", m.Rules, "could be one that has the", m.Field, "of all")
+	}
+	// Output:
+	// rules [0 2] could be one that has the sources of all
+}

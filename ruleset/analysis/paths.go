@@ -54,20 +54,6 @@ func (d *diagram) followNew(n *node, b *box, seen map[*node]bool, f func(leaf *n
 	}
 }
 
-// leaves calls f for the decision of each leaf.
-func (d *diagram) leaves(n *node, seen map[*node]bool, f func(*decision)) {
-	if seen[n] {
-		return
-	}
-	seen[n] = true
-	if n.decision != nil {
-		f(n.decision)
-	}
-	for _, e := range n.edges {
-		d.leaves(e.to, seen, f)
-	}
-}
-
 func (d *diagram) valuesOf(level int, classes []int) *set {
 	var spans []span
 	for _, c := range classes {

@@ -144,11 +144,15 @@ func (s *set) intersect(o *set) *set {
 func (s *set) size() float64 {
 	n := 0.0
 	for _, p := range s.spans {
-		lo, borrow := bits.Sub64(p.last.Lo, p.first.Lo, 0)
-		hi, _ := bits.Sub64(p.last.Hi, p.first.Hi, borrow)
-		n += math.Ldexp(float64(hi), 64) + float64(lo) + 1
+		n += p.size()
 	}
 	return n
+}
+
+func (p span) size() float64 {
+	lo, borrow := bits.Sub64(p.last.Lo, p.first.Lo, 0)
+	hi, _ := bits.Sub64(p.last.Hi, p.first.Hi, borrow)
+	return math.Ldexp(float64(hi), 64) + float64(lo) + 1
 }
 
 // The families of addresses.
