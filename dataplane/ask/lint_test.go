@@ -97,7 +97,7 @@ func TestLintedRulesCanBeLeftOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result := Lint(s, 0, nil)
+		result := Lint(s, LintOptions{})
 		idle := map[string]bool{}
 		for i := range result.Findings {
 			f := &result.Findings[i]
