@@ -18,7 +18,7 @@ func init() { addVerb(newLint) }
 const failNever = "never"
 
 func newLint(g *global) *cobra.Command {
-	var from source
+	from := source{emptyTags: true}
 	var failOn string
 	var maxStates int
 	allowed := append(slices.Clone(ask.Severities), failNever)
@@ -119,6 +119,13 @@ func findingLines(f *ask.Finding) []namedLine {
 	}
 	return []namedLine{
 		{"file", (&ruleset.Fault{File: f.File, Line: f.Line, Column: f.Column}).Place()}, {"resource", f.Resource}, {"rule", rule},
-		{"message", f.Message}, {"related", strings.Join(related, ", ")}, {"do", f.Help}, {"see", f.Reference},
+		{"message", f.Message}, {"such as", lintWitness(f.Witness)}, {"related", strings.Join(related, ", ")}, {"do", f.Help}, {"see", f.Reference},
 	}
+}
+
+func lintWitness(w *ask.LintWitness) string {
+	if w == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s of %s: %s", diffWitness(&w.DiffWitness), strings.ToLower(w.Direction), w.NetworkInterface, w.Access)
 }

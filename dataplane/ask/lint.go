@@ -29,6 +29,8 @@ type Finding struct {
 	Message string `json:"message"`
 	// Related are the rules that the message names.
 	Related []RelatedRule `json:"related"`
+	// Witness is a packet that shows it; nil where the finding is about no packets.
+	Witness *LintWitness `json:"witness,omitempty"`
 	// Help, Reference and Scanners are those of the check.
 	Help      string   `json:"help"`
 	Reference string   `json:"reference"`

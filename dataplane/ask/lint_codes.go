@@ -31,12 +31,15 @@ const (
 	LintEmpty     = "NSG103"
 	LintElsewhere = "NSG104"
 	LintDefault   = "NSG105"
+	LintSplit     = "NSG106"
+	LintNoTagFile = "NSG107"
 )
 
 const (
 	docs          = "https://learn.microsoft.com/azure/"
 	docEvaluation = docs + "virtual-network/network-security-group-how-it-works"
 	docOverview   = docs + "virtual-network/network-security-groups-overview"
+	docTags       = docs + "virtual-network/service-tags-overview"
 	docASG        = docs + "virtual-network/application-security-groups"
 )
 
@@ -54,6 +57,10 @@ var Checks = []Check{
 		Help: "Name an address of the subnet or network interface that has the group, or move the rule to the group that stands there.", Reference: docEvaluation},
 	{Code: LintDefault, Severity: SeverityInfo, Title: "a default rule would do the same with its packets",
 		Help: "Remove the rule: Azure's default rules are always there.", Reference: docOverview + "#default-security-rules"},
+	{Code: LintSplit, Severity: SeverityWarning, Title: "allowed by one of the two network security groups, and denied by the other wherever both stand",
+		Help: "Allow the packets in both groups, or keep one group: the subnet's or the network interface's.", Reference: docEvaluation},
+	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known",
+		Help: "Give Microsoft's service tag file with --service-tags, or mend the tag's name.", Reference: docTags + "#discover-service-tags-by-using-downloadable-json-files"},
 }
 
 // CheckOf is the check of a code; nil when there is none.

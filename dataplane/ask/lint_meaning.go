@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // lintKey is a rule, in whatever views its group has.
@@ -28,10 +29,16 @@ type lintRule struct {
 	// is needed, is not decided.
 	here, matches, decides, needed, undecided bool
 	blockers, instead                         []*ruleset.Rule
+	// passes: some packet that it allows is allowed by the NSG beside it too, or no other NSG stands there.
+	// Where none is, stoppers deny them, and stopped is such a packet.
+	passes   bool
+	stoppers []verdict.ChainRule
+	stopped  *LintWitness
 }
 
 // ruleJudge collects what is known of each user rule.
 type ruleJudge struct {
+	set       *policy.Set
 	maxStates int
 	rules     map[lintKey]*lintRule
 	order     []*lintRule
@@ -40,14 +47,15 @@ type ruleJudge struct {
 
 // rulesMeaning finds rules that do nothing, or not what they seem to.
 func (l *linter) rulesMeaning() {
-	m := ruleJudge{maxStates: l.MaxStates, rules: map[lintKey]*lintRule{}, seen: map[*analysis.List]bool{}}
+	m := ruleJudge{set: l.snapshot.Policy, maxStates: l.MaxStates, rules: map[lintKey]*lintRule{}, seen: map[*analysis.List]bool{}}
 	for i := range l.places {
 		for _, d := range directions {
 			m.chain(l.places[i].chains[d], d, l.places[i].own)
 		}
 	}
+	m.besides(l)
 	for _, r := range m.order {
-		r.find(l)
+		r.find(l, m.unknownTags(r.rule))
 	}
 }
 
@@ -66,7 +74,9 @@ func (m *ruleJudge) chain(c *verdict.Chain, d ruleset.Direction, own []netip.Pre
 			continue
 		}
 		m.seen[list] = true
+		open := m.open(c, stage)
 		for i, role := range analysis.Roles(list, analysis.Options{MaxStates: m.maxStates}) {
+			role.Needed = role.Needed || open && role.Decides // what the tag stands for may lie between this rule and the others
 			if at := c.At(stage, i); at.Group != nil && !at.Rule.Default {
 				m.of(at, d).add(&role, func(rule int) *ruleset.Rule { return c.At(stage, rule).Rule })
 			}
@@ -114,13 +124,18 @@ func (r *lintRule) add(role *analysis.Role, of func(int) *ruleset.Rule) {
 }
 
 // find adds a finding to those of the linter, if there is something to say.
-func (r *lintRule) find(l *linter) {
-	code, message := r.judge()
+func (r *lintRule) find(l *linter, unknown []string) {
+	code, message := r.judge(unknown)
 	if code == "" {
 		return
 	}
 	f := l.findRule(code, r.nsg, r.rule, message)
 	switch code {
+	case LintSplit:
+		f.Witness = r.stopped
+		for _, at := range r.stoppers {
+			f.relate([]*ruleset.Rule{at.Rule})
+		}
 	case LintShadowed:
 		f.relate(r.blockers)
 		if r.rule.Access == ruleset.Deny && slices.ContainsFunc(r.blockers, func(b *ruleset.Rule) bool { return b.Access != ruleset.Deny }) {
@@ -131,8 +146,10 @@ func (r *lintRule) find(l *linter) {
 	}
 }
 
-func (r *lintRule) judge() (code, message string) {
+func (r *lintRule) judge(unknown []string) (code, message string) {
 	switch {
+	case len(unknown) > 0:
+		return LintNoTagFile, "Nothing is known of the tag " + ruleset.Listed(unknown) + ": the rule counts as one that matches no packet."
 	case r.undecided:
 		return LintUndecided, "This rule crosses others too often: nothing is known about it."
 	case !r.matches:
@@ -142,7 +159,9 @@ func (r *lintRule) judge() (code, message string) {
 	case !r.decides && len(r.blockers) == 0:
 		return LintShadowed, "This rule never decides: its packets are for services of the platform, which only a rule with the service's tag can deny."
 	case !r.decides:
-		return LintShadowed, "This rule never decides: " + named(r.blockers) + " before it match all of its packets."
+		return LintShadowed, "This rule never decides: rules before it match all of its packets: " + named(r.blockers) + "."
+	case r.needed && !r.passes && len(r.stoppers) > 0:
+		return LintSplit, "This rule opens nothing: wherever it stands, the other network security group denies all that it allows, by " + r.stoppedBy() + "."
 	case r.needed:
 		return "", ""
 	case len(r.instead) > 0 && !slices.ContainsFunc(r.instead, func(i *ruleset.Rule) bool { return !i.Default }):
@@ -191,4 +210,26 @@ func (r *lintRule) whyEmpty() string {
 		}
 	}
 	return "its source and its destination have no family of addresses in common, or its ports no port."
+}
+
+// unknownTags are the service tags of a rule that the policy has no addresses of.
+func (m *ruleJudge) unknownTags(r *ruleset.Rule) (tags []string) {
+	for _, side := range []*ruleset.Peer{&r.Source, &r.Destination} {
+		side.Each(func(p *ruleset.Peer) {
+			if p.Tag != "" && !ruleset.IsBuiltInTag(p.Tag) && len(m.set.ServiceTags[p.Tag]) == 0 {
+				tags = append(tags, p.Tag)
+			}
+		})
+	}
+	return tags
+}
+
+// open reports a list with a rule that is for a tag without addresses.
+func (m *ruleJudge) open(c *verdict.Chain, stage int) bool {
+	for i := range c.Lists[stage].Len() {
+		if at := c.At(stage, i); at.Group != nil && len(m.unknownTags(at.Rule)) > 0 {
+			return true
+		}
+	}
+	return false
 }
