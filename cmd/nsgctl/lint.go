@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/spf13/cobra"
 )
 
@@ -17,25 +18,18 @@ func init() { addVerb(newLint) }
 const failNever = "never"
 
 func newLint(g *global) *cobra.Command {
-	var from source
+	from := source{emptyTags: true}
 	var failOn string
 	var maxStates int
 	allowed := append(slices.Clone(ask.Severities), failNever)
 	c := &cobra.Command{
 		Use:   "lint PATH...",
-		Short: "Find rules that never decide, that others make needless, or that match nothing",
-		Long: `Find rules that never decide, that others make needless, or that match nothing, exactly for all packets.
+		Short: "Find rules that do nothing, what the internet reaches, and pitfalls of Azure",
+		Long: `Find rules that do nothing, what the internet reaches, and pitfalls of Azure, exactly for all packets.
 
-  NSG100  not decided: the bound on the work was reached (info)
-  NSG101  shadowed: rules before it match all of its packets (warning; error where a denial is shadowed
-          by a rule that allows)
-  NSG102  redundant: without it other rules would do the same (info)
-  NSG103  matches no packet, such as one for an empty application security group (warning)
-  NSG104  is for addresses that nobody has where its group stands (warning)
-  NSG105  a default rule would do the same (info)
-
-A finding holds for every place where the rule's group stands. The exit code is 1 when something was found;
---fail-on names the severity from which on.`,
+` + checkList() + `
+A finding about a rule holds for every place where the rule's group stands. The exit code is 1 when something
+was found; --fail-on names the severity from which on.`,
 		Example: `  nsgctl lint policy
   nsgctl lint policy -o json --fail-on warning`,
 		Args: func(_ *cobra.Command, paths []string) error {
@@ -55,7 +49,7 @@ A finding holds for every place where the rule's group stands. The exit code is 
 			if err != nil {
 				return err
 			}
-			result := ask.Lint(loaded.Snapshot, maxStates, loaded.RulePosition)
+			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition})
 			if err := show(c, g, result, nil, lintTable); err != nil {
 				return err
 			}
@@ -74,6 +68,16 @@ A finding holds for every place where the rule's group stands. The exit code is 
 	return c
 }
 
+// checkList lists all checks for --help.
+func checkList() string {
+	var b strings.Builder
+	for i := range ask.Checks {
+		c := &ask.Checks[i]
+		fmt.Fprintf(&b, "  %s  %s (%s)\n", c.Code, c.Title, c.Severity)
+	}
+	return b.String()
+}
+
 // lintTable prints a block a finding: a message would not fit in one row.
 func lintTable(w io.Writer, r *ask.LintResult) error {
 	count := map[string]int{}
@@ -81,21 +85,11 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 		f := &r.Findings[i]
 		count[f.Severity]++
 		fmt.Fprintf(w, "%s %s\n", f.Severity, f.Code)
-		switch {
-		case f.Line > 0:
-			fmt.Fprintf(w, "  file      %s:%d:%d\n", printable(f.File), f.Line, f.Column)
-		case f.File != "":
-			fmt.Fprintf(w, "  file      %s\n", printable(f.File))
+		for _, line := range findingLines(f) {
+			if line.text != "" {
+				fmt.Fprintf(w, "  %-9s %s\n", line.name, printable(line.text))
+			}
 		}
-		fmt.Fprintf(w, "  resource  %s\n  rule      %s, %s\n  message   %s\n", printable(f.Resource), printable(f.Rule), strings.ToLower(f.Direction), printable(f.Message))
-		if len(f.Related) == 0 {
-			continue
-		}
-		var related []string
-		for _, rule := range f.Related {
-			related = append(related, fmt.Sprintf("%s (%s, %d)", rule.Rule, rule.Access, rule.Priority))
-		}
-		fmt.Fprintf(w, "  related   %s\n", printable(strings.Join(related, ", ")))
 	}
 	if len(r.Findings) == 0 {
 		_, err := fmt.Fprintln(w, "nothing found")
@@ -109,4 +103,29 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 	}
 	_, err := fmt.Fprintf(w, "%s: %s\n", plural(len(r.Findings), "finding"), strings.Join(parts, ", "))
 	return err
+}
+
+// namedLine is a line of a block; one without a text is left out.
+type namedLine struct{ name, text string }
+
+func findingLines(f *ask.Finding) []namedLine {
+	rule := f.Rule
+	if rule != "" {
+		rule += ", " + strings.ToLower(f.Direction)
+	}
+	var related []string
+	for _, r := range f.Related {
+		related = append(related, fmt.Sprintf("%s (%s, %d)", r.Rule, r.Access, r.Priority))
+	}
+	return []namedLine{
+		{"file", (&ruleset.Fault{File: f.File, Line: f.Line, Column: f.Column}).Place()}, {"resource", f.Resource}, {"rule", rule},
+		{"message", f.Message}, {"such as", lintWitness(f.Witness)}, {"related", strings.Join(related, ", ")}, {"do", f.Help}, {"see", f.Reference},
+	}
+}
+
+func lintWitness(w *ask.LintWitness) string {
+	if w == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s of %s: %s", diffWitness(&w.DiffWitness), strings.ToLower(w.Direction), w.NetworkInterface, w.Access)
 }

@@ -30,6 +30,8 @@ type source struct {
 	command          *cobra.Command
 
 	subscription topology.Subscription // of verbs that judge
+	// emptyTags: tags that no file gives stand for no address.
+	emptyTags bool
 }
 
 func (s *source) flags(c *cobra.Command, g *global) {
@@ -126,6 +128,9 @@ func (s *source) open() (*inspect.Loaded, error) {
 		return nil, err
 	}
 	files := s.files()
+	if s.emptyTags {
+		files.KeepUnknownTags()
+	}
 	loaded, err := files.Open(options)
 	if err != nil {
 		return nil, err

@@ -61,6 +61,6 @@ func BenchmarkAnalysisDiffOfALargePolicy(b *testing.B) {
 func BenchmarkAnalysisLintOfALargePolicy(b *testing.B) {
 	s := largePolicy(b, 0)
 	for b.Loop() {
-		Lint(s, 0, nil)
+		Lint(s, LintOptions{})
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -77,6 +79,39 @@ func without(t *testing.T, s *topology.Snapshot, f *Finding) *topology.Snapshot 
 	return changed
 }
 
+// randomLinted is a random policy with more of what lint finds.
+func randomLinted(t *testing.T, seed uint64) *topology.Snapshot {
+	t.Helper()
+	set := randomSets(seed)[0]
+	groups := set.NetworkSecurityGroups
+	for _, g := range groups {
+		if len(g.Rules) > 0 && seed%2 == 0 { // once more, where it comes too late
+			again := g.Rules[0]
+			again.Name, again.Priority = "again", 4000
+			g.Rules = append(g.Rules, again)
+		}
+	}
+	if len(groups) > 1 && seed%3 == 0 { // two groups everywhere
+		ssh := enginetest.AllowHTTP()
+		ssh.Name, ssh.Priority, ssh.DestinationPorts = "ssh", 4050, []ruleset.PortRange{{First: 22, Last: 22}}
+		groups[0].Rules = append(groups[0].Rules, ssh)
+		for _, sub := range set.VirtualNetworks[0].Subnets {
+			sub.NetworkSecurityGroup = groups[0]
+		}
+		for _, nic := range set.NetworkInterfaces {
+			nic.NetworkSecurityGroup = groups[1]
+		}
+	}
+	s, err := topology.Build(set, nil, topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// mayGo are the checks of rules that change nothing.
+var mayGo = []string{LintShadowed, LintRedundant, LintEmpty, LintElsewhere, LintDefault, LintSplit}
+
 // Whatever lint says can go, can go: no packet is treated differently without the rule. And what
 // never decides never decides a packet.
 func TestLintedRulesCanBeLeftOut(t *testing.T) {
@@ -85,25 +120,19 @@ func TestLintedRulesCanBeLeftOut(t *testing.T) {
 		policies = 40
 	}
 	for seed := range uint64(policies) {
-		set := randomSets(seed)[0]
-		for _, g := range set.NetworkSecurityGroups {
-			if len(g.Rules) > 0 && seed%2 == 0 { // once more, where it comes too late
-				again := g.Rules[0]
-				again.Name, again.Priority = "again", 4000
-				g.Rules = append(g.Rules, again)
-			}
-		}
-		s, err := topology.Build(set, nil, topology.NewRegistry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		result := Lint(s, 0, nil)
+		s := randomLinted(t, seed)
+		result := Lint(s, LintOptions{})
 		idle := map[string]bool{}
 		for i := range result.Findings {
 			f := &result.Findings[i]
 			count[f.Code]++
-			if d := Diff(s, without(t, s, f), 0); len(d.Changes) > 0 {
-				t.Fatalf("seed %d: without the rule of %+v: %+v", seed, f, d.Changes[0])
+			if !slices.Contains(mayGo, f.Code) {
+				continue
+			}
+			for _, c := range Diff(s, without(t, s, f), 0).Changes {
+				if f.Code != LintSplit || len(c.NetworkInterfaces) > 0 { // a subnet's other addresses don't count
+					t.Fatalf("seed %d: without the rule of %+v: %+v", seed, f, c)
+				}
 			}
 			if f.Code == LintShadowed || f.Code == LintEmpty || f.Code == LintElsewhere {
 				idle[f.Resource[strings.Index(f.Resource, "/")+1:]+" "+f.Direction+" "+f.Rule] = true
@@ -120,7 +149,7 @@ func TestLintedRulesCanBeLeftOut(t *testing.T) {
 			}
 		}
 	}
-	for _, code := range []string{LintShadowed, LintRedundant, LintElsewhere, LintDefault} {
+	for _, code := range []string{LintShadowed, LintRedundant, LintElsewhere, LintDefault, LintSplit} {
 		if count[code] < 5 {
 			t.Errorf("%s was found %d times: the test says little", code, count[code])
 		}
@@ -145,6 +174,52 @@ func expectNotIdle(t *testing.T, s *topology.Snapshot, e *topology.Endpoint, d r
 		rule := stage.SecurityRule()
 		if !rule.Default && idle[stage.Stage.Group.NSG.Name+" "+d.String()+" "+rule.Name] {
 			t.Errorf("%s decides %v, and lint says that it never does", rule.Name, k)
+		}
+	}
+}
+
+// confirm asks verify about a witness.
+func confirm(t *testing.T, s *topology.Snapshot, w *LintWitness) string {
+	t.Helper()
+	k := w.tuple(t)
+	q := &azure.Flow{NetworkInterface: w.NetworkInterface, Direction: ruleset.Inbound, Protocol: k.Proto,
+		Local: k.Dst.Netip(), LocalPort: k.DstPort, Remote: k.Src.Netip(), RemotePort: k.SrcPort}
+	if w.Direction == "Outbound" {
+		q.Direction, q.Local, q.Remote, q.LocalPort, q.RemotePort = ruleset.Outbound, q.Remote, q.Local, k.SrcPort, k.DstPort
+	}
+	if w.ICMPType != nil && *w.ICMPType != map[bool]uint16{true: packet.ICMPv4EchoRequest, false: packet.ICMPv6EchoRequest}[k.Src.Is4()] {
+		return w.Access // verify knows echo requests only
+	}
+	got, err := Verify(s, q, false)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "has no address"): // it forwards
+		return w.Access
+	case err != nil:
+		t.Fatalf("%+v: %v", q, err)
+	}
+	return got.Access
+}
+
+func TestVerifyConfirmsTheWitnessesOfLint(t *testing.T) {
+	policies, confirmed := 600, map[string]int{}
+	if testing.Short() {
+		policies = 60
+	}
+	for seed := range uint64(policies) {
+		s := randomLinted(t, seed)
+		for _, f := range Lint(s, LintOptions{}).Findings {
+			if f.Witness == nil {
+				continue
+			}
+			if got := confirm(t, s, f.Witness); got != f.Witness.Access {
+				t.Fatalf("seed %d: %+v: verify says %s", seed, f, got)
+			}
+			confirmed[f.Code]++
+		}
+	}
+	for _, code := range []string{LintSplit} {
+		if confirmed[code] < policies/20 {
+			t.Errorf("%s has %d witnesses: the test says little", code, confirmed[code])
 		}
 	}
 }

@@ -17,6 +17,7 @@ type PolicyFiles struct {
 	serviceTags string
 	reader      *arm.Reader
 	partial     bool
+	emptyTags   bool
 	leftOut     ruleset.Faults
 	warnings    []string
 }
@@ -34,6 +35,10 @@ func (f *PolicyFiles) SetDeployment(d arm.Deployment) {
 	f.reader.SetDeployment(d)
 }
 
+// KeepUnknownTags takes a policy without a service tag file though it names tags of one. They stand for no address: the
+// policy is for looking at, not for enforcing.
+func (f *PolicyFiles) KeepUnknownTags() { f.emptyTags = true }
+
 // LeftOut is what the last Load left out of the policy, because it can't be evaluated.
 func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.leftOut }
 
@@ -50,7 +55,11 @@ func (f *PolicyFiles) Load() (*policy.Set, error) {
 func (f *PolicyFiles) read() (*arm.Documents, error) {
 	documents := f.reader.Read()
 	faults := documents.Faults
-	if f.serviceTags == "" {
+	switch {
+	case f.serviceTags != "":
+	case f.emptyTags:
+		documents.KeepUnknownTags()
+	default:
 		faults = documents.FaultsWithUnknownTags()
 	}
 	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.partial {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,26 @@ func (d *Documents) UnknownTags() ruleset.Faults {
 		}
 	}
 	return faults
+}
+
+// KeepUnknownTags gives Set the tags of UnknownTags, as tags of no address.
+func (d *Documents) KeepUnknownTags() {
+	empty := map[string][]netip.Prefix{}
+	for _, t := range d.Set.RouteTables {
+		for i := range t.Routes {
+			if tag := t.Routes[i].Tag; tag != "" {
+				empty[tag] = nil
+			}
+		}
+	}
+	for _, g := range d.Set.Groups() {
+		for i := range g.Rules {
+			for _, named := range namedTags(&g.Rules[i]) {
+				empty[named.tag] = nil
+			}
+		}
+	}
+	d.Set.ServiceTags = empty
 }
 
 // namedTag is a tag of a service tag file that a rule names as source (0) or destination (1).

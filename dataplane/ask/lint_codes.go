@@ -1,0 +1,74 @@
+package ask
+
+// The severities of findings, the worst first.
+const (
+	SeverityError   = "error"   // somebody gets in, or something breaks
+	SeverityWarning = "warning" // it does nothing, or not what it seems to do
+	SeverityInfo    = "info"    // it could be better
+)
+
+// Severities lists the severities, the worst first.
+var Severities = []string{SeverityError, SeverityWarning, SeverityInfo}
+
+// Check is one thing that lint looks for. A code keeps its meaning for ever.
+type Check struct {
+	Code string
+	// Severity is that of most findings. Message and severity of one finding may say more.
+	Severity string
+	Title    string // what is found, in a line
+	Help     string // what to do
+	// Reference is the address of the document of Microsoft's that the check rests on.
+	Reference string
+	// Scanners are the ids of other scanners' checks that mean the same.
+	Scanners []string
+}
+
+// The codes of findings about what rules mean where they stand.
+const (
+	LintUndecided = "NSG100"
+	LintShadowed  = "NSG101"
+	LintRedundant = "NSG102"
+	LintEmpty     = "NSG103"
+	LintElsewhere = "NSG104"
+	LintDefault   = "NSG105"
+	LintSplit     = "NSG106"
+	LintNoTagFile = "NSG107"
+)
+
+const (
+	docs          = "https://learn.microsoft.com/azure/"
+	docEvaluation = docs + "virtual-network/network-security-group-how-it-works"
+	docOverview   = docs + "virtual-network/network-security-groups-overview"
+	docTags       = docs + "virtual-network/service-tags-overview"
+	docASG        = docs + "virtual-network/application-security-groups"
+)
+
+// Checks are all checks, by code.
+var Checks = []Check{
+	{Code: LintUndecided, Severity: SeverityInfo, Title: "not decided: the bound on the work was reached",
+		Help: "Raise --max-states, or split the group's rules.", Reference: docOverview},
+	{Code: LintShadowed, Severity: SeverityWarning, Title: "shadowed: rules before it match all of its packets; an error where a rule that allows hides a denial",
+		Help: "Give the rule a lower priority number than the rules that hide it, or remove it.", Reference: docOverview},
+	{Code: LintRedundant, Severity: SeverityInfo, Title: "redundant: without it other rules would do the same with its packets",
+		Help: "Remove the rule, or say in its description why it stays.", Reference: docOverview},
+	{Code: LintEmpty, Severity: SeverityWarning, Title: "matches no packet, such as one for an empty application security group",
+		Help: "Give the rule addresses: put a network interface into the group, or mend the field.", Reference: docASG},
+	{Code: LintElsewhere, Severity: SeverityWarning, Title: "is for addresses that nobody has where its group stands",
+		Help: "Name an address of the subnet or network interface that has the group, or move the rule to the group that stands there.", Reference: docEvaluation},
+	{Code: LintDefault, Severity: SeverityInfo, Title: "a default rule would do the same with its packets",
+		Help: "Remove the rule: Azure's default rules are always there.", Reference: docOverview + "#default-security-rules"},
+	{Code: LintSplit, Severity: SeverityWarning, Title: "allowed by one of the two network security groups, and denied by the other wherever both stand",
+		Help: "Allow the packets in both groups, or keep one group: the subnet's or the network interface's.", Reference: docEvaluation},
+	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known",
+		Help: "Give Microsoft's service tag file with --service-tags, or mend the tag's name.", Reference: docTags + "#discover-service-tags-by-using-downloadable-json-files"},
+}
+
+// CheckOf is the check of a code; nil when there is none.
+func CheckOf(code string) *Check {
+	for i := range Checks {
+		if Checks[i].Code == code {
+			return &Checks[i]
+		}
+	}
+	return nil
+}
