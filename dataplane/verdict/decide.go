@@ -57,12 +57,26 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 // end counts as attached.
 func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) packet.Drop {
 	d.begin(s, src, sent.Src)
-	why := s.Way(src, sent, &d.Way)
+	return d.taken(s.Way(src, sent, &d.Way))
+}
+
+func (d *Decision) taken(why packet.Drop) packet.Drop {
 	if why.OfTranslation() {
 		d.fault = why
 		return d.Drop
 	}
 	return d.routed(why)
+}
+
+// Course says what becomes of a packet that src sends and that takes one of its ways, apart from the rules.
+// before is why no rule is asked about it, behind why none of the receiver is, whatever the sender's say.
+func (d *Decision) Course(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, by *topology.Taken) (before, behind packet.Drop) {
+	d.begin(s, src, p.Src)
+	d.Way = by.Way
+	if d.taken(by.Drop) != packet.NotDropped || d.MayBegin(p, false) != packet.NotDropped {
+		return d.Drop, packet.NotDropped
+	}
+	return packet.NotDropped, d.carry(p)
 }
 
 // Onward is Route for a packet of a flow that its sender's end knows, and that nothing translates:
@@ -142,8 +156,15 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 	if d.Drop != packet.NotDropped {
 		return d.Drop
 	}
+	if d.askSender(p) != packet.NotDropped {
+		return d.Drop
+	}
+	return d.carry(p)
+}
+
+// carry is what Send does behind the sender's stages.
+func (d *Decision) carry(p *packet.Packet) packet.Drop {
 	switch way := &d.Way; {
-	case d.askSender(p) != packet.NotDropped:
 	case d.fault != packet.NotDropped:
 		d.Drop = d.fault
 	case way.Closed:
