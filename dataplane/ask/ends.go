@@ -75,12 +75,14 @@ func (b *Between) findEnd(text string) (*End, error) {
 	return nil, fmt.Errorf("%q is no kind of end: allowed are %s", kind, EndForms)
 }
 
-// endKinds are the kinds of ends that have names.
-var endKinds = []struct {
+// endKind is a kind of end that has a name.
+type endKind struct {
 	name  string
 	names func(*policy.Set) []string
 	find  func(*topology.Snapshot, string) (*End, error)
-}{
+}
+
+var endKinds = []endKind{
 	{"nic", func(p *policy.Set) []string {
 		return texts(p.NetworkInterfaces, func(n *policy.NetworkInterface) string { return n.Name })
 	}, func(s *topology.Snapshot, name string) (*End, error) {

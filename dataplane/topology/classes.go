@@ -38,19 +38,15 @@ func ExampleOf(ranges []netipx.IPRange) netip.Addr {
 
 // embedding are the ranges of addresses that embed an IPv4 address, see boundary.admits, with one that embeds
 // an address for documents.
-var embedding = func() (list []struct {
+var embedding = []struct {
 	prefix  netip.Prefix
 	example netip.Addr
-}) {
-	for prefix, example := range map[string]string{"2002::/16": "2002:cb00:710a::1", "64:ff9b::/96": "64:ff9b::cb00:710a", "64:ff9b:1::/48": "64:ff9b:1::cb00:710a",
-		"2001::/32": "2001:0:cb00:710a::34ff:8ef5"} {
-		list = append(list, struct {
-			prefix  netip.Prefix
-			example netip.Addr
-		}{netip.MustParsePrefix(prefix), netip.MustParseAddr(example)})
-	}
-	return list
-}()
+}{
+	{netip.MustParsePrefix("2002::/16"), netip.MustParseAddr("2002:cb00:710a::1")},
+	{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParseAddr("64:ff9b::cb00:710a")},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParseAddr("64:ff9b:1::cb00:710a")},
+	{netip.MustParsePrefix("2001::/32"), netip.MustParseAddr("2001:0:cb00:710a::34ff:8ef5")},
+}
 
 // AddressClasses divides all addresses, IPv4 first, by whatever Way, Admit and the questions about senders
 // look up.
