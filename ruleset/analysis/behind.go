@@ -57,7 +57,7 @@ func (q *query) behind(first, next *List, owner *rule) (p Passage) {
 // behindIn adds what becomes of the rule's packets in a region.
 func (q *query) behindIn(first, next *List, owner *rule, r *region, p *Passage, blockers map[int]bool) {
 	diagramOf := func() (*diagram, int) {
-		d := newDiagram(&r.box, []stageList{{oldSide, 0, r.collect(first, nil)}, {oldSide, 1, r.collect(next, nil)}}, q.allowance())
+		d := newDiagram(&r.box, []stageList{{stage: 0, candidates: r.collect(first)}, {stage: 1, candidates: r.collect(next)}}, q.allowance())
 		return d, d.bitOf(place{oldSide, 0, owner.index})
 	}
 	d, bit := diagramOf()
@@ -81,8 +81,10 @@ func (q *query) behindIn(first, next *List, owner *rule, r *region, p *Passage, 
 	if p.Undecided = d.exhausted(); root == nil {
 		return
 	}
-	if !p.Decides {
-		p.Decides, p.Witness = true, d.witness(root, r)
-	}
-	d.leaves(root, map[*node]bool{}, func(of *decision) { blockers[d.candidates[of[oldSide][1]].index] = true })
+	d.paths(root, 0, func(leaf *node, b *box, _ bool) { // a box for each leaf
+		if !p.Decides {
+			p.Decides, p.Witness = true, r.slice.witness(b)
+		}
+		blockers[d.candidates[leaf.decision[oldSide][1]].index] = true
+	})
 }

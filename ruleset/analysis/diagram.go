@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 
@@ -47,6 +48,8 @@ type diagram struct {
 	// wanted reports whether a node can lead to a leaf that the question is about. At the last level
 	// it decides about the leaf.
 	wanted func(level int, s state) bool
+	// first ends the walk at the first leaf.
+	first  bool
 	budget int // states that are left; below 0 nothing is decided
 
 	memo   [fields]map[uint64]*visit
@@ -60,8 +63,9 @@ type class struct {
 	values []span
 }
 
-// stageWords says which words of a state belong to a stage.
-type stageWords struct{ side, stage, first, end int }
+// stageWords says which words of a state belong to a stage. chain is the index of its chain where a side
+// has several, one behind the other.
+type stageWords struct{ side, stage, chain, first, end int }
 
 // state is the candidates that are alive: pairs of a word's index and the word, none zero.
 type state []uint64
@@ -92,6 +96,7 @@ type edge struct {
 type stageList struct {
 	side, stage int
 	candidates  []*candidate
+	chain       int
 }
 
 // newDiagram prepares the diagram of a region. Each stage ends with a candidate that matches all of it.
@@ -101,7 +106,7 @@ func newDiagram(region *box, lists []stageList, budget int) *diagram {
 		for _, c := range l.candidates {
 			c.side, c.stage = l.side, l.stage
 		}
-		words := stageWords{l.side, l.stage, len(d.candidates) / 64, 0}
+		words := stageWords{l.side, l.stage, l.chain, len(d.candidates) / 64, 0}
 		d.candidates = append(d.candidates, l.candidates...)
 		for len(d.candidates)%64 != 0 {
 			d.candidates = append(d.candidates, nil)
@@ -173,6 +178,9 @@ func (d *diagram) node(level int, s state) *node {
 			n.edges = append(n.edges, edge{to: to})
 		}
 		n.edges[at].classes = append(n.edges[at].classes, i)
+		if d.first {
+			break
+		}
 	}
 	if len(n.edges) == 0 {
 		n = nil
@@ -226,13 +234,14 @@ func (n *node) equal(o *node) bool {
 }
 
 // cut removes from a state what can decide nothing any more: candidates behind the first of their
-// stage that matches all that is left, and stages behind one that ends the chain. It works in place.
+// stage that matches all that is left, and stages behind one that ends the chain. Behind one that denies,
+// no further chain is asked. It works in place.
 func (d *diagram) cut(level int, s state) state {
 	out := s[:0]
 	full := d.full[level]
-	at, ended := 0, [sides]bool{}
+	at, ended := 0, [sides]int{} // how many chains of each side are asked no more
 	for _, stage := range d.stages {
-		begin, done := len(out), ended[stage.side]
+		begin, done := len(out), stage.chain < ended[stage.side]
 		for ; at < len(s) && int(s[at]) < stage.end; at += 2 {
 			if done {
 				continue
@@ -246,7 +255,12 @@ func (d *diagram) cut(level int, s state) state {
 		}
 		if len(out) == begin+2 && bits.OnesCount64(out[begin+1]) == 1 {
 			c := d.candidates[out[begin]*64+uint64(bits.TrailingZeros64(out[begin+1]))]
-			ended[stage.side] = ended[stage.side] || c.access != ruleset.Allow
+			switch c.access {
+			case ruleset.Deny:
+				ended[stage.side] = math.MaxInt
+			case ruleset.AlwaysAllow:
+				ended[stage.side] = max(ended[stage.side], stage.chain+1)
+			}
 		}
 	}
 	return out
