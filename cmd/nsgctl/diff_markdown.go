@@ -39,12 +39,15 @@ func diffMarkdown(r *ask.DiffResult) string {
 	for i := range r.Undecided {
 		u := &r.Undecided[i]
 		fmt.Fprintf(&b, "\n- **not decided**, %s of %s: what %s of %s matches: %s", strings.ToLower(u.Direction), markdown(diffFor(&u.DiffFor)),
-			markdown(u.RuleName), markdown(u.NetworkSecurityGroup), markdown(diffBox(&u.Box)))
+			markdown(u.RuleName), markdown(u.NetworkSecurityGroup), markdown(undecidedBox(u)))
+	}
+	for i := range r.Open {
+		fmt.Fprintf(&b, "\n- **not known** in the %s policy: %s", r.Open[i].Policy, markdown(diffOpen(&r.Open[i])))
 	}
 	for _, rule := range r.RulesWithoutEffect {
 		fmt.Fprintf(&b, "\n- %s without effect: %s of %s, %s", rule.Change, markdown(rule.RuleName), markdown(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
 	}
-	if len(r.Undecided)+len(r.RulesWithoutEffect) > 0 {
+	if len(r.Undecided)+len(r.Open)+len(r.RulesWithoutEffect) > 0 {
 		b.WriteString("\n")
 	}
 	return b.String()

@@ -8,7 +8,7 @@ import (
 )
 
 func TestWhatIsNotDecidedFails(t *testing.T) {
-	undecided := &ask.DiffResult{Undecided: []ask.DiffUndecided{{}}}
+	undecided := &ask.DiffResult{Undecided: []ask.DiffUndecided{{Box: &ask.DiffBox{}}}}
 	for failOn, want := range map[string]bool{"": false, failWidened: true, failNarrowed: true, failAny: true} {
 		if f := (&diffFlags{failOn: failOn}); f.fails(undecided) != want {
 			t.Errorf("--fail-on %q: %v, want %v", failOn, !want, want)

@@ -102,7 +102,7 @@ func TestLintedRulesCanBeLeftOut(t *testing.T) {
 		for i := range result.Findings {
 			f := &result.Findings[i]
 			count[f.Code]++
-			if d := Diff(s, without(t, s, f), 0); len(d.Changes) > 0 {
+			if d := Diff(s, without(t, s, f), DiffOptions{}); len(d.Changes) > 0 {
 				t.Fatalf("seed %d: without the rule of %+v: %+v", seed, f, d.Changes[0])
 			}
 			if f.Code == LintShadowed || f.Code == LintEmpty || f.Code == LintElsewhere {
