@@ -52,7 +52,7 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
 	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
 	"metrics": {

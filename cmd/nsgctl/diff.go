@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -15,6 +17,8 @@ import (
 type diffFlags struct {
 	git       string
 	plan      string
+	running   bool
+	limit     int
 	failOn    string
 	maxStates int
 	from      source
@@ -32,7 +36,7 @@ func init() { addVerb(newDiff) }
 func newDiff(g *global) *cobra.Command {
 	var f diffFlags
 	c := &cobra.Command{
-		Use:         "diff OLD NEW | --git REF PATH... | --terraform-plan F [PATH...]",
+		Use:         "diff OLD NEW | --git REF PATH... | --terraform-plan F [PATH...] | --running [PATH...]",
 		Short:       "Say what a change of a policy newly allows and denies, for all packets",
 		Annotations: map[string]string{moreFormats: outputMarkdown},
 		Long: `Say what a change of a policy newly allows and denies, for all packets.
@@ -41,6 +45,10 @@ OLD and NEW are files or folders of ARM JSON, templates or Terraform plans. With
 PATH... as they are now are compared with those of a commit, branch or tag of the repository. With
 --terraform-plan, what a plan leads to is compared with the state that it begins from; PATH... are documents
 that belong to both. What Terraform knows only after apply is listed, and groups with such rules are not decided.
+
+With --running, the policy of the running daemon is compared with PATH..., or with its own files as they are now,
+which is what reload would change. The daemon reads the files, with its own settings. The answer tells which live
+flows the new policy would end too: at once, or with their next packet. Nothing changes.
 
 For every network interface, subnet and unused network security group whose answer changed: the packets,
 the rules that decided before and now, and one packet that shows it, which verify confirms. Those that
@@ -57,6 +65,8 @@ either (any), or when something could not be decided.`,
 	}
 	c.Flags().StringVar(&f.git, "git", "", "compare with the files of this commit, branch or tag")
 	c.Flags().StringVar(&f.plan, "terraform-plan", "", `compare what this plan of Terraform leads to with what is there; F is what "terraform show -json" prints`)
+	c.Flags().BoolVar(&f.running, "running", false, "compare the running daemon's policy with files, or with its own files as they are now")
+	c.Flags().IntVar(&f.limit, "limit", inspect.DefaultCutLimit, "with --running: list so many of the live flows that would end")
 	c.Flags().StringVar(&f.failOn, "fail-on", "", "exit with 1 when the policy is widened, narrowed, or either (any)")
 	c.Flags().IntVar(&f.maxStates, "max-states", 0, "bound on the work for each endpoint and direction (default 500000); what it leaves is listed as not decided")
 	c.Flags().StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
@@ -71,8 +81,12 @@ func (f *diffFlags) args(paths []string) error {
 		return usageError{fmt.Errorf("diff: --fail-on %q: allowed are %s, %s and %s", f.failOn, failWidened, failNarrowed, failAny)}
 	case f.maxStates < 0:
 		return usageError{fmt.Errorf("diff: --max-states %d: allowed are numbers above 0", f.maxStates)}
-	case f.git != "" && f.plan != "":
-		return usageError{errors.New("diff: --git and --terraform-plan exclude each other")}
+	case f.git != "" && f.plan != "", f.running && f.git+f.plan != "":
+		return usageError{errors.New("diff: --git, --terraform-plan and --running exclude each other")}
+	case f.limit < 1 || f.limit > inspect.MaxFlowLimit:
+		return usageError{fmt.Errorf("diff: --limit %d: allowed are 1 to %d", f.limit, inspect.MaxFlowLimit)}
+	case f.running:
+		return f.from.checkDaemon()
 	case f.plan != "":
 		return nil
 	case f.git != "" && len(paths) == 0:
@@ -84,11 +98,10 @@ func (f *diffFlags) args(paths []string) error {
 }
 
 func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
-	old, new, err := f.load(c, paths)
+	result, err := f.compare(c, g, paths)
 	if err != nil {
 		return err
 	}
-	result := inspect.Diff(old, new, f.maxStates)
 	if g.output == outputMarkdown {
 		_, err = io.WriteString(c.OutOrStdout(), diffMarkdown(result))
 	} else {
@@ -97,10 +110,30 @@ func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 	if err != nil {
 		return err
 	}
-	if f.fails(result) {
+	if f.fails(result.DiffResult) {
 		return errNegative
 	}
 	return nil
+}
+
+// compare asks the daemon, or reads both policies.
+func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspect.RunningDiff, error) {
+	if f.running {
+		q := &inspect.RunningQuestion{MaxStates: f.maxStates, Limit: f.limit}
+		for _, path := range paths {
+			absolute, err := filepath.Abs(path)
+			if err != nil {
+				return nil, err
+			}
+			q.Policy = append(q.Policy, absolute)
+		}
+		return control.NewClient(g.socket).Diff(c.Context(), q)
+	}
+	old, new, err := f.load(c, paths)
+	if err != nil {
+		return nil, err
+	}
+	return &inspect.RunningDiff{DiffResult: inspect.Diff(old, new, f.maxStates)}, nil
 }
 
 // load reads both policies.

@@ -5,15 +5,19 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // mostShown is how many changes a comment shows before it folds the others away.
 const mostShown = 10
 
 // diffMarkdown is a pull request's comment: one row a change, all packets folded.
-func diffMarkdown(r *ask.DiffResult) string {
+func diffMarkdown(r *inspect.RunningDiff) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### Network security groups: %s\n", diffSummary(r))
+	fmt.Fprintf(&b, "### Network security groups: %s\n", diffSummary(r.DiffResult))
+	if r.LiveFlows != nil {
+		fmt.Fprintf(&b, "\n%s.\n", cutSummary(r.LiveFlows))
+	}
 	if len(r.Changes) > 0 {
 		shown := min(len(r.Changes), mostShown)
 		b.WriteString("\n")

@@ -7,10 +7,11 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // diffTable prints a block a change.
-func diffTable(w io.Writer, r *ask.DiffResult) error {
+func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 	for i := range r.Changes {
 		c := &r.Changes[i]
 		fmt.Fprintf(w, "newly %s, %s of %s\n", c.Kind, strings.ToLower(c.Direction), printable(diffFor(&c.DiffFor)))
@@ -42,8 +43,38 @@ func diffTable(w io.Writer, r *ask.DiffResult) error {
 			fmt.Fprintf(w, "%s, compared with nothing: %s\n", list.word, printable(strings.Join(list.names, ", ")))
 		}
 	}
-	_, err := fmt.Fprintln(w, diffSummary(r))
-	return err
+	fmt.Fprintln(w, diffSummary(r.DiffResult))
+	return cutTable(w, r.LiveFlows)
+}
+
+// cutTable prints the live flows that would end; nil: no daemon was asked.
+func cutTable(w io.Writer, flows *inspect.LiveFlows) error {
+	if flows == nil {
+		return nil
+	}
+	fmt.Fprintln(w, cutSummary(flows))
+	if len(flows.List) == 0 {
+		return nil
+	}
+	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "BYTES", "REASON", "RULE")
+	for i := range flows.List {
+		f := &flows.List[i]
+		rule := f.RuleName
+		if rule != "" {
+			rule += " of " + f.NetworkSecurityGroup
+		}
+		table.row(f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort), f.State,
+			f.BytesSent+f.BytesReceived, f.Reason, rule)
+	}
+	return table.flush()
+}
+
+func cutSummary(flows *inspect.LiveFlows) string {
+	text := fmt.Sprintf("%d of %s would end", flows.Cut, plural(flows.Live, "live flow"))
+	if flows.Truncated {
+		text += fmt.Sprintf("; %d are listed", len(flows.List))
+	}
+	return text
 }
 
 func diffSummary(r *ask.DiffResult) string {

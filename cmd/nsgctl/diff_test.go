@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 func TestWhatIsNotDecidedFails(t *testing.T) {
@@ -14,7 +15,7 @@ func TestWhatIsNotDecidedFails(t *testing.T) {
 			t.Errorf("--fail-on %q: %v, want %v", failOn, !want, want)
 		}
 	}
-	for _, text := range []string{diffMarkdown(undecided), diffSummary(undecided)} {
+	for _, text := range []string{diffMarkdown(&inspect.RunningDiff{DiffResult: undecided}), diffSummary(undecided)} {
 		if !strings.Contains(text, "1 not decided") {
 			t.Errorf("%q does not say that something is not decided", text)
 		}

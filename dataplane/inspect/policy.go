@@ -16,7 +16,7 @@ type PolicyFiles struct {
 	paths       []string
 	serviceTags string
 	reader      *arm.Reader
-	partial     bool
+	deployment  arm.Deployment
 	leftOut     ruleset.Faults
 	warnings    []string
 }
@@ -30,8 +30,18 @@ func NewPolicyFiles(serviceTags string, paths ...string) *PolicyFiles {
 // SetDeployment says what ARM templates among the files are evaluated with. With a partial
 // deployment Load leaves out what can't be evaluated. Call it before the first Load.
 func (f *PolicyFiles) SetDeployment(d arm.Deployment) {
-	f.partial = d.Partial
+	f.deployment = d
 	f.reader.SetDeployment(d)
+}
+
+// again are files that are read as these are: the same, or others in their place.
+func (f *PolicyFiles) again(paths []string) *PolicyFiles {
+	if len(paths) == 0 {
+		paths = f.paths
+	}
+	other := NewPolicyFiles(f.serviceTags, paths...)
+	other.SetDeployment(f.deployment)
+	return other
 }
 
 // LeftOut is what the last Load left out of the policy, because it can't be evaluated.
@@ -53,7 +63,7 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 	if f.serviceTags == "" {
 		faults = documents.FaultsWithUnknownTags()
 	}
-	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.partial {
+	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.deployment.Partial {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
 	f.leftOut = documents.Unresolved
