@@ -6,257 +6,278 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
 )
 
-// receiver is who receives a flow that comes in.
-type receiver struct {
-	way topology.Way
-	// entered says that the local address stands for others: the way leads from it to the NIC.
-	entered bool
-	// drop says that there is no NIC behind the local address for this flow.
-	drop packet.Drop
-	// port is the source port that leads there; valid with entered.
-	port uint16
+// EndForms says how an end is written, for messages.
+const EndForms = "internet, nic:NAME, vm:NAME, subnet:[VNET/]NAME, vnet:NAME, asg:NAME, tag:NAME, publicIP:NAME, an address, a prefix, and a name that only one of these has"
+
+// End is one side of a question about sets of packets: addresses, and who is meant by them. An End belongs to
+// the snapshot that it was found in.
+type End struct {
+	// Text is the end as it was written.
+	Text string
+	// addresses are its own.
+	addresses *netipx.IPSet
+	// means says who is meant; nil: whoever has the addresses.
+	means func(*topology.Endpoint) bool
+	// standing are addresses that may stand for who is meant: public ones, and frontends.
+	standing *netipx.IPSet
+	// given means that the addresses themselves were written.
+	given bool
+	// sends is who sends, where the addresses only stand for somebody; nil: those who have them.
+	sends *End
 }
 
-// receivingEnd finds who receives what the remote end sends as p: the owner of the local address, or
-// whoever the public IP or load balancer with that address leads to.
-func receivingEnd(s *topology.Snapshot, q *azure.Flow, p *packet.Packet) (to receiver, err error) {
-	if owned(s.Policy, q.Local) == "" || namesOwner(s, q) {
-		if to.way.To, err = localEnd(s, q); err == nil {
-			to.way.Closed = s.ClosedTo(to.way.To, q.Remote)
-		}
-		to.way.Arrives = p.Tuple
-		return to, err
-	}
-	src := remoteEnd(s, q, frontendSubnet(s, q.Local))
-	switch {
-	case src == nil && s.Foreign(q.Remote):
-		to.entered, to.drop = true, packet.DropSpoofed
-		return to, nil
-	case src == nil:
-		return to, fmt.Errorf("remote address %s: nobody has it, or several virtual networks do", q.Remote)
-	}
-	to.enter(s, src, &p.Tuple)
-	if to.way.To == nil || q.NetworkInterface == "" {
-		return to, nil
-	}
-	nics, err := s.Policy.Target(q.NetworkInterface)
+// Everybody is the end that everybody is: the internet, all networks, and the platform.
+func Everybody() *End { return &End{Text: "anybody", addresses: setOfPrefixes(everyAddress)} }
+
+// End finds an end by what a person writes, see EndForms. The error names candidates where a name is unknown or
+// ambiguous.
+func (b *Between) End(text string) (*End, error) {
+	e, err := b.findEnd(text)
 	if err != nil {
-		return to, err
+		return nil, fmt.Errorf("end %q: %w", text, err)
 	}
-	chosen := interfaceOf(to.way.To)
-	if chosen == nil || slices.Contains(nics, chosen) || to.another(s, src, &p.Tuple, nics) {
-		return to, nil
-	}
-	return to, fmt.Errorf("%s, %s, leads this flow to network interface %q, not to %q", q.Local, owned(s.Policy, q.Local), chosen.Name, q.NetworkInterface)
+	e.Text = text
+	return e, nil
 }
 
-// enter takes the way from the local address on. That nothing is attached to its end is of no meaning
-// for the NIC's own chain.
-func (to *receiver) enter(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) {
-	to.entered, to.port = true, sent.SrcPort
-	to.drop = s.Way(src, sent, &to.way)
-	if to.way.To != nil && !to.drop.OfTranslation() {
-		to.drop = packet.NotDropped
+func (b *Between) findEnd(text string) (*End, error) {
+	s := b.snapshot
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return addressEnd(s, a.Unmap()), nil
 	}
-	if to.way.Ports != nil {
-		s.Choose(&to.way, sent)
+	if p, err := netip.ParsePrefix(text); err == nil {
+		if p != p.Masked() {
+			return nil, fmt.Errorf("it has bits behind its length: %s would be the prefix", p.Masked())
+		}
+		return &End{addresses: setOfPrefixes([]netip.Prefix{p}), given: true}, nil
 	}
-}
-
-// another takes the way to one of some NICs instead, if a load balancer may lead there. It would with
-// another source port, and the question's stands for any.
-func (to *receiver) another(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple, nics []*policy.NetworkInterface) bool {
-	const ports = 256
-	for n := range uint16(ports) {
-		k, other := *sent, receiver{}
-		k.SrcPort += n
-		if other.enter(s, src, &k); other.way.To != nil && slices.Contains(nics, other.way.To.NetworkInterface) {
-			*to = other
-			to.way.Arrives.SrcPort = sent.SrcPort
-			return true
+	if strings.EqualFold(text, "internet") {
+		return b.internet(), nil
+	}
+	kind, name, qualified := strings.Cut(text, ":")
+	if !qualified {
+		var err error
+		if kind, name, err = kindOfName(s.Policy, text); err != nil {
+			return nil, err
 		}
 	}
-	return false
-}
-
-// sender is who sends a flow that comes in; nil when nobody can.
-func (to *receiver) sender(s *topology.Snapshot, q *azure.Flow) *topology.Endpoint {
-	if e := publicOwner(s, q.Remote); e != nil {
-		return e
-	}
-	if to.entered {
-		return remoteEnd(s, q, frontendSubnet(s, q.Local))
-	}
-	return remoteEnd(s, q, to.way.To.Subnet)
-}
-
-// remoteEnd is who sends from a remote address into a subnet, or to a public address when sub is nil; nil
-// when nobody can, or one of several.
-func remoteEnd(s *topology.Snapshot, q *azure.Flow, sub *policy.Subnet) *topology.Endpoint {
-	if sub != nil {
-		if e := s.SenderInto(sub, q.Remote); e != nil {
-			return e
+	for i := range endKinds {
+		if strings.EqualFold(endKinds[i].name, kind) {
+			return endKinds[i].find(s, name)
 		}
 	}
-	if owner := s.Owner(q.Remote); owner != nil && (sub == nil || owner.Subnet != nil) {
-		return owner
-	}
-	// The network may have no way back to the sender.
-	if all := admitters(s, packet.AddrFrom(q.Remote)); len(all) == 1 {
-		return all[0]
-	}
-	return nil
+	return nil, fmt.Errorf("%q is no kind of end: allowed are %s", kind, EndForms)
 }
 
-// frontendSubnet is the subnet with an internal frontend; nil: none has the address, or those of several
-// virtual networks do.
-func frontendSubnet(s *topology.Snapshot, a netip.Addr) (sub *policy.Subnet) {
-	for _, b := range s.Policy.LoadBalancers {
-		for _, f := range b.Frontends {
-			switch {
-			case f.Subnet == nil || f.Address != a:
-			case sub != nil && sub.VirtualNetwork != f.Subnet.VirtualNetwork:
-				return nil
-			default:
-				sub = f.Subnet
+// endKind is a kind of end that has a name.
+type endKind struct {
+	name  string
+	names func(*policy.Set) []string
+	find  func(*topology.Snapshot, string) (*End, error)
+}
+
+var endKinds = []endKind{
+	{"nic", func(p *policy.Set) []string {
+		return texts(p.NetworkInterfaces, func(n *policy.NetworkInterface) string { return n.Name })
+	}, func(s *topology.Snapshot, name string) (*End, error) {
+		nic, err := s.Policy.NetworkInterface(name)
+		return membersEnd(s, err, func(e *topology.Endpoint) bool { return e.NetworkInterface == nic })
+	}},
+	{"vm", func(p *policy.Set) []string { return p.VirtualMachines() }, func(s *topology.Snapshot, name string) (*End, error) {
+		nics, err := s.Policy.VirtualMachine(name)
+		return membersEnd(s, err, func(e *topology.Endpoint) bool { return slices.Contains(nics, e.NetworkInterface) })
+	}},
+	{"subnet", subnetNames, func(s *topology.Snapshot, name string) (*End, error) {
+		sub, err := s.Policy.Subnet(name)
+		return membersEnd(s, err, func(e *topology.Endpoint) bool { return e.Subnet == sub })
+	}},
+	{"vnet", func(p *policy.Set) []string {
+		return texts(p.VirtualNetworks, func(v *policy.VirtualNetwork) string { return v.Name })
+	}, func(s *topology.Snapshot, name string) (*End, error) {
+		vnet, err := s.Policy.VirtualNetwork(name)
+		return membersEnd(s, err, func(e *topology.Endpoint) bool { return e.Subnet != nil && e.Subnet.VirtualNetwork == vnet })
+	}},
+	{"asg", func(p *policy.Set) []string {
+		return texts(p.ApplicationSecurityGroups, func(g *policy.ApplicationSecurityGroup) string { return g.Name })
+	}, groupEnd},
+	{"publicIP", func(p *policy.Set) []string {
+		return texts(p.PublicIPAddresses, func(a *policy.PublicIPAddress) string { return a.Name })
+	}, func(s *topology.Snapshot, name string) (*End, error) {
+		public, err := s.Policy.PublicIPAddress(name)
+		switch {
+		case err != nil:
+			return nil, err
+		case !public.Address.IsValid():
+			return nil, fmt.Errorf("the address of public IP address %q is not known: Azure will choose it", public.Name)
+		}
+		return addressEnd(s, public.Address), nil
+	}},
+	{"tag", tagNames, tagEnd},
+}
+
+func subnetNames(p *policy.Set) (names []string) {
+	for _, v := range p.VirtualNetworks {
+		for _, sub := range v.Subnets {
+			names = append(names, v.Name+"/"+sub.Name)
+		}
+	}
+	return names
+}
+
+// kindOfName finds the only kind of end that has a name.
+func kindOfName(p *policy.Set, text string) (kind, name string, err error) {
+	var found []string
+	near := ruleset.NewNearMiss(text)
+	compared := 0
+	for i := range endKinds {
+		k := &endKinds[i]
+		for _, full := range k.names(p) {
+			short := full
+			if k.name == "subnet" {
+				_, short, _ = strings.Cut(full, "/")
+			}
+			if strings.EqualFold(full, text) || strings.EqualFold(short, text) {
+				kind, name = k.name, full
+				found = append(found, k.name+":"+full)
+			}
+			if compared++; compared <= maxNear {
+				near.Try(k.name+":"+full, strings.ToLower(short), false)
 			}
 		}
 	}
-	return sub
+	switch len(found) {
+	case 1:
+		return kind, name, nil
+	case 0:
+		return "", "", fmt.Errorf("nothing of the policy has this name%s; allowed are %s", near.Hint(), EndForms)
+	}
+	return "", "", fmt.Errorf("several have this name: %s", ruleset.Listed(found))
 }
 
-// admitters are the endpoints whose attachments let in what an address sends. NICs are left out: one
-// that forwards lets in everything.
-func admitters(s *topology.Snapshot, src packet.Addr) (all []*topology.Endpoint) {
-	for _, a := range s.Attachments {
-		if a.Kind == topology.NetworkInterface {
-			continue
-		}
-		if e := s.Admit(a, src); e != nil {
-			all = append(all, e)
-		}
+// maxNear bounds the search for near names.
+const maxNear = 2000
+
+// addressEnd is whoever has an address. What a public one sends, the network interface sends that has it.
+func addressEnd(s *topology.Snapshot, a netip.Addr) *End {
+	end := &End{addresses: setOfPrefixes([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}), given: true}
+	if owner := publicOwner(s, a); owner != nil {
+		end.sends, _ = membersEnd(s, nil, func(e *topology.Endpoint) bool { return e == owner })
 	}
-	return all
+	return end
 }
 
-// sendingEnd finds who sends a flow. Where the local address is a public IP, it makes k what the NIC
-// behind it sends.
-func sendingEnd(s *topology.Snapshot, q *azure.Flow, k *packet.Tuple) (*topology.Endpoint, error) {
-	what := owned(s.Policy, q.Local)
-	if what == "" || namesOwner(s, q) {
-		return localEnd(s, q)
-	}
-	e := publicOwner(s, q.Local)
-	if e == nil {
-		return nil, fmt.Errorf("local address %s is %s, which several may send from: give the private address", q.Local, what)
-	}
-	private := *q
-	private.Local = e.Address()
-	if private.NetworkInterface == "" {
-		private.NetworkInterface = e.NetworkInterface.ID
-	}
-	k.Src = packet.AddrFrom(private.Local)
-	return localEnd(s, &private)
-}
-
-// namesOwner reports that a network interface that the question names has the local address itself.
-// In another network the same address may stand for others.
-func namesOwner(s *topology.Snapshot, q *azure.Flow) bool {
-	if q.NetworkInterface == "" {
-		return false
-	}
-	nics, _ := s.Policy.Target(q.NetworkInterface)
-	return slices.ContainsFunc(nics, func(nic *policy.NetworkInterface) bool { return s.Endpoint(nic, q.Local) != nil })
-}
-
-// publicOwner is the endpoint that has a public IP of its own; nil when none has.
-func publicOwner(s *topology.Snapshot, public netip.Addr) *topology.Endpoint {
-	for _, nic := range s.Policy.NetworkInterfaces {
-		if c := behind(nic, public); c != nil {
-			return s.Endpoint(nic, c.Address)
+func (b *Between) internet() *End {
+	var set netipx.IPSetBuilder
+	outside := func(e *topology.Endpoint) bool { return b.snapshot.KindOf(e) == topology.Internet }
+	for i := range b.classes {
+		if slices.ContainsFunc(b.classes[i].senders, outside) {
+			addRanges(&set, b.classes[i].Ranges)
 		}
 	}
-	return nil
+	return &End{addresses: setOf(&set), means: outside}
 }
 
-// behindPublic is the ipConfiguration of an endpoint's NIC that has a public address.
-func behindPublic(e *topology.Endpoint, public netip.Addr) *policy.IPConfiguration {
-	if e.NetworkInterface == nil {
-		return nil
-	}
-	return behind(e.NetworkInterface, public)
-}
-
-// byAddress is the owner of a private address, for a question that names no NIC.
-func byAddress(s *topology.Snapshot, a netip.Addr) (*topology.Endpoint, error) {
-	e := s.Owner(a)
-	if e != nil && e.NetworkInterface != nil {
-		return e, nil
-	}
-	return nil, fmt.Errorf("targetNicResourceId is missing: it names the network interface, which local address %s alone does not tell", a)
-}
-
-// localEnd finds the endpoint of a question's local address: of a virtual machine's NICs the one that
-// has it.
-func localEnd(s *topology.Snapshot, q *azure.Flow) (*topology.Endpoint, error) {
-	if q.NetworkInterface == "" {
-		return byAddress(s, q.Local)
-	}
-	nics, err := s.Policy.Target(q.NetworkInterface)
+// membersEnd is endpoints of virtual networks.
+func membersEnd(s *topology.Snapshot, err error, means func(*topology.Endpoint) bool) (*End, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, nic := range nics {
-		if e := s.Endpoint(nic, q.Local); e != nil && (len(nics) == 1 || !anyForwards(nics)) {
-			return e, ofMachine(nic, q.VirtualMachine)
+	var own, standing netipx.IPSetBuilder
+	for _, e := range s.Endpoints() {
+		switch {
+		case !means(e):
+		case e.NetworkInterface != nil:
+			own.Add(e.Address())
+		default:
+			for _, p := range e.Subnet.Prefixes {
+				own.AddPrefix(p)
+			}
 		}
 	}
-	if len(nics) == 1 {
-		return nil, fmt.Errorf("network interface %q has no address %s; it has %s", nics[0].Name, q.Local, addresses(nics[0]))
-	}
-	if anyForwards(nics) {
-		// As Azure: what a forwarding NIC receives need not be for an address of its own.
-		return nil, fmt.Errorf("virtual machine %q has several network interfaces and one of them forwards: targetNicResourceId is needed; they are %s",
-			q.NetworkInterface, nicNames(nics))
-	}
-	return nil, fmt.Errorf("virtual machine %q has no address %s; its network interfaces are %s", q.NetworkInterface, q.Local, nicNames(nics))
-}
-
-// ofMachine refuses a NIC of another virtual machine than the question names.
-func ofMachine(nic *policy.NetworkInterface, vm string) error {
-	if vm == "" || nic.VirtualMachineID == "" || policy.SameVirtualMachine(vm, nic.VirtualMachineID) {
-		return nil
-	}
-	return fmt.Errorf("network interface %q belongs to virtual machine %q, not to %q", nic.Name, nic.VirtualMachineID, vm)
-}
-
-func anyForwards(nics []*policy.NetworkInterface) bool {
-	for _, nic := range nics {
-		if nic.EnableIPForwarding {
-			return true
+	for _, p := range s.Policy.PublicIPAddresses {
+		if p.Address.IsValid() {
+			standing.Add(p.Address)
 		}
 	}
-	return false
+	for _, lb := range s.Policy.LoadBalancers {
+		for _, f := range lb.Frontends {
+			if f.Address.IsValid() {
+				standing.Add(f.Address)
+			}
+		}
+	}
+	end := &End{addresses: setOf(&own), means: means}
+	standing.RemoveSet(end.addresses)
+	end.standing = setOf(&standing)
+	if len(end.addresses.Ranges()) == 0 {
+		return nil, fmt.Errorf("no network interface of the policy is in it")
+	}
+	return end, nil
 }
 
-func nicNames(nics []*policy.NetworkInterface) string {
-	names := make([]string, len(nics))
-	for i, nic := range nics {
-		names[i] = nic.Name
-	}
-	return strings.Join(names, ", ")
+func groupEnd(s *topology.Snapshot, name string) (*End, error) {
+	group, err := s.Policy.ApplicationSecurityGroup(name)
+	return membersEnd(s, err, func(e *topology.Endpoint) bool {
+		return e.NetworkInterface != nil && slices.ContainsFunc(e.NetworkInterface.IPConfigurations, func(c policy.IPConfiguration) bool {
+			return c.Address == e.Address() && slices.Contains(c.ApplicationSecurityGroups, group.ID)
+		})
+	})
 }
 
-func addresses(nic *policy.NetworkInterface) []netip.Addr {
-	var list []netip.Addr
-	for i := range nic.IPConfigurations {
-		list = append(list, nic.IPConfigurations[i].Address)
+func tagNames(p *policy.Set) []string {
+	names := ruleset.BuiltInTagNames()
+	for tag := range p.ServiceTags {
+		names = append(names, tag)
 	}
-	return list
+	slices.Sort(names)
+	return names
+}
+
+// tagEnd is the addresses of a tag. VirtualNetwork is what any subnet takes it for.
+func tagEnd(s *topology.Snapshot, name string) (*End, error) {
+	tag, ok := ruleset.CanonicalBuiltInTag(name)
+	if !ok {
+		i := slices.IndexFunc(tagNames(s.Policy), func(known string) bool { return strings.EqualFold(known, name) })
+		if i < 0 {
+			return nil, fmt.Errorf("no rule names a tag of that name: allowed are %s", ruleset.Listed(tagNames(s.Policy)))
+		}
+		tag = tagNames(s.Policy)[i]
+	}
+	var b netipx.IPSetBuilder
+	add := func(sub *policy.Subnet) {
+		prefixes, _ := s.ExpandTag(sub, tag)
+		for _, p := range prefixes {
+			b.AddPrefix(p)
+		}
+	}
+	if tag != ruleset.TagVirtualNetwork {
+		add(nil)
+	} else {
+		for _, v := range s.Policy.VirtualNetworks {
+			for _, sub := range v.Subnets {
+				add(sub)
+			}
+		}
+	}
+	return &End{addresses: setOf(&b), given: true}, nil
+}
+
+func setOfPrefixes(prefixes []netip.Prefix) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, p := range prefixes {
+		b.AddPrefix(p)
+	}
+	return setOf(&b)
+}
+
+func addRanges(b *netipx.IPSetBuilder, ranges []netipx.IPRange) {
+	for _, r := range ranges {
+		b.AddRange(r)
+	}
 }

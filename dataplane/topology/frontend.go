@@ -47,7 +47,7 @@ type backend struct {
 func (b *backend) up() bool { return b.health == nil || !b.health.down.Load() }
 
 // enter takes a packet through a frontend to an endpoint behind it.
-func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
+func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way, c *choices) packet.Drop {
 	w.To = f.target
 	if f.target != nil {
 		w.Arrives.Dst = f.target.address
@@ -58,7 +58,7 @@ func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way) packet.Drop {
 	if r == nil {
 		return packet.DropNoFrontend
 	}
-	b := r.choose(s.seed, &w.Arrives)
+	b := r.choose(s.seed, &w.Arrives, c)
 	if b == nil {
 		return packet.DropNoBackend
 	}
@@ -120,7 +120,7 @@ func (f *frontend) rule(t *packet.Tuple) *frontendRule {
 
 // choose finds the backend for a packet; nil when none is up. Packets with the same fields
 // find the same backend as long as it is up, whatever happens to the others.
-func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
+func (r *frontendRule) choose(seed uint64, t *packet.Tuple, c *choices) *backend {
 	n := len(r.backends)
 	if r.perPort {
 		if i := int(t.DstPort - r.first); i < n {
@@ -128,8 +128,11 @@ func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
 		}
 		return nil
 	}
-	if n == 0 {
+	switch {
+	case n == 0:
 		return nil
+	case c != nil:
+		return c.backend(r)
 	}
 	h := r.hash(seed, t)
 	if b := &r.backends[below(h, n)]; b.up() {
@@ -162,7 +165,7 @@ func (r *frontendRule) choose(seed uint64, t *packet.Tuple) *backend {
 // forwarder is the backend that carries packets between two addresses; nil when none is up, and when
 // that one does not forward. It is the same in both directions, because appliances keep states, and
 // whatever happens to other backends: of all that are up the one with the greatest hash.
-func (r *frontendRule) forwarder(seed uint64, from, to packet.Addr) *Endpoint {
+func (r *frontendRule) forwarder(seed uint64, from, to packet.Addr, c *choices) *Endpoint {
 	pair := mix(mix(seed, from.Hi), from.Lo) + mix(mix(seed, to.Hi), to.Lo)
 	var best *backend
 	var most uint64
@@ -171,6 +174,9 @@ func (r *frontendRule) forwarder(seed uint64, from, to packet.Addr) *Endpoint {
 		if h := mix(mix(pair, b.address.Hi), b.address.Lo); b.up() && (best == nil || h > most) {
 			best, most = b, h
 		}
+	}
+	if c != nil {
+		best = c.backend(r)
 	}
 	if best == nil || !best.forwards {
 		return nil

@@ -118,12 +118,16 @@ func (t *translation) shareAddresses(byAddress *bart.Table[*Endpoint]) {
 
 // probed is the endpoint that a packet of the platform is meant for, if several virtual networks
 // have its address.
-func (s *Snapshot) probed(t *packet.Tuple) (*Endpoint, packet.Drop) {
+func (s *Snapshot) probed(t *packet.Tuple, c *choices) (*Endpoint, packet.Drop) {
 	list := s.shared[t.Dst]
 	if len(list) == 0 {
 		return nil, packet.DropNoRoute
 	}
-	e := list[int(t.SrcPort)%len(list)]
+	at := int(t.SrcPort) % len(list)
+	if c != nil {
+		at = c.of(len(list))
+	}
+	e := list[at]
 	if e.Attachment < 0 {
 		return e, packet.DropNoRoute
 	}

@@ -66,6 +66,10 @@ type hop struct {
 // the way. Without a route the endpoint is nil; if nothing is attached to the endpoint, it
 // comes with the reason to drop.
 func (s *Snapshot) Route(src *Endpoint, from, to packet.Addr) (*Endpoint, packet.Drop) {
+	return s.route(src, from, to, nil)
+}
+
+func (s *Snapshot) route(src *Endpoint, from, to packet.Addr, c *choices) (*Endpoint, packet.Drop) {
 	if src.routes.direct != nil {
 		if e, ok := src.routes.direct.Lookup(to.Netip()); ok {
 			if e == nil || e.Attachment < 0 {
@@ -86,7 +90,7 @@ func (s *Snapshot) Route(src *Endpoint, from, to packet.Addr) (*Endpoint, packet
 	case h.hosts != nil:
 		e, _ = h.hosts.Lookup(to.Netip())
 	case h.balanced != nil:
-		e = h.balanced.forwarder(s.seed, from, to)
+		e = h.balanced.forwarder(s.seed, from, to, c)
 	}
 	if e == nil || e.Attachment < 0 {
 		return e, h.drop

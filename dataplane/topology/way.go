@@ -54,8 +54,13 @@ func (s *Snapshot) Translates() bool { return s.translates }
 // are looked up behind a route to the internet. A load balancer's internal frontend stands
 // where a route ends, like a host of its subnet.
 func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
+	return s.wayBy(src, t, w, nil)
+}
+
+// wayBy is Way by choices; nil are those that it makes for the packet.
+func (s *Snapshot) wayBy(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packet.Drop {
 	w.reset(t)
-	drop := s.way(src, t, w)
+	drop := s.way(src, t, w, c)
 	if w.To != nil && src == s.outside && w.To.closesAt(w.Arrives.Dst) {
 		w.Closed = true
 	}
@@ -70,10 +75,10 @@ func (w *Way) reset(t *packet.Tuple) {
 	w.Translated, w.Floating, w.Closed, w.Reset, w.Contended = false, false, false, false, false
 }
 
-func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
+func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packet.Drop {
 	if !s.translates {
 		var drop packet.Drop
-		w.To, drop = s.Route(src, t.Src, t.Dst)
+		w.To, drop = s.route(src, t.Src, t.Dst, c)
 		return drop
 	}
 	if len(src.floating) > 0 && src.hasFloating(t.Src) {
@@ -82,12 +87,12 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 	outside := src == s.outside
 	if outside {
 		if f := s.public[t.Dst]; f != nil {
-			return s.enter(f, t, w)
+			return s.enter(f, t, w, c)
 		}
 	}
-	e, drop := s.Route(src, t.Src, t.Dst)
+	e, drop := s.route(src, t.Src, t.Dst, c)
 	if e == nil && src == s.platform {
-		e, drop = s.probed(t)
+		e, drop = s.probed(t, c)
 	}
 	w.To = e
 	switch {
@@ -105,11 +110,11 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 			if w.Ports == nil && w.Arrives.Src == t.Src {
 				return packet.DropNoOutbound
 			}
-			return s.enter(f, t, w)
+			return s.enter(f, t, w, c)
 		}
 	case e.NetworkInterface == nil && e.Subnet != nil:
 		if f := e.routes.network.frontends[t.Dst]; f != nil {
-			return s.enter(f, t, w)
+			return s.enter(f, t, w, c)
 		}
 	}
 	return drop

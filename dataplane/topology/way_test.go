@@ -356,7 +356,7 @@ func TestWhichFieldsChooseABackend(t *testing.T) {
 			for i := range 64 {
 				p := tuple(t, packet.ProtoTCP, "198.51.100.7", 40000, "203.0.113.6", 80)
 				change(i, &p)
-				found[v.choose(7, &p)] = true
+				found[v.choose(7, &p, nil)] = true
 			}
 			return len(found) > 1
 		}
@@ -382,7 +382,7 @@ func TestTheOthersKeepTheirBackend(t *testing.T) {
 	load := map[*backend]int{}
 	for i := range 10000 {
 		p := packet.Tuple{Src: packet.Addr{Lo: uint64(i)}}
-		before[i] = v.choose(1, &p)
+		before[i] = v.choose(1, &p, nil)
 		load[before[i]]++
 	}
 	for b, n := range load {
@@ -394,7 +394,7 @@ func TestTheOthersKeepTheirBackend(t *testing.T) {
 	down.health.down.Store(true)
 	for i := range 10000 {
 		p := packet.Tuple{Src: packet.Addr{Lo: uint64(i)}}
-		switch after := v.choose(1, &p); {
+		switch after := v.choose(1, &p, nil); {
 		case before[i] != down && after != before[i]:
 			t.Fatalf("client %d moved though its backend is up", i)
 		case before[i] == down && (after == down || after == nil):

@@ -95,12 +95,21 @@ var passes = &chainList{list: analysis.NewList(nil)}
 
 // Of is the chain of what an endpoint receives (Inbound) or sends.
 func (c *Chains) Of(e *topology.Endpoint, d ruleset.Direction) *Chain {
+	if sources := c.snapshot.ClosedSources(e); d == ruleset.Inbound && len(sources) > 0 {
+		return c.behind(closedList(sources), e, d)
+	}
+	return c.OnTheWay(e, d)
+}
+
+// OnTheWay is Of for packets whose way is known: the way says whether the endpoint is closed to them.
+func (c *Chains) OnTheWay(e *topology.Endpoint, d ruleset.Direction) *Chain {
+	return c.behind(passes, e, d)
+}
+
+func (c *Chains) behind(closed *chainList, e *topology.Endpoint, d ruleset.Direction) *Chain {
 	stages, admin, services := e.Inbound, e.AdminInbound, []topology.ServiceEnd(nil)
-	closed := passes
 	if d == ruleset.Outbound {
 		stages, admin, services = e.Outbound, e.AdminOutbound, e.Services()
-	} else if sources := c.snapshot.ClosedSources(e); len(sources) > 0 {
-		closed = closedList(sources)
 	}
 	lists := [chainStages]*chainList{closed, c.admin(admin, services), passes, passes}
 	for i := range stages {

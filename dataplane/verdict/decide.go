@@ -43,11 +43,22 @@ type Decision struct {
 // Decide says what becomes of a packet that src sends and that begins a flow. Where the flow's port is
 // chosen among several, it is the one that the engine takes first.
 func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) packet.Drop {
-	if d.Route(s, src, &p.Tuple) != packet.NotDropped || d.MayBegin(p, false) != packet.NotDropped || d.Send(p) != packet.NotDropped {
+	d.Route(s, src, &p.Tuple)
+	return d.decide(p)
+}
+
+// DecideBy is Decide for one of the ways that the packet may take.
+func (d *Decision) DecideBy(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, by *topology.Taken) packet.Drop {
+	d.take(s, src, p, by)
+	return d.decide(p)
+}
+
+func (d *Decision) decide(p *packet.Packet) packet.Drop {
+	if d.MayBegin(p, false) != packet.NotDropped || d.Send(p) != packet.NotDropped {
 		return d.Drop
 	}
 	if d.Way.Ports != nil {
-		s.Choose(&d.Way, &p.Tuple)
+		d.snapshot.Choose(&d.Way, &p.Tuple)
 	}
 	return d.Receive(p)
 }
@@ -57,12 +68,31 @@ func (d *Decision) Decide(s *topology.Snapshot, src *topology.Endpoint, p *packe
 // end counts as attached.
 func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) packet.Drop {
 	d.begin(s, src, sent.Src)
-	why := s.Way(src, sent, &d.Way)
+	return d.taken(s.Way(src, sent, &d.Way))
+}
+
+func (d *Decision) taken(why packet.Drop) packet.Drop {
 	if why.OfTranslation() {
 		d.fault = why
 		return d.Drop
 	}
 	return d.routed(why)
+}
+
+// Course says what becomes of a packet that src sends and that takes one of its ways, apart from the rules.
+// before is why no rule is asked about it, behind why none of the receiver is, whatever the sender's say.
+func (d *Decision) Course(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, by *topology.Taken) (before, behind packet.Drop) {
+	if d.take(s, src, p, by) != packet.NotDropped || d.MayBegin(p, false) != packet.NotDropped {
+		return d.Drop, packet.NotDropped
+	}
+	return packet.NotDropped, d.carry(p)
+}
+
+// take is Route by one of the ways.
+func (d *Decision) take(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet, by *topology.Taken) packet.Drop {
+	d.begin(s, src, p.Src)
+	d.Way = by.Way
+	return d.taken(by.Drop)
 }
 
 // Onward is Route for a packet of a flow that its sender's end knows, and that nothing translates:
@@ -142,8 +172,15 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 	if d.Drop != packet.NotDropped {
 		return d.Drop
 	}
+	if d.askSender(p) != packet.NotDropped {
+		return d.Drop
+	}
+	return d.carry(p)
+}
+
+// carry is what Send does behind the sender's stages.
+func (d *Decision) carry(p *packet.Packet) packet.Drop {
 	switch way := &d.Way; {
-	case d.askSender(p) != packet.NotDropped:
 	case d.fault != packet.NotDropped:
 		d.Drop = d.fault
 	case way.Closed:

@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 
@@ -62,8 +63,9 @@ type class struct {
 	values []span
 }
 
-// stageWords says which words of a state belong to a stage.
-type stageWords struct{ side, stage, first, end int }
+// stageWords says which words of a state belong to a stage. chain is the index of its chain where a side
+// has several, one behind the other.
+type stageWords struct{ side, stage, chain, first, end int }
 
 // state is the candidates that are alive: pairs of a word's index and the word, none zero.
 type state []uint64
@@ -94,6 +96,7 @@ type edge struct {
 type stageList struct {
 	side, stage int
 	candidates  []*candidate
+	chain       int
 }
 
 // newDiagram prepares the diagram of a region. Each stage ends with a candidate that matches all of it.
@@ -103,7 +106,7 @@ func newDiagram(region *box, lists []stageList, budget int) *diagram {
 		for _, c := range l.candidates {
 			c.side, c.stage = l.side, l.stage
 		}
-		words := stageWords{l.side, l.stage, len(d.candidates) / 64, 0}
+		words := stageWords{l.side, l.stage, l.chain, len(d.candidates) / 64, 0}
 		d.candidates = append(d.candidates, l.candidates...)
 		for len(d.candidates)%64 != 0 {
 			d.candidates = append(d.candidates, nil)
@@ -231,13 +234,14 @@ func (n *node) equal(o *node) bool {
 }
 
 // cut removes from a state what can decide nothing any more: candidates behind the first of their
-// stage that matches all that is left, and stages behind one that ends the chain. It works in place.
+// stage that matches all that is left, and stages behind one that ends the chain. Behind one that denies,
+// no further chain is asked. It works in place.
 func (d *diagram) cut(level int, s state) state {
 	out := s[:0]
 	full := d.full[level]
-	at, ended := 0, [sides]bool{}
+	at, ended := 0, [sides]int{} // how many chains of each side are asked no more
 	for _, stage := range d.stages {
-		begin, done := len(out), ended[stage.side]
+		begin, done := len(out), stage.chain < ended[stage.side]
 		for ; at < len(s) && int(s[at]) < stage.end; at += 2 {
 			if done {
 				continue
@@ -251,7 +255,12 @@ func (d *diagram) cut(level int, s state) state {
 		}
 		if len(out) == begin+2 && bits.OnesCount64(out[begin+1]) == 1 {
 			c := d.candidates[out[begin]*64+uint64(bits.TrailingZeros64(out[begin+1]))]
-			ended[stage.side] = ended[stage.side] || c.access != ruleset.Allow
+			switch c.access {
+			case ruleset.Deny:
+				ended[stage.side] = math.MaxInt
+			case ruleset.AlwaysAllow:
+				ended[stage.side] = max(ended[stage.side], stage.chain+1)
+			}
 		}
 	}
 	return out

@@ -46,7 +46,7 @@ func (q *query) reachBy(c Chain, at place, owner *rule, found *findings, out *Re
 	q.regions(owner, func(r *region) {
 		var lists []stageList
 		for stage, list := range c {
-			lists = append(lists, stageList{newSide, stage, r.collect(list, nil)})
+			lists = append(lists, stageList{side: newSide, stage: stage, candidates: r.collect(list, nil)})
 		}
 		d := newDiagram(&r.box, lists, q.allowance())
 		bit := d.bitOf(at)

@@ -72,7 +72,7 @@ func (q *query) roleIn(l *List, owner *rule, r *region, role *Role, instead map[
 	}
 	self := &candidate{rule: owner, changed: true, sets: r.box}
 	with := append(slices.Clone(without[:earlier]), self)
-	lists := []stageList{{oldSide, 0, with}, {newSide, 0, without}}
+	lists := []stageList{{side: oldSide, candidates: with}, {side: newSide, candidates: without}}
 	d := newDiagram(&r.box, lists, q.allowance())
 	bit := slices.Index(d.candidates, self)
 	d.first = true
@@ -165,7 +165,7 @@ func (q *query) blockers(l *List, owner *rule, regions []*region) []int {
 func (q *query) cover(r *region, owner *rule, earlier []*candidate) (chosen []*candidate) {
 	for len(chosen) < mostBlockers {
 		list := append(slices.Clone(chosen), &candidate{rule: owner, sets: r.box})
-		d := newDiagram(&r.box, []stageList{{oldSide, 0, list}}, q.allowance())
+		d := newDiagram(&r.box, []stageList{{side: oldSide, candidates: list}}, q.allowance())
 		bit := len(chosen)
 		d.first = true
 		d.wanted = func(level int, s state) bool { return s.alive(bit) }

@@ -100,10 +100,33 @@ func (s *slice) gate(field int, ports *set) *set {
 	return nothing
 }
 
-// Packets is a set of packets that a question is about: every protocol and port between two sets
-// of addresses.
+// Packets is a set of packets that a question is about.
 type Packets struct {
 	Sources, Destinations []netip.Prefix // nil is every address
+	// Services are protocols with ports; nil is every packet between the addresses.
+	Services []Service
+}
+
+// Service is packets of one protocol to some ports, from every port.
+type Service struct {
+	// Protocol is IANA's number. OtherProtocols stands for all that rules cannot name.
+	Protocol uint8
+	// Ports are destination ports of TCP and UDP and types of ICMP; nil is all. Other protocols have none.
+	Ports []ruleset.PortRange
+}
+
+// OtherProtocols is the Service.Protocol of all protocols that rules cannot name.
+const OtherProtocols = unnamedProtocol
+
+// Protocols are the numbers that Service.Protocol tells apart in a family: those that rules can name, ICMP
+// of the other family, and OtherProtocols.
+func Protocols(six bool) (list []uint8) {
+	for i := range slicesOfPackets {
+		if s := &slicesOfPackets[i]; (s.family == ipv6) == six {
+			list = append(list, s.protocol)
+		}
+	}
+	return list
 }
 
 // clip is the part of each slice's domain that the packets have.
@@ -111,6 +134,9 @@ func (p *Packets) clip() []box {
 	boxes := make([]box, len(slicesOfPackets))
 	for i := range boxes {
 		boxes[i] = slicesOfPackets[i].domain
+		if p.Services != nil {
+			boxes[i][port] = slicesOfPackets[i].portsOf(p.Services)
+		}
 	}
 	for f, prefixes := range [...][]netip.Prefix{source: p.Sources, destination: p.Destinations} {
 		if prefixes == nil {
@@ -122,6 +148,21 @@ func (p *Packets) clip() []box {
 		}
 	}
 	return boxes
+}
+
+// portsOf are the ports of the slice's protocol that services have.
+func (s *slice) portsOf(services []Service) *set {
+	var ports []ruleset.PortRange
+	for i := range services {
+		switch of := &services[i]; {
+		case of.Protocol != s.protocol:
+		case of.Ports == nil || s.lacks[port]:
+			return s.domain[port]
+		default:
+			ports = append(ports, of.Ports...)
+		}
+	}
+	return portSet(ports).intersect(s.domain[port])
 }
 
 // size is how many packets a box has, rounded.

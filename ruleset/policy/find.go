@@ -43,14 +43,51 @@ func (s *Set) Subnet(nameOrID string) (*Subnet, error) {
 	})
 }
 
+// ApplicationSecurityGroup finds an ASG by name or id, in any case. The error lists candidates when the name is
+// unknown or ambiguous.
+func (s *Set) ApplicationSecurityGroup(nameOrID string) (*ApplicationSecurityGroup, error) {
+	return find("application security group", nameOrID, s.ApplicationSecurityGroups, func(g *ApplicationSecurityGroup) []string {
+		return []string{g.Name, g.ID}
+	})
+}
+
+// PublicIPAddress finds a public IP address by name or id, in any case. The error lists candidates when the name
+// is unknown or ambiguous.
+func (s *Set) PublicIPAddress(nameOrID string) (*PublicIPAddress, error) {
+	return find("public IP address", nameOrID, s.PublicIPAddresses, func(p *PublicIPAddress) []string {
+		return []string{p.Name, p.ID}
+	})
+}
+
 // VirtualMachine finds the NICs of a virtual machine by its name, by "virtualMachines/NAME"
 // or by its id, in any case. An instance of a scale set is named SET_INSTANCE.
 func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
-	type machine struct {
-		name, id string
-		nics     []*NetworkInterface
+	machines := s.machines()
+	if kind, name, _ := strings.Cut(nameOrID, "/"); strings.EqualFold(kind, "virtualMachines") && !strings.Contains(name, "/") {
+		nameOrID = name
 	}
-	var machines []*machine
+	m, err := find("virtual machine", nameOrID, machines, func(m *machine) []string { return []string{m.name, m.id} })
+	if err != nil {
+		return nil, err
+	}
+	return m.nics, nil
+}
+
+// VirtualMachines are the names of the virtual machines that have NICs, in the order of these.
+func (s *Set) VirtualMachines() (names []string) {
+	for _, m := range s.machines() {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// machine is a virtual machine, known by its NICs.
+type machine struct {
+	name, id string
+	nics     []*NetworkInterface
+}
+
+func (s *Set) machines() (machines []*machine) {
 	byID := map[string]*machine{}
 	for _, n := range s.NetworkInterfaces {
 		key := strings.ToLower(n.VirtualMachineID)
@@ -63,14 +100,7 @@ func (s *Set) VirtualMachine(nameOrID string) ([]*NetworkInterface, error) {
 		}
 		byID[key].nics = append(byID[key].nics, n)
 	}
-	if kind, name, _ := strings.Cut(nameOrID, "/"); strings.EqualFold(kind, "virtualMachines") && !strings.Contains(name, "/") {
-		nameOrID = name
-	}
-	m, err := find("virtual machine", nameOrID, machines, func(m *machine) []string { return []string{m.name, m.id} })
-	if err != nil {
-		return nil, err
-	}
-	return m.nics, nil
+	return machines
 }
 
 // machineName is the name of a virtual machine with an id. An instance of a scale set is named SET_INSTANCE.

@@ -26,7 +26,7 @@ const onPremisesToFrontend = "verify --path inbound, on-premises to a frontend"
 
 // opinions asks everybody about a tuple.
 func (b *built) opinions(t *tuple, x *seen) []opinion {
-	return slices.Concat(b.decides(x), b.verifies(t, x), b.ownChains(t, x))
+	return slices.Concat(b.decides(x), b.verifies(t, x), b.ownChains(t, x), b.between(t, x))
 }
 
 // verifies asks verify --path at both ends, where the question can be put.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -72,7 +73,8 @@ type built struct {
 	snapshot *topology.Snapshot
 	carrier  *dataplane.Carrier
 	keys     []topology.RuleKey
-	now      time.Time // of the last packet
+	now      time.Time     // of the last packet
+	sets     *ask.PathSets // from everybody to everybody, once they are asked for
 }
 
 // build reads the world's documents as a user's. The error is of a world that nobody may have.

@@ -179,7 +179,7 @@ func (r *run) enough(n int) {
 	if r.long < n/100 {
 		r.Errorf("only %d of %d tuples go by way of an appliance", r.long, n)
 	}
-	for _, who := range []string{"Decide", "verify --path outbound", "verify --path inbound", "verify outbound", "verify inbound", "diagnose outbound", "diagnose inbound", "replay"} {
+	for _, who := range []string{"Decide", "verify --path outbound", "verify --path inbound", "verify outbound", "verify inbound", "diagnose outbound", "diagnose inbound", "replay", "Between"} {
 		if r.asked[who] < n/10 {
 			r.Errorf("%s was asked %d times only", who, r.asked[who])
 		}

@@ -1,0 +1,134 @@
+package testfile
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nsgd/nsgd/cmd/nsgctl/yamlfile"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/deploy/schema/schematest"
+	"github.com/nsgd/nsgd/ruleset"
+)
+
+func port(text string) (uint16, bool) {
+	if text == "https" {
+		return 443, true
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err == nil
+}
+
+const schema = "../../../deploy/schema/nsgctl-test.schema.json"
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "web.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// whole has every key.
+const whole = `policy: [policy/, /abs/nsg.json]
+serviceTags: tags.json
+templates:
+  parameters: [prod.parameters.json, location=northeurope]
+  subscription: 00000000-0000-0000-0000-000000000001
+  resourceGroup: rg
+  location: northeurope
+  runtime: runtime.json
+tests:
+- name: the internet reaches the web tier
+  from: internet
+  to: [{asg: [web, app]}, "subnet:vnet1/db", {address: 10.0.0.4}]
+  protocol: [TCP]
+  ports: [443, https, 8000-8010]
+  expect: allow
+  rule: AllowWeb
+  networkSecurityGroup: web-nsg
+  via: {nic: fw-nic}
+  except:
+  - {from: 10.0.0.0/8, protocol: UDP, ports: 53}
+  - to: {publicIP: shop}
+`
+
+func TestReadTakesEveryKey(t *testing.T) {
+	path := write(t, whole)
+	f, err := Read(path, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Dir(path)
+	if d := cmp.Diff([]string{filepath.Join(folder, "policy"), "/abs/nsg.json"}, f.Policy); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(Templates{Parameters: []string{filepath.Join(folder, "prod.parameters.json"), "location=northeurope"},
+		Subscription: "00000000-0000-0000-0000-000000000001", ResourceGroup: "rg", Location: "northeurope", Runtime: filepath.Join(folder, "runtime.json")}, f.Templates); d != "" {
+		t.Error(d)
+	}
+	test := &f.Tests[0]
+	if want := (yamlfile.Position{Line: 10, Column: 3}); test.Position != want {
+		t.Errorf("the test is at %v, want %v", test.Position, want)
+	}
+	var to []string
+	for _, end := range test.To {
+		to = append(to, end.Value)
+	}
+	if want := []string{"asg:web", "asg:app", "subnet:vnet1/db", "10.0.0.4"}; !cmp.Equal(to, want) {
+		t.Errorf("to %q, want %q", to, want)
+	}
+	services, fault := Services(test.Protocol, test.Ports, port)
+	if d := cmp.Diff([]Service{{packet.ProtoTCP, []ruleset.PortRange{{First: 443, Last: 443}, {First: 443, Last: 443}, {First: 8000, Last: 8010}}}}, services); fault != nil || d != "" {
+		t.Error(fault, d)
+	}
+	if err := schematest.Validate(schema, []byte(whole)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheSchemaHasEveryKeyAndNoOther(t *testing.T) {
+	for _, problem := range schematest.Compare(schema, reflect.TypeFor[File]()) {
+		t.Error(problem)
+	}
+}
+
+func TestReadNamesWhatIsWrong(t *testing.T) {
+	const head = "policy: policy\ntests:\n- name: n\n  from: internet\n  to: {asg: web}\n  expect: allow\n"
+	tests := []struct {
+		name, text, want string
+		valid            bool // to the schema, which knows less
+	}{
+		{"a misspelled key", strings.Replace(head, "expect", "expcet", 1), `6:3: tests[0]: unknown key "expcet": allowed are name, from, to, protocol, ports, expect, except, rule, networkSecurityGroup, via; near are except, expect`, false},
+		{"a misspelled kind of end", strings.Replace(head, "asg", "ags", 1), `5:8: tests[0].to: unknown key "ags": allowed are nic, vm, subnet, vnet, asg, tag, publicIP, address; near are asg, tag`, false},
+		{"an end of two kinds", strings.Replace(head, "asg: web", "asg: web, vnet: v", 1), "5:7: tests[0].to: 2 keys: allowed is one kind, such as {asg: web}; several ends are a list", false},
+		{"a test without ends and name", "policy: p\ntests: {expect: deny}", "2:8: name is missing", false},
+		{"an answer that there is not", strings.Replace(head, "allow", "maybe", 1), `6:11: expect "maybe": allowed are allow and deny`, false},
+		{"a name that another test has", head + strings.TrimPrefix(head, "policy: policy\ntests:\n"), `7:3: name "n": the test of line 3 has it`, true},
+		{"a port that there is not", head + "  ports: [70000]", `7:11: ports "70000": allowed are 0 to 65535, ranges such as 8000-8010, and names of services such as https`, false},
+		{"a range that runs backwards", head + "  ports: 20-10", `7:10: ports "20-10": allowed are 0 to 65535`, true},
+		{"a protocol that there is not", head + "  protocol: [GREE]", `7:14: protocol "GREE": allowed are *, TCP, UDP, ICMP, ESP, AH and 0 to 255`, false},
+		{"ports of a protocol without", head + "  protocol: ICMP\n  ports: 8", "7:13: protocol ICMP has no ports: allowed with ports are TCP and UDP", true},
+		{"ports of every protocol", head + "  protocol: '*'\n  ports: 8", `7:13: protocol "*" with ports: allowed are TCP and UDP`, true},
+		{"an exception of everything", head + "  except: [{}]", "7:12: except: all packets are left out", false},
+		{"a way of what is denied", strings.Replace(head, "allow", "deny", 1) + "  via: nic:fw", "7:8: via: it goes with expect: allow", true},
+		{"a file without tests", "policy: p", "web.yaml: tests are missing", false},
+		{"a file without a policy", strings.TrimPrefix(head, "policy: policy\n"), "web.yaml: policy is missing", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Read(write(t, tt.text), port)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+			if err := schematest.Validate(schema, []byte(tt.text)); (err == nil) != tt.valid {
+				t.Errorf("the schema says %v", err)
+			}
+		})
+	}
+}

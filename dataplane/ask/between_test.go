@@ -1,0 +1,121 @@
+package ask
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/enginetest"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/azure"
+)
+
+// holds reports whether a set has a packet.
+func (p *PathSet) holds(k *packet.Tuple) bool {
+	return slices.ContainsFunc(p.Boxes, func(b analysis.Box) bool {
+		box := boxOf(&b, &analysis.Names{})
+		return box.has(k)
+	})
+}
+
+// asFlow is a packet as a question of verify about its sender, which is a network interface, or about its receiver.
+func asFlow(b *Between, k *packet.Tuple, sender *topology.Endpoint) *azure.Flow {
+	q := &azure.Flow{Direction: ruleset.Inbound, Protocol: k.Proto, Local: k.Dst.Netip(), Remote: k.Src.Netip(), LocalPort: k.DstPort, RemotePort: k.SrcPort}
+	if nic := sender.NetworkInterface; nic != nil {
+		q = &azure.Flow{Direction: ruleset.Outbound, Protocol: k.Proto, Local: k.Src.Netip(), Remote: k.Dst.Netip(), LocalPort: k.SrcPort, RemotePort: k.DstPort, NetworkInterface: nic.ID}
+	}
+	return q
+}
+
+// Each packet is in one set, with what verify says of its path, and verify confirms each witness.
+func TestBetweenAgreesWithVerifyOfThePath(t *testing.T) {
+	policies, packets, allowed := 150, 25, 0
+	if testing.Short() {
+		policies = 20
+	}
+	for seed := range uint64(policies) {
+		s := randomPolicies(t, seed)[0]
+		b := NewBetween(s, 0)
+		r := rand.New(rand.NewPCG(seed, 6))
+		for range 12 {
+			from, to := randomPlace(r), randomPlace(r)
+			if from.Is4() != to.Is4() || from == to || len(s.SendersFrom(from)) != 1 {
+				continue
+			}
+			sender := s.SendersFrom(from)[0]
+			ends := [2]*End{endOf(t, b, from), endOf(t, b, to)}
+			sets, err := b.Ask(ends[0], ends[1], nil)
+			if err != nil || len(sets.Undecided) > 0 {
+				t.Fatalf("seed %d: %s to %s: %v, %+v", seed, from, to, err, sets)
+			}
+			check := func(k packet.Tuple) {
+				if types := map[bool]uint16{true: packet.ICMPv4EchoRequest, false: packet.ICMPv6EchoRequest}; isICMP(&k) && k.DstPort != types[from.Is4()] {
+					return // verify asks about echo requests only
+				}
+				var in []*PathSet
+				for i := range sets.Sets {
+					if sets.Sets[i].holds(&k) {
+						in = append(in, &sets.Sets[i])
+					}
+				}
+				want, err := Verify(s, asFlow(b, &k, sender), true)
+				if err != nil {
+					return // a question that verify refuses: an appliance, say
+				}
+				if len(in) != 1 {
+					t.Fatalf("seed %d: %v (ports %d, %d) is in %d sets, verify says %+v", seed, k, k.SrcPort, k.DstPort, len(in), want)
+				}
+				if got := in[0]; got.Access != want.Access || got.Reason != want.Reason || want.RuleName != "" && got.Deciders[len(got.Deciders)-1].RuleName != want.RuleName && got.Access == "Deny" {
+					t.Fatalf("seed %d: %v (ports %d, %d): %+v, verify says %+v", seed, k, k.SrcPort, k.DstPort, got, want)
+				}
+				if want.Access == "Allow" {
+					allowed++
+				}
+			}
+			for i := range sets.Sets {
+				check(sets.Sets[i].Witness)
+			}
+			for range packets {
+				check(packetBetween(r, from, to))
+			}
+		}
+	}
+	if allowed < policies {
+		t.Errorf("only %d packets of %d policies are allowed: the test says little", allowed, policies)
+	}
+}
+
+func isICMP(k *packet.Tuple) bool {
+	return k.Proto == packet.ProtoICMP && k.Src.Is4() || k.Proto == packet.ProtoICMPv6 && !k.Src.Is4()
+}
+
+func randomPlace(r *rand.Rand) netip.Addr {
+	return netip.MustParseAddr(enginetest.Hosts[r.IntN(len(enginetest.Hosts))].Address(r.IntN(2))).Unmap()
+}
+
+func endOf(t *testing.T, b *Between, a netip.Addr) *End {
+	t.Helper()
+	end, err := b.End(a.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return end
+}
+
+// packetBetween is a packet between two addresses, as rules see it.
+func packetBetween(r *rand.Rand, from, to netip.Addr) packet.Tuple {
+	ports := []uint16{0, 8, 22, 25, 53, 67, 79, 80, 81, 82, 128, 1023, 1024, 1688, 8037, 65535}
+	k := packet.Tuple{Src: packet.AddrFrom(from), Dst: packet.AddrFrom(to)}
+	k.Proto = []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoICMPv6, packet.ProtoESP, packet.ProtoAH, packet.ProtoGRE}[r.IntN(7)]
+	switch {
+	case k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP:
+		k.SrcPort, k.DstPort = ports[r.IntN(len(ports))], ports[r.IntN(len(ports))]
+	case isICMP(&k):
+		k.DstPort = []uint16{packet.ICMPv4EchoRequest, packet.ICMPv6EchoRequest}[map[bool]int{true: 0, false: 1}[from.Is4()]]
+	}
+	return k
+}

@@ -1,0 +1,227 @@
+package ask
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+	"go4.org/netipx"
+)
+
+// betweenQuery is one question while it is answered.
+type betweenQuery struct {
+	*Between
+	to                    *End
+	sources, destinations []place
+	groups                map[string]*pathGroup
+	order                 []*pathGroup
+}
+
+// pathGroup is packets that take alike ways: their rules are asked together.
+type pathGroup struct {
+	course   course
+	services []analysis.Service
+	why      string // it is not decided
+	hidden   bool   // see hides
+	rows     []groupRow
+}
+
+// groupRow is the destinations of one source, by their indexes.
+type groupRow struct {
+	source       int
+	destinations []int
+}
+
+// pair finds the ways from one place to another.
+func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
+	src, dst := &q.sources[i], &q.destinations[j]
+	from, to := src.address(), dst.address()
+	if from.Is4() != to.Is4() {
+		return
+	}
+	if from == to && dst.ranges[0].To() != to {
+		to = to.Next()
+	} else if from == to && len(dst.ranges) > 1 {
+		to = dst.ranges[1].From()
+	}
+	if services == nil {
+		services = EveryService()
+	}
+	type way struct {
+		course
+		services []analysis.Service
+	}
+	ways := map[string]*way{}
+	var order []string
+	for _, p := range q.probes(from, to, services) {
+		courses, more := q.courses(src.endpoint, p.Packet)
+		if more {
+			q.group("", "there are too many ways", &courses[0], []analysis.Service{p.service}, i, j)
+			continue
+		}
+		for k := range courses {
+			c := &courses[k]
+			if !q.meant(c, dst) {
+				continue
+			}
+			key := q.key(c)
+			if ways[key] == nil {
+				ways[key] = &way{course: *c}
+				order = append(order, key)
+			}
+			if !slices.ContainsFunc(ways[key].services, func(s analysis.Service) bool { return sameService(s, p.service) }) {
+				ways[key].services = append(ways[key].services, p.service)
+			}
+		}
+	}
+	for _, key := range order {
+		w := ways[key]
+		why := ""
+		if w.dependsOnReplies() {
+			why = "the way of replies depends on what a load balancer chooses"
+		}
+		q.group(fmt.Sprint(key, w.services), why, &w.course, w.services, i, j)
+	}
+}
+
+func sameService(a, b analysis.Service) bool {
+	return a.Protocol == b.Protocol && slices.Equal(a.Ports, b.Ports)
+}
+
+// meant reports that a course is about the destination's end: it leads to who is meant, or is refused on the way
+// to an address of its own.
+func (q *betweenQuery) meant(c *course, dst *place) bool {
+	end := c.end()
+	if q.to.means == nil {
+		return true
+	}
+	arrives := c.drop == packet.NotDropped || end != nil && (c.legs[len(c.legs)-1].way.Floating || has(end, &c.legs[len(c.legs)-1].way.Arrives))
+	if dst.standing || arrives {
+		return end != nil && q.to.means(end)
+	}
+	return true
+}
+
+// hides reports a private address that the internet has no route to, though another address may stand for it.
+func (q *betweenQuery) hides(c *course, dst *place) bool {
+	return q.to.standing != nil && !dst.standing && len(c.legs) == 1 && c.drop == packet.DropNoRoute && c.end() == nil &&
+		q.snapshot.KindOf(c.legs[0].src) == topology.Internet
+}
+
+func (q *betweenQuery) group(key, why string, c *course, services []analysis.Service, i, j int) {
+	hidden := q.hides(c, &q.destinations[j])
+	key = fmt.Sprint(q.sources[i].address().Is4(), hidden, why, key)
+	g := q.groups[key]
+	if g == nil {
+		g = &pathGroup{course: *c, services: services, why: why, hidden: hidden}
+		q.groups[key] = g
+		q.order = append(q.order, g)
+	}
+	if n := len(g.rows); n == 0 || g.rows[n-1].source != i {
+		g.rows = append(g.rows, groupRow{source: i})
+	}
+	row := &g.rows[len(g.rows)-1]
+	row.destinations = append(row.destinations, j)
+}
+
+// answer asks the rules about each group.
+func (q *betweenQuery) answer() *PathSets {
+	out := &PathSets{}
+	seen := slices.ContainsFunc(q.order, func(g *pathGroup) bool {
+		return !g.hidden && q.snapshot.KindOf(g.course.legs[0].src) == topology.Internet
+	})
+	for _, g := range q.order {
+		if g.hidden && seen {
+			continue // the internet asks the address that stands for it
+		}
+		// Sources with the same destinations make a product of sets.
+		rows := slices.Clone(g.rows)
+		for len(rows) > 0 {
+			first := rows[0].destinations
+			var sources []int
+			rows = slices.DeleteFunc(rows, func(r groupRow) bool {
+				same := slices.Equal(r.destinations, first)
+				if same {
+					sources = append(sources, r.source)
+				}
+				return same
+			})
+			q.judge(out, g, sources, first)
+		}
+	}
+	return out
+}
+
+// judge asks the rules about a product of sources and destinations.
+func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations []int) {
+	from, within := namesAndRanges(q.sources, sources)
+	to, at := namesAndRanges(q.destinations, destinations)
+	if end := g.course.end(); end != nil && (g.course.legs[len(g.course.legs)-1].way.Translated || len(to) == 0) {
+		to = []string{q.name(end)}
+	}
+	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
+	if g.why != "" {
+		all := analysis.Judge(nil, options)
+		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: all.Judged[0].Boxes})
+		return
+	}
+	asked, of := q.asked(&g.course)
+	answer := analysis.Judge(asked, options)
+	if len(answer.Undecided) > 0 {
+		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Boxes: answer.Undecided,
+			Why: "the rules cross each other too often, or tell addresses apart that are chosen between"})
+	}
+	for i := range answer.Judged {
+		j := &answer.Judged[i]
+		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, More: j.More, Witness: j.Witness}
+		q.decided(&set, &g.course, j, of)
+		out.Sets = append(out.Sets, set)
+	}
+}
+
+// decided says who decided a set, and how it goes.
+func (q *betweenQuery) decided(set *PathSet, c *course, j *analysis.Judged, of []chainOwner) {
+	set.Access, set.Reason = ruleset.Allow.String(), ReasonNoGroup
+	for i, by := range j.By {
+		rule := of[i].chain.At(by.Stage, by.Rule)
+		d := Decider{Of: q.name(of[i].endpoint), Direction: of[i].direction.String(), DiffDecision: decisionOf(rule, by.Access)}
+		if rule.Rule != nil {
+			d.Priority = rule.Rule.Priority
+		}
+		set.Deciders = append(set.Deciders, d)
+		if rule.Group != nil || rule.Service != topology.NoService {
+			set.Reason = d.Reason
+		}
+		set.Access = d.Access
+	}
+	if c.drop != packet.NotDropped && set.Access == ruleset.Allow.String() {
+		set.Access, set.Reason = ruleset.Deny.String(), ReasonOf(c.drop)
+	}
+	legs := len(c.legs)
+	if set.Access == ruleset.Deny.String() && set.Reason == ReasonRule {
+		legs = (len(j.By) + 1) / 2 // two chains a leg
+	}
+	for i := range legs {
+		var via *topology.Endpoint
+		if i+1 < len(c.legs) {
+			via = c.legs[i+1].src
+		}
+		set.Legs = append(set.Legs, q.leg(&c.legs[i], via))
+	}
+}
+
+// namesAndRanges are the names of places, each once, and their addresses.
+func namesAndRanges(places []place, some []int) (names []string, prefixes []netip.Prefix) {
+	var b netipx.IPSetBuilder
+	for _, i := range some {
+		addRanges(&b, places[i].ranges)
+		if name := places[i].name; name != "" {
+			names = addNew(names, []string{name})
+		}
+	}
+	return names, setOf(&b).Prefixes()
+}
