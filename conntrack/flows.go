@@ -18,6 +18,8 @@ type FlowInfo struct {
 	Class    Class
 	// Waits says that the flow waits to take another one's place, see Worker.Insert.
 	Waits bool
+	// Answered says that the side that did not begin the flow has been heard.
+	Answered bool
 	// Packets and Bytes of all wire segments, by Direction.
 	Packets, Bytes       [2]uint64
 	Age, Idle, ExpiresIn time.Duration
@@ -97,7 +99,7 @@ func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 	r := &t.records[f]
 	seen := Tick(r.lastSeen.Load())
 	*i = FlowInfo{
-		Flow: f, Class: s.class(), Waits: s&statusWaits != 0, Created: r.created, Seen: seen,
+		Flow: f, Class: s.class(), Waits: s&statusWaits != 0, Answered: s.answered(), Created: r.created, Seen: seen,
 		Age:        time.Duration(now.since(r.created)) * TickLength,
 		Idle:       time.Duration(now.since(seen)) * TickLength,
 		ExpiresIn:  time.Duration(t.expiresIn(r, s, now)) * TickLength,

@@ -364,7 +364,10 @@ func (w *Worker) PeerZone(f Flow, d Direction) uint16 {
 
 // Answered reports whether the side that did not begin the flow has been heard.
 func (w *Worker) Answered(f Flow) bool {
-	s := status(w.table.records[f].status.Load())
+	return status(w.table.records[f].status.Load()).answered()
+}
+
+func (s status) answered() bool {
 	if s.class() == ClassTCPSynSent {
 		return s.tcp().peers[Original] == peerOpen
 	}

@@ -147,9 +147,14 @@ func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
 	}
 }
 
-func (e *Engine) publish(s *topology.Snapshot) {
-	s.Follow(e.snapshot.Load())
+// succeed makes a snapshot that nothing uses yet the one after before.
+func (e *Engine) succeed(s, before *topology.Snapshot) {
+	s.Follow(before)
 	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
+}
+
+func (e *Engine) publish(s *topology.Snapshot) {
+	e.succeed(s, e.snapshot.Load())
 	s.Reclaimed = e.reclaimed
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {

@@ -48,11 +48,13 @@ var allowedImports = map[string][]string{
 	"dataplane/serve":   {},
 	"dataplane/logring": {},
 	"dataplane/pcap":    {},
+	// Reads Azure's flow logs; metrics/flowlog writes them.
+	"dataplane/flowtuple": {"dataplane/packet"},
 	"dataplane/replay": {
-		"conntrack", "dataplane", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "ruleset/policy", "tun",
+		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 	},
 	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
 	"metrics": {

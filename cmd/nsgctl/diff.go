@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -15,6 +16,9 @@ import (
 // diffFlags are the flags of diff.
 type diffFlags struct {
 	git       string
+	plan      string
+	running   bool
+	limit     int
 	failOn    string
 	maxStates int
 	from      source
@@ -32,13 +36,19 @@ func init() { addVerb(newDiff) }
 func newDiff(g *global) *cobra.Command {
 	var f diffFlags
 	c := &cobra.Command{
-		Use:         "diff OLD NEW | --git REF PATH...",
+		Use:         "diff OLD NEW | --git REF PATH... | --terraform-plan F [PATH...] | --running [PATH...]",
 		Short:       "Say what a change of a policy newly allows and denies, for all packets",
 		Annotations: map[string]string{moreFormats: outputMarkdown},
 		Long: `Say what a change of a policy newly allows and denies, for all packets.
 
 OLD and NEW are files or folders of ARM JSON, templates or Terraform plans. With --git, the files of
-PATH... as they are now are compared with those of a commit, branch or tag of the repository.
+PATH... as they are now are compared with those of a commit, branch or tag of the repository. With
+--terraform-plan, what a plan leads to is compared with the state that it begins from; PATH... are documents
+that belong to both. What Terraform knows only after apply is listed, and groups with such rules are not decided.
+
+With --running, the policy of the running daemon is compared with PATH..., or with its own files as they are now,
+which is what reload would change. The daemon reads the files, with its own settings. The answer tells which live
+flows the new policy would end too: at once, or with their next packet. Nothing changes.
 
 For every network interface, subnet and unused network security group whose answer changed: the packets,
 the rules that decided before and now, and one packet that shows it, which verify confirms. Those that
@@ -48,11 +58,15 @@ addresses that are closed without a group are judged; routes and translation are
 With --fail-on the exit code is 1 when packets are newly allowed (widened), newly denied (narrowed) or
 either (any), or when something could not be decided.`,
 		Example: `  nsgctl diff policy-before policy
-  nsgctl diff --git origin/main policy -o markdown --fail-on widened`,
+  nsgctl diff --git origin/main policy -o markdown --fail-on widened
+  nsgctl diff --terraform-plan plan.json`,
 		Args: func(_ *cobra.Command, args []string) error { return f.args(args) },
 		RunE: func(c *cobra.Command, paths []string) error { return f.run(c, g, paths) },
 	}
 	c.Flags().StringVar(&f.git, "git", "", "compare with the files of this commit, branch or tag")
+	c.Flags().StringVar(&f.plan, "terraform-plan", "", `compare what this plan of Terraform leads to with what is there; F is what "terraform show -json" prints`)
+	c.Flags().BoolVar(&f.running, "running", false, "compare the running daemon's policy with files, or with its own files as they are now")
+	c.Flags().IntVar(&f.limit, "limit", inspect.DefaultCutLimit, "with --running: list so many of the live flows that would end")
 	c.Flags().StringVar(&f.failOn, "fail-on", "", "exit with 1 when the policy is widened, narrowed, or either (any)")
 	c.Flags().IntVar(&f.maxStates, "max-states", 0, "bound on the work for each endpoint and direction (default 500000); what it leaves is listed as not decided")
 	c.Flags().StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
@@ -67,6 +81,14 @@ func (f *diffFlags) args(paths []string) error {
 		return usageError{fmt.Errorf("diff: --fail-on %q: allowed are %s, %s and %s", f.failOn, failWidened, failNarrowed, failAny)}
 	case f.maxStates < 0:
 		return usageError{fmt.Errorf("diff: --max-states %d: allowed are numbers above 0", f.maxStates)}
+	case f.git != "" && f.plan != "", f.running && f.git+f.plan != "":
+		return usageError{errors.New("diff: --git, --terraform-plan and --running exclude each other")}
+	case f.limit < 1 || f.limit > inspect.MaxFlowLimit:
+		return usageError{fmt.Errorf("diff: --limit %d: allowed are 1 to %d", f.limit, inspect.MaxFlowLimit)}
+	case f.running:
+		return f.from.checkDaemon()
+	case f.plan != "":
+		return nil
 	case f.git != "" && len(paths) == 0:
 		return usageError{errors.New("diff: --git needs at least one file or folder")}
 	case f.git == "" && len(paths) != 2:
@@ -76,11 +98,10 @@ func (f *diffFlags) args(paths []string) error {
 }
 
 func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
-	old, new, err := f.load(c, paths)
+	result, err := f.compare(c, g, paths)
 	if err != nil {
 		return err
 	}
-	result := ask.Diff(old.Snapshot, new.Snapshot, f.maxStates)
 	if g.output == outputMarkdown {
 		_, err = io.WriteString(c.OutOrStdout(), diffMarkdown(result))
 	} else {
@@ -89,15 +110,38 @@ func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 	if err != nil {
 		return err
 	}
-	if f.fails(result) {
+	if f.fails(result.DiffResult) {
 		return errNegative
 	}
 	return nil
 }
 
+// compare asks the daemon, or reads both policies.
+func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspect.RunningDiff, error) {
+	if f.running {
+		q := &inspect.RunningQuestion{MaxStates: f.maxStates, Limit: f.limit}
+		for _, path := range paths {
+			absolute, err := filepath.Abs(path)
+			if err != nil {
+				return nil, err
+			}
+			q.Policy = append(q.Policy, absolute)
+		}
+		return control.NewClient(g.socket).Diff(c.Context(), q)
+	}
+	old, new, err := f.load(c, paths)
+	if err != nil {
+		return nil, err
+	}
+	return &inspect.RunningDiff{DiffResult: inspect.Diff(old, new, f.maxStates)}, nil
+}
+
 // load reads both policies.
 func (f *diffFlags) load(c *cobra.Command, paths []string) (old, new *inspect.Loaded, err error) {
-	if f.git == "" {
+	switch {
+	case f.plan != "":
+		return f.loadPlan(paths)
+	case f.git == "":
 		if old, err = f.open(paths[:1]); err != nil {
 			return nil, nil, err
 		}
@@ -116,152 +160,28 @@ func (f *diffFlags) load(c *cobra.Command, paths []string) (old, new *inspect.Lo
 	return old, new, err
 }
 
+// loadPlan reads both sides of a plan. What Terraform does not know yet is left out, and named in the result.
+func (f *diffFlags) loadPlan(paths []string) (old, new *inspect.Loaded, err error) {
+	paths = append([]string{f.plan}, paths...)
+	f.from.deployment.Partial, f.from.deployment.PriorOf = true, f.plan
+	if old, err = f.open(paths); err != nil {
+		return nil, nil, err
+	}
+	f.from.deployment.PriorOf = ""
+	new, err = f.open(paths)
+	return old, new, err
+}
+
 func (f *diffFlags) open(paths []string) (*inspect.Loaded, error) {
 	from := f.from
 	from.policy = paths
-	return from.open()
+	loaded, _, err := from.load() // the result tells what is left out
+	return loaded, err
 }
 
 // fails reports what --fail-on asks for.
 func (f *diffFlags) fails(r *ask.DiffResult) bool {
 	kinds := map[string][]string{failWidened: {ask.DiffAllowed}, failNarrowed: {ask.DiffDenied}, failAny: {ask.DiffAllowed, ask.DiffDenied}}[f.failOn]
 	found := slices.ContainsFunc(r.Changes, func(c ask.DiffChange) bool { return slices.Contains(kinds, c.Kind) })
-	return found || f.failOn != "" && len(r.Undecided) > 0
-}
-
-// diffTable prints a block a change.
-func diffTable(w io.Writer, r *ask.DiffResult) error {
-	for i := range r.Changes {
-		c := &r.Changes[i]
-		fmt.Fprintf(w, "newly %s, %s of %s\n", c.Kind, strings.ToLower(c.Direction), printable(diffFor(&c.DiffFor)))
-		fmt.Fprintf(w, "  was      %s\n  now      %s\n", printable(diffDecision(&c.Old)), printable(diffDecision(&c.New)))
-		for _, line := range diffBoxes(c.Boxes) {
-			fmt.Fprintf(w, "  packets  %s\n", line)
-		}
-		if c.More {
-			fmt.Fprintln(w, "  packets  and more, which are left out")
-		}
-		fmt.Fprintf(w, "  such as  %s\n", diffWitness(&c.Witness))
-	}
-	for i := range r.Undecided {
-		u := &r.Undecided[i]
-		fmt.Fprintf(w, "not decided, %s of %s\n  rule     %s of %s\n  packets  %s\n", strings.ToLower(u.Direction), printable(diffFor(&u.DiffFor)),
-			printable(u.RuleName), printable(u.NetworkSecurityGroup), diffBox(&u.Box))
-	}
-	for _, rule := range r.RulesWithoutEffect {
-		fmt.Fprintf(w, "%s without effect: %s of %s, %s\n", rule.Change, printable(rule.RuleName), printable(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
-	}
-	for _, list := range []struct {
-		word  string
-		names []string
-	}{{"added", r.Added}, {"removed", r.Removed}} {
-		if len(list.names) > 0 {
-			fmt.Fprintf(w, "%s, compared with nothing: %s\n", list.word, printable(strings.Join(list.names, ", ")))
-		}
-	}
-	_, err := fmt.Fprintln(w, diffSummary(r))
-	return err
-}
-
-func diffSummary(r *ask.DiffResult) string {
-	allowed := 0
-	for i := range r.Changes {
-		if r.Changes[i].Kind == ask.DiffAllowed {
-			allowed++
-		}
-	}
-	text := "no packet is treated differently"
-	if n := len(r.Changes); n > 0 {
-		text = fmt.Sprintf("%s: %d newly allowed, %d newly denied", plural(n, "change"), allowed, n-allowed)
-	}
-	if n := len(r.RulesWithoutEffect); n > 0 {
-		text += fmt.Sprintf("; %s changed without effect", plural(n, "rule"))
-	}
-	if n := len(r.Undecided); n > 0 {
-		text += fmt.Sprintf("; %d not decided", n)
-	}
-	return text
-}
-
-func diffFor(f *ask.DiffFor) string {
-	var parts []string
-	for _, list := range []struct {
-		word  string
-		names []string
-	}{{"", f.NetworkInterfaces}, {"the rest of ", f.Subnets}, {"unused ", f.NetworkSecurityGroups}} {
-		if len(list.names) > 0 {
-			parts = append(parts, list.word+strings.Join(list.names, ", "))
-		}
-	}
-	return strings.Join(parts, " and ")
-}
-
-func diffDecision(d *ask.DiffDecision) string {
-	if d.RuleName != "" {
-		return fmt.Sprintf("%s by %s of %s", d.Access, d.RuleName, d.NetworkSecurityGroup)
-	}
-	return d.Access + ": " + d.Reason
-}
-
-// diffBoxes are boxes in lines. Protocols with the same addresses and ports share one.
-func diffBoxes(boxes []ask.DiffBox) []string {
-	var texts, protocols []string
-	for i := range boxes {
-		text := boxText(&boxes[i])
-		if at := slices.Index(texts, text); at >= 0 {
-			protocols[at] += ", " + boxes[i].Protocol
-			continue
-		}
-		texts, protocols = append(texts, text), append(protocols, boxes[i].Protocol)
-	}
-	for i := range texts {
-		texts[i] = protocols[i] + texts[i]
-	}
-	return texts
-}
-
-func diffBox(b *ask.DiffBox) string { return b.Protocol + boxText(b) }
-
-// boxText is a box without its protocol. Long lists are cut: json shows all of them.
-func boxText(b *ask.DiffBox) string {
-	text := " from " + b.SourceText
-	if some(b.SourcePorts) {
-		text += " port " + someOf(b.SourcePorts)
-	}
-	text += " to " + b.DestinationText
-	if some(b.DestinationPorts) {
-		text += " port " + someOf(b.DestinationPorts)
-	}
-	if len(b.ICMPTypes) > 0 && b.ICMPTypes[0] != "0-255" {
-		text += " type " + someOf(b.ICMPTypes)
-	}
-	return text
-}
-
-// some reports ports that are not all ports.
-func some(ports []string) bool { return len(ports) > 0 && ports[0] != "0-65535" }
-
-func someOf(list []string) string {
-	const most = 4
-	if len(list) <= most {
-		return strings.Join(list, ",")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ","), len(list)-most)
-}
-
-func diffWitness(w *ask.DiffWitness) string {
-	end := func(address string, port *uint16) string {
-		switch {
-		case port == nil:
-			return address
-		case strings.Contains(address, ":"):
-			return fmt.Sprintf("[%s]:%d", address, *port)
-		}
-		return fmt.Sprintf("%s:%d", address, *port)
-	}
-	text := fmt.Sprintf("%s %s -> %s", w.Protocol, end(w.Source, w.SourcePort), end(w.Destination, w.DestinationPort))
-	if w.ICMPType != nil {
-		text += fmt.Sprintf(" type %d", *w.ICMPType)
-	}
-	return text
+	return found || f.failOn != "" && len(r.Undecided)+len(r.Open) > 0
 }

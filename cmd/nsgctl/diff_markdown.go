@@ -6,15 +6,19 @@ import (
 
 	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // mostShown is how many changes a comment shows before it folds the others away.
 const mostShown = 10
 
 // diffMarkdown is a pull request's comment: one row a change, all packets folded.
-func diffMarkdown(r *ask.DiffResult) string {
+func diffMarkdown(r *inspect.RunningDiff) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### Network security groups: %s\n", diffSummary(r))
+	fmt.Fprintf(&b, "### Network security groups: %s\n", diffSummary(r.DiffResult))
+	if r.LiveFlows != nil {
+		fmt.Fprintf(&b, "\n%s.\n", cutSummary(r.LiveFlows))
+	}
 	if len(r.Changes) > 0 {
 		shown := min(len(r.Changes), mostShown)
 		b.WriteString("\n")
@@ -40,12 +44,15 @@ func diffMarkdown(r *ask.DiffResult) string {
 	for i := range r.Undecided {
 		u := &r.Undecided[i]
 		fmt.Fprintf(&b, "\n- **not decided**, %s of %s: what %s of %s matches: %s", strings.ToLower(u.Direction), markdown(diffFor(&u.DiffFor)),
-			markdown(u.RuleName), markdown(u.NetworkSecurityGroup), markdown(diffBox(&u.Box)))
+			markdown(u.RuleName), markdown(u.NetworkSecurityGroup), markdown(undecidedBox(u)))
+	}
+	for i := range r.Open {
+		fmt.Fprintf(&b, "\n- **not known** in the %s policy: %s", r.Open[i].Policy, markdown(diffOpen(&r.Open[i])))
 	}
 	for _, rule := range r.RulesWithoutEffect {
 		fmt.Fprintf(&b, "\n- %s without effect: %s of %s, %s", rule.Change, markdown(rule.RuleName), markdown(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
 	}
-	if len(r.Undecided)+len(r.RulesWithoutEffect) > 0 {
+	if len(r.Undecided)+len(r.Open)+len(r.RulesWithoutEffect) > 0 {
 		b.WriteString("\n")
 	}
 	return b.String()

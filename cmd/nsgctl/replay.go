@@ -14,15 +14,21 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// maxTop bounds the flows that replay ranks. Each packet looks at all of them.
-const maxTop = 100
+const (
+	// maxTop bounds the flows that replay ranks. Each packet looks at all of them.
+	maxTop = 100
+	// maxChanges bounds the changed flows that replay lists, defaultChanges is how many it lists.
+	maxChanges     = 10_000
+	defaultChanges = 20
+)
 
 // replayFlags are the flags of replay.
 type replayFlags struct {
 	of                    target
 	nics                  []string
 	all, packets, compare bool
-	top                   int
+	top, limit            int
+	against               []string
 	from                  source
 }
 
@@ -31,8 +37,8 @@ func init() { addVerb(newReplay) }
 func newReplay(g *global) *cobra.Command {
 	var f replayFlags
 	c := &cobra.Command{
-		Use:   "replay --policy PATH... [--nic NAME... | --all] FILE...",
-		Short: "Say what a policy would have done to the packets of captures",
+		Use:   "replay --policy PATH... [--against PATH...] [--nic NAME... | --all] FILE...",
+		Short: "Say what a policy would have done to the packets of captures, or to Azure's flow logs",
 		Long: `Say what a policy would have done to the packets of captures, pcap or pcapng, perhaps
 compressed by gzip; - is standard input. The engine of the daemon decides, with the captures'
 times for its clock: flows begin, go on and time out as they would have.
@@ -46,14 +52,24 @@ Of packets that the capture has cut off the headers are judged; where they are c
 counts them. With --packets each packet has a line: with -o json an object a line, and the last
 line is {"summary":{...}}.
 
+With --against a second policy is asked beside the first one, and the flows are told that one of the two
+allows and the other doesn't, with both deciding rules. --policy is the old one, --against the new one.
+
+FILE may be one of Azure's flow logs (PT1H.json, also compressed by gzip): those of network security groups, and those
+of virtual networks. Each row is judged by the rules of the end that it is about, as a flow's first packet: rows have
+no TCP flags. Without --against the policy is compared with what the rows record. --nic limits the rows.
+
 Exit code 1 when a file can't be read to its end, when --compare has found differences, and when
 interrupted: what was read until then is counted.`,
 		Example: `  nsgctl replay --policy policy --nic vm1-nic capture.pcap
-  nsgctl replay --policy policy --compare web.pcapng`,
+  nsgctl replay --policy policy --compare web.pcapng
+  nsgctl replay --policy policy --against policy-new PT1H.json`,
 		Args: f.args,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, g, args) },
 	}
 	flags := c.Flags()
+	flags.StringArrayVar(&f.against, "against", nil, "file or folder of a second policy: tell the flows that fare otherwise under it; may be repeated")
+	flags.IntVar(&f.limit, "limit", defaultChanges, "list so many of the flows that fare otherwise, the largest first")
 	flags.StringArrayVar(&f.nics, "nic", nil, "network interface whose rules are asked, by name or resource id; may be repeated")
 	flags.BoolVar(&f.all, "all", false, "every network interface of the policy, as with --nic")
 	flags.BoolVar(&f.packets, "packets", false, "print each packet with its verdict")
@@ -85,6 +101,8 @@ func (f *replayFlags) args(_ *cobra.Command, args []string) error {
 		return usageError{errors.New("replay: - can be given once")}
 	case f.all && len(f.nics) > 0:
 		return usageError{errors.New("replay: --nic and --all exclude each other")}
+	case f.limit < 0 || f.limit > maxChanges:
+		return usageError{fmt.Errorf("replay: --limit %d: allowed are 0 to %d", f.limit, maxChanges)}
 	case f.top < 0 || f.top > maxTop:
 		return usageError{fmt.Errorf("replay: --top %d: allowed are 0 to %d", f.top, maxTop)}
 	}
@@ -109,7 +127,7 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 	if err != nil {
 		return err
 	}
-	if summary.Packets > 0 || !failed || g.output != outputTable {
+	if summary.Packets > 0 || summary.FlowLogs != nil || !failed || g.output != outputTable {
 		if err := f.print(out, g, summary); err != nil {
 			return err
 		}
@@ -126,14 +144,17 @@ func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, id
 	if err != nil {
 		return nil, err
 	}
-	files := f.from.files()
-	set, err := files.Load()
+	set, err := f.load(f.from.policy)
 	if err != nil {
 		return nil, err
 	}
-	f.from.warnLeftOut(files.LeftOut())
 	o := replay.Options{Policy: set, Topology: options, Subscription: f.from.subscription,
-		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets}
+		Top: f.top, Compare: f.compare, OnlyDifferences: !f.packets, Changed: f.limit}
+	if len(f.against) > 0 {
+		if o.Against, err = f.load(f.against); err != nil {
+			return nil, err
+		}
+	}
 	if f.packets || f.compare {
 		o.Each, o.Idle = each, idle
 	}
@@ -141,6 +162,16 @@ func (f *replayFlags) open(c *cobra.Command, each func(*replay.Packet) error, id
 		return nil, err
 	}
 	return replay.New(o)
+}
+
+// load reads a policy's files.
+func (f *replayFlags) load(paths []string) (*policy.Set, error) {
+	from := f.from
+	from.policy = paths
+	files := from.files()
+	set, err := files.Load()
+	f.from.warnLeftOut(files.LeftOut())
+	return set, err
 }
 
 func (f *replayFlags) chosen(set *policy.Set) (list []*policy.NetworkInterface, err error) {

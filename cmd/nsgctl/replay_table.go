@@ -11,8 +11,89 @@ import (
 	"github.com/nsgd/nsgd/dataplane/replay"
 )
 
-// replayTable prints a summary.
+// replayTable prints a summary: of captures, of flow logs, and of what fares otherwise.
 func replayTable(w io.Writer, s *replay.Summary) error {
+	if s.Packets > 0 || s.FlowLogs == nil {
+		if err := capturesTable(w, s); err != nil {
+			return err
+		}
+	}
+	if s.FlowLogs != nil {
+		if err := flowLogsTable(w, s.FlowLogs); err != nil {
+			return err
+		}
+	}
+	if s.Against != nil {
+		return againstTable(w, s.Against)
+	}
+	return nil
+}
+
+func flowLogsTable(w io.Writer, l *replay.FlowLogs) error {
+	totals := newGrid(w, "FLOW LOGS", "ROWS", "PACKETS", "BYTES")
+	totals.row("rows", l.Rows, l.Packets, l.Bytes)
+	totals.row("flows that begin", l.Begun, "", "")
+	totals.row("recorded as denied", l.Denied, "", "")
+	for _, reason := range slices.Sorted(maps.Keys(l.Skipped)) {
+		totals.row("not judged: "+reason, l.Skipped[reason], "", "")
+	}
+	totals.row("policy says otherwise than recorded", l.RecordedDiffers, "", "")
+	if err := totals.flush(); err != nil {
+		return err
+	}
+	if l.Malformed != "" {
+		fmt.Fprintf(w, "\nnot understood: %s\n", printable(l.Malformed))
+	}
+	fmt.Fprintln(w, "\nRows do not tell:")
+	for _, text := range l.Missing {
+		fmt.Fprintf(w, "- %s\n", text)
+	}
+	return nil
+}
+
+// againstTable prints the flows that one policy allows and the other does not.
+func againstTable(w io.Writer, a *replay.Against) error {
+	what := "under the other policy"
+	if a.Recorded {
+		what = "under the policy, not as recorded"
+	}
+	fmt.Fprintf(w, "\nFlows that fare otherwise %s: %d, %d packets, %d bytes\n", what, a.Flows, a.Packets, a.Bytes)
+	if len(a.ByRule) == 0 {
+		return nil
+	}
+	sums := newGrid(w, "NEWLY", "DIRECTION", "FLOWS", "PACKETS", "BYTES", "WAS", "NOW")
+	for i := range a.ByRule {
+		r := &a.ByRule[i]
+		sums.row(r.Kind, r.Direction, r.Flows, r.Packets, r.Bytes, opinionText(&r.Old), opinionText(&r.New))
+	}
+	if err := sums.flush(); err != nil || len(a.List) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	list := newGrid(w, "NEWLY", "OF", "PROTOCOL", "SOURCE", "DESTINATION", "PACKETS", "BYTES", "WAS", "NOW")
+	for i := range a.List {
+		f := &a.List[i]
+		list.row(f.Kind, f.NetworkInterface, f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort),
+			f.Packets, f.Bytes, opinionText(&f.Old), opinionText(&f.New))
+	}
+	if err := list.flush(); err != nil {
+		return err
+	}
+	if a.Truncated {
+		fmt.Fprintln(w, "and more, which are not listed")
+	}
+	return nil
+}
+
+func opinionText(o *replay.Opinion) string {
+	if o.Rule == "" {
+		return o.Access + ": " + o.Reason
+	}
+	return o.Access + " by " + o.NetworkSecurityGroup + "/" + o.Rule
+}
+
+// capturesTable prints what became of packets.
+func capturesTable(w io.Writer, s *replay.Summary) error {
 	totals := newGrid(w, "TRAFFIC", "PACKETS", "BYTES")
 	totals.row("captured", s.Packets, s.Bytes)
 	for _, reason := range slices.Sorted(maps.Keys(s.Skipped)) {

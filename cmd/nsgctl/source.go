@@ -123,21 +123,26 @@ func (s *source) topology() (topology.Options, error) {
 }
 
 func (s *source) open() (*inspect.Loaded, error) {
+	loaded, leftOut, err := s.load()
+	s.warnLeftOut(leftOut)
+	return loaded, err
+}
+
+// load reads the policy files, for a verb that tells itself what is left out of them.
+func (s *source) load() (loaded *inspect.Loaded, leftOut ruleset.Faults, err error) {
 	options, err := s.topology()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files := s.files()
 	if s.emptyTags {
 		files.KeepUnknownTags()
 	}
-	loaded, err := files.Open(options)
-	if err != nil {
-		return nil, err
+	if loaded, err = files.Open(options); err != nil {
+		return nil, nil, err
 	}
 	loaded.Snapshot.BlockSMTP = s.subscription.BlocksSMTP()
-	s.warnLeftOut(files.LeftOut())
-	return loaded, nil
+	return loaded, files.LeftOut(), nil
 }
 
 // files are the policy files, with what their templates are evaluated with.

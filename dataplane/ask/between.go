@@ -185,7 +185,7 @@ func typeProbes(p packet.Packet, types []ruleset.PortRange) (list []probe) {
 			continue
 		}
 		p.ICMPType = uint8(n)
-		part := &parts[flag(p.IsICMPRequest())]
+		part := &parts[bit(p.IsICMPRequest())]
 		if part.service.Ports == nil {
 			part.Packet, part.service.Protocol = p, p.Proto
 		}

@@ -193,13 +193,13 @@ func (b *Between) key(c *course) string {
 		}
 		if to := l.way.To; i == len(c.legs)-1 && to != nil {
 			number(uint64(b.snapshot.KindOf(to)))
-			key = append(key, flag(l.way.Floating), flag(l.way.Translated))
+			key = append(key, bit(l.way.Floating), bit(l.way.Translated))
 		}
 	}
-	return string(append(key, byte(c.drop), flag(c.before), flag(c.chosen)))
+	return string(append(key, byte(c.drop), bit(c.before), bit(c.chosen)))
 }
 
-func flag(b bool) byte {
+func bit(b bool) byte {
 	if b {
 		return 1
 	}

@@ -19,11 +19,10 @@ import (
 
 // Diff compares two policies for all packets of all their endpoints: admin rules, NSGs, the platform's
 // services, and addresses that are closed without an NSG. Routes and translation are not compared.
-// maxStates bounds the work for each endpoint and direction; see analysis.Options.
-func Diff(old, new *topology.Snapshot, maxStates int) *DiffResult {
-	d := &differ{maxStates: maxStates, same: map[[2]*analysis.List]bool{}, effect: map[DiffRule]bool{},
+func Diff(old, new *topology.Snapshot, o DiffOptions) *DiffResult {
+	d := &differ{options: o, same: map[[2]*analysis.List]bool{}, effect: map[DiffRule]bool{},
 		before: newSideOf(old), after: newSideOf(new),
-		result: &DiffResult{Changes: []DiffChange{}, RulesWithoutEffect: []DiffRule{}, Undecided: []DiffUndecided{}, Added: []string{}, Removed: []string{}}}
+		result: &DiffResult{Changes: []DiffChange{}, RulesWithoutEffect: []DiffRule{}, Undecided: []DiffUndecided{}, Open: []DiffOpen{}, Added: []string{}, Removed: []string{}}}
 	for _, key := range d.before.order {
 		if d.after.targets[key] == nil {
 			d.result.Removed = append(d.result.Removed, d.before.targets[key].full)
@@ -106,7 +105,7 @@ func othersOf(s *topology.Snapshot, e *topology.Endpoint) []netip.Prefix {
 }
 
 type differ struct {
-	maxStates     int
+	options       DiffOptions
 	before, after *diffSide
 	same          map[[2]*analysis.List]bool
 	// effect says of each changed rule whether it decides packets that are treated differently.
@@ -131,7 +130,7 @@ func (d *differ) compare(was, now *diffTarget, direction ruleset.Direction) {
 			chains[i] = side.chains.Of(t.endpoint, direction)
 		}
 	}
-	if d.sameChains(chains[0], chains[1]) {
+	if d.open(now, direction, chains) || d.sameChains(chains[0], chains[1]) {
 		return
 	}
 	for _, own := range byFamily(common(was.own, now.own)) {
@@ -154,7 +153,7 @@ func byFamily(prefixes []netip.Prefix) (families [2][]netip.Prefix) {
 }
 
 func (d *differ) compareFamily(t *diffTarget, direction ruleset.Direction, chains [2]*verdict.Chain, own []netip.Prefix) {
-	options := analysis.Options{MaxStates: d.maxStates, Within: analysis.Packets{Sources: own}}
+	options := analysis.Options{MaxStates: d.options.MaxStates, Within: analysis.Packets{Sources: own}}
 	if direction == ruleset.Inbound {
 		options.Within = analysis.Packets{Destinations: own}
 	}
@@ -168,8 +167,9 @@ func (d *differ) compareFamily(t *diffTarget, direction ruleset.Direction, chain
 	for i := range answer.Undecided {
 		u := &answer.Undecided[i]
 		rule := decisionOf(chainOf(chains, u.New).At(u.Stage, u.Rule), ruleset.Deny)
+		box := boxOf(&u.Box, d.after.namesFor(t))
 		d.result.Undecided = append(d.result.Undecided, DiffUndecided{Direction: direction.String(), DiffFor: t.names(),
-			NetworkSecurityGroup: rule.NetworkSecurityGroup, RuleName: rule.RuleName, Box: boxOf(&u.Box, d.after.namesFor(t))})
+			NetworkSecurityGroup: rule.NetworkSecurityGroup, RuleName: rule.RuleName, Box: &box})
 	}
 }
 
@@ -263,9 +263,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		d.result.Changes = append(d.result.Changes, change)
 	} else {
 		shared := &d.result.Changes[g.change]
-		shared.NetworkInterfaces = addNew(shared.NetworkInterfaces, change.NetworkInterfaces)
-		shared.Subnets = addNew(shared.Subnets, change.Subnets)
-		shared.NetworkSecurityGroups = addNew(shared.NetworkSecurityGroups, change.NetworkSecurityGroups)
+		shared.join(&change.DiffFor)
 	}
 	for i := range c.Boxes {
 		for _, r := range *own(&c.Boxes[i]) {

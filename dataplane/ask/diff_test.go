@@ -169,7 +169,7 @@ func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
 	}
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
-		result := Diff(s[0], s[1], 0)
+		result := Diff(s[0], s[1], DiffOptions{})
 		if len(result.Undecided) > 0 {
 			t.Fatalf("seed %d: not decided: %+v", seed, result.Undecided)
 		}
@@ -328,7 +328,7 @@ func TestVerifyConfirmsTheWitnessesOfDiff(t *testing.T) {
 	}
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
-		for _, c := range Diff(s[0], s[1], 0).Changes {
+		for _, c := range Diff(s[0], s[1], DiffOptions{}).Changes {
 			k := c.Witness.tuple(t)
 			boxes := 0
 			for i := range c.Boxes {

@@ -9,6 +9,8 @@ type DiffResult struct {
 	// Undecided are packets about which nothing is known: their rules cross each other too often. What
 	// is said of all others holds.
 	Undecided []DiffUndecided `json:"undecided"`
+	// Open are values that the documents do not give, such as those that Terraform knows after apply.
+	Open []DiffOpen `json:"open"`
 	// Added and Removed are network interfaces' addresses, and subnets, that only one policy has. They
 	// are in no change.
 	Added   []string `json:"added"`
@@ -89,12 +91,15 @@ type DiffRule struct {
 	Change string `json:"change"`
 }
 
-// DiffUndecided is where the bound on states was reached.
+// DiffUndecided is where the bound on states was reached, or where a rule of a group is open.
 type DiffUndecided struct {
 	Direction string `json:"direction"`
 	DiffFor
 	// NetworkSecurityGroup and RuleName are the changed rule that matches the packets.
-	NetworkSecurityGroup string  `json:"networkSecurityGroup"`
-	RuleName             string  `json:"ruleName"`
-	Box                  DiffBox `json:"box"`
+	NetworkSecurityGroup string   `json:"networkSecurityGroup"`
+	RuleName             string   `json:"ruleName"`
+	Box                  *DiffBox `json:"box,omitempty"`
+	// Open says that the rule is not known, so that nothing is said of all packets of the direction; there
+	// is no box then.
+	Open bool `json:"open,omitempty"`
 }

@@ -129,7 +129,7 @@ func TestLintedRulesCanBeLeftOut(t *testing.T) {
 			if !slices.Contains(mayGo, f.Code) {
 				continue
 			}
-			for _, c := range Diff(s, without(t, s, f), 0).Changes {
+			for _, c := range Diff(s, without(t, s, f), DiffOptions{}).Changes {
 				if f.Code != LintSplit || len(c.NetworkInterfaces) > 0 { // a subnet's other addresses don't count
 					t.Fatalf("seed %d: without the rule of %+v: %+v", seed, f, c)
 				}

@@ -16,8 +16,8 @@ type PolicyFiles struct {
 	paths       []string
 	serviceTags string
 	reader      *arm.Reader
-	partial     bool
 	emptyTags   bool
+	deployment  arm.Deployment
 	leftOut     ruleset.Faults
 	warnings    []string
 }
@@ -31,13 +31,24 @@ func NewPolicyFiles(serviceTags string, paths ...string) *PolicyFiles {
 // SetDeployment says what ARM templates among the files are evaluated with. With a partial
 // deployment Load leaves out what can't be evaluated. Call it before the first Load.
 func (f *PolicyFiles) SetDeployment(d arm.Deployment) {
-	f.partial = d.Partial
+	f.deployment = d
 	f.reader.SetDeployment(d)
 }
 
 // KeepUnknownTags takes a policy without a service tag file though it names tags of one. They stand for no address: the
 // policy is for looking at, not for enforcing.
 func (f *PolicyFiles) KeepUnknownTags() { f.emptyTags = true }
+
+// again are files that are read as these are: the same, or others in their place.
+func (f *PolicyFiles) again(paths []string) *PolicyFiles {
+	if len(paths) == 0 {
+		paths = f.paths
+	}
+	other := NewPolicyFiles(f.serviceTags, paths...)
+	other.SetDeployment(f.deployment)
+	other.emptyTags = f.emptyTags
+	return other
+}
 
 // LeftOut is what the last Load left out of the policy, because it can't be evaluated.
 func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.leftOut }
@@ -62,7 +73,7 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 	default:
 		faults = documents.FaultsWithUnknownTags()
 	}
-	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.partial {
+	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.deployment.Partial {
 		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
 	}
 	f.leftOut = documents.Unresolved

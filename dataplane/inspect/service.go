@@ -60,6 +60,8 @@ type Service struct {
 	loading sync.Mutex       // one reload at a time: held from reading the files to the swap
 	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
 
+	comparing sync.Mutex // one comparison of policies at a time
+
 	mu      sync.Mutex
 	reloads Reloads      // guarded by mu
 	edition *ServiceTags // of the running policy; guarded by mu

@@ -40,11 +40,42 @@ type Packet struct {
 	Comment []byte
 }
 
-// Reader reads one capture. It is owned by one goroutine.
-type Reader struct {
+// Stream is a file that is read ahead, and uncompressed where it is compressed by gzip. It is owned by one
+// goroutine.
+type Stream struct {
+	*bufio.Reader
 	cancel context.CancelFunc
 	ahead  *ahead
-	in     *bufio.Reader
+}
+
+// NewStream waits for a file's first bytes. When ctx is done, reading fails with its cause, even while a read
+// hangs. Call Close in the end.
+func NewStream(ctx context.Context, in io.Reader) (*Stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &Stream{cancel: cancel, ahead: newAhead(ctx, in)}
+	s.Reader = bufio.NewReaderSize(s.ahead, maxBlock)
+	magic, err := s.Peek(2)
+	if err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
+		packed, err := gzip.NewReader(s.Reader)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		s.ahead = newAhead(ctx, packed)
+		s.Reader = bufio.NewReaderSize(s.ahead, maxBlock)
+	}
+	return s, nil
+}
+
+// Close ends the reading ahead; what it reads from stays open.
+func (s *Stream) Close() { s.cancel() }
+
+// Waits reports that the next byte is not at hand yet.
+func (s *Stream) Waits() bool { return s.Buffered() == 0 && s.ahead.waits() }
+
+// Reader reads one capture. It is owned by one goroutine.
+type Reader struct {
+	in     *Stream
 	format format
 	count  int
 }
@@ -55,44 +86,35 @@ type format interface {
 	interfaces() []string
 }
 
-// NewReader begins to read a capture. It waits for the file's header. When ctx is done, Next
-// fails with its cause, even while a read hangs. Call Close in the end.
+// NewReader begins to read a capture. It waits for the file's header. Call Close in the end.
 func NewReader(ctx context.Context, in io.Reader) (*Reader, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	r := &Reader{cancel: cancel}
-	if err := r.open(ctx, in); err != nil {
-		cancel()
+	s, err := NewStream(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.Capture()
+	if err != nil {
+		s.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Reader) open(ctx context.Context, in io.Reader) error {
-	r.ahead = newAhead(ctx, in)
-	plain := bufio.NewReaderSize(r.ahead, maxBlock)
-	magic, err := plain.Peek(4)
-	if err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		packed, err := gzip.NewReader(plain)
-		if err != nil {
-			return err
-		}
-		r.ahead = newAhead(ctx, packed)
-		plain = bufio.NewReaderSize(r.ahead, maxBlock)
-		magic, err = plain.Peek(4)
-		if err != nil {
-			return headerError(err)
-		}
-	}
+// Capture reads the stream as a capture.
+func (s *Stream) Capture() (*Reader, error) {
+	magic, err := s.Peek(4)
 	if err != nil {
-		return headerError(err)
+		return nil, headerError(err)
 	}
-	r.in = plain
 	open := newClassic
 	if kind, found := formats[binary.BigEndian.Uint32(magic)]; found {
 		open = kind
 	}
-	r.format, err = open(r.in)
-	return err
+	r := &Reader{in: s}
+	if r.format, err = open(s.Reader); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // formats are those of files that begin with these four bytes. The others are tried as pcap,
@@ -109,7 +131,10 @@ func headerError(err error) error {
 }
 
 // Close ends the reading ahead; what it reads from stays open.
-func (r *Reader) Close() { r.cancel() }
+func (r *Reader) Close() { r.in.Close() }
+
+// Waits reports that the next packet is not at hand yet: Next may have to wait for it.
+func (r *Reader) Waits() bool { return r.in.Waits() }
 
 // Next reads the next packet. It returns io.EOF at the end, and ErrTruncated where the file
 // was cut off.
@@ -129,9 +154,6 @@ func (r *Reader) Next(p *Packet) error {
 // Interfaces are the names of the interfaces that a pcapng file has described so far, each once, in all its
 // sections. Before the first packet that is usually all of them.
 func (r *Reader) Interfaces() []string { return r.format.interfaces() }
-
-// Waits reports that the next packet is not at hand yet: Next may have to wait for it.
-func (r *Reader) Waits() bool { return r.in.Buffered() == 0 && r.ahead.waits() }
 
 // classic is a pcap file.
 type classic struct {

@@ -3,6 +3,7 @@ package replay
 import (
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/pcap"
@@ -61,7 +62,7 @@ func (r *Replay) show(p *pcap.Packet, from int, skip Skip) {
 		return
 	}
 	c := &r.carried
-	s.Verdict, s.Reason = r.verdict()
+	s.Verdict, s.Reason = verdictOf(c)
 	s.Bytes = c.Packet.WireLen
 	for _, slot := range c.Slots {
 		if service := topology.ServiceOfSlot(slot); service != topology.NoService {
@@ -80,9 +81,8 @@ func (r *Replay) show(p *pcap.Packet, from int, skip Skip) {
 	}
 }
 
-// verdict is the one of the packet that has just been carried.
-func (r *Replay) verdict() (verdict, reason string) {
-	c := &r.carried
+// verdictOf is the one of a packet that has been carried.
+func verdictOf(c *dataplane.Carried) (verdict, reason string) {
 	switch {
 	case c.Waits:
 		return Wait, "first_fragment"

@@ -5,6 +5,9 @@
 // With NICs chosen, a packet is theirs when its source or destination is one of their addresses. Only
 // their own rules are asked, as nsgctl verify does. Without NICs the capture is one of nsgctl
 // capture: its interfaces are the daemon's attachments, and the whole path is judged.
+//
+// Azure's flow logs are read too. A row says less than a packet, so the rules of its end are asked; see FlowLogs.
+// With another policy beside, or with flow logs alone, the flows that would have fared otherwise are told; see Against.
 package replay
 
 import (
@@ -40,6 +43,10 @@ type Options struct {
 	Top int
 	// Compare holds each packet against the verdict that nsgctl capture has written beside it.
 	Compare bool
+	// Against is another policy that is asked beside Policy; nil: none.
+	Against *policy.Set
+	// Changed is how many of the flows that fare otherwise the summary lists.
+	Changed int
 	// Each, if not nil, is called with every packet, or with OnlyDifferences with those that
 	// Compare finds different. The packet is borrowed until it returns.
 	Each            func(*Packet) error
@@ -58,6 +65,10 @@ type Replay struct {
 	internet int
 	platform int
 
+	rival   *rival // under Against; nil: none
+	changes *changes
+	logs    logs
+
 	seen    tally
 	top     top
 	file    *File
@@ -70,7 +81,7 @@ type Replay struct {
 
 // New makes a replay.
 func New(o Options) (*Replay, error) {
-	r := &Replay{o: o, top: top{most: o.Top}}
+	r := &Replay{o: o, top: top{most: o.Top}, changes: newChanges(o.Changed)}
 	if len(o.NetworkInterfaces) == 0 {
 		return r, nil
 	}
@@ -97,6 +108,14 @@ func (r *Replay) attach(specs []topology.Spec) error {
 		return err
 	}
 	r.keys = r.carrier.Engine().Registry().Keys()
+	if r.o.Against == nil {
+		return nil
+	}
+	r.rival = &rival{}
+	if r.rival.carrier, err = dataplane.NewCarrier(r.o.Against, o); err != nil {
+		return fmt.Errorf("the other policy: %w", err)
+	}
+	r.rival.keys = r.rival.carrier.Engine().Registry().Keys()
 	return nil
 }
 
@@ -159,11 +178,18 @@ func (r *Replay) File(ctx context.Context, name string, in io.Reader) error {
 }
 
 func (r *Replay) read(ctx context.Context, in io.Reader) error {
-	reader, err := pcap.NewReader(ctx, in)
+	stream, err := pcap.NewStream(ctx, in)
 	if err != nil {
 		return err
 	}
-	defer reader.Close()
+	defer stream.Close()
+	if isFlowLog(stream) {
+		return r.readFlowLog(ctx, stream)
+	}
+	reader, err := stream.Capture()
+	if err != nil {
+		return err
+	}
 	if r.carrier == nil {
 		if err := r.attachInterfaces(reader.Interfaces()); err != nil {
 			return err
@@ -205,7 +231,14 @@ func (r *Replay) packet(p *pcap.Packet) error {
 	if skip != NotSkipped {
 		r.seen.skipped[skip]++
 	} else {
+		var before []byte
+		if r.rival != nil { // translation changes the frame
+			before = r.rival.frame[:copy(r.rival.frame[:], frame)]
+		}
 		r.carrier.Carry(p.Time, from, frame, &r.carried)
+		if r.rival != nil {
+			r.compete(p.Time, from, before)
+		}
 		if c := &r.carried; c.InFlow && r.o.Top > 0 {
 			r.top.offer(r.carrier, c)
 		}

@@ -38,13 +38,21 @@ type Summary struct {
 	PlatformServices map[string]Count `json:"platformServices,omitempty"`
 	// Comparison is what Compare has found; absent without.
 	Comparison *Comparison `json:"comparison,omitempty"`
+	// FlowLogs is what the flow logs among the files hold; absent without any.
+	FlowLogs *FlowLogs `json:"flowLogs,omitempty"`
+	// Against is what would have been otherwise: under the other policy, or, without one, under this one and not as
+	// flow logs have recorded. Absent without either.
+	Against *Against `json:"against,omitempty"`
 }
 
-// File is one capture.
+// File is one capture or flow log.
 type File struct {
 	File    string `json:"file"`
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+	// Records and Rows are those of a flow log.
+	Records uint64 `json:"records,omitempty"`
+	Rows    uint64 `json:"rows,omitempty"`
 	Error   string `json:"error,omitempty"` // why it was not read to its end
 }
 
@@ -99,6 +107,11 @@ func (r *Replay) Summary() (*Summary, error) {
 	}
 	if r.o.Compare {
 		s.Comparison = &Comparison{r.seen.compared, r.seen.different}
+	}
+	s.FlowLogs = r.logs.result()
+	if r.o.Against != nil || s.FlowLogs != nil {
+		s.Against = r.changes.result()
+		s.Against.Recorded = r.o.Against == nil
 	}
 	if r.carrier == nil {
 		return s, nil

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -39,6 +40,14 @@ type Registry struct {
 
 // NewRegistry makes an empty registry.
 func NewRegistry() *Registry { return &Registry{slots: map[RuleKey]uint32{}} }
+
+// Copy is a registry of the same slots that goes its own way, for a snapshot that only answers questions.
+func (r *Registry) Copy() *Registry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &Registry{slots: maps.Clone(r.slots), keys: slices.Clone(r.keys), gone: slices.Clone(r.gone), free: slices.Clone(r.free),
+		version: r.version, reclaimed: r.reclaimed}
+}
 
 // Keys returns the rules by slot, the zero key for a slot that no rule has. The slice is shared and must
 // not be changed; a later change of the registry makes another one.

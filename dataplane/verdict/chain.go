@@ -47,6 +47,16 @@ func (c *Chain) At(stage, rule int) ChainRule {
 	return c.rules[stage][rule]
 }
 
+// Asks reports whether rules of a group are among those of the chain.
+func (c *Chain) Asks(nsg *ruleset.NSG) bool {
+	for _, rules := range c.rules {
+		if slices.ContainsFunc(rules, func(r ChainRule) bool { return r.Group != nil && r.Group.NSG == nsg }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Has reports whether the chain has a rule of the same name in the NSG of the same id.
 func (c *Chain) Has(nsg *ruleset.NSG, r *ruleset.Rule) bool {
 	for _, rules := range c.rules {

@@ -199,6 +199,7 @@ func TestADayOfFlowLogsTellsEveryFlowExactly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	holdReader(t, printed.Bytes(), lines)
 	var files []flowlogtest.Row
 	for _, r := range rows {
 		if r.Version == 4 {

@@ -39,6 +39,9 @@ type Deployment struct {
 	// Partial leaves out resources that cannot be evaluated, or that may not exist.
 	// Documents.Unresolved lists them.
 	Partial bool
+	// PriorOf is the file of a Terraform plan that is read as the state that the plan begins from, and not
+	// as what it leads to; empty: none.
+	PriorOf string
 	// Now is the answer of utcNow(). Zero: the time when the Reader was made.
 	Now time.Time
 	// Timeout is how long all templates of a reading may take together; 0: template.DefaultTimeout.
@@ -189,6 +192,14 @@ func (l *loader) evaluate(file string, document *jsonc.Document, read func(strin
 	value := document.Value
 	l.places[file] = &written{document: document}
 	body, ok := value.(map[string]any)
+	if l.values.PriorOf != "" && file == l.values.PriorOf {
+		if body, ok = terraform.Prior(body); !ok {
+			return nil, func() {
+				l.fault(ruleset.Fault{Code: CodeInvalidRequestFormat, File: file, Message: "it is no plan of Terraform: " +
+					`give the output of "terraform show -json PLAN"`})
+			}
+		}
+	}
 	if message := terraform.Unreadable(body); message != "" {
 		return nil, func() { l.fault(ruleset.Fault{Code: CodeInvalidRequestFormat, File: file, Message: message}) }
 	}

@@ -101,7 +101,7 @@ func (r *resource) id() string {
 	if k.within != "" {
 		return text(r.values, k.within) + "/" + k.kind + "/" + text(r.values, "name")
 	}
-	base := "/subscriptions/" + noSubscription + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/" + k.of() + "/"
+	base := "/subscriptions/" + cmp.Or(r.subscription, noSubscription) + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/" + k.of() + "/"
 	if k.parent != "" {
 		base += k.parentKind + "/" + text(r.values, k.parent) + "/"
 	}

@@ -10,8 +10,8 @@
 //
 // A plan has no ids of resources that do not exist yet. References to them are followed
 // through the plan's configuration, also through variables and outputs of modules. Ids are
-// made of the resource group and the name. Any other value that Terraform knows only after
-// apply becomes a text "[ADDRESS.FIELD]", with an entry in Result.Reasons.
+// made of the subscription of what exists, the resource group and the name. Any other value that
+// Terraform knows only after apply becomes a text "[ADDRESS.FIELD]", with an entry in Result.Reasons.
 package terraform
 
 import (
@@ -23,7 +23,7 @@ import (
 	"strings"
 )
 
-// noSubscription is the subscription in ids of resources that do not exist yet.
+// noSubscription is the subscription in ids where nothing of the plan exists yet.
 const noSubscription = "00000000-0000-0000-0000-000000000000"
 
 // Result is a converted document.
@@ -52,6 +52,7 @@ type resource struct {
 	data            bool
 	values          map[string]any
 	unknown         map[string]any // the fields that a plan leaves open, until they are filled in
+	subscription    string         // of an id that is made
 }
 
 // converter collects a document's resources.
@@ -84,12 +85,27 @@ func Convert(document map[string]any) *Result {
 	}
 	c.collect(object(state, "root_module"), "", false)
 	c.leaveRest(document)
-	c.unknowns(list(document, "resource_changes"))
+	changes := list(document, "resource_changes")
+	c.subscribe(changes)
+	c.unknowns(changes)
 	c.convert()
 	for _, r := range c.order {
 		c.result.Resources = append(c.result.Resources, r)
 	}
 	return c.result
+}
+
+// Prior is the state that a plan begins from, as a document of its own. It is empty where nothing exists
+// yet. ok is false when the document is no plan.
+func Prior(document map[string]any) (state map[string]any, ok bool) {
+	if object(document, "planned_values") == nil {
+		return nil, false
+	}
+	values := object(object(document, "prior_state"), "values")
+	if values == nil {
+		values = map[string]any{}
+	}
+	return map[string]any{"format_version": document["format_version"], "values": values}, true
 }
 
 // Unreadable says why a document of Terraform cannot be read. Empty when it can, or when it
@@ -132,6 +148,35 @@ func (c *converter) collect(module map[string]any, address string, dataOnly bool
 	for _, v := range list(module, "child_modules") {
 		child, _ := v.(map[string]any)
 		c.collect(child, text(child, "address"), dataOnly)
+	}
+}
+
+// subscribe makes the ids of what does not exist yet those of the subscription of all that does, so that a
+// resource that is replaced keeps its id.
+func (c *converter) subscribe(changes []any) {
+	found := ""
+	note := func(values map[string]any) bool {
+		parts := strings.Split(text(values, "id"), "/")
+		if len(parts) < 3 || !strings.EqualFold(parts[1], "subscriptions") {
+			return true
+		}
+		one := found == "" || strings.EqualFold(found, parts[2])
+		found = parts[2]
+		return one
+	}
+	for _, v := range changes {
+		change, _ := v.(map[string]any)
+		if !note(object(object(change, "change"), "before")) {
+			return
+		}
+	}
+	for _, r := range c.resources {
+		if !note(r.values) {
+			return
+		}
+	}
+	for _, r := range c.resources {
+		r.subscription = found
 	}
 }
 

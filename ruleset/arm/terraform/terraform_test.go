@@ -340,3 +340,31 @@ func TestAPlansResourcesComeInAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// A plan whose resources of one subscription are replaced gives them new ids: those that they had.
+func TestWhatIsReplacedKeepsTheSubscriptionOfItsId(t *testing.T) {
+	const before = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/web"
+	tests := []struct{ name, other, want string }{
+		{"all that exists is of one subscription", "", before},
+		{"two subscriptions do not tell", "/subscriptions/22222222-2222-3333-4444-555555555555/x",
+			"/subscriptions/" + noSubscription + "/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/web"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			change := func(address, id string) any {
+				return map[string]any{"address": address, "change": map[string]any{"before": map[string]any{"id": id}, "after_unknown": map[string]any{"id": true}}}
+			}
+			changes := []any{change("azurerm_network_security_group.web", before)}
+			if tt.other != "" {
+				changes = append(changes, change("other.x", tt.other))
+			}
+			r := Convert(map[string]any{"format_version": "1.2", "resource_changes": changes, "planned_values": map[string]any{"root_module": map[string]any{"resources": []any{
+				map[string]any{"address": "azurerm_network_security_group.web", "mode": "managed", "type": "azurerm_network_security_group", "name": "web",
+					"values": map[string]any{"name": "web", "resource_group_name": "rg"}},
+			}}}})
+			if id := text(r.Resources[0].(map[string]any), "id"); id != tt.want {
+				t.Errorf("id %q, want %q", id, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+)
+
+// diffTable prints a block a change.
+func diffTable(w io.Writer, r *inspect.RunningDiff) error {
+	for i := range r.Changes {
+		c := &r.Changes[i]
+		fmt.Fprintf(w, "newly %s, %s of %s\n", c.Kind, strings.ToLower(c.Direction), printable(diffFor(&c.DiffFor)))
+		fmt.Fprintf(w, "  was      %s\n  now      %s\n", printable(diffDecision(&c.Old)), printable(diffDecision(&c.New)))
+		for _, line := range diffBoxes(c.Boxes) {
+			fmt.Fprintf(w, "  packets  %s\n", line)
+		}
+		if c.More {
+			fmt.Fprintln(w, "  packets  and more, which are left out")
+		}
+		fmt.Fprintf(w, "  such as  %s\n", diffWitness(&c.Witness))
+	}
+	for i := range r.Undecided {
+		u := &r.Undecided[i]
+		fmt.Fprintf(w, "not decided, %s of %s\n  rule     %s of %s\n  packets  %s\n", strings.ToLower(u.Direction), printable(diffFor(&u.DiffFor)),
+			printable(u.RuleName), printable(u.NetworkSecurityGroup), undecidedBox(u))
+	}
+	for i := range r.Open {
+		fmt.Fprintf(w, "not known, in the %s policy: %s\n", r.Open[i].Policy, printable(diffOpen(&r.Open[i])))
+	}
+	for _, rule := range r.RulesWithoutEffect {
+		fmt.Fprintf(w, "%s without effect: %s of %s, %s\n", rule.Change, printable(rule.RuleName), printable(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
+	}
+	for _, list := range []struct {
+		word  string
+		names []string
+	}{{"added", r.Added}, {"removed", r.Removed}} {
+		if len(list.names) > 0 {
+			fmt.Fprintf(w, "%s, compared with nothing: %s\n", list.word, printable(strings.Join(list.names, ", ")))
+		}
+	}
+	fmt.Fprintln(w, diffSummary(r.DiffResult))
+	return cutTable(w, r.LiveFlows)
+}
+
+// cutTable prints the live flows that would end; nil: no daemon was asked.
+func cutTable(w io.Writer, flows *inspect.LiveFlows) error {
+	if flows == nil {
+		return nil
+	}
+	fmt.Fprintln(w, cutSummary(flows))
+	if len(flows.List) == 0 {
+		return nil
+	}
+	table := newGrid(w, "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "BYTES", "REASON", "RULE")
+	for i := range flows.List {
+		f := &flows.List[i]
+		rule := f.RuleName
+		if rule != "" {
+			rule += " of " + f.NetworkSecurityGroup
+		}
+		table.row(f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort), f.State,
+			f.BytesSent+f.BytesReceived, f.Reason, rule)
+	}
+	return table.flush()
+}
+
+func cutSummary(flows *inspect.LiveFlows) string {
+	text := fmt.Sprintf("%d of %s would end", flows.Cut, plural(flows.Live, "live flow"))
+	if flows.Truncated {
+		text += fmt.Sprintf("; %d are listed", len(flows.List))
+	}
+	return text
+}
+
+func diffSummary(r *ask.DiffResult) string {
+	allowed := 0
+	for i := range r.Changes {
+		if r.Changes[i].Kind == ask.DiffAllowed {
+			allowed++
+		}
+	}
+	text := "no packet is treated differently"
+	if n := len(r.Changes); n > 0 {
+		text = fmt.Sprintf("%s: %d newly allowed, %d newly denied", plural(n, "change"), allowed, n-allowed)
+	}
+	if n := len(r.RulesWithoutEffect); n > 0 {
+		text += fmt.Sprintf("; %s changed without effect", plural(n, "rule"))
+	}
+	if n := len(r.Undecided); n > 0 {
+		text += fmt.Sprintf("; %d not decided", n)
+	}
+	if n := len(r.Open); n > 0 {
+		text += fmt.Sprintf("; %s not known", plural(n, "value"))
+	}
+	return text
+}
+
+// diffOpen names a value that is not known.
+func diffOpen(o *ask.DiffOpen) string {
+	place := o.Resource
+	for _, part := range []string{o.Rule, o.Field} {
+		if part != "" {
+			place += ", " + part
+		}
+	}
+	return place + ": " + o.Message
+}
+
+func undecidedBox(u *ask.DiffUndecided) string {
+	if u.Open {
+		return "all: the rule is not known"
+	}
+	return diffBox(u.Box)
+}
+
+func diffFor(f *ask.DiffFor) string {
+	var parts []string
+	for _, list := range []struct {
+		word  string
+		names []string
+	}{{"", f.NetworkInterfaces}, {"the rest of ", f.Subnets}, {"unused ", f.NetworkSecurityGroups}} {
+		if len(list.names) > 0 {
+			parts = append(parts, list.word+strings.Join(list.names, ", "))
+		}
+	}
+	return strings.Join(parts, " and ")
+}
+
+func diffDecision(d *ask.DiffDecision) string {
+	if d.RuleName != "" {
+		return fmt.Sprintf("%s by %s of %s", d.Access, d.RuleName, d.NetworkSecurityGroup)
+	}
+	return d.Access + ": " + d.Reason
+}
+
+// diffBoxes are boxes in lines. Protocols with the same addresses and ports share one.
+func diffBoxes(boxes []ask.DiffBox) []string {
+	var texts, protocols []string
+	for i := range boxes {
+		text := boxText(&boxes[i])
+		if at := slices.Index(texts, text); at >= 0 {
+			protocols[at] += ", " + boxes[i].Protocol
+			continue
+		}
+		texts, protocols = append(texts, text), append(protocols, boxes[i].Protocol)
+	}
+	for i := range texts {
+		texts[i] = protocols[i] + texts[i]
+	}
+	return texts
+}
+
+func diffBox(b *ask.DiffBox) string { return b.Protocol + boxText(b) }
+
+// boxText is a box without its protocol. Long lists are cut: json shows all of them.
+func boxText(b *ask.DiffBox) string {
+	text := " from " + b.SourceText
+	if some(b.SourcePorts) {
+		text += " port " + someOf(b.SourcePorts)
+	}
+	text += " to " + b.DestinationText
+	if some(b.DestinationPorts) {
+		text += " port " + someOf(b.DestinationPorts)
+	}
+	if len(b.ICMPTypes) > 0 && b.ICMPTypes[0] != "0-255" {
+		text += " type " + someOf(b.ICMPTypes)
+	}
+	return text
+}
+
+// some reports ports that are not all ports.
+func some(ports []string) bool { return len(ports) > 0 && ports[0] != "0-65535" }
+
+func someOf(list []string) string {
+	const most = 4
+	if len(list) <= most {
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ","), len(list)-most)
+}
+
+func diffWitness(w *ask.DiffWitness) string {
+	end := func(address string, port *uint16) string {
+		switch {
+		case port == nil:
+			return address
+		case strings.Contains(address, ":"):
+			return fmt.Sprintf("[%s]:%d", address, *port)
+		}
+		return fmt.Sprintf("%s:%d", address, *port)
+	}
+	text := fmt.Sprintf("%s %s -> %s", w.Protocol, end(w.Source, w.SourcePort), end(w.Destination, w.DestinationPort))
+	if w.ICMPType != nil {
+		text += fmt.Sprintf(" type %d", *w.ICMPType)
+	}
+	return text
+}

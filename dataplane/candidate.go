@@ -1,0 +1,67 @@
+package dataplane
+
+import (
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/ruleset/policy"
+)
+
+// Candidate builds the snapshot that a policy would give if it were the next one, for questions alone. It leaves no
+// trace: its rules are counted nowhere, and Swap must not be given it.
+func (e *Engine) Candidate(policy *policy.Set) (*topology.Snapshot, error) {
+	before := e.Snapshot()
+	s, err := e.options.Topology.Rebuild(before, policy, e.options.Attachments, e.registry.Copy())
+	if err != nil {
+		return nil, err
+	}
+	e.succeed(s, before)
+	return s, nil
+}
+
+// Cuts yields the live flows that would end if a candidate were the policy in force: at once, because an end or the
+// way between the ends is not what it was, or with their next packet, which the rules deny. In the second case
+// the decision's Drop says why. It walks over the flow table without stopping it, changes nothing, and returns how
+// many flows live. Yield must not keep what it gets.
+func (e *Engine) Cuts(candidate *topology.Snapshot, yield func(*conntrack.FlowInfo, *verdict.Decision)) (live int) {
+	old := e.Snapshot()
+	var d verdict.Decision
+	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
+		if f.Class.Cut() {
+			return true
+		}
+		live++
+		if e.ends(old, candidate, f, &d) {
+			yield(f, &d)
+		}
+		return true
+	})
+	return live
+}
+
+// ends says whether a flow would end, by what a reload and then the flow's next packet do.
+func (e *Engine) ends(old, s *topology.Snapshot, f *conntrack.FlowInfo, d *verdict.Decision) bool {
+	if *d = (verdict.Decision{}); !e.stays(old, s, f) {
+		return true
+	}
+	r := standing{zone: f.ReplyKey.Zone, marks: f.Marks, receiver: f.Receiver, arrives: f.ReplyKey.Reverse(),
+		generation: f.Generation, answered: f.Answered}
+	p := packet.Packet{Tuple: f.Key.Tuple, Segments: 1}
+	switch p.Proto {
+	case packet.ProtoICMP:
+		p.ICMPType = packet.ICMPv4EchoRequest
+	case packet.ProtoICMPv6:
+		p.ICMPType = packet.ICMPv6EchoRequest
+	}
+	if from, whole := e.Attachment(f.Key.Zone); whole {
+		switch e.again(s, s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d) {
+		case judgedStands, judgedPasses:
+			return false
+		}
+		return true
+	}
+	to, _ := e.Attachment(f.ReplyKey.Zone) // the record of the receiver's end
+	way := topology.Way{To: s.Admit(s.Attachments[to], f.Receiver), Arrives: p.Tuple}
+	return !r.stands(way.To.Flushed) && d.Receives(s, &way, &p) != packet.NotDropped
+}

@@ -1,0 +1,151 @@
+package inspect
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
+)
+
+// Diff compares two policies, see ask.Diff. What a partial policy leaves out is in the result's Open.
+func Diff(old, new *Loaded, maxStates int) *ask.DiffResult {
+	result := ask.Diff(old.Snapshot, new.Snapshot, ask.DiffOptions{MaxStates: maxStates, OpenRules: append(old.openRules(), new.openRules()...)})
+	result.Open = append(opened("old", old.documents.Unresolved), opened("new", new.documents.Unresolved)...)
+	return result
+}
+
+func (l *Loaded) openRules() []ask.DiffOpenRule { return openRules(l.documents) }
+
+func openRules(documents *arm.Documents) (list []ask.DiffOpenRule) {
+	for _, r := range documents.OpenRules() {
+		if r.Inbound {
+			list = append(list, ask.DiffOpenRule{Group: r.Group, Name: r.Name, Direction: ruleset.Inbound})
+		}
+		if r.Outbound {
+			list = append(list, ask.DiffOpenRule{Group: r.Group, Name: r.Name, Direction: ruleset.Outbound})
+		}
+	}
+	return list
+}
+
+func opened(policy string, faults ruleset.Faults) []ask.DiffOpen {
+	list := []ask.DiffOpen{}
+	for i := range faults {
+		f := &faults[i]
+		list = append(list, ask.DiffOpen{Policy: policy, File: f.File, Resource: f.Resource, Rule: f.Rule, Field: f.Field, Message: f.Message})
+	}
+	return list
+}
+
+// RunningQuestion asks what other files than those of the running policy would change.
+type RunningQuestion struct {
+	// Policy are absolute paths of files and folders, which the daemon reads; none: its own as they are now,
+	// so that the answer is what a reload would change.
+	Policy []string `json:"policy,omitempty"`
+	// MaxStates is that of ask.DiffOptions.
+	MaxStates int `json:"maxStates,omitempty"`
+	// Limit is how many flows are listed at most, 1 to MaxFlowLimit; 0: DefaultCutLimit.
+	Limit int `json:"limit,omitempty"`
+}
+
+// DefaultCutLimit is used when RunningQuestion.Limit is 0.
+const DefaultCutLimit = 100
+
+// Check says what no daemon could make of the question. The error begins with the field.
+func (q *RunningQuestion) Check() error {
+	for _, path := range q.Policy {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("policy: %q: allowed are absolute paths", path)
+		}
+	}
+	if q.Limit < 0 || q.Limit > MaxFlowLimit {
+		return fmt.Errorf("limit: \"%d\": allowed are 1 to %d", q.Limit, MaxFlowLimit)
+	}
+	if q.MaxStates < 0 {
+		return fmt.Errorf("maxStates: \"%d\": allowed are numbers above 0", q.MaxStates)
+	}
+	return nil
+}
+
+// RunningDiff is what files would change of the policy that runs.
+type RunningDiff struct {
+	*ask.DiffResult
+	// LiveFlows is absent where files are compared with files.
+	LiveFlows *LiveFlows `json:"liveFlows,omitempty"`
+}
+
+// LiveFlows are the live flows that a policy would end.
+type LiveFlows struct {
+	Live int       `json:"live"`
+	Cut  int       `json:"cut"`
+	List []CutFlow `json:"list"`
+	// Truncated is set when more would end than are listed.
+	Truncated bool `json:"truncated"`
+}
+
+// CutFlow is a live flow that a policy would end.
+type CutFlow struct {
+	Flow
+	// Reason is rule with the rule that denies the flow's next packet, another drop's name as verify has it, or
+	// moved: the reload ends the flow, because an end or the way between the ends is not what it was. Its next packet
+	// may begin another then.
+	Reason               string `json:"reason"`
+	NetworkSecurityGroup string `json:"networkSecurityGroup,omitempty"`
+	RuleName             string `json:"ruleName,omitempty"`
+}
+
+// ReasonMoved is CutFlow's own reason.
+const ReasonMoved = "moved"
+
+// Diff compares the policy that runs with files, as if they were reloaded. It changes nothing.
+func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
+	s.comparing.Lock()
+	defer s.comparing.Unlock()
+	files := s.options.Policy.again(q.Policy)
+	documents, err := files.read()
+	if err != nil {
+		return nil, err
+	}
+	s.loading.Lock() // a reload changes what was left out
+	open := opened("old", s.options.Policy.LeftOut())
+	running := s.Snapshot()
+	s.loading.Unlock()
+	candidate, err := s.options.Engine.Candidate(documents.Set)
+	if err != nil {
+		return nil, err
+	}
+	result := ask.Diff(running, candidate, ask.DiffOptions{MaxStates: q.MaxStates, OpenRules: openRules(documents)})
+	result.Open = append(open, opened("new", documents.Unresolved)...)
+	return &RunningDiff{result, s.cuts(candidate, q.Limit)}, nil
+}
+
+func (s *Service) cuts(candidate *topology.Snapshot, limit int) *LiveFlows {
+	e := s.options.Engine
+	if limit == 0 {
+		limit = DefaultCutLimit
+	}
+	list := &LiveFlows{List: []CutFlow{}}
+	snapshot, keys := e.Snapshot(), e.Registry().Keys()
+	list.Live = e.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
+		if list.Cut++; len(list.List) == limit {
+			list.Truncated = true
+			return
+		}
+		cut := CutFlow{Flow: DescribeFlow(e, snapshot, keys, f), Reason: ReasonMoved}
+		if d.Drop != packet.NotDropped {
+			cut.Reason = ask.ReasonOf(d.Drop)
+		}
+		if v := &d.Verdict; d.Drop == packet.DropRule {
+			last := &v.Stages[v.N-1]
+			cut.NetworkSecurityGroup, cut.RuleName = last.Stage.Group.Label, last.SecurityRule().QualifiedName()
+		}
+		list.List = append(list.List, cut)
+	})
+	return list
+}
