@@ -133,7 +133,7 @@ func (d *daemon) prober() *probe.Prober {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Log: d.log})
+		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Device: d.devices[i].Name(), Log: d.log})
 		p.Follow(list)
 		return p
 	}

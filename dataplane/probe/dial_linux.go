@@ -40,25 +40,34 @@ func (p *Prober) dial(ctx context.Context, t *topology.Probe) (net.Conn, error) 
 }
 
 // begin begins to connect a socket. A socket stays in the namespace where it was made, so only making
-// it takes a thread there, not the wait for an answer.
+// it takes a thread there, not the wait for an answer. Several links may have a link-local address, so
+// that the socket needs the device's index.
 func (p *Prober) begin(t *topology.Probe) (fd int, err error) {
-	err = tun.Do(p.options.Namespace, func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	source, family, zone := p.options.Source(t.Address), unix.AF_INET, 0
+	if source.Is6() {
+		family = unix.AF_INET6
+	}
+	err = tun.Do(p.options.Namespace, func() error {
+		if source.IsLinkLocalUnicast() {
+			device, err := net.InterfaceByName(p.options.Device)
+			if err != nil {
+				return fmt.Errorf("device %s: %w", p.options.Device, err)
+			}
+			zone = device.Index
+		}
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return os.NewSyscallError("socket", err)
 	})
 	if err != nil {
 		return -1, err
 	}
-	if err := beginConnect(fd, p.options.Source, t); err != nil {
+	if err := beginConnect(fd, source, zone, t); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
 }
 
-func beginConnect(fd int, from netip.Addr, t *topology.Probe) error {
-	if !from.Is4() || !t.Address.Is4() {
-		return fmt.Errorf("from %s to %s: only IPv4 is probed", from, t.Address)
-	}
+func beginConnect(fd int, from netip.Addr, zone int, t *topology.Probe) error {
 	option, port := unix.IP_BIND_ADDRESS_NO_PORT, 0
 	level := unix.IPPROTO_IP
 	if t.Shares > 1 {
@@ -69,14 +78,22 @@ func beginConnect(fd int, from netip.Addr, t *topology.Probe) error {
 	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4(), Port: port}); err != nil {
+	if err := unix.Bind(fd, socketAddress(from, port, zone)); err != nil {
 		return fmt.Errorf("bind %s: %w", from, err)
 	}
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: t.Address.As4(), Port: int(t.Port)})
+	err := unix.Connect(fd, socketAddress(t.Address, int(t.Port), 0))
 	if errors.Is(err, unix.EINPROGRESS) {
 		return nil
 	}
 	return os.NewSyscallError("connect", err)
+}
+
+// socketAddress is an address as the kernel takes it. zone is the device of a link-local one.
+func socketAddress(a netip.Addr, port, zone int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port, ZoneId: uint32(zone)}
 }
 
 // sharedPort is a port by which the engine knows which of several virtual networks is meant.

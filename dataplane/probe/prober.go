@@ -1,6 +1,6 @@
 // Package probe asks the backends of load balancers whether they live, as Azure's health probes
-// do: with real connections from 168.63.129.16. These go through the engine and its network
-// security groups like any other packet. So a rule that blocks the tag AzureLoadBalancer takes a
+// do: with real connections from 168.63.129.16, and from fe80::1234:5678:9abc to IPv6 backends. These go
+// through the engine and its network security groups like any other packet. So a rule that blocks the tag AzureLoadBalancer takes a
 // backend out of rotation.
 package probe
 
@@ -25,9 +25,11 @@ type Options struct {
 	// Namespace is the network namespace behind the platform's attachment; empty: the
 	// process's own.
 	Namespace string
-	// Source is the address that probes come from; zero: 168.63.129.16. The namespace must
+	// Device is the platform's attachment in the namespace. Link-local sources need it.
+	Device string
+	// Source is the address that a backend is probed from; nil: topology.ProbeSource. The namespace must
 	// have it.
-	Source netip.Addr
+	Source func(backend netip.Addr) netip.Addr
 	// Log gets a line for each change of a backend's state; nil: no log.
 	Log *slog.Logger
 }
@@ -56,8 +58,8 @@ func keyOf(p *topology.Probe) key { return key{p.Name, p.Address, p.Port, p.Prot
 
 // New makes a prober. It asks nothing before Run.
 func New(o Options) *Prober {
-	if !o.Source.IsValid() {
-		o.Source = topology.PlatformAddresses[0]
+	if o.Source == nil {
+		o.Source = topology.ProbeSource
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -82,17 +84,13 @@ func (p *Prober) Run(ctx context.Context) {
 }
 
 // Follow makes these the probes that are sent. Probes that stay keep their state. A new backend is
-// down until it has answered, as in Azure. A backend with an IPv6 address is not probed and
-// counts as up: the platform has no IPv6 address here.
+// down until it has answered, as in Azure.
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gone := p.backends
 	p.backends = make(map[key]*backend, len(probes))
 	for _, t := range probes {
-		if !t.Address.Is4() {
-			continue
-		}
 		k := keyOf(t)
 		for p.backends[k] != nil {
 			k.nth++

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,14 @@ import (
 )
 
 var loopback = netip.MustParseAddr("127.0.0.1")
+
+// loopbackOf is the loopback's address of a backend's family.
+func loopbackOf(backend netip.Addr) netip.Addr {
+	if backend.Is6() {
+		return netip.IPv6Loopback()
+	}
+	return loopback
+}
 
 const patience = 20 * time.Second
 
@@ -53,7 +62,7 @@ func (l *logBook) count(text string) int {
 func newRig(t *testing.T, probes ...*topology.Probe) *rig {
 	t.Helper()
 	r := &rig{log: &logBook{}}
-	r.Prober = New(Options{Source: loopback, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	r.Prober = New(Options{Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	r.Follow(probes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -165,7 +174,16 @@ func (r *rig) askAgain(p *topology.Probe, number int) *topology.Probe {
 }
 
 func TestAConnectionIsEnoughForTCP(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		t.Run(host, func(t *testing.T) { askOverTCP(t, host) })
+	}
+}
+
+func askOverTCP(t *testing.T, host string) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Skip("the machine has no IPv6")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +271,7 @@ func TestAProbeWaitsAsLongAsAzureAtMost(t *testing.T) {
 }
 
 func TestNoMoreProbesAreInFlightThanTheirBound(t *testing.T) {
-	p := New(Options{Source: loopback})
+	p := New(Options{Source: loopbackOf})
 	free := 0
 	for full := false; !full; {
 		select {
@@ -329,7 +347,7 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 
 // Load balancers of two resource groups may have one name: the first one's goroutine was lost.
 func TestProbesOfTheSameNameAreTwo(t *testing.T) {
-	p := New(Options{Source: loopback})
+	p := New(Options{Source: loopbackOf})
 	one, two := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
 	for range 2 {
 		p.Follow([]*topology.Probe{one, two})
@@ -340,14 +358,11 @@ func TestProbesOfTheSameNameAreTwo(t *testing.T) {
 }
 
 func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
-	p := New(Options{Source: loopback})
+	p := New(Options{Source: loopbackOf})
 	four, six := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "[::1]:1", topology.ProbeTCP)
 	p.Follow([]*topology.Probe{four, six})
-	if four.Up() {
+	if four.Up() || six.Up() {
 		t.Error("up before it was asked")
-	}
-	if !six.Up() || len(p.Health()) != 1 {
-		t.Error("an IPv6 backend, which is not probed, is not up")
 	}
 }
 
@@ -441,7 +456,7 @@ func TestTheSourcePortTellsTheNetwork(t *testing.T) {
 			c.Close()
 		}
 	}()
-	p := New(Options{Source: loopback})
+	p := New(Options{Source: loopbackOf})
 	for range 20 {
 		probe := probeOf(t, listener.Addr().String(), topology.ProbeTCP)
 		probe.Share, probe.Shares = 2, 3

@@ -17,7 +17,7 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 	case Subnet:
 		return a.admitSubnet(src)
 	case Platform:
-		if isPlatform(src) {
+		if IsPlatform(src) {
 			return s.platform
 		}
 		return nil
@@ -54,7 +54,7 @@ func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
 			return e
 		}
 	}
-	if forwards && len(own) > 0 && !isPlatform(src) && !src.IsReserved() {
+	if forwards && len(own) > 0 && !IsPlatform(src) && !src.IsReserved() {
 		return own[0]
 	}
 	return nil
@@ -88,7 +88,7 @@ func (n *network) member(src packet.Addr) *Endpoint {
 // prefixes, except the addresses of the networks that on-premises reaches through it.
 func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
 	a := src.Netip()
-	if s.public[src] != nil || !contain(n.behindOwn, a) || contain(n.notBehind, a) || isPlatform(src) {
+	if s.public[src] != nil || !contain(n.behindOwn, a) || contain(n.notBehind, a) || IsPlatform(src) {
 		return nil
 	}
 	return n.gateway
@@ -96,7 +96,7 @@ func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
 
 // external is the outside if a host on the internet can have an address.
 func (s *Snapshot) external(src packet.Addr) *Endpoint {
-	if s.isolated && !isPlatform(src) || !s.isolated && s.boundary.admits(src) {
+	if s.isolated && !IsPlatform(src) || !s.isolated && s.boundary.admits(src) {
 		return s.outside
 	}
 	return nil
@@ -112,7 +112,7 @@ func (s *Snapshot) Endpoint(nic *policy.NetworkInterface, addr netip.Addr) *Endp
 // virtual networks have the address, and when nobody can have it.
 func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
 	src := packet.AddrFrom(a)
-	if isPlatform(src) {
+	if IsPlatform(src) {
 		return s.platform
 	}
 	if e, ok := s.byAddress.Lookup(a); ok {
@@ -127,7 +127,7 @@ func (s *Snapshot) Owner(a netip.Addr) *Endpoint {
 // Foreign reports an address that is of no virtual network and not the platform's. If it has no
 // Owner, nobody on the internet can have it.
 func (s *Snapshot) Foreign(a netip.Addr) bool {
-	return !s.networks.space.Contains(a) && !isPlatform(packet.AddrFrom(a))
+	return !s.networks.space.Contains(a) && !IsPlatform(packet.AddrFrom(a))
 }
 
 // Sender finds the endpoint that sends to another from an address, for questions: in its network
@@ -144,7 +144,7 @@ func (s *Snapshot) SenderInto(sub *policy.Subnet, from netip.Addr) *Endpoint {
 
 func (s *Snapshot) sender(to *routes, from netip.Addr) *Endpoint {
 	n, src := to.network, packet.AddrFrom(from)
-	if isPlatform(src) {
+	if IsPlatform(src) {
 		return s.platform
 	}
 	if contain(n.vnet.AddressSpace, from) {
@@ -170,4 +170,7 @@ func (s *Snapshot) ClosedTo(to *Endpoint, from netip.Addr) bool {
 	return to.closed && (s.public[packet.AddrFrom(from)] != nil || s.Sender(to, from) == s.outside)
 }
 
-func isPlatform(a packet.Addr) bool { return a == platformAddrs[0] || a == platformAddrs[1] }
+// IsPlatform reports one of PlatformAddresses.
+func IsPlatform(a packet.Addr) bool {
+	return a == platformAddrs[0] || a == platformAddrs[1] || a == platformAddrs[2]
+}

@@ -66,7 +66,7 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 	case Platform:
 		what = spec.Kind
 		a.Name, s.platform.Attachment = "platform", a.Index
-		for _, addr := range PlatformAddresses {
+		for _, addr := range PlatformAddresses[:2] { // addProbeSource adds the last
 			a.Addresses = append(a.Addresses, host(addr))
 		}
 	}

@@ -78,6 +78,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		isolate(routed, &f)
 	} else {
 		translation = newTranslation(set, o.DefaultOutbound, routed)
+		attached.addProbeSource(translation.probes)
 		boundary = newBoundary(set, routed, translation.public, &f)
 		routed.hidePrivate(translation, o.ReachPrivate)
 	}

@@ -68,6 +68,19 @@ func (p *Probe) Set(up bool) { p.health.down.Store(!up) }
 // that a rule brings together. The slice is shared and must not be changed.
 func (s *Snapshot) Probes() []*Probe { return s.probes }
 
+// addProbeSource gives the platform's attachment the address that IPv6 backends are probed from, if there
+// are any. Without it the attachment needs no IPv6.
+func (s *attachedSet) addProbeSource(probes []*Probe) {
+	if !slices.ContainsFunc(probes, func(p *Probe) bool { return p.Address.Is6() }) {
+		return
+	}
+	for _, a := range s.attachments {
+		if a.Kind == Platform {
+			a.Addresses = append(a.Addresses, host(PlatformAddresses[2]))
+		}
+	}
+}
+
 // probedBackend is what a load balancer asks once for all its rules.
 type probedBackend struct {
 	probe   *policy.HealthProbe

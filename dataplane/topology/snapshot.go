@@ -18,7 +18,7 @@ const (
 	NetworkInterface Kind = iota // one NIC
 	Subnet                       // all of a subnet that has no attachment of its own
 	Internet                     // everything outside the virtual networks
-	Platform                     // 168.63.129.16 and 169.254.169.254
+	Platform                     // PlatformAddresses
 	Gateway                      // the on-premises networks behind a virtual network's gateway
 )
 
@@ -28,10 +28,19 @@ func (k Kind) String() string {
 }
 
 // PlatformAddresses are the host's virtual addresses, which serve DHCP, DNS, IMDS and health
-// probes.
+// probes. The last one probes IPv6 backends alone.
 var PlatformAddresses = []netip.Addr{
 	netip.MustParseAddr("168.63.129.16"),
 	netip.MustParseAddr("169.254.169.254"),
+	netip.MustParseAddr("fe80::1234:5678:9abc"),
+}
+
+// ProbeSource is the address that a backend is probed from.
+func ProbeSource(backend netip.Addr) netip.Addr {
+	if backend.Is4() {
+		return PlatformAddresses[0]
+	}
+	return PlatformAddresses[2]
 }
 
 // Snapshot is one consistent view of policy and topology.
@@ -214,5 +223,5 @@ func (t *Table) Resolved() []classifier.Rule { return t.compiled }
 
 // platformAddrs are PlatformAddresses as packets have them.
 var platformAddrs = [...]packet.Addr{
-	packet.AddrFrom(PlatformAddresses[0]), packet.AddrFrom(PlatformAddresses[1]),
+	packet.AddrFrom(PlatformAddresses[0]), packet.AddrFrom(PlatformAddresses[1]), packet.AddrFrom(PlatformAddresses[2]),
 }

@@ -28,7 +28,7 @@ func Carried(t *packet.Tuple) packet.Drop {
 		return packet.DropBroadcast
 	case t.Dst.IsBroadcast():
 		return packet.DropBroadcast
-	case !t.Src.Is4() && (t.Src.IsLinkLocal() || t.Dst.IsLinkLocal()):
+	case !t.Src.Is4() && (strayLinkLocal(t.Src) || strayLinkLocal(t.Dst)):
 		return packet.DropKernelNoise
 	case t.Src == t.Dst:
 		return packet.DropLand
@@ -37,3 +37,6 @@ func Carried(t *packet.Tuple) packet.Drop {
 	}
 	return packet.NotDropped
 }
+
+// strayLinkLocal reports a link-local address that is not the one of health probes.
+func strayLinkLocal(a packet.Addr) bool { return a.IsLinkLocal() && !topology.IsPlatform(a) }

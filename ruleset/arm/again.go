@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
 	"github.com/nsgd/nsgd/ruleset/arm/template"
 )
 
@@ -349,7 +350,7 @@ func withProperty(body map[string]any, field string, v any) map[string]any {
 func withField(object map[string]any, field string, v any) map[string]any {
 	out := make(map[string]any, len(object)+1)
 	for name, v := range object {
-		if !sameName(name, field) {
+		if !jsonc.SameName(name, field) {
 			out[name] = v
 		}
 	}

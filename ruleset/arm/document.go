@@ -380,10 +380,6 @@ func newResource(k kind, file string, body map[string]any, parent *resource) *re
 	return r
 }
 
-// sameName reports whether a key of an object is a field's name in any case. Azure folds the letters of ASCII alone, and
-// the other ones that Unicode folds to them are longer.
-func sameName(key, field string) bool { return len(key) == len(field) && strings.EqualFold(key, field) }
-
 // lookup finds a field in any case; the exact spelling wins.
 func lookup(object map[string]any, field string) any {
 	if v, ok := object[field]; ok {
@@ -391,7 +387,7 @@ func lookup(object map[string]any, field string) any {
 	}
 	found, ok := "", false
 	for name := range object {
-		if sameName(name, field) && (!ok || name < found) {
+		if jsonc.SameName(name, field) && (!ok || name < found) {
 			found, ok = name, true
 		}
 	}

@@ -194,9 +194,10 @@ func (b *balancer) natRule(f *fields, name string) *policy.InboundNATRule {
 }
 
 func (f *fields) portRange(r *policy.InboundNATRule) {
+	before := len(f.l.out.Faults)
 	r.First = f.port("frontendPortRangeStart", CodeInvalidInboundNATRule, 0, maxFrontendPort)
 	r.Last = f.port("frontendPortRangeEnd", CodeInvalidInboundNATRule, 0, maxFrontendPort)
-	if r.Last < r.First {
+	if told := len(f.l.out.Faults) > before || len(f.open) > 0; r.Last < r.First && !told {
 		f.fault(CodeInvalidInboundNATRule, "frontendPortRangeEnd", strconv.Itoa(int(r.Last)), "allowed are ports from frontendPortRangeStart (%d) on", r.First)
 	}
 }

@@ -47,7 +47,7 @@ func (p places) of(file, field string, objects ...map[string]any) (found jsonc.P
 // has reports whether an object has a field, in any case.
 func has(object map[string]any, field string) bool {
 	for name := range object {
-		if sameName(name, field) {
+		if jsonc.SameName(name, field) {
 			return true
 		}
 	}

@@ -182,6 +182,7 @@ func TestFaultsOfTranslation(t *testing.T) {
 		{"NAT ranges that overlap", change(`"frontendPort": 2200, "backendPort": 22`, `"frontendPortRangeStart": 4000, "frontendPortRangeEnd": 5000, "backendPort": 22, "backendAddressPool": {"id": "lb/pool"}`, `, "loadBalancerInboundNatRules": [{"id": "lb/ssh"}]`, ""),
 			CodeSameFrontendPort, "frontendPort", "5000", lb + "/inboundNatRules/rdp"},
 		{"a NAT range smaller than its pool", change(`"frontendPortRangeEnd": 5009`, `"frontendPortRangeEnd": 5000`), CodeInvalidInboundNATRule, "frontendPortRangeEnd", "5000", lb + "/inboundNatRules/rdp"},
+		{"a NAT range that begins above all ports", change(`"frontendPortRangeStart": 5000`, `"frontendPortRangeStart": 65535`), CodePortRange, "frontendPortRangeStart", "65535", lb + "/inboundNatRules/rdp"},
 		{"a NAT range that ends before it begins", change(`"frontendPortRangeEnd": 5009`, `"frontendPortRangeEnd": 4999`), CodeInvalidInboundNATRule, "frontendPortRangeEnd", "4999", lb + "/inboundNatRules/rdp"},
 		{"an ipConfiguration behind a range", change(`"loadBalancerInboundNatRules": [{"id": "lb/ssh"}]`, `"loadBalancerInboundNatRules": [{"id": "lb/rdp"}]`), CodeInvalidInboundNATRule, "loadBalancerInboundNatRules", "rdp", "networkInterfaces/a/ipConfigurations/c"},
 		{"outbound ports that are no multiple of eight", change(`"allocatedOutboundPorts": 8000`, `"allocatedOutboundPorts": 1001`), CodeInvalidOutboundRule, "allocatedOutboundPorts", "1001", lb + "/outboundRules/out"},

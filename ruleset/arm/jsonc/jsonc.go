@@ -16,6 +16,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -235,9 +236,21 @@ func (t *text) value() (any, error) {
 	err = cmp.Or(json.Unmarshal(t.standard, &whole), err)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return nil, &Error{t.position(max(0, int(syntax.Offset)-1)), err.Error()}
+		at := max(0, int(syntax.Offset)-1)
+		return nil, &Error{t.position(at), err.Error() + t.unquoted(at)}
 	}
 	return nil, err
+}
+
+// unquoted is what to say where JavaScript's looser form stands, which no source shows Azure to take: names without
+// quotes, and single ones.
+func (t *text) unquoted(at int) string {
+	before := bytes.TrimRight(t.standard[:min(at, len(t.standard))], " \t\r\n")
+	behindComma := len(before) > 0 && strings.IndexByte("{,", before[len(before)-1]) >= 0
+	if at == len(t.standard) || t.standard[at] != '\'' && (!behindComma || !unicode.IsLetter(rune(t.standard[at]))) {
+		return ""
+	}
+	return ": names and strings stand in double quotes"
 }
 
 // begin is the offset of the next value in standard at or behind an offset.

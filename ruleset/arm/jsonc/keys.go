@@ -4,19 +4,22 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // few is how many keys of an object are compared one by one.
 const few = 24
 
+// SameName reports whether two names are the same in any case. Azure folds the letters of ASCII alone, and the other
+// ones that Unicode folds to them are longer.
+func SameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
+
 // key is one of an open object.
 type key struct {
-	text  []byte // without escapes
-	at    int    // offset of its quote
-	plain bool   // ASCII alone
+	text []byte // without escapes
+	at   int    // offset of its quote
 }
 
 // object is one that is open, or a list.
@@ -89,15 +92,12 @@ type checker struct {
 
 // take compares a key with those that its object has already.
 func (c *checker) take(from, end int) error {
-	k := key{text: c.data[from+1 : end], at: from, plain: true}
+	k := key{text: c.data[from+1 : end], at: from}
 	if bytes.IndexByte(k.text, '\\') >= 0 {
 		var text string
 		if err := json.Unmarshal(c.data[from:min(end+1, len(c.data))], &text); err == nil {
 			k.text = []byte(text)
 		}
-	}
-	for _, b := range k.text {
-		k.plain = k.plain && b < utf8.RuneSelf
 	}
 	o := &c.open[len(c.open)-1]
 	others := c.keys[o.first:]
@@ -128,10 +128,7 @@ func (c *checker) same(a, b *key) bool {
 	if !c.anyCase {
 		return bytes.Equal(a.text, b.text)
 	}
-	if a.plain && b.plain && len(a.text) != len(b.text) {
-		return false
-	}
-	return bytes.EqualFold(a.text, b.text)
+	return len(a.text) == len(b.text) && bytes.EqualFold(a.text, b.text)
 }
 
 // folded is the same text for keys that are the same.
@@ -139,7 +136,7 @@ func (c *checker) folded(k *key) string {
 	if !c.anyCase {
 		return string(k.text)
 	}
-	return strings.Map(func(r rune) rune {
+	return strconv.Itoa(len(k.text)) + strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' && r != 'k' && r != 's' { // these two have a third form
 			return r - 'a' + 'A'
 		}

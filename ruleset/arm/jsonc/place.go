@@ -178,7 +178,7 @@ func (t *text) valueOf(object int, field string) (offset int, found bool) {
 	for w.next() == '"' {
 		key := w.string()
 		w.next()
-		if strings.EqualFold(key, field) {
+		if SameName(key, field) {
 			return w.at, true
 		}
 		w.value(nil)
@@ -209,7 +209,7 @@ func inside(value any, name string) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for key := range v {
-			if strings.EqualFold(key, name) {
+			if SameName(key, name) {
 				return v[key]
 			}
 		}

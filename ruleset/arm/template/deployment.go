@@ -134,6 +134,17 @@ func (r *instance) deploymentProperties(place string, v any) any {
 	return out
 }
 
+// outputs are those of a deployment; none of one without a template. The error says why its template was not read.
+func (r *instance) outputs() (map[string]any, error) {
+	if s := r.template(); s != nil {
+		return s.outputs(), nil
+	}
+	if _, err := r.nested.get(r.budget); err != nil {
+		return nil, fmt.Errorf("the outputs of the deployment %s are not known: %w", r.name, err)
+	}
+	return nil, nil
+}
+
 // outputs are the outputs by name, each with type and value.
 func (s *scope) outputs() map[string]any {
 	v, _ := s.results.get(s.budget)

@@ -376,13 +376,9 @@ func (f frame) runtime(name string, r *instance) map[string]any {
 // the properties that Azure derives, then with those of Options.Runtime.
 func (r *instance) referred(known map[string]any, full bool) (any, error) {
 	if r.isDeployment() {
-		outputs := any(nil)
-		if s := r.template(); s != nil {
-			outputs = s.outputs()
-		} else if known == nil {
-			if _, err := r.nested.get(r.budget); err != nil {
-				return nil, fmt.Errorf("the outputs of the deployment %s are not known: %w", r.name, err)
-			}
+		outputs, err := r.outputs()
+		if err != nil && known == nil {
+			return nil, err
 		}
 		id, name := any(r.id), any(r.name)
 		if r.id == "" {
@@ -454,6 +450,17 @@ func (f frame) list(function string, args []any) (any, error) {
 	f.needs(r)
 	if v, ok := field(f.runtime(name, r), function); ok {
 		return v, nil
+	}
+	if r != nil && r.isDeployment() && foldEqual(function, "listOutputsWithSecureValues") {
+		outputs, err := r.outputs()
+		values := make(map[string]any, len(outputs))
+		for name, output := range outputs {
+			values[name] = output // open, or:
+			if o, ok := output.(map[string]any); ok {
+				values[name] = o["value"]
+			}
+		}
+		return values, err
 	}
 	return nil, fmt.Errorf("only Azure knows what it answers for %s; give it with --runtime, as the field %s of the resource", clip(name), function)
 }

@@ -40,7 +40,7 @@ func field(object map[string]any, name string) (any, bool) {
 	}
 	found, ok := "", false
 	for key := range object {
-		if strings.EqualFold(key, name) && (!ok || key < found) {
+		if jsonc.SameName(key, name) && (!ok || key < found) {
 			found, ok = key, true
 		}
 	}
