@@ -36,7 +36,7 @@ func newFlows(g *global) *cobra.Command {
 	c.Flags().StringVar(&filter.Address, "address", "", "only flows with this address, or an address of this prefix, at either end")
 	c.Flags().StringVar(&filter.Protocol, "protocol", "", "only flows of this protocol: TCP, UDP, ICMP, ... or a number")
 	c.Flags().IntVar(&filter.Limit, "limit", inspect.DefaultFlowLimit, "list at most so many flows")
-	complete(c, "nic", interfaceNames(&source{}, g))
+	completeNames(c, &source{}, g)
 	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ICMPv6", "GRE", "ESP", "AH"))
 	return c
 }

@@ -120,7 +120,28 @@ func newTagsShow(g *global) *cobra.Command {
 	c.Flags().StringVar(&q.Subnet, "subnet", "", "as this subnet sees it, by name, network/name or resource id")
 	c.Flags().StringVar(&q.NetworkInterface, "nic", "", "as the subnet of this network interface sees it, by name or resource id")
 	from.tagFlags(c)
+	completeNames(c, &from, g)
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return tagNames(c, &from, g, begun), cobra.ShellCompDirectiveNoFileComp
+	}
 	return c
+}
+
+// tagNames are the tags for a completion, which is silent about errors.
+func tagNames(c *cobra.Command, from *source, g *global, begun string) (names []string) {
+	list, err := answerTags(from, g,
+		func(d *control.Client) (*inspect.TagList, error) { return d.Tags(c.Context()) },
+		func(p *inspect.Loaded) (*inspect.TagList, error) { return p.Tags(), nil })
+	if err != nil {
+		return nil
+	}
+	for _, t := range beginningWith(list.Tags, begun) {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 func tagTable(w io.Writer, t *inspect.TagDetails) error {
