@@ -25,7 +25,7 @@ func newFlows(g *global) *cobra.Command {
 			if filter.Limit < 1 || filter.Limit > inspect.MaxFlowLimit {
 				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, inspect.MaxFlowLimit)}
 			}
-			if err := (&inspect.FlowFilter{Protocol: filter.Protocol}).Check(); err != nil {
+			if err := filter.Check(); err != nil {
 				return usageError{fmt.Errorf("flows: --%w", err)}
 			}
 			list, err := control.NewClient(g.socket).Flows(c.Context(), filter)

@@ -55,7 +55,7 @@ func (s *source) args(c *cobra.Command, args []string) error {
 		return noArgs(c, args)
 	}
 	s.policy = append(s.policy, args...)
-	return nil
+	return existing(c, "", args)
 }
 
 // answer asks the policy files that the flags name, or else the daemon.

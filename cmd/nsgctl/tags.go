@@ -182,11 +182,11 @@ policy, only what its rules name, and what changes for each rule. Exit code 1 wh
 are differences.`,
 		Example: `  nsgctl tags diff old.json new.json
   nsgctl tags diff old.json new.json --policy policy`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usageError{fmt.Errorf("tags diff: two service tag files are needed: OLD and NEW")}
 			}
-			return nil
+			return existing(c, "", args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			deployment.Context = c.Context()
