@@ -24,12 +24,16 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build setup test race lint fuzz mutate simulate corpus bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build man setup test race lint fuzz mutate simulate corpus bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# The manual pages of nsgctl, made from its commands.
+man: build
+	bin/nsgctl man bin/man
 
 setup:
 	scripts/setup

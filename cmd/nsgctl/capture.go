@@ -47,6 +47,7 @@ from one; a superpacket is one packet.
 	c.Flags().StringVarP(&file, "write", "w", "", "the file to write, replaced when it exists; - for the standard output, /dev/fd/N for an open descriptor")
 	c.Flags().IntVar(&q.SnapLen, "snaplen", 0, fmt.Sprintf("bytes to keep of each packet, at most %d; 0: all", inspect.MaxSnapLen))
 	watchFlags(c, &q, 0)
+	c.ValidArgsFunction = filterWords(g)
 	return c
 }
 

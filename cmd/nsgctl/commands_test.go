@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/spf13/cobra"
 )
 
@@ -40,10 +42,7 @@ func commandLine(t *testing.T, line string) {
 		t.Errorf("%s: %v", line, err)
 		return
 	}
-	if err := root.PersistentPreRunE(c, nil); err != nil {
-		t.Errorf("%s: %v", line, err)
-	}
-	if err := c.ValidateArgs(c.Flags().Args()); err != nil {
+	if err := errors.Join(root.PersistentPreRunE(c, nil), c.ValidateArgs(c.Flags().Args())); err != nil && !strings.Contains(err.Error(), "there is no such file") {
 		t.Errorf("%s: %v", line, err)
 	}
 }
@@ -68,6 +67,51 @@ func TestEveryCommandHasExamplesThatNsgctlTakes(t *testing.T) {
 	})
 }
 
+// Wrong use ends with 2 in every verb, with or without a daemon: 1 is for what was found.
+func TestWrongUseEndsWithTwo(t *testing.T) {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	lines := []string{
+		"", "nosuch", "help nosuch", "completion nosuch", "completion bash more",
+		"capture", "capture -w x.pcapng --count -1", "capture -w x.pcapng -o json",
+		"diagnose", "diagnose --nic a --direction Inbound --protocol TPC --source * --destination * --port 80", "diagnose --nic a --queries @nowhere",
+		"diff", "diff policy", "diff policy nowhere", "diff policy policy --fail-on opened", "diff --git -x policy", "diff policy policy --max-states -1",
+		"effective", "effective --nic a b", "effective --nic a --service-tags F", "effective --nic a --policy nowhere", "effective-routes", "effective-routes --nic a b",
+		"flows --limit 0", "flows --limit many", "flows --address nowhere", "flows --protocol TPC", "flows more",
+		"lint", "lint nowhere", "lint policy --fail-on some", "lint policy --service-tags nowhere", "lint policy --internet-prefixes 10.0.0.1/8",
+		"next-hop", "next-hop --nic a --source-ip 10.0.0.4", "next-hop --nic a --source-ip x --dest-ip 10.0.0.4",
+		"reload more", "replay", "replay x.pcap", "replay --policy policy", "replay --policy policy nowhere.pcap", "replay --policy policy --top -1 x.pcap", "replay --policy nowhere x.pcap",
+		"rules --policy policy --unused", "rules more", "rules --policy policy --runtime nowhere", "security-group-view more", "status more",
+		"tags", "tags nosuch", "tags list A B", "tags show", "tags show A B", "tags diff a", "tags diff nowhere nowhere",
+		"top more", "top --once --view nics", "top --once --interval 1ms", "trace host x", "trace --sample -1",
+		"validate", "validate nowhere", "validate policy --strict=perhaps", "verify", "verify --requests nowhere",
+		"verify --policy policy --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4 --remote 203.0.113.10:5",
+		"verify --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:80 --remote 203.0.113.10:5 --expect perhaps", "version more", "man", "man a b",
+	}
+	walk(newRoot(), func(c *cobra.Command) {
+		verb := strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), "nsgctl"), " ")
+		lines = append(lines, verb+" --nosuch", verb+" -o nosuch", verb+" --query [")
+		for _, flag := range []string{"policy", "service-tags", "runtime"} {
+			if c.Flags().Lookup(flag) != nil {
+				lines = append(lines, verb+" --"+flag+" nowhere")
+			}
+		}
+	})
+	for _, line := range lines {
+		t.Run("nsgctl "+line, func(t *testing.T) {
+			var stderr strings.Builder
+			args := append(strings.Fields(line), "--socket", "none.sock")
+			code := execute(context.Background(), args, strings.NewReader(""), io.Discard, &stderr)
+			if code != exitUsage || !strings.HasPrefix(stderr.String(), "nsgctl: ") || strings.HasPrefix(stderr.String(), "nsgctl: nsgctl") {
+				t.Errorf("exit code %d, want %d: %s", code, exitUsage, stderr.String())
+			}
+		})
+	}
+}
+
 func TestANearNameIsTold(t *testing.T) {
 	tests := []struct {
 		name, line, want string
@@ -79,6 +123,7 @@ func TestANearNameIsTold(t *testing.T) {
 		{"of a verb to help with", "help tags shwo", `unknown command "shwo"; did you mean show?`},
 		{"of a flag", "lint policy --fail-onn error", "lint: unknown flag: --fail-onn; did you mean --fail-on?"},
 		{"of a flag of every verb", "status --sokcet x", "status: unknown flag: --sokcet; did you mean --socket?"},
+		{"a value that is no number", "flows --limit many", `flows: --limit "many": allowed is a whole number`},
 		{"of no flag", "status --frobnicate", "status: unknown flag: --frobnicate\n"},
 		{"of no letter", "status -x", "status: unknown shorthand flag: 'x' in -x\n"},
 	}

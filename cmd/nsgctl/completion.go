@@ -5,79 +5,88 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
-	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/spf13/cobra"
 )
 
 // complete completes the values of a flag. Files stay out of the way.
 func complete(c *cobra.Command, flag string, values func(*cobra.Command) []string) {
 	err := c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-		var list []string
-		for _, v := range values(c) {
-			if len(v) >= len(begun) && strings.EqualFold(v[:len(begun)], begun) {
-				list = append(list, v)
-			}
-		}
-		return list, cobra.ShellCompDirectiveNoFileComp
+		return beginning(values(c), begun), cobra.ShellCompDirectiveNoFileComp
 	})
 	if err != nil {
 		panic(err) // the command has no such flag, or completes it already
 	}
 }
 
+// beginning are the words that begin with a text, in any case.
+func beginning(words []string, begun string) (list []string) {
+	for _, word := range words {
+		if len(word) >= len(begun) && strings.EqualFold(word[:len(begun)], begun) {
+			list = append(list, word)
+		}
+	}
+	return list
+}
+
 func words(list ...string) func(*cobra.Command) []string {
 	return func(*cobra.Command) []string { return list }
 }
 
-// completed answers for a completion, which is silent about errors.
-func completed[T any](s *source, g *global, daemon func(*control.Client) (T, error), files func(*inspect.Loaded) []string, names func(T) []string) []string {
+// policyNames are the names in the policy files of a command line, or in the daemon's policy. Errors give
+// none: a completion is silent.
+func policyNames(c *cobra.Command, s *source, g *global) *inspect.Names {
 	if len(s.policy) > 0 {
-		list, _ := answerFrom(s, func(p *inspect.Loaded) ([]string, error) { return files(p), nil })
-		return list
-	}
-	result, err := daemon(control.NewClient(g.socket))
-	if err != nil {
-		return nil
-	}
-	return names(result)
-}
-
-// interfaceNames are the NICs of the policy files, or those that the daemon has attached.
-func interfaceNames(s *source, g *global) func(*cobra.Command) []string {
-	return func(c *cobra.Command) []string {
-		return completed(s, g, func(d *control.Client) (*inspect.Status, error) { return d.Status(c.Context()) },
-			func(p *inspect.Loaded) (names []string) {
-				for _, nic := range p.Snapshot.Policy.NetworkInterfaces {
-					names = append(names, nic.Name)
-				}
-				return names
-			},
-			func(status *inspect.Status) (names []string) {
-				for i := range status.Attachments {
-					if a := &status.Attachments[i]; a.Kind == topology.NetworkInterface.String() {
-						names = append(names, a.Name)
-					}
-				}
-				return names
-			})
-	}
-}
-
-// groupNames are the NSGs of the policy files or of the daemon.
-func groupNames(s *source, g *global) func(*cobra.Command) []string {
-	distinct := func(list *inspect.RuleList) (names []string) {
-		for i := range list.Rules {
-			if name := list.Rules[i].NetworkSecurityGroup; len(names) == 0 || names[len(names)-1] != name {
-				names = append(names, name)
-			}
+		set, err := s.files().Load()
+		if err != nil {
+			return &inspect.Names{}
 		}
-		return names
+		return inspect.PolicyNames(set)
 	}
-	return func(c *cobra.Command) []string {
-		return completed(s, g, func(d *control.Client) (*inspect.RuleList, error) { return d.Rules(c.Context(), inspect.RuleFilter{}) },
-			func(p *inspect.Loaded) []string {
-				list, _ := inspect.Rules(p.Snapshot, nil, inspect.RuleFilter{}) // fails for no filter
-				return distinct(list)
-			}, distinct)
+	client := control.NewClient(g.socket)
+	defer client.Close()
+	names, err := client.Names(c.Context())
+	if err != nil {
+		return &inspect.Names{}
+	}
+	return names
+}
+
+// namedFlags are flags for names of resources, in every verb that has them.
+var namedFlags = map[string]func(*inspect.Names) []string{
+	"nic":      func(n *inspect.Names) []string { return n.NetworkInterfaces },
+	"name":     func(n *inspect.Names) []string { return n.NetworkInterfaces },
+	"vm":       func(n *inspect.Names) []string { return n.VirtualMachines },
+	"resource": func(n *inspect.Names) []string { return append(n.NetworkInterfaces, n.VirtualMachines...) },
+	"subnet":   func(n *inspect.Names) []string { return n.Subnets },
+	"nsg":      func(n *inspect.Names) []string { return n.NetworkSecurityGroups },
+	"asg":      func(n *inspect.Names) []string { return n.ApplicationSecurityGroups },
+}
+
+// completeNames completes the flags of a verb that are for names. Add them first.
+func completeNames(c *cobra.Command, s *source, g *global) {
+	for flag, of := range namedFlags {
+		if c.Flags().Lookup(flag) != nil {
+			complete(c, flag, func(c *cobra.Command) []string { return of(policyNames(c, s, g)) })
+		}
+	}
+}
+
+// filterWords completes a filter of trace and capture: the names behind nic and nsg, and the words of filters.
+func filterWords(g *global) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		last := ""
+		if len(args) > 0 {
+			last = args[len(args)-1]
+		}
+		list := strings.Fields("and or not src dst host net port portrange tcp udp icmp icmp6 ip ip6 proto nic nsg rule verdict reason flow")
+		switch last {
+		case "nic", "nsg":
+			list = namedFlags[last](policyNames(c, &source{}, g))
+		case "verdict":
+			list = []string{"allow", "deny"}
+		case "flow":
+			list = []string{"new", "live", "related", "none"}
+		}
+		return beginning(list, begun), cobra.ShellCompDirectiveNoFileComp
 	}
 }

@@ -60,7 +60,7 @@ either (any), or when something could not be decided.`,
 		Example: `  nsgctl diff policy-before policy
   nsgctl diff --git origin/main policy -o markdown --fail-on widened
   nsgctl diff --terraform-plan plan.json`,
-		Args: func(_ *cobra.Command, args []string) error { return f.args(args) },
+		Args: func(c *cobra.Command, args []string) error { return f.args(c, args) },
 		RunE: func(c *cobra.Command, paths []string) error { return f.run(c, g, paths) },
 	}
 	c.Flags().StringVar(&f.git, "git", "", "compare with the files of this commit, branch or tag")
@@ -75,7 +75,7 @@ either (any), or when something could not be decided.`,
 	return c
 }
 
-func (f *diffFlags) args(paths []string) error {
+func (f *diffFlags) args(c *cobra.Command, paths []string) error {
 	switch {
 	case f.failOn != "" && !slices.Contains([]string{failWidened, failNarrowed, failAny}, f.failOn):
 		return usageError{fmt.Errorf("diff: --fail-on %q: allowed are %s, %s and %s", f.failOn, failWidened, failNarrowed, failAny)}
@@ -94,7 +94,7 @@ func (f *diffFlags) args(paths []string) error {
 	case f.git == "" && len(paths) != 2:
 		return usageError{fmt.Errorf("diff: two files or folders are needed, the old and the new one; given are %d", len(paths))}
 	}
-	return nil
+	return existing(c, "", paths)
 }
 
 func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {

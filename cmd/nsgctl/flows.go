@@ -25,7 +25,7 @@ func newFlows(g *global) *cobra.Command {
 			if filter.Limit < 1 || filter.Limit > inspect.MaxFlowLimit {
 				return usageError{fmt.Errorf("flows: --limit %d: allowed are 1 to %d", filter.Limit, inspect.MaxFlowLimit)}
 			}
-			if err := (&inspect.FlowFilter{Protocol: filter.Protocol}).Check(); err != nil {
+			if err := filter.Check(); err != nil {
 				return usageError{fmt.Errorf("flows: --%w", err)}
 			}
 			list, err := control.NewClient(g.socket).Flows(c.Context(), filter)
@@ -36,7 +36,7 @@ func newFlows(g *global) *cobra.Command {
 	c.Flags().StringVar(&filter.Address, "address", "", "only flows with this address, or an address of this prefix, at either end")
 	c.Flags().StringVar(&filter.Protocol, "protocol", "", "only flows of this protocol: TCP, UDP, ICMP, ... or a number")
 	c.Flags().IntVar(&filter.Limit, "limit", inspect.DefaultFlowLimit, "list at most so many flows")
-	complete(c, "nic", interfaceNames(&source{}, g))
+	completeNames(c, &source{}, g)
 	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ICMPv6", "GRE", "ESP", "AH"))
 	return c
 }

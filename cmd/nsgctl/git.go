@@ -42,7 +42,7 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 	}
 	archive, err := git(ctx, root, append([]string{"archive", "--format=tar", reference, "--"}, inside...)...)
 	if err != nil {
-		return nil, err
+		return nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
 	}
 	folder, err := os.MkdirTemp("", "nsgctl-diff-")
 	if err != nil {
@@ -70,7 +70,7 @@ func insideOf(root, path string) (string, error) {
 	}
 	inside, err := filepath.Rel(root, absolute)
 	if err != nil || !filepath.IsLocal(inside) {
-		return "", fmt.Errorf("--git: %s is not in the repository %s", path, root)
+		return "", usageError{fmt.Errorf("--git: %s is not in the repository %s", path, root)}
 	}
 	return inside, nil
 }

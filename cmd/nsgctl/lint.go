@@ -32,7 +32,7 @@ A finding about a rule holds for every place where the rule's group stands. The 
 was found; --fail-on names the severity from which on.`,
 		Example: `  nsgctl lint policy
   nsgctl lint policy -o json --fail-on warning`,
-		Args: func(_ *cobra.Command, paths []string) error {
+		Args: func(c *cobra.Command, paths []string) error {
 			switch {
 			case len(paths) == 0:
 				return usageError{errors.New("lint: at least one file or folder is needed")}
@@ -41,7 +41,7 @@ was found; --fail-on names the severity from which on.`,
 			case maxStates < 0:
 				return usageError{fmt.Errorf("lint: --max-states %d: allowed are numbers above 0", maxStates)}
 			}
-			return nil
+			return existing(c, "", paths)
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			from.policy = paths

@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 		return usageError{errors.New("a command is missing: " + strings.Join(commandNames(root.Commands()), ", "))}
 	}
 	root.SetVersionTemplate("nsgctl {{.Version}}\n")
-	root.SetFlagErrorFunc(unknownFlag)
+	root.SetFlagErrorFunc(flagError)
 	var g global
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: table, json, yaml or tsv; some verbs have more")

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -34,7 +36,29 @@ func (g *global) check(c *cobra.Command) error {
 		last := len(formats) - 1
 		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
 	}
+	for _, flag := range []string{"policy", "service-tags", "runtime"} {
+		if f := c.Flags().Lookup(flag); f != nil && f.Changed {
+			paths, err := c.Flags().GetStringArray(flag)
+			if err != nil {
+				paths = []string{f.Value.String()}
+			}
+			if err := existing(c, "--"+flag+" ", paths); err != nil {
+				return err
+			}
+		}
+	}
 	return g.compile(c)
+}
+
+// existing refuses paths that lead nowhere as wrong use: exit code 1 is for what was found in a policy. Patterns are
+// left to whoever reads them.
+func existing(c *cobra.Command, flag string, paths []string) error {
+	for _, path := range paths {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(path, "*?[") {
+			return usageError{fmt.Errorf("%s: %s%q: there is no such file or folder", verbName(c), flag, path)}
+		}
+	}
+	return nil
 }
 
 // formatsOf are the formats that a verb has.

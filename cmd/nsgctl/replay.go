@@ -81,7 +81,7 @@ interrupted: what was read until then is counted.`,
 	flags.StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that it names")
 	f.from.policyFlags(c)
 	f.from.subscriptionFlags(c)
-	complete(c, "nic", interfaceNames(&f.from, g))
+	completeNames(c, &f.from, g)
 	return c
 }
 

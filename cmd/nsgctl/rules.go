@@ -33,7 +33,6 @@ func newRules(g *global) *cobra.Command {
 	c.Flags().StringVar(&filter.NetworkSecurityGroup, "nsg", "", "only this network security group, by name or resource id")
 	c.Flags().BoolVar(&filter.Unused, "unused", false, "only rules that decided nothing since the daemon started")
 	from.flags(c, g)
-	complete(c, "nsg", groupNames(&from, g))
 	return c
 }
 

@@ -39,9 +39,7 @@ func (s *source) flags(c *cobra.Command, g *global) {
 	c.Flags().StringVar(&s.serviceTags, "service-tags", "", "with --policy: Microsoft's service tag file, for the tags that it names")
 	c.Flags().StringVar(&s.outbound, "default-outbound-address", "", "with --policy: the public address of default outbound access, as defaultOutboundAddress of the daemon")
 	s.policyFlags(c)
-	if c.Flags().Lookup("nic") != nil {
-		complete(c, "nic", interfaceNames(s, g))
-	}
+	completeNames(c, s, g)
 }
 
 // policyFlags adds the flags that say how a policy is understood.
@@ -59,7 +57,7 @@ func (s *source) args(c *cobra.Command, args []string) error {
 		return noArgs(c, args)
 	}
 	s.policy = append(s.policy, args...)
-	return nil
+	return existing(c, "", args)
 }
 
 // answer asks the policy files that the flags name, or else the daemon.

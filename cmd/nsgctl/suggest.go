@@ -15,9 +15,15 @@ func unknownCommand(parent *cobra.Command, word string) error {
 	return usageError{fmt.Errorf("unknown command %q%s", word, didYouMean(commandNames(parent.Commands()), word))}
 }
 
-// unknownFlag adds the near flags to the refusal of one that the command does not have.
-func unknownFlag(c *cobra.Command, err error) error {
+// flagError refuses a flag that the command does not have, with those that are near, or a value that is not the flag's.
+func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		if allowed := flagValues[invalid.GetFlag().Value.Type()]; allowed != "" {
+			err = fmt.Errorf("--%s %q: allowed is %s", invalid.GetFlag().Name, invalid.GetValue(), allowed)
+		}
+	}
 	if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
 		var flags []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name) })
@@ -28,6 +34,9 @@ func unknownFlag(c *cobra.Command, err error) error {
 	}
 	return usageError{err}
 }
+
+// flagValues says what flags of a type take.
+var flagValues = map[string]string{"int": "a whole number", "bool": "true or false", "duration": "a time such as 30s or 2m"}
 
 // didYouMean asks for the words that are near one that there is not; empty where none is.
 func didYouMean(words []string, typed string) string {

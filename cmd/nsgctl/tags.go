@@ -120,7 +120,28 @@ func newTagsShow(g *global) *cobra.Command {
 	c.Flags().StringVar(&q.Subnet, "subnet", "", "as this subnet sees it, by name, network/name or resource id")
 	c.Flags().StringVar(&q.NetworkInterface, "nic", "", "as the subnet of this network interface sees it, by name or resource id")
 	from.tagFlags(c)
+	completeNames(c, &from, g)
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return tagNames(c, &from, g, begun), cobra.ShellCompDirectiveNoFileComp
+	}
 	return c
+}
+
+// tagNames are the tags for a completion, which is silent about errors.
+func tagNames(c *cobra.Command, from *source, g *global, begun string) (names []string) {
+	list, err := answerTags(from, g,
+		func(d *control.Client) (*inspect.TagList, error) { return d.Tags(c.Context()) },
+		func(p *inspect.Loaded) (*inspect.TagList, error) { return p.Tags(), nil })
+	if err != nil {
+		return nil
+	}
+	for _, t := range beginningWith(list.Tags, begun) {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 func tagTable(w io.Writer, t *inspect.TagDetails) error {
@@ -161,11 +182,11 @@ policy, only what its rules name, and what changes for each rule. Exit code 1 wh
 are differences.`,
 		Example: `  nsgctl tags diff old.json new.json
   nsgctl tags diff old.json new.json --policy policy`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usageError{fmt.Errorf("tags diff: two service tag files are needed: OLD and NEW")}
 			}
-			return nil
+			return existing(c, "", args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			deployment.Context = c.Context()

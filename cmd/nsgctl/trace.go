@@ -85,6 +85,7 @@ order in which they were asked. In a live flow these are the rules that had allo
 		},
 	}
 	watchFlags(c, &q, defaultPerSecond)
+	c.ValidArgsFunction = filterWords(g)
 	return c
 }
 

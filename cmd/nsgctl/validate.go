@@ -51,11 +51,11 @@ A policy with notes, or with tags that need the file, is incomplete: the daemon 
 refuse it. --strict exits with 1 then, and when there is a warning.`,
 		Example: `  nsgctl validate policy --strict
   nsgctl validate main.json --parameters main.parameters.json`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("validate: at least one file or folder is needed")}
 			}
-			return nil
+			return existing(c, "", args)
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			reader := arm.NewReader(serviceTags, paths...)

@@ -214,7 +214,7 @@ func (c *divider) describe(a netip.Addr) {
 	c.key = c.key[:0]
 	c.id(a.Is4())
 	for _, is := range []bool{of.IsMulticast(), of.IsLinkLocalMulticast(), of.IsBroadcast(), of.IsLinkLocal(), of.IsUnspecified(), of.IsReserved(),
-		isPlatform(of), s.boundary.refused.Contains(a)} {
+		IsPlatform(of), s.boundary.refused.Contains(a)} {
 		c.id(is)
 	}
 	for _, e := range embedding {
@@ -253,7 +253,7 @@ func (c *divider) owner(e *Endpoint, ok bool) {
 // address. Appliances, which send on what others have sent, are not among them.
 func (s *Snapshot) SendersFrom(a netip.Addr) (list []*Endpoint) {
 	src := packet.AddrFrom(a)
-	if isPlatform(src) {
+	if IsPlatform(src) {
 		return []*Endpoint{s.platform}
 	}
 	for _, n := range s.networks.list {

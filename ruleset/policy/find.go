@@ -95,7 +95,7 @@ func (s *Set) machines() (machines []*machine) {
 			continue
 		}
 		if byID[key] == nil {
-			byID[key] = &machine{name: machineName(n.VirtualMachineID), id: n.VirtualMachineID}
+			byID[key] = &machine{name: MachineName(n.VirtualMachineID), id: n.VirtualMachineID}
 			machines = append(machines, byID[key])
 		}
 		byID[key].nics = append(byID[key].nics, n)
@@ -103,8 +103,8 @@ func (s *Set) machines() (machines []*machine) {
 	return machines
 }
 
-// machineName is the name of a virtual machine with an id. An instance of a scale set is named SET_INSTANCE.
-func machineName(id string) string {
+// MachineName is the name of a virtual machine with an id. An instance of a scale set is named SET_INSTANCE.
+func MachineName(id string) string {
 	segments := strings.Split(id, "/")
 	n := len(segments)
 	if n >= 4 && strings.EqualFold(segments[n-4], "virtualMachineScaleSets") {
