@@ -113,7 +113,7 @@ func (r *rule) field(f, family int) *set {
 
 // divide makes the classes, and the bitmap of each set.
 func (a *axis) divide(sets []*set, domain *set) {
-	a.classes = classesOf(sets, domain)
+	a.classes = divided(sets, domain).classes
 	words := make([][]uint64, len(sets))
 	for i := range words {
 		words[i] = make([]uint64, (len(a.classes)+63)/64)
