@@ -65,6 +65,7 @@ func divided(sets []*set, domain *set) (d division) {
 			i = len(members)
 			index[s] = i
 			members = append(members, nil)
+			toggles = slices.Grow(toggles, 2*len(s.spans))
 			for _, p := range s.spans {
 				toggles = append(toggles, toggle{p.first, i})
 				if after, ok := p.last.Next(); ok {
@@ -74,6 +75,7 @@ func divided(sets []*set, domain *set) (d division) {
 		}
 		members[i] = append(members[i], bit)
 	}
+	d.spans, d.class = make([]span, 0, len(domain.spans)+len(toggles)), make([]int, 0, len(domain.spans)+len(toggles))
 	slices.SortFunc(toggles, func(a, b toggle) int { return a.at.Compare(b.at) })
 	byHash := map[uint64][]int{}
 	for _, part := range domain.spans {
@@ -108,7 +110,6 @@ func (d *division) add(byHash map[uint64][]int, alive []uint64, values span) {
 		byHash[h] = append(byHash[h], i)
 		d.classes = append(d.classes, class{alive: slices.Clone(alive)})
 	}
-	d.classes[i].values = append(d.classes[i].values, values)
 	d.spans, d.class = append(d.spans, values), append(d.class, i)
 }
 
@@ -120,7 +121,7 @@ func (d *division) values(classes bitmap) *set {
 			return k.values
 		}
 	}
-	var spans []span
+	spans := make([]span, 0, min(len(d.spans), 64))
 	for i, p := range d.spans {
 		if !classes.contains(d.class[i]) {
 			continue

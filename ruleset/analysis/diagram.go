@@ -57,8 +57,7 @@ type diagram struct {
 
 // class is a set of values of a field that the same candidates match.
 type class struct {
-	alive  []uint64
-	values []span
+	alive []uint64
 }
 
 // stageWords says which words of a state belong to a stage.
