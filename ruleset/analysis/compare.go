@@ -60,6 +60,7 @@ type comparison struct {
 	chains  [sides]Chain
 	changed map[place]int // index in out.Rules
 	found   findings
+	first   bool // ends at the first change
 	out     *Difference
 }
 
@@ -67,7 +68,13 @@ type comparison struct {
 // index are compared; a chain that is shorter has empty lists at its end. Rules are the same when they
 // match and do the same, whatever their names.
 func Compare(old, new Chain, o Options) *Difference {
-	c := &comparison{query: newQuery(o), chains: [sides]Chain{old, new}, changed: map[place]int{}, out: &Difference{}}
+	c := compared(old, new, o, false)
+	c.out.Changes = c.found.changes()
+	return c.out
+}
+
+func compared(old, new Chain, o Options, first bool) *comparison {
+	c := &comparison{query: newQuery(o), chains: [sides]Chain{old, new}, changed: map[place]int{}, first: first, out: &Difference{}}
 	stages := max(len(old), len(new))
 	for side := range c.chains {
 		c.chains[side] = padded(c.chains[side], stages)
@@ -78,10 +85,11 @@ func Compare(old, new Chain, o Options) *Difference {
 		c.note(newSide, stage, newRules)
 	}
 	for i := range c.out.Rules {
-		c.region(&c.out.Rules[i])
+		if c.region(&c.out.Rules[i]); first && len(c.found.list) > 0 {
+			break
+		}
 	}
-	c.out.Changes = c.found.changes()
-	return c.out
+	return c
 }
 
 var emptyList = NewList(nil)
@@ -140,6 +148,7 @@ func (c *comparison) walkFor(owner place, s *solution) {
 	}
 	d.wanted = func(level int, s state) bool { return d.differs(bit, level, s) }
 	d.leaf = func(of *decision) bool { return d.firstChanged(of) == bit }
+	d.first = c.first
 	root := c.walk(d)
 	if s.undecided = d.exhausted(); root == nil {
 		return

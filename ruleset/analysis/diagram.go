@@ -48,7 +48,8 @@ type diagram struct {
 	wanted func(level int, s state) bool
 	// leaf reports whether the question is about a leaf. It may take from the decision what makes no difference.
 	leaf   func(of *decision) bool
-	budget int // states that are left; below 0 nothing is decided
+	first  bool // ends the walk at the first leaf
+	budget int  // states that are left; below 0 nothing is decided
 
 	memo   [fields]map[uint64]*visit
 	unique map[uint64]*node
@@ -177,6 +178,9 @@ func (d *diagram) node(level int, s state) *node {
 			n.edges = append(n.edges, edge{to: to})
 		}
 		n.edges[at].classes = append(n.edges[at].classes, i)
+		if d.first {
+			break
+		}
 	}
 	if len(n.edges) == 0 {
 		n = nil
