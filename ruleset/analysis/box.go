@@ -39,13 +39,13 @@ func AddressRange(r netipx.IPRange) string {
 func (b Box) String() string {
 	text := fmt.Sprintf("%s %s -> %s", b.Protocol, new(Names).Text(b.Sources), new(Names).Text(b.Destinations))
 	if len(b.SourcePorts) > 0 && !slices.Equal(b.SourcePorts, everyRange) {
-		text += " from port " + listed(b.SourcePorts, PortRange)
+		text += " from port " + portsText(b.SourcePorts, everyPort)
 	}
 	if len(b.DestinationPorts) > 0 && !slices.Equal(b.DestinationPorts, everyRange) {
-		text += " port " + listed(b.DestinationPorts, PortRange)
+		text += " port " + portsText(b.DestinationPorts, everyPort)
 	}
 	if len(b.ICMPTypes) > 0 && b.ICMPTypes[0] != (ruleset.PortRange{First: 0, Last: 255}) {
-		text += " type " + listed(b.ICMPTypes, PortRange)
+		text += " type " + portsText(b.ICMPTypes, everyType)
 	}
 	return text
 }
@@ -60,15 +60,19 @@ func PortRange(r ruleset.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-func listed[E any](list []E, text func(E) string) string {
-	var out []byte
-	for i, e := range list {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, text(e)...)
+// portsText is ports or types as people write them: ranges, or all but some where that is shorter. A long
+// list is cut, and says so.
+func portsText(ranges []ruleset.PortRange, all *set) string {
+	but := portRanges(portSet(ranges).outOf(all))
+	prefix := ""
+	if len(but) < len(ranges) && len(but) > 0 {
+		prefix, ranges = "all but ", but
 	}
-	return string(out)
+	parts := make([]string, len(ranges))
+	for i, r := range ranges {
+		parts[i] = PortRange(r)
+	}
+	return prefix + cutList(parts, ",")
 }
 
 // shown is a box of the slice for people.
