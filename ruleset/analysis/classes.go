@@ -121,7 +121,13 @@ func (d *division) values(classes bitmap) *set {
 			return k.values
 		}
 	}
-	spans := make([]span, 0, min(len(d.spans), 64))
+	count := 0
+	for _, c := range d.class {
+		if classes.contains(c) {
+			count++
+		}
+	}
+	spans := make([]span, 0, count)
 	for i, p := range d.spans {
 		if !classes.contains(d.class[i]) {
 			continue

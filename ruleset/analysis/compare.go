@@ -69,7 +69,7 @@ type comparison struct {
 // match and do the same, whatever their names.
 func Compare(old, new Chain, o Options) *Difference {
 	c := compared(old, new, o, false)
-	c.out.Changes = c.found.changes()
+	c.out.Changes = c.found.changes(c.compression)
 	return c.out
 }
 

@@ -102,11 +102,14 @@ func (d *diagram) parts(root *node, limit int, key func(leaf *decision) findingK
 	return out
 }
 
-func (f *findings) changes() []Change {
+func (f *findings) changes(k *compression) []Change {
 	changes := make([]Change, len(f.list))
 	ranges := rangesOf{}
 	for i, one := range f.list {
 		boxes := joined[sliceBox, *sliceBox](one.boxes)
+		for j := range boxes {
+			boxes[j].box = k.decompressed(boxes[j].slice, boxes[j].box)
+		}
 		changes[i] = Change{Old: one.old, New: one.new, More: one.more,
 			Witness: boxes[0].slice.witness(&boxes[0].box), Boxes: ranges.shownBoxes(boxes)}
 	}

@@ -23,7 +23,7 @@ type Reachable struct {
 // Reach finds all packets that a chain allows. A chain without any allows nothing.
 func Reach(c Chain, o Options) *Reachable {
 	q := newQuery(o)
-	c = padded(c, 1)
+	c = q.compress(padded(c, 1))
 	out := &Reachable{}
 	var found findings
 	for stage, list := range c {
@@ -35,7 +35,7 @@ func Reach(c Chain, o Options) *Reachable {
 			}
 		}
 	}
-	for _, one := range found.changes() {
+	for _, one := range found.changes(q.compression) {
 		out.Allowed = append(out.Allowed, Allowed{By: one.New, Boxes: one.Boxes, More: one.More, Witness: one.Witness})
 	}
 	return out
@@ -50,7 +50,8 @@ func (q *query) reachBy(c Chain, at place, owner *rule, found *findings, out *Re
 		return lists
 	}
 	undecided := func(r *region) {
-		out.Undecided = append(out.Undecided, Undecided{New: true, Stage: at.stage, Rule: at.rule, Box: r.slice.shown(&r.box)})
+		b := q.compression.decompressed(r.slice, r.box)
+		out.Undecided = append(out.Undecided, Undecided{New: true, Stage: at.stage, Rule: at.rule, Box: r.slice.shown(&b)})
 	}
 	q.solve(owner, lists, func(s *solution) {
 		d := newDiagram(&s.region.box, s.lists, q.allowance())

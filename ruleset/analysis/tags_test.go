@@ -14,6 +14,7 @@ import (
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/classifier"
 )
 
 // serviceTags reads Microsoft's file of service tags. Without the file it makes some up: AzureCloud with as many
@@ -110,6 +111,60 @@ func rulesOfTags(tb testing.TB) []analysis.Rule {
 		rules[i] = rule
 	}
 	return append(rules, denyAll)
+}
+
+// Answers about tags are held to the classifier's table, packet by packet.
+func TestAnswersAboutTagsAgreeWithSampledPackets(t *testing.T) {
+	rules := rulesOfTags(t)
+	var only []classifier.Rule
+	for _, r := range rules {
+		only = append(only, r.Rule)
+	}
+	table := classifier.Compile(only)
+	list := analysis.NewList(rules)
+	within := analysis.Packets{Sources: prefixes("0.0.0.0/1", "2000::/4"), Destinations: prefixes("0.0.0.0/0", "2603::/16")}
+	for _, options := range []analysis.Options{{}, {Within: within}} {
+		reachable := analysis.Reach(analysis.Chain{list}, options)
+		if len(reachable.Undecided) > 0 {
+			t.Fatalf("not decided: %v", reachable.Undecided)
+		}
+		r := rand.New(rand.NewPCG(2, 2))
+		for range 200 {
+			k := sample(r, rules)
+			i := table.FirstMatch(&k)
+			var by []int
+			for _, a := range reachable.Allowed {
+				if slices.ContainsFunc(a.Boxes, func(b analysis.Box) bool { return holds(&b, &k) }) {
+					by = append(by, a.By.Rule)
+				}
+			}
+			asked := options.Within.Sources == nil || in(within.Sources, k.Src.Netip()) && in(within.Destinations, k.Dst.Netip())
+			if want := asked && rules[i].Access == ruleset.Allow; want != (len(by) == 1) || want && by[0] != i || len(by) > 1 {
+				t.Fatalf("%v: rule %d decides, %v; reachable by %v", k, i, rules[i].Access, by)
+			}
+		}
+		for _, a := range reachable.Allowed {
+			if i := table.FirstMatch(&a.Witness); i != a.By.Rule {
+				t.Fatalf("witness %v: rule %d, want %d", a.Witness, i, a.By.Rule)
+			}
+		}
+	}
+	few := analysis.Reach(analysis.Chain{list}, analysis.Options{MaxStates: 1, Within: within})
+	if len(few.Undecided) == 0 {
+		t.Error("so few states suffice: nothing is said about what is not decided")
+	}
+	for _, u := range few.Undecided {
+		for _, r := range u.Box.Sources {
+			if !in(within.Sources, r.From()) || !in(within.Sources, r.To()) {
+				t.Fatalf("not decided: %v is not asked about", r)
+			}
+		}
+	}
+	for i, role := range analysis.Roles(list, analysis.Options{}) {
+		if d := table.FirstMatch(&role.Witness); role.Decides && d != i {
+			t.Fatalf("rule %d does not decide its witness %v: rule %d", i, role.Witness, d)
+		}
+	}
 }
 
 func BenchmarkAnalysisTags(b *testing.B) {
