@@ -64,26 +64,27 @@ func (q *query) behindIn(first, next *List, owner *rule, r *region, p *Passage, 
 	if bit < 0 {
 		return // a rule before it matches all of the region
 	}
+	byOwner := func(of *decision) bool { return of[oldSide][0] == bit }
 	d.first = true
-	d.wanted = func(level int, s state) bool {
+	d.wanted = func(_ int, s state) bool {
 		allow, _ := d.outcomes(s)
-		return s.alive(bit) && allow[oldSide] && (level < fields || d.decide(s)[oldSide][0] == bit)
+		return s.alive(bit) && allow[oldSide]
 	}
+	d.leaf = byOwner
 	root := q.walk(d)
 	if p.Passes, p.Undecided = root != nil, d.exhausted(); p.Passes || p.Undecided {
 		return
 	}
-	d, bit = diagramOf()
-	d.wanted = func(level int, s state) bool {
-		return s.alive(bit) && (level < fields || d.decide(s)[oldSide][0] == bit)
-	}
+	d, _ = diagramOf()
+	d.wanted, d.leaf = func(_ int, s state) bool { return s.alive(bit) }, byOwner
 	root = q.walk(d)
 	if p.Undecided = d.exhausted(); root == nil {
 		return
 	}
-	d.paths(root, 0, func(leaf *node, b *box, _ bool) { // a box for each leaf
+	d.paths(root, q.MaxBoxes, func(leaf *node, c *cell, _ bool) {
 		if !p.Decides {
-			p.Decides, p.Witness = true, r.slice.witness(b)
+			b := d.box(c)
+			p.Decides, p.Witness = true, r.slice.witness(&b)
 		}
 		blockers[d.candidates[leaf.decision[oldSide][1]].index] = true
 	})

@@ -18,6 +18,35 @@ func (b bitmap) empty() bool { return len(b.words) == 0 }
 
 func (b bitmap) equal(o bitmap) bool { return b.first == o.first && slices.Equal(b.words, o.words) }
 
+// hash is equal for equal sets.
+func (b bitmap) hash() uint64 { return mix(uint64(b.first), hashWords(b.words)) }
+
+// bitmapOf is the set of numbers in ascending order.
+func bitmapOf(numbers []int) bitmap {
+	b := bitmap{first: numbers[0] / 64}
+	b.words = make([]uint64, numbers[len(numbers)-1]/64-b.first+1)
+	for _, n := range numbers {
+		b.words[n/64-b.first] |= 1 << (n % 64)
+	}
+	return b
+}
+
+// or is all numbers of some sets, none of which is empty.
+func or(sets []bitmap) bitmap {
+	out := bitmap{first: sets[0].first}
+	end := 0
+	for _, b := range sets {
+		out.first, end = min(out.first, b.first), max(end, b.end())
+	}
+	out.words = make([]uint64, end-out.first)
+	for _, b := range sets {
+		for i, w := range b.words {
+			out.words[b.first-out.first+i] |= w
+		}
+	}
+	return out
+}
+
 func (b bitmap) contains(n int) bool {
 	w := n/64 - b.first
 	return w >= 0 && w < len(b.words) && b.words[w]>>(n%64)&1 != 0

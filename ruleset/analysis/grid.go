@@ -11,9 +11,9 @@ import (
 // axis is one field of a list, divided into classes: values that the same sets of the list have. A set is
 // a bitmap of classes then, however many spans it has.
 type axis struct {
-	classes []class
-	sizes   []float64 // how many values each class has
-	known   []int     // classes of values that people know
+	values [][]span  // of each class
+	sizes  []float64 // how many values each class has
+	known  []int     // classes of values that people know
 
 	index   map[*set]int
 	bitmaps []bitmap   // by set, as the rest
@@ -113,17 +113,17 @@ func (r *rule) field(f, family int) *set {
 
 // divide makes the classes, and the bitmap of each set.
 func (a *axis) divide(sets []*set, domain *set) {
-	a.classes = classesOf(sets, domain)
+	d := divided(sets, domain)
+	a.values, a.sizes = make([][]span, len(d.classes)), make([]float64, len(d.classes))
+	for i, c := range d.class {
+		a.values[c] = append(a.values[c], d.spans[i])
+		a.sizes[c] += d.spans[i].size()
+	}
 	words := make([][]uint64, len(sets))
 	for i := range words {
-		words[i] = make([]uint64, (len(a.classes)+63)/64)
+		words[i] = make([]uint64, (len(d.classes)+63)/64)
 	}
-	for c, class := range a.classes {
-		size := 0.0
-		for _, p := range class.values {
-			size += p.size()
-		}
-		a.sizes = append(a.sizes, size)
+	for c, class := range d.classes {
 		for w, alive := range class.alive {
 			for ; alive != 0; alive &= alive - 1 {
 				words[w*64+bits.TrailingZeros64(alive)][c/64] |= 1 << (c % 64)
@@ -151,7 +151,7 @@ func (a *axis) know(f int) {
 		values = exampleAddresses
 	}
 	for _, v := range values {
-		c := slices.IndexFunc(a.classes, func(c class) bool { return (&set{spans: c.values}).contains(v) })
+		c := slices.IndexFunc(a.values, func(spans []span) bool { return (&set{spans: spans}).contains(v) })
 		if c >= 0 {
 			a.known = append(a.known, c)
 		}

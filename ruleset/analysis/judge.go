@@ -55,10 +55,12 @@ func Judge(asked []Asked, o Options) *Judgement {
 	}
 	j.regions(&emptyList.rules[0], j.region)
 	out := &Judgement{Undecided: j.undecided}
+	ranges := rangesOf{}
 	for i := range j.found {
 		f := &j.found[i]
-		boxes := merged(f.boxes)
-		out.Judged = append(out.Judged, Judged{By: f.by, Boxes: shownBoxes(boxes), More: f.more, Witness: boxes[0].slice.witness(&boxes[0].box)})
+		boxes := joined[sliceBox, *sliceBox](f.boxes)
+		witness := boxes[0].slice.witness(&boxes[0].box)
+		out.Judged = append(out.Judged, Judged{By: f.by, Boxes: ranges.shownBoxes(boxes), More: f.more, Witness: witness})
 	}
 	return out
 }
@@ -114,15 +116,15 @@ func (j *judge) region(r *region) {
 		}
 	}
 	d := newDiagram(&r.box, lists, j.allowance())
-	d.wanted = func(int, state) bool { return true }
+	d.wanted, d.leaf = func(int, state) bool { return true }, func(*decision) bool { return true }
 	root := j.walk(d)
 	if root == nil {
 		j.undecided = append(j.undecided, r.slice.shown(&r.box))
 		return
 	}
 	first = append(first, len(lists))
-	d.paths(root, j.MaxBoxes, func(leaf *node, b *box, more bool) {
-		j.add(d.decisions(leaf.decision[newSide], first), sliceBox{r.slice, *b}, more)
+	d.paths(root, j.MaxBoxes, func(leaf *node, c *cell, more bool) {
+		j.add(d.decisions(leaf.decision[newSide], first), sliceBox{r.slice, d.box(c)}, more)
 	})
 }
 

@@ -24,8 +24,9 @@ type Options struct {
 // query is one question while it is answered.
 type query struct {
 	Options
-	within []box // by slice
-	budget int
+	within      []box // by slice
+	budget      int
+	compression *compression // of the addresses in within, and in the chain
 }
 
 func newQuery(o Options) *query {

@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"go4.org/netipx"
 )
 
 // chain is a chain as the reference sees it: rules alone.
@@ -77,14 +78,11 @@ func holdsProtocol(b *analysis.Box, k *packet.Tuple) bool {
 }
 
 func holdsAddress(b *analysis.Box, k *packet.Tuple) bool {
-	from, to := false, false
-	for _, r := range b.Sources {
-		from = from || r.Contains(k.Src.Netip())
+	in := func(ranges []netipx.IPRange, a netip.Addr) bool {
+		at, _ := slices.BinarySearchFunc(ranges, a, func(r netipx.IPRange, a netip.Addr) int { return r.To().Compare(a) })
+		return at < len(ranges) && ranges[at].Contains(a)
 	}
-	for _, r := range b.Destinations {
-		to = to || r.Contains(k.Dst.Netip())
-	}
-	return from && to
+	return in(b.Sources, k.Src.Netip()) && in(b.Destinations, k.Dst.Netip())
 }
 
 func holdsPorts(b *analysis.Box, k *packet.Tuple) bool {

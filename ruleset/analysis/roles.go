@@ -208,7 +208,7 @@ func (t *trial) packet(s *slice, p *point) packet.Tuple {
 	b := s.domain
 	for f := range fields {
 		if !s.lacks[f] {
-			b[f] = (&set{spans: t.axes[s.family][f].classes[p[f]].values}).intersect(b[f])
+			b[f] = (&set{spans: t.axes[s.family][f].values[p[f]]}).intersect(b[f])
 		}
 	}
 	return s.witness(&b)

@@ -115,8 +115,8 @@ func (s *set) intersect(o *set) *set {
 	case len(o.spans) == 1 && o.holds(s):
 		return s
 	}
-	var out []span
 	a, b := s.spans, o.spans
+	out := make([]span, 0, max(len(a), len(b)))
 	if len(a) > 0 && len(b) > 0 {
 		a, b = a[s.at(b[0].first):], b[o.at(a[0].first):]
 	}
