@@ -85,6 +85,8 @@ func Lint(s *topology.Snapshot, o LintOptions) *LintResult {
 		}
 	}
 	l.rulesMeaning()
+	l.exposed()
+	l.outward()
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Direction, b.Direction))
 	})

@@ -35,10 +35,26 @@ const (
 	LintNoTagFile = "NSG107"
 )
 
+// The codes of findings about what is open.
+const (
+	LintSSH        = "NSG201"
+	LintRDP        = "NSG202"
+	LintManagement = "NSG203"
+	LintDatabase   = "NSG204"
+	LintHTTP       = "NSG205"
+	LintUDP        = "NSG206"
+	LintEverything = "NSG207"
+	LintWide       = "NSG208"
+	LintOutward    = "NSG209"
+	LintSideways   = "NSG210"
+)
+
 const (
 	docs          = "https://learn.microsoft.com/azure/"
 	docEvaluation = docs + "virtual-network/network-security-group-how-it-works"
 	docOverview   = docs + "virtual-network/network-security-groups-overview"
+	docPractices  = docs + "security/fundamentals/network-best-practices"
+	docJustInTime = docs + "defender-for-cloud/just-in-time-access-usage"
 	docTags       = docs + "virtual-network/service-tags-overview"
 	docASG        = docs + "virtual-network/application-security-groups"
 )
@@ -61,6 +77,26 @@ var Checks = []Check{
 		Help: "Allow the packets in both groups, or keep one group: the subnet's or the network interface's.", Reference: docEvaluation},
 	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known",
 		Help: "Give Microsoft's service tag file with --service-tags, or mend the tag's name.", Reference: docTags + "#discover-service-tags-by-using-downloadable-json-files"},
+	{Code: LintSSH, Severity: SeverityError, Title: "the internet reaches SSH; info where no way in leads there", Scanners: []string{"CKV_AZURE_10", "AZU-0050"},
+		Help: "Allow SSH from known addresses alone, or reach machines through Azure Bastion or a VPN.", Reference: docPractices},
+	{Code: LintRDP, Severity: SeverityError, Title: "the internet reaches RDP; info where no way in leads there", Scanners: []string{"CKV_AZURE_9", "AZU-0048"},
+		Help: "Allow RDP from known addresses alone, or reach machines through Azure Bastion or a VPN.", Reference: docPractices},
+	{Code: LintManagement, Severity: SeverityError, Title: "the internet reaches another management port: Telnet, RPC, SNMP, LDAP, SMB, Docker, etcd, VNC, WinRM, Kubernetes; info where no way in leads there",
+		Help: "Allow management from known addresses alone, just in time or through a VPN.", Reference: docJustInTime},
+	{Code: LintDatabase, Severity: SeverityError, Title: "the internet reaches a database port; info where no way in leads there",
+		Help: "Allow the database's clients alone: their subnet or application security group.", Reference: docPractices},
+	{Code: LintHTTP, Severity: SeverityInfo, Title: "the internet reaches HTTP, port 80", Scanners: []string{"CKV_AZURE_160"},
+		Help: "Serve HTTPS, and let port 80 only redirect to it.", Reference: docPractices},
+	{Code: LintUDP, Severity: SeverityWarning, Title: "the internet reaches UDP ports; info where no way in leads there", Scanners: []string{"CKV_AZURE_77"},
+		Help: "Allow UDP from known addresses alone: open services amplify attacks on others.", Reference: docPractices},
+	{Code: LintEverything, Severity: SeverityError, Title: "the internet reaches every TCP port; info where no way in leads there", Scanners: []string{"AZU-0047"},
+		Help: "Allow the ports that are served, from those who need them.", Reference: docPractices},
+	{Code: LintWide, Severity: SeverityWarning, Title: "more than 65,536 public addresses reach a management or database port",
+		Help: "Name the addresses of the clients. A tag such as AzureCloud holds other customers' machines too.", Reference: docTags},
+	{Code: LintOutward, Severity: SeverityWarning, Title: "every port is open outbound to the internet; info where a default rule opens it", Scanners: []string{"AZU-0051"},
+		Help: "Allow the destinations that are needed, and deny the rest of Internet behind them.", Reference: docPractices},
+	{Code: LintSideways, Severity: SeverityInfo, Title: "machines may open SSH and RDP to the whole virtual network", Scanners: []string{"AZR-000139"},
+		Help: "Deny ports 22 and 3389 to VirtualNetwork outbound where no administrator sits.", Reference: docPractices},
 }
 
 // CheckOf is the check of a code; nil when there is none.
