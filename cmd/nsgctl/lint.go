@@ -49,7 +49,8 @@ was found; --fail-on names the severity from which on.`,
 			if err != nil {
 				return err
 			}
-			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition})
+			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
+				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings()})
 			if err := show(c, g, result, nil, lintTable); err != nil {
 				return err
 			}
@@ -110,7 +111,7 @@ type namedLine struct{ name, text string }
 
 func findingLines(f *ask.Finding) []namedLine {
 	rule := f.Rule
-	if rule != "" {
+	if rule != "" && f.Direction != "" {
 		rule += ", " + strings.ToLower(f.Direction)
 	}
 	var related []string

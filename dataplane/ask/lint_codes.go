@@ -49,12 +49,42 @@ const (
 	LintSideways   = "NSG210"
 )
 
+// The codes of findings about pitfalls of Azure.
+const (
+	LintProbe               = "NSG301"
+	LintPlatform            = "NSG302"
+	LintService             = "NSG303"
+	LintPrivateEndpoint     = "NSG304"
+	LintBoth                = "NSG305"
+	LintGaps                = "NSG306"
+	LintBareSubnet          = "NSG307"
+	LintUnusedGroup         = "NSG308"
+	LintUnusedASG           = "NSG309"
+	LintMail                = "NSG310"
+	LintEverythingIsNetwork = "NSG311"
+	LintEveryRegion         = "NSG312"
+	LintShut                = "NSG313"
+)
+
+// The codes of findings about documents.
+const (
+	LintWarning         = "NSG400"
+	LintUnknownProperty = "NSG401"
+	LintNotRead         = "NSG402"
+	LintNothingRead     = "NSG403"
+	LintIncomplete      = "NSG404"
+)
+
 const (
 	docs          = "https://learn.microsoft.com/azure/"
 	docEvaluation = docs + "virtual-network/network-security-group-how-it-works"
 	docOverview   = docs + "virtual-network/network-security-groups-overview"
 	docPractices  = docs + "security/fundamentals/network-best-practices"
 	docJustInTime = docs + "defender-for-cloud/just-in-time-access-usage"
+	docManage     = docs + "virtual-network/manage-network-security-group"
+	docPlatform   = docs + "virtual-network/what-is-ip-address-168-63-129-16"
+	docProbes     = docs + "load-balancer/load-balancer-custom-probe-overview"
+	docTemplates  = docs + "azure-resource-manager/templates/syntax"
 	docTags       = docs + "virtual-network/service-tags-overview"
 	docASG        = docs + "virtual-network/application-security-groups"
 )
@@ -97,6 +127,42 @@ var Checks = []Check{
 		Help: "Allow the destinations that are needed, and deny the rest of Internet behind them.", Reference: docPractices},
 	{Code: LintSideways, Severity: SeverityInfo, Title: "machines may open SSH and RDP to the whole virtual network", Scanners: []string{"AZR-000139"},
 		Help: "Deny ports 22 and 3389 to VirtualNetwork outbound where no administrator sits.", Reference: docPractices},
+	{Code: LintProbe, Severity: SeverityError, Title: "shuts out a load balancer's health probe, so that its backend counts as down",
+		Help: "Allow AzureLoadBalancer to the probe's port before the denial.", Reference: docProbes},
+	{Code: LintPlatform, Severity: SeverityWarning, Title: "shuts out a service of the platform: DNS, instance metadata, or key management (KMS)",
+		Help: "Allow the service's tag before the denial: AzurePlatformDNS, AzurePlatformIMDS or AzurePlatformLKM. Behind a 0.0.0.0/0 route allow TCP 1688 to the KMS addresses.", Reference: docPlatform},
+	{Code: LintService, Severity: SeverityError, Title: "shuts out what a service in the subnet needs: Application Gateway v2, Bastion, API Management, SQL Managed Instance, HDInsight, App Service Environment",
+		Help: "Add the rule that the service's document asks for.", Reference: docs + "virtual-network/virtual-network-for-azure-services"},
+	{Code: LintPrivateEndpoint, Severity: SeverityWarning, Title: "a private endpoint that its subnet's rules don't hold for",
+		Help: "Set privateEndpointNetworkPolicies of the subnet to NetworkSecurityGroupEnabled or Enabled.", Reference: docs + "private-link/disable-private-endpoint-network-policy"},
+	{Code: LintBoth, Severity: SeverityInfo, Title: "network security groups at both the subnet and the network interface",
+		Help: "Keep one of the two, unless there is a reason for both.", Reference: docEvaluation},
+	{Code: LintGaps, Severity: SeverityInfo, Title: "priorities without a gap: no rule fits between",
+		Help: "Number rules in steps, such as 100, 110, 120.", Reference: docManage},
+	{Code: LintBareSubnet, Severity: SeverityWarning, Title: "a subnet without a network security group", Scanners: []string{"CKV2_AZURE_31", "AZR-000263"},
+		Help: "Associate a group with the subnet.", Reference: docPractices},
+	{Code: LintUnusedGroup, Severity: SeverityInfo, Title: "a network security group that nobody has", Scanners: []string{"AZR-000140"},
+		Help: "Associate the group, or remove it.", Reference: docManage},
+	{Code: LintUnusedASG, Severity: SeverityInfo, Title: "an application security group without members, or that no rule names",
+		Help: "Use the group, or remove it.", Reference: docASG},
+	{Code: LintMail, Severity: SeverityInfo, Title: "allows TCP 25 outbound, which Azure itself blocks in most subscriptions",
+		Help: "Send mail through a relay on port 587. Only Enterprise Agreement subscriptions, and those exempted, send to port 25.", Reference: docs + "virtual-network/troubleshoot-outbound-smtp-connectivity"},
+	{Code: LintEverythingIsNetwork, Severity: SeverityWarning, Title: "a 0.0.0.0/0 route makes the tag VirtualNetwork stand for every address",
+		Help: "Deny what AllowVnetInBound and AllowVnetOutBound now allow, by address.", Reference: docTags},
+	{Code: LintEveryRegion, Severity: SeverityInfo, Title: "names AzureCloud where a region would do",
+		Help: "Name the region, such as AzureCloud.westeurope, or the service that is meant.", Reference: docTags},
+	{Code: LintShut, Severity: SeverityWarning, Title: "nothing comes in, not even health probes", Scanners: []string{"AZR-000138"},
+		Help: "Allow what is served, and AzureLoadBalancer, before the denial; DenyAllInBound denies the rest already.", Reference: docOverview + "#default-security-rules"},
+	{Code: LintWarning, Severity: SeverityInfo, Title: "another warning of validate",
+		Help: "See what validate says of it.", Reference: docTemplates},
+	{Code: LintUnknownProperty, Severity: SeverityWarning, Title: "a property that does not exist, and is near to one that does",
+		Help: "Mend the property's name: Azure refuses it or ignores it.", Reference: docs + "templates/microsoft.network/networksecuritygroups"},
+	{Code: LintNotRead, Severity: SeverityInfo, Title: "a property or resource that matters and is not read",
+		Help: "Keep in mind that the answers leave it out.", Reference: docTemplates},
+	{Code: LintNothingRead, Severity: SeverityWarning, Title: "a document in which nothing is read",
+		Help: "Give what az network nsg list and az network vnet list write, or a template.", Reference: docTemplates},
+	{Code: LintIncomplete, Severity: SeverityWarning, Title: "a page of a longer list (nextLink)",
+		Help: "Fetch the other pages, and give them too.", Reference: docs + "azure-resource-manager/management/manage-resources-rest"},
 }
 
 // CheckOf is the check of a code; nil when there is none.

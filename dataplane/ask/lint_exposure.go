@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"go4.org/netipx"
 )
 
@@ -80,18 +81,18 @@ func pow2(bits int) float64 {
 // exposure is what the internet reaches by one rule.
 type exposure struct {
 	code      string
-	by        verdict.ChainRule // its Group is nil: no NSG stands there
-	services  []string          // ports with their names
-	receivers []string          // names, with the ways in
-	nic       string            // where no NSG stands
-	open      bool              // a way in exists
+	by        verdict.ChainRule        // its Group is nil: no NSG stands there
+	services  []string                 // ports with their names
+	receivers []string                 // names, with the ways in
+	nic       *policy.NetworkInterface // where no NSG stands
+	open      bool                     // a way in exists
 	witness   *LintWitness
 }
 
 // key tells exposures apart.
 func (e *exposure) key(open bool) string {
 	if e.by.Group == nil {
-		return fmt.Sprint(e.code, open, " ", e.nic)
+		return fmt.Sprint(e.code, open, " ", e.nic.ID)
 	}
 	return fmt.Sprintf("%s%t %p %s", e.code, open, e.by.Group.NSG, e.by.Rule.QualifiedName())
 }
@@ -278,7 +279,7 @@ func everyPort(b *analysis.Box) bool {
 func (x *exposures) note(code string, p *lintPlace, by verdict.ChainRule, w *wayIn, b *analysis.Box, protocol ruleset.Protocol, port uint16, service string) {
 	e := &exposure{code: code, by: by, open: w.what != ""}
 	if by.Group == nil {
-		e.nic = p.endpoint.NetworkInterface.Name
+		e.nic = p.endpoint.NetworkInterface
 	}
 	if known := x.byKey[e.key(e.open)]; known != nil {
 		e = known
@@ -345,7 +346,7 @@ func (e *exposure) find(l *linter) {
 	}
 	var f *Finding
 	if e.by.Group == nil {
-		f = l.find(e.code, "networkInterfaces/"+e.nic, message+" No network security group stands before it.")
+		f = l.findAt(e.code, "networkInterfaces/"+e.nic.Name, e.nic, message+" No network security group stands before it.")
 	} else {
 		f = l.findRule(e.code, e.by.Group.NSG, e.by.Rule, message)
 	}

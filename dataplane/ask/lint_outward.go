@@ -97,5 +97,5 @@ func (l *linter) sideways(group []*lintPlace, told map[*ruleset.NSG]bool) {
 		}
 	}
 	told[g] = true
-	l.find(LintSideways, groupResource(g), "Machines behind this group may open SSH and RDP to every machine of virtual network "+e.Subnet.VirtualNetwork.Name+".")
+	l.findAt(LintSideways, groupResource(g), g, "Machines behind this group may open SSH and RDP to every machine of virtual network "+e.Subnet.VirtualNetwork.Name+".")
 }
