@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/ruleset"
@@ -19,7 +20,7 @@ const failNever = "never"
 
 func newLint(g *global) *cobra.Command {
 	from := source{emptyTags: true}
-	var failOn string
+	var failOn, waiverFile string
 	var maxStates int
 	allowed := append(slices.Clone(ask.Severities), failNever)
 	c := &cobra.Command{
@@ -29,7 +30,10 @@ func newLint(g *global) *cobra.Command {
 
 ` + checkList() + `
 A finding about a rule holds for every place where the rule's group stands. The exit code is 1 when something
-was found; --fail-on names the severity from which on.`,
+was found; --fail-on names the severity from which on.
+
+Waivers take findings out: a file (--waivers) with "waivers:" and a list of code, resource, reason and until (the last
+day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a rule.`,
 		Example: `  nsgctl lint policy
   nsgctl lint policy -o json --fail-on warning`,
 		Args: func(_ *cobra.Command, paths []string) error {
@@ -49,8 +53,14 @@ was found; --fail-on names the severity from which on.`,
 			if err != nil {
 				return err
 			}
+			var waivers []ask.Waiver
+			if waiverFile != "" {
+				if waivers, err = readWaivers(waiverFile); err != nil {
+					return usageError{fmt.Errorf("lint: --waivers: %w", err)}
+				}
+			}
 			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
-				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings()})
+				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)})
 			if err := show(c, g, result, nil, lintTable); err != nil {
 				return err
 			}
@@ -63,6 +73,7 @@ was found; --fail-on names the severity from which on.`,
 	}
 	c.Flags().StringVar(&failOn, "fail-on", ask.SeverityInfo, "exit with 1 for findings of this severity and worse: error, warning, info, never")
 	c.Flags().IntVar(&maxStates, "max-states", 0, "bound on the work for each list of rules (default 500000)")
+	c.Flags().StringVar(&waiverFile, "waivers", "", "YAML file of findings to leave out: code, resource, reason, until")
 	c.Flags().StringVar(&from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
 	complete(c, "fail-on", words(allowed...))
 	from.policyFlags(c)
@@ -92,8 +103,12 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 			}
 		}
 	}
+	waived := ""
+	if len(r.Waived) > 0 {
+		waived = fmt.Sprintf("; %d waived", len(r.Waived))
+	}
 	if len(r.Findings) == 0 {
-		_, err := fmt.Fprintln(w, "nothing found")
+		_, err := fmt.Fprintln(w, "nothing found"+waived)
 		return err
 	}
 	var parts []string
@@ -102,7 +117,7 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 			parts = append(parts, fmt.Sprintf("%d %s", n, severity))
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s: %s\n", plural(len(r.Findings), "finding"), strings.Join(parts, ", "))
+	_, err := fmt.Fprintf(w, "%s: %s%s\n", plural(len(r.Findings), "finding"), strings.Join(parts, ", "), waived)
 	return err
 }
 

@@ -14,6 +14,8 @@ import (
 // LintResult is what there is to say about a policy.
 type LintResult struct {
 	Findings []Finding `json:"findings"`
+	// Waived are the findings that a waiver takes out.
+	Waived []WaivedFinding `json:"waived"`
 }
 
 // Finding is something that few mean.
@@ -57,6 +59,9 @@ type LintOptions struct {
 	Tag func(name string) (prefixes []netip.Prefix, ok bool)
 	// Warnings are the reader's, of the documents.
 	Warnings ruleset.Faults
+	// Waivers hold until and on Today, as 2006-01-02.
+	Waivers []Waiver
+	Today   string
 }
 
 // linter judges one policy.
@@ -102,10 +107,11 @@ func Lint(s *topology.Snapshot, o LintOptions) *LintResult {
 	l.groups()
 	l.shut()
 	l.documents()
+	waived := l.waive()
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Direction, b.Direction))
 	})
-	return &LintResult{Findings: l.findings}
+	return &LintResult{Findings: slices.Concat([]Finding{}, l.findings), Waived: waived}
 }
 
 // find adds a finding of a check about a resource, for the caller to say more.

@@ -75,6 +75,13 @@ const (
 	LintIncomplete      = "NSG404"
 )
 
+// The codes of findings about waivers. They can't be waived.
+const (
+	LintWaiverUnused  = "NSG501"
+	LintWaiverExpired = "NSG502"
+	LintMark          = "NSG503"
+)
+
 const (
 	docs          = "https://learn.microsoft.com/azure/"
 	docEvaluation = docs + "virtual-network/network-security-group-how-it-works"
@@ -163,6 +170,12 @@ var Checks = []Check{
 		Help: "Give what az network nsg list and az network vnet list write, or a template.", Reference: docTemplates},
 	{Code: LintIncomplete, Severity: SeverityWarning, Title: "a page of a longer list (nextLink)",
 		Help: "Fetch the other pages, and give them too.", Reference: docs + "azure-resource-manager/management/manage-resources-rest"},
+	{Code: LintWaiverUnused, Severity: SeverityWarning, Title: "a waiver that nothing is found for",
+		Help: "Remove the waiver.", Reference: docOverview},
+	{Code: LintWaiverExpired, Severity: SeverityWarning, Title: "a waiver whose last day is over; what it is for is found again",
+		Help: "Mend what was waived, or give the waiver a later day.", Reference: docOverview},
+	{Code: LintMark, Severity: SeverityWarning, Title: "a mark nsgd:ignore without a code of lint or a reason",
+		Help: "Write nsgd:ignore NSG201 and the reason.", Reference: docOverview},
 }
 
 // CheckOf is the check of a code; nil when there is none.

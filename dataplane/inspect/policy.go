@@ -103,7 +103,9 @@ func (l *Loaded) RulePosition(g *ruleset.NSG, rule string) (file string, line, c
 }
 
 // Position is where a resource is written: empty and 0 when that is not known.
-func (l *Loaded) Position(object any) (file string, line, column int) { return l.documents.Position(object) }
+func (l *Loaded) Position(object any) (file string, line, column int) {
+	return l.documents.Position(object)
+}
 
 // TagPrefixes are those of a service tag that the policy need not name. ok is false without a service tag file, and for a
 // tag that the file lacks.
