@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/nsgd/nsgd/dataplane/ask"
 )
 
@@ -64,20 +65,4 @@ func diffRows(b *strings.Builder, changes []ask.DiffChange) {
 	}
 }
 
-// markdown escapes what would be markup, a mention or a new row. Names come from documents that
-// anybody may have written.
-func markdown(text string) string {
-	var b strings.Builder
-	for _, r := range printable(text) {
-		switch {
-		case strings.ContainsRune("\\`*_{}[]()#+!|~", r):
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case strings.ContainsRune("<>&@", r):
-			fmt.Fprintf(&b, "&#%d;", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
+func markdown(text string) string { return report.EscapeMarkdown(text) }

@@ -102,8 +102,8 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	var g global
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
-	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table")
-	complete(root, "output", words(outputJSON, outputTable))
+	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: json or table, and what else the verb has")
+	complete(root, "output", formatsOf)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return g.check(c) }
 	for _, verb := range verbs {
 		root.AddCommand(verb(&g))

@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
+	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/spf13/cobra"
 )
 
@@ -17,7 +17,7 @@ const (
 	outputJSON  = "json"
 	outputTable = "table"
 	// outputMarkdown is for a comment of a pull request.
-	outputMarkdown = "markdown"
+	outputMarkdown = report.Markdown
 )
 
 // global are the flags of every verb.
@@ -25,10 +25,7 @@ type global struct{ socket, output string }
 
 // check refuses a format that the verb does not have.
 func (g *global) check(c *cobra.Command) error {
-	formats := []string{outputJSON, outputTable}
-	if more := c.Annotations[moreFormats]; more != "" {
-		formats = append(formats, more)
-	}
+	formats := formatsOf(c)
 	if !slices.Contains(formats, g.output) {
 		last := len(formats) - 1
 		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
@@ -36,8 +33,30 @@ func (g *global) check(c *cobra.Command) error {
 	return nil
 }
 
-// moreFormats is the annotation of a verb that has a format besides JSON and table.
+func formatsOf(c *cobra.Command) []string {
+	return append([]string{outputJSON, outputTable}, strings.Fields(c.Annotations[moreFormats])...)
+}
+
+// moreFormats is the annotation of a verb that has formats besides JSON and table, with spaces between them.
 const moreFormats = "output"
+
+// reportFormats are those of a verb that has them all.
+func reportFormats() map[string]string {
+	return map[string]string{moreFormats: strings.Join(report.Formats, " ")}
+}
+
+// showReport prints an answer as show does, or its entries in one of the formats of reports.
+func showReport[T any](c *cobra.Command, g *global, answer T, table func(io.Writer, T) error, entries func(T) []report.Entry) error {
+	if !slices.Contains(report.Formats, g.output) {
+		return show(c, g, answer, nil, table)
+	}
+	directory, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	r := report.Report{Verb: verbName(c), Version: version, Directory: directory, Entries: entries(answer)}
+	return r.Write(c.OutOrStdout(), g.output)
+}
 
 // show prints an answer as JSON or as a table, unless there is an error instead.
 func show[T any](c *cobra.Command, g *global, answer T, err error, table func(io.Writer, T) error) error {
@@ -107,23 +126,8 @@ func several(list []string) string {
 	return fmt.Sprintf("%s +%d", list[0], len(list)-1)
 }
 
-// printable escapes what would move a terminal's cursor, or begin a line that looks like one
-// of nsgctl's. Names come from documents that anybody may have written.
-func printable(text string) string {
-	if !strings.ContainsFunc(text, unprintable) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if unprintable(r) {
-			quoted := strconv.QuoteRune(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
+// printable keeps text from steering the terminal.
+func printable(text string) string { return report.Printable(text) }
 
 // printableLines is printable for text of several lines, as errors are.
 func printableLines(text string) string {
@@ -133,8 +137,6 @@ func printableLines(text string) string {
 	}
 	return strings.Join(lines, "\n")
 }
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func plural(n int, singular string) string {
 	if n == 1 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
 	"github.com/nsgd/nsgd/ruleset/azure"
@@ -36,7 +37,7 @@ func TestNothingIsPrintedThatATerminalWouldObey(t *testing.T) {
 		t.Error("a name that is not allowed is taken")
 	}
 	for i, line := range strings.Split(out.String(), "\n") {
-		if strings.ContainsFunc(line, unprintable) {
+		if line != report.Printable(line) {
 			t.Errorf("line %d: %q", i+1, line)
 		}
 	}
