@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/spf13/cobra"
@@ -24,8 +25,9 @@ func newLint(g *global) *cobra.Command {
 	var maxStates int
 	allowed := append(slices.Clone(ask.Severities), failNever)
 	c := &cobra.Command{
-		Use:   "lint PATH...",
-		Short: "Find rules that do nothing, what the internet reaches, and pitfalls of Azure",
+		Use:         "lint PATH...",
+		Annotations: reportFormats(),
+		Short:       "Find rules that do nothing, what the internet reaches, and pitfalls of Azure",
 		Long: `Find rules that do nothing, what the internet reaches, and pitfalls of Azure, exactly for all packets.
 
 ` + checkList() + `
@@ -35,7 +37,8 @@ was found; --fail-on names the severity from which on.
 Waivers take findings out: a file (--waivers) with "waivers:" and a list of code, resource, reason and until (the last
 day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a rule.`,
 		Example: `  nsgctl lint policy
-  nsgctl lint policy -o json --fail-on warning`,
+  nsgctl lint policy -o json --fail-on warning
+  nsgctl lint policy --waivers waivers.yaml -o sarif`,
 		Args: func(_ *cobra.Command, paths []string) error {
 			switch {
 			case len(paths) == 0:
@@ -61,7 +64,7 @@ day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a 
 			}
 			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
 				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)})
-			if err := show(c, g, result, nil, lintTable); err != nil {
+			if err := showReport(c, g, result, lintTable, lintEntries); err != nil {
 				return err
 			}
 			worst := slices.Index(allowed, failOn)
@@ -144,4 +147,22 @@ func lintWitness(w *ask.LintWitness) string {
 		return ""
 	}
 	return fmt.Sprintf("%s, %s of %s: %s", diffWitness(&w.DiffWitness), strings.ToLower(w.Direction), w.NetworkInterface, w.Access)
+}
+
+// lintEntries are the findings for the formats of pipelines.
+func lintEntries(r *ask.LintResult) (entries []report.Entry) {
+	levels := map[string]report.Level{ask.SeverityError: report.Error, ask.SeverityWarning: report.Warning, ask.SeverityInfo: report.Note}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		e := report.Entry{Name: ask.CheckOf(f.Code).Title, Code: f.Code, Level: levels[f.Severity], File: f.File, Line: f.Line, Column: f.Column,
+			Resource: f.Resource, Message: f.Message, Help: f.Help + " " + f.Reference}
+		if f.Rule != "" {
+			e.Resource += ", rule " + f.Rule
+		}
+		if f.Witness != nil {
+			e.Message += " Such as " + lintWitness(f.Witness) + "."
+		}
+		entries = append(entries, e)
+	}
+	return entries
 }
