@@ -102,6 +102,17 @@ func BenchmarkAnalysisRoles(b *testing.B) {
 	}
 }
 
+func BenchmarkAnalysisMergeable(b *testing.B) {
+	for _, set := range classifiertest.ClassBenchSets {
+		b.Run(set.Name, func(b *testing.B) {
+			rules := classBench(b, set.Name)
+			for b.Loop() {
+				b.ReportMetric(float64(len(analysis.Mergeable(analysis.NewList(rules), nil, analysis.Options{}))), "merges")
+			}
+		})
+	}
+}
+
 func BenchmarkAnalysisReach(b *testing.B) {
 	for _, set := range classifiertest.ClassBenchSets {
 		b.Run(set.Name, func(b *testing.B) {

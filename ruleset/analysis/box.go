@@ -15,7 +15,8 @@ type Box struct {
 	// Protocol is *, TCP, UDP, ICMP, ICMPv6, ESP, AH, or "other" for all that rules cannot name.
 	// ICMP of the other family is a number: 58 over IPv4 and 1 over IPv6.
 	Protocol string
-	// Sources and Destinations are ranges in ascending order, of one family.
+	// Sources and Destinations are ranges in ascending order, of one family. They are read only: boxes of one
+	// answer share them.
 	Sources, Destinations []netipx.IPRange
 	// SourcePorts and DestinationPorts are those of TCP and UDP, and of a box of all protocols.
 	SourcePorts, DestinationPorts []ruleset.PortRange
@@ -38,13 +39,13 @@ func AddressRange(r netipx.IPRange) string {
 func (b Box) String() string {
 	text := fmt.Sprintf("%s %s -> %s", b.Protocol, new(Names).Text(b.Sources), new(Names).Text(b.Destinations))
 	if len(b.SourcePorts) > 0 && !slices.Equal(b.SourcePorts, everyRange) {
-		text += " from port " + listed(b.SourcePorts, PortRange)
+		text += " from port " + portsText(b.SourcePorts, everyPort)
 	}
 	if len(b.DestinationPorts) > 0 && !slices.Equal(b.DestinationPorts, everyRange) {
-		text += " port " + listed(b.DestinationPorts, PortRange)
+		text += " port " + portsText(b.DestinationPorts, everyPort)
 	}
 	if len(b.ICMPTypes) > 0 && b.ICMPTypes[0] != (ruleset.PortRange{First: 0, Last: 255}) {
-		text += " type " + listed(b.ICMPTypes, PortRange)
+		text += " type " + portsText(b.ICMPTypes, everyType)
 	}
 	return text
 }
@@ -59,20 +60,26 @@ func PortRange(r ruleset.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-func listed[E any](list []E, text func(E) string) string {
-	var out []byte
-	for i, e := range list {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, text(e)...)
+// portsText is ports or types as people write them: ranges, or all but some where that is shorter. A long
+// list is cut, and says so.
+func portsText(ranges []ruleset.PortRange, all *set) string {
+	but := portRanges(portSet(ranges).outOf(all))
+	prefix := ""
+	if len(but) < len(ranges) && len(but) > 0 {
+		prefix, ranges = "all but ", but
 	}
-	return string(out)
+	parts := make([]string, len(ranges))
+	for i, r := range ranges {
+		parts[i] = PortRange(r)
+	}
+	return prefix + cutList(parts, ",")
 }
 
 // shown is a box of the slice for people.
-func (s *slice) shown(b *box) Box {
-	out := Box{Protocol: s.name(), Sources: addressRanges(b[source], s.family), Destinations: addressRanges(b[destination], s.family)}
+func (s *slice) shown(b *box) Box { return rangesOf{}.shown(s, b) }
+
+func (r rangesOf) shown(s *slice, b *box) Box {
+	out := Box{Protocol: s.name(), Sources: r.of(b[source], s.family), Destinations: r.of(b[destination], s.family)}
 	switch {
 	case !s.lacks[sourcePort]:
 		out.SourcePorts, out.DestinationPorts = portRanges(b[sourcePort]), portRanges(b[port])
@@ -96,7 +103,7 @@ func addressRanges(s *set, family int) []netipx.IPRange {
 	if s.equal(addresses[family]) { // ::/0 without the IPv4-mapped addresses, which no packet has
 		return []netipx.IPRange{netipx.RangeOfPrefix(everywhere[family])}
 	}
-	var out []netipx.IPRange
+	out := make([]netipx.IPRange, 0, len(s.spans))
 	for _, p := range s.spans {
 		out = append(out, netipx.IPRangeFrom(netipOf(p.first, family), netipOf(p.last, family)))
 	}
@@ -113,65 +120,26 @@ func portRanges(s *set) []ruleset.PortRange {
 	return out
 }
 
-// sliceBox is a box of a slice.
-type sliceBox struct {
-	slice *slice
-	box   box
-}
+// rangesOf are sets of addresses as ranges. Boxes with the same set share them.
+type rangesOf map[*set][]netipx.IPRange
 
-// merged joins boxes that differ in one field only. The boxes have no packet in common.
-func merged(boxes []sliceBox) []sliceBox {
-	for before := len(boxes) + 1; len(boxes) < before; {
-		before = len(boxes)
-		for _, f := range [...]int{port, sourcePort, source, destination} {
-			boxes = mergedAlong(boxes, f)
-		}
+func (r rangesOf) of(s *set, family int) []netipx.IPRange {
+	list, known := r[s]
+	if !known {
+		list = addressRanges(s, family)
+		r[s] = list
 	}
-	return boxes
-}
-
-// mergedAlong joins boxes that differ in one field.
-func mergedAlong(boxes []sliceBox, f int) []sliceBox {
-	var out []sliceBox
-	var spans [][]span // of the field, by box of out
-	byHash := map[uint64][]int{}
-	for _, b := range boxes {
-		h := uint64(b.slice.index)
-		for other := range fields {
-			if other != f {
-				h = mix(h, b.box[other].hash)
-			}
-		}
-		at := slices.IndexFunc(byHash[h], func(i int) bool {
-			like := b.box
-			like[f] = out[i].box[f]
-			return out[i].slice == b.slice && out[i].box.equal(&like)
-		})
-		if at >= 0 {
-			i := byHash[h][at]
-			spans[i] = append(spans[i], b.box[f].spans...)
-			continue
-		}
-		byHash[h] = append(byHash[h], len(out))
-		out = append(out, b)
-		spans = append(spans, slices.Clone(b.box[f].spans))
-	}
-	for i := range out {
-		if len(spans[i]) > len(out[i].box[f].spans) {
-			out[i].box[f] = newSet(spans[i])
-		}
-	}
-	return out
+	return list
 }
 
 // shownBoxes are boxes for people, ordered by slice. Boxes with the same addresses that have all of every
 // protocol become one.
-func shownBoxes(boxes []sliceBox) []Box {
+func (r rangesOf) shownBoxes(boxes []sliceBox) []Box {
 	slices.SortStableFunc(boxes, func(a, b sliceBox) int { return a.slice.index - b.slice.index })
 	var out []Box
 	for len(boxes) > 0 {
 		b := boxes[0]
-		shown := b.slice.shown(&b.box)
+		shown := r.shown(b.slice, &b.box)
 		others := everyProtocol(boxes)
 		if others != nil {
 			shown.Protocol = "*"

@@ -7,35 +7,55 @@ import (
 
 // divide makes the classes of each field and chooses the order of fields.
 func (d *diagram) divide(region *box) {
-	var classes [fields][]class
+	var divisions [fields]division
+	sets := make([]*set, len(d.candidates))
 	for f := range fields {
+		for bit, c := range d.candidates {
+			if c != nil {
+				sets[bit] = c.sets[f]
+			}
+		}
 		d.order[f] = f
-		classes[f] = d.classesOf(f, region[f])
+		divisions[f] = divided(sets, region[f])
 	}
-	slices.SortStableFunc(d.order[:], func(a, b int) int { return cmp.Compare(len(classes[a]), len(classes[b])) })
+	slices.SortStableFunc(d.order[:], func(a, b int) int { return cmp.Compare(len(divisions[a].classes), len(divisions[b].classes)) })
 	for level, f := range d.order {
-		d.classes[level] = classes[f]
+		d.divisions[level] = divisions[f]
 		d.memo[level] = map[uint64]*visit{}
 	}
 }
 
-// toggle is what changes at a value: candidates begin or cease to match.
+// toggle is what changes at a value: members begin or cease to have the values.
 type toggle struct {
 	at  value
-	set int // index of a set and its candidates
+	set int // index of a set and its members
 }
 
-// classesOf sweeps over the sets of a field. Candidates that share a set are switched together.
-func (d *diagram) classesOf(f int, domain *set) []class {
+// division is a field's values in classes.
+type division struct {
+	classes []class // in the order of their lowest values
+	spans   []span  // all values in ascending order
+	class   []int   // of each span
+	known   map[uint64][]knownValues
+}
+
+// knownValues are the values of some classes.
+type knownValues struct {
+	classes bitmap
+	values  *set
+}
+
+// divided sweeps over the sets of a field's members; nil is none. Members that share a set are switched
+// together.
+func divided(sets []*set, domain *set) (d division) {
 	index := map[*set]int{}
 	var members [][]int
 	var toggles []toggle
-	current := make([]uint64, len(d.candidates)/64)
-	for bit, c := range d.candidates {
-		if c == nil {
+	current := make([]uint64, (len(sets)+63)/64)
+	for bit, s := range sets {
+		if s == nil {
 			continue
 		}
-		s := c.sets[f]
 		if s == domain {
 			current[bit/64] |= 1 << (bit % 64)
 			continue
@@ -45,6 +65,7 @@ func (d *diagram) classesOf(f int, domain *set) []class {
 			i = len(members)
 			index[s] = i
 			members = append(members, nil)
+			toggles = slices.Grow(toggles, 2*len(s.spans))
 			for _, p := range s.spans {
 				toggles = append(toggles, toggle{p.first, i})
 				if after, ok := p.last.Next(); ok {
@@ -54,8 +75,8 @@ func (d *diagram) classesOf(f int, domain *set) []class {
 		}
 		members[i] = append(members[i], bit)
 	}
+	d.spans, d.class = make([]span, 0, len(domain.spans)+len(toggles)), make([]int, 0, len(domain.spans)+len(toggles))
 	slices.SortFunc(toggles, func(a, b toggle) int { return a.at.Compare(b.at) })
-	var out []class
 	byHash := map[uint64][]int{}
 	for _, part := range domain.spans {
 		for from := part.first; ; {
@@ -68,27 +89,55 @@ func (d *diagram) classesOf(f int, domain *set) []class {
 			if len(toggles) > 0 && !last.Less(toggles[0].at) {
 				last = predecessor(toggles[0].at)
 			}
-			out = addClass(out, byHash, current, span{from, last})
+			d.add(byHash, current, span{from, last})
 			if last == part.last {
 				break
 			}
 			from = toggles[0].at
 		}
 	}
-	return out
+	return d
 }
 
-// addClass adds values to the class of the candidates that match them.
-func addClass(all []class, byHash map[uint64][]int, alive []uint64, values span) []class {
+// add adds values to the class of the candidates that match them.
+func (d *division) add(byHash map[uint64][]int, alive []uint64, values span) {
 	h := hashWords(alive)
-	for _, i := range byHash[h] {
-		if slices.Equal(all[i].alive, alive) {
-			all[i].values = append(all[i].values, values)
-			return all
+	at := slices.IndexFunc(byHash[h], func(i int) bool { return slices.Equal(d.classes[i].alive, alive) })
+	i := len(d.classes)
+	if at >= 0 {
+		i = byHash[h][at]
+	} else {
+		byHash[h] = append(byHash[h], i)
+		d.classes = append(d.classes, class{alive: slices.Clone(alive)})
+	}
+	d.spans, d.class = append(d.spans, values), append(d.class, i)
+}
+
+// values are the values of some classes. Equal classes have the same set.
+func (d *division) values(classes bitmap) *set {
+	h := classes.hash()
+	for _, k := range d.known[h] {
+		if k.classes.equal(classes) {
+			return k.values
 		}
 	}
-	byHash[h] = append(byHash[h], len(all))
-	return append(all, class{slices.Clone(alive), []span{values}})
+	spans := make([]span, 0, min(len(d.spans), 64))
+	for i, p := range d.spans {
+		if !classes.contains(d.class[i]) {
+			continue
+		}
+		if n := len(spans); n > 0 && !isAfter(p.first, spans[n-1].last) {
+			spans[n-1].last = p.last
+			continue
+		}
+		spans = append(spans, p)
+	}
+	values := sealed(spans)
+	if d.known == nil {
+		d.known = map[uint64][]knownValues{}
+	}
+	d.known[h] = append(d.known[h], knownValues{classes, values})
+	return values
 }
 
 func hashWords(words []uint64) uint64 {

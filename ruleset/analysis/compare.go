@@ -60,6 +60,7 @@ type comparison struct {
 	chains  [sides]Chain
 	changed map[place]int // index in out.Rules
 	found   findings
+	first   bool // ends at the first change
 	out     *Difference
 }
 
@@ -67,7 +68,13 @@ type comparison struct {
 // index are compared; a chain that is shorter has empty lists at its end. Rules are the same when they
 // match and do the same, whatever their names.
 func Compare(old, new Chain, o Options) *Difference {
-	c := &comparison{query: newQuery(o), chains: [sides]Chain{old, new}, changed: map[place]int{}, out: &Difference{}}
+	c := compared(old, new, o, false)
+	c.out.Changes = c.found.changes()
+	return c.out
+}
+
+func compared(old, new Chain, o Options, first bool) *comparison {
+	c := &comparison{query: newQuery(o), chains: [sides]Chain{old, new}, changed: map[place]int{}, first: first, out: &Difference{}}
 	stages := max(len(old), len(new))
 	for side := range c.chains {
 		c.chains[side] = padded(c.chains[side], stages)
@@ -78,10 +85,11 @@ func Compare(old, new Chain, o Options) *Difference {
 		c.note(newSide, stage, newRules)
 	}
 	for i := range c.out.Rules {
-		c.region(&c.out.Rules[i])
+		if c.region(&c.out.Rules[i]); first && len(c.found.list) > 0 {
+			break
+		}
 	}
-	c.out.Changes = c.found.changes()
-	return c.out
+	return c
 }
 
 var emptyList = NewList(nil)
@@ -108,41 +116,50 @@ func (c *comparison) region(of *ChangedRule) {
 	if of.New {
 		side = newSide
 	}
-	c.regions(&c.chains[side][of.Stage].rules[of.Rule], func(r *region) {
-		d, bit := c.diagram(r, place{side, of.Stage, of.Rule})
-		if bit < 0 {
-			return // a rule before it matches all of the region
+	lists := func(r *region) (lists []stageList) {
+		for stage := range c.chains[oldSide] {
+			for side := range sides {
+				lists = append(lists, c.list(r, place{side: side, stage: stage}))
+			}
 		}
-		d.wanted = func(level int, s state) bool { return d.differs(bit, level, s) }
-		root := c.walk(d)
-		if d.exhausted() {
-			c.out.Undecided = append(c.out.Undecided, Undecided{New: of.New, Stage: of.Stage, Rule: of.Rule, Box: r.slice.shown(&r.box)})
-		}
-		if root == nil {
-			return
-		}
-		c.collectFrom(d, root, r)
+		return lists
+	}
+	undecided := func(r *region) {
+		c.out.Undecided = append(c.out.Undecided, Undecided{New: of.New, Stage: of.Stage, Rule: of.Rule, Box: r.slice.shown(&r.box)})
+	}
+	c.solve(&c.chains[side][of.Stage].rules[of.Rule], lists, func(s *solution) { c.walkFor(place{side, of.Stage, of.Rule}, s) }, &c.found, undecided)
+}
+
+// list is the candidates of a stage of a side, and which of them are changed.
+func (c *comparison) list(r *region, at place) stageList {
+	l := stageList{side: at.side, stage: at.stage, candidates: r.collect(c.chains[at.side][at.stage])}
+	for _, k := range l.candidates {
+		_, k.changed = c.changed[place{at.side, at.stage, k.index}]
+	}
+	return l
+}
+
+// walkFor finds the changes of a region that its owner owns.
+func (c *comparison) walkFor(owner place, s *solution) {
+	d := newDiagram(&s.region.box, s.lists, c.allowance())
+	bit := d.bitOf(owner)
+	if bit < 0 {
+		return // a rule before it matches all of the region
+	}
+	d.wanted = func(level int, s state) bool { return d.differs(bit, level, s) }
+	d.leaf = func(of *decision) bool { return d.firstChanged(of) == bit }
+	d.first = c.first
+	root := c.walk(d)
+	if s.undecided = d.exhausted(); root == nil {
+		return
+	}
+	s.parts = d.parts(root, c.MaxBoxes, func(leaf *decision) findingKey {
+		c.noteEffective(d, leaf)
+		return findingKey{d.answer(leaf[oldSide]), d.answer(leaf[newSide])}
 	})
 }
 
-// diagram makes the diagram of a region and finds its owner's bit, or -1.
-func (c *comparison) diagram(r *region, owner place) (d *diagram, bit int) {
-	var lists []stageList
-	for stage := range c.chains[oldSide] {
-		for side := range sides {
-			l := stageList{side: side, stage: stage, candidates: r.collect(c.chains[side][stage], nil)}
-			for _, k := range l.candidates {
-				_, k.changed = c.changed[place{side, stage, k.index}]
-			}
-			lists = append(lists, l)
-		}
-	}
-	d = newDiagram(&r.box, lists, c.allowance())
-	return d, d.bitOf(owner)
-}
-
-// differs says whether a node can lead to a leaf at which the sides differ in access and the owner is
-// the first changed candidate.
+// differs says whether a node can lead to a leaf at which the sides differ in access and the owner decides.
 func (d *diagram) differs(owner, level int, s state) bool {
 	if !s.alive(owner) {
 		return false
@@ -151,10 +168,7 @@ func (d *diagram) differs(owner, level int, s state) bool {
 	if !(allow[oldSide] && deny[newSide]) && !(deny[oldSide] && allow[newSide]) {
 		return false
 	}
-	if level < fields {
-		return !d.alike(level, s)
-	}
-	return d.firstChanged(d.decide(s)) == owner
+	return level == fields || !d.alike(level, s)
 }
 
 // firstChanged is the first candidate of a decision that is changed.
@@ -169,23 +183,19 @@ func (d *diagram) firstChanged(of *decision) int {
 	return -1
 }
 
-// collectFrom notes the changes of a diagram.
-func (c *comparison) collectFrom(d *diagram, root *node, r *region) {
-	d.paths(root, c.MaxBoxes, func(leaf *node, b *box, more bool) {
-		f := c.found.of(findingKey{d.answer(leaf.decision[oldSide]), d.answer(leaf.decision[newSide])})
-		f.add(r.slice, b, more)
-		for _, stages := range leaf.decision {
-			for _, bit := range stages {
-				if bit < 0 {
-					continue
-				}
-				k := d.candidates[bit]
-				if i, changed := c.changed[place{k.side, k.stage, k.index}]; changed {
-					c.out.Rules[i].Effective = true
-				}
+// noteEffective notes the changed rules of a leaf.
+func (c *comparison) noteEffective(d *diagram, leaf *decision) {
+	for _, stages := range leaf {
+		for _, bit := range stages {
+			if bit < 0 {
+				continue
+			}
+			k := d.candidates[bit]
+			if i, changed := c.changed[place{k.side, k.stage, k.index}]; changed {
+				c.out.Rules[i].Effective = true
 			}
 		}
-	})
+	}
 }
 
 // answer is a side's outcome for callers.

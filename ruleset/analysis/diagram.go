@@ -39,17 +39,17 @@ type diagram struct {
 	candidates []*candidate // by bit; nil where no candidate has the bit
 	stages     []stageWords // in the order of sides, then of stages
 	order      [fields]int
-	classes    [fields][]class      // by level
+	divisions  [fields]division     // by level
 	full       [fields + 1][]uint64 // by level: candidates that match all of the fields from there on
 	access     [accesses][]uint64   // candidates by what they do
 	content    [fields][]uint32     // by level and bit: equal for candidates that are alike from there on
 
-	// wanted reports whether a node can lead to a leaf that the question is about. At the last level
-	// it decides about the leaf.
+	// wanted reports whether a node can lead to a leaf that the question is about.
 	wanted func(level int, s state) bool
-	// first ends the walk at the first leaf.
-	first  bool
-	budget int // states that are left; below 0 nothing is decided
+	// leaf reports whether the question is about a leaf. It may take from the decision what makes no difference.
+	leaf   func(of *decision) bool
+	first  bool // ends the walk at the first leaf
+	budget int  // states that are left; below 0 nothing is decided
 
 	memo   [fields]map[uint64]*visit
 	unique map[uint64]*node
@@ -58,8 +58,7 @@ type diagram struct {
 
 // class is a set of values of a field that the same candidates match.
 type class struct {
-	alive  []uint64
-	values []span
+	alive []uint64
 }
 
 // stageWords says which words of a state belong to a stage.
@@ -144,7 +143,11 @@ func (d *diagram) node(level int, s state) *node {
 		return nil
 	}
 	if level == fields {
-		return d.share(&node{level: level, decision: d.decide(s)})
+		n := &node{level: level, decision: d.decide(s)}
+		if !d.leaf(n.decision) {
+			return nil
+		}
+		return d.share(n)
 	}
 	h := hashWords(s)
 	for v := d.memo[level][h]; v != nil; v = v.next {
@@ -156,9 +159,9 @@ func (d *diagram) node(level int, s state) *node {
 	n := &node{level: level}
 	byNode := map[*node]int{}
 	scratch := make(state, 0, len(s))
-	for i := range d.classes[level] {
+	for i := range d.divisions[level].classes {
 		scratch = scratch[:0]
-		alive := d.classes[level][i].alive
+		alive := d.divisions[level].classes[i].alive
 		for j := 0; j < len(s); j += 2 {
 			if w := s[j+1] & alive[s[j]]; w != 0 {
 				scratch = append(scratch, s[j], w)

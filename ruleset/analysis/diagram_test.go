@@ -23,9 +23,9 @@ func TestAWalkEndsAtItsBound(t *testing.T) {
 		if r.slice.named != ruleset.TCP {
 			return
 		}
-		d, _ := c.diagram(r, place{})
-		d.wanted = func(int, state) bool { return true }
-		if d.budget = 10; d.walk() != nil || d.budget != -1 {
+		d := newDiagram(&r.box, []stageList{c.list(r, place{side: oldSide}), c.list(r, place{side: newSide})}, 10)
+		d.wanted, d.leaf = func(int, state) bool { return true }, func(*decision) bool { return true }
+		if d.walk() != nil || d.budget != -1 {
 			t.Errorf("%d states beyond the bound", -1-d.budget)
 		}
 	})

@@ -25,9 +25,13 @@
 //   - a state in which both sides can only allow, or only deny, holds no answer;
 //   - nor does one in which both sides have rules that are alike in all that is left.
 //
+// Roles asks for each rule whether others leave a part of a box to it. The fields of the whole list are
+// divided once, and bitmaps of rules say which ones a rule meets. Of those, each takes its packets out of the box,
+// until the box is empty or none meets it any more. The first part that is left ends the search.
+//
 // # Bounds
 //
-// A question may make Options.MaxStates states. Where they don't suffice, the answer lists the place as
+// A question may make Options.MaxStates states, or steps of a search. Where they don't suffice, the answer lists the place as
 // not decided; the rest of the answer stands. Nothing is guessed.
 //
 // # What it costs

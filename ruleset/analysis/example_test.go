@@ -59,3 +59,37 @@ func ExampleRoles() {
 	// rule 0 decides: true blocked by: []
 	// rule 1 decides: false blocked by: [0]
 }
+
+// Two ways to write the same, and a packet that shows that a third one is not.
+func ExampleEquivalent() {
+	two := analysis.Chain{analysis.NewList([]analysis.Rule{allow("10.0.0.0/25", 80), allow("10.0.0.128/25", 80), denyAll})}
+	one := analysis.Chain{analysis.NewList([]analysis.Rule{allow("10.0.0.0/24", 80), denyAll})}
+	wide := analysis.Chain{analysis.NewList([]analysis.Rule{allow("10.0.0.0/23", 80), denyAll})}
+	fmt.Println(analysis.Equivalent(two, one, analysis.Options{}).Holds)
+	p := analysis.Equivalent(one, wide, analysis.Options{Within: analysis.Packets{Destinations: []netip.Prefix{netip.MustParsePrefix("10.1.0.4/32")}}})
+	fmt.Println(p.Holds, p.Against.Packet)
+	// Output:
+	// true
+	// false TCP 10.0.1.1:49152 -> 10.1.0.4:80
+}
+
+// Nothing that the internet sends reaches a network.
+func ExampleAlways() {
+	list := analysis.NewList([]analysis.Rule{allow("10.0.0.0/8", 22), denyAll})
+	internet := analysis.Packets{Sources: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}
+	fmt.Println(analysis.Always(analysis.Chain{list}, ruleset.Deny, analysis.Options{Within: internet}).Holds)
+	// Output:
+	// true
+}
+
+// Two rules that could be one: the denial between them is about another port.
+func ExampleMergeable() {
+	deny := allow("0.0.0.0/0", 22)
+	deny.Access = ruleset.Deny
+	rules := []analysis.Rule{allow("10.0.0.0/24", 80), deny, allow("10.0.2.0/24", 80), denyAll}
+	for _, m := range analysis.Mergeable(analysis.NewList(rules), nil, analysis.Options{}) {
+		fmt.Println("rules", m.Rules, "could be one that has the", m.Field, "of all")
+	}
+	// Output:
+	// rules [0 2] could be one that has the sources of all
+}

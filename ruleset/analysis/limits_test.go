@@ -101,27 +101,16 @@ func TestAQuestionIsOnlyAboutItsPackets(t *testing.T) {
 		if within.Sources == nil {
 			within.Sources = []netip.Prefix{}
 		}
-		inside := func(list []netip.Prefix, a netip.Addr) bool {
-			for _, p := range list {
-				if p.Addr().Is4In6() {
-					p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-				}
-				if p.Contains(a) {
-					return true
-				}
-			}
-			return false
-		}
 		var packets []packet.Tuple
 		for _, k := range world(old, new, chain{{{Rule: ruleOf(within)}}}) {
-			if inside(within.Sources, k.Src.Netip()) && inside(within.Destinations, k.Dst.Netip()) {
+			if in(within.Sources, k.Src.Netip()) && in(within.Destinations, k.Dst.Netip()) {
 				packets = append(packets, k)
 			}
 		}
 		d := analysis.Compare(old.prepared(), new.prepared(), analysis.Options{Within: within})
 		checkDifference(t, old, new, d, packets)
 		for _, c := range d.Changes {
-			if !inside(within.Sources, c.Witness.Src.Netip()) || !inside(within.Destinations, c.Witness.Dst.Netip()) {
+			if !in(within.Sources, c.Witness.Src.Netip()) || !in(within.Destinations, c.Witness.Dst.Netip()) {
 				t.Fatalf("seed %d: witness %v is not within %v", seed, c.Witness, within)
 			}
 		}
@@ -132,4 +121,16 @@ func TestAQuestionIsOnlyAboutItsPackets(t *testing.T) {
 func ruleOf(p analysis.Packets) (r classifier.Rule) {
 	r.Sources, r.Destinations = p.Sources, p.Destinations
 	return r
+}
+
+func in(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Addr().Is4In6() {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }

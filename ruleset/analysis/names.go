@@ -29,7 +29,7 @@ func (n *Names) Add(name string, prefixes []netip.Prefix) {
 func (n *namedSet) size() float64 { return n.sets[ipv4].size()*0x1p96 + n.sets[ipv6].size() }
 
 // Text is ranges of one family as people write them: names, then prefixes and ranges, or "everything
-// but", or a name but, these where that is shorter. A long list is cut, and says so.
+// but", a name but, or a prefix but, these where that is shorter. A long list is cut, and says so.
 func (n *Names) Text(ranges []netipx.IPRange) string {
 	if len(ranges) == 0 {
 		return "nothing"
@@ -53,7 +53,7 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 	}
 	prefix, best := "", n.parts(s, family)
 	shorter := func(whole *set, name string) {
-		if but := n.parts(s.outOf(whole), family); len(but) < len(best) {
+		if but := n.parts(s.outOf(whole), family); 0 < len(but) && len(but) < len(best) {
 			prefix, best = name+" but ", but
 		}
 	}
@@ -63,7 +63,20 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 			shorter(named.sets[family], named.name)
 		}
 	}
-	return prefix + cutList(best)
+	if around := coveringPrefix(s, family); around.Bits() > 0 {
+		shorter(sealed([]span{prefixSpan(around)}), around.String())
+	}
+	return prefix + cutList(best, ", ")
+}
+
+// coveringPrefix is the smallest prefix that holds a set.
+func coveringPrefix(s *set, family int) netip.Prefix {
+	first, last := netipOf(s.spans[0].first, family), netipOf(s.spans[len(s.spans)-1].last, family)
+	for bits := first.BitLen(); ; bits-- {
+		if p := netip.PrefixFrom(first, bits).Masked(); p.Contains(last) {
+			return p
+		}
+	}
 }
 
 // parts names what can be named of a set, and lists the rest. Where that is longer it lists all.
@@ -96,11 +109,11 @@ func texts(ranges []netipx.IPRange) (list []string) {
 // mostParts is how many parts a text lists.
 const mostParts = 4
 
-func cutList(parts []string) string {
+func cutList(parts []string, between string) string {
 	if len(parts) <= mostParts {
-		return strings.Join(parts, ", ")
+		return strings.Join(parts, between)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(parts[:mostParts], ", "), len(parts)-mostParts)
+	return fmt.Sprintf("%s and %d more", strings.Join(parts[:mostParts], between), len(parts)-mostParts)
 }
 
 // outOf is o without s.

@@ -2,14 +2,14 @@ package analysis
 
 // paths calls f for boxes that lead to leaves, each packet in one box. At most limit boxes are given, but
 // at least one for each leaf. more tells f that some are missing.
-func (d *diagram) paths(root *node, limit int, f func(leaf *node, b *box, more bool)) {
+func (d *diagram) paths(root *node, limit int, f func(leaf *node, c *cell, more bool)) {
 	total := d.count(root, map[*node]int{}, limit)
 	if total <= limit {
-		d.follow(root, &box{}, func(leaf *node, b *box) { f(leaf, b, false) })
+		d.follow(root, &cell{}, func(leaf *node, c *cell) { f(leaf, c, false) })
 		return
 	}
 	seen := map[*node]bool{}
-	d.followNew(root, &box{}, seen, func(leaf *node, b *box) { f(leaf, b, true) })
+	d.followNew(root, &cell{}, seen, func(leaf *node, c *cell) { f(leaf, c, true) })
 }
 
 // count is how many boxes there are, or some number above limit.
@@ -27,51 +27,37 @@ func (d *diagram) count(n *node, known map[*node]int, limit int) int {
 	return total
 }
 
-func (d *diagram) follow(n *node, b *box, f func(leaf *node, b *box)) {
+func (d *diagram) follow(n *node, c *cell, f func(leaf *node, c *cell)) {
 	if n.decision != nil {
-		f(n, b)
+		f(n, c)
 		return
 	}
 	for _, e := range n.edges {
-		b[d.order[n.level]] = d.valuesOf(n.level, e.classes)
-		d.follow(e.to, b, f)
+		c[d.order[n.level]] = bitmapOf(e.classes)
+		d.follow(e.to, c, f)
 	}
 }
 
 // followNew is follow that goes to each node once.
-func (d *diagram) followNew(n *node, b *box, seen map[*node]bool, f func(leaf *node, b *box)) {
+func (d *diagram) followNew(n *node, c *cell, seen map[*node]bool, f func(leaf *node, c *cell)) {
 	if seen[n] {
 		return
 	}
 	seen[n] = true
 	if n.decision != nil {
-		f(n, b)
+		f(n, c)
 		return
 	}
 	for _, e := range n.edges {
-		b[d.order[n.level]] = d.valuesOf(n.level, e.classes)
-		d.followNew(e.to, b, seen, f)
+		c[d.order[n.level]] = bitmapOf(e.classes)
+		d.followNew(e.to, c, seen, f)
 	}
 }
 
-// leaves calls f for the decision of each leaf.
-func (d *diagram) leaves(n *node, seen map[*node]bool, f func(*decision)) {
-	if seen[n] {
-		return
+// box is the values of a box of classes.
+func (d *diagram) box(c *cell) (b box) {
+	for level, f := range d.order {
+		b[f] = d.divisions[level].values(c[f])
 	}
-	seen[n] = true
-	if n.decision != nil {
-		f(n.decision)
-	}
-	for _, e := range n.edges {
-		d.leaves(e.to, seen, f)
-	}
-}
-
-func (d *diagram) valuesOf(level int, classes []int) *set {
-	var spans []span
-	for _, c := range classes {
-		spans = append(spans, d.classes[level][c].values...)
-	}
-	return newSet(spans)
+	return b
 }

@@ -111,13 +111,10 @@ func (r *region) clip(f int, s *set) *set {
 }
 
 // collect lists the rules of a list that match something of the region, up to the first that
-// matches all of it. At least the rule that is not there does. skip is left out.
-func (r *region) collect(l *List, skip *rule) []*candidate {
+// matches all of it. At least the rule that is not there does.
+func (r *region) collect(l *List) []*candidate {
 	var out []*candidate
 	for i := range l.rules {
-		if &l.rules[i] == skip {
-			continue
-		}
 		if c := r.candidate(&l.rules[i]); c != nil {
 			out = append(out, c)
 			if c.sets == r.box {

@@ -43,35 +43,37 @@ func Reach(c Chain, o Options) *Reachable {
 
 // reachBy finds the packets that a rule is the last to allow.
 func (q *query) reachBy(c Chain, at place, owner *rule, found *findings, out *Reachable) {
-	q.regions(owner, func(r *region) {
-		var lists []stageList
+	lists := func(r *region) (lists []stageList) {
 		for stage, list := range c {
-			lists = append(lists, stageList{newSide, stage, r.collect(list, nil)})
+			lists = append(lists, stageList{newSide, stage, r.collect(list)})
 		}
-		d := newDiagram(&r.box, lists, q.allowance())
+		return lists
+	}
+	undecided := func(r *region) {
+		out.Undecided = append(out.Undecided, Undecided{New: true, Stage: at.stage, Rule: at.rule, Box: r.slice.shown(&r.box)})
+	}
+	q.solve(owner, lists, func(s *solution) {
+		d := newDiagram(&s.region.box, s.lists, q.allowance())
 		bit := d.bitOf(at)
 		if bit < 0 {
 			return
 		}
 		d.wanted = func(level int, s state) bool {
-			if allow, _ := d.outcomes(s); !s.alive(bit) || !allow[newSide] {
-				return false
+			allow, _ := d.outcomes(s)
+			return s.alive(bit) && allow[newSide]
+		}
+		d.leaf = func(of *decision) bool {
+			access, _, by := d.outcome(of[newSide])
+			for i := range of[newSide] {
+				if of[newSide][i] != bit {
+					of[newSide][i] = -1 // who else allows makes no difference
+				}
 			}
-			if level < fields {
-				return true
-			}
-			_, _, by := d.outcome(d.decide(s)[newSide])
-			return by == bit
+			return access != ruleset.Deny && by == bit
 		}
 		root := q.walk(d)
-		if d.exhausted() {
-			out.Undecided = append(out.Undecided, Undecided{New: true, Stage: at.stage, Rule: at.rule, Box: r.slice.shown(&r.box)})
+		if s.undecided = d.exhausted(); root != nil {
+			s.parts = d.parts(root, q.MaxBoxes, func(leaf *decision) findingKey { return findingKey{new: d.answer(leaf[newSide])} })
 		}
-		if root == nil {
-			return
-		}
-		d.paths(root, q.MaxBoxes, func(leaf *node, b *box, more bool) {
-			found.of(findingKey{new: d.answer(leaf.decision[newSide])}).add(r.slice, b, more)
-		})
-	})
+	}, found, undecided)
 }

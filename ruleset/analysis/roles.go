@@ -2,7 +2,7 @@ package analysis
 
 import (
 	"cmp"
-	"math/bits"
+	"maps"
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -31,101 +31,187 @@ type Role struct {
 func Roles(l *List, o Options) []Role {
 	q := newQuery(o)
 	roles := make([]Role, l.Len())
+	t := &trial{query: q, grid: newGrid(l, q.within)}
 	for i := range roles {
-		roles[i] = q.role(l, &l.rules[i])
+		t.begin(i)
+		roles[i] = t.run()
 	}
 	return roles
 }
 
-func (q *query) role(l *List, owner *rule) Role {
-	role := Role{Empty: true}
-	instead := map[int]bool{}
-	var regions []*region
-	q.regions(owner, func(r *region) {
-		role.Empty = false
-		regions = append(regions, r)
-		if !role.Needed && !role.Undecided {
-			q.roleIn(l, owner, r, &role, instead)
+// trial finds out what one rule after the other does.
+type trial struct {
+	*query
+	*grid
+	search
+	owner   int
+	role    Role
+	instead map[int]bool // later rules that would decide packets, with the same access
+	places  []trialPlace
+	// Memory for all places.
+	neighbours []int
+	covers     []*cell
+}
+
+// trialPlace is what the rule matches of a slice, and the other rules there.
+type trialPlace struct {
+	slice      *slice
+	cell       cell
+	neighbours []int // indexes in grid.rules
+	covers     []*cell
+	earlier    int // how many of them come before the rule
+}
+
+func (t *trial) begin(owner int) {
+	t.owner, t.role, t.instead = owner, Role{Empty: true}, map[int]bool{}
+	t.places, t.neighbours, t.covers, t.words = t.places[:0], t.neighbours[:0], t.covers[:0], t.largest[:0]
+}
+
+func (t *trial) run() Role {
+	for i := range slicesOfPackets {
+		s := &slicesOfPackets[i]
+		if !s.names(t.rules[t.owner].protocol) {
+			continue
 		}
-	})
+		p := t.place(s)
+		if p.cell.empty() {
+			continue
+		}
+		t.role.Empty = false
+		if !t.role.Needed && !t.role.Undecided {
+			t.ask(p)
+		}
+	}
 	switch {
-	case role.Undecided:
+	case t.role.Undecided:
 		return Role{Undecided: true}
-	case role.Needed:
-	case role.Decides:
-		for i := range instead {
-			role.Instead = append(role.Instead, i)
-		}
-		slices.Sort(role.Instead)
+	case t.role.Needed:
+	case t.role.Decides:
+		t.role.Instead = slices.Sorted(maps.Keys(t.instead))
 	default:
-		role.Blockers = q.blockers(l, owner, regions)
+		t.role.Blockers = t.blockers()
 	}
-	return role
+	return t.role
 }
 
-// roleIn adds to a role what the rule does in a region.
-func (q *query) roleIn(l *List, owner *rule, r *region, role *Role, instead map[int]bool) {
-	without := r.collect(l, owner)
-	earlier := slices.IndexFunc(without, func(c *candidate) bool { return c.index == NoRule || c.index > owner.index })
-	if earlier < 0 {
-		return // a rule before it matches all of the region
+// place is what the owner matches of a slice.
+func (t *trial) place(s *slice) *trialPlace {
+	p := &trialPlace{slice: s, cell: t.cells[s.family][t.owner]}
+	for f, a := range t.axes[s.family] {
+		if s.lacks[f] && t.every[f][t.owner/64]>>(t.owner%64)&1 == 0 {
+			p.cell[f] = bitmap{} // see gate
+		}
+		p.cell[f] = t.and(t.and(p.cell[f], a.bitmap(s.domain[f])), a.bitmap(t.within[s.index][f]))
 	}
-	self := &candidate{rule: owner, changed: true, sets: r.box}
-	with := append(slices.Clone(without[:earlier]), self)
-	lists := []stageList{{oldSide, 0, with}, {newSide, 0, without}}
-	d := newDiagram(&r.box, lists, q.allowance())
-	bit := slices.Index(d.candidates, self)
-	d.first = true
-	d.wanted = func(level int, s state) bool {
-		return s.alive(bit) && d.unlike(s) && (level == fields || !d.alike(level, s))
-	}
-	root := q.walk(d)
-	if root != nil {
-		role.Decides, role.Needed, role.Witness = true, true, d.witness(root, r)
-		return
-	}
-	if d.exhausted() {
-		role.Undecided = true
-		return
-	}
-	d = newDiagram(&r.box, lists, q.allowance())
-	d.wanted = func(level int, s state) bool {
-		return s.alive(bit) && (level < fields || d.decide(s)[oldSide][0] == bit)
-	}
-	root = q.walk(d)
-	role.Undecided = d.exhausted()
-	if root == nil {
-		return
-	}
-	if !role.Decides {
-		role.Decides, role.Witness = true, d.witness(root, r)
-	}
-	d.leaves(root, map[*node]bool{}, func(of *decision) { instead[d.candidates[of[newSide][0]].index] = true })
+	return p
 }
 
-// unlike reports whether two lists may do different things. To the lists behind them AlwaysAllow is not
-// Allow.
-func (d *diagram) unlike(s state) bool {
-	var can [sides]uint8 // a bit for each access
-	for _, stage := range d.stages {
-		for ; len(s) > 0 && int(s[0]) < stage.end; s = s[2:] {
-			for access := range d.access {
-				if s[1]&d.access[access][s[0]] != 0 {
-					can[stage.side] |= 1 << access
-				}
+// meet finds the other rules of a place.
+func (t *trial) meet(p *trialPlace) {
+	before := len(t.neighbours)
+	t.neighbours = t.grid.neighbours(t.neighbours, p.slice, t.owner, &p.cell)
+	p.neighbours = t.neighbours[before:]
+	before = len(t.covers)
+	for _, i := range p.neighbours {
+		t.covers = append(t.covers, &t.cells[p.slice.family][i])
+	}
+	p.covers = t.covers[before:]
+	p.earlier, _ = slices.BinarySearch(p.neighbours, t.owner)
+}
+
+// leftTo finds what is left to a neighbour of what it has in common with the owner, but for the owner.
+func (t *trial) leftTo(p *trialPlace, neighbour int) (left cell, ok bool) {
+	part := p.cell
+	for f := range fields {
+		part[f] = t.and(part[f], p.covers[neighbour][f])
+	}
+	return t.gap(part, p.covers[:neighbour])
+}
+
+// ask adds to the role what the rule does at a place. Slices of the same rules have the same answer.
+func (t *trial) ask(p *trialPlace) {
+	t.meet(p)
+	if slices.ContainsFunc(t.places, p.like) {
+		return
+	}
+	t.places = append(t.places, *p)
+	given := t.allowance()
+	t.steps = given
+	t.decide(p)
+	t.budget -= given - max(0, t.steps)
+	t.role.Undecided = t.steps < 0
+}
+
+// like reports whether both places have the same packets, but for the protocol, and the same rules.
+func (p *trialPlace) like(o trialPlace) bool {
+	return p.slice.family == o.slice.family && p.cell.equal(&o.cell) && slices.Equal(p.neighbours, o.neighbours)
+}
+
+// decide asks first whether the rule decides a packet. A later rule would decide it instead. If that one
+// does the same, each later rule is asked what would be left to it, those that do something else first.
+func (t *trial) decide(p *trialPlace) {
+	mark := t.words
+	defer func() { t.words = mark }()
+	left, ok := t.gap(p.cell, p.covers[:p.earlier])
+	if !ok {
+		return
+	}
+	access := t.rules[t.owner].access
+	point := t.point(p.slice, &left)
+	next := p.earlier + slices.IndexFunc(p.covers[p.earlier:], func(c *cell) bool { return c.contains(&point) })
+	t.role.Needed = t.rules[p.neighbours[next]].access != access
+	if !t.role.Decides || t.role.Needed {
+		t.role.Decides, t.role.Witness = true, t.packet(p.slice, &point)
+	}
+	for _, same := range [...]bool{false, true} {
+		for i := p.earlier; i < len(p.neighbours) && !t.role.Needed && t.steps >= 0; i++ {
+			later := &t.rules[p.neighbours[i]]
+			if (later.access == access) != same || t.instead[later.index] {
+				continue
+			}
+			left, ok := t.leftTo(p, i)
+			switch {
+			case !ok:
+			case same:
+				t.instead[later.index] = true
+			default:
+				point := t.point(p.slice, &left)
+				t.role.Needed, t.role.Witness = true, t.packet(p.slice, &point)
 			}
 		}
 	}
-	return can[oldSide] != can[newSide] || bits.OnesCount8(can[oldSide]) > 1
 }
 
-// witness is a packet of the first leaf.
-func (d *diagram) witness(root *node, r *region) (k packet.Tuple) {
-	b := box{}
-	for n := root; n.decision == nil; n = n.edges[0].to {
-		b[d.order[n.level]] = d.valuesOf(n.level, n.edges[0].classes)
+// point is a class of each field: a packet, and all that the rules cannot tell from it.
+type point [fields]int
+
+func (c *cell) contains(p *point) bool {
+	return c[source].contains(p[source]) && c[destination].contains(p[destination]) && c[sourcePort].contains(p[sourcePort]) && c[port].contains(p[port])
+}
+
+// point is a point of a cell, with packets that people know where the cell has some.
+func (t *trial) point(s *slice, c *cell) (p point) {
+	for f := range fields {
+		p[f] = c[f].lowest()
+		for _, known := range t.axes[s.family][f].known {
+			if c[f].contains(known) {
+				p[f] = known
+				break
+			}
+		}
 	}
-	return r.slice.witness(&b)
+	return p
+}
+
+// packet is a packet of a point.
+func (t *trial) packet(s *slice, p *point) packet.Tuple {
+	b := s.domain
+	for f := range fields {
+		if !s.lacks[f] {
+			b[f] = (&set{spans: t.axes[s.family][f].values[p[f]]}).intersect(b[f])
+		}
+	}
+	return s.witness(&b)
 }
 
 // mostBlockers is how many blockers are looked for in one region. The first ones tell the story.
@@ -133,60 +219,59 @@ const mostBlockers = 20
 
 // blockers covers a rule by earlier ones: each covers a packet that those before it leave, and of the
 // rules that match it, it has the largest overlap.
-func (q *query) blockers(l *List, owner *rule, regions []*region) []int {
+func (t *trial) blockers() []int {
 	var chosen []int
-	var other *candidate // with the other access, the largest overlap
-	otherSize := 0.0
-	for _, r := range regions {
-		var earlier []*candidate
-		for i := range l.rules[:owner.index] {
-			if c := r.candidate(&l.rules[i]); c != nil {
-				earlier = append(earlier, c)
+	access := t.rules[t.owner].access
+	other, otherSize := NoRule, 0.0 // with the other access, the largest overlap
+	for i := range t.places {
+		p := &t.places[i]
+		size := map[*cell]float64{}
+		earlier := make([]int, p.earlier) // in p.covers
+		for j := range earlier {
+			c, rule := p.covers[j], p.neighbours[j]
+			earlier[j], size[c] = j, t.overlap(p, c)
+			if t.rules[rule].access != access && size[c] > otherSize {
+				other, otherSize = rule, size[c]
 			}
 		}
-		slices.SortStableFunc(earlier, func(a, b *candidate) int { return cmp.Compare(b.sets.size(), a.sets.size()) })
-		for _, c := range earlier {
-			if c.access != owner.access && c.sets.size() > otherSize {
-				other, otherSize = c, c.sets.size()
-			}
-		}
-		for _, c := range q.cover(r, owner, earlier) {
-			if !slices.Contains(chosen, c.index) {
-				chosen = append(chosen, c.index)
+		slices.SortStableFunc(earlier, func(a, b int) int { return cmp.Compare(size[p.covers[b]], size[p.covers[a]]) })
+		for _, j := range t.cover(p, earlier) {
+			if !slices.Contains(chosen, p.neighbours[j]) {
+				chosen = append(chosen, p.neighbours[j])
 			}
 		}
 	}
-	if other != nil && !slices.ContainsFunc(chosen, func(i int) bool { return l.rules[i].access != owner.access }) {
-		chosen = append(chosen, other.index)
+	if other != NoRule && !slices.ContainsFunc(chosen, func(i int) bool { return t.rules[i].access != access }) {
+		chosen = append(chosen, other)
 	}
 	return chosen
 }
 
-func (q *query) cover(r *region, owner *rule, earlier []*candidate) (chosen []*candidate) {
-	for len(chosen) < mostBlockers {
-		list := append(slices.Clone(chosen), &candidate{rule: owner, sets: r.box})
-		d := newDiagram(&r.box, []stageList{{oldSide, 0, list}}, q.allowance())
-		bit := len(chosen)
-		d.first = true
-		d.wanted = func(level int, s state) bool { return s.alive(bit) }
-		root := q.walk(d)
-		if root == nil {
-			break // covered, or the bound on states is reached
+// overlap is how many packets a place has in common with a cell, rounded.
+func (t *trial) overlap(p *trialPlace, c *cell) float64 {
+	size := 1.0
+	for f, a := range t.axes[p.slice.family] {
+		sum := 0.0
+		t.and(p.cell[f], c[f]).each(func(class int) { sum += a.sizes[class] })
+		size *= sum
+	}
+	return size
+}
+
+// cover chooses of earlier rules, as indexes in p.covers, until no packet of a place is left.
+func (t *trial) cover(p *trialPlace, earlier []int) (chosen []int) {
+	var covers []*cell
+	for t.steps = t.allowance(); len(chosen) < mostBlockers; {
+		left, ok := t.gap(p.cell, covers)
+		if !ok {
+			break // covered, or no steps are left
 		}
-		left := d.leftover(root)
-		i := slices.IndexFunc(earlier, func(c *candidate) bool { return c.sets.has(&left) })
+		point := t.point(p.slice, &left)
+		i := slices.IndexFunc(earlier, func(j int) bool { return p.covers[j].contains(&point) })
 		if i < 0 {
 			break
 		}
-		chosen = append(chosen, earlier[i])
+		chosen, covers = append(chosen, earlier[i]), append(covers, p.covers[earlier[i]])
 	}
 	return chosen
-}
-
-// leftover is a point that leads to the first leaf.
-func (d *diagram) leftover(root *node) (point [fields]value) {
-	for n := root; n.decision == nil; n = n.edges[0].to {
-		point[d.order[n.level]] = d.classes[n.level][n.edges[0].classes[0]].values[0].first
-	}
-	return point
 }

@@ -1,7 +1,10 @@
 package analysis_test
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -9,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/classifier"
+	"github.com/nsgd/nsgd/ruleset/classifier/classifiertest"
 )
 
 // seedsOf is how many random worlds a test enumerates.
@@ -147,5 +151,83 @@ func checkBlockers(t *testing.T, rules []analysis.Rule, i int, blockers []int, p
 				t.Fatalf("rule %d: rule %d overlaps it with the other access, and no blocker has it: %v", i, e, blockers)
 			}
 		}
+	}
+}
+
+func TestFewStatesLeaveRolesUndecidedAndNeverWrong(t *testing.T) {
+	var rules []analysis.Rule // tiles that cover the last rule together
+	for i := range 512 {
+		tile := denyAll
+		tile.Protocol, tile.Access = ruleset.TCP, ruleset.Access(i%2)
+		from, to := uint16(i/8%8*8192), uint16(i%8*8192)
+		tile.Sources = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(i / 64 * 32)}), 3)}
+		tile.SourcePorts = []ruleset.PortRange{{First: from, Last: from + 8191}}
+		tile.DestinationPorts = []ruleset.PortRange{{First: to, Last: to + 8191}}
+		rules = append(rules, tile)
+	}
+	rules = append(rules, denyAll)
+	rules[512].Sources = ruleset.Everywhere()[:1]
+	rules[512].Protocol = ruleset.TCP
+	undecided := 0
+	all := analysis.Roles(analysis.NewList(rules), analysis.Options{})
+	for i, role := range analysis.Roles(analysis.NewList(rules), analysis.Options{MaxStates: 1}) {
+		if role.Undecided {
+			undecided++
+			continue
+		}
+		want := all[i]
+		if role.Blockers, want.Blockers = nil, nil; !reflect.DeepEqual(role, want) {
+			t.Errorf("rule %d: %+v with few states, %+v with many", i, role, want)
+		}
+	}
+	if undecided == 0 || undecided == len(rules) {
+		t.Errorf("%d of %d rules are not decided: the test says nothing", undecided, len(rules))
+	}
+}
+
+// The roles of large lists are held to Compare, which finds them another way.
+func TestRolesOfClassBenchAreWhatCompareSays(t *testing.T) {
+	for _, set := range classifiertest.ClassBenchSets {
+		t.Run(set.Name, func(t *testing.T) {
+			rules := classBench(t, set.Name)
+			list := analysis.NewList(rules)
+			compare := func(old, new []analysis.Rule) int {
+				d := analysis.Compare(chain{old}.prepared(), chain{new}.prepared(), analysis.Options{})
+				if len(d.Undecided) > 0 {
+					t.Fatalf("not decided: %v", d.Undecided)
+				}
+				return len(d.Changes)
+			}
+			decide, asked := chain{rules}.decider(), map[string]int{}
+			for i, role := range analysis.Roles(list, analysis.Options{}) {
+				kind := fmt.Sprintf("decides %v, needed %v", role.Decides, role.Needed)
+				if asked[kind]++; asked[kind] > 10 {
+					continue
+				}
+				without := slices.Delete(slices.Clone(rules), i, i+1)
+				if changes := compare(rules, without); (changes > 0) != role.Needed {
+					t.Errorf("rule %d: %s, but %d changes without it", i, kind, changes)
+				}
+				if d := decide(&role.Witness); role.Decides && d.Rule != i {
+					t.Errorf("rule %d does not decide its witness %v: %+v", i, role.Witness, d)
+				}
+				if role.Decides {
+					continue
+				}
+				opposite := slices.Clone(rules)
+				if opposite[i].Access = 1 - opposite[i].Access; compare(rules, opposite) > 0 {
+					t.Errorf("rule %d decides nothing, but it matters what it does", i)
+				}
+				only := []analysis.Rule{}
+				for _, b := range role.Blockers {
+					only = append(only, analysis.Rule{Rule: rules[b].Rule, Access: ruleset.Deny})
+				}
+				allow := analysis.Rule{Rule: rules[i].Rule}
+				if len(role.Blockers) < 20 && compare(append(slices.Clone(only), denyAll), append(only, allow, denyAll)) > 0 {
+					t.Errorf("rule %d: %v leave some of it", i, role.Blockers)
+				}
+			}
+			t.Log(asked)
+		})
 	}
 }

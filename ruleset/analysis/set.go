@@ -115,8 +115,8 @@ func (s *set) intersect(o *set) *set {
 	case len(o.spans) == 1 && o.holds(s):
 		return s
 	}
-	var out []span
 	a, b := s.spans, o.spans
+	out := make([]span, 0, max(len(a), len(b)))
 	if len(a) > 0 && len(b) > 0 {
 		a, b = a[s.at(b[0].first):], b[o.at(a[0].first):]
 	}
@@ -144,11 +144,15 @@ func (s *set) intersect(o *set) *set {
 func (s *set) size() float64 {
 	n := 0.0
 	for _, p := range s.spans {
-		lo, borrow := bits.Sub64(p.last.Lo, p.first.Lo, 0)
-		hi, _ := bits.Sub64(p.last.Hi, p.first.Hi, borrow)
-		n += math.Ldexp(float64(hi), 64) + float64(lo) + 1
+		n += p.size()
 	}
 	return n
+}
+
+func (p span) size() float64 {
+	lo, borrow := bits.Sub64(p.last.Lo, p.first.Lo, 0)
+	hi, _ := bits.Sub64(p.last.Hi, p.first.Hi, borrow)
+	return math.Ldexp(float64(hi), 64) + float64(lo) + 1
 }
 
 // The families of addresses.

@@ -123,21 +123,3 @@ func (p *Packets) clip() []box {
 	}
 	return boxes
 }
-
-// size is how many packets a box has, rounded.
-func (b *box) size() float64 {
-	n := 1.0
-	for _, s := range b {
-		n *= s.size()
-	}
-	return n
-}
-
-func (b *box) has(point *[fields]value) bool {
-	for f, s := range b {
-		if !s.contains(point[f]) {
-			return false
-		}
-	}
-	return true
-}
