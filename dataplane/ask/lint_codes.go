@@ -33,6 +33,7 @@ const (
 	LintDefault   = "NSG105"
 	LintSplit     = "NSG106"
 	LintNoTagFile = "NSG107"
+	LintMergeable = "NSG108"
 )
 
 // The codes of findings about what is open.
@@ -114,6 +115,8 @@ var Checks = []Check{
 		Help: "Allow the packets in both groups, or keep one group: the subnet's or the network interface's.", Reference: docEvaluation},
 	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known",
 		Help: "Give Microsoft's service tag file with --service-tags, or mend the tag's name.", Reference: docTags + "#discover-service-tags-by-using-downloadable-json-files"},
+	{Code: LintMergeable, Severity: SeverityInfo, Title: "one rule could do what several do",
+		Help: "Write one rule with the values of all in the named field, where the first stands.", Reference: docOverview + "#augmented-security-rules"},
 	{Code: LintSSH, Severity: SeverityError, Title: "the internet reaches SSH; info where no way in leads there", Scanners: []string{"CKV_AZURE_10", "AZU-0050"},
 		Help: "Allow SSH from known addresses alone, or reach machines through Azure Bastion or a VPN.", Reference: docPractices},
 	{Code: LintRDP, Severity: SeverityError, Title: "the internet reaches RDP; info where no way in leads there", Scanners: []string{"CKV_AZURE_9", "AZU-0048"},

@@ -57,6 +57,7 @@ func (l *linter) rulesMeaning() {
 	for _, r := range m.order {
 		r.find(l, m.unknownTags(r.rule))
 	}
+	m.merges(l)
 	l.words(m.order)
 }
 

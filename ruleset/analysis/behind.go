@@ -57,32 +57,35 @@ func (q *query) behind(first, next *List, owner *rule) (p Passage) {
 // behindIn adds what becomes of the rule's packets in a region.
 func (q *query) behindIn(first, next *List, owner *rule, r *region, p *Passage, blockers map[int]bool) {
 	diagramOf := func() (*diagram, int) {
-		d := newDiagram(&r.box, []stageList{{oldSide, 0, r.collect(first, nil)}, {oldSide, 1, r.collect(next, nil)}}, q.allowance())
+		d := newDiagram(&r.box, []stageList{{oldSide, 0, r.collect(first)}, {oldSide, 1, r.collect(next)}}, q.allowance())
 		return d, d.bitOf(place{oldSide, 0, owner.index})
 	}
 	d, bit := diagramOf()
 	if bit < 0 {
 		return // a rule before it matches all of the region
 	}
+	byOwner := func(of *decision) bool { return of[oldSide][0] == bit }
 	d.first = true
-	d.wanted = func(level int, s state) bool {
+	d.wanted = func(_ int, s state) bool {
 		allow, _ := d.outcomes(s)
-		return s.alive(bit) && allow[oldSide] && (level < fields || d.decide(s)[oldSide][0] == bit)
+		return s.alive(bit) && allow[oldSide]
 	}
+	d.leaf = byOwner
 	root := q.walk(d)
 	if p.Passes, p.Undecided = root != nil, d.exhausted(); p.Passes || p.Undecided {
 		return
 	}
-	d, bit = diagramOf()
-	d.wanted = func(level int, s state) bool {
-		return s.alive(bit) && (level < fields || d.decide(s)[oldSide][0] == bit)
-	}
+	d, _ = diagramOf()
+	d.wanted, d.leaf = func(_ int, s state) bool { return s.alive(bit) }, byOwner
 	root = q.walk(d)
 	if p.Undecided = d.exhausted(); root == nil {
 		return
 	}
-	if !p.Decides {
-		p.Decides, p.Witness = true, d.witness(root, r)
-	}
-	d.leaves(root, map[*node]bool{}, func(of *decision) { blockers[d.candidates[of[oldSide][1]].index] = true })
+	d.paths(root, q.MaxBoxes, func(leaf *node, c *cell, _ bool) {
+		if !p.Decides {
+			b := d.box(c)
+			p.Decides, p.Witness = true, r.slice.witness(&b)
+		}
+		blockers[d.candidates[leaf.decision[oldSide][1]].index] = true
+	})
 }
