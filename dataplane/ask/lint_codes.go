@@ -141,7 +141,7 @@ var Checks = []Check{
 		Help: "Allow AzureLoadBalancer to the probe's port before the denial.", Reference: docProbes},
 	{Code: LintPlatform, Severity: SeverityWarning, Title: "shuts out a service of the platform: DNS, instance metadata, or key management (KMS)",
 		Help: "Allow the service's tag before the denial: AzurePlatformDNS, AzurePlatformIMDS or AzurePlatformLKM. Behind a 0.0.0.0/0 route allow TCP 1688 to the KMS addresses.", Reference: docPlatform},
-	{Code: LintService, Severity: SeverityError, Title: "shuts out what a service in the subnet needs: Application Gateway v2, Bastion, API Management, SQL Managed Instance, HDInsight, App Service Environment",
+	{Code: LintService, Severity: SeverityError, Title: "shuts out what a service in the subnet needs, by the table below; info where the service adds the rules itself",
 		Help: "Add the rule that the service's document asks for.", Reference: docs + "virtual-network/virtual-network-for-azure-services"},
 	{Code: LintPrivateEndpoint, Severity: SeverityWarning, Title: "a private endpoint that its subnet's rules don't hold for",
 		Help: "Set privateEndpointNetworkPolicies of the subnet to NetworkSecurityGroupEnabled or Enabled.", Reference: docs + "private-link/disable-private-endpoint-network-policy"},

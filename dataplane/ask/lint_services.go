@@ -35,7 +35,9 @@ var allPorts = []ruleset.PortRange{ruleset.AllPorts}
 // subnetService is a service that stands in a subnet, and what it needs there.
 type subnetService struct {
 	name, reference string
-	needs           []need
+	// adds means that the service adds the rules itself when it is created, so that a denial does no harm then.
+	adds  bool
+	needs []need
 }
 
 // bastionName is the name that a bastion's subnet must have.
@@ -44,27 +46,27 @@ const bastionName = "AzureBastionSubnet"
 // subnetServices are the services by the type of their resources, a bastion by its subnet's name. Each reference has the
 // table of ports. What is optional there is left out.
 var subnetServices = map[string]subnetService{
-	policy.ServiceApplicationGateway: {"Application Gateway v2", docs + "application-gateway/configuration-infrastructure#network-security-groups", []need{
+	policy.ServiceApplicationGateway: {"Application Gateway v2", docs + "application-gateway/configuration-infrastructure#network-security-groups", false, []need{
 		{ruleset.Inbound, "GatewayManager", ruleset.TCP, []ruleset.PortRange{{First: 65200, Last: 65535}}},
 		{ruleset.Inbound, ruleset.TagAzureLoadBalancer, ruleset.AnyProtocol, allPorts},
 		{ruleset.Outbound, ruleset.TagInternet, ruleset.TCP, port(443)}}},
-	bastionName: {"Azure Bastion", docs + "bastion/bastion-nsg", []need{
+	bastionName: {"Azure Bastion", docs + "bastion/bastion-nsg", false, []need{
 		{ruleset.Inbound, "GatewayManager", ruleset.TCP, port(443)}, {ruleset.Inbound, ruleset.TagAzureLoadBalancer, ruleset.TCP, port(443)},
 		{ruleset.Inbound, ruleset.TagVirtualNetwork, ruleset.TCP, port(8080, 5701)}, {ruleset.Outbound, ruleset.TagVirtualNetwork, ruleset.TCP, port(22, 3389)},
 		{ruleset.Outbound, "AzureCloud", ruleset.TCP, port(443)}, {ruleset.Outbound, ruleset.TagVirtualNetwork, ruleset.TCP, port(8080, 5701)},
 		{ruleset.Outbound, ruleset.TagInternet, ruleset.TCP, port(80)}}},
-	policy.ServiceAPIManagement: {"API Management", docs + "api-management/virtual-network-reference#required-ports", []need{
+	policy.ServiceAPIManagement: {"API Management", docs + "api-management/virtual-network-reference#required-ports", false, []need{
 		{ruleset.Inbound, "ApiManagement", ruleset.TCP, port(3443)}, {ruleset.Inbound, ruleset.TagAzureLoadBalancer, ruleset.TCP, port(6390)},
 		{ruleset.Outbound, "Storage", ruleset.TCP, port(443)}, {ruleset.Outbound, "Sql", ruleset.TCP, port(1433)},
 		{ruleset.Outbound, "AzureKeyVault", ruleset.TCP, port(443)}, {ruleset.Outbound, "AzureMonitor", ruleset.TCP, port(443, 1886)},
 		{ruleset.Outbound, ruleset.TagInternet, ruleset.TCP, port(80)}}},
-	policy.ServiceSQLManagedInstance: {"SQL Managed Instance", docs + "azure-sql/managed-instance/connectivity-architecture-overview", []need{
+	policy.ServiceSQLManagedInstance: {"SQL Managed Instance", docs + "azure-sql/managed-instance/connectivity-architecture-overview", true, []need{
 		{ruleset.Inbound, ruleset.TagAzureLoadBalancer, ruleset.AnyProtocol, allPorts}, {ruleset.Inbound, ownSubnet, ruleset.AnyProtocol, allPorts},
 		{ruleset.Outbound, "AzureActiveDirectory", ruleset.TCP, port(443)}, {ruleset.Outbound, "OneDsCollector", ruleset.TCP, port(443)},
 		{ruleset.Outbound, ownSubnet, ruleset.AnyProtocol, allPorts}}},
-	policy.ServiceHDInsight: {"HDInsight", docs + "hdinsight/control-network-traffic#hdinsight-with-network-security-groups", []need{
+	policy.ServiceHDInsight: {"HDInsight", docs + "hdinsight/control-network-traffic#hdinsight-with-network-security-groups", false, []need{
 		{ruleset.Inbound, "HDInsight", ruleset.TCP, port(443)}}},
-	policy.ServiceAppServiceEnvironment: {"App Service Environment", docs + "app-service/environment/networking#ports-and-network-restrictions", []need{
+	policy.ServiceAppServiceEnvironment: {"App Service Environment", docs + "app-service/environment/networking#ports-and-network-restrictions", false, []need{
 		{ruleset.Inbound, ruleset.TagAzureLoadBalancer, ruleset.TCP, port(80)}}},
 }
 
@@ -80,16 +82,66 @@ func (l *linter) services() {
 			services = append(services, bastionName)
 		}
 		for _, service := range services {
-			s := subnetServices[service]
-			for j := range s.needs {
-				l.service(p, &s, &s.needs[j])
-			}
+			l.service(p, service)
 		}
 	}
 }
 
-// service judges one need of a service in a subnet.
-func (l *linter) service(p *lintPlace, s *subnetService, n *need) {
+// unmet is needs of a service that one rule denies.
+type unmet struct {
+	by    verdict.ChainRule
+	needs []string
+}
+
+// service judges the needs of a service in a subnet: those that one rule denies are one finding.
+func (l *linter) service(p *lintPlace, service string) {
+	s := subnetServices[service]
+	var all []*unmet
+	for i := range s.needs {
+		at, denied := l.unmet(p, &s.needs[i])
+		if !denied {
+			continue
+		}
+		n := slices.IndexFunc(all, func(u *unmet) bool { return u.by.Group == at.Group && u.by.Rule == at.Rule })
+		if n < 0 {
+			n = len(all)
+			all = append(all, &unmet{by: at})
+		}
+		all[n].needs = append(all[n].needs, s.needs[i].String())
+	}
+	for _, u := range all {
+		by := "the rules deny it"
+		if u.by.Group != nil {
+			by = u.by.Rule.Name + " of " + u.by.Group.NSG.Name + " denies it"
+		}
+		message := s.name + " in this subnet needs " + strings.Join(u.needs, "; ") + ": " + by + "."
+		if s.adds {
+			message += " The service adds such rules itself when it is created."
+		}
+		f := l.findAt(LintService, subnetResource(p.endpoint.Subnet), p.endpoint.Subnet, message)
+		if f.Reference = s.reference; s.adds {
+			f.Severity = SeverityInfo
+		}
+		if u.by.Group != nil {
+			f.relate([]*ruleset.Rule{u.by.Rule})
+		}
+	}
+}
+
+// String is a need in words.
+func (n *need) String() string {
+	what, preposition := "everything", " from "
+	if n.protocol != ruleset.AnyProtocol {
+		what = strings.ToUpper(n.protocol.String()) + " " + strings.Join(texts(n.ports, analysis.PortRange), ",")
+	}
+	if n.direction == ruleset.Outbound {
+		preposition = " to "
+	}
+	return what + " " + strings.ToLower(n.direction.String()) + preposition + n.peer
+}
+
+// unmet is the rule that denies a need of a subnet.
+func (l *linter) unmet(p *lintPlace, n *need) (at verdict.ChainRule, denied bool) {
 	peers, known := l.peersOf(p, n.peer)
 	var own []netip.Prefix
 	for _, prefix := range p.own {
@@ -98,37 +150,13 @@ func (l *linter) service(p *lintPlace, s *subnetService, n *need) {
 		}
 	}
 	if len(peers) == 0 || len(own) == 0 {
-		return
+		return at, false
 	}
 	packets := analysis.Packets{Sources: peers, Destinations: own}
 	if n.direction == ruleset.Outbound {
 		packets = analysis.Packets{Sources: own, Destinations: peers}
 	}
-	at, denied := l.denier(p.chains[n.direction], packets, n, known)
-	if !denied {
-		return
-	}
-	sub := p.endpoint.Subnet
-	preposition := " from "
-	if n.direction == ruleset.Outbound {
-		preposition = " to "
-	}
-	what := n.protocol.String()
-	if n.protocol == ruleset.AnyProtocol {
-		what = "everything"
-	} else {
-		what = strings.ToUpper(what) + " " + strings.Join(texts(n.ports, analysis.PortRange), ",")
-	}
-	message := s.name + " in this subnet needs " + what + " " + strings.ToLower(n.direction.String()) + preposition + n.peer + ": "
-	if at.Group == nil {
-		message += "the rules deny it."
-	} else {
-		message += at.Rule.Name + " of " + at.Group.NSG.Name + " denies it."
-	}
-	f := l.findAt(LintService, subnetResource(sub), sub, message)
-	if f.Reference = s.reference; at.Group != nil {
-		f.relate([]*ruleset.Rule{at.Rule})
-	}
+	return l.denier(p.chains[n.direction], packets, n, known)
 }
 
 // peersOf are the IPv4 addresses of a need's peer. known is false where any of them may be meant: then they are those of the internet.
