@@ -6,7 +6,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgctl/report"
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/spf13/cobra"
@@ -19,19 +21,24 @@ const failNever = "never"
 
 func newLint(g *global) *cobra.Command {
 	from := source{emptyTags: true}
-	var failOn string
+	var failOn, waiverFile string
 	var maxStates int
 	allowed := append(slices.Clone(ask.Severities), failNever)
 	c := &cobra.Command{
-		Use:   "lint PATH...",
-		Short: "Find rules that do nothing, what the internet reaches, and pitfalls of Azure",
+		Use:         "lint PATH...",
+		Annotations: reportFormats(),
+		Short:       "Find rules that do nothing, what the internet reaches, and pitfalls of Azure",
 		Long: `Find rules that do nothing, what the internet reaches, and pitfalls of Azure, exactly for all packets.
 
 ` + checkList() + `
 A finding about a rule holds for every place where the rule's group stands. The exit code is 1 when something
-was found; --fail-on names the severity from which on.`,
+was found; --fail-on names the severity from which on.
+
+Waivers take findings out: a file (--waivers) with "waivers:" and a list of code, resource, reason and until (the last
+day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a rule.`,
 		Example: `  nsgctl lint policy
-  nsgctl lint policy -o json --fail-on warning`,
+  nsgctl lint policy -o json --fail-on warning
+  nsgctl lint policy --waivers waivers.yaml -o sarif`,
 		Args: func(c *cobra.Command, paths []string) error {
 			switch {
 			case len(paths) == 0:
@@ -49,8 +56,15 @@ was found; --fail-on names the severity from which on.`,
 			if err != nil {
 				return err
 			}
-			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition})
-			if err := show(c, g, result, nil, lintTable); err != nil {
+			var waivers []ask.Waiver
+			if waiverFile != "" {
+				if waivers, err = readWaivers(waiverFile); err != nil {
+					return usageError{fmt.Errorf("lint: --waivers: %w", err)}
+				}
+			}
+			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
+				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)})
+			if err := showReport(c, g, result, lintTable, lintEntries); err != nil {
 				return err
 			}
 			worst := slices.Index(allowed, failOn)
@@ -62,6 +76,7 @@ was found; --fail-on names the severity from which on.`,
 	}
 	c.Flags().StringVar(&failOn, "fail-on", ask.SeverityInfo, "exit with 1 for findings of this severity and worse: error, warning, info, never")
 	c.Flags().IntVar(&maxStates, "max-states", 0, "bound on the work for each list of rules (default 500000)")
+	c.Flags().StringVar(&waiverFile, "waivers", "", "YAML file of findings to leave out: code, resource, reason, until")
 	c.Flags().StringVar(&from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
 	complete(c, "fail-on", words(allowed...))
 	from.policyFlags(c)
@@ -91,8 +106,12 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 			}
 		}
 	}
+	waived := ""
+	if len(r.Waived) > 0 {
+		waived = fmt.Sprintf("; %d waived", len(r.Waived))
+	}
 	if len(r.Findings) == 0 {
-		_, err := fmt.Fprintln(w, "nothing found")
+		_, err := fmt.Fprintln(w, "nothing found"+waived)
 		return err
 	}
 	var parts []string
@@ -101,7 +120,7 @@ func lintTable(w io.Writer, r *ask.LintResult) error {
 			parts = append(parts, fmt.Sprintf("%d %s", n, severity))
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s: %s\n", plural(len(r.Findings), "finding"), strings.Join(parts, ", "))
+	_, err := fmt.Fprintf(w, "%s: %s%s\n", plural(len(r.Findings), "finding"), strings.Join(parts, ", "), waived)
 	return err
 }
 
@@ -110,7 +129,7 @@ type namedLine struct{ name, text string }
 
 func findingLines(f *ask.Finding) []namedLine {
 	rule := f.Rule
-	if rule != "" {
+	if rule != "" && f.Direction != "" {
 		rule += ", " + strings.ToLower(f.Direction)
 	}
 	var related []string
@@ -128,4 +147,22 @@ func lintWitness(w *ask.LintWitness) string {
 		return ""
 	}
 	return fmt.Sprintf("%s, %s of %s: %s", diffWitness(&w.DiffWitness), strings.ToLower(w.Direction), w.NetworkInterface, w.Access)
+}
+
+// lintEntries are the findings for the formats of pipelines.
+func lintEntries(r *ask.LintResult) (entries []report.Entry) {
+	levels := map[string]report.Level{ask.SeverityError: report.Error, ask.SeverityWarning: report.Warning, ask.SeverityInfo: report.Note}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		e := report.Entry{Name: ask.CheckOf(f.Code).Title, Code: f.Code, Level: levels[f.Severity], File: f.File, Line: f.Line, Column: f.Column,
+			Resource: f.Resource, Message: f.Message, Help: f.Help + " " + f.Reference}
+		if f.Rule != "" {
+			e.Resource += ", rule " + f.Rule
+		}
+		if f.Witness != nil {
+			e.Message += " Such as " + lintWitness(f.Witness) + "."
+		}
+		entries = append(entries, e)
+	}
+	return entries
 }

@@ -2,6 +2,7 @@ package ask
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -13,6 +14,8 @@ import (
 // LintResult is what there is to say about a policy.
 type LintResult struct {
 	Findings []Finding `json:"findings"`
+	// Waived are the findings that a waiver takes out.
+	Waived []WaivedFinding `json:"waived"`
 }
 
 // Finding is something that few mean.
@@ -50,6 +53,15 @@ type LintOptions struct {
 	MaxStates int
 	// RulePosition says where a rule is written; nil: it is not known.
 	RulePosition func(g *ruleset.NSG, rule string) (file string, line, column int)
+	// Position says where a resource of the policy is written, such as a *policy.Subnet; nil: it is not known.
+	Position func(object any) (file string, line, column int)
+	// Tag is the prefixes of a service tag that the policy need not name; nil: no tag file.
+	Tag func(name string) (prefixes []netip.Prefix, ok bool)
+	// Warnings are the reader's, of the documents.
+	Warnings ruleset.Faults
+	// Waivers hold until and on Today, as 2006-01-02.
+	Waivers []Waiver
+	Today   string
 }
 
 // linter judges one policy.
@@ -85,10 +97,21 @@ func Lint(s *topology.Snapshot, o LintOptions) *LintResult {
 		}
 	}
 	l.rulesMeaning()
+	l.exposed()
+	l.outward()
+	l.probes()
+	l.platform()
+	l.services()
+	l.subnets()
+	l.both()
+	l.groups()
+	l.shut()
+	l.documents()
+	waived := l.waive()
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Direction, b.Direction))
 	})
-	return &LintResult{Findings: l.findings}
+	return &LintResult{Findings: slices.Concat([]Finding{}, l.findings), Waived: waived}
 }
 
 // find adds a finding of a check about a resource, for the caller to say more.
@@ -97,6 +120,15 @@ func (l *linter) find(code, resource, message string) *Finding {
 	l.findings = append(l.findings, Finding{Code: code, Severity: c.Severity, Resource: resource, Message: message, Related: []RelatedRule{},
 		Help: c.Help, Reference: c.Reference, Scanners: c.Scanners})
 	return &l.findings[len(l.findings)-1]
+}
+
+// findAt adds a finding about a resource that is written somewhere.
+func (l *linter) findAt(code, resource string, object any, message string) *Finding {
+	f := l.find(code, resource, message)
+	if l.Position != nil {
+		f.File, f.Line, f.Column = l.Position(object)
+	}
+	return f
 }
 
 // findRule adds a finding about a rule.

@@ -3,6 +3,7 @@ package ask
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -29,6 +30,11 @@ func TestTheTableOfChecksIsMadeFromTheRegistry(t *testing.T) {
 	for i := range Checks {
 		c := &Checks[i]
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | [%s](%s) |\n", c.Code, c.Severity, c.Title, c.Help, strings.Join(c.Scanners, ", "), "document", c.Reference)
+	}
+	b.WriteString("\nWhat services need in their subnet (NSG303):\n\n| service | needs | see |\n|---|---|---|\n")
+	for _, key := range slices.Sorted(maps.Keys(subnetServices)) {
+		s := subnetServices[key]
+		fmt.Fprintf(&b, "| %s | %s | [document](%s) |\n", s.name, strings.Join(texts(s.needs, func(n need) string { return n.String() }), "; "), s.reference)
 	}
 	want := before + tableBegin + b.String() + tableEnd + after
 	if *update {

@@ -57,6 +57,8 @@ func (l *linter) rulesMeaning() {
 	for _, r := range m.order {
 		r.find(l, m.unknownTags(r.rule))
 	}
+	m.merges(l)
+	l.words(m.order)
 }
 
 // chain adds what a chain says of its rules, at a place with some addresses of its own.

@@ -217,9 +217,7 @@ func TestVerifyConfirmsTheWitnessesOfLint(t *testing.T) {
 			confirmed[f.Code]++
 		}
 	}
-	for _, code := range []string{LintSplit} {
-		if confirmed[code] < policies/20 {
-			t.Errorf("%s has %d witnesses: the test says little", code, confirmed[code])
-		}
+	if confirmed[LintSplit] < policies/20 || confirmed[LintPlatform] == 0 && !testing.Short() {
+		t.Errorf("confirmed %v: the test says little", confirmed)
 	}
 }

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -104,12 +105,38 @@ type Loaded struct {
 	ServiceTags *arm.ServiceTags // nil without a service tag file
 
 	documents *arm.Documents
+	whole     *arm.ServiceTags // read when a tag is asked for that the policy does not name
 }
 
 // RulePosition is where a rule is written: empty and 0 when that is not known.
 func (l *Loaded) RulePosition(g *ruleset.NSG, rule string) (file string, line, column int) {
 	return l.documents.RulePosition(g, rule, "")
 }
+
+// Position is where a resource is written: empty and 0 when that is not known.
+func (l *Loaded) Position(object any) (file string, line, column int) {
+	return l.documents.Position(object)
+}
+
+// TagPrefixes are those of a service tag that the policy need not name. ok is false without a service tag file, and for a
+// tag that the file lacks.
+func (l *Loaded) TagPrefixes(name string) (prefixes []netip.Prefix, ok bool) {
+	if l.ServiceTags == nil {
+		return nil, false
+	}
+	if l.whole == nil {
+		whole, err := l.ServiceTags.Whole()
+		if err != nil {
+			return nil, false
+		}
+		l.whole = whole
+	}
+	canonical, problem := l.whole.Known(name)
+	return l.whole.Prefixes(canonical), problem == ""
+}
+
+// DocumentWarnings are what Azure accepts in the documents and few mean.
+func (l *Loaded) DocumentWarnings() ruleset.Faults { return l.documents.Warnings }
 
 // Warnings are about what the policy loaded last says, Azure accepts, and few mean.
 func (f *PolicyFiles) Warnings() []string { return f.warnings }

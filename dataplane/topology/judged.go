@@ -33,6 +33,9 @@ func (e *Endpoint) Judged() []netip.Prefix {
 	return own
 }
 
+// Closed reports that nothing from the internet reaches a network interface's address, by whatever way it comes.
+func (e *Endpoint) Closed() bool { return e.closed }
+
 // ClosedSources are the addresses from which nothing comes in to an endpoint, as ClosedTo says of
 // each. IPv6 addresses that embed an address which the internet cannot have are among them.
 func (s *Snapshot) ClosedSources(to *Endpoint) []netip.Prefix {
@@ -59,6 +62,20 @@ func (s *Snapshot) ClosedSources(to *Endpoint) []netip.Prefix {
 	}
 	for a := range s.public {
 		b.Add(a.Netip())
+	}
+	set, _ := b.IPSet() // only an invalid prefix is an error
+	return set.Prefixes()
+}
+
+// InternetSources are the addresses that a host on the internet can send from. IPv6 addresses that embed an
+// address which the internet cannot have are among them.
+func (s *Snapshot) InternetSources() []netip.Prefix {
+	var b netipx.IPSetBuilder
+	for _, p := range everywhere {
+		b.AddPrefix(p)
+	}
+	for p := range s.boundary.refused.All() {
+		b.RemovePrefix(p)
 	}
 	set, _ := b.IPSet() // only an invalid prefix is an error
 	return set.Prefixes()

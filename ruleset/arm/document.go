@@ -199,6 +199,7 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 	}
 	if k == otherKind {
 		l.notRead(file, body)
+		l.noteService(file, body)
 		if !typed {
 			l.collectAnswer(file, body)
 		}

@@ -263,6 +263,7 @@ func madeUpID(k kind, name string) string {
 
 // register enters r's object and reports whether the id is new. A repeated id is a fault.
 func (l *loader) register(r *resource, id string, object any, names ...string) bool {
+	l.out.objects[object] = ruleBody{r.file, r.source}
 	return l.enter(r, &entry{id: id, object: object}, names...)
 }
 

@@ -57,6 +57,8 @@ type Documents struct {
 	places places
 	files  map[*ruleset.NSG]string              // the files of Set's groups
 	bodies map[*ruleset.NSG]map[string]ruleBody // of their rules, by name in lower case
+	// objects are where other resources of Set were read.
+	objects map[any]ruleBody
 	// unchanged are the files whose groups a Reader has from before, and again what RulePosition reads of them.
 	unchanged map[string][]byte
 	again     map[string]*Documents

@@ -21,6 +21,9 @@ type loader struct {
 	// endpointed are the ids, in lower case, of private endpoints that network interfaces name.
 	endpointed map[string]bool
 
+	// inSubnets are resources that are not read and stand in subnets.
+	inSubnets []standing
+
 	steps map[string]func(object map[string]any) *template.Step // of each template's file
 
 	addresses    map[usedAddress]string     // the ipConfiguration that has it
@@ -62,7 +65,7 @@ func newLoader() *loader {
 		source: &source{open: readRegular, seen: map[string]seenFile{}},
 		steps:  map[string]func(map[string]any) *template.Step{},
 		absent: map[missingKey]*cause{}, depending: map[string]bool{}, unread: map[string]*cause{},
-		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
+		out:   &Documents{Set: &policy.Set{}, places: where, files: map[*ruleset.NSG]string{}, bodies: map[*ruleset.NSG]map[string]ruleBody{}, objects: map[any]ruleBody{}, unchanged: map[string][]byte{}, again: map[string]*Documents{}, routes: map[*policy.RouteTable]string{}, order: map[string]int{}},
 		index: newIndex(), addresses: map[usedAddress]string{}, reserved: map[usedAddress]bool{}, nextFree: map[usedAddress]netip.Addr{}, full: map[fullSubnet]bool{}, addressCount: map[*policy.VirtualNetwork]int{}, inRegion: map[region]int{},
 		peerings: map[*policy.VirtualNetwork][]*fields{}, owners: map[*policy.IPConfiguration]*policy.NetworkInterface{}, publicUsers: map[*policy.PublicIPAddress]string{}, holders: map[netip.Addr]*policy.PublicIPAddress{}, folders: map[string]string{}, values: &values{}, named: map[string]bool{}, endpointed: map[string]bool{}, reasons: map[string]map[string]string{}, wellSpelled: map[spelled]bool{}, delegated: map[*policy.Subnet]string{},
 	}
@@ -117,6 +120,7 @@ var (
 		{name: "load balancers as a whole", needs: []kind{loadBalancerKind}, run: (*loader).checkBalancers},
 		{name: "what public addresses name", needs: []kind{publicAddressKind, configurationKind, frontendKind}, run: (*loader).relatePublicAddresses},
 		{name: "members of application security groups", needs: []kind{asgKind, groupKind, interfaceKind}, run: (*loader).checkMembers},
+		{name: "services in subnets", needs: []kind{subnetKind}, run: (*loader).placeServices},
 		{name: "flow logs", needs: []kind{groupKind, networkKind, subnetKind, interfaceKind}, of: flowLogKind, build: (*loader).buildFlowLog},
 		{name: "addresses that were chosen", run: (*loader).warnOfAssigned},
 		{name: "warnings", needs: []kind{routeTableKind, subnetKind, interfaceKind}, run: (*loader).warnOfRoutes},

@@ -130,3 +130,14 @@ func (l *loader) placeFaults(faults ruleset.Faults, group map[string]any, rules 
 	}
 	return faults
 }
+
+// Position is where a resource of Set is written, such as a *policy.Subnet: its file, line and column, as RulePosition
+// has them for rules.
+func (d *Documents) Position(object any) (file string, line, column int) {
+	if g, ok := object.(*ruleset.NSG); ok && d.objects[object].body == nil {
+		return d.files[g], 0, 0
+	}
+	o := d.objects[object]
+	at := d.places.of(o.file, "", o.body)
+	return o.file, at.Line, at.Column
+}

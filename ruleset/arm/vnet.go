@@ -185,7 +185,7 @@ func (l *loader) buildSubnet(r *resource, v *policy.VirtualNetwork) {
 	if id := f.reference("routeTable"); id != "" {
 		s.RouteTable, _ = f.resolve(routeTableKind, "routeTable", id).(*policy.RouteTable)
 	}
-	s.EndpointPolicies = f.endpointPolicies()
+	s.EndpointPolicies, s.Services = f.endpointPolicies(), f.delegatedTo()
 	outward := f.forTranslation()
 	s.NATGateway = outward.natGateway()
 	s.DisableDefaultOutbound = !outward.flag("defaultOutboundAccess", true)

@@ -54,12 +54,24 @@ type Subnet struct {
 	NATGateway           *NATGateway    // nil when it has none
 	// ServiceEndpoints are the service tags of the services that the subnet reaches directly, sorted.
 	ServiceEndpoints []string
+	// Services are the services of Azure that stand in the subnet and need ports there, by the type of their
+	// resources, sorted: constants Service.
+	Services []string
 	// EndpointPolicies says what of the subnet holds for private endpoints in it.
 	EndpointPolicies EndpointPolicies
 	// DisableDefaultOutbound is the opposite of defaultOutboundAccess. It takes the way to
 	// the internet from machines that have no other.
 	DisableDefaultOutbound bool
 }
+
+// The services that need ports in their subnet. An application gateway is one of the second version.
+const (
+	ServiceApplicationGateway    = "Microsoft.Network/applicationGateways"
+	ServiceAPIManagement         = "Microsoft.ApiManagement/service"
+	ServiceSQLManagedInstance    = "Microsoft.Sql/managedInstances"
+	ServiceHDInsight             = "Microsoft.HDInsight/clusters"
+	ServiceAppServiceEnvironment = "Microsoft.Web/hostingEnvironments"
+)
 
 // EndpointPolicies is privateEndpointNetworkPolicies: whether the subnet's NSG and its route
 // table hold for private endpoints. With RouteTable their routes give way to user-defined ones too.
