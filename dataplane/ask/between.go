@@ -57,7 +57,12 @@ func (p *place) address() netip.Addr { return topology.ExampleOf(p.ranges) }
 // Ask finds all that one end may send to another: services are the protocols and ports in question, nil for
 // all. The error says that an end has no sender.
 func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, error) {
-	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}}
+	return b.askExcept(from, to, services, nil)
+}
+
+// askExcept is Ask without the packets that a list denies; nil: without none.
+func (b *Between) askExcept(from, to *End, services []analysis.Service, except *analysis.List) (*PathSets, error) {
+	q := &betweenQuery{Between: b, to: to, except: except, groups: map[string]*pathGroup{}}
 	q.sources = b.sources(from)
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)

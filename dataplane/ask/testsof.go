@@ -1,0 +1,428 @@
+package ask
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
+)
+
+// NamedTest is a test with a sentence for its name.
+type NamedTest struct {
+	Name string
+	PolicyTest
+}
+
+// maxTestsOf bounds the pairs of ends that TestsOf asks about.
+const maxTestsOf = 2500
+
+// TestsOf are tests that hold what a policy does now: from the internet to each subnet and application security
+// group with network interfaces, and between such subnets. Ends that are alike share a test, and all tests
+// pass. leftOut names the pairs for which there is none, and why. It fails when there are too many pairs.
+func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
+	subnets, groups := b.inhabited()
+	if pairs := (len(subnets) + 1) * (len(subnets) + len(groups)); pairs > maxTestsOf {
+		return nil, nil, fmt.Errorf("%d pairs of subnets and groups: allowed are %d; name fewer files", pairs, maxTestsOf)
+	}
+	var rows []testRow
+	for _, from := range append([]string{"internet"}, subnets...) {
+		targets := subnets
+		if from == "internet" {
+			targets = slices.Concat(subnets, groups)
+		}
+		row := testRow{from: []string{from}}
+		for _, to := range targets {
+			if from == to {
+				continue
+			}
+			grants, err := b.grants(from, to)
+			if err != nil {
+				leftOut = append(leftOut, fmt.Sprintf("%s to %s: %v", from, to, err))
+				continue
+			}
+			row.add(to, grants)
+		}
+		rows = joinRow(rows, row)
+	}
+	names := map[string]int{}
+	for i := range rows {
+		for j := range rows[i].cells {
+			for _, t := range rows[i].tests(&rows[i].cells[j]) {
+				if b.Test(&t.PolicyTest).Result != TestPass {
+					leftOut = append(leftOut, t.Name+": it holds for some of these ends only")
+					continue
+				}
+				if names[t.Name]++; names[t.Name] > 1 {
+					t.Name = fmt.Sprintf("%s (%d)", t.Name, names[t.Name])
+				}
+				tests = append(tests, t)
+			}
+		}
+	}
+	return tests, leftOut, nil
+}
+
+// inhabited are the subnets and groups with network interfaces, as ends.
+func (b *Between) inhabited() (subnets, groups []string) {
+	in := map[*policy.Subnet]bool{}
+	for _, e := range b.snapshot.Endpoints() {
+		in[e.Subnet] = in[e.Subnet] || e.NetworkInterface != nil
+	}
+	for _, v := range b.snapshot.Policy.VirtualNetworks {
+		for _, sub := range v.Subnets {
+			if end := "subnet:" + v.Name + "/" + sub.Name; in[sub] && b.finds(end) {
+				subnets = append(subnets, end)
+			}
+		}
+	}
+	for _, g := range b.snapshot.Policy.ApplicationSecurityGroups {
+		if end := "asg:" + g.Name; b.finds(end) {
+			groups = append(groups, end)
+		}
+	}
+	return subnets, groups
+}
+
+func (b *Between) finds(end string) bool {
+	_, err := b.End(end)
+	return err == nil
+}
+
+// testRow is what some senders may do. The targets of a cell are treated alike.
+type testRow struct {
+	from  []string
+	cells []testCell
+}
+
+type testCell struct {
+	to     []string
+	grants []grant
+}
+
+// grant is packets that pass.
+type grant struct {
+	from, to part
+	services []analysis.Service // with equal ports; nil: every packet
+}
+
+// part is which addresses of an end a grant is for: all when texts is nil, else these, or all but these.
+type part struct {
+	texts []string
+	not   bool
+}
+
+func (r *testRow) add(to string, grants []grant) {
+	for i := range r.cells {
+		if fmt.Sprint(r.cells[i].grants) == fmt.Sprint(grants) {
+			r.cells[i].to = append(r.cells[i].to, to)
+			return
+		}
+	}
+	r.cells = append(r.cells, testCell{[]string{to}, grants})
+}
+
+// joinRow adds a row to those with the same cells.
+func joinRow(rows []testRow, row testRow) []testRow {
+	for i := range rows {
+		if fmt.Sprint(rows[i].cells) == fmt.Sprint(row.cells) {
+			rows[i].from = append(rows[i].from, row.from...)
+			return rows
+		}
+	}
+	return append(rows, row)
+}
+
+// grants are all packets that pass between two ends. The error says why a test cannot say them.
+func (b *Between) grants(from, to string) ([]grant, error) {
+	ends, err := b.ends([]string{from, to})
+	if err != nil {
+		return nil, err
+	}
+	sets, err := b.Ask(ends[0], ends[1], nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(sets.Undecided) > 0:
+		return nil, fmt.Errorf("not decided: %s", sets.Undecided[0].Why)
+	}
+	var all [2]netipx.IPSetBuilder // the addresses of both sides
+	var allowed []analysis.Box
+	denied := false
+	for i := range sets.Sets {
+		set := &sets.Sets[i]
+		if set.Reason == noFlow {
+			continue
+		}
+		for _, box := range set.Boxes {
+			addRanges(&all[0], box.Sources)
+			addRanges(&all[1], box.Destinations)
+		}
+		if set.Access != ruleset.Allow.String() {
+			denied = true
+		} else if allowed = append(allowed, set.Boxes...); set.More {
+			return nil, errors.New("there are too many sets of packets")
+		}
+	}
+	switch {
+	case len(allowed) == 0 && !denied:
+		return nil, errors.New("there are no packets")
+	case !denied:
+		return []grant{{}}, nil
+	}
+	return grantsOf(allowed, setOf(&all[0]), setOf(&all[1]))
+}
+
+// mostPrefixes is how many addresses and prefixes a test may list.
+const mostPrefixes = 12
+
+// partOf says which of all addresses of their family the ranges are, in the shorter way.
+func partOf(ranges []netipx.IPRange, all *netipx.IPSet) (part, error) {
+	var own, rest netipx.IPSetBuilder
+	addRanges(&own, ranges)
+	for _, r := range all.Ranges() {
+		if r.From().Is4() == ranges[0].From().Is4() {
+			rest.AddRange(r)
+		}
+	}
+	set := setOf(&own)
+	rest.RemoveSet(set)
+	p, others := part{texts: prefixTexts(set)}, prefixTexts(setOf(&rest))
+	switch {
+	case len(others) == 0:
+		return part{}, nil
+	case len(others) < len(p.texts):
+		p = part{others, true}
+	}
+	if len(p.texts) > mostPrefixes {
+		return p, fmt.Errorf("what passes has %d prefixes on a side", len(p.texts))
+	}
+	return p, nil
+}
+
+func prefixTexts(set *netipx.IPSet) []string { return texts(set.Prefixes(), prefixText) }
+
+func prefixText(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// boxProtocols are the numbers of the protocols that boxes name. Of others there is no ICMP: it is of the
+// other family, and begins no flow.
+var boxProtocols = map[string]uint8{"TCP": packet.ProtoTCP, "UDP": packet.ProtoUDP, "ICMP": packet.ProtoICMP, "ICMPv6": packet.ProtoICMP,
+	"ESP": packet.ProtoESP, "AH": packet.ProtoAH, "other": analysis.OtherProtocols}
+
+// grantsOf joins boxes of the same addresses: first by protocol, then the protocols of the same ports.
+func grantsOf(boxes []analysis.Box, sources, destinations *netipx.IPSet) (grants []grant, err error) {
+	type places struct {
+		from, to part
+		ports    map[uint8]map[ruleset.PortRange]bool
+	}
+	var list []*places
+	byKey := map[string]*places{}
+	boxes = joinedBoxes(boxes)
+	for i := range boxes {
+		box := &boxes[i]
+		from, err := partOf(box.Sources, sources)
+		if err != nil {
+			return nil, err
+		}
+		to, err := partOf(box.Destinations, destinations)
+		if err != nil {
+			return nil, err
+		}
+		protocol, known := boxProtocols[box.Protocol]
+		switch {
+		case !known:
+			return nil, fmt.Errorf("protocol %s passes", box.Protocol)
+		case len(box.SourcePorts) > 0 && box.SourcePorts[0] != ruleset.AllPorts:
+			return nil, errors.New("source ports matter")
+		}
+		key := fmt.Sprint(from, to)
+		p := byKey[key]
+		if p == nil {
+			p = &places{from, to, map[uint8]map[ruleset.PortRange]bool{}}
+			byKey[key] = p
+			list = append(list, p)
+		}
+		if p.ports[protocol] == nil {
+			p.ports[protocol] = map[ruleset.PortRange]bool{}
+		}
+		for _, r := range box.DestinationPorts {
+			p.ports[protocol][r] = true
+		}
+	}
+	for _, p := range list {
+		services := servicesOf(p.ports)
+		if services == nil {
+			grants = append(grants, grant{from: p.from, to: p.to})
+			continue
+		}
+		for len(services) > 0 {
+			ports := services[0].Ports
+			g := grant{from: p.from, to: p.to}
+			services = slices.DeleteFunc(services, func(s analysis.Service) bool {
+				same := slices.Equal(s.Ports, ports)
+				if same {
+					g.services = append(g.services, s)
+				}
+				return same
+			})
+			if g.services[0].Protocol == analysis.OtherProtocols {
+				return nil, errors.New("protocols pass that a test cannot name")
+			}
+			grants = append(grants, g)
+		}
+	}
+	return grants, nil
+}
+
+// joinedBoxes joins boxes that differ in the sources only, then those that differ in the destinations only:
+// rules that allow may have divided them.
+func joinedBoxes(boxes []analysis.Box) []analysis.Box {
+	for _, side := range []func(*analysis.Box) *[]netipx.IPRange{
+		func(b *analysis.Box) *[]netipx.IPRange { return &b.Sources },
+		func(b *analysis.Box) *[]netipx.IPRange { return &b.Destinations },
+	} {
+		var out []analysis.Box
+		byRest := map[string]int{}
+		for _, box := range boxes {
+			rest := box
+			*side(&rest) = nil
+			key := fmt.Sprint(box.Sources[0].From().Is4(), rest.Protocol, rest.Sources, rest.Destinations, rest.SourcePorts, rest.DestinationPorts)
+			at, known := byRest[key]
+			if !known {
+				byRest[key] = len(out)
+				out = append(out, box)
+				continue
+			}
+			var b netipx.IPSetBuilder
+			addRanges(&b, *side(&out[at]))
+			addRanges(&b, *side(&box))
+			*side(&out[at]) = setOf(&b).Ranges()
+		}
+		boxes = out
+	}
+	return boxes
+}
+
+// servicesOf are the services of ports by protocol; nil: every packet.
+func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services []analysis.Service) {
+	every := len(ports) == 6 // ICMPv6 counts as ICMP
+	for _, protocol := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP, packet.ProtoAH, analysis.OtherProtocols} {
+		of, named := ports[protocol]
+		if !named {
+			continue
+		}
+		s := analysis.Service{Protocol: protocol}
+		if !of[ruleset.AllPorts] {
+			for r := range of {
+				s.Ports = append(s.Ports, r)
+			}
+			slices.SortFunc(s.Ports, func(a, b ruleset.PortRange) int { return cmp.Compare(a.First, b.First) })
+		}
+		every = every && s.Ports == nil
+		services = append(services, s)
+	}
+	if every {
+		return nil
+	}
+	return services
+}
+
+// tests are those of a cell: each grant is allowed, and nothing else is.
+func (r *testRow) tests(c *testCell) (tests []NamedTest) {
+	rest := PolicyTest{TestPackets: TestPackets{From: r.from, To: c.to}, Expect: ruleset.Deny}
+	for i := range c.grants {
+		g := &c.grants[i]
+		on := ""
+		if g.services != nil {
+			on = " on " + serviceText(g.services)
+		}
+		t := PolicyTest{TestPackets: TestPackets{From: r.from, To: c.to, Services: icmpOfBoth(g.services)}, Expect: ruleset.Allow}
+		out := TestPackets{Services: t.Services}
+		sender, receiver := endNames(r.from), endNames(c.to)
+		var denied []NamedTest
+		for _, side := range []struct {
+			part
+			ends, exception *[]string
+			name            *string
+		}{{g.from, &t.From, &out.From, &sender}, {g.to, &t.To, &out.To, &receiver}} {
+			switch {
+			case side.not:
+				but := PolicyTest{TestPackets: t.TestPackets, Expect: ruleset.Deny}
+				whole, name := *side.ends, *side.name
+				*side.ends, *side.name = side.texts, ruleset.Listed(side.texts)
+				but.TestPackets = TestPackets{From: t.From, To: t.To, Services: t.Services}
+				denied = append(denied, NamedTest{fmt.Sprintf("%s does not reach %s%s", sender, receiver, on), but})
+				*side.ends, *side.name = whole, name
+			case side.texts != nil:
+				*side.ends, *side.exception, *side.name = side.texts, side.texts, ruleset.Listed(side.texts)
+			}
+		}
+		if g.from.not {
+			t.Except = append(t.Except, TestPackets{From: g.from.texts, Services: t.Services})
+			sender += " but " + ruleset.Listed(g.from.texts)
+		}
+		if g.to.not {
+			t.Except = append(t.Except, TestPackets{To: g.to.texts, Services: t.Services})
+			receiver += " but " + ruleset.Listed(g.to.texts)
+		}
+		tests = append(append(tests, NamedTest{fmt.Sprintf("%s reaches %s%s", sender, receiver, on), t}), denied...)
+		rest.Except = append(rest.Except, out)
+	}
+	from, to := endNames(r.from), endNames(c.to)
+	switch {
+	case len(c.grants) == 0:
+		tests = append(tests, NamedTest{fmt.Sprintf("%s does not reach %s", from, to), rest})
+	case !slices.ContainsFunc(rest.Except, func(e TestPackets) bool { return e.From == nil && e.To == nil && e.Services == nil }):
+		tests = append(tests, NamedTest{fmt.Sprintf("%s reaches nothing else of %s", from, to), rest})
+	}
+	return tests
+}
+
+// icmpOfBoth adds ICMPv6 to ICMP.
+func icmpOfBoth(services []analysis.Service) (list []analysis.Service) {
+	for _, s := range services {
+		list = append(list, s)
+		if s.Protocol == packet.ProtoICMP {
+			list = append(list, analysis.Service{Protocol: packet.ProtoICMPv6})
+		}
+	}
+	return list
+}
+
+// endNames are ends in a sentence.
+func endNames(ends []string) string {
+	names := make([]string, len(ends))
+	for i, end := range ends {
+		kind, name, _ := strings.Cut(end, ":")
+		switch kind {
+		case "internet":
+			names[i] = "the internet"
+		case "asg":
+			names[i] = "group " + name
+		default:
+			names[i] = name
+		}
+	}
+	return ruleset.Listed(names)
+}
+
+// serviceText is such as "TCP, UDP 53".
+func serviceText(services []analysis.Service) string {
+	names := make([]string, len(services))
+	for i, s := range services {
+		names[i] = packet.ProtocolName(s.Protocol)
+	}
+	return strings.TrimSpace(strings.Join(names, ", ") + " " + strings.Join(texts(services[0].Ports, analysis.PortRange), ", "))
+}
