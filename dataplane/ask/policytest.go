@@ -99,10 +99,12 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 	packets := 0
 	for _, from := range test.from {
 		for _, to := range test.to {
-			sets, err := b.askExcept(from, to, t.Services, test.except)
+			q, err := b.query(from, to)
 			if err != nil {
 				return &TestResult{Result: TestError, Message: err.Error()}
 			}
+			q.except = test.except
+			sets := q.ask(t.Services)
 			undecided = append(undecided, sets.Undecided...)
 			for i := range sets.Sets {
 				if sets.Sets[i].Reason == noFlow {
@@ -132,7 +134,7 @@ func (r *TestResult) add(set *PathSet, why string) {
 		r.Others++
 		return
 	}
-	w := witnessOf(&set.Witness)
+	w := witnessOf(&set.Witnesses[0])
 	*r = TestResult{Result: TestFail, Message: why, Witness: &w, Access: set.Access, Reason: set.Reason}
 	for i := range set.Deciders {
 		d := &set.Deciders[i]
@@ -149,16 +151,21 @@ func (r *TestResult) add(set *PathSet, why string) {
 func (b *Between) policyTest(t *PolicyTest) (*policyTest, error) {
 	test := &policyTest{PolicyTest: t}
 	var err error
-	if test.from, err = b.ends(t.From); err != nil {
+	if test.from, err = b.endsOf(t.From); err != nil {
 		return nil, err
 	}
-	if test.to, err = b.ends(t.To); err != nil {
+	if t.Expect == ruleset.Allow {
+		for i, end := range test.from {
+			test.from[i] = hostsOf(end)
+		}
+	}
+	if test.to, err = b.endsOf(t.To); err != nil {
 		return nil, err
 	}
 	if pairs := len(test.from) * len(test.to); pairs > maxTestPairs {
 		return nil, fmt.Errorf("%d pairs of ends: allowed are %d in a test", pairs, maxTestPairs)
 	}
-	hops, err := b.ends(t.Via)
+	hops, err := b.endsOf(t.Via)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +176,7 @@ func (b *Between) policyTest(t *PolicyTest) (*policyTest, error) {
 	return test, err
 }
 
-func (b *Between) ends(texts []string) (list []*End, err error) {
+func (b *Between) endsOf(texts []string) (list []*End, err error) {
 	for _, text := range texts {
 		end, err := b.End(text)
 		if err != nil {
@@ -179,6 +186,23 @@ func (b *Between) ends(texts []string) (list []*End, err error) {
 	}
 	return list, nil
 }
+
+// hostsOf is the internet as Azure's tag Internet has it, for who says that it is allowed. The internet may also
+// send from addresses without hosts, for which rules with the tag do nothing: 192.0.2.0/24, and IPv6 that
+// embeds IPv4. Other ends stay.
+func hostsOf(end *End) *End {
+	if !strings.EqualFold(end.Text, internetEnd) {
+		return end
+	}
+	var b netipx.IPSetBuilder
+	b.AddSet(end.addresses)
+	b.Intersect(setOfPrefixes(ruleset.InternetPrefixes(nil)))
+	hosts := *end
+	hosts.addresses = setOf(&b)
+	return &hosts
+}
+
+const internetEnd = "internet"
 
 // namesOf are the names of the endpoints of an end, as Leg.Via has them.
 func (b *Between) namesOf(end *End) (names []string) {
@@ -206,7 +230,7 @@ func (b *Between) exceptions(except []TestPackets) (*analysis.List, error) {
 			if side.texts == nil {
 				continue
 			}
-			ends, err := b.ends(side.texts)
+			ends, err := b.endsOf(side.texts)
 			if err != nil {
 				return nil, err
 			}

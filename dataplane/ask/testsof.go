@@ -33,9 +33,9 @@ func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
 		return nil, nil, fmt.Errorf("%d pairs of subnets and groups: allowed are %d; name fewer files", pairs, maxTestsOf)
 	}
 	var rows []testRow
-	for _, from := range append([]string{"internet"}, subnets...) {
+	for _, from := range append([]string{internetEnd}, subnets...) {
 		targets := subnets
-		if from == "internet" {
+		if from == internetEnd {
 			targets = slices.Concat(subnets, groups)
 		}
 		row := testRow{from: []string{from}}
@@ -43,12 +43,12 @@ func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
 			if from == to {
 				continue
 			}
-			grants, err := b.grants(from, to)
+			passes, err := b.granted(from, to)
 			if err != nil {
 				leftOut = append(leftOut, fmt.Sprintf("%s to %s: %v", from, to, err))
 				continue
 			}
-			row.add(to, grants)
+			row.add(to, passes)
 		}
 		rows = joinRow(rows, row)
 	}
@@ -103,8 +103,15 @@ type testRow struct {
 }
 
 type testCell struct {
-	to     []string
+	to []string
+	granted
+}
+
+// granted is what passes between two ends. aside are addresses that stand for the receiver, and at which
+// something else passes: among networks, tests leave them out.
+type granted struct {
 	grants []grant
+	aside  []string
 }
 
 // grant is packets that pass.
@@ -119,14 +126,14 @@ type part struct {
 	not   bool
 }
 
-func (r *testRow) add(to string, grants []grant) {
+func (r *testRow) add(to string, g granted) {
 	for i := range r.cells {
-		if fmt.Sprint(r.cells[i].grants) == fmt.Sprint(grants) {
+		if fmt.Sprint(r.cells[i].granted) == fmt.Sprint(g) {
 			r.cells[i].to = append(r.cells[i].to, to)
 			return
 		}
 	}
-	r.cells = append(r.cells, testCell{[]string{to}, grants})
+	r.cells = append(r.cells, testCell{[]string{to}, g})
 }
 
 // joinRow adds a row to those with the same cells.
@@ -140,59 +147,69 @@ func joinRow(rows []testRow, row testRow) []testRow {
 	return append(rows, row)
 }
 
-// grants are all packets that pass between two ends. The error says why a test cannot say them.
-func (b *Between) grants(from, to string) ([]grant, error) {
-	ends, err := b.ends([]string{from, to})
+// granted are all packets that pass between two ends. The error says why a test cannot say them.
+func (b *Between) granted(from, to string) (g granted, err error) {
+	ends, err := b.endsOf([]string{from, to})
 	if err != nil {
-		return nil, err
+		return g, err
 	}
-	sets, err := b.Ask(ends[0], ends[1], nil)
+	sets, err := b.Ask(hostsOf(ends[0]), ends[1], nil)
 	switch {
 	case err != nil:
-		return nil, err
+		return g, err
 	case len(sets.Undecided) > 0:
-		return nil, fmt.Errorf("not decided: %s", sets.Undecided[0].Why)
+		return g, fmt.Errorf("not decided: %s", sets.Undecided[0].Why)
 	}
 	var all [2]netipx.IPSetBuilder // the addresses of both sides
+	var aside netipx.IPSetBuilder
 	var allowed []analysis.Box
-	denied := false
+	denied, apart := false, false
 	for i := range sets.Sets {
 		set := &sets.Sets[i]
 		if set.Reason == noFlow {
 			continue
 		}
+		if set.More {
+			return g, errors.New("there are too many sets of packets")
+		}
+		passes := set.Access == ruleset.Allow.String()
 		for _, box := range set.Boxes {
+			if from != internetEnd && !ends[1].addresses.ContainsRange(box.Destinations[0]) {
+				addRanges(&aside, box.Destinations)
+				apart = apart || !passes
+				continue
+			}
 			addRanges(&all[0], box.Sources)
 			addRanges(&all[1], box.Destinations)
+			if passes {
+				allowed = append(allowed, box)
+			}
+			denied = denied || !passes
 		}
-		if set.Access != ruleset.Allow.String() {
-			denied = true
-		} else if allowed = append(allowed, set.Boxes...); set.More {
-			return nil, errors.New("there are too many sets of packets")
-		}
+	}
+	if texts := prefixTexts(setOf(&aside)); len(texts) > 0 && (denied || apart) {
+		g.aside = texts
 	}
 	switch {
 	case len(allowed) == 0 && !denied:
-		return nil, errors.New("there are no packets")
+		return g, errors.New("there are no packets")
 	case !denied:
-		return []grant{{}}, nil
+		g.grants = []grant{{}}
+	default:
+		g.grants, err = grantsOf(allowed, setOf(&all[0]), setOf(&all[1]))
 	}
-	return grantsOf(allowed, setOf(&all[0]), setOf(&all[1]))
+	return g, err
 }
 
 // mostPrefixes is how many addresses and prefixes a test may list.
 const mostPrefixes = 12
 
-// partOf says which of all addresses of their family the ranges are, in the shorter way.
+// partOf says which of all addresses the ranges are, in the shorter way.
 func partOf(ranges []netipx.IPRange, all *netipx.IPSet) (part, error) {
 	var own, rest netipx.IPSetBuilder
 	addRanges(&own, ranges)
-	for _, r := range all.Ranges() {
-		if r.From().Is4() == ranges[0].From().Is4() {
-			rest.AddRange(r)
-		}
-	}
 	set := setOf(&own)
+	rest.AddSet(all)
 	rest.RemoveSet(set)
 	p, others := part{texts: prefixTexts(set)}, prefixTexts(setOf(&rest))
 	switch {
@@ -312,7 +329,31 @@ func joinedBoxes(boxes []analysis.Box) []analysis.Box {
 		}
 		boxes = out
 	}
-	return boxes
+	return joinedFamilies(boxes)
+}
+
+// joinedFamilies joins a box of IPv4 and one of IPv6 where a protocol and its ports have one of each. No
+// packet is of both.
+func joinedFamilies(boxes []analysis.Box) (out []analysis.Box) {
+	byService := map[string][]int{}
+	key := func(box *analysis.Box) string {
+		return fmt.Sprint(boxProtocols[box.Protocol], box.SourcePorts, box.DestinationPorts)
+	}
+	for i := range boxes {
+		byService[key(&boxes[i])] = append(byService[key(&boxes[i])], i)
+	}
+	for i := range boxes {
+		same := byService[key(&boxes[i])]
+		if len(same) == 2 && boxes[same[0]].Sources[0].From().Is4() != boxes[same[1]].Sources[0].From().Is4() {
+			if i == same[1] {
+				continue // it is in the first one
+			}
+			boxes[i].Sources = slices.Concat(boxes[i].Sources, boxes[same[1]].Sources)
+			boxes[i].Destinations = slices.Concat(boxes[i].Destinations, boxes[same[1]].Destinations)
+		}
+		out = append(out, boxes[i])
+	}
+	return out
 }
 
 // servicesOf are the services of ports by protocol; nil: every packet.
@@ -341,53 +382,78 @@ func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services []analysis
 
 // tests are those of a cell: each grant is allowed, and nothing else is.
 func (r *testRow) tests(c *testCell) (tests []NamedTest) {
-	rest := PolicyTest{TestPackets: TestPackets{From: r.from, To: c.to}, Expect: ruleset.Deny}
+	var outside []NamedTest // what a grant leaves out
+	var of []int            // its grant
+	var passes []TestPackets
 	for i := range c.grants {
-		g := &c.grants[i]
-		on := ""
-		if g.services != nil {
-			on = " on " + serviceText(g.services)
+		t, left := r.allowed(c, &c.grants[i])
+		tests = append(tests, t)
+		for range left {
+			of = append(of, i)
 		}
-		t := PolicyTest{TestPackets: TestPackets{From: r.from, To: c.to, Services: icmpOfBoth(g.services)}, Expect: ruleset.Allow}
-		out := TestPackets{Services: t.Services}
-		sender, receiver := endNames(r.from), endNames(c.to)
-		var denied []NamedTest
-		for _, side := range []struct {
-			part
-			ends, exception *[]string
-			name            *string
-		}{{g.from, &t.From, &out.From, &sender}, {g.to, &t.To, &out.To, &receiver}} {
-			switch {
-			case side.not:
-				but := PolicyTest{TestPackets: t.TestPackets, Expect: ruleset.Deny}
-				whole, name := *side.ends, *side.name
-				*side.ends, *side.name = side.texts, ruleset.Listed(side.texts)
-				but.TestPackets = TestPackets{From: t.From, To: t.To, Services: t.Services}
-				denied = append(denied, NamedTest{fmt.Sprintf("%s does not reach %s%s", sender, receiver, on), but})
-				*side.ends, *side.name = whole, name
-			case side.texts != nil:
-				*side.ends, *side.exception, *side.name = side.texts, side.texts, ruleset.Listed(side.texts)
+		outside = append(outside, left...)
+		p := TestPackets{Services: t.Services}
+		if g := &c.grants[i]; !g.from.not {
+			p.From = g.from.texts
+		}
+		if g := &c.grants[i]; !g.to.not {
+			p.To = g.to.texts
+		}
+		passes = append(passes, p)
+	}
+	for i := range outside {
+		t := &outside[i]
+		for j := range passes {
+			if j != of[i] && !c.grants[j].from.not && !c.grants[j].to.not {
+				t.Except = append(t.Except, passes[j])
 			}
 		}
-		if g.from.not {
-			t.Except = append(t.Except, TestPackets{From: g.from.texts, Services: t.Services})
-			sender += " but " + ruleset.Listed(g.from.texts)
-		}
-		if g.to.not {
-			t.Except = append(t.Except, TestPackets{To: g.to.texts, Services: t.Services})
-			receiver += " but " + ruleset.Listed(g.to.texts)
-		}
-		tests = append(append(tests, NamedTest{fmt.Sprintf("%s reaches %s%s", sender, receiver, on), t}), denied...)
-		rest.Except = append(rest.Except, out)
 	}
-	from, to := endNames(r.from), endNames(c.to)
+	tests = append(tests, outside...)
+	rest := NamedTest{fmt.Sprintf("%s reaches nothing else of %s", endNames(r.from), endNames(c.to)),
+		PolicyTest{TestPackets: TestPackets{From: r.from, To: c.to}, Expect: ruleset.Deny, Except: append(c.apart(), passes...)}}
 	switch {
 	case len(c.grants) == 0:
-		tests = append(tests, NamedTest{fmt.Sprintf("%s does not reach %s", from, to), rest})
-	case !slices.ContainsFunc(rest.Except, func(e TestPackets) bool { return e.From == nil && e.To == nil && e.Services == nil }):
-		tests = append(tests, NamedTest{fmt.Sprintf("%s reaches nothing else of %s", from, to), rest})
+		rest.Name = fmt.Sprintf("%s does not reach %s", endNames(r.from), endNames(c.to))
+	case slices.ContainsFunc(passes, func(p TestPackets) bool { return p.From == nil && p.To == nil && p.Services == nil }):
+		return tests // there is nothing else
 	}
-	return tests
+	return append(tests, rest)
+}
+
+// apart are the addresses that a cell's tests leave out.
+func (c *testCell) apart() []TestPackets {
+	if c.aside == nil {
+		return nil
+	}
+	return []TestPackets{{To: c.aside}}
+}
+
+// allowed is the test of a grant. left are tests that the addresses which it leaves out are denied.
+func (r *testRow) allowed(c *testCell, g *grant) (t NamedTest, left []NamedTest) {
+	packets := TestPackets{From: r.from, To: c.to, Services: icmpOfBoth(g.services)}
+	on := ""
+	if g.services != nil {
+		on = " on " + serviceText(g.services)
+	}
+	names := [2]string{endNames(r.from), endNames(c.to)}
+	except := c.apart()
+	for side, p := range []part{g.from, g.to} {
+		out := TestPackets{Services: packets.Services}
+		ends := []*[]string{&packets.From, &packets.To}[side]
+		switch {
+		case p.not:
+			denied, others := packets, names
+			*[]*[]string{&denied.From, &denied.To}[side], *[]*[]string{&out.From, &out.To}[side] = p.texts, p.texts
+			others[side] = ruleset.Listed(p.texts)
+			left = append(left, NamedTest{fmt.Sprintf("%s reaches nothing else of %s%s", others[0], others[1], on), PolicyTest{TestPackets: denied, Expect: ruleset.Deny, Except: c.apart()}})
+			except = append(except, out)
+			names[side] += " but " + ruleset.Listed(p.texts)
+		case p.texts != nil:
+			*ends, names[side] = p.texts, ruleset.Listed(p.texts)
+		}
+	}
+	return NamedTest{fmt.Sprintf("%s reaches %s%s", names[0], names[1], on), PolicyTest{TestPackets: packets, Expect: ruleset.Allow, Except: except}}, left
 }
 
 // icmpOfBoth adds ICMPv6 to ICMP.
@@ -407,7 +473,7 @@ func endNames(ends []string) string {
 	for i, end := range ends {
 		kind, name, _ := strings.Cut(end, ":")
 		switch kind {
-		case "internet":
+		case internetEnd:
 			names[i] = "the internet"
 		case "asg":
 			names[i] = "group " + name

@@ -13,12 +13,9 @@ import (
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
-// maxDiagnosticLen bounds the body of a question; a profile needs some hundred bytes.
-const maxDiagnosticLen = 1 << 20
-
 // POST /v1/diagnose answers NSG diagnostics. Its body is azure.NetworkConfigurationDiagnosticParameters.
 var diagnoseRoute = post("diagnose", func(s *inspect.Service, body io.Reader) (*azure.NetworkConfigurationDiagnosticResponse, error) {
-	q, err := decodeDiagnostic(body)
+	q, err := decodeQuestion[azure.NetworkConfigurationDiagnosticParameters](body, "NSG diagnostics")
 	if err != nil {
 		return nil, badRequest(err)
 	}
@@ -26,16 +23,19 @@ var diagnoseRoute = post("diagnose", func(s *inspect.Service, body io.Reader) (*
 	return response, badRequest(err)
 })
 
-// decodeDiagnostic reads a question strictly.
-func decodeDiagnostic(r io.Reader) (*azure.NetworkConfigurationDiagnosticParameters, error) {
-	q := &azure.NetworkConfigurationDiagnosticParameters{}
-	decoder := json.NewDecoder(io.LimitReader(r, maxDiagnosticLen))
+// maxQuestionLen bounds the body of a question; a profile of diagnostics needs some hundred bytes.
+const maxQuestionLen = 1 << 20
+
+// decodeQuestion reads a question strictly. verb names it for messages.
+func decodeQuestion[T any](r io.Reader, verb string) (*T, error) {
+	q := new(T)
+	decoder := json.NewDecoder(io.LimitReader(r, maxQuestionLen))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(q); err != nil {
-		return nil, fmt.Errorf("not a question of NSG diagnostics: %w", err)
+		return nil, fmt.Errorf("not a question of %s: %w", verb, err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("not a question of NSG diagnostics: more than one JSON value")
+		return nil, fmt.Errorf("not a question of %s: more than one JSON value", verb)
 	}
 	return q, nil
 }
