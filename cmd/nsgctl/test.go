@@ -216,7 +216,7 @@ func (t *testOutcome) lines() (lines [][2]string) {
 	if t.Witness == nil {
 		return append(lines, [2]string{"message", t.Message})
 	}
-	return append(append(lines, [2]string{"packet", diffWitness(t.Witness)}, [2]string{"is", t.Message}), t.how()...)
+	return append(append(lines, [2]string{"packet", diffWitness(t.Witness)}, [2]string{"why", t.Message}), t.how()...)
 }
 
 // how is how it comes about that a packet breaks the test.
@@ -241,7 +241,7 @@ func (t *testOutcome) how() (lines [][2]string) {
 		}
 	}
 	if t.Others > 0 {
-		add("others", "%d further sets of packets break it, by other rules or ways", t.Others)
+		add("others", "%s of packets, by other rules or ways", plural(t.Others, "further set"))
 	}
 	return lines
 }

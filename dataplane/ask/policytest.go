@@ -94,7 +94,7 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 	if err != nil {
 		return &TestResult{Result: TestError, Message: err.Error()}
 	}
-	result := &TestResult{Result: TestPass}
+	var broken brokenBy
 	var undecided []UndecidedPath
 	packets := 0
 	for _, from := range test.from {
@@ -111,41 +111,90 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 					continue
 				}
 				packets++
-				if why := test.broken(&sets.Sets[i]); why != "" {
-					result.add(&sets.Sets[i], why)
+				if test.broken(&sets.Sets[i]) != "" {
+					broken.add(b, &sets.Sets[i])
 				}
 			}
 		}
 	}
 	switch {
-	case result.Result == TestFail:
+	case broken.sets > 0:
+		return broken.result(test)
 	case len(undecided) > 0:
 		u := &undecided[0]
 		return &TestResult{Result: TestError, Message: fmt.Sprintf("not decided: %s; such as %s", u.Why, u.Boxes[0])}
 	case packets == 0:
 		return &TestResult{Result: TestError, Message: "the test is about no packet: its ends have no addresses of one family, or except leaves nothing"}
 	}
-	return result
+	return &TestResult{Result: TestPass}
 }
 
-// add adds a set of packets that breaks the test. The first one is shown.
-func (r *TestResult) add(set *PathSet, why string) {
-	if r.Result == TestFail {
-		r.Others++
+// brokenBy is the set of packets that is shown of those that break a test: one of network interfaces, if there is.
+type brokenBy struct {
+	sets    int
+	set     *PathSet
+	witness packet.Tuple
+	nobody  int // how many of the witness's ends are addresses of a subnet that nobody has
+}
+
+func (f *brokenBy) add(b *Between, set *PathSet) {
+	f.sets++
+	if f.set != nil && f.nobody == 0 {
 		return
 	}
-	w := witnessOf(&set.Witnesses[0])
-	*r = TestResult{Result: TestFail, Message: why, Witness: &w, Access: set.Access, Reason: set.Reason}
-	for i := range set.Deciders {
-		d := &set.Deciders[i]
+	witness, nobody := set.example(b)
+	if f.set == nil || nobody < f.nobody {
+		f.set, f.witness, f.nobody = set, witness, nobody
+	}
+}
+
+// mostExamples bounds the places of a set that are tried as examples.
+const mostExamples = 50
+
+// example is a packet of the set, of network interfaces where there is one, and how many of its ends are
+// addresses of a subnet that nobody has. Deciders name its ends.
+func (p *PathSet) example(b *Between) (k packet.Tuple, nobody int) {
+	k = p.Witnesses[0]
+	for side, places := range [][]place{p.from, p.to} {
+		for i := range places[:min(len(places), mostExamples)] {
+			try, a := k, places[i].address()
+			*[]*packet.Addr{&try.Src, &try.Dst}[side] = packet.AddrFrom(a)
+			owner := b.snapshot.Owner(a)
+			if owner == nil || owner.NetworkInterface == nil || !slices.ContainsFunc(p.Boxes, func(box analysis.Box) bool { return box.Has(&try) }) {
+				continue
+			}
+			k = try
+			if n := len(p.Deciders); n > 0 && !p.course.redirects() {
+				if d := &p.Deciders[[]int{0, n - 1}[side]]; d.Direction == []string{ruleset.Outbound.String(), ruleset.Inbound.String()}[side] {
+					d.Of = owner.NetworkInterface.Name
+				}
+			}
+			break
+		}
+	}
+	for _, a := range []packet.Addr{k.Src, k.Dst} {
+		if owner := b.snapshot.Owner(a.Netip()); owner != nil && owner.Subnet != nil && owner.NetworkInterface == nil {
+			nobody++
+		}
+	}
+	return k, nobody
+}
+
+// result shows the set. The message names it as Deciders do.
+func (f *brokenBy) result(t *policyTest) *TestResult {
+	w := witnessOf(&f.witness)
+	r := &TestResult{Result: TestFail, Message: t.broken(f.set), Witness: &w, Access: f.set.Access, Reason: f.set.Reason, Others: f.sets - 1}
+	for i := range f.set.Deciders {
+		d := &f.set.Deciders[i]
 		r.Stages = append(r.Stages, TestStage{Of: d.Of, Direction: d.Direction, DiffDecision: d.DiffDecision, Priority: d.Priority})
 	}
-	for i := range set.Legs {
-		l := &set.Legs[i]
+	for i := range f.set.Legs {
+		l := &f.set.Legs[i]
 		if leg := (TestLeg{NextHop: l.NextHop, RouteTable: l.RouteTable, Via: l.Via, Translations: l.Translations}); leg.NextHop != "" || leg.Translations != nil {
 			r.Legs = append(r.Legs, leg)
 		}
 	}
+	return r
 }
 
 func (b *Between) policyTest(t *PolicyTest) (*policyTest, error) {

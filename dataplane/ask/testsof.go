@@ -118,6 +118,7 @@ type granted struct {
 type grant struct {
 	from, to part
 	services []analysis.Service // with equal ports; nil: every packet
+	but      []analysis.Service // ports that do not pass, where services is nil
 }
 
 // part is which addresses of an end a grant is for: all when texts is nil, else these, or all but these.
@@ -279,9 +280,9 @@ func grantsOf(boxes []analysis.Box, sources, destinations *netipx.IPSet) (grants
 		}
 	}
 	for _, p := range list {
-		services := servicesOf(p.ports)
+		services, but := servicesOf(p.ports)
 		if services == nil {
-			grants = append(grants, grant{from: p.from, to: p.to})
+			grants = append(grants, grant{from: p.from, to: p.to, but: but})
 			continue
 		}
 		for len(services) > 0 {
@@ -356,9 +357,8 @@ func joinedFamilies(boxes []analysis.Box) (out []analysis.Box) {
 	return out
 }
 
-// servicesOf are the services of ports by protocol; nil: every packet.
-func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services []analysis.Service) {
-	every := len(ports) == 6 // ICMPv6 counts as ICMP
+// servicesOf are the services of ports by protocol; nil: every packet, but for some ports.
+func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services, but []analysis.Service) {
 	for _, protocol := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP, packet.ProtoAH, analysis.OtherProtocols} {
 		of, named := ports[protocol]
 		if !named {
@@ -371,13 +371,30 @@ func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services []analysis
 			}
 			slices.SortFunc(s.Ports, func(a, b ruleset.PortRange) int { return cmp.Compare(a.First, b.First) })
 		}
-		every = every && s.Ports == nil
 		services = append(services, s)
+		if s.Ports != nil {
+			but = append(but, analysis.Service{Protocol: protocol, Ports: otherPorts(s.Ports)})
+		}
 	}
-	if every {
-		return nil
+	if len(services) == 6 { // ICMPv6 counts as ICMP
+		return nil, but
 	}
-	return services
+	return services, nil
+}
+
+// otherPorts are the ports that sorted ranges leave out.
+func otherPorts(ranges []ruleset.PortRange) (others []ruleset.PortRange) {
+	next := 0
+	for _, r := range ranges {
+		if int(r.First) > next {
+			others = append(others, ruleset.PortRange{First: uint16(next), Last: r.First - 1})
+		}
+		next = max(next, int(r.Last)+1)
+	}
+	if next <= 65535 {
+		others = append(others, ruleset.PortRange{First: uint16(next), Last: 65535})
+	}
+	return others
 }
 
 // tests are those of a cell: each grant is allowed, and nothing else is.
@@ -452,6 +469,13 @@ func (r *testRow) allowed(c *testCell, g *grant) (t NamedTest, left []NamedTest)
 		case p.texts != nil:
 			*ends, names[side] = p.texts, ruleset.Listed(p.texts)
 		}
+	}
+	for _, s := range g.but {
+		one := []analysis.Service{s}
+		except = append(except, TestPackets{Services: one})
+		on += " but on " + serviceText(one)
+		left = append(left, NamedTest{fmt.Sprintf("%s does not reach %s on %s", names[0], names[1], serviceText(one)),
+			PolicyTest{TestPackets: TestPackets{From: packets.From, To: packets.To, Services: one}, Expect: ruleset.Deny, Except: c.apart()}})
 	}
 	return NamedTest{fmt.Sprintf("%s reaches %s%s", names[0], names[1], on), PolicyTest{TestPackets: packets, Expect: ruleset.Allow, Except: except}}, left
 }
