@@ -233,13 +233,19 @@ func (q *betweenQuery) decided(set *PathSet, c *course, j *analysis.Judged, of [
 	if set.Access == ruleset.Deny.String() && set.Reason == ReasonRule {
 		legs = (len(j.By) + 1) / 2 // two chains a leg
 	}
+	set.Legs = q.legsOf(c, legs)
+}
+
+// legsOf are the first legs of a course.
+func (b *Between) legsOf(c *course, legs int) (list []Leg) {
 	for i := range legs {
 		var via *topology.Endpoint
 		if i+1 < len(c.legs) {
 			via = c.legs[i+1].src
 		}
-		set.Legs = append(set.Legs, q.leg(&c.legs[i], via))
+		list = append(list, b.leg(&c.legs[i], via))
 	}
+	return list
 }
 
 func chosenPlaces(all []place, indexes []int) (list []place) {

@@ -119,7 +119,7 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 	}
 	switch {
 	case broken.sets > 0:
-		return broken.result(test)
+		return broken.result(b, test)
 	case len(undecided) > 0:
 		u := &undecided[0]
 		return &TestResult{Result: TestError, Message: fmt.Sprintf("not decided: %s; such as %s", u.Why, u.Boxes[0])}
@@ -180,16 +180,39 @@ func (p *PathSet) example(b *Between) (k packet.Tuple, nobody int) {
 	return k, nobody
 }
 
+// legsOf are the legs of one packet of the set: Legs are those of an example, with its ports.
+func (p *PathSet) legsOf(b *Between, k packet.Tuple) []Leg {
+	first := packet.Packet{Tuple: k, Segments: 1}
+	switch k.Proto {
+	case packet.ProtoTCP:
+		first.TCPFlags = packet.SYN
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		first.ICMPType, first.DstPort = uint8(k.DstPort), 0
+	}
+	for i := range p.from {
+		if e := p.from[i].endpoint; slices.ContainsFunc(p.from[i].ranges, func(r netipx.IPRange) bool { return r.Contains(k.Src.Netip()) }) {
+			courses, _ := b.courses(e, first)
+			for j := range courses {
+				if c := &courses[j]; b.key(c) == b.key(p.course) {
+					return b.legsOf(c, len(p.Legs))
+				}
+			}
+		}
+	}
+	return p.Legs
+}
+
 // result shows the set. The message names it as Deciders do.
-func (f *brokenBy) result(t *policyTest) *TestResult {
+func (f *brokenBy) result(b *Between, t *policyTest) *TestResult {
 	w := witnessOf(&f.witness)
 	r := &TestResult{Result: TestFail, Message: t.broken(f.set), Witness: &w, Access: f.set.Access, Reason: f.set.Reason, Others: f.sets - 1}
 	for i := range f.set.Deciders {
 		d := &f.set.Deciders[i]
 		r.Stages = append(r.Stages, TestStage{Of: d.Of, Direction: d.Direction, DiffDecision: d.DiffDecision, Priority: d.Priority})
 	}
-	for i := range f.set.Legs {
-		l := &f.set.Legs[i]
+	legs := f.set.legsOf(b, f.witness)
+	for i := range legs {
+		l := &legs[i]
 		if leg := (TestLeg{NextHop: l.NextHop, RouteTable: l.RouteTable, Via: l.Via, Translations: l.Translations}); leg.NextHop != "" || leg.Translations != nil {
 			r.Legs = append(r.Legs, leg)
 		}
