@@ -78,8 +78,10 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // valid holds a document to a JSON schema of the sources: valid SCHEMA FILE.
-func valid(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(schematest.Validate(args[0], []byte(ts.ReadFile(args[1]))))
+func valid(ts *testscript.TestScript, neg bool, args []string) {
+	if err := schematest.Validate(args[0], []byte(ts.ReadFile(args[1]))); (err != nil) != neg {
+		ts.Fatalf("%s by %s: %v", args[1], args[0], err)
+	}
 }
 
 // It waited for the next request, so only SIGKILL ended it.
