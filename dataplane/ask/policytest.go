@@ -74,8 +74,9 @@ type TestLeg struct {
 	Translations []azure.Translation `json:"translations,omitempty"`
 }
 
-// noFlow is why ICMP that is no request passes by no rule: it begins no flow, and no test is about it.
-var noFlow = ReasonOf(packet.DropICMPNoFlow)
+// inNoTest are the reasons of packets that no test is about: ICMP that is no request begins no flow, and what is
+// sent to the sender's own address leaves no host.
+var inNoTest = []string{ReasonOf(packet.DropICMPNoFlow), ReasonOf(packet.DropLand)}
 
 // maxTestPairs bounds the pairs of ends of one test.
 const maxTestPairs = 10_000
@@ -107,7 +108,7 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 			sets := q.ask(t.Services)
 			undecided = append(undecided, sets.Undecided...)
 			for i := range sets.Sets {
-				if sets.Sets[i].Reason == noFlow {
+				if slices.Contains(inNoTest, sets.Sets[i].Reason) {
 					continue
 				}
 				packets++

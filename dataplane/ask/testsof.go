@@ -167,7 +167,7 @@ func (b *Between) granted(from, to string) (g granted, err error) {
 	denied, apart := false, false
 	for i := range sets.Sets {
 		set := &sets.Sets[i]
-		if set.Reason == noFlow {
+		if slices.Contains(inNoTest, set.Reason) {
 			continue
 		}
 		if set.More {
