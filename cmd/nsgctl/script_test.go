@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/deploy/schema/schematest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -33,7 +34,7 @@ func TestScripts(t *testing.T) {
 			}
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode, "valid": valid},
 	})
 }
 
@@ -73,6 +74,13 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("nsgctl %v: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+// valid holds a document to a JSON schema of the sources: valid SCHEMA FILE.
+func valid(ts *testscript.TestScript, neg bool, args []string) {
+	if err := schematest.Validate(args[0], []byte(ts.ReadFile(args[1]))); (err != nil) != neg {
+		ts.Fatalf("%s by %s: %v", args[1], args[0], err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 type betweenQuery struct {
 	*Between
 	to                    *End
+	except                *analysis.List // denies the packets that are not in question
 	sources, destinations []place
 	groups                map[string]*pathGroup
 	order                 []*pathGroup
@@ -99,7 +100,7 @@ func (q *betweenQuery) meant(c *course, dst *place) bool {
 	if q.to.means == nil {
 		return true
 	}
-	arrives := c.drop == packet.NotDropped || end != nil && (c.legs[len(c.legs)-1].way.Floating || has(end, &c.legs[len(c.legs)-1].way.Arrives))
+	arrives := c.drop == packet.NotDropped || end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
 	if dst.standing || arrives {
 		return end != nil && q.to.means(end)
 	}
@@ -158,29 +159,56 @@ func (q *betweenQuery) answer() *PathSets {
 
 // judge asks the rules about a product of sources and destinations.
 func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations []int) {
-	from, within := namesAndRanges(q.sources, sources)
-	to, at := namesAndRanges(q.destinations, destinations)
-	if end := g.course.end(); end != nil && (g.course.legs[len(g.course.legs)-1].way.Translated || len(to) == 0) {
+	senders, receivers := chosenPlaces(q.sources, sources), chosenPlaces(q.destinations, destinations)
+	from, within := namesAndRanges(senders)
+	to, at := namesAndRanges(receivers)
+	if end := g.course.end(); end != nil && (g.course.redirects() || len(to) == 0) {
 		to = []string{q.name(end)}
 	}
 	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
 	if g.why != "" {
-		all := analysis.Judge(nil, options)
-		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: all.Judged[0].Boxes})
+		all := analysis.Judge(q.excepting(nil), options)
+		for i := range all.Judged {
+			if j := &all.Judged[i]; q.inQuestion(j) {
+				out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: j.Boxes})
+			}
+		}
 		return
 	}
 	asked, of := q.asked(&g.course)
-	answer := analysis.Judge(asked, options)
+	answer := analysis.Judge(q.excepting(asked), options)
 	if len(answer.Undecided) > 0 {
 		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Boxes: answer.Undecided,
 			Why: "the rules cross each other too often, or tell addresses apart that are chosen between"})
 	}
 	for i := range answer.Judged {
 		j := &answer.Judged[i]
-		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, More: j.More, Witness: j.Witness}
+		if !q.inQuestion(j) {
+			continue
+		}
+		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,
+			course: &g.course, from: senders, to: receivers}
 		q.decided(&set, &g.course, j, of)
 		out.Sets = append(out.Sets, set)
 	}
+}
+
+// excepting asks first which packets are not in question.
+func (q *betweenQuery) excepting(asked []analysis.Asked) []analysis.Asked {
+	if q.except == nil {
+		return asked
+	}
+	return append([]analysis.Asked{{Chain: analysis.Chain{q.except}}}, asked...)
+}
+
+// inQuestion takes the exceptions' decision off an answer. It is false for the exceptions themselves.
+func (q *betweenQuery) inQuestion(j *analysis.Judged) bool {
+	if q.except == nil {
+		return true
+	}
+	first := j.By[0]
+	j.By = j.By[1:]
+	return first.Access != ruleset.Deny
 }
 
 // decided says who decided a set, and how it goes.
@@ -205,19 +233,32 @@ func (q *betweenQuery) decided(set *PathSet, c *course, j *analysis.Judged, of [
 	if set.Access == ruleset.Deny.String() && set.Reason == ReasonRule {
 		legs = (len(j.By) + 1) / 2 // two chains a leg
 	}
+	set.Legs = q.legsOf(c, legs)
+}
+
+// legsOf are the first legs of a course.
+func (b *Between) legsOf(c *course, legs int) (list []Leg) {
 	for i := range legs {
 		var via *topology.Endpoint
 		if i+1 < len(c.legs) {
 			via = c.legs[i+1].src
 		}
-		set.Legs = append(set.Legs, q.leg(&c.legs[i], via))
+		list = append(list, b.leg(&c.legs[i], via))
 	}
+	return list
+}
+
+func chosenPlaces(all []place, indexes []int) (list []place) {
+	for _, i := range indexes {
+		list = append(list, all[i])
+	}
+	return list
 }
 
 // namesAndRanges are the names of places, each once, and their addresses.
-func namesAndRanges(places []place, some []int) (names []string, prefixes []netip.Prefix) {
+func namesAndRanges(places []place) (names []string, prefixes []netip.Prefix) {
 	var b netipx.IPSetBuilder
-	for _, i := range some {
+	for i := range places {
 		addRanges(&b, places[i].ranges)
 		if name := places[i].name; name != "" {
 			names = addNew(names, []string{name})

@@ -40,7 +40,7 @@ func (p *profile) partly(t *topology.Table, match int, asked func(rule int) bool
 // otherwise reports whether a part of the profile has the other access. Where that is not decided it is
 // said to have: nobody may rely on the access then.
 func (p *profile) otherwise(c *verdict.Chain, a ruleset.Access) bool {
-	every := classifier.Rule{Sources: everyAddress, SourcePorts: everyPort, Destinations: everyAddress, DestinationPorts: everyPort}
+	every := classifier.Rule{Sources: everyAddress, SourcePorts: allPorts, Destinations: everyAddress, DestinationPorts: allPorts}
 	rules := []analysis.Rule{{Rule: p.clip(every), Access: ruleset.Allow}, {Rule: every, Access: ruleset.Deny}}
 	if !p.AnyProtocol && rules[0].Protocol == ruleset.AnyProtocol { // rules can't name it: it is none of those that they can
 		for _, named := range namedProtocols {
@@ -58,8 +58,6 @@ func (p *profile) otherwise(c *verdict.Chain, a ruleset.Access) bool {
 	d := analysis.Compare(analysis.Chain{asked}, chain, p.within())
 	return len(d.Changes)+len(d.Undecided) > 0
 }
-
-var everyPort = []ruleset.PortRange{ruleset.AllPorts}
 
 func (p *profile) within() analysis.Options {
 	return analysis.Options{Within: analysis.Packets{Sources: p.source.Prefixes(), Destinations: p.destination.Prefixes()}}

@@ -110,8 +110,8 @@ func (f *findings) changes(k *compression) []Change {
 		for j := range boxes {
 			boxes[j].box = k.decompressed(boxes[j].slice, boxes[j].box)
 		}
-		changes[i] = Change{Old: one.old, New: one.new, More: one.more,
-			Witness: boxes[0].slice.witness(&boxes[0].box), Boxes: ranges.shownBoxes(boxes)}
+		shown, witnesses := ranges.shownBoxes(boxes)
+		changes[i] = Change{Old: one.old, New: one.new, More: one.more, Witness: witnesses[0], Boxes: shown}
 	}
 	return changes
 }

@@ -19,11 +19,26 @@ func Validate(schema string, document []byte) error {
 	if err != nil {
 		return err
 	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(document, &root); err != nil {
+		return err
+	}
+	daysAsTexts(&root)
 	var value any
-	if err := yaml.Unmarshal(document, &value); err != nil {
+	if err := root.Decode(&value); err != nil {
 		return err
 	}
 	return compiled.Validate(value)
+}
+
+// daysAsTexts makes days texts, which they are to editors: YAML 1.2 has no dates.
+func daysAsTexts(n *yaml.Node) {
+	if n.ShortTag() == "!!timestamp" {
+		n.Tag = "!!str"
+	}
+	for _, inner := range n.Content {
+		daysAsTexts(inner)
+	}
 }
 
 // Compare lists the keys that a schema lacks, and those that the struct lacks. Types that read
