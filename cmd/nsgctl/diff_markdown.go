@@ -38,6 +38,9 @@ func diffMarkdown(r *inspect.RunningDiff) string {
 			if c.More {
 				b.WriteString("   - and more, which are left out\n")
 			}
+			for _, line := range endToEndLines(c) {
+				fmt.Fprintf(&b, "   - end to end, %s: %s\n", line.word, markdown(line.text))
+			}
 		}
 		b.WriteString("\n</details>\n")
 	}

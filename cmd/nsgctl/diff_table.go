@@ -23,6 +23,9 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 			fmt.Fprintln(w, "  packets  and more, which are left out")
 		}
 		fmt.Fprintf(w, "  such as  %s\n", diffWitness(&c.Witness))
+		for _, line := range endToEndLines(c) {
+			fmt.Fprintf(w, "  %-7s  %s\n", line.word, printable(line.text))
+		}
 	}
 	for i := range r.Undecided {
 		u := &r.Undecided[i]
@@ -98,6 +101,61 @@ func diffSummary(r *ask.DiffResult) string {
 		text += fmt.Sprintf("; %s not known", plural(n, "value"))
 	}
 	return text
+}
+
+// endToEndLine is a line about whole paths.
+type endToEndLine struct{ word, text string }
+
+// mostPaths is how many lines of a kind are shown: json has all of them.
+const mostPaths = 3
+
+// endToEndLines say what of a change holds between ends that the policy has.
+func endToEndLines(c *ask.DiffChange) (lines []endToEndLine) {
+	e := c.EndToEnd
+	if e == nil {
+		return nil
+	}
+	changed, unchanged := "passes", "blocked"
+	if c.Kind == ask.DiffDenied {
+		changed, unchanged = "passed", "was blocked"
+	}
+	for _, of := range []struct {
+		word  string
+		paths []ask.DiffPath
+	}{{changed, e.Changed}, {unchanged, e.Unchanged}} {
+		for i := range of.paths[:min(len(of.paths), mostPaths)] {
+			p := &of.paths[i]
+			text := fmt.Sprintf("%s to %s: %s", someOf(p.From), someOf(p.To), strings.Join(pathProtocols(p.Boxes), "; "))
+			if p.By != nil {
+				text += ": " + diffDecision(p.By)
+			}
+			lines = append(lines, endToEndLine{of.word, text})
+		}
+		if n := len(of.paths) - mostPaths; n > 0 {
+			lines = append(lines, endToEndLine{of.word, fmt.Sprintf("%d more", n)})
+		}
+	}
+	switch {
+	case e.Undecided:
+		lines = append(lines, endToEndLine{"unknown", "of some packets nothing is known for the whole path"})
+	case e.More:
+		lines = append(lines, endToEndLine{"unknown", "not all ends and packets were asked about"})
+	}
+	return lines
+}
+
+// pathProtocols are the protocols and ports of boxes, each once.
+func pathProtocols(boxes []ask.DiffBox) (list []string) {
+	for i := range boxes {
+		text := boxes[i].Protocol
+		if some(boxes[i].DestinationPorts) {
+			text += " port " + someOf(boxes[i].DestinationPorts)
+		}
+		if !slices.Contains(list, text) {
+			list = append(list, text)
+		}
+	}
+	return list
 }
 
 // diffOpen names a value that is not known.
