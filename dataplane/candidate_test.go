@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -117,5 +118,49 @@ func TestCutsAreWhatAReloadEnds(t *testing.T) {
 	}
 	if denied < worlds || ended < worlds/2 || kept < worlds {
 		t.Errorf("the test is blind: %d denied, %d ended, %d kept", denied, ended, kept)
+	}
+}
+
+// Each end of a flow that takes two ways has a record, and each is asked about by its own rules.
+func TestCutsWhereAnswersGoAnotherWay(t *testing.T) {
+	deny := func(d ruleset.Direction) []ruleset.Rule { return []ruleset.Rule{anyRule("d", 100, d, ruleset.Deny)} }
+	flush := func(s *policy.Set) {
+		for _, g := range s.NetworkSecurityGroups {
+			g.FlushConnection = true
+		}
+	}
+	left := byFW("10.2.0.0/24")
+	allow := []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}
+	before := hubWorld{left: left, a: allow, b: allow, fw: allow, edit: flush}
+	for _, tt := range []struct {
+		name  string
+		after hubWorld
+		want  []string
+	}{
+		{"nothing changes", before, nil},
+		{"the sender's end denies", hubWorld{left: left, a: deny(ruleset.Outbound), b: allow, fw: allow, edit: flush}, []string{"rule_deny whole"}},
+		{"the appliance denies what comes in", hubWorld{left: left, a: allow, b: allow, fw: deny(ruleset.Inbound), edit: flush}, []string{"rule_deny whole"}},
+		{"the receiver's end denies", hubWorld{left: left, a: allow, b: deny(ruleset.Inbound), fw: allow, edit: flush}, []string{"rule_deny far"}},
+		{"a denial without flushConnection", hubWorld{left: left, a: allow, b: deny(ruleset.Inbound), fw: allow}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := hubRig(t, before)
+			r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}, {atB, ba("SA"), atA, ""}})
+			candidate, err := r.engine.Candidate(tt.after.policy())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			r.engine.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
+				at := "whole"
+				if _, whole := r.engine.Attachment(f.Key.Zone); !whole {
+					at = "far"
+				}
+				got = append(got, d.Drop.String()+" "+at)
+			})
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("ends %v, want %v", got, tt.want)
+			}
+		})
 	}
 }

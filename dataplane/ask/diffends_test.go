@@ -111,3 +111,16 @@ func holdKnownEnds(t *testing.T, seed uint64, s *topology.Snapshot, c *DiffChang
 		}
 	}
 }
+
+// Ends beyond the bound are told of, not asked about.
+func TestKnownEndsAreBounded(t *testing.T) {
+	side := newSideOf(randomPolicies(t, 1)[0])
+	side.between(0)
+	all, more := side.known(rangesOf(everyAddress), 1000)
+	if more || len(all.Prefixes()) < 4 {
+		t.Fatalf("%v, more %v", all.Prefixes(), more)
+	}
+	if some, more := side.known(rangesOf(everyAddress), 2); !more || len(some.Prefixes()) >= len(all.Prefixes()) {
+		t.Errorf("%v of %v, more %v", some.Prefixes(), all.Prefixes(), more)
+	}
+}
