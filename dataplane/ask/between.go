@@ -43,9 +43,9 @@ func NewBetween(s *topology.Snapshot, maxStates int) *Between {
 	return b
 }
 
-// place is the addresses of an end that take one way, and who has them. endpoint is the sender; of a
-// destination it is nil.
+// place is the addresses of an end that take one way, and who has them; nil: nobody.
 type place struct {
+	index    int // in its list
 	endpoint *topology.Endpoint
 	ranges   []netipx.IPRange
 	name     string
@@ -57,18 +57,28 @@ func (p *place) address() netip.Addr { return topology.ExampleOf(p.ranges) }
 // Ask finds all that one end may send to another: services are the protocols and ports in question, nil for
 // all. The error says that an end has no sender.
 func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, error) {
-	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}}
-	q.sources = b.sources(from)
+	q, err := b.query(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return q.ask(services), nil
+}
+
+func (b *Between) query(from, to *End) (*betweenQuery, error) {
+	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}
-	q.destinations = b.destinations(to)
+	return q, nil
+}
+
+func (q *betweenQuery) ask(services []analysis.Service) *PathSets {
 	for i := range q.sources {
 		for j := range q.destinations {
 			q.pair(i, j, services)
 		}
 	}
-	return q.answer(), nil
+	return q.answer()
 }
 
 // sources are the senders of an end.
@@ -83,7 +93,7 @@ func (b *Between) sources(end *End) (list []place) {
 		}
 		for _, e := range b.classes[i].senders {
 			if end.means == nil || end.means(e) {
-				list = append(list, place{endpoint: e, ranges: ranges, name: b.name(e)})
+				list = append(list, place{index: len(list), endpoint: e, ranges: ranges, name: b.name(e)})
 			}
 		}
 	}
@@ -99,13 +109,13 @@ func (b *Between) destinations(end *End) (list []place) {
 			if len(ranges) == 0 || !end.given && !standing && len(b.classes[i].senders) == 0 && !b.snapshot.StandsFor(ranges[0].From()) {
 				continue
 			}
-			name := ""
+			p := place{index: len(list), ranges: ranges, standing: standing}
 			for _, e := range b.classes[i].senders {
-				if name == "" && (end.means == nil || end.means(e)) {
-					name = b.name(e)
+				if p.endpoint == nil && (end.means == nil || end.means(e)) {
+					p.endpoint, p.name = e, b.name(e)
 				}
 			}
-			list = append(list, place{ranges: ranges, name: name, standing: standing})
+			list = append(list, p)
 		}
 	}
 	add(end.addresses, false)

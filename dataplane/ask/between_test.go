@@ -16,10 +16,7 @@ import (
 
 // holds reports whether a set has a packet.
 func (p *PathSet) holds(k *packet.Tuple) bool {
-	return slices.ContainsFunc(p.Boxes, func(b analysis.Box) bool {
-		box := boxOf(&b, &analysis.Names{})
-		return box.has(k)
-	})
+	return slices.ContainsFunc(p.Boxes, func(b analysis.Box) bool { return b.Has(k) })
 }
 
 // asFlow is a packet as a question of verify about its sender, which is a network interface, or about its receiver.
@@ -77,7 +74,9 @@ func TestBetweenAgreesWithVerifyOfThePath(t *testing.T) {
 				}
 			}
 			for i := range sets.Sets {
-				check(sets.Sets[i].Witness)
+				for _, k := range sets.Sets[i].Witnesses {
+					check(k)
+				}
 			}
 			for range packets {
 				check(packetBetween(r, from, to))

@@ -99,7 +99,7 @@ func (q *betweenQuery) meant(c *course, dst *place) bool {
 	if q.to.means == nil {
 		return true
 	}
-	arrives := c.drop == packet.NotDropped || end != nil && (c.legs[len(c.legs)-1].way.Floating || has(end, &c.legs[len(c.legs)-1].way.Arrives))
+	arrives := c.drop == packet.NotDropped || end != nil && (c.last().way.Floating || has(end, &c.last().way.Arrives))
 	if dst.standing || arrives {
 		return end != nil && q.to.means(end)
 	}
@@ -158,9 +158,10 @@ func (q *betweenQuery) answer() *PathSets {
 
 // judge asks the rules about a product of sources and destinations.
 func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations []int) {
-	from, within := namesAndRanges(q.sources, sources)
-	to, at := namesAndRanges(q.destinations, destinations)
-	if end := g.course.end(); end != nil && (g.course.legs[len(g.course.legs)-1].way.Translated || len(to) == 0) {
+	senders, receivers := chosenPlaces(q.sources, sources), chosenPlaces(q.destinations, destinations)
+	from, within := namesAndRanges(senders)
+	to, at := namesAndRanges(receivers)
+	if end := g.course.end(); end != nil && (g.course.redirects() || len(to) == 0) {
 		to = []string{q.name(end)}
 	}
 	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
@@ -177,7 +178,8 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 	}
 	for i := range answer.Judged {
 		j := &answer.Judged[i]
-		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, More: j.More, Witness: j.Witness}
+		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,
+			course: &g.course, from: senders, to: receivers}
 		q.decided(&set, &g.course, j, of)
 		out.Sets = append(out.Sets, set)
 	}
@@ -214,10 +216,17 @@ func (q *betweenQuery) decided(set *PathSet, c *course, j *analysis.Judged, of [
 	}
 }
 
+func chosenPlaces(all []place, indexes []int) (list []place) {
+	for _, i := range indexes {
+		list = append(list, all[i])
+	}
+	return list
+}
+
 // namesAndRanges are the names of places, each once, and their addresses.
-func namesAndRanges(places []place, some []int) (names []string, prefixes []netip.Prefix) {
+func namesAndRanges(places []place) (names []string, prefixes []netip.Prefix) {
 	var b netipx.IPSetBuilder
-	for _, i := range some {
+	for i := range places {
 		addRanges(&b, places[i].ranges)
 		if name := places[i].name; name != "" {
 			names = addNew(names, []string{name})

@@ -25,6 +25,7 @@ type courseLeg struct {
 	src  *topology.Endpoint
 	sent packet.Tuple
 	way  topology.Way
+	why  packet.Drop // of the way
 	hop  topology.NextHop
 }
 
@@ -67,8 +68,8 @@ func (b *Between) onward(c course, p packet.Packet) (next, done []course) {
 		one := course{legs: append([]courseLeg{}, c.legs...), chosen: c.chosen || len(ways) > 1}
 		var d verdict.Decision
 		before, behind := d.Course(s, leg.src, &p, &ways[i])
-		way := &one.legs[len(one.legs)-1].way
-		*way = d.Way
+		one.last().way, one.last().why = d.Way, ways[i].Drop
+		way := &one.last().way
 		switch {
 		case before != packet.NotDropped:
 			one.drop, one.before = before, true
@@ -84,33 +85,38 @@ func (b *Between) onward(c course, p packet.Packet) (next, done []course) {
 	return next, done
 }
 
+func (c *course) last() *courseLeg { return &c.legs[len(c.legs)-1] }
+
 // end is the endpoint that a course leads to; nil: none.
-func (c *course) end() *topology.Endpoint { return c.legs[len(c.legs)-1].way.To }
+func (c *course) end() *topology.Endpoint { return c.last().way.To }
+
+// redirects reports that the address that is asked stands for the end.
+func (c *course) redirects() bool {
+	l := c.last()
+	return l.way.Floating || l.way.To != nil && l.way.Arrives.Dst != l.sent.Dst
+}
 
 // dependsOnReplies reports a course of which a load balancer's choice, which replies repeat, decides whether they
 // are translated back.
 func (c *course) dependsOnReplies() bool {
-	way := &c.legs[len(c.legs)-1].way
+	way := &c.last().way
 	return len(c.legs) > 1 && c.chosen && (way.Translated || way.Floating)
 }
 
 // sees is what the receiver of a leg sees of its packets, beside what they were sent with.
 func (l *courseLeg) sees() (s analysis.Seen) {
 	w := &l.way
-	one := func(a packet.Addr) []netip.Prefix {
-		return []netip.Prefix{netip.PrefixFrom(a.Netip(), a.Netip().BitLen())}
-	}
 	switch {
 	case len(w.Ports) > 0:
 		for _, p := range w.Ports {
-			s.Sources = append(s.Sources, one(p.Address)...)
+			s.Sources = append(s.Sources, hostPrefix(p.Address)...)
 			s.SourcePorts = append(s.SourcePorts, ruleset.PortRange{First: p.First, Last: p.Last})
 		}
 	case w.Arrives.Src != l.sent.Src:
-		s.Sources = one(w.Arrives.Src)
+		s.Sources = hostPrefix(w.Arrives.Src)
 	}
 	if w.Arrives.Dst != l.sent.Dst {
-		s.Destinations = one(w.Arrives.Dst)
+		s.Destinations = hostPrefix(w.Arrives.Dst)
 	}
 	if w.Arrives.DstPort != l.sent.DstPort {
 		s.DestinationPorts = []ruleset.PortRange{{First: w.Arrives.DstPort, Last: w.Arrives.DstPort}}

@@ -176,23 +176,24 @@ func (e *DiffEndToEnd) add(set *PathSet, sourcePorts []ruleset.PortRange) {
 		return
 	}
 	path := DiffPath{From: set.From, To: set.To, More: set.More}
-	witness := set.Witness
 	for i := range set.Boxes {
-		b := set.Boxes[i]
+		b, witness := set.Boxes[i], set.Witnesses[i]
 		if len(b.SourcePorts) > 0 && len(sourcePorts) > 0 {
 			if b.SourcePorts = commonPorts(b.SourcePorts, sourcePorts); len(b.SourcePorts) == 0 {
 				continue
 			}
-			if len(path.Boxes) == 0 && !inPorts(sourcePorts, witness.SrcPort) {
+			if !inPorts(b.SourcePorts, witness.SrcPort) {
 				witness.SrcPort = b.SourcePorts[0].First
 			}
+		}
+		if len(path.Boxes) == 0 {
+			path.Witness = witnessOf(&witness)
 		}
 		path.Boxes = append(path.Boxes, boxOf(&b, &analysis.Names{}))
 	}
 	if len(path.Boxes) == 0 {
 		return
 	}
-	path.Witness = witnessOf(&witness)
 	if set.Access == ruleset.Allow.String() {
 		e.Changed = append(e.Changed, path)
 		return

@@ -22,10 +22,13 @@ type PathSet struct {
 	Chosen bool
 	// Boxes are the packets as they are sent. Each is in one box.
 	Boxes []analysis.Box
+	// Witnesses are a packet of each box, as rules see it when it is sent: of ICMP the type is DstPort.
+	Witnesses []packet.Tuple
 	// More means that further boxes are left out.
 	More bool
-	// Witness is one of the packets as it is sent, as rules see it: of ICMP the type is DstPort.
-	Witness packet.Tuple
+
+	course   *course
+	from, to []place
 }
 
 // Decider is the decision of the rules at one end of a leg.

@@ -23,6 +23,28 @@ type Box struct {
 	ICMPTypes []ruleset.PortRange
 }
 
+// Has reports whether a packet is in the box. Of ICMP, DstPort is the type, as package classifier takes it.
+func (b *Box) Has(k *packet.Tuple) bool {
+	family := ipv6
+	if k.Src.Is4() {
+		family = ipv4
+	}
+	s := sliceOf(family, k.Proto)
+	inRanges := func(ranges []netipx.IPRange, a netip.Addr) bool {
+		return slices.ContainsFunc(ranges, func(r netipx.IPRange) bool { return r.Contains(a) })
+	}
+	inPorts := func(ranges []ruleset.PortRange, n uint16) bool {
+		return ranges == nil || slices.ContainsFunc(ranges, func(r ruleset.PortRange) bool { return r.First <= n && n <= r.Last })
+	}
+	switch {
+	case b.Protocol != "*" && b.Protocol != s.name(), !inRanges(b.Sources, k.Src.Netip()), !inRanges(b.Destinations, k.Dst.Netip()):
+		return false
+	case !s.lacks[sourcePort]:
+		return inPorts(b.SourcePorts, k.SrcPort) && inPorts(b.DestinationPorts, k.DstPort)
+	}
+	return inPorts(b.ICMPTypes, k.DstPort)
+}
+
 // AddressRange is a range as people write it: an address, a prefix, or first and last.
 func AddressRange(r netipx.IPRange) string {
 	if p, ok := r.Prefix(); ok {
@@ -165,10 +187,9 @@ func mergedAlong(boxes []sliceBox, f int) []sliceBox {
 }
 
 // shownBoxes are boxes for people, ordered by slice. Boxes with the same addresses that have all of every
-// protocol become one.
-func shownBoxes(boxes []sliceBox) []Box {
+// protocol become one. Each has a witness.
+func shownBoxes(boxes []sliceBox) (out []Box, witnesses []packet.Tuple) {
 	slices.SortStableFunc(boxes, func(a, b sliceBox) int { return a.slice.index - b.slice.index })
-	var out []Box
 	for len(boxes) > 0 {
 		b := boxes[0]
 		shown := b.slice.shown(&b.box)
@@ -176,13 +197,13 @@ func shownBoxes(boxes []sliceBox) []Box {
 		if others != nil {
 			shown.Protocol = "*"
 		}
-		out = append(out, shown)
+		out, witnesses = append(out, shown), append(witnesses, b.slice.witness(&b.box))
 		for i := len(others) - 1; i > 0; i-- {
 			boxes = slices.Delete(boxes, others[i], others[i]+1)
 		}
 		boxes = boxes[1:]
 	}
-	return out
+	return out, witnesses
 }
 
 // everyProtocol finds the boxes that have, with the addresses of the first one, all of every protocol of

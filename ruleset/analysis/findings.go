@@ -37,9 +37,8 @@ func (f *finding) add(s *slice, b *box, more bool) {
 func (f *findings) changes() []Change {
 	changes := make([]Change, len(f.list))
 	for i, one := range f.list {
-		boxes := merged(one.boxes)
-		changes[i] = Change{Old: one.old, New: one.new, More: one.more,
-			Witness: boxes[0].slice.witness(&boxes[0].box), Boxes: shownBoxes(boxes)}
+		boxes, witnesses := shownBoxes(merged(one.boxes))
+		changes[i] = Change{Old: one.old, New: one.new, More: one.more, Witness: witnesses[0], Boxes: boxes}
 	}
 	return changes
 }

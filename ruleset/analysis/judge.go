@@ -24,10 +24,11 @@ type Seen struct {
 // Judged is packets that the same rules decide.
 type Judged struct {
 	// By are the decisions of the chains that were asked, in their order. One that denies is the last.
-	By      []Decision
-	Boxes   []Box        // each packet is in one box only, as it was sent
-	More    bool         // there are more boxes than Options.MaxBoxes
-	Witness packet.Tuple // one of the packets, as it was sent
+	By []Decision
+	// Boxes are the packets as they were sent, each in one box only. Witnesses are a packet of each box.
+	Boxes     []Box
+	Witnesses []packet.Tuple
+	More      bool // there are more boxes than Options.MaxBoxes
 }
 
 // Access is what becomes of the packets.
@@ -57,8 +58,8 @@ func Judge(asked []Asked, o Options) *Judgement {
 	out := &Judgement{Undecided: j.undecided}
 	for i := range j.found {
 		f := &j.found[i]
-		boxes := merged(f.boxes)
-		out.Judged = append(out.Judged, Judged{By: f.by, Boxes: shownBoxes(boxes), More: f.more, Witness: boxes[0].slice.witness(&boxes[0].box)})
+		boxes, witnesses := shownBoxes(merged(f.boxes))
+		out.Judged = append(out.Judged, Judged{By: f.by, Boxes: boxes, Witnesses: witnesses, More: f.more})
 	}
 	return out
 }

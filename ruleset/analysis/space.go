@@ -75,6 +75,17 @@ var slicesOfPackets = func() (all []slice) {
 	return all
 }()
 
+// sliceOf is the slice that a packet is in.
+func sliceOf(family int, protocol uint8) *slice {
+	of := slicesOfPackets[family*protocolsOfFamily:][:protocolsOfFamily]
+	for i := range of {
+		if of[i].protocol == protocol {
+			return &of[i]
+		}
+	}
+	return &of[protocolsOfFamily-1]
+}
+
 // protocolsOfFamily is how many slices a family has.
 var protocolsOfFamily = len(slicesOfPackets) / families
 

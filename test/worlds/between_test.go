@@ -2,14 +2,11 @@ package worlds
 
 import (
 	"slices"
-	"strconv"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
-	"go4.org/netipx"
 )
 
 // between looks a tuple up among all sets of packets from everybody to everybody.
@@ -65,36 +62,12 @@ func (b *built) undecided(t *tuple) bool {
 }
 
 func boxHas(b *analysis.Box, t *tuple) bool {
-	protocol := packet.ProtocolName(t.Proto)
+	k := packet.Tuple{Src: packet.AddrFrom(t.Src), Dst: packet.AddrFrom(t.Dst), SrcPort: t.SrcPort, DstPort: t.DstPort, Proto: t.Proto}
 	switch {
-	case (t.Proto == packet.ProtoICMP) != t.Src.Is4() && (t.Proto == packet.ProtoICMP || t.Proto == packet.ProtoICMPv6) && (t.Proto == packet.ProtoICMPv6) == t.Src.Is4():
-		protocol = strconv.Itoa(int(t.Proto))
-	case !slices.Contains([]string{"TCP", "UDP", "ICMP", "ICMPv6", "ESP", "AH"}, protocol):
-		protocol = "other"
+	case t.Proto == packet.ProtoICMP && t.Src.Is4():
+		k.DstPort = packet.ICMPv4EchoRequest
+	case t.Proto == packet.ProtoICMPv6 && !t.Src.Is4():
+		k.DstPort = packet.ICMPv6EchoRequest
 	}
-	if b.Protocol != "*" && b.Protocol != protocol {
-		return false
-	}
-	holds := func(ranges []netipx.IPRange, src bool) bool {
-		return slices.ContainsFunc(ranges, func(r netipx.IPRange) bool {
-			if src {
-				return r.Contains(t.Src)
-			}
-			return r.Contains(t.Dst)
-		})
-	}
-	number := func(ranges []ruleset.PortRange, n uint16) bool {
-		return slices.ContainsFunc(ranges, func(r ruleset.PortRange) bool { return r.First <= n && n <= r.Last })
-	}
-	switch {
-	case !holds(b.Sources, true) || !holds(b.Destinations, false):
-		return false
-	case t.hasPorts():
-		return number(b.SourcePorts, t.SrcPort) && number(b.DestinationPorts, t.DstPort)
-	case b.Protocol == "ICMP":
-		return number(b.ICMPTypes, packet.ICMPv4EchoRequest)
-	case b.Protocol == "ICMPv6":
-		return number(b.ICMPTypes, packet.ICMPv6EchoRequest)
-	}
-	return true
+	return b.Has(&k)
 }

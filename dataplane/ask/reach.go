@@ -1,0 +1,111 @@
+package ask
+
+import (
+	"fmt"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+)
+
+// ReachParameters ask who can reach what.
+type ReachParameters struct {
+	// From is an end, see EndForms, and To a target, see TargetForm. Empty is everybody.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// MaxStates bounds the work; 0: the default. See analysis.Options.
+	MaxStates int `json:"maxStates,omitempty"`
+}
+
+// ReachResult is all packets that pass.
+type ReachResult struct {
+	Allowed []Reached `json:"allowed"`
+	// Undecided are packets about which nothing is known.
+	Undecided []ReachUndecided `json:"undecided"`
+}
+
+// Reached is packets that pass: from every sender to every receiver by each of the ports.
+type Reached struct {
+	// From and To are ends by name, addresses, prefixes, and ranges: first-last.
+	From []string `json:"from"`
+	To   []string `json:"to"`
+	// At are the addresses that are asked where these only stand for the receivers.
+	At []string `json:"at,omitempty"`
+	// Protocol is TCP, UDP, ICMP, ICMPv6, ESP, AH, other (all that rules cannot name), or * for all of them.
+	Protocol string `json:"protocol"`
+	// Ports are destination ports, of ICMP the types. Protocols without have none.
+	Ports       []string `json:"ports"`
+	SourcePorts []string `json:"sourcePorts,omitempty"` // absent for all
+	// Via are the appliances on the way.
+	Via []string `json:"via,omitempty"`
+	// Rules are those that let the packets pass, of senders and of receivers.
+	Rules []ReachRule `json:"rules"`
+	// Reason is rule, platform or noNetworkSecurityGroup, as in verify.
+	Reason string `json:"reason"`
+	// Chosen means that a load balancer leads some of the packets to others.
+	Chosen bool `json:"chosen,omitempty"`
+	// IPVersion is IPv4 or IPv6 where the other version has other answers; else absent.
+	IPVersion string      `json:"ipVersion,omitempty"`
+	Witness   DiffWitness `json:"witness"`
+}
+
+// ReachRule is a rule that lets packets pass.
+type ReachRule struct {
+	Direction            string `json:"direction"`
+	NetworkSecurityGroup string `json:"networkSecurityGroup"`
+	RuleName             string `json:"ruleName"`
+}
+
+// ReachUndecided is packets about which nothing is known.
+type ReachUndecided struct {
+	From  []string  `json:"from"`
+	To    []string  `json:"to"`
+	Why   string    `json:"why"`
+	Boxes []DiffBox `json:"boxes"`
+}
+
+// Reach finds all packets that begin a flow from one end to another and pass: by routes, translation, the rules
+// of both ends and of appliances between them.
+func Reach(s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
+	if q.MaxStates < 0 {
+		return nil, fmt.Errorf("maxStates: %d: allowed are numbers above 0", q.MaxStates)
+	}
+	b := NewBetween(s, q.MaxStates)
+	from, to, services, err := b.ends(q.From, q.To)
+	if err != nil {
+		return nil, err
+	}
+	query, err := b.query(from, to)
+	if err != nil {
+		return nil, fmt.Errorf("from: %w", err)
+	}
+	sets := query.ask(services)
+	r := &ReachResult{Allowed: query.allowed(sets, from, to), Undecided: undecided(sets)}
+	for i := range sets.Sets {
+		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {
+			r.Undecided = append(r.Undecided, ReachUndecided{From: set.From, To: set.To, Why: "there are more boxes than are listed", Boxes: []DiffBox{}})
+		}
+	}
+	return r, nil
+}
+
+// ends finds both ends of a question.
+func (b *Between) ends(from, to string) (src, dst *End, services []analysis.Service, err error) {
+	src, dst = Everybody(), Everybody()
+	if from != "" {
+		if src, err = b.End(from); err != nil {
+			return nil, nil, nil, fmt.Errorf("from: %w", err)
+		}
+	}
+	if to != "" {
+		target, err := ParseTarget(to)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("to: %w", err)
+		}
+		services = target.Services
+		if dst, err = b.End(target.End); err != nil {
+			return nil, nil, nil, fmt.Errorf("to: %w", err)
+		}
+	}
+	return src, dst, services, nil
+}
