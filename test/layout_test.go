@@ -71,7 +71,7 @@ var allowedImports = map[string][]string{
 	"cmd/nsgctl/report": {},
 	// Files that people write for verbs are read strictly, in one way, and test files by it.
 	"cmd/nsgctl/yamlfile": {"ruleset"},
-	"cmd/nsgctl/testfile": {"cmd/nsgctl/yamlfile", "dataplane/packet", "ruleset"},
+	"cmd/nsgctl/testfile": {"cmd/nsgctl/yamlfile", "dataplane/ask", "dataplane/packet", "ruleset", "ruleset/analysis", "ruleset/arm"},
 	// Holds the schemas of files to the structs that read them.
 	"deploy/schema/schematest": {},
 	// The live view is drawn where a test reaches it, apart from the daemon's packages: only nsgctl

@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/deploy/schema/schematest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -38,7 +39,7 @@ func TestScripts(t *testing.T) {
 			}
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"daemon": daemon, "exitcode": exitCode, "valid": valid},
 	})
 }
 
@@ -79,6 +80,11 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	if got != want {
 		ts.Fatalf("nsgctl %v: exit code %d, want %d", args[1:], got, want)
 	}
+}
+
+// valid holds a document to a JSON schema of the sources: valid SCHEMA FILE.
+func valid(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(schematest.Validate(args[0], []byte(ts.ReadFile(args[1]))))
 }
 
 // It waited for the next request, so only SIGKILL ended it.

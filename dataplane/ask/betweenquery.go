@@ -16,6 +16,7 @@ import (
 type betweenQuery struct {
 	*Between
 	to                    *End
+	except                *analysis.List // denies the packets that are not in question
 	sources, destinations []place
 	groups                map[string]*pathGroup
 	order                 []*pathGroup
@@ -166,23 +167,48 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 	}
 	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
 	if g.why != "" {
-		all := analysis.Judge(nil, options)
-		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: all.Judged[0].Boxes})
+		all := analysis.Judge(q.excepting(nil), options)
+		for i := range all.Judged {
+			if j := &all.Judged[i]; q.inQuestion(j) {
+				out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: j.Boxes})
+			}
+		}
 		return
 	}
 	asked, of := q.asked(&g.course)
-	answer := analysis.Judge(asked, options)
+	answer := analysis.Judge(q.excepting(asked), options)
 	if len(answer.Undecided) > 0 {
 		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Boxes: answer.Undecided,
 			Why: "the rules cross each other too often, or tell addresses apart that are chosen between"})
 	}
 	for i := range answer.Judged {
 		j := &answer.Judged[i]
+		if !q.inQuestion(j) {
+			continue
+		}
 		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,
 			course: &g.course, from: senders, to: receivers}
 		q.decided(&set, &g.course, j, of)
 		out.Sets = append(out.Sets, set)
 	}
+}
+
+// excepting asks first which packets are not in question.
+func (q *betweenQuery) excepting(asked []analysis.Asked) []analysis.Asked {
+	if q.except == nil {
+		return asked
+	}
+	return append([]analysis.Asked{{Chain: analysis.Chain{q.except}}}, asked...)
+}
+
+// inQuestion takes the exceptions' decision off an answer. It is false for the exceptions themselves.
+func (q *betweenQuery) inQuestion(j *analysis.Judged) bool {
+	if q.except == nil {
+		return true
+	}
+	first := j.By[0]
+	j.By = j.By[1:]
+	return first.Access != ruleset.Deny
 }
 
 // decided says who decided a set, and how it goes.
@@ -207,13 +233,19 @@ func (q *betweenQuery) decided(set *PathSet, c *course, j *analysis.Judged, of [
 	if set.Access == ruleset.Deny.String() && set.Reason == ReasonRule {
 		legs = (len(j.By) + 1) / 2 // two chains a leg
 	}
+	set.Legs = q.legsOf(c, legs)
+}
+
+// legsOf are the first legs of a course.
+func (b *Between) legsOf(c *course, legs int) (list []Leg) {
 	for i := range legs {
 		var via *topology.Endpoint
 		if i+1 < len(c.legs) {
 			via = c.legs[i+1].src
 		}
-		set.Legs = append(set.Legs, q.leg(&c.legs[i], via))
+		list = append(list, b.leg(&c.legs[i], via))
 	}
+	return list
 }
 
 func chosenPlaces(all []place, indexes []int) (list []place) {

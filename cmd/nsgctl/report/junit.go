@@ -1,8 +1,10 @@
 package report
 
 import (
+	"cmp"
 	"encoding/xml"
 	"io"
+	"strings"
 )
 
 // The elements that readers of JUnit agree on, as testmoapp/junitxml lists them. The format has no
@@ -42,14 +44,15 @@ func writeJUnit(w io.Writer, r *Report) error {
 	suite := junitSuite{Name: "nsgctl " + r.Verb, Tests: len(r.Entries)}
 	for i := range r.Entries {
 		e := &r.Entries[i]
-		c := junitCase{Name: e.withCode(e.Name), Class: e.Resource, File: e.File, Line: e.Line}
+		c := junitCase{Name: e.title(), Class: e.Resource, File: e.File, Line: e.Line}
 		if c.Class == "" {
 			c.Class = e.File
 		}
 		switch {
 		case e.Level.failure():
 			suite.Failures++
-			c.Failure = &junitFailure{Message: e.Message, Type: e.Level.String(), Text: e.details()}
+			first, _, _ := strings.Cut(e.Message, "\n")
+			c.Failure = &junitFailure{Message: first, Type: cmp.Or(e.Code, e.Level.String()), Text: e.details()}
 		case e.Level == Note:
 			c.Output = e.details()
 		}

@@ -17,13 +17,13 @@ func writeTAP(w io.Writer, r *Report) error {
 		if e.Level.failure() {
 			result = "not ok"
 		}
-		fmt.Fprintf(&b, "%s %d - %s\n", result, i+1, tapEscaper.Replace(Printable(e.withCode(e.Name))))
+		fmt.Fprintf(&b, "%s %d - %s\n", result, i+1, tapEscaper.Replace(Printable(e.title())))
 		if e.Level == Pass {
 			continue
 		}
 		b.WriteString("  ---\n")
 		for _, field := range []struct{ key, value string }{
-			{"severity", e.Level.String()}, {"message", e.Message}, {"resource", e.Resource}, {"at", e.place()}, {"help", e.Help},
+			{"severity", e.Level.String()}, {"message", strings.ReplaceAll(e.Message, "\n", "; ")}, {"resource", e.Resource}, {"at", e.place()}, {"help", e.Help},
 		} {
 			if field.value != "" {
 				fmt.Fprintf(&b, "  %s: %s\n", field.key, quoted(field.value))
@@ -58,7 +58,7 @@ func writeGitHub(w io.Writer, r *Report) error {
 		command := map[Level]string{Note: "notice", Warning: "warning", Error: "error"}[e.Level]
 		var properties []string
 		for _, p := range []struct{ key, value string }{
-			{"file", e.File}, {"line", number(e.Line)}, {"col", number(e.Column)}, {"title", e.withCode(e.Name)},
+			{"file", e.File}, {"line", number(e.Line)}, {"col", number(e.Column)}, {"title", e.title()},
 		} {
 			if p.value != "" {
 				properties = append(properties, p.key+"="+githubProperty.Replace(p.value))

@@ -38,8 +38,11 @@ func writeMarkdown(w io.Writer, r *Report) error {
 			} else if e.Resource != "" {
 				where = EscapeMarkdown(e.Resource)
 			}
-			message := strings.ReplaceAll(e.message(), "\n", " ")
-			fmt.Fprintf(&b, "| **%s** | %s | %s | %s |\n", level, EscapeMarkdown(e.withCode(e.Name)), EscapeMarkdown(message), where)
+			lines := strings.Split(e.message(), "\n")
+			for i := range lines {
+				lines[i] = EscapeMarkdown(lines[i])
+			}
+			fmt.Fprintf(&b, "| **%s** | %s | %s | %s |\n", level, EscapeMarkdown(e.title()), strings.Join(lines, "<br>"), where)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -42,16 +42,18 @@ func (l Level) failure() bool { return l >= Warning }
 type Entry struct {
 	// Name says in a few words what was checked or found.
 	Name string
-	// Code is stable, such as NSG101. Entries with one code share name and help in SARIF's list of rules.
-	Code  string
-	Level Level
+	// Code is stable, such as NSG101. Check says what all entries of the code are about, where Name is the
+	// entry's own; empty: Name does.
+	Code, Check string
+	Level       Level
 	// File is where it is written, absolute or relative to the working directory; empty: nowhere.
 	File string
 	// Line and Column count from 1; 0: not known. Column counts code points.
 	Line, Column int
 	// Resource is what the entry is about, such as networkSecurityGroups/web securityRules/ssh.
 	Resource string
-	Message  string
+	// Message is one line, or more where each says something by itself.
+	Message string
 	// Help says what to do about it; may be empty.
 	Help string
 }
@@ -118,10 +120,10 @@ func (e *Entry) details() string {
 	return strings.Join(lines, "\n")
 }
 
-// withCode is the code and a text.
-func (e *Entry) withCode(text string) string {
-	if e.Code == "" {
-		return text
+// title is the name behind the code. A name of its own stands alone: it stays when the result changes.
+func (e *Entry) title() string {
+	if e.Code == "" || e.Check != "" {
+		return e.Name
 	}
-	return e.Code + " " + text
+	return e.Code + " " + e.Name
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/url"
@@ -101,7 +102,7 @@ func (e *Entry) message() string {
 }
 
 func sarifRuleOf(e *Entry) sarifRule {
-	rule := sarifRule{ID: e.Code, ShortDescription: sarifText{e.Name}}
+	rule := sarifRule{ID: e.Code, ShortDescription: sarifText{cmp.Or(e.Check, e.Name)}}
 	if e.Help != "" {
 		rule.Help = &sarifText{e.Help}
 	}

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/cmd/nsgctl/yamlfile"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -63,6 +65,12 @@ type Except struct {
 	Protocol []Text `yaml:"protocol"`
 	Ports    []Text `yaml:"ports"`
 }
+
+// The values of Test.Expect.
+const (
+	allow = "allow"
+	deny  = "deny"
+)
 
 // Text is a text with its position.
 type Text struct {
@@ -138,15 +146,14 @@ func (e *Ends) mapping(n *yaml.Node) error {
 	return nil
 }
 
-// Read reads and checks a test file. port reads a port or the name of a service. The error is
-// yamlfile.Faults when the file's text is to blame.
-func Read(path string, port func(string) (uint16, bool)) (*File, error) {
+// Read reads and checks a test file. The error is yamlfile.Faults when the file's text is to blame.
+func Read(path string) (*File, error) {
 	f := &File{}
 	if err := yamlfile.Read(path, f); err != nil {
 		return nil, err
 	}
 	f.Path = path
-	c := checker{port: port, names: map[string]int{}}
+	c := checker{names: map[string]int{}}
 	c.file(f)
 	if len(c.faults) > 0 {
 		return nil, c.faults.In(path)
@@ -168,7 +175,7 @@ func (f *File) resolve(folder string) {
 	}
 	f.ServiceTags, f.Templates.Runtime = under(f.ServiceTags), under(f.Templates.Runtime)
 	for i, p := range f.Templates.Parameters {
-		if !strings.Contains(p, "=") {
+		if !arm.IsAssignment(p) {
 			f.Templates.Parameters[i] = under(p)
 		}
 	}
@@ -176,7 +183,6 @@ func (f *File) resolve(folder string) {
 
 // checker collects what is wrong with a file's values.
 type checker struct {
-	port   func(string) (uint16, bool)
 	names  map[string]int // the line of each name
 	faults yamlfile.Faults
 }
@@ -213,10 +219,10 @@ func (c *checker) test(t *Test) {
 	switch {
 	case t.Expect.Value == "":
 		c.fail(t.Position, "expect is missing: allowed are allow and deny")
-	case t.Expect.Value != "allow" && t.Expect.Value != "deny":
+	case t.Expect.Value != allow && t.Expect.Value != deny:
 		c.fail(t.Expect.Position, "expect %q: allowed are allow and deny", ruleset.Clip(t.Expect.Value))
 	}
-	if len(t.Via) > 0 && t.Expect.Value == "deny" {
+	if len(t.Via) > 0 && t.Expect.Value == deny {
 		c.fail(t.Via[0].Position, "via: it goes with expect: allow; a denied packet has no way")
 	}
 	c.services(t.Protocol, t.Ports)
@@ -229,8 +235,53 @@ func (c *checker) test(t *Test) {
 	}
 }
 
+// services finds the first text that is to blame.
 func (c *checker) services(protocols, ports []Text) {
-	if _, fault := Services(protocols, ports, c.port); fault != nil {
-		c.faults = append(c.faults, fault)
+	for _, p := range ports {
+		if _, err := ask.ServicesOf(nil, []string{p.Value}); err != nil {
+			c.fail(p.Position, "%v", err)
+			return
+		}
 	}
+	for _, p := range protocols {
+		if _, err := ask.ServicesOf([]string{p.Value}, values(ports)); err != nil {
+			c.fail(p.Position, "%v", err)
+			return
+		}
+	}
+}
+
+func values(texts []Text) (list []string) {
+	for _, t := range texts {
+		list = append(list, t.Value)
+	}
+	return list
+}
+
+// Question is the test as package ask takes it.
+func (t *Test) Question() *ask.PolicyTest {
+	q := &ask.PolicyTest{TestPackets: packets(t.From, t.To, t.Protocol, t.Ports), Rule: t.Rule, NetworkSecurityGroup: t.NetworkSecurityGroup,
+		Via: values(t.Via), Expect: ruleset.Allow}
+	if t.Expect.Value == deny {
+		q.Expect = ruleset.Deny
+	}
+	for i := range t.Except {
+		e := &t.Except[i]
+		q.Except = append(q.Except, packets(e.From, e.To, e.Protocol, e.Ports))
+	}
+	for i := range q.Except { // what is left out is as in the test
+		if e := &q.Except[i]; e.Services == nil {
+			e.Services = q.Services
+		}
+	}
+	return q
+}
+
+// packets are valid: Read has checked them.
+func packets(from, to Ends, protocols, ports []Text) ask.TestPackets {
+	services, err := ask.ServicesOf(values(protocols), values(ports))
+	if err != nil {
+		panic(err)
+	}
+	return ask.TestPackets{From: values(from), To: values(to), Services: services}
 }

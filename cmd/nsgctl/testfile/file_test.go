@@ -4,24 +4,17 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/cmd/nsgctl/yamlfile"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/deploy/schema/schematest"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/analysis"
 )
-
-func port(text string) (uint16, bool) {
-	if text == "https" {
-		return 443, true
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	return uint16(n), err == nil
-}
 
 const schema = "../../../deploy/schema/nsgctl-test.schema.json"
 
@@ -60,7 +53,7 @@ tests:
 
 func TestReadTakesEveryKey(t *testing.T) {
 	path := write(t, whole)
-	f, err := Read(path, port)
+	f, err := Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,16 +69,18 @@ func TestReadTakesEveryKey(t *testing.T) {
 	if want := (yamlfile.Position{Line: 10, Column: 3}); test.Position != want {
 		t.Errorf("the test is at %v, want %v", test.Position, want)
 	}
-	var to []string
-	for _, end := range test.To {
-		to = append(to, end.Value)
+	q := test.Question()
+	services := []analysis.Service{{Protocol: packet.ProtoTCP, Ports: []ruleset.PortRange{{First: 443, Last: 443}, {First: 443, Last: 443}, {First: 8000, Last: 8010}}}}
+	want := &ask.PolicyTest{
+		TestPackets: ask.TestPackets{From: []string{"internet"}, To: []string{"asg:web", "asg:app", "subnet:vnet1/db", "10.0.0.4"}, Services: services},
+		Expect:      ruleset.Allow, Rule: "AllowWeb", NetworkSecurityGroup: "web-nsg", Via: []string{"nic:fw-nic"},
+		Except: []ask.TestPackets{
+			{From: []string{"10.0.0.0/8"}, Services: []analysis.Service{{Protocol: packet.ProtoUDP, Ports: []ruleset.PortRange{{First: 53, Last: 53}}}}},
+			{To: []string{"publicIP:shop"}, Services: services},
+		},
 	}
-	if want := []string{"asg:web", "asg:app", "subnet:vnet1/db", "10.0.0.4"}; !cmp.Equal(to, want) {
-		t.Errorf("to %q, want %q", to, want)
-	}
-	services, fault := Services(test.Protocol, test.Ports, port)
-	if d := cmp.Diff([]Service{{packet.ProtoTCP, []ruleset.PortRange{{First: 443, Last: 443}, {First: 443, Last: 443}, {First: 8000, Last: 8010}}}}, services); fault != nil || d != "" {
-		t.Error(fault, d)
+	if d := cmp.Diff(want, q); d != "" {
+		t.Error(d)
 	}
 	if err := schematest.Validate(schema, []byte(whole)); err != nil {
 		t.Error(err)
@@ -110,11 +105,11 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 		{"a test without ends and name", "policy: p\ntests: {expect: deny}", "2:8: name is missing", false},
 		{"an answer that there is not", strings.Replace(head, "allow", "maybe", 1), `6:11: expect "maybe": allowed are allow and deny`, false},
 		{"a name that another test has", head + strings.TrimPrefix(head, "policy: policy\ntests:\n"), `7:3: name "n": the test of line 3 has it`, true},
-		{"a port that there is not", head + "  ports: [70000]", `7:11: ports "70000": allowed are 0 to 65535, ranges such as 8000-8010, and names of services such as https`, false},
-		{"a range that runs backwards", head + "  ports: 20-10", `7:10: ports "20-10": allowed are 0 to 65535`, true},
+		{"a port that there is not", head + "  ports: [70000]", `7:11: port "70000": allowed are 0 to 65535, FIRST-LAST and the name of a service such as https`, false},
+		{"a range that runs backwards", head + "  ports: 20-10", `7:10: port "20-10": allowed are 0 to 65535`, true},
 		{"a protocol that there is not", head + "  protocol: [GREE]", `7:14: protocol "GREE": allowed are *, TCP, UDP, ICMP, ESP, AH and 0 to 255`, false},
 		{"ports of a protocol without", head + "  protocol: ICMP\n  ports: 8", "7:13: protocol ICMP has no ports: allowed with ports are TCP and UDP", true},
-		{"ports of every protocol", head + "  protocol: '*'\n  ports: 8", `7:13: protocol "*" with ports: allowed are TCP and UDP`, true},
+		{"ports of every protocol", head + "  protocol: '*'\n  ports: 8", `7:13: protocol "*" has no ports: allowed with ports are TCP and UDP`, true},
 		{"an exception of everything", head + "  except: [{}]", "7:12: except: all packets are left out", false},
 		{"a way of what is denied", strings.Replace(head, "allow", "deny", 1) + "  via: nic:fw", "7:8: via: it goes with expect: allow", true},
 		{"a file without tests", "policy: p", "web.yaml: tests are missing", false},
@@ -122,7 +117,7 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Read(write(t, tt.text), port)
+			_, err := Read(write(t, tt.text))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %s", err, tt.want)
 			}
