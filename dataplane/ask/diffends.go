@@ -153,7 +153,7 @@ func (d *differ) endToEnd(g *diffGroup, c *DiffChange) *DiffEndToEnd {
 		if c.Direction == ruleset.Inbound.String() {
 			from, to = to, from
 		}
-		sets, err := paths.Ask(from, to, servicesOf(b))
+		sets, err := paths.Ask(from, to, servicesOfBox(b))
 		if err != nil { // nobody can send from there, so that nothing gets through
 			continue
 		}
@@ -216,8 +216,8 @@ func commonPorts(a, b []ruleset.PortRange) (both []ruleset.PortRange) {
 	return both
 }
 
-// servicesOf are the protocols and ports of a box; nil for all.
-func servicesOf(b *analysis.Box) (list []analysis.Service) {
+// servicesOfBox are the protocols and ports of a box; nil for all.
+func servicesOfBox(b *analysis.Box) (list []analysis.Service) {
 	if b.Protocol == "*" {
 		return nil
 	}
