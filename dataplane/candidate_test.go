@@ -44,6 +44,43 @@ func flowsOf(e *Engine) (list []conntrack.FlowInfo) {
 	return list
 }
 
+// worldWithFlows is a random world with live flows, some answered, and a policy to reload.
+func worldWithFlows(t *testing.T, seed uint64) (*rig, *policy.Set) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	choices := make([]byte, 600)
+	for i := range choices {
+		choices[i] = uint8(r.Uint32())
+	}
+	var policies [2]*policy.Set
+	for i := range policies {
+		c := packettest.Choices(slices.Clone(choices))
+		policies[i] = enginetest.PolicyFrom(&c)
+		for range 1 + r.IntN(60) {
+			choices[r.IntN(200)] = uint8(r.Uint32())
+		}
+	}
+	rig := newRigWith(t, policies[0], Options{Attachments: enginetest.Specs, Flows: conntrack.Options{Max: 1024}})
+	rig.rewrites = true
+	for range 60 {
+		from, to, family := enginetest.Hosts[r.IntN(7)], enginetest.Hosts[r.IntN(7)], r.IntN(2)
+		s := packettest.Spec{Src: from.Address(family), Dst: to.Address(family), SrcPort: uint16(1000 + r.IntN(9)), DstPort: []uint16{22, 80, 443}[r.IntN(3)], Flags: "S"}
+		p := packettest.TCP(s)
+		if r.IntN(2) == 0 {
+			p = packettest.UDP(s)
+		}
+		rig.send(from.At, p)
+	}
+	for _, f := range flowsOf(rig.engine) {
+		if r.IntN(2) == 0 {
+			rig.send(int(f.ReplyKey.Zone), packetOf(&f, true))
+		}
+	}
+	rig.clock += time.Second
+	rig.engine.flows.Expire(rig.engine.Now(), 0)
+	return rig, policies[1]
+}
+
 // What a candidate is said to end is what its reload and the next packet of each flow end, and nothing else.
 func TestCutsAreWhatAReloadEnds(t *testing.T) {
 	worlds, denied, ended, kept := 100, 0, 0, 0
@@ -51,41 +88,10 @@ func TestCutsAreWhatAReloadEnds(t *testing.T) {
 		worlds = 30
 	}
 	for seed := range uint64(worlds) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		choices := make([]byte, 600)
-		for i := range choices {
-			choices[i] = uint8(r.Uint32())
-		}
-		var policies [2]*policy.Set
-		for i := range policies {
-			c := packettest.Choices(slices.Clone(choices))
-			policies[i] = enginetest.PolicyFrom(&c)
-			for range 1 + r.IntN(60) {
-				choices[r.IntN(200)] = uint8(r.Uint32())
-			}
-		}
-		rig := newRigWith(t, policies[0], Options{Attachments: enginetest.Specs, Flows: conntrack.Options{Max: 1024}})
-		rig.rewrites = true
-		for range 60 {
-			from, to, family := enginetest.Hosts[r.IntN(7)], enginetest.Hosts[r.IntN(7)], r.IntN(2)
-			s := packettest.Spec{Src: from.Address(family), Dst: to.Address(family), SrcPort: uint16(1000 + r.IntN(9)), DstPort: []uint16{22, 80, 443}[r.IntN(3)], Flags: "S"}
-			p := packettest.TCP(s)
-			if r.IntN(2) == 0 {
-				p = packettest.UDP(s)
-			}
-			rig.send(from.At, p)
-		}
-		for _, f := range flowsOf(rig.engine) {
-			if r.IntN(2) == 0 {
-				rig.send(int(f.ReplyKey.Zone), packetOf(&f, true))
-			}
-		}
-		rig.clock += time.Second
-		rig.engine.flows.Expire(rig.engine.Now(), 0)
-
+		rig, next := worldWithFlows(t, seed)
 		before := flowsOf(rig.engine)
 		running, keys := rig.engine.Snapshot(), len(rig.engine.Registry().Keys())
-		candidate, err := rig.engine.Candidate(policies[1])
+		candidate, err := rig.engine.Candidate(next)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -97,7 +103,7 @@ func TestCutsAreWhatAReloadEnds(t *testing.T) {
 			t.Fatalf("seed %d: the question has changed the engine", seed)
 		}
 
-		swap(t, rig, policies[1])
+		swap(t, rig, next)
 		for i := range before {
 			f := &before[i]
 			rig.send(int(f.Key.Zone), packetOf(f, false))

@@ -38,13 +38,8 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 	for _, rule := range r.RulesWithoutEffect {
 		fmt.Fprintf(w, "%s without effect: %s of %s, %s\n", rule.Change, printable(rule.RuleName), printable(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
 	}
-	for _, list := range []struct {
-		word  string
-		names []string
-	}{{"added", r.Added}, {"removed", r.Removed}} {
-		if len(list.names) > 0 {
-			fmt.Fprintf(w, "%s, compared with nothing: %s\n", list.word, printable(strings.Join(list.names, ", ")))
-		}
+	for _, line := range diffAlone(r.DiffResult) {
+		fmt.Fprintln(w, printable(line))
 	}
 	fmt.Fprintln(w, diffSummary(r.DiffResult))
 	return cutTable(w, r.LiveFlows)
@@ -100,7 +95,21 @@ func diffSummary(r *ask.DiffResult) string {
 	if n := len(r.Open); n > 0 {
 		text += fmt.Sprintf("; %s not known", plural(n, "value"))
 	}
+	if n := len(r.Added) + len(r.Removed); n > 0 {
+		text += fmt.Sprintf("; %s in one policy alone", plural(n, "end"))
+	}
 	return text
+}
+
+// diffAlone are the ends that one policy alone has: what they may send and receive is in no change.
+func diffAlone(r *ask.DiffResult) (lines []string) {
+	if len(r.Added) > 0 {
+		lines = append(lines, "added, compared with nothing: "+strings.Join(r.Added, ", "))
+	}
+	if len(r.Removed) > 0 {
+		lines = append(lines, "removed, compared with nothing: "+strings.Join(r.Removed, ", "))
+	}
+	return lines
 }
 
 // endToEndLine is a line about whole paths.
