@@ -95,6 +95,33 @@ type Peer struct {
 	AnyOf        []Peer
 }
 
+// Texts are what a peer names, as a document has it: *, a tag, ids of application security groups or of a
+// network group, or addresses and prefixes.
+func (p *Peer) Texts() []string {
+	switch {
+	case p.AnyOf != nil:
+		var all []string
+		p.Each(func(one *Peer) { all = append(all, one.Texts()...) })
+		return all
+	case p.Any:
+		return []string{"*"}
+	case p.Tag != "":
+		return []string{p.Tag}
+	case len(p.ApplicationSecurityGroups) > 0:
+		return p.ApplicationSecurityGroups
+	case p.NetworkGroup != "":
+		return []string{p.NetworkGroup}
+	}
+	prefixes := make([]string, len(p.Prefixes))
+	for i, prefix := range p.Prefixes {
+		prefixes[i] = prefix.String()
+		if prefix.IsSingleIP() {
+			prefixes[i] = prefix.Addr().String()
+		}
+	}
+	return prefixes
+}
+
 // Each calls f for each of AnyOf, or for the peer itself when that is empty.
 func (p *Peer) Each(f func(*Peer)) {
 	if p.AnyOf == nil {

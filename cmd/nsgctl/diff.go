@@ -38,7 +38,7 @@ func newDiff(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:         "diff OLD NEW | --git REF PATH... | --terraform-plan F [PATH...] | --running [PATH...]",
 		Short:       "Say what a change of a policy newly allows and denies, for all packets",
-		Annotations: map[string]string{moreFormats: outputMarkdown},
+		Annotations: map[string]string{moreFormats: diffFormats},
 		Long: `Say what a change of a policy newly allows and denies, for all packets.
 
 OLD and NEW are files or folders of ARM JSON, templates or Terraform plans. With --git, the files of
@@ -54,6 +54,9 @@ For every network interface, subnet and unused network security group whose answ
 the rules that decided before and now, and one packet that shows it, which verify confirms. Those that
 change alike are told together. Admin rules, network security groups, the platform's services and public
 addresses that are closed without a group are judged; routes and translation are not.
+
+Between two ends that the policy has, the whole path is asked too: what of a change gets through (passes), and what
+the other end or the way stops (blocked).
 
 With --fail-on the exit code is 1 when packets are newly allowed (widened), newly denied (narrowed) or
 either (any), or when something could not be decided.`,
@@ -105,7 +108,7 @@ func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 	if g.output == outputMarkdown {
 		_, err = io.WriteString(c.OutOrStdout(), diffMarkdown(result))
 	} else {
-		err = show(c, g, result, nil, diffTable)
+		err = showReport(c, g, result, diffTable, f.entries)
 	}
 	if err != nil {
 		return err
@@ -179,9 +182,11 @@ func (f *diffFlags) open(paths []string) (*inspect.Loaded, error) {
 	return loaded, err
 }
 
+// failingKinds are the kinds of changes that --fail-on is about.
+var failingKinds = map[string][]string{failWidened: {ask.DiffAllowed}, failNarrowed: {ask.DiffDenied}, failAny: {ask.DiffAllowed, ask.DiffDenied}}
+
 // fails reports what --fail-on asks for.
 func (f *diffFlags) fails(r *ask.DiffResult) bool {
-	kinds := map[string][]string{failWidened: {ask.DiffAllowed}, failNarrowed: {ask.DiffDenied}, failAny: {ask.DiffAllowed, ask.DiffDenied}}[f.failOn]
-	found := slices.ContainsFunc(r.Changes, func(c ask.DiffChange) bool { return slices.Contains(kinds, c.Kind) })
+	found := slices.ContainsFunc(r.Changes, func(c ask.DiffChange) bool { return slices.Contains(failingKinds[f.failOn], c.Kind) })
 	return found || f.failOn != "" && len(r.Undecided)+len(r.Open) > 0
 }

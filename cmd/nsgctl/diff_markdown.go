@@ -38,6 +38,9 @@ func diffMarkdown(r *inspect.RunningDiff) string {
 			if c.More {
 				b.WriteString("   - and more, which are left out\n")
 			}
+			for _, line := range endToEndLines(c) {
+				fmt.Fprintf(&b, "   - end to end, %s: %s\n", line.word, markdown(line.text))
+			}
 		}
 		b.WriteString("\n</details>\n")
 	}
@@ -52,7 +55,11 @@ func diffMarkdown(r *inspect.RunningDiff) string {
 	for _, rule := range r.RulesWithoutEffect {
 		fmt.Fprintf(&b, "\n- %s without effect: %s of %s, %s", rule.Change, markdown(rule.RuleName), markdown(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
 	}
-	if len(r.Undecided)+len(r.Open)+len(r.RulesWithoutEffect) > 0 {
+	alone := diffAlone(r.DiffResult)
+	for _, line := range alone {
+		fmt.Fprintf(&b, "\n- %s", markdown(line))
+	}
+	if len(r.Undecided)+len(r.Open)+len(r.RulesWithoutEffect)+len(alone) > 0 {
 		b.WriteString("\n")
 	}
 	return b.String()

@@ -23,6 +23,9 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 			fmt.Fprintln(w, "  packets  and more, which are left out")
 		}
 		fmt.Fprintf(w, "  such as  %s\n", diffWitness(&c.Witness))
+		for _, line := range endToEndLines(c) {
+			fmt.Fprintf(w, "  %-7s  %s\n", line.word, printable(line.text))
+		}
 	}
 	for i := range r.Undecided {
 		u := &r.Undecided[i]
@@ -35,13 +38,8 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 	for _, rule := range r.RulesWithoutEffect {
 		fmt.Fprintf(w, "%s without effect: %s of %s, %s\n", rule.Change, printable(rule.RuleName), printable(rule.NetworkSecurityGroup), strings.ToLower(rule.Direction))
 	}
-	for _, list := range []struct {
-		word  string
-		names []string
-	}{{"added", r.Added}, {"removed", r.Removed}} {
-		if len(list.names) > 0 {
-			fmt.Fprintf(w, "%s, compared with nothing: %s\n", list.word, printable(strings.Join(list.names, ", ")))
-		}
+	for _, line := range diffAlone(r.DiffResult) {
+		fmt.Fprintln(w, printable(line))
 	}
 	fmt.Fprintln(w, diffSummary(r.DiffResult))
 	return cutTable(w, r.LiveFlows)
@@ -97,7 +95,76 @@ func diffSummary(r *ask.DiffResult) string {
 	if n := len(r.Open); n > 0 {
 		text += fmt.Sprintf("; %s not known", plural(n, "value"))
 	}
+	if n := len(r.Added) + len(r.Removed); n > 0 {
+		text += fmt.Sprintf("; %s in one policy alone", plural(n, "end"))
+	}
 	return text
+}
+
+// diffAlone are the ends that one policy alone has: what they may send and receive is in no change.
+func diffAlone(r *ask.DiffResult) (lines []string) {
+	if len(r.Added) > 0 {
+		lines = append(lines, "added, compared with nothing: "+strings.Join(r.Added, ", "))
+	}
+	if len(r.Removed) > 0 {
+		lines = append(lines, "removed, compared with nothing: "+strings.Join(r.Removed, ", "))
+	}
+	return lines
+}
+
+// endToEndLine is a line about whole paths.
+type endToEndLine struct{ word, text string }
+
+// mostPaths is how many lines of a kind are shown: json has all of them.
+const mostPaths = 3
+
+// endToEndLines say what of a change holds between ends that the policy has.
+func endToEndLines(c *ask.DiffChange) (lines []endToEndLine) {
+	e := c.EndToEnd
+	if e == nil {
+		return nil
+	}
+	changed, unchanged := "passes", "blocked"
+	if c.Kind == ask.DiffDenied {
+		changed, unchanged = "passed", "was blocked"
+	}
+	for _, of := range []struct {
+		word  string
+		paths []ask.DiffPath
+	}{{changed, e.Changed}, {unchanged, e.Unchanged}} {
+		for i := range of.paths[:min(len(of.paths), mostPaths)] {
+			p := &of.paths[i]
+			text := fmt.Sprintf("%s to %s: %s", someOf(p.From), someOf(p.To), strings.Join(pathProtocols(p.Boxes), "; "))
+			if p.By != nil {
+				text += ": " + diffDecision(p.By)
+			}
+			lines = append(lines, endToEndLine{of.word, text})
+		}
+		if n := len(of.paths) - mostPaths; n > 0 {
+			lines = append(lines, endToEndLine{of.word, fmt.Sprintf("%d more", n)})
+		}
+	}
+	switch {
+	case e.Undecided:
+		lines = append(lines, endToEndLine{"unknown", "of some packets nothing is known for the whole path"})
+	case e.More:
+		lines = append(lines, endToEndLine{"unknown", "not all ends and packets were asked about"})
+	}
+	return lines
+}
+
+// pathProtocols are the protocols and ports of boxes, each once.
+func pathProtocols(boxes []ask.DiffBox) (list []string) {
+	for i := range boxes {
+		text := boxes[i].Protocol
+		if some(boxes[i].DestinationPorts) {
+			text += " port " + someOf(boxes[i].DestinationPorts)
+		}
+		if !slices.Contains(list, text) {
+			list = append(list, text)
+		}
+	}
+	return list
 }
 
 // diffOpen names a value that is not known.

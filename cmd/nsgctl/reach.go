@@ -91,13 +91,7 @@ func reachTable(w io.Writer, r *ask.ReachResult) error {
 			return err
 		}
 	}
-	for i := range r.Undecided {
-		u := &r.Undecided[i]
-		fmt.Fprintf(w, "not decided, from %s to %s: %s\n", printable(reachEnds(u.From)), printable(reachEnds(u.To)), u.Why)
-		for _, line := range diffBoxes(u.Boxes) {
-			fmt.Fprintf(w, "  packets  %s\n", line)
-		}
-	}
+	undecidedTable(w, r.Undecided)
 	if len(r.Allowed)+len(r.Undecided) > 0 {
 		return nil
 	}
@@ -107,6 +101,9 @@ func reachTable(w io.Writer, r *ask.ReachResult) error {
 
 // reachEnds keeps a list of names narrow: json shows all of them.
 func reachEnds(names []string) string {
+	if len(names) == 0 {
+		return "nobody"
+	}
 	const width = 26
 	n := 1
 	for text := names[0]; n < len(names) && len(text) < width; n++ {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,6 +31,10 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			if err := writeCaptures(env.WorkDir); err != nil {
+				return err
+			}
+			translation := filepath.Join("..", "..", "deploy", "lab", "translation")
+			if err := os.CopyFS(filepath.Join(env.WorkDir, "lab", "translation"), os.DirFS(translation)); err != nil {
 				return err
 			}
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))

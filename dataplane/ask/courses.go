@@ -106,20 +106,17 @@ func (c *course) dependsOnReplies() bool {
 // sees is what the receiver of a leg sees of its packets, beside what they were sent with.
 func (l *courseLeg) sees() (s analysis.Seen) {
 	w := &l.way
-	one := func(a packet.Addr) []netip.Prefix {
-		return []netip.Prefix{netip.PrefixFrom(a.Netip(), a.Netip().BitLen())}
-	}
 	switch {
 	case len(w.Ports) > 0:
 		for _, p := range w.Ports {
-			s.Sources = append(s.Sources, one(p.Address)...)
+			s.Sources = append(s.Sources, hostPrefix(p.Address)...)
 			s.SourcePorts = append(s.SourcePorts, ruleset.PortRange{First: p.First, Last: p.Last})
 		}
 	case w.Arrives.Src != l.sent.Src:
-		s.Sources = one(w.Arrives.Src)
+		s.Sources = hostPrefix(w.Arrives.Src)
 	}
 	if w.Arrives.Dst != l.sent.Dst {
-		s.Destinations = one(w.Arrives.Dst)
+		s.Destinations = hostPrefix(w.Arrives.Dst)
 	}
 	if w.Arrives.DstPort != l.sent.DstPort {
 		s.DestinationPorts = []ruleset.PortRange{{First: w.Arrives.DstPort, Last: w.Arrives.DstPort}}

@@ -60,6 +60,10 @@ type diffSide struct {
 	targets  map[string]*diffTarget
 	order    []string
 	names    map[*policy.Subnet]*analysis.Names
+
+	// of questions about paths, see between
+	paths *Between
+	nics  *netipx.IPSet // the addresses of all network interfaces
 }
 
 func newSideOf(s *topology.Snapshot) *diffSide {
@@ -118,6 +122,10 @@ type differ struct {
 type diffGroup struct {
 	change int // index in the result
 	own    []netipx.IPSetBuilder
+	raw    []analysis.Box // of the first target
+	// ends are the targets' own addresses; forwards says that one of them gets packets for others too.
+	ends     netipx.IPSetBuilder
+	forwards bool
 }
 
 func (d *differ) compare(was, now *diffTarget, direction ruleset.Direction) {
@@ -255,7 +263,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		if d.groups == nil {
 			d.groups = map[string]*diffGroup{}
 		}
-		g = &diffGroup{change: len(d.result.Changes), own: make([]netipx.IPSetBuilder, len(c.Boxes))}
+		g = &diffGroup{change: len(d.result.Changes), own: make([]netipx.IPSetBuilder, len(c.Boxes)), raw: c.Boxes}
 		d.groups[key] = g
 		for i := range c.Boxes {
 			change.Boxes = append(change.Boxes, boxOf(&c.Boxes[i], d.after.namesFor(t)))
@@ -265,6 +273,7 @@ func (d *differ) add(t *diffTarget, direction ruleset.Direction, chains [2]*verd
 		shared := &d.result.Changes[g.change]
 		shared.join(&change.DiffFor)
 	}
+	g.joins(t)
 	for i := range c.Boxes {
 		for _, r := range *own(&c.Boxes[i]) {
 			g.own[i].AddRange(r)
@@ -347,6 +356,7 @@ func (d *differ) finish() {
 			}
 		}
 	}
+	d.askPaths()
 	d.result.Changes = joined(d.result.Changes)
 	slices.SortStableFunc(d.result.Changes, func(a, b DiffChange) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Direction, b.Direction))
@@ -373,6 +383,7 @@ func joined(changes []DiffChange) []DiffChange {
 			continue
 		}
 		out[i].Boxes, out[i].More = append(out[i].Boxes, c.Boxes...), out[i].More || c.More
+		out[i].EndToEnd = out[i].EndToEnd.join(c.EndToEnd)
 	}
 	return out
 }

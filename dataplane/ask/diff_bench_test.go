@@ -50,7 +50,7 @@ func BenchmarkAnalysisDiffOfALargePolicy(b *testing.B) {
 		b.Run(fmt.Sprintf("groups=%d", changed), func(b *testing.B) {
 			old, new := largePolicy(b, 0), largePolicy(b, changed)
 			for b.Loop() {
-				if d := Diff(old, new, DiffOptions{}); (len(d.Changes) > 0) != (changed > 0) {
+				if d := Diff(old, new, DiffOptions{EndToEnd: true}); (len(d.Changes) > 0) != (changed > 0) {
 					b.Fatalf("%d changes", len(d.Changes))
 				}
 			}

@@ -14,6 +14,8 @@ type DiffOptions struct {
 	// OpenRules are rules that a group of either policy has and that are not known. What the group judges is
 	// not compared: it would seem to change, or not to, for what is missing.
 	OpenRules []DiffOpenRule
+	// EndToEnd asks about whole paths too, see DiffChange.EndToEnd.
+	EndToEnd bool
 }
 
 // DiffOpenRule is a rule that is left out of a group.

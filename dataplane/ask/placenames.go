@@ -16,7 +16,8 @@ type placeNames struct {
 	end      string // the end's own text
 	snapshot *topology.Snapshot
 	places   []place
-	order    []string         // the names of the family's places, each once
+	family   []int            // the places of the family
+	order    []string         // the names of these, each once; without those of which the end has a part only
 	byName   map[string][]int // of the family: the places
 	tags     []tagSet
 }
@@ -32,7 +33,11 @@ func (b *Between) names(end *End, places []place, six bool) *placeNames {
 	var internet netipx.IPSetBuilder
 	for i := range places {
 		p := &places[i]
-		if p.name == "" || p.address().Is6() != six {
+		if p.address().Is6() != six {
+			continue
+		}
+		n.family = append(n.family, i)
+		if p.name == "" || end.given && !b.complete(end, p, six) {
 			continue
 		}
 		if n.byName[p.name] == nil {
@@ -54,6 +59,13 @@ func (b *Between) names(end *End, places []place, six bool) *placeNames {
 	return n
 }
 
+// complete reports that an end has all addresses of whoever a place is of.
+func (b *Between) complete(end *End, p *place, six bool) bool {
+	return !slices.ContainsFunc(b.classes, func(c senderClass) bool {
+		return slices.Contains(c.senders, p.endpoint) && c.Address().Is6() == six && !slices.Equal(within(c.Ranges, end.addresses), c.Ranges)
+	})
+}
+
 func intersection(b *netipx.IPSetBuilder, prefixes []netip.Prefix) *netipx.IPSet {
 	both := b.Clone()
 	both.Intersect(setOfPrefixes(prefixes))
@@ -68,10 +80,9 @@ func (n *placeNames) of(list []held) (names []string) {
 		has[h.place] = h.ranges
 	}
 	whole := map[string]bool{}
-	all := len(n.order) > 1
+	lacks := func(i int) bool { return !slices.Equal(has[i], n.places[i].ranges) }
 	for _, name := range n.order {
-		whole[name] = !slices.ContainsFunc(n.byName[name], func(i int) bool { return !slices.Equal(has[i], n.places[i].ranges) })
-		all = all && whole[name]
+		whole[name] = !slices.ContainsFunc(n.byName[name], lacks)
 	}
 	var left netipx.IPSetBuilder
 	for _, h := range list {
@@ -79,8 +90,8 @@ func (n *placeNames) of(list []held) (names []string) {
 			addRanges(&left, h.ranges)
 		}
 	}
-	if names = n.grouped(whole); all {
-		names = []string{n.end}
+	if names = n.grouped(whole); len(n.order) != 1 && !slices.ContainsFunc(n.family, lacks) {
+		return []string{n.end}
 	}
 	rest := setOf(&left)
 	for i := range n.tags {

@@ -80,19 +80,11 @@ func Reach(s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
 		return nil, fmt.Errorf("from: %w", err)
 	}
 	sets := query.ask(services)
-	r := &ReachResult{Allowed: query.allowed(sets, from, to), Undecided: []ReachUndecided{}}
+	r := &ReachResult{Allowed: query.allowed(sets, from, to), Undecided: undecided(sets)}
 	for i := range sets.Sets {
 		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {
 			r.Undecided = append(r.Undecided, ReachUndecided{From: set.From, To: set.To, Why: "there are more boxes than are listed", Boxes: []DiffBox{}})
 		}
-	}
-	for i := range sets.Undecided {
-		u := &sets.Undecided[i]
-		one := ReachUndecided{From: u.From, To: u.To, Why: u.Why, Boxes: []DiffBox{}}
-		for j := range u.Boxes {
-			one.Boxes = append(one.Boxes, boxOf(&u.Boxes[j], &analysis.Names{}))
-		}
-		r.Undecided = append(r.Undecided, one)
 	}
 	return r, nil
 }

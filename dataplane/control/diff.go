@@ -13,7 +13,7 @@ import (
 // POST /v1/diff compares the policy that runs with files, and says which live flows these would end. Its body is
 // inspect.RunningQuestion. The status of files that are no policy is 422. Nothing changes.
 var diffRoute = post("diff", func(s *inspect.Service, body io.Reader) (*inspect.RunningDiff, error) {
-	q, err := decodeBody[inspect.RunningQuestion](body, "a question about the running policy")
+	q, err := decodeQuestion[inspect.RunningQuestion](body, "the running policy")
 	if err == nil {
 		err = q.Check()
 	}

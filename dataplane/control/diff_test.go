@@ -58,6 +58,13 @@ func TestDiffOfTheRunningPolicySaysWhatAReloadWouldEnd(t *testing.T) {
 			}
 		})
 	}
+	holdReload(t, r)
+}
+
+// holdReload reloads what the question was about, and asks the flows again.
+func holdReload(t *testing.T, r *rig) {
+	t.Helper()
+	ctx := context.Background()
 	if status, err := r.client.Status(ctx); err != nil || status.Generation != 1 || status.Reloads.Succeeded != 0 {
 		t.Errorf("the question has changed something: %+v, %v", status, err)
 	}

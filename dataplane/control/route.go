@@ -144,20 +144,3 @@ func parseNumber(query url.Values, name string, least, most int) (int, error) {
 	}
 	return n, nil
 }
-
-// maxBodyLen bounds the body of a question; one needs some hundred bytes.
-const maxBodyLen = 1 << 20
-
-// decodeBody reads the one JSON value of a question's body strictly; what says what it is.
-func decodeBody[T any](r io.Reader, what string) (*T, error) {
-	q := new(T)
-	decoder := json.NewDecoder(io.LimitReader(r, maxBodyLen))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(q); err != nil {
-		return nil, fmt.Errorf("not %s: %w", what, err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("not %s: more than one JSON value", what)
-	}
-	return q, nil
-}

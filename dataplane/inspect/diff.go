@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/ask"
@@ -15,9 +16,23 @@ import (
 
 // Diff compares two policies, see ask.Diff. What a partial policy leaves out is in the result's Open.
 func Diff(old, new *Loaded, maxStates int) *ask.DiffResult {
-	result := ask.Diff(old.Snapshot, new.Snapshot, ask.DiffOptions{MaxStates: maxStates, OpenRules: append(old.openRules(), new.openRules()...)})
+	result := ask.Diff(old.Snapshot, new.Snapshot, ask.DiffOptions{MaxStates: maxStates, EndToEnd: true, OpenRules: append(old.openRules(), new.openRules()...)})
 	result.Open = append(opened("old", old.documents.Unresolved), opened("new", new.documents.Unresolved)...)
+	for i := range result.Changes {
+		c := &result.Changes[i]
+		c.File, c.Line, c.Column = new.placeOf(&c.New)
+	}
 	return result
+}
+
+// placeOf is where the rule of a decision is written.
+func (l *Loaded) placeOf(d *ask.DiffDecision) (file string, line, column int) {
+	for _, g := range l.Snapshot.Groups {
+		if _, rule, _ := strings.Cut(d.RuleName, "/"); d.RuleName != "" && g.Label == d.NetworkSecurityGroup {
+			return l.RulePosition(g.NSG, rule)
+		}
+	}
+	return "", 0, 0
 }
 
 func (l *Loaded) openRules() []ask.DiffOpenRule { return openRules(l.documents) }
@@ -120,7 +135,7 @@ func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := ask.Diff(running, candidate, ask.DiffOptions{MaxStates: q.MaxStates, OpenRules: openRules(documents)})
+	result := ask.Diff(running, candidate, ask.DiffOptions{MaxStates: q.MaxStates, EndToEnd: true, OpenRules: openRules(documents)})
 	result.Open = append(open, opened("new", documents.Unresolved)...)
 	return &RunningDiff{result, s.cuts(candidate, q.Limit)}, nil
 }

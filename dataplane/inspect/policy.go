@@ -74,8 +74,12 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 	default:
 		faults = documents.FaultsWithUnknownTags()
 	}
-	if len(faults) > 0 || len(documents.Unresolved) > 0 && !f.deployment.Partial {
-		return nil, &PolicyError{Faults: faults, Unresolved: documents.Unresolved}
+	unresolved := documents.Unresolved
+	if f.deployment.Partial {
+		unresolved = nil // which is no reason to refuse
+	}
+	if len(faults)+len(unresolved) > 0 {
+		return nil, &PolicyError{Faults: faults, Unresolved: unresolved}
 	}
 	f.leftOut = documents.Unresolved
 	f.warnings = f.warnings[:0:0]

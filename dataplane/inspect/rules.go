@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 )
@@ -30,12 +31,8 @@ type Rule struct {
 	Counters *RuleCounters `json:"counters,omitempty"`
 }
 
-// RuleCounters are nsgd_rule_{hits,packets,bytes}_total of the rule.
-type RuleCounters struct {
-	Hits    uint64 `json:"hits"`
-	Packets uint64 `json:"packets"`
-	Bytes   uint64 `json:"bytes"`
-}
+// RuleCounters are those of a rule; see ask.RuleCounters.
+type RuleCounters = ask.RuleCounters
 
 // RuleFilter chooses rules; the zero value takes all.
 type RuleFilter struct {
@@ -106,38 +103,12 @@ func describeRule(label string, t *topology.Table, i int, counts []dataplane.Rul
 		RuleName:             r.QualifiedName(),
 		Access:               r.Access.String(),
 		Protocol:             r.Protocol.String(),
-		Sources:              peerTexts(&r.Source),
+		Sources:              r.Source.Texts(),
 		SourcePorts:          portTexts(r.SourcePorts),
-		Destinations:         peerTexts(&r.Destination),
+		Destinations:         r.Destination.Texts(),
 		DestinationPorts:     portTexts(r.DestinationPorts),
 		Counters:             counters,
 	}, true
-}
-
-func peerTexts(p *ruleset.Peer) []string {
-	if p.AnyOf != nil {
-		var all []string
-		p.Each(func(one *ruleset.Peer) { all = append(all, peerTexts(one)...) })
-		return all
-	}
-	switch {
-	case p.Any:
-		return []string{"*"}
-	case p.Tag != "":
-		return []string{p.Tag}
-	case len(p.ApplicationSecurityGroups) > 0:
-		return p.ApplicationSecurityGroups
-	case p.NetworkGroup != "":
-		return []string{p.NetworkGroup}
-	}
-	prefixes := make([]string, len(p.Prefixes))
-	for i, prefix := range p.Prefixes {
-		prefixes[i] = prefix.String()
-		if prefix.IsSingleIP() {
-			prefixes[i] = prefix.Addr().String()
-		}
-	}
-	return prefixes
 }
 
 func portTexts(list []ruleset.PortRange) []string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -146,4 +147,28 @@ func TestFlushConnectionCutsWhatTheRulesDenyNow(t *testing.T) {
 		t.Fatalf("%v, want a timeout", err)
 	}
 	since(t, before, func(c counts) bool { return c.rule(decided{nsg1, "Inbound", denyAllIn.name, "Deny"}).hits >= 1 })
+}
+
+// What the running daemon says that other files would end is what their reload ends; the question itself changes nothing.
+func TestDiffOfTheRunningPolicySaysWhatAReloadWouldEnd(t *testing.T) {
+	d := start(t, labPolicy(), "tcpStrict: true")
+	editDocument(t, d.dir, "nsg1", func(properties map[string]any) { properties["flushConnection"] = true })
+	nsgctl(t, "reload")
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	groups(rules(denyAllIn), rules(allowHTTPIn)).write(t, d.dir)
+	editDocument(t, d.dir, "nsg1", func(properties map[string]any) { properties["flushConnection"] = true })
+
+	var diff inspect.RunningDiff
+	if err := json.Unmarshal([]byte(nsgctl(t, "diff", "--running", "-o", "json")), &diff); err != nil {
+		t.Fatal(err)
+	}
+	if l := diff.LiveFlows; len(diff.Changes) == 0 || l == nil || l.Cut != 1 || l.List[0].DestinationPort != 80 || l.List[0].RuleName != "securityRules/"+denyAllIn.name {
+		t.Fatalf("%+v, %+v", diff.Changes, diff.LiveFlows)
+	}
+	mustEcho(t, conn)
+	nsgctl(t, "reload")
+	if err := echo(conn, silence); !isTimeout(err) {
+		t.Fatalf("%v, want a timeout", err)
+	}
 }

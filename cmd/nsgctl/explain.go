@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/spf13/cobra"
+)
+
+// explainFlags are the flags of explain.
+type explainFlags struct {
+	question ask.ExplainParameters
+	expect   expectation
+	from     source
+}
+
+func init() { addVerb(newExplain) }
+
+func newExplain(g *global) *cobra.Command {
+	var f explainFlags
+	c := &cobra.Command{
+		Use:   "explain FROM TO[:PORT][/PROTOCOL]",
+		Short: "Say what becomes of packets between two ends, and why",
+		Long: `Say what becomes of packets between two ends, and why: routes, translation, each rule that
+decides, and for a denial the nearest rule that would have allowed it and the fields that fail.
+From a daemon, also how often each rule decided, and live flows.
+
+FROM and TO are ` + endForms + `.
+PORT is a port, a range, a list of these, or a service such as https; PROTOCOL is tcp, udp, icmp,
+esp or ah. Packets that take alike ways and that the same rules decide are told together, with one
+of them as the example; verify --path says the same of it.`,
+		Example: `  nsgctl explain internet nic:web1-nic:https
+  nsgctl explain 10.0.1.4 10.0.2.4:1433/tcp --expect deny`,
+		Args: func(c *cobra.Command, args []string) error { return f.args(c, args) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			result, err := answer(&f.from, g,
+				func(d *control.Client) (*inspect.Explained, error) { return d.Explain(c.Context(), &f.question) },
+				func(p *inspect.Loaded) (*inspect.Explained, error) {
+					r, err := ask.Explain(p.Snapshot, &f.question)
+					if err != nil {
+						return nil, err
+					}
+					return inspect.ExplainedBy(r), nil
+				})
+			if err := show(c, g, result, err, explainTable); err != nil {
+				return err
+			}
+			for i := range result.Paths {
+				if f.expect.disappoints(result.Paths[i].Access) {
+					return errNegative
+				}
+			}
+			if f.expect != "" && len(result.Undecided) > 0 {
+				return errNegative
+			}
+			return nil
+		},
+	}
+	c.Flags().IntVar(&f.question.MaxStates, "max-states", 0, "bound on the work for each pair of ends (default 500000); what it leaves is listed as not decided")
+	f.expect.flag(c)
+	f.from.flags(c, g)
+	f.from.subscriptionFlags(c)
+	return c
+}
+
+func (f *explainFlags) args(c *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return usageError{fmt.Errorf("explain: two ends are needed, FROM and TO; given are %d", len(args))}
+	}
+	f.question.From, f.question.To = args[0], args[1]
+	if err := f.from.args(c, args[2:]); err != nil {
+		return err
+	}
+	if err := f.expect.check("explain"); err != nil {
+		return err
+	}
+	if err := f.from.checkSubscription("explain"); err != nil {
+		return err
+	}
+	if f.question.MaxStates < 0 {
+		return usageError{fmt.Errorf("explain: --max-states %d: allowed are numbers above 0", f.question.MaxStates)}
+	}
+	if _, err := ask.ParseTarget(f.question.To); err != nil {
+		return usageError{fmt.Errorf("explain: TO %w", err)}
+	}
+	return nil
+}
+
+// explainTable prints a block for each kind of packets.
+func explainTable(w io.Writer, r *inspect.Explained) error {
+	for i := range r.Paths {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		explainPath(w, &r.Paths[i])
+	}
+	if r.More {
+		fmt.Fprintf(w, "\nand more than these %d kinds of packets: ask for less\n", len(r.Paths))
+	}
+	undecidedTable(w, r.Undecided)
+	return nil
+}
+
+func explainPath(w io.Writer, p *inspect.ExplainedPath) {
+	line := func(word, format string, args ...any) {
+		fmt.Fprintf(w, "  %-8s %s\n", word, printable(fmt.Sprintf(format, args...)))
+	}
+	verdict := p.Access + ": " + p.Reason
+	if p.RuleName != "" && p.Reason == ask.ReasonRule {
+		verdict = fmt.Sprintf("%s by %s of %s", p.Access, p.RuleName, p.NetworkSecurityGroup)
+	}
+	fmt.Fprintln(w, printable(verdict))
+	line("from", "%s", reachEnds(p.From))
+	line("to", "%s", reachEnds(p.To))
+	for _, text := range diffBoxes(p.Boxes) {
+		line("packets", "%s", text)
+	}
+	line("such as", "%s", diffWitness(&p.Example))
+	for i := range p.Legs {
+		l := &p.Legs[i]
+		line("way", "%s", explainWay(l))
+		for j := range l.Translations {
+			line("", "%s", translationLine(&l.Translations[j]))
+		}
+		for j := range l.Stages {
+			line("rule", "%s", explainStage(&l.Stages[j]))
+		}
+		if l.PlatformService != "" {
+			line("rule", "none is asked: %s is a service of the platform", l.PlatformService)
+		}
+	}
+	if p.Chosen {
+		line("chosen", "a load balancer leads some of these packets to others")
+	}
+	if p.Nearest != nil {
+		line("nearest", "%s of %s, priority %d, allows it but for", p.Nearest.RuleName, p.Nearest.NetworkSecurityGroup, p.Nearest.Priority)
+		for _, f := range p.Nearest.Fields {
+			line("", "%s: %s, not %s", f.Name, someOf(f.Is), f.Wanted)
+		}
+	}
+	if p.Live != nil {
+		line("flows", "%s", plural(*p.Live, "live flow"))
+		for i := range p.Flows {
+			f := &p.Flows[i]
+			line("", "%s %s > %s %s", f.Protocol, inspect.Endpoint(f.Source, f.SourcePort), inspect.Endpoint(f.Destination, f.DestinationPort), f.State)
+		}
+	}
+}
+
+// explainWay is such as "vm1-nic to vm2-nic by VirtualAppliance 10.0.9.4 of route table rt".
+func explainWay(l *ask.ExplainedLeg) string {
+	receiver := l.Receiver
+	if receiver == "" {
+		receiver = "nobody"
+	}
+	text := l.Sender + " to " + receiver
+	if l.NextHop != "" {
+		text += " by " + strings.TrimSpace(l.NextHop+" "+l.NextHopAddress)
+	}
+	if l.RouteTable != "" {
+		text += " of route table " + l.RouteTable
+	}
+	return text
+}
+
+// explainStage is such as "Deny by DenyAllInBound of NSG1, priority 65500, inbound; 3 hits".
+func explainStage(s *ask.ExplainedStage) string {
+	text := fmt.Sprintf("%s by %s of %s, priority %d, %s", s.Access, lastName(s.RuleName), s.NetworkSecurityGroup, s.Priority, strings.ToLower(s.Direction))
+	if s.Counters != nil {
+		text += "; " + plural(int(s.Counters.Hits), "hit")
+	}
+	return text
+}
+
+// undecidedTable lists the packets about which nothing is known.
+func undecidedTable(w io.Writer, list []ask.ReachUndecided) {
+	for i := range list {
+		u := &list[i]
+		fmt.Fprintf(w, "not decided, from %s to %s: %s\n", printable(reachEnds(u.From)), printable(reachEnds(u.To)), u.Why)
+		for _, line := range diffBoxes(u.Boxes) {
+			fmt.Fprintf(w, "  packets  %s\n", line)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package ask
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/enginetest"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// onPath is what verify says of a packet's whole path; ok is false where verify cannot ask.
+func onPath(s *topology.Snapshot, k *packet.Tuple) (access, rule string, ok bool) {
+	senders := s.SendersFrom(k.Src.Netip())
+	if len(senders) != 1 {
+		return "", "", false
+	}
+	if echo := map[bool]uint16{true: packet.ICMPv4EchoRequest, false: packet.ICMPv6EchoRequest}[k.Src.Is4()]; isICMP(k) && k.DstPort != echo {
+		return "", "", false
+	}
+	r, err := Verify(s, asFlow(nil, k, senders[0]), true)
+	if err != nil {
+		return "", "", false
+	}
+	return r.Access, r.RuleName, true
+}
+
+func pathsWith(paths []DiffPath, k *packet.Tuple) (n int) {
+	for i := range paths {
+		if slices.ContainsFunc(paths[i].Boxes, func(b DiffBox) bool { return b.has(k) }) {
+			n++
+		}
+	}
+	return n
+}
+
+// What is said to change end to end does: verify says Allow of the whole path under one policy and Deny under the other.
+// What is said not to get through is denied under both. And each packet of a change between known ends is in one path.
+func TestWhatChangesEndToEnd(t *testing.T) {
+	pairs, changed, unchanged := 300, 0, 0
+	if testing.Short() {
+		pairs = 60
+	}
+	for seed := range uint64(pairs) {
+		s := randomPolicies(t, seed)
+		for _, c := range Diff(s[0], s[1], DiffOptions{EndToEnd: true}).Changes {
+			e := c.EndToEnd
+			if e == nil || e.Undecided {
+				continue
+			}
+			asked, other := s[1], s[0]
+			if c.Kind == DiffDenied {
+				asked, other = other, asked
+			}
+			hold := func(k packet.Tuple, by *DiffDecision) {
+				access, rule, ok := onPath(asked, &k)
+				against, _, known := onPath(other, &k)
+				switch {
+				case !ok || !known:
+					return
+				case by == nil && (access != "Allow" || against != "Deny"):
+					t.Fatalf("seed %d: %s %s: %v is said to change end to end, and is %s and %s (%+v)", seed, c.Kind, c.Direction, k, access, against, c)
+				case by != nil && (access != "Deny" || against != "Deny" || by.RuleName != rule):
+					t.Fatalf("seed %d: %s %s: %v is said to be denied by %+v, and is %s by %s, and %s", seed, c.Kind, c.Direction, k, by, access, rule, against)
+				case by == nil:
+					changed++
+				default:
+					unchanged++
+				}
+			}
+			for _, paths := range [][]DiffPath{e.Changed, e.Unchanged} {
+				for i := range paths {
+					k := paths[i].Witness.tuple(t)
+					if pathsWith(paths[i:i+1], &k) != 1 || !slices.ContainsFunc(c.Boxes, func(b DiffBox) bool { return b.has(&k) }) {
+						t.Fatalf("seed %d: witness %v is not of its path or not of its change: %+v", seed, k, c)
+					}
+					hold(k, paths[i].By)
+				}
+			}
+			if !e.More {
+				holdKnownEnds(t, seed, asked, &c)
+			}
+		}
+	}
+	if changed < pairs/6 || unchanged < pairs/20 {
+		t.Errorf("the test is blind: %d change, %d do not", changed, unchanged)
+	}
+}
+
+func hostAddress(r *rand.Rand, family int) packet.Addr {
+	return packet.AddrFrom(netip.MustParseAddr(enginetest.Hosts[r.IntN(4)].Address(family)))
+}
+
+// holdKnownEnds asks of packets between the world's network interfaces.
+func holdKnownEnds(t *testing.T, seed uint64, s *topology.Snapshot, c *DiffChange) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 9))
+	for range 30 {
+		family := r.IntN(2)
+		k := packet.Tuple{Proto: []uint8{packet.ProtoTCP, packet.ProtoUDP}[r.IntN(2)], SrcPort: 49152, DstPort: []uint16{22, 53, 80, 443, 8080}[r.IntN(5)],
+			Src: hostAddress(r, family), Dst: hostAddress(r, family)}
+		if k.Src == k.Dst || len(s.SendersFrom(k.Src.Netip())) != 1 || s.SendersFrom(k.Src.Netip())[0].NetworkInterface == nil || s.Owner(k.Dst.Netip()) == nil {
+			continue
+		}
+		in := slices.ContainsFunc(c.Boxes, func(b DiffBox) bool { return b.has(&k) })
+		n := pathsWith(c.EndToEnd.Changed, &k) + pathsWith(c.EndToEnd.Unchanged, &k)
+		if in && n != 1 || !in && n > 0 {
+			t.Fatalf("seed %d: %s %s: %v is in the change: %v, and in %d paths", seed, c.Kind, c.Direction, k, in, n)
+		}
+	}
+}
+
+// Ends beyond the bound are told of, not asked about.
+func TestKnownEndsAreBounded(t *testing.T) {
+	side := newSideOf(randomPolicies(t, 1)[0])
+	side.between(0)
+	all, more := side.known(rangesOf(everyAddress), 1000)
+	if more || len(all.Prefixes()) < 4 {
+		t.Fatalf("%v, more %v", all.Prefixes(), more)
+	}
+	if some, more := side.known(rangesOf(everyAddress), 2); !more || len(some.Prefixes()) >= len(all.Prefixes()) {
+		t.Errorf("%v of %v, more %v", some.Prefixes(), all.Prefixes(), more)
+	}
+}
