@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/azure"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // holds reports whether a set has a packet.
@@ -117,4 +118,59 @@ func packetBetween(r *rand.Rand, from, to netip.Addr) packet.Tuple {
 		k.DstPort = []uint16{packet.ICMPv4EchoRequest, packet.ICMPv6EchoRequest}[map[bool]int{true: 0, false: 1}[from.Is4()]]
 	}
 	return k
+}
+
+// The first address of both ends is the same one: a packet to itself says nothing of the others.
+func TestBetweenWithinOneSubnet(t *testing.T) {
+	s, err := topology.Build(figureOfTheSeed(), nil, topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := NewBetween(s, 0)
+	end, err := b.End("10.0.1.64/26")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := b.Ask(end, end, []analysis.Service{{Protocol: packet.ProtoTCP}})
+	if err != nil || len(sets.Sets) == 0 {
+		t.Fatalf("%v: %+v", err, sets)
+	}
+	for i := range sets.Sets {
+		if set := &sets.Sets[i]; set.Reason != ReasonRule {
+			t.Errorf("%s: %s, want what a rule says", set.Access, set.Reason)
+		}
+	}
+}
+
+// Routes lead each appliance to the load balancer before all of them, so that the ways double at every leg.
+func TestACircleOfBalancedAppliancesIsBounded(t *testing.T) {
+	vnet := &policy.VirtualNetwork{Name: "v", ID: "/v", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	table := &policy.RouteTable{Name: "rt", ID: "/rt", Routes: []policy.Route{{Name: "all", Prefix: netip.MustParsePrefix("0.0.0.0/0"), Hop: policy.HopVirtualAppliance,
+		Appliance: netip.MustParseAddr("10.0.0.100")}}}
+	sub := &policy.Subnet{Name: "s", ID: "/v/s", VirtualNetwork: vnet, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, RouteTable: table}
+	vnet.Subnets = []*policy.Subnet{sub}
+	set := &policy.Set{VirtualNetworks: []*policy.VirtualNetwork{vnet}, RouteTables: []*policy.RouteTable{table}}
+	pool := &policy.BackendPool{Name: "p"}
+	for i := range 4 {
+		a := netip.AddrFrom4([4]byte{10, 0, 0, byte(10 + i)})
+		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: "nva" + a.String(), ID: "/nic/" + a.String(), EnableIPForwarding: true,
+			IPConfigurations: []policy.IPConfiguration{{Name: "c", Address: a, Subnet: sub, Primary: true}}})
+		pool.Backends = append(pool.Backends, policy.Backend{VirtualNetwork: vnet, Address: a})
+	}
+	front := &policy.Frontend{Name: "f", Subnet: sub, Address: netip.MustParseAddr("10.0.0.100")}
+	set.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "/lb", SKU: policy.SKUStandard, Frontends: []*policy.Frontend{front}, Pools: []*policy.BackendPool{pool},
+		Rules: []*policy.LoadBalancingRule{{Name: "ha", Frontend: front, Pools: []*policy.BackendPool{pool}, Protocol: policy.TransportAll}}}}
+	s, err := topology.Build(set, nil, topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := NewBetween(s, 0)
+	from, err := b.End("10.0.0.50")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := b.Ask(from, endOf(t, b, netip.MustParseAddr("203.0.113.10")), []analysis.Service{{Protocol: packet.ProtoTCP}})
+	if err != nil || len(sets.Sets) > 0 || len(sets.Undecided) != 1 || sets.Undecided[0].Why != "there are too many ways" {
+		t.Errorf("%v: %+v, want too many ways", err, sets)
+	}
 }

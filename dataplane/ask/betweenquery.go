@@ -61,7 +61,8 @@ func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
 	for _, p := range q.probes(from, to, services) {
 		courses, more := q.courses(src.endpoint, p.Packet)
 		if more {
-			q.group("", "there are too many ways", &courses[0], []analysis.Service{p.service}, i, j)
+			unknown := course{legs: []courseLeg{{src: src.endpoint, sent: p.Tuple}}}
+			q.group(fmt.Sprint(p.service), "there are too many ways", &unknown, []analysis.Service{p.service}, i, j)
 			continue
 		}
 		for k := range courses {
