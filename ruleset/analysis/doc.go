@@ -3,6 +3,12 @@
 // Answers are exact. Each names the deciding rules, the packets as boxes (sources, destinations,
 // protocol, ports), and a witness: one packet that shows it.
 //
+// # Which function
+//
+// A List is rules in priority order, and a Chain is lists that are asked one after the other. Compare, Reach
+// and Roles answer with sets. Equivalent and Always answer with yes, or with one packet that says no. Mergeable
+// finds rules that could be one. All are safe for concurrent use; a List can be asked as often as needed.
+//
 // # Packets
 //
 // A packet has what package classifier looks at: two addresses of one family, a protocol, and what the

@@ -43,9 +43,6 @@ type Chain []*List
 // prepared faster than rules with equal copies. The list refers to no memory of the rules.
 func NewList(rules []Rule) *List {
 	p := preparer{map[identity[netip.Prefix]][families]*set{}, map[identity[ruleset.PortRange]]*set{}, map[uint64][]*set{}}
-	for _, s := range []*set{addresses[ipv4], addresses[ipv6], everyPort, everyType, onlyZero, nothing} {
-		p.shared(s)
-	}
 	l := &List{rules: make([]rule, 0, len(rules)+1)}
 	for i := range rules {
 		r := &rules[i]
@@ -83,8 +80,16 @@ type preparer struct {
 	byHash   map[uint64][]*set
 }
 
+// domains are sets that every question has.
+var domains = [...]*set{addresses[ipv4], addresses[ipv6], everyPort, everyType, onlyZero, nothing}
+
 // shared is the set with the same values that came first.
 func (p *preparer) shared(s *set) *set {
+	for _, domain := range domains {
+		if domain.equal(s) {
+			return domain
+		}
+	}
 	same := p.byHash[s.hash]
 	if i := slices.IndexFunc(same, s.equal); i >= 0 {
 		return same[i]
