@@ -3,6 +3,12 @@
 // Answers are exact. Each names the deciding rules, the packets as boxes (sources, destinations,
 // protocol, ports), and a witness: one packet that shows it.
 //
+// # Which function
+//
+// A List is rules in priority order, and a Chain is lists that are asked one after the other. Compare, Reach
+// and Roles answer with sets. Equivalent and Always answer with yes, or with one packet that says no. Mergeable
+// finds rules that could be one. All are safe for concurrent use; a List can be asked as often as needed.
+//
 // # Packets
 //
 // A packet has what package classifier looks at: two addresses of one family, a protocol, and what the
@@ -36,6 +42,6 @@
 //
 // # What it costs
 //
-// Comparing ClassBench lists after three edits takes 4 to 11 ms with 1,000 rules and 17 to 18 ms with
-// 4,000 (README.md has the command). A service tag is sorted once for all rules that share its slice.
+// Comparing ClassBench lists after three edits takes 3 to 9 ms with 1,000 rules and 15 ms with 4,000;
+// the roles of their rules take 11 to 28 ms and 58 to 97 ms (README.md has the command). A service tag is sorted once for all rules that share its slice.
 package analysis

@@ -93,3 +93,19 @@ func ExampleMergeable() {
 	// Output:
 	// rules [0 2] could be one that has the sources of all
 }
+
+// Names shorten sets of addresses: what a rule lets in without one network.
+func ExampleNames_Text() {
+	var names analysis.Names
+	names.Add("VirtualNetwork", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("192.168.0.0/24")})
+	deny := allow("10.0.7.0/24", 443)
+	deny.Access = ruleset.Deny
+	inside := allow("10.0.0.0/16", 443)
+	inside.Sources = append(inside.Sources, netip.MustParsePrefix("192.168.0.0/24"))
+	list := analysis.NewList([]analysis.Rule{deny, inside, denyAll})
+	for _, a := range analysis.Reach(analysis.Chain{list}, analysis.Options{}).Allowed {
+		fmt.Println(names.Text(a.Boxes[0].Sources), "by rule", a.By.Rule)
+	}
+	// Output:
+	// VirtualNetwork but 10.0.7.0/24 by rule 1
+}

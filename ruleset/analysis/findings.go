@@ -95,7 +95,7 @@ func (d *diagram) parts(root *node, limit int, key func(leaf *decision) findingK
 		out[at].more = out[at].more || more
 	})
 	for i := range out {
-		for _, c := range joined[cell, *cell](cells[i]) {
+		for _, c := range cellJoiner.joined(cells[i]) {
 			out[i].boxes = append(out[i].boxes, d.box(&c))
 		}
 	}
@@ -106,7 +106,7 @@ func (f *findings) changes(k *compression) []Change {
 	changes := make([]Change, len(f.list))
 	ranges := rangesOf{}
 	for i, one := range f.list {
-		boxes := joined[sliceBox, *sliceBox](one.boxes)
+		boxes := boxJoiner.joined(one.boxes)
 		for j := range boxes {
 			boxes[j].box = k.decompressed(boxes[j].slice, boxes[j].box)
 		}

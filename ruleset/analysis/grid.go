@@ -23,7 +23,7 @@ type axis struct {
 
 // grid is a list's fields as axes, for questions about each of its rules.
 type grid struct {
-	rules []rule // of the list, with the one that is not there
+	rules []rule // of the list, with the one that is not there; equal sets are one
 	cells [families][]cell
 	axes  [families][fields]*axis
 	// Bitmaps of rules: by protocol, and those that match all values of a field.
@@ -34,7 +34,14 @@ type grid struct {
 // newGrid divides the fields of a list. within are more sets of addresses that have to be unions of
 // classes, by slice.
 func newGrid(l *List, within []box) *grid {
-	g := &grid{rules: l.rules}
+	g := &grid{rules: slices.Clone(l.rules)}
+	known := sharedSets{}
+	for i := range g.rules {
+		r := &g.rules[i]
+		for _, s := range [...]**set{&r.sources[ipv4], &r.sources[ipv6], &r.destinations[ipv4], &r.destinations[ipv6], &r.sourcePorts, &r.ports} {
+			*s = known.shared(*s)
+		}
+	}
 	for p := range g.named {
 		g.named[p] = make([]uint64, g.ruleWords())
 	}
@@ -96,6 +103,27 @@ func (g *grid) axis(f, family int, domain *set, within []box) *axis {
 	a.divide(sets, domain)
 	a.know(f)
 	return a
+}
+
+// domains are sets that every question has.
+var domains = [...]*set{addresses[ipv4], addresses[ipv6], everyPort, everyType, onlyZero, nothing}
+
+// sharedSets are sets by their hash. Equal sets are one there.
+type sharedSets map[uint64][]*set
+
+// shared is the set with the same values that came first.
+func (p sharedSets) shared(s *set) *set {
+	for _, domain := range domains {
+		if domain.equal(s) {
+			return domain
+		}
+	}
+	same := p[s.hash]
+	if i := slices.IndexFunc(same, s.equal); i >= 0 {
+		return same[i]
+	}
+	p[s.hash] = append(same, s)
+	return s
 }
 
 // field is a rule's set of a field.

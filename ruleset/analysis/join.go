@@ -2,36 +2,37 @@ package analysis
 
 import "slices"
 
-// product is a set of packets with a set for each field.
-type product[T any] interface {
-	*T
-	// hashBut is of all but one field; equalBut tells whether two products are equal there.
-	hashBut(f int) uint64
-	equalBut(o *T, f int) bool
-	// join adds the values that others have in a field.
-	join(others []*T, f int)
+// joiner joins values of a type that has a set for each field.
+type joiner[T any] struct {
+	hashBut  func(one *T, f int) uint64      // of all fields but one
+	equalBut func(one, other *T, f int) bool // in all fields but one
+	join     func(one *T, others []*T, f int)
 }
 
-// joined joins products that differ in one field only. They have no packet in common.
-func joined[T any, P product[T]](all []T) []T {
+var (
+	cellJoiner = joiner[cell]{(*cell).hashBut, (*cell).equalBut, (*cell).join}
+	boxJoiner  = joiner[sliceBox]{(*sliceBox).hashBut, (*sliceBox).equalBut, (*sliceBox).join}
+)
+
+// joined joins those that differ in one field only. They have no packet in common.
+func (j *joiner[T]) joined(all []T) []T {
 	for before := len(all) + 1; len(all) < before; {
 		before = len(all)
 		for _, f := range [...]int{port, sourcePort, source, destination} {
-			all = joinedAlong[T, P](all, f)
+			all = j.along(all, f)
 		}
 	}
 	return all
 }
 
-// joinedAlong joins products that differ in one field.
-func joinedAlong[T any, P product[T]](all []T, f int) []T {
+// along joins those that differ in one field.
+func (j *joiner[T]) along(all []T, f int) []T {
 	var out []T
-	var others [][]*T // by product of out
+	var others [][]*T // by index in out
 	byHash := map[uint64][]int{}
 	for i := range all {
-		p := P(&all[i])
-		h := p.hashBut(f)
-		at := slices.IndexFunc(byHash[h], func(i int) bool { return p.equalBut(&out[i], f) })
+		h := j.hashBut(&all[i], f)
+		at := slices.IndexFunc(byHash[h], func(o int) bool { return j.equalBut(&all[i], &out[o], f) })
 		if at >= 0 {
 			others[byHash[h][at]] = append(others[byHash[h][at]], &all[i])
 			continue
@@ -41,7 +42,7 @@ func joinedAlong[T any, P product[T]](all []T, f int) []T {
 	}
 	for i := range out {
 		if len(others[i]) > 0 {
-			P(&out[i]).join(others[i], f)
+			j.join(&out[i], others[i], f)
 		}
 	}
 	return out

@@ -59,7 +59,7 @@ func Judge(asked []Asked, o Options) *Judgement {
 	ranges := rangesOf{}
 	for i := range j.found {
 		f := &j.found[i]
-		boxes, witnesses := ranges.shownBoxes(joined[sliceBox, *sliceBox](f.boxes))
+		boxes, witnesses := ranges.shownBoxes(boxJoiner.joined(f.boxes))
 		out.Judged = append(out.Judged, Judged{By: f.by, Boxes: boxes, Witnesses: witnesses, More: f.more})
 	}
 	return out

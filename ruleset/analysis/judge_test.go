@@ -59,13 +59,13 @@ func TestJudgeAsksChainsOneBehindTheOther(t *testing.T) {
 		var texts []string
 		for i := range answer.Judged {
 			j := &answer.Judged[i]
-			texts = append(texts, fmt.Sprintf("%s by %v: %s", j.Access(), j.By, listed(j.Boxes[0].DestinationPorts, PortRange)))
+			texts = append(texts, fmt.Sprintf("%s by %v: %s", j.Access(), j.By, portsText(j.Boxes[0].DestinationPorts, everyPort)))
 			if !j.Boxes[0].Has(&j.Witnesses[0]) {
 				t.Errorf("%s: witness %v is not in its box", c.name, j.Witnesses[0])
 			}
 		}
 		for i := range answer.Undecided {
-			texts = append(texts, "undecided "+listed(answer.Undecided[i].DestinationPorts, PortRange))
+			texts = append(texts, "undecided "+portsText(answer.Undecided[i].DestinationPorts, everyPort))
 		}
 		if got := strings.Join(texts, "; "); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)

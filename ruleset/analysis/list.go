@@ -42,10 +42,7 @@ type Chain []*List
 // NewList prepares rules. Rules that share a slice, such as a service tag's prefixes, are
 // prepared faster than rules with equal copies. The list refers to no memory of the rules.
 func NewList(rules []Rule) *List {
-	p := preparer{map[identity[netip.Prefix]][families]*set{}, map[identity[ruleset.PortRange]]*set{}, map[uint64][]*set{}}
-	for _, s := range []*set{addresses[ipv4], addresses[ipv6], everyPort, everyType, onlyZero, nothing} {
-		p.shared(s)
-	}
+	p := preparer{map[identity[netip.Prefix]][families]*set{}, map[identity[ruleset.PortRange]]*set{}}
 	l := &List{rules: make([]rule, 0, len(rules)+1)}
 	for i := range rules {
 		r := &rules[i]
@@ -76,21 +73,10 @@ func identityOf[E any](list []E) (id identity[E]) {
 	return id
 }
 
-// preparer makes the set of each slice once, and each set once.
+// preparer makes the set of each slice once.
 type preparer struct {
 	prefixes map[identity[netip.Prefix]][families]*set
 	ports    map[identity[ruleset.PortRange]]*set
-	byHash   map[uint64][]*set
-}
-
-// shared is the set with the same values that came first.
-func (p *preparer) shared(s *set) *set {
-	same := p.byHash[s.hash]
-	if i := slices.IndexFunc(same, s.equal); i >= 0 {
-		return same[i]
-	}
-	p.byHash[s.hash] = append(same, s)
-	return s
 }
 
 func (p *preparer) prefixSets(prefixes []netip.Prefix) [families]*set {
@@ -98,9 +84,6 @@ func (p *preparer) prefixSets(prefixes []netip.Prefix) [families]*set {
 	sets, ok := p.prefixes[id]
 	if !ok {
 		sets = prefixSets(prefixes)
-		for family, s := range sets {
-			sets[family] = p.shared(s)
-		}
 		p.prefixes[id] = sets
 	}
 	return sets
@@ -110,7 +93,7 @@ func (p *preparer) portSet(ranges []ruleset.PortRange) *set {
 	id := identityOf(ranges)
 	s := p.ports[id]
 	if s == nil {
-		s = p.shared(portSet(ranges))
+		s = portSet(ranges)
 		p.ports[id] = s
 	}
 	return s

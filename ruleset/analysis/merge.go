@@ -39,7 +39,7 @@ func Mergeable(l *List, may func(a, b int, f Field) bool, o Options) []Merge {
 	q := newQuery(o)
 	t := &trial{query: q, grid: newGrid(l, q.within)}
 	var found []Merge
-	for _, group := range similar(l) {
+	for _, group := range similar(t.rules[:l.Len()]) {
 		found = append(found, t.merges(group, may)...)
 	}
 	slices.SortStableFunc(found, func(a, b Merge) int { return len(b.Rules) - len(a.Rules) })
@@ -58,18 +58,18 @@ func Mergeable(l *List, may func(a, b int, f Field) bool, o Options) []Merge {
 }
 
 // similar lists groups of rules that are the same in all but one field.
-func similar(l *List) []Merge {
+func similar(rules []rule) []Merge {
 	type key struct {
 		protocol ruleset.Protocol
 		access   ruleset.Access
 		field    Field
-		sets     [families][fields]*set // a list has each set once
+		sets     [families][fields]*set // equal sets are one
 	}
 	index := map[key]int{}
 	var groups []Merge
 	for field := Sources; field <= DestinationPorts; field++ {
-		for i := range l.Len() {
-			r := &l.rules[i]
+		for i := range rules {
+			r := &rules[i]
 			k := key{protocol: r.protocol, access: r.access, field: field}
 			for family := range families {
 				for f := range fields {

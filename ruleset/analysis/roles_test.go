@@ -231,3 +231,12 @@ func TestRolesOfClassBenchAreWhatCompareSays(t *testing.T) {
 		})
 	}
 }
+
+// The first packet that is looked at would be allowed by the second rule.
+func TestToALaterListAlwaysAllowIsNotAllow(t *testing.T) {
+	rules := []analysis.Rule{allow("10.0.0.0/24", 80), allow("10.0.0.0/25", 80), allow("10.0.0.0/24", 80), denyAll}
+	rules[2].Access = ruleset.AlwaysAllow
+	if role := analysis.Roles(analysis.NewList(rules), analysis.Options{})[0]; !role.Needed {
+		t.Errorf("%+v: without the rule a later list is no longer asked about the packets of the third", role)
+	}
+}
