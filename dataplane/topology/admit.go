@@ -155,6 +155,9 @@ func (s *Snapshot) sender(to *routes, from netip.Addr) *Endpoint {
 			return peer.network.member(src)
 		}
 	}
+	if other := s.networks.hubNetwork(n, host(from)); other != nil {
+		return other.member(src)
+	}
 	if contain(to.behindGateway, from) {
 		if remote := n.remoteGateway(); remote != nil {
 			n = remote.network

@@ -155,7 +155,31 @@ func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
 			n.behindGateway = remote.network.behindOwn
 			remote.network.notBehind = append(remote.network.notBehind, n.reached()...)
 		}
+		s.learnFromHub(n)
 	}
+}
+
+// learnFromHub adds the prefixes that a network learns from its virtual hub.
+func (s *networkSet) learnFromHub(n *network) {
+	n.behindGateway = slices.Clip(n.behindGateway)
+	for _, r := range n.vnet.HubRoutes {
+		n.behindGateway = append(n.behindGateway, r.Prefix)
+		if r.Prefix.Bits() > 0 {
+			s.learned.Insert(r.Prefix)
+		} else {
+			s.defaultLearned = true
+		}
+	}
+}
+
+// hubNetwork is the network that a virtual hub connects to n and that has a prefix; nil when there is none.
+func (s *networkSet) hubNetwork(n *network, p netip.Prefix) *network {
+	for _, r := range n.vnet.HubRoutes {
+		if r.Network != nil && r.Prefix.Bits() <= p.Bits() && r.Prefix.Contains(p.Addr()) {
+			return s.of[r.Network]
+		}
+	}
+	return nil
 }
 
 // reached are the address spaces of a network and of its peers.

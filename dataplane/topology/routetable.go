@@ -145,8 +145,12 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 	s.fillServiceEndpoints(set, r)
 	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
 		for _, p := range r.behindGateway {
+			h := gateway
+			if other := s.networks.hubNetwork(n, p); other != nil {
+				h = &hop{kind: policy.HopGateway, hosts: &other.hosts, drop: packet.DropNoRoute}
+			}
 			if !r.hasSystemRoute(p) && !r.serviced.LookupPrefix(p) {
-				r.enter(RouteGateway, "", gateway, p)
+				r.enter(RouteGateway, "", h, p)
 			}
 		}
 	}

@@ -146,8 +146,8 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 		if problem != "" {
 			l.warn(l.places.at(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem}, r.source))
 		}
-	case (parentKind == managerKind || parentKind == watcherKind) && r.parentName != "":
-		// The own document of a manager or watcher says nothing that is needed.
+	case slices.Contains([]kind{managerKind, watcherKind, hubKind}, parentKind) && r.parentName != "":
+		// The own document of a manager, a watcher or a hub says nothing that is needed.
 		r.parent = r.newParent(parentName)
 		parents.add(&entry{kind: parentKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
 	case parentKind == loadBalancerKind:

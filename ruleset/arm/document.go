@@ -46,30 +46,38 @@ const (
 	natPoolKind  // inside a load balancer only
 	scaleSetKind // of Microsoft.Compute, as its instances
 	instanceKind // made for network interfaces only
+	hubKind      // virtual hub
+	hubConnectionKind
+	hubTableKind
+	hubIntentKind
 )
 
 // kinds are the resource types that are read, without "Microsoft.Network/" and in lower case.
 var kinds = map[string]kind{
-	"networksecuritygroups":                  groupKind,
-	"networksecuritygroups/securityrules":    ruleKind,
-	"virtualnetworks":                        networkKind,
-	"virtualnetworks/subnets":                subnetKind,
-	"virtualnetworks/virtualnetworkpeerings": peeringKind,
-	"networkinterfaces":                      interfaceKind,
-	"applicationsecuritygroups":              asgKind,
-	"routetables":                            routeTableKind,
-	"routetables/routes":                     routeKind,
-	"networkmanagers":                        managerKind,
-	"networkmanagers/networkgroups":          networkGroupKind,
-	"networkwatchers":                        watcherKind,
-	"networkwatchers/flowlogs":               flowLogKind,
-	"publicipaddresses":                      publicAddressKind,
-	"publicipprefixes":                       publicPrefixKind,
-	"natgateways":                            natGatewayKind,
-	"privateendpoints":                       privateEndpointKind,
-	"loadbalancers":                          loadBalancerKind,
-	"loadbalancers/backendaddresspools":      poolKind,
-	"loadbalancers/inboundnatrules":          natRuleKind,
+	"networksecuritygroups":                    groupKind,
+	"networksecuritygroups/securityrules":      ruleKind,
+	"virtualnetworks":                          networkKind,
+	"virtualnetworks/subnets":                  subnetKind,
+	"virtualnetworks/virtualnetworkpeerings":   peeringKind,
+	"networkinterfaces":                        interfaceKind,
+	"applicationsecuritygroups":                asgKind,
+	"routetables":                              routeTableKind,
+	"routetables/routes":                       routeKind,
+	"networkmanagers":                          managerKind,
+	"networkmanagers/networkgroups":            networkGroupKind,
+	"networkwatchers":                          watcherKind,
+	"networkwatchers/flowlogs":                 flowLogKind,
+	"publicipaddresses":                        publicAddressKind,
+	"publicipprefixes":                         publicPrefixKind,
+	"natgateways":                              natGatewayKind,
+	"privateendpoints":                         privateEndpointKind,
+	"loadbalancers":                            loadBalancerKind,
+	"loadbalancers/backendaddresspools":        poolKind,
+	"loadbalancers/inboundnatrules":            natRuleKind,
+	"virtualhubs":                              hubKind,
+	"virtualhubs/hubvirtualnetworkconnections": hubConnectionKind,
+	"virtualhubs/hubroutetables":               hubTableKind,
+	"virtualhubs/routingintent":                hubIntentKind,
 
 	"networkmanagers/networkgroups/staticmembers":                       staticMemberKind,
 	"networkmanagers/securityadminconfigurations":                       adminKind,
@@ -98,6 +106,7 @@ var kindPaths = [...]string{
 	watcherKind: "networkWatchers", flowLogKind: "flowLogs", policyKind: "policyDefinitions",
 	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
 	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
+	hubKind: "virtualHubs", hubConnectionKind: "hubVirtualNetworkConnections", hubTableKind: "hubRouteTables", hubIntentKind: "routingIntent",
 }
 
 // parentKinds are the kinds of the parents of child kinds.
@@ -105,7 +114,8 @@ var parentKinds = map[kind]kind{ruleKind: groupKind, subnetKind: networkKind, pe
 	networkGroupKind: managerKind, staticMemberKind: networkGroupKind,
 	adminKind: managerKind, collectionKind: adminKind, adminRuleKind: collectionKind,
 	frontendKind: loadBalancerKind, poolKind: loadBalancerKind, probeKind: loadBalancerKind, natRuleKind: loadBalancerKind,
-	flowLogKind: watcherKind, natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind}
+	flowLogKind: watcherKind, natPoolKind: loadBalancerKind, configurationKind: interfaceKind, instanceKind: scaleSetKind,
+	hubConnectionKind: hubKind, hubTableKind: hubKind, hubIntentKind: hubKind}
 
 // depth is the number of parents above a resource of kind k.
 func (k kind) depth() (n int) {

@@ -104,6 +104,7 @@ var (
 			of: natGatewayKind, build: (*loader).buildNATGateway},
 		{name: "networks and subnets", needs: []kind{groupKind, routeTableKind, natGatewayKind}, gives: []kind{networkKind, subnetKind},
 			of: networkKind, build: (*loader).buildNetwork},
+		{name: "virtual hubs", needs: []kind{networkKind}, run: (*loader).relateHubs},
 		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
 		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
 		{name: "members of network groups by policies", needs: []kind{networkKind, networkGroupKind}, of: policyKind, build: (*loader).buildPolicy},

@@ -219,14 +219,21 @@ func (l *loader) warnOfOtherPages(file string, body map[string]any) {
 	}
 }
 
+// branchesNotRead says what stands for the branches of a virtual hub.
+const branchesNotRead = "branches behind a virtual hub are not read: attach a gateway to the networks that reach them, with their prefixes (gateway and prefixes of nsgd.yaml)"
+
 // notReadTypes are types of resources that change what happens to packets and are not read, in lower
 // case, with what to do instead.
 var notReadTypes = map[string]string{
-	provider + "virtualhubs/hubvirtualnetworkconnections":   "what a virtual hub teaches its networks is not read: attach a gateway to the network, with the prefixes behind the hub (gateway and prefixes of nsgd.yaml)",
-	provider + "virtualhubs/hubroutetables":                 "routes of a virtual hub are not read: give the prefixes behind it to the gateways of its networks (gateway and prefixes of nsgd.yaml)",
-	provider + "virtualhubs/routemaps":                      "route maps of a virtual hub are not read",
-	provider + "networkmanagers/routingconfigurations":      "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
-	provider + "networkmanagers/connectivityconfigurations": "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
+	provider + "vpngateways":                                  branchesNotRead,
+	provider + "vpngateways/vpnconnections":                   branchesNotRead,
+	provider + "expressroutegateways":                         branchesNotRead,
+	provider + "expressroutegateways/expressrouteconnections": branchesNotRead,
+	provider + "p2svpngateways":                               branchesNotRead,
+	provider + "virtualhubs/bgpconnections":                   "routes that a virtual hub learns by BGP are not read",
+	provider + "virtualhubs/routemaps":                        "route maps of a virtual hub are not read",
+	provider + "networkmanagers/routingconfigurations":        "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
+	provider + "networkmanagers/connectivityconfigurations":   "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
 }
 
 // notRead reports a resource that is not read and should be known of.

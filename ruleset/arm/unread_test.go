@@ -262,8 +262,8 @@ func TestResourcesThatAreNotReadAreNamed(t *testing.T) {
 		{"a classic group", `[{"id": "/subscriptions/s/resourceGroups/Default-Networking/providers/Microsoft.ClassicNetwork/networkSecurityGroups/old", "name": "old", "type": "Microsoft.ClassicNetwork/networkSecurityGroups", "properties": {"networkSecurityGroupState": "Created"}}]`, CodeClassic, "Move-AzureNetworkSecurityGroup"},
 		{"a classic group as PowerShell writes it", `{"Name": "old", "Location": "West Europe", "Label": "", "Rules": [{"Name": "web", "Type": "Inbound", "Priority": 100, "Action": "Allow", "SourceAddressPrefix": "INTERNET", "SourcePortRange": "*",
   "DestinationAddressPrefix": "*", "DestinationPortRange": "80", "Protocol": "TCP", "State": "Active", "IsDefault": false}]}`, CodeClassic, "Move-AzureNetworkSecurityGroup"},
-		{"a network behind a virtual hub", `[{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}},
-  {"type": "Microsoft.Network/virtualHubs/hubVirtualNetworkConnections", "name": "hub/v", "properties": {"remoteVirtualNetwork": {"id": "v"}}}]`, CodeResourceNotRead, "attach a gateway"},
+		{"a gateway of a virtual hub", `[{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}},
+  {"type": "Microsoft.Network/vpnGateways", "name": "g", "properties": {}}]`, CodeResourceNotRead, "attach a gateway"},
 		{"a routing configuration", `[{"type": "Microsoft.Network/virtualNetworks", "name": "v", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}},
   {"type": "Microsoft.Network/networkManagers/routingConfigurations", "name": "nm/r", "properties": {}}]`, CodeResourceNotRead, "route tables"},
 	} {

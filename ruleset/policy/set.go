@@ -41,6 +41,15 @@ type VirtualNetwork struct {
 	FlowTimeout time.Duration
 	Subnets     []*Subnet
 	Peerings    []Peering
+	// HubRoutes are what the network learns from the virtual hub that it is connected to: routes of a gateway.
+	HubRoutes []HubRoute
+}
+
+// HubRoute is a route that a virtual hub announces.
+type HubRoute struct {
+	Prefix netip.Prefix
+	// Network is the connected network that has the prefix; nil: it is behind the hub's gateways or its firewall.
+	Network *VirtualNetwork
 }
 
 // Subnet is a subnet of a VNet.

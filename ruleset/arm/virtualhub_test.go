@@ -1,0 +1,82 @@
+package arm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// hubDocument has two hubs of one WAN, network a and b at the first, c at the second, and more documents.
+func hubDocument(a, more string) string {
+	const id = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/"
+	network := func(name, space string) string {
+		return `{"id": "` + id + `virtualNetworks/` + name + `", "properties": {"addressSpace": {"addressPrefixes": ["` + space + `"]}, "subnets": []}},`
+	}
+	connect := func(hub, name, properties string) string {
+		return `{"id": "` + id + `virtualHubs/` + hub + `/hubVirtualNetworkConnections/` + name + `", "properties": {"remoteVirtualNetwork": {"id": "` + id + `virtualNetworks/` + name + `"}` + properties + `}},`
+	}
+	return strings.ReplaceAll("["+network("a", "10.1.0.0/16")+network("b", "10.2.0.0/16")+network("c", "10.3.0.0/16")+more+
+		connect("one", "a", a)+connect("one", "b", "")+connect("two", "c", "")+
+		`{"id": "ID/virtualHubs/one", "properties": {"virtualWan": {"id": "ID/virtualWans/w"}}}, {"id": "ID/virtualHubs/two", "properties": {"virtualWan": {"id": "ID/virtualWans/w"}}}]`, "ID/", id)
+}
+
+func TestNetworksLearnTheRoutesOfTheirHub(t *testing.T) {
+	const (
+		intent = `{"id": "ID/virtualHubs/one/routingIntent/i", "properties": {"routingPolicies": [{"name": "p", "destinations": ["%s"], "nextHop": "ID/azureFirewalls/f"}]}},`
+		table  = `{"id": "ID/virtualHubs/one/hubRouteTables/%s", "properties": {"labels": ["%s"], "routes": [{"name": "r", "destinationType": "CIDR", "destinations": ["%s"], "nextHopType": "ResourceId", "nextHop": "ID/azureFirewalls/f"}]}},`
+	)
+	red := func(propagated string) string {
+		return `, "routingConfiguration": {"associatedRouteTable": {"id": "ID/virtualHubs/one/hubRouteTables/red"}, "propagatedRouteTables": ` + propagated + `}`
+	}
+	for _, tt := range []struct{ name, a, more, want string }{
+		{"the other networks of the WAN", "", "", "a: 10.2.0.0/16 to b, 10.3.0.0/16 to c; b: 10.1.0.0/16 to a, 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"no default route without enableInternetSecurity", "", fmt.Sprintf(intent, "Internet"), "a: 10.2.0.0/16 to b, 10.3.0.0/16 to c; b: 10.1.0.0/16 to a, 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"a routing intent for the internet", `, "enableInternetSecurity": true`, fmt.Sprintf(intent, "Internet"), "a: 0.0.0.0/0, 10.2.0.0/16 to b, 10.3.0.0/16 to c; b: 10.1.0.0/16 to a, 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"a routing intent for private traffic", "", fmt.Sprintf(intent, "PrivateTraffic"),
+			"a: 10.2.0.0/16, 10.3.0.0/16, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16; b: 10.1.0.0/16, 10.3.0.0/16, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"a static route of the default table", `, "enableInternetSecurity": true`, fmt.Sprintf(table, "defaultRouteTable", "default", "0.0.0.0/0"),
+			"a: 0.0.0.0/0, 10.2.0.0/16 to b, 10.3.0.0/16 to c; b: 10.1.0.0/16 to a, 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"a table of its own, and none learns of it", red(`{"ids": [{"id": "ID/virtualHubs/one/hubRouteTables/noneRouteTable"}]}`), fmt.Sprintf(table, "red", "red", "10.9.0.0/16"),
+			"a: 10.9.0.0/16; b: 10.3.0.0/16 to c; c: 10.2.0.0/16 to b; "},
+		{"a table of its own, and the other hub learns of it", red(`{"ids": [{"id": "ID/virtualHubs/two/hubRouteTables/defaultRouteTable"}], "labels": ["none"]}`), fmt.Sprintf(table, "red", "red", "10.9.0.0/16"),
+			"a: 10.9.0.0/16; b: 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(hubDocument(tt.a, tt.more)))
+			if len(d.Faults)+len(d.Unresolved)+len(d.Warnings) > 0 {
+				t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
+			}
+			got := ""
+			for _, v := range d.Set.VirtualNetworks {
+				var routes []string
+				for _, r := range v.HubRoutes {
+					text := r.Prefix.String()
+					if r.Network != nil {
+						text += " to " + r.Network.Name
+					}
+					routes = append(routes, text)
+				}
+				got += v.Name + ": " + strings.Join(routes, ", ") + "; "
+			}
+			if got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestWhatIsNotReadOfAHubHasAWarning(t *testing.T) {
+	for _, tt := range []struct{ name, a, more, field string }{
+		{"a network elsewhere", "", `{"id": "ID/virtualHubs/one/hubVirtualNetworkConnections/d", "properties": {"remoteVirtualNetwork": {"id": "ID/virtualNetworks/d"}}},`, "remoteVirtualNetwork"},
+		{"static routes of a connection", `, "routingConfiguration": {"vnetRoutes": {"staticRoutes": [{"name": "r", "addressPrefixes": ["10.8.0.0/16"], "nextHopIpAddress": "10.1.0.4"}]}}`, "", "staticRoutes"},
+		{"route maps", `, "routingConfiguration": {"inboundRouteMap": {"id": "ID/virtualHubs/one/routeMaps/m"}}`, "", "inboundRouteMap"},
+		{"branches", "", `{"id": "ID/vpnGateways/g", "type": "Microsoft.Network/vpnGateways", "properties": {}},`, "type"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(hubDocument(tt.a, tt.more)))
+			if len(d.Faults)+len(d.Unresolved) > 0 || len(d.Warnings) != 1 || d.Warnings[0].Code != CodeResourceNotRead || d.Warnings[0].Field != tt.field {
+				t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
+			}
+		})
+	}
+}
