@@ -138,6 +138,9 @@ func (l *linter) findRule(code string, g *ruleset.NSG, r *ruleset.Rule, message 
 	if l.RulePosition != nil {
 		f.File, f.Line, f.Column = l.RulePosition(g, r.Name)
 	}
+	if f.Line == 0 && l.Position != nil { // a default rule is where its group is
+		f.File, f.Line, f.Column = l.Position(g)
+	}
 	return f
 }
 
