@@ -8,17 +8,16 @@ import (
 
 // Waiver takes findings of one check about one resource out of the answer, for a reason.
 type Waiver struct {
-	Code string `yaml:"code"`
+	Code string
 	// Resource is that of the finding, or with its rule: networkSecurityGroups/web/securityRules/ssh. For a
 	// finding without a resource it is the file.
-	Resource string `yaml:"resource"`
-	Reason   string `yaml:"reason"`
+	Resource, Reason string
 	// Until is the last day on which it holds, as 2006-01-02; empty: it has no end.
-	Until string `yaml:"until"`
+	Until string
 
 	// File, Line and Column are where it is written.
-	File         string `yaml:"-"`
-	Line, Column int    `yaml:"-"`
+	File         string
+	Line, Column int
 
 	used bool
 }

@@ -144,9 +144,7 @@ func (c *divider) collect() {
 		for i := range n.peers {
 			c.border(n.peers[i].space...)
 		}
-		for _, r := range n.sortedRoutes() {
-			c.routes = append(c.routes, r)
-		}
+		c.routes = append(c.routes, n.sortedRoutes()...)
 		if n.gateway != nil {
 			c.routes = append(c.routes, n.gateway.routes)
 		}

@@ -68,6 +68,12 @@ func (f Faults) In(file string) Faults {
 // Read reads a file into a struct. The keys are those of the tags `yaml`. A list of one may be written
 // without brackets. The error is Faults when the file's text is to blame.
 func Read(file string, into any) error {
+	// Opening a pipe that nobody writes to would wait.
+	if info, err := os.Stat(file); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return Faults{{File: file, Message: "neither a regular file nor a link to one"}}
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package yamlfile
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,5 +70,17 @@ func TestRead(t *testing.T) {
 	}
 	if err := Read("nowhere", &outer{}); err == nil {
 		t.Error("a file that is not there is read")
+	}
+}
+
+func TestAFileIsBoundedAndRegular(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "long.yaml")
+	if err := os.WriteFile(path, make([]byte, MaxSize+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{path: "the file is too long", filepath.Dir(path): "neither a regular file nor a link to one"} {
+		if err := Read(file, &outer{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }
