@@ -189,9 +189,34 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 		}
 		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,
 			course: &g.course, from: senders, to: receivers}
+		q.sendable(&set)
 		q.decided(&set, &g.course, j, of)
 		out.Sets = append(out.Sets, set)
 	}
+}
+
+// sendable replaces the witnesses' sources that embed an IPv4 address which no host has: nobody sends from there.
+func (b *Between) sendable(set *PathSet) {
+	for i := range set.Witnesses {
+		k := &set.Witnesses[i]
+		if k.Src.Is4() || b.sends(set.from, k.Src.Netip()) {
+			continue
+		}
+		for _, h := range heldOf(set.from, set.Boxes[i].Sources) {
+			if a := topology.ExampleOf(h.ranges); b.sends(set.from, a) {
+				k.Src = packet.AddrFrom(a)
+				break
+			}
+		}
+	}
+}
+
+// sends reports that one of the places can send from an address.
+func (b *Between) sends(from []place, a netip.Addr) bool {
+	senders := b.snapshot.SendersFrom(a)
+	return slices.ContainsFunc(from, func(p place) bool {
+		return slices.Contains(senders, p.endpoint) && slices.ContainsFunc(p.ranges, func(r netipx.IPRange) bool { return r.Contains(a) })
+	})
 }
 
 // excepting asks first which packets are not in question.

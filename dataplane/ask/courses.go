@@ -97,10 +97,11 @@ func (c *course) redirects() bool {
 }
 
 // dependsOnReplies reports a course of which a load balancer's choice, which replies repeat, decides whether they
-// are translated back.
+// are translated back. What else refuses the packet does so whatever replies do.
 func (c *course) dependsOnReplies() bool {
 	way := &c.last().way
-	return len(c.legs) > 1 && c.chosen && (way.Translated || way.Floating)
+	refused := c.drop != packet.NotDropped && c.drop != packet.DropAsymmetric
+	return len(c.legs) > 1 && c.chosen && !refused && (way.Translated || way.Floating)
 }
 
 // sees is what the receiver of a leg sees of its packets, beside what they were sent with.

@@ -32,7 +32,11 @@ func TestVerifyConfirmsTheExamplesOfExplain(t *testing.T) {
 			for i := range result.Paths {
 				x := &result.Paths[i]
 				k := x.Example.tuple(t)
-				flow := asFlow(b, &k, s.SendersFrom(k.Src.Netip())[0])
+				senders := s.SendersFrom(k.Src.Netip())
+				if len(senders) == 0 {
+					t.Fatalf("seed %d: %+v: nobody sends the example of %+v", seed, q, x)
+				}
+				flow := asFlow(b, &k, senders[0])
 				if x.Example.ICMPType != nil && *x.Example.ICMPType != 8 && *x.Example.ICMPType != 128 || k.Src == k.Dst {
 					continue
 				}
@@ -58,6 +62,23 @@ func TestVerifyConfirmsTheExamplesOfExplain(t *testing.T) {
 	}
 	if confirmed < policies || denied < policies/4 {
 		t.Errorf("%d examples were confirmed, %d of them denials with a nearest rule: the test says little", confirmed, denied)
+	}
+}
+
+// An address of 64:ff9b::/96 embeds an IPv4 address; the first ones embed 0.0.0.0 and 0.0.0.1, which no host has.
+func TestAnExampleFromTheInternetIsOfAnAddressThatAHostHas(t *testing.T) {
+	s, err := topology.Build(figureOfTheSeed(), nil, topology.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := Explain(s, &ExplainParameters{From: "64:ff9b::/96", To: "fd00:0:0:1::4"})
+	if err != nil || len(result.Paths) == 0 {
+		t.Fatalf("%v: %+v", err, result)
+	}
+	for i := range result.Paths {
+		if got := result.Paths[i].Example.Source; got != "64:ff9b::cb00:710a" {
+			t.Errorf("the example is of %s, want of 64:ff9b::cb00:710a, which embeds 203.0.113.10", got)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ func (b *built) between(t *tuple, x *seen) []opinion {
 		chosen = chosen || set.Chosen
 		agree = agree || said == x.outcome
 	}
+	agree = agree || chosen && b.undecided(t) // about another choice nothing is known
 	switch {
 	case found == 0 && (len(b.snapshot.SendersFrom(t.Dst)) == 0 || b.undecided(t)):
 		return nil
