@@ -127,10 +127,7 @@ func (b *Between) destinations(end *End) (list []place) {
 
 // within are the ranges of a class that are in a set.
 func within(ranges []netipx.IPRange, set *netipx.IPSet) []netipx.IPRange {
-	var b netipx.IPSetBuilder
-	addRanges(&b, ranges)
-	b.Intersect(set)
-	return setOf(&b).Ranges()
+	return overlap(ranges, set.Ranges())
 }
 
 // name is an endpoint for people: a network interface by name, a subnet's other addresses as vnet/subnet, a

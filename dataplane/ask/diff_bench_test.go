@@ -12,11 +12,17 @@ import (
 
 // largePolicy has 500 network interfaces in 50 subnets, each with a group of 40 rules. changed is how many of
 // the groups open port 22 to everyone.
-func largePolicy(b *testing.B, changed int) *topology.Snapshot {
+func largePolicy(b testing.TB, changed int) *topology.Snapshot {
+	b.Helper()
+	return policyOfSize(b, 50, 10, changed)
+}
+
+// policyOfSize has subnets with some network interfaces each, as largePolicy.
+func policyOfSize(b testing.TB, subnets, interfaces, changed int) *topology.Snapshot {
 	b.Helper()
 	vnet := &policy.VirtualNetwork{Name: "large", ID: "/vnet/large", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	set := &policy.Set{VirtualNetworks: []*policy.VirtualNetwork{vnet}}
-	for i := range 50 {
+	for i := range subnets {
 		g := &ruleset.NSG{Name: fmt.Sprint("nsg", i), ID: fmt.Sprint("/nsg/", i)}
 		for n := range 40 {
 			port := uint16(1000 + 10*n)
@@ -33,7 +39,7 @@ func largePolicy(b *testing.B, changed int) *topology.Snapshot {
 		subnet := &policy.Subnet{Name: fmt.Sprint("s", i), ID: fmt.Sprint("/subnet/", i), VirtualNetwork: vnet, NetworkSecurityGroup: g,
 			Prefixes: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100, byte(i), 0}), 24)}}
 		vnet.Subnets = append(vnet.Subnets, subnet)
-		for n := range 10 {
+		for n := range interfaces {
 			set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: fmt.Sprint("nic", i, "-", n), ID: fmt.Sprint("/nic/", i, "/", n),
 				IPConfigurations: []policy.IPConfiguration{{Name: "a", Address: netip.AddrFrom4([4]byte{10, 100, byte(i), byte(4 + n)}), Subnet: subnet, Primary: true}}})
 		}

@@ -2,31 +2,27 @@ package ask
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
-	"go4.org/netipx"
 )
 
 // reachRow is packets that pass, while they are put together for people.
 type reachRow struct {
 	Reached
-	from, to []held
+	from, to *side
 	ports    []ruleset.PortRange
-}
-
-// held is what a row has of a place.
-type held struct {
-	place  int
-	ranges []netipx.IPRange
+	kind     string // equal for rows that differ in nothing else but protocol, witness and rules
 }
 
 // allowed are the packets that pass. They are divided until each row is for senders and receivers of one
 // kind, and then joined as far as they differ in one thing only.
 func (q *betweenQuery) allowed(sets *PathSets, from, to *End) []Reached {
+	sides := newSides()
 	var families [2][]Reached
 	var rows [2][]reachRow
 	for i := range sets.Sets {
@@ -36,15 +32,15 @@ func (q *betweenQuery) allowed(sets *PathSets, from, to *End) []Reached {
 		}
 		for j := range set.Boxes {
 			family := bit(!set.Witnesses[j].Src.Is4())
-			rows[family] = append(rows[family], rowOf(set, j))
+			rows[family] = append(rows[family], rowOf(sides, set, j))
 		}
 	}
 	for family, list := range rows {
-		list = apart(list, func(r *reachRow) *[]held { return &r.from })
-		list = apart(list, func(r *reachRow) *[]held { return &r.to })
-		list = together(list, onePlace)
+		list = sides.apart(list, func(r *reachRow) **side { return &r.from })
+		list = sides.apart(list, func(r *reachRow) **side { return &r.to })
+		list = sides.together(list, onePlace)
 		list = everyProtocolOf(list, family == 1)
-		list = together(list, anyPlaces)
+		list = sides.together(list, anyPlaces)
 		names := [2]*placeNames{q.names(from, q.sources, family == 1), q.names(to, q.destinations, family == 1)}
 		for i := range list {
 			families[family] = append(families[family], list[i].shown(names))
@@ -54,10 +50,10 @@ func (q *betweenQuery) allowed(sets *PathSets, from, to *End) []Reached {
 }
 
 // rowOf is a box of a set.
-func rowOf(set *PathSet, box int) reachRow {
+func rowOf(sides *sides, set *PathSet, box int) reachRow {
 	of := &set.Boxes[box]
 	r := reachRow{Reached: Reached{Protocol: of.Protocol, Chosen: set.Chosen, Reason: set.Reason, Rules: []ReachRule{}, Witness: witnessOf(&set.Witnesses[box])},
-		from: heldOf(set.from, of.Sources), to: heldOf(set.to, of.Destinations), ports: of.DestinationPorts}
+		from: sides.of(heldOf(set.from, of.Sources)), to: sides.of(heldOf(set.to, of.Destinations)), ports: of.DestinationPorts}
 	if set.course.redirects() {
 		r.To, r.At = set.To, texts(of.Destinations, analysis.AddressRange)
 	}
@@ -77,45 +73,8 @@ func rowOf(set *PathSet, box int) reachRow {
 			r.Rules = append(r.Rules, ReachRule{d.Direction, d.NetworkSecurityGroup, d.RuleName})
 		}
 	}
+	r.kind = fmt.Sprintf("%q %v", [][]string{r.SourcePorts, r.To, r.At, r.Via}, r.Chosen)
 	return r
-}
-
-func heldOf(places []place, ranges []netipx.IPRange) (list []held) {
-	var b netipx.IPSetBuilder
-	addRanges(&b, ranges)
-	set := setOf(&b)
-	for i := range places {
-		if some := within(places[i].ranges, set); len(some) > 0 {
-			list = append(list, held{places[i].index, some})
-		}
-	}
-	return list
-}
-
-// apart divides rows so that two places are in one row only if they are in all rows together.
-func apart(rows []reachRow, side func(*reachRow) *[]held) (out []reachRow) {
-	in := map[int]string{} // by place: the rows that have it
-	for i := range rows {
-		for _, h := range *side(&rows[i]) {
-			in[h.place] += fmt.Sprint(i, " ")
-		}
-	}
-	for i := range rows {
-		parts := map[string]int{}
-		for _, h := range *side(&rows[i]) {
-			at, known := parts[in[h.place]]
-			if !known {
-				at = len(out)
-				parts[in[h.place]] = at
-				part := rows[i]
-				*side(&part) = nil
-				part.Rules = slices.Clone(part.Rules)
-				out = append(out, part)
-			}
-			*side(&out[at]) = append(*side(&out[at]), h)
-		}
-	}
-	return out
 }
 
 // places says which places may be joined.
@@ -127,54 +86,65 @@ const (
 )
 
 // together joins what differs in one thing only: the ports, the receivers, or the senders.
-func together(list []reachRow, which places) []reachRow {
+func (s *sides) together(list []reachRow, which places) []reachRow {
 	for before := len(list) + 1; len(list) < before; {
 		before = len(list)
-		list = joinedBy(list, func(r *reachRow) { r.ports = nil })
-		list = joinedBy(list, func(r *reachRow) { r.to = which.without(r.to) })
-		list = joinedBy(list, func(r *reachRow) { r.from = which.without(r.from) })
+		list = s.joinedBy(list, func(k *rowKey) { k.ports = "" })
+		list = s.joinedBy(list, func(k *rowKey) { k.to = k.to.without(which) })
+		list = s.joinedBy(list, func(k *rowKey) { k.from = k.from.without(which) })
 	}
 	return list
 }
 
-// without is what must be equal of places that are joined.
-func (w places) without(list []held) (out []held) {
-	if w == anyPlaces {
-		return nil
-	}
-	for _, h := range list {
-		out = append(out, held{place: h.place})
-	}
-	return out
+// rowKey is equal for rows that differ in nothing but witness and rules.
+type rowKey struct {
+	from, to              *side
+	ports, protocol, kind string
 }
 
-// key is equal for rows that differ in nothing but witness and rules.
-func (r *reachRow) key() string {
-	return fmt.Sprintf("%v %v %v %v %q %q", r.from, r.to, r.ports, r.SourcePorts, []string{r.Protocol, fmt.Sprint(r.Chosen)}, [][]string{r.To, r.At, r.Via})
+func (r *reachRow) key() rowKey {
+	var ports []byte
+	for _, p := range r.ports {
+		ports = binary.BigEndian.AppendUint32(ports, uint32(p.First)<<16|uint32(p.Last))
+	}
+	return rowKey{r.from, r.to, string(ports), r.Protocol, r.kind}
 }
 
 // joinedBy joins what differs in one field only, which without takes away.
-func joinedBy(list []reachRow, without func(*reachRow)) (out []reachRow) {
-	byKey := map[string]int{}
-	for _, r := range list {
-		alike := r
-		without(&alike)
-		key := alike.key()
+func (s *sides) joinedBy(list []reachRow, without func(*rowKey)) (out []reachRow) {
+	byKey := map[rowKey]int{}
+	var alike [][]int // by index in out: the rows
+	for i := range list {
+		key := list[i].key()
+		without(&key)
 		at, known := byKey[key]
 		if !known {
-			byKey[key] = len(out)
-			out = append(out, r)
-			continue
+			at = len(alike)
+			byKey[key] = at
+			alike = append(alike, nil)
 		}
-		out[at].join(&r)
+		alike[at] = append(alike[at], i)
+	}
+	for _, rows := range alike {
+		out = append(out, s.joined(list, rows))
 	}
 	return out
 }
 
-// join takes in a row that differs in one field.
-func (r *reachRow) join(o *reachRow) {
-	r.from, r.to, r.ports = joinedPlaces(r.from, o.from), joinedPlaces(r.to, o.to), mergedPorts(r.ports, o.ports)
-	r.takeRules(&o.Reached)
+// joined are rows that differ in one field as one row.
+func (s *sides) joined(list []reachRow, rows []int) reachRow {
+	r := list[rows[0]]
+	if len(rows) == 1 {
+		return r
+	}
+	var from, to []*side
+	var ports []ruleset.PortRange
+	for _, i := range rows {
+		from, to, ports = append(from, list[i].from), append(to, list[i].to), append(ports, list[i].ports...)
+		r.takeRules(&list[i].Reached)
+	}
+	r.from, r.to, r.ports = s.union(from), s.union(to), mergedPorts(ports)
+	return r
 }
 
 func (r *Reached) takeRules(o *Reached) {
@@ -185,26 +155,8 @@ func (r *Reached) takeRules(o *Reached) {
 	}
 }
 
-// joinedPlaces are the places of both, in their order.
-func joinedPlaces(a, b []held) []held {
-	out := slices.Clone(a)
-	for _, h := range b {
-		at, known := slices.BinarySearchFunc(out, h.place, func(o held, place int) int { return cmp.Compare(o.place, place) })
-		if !known {
-			out = slices.Insert(out, at, h)
-			continue
-		}
-		var both netipx.IPSetBuilder
-		addRanges(&both, out[at].ranges)
-		addRanges(&both, h.ranges)
-		out[at].ranges = setOf(&both).Ranges()
-	}
-	return out
-}
-
-// mergedPorts are the ports of both, in order.
-func mergedPorts(a, b []ruleset.PortRange) (out []ruleset.PortRange) {
-	all := slices.Concat(a, b)
+// mergedPorts are ports in order, each in one range only.
+func mergedPorts(all []ruleset.PortRange) (out []ruleset.PortRange) {
 	slices.SortFunc(all, func(x, y ruleset.PortRange) int { return cmp.Compare(x.First, y.First) })
 	for _, r := range all {
 		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
@@ -227,7 +179,7 @@ func everyProtocolOf(list []reachRow, six bool) (out []reachRow) {
 		return reachRow{Reached: Reached{Protocol: name}, ports: ports}
 	}
 	every := []reachRow{of("TCP", all), of("UDP", all), icmp, of("ESP", nil), of("AH", nil), of("other", nil)}
-	byKey := map[string]int{}
+	byKey := map[rowKey]int{}
 	for i := range list {
 		byKey[list[i].key()] = i
 	}
@@ -271,9 +223,9 @@ func requestTypes(protocol uint8) (types []ruleset.PortRange) {
 // shown is a row with its places by name.
 func (r *reachRow) shown(names [2]*placeNames) Reached {
 	out := r.Reached
-	out.From = names[0].of(r.from)
+	out.From = names[0].of(r.from.held)
 	if out.At == nil {
-		out.To = names[1].of(r.to)
+		out.To = names[1].of(r.to.held)
 	}
 	out.Ports = append([]string{}, texts(r.ports, analysis.PortRange)...)
 	return out
