@@ -59,7 +59,7 @@ Between two ends that the policy has, the whole path is asked too: what of a cha
 the other end or the way stops (blocked).
 
 With --fail-on the exit code is 1 when packets are newly allowed (widened), newly denied (narrowed) or
-either (any), or when something could not be decided.`,
+either (any), when there are new ends (widened) or ends that are gone (narrowed), and when something could not be decided.`,
 		Example: `  nsgctl diff policy-before policy
   nsgctl diff --git origin/main policy -o markdown --fail-on widened
   nsgctl diff --terraform-plan plan.json`,
@@ -188,5 +188,7 @@ var failingKinds = map[string][]string{failWidened: {ask.DiffAllowed}, failNarro
 // fails reports what --fail-on asks for.
 func (f *diffFlags) fails(r *ask.DiffResult) bool {
 	found := slices.ContainsFunc(r.Changes, func(c ask.DiffChange) bool { return slices.Contains(failingKinds[f.failOn], c.Kind) })
-	return found || f.failOn != "" && len(r.Undecided)+len(r.Open) > 0
+	// What only one side has is compared with nothing: all that it allows is new, or gone.
+	appears, goes := len(r.Added) > 0 && f.failOn != failNarrowed, len(r.Removed) > 0 && f.failOn != failWidened
+	return found || f.failOn != "" && (appears || goes || len(r.Undecided)+len(r.Open) > 0)
 }

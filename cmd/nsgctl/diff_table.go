@@ -82,7 +82,7 @@ func diffSummary(r *ask.DiffResult) string {
 			allowed++
 		}
 	}
-	text := "no packet is treated differently"
+	text := "the rules treat no packet differently"
 	if n := len(r.Changes); n > 0 {
 		text = fmt.Sprintf("%s: %d newly allowed, %d newly denied", plural(n, "change"), allowed, n-allowed)
 	}

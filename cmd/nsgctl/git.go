@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -29,7 +28,10 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 	if err != nil {
 		return nil, err
 	}
-	out, err := git(ctx, filepath.Dir(absolute), "rev-parse", "--show-toplevel")
+	if info, err := os.Stat(absolute); err != nil || !info.IsDir() {
+		absolute = filepath.Dir(absolute)
+	}
+	out, err := git(ctx, absolute, nil, "rev-parse", "--show-toplevel")
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +42,9 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 			return nil, err
 		}
 	}
-	archive, err := git(ctx, root, append([]string{"archive", "--format=tar", reference, "--"}, inside...)...)
+	files, err := filesOf(ctx, root, reference, inside)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
+		return nil, err
 	}
 	folder, err := os.MkdirTemp("", "nsgctl-diff-")
 	if err != nil {
@@ -52,7 +54,7 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 	for _, path := range inside {
 		t.paths = append(t.paths, filepath.Join(folder, path))
 	}
-	if err := t.unpack(archive); err != nil {
+	if err := t.write(ctx, root, files); err != nil {
 		t.remove()
 		return nil, err
 	}
@@ -75,9 +77,9 @@ func insideOf(root, path string) (string, error) {
 	return inside, nil
 }
 
-func git(ctx context.Context, folder string, args ...string) ([]byte, error) {
+func git(ctx context.Context, folder string, stdin io.Reader, args ...string) ([]byte, error) {
 	c := exec.CommandContext(ctx, "git", args...)
-	c.Dir = folder
+	c.Dir, c.Stdin = folder, stdin
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
 	out, err := c.Output()
@@ -90,34 +92,72 @@ func git(ctx context.Context, folder string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// unpack writes the files of an archive below the folder.
-func (t *gitTree) unpack(archive []byte) error {
+// gitFile is a file of a commit.
+type gitFile struct{ object, name string }
+
+// filesOf lists the files of a commit below paths, as they are stored: attributes of the repository, which may leave
+// files out of archives, have no say.
+func filesOf(ctx context.Context, root, reference string, paths []string) (files []gitFile, err error) {
+	commit, err := git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", reference+"^{commit}")
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
+	}
+	for _, path := range paths {
+		args := []string{"ls-tree", "-r", "-z", "--full-tree", strings.TrimSpace(string(commit))}
+		if path != "." {
+			args = append(args, "--", path)
+		}
+		list, err := git(ctx, root, nil, args...)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 0 {
+			return nil, usageError{fmt.Errorf("--git %q: it has no %s", reference, path)}
+		}
+		for _, entry := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+			about, name, _ := strings.Cut(entry, "\t")
+			fields := strings.Fields(about) // mode, type, object
+			if len(fields) != 3 || fields[1] != "blob" || fields[0] == "120000" {
+				return nil, fmt.Errorf("--git: %s of %s is neither a file nor a folder", name, reference)
+			}
+			files = append(files, gitFile{fields[2], name})
+		}
+	}
+	return files, nil
+}
+
+// write writes files below the folder.
+func (t *gitTree) write(ctx context.Context, repository string, files []gitFile) error {
+	var objects strings.Builder
+	for _, f := range files {
+		objects.WriteString(f.object + "\n")
+	}
+	out, err := git(ctx, repository, strings.NewReader(objects.String()), "cat-file", "--batch")
+	if err != nil {
+		return err
+	}
 	root, err := os.OpenRoot(t.folder)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	for r := tar.NewReader(bytes.NewReader(archive)); ; {
-		h, err := r.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("git archive: %w", err)
+	written := map[string]bool{}
+	for _, f := range files {
+		header, rest, _ := bytes.Cut(out, []byte("\n"))
+		var object, kind string
+		var size int
+		if _, err := fmt.Sscan(string(header), &object, &kind, &size); err != nil || object != f.object || size < 0 || size >= len(rest) {
+			return fmt.Errorf("git cat-file: %s of %s: %q", f.name, t.reference, header)
 		}
-		switch h.Typeflag {
-		case tar.TypeXGlobalHeader:
-		case tar.TypeDir:
-			err = root.MkdirAll(filepath.Clean(h.Name), 0o700)
-		case tar.TypeReg:
-			err = writeFile(root, h.Name, r)
-		default:
-			err = fmt.Errorf("--git: %s of %s is neither a file nor a folder", h.Name, t.reference)
+		if !written[f.name] { // paths may lie in each other
+			written[f.name] = true
+			if err := writeFile(root, f.name, bytes.NewReader(rest[:size])); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
+		out = rest[size+1:]
 	}
+	return nil
 }
 
 func writeFile(root *os.Root, name string, from io.Reader) error {

@@ -145,10 +145,14 @@ func several(list []string) string {
 func printable(text string) string { return report.Printable(text) }
 
 // printableLines is printable for text of several lines, as errors are.
+// Runners of pipelines take commands out of what a step prints, also of messages with names that somebody chose.
 func printableLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
-		lines[i] = printable(strings.ReplaceAll(lines[i], "\t", "  "))
+		lines[i] = harmless.Replace(printable(strings.ReplaceAll(lines[i], "\t", "  ")))
+		if strings.HasPrefix(strings.TrimSpace(lines[i]), "::") {
+			lines[i] = strings.Replace(lines[i], "::", ": :", 1)
+		}
 	}
 	return strings.Join(lines, "\n")
 }
@@ -159,3 +163,5 @@ func plural(n int, singular string) string {
 	}
 	return fmt.Sprintf("%d %ss", n, singular)
 }
+
+var harmless = strings.NewReplacer("##vso[", "## vso[", "##[", "## [")
