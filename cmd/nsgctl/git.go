@@ -42,7 +42,7 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 			return nil, err
 		}
 	}
-	files, err := filesOf(ctx, root, reference, inside)
+	files, inside, err := filesOf(ctx, root, reference, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,11 @@ func git(ctx context.Context, folder string, stdin io.Reader, args ...string) ([
 type gitFile struct{ object, name string }
 
 // filesOf lists the files of a commit below paths, as they are stored: attributes of the repository, which may leave
-// files out of archives, have no say.
-func filesOf(ctx context.Context, root, reference string, paths []string) (files []gitFile, err error) {
+// files out of archives, have no say. found are the paths that the commit has: at least one.
+func filesOf(ctx context.Context, root, reference string, paths []string) (files []gitFile, found []string, err error) {
 	commit, err := git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", reference+"^{commit}")
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
+		return nil, nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
 	}
 	for _, path := range paths {
 		args := []string{"ls-tree", "-r", "-z", "--full-tree", strings.TrimSpace(string(commit))}
@@ -109,21 +109,25 @@ func filesOf(ctx context.Context, root, reference string, paths []string) (files
 		}
 		list, err := git(ctx, root, nil, args...)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(list) == 0 {
-			return nil, usageError{fmt.Errorf("--git %q: it has no %s", reference, path)}
+			continue // it is new
 		}
+		found = append(found, path)
 		for _, entry := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
 			about, name, _ := strings.Cut(entry, "\t")
 			fields := strings.Fields(about) // mode, type, object
 			if len(fields) != 3 || fields[1] != "blob" || fields[0] == "120000" {
-				return nil, fmt.Errorf("--git: %s of %s is neither a file nor a folder", name, reference)
+				return nil, nil, fmt.Errorf("--git: %s of %s is neither a file nor a folder", name, reference)
 			}
 			files = append(files, gitFile{fields[2], name})
 		}
 	}
-	return files, nil
+	if len(files) == 0 {
+		return nil, nil, usageError{fmt.Errorf("--git %q: it has no %s", reference, strings.Join(paths, ", "))}
+	}
+	return files, found, nil
 }
 
 // write writes files below the folder.
