@@ -45,7 +45,7 @@ func TestJudgeAsksChainsOneBehindTheOther(t *testing.T) {
 		{"AlwaysAllow ends one chain only", []Asked{{Chain: chain([]Rule{always}, []Rule{deny})}, {Chain: chain([]Rule{deny})}},
 			"Deny by [{Allow 0 0} {Deny 0 0}]: 0-65535"},
 		{"each chain divides", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)})}, {Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 443)})}},
-			"Allow by [{Allow -1 -1} {Allow -1 -1}]: 0-79,81-442,444-65535; Deny by [{Deny 0 0}]: 80; Deny by [{Allow -1 -1} {Deny 0 0}]: 443"},
+			"Allow by [{Allow -1 -1} {Allow -1 -1}]: all but 80,443; Deny by [{Deny 0 0}]: 80; Deny by [{Allow -1 -1} {Deny 0 0}]: 443"},
 		{"a chain sees the translated port", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)}), Sees: Seen{DestinationPorts: []ruleset.PortRange{{First: 80, Last: 80}}}}},
 			"Deny by [{Deny 0 0}]: 0-65535"},
 		{"and not the one that was sent", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)}), Sees: Seen{DestinationPorts: []ruleset.PortRange{{First: 81, Last: 81}}}}},
@@ -70,6 +70,20 @@ func TestJudgeAsksChainsOneBehindTheOther(t *testing.T) {
 		if got := strings.Join(texts, "; "); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// What a chain denies is not divided by the chains behind it: that would use up the bound on states.
+func TestJudgeDividesNoPacketsBehindADenial(t *testing.T) {
+	deny := NewList([]Rule{judgedRule(ruleset.Deny, "0.0.0.0/0", 0)})
+	var rules []Rule
+	for n := range byte(100) {
+		rules = append(rules, judgedRule(ruleset.Allow, netip.AddrFrom4([4]byte{10, 0, 0, n}).String()+"/32", uint16(n)+1))
+	}
+	within := Packets{Sources: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.1.4/32")}, Services: []Service{{Protocol: 6}}}
+	answer := Judge([]Asked{{Chain: Chain{deny}}, {Chain: Chain{NewList(rules)}}}, Options{MaxStates: 50, Within: within})
+	if len(answer.Undecided) > 0 || len(answer.Judged) != 1 || len(answer.Judged[0].By) != 1 {
+		t.Errorf("%+v, want one denial of all", answer)
 	}
 }
 
