@@ -23,13 +23,10 @@ var diagnoseRoute = post("diagnose", func(s *inspect.Service, body io.Reader) (*
 	return response, badRequest(err)
 })
 
-// maxQuestionLen bounds the body of a question; a profile of diagnostics needs some hundred bytes.
-const maxQuestionLen = 1 << 20
-
-// decodeQuestion reads a question strictly. verb names it for messages.
+// decodeQuestion reads a question strictly. verb names it for messages. Package serve bounds the body.
 func decodeQuestion[T any](r io.Reader, verb string) (*T, error) {
 	q := new(T)
-	decoder := json.NewDecoder(io.LimitReader(r, maxQuestionLen))
+	decoder := json.NewDecoder(r)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(q); err != nil {
 		return nil, fmt.Errorf("not a question of %s: %w", verb, err)

@@ -73,6 +73,20 @@ func TestJudgeAsksChainsOneBehindTheOther(t *testing.T) {
 	}
 }
 
+// What a chain denies is not divided by the chains behind it: that would use up the bound on states.
+func TestJudgeDividesNoPacketsBehindADenial(t *testing.T) {
+	deny := NewList([]Rule{judgedRule(ruleset.Deny, "0.0.0.0/0", 0)})
+	var rules []Rule
+	for n := range byte(100) {
+		rules = append(rules, judgedRule(ruleset.Allow, netip.AddrFrom4([4]byte{10, 0, 0, n}).String()+"/32", uint16(n)+1))
+	}
+	within := Packets{Sources: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.1.4/32")}, Services: []Service{{Protocol: 6}}}
+	answer := Judge([]Asked{{Chain: Chain{deny}}, {Chain: Chain{NewList(rules)}}}, Options{MaxStates: 50, Within: within})
+	if len(answer.Undecided) > 0 || len(answer.Judged) != 1 || len(answer.Judged[0].By) != 1 {
+		t.Errorf("%+v, want one denial of all", answer)
+	}
+}
+
 func TestJudgeAsksAboutTheServicesInQuestion(t *testing.T) {
 	answer := Judge(nil, Options{Within: Packets{Sources: []netip.Prefix{netip.MustParsePrefix("10.0.0.4/32")}, Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")},
 		Services: []Service{{Protocol: 17, Ports: []ruleset.PortRange{{First: 53, Last: 53}, {First: 123, Last: 123}}}, {Protocol: 1, Ports: []ruleset.PortRange{{First: 8, Last: 8}}}, {Protocol: 50}}}})
