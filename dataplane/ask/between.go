@@ -50,6 +50,7 @@ type place struct {
 	ranges   []netipx.IPRange
 	name     string
 	standing bool
+	alike    int // see topology.AddressClass
 }
 
 func (p *place) address() netip.Addr { return topology.ExampleOf(p.ranges) }
@@ -65,7 +66,7 @@ func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, er
 }
 
 func (b *Between) query(from, to *End) (*betweenQuery, error) {
-	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, sources: b.sources(from), destinations: b.destinations(to)}
+	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{}, sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}
@@ -93,7 +94,7 @@ func (b *Between) sources(end *End) (list []place) {
 		}
 		for _, e := range b.classes[i].senders {
 			if end.means == nil || end.means(e) {
-				list = append(list, place{index: len(list), endpoint: e, ranges: ranges, name: b.name(e)})
+				list = append(list, place{index: len(list), endpoint: e, ranges: ranges, name: b.name(e), alike: b.classes[i].Alike})
 			}
 		}
 	}
@@ -109,7 +110,7 @@ func (b *Between) destinations(end *End) (list []place) {
 			if len(ranges) == 0 || !end.given && !standing && len(b.classes[i].senders) == 0 && !b.snapshot.StandsFor(ranges[0].From()) {
 				continue
 			}
-			p := place{index: len(list), ranges: ranges, standing: standing}
+			p := place{index: len(list), ranges: ranges, standing: standing, alike: b.classes[i].Alike}
 			for _, e := range b.classes[i].senders {
 				if p.endpoint == nil && (end.means == nil || end.means(e)) {
 					p.endpoint, p.name = e, b.name(e)

@@ -1,0 +1,103 @@
+package ask
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset/analysis"
+	"go4.org/netipx"
+)
+
+// pairWay is a way from one place to another, and the services that take it.
+type pairWay struct {
+	key      string // equal for ways whose packets are judged together
+	course   course
+	services []analysis.Service
+	why      string // it is not decided
+}
+
+// pairKind is equal for pairs of places between which the ways are alike. See topology.AddressClass.
+type pairKind struct{ source, destination placeKind }
+
+// placeKind is equal for places of one question that are alike.
+type placeKind struct {
+	alike, index    int // index of a place that is like no other
+	meant, standing bool
+}
+
+func (p *place) kind() placeKind {
+	k := placeKind{alike: p.alike, meant: p.endpoint != nil, standing: p.standing}
+	if p.alike == 0 {
+		k.index = p.index
+	}
+	return k
+}
+
+// waysOfPair are the ways of a pair, asked once for those that are alike. What a network interface sends to itself is not
+// in question: it goes with what it sends to one of its kind, so that both are judged together.
+func (q *betweenQuery) waysOfPair(i, j int, services []analysis.Service) []pairWay {
+	src, dst := &q.sources[i], &q.destinations[j]
+	if src.address().Is4() != dst.address().Is4() {
+		return nil
+	}
+	kind := pairKind{src.kind(), dst.kind()}
+	ways, known := q.known[kind]
+	if known {
+		return ways
+	}
+	if src.alike > 0 && src.address() == dst.address() {
+		if i, j, known = q.otherPair(i, j); !known {
+			return q.ways(i, j, services)
+		}
+	}
+	ways = q.ways(i, j, services)
+	q.known[kind] = ways
+	return ways
+}
+
+// otherPair is a pair like that of a place with itself.
+func (q *betweenQuery) otherPair(i, j int) (source, destination int, found bool) {
+	if other := slices.IndexFunc(q.destinations, func(p place) bool { return p.index != j && p.kind() == q.destinations[j].kind() }); other >= 0 {
+		return i, other, true
+	}
+	if other := slices.IndexFunc(q.sources, func(p place) bool { return p.index != i && p.kind() == q.sources[i].kind() }); other >= 0 {
+		return other, j, true
+	}
+	return i, j, false
+}
+
+// toOthers takes away boxes that only hold what an address sends to itself. Witnesses of others become packets to
+// somebody else. It is false when no box is left.
+func toOthers(j *analysis.Judged) bool {
+	var boxes []analysis.Box
+	var witnesses []packet.Tuple
+	for i := range j.Boxes {
+		b, w := j.Boxes[i], j.Witnesses[i]
+		if w.Src == w.Dst {
+			own := w.Src.Netip()
+			if to, ok := otherThan(own, b.Destinations); ok {
+				w.Dst = packet.AddrFrom(to)
+			} else if from, ok := otherThan(own, b.Sources); ok {
+				w.Src = packet.AddrFrom(from)
+			} else {
+				continue
+			}
+		}
+		boxes, witnesses = append(boxes, b), append(witnesses, w)
+	}
+	j.Boxes, j.Witnesses = boxes, witnesses
+	return len(boxes) > 0
+}
+
+// otherThan is another address of some ranges.
+func otherThan(a netip.Addr, ranges []netipx.IPRange) (other netip.Addr, ok bool) {
+	for _, r := range ranges {
+		for _, other := range []netip.Addr{r.From(), r.To()} {
+			if other != a {
+				return other, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
