@@ -35,36 +35,40 @@ func (p *place) kind() placeKind {
 }
 
 // waysOfPair are the ways of a pair, asked once for those that are alike. What a network interface sends to itself is not
-// in question: it goes with what it sends to one of its kind, so that both are judged together.
+// in question: it goes with what it sends to one of its kind, so that both make one product of places.
 func (q *betweenQuery) waysOfPair(i, j int, services []analysis.Service) []pairWay {
 	src, dst := &q.sources[i], &q.destinations[j]
 	if src.address().Is4() != dst.address().Is4() {
 		return nil
+	}
+	if src.alike > 0 && src.address() == dst.address() {
+		own := j
+		var found bool
+		if i, j, found = q.otherPair(i, j); !found {
+			return q.ways(i, own, services)
+		}
 	}
 	kind := pairKind{src.kind(), dst.kind()}
 	ways, known := q.known[kind]
 	if known {
 		return ways
 	}
-	if src.alike > 0 && src.address() == dst.address() {
-		if i, j, known = q.otherPair(i, j); !known {
-			return q.ways(i, j, services)
-		}
-	}
 	ways = q.ways(i, j, services)
 	q.known[kind] = ways
 	return ways
 }
 
-// otherPair is a pair like that of a place with itself.
+// otherPair is a pair like that of a place with itself. Both ends must have others of the kind: where one end is a
+// single place, what it sends to itself stays apart.
 func (q *betweenQuery) otherPair(i, j int) (source, destination int, found bool) {
-	if other := slices.IndexFunc(q.destinations, func(p place) bool { return p.index != j && p.kind() == q.destinations[j].kind() }); other >= 0 {
-		return i, other, true
+	another := func(places []place, than int) int {
+		return slices.IndexFunc(places, func(p place) bool { return p.index != than && p.kind() == places[than].kind() })
 	}
-	if other := slices.IndexFunc(q.sources, func(p place) bool { return p.index != i && p.kind() == q.sources[i].kind() }); other >= 0 {
-		return other, j, true
+	if another(q.sources, i) < 0 {
+		return i, j, false
 	}
-	return i, j, false
+	other := another(q.destinations, j)
+	return i, other, other >= 0
 }
 
 // toOthers takes away boxes that only hold what an address sends to itself. Witnesses of others become packets to
