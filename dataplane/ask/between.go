@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -22,6 +23,8 @@ import (
 type Between struct {
 	snapshot   *topology.Snapshot
 	maxStates  int
+	maxPairs   int             // see DefaultMaxPairs
+	context    context.Context // ends questions; nil: nothing does
 	classes    []senderClass
 	chains     *verdict.Chains
 	byEndpoint map[chainFor]*verdict.Chain
@@ -36,7 +39,7 @@ type senderClass struct {
 
 // NewBetween prepares questions about a snapshot. maxStates bounds the work of each; see analysis.Options.
 func NewBetween(s *topology.Snapshot, maxStates int) *Between {
-	b := &Between{snapshot: s, maxStates: maxStates, chains: verdict.NewChains(s), byEndpoint: map[chainFor]*verdict.Chain{}, numbers: map[any]uint64{}}
+	b := &Between{snapshot: s, maxStates: maxStates, maxPairs: DefaultMaxPairs, chains: verdict.NewChains(s), byEndpoint: map[chainFor]*verdict.Chain{}, numbers: map[any]uint64{}}
 	for _, c := range s.AddressClasses() {
 		b.classes = append(b.classes, senderClass{c, s.SendersFrom(c.Address())})
 	}
@@ -74,8 +77,15 @@ func (b *Between) query(from, to *End) (*betweenQuery, error) {
 }
 
 func (q *betweenQuery) ask(services []analysis.Service) *PathSets {
+	rest := &PathSets{}
 	for i := range q.sources {
 		for j := range q.destinations {
+			if q.pairsAsked >= q.maxPairs || q.ended() {
+				q.leave(rest, i, j, services)
+				out := q.answer()
+				out.Undecided = append(out.Undecided, rest.Undecided...)
+				return out
+			}
 			q.pair(i, j, services)
 		}
 	}

@@ -21,6 +21,7 @@ type betweenQuery struct {
 	groups                map[string]*pathGroup
 	order                 []*pathGroup
 	known                 map[pairKind][]pairWay
+	pairsAsked            int // those of known, and what places send to themselves
 }
 
 // pathGroup is packets that take alike ways: their rules are asked together.
@@ -47,6 +48,7 @@ func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
 
 // ways are those from one place to another: a packet of each part of the services is asked about.
 func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairWay) {
+	q.pairsAsked++
 	src, dst := &q.sources[i], &q.destinations[j]
 	from, to := src.address(), dst.address()
 	if from == to && dst.ranges[0].To() != to {
@@ -139,6 +141,9 @@ func (q *betweenQuery) answer() *PathSets {
 		return !g.hidden && q.snapshot.KindOf(g.course.legs[0].src) == topology.Internet
 	})
 	for _, g := range q.order {
+		if q.ended() {
+			return out
+		}
 		if g.hidden && seen {
 			continue // the internet asks the address that stands for it
 		}

@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -69,6 +70,35 @@ func (q *betweenQuery) otherPair(i, j int) (source, destination int, found bool)
 	}
 	other := another(q.destinations, j)
 	return i, other, other >= 0
+}
+
+// DefaultMaxPairs bounds the pairs of places that a question asks about, those that are alike counted once. 500
+// network interfaces in 50 subnets with a group each have some 12,000.
+const DefaultMaxPairs = 30_000
+
+// ended reports that nobody waits for the answer any more.
+func (b *Between) ended() bool { return b.context != nil && b.context.Err() != nil }
+
+// leave lists the pairs from one on as not decided.
+func (q *betweenQuery) leave(out *PathSets, i, j int, services []analysis.Service) {
+	g := &pathGroup{why: fmt.Sprintf("there are more than %d pairs of places: name an end", q.maxPairs), services: services,
+		course: course{legs: []courseLeg{{}}}}
+	for _, four := range []bool{true, false} {
+		indexes := func(places []place, from, to int) (list []int) {
+			for k := from; k < to; k++ {
+				if places[k].address().Is4() == four {
+					list = append(list, k)
+				}
+			}
+			return list
+		}
+		for _, part := range [][3]int{{i, i + 1, j}, {i + 1, len(q.sources), 0}} {
+			from, to := indexes(q.sources, part[0], part[1]), indexes(q.destinations, part[2], len(q.destinations))
+			if len(from) > 0 && len(to) > 0 {
+				q.judge(out, g, from, to)
+			}
+		}
+	}
 }
 
 // toOthers takes away boxes that only hold what an address sends to itself. Witnesses of others become packets to

@@ -1,6 +1,8 @@
 package ask
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -125,5 +127,21 @@ func TestNoWitnessIsAPacketToItsOwnSender(t *testing.T) {
 	}
 	if result, err := Reach(b.snapshot, &ReachParameters{From: "subnet:s0", To: "nic:nic0-1"}); err != nil || len(result.Allowed) != 1 {
 		t.Errorf("%+v, %v: want one row, as what an address sends to itself is not in question", result, err)
+	}
+}
+
+func TestPairsBehindTheBoundAreNotDecided(t *testing.T) {
+	s := policyOfSize(t, 2, 3, 0)
+	result, err := Reach(s, &ReachParameters{MaxPairs: 50})
+	if err != nil || len(result.Undecided) == 0 || result.Undecided[0].Why != "there are more than 50 pairs of places: name an end" {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if all, err := Reach(s, &ReachParameters{}); err != nil || len(all.Undecided) > 0 {
+		t.Errorf("without the bound: %+v, %v", all, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Reach(s, &ReachParameters{Context: ctx}); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: %v", err)
 	}
 }
