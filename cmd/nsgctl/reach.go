@@ -36,6 +36,7 @@ A public address or a load balancer's frontend counts for those that it leads to
 			if err := checkReach(c, &q, &from); err != nil {
 				return err
 			}
+			q.Context = c.Context() // Ctrl-C ends it
 			result, err := answer(&from, g,
 				func(d *control.Client) (*ask.ReachResult, error) { return d.Reach(c.Context(), &q) },
 				func(p *inspect.Loaded) (*ask.ReachResult, error) { return ask.Reach(p.Snapshot, &q) })

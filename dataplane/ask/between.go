@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -22,6 +23,8 @@ import (
 type Between struct {
 	snapshot   *topology.Snapshot
 	maxStates  int
+	maxPairs   int             // see DefaultMaxPairs
+	context    context.Context // ends questions; nil: nothing does
 	classes    []senderClass
 	chains     *verdict.Chains
 	byEndpoint map[chainFor]*verdict.Chain
@@ -36,7 +39,7 @@ type senderClass struct {
 
 // NewBetween prepares questions about a snapshot. maxStates bounds the work of each; see analysis.Options.
 func NewBetween(s *topology.Snapshot, maxStates int) *Between {
-	b := &Between{snapshot: s, maxStates: maxStates, chains: verdict.NewChains(s), byEndpoint: map[chainFor]*verdict.Chain{}, numbers: map[any]uint64{}}
+	b := &Between{snapshot: s, maxStates: maxStates, maxPairs: DefaultMaxPairs, chains: verdict.NewChains(s), byEndpoint: map[chainFor]*verdict.Chain{}, numbers: map[any]uint64{}}
 	for _, c := range s.AddressClasses() {
 		b.classes = append(b.classes, senderClass{c, s.SendersFrom(c.Address())})
 	}
@@ -50,6 +53,7 @@ type place struct {
 	ranges   []netipx.IPRange
 	name     string
 	standing bool
+	alike    int // see topology.AddressClass
 }
 
 func (p *place) address() netip.Addr { return topology.ExampleOf(p.ranges) }
@@ -65,7 +69,7 @@ func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, er
 }
 
 func (b *Between) query(from, to *End) (*betweenQuery, error) {
-	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, sources: b.sources(from), destinations: b.destinations(to)}
+	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{}, sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}
@@ -73,8 +77,15 @@ func (b *Between) query(from, to *End) (*betweenQuery, error) {
 }
 
 func (q *betweenQuery) ask(services []analysis.Service) *PathSets {
+	rest := &PathSets{}
 	for i := range q.sources {
 		for j := range q.destinations {
+			if q.pairsAsked >= q.maxPairs || q.ended() {
+				q.leave(rest, i, j, services)
+				out := q.answer()
+				out.Undecided = append(out.Undecided, rest.Undecided...)
+				return out
+			}
 			q.pair(i, j, services)
 		}
 	}
@@ -93,7 +104,7 @@ func (b *Between) sources(end *End) (list []place) {
 		}
 		for _, e := range b.classes[i].senders {
 			if end.means == nil || end.means(e) {
-				list = append(list, place{index: len(list), endpoint: e, ranges: ranges, name: b.name(e)})
+				list = append(list, place{index: len(list), endpoint: e, ranges: ranges, name: b.name(e), alike: b.classes[i].Alike})
 			}
 		}
 	}
@@ -109,7 +120,7 @@ func (b *Between) destinations(end *End) (list []place) {
 			if len(ranges) == 0 || !end.given && !standing && len(b.classes[i].senders) == 0 && !b.snapshot.StandsFor(ranges[0].From()) {
 				continue
 			}
-			p := place{index: len(list), ranges: ranges, standing: standing}
+			p := place{index: len(list), ranges: ranges, standing: standing, alike: b.classes[i].Alike}
 			for _, e := range b.classes[i].senders {
 				if p.endpoint == nil && (end.means == nil || end.means(e)) {
 					p.endpoint, p.name = e, b.name(e)

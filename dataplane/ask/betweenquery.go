@@ -20,6 +20,8 @@ type betweenQuery struct {
 	sources, destinations []place
 	groups                map[string]*pathGroup
 	order                 []*pathGroup
+	known                 map[pairKind][]pairWay
+	pairsAsked            int // those of known, and what places send to themselves
 }
 
 // pathGroup is packets that take alike ways: their rules are asked together.
@@ -39,11 +41,16 @@ type groupRow struct {
 
 // pair finds the ways from one place to another.
 func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
+	for _, w := range q.waysOfPair(i, j, services) {
+		q.group(w.key, w.why, &w.course, w.services, i, j)
+	}
+}
+
+// ways are those from one place to another: a packet of each part of the services is asked about.
+func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairWay) {
+	q.pairsAsked++
 	src, dst := &q.sources[i], &q.destinations[j]
 	from, to := src.address(), dst.address()
-	if from.Is4() != to.Is4() {
-		return
-	}
 	if from == to && dst.ranges[0].To() != to {
 		to = to.Next()
 	} else if from == to && len(dst.ranges) > 1 {
@@ -52,17 +59,12 @@ func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
 	if services == nil {
 		services = EveryService()
 	}
-	type way struct {
-		course
-		services []analysis.Service
-	}
-	ways := map[string]*way{}
-	var order []string
+	ways := map[string]int{} // index in list
 	for _, p := range q.probes(from, to, services) {
 		courses, more := q.courses(src.endpoint, p.Packet)
 		if more {
 			unknown := course{legs: []courseLeg{{src: src.endpoint, sent: p.Tuple}}}
-			q.group(fmt.Sprint(p.service), "there are too many ways", &unknown, []analysis.Service{p.service}, i, j)
+			list = append(list, pairWay{why: "there are too many ways", course: unknown, services: []analysis.Service{p.service}})
 			continue
 		}
 		for k := range courses {
@@ -71,23 +73,25 @@ func (q *betweenQuery) pair(i, j int, services []analysis.Service) {
 				continue
 			}
 			key := q.key(c)
-			if ways[key] == nil {
-				ways[key] = &way{course: *c}
-				order = append(order, key)
+			at, known := ways[key]
+			if !known {
+				at = len(list)
+				ways[key] = at
+				list = append(list, pairWay{key: key, course: *c})
 			}
-			if !slices.ContainsFunc(ways[key].services, func(s analysis.Service) bool { return sameService(s, p.service) }) {
-				ways[key].services = append(ways[key].services, p.service)
+			if w := &list[at]; !slices.ContainsFunc(w.services, func(s analysis.Service) bool { return sameService(s, p.service) }) {
+				w.services = append(w.services, p.service)
 			}
 		}
 	}
-	for _, key := range order {
-		w := ways[key]
-		why := ""
-		if w.dependsOnReplies() {
-			why = "the way of replies depends on what a load balancer chooses"
+	for k := range list {
+		w := &list[k]
+		if w.why == "" && w.course.dependsOnReplies() {
+			w.why = "the way of replies depends on what a load balancer chooses"
 		}
-		q.group(fmt.Sprint(key, w.services), why, &w.course, w.services, i, j)
+		w.key = fmt.Sprint(w.key, w.services)
 	}
+	return list
 }
 
 func sameService(a, b analysis.Service) bool {
@@ -137,6 +141,9 @@ func (q *betweenQuery) answer() *PathSets {
 		return !g.hidden && q.snapshot.KindOf(g.course.legs[0].src) == topology.Internet
 	})
 	for _, g := range q.order {
+		if q.ended() {
+			return out
+		}
 		if g.hidden && seen {
 			continue // the internet asks the address that stands for it
 		}
@@ -184,7 +191,7 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 	}
 	for i := range answer.Judged {
 		j := &answer.Judged[i]
-		if !q.inQuestion(j) {
+		if !q.inQuestion(j) || g.course.drop != packet.DropLand && !toOthers(j) {
 			continue
 		}
 		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,

@@ -161,7 +161,7 @@ func (p *PathSet) example(b *Between) (k packet.Tuple, nobody int) {
 			try, a := k, places[i].address()
 			*[]*packet.Addr{&try.Src, &try.Dst}[side] = packet.AddrFrom(a)
 			owner := b.snapshot.Owner(a)
-			if owner == nil || owner.NetworkInterface == nil || !slices.ContainsFunc(p.Boxes, func(box analysis.Box) bool { return box.Has(&try) }) {
+			if owner == nil || owner.NetworkInterface == nil || try.Src == try.Dst || !slices.ContainsFunc(p.Boxes, func(box analysis.Box) bool { return box.Has(&try) }) {
 				continue
 			}
 			k = try

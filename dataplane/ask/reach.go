@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -15,6 +16,10 @@ type ReachParameters struct {
 	To   string `json:"to"`
 	// MaxStates bounds the work; 0: the default. See analysis.Options.
 	MaxStates int `json:"maxStates,omitempty"`
+	// MaxPairs bounds the pairs of places; 0: DefaultMaxPairs. Others are listed as undecided.
+	MaxPairs int `json:"-"`
+	// Context ends the question with its error; nil: nothing does.
+	Context context.Context `json:"-"`
 }
 
 // ReachResult is all packets that pass.
@@ -71,6 +76,10 @@ func Reach(s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
 		return nil, fmt.Errorf("maxStates: %d: allowed are numbers above 0", q.MaxStates)
 	}
 	b := NewBetween(s, q.MaxStates)
+	b.context = q.Context
+	if q.MaxPairs > 0 {
+		b.maxPairs = q.MaxPairs
+	}
 	from, to, services, err := b.ends(q.From, q.To)
 	if err != nil {
 		return nil, err
@@ -80,6 +89,9 @@ func Reach(s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
 		return nil, fmt.Errorf("from: %w", err)
 	}
 	sets := query.ask(services)
+	if b.ended() {
+		return nil, b.context.Err()
+	}
 	r := &ReachResult{Allowed: query.allowed(sets, from, to), Undecided: undecided(sets)}
 	for i := range sets.Sets {
 		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {

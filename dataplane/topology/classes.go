@@ -15,6 +15,9 @@ import (
 // internet cannot have.
 type AddressClass struct {
 	Ranges []netipx.IPRange // in ascending order
+	// Alike is equal, and not 0, for classes that differ only in which network interface has the one address:
+	// what passes between two of them passes between any two.
+	Alike int
 }
 
 // Address is one of the addresses.
@@ -64,6 +67,14 @@ func (s *Snapshot) AddressClasses() []AddressClass {
 			last = c.borders[i+1].Prev()
 		}
 		c.add(netipx.IPRangeFrom(first, last))
+	}
+	l := newLikeness(c)
+	for i := range c.classes {
+		of := &c.classes[i]
+		a := of.Address()
+		if senders := s.SendersFrom(a); len(senders) == 1 && senders[0].Address() == a && len(of.Ranges) == 1 && of.Ranges[0].To() == a {
+			of.Alike = l.number(senders[0])
+		}
 	}
 	return c.classes
 }
@@ -191,7 +202,7 @@ func (c *divider) add(r netipx.IPRange) {
 	if a.Is4In6() {
 		return // such an address belongs to IPv4
 	}
-	c.describe(a)
+	c.describe(a, c.owner)
 	at, known := c.byKey[string(c.key)]
 	if !known {
 		at = len(c.classes)
@@ -206,8 +217,8 @@ func (c *divider) add(r netipx.IPRange) {
 	of.Ranges = append(of.Ranges, r)
 }
 
-// describe makes the key of an address: all that a look-up finds for it.
-func (c *divider) describe(a netip.Addr) {
+// describe makes the key of an address: all that a look-up finds for it. owner adds who has the address.
+func (c *divider) describe(a netip.Addr, owner func(e *Endpoint, ok bool)) {
 	s, of := c.snapshot, packet.AddrFrom(a)
 	c.key = c.key[:0]
 	c.id(a.Is4())
@@ -223,10 +234,10 @@ func (c *divider) describe(a netip.Addr) {
 	if len(s.shared[of]) > 0 {
 		c.id(of)
 	}
-	c.owner(s.byAddress.Lookup(a))
+	owner(s.byAddress.Lookup(a))
 	for _, n := range s.networks.list {
 		e, ok := n.hosts.Lookup(a)
-		c.owner(e, ok)
+		owner(e, ok)
 		c.id(e != nil && e.closedAt[of])
 		c.id(n.frontends[of])
 		c.id(contain(n.vnet.AddressSpace, a))
