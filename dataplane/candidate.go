@@ -55,11 +55,8 @@ func (e *Engine) ends(old, s *topology.Snapshot, f *conntrack.FlowInfo, d *verdi
 		p.ICMPType = packet.ICMPv6EchoRequest
 	}
 	if from, whole := e.Attachment(f.Key.Zone); whole {
-		switch e.again(s, s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d) {
-		case judgedStands, judgedPasses:
-			return false
-		}
-		return true
+		j := e.again(s, s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d)
+		return j != judgedStands && j != judgedPasses
 	}
 	to, _ := e.Attachment(f.ReplyKey.Zone) // the record of the receiver's end
 	way := topology.Way{To: s.Admit(s.Attachments[to], f.Receiver), Arrives: p.Tuple}
