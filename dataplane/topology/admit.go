@@ -44,6 +44,9 @@ func (s *Snapshot) AdmitAt(nic *policy.NetworkInterface, src netip.Addr) *Endpoi
 // sentBy is the endpoint of a NIC that sends from an address. One that forwards sends for
 // others, but never for the platform or from an address that no host has.
 func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
+	if IsPlatform(src) { // whatever addresses it is given
+		return nil
+	}
 	for _, e := range own {
 		if e.address == src {
 			return e
@@ -54,7 +57,7 @@ func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
 			return e
 		}
 	}
-	if forwards && len(own) > 0 && !IsPlatform(src) && !src.IsReserved() {
+	if forwards && len(own) > 0 && !src.IsReserved() {
 		return own[0]
 	}
 	return nil
@@ -63,6 +66,9 @@ func sentBy(own []*Endpoint, forwards bool, src packet.Addr) *Endpoint {
 // admitSubnet admits the addresses that lead to the attachment, and the floating addresses of
 // the backends behind it.
 func (a *Attachment) admitSubnet(src packet.Addr) *Endpoint {
+	if IsPlatform(src) { // a member may have been given its address
+		return nil
+	}
 	for _, e := range a.floating {
 		if e.hasFloating(src) {
 			return e

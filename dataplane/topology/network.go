@@ -172,15 +172,23 @@ func (s *networkSet) learnFromHub(n *network) {
 	}
 }
 
-// hubNetwork is the network that a virtual hub connects to n and that has a prefix; nil when there is none.
+// hubNetwork is the network that a virtual hub connects to n and that has a prefix; nil when there is none, or when
+// a longer route leads elsewhere: a static one of the hub, or one of the network's own gateway.
 func (s *networkSet) hubNetwork(n *network, p netip.Prefix) *network {
+	var longest policy.HubRoute
 	for _, r := range n.vnet.HubRoutes {
-		if r.Network != nil && r.Prefix.Bits() <= p.Bits() && r.Prefix.Contains(p.Addr()) {
-			return s.of[r.Network]
+		if within(p, r.Prefix) && (!longest.Prefix.IsValid() || r.Prefix.Bits() > longest.Prefix.Bits()) {
+			longest = r
 		}
 	}
-	return nil
+	if longest.Network == nil || slices.ContainsFunc(n.behindOwn, func(own netip.Prefix) bool { return within(p, own) && own.Bits() > longest.Prefix.Bits() }) {
+		return nil
+	}
+	return s.of[longest.Network]
 }
+
+// within reports that a prefix lies in another, or is it.
+func within(p, other netip.Prefix) bool { return other.Bits() <= p.Bits() && other.Contains(p.Addr()) }
 
 // reached are the address spaces of a network and of its peers.
 func (n *network) reached() []netip.Prefix {

@@ -112,7 +112,7 @@ func (f *fields) readConnection(h *hub, r *resource) {
 	for _, label := range propagated.texts("labels") {
 		c.propagateToBy = append(c.propagateToBy, strings.ToLower(label))
 	}
-	if len(c.propagateToBy) == 0 && !slices.ContainsFunc(c.tables, func(t string) bool { return lastSegment(t) == "noneroutetable" }) {
+	if len(c.propagateToBy)+len(c.tables) == 0 {
 		c.propagateToBy = []string{defaultHubLabel}
 	}
 	static := routing.inside("vnetRoutes")
@@ -191,7 +191,9 @@ func (c *hubConnection) learns(hubs []*hub) (routes []policy.HubRoute) {
 				to = nil
 			}
 			for _, p := range other.network.AddressSpace {
-				add(p, to)
+				if p.Addr().Is4() { // hubs carry no IPv6 ("Virtual WAN FAQ")
+					add(p, to)
+				}
 			}
 		}
 	}

@@ -40,6 +40,11 @@ func TestNetworksLearnTheRoutesOfTheirHub(t *testing.T) {
 			"a: 10.9.0.0/16; b: 10.3.0.0/16 to c; c: 10.2.0.0/16 to b; "},
 		{"a table of its own, and the other hub learns of it", red(`{"ids": [{"id": "ID/virtualHubs/two/hubRouteTables/defaultRouteTable"}], "labels": ["none"]}`), fmt.Sprintf(table, "red", "red", "10.9.0.0/16"),
 			"a: 10.9.0.0/16; b: 10.3.0.0/16 to c; c: 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
+		{"one table by its id, and no label beside it", red(`{"ids": [{"id": "ID/virtualHubs/one/hubRouteTables/red"}]}`), fmt.Sprintf(table, "red", "red", "10.9.0.0/16"),
+			"a: 10.9.0.0/16; b: 10.3.0.0/16 to c; c: 10.2.0.0/16 to b; "},
+		{"hubs carry no IPv6", "", `{"id": "ID/virtualNetworks/d", "properties": {"addressSpace": {"addressPrefixes": ["10.4.0.0/16", "fd00:4::/48"]}, "subnets": []}},
+			{"id": "ID/virtualHubs/two/hubVirtualNetworkConnections/d", "properties": {"remoteVirtualNetwork": {"id": "ID/virtualNetworks/d"}}},`,
+			"a: 10.4.0.0/16 to d, 10.3.0.0/16 to c, 10.2.0.0/16 to b; b: 10.4.0.0/16 to d, 10.3.0.0/16 to c, 10.1.0.0/16 to a; c: 10.4.0.0/16 to d, 10.1.0.0/16 to a, 10.2.0.0/16 to b; d: 10.3.0.0/16 to c, 10.1.0.0/16 to a, 10.2.0.0/16 to b; "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Parse("test.json", []byte(hubDocument(tt.a, tt.more)))

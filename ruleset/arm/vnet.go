@@ -44,7 +44,7 @@ const (
 // unusable are the ranges that no virtual network can have ("Azure Virtual Network FAQ").
 var unusable = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("168.63.129.16/32"),
+	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("168.63.129.16/32"), netip.MustParsePrefix("fe80::/10"),
 }
 
 func (l *loader) buildNetwork(r *resource) {
