@@ -21,9 +21,9 @@ var hostile = []string{
 
 // reportOf has an entry for each hostile text and level, with the text in every field.
 func reportOf() *Report {
-	r := &Report{Verb: "lint", Version: "v1", Directory: "/work"}
+	r := &Report{Verb: "lint", Version: "v1", Directory: "/repo"}
 	for i, text := range hostile {
-		r.Entries = append(r.Entries, Entry{Name: text, Code: "NSG" + text, Level: Level(i % 4), File: "/work/" + strings.ReplaceAll(text, "/", "-"), Line: i + 1, Column: i,
+		r.Entries = append(r.Entries, Entry{Name: text, Code: "NSG" + text, Level: Level(i % 4), File: "/repo/" + strings.ReplaceAll(text, "/", "-"), Line: i + 1, Column: i,
 			Resource: text, Message: "m " + text, Help: text})
 	}
 	return r
@@ -62,7 +62,7 @@ func TestSARIFIsValidAndNamesFilesFromTheWorkingDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	elsewhere := Entry{Name: "elsewhere", Level: Error, File: "/other/a b%.json"}
-	colon := Entry{Name: "colon", Level: Error, File: "/work/http:x.json", Message: "m"}
+	colon := Entry{Name: "colon", Level: Error, File: "/repo/http:x.json", Message: "m"}
 	r := reportOf()
 	r.Entries = append(r.Entries, elsewhere, colon, Entry{Name: "nowhere", Level: Note}, r.Entries[1])
 	for _, r := range []*Report{r, {Verb: "test"}} {
@@ -96,7 +96,7 @@ func TestSARIFIsValidAndNamesFilesFromTheWorkingDirectory(t *testing.T) {
 		if e.File == "" {
 			continue
 		}
-		base := &url.URL{Scheme: "file", Path: "/work/"}
+		base := &url.URL{Scheme: "file", Path: "/repo/"}
 		at, err := base.Parse(got.Locations[0].Physical.Artifact.URI)
 		if err != nil || at.Path != e.File {
 			t.Errorf("file %q became %q: %v", e.File, got.Locations[0].Physical.Artifact.URI, err)
@@ -213,7 +213,7 @@ func TestCommandsOfPipelinesSayWhatEntriesSay(t *testing.T) {
 			continue
 		}
 		message := e.Message + "\n" + e.Resource + "\n" + e.Help
-		file := strings.TrimPrefix(e.File, "/work/")
+		file := strings.TrimPrefix(e.File, "/repo/")
 
 		head, data, _ := strings.Cut(strings.TrimPrefix(github[next], "::"), "::")
 		command, rest, _ := strings.Cut(head, " ")
