@@ -118,7 +118,7 @@ type endToEndLine struct{ word, text string }
 // mostPaths is how many lines of a kind are shown: json has all of them.
 const mostPaths = 3
 
-// endToEndLines say what of a change holds between ends that the policy has.
+// endToEndLines tell which packets of a change get through to the other end, and which do not.
 func endToEndLines(c *ask.DiffChange) (lines []endToEndLine) {
 	e := c.EndToEnd
 	if e == nil {

@@ -40,7 +40,7 @@ of them as the example; verify --path says the same of it.`,
 			result, err := answer(&f.from, g,
 				func(d *control.Client) (*inspect.Explained, error) { return d.Explain(c.Context(), &f.question) },
 				func(p *inspect.Loaded) (*inspect.Explained, error) {
-					r, err := ask.Explain(p.Snapshot, &f.question)
+					r, err := ask.Explain(c.Context(), p.Snapshot, &f.question)
 					if err != nil {
 						return nil, err
 					}
@@ -81,8 +81,8 @@ func (f *explainFlags) args(c *cobra.Command, args []string) error {
 	if err := f.from.checkSubscription("explain"); err != nil {
 		return err
 	}
-	if f.question.MaxStates < 0 {
-		return usageError{fmt.Errorf("explain: --max-states %d: allowed are numbers above 0", f.question.MaxStates)}
+	if ask.CheckMaxStates(f.question.MaxStates) != nil {
+		return usageError{fmt.Errorf("explain: --max-states %d: allowed are 1 to %d", f.question.MaxStates, ask.MaxStatesLimit)}
 	}
 	if _, err := ask.ParseTarget(f.question.To); err != nil {
 		return usageError{fmt.Errorf("explain: TO %w", err)}

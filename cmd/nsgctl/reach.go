@@ -36,10 +36,9 @@ A public address or a load balancer's frontend counts for those that it leads to
 			if err := checkReach(c, &q, &from); err != nil {
 				return err
 			}
-			q.Context = c.Context() // Ctrl-C ends it
 			result, err := answer(&from, g,
 				func(d *control.Client) (*ask.ReachResult, error) { return d.Reach(c.Context(), &q) },
-				func(p *inspect.Loaded) (*ask.ReachResult, error) { return ask.Reach(p.Snapshot, &q) })
+				func(p *inspect.Loaded) (*ask.ReachResult, error) { return ask.Reach(c.Context(), p.Snapshot, &q) })
 			return show(c, g, result, err, reachTable)
 		},
 	}
@@ -58,8 +57,8 @@ func checkReach(c *cobra.Command, q *ask.ReachParameters, from *source) error {
 	if err := from.checkSubscription(verbName(c)); err != nil {
 		return err
 	}
-	if q.MaxStates < 0 {
-		return usageError{fmt.Errorf("%s: --max-states %d: allowed are numbers above 0", verbName(c), q.MaxStates)}
+	if ask.CheckMaxStates(q.MaxStates) != nil {
+		return usageError{fmt.Errorf("%s: --max-states %d: allowed are 1 to %d", verbName(c), q.MaxStates, ask.MaxStatesLimit)}
 	}
 	if q.To == "" {
 		return nil

@@ -69,7 +69,8 @@ func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, er
 }
 
 func (b *Between) query(from, to *End) (*betweenQuery, error) {
-	q := &betweenQuery{Between: b, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{}, sources: b.sources(from), destinations: b.destinations(to)}
+	q := &betweenQuery{Between: b, from: from, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{},
+		sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}

@@ -15,7 +15,7 @@ import (
 // betweenQuery is one question while it is answered.
 type betweenQuery struct {
 	*Between
-	to                    *End
+	from, to              *End
 	except                *analysis.List // denies the packets that are not in question
 	sources, destinations []place
 	groups                map[string]*pathGroup

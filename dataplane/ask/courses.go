@@ -96,8 +96,8 @@ func (c *course) redirects() bool {
 	return l.way.Floating || l.way.To != nil && l.way.Arrives.Dst != l.sent.Dst
 }
 
-// dependsOnReplies reports a course of which a load balancer's choice, which replies repeat, decides whether they
-// are translated back. What else refuses the packet does so whatever replies do.
+// dependsOnReplies reports that replies may take another way: a load balancer chooses again for them, and its choice
+// decides whether they are translated back. A packet that is refused for another reason has no replies.
 func (c *course) dependsOnReplies() bool {
 	way := &c.last().way
 	refused := c.drop != packet.NotDropped && c.drop != packet.DropAsymmetric

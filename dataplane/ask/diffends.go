@@ -21,9 +21,9 @@ const (
 	mostPathStates  = 50_000
 )
 
-// DiffEndToEnd is what of a change holds for whole paths, between two ends that the policy has. What is allowed is asked of
-// the new policy, what is denied of the old one: under the other one the end that changed denies. Packets are sent to
-// the end's own address, not to one that stands for it; what a network interface forwards is not asked about.
+// DiffEndToEnd tells which packets of a change get through from end to end. Both ends are known to the policy. Newly
+// allowed packets are looked up in the new policy, newly denied ones in the old policy: the other policy denies them at
+// the end that changed. Packets are sent to the end's own address. What a network interface forwards is left out.
 type DiffEndToEnd struct {
 	// Changed are packets that get through now, or that did before.
 	Changed []DiffPath `json:"changed"`
@@ -116,7 +116,7 @@ func (g *diffGroup) joins(t *diffTarget) {
 	}
 }
 
-// endToEnd says what of a group's change holds for whole paths; nil when the other side has no known end.
+// endToEnd follows the packets of a group's change to the other end. It is nil when the policy knows no other end.
 func (d *differ) endToEnd(g *diffGroup, c *DiffChange) *DiffEndToEnd {
 	side := d.before
 	if c.Kind == DiffAllowed {
@@ -266,7 +266,7 @@ func merged(paths []DiffPath) []DiffPath {
 	return paths
 }
 
-// alike is what of boxes must be the same for paths that are told together: all but the addresses.
+// alike describes boxes without their addresses. Paths with equal descriptions are listed together.
 func alike(boxes []DiffBox) (texts []string) {
 	for i := range boxes {
 		b := &boxes[i]

@@ -38,7 +38,7 @@ type DiffChange struct {
 	// More means that further boxes are left out.
 	More    bool        `json:"more,omitempty"`
 	Witness DiffWitness `json:"witness"`
-	// EndToEnd is what of the change holds for whole paths; absent when the packets' other end is none of the policy.
+	// EndToEnd tells which packets get through to the other end; absent when the policy does not know that end.
 	EndToEnd *DiffEndToEnd `json:"endToEnd,omitempty"`
 	// File, Line and Column are where the rule is written that decides now, or for a default rule its group. They are
 	// absent where that is not known, as of the running policy.

@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -88,26 +89,19 @@ type RuleCounters struct {
 }
 
 // Explain says for all packets from one end to another what becomes of them: routes, translation, each rule that
-// decides, and for a denial the nearest rule that would have allowed it.
-func Explain(s *topology.Snapshot, q *ExplainParameters) (*ExplainResult, error) {
+// decides, and for a denial the nearest rule that would have allowed it. It ends with the context's error when the
+// context does.
+func Explain(ctx context.Context, s *topology.Snapshot, q *ExplainParameters) (*ExplainResult, error) {
 	switch {
 	case q.From == "":
 		return nil, fmt.Errorf("from: it is missing: allowed are %s", EndForms)
 	case q.To == "":
 		return nil, fmt.Errorf("to: it is missing: allowed is %s", TargetForm)
-	case q.MaxStates < 0:
-		return nil, fmt.Errorf("maxStates: %d: allowed are numbers above 0", q.MaxStates)
 	}
-	b := NewBetween(s, q.MaxStates)
-	from, to, services, err := b.ends(q.From, q.To)
+	query, sets, err := between(ctx, s, &ReachParameters{From: q.From, To: q.To, MaxStates: q.MaxStates})
 	if err != nil {
 		return nil, err
 	}
-	query, err := b.query(from, to)
-	if err != nil {
-		return nil, fmt.Errorf("from: %w", err)
-	}
-	sets := query.ask(services)
 	r := &ExplainResult{Paths: []Explanation{}, Undecided: undecided(sets)}
 	for i := range sets.Sets {
 		set := &sets.Sets[i]
@@ -117,18 +111,18 @@ func Explain(s *topology.Snapshot, q *ExplainParameters) (*ExplainResult, error)
 		case len(r.Paths) == MaxExplained:
 			r.More = true
 		default:
-			r.Paths = append(r.Paths, query.explained(set, from, to))
+			r.Paths = append(r.Paths, query.explained(set))
 		}
 	}
 	return r, nil
 }
 
-func (q *betweenQuery) explained(set *PathSet, from, to *End) Explanation {
+func (q *betweenQuery) explained(set *PathSet) Explanation {
 	b := q.Between
 	x := Explanation{From: set.From, To: set.To, Access: set.Access, Reason: set.Reason, Chosen: set.Chosen, Boxes: []DiffBox{},
 		Example: witnessOf(&set.Witnesses[0]), Legs: []ExplainedLeg{}, set: set}
 	six := !set.Witnesses[0].Src.Is4()
-	senders, receivers := q.names(from, q.sources, six), q.names(to, q.destinations, six)
+	senders, receivers := q.names(q.from, q.sources, six), q.names(q.to, q.destinations, six)
 	for i := range set.Boxes {
 		box := boxOf(&set.Boxes[i], &analysis.Names{})
 		box.SourceText = ruleset.Listed(senders.of(heldOf(set.from, set.Boxes[i].Sources)))

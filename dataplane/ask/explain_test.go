@@ -25,7 +25,7 @@ func TestVerifyConfirmsTheExamplesOfExplain(t *testing.T) {
 		ends := []string{"internet", "vm1-nic", "vm2-nic", "vm3-nic", "subnet:vnet1/Subnet3", "10.0.1.0/24"}
 		for range 4 {
 			q := &ExplainParameters{From: ends[r.IntN(len(ends))], To: ends[r.IntN(len(ends))]}
-			result, err := Explain(s, q)
+			result, err := Explain(t.Context(), s, q)
 			if err != nil || len(result.Undecided) > 0 {
 				t.Fatalf("seed %d: %+v: %v, %+v", seed, q, err, result)
 			}
@@ -71,7 +71,7 @@ func TestAnExampleFromTheInternetIsOfAnAddressThatAHostHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := Explain(s, &ExplainParameters{From: "64:ff9b::/96", To: "fd00:0:0:1::4"})
+	result, err := Explain(t.Context(), s, &ExplainParameters{From: "64:ff9b::/96", To: "fd00:0:0:1::4"})
 	if err != nil || len(result.Paths) == 0 {
 		t.Fatalf("%v: %+v", err, result)
 	}
@@ -130,7 +130,7 @@ func nearestOf(t *testing.T, set *policy.Set) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := Explain(s, &ExplainParameters{From: world, To: "10.0.1.4:443/tcp"})
+	result, err := Explain(t.Context(), s, &ExplainParameters{From: world, To: "10.0.1.4:443/tcp"})
 	if err != nil || len(result.Paths) != 1 || result.Paths[0].Nearest == nil {
 		t.Fatalf("%v: %+v", err, result)
 	}

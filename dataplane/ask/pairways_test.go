@@ -125,23 +125,23 @@ func TestNoWitnessIsAPacketToItsOwnSender(t *testing.T) {
 			}
 		}
 	}
-	if result, err := Reach(b.snapshot, &ReachParameters{From: "subnet:s0", To: "nic:nic0-1"}); err != nil || len(result.Allowed) != 1 {
+	if result, err := Reach(t.Context(), b.snapshot, &ReachParameters{From: "subnet:s0", To: "nic:nic0-1"}); err != nil || len(result.Allowed) != 1 {
 		t.Errorf("%+v, %v: want one row, as what an address sends to itself is not in question", result, err)
 	}
 }
 
 func TestPairsBehindTheBoundAreNotDecided(t *testing.T) {
 	s := policyOfSize(t, 2, 3, 0)
-	result, err := Reach(s, &ReachParameters{MaxPairs: 50})
+	result, err := Reach(t.Context(), s, &ReachParameters{MaxPairs: 50})
 	if err != nil || len(result.Undecided) == 0 || result.Undecided[0].Why != "there are more than 50 pairs of places: name an end" {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	if all, err := Reach(s, &ReachParameters{}); err != nil || len(all.Undecided) > 0 {
+	if all, err := Reach(t.Context(), s, &ReachParameters{}); err != nil || len(all.Undecided) > 0 {
 		t.Errorf("without the bound: %+v, %v", all, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Reach(s, &ReachParameters{Context: ctx}); !errors.Is(err, context.Canceled) {
+	if _, err := Reach(ctx, s, &ReachParameters{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 }

@@ -18,8 +18,6 @@ type ReachParameters struct {
 	MaxStates int `json:"maxStates,omitempty"`
 	// MaxPairs bounds the pairs of places; 0: DefaultMaxPairs. Others are listed as undecided.
 	MaxPairs int `json:"-"`
-	// Context ends the question with its error; nil: nothing does.
-	Context context.Context `json:"-"`
 }
 
 // ReachResult is all packets that pass.
@@ -70,35 +68,52 @@ type ReachUndecided struct {
 }
 
 // Reach finds all packets that begin a flow from one end to another and pass: by routes, translation, the rules
-// of both ends and of appliances between them.
-func Reach(s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
-	if q.MaxStates < 0 {
-		return nil, fmt.Errorf("maxStates: %d: allowed are numbers above 0", q.MaxStates)
-	}
-	b := NewBetween(s, q.MaxStates)
-	b.context = q.Context
-	if q.MaxPairs > 0 {
-		b.maxPairs = q.MaxPairs
-	}
-	from, to, services, err := b.ends(q.From, q.To)
+// of both ends and of appliances between them. It ends with the context's error when the context does.
+func Reach(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
+	query, sets, err := between(ctx, s, q)
 	if err != nil {
 		return nil, err
 	}
-	query, err := b.query(from, to)
-	if err != nil {
-		return nil, fmt.Errorf("from: %w", err)
-	}
-	sets := query.ask(services)
-	if b.ended() {
-		return nil, b.context.Err()
-	}
-	r := &ReachResult{Allowed: query.allowed(sets, from, to), Undecided: undecided(sets)}
+	r := &ReachResult{Allowed: query.allowed(sets), Undecided: undecided(sets)}
 	for i := range sets.Sets {
 		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {
 			r.Undecided = append(r.Undecided, ReachUndecided{From: set.From, To: set.To, Why: "there are more boxes than are listed", Boxes: []DiffBox{}})
 		}
 	}
 	return r, nil
+}
+
+// MaxStatesLimit is the largest bound on the work that a question may ask for.
+const MaxStatesLimit = 4 * analysis.DefaultMaxStates
+
+// CheckMaxStates refuses a bound on the work that no question may ask for; 0 is the default.
+func CheckMaxStates(n int) error {
+	if n < 0 || n > MaxStatesLimit {
+		return fmt.Errorf("maxStates: %d: allowed are 1 to %d", n, MaxStatesLimit)
+	}
+	return nil
+}
+
+// between asks what one end may send to another. The error begins with the field that is wrong.
+func between(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*betweenQuery, *PathSets, error) {
+	if err := CheckMaxStates(q.MaxStates); err != nil {
+		return nil, nil, err
+	}
+	b := NewBetween(s, q.MaxStates)
+	b.context = ctx
+	if q.MaxPairs > 0 {
+		b.maxPairs = q.MaxPairs
+	}
+	from, to, services, err := b.ends(q.From, q.To)
+	if err != nil {
+		return nil, nil, err
+	}
+	query, err := b.query(from, to)
+	if err != nil {
+		return nil, nil, fmt.Errorf("from: %w", err)
+	}
+	sets := query.ask(services)
+	return query, sets, ctx.Err()
 }
 
 // ends finds both ends of a question.

@@ -10,7 +10,7 @@ func BenchmarkAnalysisReachOfALargePolicy(b *testing.B) {
 		b.Run(fmt.Sprintf("subnets=%d,interfaces=%d", size[0], size[0]*size[1]), func(b *testing.B) {
 			s := policyOfSize(b, size[0], size[1], 0)
 			for b.Loop() {
-				if _, err := Reach(s, &ReachParameters{}); err != nil {
+				if _, err := Reach(b.Context(), s, &ReachParameters{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -57,7 +57,7 @@ func TestReachSaysWhatTheSetsSay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		result, err := Reach(s, &ReachParameters{})
+		result, err := Reach(t.Context(), s, &ReachParameters{})
 		if err != nil || len(result.Undecided) > 0 {
 			t.Fatalf("seed %d: %v, %+v", seed, err, result)
 		}

@@ -21,7 +21,7 @@ type reachRow struct {
 
 // allowed are the packets that pass. They are divided until each row is for senders and receivers of one
 // kind, and then joined as far as they differ in one thing only.
-func (q *betweenQuery) allowed(sets *PathSets, from, to *End) []Reached {
+func (q *betweenQuery) allowed(sets *PathSets) []Reached {
 	sides := newSides()
 	var families [2][]Reached
 	var rows [2][]reachRow
@@ -41,7 +41,7 @@ func (q *betweenQuery) allowed(sets *PathSets, from, to *End) []Reached {
 		list = sides.together(list, onePlace)
 		list = everyProtocolOf(list, family == 1)
 		list = sides.together(list, anyPlaces)
-		names := [2]*placeNames{q.names(from, q.sources, family == 1), q.names(to, q.destinations, family == 1)}
+		names := [2]*placeNames{q.names(q.from, q.sources, family == 1), q.names(q.to, q.destinations, family == 1)}
 		for i := range list {
 			families[family] = append(families[family], list[i].shown(names))
 		}

@@ -39,9 +39,9 @@ func get[T any](path string, answer func(*inspect.Service, url.Values) (T, error
 	return value(http.MethodGet, path, func(s *inspect.Service, r *http.Request) (T, error) { return answer(s, r.URL.Query()) })
 }
 
-// post registers a POST whose question is in the body.
-func post[T any](path string, answer func(*inspect.Service, io.Reader) (T, error)) endpoint[T] {
-	return value(http.MethodPost, path, func(s *inspect.Service, r *http.Request) (T, error) { return answer(s, r.Body) })
+// post registers a POST without a question.
+func post[T any](path string, answer func(*inspect.Service) (T, error)) endpoint[T] {
+	return value(http.MethodPost, path, func(s *inspect.Service, _ *http.Request) (T, error) { return answer(s) })
 }
 
 func value[T any](method, path string, answer func(*inspect.Service, *http.Request) (T, error)) endpoint[T] {

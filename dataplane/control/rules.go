@@ -60,3 +60,13 @@ var groupViewRoute = get("securityGroupView", func(s *inspect.Service, q url.Val
 func (c *Client) SecurityGroupView(ctx context.Context, target string) (*azure.SecurityGroupViewResult, error) {
 	return groupViewRoute.ask(ctx, c, url.Values{"target": {target}}, nil)
 }
+
+// GET /v1/names lists the names of the policy's resources. It has no query.
+var namesRoute = get("names", func(s *inspect.Service, _ url.Values) (*inspect.Names, error) {
+	return s.Names(), nil
+})
+
+// Names lists the names in the running policy, for completions.
+func (c *Client) Names(ctx context.Context) (*inspect.Names, error) {
+	return namesRoute.ask(ctx, c, nil, nil)
+}

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -18,7 +17,7 @@ var statusRoute = get("status", func(s *inspect.Service, _ url.Values) (*inspect
 // POST /v1/reload reads the policy's files again. Flows and counters stay. The status of a
 // refusal is 422, and its faults say what Azure would refuse. A client that goes away does not
 // end a reload that has begun.
-var reloadRoute = post("reload", func(s *inspect.Service, _ io.Reader) (*inspect.Reloaded, error) {
+var reloadRoute = post("reload", func(s *inspect.Service) (*inspect.Reloaded, error) {
 	reloaded, err := s.Reload()
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)
 })

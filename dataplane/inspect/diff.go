@@ -82,10 +82,7 @@ func (q *RunningQuestion) Check() error {
 	if q.Limit < 0 || q.Limit > MaxFlowLimit {
 		return fmt.Errorf("limit: \"%d\": allowed are 1 to %d", q.Limit, MaxFlowLimit)
 	}
-	if q.MaxStates < 0 {
-		return fmt.Errorf("maxStates: \"%d\": allowed are numbers above 0", q.MaxStates)
-	}
-	return nil
+	return ask.CheckMaxStates(q.MaxStates)
 }
 
 // RunningDiff is what files would change of the policy that runs.

@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"context"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -36,10 +38,10 @@ func ExplainedBy(r *ask.ExplainResult) *Explained {
 }
 
 // Explain says what becomes of packets between two ends under the running policy.
-func (s *Service) Explain(q *ask.ExplainParameters) (*Explained, error) {
+func (s *Service) Explain(ctx context.Context, q *ask.ExplainParameters) (*Explained, error) {
 	e := s.options.Engine
 	snapshot := e.Snapshot()
-	result, err := ask.Explain(snapshot, q)
+	result, err := ask.Explain(ctx, snapshot, q)
 	if err != nil {
 		return nil, err
 	}
