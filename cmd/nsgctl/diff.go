@@ -53,7 +53,8 @@ flows the new policy would end too: at once, or with their next packet. Nothing 
 For every network interface, subnet and unused network security group whose answer changed: the packets,
 the rules that decided before and now, and one packet that shows it, which verify confirms. Those that
 change alike are told together. Admin rules, network security groups, the platform's services and public
-addresses that are closed without a group are judged; routes and translation are not.
+addresses that are closed without a group are judged, and ways from the internet that only one policy has.
+Routes and outbound translation are not.
 
 Between two ends that the policy has, the whole path is asked too: what of a change gets through (passes), and what
 the other end or the way stops (blocked).

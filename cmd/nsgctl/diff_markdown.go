@@ -74,7 +74,7 @@ func diffRows(b *strings.Builder, changes []ask.DiffChange) {
 		if n := len(lines) - 1; n > 0 {
 			packets += fmt.Sprintf(" and %d more", n)
 		}
-		fmt.Fprintf(b, "| **%s** | %s | %s | %s | %s | %s | %s |\n", c.Kind, strings.ToLower(c.Direction), markdown(diffFor(&c.DiffFor)), markdown(packets),
+		fmt.Fprintf(b, "| **%s** | %s | %s | %s | %s | %s | %s |\n", c.Kind, strings.ToLower(c.Direction), markdown(diffOf(c)), markdown(packets),
 			markdown(diffDecision(&c.Old)), markdown(diffDecision(&c.New)), markdown(diffWitness(&c.Witness)))
 	}
 }

@@ -36,7 +36,7 @@ func (f *diffFlags) entries(r *inspect.RunningDiff) (list []report.Entry) {
 	for i := range r.Changes {
 		c := &r.Changes[i]
 		e := report.Entry{Name: "packets are newly " + c.Kind, Code: c.Kind, Level: level(c.Kind, report.Note), File: c.File, Line: c.Line, Column: c.Column,
-			Resource: strings.ToLower(c.Direction) + " of " + diffFor(&c.DiffFor)}
+			Resource: strings.ToLower(c.Direction) + " of " + diffOf(c)}
 		if c.Kind == "allowed" {
 			e.Level = level(c.Kind, report.Warning)
 		}

@@ -15,6 +15,9 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 	for i := range r.Changes {
 		c := &r.Changes[i]
 		fmt.Fprintf(w, "newly %s, %s of %s\n", c.Kind, strings.ToLower(c.Direction), printable(diffFor(&c.DiffFor)))
+		if c.Way != "" {
+			fmt.Fprintf(w, "  way in   %s\n", printable(c.Way))
+		}
 		fmt.Fprintf(w, "  was      %s\n  now      %s\n", printable(diffDecision(&c.Old)), printable(diffDecision(&c.New)))
 		for _, line := range diffBoxes(c.Boxes) {
 			fmt.Fprintf(w, "  packets  %s\n", line)
@@ -196,6 +199,14 @@ func diffFor(f *ask.DiffFor) string {
 		}
 	}
 	return strings.Join(parts, " and ")
+}
+
+// diffOf is who a change is for, and by which way from the internet where it is about one.
+func diffOf(c *ask.DiffChange) string {
+	if c.Way == "" {
+		return diffFor(&c.DiffFor)
+	}
+	return diffFor(&c.DiffFor) + " by " + c.Way
 }
 
 func diffDecision(d *ask.DiffDecision) string {

@@ -18,7 +18,8 @@ import (
 )
 
 // Diff compares two policies for all packets of all their endpoints: admin rules, NSGs, the platform's
-// services, and addresses that are closed without an NSG. Routes and translation are not compared.
+// services, addresses that are closed without an NSG, and ways from the internet that only one policy has. Routes and
+// other translation are not compared.
 func Diff(old, new *topology.Snapshot, o DiffOptions) *DiffResult {
 	d := &differ{options: o, same: map[[2]*analysis.List]bool{}, effect: map[DiffRule]bool{},
 		before: newSideOf(old), after: newSideOf(new),
@@ -357,6 +358,7 @@ func (d *differ) finish() {
 		}
 	}
 	d.askPaths()
+	d.compareWays() // these ask no path: they are one
 	d.result.Changes = joined(d.result.Changes)
 	slices.SortStableFunc(d.result.Changes, func(a, b DiffChange) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Direction, b.Direction))
@@ -376,7 +378,7 @@ func joined(changes []DiffChange) []DiffChange {
 	out := []DiffChange{}
 	for _, c := range changes {
 		i := slices.IndexFunc(out, func(o DiffChange) bool {
-			return o.Kind == c.Kind && o.Direction == c.Direction && o.Old == c.Old && o.New == c.New && o.DiffFor.equal(&c.DiffFor)
+			return o.Kind == c.Kind && o.Direction == c.Direction && o.Old == c.Old && o.New == c.New && o.Way == c.Way && o.DiffFor.equal(&c.DiffFor)
 		})
 		if i < 0 {
 			out = append(out, c)

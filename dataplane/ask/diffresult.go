@@ -38,6 +38,9 @@ type DiffChange struct {
 	// More means that further boxes are left out.
 	More    bool        `json:"more,omitempty"`
 	Witness DiffWitness `json:"witness"`
+	// Way is a way from the internet that only one of the policies has: a public address, or a rule of a load balancer. The
+	// packets are those that come by it, as their receiver sees them. The reason of the other policy is noWayIn.
+	Way string `json:"way,omitempty"`
 	// EndToEnd tells which packets get through to the other end; absent when the policy does not know that end.
 	EndToEnd *DiffEndToEnd `json:"endToEnd,omitempty"`
 	// File, Line and Column are where the rule is written that decides now, or for a default rule its group. They are
@@ -54,7 +57,7 @@ const (
 )
 
 // DiffDecision is who decided. Without a rule the reason says why: noNetworkSecurityGroup, platform or
-// closed, as in verify.
+// closed, as in verify, or noWayIn.
 type DiffDecision struct {
 	NetworkSecurityGroup string `json:"networkSecurityGroup"`
 	RuleName             string `json:"ruleName"`

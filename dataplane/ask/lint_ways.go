@@ -13,6 +13,11 @@ type wayIn struct {
 	transport policy.Transport
 	ports     ruleset.PortRange // as the receiver sees them
 	address   netip.Addr        // of the receiver, as its rules see it
+	// public is the address that the internet asks, not valid where Azure will choose it, and asked the port there.
+	// at tells ways with the same receiver apart.
+	public netip.Addr
+	asked  ruleset.PortRange
+	at     string
 }
 
 // takes reports whether packets to a port come this way.
@@ -35,7 +40,9 @@ func waysIn(set *policy.Set) map[hostKey][]wayIn {
 			c := &nic.IPConfigurations[i]
 			if c.PublicIPAddress != nil {
 				key := hostKey{c.Subnet.VirtualNetwork, c.Address}
-				ways[key] = append(ways[key], wayIn{"public address " + c.PublicIPAddress.Name, policy.TransportAll, ruleset.AllPorts, c.Address})
+				p := c.PublicIPAddress
+				ways[key] = append(ways[key], wayIn{what: "public address " + p.Name, transport: policy.TransportAll, ports: ruleset.AllPorts, address: c.Address,
+					public: p.Address, asked: ruleset.AllPorts, at: publicAt(p.Address, p.ID, p.Name)})
 			}
 		}
 	}
@@ -68,12 +75,13 @@ func addBalanced(ways map[hostKey][]wayIn, b *policy.Backend, f *policy.Frontend
 	if f == nil || !f.Public() {
 		return
 	}
-	w := wayIn{what, t, ruleset.PortRange{First: backendPort, Last: backendPort}, b.Address}
+	w := wayIn{what: what, transport: t, ports: ruleset.PortRange{First: backendPort, Last: backendPort}, address: b.Address,
+		public: f.Address, asked: ruleset.PortRange{First: frontendPort, Last: frontendPort}, at: publicAt(f.Address, f.ID, f.Name)}
 	if floating {
 		w.ports, w.address = ruleset.PortRange{First: frontendPort, Last: frontendPort}, f.Address
 	}
 	if t == policy.TransportAll {
-		w.ports = ruleset.AllPorts
+		w.ports, w.asked = ruleset.AllPorts, ruleset.AllPorts
 	}
 	if w.address.IsValid() {
 		key := hostKey{b.VirtualNetwork, b.Address}
