@@ -397,13 +397,14 @@ func (f *DiffFor) equal(o *DiffFor) bool {
 
 func decisionOf(r verdict.ChainRule, access ruleset.Access) DiffDecision {
 	d := DiffDecision{Access: access.String(), Reason: ReasonNoGroup}
+	if r.Group != nil {
+		d.NetworkSecurityGroup, d.RuleName, d.Reason = r.Group.Label, r.Rule.QualifiedName(), ReasonRule
+	}
 	switch {
 	case r.Closed:
 		d.Reason = ReasonOf(packet.DropClosed)
-	case r.Service != topology.NoService:
-		d.Reason = ReasonPlatform
-	case r.Group != nil:
-		d.NetworkSecurityGroup, d.RuleName, d.Reason = r.Group.Label, r.Rule.QualifiedName(), ReasonRule
+	case r.Service != topology.NoService && access == ruleset.Allow:
+		d.Reason = ReasonPlatform // also by a rule that names it
 	}
 	return d
 }

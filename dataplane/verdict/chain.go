@@ -35,7 +35,7 @@ type ChainRule struct {
 	Group    *topology.Group // nil: no rule of a policy
 	Rule     *ruleset.Rule
 	Resolved *classifier.Rule // what Rule matches; of a group only
-	Service  topology.Service
+	Service  topology.Service // that the packets ask for; with a rule, one that names it
 	Closed   bool
 }
 
@@ -193,7 +193,8 @@ func (c *Chains) nsg(s *topology.Stage, services []topology.ServiceEnd) *chainLi
 	for i := range services {
 		for j := range resolved {
 			if r, ok := narrowed(&resolved[j], &services[i]); ok && s.Table.NamesService(j) {
-				rules = l.add(rules, r, s.Table.Rules[j].Access, ChainRule{Group: s.Group, Rule: &s.Table.Rules[j], Resolved: &resolved[j]})
+				rules = l.add(rules, r, s.Table.Rules[j].Access,
+					ChainRule{Group: s.Group, Rule: &s.Table.Rules[j], Resolved: &resolved[j], Service: services[i].Service})
 			}
 		}
 		rules = l.pass(rules, &services[i])
