@@ -122,6 +122,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		e.workers = append(e.workers, newWorker(e, i))
 	}
 	e.options.Compiled = nil
+	e.succeed(s, nil)
 	e.publish(s)
 	return e, nil
 }

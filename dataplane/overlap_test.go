@@ -77,3 +77,26 @@ func TestProbesReachTheirBackendInOverlappingNetworks(t *testing.T) {
 		}
 	}
 }
+
+// The prober follows a policy before it is in force. What it finds out meanwhile was lost, and read while it was written.
+func TestWhatAProbeFindsWhilePoliciesChangeHandsHolds(t *testing.T) {
+	text := strings.NewReplacer("vN", "v0", "ipN", "ip0", "nicN", "nic0", "lbN", "lb0", "100.N", "100.0").Replace(twin)
+	set := parsed(t, `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g"},`+text+"]")
+	r := newRigWith(t, set, Options{Flows: conntrack.Options{Max: 1024},
+		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "nic0"}, {Kind: topology.Internet}}})
+	next, err := r.engine.Prepare(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan struct{})
+	if err := r.engine.Swap(next, func(s *topology.Snapshot) error {
+		go func() { s.Probes()[0].Set(false); close(found) }()
+		<-found
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if r.engine.Snapshot().Probes()[0].Up() {
+		t.Error("the backend counts as up")
+	}
+}

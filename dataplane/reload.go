@@ -26,12 +26,13 @@ func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) err
 	if !e.registry.Current(s) {
 		return ErrPrepared
 	}
+	old := e.Snapshot()
+	e.succeed(s, old) // before prepare hands its probes to the prober
 	if prepare != nil {
 		if err := prepare(s); err != nil {
 			return err
 		}
 	}
-	old := e.Snapshot()
 	e.reclaimRules(old, s)
 	e.publish(s)
 	e.replaced = e.flows.Mark()
@@ -153,8 +154,8 @@ func (e *Engine) succeed(s, before *topology.Snapshot) {
 	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
 }
 
+// publish makes a snapshot that succeeds the present one the one that decides.
 func (e *Engine) publish(s *topology.Snapshot) {
-	e.succeed(s, e.snapshot.Load())
 	s.Reclaimed = e.reclaimed
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {
