@@ -7,6 +7,7 @@ import (
 
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -222,18 +223,29 @@ func (r *routes) hasSystemRoute(p netip.Prefix) bool {
 		slices.ContainsFunc(r.peers, func(peer peer) bool { return slices.ContainsFunc(peer.space, holds) })
 }
 
-// virtualNetworkTag is the VirtualNetwork tag in a subnet with a route table: the network, the
-// subnet's peers, the prefixes behind the gateway unless the table keeps them out, and the prefixes
-// of the table's routes whatever their next hop. Only this side of a peering must allow access.
-func (n *network) virtualNetworkTag(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable) (space []netip.Prefix) {
+// viewOf has the VirtualNetwork tag in a subnet with a route table: ownTag, and the prefixes behind the gateway unless
+// the table keeps them out.
+func (n *network) viewOf(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable, groups *groupSet) *view {
+	space := n.ownTag(set, sub, t)
+	switch {
+	case t != nil && t.DisableGatewayRoutes:
+	case n.sharesHub() && n.hub.covers(space):
+		return n.hub.viewOf(groups)
+	default:
+		space = append(space, n.behindGatewayOf(sub)...)
+	}
+	return groups.view(ruleset.VirtualNetworkPrefixes(space))
+}
+
+// ownTag is the VirtualNetwork tag in a subnet without what gateways announce: the network, the
+// subnet's peers, and the prefixes of the route table's routes whatever their next hop. Only this side
+// of a peering must allow access.
+func (n *network) ownTag(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable) (space []netip.Prefix) {
 	space = append(space, n.vnet.AddressSpace...)
 	for i := range n.vnet.Peerings {
 		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && p.Takes(sub) && n.vnet.Connected(p) {
 			space = append(space, p.Space()...)
 		}
-	}
-	if t == nil || !t.DisableGatewayRoutes {
-		space = append(space, n.behindGatewayOf(sub)...)
 	}
 	if t != nil {
 		for i := range t.Routes {

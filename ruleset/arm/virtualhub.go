@@ -237,8 +237,7 @@ func (f *fields) readRouting(c *hubConnection) {
 		}
 	}
 	if c.labels = lowerOnce(propagated.texts("labels")); len(c.labels)+len(ids) == 0 {
-		c.tables = append(c.tables, c.hub.tables[0])
-		c.labels = c.hub.tables[0].labels
+		c.labels = []string{ownHubTables[0].label}
 	}
 	if static := routing.inside("vnetRoutes"); len(static.objects("staticRoutes")) > 0 {
 		f.warnNotRead("staticRoutes", "", "static routes of a connection are not read: they lead through an appliance of the connected network")
