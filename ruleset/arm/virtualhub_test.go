@@ -134,3 +134,43 @@ func TestRoutesAndConnectionsInsideAHubHaveAWarning(t *testing.T) {
 		})
 	}
 }
+
+// Terraform's resources of Virtual WAN were skipped without a word.
+func TestVirtualHubsOfTerraform(t *testing.T) {
+	const id = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/"
+	resource := func(kind, name, values string) string {
+		return `{"address": "azurerm_` + kind + "." + name + `", "mode": "managed", "type": "azurerm_` + kind + `", "name": "` + name + `", "values": {"name": "` + name + `", "resource_group_name": "r", ` + values + `}}`
+	}
+	network := func(name, space string) string {
+		return resource("virtual_network", name, `"id": "ID/virtualNetworks/`+name+`", "address_space": ["`+space+`"]`)
+	}
+	connect := func(name, more string) string {
+		return resource("virtual_hub_connection", name, `"virtual_hub_id": "ID/virtualHubs/h", "remote_virtual_network_id": "ID/virtualNetworks/`+name+`"`+more)
+	}
+	d := Parse("state.json", []byte(strings.ReplaceAll(`{"format_version": "1.0", "terraform_version": "1.9.0", "values": {"root_module": {"resources": [`+strings.Join([]string{
+		network("a", "10.1.0.0/16"), network("b", "10.2.0.0/16"),
+		resource("virtual_wan", "w", `"id": "ID/virtualWans/w", "type": "Basic"`),
+		resource("virtual_hub", "h", `"id": "ID/virtualHubs/h", "virtual_wan_id": "ID/virtualWans/w", "sku": "Standard", "route": [{"address_prefixes": ["10.9.0.0/16"], "next_hop_ip_address": "10.1.0.4"}]`),
+		resource("virtual_hub_route_table", "red", `"id": "ID/virtualHubs/h/hubRouteTables/red", "virtual_hub_id": "ID/virtualHubs/h", "labels": ["red"],
+			"route": [{"name": "one", "destinations": ["10.8.0.0/16"], "destinations_type": "CIDR", "next_hop": "ID/azureFirewalls/f", "next_hop_type": "ResourceId"}]`),
+		resource("virtual_hub_route_table_route", "two", `"route_table_id": "ID/virtualHubs/h/hubRouteTables/red", "destinations": ["10.7.0.0/16"], "destinations_type": "CIDR", "next_hop": "ID/azureFirewalls/f"`),
+		resource("virtual_hub_routing_intent", "i", `"virtual_hub_id": "ID/virtualHubs/h", "routing_policy": [{"name": "p", "destinations": ["Internet"], "next_hop": "ID/azureFirewalls/f"}]`),
+		connect("a", `, "internet_security_enabled": true, "routing": [{"associated_route_table_id": "ID/virtualHubs/h/hubRouteTables/red", "propagated_route_table": [{"labels": ["default"], "route_table_ids": []}], "static_vnet_route": []}]`),
+		connect("b", `, "internet_security_enabled": false, "routing": [{"associated_route_table_id": "ID/virtualHubs/h/hubRouteTables/defaultRouteTable", "propagated_route_table": [{"labels": [], "route_table_ids": ["ID/virtualHubs/h/hubRouteTables/red"]}]}]`),
+	}, ",")+`]}}}`, "ID/", id)))
+	var warnings, routes []string
+	for i := range d.Warnings {
+		warnings = append(warnings, d.Warnings[i].Field)
+	}
+	for _, v := range d.Set.VirtualNetworks {
+		for _, r := range v.HubTable.Routes {
+			routes = append(routes, v.Name+" "+r.Prefix.String())
+		}
+	}
+	if len(d.Faults)+len(d.Unresolved) > 0 || !slices.Equal(warnings, []string{"properties.type", "routeTable"}) {
+		t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
+	}
+	if want := []string{"a 10.8.0.0/16", "a 10.7.0.0/16", "a 0.0.0.0/0", "a 10.2.0.0/16", "b 10.1.0.0/16"}; !slices.Equal(routes, want) {
+		t.Errorf("routes %q, want %q", routes, want)
+	}
+}
