@@ -51,7 +51,12 @@ var schema = map[string][]string{
 	kindPaths[flowLogKind]: {"targetResourceId", "storageId", "enabled", "format", "retentionPolicy", "flowAnalyticsConfiguration", "enabledFilteringCriteria", "recordTypes"},
 	kindPaths[natPoolKind]: {"frontendIPConfiguration", "protocol", "frontendPortRangeStart", "frontendPortRangeEnd", "backendPort",
 		"enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
-	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
+	kindPaths[hubKind]: {"virtualWan", "addressPrefix", "routeTable", "virtualHubRouteTableV2s", "virtualNetworkConnections", "hubRoutingPreference", "virtualRouterAsn", "virtualRouterIps",
+		"virtualRouterAutoScaleConfiguration", "routingState", "routeMaps", "preferredRoutingGateway", "bgpConnections", "ipConfigurations"},
+	kindPaths[hubConnectionKind]: {"remoteVirtualNetwork", "enableInternetSecurity", "routingConfiguration", "allowHubToRemoteVnetTransit", "allowRemoteVnetToUseHubVnetGateways"},
+	kindPaths[hubTableKind]:      {"routes", "labels", "associatedConnections", "propagatingConnections"},
+	kindPaths[hubIntentKind]:     {"routingPolicies"},
+	"outboundRules":              {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
 }
 
 func ruleProperties() (names []string) {

@@ -68,15 +68,18 @@ func (l *loader) readHubs() {
 		if r.kind != hubKind && (parentKinds[r.kind] != hubKind || r.parent == nil) {
 			continue
 		}
+		if r.kind == hubConnectionKind { // connectHubs reads it
+			l.hubOf(r.parent, r)
+			continue
+		}
 		f := l.readTranslating(r.file, r.place(), r.body)
+		f.markCondition(r)
 		switch r.kind {
 		case hubKind:
 			h := l.hubOf(r, r)
 			h.first = r
 			s.join(h, f.reference("virtualWan"))
 			f.warnOfHub()
-		case hubConnectionKind:
-			l.hubOf(r.parent, r)
 		case hubTableKind:
 			f.readHubTable(l.hubOf(r.parent, r), r)
 		case hubIntentKind:
@@ -182,7 +185,9 @@ func (l *loader) warnOfHubs() {
 func (l *loader) connectHubs() {
 	for _, r := range l.resources {
 		if r.kind == hubConnectionKind && r.parent != nil {
-			l.readTranslating(r.file, r.place(), r.body).readConnection(l.hubs.of[r.parent])
+			f := l.readTranslating(r.file, r.place(), r.body)
+			f.markCondition(r)
+			f.readConnection(l.hubs.of[r.parent])
 		}
 	}
 	l.hubs.propagate()

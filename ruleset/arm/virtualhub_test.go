@@ -174,3 +174,29 @@ func TestVirtualHubsOfTerraform(t *testing.T) {
 		t.Errorf("routes %q, want %q", routes, want)
 	}
 }
+
+// They were read as if the condition held.
+func TestWhatMayExistAtAHubHasAWarning(t *testing.T) {
+	const network = `{"type": "Microsoft.Network/virtualNetworks", "name": "%[1]s", "properties": {"addressSpace": {"addressPrefixes": ["%[2]s"]}, "subnets": []}}`
+	for _, tt := range []struct{ name, more, connection, field string }{
+		{"all is known", "", "", ""},
+		{"a connection with an open condition", "", `"condition": "[parameters('x')]", `, "condition"},
+		{"a route table with an open condition", `{"type": "Microsoft.Network/virtualHubs/hubRouteTables", "name": "h/t", "condition": "[parameters('x')]", "properties": {"routes": []}},`, "", "condition"},
+		{"a routing intent with an open condition", `{"type": "Microsoft.Network/virtualHubs/routingIntent", "name": "h/i", "condition": "[parameters('x')]", "properties": {"routingPolicies": []}},`, "", "condition"},
+		{"a misspelled property of a table", `{"type": "Microsoft.Network/virtualHubs/hubRouteTables", "name": "h/t", "properties": {"routess": []}},`, "", "routess"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("test.json", []byte(`{"$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#", "contentVersion": "1.0.0.0", "parameters": {"x": {"type": "bool"}}, "resources": [`+
+				fmt.Sprintf(network, "a", "10.1.0.0/16")+","+fmt.Sprintf(network, "b", "10.2.0.0/16")+`, {"type": "Microsoft.Network/virtualHubs", "name": "h", "properties": {}},`+tt.more+`
+				{"type": "Microsoft.Network/virtualHubs/hubVirtualNetworkConnections", "name": "h/a", "properties": {"remoteVirtualNetwork": {"id": "[resourceId('Microsoft.Network/virtualNetworks', 'a')]"}}},
+				{"type": "Microsoft.Network/virtualHubs/hubVirtualNetworkConnections", "name": "h/b", `+tt.connection+`"properties": {"remoteVirtualNetwork": {"id": "[resourceId('Microsoft.Network/virtualNetworks', 'b')]"}}}]}`))
+			got := ""
+			for i := range d.Warnings {
+				got += d.Warnings[i].Field
+			}
+			if got != tt.field || len(d.Faults)+len(d.Unresolved) > 0 || (d.Set.VirtualNetworks[1].HubTable != nil) != (tt.connection == "") {
+				t.Errorf("faults %v, unresolved %v, warnings %v, network b has %v", d.Faults, d.Unresolved, d.Warnings, d.Set.VirtualNetworks[1].HubTable)
+			}
+		})
+	}
+}
