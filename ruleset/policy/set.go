@@ -41,8 +41,16 @@ type VirtualNetwork struct {
 	FlowTimeout time.Duration
 	Subnets     []*Subnet
 	Peerings    []Peering
-	// HubRoutes are what the network learns from the virtual hub that it is connected to: routes of a gateway.
-	HubRoutes []HubRoute
+	// HubTable is what the network learns from the virtual hub that it is connected to: routes of a gateway. nil: it is
+	// connected to none.
+	HubTable *HubTable
+}
+
+// HubTable is what networks learn that share a route table of a virtual hub. They share the value too, and it must not
+// be modified.
+type HubTable struct {
+	// Routes have each prefix once. Among them are the prefixes of the networks that share the table.
+	Routes []HubRoute
 }
 
 // HubRoute is a route that a virtual hub announces.
