@@ -91,8 +91,7 @@ func (f *diffFlags) args(c *cobra.Command, paths []string) error {
 		return usageError{fmt.Errorf("diff: --limit %d: allowed are 1 to %d", f.limit, inspect.MaxFlowLimit)}
 	case f.running:
 		return f.from.checkDaemon()
-	case f.plan != "":
-		return nil
+	case f.plan != "": // which is looked for with the flags
 	case f.git != "" && len(paths) == 0:
 		return usageError{errors.New("diff: --git needs at least one file or folder")}
 	case f.git == "" && len(paths) != 2:

@@ -13,6 +13,7 @@ import (
 	"github.com/nsgd/nsgd/cmd/nsgctl/testfile"
 	"github.com/nsgd/nsgd/cmd/nsgctl/yamlfile"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
@@ -58,7 +59,7 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 		Example: `  nsgctl test web.test.yaml
   nsgctl test tests/*.yaml -o junit
   nsgctl test --init policy > web.test.yaml`,
-		Args: func(_ *cobra.Command, paths []string) error {
+		Args: func(c *cobra.Command, paths []string) error {
 			switch {
 			case len(paths) == 0 && f.init:
 				return usageError{errors.New("test: --init needs at least one file or folder of a policy")}
@@ -67,7 +68,7 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 			case f.maxStates < 0:
 				return usageError{fmt.Errorf("test: --max-states %d: allowed are numbers above 0", f.maxStates)}
 			}
-			return nil
+			return existing(c, "", paths)
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			if f.init {
@@ -84,7 +85,7 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 }
 
 func (f *testFlags) run(c *cobra.Command, g *global, paths []string) error {
-	files, err := readTests(paths)
+	files, err := readTests(c, paths)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (f *testFlags) run(c *cobra.Command, g *global, paths []string) error {
 }
 
 // readTests reads all files. The error has the faults of all.
-func readTests(paths []string) (files []*testfile.File, err error) {
+func readTests(c *cobra.Command, paths []string) (files []*testfile.File, err error) {
 	var faults []error
 	for _, path := range paths {
 		file, err := testfile.Read(path)
@@ -126,6 +127,12 @@ func readTests(paths []string) (files []*testfile.File, err error) {
 			faults = append(faults, err)
 		case err != nil:
 			faults = append(faults, fmt.Errorf("test: %w", err))
+		default:
+			t := &file.Templates
+			files := slices.DeleteFunc(append(slices.Clone(t.Parameters), file.ServiceTags, t.Runtime), func(p string) bool { return p == "" || arm.IsAssignment(p) })
+			if err := existing(c, path+": ", slices.Concat(file.Policy, files)); err != nil {
+				faults = append(faults, err)
+			}
 		}
 		files = append(files, file)
 	}

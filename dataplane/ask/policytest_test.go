@@ -128,6 +128,7 @@ func TestServicesOf(t *testing.T) {
 		{"a star is every packet", []string{"*"}, nil, nil, ""},
 		{"a number is a port of TCP and UDP", nil, []string{"443"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: https}, {Protocol: packet.ProtoUDP, Ports: https}}, ""},
 		{"a service has its protocols", nil, []string{"https"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: https}}, ""},
+		{"neighbouring ports are one range", []string{"TCP"}, []string{"81", "80", "79-80", "443"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: []ruleset.PortRange{{First: 79, Last: 81}, {First: 443, Last: 443}}}}, ""},
 		{"ICMP is that of both families", []string{"icmp"}, nil, []analysis.Service{{Protocol: packet.ProtoICMP}, {Protocol: packet.ProtoICMPv6}}, ""},
 		{"so is its number", []string{"58"}, nil, []analysis.Service{{Protocol: packet.ProtoICMP}, {Protocol: packet.ProtoICMPv6}}, ""},
 		{"rules name no other number", []string{"47"}, nil, []analysis.Service{{Protocol: analysis.OtherProtocols}}, ""},

@@ -114,7 +114,7 @@ type granted struct {
 type grant struct {
 	from, to part
 	services []analysis.Service // with equal ports; nil: every packet
-	but      []analysis.Service // ports that do not pass, where services is nil
+	but      []analysis.Service // what does not pass, where services is nil
 }
 
 // part is which addresses of an end a grant is for: all when texts is nil, else these, or all but these.
@@ -218,7 +218,7 @@ func (r *testRow) allowed(c *testCell, g *grant) (t NamedTest, left []NamedTest)
 		}
 	}
 	for _, s := range g.but {
-		one := []analysis.Service{s}
+		one := icmpOfBoth([]analysis.Service{s})
 		except = append(except, TestPackets{Services: one})
 		on += " but on " + serviceText(one)
 		left = append(left, NamedTest{fmt.Sprintf("%s does not reach %s on %s", names[0], names[1], serviceText(one)),
@@ -257,9 +257,11 @@ func endNames(ends []string) string {
 
 // serviceText is such as "TCP, UDP 53".
 func serviceText(services []analysis.Service) string {
-	names := make([]string, len(services))
-	for i, s := range services {
-		names[i] = packet.ProtocolName(s.Protocol)
+	var names []string
+	for _, s := range services {
+		if s.Protocol != packet.ProtoICMPv6 { // ICMP stands for both
+			names = append(names, packet.ProtocolName(s.Protocol))
+		}
 	}
 	return strings.TrimSpace(strings.Join(names, ", ") + " " + strings.Join(texts(services[0].Ports, analysis.PortRange), ", "))
 }
