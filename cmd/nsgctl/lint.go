@@ -52,18 +52,23 @@ day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a 
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			from.policy = paths
-			loaded, err := from.open()
+			loaded, err := interruptible(c.Context(), from.open)
 			if err != nil {
-				return err
+				return refused(c, g, err)
 			}
 			var waivers []ask.Waiver
 			if waiverFile != "" {
 				if waivers, err = readWaivers(waiverFile); err != nil {
-					return usageError{fmt.Errorf("lint: --waivers: %w", err)}
+					return refused(c, g, usageError{fmt.Errorf("lint: --waivers: %w", err)})
 				}
 			}
-			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
-				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)})
+			result, err := interruptible(c.Context(), func() (*ask.LintResult, error) {
+				return ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
+					Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)}), nil
+			})
+			if err != nil {
+				return fmt.Errorf("lint: %w", err)
+			}
 			if err := showReport(c, g, result, lintTable, lintEntries); err != nil {
 				return err
 			}

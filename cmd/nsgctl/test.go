@@ -87,33 +87,39 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 func (f *testFlags) run(c *cobra.Command, g *global, paths []string) error {
 	files, err := readTests(c, paths)
 	if err != nil {
-		return err
+		return refused(c, g, err)
 	}
-	answer := &testAnswer{Tests: []testOutcome{}}
-	policies := map[string]*ask.Between{}
-	passed := true
-	for _, file := range files {
-		b, err := f.policyOf(file, policies)
-		if err != nil {
-			return err
-		}
-		for i := range file.Tests {
-			if err := context.Cause(c.Context()); err != nil {
-				return fmt.Errorf("test: %w", err)
-			}
-			t := &file.Tests[i]
-			result := b.Test(t.Question())
-			passed = passed && result.Result == ask.TestPass
-			answer.Tests = append(answer.Tests, testOutcome{Name: t.Name, File: file.Path, Line: t.Line, Column: t.Column, TestResult: result})
-		}
+	answer, err := interruptible(c.Context(), func() (*testAnswer, error) { return f.outcomes(c.Context(), files) })
+	if err != nil {
+		return refused(c, g, err)
 	}
 	if err := showReport(c, g, answer, testTable, testEntries); err != nil {
 		return err
 	}
-	if !passed {
+	if slices.ContainsFunc(answer.Tests, func(t testOutcome) bool { return t.Result != ask.TestPass }) {
 		return errNegative
 	}
 	return nil
+}
+
+// outcomes are those of all tests of files.
+func (f *testFlags) outcomes(ctx context.Context, files []*testfile.File) (*testAnswer, error) {
+	answer := &testAnswer{Tests: []testOutcome{}}
+	policies := map[string]*ask.Between{}
+	for _, file := range files {
+		b, err := f.policyOf(file, policies)
+		if err != nil {
+			return nil, err
+		}
+		for i := range file.Tests {
+			if err := context.Cause(ctx); err != nil {
+				return nil, fmt.Errorf("test: %w", err)
+			}
+			t := &file.Tests[i]
+			answer.Tests = append(answer.Tests, testOutcome{Name: t.Name, File: file.Path, Line: t.Line, Column: t.Column, TestResult: b.Test(t.Question())})
+		}
+	}
+	return answer, nil
 }
 
 // readTests reads all files. The error has the faults of all.
@@ -171,11 +177,15 @@ func (f *testFlags) policyOf(file *testfile.File, policies map[string]*ask.Betwe
 // working directory.
 func (f *testFlags) write(c *cobra.Command, paths []string) error {
 	file := &testfile.File{Policy: paths}
-	b, err := f.policyOf(file, map[string]*ask.Between{})
+	b, err := interruptible(c.Context(), func() (*ask.Between, error) { return f.policyOf(file, map[string]*ask.Between{}) })
 	if err != nil {
 		return err
 	}
-	tests, leftOut, err := b.TestsOf()
+	var leftOut []string
+	tests, err := interruptible(c.Context(), func() (tests []ask.NamedTest, err error) {
+		tests, leftOut, err = b.TestsOf()
+		return tests, err
+	})
 	if err != nil {
 		return fmt.Errorf("test: --init: %w", err)
 	}
