@@ -37,7 +37,7 @@ func (g *global) check(c *cobra.Command) error {
 		last := len(formats) - 1
 		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
 	}
-	for _, flag := range []string{"policy", "against", "service-tags", "parameters", "runtime", "terraform-plan"} {
+	for _, flag := range []string{"policy", "against", "service-tags", "parameters", "runtime", "terraform-plan", "waivers"} {
 		if f := c.Flags().Lookup(flag); f != nil && f.Changed {
 			paths, err := c.Flags().GetStringArray(flag)
 			if err != nil {
