@@ -9,7 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // gitTree is files of a commit in a folder of their own.
@@ -179,6 +183,22 @@ func writeFile(root *os.Root, name string, from io.Reader) error {
 // named names files as git does, REF:PATH, in place of those in the folder.
 func (t *gitTree) named(text string) string {
 	return strings.ReplaceAll(text, t.folder+string(filepath.Separator), t.reference+":")
+}
+
+// namedIn is an error whose files are named as git does.
+func (t *gitTree) namedIn(err error) error {
+	var policy *inspect.PolicyError
+	if !errors.As(err, &policy) {
+		return errors.New(t.named(err.Error()))
+	}
+	rename := func(faults ruleset.Faults) ruleset.Faults {
+		named := slices.Clone(faults)
+		for i := range named {
+			named[i].File, named[i].Message = t.named(named[i].File), t.named(named[i].Message)
+		}
+		return named
+	}
+	return &inspect.PolicyError{Faults: rename(policy.Faults), Unresolved: rename(policy.Unresolved)}
 }
 
 func (t *gitTree) remove() { os.RemoveAll(t.folder) }

@@ -20,6 +20,14 @@ import (
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
+// worldsOf is how many random worlds a test tries, fewer in short tests.
+func worldsOf(all, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return all
+}
+
 // randomPolicies are a policy and one that differs from it in a few choices.
 func randomPolicies(t *testing.T, seed uint64) (snapshots [2]*topology.Snapshot) {
 	t.Helper()
@@ -163,10 +171,7 @@ func randomTuple(r *rand.Rand, e *topology.Endpoint, d ruleset.Direction) packet
 
 // Each packet that two policies treat differently is in one box, with both deciders, and no other is.
 func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
-	pairs, packets, differing := 1000, 60, 0
-	if testing.Short() {
-		pairs = 100
-	}
+	pairs, packets, differing := worldsOf(1000, 100), 60, 0
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
 		result := Diff(s[0], s[1], DiffOptions{})
@@ -204,10 +209,7 @@ func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
 
 // What analysis finds reachable by a chain, and by which rule, is what the engine's decision says.
 func TestAChainSaysWhatTheVerdictSays(t *testing.T) {
-	policies, packets := 60, 40
-	if testing.Short() {
-		policies = 20
-	}
+	policies, packets := worldsOf(60, 20), 40
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		chains := verdict.NewChains(s)
@@ -322,10 +324,7 @@ func (w *DiffWitness) tuple(t *testing.T) packet.Tuple {
 
 // Every witness of diff is confirmed by verify, where verify can ask: it knows echo requests only.
 func TestVerifyConfirmsTheWitnessesOfDiff(t *testing.T) {
-	pairs, confirmed := 1000, 0
-	if testing.Short() {
-		pairs = 100
-	}
+	pairs, confirmed := worldsOf(1000, 100), 0
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
 		for _, c := range Diff(s[0], s[1], DiffOptions{}).Changes {

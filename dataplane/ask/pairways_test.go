@@ -16,10 +16,7 @@ import (
 
 // Pairs of places that are alike are asked once. The answers are those that each pair gives when it is asked itself.
 func TestPairsThatAreAlikeHaveTheAnswersOfEachPair(t *testing.T) {
-	policies, alike, compared := 20, 0, 0
-	if testing.Short() {
-		policies = 8
-	}
+	policies, alike, compared := worldsOf(20, 8), 0, 0
 	for seed := range uint64(policies) {
 		set := randomSets(seed)[0]
 		added := addTwins(set)
