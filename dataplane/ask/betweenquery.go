@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,6 +24,8 @@ type betweenQuery struct {
 	order                 []*pathGroup
 	known                 map[pairKind][]pairWay
 	pairsAsked            int // those of known, and what places send to themselves
+	pairs                 int // all of them
+	states                int // that are left for all judgements, see statesOfQuestion
 }
 
 // pathGroup is packets that take alike ways: their rules are asked together.
@@ -212,7 +215,7 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 	if end := g.course.end(); end != nil && (g.course.redirects() || len(to) == 0) {
 		to = []string{q.name(end)}
 	}
-	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
+	options := analysis.Options{MaxStates: cmp.Or(q.maxStates, analysis.DefaultMaxStates), Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
 	if g.why != "" {
 		all := analysis.Judge(q.except.asked(&g.course), options)
 		for i := range all.Judged {
@@ -223,7 +226,13 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 		return
 	}
 	asked, of := q.asked(&g.course)
+	if q.states <= 0 {
+		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: "the rules of all ends cross each other too often: name an end"})
+		return
+	}
+	options.MaxStates = min(options.MaxStates, q.states)
 	answer := analysis.Judge(append(q.except.asked(&g.course), asked...), options)
+	q.states -= answer.States
 	if len(answer.Undecided) > 0 {
 		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Boxes: answer.Undecided,
 			Why: "the rules cross each other too often, or tell addresses apart that are chosen between"})
