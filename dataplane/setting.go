@@ -136,6 +136,7 @@ type Arrangement struct {
 	// Slots are the places of the wanted attachments in it, in their order.
 	Slots []int
 
+	try        bool // to look at
 	base, next *setting
 	gone       []string // by slot of base: the identity of what leaves; else empty
 	come       []string // by slot of next: the identity of what is new there; else empty
@@ -145,7 +146,7 @@ type Arrangement struct {
 // keeps its slot. The slot of one that is gone is used again once nothing that is under way can mean the old one.
 func (e *Engine) Arrange(w *Wanted) (*Arrangement, error) {
 	base := e.setting.Load()
-	a := &Arrangement{base: base, next: &setting{topology: w.Topology, subscription: w.Subscription}}
+	a := &Arrangement{try: w.Try, base: base, next: &setting{topology: w.Topology, subscription: w.Subscription}}
 	a.next.topology.Seed = base.topology.Seed
 	if err := e.place(a, w); err != nil {
 		return nil, err
@@ -237,7 +238,7 @@ func (e *Engine) free(t *setting, slot int) bool {
 func (e *Engine) Rearrange(a *Arrangement, prepare func(*topology.Snapshot) ([]tun.Device, error)) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	if e.setting.Load() != a.base {
+	if a.try || e.setting.Load() != a.base {
 		return ErrPrepared
 	}
 	return e.replace(a.Snapshot, a.next, func() error {

@@ -1,277 +1,248 @@
 package dataplane
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
-	"net/netip"
-	"runtime"
+	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/ruleset/policy"
-	"github.com/nsgd/nsgd/tun"
-	"github.com/nsgd/nsgd/tun/tuntest"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 )
 
-// movingNICs is how many network interfaces come and go beside two that stay, 0 and 1.
-const movingNICs = 8
-
-func movingAddress(nic int) string { return fmt.Sprintf("10.0.1.%d", 10+nic) }
-
-func movingName(nic int) string { return fmt.Sprintf("nic%d", nic) }
-
-// manyNICs is a subnet of network interfaces without rules of their own.
-func manyNICs(n int) *policy.Set {
-	v := &policy.VirtualNetwork{Name: "vnet1", ID: "/vnet/vnet1", AddressSpace: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
-	sub := &policy.Subnet{Name: "Subnet1", ID: "/vnet/vnet1/Subnet1", VirtualNetwork: v, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}
-	v.Subnets = []*policy.Subnet{sub}
-	set := &policy.Set{VirtualNetworks: []*policy.VirtualNetwork{v}}
-	for i := range n {
-		set.NetworkInterfaces = append(set.NetworkInterfaces, &policy.NetworkInterface{Name: movingName(i), ID: "/nic/" + movingName(i),
-			IPConfigurations: []policy.IPConfiguration{{Name: "ipconfig1", Address: netip.MustParseAddr(movingAddress(i)), Subnet: sub, Primary: true}}})
+// want makes these NICs attached, each behind a new device if it has none.
+func (c *comings) want(nics ...int) *Arrangement {
+	c.t.Helper()
+	for nic := range c.attached {
+		if !slices.Contains(nics, nic) {
+			delete(c.attached, nic)
+		}
 	}
-	return set
+	for _, nic := range nics {
+		if c.attached[nic] == nil {
+			c.attached[nic] = newMemory(c.t, 2, 64)
+		}
+	}
+	c.order = nics
+	return c.rearrange()
 }
 
-// comings is an engine whose attachments come and go, and the plain model of who is there.
-type comings struct {
-	t        *testing.T
-	engine   *Engine
-	set      *policy.Set
-	attached map[int]*tuntest.Memory // by NIC
-	order    []int                   // of the NICs, as they were wanted last
-	flows    map[[2]int]bool         // between NICs that both have stayed since
-	sent     uint32
+// numbered is a datagram that a NIC sends to another.
+func numbered(from, to int) []byte {
+	return framed(packettest.UDP(packettest.Spec{Src: movingAddress(from), Dst: movingAddress(to), SrcPort: 1000, DstPort: 2000, Payload: 8}))
 }
 
-func newComings(t *testing.T, room int) *comings {
-	c := &comings{t: t, set: manyNICs(2 + movingNICs), attached: map[int]*tuntest.Memory{}, order: []int{0, 1}, flows: map[[2]int]bool{}}
-	var err error
-	c.engine, err = New(c.set, Options{Attachments: c.specs(), Room: room, Workers: 2, Flows: conntrack.Options{Max: 4096, Timeouts: conntrack.Timeouts{UDPOneWay: time.Hour}},
-		Fragments: fragment.Options{Lifetime: 1}})
+// carry has worker 0 carry a packet of a NIC, and returns how many came out at another.
+func (c *comings) carry(from, to int, slot int) int {
+	c.t.Helper()
+	if !c.attached[from].Inject(0, numbered(from, to)) {
+		c.t.Fatal("memory device is full")
+	}
+	if err := c.engine.workers[0].burst(slot); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.attached[to].Drain(0, nil)
+}
+
+func TestASlotIsUsedAgainBehindAGracePeriod(t *testing.T) {
+	var clock time.Duration = time.Hour
+	c := newComings(t, 8)
+	c.engine.clock = func() time.Duration { return clock }
+	quiesce := func() {
+		for _, w := range c.engine.workers {
+			w.flows.Quiesce()
+		}
+	}
+	if slots := c.want(0, 1, 2, 3).Slots; !slices.Equal(slots, []int{0, 1, 2, 3}) {
+		t.Fatalf("slots %v", slots)
+	}
+	first := c.engine.Snapshot().Generation
+	if slots := c.want(0, 1, 3).Slots; !slices.Equal(slots, []int{0, 1, 3}) {
+		t.Fatalf("slots of those that stay: %v", slots)
+	}
+	clock += time.Hour
+	if slots := c.want(0, 1, 3, 4).Slots; slots[3] != 4 {
+		t.Fatalf("slot %d is used again though a worker may be in a burst still", slots[3])
+	}
+	for range 3 {
+		quiesce()
+		c.engine.flows.Mark()
+	}
+	clock -= time.Hour
+	if slots := c.want(0, 1, 3, 4, 5).Slots; slots[4] != 5 {
+		t.Fatalf("slot %d is used again though a fragment may mean it", slots[4])
+	}
+	clock += time.Hour
+	s := c.want(0, 1, 3, 4, 5, 6)
+	if slots := s.Slots; slots[5] != 2 {
+		t.Fatalf("slot %d, want the one that is free", slots[5])
+	}
+	if then, now := s.Snapshot.NameSince(2, first), s.Snapshot.NameSince(2, s.Snapshot.Generation); then != "" || now != movingName(6) {
+		t.Errorf("slot 2 was %q in the first generation, and is %q", then, now)
+	}
+	if was := c.engine.Snapshot().NameSince(3, first); was != movingName(3) {
+		t.Errorf("slot 3 was %q", was)
+	}
+}
+
+func TestRoomIsBounded(t *testing.T) {
+	c := newComings(t, 3)
+	c.want(0, 1, 2)
+	_, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: append(c.specs(), topology.Spec{Kind: topology.NetworkInterface, Reference: movingName(3)})})
+	if err == nil {
+		t.Error("a fourth attachment has a slot of three")
+	}
+	if _, err := New(c.set, Options{Attachments: c.specs(), Room: MaxAttachments + 1}); err == nil {
+		t.Error("there is more room than the flow table has zones for")
+	}
+}
+
+func TestCountersOfAnAttachmentGoOnWhenItComesBack(t *testing.T) {
+	c := newComings(t, 8)
+	slot := c.want(0, 1, 2).Slots[2]
+	if n := c.carry(2, 1, slot); n != 1 {
+		t.Fatalf("%d packets", n)
+	}
+	was := c.engine.AttachmentCounts()[slot]
+	for range 5 { // more than fit the device
+		c.attached[2].Inject(1, make([]byte, 9000))
+	}
+	drops := c.engine.KernelDrops()[slot]
+	c.want(0, 1)
+	slot = c.want(0, 1, 3, 2).Slots[3]
+	if now := c.engine.AttachmentCounts()[slot]; now != was || now.ReceivePackets != 1 {
+		t.Errorf("counts %+v, before %+v", now, was)
+	}
+	if now := c.engine.KernelDrops()[slot]; now != drops || now.Receive != 5 {
+		t.Errorf("the kernel's %+v, before %+v", now, drops)
+	}
+	// The device of another comes with what it has dropped, which is not the new one's.
+	for range 2 {
+		c.attached[2].Inject(1, make([]byte, 9000))
+	}
+	c.attached[4], c.attached[2] = c.attached[2], newMemory(t, 2, 64)
+	slots := c.want(0, 1, 4, 2).Slots
+	if now := c.engine.KernelDrops(); now[slots[2]].Receive != 0 || now[slots[3]].Receive != 7 {
+		t.Errorf("the kernel's %+v", now)
+	}
+	c.carry(4, 1, slots[2])
+	if now := c.engine.AttachmentCounts(); now[slots[2]].ReceivePackets != 1 || now[slots[3]] != was {
+		t.Errorf("counts %+v", now)
+	}
+}
+
+func TestTheCountersOfThoseThatAreGoneAreBounded(t *testing.T) {
+	d := departed{tallies: map[string]tally{}}
+	for i := range maxDeparted + 2 {
+		d.keep(fmt.Sprint(i), tally{cells: make([]*attachmentCell, 1)})
+	}
+	if len(d.tallies) != maxDeparted || len(d.order) != maxDeparted || d.take("0").cells != nil || d.take("2").cells == nil || len(d.order) != maxDeparted-1 {
+		t.Errorf("%d of %d are kept", len(d.tallies), maxDeparted)
+	}
+}
+
+func TestWhatWasPreparedForOtherAttachmentsIsRefused(t *testing.T) {
+	c := newComings(t, 8)
+	s, err := c.engine.Prepare(c.set)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.attached[0], c.attached[1] = newMemory(t, 2, 256), newMemory(t, 2, 256)
-	if err := c.engine.Attach([]tun.Device{c.attached[0], c.attached[1]}); err != nil {
+	a, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: c.specs()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return c
-}
-
-func (c *comings) specs() (list []topology.Spec) {
-	for _, nic := range c.order {
-		list = append(list, topology.Spec{Kind: topology.NetworkInterface, Reference: movingName(nic)})
+	c.want(0, 1, 2)
+	if err := c.engine.Swap(s, nil); err != ErrPrepared {
+		t.Errorf("a policy: %v", err)
 	}
-	return list
-}
-
-// rearrange makes the engine what order and attached say.
-func (c *comings) rearrange() *Arrangement {
-	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
-		a, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: c.specs()})
-		if err != nil {
-			if time.Now().After(deadline) { // no slot is free yet
-				c.t.Fatal(err)
-			}
-			continue
-		}
-		var devices []tun.Device
-		for _, nic := range c.order {
-			devices = append(devices, c.attached[nic])
-		}
-		if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }); err != nil {
-			c.t.Fatal(err)
-		}
-		return a
+	if err := c.engine.Rearrange(a, nil); err != ErrPrepared {
+		t.Errorf("an arrangement: %v", err)
+	}
+	try, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: c.specs(), Try: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.engine.Rearrange(try, nil); err != ErrPrepared {
+		t.Errorf("one to look at: %v", err)
 	}
 }
 
-// probe sends a packet between two NICs, if the first is attached, and notes where it must come out.
-func (c *comings) probe(from, to int) {
-	d := c.attached[from]
-	if d == nil || from == to {
-		return
+func TestAPacketFromAVacantSlotIsDropped(t *testing.T) {
+	c := newComings(t, 8)
+	slot := c.want(0, 1, 2).Slots[2]
+	old := c.attached[2]
+	w := c.engine.workers[0]
+	queue := w.queues[slot]
+	c.want(0, 1)
+	w.queues[slot] = queue // as for a worker that has read before it heard of it
+	old.Inject(0, numbered(2, 1))
+	if err := w.burst(slot); err != nil {
+		t.Fatal(err)
 	}
-	c.sent++
-	b := framed(packettest.UDP(packettest.Spec{Src: movingAddress(from), Dst: movingAddress(to), SrcPort: 1000, DstPort: 2000, Payload: 8}))
-	binary.BigEndian.PutUint32(b[len(b)-4:], c.sent)
-	before := c.worked()
-	if !d.Inject(int(c.sent%2), b) {
-		c.t.Fatal("memory device is full")
+	if n := c.attached[1].Drain(0, nil); n != 0 {
+		t.Error("it was carried")
 	}
-	for deadline := time.Now().Add(time.Minute); c.worked() == before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("nobody reads from the device of NIC %d", from)
-		}
+	w.queues[slot] = vacant{}
+	if drop := w.write(slot, numbered(0, 2), &w.group[0].packet, 0); drop == packet.NotDropped {
+		t.Error("a packet was written to nobody")
 	}
-	if got := numbers(c.attached[to]); c.attached[to] != nil && !slices.Equal(got, []uint32{c.sent}) || c.attached[to] == nil && got != nil {
-		c.t.Fatalf("packet %d from NIC %d to %d, attached %v: came %v", c.sent, from, to, c.attached[to] != nil, got)
-	}
-	if c.attached[to] != nil {
-		c.flows[[2]int{from, to}] = true
-	}
-}
-
-// worked counts the packets of the NICs that come and go.
-func (c *comings) worked() (n uint64) {
-	s, counts := c.engine.Snapshot(), c.engine.AttachmentCounts()
-	for slot, a := range s.Attachments {
-		if a.Kind != topology.Vacant && a.Name != movingName(0) && a.Name != movingName(1) {
-			n += counts[slot].ReceivePackets
-		}
-	}
-	return n
-}
-
-func numbers(d *tuntest.Memory) (list []uint32) {
-	if d == nil {
-		return nil
-	}
-	for _, frame := range d.Collect() {
-		list = append(list, binary.BigEndian.Uint32(frame[len(frame)-4:]))
-	}
-	return list
-}
-
-// step changes what is attached at random.
-func (c *comings) step(random *rand.Rand) {
-	nic := 2 + random.IntN(movingNICs)
-	other := 2 + random.IntN(movingNICs)
-	switch d := c.attached[nic]; {
-	case d == nil:
-		c.attached[nic] = newMemory(c.t, 2, 64)
-		c.order = slices.Insert(c.order, random.IntN(len(c.order)+1), nic)
-	case random.IntN(4) == 0: // another device
-		c.attached[nic] = newMemory(c.t, 2, 64)
-	case random.IntN(4) == 0 && c.attached[other] != nil: // they change places
-		c.attached[nic], c.attached[other] = c.attached[other], d
-	case random.IntN(4) == 0 && c.attached[other] == nil: // its device is another's from now on
-		c.leave(nic)
-		c.attached[other] = d
-		c.order = append(c.order, other)
-	default:
-		c.leave(nic)
-	}
-	for of, d := range c.attached { // what came and went is not asked for again
-		if of > 1 {
-			d.Drain(0, nil)
-			d.Drain(1, nil)
-		}
+	var d verdict.Decision
+	before := *c.engine.Snapshot()
+	before.Attachments = before.Attachments[:2]
+	if way(&before, slot, &w.group[0].packet.Tuple, &d); d.Way.To != nil {
+		t.Error("a slot has a way in a policy that does not know it")
 	}
 }
 
-func (c *comings) leave(nic int) {
-	delete(c.attached, nic)
-	c.order = slices.DeleteFunc(c.order, func(other int) bool { return other == nic })
-	for ends := range c.flows {
-		if ends[0] == nic || ends[1] == nic {
-			delete(c.flows, ends)
-		}
-	}
-}
-
-// checkFlows compares the flows of those that come and go.
-func (c *comings) checkFlows() {
-	c.t.Helper()
-	got := map[[2]int]bool{}
-	s := c.engine.Snapshot()
-	c.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
-		from, _ := c.engine.Attachment(f.Key.Zone)
-		to, _ := c.engine.Attachment(f.ReplyKey.Zone)
-		var ends [2]int
-		fmt.Sscanf(s.Attachments[from].Name, "nic%d", &ends[0])
-		fmt.Sscanf(s.Attachments[to].Name, "nic%d", &ends[1])
-		if movingAddress(ends[0]) != f.Key.Src.Netip().String() || movingAddress(ends[1]) != f.Key.Dst.Netip().String() {
-			c.t.Fatalf("flow %v to %v between the slots of NICs %v", f.Key.Src.Netip(), f.Key.Dst.Netip(), ends)
-		}
-		if ends != [2]int{0, 1} {
-			got[ends] = true
-		}
-		return true
-	})
-	if fmt.Sprint(got) != fmt.Sprint(c.flows) {
-		c.t.Fatalf("flows between %v, want %v", got, c.flows)
-	}
-}
-
-// stream sends packets from NIC 0 to 1, a few under way at a time, until stop. It returns how many were sent and came.
-func (c *comings) stream(from, to *tuntest.Memory, stop *atomic.Bool) (sent, came int) {
-	const underWay = 32
-	b := framed(packettest.UDP(packettest.Spec{Src: movingAddress(0), Dst: movingAddress(1), SrcPort: 1000, DstPort: 2000, Payload: 8}))
-	var deadline time.Time // for those under way
-	for ; ; runtime.Gosched() {
-		for sent-came < underWay && !stop.Load() {
-			if !from.Inject(sent%2, b) {
-				c.t.Error("the stream's device is full")
-				return sent, came
-			}
-			sent++
-		}
-		came += to.Drain(0, nil) + to.Drain(1, nil)
-		if sent == came && stop.Load() {
-			return sent, came
-		}
-		if stop.Load() && time.Now().After(deadline) {
-			return sent, came
-		}
-		if !stop.Load() {
-			deadline = time.Now().Add(time.Minute)
-		}
-	}
-}
-
-func TestAttachmentsComeAndGoUnderTraffic(t *testing.T) {
-	steps := 150
-	if testing.Short() {
-		steps = 50
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	c := newComings(t, 2+movingNICs+4) // so that slots are used again
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+func TestADetachedDeviceIsLeftAlone(t *testing.T) {
+	var log lockedBuffer
+	c := newComings(t, 8)
+	c.engine.log = slog.New(slog.NewTextHandler(&log, nil))
+	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := c.engine.Run(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	var stop atomic.Bool
-	var sent, came int
-	streams := make(chan struct{})
-	from, to := c.attached[0], c.attached[1]
-	go func() {
-		defer close(streams)
-		sent, came = c.stream(from, to, &stop)
-	}()
-	for range steps {
-		c.step(random)
-		if a := c.rearrange(); len(a.Snapshot.Attachments) > 2+movingNICs+4 {
-			t.Fatalf("%d slots", len(a.Snapshot.Attachments))
-		}
-		for range 4 {
-			c.probe(2+random.IntN(movingNICs), 2+random.IntN(movingNICs))
-		}
-		c.checkFlows()
+	c.want(0, 1, 2, 3, 4)
+	old := c.attached[2]
+	c.want(0, 1, 3, 4)
+	for range 16 {
+		old.Inject(0, numbered(2, 1))
+		old.Inject(1, numbered(2, 1))
+		c.probe(3, 4)
 	}
-	stop.Store(true)
-	<-streams
 	cancel()
 	running.Wait()
-	if sent != came || sent == 0 {
-		t.Errorf("of %d packets between the two that stay %d came", sent, came)
+	if s := log.b.String(); s != "" {
+		t.Error(s)
 	}
-	t.Logf("%d packets beside %d changes", sent, steps)
+	n, b := 0, make([]byte, 9000)
+	for _, q := range old.Queues() {
+		for _, err := q.Read(b); err == nil; _, err = q.Read(b) {
+			n++
+		}
+	}
+	if n != 32 {
+		t.Errorf("%d of 32 packets are still in the device of one that is gone", n)
+	}
+}
+
+// lockedBuffer takes lines of several workers.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
 }
