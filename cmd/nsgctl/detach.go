@@ -22,6 +22,23 @@ func newDetach(g *global) *cobra.Command {
 			return g.rearranged(c, changed, err)
 		},
 	}
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return beginning(attachedNames(c, g), begun), cobra.ShellCompDirectiveNoFileComp
+	}
 	c.Flags().BoolVar(&keep, "keep", false, "keep it detached when the configuration is read again, until the daemon ends")
 	return c
+}
+
+// attachedNames are what the daemon has attached. Errors give none: a completion is silent.
+func attachedNames(c *cobra.Command, g *global) (names []string) {
+	client := control.NewClient(g.socket)
+	defer client.Close()
+	status, err := client.Status(c.Context())
+	if err != nil {
+		return nil
+	}
+	for i := range status.Attachments {
+		names = append(names, status.Attachments[i].Name)
+	}
+	return names
 }

@@ -55,7 +55,10 @@ func againstRunning(c *cobra.Command, path, socket string) error {
 	client := control.NewClient(socket)
 	defer client.Close()
 	changes, err := client.Check(c.Context(), &control.CheckParameters{Configuration: path})
-	if err != nil {
+	switch {
+	case errors.Is(err, control.ErrNoDaemon):
+		return err
+	case err != nil:
 		return fmt.Errorf("a reload would be refused: %w", err)
 	}
 	words := "no attachment changes"

@@ -20,7 +20,7 @@ import (
 
 // liveRig is a daemon whose devices are in memory.
 type liveRig struct {
-	t       *testing.T
+	t       testing.TB
 	path    string
 	service *inspect.Service
 	devices *liveDevices
@@ -53,8 +53,13 @@ func newLiveRig(t *testing.T) *liveRig {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
+	return newLiveRigOf(t, dir, liveConfig)
+}
+
+// newLiveRigOf is newLiveRig with a configuration that it writes to a folder.
+func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	r := &liveRig{t: t, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
-	r.write(liveConfig)
+	r.write(config)
 	all, err := loadAll(t.Context(), r.path)
 	if err != nil {
 		t.Fatal(err)
