@@ -57,8 +57,8 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
-	if err := d.start(all); err != nil {
+	d := &daemon{path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	if err := d.start(ctx, all); err != nil {
 		return errors.Join(err, d.stop())
 	}
 	err = d.serve(ctx, up)

@@ -35,7 +35,10 @@ func (s *Service) readdress(next *topology.Snapshot) error {
 	var moves []readdressing
 	now := s.Snapshot()
 	for i, d := range s.options.Engine.Devices() {
-		configured := s.options.Places[i].Addresses
+		if d == nil {
+			continue
+		}
+		configured := s.place(i).Addresses
 		moves = append(moves, readdressing{
 			device: d, from: DeviceAddresses(now.Attachments[i], configured), to: DeviceAddresses(next.Attachments[i], configured),
 		})
