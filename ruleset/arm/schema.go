@@ -129,10 +129,8 @@ func (f *fields) checkLevel(body map[string]any, known map[string]bool) {
 // checkElsewhere warns of an object without properties that has them, or objects with properties, under a name that
 // is none of Azure's: "property", or a column that a query of Resource Graph made.
 func (f *fields) checkElsewhere(body map[string]any, known map[string]bool) {
-	for key := range body {
-		if known[strings.ToLower(key)] {
-			return // flattened, as az writes it
-		}
+	if hasKnown(body, known) { // flattened, as az writes it
+		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(body)) {
 		if inside := firstObject(body[key]); inside != nil && !f.misspelled("", key) && !slices.Contains(noProperties, strings.ToLower(key)) && holds(inside, known) {
@@ -158,15 +156,20 @@ func firstObject(v any) map[string]any {
 	return object
 }
 
-// holds reports that an object has one of the known properties, or an object of properties.
-func holds(object map[string]any, known map[string]bool) bool {
-	for key, v := range object {
-		_, inner := v.(map[string]any)
-		if known[strings.ToLower(key)] || inner && strings.EqualFold(key, "properties") {
+// hasKnown reports that an object has one of the known properties.
+func hasKnown(object map[string]any, known map[string]bool) bool {
+	for key := range object {
+		if known[strings.ToLower(key)] {
 			return true
 		}
 	}
 	return false
+}
+
+// holds reports that an object has one of the known properties, or an object of properties.
+func holds(object map[string]any, known map[string]bool) bool {
+	_, inner := lookup(object, "properties").(map[string]any)
+	return inner || hasKnown(object, known)
 }
 
 // referred are the kinds to which no property refers that is not read.

@@ -174,11 +174,12 @@ func notJSON(f *ruleset.Fault) string {
 // Resource Graph, or what a deployment would do.
 func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collect(file, lookup(body, "value"), nil)
+	rows, _ := lookup(body, "data").([]any)
 	if table, ok := lookup(body, "data").(map[string]any); ok {
-		l.collect(file, rowsOf(table), nil)
-	} else {
-		l.collect(file, lookup(body, "data"), nil)
+		rows = rowsOf(table)
 	}
+	l.collect(file, rows, nil)
+	l.listRowsWithoutProperties(file, rows)
 	l.warnOfOtherPages(file, body)
 	result := body
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
@@ -188,6 +189,21 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collectChanges(file, changes, "")
 	potential, _ := lookup(result, "potentialChanges").([]any)
 	l.collectChanges(file, potential, "whether the deployment has the resource is open")
+}
+
+// listRowsWithoutProperties lists the rows of Resource Graph that a query has made without the column of properties: a
+// group would have no rule. The column may have been taken apart.
+func (l *loader) listRowsWithoutProperties(file string, rows []any) {
+	for _, v := range rows {
+		row, _ := v.(map[string]any)
+		k, _ := kindOf(row, nil)
+		known := spellings[kindPaths[k]]
+		if known == nil || k == asgKind || lookup(row, "properties") != nil || hasKnown(row, known) {
+			continue
+		}
+		l.unresolved(l.places.at(ruleset.Fault{Code: CodeNothingRead, File: file, Resource: newResource(k, file, row, nil).place(), Field: "properties",
+			Message: "the row has no column properties, so that nothing of the resource was read: add it to what the query projects"}, row))
+	}
 }
 
 // warnOfOtherPages reports a page of a longer list: one that names the next, or that says that more exists.

@@ -87,9 +87,11 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			"rows": [["/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
 			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
 		{"Resource Graph's rows, with a column of rules in the place of properties", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
-			"type": "microsoft.network/networksecuritygroups", "name": "g", "rules": {"name": "r", "properties": {"access": "Allow"}}}]}`, "", CodeUnknownProperty},
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "rules": {"name": "r", "properties": {"access": "Allow"}}}]}`, CodeNothingRead, CodeUnknownProperty},
 		{"a group without properties, with tags", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
-			"type": "microsoft.network/networksecuritygroups", "name": "g", "tags": {"securityRules": "none"}}]}`, "", ""},
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "tags": {"securityRules": "none"}}]}`, CodeNothingRead, ""},
+		{"rows whose properties a query took apart", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "securityRules": []}]}`, "", ""},
 		{"a group with its properties under another name", `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g", "property": {"securityRules": []}}]`, "", CodeUnknownProperty},
 		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
 		{"the first of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "total_records": 5}`, "", CodeIncompleteList},
@@ -115,7 +117,7 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			if len(d.Faults) > 0 || joinedCodes(d.Unresolved) != tt.unresolved || joinedCodes(d.Warnings) != tt.warnings {
 				t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
 			}
-			if read := len(d.Set.NetworkSecurityGroups) == 1; read != (tt.unresolved == "") {
+			if read := len(d.Set.NetworkSecurityGroups) == 1; read != (tt.unresolved == "" || tt.unresolved == CodeNothingRead) {
 				t.Errorf("groups %v", d.Set.NetworkSecurityGroups)
 			}
 		})
