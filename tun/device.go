@@ -15,8 +15,8 @@
 // runs at a time and removes the namespaces that it made, and those of an earlier run that was
 // killed.
 //
-// Devices are not persistent: the kernel removes them when their descriptors close, also those
-// of a killed process.
+// Devices are not persistent, but for Config.Keep: the kernel removes them when their descriptors close, also
+// those of a killed process.
 package tun
 
 import (
@@ -91,7 +91,7 @@ type Device interface {
 	SetAddresses([]netip.Prefix) error
 	// Stats are the interface's counters; ok is false when they can't be read.
 	Stats() (s Stats, ok bool)
-	// Close ends the device and removes the interface.
+	// Close ends the device and removes the interface, unless Config.Keep was set.
 	Close() error
 }
 
@@ -154,7 +154,12 @@ type Config struct {
 	TxQueueLen int
 	// Loopback brings up lo in the namespace.
 	Loopback bool
+	// Keep lets the interface outlive the process: Close leaves it. Open takes over one that an earlier run kept.
+	Keep bool
 }
+
+// KeptAlias is the alias (`ip link`) of interfaces that were opened with Config.Keep.
+const KeptAlias = "nsgd"
 
 // withDefaults checks c and sets the defaults.
 func (c Config) withDefaults() (Config, error) {
