@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -225,8 +226,29 @@ func CheckDeviceName(name string) error {
 	return nil
 }
 
-// CheckNamespaceName says what is wrong with the name of a network namespace.
+// CheckNamespaceName says what is wrong with how a network namespace is named: as `ip netns` lists it, by an
+// absolute path, or as pid:N by a process in it.
 func CheckNamespaceName(name string) error {
+	if pid, isPID := strings.CutPrefix(name, pidPrefix); isPID {
+		if n, err := strconv.ParseUint(pid, 10, 31); err != nil || n == 0 {
+			return fmt.Errorf("%q: a process's number follows %s", name, pidPrefix)
+		}
+		return nil
+	}
+	if strings.HasPrefix(name, "/") && !strings.Contains(name, "\x00") {
+		return nil
+	}
+	return checkCreatable(name)
+}
+
+const pidPrefix = "pid:"
+
+// IsCreatable tells that a namespace's name is one that `ip netns` lists: only such namespaces can be made.
+func IsCreatable(name string) bool {
+	return checkCreatable(name) == nil && !strings.HasPrefix(name, pidPrefix)
+}
+
+func checkCreatable(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxNamespaceLen || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("%q: a namespace's name has 1 to %d bytes, without /, and neither . nor .. is one", name, maxNamespaceLen)
 	}

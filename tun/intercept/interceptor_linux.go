@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -147,11 +146,13 @@ type wanted struct {
 func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}}
 	for _, r := range rests {
-		device, err := i.device(r.Device)
+		device, err := i.rest(&r)
 		if err != nil {
 			return err
 		}
-		w.devices[device] = 0
+		if !r.Local {
+			w.devices[device] = 0
+		}
 		for _, p := range r.Prefixes {
 			w.rests[entryOf(p)] = restEntry{device, truth(r.Near)}
 		}
@@ -188,6 +189,18 @@ func (i *Interceptor) device(name string) (uint32, error) {
 		i.indexes[name] = index
 	}
 	return uint32(index), nil
+}
+
+// rest is the index of a device of the rest.
+func (i *Interceptor) rest(r *Rest) (uint32, error) {
+	if !r.Local {
+		return i.device(r.Device)
+	}
+	l, err := i.handle.LinkByName(r.Device)
+	if err != nil {
+		return 0, fmt.Errorf("device %q: %w", r.Device, err)
+	}
+	return uint32(l.Attrs().Index), nil
 }
 
 // want adds a port to what is wanted, unless its interface is missing.
@@ -352,6 +365,3 @@ func (i *Interceptor) forget(index uint32) error {
 	}
 	return err
 }
-
-// address is what a map of owners has for a key.
-func address(key [16]byte) netip.Addr { return netip.AddrFrom16(key).Unmap() }

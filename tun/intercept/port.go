@@ -5,6 +5,8 @@ import "net/netip"
 // Port is an interface before which nsgd stands.
 type Port struct {
 	Interface string
+	// Wait says that the interface may come later.
+	Wait bool
 	// Host says that this host itself is behind the interface.
 	Host bool
 	// Device is the TUN device of the NIC, in the same namespace.
@@ -23,4 +25,6 @@ type Rest struct {
 	Prefixes []netip.Prefix
 	// Near says that the prefixes are inside the virtual networks.
 	Near bool
+	// Local says that what nsgd writes there is for this host itself.
+	Local bool
 }

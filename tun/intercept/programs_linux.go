@@ -5,10 +5,12 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 )
 
@@ -63,6 +65,9 @@ const (
 
 // load loads the programs, with the maps of an earlier run where they fit. adopted tells that they did.
 func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
+	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
+		return nil, false, err
+	}
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
 		return nil, false, fmt.Errorf("programs: %w", err)
@@ -79,6 +84,9 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 	if err := spec.LoadAndAssign(p, &options); err != nil {
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", err)
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
 		}
 		return nil, false, fmt.Errorf("load programs: %w", err)
 	}
