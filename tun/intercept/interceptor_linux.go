@@ -126,6 +126,7 @@ func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
 func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	clear(i.indexes) // what somebody took away comes back
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
