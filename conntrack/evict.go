@@ -59,7 +59,7 @@ func takePlace(count *atomic.Int64, limit int64) int64 {
 
 // enter takes a place in a zone, leave gives it back.
 func (t *Table) enter(zone uint16) bool {
-	n := takePlace(&t.zones[zone], t.zoneMax[zone])
+	n := takePlace(&t.zones[zone], t.zoneMax[zone].Load())
 	if n == 1 && t.limited(zone) {
 		t.busyZones.Add(1)
 	}
@@ -72,7 +72,7 @@ func (t *Table) leave(zone uint16) {
 	}
 }
 
-func (t *Table) limited(zone uint16) bool { return t.zoneMax[zone] != math.MaxInt64 }
+func (t *Table) limited(zone uint16) bool { return t.zoneMax[zone].Load() != math.MaxInt64 }
 
 // share is how many flows a zone may keep when others need room. A zone that asks counts too.
 func (t *Table) share(zone, replyZone uint16) int64 {

@@ -24,8 +24,8 @@ type rate struct {
 	// word holds the tick of the last change in its upper half and the parts of tokens of
 	// that tick in the lower half. The tick of a full bucket means nothing.
 	word      atomic.Uint64
-	unlimited bool
-	_         [48]byte
+	unlimited atomic.Bool
+	_         [52]byte
 }
 
 func newRates(o *Options) rates {
@@ -35,10 +35,15 @@ func newRates(o *Options) rates {
 	}
 	r.zones = make([]rate, o.Zones)
 	for zone := range r.zones {
-		r.zones[zone].unlimited = o.UnlimitedZones != nil && o.UnlimitedZones(uint16(zone))
-		r.zones[zone].word.Store(uint64(r.full()))
+		r.limit(uint16(zone), o.limits(uint16(zone)))
 	}
 	return r
+}
+
+// limit gives a zone a full bucket, or none.
+func (r *rates) limit(zone uint16, limited bool) {
+	r.zones[zone].unlimited.Store(!limited)
+	r.zones[zone].word.Store(uint64(r.full()))
 }
 
 func (r *rates) full() uint32 { return r.perSecond * ticksPerSecond }
@@ -83,7 +88,7 @@ func (r *rates) refresh(now Tick) {
 
 func (r *rates) takeOne(zone uint16, now Tick) bool {
 	z := &r.zones[zone]
-	for !z.unlimited {
+	for !z.unlimited.Load() {
 		word := z.word.Load()
 		last, parts := Tick(word>>32), uint64(uint32(word))
 		full := uint64(r.full())
@@ -105,7 +110,7 @@ func (r *rates) takeOne(zone uint16, now Tick) bool {
 
 func (r *rates) giveOne(zone uint16) {
 	z := &r.zones[zone]
-	for !z.unlimited {
+	for !z.unlimited.Load() {
 		word := z.word.Load()
 		parts := min(uint64(uint32(word))+uint64(ticksPerSecond), uint64(r.full()))
 		if z.word.CompareAndSwap(word, word&^(1<<32-1)|parts) {

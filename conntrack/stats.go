@@ -109,7 +109,8 @@ func (t *Table) Memory() uint64 {
 
 // ZoneLimit is how many flows may touch a zone. limited is false for a zone without a limit.
 func (t *Table) ZoneLimit(zone uint16) (limit int64, limited bool) {
-	return t.zoneMax[zone], t.zoneMax[zone] != math.MaxInt64
+	limit = t.zoneMax[zone].Load()
+	return limit, limit != math.MaxInt64
 }
 
 // ZoneFlows is the number of flows that touch a zone.

@@ -41,7 +41,7 @@ type Options struct {
 	// second's worth may begin at once. 0: any number; at most MaxNewPerSecond.
 	NewPerSecond int
 	// UnlimitedZones reports zones without MaxPerZone and NewPerSecond; nil: none. Only
-	// New calls it.
+	// New calls it; LimitZone changes what it said.
 	UnlimitedZones func(zone uint16) bool
 	// Zones is the number of zones; 0: all 65,536.
 	Zones int
@@ -88,7 +88,8 @@ type Table struct {
 	loose       bool // Options.WindowsOff
 	silent      func(*Silence)
 	max         int64
-	zoneMax     []int64 // by zone
+	maxPerZone  int64
+	zoneMax     []atomic.Int64 // by zone
 	rates       rates
 	ports       ports
 
@@ -147,7 +148,8 @@ func New(o Options) (*Table, error) {
 		established:  established,
 		strict:       o.TCPStrict,
 		max:          int64(o.Max),
-		zoneMax:      make([]int64, o.Zones),
+		maxPerZone:   int64(o.MaxPerZone),
+		zoneMax:      make([]atomic.Int64, o.Zones),
 		zones:        make([]atomic.Int64, o.Zones),
 		zoneCuts:     make([]atomic.Int64, o.Zones),
 		barren:       make([]atomic.Uint64, o.Zones),
@@ -155,10 +157,7 @@ func New(o Options) (*Table, error) {
 		ports:        newPorts(o.Max),
 	}
 	for zone := range t.zoneMax {
-		t.zoneMax[zone] = int64(o.MaxPerZone)
-		if o.UnlimitedZones != nil && o.UnlimitedZones(uint16(zone)) {
-			t.zoneMax[zone] = math.MaxInt64
-		}
+		t.zoneMax[zone].Store(t.zoneLimit(o.limits(uint16(zone))))
 	}
 	for i := range o.Workers + 2 {
 		t.workers = append(t.workers, newWorker(t, uint64(i)))
@@ -166,6 +165,24 @@ func New(o Options) (*Table, error) {
 	t.sweeper.worker, t.control.worker = t.workers[o.Workers], t.workers[o.Workers+1]
 	return t, nil
 }
+
+// LimitZone says whether a zone has MaxPerZone and NewPerSecond from now on. No flow may touch the zone, and
+// none may begin there meanwhile.
+func (t *Table) LimitZone(zone uint16, limited bool) {
+	t.zoneMax[zone].Store(t.zoneLimit(limited))
+	if t.rates.zones != nil {
+		t.rates.limit(zone, limited)
+	}
+}
+
+func (t *Table) zoneLimit(limited bool) int64 {
+	if limited {
+		return t.maxPerZone
+	}
+	return math.MaxInt64
+}
+
+func (o *Options) limits(zone uint16) bool { return o.UnlimitedZones == nil || !o.UnlimitedZones(zone) }
 
 // complete sets the defaults and checks the rest.
 func (o *Options) complete() error {

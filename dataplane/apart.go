@@ -16,13 +16,12 @@ import (
 // receiver's end if that has a record of it, or by that end's rules.
 
 // far is the zone that stands for wherever else an attachment's flows go.
-func (e *Engine) far(attachment int) uint16 { return uint16(len(e.options.Attachments) + attachment) }
+func (e *Engine) far(attachment int) uint16 { return uint16(e.room + attachment) }
 
 // Attachment is the attachment of a flow's zone. whole is false for a far zone: the flow is
 // known at this attachment only.
 func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
-	n := len(e.options.Attachments)
-	return int(zone) % n, int(zone) < n
+	return int(zone) % e.room, int(zone) < e.room
 }
 
 // half is how a packet passes at one end of a leg: the rules that it counts on, and the record

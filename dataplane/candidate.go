@@ -11,12 +11,12 @@ import (
 // Candidate builds the snapshot that a policy would give if it were the next one, for questions alone. It leaves no
 // trace: its rules are counted nowhere, and Swap must not be given it.
 func (e *Engine) Candidate(policy *policy.Set) (*topology.Snapshot, error) {
-	before := e.Snapshot()
-	s, err := e.options.Topology.Rebuild(before, policy, e.options.Attachments, e.registry.Copy())
+	before, now := e.Snapshot(), e.setting.Load()
+	s, err := now.topology.Rebuild(before, policy, now.specs, e.registry.Copy())
 	if err != nil {
 		return nil, err
 	}
-	e.succeed(s, before)
+	now.succeed(s, before)
 	return s, nil
 }
 

@@ -49,7 +49,7 @@ type counters struct {
 	// rules by slot; the last chunk is of the platform's services.
 	rules       [maxChunks + 1]atomic.Pointer[[chunkRules]ruleCell]
 	drops       [packet.NumDrops]atomic.Uint64
-	attachments []attachmentCell
+	attachments []*attachmentCell // by slot
 
 	bursts, packets atomic.Uint64
 	worked          atomic.Int64     // nanoseconds that were not spent waiting for packets
@@ -85,13 +85,8 @@ type pendingRule struct {
 	hits, packets, bytes uint64
 }
 
-func newCounters(attachments int, now func() time.Time) *counters {
-	c := &counters{
-		now:         now,
-		attachments: make([]attachmentCell, attachments),
-		dirty:       make([]uint8, 0, pendingRules),
-		busy:        make([]uint32, 0, attachments),
-	}
+func newCounters(now func() time.Time) *counters {
+	c := &counters{now: now, dirty: make([]uint8, 0, pendingRules)}
 	c.rules[maxChunks].Store(new([chunkRules]ruleCell))
 	return c
 }
@@ -177,13 +172,13 @@ func (c *counters) transmit(attachment int, packets, bytes uint64) {
 }
 
 // transmitNow is transmit for a goroutine that is not the worker's.
-func (c *counters) transmitNow(attachment int, packets, bytes uint64) {
-	c.attachments[attachment].transmitPackets.Add(packets)
-	c.attachments[attachment].transmitBytes.Add(bytes)
+func (a *attachmentCell) transmitNow(packets, bytes uint64) {
+	a.transmitPackets.Add(packets)
+	a.transmitBytes.Add(bytes)
 }
 
 func (c *counters) pendingAttachment(i int) *attachmentCell {
-	a := &c.attachments[i]
+	a := c.attachments[i]
 	if !a.busy {
 		a.busy = true
 		c.busy = append(c.busy, uint32(i))
@@ -297,10 +292,10 @@ func (e *Engine) WorkerCounts() []WorkerCount {
 
 // AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
 func (e *Engine) AttachmentCounts() []AttachmentCount {
-	sums := make([]AttachmentCount, len(e.options.Attachments))
-	for _, w := range e.workers {
-		for i := range sums {
-			c := &w.counters.attachments[i]
+	ports := e.setting.Load().ports
+	sums := make([]AttachmentCount, len(ports))
+	for i := range ports {
+		for _, c := range ports[i].cells {
 			sums[i].ReceivePackets += c.receivePackets.Load()
 			sums[i].ReceiveBytes += c.receiveBytes.Load()
 			sums[i].TransmitPackets += c.transmitPackets.Load()

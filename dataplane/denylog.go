@@ -65,7 +65,7 @@ type denied struct {
 func (d *denied) show(e *watch.Event) {
 	p := &e.Packet
 	attributes := []any{
-		"from", d.attachment(e.From), "to", d.attachment(e.To), "protocol", packet.ProtocolName(p.Proto),
+		"from", d.attachment(e.From, e), "to", d.attachment(e.To, e), "protocol", packet.ProtocolName(p.Proto),
 		"source", hostPort(p, p.Src, p.SrcPort), "destination", hostPort(p, p.Dst, p.DstPort),
 	}
 	for _, slot := range e.Rules[:e.N] {
@@ -94,11 +94,8 @@ func (d *denied) notShown() uint64 {
 	return n
 }
 
-func (d *denied) attachment(i int32) string {
-	if i < 0 {
-		return ""
-	}
-	return d.engine.attachmentName(int(i))
+func (d *denied) attachment(i int32, e *watch.Event) string {
+	return d.engine.Snapshot().NameSince(int(i), e.Generation)
 }
 
 // hostPort is an address, with a port where the protocol has some and the packet shows it.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,11 @@ import (
 
 // Options configure an engine.
 type Options struct {
-	// Attachments in their fixed order; a reload can change what stands behind
-	// them, never the list.
+	// Attachments of the start; see Engine.Rearrange.
 	Attachments []topology.Spec
+	// Room is how many attachments there may be at a time, those that are gone for a moment only among them, at most
+	// MaxAttachments; 0: as many as there are at the start. The flow table reserves about 64 bytes for each.
+	Room int
 	// Workers is the number of goroutines that carry packets, each with its own
 	// queue of every device. 0: one per CPU.
 	Workers int
@@ -55,21 +58,24 @@ type Options struct {
 // concurrent use unless they say otherwise.
 type Engine struct {
 	options   Options
+	room      int // of slots
 	log       *slog.Logger
+	setting   atomic.Pointer[setting]
 	snapshot  atomic.Pointer[topology.Snapshot]
 	registry  *topology.Registry
 	flows     *conntrack.Table
 	fragments *fragment.Table
-	devices   []tun.Device
 	workers   []*worker
 	lanes     *lanes
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
-	reload    sync.Mutex // one reload at a time; guards the next three
-	replaced  uint64     // the flow table's Mark behind the last reload
-	inUse     []bool     // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
-	reclaimed uint64     // see topology.Snapshot.Reclaimed
+	reload    sync.Mutex        // one reload at a time; guards what follows
+	replaced  uint64            // the flow table's Mark behind the last reload
+	inUse     []bool            // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
+	reclaimed uint64            // see topology.Snapshot.Reclaimed
+	left      map[int]departure // by slot: that is vacant
+	departed  departed
 
 	watching sync.Mutex // guards changes of watchers
 	watchers atomic.Pointer[watchers]
@@ -90,7 +96,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, lanes: newLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, left: map[int]departure{}, departed: departed{tallies: map[string]tally{}}, lanes: newLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
@@ -101,11 +107,20 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.options.Topology.Seed == 0 {
 		e.options.Topology.Seed = rand.Uint64() // of one process: a reload leads a client to the backend that it had
 	}
-	s, err := e.options.Topology.Rebuild(o.Compiled, policy, o.Attachments, e.registry)
+	e.room = max(o.Room, len(o.Attachments), 1)
+	if e.room > MaxAttachments {
+		return nil, fmt.Errorf("dataplane: room for %d attachments: at most %d", e.room, MaxAttachments)
+	}
+	first := &setting{specs: o.Attachments, topology: e.options.Topology, subscription: o.Subscription}
+	s, err := first.topology.Rebuild(o.Compiled, policy, first.specs, e.registry)
 	if err != nil {
 		return nil, err
 	}
-	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*len(o.Attachments)
+	for range first.specs {
+		first.ports = append(first.ports, e.newPort(tally{}))
+	}
+	e.setting.Store(first)
+	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*e.room
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
 		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
 	}
@@ -114,7 +129,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.flows, err = conntrack.New(o.Flows); err != nil {
 		return nil, err
 	}
-	o.Fragments.Zones = len(o.Attachments)
+	o.Fragments.Zones = e.room
 	if e.fragments, err = fragment.New(o.Fragments); err != nil {
 		return nil, err
 	}
@@ -122,7 +137,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		e.workers = append(e.workers, newWorker(e, i))
 	}
 	e.options.Compiled = nil
-	e.succeed(s, nil)
+	first.succeed(s, nil)
 	e.publish(s)
 	return e, nil
 }
@@ -150,27 +165,37 @@ func (e *Engine) Workers() int { return len(e.workers) }
 // Attach gives the engine its devices, one for each attachment in order, each
 // with at least as many queues as there are workers. Call it once, before Run.
 func (e *Engine) Attach(devices []tun.Device) error {
-	if len(devices) != len(e.options.Attachments) {
-		return fmt.Errorf("dataplane: %d devices for %d attachments", len(devices), len(e.options.Attachments))
+	now := *e.setting.Load()
+	if err := e.checkDevices(devices, len(now.ports)); err != nil {
+		return err
+	}
+	now.ports = slices.Clone(now.ports)
+	for slot := range now.ports {
+		now.ports[slot].device = devices[slot]
 	}
 	for _, w := range e.workers {
 		w.queues, w.takes, w.refusals = w.queues[:0], w.takes[:0], w.refusals[:0]
 		for _, d := range devices {
-			queues := d.Queues()
-			if len(queues) < len(e.workers) {
-				return fmt.Errorf("dataplane: device %s has %d queues for %d workers", d.Name(), len(queues), len(e.workers))
-			}
-			w.attach(queues[w.index])
+			w.attach(d.Queues()[w.index])
 		}
 	}
-	e.devices = devices
+	e.setting.Store(&now)
 	return nil
 }
 
 func (e *Engine) attachmentName(i int) string { return e.Snapshot().Attachments[i].Name }
 
-// Devices are those given to Attach.
-func (e *Engine) Devices() []tun.Device { return e.devices }
+// Devices are those of the attachments, by slot; nil where there is none. Before Attach the list is empty.
+func (e *Engine) Devices() (devices []tun.Device) {
+	attached := false
+	for _, p := range e.setting.Load().ports {
+		devices, attached = append(devices, p.device), attached || p.device != nil
+	}
+	if !attached {
+		return nil
+	}
+	return devices
+}
 
 // Run carries packets until ctx ends or a worker fails. The devices stay open.
 func (e *Engine) Run(ctx context.Context) error {

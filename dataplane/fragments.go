@@ -68,7 +68,7 @@ func (x *passage) followFirst(v *fragment.Verdict) packet.Drop {
 		return packet.DropFragmentNoFirst
 	}
 	to, there := int(w.flows.PeerZone(f, d)), conntrack.Slots{}
-	if to >= len(w.queues) {
+	if to >= w.engine.room {
 		to = int(v.To)
 		if there, ok = x.slotsThere(v); !ok {
 			return packet.DropFragmentNoFirst

@@ -14,7 +14,8 @@ import (
 // Prepare builds the snapshot that a policy would give, without using it. It compiles
 // what differs from the snapshot that decides.
 func (e *Engine) Prepare(policy *policy.Set) (*topology.Snapshot, error) {
-	return e.options.Topology.Rebuild(e.Snapshot(), policy, e.options.Attachments, e.registry)
+	now := e.setting.Load()
+	return now.topology.Rebuild(e.Snapshot(), policy, now.specs, e.registry)
 }
 
 // Swap makes a prepared snapshot the one that decides. Counters go on. Flows survive unless an end
@@ -23,25 +24,38 @@ func (e *Engine) Prepare(policy *policy.Set) (*topology.Snapshot, error) {
 func (e *Engine) Swap(s *topology.Snapshot, prepare func(*topology.Snapshot) error) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	if !e.registry.Current(s) {
+	return e.replace(s, e.setting.Load(), func() error {
+		if prepare == nil {
+			return nil
+		}
+		return prepare(s)
+	}, nil)
+}
+
+// replace puts a snapshot and the setting that it was built for in the place of those that decide; a is nil where
+// the setting stays. reload is held.
+func (e *Engine) replace(s *topology.Snapshot, now *setting, prepare func() error, a *Arrangement) error {
+	if !e.registry.Current(s) || !s.BuiltFor(now.specs) {
 		return ErrPrepared
 	}
 	old := e.Snapshot()
-	e.succeed(s, old) // before prepare hands its probes to the prober
-	if prepare != nil {
-		if err := prepare(s); err != nil {
-			return err
-		}
+	now.succeed(s, old) // before prepare hands its probes to the prober
+	if err := prepare(); err != nil {
+		return err
 	}
+	e.setting.Store(now)
 	e.reclaimRules(old, s)
 	e.publish(s)
 	e.replaced = e.flows.Mark()
 	e.followFlows(old, s)
+	if a != nil {
+		e.settle(a)
+	}
 	return nil
 }
 
-// ErrPrepared is a snapshot that was prepared before slots of removed rules were taken back.
-var ErrPrepared = errors.New("dataplane: the policy was prepared before removed rules were forgotten: prepare it again")
+// ErrPrepared is a snapshot that was prepared before slots of removed rules were taken back, or for other attachments.
+var ErrPrepared = errors.New("dataplane: the policy was prepared before removed rules were forgotten or attachments changed: prepare it again")
 
 // reclaimRules forgets removed rules once there are many, in two steps. A rule that is in no snapshot and on no
 // flow may still be counted on until each worker has passed a burst's boundary: by sums that a burst has gathered,
@@ -141,17 +155,13 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 
 // way finds where a packet from an attachment goes.
 func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
-	if src := s.Admit(s.Attachments[from], t.Src); src != nil {
+	if from >= len(s.Attachments) { // came later
+		*d = verdict.Decision{}
+	} else if src := s.Admit(s.Attachments[from], t.Src); src != nil {
 		d.Route(s, src, t)
 	} else {
 		*d = verdict.Decision{}
 	}
-}
-
-// succeed makes a snapshot that nothing uses yet the one after before.
-func (e *Engine) succeed(s, before *topology.Snapshot) {
-	s.Follow(before)
-	s.BlockSMTP = e.options.Subscription.BlocksSMTP()
 }
 
 // publish makes a snapshot that succeeds the present one the one that decides.

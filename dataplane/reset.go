@@ -43,7 +43,7 @@ func (w *worker) sendResets() {
 }
 
 func (w *worker) sendReset(to uint16, t packet.Tuple, sequence, ack uint32, known bool) {
-	if !known || int(to) >= len(w.queues) {
+	if !known || int(to) >= w.engine.room {
 		return
 	}
 	var b [tun.HeaderLen + 60]byte

@@ -57,7 +57,8 @@ func newLanes() *lanes { return &lanes{turns: make(chan struct{}, max(1, runtime
 // lane is the goroutine that writes to a slow receiver.
 type lane struct {
 	w       *worker
-	to      int
+	queue   tun.Queue
+	cell    *attachmentCell
 	ring    [laneBytes]byte // the packets that wait; each in one piece
 	taken   int             // bytes of the ring that were ever taken, gaps included; the worker's
 	freed   atomic.Int64    // those of them that are free again
@@ -154,8 +155,8 @@ func (w *worker) giveLane(to int) {
 		shared.made.Add(-1)
 		return
 	}
-	l := &lane{w: w, to: to, ready: make(chan laneFrame, laneFrames), ending: make(chan struct{}), ended: make(chan struct{})}
-	w.queues[to].SetSlow(true)
+	l := &lane{w: w, queue: w.queues[to], cell: w.counters.attachments[to], ready: make(chan laneFrame, laneFrames), ending: make(chan struct{}), ended: make(chan struct{})}
+	l.queue.SetSlow(true)
 	w.outlets[to].lane = l
 	go l.run()
 }
@@ -166,7 +167,7 @@ func (w *worker) endLane(o *outlet) {
 	if o.lane.waiting.Load() > 0 { // it may be writing
 		<-o.lane.ended
 	}
-	w.queues[o.lane.to].SetSlow(false)
+	o.lane.queue.SetSlow(false)
 	w.engine.lanes.made.Add(-1)
 	o.lane = nil
 }
@@ -232,11 +233,11 @@ func (l *lane) write(f laneFrame) (took time.Duration) {
 	clock, counters := l.w.engine.clock, l.w.counters
 	l.w.engine.lanes.turns <- struct{}{}
 	begun := clock()
-	err := l.w.queues[l.to].Write(l.ring[f.at : f.at+f.length])
+	err := l.queue.Write(l.ring[f.at : f.at+f.length])
 	took = clock() - begun
 	<-l.w.engine.lanes.turns
 	if err == nil {
-		counters.transmitNow(l.to, f.packets, f.bytes)
+		l.cell.transmitNow(f.packets, f.bytes)
 	} else {
 		counters.drops[packet.DropTransmit].Add(f.packets)
 	}
@@ -259,10 +260,15 @@ func (l *lane) free(f laneFrame) {
 
 // endLanes ends all lanes.
 func (w *worker) endLanes() {
-	for i := range w.outlets {
-		if w.outlets[i].lane != nil {
-			w.endLane(&w.outlets[i])
-		}
-		w.outlets[i], w.suspects[i] = outlet{}, false
+	for slot := range w.outlets {
+		w.forgetSlow(slot)
 	}
+}
+
+// forgetSlow begins anew with a receiver, as one that is not known to be slow.
+func (w *worker) forgetSlow(to int) {
+	if w.outlets[to].lane != nil {
+		w.endLane(&w.outlets[to])
+	}
+	w.outlets[to], w.suspects[to] = outlet{}, false
 }

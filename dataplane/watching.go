@@ -79,6 +79,10 @@ func (e *Engine) show(s *topology.Snapshot) {
 func (e *Engine) watchNames(s *topology.Snapshot) *watch.Names {
 	n := &watch.Names{}
 	for _, a := range s.Attachments {
+		if a.Kind == topology.Vacant {
+			n.Attachments = append(n.Attachments, "") // nobody asks for it
+			continue
+		}
 		n.Attachments = append(n.Attachments, a.Name)
 	}
 	for _, k := range e.registry.Keys() {

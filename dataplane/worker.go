@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -42,11 +43,12 @@ type slot struct {
 type worker struct {
 	engine   *Engine
 	index    int
-	queues   []tun.Queue // by attachment
+	queues   []tun.Queue // by slot
 	flows    *conntrack.Worker
 	counters *counters
 	strict   bool
 	poller   *tun.Poller
+	errands  errands
 
 	time    time.Duration  // the engine's clock, of the burst
 	now     conntrack.Tick // the same in ticks
@@ -80,10 +82,13 @@ func newWorker(e *Engine, index int) *worker {
 		engine:   e,
 		index:    index,
 		flows:    e.flows.Worker(index),
-		counters: newCounters(len(e.options.Attachments), e.options.Now),
+		counters: newCounters(e.options.Now),
 		strict:   e.options.Flows.TCPStrict,
 	}
 	w.passage.w, w.held.w = w, w
+	for _, p := range e.setting.Load().ports {
+		w.counters.attachments = append(w.counters.attachments, p.cells[index])
+	}
 	return w
 }
 
@@ -94,7 +99,16 @@ func (w *worker) attach(q tun.Queue) {
 }
 
 func (w *worker) open() (err error) {
-	w.poller, err = tun.NewPoller(w.queues)
+	w.errands.mu.Lock()
+	defer w.errands.mu.Unlock()
+	queues := slices.Clone(w.queues)
+	for slot := range queues {
+		if queues[slot] == (vacant{}) {
+			queues[slot] = nil
+		}
+	}
+	w.poller, err = tun.NewPoller(queues)
+	w.errands.running = err == nil
 	return err
 }
 
@@ -105,6 +119,8 @@ func (w *worker) wake() {
 }
 
 func (w *worker) close() {
+	w.errands.mu.Lock()
+	defer w.errands.mu.Unlock()
 	w.endLanes()
 	if w.poller != nil {
 		w.poller.Close()
@@ -116,7 +132,11 @@ func (w *worker) close() {
 func (w *worker) run(ctx context.Context) error {
 	ready := make([]int, 0, len(w.queues))
 	defer w.flows.Park() // ended flows of others are not to wait for a worker that is gone
+	defer w.stopErrands()
 	for {
+		if w.errands.asked.Load() {
+			w.doErrands()
+		}
 		var err error
 		w.flows.Park()
 		ready, err = w.poller.Wait(-1, ready[:0])

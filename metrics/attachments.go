@@ -57,38 +57,21 @@ func (a *attachments) Gather() ([]*dto.MetricFamily, func(), error) {
 	if len(a.engine.Devices()) == 0 { // not yet
 		return nil, func() {}, nil
 	}
-	counts := a.engine.AttachmentCounts()
-	drops, flows := kernelDropsOf(a.engine), a.engine.Flows()
-	p := a.current().take()
+	series := a.current() // before the counts, which know what it knows
+	counts, drops, flows := a.engine.AttachmentCounts(), a.engine.KernelDrops(), a.engine.Flows()
+	p := series.take()
 	p.show(receivePackets, func(i int) (float64, bool) { return float64(counts[i].ReceivePackets), true })
 	p.show(receiveBytes, func(i int) (float64, bool) { return float64(counts[i].ReceiveBytes), true })
 	p.show(transmitPackets, func(i int) (float64, bool) { return float64(counts[i].TransmitPackets), true })
 	p.show(transmitBytes, func(i int) (float64, bool) { return float64(counts[i].TransmitBytes), true })
-	p.show(tunDropped, func(i int) (float64, bool) { return float64(drops[i].receive), drops[i].known })
-	p.show(tunTransmitDropped, func(i int) (float64, bool) { return float64(drops[i].transmit), drops[i].known })
+	p.show(tunDropped, func(i int) (float64, bool) { return float64(drops[i].Receive), drops[i].Known })
+	p.show(tunTransmitDropped, func(i int) (float64, bool) { return float64(drops[i].Transmit), drops[i].Known })
 	p.show(attachmentFlows, func(i int) (float64, bool) { return float64(flows.ZoneFlows(uint16(i))), true })
 	p.show(attachmentFlowsLimit, func(i int) (float64, bool) {
 		limit, limited := flows.ZoneLimit(uint16(i))
 		return float64(limit), limited
 	})
 	return p.shown, p.release, nil
-}
-
-// kernelDrops is what the kernel counts at a device; known is false when it can't be read.
-type kernelDrops struct {
-	receive, transmit uint64
-	known             bool
-}
-
-func kernelDropsOf(engine *dataplane.Engine) []kernelDrops {
-	devices := engine.Devices()
-	drops := make([]kernelDrops, len(devices))
-	for i, d := range devices {
-		// The namespace transmits what the daemon reads.
-		s, ok := d.Stats()
-		drops[i] = kernelDrops{receive: s.TxDropped, transmit: s.RxDropped + s.RxErrors, known: ok}
-	}
-	return drops
 }
 
 // current returns the series, with the names of the policy in force.
@@ -106,16 +89,19 @@ func (a *attachments) current() *series {
 // attachmentElements makes names unique. NICs of two resource groups may share a name, and
 // Prometheus refuses two metrics with the same labels.
 func attachmentElements(list []*topology.Attachment) []element {
-	elements := make([]element, len(list))
+	var elements []element
 	seen := make(map[string]bool, len(list))
 	pairs := labelPairs{}
 	for i, a := range list {
+		if a.Kind == topology.Vacant {
+			continue
+		}
 		name := a.Name
 		for seen[name] {
 			name += "#" + strconv.Itoa(i)
 		}
 		seen[name] = true
-		elements[i] = element{i, []*dto.LabelPair{pairs.pair("attachment", name)}}
+		elements = append(elements, element{i, []*dto.LabelPair{pairs.pair("attachment", name)}})
 	}
 	return elements
 }

@@ -57,6 +57,7 @@ var allowedImports = map[string][]string{
 	},
 	"dataplane/inspect": {
 		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
 	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
 	"metrics": {

@@ -223,12 +223,32 @@ func (d *kernelDevice) setRoutes() error {
 	return nil
 }
 
-func (d *kernelDevice) setRoute(p netip.Prefix) error {
-	route := &netlink.Route{LinkIndex: d.link.Attrs().Index, Dst: ipNet(p), Scope: netlink.SCOPE_LINK}
-	family := netlink.FAMILY_V4
-	if isIPv6(p) {
-		family, route.Scope = netlink.FAMILY_V6, netlink.SCOPE_UNIVERSE
+// replaceRoutes removes the configured routes that are not wanted any more, and adds what is missing.
+func (d *kernelDevice) replaceRoutes(wanted []netip.Prefix) error {
+	for _, p := range d.config.Routes {
+		if slices.Contains(wanted, p) {
+			continue
+		}
+		route, _ := d.route(p.Masked())
+		if err := d.handle.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) { // it is gone already
+			return fmt.Errorf("remove route %v: %w", p, err)
+		}
 	}
+	d.config.Routes = wanted
+	return d.setRoutes()
+}
+
+func (d *kernelDevice) route(p netip.Prefix) (route *netlink.Route, family int) {
+	route = &netlink.Route{LinkIndex: d.link.Attrs().Index, Dst: ipNet(p), Scope: netlink.SCOPE_LINK}
+	if isIPv6(p) {
+		route.Scope = netlink.SCOPE_UNIVERSE
+		return route, netlink.FAMILY_V6
+	}
+	return route, netlink.FAMILY_V4
+}
+
+func (d *kernelDevice) setRoute(p netip.Prefix) error {
+	route, family := d.route(p)
 	present, err := d.handle.RouteListFiltered(family, route, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
 	if err != nil || len(present) > 0 {
 		return err

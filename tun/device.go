@@ -90,6 +90,10 @@ type Device interface {
 	// SetAddresses makes these the interface's addresses. It adds what is missing, and removes
 	// what Open or an earlier call added and is no longer listed. Other addresses stay.
 	SetAddresses([]netip.Prefix) error
+	// SetMTU changes the interface's MTU.
+	SetMTU(int) error
+	// SetRoutes makes these the routes through the interface, in place of those of Config or of an earlier call.
+	SetRoutes([]netip.Prefix) error
 	// Stats are the interface's counters; ok is false when they can't be read.
 	Stats() (s Stats, ok bool)
 	// Close ends the device and removes the interface, unless Config.Keep was set.
@@ -177,8 +181,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
-	if c.MTU < MinMTU || c.MTU > MaxMTU {
-		return c, c.errorf("%w: mtu %d: must be %d to %d", ErrConfig, c.MTU, MinMTU, MaxMTU)
+	if err := checkMTU(c.MTU); err != nil {
+		return c, c.errorf("%w", err)
 	}
 	if c.Queues == 0 {
 		c.Queues = 1
@@ -192,12 +196,26 @@ func (c Config) withDefaults() (Config, error) {
 	if c.TxQueueLen < 0 {
 		return c, c.errorf("%w: transmit queue length %d: must not be negative", ErrConfig, c.TxQueueLen)
 	}
-	for _, p := range c.Routes {
-		if !p.IsValid() {
-			return c, c.errorf("%w: route: not a prefix", ErrConfig)
-		}
+	if err := checkRoutes(c.Routes); err != nil {
+		return c, c.errorf("%w", err)
 	}
 	return c, checkAddresses(c.Addresses)
+}
+
+func checkMTU(mtu int) error {
+	if mtu < MinMTU || mtu > MaxMTU {
+		return fmt.Errorf("%w: mtu %d: must be %d to %d", ErrConfig, mtu, MinMTU, MaxMTU)
+	}
+	return nil
+}
+
+func checkRoutes(routes []netip.Prefix) error {
+	for _, p := range routes {
+		if !p.IsValid() {
+			return fmt.Errorf("%w: route: not a prefix", ErrConfig)
+		}
+	}
+	return nil
 }
 
 // errorf puts the device's place before an error.

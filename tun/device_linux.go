@@ -139,20 +139,52 @@ func (d *kernelDevice) Name() string { return d.config.Name }
 func (d *kernelDevice) Queues() []Queue { return d.queues }
 
 // MTU implements Device.
-func (d *kernelDevice) MTU() int { return d.config.MTU }
+func (d *kernelDevice) MTU() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config.MTU
+}
 
 // SetAddresses implements Device.
 func (d *kernelDevice) SetAddresses(addresses []netip.Prefix) error {
 	if err := checkAddresses(addresses); err != nil {
 		return err
 	}
+	return d.change(func() error { return d.setAddresses(slices.Clone(addresses)) })
+}
+
+// SetMTU implements Device.
+func (d *kernelDevice) SetMTU(mtu int) error {
+	return d.change(func() error {
+		if err := checkMTU(mtu); err != nil {
+			return err
+		}
+		if err := d.handle.LinkSetMTU(d.link, mtu); err != nil {
+			return fmt.Errorf("set mtu %d: %w", mtu, err)
+		}
+		d.config.MTU = mtu
+		return nil
+	})
+}
+
+// SetRoutes implements Device.
+func (d *kernelDevice) SetRoutes(routes []netip.Prefix) error {
+	return d.change(func() error {
+		if err := checkRoutes(routes); err != nil {
+			return err
+		}
+		return d.replaceRoutes(slices.Clone(routes))
+	})
+}
+
+// change changes the interface, inside its namespace.
+func (d *kernelDevice) change(f func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return d.config.errorf("%w", os.ErrClosed)
 	}
-	err := d.inside(func() error { return d.setAddresses(slices.Clone(addresses)) })
-	if err != nil {
+	if err := d.inside(f); err != nil {
 		return d.config.errorf("%w", err)
 	}
 	return nil

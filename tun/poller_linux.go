@@ -15,7 +15,7 @@ import (
 // wakeMark stands for the poller's own eventfd among the indexes of queues.
 const wakeMark = -1
 
-// Poller waits for the queues of one worker. Wait and Remove belong to that worker;
+// Poller waits for the queues of one worker. Wait, Add and Remove belong to that worker;
 // Wake and Close may come from any goroutine.
 type Poller struct {
 	epoll  descriptor
@@ -24,7 +24,7 @@ type Poller struct {
 	events []unix.EpollEvent
 }
 
-// NewPoller watches queues. Their order gives the indexes that Wait reports.
+// NewPoller watches queues. Their order gives the indexes that Wait reports. A nil queue is left out.
 func NewPoller(queues []Queue) (*Poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -43,7 +43,9 @@ func NewPoller(queues []Queue) (*Poller, error) {
 		if err != nil {
 			break
 		}
-		err = p.watch(q.FD(), int32(i))
+		if q != nil {
+			err = p.watch(q.FD(), int32(i))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -118,9 +120,27 @@ func (p *Poller) block(timeout time.Duration) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// Remove stops watching queue index. The queue of a removed device would be reported for ever.
+// Add watches a queue at an index that watches none. Indexes may be left out.
+func (p *Poller) Add(index int, q Queue) error {
+	for index >= len(p.queues) {
+		p.queues = append(p.queues, nil)
+		p.events = append(p.events, unix.EpollEvent{})
+	}
+	if err := p.watch(q.FD(), int32(index)); err != nil {
+		return err
+	}
+	p.queues[index] = q
+	return nil
+}
+
+// Remove stops watching queue index, if it is watched. The queue of a removed device would be reported for ever.
+// Remove a queue before its device is closed: the kernel may give its descriptor's number to another queue.
 func (p *Poller) Remove(index int) error {
+	if index >= len(p.queues) || p.queues[index] == nil {
+		return nil
+	}
 	err := unix.EpollCtl(p.epoll.fd, unix.EPOLL_CTL_DEL, p.queues[index].FD(), nil)
+	p.queues[index] = nil
 	// The kernel drops closed descriptors by itself.
 	if err != nil && err != unix.ENOENT && err != unix.EBADF {
 		return fmt.Errorf("tun: poller: queue %d: %w", index, os.NewSyscallError("epoll_ctl", err))

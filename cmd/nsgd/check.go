@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -13,6 +15,7 @@ import (
 
 func newCheck() *cobra.Command {
 	var path string
+	var running bool
 	c := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check a configuration and its policy, without root and without starting anything",
@@ -32,11 +35,38 @@ func newCheck() *cobra.Command {
 				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\n", warning)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "ok: %s\n", inspect.CountPolicy(all.policy))
+			if running {
+				return againstRunning(c, path, all.config.Control.Socket)
+			}
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&running, "against-running", false, "also ask the daemon that runs what a reload would change, or why it would refuse")
 	c.Flags().StringVar(&path, "config", "", "configuration file")
 	return c
+}
+
+// againstRunning asks the daemon on a socket what a reload of a configuration would change.
+func againstRunning(c *cobra.Command, path, socket string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	client := control.NewClient(socket)
+	defer client.Close()
+	changes, err := client.Check(c.Context(), &control.CheckParameters{Configuration: path})
+	switch {
+	case errors.Is(err, control.ErrNoDaemon):
+		return err
+	case err != nil:
+		return fmt.Errorf("a reload would be refused: %w", err)
+	}
+	words := "no attachment changes"
+	if changes.Any() {
+		words = changes.String()
+	}
+	fmt.Fprintf(c.OutOrStdout(), "a reload would succeed: %s\n", words)
+	return nil
 }
 
 // loaded is a configuration with its policy; they fit.
@@ -48,9 +78,8 @@ type loaded struct {
 	warnings []string // of what is valid and seldom meant
 }
 
-// loadAll loads a configuration and its policy and finds out whether they fit. ctx ends the evaluation of templates,
-// now and at each reload.
-func loadAll(ctx context.Context, path string) (*loaded, error) {
+// loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
+func loadPolicy(ctx context.Context, path string) (*loaded, error) {
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
@@ -63,14 +92,22 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := config.topology().Build(policy, config.specs(), topology.NewRegistry())
+	return &loaded{config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
+}
+
+// loadAll loads a configuration and its policy and finds out whether they fit.
+func loadAll(ctx context.Context, path string) (*loaded, error) {
+	all, err := loadPolicy(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	all.snapshot, err = all.config.topology().Build(all.policy, all.config.specs(), topology.NewRegistry())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if _, err := planDevices(config, snapshot); err != nil {
+	if _, err := planDevices(all.config, all.policy, all.snapshot.Attachments); err != nil {
 		return nil, err
 	}
-	all := &loaded{config, files, policy, snapshot, append(files.Warnings(), config.warnings()...)}
 	return all, checkFlowLogs(path, all)
 }
 
@@ -105,21 +142,25 @@ func (c *Config) warnings() (list []string) {
 func (c *Config) specs() []topology.Spec {
 	specs := make([]topology.Spec, len(c.Attachments))
 	for i := range c.Attachments {
-		switch a := &c.Attachments[i]; {
-		case a.NetworkInterface != "":
-			specs[i] = topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
-		case a.Subnet != "":
-			specs[i] = topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
-		case a.Internet:
-			specs[i] = topology.Spec{Kind: topology.Internet}
-		case a.Gateway != "":
-			specs[i] = topology.Spec{Kind: topology.Gateway, Reference: a.Gateway}
-			for _, p := range a.Prefixes {
-				specs[i].Prefixes = append(specs[i].Prefixes, p.Prefix)
-			}
-		default:
-			specs[i] = topology.Spec{Kind: topology.Platform}
-		}
+		specs[i] = c.Attachments[i].spec()
 	}
 	return specs
+}
+
+func (a *AttachmentConfig) spec() (s topology.Spec) {
+	switch {
+	case a.NetworkInterface != "":
+		return topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
+	case a.Subnet != "":
+		return topology.Spec{Kind: topology.Subnet, Reference: a.Subnet}
+	case a.Internet:
+		return topology.Spec{Kind: topology.Internet}
+	case a.Gateway != "":
+		s = topology.Spec{Kind: topology.Gateway, Reference: a.Gateway}
+		for _, p := range a.Prefixes {
+			s.Prefixes = append(s.Prefixes, p.Prefix)
+		}
+		return s
+	}
+	return topology.Spec{Kind: topology.Platform}
 }

@@ -337,12 +337,16 @@ func (c *Config) complete(dir string) error {
 		c.Control.Socket = defaultSocket
 	}
 	c.Control.Socket = absolute(c.Control.Socket)
+	c.completeAttachments()
+	return nil
+}
+
+func (c *Config) completeAttachments() {
 	for i := range c.Attachments {
 		if a := &c.Attachments[i]; a.Platform && a.Device == "" {
 			a.Device = "nsgd-platform"
 		}
 	}
-	return nil
 }
 
 var (

@@ -47,9 +47,5 @@ func (d *daemon) confirmed() (waited bool, err error) {
 		return false, nil
 	}
 	close(d.confirmation.given)
-	var errs []error
-	for _, i := range d.interceptors {
-		errs = append(errs, i.OpenAfter(0))
-	}
-	return true, errors.Join(errs...)
+	return true, d.interception.stayClosed()
 }

@@ -25,7 +25,6 @@ import (
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/tun"
-	"github.com/nsgd/nsgd/tun/intercept"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -34,6 +33,7 @@ const shutdownPatience = 2 * time.Second
 
 // daemon is everything that one run holds.
 type daemon struct {
+	path   string // of the configuration
 	config *Config
 	policy *inspect.PolicyFiles
 	log    *slog.Logger
@@ -46,9 +46,9 @@ type daemon struct {
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
 	state    *tun.State
-	devices  []tun.Device
-	// interceptors are the network namespaces with interfaces before which nsgd stands, by name.
-	interceptors map[string]*intercept.Interceptor
+	devices  *liveDevices
+	// interception is what stands before interfaces that exist.
+	interception *interception
 	confirmation confirmation
 	control      net.Listener
 	metrics      net.Listener // nil when off
@@ -59,7 +59,7 @@ type daemon struct {
 // start takes everything that the run needs. Lock, socket and port come before the first device,
 // so that a second daemon fails before it harms the first. After an error, stop gives back what
 // was taken.
-func (d *daemon) start(all *loaded) (err error) {
+func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	c := d.config
 	var release func()
 	d.hangups, release = catchHangup()
@@ -86,7 +86,7 @@ func (d *daemon) start(all *loaded) (err error) {
 		}
 		d.onStop(closeListener(d.metrics))
 	}
-	if err := d.attach(); err != nil {
+	if err := d.attach(ctx); err != nil {
 		return err
 	}
 	return d.record(d.stdout)
@@ -102,8 +102,8 @@ func closeListener(l net.Listener) func() error {
 }
 
 // attach opens the devices and hands them to the engine.
-func (d *daemon) attach() error {
-	plan, err := planDevices(d.config, d.engine.Snapshot())
+func (d *daemon) attach(ctx context.Context) error {
+	plan, err := planDevices(d.config, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments)
 	if err != nil {
 		return err
 	}
@@ -114,24 +114,32 @@ func (d *daemon) attach() error {
 	if err != nil {
 		return err
 	}
-	if err := d.intercept(plan); err != nil {
+	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
 		return err
 	}
-	if d.devices, d.offload, err = openDevices(tun.Open, plan, want); err != nil {
+	devices, offload, err := openDevices(tun.Open, plan, want)
+	if err != nil {
 		return err
 	}
-	d.onStop(func() error { return closeDevices(d.devices) })
-	if err := d.engine.Attach(d.devices); err != nil {
+	d.offload = offload
+	d.devices = &liveDevices{open: tun.Open, offload: offload, queues: d.engine.Workers(), state: d.state}
+	for i := range plan {
+		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
+	}
+	d.onStop(d.devices.close)
+	if err := d.engine.Attach(devices); err != nil {
 		return err
 	}
-	if err := d.serveInterfaces(); err != nil {
+	d.onStop(d.interception.close)
+	if err := d.interception.settle(); err != nil {
 		return err
 	}
 	d.probes = d.prober()
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaceStatuses, Confirm: d.confirmed, Log: d.log,
+		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, interception: d.interception, snapshot: d.engine.Snapshot},
+		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interception.statuses, Confirm: d.confirmed, Log: d.log,
 	})
 	return nil
 }
@@ -143,7 +151,7 @@ func (d *daemon) prober() *probe.Prober {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Device: d.devices[i].Name(), Log: d.log})
+		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Device: d.config.Attachments[i].Device, Log: d.log})
 		p.Follow(list)
 		return p
 	}
@@ -168,6 +176,7 @@ func (d *daemon) stop() error {
 // serve carries packets and answers until ctx ends or something fails.
 func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
 	group, ctx := errgroup.WithContext(ctx)
+	d.interception.watchAll(func(watch func(context.Context) error) { group.Go(func() error { return watch(ctx) }) })
 	group.Go(func() error { return d.engine.Run(ctx) })
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
@@ -199,13 +208,10 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
-	for _, i := range d.interceptors {
-		group.Go(func() error { return i.Watch(ctx, func(err error) { d.log.Error("interfaces", "error", err) }) })
-	}
 	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 
-	d.log.Info("ready", "attachments", len(d.devices), "workers", d.engine.Workers(), "offload", d.offload,
+	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)
 	if up != nil {
@@ -241,6 +247,7 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	}
 	return dataplane.Options{
 		Attachments: c.specs(),
+		Room:        dataplane.MaxAttachments,
 		Topology:    options,
 		Workers:     workers,
 		Flows: conntrack.Options{

@@ -7,12 +7,13 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
 
 // planDevices says which device each attachment needs; Queues, Offload and State are
-// left to open.
-func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
+// left to open. to are the attachments of a policy, in the configuration's order.
+func planDevices(c *Config, set *policy.Set, to []*topology.Attachment) ([]tun.Config, error) {
 	taken := map[string]map[netip.Prefix]bool{}
 	plan := make([]tun.Config, len(c.Attachments))
 	for i := range c.Attachments {
@@ -24,10 +25,10 @@ func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
 			plan[i] = tun.Config{Name: a.Device, Namespace: a.Netns, MTU: a.MTU, Keep: true}
 			continue
 		}
-		addresses := inspect.DeviceAddresses(s.Attachments[i], a.addresses())
+		addresses := inspect.DeviceAddresses(to[i], a.addresses())
 		plan[i] = tun.Config{
 			Name: a.Device, Namespace: a.Netns, CreateNamespace: a.Create, Loopback: a.Create,
-			Addresses: addresses, MTU: a.MTU, Routes: routes(a, s.Policy, addresses, taken[a.Netns]),
+			Addresses: addresses, MTU: a.MTU, Routes: routes(a, set, addresses, taken[a.Netns]),
 		}
 		for _, p := range addresses {
 			if p.Addr().Is6() && a.MTU != 0 && a.MTU < tun.MinMTU6 {
@@ -52,7 +53,10 @@ func (c *Config) places() []inspect.Place {
 	places := make([]inspect.Place, len(c.Attachments))
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
-		places[i] = inspect.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses(), Bare: c.beforeInterfaces(i)}
+		places[i] = inspect.Place{Number: i, Device: a.Device, Namespace: a.Netns, MTU: a.MTU, Addresses: a.addresses()}
+		for _, p := range a.Prefixes {
+			places[i].Prefixes = append(places[i].Prefixes, p.Prefix)
+		}
 	}
 	return places
 }

@@ -34,7 +34,7 @@ func TestLabDevices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := planDevices(all.config, all.snapshot)
+	got, err := planDevices(all.config, all.policy, all.snapshot.Attachments)
 	if err != nil {
 		t.Fatal(err)
 	}

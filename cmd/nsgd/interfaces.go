@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -36,14 +41,14 @@ func (c *Config) namespacesWithInterfaces() (list []string) {
 }
 
 // ports are the interfaces in a namespace, with what the policy says of their NICs.
-func (c *Config) ports(namespace string, s *topology.Snapshot) (list []intercept.Port) {
+func (c *Config) ports(namespace string, set *policy.Set) (list []intercept.Port) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		if a.Interface == "" || a.Netns != namespace {
 			continue
 		}
 		p := intercept.Port{Interface: a.Interface, Device: a.Device, Host: a.Host, Wait: a.Wait}
-		if nic, err := s.Policy.NetworkInterface(a.NetworkInterface); err == nil {
+		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
 			p.Forwards = nic.EnableIPForwarding
 			for _, ip := range nic.IPConfigurations {
 				p.Addresses = append(p.Addresses, ownAddresses(&ip)...)
@@ -65,7 +70,7 @@ func ownAddresses(ip *policy.IPConfiguration) (list []netip.Addr) {
 }
 
 // rests are the devices in a namespace for what is behind no interface.
-func (c *Config) rests(namespace string, s *topology.Snapshot) (list []intercept.Rest) {
+func (c *Config) rests(namespace string, set *policy.Set, to []*topology.Attachment) (list []intercept.Rest) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		if a.Netns != namespace {
@@ -76,7 +81,7 @@ func (c *Config) rests(namespace string, s *topology.Snapshot) (list []intercept
 		case a.Internet:
 			r.Prefixes, r.Near = ruleset.Everywhere(), false
 		case a.Subnet != "":
-			if subnet, err := s.Policy.Subnet(a.Subnet); err == nil {
+			if subnet, err := set.Subnet(a.Subnet); err == nil {
 				r.Prefixes = subnet.Prefixes
 			}
 		case a.Gateway != "":
@@ -85,7 +90,7 @@ func (c *Config) rests(namespace string, s *topology.Snapshot) (list []intercept
 			}
 		case a.Platform:
 			r.Local = true
-			for _, p := range s.Attachments[i].Addresses {
+			for _, p := range to[i].Addresses {
 				r.Prefixes = append(r.Prefixes, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
 			}
 		default:
@@ -96,40 +101,127 @@ func (c *Config) rests(namespace string, s *topology.Snapshot) (list []intercept
 	return list
 }
 
-// intercept closes the interfaces of the plan before their devices open. Without interfaces it does nothing.
-func (d *daemon) intercept(plan []tun.Config) error {
-	snapshot := d.engine.Snapshot()
-	d.interceptors = map[string]*intercept.Interceptor{}
-	for _, namespace := range d.config.namespacesWithInterfaces() {
-		i, err := intercept.Open(namespace)
+// interception is what a daemon has before interfaces that exist, by network namespace. Safe for concurrent use.
+type interception struct {
+	log    *slog.Logger
+	within time.Duration // until the interfaces open by themselves; 0: never
+
+	mu         sync.Mutex
+	namespaces map[string]*intercept.Interceptor
+	next       func() error // applies what prepare has prepared
+	watch      func(func(context.Context) error)
+}
+
+// prepare closes the interfaces of a configuration before their devices open, and gives the plan their MTU. Nothing is
+// let go before settle.
+func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to []*topology.Attachment) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, namespace := range c.namespacesWithInterfaces() {
+		i, err := n.interceptor(namespace)
 		if err != nil {
 			return err
 		}
-		d.interceptors[namespace] = i
-		d.onStop(func() error { i.Close(); return nil })
-		ports := d.config.ports(namespace, snapshot)
+		ports := c.ports(namespace, set)
 		mtu, err := i.Check(ports)
 		if err != nil {
 			return err
 		}
-		for n := range plan {
-			if d.config.beforeInterfaces(n) && plan[n].Namespace == namespace {
-				plan[n].MTU = mtu
+		for k := range plan {
+			if c.beforeInterfaces(k) && plan[k].Namespace == namespace {
+				plan[k].MTU = mtu
 			}
 		}
-		if err := errors.Join(i.OpenAfter(d.confirmation.within), i.Guard(ports)); err != nil {
+		if err := i.Guard(ports); err != nil {
 			return err
 		}
+	}
+	n.next = func() error {
+		var errs []error
+		for namespace, i := range n.namespaces {
+			errs = append(errs, i.Apply(c.ports(namespace, set), c.rests(namespace, set, to)))
+			if err := i.Probe(); err != nil {
+				n.log.Warn("guests are not asked for their MAC: those that are silent get nothing", "error", err)
+			}
+		}
+		return errors.Join(errs...)
 	}
 	return nil
 }
 
-// interfaceStatuses are for the control socket.
-func (d *daemon) interfaceStatuses() (list []inspect.InterfaceStatus) {
-	for _, namespace := range d.config.namespacesWithInterfaces() {
-		statuses, err := d.interceptors[namespace].Statuses()
+// interceptor is that of a namespace, loaded at its first use.
+func (n *interception) interceptor(namespace string) (*intercept.Interceptor, error) {
+	if i := n.namespaces[namespace]; i != nil {
+		return i, nil
+	}
+	i, err := intercept.Open(namespace)
+	if err != nil {
+		return nil, err
+	}
+	if n.namespaces == nil {
+		n.namespaces = map[string]*intercept.Interceptor{}
+	}
+	n.namespaces[namespace] = i
+	if n.watch != nil {
+		n.watch(n.follow(i))
+	}
+	return i, i.OpenAfter(n.within)
+}
+
+// settle gives the programs what prepare was told. Interfaces that are no longer configured open.
+func (n *interception) settle() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.next()
+}
+
+// undo lets the interfaces go that prepare has closed.
+func (n *interception) undo() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	for _, i := range n.namespaces {
+		errs = append(errs, i.Again())
+	}
+	return errors.Join(errs...)
+}
+
+// watchAll follows the interfaces of every namespace, also of those to come.
+func (n *interception) watchAll(start func(func(context.Context) error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.watch = start
+	for _, i := range n.namespaces {
+		start(n.follow(i))
+	}
+}
+
+func (n *interception) follow(i *intercept.Interceptor) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return i.Watch(ctx, func(err error) { n.log.Error("interfaces", "error", err) })
+	}
+}
+
+// stayClosed takes back that the interfaces open by themselves.
+func (n *interception) stayClosed() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.within = 0
+	var errs []error
+	for _, i := range n.namespaces {
+		errs = append(errs, i.OpenAfter(0))
+	}
+	return errors.Join(errs...)
+}
+
+// statuses are for the control socket.
+func (n *interception) statuses() (list []inspect.InterfaceStatus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, namespace := range slices.Sorted(maps.Keys(n.namespaces)) {
+		statuses, err := n.namespaces[namespace].Statuses()
 		if err != nil {
-			d.log.Error("interfaces can't be read", "namespace", namespace, "error", err)
+			n.log.Error("interfaces can't be read", "namespace", namespace, "error", err)
 		}
 		for _, s := range statuses {
 			list = append(list, inspect.InterfaceStatus{
@@ -141,28 +233,28 @@ func (d *daemon) interfaceStatuses() (list []inspect.InterfaceStatus) {
 	return list
 }
 
-// serveInterfaces gives the programs what a policy says. Interfaces that are no longer configured open.
-func (d *daemon) serveInterfaces() error {
-	snapshot := d.engine.Snapshot()
-	var errs []error
-	for namespace, i := range d.interceptors {
-		errs = append(errs, i.Apply(d.config.ports(namespace, snapshot), d.config.rests(namespace, snapshot)))
-		if err := i.Probe(); err != nil {
-			d.log.Warn("guests are not asked for their MAC: those that are silent get nothing", "error", err)
-		}
+// close leaves the interfaces as they are: closed, once nobody reads the devices.
+func (n *interception) close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, i := range n.namespaces {
+		i.Close()
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// openAgain undoes intercept after a start that failed. What an earlier run has closed stays closed.
-func (d *daemon) openAgain() error {
+// openAgain opens the interfaces after a start that failed, but for those that an earlier run has closed, or all.
+func (n *interception) openAgain(all bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var errs []error
-	for namespace, i := range d.interceptors {
-		if i.Adopted() && !d.confirmation.expired {
+	for namespace, i := range n.namespaces {
+		i.Close()
+		if i.Adopted() && !all {
 			continue
 		}
 		if _, err := intercept.Detach(namespace); err != nil {
-			errs = append(errs, fmt.Errorf("open interfaces after a failed start: %w", err))
+			errs = append(errs, fmt.Errorf("open interfaces again: %w", err))
 		}
 	}
 	return errors.Join(errs...)

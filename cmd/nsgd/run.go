@@ -52,7 +52,7 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 	if err != nil {
 		return err
 	}
-	return runLoaded(ctx, all, 0, log, stdout, up)
+	return runLoaded(ctx, path, all, 0, log, stdout, up)
 }
 
 // runConfirmed is runConfig whose interfaces open again unless a confirmation comes in time; 0: none is needed.
@@ -64,10 +64,10 @@ func runConfirmed(ctx context.Context, path string, confirm time.Duration, log *
 	if confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
 		return fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
-	return runLoaded(ctx, all, confirm, log, stdout, nil)
+	return runLoaded(ctx, path, all, confirm, log, stdout, nil)
 }
 
-func runLoaded(ctx context.Context, all *loaded, confirm time.Duration, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
+func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Duration, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
 	lines := logring.New(log.Handler())
 	log = slog.New(lines)
 	defer func() {
@@ -78,19 +78,20 @@ func runLoaded(ctx context.Context, all *loaded, confirm time.Duration, log *slo
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	d := &daemon{path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	d.interception = &interception{log: log, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)
-	if err := d.start(all); err != nil {
+	if err := d.start(ctx, all); err != nil {
 		stopped := d.stop()
-		return errors.Join(err, stopped, d.openAgain())
+		return errors.Join(err, stopped, d.interception.openAgain(false))
 	}
 	err := d.serve(ctx, up)
 	if stopped := d.stop(); stopped != nil {
 		err = errors.Join(err, fmt.Errorf("stop: %w", stopped))
 	}
 	if d.confirmation.expired {
-		err = errors.Join(err, d.openAgain())
+		err = errors.Join(err, d.interception.openAgain(true))
 	}
 	log.Info("stopped")
 	return err

@@ -164,6 +164,9 @@ func New(o Options) (*Table, error) {
 	return t, nil
 }
 
+// Lifetime is how long after its first packet a datagram is forgotten.
+func (t *Table) Lifetime() time.Duration { return t.lifetime }
+
 // Limit is the number of datagrams that the table can follow.
 func (t *Table) Limit() int { return len(t.buckets) * ways }
 

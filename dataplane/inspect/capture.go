@@ -9,25 +9,42 @@ import (
 	"unicode"
 
 	"github.com/nsgd/nsgd/dataplane/pcap"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // Capture writes packets as pcapng, until the stream's count or until ctx ends. There is an
-// interface for each attachment. Each packet is written once, as it came in from one; a superpacket
+// interface for each attachment, that of a later one before its first packet. Each packet is written once, as it came in from one; a superpacket
 // stays one. Capture calls flush before it waits for more.
 func (s *Stream) Capture(ctx context.Context, w io.Writer, flush func() error) error {
 	snapLen := s.request.SnapLen
 	if snapLen == 0 {
 		snapLen = MaxSnapLen
 	}
-	file, err := pcap.NewWriter(w, "nsgd "+s.service.options.Version, snapLen, s.service.interfaces())
+	file, err := pcap.NewWriter(w, "nsgd "+s.service.options.Version, snapLen, nil)
 	if err != nil {
 		return err
 	}
+	interfaces := map[string]int{}
+	for _, a := range s.service.interfaces() {
+		interfaces[a.Name] = len(interfaces)
+		if err := file.AddInterface(a); err != nil {
+			return err
+		}
+	}
 	return s.run(ctx, sink{
 		packet: func(e *watch.Event, data []byte) error {
-			return file.Write(int(e.From), &pcap.Packet{Time: time.Unix(0, e.Time), Data: data, Length: int(e.Length),
+			name := s.namer.attachment(e.From, e)
+			on, known := interfaces[name]
+			if !known { // it was attached since
+				on = len(interfaces)
+				interfaces[name] = on
+				if err := file.AddInterface(pcap.Interface{Name: name}); err != nil {
+					return err
+				}
+			}
+			return file.Write(on, &pcap.Packet{Time: time.Unix(0, e.Time), Data: data, Length: int(e.Length),
 				Comment: []byte(comment(s.namer.describe(e)))})
 		},
 		summary: func(WatchSummary) error { return nil },
@@ -38,12 +55,14 @@ func (s *Stream) Capture(ctx context.Context, w io.Writer, flush func() error) e
 // interfaces are the attachments, with the places of their devices.
 func (s *Service) interfaces() (list []pcap.Interface) {
 	for i, a := range s.options.Engine.Snapshot().Attachments {
+		if a.Kind == topology.Vacant {
+			continue
+		}
 		described := []string{a.Kind.String()}
 		if a.Name != a.Kind.String() {
 			described = append(described, a.Name)
 		}
-		if i < len(s.options.Places) {
-			place := &s.options.Places[i]
+		if place := s.place(i); place.Device != "" {
 			described = append(described, "on", place.Device)
 			if place.Namespace != "" {
 				described = append(described, "in network namespace", place.Namespace)

@@ -119,13 +119,13 @@ const ReasonMoved = "moved"
 func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	s.comparing.Lock()
 	defer s.comparing.Unlock()
-	files := s.options.Policy.again(q.Policy)
+	files := s.policyFiles().again(q.Policy)
 	documents, err := files.read()
 	if err != nil {
 		return nil, err
 	}
 	s.loading.Lock() // a reload changes what was left out
-	open := opened("old", s.options.Policy.LeftOut())
+	open := opened("old", s.policyFiles().LeftOut())
 	running := s.Snapshot()
 	s.loading.Unlock()
 	candidate, err := s.options.Engine.Candidate(documents.Set)

@@ -281,7 +281,7 @@ func DescribeFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.Rul
 // end only.
 func attachmentName(e *dataplane.Engine, s *topology.Snapshot, zone uint16) string {
 	index, whole := e.Attachment(zone)
-	if !whole {
+	if !whole || index >= len(s.Attachments) { // or it came after the snapshot
 		return ""
 	}
 	return s.Attachments[index].Name

@@ -33,13 +33,10 @@ func (n *namer) refresh() {
 	}
 }
 
-// attachment is an attachment's name; empty for -1.
-func (n *namer) attachment(index int32) string {
+// attachment is the name of an attachment that an event met; empty for -1.
+func (n *namer) attachment(index int32, e *watch.Event) string {
 	n.refresh()
-	if index < 0 || int(index) >= len(n.snapshot.Attachments) {
-		return ""
-	}
-	return n.snapshot.Attachments[index].Name
+	return n.snapshot.NameSince(int(index), e.Generation)
 }
 
 // stages are the rules of an event, the sender's end first, each end's in the order in which they
@@ -93,10 +90,10 @@ func (n *namer) endStages(e *watch.Event) (sender, receiver []topology.Stage) {
 		dst = e.Arrives.Dst
 	}
 	var from, to *topology.Endpoint
-	if e.From >= 0 && int(e.From) < len(s.Attachments) {
+	if s.NameSince(int(e.From), e.Generation) != "" {
 		from = s.Admit(s.Attachments[e.From], src)
 	}
-	if e.To >= 0 && int(e.To) < len(s.Attachments) {
+	if s.NameSince(int(e.To), e.Generation) != "" {
 		to = s.Admit(s.Attachments[e.To], dst)
 	}
 	if (e.Standing == watch.InFlow || e.Standing == watch.Related) && e.Direction == conntrack.Reply {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Reloads counts reloads and says how the last one went.
@@ -27,6 +28,10 @@ type Reloaded struct {
 	// ServiceTagChanges is what a new service tag file changes for rules that named the tag
 	// before; absent when nothing changed.
 	ServiceTagChanges *TagChanges `json:"serviceTagChanges,omitempty"`
+	// Attachments are those that came, went or changed; absent when all are as they were.
+	Attachments *AttachmentChanges `json:"attachments,omitempty"`
+	// Left says what could not be cleared away behind a change of attachments; absent when nothing is left.
+	Left string `json:"left,omitempty"`
 }
 
 // Reloads says how reloads went so far.
@@ -36,8 +41,8 @@ func (s *Service) Reloads() Reloads {
 	return s.reloads
 }
 
-// Reload reads the policy files and swaps the policy whole, keeping flows and counters.
-// On any error the running policy stays as it is.
+// Reload reads the configuration and its policy, and swaps them whole. Flows and counters stay, except for the flows of
+// attachments that are gone. On any error everything stays as it is.
 func (s *Service) Reload() (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
@@ -56,6 +61,9 @@ func (s *Service) Reload() (*Reloaded, error) {
 	s.warnLeftOut()
 	s.options.Log.Info("reloaded", "generation", reloaded.Generation,
 		"networkSecurityGroups", reloaded.NetworkSecurityGroups, "securityRules", reloaded.SecurityRules)
+	if c := reloaded.Attachments; c != nil {
+		s.options.Log.Info("attachments", "changes", c.String())
+	}
 	if c := reloaded.ServiceTagChanges; c != nil {
 		s.options.Log.Info("service tags changed for rules", "from", c.Old.ChangeNumber, "to", c.New.ChangeNumber,
 			"tags", len(c.Changed), "rules", len(c.Rules), "changes", c.summary())
@@ -64,12 +72,16 @@ func (s *Service) Reload() (*Reloaded, error) {
 }
 
 func (s *Service) reload() (*Reloaded, error) {
-	set, err := s.options.Policy.Load()
+	if s.options.Configuration != nil {
+		return s.rearrange(Edit{})
+	}
+	files := s.policyFiles()
+	set, err := files.Load()
 	if err != nil {
 		return nil, err
 	}
 	engine := s.options.Engine
-	before, oldTags := engine.Snapshot().Policy, s.serviceTags()
+	before := engine.Snapshot().Policy
 	next, err := engine.Prepare(set)
 	if err != nil {
 		return nil, err
@@ -77,16 +89,25 @@ func (s *Service) reload() (*Reloaded, error) {
 	if err := engine.Swap(next, s.makeWay); err != nil {
 		return nil, err
 	}
-	for _, warning := range s.options.Policy.Warnings() {
+	return s.loaded(files, set, before, next), nil
+}
+
+// loaded notes that a policy is in force that was read from files; nil: it is the one from before. loading is held.
+func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topology.Snapshot) *Reloaded {
+	reloaded := &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set)}
+	if files == nil {
+		return reloaded
+	}
+	for _, warning := range files.Warnings() {
 		s.options.Log.Warn("policy", "warning", warning)
 	}
-	newTags := s.options.Policy.edition()
-	s.tagFile = s.options.Policy.reader.ServiceTags()
+	newTags := files.edition()
+	reloaded.ServiceTagChanges = reloadChanges(before, set, s.serviceTags(), newTags)
+	s.tagFile = files.reader.ServiceTags()
 	s.mu.Lock()
-	s.edition = newTags
-	s.mu.Unlock()
-	return &Reloaded{Generation: next.Generation, PolicyCounts: CountPolicy(set),
-		ServiceTagChanges: reloadChanges(before, set, oldTags, newTags)}, nil
+	defer s.mu.Unlock()
+	s.edition, s.files = newTags, files
+	return reloaded
 }
 
 // makeWay does what must be done before the next snapshot decides about packets: devices have
@@ -118,7 +139,7 @@ func (s *Service) record(begun time.Time, err error) {
 
 // warnLeftOut logs what a partial policy leaves out.
 func (s *Service) warnLeftOut() {
-	for _, fault := range s.options.Policy.LeftOut() {
+	for _, fault := range s.policyFiles().LeftOut() {
 		s.options.Log.Warn("left out of the policy", "reason", fault.Error())
 	}
 }

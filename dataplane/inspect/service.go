@@ -19,14 +19,17 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
-// Place says where an attachment's device is and what the configuration adds to it.
+// Place says where an attachment's device is and what the configuration says about it.
 type Place struct {
+	// Number is the attachment's in the configuration; Status lists them by it.
+	Number    int
 	Device    string
 	Namespace string // empty: the daemon's own
+	MTU       int    // 0: the default
 	// Addresses are the configured ones, beside those that the policy gives.
 	Addresses []netip.Prefix
-	// Bare says that the device has no addresses, because the interfaces before it have them.
-	Bare bool
+	// Prefixes are the networks behind the attachment, where the configuration lists them.
+	Prefixes []netip.Prefix
 }
 
 // Options are what a Service works with.
@@ -35,8 +38,10 @@ type Options struct {
 	// Policy is what a reload reads, and what the engine's policy was loaded from; nil:
 	// a reload has nothing to read.
 	Policy *PolicyFiles
-	// Places by attachment.
+	// Places by attachment, at the start.
 	Places []Place
+	// Configuration is what a reload reads, with the policy and the attachments; nil: it reads the policy alone.
+	Configuration Configuration
 	// Version, Offload, Control and Metrics are shown by Status.
 	Version, Offload, Control, Metrics string
 	// Probes are the health probes that are sent. Nil: no attachment is the platform's, no
@@ -71,6 +76,8 @@ type Service struct {
 	mu      sync.Mutex
 	reloads Reloads      // guarded by mu
 	edition *ServiceTags // of the running policy; guarded by mu
+	files   *PolicyFiles // of the running policy; guarded by mu, and what it remembers by loading
+	places  []Place      // by slot; replaced, never changed; guarded by mu
 
 	top topMemory
 }
@@ -86,7 +93,7 @@ func NewService(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{options: o, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags()}
+	s := &Service{options: o, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
 	s.reloads.Loaded = s.started
 	s.warnLeftOut()
 	return s
@@ -97,6 +104,13 @@ func (s *Service) Snapshot() *topology.Snapshot { return s.options.Engine.Snapsh
 
 // Log receives what the service and its server have to say.
 func (s *Service) Log() *slog.Logger { return s.options.Log }
+
+// policyFiles are those of the running policy.
+func (s *Service) policyFiles() *PolicyFiles {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files
+}
 
 func (s *Service) serviceTags() *ServiceTags {
 	s.mu.Lock()

@@ -2,12 +2,14 @@ package inspect
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
 // Status is how a daemon does.
@@ -87,8 +89,8 @@ func (s *Service) Status() *Status {
 	snapshot := e.Snapshot()
 	status := &Status{
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
-		Control: o.Control, Metrics: o.Metrics, Policy: o.Policy.paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
-		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Attachments: []AttachmentStatus{},
+		Control: o.Control, Metrics: o.Metrics, Policy: s.policyFiles().paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
+		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e),
 	}
 	if o.FlowLogs != nil {
 		status.FlowLogs = o.FlowLogs()
@@ -97,9 +99,19 @@ func (s *Service) Status() *Status {
 		status.Interfaces = o.Interfaces()
 	}
 	status.Backends, status.Unprobed = s.backends(snapshot)
-	counts := e.AttachmentCounts()
-	for i, d := range e.Devices() {
-		a, place := snapshot.Attachments[i], o.Places[i]
+	status.Attachments = s.attachments(snapshot)
+	return status
+}
+
+// attachments lists those that have a device, in the configuration's order.
+func (s *Service) attachments(snapshot *topology.Snapshot) []AttachmentStatus {
+	list, numbers := []AttachmentStatus{}, map[string]int{}
+	counts := s.options.Engine.AttachmentCounts()
+	for i, d := range s.options.Engine.Devices() {
+		if d == nil || i >= len(snapshot.Attachments) || snapshot.Attachments[i].Kind == topology.Vacant { // a reload is under way
+			continue
+		}
+		a, place := snapshot.Attachments[i], s.place(i)
 		shown := AttachmentStatus{
 			Name: a.Name, Kind: a.Kind.String(), Device: place.Device, Namespace: place.Namespace, MTU: d.MTU(),
 			Addresses:      []string{},
@@ -109,9 +121,10 @@ func (s *Service) Status() *Status {
 		for _, p := range DeviceAddresses(a, place.Addresses) {
 			shown.Addresses = append(shown.Addresses, p.String())
 		}
-		status.Attachments = append(status.Attachments, shown)
+		list, numbers[a.Name] = append(list, shown), place.Number
 	}
-	return status
+	slices.SortStableFunc(list, func(a, b AttachmentStatus) int { return numbers[a.Name] - numbers[b.Name] })
+	return list
 }
 
 func flowUse(t *conntrack.Table) FlowUse {

@@ -42,7 +42,7 @@ type flowWord struct {
 func flowWords(e *dataplane.Engine, s *topology.Snapshot, keys []topology.RuleKey, filter string) []flowWord {
 	var list []flowWord
 	for _, text := range words(filter) {
-		w := flowWord{prefix: partialPrefix(text), port: -1, zones: make([]bool, 2*len(s.Attachments)), slots: make([]bool, len(keys))}
+		w := flowWord{prefix: partialPrefix(text), port: -1, zones: make([]bool, len(s.Attachments)), slots: make([]bool, len(keys))}
 		if n, err := strconv.ParseUint(strings.TrimPrefix(text, ":"), 10, 16); err == nil {
 			w.port = int(n)
 		}

@@ -83,7 +83,7 @@ func flowTuple(t *packet.Tuple) FlowTuple {
 func (n *namer) describe(e *watch.Event) *TracedPacket {
 	p := &e.Packet
 	t := &TracedPacket{
-		Time: time.Unix(0, e.Time).UTC(), From: n.attachment(e.From), To: n.attachment(e.To),
+		Time: time.Unix(0, e.Time).UTC(), From: n.attachment(e.From, e), To: n.attachment(e.To, e),
 		Length: e.Length, Segments: p.Segments,
 		Access: accessOf(e), Flow: e.Standing.String(), Generation: e.Generation,
 	}

@@ -22,6 +22,7 @@ const nanoseconds = 9
 // packet's comment. A Writer belongs to one goroutine; after an error it writes nothing more.
 type Writer struct {
 	w          io.Writer
+	snapLen    int
 	block      []byte
 	interfaces int
 	err        error
@@ -30,10 +31,7 @@ type Writer struct {
 // NewWriter writes the section's header and its interfaces. snapLen is the most bytes that are
 // kept of a packet; 0: no limit.
 func NewWriter(w io.Writer, application string, snapLen int, interfaces []Interface) (*Writer, error) {
-	if len(interfaces) > maxInterfaces {
-		return nil, fmt.Errorf("pcapng: %d interfaces: allowed are %d", len(interfaces), maxInterfaces)
-	}
-	f := &Writer{w: w, interfaces: len(interfaces)}
+	f := &Writer{w: w, snapLen: snapLen}
 	f.begin(sectionHeader)
 	f.u32(byteOrderMagic)
 	f.u16(1) // version 1.0
@@ -42,21 +40,33 @@ func NewWriter(w io.Writer, application string, snapLen int, interfaces []Interf
 	f.u32(^uint32(0))
 	f.option(sectionApplication, application)
 	f.end()
-	for i := range interfaces {
-		f.begin(interfaceDescription)
-		f.u16(uint16(Raw))
-		f.u16(0)
-		f.u32(uint32(snapLen))
-		f.option(interfaceName, interfaces[i].Name)
-		f.option(interfaceDescribed, interfaces[i].Description)
-		f.option(interfaceTimeResolution, string([]byte{nanoseconds}))
-		f.end()
+	for _, one := range interfaces {
+		if err := f.AddInterface(one); err != nil {
+			return nil, err
+		}
 	}
 	return f, f.err
 }
 
-// Write writes a packet that came in on an interface, by its place in the list given to
-// NewWriter. It takes Time, from 1970 to 2554, Data, Length and Comment; the other fields are
+// AddInterface writes an interface behind those that are there. It is for the packets that come after it.
+func (f *Writer) AddInterface(i Interface) error {
+	if f.interfaces == maxInterfaces {
+		return fmt.Errorf("pcapng: more than %d interfaces", maxInterfaces)
+	}
+	f.interfaces++
+	f.begin(interfaceDescription)
+	f.u16(uint16(Raw))
+	f.u16(0)
+	f.u32(uint32(f.snapLen))
+	f.option(interfaceName, i.Name)
+	f.option(interfaceDescribed, i.Description)
+	f.option(interfaceTimeResolution, string([]byte{nanoseconds}))
+	f.end()
+	return f.err
+}
+
+// Write writes a packet that came in on an interface, by its number in the order in which they were
+// written. It takes Time, from 1970 to 2554, Data, Length and Comment; the other fields are
 // the Reader's.
 func (f *Writer) Write(on int, p *Packet) error {
 	if on < 0 || on >= f.interfaces {

@@ -23,6 +23,8 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 		return nil
 	case Gateway:
 		return s.behind(a.network, src)
+	case Vacant:
+		return nil
 	}
 	return s.external(src)
 }

@@ -18,14 +18,14 @@ func attach(set *policy.Set, specs []Spec, endpoints *endpointSet, f *faults) *a
 	s := &attachedSet{endpointSet: endpoints}
 	taken := map[any]int{}
 	for i := range specs {
-		a := &Attachment{Index: i, Kind: specs[i].Kind}
+		a := &Attachment{Index: i, Kind: specs[i].Kind, identity: specs[i].Identity(set)}
 		s.attachments = append(s.attachments, a)
 		what, ok := s.place(set, a, &specs[i], f)
 		if !ok {
 			continue
 		}
 		if first, dup := taken[what]; dup {
-			f.add("attachment %d: %s %q is attached already by attachment %d", i, a.Kind, a.Name, first)
+			f.add("attachment %d: %s %q is attached already by attachment %d", specs[i].number(i), a.Kind, a.Name, specs[first].number(first))
 		}
 		taken[what] = i
 	}
@@ -38,15 +38,18 @@ func attach(set *policy.Set, specs []Spec, endpoints *endpointSet, f *faults) *a
 }
 
 // place fills an attachment. what is the thing that only one attachment may stand for; ok is
-// false when the policy lacks it.
+// false when the policy lacks it, and for a vacant one.
 func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *faults) (what any, ok bool) {
 	var err error
+	number := spec.number(a.Index)
 	switch spec.Kind {
+	case Vacant:
+		return nil, false
 	case NetworkInterface:
 		var nic *policy.NetworkInterface
 		if nic, err = set.NetworkInterface(spec.Reference); err == nil {
 			what = nic
-			s.placeNIC(a, nic, f)
+			s.placeNIC(a, nic, number, f)
 		}
 	case Subnet:
 		var sub *policy.Subnet
@@ -58,7 +61,7 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 		var v *policy.VirtualNetwork
 		if v, err = set.VirtualNetwork(spec.Reference); err == nil {
 			what = v
-			s.placeGateway(a, v, spec.Prefixes, f)
+			s.placeGateway(a, v, spec.Prefixes, number, f)
 		}
 	case Internet:
 		what = spec.Kind
@@ -71,12 +74,12 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 		}
 	}
 	if err != nil {
-		f.add("attachment %d: %w", a.Index, err)
+		f.add("attachment %d: %w", number, err)
 	}
 	return what, err == nil
 }
 
-func (s *attachedSet) placeNIC(a *Attachment, nic *policy.NetworkInterface, f *faults) {
+func (s *attachedSet) placeNIC(a *Attachment, nic *policy.NetworkInterface, number int, f *faults) {
 	a.Name, a.id, a.forwards = nic.Name, nic.ID, nic.EnableIPForwarding
 	for _, e := range s.nics {
 		if e.NetworkInterface != nic {
@@ -95,20 +98,20 @@ func (s *attachedSet) placeNIC(a *Attachment, nic *policy.NetworkInterface, f *f
 		a.Addresses = append(a.Addresses, netip.PrefixFrom(addr, bits))
 	}
 	if len(a.endpoints) == 0 {
-		f.add("attachment %d: network interface %q has no ipConfiguration with a private address", a.Index, nic.Name)
+		f.add("attachment %d: network interface %q has no ipConfiguration with a private address", number, nic.Name)
 	}
 }
 
-func (s *attachedSet) placeGateway(a *Attachment, v *policy.VirtualNetwork, prefixes []netip.Prefix, f *faults) {
+func (s *attachedSet) placeGateway(a *Attachment, v *policy.VirtualNetwork, prefixes []netip.Prefix, number int, f *faults) {
 	n := s.networks.of[v]
 	a.Name, a.id, a.network = v.Name+"/"+gatewaySubnet, v.ID+"/"+gatewaySubnet, n
 	if len(prefixes) == 0 {
-		f.add("attachment %d: the gateway of virtual network %q has no prefixes: those of the networks behind it are needed", a.Index, v.Name)
+		f.add("attachment %d: the gateway of virtual network %q has no prefixes: those of the networks behind it are needed", number, v.Name)
 	}
 	for _, p := range prefixes {
 		for _, space := range v.AddressSpace {
 			if p.Bits() > 0 && p.Overlaps(space) && p.Bits() >= space.Bits() {
-				f.add("attachment %d: prefix %s of the gateway lies within the address space of its virtual network %q: %s", a.Index, p, v.Name, space)
+				f.add("attachment %d: prefix %s of the gateway lies within the address space of its virtual network %q: %s", number, p, v.Name, space)
 			}
 		}
 	}

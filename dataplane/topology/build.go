@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -16,6 +17,42 @@ type Spec struct {
 	Reference string
 	// Prefixes are the on-premises networks behind a gateway. Other kinds ignore them.
 	Prefixes []netip.Prefix
+	// Place is where a list that somebody wrote has the attachment, from 1 on, for messages; 0: at its index.
+	Place int
+}
+
+// number is how messages number the spec at an index.
+func (s *Spec) number(index int) int {
+	if s.Place > 0 {
+		return s.Place - 1
+	}
+	return index
+}
+
+// Identity identifies what the attachment stands for, by whatever name it is referred to. It is empty when the
+// policy lacks that.
+func (s *Spec) Identity(set *policy.Set) string {
+	id := ""
+	switch s.Kind {
+	case NetworkInterface:
+		if nic, err := set.NetworkInterface(s.Reference); err == nil {
+			id = nic.ID
+		}
+	case Subnet:
+		if sub, err := set.Subnet(s.Reference); err == nil {
+			id = sub.ID
+		}
+	case Gateway:
+		if v, err := set.VirtualNetwork(s.Reference); err == nil {
+			id = v.ID
+		}
+	default:
+		return s.Kind.String()
+	}
+	if id == "" {
+		return ""
+	}
+	return s.Kind.String() + " " + strings.ToLower(id)
 }
 
 // Options choose how a policy is understood. The zero value is the ordinary way.
@@ -91,12 +128,20 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	}
 	compile(pending)
 	return &Snapshot{
-		Policy: set, Groups: all, Attachments: attached.attachments, networks: networks, endpoints: endpoints,
+		Policy: set, Groups: all, Attachments: attached.attachments, specs: specs, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
 		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
 		isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
+}
+
+// Identity is Spec.Identity of what the attachment was made for.
+func (a *Attachment) Identity() string { return a.identity }
+
+// BuiltFor reports that the snapshot was built for this very list of specs.
+func (s *Snapshot) BuiltFor(specs []Spec) bool {
+	return len(s.specs) == len(specs) && (len(specs) == 0 || &s.specs[0] == &specs[0])
 }
 
 // faults collects what is wrong with a policy and its attachments.

@@ -20,6 +20,7 @@ func (s *Snapshot) Follow(before *Snapshot) {
 	}
 	s.followProbes(before)
 	s.Generation, s.Flushed = generation, 0
+	s.followAttachments(before)
 	if !s.anyFlush() && before.Flushed == 0 && !before.anyFlush() {
 		for _, e := range s.endpoints.all() {
 			e.Flushed = 0
@@ -28,6 +29,32 @@ func (s *Snapshot) Follow(before *Snapshot) {
 	}
 	s.followGroups(before)
 	s.followEndpoints(before)
+}
+
+// followAttachments notes since when each index belongs to its attachment. A vacant one keeps the name of what was
+// there, for those who tell of the past.
+func (s *Snapshot) followAttachments(before *Snapshot) {
+	for i, a := range s.Attachments {
+		a.Since = s.Generation
+		if i >= len(before.Attachments) {
+			continue
+		}
+		switch was := before.Attachments[i]; {
+		case a.Kind == Vacant:
+			a.Name = was.Name
+			fallthrough
+		case was.identity == a.identity:
+			a.Since = was.Since
+		}
+	}
+}
+
+// NameSince is the name of the attachment at an index that a packet of a generation met; empty when it is not known.
+func (s *Snapshot) NameSince(index int, generation uint64) string {
+	if index < 0 || index >= len(s.Attachments) || s.Attachments[index].Since > generation {
+		return ""
+	}
+	return s.Attachments[index].Name
 }
 
 func (s *Snapshot) anyFlush() bool {

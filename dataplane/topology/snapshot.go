@@ -20,11 +20,12 @@ const (
 	Internet                     // everything outside the virtual networks
 	Platform                     // PlatformAddresses
 	Gateway                      // the on-premises networks behind a virtual network's gateway
+	Vacant                       // nothing: the attachment that was here is gone, and sends nothing
 )
 
 // String is the configuration's word for the kind.
 func (k Kind) String() string {
-	return [...]string{"networkInterface", "subnet", "internet", "platform", "gateway"}[k]
+	return [...]string{"networkInterface", "subnet", "internet", "platform", "gateway", "vacant"}[k]
 }
 
 // PlatformAddresses are the host's virtual addresses, which serve DHCP, DNS, IMDS and health
@@ -56,7 +57,8 @@ type Snapshot struct {
 	// BlockSMTP says that the subscription blocks TCP port 25 to the internet. The owner sets it
 	// before anything else uses the snapshot.
 	BlockSMTP bool
-	// Attachments stand in the order of the specs given to Build.
+	// Attachments stand in the order of the specs given to Build. Their index is their slot: it stays the same
+	// for as long as they are attached.
 	Attachments []*Attachment
 	// Policy is the policy that the snapshot was built from.
 	Policy *policy.Set
@@ -64,6 +66,7 @@ type Snapshot struct {
 	// has one group for each meaning that tags have in its subnets, and one when it is unused.
 	Groups []*Group
 
+	specs             []Spec // that Build was given
 	networks          *networkSet
 	endpoints         *endpointSet
 	outside, platform *Endpoint
@@ -91,7 +94,10 @@ type Attachment struct {
 	// Addresses are the far end's own: a NIC's with the subnet's prefix length, or the
 	// platform's. Empty for the other kinds.
 	Addresses []netip.Prefix
+	// Since is the generation of the first snapshot that has the attachment at this index. Follow sets it.
+	Since uint64
 
+	identity  string      // see Spec.Identity
 	id        string      // the NIC's or the subnet's
 	endpoints []*Endpoint // a NIC's, one for each ipConfiguration; else nil
 	floating  []*Endpoint // a subnet's backends with floating addresses

@@ -119,7 +119,7 @@ func errorAt(column int, format string, values ...any) *Error {
 
 // Names are the names of a policy, which filters look up.
 type Names struct {
-	// Attachments by index.
+	// Attachments by index; empty: none is there.
 	Attachments []string
 	// Rules by slot.
 	Rules []RuleName
@@ -182,7 +182,9 @@ func (n *Names) unknown(t *test) *Error {
 	case kindAttachment:
 		word = "nic"
 		for _, name := range n.Attachments {
-			add(name)
+			if name != "" { // vacant
+				add(name)
+			}
 		}
 	default:
 		for _, r := range n.Rules {

@@ -92,7 +92,7 @@ func (r *Recorder) denyBy(e *watch.Event, slot uint32, d ruleset.Direction) {
 	if zone < 0 {
 		return
 	}
-	end := r.router.endAt(r.router.viewOf(e.Generation), uint16(zone), address, d, slot)
+	end := r.router.endAt(r.router.viewOf(e.Generation), e.Generation, uint16(zone), address, d, slot)
 	key := repeatedKey{end, w.tuple.Proto, w.tuple.Src, w.tuple.Dst, w.tuple.DstPort}
 	again := r.repeated[key]
 	room := r.hasRoomForDenied(end)

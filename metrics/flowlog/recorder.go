@@ -347,7 +347,7 @@ func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
 			if d == ruleset.Inbound {
 				key = &i.ReplyKey
 			}
-			f.ends[n] = r.router.endAt(v, key.Zone, key.Src, d, r.router.deciding(i.Slots, uint64(i.Generation), d))
+			f.ends[n] = r.router.endAt(v, uint64(i.Generation), key.Zone, key.Src, d, r.router.deciding(i.Slots, uint64(i.Generation), d))
 		}
 	}
 	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})

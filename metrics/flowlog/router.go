@@ -184,10 +184,10 @@ func (t *router) deciding(slots conntrack.Slots, generation uint64, d ruleset.Di
 }
 
 // endAt numbers the flow end at an address in a zone, for the slot of the rule that decided
-// there; 0: it is not logged.
-func (t *router) endAt(v *view, zone uint16, address packet.Addr, d ruleset.Direction, slot uint32) uint32 {
+// there; 0: it is not logged. generation is that of the policy that decided.
+func (t *router) endAt(v *view, generation uint64, zone uint16, address packet.Addr, d ruleset.Direction, slot uint32) uint32 {
 	index, whole := t.engine.Attachment(zone)
-	if !whole {
+	if !whole || v.snapshot.NameSince(index, generation) == "" {
 		return 0
 	}
 	endpoint := v.snapshot.Admit(v.snapshot.Attachments[index], address)

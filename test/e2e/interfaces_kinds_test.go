@@ -241,6 +241,48 @@ func TestAnInterfaceThatComesIsClosedAtOnce(t *testing.T) {
 	}
 }
 
+func TestAReloadTakesInterfacesAndLetsThemGo(t *testing.T) {
+	makeRouter(t)
+	without := strings.Replace(routedAttachments, "- {networkInterface: vm3-nic, interface: tap-vm3, netns: if-host, device: nsgd-vm3}\n", "", 1)
+	dir := interfaceConfig(t, without)
+	d := startInterfaces(t, dir)
+	d.expectErrors = true
+	vm1, vm3, spoofer, internet, _, _, _ := routedHosts(ipv4)
+	serveTCP(t, vm1, 80)
+	open := mustConnect(t, internet, vm1, 80)
+	before := listings(t)
+	mustConnect(t, spoofer, vm1, 80) // nobody stands before VM3's interface: its subnet may send
+	reload := func(attachments string) {
+		t.Helper()
+		writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nmetrics: {listen: 'off'}\nattachments:\n"+attachments)
+	}
+	for range 2 {
+		reload(routedAttachments)
+		nsgctl(t, "reload")
+		mustConnect(t, vm3, vm1, 80)
+		mustNotConnect(t, spoofer, vm1, 80)
+		if got := interfaceStatus(t)["tap-vm3"].State; got != "attached" {
+			t.Errorf("state %q, want attached", got)
+		}
+		mustEcho(t, open)
+		reload(without)
+		nsgctl(t, "reload")
+		mustConnect(t, spoofer, vm1, 80)
+		mustEcho(t, open)
+		if after := listings(t); after != before {
+			t.Errorf("the interface that went left something:\n%s", differences(before, after))
+		}
+	}
+	reload(strings.ReplaceAll(routedAttachments, "tap-vm3", "tap-vm7"))
+	if a := execute(t, "nsgctl", "reload"); a.code != 1 || !strings.Contains(a.String(), "no such interface") {
+		t.Errorf("a reload with an interface that is missing: %v", a)
+	}
+	mustEcho(t, open)
+	if after := listings(t); after != before {
+		t.Errorf("a refused reload left something:\n%s", differences(before, after))
+	}
+}
+
 func TestWhatWouldDefeatTheProgramsIsRefused(t *testing.T) {
 	bridged(t)
 	tests := []struct {

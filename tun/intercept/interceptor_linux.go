@@ -137,6 +137,16 @@ func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	return nil
 }
 
+// Again applies what was applied last: interfaces that only Guard has closed open.
+func (i *Interceptor) Again() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.apply(i.ports, i.rests); err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
+	return nil
+}
+
 // wanted is what the maps have to hold.
 type wanted struct {
 	ports   map[uint32]portEntry

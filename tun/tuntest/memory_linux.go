@@ -20,11 +20,12 @@ import (
 // and Collect may be called from any goroutine.
 type Memory struct {
 	name   string
-	mtu    int
 	queues []*memoryQueue
 	public []tun.Queue
 
 	mu        sync.Mutex
+	mtu       int            // guarded by mu
+	routes    []netip.Prefix // guarded by mu
 	addresses []netip.Prefix // guarded by mu
 }
 
@@ -94,8 +95,12 @@ func (m *Memory) Name() string { return m.name }
 // Queues are the device's queues.
 func (m *Memory) Queues() []tun.Queue { return m.public }
 
-// MTU is tun.DefaultMTU or what WithMTU said.
-func (m *Memory) MTU() int { return m.mtu }
+// MTU is tun.DefaultMTU, or what WithMTU or SetMTU said.
+func (m *Memory) MTU() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mtu
+}
 
 // SetAddresses remembers addresses for Addresses.
 func (m *Memory) SetAddresses(addresses []netip.Prefix) error {
@@ -110,6 +115,29 @@ func (m *Memory) Addresses() []netip.Prefix {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.addresses)
+}
+
+// SetMTU sets what MTU says.
+func (m *Memory) SetMTU(mtu int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mtu = mtu
+	return nil
+}
+
+// SetRoutes remembers routes for Routes.
+func (m *Memory) SetRoutes(routes []netip.Prefix) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.routes = slices.Clone(routes)
+	return nil
+}
+
+// Routes are those of the last SetRoutes.
+func (m *Memory) Routes() []netip.Prefix {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.routes)
 }
 
 // Stats counts injected packets as transmitted and written ones as received, as the

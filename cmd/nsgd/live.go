@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun"
+	"go.yaml.in/yaml/v3"
+)
+
+// live is the configuration of a daemon that runs. It is what a reload reads, and what nsgctl attach and detach have
+// changed since. The service makes one call at a time.
+type live struct {
+	ctx          context.Context // ends the evaluation of templates
+	path         string
+	file         *Config // as last read
+	running      *Config // file, with the edits
+	edits        []edit
+	devices      *liveDevices
+	interception *interception
+	snapshot     func() *topology.Snapshot // that decides
+}
+
+// edit is one change of the attachments since the file was read.
+type edit struct {
+	identity string            // of what is attached or detached
+	attach   *AttachmentConfig // nil: it is detached
+	keep     bool
+}
+
+// liveKeys are the keys that a reload may change. Every other key of Config is fixed while the daemon runs.
+var liveKeys = []string{"policy", "serviceTags", "templates", "allowPartial", "attachments", "azureQuirks", "defaultOutboundAddress", "platform"}
+
+var _ inspect.Configuration = (*live)(nil)
+
+// Read implements inspect.Configuration.
+func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
+	if e.Attach == "" && e.Detach == "" {
+		return l.reload(e.File)
+	}
+	set := l.snapshot().Policy
+	edits, err := l.edited(e, set)
+	if err != nil {
+		return nil, err
+	}
+	c := withEdits(l.file, edits, set)
+	v := validator{file: "nsgctl", root: &yaml.Node{}}
+	v.attachments(c.Attachments)
+	if len(c.Attachments) == 0 || len(c.Attachments) > dataplane.MaxAttachments {
+		v.fail(at("attachments"), "%d attachments: allowed are 1 to %d", len(c.Attachments), dataplane.MaxAttachments)
+	}
+	if err := errors.Join(v.faults...); err != nil {
+		return nil, err
+	}
+	if err := l.fixed(c); err != nil {
+		return nil, err
+	}
+	return l.target(c, set, nil, func() { l.edits = edits }), nil
+}
+
+// reload reads the file, or another one to ask about.
+func (l *live) reload(other string) (*inspect.Target, error) {
+	path := l.path
+	if other != "" {
+		path = other
+	}
+	all, err := loadPolicy(l.ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFlowLogs(path, all); err != nil {
+		return nil, err
+	}
+	edits := slices.DeleteFunc(slices.Clone(l.edits), func(e edit) bool { return !e.keep })
+	c := withEdits(all.config, edits, all.policy)
+	if err := l.fixed(c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return l.target(c, all.policy, all.files, func() { l.file, l.edits = all.config, edits }), nil
+}
+
+func (l *live) target(c *Config, set *policy.Set, files *inspect.PolicyFiles, done func()) *inspect.Target {
+	return &inspect.Target{
+		Wanted: dataplane.Wanted{Policy: set, Attachments: c.specs(), Topology: c.topology(), Subscription: c.Platform.subscription()},
+		Files:  files, Places: c.places(),
+		Equip: func(to []*topology.Attachment, set *policy.Set, try bool) (*inspect.Equipment, error) {
+			plan, err := planDevices(c, set, to)
+			if err != nil || try {
+				return nil, err
+			}
+			return l.equip(c, plan, to, set)
+		},
+		Done: func() {
+			done()
+			l.running = c
+		},
+	}
+}
+
+// equip closes the interfaces that are new, and makes the devices ready.
+func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, set *policy.Set) (*inspect.Equipment, error) {
+	if err := l.interception.prepare(c, plan, set, to); err != nil {
+		return nil, errors.Join(err, l.interception.undo())
+	}
+	e, err := l.devices.equip(plan)
+	if err != nil {
+		return nil, errors.Join(err, l.interception.undo())
+	}
+	undo, settle := e.Undo, e.Settle
+	e.Undo = func() error { return errors.Join(undo(), l.interception.undo()) }
+	e.Settle = func() error { return errors.Join(settle(), l.interception.settle()) }
+	return e, nil
+}
+
+// edited are the edits with one more.
+func (l *live) edited(e inspect.Edit, set *policy.Set) ([]edit, error) {
+	var one edit
+	if e.Detach != "" {
+		identity, err := l.attached(e.Detach)
+		if err != nil {
+			return nil, err
+		}
+		one = edit{identity: identity, keep: e.Keep}
+	} else {
+		a, err := parseAttachment(e.Attach)
+		if err != nil {
+			return nil, err
+		}
+		spec := a.spec()
+		one = edit{identity: spec.Identity(set), attach: a, keep: e.Keep}
+		if one.identity != "" && index(l.running, one.identity, set) >= 0 {
+			return nil, fmt.Errorf("%s is attached already: detach it first", one.identity)
+		}
+	}
+	// The last word about an attachment holds; one that only an edit has attached leaves nothing behind.
+	edits := slices.DeleteFunc(slices.Clone(l.edits), func(other edit) bool { return one.identity != "" && other.identity == one.identity })
+	if one.attach == nil && index(l.file, one.identity, set) < 0 {
+		return edits, nil
+	}
+	return append(edits, one), nil
+}
+
+// attached finds what is attached under a name.
+func (l *live) attached(name string) (identity string, err error) {
+	var all []string
+	for _, a := range l.snapshot().Attachments {
+		if a.Kind == topology.Vacant {
+			continue
+		}
+		all = append(all, a.Name)
+		if strings.EqualFold(a.Name, name) {
+			return a.Identity(), nil
+		}
+	}
+	slices.Sort(all)
+	return "", fmt.Errorf("%q is not attached: attached are %s", name, strings.Join(all, ", "))
+}
+
+// index is where a configuration has an attachment, or -1.
+func index(c *Config, identity string, set *policy.Set) int {
+	return slices.IndexFunc(c.specs(), func(s topology.Spec) bool { return identity != "" && s.Identity(set) == identity })
+}
+
+// withEdits is a configuration with the edits of its attachments. What is detached is left out, and what is attached
+// stands in its place or at the end.
+func withEdits(c *Config, edits []edit, set *policy.Set) *Config {
+	changed := *c
+	changed.Attachments = slices.Clone(c.Attachments)
+	for _, e := range edits {
+		switch i := index(&changed, e.identity, set); {
+		case e.attach == nil && i >= 0:
+			changed.Attachments = slices.Delete(changed.Attachments, i, i+1)
+		case e.attach != nil && i >= 0:
+			changed.Attachments[i] = *e.attach
+		case e.attach != nil:
+			changed.Attachments = append(changed.Attachments, *e.attach)
+		}
+	}
+	return &changed
+}
+
+// parseAttachment reads an attachment strictly.
+func parseAttachment(text string) (*AttachmentConfig, error) {
+	a := &AttachmentConfig{}
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(a); err != nil {
+		return nil, yamlFaults("attachment", err)
+	}
+	c := &Config{Attachments: []AttachmentConfig{*a}}
+	c.completeAttachments()
+	return &c.Attachments[0], nil
+}
+
+// fixed refuses what can't change while the daemon runs.
+func (l *live) fixed(c *Config) error {
+	var faults []error
+	was, is := reflect.ValueOf(l.running).Elem(), reflect.ValueOf(c).Elem()
+	for i := range was.NumField() {
+		key := was.Type().Field(i).Tag.Get("yaml")
+		if !slices.Contains(liveKeys, key) && !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
+			faults = append(faults, fmt.Errorf("%s: it can't change while the daemon runs: restart it", key))
+		}
+	}
+	if old, next := l.running.platform(), c.platform(); !reflect.DeepEqual(old, next) {
+		faults = append(faults, errors.New("attachments: the one with platform: true can't come, go or change while the daemon runs, because health probes go out there: restart it"))
+	}
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		for j := range l.running.Attachments {
+			b := &l.running.Attachments[j]
+			if a.Netns == b.Netns && a.Device == b.Device && a.Create != b.Create {
+				faults = append(faults, fmt.Errorf("attachments[%d].create: it can't change for a device that stays: restart the daemon", i))
+			}
+			if a.Netns == b.Netns && a.Device == b.Device && c.beforeInterfaces(i) != l.running.beforeInterfaces(j) {
+				faults = append(faults, fmt.Errorf("attachments[%d].device: %s stays, and would stand beside interfaces before which nsgd stands, or no longer: restart the daemon", i, a.Device))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// platform is the platform's attachment, or nil.
+func (c *Config) platform() *AttachmentConfig {
+	for i := range c.Attachments {
+		if c.Attachments[i].Platform {
+			return &c.Attachments[i]
+		}
+	}
+	return nil
+}

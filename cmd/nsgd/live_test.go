@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/tuntest"
+)
+
+// liveRig is a daemon whose devices are in memory.
+type liveRig struct {
+	t       testing.TB
+	path    string
+	service *inspect.Service
+	devices *liveDevices
+	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
+	closed  []string
+	broken  string // the place whose device can't be opened
+}
+
+// watched tells of its close.
+type watched struct {
+	*tuntest.Memory
+	close func()
+}
+
+func (w *watched) Close() error {
+	w.close()
+	return w.Memory.Close()
+}
+
+const liveConfig = `policy: [policy]
+attachments:
+- {networkInterface: vm1-nic, netns: vm1, create: true, device: eth0}
+- {networkInterface: vm2-nic, netns: vm2, create: true, device: eth0}
+- {internet: true, netns: internet, create: true, device: eth0, addresses: [203.0.113.10/24]}
+metrics: {listen: "off"}
+`
+
+func newLiveRig(t *testing.T) *liveRig {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	return newLiveRigOf(t, dir, liveConfig)
+}
+
+// newLiveRigOf is newLiveRig with a configuration that it writes to a folder.
+func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
+	r := &liveRig{t: t, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
+	r.write(config)
+	all, err := loadAll(t.Context(), r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := all.config.engineOptions(nil)
+	o.Workers, o.Flows.Max = 2, 1024
+	engine, err := dataplane.New(all.policy, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := planDevices(all.config, all.policy, engine.Snapshot().Attachments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.devices = &liveDevices{open: r.open, offload: tun.TSO, queues: 2}
+	var devices []tun.Device
+	for _, p := range plan {
+		d, _, err := r.open(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices, r.devices.list = append(devices, d), append(r.devices.list, liveDevice{p, d})
+	}
+	t.Cleanup(func() { r.devices.close() })
+	if err := engine.Attach(devices); err != nil {
+		t.Fatal(err)
+	}
+	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
+		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, running: all.config, devices: r.devices, interception: new(interception), snapshot: engine.Snapshot}})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := engine.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return r
+}
+
+func (r *liveRig) open(c tun.Config) (tun.Device, tun.Offload, error) {
+	place := (&inspect.Place{Device: c.Name, Namespace: c.Namespace}).String()
+	if place == r.broken {
+		return nil, tun.Off, fmt.Errorf("%s is broken", place)
+	}
+	m, err := tuntest.NewMemory(c.Name, 2, 8, tuntest.WithMTU(max(c.MTU, tun.DefaultMTU)))
+	if err != nil {
+		return nil, tun.Off, err
+	}
+	m.SetAddresses(c.Addresses)
+	m.SetRoutes(c.Routes)
+	r.opened[place] = m
+	return &watched{m, func() { r.closed = append(r.closed, place) }}, tun.TSO, nil
+}
+
+func (r *liveRig) write(text string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.path, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// attached is what the status lists.
+func (r *liveRig) attached() string {
+	var list []string
+	for _, a := range r.service.Status().Attachments {
+		list = append(list, fmt.Sprintf("%s %s@%s %d", a.Name, a.Device, a.Namespace, a.MTU))
+	}
+	return strings.Join(list, "\n")
+}
+
+const liveStart = "vm1-nic eth0@vm1 1500\nvm2-nic eth0@vm2 1500\ninternet eth0@internet 1500"
+
+func TestAReloadChangesAttachments(t *testing.T) {
+	add := func(lines ...string) string {
+		return strings.Replace(liveConfig, "- {internet", strings.Join(lines, "\n")+"\n- {internet", 1)
+	}
+	const vm3 = "- {networkInterface: vm3-nic, netns: vm3, create: true, device: eth0}"
+	for _, tt := range []struct {
+		name, config string
+		want         string // of the changes, or of the refusal
+		attached     string // empty: liveStart
+		closed       string
+	}{
+		{"nothing changes", liveConfig, "", "", ""},
+		{"one comes", add(vm3), "attached vm3-nic", "vm1-nic eth0@vm1 1500\nvm2-nic eth0@vm2 1500\nvm3-nic eth0@vm3 1500\ninternet eth0@internet 1500", ""},
+		{"one goes", strings.Replace(liveConfig, "- {networkInterface: vm2-nic, netns: vm2, create: true, device: eth0}\n", "", 1),
+			"detached vm2-nic", "vm1-nic eth0@vm1 1500\ninternet eth0@internet 1500", "eth0@vm2"},
+		{"the order changes", strings.Replace(strings.NewReplacer("vm1", "vm2", "vm2", "vm1").Replace(liveConfig), "", "", 1),
+			"", "vm2-nic eth0@vm2 1500\nvm1-nic eth0@vm1 1500\ninternet eth0@internet 1500", ""},
+		{"one is behind another device", strings.Replace(liveConfig, "netns: vm2", "netns: vm9", 1),
+			"changed vm2-nic: device eth0@vm2 to eth0@vm9", "vm1-nic eth0@vm1 1500\nvm2-nic eth0@vm9 1500\ninternet eth0@internet 1500", "eth0@vm2"},
+		{"two change places", strings.NewReplacer("netns: vm1", "netns: vm2", "netns: vm2", "netns: vm1").Replace(liveConfig),
+			"changed vm1-nic: device eth0@vm1 to eth0@vm2, vm2-nic: device eth0@vm2 to eth0@vm1", "vm1-nic eth0@vm2 1500\nvm2-nic eth0@vm1 1500\ninternet eth0@internet 1500", ""},
+		{"another stands behind a device", strings.Replace(liveConfig, "vm2-nic", "vm3-nic", 1),
+			"attached vm3-nic; detached vm2-nic", "vm1-nic eth0@vm1 1500\nvm3-nic eth0@vm2 1500\ninternet eth0@internet 1500", ""},
+		{"an MTU and addresses", strings.Replace(liveConfig, "addresses: [203.0.113.10/24]", "mtu: 9000, addresses: [203.0.113.11/24]", 1),
+			"changed internet: mtu 0 to 9000, addresses [203.0.113.10/24] to [203.0.113.11/24]", "vm1-nic eth0@vm1 1500\nvm2-nic eth0@vm2 1500\ninternet eth0@internet 9000", ""},
+		{"a device that can't be opened", strings.Replace(add(vm3), "203.0.113.10", "203.0.113.11", 1) + "- {networkInterface: vm4-nic, netns: broken, device: eth0}\n", "yaml", "", ""},
+		{"one that the policy lacks", add("- {networkInterface: vm9-nic, netns: vm9, device: eth0}"), "attachment 2: ", "", ""},
+		{"one twice", add(strings.Replace(vm3, "vm3-nic", "vm1-nic", 1)), `attachment 2: networkInterface "vm1-nic" is attached already by attachment 0`, "", ""},
+		{"what is fixed", liveConfig + "workers: 7\nflows: {max: 5}\ntcpStrict: true\n", "workers: it can't change", "", ""},
+		{"the platform comes", add("- {platform: true, netns: platform, create: true}"), "platform: true can't come", "", ""},
+		{"a namespace that is made", strings.Replace(liveConfig, "create: true, ", "", 1), "attachments[0].create: it can't change", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newLiveRig(t)
+			r.write(tt.config)
+			if tt.attached == "" {
+				tt.attached = liveStart
+			}
+			checked, checkErr := r.service.Check(r.path)
+			if r.attached() != liveStart || len(r.closed) > 0 {
+				t.Fatalf("to ask has changed what is attached: %s", r.attached())
+			}
+			reloaded, err := r.service.Reload()
+			got, asked := "", ""
+			switch {
+			case err != nil:
+				got = err.Error()
+			case reloaded.Attachments != nil:
+				got = reloaded.Attachments.String()
+			}
+			if checkErr != nil {
+				asked = checkErr.Error()
+			} else {
+				asked = checked.String()
+			}
+			if got != asked || !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+				t.Errorf("got %q, asked before %q, want %q", got, asked, tt.want)
+			}
+			if r.attached() != tt.attached {
+				t.Errorf("attached\n%s\nwant\n%s", r.attached(), tt.attached)
+			}
+			if closed := strings.Join(r.closed, " "); closed != tt.closed {
+				t.Errorf("closed %q, want %q", closed, tt.closed)
+			}
+		})
+	}
+}
+
+func TestAReloadThatFailsGivesEverythingBack(t *testing.T) {
+	r := newLiveRig(t)
+	r.broken = "eth0@vm4"
+	r.write(strings.Replace(liveConfig, "addresses: [203.0.113.10/24]}", `mtu: 9000, addresses: [203.0.113.11/24]}
+- {networkInterface: vm3-nic, netns: vm3, device: eth0}
+- {networkInterface: vm4-nic, netns: vm4, device: eth0}`, 1))
+	_, err := r.service.Reload()
+	if err == nil || !strings.Contains(err.Error(), "attachments[4]: eth0@vm4 is broken") {
+		t.Errorf("error %v", err)
+	}
+	internet := r.opened["eth0@internet"]
+	if r.attached() != liveStart || internet.MTU() != tun.DefaultMTU || !slices.Equal(internet.Addresses(), prefixes("203.0.113.10/24")) {
+		t.Errorf("attached\n%s\nthe internet's device has MTU %d and %v", r.attached(), internet.MTU(), internet.Addresses())
+	}
+	if !slices.Equal(r.closed, []string{"eth0@vm3"}) {
+		t.Errorf("closed %v", r.closed)
+	}
+}
+
+func TestAttachmentsOfScriptsLastUntilTheNextReloadOrAreKept(t *testing.T) {
+	const vm3 = "{networkInterface: vm3-nic, netns: vm3, create: true, device: eth0}"
+	with3 := liveStart + "\nvm3-nic eth0@vm3 1500"
+	without2 := strings.Replace(liveStart, "vm2-nic eth0@vm2 1500\n", "", 1)
+	type step struct {
+		edit inspect.Edit // the zero value: a reload
+		want string       // attached
+		err  string
+	}
+	for name, steps := range map[string][]step{
+		"an attachment is gone with the reload":     {{inspect.Edit{Attach: vm3}, with3, ""}, {inspect.Edit{}, liveStart, ""}},
+		"a kept one stays":                          {{inspect.Edit{Attach: vm3, Keep: true}, with3, ""}, {inspect.Edit{}, with3, ""}, {inspect.Edit{Detach: "VM3-nic"}, liveStart, ""}, {inspect.Edit{}, liveStart, ""}},
+		"what is detached comes back with a reload": {{inspect.Edit{Detach: "vm2-nic"}, without2, ""}, {inspect.Edit{}, liveStart, ""}},
+		"what is kept away does not":                {{inspect.Edit{Detach: "vm2-nic", Keep: true}, without2, ""}, {inspect.Edit{}, without2, ""}},
+		"what is attached already":                  {{inspect.Edit{Attach: "{networkInterface: vm1-nic, netns: vm7, device: eth0}"}, liveStart, "is attached already: detach it first"}},
+		"a name that is not attached":               {{inspect.Edit{Detach: "vm7"}, liveStart, `"vm7" is not attached: attached are internet, vm1-nic, vm2-nic`}},
+		"an unknown key":                            {{inspect.Edit{Attach: "{networkInterfaces: vm3-nic}"}, liveStart, `attachment:1: unknown key "networkInterfaces"`}},
+		"a fault":                                   {{inspect.Edit{Attach: "{networkInterface: vm3-nic, netns: vm3}"}, liveStart, "attachments[3].device: missing"}},
+		"a device that is taken":                    {{inspect.Edit{Attach: "{networkInterface: vm3-nic, netns: vm1, device: eth0}"}, liveStart, "attachments[0] has a device of that name"}},
+		"one that the policy lacks":                 {{inspect.Edit{Attach: "{networkInterface: vm9-nic, netns: vm9, device: eth0}"}, liveStart, "attachment 3"}},
+		"another device": {{inspect.Edit{Detach: "vm2-nic"}, without2, ""}, {inspect.Edit{Attach: "{networkInterface: vm2-nic, netns: vm8, device: eth0}"},
+			strings.Replace(liveStart, "@vm2", "@vm8", 1), ""}, {inspect.Edit{}, liveStart, ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newLiveRig(t)
+			for i, s := range steps {
+				var err error
+				if s.edit == (inspect.Edit{}) {
+					_, err = r.service.Reload()
+				} else {
+					_, err = r.service.Attach(s.edit)
+				}
+				if s.err == "" && err != nil || s.err != "" && (err == nil || !strings.Contains(err.Error(), s.err)) {
+					t.Errorf("step %d: error %v, want %q", i, err, s.err)
+				}
+				if r.attached() != s.want {
+					t.Errorf("step %d: attached\n%s\nwant\n%s", i, r.attached(), s.want)
+				}
+			}
+		})
+	}
+}
+
+func TestRoutesGoToTheDeviceThatIsLeft(t *testing.T) {
+	r := newLiveRig(t)
+	r.write(strings.NewReplacer("netns: vm1, create: true, device: eth0", "device: nsg1", "netns: vm2, create: true, device: eth0", "device: nsg2").Replace(liveConfig))
+	if _, err := r.service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	first, second := r.opened["nsg1"], r.opened["nsg2"]
+	if want := netip.MustParsePrefix("10.0.0.0/16"); !slices.Contains(first.Routes(), want) || slices.Contains(second.Routes(), want) {
+		t.Fatalf("routes %v and %v", first.Routes(), second.Routes())
+	}
+	if _, err := r.service.Attach(inspect.Edit{Detach: "vm1-nic"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := netip.MustParsePrefix("10.0.0.0/16"); !slices.Contains(second.Routes(), want) {
+		t.Errorf("routes %v", second.Routes())
+	}
+}

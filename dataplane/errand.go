@@ -1,0 +1,147 @@
+package dataplane
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nsgd/nsgd/tun"
+)
+
+// errands are what others have a worker do between two bursts.
+type errands struct {
+	asked atomic.Bool // there may be some
+
+	mu      sync.Mutex
+	running bool            // guarded by mu: the worker's goroutine does them
+	list    []func(*worker) // guarded by mu
+}
+
+// everyWorker has every worker do something between two bursts, and waits until all have. Afterwards none is in a burst
+// that had begun before.
+func (e *Engine) everyWorker(do func(*worker)) {
+	var all sync.WaitGroup
+	all.Add(len(e.workers))
+	for _, w := range e.workers {
+		w.ask(func(w *worker) {
+			do(w)
+			all.Done()
+		})
+	}
+	all.Wait()
+}
+
+// ask hands the worker an errand. One that does not run has it done at once.
+func (w *worker) ask(do func(*worker)) {
+	w.errands.mu.Lock()
+	defer w.errands.mu.Unlock()
+	if !w.errands.running {
+		do(w)
+		return
+	}
+	w.errands.list = append(w.errands.list, do)
+	w.errands.asked.Store(true)
+	w.wake()
+}
+
+// doErrands is called between two bursts.
+func (w *worker) doErrands() {
+	w.errands.mu.Lock()
+	defer w.errands.mu.Unlock()
+	w.errands.asked.Store(false)
+	for _, do := range w.errands.list {
+		do(w)
+	}
+	w.errands.list = nil
+}
+
+// stopErrands leaves further errands to those who ask.
+func (w *worker) stopErrands() {
+	w.doErrands()
+	w.errands.mu.Lock()
+	defer w.errands.mu.Unlock()
+	w.errands.running = false
+	for _, do := range w.errands.list { // that came between the two
+		do(w)
+	}
+	w.errands.list = nil
+}
+
+// furnish lets the worker write to each device that is new at its slot.
+func (w *worker) furnish(before, now []port) {
+	for slot := range now {
+		if slot == len(w.queues) {
+			w.attach(vacant{})
+		}
+		if slot == len(w.counters.attachments) {
+			w.counters.attachments = append(w.counters.attachments, nil)
+		}
+		p := &now[slot]
+		if cell := p.cells[w.index]; w.counters.attachments[slot] != cell {
+			w.forgetSlow(slot) // its lane counts
+			w.counters.attachments[slot] = cell
+		}
+		if p.device != nil && (slot >= len(before) || before[slot].device != p.device) {
+			w.give(slot, p.device.Queues()[w.index])
+		}
+	}
+}
+
+// give gives a slot a queue.
+func (w *worker) give(slot int, q tun.Queue) {
+	w.forgetSlow(slot)
+	w.queues[slot], w.takes[slot], w.refusals[slot] = q, q.Offload(), 0
+}
+
+// settle stops watching the queues that are gone or elsewhere, and watches those that are new.
+func (w *worker) settle(before, now []port) {
+	for slot := range before {
+		if before[slot].device == now[slot].device || before[slot].device == nil {
+			continue
+		}
+		if now[slot].device == nil {
+			w.give(slot, vacant{})
+		}
+		if w.poller != nil {
+			w.lost(slot, w.poller.Remove(slot))
+		}
+	}
+	if w.poller == nil {
+		return
+	}
+	for slot := range now {
+		if d := now[slot].device; d != nil && (slot >= len(before) || before[slot].device != d) {
+			w.lost(slot, w.poller.Add(slot, w.queues[slot]))
+		}
+	}
+}
+
+// lost logs that nothing is read from an attachment; nil: nothing is wrong.
+func (w *worker) lost(slot int, err error) {
+	if err != nil {
+		w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(slot), "worker", w.index, "error", err)
+	}
+}
+
+// vacant is the queue of a slot without a device.
+type vacant struct{}
+
+// Read implements tun.Queue; nobody watches it.
+func (vacant) Read([]byte) (int, error) { return 0, os.ErrClosed }
+
+// Write implements tun.Queue.
+func (vacant) Write([]byte) error { return os.ErrClosed }
+
+// WriteParts implements tun.Queue.
+func (vacant) WriteParts([][]byte) error { return os.ErrClosed }
+
+// SetSlow implements tun.Queue.
+func (vacant) SetSlow(bool) {}
+
+// Offload implements tun.Queue.
+func (vacant) Offload() tun.Offload { return tun.Off }
+
+// FD implements tun.Queue; it has none.
+func (vacant) FD() int { return -1 }
+
+var _ tun.Queue = vacant{}

@@ -1,0 +1,308 @@
+package dataplane
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun"
+)
+
+// setting is what a reload can change of an engine besides its policy. It is replaced, never changed.
+type setting struct {
+	ports        []port          // by slot
+	specs        []topology.Spec // of the ports
+	topology     topology.Options
+	subscription topology.Subscription
+}
+
+// port is a slot of the engine: an attachment, or a vacant place, with its device and its counters.
+type port struct {
+	device tun.Device // nil: none
+	tally
+}
+
+// tally is what is counted for an attachment, whichever devices it has had.
+type tally struct {
+	cells []*attachmentCell // by worker
+	// before is what the kernel has dropped at earlier devices, less what it had dropped at this one before it was
+	// the attachment's.
+	before KernelDrops
+}
+
+// KernelDrops is what the kernel has dropped at the devices of an attachment.
+type KernelDrops struct {
+	Receive  uint64 // found the queue to the worker full
+	Transmit uint64 // were refused behind the device
+	Known    bool   // the others are valid
+}
+
+func dropsOf(d tun.Device) KernelDrops {
+	if d == nil {
+		return KernelDrops{}
+	}
+	s, ok := d.Stats() // the namespace transmits what the daemon reads
+	return KernelDrops{s.TxDropped, s.RxDropped + s.RxErrors, ok}
+}
+
+// KernelDrops are those of each attachment, by slot. Safe for concurrent use.
+func (e *Engine) KernelDrops() []KernelDrops {
+	ports := e.setting.Load().ports
+	drops := make([]KernelDrops, len(ports))
+	for slot := range ports {
+		p := &ports[slot]
+		now := dropsOf(p.device)
+		drops[slot] = KernelDrops{now.Receive + p.before.Receive, now.Transmit + p.before.Transmit, now.Known}
+	}
+	return drops
+}
+
+// setDevice gives the port another device.
+func (p *port) setDevice(d tun.Device) {
+	if p.device == d {
+		return
+	}
+	was, is := dropsOf(p.device), dropsOf(d)
+	p.before.Receive += was.Receive - is.Receive
+	p.before.Transmit += was.Transmit - is.Transmit
+	p.device = d
+}
+
+// departure says when an attachment has left its slot.
+type departure struct {
+	mark uint64 // of the flow table
+	at   time.Duration
+}
+
+// maxDeparted bounds the attachments that are gone and whose counters are kept.
+const maxDeparted = 4096
+
+// departed are the counters of attachments that are gone, by identity.
+type departed struct {
+	tallies map[string]tally
+	order   []string // the one that left first comes first
+}
+
+func (d *departed) keep(identity string, counted tally) {
+	if len(d.order) == maxDeparted {
+		delete(d.tallies, d.order[0])
+		d.order = d.order[1:]
+	}
+	d.tallies[identity] = counted
+	d.order = append(d.order, identity)
+}
+
+// take returns the counters of an attachment that comes back, or empty ones.
+func (d *departed) take(identity string) tally {
+	counted, back := d.tallies[identity]
+	if back {
+		delete(d.tallies, identity)
+		d.order = slices.DeleteFunc(d.order, func(other string) bool { return other == identity })
+	}
+	return counted
+}
+
+// succeed makes a snapshot that nothing uses yet the one after before.
+func (t *setting) succeed(s, before *topology.Snapshot) {
+	s.Follow(before)
+	s.BlockSMTP = t.subscription.BlocksSMTP()
+}
+
+func (e *Engine) newPort(counted tally) port {
+	for len(counted.cells) < e.options.Workers {
+		counted.cells = append(counted.cells, &attachmentCell{})
+	}
+	return port{tally: counted}
+}
+
+// Wanted is what an engine is to be.
+type Wanted struct {
+	Policy *policy.Set
+	// Attachments in the order in which messages number them.
+	Attachments []topology.Spec
+	// Topology is how the policy is understood. The engine keeps its own Seed.
+	Topology     topology.Options
+	Subscription topology.Subscription
+	// Try asks for an arrangement to look at: it leaves no trace, and Rearrange does not take it.
+	Try bool
+}
+
+// Arrangement is a prepared change of an engine's policy and attachments.
+type Arrangement struct {
+	// Snapshot is the one that would decide.
+	Snapshot *topology.Snapshot
+	// Slots are the places of the wanted attachments in it, in their order.
+	Slots []int
+
+	try        bool // to look at
+	base, next *setting
+	gone       []string // by slot of base: the identity of what leaves; else empty
+	come       []string // by slot of next: the identity of what is new there; else empty
+}
+
+// Arrange finds a slot for each wanted attachment and builds the snapshot, without using it. What stays attached
+// keeps its slot. The slot of one that is gone is used again once nothing that is under way can mean the old one.
+func (e *Engine) Arrange(w *Wanted) (*Arrangement, error) {
+	base := e.setting.Load()
+	a := &Arrangement{try: w.Try, base: base, next: &setting{topology: w.Topology, subscription: w.Subscription}}
+	a.next.topology.Seed = base.topology.Seed
+	if err := e.place(a, w); err != nil {
+		return nil, err
+	}
+	registry := e.registry
+	if w.Try {
+		registry = registry.Copy()
+	}
+	var err error
+	a.Snapshot, err = a.next.topology.Rebuild(e.Snapshot(), w.Policy, a.next.specs, registry)
+	return a, err
+}
+
+// Attachments are those that are wanted, in their order.
+func (a *Arrangement) Attachments() []*topology.Attachment {
+	list := make([]*topology.Attachment, len(a.Slots))
+	for i, slot := range a.Slots {
+		list[i] = a.Snapshot.Attachments[slot]
+	}
+	return list
+}
+
+// Comes reports that what is wanted at a slot is not attached there now.
+func (a *Arrangement) Comes(slot int) bool { return a.come[slot] != "" }
+
+// Goes reports that what is attached at a slot now is not wanted any more.
+func (a *Arrangement) Goes(slot int) bool { return a.gone[slot] != "" }
+
+// place gives the wanted attachments their slots.
+func (e *Engine) place(a *Arrangement, w *Wanted) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	a.next.specs = slices.Clone(a.base.specs)
+	a.gone = make([]string, len(a.base.specs))
+	stays := map[string]int{}
+	for slot := range a.base.specs {
+		if a.base.specs[slot].Kind != topology.Vacant {
+			a.gone[slot] = e.Snapshot().Attachments[slot].Identity()
+			stays[a.gone[slot]] = slot
+			a.next.specs[slot] = topology.Spec{Kind: topology.Vacant}
+		}
+	}
+	a.Slots, a.come = make([]int, len(w.Attachments)), make([]string, len(a.next.specs))
+	var fresh []int
+	for i, spec := range w.Attachments {
+		identity := spec.Identity(w.Policy)
+		slot, ok := stays[identity]
+		if !ok {
+			fresh = append(fresh, i)
+			continue
+		}
+		delete(stays, identity) // a second one of the same is a fault of the policy
+		spec.Place = i + 1
+		a.Slots[i], a.next.specs[slot], a.gone[slot] = slot, spec, ""
+	}
+	at := 0
+	for _, i := range fresh {
+		for at < len(a.base.specs) && !e.free(a.base, at) {
+			at++
+		}
+		if at == e.room {
+			return fmt.Errorf("dataplane: attachment %d: %d slots are in use, or were until a moment ago: no more are reserved", i, e.room)
+		}
+		if at >= len(a.next.specs) {
+			a.next.specs, a.come = append(a.next.specs, topology.Spec{}), append(a.come, "")
+		}
+		a.next.specs[at] = w.Attachments[i]
+		a.next.specs[at].Place = i + 1
+		a.Slots[i], a.come[at] = at, w.Attachments[i].Identity(w.Policy)
+		at++
+	}
+	return nil
+}
+
+// free reports a slot that may be used again: no worker uses its old attachment, no flow and no fragment means
+// it. Watchers and flow logs tell the two apart by the generation, see topology.Attachment.Since. reload is held.
+func (e *Engine) free(t *setting, slot int) bool {
+	if t.specs[slot].Kind != topology.Vacant {
+		return false
+	}
+	left, ok := e.left[slot]
+	return !ok || e.flows.Passed(left.mark) && e.clock()-left.at > e.fragments.Lifetime() &&
+		e.flows.ZoneFlows(uint16(slot)) == 0 && e.flows.ZoneFlows(e.far(slot)) == 0
+}
+
+// Rearrange makes a prepared arrangement the one that decides. What stays attached carries on without a lost
+// packet. prepare runs first and may refuse; it returns the devices of the wanted attachments, in their order, each with a
+// queue for each worker. Once Rearrange has returned, no worker uses a device that is not among them.
+func (e *Engine) Rearrange(a *Arrangement, prepare func(*topology.Snapshot) ([]tun.Device, error)) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if a.try || e.setting.Load() != a.base {
+		return ErrPrepared
+	}
+	return e.replace(a.Snapshot, a.next, func() error {
+		devices, err := prepare(a.Snapshot)
+		if err == nil {
+			err = e.checkDevices(devices, len(a.Slots))
+		}
+		if err != nil {
+			return err
+		}
+		e.furnish(a, devices)
+		return nil
+	}, a)
+}
+
+// checkDevices holds devices against the attachments and the workers.
+func (e *Engine) checkDevices(devices []tun.Device, attachments int) error {
+	if len(devices) != attachments {
+		return fmt.Errorf("dataplane: %d devices for %d attachments", len(devices), attachments)
+	}
+	for _, d := range devices {
+		if n := len(d.Queues()); n < len(e.workers) {
+			return fmt.Errorf("dataplane: device %s has %d queues for %d workers", d.Name(), n, len(e.workers))
+		}
+	}
+	return nil
+}
+
+// furnish makes the ports of an arrangement, and lets every worker write to them. No worker reads from new ones yet:
+// the snapshot that decides does not know them. reload is held.
+func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
+	ports := slices.Clone(a.base.ports)
+	for slot, identity := range a.gone {
+		if identity != "" {
+			ports[slot].setDevice(nil)
+			e.departed.keep(identity, ports[slot].tally)
+		}
+	}
+	for slot, identity := range a.come {
+		if identity == "" {
+			continue
+		}
+		p := e.newPort(e.departed.take(identity))
+		if slot == len(ports) {
+			ports = append(ports, p)
+		}
+		ports[slot] = p
+		delete(e.left, slot)
+		e.flows.LimitZone(uint16(slot), a.next.specs[slot].Kind == topology.NetworkInterface)
+	}
+	for i, slot := range a.Slots {
+		ports[slot].setDevice(devices[i])
+	}
+	a.next.ports = ports
+	e.everyWorker(func(w *worker) { w.furnish(a.base.ports, ports) })
+}
+
+// settle has the workers read from new devices and leave those that are gone. reload is held.
+func (e *Engine) settle(a *Arrangement) {
+	e.everyWorker(func(w *worker) { w.settle(a.base.ports, a.next.ports) })
+	left := departure{e.flows.Mark(), e.clock()}
+	for slot, identity := range a.gone {
+		if identity != "" {
+			e.left[slot] = left
+		}
+	}
+}
