@@ -47,10 +47,13 @@ type daemon struct {
 	offload  tun.Offload
 	state    *tun.State
 	devices  *liveDevices
-	control  net.Listener
-	metrics  net.Listener // nil when off
-	hangups  chan os.Signal
-	releases []func() error
+	// interception is what stands before interfaces that exist.
+	interception *interception
+	confirmation confirmation
+	control      net.Listener
+	metrics      net.Listener // nil when off
+	hangups      chan os.Signal
+	releases     []func() error
 }
 
 // start takes everything that the run needs. Lock, socket and port come before the first device,
@@ -111,6 +114,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
+		return err
+	}
 	devices, offload, err := openDevices(tun.Open, plan, want)
 	if err != nil {
 		return err
@@ -124,12 +130,16 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.engine.Attach(devices); err != nil {
 		return err
 	}
+	d.onStop(d.interception.close)
+	if err := d.interception.settle(); err != nil {
+		return err
+	}
 	d.probes = d.prober()
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, snapshot: d.engine.Snapshot},
+		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, interception: d.interception, snapshot: d.engine.Snapshot},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interception.statuses, Confirm: d.confirmed, Log: d.log,
 	})
 	return nil
 }
@@ -166,6 +176,7 @@ func (d *daemon) stop() error {
 // serve carries packets and answers until ctx ends or something fails.
 func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
 	group, ctx := errgroup.WithContext(ctx)
+	d.interception.watchAll(func(watch func(context.Context) error) { group.Go(func() error { return watch(ctx) }) })
 	group.Go(func() error { return d.engine.Run(ctx) })
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
@@ -197,6 +208,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,

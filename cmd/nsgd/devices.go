@@ -21,6 +21,10 @@ func planDevices(c *Config, set *policy.Set, to []*topology.Attachment) ([]tun.C
 		if taken[a.Netns] == nil {
 			taken[a.Netns] = map[netip.Prefix]bool{}
 		}
+		if c.beforeInterfaces(i) {
+			plan[i] = tun.Config{Name: a.Device, Namespace: a.Netns, MTU: a.MTU, Keep: true}
+			continue
+		}
 		addresses := inspect.DeviceAddresses(to[i], a.addresses())
 		plan[i] = tun.Config{
 			Name: a.Device, Namespace: a.Netns, CreateNamespace: a.Create, Loopback: a.Create,

@@ -12,19 +12,21 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun"
 	"go.yaml.in/yaml/v3"
 )
 
 // live is the configuration of a daemon that runs. It is what a reload reads, and what nsgctl attach and detach have
 // changed since. The service makes one call at a time.
 type live struct {
-	ctx      context.Context // ends the evaluation of templates
-	path     string
-	file     *Config // as last read
-	running  *Config // file, with the edits
-	edits    []edit
-	devices  *liveDevices
-	snapshot func() *topology.Snapshot // that decides
+	ctx          context.Context // ends the evaluation of templates
+	path         string
+	file         *Config // as last read
+	running      *Config // file, with the edits
+	edits        []edit
+	devices      *liveDevices
+	interception *interception
+	snapshot     func() *topology.Snapshot // that decides
 }
 
 // edit is one change of the attachments since the file was read.
@@ -94,13 +96,28 @@ func (l *live) target(c *Config, set *policy.Set, files *inspect.PolicyFiles, do
 			if err != nil || try {
 				return nil, err
 			}
-			return l.devices.equip(plan)
+			return l.equip(c, plan, to, set)
 		},
 		Done: func() {
 			done()
 			l.running = c
 		},
 	}
+}
+
+// equip closes the interfaces that are new, and makes the devices ready.
+func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, set *policy.Set) (*inspect.Equipment, error) {
+	if err := l.interception.prepare(c, plan, set, to); err != nil {
+		return nil, errors.Join(err, l.interception.undo())
+	}
+	e, err := l.devices.equip(plan)
+	if err != nil {
+		return nil, errors.Join(err, l.interception.undo())
+	}
+	undo, settle := e.Undo, e.Settle
+	e.Undo = func() error { return errors.Join(undo(), l.interception.undo()) }
+	e.Settle = func() error { return errors.Join(settle(), l.interception.settle()) }
+	return e, nil
 }
 
 // edited are the edits with one more.
@@ -202,6 +219,9 @@ func (l *live) fixed(c *Config) error {
 			b := &l.running.Attachments[j]
 			if a.Netns == b.Netns && a.Device == b.Device && a.Create != b.Create {
 				faults = append(faults, fmt.Errorf("attachments[%d].create: it can't change for a device that stays: restart the daemon", i))
+			}
+			if a.Netns == b.Netns && a.Device == b.Device && c.beforeInterfaces(i) != l.running.beforeInterfaces(j) {
+				faults = append(faults, fmt.Errorf("attachments[%d].device: %s stays, and would stand beside interfaces before which nsgd stands, or no longer: restart the daemon", i, a.Device))
 			}
 		}
 	}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/intercept"
+)
+
+// beforeInterfaces tells that an attachment is in a namespace where nsgd stands before interfaces: its device is the
+// NIC's behind one, or that of a part of the rest. Such a device has no address or route.
+func (c *Config) beforeInterfaces(i int) bool {
+	a := &c.Attachments[i]
+	return a.Interface != "" || a.ofTheRest() && slices.ContainsFunc(c.Attachments, func(b AttachmentConfig) bool {
+		return b.Interface != "" && b.Netns == a.Netns
+	})
+}
+
+func (a *AttachmentConfig) ofTheRest() bool { return a.Internet || a.Subnet != "" || a.Gateway != "" }
+
+// namespaces with interfaces, in the order of the attachments.
+func (c *Config) namespacesWithInterfaces() (list []string) {
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.Interface != "" && !slices.Contains(list, a.Netns) {
+			list = append(list, a.Netns)
+		}
+	}
+	return list
+}
+
+// ports are the interfaces in a namespace, with what the policy says of their NICs.
+func (c *Config) ports(namespace string, set *policy.Set) (list []intercept.Port) {
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		if a.Interface == "" || a.Netns != namespace {
+			continue
+		}
+		p := intercept.Port{Interface: a.Interface, Device: a.Device, Host: a.Host, Wait: a.Wait}
+		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
+			p.Forwards = nic.EnableIPForwarding
+			for _, ip := range nic.IPConfigurations {
+				p.Addresses = append(p.Addresses, ownAddresses(&ip)...)
+				p.Near = append(p.Near, ip.Subnet.Prefixes...)
+			}
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// ownAddresses are the private address, and the public one that is its alone.
+func ownAddresses(ip *policy.IPConfiguration) (list []netip.Addr) {
+	list = append(list, ip.Address)
+	if public := ip.PublicIPAddress; public != nil && public.Address.IsValid() {
+		list = append(list, public.Address)
+	}
+	return list
+}
+
+// rests are the devices in a namespace for what is behind no interface.
+func (c *Config) rests(namespace string, set *policy.Set, to []*topology.Attachment) (list []intercept.Rest) {
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		if a.Netns != namespace {
+			continue
+		}
+		r := intercept.Rest{Device: a.Device, Near: true}
+		switch {
+		case a.Internet:
+			r.Prefixes, r.Near = ruleset.Everywhere(), false
+		case a.Subnet != "":
+			if subnet, err := set.Subnet(a.Subnet); err == nil {
+				r.Prefixes = subnet.Prefixes
+			}
+		case a.Gateway != "":
+			for _, p := range a.Prefixes {
+				r.Prefixes = append(r.Prefixes, p.Prefix)
+			}
+		case a.Platform:
+			r.Local = true
+			for _, p := range to[i].Addresses {
+				r.Prefixes = append(r.Prefixes, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+			}
+		default:
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// interception is what a daemon has before interfaces that exist, by network namespace. Safe for concurrent use.
+type interception struct {
+	log    *slog.Logger
+	within time.Duration // until the interfaces open by themselves; 0: never
+
+	mu         sync.Mutex
+	namespaces map[string]*intercept.Interceptor
+	next       func() error // applies what prepare has prepared
+	watch      func(func(context.Context) error)
+}
+
+// prepare closes the interfaces of a configuration before their devices open, and gives the plan their MTU. Nothing is
+// let go before settle.
+func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to []*topology.Attachment) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, namespace := range c.namespacesWithInterfaces() {
+		i, err := n.interceptor(namespace)
+		if err != nil {
+			return err
+		}
+		ports := c.ports(namespace, set)
+		mtu, err := i.Check(ports)
+		if err != nil {
+			return err
+		}
+		for k := range plan {
+			if c.beforeInterfaces(k) && plan[k].Namespace == namespace {
+				plan[k].MTU = mtu
+			}
+		}
+		if err := i.Guard(ports); err != nil {
+			return err
+		}
+	}
+	n.next = func() error {
+		var errs []error
+		for namespace, i := range n.namespaces {
+			errs = append(errs, i.Apply(c.ports(namespace, set), c.rests(namespace, set, to)))
+			if err := i.Probe(); err != nil {
+				n.log.Warn("guests are not asked for their MAC: those that are silent get nothing", "error", err)
+			}
+		}
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// interceptor is that of a namespace, loaded at its first use.
+func (n *interception) interceptor(namespace string) (*intercept.Interceptor, error) {
+	if i := n.namespaces[namespace]; i != nil {
+		return i, nil
+	}
+	i, err := intercept.Open(namespace)
+	if err != nil {
+		return nil, err
+	}
+	if n.namespaces == nil {
+		n.namespaces = map[string]*intercept.Interceptor{}
+	}
+	n.namespaces[namespace] = i
+	if n.watch != nil {
+		n.watch(n.follow(i))
+	}
+	return i, i.OpenAfter(n.within)
+}
+
+// settle gives the programs what prepare was told. Interfaces that are no longer configured open.
+func (n *interception) settle() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.next()
+}
+
+// undo lets the interfaces go that prepare has closed.
+func (n *interception) undo() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	for _, i := range n.namespaces {
+		errs = append(errs, i.Again())
+	}
+	return errors.Join(errs...)
+}
+
+// watchAll follows the interfaces of every namespace, also of those to come.
+func (n *interception) watchAll(start func(func(context.Context) error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.watch = start
+	for _, i := range n.namespaces {
+		start(n.follow(i))
+	}
+}
+
+func (n *interception) follow(i *intercept.Interceptor) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return i.Watch(ctx, func(err error) { n.log.Error("interfaces", "error", err) })
+	}
+}
+
+// stayClosed takes back that the interfaces open by themselves.
+func (n *interception) stayClosed() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.within = 0
+	var errs []error
+	for _, i := range n.namespaces {
+		errs = append(errs, i.OpenAfter(0))
+	}
+	return errors.Join(errs...)
+}
+
+// statuses are for the control socket.
+func (n *interception) statuses() (list []inspect.InterfaceStatus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, namespace := range slices.Sorted(maps.Keys(n.namespaces)) {
+		statuses, err := n.namespaces[namespace].Statuses()
+		if err != nil {
+			n.log.Error("interfaces can't be read", "namespace", namespace, "error", err)
+		}
+		for _, s := range statuses {
+			list = append(list, inspect.InterfaceStatus{
+				Interface: s.Name, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
+				CapturedOut: s.CapturedOut, CapturedIn: s.CapturedIn, Delivered: s.Delivered, SentOn: s.SentOn, Dropped: s.Dropped,
+			})
+		}
+	}
+	return list
+}
+
+// close leaves the interfaces as they are: closed, once nobody reads the devices.
+func (n *interception) close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, i := range n.namespaces {
+		i.Close()
+	}
+	return nil
+}
+
+// openAgain opens the interfaces after a start that failed, but for those that an earlier run has closed, or all.
+func (n *interception) openAgain(all bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	for namespace, i := range n.namespaces {
+		i.Close()
+		if i.Adopted() && !all {
+			continue
+		}
+		if _, err := intercept.Detach(namespace); err != nil {
+			errs = append(errs, fmt.Errorf("open interfaces again: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
