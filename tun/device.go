@@ -15,14 +15,15 @@
 // runs at a time and removes the namespaces that it made, and those of an earlier run that was
 // killed.
 //
-// Devices are not persistent: the kernel removes them when their descriptors close, also those
-// of a killed process.
+// Devices are not persistent, but for Config.Keep: the kernel removes them when their descriptors close, also
+// those of a killed process.
 package tun
 
 import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -91,7 +92,7 @@ type Device interface {
 	SetAddresses([]netip.Prefix) error
 	// Stats are the interface's counters; ok is false when they can't be read.
 	Stats() (s Stats, ok bool)
-	// Close ends the device and removes the interface.
+	// Close ends the device and removes the interface, unless Config.Keep was set.
 	Close() error
 }
 
@@ -154,7 +155,12 @@ type Config struct {
 	TxQueueLen int
 	// Loopback brings up lo in the namespace.
 	Loopback bool
+	// Keep lets the interface outlive the process: Close leaves it. Open takes over one that an earlier run kept.
+	Keep bool
 }
+
+// KeptAlias is the alias (`ip link`) of interfaces that were opened with Config.Keep.
+const KeptAlias = "nsgd"
 
 // withDefaults checks c and sets the defaults.
 func (c Config) withDefaults() (Config, error) {
@@ -220,8 +226,29 @@ func CheckDeviceName(name string) error {
 	return nil
 }
 
-// CheckNamespaceName says what is wrong with the name of a network namespace.
+// CheckNamespaceName says what is wrong with how a network namespace is named: as `ip netns` lists it, by an
+// absolute path, or as pid:N by a process in it.
 func CheckNamespaceName(name string) error {
+	if pid, isPID := strings.CutPrefix(name, pidPrefix); isPID {
+		if n, err := strconv.ParseUint(pid, 10, 31); err != nil || n == 0 {
+			return fmt.Errorf("%q: a process's number follows %s", name, pidPrefix)
+		}
+		return nil
+	}
+	if strings.HasPrefix(name, "/") && !strings.Contains(name, "\x00") {
+		return nil
+	}
+	return checkCreatable(name)
+}
+
+const pidPrefix = "pid:"
+
+// IsCreatable tells that a namespace's name is one that `ip netns` lists: only such namespaces can be made.
+func IsCreatable(name string) bool {
+	return checkCreatable(name) == nil && !strings.HasPrefix(name, pidPrefix)
+}
+
+func checkCreatable(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxNamespaceLen || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("%q: a namespace's name has 1 to %d bytes, without /, and neither . nor .. is one", name, maxNamespaceLen)
 	}

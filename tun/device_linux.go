@@ -108,7 +108,7 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.stats, err = openStats(); err != nil {
 		return Off, err
 	}
-	if _, err := d.handle.LinkByName(d.config.Name); err == nil {
+	if l, err := d.handle.LinkByName(d.config.Name); err == nil && !(d.config.Keep && l.Type() == "tuntap" && l.Attrs().Alias == KeptAlias) {
 		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
 	}
 	var level Offload
@@ -118,7 +118,18 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.link, err = d.handle.LinkByName(d.config.Name); err != nil {
 		return Off, fmt.Errorf("netlink: %w", err)
 	}
-	return level, d.configure()
+	if err := d.configure(); err != nil || !d.config.Keep {
+		return level, err
+	}
+	return level, d.keep()
+}
+
+// keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.
+func (d *kernelDevice) keep() error {
+	if err := d.handle.LinkSetAlias(d.link, KeptAlias); err != nil {
+		return fmt.Errorf("set alias: %w", err)
+	}
+	return os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(d.queues[0].FD(), unix.TUNSETPERSIST, 1))
 }
 
 // Name implements Device.

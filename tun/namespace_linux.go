@@ -86,9 +86,12 @@ func openNamespace(name string) (netns.NsHandle, error) {
 	if err := CheckNamespaceName(name); err != nil {
 		return netns.None(), fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
-	ns, err := netns.GetFromName(name)
-	if errors.Is(err, os.ErrNotExist) {
+	ns, err := findNamespace(name)
+	if errors.Is(err, os.ErrNotExist) && IsCreatable(name) {
 		return netns.None(), fmt.Errorf("namespace %q: %w: `ip netns add %s` makes it", name, ErrNoNamespace, name)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return netns.None(), fmt.Errorf("namespace %q: %w", name, ErrNoNamespace)
 	}
 	if err != nil {
 		return netns.None(), fmt.Errorf("namespace %q: %w", name, err)
@@ -99,6 +102,17 @@ func openNamespace(name string) (netns.NsHandle, error) {
 			name, ErrNoNamespace, filepath.Join(namespaceDir, name))
 	}
 	return ns, nil
+}
+
+// findNamespace opens a namespace by its name, its path or a process in it.
+func findNamespace(name string) (netns.NsHandle, error) {
+	if pid, isPID := strings.CutPrefix(name, pidPrefix); isPID {
+		return netns.GetFromPath(filepath.Join("/proc", pid, "ns/net"))
+	}
+	if filepath.IsAbs(name) {
+		return netns.GetFromPath(name)
+	}
+	return netns.GetFromName(name)
 }
 
 func isNamespace(fd int) bool {
@@ -151,7 +165,7 @@ func identifyThread(ns netns.NsHandle) (identity, error) {
 // createNamespace makes a named namespace that `ip netns` can use. It calls announce with the
 // namespace's identity before the name appears.
 func createNamespace(name string, announce func(identity) error) error {
-	if err := CheckNamespaceName(name); err != nil {
+	if err := checkCreatable(name); err != nil {
 		return fmt.Errorf("%w: namespace %w", ErrConfig, err)
 	}
 	if _, err := os.Lstat(filepath.Join(namespaceDir, name)); err == nil {
@@ -263,4 +277,34 @@ func removeEmpty(path string) (bool, error) {
 	}
 	err = os.Remove(path)
 	return err == nil, err
+}
+
+// Namespaces names every network namespace that has a name or a process, each once. The process's own comes first,
+// as "".
+func Namespaces() ([]string, error) {
+	seen := map[uint64]bool{}
+	var list []string
+	add := func(name, path string) {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && !seen[st.Ino] {
+			seen[st.Ino] = true
+			list = append(list, name)
+		}
+	}
+	add("", "/proc/thread-self/ns/net")
+	named, err := os.ReadDir(namespaceDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("tun: %w", err)
+	}
+	for _, f := range named {
+		add(f.Name(), filepath.Join(namespaceDir, f.Name()))
+	}
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("tun: %w", err)
+	}
+	for _, p := range processes {
+		add(pidPrefix+p.Name(), filepath.Join("/proc", p.Name(), "ns/net"))
+	}
+	return list, nil
 }

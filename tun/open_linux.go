@@ -74,7 +74,7 @@ func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error
 	if err != nil {
 		return nil, Off, err
 	}
-	if c.Queues > 1 && features&unix.IFF_MULTI_QUEUE == 0 {
+	if c.multiQueue() && features&unix.IFF_MULTI_QUEUE == 0 {
 		return nil, Off, fmt.Errorf("%w: the kernel has no multi-queue TUN devices, %d queues were asked for", ErrConfig, c.Queues)
 	}
 	if c.Offload != Off && features&unix.IFF_VNET_HDR != 0 {
@@ -87,11 +87,14 @@ func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error
 	return queues, Off, err
 }
 
+// multiQueue: a kept interface may get another number of queues, but its kind stays.
+func (c *Config) multiQueue() bool { return c.Queues > 1 || c.Keep }
+
 // openOffload makes the interface with the virtio-net header. It returns Off and no queue when
 // the kernel grants no offload.
 func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
 	flags := netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR
-	if c.Queues > 1 {
+	if c.multiQueue() {
 		flags |= netlink.TUNTAP_MULTI_QUEUE // the kernel refuses TUN_EXCL from the second on
 	} else {
 		flags |= netlink.TUNTAP_TUN_EXCL
@@ -160,7 +163,7 @@ func (k kernel) raise(queues []Queue, levels []Offload) (Offload, error) {
 func openPlain(c Config) ([]Queue, error) {
 	config := water.Config{DeviceType: water.TUN}
 	config.Name = c.Name
-	config.MultiQueue = c.Queues > 1
+	config.MultiQueue = c.multiQueue()
 	// Without an owner any user could open another queue.
 	config.Permissions = &water.DevicePermissions{Owner: 0, Group: 0}
 	var queues []Queue

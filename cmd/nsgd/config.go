@@ -119,7 +119,13 @@ type AttachmentConfig struct {
 	Prefixes []Prefix `yaml:"prefixes"`
 	// ReachPrivate lets the internet reach private addresses though the policy has public ones.
 	ReachPrivate bool `yaml:"reachPrivate"`
-	// Netns is a named network namespace; empty: the daemon's own.
+	// Interface is one that exists already, a guest's in Netns: nsgd stands before it. Of networkInterface alone.
+	Interface string `yaml:"interface"`
+	// Host says that this host itself is behind Interface.
+	Host bool `yaml:"host"`
+	// Wait starts the daemon although Interface is missing.
+	Wait bool `yaml:"wait"`
+	// Netns is a network namespace: its name, its path or pid:N; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.
 	Create bool `yaml:"create"`

@@ -187,7 +187,7 @@ func (v *validator) listen(address string) {
 
 func (v *validator) attachments(list []AttachmentConfig) {
 	type place struct{ netns, device string }
-	taken := map[place]int{}
+	taken, before := map[place]int{}, map[place]int{}
 	for i := range list {
 		a := &list[i]
 		v.attachment(i, a)
@@ -196,6 +196,46 @@ func (v *validator) attachments(list []AttachmentConfig) {
 			v.fail(at("attachments", i, "device"), "%q: attachments[%d] has a device of that name in the same namespace", a.Device, first)
 		}
 		taken[p] = i
+		if a.Interface == "" {
+			continue
+		}
+		p.device = a.Interface
+		if first, dup := before[p]; dup {
+			v.fail(at("attachments", i, "interface"), "%q: attachments[%d] stands before it already", a.Interface, first)
+		}
+		before[p] = i
+	}
+	for i := range list {
+		v.beforeInterface(i, list)
+	}
+}
+
+// beforeInterface checks an attachment before an interface that exists, or of the rest beside one.
+func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
+	a := &list[i]
+	if a.Interface == "" {
+		if a.Host || a.Wait {
+			v.fail(at("attachments", i), "host and wait are for an attachment with interface")
+		}
+		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
+			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
+		}
+		return
+	}
+	if a.NetworkInterface == "" {
+		v.fail(at("attachments", i, "interface"), "%q: it is for a networkInterface", a.Interface)
+	}
+	if err := tun.CheckDeviceName(a.Interface); err != nil {
+		v.fail(at("attachments", i, "interface"), "%v", err)
+	}
+	if a.Interface == a.Device {
+		v.fail(at("attachments", i, "interface"), "%q: device is nsgd's own, beside the interface: another name is needed", a.Interface)
+	}
+	if a.Create {
+		v.fail(at("attachments", i, "create"), "true: a new namespace has no interface %q", a.Interface)
+	}
+	if a.MTU != 0 {
+		v.fail(at("attachments", i, "mtu"), "%d: the interface has one: leave mtu out", a.MTU)
 	}
 }
 
@@ -220,6 +260,8 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	if a.Netns != "" {
 		if err := tun.CheckNamespaceName(a.Netns); err != nil {
 			v.fail(at("attachments", i, "netns"), "%v", err)
+		} else if a.Create && !tun.IsCreatable(a.Netns) {
+			v.fail(at("attachments", i, "create"), "true: netns is %q: only a namespace with a name can be made", a.Netns)
 		}
 	}
 	low := tun.MinMTU

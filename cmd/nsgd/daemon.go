@@ -25,6 +25,7 @@ import (
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/intercept"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -46,10 +47,12 @@ type daemon struct {
 	offload  tun.Offload
 	state    *tun.State
 	devices  []tun.Device
-	control  net.Listener
-	metrics  net.Listener // nil when off
-	hangups  chan os.Signal
-	releases []func() error
+	// interceptors are the network namespaces with interfaces before which nsgd stands, by name.
+	interceptors map[string]*intercept.Interceptor
+	control      net.Listener
+	metrics      net.Listener // nil when off
+	hangups      chan os.Signal
+	releases     []func() error
 }
 
 // start takes everything that the run needs. Lock, socket and port come before the first device,
@@ -110,11 +113,17 @@ func (d *daemon) attach() error {
 	if err != nil {
 		return err
 	}
+	if err := d.intercept(plan); err != nil {
+		return err
+	}
 	if d.devices, d.offload, err = openDevices(tun.Open, plan, want); err != nil {
 		return err
 	}
 	d.onStop(func() error { return closeDevices(d.devices) })
 	if err := d.engine.Attach(d.devices); err != nil {
+		return err
+	}
+	if err := d.serveInterfaces(); err != nil {
 		return err
 	}
 	d.probes = d.prober()

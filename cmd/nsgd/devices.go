@@ -20,6 +20,10 @@ func planDevices(c *Config, s *topology.Snapshot) ([]tun.Config, error) {
 		if taken[a.Netns] == nil {
 			taken[a.Netns] = map[netip.Prefix]bool{}
 		}
+		if c.beforeInterfaces(i) {
+			plan[i] = tun.Config{Name: a.Device, Namespace: a.Netns, MTU: a.MTU, Keep: true}
+			continue
+		}
 		addresses := inspect.DeviceAddresses(s.Attachments[i], a.addresses())
 		plan[i] = tun.Config{
 			Name: a.Device, Namespace: a.Netns, CreateNamespace: a.Create, Loopback: a.Create,
@@ -48,7 +52,7 @@ func (c *Config) places() []inspect.Place {
 	places := make([]inspect.Place, len(c.Attachments))
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
-		places[i] = inspect.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses()}
+		places[i] = inspect.Place{Device: a.Device, Namespace: a.Netns, Addresses: a.addresses(), Bare: c.beforeInterfaces(i)}
 	}
 	return places
 }

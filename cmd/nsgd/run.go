@@ -59,7 +59,8 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 	}
 	d := &daemon{config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
 	if err := d.start(all); err != nil {
-		return errors.Join(err, d.stop())
+		stopped := d.stop()
+		return errors.Join(err, stopped, d.openAgain())
 	}
 	err = d.serve(ctx, up)
 	if stopped := d.stop(); stopped != nil {

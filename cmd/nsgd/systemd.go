@@ -29,6 +29,11 @@ func (d *daemon) reloading() (done func(error)) {
 	// Type=notify-reload wants the time of the beginning in the same message.
 	d.notify(systemd.SdNotifyReloading + "\n" + systemd.SdNotifyMonotonicUsec())
 	return func(err error) {
+		if err == nil {
+			if err := d.serveInterfaces(); err != nil {
+				d.log.Error("interfaces keep what the policy said before", "error", err)
+			}
+		}
 		status := "STATUS=policy reloaded"
 		if err != nil {
 			first, _, _ := strings.Cut(err.Error(), "\n")

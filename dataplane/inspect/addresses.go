@@ -35,6 +35,9 @@ func (s *Service) readdress(next *topology.Snapshot) error {
 	var moves []readdressing
 	now := s.Snapshot()
 	for i, d := range s.options.Engine.Devices() {
+		if s.options.Places[i].Bare {
+			continue
+		}
 		configured := s.options.Places[i].Addresses
 		moves = append(moves, readdressing{
 			device: d, from: DeviceAddresses(now.Attachments[i], configured), to: DeviceAddresses(next.Attachments[i], configured),

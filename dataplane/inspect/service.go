@@ -25,6 +25,8 @@ type Place struct {
 	Namespace string // empty: the daemon's own
 	// Addresses are the configured ones, beside those that the policy gives.
 	Addresses []netip.Prefix
+	// Bare says that the device has no addresses, because the interfaces before it have them.
+	Bare bool
 }
 
 // Options are what a Service works with.

@@ -1,0 +1,163 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/vishvananda/netlink"
+)
+
+// Check says what would defeat the programs at the interfaces of ports, each fault with its interface. mtu is the
+// MTU that the interfaces share; 0: none is there.
+func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var faults []error
+	seen := map[int]string{}
+	first := ""
+	fail := func(p *Port, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("intercept: interface %q: %w", p.Interface, fmt.Errorf(format, args...)))
+	}
+	for n := range ports {
+		p := &ports[n]
+		l, err := i.handle.LinkByName(p.Interface)
+		if isMissing(err) && p.Wait {
+			continue
+		}
+		if isMissing(err) {
+			fail(p, "no such interface: `ip link` lists those that are there; with wait: true nsgd starts without it")
+			continue
+		}
+		if err != nil {
+			fail(p, "%w", err)
+			continue
+		}
+		index := l.Attrs().Index
+		if other, twice := seen[index]; twice {
+			fail(p, "it is %q, which another attachment has", other)
+		}
+		seen[index] = p.Interface
+		for _, fault := range i.check(p, l) {
+			fail(p, "%w", fault)
+		}
+		switch m := l.Attrs().MTU; {
+		case mtu == 0:
+			mtu, first = m, p.Interface
+		case m != mtu:
+			fail(p, "mtu %d: %q has %d: nsgd carries packets between them whole, so one MTU is needed", m, first, mtu)
+		}
+	}
+	return mtu, errors.Join(faults...)
+}
+
+func (i *Interceptor) check(p *Port, l netlink.Link) []error {
+	a := l.Attrs()
+	faults := []error{i.checkKind(p, l), i.checkFilters(l), i.checkMulti(a.Index)}
+	if a.Xdp != nil && a.Xdp.Attached {
+		faults = append(faults, errors.New("an XDP program sees packets before nsgd: `ip link set dev NAME xdp off` removes it"))
+	}
+	if p.Host {
+		faults = append(faults, i.checkAddresses(p, l), i.checkAbove(l))
+	}
+	return slices.DeleteFunc(faults, func(err error) bool { return err == nil })
+}
+
+// checkKind refuses interfaces that don't carry what their attachment means.
+func (i *Interceptor) checkKind(p *Port, l netlink.Link) error {
+	a := l.Attrs()
+	if a.EncapType != "ether" {
+		return fmt.Errorf("it is of the kind %q, link type %s: an Ethernet interface is needed", l.Type(), a.EncapType)
+	}
+	if l.Type() == "bridge" && !p.Host {
+		return errors.New("it is a bridge, and its ports talk past it: name the guest's port, or set host: true for this host's own traffic")
+	}
+	if a.MasterIndex == 0 {
+		return nil
+	}
+	master, err := i.handle.LinkByIndex(a.MasterIndex)
+	if err != nil {
+		return fmt.Errorf("its master: %w", err)
+	}
+	kind := master.Type()
+	if kind == "bond" || kind == "team" || p.Host && kind == "bridge" {
+		return fmt.Errorf("it is a port of the %s %q, which has the traffic: name that", kind, master.Attrs().Name)
+	}
+	return nil
+}
+
+// checkFilters refuses what would decide before nsgd's filters, or keep them from working.
+func (i *Interceptor) checkFilters(l netlink.Link) error {
+	kinds, err := qdiscKinds(i.handle, l)
+	if err != nil {
+		return err
+	}
+	if kind := kinds[l.Attrs().Index]; kind == "" {
+		return nil
+	} else if kind != clsact {
+		return fmt.Errorf("it has a qdisc %s, on which filters of egress do nothing: `tc qdisc del dev %s %s` removes it, clsact may take its place",
+			kind, l.Attrs().Name, kind)
+	}
+	for n, parent := range parents {
+		filters, err := i.handle.FilterList(l, parent)
+		if err != nil {
+			return fmt.Errorf("list filters: %w", err)
+		}
+		for _, f := range filters {
+			if !isOurs(f) && f.Attrs().Priority <= filterPriority {
+				return fmt.Errorf("a %s filter of priority %d decides before nsgd: give it a priority above %d",
+					[]string{"ingress", "egress"}[n], f.Attrs().Priority, filterPriority)
+			}
+		}
+	}
+	return nil
+}
+
+// checkMulti refuses TCX programs, which come before filters.
+func (i *Interceptor) checkMulti(index int) error {
+	return tun.Do(i.namespace, func() error {
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			there, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
+			if err != nil {
+				return nil // an older kernel has none
+			}
+			if len(there.Programs) > 0 {
+				return errors.New("a TCX program sees packets before nsgd: `bpftool net` shows whose it is")
+			}
+		}
+		return nil
+	})
+}
+
+// checkAddresses refuses addresses of this host that the policy doesn't have: their traffic would be cut.
+func (i *Interceptor) checkAddresses(p *Port, l netlink.Link) error {
+	list, err := i.handle.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var faults []error
+	for _, a := range list {
+		addr, ok := toAddr(a.IP)
+		if ok && !addr.IsLinkLocalUnicast() && !slices.Contains(p.Addresses, addr) {
+			faults = append(faults, fmt.Errorf("it has the address %s, which the network interface doesn't have in the policy: allowed are %v", addr, p.Addresses))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// checkAbove refuses interfaces over this one, whose frames the programs would drop.
+func (i *Interceptor) checkAbove(l netlink.Link) error {
+	all, err := i.handle.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, other := range all {
+		if slices.Contains([]string{"vlan", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {
+			return fmt.Errorf("the %s %q stands on it and would be cut off", other.Type(), other.Attrs().Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/nsgd/nsgd/tun"
+)
+
+// Detached is what Detach has removed in one namespace.
+type Detached struct {
+	// Interfaces are open now, Devices were removed.
+	Interfaces, Devices []string
+}
+
+// ErrInUse: a daemon reads the devices.
+var ErrInUse = errors.New("a running nsgd reads it: stop nsgd first")
+
+// isKept tells that a link is a TUN device that tun made to outlive its process.
+func isKept(l netlink.Link) bool {
+	_, isTun := l.(*netlink.Tuntap)
+	return isTun && l.Attrs().Alias == tun.KeptAlias
+}
+
+// Detach opens every interface of a namespace before which nsgd stands, and removes nsgd's devices there. It
+// finds them by themselves. It changes nothing while a daemon reads a device.
+func Detach(namespace string) (Detached, error) {
+	var done Detached
+	err := tun.Do(namespace, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		defer h.Close()
+		return done.remove(h)
+	})
+	if err != nil {
+		return done, fmt.Errorf("intercept: %w", err)
+	}
+	return done, nil
+}
+
+func (d *Detached) remove(h *netlink.Handle) error {
+	links, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var kept []netlink.Link
+	for _, l := range links {
+		if !isKept(l) {
+			continue
+		}
+		if l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 { // a TUN has a carrier while somebody has it open
+			return fmt.Errorf("device %q: %w", l.Attrs().Name, ErrInUse)
+		}
+		kept = append(kept, l)
+	}
+	there, err := filtered(h)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range there {
+		if isKept(f.link) {
+			continue
+		}
+		errs = append(errs, detach(h, f))
+		d.Interfaces = append(d.Interfaces, f.link.Attrs().Name)
+	}
+	for _, l := range kept {
+		errs = append(errs, gone(h.LinkDel(l)))
+		d.Devices = append(d.Devices, l.Attrs().Name)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,367 @@
+package intercept
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Interceptor is the programs of one network namespace. Safe for concurrent use.
+type Interceptor struct {
+	namespace string
+	adopted   bool
+
+	mu       sync.Mutex
+	handle   *netlink.Handle
+	programs *programs
+	ports    []Port
+	rests    []Rest
+	indexes  map[string]int // interfaces and devices that Apply has attached, by name
+}
+
+// Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
+// there: interfaces stay closed until Apply.
+func Open(namespace string) (*Interceptor, error) {
+	i := &Interceptor{namespace: namespace, indexes: map[string]int{}}
+	err := tun.Do(namespace, func() (err error) {
+		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		earlier, err := earlierMaps(i.handle)
+		for _, m := range earlier {
+			defer m.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if i.programs, i.adopted, err = load(earlier); err != nil {
+			return err
+		}
+		return i.seal()
+	})
+	if err != nil {
+		i.Close()
+		return nil, fmt.Errorf("intercept: %w", err)
+	}
+	return i, nil
+}
+
+// seal gives what nsgd sends a mark that nobody can guess, unless an earlier run has.
+func (i *Interceptor) seal() error {
+	var s settingsEntry
+	if err := i.programs.Settings.Lookup(uint32(0), &s); err != nil || s.Mark != 0 {
+		return err
+	}
+	var secret [4]byte
+	rand.Read(secret[:])
+	s.Mark = binary.NativeEndian.Uint32(secret[:]) | 1
+	return i.programs.Settings.Put(uint32(0), s)
+}
+
+// Adopted tells that the maps of an earlier run are in use.
+func (i *Interceptor) Adopted() bool { return i.adopted }
+
+// Close gives the descriptors back. Interfaces stay as they are: closed, once nobody reads the devices.
+func (i *Interceptor) Close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.handle != nil {
+		i.handle.Close()
+	}
+	if i.programs != nil {
+		i.programs.close()
+		i.programs = nil
+	}
+}
+
+// Guard attaches the programs to the interfaces of ports before their devices are there: nothing but what passes
+// without nsgd passes from now on. Interfaces that are missing wait for Apply.
+func (i *Interceptor) Guard(ports []Port) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, p := range ports {
+		if _, err := i.guard(&p); err != nil && !isMissing(err) {
+			return fmt.Errorf("intercept: %w", err)
+		}
+	}
+	return nil
+}
+
+func isMissing(err error) bool {
+	var missing netlink.LinkNotFoundError
+	return errors.As(err, &missing)
+}
+
+func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
+	l, err := i.handle.LinkByName(p.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", p.Interface, err)
+	}
+	if i.indexes[p.Interface] == l.Attrs().Index {
+		return l, nil
+	}
+	ingress, egress, names := i.programs.Sends, i.programs.Receives, [2]string{"nsgd_sends", "nsgd_receives"}
+	if p.Host {
+		ingress, egress, names = egress, ingress, [2]string{names[1], names[0]}
+	}
+	if err := attach(i.handle, l, ingress, egress, names); err != nil {
+		return nil, err
+	}
+	i.indexes[p.Interface] = l.Attrs().Index
+	return l, nil
+}
+
+// Apply makes ports and rests what is intercepted in the namespace. Others that were are let go: they are open
+// afterwards. A port whose interface is missing waits: call Apply again when it is there. All devices must be there.
+// On an error what was intercepted stays intercepted.
+func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.apply(ports, rests); err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
+	i.ports, i.rests = slices.Clone(ports), slices.Clone(rests)
+	return nil
+}
+
+// wanted is what the maps have to hold.
+type wanted struct {
+	ports   map[uint32]portEntry
+	devices map[uint32]uint32
+	owners  map[[16]byte]uint32
+	rests   map[prefixEntry]restEntry
+	macs    map[uint32]macEntry // of this host
+	senders map[uint32]macEntry // until somebody sends
+}
+
+func (i *Interceptor) apply(ports []Port, rests []Rest) error {
+	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}}
+	for _, r := range rests {
+		device, err := i.rest(&r)
+		if err != nil {
+			return err
+		}
+		if !r.Local {
+			w.devices[device] = 0
+		}
+		for _, p := range r.Prefixes {
+			w.rests[entryOf(p)] = restEntry{device, truth(r.Near)}
+		}
+	}
+	for n := range ports {
+		if err := i.want(&ports[n], &w); err != nil {
+			return err
+		}
+	}
+	if err := i.fill(&w); err != nil {
+		return err
+	}
+	return i.release(&w)
+}
+
+func truth(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// device attaches the program to a TUN device.
+func (i *Interceptor) device(name string) (uint32, error) {
+	l, err := i.handle.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("device %q: %w", name, err)
+	}
+	index := l.Attrs().Index
+	if i.indexes[name] != index {
+		if err := attach(i.handle, l, i.programs.Writes, nil, [2]string{"nsgd_writes"}); err != nil {
+			return 0, err
+		}
+		i.indexes[name] = index
+	}
+	return uint32(index), nil
+}
+
+// rest is the index of a device of the rest.
+func (i *Interceptor) rest(r *Rest) (uint32, error) {
+	if !r.Local {
+		return i.device(r.Device)
+	}
+	l, err := i.handle.LinkByName(r.Device)
+	if err != nil {
+		return 0, fmt.Errorf("device %q: %w", r.Device, err)
+	}
+	return uint32(l.Attrs().Index), nil
+}
+
+// want adds a port to what is wanted, unless its interface is missing.
+func (i *Interceptor) want(p *Port, w *wanted) error {
+	device, err := i.device(p.Device)
+	if err != nil {
+		return err
+	}
+	for _, near := range p.Near {
+		if _, known := w.rests[entryOf(near)]; !known {
+			w.rests[entryOf(near)] = restEntry{Near: 1} // no device: nobody of the subnet but its ports sends
+		}
+	}
+	l, err := i.guard(p)
+	if isMissing(err) {
+		w.devices[device] = ^uint32(0) // no interface has that index
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	index := uint32(l.Attrs().Index)
+	w.devices[device] = index
+	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards}
+	for _, a := range p.Addresses {
+		w.owners[a.As16()] = index
+	}
+	own := macEntry{}
+	copy(own.Byte[:], l.Attrs().HardwareAddr)
+	w.senders[index] = own
+	if p.Host {
+		w.macs[index] = own
+	}
+	return nil
+}
+
+// fill writes the maps. Everything that is new comes before a port is served, and what is old goes at last.
+func (i *Interceptor) fill(w *wanted) error {
+	p := i.programs
+	none := make([]counts, ebpf.MustPossibleCPU())
+	for index := range w.senders {
+		if err := exists(p.Counts.Update(index, none, ebpf.UpdateNoExist)); err != nil {
+			return fmt.Errorf("map of counters: %w", err)
+		}
+		if err := exists(p.Senders.Update(index, w.senders[index], ebpf.UpdateNoExist)); err != nil {
+			return fmt.Errorf("map of senders: %w", err)
+		}
+	}
+	for index, behind := range w.devices {
+		if behind != 0 {
+			continue
+		}
+		if err := exists(p.Counts.Update(index, none, ebpf.UpdateNoExist)); err != nil {
+			return fmt.Errorf("map of counters: %w", err)
+		}
+	}
+	return errors.Join(
+		put(p.MACs, w.macs), put(p.Rests, w.rests), put(p.Owners, w.owners), put(p.Devices, w.devices), put(p.Ports, w.ports),
+		prune(p.Rests, w.rests), prune(p.Owners, w.owners),
+	)
+}
+
+// exists takes for done what is there already.
+func exists(err error) error {
+	if errors.Is(err, ebpf.ErrKeyExist) {
+		return nil
+	}
+	return err
+}
+
+func put[K, V comparable](m *ebpf.Map, entries map[K]V) error {
+	for k, v := range entries {
+		var now V
+		if m.Lookup(k, &now) == nil && now == v {
+			continue
+		}
+		if err := m.Put(k, v); err != nil {
+			return fmt.Errorf("map %v: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// prune removes the entries that are not wanted.
+func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
+	var old []K
+	var k K
+	var v []byte
+	for all := m.Iterate(); all.Next(&k, &v); {
+		if _, keep := wanted[k]; !keep {
+			old = append(old, k)
+		}
+	}
+	for _, k := range old {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("map %v: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// release lets interfaces go that are not wanted any more.
+func (i *Interceptor) release(w *wanted) error {
+	there, err := filtered(i.handle)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range there {
+		index := uint32(f.link.Attrs().Index)
+		if _, port := w.ports[index]; port {
+			continue
+		}
+		if _, device := w.devices[index]; device {
+			continue
+		}
+		errs = append(errs, detach(i.handle, f))
+		delete(i.indexes, f.link.Attrs().Name)
+		if isKept(f.link) {
+			errs = append(errs, gone(i.handle.LinkDel(f.link)))
+		}
+	}
+	p := i.programs
+	errs = append(errs, prune(p.Ports, w.ports), prune(p.Devices, w.devices), prune(p.MACs, w.ports), prune(p.Senders, w.ports))
+	keep := map[uint32]bool{}
+	for index := range w.ports {
+		keep[index] = true
+	}
+	for index := range w.devices {
+		keep[index] = true
+	}
+	return errors.Join(append(errs, prune(p.Counts, keep))...)
+}
+
+// OpenAfter opens every interface of the namespace after a time, whatever happens to this process; 0 takes that back.
+func (i *Interceptor) OpenAfter(d time.Duration) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var s settingsEntry
+	if err := i.programs.Settings.Lookup(uint32(0), &s); err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
+	s.OpenAfter = 0
+	if d > 0 {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+			return fmt.Errorf("intercept: clock: %w", err)
+		}
+		s.OpenAfter = uint64(now.Nano()) + uint64(d)
+	}
+	if err := i.programs.Settings.Put(uint32(0), s); err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
+	return nil
+}
+
+// forget lets a guest have another MAC: its interface has gone down.
+func (i *Interceptor) forget(index uint32) error {
+	err := i.programs.MACs.Delete(index)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,156 @@
+package intercept
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+)
+
+// object is programs.c, compiled by `go generate`. The build needs no compiler for it.
+//
+//go:generate ./compile
+//go:embed programs.o
+var object []byte
+
+// prefix begins the names of the programs, their maps and their filters.
+const prefix = "nsgd_"
+
+// programs are the loaded programs and their maps.
+type programs struct {
+	Sends    *ebpf.Program `ebpf:"nsgd_sends"`
+	Receives *ebpf.Program `ebpf:"nsgd_receives"`
+	Writes   *ebpf.Program `ebpf:"nsgd_writes"`
+	Settings *ebpf.Map     `ebpf:"nsgd_settings"`
+	Ports    *ebpf.Map     `ebpf:"nsgd_ports"`
+	Devices  *ebpf.Map     `ebpf:"nsgd_devices"`
+	Owners   *ebpf.Map     `ebpf:"nsgd_owners"`
+	Rests    *ebpf.Map     `ebpf:"nsgd_rests"`
+	MACs     *ebpf.Map     `ebpf:"nsgd_macs"`
+	Senders  *ebpf.Map     `ebpf:"nsgd_senders"`
+	Peers    *ebpf.Map     `ebpf:"nsgd_peers"`
+	Carried  *ebpf.Map     `ebpf:"nsgd_carried"`
+	Counts   *ebpf.Map     `ebpf:"nsgd_counts"`
+}
+
+// The structs of programs.c. Flags of portEntry are THIS_HOST and FORWARDS there.
+type (
+	portEntry   struct{ Device, Flags uint32 }
+	restEntry   struct{ Device, Near uint32 }
+	prefixEntry struct {
+		Bits uint32
+		Addr [16]byte
+	}
+	macEntry struct {
+		Byte [6]byte
+		_    [2]byte
+	}
+	settingsEntry struct {
+		Mark, _   uint32
+		OpenAfter uint64
+	}
+)
+
+const (
+	flagHost     = 1
+	flagForwards = 2
+)
+
+// load loads the programs, with the maps of an earlier run where they fit. adopted tells that they did.
+func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
+	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
+		return nil, false, err
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, false, fmt.Errorf("programs: %w", err)
+	}
+	fits := len(earlier) == len(spec.Maps)
+	for name, m := range spec.Maps {
+		fits = fits && earlier[name] != nil && m.Compatible(earlier[name]) == nil
+	}
+	options := ebpf.CollectionOptions{}
+	if fits {
+		options.MapReplacements = earlier
+	}
+	p = &programs{}
+	if err := spec.LoadAndAssign(p, &options); err != nil {
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", err)
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
+		}
+		return nil, false, fmt.Errorf("load programs: %w", err)
+	}
+	return p, fits, nil
+}
+
+// earlierMaps finds the maps of an earlier run, by the filters that it left at the interfaces.
+func earlierMaps(h *netlink.Handle) (map[string]*ebpf.Map, error) {
+	found := map[string]*ebpf.Map{}
+	links, err := filtered(h)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		for _, f := range l.ours {
+			if err := mapsOf(ebpf.ProgramID(f.Id), found); err != nil {
+				return found, fmt.Errorf("interface %q: filter %s: %w", l.link.Attrs().Name, f.Name, err)
+			}
+		}
+	}
+	return found, nil
+}
+
+// mapsOf adds the maps of a program to found.
+func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
+	program, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return err
+		}
+		about, err := m.Info()
+		if err != nil || !strings.HasPrefix(about.Name, prefix) || found[about.Name] != nil {
+			m.Close()
+			continue
+		}
+		found[about.Name] = m
+	}
+	return nil
+}
+
+// close gives the descriptors back. What filters use stays.
+func (p *programs) close() {
+	for _, c := range []interface{ Close() error }{
+		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Carried, p.Counts,
+	} {
+		c.Close()
+	}
+}
+
+// entryOf is a prefix as the map of the rest has it, IPv4 in IPv6.
+func entryOf(p netip.Prefix) prefixEntry {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return prefixEntry{uint32(bits), p.Masked().Addr().As16()}
+}

@@ -1,0 +1,161 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Filters of nsgd are the first of their hook. The handle says who made the clsact qdisc, so that a detach
+// leaves what was there before.
+const (
+	filterPriority = 1
+	handleOwn      = 1 // nsgd made it
+	handleShared   = 2 // it was there
+	clsact         = "clsact"
+)
+
+var parents = [...]uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+
+// filteredLink is an interface at which nsgd has filters.
+type filteredLink struct {
+	link   netlink.Link
+	ours   []*netlink.BpfFilter
+	others int // filters of somebody else
+}
+
+func isOurs(f netlink.Filter) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, prefix)
+}
+
+// filtered finds the interfaces of a namespace at which nsgd has filters.
+func filtered(h *netlink.Handle) ([]filteredLink, error) {
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	kinds, err := qdiscKinds(h, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []filteredLink
+	for _, l := range links {
+		if kinds[l.Attrs().Index] != clsact {
+			continue
+		}
+		found, err := filtersOf(h, l)
+		if err != nil {
+			return nil, err
+		}
+		if len(found.ours) > 0 {
+			list = append(list, found)
+		}
+	}
+	return list, nil
+}
+
+// qdiscKinds are the kinds of the qdiscs at the hooks of ingress and egress, by interface: clsact or ingress. Of
+// one interface, or of all: nil.
+func qdiscKinds(h *netlink.Handle, of netlink.Link) (map[int]string, error) {
+	all, err := h.QdiscList(of)
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs: %w", err)
+	}
+	kinds := map[int]string{}
+	for _, q := range all {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT {
+			kinds[q.Attrs().LinkIndex] = q.Type()
+		}
+	}
+	return kinds, nil
+}
+
+func filtersOf(h *netlink.Handle, l netlink.Link) (filteredLink, error) {
+	found := filteredLink{link: l}
+	for _, parent := range parents {
+		filters, err := h.FilterList(l, parent)
+		if err != nil {
+			return found, fmt.Errorf("interface %q: list filters: %w", l.Attrs().Name, err)
+		}
+		for _, f := range filters {
+			if isOurs(f) {
+				found.ours = append(found.ours, f.(*netlink.BpfFilter))
+			} else {
+				found.others++
+			}
+		}
+	}
+	return found, nil
+}
+
+// attach puts programs at the interface's hooks; nil: none. What nsgd has there is replaced in place, so that no
+// packet passes in between.
+func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, name [2]string) error {
+	kinds, err := qdiscKinds(h, l)
+	if err != nil {
+		return err
+	}
+	index := l.Attrs().Index
+	handle := uint32(handleShared)
+	if kinds[index] == "" {
+		q := &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+		if err := h.QdiscAdd(q); err != nil {
+			return fmt.Errorf("interface %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
+		}
+		handle = handleOwn
+	}
+	there, err := filtersOf(h, l)
+	if err != nil {
+		return err
+	}
+	if len(there.ours) > 0 {
+		handle = there.ours[0].Handle
+	}
+	for i, p := range []*ebpf.Program{ingress, egress} {
+		if p == nil {
+			continue
+		}
+		f := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parents[i], Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
+			Fd:          p.FD(), Name: name[i], DirectAction: true,
+		}
+		if err := h.FilterReplace(f); err != nil {
+			return fmt.Errorf("interface %q: attach %s: %w", l.Attrs().Name, name[i], err)
+		}
+	}
+	return nil
+}
+
+// detach removes nsgd's filters, and the qdisc if nsgd made it and nobody else uses it.
+func detach(h *netlink.Handle, there filteredLink) error {
+	var errs []error
+	own := false
+	for _, f := range there.ours {
+		own = own || f.Handle == handleOwn
+		errs = append(errs, gone(h.FilterDel(f)))
+	}
+	if own && there.others == 0 && len(there.ours) > 0 {
+		q := &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: there.link.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+		errs = append(errs, gone(h.QdiscDel(q)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("interface %q: remove filters: %w", there.link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// gone takes for done what somebody else did before, or what ended with its interface.
+func gone(err error) error {
+	if slices.ContainsFunc([]error{unix.ENOENT, unix.ENODEV, unix.EINVAL}, func(e error) bool { return errors.Is(err, e) }) {
+		return nil
+	}
+	return err
+}
