@@ -208,7 +208,7 @@ func TestAMachineGetsItsIPv6AddressByDHCP(t *testing.T) {
 		out, _ := m.run(machineNamespace, "ip", "-6", "addr", "show", "dev", "eth0", "-tentative")
 		return strings.Contains(out, "fe80::")
 	})
-	told := m.dhclient6()
+	told := m.dhclient6(machineNamespace)
 	if told["new_ip6_address"] != "fd00:8:0:1::4" || told["new_dhcp6_name_servers"] != "fd00:8:0:1::53" || told["new_dhcp6_domain_search"] != "reddog.microsoft.com." ||
 		told["new_max_life"] != "17280000" || told["new_preferred_life"] != "8640000" {
 		t.Errorf("%v", told)
@@ -220,7 +220,7 @@ func TestAMachineGetsItsIPv6AddressByDHCP(t *testing.T) {
 }
 
 // dhclient6 asks with ISC's client until it is bound, and returns what it was told.
-func (m *guest) dhclient6() map[string]string {
+func (m *guest) dhclient6(namespace string) map[string]string {
 	m.t.Helper()
 	at := func(name string) string { return filepath.Join(m.dir, name) }
 	script := fmt.Sprintf("#!/bin/sh\n[ \"$reason\" = BOUND6 ] || exit 0\nenv | grep ^new_ >%s\nip -6 addr add \"$new_ip6_address/128\" dev \"$interface\"\n", at("told6"))
@@ -229,9 +229,9 @@ func (m *guest) dhclient6() map[string]string {
 			m.t.Fatal(err)
 		}
 	}
-	out, err := m.run(machineNamespace, "dhclient", "-6", "-1", "-v", "-cf", at("dhclient.conf"), "-lf", at("leases"), "-pf", at("pid"), "-sf", at("dhclient.sh"), "eth0")
+	out, err := m.run(namespace, "dhclient", "-6", "-1", "-v", "-cf", at("dhclient.conf"), "-lf", at("leases"), "-pf", at("pid"), "-sf", at("dhclient.sh"), "eth0")
 	m.t.Cleanup(func() {
-		m.run(machineNamespace, "dhclient", "-6", "-x", "-lf", at("leases"), "-pf", at("pid"), "-sf", at("dhclient.sh"), "eth0")
+		m.run(namespace, "dhclient", "-6", "-x", "-lf", at("leases"), "-pf", at("pid"), "-sf", at("dhclient.sh"), "eth0")
 	})
 	if err != nil {
 		m.t.Fatalf("dhclient: %v: %s", err, out)
@@ -334,4 +334,39 @@ func TestATaggedQuestionHasNoAnswer(t *testing.T) {
 			t.Fatal("the tagged question was answered")
 		}
 	}
+}
+
+// A guest that knows nothing but its interface is told by nsgd who it is, and is judged by that.
+func TestAGuestBeforeNsgdGetsItsAddressesAndIsJudgedByThem(t *testing.T) {
+	makeRouter(t)
+	ip(t, ifHost, "link set tap-vm1 address 12:34:56:78:9a:bc")
+	ip(t, "if-vm1", "addr flush dev eth0 scope global\nneigh flush dev eth0")
+	startInterfaces(t, interfaceConfig(t, strings.Replace(routedAttachments, "device: nsgd-vm1", "device: nsgd-vm1, dhcp: true, defaultGateway: true", 1)))
+	m := &guest{t: t, dir: t.TempDir()}
+	told, err := m.udhcpc("if-vm1", "eth0")
+	if err != nil || told["ip"] != "10.0.1.4" || told["router"] != "10.0.1.1" {
+		t.Fatalf("%v, %v", told, err)
+	}
+	if told := m.dhclient6("if-vm1"); told["new_ip6_address"] != "fd00:db8:1:1::4" {
+		t.Fatalf("%v", told)
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		vm1, vm3, _, internet, _, _, _ := routedHosts(f)
+		if f.Family == lab.IPv6 {
+			eventually(t, "the advertised router", func() bool {
+				out, _ := m.run("if-vm1", "ip", "-6", "route", "show", "default")
+				return strings.Contains(out, "via fe80::1234:5678:9abc dev eth0 proto ra")
+			})
+		}
+		for _, h := range []lab.Host{vm1, vm3, internet} {
+			for _, port := range []uint16{80, 8080, 8081} {
+				serveTCP(t, h, port)
+			}
+		}
+		mustConnect(t, vm1, internet, 8080)
+		mustConnect(t, vm3, vm1, 80)
+		mustConnect(t, internet, vm1, 80)
+		mustNotConnect(t, internet, vm1, 8080)
+		mustNotConnect(t, vm3, vm1, 8081)
+	})
 }
