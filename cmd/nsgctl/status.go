@@ -74,10 +74,31 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 		a := &s.Attachments[i]
 		table.row(a.Name, a.Namespace, a.Device, several(a.Addresses), a.ReceivePackets, a.TransmitPackets)
 	}
-	if err := table.flush(); err != nil || len(s.Backends) == 0 {
+	if err := table.flush(); err != nil {
+		return err
+	}
+	if err := interfacesTable(w, s.Interfaces); err != nil || len(s.Backends) == 0 {
 		return err
 	}
 	return backendsTable(w, s.Backends)
+}
+
+// interfacesTable shows the interfaces before which the daemon stands.
+func interfacesTable(w io.Writer, list []inspect.InterfaceStatus) error {
+	if len(list) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	table := newGrid(w, "INTERFACE", "NAMESPACE", "STATE", "MAC", "PASSED", "CAPTURED OUT", "CAPTURED IN", "DELIVERED", "SENT ON", "DROPPED")
+	for i := range list {
+		f := &list[i]
+		var drops []string
+		for _, reason := range slices.Sorted(maps.Keys(f.Dropped)) {
+			drops = append(drops, fmt.Sprintf("%d %s", f.Dropped[reason], reason))
+		}
+		table.row(f.Interface, f.Namespace, f.State, f.MAC, f.Passed, f.CapturedOut, f.CapturedIn, f.Delivered, f.SentOn, strings.Join(drops, ", "))
+	}
+	return table.flush()
 }
 
 func backendsTable(w io.Writer, list []inspect.Backend) error {

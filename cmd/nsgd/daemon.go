@@ -49,6 +49,7 @@ type daemon struct {
 	devices  []tun.Device
 	// interceptors are the network namespaces with interfaces before which nsgd stands, by name.
 	interceptors map[string]*intercept.Interceptor
+	confirmation confirmation
 	control      net.Listener
 	metrics      net.Listener // nil when off
 	hangups      chan os.Signal
@@ -130,7 +131,7 @@ func (d *daemon) attach() error {
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Version: version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaceStatuses, Confirm: d.confirmed, Log: d.log,
 	})
 	return nil
 }
@@ -201,6 +202,10 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	for _, i := range d.interceptors {
+		group.Go(func() error { return i.Watch(ctx, func(err error) { d.log.Error("interfaces", "error", err) }) })
+	}
+	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 
 	d.log.Info("ready", "attachments", len(d.devices), "workers", d.engine.Workers(), "offload", d.offload,

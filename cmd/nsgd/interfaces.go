@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -116,11 +117,28 @@ func (d *daemon) intercept(plan []tun.Config) error {
 				plan[n].MTU = mtu
 			}
 		}
-		if err := i.Guard(ports); err != nil {
+		if err := errors.Join(i.OpenAfter(d.confirmation.within), i.Guard(ports)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// interfaceStatuses are for the control socket.
+func (d *daemon) interfaceStatuses() (list []inspect.InterfaceStatus) {
+	for _, namespace := range d.config.namespacesWithInterfaces() {
+		statuses, err := d.interceptors[namespace].Statuses()
+		if err != nil {
+			d.log.Error("interfaces can't be read", "namespace", namespace, "error", err)
+		}
+		for _, s := range statuses {
+			list = append(list, inspect.InterfaceStatus{
+				Interface: s.Name, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
+				CapturedOut: s.CapturedOut, CapturedIn: s.CapturedIn, Delivered: s.Delivered, SentOn: s.SentOn, Dropped: s.Dropped,
+			})
+		}
+	}
+	return list
 }
 
 // serveInterfaces gives the programs what a policy says. Interfaces that are no longer configured open.
@@ -140,7 +158,7 @@ func (d *daemon) serveInterfaces() error {
 func (d *daemon) openAgain() error {
 	var errs []error
 	for namespace, i := range d.interceptors {
-		if i.Adopted() {
+		if i.Adopted() && !d.confirmation.expired {
 			continue
 		}
 		if _, err := intercept.Detach(namespace); err != nil {

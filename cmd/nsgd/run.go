@@ -15,6 +15,7 @@ import (
 
 func newRun() *cobra.Command {
 	var path string
+	var confirm time.Duration
 	c := &cobra.Command{
 		Use:   "run [--config FILE]",
 		Short: "Carry packets as a configuration says; without one, run the built-in lab",
@@ -30,10 +31,14 @@ func newRun() *cobra.Command {
 			if path == "" {
 				return runLab(c.Context(), log, c.OutOrStdout())
 			}
-			return runConfig(c.Context(), path, log, c.OutOrStdout(), nil)
+			if confirm < 0 {
+				return usageError{fmt.Errorf("run: --confirm: %v: a time such as 60s is needed", confirm)}
+			}
+			return runConfirmed(c.Context(), path, confirm, log, c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
+	c.Flags().DurationVar(&confirm, "confirm", 0, "open the interfaces again and end, unless nsgctl confirm comes within this time")
 	return c
 }
 
@@ -47,6 +52,22 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 	if err != nil {
 		return err
 	}
+	return runLoaded(ctx, all, 0, log, stdout, up)
+}
+
+// runConfirmed is runConfig whose interfaces open again unless a confirmation comes in time; 0: none is needed.
+func runConfirmed(ctx context.Context, path string, confirm time.Duration, log *slog.Logger, stdout io.Writer) error {
+	all, err := loadAll(ctx, path)
+	if err != nil {
+		return err
+	}
+	if confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
+		return fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
+	}
+	return runLoaded(ctx, all, confirm, log, stdout, nil)
+}
+
+func runLoaded(ctx context.Context, all *loaded, confirm time.Duration, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
 	lines := logring.New(log.Handler())
 	log = slog.New(lines)
 	defer func() {
@@ -58,13 +79,18 @@ func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Wri
 		log.Warn("policy", "warning", warning)
 	}
 	d := &daemon{config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
+	d.confirmation.waiting.Store(confirm > 0)
 	if err := d.start(all); err != nil {
 		stopped := d.stop()
 		return errors.Join(err, stopped, d.openAgain())
 	}
-	err = d.serve(ctx, up)
+	err := d.serve(ctx, up)
 	if stopped := d.stop(); stopped != nil {
 		err = errors.Join(err, fmt.Errorf("stop: %w", stopped))
+	}
+	if d.confirmation.expired {
+		err = errors.Join(err, d.openAgain())
 	}
 	log.Info("stopped")
 	return err

@@ -47,6 +47,10 @@ type Options struct {
 	Reloading func() (done func(error))
 	// FlowLogs gives Status the state of flow logs. Nil, as function or result: there are none.
 	FlowLogs func() *FlowLogUse
+	// Interfaces are those before which the daemon stands. Nil: it stands before none.
+	Interfaces func() []InterfaceStatus
+	// Confirm keeps a run that has to be confirmed; waited tells that it had to be. Nil: none has.
+	Confirm func() (waited bool, err error)
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
 	// Log receives how reloads went; nil discards it.

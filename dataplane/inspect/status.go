@@ -29,6 +29,8 @@ type Status struct {
 	// Dropped counts packets that were not carried, by reason. A reason without a packet is absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
+	// Interfaces are those before which the daemon stands; absent without one.
+	Interfaces []InterfaceStatus `json:"interfaces,omitempty"`
 	// Backends are those that load balancers probe; absent without one.
 	Backends []Backend `json:"backends,omitempty"`
 	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
@@ -90,6 +92,9 @@ func (s *Service) Status() *Status {
 	}
 	if o.FlowLogs != nil {
 		status.FlowLogs = o.FlowLogs()
+	}
+	if o.Interfaces != nil {
+		status.Interfaces = o.Interfaces()
 	}
 	status.Backends, status.Unprobed = s.backends(snapshot)
 	counts := e.AttachmentCounts()

@@ -108,7 +108,7 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 		}
 		for _, f := range filters {
 			if !isOurs(f) && f.Attrs().Priority <= filterPriority {
-				return fmt.Errorf("a %s filter of priority %d decides before nsgd: give it a priority above %d",
+				return fmt.Errorf("at %s a filter of priority %d decides before nsgd: give it one above %d",
 					[]string{"ingress", "egress"}[n], f.Attrs().Priority, filterPriority)
 			}
 		}

@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -43,20 +44,28 @@ func Detach(namespace string) (Detached, error) {
 	return done, nil
 }
 
-func (d *Detached) remove(h *netlink.Handle) error {
+// unused are nsgd's devices in a namespace. It fails while a daemon reads one.
+func unused(h *netlink.Handle) (kept []netlink.Link, err error) {
 	links, err := h.LinkList()
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	var kept []netlink.Link
 	for _, l := range links {
 		if !isKept(l) {
 			continue
 		}
 		if l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 { // a TUN has a carrier while somebody has it open
-			return fmt.Errorf("device %q: %w", l.Attrs().Name, ErrInUse)
+			return nil, fmt.Errorf("device %q: %w", l.Attrs().Name, ErrInUse)
 		}
 		kept = append(kept, l)
+	}
+	return kept, nil
+}
+
+func (d *Detached) remove(h *netlink.Handle) error {
+	kept, err := unused(h)
+	if err != nil {
+		return err
 	}
 	there, err := filtered(h)
 	if err != nil {
@@ -74,5 +83,7 @@ func (d *Detached) remove(h *netlink.Handle) error {
 		errs = append(errs, gone(h.LinkDel(l)))
 		d.Devices = append(d.Devices, l.Attrs().Name)
 	}
+	slices.Sort(d.Interfaces)
+	slices.Sort(d.Devices)
 	return errors.Join(errs...)
 }

@@ -29,12 +29,15 @@ type Interceptor struct {
 }
 
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
-// there: interfaces stay closed until Apply.
+// there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
 	i := &Interceptor{namespace: namespace, indexes: map[string]int{}}
 	err := tun.Do(namespace, func() (err error) {
 		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
+		}
+		if _, err := unused(i.handle); err != nil {
+			return err
 		}
 		earlier, err := earlierMaps(i.handle)
 		for _, m := range earlier {
@@ -126,6 +129,7 @@ func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
 func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	clear(i.indexes) // what somebody took away comes back
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}

@@ -1,0 +1,35 @@
+package inspect
+
+// InterfaceStatus is an interface before which nsgd stands, or a device of the rest beside it.
+type InterfaceStatus struct {
+	Interface string `json:"interface"`
+	Namespace string `json:"namespace,omitempty"` // absent: the daemon's own
+	// State is attached, waiting (the interface is missing), down, or replaced: somebody changed nsgd's filters,
+	// and the interface may be open. Absent for a device of the rest.
+	State string `json:"state,omitempty"`
+	// MAC of the guest; absent: it has not spoken yet.
+	MAC string `json:"mac,omitempty"`
+	// Passed counts frames that nsgd doesn't judge, such as ARP. CapturedOut and CapturedIn went to nsgd, from the
+	// guest and to it. Delivered and SentOn are what nsgd let pass, to the guest and from it.
+	Passed      uint64 `json:"passed"`
+	CapturedOut uint64 `json:"capturedOut"`
+	CapturedIn  uint64 `json:"capturedIn"`
+	Delivered   uint64 `json:"delivered"`
+	SentOn      uint64 `json:"sentOn"`
+	// Dropped counts frames that never reached nsgd, by reason. A reason without a frame is absent.
+	Dropped map[string]uint64 `json:"dropped"`
+}
+
+// Confirmed is the answer to a confirmation.
+type Confirmed struct {
+	Confirmed bool `json:"confirmed"` // false: nothing waited for it
+}
+
+// Confirm keeps a run that would have ended without it.
+func (s *Service) Confirm() (*Confirmed, error) {
+	if s.options.Confirm == nil {
+		return &Confirmed{}, nil
+	}
+	waited, err := s.options.Confirm()
+	return &Confirmed{waited}, err
+}

@@ -1,0 +1,115 @@
+package intercept
+
+import (
+	"net"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The states of a port.
+const (
+	Attached = "attached"
+	Waiting  = "waiting"  // the interface is missing
+	Down     = "down"     // the interface is down or has no carrier
+	Replaced = "replaced" // somebody took a filter away or put another in its place: the port may be open
+)
+
+// Status is how a port or a device of the rest does.
+type Status struct {
+	// Name is that of the interface, or of the device of the rest.
+	Name string
+	// State is empty for a device of the rest.
+	State string
+	// MAC of the guest; nil: it has not spoken yet.
+	MAC net.HardwareAddr
+	// Passed counts frames that nsgd doesn't judge, such as ARP. CapturedOut and CapturedIn went to nsgd, from the
+	// guest and to it. Delivered and SentOn are what nsgd let pass, to the guest and from it.
+	Passed, CapturedOut, CapturedIn, Delivered, SentOn uint64
+	// Dropped counts frames that the programs dropped, by reason.
+	Dropped map[string]uint64
+}
+
+// Statuses are those of the ports and of the devices of the rest, in the order of Apply.
+func (i *Interceptor) Statuses() ([]Status, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.programs == nil {
+		return nil, nil
+	}
+	ids := map[int]bool{}
+	for _, p := range []*ebpf.Program{i.programs.Sends, i.programs.Receives} {
+		info, err := p.Info()
+		if err != nil {
+			return nil, err
+		}
+		if id, ok := info.ID(); ok {
+			ids[int(id)] = true
+		}
+	}
+	var list []Status
+	for n := range i.ports {
+		list = append(list, i.status(&i.ports[n], ids))
+	}
+	for n := range i.rests {
+		s := Status{Name: i.rests[n].Device, Dropped: map[string]uint64{}}
+		if index, there := i.indexes[s.Name]; there {
+			i.count(&s, uint32(index))
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
+	s := Status{Name: p.Interface, State: Waiting, Dropped: map[string]uint64{}}
+	l, err := i.handle.LinkByName(p.Interface)
+	if err != nil {
+		return s
+	}
+	index := uint32(l.Attrs().Index)
+	i.count(&s, index)
+	var mac macEntry
+	if i.programs.MACs.Lookup(index, &mac) == nil {
+		s.MAC = mac.Byte[:]
+	}
+	switch {
+	case !i.filtering(l, ids):
+		s.State = Replaced
+	case !isUp(l):
+		s.State = Down
+	default:
+		s.State = Attached
+	}
+	return s
+}
+
+// filtering tells that this run's programs are at both hooks of an interface.
+func (i *Interceptor) filtering(l netlink.Link, ids map[int]bool) bool {
+	there, err := filtersOf(i.handle, l)
+	if err != nil {
+		return false
+	}
+	n := 0
+	for _, f := range there.ours {
+		if ids[f.Id] {
+			n++
+		}
+	}
+	return n == len(parents)
+}
+
+func isUp(l netlink.Link) bool {
+	const up = unix.IFF_UP | unix.IFF_LOWER_UP
+	return l.Attrs().RawFlags&up == up
+}
+
+func (i *Interceptor) count(s *Status, index uint32) {
+	var each []counts
+	if i.programs.Counts.Lookup(index, &each) != nil {
+		return
+	}
+	c := sum(each)
+	s.CapturedOut, s.CapturedIn, s.Delivered, s.SentOn, s.Passed, s.Dropped = c[0], c[1], c[2], c[3], c[4], c.drops()
+}

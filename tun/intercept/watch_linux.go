@@ -1,0 +1,98 @@
+package intercept
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nsgd/nsgd/tun"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// probeEvery is how often guests without a known MAC are asked for it.
+const probeEvery = 2 * time.Second
+
+// Watch follows the interfaces of ports until ctx ends: one that comes, also again, is attached before its first
+// packet, and a guest whose interface went down may have another MAC. tell gets what went wrong.
+func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
+	done := make(chan struct{})
+	defer close(done)
+	updates := make(chan netlink.LinkUpdate, 256)
+	failed := make(chan error, 1)
+	err := tun.Do(i.namespace, func() error {
+		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) {
+			select {
+			case failed <- err:
+			default:
+			}
+		}})
+	})
+	if err != nil {
+		return fmt.Errorf("intercept: follow interfaces: %w", err)
+	}
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	i.changed(nil, tell) // what came before the subscription
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case u, open := <-updates:
+			if !open {
+				return i.again(ctx, failed, tell)
+			}
+			i.changed(&u, tell)
+		case <-tick.C:
+			if err := i.Probe(); err != nil {
+				tell(err)
+			}
+		}
+	}
+}
+
+// again watches anew when the kernel has lost messages, as it does when many interfaces change at once.
+func (i *Interceptor) again(ctx context.Context, failed <-chan error, tell func(error)) error {
+	select {
+	case err := <-failed:
+		tell(fmt.Errorf("intercept: follow interfaces: %w", err))
+	default:
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return i.Watch(ctx, tell)
+}
+
+// changed does what a message asks for; nil: look at every port.
+func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.programs == nil {
+		return
+	}
+	stale := u == nil
+	for n := range i.ports {
+		p := &i.ports[n]
+		if u == nil || u.Attrs().Name != p.Interface {
+			continue
+		}
+		switch index := u.Attrs().Index; {
+		case u.Header.Type == unix.RTM_DELLINK:
+			delete(i.indexes, p.Interface)
+			stale = true
+		case i.indexes[p.Interface] != index:
+			stale = true
+		case !p.Host && !isUp(u.Link):
+			if err := i.forget(uint32(index)); err != nil {
+				tell(fmt.Errorf("intercept: interface %q: forget the guest's MAC: %w", p.Interface, err))
+			}
+		}
+	}
+	if !stale {
+		return
+	}
+	if err := i.apply(i.ports, i.rests); err != nil {
+		tell(fmt.Errorf("intercept: %w", err))
+	}
+}
