@@ -28,7 +28,7 @@ var schema = map[string][]string{
 		"privateEndpointNetworkPolicies", "privateLinkServiceNetworkPolicies", "serviceEndpoints", "serviceEndpointPolicies", "delegations"},
 	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
 		"useRemoteGateways", "peerCompleteVnets", localSubnets, remoteSubnets, "enableOnlyIPv6Peering", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
-	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
+	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress", "dnsSettings",
 		"virtualMachine", "privateEndpoint", "tapConfigurations"},
 	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressPrefixLength", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
 		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules", "loadBalancerInboundNatPools"},

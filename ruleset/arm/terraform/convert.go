@@ -331,6 +331,9 @@ func network(c *converter, r *resource) {
 	if v := r.values["address_space"]; !empty(v) {
 		properties["addressSpace"] = map[string]any{"addressPrefixes": v}
 	}
+	if v := r.values["dns_servers"]; !empty(v) {
+		properties["dhcpOptions"] = map[string]any{"dnsServers": v}
+	}
 	if subnets := blocks(r.values["subnet"], subnet); subnets != nil {
 		properties["subnets"] = subnets
 	}
@@ -345,6 +348,9 @@ func interfaceOf(values map[string]any) map[string]any {
 		"enable_ip_forwarding": "enableIPForwarding", "ip_forwarding_enabled": "enableIPForwarding",
 		"mac_address": "macAddress", "network_security_group_id": "networkSecurityGroup", "primary": "primary",
 	})
+	if v := values["dns_servers"]; !empty(v) {
+		properties["dnsSettings"] = map[string]any{"dnsServers": v}
+	}
 	configurations := blocks(values["ip_configuration"], func(block map[string]any) map[string]any {
 		out := translate(block, configurationFields)
 		for from, to := range memberFields {
