@@ -201,6 +201,7 @@ func TestAPacketFromAVacantSlotIsDropped(t *testing.T) {
 	c.want(0, 1)
 	w.queues[slot] = queue // as for a worker that has read before it heard of it
 	old.Inject(0, numbered(2, 1))
+	old.Inject(0, framed(packettest.UDP(packettest.Spec{Src: "203.0.113.10", Dst: movingAddress(1), SrcPort: 1000, DstPort: 2000})))
 	if err := w.burst(slot); err != nil {
 		t.Fatal(err)
 	}
