@@ -85,7 +85,7 @@ func worldWithFlows(t *testing.T, seed uint64) (*rig, *policy.Set) {
 func TestCutsAreWhatAReloadEnds(t *testing.T) {
 	worlds, denied, ended, kept := 100, 0, 0, 0
 	if testing.Short() {
-		worlds = 30
+		worlds = 10
 	}
 	for seed := range uint64(worlds) {
 		rig, next := worldWithFlows(t, seed)

@@ -286,12 +286,16 @@ func (f *feeder) check() {
 }
 
 func TestThePathOfAPacketAllocatesNothing(t *testing.T) {
+	runs := 100
+	if testing.Short() {
+		runs = 10
+	}
 	for i := range carryCases {
 		c := &carryCases[i]
 		t.Run(c.name, func(t *testing.T) {
 			f := newFeeder(c.rig(t, figureOfTheSeed(), 1), c)
 			f.carry(16) // slabs and rings are there
-			if n := testing.AllocsPerRun(100, func() { f.carry(1) }); n != 0 {
+			if n := testing.AllocsPerRun(runs, func() { f.carry(1) }); n != 0 {
 				t.Errorf("%v allocations in a burst of %d packets", n, burstPackets)
 			}
 			f.check()

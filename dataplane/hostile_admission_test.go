@@ -178,6 +178,17 @@ func TestNobodySendsFromAddressesOfNoHost(t *testing.T) {
 	}
 }
 
+// A gateway's prefixes may hold addresses that no host has.
+func TestNobodyBehindAGatewayHasAnAddressOfNoHost(t *testing.T) {
+	specs := []topology.Spec{{Kind: topology.NetworkInterface, Reference: "vm"}, {Kind: topology.Gateway, Reference: "v", Prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}
+	r := newRigWith(t, parsed(t, corporate), Options{Attachments: specs, Flows: conntrack.Options{Max: 1024}})
+	for src, want := range map[string]string{"192.168.7.7": "", "0.1.2.3": "spoofed_source", "127.0.0.1": "spoofed_source", "240.0.0.1": "spoofed_source", "255.255.255.255": "spoofed_source"} {
+		if to, drop := r.send(1, packettest.TCP(packettest.Spec{Src: src, Dst: "10.0.1.4", SrcPort: 40000, DstPort: 22, Flags: "S"})); drop != want || want == "" && to != 0 {
+			t.Errorf("as %s: to %d, dropped under %q", src, to, drop)
+		}
+	}
+}
+
 // prefixes of the internet's attachment admit a private network that stands outside, and never what is
 // of the policy.
 func TestTheInternetsPrefixesAdmitMore(t *testing.T) {

@@ -1,3 +1,7 @@
+//go:build !race
+
+// One goroutine does all of this: under the race detector it would only take time.
+
 package dataplane
 
 import (

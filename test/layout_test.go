@@ -42,6 +42,7 @@ var allowedImports = map[string][]string{
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
+	"dataplane/dhcp":        {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
 	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {

@@ -34,11 +34,47 @@ func (g *global) compile(c *cobra.Command) (err error) {
 	if !slices.Contains(programFormats, g.output) {
 		return usageError{fmt.Errorf("--query: its answer has no %s: allowed are -o %s", g.output, strings.Join(programFormats, ", "))}
 	}
-	if g.compiled, err = jmespath.Compile(g.query); err != nil {
+	if g.compiled, err = jmespath.Compile(quoteLiterals(g.query)); err != nil {
 		return usageError{fmt.Errorf("--query %q: %w", g.query, err)}
 	}
 	return nil
 }
+
+// quoteLiterals writes literals between backticks that are no JSON as strings: az takes `Allow` for `"Allow"`, as
+// jmespath.py does, and the library here takes JSON alone.
+func quoteLiterals(query string) string {
+	var b strings.Builder
+	for rest := query; rest != ""; {
+		quote := rest[0]
+		if !strings.ContainsRune("`'\"", rune(quote)) {
+			b.WriteByte(quote)
+			rest = rest[1:]
+			continue
+		}
+		end := 1
+		for end < len(rest) && rest[end] != quote {
+			if rest[end] == '\\' && (quote != '\'' || strings.HasPrefix(rest[end+1:], "'")) {
+				end++
+			}
+			end++
+		}
+		if end >= len(rest) { // it does not end, which the library says
+			return b.String() + rest
+		}
+		literal := rest[1:end]
+		if quoted := `"` + strings.TrimLeft(literal, " \t\r\n") + `"`; quote == '`' && !json.Valid(unescaped(literal)) && json.Valid(unescaped(quoted)) {
+			literal = quoted
+		}
+		b.WriteByte(quote)
+		b.WriteString(literal)
+		b.WriteByte(quote)
+		rest = rest[end+1:]
+	}
+	return b.String()
+}
+
+// unescaped is the JSON of a literal between backticks.
+func unescaped(literal string) []byte { return []byte(strings.ReplaceAll(literal, "\\`", "`")) }
 
 // answers write what programs read.
 type answers struct {

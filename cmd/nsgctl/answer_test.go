@@ -34,6 +34,10 @@ func TestAnswersForPrograms(t *testing.T) {
 		{"TSV of nothing", outputTSV, "nothing", false, list, "None\n"},
 		{"TSV keeps its rows and cells", outputTSV, "", false, `["a\tb\nc\u001b[2J"]`, `a\tb\nc\x1b[2J` + "\n"},
 		{"JSON of what was found", outputJSON, "rules[?used].name | [0]", false, list, "\"web\"\n"},
+		{"a literal that is no JSON is a string, as az takes it", outputTSV, "rules[?name==`web`].hits", false, list, "3\n"},
+		{"a literal that is JSON is what it is", outputTSV, "rules[?hits==`3` && used==`true`].name", false, list, "web\n"},
+		{"a raw string is a string, and no number", outputTSV, "rules[?hits=='3'].name", false, list, ""},
+		{"quotes within quotes", outputJSON, "rules[?name!='`x' && name!=`a\\`b` && name!=`\"no\"` && name!='it\\'s `no`'].\"name\"", false, list, "[\n  \"web\"\n]\n"},
 		{"nothing found is null", outputJSON, "nothing", false, list, "null\n"},
 		{"nothing found in one of many is left out", outputJSON, "nothing", true, list, ""},
 	}
@@ -42,7 +46,7 @@ func TestAnswersForPrograms(t *testing.T) {
 			var out strings.Builder
 			a := &answers{w: &out, format: tt.format, lines: tt.lines}
 			if tt.query != "" {
-				a.query = jmespath.MustCompile(tt.query)
+				a.query = jmespath.MustCompile(quoteLiterals(tt.query))
 			}
 			if err := a.Encode(json.RawMessage(tt.answer)); err != nil {
 				t.Fatal(err)

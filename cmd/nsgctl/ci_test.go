@@ -152,3 +152,57 @@ func TestTheCheckOfAPipeline(t *testing.T) {
 		})
 	}
 }
+
+// fakeCurl answers as Azure DevOps does, and notes what is written.
+const fakeCurl = `#!/bin/sh
+case "$*" in
+*--data*) printf '%s\n' "$*" >>"$WRITTEN";;
+*connectionData*) echo '{"authenticatedUser":{"id":"me"}}';;
+*) cat "$THREADS";;
+esac`
+
+// Anybody may begin a comment as ours begins.
+func TestTheCommentOfAzureDevOpsReplacesOnlyItsOwn(t *testing.T) {
+	for _, program := range []string{"bash", "jq"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("no %s here", program)
+		}
+	}
+	text, err := os.ReadFile("../../deploy/ci/azure-devops/steps.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?s)  - bash: \|\n(.*?)\n    displayName: Comment the pull request`).FindSubmatch(text)
+	if found == nil {
+		t.Fatal("there is no step that comments")
+	}
+	thread := func(id, author, content string) string {
+		return `{"id":` + id + `,"comments":[{"author":{"id":"` + author + `"},"content":"` + content + `"}]}`
+	}
+	tests := []struct{ name, threads, want string }{
+		{"somebody else's comment with the marker stays", thread("1", "you", "<!-- nsgctl --> mine"), `--data {"comments": [{"parentCommentId": 0,`},
+		{"its own one is replaced", thread("1", "you", "<!-- nsgctl -->") + "," + thread("2", "me", "<!-- nsgctl -->"), "/threads/2/comments/1?"},
+		{"another comment of its own stays", thread("2", "me", "hello") + `,{"id":3,"comments":[]}`, `--data {"comments": [{"parentCommentId": 0,`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			written := filepath.Join(dir, "written")
+			if err := errors.Join(os.WriteFile(filepath.Join(dir, "curl"), []byte(fakeCurl), 0o755), os.Mkdir(filepath.Join(dir, "nsgctl-reports"), 0o755),
+				os.WriteFile(filepath.Join(dir, "nsgctl-reports", "comment.md"), []byte("<!-- nsgctl -->\n"), 0o644),
+				os.WriteFile(filepath.Join(dir, "threads"), []byte(`{"value":[`+tt.threads+`]}`), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			c := exec.Command("bash", "-c", string(found[1]))
+			c.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "THREADS="+filepath.Join(dir, "threads"), "WRITTEN="+written, "TOKEN=t", "AGENT_TEMPDIRECTORY="+dir,
+				"SYSTEM_COLLECTIONURI=https://host.invalid/", "SYSTEM_TEAMPROJECTID=p", "BUILD_REPOSITORY_ID=r", "SYSTEM_PULLREQUEST_PULLREQUESTID=7")
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			got, err := os.ReadFile(written)
+			if err != nil || strings.Count(string(got), "\n") != 1 || !strings.Contains(string(got), tt.want) {
+				t.Errorf("%v: %s, want %s", err, got, tt.want)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -94,7 +95,7 @@ func TestWrongUseEndsWithTwo(t *testing.T) {
 	walk(newRoot(), func(c *cobra.Command) {
 		verb := strings.TrimPrefix(strings.TrimPrefix(c.CommandPath(), "nsgctl"), " ")
 		lines = append(lines, verb+" --nosuch", verb+" -o nosuch", verb+" --query [")
-		for _, flag := range []string{"policy", "service-tags", "runtime"} {
+		for _, flag := range fileFlags {
 			if c.Flags().Lookup(flag) != nil {
 				lines = append(lines, verb+" --"+flag+" nowhere")
 			}
@@ -107,6 +108,48 @@ func TestWrongUseEndsWithTwo(t *testing.T) {
 			code := execute(context.Background(), args, strings.NewReader(""), io.Discard, &stderr)
 			if code != exitUsage || !strings.HasPrefix(stderr.String(), "nsgctl: ") || strings.HasPrefix(stderr.String(), "nsgctl: nsgctl") {
 				t.Errorf("exit code %d, want %d: %s", code, exitUsage, stderr.String())
+			}
+		})
+	}
+}
+
+// Of verbs that find something: 0 is nothing, 1 something, 2 wrong use, whatever --fail-on or --expect says.
+func TestExitCodesOfVerbsThatFind(t *testing.T) {
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := os.CopyFS("wider", os.DirFS("policy")); err != nil {
+		t.Fatal(err)
+	}
+	const rules = "wider/nsg1.json"
+	text, err := os.ReadFile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(rules, []byte(strings.Replace(string(text), `"destinationPortRange": "80"`, `"destinationPortRange": "*"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("tests.yaml", []byte("policy: [policy]\ntests:\n- {name: web, from: 203.0.113.10, to: nic:vm1-nic, protocol: TCP, ports: [80], expect: allow}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]int{
+		"lint policy --fail-on never": 0, "lint policy --fail-on error": 0, "lint policy": exitNegative, "lint policy --fail-on info": exitNegative,
+		"lint policy nowhere --fail-on never": exitUsage, "lint policy --fail-on never --waivers nowhere": exitUsage, "lint policy --fail-on": exitUsage,
+		"diff policy policy --fail-on any": 0, "diff policy wider": 0, "diff policy wider --fail-on narrowed": 0, "diff policy wider --fail-on widened": exitNegative,
+		"diff wider policy --fail-on narrowed": exitNegative, "diff policy wider --fail-on any": exitNegative, "diff policy nowhere --fail-on any": exitUsage,
+		"diff --terraform-plan nowhere --fail-on any": exitUsage, "diff policy policy --parameters nowhere --fail-on any": exitUsage,
+		"explain 203.0.113.10 vm1-nic:80/tcp --policy policy --expect allow": 0, "explain 203.0.113.10 vm1-nic:80/tcp --policy policy": 0,
+		"explain 203.0.113.10 vm1-nic:80/tcp --policy policy --expect deny": exitNegative, "explain 203.0.113.10 vm1-nic:80/tcp --policy nowhere --expect deny": exitUsage,
+		"explain 203.0.113.10 vm1-nic:80/tcp --policy policy --expect perhaps": exitUsage,
+		"reach --to vm1-nic:80 --policy policy":                                0, "reach --from 203.0.113.10 --to vm1-nic:81 --policy policy": 0, "reach --to vm1-nic:80 --policy nowhere": exitUsage,
+		"reach --to vm1-nic:80/tpc --policy policy": exitUsage, "test tests.yaml": 0, "test nowhere.yaml": exitUsage, "validate policy": 0, "validate nowhere": exitUsage,
+	} {
+		t.Run("nsgctl "+line, func(t *testing.T) {
+			var stderr strings.Builder
+			if code := execute(context.Background(), strings.Fields(line), strings.NewReader(""), io.Discard, &stderr); code != want {
+				t.Errorf("exit code %d, want %d: %s", code, want, stderr.String())
 			}
 		})
 	}

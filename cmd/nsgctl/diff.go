@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 
@@ -91,8 +90,7 @@ func (f *diffFlags) args(c *cobra.Command, paths []string) error {
 		return usageError{fmt.Errorf("diff: --limit %d: allowed are 1 to %d", f.limit, inspect.MaxFlowLimit)}
 	case f.running:
 		return f.from.checkDaemon()
-	case f.plan != "":
-		return nil
+	case f.plan != "": // which is looked for with the flags
 	case f.git != "" && len(paths) == 0:
 		return usageError{errors.New("diff: --git needs at least one file or folder")}
 	case f.git == "" && len(paths) != 2:
@@ -104,10 +102,10 @@ func (f *diffFlags) args(c *cobra.Command, paths []string) error {
 func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 	result, err := f.compare(c, g, paths)
 	if err != nil {
-		return err
+		return refused(c, g, err)
 	}
 	if g.output == outputMarkdown {
-		_, err = io.WriteString(c.OutOrStdout(), diffMarkdown(result))
+		err = diffMarkdown(c.OutOrStdout(), result)
 	} else {
 		err = showReport(c, g, result, diffTable, f.entries)
 	}
@@ -137,7 +135,9 @@ func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspe
 	if err != nil {
 		return nil, err
 	}
-	return &inspect.RunningDiff{DiffResult: inspect.Diff(old, new, f.maxStates)}, nil
+	return interruptible(c.Context(), func() (*inspect.RunningDiff, error) {
+		return &inspect.RunningDiff{DiffResult: inspect.Diff(old, new, f.maxStates)}, nil
+	})
 }
 
 // load reads both policies.
@@ -158,7 +158,7 @@ func (f *diffFlags) load(c *cobra.Command, paths []string) (old, new *inspect.Lo
 	}
 	defer tree.remove()
 	if old, err = f.open(tree.paths); err != nil {
-		return nil, nil, errors.New(tree.named(err.Error()))
+		return nil, nil, tree.namedIn(err)
 	}
 	new, err = f.open(paths)
 	return old, new, err
@@ -179,8 +179,10 @@ func (f *diffFlags) loadPlan(paths []string) (old, new *inspect.Loaded, err erro
 func (f *diffFlags) open(paths []string) (*inspect.Loaded, error) {
 	from := f.from
 	from.policy = paths
-	loaded, _, err := from.load() // the result tells what is left out
-	return loaded, err
+	return interruptible(from.command.Context(), func() (*inspect.Loaded, error) {
+		loaded, _, err := from.load() // the result tells what is left out
+		return loaded, err
+	})
 }
 
 // failingKinds are the kinds of changes that --fail-on is about.

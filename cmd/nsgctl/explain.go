@@ -49,15 +49,7 @@ of them as the example; verify --path says the same of it.`,
 			if err := show(c, g, result, err, explainTable); err != nil {
 				return err
 			}
-			for i := range result.Paths {
-				if f.expect.disappoints(result.Paths[i].Access) {
-					return errNegative
-				}
-			}
-			if f.expect != "" && len(result.Undecided) > 0 {
-				return errNegative
-			}
-			return nil
+			return f.expected(c, result)
 		},
 	}
 	c.Flags().IntVar(&f.question.MaxStates, "max-states", 0, "bound on the work for each pair of ends (default 500000); what it leaves is listed as not decided")
@@ -90,6 +82,41 @@ func (f *explainFlags) args(c *cobra.Command, args []string) error {
 	return nil
 }
 
+// expected holds --expect against every kind of packets, and names the first that differs.
+func (f *explainFlags) expected(c *cobra.Command, r *inspect.Explained) error {
+	differ, first := 0, ""
+	for i := range r.Paths {
+		p := &r.Paths[i]
+		if !f.expect.disappoints(p.Access) {
+			continue
+		}
+		if differ++; differ == 1 {
+			first = diffBoxes(p.Boxes)[0] + ": " + explainVerdict(p)
+		}
+	}
+	switch kinds := plural(len(r.Paths), "kind") + " of packets"; {
+	case f.expect == "":
+		return nil
+	case differ == 1 && len(r.Paths) == 1:
+		return f.expect.failed(c, first)
+	case differ > 0:
+		return f.expect.failed(c, fmt.Sprintf("%d of %s differ, such as %s", differ, kinds, first))
+	case len(r.Undecided) > 0:
+		return f.expect.failed(c, fmt.Sprintf("of some packets from %s to %s nothing is known", reachEnds(r.Undecided[0].From), reachEnds(r.Undecided[0].To)))
+	case r.More:
+		return f.expect.failed(c, "more than these "+kinds+" are not shown: ask for less")
+	}
+	return nil
+}
+
+// explainVerdict is such as "Deny by securityRules/r of NSG1", or "Deny: noRoute".
+func explainVerdict(p *inspect.ExplainedPath) string {
+	if p.RuleName != "" && p.Reason == ask.ReasonRule {
+		return fmt.Sprintf("%s by %s of %s", p.Access, p.RuleName, p.NetworkSecurityGroup)
+	}
+	return p.Access + ": " + p.Reason
+}
+
 // explainTable prints a block for each kind of packets.
 func explainTable(w io.Writer, r *inspect.Explained) error {
 	for i := range r.Paths {
@@ -109,11 +136,7 @@ func explainPath(w io.Writer, p *inspect.ExplainedPath) {
 	line := func(word, format string, args ...any) {
 		fmt.Fprintf(w, "  %-8s %s\n", word, printable(fmt.Sprintf(format, args...)))
 	}
-	verdict := p.Access + ": " + p.Reason
-	if p.RuleName != "" && p.Reason == ask.ReasonRule {
-		verdict = fmt.Sprintf("%s by %s of %s", p.Access, p.RuleName, p.NetworkSecurityGroup)
-	}
-	fmt.Fprintln(w, printable(verdict))
+	fmt.Fprintln(w, printable(explainVerdict(p)))
 	line("from", "%s", reachEnds(p.From))
 	line("to", "%s", reachEnds(p.To))
 	for _, text := range diffBoxes(p.Boxes) {

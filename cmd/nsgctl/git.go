@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/ruleset"
 )
 
 // gitTree is files of a commit in a folder of their own.
@@ -28,14 +33,13 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(absolute); err != nil || !info.IsDir() {
+	if info, err := os.Lstat(absolute); err != nil || !info.IsDir() { // a link may lead out of it
 		absolute = filepath.Dir(absolute)
 	}
-	out, err := git(ctx, absolute, nil, "rev-parse", "--show-toplevel")
+	root, err := repositoryOf(ctx, absolute)
 	if err != nil {
 		return nil, err
 	}
-	root := strings.TrimSuffix(string(out), "\n")
 	inside := make([]string, len(paths))
 	for i, path := range paths {
 		if inside[i], err = insideOf(root, path); err != nil {
@@ -61,20 +65,40 @@ func checkOut(ctx context.Context, reference string, paths []string) (*gitTree, 
 	return t, nil
 }
 
-// insideOf is a path as the repository names it.
+// repositoryOf is the folder of the repository that a folder is in. A link may lead out of it: then that of a folder above.
+func repositoryOf(ctx context.Context, folder string) (root string, err error) {
+	for {
+		out, failed := git(ctx, folder, nil, "rev-parse", "--show-toplevel")
+		if failed == nil {
+			return strings.TrimSuffix(string(out), "\n"), nil
+		}
+		err = cmp.Or(err, failed)
+		if folder == filepath.Dir(folder) {
+			return "", err
+		}
+		folder = filepath.Dir(folder)
+	}
+}
+
+// insideOf is a path as the repository names it. Links on the way are the commit's to follow, unless they lead to the repository.
 func insideOf(root, path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
+	tries := []string{absolute}
 	if folder, err := filepath.EvalSymlinks(filepath.Dir(absolute)); err == nil { // as git names its root
-		absolute = filepath.Join(folder, filepath.Base(absolute))
+		tries = append(tries, filepath.Join(folder, filepath.Base(absolute)))
 	}
-	inside, err := filepath.Rel(root, absolute)
-	if err != nil || !filepath.IsLocal(inside) {
-		return "", usageError{fmt.Errorf("--git: %s is not in the repository %s", path, root)}
+	if target, err := filepath.EvalSymlinks(absolute); err == nil {
+		tries = append(tries, target)
 	}
-	return inside, nil
+	for _, one := range tries {
+		if inside, err := filepath.Rel(root, one); err == nil && filepath.IsLocal(inside) {
+			return inside, nil
+		}
+	}
+	return "", usageError{fmt.Errorf("--git: %s is not in the repository %s", path, root)}
 }
 
 func git(ctx context.Context, folder string, stdin io.Reader, args ...string) ([]byte, error) {
@@ -96,32 +120,21 @@ func git(ctx context.Context, folder string, stdin io.Reader, args ...string) ([
 type gitFile struct{ object, name string }
 
 // filesOf lists the files of a commit below paths, as they are stored: attributes of the repository, which may leave
-// files out of archives, have no say. found are the paths that the commit has: at least one.
+// files out of archives, have no say. found are the paths that the commit has: at least one. Symbolic links are followed
+// as the commit has them.
 func filesOf(ctx context.Context, root, reference string, paths []string) (files []gitFile, found []string, err error) {
 	commit, err := git(ctx, root, nil, "rev-parse", "--verify", "--end-of-options", reference+"^{commit}")
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("--git %q: %w", reference, err)}
 	}
+	c := &gitCommit{root: root, id: strings.TrimSpace(string(commit)), reference: reference, folders: map[string]map[string]gitEntry{}}
 	for _, path := range paths {
-		args := []string{"ls-tree", "-r", "-z", "--full-tree", strings.TrimSpace(string(commit))}
-		if path != "." {
-			args = append(args, "--", path)
-		}
-		list, err := git(ctx, root, nil, args...)
+		below, known, err := c.filesBelow(ctx, path)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(list) == 0 {
-			continue // it is new
-		}
-		found = append(found, path)
-		for _, entry := range strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-			about, name, _ := strings.Cut(entry, "\t")
-			fields := strings.Fields(about) // mode, type, object
-			if len(fields) != 3 || fields[1] != "blob" || fields[0] == "120000" {
-				return nil, nil, fmt.Errorf("--git: %s of %s is neither a file nor a folder", name, reference)
-			}
-			files = append(files, gitFile{fields[2], name})
+		if known { // else it is new
+			found, files = append(found, path), append(files, below...)
 		}
 	}
 	if len(files) == 0 {
@@ -179,6 +192,22 @@ func writeFile(root *os.Root, name string, from io.Reader) error {
 // named names files as git does, REF:PATH, in place of those in the folder.
 func (t *gitTree) named(text string) string {
 	return strings.ReplaceAll(text, t.folder+string(filepath.Separator), t.reference+":")
+}
+
+// namedIn is an error whose files are named as git does.
+func (t *gitTree) namedIn(err error) error {
+	var policy *inspect.PolicyError
+	if !errors.As(err, &policy) {
+		return errors.New(t.named(err.Error()))
+	}
+	rename := func(faults ruleset.Faults) ruleset.Faults {
+		named := slices.Clone(faults)
+		for i := range named {
+			named[i].File, named[i].Message = t.named(named[i].File), t.named(named[i].Message)
+		}
+		return named
+	}
+	return &inspect.PolicyError{Faults: rename(policy.Faults), Unresolved: rename(policy.Unresolved)}
 }
 
 func (t *gitTree) remove() { os.RemoveAll(t.folder) }

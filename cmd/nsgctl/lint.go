@@ -19,11 +19,18 @@ func init() { addVerb(newLint) }
 // failNever is the value of lint's --fail-on beside severities.
 const failNever = "never"
 
+// lintFailOn are the values of lint's --fail-on, the worst severity first.
+var lintFailOn = append(slices.Clone(ask.Severities), failNever)
+
+// lintFlags are the flags of lint.
+type lintFlags struct {
+	failOn, waivers string
+	maxStates       int
+	from            source
+}
+
 func newLint(g *global) *cobra.Command {
-	from := source{emptyTags: true}
-	var failOn, waiverFile string
-	var maxStates int
-	allowed := append(slices.Clone(ask.Severities), failNever)
+	f := lintFlags{from: source{emptyTags: true}}
 	c := &cobra.Command{
 		Use:         "lint PATH...",
 		Annotations: reportFormats(),
@@ -43,44 +50,51 @@ day, such as 2027-01-31), and "nsgd:ignore CODE reason" in the description of a 
 			switch {
 			case len(paths) == 0:
 				return usageError{errors.New("lint: at least one file or folder is needed")}
-			case !slices.Contains(allowed, failOn):
-				return usageError{fmt.Errorf("lint: --fail-on %q: allowed are %s", failOn, strings.Join(allowed, ", "))}
-			case maxStates < 0:
-				return usageError{fmt.Errorf("lint: --max-states %d: allowed are numbers above 0", maxStates)}
+			case !slices.Contains(lintFailOn, f.failOn):
+				return usageError{fmt.Errorf("lint: --fail-on %q: allowed are %s", f.failOn, strings.Join(lintFailOn, ", "))}
+			case f.maxStates < 0:
+				return usageError{fmt.Errorf("lint: --max-states %d: allowed are numbers above 0", f.maxStates)}
 			}
 			return existing(c, "", paths)
 		},
-		RunE: func(c *cobra.Command, paths []string) error {
-			from.policy = paths
-			loaded, err := from.open()
-			if err != nil {
-				return err
-			}
-			var waivers []ask.Waiver
-			if waiverFile != "" {
-				if waivers, err = readWaivers(waiverFile); err != nil {
-					return usageError{fmt.Errorf("lint: --waivers: %w", err)}
-				}
-			}
-			result := ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: maxStates, RulePosition: loaded.RulePosition,
-				Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)})
-			if err := showReport(c, g, result, lintTable, lintEntries); err != nil {
-				return err
-			}
-			worst := slices.Index(allowed, failOn)
-			if failOn != failNever && slices.ContainsFunc(result.Findings, func(f ask.Finding) bool { return slices.Index(allowed, f.Severity) <= worst }) {
-				return errNegative
-			}
-			return nil
-		},
+		RunE: func(c *cobra.Command, paths []string) error { return f.run(c, g, paths) },
 	}
-	c.Flags().StringVar(&failOn, "fail-on", ask.SeverityInfo, "exit with 1 for findings of this severity and worse: error, warning, info, never")
-	c.Flags().IntVar(&maxStates, "max-states", 0, "bound on the work for each list of rules (default 500000)")
-	c.Flags().StringVar(&waiverFile, "waivers", "", "YAML file of findings to leave out: code, resource, reason, until")
-	c.Flags().StringVar(&from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
-	complete(c, "fail-on", words(allowed...))
-	from.policyFlags(c)
+	c.Flags().StringVar(&f.failOn, "fail-on", ask.SeverityInfo, "exit with 1 for findings of this severity and worse: error, warning, info, never")
+	c.Flags().IntVar(&f.maxStates, "max-states", 0, "bound on the work for each list of rules (default 500000)")
+	c.Flags().StringVar(&f.waivers, "waivers", "", "YAML file of findings to leave out: code, resource, reason, until")
+	c.Flags().StringVar(&f.from.serviceTags, "service-tags", "", "Microsoft's service tag file, for the tags that rules name")
+	complete(c, "fail-on", words(lintFailOn...))
+	f.from.policyFlags(c)
 	return c
+}
+
+func (f *lintFlags) run(c *cobra.Command, g *global, paths []string) error {
+	f.from.policy = paths
+	loaded, err := interruptible(c.Context(), f.from.open)
+	if err != nil {
+		return refused(c, g, err)
+	}
+	var waivers []ask.Waiver
+	if f.waivers != "" {
+		if waivers, err = readWaivers(f.waivers); err != nil {
+			return refused(c, g, usageError{fmt.Errorf("lint: --waivers: %w", err)})
+		}
+	}
+	result, err := interruptible(c.Context(), func() (*ask.LintResult, error) {
+		return ask.Lint(loaded.Snapshot, ask.LintOptions{MaxStates: f.maxStates, RulePosition: loaded.RulePosition,
+			Position: loaded.Position, Tag: loaded.TagPrefixes, Warnings: loaded.DocumentWarnings(), Waivers: waivers, Today: time.Now().Format(time.DateOnly)}), nil
+	})
+	if err != nil {
+		return fmt.Errorf("lint: %w", err)
+	}
+	if err := showReport(c, g, result, lintTable, lintEntries); err != nil {
+		return err
+	}
+	worst := slices.Index(lintFailOn, f.failOn)
+	if f.failOn != failNever && slices.ContainsFunc(result.Findings, func(f ask.Finding) bool { return slices.Index(lintFailOn, f.Severity) <= worst }) {
+		return errNegative
+	}
+	return nil
 }
 
 // checkList lists all checks for --help.

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/spf13/cobra"
@@ -35,13 +36,52 @@ var errNegative = errors.New("negative answer")
 const defaultSocket = "/run/nsgd/nsgd.sock"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The second signal has its ordinary effect, for a verb that can't be interrupted, such as
-	// one that waits for input.
-	context.AfterFunc(ctx, stop)
-	code := execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		by := interruption{(<-signals).(syscall.Signal)}
+		signal.Stop(signals) // the second signal has its ordinary effect
+		cancel(by)
+		time.Sleep(endsWithin)
+		fmt.Fprintf(os.Stderr, "nsgctl: %v\n", by)
+		os.Exit(by.code())
+	}()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// endsWithin is how long a verb has to end after a signal: to print what it has counted, say.
+const endsWithin = 2 * time.Second
+
+// interruption is a signal that ends a verb.
+type interruption struct{ signal syscall.Signal }
+
+func (i interruption) Error() string { return "ended by a signal: " + i.signal.String() }
+
+// code is the exit code that shells give to who is ended by the signal.
+func (i interruption) code() int { return 128 + int(i.signal) }
+
+// interruptible is what a function returns, or at once the cause when the context ends. The function then goes on beside
+// the end of the program, and its result is nobody's.
+func interruptible[T any](ctx context.Context, compute func() (T, error)) (none T, err error) {
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
+	}
+	type answer struct {
+		value T
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		value, err := compute()
+		done <- answer{value, err}
+	}()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
 }
 
 // execute runs a command line and returns the exit code.
@@ -53,9 +93,13 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var by interruption
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &by), errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &by):
+		fmt.Fprintf(stderr, "nsgctl: %v\n", by)
+		return by.code()
 	case errors.Is(err, errNegative):
 		return exitNegative
 	case errors.As(err, &usage):
@@ -93,7 +137,7 @@ func newRoot() *cobra.Command {
 		},
 		Long: `Ask nsgd, or policy files, what network security groups do.
 
-Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon.`,
+Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon, 130 and 143 ended by a signal.`,
 		Example: `  nsgctl validate policy
   nsgctl verify --policy policy --nic vm1-nic --direction Inbound --protocol TCP --local 10.0.1.4:https --remote 203.0.113.10:*
   nsgctl status`,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jmespath/go-jmespath"
 	"github.com/nsgd/nsgd/cmd/nsgctl/report"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
@@ -29,6 +30,12 @@ type global struct {
 	compiled *jmespath.JMESPath // of query; nil without one
 }
 
+// parametersFlag takes files and values.
+const parametersFlag = "parameters"
+
+// fileFlags are the flags whose values must be there.
+var fileFlags = []string{"policy", "against", "service-tags", "runtime", "terraform-plan", "waivers", parametersFlag}
+
 // check refuses a format that the verb does not have.
 func (g *global) check(c *cobra.Command) error {
 	formats := formatsOf(c)
@@ -36,11 +43,14 @@ func (g *global) check(c *cobra.Command) error {
 		last := len(formats) - 1
 		return usageError{fmt.Errorf("--output %q: allowed are %s and %s", g.output, strings.Join(formats[:last], ", "), formats[last])}
 	}
-	for _, flag := range []string{"policy", "service-tags", "runtime"} {
+	for _, flag := range fileFlags {
 		if f := c.Flags().Lookup(flag); f != nil && f.Changed {
 			paths, err := c.Flags().GetStringArray(flag)
 			if err != nil {
 				paths = []string{f.Value.String()}
+			}
+			if flag == parametersFlag {
+				paths = slices.DeleteFunc(slices.Clone(paths), arm.IsAssignment)
 			}
 			if err := existing(c, "--"+flag+" ", paths); err != nil {
 				return err

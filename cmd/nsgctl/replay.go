@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/replay"
@@ -29,6 +30,7 @@ type replayFlags struct {
 	all, packets, compare bool
 	top, limit            int
 	against               []string
+	failOn                string
 	from                  source
 }
 
@@ -60,7 +62,8 @@ of virtual networks. Each row is judged by the rules of the end that it is about
 no TCP flags. Without --against the policy is compared with what the rows record. --nic limits the rows.
 
 Exit code 1 when a file can't be read to its end, when --compare has found differences, and when
-interrupted: what was read until then is counted.`,
+interrupted: what was read until then is counted. Flows that fare otherwise are told and fail nothing,
+unless --fail-on asks for it: widened for flows that are newly allowed, narrowed for those newly denied, any for both.`,
 		Example: `  nsgctl replay --policy policy --nic vm1-nic capture.pcap
   nsgctl replay --policy policy --compare web.pcapng
   nsgctl replay --policy policy --against policy-new PT1H.json`,
@@ -69,6 +72,8 @@ interrupted: what was read until then is counted.`,
 	}
 	flags := c.Flags()
 	flags.StringArrayVar(&f.against, "against", nil, "file or folder of a second policy: tell the flows that fare otherwise under it; may be repeated")
+	flags.StringVar(&f.failOn, "fail-on", "", "exit with 1 when flows are newly allowed (widened), newly denied (narrowed), or either (any)")
+	complete(c, "fail-on", words(failWidened, failNarrowed, failAny))
 	flags.IntVar(&f.limit, "limit", defaultChanges, "list so many of the flows that fare otherwise, the largest first")
 	flags.StringArrayVar(&f.nics, "nic", nil, "network interface whose rules are asked, by name or resource id; may be repeated")
 	flags.BoolVar(&f.all, "all", false, "every network interface of the policy, as with --nic")
@@ -101,6 +106,8 @@ func (f *replayFlags) args(_ *cobra.Command, args []string) error {
 		return usageError{errors.New("replay: - can be given once")}
 	case f.all && len(f.nics) > 0:
 		return usageError{errors.New("replay: --nic and --all exclude each other")}
+	case f.failOn != "" && failingKinds[f.failOn] == nil:
+		return usageError{fmt.Errorf("replay: --fail-on %q: allowed are %s, %s and %s", f.failOn, failWidened, failNarrowed, failAny)}
 	case f.limit < 0 || f.limit > maxChanges:
 		return usageError{fmt.Errorf("replay: --limit %d: allowed are 0 to %d", f.limit, maxChanges)}
 	case f.top < 0 || f.top > maxTop:
@@ -132,10 +139,20 @@ func (f *replayFlags) run(c *cobra.Command, g *global, names []string) error {
 			return err
 		}
 	}
-	if failed || summary.Comparison != nil && summary.Comparison.Differences > 0 {
+	if f.failOn != "" && summary.Against == nil && !failed {
+		return usageError{errors.New("replay: --fail-on goes with --against, or with flow logs")}
+	}
+	if failed || f.fails(summary.Against) || summary.Comparison != nil && summary.Comparison.Differences > 0 {
 		return errNegative
 	}
 	return nil
+}
+
+// fails reports what --fail-on asks for.
+func (f *replayFlags) fails(a *replay.Against) bool {
+	return slices.ContainsFunc(failingKinds[f.failOn], func(kind string) bool {
+		return a != nil && map[string]uint64{replay.NewlyAllowed: a.Allowed, replay.NewlyDenied: a.Denied}[kind] > 0
+	})
 }
 
 // open makes the replay that the flags ask for.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -42,7 +43,11 @@ func flowLogsTable(w io.Writer, l *replay.FlowLogs) error {
 		return err
 	}
 	if l.Malformed != "" {
-		fmt.Fprintf(w, "\nnot understood: %s\n", printable(l.Malformed))
+		var by []string
+		for _, kind := range slices.Sorted(maps.Keys(l.MalformedBy)) {
+			by = append(by, fmt.Sprintf("%s %d", kind, l.MalformedBy[kind]))
+		}
+		fmt.Fprintf(w, "\nnot understood, by field: %s; the first: %s\n", strings.Join(by, ", "), printable(l.Malformed))
 	}
 	fmt.Fprintln(w, "\nRows do not tell:")
 	for _, text := range l.Missing {

@@ -183,7 +183,7 @@ func (s *source) checkSubscription(verb string) error {
 }
 
 // deploymentFlags are the flags of verbs that read ARM templates.
-var deploymentFlags = []string{"parameters", "subscription", groupFlag, "location", "runtime", "allow-partial", "template-timeout"}
+var deploymentFlags = []string{parametersFlag, "subscription", groupFlag, "location", "runtime", "allow-partial", "template-timeout"}
 
 // groupFlag names the resource group. Verbs that ask about a resource add it before addDeployment.
 const groupFlag = "resource-group"
@@ -191,7 +191,7 @@ const groupFlag = "resource-group"
 // addDeployment adds the flags that say what templates are evaluated with.
 func addDeployment(c *cobra.Command, d *arm.Deployment) {
 	f := c.Flags()
-	f.StringArrayVar(&d.Parameters, "parameters", nil, "parameters of ARM templates: a parameters file or NAME=VALUE; may be repeated, the last one holds")
+	f.StringArrayVar(&d.Parameters, parametersFlag, nil, "parameters of ARM templates: a parameters file or NAME=VALUE; may be repeated, the last one holds")
 	f.StringVar(&d.Subscription, "subscription", "", "id of the subscription that templates are for (default zeros)")
 	if f.Lookup(groupFlag) == nil {
 		f.StringVar(&d.ResourceGroup, groupFlag, "", `name of the resource group that templates are for (default "nsgd")`)

@@ -13,6 +13,7 @@ import (
 	"github.com/nsgd/nsgd/cmd/nsgctl/testfile"
 	"github.com/nsgd/nsgd/cmd/nsgctl/yamlfile"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
 
@@ -58,7 +59,7 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 		Example: `  nsgctl test web.test.yaml
   nsgctl test tests/*.yaml -o junit
   nsgctl test --init policy > web.test.yaml`,
-		Args: func(_ *cobra.Command, paths []string) error {
+		Args: func(c *cobra.Command, paths []string) error {
 			switch {
 			case len(paths) == 0 && f.init:
 				return usageError{errors.New("test: --init needs at least one file or folder of a policy")}
@@ -67,7 +68,7 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 			case f.maxStates < 0:
 				return usageError{fmt.Errorf("test: --max-states %d: allowed are numbers above 0", f.maxStates)}
 			}
-			return nil
+			return existing(c, "", paths)
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
 			if f.init {
@@ -84,39 +85,45 @@ Exit codes: 0 all tests hold, 1 one does not, 2 wrong use or a fault of a test f
 }
 
 func (f *testFlags) run(c *cobra.Command, g *global, paths []string) error {
-	files, err := readTests(paths)
+	files, err := readTests(c, paths)
 	if err != nil {
-		return err
+		return refused(c, g, err)
 	}
-	answer := &testAnswer{Tests: []testOutcome{}}
-	policies := map[string]*ask.Between{}
-	passed := true
-	for _, file := range files {
-		b, err := f.policyOf(file, policies)
-		if err != nil {
-			return err
-		}
-		for i := range file.Tests {
-			if err := context.Cause(c.Context()); err != nil {
-				return fmt.Errorf("test: %w", err)
-			}
-			t := &file.Tests[i]
-			result := b.Test(t.Question())
-			passed = passed && result.Result == ask.TestPass
-			answer.Tests = append(answer.Tests, testOutcome{Name: t.Name, File: file.Path, Line: t.Line, Column: t.Column, TestResult: result})
-		}
+	answer, err := interruptible(c.Context(), func() (*testAnswer, error) { return f.outcomes(c.Context(), files) })
+	if err != nil {
+		return refused(c, g, err)
 	}
 	if err := showReport(c, g, answer, testTable, testEntries); err != nil {
 		return err
 	}
-	if !passed {
+	if slices.ContainsFunc(answer.Tests, func(t testOutcome) bool { return t.Result != ask.TestPass }) {
 		return errNegative
 	}
 	return nil
 }
 
+// outcomes are those of all tests of files.
+func (f *testFlags) outcomes(ctx context.Context, files []*testfile.File) (*testAnswer, error) {
+	answer := &testAnswer{Tests: []testOutcome{}}
+	policies := map[string]*ask.Between{}
+	for _, file := range files {
+		b, err := f.policyOf(file, policies)
+		if err != nil {
+			return nil, err
+		}
+		for i := range file.Tests {
+			if err := context.Cause(ctx); err != nil {
+				return nil, fmt.Errorf("test: %w", err)
+			}
+			t := &file.Tests[i]
+			answer.Tests = append(answer.Tests, testOutcome{Name: t.Name, File: file.Path, Line: t.Line, Column: t.Column, TestResult: b.Test(t.Question())})
+		}
+	}
+	return answer, nil
+}
+
 // readTests reads all files. The error has the faults of all.
-func readTests(paths []string) (files []*testfile.File, err error) {
+func readTests(c *cobra.Command, paths []string) (files []*testfile.File, err error) {
 	var faults []error
 	for _, path := range paths {
 		file, err := testfile.Read(path)
@@ -126,6 +133,12 @@ func readTests(paths []string) (files []*testfile.File, err error) {
 			faults = append(faults, err)
 		case err != nil:
 			faults = append(faults, fmt.Errorf("test: %w", err))
+		default:
+			t := &file.Templates
+			files := slices.DeleteFunc(append(slices.Clone(t.Parameters), file.ServiceTags, t.Runtime), func(p string) bool { return p == "" || arm.IsAssignment(p) })
+			if err := existing(c, path+": ", slices.Concat(file.Policy, files)); err != nil {
+				faults = append(faults, err)
+			}
 		}
 		files = append(files, file)
 	}
@@ -164,11 +177,15 @@ func (f *testFlags) policyOf(file *testfile.File, policies map[string]*ask.Betwe
 // working directory.
 func (f *testFlags) write(c *cobra.Command, paths []string) error {
 	file := &testfile.File{Policy: paths}
-	b, err := f.policyOf(file, map[string]*ask.Between{})
+	b, err := interruptible(c.Context(), func() (*ask.Between, error) { return f.policyOf(file, map[string]*ask.Between{}) })
 	if err != nil {
 		return err
 	}
-	tests, leftOut, err := b.TestsOf()
+	var leftOut []string
+	tests, err := interruptible(c.Context(), func() (tests []ask.NamedTest, err error) {
+		tests, leftOut, err = b.TestsOf()
+		return tests, err
+	})
 	if err != nil {
 		return fmt.Errorf("test: --init: %w", err)
 	}

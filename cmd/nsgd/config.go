@@ -125,6 +125,10 @@ type AttachmentConfig struct {
 	Host bool `yaml:"host"`
 	// Wait starts the daemon although Interface is missing.
 	Wait bool `yaml:"wait"`
+	// DHCP tells the guest behind Interface its addresses, as Azure does.
+	DHCP bool `yaml:"dhcp"`
+	// DefaultGateway has nsgd stand for the guest's gateway in ARP, neighbour discovery and router advertisements.
+	DefaultGateway bool `yaml:"defaultGateway"`
 	// Netns is a network namespace: its name, its path or pid:N; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.

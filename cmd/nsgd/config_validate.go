@@ -214,13 +214,19 @@ func (v *validator) attachments(list []AttachmentConfig) {
 func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	a := &list[i]
 	if a.Interface == "" {
-		if a.Host || a.Wait {
-			v.fail(at("attachments", i), "host and wait are for an attachment with interface")
+		if a.Host || a.Wait || a.DHCP || a.DefaultGateway {
+			v.fail(at("attachments", i), "host, wait, dhcp and defaultGateway are for an attachment with interface")
 		}
 		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
 			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
 		}
 		return
+	}
+	if a.DHCP && a.Host {
+		v.fail(at("attachments", i, "dhcp"), "true: it is for a guest; this host asks its own network")
+	}
+	if a.DefaultGateway && !a.DHCP {
+		v.fail(at("attachments", i, "defaultGateway"), "true: it needs dhcp: true")
 	}
 	if a.NetworkInterface == "" {
 		v.fail(at("attachments", i, "interface"), "%q: it is for a networkInterface", a.Interface)

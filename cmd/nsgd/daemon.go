@@ -185,6 +185,9 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { d.probes.Run(ctx); return nil })
 	}
 
+	for _, r := range d.responders() {
+		group.Go(func() error { r.Run(ctx); return nil })
+	}
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
 	var scraped *metrics.Server

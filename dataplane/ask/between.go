@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -70,7 +71,7 @@ func (b *Between) Ask(from, to *End, services []analysis.Service) (*PathSets, er
 
 func (b *Between) query(from, to *End) (*betweenQuery, error) {
 	q := &betweenQuery{Between: b, from: from, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{},
-		sources: b.sources(from), destinations: b.destinations(to)}
+		states: statesOfQuestion * cmp.Or(b.maxStates, analysis.DefaultMaxStates), sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}
@@ -81,7 +82,7 @@ func (q *betweenQuery) ask(services []analysis.Service) *PathSets {
 	rest := &PathSets{}
 	for i := range q.sources {
 		for j := range q.destinations {
-			if q.pairsAsked >= q.maxPairs || q.ended() {
+			if q.pairs++; q.pairsAsked >= q.maxPairs || q.pairs > pairsOfAKind*q.maxPairs || q.ended() {
 				q.leave(rest, i, j, services)
 				out := q.answer()
 				out.Undecided = append(out.Undecided, rest.Undecided...)

@@ -31,17 +31,14 @@ func asFlow(b *Between, k *packet.Tuple, sender *topology.Endpoint) *azure.Flow 
 
 // Each packet is in one set, with what verify says of its path, and verify confirms each witness.
 func TestBetweenAgreesWithVerifyOfThePath(t *testing.T) {
-	policies, packets, allowed := 150, 25, 0
-	if testing.Short() {
-		policies = 20
-	}
+	policies, packets, allowed := worldsOf(150, 20), 25, 0
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		b := NewBetween(s, 0)
 		r := rand.New(rand.NewPCG(seed, 6))
 		for range 12 {
-			from, to := randomPlace(r), randomPlace(r)
-			if from.Is4() != to.Is4() || from == to || len(s.SendersFrom(from)) != 1 {
+			from, to, ok := randomPair(r, s)
+			if !ok {
 				continue
 			}
 			sender := s.SendersFrom(from)[0]
@@ -91,6 +88,12 @@ func TestBetweenAgreesWithVerifyOfThePath(t *testing.T) {
 
 func isICMP(k *packet.Tuple) bool {
 	return k.Proto == packet.ProtoICMP && k.Src.Is4() || k.Proto == packet.ProtoICMPv6 && !k.Src.Is4()
+}
+
+// randomPair are two places of one family, the first of which one end sends from; ok is false for others.
+func randomPair(r *rand.Rand, s *topology.Snapshot) (from, to netip.Addr, ok bool) {
+	from, to = randomPlace(r), randomPlace(r)
+	return from, to, from.Is4() == to.Is4() && from != to && len(s.SendersFrom(from)) == 1
 }
 
 func randomPlace(r *rand.Rand) netip.Addr {

@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,12 +17,15 @@ import (
 type betweenQuery struct {
 	*Between
 	from, to              *End
-	except                *analysis.List // denies the packets that are not in question
+	arriving              bool // the services have the ports at which packets arrive, not those that they are sent to
+	except                exceptions
 	sources, destinations []place
 	groups                map[string]*pathGroup
 	order                 []*pathGroup
 	known                 map[pairKind][]pairWay
 	pairsAsked            int // those of known, and what places send to themselves
+	pairs                 int // all of them
+	states                int // that are left for all judgements, see statesOfQuestion
 }
 
 // pathGroup is packets that take alike ways: their rules are asked together.
@@ -59,8 +63,12 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 	if services == nil {
 		services = EveryService()
 	}
+	sent := services
+	if q.arriving {
+		sent = withEveryPort(services)
+	}
 	ways := map[string]int{} // index in list
-	for _, p := range q.probes(from, to, services) {
+	for _, p := range q.probes(from, to, sent) {
 		courses, more := q.courses(src.endpoint, p.Packet)
 		if more {
 			unknown := course{legs: []courseLeg{{src: src.endpoint, sent: p.Tuple}}}
@@ -72,6 +80,13 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 			if !q.meant(c, dst) {
 				continue
 			}
+			own := p.service
+			if q.arriving {
+				var asked bool
+				if own, asked = c.arriving(own, services); !asked {
+					continue
+				}
+			}
 			key := q.key(c)
 			at, known := ways[key]
 			if !known {
@@ -79,8 +94,8 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 				ways[key] = at
 				list = append(list, pairWay{key: key, course: *c})
 			}
-			if w := &list[at]; !slices.ContainsFunc(w.services, func(s analysis.Service) bool { return sameService(s, p.service) }) {
-				w.services = append(w.services, p.service)
+			if w := &list[at]; !slices.ContainsFunc(w.services, func(s analysis.Service) bool { return sameService(s, own) }) {
+				w.services = append(w.services, own)
 			}
 		}
 	}
@@ -92,6 +107,33 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 		w.key = fmt.Sprint(w.key, w.services)
 	}
 	return list
+}
+
+// withEveryPort are the services, with all ports of TCP and UDP.
+func withEveryPort(services []analysis.Service) []analysis.Service {
+	list := slices.Clone(services)
+	for i := range list {
+		if p := list[i].Protocol; p == packet.ProtoTCP || p == packet.ProtoUDP {
+			list[i].Ports = nil
+		}
+	}
+	return list
+}
+
+// arriving is what of a service that is sent takes the course and arrives at a port of others; ok is false for nothing.
+func (c *course) arriving(sent analysis.Service, others []analysis.Service) (s analysis.Service, ok bool) {
+	s = analysis.Service{Protocol: sent.Protocol}
+	port, translated := c.arrivesAt()
+	for _, of := range others {
+		switch {
+		case of.Protocol != sent.Protocol:
+		case of.Ports == nil || translated && inPorts(of.Ports, port):
+			return sent, true
+		case !translated:
+			s.Ports = append(s.Ports, commonPorts(sent.Ports, of.Ports)...)
+		}
+	}
+	return s, len(s.Ports) > 0
 }
 
 func sameService(a, b analysis.Service) bool {
@@ -173,25 +215,31 @@ func (q *betweenQuery) judge(out *PathSets, g *pathGroup, sources, destinations 
 	if end := g.course.end(); end != nil && (g.course.redirects() || len(to) == 0) {
 		to = []string{q.name(end)}
 	}
-	options := analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
+	options := analysis.Options{MaxStates: cmp.Or(q.maxStates, analysis.DefaultMaxStates), Within: analysis.Packets{Sources: within, Destinations: at, Services: g.services}}
 	if g.why != "" {
-		all := analysis.Judge(q.excepting(nil), options)
+		all := analysis.Judge(q.except.asked(&g.course), options)
 		for i := range all.Judged {
-			if j := &all.Judged[i]; q.inQuestion(j) {
+			if j := &all.Judged[i]; q.except.inQuestion(j) {
 				out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: g.why, Boxes: j.Boxes})
 			}
 		}
 		return
 	}
 	asked, of := q.asked(&g.course)
-	answer := analysis.Judge(q.excepting(asked), options)
+	if q.states <= 0 {
+		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Why: "the rules of all ends cross each other too often: name an end"})
+		return
+	}
+	options.MaxStates = min(options.MaxStates, q.states)
+	answer := analysis.Judge(append(q.except.asked(&g.course), asked...), options)
+	q.states -= answer.States
 	if len(answer.Undecided) > 0 {
 		out.Undecided = append(out.Undecided, UndecidedPath{From: from, To: to, Boxes: answer.Undecided,
 			Why: "the rules cross each other too often, or tell addresses apart that are chosen between"})
 	}
 	for i := range answer.Judged {
 		j := &answer.Judged[i]
-		if !q.inQuestion(j) || g.course.drop != packet.DropLand && !toOthers(j) {
+		if !q.except.inQuestion(j) || g.course.drop != packet.DropLand && !toOthers(j) {
 			continue
 		}
 		set := PathSet{From: from, To: to, Chosen: g.course.chosen, Boxes: j.Boxes, Witnesses: j.Witnesses, More: j.More,
@@ -224,24 +272,6 @@ func (b *Between) sends(from []place, a netip.Addr) bool {
 	return slices.ContainsFunc(from, func(p place) bool {
 		return slices.Contains(senders, p.endpoint) && slices.ContainsFunc(p.ranges, func(r netipx.IPRange) bool { return r.Contains(a) })
 	})
-}
-
-// excepting asks first which packets are not in question.
-func (q *betweenQuery) excepting(asked []analysis.Asked) []analysis.Asked {
-	if q.except == nil {
-		return asked
-	}
-	return append([]analysis.Asked{{Chain: analysis.Chain{q.except}}}, asked...)
-}
-
-// inQuestion takes the exceptions' decision off an answer. It is false for the exceptions themselves.
-func (q *betweenQuery) inQuestion(j *analysis.Judged) bool {
-	if q.except == nil {
-		return true
-	}
-	first := j.By[0]
-	j.By = j.By[1:]
-	return first.Access != ruleset.Deny
 }
 
 // decided says who decided a set, and how it goes.

@@ -90,6 +90,16 @@ func (c *course) last() *courseLeg { return &c.legs[len(c.legs)-1] }
 // end is the endpoint that a course leads to; nil: none.
 func (c *course) end() *topology.Endpoint { return c.last().way.To }
 
+// arrivesAt is the port at which packets arrive at the end; translated says that they were sent to another one.
+func (c *course) arrivesAt() (port uint16, translated bool) {
+	sent := c.legs[0].sent.DstPort
+	if c.end() == nil {
+		return sent, false
+	}
+	port = c.last().way.Arrives.DstPort
+	return port, port != sent
+}
+
 // redirects reports that the address that is asked stands for the end.
 func (c *course) redirects() bool {
 	l := c.last()

@@ -93,7 +93,7 @@ func newSideOf(s *topology.Snapshot) *diffSide {
 	return side
 }
 
-// othersOf are a subnet's addresses, without those of network interfaces that other groups judge.
+// othersOf are a subnet's addresses, without those of network interfaces that other groups judge, or that are closed.
 func othersOf(s *topology.Snapshot, e *topology.Endpoint) []netip.Prefix {
 	var b netipx.IPSetBuilder
 	for _, p := range e.Subnet.Prefixes {
@@ -101,8 +101,8 @@ func othersOf(s *topology.Snapshot, e *topology.Endpoint) []netip.Prefix {
 	}
 	sameStages := func(a, b topology.Stage) bool { return a.Group == b.Group && a.Association == b.Association }
 	for _, o := range s.Endpoints() {
-		if o.NetworkInterface != nil && o.Subnet == e.Subnet &&
-			!(slices.EqualFunc(o.Inbound, e.Inbound, sameStages) && slices.EqualFunc(o.AdminInbound, e.AdminInbound, sameStages)) {
+		if o.NetworkInterface != nil && o.Subnet == e.Subnet && (o.Closed() != e.Closed() ||
+			!(slices.EqualFunc(o.Inbound, e.Inbound, sameStages) && slices.EqualFunc(o.AdminInbound, e.AdminInbound, sameStages))) {
 			b.Remove(o.Address())
 		}
 	}

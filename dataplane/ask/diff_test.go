@@ -18,7 +18,16 @@ import (
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"go4.org/netipx"
 )
+
+// worldsOf is how many random worlds a test tries, fewer in short tests.
+func worldsOf(all, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return all
+}
 
 // randomPolicies are a policy and one that differs from it in a few choices.
 func randomPolicies(t *testing.T, seed uint64) (snapshots [2]*topology.Snapshot) {
@@ -163,10 +172,7 @@ func randomTuple(r *rand.Rand, e *topology.Endpoint, d ruleset.Direction) packet
 
 // Each packet that two policies treat differently is in one box, with both deciders, and no other is.
 func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
-	pairs, packets, differing := 1000, 60, 0
-	if testing.Short() {
-		pairs = 100
-	}
+	pairs, packets, differing := worldsOf(1000, 100), 60, 0
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
 		result := Diff(s[0], s[1], DiffOptions{})
@@ -204,10 +210,7 @@ func TestDiffAgreesWithTheVerdictOfPackets(t *testing.T) {
 
 // What analysis finds reachable by a chain, and by which rule, is what the engine's decision says.
 func TestAChainSaysWhatTheVerdictSays(t *testing.T) {
-	policies, packets := 60, 40
-	if testing.Short() {
-		policies = 20
-	}
+	policies, packets := worldsOf(60, 20), 40
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		chains := verdict.NewChains(s)
@@ -322,10 +325,7 @@ func (w *DiffWitness) tuple(t *testing.T) packet.Tuple {
 
 // Every witness of diff is confirmed by verify, where verify can ask: it knows echo requests only.
 func TestVerifyConfirmsTheWitnessesOfDiff(t *testing.T) {
-	pairs, confirmed := 1000, 0
-	if testing.Short() {
-		pairs = 100
-	}
+	pairs, confirmed := worldsOf(1000, 100), 0
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
 		for _, c := range Diff(s[0], s[1], DiffOptions{}).Changes {
@@ -368,4 +368,55 @@ func TestVerifyConfirmsTheWitnessesOfDiff(t *testing.T) {
 	if confirmed < pairs {
 		t.Errorf("only %d answers of %d pairs were confirmed: the test says little", confirmed, pairs)
 	}
+}
+
+// The rest of a subnet was told to be open at addresses of network interfaces that are closed without a group.
+func TestTheRestOfASubnetLeavesClosedAddressesOut(t *testing.T) {
+	public := &policy.PublicIPAddress{Name: "p", ID: "/p", SKU: policy.SKUStandard, Address: netip.MustParseAddr("203.0.113.99")}
+	side := func(guard bool) *topology.Snapshot {
+		set := figure([]ruleset.Rule{enginetest.AnyRule("none", 100, ruleset.Inbound, ruleset.Deny)}, nil)
+		set.PublicIPAddresses = []*policy.PublicIPAddress{public}
+		set.NetworkInterfaces[vm3].NetworkSecurityGroup, set.NetworkInterfaces[vm3].IPConfigurations[0].PublicIPAddress = nil, public
+		if guard {
+			set.VirtualNetworks[0].Subnets[1].NetworkSecurityGroup = set.NetworkSecurityGroups[0]
+		}
+		s, err := topology.Build(set, nil, topology.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	old, new := side(true), side(false)
+	remote := netip.MustParseAddr("203.0.113.10")
+	r, err := Verify(new, &azure.Flow{Direction: ruleset.Inbound, Protocol: packet.ProtoTCP, Local: netip.MustParseAddr(addr3), LocalPort: 80, Remote: remote, RemotePort: 5000}, false)
+	if err != nil || r.Access+" "+r.Reason != "Deny closed" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	found := false
+	for _, c := range Diff(old, new, DiffOptions{}).Changes {
+		for _, b := range c.Boxes {
+			if !slices.Contains(c.Subnets, "vnet1/Subnet2") || !inTexts(t, b.Sources, remote) {
+				continue
+			}
+			found = true
+			if inTexts(t, b.Destinations, netip.MustParseAddr(addr3)) {
+				t.Errorf("%s for %v: %s, which is closed", c.Kind, c.Subnets, addr3)
+			}
+		}
+	}
+	if !found {
+		t.Error("the rest of the subnet is not open to the internet")
+	}
+}
+
+// inTexts reports an address in prefixes, addresses and ranges.
+func inTexts(t *testing.T, list []string, a netip.Addr) bool {
+	t.Helper()
+	return slices.ContainsFunc(list, func(text string) bool {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			return p.Contains(a)
+		}
+		r, err := netipx.ParseIPRange(text)
+		return err == nil && r.Contains(a) || text == a.String()
+	})
 }

@@ -39,10 +39,7 @@ func pathsWith(paths []DiffPath, k *packet.Tuple) (n int) {
 // What is said to change end to end does: verify says Allow of the whole path under one policy and Deny under the other.
 // What is said not to get through is denied under both. And each packet of a change between known ends is in one path.
 func TestWhatChangesEndToEnd(t *testing.T) {
-	pairs, changed, unchanged := 300, 0, 0
-	if testing.Short() {
-		pairs = 60
-	}
+	pairs, changed, unchanged := worldsOf(300, 60), 0, 0
 	for seed := range uint64(pairs) {
 		s := randomPolicies(t, seed)
 		for _, c := range Diff(s[0], s[1], DiffOptions{EndToEnd: true}).Changes {

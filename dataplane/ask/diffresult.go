@@ -71,7 +71,7 @@ type DiffBox struct {
 	Protocol string `json:"protocol"`
 	// Sources and Destinations are addresses, prefixes, and ranges: first-last.
 	Sources []string `json:"sources"`
-	// SourceText and DestinationText say the same for people: with tags by name, "everything but"
+	// SourceText and DestinationText say the same for people: with tags by name, "everything except"
 	// where that is shorter, and long lists cut.
 	SourceText      string   `json:"sourceText"`
 	SourcePorts     []string `json:"sourcePorts,omitempty"`

@@ -98,11 +98,11 @@ func Explain(ctx context.Context, s *topology.Snapshot, q *ExplainParameters) (*
 	case q.To == "":
 		return nil, fmt.Errorf("to: it is missing: allowed is %s", TargetForm)
 	}
-	query, sets, err := between(ctx, s, &ReachParameters{From: q.From, To: q.To, MaxStates: q.MaxStates})
+	query, sets, open, err := between(ctx, s, &ReachParameters{From: q.From, To: q.To, MaxStates: q.MaxStates})
 	if err != nil {
 		return nil, err
 	}
-	r := &ExplainResult{Paths: []Explanation{}, Undecided: undecided(sets)}
+	r := &ExplainResult{Paths: []Explanation{}, Undecided: open}
 	for i := range sets.Sets {
 		set := &sets.Sets[i]
 		switch {

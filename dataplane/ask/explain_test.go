@@ -14,10 +14,7 @@ import (
 
 // What explain says of its example is what verify says of the path, rule by rule.
 func TestVerifyConfirmsTheExamplesOfExplain(t *testing.T) {
-	policies, confirmed, denied := 80, 0, 0
-	if testing.Short() {
-		policies = 15
-	}
+	policies, confirmed, denied := worldsOf(80, 15), 0, 0
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		b := NewBetween(s, 0)

@@ -113,7 +113,7 @@ var Checks = []Check{
 		Help: "Remove the rule: Azure's default rules are always there.", Reference: docOverview + "#default-security-rules"},
 	{Code: LintSplit, Severity: SeverityWarning, Title: "allowed by one of the two network security groups, and denied by the other wherever both stand",
 		Help: "Allow the packets in both groups, or keep one group: the subnet's or the network interface's.", Reference: docEvaluation},
-	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known",
+	{Code: LintNoTagFile, Severity: SeverityWarning, Title: "names a service tag whose addresses are not known; an error where AzureCloud would reach a management or database port",
 		Help: "Give Microsoft's service tag file with --service-tags, or mend the tag's name.", Reference: docTags + "#discover-service-tags-by-using-downloadable-json-files"},
 	{Code: LintMergeable, Severity: SeverityInfo, Title: "one rule could do what several do",
 		Help: "Write one rule with the values of all in the named field, where the first stands.", Reference: docOverview + "#augmented-security-rules"},

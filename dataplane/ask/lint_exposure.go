@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -36,52 +37,16 @@ var exposedServices = []exposedService{
 	{LintHTTP, ruleset.TCP, 80, 80, "HTTP"},
 }
 
-// How much of the internet counts as all of it, and as wide: numbers of addresses, of each family.
-var (
-	mostIPv4, wideIPv4 = 0x1p30, 0x1p16
-	mostIPv6, wideIPv6 = 0x1p122, 0x1p96
-)
-
-// fromAll and fromMany say how many addresses of the internet something is open to.
-const (
-	fromFew = iota
-	fromMany
-	fromAll
-)
-
-// breadth says how many addresses ranges have.
-func breadth(ranges []netipx.IPRange) int {
-	var size [2]float64
-	for _, r := range ranges {
-		family := 1
-		if r.From().Is4() {
-			family = 0
-		}
-		for _, p := range r.Prefixes() {
-			size[family] += pow2(p.Addr().BitLen() - p.Bits())
-		}
-	}
-	switch {
-	case size[0] >= mostIPv4 || size[1] >= mostIPv6:
-		return fromAll
-	case size[0] > wideIPv4 || size[1] > wideIPv6:
-		return fromMany
-	}
-	return fromFew
+// text is such as "TCP 22 (SSH)".
+func (s *exposedService) text(port uint16) string {
+	return fmt.Sprintf("%s %d (%s)", protocolText(s.protocol), port, s.name)
 }
 
-func pow2(bits int) float64 {
-	n := 1.0
-	for range bits {
-		n *= 2
-	}
-	return n
-}
-
-// exposure is what the internet reaches by one rule.
+// exposure is what the internet reaches by one rule, or by several. The finding is about the one that opens most.
 type exposure struct {
 	code      string
-	by        verdict.ChainRule        // its Group is nil: no NSG stands there
+	by        verdict.ChainRule // its Group is nil: no NSG stands there
+	others    []verdict.ChainRule
 	services  []string                 // ports with their names
 	receivers []string                 // names, with the ways in
 	nic       *policy.NetworkInterface // where no NSG stands
@@ -95,6 +60,14 @@ func (e *exposure) key(open bool) string {
 		return fmt.Sprint(e.code, open, " ", e.nic.ID)
 	}
 	return fmt.Sprintf("%s%t %p %s", e.code, open, e.by.Group.NSG, e.by.Rule.QualifiedName())
+}
+
+// priority is that of the rule; 0 where no NSG stands.
+func (e *exposure) priority() int {
+	if e.by.Group == nil {
+		return 0
+	}
+	return e.by.Rule.Priority
 }
 
 // exposures are found in the order of places; a rule's are one finding of each check.
@@ -119,13 +92,12 @@ func (l *linter) exposed() {
 		}
 		chain := group[0].chains[ruleset.Inbound]
 		reachable := analysis.Reach(chain.Lists, analysis.Options{MaxStates: l.MaxStates, Within: analysis.Packets{Sources: internet, Destinations: own}})
-		for i := range reachable.Allowed {
-			a := &reachable.Allowed[i]
-			for _, p := range group {
-				x.judge(p, chain.At(a.By.Stage, a.By.Rule), a.Boxes)
-			}
+		boxes := openOf(chain, reachable, ruleset.Inbound)
+		for _, p := range group {
+			x.judge(p, boxes)
 		}
 	}
+	slices.SortStableFunc(x.order, func(a, b *exposure) int { return cmp.Compare(a.priority(), b.priority()) })
 	for _, e := range x.order {
 		if e.open || x.byKey[e.key(true)] == nil { // who has no way in is not told beside who has
 			e.find(l)
@@ -150,8 +122,8 @@ func (l *linter) alike(d ruleset.Direction) [][]*lintPlace {
 	return groups
 }
 
-// judge notes what of a place the internet reaches by a rule.
-func (x *exposures) judge(p *lintPlace, by verdict.ChainRule, boxes []analysis.Box) {
+// judge notes what of a place the internet reaches.
+func (x *exposures) judge(p *lintPlace, boxes openBoxes) {
 	ways := []wayIn{{address: anyOwn(p)}} // nowhere
 	if p.endpoint != nil && p.endpoint.NetworkInterface != nil {
 		key := hostKey{p.endpoint.Subnet.VirtualNetwork, p.endpoint.Address()}
@@ -159,18 +131,18 @@ func (x *exposures) judge(p *lintPlace, by verdict.ChainRule, boxes []analysis.B
 			ways = found
 		}
 	}
-	if ways[0].what == "" && by.Group == nil {
-		return
+	if ways[0].what == "" {
+		boxes = slices.DeleteFunc(slices.Clone(boxes), func(b openBox) bool { return b.by.Group == nil })
 	}
 	for i := range ways {
 		w := &ways[i]
-		var mine []*analysis.Box
-		for j := range boxes {
-			if slices.ContainsFunc(boxes[j].Destinations, func(r netipx.IPRange) bool { return !w.address.IsValid() || r.Contains(w.address) }) {
-				mine = append(mine, &boxes[j])
-			}
+		if w.address.IsValid() {
+			x.through(p, boxes.of(w.address), w)
+			continue
 		}
-		x.through(p, by, mine, w)
+		for _, mine := range boxes.byOwn() {
+			x.through(p, mine, w)
+		}
 	}
 }
 
@@ -183,102 +155,55 @@ func anyOwn(p *lintPlace) netip.Addr {
 }
 
 // through notes what is reached through a way, or what would be if there were one.
-func (x *exposures) through(p *lintPlace, by verdict.ChainRule, boxes []*analysis.Box, w *wayIn) {
-	here := func(protocol ruleset.Protocol, port uint16) (int, *analysis.Box) {
-		if w.what != "" && !w.takes(protocol, port) {
-			return fromFew, nil
-		}
-		return widest(boxes, protocol, port)
-	}
+func (x *exposures) through(p *lintPlace, boxes openBoxes, w *wayIn) {
+	var every *opening
 	if w.what == "" || w.ports == ruleset.AllPorts {
-		if b := everyPortOpen(boxes); b != nil {
-			x.note(LintEverything, p, by, w, b, ruleset.TCP, shownPort(b), "TCP "+strings.Join(texts(b.DestinationPorts, analysis.PortRange), ","))
-			return
+		open := boxes.toAll(ruleset.TCP)
+		if every = everyPort(open); every != nil {
+			ports := texts(merge(open), analysis.PortRange)
+			x.note(LintEverything, p, every, w, ruleset.TCP, shownPort(every.widest.Box), "TCP "+strings.Join(ports, ","))
 		}
 	}
 	for i := range exposedServices {
 		s := &exposedServices[i]
 		for port := int(s.first); port <= int(s.last); port++ {
-			from, b := here(s.protocol, uint16(port))
-			text := fmt.Sprintf("%s %d (%s)", protocolText(s.protocol), port, s.name)
+			if w.what != "" && !w.takes(s.protocol, uint16(port)) {
+				continue
+			}
+			o := boxes.at(s.protocol, uint16(port))
 			switch {
-			case from == fromAll && (s.code != LintHTTP || w.what != ""):
-				x.note(s.code, p, by, w, b, s.protocol, uint16(port), text)
-			case from == fromMany && s.code != LintHTTP && w.what != "":
-				x.note(LintWide, p, by, w, b, s.protocol, uint16(port), text)
+			case o.from == fromFew || every.has(o.widest.by):
+			case o.from == fromAll && (s.code != LintHTTP || w.what != ""):
+				x.note(s.code, p, &o, w, s.protocol, uint16(port), s.text(uint16(port)))
+			case o.from == fromMany && s.code != LintHTTP && w.what != "":
+				x.note(LintWide, p, &o, w, s.protocol, uint16(port), s.text(uint16(port)))
 			}
 		}
 	}
-	for _, b := range boxes {
-		if !hasProtocol(b, ruleset.UDP) || breadth(b.Sources) < fromAll {
+	for _, r := range boxes.toAll(ruleset.UDP) {
+		if every.has(r.widest.by) {
 			continue
 		}
-		for _, r := range b.DestinationPorts {
-			if first, last := max(r.First, w.ports.First), min(r.Last, w.ports.Last); w.what == "" {
-				x.note(LintUDP, p, by, w, b, ruleset.UDP, r.First, "UDP "+analysis.PortRange(r))
-			} else if first <= last && w.takes(ruleset.UDP, first) {
-				x.note(LintUDP, p, by, w, b, ruleset.UDP, first, "UDP "+analysis.PortRange(ruleset.PortRange{First: first, Last: last}))
+		if w.what != "" {
+			if r.First, r.Last = max(r.First, w.ports.First), min(r.Last, w.ports.Last); r.First > r.Last || !w.takes(ruleset.UDP, r.First) {
+				continue
 			}
 		}
+		x.note(LintUDP, p, &r.opening, w, ruleset.UDP, r.First, "UDP "+analysis.PortRange(r.PortRange))
 	}
-}
-
-func protocolText(p ruleset.Protocol) string {
-	if p == ruleset.UDP {
-		return "UDP"
-	}
-	return "TCP"
-}
-
-func hasProtocol(b *analysis.Box, p ruleset.Protocol) bool {
-	return b.Protocol == "*" || b.Protocol == protocolText(p)
-}
-
-// widest is the broadest of some boxes with packets to a port; nil when none has one.
-func widest(boxes []*analysis.Box, p ruleset.Protocol, port uint16) (most int, widest *analysis.Box) {
-	for _, b := range boxes {
-		if !hasProtocol(b, p) || !slices.ContainsFunc(b.DestinationPorts, func(r ruleset.PortRange) bool { return r.First <= port && port <= r.Last }) {
-			continue
-		}
-		if n := breadth(b.Sources); widest == nil || n > most {
-			most, widest = n, b
-		}
-	}
-	return most, widest
-}
-
-// mostPorts is how many ports count as all of them: a few may be denied, or be those of the platform's services.
-const mostPorts = 60_000
-
-// everyPortOpen is a box of nearly every TCP port from all of the internet; nil when there is none.
-func everyPortOpen(boxes []*analysis.Box) *analysis.Box {
-	for _, b := range boxes {
-		if breadth(b.Sources) == fromAll && hasMostPorts(b) {
-			return b
-		}
-	}
-	return nil
 }
 
 // shownPort is a port of a box that nearly has them all: one that people know.
 func shownPort(b *analysis.Box) uint16 {
-	if _, hit := widest([]*analysis.Box{b}, ruleset.TCP, 22); hit != nil {
+	if hasPort(b, ruleset.TCP, 22) {
 		return 22
 	}
 	return b.DestinationPorts[0].Last
 }
 
-func hasMostPorts(b *analysis.Box) bool {
-	n := 0
-	for _, r := range b.DestinationPorts {
-		n += int(r.Last) - int(r.First) + 1
-	}
-	return hasProtocol(b, ruleset.TCP) && n >= mostPorts
-}
-
-func (x *exposures) note(code string, p *lintPlace, by verdict.ChainRule, w *wayIn, b *analysis.Box, protocol ruleset.Protocol, port uint16, service string) {
-	e := &exposure{code: code, by: by, open: w.what != ""}
-	if by.Group == nil {
+func (x *exposures) note(code string, p *lintPlace, o *opening, w *wayIn, protocol ruleset.Protocol, port uint16, service string) {
+	e := &exposure{code: code, by: o.widest.by, open: w.what != ""}
+	if e.by.Group == nil {
 		e.nic = p.endpoint.NetworkInterface
 	}
 	if known := x.byKey[e.key(e.open)]; known != nil {
@@ -287,10 +212,11 @@ func (x *exposures) note(code string, p *lintPlace, by verdict.ChainRule, w *way
 		x.byKey[e.key(e.open)] = e
 		x.order = append(x.order, e)
 	}
+	e.others = addRules(e.others, o.others)
 	e.services = addNew(e.services, []string{service})
 	e.receivers = addNew(e.receivers, []string{exposedPlace(p, w)})
 	if e.witness == nil && p.endpoint != nil && p.endpoint.NetworkInterface != nil {
-		e.witness = exposedWitness(p, w, b, protocol, port)
+		e.witness = exposedWitness(p, w, o.widest.Box, protocol, port)
 	}
 }
 
@@ -344,6 +270,7 @@ func (e *exposure) find(l *linter) {
 	case !e.open:
 		message = "The rules let the internet reach " + what + " of " + who + ". No public address, load balancer or NAT rule of these documents leads there."
 	}
+	message += otherRules(e.others)
 	var f *Finding
 	if e.by.Group == nil {
 		f = l.findAt(e.code, "networkInterfaces/"+e.nic.Name, e.nic, message+" No network security group stands before it.")

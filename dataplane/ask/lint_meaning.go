@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
@@ -133,6 +134,11 @@ func (r *lintRule) find(l *linter, unknown []string) {
 	}
 	f := l.findRule(code, r.nsg, r.rule, message)
 	switch code {
+	case LintNoTagFile:
+		if service := r.broadlyOpen(unknown); service != "" {
+			f.Severity = SeverityError
+			f.Message += " AzureCloud holds the machines of all customers: without --service-tags nothing is known of who reaches " + service + "."
+		}
 	case LintSplit:
 		f.Witness = r.stopped
 		for _, at := range r.stoppers {
@@ -146,6 +152,26 @@ func (r *lintRule) find(l *linter, unknown []string) {
 	case LintRedundant, LintDefault:
 		f.relate(r.instead)
 	}
+}
+
+// broadlyOpen names a management or database port that a rule opens to a tag which is broad, though its addresses are not known.
+func (r *lintRule) broadlyOpen(unknown []string) string {
+	if r.direction != ruleset.Inbound || r.rule.Access == ruleset.Deny || !slices.ContainsFunc(unknown, isAzureCloud) {
+		return ""
+	}
+	for i := range exposedServices {
+		s := &exposedServices[i]
+		if s.code != LintHTTP && (r.rule.Protocol == s.protocol || r.rule.Protocol == ruleset.AnyProtocol) && inPorts(r.rule.DestinationPorts, s.first) {
+			return s.text(s.first)
+		}
+	}
+	return ""
+}
+
+// isAzureCloud reports the tag of Azure's public addresses, or of those of one region.
+func isAzureCloud(tag string) bool {
+	name, _, _ := strings.Cut(tag, ".")
+	return strings.EqualFold(name, "AzureCloud")
 }
 
 func (r *lintRule) judge(unknown []string) (code, message string) {

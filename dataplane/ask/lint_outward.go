@@ -33,18 +33,18 @@ func (l *linter) outward() {
 			continue
 		}
 		reachable := analysis.Reach(chain.Lists, analysis.Options{MaxStates: l.MaxStates, Within: analysis.Packets{Sources: own, Destinations: internet}})
-		for i := range reachable.Allowed {
-			a := &reachable.Allowed[i]
-			at := chain.At(a.By.Stage, a.By.Rule)
-			if at.Group == nil || !everyPortTo(a.Boxes) {
+		for _, boxes := range openOf(chain, reachable, ruleset.Outbound).byOwn() {
+			every := everyPort(boxes.toAll(ruleset.TCP))
+			if every == nil || every.widest.by.Group == nil {
 				continue
 			}
-			key := outwardKey{at.Group.NSG, at.Rule.QualifiedName()}
+			by := every.widest.by
+			key := outwardKey{by.Group.NSG, by.Rule.QualifiedName()}
 			if out[key] {
 				continue
 			}
-			f := l.findRule(LintOutward, at.Group.NSG, at.Rule, "This rule lets (nearly) every TCP port out to the whole internet.")
-			if out[key] = true; at.Rule.Default {
+			f := l.findRule(LintOutward, by.Group.NSG, by.Rule, "This rule lets (nearly) every TCP port out to the whole internet."+otherRules(every.others))
+			if out[key] = true; by.Rule.Default {
 				f.Severity = SeverityInfo
 			}
 		}
@@ -58,12 +58,6 @@ func (l *linter) leavesDirectly(p *lintPlace) bool {
 		return false
 	}
 	return p.endpoint.NetworkInterface != nil || !p.endpoint.Subnet.DisableDefaultOutbound || p.endpoint.Subnet.NATGateway != nil
-}
-
-func everyPortTo(boxes []analysis.Box) bool {
-	return slices.ContainsFunc(boxes, func(b analysis.Box) bool {
-		return breadth(b.Destinations) == fromAll && hasMostPorts(&b)
-	})
 }
 
 // sideways finds groups that let SSH and RDP out to the whole virtual network.
@@ -84,7 +78,7 @@ func (l *linter) sideways(group []*lintPlace, told map[*ruleset.NSG]bool) {
 		for i := range reachable.Allowed {
 			for j := range reachable.Allowed[i].Boxes {
 				box := &reachable.Allowed[i].Boxes[j]
-				if _, hit := widest([]*analysis.Box{box}, ruleset.TCP, port); hit != nil {
+				if hasPort(box, ruleset.TCP, port) {
 					for _, r := range box.Destinations {
 						b.AddRange(r)
 					}

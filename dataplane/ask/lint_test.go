@@ -115,10 +115,7 @@ var mayGo = []string{LintShadowed, LintRedundant, LintEmpty, LintElsewhere, Lint
 // Whatever lint says can go, can go: no packet is treated differently without the rule. And what
 // never decides never decides a packet.
 func TestLintedRulesCanBeLeftOut(t *testing.T) {
-	policies, count := 300, map[string]int{}
-	if testing.Short() {
-		policies = 40
-	}
+	policies, count := worldsOf(300, 40), map[string]int{}
 	for seed := range uint64(policies) {
 		s := randomLinted(t, seed)
 		result := Lint(s, LintOptions{})
@@ -201,10 +198,7 @@ func confirm(t *testing.T, s *topology.Snapshot, w *LintWitness) string {
 }
 
 func TestVerifyConfirmsTheWitnessesOfLint(t *testing.T) {
-	policies, confirmed := 600, map[string]int{}
-	if testing.Short() {
-		policies = 60
-	}
+	policies, confirmed := worldsOf(600, 60), map[string]int{}
 	for seed := range uint64(policies) {
 		s := randomLinted(t, seed)
 		for _, f := range Lint(s, LintOptions{}).Findings {

@@ -76,12 +76,22 @@ func (q *betweenQuery) otherPair(i, j int) (source, destination int, found bool)
 // network interfaces in 50 subnets with a group each have some 12,000.
 const DefaultMaxPairs = 30_000
 
+// The bounds on the rest of a question's work. A pair that is like another one costs little.
+const (
+	pairsOfAKind     = 100 // pairs for each of DefaultMaxPairs
+	statesOfQuestion = 10  // judgements may use so many times the states that one may have
+)
+
 // ended reports that nobody waits for the answer any more.
 func (b *Between) ended() bool { return b.context != nil && b.context.Err() != nil }
 
 // leave lists the pairs from one on as not decided.
 func (q *betweenQuery) leave(out *PathSets, i, j int, services []analysis.Service) {
-	g := &pathGroup{why: fmt.Sprintf("there are more than %d pairs of places: name an end", q.maxPairs), services: services,
+	most := q.maxPairs
+	if q.pairsAsked < most {
+		most *= pairsOfAKind
+	}
+	g := &pathGroup{why: fmt.Sprintf("there are more than %d pairs of places: name an end", most), services: services,
 		course: course{legs: []courseLeg{{}}}}
 	for _, four := range []bool{true, false} {
 		indexes := func(places []place, from, to int) (list []int) {

@@ -16,10 +16,7 @@ import (
 
 // Pairs of places that are alike are asked once. The answers are those that each pair gives when it is asked itself.
 func TestPairsThatAreAlikeHaveTheAnswersOfEachPair(t *testing.T) {
-	policies, alike, compared := 20, 0, 0
-	if testing.Short() {
-		policies = 8
-	}
+	policies, alike, compared := worldsOf(20, 8), 0, 0
 	for seed := range uint64(policies) {
 		set := randomSets(seed)[0]
 		added := addTwins(set)
@@ -138,6 +135,17 @@ func TestPairsBehindTheBoundAreNotDecided(t *testing.T) {
 	}
 	if all, err := Reach(t.Context(), s, &ReachParameters{}); err != nil || len(all.Undecided) > 0 {
 		t.Errorf("without the bound: %+v, %v", all, err)
+	}
+	// Pairs that are alike cost little, and not nothing.
+	result, err = Reach(t.Context(), policyOfSize(t, 1, 190, 0), &ReachParameters{MaxPairs: 300})
+	if err != nil || len(result.Undecided) == 0 || result.Undecided[0].Why != "there are more than 30000 pairs of places: name an end" {
+		t.Errorf("alike: %+v, %v", result.Undecided, err)
+	}
+	// All judgements together have a bound too.
+	result, err = Reach(t.Context(), policyOfSize(t, 30, 1, 0), &ReachParameters{MaxStates: 60})
+	const large = "the rules of all ends cross each other too often: name an end"
+	if err != nil || len(result.Allowed) == 0 || !slices.ContainsFunc(result.Undecided, func(u ReachUndecided) bool { return u.Why == large }) {
+		t.Errorf("states: %d allowed, %+v, %v", len(result.Allowed), result.Undecided, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -2,7 +2,6 @@ package ask
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/classifier"
 	"go4.org/netipx"
 )
 
@@ -31,7 +29,9 @@ type PolicyTest struct {
 // TestPackets are packets from any of some ends to any of others. See EndForms.
 type TestPackets struct {
 	From, To []string
-	Services []analysis.Service // nil: every packet
+	// Services have the ports at which packets arrive at To: behind a NAT rule where To names who receives, as sent
+	// where it is an address, a prefix or a public IP address. nil: every packet.
+	Services []analysis.Service
 }
 
 // The results of a test.
@@ -85,8 +85,8 @@ const maxTestPairs = 10_000
 type policyTest struct {
 	*PolicyTest
 	from, to []*End
-	except   *analysis.List
-	via      [][]string // the names of each hop
+	except   map[bool]exceptions // by whether an end's addresses were written, see Between.exceptions
+	via      [][]string          // the names of each hop
 }
 
 // Test proves a test for all its packets, or finds one that breaks it.
@@ -104,7 +104,7 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 			if err != nil {
 				return &TestResult{Result: TestError, Message: err.Error()}
 			}
-			q.except = test.except
+			q.arriving, q.except = to.means != nil, test.except[to.means == nil]
 			sets := q.ask(t.Services)
 			undecided = append(undecided, sets.Undecided...)
 			for i := range sets.Sets {
@@ -245,8 +245,13 @@ func (b *Between) policyTest(t *PolicyTest) (*policyTest, error) {
 	for _, hop := range hops {
 		test.via = append(test.via, b.namesOf(hop))
 	}
-	test.except, err = b.exceptions(t.Except)
-	return test, err
+	test.except = map[bool]exceptions{}
+	for _, written := range []bool{false, true} {
+		if test.except[written], err = b.exceptions(t.Except, written); err != nil {
+			return nil, err
+		}
+	}
+	return test, nil
 }
 
 func (b *Between) endsOf(texts []string) (list []*End, err error) {
@@ -285,72 +290,6 @@ func (b *Between) namesOf(end *End) (names []string) {
 		}
 	}
 	return names
-}
-
-// exceptions is a list that denies packets; nil: none.
-func (b *Between) exceptions(except []TestPackets) (*analysis.List, error) {
-	if len(except) == 0 {
-		return nil, nil
-	}
-	var rules []analysis.Rule
-	for i := range except {
-		e := &except[i]
-		r := classifier.Rule{Sources: everyAddress, Destinations: everyAddress, SourcePorts: allPorts, DestinationPorts: allPorts}
-		for _, side := range []struct {
-			texts []string
-			into  *[]netip.Prefix
-		}{{e.From, &r.Sources}, {e.To, &r.Destinations}} {
-			if side.texts == nil {
-				continue
-			}
-			ends, err := b.endsOf(side.texts)
-			if err != nil {
-				return nil, err
-			}
-			*side.into = b.sentAddresses(ends)
-		}
-		services := e.Services
-		if services == nil {
-			rules = append(rules, analysis.Rule{Rule: r, Access: ruleset.Deny})
-		}
-		for _, s := range services {
-			if r.Protocol = ruleProtocols[s.Protocol]; r.Protocol == ruleset.AnyProtocol {
-				return nil, fmt.Errorf("except: protocol %d: allowed are TCP, UDP, ICMP, ESP and AH", s.Protocol)
-			}
-			if r.DestinationPorts = s.Ports; s.Ports == nil {
-				r.DestinationPorts = allPorts
-			}
-			rules = append(rules, analysis.Rule{Rule: r, Access: ruleset.Deny})
-		}
-	}
-	return analysis.NewList(rules), nil
-}
-
-// ruleProtocols are the protocols of services as rules name them.
-var ruleProtocols = map[uint8]ruleset.Protocol{packet.ProtoTCP: ruleset.TCP, packet.ProtoUDP: ruleset.UDP, packet.ProtoICMP: ruleset.ICMP,
-	packet.ProtoICMPv6: ruleset.ICMPv6, packet.ProtoESP: ruleset.ESP, packet.ProtoAH: ruleset.AH}
-
-// sentAddresses are the addresses of ends as packets are sent to them, or from them: their own, and the
-// public ones that are theirs alone.
-func (b *Between) sentAddresses(ends []*End) []netip.Prefix {
-	var set netipx.IPSetBuilder
-	for _, end := range ends {
-		set.AddSet(end.addresses)
-		if end.standing == nil {
-			continue
-		}
-		for _, r := range end.standing.Ranges() {
-			for a := r.From(); ; a = a.Next() {
-				if owner := publicOwner(b.snapshot, a); owner != nil && end.means(owner) {
-					set.Add(a)
-				}
-				if a == r.To() {
-					break
-				}
-			}
-		}
-	}
-	return setOf(&set).Prefixes()
 }
 
 // broken says why a set of packets breaks the test; empty: it does not.
@@ -412,8 +351,11 @@ func (p *PathSet) by() string {
 	return word
 }
 
+// MaxTestPorts bounds the ranges of ports of a test: what they are asked about grows with them.
+const MaxTestPorts = 1000
+
 // ServicesOf are protocols and ports as a test file lists them; nil: every packet. Ports without a protocol
-// are those of TCP and UDP, or a service's own.
+// are those of TCP and UDP, or a service's own. Equal and neighbouring ports become one range.
 func ServicesOf(protocolNames, ports []string) (list []analysis.Service, err error) {
 	var ranges []ruleset.PortRange
 	var numbers []uint8
@@ -423,6 +365,9 @@ func ServicesOf(protocolNames, ports []string) (list []analysis.Service, err err
 			return nil, err
 		}
 		ranges, numbers = append(ranges, r...), append(numbers, usual...)
+	}
+	if ranges = mergedPorts(ranges); len(ranges) > MaxTestPorts {
+		return nil, fmt.Errorf("%d ranges of ports: allowed are %d", len(ranges), MaxTestPorts)
 	}
 	if len(protocolNames) > 0 {
 		numbers = nil

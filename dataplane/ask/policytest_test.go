@@ -50,17 +50,14 @@ func randomEnd(r *rand.Rand, a netip.Addr) string {
 
 // Verify confirms each packet that breaks a test, and no packet of a test that holds breaks it.
 func TestAPolicyTestHoldsForEveryPacketOrShowsOneThatBreaksIt(t *testing.T) {
-	policies, passed, failed, excepted := 150, 0, 0, 0
-	if testing.Short() {
-		policies = 20
-	}
+	policies, passed, failed, excepted := worldsOf(150, 20), 0, 0, 0
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		b := NewBetween(s, 0)
 		r := rand.New(rand.NewPCG(seed, 17))
 		for range 12 {
-			from, to := randomPlace(r), randomPlace(r)
-			if from.Is4() != to.Is4() || from == to || len(s.SendersFrom(from)) != 1 {
+			from, to, ok := randomPair(r, s)
+			if !ok {
 				continue
 			}
 			test := &PolicyTest{TestPackets: TestPackets{From: []string{randomEnd(r, from)}, To: []string{randomEnd(r, to)}, Services: randomServices(t, r)},
@@ -128,6 +125,7 @@ func TestServicesOf(t *testing.T) {
 		{"a star is every packet", []string{"*"}, nil, nil, ""},
 		{"a number is a port of TCP and UDP", nil, []string{"443"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: https}, {Protocol: packet.ProtoUDP, Ports: https}}, ""},
 		{"a service has its protocols", nil, []string{"https"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: https}}, ""},
+		{"neighbouring ports are one range", []string{"TCP"}, []string{"81", "80", "79-80", "443"}, []analysis.Service{{Protocol: packet.ProtoTCP, Ports: []ruleset.PortRange{{First: 79, Last: 81}, {First: 443, Last: 443}}}}, ""},
 		{"ICMP is that of both families", []string{"icmp"}, nil, []analysis.Service{{Protocol: packet.ProtoICMP}, {Protocol: packet.ProtoICMPv6}}, ""},
 		{"so is its number", []string{"58"}, nil, []analysis.Service{{Protocol: packet.ProtoICMP}, {Protocol: packet.ProtoICMPv6}}, ""},
 		{"rules name no other number", []string{"47"}, nil, []analysis.Service{{Protocol: analysis.OtherProtocols}}, ""},

@@ -70,11 +70,11 @@ type ReachUndecided struct {
 // Reach finds all packets that begin a flow from one end to another and pass: by routes, translation, the rules
 // of both ends and of appliances between them. It ends with the context's error when the context does.
 func Reach(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*ReachResult, error) {
-	query, sets, err := between(ctx, s, q)
+	query, sets, open, err := between(ctx, s, q)
 	if err != nil {
 		return nil, err
 	}
-	r := &ReachResult{Allowed: query.allowed(sets), Undecided: undecided(sets)}
+	r := &ReachResult{Allowed: query.allowed(sets), Undecided: open}
 	for i := range sets.Sets {
 		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {
 			r.Undecided = append(r.Undecided, ReachUndecided{From: set.From, To: set.To, Why: "there are more boxes than are listed", Boxes: []DiffBox{}})
@@ -94,10 +94,10 @@ func CheckMaxStates(n int) error {
 	return nil
 }
 
-// between asks what one end may send to another. The error begins with the field that is wrong.
-func between(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*betweenQuery, *PathSets, error) {
+// between asks what one end may send to another, and lists what is not decided. The error begins with the field that is wrong.
+func between(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*betweenQuery, *PathSets, []ReachUndecided, error) {
 	if err := CheckMaxStates(q.MaxStates); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	b := NewBetween(s, q.MaxStates)
 	b.context = ctx
@@ -106,14 +106,14 @@ func between(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*be
 	}
 	from, to, services, err := b.ends(q.From, q.To)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	query, err := b.query(from, to)
 	if err != nil {
-		return nil, nil, fmt.Errorf("from: %w", err)
+		return nil, nil, nil, fmt.Errorf("from: %w", err)
 	}
 	sets := query.ask(services)
-	return query, sets, ctx.Err()
+	return query, sets, append(undecided(sets), query.unassigned(services)...), ctx.Err()
 }
 
 // ends finds both ends of a question.

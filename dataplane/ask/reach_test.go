@@ -46,10 +46,7 @@ func meansAddress(t *testing.T, b *Between, text string, a netip.Addr) bool {
 
 // The rows of reach say what the sets between everybody and everybody say, whatever joins them.
 func TestReachSaysWhatTheSetsSay(t *testing.T) {
-	policies, allowed, refused := 40, 0, 0
-	if testing.Short() {
-		policies = 10
-	}
+	policies, allowed, refused := worldsOf(40, 10), 0, 0
 	for seed := range uint64(policies) {
 		s := randomPolicies(t, seed)[0]
 		b := NewBetween(s, 0)
@@ -63,8 +60,8 @@ func TestReachSaysWhatTheSetsSay(t *testing.T) {
 		}
 		r := rand.New(rand.NewPCG(seed, 7))
 		for range 200 {
-			from, to := randomPlace(r), randomPlace(r)
-			if from.Is4() != to.Is4() || from == to || len(s.SendersFrom(from)) != 1 || len(s.SendersFrom(to)) != 1 {
+			from, to, ok := randomPair(r, s)
+			if !ok || len(s.SendersFrom(to)) != 1 {
 				continue
 			}
 			k := packetBetween(r, from, to)

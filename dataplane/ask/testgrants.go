@@ -28,6 +28,7 @@ func (b *Between) granted(from, to string) (g granted, err error) {
 	}
 	var all [2]netipx.IPSetBuilder // the addresses of both sides
 	var aside netipx.IPSetBuilder
+	translated := false
 	var allowed []analysis.Box
 	denied, apart := false, false
 	for i := range sets.Sets {
@@ -39,6 +40,8 @@ func (b *Between) granted(from, to string) (g granted, err error) {
 			return g, errors.New("there are too many sets of packets")
 		}
 		passes := set.Access == ruleset.Allow.String()
+		_, changes := set.course.arrivesAt()
+		translated = translated || changes
 		for _, box := range set.Boxes {
 			if from != internetEnd && !ends[1].addresses.ContainsRange(box.Destinations[0]) {
 				addRanges(&aside, box.Destinations)
@@ -62,7 +65,12 @@ func (b *Between) granted(from, to string) (g granted, err error) {
 	case !denied:
 		g.grants = []grant{{}}
 	default:
-		g.grants, err = grantsOf(allowed, setOf(&all[0]), setOf(&all[1]))
+		at := setOf(&all[1])
+		if translated {
+			// A test of addresses has the ports that packets are sent to.
+			at = nil
+		}
+		g.grants, err = grantsOf(allowed, setOf(&all[0]), at)
 	}
 	return g, err
 }
@@ -70,19 +78,21 @@ func (b *Between) granted(from, to string) (g granted, err error) {
 // mostPrefixes is how many addresses and prefixes a test may list.
 const mostPrefixes = 12
 
-// partOf says which of all addresses the ranges are, in the shorter way.
+// partOf says which of all addresses the ranges are, in the shorter way. Where all is nil, it lists the ranges.
 func partOf(ranges []netipx.IPRange, all *netipx.IPSet) (part, error) {
 	var own, rest netipx.IPSetBuilder
 	addRanges(&own, ranges)
 	set := setOf(&own)
-	rest.AddSet(all)
-	rest.RemoveSet(set)
-	p, others := part{texts: prefixTexts(set)}, prefixTexts(setOf(&rest))
-	switch {
-	case len(others) == 0:
-		return part{}, nil
-	case len(others) < len(p.texts):
-		p = part{others, true}
+	p := part{texts: prefixTexts(set)}
+	if all != nil {
+		rest.AddSet(all)
+		rest.RemoveSet(set)
+		switch others := prefixTexts(setOf(&rest)); {
+		case len(others) == 0:
+			return part{}, nil
+		case len(others) < len(p.texts):
+			p = part{others, true}
+		}
 	}
 	if len(p.texts) > mostPrefixes {
 		return p, fmt.Errorf("what passes has %d prefixes on a side", len(p.texts))
@@ -104,7 +114,8 @@ func prefixText(p netip.Prefix) string {
 var boxProtocols = map[string]uint8{"TCP": packet.ProtoTCP, "UDP": packet.ProtoUDP, "ICMP": packet.ProtoICMP, "ICMPv6": packet.ProtoICMP,
 	"ESP": packet.ProtoESP, "AH": packet.ProtoAH, "other": analysis.OtherProtocols}
 
-// grantsOf joins boxes of the same addresses: first by protocol, then the protocols of the same ports.
+// grantsOf joins boxes of the same addresses: first by protocol, then the protocols of the same ports. destinations
+// is nil where grants list theirs.
 func grantsOf(boxes []analysis.Box, sources, destinations *netipx.IPSet) (grants []grant, err error) {
 	type places struct {
 		from, to part
@@ -160,9 +171,6 @@ func grantsOf(boxes []analysis.Box, sources, destinations *netipx.IPSet) (grants
 				}
 				return same
 			})
-			if g.services[0].Protocol == analysis.OtherProtocols {
-				return nil, errors.New("protocols pass that a test cannot name")
-			}
 			grants = append(grants, g)
 		}
 	}
@@ -222,11 +230,16 @@ func joinedFamilies(boxes []analysis.Box) (out []analysis.Box) {
 	return out
 }
 
-// servicesOf are the services of ports by protocol; nil: every packet, but for some ports.
+// servicesOf are the services of ports by protocol. services is nil where protocols pass that a test cannot name: then
+// but is what does not.
 func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services, but []analysis.Service) {
-	for _, protocol := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP, packet.ProtoAH, analysis.OtherProtocols} {
-		of, named := ports[protocol]
-		if !named {
+	for _, protocol := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, packet.ProtoESP, packet.ProtoAH} {
+		of, passes := ports[protocol]
+		if protocol == packet.ProtoICMP && !passes {
+			of, passes = ports[packet.ProtoICMPv6]
+		}
+		if !passes {
+			but = append(but, analysis.Service{Protocol: protocol})
 			continue
 		}
 		s := analysis.Service{Protocol: protocol}
@@ -241,7 +254,7 @@ func servicesOf(ports map[uint8]map[ruleset.PortRange]bool) (services, but []ana
 			but = append(but, analysis.Service{Protocol: protocol, Ports: otherPorts(s.Ports)})
 		}
 	}
-	if len(services) == 6 { // ICMPv6 counts as ICMP
+	if _, others := ports[analysis.OtherProtocols]; others {
 		return nil, but
 	}
 	return services, nil

@@ -1,7 +1,9 @@
 package ask
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,36 +19,60 @@ type NamedTest struct {
 	PolicyTest
 }
 
-// maxTestsOf bounds the pairs of ends that TestsOf asks about.
-const maxTestsOf = 2500
+// The bounds of TestsOf: maxTestsOf of the pairs of ends that it asks about, those that are alike counted once, maxTestsHeld of
+// all pairs, for which it holds the tests that it writes, and mostEnds of the ends of a test, which has maxTestPairs.
+const (
+	maxTestsOf   = 2500
+	maxTestsHeld = 25_000
+	mostEnds     = 100
+)
 
 // TestsOf are tests that hold what a policy does now: from the internet to each subnet and application security
 // group with network interfaces, and between such subnets. Ends that are alike share a test, and all tests
-// pass. leftOut names the pairs for which there is none, and why. It fails when there are too many pairs.
+// pass. leftOut names the pairs for which there is none, and why. Subnets of a kind are asked about once. It fails when there
+// are too many pairs.
 func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
 	subnets, groups := b.inhabited()
-	if pairs := (len(subnets) + 1) * (len(subnets) + len(groups)); pairs > maxTestsOf {
-		return nil, nil, fmt.Errorf("%d pairs of subnets and groups: allowed are %d; name fewer files", pairs, maxTestsOf)
+	kinds := b.kindsOf(subnets)
+	for _, bound := range []struct {
+		pairs, most int
+		of          string
+	}{
+		{(len(kinds) + 1) * (len(kinds) + len(groups)), maxTestsOf, "subnets and groups that differ"},
+		{(len(subnets) + 1) * (len(subnets) + len(groups)), maxTestsHeld, "subnets and groups"},
+	} {
+		if bound.pairs > bound.most {
+			return nil, nil, fmt.Errorf("%d pairs of %s: allowed are %d; give the files of fewer virtual networks: %s", bound.pairs, bound.of, bound.most, networksOf(subnets))
+		}
+	}
+	targets := slices.Clone(kinds)
+	for _, group := range groups {
+		targets = append(targets, testKind{group})
 	}
 	var rows []testRow
-	for _, from := range append([]string{internetEnd}, subnets...) {
-		targets := subnets
-		if from == internetEnd {
-			targets = slices.Concat(subnets, groups)
+	for i, from := range append([]testKind{{internetEnd}}, kinds...) {
+		row := testRow{from: from}
+		if i > 0 {
+			targets = targets[:len(kinds)]
 		}
-		row := testRow{from: []string{from}}
 		for _, to := range targets {
-			if from == to {
-				continue
+			one := to[0]
+			if one == from[0] {
+				if len(to) == 1 {
+					continue
+				}
+				one = to[1]
 			}
-			passes, err := b.granted(from, to)
+			passes, err := b.granted(from[0], one)
 			if err != nil {
-				leftOut = append(leftOut, fmt.Sprintf("%s to %s: %v", from, to, err))
+				leftOut = append(leftOut, fmt.Sprintf("%s to %s: %v", ruleset.Listed(from), ruleset.Listed(to), err))
 				continue
 			}
 			row.add(to, passes)
 		}
-		rows = joinRow(rows, row)
+		for ends := range slices.Chunk(from, mostEnds) {
+			rows = joinRow(rows, testRow{ends, slices.Clone(row.cells)})
+		}
 	}
 	names := map[string]int{}
 	for i := range rows {
@@ -66,8 +92,20 @@ func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
 	return tests, leftOut, nil
 }
 
+// networksOf are the virtual networks of subnets, those with the most first.
+func networksOf(subnets []inhabited) string {
+	count := map[string]int{}
+	for _, sub := range subnets {
+		count[sub.VirtualNetwork.Name]++
+	}
+	names := slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
+	})
+	return ruleset.Listed(texts(names, func(name string) string { return fmt.Sprintf("%s has %d", name, count[name]) }))
+}
+
 // inhabited are the subnets and groups with network interfaces, as ends.
-func (b *Between) inhabited() (subnets, groups []string) {
+func (b *Between) inhabited() (subnets []inhabited, groups []string) {
 	in := map[*policy.Subnet]bool{}
 	for _, e := range b.snapshot.Endpoints() {
 		in[e.Subnet] = in[e.Subnet] || e.NetworkInterface != nil
@@ -75,7 +113,7 @@ func (b *Between) inhabited() (subnets, groups []string) {
 	for _, v := range b.snapshot.Policy.VirtualNetworks {
 		for _, sub := range v.Subnets {
 			if end := "subnet:" + v.Name + "/" + sub.Name; in[sub] && b.finds(end) {
-				subnets = append(subnets, end)
+				subnets = append(subnets, inhabited{sub, end})
 			}
 		}
 	}
@@ -114,7 +152,7 @@ type granted struct {
 type grant struct {
 	from, to part
 	services []analysis.Service // with equal ports; nil: every packet
-	but      []analysis.Service // ports that do not pass, where services is nil
+	but      []analysis.Service // what does not pass, where services is nil
 }
 
 // part is which addresses of an end a grant is for: all when texts is nil, else these, or all but these.
@@ -123,21 +161,24 @@ type part struct {
 	not   bool
 }
 
-func (r *testRow) add(to string, g granted) {
-	for i := range r.cells {
-		if fmt.Sprint(r.cells[i].granted) == fmt.Sprint(g) {
-			r.cells[i].to = append(r.cells[i].to, to)
-			return
+func (r *testRow) add(to []string, g granted) {
+	for ends := range slices.Chunk(to, mostEnds) {
+		at := slices.IndexFunc(r.cells, func(c testCell) bool {
+			return fmt.Sprint(c.granted) == fmt.Sprint(g) && len(c.to)+len(ends) <= mostEnds
+		})
+		if at < 0 {
+			at = len(r.cells)
+			r.cells = append(r.cells, testCell{granted: g})
 		}
+		r.cells[at].to = slices.Concat(r.cells[at].to, ends)
 	}
-	r.cells = append(r.cells, testCell{[]string{to}, g})
 }
 
 // joinRow adds a row to those with the same cells.
 func joinRow(rows []testRow, row testRow) []testRow {
 	for i := range rows {
-		if fmt.Sprint(rows[i].cells) == fmt.Sprint(row.cells) {
-			rows[i].from = append(rows[i].from, row.from...)
+		if fmt.Sprint(rows[i].cells) == fmt.Sprint(row.cells) && len(rows[i].from)+len(row.from) <= mostEnds {
+			rows[i].from = slices.Concat(rows[i].from, row.from)
 			return rows
 		}
 	}
@@ -218,7 +259,7 @@ func (r *testRow) allowed(c *testCell, g *grant) (t NamedTest, left []NamedTest)
 		}
 	}
 	for _, s := range g.but {
-		one := []analysis.Service{s}
+		one := icmpOfBoth([]analysis.Service{s})
 		except = append(except, TestPackets{Services: one})
 		on += " but on " + serviceText(one)
 		left = append(left, NamedTest{fmt.Sprintf("%s does not reach %s on %s", names[0], names[1], serviceText(one)),
@@ -257,9 +298,11 @@ func endNames(ends []string) string {
 
 // serviceText is such as "TCP, UDP 53".
 func serviceText(services []analysis.Service) string {
-	names := make([]string, len(services))
-	for i, s := range services {
-		names[i] = packet.ProtocolName(s.Protocol)
+	var names []string
+	for _, s := range services {
+		if s.Protocol != packet.ProtoICMPv6 { // ICMP stands for both
+			names = append(names, packet.ProtocolName(s.Protocol))
+		}
 	}
 	return strings.TrimSpace(strings.Join(names, ", ") + " " + strings.Join(texts(services[0].Ports, analysis.PortRange), ", "))
 }

@@ -105,8 +105,10 @@ func (r *Reader) Next(row *Row) error {
 	text := r.now.tuples[0]
 	r.now.tuples = r.now.tuples[1:]
 	*row = r.now.shared
-	if err := row.parse(text); err != nil {
-		return &Malformed{Record: r.count, Tuple: text, Reason: err.Error()}
+	var bad *Malformed
+	if err := row.parse(text); errors.As(err, &bad) {
+		bad.Record, bad.Tuple = r.count, text
+		return bad
 	}
 	return nil
 }

@@ -92,13 +92,16 @@ func TestRows(t *testing.T) {
 }
 
 func TestFieldsThatAreRefused(t *testing.T) {
-	for _, tuple := range []string{
-		"a,203.0.113.9,10.0.0.4,59831,443,T,I,A,B,,,,", "1,203.0.113.9,::1,59831,443,T,I,A,B,,,,", "1,203.0.113.9,10.0.0.4,65536,443,T,I,A,B,,,,",
-		"1,203.0.113.9,10.0.0.4,1,443,X,I,A,B,,,,", "1,203.0.113.9,10.0.0.4,1,443,T,X,A,B,,,,", "1,203.0.113.9,10.0.0.4,1,443,T,I,X,B,,,,",
-		"1,203.0.113.9,10.0.0.4,1,443,T,I,A,X,,,,", "1,203.0.113.9,10.0.0.4,1,443,T,I,A,C,a,,,", "1,203.0.113.9,10.0.0.4,1,443,T,I,A,C,,,,,",
+	for tuple, kind := range map[string]string{
+		"x": "fields", "a,203.0.113.9,10.0.0.4,59831,443,T,I,A,B,,,,": "time", "1,203.0.113.9,::1,59831,443,T,I,A,B,,,,": "address",
+		"1,203.0.113.9,10.0.0.4,65536,443,T,I,A,B,,,,": "port", "1,203.0.113.9,10.0.0.4,1,443,X,I,A,B,,,,": "protocol",
+		"1,203.0.113.9,10.0.0.4,1,443,T,X,A,B,,,,": "direction", "1,203.0.113.9,10.0.0.4,1,443,T,I,X,B,,,,": "decision",
+		"1,203.0.113.9,10.0.0.4,1,443,T,I,A,X,,,,": "state", "1,203.0.113.9,10.0.0.4,1,443,T,I,A,C,a,,,": "counter",
+		"1,203.0.113.9,10.0.0.4,1,443,T,I,A,C,18446744073709551616,,,": "counter", "1,203.0.113.9,10.0.0.4,1,443,T,I,A,C,,,,,": "fields",
 	} {
-		if err := (&Row{Version: 2}).parse(tuple); err == nil {
-			t.Errorf("%q is read", tuple)
+		var bad *Malformed
+		if err := (&Row{Version: 2}).parse(tuple); !errors.As(err, &bad) || bad.Kind != kind {
+			t.Errorf("%q is refused for %v, want %s", tuple, err, kind)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 package flowtuple
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -44,8 +44,14 @@ type Row struct {
 
 // Malformed is a row that is not understood.
 type Malformed struct {
-	Record        int // from 1
-	Tuple, Reason string
+	Record int // from 1
+	Tuple  string
+	// Kind is the field that is to blame: one of a few words such as address, or fields for their number.
+	Kind, Reason string
+}
+
+func malformed(kind, format string, args ...any) error {
+	return &Malformed{Kind: kind, Reason: fmt.Sprintf(format, args...)}
 }
 
 // Error names the record and the row.
@@ -55,7 +61,7 @@ func (m *Malformed) Error() string {
 
 const maxFields = 13
 
-// parse reads a tuple of the row's version:
+// parse reads a tuple of the row's version. The error is a *Malformed:
 //
 //	1  seconds,source,destination,port,port,T|U,I|O,A|D
 //	2  the same, then B|C|E and four counters
@@ -65,12 +71,12 @@ func (r *Row) parse(text string) error {
 	n := 0
 	for rest, more := text, true; more; n++ {
 		if n == maxFields {
-			return fmt.Errorf("more than %d fields", maxFields)
+			return malformed("fields", "more than %d fields", maxFields)
 		}
 		f[n], rest, more = strings.Cut(rest, ",")
 	}
 	if want := map[int]int{1: 8, 2: 13, 4: 13}[r.Version]; n != want {
-		return fmt.Errorf("%d fields, not the %d of version %d", n, want, r.Version)
+		return malformed("fields", "%d fields, not the %d of version %d", n, want, r.Version)
 	}
 	if err := r.parseTuple(&f); err != nil {
 		return err
@@ -84,7 +90,7 @@ func (r *Row) parse(text string) error {
 		case f[7] == "D":
 			r.State = Denied
 		case f[7] != "A":
-			return fmt.Errorf("decision %q: allowed are A and D", f[7])
+			return malformed("decision", "decision %q: allowed are A and D", f[7])
 		case r.Version == 1:
 			r.State = Begin
 		default:
@@ -100,7 +106,7 @@ func (r *Row) parse(text string) error {
 		}
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return fmt.Errorf("counter %q: no number", text)
+			return malformed("counter", "counter %q: allowed are 0 to %d", text, uint64(math.MaxUint64))
 		}
 		if i%2 == 0 {
 			r.Packets[i/2] = n
@@ -113,7 +119,7 @@ func (r *Row) parse(text string) error {
 
 func (r *Row) parseState(text string) error {
 	if len(text) != 1 || !strings.Contains("BCED", text) {
-		return fmt.Errorf("state %q: allowed are B, C, E and D", text)
+		return malformed("state", "state %q: allowed are B, C, E and D", text)
 	}
 	r.State = State(text[0])
 	return nil
@@ -123,7 +129,7 @@ func (r *Row) parseState(text string) error {
 func (r *Row) parseTuple(f *[maxFields]string) error {
 	since, err := strconv.ParseInt(f[0], 10, 64)
 	if err != nil {
-		return fmt.Errorf("time %q: no number", f[0])
+		return malformed("time", "time %q: no number", f[0])
 	}
 	if r.Time = time.Unix(since, 0).UTC(); r.Version == 4 {
 		r.Time = time.UnixMilli(since).UTC()
@@ -131,17 +137,17 @@ func (r *Row) parseTuple(f *[maxFields]string) error {
 	for i, to := range []*packet.Addr{&r.Src, &r.Dst} {
 		a, err := netip.ParseAddr(f[1+i])
 		if err != nil || a.Zone() != "" {
-			return fmt.Errorf("address %q: no IP address", f[1+i])
+			return malformed("address", "address %q: no IP address", f[1+i])
 		}
 		*to = packet.AddrFrom(a)
 	}
 	if r.Src.Is4() != r.Dst.Is4() {
-		return errors.New("addresses of two families")
+		return malformed("address", "addresses of two families")
 	}
 	for i, to := range []*uint16{&r.SrcPort, &r.DstPort} {
 		n, err := strconv.ParseUint(f[3+i], 10, 16)
 		if err != nil {
-			return fmt.Errorf("port %q: allowed are 0 to 65535", f[3+i])
+			return malformed("port", "port %q: allowed are 0 to 65535", f[3+i])
 		}
 		*to = uint16(n)
 	}
@@ -149,7 +155,7 @@ func (r *Row) parseTuple(f *[maxFields]string) error {
 		return err
 	}
 	if r.Outbound = f[6] == "O"; !r.Outbound && f[6] != "I" {
-		return fmt.Errorf("direction %q: allowed are I and O", f[6])
+		return malformed("direction", "direction %q: allowed are I and O", f[6])
 	}
 	return nil
 }
@@ -159,7 +165,7 @@ func protocol(version int, text string) (uint8, error) {
 	case version == 4:
 		n, err := strconv.ParseUint(text, 10, 8)
 		if err != nil {
-			return 0, fmt.Errorf("protocol %q: allowed are 0 to 255", text)
+			return 0, malformed("protocol", "protocol %q: allowed are 0 to 255", text)
 		}
 		return uint8(n), nil
 	case text == "T":
@@ -167,7 +173,7 @@ func protocol(version int, text string) (uint8, error) {
 	case text == "U":
 		return packet.ProtoUDP, nil
 	}
-	return 0, fmt.Errorf("protocol %q: allowed are T and U", text)
+	return 0, malformed("protocol", "protocol %q: allowed are T and U", text)
 }
 
 // Hardware is a MAC address in the form of Row.MAC, whatever is between its digits.

@@ -2,6 +2,8 @@ package replay
 
 import (
 	"cmp"
+	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -23,6 +25,9 @@ type Against struct {
 	Flows   uint64 `json:"flows"`
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+	// Allowed and Denied are the flows by what they newly are.
+	Allowed uint64 `json:"allowed"`
+	Denied  uint64 `json:"denied"`
 	// ByRule are the same by the rules that decided, those with most flows first.
 	ByRule []RuleChange `json:"byRule"`
 	// List are the largest flows.
@@ -130,6 +135,7 @@ func (c *changes) begin(k flowKey, old, new Opinion, at time.Time, begins bool) 
 	c.sums.Truncated = c.sums.Truncated || !known
 	if known || begins {
 		c.sums.Flows++
+		*map[string]*uint64{NewlyAllowed: &c.sums.Allowed, NewlyDenied: &c.sums.Denied}[f.Kind]++
 		c.rule(f).Flows++
 	}
 	return f
@@ -151,14 +157,25 @@ func (c *changes) rule(f *FlowChange) *RuleChange {
 	return r
 }
 
+// sum stops at the largest number: a flow log's row may hold any.
+func sum(numbers ...uint64) (total uint64) {
+	for _, n := range numbers {
+		next, carry := bits.Add64(total, n, 0)
+		if total = next; carry > 0 {
+			return math.MaxUint64
+		}
+	}
+	return total
+}
+
 // count counts packets of a flow.
 func (c *changes) count(f *FlowChange, packets, bytes uint64, at time.Time) {
 	r := c.rule(f)
 	for _, n := range []*uint64{&f.Packets, &r.Packets, &c.sums.Packets} {
-		*n += packets
+		*n = sum(*n, packets)
 	}
 	for _, n := range []*uint64{&f.Bytes, &r.Bytes, &c.sums.Bytes} {
-		*n += bytes
+		*n = sum(*n, bytes)
 	}
 	if at.After(f.Last) {
 		f.Last = at

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -215,6 +216,32 @@ func TestRowsAreJudgedAsVerifyDoes(t *testing.T) {
 	}
 	if seen["Allow"] < 50 || seen["Deny"] < 15 {
 		t.Errorf("the test is blind: %v", seen)
+	}
+}
+
+// The sums of absurd rows wrapped around: two of the largest counter made nearly nothing.
+func TestCountersOfAbsurdRowsStopAtTheLargestNumber(t *testing.T) {
+	const most = "18446744073709551615"
+	absurd := "1772366495,203.0.113.10,10.0.1.5,4000,80,T,I,A,E," + most + "," + most + "," + most + "," + most
+	_, s := play(t, Options{Policy: with(t, 80), Against: with(t, 22), Changed: 10}, log("000D3AF87856", httpBegins, absurd, absurd))
+	for _, got := range []uint64{s.FlowLogs.Packets, s.FlowLogs.Bytes, s.Against.Packets, s.Against.Bytes, s.Against.List[0].Bytes, s.Against.ByRule[0].Packets} {
+		if got != math.MaxUint64 {
+			t.Errorf("%d, want %s: %+v", got, most, s.Against)
+		}
+	}
+	if a := s.Against; a.Flows != 1 || a.Denied != 1 || a.Allowed != 0 {
+		t.Errorf("%+v, want one flow that is newly denied", a)
+	}
+}
+
+func TestRowsThatAreNotUnderstoodAreCountedByField(t *testing.T) {
+	bad := "1772366435,a,10.0.0.4,59831,443,T,I,A,B,,,,"
+	_, s := play(t, Options{Policy: with(t, 80)}, log("", bad, "x", bad, httpBegins))
+	if d := cmp.Diff(map[string]uint64{"address": 2, "fields": 1}, s.FlowLogs.MalformedBy); d != "" {
+		t.Error(d)
+	}
+	if !strings.Contains(s.FlowLogs.Malformed, `address "a"`) {
+		t.Errorf("the first is %q", s.FlowLogs.Malformed)
 	}
 }
 

@@ -25,13 +25,15 @@ type FlowLogs struct {
 	// Begun and Denied are rows with which a flow begins, or with which a packet is denied. The others go on.
 	Begun  uint64 `json:"begun"`
 	Denied uint64 `json:"denied"`
-	// Packets and Bytes are of both directions.
+	// Packets and Bytes are of both directions. Those of absurd rows stop at the largest number.
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 	// Skipped are rows that were not judged, by reason; reasons without one are absent.
 	Skipped map[string]uint64 `json:"skipped"`
-	// Malformed is the first row that was not understood; empty when all were.
-	Malformed string `json:"malformed,omitempty"`
+	// Malformed is the first row that was not understood; empty when all were. MalformedBy counts all of them by the field that
+	// is to blame.
+	Malformed   string            `json:"malformed,omitempty"`
+	MalformedBy map[string]uint64 `json:"malformedBy,omitempty"`
 	// RecordedDiffers counts the judged rows of which the policy says otherwise than they record. It is then not the
 	// policy that was in force, or the record tells of more than rules.
 	RecordedDiffers uint64 `json:"recordedDiffers"`
@@ -142,7 +144,9 @@ func (r *Replay) readFlowLog(ctx context.Context, in *pcap.Stream) error {
 		case errors.As(err, &malformed):
 			if r.logs.seen.Malformed == "" {
 				r.logs.seen.Malformed = fmt.Sprintf("%s: %v", r.file.File, malformed)
+				r.logs.seen.MalformedBy = map[string]uint64{}
 			}
+			r.logs.seen.MalformedBy[malformed.Kind]++
 			r.countRow(&flowtuple.Row{})
 			r.logs.seen.Skipped[skipMalformed]++
 		case err != nil && r.file.Rows > 0:
@@ -168,8 +172,8 @@ func (r *Replay) countRow(row *flowtuple.Row) {
 	case flowtuple.Denied:
 		l.Denied++
 	}
-	l.Packets += row.Packets[0] + row.Packets[1]
-	l.Bytes += row.Bytes[0] + row.Bytes[1]
+	l.Packets = sum(l.Packets, row.Packets[0], row.Packets[1])
+	l.Bytes = sum(l.Bytes, row.Bytes[0], row.Bytes[1])
 }
 
 // row judges one row; skip is why it was not judged.
@@ -199,7 +203,7 @@ func (r *Replay) row(row *flowtuple.Row) (skip string) {
 	}
 	k := flowKey{Tuple: row.Tuple, end: nameOf(end), direction: directionOf(row)}
 	f := r.changes.begin(k, old, new, row.Time, row.State == flowtuple.Begin || row.State == flowtuple.Denied)
-	r.changes.count(f, row.Packets[0]+row.Packets[1], row.Bytes[0]+row.Bytes[1], row.Time)
+	r.changes.count(f, sum(row.Packets[:]...), sum(row.Bytes[:]...), row.Time)
 	return ""
 }
 

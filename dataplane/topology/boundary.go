@@ -78,9 +78,11 @@ func newBoundary(set *policy.Set, routed *routedSet, public map[packet.Addr]*fro
 				hold(p, "the networks behind the gateway of virtual network %q", n.vnet.Name)
 			}
 		}
-		for _, r := range n.vnet.HubRoutes {
-			if r.Prefix.Bits() > 0 {
-				hold(r.Prefix, "the networks behind the virtual hub of virtual network %q", n.vnet.Name)
+		if n.hub != nil && n.hub.first == n {
+			for _, p := range n.hub.prefixes {
+				if p.Bits() > 0 {
+					hold(p, "the networks behind the virtual hub of virtual network %q", n.vnet.Name)
+				}
 			}
 		}
 		for _, sub := range n.vnet.Subnets {

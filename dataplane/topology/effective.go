@@ -51,7 +51,7 @@ func (r *routes) list(source RouteSource, name string, h *hop, prefixes ...netip
 // router forwards, are not told.
 func (s *Snapshot) EffectiveRoutes(of *Endpoint) []EffectiveRoute {
 	var all []EffectiveRoute
-	for _, r := range of.routes.entered {
+	for _, r := range slices.Concat(of.routes.entered, of.routes.learned()) {
 		for _, p := range r.Prefixes {
 			h, _ := of.routes.hops.Get(p)
 			r.Active = r.Active || h == r.hop

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -30,7 +31,7 @@ type endpointKey struct {
 // still empty; fillRoutes fills them.
 func newEndpoints(set *policy.Set, networks *networkSet, groups *groupSet) *endpointSet {
 	s := &endpointSet{networks: networks, byNIC: map[endpointKey]*Endpoint{},
-		outside: &Endpoint{Attachment: -1, routes: &routes{}}, platform: &Endpoint{Attachment: -1, routes: &routes{}}}
+		outside: &Endpoint{Attachment: -1, routes: noRoutes()}, platform: &Endpoint{Attachment: -1, routes: noRoutes()}}
 	s.services = &Endpoint{Attachment: -1, routes: s.outside.routes}
 	endpoint := func(sub *policy.Subnet, nic *policy.NetworkInterface) *Endpoint {
 		n := networks.of[sub.VirtualNetwork]
@@ -70,7 +71,7 @@ func (n *network) routesWith(set *policy.Set, sub *policy.Subnet, t *policy.Rout
 	r := n.routes[key]
 	if r == nil {
 		r = &routes{network: n, table: t, services: sub.ServiceEndpoints, peers: n.peersOf(sub), behindGateway: n.behindGatewayOf(sub),
-			view: groups.view(ruleset.VirtualNetworkPrefixes(n.virtualNetworkTag(set, sub, t)))}
+			view: n.viewOf(set, sub, t, groups), hops: &bart.Table[*hop]{}}
 		r.adminInbound, r.adminOutbound = groups.adminStages(n.vnet, r.view)
 		r.hasDefault = t != nil && slices.ContainsFunc(t.Routes, func(route policy.Route) bool {
 			return slices.Contains(set.Prefixes(&route), everywhere[0])

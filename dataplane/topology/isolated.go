@@ -22,7 +22,7 @@ func isolate(s *routedSet, f *faults) {
 		hosts.Insert(p, e)
 	}
 	for _, e := range []*Endpoint{s.outside, s.platform} {
-		*e.routes = routes{}
+		*e.routes = *noRoutes()
 		for _, p := range everywhere {
 			e.routes.hops.Insert(p, &hop{hosts: hosts, drop: packet.DropNoRoute})
 		}
@@ -41,7 +41,7 @@ func isolate(s *routedSet, f *faults) {
 
 // openRoutes copies routes so that each of them leads somewhere.
 func (s *routedSet) openRoutes(r *routes, others *Endpoint, hosts *bart.Table[*Endpoint]) *routes {
-	open := &routes{network: r.network, table: r.table, peers: r.peers, behindGateway: r.behindGateway, view: r.view, hasDefault: r.hasDefault,
+	open := &routes{hops: &bart.Table[*hop]{}, network: r.network, table: r.table, peers: r.peers, behindGateway: r.behindGateway, view: r.view, hasDefault: r.hasDefault,
 		adminInbound: r.adminInbound, adminOutbound: r.adminOutbound}
 	for p, h := range r.hops.All() {
 		to := others

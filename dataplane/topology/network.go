@@ -7,6 +7,7 @@ import (
 
 	"github.com/gaissmai/bart"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -22,6 +23,7 @@ type networkSet struct {
 	// gateways. An address in neither is outside.
 	space, learned bart.Lite
 	defaultLearned bool // a gateway has a default route
+	hubs           map[*policy.HubTable]*hubTable
 	// besides is Options.Outside.
 	besides []netip.Prefix
 }
@@ -37,6 +39,7 @@ type network struct {
 	gateway *Endpoint
 	// notBehind are the addresses of the networks that on-premises reaches through gateway, and of their peers.
 	notBehind                []netip.Prefix
+	hub                      *hubTable // nil: no virtual hub
 	behindOwn, behindGateway []netip.Prefix
 	frontends                map[packet.Addr]*frontend // of internal load balancers
 }
@@ -89,7 +92,7 @@ type peer struct {
 // newNetworks lists the virtual networks, relates them to their peers, and finds the gateways
 // among the attachments.
 func newNetworks(set *policy.Set, specs []Spec) *networkSet {
-	s := &networkSet{of: map[*policy.VirtualNetwork]*network{}}
+	s := &networkSet{of: map[*policy.VirtualNetwork]*network{}, hubs: map[*policy.HubTable]*hubTable{}}
 	for _, v := range set.VirtualNetworks {
 		n := &network{vnet: v, routes: map[routesKey]*routes{}}
 		s.of[v] = n
@@ -155,36 +158,12 @@ func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
 			n.behindGateway = remote.network.behindOwn
 			remote.network.notBehind = append(remote.network.notBehind, n.reached()...)
 		}
-		s.learnFromHub(n)
-	}
-}
-
-// learnFromHub adds the prefixes that a network learns from its virtual hub.
-func (s *networkSet) learnFromHub(n *network) {
-	n.behindGateway = slices.Clip(n.behindGateway)
-	for _, r := range n.vnet.HubRoutes {
-		n.behindGateway = append(n.behindGateway, r.Prefix)
-		if r.Prefix.Bits() > 0 {
-			s.learned.Insert(r.Prefix)
+		if fromHub := s.learnFromHub(n); len(n.behindGateway) == 0 {
+			n.behindGateway = fromHub // shared
 		} else {
-			s.defaultLearned = true
+			n.behindGateway = slices.Concat(n.behindGateway, fromHub)
 		}
 	}
-}
-
-// hubNetwork is the network that a virtual hub connects to n and that has a prefix; nil when there is none, or when
-// a longer route leads elsewhere: a static one of the hub, or one of the network's own gateway.
-func (s *networkSet) hubNetwork(n *network, p netip.Prefix) *network {
-	var longest policy.HubRoute
-	for _, r := range n.vnet.HubRoutes {
-		if within(p, r.Prefix) && (!longest.Prefix.IsValid() || r.Prefix.Bits() > longest.Prefix.Bits()) {
-			longest = r
-		}
-	}
-	if longest.Network == nil || slices.ContainsFunc(n.behindOwn, func(own netip.Prefix) bool { return within(p, own) && own.Bits() > longest.Prefix.Bits() }) {
-		return nil
-	}
-	return s.of[longest.Network]
 }
 
 // within reports that a prefix lies in another, or is it.
@@ -244,18 +223,29 @@ func (r *routes) hasSystemRoute(p netip.Prefix) bool {
 		slices.ContainsFunc(r.peers, func(peer peer) bool { return slices.ContainsFunc(peer.space, holds) })
 }
 
-// virtualNetworkTag is the VirtualNetwork tag in a subnet with a route table: the network, the
-// subnet's peers, the prefixes behind the gateway unless the table keeps them out, and the prefixes
-// of the table's routes whatever their next hop. Only this side of a peering must allow access.
-func (n *network) virtualNetworkTag(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable) (space []netip.Prefix) {
+// viewOf has the VirtualNetwork tag in a subnet with a route table: ownTag, and the prefixes behind the gateway unless
+// the table keeps them out.
+func (n *network) viewOf(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable, groups *groupSet) *view {
+	space := n.ownTag(set, sub, t)
+	switch {
+	case t != nil && t.DisableGatewayRoutes:
+	case n.sharesHub() && n.hub.covers(space):
+		return n.hub.viewOf(groups)
+	default:
+		space = append(space, n.behindGatewayOf(sub)...)
+	}
+	return groups.view(ruleset.VirtualNetworkPrefixes(space))
+}
+
+// ownTag is the VirtualNetwork tag in a subnet without what gateways announce: the network, the
+// subnet's peers, and the prefixes of the route table's routes whatever their next hop. Only this side
+// of a peering must allow access.
+func (n *network) ownTag(set *policy.Set, sub *policy.Subnet, t *policy.RouteTable) (space []netip.Prefix) {
 	space = append(space, n.vnet.AddressSpace...)
 	for i := range n.vnet.Peerings {
 		if p := &n.vnet.Peerings[i]; p.AllowVirtualNetworkAccess && p.Takes(sub) && n.vnet.Connected(p) {
 			space = append(space, p.Space()...)
 		}
-	}
-	if t == nil || !t.DisableGatewayRoutes {
-		space = append(space, n.behindGatewayOf(sub)...)
 	}
 	if t != nil {
 		for i := range t.Routes {

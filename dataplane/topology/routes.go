@@ -33,8 +33,9 @@ type routes struct {
 	peers         []peer
 	behindGateway []netip.Prefix
 	view          *view
-	hops          bart.Table[*hop] // by destination
-	entered       []EffectiveRoute // in the order of their entry
+	hops          *bart.Table[*hop] // by destination; not nil
+	entered       []EffectiveRoute  // in the order of their entry, without those of hub
+	hub           *hubTable         // whose nodes hops shares; nil: none
 	// adminInbound and adminOutbound are the rule collections that apply to the network.
 	adminInbound, adminOutbound []Stage
 	hasDefault                  bool // the table or a gateway has a route for 0.0.0.0/0
@@ -42,6 +43,9 @@ type routes struct {
 	// most packets the search for a hop; nil: every packet searches.
 	direct *bart.Table[*Endpoint]
 }
+
+// noRoutes leads nowhere.
+func noRoutes() *routes { return &routes{hops: &bart.Table[*hop]{}} }
 
 // hop is where a route leads.
 type hop struct {

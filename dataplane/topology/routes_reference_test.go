@@ -2,11 +2,14 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -20,8 +23,17 @@ type candidate struct {
 
 // slowNextHop lists every route of a spoke's subnet, straight from the policy. It takes the
 // longest, and between equals the one of the highest rank.
-func slowNextHop(set *policy.Set, v *policy.VirtualNetwork, t *policy.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
-	var all []candidate
+func slowNextHop(v *policy.VirtualNetwork, t *policy.RouteTable, learned []netip.Prefix, to netip.Addr) candidate {
+	var best candidate
+	for _, c := range slowRoutes(v, t, learned) {
+		if c.prefix.Contains(to) && (!best.prefix.IsValid() || c.prefix.Bits() > best.prefix.Bits() || c.prefix.Bits() == best.prefix.Bits() && c.rank > best.rank) {
+			best = c
+		}
+	}
+	return best
+}
+
+func slowRoutes(v *policy.VirtualNetwork, t *policy.RouteTable, learned []netip.Prefix) (all []candidate) {
 	for _, p := range everywhere {
 		all = append(all, candidate{p, 0, policy.HopInternet, ""})
 	}
@@ -52,7 +64,15 @@ func slowNextHop(set *policy.Set, v *policy.VirtualNetwork, t *policy.RouteTable
 			borrows = borrows || p.UseRemoteGateways && back.AllowGatewayTransit && p.Remote.Name == "hub"
 		}
 	}
-	if (v.Name == "hub" || borrows) && (t == nil || !t.DisableGatewayRoutes) {
+	if v.Name != "hub" && !borrows {
+		learned = nil
+	}
+	if v.HubTable != nil {
+		for _, r := range v.HubTable.Routes {
+			learned = append(slices.Clip(learned), r.Prefix)
+		}
+	}
+	if t == nil || !t.DisableGatewayRoutes {
 		for _, p := range learned {
 			inside := false
 			for _, o := range own {
@@ -72,13 +92,62 @@ func slowNextHop(set *policy.Set, v *policy.VirtualNetwork, t *policy.RouteTable
 			all = append(all, candidate{r.Prefix, 2, r.Hop, at})
 		}
 	}
-	var best candidate
-	for _, c := range all {
-		if c.prefix.Contains(to) && (!best.prefix.IsValid() || c.prefix.Bits() > best.prefix.Bits() || c.prefix.Bits() == best.prefix.Bits() && c.rank > best.rank) {
-			best = c
+	return all
+}
+
+// gatewayRoutes are the prefixes of gateways among effective routes, with whether they decide.
+func gatewayRoutes(all []EffectiveRoute) map[netip.Prefix]bool {
+	active := map[netip.Prefix]bool{}
+	for _, r := range all {
+		if r.Source == RouteGateway {
+			active[r.Prefixes[0]] = active[r.Prefixes[0]] || r.Active
 		}
 	}
-	return best
+	return active
+}
+
+// gatewayCandidates is gatewayRoutes of the reference.
+func gatewayCandidates(all []candidate) map[netip.Prefix]bool {
+	active := map[netip.Prefix]bool{}
+	for _, c := range all {
+		if c.rank == 1 {
+			active[c.prefix] = !slices.ContainsFunc(all, func(other candidate) bool { return other.prefix == c.prefix && other.rank == 2 })
+		}
+	}
+	return active
+}
+
+// slowTag is the VirtualNetwork tag of a spoke's subnet, with the routes of rank 1 and of the table.
+func slowTag(v *policy.VirtualNetwork, t *policy.RouteTable, all []candidate) []netip.Prefix {
+	space := slices.Clone(v.AddressSpace)
+	for i := range v.Peerings {
+		if p := &v.Peerings[i]; p.AllowVirtualNetworkAccess && v.Connected(p) {
+			space = append(space, p.Remote.AddressSpace...)
+		}
+	}
+	for _, c := range all {
+		if c.rank > 0 {
+			space = append(space, c.prefix)
+		}
+	}
+	return ruleset.VirtualNetworkPrefixes(space)
+}
+
+// randomHubTables gives networks the routes of virtual hubs, which some of them share.
+func randomHubTables(set *policy.Set, prefixes []netip.Prefix, random *rand.Rand) {
+	tables := []*policy.HubTable{nil, {}, {}}
+	for _, t := range tables[1:] {
+		for _, i := range random.Perm(len(prefixes))[:random.IntN(8)] {
+			r := policy.HubRoute{Prefix: prefixes[i]}
+			if n := random.IntN(2 * len(set.VirtualNetworks)); n < len(set.VirtualNetworks) {
+				r.Network = set.VirtualNetworks[n]
+			}
+			t.Routes = append(t.Routes, r)
+		}
+	}
+	for _, v := range set.VirtualNetworks {
+		v.HubTable = tables[random.IntN(len(tables))]
+	}
 }
 
 func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
@@ -110,6 +179,7 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 				s.RouteTable.Routes = append(s.RouteTable.Routes, r)
 			}
 		}
+		randomHubTables(set, prefixes, random)
 		var learned []netip.Prefix
 		for _, i := range random.Perm(len(prefixes))[:1+random.IntN(3)] {
 			if p := prefixes[i]; p.Bits() == 0 || p.Bits() < 16 || !pfx("10.0.0.0/16").Overlaps(p) { // not within the hub: a fault
@@ -126,9 +196,17 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 		}
 		for i, v := range set.VirtualNetworks {
 			from := s.nicEndpoint(t, []string{"plain", "spoke1", "spoke2"}[i])
+			table := v.Subnets[len(v.Subnets)-1].RouteTable
+			all := slowRoutes(v, table, learned)
+			if got, want := from.routes.view.virtualNetwork, slowTag(v, table, all); !slices.Equal(got, want) {
+				t.Fatalf("seed %d: VirtualNetwork at %s is %v, want %v", seed, v.Name, got, want)
+			}
+			if got, want := gatewayRoutes(s.EffectiveRoutes(from)), gatewayCandidates(all); !maps.Equal(got, want) {
+				t.Fatalf("seed %d: gateway routes of %s are %v, want %v", seed, v.Name, got, want)
+			}
 			for _, a := range addresses {
 				to := netip.MustParseAddr(a)
-				want := slowNextHop(set, v, v.Subnets[len(v.Subnets)-1].RouteTable, learned, to)
+				want := slowNextHop(v, table, learned, to)
 				got := s.NextHop(from, to)
 				at := ""
 				if got.Address.IsValid() {
@@ -144,7 +222,7 @@ func TestRandomRoutesAgreeWithTheListOfAllOfThem(t *testing.T) {
 				}
 				switch want.kind {
 				case policy.HopGateway:
-					if s.Attachments[e.Attachment].Kind != Gateway {
+					if s.Attachments[e.Attachment].Kind != Gateway && (v.HubTable == nil || e.address != ip(a)) {
 						t.Fatalf("seed %d: from %s to %s: %+v is no gateway", seed, v.Name, a, e)
 					}
 				case policy.HopInternet:

@@ -63,7 +63,7 @@ func fillRoutes(set *policy.Set, attached *attachedSet) *routedSet {
 // public addresses. Without any the private ones are all that a laboratory has.
 func (s *routedSet) hidePrivate(t *translation, reach bool) {
 	if t.given && !reach {
-		s.outside.routes = &routes{}
+		s.outside.routes = noRoutes()
 	}
 }
 
@@ -143,22 +143,37 @@ func (s *routedSet) fill(set *policy.Set, r *routes) {
 		r.enter(RouteDefault, "", h, peer.space...)
 	}
 	s.fillServiceEndpoints(set, r)
-	if gateway := n.gatewayHop(); r.table == nil || !r.table.DisableGatewayRoutes {
-		for _, p := range r.behindGateway {
-			h := gateway
-			if other := s.networks.hubNetwork(n, p); other != nil {
-				h = &hop{kind: policy.HopGateway, hosts: &other.hosts, drop: packet.DropNoRoute}
-			}
-			if !r.hasSystemRoute(p) && !r.serviced.LookupPrefix(p) {
-				r.enter(RouteGateway, "", h, p)
-			}
-		}
+	learns := r.table == nil || !r.table.DisableGatewayRoutes
+	if learns && !n.sharesHub() {
+		s.fillLearned(r)
 	}
 	s.fillPrivateEndpoints(set, r)
 	s.fillUser(set, r)
 	for _, a := range PlatformAddresses {
 		r.hops.Insert(host(a), &hop{kind: policy.HopInternet, endpoint: s.platform, drop: packet.DropNoRoute})
 	}
+	if learns && n.sharesHub() {
+		s.shareLearned(r, outside, none)
+	}
+}
+
+// fillLearned enters the routes of gateways and of a virtual hub.
+func (s *routedSet) fillLearned(r *routes) {
+	gateway := r.network.gatewayHop()
+	for _, p := range r.behindGateway {
+		h := gateway
+		if other := s.networks.hubNetwork(r.network, p); other != nil {
+			h = &hop{kind: policy.HopGateway, hosts: &other.hosts, drop: packet.DropNoRoute}
+		}
+		if r.learns(p) {
+			r.enter(RouteGateway, "", h, p)
+		}
+	}
+}
+
+// learns reports that no route of the system keeps one of a gateway out.
+func (r *routes) learns(p netip.Prefix) bool {
+	return !r.hasSystemRoute(p) && !r.serviced.LookupPrefix(p)
 }
 
 // fillLocal enters the network's own address space.
@@ -171,7 +186,7 @@ func (n *network) fillLocal(r *routes) {
 // that use its gateway, and those of the gateway subnet's route table. None leads to the
 // internet by itself.
 func (s *routedSet) fillGateway(set *policy.Set, n *network) {
-	r := &routes{network: n, peers: n.peers}
+	r := &routes{network: n, peers: n.peers, hops: &bart.Table[*hop]{}}
 	n.gateway.routes = r
 	for _, sub := range n.vnet.Subnets {
 		if strings.EqualFold(sub.Name, gatewaySubnet) {

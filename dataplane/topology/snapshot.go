@@ -31,7 +31,7 @@ func (k Kind) String() string {
 // PlatformAddresses are the host's virtual addresses, which serve DHCP, DNS, IMDS and health
 // probes. The last one probes IPv6 backends alone.
 var PlatformAddresses = []netip.Addr{
-	netip.MustParseAddr("168.63.129.16"),
+	policy.AzureDNS,
 	netip.MustParseAddr("169.254.169.254"),
 	netip.MustParseAddr("fe80::1234:5678:9abc"),
 }

@@ -86,15 +86,15 @@ func PortRange(r ruleset.PortRange) string {
 // list is cut, and says so.
 func portsText(ranges []ruleset.PortRange, all *set) string {
 	but := portRanges(portSet(ranges).outOf(all))
-	prefix := ""
+	prefix, most := "", mostParts
 	if len(but) < len(ranges) && len(but) > 0 {
-		prefix, ranges = "all but ", but
+		prefix, ranges, most = "all except ", but, mostExceptions
 	}
 	parts := make([]string, len(ranges))
 	for i, r := range ranges {
 		parts[i] = PortRange(r)
 	}
-	return prefix + cutList(parts, ",")
+	return prefix + cutList(parts, ",", most)
 }
 
 // shown is a box of the slice for people.

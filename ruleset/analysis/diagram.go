@@ -52,9 +52,10 @@ type diagram struct {
 	first  bool // ends the walk at the first leaf
 	budget int  // states that are left; below 0 nothing is decided
 
-	memo   [fields]map[uint64]*visit
-	unique map[uint64]*node
-	nodes  int
+	memo    [fields + 1]map[uint64]*visit
+	unique  map[uint64]*node
+	nodes   int
+	scratch [fields]state // by level: what is left of the state that is walked there
 }
 
 // class is a set of values of a field that the same candidates match.
@@ -83,6 +84,9 @@ type node struct {
 	edges    []edge
 	decision *decision
 	next     *node // has the same hash
+	// from is the node that was last found to lead here, and at the index of its edge.
+	from *node
+	at   int
 }
 
 // edge leads the values of some classes to a node.
@@ -101,6 +105,7 @@ type stageList struct {
 // newDiagram prepares the diagram of a region. Each stage ends with a candidate that matches all of it.
 func newDiagram(region *box, lists []stageList, budget int) *diagram {
 	d := &diagram{budget: budget, unique: map[uint64]*node{}}
+	d.memo[fields] = map[uint64]*visit{}
 	for _, l := range lists {
 		for _, c := range l.candidates {
 			c.side, c.stage = l.side, l.stage
@@ -145,53 +150,58 @@ func (d *diagram) node(level int, s state) *node {
 	if d.budget < 0 || !d.wanted(level, s) {
 		return nil
 	}
-	if level == fields {
-		n := &node{level: level, decision: d.decide(s)}
-		if !d.leaf(n.decision) {
-			return nil
-		}
-		return d.share(n)
-	}
 	h := hashWords(s)
 	for v := d.memo[level][h]; v != nil; v = v.next {
 		if slices.Equal(v.alive, s) {
 			return v.node
 		}
 	}
-	d.budget--
 	n := &node{level: level}
-	byNode := map[*node]int{}
-	scratch := make(state, 0, len(s))
-	for i := range d.divisions[level].classes {
+	if level == fields {
+		n.decision = d.decide(s)
+		if d.leaf(n.decision) {
+			n = d.share(n)
+		} else {
+			n = nil
+		}
+	} else {
+		d.budget--
+		d.lead(n, s)
+		if len(n.edges) == 0 {
+			n = nil
+		} else {
+			n = d.share(n)
+		}
+	}
+	d.memo[level][h] = &visit{slices.Clone(s), n, d.memo[level][h]}
+	return n
+}
+
+// lead finds the edges of a node that a state reaches.
+func (d *diagram) lead(n *node, s state) {
+	scratch := d.scratch[n.level]
+	for i := range d.divisions[n.level].classes {
 		scratch = scratch[:0]
-		alive := d.divisions[level].classes[i].alive
+		alive := d.divisions[n.level].classes[i].alive
 		for j := 0; j < len(s); j += 2 {
 			if w := s[j+1] & alive[s[j]]; w != 0 {
 				scratch = append(scratch, s[j], w)
 			}
 		}
-		to := d.node(level+1, d.cut(level+1, scratch))
+		to := d.node(n.level+1, d.cut(n.level+1, scratch))
 		if to == nil {
 			continue
 		}
-		at, known := byNode[to]
-		if !known {
-			at = len(n.edges)
-			byNode[to] = at
+		if to.from != n {
+			to.from, to.at = n, len(n.edges)
 			n.edges = append(n.edges, edge{to: to})
 		}
-		n.edges[at].classes = append(n.edges[at].classes, i)
+		n.edges[to.at].classes = append(n.edges[to.at].classes, i)
 		if d.first {
 			break
 		}
 	}
-	if len(n.edges) == 0 {
-		n = nil
-	} else {
-		n = d.share(n)
-	}
-	d.memo[level][h] = &visit{slices.Clone(s), n, d.memo[level][h]}
-	return n
+	d.scratch[n.level] = scratch
 }
 
 // share returns the node that equals n, which is n if there is none yet.

@@ -33,7 +33,7 @@ func ExampleCompare() {
 	}
 	// Output:
 	// Deny by rule 1 is now Allow by rule 0
-	// TCP everything but 198.51.100.0/24 -> 10.0.1.4 port 22
+	// TCP everything except 198.51.100.0/24 -> 10.0.1.4 port 22
 	// such as TCP 203.0.113.10:49152 -> 10.0.1.4:22
 }
 
@@ -107,5 +107,5 @@ func ExampleNames_Text() {
 		fmt.Println(names.Text(a.Boxes[0].Sources), "by rule", a.By.Rule)
 	}
 	// Output:
-	// VirtualNetwork but 10.0.7.0/24 by rule 1
+	// VirtualNetwork except 10.0.7.0/24 by rule 1
 }

@@ -45,6 +45,8 @@ type Judgement struct {
 	// Undecided are packets about which nothing is known: the bound on states was reached, or a rule
 	// matches some values of a field that are chosen between.
 	Undecided []Box
+	// States is how many states the answer took, see Options.MaxStates.
+	States int
 }
 
 // Judge divides packets by the rules that decide them on their way: chains are asked one behind the
@@ -55,7 +57,7 @@ func Judge(asked []Asked, o Options) *Judgement {
 		j.sees = append(j.sees, asked[i].Sees.sets())
 	}
 	j.regions(&emptyList.rules[0], j.region)
-	out := &Judgement{Undecided: j.undecided}
+	out := &Judgement{Undecided: j.undecided, States: j.MaxStates - j.budget}
 	ranges := rangesOf{}
 	for i := range j.found {
 		f := &j.found[i]

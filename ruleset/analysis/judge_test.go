@@ -45,7 +45,7 @@ func TestJudgeAsksChainsOneBehindTheOther(t *testing.T) {
 		{"AlwaysAllow ends one chain only", []Asked{{Chain: chain([]Rule{always}, []Rule{deny})}, {Chain: chain([]Rule{deny})}},
 			"Deny by [{Allow 0 0} {Deny 0 0}]: 0-65535"},
 		{"each chain divides", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)})}, {Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 443)})}},
-			"Allow by [{Allow -1 -1} {Allow -1 -1}]: all but 80,443; Deny by [{Deny 0 0}]: 80; Deny by [{Allow -1 -1} {Deny 0 0}]: 443"},
+			"Allow by [{Allow -1 -1} {Allow -1 -1}]: all except 80,443; Deny by [{Deny 0 0}]: 80; Deny by [{Allow -1 -1} {Deny 0 0}]: 443"},
 		{"a chain sees the translated port", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)}), Sees: Seen{DestinationPorts: []ruleset.PortRange{{First: 80, Last: 80}}}}},
 			"Deny by [{Deny 0 0}]: 0-65535"},
 		{"and not the one that was sent", []Asked{{Chain: chain([]Rule{judgedRule(ruleset.Deny, all, 80)}), Sees: Seen{DestinationPorts: []ruleset.PortRange{{First: 81, Last: 81}}}}},

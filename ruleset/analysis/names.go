@@ -29,7 +29,7 @@ func (n *Names) Add(name string, prefixes []netip.Prefix) {
 func (n *namedSet) size() float64 { return n.sets[ipv4].size()*0x1p96 + n.sets[ipv6].size() }
 
 // Text is ranges of one family as people write them: names, then prefixes and ranges, or "everything
-// but", a name but, or a prefix but, these where that is shorter. A long list is cut, and says so.
+// except", a name except, or a prefix except, these where that is shorter. A long list is cut, and says so.
 func (n *Names) Text(ranges []netipx.IPRange) string {
 	if len(ranges) == 0 {
 		return "nothing"
@@ -51,10 +51,10 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 			return n.list[i].name
 		}
 	}
-	prefix, best := "", n.parts(s, family)
+	prefix, best, most := "", n.parts(s, family), mostParts
 	shorter := func(whole *set, name string) {
 		if but := n.parts(s.outOf(whole), family); 0 < len(but) && len(but) < len(best) {
-			prefix, best = name+" but ", but
+			prefix, best, most = name+" except ", but, mostExceptions
 		}
 	}
 	shorter(addresses[family], "everything")
@@ -66,7 +66,7 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 	if around := coveringPrefix(s, family); around.Bits() > 0 {
 		shorter(sealed([]span{prefixSpan(around)}), around.String())
 	}
-	return prefix + cutList(best, ", ")
+	return prefix + cutList(best, ", ", most)
 }
 
 // coveringPrefix is the smallest prefix that holds a set.
@@ -106,14 +106,17 @@ func texts(ranges []netipx.IPRange) (list []string) {
 	return list
 }
 
-// mostParts is how many parts a text lists.
-const mostParts = 4
+// How many parts a text lists, and how many exceptions.
+const (
+	mostParts      = 4
+	mostExceptions = 3
+)
 
-func cutList(parts []string, between string) string {
-	if len(parts) <= mostParts {
+func cutList(parts []string, between string, most int) string {
+	if len(parts) <= most {
 		return strings.Join(parts, between)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(parts[:mostParts], between), len(parts)-mostParts)
+	return fmt.Sprintf("%s and %d more", strings.Join(parts[:most], between), len(parts)-most)
 }
 
 // outOf is o without s.

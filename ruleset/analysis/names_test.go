@@ -24,10 +24,10 @@ func TestAddressesAreWrittenAsPeopleWriteThem(t *testing.T) {
 		{"a range that is no prefix", "10.0.0.0/24", "10.0.0.255/32", "10.0.0.0-10.0.0.254"},
 		{"a name", "10.1.0.0/16", "", "Lab"},
 		{"a name of IPv6", "fd00::/16", "", "Lab"},
-		{"a name without a part", "10.1.0.0/16", "10.1.3.0/24", "Lab but 10.1.3.0/24"},
-		{"all without a name", "0.0.0.0/0", "10.1.0.0/16", "everything but Lab"},
+		{"a name without a part", "10.1.0.0/16", "10.1.3.0/24", "Lab except 10.1.3.0/24"},
+		{"all without a name", "0.0.0.0/0", "10.1.0.0/16", "everything except Lab"},
 		{"all without an end", "0.0.0.0/0", "255.255.255.255/32", "0.0.0.0-255.255.255.254"},
-		{"all of IPv6 without a part", "::/0", "2001:db8::/32", "everything but 2001:db8::/32"},
+		{"all of IPv6 without a part", "::/0", "2001:db8::/32", "everything except 2001:db8::/32"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b netipx.IPSetBuilder
@@ -47,9 +47,10 @@ func TestAddressesAreWrittenAsPeopleWriteThem(t *testing.T) {
 		})
 	}
 	for _, tt := range []struct{ name, prefix, out, want string }{
-		{"a prefix without parts", "128.0.0.0/1", "147.1.0.0/16 200.2.3.4/32 201.2.3.4/32", "128.0.0.0/1 but 147.1.0.0/16, 200.2.3.4, 201.2.3.4"},
-		{"a prefix without one part", "192.0.2.0/25", "192.0.2.7/32", "192.0.2.0/25 but 192.0.2.7"},
-		{"a prefix of IPv6 without parts", "2001:db8::/32", "2001:db8:1::/48 2001:db8:3::/48", "2001:db8::/32 but 2001:db8:1::/48, 2001:db8:3::/48"},
+		{"a prefix without parts", "128.0.0.0/1", "147.1.0.0/16 200.2.3.4/32 201.2.3.4/32", "128.0.0.0/1 except 147.1.0.0/16, 200.2.3.4, 201.2.3.4"},
+		{"a prefix without many parts", "128.0.0.0/1", "147.1.0.0/16 200.2.3.4/32 201.2.3.4/32 202.2.3.4/32 203.2.3.4/32", "128.0.0.0/1 except 147.1.0.0/16, 200.2.3.4, 201.2.3.4 and 2 more"},
+		{"a prefix without one part", "192.0.2.0/25", "192.0.2.7/32", "192.0.2.0/25 except 192.0.2.7"},
+		{"a prefix of IPv6 without parts", "2001:db8::/32", "2001:db8:1::/48 2001:db8:3::/48", "2001:db8::/32 except 2001:db8:1::/48, 2001:db8:3::/48"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b netipx.IPSetBuilder
@@ -90,11 +91,12 @@ func TestPortsAreWrittenAsPeopleWriteThem(t *testing.T) {
 	}{
 		{"one port", analysis.Box{Protocol: "TCP", DestinationPorts: ports(80, 80)}, " port 80"},
 		{"ranges", analysis.Box{Protocol: "TCP", DestinationPorts: ports(20, 21, 80, 80)}, " port 20-21,80"},
-		{"all but one", analysis.Box{Protocol: "UDP", DestinationPorts: ports(0, 52, 54, 65535)}, " port all but 53"},
+		{"all but one", analysis.Box{Protocol: "UDP", DestinationPorts: ports(0, 52, 54, 65535)}, " port all except 53"},
+		{"all but many", analysis.Box{Protocol: "UDP", DestinationPorts: ports(0, 0, 2, 2, 4, 4, 6, 6, 8, 65535)}, " port all except 1,3,5 and 1 more"},
 		{"all above", analysis.Box{Protocol: "UDP", DestinationPorts: ports(1024, 65535)}, " port 1024-65535"},
-		{"all source ports but two", analysis.Box{Protocol: "UDP", SourcePorts: ports(0, 52, 54, 99, 101, 65535)}, " from port all but 53,100"},
+		{"all source ports but two", analysis.Box{Protocol: "UDP", SourcePorts: ports(0, 52, 54, 99, 101, 65535)}, " from port all except 53,100"},
 		{"a long list", analysis.Box{Protocol: "TCP", DestinationPorts: ports(1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11)}, " port 1,3,5,7 and 2 more"},
-		{"all types but one", analysis.Box{Protocol: "ICMP", ICMPTypes: ports(0, 7, 9, 255)}, " type all but 8"},
+		{"all types but one", analysis.Box{Protocol: "ICMP", ICMPTypes: ports(0, 7, 9, 255)}, " type all except 8"},
 		{"all types", analysis.Box{Protocol: "ICMP", ICMPTypes: ports(0, 255)}, ""},
 		{"all ports", analysis.Box{Protocol: "TCP", SourcePorts: ports(0, 65535), DestinationPorts: ports(0, 65535)}, ""},
 	} {

@@ -36,10 +36,15 @@ func (s scope) open() bool {
 
 // mayBe reports whether two scopes may be the same. It is false unless one of them is open.
 func (s scope) mayBe(o scope) bool {
+	return (s.open() || o.open()) && s.agrees(o)
+}
+
+// agrees reports that two scopes contradict each other in nothing that is known of both.
+func (s scope) agrees(o scope) bool {
 	same := func(a, b string) bool {
 		return a == b || a == "" || b == "" || a[0] == '[' || b[0] == '[' || a == ownGroup || b == ownGroup
 	}
-	return (s.open() || o.open()) && same(s.subscription, o.subscription) && same(s.group, o.group)
+	return same(s.subscription, o.subscription) && same(s.group, o.group)
 }
 
 // maxOthers bounds the resources that are named as perhaps the same as another.
@@ -147,7 +152,7 @@ func (l *loader) adoptOne(r *resource, parents *index) {
 			l.warn(l.places.at(ruleset.Fault{Code: CodeByNameAlone, File: r.file, Resource: r.place(), Field: "name", Value: ruleset.Clip(parentName), Message: problem}, r.source))
 		}
 	case slices.Contains([]kind{managerKind, watcherKind, hubKind}, parentKind) && r.parentName != "":
-		// The own document of a manager, a watcher or a hub says nothing that is needed.
+		// The own document of a manager or a watcher says nothing that is needed. warnOfHubs names a hub that lacks one.
 		r.parent = r.newParent(parentName)
 		parents.add(&entry{kind: parentKind, id: r.parent.identity(), scope: r.parent.scope(), file: r.file, object: r.parent}, r.parent.name)
 	case parentKind == loadBalancerKind:

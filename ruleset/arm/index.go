@@ -211,7 +211,7 @@ func referredName(k kind, reference string) string {
 
 // paired reports whether resources of a kind are known by their name and by PARENT/NAME.
 func paired(k kind) bool {
-	return k == subnetKind || k == configurationKind || parentKinds[k] == loadBalancerKind
+	return k == subnetKind || k == configurationKind || k == hubTableKind || parentKinds[k] == loadBalancerKind
 }
 
 // managed reports whether a kind belongs to a virtual network manager. Such resources are

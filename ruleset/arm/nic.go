@@ -45,6 +45,7 @@ func (l *loader) buildInterface(r *resource) {
 	n := &policy.NetworkInterface{Name: r.path(), ID: r.identity(), EnableIPForwarding: f.flag("enableIPForwarding", false)}
 	n.DisableTCPStateTracking = f.flag("disableTcpStateTracking", false)
 	n.MACAddress = f.literal("macAddress")
+	f.interfaceDNS(n)
 	n.VirtualMachineID = f.readOnlyID("virtualMachine")
 	n.PrivateEndpointID = f.readOnlyID("privateEndpoint")
 	if id := f.reference("networkSecurityGroup"); id != "" {

@@ -42,6 +42,7 @@ type loader struct {
 	gatewayClaims []gatewayClaim
 	memberClaims  []memberClaim
 	balancers     []*balancer
+	hubs          *hubSet
 	owners        map[*policy.IPConfiguration]*policy.NetworkInterface
 
 	folders   map[string]string     // the folder of the policy that a file was found in
@@ -104,7 +105,8 @@ var (
 			of: natGatewayKind, build: (*loader).buildNATGateway},
 		{name: "networks and subnets", needs: []kind{groupKind, routeTableKind, natGatewayKind}, gives: []kind{networkKind, subnetKind},
 			of: networkKind, build: (*loader).buildNetwork},
-		{name: "virtual hubs", needs: []kind{networkKind}, run: (*loader).relateHubs},
+		{name: "virtual hubs", gives: []kind{hubTableKind}, run: (*loader).readHubs},
+		{name: "networks at virtual hubs", needs: []kind{networkKind, hubTableKind}, run: (*loader).connectHubs},
 		{name: "both ends of peerings", needs: []kind{networkKind}, run: (*loader).relatePeerings},
 		{name: "network groups", needs: []kind{networkKind}, gives: []kind{networkGroupKind}, of: networkGroupKind, build: (*loader).buildNetworkGroup},
 		{name: "members of network groups by policies", needs: []kind{networkKind, networkGroupKind}, of: policyKind, build: (*loader).buildPolicy},

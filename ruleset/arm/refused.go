@@ -2,7 +2,6 @@ package arm
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,17 +56,8 @@ func (f *fields) checkPublic(r *resource, p *policy.PublicIPAddress) {
 	}
 }
 
-// checkOptions checks the DNS servers and the encryption of a virtual network.
-func (f *fields) checkOptions() {
-	options, _ := lookup(f.values, "dhcpOptions").(map[string]any)
-	servers, _ := lookup(options, "dnsServers").([]any)
-	for _, v := range servers {
-		if text, ok := v.(string); ok && text != "" && !isExpression(text) {
-			if _, err := netip.ParseAddr(text); err != nil {
-				f.fault(CodeInvalidDNSServer, "dnsServers", text, "allowed are IPv4 and IPv6 addresses")
-			}
-		}
-	}
+// checkEncryption checks the encryption of a virtual network.
+func (f *fields) checkEncryption() {
 	encryption, _ := lookup(f.values, "encryption").(map[string]any)
 	if lookup(encryption, "enabled") == true && lookup(encryption, "enforcement") == nil {
 		f.fault(CodeEncryptionIncomplete, "encryption", asText(encryption), "enforcement is needed too; allowed are AllowUnencrypted and DropUnencrypted")

@@ -28,7 +28,7 @@ var schema = map[string][]string{
 		"privateEndpointNetworkPolicies", "privateLinkServiceNetworkPolicies", "serviceEndpoints", "serviceEndpointPolicies", "delegations"},
 	kindPaths[peeringKind]: {"remoteVirtualNetwork", "allowVirtualNetworkAccess", "allowForwardedTraffic", "allowGatewayTransit",
 		"useRemoteGateways", "peerCompleteVnets", localSubnets, remoteSubnets, "enableOnlyIPv6Peering", "peeringState", "remoteAddressSpace", "remoteVirtualNetworkAddressSpace"},
-	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress",
+	kindPaths[interfaceKind]: {"ipConfigurations", "networkSecurityGroup", "enableIPForwarding", "disableTcpStateTracking", "macAddress", "dnsSettings",
 		"virtualMachine", "privateEndpoint", "tapConfigurations"},
 	kindPaths[configurationKind]: {"privateIPAddress", "privateIPAddressPrefixLength", "privateIPAddressVersion", "privateIPAllocationMethod", "subnet", "primary",
 		"publicIPAddress", "applicationSecurityGroups", "loadBalancerBackendAddressPools", "loadBalancerInboundNatRules", "loadBalancerInboundNatPools"},
@@ -51,7 +51,12 @@ var schema = map[string][]string{
 	kindPaths[flowLogKind]: {"targetResourceId", "storageId", "enabled", "format", "retentionPolicy", "flowAnalyticsConfiguration", "enabledFilteringCriteria", "recordTypes"},
 	kindPaths[natPoolKind]: {"frontendIPConfiguration", "protocol", "frontendPortRangeStart", "frontendPortRangeEnd", "backendPort",
 		"enableFloatingIP", "enableTcpReset", "idleTimeoutInMinutes"},
-	"outboundRules": {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
+	kindPaths[hubKind]: {"virtualWan", "addressPrefix", "routeTable", "virtualHubRouteTableV2s", "virtualNetworkConnections", "hubRoutingPreference", "virtualRouterAsn", "virtualRouterIps",
+		"virtualRouterAutoScaleConfiguration", "routingState", "routeMaps", "preferredRoutingGateway", "bgpConnections", "ipConfigurations"},
+	kindPaths[hubConnectionKind]: {"remoteVirtualNetwork", "enableInternetSecurity", "routingConfiguration", "allowHubToRemoteVnetTransit", "allowRemoteVnetToUseHubVnetGateways"},
+	kindPaths[hubTableKind]:      {"routes", "labels", "associatedConnections", "propagatingConnections"},
+	kindPaths[hubIntentKind]:     {"routingPolicies"},
+	"outboundRules":              {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
 }
 
 func ruleProperties() (names []string) {
@@ -102,8 +107,10 @@ func (f *fields) checkProperties(body map[string]any) {
 		return
 	}
 	f.checkSpelling(kind, f.values, known, schema[kind])
+	f.checkReferences(kind, known)
 	if lookup(body, "properties") == nil {
 		f.checkSpelling("", body, map[string]bool{"properties": true}, []string{"properties"})
+		f.checkElsewhere(body, known)
 	} else {
 		f.checkLevel(body, known)
 	}
@@ -115,6 +122,64 @@ func (f *fields) checkLevel(body map[string]any, known map[string]bool) {
 	for _, key := range slices.Sorted(maps.Keys(body)) {
 		if v := body[key]; v != nil && known[strings.ToLower(key)] && !reflect.DeepEqual(v, lookup(f.values, key)) {
 			f.fault(CodeInvalidRequestFormat, key, asText(v), "Could not find member '%s': it is a property, and belongs inside properties and not beside them", key)
+		}
+	}
+}
+
+// checkElsewhere warns of an object without properties that has them, or objects with properties, under a name that
+// is none of Azure's: "property", or a column that a query of Resource Graph made.
+func (f *fields) checkElsewhere(body map[string]any, known map[string]bool) {
+	if hasKnown(body, known) { // flattened, as az writes it
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(body)) {
+		if inside := firstObject(body[key]); inside != nil && !f.misspelled("", key) && !slices.Contains(noProperties, strings.ToLower(key)) && holds(inside, known) {
+			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(body[key]), "there is no such property, and no properties: what is inside was not read"))
+		}
+	}
+}
+
+// misspelled reports that checkSpelling has told a key's near name.
+func (f *fields) misspelled(kind, key string) bool {
+	return len(key) >= minSpelling && !f.l.wellSpelled[spelled{kind, key}]
+}
+
+// noProperties are names of Azure's beside "properties" whose objects may look like properties, in lower case.
+var noProperties = []string{"resources", "tags"}
+
+// firstObject is an object, or the first of a list of objects; nil when it is neither.
+func firstObject(v any) map[string]any {
+	if list, ok := v.([]any); ok && len(list) > 0 {
+		v = list[0]
+	}
+	object, _ := v.(map[string]any)
+	return object
+}
+
+// hasKnown reports that an object has one of the known properties.
+func hasKnown(object map[string]any, known map[string]bool) bool {
+	for key := range object {
+		if known[strings.ToLower(key)] {
+			return true
+		}
+	}
+	return false
+}
+
+// holds reports that an object has one of the known properties, or an object of properties.
+func holds(object map[string]any, known map[string]bool) bool {
+	_, inner := lookup(object, "properties").(map[string]any)
+	return inner || hasKnown(object, known)
+}
+
+// referred are the kinds to which no property refers that is not read.
+var referred = []kind{groupKind, asgKind, routeTableKind, natGatewayKind}
+
+// checkReferences warns of a property that Azure does not have and that refers to what decides on packets, such as "nsg".
+func (f *fields) checkReferences(kind string, known map[string]bool) {
+	for _, key := range slices.Sorted(maps.Keys(f.values)) {
+		if object := firstObject(f.values[key]); object != nil && !f.misspelled(kind, key) && !known[strings.ToLower(key)] && slices.Contains(referred, kindOfID(textOf(object, "id"))) {
+			f.l.warn(f.newFault(CodeUnknownProperty, key, asText(f.values[key]), "there is no such property: what it refers to was not read"))
 		}
 	}
 }

@@ -174,11 +174,12 @@ func notJSON(f *ruleset.Fault) string {
 // Resource Graph, or what a deployment would do.
 func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collect(file, lookup(body, "value"), nil)
+	rows, _ := lookup(body, "data").([]any)
 	if table, ok := lookup(body, "data").(map[string]any); ok {
-		l.collect(file, rowsOf(table), nil)
-	} else {
-		l.collect(file, lookup(body, "data"), nil)
+		rows = rowsOf(table)
 	}
+	l.collect(file, rows, nil)
+	l.listRowsWithoutProperties(file, rows)
 	l.warnOfOtherPages(file, body)
 	result := body
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
@@ -188,6 +189,21 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collectChanges(file, changes, "")
 	potential, _ := lookup(result, "potentialChanges").([]any)
 	l.collectChanges(file, potential, "whether the deployment has the resource is open")
+}
+
+// listRowsWithoutProperties lists the rows of Resource Graph that a query has made without the column of properties: a
+// group would have no rule. The column may have been taken apart.
+func (l *loader) listRowsWithoutProperties(file string, rows []any) {
+	for _, v := range rows {
+		row, _ := v.(map[string]any)
+		k, _ := kindOf(row, nil)
+		known := spellings[kindPaths[k]]
+		if known == nil || k == asgKind || lookup(row, "properties") != nil || hasKnown(row, known) {
+			continue
+		}
+		l.unresolved(l.places.at(ruleset.Fault{Code: CodeNothingRead, File: file, Resource: newResource(k, file, row, nil).place(), Field: "properties",
+			Message: "the row has no column properties, so that nothing of the resource was read: add it to what the query projects"}, row))
+	}
 }
 
 // warnOfOtherPages reports a page of a longer list: one that names the next, or that says that more exists.
@@ -222,6 +238,13 @@ func (l *loader) warnOfOtherPages(file string, body map[string]any) {
 // branchesNotRead says what stands for the branches of a virtual hub.
 const branchesNotRead = "branches behind a virtual hub are not read: attach a gateway to the networks that reach them, with their prefixes (gateway and prefixes of nsgd.yaml)"
 
+// Messages about virtual WANs.
+const (
+	hubTablesV2NotRead = "route tables of version 2 of a virtual hub are not read: write virtualHubs/hubRouteTables"
+	// "What is Azure Virtual WAN?", Virtual WAN types.
+	basicNotRead = "a Basic WAN carries site-to-site VPN alone: its hubs give virtual networks no way to each other, and here they do"
+)
+
 // notReadTypes are types of resources that change what happens to packets and are not read, in lower
 // case, with what to do instead.
 var notReadTypes = map[string]string{
@@ -231,6 +254,7 @@ var notReadTypes = map[string]string{
 	provider + "expressroutegateways/expressrouteconnections": branchesNotRead,
 	provider + "p2svpngateways":                               branchesNotRead,
 	provider + "virtualhubs/bgpconnections":                   "routes that a virtual hub learns by BGP are not read",
+	provider + "virtualhubs/routetables":                      hubTablesV2NotRead,
 	provider + "virtualhubs/routemaps":                        "route maps of a virtual hub are not read",
 	provider + "networkmanagers/routingconfigurations":        "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
 	provider + "networkmanagers/connectivityconfigurations":   "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
@@ -251,7 +275,19 @@ func (l *loader) notRead(file string, body map[string]any) {
 	case notReadTypes[t] != "":
 		f.Code, f.Message = CodeResourceNotRead, notReadTypes[t]
 		l.warn(f)
+	case isBasicWAN(t, body):
+		f.Code, f.Field, f.Value, f.Message = CodeResourceNotRead, "properties.type", "Basic", basicNotRead
+		l.warn(f)
 	}
+}
+
+// isBasicWAN reports a virtual WAN of type Basic, also one without a type of its own, and as az writes it.
+func isBasicWAN(t string, body map[string]any) bool {
+	if segments := strings.Split(strings.ToLower(textOf(body, "id")), "/"); t == "" && len(segments) > 2 && segments[len(segments)-2] == "virtualwans" {
+		t = provider + "virtualwans"
+	}
+	properties, _ := lookup(body, "properties").(map[string]any)
+	return t == provider+"virtualwans" && strings.EqualFold(cmp.Or(textOf(properties, "type"), textOf(body, "typePropertiesType")), "Basic")
 }
 
 // isClassicGroup reports a network security group as the commands for classic resources write it.

@@ -86,6 +86,13 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 		{"Resource Graph's table", `{"data": {"columns": [{"name": "id"}, {"name": "type"}, {"name": "name"}, {"name": "properties"}],
 			"rows": [["/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
 			"microsoft.network/networksecuritygroups", "g", {"securityRules": []}]]}}`, "", ""},
+		{"Resource Graph's rows, with a column of rules in the place of properties", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "rules": {"name": "r", "properties": {"access": "Allow"}}}]}`, CodeNothingRead, CodeUnknownProperty},
+		{"a group without properties, with tags", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "tags": {"securityRules": "none"}}]}`, CodeNothingRead, ""},
+		{"rows whose properties a query took apart", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"type": "microsoft.network/networksecuritygroups", "name": "g", "securityRules": []}]}`, "", ""},
+		{"a group with its properties under another name", `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g", "property": {"securityRules": []}}]`, "", CodeUnknownProperty},
 		{"a part of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "skip_token": "next"}`, "", CodeIncompleteList},
 		{"the first of Resource Graph's rows", `{"count": 1, "data": [` + oneGroup + `], "total_records": 5}`, "", CodeIncompleteList},
 		{"rows that were cut off", `{"data": [` + oneGroup + `], "resultTruncated": "true"}`, "", CodeIncompleteList},
@@ -110,7 +117,7 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			if len(d.Faults) > 0 || joinedCodes(d.Unresolved) != tt.unresolved || joinedCodes(d.Warnings) != tt.warnings {
 				t.Errorf("faults %v, unresolved %v, warnings %v", d.Faults, d.Unresolved, d.Warnings)
 			}
-			if read := len(d.Set.NetworkSecurityGroups) == 1; read != (tt.unresolved == "") {
+			if read := len(d.Set.NetworkSecurityGroups) == 1; read != (tt.unresolved == "" || tt.unresolved == CodeNothingRead) {
 				t.Errorf("groups %v", d.Set.NetworkSecurityGroups)
 			}
 		})
@@ -134,6 +141,8 @@ func TestPropertiesThatAreNotReadHaveAWarning(t *testing.T) {
 			`networkSecurityGroups/g: rule "r": destinationPortRangess "[\"443\"]": UnknownProperty: there is no such property, so that it was not read; near are destinationPortRanges, destinationPortRange`},
 		{"PowerShell's spelling", rule(`"DestinationPortRange": "80"`), ""},
 		{"properties themselves", `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "propertes": {"securityRules": []}}`, "near is properties"},
+		{"a group of a subnet under another name", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "nsg": {"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g"}}}]}}`, "nsg \"{"},
 		{"fields of Azure that change nothing", rule(`"destinationPortRange": "80", "provisioningState": "Succeeded", "etag": "W/1"`), ""},
 		{"a policy for service endpoints", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
 			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "serviceEndpointPolicies": [{"id": "/x"}]}}]}}`, "PropertyNotRead: the property is not read: here service endpoints"},

@@ -66,7 +66,8 @@ func (l *loader) buildNetwork(r *resource) {
 	} else if !f.open["addressSpace"] && !f.withheld() {
 		f.fault(CodeInvalidRequestFormat, "addressSpace", "", "a virtual network needs an address space with addressPrefixes")
 	}
-	f.checkOptions()
+	v.DNSServers = f.networkDNS()
+	f.checkEncryption()
 	subnets := l.inner(r, subnetKind, f.objects("subnets"))
 	peerings := l.inner(r, peeringKind, f.objects("virtualNetworkPeerings"))
 	var places []*fields

@@ -29,6 +29,9 @@ type Set struct {
 	ServiceTags map[string][]netip.Prefix
 }
 
+// AzureDNS is the resolver of Azure's platform.
+var AzureDNS = netip.AddrFrom4([4]byte{168, 63, 129, 16})
+
 // VirtualNetwork is a virtual network (VNet).
 type VirtualNetwork struct {
 	Name string
@@ -39,10 +42,20 @@ type VirtualNetwork struct {
 	AddressSpace []netip.Prefix
 	// FlowTimeout is flowTimeoutInMinutes: 4 to 30 minutes, 0 when not set.
 	FlowTimeout time.Duration
-	Subnets     []*Subnet
-	Peerings    []Peering
-	// HubRoutes are what the network learns from the virtual hub that it is connected to: routes of a gateway.
-	HubRoutes []HubRoute
+	// DNSServers are the custom ones, each once; none: AzureDNS.
+	DNSServers []netip.Addr
+	Subnets    []*Subnet
+	Peerings   []Peering
+	// HubTable is what the network learns from the virtual hub that it is connected to: routes of a gateway. nil: it is
+	// connected to none.
+	HubTable *HubTable
+}
+
+// HubTable is what networks learn that share a route table of a virtual hub. They share the value too, and it must not
+// be modified.
+type HubTable struct {
+	// Routes have each prefix once. Among them are the prefixes of the networks that share the table.
+	Routes []HubRoute
 }
 
 // HubRoute is a route that a virtual hub announces.
@@ -96,10 +109,13 @@ type NetworkInterface struct {
 	// DisableTCPStateTracking is understood as: TCP flows of the NIC are followed without
 	// states. Azure's documents do not say what it does.
 	DisableTCPStateTracking bool
-	VirtualMachineID        string            // empty when there is none, or it is not known
-	PrivateEndpointID       string            // of the private endpoint that the NIC belongs to; empty: none
-	MACAddress              string            // as written, empty when not known
-	IPConfigurations        []IPConfiguration // at least one
+	VirtualMachineID        string // empty when there is none, or it is not known
+	PrivateEndpointID       string // of the private endpoint that the NIC belongs to; empty: none
+	MACAddress              string // as written, empty when not known
+	// DNSServers are the NIC's own, each once; none: those of its virtual network.
+	DNSServers       []netip.Addr
+	DomainNameSuffix string            // of its virtual network's machines as Azure names them; empty when not known
+	IPConfigurations []IPConfiguration // at least one
 }
 
 // IPConfiguration is one address of a NIC. Those of a block of addresses have one name and id.

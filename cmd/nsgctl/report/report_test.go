@@ -3,9 +3,11 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,7 +18,7 @@ import (
 // hostile are texts that mean something in one of the formats.
 var hostile = []string{
 	"plain", "two\nlines", "carriage\rreturn", "100%", "%0A%25%AZP25", "::error::not mine", "##vso[task.complete result=Failed]", "a,b:c;d]e=f",
-	`<b a="1">&amp;]]></b>`, `back\slash \# "quoted" 'single'`, "# SKIP no", "ok 2 - mine", "| a | row |", "@team", "\x1b[31mred", "left\u202eright", "é 漢",
+	`<b a="1">&amp;]]></b>`, `back\slash \# "quoted" 'single'`, "# SKIP no", "{0} {x}", "[text](https://example.org)", "[unlinked]", "www.example.org", "http://example.org", "see #12 and GH-12", "fd00:100:a:b::1", "ok 2 - mine", "| a | row |", "@team", "\x1b[31mred", "left\u202eright", "é 漢",
 }
 
 // reportOf has an entry for each hostile text and level, with the text in every field.
@@ -87,7 +89,7 @@ func TestSARIFIsValidAndNamesFilesFromTheWorkingDirectory(t *testing.T) {
 		}
 		got := log.Runs[0].Results[next]
 		next++
-		if got.Message.Text != e.message() || got.Level != e.Level.String() || got.RuleID != e.Code {
+		if shownBySARIF(got.Message.Text) != e.message() || got.Level != e.Level.String() || got.RuleID != e.Code {
 			t.Errorf("%+v became %+v", e, got)
 		}
 		if got.RuleIndex >= 0 && log.Runs[0].Tool.Driver.Rules[got.RuleIndex].ID != e.Code {
@@ -105,8 +107,38 @@ func TestSARIFIsValidAndNamesFilesFromTheWorkingDirectory(t *testing.T) {
 	if next != len(log.Runs[0].Results) {
 		t.Errorf("%d results, want %d", len(log.Runs[0].Results), next)
 	}
-	if got, want := len(log.Runs[0].Tool.Driver.Rules), 12; got != want {
+	if got, want := len(log.Runs[0].Tool.Driver.Rules), 18; got != want {
 		t.Errorf("%d rules, want %d: one a code", got, want)
+	}
+}
+
+// shownBySARIF is what a viewer shows of a plain text message: sections 3.11.5 and 3.11.6 of the standard. It marks what it takes for
+// a placeholder or a link.
+func shownBySARIF(text string) string {
+	text = regexp.MustCompile(`(^|[^\\])\[[^\]]*[^\]\\]\]\([^)]*\)`).ReplaceAllString(text, "LINK")
+	if strings.Contains(text, "](") {
+		text = strings.NewReplacer(`\[`, "[", `\]`, "]").Replace(text)
+	}
+	const open, shut = "\x01", "\x02"
+	text = strings.NewReplacer("{{", open, "}}", shut).Replace(text)
+	text = regexp.MustCompile(`[{}]`).ReplaceAllString(text, "PLACEHOLDER")
+	return strings.NewReplacer(open, "{", shut, "}").Replace(text)
+}
+
+// What GitHub and Azure DevOps make links and pictures of, behind the renderer of Markdown, is divided by an empty comment.
+func TestNamesBecomeNoLinksInMarkdown(t *testing.T) {
+	for text, want := range map[string]string{
+		"www.example.org":           "www<!-- -->.example.org",
+		"a http://b ftp://c":        "a http:/<!-- -->/b ftp:/<!-- -->/c",
+		"mailto:a@b.example":        "mailto<!-- -->:a@<!-- -->b.example",
+		"@team #12 o/r#3 !7 gh-12":  `@<!-- -->team \#<!-- -->12 o/r\#<!-- -->3 \!<!-- -->7 gh-<!-- -->12`,
+		"fd00:100:a::1 and :smile:": `fd00:<!-- -->100:<!-- -->a::1 and :<!-- -->smile:`,
+		"[text](url)":               `\[text\]\(url\)`,
+		"10.0.0.4:443 -> web-nic":   `10.0.0.4:443 -&#62; web-nic`,
+	} {
+		if got := EscapeMarkdown(text); got != want {
+			t.Errorf("%q becomes %s, want %s", text, got, want)
+		}
 	}
 }
 
@@ -256,15 +288,15 @@ func TestANameOfItsOwnStandsWithoutTheCode(t *testing.T) {
 func TestMarkdownHasOneRowForEachEntryThatDidNotPass(t *testing.T) {
 	r := reportOf()
 	lines := strings.Split(strings.TrimSuffix(write(t, r, Markdown), "\n"), "\n")
-	if want := "### nsgctl lint: 4 failed, 4 warned, 4 noted, 5 passed"; lines[0] != want {
+	if want := "### nsgctl lint: 6 failed, 6 warned, 6 noted, 6 passed"; lines[0] != want {
 		t.Errorf("%q, want %q", lines[0], want)
 	}
 	rows := lines[4:]
-	if len(rows) != 12 || !strings.HasPrefix(rows[0], "| **error** |") || !strings.HasPrefix(rows[11], "| **note** |") {
+	if len(rows) != 18 || !strings.HasPrefix(rows[0], "| **error** |") || !strings.HasPrefix(rows[17], "| **note** |") {
 		t.Errorf("%d rows: %s", len(rows), strings.Join(rows, "\n"))
 	}
 	for _, row := range rows {
-		if n := strings.Count(strings.ReplaceAll(row, `\|`, ""), "|"); n != 5 || strings.ContainsAny(row, "@\x1b") {
+		if n := strings.Count(strings.ReplaceAll(row, `\|`, ""), "|"); n != 5 || strings.ContainsAny(row, "\x00\x1b") {
 			t.Errorf("%d bars: %s", n, row)
 		}
 	}
@@ -276,5 +308,27 @@ func TestMarkdownHasOneRowForEachEntryThatDidNotPass(t *testing.T) {
 func TestAnUnknownFormatIsRefused(t *testing.T) {
 	if err := (&Report{}).Write(&bytes.Buffer{}, "html"); err == nil || !strings.Contains(err.Error(), "junit") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestACommentIsCutAtWholeRows(t *testing.T) {
+	r := &Report{Verb: "lint"}
+	for range 1000 {
+		r.Entries = append(r.Entries, Entry{Name: "n", Level: Error, Message: strings.Repeat("m", 100)})
+	}
+	r.Entries[0].Message = strings.Repeat("m", maxComment)
+	text := write(t, r, Markdown)
+	if n := len(text); n > maxComment || n < maxComment-1000 {
+		t.Errorf("%d bytes, want nearly %d", n, maxComment)
+	}
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	rows := strings.Count(text, "\n| **error** |")
+	if want := fmt.Sprintf("**Left out**, because a comment has no room for it: %d of 1000 rows of the table. `nsgctl lint` shows all.", 1000-rows); rows == 0 || lines[len(lines)-1] != want {
+		t.Errorf("%d rows, and %q, want %q", rows, lines[len(lines)-1], want)
+	}
+	for _, line := range lines[4 : 4+rows] {
+		if !strings.HasSuffix(line, " |") {
+			t.Errorf("a row is cut: %q", line)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"path/filepath"
+	"strings"
 )
 
 // The objects of SARIF 2.1.0 that are needed here (OASIS, sarif-v2.1.0). The libraries for it bring the
@@ -34,6 +35,7 @@ type (
 		ShortDescription sarifText  `json:"shortDescription"`
 		Help             *sarifText `json:"help,omitempty"`
 	}
+	// sarifText is a plain text message (3.11.3), which sarifTextOf escapes.
 	sarifText struct {
 		Text string `json:"text"`
 	}
@@ -74,7 +76,7 @@ func writeSARIF(w io.Writer, r *Report) error {
 		if e.Level == Pass {
 			continue
 		}
-		result := sarifResult{RuleID: e.Code, RuleIndex: -1, Level: e.Level.String(), Message: sarifText{e.message()}}
+		result := sarifResult{RuleID: e.Code, RuleIndex: -1, Level: e.Level.String(), Message: sarifTextOf(e.message())}
 		if e.Code != "" {
 			index, known := rules[e.Code]
 			if !known {
@@ -101,10 +103,21 @@ func (e *Entry) message() string {
 	return e.Message
 }
 
+// sarifTextOf doubles braces, which would be placeholders (3.11.5), and escapes the brackets of what would be an embedded
+// link (3.11.6).
+func sarifTextOf(text string) sarifText {
+	text = strings.NewReplacer("{", "{{", "}", "}}").Replace(text)
+	if strings.Contains(text, "](") {
+		text = strings.NewReplacer("[", `\[`, "]", `\]`).Replace(text)
+	}
+	return sarifText{text}
+}
+
 func sarifRuleOf(e *Entry) sarifRule {
-	rule := sarifRule{ID: e.Code, ShortDescription: sarifText{cmp.Or(e.Check, e.Name)}}
+	rule := sarifRule{ID: e.Code, ShortDescription: sarifTextOf(cmp.Or(e.Check, e.Name))}
 	if e.Help != "" {
-		rule.Help = &sarifText{e.Help}
+		help := sarifTextOf(e.Help)
+		rule.Help = &help
 	}
 	return rule
 }

@@ -44,10 +44,11 @@ type Test struct {
 	From Ends   `yaml:"from"`
 	To   Ends   `yaml:"to"`
 	// Protocol are names or IANA's numbers; none: every protocol.
-	Protocol []Text `yaml:"protocol"`
-	// Ports are destination ports of TCP and UDP: numbers, ranges, or names of services; none: every port.
-	Ports  []Text `yaml:"ports"`
-	Expect Text   `yaml:"expect"`
+	Protocol Texts `yaml:"protocol"`
+	// Ports are destination ports of TCP and UDP at which packets arrive at To: numbers, ranges, or names of services;
+	// none: every port. See ask.TestPackets.
+	Ports  Texts `yaml:"ports"`
+	Expect Text  `yaml:"expect"`
 	// Except are packets that the test says nothing about.
 	Except []Except `yaml:"except"`
 	// Rule and NetworkSecurityGroup must be among what decides; empty: whichever does.
@@ -60,10 +61,10 @@ type Test struct {
 // Except are packets. What is left out is as in the test.
 type Except struct {
 	yamlfile.Position
-	From     Ends   `yaml:"from"`
-	To       Ends   `yaml:"to"`
-	Protocol []Text `yaml:"protocol"`
-	Ports    []Text `yaml:"ports"`
+	From     Ends  `yaml:"from"`
+	To       Ends  `yaml:"to"`
+	Protocol Texts `yaml:"protocol"`
+	Ports    Texts `yaml:"ports"`
 }
 
 // The values of Test.Expect.
@@ -87,6 +88,30 @@ func (t *Text) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// Texts are one text, or a list of at least one: what is absent means all, and an empty list looks like none.
+type Texts []Text
+
+// UnmarshalYAML reads a scalar, or a list of scalars.
+func (t *Texts) UnmarshalYAML(n *yaml.Node) error {
+	nodes := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		if nodes = n.Content; len(nodes) == 0 {
+			return emptyList(n)
+		}
+	}
+	*t = make(Texts, len(nodes))
+	for i, one := range nodes {
+		if err := (*t)[i].UnmarshalYAML(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func emptyList(n *yaml.Node) *yamlfile.Fault {
+	return yamlfile.PositionOf(n).Errorf("an empty list: leave the key out for all, or list at least one")
+}
+
 // Ends are who sends or receives: each as KIND:NAME, an address, a prefix or a name.
 type Ends []Text
 
@@ -98,6 +123,9 @@ var EndKinds = []string{"nic", "vm", "subnet", "vnet", "asg", "tag", "publicIP",
 func (e *Ends) UnmarshalYAML(n *yaml.Node) error {
 	switch n.Kind {
 	case yaml.SequenceNode:
+		if len(n.Content) == 0 {
+			return emptyList(n)
+		}
 		for _, one := range n.Content {
 			if one.Kind == yaml.SequenceNode {
 				return yamlfile.PositionOf(one).Errorf("a list in a list: allowed are texts and mappings such as {asg: web}")
@@ -131,7 +159,9 @@ func (e *Ends) mapping(n *yaml.Node) error {
 		return yamlfile.PositionOf(kind).Errorf("unknown key %q: allowed are %s%s", ruleset.Clip(kind.Value), strings.Join(EndKinds, ", "), near.Hint())
 	}
 	if names[0].Kind == yaml.SequenceNode {
-		names = names[0].Content
+		if names = names[0].Content; len(names) == 0 {
+			return yamlfile.PositionOf(n.Content[1]).Errorf("%s: an empty list: list at least one name", kind.Value)
+		}
 	}
 	for _, name := range names {
 		var t Text
@@ -181,6 +211,14 @@ func (f *File) resolve(folder string) {
 	}
 }
 
+// The bounds of a file. A test has ask.MaxTestPorts ranges of ports.
+const (
+	maxTests     = 5000
+	maxEnds      = 1000 // in a list
+	maxExcept    = 256
+	maxProtocols = 256
+)
+
 // checker collects what is wrong with a file's values.
 type checker struct {
 	names  map[string]int // the line of each name
@@ -195,8 +233,12 @@ func (c *checker) file(f *File) {
 	if len(f.Policy) == 0 {
 		c.fail(yamlfile.Position{}, "policy is missing: allowed are files and folders, relative to this file")
 	}
-	if len(f.Tests) == 0 {
+	switch n := len(f.Tests); {
+	case n == 0:
 		c.fail(yamlfile.Position{}, "tests are missing")
+	case n > maxTests:
+		c.fail(f.Tests[maxTests].Position, "tests: %d of them: allowed are %d in a file", n, maxTests)
+		return
 	}
 	for i := range f.Tests {
 		c.test(&f.Tests[i])
@@ -225,23 +267,40 @@ func (c *checker) test(t *Test) {
 	if len(t.Via) > 0 && t.Expect.Value == deny {
 		c.fail(t.Via[0].Position, "via: it goes with expect: allow; a denied packet has no way")
 	}
+	if n := len(t.Except); n > maxExcept {
+		c.fail(t.Except[maxExcept].Position, "except: %d of them: allowed are %d in a test", n, maxExcept)
+		return
+	}
+	for _, list := range []Ends{t.From, t.To, t.Via} {
+		c.ends(list)
+	}
 	c.services(t.Protocol, t.Ports)
 	for i := range t.Except {
 		e := &t.Except[i]
 		if len(e.From)+len(e.To)+len(e.Protocol)+len(e.Ports) == 0 {
 			c.fail(e.Position, "except: all packets are left out: allowed are from, to, protocol and ports")
 		}
+		c.ends(e.From)
+		c.ends(e.To)
 		c.services(e.Protocol, e.Ports)
 	}
 }
 
+func (c *checker) ends(list Ends) {
+	if n := len(list); n > maxEnds {
+		c.fail(list[maxEnds].Position, "%d ends: allowed are %d in a list; a subnet, a network or a prefix is one", n, maxEnds)
+	}
+}
+
 // services finds the first text that is to blame.
-func (c *checker) services(protocols, ports []Text) {
-	for _, p := range ports {
-		if _, err := ask.ServicesOf(nil, []string{p.Value}); err != nil {
-			c.fail(p.Position, "%v", err)
-			return
-		}
+func (c *checker) services(protocols, ports Texts) {
+	if n := len(protocols); n > maxProtocols {
+		c.fail(protocols[maxProtocols].Position, "%d protocols: allowed are %d in a list", n, maxProtocols)
+		return
+	}
+	if _, err := ask.ServicesOf(nil, values(ports)); err != nil {
+		c.ports(ports, err)
+		return
 	}
 	for _, p := range protocols {
 		if _, err := ask.ServicesOf([]string{p.Value}, values(ports)); err != nil {
@@ -249,6 +308,17 @@ func (c *checker) services(protocols, ports []Text) {
 			return
 		}
 	}
+}
+
+// ports blames the first of some ports that is wrong by itself, or the list for an error of all.
+func (c *checker) ports(ports Texts, all error) {
+	for _, p := range ports {
+		if _, err := ask.ServicesOf(nil, []string{p.Value}); err != nil {
+			c.fail(p.Position, "%v", err)
+			return
+		}
+	}
+	c.fail(ports[0].Position, "%v", all)
 }
 
 func values(texts []Text) (list []string) {
@@ -278,7 +348,7 @@ func (t *Test) Question() *ask.PolicyTest {
 }
 
 // packets are valid: Read has checked them.
-func packets(from, to Ends, protocols, ports []Text) ask.TestPackets {
+func packets(from, to Ends, protocols, ports Texts) ask.TestPackets {
 	services, err := ask.ServicesOf(values(protocols), values(ports))
 	if err != nil {
 		panic(err)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,7 +71,7 @@ func TestReadTakesEveryKey(t *testing.T) {
 		t.Errorf("the test is at %v, want %v", test.Position, want)
 	}
 	q := test.Question()
-	services := []analysis.Service{{Protocol: packet.ProtoTCP, Ports: []ruleset.PortRange{{First: 443, Last: 443}, {First: 443, Last: 443}, {First: 8000, Last: 8010}}}}
+	services := []analysis.Service{{Protocol: packet.ProtoTCP, Ports: []ruleset.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 8010}}}}
 	want := &ask.PolicyTest{
 		TestPackets: ask.TestPackets{From: []string{"internet"}, To: []string{"asg:web", "asg:app", "subnet:vnet1/db", "10.0.0.4"}, Services: services},
 		Expect:      ruleset.Allow, Rule: "AllowWeb", NetworkSecurityGroup: "web-nsg", Via: []string{"nic:fw-nic"},
@@ -93,6 +94,15 @@ func TestTheSchemaHasEveryKeyAndNoOther(t *testing.T) {
 	}
 }
 
+// everyOther is every second port of a range.
+func everyOther(first, end int) string {
+	var ports []string
+	for n := first; n < end; n += 2 {
+		ports = append(ports, strconv.Itoa(n))
+	}
+	return strings.Join(ports, ",")
+}
+
 func TestReadNamesWhatIsWrong(t *testing.T) {
 	const head = "policy: policy\ntests:\n- name: n\n  from: internet\n  to: {asg: web}\n  expect: allow\n"
 	tests := []struct {
@@ -112,6 +122,15 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 		{"ports of every protocol", head + "  protocol: '*'\n  ports: 8", `7:13: protocol "*" has no ports: allowed with ports are TCP and UDP`, true},
 		{"an exception of everything", head + "  except: [{}]", "7:12: except: all packets are left out", false},
 		{"a way of what is denied", strings.Replace(head, "allow", "deny", 1) + "  via: nic:fw", "7:8: via: it goes with expect: allow", true},
+		{"a list of no ports", head + "  ports: []", "7:10: tests[0].ports: an empty list: leave the key out for all, or list at least one", false},
+		{"a list of no protocols", head + "  protocol: []", "7:13: tests[0].protocol: an empty list", false},
+		{"a list of no ends", strings.Replace(head, "internet", "[]", 1), "4:9: tests[0].from: an empty list", false},
+		{"a list of no names", strings.Replace(head, "web", "[]", 1), "5:13: tests[0].to: asg: an empty list: list at least one name", false},
+		{"too many tests", "policy: p\ntests:\n" + strings.Repeat("- {}\n", maxTests+1), "5003:3: tests: 5001 of them: allowed are 5000 in a file", false},
+		{"too many ends", strings.Replace(head, "internet", "["+strings.Repeat("10.0.0.4,", maxEnds+1)+"]", 1), ": 1001 ends: allowed are 1000 in a list; a subnet, a network or a prefix is one", true},
+		{"too many exceptions", head + "  except: [" + strings.Repeat("{ports: 80},", maxExcept+1) + "]", ": except: 257 of them: allowed are 256 in a test", true},
+		{"too many protocols", head + "  protocol: [" + strings.Repeat("TCP,", maxProtocols+1) + "]", ": 257 protocols: allowed are 256 in a list", true},
+		{"too many ranges of ports", head + "  ports: [" + everyOther(0, 2*ask.MaxTestPorts+2) + "]", "7:11: 1001 ranges of ports: allowed are 1000", true},
 		{"a file without tests", "policy: p", "web.yaml: tests are missing", false},
 		{"a file without a policy", strings.TrimPrefix(head, "policy: policy\n"), "web.yaml: policy is missing", false},
 	}

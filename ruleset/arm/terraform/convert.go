@@ -18,7 +18,7 @@ type conversion struct {
 	provider string
 	// parent is the field with the parent's name, and parentKind ARM's kind of the parent.
 	parent, parentKind string
-	// within is the field with the id of the load balancer that has the resource as a part.
+	// within is the field with the id of the resource that has this one as a part.
 	within string
 	// data means that data sources of the type have all that resources have.
 	data bool
@@ -61,6 +61,7 @@ func init() {
 		"azurerm_network_interface_application_security_group_association": {convert: membership, last: true},
 	}
 	maps.Copy(kinds, translating)
+	maps.Copy(kinds, hubs)
 	for _, name := range []string{"linux", "windows", "orchestrated"} {
 		kinds["azurerm_"+name+"_virtual_machine_scale_set"] = conversion{convert: scaleSet, kind: "virtualMachineScaleSets", provider: "Microsoft.Compute"}
 	}
@@ -98,7 +99,7 @@ func (r *resource) id() string {
 		return id
 	}
 	k := kinds[r.kind]
-	if k.within != "" {
+	if k.within != "" && text(r.values, k.within) != "" {
 		return text(r.values, k.within) + "/" + k.kind + "/" + text(r.values, "name")
 	}
 	base := "/subscriptions/" + cmp.Or(r.subscription, noSubscription) + "/resourceGroups/" + text(r.values, "resource_group_name") + "/providers/" + k.of() + "/"
@@ -330,6 +331,9 @@ func network(c *converter, r *resource) {
 	if v := r.values["address_space"]; !empty(v) {
 		properties["addressSpace"] = map[string]any{"addressPrefixes": v}
 	}
+	if v := r.values["dns_servers"]; !empty(v) {
+		properties["dhcpOptions"] = map[string]any{"dnsServers": v}
+	}
 	if subnets := blocks(r.values["subnet"], subnet); subnets != nil {
 		properties["subnets"] = subnets
 	}
@@ -344,6 +348,9 @@ func interfaceOf(values map[string]any) map[string]any {
 		"enable_ip_forwarding": "enableIPForwarding", "ip_forwarding_enabled": "enableIPForwarding",
 		"mac_address": "macAddress", "network_security_group_id": "networkSecurityGroup", "primary": "primary",
 	})
+	if v := values["dns_servers"]; !empty(v) {
+		properties["dnsSettings"] = map[string]any{"dnsServers": v}
+	}
 	configurations := blocks(values["ip_configuration"], func(block map[string]any) map[string]any {
 		out := translate(block, configurationFields)
 		for from, to := range memberFields {

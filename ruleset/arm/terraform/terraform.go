@@ -3,8 +3,8 @@
 //
 // It reads network security groups and rules, application security groups, virtual
 // networks, subnets, peerings, network interfaces, route tables and routes, public
-// addresses, NAT gateways, load balancers, scale sets, and the associations between them. It skips
-// other resources. Data sources of these types count if no resource has the same id.
+// addresses, NAT gateways, load balancers, scale sets, virtual hubs, and the associations between them. It
+// skips other resources. Data sources of these types count if no resource has the same id.
 // Terraform repeats separate rules, subnets and routes in their parent's list; the separate
 // resource holds.
 //
@@ -221,7 +221,7 @@ func (c *converter) leaveRest(document map[string]any) {
 // networkKinds are ARM's kinds that are read, in lower case.
 var networkKinds = []string{
 	"networksecuritygroups", "applicationsecuritygroups", "virtualnetworks", "networkinterfaces", "routetables", "networkmanagers",
-	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers", "privateendpoints",
+	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers", "privateendpoints", "virtualhubs", "virtualwans",
 }
 
 // unknowns fills in values that Terraform knows only after apply, or texts that stand for
@@ -359,6 +359,10 @@ func (c *converter) refer(r *resource, at, field string, expression any) any {
 	var found []any
 	if want != "" {
 		targets, whole := c.config.targets(r.module, o, want, 0)
+		if len(targets) == 0 && strings.Contains(field, "route_table_id") {
+			want = ofDefaultTable
+			targets, whole = c.config.targets(r.module, o, want, 0)
+		}
 		for _, target := range targets {
 			if t := c.byAddress[target]; t != nil && whole {
 				found = append(found, c.attribute(t, want))
@@ -378,8 +382,11 @@ func (c *converter) refer(r *resource, at, field string, expression any) any {
 
 func (c *converter) attribute(r *resource, name string) any {
 	c.complete(r)
-	if name == ".name" {
+	switch name {
+	case ".name":
 		return text(r.values, "name")
+	case ofDefaultTable:
+		return r.id() + "/hubRouteTables/defaultRouteTable"
 	}
 	return r.id()
 }

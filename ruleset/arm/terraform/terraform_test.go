@@ -213,6 +213,18 @@ func TestAPlansValuesAreWholeOrOpen(t *testing.T) {
 	}
 }
 
+func TestAPlansDefaultTableOfAHubIsKnown(t *testing.T) {
+	r := Convert(planOf(t,
+		[4]string{"azurerm_virtual_hub.h", `"name": "h"`, `"default_route_table_id": true`, ""},
+		[4]string{"azurerm_virtual_hub_connection.c", `"name": "c", "routing": [{}]`, `"virtual_hub_id": true, "routing": [{"associated_route_table_id": true}]`,
+			`"virtual_hub_id": {"references": ["azurerm_virtual_hub.h.id", "azurerm_virtual_hub.h"]},
+			"routing": [{"associated_route_table_id": {"references": ["azurerm_virtual_hub.h.default_route_table_id", "azurerm_virtual_hub.h"]}}]`}))
+	c := byID(r, "/virtualHubs/h/hubVirtualNetworkConnections/c")
+	if id := text(object(object(c, "routingConfiguration"), "associatedRouteTable"), "id"); !strings.HasSuffix(id, "/virtualHubs/h/hubRouteTables/defaultRouteTable") {
+		t.Errorf("the table is %q of %v", id, r.Resources)
+	}
+}
+
 // Terraform itself refuses such a configuration, but a document need not come from it.
 func TestAPlanWhoseReferencesGoInCirclesIsRead(t *testing.T) {
 	defer debug.SetMaxStack(debug.SetMaxStack(1 << 24))
