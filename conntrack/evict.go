@@ -235,7 +235,7 @@ func (r *record) ofOthers(s status) int {
 	switch {
 	case c.Cut():
 		return lastResort
-	case c.Protocol() != "tcp" && r.packets[Original].Load() <= 1 && r.packets[Reply].Load() <= 1:
+	case c.Protocol() != "tcp" && r.tallies[Original].atMost(1) && r.tallies[Reply].atMost(1):
 		return 3
 	}
 	return 2

@@ -115,7 +115,7 @@ func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 		i.Receiver = t.translations[f].receiver
 	}
 	for d := range i.Packets {
-		i.Packets[d], i.Bytes[d] = r.packets[d].Load(), r.bytes[d].Load()
+		i.Packets[d], i.Bytes[d] = r.tallies[d].sum()
 	}
 }
 
@@ -133,8 +133,8 @@ func (w *Worker) Info(f Flow, now Tick) (i FlowInfo) {
 
 // Bytes is the sum of both directions of a flow that the worker holds.
 func (w *Worker) Bytes(f Flow) uint64 {
-	r := &w.table.records[f]
-	return r.bytes[Original].Load() + r.bytes[Reply].Load()
+	_, bytes := w.table.records[f].counted()
+	return bytes
 }
 
 // OutOfWindow counts the segments that the worker has passed out of their window.

@@ -271,9 +271,8 @@ func (t *Table) fill(f Flow, k *Key, init *Init, p *packet.Packet, now Tick) {
 	r.established.Store(t.establishedTicks(init.Established))
 	r.generation.Store(init.Generation)
 	r.lastSeen.Store(uint32(now))
-	for d := range r.packets {
-		r.packets[d].Store(0)
-		r.bytes[d].Store(0)
+	for d := range r.tallies {
+		r.tallies[d].reset()
 		r.links[d].Store(0)
 	}
 }

@@ -108,8 +108,9 @@ func (t *Table) reclaim(budget int) {
 		f := Flow(t.ready - 1)
 		r := &t.records[f]
 		t.ready = r.next.Load()
-		t.endedPackets.Add(r.packets[Original].Load() + r.packets[Reply].Load())
-		t.endedBytes.Add(r.bytes[Original].Load() + r.bytes[Reply].Load())
+		packets, bytes := r.counted()
+		t.endedPackets.Add(packets)
+		t.endedBytes.Add(bytes)
 		if t.onEnd != nil {
 			t.info(f, status(r.status.Load()), Tick(t.now.Load()), &t.ended)
 			t.onEnd(&t.ended)

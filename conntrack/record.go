@@ -28,8 +28,7 @@ type record struct {
 	generation  atomic.Uint32
 	successor   atomic.Uint32 // number+1 of the record that waits to take this one's place, see Insert; 0: none
 
-	packets [2]atomic.Uint64 // by Direction
-	bytes   [2]atomic.Uint64
+	tallies [2]tally         // by Direction
 	slots   [2]atomic.Uint64 // Slots
 	links   [2]atomic.Uint32 // ref of the next entry in the chain of each key; of a flow that waits, the first is the number of the other
 	next    atomic.Uint32    // number+1 of the next record in limbo or free list
@@ -70,9 +69,16 @@ func (r *record) setSlots(s *Slots) {
 // loadSlots may return a mix of two judgements while another worker replaces them.
 func (r *record) loadSlots() Slots { return Slots{r.slots[0].Load(), r.slots[1].Load()} }
 
-func (r *record) count(d Direction, p *packet.Packet) {
-	r.packets[d].Add(uint64(p.Segments))
-	r.bytes[d].Add(uint64(p.WireLen))
+// count adds a packet. d&1 needs no check of the index.
+func (r *record) count(d Direction, p *packet.Packet) { r.tallies[d&1].add(p.Segments, p.WireLen) }
+
+// counted is the sum of both directions.
+func (r *record) counted() (packets, bytes uint64) {
+	for d := range r.tallies {
+		p, b := r.tallies[d].sum()
+		packets, bytes = packets+p, bytes+b
+	}
+	return packets, bytes
 }
 
 // lifetime is how many ticks a flow of status s lives after its last packet.

@@ -17,7 +17,7 @@ func TestARecordIsTwoCacheLinesWithoutPointers(t *testing.T) {
 	if n := unsafe.Sizeof(record{}); n != 128 {
 		t.Errorf("%d bytes", n)
 	}
-	if n := unsafe.Offsetof(record{}.packets); n != 64 {
+	if n := unsafe.Offsetof(record{}.tallies); n != 64 {
 		t.Errorf("the counters begin at %d", n)
 	}
 	var pointers func(reflect.Type, string)

@@ -194,9 +194,7 @@ func (w *Worker) Count(f Flow, d Direction, p *packet.Packet) { w.table.records[
 
 // Uncount takes back what Pass counted: the packet was dropped at its other end.
 func (w *Worker) Uncount(f Flow, d Direction, p *packet.Packet) {
-	r := &w.table.records[f]
-	r.packets[d].Add(-uint64(p.Segments))
-	r.bytes[d].Add(-uint64(p.WireLen))
+	w.table.records[f].tallies[d].subtract(p.Segments, p.WireLen)
 }
 
 // passTCP moves a connection's state on. The state of a flow that has ended stays.

@@ -159,10 +159,10 @@ func (c *counters) drop(d packet.Drop) {
 }
 
 // receive counts what came from an attachment, transmit what went to it.
-func (c *counters) receive(attachment int, p *packet.Packet) {
+func (c *counters) receive(attachment int, packets, bytes uint64) {
 	a := c.pendingAttachment(attachment)
-	a.received += uint64(p.Segments)
-	a.receivedBytes += uint64(p.WireLen)
+	a.received += packets
+	a.receivedBytes += bytes
 }
 
 func (c *counters) transmit(attachment int, packets, bytes uint64) {

@@ -88,10 +88,6 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 func (x *passage) steps() (drop packet.Drop) {
 	w, read := x.w, x.slot
 	p := &read.packet
-	if p.Segments == 0 { // not decoded far enough to know
-		p.Segments, p.WireLen = 1, uint32(len(read.frame)-tun.HeaderLen)
-	}
-	w.counters.receive(x.from.Index, p)
 	if read.drop != packet.NotDropped {
 		return read.drop
 	}

@@ -216,17 +216,23 @@ func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
 	return n, nil
 }
 
-// prepare decodes the group and prefetches its flow-table entries.
+// prepare decodes the group, counts it as received, and prefetches its flow-table entries.
 func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	hashes := w.hashes[:0]
+	var packets, bytes uint64
 	for i := range group {
 		g := &group[i]
 		if g.drop = w.decode(g.frame, &g.packet); g.drop == packet.NotDropped {
 			g.key.Set(&g.packet.Tuple, uint16(from.Index))
 			g.hash = w.flows.Hash(&g.key)
 			hashes = append(hashes, g.hash)
+		} else if g.packet.Segments == 0 { // not decoded far enough to know
+			g.packet.Segments, g.packet.WireLen = 1, uint32(len(g.frame)-tun.HeaderLen)
 		}
+		packets += uint64(g.packet.Segments)
+		bytes += uint64(g.packet.WireLen)
 	}
+	w.counters.receive(from.Index, packets, bytes)
 	if len(hashes) > 1 {
 		w.flows.Warm(hashes)
 	}

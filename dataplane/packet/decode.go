@@ -205,9 +205,14 @@ func (d *Decoder) tcpHeader(b []byte, p *Packet) Drop {
 	if d.tcp.DecodeFromBytes(header, gopacket.NilDecodeFeedback) != nil {
 		return DropTCPHeader
 	}
-	p.SrcPort, p.DstPort = uint16(d.tcp.SrcPort), uint16(d.tcp.DstPort)
+	// Neighbours are not copied one after the other: the compiler would read both with one load, which waits
+	// until gopacket's two stores are in the cache.
+	p.SrcPort = uint16(d.tcp.SrcPort)
+	p.Seq = d.tcp.Seq
+	p.DstPort = uint16(d.tcp.DstPort)
 	p.TCPFlags = b[TCPFlagsAt]
-	p.Seq, p.Ack, p.Window = d.tcp.Seq, d.tcp.Ack, d.tcp.Window
+	p.Ack = d.tcp.Ack
+	p.Window = d.tcp.Window
 	p.PayloadOffset = p.HeaderLen + uint16(headerLen)
 	if headerLen > TCPHeaderLen && !onlyTimestamps(b[TCPHeaderLen:headerLen]) {
 		p.tcpOptions(b[TCPHeaderLen:headerLen])
@@ -270,8 +275,9 @@ func (d *Decoder) udpHeader(b []byte, p *Packet) Drop {
 	if d.udp.DecodeFromBytes(b, gopacket.NilDecodeFeedback) != nil {
 		return DropUDPLength
 	}
-	p.SrcPort, p.DstPort = uint16(d.udp.SrcPort), uint16(d.udp.DstPort)
+	p.SrcPort = uint16(d.udp.SrcPort) // see tcpHeader
 	p.PayloadOffset = p.HeaderLen + UDPHeaderLen
+	p.DstPort = uint16(d.udp.DstPort)
 	return NotDropped
 }
 

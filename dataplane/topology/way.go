@@ -60,11 +60,16 @@ func (s *Snapshot) Way(src *Endpoint, t *packet.Tuple, w *Way) packet.Drop {
 // wayBy is Way by choices; nil are those that it makes for the packet.
 func (s *Snapshot) wayBy(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packet.Drop {
 	w.reset(t)
+	if !s.translates { // nor is an address closed
+		var drop packet.Drop
+		w.To, drop = s.route(src, t.Src, t.Dst, c)
+		return drop
+	}
 	drop := s.way(src, t, w, c)
 	if w.To != nil && src == s.outside && w.To.closesAt(w.Arrives.Dst) {
 		w.Closed = true
 	}
-	w.Translated = s.translates && (w.Ports != nil || w.Arrives != *t)
+	w.Translated = w.Ports != nil || w.Arrives != *t
 	return drop
 }
 
@@ -76,11 +81,6 @@ func (w *Way) reset(t *packet.Tuple) {
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packet.Drop {
-	if !s.translates {
-		var drop packet.Drop
-		w.To, drop = s.route(src, t.Src, t.Dst, c)
-		return drop
-	}
 	if len(src.floating) > 0 && src.hasFloating(t.Src) {
 		return packet.DropSpoofed // only replies have this source
 	}
