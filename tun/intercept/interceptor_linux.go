@@ -23,6 +23,7 @@ type Interceptor struct {
 	mu       sync.Mutex
 	handle   *netlink.Handle
 	programs *programs
+	ids      map[int]bool // of the programs at interfaces
 	ports    []Port
 	rests    []Rest
 	indexes  map[string]int // interfaces and devices that Apply has attached, by name
@@ -47,6 +48,9 @@ func Open(namespace string) (*Interceptor, error) {
 			return err
 		}
 		if i.programs, i.adopted, err = load(earlier); err != nil {
+			return err
+		}
+		if i.ids, err = i.programs.ids(); err != nil {
 			return err
 		}
 		return i.seal()
@@ -92,7 +96,7 @@ func (i *Interceptor) Guard(ports []Port) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, p := range ports {
-		if _, err := i.guard(&p); err != nil && !isMissing(err) {
+		if _, err := i.guard(&p, false); err != nil && !isMissing(err) {
 			return fmt.Errorf("intercept: %w", err)
 		}
 	}
@@ -104,12 +108,13 @@ func isMissing(err error) bool {
 	return errors.As(err, &missing)
 }
 
-func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
+// guard attaches the programs to a port unless they are there. With verify it looks whether they are.
+func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	l, err := i.handle.LinkByName(p.Interface)
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", p.Interface, err)
 	}
-	if i.indexes[p.Interface] == l.Attrs().Index {
+	if i.indexes[p.Interface] == l.Attrs().Index && (!verify || i.filtering(l)) {
 		return l, nil
 	}
 	ingress, egress, names := i.programs.Sends, i.programs.Receives, [2]string{"nsgd_sends", "nsgd_receives"}
@@ -129,7 +134,6 @@ func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
 func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	clear(i.indexes) // what somebody took away comes back
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
@@ -228,7 +232,7 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 			w.rests[entryOf(near)] = restEntry{Near: 1} // no device: nobody of the subnet but its ports sends
 		}
 	}
-	l, err := i.guard(p)
+	l, err := i.guard(p, true)
 	if isMissing(err) {
 		w.devices[device] = ^uint32(0) // no interface has that index
 		return nil
@@ -318,19 +322,16 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 
 // release lets interfaces go that are not wanted any more.
 func (i *Interceptor) release(w *wanted) error {
-	there, err := filtered(i.handle)
+	there, err := filtered(i.handle, func(index int) bool {
+		_, port := w.ports[uint32(index)]
+		_, device := w.devices[uint32(index)]
+		return port || device
+	})
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, f := range there {
-		index := uint32(f.link.Attrs().Index)
-		if _, port := w.ports[index]; port {
-			continue
-		}
-		if _, device := w.devices[index]; device {
-			continue
-		}
 		errs = append(errs, detach(i.handle, f))
 		delete(i.indexes, f.link.Attrs().Name)
 		if isKept(f.link) {

@@ -96,7 +96,7 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 // earlierMaps finds the maps of an earlier run, by the filters that it left at the interfaces.
 func earlierMaps(h *netlink.Handle) (map[string]*ebpf.Map, error) {
 	found := map[string]*ebpf.Map{}
-	links, err := filtered(h)
+	links, err := filtered(h, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +135,21 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 		found[about.Name] = m
 	}
 	return nil
+}
+
+// ids are the kernel's numbers of the programs at interfaces.
+func (p *programs) ids() (map[int]bool, error) {
+	ids := map[int]bool{}
+	for _, one := range []*ebpf.Program{p.Sends, p.Receives} {
+		info, err := one.Info()
+		if err != nil {
+			return nil, fmt.Errorf("programs: %w", err)
+		}
+		if id, ok := info.ID(); ok {
+			ids[int(id)] = true
+		}
+	}
+	return ids, nil
 }
 
 // close gives the descriptors back. What filters use stays.

@@ -3,7 +3,6 @@ package intercept
 import (
 	"net"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -32,25 +31,15 @@ type Status struct {
 }
 
 // Statuses are those of the ports and of the devices of the rest, in the order of Apply.
-func (i *Interceptor) Statuses() ([]Status, error) {
+func (i *Interceptor) Statuses() []Status {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
-		return nil, nil
-	}
-	ids := map[int]bool{}
-	for _, p := range []*ebpf.Program{i.programs.Sends, i.programs.Receives} {
-		info, err := p.Info()
-		if err != nil {
-			return nil, err
-		}
-		if id, ok := info.ID(); ok {
-			ids[int(id)] = true
-		}
+		return nil
 	}
 	var list []Status
 	for n := range i.ports {
-		list = append(list, i.status(&i.ports[n], ids))
+		list = append(list, i.status(&i.ports[n]))
 	}
 	for n := range i.rests {
 		s := Status{Name: i.rests[n].Device, Dropped: map[string]uint64{}}
@@ -59,10 +48,10 @@ func (i *Interceptor) Statuses() ([]Status, error) {
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list
 }
 
-func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
+func (i *Interceptor) status(p *Port) Status {
 	s := Status{Name: p.Interface, State: Waiting, Dropped: map[string]uint64{}}
 	l, err := i.handle.LinkByName(p.Interface)
 	if err != nil {
@@ -75,7 +64,7 @@ func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
 		s.MAC = mac.Byte[:]
 	}
 	switch {
-	case !i.filtering(l, ids):
+	case !i.filtering(l):
 		s.State = Replaced
 	case !isUp(l):
 		s.State = Down
@@ -86,14 +75,14 @@ func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
 }
 
 // filtering tells that this run's programs are at both hooks of an interface.
-func (i *Interceptor) filtering(l netlink.Link, ids map[int]bool) bool {
+func (i *Interceptor) filtering(l netlink.Link) bool {
 	there, err := filtersOf(i.handle, l)
 	if err != nil {
 		return false
 	}
 	n := 0
 	for _, f := range there.ours {
-		if ids[f.Id] {
+		if i.ids[f.Id] {
 			n++
 		}
 	}
