@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -99,8 +100,8 @@ func TestRoomIsBounded(t *testing.T) {
 	if err == nil {
 		t.Error("a fourth attachment has a slot of three")
 	}
-	if _, err := New(c.set, Options{Attachments: c.specs(), Room: MaxAttachments + 1}); err == nil {
-		t.Error("there is more room than the flow table has zones for")
+	if _, err := New(c.set, Options{Attachments: c.specs(), Room: MaxAttachments + 1}); err == nil || !strings.HasPrefix(err.Error(), "dataplane: ") {
+		t.Errorf("more room than the flow table has zones for: %v", err)
 	}
 }
 
