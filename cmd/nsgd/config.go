@@ -129,6 +129,8 @@ type AttachmentConfig struct {
 	DHCP bool `yaml:"dhcp"`
 	// DefaultGateway has nsgd stand for the guest's gateway in ARP, neighbour discovery and router advertisements.
 	DefaultGateway bool `yaml:"defaultGateway"`
+	// DHCPClient is the only hardware address that is answered; absent: any.
+	DHCPClient MAC `yaml:"dhcpClient"`
 	// Netns is a network namespace: its name, its path or pid:N; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.

@@ -214,8 +214,8 @@ func (v *validator) attachments(list []AttachmentConfig) {
 func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	a := &list[i]
 	if a.Interface == "" {
-		if a.Host || a.Wait || a.DHCP || a.DefaultGateway {
-			v.fail(at("attachments", i), "host, wait, dhcp and defaultGateway are for an attachment with interface")
+		if a.Host || a.Wait || a.DHCP || a.DefaultGateway || a.DHCPClient.HardwareAddr != nil {
+			v.fail(at("attachments", i), "host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface")
 		}
 		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
 			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
@@ -227,6 +227,9 @@ func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	}
 	if a.DefaultGateway && !a.DHCP {
 		v.fail(at("attachments", i, "defaultGateway"), "true: it needs dhcp: true")
+	}
+	if a.DHCPClient.HardwareAddr != nil && !a.DHCP {
+		v.fail(at("attachments", i, "dhcpClient"), "%s: it needs dhcp: true", a.DHCPClient)
 	}
 	if a.NetworkInterface == "" {
 		v.fail(at("attachments", i, "interface"), "%q: it is for a networkInterface", a.Interface)
