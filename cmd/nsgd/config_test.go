@@ -51,7 +51,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0", MTU: 1400},
 			{Subnet: "vnet1/subnet3", Device: "nsg-sub3", Addresses: []Prefix{prefix("10.0.3.1/24"), prefix("fd00::1/64")}},
 			{Internet: true, Netns: "internet", Device: "inet0", Addresses: []Prefix{prefix("203.0.113.10/24")}},
-			{Platform: true, Netns: "host", Device: "nsgd-platform"},
+			{Platform: true, PlatformServices: true, DNSForwarders: []Address{{netip.MustParseAddr("9.9.9.9")}, {netip.MustParseAddr("2620:fe::fe")}}, Netns: "host", Device: "nsgd-platform"},
 			{Gateway: "vnet1", Netns: "onprem", Device: "gw0", Prefixes: []Prefix{prefix("192.168.0.0/16")}},
 			{NetworkInterface: "vm2-nic", Interface: "tap-vm2", Wait: true, DHCP: true, DefaultGateway: true, DHCPClient: MAC{net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}}, Netns: "pid:1234", Device: "nsgd-vm2"},
 			{NetworkInterface: "vm3-nic", Interface: "eth0", Host: true, Netns: "/run/netns/other", Device: "nsgd-vm3"},

@@ -135,6 +135,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.settle(); err != nil {
 		return err
 	}
+	if err := d.servePlatform(ctx); err != nil {
+		return err
+	}
 	d.probes = d.prober()
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot}
 	d.service = inspect.NewService(inspect.Options{
