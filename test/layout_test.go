@@ -43,8 +43,10 @@ var allowedImports = map[string][]string{
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane/dhcp":        {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
-	"dataplane/verdict":     {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
-	"dataplane/ask":         {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
+	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
+	"dataplane/platform": {"dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
+	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
+	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
@@ -67,7 +69,7 @@ var allowedImports = map[string][]string{
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "tun/folder",
 	},
-	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
+	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/platform", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},
 	"cmd/nsgd":       {anyPackage},
 	"cmd/nsgctl":     {anyPackage, "cmd/nsgctl/report", "cmd/nsgctl/testfile", "cmd/nsgctl/top", "cmd/nsgctl/yamlfile"},
@@ -121,8 +123,8 @@ var onlyExternal = map[string]string{
 
 // onlyImporters are packages of the standard library that only some rooms may import.
 var onlyImporters = map[string][]string{
-	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure.
-	"net/http": {"dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "deploy/lab"},
+	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure; platform is IMDS.
+	"net/http": {"dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "dataplane/platform", "deploy/lab"},
 }
 
 // withoutImport are packages that must not import a package of the standard library.

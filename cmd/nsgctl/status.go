@@ -98,6 +98,23 @@ func interfacesTable(w io.Writer, list []inspect.InterfaceStatus) error {
 		}
 		table.row(f.Interface, f.Namespace, f.State, f.MAC, f.Passed, f.CapturedOut, f.CapturedIn, f.Delivered, f.SentOn, strings.Join(drops, ", "))
 	}
+	if err := table.flush(); err != nil {
+		return err
+	}
+	return dhcpTable(w, list)
+}
+
+// dhcpTable shows the interfaces whose guests nsgd tells their addresses.
+func dhcpTable(w io.Writer, list []inspect.InterfaceStatus) error {
+	answered := slices.DeleteFunc(slices.Clone(list), func(f inspect.InterfaceStatus) bool { return f.DHCP == nil })
+	if len(answered) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	table := newGrid(w, "DHCP ON", "NAMESPACE", "ANSWERED", "IGNORED", "LIMITED")
+	for _, f := range answered {
+		table.row(f.Interface, f.Namespace, f.DHCP.Answered, f.DHCP.Ignored, f.DHCP.Limited)
+	}
 	return table.flush()
 }
 

@@ -39,3 +39,14 @@ func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
 		t.Errorf("%v: backends are shown where there are none:\n%s", err, out.String())
 	}
 }
+
+func TestStatusShowsWhatDHCPHasAnswered(t *testing.T) {
+	var out strings.Builder
+	s := &inspect.Status{Interfaces: []inspect.InterfaceStatus{{Interface: "tap1", State: "attached", DHCP: &inspect.DHCPUse{Answered: 5, Ignored: 2, Limited: 1}}, {Interface: "tap2"}}}
+	if err := statusTable(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(strings.Fields(out.String()), " "); !strings.HasSuffix(text, "DHCP ON NAMESPACE ANSWERED IGNORED LIMITED tap1 - 5 2 1") {
+		t.Errorf("%s", out.String())
+	}
+}

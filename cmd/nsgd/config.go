@@ -111,6 +111,10 @@ type AttachmentConfig struct {
 	Subnet           string `yaml:"subnet"`           // name, vnet/name or id
 	Internet         bool   `yaml:"internet"`
 	Platform         bool   `yaml:"platform"`
+	// PlatformServices has nsgd answer DNS and IMDS at Platform's addresses.
+	PlatformServices bool `yaml:"platformServices"`
+	// DNSForwarders are asked for names that aren't Azure's internal ones, from the daemon's namespace.
+	DNSForwarders []Address `yaml:"dnsForwarders"`
 	// Gateway is the virtual network, by ARM name or id, whose gateway leads to the on-premises
 	// networks of Prefixes.
 	Gateway string `yaml:"gateway"`
@@ -129,6 +133,8 @@ type AttachmentConfig struct {
 	DHCP bool `yaml:"dhcp"`
 	// DefaultGateway has nsgd stand for the guest's gateway in ARP, neighbour discovery and router advertisements.
 	DefaultGateway bool `yaml:"defaultGateway"`
+	// DHCPClient is the only hardware address that is answered; absent: any.
+	DHCPClient MAC `yaml:"dhcpClient"`
 	// Netns is a network namespace: its name, its path or pid:N; empty: the daemon's own.
 	Netns string `yaml:"netns"`
 	// Create makes Netns, and removes it when the daemon stops.

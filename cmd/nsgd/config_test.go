@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,9 +51,9 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0", MTU: 1400},
 			{Subnet: "vnet1/subnet3", Device: "nsg-sub3", Addresses: []Prefix{prefix("10.0.3.1/24"), prefix("fd00::1/64")}},
 			{Internet: true, Netns: "internet", Device: "inet0", Addresses: []Prefix{prefix("203.0.113.10/24")}},
-			{Platform: true, Netns: "host", Device: "nsgd-platform"},
+			{Platform: true, PlatformServices: true, DNSForwarders: []Address{{netip.MustParseAddr("9.9.9.9")}, {netip.MustParseAddr("2620:fe::fe")}}, Netns: "host", Device: "nsgd-platform"},
 			{Gateway: "vnet1", Netns: "onprem", Device: "gw0", Prefixes: []Prefix{prefix("192.168.0.0/16")}},
-			{NetworkInterface: "vm2-nic", Interface: "tap-vm2", Wait: true, DHCP: true, DefaultGateway: true, Netns: "pid:1234", Device: "nsgd-vm2"},
+			{NetworkInterface: "vm2-nic", Interface: "tap-vm2", Wait: true, DHCP: true, DefaultGateway: true, DHCPClient: MAC{net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}}, Netns: "pid:1234", Device: "nsgd-vm2"},
 			{NetworkInterface: "vm3-nic", Interface: "eth0", Host: true, Netns: "/run/netns/other", Device: "nsgd-vm3"},
 		},
 		AzureQuirks: true, DefaultOutboundAddress: Address{netip.MustParseAddr("203.0.113.200")},
@@ -129,9 +130,11 @@ func TestConfigFaults(t *testing.T) {
 		{"an interface that is the device", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: a}\n", []string{`attachments[0].interface: "a": device is nsgd's own`}},
 		{"an interface in a namespace to be made", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, netns: x, create: true}\n", []string{`attachments[0].create: true: a new namespace has no interface "b"`}},
 		{"an MTU before an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, mtu: 1400}\n", []string{"attachments[0].mtu: 1400: the interface has one"}},
-		{"a host without an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, host: true}\n", []string{"attachments[0]: host, wait, dhcp and defaultGateway are for an attachment with interface"}},
-		{"DHCP without an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, dhcp: true}\n", []string{"attachments[0]: host, wait, dhcp and"}},
+		{"a host without an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, host: true}\n", []string{"attachments[0]: host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface"}},
+		{"DHCP without an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, dhcp: true}\n", []string{"attachments[0]: host, wait, dhcp, defaultGateway"}},
 		{"DHCP for this host", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, host: true, dhcp: true}\n", []string{"attachments[0].dhcp: true: it is for a guest"}},
+		{"a client that is told no address", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, dhcpClient: '52:54:00:00:00:01'}\n", []string{"attachments[0].dhcpClient: 52:54:00:00:00:01: it needs dhcp: true"}},
+		{"a client with the address of a group", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, dhcp: true, dhcpClient: '53:54:00:00:00:01'}\n", []string{`"53:54:00:00:00:01" is not one interface's address such as 52:54:00:12:34:56`}},
 		{"a gateway that tells no address", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b, defaultGateway: true}\n", []string{"attachments[0].defaultGateway: true: it needs dhcp: true"}},
 		{"addresses beside an interface", "policy: [p]\nattachments:\n- {networkInterface: n, device: a, interface: b}\n- {internet: true, device: i, addresses: [203.0.113.1/24]}\n",
 			[]string{"c.yaml:4: attachments[1].addresses: 203.0.113.1/24: beside an attachment with interface in the same namespace this device has none"}},

@@ -13,6 +13,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/platform"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/ruleset/arm/template"
@@ -214,8 +215,8 @@ func (v *validator) attachments(list []AttachmentConfig) {
 func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	a := &list[i]
 	if a.Interface == "" {
-		if a.Host || a.Wait || a.DHCP || a.DefaultGateway {
-			v.fail(at("attachments", i), "host, wait, dhcp and defaultGateway are for an attachment with interface")
+		if a.Host || a.Wait || a.DHCP || a.DefaultGateway || a.DHCPClient.HardwareAddr != nil {
+			v.fail(at("attachments", i), "host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface")
 		}
 		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
 			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
@@ -227,6 +228,9 @@ func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	}
 	if a.DefaultGateway && !a.DHCP {
 		v.fail(at("attachments", i, "defaultGateway"), "true: it needs dhcp: true")
+	}
+	if a.DHCPClient.HardwareAddr != nil && !a.DHCP {
+		v.fail(at("attachments", i, "dhcpClient"), "%s: it needs dhcp: true", a.DHCPClient)
 	}
 	if a.NetworkInterface == "" {
 		v.fail(at("attachments", i, "interface"), "%q: it is for a networkInterface", a.Interface)
@@ -281,6 +285,25 @@ func (v *validator) attachment(i int, a *AttachmentConfig) {
 	}
 	v.addresses(i, a)
 	v.prefixes(i, a)
+	v.platformServices(i, a)
+}
+
+// platformServices checks what answers at the platform's device.
+func (v *validator) platformServices(i int, a *AttachmentConfig) {
+	if a.PlatformServices && !a.Platform {
+		v.fail(at("attachments", i, "platformServices"), "true: it is for the attachment with platform: true")
+	}
+	if len(a.DNSForwarders) > 0 && !a.PlatformServices {
+		v.fail(at("attachments", i, "dnsForwarders"), "%s: they need platformServices: true", a.DNSForwarders[0])
+	}
+	if len(a.DNSForwarders) > platform.MaxForwarders {
+		v.fail(at("attachments", i, "dnsForwarders"), "%d addresses: at most %d", len(a.DNSForwarders), platform.MaxForwarders)
+	}
+	for j, f := range a.DNSForwarders {
+		if f.IsUnspecified() || f.IsMulticast() || slices.Contains(topology.PlatformAddresses, f.Addr) {
+			v.fail(at("attachments", i, "dnsForwarders", j), "%s: allowed is the address of a resolver other than the platform", f)
+		}
+	}
 }
 
 // noHosts are ranges without hosts: nobody sends from there (packet.Addr.IsReserved).

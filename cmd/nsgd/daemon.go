@@ -49,6 +49,7 @@ type daemon struct {
 	devices  *liveDevices
 	// interception is what stands before interfaces that exist.
 	interception *interception
+	responders   *responders
 	confirmation confirmation
 	control      net.Listener
 	metrics      net.Listener // nil when off
@@ -134,12 +135,16 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.settle(); err != nil {
 		return err
 	}
+	if err := d.servePlatform(ctx); err != nil {
+		return err
+	}
 	d.probes = d.prober()
+	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, interception: d.interception, snapshot: d.engine.Snapshot},
+		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interception.statuses, Confirm: d.confirmed, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Log: d.log,
 	})
 	return nil
 }
@@ -184,10 +189,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	if d.probes != nil {
 		group.Go(func() error { d.probes.Run(ctx); return nil })
 	}
-
-	for _, r := range d.responders() {
-		group.Go(func() error { r.Run(ctx); return nil })
-	}
+	d.responders.begin(d.config, func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) })
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
 	var scraped *metrics.Server

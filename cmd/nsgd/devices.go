@@ -53,7 +53,7 @@ func (c *Config) places() []inspect.Place {
 	places := make([]inspect.Place, len(c.Attachments))
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
-		places[i] = inspect.Place{Number: i, Device: a.Device, Namespace: a.Netns, MTU: a.MTU, Addresses: a.addresses()}
+		places[i] = inspect.Place{Number: i, Device: a.Device, Namespace: a.Netns, MTU: a.MTU, Addresses: a.addresses(), DHCP: a.answers()}
 		for _, p := range a.Prefixes {
 			places[i].Prefixes = append(places[i].Prefixes, p.Prefix)
 		}

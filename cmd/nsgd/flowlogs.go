@@ -71,7 +71,7 @@ func (d *daemon) record(stdout io.Writer) error {
 
 // collectors show what is beside the engine.
 func (d *daemon) collectors() []prometheus.Collector {
-	all := []prometheus.Collector{metrics.LogLinesLost(d.lines.Lost)}
+	all := []prometheus.Collector{metrics.LogLinesLost(d.lines.Lost), metrics.DHCP(d.responders.frames)}
 	if d.recorder != nil {
 		all = append(all, d.recorder)
 	}

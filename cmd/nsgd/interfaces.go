@@ -47,7 +47,7 @@ func (c *Config) ports(namespace string, set *policy.Set) (list []intercept.Port
 		if a.Interface == "" || a.Netns != namespace {
 			continue
 		}
-		p := intercept.Port{Interface: a.Interface, Device: a.Device, Host: a.Host, Wait: a.Wait}
+		p := intercept.Port{Interface: a.Interface, Device: a.Device, Host: a.Host, Wait: a.Wait, Gateway: a.DefaultGateway}
 		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
 			p.Forwards = nic.EnableIPForwarding
 			for _, ip := range nic.IPConfigurations {

@@ -17,7 +17,6 @@ import (
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/azure"
-	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // runLab runs the built-in lab: it sends real traffic between all hosts, prints which
@@ -39,11 +38,8 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 	return errors.Join(err, mismatch)
 }
 
-// serveLab opens the servers of all hosts and the platform's services, until ctx ends.
+// serveLab opens the servers of all hosts, until ctx ends.
 func (d *daemon) serveLab(ctx context.Context) error {
-	if _, err := lab.ServePlatform(ctx, func() *policy.Set { return d.engine.Snapshot().Policy }); err != nil {
-		return err
-	}
 	_, err := lab.Serve(ctx, lab.AllHosts(), lab.Options{})
 	return err
 }

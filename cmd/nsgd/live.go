@@ -26,6 +26,7 @@ type live struct {
 	edits        []edit
 	devices      *liveDevices
 	interception *interception
+	responders   *responders
 	snapshot     func() *topology.Snapshot // that decides
 }
 
@@ -116,7 +117,10 @@ func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, se
 	}
 	undo, settle := e.Undo, e.Settle
 	e.Undo = func() error { return errors.Join(undo(), l.interception.undo()) }
-	e.Settle = func() error { return errors.Join(settle(), l.interception.settle()) }
+	e.Settle = func() error {
+		l.responders.follow(c)
+		return errors.Join(settle(), l.interception.settle())
+	}
 	return e, nil
 }
 

@@ -94,7 +94,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 		t.Fatal(err)
 	}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
-		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, running: all.config, devices: r.devices, interception: new(interception), snapshot: engine.Snapshot}})
+		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

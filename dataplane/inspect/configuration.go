@@ -196,6 +196,7 @@ func (p *Place) differs(next *Place, was, is *topology.Attachment) string {
 	say("mtu", p.MTU, next.MTU)
 	say("addresses", DeviceAddresses(was, p.Addresses), DeviceAddresses(is, next.Addresses))
 	say("prefixes", p.Prefixes, next.Prefixes)
+	say("dhcp", p.DHCP, next.DHCP)
 	return strings.Join(words, ", ")
 }
 

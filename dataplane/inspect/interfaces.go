@@ -18,6 +18,15 @@ type InterfaceStatus struct {
 	SentOn      uint64 `json:"sentOn"`
 	// Dropped counts frames that never reached nsgd, by reason. A reason without a frame is absent.
 	Dropped map[string]uint64 `json:"dropped"`
+	// DHCP is what nsgd answered the guest; absent where it answers nothing.
+	DHCP *DHCPUse `json:"dhcp,omitempty"`
+}
+
+// DHCPUse counts a guest's questions for DHCP and the gateway since nsgd began to answer them.
+type DHCPUse struct {
+	Answered uint64 `json:"answered"`
+	Ignored  uint64 `json:"ignored"` // not understood, or not to be answered
+	Limited  uint64 `json:"limited"` // dropped unread: more than the interface's share
 }
 
 // Confirmed is the answer to a confirmation.

@@ -30,6 +30,8 @@ type Place struct {
 	Addresses []netip.Prefix
 	// Prefixes are the networks behind the attachment, where the configuration lists them.
 	Prefixes []netip.Prefix
+	// DHCP says how the guest behind the interface is answered, in words.
+	DHCP string
 }
 
 // Options are what a Service works with.

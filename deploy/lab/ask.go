@@ -8,12 +8,13 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/nsgd/nsgd/dataplane/platform"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
 // platformHosts returns the platform's services as destinations of probes.
 func platformHosts() (dns, imds Host) {
-	return Host{"DNS", PlatformNamespace, DNSAddress}, Host{"IMDS", PlatformNamespace, IMDSAddress}
+	return Host{"DNS", PlatformNamespace, platform.DNSAddress}, Host{"IMDS", PlatformNamespace, platform.IMDSAddress}
 }
 
 // planPlatform lists probes of DNS over UDP and TCP, and of IMDS, from every virtual machine's
@@ -62,8 +63,8 @@ func lookup(ctx context.Context, within within, r *Result, name string) (netip.A
 	}
 	var answer []byte
 	if r.Protocol == TCP {
-		if err = writeMessage(conn, packed); err == nil {
-			answer, err = readMessage(conn)
+		if err = platform.WriteMessage(conn, packed); err == nil {
+			answer, err = platform.ReadMessage(conn, 1500)
 		}
 	} else if _, err = conn.Write(packed); err == nil {
 		answer = make([]byte, 1500)

@@ -49,6 +49,9 @@ func WriteTo(dir string) error {
 	return nil
 }
 
+// PlatformNamespace holds the lab's platform, which stands for the Azure host below a virtual machine.
+const PlatformNamespace = "nsgd-platform"
+
 const internetName = "internet"
 
 // Namespaces lists the namespaces that the lab makes.

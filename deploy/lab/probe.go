@@ -32,7 +32,7 @@ type Options struct {
 	// Timeout is how long an answer may take before the packet counts as
 	// dropped, since a filter that denies sends nothing back; 0 is one second.
 	Timeout time.Duration
-	// Platform adds probes of the platform's services, which ServePlatform answers.
+	// Platform adds probes of the platform's services, which platform.Serve answers.
 	Platform bool
 	// Explain names the verdict for a result; its Source, Destination, Protocol
 	// and Port are set. Several goroutines call it. Nil: results have no explanation.

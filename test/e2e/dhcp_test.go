@@ -370,3 +370,49 @@ func TestAGuestBeforeNsgdGetsItsAddressesAndIsJudgedByThem(t *testing.T) {
 		mustNotConnect(t, vm3, vm1, 8081)
 	})
 }
+
+// On a bridge the host and the neighbours have the addresses that the gateway answers for: a guest saw two answers.
+func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
+	bridged(t)
+	ip(t, ifHost, "link set br0 address 12:34:56:78:9a:bc\naddr add 10.0.1.2/24 dev br0")
+	d := startInterfaces(t, interfaceConfig(t, strings.NewReplacer("device: nsgd-vm1", "device: nsgd-vm1, dhcp: true, defaultGateway: true",
+		"device: nsgd-vm2", "device: nsgd-vm2, dhcp: true, defaultGateway: true").Replace(bridgedAttachments)))
+	m := &guest{t: t, dir: t.TempDir()}
+	for _, target := range []string{"10.0.1.5", "10.0.1.9", "10.0.1.1"} {
+		out, err := m.run("if-vm1", "busybox", "arping", "-c", "2", "-w", "2", "-I", "eth0", target)
+		if answers := strings.Count(out, "reply from"); err != nil || answers != 2 || strings.Count(out, "[12:34:56:78:9a:bc]") != answers {
+			t.Errorf("%s: %v: %s", target, err, out)
+		}
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		vm1, vm2 := guestOf(f.vm1, "if-vm1"), guestOf(f.vm2, "if-vm2")
+		serveTCP(t, vm1, 80)
+		serveTCP(t, vm1, 8081)
+		mustConnect(t, vm2, vm1, 80)
+		mustNotConnect(t, vm2, vm1, 8081)
+	})
+	// What the host asks reaches its guests.
+	serveTCP(t, guestOf(vm1, "if-vm1"), 8080)
+	mustConnect(t, hostAt("10.0.1.1"), guestOf(vm1, "if-vm1"), 8080)
+	told, err := m.udhcpc("if-vm2", "eth0")
+	if err != nil || told["ip"] != "10.0.1.5" {
+		t.Errorf("%v, %v", told, err)
+	}
+	if n := nsgctl(t, "status", "--query", "interfaces[?interface=='tap-vm2'].dhcp.answered | [0]", "-o", "json"); strings.TrimSpace(n) == "0" || strings.TrimSpace(n) == "null" {
+		t.Errorf("status: %s", nsgctl(t, "status"))
+	}
+	// Without the gateway in the configuration nobody is answered in its place any more.
+	path := filepath.Join(d.dir, lab.ConfigName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, strings.ReplaceAll(string(text), ", dhcp: true, defaultGateway: true", ""))
+	nsgctl(t, "reload")
+	if told, err := m.udhcpc("if-vm2", "eth0", "-t", "1"); err == nil {
+		t.Errorf("answered after the reload: %v", told)
+	}
+	if out, err := m.run("if-vm1", "busybox", "arping", "-f", "-c", "2", "-w", "2", "-I", "eth0", "10.0.1.5"); err != nil || strings.Contains(out, "12:34:56") {
+		t.Errorf("the neighbour's own answer after the reload: %v: %s", err, out)
+	}
+}

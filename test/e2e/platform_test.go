@@ -4,30 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"path/filepath"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/deploy/lab"
-	"github.com/nsgd/nsgd/ruleset/arm"
-	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/net/dns/dnsmessage"
 )
-
-// servePlatform answers DNS and IMDS from the daemon's own policy.
-func servePlatform(t *testing.T, d *daemon) {
-	t.Helper()
-	documents := arm.Load(filepath.Join(d.dir, "policy"))
-	if err := documents.Faults.Err(); err != nil {
-		t.Fatal(err)
-	}
-	stop, err := lab.ServePlatform(context.Background(), func() *policy.Set { return documents.Set })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-}
 
 // mustResolve checks that DNS answers a host over both protocols, with the addresses of the lab
 // and with nothing else.
@@ -91,8 +75,7 @@ func mustKnowItself(t *testing.T, from lab.Host) {
 
 func TestThePlatformAnswersWhateverTheRulesSay(t *testing.T) {
 	deny := rules(denyAllIn, denyAllOut)
-	d := start(t, groups(deny, deny))
-	servePlatform(t, d)
+	start(t, groups(deny, deny))
 	serveTCP(t, vm4, 80)
 	mustNotConnect(t, vm1, vm4, 80)
 	mustResolve(t, vm1)
@@ -115,7 +98,6 @@ func TestThePlatformAnswersWhateverTheRulesSay(t *testing.T) {
 func TestARuleThatNamesAServiceDeniesThatServiceAlone(t *testing.T) {
 	denyDNS := rule{name: "DenyDns", priority: 200, direction: "Outbound", access: "Deny", destination: "AzurePlatformDNS"}
 	d := start(t, groups(rules(denyDNS), nil))
-	servePlatform(t, d)
 	before := scrape(t)
 	mustNotResolve(t, vm1)
 	mustKnowItself(t, vm1)
@@ -129,6 +111,18 @@ func TestARuleThatNamesAServiceDeniesThatServiceAlone(t *testing.T) {
 	if response, err := lab.Metadata(ctx, vm1, true); !isTimeout(err) {
 		t.Errorf("IMDS: %v, %v; want a timeout", response, err)
 	}
+}
+
+// A guest behind an interface asks the platform by names and learns who it is; in another's name it learns nothing.
+func TestAGuestBeforeNsgdResolvesNamesAndReadsItsMetadata(t *testing.T) {
+	makeRouter(t)
+	startInterfaces(t, interfaceConfig(t, routedAttachments+"- {platform: true, platformServices: true, netns: if-platform, create: true}\n"))
+	for h, namespace := range map[*lab.Host]string{&vm1: "if-vm1", &vm3: "if-vm3"} {
+		guest := guestOf(*h, namespace)
+		mustResolve(t, guest)
+		mustKnowItself(t, guest)
+	}
+	mustNotResolve(t, lab.Host{Name: "a spoofer", Namespace: "if-vm3", Address: netip.MustParseAddr("10.0.2.77")})
 }
 
 func TestFlushConnectionCutsWhatTheRulesDenyNow(t *testing.T) {

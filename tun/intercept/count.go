@@ -5,7 +5,7 @@ package intercept
 var names = [...]string{
 	"capturedOut", "capturedIn", "delivered", "sentOn", "passed",
 	"malformed", "vlan", "ethertype", "spoofed_mac", "spoofed_address", "server_answer", "not_addressed", "group",
-	"no_mac", "no_sender", "no_device",
+	"no_mac", "no_sender", "no_device", "for_gateway",
 }
 
 const dropsFrom = 5

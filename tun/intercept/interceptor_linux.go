@@ -242,7 +242,7 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 	}
 	index := uint32(l.Attrs().Index)
 	w.devices[device] = index
-	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards}
+	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
 	for _, a := range p.Addresses {
 		w.owners[a.As16()] = index
 	}

@@ -17,6 +17,8 @@ type Port struct {
 	Near []netip.Prefix
 	// Forwards says that the NIC also sends and receives for other addresses.
 	Forwards bool
+	// Gateway says that nsgd answers the guest's solicitations at the interface, as its gateway. They go no further.
+	Gateway bool
 }
 
 // Rest is a TUN device for what is behind no port: what comes from its prefixes is read there.

@@ -16,11 +16,12 @@
 // Flags of struct port.
 #define THIS_HOST 1 // the NIC is this host's own: it sends at egress
 #define FORWARDS 2  // the NIC also sends and receives for others
+#define GATEWAY 4   // nsgd answers the guest's solicitations, at its interface, as the gateway
 
 // Indexes of struct counts: count.go has their names, in the same order.
 enum { CAPTURED_OUT, CAPTURED_IN, DELIVERED, SENT_ON, PASSED,
        MALFORMED, VLAN, ETHERTYPE, SPOOFED_MAC, SPOOFED_ADDRESS, SERVER, NOT_ADDRESSED, GROUP,
-       NO_MAC, NO_SENDER, NO_DEVICE, COUNTS };
+       NO_MAC, NO_SENDER, NO_DEVICE, FOR_GATEWAY, COUNTS };
 
 struct addr { __u32 word[4]; };
 struct mac { __u8 byte[6]; __u8 zero[2]; } __attribute__((aligned(8)));
@@ -161,34 +162,45 @@ inline int is_dhcp(struct packet *p, int answer) {
 
 inline void learn_mac(__u32 interface, struct packet *p) { bpf_map_update_elem(&nsgd_macs, &interface, &p->from, BPF_NOEXIST); }
 
+// asks decides on a solicitation for a target. nsgd has read it where it is the gateway: nobody else may answer too.
+inline int asks(__u32 interface, struct port *port, const struct addr *target) {
+  return port->flags & GATEWAY && !owns(interface, target) ? drop(interface, FOR_GATEWAY) : pass(interface);
+}
+
 // arp is what a guest asks and answers: by its own addresses.
-inline int arp(struct __sk_buff *s, __u32 interface, struct packet *p) {
-  struct { __be16 hardware, protocol; __u8 lengths[2]; __be16 operation; __u8 mac[6]; __u8 ip[4]; } h;
+inline int arp(struct __sk_buff *s, __u32 interface, struct port *port, struct packet *p) {
+  struct { __be16 hardware, protocol; __u8 lengths[2]; __be16 operation; __u8 mac[6]; __u8 ip[4]; __u8 target_mac[6]; __u8 target[4]; } h;
   if (bpf_skb_load_bytes(s, 14, &h, sizeof h)) return drop(interface, MALFORMED);
   if (h.hardware != bpf_htons(1) || h.protocol != bpf_htons(0x0800) || h.lengths[0] != 6 || h.lengths[1] != 4) return drop(interface, MALFORMED);
   struct mac sender = {};
   __builtin_memcpy(sender.byte, h.mac, 6);
   if (!same_mac(&sender, &p->from)) return drop(interface, SPOOFED_MAC);
-  __u32 ip;
+  __u32 ip, asked;
   __builtin_memcpy(&ip, h.ip, 4);
+  __builtin_memcpy(&asked, h.target, 4);
   set4(&p->src, ip);
-  if (!ip) return pass(interface); // a probe
-  if (!owns(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
-  learn_mac(interface, p);
-  return pass(interface);
+  set4(&p->dst, asked);
+  if (ip) { // else a probe
+    if (!owns(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
+    learn_mac(interface, p);
+  }
+  return h.operation == bpf_htons(1) ? asks(interface, port, &p->dst) : pass(interface);
 }
 // neighbour is a guest's neighbour discovery.
-inline int neighbour(struct __sk_buff *s, __u32 interface, struct packet *p) {
+inline int neighbour(struct __sk_buff *s, __u32 interface, struct port *port, struct packet *p) {
   if (p->message == 134 || p->message == 137) return drop(interface, SERVER);
   int own = owns(interface, &p->src);
   if (!own && !is_zero(&p->src) && !is_link_local(&p->src)) return drop(interface, SPOOFED_ADDRESS);
+  struct addr target = {};
+  if ((p->message == 135 || p->message == 136) && bpf_skb_load_bytes(s, 62, &target, sizeof target)) return drop(interface, MALFORMED);
   if (p->message == 136 || (p->message == 135 && is_zero(&p->src))) { // says or asks whose the target is
-    struct addr target;
-    if (bpf_skb_load_bytes(s, 62, &target, sizeof target)) return drop(interface, MALFORMED);
     own = own || owns(interface, &target);
     if (!owns(interface, &target) && !is_link_local(&target)) return drop(interface, SPOOFED_ADDRESS);
   }
   if (own) learn_mac(interface, p);
+  // Addresses of the link are the neighbours' own, but for the gateway's fe80::1234:5678:9abc.
+  int gateway = target.word[0] == bpf_htonl(0xfe800000) && !target.word[1] && target.word[2] == bpf_htonl(0x1234) && target.word[3] == bpf_htonl(0x56789abc);
+  if (p->message == 133 || (p->message == 135 && (gateway || !is_link_local(&target)))) return asks(interface, port, &target);
   return pass(interface);
 }
 
@@ -254,8 +266,8 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
   }
   struct mac *own = bpf_map_lookup_elem(&nsgd_macs, &interface);
   if (own && !same_mac(own, &p.from)) return drop(interface, SPOOFED_MAC);
-  if (!is_ip(&p)) return arp(s, interface, &p);
-  if (is_neighbour(&p)) return neighbour(s, interface, &p);
+  if (!is_ip(&p)) return arp(s, interface, port, &p);
+  if (is_neighbour(&p)) return neighbour(s, interface, port, &p);
   int way = passes_out(s, interface, &p);
   if (way) return way < 0 ? DROP : pass(interface);
   if (!own && owns(interface, &p.src)) learn_mac(interface, &p);

@@ -61,6 +61,7 @@ type (
 const (
 	flagHost     = 1
 	flagForwards = 2
+	flagGateway  = 4
 )
 
 // load loads the programs, with the maps of an earlier run where they fit. adopted tells that they did.
