@@ -36,6 +36,7 @@ type programs struct {
 	MACs     *ebpf.Map     `ebpf:"nsgd_macs"`
 	Senders  *ebpf.Map     `ebpf:"nsgd_senders"`
 	Peers    *ebpf.Map     `ebpf:"nsgd_peers"`
+	Routers  *ebpf.Map     `ebpf:"nsgd_routers"`
 	Carried  *ebpf.Map     `ebpf:"nsgd_carried"`
 	Counts   *ebpf.Map     `ebpf:"nsgd_counts"`
 }
@@ -140,7 +141,7 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 // close gives the descriptors back. What filters use stays.
 func (p *programs) close() {
 	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Carried, p.Counts,
+		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Routers, p.Carried, p.Counts,
 	} {
 		c.Close()
 	}
