@@ -16,6 +16,9 @@ import (
 func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return 0, errClosed
+	}
 	var faults []error
 	seen := map[int]string{}
 	first := ""
@@ -35,6 +38,9 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 		if err != nil {
 			fail(p, "%w", err)
 			continue
+		}
+		if name := l.Attrs().Name; name != p.Interface {
+			fail(p, "that is an alternative name: use %q", name) // messages of the kernel have that one
 		}
 		index := l.Attrs().Index
 		if other, twice := seen[index]; twice {
@@ -155,7 +161,7 @@ func (i *Interceptor) checkAbove(l netlink.Link) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, other := range all {
-		if slices.Contains([]string{"vlan", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {
+		if slices.Contains([]string{"vlan", "macsec", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {
 			return fmt.Errorf("the %s %q stands on it and would be cut off", other.Type(), other.Attrs().Name)
 		}
 	}

@@ -25,13 +25,17 @@ type Interceptor struct {
 	programs *programs
 	ports    []Port
 	rests    []Rest
-	indexes  map[string]int // interfaces and devices that Apply has attached, by name
+	indexes  map[string]int // interfaces and devices that are attached, by name
+	names    map[int]string // those of the ports' interfaces that were attached, by index: their names may change
 }
+
+// errClosed: Close came first. The handle would answer for the process's own namespace.
+var errClosed = errors.New("intercept: nsgd stops")
 
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
 // there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
-	i := &Interceptor{namespace: namespace, indexes: map[string]int{}}
+	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}}
 	err := tun.Do(namespace, func() (err error) {
 		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
@@ -46,7 +50,8 @@ func Open(namespace string) (*Interceptor, error) {
 		if err != nil {
 			return err
 		}
-		if i.programs, i.adopted, err = load(earlier); err != nil {
+		i.adopted = len(earlier) > 0
+		if i.programs, err = load(earlier); err != nil {
 			return err
 		}
 		return i.seal()
@@ -70,7 +75,7 @@ func (i *Interceptor) seal() error {
 	return i.programs.Settings.Put(uint32(0), s)
 }
 
-// Adopted tells that the maps of an earlier run are in use.
+// Adopted tells that an earlier run has left interfaces closed here, whether its maps are in use or not.
 func (i *Interceptor) Adopted() bool { return i.adopted }
 
 // Close gives the descriptors back. Interfaces stay as they are: closed, once nobody reads the devices.
@@ -91,6 +96,9 @@ func (i *Interceptor) Close() {
 func (i *Interceptor) Guard(ports []Port) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	for _, p := range ports {
 		if _, err := i.guard(&p); err != nil && !isMissing(err) {
 			return fmt.Errorf("intercept: %w", err)
@@ -119,7 +127,7 @@ func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
 	if err := attach(i.handle, l, ingress, egress, names); err != nil {
 		return nil, err
 	}
-	i.indexes[p.Interface] = l.Attrs().Index
+	i.indexes[p.Interface], i.names[l.Attrs().Index] = l.Attrs().Index, p.Interface
 	return l, nil
 }
 
@@ -129,6 +137,9 @@ func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
 func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	clear(i.indexes) // what somebody took away comes back
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
@@ -141,6 +152,9 @@ func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 func (i *Interceptor) Again() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	if err := i.apply(i.ports, i.rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
@@ -179,7 +193,7 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 	if err := i.fill(&w); err != nil {
 		return err
 	}
-	return i.release(&w)
+	return i.release(&w, ports)
 }
 
 func truth(b bool) uint32 {
@@ -240,6 +254,9 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 	w.devices[device] = index
 	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards}
 	for _, a := range p.Addresses {
+		if other, twice := w.owners[a.As16()]; twice {
+			return fmt.Errorf("interface %q: %s is the address of %q too: put them into different network namespaces", p.Interface, a, i.names[int(other)])
+		}
 		w.owners[a.As16()] = index
 	}
 	own := macEntry{}
@@ -316,8 +333,9 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	return nil
 }
 
-// release lets interfaces go that are not wanted any more.
-func (i *Interceptor) release(w *wanted) error {
+// release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
+// port is wanted, and its guest is still there.
+func (i *Interceptor) release(w *wanted, ports []Port) error {
 	there, err := filtered(i.handle)
 	if err != nil {
 		return err
@@ -331,8 +349,12 @@ func (i *Interceptor) release(w *wanted) error {
 		if _, device := w.devices[index]; device {
 			continue
 		}
+		if name := i.names[int(index)]; slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == name }) {
+			continue
+		}
 		errs = append(errs, detach(i.handle, f))
 		delete(i.indexes, f.link.Attrs().Name)
+		delete(i.names, int(index))
 		if isKept(f.link) {
 			errs = append(errs, gone(i.handle.LinkDel(f.link)))
 		}
@@ -353,6 +375,9 @@ func (i *Interceptor) release(w *wanted) error {
 func (i *Interceptor) OpenAfter(d time.Duration) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	var s settingsEntry
 	if err := i.programs.Settings.Lookup(uint32(0), &s); err != nil {
 		return fmt.Errorf("intercept: %w", err)

@@ -64,14 +64,14 @@ const (
 	flagForwards = 2
 )
 
-// load loads the programs, with the maps of an earlier run where they fit. adopted tells that they did.
-func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
+// load loads the programs, with the maps of an earlier run where they fit.
+func load(earlier map[string]*ebpf.Map) (*programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
-		return nil, false, err
+		return nil, err
 	}
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
-		return nil, false, fmt.Errorf("programs: %w", err)
+		return nil, fmt.Errorf("programs: %w", err)
 	}
 	fits := len(earlier) == len(spec.Maps)
 	for name, m := range spec.Maps {
@@ -81,7 +81,7 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 	if fits {
 		options.MapReplacements = earlier
 	}
-	p = &programs{}
+	p := &programs{}
 	if err := spec.LoadAndAssign(p, &options); err != nil {
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", err)
@@ -89,9 +89,9 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
 		}
-		return nil, false, fmt.Errorf("load programs: %w", err)
+		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	return p, fits, nil
+	return p, nil
 }
 
 // earlierMaps finds the maps of an earlier run, by the filters that it left at the interfaces.

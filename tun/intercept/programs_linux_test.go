@@ -52,10 +52,7 @@ type skb struct {
 }
 
 // loaded are the programs of all tests: the kernel takes 80 ms to verify them.
-var loaded = sync.OnceValues(func() (*programs, error) {
-	p, _, err := load(nil)
-	return p, err
-})
+var loaded = sync.OnceValues(func() (*programs, error) { return load(nil) })
 
 // loadTest gives the programs, with a port at lo and nothing learned.
 func loadTest(t testing.TB, flags uint32) *programs {

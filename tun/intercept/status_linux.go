@@ -38,15 +38,9 @@ func (i *Interceptor) Statuses() ([]Status, error) {
 	if i.programs == nil {
 		return nil, nil
 	}
-	ids := map[int]bool{}
-	for _, p := range []*ebpf.Program{i.programs.Sends, i.programs.Receives} {
-		info, err := p.Info()
-		if err != nil {
-			return nil, err
-		}
-		if id, ok := info.ID(); ok {
-			ids[int(id)] = true
-		}
+	ids, err := i.ids()
+	if err != nil {
+		return nil, err
 	}
 	var list []Status
 	for n := range i.ports {
@@ -60,6 +54,21 @@ func (i *Interceptor) Statuses() ([]Status, error) {
 		list = append(list, s)
 	}
 	return list, nil
+}
+
+// ids are those of this run's programs at interfaces.
+func (i *Interceptor) ids() (map[int]bool, error) {
+	ids := map[int]bool{}
+	for _, p := range []*ebpf.Program{i.programs.Sends, i.programs.Receives} {
+		info, err := p.Info()
+		if err != nil {
+			return nil, err
+		}
+		if id, ok := info.ID(); ok {
+			ids[int(id)] = true
+		}
+	}
+	return ids, nil
 }
 
 func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
