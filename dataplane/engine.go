@@ -25,7 +25,8 @@ type Options struct {
 	// Attachments of the start; see Engine.Rearrange.
 	Attachments []topology.Spec
 	// Room is how many attachments there may be at a time, those that are gone for a moment only among them, at most
-	// MaxAttachments; 0: as many as there are at the start. The flow table reserves about 64 bytes for each.
+	// MaxAttachments; 0: as many as there are at the start. The flow table reserves 64 bytes for each, and
+	// 128 more where Flows.NewPerSecond is set.
 	Room int
 	// Workers is the number of goroutines that carry packets, each with its own
 	// queue of every device. 0: one per CPU.

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/tun"
 )
 
 // want makes these NICs attached, each behind a new device if it has none.
@@ -100,6 +101,24 @@ func TestRoomIsBounded(t *testing.T) {
 	}
 	if _, err := New(c.set, Options{Attachments: c.specs(), Room: MaxAttachments + 1}); err == nil {
 		t.Error("there is more room than the flow table has zones for")
+	}
+}
+
+func TestALimitOfNICsHoldsForThoseThatCome(t *testing.T) {
+	c := newComings(t, 8)
+	a, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: append(c.specs(), topology.Spec{Kind: topology.Internet},
+		topology.Spec{Kind: topology.NetworkInterface, Reference: movingName(2)})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := []tun.Device{c.attached[0], c.attached[1], newMemory(t, 2, 8), newMemory(t, 2, 8)}
+	if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }); err != nil {
+		t.Fatal(err)
+	}
+	for slot, want := range []bool{true, true, false, true} {
+		if _, limited := c.engine.flows.ZoneLimit(uint16(slot)); limited != want {
+			t.Errorf("slot %d has a limit: %v", slot, limited)
+		}
 	}
 }
 

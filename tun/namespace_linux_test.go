@@ -2,6 +2,7 @@ package tun
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -168,5 +169,35 @@ func TestOnlyTheNamespaceOfThatIdentityIsRemoved(t *testing.T) {
 	}
 	if removed, err := removeNamespace(name, id); removed || err != nil {
 		t.Errorf("a second time: removed %v, %v", removed, err)
+	}
+}
+
+func TestANamespaceIsFoundByItsPathAndByAProcessInIt(t *testing.T) {
+	name, id := newNamespace(t)
+	inside := func(reference string) (found identity) {
+		t.Helper()
+		err := Do(reference, func() error {
+			ns, err := netns.Get()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			found, err = identifyThread(ns)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	own := inside("")
+	if got := inside(filepath.Join(namespaceDir, name)); got != id {
+		t.Errorf("by its path: %v, want %v", got, id)
+	}
+	if got := inside(fmt.Sprint(pidPrefix, os.Getpid())); got != own {
+		t.Errorf("by this process: %v, want %v", got, own)
+	}
+	if err := Do(pidPrefix+"4194305", func() error { return nil }); !errors.Is(err, ErrNoNamespace) { // beyond pid_max
+		t.Errorf("by a process that is not there: %v, want %v", err, ErrNoNamespace)
 	}
 }

@@ -219,11 +219,7 @@ func (n *interception) statuses() (list []inspect.InterfaceStatus) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, namespace := range slices.Sorted(maps.Keys(n.namespaces)) {
-		statuses, err := n.namespaces[namespace].Statuses()
-		if err != nil {
-			n.log.Error("interfaces can't be read", "namespace", namespace, "error", err)
-		}
-		for _, s := range statuses {
+		for _, s := range n.namespaces[namespace].Statuses() {
 			list = append(list, inspect.InterfaceStatus{
 				Interface: s.Name, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
 				CapturedOut: s.CapturedOut, CapturedIn: s.CapturedIn, Delivered: s.Delivered, SentOn: s.SentOn, Dropped: s.Dropped,

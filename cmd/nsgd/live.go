@@ -213,16 +213,18 @@ func (l *live) fixed(c *Config) error {
 	if old, next := l.running.platform(), c.platform(); !reflect.DeepEqual(old, next) {
 		faults = append(faults, errors.New("attachments: the one with platform: true can't come, go or change while the daemon runs, because health probes go out there: restart it"))
 	}
-	for i := range c.Attachments {
-		a := &c.Attachments[i]
-		for j := range l.running.Attachments {
-			b := &l.running.Attachments[j]
-			if a.Netns == b.Netns && a.Device == b.Device && a.Create != b.Create {
-				faults = append(faults, fmt.Errorf("attachments[%d].create: it can't change for a device that stays: restart the daemon", i))
-			}
-			if a.Netns == b.Netns && a.Device == b.Device && c.beforeInterfaces(i) != l.running.beforeInterfaces(j) {
-				faults = append(faults, fmt.Errorf("attachments[%d].device: %s stays, and would stand beside interfaces before which nsgd stands, or no longer: restart the daemon", i, a.Device))
-			}
+	type place struct{ netns, device string }
+	places := map[place]int{}
+	for j, b := range l.running.Attachments {
+		places[place{b.Netns, b.Device}] = j
+	}
+	for i, a := range c.Attachments {
+		j, stays := places[place{a.Netns, a.Device}]
+		if stays && l.running.Attachments[j].Create != a.Create {
+			faults = append(faults, fmt.Errorf("attachments[%d].create: it can't change for a device that stays: restart the daemon", i))
+		}
+		if stays && c.beforeInterfaces(i) != l.running.beforeInterfaces(j) {
+			faults = append(faults, fmt.Errorf("attachments[%d].device: %s stays, and would stand beside interfaces before which nsgd stands, or no longer: restart the daemon", i, a.Device))
 		}
 	}
 	return errors.Join(faults...)

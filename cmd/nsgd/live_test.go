@@ -32,7 +32,13 @@ type liveRig struct {
 // watched tells of its close.
 type watched struct {
 	*tuntest.Memory
-	close func()
+	close   func()
+	removed bool // by somebody else
+}
+
+func (w *watched) Stats() (tun.Stats, bool) {
+	s, _ := w.Memory.Stats()
+	return s, !w.removed
 }
 
 func (w *watched) Close() error {
@@ -112,7 +118,7 @@ func (r *liveRig) open(c tun.Config) (tun.Device, tun.Offload, error) {
 	m.SetAddresses(c.Addresses)
 	m.SetRoutes(c.Routes)
 	r.opened[place] = m
-	return &watched{m, func() { r.closed = append(r.closed, place) }}, tun.TSO, nil
+	return &watched{Memory: m, close: func() { r.closed = append(r.closed, place) }}, tun.TSO, nil
 }
 
 func (r *liveRig) write(text string) {
@@ -198,6 +204,18 @@ func TestAReloadChangesAttachments(t *testing.T) {
 				t.Errorf("closed %q, want %q", closed, tt.closed)
 			}
 		})
+	}
+}
+
+func TestAReloadOpensADeviceAgainThatWasRemoved(t *testing.T) {
+	r := newLiveRig(t)
+	old := r.opened["eth0@vm2"]
+	r.devices.list[1].device.(*watched).removed = true
+	if _, err := r.service.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if r.opened["eth0@vm2"] == old || !slices.Equal(r.closed, []string{"eth0@vm2"}) || r.attached() != liveStart {
+		t.Errorf("attached\n%s\nclosed %v", r.attached(), r.closed)
 	}
 }
 

@@ -35,6 +35,12 @@ func (l *liveDevices) find(namespace, name string) *liveDevice {
 	return nil
 }
 
+// lives is false for a device that somebody has removed.
+func (d *liveDevice) lives() bool {
+	_, ok := d.device.Stats()
+	return ok
+}
+
 // equip opens the devices that a plan lacks, and gives those that stay their MTU and their addresses. Devices that the
 // plan does not have stay until Settle. So do routes: until then another device may have them.
 func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
@@ -51,7 +57,7 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 		one := liveDevice{plan: p}
 		var takeBack func() error
 		var err error
-		if old := l.find(p.Namespace, p.Name); old != nil {
+		if old := l.find(p.Namespace, p.Name); old != nil && old.lives() {
 			one.device = old.device
 			takeBack, err = adjust(old.device, &old.plan, &p)
 		} else {
@@ -129,7 +135,7 @@ func (l *liveDevices) settle(next []liveDevice) error {
 	l.list = next
 	var errs []error
 	for _, old := range before {
-		if l.find(old.plan.Namespace, old.plan.Name) == nil {
+		if !slices.ContainsFunc(next, func(d liveDevice) bool { return d.device == old.device }) {
 			errs = append(errs, old.device.Close())
 		}
 	}

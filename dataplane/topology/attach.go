@@ -18,7 +18,7 @@ func attach(set *policy.Set, specs []Spec, endpoints *endpointSet, f *faults) *a
 	s := &attachedSet{endpointSet: endpoints}
 	taken := map[any]int{}
 	for i := range specs {
-		a := &Attachment{Index: i, Kind: specs[i].Kind, identity: specs[i].Identity(set)}
+		a := &Attachment{Index: i, Kind: specs[i].Kind}
 		s.attachments = append(s.attachments, a)
 		what, ok := s.place(set, a, &specs[i], f)
 		if !ok {
@@ -41,26 +41,26 @@ func attach(set *policy.Set, specs []Spec, endpoints *endpointSet, f *faults) *a
 // false when the policy lacks it, and for a vacant one.
 func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *faults) (what any, ok bool) {
 	var err error
-	number := spec.number(a.Index)
+	id, number := "", spec.number(a.Index)
 	switch spec.Kind {
 	case Vacant:
 		return nil, false
 	case NetworkInterface:
 		var nic *policy.NetworkInterface
 		if nic, err = set.NetworkInterface(spec.Reference); err == nil {
-			what = nic
+			what, id = nic, nic.ID
 			s.placeNIC(a, nic, number, f)
 		}
 	case Subnet:
 		var sub *policy.Subnet
 		if sub, err = set.Subnet(spec.Reference); err == nil {
-			what = sub
+			what, id = sub, sub.ID
 			a.Name, a.id, a.network = sub.Name, sub.ID, s.networks.of[sub.VirtualNetwork]
 		}
 	case Gateway:
 		var v *policy.VirtualNetwork
 		if v, err = set.VirtualNetwork(spec.Reference); err == nil {
-			what = v
+			what, id = v, v.ID
 			s.placeGateway(a, v, spec.Prefixes, number, f)
 		}
 	case Internet:
@@ -76,6 +76,7 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 	if err != nil {
 		f.add("attachment %d: %w", number, err)
 	}
+	a.identity = identity(spec.Kind, id)
 	return what, err == nil
 }
 

@@ -46,13 +46,18 @@ func (s *Spec) Identity(set *policy.Set) string {
 		if v, err := set.VirtualNetwork(s.Reference); err == nil {
 			id = v.ID
 		}
-	default:
-		return s.Kind.String()
 	}
-	if id == "" {
+	return identity(s.Kind, id)
+}
+
+func identity(kind Kind, id string) string {
+	switch {
+	case kind == Internet || kind == Platform:
+		return kind.String()
+	case id == "":
 		return ""
 	}
-	return s.Kind.String() + " " + strings.ToLower(id)
+	return kind.String() + " " + strings.ToLower(id)
 }
 
 // Options choose how a policy is understood. The zero value is the ordinary way.

@@ -171,6 +171,13 @@ func (d *daemon) waitFor(o *output, text string) {
 // stop ends the daemon by a signal and checks that it went cleanly.
 func (d *daemon) stop(signal os.Signal) {
 	d.t.Helper()
+	d.end(signal)
+	nothingLeft(d.t)
+}
+
+// end is stop for a daemon that leaves its interfaces closed, in namespaces of the test's own.
+func (d *daemon) end(signal os.Signal) {
+	d.t.Helper()
 	d.done = true
 	if err := d.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Errorf("signal nsgd: %v", err)
@@ -185,7 +192,6 @@ func (d *daemon) stop(signal os.Signal) {
 			d.t.Errorf("nsgd printed %s", bad)
 		}
 	}
-	nothingLeft(d.t)
 }
 
 // kill ends the daemon without a chance to clean up.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -147,7 +148,7 @@ addr add 2001:db8::10/128 dev lo`)
 	open := mustConnect(t, internet, host, 80)
 	d.kill()
 	mustNotConnect(t, internet, host, 80)
-	startInterfaces(t, d.dir).end()
+	startInterfaces(t, d.dir).end(syscall.SIGTERM)
 	mustNotConnect(t, internet, host, 80)
 	nsgdDetach(t)
 	mustEcho(t, open)
@@ -201,7 +202,7 @@ func TestAnUnconfirmedRunOpensTheInterfacesAgain(t *testing.T) {
 	if out := nsgctl(t, "confirm"); !strings.Contains(out, "nothing waits") {
 		t.Errorf("a second confirm printed %q", out)
 	}
-	confirmed.end()
+	confirmed.end(syscall.SIGTERM)
 	mustNotConnect(t, internet, vm1, 8080)
 	nsgdDetach(t)
 }

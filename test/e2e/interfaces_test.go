@@ -91,24 +91,13 @@ func interfaceConfig(t *testing.T, attachments string) (dir string) {
 	return dir
 }
 
-// end stops the daemon, which leaves the test's namespaces and its own devices.
-func (d *daemon) end() {
-	d.t.Helper()
-	d.done = true
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	d.wait()
-	if code := d.cmd.ProcessState.ExitCode(); code != 0 {
-		d.t.Errorf("nsgd ended with %v", d.cmd.ProcessState)
-	}
-}
-
 // startInterfaces starts the daemon and detaches at the end of the test.
 func startInterfaces(t *testing.T, dir string) *daemon {
 	t.Helper()
 	d := startIn(t, dir)
 	t.Cleanup(func() {
 		if !d.done {
-			d.end()
+			d.end(syscall.SIGTERM)
 		}
 		execute(t, "nsgd", "detach")
 	})
@@ -233,7 +222,7 @@ func TestInterfacesStayClosedUntilTheyAreDetached(t *testing.T) {
 		mustConnect(t, internet, vm1, 80)
 		mustNotConnect(t, internet, vm1, 8080)
 	}
-	again.end()
+	again.end(syscall.SIGTERM)
 	closed(t)
 	if a := execute(t, "nsgd", "detach"); a.code != 0 || !strings.Contains(a.stdout, "open in namespace if-host: ") {
 		t.Errorf("detach: %v", a)

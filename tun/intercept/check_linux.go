@@ -47,8 +47,10 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			fail(p, "it is %q, which another attachment has", other)
 		}
 		seen[index] = p.Interface
-		for _, fault := range i.check(p, l) {
-			fail(p, "%w", fault)
+		if i.indexes[p.Interface] != index { // else nsgd stands before it already
+			for _, fault := range i.check(p, l) {
+				fail(p, "%w", fault)
+			}
 		}
 		switch m := l.Attrs().MTU; {
 		case mtu == 0:

@@ -67,7 +67,7 @@ func (d *Detached) remove(h *netlink.Handle) error {
 	if err != nil {
 		return err
 	}
-	there, err := filtered(h)
+	there, err := filtered(h, nil)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ type Interceptor struct {
 	mu       sync.Mutex
 	handle   *netlink.Handle
 	programs *programs
+	applied  bool
+	ids      map[int]bool // of the programs at interfaces
 	ports    []Port
 	rests    []Rest
 	indexes  map[string]int // interfaces and devices that are attached, by name
@@ -43,15 +45,22 @@ func Open(namespace string) (*Interceptor, error) {
 		if _, err := unused(i.handle); err != nil {
 			return err
 		}
-		earlier, err := earlierMaps(i.handle)
+		left, err := filtered(i.handle, nil)
+		if err != nil {
+			return err
+		}
+		i.adopted = len(left) > 0
+		earlier, err := earlierMaps(left)
 		for _, m := range earlier {
 			defer m.Close()
 		}
 		if err != nil {
 			return err
 		}
-		i.adopted = len(earlier) > 0
 		if i.programs, err = load(earlier); err != nil {
+			return err
+		}
+		if i.ids, err = i.programs.ids(); err != nil {
 			return err
 		}
 		return i.seal()
@@ -100,7 +109,7 @@ func (i *Interceptor) Guard(ports []Port) error {
 		return errClosed
 	}
 	for _, p := range ports {
-		if _, err := i.guard(&p); err != nil && !isMissing(err) {
+		if _, err := i.guard(&p, false); err != nil && !isMissing(err) {
 			return fmt.Errorf("intercept: %w", err)
 		}
 	}
@@ -112,23 +121,32 @@ func isMissing(err error) bool {
 	return errors.As(err, &missing)
 }
 
-func (i *Interceptor) guard(p *Port) (netlink.Link, error) {
+// guard attaches the programs to a port unless they are there. With verify it looks whether they are.
+func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	l, err := i.handle.LinkByName(p.Interface)
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", p.Interface, err)
 	}
-	if i.indexes[p.Interface] == l.Attrs().Index {
+	if i.indexes[p.Interface] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
 		return l, nil
 	}
-	ingress, egress, names := i.programs.Sends, i.programs.Receives, [2]string{"nsgd_sends", "nsgd_receives"}
+	ingress, egress := i.programs.Sends, i.programs.Receives
 	if p.Host {
-		ingress, egress, names = egress, ingress, [2]string{names[1], names[0]}
+		ingress, egress = egress, ingress
 	}
-	if err := attach(i.handle, l, ingress, egress, names); err != nil {
+	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
 	i.indexes[p.Interface], i.names[l.Attrs().Index] = l.Attrs().Index, p.Interface
 	return l, nil
+}
+
+// programs are the names of those at the port's ingress and egress.
+func (p *Port) programs() [2]string {
+	if p.Host {
+		return [2]string{"nsgd_receives", "nsgd_sends"}
+	}
+	return [2]string{"nsgd_sends", "nsgd_receives"}
 }
 
 // Apply makes ports and rests what is intercepted in the namespace. Others that were are let go: they are open
@@ -140,20 +158,23 @@ func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	if i.programs == nil {
 		return errClosed
 	}
-	clear(i.indexes) // what somebody took away comes back
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
-	i.ports, i.rests = slices.Clone(ports), slices.Clone(rests)
+	i.ports, i.rests, i.applied = slices.Clone(ports), slices.Clone(rests), true
 	return nil
 }
 
-// Again applies what was applied last: interfaces that only Guard has closed open.
+// Again applies what was applied last: interfaces that only Guard has closed open. Where nothing was, what an earlier
+// run has closed stays closed, and Guard's too.
 func (i *Interceptor) Again() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
 		return errClosed
+	}
+	if i.adopted && !i.applied {
+		return nil
 	}
 	if err := i.apply(i.ports, i.rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
@@ -242,7 +263,7 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 			w.rests[entryOf(near)] = restEntry{Near: 1} // no device: nobody of the subnet but its ports sends
 		}
 	}
-	l, err := i.guard(p)
+	l, err := i.guard(p, true)
 	if isMissing(err) {
 		w.devices[device] = ^uint32(0) // no interface has that index
 		return nil
@@ -336,25 +357,20 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 // release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
 // port is wanted, and its guest is still there.
 func (i *Interceptor) release(w *wanted, ports []Port) error {
-	there, err := filtered(i.handle)
+	there, err := filtered(i.handle, func(index int) bool {
+		_, port := w.ports[uint32(index)]
+		_, device := w.devices[uint32(index)]
+		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == i.names[index] })
+		return port || device || renamed
+	})
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, f := range there {
-		index := uint32(f.link.Attrs().Index)
-		if _, port := w.ports[index]; port {
-			continue
-		}
-		if _, device := w.devices[index]; device {
-			continue
-		}
-		if name := i.names[int(index)]; slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == name }) {
-			continue
-		}
 		errs = append(errs, detach(i.handle, f))
 		delete(i.indexes, f.link.Attrs().Name)
-		delete(i.names, int(index))
+		delete(i.names, f.link.Attrs().Index)
 		if isKept(f.link) {
 			errs = append(errs, gone(i.handle.LinkDel(f.link)))
 		}

@@ -20,12 +20,12 @@ import (
 
 // rig is a network namespace with interfaces guest0 and guest1.
 type rig struct {
-	*testing.T
+	testing.TB
 	namespace string
 	handle    *netlink.Handle
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces")
@@ -35,7 +35,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { state.Close() })
-	r := &rig{T: t, namespace: fmt.Sprintf("nsgd-test-%d-%08x", os.Getpid(), rand.Uint32())}
+	r := &rig{TB: t, namespace: fmt.Sprintf("nsgd-test-%d-%08x", os.Getpid(), rand.Uint32())}
 	if err := state.CreateNamespace(r.namespace); err != nil {
 		t.Fatal(err)
 	}
@@ -256,5 +256,30 @@ func TestProgramsThatSeePacketsFirstAreRefused(t *testing.T) {
 	mtu, err := i.Check([]Port{port0, port1})
 	if err != nil || mtu != 1500 {
 		t.Errorf("mtu %d, %v", mtu, err)
+	}
+}
+
+// BenchmarkApplyOneOfAHundredPorts is what a reload costs that adds an interface to 99.
+func BenchmarkApplyOneOfAHundredPorts(b *testing.B) {
+	const ports = 100
+	r := newRig(b)
+	i := r.open()
+	var list []Port
+	r.device("nsgd-rest")
+	for n := range ports {
+		p := Port{Interface: fmt.Sprint("a", n), Device: fmt.Sprint("nsgd", n), Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(n)})}}
+		r.must(r.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: p.Interface}, PeerName: fmt.Sprint("b", n)}))
+		list = append(list, p)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		for _, p := range list {
+			r.device(p.Device)
+		}
+		r.must(i.Apply(list[:ports-1], []Rest{rest0}))
+		r.device(list[ports-1].Device)
+		b.StartTimer()
+		_, err := i.Check(list)
+		r.must(errors.Join(err, i.Guard(list), i.Apply(list, []Rest{rest0})))
 	}
 }

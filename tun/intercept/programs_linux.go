@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/vishvananda/netlink"
 )
 
 // object is programs.c, compiled by `go generate`. The build needs no compiler for it.
@@ -95,12 +94,8 @@ func load(earlier map[string]*ebpf.Map) (*programs, error) {
 }
 
 // earlierMaps finds the maps of an earlier run, by the filters that it left at the interfaces.
-func earlierMaps(h *netlink.Handle) (map[string]*ebpf.Map, error) {
+func earlierMaps(links []filteredLink) (map[string]*ebpf.Map, error) {
 	found := map[string]*ebpf.Map{}
-	links, err := filtered(h)
-	if err != nil {
-		return nil, err
-	}
 	for _, l := range links {
 		for _, f := range l.ours {
 			if err := mapsOf(ebpf.ProgramID(f.Id), found); err != nil {
@@ -136,6 +131,21 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 		found[about.Name] = m
 	}
 	return nil
+}
+
+// ids are the kernel's numbers of the programs at interfaces.
+func (p *programs) ids() (map[int]bool, error) {
+	ids := map[int]bool{}
+	for _, one := range []*ebpf.Program{p.Sends, p.Receives} {
+		info, err := one.Info()
+		if err != nil {
+			return nil, fmt.Errorf("programs: %w", err)
+		}
+		if id, ok := info.ID(); ok {
+			ids[int(id)] = true
+		}
+	}
+	return ids, nil
 }
 
 // close gives the descriptors back. What filters use stays.

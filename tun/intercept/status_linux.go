@@ -2,8 +2,8 @@ package intercept
 
 import (
 	"net"
+	"slices"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -32,19 +32,15 @@ type Status struct {
 }
 
 // Statuses are those of the ports and of the devices of the rest, in the order of Apply.
-func (i *Interceptor) Statuses() ([]Status, error) {
+func (i *Interceptor) Statuses() []Status {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
-		return nil, nil
-	}
-	ids, err := i.ids()
-	if err != nil {
-		return nil, err
+		return nil
 	}
 	var list []Status
 	for n := range i.ports {
-		list = append(list, i.status(&i.ports[n], ids))
+		list = append(list, i.status(&i.ports[n]))
 	}
 	for n := range i.rests {
 		s := Status{Name: i.rests[n].Device, Dropped: map[string]uint64{}}
@@ -53,25 +49,10 @@ func (i *Interceptor) Statuses() ([]Status, error) {
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list
 }
 
-// ids are those of this run's programs at interfaces.
-func (i *Interceptor) ids() (map[int]bool, error) {
-	ids := map[int]bool{}
-	for _, p := range []*ebpf.Program{i.programs.Sends, i.programs.Receives} {
-		info, err := p.Info()
-		if err != nil {
-			return nil, err
-		}
-		if id, ok := info.ID(); ok {
-			ids[int(id)] = true
-		}
-	}
-	return ids, nil
-}
-
-func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
+func (i *Interceptor) status(p *Port) Status {
 	s := Status{Name: p.Interface, State: Waiting, Dropped: map[string]uint64{}}
 	l, err := i.handle.LinkByName(p.Interface)
 	if err != nil {
@@ -84,7 +65,7 @@ func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
 		s.MAC = mac.Byte[:]
 	}
 	switch {
-	case !i.filtering(l, ids):
+	case !i.filtering(p, l):
 		s.State = Replaced
 	case !isUp(l):
 		s.State = Down
@@ -94,15 +75,15 @@ func (i *Interceptor) status(p *Port, ids map[int]bool) Status {
 	return s
 }
 
-// filtering tells that this run's programs are at both hooks of an interface.
-func (i *Interceptor) filtering(l netlink.Link, ids map[int]bool) bool {
+// filtering tells that this run's programs are at both hooks of a port, each at its own.
+func (i *Interceptor) filtering(p *Port, l netlink.Link) bool {
 	there, err := filtersOf(i.handle, l)
 	if err != nil {
 		return false
 	}
 	n := 0
 	for _, f := range there.ours {
-		if ids[f.Id] {
+		if at := slices.Index(parents[:], f.Parent); at >= 0 && i.ids[f.Id] && f.Name == p.programs()[at] {
 			n++
 		}
 	}

@@ -34,8 +34,8 @@ func isOurs(f netlink.Filter) bool {
 	return ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, prefix)
 }
 
-// filtered finds the interfaces of a namespace at which nsgd has filters.
-func filtered(h *netlink.Handle) ([]filteredLink, error) {
+// filtered finds the interfaces of a namespace at which nsgd has filters, but for those that are known.
+func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, error) {
 	links, err := h.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
@@ -46,7 +46,7 @@ func filtered(h *netlink.Handle) ([]filteredLink, error) {
 	}
 	var list []filteredLink
 	for _, l := range links {
-		if kinds[l.Attrs().Index] != clsact {
+		if index := l.Attrs().Index; kinds[index] != clsact || known != nil && known(index) {
 			continue
 		}
 		found, err := filtersOf(h, l)

@@ -72,18 +72,12 @@ func (i *Interceptor) mend(tell func(error)) {
 	if i.programs == nil {
 		return
 	}
-	ids, err := i.ids()
-	if err != nil {
-		tell(fmt.Errorf("intercept: %w", err))
-		return
-	}
 	for n := range i.ports {
 		p := &i.ports[n]
 		l, err := i.handle.LinkByName(p.Interface)
-		if err != nil || i.filtering(l, ids) {
+		if err != nil || i.filtering(p, l) {
 			continue
 		}
-		delete(i.indexes, p.Interface)
 		if err = i.apply(i.ports, i.rests); err == nil {
 			err = fmt.Errorf("interface %q: somebody changed nsgd's filters, and it may have been open: they are back", p.Interface)
 		}
@@ -99,9 +93,6 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 		return
 	}
 	stale := u == nil
-	if stale {
-		clear(i.indexes) // an interface that went and came may have the same index
-	}
 	for n := range i.ports {
 		p := &i.ports[n]
 		if u == nil {

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun/intercept"
+)
+
+const withInterfaces = `policy: [policy/]
+attachments:
+- {networkInterface: vm1-nic, interface: tap-vm1, device: nsgd-vm1}
+- {networkInterface: vm3-nic, interface: tap-vm3, netns: other, wait: true, device: nsgd-vm3}
+- {subnet: Subnet2, device: nsgd-sub2}
+- {gateway: vnet1, device: nsgd-gw, prefixes: [192.168.0.0/16]}
+- {platform: true, device: nsgd-azure}
+- {internet: true, device: nsgd-inet}
+`
+
+// loadInterfaces loads a configuration with the lab's policy.
+func loadInterfaces(t *testing.T, text string) *loaded {
+	t.Helper()
+	dir := t.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "interfaces.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	all, err := loadAll(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestInterfacesAreToldWhatThePolicySays(t *testing.T) {
+	all := loadInterfaces(t, withInterfaces)
+	c, set, to := all.config, all.policy, all.snapshot.Attachments
+	same := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+	ports := []intercept.Port{{
+		Interface: "tap-vm1", Device: "nsgd-vm1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.4"), netip.MustParseAddr("fd00:db8:1:1::4")},
+		Near: prefixes("10.0.1.0/24", "fd00:db8:1:1::/64", "10.0.1.0/24", "fd00:db8:1:1::/64"),
+	}}
+	if diff := cmp.Diff(ports, c.ports("", set), same); diff != "" {
+		t.Error(diff)
+	}
+	rests := []intercept.Rest{
+		{Device: "nsgd-sub2", Prefixes: prefixes("10.0.2.0/24", "fd00:db8:1:2::/64"), Near: true},
+		{Device: "nsgd-gw", Prefixes: prefixes("192.168.0.0/16"), Near: true},
+		{Device: "nsgd-azure", Prefixes: prefixes("168.63.129.16/32", "169.254.169.254/32"), Near: true, Local: true},
+		{Device: "nsgd-inet", Prefixes: prefixes("0.0.0.0/0", "::/0")},
+	}
+	if diff := cmp.Diff(rests, c.rests("", set, to), same); diff != "" {
+		t.Error(diff)
+	}
+	plan, err := planDevices(c, set, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, kept := range []bool{true, true, true, true, false, true} {
+		if p := &plan[i]; p.Keep != kept || kept && (len(p.Addresses) > 0 || len(p.Routes) > 0) {
+			t.Errorf("device %s: keep %v, addresses %v, routes %v", p.Name, p.Keep, p.Addresses, p.Routes)
+		}
+	}
+}
+
+func TestADeviceThatStaysComesNotToStandBesideInterfaces(t *testing.T) {
+	before := loadInterfaces(t, "policy: [policy/]\nattachments:\n- {internet: true, device: nsgd-inet}\n").config
+	after := *before
+	after.Attachments = append([]AttachmentConfig{{NetworkInterface: "vm1-nic", Interface: "tap-vm1", Device: "nsgd-vm1"}}, before.Attachments...)
+	err := (&live{running: before}).fixed(&after)
+	if want := "attachments[1].device: nsgd-inet stays, and would stand beside interfaces"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
