@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -21,12 +22,19 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 	}
 	var faults []error
 	seen := map[int]string{}
+	owners := map[netip.Addr]string{}
 	first := ""
 	fail := func(p *Port, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("intercept: interface %q: %w", p.Interface, fmt.Errorf(format, args...)))
 	}
 	for n := range ports {
 		p := &ports[n]
+		for _, a := range p.Addresses {
+			if other, twice := owners[a]; twice && other != p.Interface {
+				fail(p, "%s is the address of %q too, and what one sends would go on at the other: put them into different network namespaces", a, other)
+			}
+			owners[a] = p.Interface
+		}
 		l, err := i.handle.LinkByName(p.Interface)
 		if isMissing(err) && p.Wait {
 			continue

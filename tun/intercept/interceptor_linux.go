@@ -275,9 +275,6 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 	w.devices[device] = index
 	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards}
 	for _, a := range p.Addresses {
-		if other, twice := w.owners[a.As16()]; twice {
-			return fmt.Errorf("interface %q: %s is the address of %q too: put them into different network namespaces", p.Interface, a, i.names[int(other)])
-		}
 		w.owners[a.As16()] = index
 	}
 	own := macEntry{}
