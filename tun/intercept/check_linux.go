@@ -55,7 +55,8 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			fail(p, "it is %q, which another attachment has", other)
 		}
 		seen[index] = p.Interface
-		if i.indexes[p.Interface] != index { // else nsgd stands before it already
+		standing := i.indexes[p.Interface] == index && slices.ContainsFunc(i.ports, func(now Port) bool { return now.Interface == p.Interface && !now.Host })
+		if p.Host || !standing { // a policy may take an address from this host
 			for _, fault := range i.check(p, l) {
 				fail(p, "%w", fault)
 			}

@@ -118,6 +118,26 @@ func TestAnAddressIsBehindOneInterface(t *testing.T) {
 	}
 }
 
+func TestAReloadThatWouldCutThisHostOffIsRefused(t *testing.T) {
+	r := newRig(t)
+	address, err := netlink.ParseAddr("10.0.1.4/24")
+	r.must(err)
+	r.must(r.handle.AddrAdd(r.link("guest0"), address))
+	i := r.open()
+	close := r.serve(i)
+	defer close()
+	host := port0
+	host.Host = true
+	_, err = i.Check([]Port{host, port1})
+	r.must(err)
+	r.must(i.Apply([]Port{host, port1}, []Rest{rest0}))
+	host.Addresses = []netip.Addr{netip.MustParseAddr("10.0.1.7")}
+	_, err = i.Check([]Port{host, port1})
+	if want := `interface "guest0": it has the address 10.0.1.4, which the network interface doesn't have in the policy`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 func TestAnAlternativeNameIsRefused(t *testing.T) {
 	r := newRig(t)
 	i := r.open()
