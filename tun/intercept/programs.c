@@ -41,6 +41,7 @@ MAP(nsgd_rests, BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct rest, 65536, BPF_F_
 MAP(nsgd_macs, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);               // of the NIC, by port
 MAP(nsgd_senders, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);            // who sent to the NIC last, by port
 MAP(nsgd_peers, BPF_MAP_TYPE_LRU_HASH, struct peer, struct mac, 65536, 0);   // whom the NIC sends to
+MAP(nsgd_stations, BPF_MAP_TYPE_LRU_HASH, struct mac, __u32, 4096, 0);         // a guest's MAC: its port
 MAP(nsgd_routers, BPF_MAP_TYPE_LRU_HASH, struct peer, __u32, 4096, 0);       // who advertised itself to the port
 MAP(nsgd_carried, BPF_MAP_TYPE_LRU_HASH, struct addr, __u32, 65536, 0);      // source that a NIC forwarded: its port
 MAP(nsgd_counts, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct counts, 8192, 0);   // by port, or TUN of the rest
@@ -201,7 +202,19 @@ inline int is_router(__u32 interface, struct addr *a) {
   return !!bpf_map_lookup_elem(&nsgd_routers, &key);
 }
 
-inline void learn_mac(__u32 interface, struct packet *p) { bpf_map_update_elem(&nsgd_macs, &interface, &p->from, BPF_NOEXIST); }
+inline void learn_mac(__u32 interface, struct packet *p) {
+  if (!bpf_map_update_elem(&nsgd_macs, &interface, &p->from, BPF_NOEXIST)) bpf_map_update_elem(&nsgd_stations, &p->from, &interface, BPF_ANY);
+}
+// may_use: a guest whose MAC is not known yet has neither the gateway's, nor a group's, nor that of another guest.
+inline int may_use(__u32 interface, struct mac *from) {
+  struct mac *gateway = bpf_map_lookup_elem(&nsgd_senders, &interface);
+  if (is_group(from) || (gateway && same_mac(gateway, from))) return 0;
+  __u32 *station = bpf_map_lookup_elem(&nsgd_stations, from);
+  if (!station || *station == interface) return 1;
+  __u32 other = *station;
+  struct mac *theirs = bpf_map_lookup_elem(&nsgd_macs, &other); // it may have another by now, or be gone
+  return !theirs || !same_mac(theirs, from);
+}
 
 // arp is what a guest asks and answers: by its own addresses.
 inline int arp(struct __sk_buff *s, __u32 interface, struct packet *p) {
@@ -301,8 +314,7 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
     return hand(interface, port, &p);
   }
   struct mac *own = bpf_map_lookup_elem(&nsgd_macs, &interface);
-  struct mac *gateway = bpf_map_lookup_elem(&nsgd_senders, &interface);
-  if (own ? !same_mac(own, &p.from) : is_group(&p.from) || (gateway && same_mac(gateway, &p.from))) return drop(interface, SPOOFED_MAC);
+  if (own ? !same_mac(own, &p.from) : !may_use(interface, &p.from)) return drop(interface, SPOOFED_MAC);
   if (!is_ip(&p)) return arp(s, interface, &p);
   if (is_neighbour(&p)) return stays(&p) ? neighbour(s, interface, &p) : drop(interface, SERVER);
   if (p.type == bpf_htons(0x86dd) && p.protocol != 58 && hides_neighbour(s, p.protocol)) return drop(interface, SERVER);

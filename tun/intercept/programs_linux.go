@@ -35,6 +35,7 @@ type programs struct {
 	MACs     *ebpf.Map     `ebpf:"nsgd_macs"`
 	Senders  *ebpf.Map     `ebpf:"nsgd_senders"`
 	Peers    *ebpf.Map     `ebpf:"nsgd_peers"`
+	Stations *ebpf.Map     `ebpf:"nsgd_stations"`
 	Routers  *ebpf.Map     `ebpf:"nsgd_routers"`
 	Carried  *ebpf.Map     `ebpf:"nsgd_carried"`
 	Counts   *ebpf.Map     `ebpf:"nsgd_counts"`
@@ -151,7 +152,7 @@ func (p *programs) ids() (map[int]bool, error) {
 // close gives the descriptors back. What filters use stays.
 func (p *programs) close() {
 	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Routers, p.Carried, p.Counts,
+		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Stations, p.Routers, p.Carried, p.Counts,
 	} {
 		c.Close()
 	}

@@ -69,7 +69,7 @@ func loadTest(t testing.TB, flags uint32) *programs {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(prune(p.Peers, map[peerKey]bool{}), prune(p.Routers, map[peerKey]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
+	if err := errors.Join(prune(p.Peers, map[peerKey]bool{}), prune(p.Routers, map[peerKey]bool{}), prune(p.Stations, map[macEntry]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
 		t.Fatal(err)
 	}
 	none := make([]counts, ebpf.MustPossibleCPU())
@@ -352,6 +352,25 @@ func TestAGuestWithoutAKnownMACHasNeitherTheGatewaysNorAGroups(t *testing.T) {
 			expect(t, p, p.Sends, ethernetOf(from, all, arpType, arpBy(from, own4)), skb{}, drop, "spoofed_mac")
 			expect(t, p, p.Sends, ethernet(from, all, udp("0.0.0.0", "255.255.255.255", 68, 67)), skb{}, drop, "spoofed_mac")
 		})
+	}
+}
+
+func TestAGuestTakesNoOtherGuestsMAC(t *testing.T) {
+	p := loadTest(t, 0)
+	const other = lo + 1
+	probe := ethernetOf(thief, all, arpType, arpBy(thief, "0.0.0.0"))
+	if err := errors.Join(p.MACs.Put(other, macOf(thief)), p.Stations.Put(macOf(thief), other)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, p.Sends, probe, skb{}, drop, "spoofed_mac")
+	if err := p.MACs.Delete(other); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, p.Sends, probe, skb{}, pass, "passed") // the other guest is gone
+	expect(t, p, p.Sends, ethernetOf(thief, all, arpType, arpBy(thief, own4)), skb{}, pass, "passed")
+	var port uint32
+	if err := p.Stations.Lookup(macOf(thief), &port); err != nil || port != lo {
+		t.Errorf("its own MAC is of port %d: %v", port, err)
 	}
 }
 
