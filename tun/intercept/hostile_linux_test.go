@@ -62,6 +62,13 @@ func TestFiltersThatSomebodyTookAwayComeBack(t *testing.T) {
 	}
 	i.mend(said.tell)
 	said.has(t, "") // nothing more
+	r.must(r.handle.LinkDel(r.link("guest0")))
+	r.must(r.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "guest0"}, PeerName: "guest1"}))
+	i.mend(said.tell)
+	said.has(t, "") // one that has just come is no fault
+	if got := r.filters("guest0"); len(got) != 2 {
+		t.Errorf("filters of one that has come: %v", got)
+	}
 }
 
 func TestAPortThatBecomesThisHostsHasItsProgramsSwapped(t *testing.T) {

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,6 +66,9 @@ func (i *Interceptor) again(ctx context.Context, failed <-chan error, tell func(
 	return i.Watch(ctx, tell)
 }
 
+// ErrMended tells what Watch has mended by itself.
+var ErrMended = errors.New("somebody changed nsgd's filters, and it may have been open: they are back")
+
 // mend attaches again where somebody has taken filters away or put others in their place: such a port may be open.
 func (i *Interceptor) mend(tell func(error)) {
 	i.mu.Lock()
@@ -78,10 +82,13 @@ func (i *Interceptor) mend(tell func(error)) {
 		if err != nil || i.filtering(p, l) {
 			continue
 		}
-		if err = i.apply(i.ports, i.rests); err == nil {
-			err = fmt.Errorf("interface %q: somebody changed nsgd's filters, and it may have been open: they are back", p.Interface)
+		known := i.indexes[p.Interface] == l.Attrs().Index // else it has just come
+		if err = i.apply(i.ports, i.rests); err == nil && known {
+			err = fmt.Errorf("interface %q: %w", p.Interface, ErrMended)
 		}
-		tell(fmt.Errorf("intercept: %w", err))
+		if err != nil {
+			tell(fmt.Errorf("intercept: %w", err))
+		}
 	}
 }
 
