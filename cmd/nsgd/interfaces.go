@@ -198,7 +198,13 @@ func (n *interception) watchAll(start func(func(context.Context) error)) {
 
 func (n *interception) follow(i *intercept.Interceptor) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return i.Watch(ctx, func(err error) { n.log.Error("interfaces", "error", err) })
+		return i.Watch(ctx, func(err error) {
+			level := slog.LevelError
+			if errors.Is(err, intercept.ErrMended) {
+				level = slog.LevelWarn
+			}
+			n.log.Log(ctx, level, "interfaces", "error", err)
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -16,14 +17,24 @@ import (
 func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return 0, errClosed
+	}
 	var faults []error
 	seen := map[int]string{}
+	owners := map[netip.Addr]string{}
 	first := ""
 	fail := func(p *Port, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("intercept: interface %q: %w", p.Interface, fmt.Errorf(format, args...)))
 	}
 	for n := range ports {
 		p := &ports[n]
+		for _, a := range p.Addresses {
+			if other, twice := owners[a]; twice && other != p.Interface {
+				fail(p, "%s is the address of %q too, and what one sends would go on at the other: put them into different network namespaces", a, other)
+			}
+			owners[a] = p.Interface
+		}
 		l, err := i.handle.LinkByName(p.Interface)
 		if isMissing(err) && p.Wait {
 			continue
@@ -36,12 +47,16 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			fail(p, "%w", err)
 			continue
 		}
+		if name := l.Attrs().Name; name != p.Interface {
+			fail(p, "that is an alternative name: use %q", name) // messages of the kernel have that one
+		}
 		index := l.Attrs().Index
 		if other, twice := seen[index]; twice {
 			fail(p, "it is %q, which another attachment has", other)
 		}
 		seen[index] = p.Interface
-		if i.indexes[p.Interface] != index { // else nsgd stands before it already
+		standing := i.indexes[p.Interface] == index && slices.ContainsFunc(i.ports, func(now Port) bool { return now.Interface == p.Interface && !now.Host })
+		if p.Host || !standing { // a policy may take an address from this host
 			for _, fault := range i.check(p, l) {
 				fail(p, "%w", fault)
 			}
@@ -157,7 +172,7 @@ func (i *Interceptor) checkAbove(l netlink.Link) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, other := range all {
-		if slices.Contains([]string{"vlan", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {
+		if slices.Contains([]string{"vlan", "macsec", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {
 			return fmt.Errorf("the %s %q stands on it and would be cut off", other.Type(), other.Attrs().Name)
 		}
 	}

@@ -23,16 +23,21 @@ type Interceptor struct {
 	mu       sync.Mutex
 	handle   *netlink.Handle
 	programs *programs
+	applied  bool
 	ids      map[int]bool // of the programs at interfaces
 	ports    []Port
 	rests    []Rest
-	indexes  map[string]int // interfaces and devices that Apply has attached, by name
+	indexes  map[string]int // interfaces and devices that are attached, by name
+	names    map[int]string // those of the ports' interfaces that were attached, by index: their names may change
 }
+
+// errClosed: Close came first. The handle would answer for the process's own namespace.
+var errClosed = errors.New("intercept: nsgd stops")
 
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
 // there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
-	i := &Interceptor{namespace: namespace, indexes: map[string]int{}}
+	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}}
 	err := tun.Do(namespace, func() (err error) {
 		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
@@ -40,14 +45,19 @@ func Open(namespace string) (*Interceptor, error) {
 		if _, err := unused(i.handle); err != nil {
 			return err
 		}
-		earlier, err := earlierMaps(i.handle)
+		left, err := filtered(i.handle, nil)
+		if err != nil {
+			return err
+		}
+		i.adopted = len(left) > 0
+		earlier, err := earlierMaps(left)
 		for _, m := range earlier {
 			defer m.Close()
 		}
 		if err != nil {
 			return err
 		}
-		if i.programs, i.adopted, err = load(earlier); err != nil {
+		if i.programs, err = load(earlier); err != nil {
 			return err
 		}
 		if i.ids, err = i.programs.ids(); err != nil {
@@ -74,7 +84,7 @@ func (i *Interceptor) seal() error {
 	return i.programs.Settings.Put(uint32(0), s)
 }
 
-// Adopted tells that the maps of an earlier run are in use.
+// Adopted tells that an earlier run has left interfaces closed here, whether its maps are in use or not.
 func (i *Interceptor) Adopted() bool { return i.adopted }
 
 // Close gives the descriptors back. Interfaces stay as they are: closed, once nobody reads the devices.
@@ -95,6 +105,9 @@ func (i *Interceptor) Close() {
 func (i *Interceptor) Guard(ports []Port) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	for _, p := range ports {
 		if _, err := i.guard(&p, false); err != nil && !isMissing(err) {
 			return fmt.Errorf("intercept: %w", err)
@@ -114,18 +127,26 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", p.Interface, err)
 	}
-	if i.indexes[p.Interface] == l.Attrs().Index && (!verify || i.filtering(l)) {
+	if i.indexes[p.Interface] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
 		return l, nil
 	}
-	ingress, egress, names := i.programs.Sends, i.programs.Receives, [2]string{"nsgd_sends", "nsgd_receives"}
+	ingress, egress := i.programs.Sends, i.programs.Receives
 	if p.Host {
-		ingress, egress, names = egress, ingress, [2]string{names[1], names[0]}
+		ingress, egress = egress, ingress
 	}
-	if err := attach(i.handle, l, ingress, egress, names); err != nil {
+	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
-	i.indexes[p.Interface] = l.Attrs().Index
+	i.indexes[p.Interface], i.names[l.Attrs().Index] = l.Attrs().Index, p.Interface
 	return l, nil
+}
+
+// programs are the names of those at the port's ingress and egress.
+func (p *Port) programs() [2]string {
+	if p.Host {
+		return [2]string{"nsgd_receives", "nsgd_sends"}
+	}
+	return [2]string{"nsgd_sends", "nsgd_receives"}
 }
 
 // Apply makes ports and rests what is intercepted in the namespace. Others that were are let go: they are open
@@ -134,17 +155,27 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	if err := i.apply(ports, rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
-	i.ports, i.rests = slices.Clone(ports), slices.Clone(rests)
+	i.ports, i.rests, i.applied = slices.Clone(ports), slices.Clone(rests), true
 	return nil
 }
 
-// Again applies what was applied last: interfaces that only Guard has closed open.
+// Again applies what was applied last: interfaces that only Guard has closed open. Where nothing was, what an earlier
+// run has closed stays closed, and Guard's too.
 func (i *Interceptor) Again() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
+	if i.adopted && !i.applied {
+		return nil
+	}
 	if err := i.apply(i.ports, i.rests); err != nil {
 		return fmt.Errorf("intercept: %w", err)
 	}
@@ -183,7 +214,7 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 	if err := i.fill(&w); err != nil {
 		return err
 	}
-	return i.release(&w)
+	return i.release(&w, ports)
 }
 
 func truth(b bool) uint32 {
@@ -320,12 +351,14 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	return nil
 }
 
-// release lets interfaces go that are not wanted any more.
-func (i *Interceptor) release(w *wanted) error {
+// release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
+// port is wanted, and its guest is still there.
+func (i *Interceptor) release(w *wanted, ports []Port) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		return port || device
+		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == i.names[index] })
+		return port || device || renamed
 	})
 	if err != nil {
 		return err
@@ -334,6 +367,7 @@ func (i *Interceptor) release(w *wanted) error {
 	for _, f := range there {
 		errs = append(errs, detach(i.handle, f))
 		delete(i.indexes, f.link.Attrs().Name)
+		delete(i.names, f.link.Attrs().Index)
 		if isKept(f.link) {
 			errs = append(errs, gone(i.handle.LinkDel(f.link)))
 		}
@@ -354,6 +388,9 @@ func (i *Interceptor) release(w *wanted) error {
 func (i *Interceptor) OpenAfter(d time.Duration) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return errClosed
+	}
 	var s settingsEntry
 	if err := i.programs.Settings.Lookup(uint32(0), &s); err != nil {
 		return fmt.Errorf("intercept: %w", err)

@@ -15,6 +15,9 @@ import (
 func (i *Interceptor) Probe() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.programs == nil {
+		return nil
+	}
 	type question struct {
 		index int
 		frame []byte

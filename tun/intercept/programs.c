@@ -42,6 +42,8 @@ MAP(nsgd_rests, BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct rest, 65536, BPF_F_
 MAP(nsgd_macs, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);               // of the NIC, by port
 MAP(nsgd_senders, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);            // who sent to the NIC last, by port
 MAP(nsgd_peers, BPF_MAP_TYPE_LRU_HASH, struct peer, struct mac, 65536, 0);   // whom the NIC sends to
+MAP(nsgd_stations, BPF_MAP_TYPE_LRU_HASH, struct mac, __u32, 4096, 0);         // a guest's MAC: its port
+MAP(nsgd_routers, BPF_MAP_TYPE_LRU_HASH, struct peer, __u32, 4096, 0);       // who advertised itself to the port
 MAP(nsgd_carried, BPF_MAP_TYPE_LRU_HASH, struct addr, __u32, 65536, 0);      // source that a NIC forwarded: its port
 MAP(nsgd_counts, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct counts, 8192, 0);   // by port, or TUN of the rest
 
@@ -54,6 +56,7 @@ struct packet {
   __be16 type;
   __u16 sport, dport; // of DHCP, in host order; 0: no UDP, or a fragment
   __u8 protocol, hops, message;  // message: ICMPv6's or IGMP's type
+  __u8 options;                  // IPv4 has some
 };
 
 inline void count(__u32 interface, __u32 what) {
@@ -74,6 +77,9 @@ inline int owns(__u32 port, const struct addr *a) {
   __u32 *owner = bpf_map_lookup_elem(&nsgd_owners, a);
   return owner && *owner == port;
 }
+// On this link and no further: ff02::/16.
+inline int is_link_group(const struct addr *a) { return (a->word[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0xff020000); }
+inline int is_everybody(const struct addr *a) { return is4(a) ? a->word[3] == 0xffffffff : is_link_group(a); }
 inline void set4(struct addr *a, __u32 ip) { a->word[0] = a->word[1] = 0; a->word[2] = bpf_htonl(0xffff); a->word[3] = ip; }
 
 // ended: the time in which a run had to be confirmed is over.
@@ -121,19 +127,21 @@ inline void ports_at(struct __sk_buff *s, struct packet *p, int at) {
 inline int ipv4(struct __sk_buff *s, struct packet *p) {
   struct { __u8 version, tos; __be16 len, id, fragment; __u8 ttl, protocol; __be16 sum; __u32 src, dst; } h;
   if (bpf_skb_load_bytes(s, 14, &h, sizeof h)) return -1;
+  if (h.version < 0x45 || h.version > 0x4f) return -1;
   set4(&p->src, h.src);
   set4(&p->dst, h.dst);
   p->hops = h.ttl;
   if (h.fragment & bpf_htons(0x3fff)) return 0;
   p->protocol = h.protocol;
   int at = 14 + (h.version & 15) * 4;
-  if (h.protocol == 17 && h.version == 0x45) ports_at(s, p, at);
+  p->options = h.version != 0x45;
+  if (h.protocol == 17) ports_at(s, p, at);
   if (h.protocol == 2) bpf_skb_load_bytes(s, at, &p->message, 1);
   return 0;
 }
 inline int ipv6(struct __sk_buff *s, struct packet *p) {
   struct { __u32 flow; __be16 len; __u8 next, hops; struct addr src, dst; } h;
-  if (bpf_skb_load_bytes(s, 14, &h, sizeof h)) return -1;
+  if (bpf_skb_load_bytes(s, 14, &h, sizeof h) || (h.flow & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000)) return -1;
   p->src = h.src;
   p->dst = h.dst;
   p->hops = h.hops;
@@ -146,12 +154,28 @@ inline int ipv6(struct __sk_buff *s, struct packet *p) {
   }
   return 0;
 }
+// hides_neighbour: neighbour discovery stands behind extension headers. Hosts take it as if it stood in front, but
+// nsgd would judge it as any ICMPv6 (RFC 7113). What has more headers is refused by nsgd.
+inline int hides_neighbour(struct __sk_buff *s, __u8 next) {
+  int at = 54;
+  for (int i = 0; i < 9; i++) {
+    struct { __u8 next, len; __be16 fragment; } h;
+    __u8 message;
+    if (next == 58) return !bpf_skb_load_bytes(s, at, &message, 1) && message >= 133 && message <= 137;
+    if (next != 0 && next != 43 && next != 44 && next != 51 && next != 60) return 0;
+    if (bpf_skb_load_bytes(s, at, &h, sizeof h)) return 0;
+    if (next == 44 && h.fragment & bpf_htons(0xfff8)) return 0; // its first fragment was looked at
+    at += next == 44 ? 8 : next == 51 ? (h.len + 2) * 4 : (h.len + 1) * 8;
+    next = h.next;
+  }
+  return 0;
+}
 inline int is_ip(struct packet *p) { return p->type == bpf_htons(0x0800) || p->type == bpf_htons(0x86dd); }
 inline int network(struct __sk_buff *s, struct packet *p) { return p->type == bpf_htons(0x0800) ? ipv4(s, p) : ipv6(s, p); }
 
 inline int is_neighbour(struct packet *p) { return p->type == bpf_htons(0x86dd) && p->protocol == 58 && p->hops == 255 && p->message >= 133 && p->message <= 137; }
 inline int is_listener(struct packet *p) { // MLD
-  return p->type == bpf_htons(0x86dd) && p->protocol == 0 && p->hops == 1 && (p->dst.word[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0xff020000)
+  return p->type == bpf_htons(0x86dd) && p->protocol == 0 && p->hops == 1 && is_link_group(&p->dst)
     && ((p->message >= 130 && p->message <= 132) || p->message == 143);
 }
 inline int is_igmp(struct packet *p) { return p->type == bpf_htons(0x0800) && p->protocol == 2 && p->hops == 1 && is_group_addr(&p->dst); }
@@ -160,7 +184,38 @@ inline int is_dhcp(struct packet *p, int answer) {
   return p->protocol == 17 && p->sport == (answer ? server : client) && p->dport == (answer ? client : server);
 }
 
-inline void learn_mac(__u32 interface, struct packet *p) { bpf_map_update_elem(&nsgd_macs, &interface, &p->from, BPF_NOEXIST); }
+// asks_dhcp: everybody on the link is asked, without options of IP.
+inline int asks_dhcp(struct packet *p) { return is_dhcp(p, 0) && !p->options && is_group(&p->to) && is_everybody(&p->dst); }
+
+inline struct rest *rest_of(struct addr *a) {
+  struct prefix key = { 128, *a };
+  return bpf_map_lookup_elem(&nsgd_rests, &key);
+}
+// stays: neighbour discovery for the link or the virtual networks. A router would carry other packets away unjudged.
+inline int stays(struct packet *p) {
+  if (!is_neighbour(p)) return 0;
+  if (is_link_group(&p->dst) || is_link_local(&p->dst)) return 1;
+  struct rest *to = rest_of(&p->dst);
+  return to && to->near;
+}
+inline int is_router(__u32 interface, struct addr *a) {
+  struct peer key = { interface, *a };
+  return !!bpf_map_lookup_elem(&nsgd_routers, &key);
+}
+
+inline void learn_mac(__u32 interface, struct packet *p) {
+  if (!bpf_map_update_elem(&nsgd_macs, &interface, &p->from, BPF_NOEXIST)) bpf_map_update_elem(&nsgd_stations, &p->from, &interface, BPF_ANY);
+}
+// may_use: a guest whose MAC is not known yet has neither the gateway's, nor a group's, nor that of another guest.
+inline int may_use(__u32 interface, struct mac *from) {
+  struct mac *gateway = bpf_map_lookup_elem(&nsgd_senders, &interface);
+  if (is_group(from) || (gateway && same_mac(gateway, from))) return 0;
+  __u32 *station = bpf_map_lookup_elem(&nsgd_stations, from);
+  if (!station || *station == interface) return 1;
+  __u32 other = *station;
+  struct mac *theirs = bpf_map_lookup_elem(&nsgd_macs, &other); // it may have another by now, or be gone
+  return !theirs || !same_mac(theirs, from);
+}
 
 // asks decides on a solicitation for a target. nsgd has read it where it is the gateway: nobody else may answer too.
 inline int asks(__u32 interface, struct port *port, const struct addr *target) {
@@ -180,7 +235,10 @@ inline int arp(struct __sk_buff *s, __u32 interface, struct port *port, struct p
   __builtin_memcpy(&asked, h.target, 4);
   set4(&p->src, ip);
   set4(&p->dst, asked);
-  if (ip) { // else a probe
+  if (!ip) { // a probe: of another's address it would keep that from its owner
+    __u32 *owner = bpf_map_lookup_elem(&nsgd_owners, &p->dst);
+    if (owner && *owner != interface) return drop(interface, SPOOFED_ADDRESS);
+  } else {
     if (!owns(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
     learn_mac(interface, p);
   }
@@ -191,11 +249,12 @@ inline int neighbour(struct __sk_buff *s, __u32 interface, struct port *port, st
   if (p->message == 134 || p->message == 137) return drop(interface, SERVER);
   int own = owns(interface, &p->src);
   if (!own && !is_zero(&p->src) && !is_link_local(&p->src)) return drop(interface, SPOOFED_ADDRESS);
+  if (is_router(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
   struct addr target = {};
   if ((p->message == 135 || p->message == 136) && bpf_skb_load_bytes(s, 62, &target, sizeof target)) return drop(interface, MALFORMED);
   if (p->message == 136 || (p->message == 135 && is_zero(&p->src))) { // says or asks whose the target is
     own = own || owns(interface, &target);
-    if (!owns(interface, &target) && !is_link_local(&target)) return drop(interface, SPOOFED_ADDRESS);
+    if (is_router(interface, &target) || (!owns(interface, &target) && !is_link_local(&target))) return drop(interface, SPOOFED_ADDRESS);
   }
   if (own) learn_mac(interface, p);
   // Addresses of the link are the neighbours' own, but for the gateway's fe80::1234:5678:9abc.
@@ -208,13 +267,13 @@ inline int neighbour(struct __sk_buff *s, __u32 interface, struct port *port, st
 inline int passes_out(struct __sk_buff *s, __u32 interface, struct packet *p) {
   int own = owns(interface, &p->src);
   if (is_dhcp(p, 1)) { count(interface, SERVER); return -1; }
-  if (is_dhcp(p, 0) && is_group(&p->to)) {
+  if (asks_dhcp(p)) {
     if (own || is_zero(&p->src) || is_link_local(&p->src)) return 1;
     count(interface, SPOOFED_ADDRESS);
     return -1;
   }
   if (is_igmp(p)) {
-    if (p->message == 0x11) { count(interface, SERVER); return -1; }
+    if (p->message != 0x12 && p->message != 0x16 && p->message != 0x17 && p->message != 0x22) { count(interface, SERVER); return -1; }
     if (own || is_zero(&p->src)) return 1;
     count(interface, SPOOFED_ADDRESS);
     return -1;
@@ -261,23 +320,20 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
     return drop(interface, MALFORMED);
   }
   if (host) {
-    if (is_neighbour(&p) || is_listener(&p) || is_igmp(&p) || (is_dhcp(&p, 0) && is_group(&p.to))) return pass(interface);
+    if (stays(&p) || is_listener(&p) || is_igmp(&p) || asks_dhcp(&p)) return pass(interface);
     return hand(interface, port, &p);
   }
   struct mac *own = bpf_map_lookup_elem(&nsgd_macs, &interface);
-  if (own && !same_mac(own, &p.from)) return drop(interface, SPOOFED_MAC);
+  if (own ? !same_mac(own, &p.from) : !may_use(interface, &p.from)) return drop(interface, SPOOFED_MAC);
   if (!is_ip(&p)) return arp(s, interface, port, &p);
-  if (is_neighbour(&p)) return neighbour(s, interface, port, &p);
+  if (is_neighbour(&p)) return stays(&p) ? neighbour(s, interface, port, &p) : drop(interface, SERVER);
+  if (p.type == bpf_htons(0x86dd) && p.protocol != 58 && hides_neighbour(s, p.protocol)) return drop(interface, SERVER);
   int way = passes_out(s, interface, &p);
   if (way) return way < 0 ? DROP : pass(interface);
   if (!own && owns(interface, &p.src)) learn_mac(interface, &p);
   return hand(interface, port, &p);
 }
 
-inline struct rest *rest_of(struct addr *src) {
-  struct prefix key = { 128, *src };
-  return bpf_map_lookup_elem(&nsgd_rests, &key);
-}
 // passes_in: what may reach the NIC past nsgd. An answer of DHCP comes from this host, from near, or to all.
 inline int passes_in(struct __sk_buff *s, __u32 interface, struct packet *p) {
   if (is_neighbour(p) || is_listener(p) || is_igmp(p)) return 1;
@@ -302,6 +358,10 @@ SEC("tc") int nsgd_receives(struct __sk_buff *s) {
   if (p.type == bpf_htons(0x0806)) return pass(interface);
   if (!is_ip(&p)) return host ? pass(interface) : drop(interface, ETHERTYPE);
   if (network(s, &p)) return drop(interface, MALFORMED);
+  if (is_neighbour(&p) && p.message == 134) {
+    struct peer router = { interface, p.src };
+    bpf_map_update_elem(&nsgd_routers, &router, &interface, BPF_ANY);
+  }
   if (passes_in(s, interface, &p)) return pass(interface);
   if (is_group(&p.to) || is_group_addr(&p.dst)) return drop(interface, GROUP);
   if (!owns(interface, &p.dst)) { // a bridge floods

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
-	"github.com/vishvananda/netlink"
 )
 
 // object is programs.c, compiled by `go generate`. The build needs no compiler for it.
@@ -36,6 +35,8 @@ type programs struct {
 	MACs     *ebpf.Map     `ebpf:"nsgd_macs"`
 	Senders  *ebpf.Map     `ebpf:"nsgd_senders"`
 	Peers    *ebpf.Map     `ebpf:"nsgd_peers"`
+	Stations *ebpf.Map     `ebpf:"nsgd_stations"`
+	Routers  *ebpf.Map     `ebpf:"nsgd_routers"`
 	Carried  *ebpf.Map     `ebpf:"nsgd_carried"`
 	Counts   *ebpf.Map     `ebpf:"nsgd_counts"`
 }
@@ -64,14 +65,14 @@ const (
 	flagGateway  = 4
 )
 
-// load loads the programs, with the maps of an earlier run where they fit. adopted tells that they did.
-func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
+// load loads the programs, with the maps of an earlier run where they fit.
+func load(earlier map[string]*ebpf.Map) (*programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 count programs there
-		return nil, false, err
+		return nil, err
 	}
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
-		return nil, false, fmt.Errorf("programs: %w", err)
+		return nil, fmt.Errorf("programs: %w", err)
 	}
 	fits := len(earlier) == len(spec.Maps)
 	for name, m := range spec.Maps {
@@ -81,7 +82,7 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 	if fits {
 		options.MapReplacements = earlier
 	}
-	p = &programs{}
+	p := &programs{}
 	if err := spec.LoadAndAssign(p, &options); err != nil {
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.8 or newer)", err)
@@ -89,18 +90,14 @@ func load(earlier map[string]*ebpf.Map) (p *programs, adopted bool, err error) {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
 		}
-		return nil, false, fmt.Errorf("load programs: %w", err)
+		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	return p, fits, nil
+	return p, nil
 }
 
 // earlierMaps finds the maps of an earlier run, by the filters that it left at the interfaces.
-func earlierMaps(h *netlink.Handle) (map[string]*ebpf.Map, error) {
+func earlierMaps(links []filteredLink) (map[string]*ebpf.Map, error) {
 	found := map[string]*ebpf.Map{}
-	links, err := filtered(h, nil)
-	if err != nil {
-		return nil, err
-	}
 	for _, l := range links {
 		for _, f := range l.ours {
 			if err := mapsOf(ebpf.ProgramID(f.Id), found); err != nil {
@@ -156,7 +153,7 @@ func (p *programs) ids() (map[int]bool, error) {
 // close gives the descriptors back. What filters use stays.
 func (p *programs) close() {
 	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Carried, p.Counts,
+		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Stations, p.Routers, p.Carried, p.Counts,
 	} {
 		c.Close()
 	}

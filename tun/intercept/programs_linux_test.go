@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 
@@ -36,10 +37,12 @@ var (
 	own4    = "10.0.1.4"
 	own6    = "fd00:db8:1:1::4"
 	others4 = "10.0.1.5"
-	others6 = "fd00:db8:1:1::5"
-	link6   = "fe80::4"
-	far4    = "203.0.113.10"
-	far6    = "2001:db8::10"
+	// neighbour4 is the address of another port.
+	neighbour4 = "10.0.1.6"
+	others6    = "fd00:db8:1:1::5"
+	link6      = "fe80::4"
+	far4       = "203.0.113.10"
+	far6       = "2001:db8::10"
 )
 
 // skb is the beginning of struct __sk_buff.
@@ -49,10 +52,7 @@ type skb struct {
 }
 
 // loaded are the programs of all tests: the kernel takes 80 ms to verify them.
-var loaded = sync.OnceValues(func() (*programs, error) {
-	p, _, err := load(nil)
-	return p, err
-})
+var loaded = sync.OnceValues(func() (*programs, error) { return load(nil) })
 
 // loadTest gives the programs, with a port at lo and nothing learned.
 func loadTest(t testing.TB, flags uint32) *programs {
@@ -69,17 +69,17 @@ func loadTest(t testing.TB, flags uint32) *programs {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(prune(p.Peers, map[peerKey]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
+	if err := errors.Join(prune(p.Peers, map[peerKey]bool{}), prune(p.Routers, map[peerKey]bool{}), prune(p.Stations, map[macEntry]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
 		t.Fatal(err)
 	}
 	none := make([]counts, ebpf.MustPossibleCPU())
 	for _, err := range []error{
 		p.Settings.Put(uint32(0), settingsEntry{Mark: secret}),
 		p.Ports.Put(lo, portEntry{lo, flags}), p.Counts.Put(lo, none), p.Senders.Put(lo, macOf(router)),
-		put(p.Owners, map[[16]byte]uint32{netip.MustParseAddr(own4).As16(): lo, netip.MustParseAddr(own6).As16(): lo}),
+		put(p.Owners, map[[16]byte]uint32{netip.MustParseAddr(own4).As16(): lo, netip.MustParseAddr(own6).As16(): lo, netip.MustParseAddr(neighbour4).As16(): lo + 1}),
 		put(p.Rests, map[prefixEntry]restEntry{
 			entryOf(netip.MustParsePrefix("0.0.0.0/0")): {lo, 0}, entryOf(netip.MustParsePrefix("2000::/3")): {lo, 0},
-			entryOf(netip.MustParsePrefix("10.0.1.0/24")): {lo, 1},
+			entryOf(netip.MustParsePrefix("10.0.1.0/24")): {lo, 1}, entryOf(netip.MustParsePrefix("fd00:db8:1:1::/64")): {0, 1},
 		}),
 	} {
 		if err != nil {
@@ -143,6 +143,41 @@ func arpBy(hardware net.HardwareAddr, ip string) []byte {
 	return serialized(l)
 }
 
+// arpFor asks for or tells of target.
+func arpFor(hardware net.HardwareAddr, ip, target string) []byte {
+	b := arpBy(hardware, ip)
+	copy(b[24:], netip.MustParseAddr(target).AsSlice())
+	return b
+}
+
+// withOptions puts no-operations behind the header of IPv4.
+func withOptions(b []byte) []byte {
+	out := slices.Concat(b[:20], []byte{1, 1, 1, 0}, b[20:])
+	out[0] = 0x46
+	binary.BigEndian.PutUint16(out[2:], uint16(len(out)))
+	return out
+}
+
+// behind puts an extension header of 8 bytes before what a packet of IPv6 has.
+func behind(header byte, b []byte) []byte {
+	extension := []byte{b[6], 0, 1, 4, 0, 0, 0, 0} // PadN; a destination's or the route's options
+	if header == uint8(layers.IPProtocolIPv6Fragment) {
+		extension = []byte{b[6], 0, 0, 1, 0, 0, 0, 7} // more follow
+	}
+	out := slices.Concat(b[:40], extension, b[40:])
+	out[6] = header
+	binary.BigEndian.PutUint16(out[4:], uint16(len(out)-40))
+	return out
+}
+
+// deep puts n headers of destination options there.
+func deep(n int, b []byte) []byte {
+	for range n {
+		b = behind(uint8(layers.IPProtocolIPv6Destination), b)
+	}
+	return b
+}
+
 func serialized(l ...gopacket.SerializableLayer) []byte {
 	b := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true}, l...); err != nil {
@@ -191,19 +226,28 @@ func TestWhatAGuestSends(t *testing.T) {
 		{"another's MAC is dropped", ethernet(thief, router, udp(own4, far4, 1, 2)), drop, "spoofed_mac"},
 		{"ARP by its own address passes", ethernetOf(guest, all, arpType, arpBy(guest, own4)), pass, "passed"},
 		{"an ARP probe passes", ethernetOf(guest, all, arpType, arpBy(guest, "0.0.0.0")), pass, "passed"},
+		{"an ARP probe for another guest's address is dropped", ethernetOf(guest, all, arpType, arpFor(guest, "0.0.0.0", neighbour4)), drop, "spoofed_address"},
 		{"ARP by another's address is dropped", ethernetOf(guest, all, arpType, arpBy(guest, others4)), drop, "spoofed_address"},
 		{"ARP that names another's MAC is dropped", ethernetOf(guest, all, arpType, arpBy(thief, own4)), drop, "spoofed_mac"},
 		{"a VLAN tag is dropped", ethernetOf(guest, router, vlanType, append([]byte{0, 5, 8, 0}, udp(own4, far4, 1, 2)...)), drop, "vlan"},
 		{"another protocol is dropped", ethernetOf(guest, router, lldpType, make([]byte, 60)), drop, "ethertype"},
 		{"a request for DHCP passes", ethernet(guest, all, udp("0.0.0.0", "255.255.255.255", 68, 67)), pass, "passed"},
+		{"a request for DHCP to one address by broadcast goes to nsgd", ethernet(guest, all, udp("0.0.0.0", far4, 68, 67)), redirect, "capturedOut"},
+		{"a request for DHCPv6 to a group that is routed goes to nsgd", ethernet(guest, net.HardwareAddr{0x33, 0x33, 0, 1, 0, 3}, udp(link6, "ff05::1:3", 546, 547)), redirect, "capturedOut"},
+		{"a request for DHCP with options of IP goes to nsgd", ethernet(guest, all, withOptions(udp("0.0.0.0", "255.255.255.255", 68, 67))), redirect, "capturedOut"},
 		{"a request for DHCP to one host goes to nsgd", ethernet(guest, router, udp(own4, far4, 68, 67)), redirect, "capturedOut"},
 		{"a request for DHCP by another's address is dropped", ethernet(guest, all, udp(others4, "255.255.255.255", 68, 67)), drop, "spoofed_address"},
 		{"a fragment that looks like DHCP goes to nsgd", ethernet(guest, all, fragment), redirect, "capturedOut"},
 		{"an answer of DHCP is dropped", ethernet(guest, all, udp(own4, "255.255.255.255", 67, 68)), drop, "server_answer"},
+		{"an answer of DHCP behind options of IP is dropped", ethernet(guest, router, withOptions(udp(own4, others4, 67, 68))), drop, "server_answer"},
+		{"IPv4 of another version is malformed", ethernet(guest, router, append([]byte{0x35}, udp(own4, far4, 1, 2)[1:]...)), drop, "malformed"},
+		{"IPv4 with a short header is malformed", ethernet(guest, router, append([]byte{0x44}, udp(own4, far4, 1, 2)[1:]...)), drop, "malformed"},
+		{"IPv6 of another version is malformed", ethernetOf(guest, router, uint16(layers.EthernetTypeIPv6), append([]byte{0x40}, udp(own6, far6, 1, 2)[1:]...)), drop, "malformed"},
 		{"a request for DHCPv6 passes", ethernet(guest, net.HardwareAddr{0x33, 0x33, 0, 1, 0, 2}, udp(link6, "ff02::1:2", 546, 547)), pass, "passed"},
 		{"an answer of DHCPv6 is dropped", ethernet(guest, router, udp(link6, "fe80::1", 547, 546)), drop, "server_answer"},
 		{"IGMP passes", ethernet(guest, net.HardwareAddr{1, 0, 0x5e, 0, 0, 22}, igmp(own4, 1, 0x22)), pass, "passed"},
 		{"a query of IGMP is dropped", ethernet(guest, net.HardwareAddr{1, 0, 0x5e, 0, 0, 22}, igmp(own4, 1, 0x11)), drop, "server_answer"},
+		{"a router of multicast that advertises itself is dropped", ethernet(guest, net.HardwareAddr{1, 0, 0x5e, 0, 0, 22}, igmp(own4, 1, 0x30)), drop, "server_answer"},
 		{"IGMP by another's address is dropped", ethernet(guest, net.HardwareAddr{1, 0, 0x5e, 0, 0, 22}, igmp(others4, 1, 0x22)), drop, "spoofed_address"},
 		{"IGMP that could travel goes to nsgd", ethernet(guest, router, igmp(own4, 2, 0x22)), redirect, "capturedOut"},
 		{"MLD passes", ethernet(guest, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 22}, listener(link6, 143)), pass, "passed"},
@@ -219,6 +263,12 @@ func TestWhatAGuestSends(t *testing.T) {
 		{"a router solicitation passes", ethernet(guest, router, icmp6(link6, "ff02::2", 255, 133, "::")), pass, "passed"},
 		{"a router advertisement is dropped", ethernet(guest, router, icmp6(link6, "ff02::1", 255, 134, "::")), drop, "server_answer"},
 		{"a redirect is dropped", ethernet(guest, router, icmp6(link6, others6, 255, 137, "::")), drop, "server_answer"},
+		{"neighbour discovery for who is far is dropped: a router would carry it there", ethernet(guest, router, icmp6(own6, far6, 255, 135, far6)), drop, "server_answer"},
+		{"an advertisement behind destination options is dropped", ethernet(guest, router, behind(60, icmp6(own6, others6, 255, 136, others6))), drop, "server_answer"},
+		{"one behind hop-by-hop options is dropped", ethernet(guest, router, behind(0, icmp6(own6, others6, 255, 136, others6))), drop, "server_answer"},
+		{"one in a first fragment is dropped", ethernet(guest, router, behind(44, icmp6(own6, others6, 255, 136, others6))), drop, "server_answer"},
+		{"one behind eight headers is dropped", ethernet(guest, router, deep(8, icmp6(own6, others6, 255, 136, others6))), drop, "server_answer"},
+		{"a ping behind options goes to nsgd", ethernet(guest, router, behind(60, icmp6(own6, others6, 255, 128, "::"))), redirect, "capturedOut"},
 		{"neighbour discovery that has travelled goes to nsgd", ethernet(guest, router, icmp6(own6, others6, 254, 136, others6)), redirect, "capturedOut"},
 		{"a ping goes to nsgd", ethernet(guest, router, icmp6(own6, far6, 255, 128, "::")), redirect, "capturedOut"},
 	}
@@ -278,6 +328,49 @@ func TestWhatAGuestReceives(t *testing.T) {
 			}
 			expect(t, p, p.Receives, tt.frame, skb{IngressIfindex: tt.from}, tt.want, tt.count)
 		})
+	}
+}
+
+func TestAGuestTakesNoRoutersPlace(t *testing.T) {
+	p := loadTest(t, 0)
+	claims := map[string][]byte{
+		"an advertisement of its address": ethernet(guest, all, icmp6(link6, "ff02::1", 255, 136, "fe80::1")),
+		"a claim to its address":          ethernet(guest, all, icmp6("::", "ff02::1:ff00:1", 255, 135, "fe80::1")),
+		"a solicitation from its address": ethernet(guest, all, icmp6("fe80::1", "ff02::1:ff00:5", 255, 135, others6)),
+	}
+	expect(t, p, p.Receives, ethernet(router, all, icmp6("fe80::1", "ff02::1", 255, 134, "::")), skb{}, pass, "passed")
+	for name, frame := range claims {
+		t.Run(name, func(t *testing.T) { expect(t, p, p.Sends, frame, skb{}, drop, "spoofed_address") })
+	}
+	expect(t, p, p.Sends, ethernet(guest, all, icmp6(link6, "ff02::1", 255, 136, link6)), skb{}, pass, "passed")
+}
+
+func TestAGuestWithoutAKnownMACHasNeitherTheGatewaysNorAGroups(t *testing.T) {
+	p := loadTest(t, 0)
+	for name, from := range map[string]net.HardwareAddr{"the gateway's": router, "a group's": all} {
+		t.Run(name, func(t *testing.T) {
+			expect(t, p, p.Sends, ethernetOf(from, all, arpType, arpBy(from, own4)), skb{}, drop, "spoofed_mac")
+			expect(t, p, p.Sends, ethernet(from, all, udp("0.0.0.0", "255.255.255.255", 68, 67)), skb{}, drop, "spoofed_mac")
+		})
+	}
+}
+
+func TestAGuestTakesNoOtherGuestsMAC(t *testing.T) {
+	p := loadTest(t, 0)
+	const other = lo + 1
+	probe := ethernetOf(thief, all, arpType, arpBy(thief, "0.0.0.0"))
+	if err := errors.Join(p.MACs.Put(other, macOf(thief)), p.Stations.Put(macOf(thief), other)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, p.Sends, probe, skb{}, drop, "spoofed_mac")
+	if err := p.MACs.Delete(other); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, p, p.Sends, probe, skb{}, pass, "passed") // the other guest is gone
+	expect(t, p, p.Sends, ethernetOf(thief, all, arpType, arpBy(thief, own4)), skb{}, pass, "passed")
+	var port uint32
+	if err := p.Stations.Lookup(macOf(thief), &port); err != nil || port != lo {
+		t.Errorf("its own MAC is of port %d: %v", port, err)
 	}
 }
 

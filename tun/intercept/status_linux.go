@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,7 +65,7 @@ func (i *Interceptor) status(p *Port) Status {
 		s.MAC = mac.Byte[:]
 	}
 	switch {
-	case !i.filtering(l):
+	case !i.filtering(p, l):
 		s.State = Replaced
 	case !isUp(l):
 		s.State = Down
@@ -74,15 +75,15 @@ func (i *Interceptor) status(p *Port) Status {
 	return s
 }
 
-// filtering tells that this run's programs are at both hooks of an interface.
-func (i *Interceptor) filtering(l netlink.Link) bool {
+// filtering tells that this run's programs are at both hooks of a port, each at its own.
+func (i *Interceptor) filtering(p *Port, l netlink.Link) bool {
 	there, err := filtersOf(i.handle, l)
 	if err != nil {
 		return false
 	}
 	n := 0
 	for _, f := range there.ours {
-		if i.ids[f.Id] {
+		if at := slices.Index(parents[:], f.Parent); at >= 0 && i.ids[f.Id] && f.Name == p.programs()[at] {
 			n++
 		}
 	}

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,6 +45,7 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 			}
 			i.changed(&u, tell)
 		case <-tick.C:
+			i.mend(tell)
 			if err := i.Probe(); err != nil {
 				tell(err)
 			}
@@ -64,6 +66,32 @@ func (i *Interceptor) again(ctx context.Context, failed <-chan error, tell func(
 	return i.Watch(ctx, tell)
 }
 
+// ErrMended tells what Watch has mended by itself.
+var ErrMended = errors.New("somebody changed nsgd's filters, and it may have been open: they are back")
+
+// mend attaches again where somebody has taken filters away or put others in their place: such a port may be open.
+func (i *Interceptor) mend(tell func(error)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.programs == nil {
+		return
+	}
+	for n := range i.ports {
+		p := &i.ports[n]
+		l, err := i.handle.LinkByName(p.Interface)
+		if err != nil || i.filtering(p, l) {
+			continue
+		}
+		known := i.indexes[p.Interface] == l.Attrs().Index // else it has just come
+		if err = i.apply(i.ports, i.rests); err == nil && known {
+			err = fmt.Errorf("interface %q: %w", p.Interface, ErrMended)
+		}
+		if err != nil {
+			tell(fmt.Errorf("intercept: %w", err))
+		}
+	}
+}
+
 // changed does what a message asks for; nil: look at every port.
 func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 	i.mu.Lock()
@@ -74,7 +102,15 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 	stale := u == nil
 	for n := range i.ports {
 		p := &i.ports[n]
-		if u == nil || u.Attrs().Name != p.Interface {
+		if u == nil {
+			continue
+		}
+		if u.Attrs().Name != p.Interface {
+			if u.Header.Type == unix.RTM_NEWLINK && i.indexes[p.Interface] == u.Attrs().Index {
+				delete(i.indexes, p.Interface)
+				stale = true
+				tell(fmt.Errorf("intercept: interface %q is called %q now: it is closed until it has its name again or the attachment is gone", p.Interface, u.Attrs().Name))
+			}
 			continue
 		}
 		switch index := u.Attrs().Index; {
