@@ -84,6 +84,9 @@ func (f *explainFlags) args(c *cobra.Command, args []string) error {
 
 // expected holds --expect against every kind of packets, and names the first that differs.
 func (f *explainFlags) expected(c *cobra.Command, r *inspect.Explained) error {
+	if f.expect != "" && len(r.Paths)+len(r.Undecided) == 0 {
+		return f.expect.failed(c, noPackets)
+	}
 	differ, first := 0, ""
 	for i := range r.Paths {
 		p := &r.Paths[i]
@@ -117,8 +120,14 @@ func explainVerdict(p *inspect.ExplainedPath) string {
 	return p.Access + ": " + p.Reason
 }
 
+// noPackets is told of ends between which there is nothing to explain.
+const noPackets = "there are no such packets: the ends have no addresses of one family"
+
 // explainTable prints a block for each kind of packets.
 func explainTable(w io.Writer, r *inspect.Explained) error {
+	if len(r.Paths)+len(r.Undecided) == 0 {
+		fmt.Fprintln(w, noPackets)
+	}
 	for i := range r.Paths {
 		if i > 0 {
 			fmt.Fprintln(w)

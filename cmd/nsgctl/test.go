@@ -192,7 +192,10 @@ func (f *testFlags) write(c *cobra.Command, paths []string) error {
 	for _, name := range leftOut {
 		fmt.Fprintf(c.ErrOrStderr(), "warning: left out: %s\n", printable(name))
 	}
-	if len(tests) == 0 {
+	switch {
+	case len(tests) == 0 && len(leftOut) > 0:
+		return errors.New("test: --init: every test is left out")
+	case len(tests) == 0:
 		return errors.New("test: --init: the policy has no subnet with a network interface")
 	}
 	d := &f.from.deployment

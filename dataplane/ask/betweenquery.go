@@ -18,6 +18,7 @@ type betweenQuery struct {
 	*Between
 	from, to              *End
 	arriving              bool // the services have the ports at which packets arrive, not those that they are sent to
+	sentToo               bool // with arriving: packets that are sent to such a port are asked about as well
 	except                exceptions
 	sources, destinations []place
 	groups                map[string]*pathGroup
@@ -83,7 +84,7 @@ func (q *betweenQuery) ways(i, j int, services []analysis.Service) (list []pairW
 			own := p.service
 			if q.arriving {
 				var asked bool
-				if own, asked = c.arriving(own, services); !asked {
+				if own, asked = c.arriving(own, services, q.sentToo); !asked {
 					continue
 				}
 			}
@@ -120,8 +121,9 @@ func withEveryPort(services []analysis.Service) []analysis.Service {
 	return list
 }
 
-// arriving is what of a service that is sent takes the course and arrives at a port of others; ok is false for nothing.
-func (c *course) arriving(sent analysis.Service, others []analysis.Service) (s analysis.Service, ok bool) {
+// arriving is what of a service that is sent takes the course and arrives at a port of others, or with sentToo is sent to
+// one; ok is false for nothing.
+func (c *course) arriving(sent analysis.Service, others []analysis.Service, sentToo bool) (s analysis.Service, ok bool) {
 	s = analysis.Service{Protocol: sent.Protocol}
 	port, translated := c.arrivesAt()
 	for _, of := range others {
@@ -129,7 +131,7 @@ func (c *course) arriving(sent analysis.Service, others []analysis.Service) (s a
 		case of.Protocol != sent.Protocol:
 		case of.Ports == nil || translated && inPorts(of.Ports, port):
 			return sent, true
-		case !translated:
+		case !translated || sentToo:
 			s.Ports = append(s.Ports, commonPorts(sent.Ports, of.Ports)...)
 		}
 	}

@@ -235,7 +235,10 @@ func (b *Between) number(of any) uint64 {
 
 // leg is a leg for people; via is whoever sends the packets on.
 func (b *Between) leg(l *courseLeg, via *topology.Endpoint) Leg {
-	leg := Leg{Translations: explain(b.snapshot, l.src, &l.sent, &l.way)}
+	var leg Leg
+	if l.way.Arrives != (packet.Tuple{}) { // else the packet is refused before it has a way
+		leg.Translations = explain(b.snapshot, l.src, &l.sent, &l.way)
+	}
 	if l.src.VirtualNetwork() != nil {
 		leg.NextHop = string(l.hop.Type)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
-	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/analysis"
 	"github.com/nsgd/nsgd/ruleset/azure"
 )
@@ -125,9 +124,9 @@ func (q *betweenQuery) explained(set *PathSet) Explanation {
 	senders, receivers := q.names(q.from, q.sources, six), q.names(q.to, q.destinations, six)
 	for i := range set.Boxes {
 		box := boxOf(&set.Boxes[i], &analysis.Names{})
-		box.SourceText = ruleset.Listed(senders.of(heldOf(set.from, set.Boxes[i].Sources)))
+		box.SourceText = senders.text(heldOf(set.from, set.Boxes[i].Sources))
 		if !set.course.redirects() {
-			box.DestinationText = ruleset.Listed(receivers.of(heldOf(set.to, set.Boxes[i].Destinations)))
+			box.DestinationText = receivers.text(heldOf(set.to, set.Boxes[i].Destinations))
 		}
 		x.Boxes = append(x.Boxes, box)
 	}

@@ -165,7 +165,7 @@ var Checks = []Check{
 		Help: "Allow what is served, and AzureLoadBalancer, before the denial; DenyAllInBound denies the rest already.", Reference: docOverview + "#default-security-rules"},
 	{Code: LintWarning, Severity: SeverityInfo, Title: "another warning of validate",
 		Help: "See what validate says of it.", Reference: docTemplates},
-	{Code: LintUnknownProperty, Severity: SeverityWarning, Title: "a property that does not exist, and is near to one that does",
+	{Code: LintUnknownProperty, Severity: SeverityWarning, Title: "a property that does not exist",
 		Help: "Mend the property's name: Azure refuses it or ignores it.", Reference: docs + "templates/microsoft.network/networksecuritygroups"},
 	{Code: LintNotRead, Severity: SeverityInfo, Title: "a property or resource that matters and is not read",
 		Help: "Keep in mind that the answers leave it out.", Reference: docTemplates},

@@ -74,7 +74,39 @@ func intersection(b *netipx.IPSetBuilder, prefixes []netip.Prefix) *netipx.IPSet
 
 // of names what a row has: by the end's text where it has all of it, by names of those that it has wholly, by
 // tags of which it has all that the end has on the internet, and by addresses.
-func (n *placeNames) of(list []held) (names []string) {
+func (n *placeNames) of(list []held) []string {
+	names, rest := n.named(list)
+	return append(names, texts(rest.Ranges(), analysis.AddressRange)...)
+}
+
+// text is the same for people: addresses of the internet may be all of it, or of a tag, except some.
+func (n *placeNames) text(list []held) string {
+	names, rest := n.named(list)
+	plain := texts(rest.Ranges(), analysis.AddressRange)
+	whole := slices.Clone(n.tags)
+	for _, name := range n.order {
+		if n.snapshot.KindOf(n.places[n.byName[name][0]].endpoint) == topology.Internet {
+			var b netipx.IPSetBuilder
+			for _, i := range n.byName[name] {
+				addRanges(&b, n.places[i].ranges)
+			}
+			whole = append(whole, tagSet{name, setOf(&b)})
+		}
+	}
+	best := plain
+	for _, w := range whole {
+		var but netipx.IPSetBuilder
+		but.AddSet(w.set)
+		but.RemoveSet(rest)
+		if but := texts(setOf(&but).Ranges(), analysis.AddressRange); cover(w.set, rest) == everything && 0 < len(but) && len(but) < len(best) {
+			best, plain = but, []string{w.name + " except " + ruleset.Listed(but)}
+		}
+	}
+	return ruleset.Listed(append(names, plain...))
+}
+
+// named are the names of what a row has, and the addresses that have none.
+func (n *placeNames) named(list []held) (names []string, rest *netipx.IPSet) {
 	has := map[int][]netipx.IPRange{}
 	for _, h := range list {
 		has[h.place] = h.ranges
@@ -91,9 +123,9 @@ func (n *placeNames) of(list []held) (names []string) {
 		}
 	}
 	if names = n.grouped(whole); len(n.order) != 1 && !slices.ContainsFunc(n.family, lacks) {
-		return []string{n.end}
+		return []string{n.end}, &netipx.IPSet{}
 	}
-	rest := setOf(&left)
+	rest = setOf(&left)
 	for i := range n.tags {
 		if t := &n.tags[i]; cover(rest, t.set) == everything {
 			names = append(names, t.name)
@@ -101,7 +133,7 @@ func (n *placeNames) of(list []held) (names []string) {
 			rest = setOf(&left)
 		}
 	}
-	return append(names, texts(rest.Ranges(), analysis.AddressRange)...)
+	return names, rest
 }
 
 // grouped are the names of what is there wholly. A subnet stands for its network interfaces where all of

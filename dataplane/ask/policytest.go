@@ -107,6 +107,9 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 			q.arriving, q.except = to.means != nil, test.except[to.means == nil]
 			sets := q.ask(t.Services)
 			undecided = append(undecided, sets.Undecided...)
+			for _, u := range q.unassigned(t.Services) {
+				undecided = append(undecided, UndecidedPath{From: u.From, To: u.To, Why: u.Why})
+			}
 			for i := range sets.Sets {
 				if slices.Contains(inNoTest, sets.Sets[i].Reason) {
 					continue
@@ -123,7 +126,11 @@ func (b *Between) Test(t *PolicyTest) *TestResult {
 		return broken.result(b, test)
 	case len(undecided) > 0:
 		u := &undecided[0]
-		return &TestResult{Result: TestError, Message: fmt.Sprintf("not decided: %s; such as %s", u.Why, u.Boxes[0])}
+		message := "not decided: " + u.Why
+		if len(u.Boxes) > 0 {
+			message += fmt.Sprintf("; such as %s", u.Boxes[0])
+		}
+		return &TestResult{Result: TestError, Message: message}
 	case packets == 0:
 		return &TestResult{Result: TestError, Message: "the test is about no packet: its ends have no addresses of one family, or except leaves nothing"}
 	}

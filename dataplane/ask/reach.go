@@ -112,6 +112,7 @@ func between(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*be
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("from: %w", err)
 	}
+	query.arriving, query.sentToo = to.means != nil && services != nil, true
 	sets := query.ask(services)
 	return query, sets, append(undecided(sets), query.unassigned(services)...), ctx.Err()
 }

@@ -3,6 +3,7 @@ package ask
 import (
 	"encoding/binary"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"go4.org/netipx"
@@ -17,7 +18,9 @@ type held struct {
 func heldOf(places []place, ranges []netipx.IPRange) (list []held) {
 	all := rangesOfSet(ranges)
 	for i := range places {
-		if some := overlap(places[i].ranges, all); len(some) > 0 {
+		first := places[i].ranges[0].From()
+		from, _ := slices.BinarySearchFunc(all, first, func(r netipx.IPRange, a netip.Addr) int { return r.To().Compare(a) })
+		if some := overlap(places[i].ranges, all[from:]); len(some) > 0 {
 			list = append(list, held{places[i].index, some})
 		}
 	}

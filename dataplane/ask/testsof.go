@@ -78,8 +78,12 @@ func (b *Between) TestsOf() (tests []NamedTest, leftOut []string, err error) {
 	for i := range rows {
 		for j := range rows[i].cells {
 			for _, t := range rows[i].tests(&rows[i].cells[j]) {
-				if b.Test(&t.PolicyTest).Result != TestPass {
+				switch r := b.Test(&t.PolicyTest); r.Result {
+				case TestFail:
 					leftOut = append(leftOut, t.Name+": it holds for some of these ends only")
+					continue
+				case TestError:
+					leftOut = append(leftOut, t.Name+": "+r.Message)
 					continue
 				}
 				if names[t.Name]++; names[t.Name] > 1 {

@@ -13,7 +13,7 @@ import (
 // unassigned lists what the internet may reach by public addresses that Azure has not chosen yet, as not decided: they are in no
 // packet of an answer. What the receiver's rules deny anyway is left out.
 func (q *betweenQuery) unassigned(services []analysis.Service) (list []ReachUndecided) {
-	if q.to.given || !slices.ContainsFunc(q.sources, func(p place) bool { return q.snapshot.KindOf(p.endpoint) == topology.Internet }) {
+	if q.to.given || len(q.fromInternet()) == 0 {
 		return nil
 	}
 	ways := waysIn(q.snapshot.Policy)
@@ -22,7 +22,7 @@ func (q *betweenQuery) unassigned(services []analysis.Service) (list []ReachUnde
 			continue
 		}
 		for _, w := range ways[hostKey{e.Subnet.VirtualNetwork, e.Address()}] {
-			if w.public.IsValid() || !w.asksFor(services) || !q.opens(e, &w, services) {
+			if w.public.IsValid() || !q.asksFor(&w, services) || !q.opens(e, &w, services) {
 				continue
 			}
 			list = append(list, ReachUndecided{From: []string{topology.Internet.String()}, To: []string{e.NetworkInterface.Name}, Boxes: []DiffBox{},
@@ -32,24 +32,41 @@ func (q *betweenQuery) unassigned(services []analysis.Service) (list []ReachUnde
 	return list
 }
 
-// opens reports that an endpoint lets some of the services in by a way.
+// opens reports that an endpoint lets some of the services in by a way, from the senders that are asked about.
 func (q *betweenQuery) opens(e *topology.Endpoint, w *wayIn, services []analysis.Service) bool {
 	if here := w.services(); here != nil {
 		services = here // a load balancer may change the port
 	}
-	reachable := analysis.Reach(q.chains.Of(e, ruleset.Inbound).Lists, analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{
-		Sources: q.snapshot.InternetSources(), Destinations: hostPrefix(packet.AddrFrom(w.address)), Services: services}})
+	lists := q.chains.Of(e, ruleset.Inbound).Lists
+	if q.except.arriving != nil {
+		lists = append(analysis.Chain{q.except.arriving}, lists...)
+	}
+	_, sources := namesAndRanges(q.fromInternet())
+	reachable := analysis.Reach(lists, analysis.Options{MaxStates: q.maxStates, Within: analysis.Packets{
+		Sources: sources, Destinations: hostPrefix(packet.AddrFrom(w.address)), Services: services}})
 	return len(reachable.Allowed)+len(reachable.Undecided) > 0
 }
 
+// fromInternet are the senders on the internet.
+func (q *betweenQuery) fromInternet() []place {
+	return slices.DeleteFunc(slices.Clone(q.sources), func(p place) bool { return q.snapshot.KindOf(p.endpoint) != topology.Internet })
+}
+
 // asksFor reports that some of the services, nil for all, come by the way.
-func (w *wayIn) asksFor(services []analysis.Service) bool {
+func (q *betweenQuery) asksFor(w *wayIn, services []analysis.Service) bool {
+	var ports []ruleset.PortRange
+	if !q.arriving || q.sentToo {
+		ports = append(ports, w.asked)
+	}
+	if q.arriving {
+		ports = append(ports, w.ports)
+	}
 	transports := map[uint8]policy.Transport{packet.ProtoTCP: policy.TransportTCP, packet.ProtoUDP: policy.TransportUDP}
 	return services == nil || slices.ContainsFunc(services, func(s analysis.Service) bool {
 		t, ported := transports[s.Protocol]
 		if !ported {
 			return w.transport == policy.TransportAll
 		}
-		return w.transport.Overlaps(t) && (s.Ports == nil || len(commonPorts(s.Ports, []ruleset.PortRange{w.asked})) > 0)
+		return w.transport.Overlaps(t) && (s.Ports == nil || len(commonPorts(s.Ports, ports)) > 0)
 	})
 }

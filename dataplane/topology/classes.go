@@ -54,7 +54,7 @@ var embedding = []struct {
 // AddressClasses divides all addresses, IPv4 first, by whatever Way, Admit and the questions about senders
 // look up.
 func (s *Snapshot) AddressClasses() []AddressClass {
-	c := &divider{snapshot: s, ids: map[any]uint64{}, byKey: map[string]int{}}
+	c := &divider{snapshot: s, bordered: map[netip.Prefix]bool{}, ids: map[any]uint64{}, byKey: map[string]int{}}
 	c.collect()
 	slices.SortFunc(c.borders, netip.Addr.Compare)
 	c.borders = slices.Compact(c.borders)
@@ -83,6 +83,7 @@ func (s *Snapshot) AddressClasses() []AddressClass {
 type divider struct {
 	snapshot *Snapshot
 	routes   []*routes
+	bordered map[netip.Prefix]bool
 	borders  []netip.Addr // where a class may begin
 	ids      map[any]uint64
 	key      []byte
@@ -93,6 +94,10 @@ type divider struct {
 func (c *divider) border(prefixes ...netip.Prefix) {
 	for _, p := range prefixes {
 		p = p.Masked()
+		if c.bordered[p] { // networks at a hub share thousands of routes
+			continue
+		}
+		c.bordered[p] = true
 		c.borders = append(c.borders, p.Addr())
 		if next := netipx.PrefixLastIP(p).Next(); next.IsValid() {
 			c.borders = append(c.borders, next)
@@ -236,20 +241,32 @@ func (c *divider) describe(a netip.Addr, owner func(e *Endpoint, ok bool)) {
 	}
 	owner(s.byAddress.Lookup(a))
 	for _, n := range s.networks.list {
-		e, ok := n.hosts.Lookup(a)
-		owner(e, ok)
-		c.id(e != nil && e.closedAt[of])
-		c.id(n.frontends[of])
-		c.id(contain(n.vnet.AddressSpace, a))
-		c.id(contain(n.behindOwn, a))
-		c.id(contain(n.notBehind, a))
-		for i := range n.peers {
-			c.id(contain(n.peers[i].space, a))
-		}
+		c.describeIn(n, a, owner)
 	}
+	c.id(c) // the networks end here
 	for _, r := range c.routes {
 		h, _ := r.hops.Lookup(a)
 		c.id(h)
+	}
+}
+
+// describeIn adds to the key what a network has of an address; nothing where it has none of it.
+func (c *divider) describeIn(n *network, a netip.Addr, owner func(e *Endpoint, ok bool)) {
+	of := packet.AddrFrom(a)
+	e, ok := n.hosts.Lookup(a)
+	f, in, own, not := n.frontends[of], contain(n.vnet.AddressSpace, a), contain(n.behindOwn, a), contain(n.notBehind, a)
+	if !ok && f == nil && !in && !own && !not && !slices.ContainsFunc(n.peers, func(p peer) bool { return contain(p.space, a) }) {
+		return
+	}
+	c.id(n)
+	owner(e, ok)
+	c.id(e != nil && e.closedAt[of])
+	c.id(f)
+	c.id(in)
+	c.id(own)
+	c.id(not)
+	for i := range n.peers {
+		c.id(contain(n.peers[i].space, a))
 	}
 }
 

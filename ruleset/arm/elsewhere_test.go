@@ -279,6 +279,8 @@ func TestRuntimeGoesBeforeWhatDocumentsSay(t *testing.T) {
 		{"a subnet inside its network", network, `{"v/s": {"properties": {"networkSecurityGroup": {"id": "g"}}}}`, []string{"g/a 10.1.0.0/16", "v/s [10.0.1.0/24] g"}, nil},
 		{"a child in the list of its parent", templateOf(groupOf("web", ssh), childRule(ruleFrom("web/a", 100, "*"))),
 			`{"web": {"properties": {"securityRules": [{` + ruleFrom("a", 100, "10.9.0.0/16") + `}, {` + ssh + `}]}}}`, []string{"web/b 10.2.0.0/16", "web/a 10.9.0.0/16"}, nil},
+		{"a rule as PowerShell writes it", templateOf(groupOf("web", ruleFrom("a", 100, "*"))), `{"web": {"SecurityRules": [{"Name": "a", "SourceAddressPrefix": ["10.7.0.0/16", "10.8.0.0/16"]}]}}`,
+			[]string{"web/a 10.7.0.0/1610.8.0.0/16"}, nil},
 		{"a rule that is no more", group, `{"web": {"properties": {"securityRules": [{` + web + `}]}}}`, []string{"web/a 10.1.0.0/16"}, []string{CodeDeletedByUpdate}},
 		{"a child that is no more", templateOf(groupOf("web", web), childRule(ruleFrom("web/b", 200, "*"))), `{"web": {"properties": {"securityRules": [{` + web + `}]}}}`,
 			[]string{"web/a 10.1.0.0/16"}, []string{CodeDeletedByUpdate}},

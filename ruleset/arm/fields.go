@@ -160,6 +160,7 @@ func (f *fields) text(field string) string {
 	}
 	text, ok := f.scalar(field, v)
 	if !ok {
+		f.open[field] = true // told here, so that it is not missing too
 		f.malformed(field, v, "a string or a number")
 	}
 	return text

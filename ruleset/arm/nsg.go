@@ -214,7 +214,7 @@ func readFields[R any](f *fields, rule *R, table []ruleset.Field[R]) {
 		case field.Text == nil:
 		case field.Literal:
 			*field.Text(rule) = f.literal(field.Name)
-		case field.List != nil && len(several) > 1: // PowerShell's form
+		case field.List != nil && len(several) > 1 && lookup(f.body, "properties") == nil: // PowerShell's form
 			list = f.texts(field.Name)
 		default:
 			*field.Text(rule) = f.text(field.Name)

@@ -214,9 +214,21 @@ func overlay(body, above map[string]any) map[string]any {
 			names := namesOf(p.value)
 			v = slices.DeleteFunc(slices.Clone(list), func(e any) bool { return !names[strings.ToLower(nameIn(e))] })
 		}
-		out = withProperty(out, p.name, v)
+		out = withProperty(out, pluralOf(above, p.name, v), v)
 	}
 	return out
+}
+
+// pluralOf is the name under which templates have a property of PowerShell's rules: several values have the plural.
+func pluralOf(above map[string]any, field string, v any) string {
+	if list, _ := v.([]any); len(list) > 1 && lookup(above, "properties") == nil {
+		for _, f := range ruleset.SecurityRuleFields {
+			if strings.EqualFold(f.Name, field) && f.Plural != "" {
+				return f.Plural
+			}
+		}
+	}
+	return field
 }
 
 func overlaid(below, above any) any {

@@ -11,14 +11,15 @@ import (
 
 // Our own codes for properties, in Documents.Warnings.
 const (
-	// CodeUnknownProperty is for a property that is nearly spelled like one that is read.
+	// CodeUnknownProperty is for a property that Azure does not have.
 	CodeUnknownProperty = "UnknownProperty"
 	// CodePropertyNotRead is for a property that changes what happens to packets, and that is read past.
 	CodePropertyNotRead = "PropertyNotRead"
 )
 
 // schema holds the properties that are read, by the kind of the object as places of faults name it.
-// Azure has more of them: a property that is near to none of these is read past without a word.
+// Azure has more of them: those of the kinds of alsoAzures are there. In other kinds a property that is near to
+// none of these is ignored without a word.
 var schema = map[string][]string{
 	kindPaths[groupKind]: {"securityRules", "defaultSecurityRules", "flushConnection", "resourceGuid"},
 	kindPaths[ruleKind]:  ruleProperties(),
@@ -57,6 +58,27 @@ var schema = map[string][]string{
 	kindPaths[hubTableKind]:      {"routes", "labels", "associatedConnections", "propagatingConnections"},
 	kindPaths[hubIntentKind]:     {"routingPolicies"},
 	"outboundRules":              {"frontendIPConfigurations", "backendAddressPool", "protocol", "allocatedOutboundPorts", "enableTcpReset", "idleTimeoutInMinutes"},
+}
+
+// alsoAzures are Azure's other properties of the kinds that are read whole, of any API version and as answers have
+// them: they change no verdict here, or are in notRead. Source: Azure's REST API specification of Microsoft.Network.
+var alsoAzures = map[string][]string{
+	kindPaths[groupKind]: {"networkInterfaces", "subnets", "flowLogs", "provisioningState"},
+	kindPaths[ruleKind]:  {"provisioningState"},
+	kindPaths[networkKind]: {"resourceGuid", "provisioningState", "ddosProtectionPlan", "bgpCommunities", "ipAllocations", "flowLogs",
+		"privateEndpointVNetPolicies", "defaultPublicNatGateway"},
+	kindPaths[subnetKind]: {"privateEndpoints", "ipConfigurations", "ipConfigurationProfiles", "ipAllocations", "resourceNavigationLinks",
+		"serviceAssociationLinks", "networkIntentPolicies", "purpose", "provisioningState", "applicationGatewayIPConfigurations", "sharingScope",
+		"ipamPoolPrefixAllocations", "serviceGateway"},
+	kindPaths[peeringKind]: {"localAddressSpace", "localVirtualNetworkAddressSpace", "remoteBgpCommunities", "remoteVirtualNetworkEncryption",
+		"remoteGateways", "routeServiceVips", "peeringSyncLevel", "doNotVerifyRemoteGateways", "resourceGuid", "provisioningState"},
+	kindPaths[interfaceKind]: {"primary", "enableAcceleratedNetworking", "enableFpga", "deleteOption", "auxiliaryMode", "auxiliarySku", "allowPort25Out",
+		"defaultOutboundConnectivityEnabled", "vnetEncryptionSupported", "dscpConfiguration", "hostedWorkloads", "migrationPhase", "nicType",
+		"privateLinkService", "resourceGuid", "workloadType", "provisioningState"},
+	kindPaths[configurationKind]: {"applicationGatewayBackendAddressPools", "gatewayLoadBalancer", "groupId", "memberName", "privateLinkConnectionProperties",
+		"publicIPAddressConfiguration", "virtualNetworkTaps", "provisioningState"},
+	kindPaths[routeTableKind]: {"subnets", "resourceGuid", "provisioningState"},
+	kindPaths[routeKind]:      {"hasBgpOverride", "provisioningState"},
 }
 
 func ruleProperties() (names []string) {
@@ -113,6 +135,25 @@ func (f *fields) checkProperties(body map[string]any) {
 		f.checkElsewhere(body, known)
 	} else {
 		f.checkLevel(body, known)
+		f.checkNames(kind, known)
+	}
+}
+
+// nowhereRead are properties of any kind: a loop, and a tag that old answers have inside.
+var nowhereRead = []string{"copy", "etag"}
+
+// checkNames warns of properties that Azure does not have, in kinds that are read whole. Objects without "properties"
+// are left out: tools add fields of their own there.
+func (f *fields) checkNames(kind string, known map[string]bool) {
+	if alsoAzures[kind] == nil {
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(f.values)) {
+		if f.misspelled(kind, key) || known[strings.ToLower(key)] || slices.Contains(nowhereRead, strings.ToLower(key)) ||
+			slices.ContainsFunc(alsoAzures[kind], func(name string) bool { return strings.EqualFold(name, key) }) {
+			continue
+		}
+		f.l.warn(f.newFault(CodeUnknownProperty, key, asText(f.values[key]), "there is no such property, so that it was not read"))
 	}
 }
 

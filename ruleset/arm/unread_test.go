@@ -143,6 +143,10 @@ func TestPropertiesThatAreNotReadHaveAWarning(t *testing.T) {
 		{"properties themselves", `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "propertes": {"securityRules": []}}`, "near is properties"},
 		{"a group of a subnet under another name", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
 			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "nsg": {"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g"}}}]}}`, "nsg \"{"},
+		{"a property of a rule that is near to none", rule(`"destinationPortRange": "80", "enabled": false`), `rule "r": enabled "false": UnknownProperty: there is no such property, so that it was not read`},
+		{"a property of a subnet that is near to none", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
+			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "securityGroup": "g"}}]}}`, `securityGroup "g": UnknownProperty`},
+		{"what a tool adds to a flattened rule", `{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "securityRules": [], "queriedAt": "today"}`, ""},
 		{"fields of Azure that change nothing", rule(`"destinationPortRange": "80", "provisioningState": "Succeeded", "etag": "W/1"`), ""},
 		{"a policy for service endpoints", `{"name": "v", "type": "Microsoft.Network/virtualNetworks", "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]},
 			"subnets": [{"name": "s", "properties": {"addressPrefix": "10.0.0.0/24", "serviceEndpointPolicies": [{"id": "/x"}]}}]}}`, "PropertyNotRead: the property is not read: here service endpoints"},
@@ -168,6 +172,23 @@ func TestPropertiesOfAzureAreNotTakenForMisspeltOnes(t *testing.T) {
 		{"id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.Network/networkSecurityGroups/g", "name": "g", "properties": null}]`))
 	if len(d.Warnings) > 0 {
 		t.Errorf("warnings %v", d.Warnings)
+	}
+}
+
+// PowerShell writes lists in the place of single values. Azure refuses them, so that a template with one is no policy.
+func TestAListInThePlaceOfASingleValueIsRefusedInTemplates(t *testing.T) {
+	const rule = `"priority": 100, "direction": "Inbound", "access": "Allow", "protocol": "Tcp", "sourcePortRange": ["*"], "sourceAddressPrefix": ["*"],
+		"destinationAddressPrefix": ["10.0.0.4", "10.0.0.5"], "destinationPortRange": ["80", "443"]`
+	for _, tt := range []struct{ name, rule, want string }{
+		{"PowerShell's form", rule, ""},
+		{"in properties", `"properties": {` + rule + `}`, CodeInvalidRequestFormat + " " + CodeInvalidRequestFormat},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Parse("a.json", []byte(`{"name": "g", "type": "Microsoft.Network/networkSecurityGroups", "securityRules": [{"name": "r", `+tt.rule+`}]}`))
+			if joinedCodes(d.Faults) != tt.want {
+				t.Errorf("faults %v, want %q", d.Faults, tt.want)
+			}
+		})
 	}
 }
 
@@ -233,6 +254,11 @@ func TestNoPropertyOfAzureIsNearToAnother(t *testing.T) {
 		l := newLoader()
 		f := &fields{l: l, place: kind + "/x", values: values}
 		f.checkProperties(values)
+		f.values = map[string]any{} // as templates have them: of kinds that are read whole, all names are known
+		for _, name := range strings.Fields(names) {
+			f.values[name] = "x"
+		}
+		f.checkProperties(map[string]any{"properties": f.values})
 		for _, w := range l.out.Warnings {
 			if w.Code == CodeUnknownProperty {
 				t.Errorf("%s: %v", kind, w)
