@@ -401,7 +401,7 @@ func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
 	if n := nsgctl(t, "status", "--query", "interfaces[?interface=='tap-vm2'].dhcp.answered | [0]", "-o", "json"); strings.TrimSpace(n) == "0" || strings.TrimSpace(n) == "null" {
 		t.Errorf("status: %s", nsgctl(t, "status"))
 	}
-	// Without the gateway in the configuration nobody is answered in its place any more.
+	// Without dhcp in the configuration nobody is answered any more.
 	path := filepath.Join(d.dir, lab.ConfigName)
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -411,8 +411,5 @@ func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
 	nsgctl(t, "reload")
 	if told, err := m.udhcpc("if-vm2", "eth0", "-t", "1"); err == nil {
 		t.Errorf("answered after the reload: %v", told)
-	}
-	if out, err := m.run("if-vm1", "busybox", "arping", "-f", "-c", "2", "-w", "2", "-I", "eth0", "10.0.1.5"); err != nil || strings.Contains(out, "12:34:56") {
-		t.Errorf("the neighbour's own answer after the reload: %v: %s", err, out)
 	}
 }
