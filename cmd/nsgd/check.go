@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
+	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -79,15 +81,21 @@ type loaded struct {
 }
 
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
-func loadPolicy(ctx context.Context, path string) (*loaded, error) {
+// Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil.
+func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) {
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
-	files := inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
-	deployment := config.deployment()
-	deployment.Context = ctx
-	files.SetDeployment(deployment)
+	var files *inspect.PolicyFiles
+	if was != nil && config.readsAs(was.config) {
+		files = was.files
+	} else {
+		files = inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
+		deployment := config.deployment()
+		deployment.Context = ctx
+		files.SetDeployment(deployment)
+	}
 	policy, err := files.Load()
 	if err != nil {
 		return nil, err
@@ -95,9 +103,15 @@ func loadPolicy(ctx context.Context, path string) (*loaded, error) {
 	return &loaded{config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
 }
 
+// readsAs reports that the policy of two configurations is read from the same files in the same way.
+func (c *Config) readsAs(other *Config) bool {
+	return c.ServiceTags == other.ServiceTags && slices.Equal(c.Policy, other.Policy) && c.AllowPartial == other.AllowPartial &&
+		reflect.DeepEqual(c.Templates, other.Templates)
+}
+
 // loadAll loads a configuration and its policy and finds out whether they fit.
 func loadAll(ctx context.Context, path string) (*loaded, error) {
-	all, err := loadPolicy(ctx, path)
+	all, err := loadPolicy(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}

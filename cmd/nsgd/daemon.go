@@ -142,7 +142,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.config, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
+		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Log: d.log,
 	})

@@ -21,8 +21,9 @@ import (
 type live struct {
 	ctx          context.Context // ends the evaluation of templates
 	path         string
-	file         *Config // as last read
-	running      *Config // file, with the edits
+	file         *Config              // as last read
+	files        *inspect.PolicyFiles // that it names; nil: not known
+	running      *Config              // file, with the edits
 	edits        []edit
 	devices      *liveDevices
 	interception *interception
@@ -69,11 +70,14 @@ func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 
 // reload reads the file, or another one to ask about.
 func (l *live) reload(other string) (*inspect.Target, error) {
-	path := l.path
-	if other != "" {
-		path = other
+	path, was := l.path, (*loaded)(nil)
+	if l.files != nil {
+		was = &loaded{config: l.file, files: l.files}
 	}
-	all, err := loadPolicy(l.ctx, path)
+	if other != "" {
+		path, was = other, nil
+	}
+	all, err := loadPolicy(l.ctx, path, was)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +89,7 @@ func (l *live) reload(other string) (*inspect.Target, error) {
 	if err := l.fixed(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return l.target(c, all.policy, all.files, func() { l.file, l.edits = all.config, edits }), nil
+	return l.target(c, all.policy, all.files, func() { l.file, l.files, l.edits = all.config, all.files, edits }), nil
 }
 
 func (l *live) target(c *Config, set *policy.Set, files *inspect.PolicyFiles, done func()) *inspect.Target {
