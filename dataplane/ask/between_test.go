@@ -90,7 +90,7 @@ func isICMP(k *packet.Tuple) bool {
 	return k.Proto == packet.ProtoICMP && k.Src.Is4() || k.Proto == packet.ProtoICMPv6 && !k.Src.Is4()
 }
 
-// randomPair are two places of one family, the first of which one end sends from; ok is false for others.
+// randomPair chooses two places. ok is false for one place twice, for two IP versions, and without one sure sender.
 func randomPair(r *rand.Rand, s *topology.Snapshot) (from, to netip.Addr, ok bool) {
 	from, to = randomPlace(r), randomPlace(r)
 	return from, to, from.Is4() == to.Is4() && from != to && len(s.SendersFrom(from)) == 1

@@ -121,8 +121,8 @@ func withEveryPort(services []analysis.Service) []analysis.Service {
 	return list
 }
 
-// arriving is what of a service that is sent takes the course and arrives at a port of others, or with sentToo is sent to
-// one; ok is false for nothing.
+// arriving narrows a service to the ports that arrive at a port of others. With sentToo, ports that are
+// sent to one of them stay too. ok is false when nothing is left.
 func (c *course) arriving(sent analysis.Service, others []analysis.Service, sentToo bool) (s analysis.Service, ok bool) {
 	s = analysis.Service{Protocol: sent.Protocol}
 	port, translated := c.arrivesAt()

@@ -122,7 +122,7 @@ func (l *linter) alike(d ruleset.Direction) [][]*lintPlace {
 	return groups
 }
 
-// judge notes what of a place the internet reaches.
+// judge notes which packets from the internet reach a place.
 func (x *exposures) judge(p *lintPlace, boxes openBoxes) {
 	ways := []wayIn{{address: anyOwn(p)}} // nowhere
 	if p.endpoint != nil && p.endpoint.NetworkInterface != nil {

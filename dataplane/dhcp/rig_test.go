@@ -79,7 +79,7 @@ func bytesOf(t testing.TB, digits string) []byte {
 	return b
 }
 
-// fakeConn is an interface of which a test gives the frames and takes the answers.
+// fakeConn is an interface in memory: a test puts frames in and takes answers out.
 type fakeConn struct {
 	net.PacketConn
 	in  chan []byte

@@ -21,7 +21,7 @@ var (
 const (
 	// domain is of the machines that use the platform's resolver, when the NIC doesn't say its own.
 	domain = "internal.cloudapp.net"
-	// customDomain stands where the virtual network has its own resolvers, of which Azure knows no domain
+	// customDomain is Azure's placeholder in networks with DNS servers of their own
 	// ("Name resolution for resources in Azure virtual networks").
 	customDomain = "reddog.microsoft.com"
 	// maxServers bounds the DNS servers of one family that a machine is told.
