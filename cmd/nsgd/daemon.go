@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,10 +21,12 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/logring"
+	"github.com/nsgd/nsgd/dataplane/platform"
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
+	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sync/errgroup"
 )
@@ -163,6 +166,25 @@ func (d *daemon) prober() *probe.Prober {
 	if len(list) > 0 {
 		d.log.Warn("no attachment is platform: true: no health probe is sent, every backend counts as up", "backends", len(list))
 	}
+	return nil
+}
+
+// servePlatform answers DNS and IMDS where the platform's attachment asks for it, until the daemon stops.
+func (d *daemon) servePlatform(ctx context.Context) error {
+	a := d.config.platform()
+	if a == nil || !a.PlatformServices {
+		return nil
+	}
+	const dns = 53
+	o := platform.Options{Namespace: a.Netns, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, Log: d.log}
+	for _, f := range a.DNSForwarders {
+		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
+	}
+	stop, err := platform.Serve(ctx, o)
+	if err != nil {
+		return err
+	}
+	d.onStop(func() error { stop(); return nil })
 	return nil
 }
 
