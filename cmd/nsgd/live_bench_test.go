@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 )
 
 // manyAttached writes a policy of n network interfaces and a configuration that attaches the first of them.
@@ -49,5 +52,30 @@ func BenchmarkReloadAddsTheHundredthAttachment(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// BenchmarkReloadOfOneRule reloads after one of 50 files of groups has changed, beside Microsoft's service tags when they
+// are there.
+func BenchmarkReloadOfOneRule(b *testing.B) {
+	dir := b.TempDir()
+	if err := lab.WriteTo(dir); err != nil {
+		b.Fatal(err)
+	}
+	const groups, rules = 48, 12
+	policy := filepath.Join(dir, "policy")
+	armtest.WriteGroups(b, policy, groups, rules)
+	r := newLiveRigOf(b, dir, liveConfig+"serviceTags: "+armtest.ServiceTags(b)+"\n")
+	for i := 0; b.Loop(); i++ {
+		document := string(armtest.Group(0, rules))
+		if i%2 == 0 {
+			document = strings.Replace(document, `"20001"`, `"30001"`, 1)
+		}
+		if err := os.WriteFile(armtest.GroupFile(policy, 0), []byte(document), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := r.service.Reload(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -94,7 +94,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 		t.Fatal(err)
 	}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
-		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
+		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -296,5 +296,39 @@ func TestRoutesGoToTheDeviceThatIsLeft(t *testing.T) {
 	}
 	if want := netip.MustParsePrefix("10.0.0.0/16"); !slices.Contains(second.Routes(), want) {
 		t.Errorf("routes %v", second.Routes())
+	}
+}
+
+// Readers of files that stay keep what they have read: a service tag file takes long to parse.
+func TestFilesThatStayAreNotReadAnew(t *testing.T) {
+	r := newLiveRig(t)
+	dir := filepath.Dir(r.path)
+	if err := os.CopyFS(filepath.Join(dir, "copied"), os.DirFS(filepath.Join(dir, "policy"))); err != nil {
+		t.Fatal(err)
+	}
+	all, err := loadPolicy(t.Context(), r.path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, config string
+		same         bool
+	}{
+		{"nothing changed", liveConfig, true},
+		{"an attachment less", strings.Replace(liveConfig, "- {networkInterface: vm2-nic, netns: vm2, create: true, device: eth0}\n", "", 1), true},
+		{"other policy files", strings.Replace(liveConfig, "[policy]", "[copied]", 1), false},
+		{"a partial policy", liveConfig + "allowPartial: true\n", false},
+		{"other parameters", liveConfig + "templates: {timeout: 5s}\n", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r.write(tt.config)
+			next, err := loadPolicy(t.Context(), r.path, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if same := next.files == all.files; same != tt.same {
+				t.Errorf("the same reader: %v, want %v", same, tt.same)
+			}
+		})
 	}
 }
