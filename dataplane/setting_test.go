@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/logring/logringtest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -222,7 +222,7 @@ func TestAPacketFromAVacantSlotIsDropped(t *testing.T) {
 }
 
 func TestADetachedDeviceIsLeftAlone(t *testing.T) {
-	var log lockedBuffer
+	var log logringtest.Buffer
 	c := newComings(t, 8)
 	c.engine.log = slog.New(slog.NewTextHandler(&log, nil))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -242,7 +242,7 @@ func TestADetachedDeviceIsLeftAlone(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
-	if s := log.b.String(); s != "" {
+	if s := log.String(); s != "" {
 		t.Error(s)
 	}
 	n, b := 0, make([]byte, 9000)
@@ -254,16 +254,4 @@ func TestADetachedDeviceIsLeftAlone(t *testing.T) {
 	if n != 32 {
 		t.Errorf("%d of 32 packets are still in the device of one that is gone", n)
 	}
-}
-
-// lockedBuffer takes lines of several workers.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
 }

@@ -52,7 +52,9 @@ var allowedImports = map[string][]string{
 	},
 	"dataplane/serve":   {},
 	"dataplane/logring": {},
-	"dataplane/pcap":    {},
+	// A log that the tests of what logs can read.
+	"dataplane/logring/logringtest": {},
+	"dataplane/pcap":                {},
 	// Reads Azure's flow logs; metrics/flowlog writes them.
 	"dataplane/flowtuple": {"dataplane/packet"},
 	"dataplane/replay": {

@@ -6,36 +6,18 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/nsgd/nsgd/dataplane/logring/logringtest"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/net/bpf"
 )
 
 const patience10 = 10 * time.Second
-
-type logBook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBook) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), text)
-}
 
 // start runs a responder whose openings are taken from a channel, and ends it with the test.
 func start(t *testing.T, r *Responder, conns <-chan *fakeConn) {
@@ -85,7 +67,7 @@ func isAdvertisement(frame []byte) bool {
 }
 
 func TestAnInterfaceThatComesBackIsAnsweredAgain(t *testing.T) {
-	nic, log := nicOf("172.16.3.4", "fd00:db8:1::4"), &logBook{}
+	nic, log := nicOf("172.16.3.4", "fd00:db8:1::4"), &logringtest.Buffer{}
 	r := New(Options{Gateway: true, NetworkInterface: func() *policy.NetworkInterface { return nic }, Log: slog.New(slog.NewTextHandler(log, nil))})
 	r.reopen = time.Millisecond
 	conns, first, second := make(chan *fakeConn, 4), newFakeConn(), newFakeConn()
@@ -111,7 +93,7 @@ func TestAnInterfaceThatComesBackIsAnsweredAgain(t *testing.T) {
 	default:
 		t.Error("the first one stays open")
 	}
-	if missing, down, again := log.count("no such interface"), log.count("unknown network down"), log.count("answers again"); missing != 1 || down != 1 || again != 2 {
+	if missing, down, again := log.Count("no such interface"), log.Count("unknown network down"), log.Count("answers again"); missing != 1 || down != 1 || again != 2 {
 		t.Errorf("%d, %d and %d lines, want 1, 1 and 2", missing, down, again)
 	}
 }
@@ -145,7 +127,7 @@ func TestAnInterfacesShareIsBounded(t *testing.T) {
 
 // A decoder that panics would take the whole dataplane along.
 func TestAPanicCostsOneFrame(t *testing.T) {
-	log, calm := &logBook{}, false
+	log, calm := &logringtest.Buffer{}, false
 	r := New(Options{Gateway: true, Log: slog.New(slog.NewTextHandler(log, nil)), NetworkInterface: func() *policy.NetworkInterface {
 		if !calm {
 			panic("malformed")
@@ -153,8 +135,8 @@ func TestAPanicCostsOneFrame(t *testing.T) {
 		return nicOf("172.16.3.4")
 	}})
 	frame := whoHas(t, "172.16.3.1", "172.16.3.4", nil)
-	if out := r.reply(frame, 1500); out != nil || log.count("malformed") != 1 {
-		t.Errorf("% x; %s", out, log.buf.String())
+	if out := r.reply(frame, 1500); out != nil || log.Count("malformed") != 1 {
+		t.Errorf("% x; %s", out, log.String())
 	}
 	calm = true
 	if out := r.reply(frame, 1500); out == nil || r.Stats() != (Stats{Answered: 1, Ignored: 1}) {

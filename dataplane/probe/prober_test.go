@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,12 +13,12 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/logring/logringtest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -38,30 +37,13 @@ const patience = 20 * time.Second
 // rig is a running prober on the loopback.
 type rig struct {
 	*Prober
-	log   *logBook
+	log   *logringtest.Buffer
 	close func()
-}
-
-type logBook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBook) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), text)
 }
 
 func newRig(t *testing.T, probes ...*topology.Probe) *rig {
 	t.Helper()
-	r := &rig{log: &logBook{}}
+	r := &rig{log: &logringtest.Buffer{}}
 	r.Prober = New(Options{Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	r.Follow(probes)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -157,7 +139,7 @@ func TestAStatusOf200AloneIsHealthy(t *testing.T) {
 			if q := asked.Load(); q.URL.Path != "/health" {
 				t.Errorf("%s was asked for: a redirection was followed", q.URL)
 			}
-			if up, down := r.log.count("backend up"), r.log.count("backend down"); up != 4 || down != 4 {
+			if up, down := r.log.Count("backend up"), r.log.Count("backend down"); up != 4 || down != 4 {
 				t.Errorf("%d lines of up and %d of down, want 4 each", up, down)
 			}
 		})
