@@ -378,6 +378,10 @@ func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
 	d := startInterfaces(t, interfaceConfig(t, strings.NewReplacer("device: nsgd-vm1", "device: nsgd-vm1, dhcp: true, defaultGateway: true",
 		"device: nsgd-vm2", "device: nsgd-vm2, dhcp: true, defaultGateway: true").Replace(bridgedAttachments)))
 	m := &guest{t: t, dir: t.TempDir()}
+	eventually(t, "the gateway answers", func() bool { // its socket opens behind the daemon's ready
+		_, err := m.run("if-vm1", "busybox", "arping", "-f", "-c", "1", "-w", "1", "-I", "eth0", "10.0.1.1")
+		return err == nil
+	})
 	for _, target := range []string{"10.0.1.5", "10.0.1.9", "10.0.1.1"} {
 		out, err := m.run("if-vm1", "busybox", "arping", "-c", "2", "-w", "2", "-I", "eth0", target)
 		if answers := strings.Count(out, "reply from"); err != nil || answers != 2 || strings.Count(out, "[12:34:56:78:9a:bc]") != answers {
@@ -401,7 +405,7 @@ func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
 	if n := nsgctl(t, "status", "--query", "interfaces[?interface=='tap-vm2'].dhcp.answered | [0]", "-o", "json"); strings.TrimSpace(n) == "0" || strings.TrimSpace(n) == "null" {
 		t.Errorf("status: %s", nsgctl(t, "status"))
 	}
-	// Without dhcp in the configuration nobody is answered any more.
+	// Without the gateway in the configuration nobody is answered in its place any more.
 	path := filepath.Join(d.dir, lab.ConfigName)
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -411,5 +415,8 @@ func TestOnABridgeTheGatewayAloneAnswers(t *testing.T) {
 	nsgctl(t, "reload")
 	if told, err := m.udhcpc("if-vm2", "eth0", "-t", "1"); err == nil {
 		t.Errorf("answered after the reload: %v", told)
+	}
+	if out, err := m.run("if-vm1", "busybox", "arping", "-f", "-c", "2", "-w", "2", "-I", "eth0", "10.0.1.5"); err != nil || strings.Contains(out, "12:34:56") {
+		t.Errorf("the neighbour's own answer after the reload: %v: %s", err, out)
 	}
 }
