@@ -32,6 +32,9 @@ func TestTableAgreesWithLinearOnRandomRules(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(tt.rules), uint64(tt.prefixes)))
+			if testing.Short() {
+				tt.sets, tt.tuples = (tt.sets+9)/10, tt.tuples/10
+			}
 			for range tt.sets {
 				rules := randomRules(r, tt.rules, tt.prefixes)
 				table := classifier.Compile(rules)
@@ -60,7 +63,11 @@ func sparse(rules []classifier.Rule, count int) []classifier.Rule {
 }
 
 func TestTableAgreesWithLinearWhenMatchesLieFarApart(t *testing.T) {
-	for _, gap := range []int{1, 6, 62, 63, 64, 65, 200, 4095, 4096, 4097} {
+	gaps := []int{1, 6, 62, 63, 64, 65, 200, 4095, 4096, 4097}
+	if testing.Short() {
+		gaps = gaps[:6]
+	}
+	for _, gap := range gaps {
 		t.Run(fmt.Sprintf("%d rules that match nothing before each", gap), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(3, uint64(gap)))
 			some := randomRules(r, 5, 3)
