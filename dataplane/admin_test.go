@@ -68,7 +68,7 @@ func TestAdminRulesStandBeforeTheNSGs(t *testing.T) {
 				t.Errorf("stage %+v", v.Stages[0])
 			}
 			keys := r.engine.Registry().Keys()
-			for i, c := range r.engine.RuleCounts(len(keys)) {
+			for i, c := range r.engine.Counters().Rules(len(keys)) {
 				if keys[i].NetworkSecurityGroup == tt.group && "securityAdminRules/"+keys[i].Rule == tt.rule && c.Hits != 1 {
 					t.Errorf("%+v counted %+v", keys[i], c)
 				}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -123,9 +124,9 @@ func TestAFlowThatIsAllowedAgainCountsOnTheRulesOfNow(t *testing.T) {
 	p = figure([]ruleset.Rule{anyRule("allow", 100, ruleset.Inbound, ruleset.Allow)}, nil)
 	p.NetworkSecurityGroups[0].FlushConnection = true
 	swap(t, r, p)
-	count := func() (c RuleCount) {
+	count := func() (c counter.Rule) {
 		keys := r.engine.Registry().Keys()
-		for i, n := range r.engine.RuleCounts(len(keys)) {
+		for i, n := range r.engine.Counters().Rules(len(keys)) {
 			if keys[i].Rule == "allow" {
 				c = n
 			}
@@ -133,7 +134,7 @@ func TestAFlowThatIsAllowedAgainCountsOnTheRulesOfNow(t *testing.T) {
 		return c
 	}
 	r.send(vm1, backward)
-	if c := count(); c != (RuleCount{}) {
+	if c := count(); c != (counter.Rule{}) {
 		t.Errorf("%+v before a packet forward", c)
 	}
 	r.send(vm4, forward)

@@ -57,7 +57,7 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 		return nil, err
 	}
 	c.worker = c.engine.workers[0]
-	c.worker.counters.slots = &c.slots
+	c.worker.counters.Slots = &c.slots
 	c.sinks = make([]sink, len(o.Attachments))
 	for i := range c.sinks {
 		c.sinks[i] = sink{c, i}
@@ -84,7 +84,7 @@ func (c *Carrier) Carry(at time.Time, from int, frame []byte, r *Carried) {
 	group[0].frame = frame
 	w.prepare(a, group)
 	drop := w.passage.carry(s, a, &group[0])
-	w.counters.flush()
+	w.counters.Flush()
 	*r = Carried{Packet: group[0].packet, Drop: drop, To: c.to, Slots: c.slots}
 	if drop != packet.NotDropped {
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/tun"
@@ -16,7 +17,7 @@ func TestARuleRemembersItsLastVerdict(t *testing.T) {
 	r := newRigWith(t, figureOfTheSeed(), Options{Flows: conntrack.Options{Max: 1024}, Now: func() time.Time { return now }})
 	last := func(rule string) int64 {
 		keys := r.engine.Registry().Keys()
-		for i, at := range r.engine.RuleLastHits(len(keys)) {
+		for i, at := range r.engine.Counters().LastHits(len(keys)) {
 			if k := keys[i]; k.NetworkSecurityGroup == "NSG1" && k.Direction == ruleset.Inbound && k.Rule == rule {
 				return at
 			}
@@ -53,7 +54,7 @@ func TestWorkersCountBurstsPacketsAndTheTimeTheyTake(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := r.engine.WorkerCounts()[0], (WorkerCount{Bursts: 2, Packets: packets}); got != want {
+	if got, want := r.engine.Counters().Workers()[0], (counter.Worker{Bursts: 2, Packets: packets}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 
@@ -69,13 +70,13 @@ func TestWorkersCountBurstsPacketsAndTheTimeTheyTake(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.run(ctx) }()
-	eventually(t, "a burst's time is counted", func() bool { return r.engine.WorkerCounts()[0].Worked > 0 })
+	eventually(t, "a burst's time is counted", func() bool { return r.engine.Counters().Workers()[0].Worked > 0 })
 	cancel()
 	w.wake()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got, want := r.engine.WorkerCounts()[0], (WorkerCount{Bursts: 3, Packets: packets + 1, Worked: 2 * time.Second}); got != want {
+	if got, want := r.engine.Counters().Workers()[0], (counter.Worker{Bursts: 3, Packets: packets + 1, Worked: 2 * time.Second}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -179,7 +179,7 @@ func TestAReloadThatOvertakesABurstCountsAPacketOnce(t *testing.T) {
 	g.key.Set(&g.packet.Tuple, uint16(from.Index))
 	g.hash = w.flows.Hash(&g.key)
 	drop := w.passage.carry(old, from, &g)
-	w.counters.flush()
+	w.counters.Flush()
 	if fw, b := r.count("fw-nsg", ruleset.Outbound, "http"), r.count("b-nsg", ruleset.Inbound, "http"); fw.Packets != 1 || b.Packets != 1 || fw.Hits != 1 || b.Hits != 1 {
 		t.Errorf("%v: one packet counted %+v and %+v", drop, fw, b)
 	}

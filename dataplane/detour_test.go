@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -227,11 +228,11 @@ func TestRulesOfBothEndsCountAFlowWhoseAnswersGoAnotherWay(t *testing.T) {
 		group string
 		d     ruleset.Direction
 		rule  string
-		want  RuleCount
+		want  counter.Rule
 	}{
-		{"a-nsg", ruleset.Outbound, "http", RuleCount{Hits: 1, Packets: 2, Bytes: 80}}, // its SYN, and the answer
-		{"fw-nsg", ruleset.Inbound, "http", RuleCount{Hits: 1, Packets: 2, Bytes: 80}}, // one leg with a's rule
-		{"b-nsg", ruleset.Inbound, "http", RuleCount{Hits: 1, Packets: 2, Bytes: 80}},
+		{"a-nsg", ruleset.Outbound, "http", counter.Rule{Hits: 1, Packets: 2, Bytes: 80}}, // its SYN, and the answer
+		{"fw-nsg", ruleset.Inbound, "http", counter.Rule{Hits: 1, Packets: 2, Bytes: 80}}, // one leg with a's rule
+		{"b-nsg", ruleset.Inbound, "http", counter.Rule{Hits: 1, Packets: 2, Bytes: 80}},
 	} {
 		if got := r.count(tt.group, tt.d, tt.rule); got != tt.want {
 			t.Errorf("%s %s %s counted %+v, want %+v", tt.group, tt.d, tt.rule, got, tt.want)
@@ -243,7 +244,7 @@ func TestADenialAtTheReceiversEndCountsTheSendersRulesToo(t *testing.T) {
 	h := hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("deny", 100, ruleset.Inbound, ruleset.Deny)}, fw: []ruleset.Rule{anyRule("out", 100, ruleset.Outbound, ruleset.Allow)}}
 	r := hubRig(t, h)
 	r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), 0, "rule_deny"}})
-	want := RuleCount{Hits: 1, Packets: 1, Bytes: 40}
+	want := counter.Rule{Hits: 1, Packets: 1, Bytes: 40}
 	if out, in := r.count("fw-nsg", ruleset.Outbound, "out"), r.count("b-nsg", ruleset.Inbound, "deny"); out != want || in != want {
 		t.Errorf("counted %+v and %+v, want %+v", out, in, want)
 	}

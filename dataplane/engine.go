@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -67,7 +69,8 @@ type Engine struct {
 	flows     *conntrack.Table
 	fragments *fragment.Table
 	workers   []*worker
-	lanes     *lanes
+	counters  counter.Sets // the workers'
+	lanes     *lane.Lanes
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 
@@ -76,7 +79,7 @@ type Engine struct {
 	inUse     []bool            // the rule slots that were in use at the last reload, see reclaimRules; nil: not known
 	reclaimed uint64            // see topology.Snapshot.Reclaimed
 	left      map[int]departure // by slot: that is vacant
-	departed  departed
+	departed  counter.Departed
 
 	watching sync.Mutex // guards changes of watchers
 	watchers atomic.Pointer[watchers]
@@ -97,7 +100,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, left: map[int]departure{}, departed: departed{tallies: map[string]tally{}}, lanes: newLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, left: map[int]departure{}, lanes: lane.NewLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
@@ -118,7 +121,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		return nil, err
 	}
 	for range first.specs {
-		first.ports = append(first.ports, e.newPort(tally{}))
+		first.ports = append(first.ports, e.newPort(counter.Tally{}))
 	}
 	e.setting.Store(first)
 	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*e.room
@@ -136,6 +139,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	}
 	for i := range o.Workers {
 		e.workers = append(e.workers, newWorker(e, i))
+		e.counters = append(e.counters, e.workers[i].counters)
 	}
 	e.options.Compiled = nil
 	first.succeed(s, nil)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -86,14 +87,14 @@ func TestWorkersCountEveryPacketWhilePoliciesChange(t *testing.T) {
 		}
 	})
 	others.Go(func() {
-		last := map[int]RuleCount{}
+		last := map[int]counter.Rule{}
 		for {
 			select {
 			case <-stop:
 				return
 			default:
 			}
-			for i, c := range e.RuleCounts(len(e.Registry().Keys())) {
+			for i, c := range e.Counters().Rules(len(e.Registry().Keys())) {
 				if c.Hits < last[i].Hits || c.Packets < last[i].Packets || c.Bytes < last[i].Bytes {
 					t.Errorf("counter %d went back: %+v after %+v", i, c, last[i])
 				}

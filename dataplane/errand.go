@@ -73,13 +73,9 @@ func (w *worker) furnish(before, now []port) {
 		if slot == len(w.queues) {
 			w.attach(vacant{})
 		}
-		if slot == len(w.counters.attachments) {
-			w.counters.attachments = append(w.counters.attachments, nil)
-		}
 		p := &now[slot]
-		if cell := p.cells[w.index]; w.counters.attachments[slot] != cell {
+		if w.counters.Attach(slot, p.Cells[w.index]) {
 			w.forgetSlow(slot) // its lane counts
-			w.counters.attachments[slot] = cell
 		}
 		if p.device != nil && (slot >= len(before) || before[slot].device != p.device) {
 			w.give(slot, p.device.Queues()[w.index])

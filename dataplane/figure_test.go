@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -104,18 +105,18 @@ func (r *rig) send(from int, p []byte) (to int, drop string) {
 }
 
 // count is a rule's counters.
-func (r *rig) count(nsg string, d ruleset.Direction, rule string) RuleCount {
+func (r *rig) count(nsg string, d ruleset.Direction, rule string) counter.Rule {
 	return countOf(r.engine, nsg, d, rule)
 }
 
-func countOf(e *Engine, nsg string, d ruleset.Direction, rule string) RuleCount {
+func countOf(e *Engine, nsg string, d ruleset.Direction, rule string) counter.Rule {
 	keys := e.Registry().Keys()
-	for i, c := range e.RuleCounts(len(keys)) {
+	for i, c := range e.Counters().Rules(len(keys)) {
 		if k := keys[i]; k.NetworkSecurityGroup == nsg && k.Direction == d && k.Rule == rule {
 			return c
 		}
 	}
-	return RuleCount{}
+	return counter.Rule{}
 }
 
 func newMemory(t testing.TB, queues, capacity int) *tuntest.Memory {

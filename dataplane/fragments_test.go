@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
@@ -15,7 +16,7 @@ import (
 )
 
 // total is the number and the bytes of packets.
-func total(list [][]byte) (c RuleCount) {
+func total(list [][]byte) (c counter.Rule) {
 	for _, p := range list {
 		c.Packets++
 		c.Bytes += uint64(len(p))

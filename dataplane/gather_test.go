@@ -165,7 +165,7 @@ func TestGatheredPacketsAreThoseThatSingleOnesWouldBe(t *testing.T) {
 			t.Fatalf("seed %d: drops %v, want %v", seed, b, a)
 		}
 		n := len(plain.engine.Registry().Keys())
-		if a, b := plain.engine.RuleCounts(n), gathering.engine.RuleCounts(n); fmt.Sprint(a) != fmt.Sprint(b) {
+		if a, b := plain.engine.Counters().Rules(n), gathering.engine.Counters().Rules(n); fmt.Sprint(a) != fmt.Sprint(b) {
 			t.Fatalf("seed %d: rules count otherwise", seed)
 		}
 		if supers == 0 && seed < 3 {

@@ -31,7 +31,7 @@ func (r *rig) overtaken(old *topology.Snapshot, from int, b []byte) packet.Drop 
 	g.key.Set(&g.packet.Tuple, uint16(from))
 	g.hash = w.flows.Hash(&g.key)
 	drop := w.passage.carry(old, old.Attachments[from], &g)
-	w.counters.flush()
+	w.counters.Flush()
 	return drop
 }
 

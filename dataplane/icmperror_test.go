@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
@@ -78,7 +79,7 @@ func TestAnICMPErrorCountsOnTheRulesOfItsFlow(t *testing.T) {
 	report := unreachable(world, addr1, query)
 	r.send(vm1, query)
 	r.send(internet, report)
-	want := RuleCount{Hits: 1, Packets: 2, Bytes: uint64(len(query) + len(report))}
+	want := counter.Rule{Hits: 1, Packets: 2, Bytes: uint64(len(query) + len(report))}
 	if got := r.count("NSG1", ruleset.Outbound, "AllowInternetOutBound"); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}

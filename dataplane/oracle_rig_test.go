@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -32,7 +33,7 @@ type oracleRig struct {
 	limits   limits
 	// What the engine's counters must say.
 	drops       [packet.NumDrops]uint64
-	attachments [enginetest.NumPlaces]AttachmentCount
+	attachments [enginetest.NumPlaces]counter.Attachment
 	met         happened
 	record      *[]sentFrame // where to keep what is sent, if anywhere
 	gather      int          // frames of one burst at most
@@ -78,7 +79,7 @@ func newOracleRig(t testing.TB, devices []*tuntest.Memory, policy []byte) *oracl
 		r.policies[i] = enginetest.PolicyFrom(&c)
 	}
 	r.oracle = &oracle{set: r.policies[0], strict: options&2 != 0, now: r.clock, hold: options >> 2 & 1 * 2, blockSMTP: options&48 == 48,
-		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]RuleCount{}, datagrams: map[datagramKey]*datagram{}}
+		flows: map[conntrack.Key]*oracleFlow{}, rules: map[topology.RuleKey]counter.Rule{}, datagrams: map[datagramKey]*datagram{}}
 	var err error
 	subscription := topology.Subscription{}
 	if r.oracle.blockSMTP {
@@ -296,14 +297,14 @@ func (r *oracleRig) compare(all []expectation) error {
 
 func (r *oracleRig) compareRules() error {
 	keys := r.engine.Registry().Keys()
-	for i, got := range r.engine.RuleCounts(len(keys)) {
+	for i, got := range r.engine.Counters().Rules(len(keys)) {
 		if want := r.oracle.rules[keys[i]]; got != want {
 			return fmt.Errorf("%+v counted %+v, want %+v", keys[i], got, want)
 		}
 	}
-	for service, got := range r.engine.PlatformCounts() {
+	for service, got := range r.engine.Counters().Services() {
 		want := r.oracle.rules[serviceKey(topology.Service(service).String())]
-		if got != (PlatformCount{want.Packets, want.Bytes}) {
+		if got != (counter.Platform{Packets: want.Packets, Bytes: want.Bytes}) {
 			return fmt.Errorf("service %s counted %+v, want %+v", topology.Service(service), got, want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/conntrack/conntracktest"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
@@ -27,7 +28,7 @@ type oracle struct {
 	blockSMTP  bool
 	now        time.Duration
 	flows      map[conntrack.Key]*oracleFlow // by both keys; those that are over too
-	rules      map[topology.RuleKey]RuleCount
+	rules      map[topology.RuleKey]counter.Rule
 	datagrams  map[datagramKey]*datagram
 	hold       int // fragments that may wait
 	inVain     int // that have waited in vain

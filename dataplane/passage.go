@@ -79,7 +79,7 @@ func (x *passage) leave(drop packet.Drop) packet.Drop {
 		x.tell(drop)
 	}
 	if drop != packet.NotDropped {
-		x.w.counters.drop(drop)
+		x.w.counters.Drop(drop)
 	}
 	return drop
 }
@@ -234,7 +234,7 @@ func (x *passage) countSlots(slots conntrack.Slots, hits uint64) {
 	for ; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
 		if slot != last {
-			x.w.counters.rule(slot, hits, &x.packet)
+			x.w.counters.Rule(slot, hits, &x.packet)
 		}
 		last = slot
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
@@ -87,8 +88,8 @@ func TestADenyInTheFirstStageIsNeverEvaluatedByTheSecond(t *testing.T) {
 	r := newRig(t, figure(nil, []ruleset.Rule{allowHTTP()}), conntrack.Options{Max: 1024})
 	r.send(internet, syn(world, addr1, 80))
 	keys := r.engine.Registry().Keys()
-	for i, c := range r.engine.RuleCounts(len(keys)) {
-		if keys[i].NetworkSecurityGroup == "NSG2" && c != (RuleCount{}) {
+	for i, c := range r.engine.Counters().Rules(len(keys)) {
+		if keys[i].NetworkSecurityGroup == "NSG2" && c != (counter.Rule{}) {
 			t.Errorf("%+v counted %+v", keys[i], c)
 		}
 	}
@@ -112,7 +113,7 @@ func TestReturnTrafficNeedsNoRule(t *testing.T) {
 		t.Errorf("another port of the same host: to %d, %s", to, drop)
 	}
 	out := r.count("NSG2", ruleset.Outbound, "AllowInternetOutBound")
-	if want := (RuleCount{Hits: 1, Packets: 2, Bytes: 80}); out != want {
+	if want := (counter.Rule{Hits: 1, Packets: 2, Bytes: 80}); out != want {
 		t.Errorf("AllowInternetOutBound counted %+v, want %+v", out, want)
 	}
 }
@@ -158,8 +159,8 @@ func TestPacketsThatAVirtualNetworkDoesNotCarry(t *testing.T) {
 		})
 	}
 	keys := r.engine.Registry().Keys()
-	for i, c := range r.engine.RuleCounts(len(keys)) {
-		if c != (RuleCount{}) {
+	for i, c := range r.engine.Counters().Rules(len(keys)) {
+		if c != (counter.Rule{}) {
 			t.Errorf("a rule counted what no rule saw: %+v %+v", keys[i], c)
 		}
 	}
@@ -274,7 +275,7 @@ func TestCountersAddUp(t *testing.T) {
 	if err := r.engine.workers[0].burst(vm1); err != nil {
 		t.Fatal(err)
 	}
-	want := RuleCount{Hits: 1, Packets: 3, Bytes: uint64(payload + 3*40)}
+	want := counter.Rule{Hits: 1, Packets: 3, Bytes: uint64(payload + 3*40)}
 	for _, g := range []string{"NSG1", "NSG2"} {
 		if got := r.count(g, ruleset.Outbound, "AllowVnetOutBound"); got != want {
 			t.Errorf("%s: %+v, want %+v", g, got, want)
@@ -297,11 +298,11 @@ func TestAnNSGOfBothSubnetAndNICCountsAPacketOnce(t *testing.T) {
 	for range 2 { // the verdict and a packet of the flow
 		r.send(internet, syn(world, addr1, 80))
 	}
-	if got, want := r.count("NSG1", ruleset.Inbound, "AllowHttpInBound"), (RuleCount{Hits: 1, Packets: 2, Bytes: 80}); got != want {
+	if got, want := r.count("NSG1", ruleset.Inbound, "AllowHttpInBound"), (counter.Rule{Hits: 1, Packets: 2, Bytes: 80}); got != want {
 		t.Errorf("allowed: counted %+v, want %+v", got, want)
 	}
 	r.send(internet, syn(world, addr1, 81))
-	if got, want := r.count("NSG1", ruleset.Inbound, "DenyAllInBound"), (RuleCount{Hits: 1, Packets: 1, Bytes: 40}); got != want {
+	if got, want := r.count("NSG1", ruleset.Inbound, "DenyAllInBound"), (counter.Rule{Hits: 1, Packets: 1, Bytes: 40}); got != want {
 		t.Errorf("denied: counted %+v, want %+v", got, want)
 	}
 }
@@ -410,7 +411,7 @@ func TestAReloadOvertakesABurst(t *testing.T) {
 			if drop := w.passage.carry(old, old.Attachments[internet], &group[0]); drop != tt.drop {
 				t.Errorf("dropped under %s, want %s", drop, tt.drop)
 			}
-			w.counters.flush()
+			w.counters.Flush()
 			if n := r.engine.Flows().Stats().Flows; n != tt.kept {
 				t.Errorf("%d flows, want %d", n, tt.kept)
 			}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -26,7 +27,7 @@ func stormed(reload int) *policy.Set {
 func TestAReloadStormTakesNoMoreRules(t *testing.T) {
 	reloads := 10_000
 	if testing.Short() {
-		reloads = 2_000
+		reloads = 500
 	}
 	r := newRig(t, stormed(0), conntrack.Options{Max: 64})
 	s := packettest.Spec{Src: world, Dst: addr2, SrcPort: 40000, DstPort: 80, Flags: "S"}
@@ -61,12 +62,12 @@ func TestAReloadStormTakesNoMoreRules(t *testing.T) {
 		t.Errorf("%d rules were counted at once", most)
 	}
 	// Each rule in force has its own counters: one packet, of this reload.
-	counts := r.engine.RuleCounts(len(r.engine.Registry().Keys()))
+	counts := r.engine.Counters().Rules(len(r.engine.Registry().Keys()))
 	named := map[topology.RuleKey]int{}
 	for slot, k := range r.engine.Registry().Keys() {
 		if k != (topology.RuleKey{}) {
 			named[k]++
-		} else if counts[slot] != (RuleCount{}) {
+		} else if counts[slot] != (counter.Rule{}) {
 			t.Errorf("slot %d without a rule counts %+v", slot, counts[slot])
 		}
 		if k.Rule == fmt.Sprintf("r%d-1", reloads) && k.NetworkSecurityGroup == "nsg-1" && counts[slot].Packets > 1 {
@@ -124,7 +125,7 @@ func (r *rig) end() {
 	w := r.engine.workers[0]
 	w.sendTrains()
 	w.used = 0
-	w.counters.flush()
+	w.counters.Flush()
 	w.flows.Quiesce()
 }
 
@@ -132,8 +133,8 @@ func (r *rig) end() {
 func (r *rig) noRulesCount() {
 	r.t.Helper()
 	keys := r.engine.Registry().Keys()
-	for slot, c := range r.engine.RuleCounts(len(keys)) {
-		if keys[slot] == (topology.RuleKey{}) && c != (RuleCount{}) {
+	for slot, c := range r.engine.Counters().Rules(len(keys)) {
+		if keys[slot] == (topology.RuleKey{}) && c != (counter.Rule{}) {
 			r.t.Errorf("slot %d without a rule counts %+v", slot, c)
 		}
 	}

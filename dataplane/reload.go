@@ -77,7 +77,7 @@ func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
 	if before != nil && e.flows.Passed(e.replaced) {
 		for _, slot := range e.registry.Reclaim(e.reclaimed, before, inUse) {
 			for _, w := range e.workers {
-				w.counters.forget(slot)
+				w.counters.Forget(slot)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func (e *Engine) publish(s *topology.Snapshot) {
 	s.Reclaimed = e.reclaimed
 	n := len(e.registry.Keys())
 	for _, w := range e.workers {
-		w.counters.reserve(n)
+		w.counters.Reserve(n)
 	}
 	e.show(s)
 }

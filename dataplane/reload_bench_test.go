@@ -207,7 +207,7 @@ func (l *reloadLoad) check() {
 			l.b.Errorf("%d packets dropped under %s", n, dropName(reason))
 		}
 	}
-	if n := l.engine.workers[0].counters.attachments[vm1].transmitPackets.Load(); n != uint64(l.source.sent) {
+	if n := l.engine.AttachmentCounts()[vm1].TransmitPackets; n != uint64(l.source.sent) {
 		l.b.Errorf("%d of %d packets arrived", n, l.source.sent)
 	}
 	if n := countOf(l.engine, "NSG1", ruleset.Inbound, "AllowUdpIn").Hits; n != uint64(l.live+l.fresh) {

@@ -36,7 +36,7 @@ func (w *worker) sendResets() {
 			w.sendReset(s.Key.Zone, s.Key.Reverse(), s.Acks[conntrack.Original], s.Acks[conntrack.Reply], s.Known[conntrack.Original])
 			w.sendReset(s.ReplyKey.Zone, back, s.Acks[conntrack.Reply], s.Acks[conntrack.Original], s.Known[conntrack.Reply])
 		default:
-			w.counters.flush()
+			w.counters.Flush()
 			return
 		}
 	}
@@ -50,6 +50,6 @@ func (w *worker) sendReset(to uint16, t packet.Tuple, sequence, ack uint32, know
 	var p packet.Packet
 	frame := translate.Reset(b[:], &t, sequence, ack, &p)
 	if drop := w.write(int(to), frame, &p, 0); drop != packet.NotDropped {
-		w.counters.drop(drop)
+		w.counters.Drop(drop)
 	}
 }

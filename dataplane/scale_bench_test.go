@@ -208,7 +208,7 @@ func BenchmarkEstablished(b *testing.B) {
 						}
 					}
 				}
-				w.counters.flush()
+				w.counters.Flush()
 				w.flows.Quiesce()
 			}
 		})

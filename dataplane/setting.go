@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -21,42 +23,47 @@ type setting struct {
 // port is a slot of the engine: an attachment, or a vacant place, with its device and its counters.
 type port struct {
 	device tun.Device // nil: none
-	tally
+	counter.Tally
 }
 
-// tally is what is counted for an attachment, whichever devices it has had.
-type tally struct {
-	cells []*attachmentCell // by worker
-	// before is what the kernel has dropped at earlier devices, less what it had dropped at this one before it was
-	// the attachment's.
-	before KernelDrops
-}
-
-// KernelDrops is what the kernel has dropped at the devices of an attachment.
-type KernelDrops struct {
-	Receive  uint64 // found the queue to the worker full
-	Transmit uint64 // were refused behind the device
-	Known    bool   // the others are valid
-}
-
-func dropsOf(d tun.Device) KernelDrops {
+func dropsOf(d tun.Device) counter.KernelDrops {
 	if d == nil {
-		return KernelDrops{}
+		return counter.KernelDrops{}
 	}
 	s, ok := d.Stats() // the namespace transmits what the daemon reads
-	return KernelDrops{s.TxDropped, s.RxDropped + s.RxErrors, ok}
+	return counter.KernelDrops{Receive: s.TxDropped, Transmit: s.RxDropped + s.RxErrors, Known: ok}
 }
 
 // KernelDrops are those of each attachment, by slot. Safe for concurrent use.
-func (e *Engine) KernelDrops() []KernelDrops {
+func (e *Engine) KernelDrops() []counter.KernelDrops {
 	ports := e.setting.Load().ports
-	drops := make([]KernelDrops, len(ports))
+	drops := make([]counter.KernelDrops, len(ports))
 	for slot := range ports {
-		p := &ports[slot]
-		now := dropsOf(p.device)
-		drops[slot] = KernelDrops{now.Receive + p.before.Receive, now.Transmit + p.before.Transmit, now.Known}
+		drops[slot] = ports[slot].All(dropsOf(ports[slot].device))
 	}
 	return drops
+}
+
+// Counters are the workers'; rules are counted by slot.
+func (e *Engine) Counters() counter.Sets { return e.counters }
+
+// Drops sums the packets that were not carried, by reason. Superpackets count
+// once; a fragment that waits for its first one is not among them yet. Safe for
+// concurrent use.
+func (e *Engine) Drops() [packet.NumDrops]uint64 {
+	sums := e.counters.Drops()
+	sums[packet.DropFragmentNoFirst] += e.fragments.WaitedInVain()
+	return sums
+}
+
+// AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
+func (e *Engine) AttachmentCounts() []counter.Attachment {
+	ports := e.setting.Load().ports
+	sums := make([]counter.Attachment, len(ports))
+	for i := range ports {
+		sums[i] = counter.Sum(ports[i].Cells)
+	}
+	return sums
 }
 
 // setDevice gives the port another device.
@@ -64,9 +71,7 @@ func (p *port) setDevice(d tun.Device) {
 	if p.device == d {
 		return
 	}
-	was, is := dropsOf(p.device), dropsOf(d)
-	p.before.Receive += was.Receive - is.Receive
-	p.before.Transmit += was.Transmit - is.Transmit
+	p.Succeed(dropsOf(p.device), dropsOf(d))
 	p.device = d
 }
 
@@ -76,45 +81,17 @@ type departure struct {
 	at   time.Duration
 }
 
-// maxDeparted bounds the attachments that are gone and whose counters are kept.
-const maxDeparted = 4096
-
-// departed are the counters of attachments that are gone, by identity.
-type departed struct {
-	tallies map[string]tally
-	order   []string // the one that left first comes first
-}
-
-func (d *departed) keep(identity string, counted tally) {
-	if len(d.order) == maxDeparted {
-		delete(d.tallies, d.order[0])
-		d.order = d.order[1:]
-	}
-	d.tallies[identity] = counted
-	d.order = append(d.order, identity)
-}
-
-// take returns the counters of an attachment that comes back, or empty ones.
-func (d *departed) take(identity string) tally {
-	counted, back := d.tallies[identity]
-	if back {
-		delete(d.tallies, identity)
-		d.order = slices.DeleteFunc(d.order, func(other string) bool { return other == identity })
-	}
-	return counted
-}
-
 // succeed makes a snapshot that nothing uses yet the one after before.
 func (t *setting) succeed(s, before *topology.Snapshot) {
 	s.Follow(before)
 	s.BlockSMTP = t.subscription.BlocksSMTP()
 }
 
-func (e *Engine) newPort(counted tally) port {
-	for len(counted.cells) < e.options.Workers {
-		counted.cells = append(counted.cells, &attachmentCell{})
+func (e *Engine) newPort(counted counter.Tally) port {
+	for len(counted.Cells) < e.options.Workers {
+		counted.Cells = append(counted.Cells, new(counter.Cell))
 	}
-	return port{tally: counted}
+	return port{Tally: counted}
 }
 
 // Wanted is what an engine is to be.
@@ -274,14 +251,14 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 	for slot, identity := range a.gone {
 		if identity != "" {
 			ports[slot].setDevice(nil)
-			e.departed.keep(identity, ports[slot].tally)
+			e.departed.Keep(identity, ports[slot].Tally)
 		}
 	}
 	for slot, identity := range a.come {
 		if identity == "" {
 			continue
 		}
-		p := e.newPort(e.departed.take(identity))
+		p := e.newPort(e.departed.Take(identity))
 		if slot == len(ports) {
 			ports = append(ports, p)
 		}

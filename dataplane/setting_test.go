@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -154,16 +153,6 @@ func TestCountersOfAnAttachmentGoOnWhenItComesBack(t *testing.T) {
 	c.carry(4, 1, slots[2])
 	if now := c.engine.AttachmentCounts(); now[slots[2]].ReceivePackets != 1 || now[slots[3]] != was {
 		t.Errorf("counts %+v", now)
-	}
-}
-
-func TestTheCountersOfThoseThatAreGoneAreBounded(t *testing.T) {
-	d := departed{tallies: map[string]tally{}}
-	for i := range maxDeparted + 2 {
-		d.keep(fmt.Sprint(i), tally{cells: make([]*attachmentCell, 1)})
-	}
-	if len(d.tallies) != maxDeparted || len(d.order) != maxDeparted || d.take("0").cells != nil || d.take("2").cells == nil || len(d.order) != maxDeparted-1 {
-		t.Errorf("%d of %d are kept", len(d.tallies), maxDeparted)
 	}
 }
 

@@ -1,9 +1,7 @@
 package dataplane
 
 import (
-	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -49,7 +48,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	clock.Store(int64(time.Hour))
 	r.engine.clock = func() time.Duration { return time.Duration(clock.Load()) }
 	slow := &slowQueue{Queue: w.queues[vm2], clock: &clock, gate: make(chan struct{})}
-	slow.slow.Store(burstPackets/2 + timedWrites)
+	slow.slow.Store(burstPackets/2 + lane.TimedWrites)
 	w.queues[vm2] = slow
 	defer w.endLanes()
 	sent := uint64(0)
@@ -64,11 +63,11 @@ func TestHostile14ReceiverStack(t *testing.T) {
 				sent++
 			}
 		}
-		woken, before := r.engine.clock(), w.counters.packets.Load()
+		woken, before := r.engine.clock(), w.counters.Packets()
 		if err := w.burst(vm1); err != nil {
 			t.Fatal(err)
 		}
-		w.timeWrites(r.engine.clock()-woken, w.counters.packets.Load()-before)
+		w.timeWrites(r.engine.clock()-woken, w.counters.Packets()-before)
 		r.devices[vm2].Drain(0, nil)
 	}
 	both := make([]string, 0, burstPackets)
@@ -77,11 +76,11 @@ func TestHostile14ReceiverStack(t *testing.T) {
 	}
 	turn(both...) // long
 	turn(both...) // timed; then its stack is busy, for as long as it likes
-	if !w.outlets[vm2].slow || w.outlets[vm4].slow {
+	if !w.outlets[vm2].Slow || w.outlets[vm4].Slow {
 		t.Fatal("the slow receiver has no lane of its own, or the other one has")
 	}
 	r.devices[vm4].Drain(0, nil)
-	for range 2 * laneFrames / (burstPackets / 2) {
+	for range 2 * lane.MaxFrames / (burstPackets / 2) {
 		turn(both...)
 		arrived := 0
 		r.devices[vm4].Drain(0, func([]byte) { arrived++ })
@@ -93,7 +92,7 @@ func TestHostile14ReceiverStack(t *testing.T) {
 		t.Error("nothing is dropped for a receiver that takes nothing")
 	}
 	close(slow.gate)
-	for deadline := time.Now().Add(time.Minute); w.outlets[vm2].slow; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); w.outlets[vm2].Slow; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("a fast receiver is still written to by its lane")
 		}
@@ -150,11 +149,11 @@ func (s *slowRig) turn() (arrived int) {
 			s.t.Fatal("memory device is full")
 		}
 	}
-	woken, before := s.engine.clock(), s.w.counters.packets.Load()
+	woken, before := s.engine.clock(), s.w.counters.Packets()
 	if err := s.w.burst(vm1); err != nil {
 		s.t.Fatal(err)
 	}
-	s.w.timeWrites(s.engine.clock()-woken, s.w.counters.packets.Load()-before)
+	s.w.timeWrites(s.engine.clock()-woken, s.w.counters.Packets()-before)
 	for i := range s.address {
 		n := s.devices[numAttachments+i].Drain(0, nil)
 		if i >= len(s.queues) {
@@ -169,7 +168,7 @@ func TestHostile14ManySlowReceivers(t *testing.T) {
 	const slow, bystanders = 5, 2
 	s := newSlowRig(t, slow, bystanders)
 	sent := uint64(0)
-	for range 2 + timedWrites { // a long turn, then each receiver is timed, and then its lane is made
+	for range 2 + lane.TimedWrites { // a long turn, then each receiver is timed, and then its lane is made
 		s.turn()
 		sent += slow + bystanders
 	}
@@ -179,20 +178,20 @@ func TestHostile14ManySlowReceivers(t *testing.T) {
 		}
 		q.slow.Store(0)
 	}
-	for range 2 * laneFrames {
+	for range 2 * lane.MaxFrames {
 		sent += slow + bystanders
 		if n := s.turn(); n != bystanders {
 			t.Fatalf("%d of %d packets reached the bystanders", n, bystanders)
 		}
 	}
-	if n := s.engine.lanes.busy.Load(); n != slow {
+	if _, n := s.engine.lanes.Count(); n != slow {
 		t.Errorf("%d of %d lanes are busy", n, slow)
 	}
 	for _, q := range s.queues {
 		close(q.gate)
 	}
 	s.w.endLanes()
-	if made, busy := s.engine.lanes.made.Load(), s.engine.lanes.busy.Load(); made != 0 || busy != 0 {
+	if made, busy := s.engine.lanes.Count(); made != 0 || busy != 0 {
 		t.Errorf("%d lanes are left, %d busy", made, busy)
 	}
 	got := s.engine.Drops()[packet.DropSlowReceiver] + s.engine.Drops()[packet.DropTransmit]
@@ -207,14 +206,16 @@ func TestHostile14ManySlowReceivers(t *testing.T) {
 // A slow receiver without a lane gets a packet now and then, and all of them once it is fast.
 func TestASlowReceiverWithoutALane(t *testing.T) {
 	s := newSlowRig(t, 1, 1)
-	s.engine.lanes.made.Store(maxLanes)
-	defer s.engine.lanes.made.Store(0)
-	for range 1 + timedWrites {
+	for range lane.MaxLanes { // of others
+		other := s.engine.lanes.Make(s.w.queues[numAttachments+1], nil, nil, nil)
+		defer other.End()
+	}
+	for range 1 + lane.TimedWrites {
 		s.turn()
 	}
 	o := &s.w.outlets[numAttachments]
-	if !o.slow || o.lane != nil || s.engine.lanes.made.Load() != maxLanes {
-		t.Fatalf("slow %t, lane %p, %d lanes", o.slow, o.lane, s.engine.lanes.made.Load())
+	if made, _ := s.engine.lanes.Count(); !o.Slow || o.lane != nil || made != lane.MaxLanes {
+		t.Fatalf("slow %t, lane %p, %d lanes", o.Slow, o.lane, made)
 	}
 	left := s.queues[0].slow.Load()
 	for range 10 {
@@ -225,54 +226,13 @@ func TestASlowReceiverWithoutALane(t *testing.T) {
 	}
 	s.clock.Add(int64(retryEvery))
 	s.turn()
-	if n := left - s.queues[0].slow.Load(); n != 1 || !o.slow {
+	if n := left - s.queues[0].slow.Load(); n != 1 || !o.Slow {
 		t.Errorf("%d packets went to it after %v", n, retryEvery)
 	}
 	s.queues[0].slow.Store(0)
 	close(s.queues[0].gate) // from now on it is fast
 	s.clock.Add(int64(retryEvery))
-	if s.turn(); o.slow {
+	if s.turn(); o.Slow {
 		t.Error("a fast receiver counts as slow")
-	}
-}
-
-func TestLanesTogetherWorkAQuarterOfTheTime(t *testing.T) {
-	e := &Engine{lanes: newLanes()}
-	l := &lane{w: &worker{engine: e}}
-	for n := 1; n <= maxLanes; n++ {
-		e.lanes.busy.Store(int32(n))
-		const took = 100 * time.Microsecond
-		work := float64(n) * float64(took) / float64(took+l.rest(took))
-		if most := max(float64(runtime.GOMAXPROCS(0))/4, 0.5); work > most*1.5 {
-			t.Errorf("%d lanes work on %.2f processors", n, work)
-		}
-	}
-	if r := l.rest(time.Hour); r != longestRest {
-		t.Errorf("a lane rests %v", r)
-	}
-}
-
-// The ring of a lane holds packets in one piece, whatever their lengths.
-func TestALaneHoldsPacketsInOnePiece(t *testing.T) {
-	e := &Engine{lanes: newLanes()}
-	l := &lane{w: &worker{engine: e}, ready: make(chan laneFrame, laneFrames)}
-	random := rand.New(rand.NewPCG(1, 2))
-	next, expected := byte(0), byte(0)
-	for range 10_000 {
-		b := bytes.Repeat([]byte{next}, 1+random.IntN(bufferLen))
-		cut := random.IntN(len(b))
-		if l.take([][]byte{b[:cut], b[cut:]}, 1, 1) {
-			next++
-			continue
-		}
-		f := <-l.ready
-		if got := l.ring[f.at : f.at+f.length]; bytes.Count(got, []byte{expected}) != len(got) {
-			t.Fatal("the bytes of a packet that waits have changed")
-		}
-		expected++
-		l.free(f)
-	}
-	if next == expected {
-		t.Error("nothing waits")
 	}
 }

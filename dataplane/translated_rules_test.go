@@ -72,7 +72,7 @@ func TestRulesSeeThePacketAsSentAndAsItArrives(t *testing.T) {
 			}
 			hits := uint64(0)
 			keys := r.engine.Registry().Keys()
-			for i, c := range r.engine.RuleCounts(len(keys)) {
+			for i, c := range r.engine.Counters().Rules(len(keys)) {
 				if keys[i].Rule != "none" {
 					hits += c.Hits
 				}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
@@ -45,7 +46,7 @@ type worker struct {
 	index    int
 	queues   []tun.Queue // by slot
 	flows    *conntrack.Worker
-	counters *counters
+	counters *counter.Set
 	strict   bool
 	poller   *tun.Poller
 	errands  errands
@@ -82,12 +83,12 @@ func newWorker(e *Engine, index int) *worker {
 		engine:   e,
 		index:    index,
 		flows:    e.flows.Worker(index),
-		counters: newCounters(e.options.Now),
+		counters: counter.New(e.options.Now),
 		strict:   e.options.Flows.TCPStrict,
 	}
 	w.passage.w, w.held.w = w, w
-	for _, p := range e.setting.Load().ports {
-		w.counters.attachments = append(w.counters.attachments, p.cells[index])
+	for slot, p := range e.setting.Load().ports {
+		w.counters.Attach(slot, p.Cells[index])
 	}
 	return w
 }
@@ -147,7 +148,7 @@ func (w *worker) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		woken, before := w.engine.clock(), w.counters.packets.Load()
+		woken, before := w.engine.clock(), w.counters.Packets()
 		if w.index == resetter && len(w.engine.silent) > 0 {
 			w.sendResets()
 		}
@@ -161,8 +162,8 @@ func (w *worker) run(ctx context.Context) error {
 			}
 		}
 		took := w.engine.clock() - woken
-		w.counters.worked.Add(int64(took))
-		w.timeWrites(took, w.counters.packets.Load()-before)
+		w.counters.Worked(took)
+		w.timeWrites(took, w.counters.Packets()-before)
 	}
 }
 
@@ -194,8 +195,8 @@ func (w *worker) burst(attachment int) error {
 		}
 	}
 	w.endWatch()
-	w.counters.took(burstPackets - left)
-	w.counters.flush()
+	w.counters.Took(burstPackets - left)
+	w.counters.Flush()
 	w.flows.Quiesce()
 	if err == nil || errors.Is(err, tun.ErrAgain) {
 		return nil
@@ -232,7 +233,7 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 		packets += uint64(g.packet.Segments)
 		bytes += uint64(g.packet.WireLen)
 	}
-	w.counters.receive(from.Index, packets, bytes)
+	w.counters.Receive(from.Index, packets, bytes)
 	if len(hashes) > 1 {
 		w.flows.Warm(hashes)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/coalesce"
+	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -47,7 +48,7 @@ func (w *worker) write(to int, frame []byte, p *packet.Packet, hash uint64) pack
 	if err != nil {
 		return w.refused(to, err)
 	}
-	w.counters.transmit(to, uint64(p.Segments), uint64(p.WireLen))
+	w.counters.Transmit(to, uint64(p.Segments), uint64(p.WireLen))
 	return packet.NotDropped
 }
 
@@ -119,12 +120,12 @@ func (w *worker) sendTrain(i int) {
 		if err != nil {
 			drop = w.refused(t.to, err)
 		} else {
-			w.counters.transmit(t.to, uint64(packets), uint64(bytes))
+			w.counters.Transmit(t.to, uint64(packets), uint64(bytes))
 		}
 	}
 	if drop != packet.NotDropped {
 		for range packets {
-			w.counters.drop(drop)
+			w.counters.Drop(drop)
 		}
 	}
 }
@@ -141,4 +142,88 @@ func (w *worker) refused(to int, err error) packet.Drop {
 		w.engine.log.Warn("write refused", "attachment", w.engine.attachmentName(to), "error", err)
 	}
 	return packet.DropTransmit
+}
+
+// Receivers that may be slow; the packets of those that are go through lanes.
+
+const (
+	// Turns that take longer for each packet have the writes of the next timedTurns timed.
+	slowPacket = 50 * time.Microsecond
+	timedTurns = 16
+	// A slow receiver that gets no lane is sent a packet every retryEvery, which tells whether it is slow still.
+	retryEvery = 100 * time.Millisecond
+)
+
+// outlet is how a worker writes to an attachment that may be slow.
+type outlet struct {
+	lane.Pace
+	lane  *lane.Lane    // that writes; nil when not slow, and when there are too many
+	tried time.Duration // when a packet last went to a slow receiver without a lane
+}
+
+// timeWrites notes how long a turn took, and times writes for a while if it was long.
+func (w *worker) timeWrites(took time.Duration, packets uint64) {
+	switch {
+	case took > slowPacket*time.Duration(max(packets, 1)):
+		w.timed = timedTurns
+	case w.timed > 0:
+		w.timed--
+	default:
+		return
+	}
+	for i := range w.outlets {
+		w.suspects[i] = w.timed > 0 || w.outlets[i].Slow
+	}
+}
+
+// writeSlowly is the write to a receiver that may be slow. A lane counts what it is given.
+func (w *worker) writeSlowly(to int, parts [][]byte, packets, bytes uint64) packet.Drop {
+	o := &w.outlets[to]
+	if o.lane != nil && o.lane.Fast() {
+		o.lane.End()
+		o.lane, o.Slow = nil, false
+	}
+	if o.Slow && o.lane == nil {
+		o.lane = w.engine.lanes.Make(w.queues[to], w.counters.Cell(to), w.counters, w.engine.clock)
+	}
+	switch {
+	case o.lane != nil:
+		if !o.lane.Take(parts, packets, bytes) {
+			return packet.DropSlowReceiver
+		}
+		return packet.NotDropped
+	case o.Slow && w.time-o.tried < retryEvery:
+		return packet.DropSlowReceiver
+	}
+	begun := w.engine.clock()
+	err := writeParts(w.queues[to], parts)
+	o.Timed(w.engine.clock()-begun, packets)
+	o.tried, w.suspects[to] = w.time, w.suspects[to] || o.Slow
+	if err != nil {
+		return w.refused(to, err)
+	}
+	w.counters.Transmit(to, packets, bytes)
+	return packet.NotDropped
+}
+
+func writeParts(q tun.Queue, parts [][]byte) error {
+	if len(parts) == 1 {
+		return q.Write(parts[0])
+	}
+	return q.WriteParts(parts)
+}
+
+// endLanes ends all lanes.
+func (w *worker) endLanes() {
+	for slot := range w.outlets {
+		w.forgetSlow(slot)
+	}
+}
+
+// forgetSlow begins anew with a receiver, as one that is not known to be slow.
+func (w *worker) forgetSlow(to int) {
+	if l := w.outlets[to].lane; l != nil {
+		l.End()
+	}
+	w.outlets[to], w.suspects[to] = outlet{}, false
 }

@@ -110,7 +110,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- counter(drops, n, d.String())
 		}
 	}
-	for i, n := range c.options.Engine.PlatformCounts() {
+	for i, n := range c.options.Engine.Counters().Services() {
 		if service := topology.Service(i); service != topology.NoService {
 			out <- counter(platformPackets, n.Packets, service.String())
 			out <- counter(platformBytes, n.Bytes, service.String())
@@ -124,7 +124,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 }
 
 func (c *collector) collectWorkers(out chan<- prometheus.Metric) {
-	for i, n := range c.options.Engine.WorkerCounts() {
+	for i, n := range c.options.Engine.Counters().Workers() {
 		worker := strconv.Itoa(i)
 		out <- counter(workerBursts, n.Bursts, worker)
 		out <- counter(workerPackets, n.Packets, worker)

@@ -49,11 +49,11 @@ func (r *rules) Gather() ([]*dto.MetricFamily, func(), error) {
 	registry := r.engine.Registry()
 	version := registry.Version()
 	s, named, inForce := r.current(version)
-	counts, last := r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
+	counts, last := r.engine.Counters().Rules(len(s.elements)), r.engine.Counters().LastHits(len(s.elements))
 	for now := registry.Version(); now != version; now = registry.Version() { // a slot may have got another rule
 		version = now
 		s, named, inForce = r.current(version)
-		counts, last = r.engine.RuleCounts(len(s.elements)), r.engine.RuleLastHits(len(s.elements))
+		counts, last = r.engine.Counters().Rules(len(s.elements)), r.engine.Counters().LastHits(len(s.elements))
 	}
 	shown := func(slot int) bool {
 		return named[slot] && (slot < len(inForce) && inForce[slot] || counts[slot].Hits > 0 || counts[slot].Packets > 0)

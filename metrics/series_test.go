@@ -22,10 +22,10 @@ func (r reference) Describe(chan<- *prometheus.Desc) {}
 
 func (r reference) Collect(out chan<- prometheus.Metric) {
 	keys := r.engine.Registry().Keys()
-	last := r.engine.RuleLastHits(len(keys))
-	for slot, n := range r.engine.RuleCounts(len(keys)) {
+	last := r.engine.Counters().LastHits(len(keys))
+	for slot, n := range r.engine.Counters().Rules(len(keys)) {
 		k := keys[slot]
-		if n == (dataplane.RuleCount{}) && !r.hasRule(k) {
+		if n.Packets == 0 && !r.hasRule(k) {
 			continue
 		}
 		for family, value := range []float64{ruleHits: float64(n.Hits), rulePackets: float64(n.Packets), ruleBytes: float64(n.Bytes),

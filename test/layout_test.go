@@ -41,6 +41,8 @@ var allowedImports = map[string][]string{
 	"dataplane/coalesce":    {"dataplane/packet", "tun"},
 	"dataplane/translate":   {"dataplane/packet", "tun"},
 	"dataplane/watch":       {"conntrack", "dataplane/packet"},
+	"dataplane/counter":     {"dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
+	"dataplane/lane":        {"dataplane/counter", "dataplane/packet", "tun"},
 	"dataplane/probe":       {"dataplane/topology", "tun"},
 	"dataplane/dhcp":        {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
@@ -48,7 +50,7 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/fragment", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	"dataplane/serve":   {},
 	"dataplane/logring": {},
@@ -61,7 +63,7 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/counter", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
 	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},

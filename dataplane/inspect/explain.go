@@ -47,7 +47,7 @@ func (s *Service) Explain(ctx context.Context, q *ask.ExplainParameters) (*Expla
 	}
 	x := ExplainedBy(result)
 	keys := e.Registry().Keys()
-	counts := e.RuleCounts(len(keys))
+	counts := e.Counters().Rules(len(keys))
 	for i := range x.Paths {
 		x.Paths[i].Live = new(int)
 		for j := range x.Paths[i].Legs {

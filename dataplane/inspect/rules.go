@@ -1,8 +1,8 @@
 package inspect
 
 import (
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 )
@@ -45,12 +45,12 @@ type RuleFilter struct {
 func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
 	e := s.options.Engine
 	snapshot := e.Snapshot()
-	return Rules(snapshot, e.RuleCounts(len(e.Registry().Keys())), filter)
+	return Rules(snapshot, e.Counters().Rules(len(e.Registry().Keys())), filter)
 }
 
 // Rules lists a snapshot's rules. counts are by slot; nil leaves counters out. The error is
 // about an NSG that the policy lacks.
-func Rules(s *topology.Snapshot, counts []dataplane.RuleCount, filter RuleFilter) (*RuleList, error) {
+func Rules(s *topology.Snapshot, counts []counter.Rule, filter RuleFilter) (*RuleList, error) {
 	list := &RuleList{Generation: s.Generation, Rules: []Rule{}}
 	var only *ruleset.NSG
 	if filter.NetworkSecurityGroup != "" {
@@ -85,7 +85,7 @@ func eachRule(s *topology.Snapshot, only *ruleset.NSG, yield func(label string, 
 	}
 }
 
-func describeRule(label string, t *topology.Table, i int, counts []dataplane.RuleCount, unused bool) (Rule, bool) {
+func describeRule(label string, t *topology.Table, i int, counts []counter.Rule, unused bool) (Rule, bool) {
 	var counters *RuleCounters
 	if slot := int(t.Slots[i]); slot < len(counts) {
 		c := counts[slot]

@@ -6,6 +6,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
@@ -50,13 +51,13 @@ func rounded(rate float64) float64 { return math.Round(rate*1000) / 1000 }
 
 // counts are counters whose number the configuration bounds.
 type counts struct {
-	rules   []dataplane.RuleCount // by slot
+	rules   []counter.Rule // by slot
 	drops   [packet.NumDrops]uint64
 	traffic Traffic // without rates
 }
 
 func readCounts(e *dataplane.Engine) counts {
-	c := counts{rules: e.RuleCounts(len(e.Registry().Keys())), drops: e.Drops()}
+	c := counts{rules: e.Counters().Rules(len(e.Registry().Keys())), drops: e.Drops()}
 	for _, a := range e.AttachmentCounts() {
 		c.traffic.Packets += a.ReceivePackets
 		c.traffic.Bytes += a.ReceiveBytes
@@ -105,7 +106,7 @@ func (c *counterSamples) measure(now *counts) rates {
 		denied:  c.perSecond(now.traffic.Drops, before.traffic.Drops),
 	}
 	for i := range r.rules {
-		var was dataplane.RuleCount
+		var was counter.Rule
 		if i < len(before.rules) {
 			was = before.rules[i]
 		}

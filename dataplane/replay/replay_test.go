@@ -21,6 +21,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -289,7 +290,7 @@ func TestReplayCountsWhatARunningEngineCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := e.Registry().Keys()
-	want := outcome{e.RuleCounts(len(keys)), e.AttachmentCounts(), e.Drops(), e.Flows().Stats().Created}
+	want := outcome{e.Counters().Rules(len(keys)), e.AttachmentCounts(), e.Drops(), e.Flows().Stats().Created}
 
 	r, err := New(Options{Policy: set, Fragments: fragment.Options{Hold: 8}})
 	if err != nil {
@@ -299,7 +300,7 @@ func TestReplayCountsWhatARunningEngineCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	e = r.carrier.Engine()
-	got := outcome{e.RuleCounts(len(keys)), e.AttachmentCounts(), e.Drops(), e.Flows().Stats().Created}
+	got := outcome{e.Counters().Rules(len(keys)), e.AttachmentCounts(), e.Drops(), e.Flows().Stats().Created}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("counters of an engine that runs and of a replay (-running +replay):\n%s", diff)
 	}
@@ -309,8 +310,8 @@ func TestReplayCountsWhatARunningEngineCounts(t *testing.T) {
 }
 
 type outcome struct {
-	Rules       []dataplane.RuleCount
-	Attachments []dataplane.AttachmentCount
+	Rules       []counter.Rule
+	Attachments []counter.Attachment
 	Drops       [packet.NumDrops]uint64
 	Created     uint64
 }

@@ -133,7 +133,7 @@ func (r *Replay) sumTraffic(s *Summary) {
 			s.Dropped[packet.Drop(reason).String()] = n
 		}
 	}
-	for service, c := range e.PlatformCounts() {
+	for service, c := range e.Counters().Services() {
 		if c.Packets > 0 {
 			if s.PlatformServices == nil {
 				s.PlatformServices = map[string]Count{}
@@ -161,7 +161,7 @@ func (r *Replay) sumFlows(f *Flows) {
 
 func (r *Replay) sumRules(s *Summary) error {
 	e := r.carrier.Engine()
-	list, err := inspect.Rules(e.Snapshot(), e.RuleCounts(len(r.keys)), inspect.RuleFilter{})
+	list, err := inspect.Rules(e.Snapshot(), e.Counters().Rules(len(r.keys)), inspect.RuleFilter{})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
@@ -97,8 +98,8 @@ func TestNoPacketIsMissedWhileRecordsChangeHands(t *testing.T) {
 		}
 	}
 	s, lost := engine.Flows().Stats(), r.Stats()
-	out := engine.RuleCounts(len(engine.Registry().Keys()))
-	carried := dataplane.RuleCount{}
+	out := engine.Counters().Rules(len(engine.Registry().Keys()))
+	carried := counter.Rule{}
 	for slot, k := range engine.Registry().Keys() {
 		if k.Rule == "AllowInternetOutBound" && k.NetworkSecurityGroup == "subnet-nsg" {
 			carried = out[slot]

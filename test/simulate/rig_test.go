@@ -287,7 +287,7 @@ func (r *rig) settled() error {
 	began := time.Now()
 	for n := 1; ; n++ {
 		read := uint64(0)
-		for _, w := range r.engine.WorkerCounts() {
+		for _, w := range r.engine.Counters().Workers() {
 			read += w.Packets
 		}
 		if read == r.injected {
@@ -434,7 +434,7 @@ func (r *rig) rules() (counted, inForce int) {
 // It holds while no rule was forgotten.
 func (r *rig) denials() error {
 	keys := r.engine.Registry().Keys()
-	counts := r.engine.RuleCounts(len(keys))
+	counts := r.engine.Counters().Rules(len(keys))
 	denied := uint64(0)
 	for slot, k := range keys {
 		if k.Access == 0 && k != (topology.RuleKey{}) {

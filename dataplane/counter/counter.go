@@ -1,4 +1,6 @@
-package dataplane
+// Package counter holds what the packet path counts: rules, drops, attachments and the workers' turns.
+// A worker has a Set of its own, so that workers stay off each other's cache lines; who looks sums over them.
+package counter
 
 import (
 	"sync/atomic"
@@ -8,16 +10,16 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// RuleCount is what a rule decided.
-type RuleCount struct {
+// Rule is what a rule decided.
+type Rule struct {
 	Hits    uint64 // verdicts: new flows and denied packets
 	Packets uint64 // wire segments that it let pass or dropped, those of live flows included
 	Bytes   uint64 // of those segments, IP headers included
 }
 
-// AttachmentCount is the traffic of one attachment as nsgd sees it: received from
+// Attachment is the traffic of one attachment as nsgd sees it: received from
 // and transmitted to the far end of its TUN. Packets are wire segments.
-type AttachmentCount struct {
+type Attachment struct {
 	ReceivePackets, ReceiveBytes, TransmitPackets, TransmitBytes uint64
 }
 
@@ -26,16 +28,16 @@ const (
 	maxChunks  = topology.MaxRules / chunkRules
 )
 
-// WorkerCount is what one worker did.
-type WorkerCount struct {
+// Worker is what one worker did.
+type Worker struct {
 	Bursts  uint64 // turns at a queue that had packets
 	Packets uint64 // that it read; a superpacket counts once
 	// Worked is the time spent on them; the rest it waited.
 	Worked time.Duration
 }
 
-// PlatformCount is what passed for a service of the platform.
-type PlatformCount struct{ Packets, Bytes uint64 } // of wire segments, both ways
+// Platform is what passed for a service of the platform.
+type Platform struct{ Packets, Bytes uint64 } // of wire segments, both ways
 
 // ruleCell is one rule's; lastHit is the Unix time of its last verdict in nanoseconds.
 type ruleCell struct {
@@ -43,13 +45,12 @@ type ruleCell struct {
 	lastHit              atomic.Int64
 }
 
-// counters belong to one worker: only it adds, anybody reads. Worker-private
-// memory keeps workers off each other's cache lines; sums are made at scrape.
-type counters struct {
+// Set belongs to one worker: only it adds, anybody reads.
+type Set struct {
 	// rules by slot; the last chunk is of the platform's services.
 	rules       [maxChunks + 1]atomic.Pointer[[chunkRules]ruleCell]
 	drops       [packet.NumDrops]atomic.Uint64
-	attachments []*attachmentCell // by slot
+	attachments []*Cell // by slot
 
 	bursts, packets atomic.Uint64
 	worked          atomic.Int64     // nanoseconds that were not spent waiting for packets
@@ -62,12 +63,13 @@ type counters struct {
 	pendingDrops [packet.NumDrops]uint32
 	dropped      bool
 	hitTime      int64 // of the burst's verdicts; 0: not taken yet
-	// slots, if not nil, gathers the rules that a burst has counted on, in their order; a
-	// rule can be among them twice.
-	slots *[]uint32
+	// Slots, if not nil, gathers the rules that a burst has counted on, in their order; a
+	// rule can be among them twice. The worker's alone.
+	Slots *[]uint32
 }
 
-type attachmentCell struct {
+// Cell counts one attachment's traffic for one worker.
+type Cell struct {
 	receivePackets, receiveBytes, transmitPackets, transmitBytes atomic.Uint64
 	// pending sums of the burst; the worker's alone
 	received, receivedBytes, transmitted, transmittedBytes uint64
@@ -85,16 +87,17 @@ type pendingRule struct {
 	hits, packets, bytes uint64
 }
 
-func newCounters(now func() time.Time) *counters {
-	c := &counters{now: now, dirty: make([]uint8, 0, pendingRules)}
+// New returns an empty set; now is the wall clock of last hits.
+func New(now func() time.Time) *Set {
+	c := &Set{now: now, dirty: make([]uint8, 0, pendingRules)}
 	c.rules[maxChunks].Store(new([chunkRules]ruleCell))
 	return c
 }
 
-// reserve makes room for rule slots below n. It is called before a slot
+// Reserve makes room for rule slots below n. It is called before a slot
 // is published in a snapshot or a flow record, so that the worker always
 // finds its cell.
-func (c *counters) reserve(n int) {
+func (c *Set) Reserve(n int) {
 	for i := 0; i*chunkRules < n; i++ {
 		if c.rules[i].Load() == nil {
 			c.rules[i].Store(new([chunkRules]ruleCell))
@@ -102,8 +105,8 @@ func (c *counters) reserve(n int) {
 	}
 }
 
-// forget clears a slot that no packet is counted on any more.
-func (c *counters) forget(slot uint32) {
+// Forget clears a slot that no packet is counted on any more.
+func (c *Set) Forget(slot uint32) {
 	cell := &c.rules[slot/chunkRules].Load()[slot%chunkRules]
 	cell.hits.Store(0)
 	cell.packets.Store(0)
@@ -111,8 +114,8 @@ func (c *counters) forget(slot uint32) {
 	cell.lastHit.Store(0)
 }
 
-// rule adds to a rule's sums of the running burst.
-func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
+// Rule adds to a rule's sums of the running burst.
+func (c *Set) Rule(slot uint32, hits uint64, p *packet.Packet) {
 	i := uint8(slot % pendingRules)
 	e := &c.pending[i]
 	if e.slot != slot || !e.used {
@@ -122,8 +125,8 @@ func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 			c.dirty = append(c.dirty, i)
 		}
 		*e = pendingRule{slot: slot, used: true}
-		if c.slots != nil {
-			*c.slots = append(*c.slots, slot)
+		if c.Slots != nil {
+			*c.Slots = append(*c.Slots, slot)
 		}
 	}
 	e.hits += hits
@@ -131,7 +134,7 @@ func (c *counters) rule(slot uint32, hits uint64, p *packet.Packet) {
 	e.bytes += uint64(p.WireLen)
 }
 
-func (c *counters) flushRule(e *pendingRule) {
+func (c *Set) flushRule(e *pendingRule) {
 	cell := &c.rules[e.slot/chunkRules].Load()[e.slot%chunkRules]
 	if e.hits > 0 {
 		cell.hits.Add(e.hits)
@@ -144,40 +147,65 @@ func (c *counters) flushRule(e *pendingRule) {
 	cell.bytes.Add(e.bytes)
 }
 
-// took counts a burst of packets.
-func (c *counters) took(packets int) {
+// DropNow counts packets that a goroutine beside the worker's drops.
+func (c *Set) DropNow(d packet.Drop, packets uint64) { c.drops[d].Add(packets) }
+
+// Worked adds to the time that was not spent waiting for packets.
+func (c *Set) Worked(took time.Duration) { c.worked.Add(int64(took)) }
+
+// Packets are those that the worker has read. Safe for concurrent use.
+func (c *Set) Packets() uint64 { return c.packets.Load() }
+
+// Attach counts the attachment in a slot by a cell; the slots below have theirs. It reports whether it had another.
+func (c *Set) Attach(slot int, cell *Cell) bool {
+	if slot == len(c.attachments) {
+		c.attachments = append(c.attachments, nil)
+	}
+	if c.attachments[slot] == cell {
+		return false
+	}
+	c.attachments[slot] = cell
+	return true
+}
+
+// Cell is that of the attachment in a slot.
+func (c *Set) Cell(slot int) *Cell { return c.attachments[slot] }
+
+// Took counts a burst of packets.
+func (c *Set) Took(packets int) {
 	if packets > 0 {
 		c.bursts.Add(1)
 		c.packets.Add(uint64(packets))
 	}
 }
 
-// drop counts a packet that is not carried.
-func (c *counters) drop(d packet.Drop) {
+// Drop counts a packet that is not carried.
+func (c *Set) Drop(d packet.Drop) {
 	c.pendingDrops[d]++
 	c.dropped = true
 }
 
-// receive counts what came from an attachment, transmit what went to it.
-func (c *counters) receive(attachment int, packets, bytes uint64) {
+// Receive counts what came from an attachment.
+func (c *Set) Receive(attachment int, packets, bytes uint64) {
 	a := c.pendingAttachment(attachment)
 	a.received += packets
 	a.receivedBytes += bytes
 }
 
-func (c *counters) transmit(attachment int, packets, bytes uint64) {
+// Transmit counts what went to an attachment.
+func (c *Set) Transmit(attachment int, packets, bytes uint64) {
 	a := c.pendingAttachment(attachment)
 	a.transmitted += packets
 	a.transmittedBytes += bytes
 }
 
-// transmitNow is transmit for a goroutine that is not the worker's.
-func (a *attachmentCell) transmitNow(packets, bytes uint64) {
+// TransmitNow is Transmit for a goroutine that is not the worker's.
+func (a *Cell) TransmitNow(packets, bytes uint64) {
 	a.transmitPackets.Add(packets)
 	a.transmitBytes.Add(bytes)
 }
 
-func (c *counters) pendingAttachment(i int) *attachmentCell {
+func (c *Set) pendingAttachment(i int) *Cell {
 	a := c.attachments[i]
 	if !a.busy {
 		a.busy = true
@@ -186,8 +214,8 @@ func (c *counters) pendingAttachment(i int) *attachmentCell {
 	return a
 }
 
-// flush publishes the burst's sums.
-func (c *counters) flush() {
+// Flush publishes the burst's sums.
+func (c *Set) Flush() {
 	for _, i := range c.dirty {
 		c.flushRule(&c.pending[i])
 		c.pending[i].used = false
@@ -209,7 +237,7 @@ func (c *counters) flush() {
 	c.dropped = false
 }
 
-func (a *attachmentCell) flush() {
+func (a *Cell) flush() {
 	a.receivePackets.Add(a.received)
 	a.receiveBytes.Add(a.receivedBytes)
 	a.transmitPackets.Add(a.transmitted)
@@ -217,12 +245,15 @@ func (a *attachmentCell) flush() {
 	a.received, a.receivedBytes, a.transmitted, a.transmittedBytes, a.busy = 0, 0, 0, 0, false
 }
 
-// RuleCounts sums a rule's counters over the workers, by slot, for every slot
+// Sets are those of an engine's workers, to be summed.
+type Sets []*Set
+
+// Rules sums what rules counted over the workers, by slot, for every slot
 // below n. Safe for concurrent use; each number is exact and never goes back,
 // the numbers of one rule may be a burst apart.
-func (e *Engine) RuleCounts(n int) []RuleCount {
-	sums := make([]RuleCount, n)
-	e.eachRule(n, func(slot int, c *ruleCell) {
+func (sets Sets) Rules(n int) []Rule {
+	sums := make([]Rule, n)
+	sets.eachRule(n, func(slot int, c *ruleCell) {
 		s := &sums[slot]
 		s.Hits += c.hits.Load()
 		s.Packets += c.packets.Load()
@@ -231,19 +262,19 @@ func (e *Engine) RuleCounts(n int) []RuleCount {
 	return sums
 }
 
-// RuleLastHits are the Unix times, in nanoseconds, of each rule's last verdict, 0 for a rule that
+// LastHits are the Unix times, in nanoseconds, of each rule's last verdict, 0 for a rule that
 // has given none, by slot, for every slot below n. Safe for concurrent use.
-func (e *Engine) RuleLastHits(n int) []int64 {
+func (sets Sets) LastHits(n int) []int64 {
 	last := make([]int64, n)
-	e.eachRule(n, func(slot int, c *ruleCell) { last[slot] = max(last[slot], c.lastHit.Load()) })
+	sets.eachRule(n, func(slot int, c *ruleCell) { last[slot] = max(last[slot], c.lastHit.Load()) })
 	return last
 }
 
 // eachRule yields each worker's cells of the slots below n.
-func (e *Engine) eachRule(n int, yield func(slot int, c *ruleCell)) {
-	for _, w := range e.workers {
+func (sets Sets) eachRule(n int, yield func(slot int, c *ruleCell)) {
+	for _, set := range sets {
 		for first := 0; first < n; first += chunkRules {
-			chunk := w.counters.rules[first/chunkRules].Load()
+			chunk := set.rules[first/chunkRules].Load()
 			if chunk == nil {
 				continue
 			}
@@ -254,11 +285,10 @@ func (e *Engine) eachRule(n int, yield func(slot int, c *ruleCell)) {
 	}
 }
 
-// PlatformCounts sums the platform's services' counters over the workers. Safe for concurrent
-// use.
-func (e *Engine) PlatformCounts() (sums [topology.NumServices]PlatformCount) {
-	for _, w := range e.workers {
-		cells := w.counters.rules[maxChunks].Load()
+// Services sums the platform's services over the workers. Safe for concurrent use.
+func (sets Sets) Services() (sums [topology.NumServices]Platform) {
+	for _, set := range sets {
+		cells := set.rules[maxChunks].Load()
 		for service := range sums {
 			sums[service].Packets += cells[service].packets.Load()
 			sums[service].Bytes += cells[service].bytes.Load()
@@ -267,40 +297,32 @@ func (e *Engine) PlatformCounts() (sums [topology.NumServices]PlatformCount) {
 	return sums
 }
 
-// Drops sums the packets that were not carried, by reason. Superpackets count
-// once; a fragment that waits for its first one is not among them yet. Safe for
-// concurrent use.
-func (e *Engine) Drops() (sums [packet.NumDrops]uint64) {
-	sums[packet.DropFragmentNoFirst] = e.fragments.WaitedInVain()
-	for _, w := range e.workers {
+// Drops sums the packets that were not carried over the workers, by reason. Safe for concurrent use.
+func (sets Sets) Drops() (sums [packet.NumDrops]uint64) {
+	for _, set := range sets {
 		for d := range sums {
-			sums[d] += w.counters.drops[d].Load()
+			sums[d] += set.drops[d].Load()
 		}
 	}
 	return sums
 }
 
-// WorkerCounts are those of every worker. Safe for concurrent use.
-func (e *Engine) WorkerCounts() []WorkerCount {
-	counts := make([]WorkerCount, len(e.workers))
-	for i, w := range e.workers {
-		c := w.counters
-		counts[i] = WorkerCount{Bursts: c.bursts.Load(), Packets: c.packets.Load(), Worked: time.Duration(c.worked.Load())}
+// Workers are the workers' turns. Safe for concurrent use.
+func (sets Sets) Workers() []Worker {
+	counts := make([]Worker, len(sets))
+	for i, c := range sets {
+		counts[i] = Worker{Bursts: c.bursts.Load(), Packets: c.packets.Load(), Worked: time.Duration(c.worked.Load())}
 	}
 	return counts
 }
 
-// AttachmentCounts sums traffic by attachment index. Safe for concurrent use.
-func (e *Engine) AttachmentCounts() []AttachmentCount {
-	ports := e.setting.Load().ports
-	sums := make([]AttachmentCount, len(ports))
-	for i := range ports {
-		for _, c := range ports[i].cells {
-			sums[i].ReceivePackets += c.receivePackets.Load()
-			sums[i].ReceiveBytes += c.receiveBytes.Load()
-			sums[i].TransmitPackets += c.transmitPackets.Load()
-			sums[i].TransmitBytes += c.transmitBytes.Load()
-		}
+// Sum adds an attachment's cells. Safe for concurrent use.
+func Sum(cells []*Cell) (sum Attachment) {
+	for _, c := range cells {
+		sum.ReceivePackets += c.receivePackets.Load()
+		sum.ReceiveBytes += c.receiveBytes.Load()
+		sum.TransmitPackets += c.transmitPackets.Load()
+		sum.TransmitBytes += c.transmitBytes.Load()
 	}
-	return sums
+	return sum
 }
