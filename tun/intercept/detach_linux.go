@@ -71,7 +71,7 @@ func (d *Detached) remove(h *netlink.Handle) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{open()}
 	for _, f := range there {
 		if isKept(f.link) {
 			continue
