@@ -38,8 +38,10 @@ func (a *AttachmentConfig) guest() string {
 	switch {
 	case a.Interface != "":
 		return ""
-	case a.Container != "":
+	case a.Container != "" && a.Bridge == defaultBridge:
 		return "container " + a.Container
+	case a.Container != "":
+		return "container " + a.Container + " at " + a.Bridge
 	}
 	return a.Bridge + " " + a.NetworkInterface
 }

@@ -64,13 +64,19 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 		return true
 	}
 	var wanted []*Port
-	taken := map[int]bool{}
 	for n := range ports {
 		p := &ports[n]
-		if l, err := i.link(p); err == nil {
-			taken[l.Attrs().Index] = true
-		} else if p.Interface == "" {
+		if p.Interface != "" {
+			continue
+		}
+		if _, err := i.link(p); err != nil {
 			wanted = append(wanted, p)
+		}
+	}
+	taken := map[int]bool{}
+	for n := 0; n < len(ports) && len(wanted) > 0; n++ {
+		if l, err := i.link(&ports[n]); err == nil {
+			taken[l.Attrs().Index] = true
 		}
 	}
 	i.mu.Unlock()
@@ -377,9 +383,11 @@ func (i *Interceptor) follow(ctx context.Context, kick <-chan struct{}, tell fun
 // searchAgain searches for the ports and stands before those that it finds. Each fault is told once.
 func (i *Interceptor) searchAgain(told map[string]string, tell func(error)) (all bool) {
 	i.mu.Lock()
-	ports, before := slices.Clone(i.ports), len(i.found)
-	known := maps.Clone(i.found)
+	ports, known := slices.Clone(i.ports), maps.Clone(i.found)
 	i.mu.Unlock()
+	if !slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == "" || p.Shut }) {
+		return true
+	}
 	all = i.search(ports)
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -398,7 +406,7 @@ func (i *Interceptor) searchAgain(told map[string]string, tell func(error)) (all
 		}
 	}
 	var err error
-	if len(i.found) != before || !maps.Equal(known, i.found) {
+	if !maps.Equal(known, i.found) {
 		err = i.apply(i.ports, i.rests)
 	} else {
 		err = i.shut(i.ports, i.attached) // the ports of other bridges may have changed

@@ -139,7 +139,7 @@ func (i *Interceptor) Guard(ports []Port) error {
 	if i.programs == nil {
 		return errClosed
 	}
-	attached := i.attached
+	attached := slices.Clone(i.attached)
 	for _, p := range ports {
 		l, err := i.guard(&p, false)
 		if err != nil && !isMissing(err) {
