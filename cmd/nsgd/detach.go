@@ -96,6 +96,9 @@ func detach(w io.Writer) error {
 		if len(done.Interfaces) > 0 {
 			fmt.Fprintf(w, "open%s: %s\n", where, strings.Join(done.Interfaces, " "))
 		}
+		if done.Tables {
+			fmt.Fprintf(w, "open%s: interfaces that were closed before nsgd stood there\n", where)
+		}
 		if len(done.Devices) > 0 {
 			fmt.Fprintf(w, "removed%s: %s\n", where, strings.Join(done.Devices, " "))
 		}

@@ -15,6 +15,8 @@ import (
 type Detached struct {
 	// Interfaces are open now, Devices were removed.
 	Interfaces, Devices []string
+	// Tables says that those of nft were there, which close interfaces that come.
+	Tables bool
 }
 
 // ErrInUse: a daemon reads the devices.
@@ -71,7 +73,9 @@ func (d *Detached) remove(h *netlink.Handle) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{open()}
+	var errs []error
+	d.Tables, err = open()
+	errs = append(errs, err)
 	for _, f := range there {
 		if isKept(f.link) {
 			continue

@@ -110,7 +110,7 @@ func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done st
 	const none = "none"
 	if len(c.names)+len(c.bridges) == 0 {
 		if was != none {
-			err = open()
+			_, err = open()
 		}
 		return none, err
 	}
@@ -123,7 +123,7 @@ func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done st
 	if was != "" && (was == narrow || was == wide) {
 		return was, nil
 	}
-	const anew = "table bridge nsgd\ndelete table bridge nsgd\ntable inet nsgd\ndelete table inet nsgd\n"
+	const anew = "table bridge " + table + "\ndelete table bridge " + table + "\ntable inet " + table + "\ndelete table inet " + table + "\n"
 	_, err = nft(anew + narrow)
 	if err == nil {
 		return narrow, nil
@@ -191,24 +191,37 @@ func nft(commands string) (printed string, err error) {
 	return out.String(), nil
 }
 
-// isShut tells that the tables are there.
-func isShut() (bool, error) {
+// families are those in which the tables are there.
+func families() (list []string, err error) {
 	printed, err := nft("list tables")
-	return strings.Contains(printed, "table bridge "+table+"\n") && strings.Contains(printed, "table inet "+table+"\n"), err
-}
-
-// open removes the tables. Where there is no nft, nsgd has made none.
-func open() error {
-	printed, err := nft("list tables")
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil
-	}
 	for _, family := range []string{"bridge", "inet"} {
-		if one := "table " + family + " " + table; err == nil && strings.Contains(printed, one+"\n") {
-			_, err = nft("delete " + one)
+		if strings.Contains(printed, "table "+family+" "+table+"\n") {
+			list = append(list, family)
 		}
 	}
-	return err
+	return list, err
+}
+
+// isShut tells that both tables are there.
+func isShut() (bool, error) {
+	list, err := families()
+	return len(list) == 2, err
+}
+
+// open removes the tables that are there. Without nft nsgd has made none.
+func open() (there bool, err error) {
+	list, err := families()
+	if errors.Is(err, exec.ErrNotFound) {
+		return false, nil
+	}
+	commands := ""
+	for _, family := range list {
+		commands += "delete table " + family + " " + table + "\n"
+	}
+	if commands != "" {
+		_, err = nft(commands)
+	}
+	return commands != "", err
 }
 
 // Shut closes in a namespace what ports mean, without a policy and without programs, until Apply or Detach. What
