@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -210,7 +209,10 @@ func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
 	if got, want := fault(), `no port of "br0" answers`; !strings.HasPrefix(got, want) {
 		t.Errorf("a port that left its bridge: error %q, want %q", got, want)
 	}
-	list[1].Process = func() (int, error) { return os.Getpid(), nil }
+	elsewhere := exec.Command("sleep", "1000") // this process's main thread may be in the namespace just now
+	r.must(elsewhere.Start())
+	defer func() { elsewhere.Process.Kill(); elsewhere.Wait() }()
+	list[1].Process = func() (int, error) { return elsewhere.Process.Pid, nil }
 	if got, want := fault(), `has no interface at "br0"`; !strings.Contains(got, want) {
 		t.Errorf("a process elsewhere: error %q, want %q", got, want)
 	}
