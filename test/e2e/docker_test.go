@@ -22,11 +22,9 @@ const (
 	dockerCgroup = "/nsgd-e2e"
 )
 
-// startDocker runs Docker in the host's namespace, with everything of its own, until the test ends. Its first
-// container has VM1's address and its second VM2's.
-func startDocker(t *testing.T) {
+// startDocker runs Docker in a network namespace, with everything of its own, until the test ends.
+func startDocker(t *testing.T, namespace string, more ...string) {
 	t.Helper()
-	needWorld(t)
 	for _, program := range []string{"dockerd", "docker", "iptables", "busybox"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%v: scripts/setup installs it", err)
@@ -38,8 +36,8 @@ func startDocker(t *testing.T) {
 	const dir = "/run/docker-e2e" // memory, as all of /run is here
 	log := newOutput()
 	// Not `ip netns exec`, which hides /sys/fs/cgroup.
-	d := exec.Command("nsenter", "--net="+filepath.Join(namespaceDir, ifHost), "dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec",
-		"--pidfile", dir+"/pid", "--host", "unix:///run/docker.sock", "--bip", "10.0.1.1/24", "--fixed-cidr", "10.0.1.4/30", "--cgroup-parent", dockerCgroup)
+	d := exec.Command("nsenter", append([]string{"--net=" + namespace, "dockerd", "--data-root", dir + "/data", "--exec-root", dir + "/exec",
+		"--pidfile", dir + "/pid", "--host", "unix:///run/docker.sock", "--cgroup-parent", dockerCgroup}, more...)...)
 	d.Stdout, d.Stderr = log, log
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -71,7 +69,6 @@ func startDocker(t *testing.T) {
 		}
 		return exec.Command("docker", "info").Run() == nil
 	})
-	must(t, "sh", "-c", "cd "+dir+` && mkdir -p img/bin && cp "$(command -v busybox)" img/bin && for a in sh nc cat sleep; do ln -s busybox img/bin/$a; done && tar -C img -c . | docker import - `+dockerImage)
 }
 
 // containerOf runs a container that echoes on TCP ports. It tries to reach what at must deny it, before all else.
@@ -109,7 +106,9 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 	cable(t, "eth0", "if-inet")
 	ip(t, ifHost, "addr add 203.0.113.1/24 dev eth0")
 	ip(t, "if-inet", "addr add 203.0.113.10/24 dev eth0")
-	startDocker(t)
+	// The first container has VM1's address, and the second VM2's.
+	startDocker(t, filepath.Join(namespaceDir, ifHost), "--bip", "10.0.1.1/24", "--fixed-cidr", "10.0.1.4/30")
+	must(t, "sh", "-c", "cd "+t.TempDir()+` && mkdir bin && cp "$(command -v busybox)" bin && for a in sh nc cat; do ln -s busybox bin/$a; done && tar -c . | docker import - `+dockerImage)
 	const web, db = "10.0.1.4", "10.0.1.5"
 	containerOf(t, "web", db, "--publish", "8000:80", "--publish", "8001:8080")
 	containerOf(t, "db", web)
