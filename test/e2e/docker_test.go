@@ -34,10 +34,11 @@ func startDocker(t *testing.T, namespace string, more ...string) {
 		t.Fatal("Docker runs in this world already")
 	}
 	const dir = "/run/docker-e2e" // memory, as all of /run is here
+	removeDockerCgroups() // a run that crashed has left them
 	log := newOutput()
 	// Not `ip netns exec`, which hides /sys/fs/cgroup.
 	d := exec.Command("nsenter", append([]string{"--net=" + namespace, "dockerd", "--data-root", dir + "/data", "--exec-root", dir + "/exec",
-		"--pidfile", dir + "/pid", "--host", "unix:///run/docker.sock", "--cgroup-parent", dockerCgroup}, more...)...)
+		"--pidfile", dir + "/pid", "--host", "unix:///run/docker.sock", "--cgroup-parent", dockerCgroup, "--log-level", "warn"}, more...)...)
 	d.Stdout, d.Stderr = log, log
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -54,10 +55,7 @@ func startDocker(t *testing.T, namespace string, more ...string) {
 		if t.Failed() {
 			t.Logf("dockerd:\n%s", log)
 		}
-		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + dockerCgroup)
-		for _, group := range append(groups, "/sys/fs/cgroup"+dockerCgroup) {
-			os.Remove(group)
-		}
+		removeDockerCgroups()
 		os.RemoveAll(dir)
 	})
 	eventually(t, "Docker answers", func() bool {
@@ -69,6 +67,17 @@ func startDocker(t *testing.T, namespace string, more ...string) {
 		}
 		return exec.Command("docker", "info").Run() == nil
 	})
+}
+
+// removeDockerCgroups removes those in which nothing runs.
+func removeDockerCgroups() {
+	for _, pattern := range []string{"/sys/fs/cgroup/*" + dockerCgroup, "/sys/fs/cgroup" + dockerCgroup} {
+		containers, _ := filepath.Glob(pattern + "/*/")
+		groups, _ := filepath.Glob(pattern)
+		for _, group := range append(containers, groups...) {
+			syscall.Rmdir(group) // fails while it is in use
+		}
+	}
 }
 
 // containerOf runs a container that echoes on TCP ports. It tries to reach what at must deny it, before all else.
@@ -145,10 +154,10 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 	stranger()
 
 	end := knock(t, hostAt("10.0.1.1"), guestOf(vm1, ""), 8081)
-	must(t, "docker", "restart", "--time", "0", "web")
+	must(t, "docker", "restart", "-t", "0", "web")
 	judged()
 	d.kill()
-	must(t, "docker", "restart", "--time", "0", "web", "other")
+	must(t, "docker", "restart", "-t", "0", "web", "other")
 	untilServed(t, contained(t, vm1, "web"))
 	mustNotConnect(t, contained(t, ipv4.vm2, "db"), contained(t, vm1, "web"), 80)
 	mustNotConnect(t, internet, published, 8000)

@@ -30,7 +30,8 @@ var notRun = map[string]string{
 
 // TestDocumentsRunAsWritten runs the sh blocks of every document, in order, each document in
 // a folder of its own that looks like the checkout after `make build`. A block of the kind
-// "docker" needs Docker, and the document is skipped where it can't run. One of the kind "up" starts the daemon, which is stopped at the next one and at the end of the document.
+// "docker" needs Docker, and the document is skipped where it can't run. One of the kind "up"
+// starts the daemon, which is stopped at the next one and at the end of the document.
 func TestDocumentsRunAsWritten(t *testing.T) {
 	needWorld(t)
 	ran := 0
