@@ -34,7 +34,7 @@ func startDocker(t *testing.T, namespace string, more ...string) {
 		t.Fatal("Docker runs in this world already")
 	}
 	const dir = "/run/docker-e2e" // memory, as all of /run is here
-	removeDockerCgroups() // a run that crashed has left them
+	removeDockerCgroups()         // a run that crashed has left them
 	log := newOutput()
 	// Not `ip netns exec`, which hides /sys/fs/cgroup.
 	d := exec.Command("nsenter", append([]string{"--net=" + namespace, "dockerd", "--data-root", dir + "/data", "--exec-root", dir + "/exec",
@@ -148,8 +148,8 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 		other := contained(t, lab.Host{Address: ipv4.vm2.Address}, "other")
 		other.Address = other.Address.Next()
 		untilServed(t, other)
-		mustNotConnect(t, other, contained(t, vm1, "web"), 80)
-		mustNotConnect(t, hostAt("10.0.1.1"), other, 80)
+		mustNotReach(t, other, contained(t, vm1, "web"), 80)
+		mustNotReach(t, hostAt("10.0.1.1"), other, 80)
 	}
 	stranger()
 
@@ -159,8 +159,8 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 	d.kill()
 	must(t, "docker", "restart", "-t", "0", "web", "other")
 	untilServed(t, contained(t, vm1, "web"))
-	mustNotConnect(t, contained(t, ipv4.vm2, "db"), contained(t, vm1, "web"), 80)
-	mustNotConnect(t, internet, published, 8000)
+	mustNotReach(t, contained(t, ipv4.vm2, "db"), contained(t, vm1, "web"), 80)
+	mustNotReach(t, internet, published, 8000)
 	stranger()
 	again := startInterfaces(t, d.dir)
 	judged()
