@@ -172,8 +172,13 @@ func (p *Port) peer(ports []netlink.Link) (index int, err error) {
 	if err != nil {
 		return 0, notFoundError{err}
 	}
-	if same, err := sharesNamespace(pid); err != nil || same {
-		return 0, notFoundError{errors.Join(err, fmt.Errorf("process %d is in the host's network namespace, or gone: it has no interface of its own", pid))}
+	switch same, err := sharesNamespace(pid); {
+	case errors.Is(err, os.ErrPermission):
+		return 0, fmt.Errorf("%w: needs root, or CAP_SYS_PTRACE", err)
+	case err != nil:
+		return 0, notFoundError{err}
+	case same:
+		return 0, notFoundError{fmt.Errorf("process %d is in the host's network namespace: it has no interface of its own", pid)}
 	}
 	type end struct {
 		index, peer int
