@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
@@ -19,6 +21,9 @@ import (
 // table is nsgd's table of nftables, in the families bridge and inet. It drops what goes in and out at interfaces that
 // ports mean, unless nsgd's programs stand there: those that come while no nsgd runs, or before it has found them.
 const table = "nsgd"
+
+// nftPatience bounds a run of nft, which takes milliseconds.
+const nftPatience = 10 * time.Second
 
 // nftName is what nft takes as the name of an interface, without a meaning of its own.
 var nftName = regexp.MustCompile(`^[A-Za-z0-9_.:@-]+$`)
@@ -176,7 +181,9 @@ func (i *Interceptor) shutAgain() error {
 
 // nft runs commands of nft in this thread's namespace, all of them or none.
 func nft(commands string) (printed string, err error) {
-	command := exec.Command("nft", "-f", "-")
+	ctx, cancel := context.WithTimeout(context.Background(), nftPatience)
+	defer cancel()
+	command := exec.CommandContext(ctx, "nft", "-f", "-")
 	command.Stdin = strings.NewReader(commands)
 	var out, fault bytes.Buffer
 	command.Stdout, command.Stderr = &out, &fault

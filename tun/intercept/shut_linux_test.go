@@ -218,6 +218,43 @@ func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
 	}
 }
 
+func TestWhoseAddressAFrameSaysItIs(t *testing.T) {
+	mac := []byte{2, 0, 0, 0, 0, 1}
+	arp := slices.Concat(bytes.Repeat([]byte{0xff}, 6), mac, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2}, mac, []byte{10, 0, 1, 4}, make([]byte, 10))
+	address := netip.MustParseAddr("fd00:db8:1:1::4").As16()
+	advertisement := slices.Concat(make([]byte, 6), mac, []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255}, make([]byte, 32), []byte{136, 0, 0, 0, 0, 0, 0, 0}, address[:])
+	change := func(frame []byte, at int, to byte) []byte {
+		frame = slices.Clone(frame)
+		frame[at] = to
+		return frame
+	}
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		want  string
+	}{
+		{"an ARP message is its sender's", arp, "10.0.1.4"},
+		{"a neighbour advertisement is its target's", advertisement, "fd00:db8:1:1::4"},
+		{"an ARP message in another's MAC", change(arp, 27, 9), ""},
+		{"a short ARP message", arp[:41], ""},
+		{"a short advertisement", advertisement[:77], ""},
+		{"an advertisement that a router sent on", change(advertisement, 21, 254), ""},
+		{"a solicitation", change(advertisement, 54, 135), ""},
+		{"nothing", nil, ""},
+	} {
+		got := ""
+		if who, a, ok := claims(tt.frame); ok {
+			got = a.String()
+			if !bytes.Equal(who, mac) {
+				t.Errorf("%s: MAC %v", tt.name, who)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestANamespaceOfTheSameNameIsAnother(t *testing.T) {
 	r := newRig(t)
 	i := r.open()

@@ -184,6 +184,9 @@ func (i *Interceptor) moved(p *Port, u *netlink.LinkUpdate, tell func(error)) bo
 		i.down(p, u, tell)
 		return false
 	}
+	if _, err := i.handle.LinkByIndex(u.Attrs().Index); err != nil {
+		delete(i.names, u.Attrs().Index)
+	}
 	delete(i.found, p.Guest)
 	delete(i.indexes, p.Guest)
 	return true
