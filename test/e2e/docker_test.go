@@ -119,7 +119,7 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 	startDocker(t, filepath.Join(namespaceDir, ifHost), "--bip", "10.0.1.1/24", "--fixed-cidr", "10.0.1.4/30")
 	must(t, "sh", "-c", "cd "+t.TempDir()+` && mkdir bin && cp "$(command -v busybox)" bin && for a in sh nc cat; do ln -s busybox bin/$a; done && tar -c . | docker import - `+dockerImage)
 	const db, web = "10.0.1.4", "10.0.1.5"
-	containerOf(t, "db", web)
+	containerOf(t, "db", "127.0.0.1")
 	internet, published := guestOf(internet, "if-inet"), hostAt("203.0.113.1")
 	d := startInterfaces(t, interfaceConfig(t, `
 - {networkInterface: vm1-nic, container: db, netns: if-host, device: nsgd-db}
@@ -137,10 +137,13 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 		t.Helper()
 		web, db := contained(t, ipv4.vm2, "web"), contained(t, vm1, "db")
 		untilServed(t, web, db)
-		mustConnect(t, db, web, 80)
+		for _, guest := range []string{"container web", "container db"} {
+			eventually(t, "nsgd stands before "+guest, func() bool { return strings.Contains(stateOf(t, guest), ") if-host attached ") })
+		}
+		mustReach(t, db, web, 80)
 		mustNotConnect(t, db, web, 8081)
-		mustConnect(t, hostAt("10.0.1.1"), web, 80)
-		mustConnect(t, internet, published, 8000) // port 80 of web
+		mustReach(t, hostAt("10.0.1.1"), web, 80)
+		mustReach(t, internet, published, 8000) // port 80 of web
 		mustNotConnect(t, internet, published, 8001)
 	}
 	judged()
@@ -172,7 +175,7 @@ func TestContainersOfDockerCarryWhatTheRulesAllow(t *testing.T) {
 	}
 	again.end(syscall.SIGTERM)
 	nsgdDetach(t)
-	mustConnect(t, internet, published, 8001)
+	mustReach(t, internet, published, 8001)
 }
 
 // knock tries to connect to what must stay closed, until end. Each try is at another moment of a guest's life.
