@@ -140,7 +140,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 		}
 		found[p.Guest] = index
 	}
-	answers, err := ask(silent, at)
+	answers, err := ask(silent, at, maxAsked)
 	for _, p := range silent {
 		switch list := answers[p]; {
 		case len(list) == 1:
@@ -249,8 +249,9 @@ func (p *Port) asked() (list []netip.Addr) {
 	return list
 }
 
-// ask asks behind every port who has the guests' addresses. It goes past the bridge and past programs of tc.
-func ask(guests []*Port, at map[*Port][]netlink.Link) (answers map[*Port][]netlink.Link, err error) {
+// ask asks behind every port, but for more than limit, who has the guests' addresses. It goes past the bridge and past
+// programs of tc.
+func ask(guests []*Port, at map[*Port][]netlink.Link, limit int) (answers map[*Port][]netlink.Link, err error) {
 	answers = map[*Port][]netlink.Link{}
 	sockets := map[int]int{} // descriptors, by interface
 	links := map[int]netlink.Link{}
@@ -263,8 +264,8 @@ func ask(guests []*Port, at map[*Port][]netlink.Link) (answers map[*Port][]netli
 		for _, l := range at[p] {
 			index := l.Attrs().Index
 			if _, open := sockets[index]; !open {
-				if len(sockets) == maxAsked {
-					err = fmt.Errorf("%d ports are unknown: more are not asked", maxAsked)
+				if len(sockets) == limit {
+					err = fmt.Errorf("more than %d guests' ports have no attachment: the others are not asked", limit)
 					continue
 				}
 				fd, fault := listen(index)

@@ -212,9 +212,51 @@ func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
 	elsewhere := exec.Command("sleep", "1000") // this process's main thread may be in the namespace just now
 	r.must(elsewhere.Start())
 	defer func() { elsewhere.Process.Kill(); elsewhere.Wait() }()
+	inside := exec.Command("sleep", "1000")
+	r.do(inside.Start)
+	defer func() { inside.Process.Kill(); inside.Wait() }()
+	list[1].Process = func() (int, error) { return inside.Process.Pid, nil }
+	if got, want := fault(), "is in the host's network namespace"; !strings.Contains(got, want) {
+		t.Errorf("a process in the host's namespace: error %q, want %q", got, want)
+	}
 	list[1].Process = func() (int, error) { return elsewhere.Process.Pid, nil }
 	if got, want := fault(), `has no interface at "br0"`; !strings.Contains(got, want) {
 		t.Errorf("a process elsewhere: error %q, want %q", got, want)
+	}
+}
+
+func TestNoMoreThanSoManyPortsAreAsked(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	a := netip.MustParseAddr("10.0.1.4")
+	defer r.answering(1, a)()
+	guest := &Port{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	at := map[*Port][]netlink.Link{guest: {r.link("p0"), r.link("p1")}}
+	for limit, want := range map[int]int{1: 0, 2: 1} {
+		r.do(func() error {
+			answers, err := ask([]*Port{guest}, at, limit)
+			if len(answers[guest]) != want || (err != nil) != (want == 0) {
+				t.Errorf("limit %d: answers %v, error %v", limit, answers[guest], err)
+			}
+			return nil
+		})
+	}
+}
+
+func TestTheRulesTellBridgesApart(t *testing.T) {
+	c := closed{names: []string{"tap1"}, bridges: []string{"br0"}}
+	for _, tt := range []struct {
+		family       string
+		tellsBridges bool
+		want         string
+	}{
+		{"bridge", true, "    meta iif @attached accept\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
+		{"bridge", false, "    meta oif @attached accept\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
+		{"inet", true, "    meta oif @attached accept\n    meta oifname @names drop\n  }\n"},
+	} {
+		if got := c.rules(tt.family, []int{3, 7}, tt.tellsBridges); !strings.Contains(got, tt.want) || !strings.Contains(got, "elements = { 3, 7 }") {
+			t.Errorf("%s lacks\n%s", got, tt.want)
+		}
 	}
 }
 
