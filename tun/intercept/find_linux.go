@@ -31,6 +31,8 @@ const (
 // notFoundError says why a port without a name has no interface.
 type notFoundError struct{ error }
 
+func (e notFoundError) Unwrap() error { return e.error }
+
 // link is a port's interface now.
 func (i *Interceptor) link(p *Port) (netlink.Link, error) {
 	if i.gone {
@@ -116,6 +118,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			bridges[l.Attrs().Name] = l.Attrs().Index
 		}
 	}
+	var hangs error // who knows the processes doesn't answer: each question would wait anew
 	var silent []*Port
 	at := map[*Port][]netlink.Link{} // the ports that a guest may have
 	for _, p := range wanted {
@@ -133,7 +136,14 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			silent = append(silent, p)
 			continue
 		}
+		if hangs != nil {
+			faults[p.Guest] = hangs
+			continue
+		}
 		index, err := p.peer(at[p])
+		if errors.Is(err, context.DeadlineExceeded) {
+			hangs = err
+		}
 		if err != nil {
 			faults[p.Guest] = err
 			continue

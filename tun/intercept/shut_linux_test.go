@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -222,6 +223,26 @@ func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
 	list[1].Process = func() (int, error) { return elsewhere.Process.Pid, nil }
 	if got, want := fault(), `has no interface at "br0"`; !strings.Contains(got, want) {
 		t.Errorf("a process elsewhere: error %q, want %q", got, want)
+	}
+}
+
+func TestAServiceThatHangsIsAskedOnce(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0)
+	asked := 0
+	process := func() (int, error) {
+		asked++
+		return 0, fmt.Errorf("docker: %w", context.DeadlineExceeded)
+	}
+	list := []Port{{Bridge: "br0", Guest: "a", Process: process}, {Bridge: "br0", Guest: "b", Process: process}}
+	i := r.open()
+	if i.search(list) || asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	for n := range list {
+		if _, err := i.link(&list[n]); !isMissing(err) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: error %v", list[n].Guest, err)
+		}
 	}
 }
 
