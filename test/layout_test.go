@@ -27,6 +27,7 @@ var allowedImports = map[string][]string{
 	"tun/folder":       {},
 	// The programs before interfaces that exist; of tun namespaces and the devices that outlive a process.
 	"tun/intercept":         {"tun"},
+	"tun/container":         {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
 	"ruleset/arm":           {"ruleset", "ruleset/policy", "ruleset/arm/jsonc", "ruleset/arm/template", "ruleset/arm/terraform"},
@@ -127,8 +128,8 @@ var onlyExternal = map[string]string{
 
 // onlyImporters are packages of the standard library that only some rooms may import.
 var onlyImporters = map[string][]string{
-	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure; platform is IMDS.
-	"net/http": {"dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "dataplane/platform", "deploy/lab"},
+	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure; platform is IMDS; container asks Docker.
+	"net/http": {"tun/container", "dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "dataplane/platform", "deploy/lab"},
 }
 
 // withoutImport are packages that must not import a package of the standard library.

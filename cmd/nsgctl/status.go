@@ -96,7 +96,11 @@ func interfacesTable(w io.Writer, list []inspect.InterfaceStatus) error {
 		for _, reason := range slices.Sorted(maps.Keys(f.Dropped)) {
 			drops = append(drops, fmt.Sprintf("%d %s", f.Dropped[reason], reason))
 		}
-		table.row(f.Interface, f.Namespace, f.State, f.MAC, f.Passed, f.CapturedOut, f.CapturedIn, f.Delivered, f.SentOn, strings.Join(drops, ", "))
+		name := f.Interface
+		if f.Guest != "" {
+			name = strings.TrimSpace(f.Interface + " (" + f.Guest + ")")
+		}
+		table.row(name, f.Namespace, f.State, f.MAC, f.Passed, f.CapturedOut, f.CapturedIn, f.Delivered, f.SentOn, strings.Join(drops, ", "))
 	}
 	if err := table.flush(); err != nil {
 		return err

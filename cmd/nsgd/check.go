@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -141,13 +142,20 @@ func (c *Config) topology() topology.Options {
 
 // warnings are about what the configuration says and few mean.
 func (c *Config) warnings() (list []string) {
+	var late []string
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
+		if a.Interface != "" && a.Wait && !c.ClosedAtBoot {
+			late = append(late, a.Interface)
+		}
 		for j, p := range a.Prefixes {
 			if p.Bits() == 0 && a.Gateway != "" {
 				list = append(list, fmt.Sprintf("attachments[%d].prefixes[%d]: %s: wherever this is learned the tag VirtualNetwork stands for every address of this family: AllowVnetInBound and AllowVnetOutBound allow everything there, and Internet stands for nothing", i, j, p))
 			}
 		}
+	}
+	if len(late) > 0 {
+		list = append(list, fmt.Sprintf("interfaces that come while no nsgd runs are open until it starts: %s: closedAtBoot: true closes them", strings.Join(late, " ")))
 	}
 	return list
 }

@@ -41,6 +41,8 @@ type Config struct {
 	AllowPartial bool `yaml:"allowPartial"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
+	// ClosedAtBoot closes the interfaces of attachments also while no nsgd runs, as soon as they appear.
+	ClosedAtBoot bool `yaml:"closedAtBoot"`
 	// Workers is the number of packet workers; 0: one per CPU.
 	Workers int `yaml:"workers"`
 	// Offload is auto, tso or off.
@@ -125,6 +127,11 @@ type AttachmentConfig struct {
 	ReachPrivate bool `yaml:"reachPrivate"`
 	// Interface is one that exists already, a guest's in Netns: nsgd stands before it. Of networkInterface alone.
 	Interface string `yaml:"interface"`
+	// Bridge has the guest's interface as a port, in place of Interface: that of Container, or else the one behind
+	// which somebody answers for the NIC's address.
+	Bridge string `yaml:"bridge"`
+	// Container is the name of Docker's or podman's whose interface it is, whatever its name. Bridge is docker0 if absent.
+	Container string `yaml:"container"`
 	// Host says that this host itself is behind Interface.
 	Host bool `yaml:"host"`
 	// Wait starts the daemon although Interface is missing.
@@ -213,6 +220,7 @@ const (
 	defaultMetrics = "127.0.0.1:9646"
 	defaultSocket  = "/run/nsgd/nsgd.sock"
 	metricsOff     = "off"
+	defaultBridge  = "docker0" // Docker's own
 )
 
 // Duration is a span of time in Go's notation. A bare number is refused: YAML
@@ -353,8 +361,12 @@ func (c *Config) complete(dir string) error {
 
 func (c *Config) completeAttachments() {
 	for i := range c.Attachments {
-		if a := &c.Attachments[i]; a.Platform && a.Device == "" {
+		a := &c.Attachments[i]
+		if a.Platform && a.Device == "" {
 			a.Device = "nsgd-platform"
+		}
+		if a.Container != "" && a.Bridge == "" {
+			a.Bridge = defaultBridge
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,12 +199,12 @@ func (v *validator) attachments(list []AttachmentConfig) {
 			v.fail(at("attachments", i, "device"), "%q: attachments[%d] has a device of that name in the same namespace", a.Device, first)
 		}
 		taken[p] = i
-		if a.Interface == "" {
+		if !a.standsBefore() {
 			continue
 		}
-		p.device = a.Interface
+		p.device = cmp.Or(a.Interface, a.guest())
 		if first, dup := before[p]; dup {
-			v.fail(at("attachments", i, "interface"), "%q: attachments[%d] stands before it already", a.Interface, first)
+			v.fail(at("attachments", i, a.found()), "%q: attachments[%d] stands before it already", p.device, first)
 		}
 		before[p] = i
 	}
@@ -214,9 +216,9 @@ func (v *validator) attachments(list []AttachmentConfig) {
 // beforeInterface checks an attachment before an interface that exists, or of the rest beside one.
 func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 	a := &list[i]
-	if a.Interface == "" {
+	if !a.standsBefore() {
 		if a.Host || a.Wait || a.DHCP || a.DefaultGateway || a.DHCPClient.HardwareAddr != nil {
-			v.fail(at("attachments", i), "host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface")
+			v.fail(at("attachments", i), "host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface, bridge or container")
 		}
 		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
 			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
@@ -233,21 +235,58 @@ func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
 		v.fail(at("attachments", i, "dhcpClient"), "%s: it needs dhcp: true", a.DHCPClient)
 	}
 	if a.NetworkInterface == "" {
-		v.fail(at("attachments", i, "interface"), "%q: it is for a networkInterface", a.Interface)
+		v.fail(at("attachments", i, a.found()), "%q: it is for a networkInterface", cmp.Or(a.Interface, a.Container, a.Bridge))
 	}
-	if err := tun.CheckDeviceName(a.Interface); err != nil {
-		v.fail(at("attachments", i, "interface"), "%v", err)
-	}
-	if a.Interface == a.Device {
+	v.foundPort(i, a)
+	if a.Interface == a.Device && a.Interface != "" {
 		v.fail(at("attachments", i, "interface"), "%q: device is nsgd's own, beside the interface: another name is needed", a.Interface)
 	}
 	if a.Create {
-		v.fail(at("attachments", i, "create"), "true: a new namespace has no interface %q", a.Interface)
+		v.fail(at("attachments", i, "create"), "true: a new namespace has no interface %q", cmp.Or(a.Interface, a.Bridge))
 	}
 	if a.MTU != 0 {
 		v.fail(at("attachments", i, "mtu"), "%d: the interface has one: leave mtu out", a.MTU)
 	}
 }
+
+// found is the key that says which interface it is.
+func (a *AttachmentConfig) found() string {
+	switch {
+	case a.Interface != "":
+		return "interface"
+	case a.Container != "":
+		return "container"
+	}
+	return "bridge"
+}
+
+// foundPort checks what tells an interface.
+func (v *validator) foundPort(i int, a *AttachmentConfig) {
+	if a.Interface != "" {
+		if err := tun.CheckDeviceName(a.Interface); err != nil {
+			v.fail(at("attachments", i, "interface"), "%v", err)
+		}
+		if a.Bridge != "" {
+			v.fail(at("attachments", i, a.found()), "%q: the guest's interface has one name: leave bridge and container out, or interface", a.Interface)
+		}
+		return
+	}
+	if err := tun.CheckDeviceName(a.Bridge); err != nil {
+		v.fail(at("attachments", i, "bridge"), "%v", err)
+	}
+	if a.Container != "" && !containerName.MatchString(a.Container) {
+		v.fail(at("attachments", i, "container"), "%q: allowed are letters, digits and _.-, as Docker has them", a.Container)
+	}
+	if a.Host {
+		v.fail(at("attachments", i, "host"), "true: this host is behind an interface with a name: interface is needed")
+	}
+	if a.DHCP {
+		v.fail(at("attachments", i, "dhcp"), "true: it answers at an interface with a name: interface is needed")
+	}
+}
+
+// containerName is what Docker and podman allow.
+var containerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 func (v *validator) attachment(i int, a *AttachmentConfig) {
 	kinds := 0

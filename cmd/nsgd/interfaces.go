@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/container"
 	"github.com/nsgd/nsgd/tun/intercept"
 )
 
@@ -23,9 +25,25 @@ import (
 // NIC's behind one, or that of a part of the rest. Such a device has no address or route.
 func (c *Config) beforeInterfaces(i int) bool {
 	a := &c.Attachments[i]
-	return a.Interface != "" || a.ofTheRest() && slices.ContainsFunc(c.Attachments, func(b AttachmentConfig) bool {
-		return b.Interface != "" && b.Netns == a.Netns
+	return a.standsBefore() || a.ofTheRest() && slices.ContainsFunc(c.Attachments, func(b AttachmentConfig) bool {
+		return b.standsBefore() && b.Netns == a.Netns
 	})
+}
+
+// standsBefore tells that nsgd stands before the interface of the attachment's guest, or of this host.
+func (a *AttachmentConfig) standsBefore() bool { return a.Interface != "" || a.Bridge != "" }
+
+// guest is what messages call an interface without a name.
+func (a *AttachmentConfig) guest() string {
+	switch {
+	case a.Interface != "":
+		return ""
+	case a.Container != "" && a.Bridge == defaultBridge:
+		return "container " + a.Container
+	case a.Container != "":
+		return "container " + a.Container + " at " + a.Bridge
+	}
+	return a.Bridge + " " + a.NetworkInterface
 }
 
 func (a *AttachmentConfig) ofTheRest() bool { return a.Internet || a.Subnet != "" || a.Gateway != "" }
@@ -33,7 +51,7 @@ func (a *AttachmentConfig) ofTheRest() bool { return a.Internet || a.Subnet != "
 // namespaces with interfaces, in the order of the attachments.
 func (c *Config) namespacesWithInterfaces() (list []string) {
 	for i := range c.Attachments {
-		if a := &c.Attachments[i]; a.Interface != "" && !slices.Contains(list, a.Netns) {
+		if a := &c.Attachments[i]; a.standsBefore() && !slices.Contains(list, a.Netns) {
 			list = append(list, a.Netns)
 		}
 	}
@@ -44,12 +62,19 @@ func (c *Config) namespacesWithInterfaces() (list []string) {
 func (c *Config) ports(namespace string, set *policy.Set) (list []intercept.Port) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
-		if a.Interface == "" || a.Netns != namespace {
+		if !a.standsBefore() || a.Netns != namespace {
 			continue
 		}
-		p := intercept.Port{Interface: a.Interface, Device: a.Device, Host: a.Host, Wait: a.Wait, Gateway: a.DefaultGateway}
+		p := intercept.Port{
+			Interface: a.Interface, Bridge: a.Bridge, Guest: a.guest(), Shut: c.ClosedAtBoot,
+			Device: a.Device, Host: a.Host, Wait: a.Wait, Gateway: a.DefaultGateway,
+		}
+		if name := a.Container; name != "" {
+			p.Process = func() (int, error) { return container.Process(context.Background(), name, container.Sockets) }
+		}
 		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
 			p.Forwards = nic.EnableIPForwarding
+			p.MAC, _ = net.ParseMAC(nic.MACAddress) // Azure's form has dashes, which this takes too
 			for _, ip := range nic.IPConfigurations {
 				p.Addresses = append(p.Addresses, ownAddresses(&ip)...)
 				p.Near = append(p.Near, ip.Subnet.Prefixes...)
@@ -227,7 +252,7 @@ func (n *interception) statuses() (list []inspect.InterfaceStatus) {
 	for _, namespace := range slices.Sorted(maps.Keys(n.namespaces)) {
 		for _, s := range n.namespaces[namespace].Statuses() {
 			list = append(list, inspect.InterfaceStatus{
-				Interface: s.Name, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
+				Interface: s.Name, Guest: s.Guest, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
 				CapturedOut: s.CapturedOut, CapturedIn: s.CapturedIn, Delivered: s.Delivered, SentOn: s.SentOn, Dropped: s.Dropped,
 			})
 		}

@@ -78,12 +78,12 @@ func newRoot() *cobra.Command {
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("a command is missing: run, check or detach")}
+			return usageError{errors.New("a command is missing: run, check, close or detach")}
 		},
 	}
 	root.SetVersionTemplate("nsgd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newDetach())
+	root.AddCommand(newRun(), newCheck(), newDetach(), newClose())
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
 	help.Args = func(_ *cobra.Command, args []string) error { // cobra's own shows the usage, and succeeds

@@ -3,6 +3,9 @@ package inspect
 // InterfaceStatus is an interface before which nsgd stands, or a device of the rest beside it.
 type InterfaceStatus struct {
 	Interface string `json:"interface"`
+	// Guest is the container, or the bridge and the network interface, whose interface was found. Interface is empty
+	// while it is not. Absent for an interface that the configuration names.
+	Guest     string `json:"guest,omitempty"`
 	Namespace string `json:"namespace,omitempty"` // absent: the daemon's own
 	// State is attached, waiting (the interface is missing), down, or replaced: somebody changed nsgd's filters,
 	// and the interface may be open. Absent for a device of the rest.

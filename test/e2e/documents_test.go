@@ -30,7 +30,8 @@ var notRun = map[string]string{
 
 // TestDocumentsRunAsWritten runs the sh blocks of every document, in order, each document in
 // a folder of its own that looks like the checkout after `make build`. A block of the kind
-// "up" starts the daemon, which is stopped at the next one and at the end of the document.
+// "docker" needs Docker, and the document is skipped where it can't run. One of the kind "up"
+// starts the daemon, which is stopped at the next one and at the end of the document.
 func TestDocumentsRunAsWritten(t *testing.T) {
 	needWorld(t)
 	ran := 0
@@ -49,7 +50,11 @@ func TestDocumentsRunAsWritten(t *testing.T) {
 				case b.kind == "up":
 					s.up(b)
 					ran++
-				case b.kind == "":
+				case b.kind == "docker" && !s.docker:
+					s.docker = true
+					startDocker(t, "/proc/self/ns/net")
+					fallthrough
+				case b.kind == "" || b.kind == "docker":
 					s.run(b)
 					ran++
 				default:
@@ -93,6 +98,7 @@ type session struct {
 	t      *testing.T
 	dir    string
 	daemon *daemon
+	docker bool  // it runs
 	groups []int // process groups of blocks, for what they left in the background
 }
 

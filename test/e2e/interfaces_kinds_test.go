@@ -155,6 +155,19 @@ addr add 2001:db8::10/128 dev lo`)
 	if after := listings(t); after != before {
 		t.Errorf("the host's listings differ after detach:\n%s", differences(before, after))
 	}
+
+	file := filepath.Join(d.dir, lab.ConfigName)
+	writeFile(t, file, readFile(t, file)+"closedAtBoot: true\n")
+	serveTCP(t, internet, 80)
+	if a := execute(t, "nsgd", "close", "--config", file); a.code != 0 || a.stdout != "closed in namespace if-host: eth0\n" {
+		t.Errorf("close: %v", a)
+	}
+	mustNotConnect(t, internet, host, 80)
+	mustNotConnect(t, host, internet, 80)
+	if a := execute(t, "nsgd", "detach"); a.code != 0 || a.stdout != "open in namespace if-host: interfaces that were closed before nsgd stood there\n" {
+		t.Errorf("detach: %v", a)
+	}
+	mustConnect(t, host, internet, 80)
 }
 
 // nsgdDetach opens the interfaces.

@@ -8,35 +8,42 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
 )
 
 // Check says what would defeat the programs at the interfaces of ports, each fault with its interface. mtu is the
 // MTU that the interfaces share; 0: none is there.
 func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
+	i.search(ports)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
 		return 0, errClosed
+	}
+	if i.gone && len(ports) > 0 {
+		return 0, fmt.Errorf("intercept: namespace %q: %w", i.namespace, errGone)
 	}
 	var faults []error
 	seen := map[int]string{}
 	owners := map[netip.Addr]string{}
 	first := ""
 	fail := func(p *Port, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("intercept: interface %q: %w", p.Interface, fmt.Errorf(format, args...)))
+		faults = append(faults, fmt.Errorf("intercept: interface %q: %w", p, fmt.Errorf(format, args...)))
 	}
 	for n := range ports {
 		p := &ports[n]
 		for _, a := range p.Addresses {
-			if other, twice := owners[a]; twice && other != p.Interface {
+			if other, twice := owners[a]; twice && other != p.String() {
 				fail(p, "%s is the address of %q too, and what one sends would go on at the other: put them into different network namespaces", a, other)
 			}
-			owners[a] = p.Interface
+			owners[a] = p.String()
 		}
-		l, err := i.handle.LinkByName(p.Interface)
+		l, err := i.link(p)
 		if isMissing(err) && p.Wait {
+			continue
+		}
+		if isMissing(err) && p.Interface == "" {
+			fail(p, "%w; with wait: true nsgd starts without it", err)
 			continue
 		}
 		if isMissing(err) {
@@ -47,15 +54,15 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			fail(p, "%w", err)
 			continue
 		}
-		if name := l.Attrs().Name; name != p.Interface {
+		if name := l.Attrs().Name; p.Interface != "" && name != p.Interface {
 			fail(p, "that is an alternative name: use %q", name) // messages of the kernel have that one
 		}
 		index := l.Attrs().Index
 		if other, twice := seen[index]; twice {
 			fail(p, "it is %q, which another attachment has", other)
 		}
-		seen[index] = p.Interface
-		standing := i.indexes[p.Interface] == index && slices.ContainsFunc(i.ports, func(now Port) bool { return now.Interface == p.Interface && !now.Host })
+		seen[index] = p.String()
+		standing := i.indexes[p.String()] == index && slices.ContainsFunc(i.ports, func(now Port) bool { return now.String() == p.String() && !now.Host })
 		if p.Host || !standing { // a policy may take an address from this host
 			for _, fault := range i.check(p, l) {
 				fail(p, "%w", fault)
@@ -63,7 +70,7 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 		}
 		switch m := l.Attrs().MTU; {
 		case mtu == 0:
-			mtu, first = m, p.Interface
+			mtu, first = m, p.String()
 		case m != mtu:
 			fail(p, "mtu %d: %q has %d: nsgd carries packets between them whole, so one MTU is needed", m, first, mtu)
 		}
@@ -135,7 +142,7 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 
 // checkMulti refuses TCX programs, which come before filters.
 func (i *Interceptor) checkMulti(index int) error {
-	return tun.Do(i.namespace, func() error {
+	return i.do(func() error {
 		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 			there, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
 			if err != nil {

@@ -15,6 +15,8 @@ import (
 type Detached struct {
 	// Interfaces are open now, Devices were removed.
 	Interfaces, Devices []string
+	// Tables says that those of nft were there, which close interfaces that come.
+	Tables bool
 }
 
 // ErrInUse: a daemon reads the devices.
@@ -72,6 +74,8 @@ func (d *Detached) remove(h *netlink.Handle) error {
 		return err
 	}
 	var errs []error
+	d.Tables, err = open()
+	errs = append(errs, err)
 	for _, f := range there {
 		if isKept(f.link) {
 			continue

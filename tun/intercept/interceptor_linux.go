@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 // Interceptor is the programs of one network namespace. Safe for concurrent use.
 type Interceptor struct {
 	namespace string
+	home      os.FileInfo // of the namespace, which its name may not mean for ever
 	adopted   bool
 
 	mu       sync.Mutex
@@ -28,17 +30,45 @@ type Interceptor struct {
 	ports    []Port
 	rests    []Rest
 	indexes  map[string]int // interfaces and devices that are attached, by name
-	names    map[int]string // those of the ports' interfaces that were attached, by index: their names may change
+	names    map[int]string // the ports of the interfaces that were attached, by index: their names may change
+	attached []int          // the interfaces at which ports are served
+	gone     bool           // the namespace is: see errGone
+	found    map[string]int // the interfaces of ports without a name
+	unfound  map[string]error
+	table    string // of nftables, as it is now; empty: not known
 }
 
 // errClosed: Close came first. The handle would answer for the process's own namespace.
 var errClosed = errors.New("intercept: nsgd stops")
 
+// errGone: the name of the namespace means nothing any more, or another one, such as that of a later process of the
+// same number. What nsgd has open there keeps it, but nobody else is there.
+var errGone = errors.New("the network namespace is gone: its interfaces are missing until nsgd starts again")
+
+const ownNamespace = "/proc/thread-self/ns/net"
+
+// do runs f in the namespace.
+func (i *Interceptor) do(f func() error) error {
+	err := tun.Do(i.namespace, func() error {
+		if now, err := os.Stat(ownNamespace); err != nil || !os.SameFile(now, i.home) {
+			return errors.Join(err, errGone)
+		}
+		return f()
+	})
+	if errors.Is(err, tun.ErrNoNamespace) {
+		return errors.Join(errGone, err)
+	}
+	return err
+}
+
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
 // there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
-	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}}
+	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}, found: map[string]int{}, unfound: map[string]error{}}
 	err := tun.Do(namespace, func() (err error) {
+		if i.home, err = os.Stat(ownNamespace); err != nil {
+			return err
+		}
 		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
@@ -49,7 +79,8 @@ func Open(namespace string) (*Interceptor, error) {
 		if err != nil {
 			return err
 		}
-		i.adopted = len(left) > 0
+		shut, _ := isShut() // without nft there is none
+		i.adopted = len(left) > 0 || shut
 		earlier, err := earlierMaps(left)
 		for _, m := range earlier {
 			defer m.Close()
@@ -108,26 +139,35 @@ func (i *Interceptor) Guard(ports []Port) error {
 	if i.programs == nil {
 		return errClosed
 	}
+	attached := slices.Clone(i.attached)
 	for _, p := range ports {
-		if _, err := i.guard(&p, false); err != nil && !isMissing(err) {
+		l, err := i.guard(&p, false)
+		if err != nil && !isMissing(err) {
 			return fmt.Errorf("intercept: %w", err)
 		}
+		if err == nil {
+			attached = append(attached, l.Attrs().Index)
+		}
+	}
+	if err := i.shut(slices.Concat(i.ports, ports), attached); err != nil {
+		return fmt.Errorf("intercept: %w", err)
 	}
 	return nil
 }
 
 func isMissing(err error) bool {
 	var missing netlink.LinkNotFoundError
-	return errors.As(err, &missing)
+	var unfound notFoundError
+	return errors.As(err, &missing) || errors.As(err, &unfound)
 }
 
 // guard attaches the programs to a port unless they are there. With verify it looks whether they are.
 func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
-	l, err := i.handle.LinkByName(p.Interface)
+	l, err := i.link(p)
 	if err != nil {
-		return nil, fmt.Errorf("interface %q: %w", p.Interface, err)
+		return nil, fmt.Errorf("interface %q: %w", p, err)
 	}
-	if i.indexes[p.Interface] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
+	if i.indexes[p.String()] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
 		return l, nil
 	}
 	ingress, egress := i.programs.Sends, i.programs.Receives
@@ -137,7 +177,7 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
-	i.indexes[p.Interface], i.names[l.Attrs().Index] = l.Attrs().Index, p.Interface
+	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.String()
 	return l, nil
 }
 
@@ -212,6 +252,14 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 		}
 	}
 	if err := i.fill(&w); err != nil {
+		return err
+	}
+	i.attached = nil
+	for index := range w.ports {
+		i.attached = append(i.attached, int(index))
+	}
+	slices.Sort(i.attached)
+	if err := i.shut(ports, i.attached); err != nil {
 		return err
 	}
 	return i.release(&w, ports)
@@ -357,7 +405,7 @@ func (i *Interceptor) release(w *wanted, ports []Port) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == i.names[index] })
+		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.String() == i.names[index] })
 		return port || device || renamed
 	})
 	if err != nil {

@@ -212,7 +212,7 @@ func TestDetachLeavesWhatOthersMade(t *testing.T) {
 	i.Close()
 	done, err := Detach(r.namespace)
 	r.must(err)
-	if fmt.Sprint(done) != "{[guest0 guest1] [nsgd-rest nsgd0 nsgd1]}" {
+	if fmt.Sprint(done) != "{[guest0 guest1] [nsgd-rest nsgd0 nsgd1] false}" {
 		t.Errorf("detached %v", done)
 	}
 	if r.qdisc("guest0") != "" || r.qdisc("guest1") != clsact {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +24,7 @@ func (i *Interceptor) Probe() error {
 	var questions []question
 	for n := range i.ports {
 		p := &i.ports[n]
-		l, err := i.handle.LinkByName(p.Interface)
+		l, err := i.link(p)
 		if err != nil || p.Host {
 			continue
 		}
@@ -42,7 +41,7 @@ func (i *Interceptor) Probe() error {
 	if len(questions) == 0 {
 		return nil
 	}
-	return tun.Do(i.namespace, func() error {
+	return i.do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

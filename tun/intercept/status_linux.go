@@ -20,6 +20,8 @@ const (
 type Status struct {
 	// Name is that of the interface, or of the device of the rest.
 	Name string
+	// Guest is how a port is called whose interface was found; empty: Name is it.
+	Guest string
 	// State is empty for a device of the rest.
 	State string
 	// MAC of the guest; nil: it has not spoken yet.
@@ -53,11 +55,12 @@ func (i *Interceptor) Statuses() []Status {
 }
 
 func (i *Interceptor) status(p *Port) Status {
-	s := Status{Name: p.Interface, State: Waiting, Dropped: map[string]uint64{}}
-	l, err := i.handle.LinkByName(p.Interface)
+	s := Status{Name: p.Interface, Guest: p.Guest, State: Waiting, Dropped: map[string]uint64{}}
+	l, err := i.link(p)
 	if err != nil {
 		return s
 	}
+	s.Name = l.Attrs().Name
 	index := uint32(l.Attrs().Index)
 	i.count(&s, index)
 	var mac macEntry

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +20,7 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 	defer close(done)
 	updates := make(chan netlink.LinkUpdate, 256)
 	failed := make(chan error, 1)
-	err := tun.Do(i.namespace, func() error {
+	err := i.do(func() error {
 		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) {
 			select {
 			case failed <- err:
@@ -34,6 +33,14 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 	}
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
+	kick := make(chan struct{}, 1)
+	searching, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		i.follow(searching, kick, tell)
+	}()
+	defer func() { stop(); <-ended }()
 	i.changed(nil, tell) // what came before the subscription
 	for {
 		select {
@@ -41,9 +48,15 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 			return nil
 		case u, open := <-updates:
 			if !open {
+				stop()
+				<-ended
 				return i.again(ctx, failed, tell)
 			}
 			i.changed(&u, tell)
+			select {
+			case kick <- struct{}{}:
+			default:
+			}
 		case <-tick.C:
 			i.mend(tell)
 			if err := i.Probe(); err != nil {
@@ -59,6 +72,12 @@ func (i *Interceptor) again(ctx context.Context, failed <-chan error, tell func(
 	case err := <-failed:
 		tell(fmt.Errorf("intercept: follow interfaces: %w", err))
 	default:
+	}
+	i.mu.Lock()
+	gone := i.gone
+	i.mu.Unlock()
+	if gone {
+		<-ctx.Done() // nothing is to be seen
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -76,15 +95,26 @@ func (i *Interceptor) mend(tell func(error)) {
 	if i.programs == nil {
 		return
 	}
+	if i.gone {
+		return
+	}
+	if err := i.do(func() error { return nil }); err != nil {
+		i.gone = errors.Is(err, errGone)
+		tell(fmt.Errorf("intercept: namespace %q: %w", i.namespace, err))
+		return
+	}
+	if err := i.shutAgain(); err != nil {
+		tell(fmt.Errorf("intercept: %w", err))
+	}
 	for n := range i.ports {
 		p := &i.ports[n]
-		l, err := i.handle.LinkByName(p.Interface)
+		l, err := i.link(p)
 		if err != nil || i.filtering(p, l) {
 			continue
 		}
-		known := i.indexes[p.Interface] == l.Attrs().Index // else it has just come
+		known := i.indexes[p.String()] == l.Attrs().Index // else it has just come
 		if err = i.apply(i.ports, i.rests); err == nil && known {
-			err = fmt.Errorf("interface %q: %w", p.Interface, ErrMended)
+			err = fmt.Errorf("interface %q: %w", p, ErrMended)
 		}
 		if err != nil {
 			tell(fmt.Errorf("intercept: %w", err))
@@ -105,6 +135,10 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 		if u == nil {
 			continue
 		}
+		if p.Interface == "" {
+			stale = i.moved(p, u, tell) || stale
+			continue
+		}
 		if u.Attrs().Name != p.Interface {
 			if u.Header.Type == unix.RTM_NEWLINK && i.indexes[p.Interface] == u.Attrs().Index {
 				delete(i.indexes, p.Interface)
@@ -119,10 +153,8 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 			stale = true
 		case i.indexes[p.Interface] != index:
 			stale = true
-		case !p.Host && !isUp(u.Link):
-			if err := i.forget(uint32(index)); err != nil {
-				tell(fmt.Errorf("intercept: interface %q: forget the guest's MAC: %w", p.Interface, err))
-			}
+		default:
+			i.down(p, u, tell)
 		}
 	}
 	if !stale {
@@ -131,4 +163,31 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 	if err := i.apply(i.ports, i.rests); err != nil {
 		tell(fmt.Errorf("intercept: %w", err))
 	}
+}
+
+// down forgets a guest's MAC when its interface goes down.
+func (i *Interceptor) down(p *Port, u *netlink.LinkUpdate, tell func(error)) {
+	if p.Host || isUp(u.Link) {
+		return
+	}
+	if err := i.forget(uint32(u.Attrs().Index)); err != nil {
+		tell(fmt.Errorf("intercept: interface %q: forget the guest's MAC: %w", p, err))
+	}
+}
+
+// moved tells that a message is about the interface of a port without a name, which is no longer where it was.
+func (i *Interceptor) moved(p *Port, u *netlink.LinkUpdate, tell func(error)) bool {
+	if index, known := i.found[p.Guest]; !known || index != u.Attrs().Index {
+		return false
+	}
+	if _, err := i.link(p); err == nil {
+		i.down(p, u, tell)
+		return false
+	}
+	if _, err := i.handle.LinkByIndex(u.Attrs().Index); err != nil {
+		delete(i.names, u.Attrs().Index)
+	}
+	delete(i.found, p.Guest)
+	delete(i.indexes, p.Guest)
+	return true
 }

@@ -1,0 +1,262 @@
+package intercept
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/tun"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// table is nsgd's table of nftables, in the families bridge and inet. It drops what goes in and out at interfaces that
+// ports mean, unless nsgd's programs stand there: those that come while no nsgd runs, or before it has found them.
+const table = "nsgd"
+
+// nftPatience bounds a run of nft, which takes milliseconds.
+const nftPatience = 10 * time.Second
+
+// nftName is what nft takes as the name of an interface, without a meaning of its own.
+var nftName = regexp.MustCompile(`^[A-Za-z0-9_.:@-]+$`)
+
+// closed are the interfaces that ports mean: by their names, and the guests' ports of bridges.
+type closed struct{ names, bridges []string }
+
+func closedOf(ports []Port) (c closed, err error) {
+	for n := range ports {
+		p := &ports[n]
+		list, name := &c.bridges, p.Bridge
+		if p.Interface != "" {
+			list, name = &c.names, p.Interface
+		}
+		if p.Interface != "" && !p.Shut || slices.Contains(*list, name) {
+			continue
+		}
+		if !nftName.MatchString(name) {
+			return c, fmt.Errorf("interface %q: its name is not for rules of nft: letters, digits and _.:@- are allowed", name)
+		}
+		*list = append(*list, name)
+	}
+	return c, nil
+}
+
+// rules are the table in a family. Kernels without NFT_BRIDGE_META can't tell bridges apart: guests' ports of every
+// bridge are meant then, but for those in through.
+func (c *closed) rules(family string, through []int, tellsBridges bool) string {
+	var b strings.Builder
+	set := func(name, kind string, elements []string) {
+		fmt.Fprintf(&b, "  set %s { type %s; ", name, kind)
+		if len(elements) > 0 {
+			fmt.Fprintf(&b, "elements = { %s }; ", strings.Join(elements, ", "))
+		}
+		b.WriteString("}\n")
+	}
+	quoted := func(list []string) (all []string) {
+		for _, name := range list {
+			all = append(all, strconv.Quote(name))
+		}
+		return all
+	}
+	var indexes []string
+	for _, index := range through {
+		indexes = append(indexes, strconv.Itoa(index))
+	}
+	fmt.Fprintf(&b, "table %s %s {\n", family, table)
+	set("attached", "iface_index", indexes)
+	set("names", "ifname", quoted(c.names))
+	if family == "bridge" {
+		set("bridges", "ifname", quoted(c.bridges))
+	}
+	for _, way := range []struct{ chain, hook, side string }{{"receive", "prerouting", "i"}, {"send", "postrouting", "o"}} {
+		// Before everything else of nftables: raw is -300.
+		fmt.Fprintf(&b, "  chain %s {\n    type filter hook %s priority -450; policy accept;\n", way.chain, way.hook)
+		fmt.Fprintf(&b, "    meta %[1]sif @attached accept\n    meta %[1]sifname @names drop\n", way.side)
+		if family == "bridge" && len(c.bridges) > 0 {
+			of := ""
+			if tellsBridges {
+				of = fmt.Sprintf("meta %sbrname @bridges ", way.side)
+			}
+			fmt.Fprintf(&b, "    %smeta %sifkind { \"veth\", \"tun\" } drop\n", of, way.side)
+		}
+		b.WriteString("  }\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// shut closes what ports mean and attached doesn't have; without ports it opens that. Call it inside no namespace.
+func (i *Interceptor) shut(ports []Port, attached []int) error {
+	c, err := closedOf(ports)
+	if err != nil {
+		return err
+	}
+	err = i.do(func() (err error) {
+		i.table, err = c.replace(i.handle, attached, i.table)
+		return err
+	})
+	if errors.Is(err, errGone) {
+		return nil
+	}
+	return err
+}
+
+// replace puts the tables in place of those that are there, in one transaction. was is what they say already, and done
+// what they say now; empty: not known.
+func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done string, err error) {
+	const none = "none"
+	if len(c.names)+len(c.bridges) == 0 {
+		if was != none {
+			_, err = open()
+		}
+		return none, err
+	}
+	others, err := c.others(h)
+	if err != nil {
+		return was, err
+	}
+	narrow := c.rules("bridge", attached, true) + c.rules("inet", attached, true)
+	wide := c.rules("bridge", slices.Concat(attached, others), false) + c.rules("inet", attached, true)
+	if was != "" && (was == narrow || was == wide) {
+		return was, nil
+	}
+	const anew = "table bridge " + table + "\ndelete table bridge " + table + "\ntable inet " + table + "\ndelete table inet " + table + "\n"
+	_, err = nft(anew + narrow)
+	if err == nil {
+		return narrow, nil
+	}
+	if _, again := nft(anew + wide); again == nil {
+		return wide, nil
+	}
+	return was, fmt.Errorf("close interfaces that come later: %w", err)
+}
+
+// others are the ports of bridges that are not meant.
+func (c *closed) others(h *netlink.Handle) (list []int, err error) {
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	meant := map[int]bool{}
+	for _, l := range links {
+		meant[l.Attrs().Index] = slices.Contains(c.bridges, l.Attrs().Name)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.MasterIndex != 0 && !meant[a.MasterIndex] && !slices.Contains(c.names, a.Name) && isGuest(l) {
+			list = append(list, a.Index)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// shutAgain puts the tables back when somebody has removed them.
+func (i *Interceptor) shutAgain() error {
+	if c, err := closedOf(i.ports); err != nil || len(c.names)+len(c.bridges) == 0 {
+		return err
+	}
+	there := false
+	err := i.do(func() (err error) {
+		there, err = isShut()
+		return err
+	})
+	if err != nil || there {
+		return err
+	}
+	i.table = ""
+	if err := i.shut(i.ports, i.attached); err != nil {
+		return err
+	}
+	return fmt.Errorf("tables %q of nft: %w", table, ErrMended)
+}
+
+// nft runs commands of nft in this thread's namespace, all of them or none.
+func nft(commands string) (printed string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), nftPatience)
+	defer cancel()
+	command := exec.CommandContext(ctx, "nft", "-f", "-")
+	command.Stdin = strings.NewReader(commands)
+	var out, fault bytes.Buffer
+	command.Stdout, command.Stderr = &out, &fault
+	err = command.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("%w: install nftables", err)
+	}
+	if err != nil {
+		first, _, _ := strings.Cut(strings.TrimSpace(fault.String()), "\n")
+		return "", fmt.Errorf("nft: %w: %s", err, first)
+	}
+	return out.String(), nil
+}
+
+// families are those in which the tables are there.
+func families() (list []string, err error) {
+	printed, err := nft("list tables")
+	for _, family := range []string{"bridge", "inet"} {
+		if strings.Contains(printed, "table "+family+" "+table+"\n") {
+			list = append(list, family)
+		}
+	}
+	return list, err
+}
+
+// isShut tells that both tables are there.
+func isShut() (bool, error) {
+	list, err := families()
+	return len(list) == 2, err
+}
+
+// open removes the tables that are there. Without nft nsgd has made none.
+func open() (there bool, err error) {
+	list, err := families()
+	if errors.Is(err, exec.ErrNotFound) {
+		return false, nil
+	}
+	commands := ""
+	for _, family := range list {
+		commands += "delete table " + family + " " + table + "\n"
+	}
+	if commands != "" {
+		_, err = nft(commands)
+	}
+	return commands != "", err
+}
+
+// Shut closes in a namespace what ports mean, without a policy and without programs, until Apply or Detach. What
+// nsgd's programs have stays theirs, also those of a run that goes on.
+func Shut(namespace string, ports []Port) error {
+	err := tun.Do(namespace, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		defer h.Close()
+		there, err := filtered(h, nil)
+		if err != nil {
+			return err
+		}
+		attached := map[int]bool{}
+		for _, f := range there {
+			attached[f.link.Attrs().Index] = true
+		}
+		c, err := closedOf(ports)
+		if err != nil {
+			return err
+		}
+		_, err = c.replace(h, slices.Sorted(maps.Keys(attached)), "")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,337 @@
+package intercept
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/tun"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bridge makes a bridge with ports p0, p1 and so on, whose other ends are q0, q1.
+func (r *rig) bridge(name string, ports ...int) {
+	r.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		r.Skip("needs nft: scripts/setup installs it")
+	}
+	r.must(r.handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}))
+	r.must(r.handle.LinkSetUp(r.link(name)))
+	for _, n := range ports {
+		port, end := fmt.Sprint("p", n), fmt.Sprint("q", n)
+		r.must(r.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: end}))
+		r.must(r.handle.LinkSetMaster(r.link(port), r.link(name)))
+		r.must(r.handle.LinkSetUp(r.link(port)))
+		r.must(r.handle.LinkSetUp(r.link(end)))
+	}
+	for _, n := range ports { // a port forwards some time after it came up
+		r.wait(func() bool { return r.link(fmt.Sprint("p", n)).Attrs().OperState == netlink.OperUp })
+	}
+}
+
+func (r *rig) wait(condition func() bool) {
+	r.Helper()
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.Fatal("not within 10 s")
+		}
+	}
+}
+
+// crosses sends a frame to all from behind a port, and tells whether it comes out behind another.
+func (r *rig) crosses(from, to int) (arrived bool) {
+	r.Helper()
+	frame := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, byte(from), 0x88, 0xb5)
+	frame = append(frame, make([]byte, 46)...)
+	r.do(func() error {
+		out, err := listen(r.link(fmt.Sprint("q", to)).Attrs().Index)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(out)
+		in := r.link(fmt.Sprint("q", from)).Attrs().Index
+		if err := unix.Sendto(out, frame, 0, &unix.SockaddrLinklayer{Ifindex: in}); err != nil {
+			return err
+		}
+		seen := make([]byte, 128)
+		for end := time.Now().Add(150 * time.Millisecond); time.Now().Before(end) && !arrived; {
+			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(out), Events: unix.POLLIN}}, 10); n > 0 {
+				n, _, _ := unix.Recvfrom(out, seen, 0)
+				arrived = arrived || n > 0 && bytes.Equal(seen[:14], frame[:14])
+			}
+		}
+		return nil
+	})
+	return arrived
+}
+
+func (r *rig) tables() (printed string) {
+	r.Helper()
+	r.do(func() (err error) {
+		printed, err = nft("list tables")
+		return err
+	})
+	return printed
+}
+
+func TestWhatIsShutStaysClosedUntilAPortStandsThere(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	r.bridge("br1", 2, 3)
+	if !r.crosses(0, 1) || !r.crosses(2, 3) {
+		t.Fatal("nothing crosses an open bridge")
+	}
+	at := []Port{{Bridge: "br0", Guest: "somebody"}}
+	r.must(Shut(r.namespace, at))
+	if r.crosses(0, 1) || !r.crosses(2, 3) {
+		t.Error("a guest's port is open, or that of a bridge that nobody named is closed")
+	}
+	i := r.open()
+	if !i.Adopted() {
+		t.Error("a start that fails would open what was closed")
+	}
+	i.Close()
+	done, err := Detach(r.namespace)
+	r.must(err)
+	if !done.Tables || r.tables() != "" || !r.crosses(0, 1) {
+		t.Errorf("detach left %q", r.tables())
+	}
+
+	r.must(Shut(r.namespace, []Port{{Interface: "p0", Shut: true}, {Interface: "p2"}}))
+	if r.crosses(0, 1) || r.crosses(1, 0) || !r.crosses(2, 3) {
+		t.Error("an interface that was named is open, or another one is closed")
+	}
+	if err := Shut(r.namespace, []Port{{Interface: `p0"`, Shut: true}}); err == nil || !strings.Contains(err.Error(), "letters, digits") {
+		t.Errorf("a name that nft would read otherwise: %v", err)
+	}
+}
+
+func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	p := Port{Interface: "p0", Shut: true, Device: "nsgd0"}
+	r.must(errors.Join(i.Guard([]Port{p}), i.Apply([]Port{p}, []Rest{rest0})))
+	before := r.tables()
+	r.do(func() error { _, err := nft("delete table bridge " + table); return err })
+	var told []error
+	i.mend(func(err error) { told = append(told, err) })
+	if r.tables() != before || before == "" || len(told) != 1 || !errors.Is(told[0], ErrMended) {
+		t.Errorf("tables %q, before %q; told %v", r.tables(), before, told)
+	}
+	r.do(func() error { _, err := nft("delete table bridge " + table); return err })
+	i.table = "" // as a later run that finds the other table
+	r.must(i.Apply(nil, []Rest{rest0}))
+	if r.tables() != "" {
+		t.Errorf("without ports the tables %q are left", r.tables())
+	}
+}
+
+// answering has somebody answer ARP for an address behind a port, until stop.
+func (r *rig) answering(port int, a netip.Addr) (stop func()) {
+	r.Helper()
+	var fd int
+	end := r.link(fmt.Sprint("q", port))
+	r.do(func() (err error) {
+		fd, err = listen(end.Attrs().Index)
+		return err
+	})
+	done := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		defer unix.Close(fd)
+		frame := make([]byte, 128)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10); n <= 0 {
+				continue
+			}
+			n, from, err := unix.Recvfrom(fd, frame, 0)
+			sender, ok := from.(*unix.SockaddrLinklayer)
+			target := a.As4()
+			if err != nil || !ok || sender.Pkttype == unix.PACKET_OUTGOING || n < 42 || frame[12] != 8 || frame[13] != 6 || frame[21] != 1 || !bytes.Equal(frame[38:42], target[:]) {
+				continue
+			}
+			own := end.Attrs().HardwareAddr
+			answer := slices.Concat(frame[6:12], own, frame[12:21], []byte{2}, own, target[:], frame[22:32])
+			_ = unix.Sendto(fd, answer, 0, &unix.SockaddrLinklayer{Ifindex: end.Attrs().Index})
+		}
+	})
+	return sync.OnceFunc(func() { close(done); wait.Wait() })
+}
+
+func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1, 2)
+	i := r.open()
+	a := netip.MustParseAddr("10.0.1.4")
+	guest := Port{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}
+	// The first port belongs to a port with a name, and is not asked.
+	list := []Port{{Interface: "p0"}, guest}
+	defer r.answering(0, a)()
+	fault := func() string {
+		i.search(list)
+		_, err := i.link(&list[1])
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	if got, want := fault(), `no port of "br0" answers for [10.0.1.4]; asked were: p1 p2`; got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+	stop := r.answering(1, a)
+	defer stop()
+	second := r.answering(2, a)
+	defer second()
+	if got, want := fault(), `several ports of "br0" answer for [10.0.1.4]: p1 p2`; !strings.HasPrefix(got, want) {
+		t.Errorf("error %q, want %q", got, want)
+	}
+	list[1].MAC = r.link("q2").Attrs().HardwareAddr
+	if got := fault(); got != "" || i.found["vm1"] != r.link("p2").Attrs().Index {
+		t.Errorf("error %q, found %v, want p2", got, i.found)
+	}
+	r.must(r.handle.LinkSetNoMaster(r.link("p2")))
+	if got, want := fault(), `no port of "br0" answers`; !strings.HasPrefix(got, want) {
+		t.Errorf("a port that left its bridge: error %q, want %q", got, want)
+	}
+	elsewhere := exec.Command("sleep", "1000") // this process's main thread may be in the namespace just now
+	r.must(elsewhere.Start())
+	defer func() { elsewhere.Process.Kill(); elsewhere.Wait() }()
+	inside := exec.Command("sleep", "1000")
+	r.do(inside.Start)
+	defer func() { inside.Process.Kill(); inside.Wait() }()
+	list[1].Process = func() (int, error) { return inside.Process.Pid, nil }
+	if got, want := fault(), "is in the host's network namespace"; !strings.Contains(got, want) {
+		t.Errorf("a process in the host's namespace: error %q, want %q", got, want)
+	}
+	list[1].Process = func() (int, error) { return elsewhere.Process.Pid, nil }
+	if got, want := fault(), `has no interface at "br0"`; !strings.Contains(got, want) {
+		t.Errorf("a process elsewhere: error %q, want %q", got, want)
+	}
+}
+
+func TestAServiceThatHangsIsAskedOnce(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0)
+	asked := 0
+	process := func() (int, error) {
+		asked++
+		return 0, fmt.Errorf("docker: %w", context.DeadlineExceeded)
+	}
+	list := []Port{{Bridge: "br0", Guest: "a", Process: process}, {Bridge: "br0", Guest: "b", Process: process}}
+	i := r.open()
+	if i.search(list) || asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	for n := range list {
+		if _, err := i.link(&list[n]); !isMissing(err) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: error %v", list[n].Guest, err)
+		}
+	}
+}
+
+func TestNoMoreThanSoManyPortsAreAsked(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	a := netip.MustParseAddr("10.0.1.4")
+	defer r.answering(1, a)()
+	guest := &Port{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	at := map[*Port][]netlink.Link{guest: {r.link("p0"), r.link("p1")}}
+	for limit, want := range map[int]int{1: 0, 2: 1} {
+		r.do(func() error {
+			answers, err := ask([]*Port{guest}, at, limit)
+			if len(answers[guest]) != want || (err != nil) != (want == 0) {
+				t.Errorf("limit %d: answers %v, error %v", limit, answers[guest], err)
+			}
+			return nil
+		})
+	}
+}
+
+func TestTheRulesTellBridgesApart(t *testing.T) {
+	c := closed{names: []string{"tap1"}, bridges: []string{"br0"}}
+	for _, tt := range []struct {
+		family       string
+		tellsBridges bool
+		want         string
+	}{
+		{"bridge", true, "    meta iif @attached accept\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
+		{"bridge", false, "    meta oif @attached accept\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
+		{"inet", true, "    meta oif @attached accept\n    meta oifname @names drop\n  }\n"},
+	} {
+		if got := c.rules(tt.family, []int{3, 7}, tt.tellsBridges); !strings.Contains(got, tt.want) || !strings.Contains(got, "elements = { 3, 7 }") {
+			t.Errorf("%s lacks\n%s", got, tt.want)
+		}
+	}
+}
+
+func TestWhoseAddressAFrameSaysItIs(t *testing.T) {
+	mac := []byte{2, 0, 0, 0, 0, 1}
+	arp := slices.Concat(bytes.Repeat([]byte{0xff}, 6), mac, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2}, mac, []byte{10, 0, 1, 4}, make([]byte, 10))
+	address := netip.MustParseAddr("fd00:db8:1:1::4").As16()
+	advertisement := slices.Concat(make([]byte, 6), mac, []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255}, make([]byte, 32), []byte{136, 0, 0, 0, 0, 0, 0, 0}, address[:])
+	change := func(frame []byte, at int, to byte) []byte {
+		frame = slices.Clone(frame)
+		frame[at] = to
+		return frame
+	}
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		want  string
+	}{
+		{"an ARP message is its sender's", arp, "10.0.1.4"},
+		{"a neighbour advertisement is its target's", advertisement, "fd00:db8:1:1::4"},
+		{"an ARP message in another's MAC", change(arp, 27, 9), ""},
+		{"a short ARP message", arp[:41], ""},
+		{"a short advertisement", advertisement[:77], ""},
+		{"an advertisement that a router sent on", change(advertisement, 21, 254), ""},
+		{"a solicitation", change(advertisement, 54, 135), ""},
+		{"nothing", nil, ""},
+	} {
+		got := ""
+		if who, a, ok := claims(tt.frame); ok {
+			got = a.String()
+			if !bytes.Equal(who, mac) {
+				t.Errorf("%s: MAC %v", tt.name, who)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestANamespaceOfTheSameNameIsAnother(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	r.must(i.do(func() error { return nil }))
+	state, err := tun.OpenState(t.TempDir())
+	r.must(err)
+	defer state.Close()
+	r.must(exec.Command("ip", "netns", "del", r.namespace).Run())
+	if err := i.do(func() error { return nil }); !errors.Is(err, errGone) {
+		t.Errorf("error %v, want %v", err, errGone)
+	}
+	r.must(state.CreateNamespace(r.namespace))
+	if err := i.do(func() error { return nil }); !errors.Is(err, errGone) {
+		t.Errorf("another namespace of that name: error %v, want %v", err, errGone)
+	}
+	r.must(state.RemoveNamespace(r.namespace))
+}
