@@ -43,11 +43,12 @@ done
 	// Asks for echoes at the same time, each with its own patience; prints the ends that answered.
 	"bin/reach": `#!/bin/sh
 while [ $# -gt 0 ]; do
-	[ "$(echo hello | nc -w $3 $1 $2 2>/dev/null)" = hello ] && echo "$1 $2" &
+	[ "$(nc -w $3 $1 $2 </etc/hello 2>/dev/null)" = hello ] && echo "$1 $2" &
 	shift 3
 done
 wait
 `,
+	"etc/hello": "hello",
 	"etc/udhcpc.sh": `#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip addr add "$ip/$mask" dev "$interface"

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -62,7 +63,7 @@ addr add fd00:db8:1:3::1/64 dev br0`)
 	return machines
 }
 
-// The ports on which a host reaches another one.
+// reach says on which ports a host reaches another one.
 type reach func(from, to string) (ports string)
 
 // asDrawn is the seed's figure with the rules of labPolicy and deny8081.
@@ -84,72 +85,80 @@ func withoutNSG2(from, to string) string {
 	return guestPorts
 }
 
-// mustReach lets every host ask every other one at the same time, and holds what was answered against what is wanted.
-func mustReach(t *testing.T, f family, machines []*virtualMachine, want reach) {
+// lines is text that several add to.
+type lines struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (l *lines) add(more ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, more...)
+}
+
+// mustReach lets every host ask every other one at the same time, in both families, and holds what was answered against
+// what is wanted.
+func mustReach(t *testing.T, machines []*virtualMachine, want reach) {
 	t.Helper()
-	hosts := []lab.Host{f.vm1, f.vm2, f.vm3, f.vm4, guestOf(f.internet, "if-inet")}
-	internet := hosts[4]
 	isWanted := func(from, to lab.Host, port string) bool {
 		return slices.Contains(strings.Fields(want(from.Name, to.Name)), port)
 	}
-	for i, m := range machines {
-		command := "reach"
-		for _, to := range hosts {
+	questions := func(from lab.Host, ask func(to lab.Host, port string)) {
+		for _, to := range lab.Hosts(from.Family()) {
 			for _, port := range strings.Fields(guestPorts) {
-				seconds := 1 // silence
-				if isWanted(hosts[i], to, port) {
-					seconds = 30 // patience
-				}
-				if to != hosts[i] {
-					command += fmt.Sprintf(" %s %s %d", to.Address, port, seconds)
+				if to != from {
+					ask(to, port)
 				}
 			}
 		}
+	}
+	answers := map[string]*lines{}
+	for _, h := range lab.Hosts(lab.IPv4) {
+		answers[h.Name] = &lines{}
+	}
+	for i, m := range machines {
+		command := "reach"
+		for _, f := range families {
+			from := lab.Hosts(f.Family)[i]
+			questions(from, func(to lab.Host, port string) {
+				command += fmt.Sprintf(" %s %s %d", to.Address, port, map[bool]int{true: 30, false: 1}[isWanted(from, to, port)])
+			})
+		}
 		m.send("%s", command)
 	}
-	answers := make([]string, len(hosts)) // lines of an address and a port, by who asked
-	var mu sync.Mutex
 	var wait sync.WaitGroup
-	for _, to := range hosts[:4] {
-		for _, port := range strings.Fields(guestPorts) {
+	for _, f := range families {
+		questions(f.internet, func(to lab.Host, port string) {
 			wait.Go(func() {
-				timeout := silence
-				if isWanted(internet, to, port) {
-					timeout = patience
-				}
 				n, _ := strconv.Atoi(port)
-				conn, err := connect(internet, to, uint16(n), timeout)
+				conn, err := connect(guestOf(f.internet, "if-inet"), to, uint16(n), map[bool]time.Duration{true: patience, false: silence}[isWanted(f.internet, to, port)])
 				if err != nil {
 					return
 				}
 				defer conn.Close()
 				if echo(conn, patience) == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					answers[4] += fmt.Sprintf("%s %s\n", to.Address, port)
+					answers[f.internet.Name].add(to.Address.String() + " " + port)
 				}
 			})
-		}
+		})
 	}
 	wait.Wait()
-	for i, m := range machines {
-		answers[i], _ = m.answer()
+	for _, m := range machines {
+		printed, _ := m.answer()
+		answers[m.name].add(strings.Split(printed, "\n")...)
 	}
 	var got, wanted strings.Builder
-	for i, from := range hosts {
-		for _, to := range hosts {
-			if from == to {
-				continue
+	for _, from := range lab.AllHosts() {
+		questions(from, func(to lab.Host, port string) {
+			question := fmt.Sprintf("%s -> %s %s\n", from, to, port)
+			if isWanted(from, to, port) {
+				wanted.WriteString(question)
 			}
-			var open []string
-			for _, port := range strings.Fields(guestPorts) {
-				if strings.Contains(answers[i], fmt.Sprintf("%s %s\n", to.Address, port)) {
-					open = append(open, port)
-				}
+			if slices.Contains(answers[from.Name].list, to.Address.String()+" "+port) {
+				got.WriteString(question)
 			}
-			fmt.Fprintf(&got, "%-8s -> %-8s %s\n", from.Name, to.Name, strings.Join(open, " "))
-			fmt.Fprintf(&wanted, "%-8s -> %-8s %s\n", from.Name, to.Name, want(from.Name, to.Name))
-		}
+		})
 	}
 	if d := cmp.Diff(wanted.String(), got.String()); d != "" {
 		t.Errorf("who got through (-want +got):\n%s", d)
@@ -160,17 +169,6 @@ func TestVirtualMachinesGetTheirAddressesAndWhatTheRulesAllow(t *testing.T) {
 	machines := hypervisor(t)
 	before := listings(t)
 	d := startInterfaces(t, interfaceConfig(t, hypervisorAttachments))
-	t.Run("each machine is told its addresses", func(t *testing.T) { configureMachines(t, machines) })
-	t.Run("each machine resolves names and knows itself", func(t *testing.T) {
-		for i, m := range machines {
-			printed := m.must("nslookup vm4; wget -q -O - --header 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
-			for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + lab.Hosts(lab.IPv4)[i].Address.String()} {
-				if !strings.Contains(printed, want) {
-					t.Errorf("%s is not told %s: %s", m.name, want, printed)
-				}
-			}
-		}
-	})
 	internet := guestOf(internet, "if-inet")
 	for _, port := range []uint16{80, 8080, 8081} {
 		acceptTCP(t, internet, netip.AddrPortFrom(netip.IPv6Unspecified(), port), func(conn net.Conn) {
@@ -180,37 +178,49 @@ func TestVirtualMachinesGetTheirAddressesAndWhatTheRulesAllow(t *testing.T) {
 			}()
 		})
 	}
-	eachFamily(t, func(t *testing.T, f family) {
-		mustReach(t, f, machines, asDrawn)
-		echoes(t, mustConnect(t, guestOf(f.internet, "if-inet"), f.vm1, 80), 1<<20)
-		if sum := machines[1].must("head -c 1000000 /dev/zero | nc %s 80 | wc -c", f.vm1.Address); sum != "1000000" {
-			t.Errorf("%s of 1000000 bytes came back from VM1 to VM2", sum)
+	configureMachines(t, machines)
+	for i, m := range machines {
+		printed := m.must("nslookup vm4; wget -q -O - --header 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
+		for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + lab.Hosts(lab.IPv4)[i].Address.String()} {
+			if !strings.Contains(printed, want) {
+				t.Errorf("%s is not told %s: %s", m.name, want, printed)
+			}
 		}
-	})
-	d.reload(t, groups(rules(allowHTTPIn), rules(denyHTTPOut)))
-	eachFamily(t, func(t *testing.T, f family) { mustReach(t, f, machines, withoutNSG2) })
-	d.reload(t, labPolicy().with(nsg1, deny8081))
-
-	t.Run("a machine that pretends to be another one gets nowhere", func(t *testing.T) { pretend(t, machines) })
-
-	open := mustConnect(t, internet, vm1, 80)
+	}
+	open := mustConnect(t, internet, ipv4.vm2, 80)
 	session := machines[1]
 	session.must("mkfifo /tmp/in; nc %s 80 </tmp/in >/tmp/out & exec 9>/tmp/in", vm1.Address)
 	session.must("said() { echo $1 >&9; until grep -q $1 /tmp/out; do sleep 0.1; done; }; said one")
-	nobody := func(_, _ string) string { return "" }
+
+	t.Run("the rules of the figure", func(t *testing.T) { mustReach(t, machines, asDrawn) })
+	t.Run("superpackets of cards of virtio", func(t *testing.T) {
+		for _, f := range families {
+			echoes(t, mustConnect(t, guestOf(f.internet, "if-inet"), f.vm1, 80), 1<<20)
+			if sum := session.must("head -c 1000000 /dev/zero | nc %s 80 | wc -c", f.vm1.Address); sum != "1000000" {
+				t.Errorf("%s of 1000000 bytes came back from %s to VM2", sum, f.vm1)
+			}
+		}
+	})
+	t.Run("a machine that pretends to be another one", func(t *testing.T) { pretend(t, machines) })
+	d.reload(t, groups(rules(allowHTTPIn), rules(denyHTTPOut)))
+	t.Run("other rules", func(t *testing.T) { mustReach(t, machines, withoutNSG2) })
+
 	d.kill()
-	t.Run("when nsgd is killed nobody reaches anybody", func(t *testing.T) {
-		eachFamily(t, func(t *testing.T, f family) { mustReach(t, f, machines, nobody) })
+	t.Run("nsgd is killed", func(t *testing.T) {
+		mustReach(t, machines, func(_, _ string) string { return "" })
 		mustNotConnect(t, hostAt("10.0.1.1"), vm1, 80)
 	})
-	again := startInterfaces(t, d.dir)
-	mustEcho(t, open)
-	session.must("said two")
-	eachFamily(t, func(t *testing.T, f family) { mustReach(t, f, machines, asDrawn) })
-	again.end(syscall.SIGTERM)
-	mustReach(t, ipv4, machines, nobody)
+	t.Run("nsgd starts again", func(t *testing.T) {
+		again := startInterfaces(t, d.dir)
+		mustEcho(t, open)
+		session.must("said two")
+		mustConnect(t, internet, ipv4.vm2, 80)
+		mustNotConnect(t, internet, vm1, 80)
+		again.end(syscall.SIGTERM)
+		mustNotConnect(t, internet, ipv4.vm2, 80)
+	})
 	nsgdDetach(t)
-	eachFamily(t, func(t *testing.T, f family) { mustReach(t, f, machines, func(_, _ string) string { return guestPorts }) })
+	t.Run("nsgd is gone", func(t *testing.T) { mustReach(t, machines, func(_, _ string) string { return guestPorts }) })
 	session.must("said three")
 	if after := listings(t); after != before {
 		t.Errorf("the host's listings differ after detach:\n%s", differences(before, after))
@@ -248,21 +258,18 @@ func pretend(t *testing.T, machines []*virtualMachine) {
 	}
 	thief.must(ping, internet.Address)
 	before := arrived()
-	for address, to := range map[string]netip.Addr{"10.0.3.77": internet.Address, "10.0.2.4": internet.Address, "fd00:db8:1:3::77": ipv6.internet.Address} {
-		if printed, code := thief.run("ip addr add %[1]s dev eth0; ping -c 1 -W 1 -I %[1]s %[2]s; code=$?; ip addr del %[1]s dev eth0; (exit $code)", address, to); code == 0 {
-			t.Errorf("as %s: %s", address, printed)
-		}
-	}
-	for _, mac := range []string{"52:54:00:00:00:01", "52:54:00:00:00:99", "12:34:56:78:9a:bc"} {
-		if printed, code := thief.run("ip link set eth0 address %s && "+ping+"; code=$?; ip link set eth0 address 52:54:00:00:00:04; (exit $code)", mac, internet.Address); code == 0 {
-			t.Errorf("as %s: %s", mac, printed)
-		}
+	thief.must("pretend() { ip addr add $1 dev eth0; ping -c 1 -W 1 -I $1 $2; ip addr del $1 dev eth0; }")
+	thief.must("pretend 10.0.3.77 %[1]s & a=$!; pretend 10.0.2.4 %[1]s & b=$!; pretend fd00:db8:1:3::77 %[2]s & wait $a $b $!", internet.Address, ipv6.internet.Address)
+	for _, mac := range []string{"52:54:00:00:00:01", "12:34:56:78:9a:bc"} { // VM1's, the gateway's
+		thief.must("ip link set eth0 address %s; ! "+ping+" && ip link set eth0 address 52:54:00:00:00:04", mac, internet.Address)
 	}
 	if after := arrived(); after != before {
 		t.Errorf("echo requests arrived:\n%s", differences(before, after))
 	}
-	// A claim to VM1's address.
-	thief.run("arping -U -c 1 -I eth0 -s %[1]s %[1]s", vm1.Address)
+	if n := strings.TrimSpace(nsgctl(t, "status", "--query", "dropped.spoofed_source", "-o", "json")); n == "null" || n == "0" {
+		t.Errorf("spoofed_source counts %s", n)
+	}
+	thief.must("ip addr add %[1]s/32 dev eth0; arping -A -c 1 -I eth0 -s %[1]s %[1]s; ip addr del %[1]s/32 dev eth0", vm1.Address)
 	dropped := interfaceStatus(t)["tap-vm4"].Dropped
 	if dropped["spoofed_mac"] == 0 || dropped["spoofed_address"] == 0 {
 		t.Errorf("dropped at the interface: %v", dropped)
