@@ -40,10 +40,14 @@ while read -r line; do
 	echo "=$?="
 done
 `,
-	// Asks for echoes at the same time, each with its own patience; prints the ends that answered.
+	// Asks for echoes at the same time, each with its own patience; prints the ends that answered, and why others
+	// did not.
 	"bin/reach": `#!/bin/sh
 while [ $# -gt 0 ]; do
-	[ "$(nc -w $3 $1 $2 </etc/hello 2>/dev/null)" = hello ] && echo "$1 $2" &
+	{
+		answer=$(nc -w $3 $1 $2 </etc/hello 2>&1)
+		if [ "$answer" = hello ]; then echo "$1 $2"; else echo "not $1 $2: $answer"; fi
+	} &
 	shift 3
 done
 wait

@@ -162,6 +162,9 @@ func mustReach(t *testing.T, machines []*virtualMachine, want reach) {
 	}
 	if d := cmp.Diff(wanted.String(), got.String()); d != "" {
 		t.Errorf("who got through (-want +got):\n%s", d)
+		for _, m := range machines {
+			m.must("cat /proc/net/netstat /proc/net/snmp /proc/net/snmp6") // for its console
+		}
 	}
 }
 
@@ -232,7 +235,7 @@ func configureMachines(t *testing.T, machines []*virtualMachine) {
 	t.Helper()
 	for _, m := range machines {
 		m.send("udhcpc -q -n -t 30 -T 1 -i eth0 -s /etc/udhcpc.sh -O staticroutes && " +
-			"dhclient -6 -1 -cf /etc/dhclient.conf -lf /tmp/leases -pf /tmp/pid -sf /etc/dhclient.sh eth0")
+			"dhclient -6 -1 -v -cf /etc/dhclient.conf -lf /tmp/leases -pf /tmp/pid -sf /etc/dhclient.sh eth0")
 	}
 	for i, m := range machines {
 		if printed, code := m.answer(); code != 0 {
