@@ -7,10 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nsgd/nsgd/deploy/lab"
 )
 
 // guestKernel is where scripts/setup puts a kernel for virtual machines, and its modules.
@@ -21,6 +24,9 @@ const guestPorts = "80 8080 8081"
 
 // guestFiles are a machine's own programs. Its first process obeys the serial console, a line at a time, and ends each
 // answer with the exit code.
+//
+// SYN cookies are off because busybox's server has a queue of two connections: with cookies a busy machine resets those that
+// begin with data. A link-local address takes up to a second, and dhclient doesn't wait for it.
 var guestFiles = map[string]string{
 	"init": `#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -28,11 +34,12 @@ export PATH=/bin:/usr/sbin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+sysctl -qw net.ipv4.tcp_syncookies=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
 for module in /lib/modules/*; do insmod $module; done
 ip link set lo up
 ip link set eth0 up
 for port in ` + guestPorts + `; do nc -ll -p $port -e cat & done
+until ip -6 addr show dev eth0 | grep -q fe80; do sleep 0.1; done
 stty -echo -onlcr
 echo "=0="
 while read -r line; do
@@ -146,6 +153,12 @@ func newMachine(t *testing.T, name string) *virtualMachine {
 		}
 	})
 	return m
+}
+
+// host is the machine as the lab knows it.
+func (m *virtualMachine) host(f family) lab.Host {
+	hosts := lab.Hosts(f.Family)
+	return hosts[slices.IndexFunc(hosts, func(h lab.Host) bool { return h.Name == m.name })]
 }
 
 // guestCommandLine is what the kernel of a machine is told.

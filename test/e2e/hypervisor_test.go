@@ -34,6 +34,28 @@ const hypervisorAttachments = `
 // hypervisor makes the host and boots its machines.
 func hypervisor(t *testing.T) (machines []*virtualMachine) {
 	t.Helper()
+	makeHypervisor(t)
+	disk := guestDisk(t)
+	for i := 1; i <= 4; i++ {
+		tap := fmt.Sprintf("tap-vm%d", i)
+		addTap(t, tap)
+		machines = append(machines, boot(t, fmt.Sprintf("VM%d", i), tap, fmt.Sprintf("52:54:00:00:00:0%d", i), disk))
+	}
+	for _, m := range machines {
+		m.answer()
+	}
+	return machines
+}
+
+// addTap makes a tap at the bridge that is there before its machine.
+func addTap(t *testing.T, name string) {
+	t.Helper()
+	ip(t, ifHost, fmt.Sprintf("tuntap add %[1]s mode tap\nlink set %[1]s master br0 up", name))
+}
+
+// makeHypervisor makes the host without machines.
+func makeHypervisor(t *testing.T) {
+	t.Helper()
 	needMachines(t)
 	addNamespaces(t, ifHost, "if-inet")
 	must(t, "ip", "netns", "exec", ifHost, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=0",
@@ -51,16 +73,6 @@ addr add fe80::1234:5678:9abc/64 dev br0
 addr add fd00:db8:1:1::1/64 dev br0
 addr add fd00:db8:1:2::1/64 dev br0
 addr add fd00:db8:1:3::1/64 dev br0`)
-	disk := guestDisk(t)
-	for i := 1; i <= 4; i++ {
-		name := fmt.Sprintf("tap-vm%d", i)
-		ip(t, ifHost, fmt.Sprintf("tuntap add %[1]s mode tap\nlink set %[1]s master br0 up", name))
-		machines = append(machines, boot(t, fmt.Sprintf("VM%d", i), name, fmt.Sprintf("52:54:00:00:00:0%d", i), disk))
-	}
-	for _, m := range machines {
-		m.answer()
-	}
-	return machines
 }
 
 // reach says on which ports a host reaches another one.
@@ -117,10 +129,10 @@ func mustReach(t *testing.T, machines []*virtualMachine, want reach) {
 	for _, h := range lab.Hosts(lab.IPv4) {
 		answers[h.Name] = &lines{}
 	}
-	for i, m := range machines {
+	for _, m := range machines {
 		command := "reach"
 		for _, f := range families {
-			from := lab.Hosts(f.Family)[i]
+			from := m.host(f)
 			questions(from, func(to lab.Host, port string) {
 				command += fmt.Sprintf(" %s %s %d", to.Address, port, map[bool]int{true: 30, false: 1}[isWanted(from, to, port)])
 			})
@@ -182,9 +194,9 @@ func TestVirtualMachinesGetTheirAddressesAndWhatTheRulesAllow(t *testing.T) {
 		})
 	}
 	configureMachines(t, machines)
-	for i, m := range machines {
+	for _, m := range machines {
 		printed := m.must("nslookup vm4; wget -q -O - --header 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
-		for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + lab.Hosts(lab.IPv4)[i].Address.String()} {
+		for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + m.host(ipv4).Address.String()} {
 			if !strings.Contains(printed, want) {
 				t.Errorf("%s is not told %s: %s", m.name, want, printed)
 			}
@@ -237,12 +249,12 @@ func configureMachines(t *testing.T, machines []*virtualMachine) {
 		m.send("udhcpc -q -n -t 30 -T 1 -i eth0 -s /etc/udhcpc.sh -O staticroutes && " +
 			"dhclient -6 -1 -v -cf /etc/dhclient.conf -lf /tmp/leases -pf /tmp/pid -sf /etc/dhclient.sh eth0")
 	}
-	for i, m := range machines {
+	for _, m := range machines {
 		if printed, code := m.answer(); code != 0 {
 			t.Fatalf("%s: exit code %d: %s", m.name, code, printed)
 		}
 		told := m.must("ip addr show dev eth0; ip route; ip -6 route show default")
-		for _, want := range []string{lab.Hosts(lab.IPv4)[i].Address.String() + "/24", lab.Hosts(lab.IPv6)[i].Address.String() + "/128",
+		for _, want := range []string{m.host(ipv4).Address.String() + "/24", m.host(ipv6).Address.String() + "/128",
 			"default via 10.0.", "168.63.129.16 via 10.0.", "default via fe80::1234:5678:9abc"} {
 			if !strings.Contains(told, want) {
 				t.Errorf("%s has no %s:\n%s", m.name, want, told)
