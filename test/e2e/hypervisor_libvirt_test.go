@@ -12,7 +12,8 @@ import (
 )
 
 // libvirtScript starts libvirtd in a world whose folders are its own: `ip netns exec` has given it mounts of its own. Its
-// user is added, as Debian's package libvirt-daemon-system does.
+// user is added, as Debian's package libvirt-daemon-system does. The shell is the first process of its world, because
+// libvirtd waits for machines that somebody else must reap.
 const libvirtScript = `set -e
 mkdir -p /run/libvirt
 for dir in /etc/libvirt /var/lib /var/log /var/cache; do mount -t tmpfs none $dir; done
@@ -33,7 +34,8 @@ namespaces = []
 remember_owner = 0
 stdio_handler = "file"
 END
-exec libvirtd
+libvirtd &
+wait
 `
 
 func virsh(t *testing.T, args ...string) {
@@ -50,7 +52,7 @@ func startLibvirt(t *testing.T) {
 		}
 	}
 	said := newOutput()
-	c := exec.Command("ip", "netns", "exec", ifHost, "sh", "-c", libvirtScript)
+	c := exec.Command("ip", "netns", "exec", ifHost, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", libvirtScript)
 	c.Stdout, c.Stderr = said, said
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
