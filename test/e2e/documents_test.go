@@ -22,6 +22,7 @@ var notRun = map[string]string{
 	"azure":      "needs a subscription, or a tool of Azure's",
 	"terraform":  "needs Terraform, its providers and a project",
 	"install":    "changes the machine outside the checkout",
+	"qemu":       "starts a virtual machine; TestVirtualMachines does so",
 	"terminal":   "waits for keys",
 	"prometheus": "needs Prometheus; make test runs scripts/promcheck in a part of its own",
 	"make":       "builds, or checks everything: its targets and the names of tests must exist",
@@ -30,8 +31,8 @@ var notRun = map[string]string{
 
 // TestDocumentsRunAsWritten runs the sh blocks of every document, in order, each document in
 // a folder of its own that looks like the checkout after `make build`. A block of the kind
-// "docker" needs Docker, and the document is skipped where it can't run. One of the kind "up"
-// starts the daemon, which is stopped at the next one and at the end of the document.
+// "docker" needs Docker, and the document is skipped where it can't run. One of the kind "up" starts the daemon, which
+// is stopped at the next one, at the end of the document, and after a block of the kind "down", which ends it itself.
 func TestDocumentsRunAsWritten(t *testing.T) {
 	needWorld(t)
 	ran := 0
@@ -49,6 +50,10 @@ func TestDocumentsRunAsWritten(t *testing.T) {
 					checkNames(t, b)
 				case b.kind == "up":
 					s.up(b)
+					ran++
+				case b.kind == "down":
+					s.run(b)
+					s.end()
 					ran++
 				case b.kind == "docker" && !s.docker:
 					s.docker = true
