@@ -92,11 +92,13 @@ func reachTable(w io.Writer, r *ask.ReachResult) error {
 		}
 	}
 	undecidedTable(w, r.Undecided)
-	if len(r.Allowed)+len(r.Undecided) > 0 {
-		return nil
+	if len(r.Allowed)+len(r.Undecided) == 0 {
+		fmt.Fprintln(w, "nothing passes")
 	}
-	_, err := fmt.Fprintln(w, "nothing passes")
-	return err
+	if len(r.Forwarders) > 0 {
+		fmt.Fprintf(w, "not looked at: what is forwarded for others by %s\n", reachEnds(r.Forwarders))
+	}
+	return nil
 }
 
 // reachEnds keeps a list of names narrow: json shows all of them.

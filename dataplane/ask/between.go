@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -19,8 +20,9 @@ import (
 // rules of both ends and of appliances between them. It divides addresses into classes that take one way, asks
 // package verdict about a packet of each, and package analysis about the rules for all of them.
 //
-// Two kinds of packets are left out: those to the sender's own address, and those from IPv6 addresses that
-// embed an IPv4 address which no host on the internet has. Not safe for concurrent use.
+// Three kinds of packets are left out: those to the sender's own address, those from IPv6 addresses that
+// embed an IPv4 address which no host on the internet has, and those that a network interface forwards for
+// others, see Forwarders. Not safe for concurrent use.
 type Between struct {
 	snapshot   *topology.Snapshot
 	maxStates  int
@@ -73,9 +75,22 @@ func (b *Between) query(from, to *End) (*betweenQuery, error) {
 	q := &betweenQuery{Between: b, from: from, to: to, groups: map[string]*pathGroup{}, known: map[pairKind][]pairWay{},
 		states: statesOfQuestion * cmp.Or(b.maxStates, analysis.DefaultMaxStates), sources: b.sources(from), destinations: b.destinations(to)}
 	if len(q.sources) == 0 {
+		if forwarders := Forwarders(b.snapshot); len(forwarders) > 0 {
+			return nil, fmt.Errorf("end %q: nobody has such an address; what %s may forward from there is a question for diagnose", from.Text, strings.Join(forwarders, ", "))
+		}
 		return nil, fmt.Errorf("end %q: nobody can send from there", from.Text)
 	}
 	return q, nil
+}
+
+// Forwarders names the network interfaces with enableIPForwarding. They may send from addresses of others.
+func Forwarders(s *topology.Snapshot) (names []string) {
+	for _, nic := range s.Policy.NetworkInterfaces {
+		if nic.EnableIPForwarding {
+			names = append(names, nic.Name)
+		}
+	}
+	return names
 }
 
 func (q *betweenQuery) ask(services []analysis.Service) *PathSets {

@@ -25,6 +25,8 @@ type ReachResult struct {
 	Allowed []Reached `json:"allowed"`
 	// Undecided are packets about which nothing is known.
 	Undecided []ReachUndecided `json:"undecided"`
+	// Forwarders are network interfaces with enableIPForwarding: what they forward for others is not among Allowed.
+	Forwarders []string `json:"forwarders,omitempty"`
 }
 
 // Reached is packets that pass: from every sender to every receiver by each of the ports.
@@ -74,7 +76,7 @@ func Reach(ctx context.Context, s *topology.Snapshot, q *ReachParameters) (*Reac
 	if err != nil {
 		return nil, err
 	}
-	r := &ReachResult{Allowed: query.allowed(sets), Undecided: open}
+	r := &ReachResult{Allowed: query.allowed(sets), Undecided: open, Forwarders: Forwarders(s)}
 	for i := range sets.Sets {
 		if set := &sets.Sets[i]; set.More && set.Access == ruleset.Allow.String() {
 			r.Undecided = append(r.Undecided, ReachUndecided{From: set.From, To: set.To, Why: "there are more boxes than are listed", Boxes: []DiffBox{}})
