@@ -16,20 +16,30 @@ import (
 type Names struct{ list []namedSet }
 
 type namedSet struct {
-	name string
-	sets [families]*set
+	name  string
+	sets  [families]*set
+	sizes [families]float64
 }
 
 // Add adds a name for the addresses of prefixes.
 func (n *Names) Add(name string, prefixes []netip.Prefix) {
-	n.list = append(n.list, namedSet{name, prefixSets(prefixes)})
+	sets := prefixSets(prefixes)
+	n.list = append(n.list, namedSet{name, sets, [families]float64{sets[ipv4].size(), sets[ipv6].size()}})
 	slices.SortStableFunc(n.list, func(a, b namedSet) int { return cmp.Compare(b.size(), a.size()) })
 }
 
-func (n *namedSet) size() float64 { return n.sets[ipv4].size()*0x1p96 + n.sets[ipv6].size() }
+// With is n and one name more.
+func (n *Names) With(name string, prefixes []netip.Prefix) *Names {
+	more := &Names{list: slices.Clone(n.list)}
+	more.Add(name, prefixes)
+	return more
+}
+
+func (n *namedSet) size() float64 { return n.sizes[ipv4]*0x1p96 + n.sizes[ipv6] }
 
 // Text is ranges of one family as people write them: names, then prefixes and ranges, or "everything
-// except", a name except, or a prefix except, these where that is shorter. A long list is cut, and says so.
+// except", a name except, or a prefix except, these where that is shorter. What a name lacks comes before it:
+// "10.0.0.0/8, Internet except 192.0.1.0/24". A long list is cut, and says so.
 func (n *Names) Text(ranges []netipx.IPRange) string {
 	if len(ranges) == 0 {
 		return "nothing"
@@ -52,14 +62,18 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 		}
 	}
 	prefix, best, most := "", n.parts(s, family), mostParts
+	length := len(best)
 	shorter := func(whole *set, name string) {
-		if but := n.parts(s.outOf(whole), family); 0 < len(but) && len(but) < len(best) {
-			prefix, best, most = name+" except ", but, mostExceptions
+		but, beside := n.parts(s.outOf(whole), family), n.parts(whole.outOf(s), family)
+		if 0 < len(but) && len(but)+len(beside) < length {
+			length, best, most = len(but)+len(beside), but, mostExceptions
+			prefix = strings.Join(append(beside, name+" except "), ", ")
 		}
 	}
 	shorter(addresses[family], "everything")
 	for i := range n.list {
-		if named := &n.list[i]; named.sets[family].holds(s) {
+		// A much smaller name would leave most of the set beside it, and there may be thousands.
+		if named := &n.list[i]; named.sets[family].holds(s) || 2*named.sizes[family] >= s.size() {
 			shorter(named.sets[family], named.name)
 		}
 	}
