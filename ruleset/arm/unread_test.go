@@ -90,6 +90,8 @@ func TestAnswersThatHoldResourcesAreRead(t *testing.T) {
 			"type": "microsoft.network/networksecuritygroups", "name": "g", "rules": {"name": "r", "properties": {"access": "Allow"}}}]}`, CodeNothingRead, CodeUnknownProperty},
 		{"a group without properties, with tags", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
 			"type": "microsoft.network/networksecuritygroups", "name": "g", "tags": {"securityRules": "none"}}]}`, CodeNothingRead, ""},
+		{"a list of resources of all kinds", `{"value": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
+			"type": "Microsoft.Network/networkSecurityGroups", "name": "g", "location": "westeurope", "tags": {}}]}`, CodeNothingRead, ""},
 		{"rows whose properties a query took apart", `{"data": [{"id": "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.Network/networkSecurityGroups/g",
 			"type": "microsoft.network/networksecuritygroups", "name": "g", "securityRules": []}]}`, "", ""},
 		{"a group with its properties under another name", `[{"type": "Microsoft.Network/networkSecurityGroups", "name": "g", "property": {"securityRules": []}}]`, "", CodeUnknownProperty},
