@@ -91,6 +91,8 @@ func aboutUnread(file string, value any) reading {
 		r.beside, r.nothing = true, "it is the portal's form for a template: give the template"
 	case has("values") && (has("changeNumber") || has("cloud")):
 		r.nothing = "it is a service tag file: give it with --service-tags, or as serviceTags of nsgd.yaml"
+	case has("resource") && has("provider"), has("resource") && has("terraform"):
+		r.nothing = "it is Terraform source as JSON: 'terraform show -json' writes the state or plan, which is read"
 	case has("changes"):
 		r.nothing = "the what-if has no resource that is read: " + wholeWhatIf
 	default:

@@ -34,6 +34,7 @@ func TestADocumentOfWhichNothingIsReadSaysSo(t *testing.T) {
 		{"other resources", "a.json", `[{"type": "Microsoft.Storage/storageAccounts", "name": "s"}]`, "'az network nsg list'"},
 		{"parameters", "a.json", `{"contentVersion": "1.0.0.0", "parameters": {}}`, "--parameters"},
 		{"service tags", "a.json", testTags, "--service-tags"},
+		{"Terraform's source as JSON", "a.json", `{"provider": {"azurerm": {}}, "resource": {"azurerm_network_security_group": {"g": {"name": "g"}}}}`, "terraform show -json"},
 		{"Bicep", "a.bicep", `param x string`, "az bicep build --file"},
 		{"Bicep parameters", "a.bicepparam", `using 'a.bicep'`, "az bicep build-params"},
 		{"Terraform", "a.tf", `resource "azurerm_resource_group" "r" {}`, "terraform show -json"},
