@@ -184,7 +184,9 @@ var reasons = map[packet.Drop]func(*anatomy) bool{
 		return a.has(0, func(i, _ int) bool { return i > 0 }) || a.broken && a.upper == 0 && len(a.chain) > 0 || second(44)
 	},
 	packet.DropExtensionLimit: func(a *anatomy) bool { return len(a.chain) > 8 || a.version == 6 && a.start > 40+1024 },
-	packet.DropRoutingHeader:  func(a *anatomy) bool { return a.has(43, func(_, at int) bool { return a.b[at+2] == 0 || a.b[at+2] != 2 && a.b[at+3] != 0 }) },
+	packet.DropRoutingHeader: func(a *anatomy) bool {
+		return a.has(43, func(_, at int) bool { return a.b[at+2] == 0 || a.b[at+2] != 2 && a.b[at+3] != 0 })
+	},
 	packet.DropTCPHeader: func(a *anatomy) bool {
 		length, ok := a.tcpOffset()
 		return ok && (length < 20 || length > len(a.transport()) && !a.isFragment())
