@@ -107,10 +107,13 @@ func (l *loader) instances(set *resource) (list []*resource) {
 // collectMachine makes the network interfaces that a virtual machine configures itself, and their public addresses.
 // Azure's answers list the made ones instead.
 func (l *loader) collectMachine(file string, body map[string]any) {
-	profile, _ := propertyOf(body, "networkProfile").(map[string]any)
-	value := lookup(profile, "networkInterfaceConfigurations")
-	if text, ok := value.(string); ok && isExpression(text) {
-		l.listOther(file, body, "networkInterfaceConfigurations", text, "the network interfaces of the machine were not read")
+	var value any = body
+	for _, field := range []string{"properties", "networkProfile", "networkInterfaceConfigurations"} {
+		o, _ := value.(map[string]any)
+		value = lookup(o, field)
+		if text, ok := value.(string); ok && isExpression(text) {
+			l.listOther(file, body, field, text, "network interfaces that the machine configures were not read")
+		}
 	}
 	configurations, _ := value.([]any)
 	machine := newResource(machineKind, file, body, nil)
