@@ -38,8 +38,7 @@ func (n *Names) With(name string, prefixes []netip.Prefix) *Names {
 func (n *namedSet) size() float64 { return n.sizes[ipv4]*0x1p96 + n.sizes[ipv6] }
 
 // Text is ranges of one family as people write them: names, then prefixes and ranges, or "everything
-// except", a name except, or a prefix except, these where that is shorter. What a name lacks comes before it:
-// "10.0.0.0/8, Internet except 192.0.1.0/24". A long list is cut, and says so.
+// except", a name except, or a prefix except, these where that is shorter. A long list is cut, and says so.
 func (n *Names) Text(ranges []netipx.IPRange) string {
 	if len(ranges) == 0 {
 		return "nothing"
@@ -62,18 +61,14 @@ func (n *Names) Text(ranges []netipx.IPRange) string {
 		}
 	}
 	prefix, best, most := "", n.parts(s, family), mostParts
-	length := len(best)
 	shorter := func(whole *set, name string) {
-		but, beside := n.parts(s.outOf(whole), family), n.parts(whole.outOf(s), family)
-		if 0 < len(but) && len(but)+len(beside) < length {
-			length, best, most = len(but)+len(beside), but, mostExceptions
-			prefix = strings.Join(append(beside, name+" except "), ", ")
+		if but := n.parts(s.outOf(whole), family); 0 < len(but) && len(but) < len(best) {
+			prefix, best, most = name+" except ", but, mostExceptions
 		}
 	}
 	shorter(addresses[family], "everything")
 	for i := range n.list {
-		// A much smaller name would leave most of the set beside it, and there may be thousands.
-		if named := &n.list[i]; named.sets[family].holds(s) || 2*named.sizes[family] >= s.size() {
+		if named := &n.list[i]; named.sets[family].holds(s) {
 			shorter(named.sets[family], named.name)
 		}
 	}
