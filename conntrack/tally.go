@@ -73,7 +73,12 @@ func (c *tally) sum() (packets, bytes uint64) {
 // read is sum if no worker moves a unit meanwhile.
 func (c *tally) read() (packets, bytes uint64, ok bool) {
 	m := c.moved.Load()
-	v := c.recent.Load()
+	return c.added(m, c.recent.Load())
+}
+
+// added is the sum of moved and recent, read in this order. It looks at moved again: ok is false if a unit moved
+// in between.
+func (c *tally) added(m, v uint64) (packets, bytes uint64, ok bool) {
 	ok = m < moverBit && c.moved.Load() == m
 	return m/movedPacketsBit*packetsUnit + v>>recentBits, m%movedPacketsBit*bytesUnit + v&recentBytes, ok
 }

@@ -54,6 +54,11 @@ func TestATallyIsNotReadWhileAUnitMoves(t *testing.T) {
 	if p, b, ok := c.read(); p != 7 || b != 9 || !ok {
 		t.Errorf("%d packets and %d bytes, %v", p, b, ok)
 	}
+	m := c.moved.Load()
+	c.add(2*packetsUnit, 1) // moves a unit between the looks
+	if p, _, ok := c.added(m, c.recent.Load()); ok {
+		t.Errorf("a read of %d packets missed a unit that moved meanwhile", p)
+	}
 }
 
 func TestATallyOfSeveralWorkersNeverGoesBack(t *testing.T) {

@@ -144,7 +144,7 @@ func TestExitCodesOfVerbsThatFind(t *testing.T) {
 		"explain 203.0.113.10 vm1-nic:80/tcp --policy policy --expect deny": exitNegative, "explain 203.0.113.10 vm1-nic:80/tcp --policy nowhere --expect deny": exitUsage,
 		"explain 203.0.113.10 vm1-nic:80/tcp --policy policy --expect perhaps": exitUsage,
 		"reach --to vm1-nic:80 --policy policy":                                0, "reach --from 203.0.113.10 --to vm1-nic:81 --policy policy": 0, "reach --to vm1-nic:80 --policy nowhere": exitUsage,
-		"reach --to vm1-nic:80/tpc --policy policy": exitUsage, "test tests.yaml": 0, "test nowhere.yaml": exitUsage, "validate policy": 0, "validate nowhere": exitUsage,
+		"reach --to vm1-nic:80/tpc --policy policy": exitUsage, "reach --to vm1-nic:/tcp --policy policy": exitUsage, "explain internet vm1-nic: --policy policy": exitUsage, "test tests.yaml": 0, "test nowhere.yaml": exitUsage, "validate policy": 0, "validate nowhere": exitUsage,
 	} {
 		t.Run("nsgctl "+line, func(t *testing.T) {
 			var stderr strings.Builder

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
+	"golang.org/x/sys/unix"
 )
 
 // They went on until they had an answer.
@@ -45,4 +48,55 @@ func TestTheEndOfAContextDoesNotWaitForTheAnswer(t *testing.T) {
 	if n, err := interruptible(t.Context(), func() (int, error) { return 1, io.EOF }); n != 1 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d, %v, want what the function returns", n, err)
 	}
+}
+
+// Nobody reads what the verb writes, so that it can't end by itself.
+func TestASignalEndsAVerbThatHangs(t *testing.T) {
+	hang := func(t *testing.T) *exec.Cmd {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { reader.Close() })
+		defer writer.Close()
+		size, err := unix.FcntlInt(writer.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command("nsgctl", "completion", "bash")
+		c.Stdout = writer
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		for waiting := 0; waiting < size; {
+			if waiting, err = unix.IoctlGetInt(int(reader.Fd()), unix.TIOCINQ); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	}
+	t.Run("a signal, after a while", func(t *testing.T) {
+		c := hang(t)
+		c.Process.Signal(syscall.SIGTERM)
+		if c.Wait(); c.ProcessState.ExitCode() != 143 {
+			t.Errorf("it ended so: %v; want exit code 143", c.ProcessState)
+		}
+	})
+	t.Run("the second signal, at once", func(t *testing.T) {
+		c := hang(t)
+		over := make(chan error)
+		go func() { over <- c.Wait() }()
+		for ended := false; !ended; {
+			c.Process.Signal(syscall.SIGTERM) // until one comes after the first was taken
+			select {
+			case <-over:
+				ended = true
+			default:
+			}
+		}
+		if status := c.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
+			t.Errorf("it ended so: %v; want the signal's ordinary effect", c.ProcessState)
+		}
+	})
 }

@@ -61,8 +61,10 @@ func (d *differ) compareWays() {
 // throughWay adds what a policy allows by a way that the other one does not have.
 func (d *differ) throughWay(side *diffSide, w *sideWay, kind string) {
 	chain := side.chains.Of(w.target.endpoint, ruleset.Inbound)
+	internet := side.snapshot.InternetSources()
+	names := side.namesFor(w.target).With("internet", internet)
 	reachable := analysis.Reach(chain.Lists, analysis.Options{MaxStates: d.options.MaxStates, Within: analysis.Packets{
-		Sources: side.snapshot.InternetSources(), Destinations: []netip.Prefix{netip.PrefixFrom(w.address, w.address.BitLen())}, Services: w.services()}})
+		Sources: internet, Destinations: []netip.Prefix{netip.PrefixFrom(w.address, w.address.BitLen())}, Services: w.services()}})
 	for i := range reachable.Allowed {
 		a := &reachable.Allowed[i]
 		c := DiffChange{Kind: kind, Direction: ruleset.Inbound.String(), DiffFor: w.target.names(), Way: w.text(), More: a.More, Witness: witnessOf(&a.Witness),
@@ -71,14 +73,14 @@ func (d *differ) throughWay(side *diffSide, w *sideWay, kind string) {
 			c.Old, c.New = c.New, c.Old
 		}
 		for j := range a.Boxes {
-			c.Boxes = append(c.Boxes, boxOf(&a.Boxes[j], side.namesFor(w.target)))
+			c.Boxes = append(c.Boxes, boxOf(&a.Boxes[j], names))
 		}
 		d.result.Changes = append(d.result.Changes, c)
 	}
 	for i := range reachable.Undecided {
 		u := &reachable.Undecided[i]
 		rule := decisionOf(chain.At(u.Stage, u.Rule), ruleset.Deny)
-		box := boxOf(&u.Box, side.namesFor(w.target))
+		box := boxOf(&u.Box, names)
 		d.result.Undecided = append(d.result.Undecided, DiffUndecided{Direction: ruleset.Inbound.String(), DiffFor: w.target.names(),
 			NetworkSecurityGroup: rule.NetworkSecurityGroup, RuleName: rule.RuleName, Box: &box})
 	}

@@ -102,11 +102,14 @@ func Explain(ctx context.Context, s *topology.Snapshot, q *ExplainParameters) (*
 		return nil, err
 	}
 	r := &ExplainResult{Paths: []Explanation{}, Undecided: open}
+	unassigned := len(open) > len(sets.Undecided)
 	for i := range sets.Sets {
 		set := &sets.Sets[i]
 		switch {
 		case set.course.drop == packet.DropICMPNoFlow && len(sets.Sets) > 1:
 			continue // answers and errors, which belong to other flows
+		case unassigned && slices.ContainsFunc(set.to, func(to place) bool { return query.hides(set.course, &to) }):
+			continue // the internet will ask the address that Azure chooses
 		case len(r.Paths) == MaxExplained:
 			r.More = true
 		default:

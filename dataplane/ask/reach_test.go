@@ -123,6 +123,10 @@ func TestTargetsAreReadAsPeopleWriteThem(t *testing.T) {
 		"web:nosuchservice":      "error",
 		"web:443/icmp":           "error",
 		":443":                   "error",
+		"web:":                   "error",
+		"web:/tcp":               "error",
+		"[2001:db8::1]:":         "error",
+		"2001:db8::/tcp":         "2001:db8:: [6]",
 		"web:9-8":                "error",
 		"tag:Storage.WestEurope": "tag:Storage.WestEurope []",
 	} {

@@ -33,7 +33,7 @@ func ParseTarget(text string) (t Target, err error) {
 	t.End = rest
 	var ports []ruleset.PortRange
 	var usual []uint8
-	if end, port := splitPort(rest); port != "" {
+	if end, port, cut := splitPort(rest); cut {
 		if ports, usual, err = parsePorts(port); err != nil {
 			return t, fmt.Errorf("%q: %w", text, err)
 		}
@@ -62,23 +62,23 @@ var protocols = map[string][]uint8{"tcp": {packet.ProtoTCP}, "udp": {packet.Prot
 
 // splitPort cuts the port off an end. A kind of end is no end, and an IPv6 address has no port without
 // brackets.
-func splitPort(text string) (end, port string) {
+func splitPort(text string) (end, port string, cut bool) {
 	i := strings.LastIndexByte(text, ':')
 	if i < 0 {
-		return text, ""
+		return text, "", false
 	}
 	before := text[:i]
 	kind := slices.ContainsFunc(endKinds, func(k endKind) bool { return strings.EqualFold(k.name, before) })
 	inner, bracketed := strings.CutPrefix(before, "[")
 	if bracketed && strings.HasSuffix(inner, "]") {
-		return before, text[i+1:]
+		return before, text[i+1:], true
 	}
 	first, _, _ := strings.Cut(before, ":")
 	named := slices.ContainsFunc(endKinds, func(k endKind) bool { return strings.EqualFold(k.name, first) })
 	if kind || strings.Contains(before, ":") && !named {
-		return text, ""
+		return text, "", false
 	}
-	return before, text[i+1:]
+	return before, text[i+1:], true
 }
 
 // serviceNames are services that people ask about and that not every machine's list has, or that are not

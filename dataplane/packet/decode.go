@@ -86,8 +86,8 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 	}
 	header := b[:total]
 	if headerLen > IPv4HeaderLen {
-		if sourceRouted(b[IPv4HeaderLen:headerLen]) {
-			return DropSourceRoute
+		if drop := checkOptions(b[IPv4HeaderLen:headerLen]); drop != NotDropped {
+			return drop
 		}
 		header = d.scratch[:copy(d.scratch[:], b[:IPv4HeaderLen])]
 		header[0] = 4<<4 | IPv4HeaderLen/4
@@ -105,26 +105,26 @@ func (d *Decoder) ipv4(b []byte, p *Packet) Drop {
 	return NotDropped
 }
 
-// sourceRouted reports a loose or strict source route among IPv4 options: it leads a packet past the
-// way that was judged (RFC 7126 sections 4.3 and 4.4). Options that no host can walk end the search.
-func sourceRouted(options []byte) bool {
+// checkOptions drops IPv4 options with a loose or strict source route: it leads a packet past the destination that is
+// judged. Behind an option whose length is wrong one might hide; hosts drop such a packet too.
+func checkOptions(options []byte) Drop {
 	const end, noOperation, loose, strict = 0, 1, 131, 137
 	for len(options) > 0 {
 		switch options[0] {
 		case end:
-			return false
+			return NotDropped
 		case noOperation:
 			options = options[1:]
 			continue
 		case loose, strict:
-			return true
+			return DropSourceRoute
 		}
 		if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
-			return false
+			return DropIPv4Header
 		}
 		options = options[options[1]:]
 	}
-	return false
+	return NotDropped
 }
 
 func (d *Decoder) ipv6(b []byte, p *Packet) Drop {

@@ -180,6 +180,9 @@ var dropTests = func() []struct {
 		{"a strict source route", damage(optional, set(20, 137, 7, 4, 10, 0, 1, 5, 0)), packet.DropSourceRoute},
 		{"a source route behind other options", damage(optional, set(20, 1, 148, 4, 0, 0, 131, 3, 4)), packet.DropSourceRoute},
 		{"a source route in a later fragment", packettest.FragmentAt(damage(optional, set(20, 131, 7, 4, 10, 0, 1, 5, 0))[:28], make([]byte, 16), 1, 32, false), packet.DropSourceRoute},
+		{"a source route behind an option without a length", damage(optional, set(20, 7, 0, 131, 3, 4, 0, 0, 0)), packet.DropIPv4Header},
+		{"an option beyond the header", damage(optional, set(20, 7, 9, 4, 0, 0, 0, 0, 0)), packet.DropIPv4Header},
+		{"an option without room for its length", damage(optional, set(20, 1, 1, 1, 1, 1, 1, 1, 7)), packet.DropIPv4Header},
 		{"IPv4 total length 0, which gopacket takes for a superpacket", damage(tcp, set(2, 0, 0)), packet.DropIPLength},
 		{"IPv4 total length beyond the data", damage(tcp, cut(len(tcp)-1)), packet.DropIPLength},
 		// tailscale issue 21231: a total length that ends inside the transport header.
@@ -194,6 +197,8 @@ var dropTests = func() []struct {
 		{"IPv6 hop-by-hop header behind another", packettest.Extend(udp6, packettest.Options(60, 1), packettest.Options(0, 1)), packet.DropExtension},
 		{"IPv6 routing header type 0", packettest.Extend(udp6, packettest.Extension{Protocol: 43, Bytes: make([]byte, 8)}), packet.DropRoutingHeader},
 		{"IPv6 routing header type 0 behind others", packettest.Extend(udp6, packettest.Options(0, 1), packettest.Options(60, 1), packettest.Extension{Protocol: 43, Bytes: make([]byte, 8)}), packet.DropRoutingHeader},
+		{"IPv6 segment routing header with a segment left", packettest.Extend(udp6, packettest.Extension{Protocol: 43, Bytes: []byte{0, 0, 4, 1, 0, 0, 0, 0}}), packet.DropRoutingHeader},
+		{"IPv6 routing header of an unknown type with a segment left", packettest.Extend(udp6, packettest.Extension{Protocol: 43, Bytes: []byte{0, 0, 253, 1, 0, 0, 0, 0}}), packet.DropRoutingHeader},
 		{"nine IPv6 extension headers", packettest.Extend(udp6, slices.Repeat([]packettest.Extension{packettest.Options(60, 1)}, 9)...), packet.DropExtensionLimit},
 		{"more than 1024 bytes of IPv6 extension headers", packettest.Extend(udp6, packettest.Options(60, 129)), packet.DropExtensionLimit},
 		{"IPv6 extension header beyond the packet", packettest.Extend(udp6[:40], packettest.Extension{Protocol: 60, Bytes: []byte{0, 1, 0, 0, 0, 0, 0, 0}}), packet.DropTruncated},

@@ -44,7 +44,7 @@ func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, 
 		length := (int(h[1]) + 1) * 8
 		switch layers.IPProtocol(protocol) {
 		case layers.IPProtocolIPv6Routing:
-			if h[2] == 0 { // RFC 5095
+			if leadsOn(h[2], h[3]) {
 				return protocol, offset, fragmentable, DropRoutingHeader
 			}
 		case layers.IPProtocolIPv6Fragment:
@@ -64,6 +64,13 @@ func walkIPv6(b []byte, f *Fragment) (protocol uint8, offset, fragmentable int, 
 			return protocol, offset, fragmentable, DropExtensionLimit
 		}
 	}
+}
+
+// leadsOn reports a routing header that leads a packet past the destination that is judged: type 0, which RFC 5095 forbids, and
+// others with segments left. One of type 2 leads to another address of the same host (RFC 6275 section 6.4).
+func leadsOn(kind, segmentsLeft byte) bool {
+	const sourceRoute, homeAddress = 0, 2
+	return kind == sourceRoute || kind != homeAddress && segmentsLeft > 0
 }
 
 // truncated is the reason to drop a packet when a part of its headers is missing.

@@ -138,6 +138,23 @@ func (a *anatomy) has(protocol byte, f func(i, at int) bool) bool {
 // transport is what is behind the IP headers, of a packet that is whole.
 func (a *anatomy) transport() []byte { return a.b[a.start:a.total] }
 
+// options walks IPv4 options up to a source route, or one that can't be walked.
+func (a *anatomy) options() (routed, broken bool) {
+	for at := 20; a.version == 4 && a.header <= len(a.b) && at < a.header && a.b[at] != 0; {
+		switch {
+		case a.b[at] == 131 || a.b[at] == 137:
+			return true, false
+		case a.b[at] == 1:
+			at++
+		case at+1 >= a.header || a.b[at+1] < 2 || at+int(a.b[at+1]) > a.header:
+			return false, true
+		default:
+			at += int(a.b[at+1])
+		}
+	}
+	return false, false
+}
+
 // reasons say, for each reason that Decode has, whether it holds for a packet. Several may;
 // which of them Decode names is in its own tests.
 var reasons = map[packet.Drop]func(*anatomy) bool{
@@ -147,22 +164,12 @@ var reasons = map[packet.Drop]func(*anatomy) bool{
 	},
 	packet.DropVersion: func(a *anatomy) bool { return len(a.b) > 0 && a.version != 4 && a.version != 6 },
 	packet.DropIPv4Header: func(a *anatomy) bool {
-		return a.version == 4 && len(a.b) >= 20 && (a.header < 20 || a.header > len(a.b))
+		_, broken := a.options()
+		return a.version == 4 && len(a.b) >= 20 && (a.header < 20 || a.header > len(a.b) || broken)
 	},
 	packet.DropSourceRoute: func(a *anatomy) bool {
-		for at := 20; a.version == 4 && a.header <= len(a.b) && at < a.header && a.b[at] != 0; {
-			switch {
-			case a.b[at] == 131 || a.b[at] == 137:
-				return true
-			case a.b[at] == 1:
-				at++
-			case at+1 >= a.header || a.b[at+1] < 2 || at+int(a.b[at+1]) > a.header:
-				return false
-			default:
-				at += int(a.b[at+1])
-			}
-		}
-		return false
+		routed, _ := a.options()
+		return routed
 	},
 	packet.DropIPLength: func(a *anatomy) bool { return a.header > 0 && (a.total < a.header || a.total > len(a.b)) },
 	packet.DropMappedAddress: func(a *anatomy) bool {
@@ -177,7 +184,9 @@ var reasons = map[packet.Drop]func(*anatomy) bool{
 		return a.has(0, func(i, _ int) bool { return i > 0 }) || a.broken && a.upper == 0 && len(a.chain) > 0 || second(44)
 	},
 	packet.DropExtensionLimit: func(a *anatomy) bool { return len(a.chain) > 8 || a.version == 6 && a.start > 40+1024 },
-	packet.DropRoutingHeader:  func(a *anatomy) bool { return a.has(43, func(_, at int) bool { return a.b[at+2] == 0 }) },
+	packet.DropRoutingHeader: func(a *anatomy) bool {
+		return a.has(43, func(_, at int) bool { return a.b[at+2] == 0 || a.b[at+2] != 2 && a.b[at+3] != 0 })
+	},
 	packet.DropTCPHeader: func(a *anatomy) bool {
 		length, ok := a.tcpOffset()
 		return ok && (length < 20 || length > len(a.transport()) && !a.isFragment())

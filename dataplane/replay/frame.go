@@ -46,17 +46,38 @@ func (r *Replay) frameWith(ip []byte, length int) (frame []byte, whole bool) {
 	if captured >= total {
 		return buffer[:tun.HeaderLen+captured], true
 	}
-	var decoded [2]packet.Packet
-	var quotes [2]packet.Quote
-	var drops [2]packet.Drop
-	for i, filler := range []byte{0, 0xff} {
+	var decoded [3]packet.Packet
+	var quotes [3]packet.Quote
+	var drops [3]packet.Drop
+	for i, filler := range []byte{0, 0xff, 0} {
 		fill(b[captured:min(total, captured+padding)], filler)
+		if i == 2 {
+			completeTransport(b[:total], captured, &decoded[0])
+		}
 		drops[i] = r.decoder.Decode(b[:total], 0, &decoded[i])
 		quotes[i], _ = packet.DecodeQuote(b[:total], &decoded[i])
 		decoded[i].Window, decoded[i].WindowScale, decoded[i].SACKed = 0, 0, 0 // no rule asks for them; made up they are wide
 	}
+	same := func(i, j int) bool { return drops[i] == drops[j] && decoded[i] == decoded[j] && quotes[i] == quotes[j] }
 	// Of a TCP header's options, where the payload begins is not asked.
-	return buffer[:tun.HeaderLen+total], drops[0] == drops[1] && decoded[0] == decoded[1] && quotes[0] == quotes[1]
+	return buffer[:tun.HeaderLen+total], same(0, 1) && same(1, 2)
+}
+
+// completeTransport makes the lengths of a transport header well-formed where the capture has cut them off: made up at
+// random they would drop the packet.
+func completeTransport(b []byte, captured int, p *packet.Packet) {
+	set := func(at int, v byte) {
+		if at += int(p.HeaderLen); at >= captured && at < len(b) {
+			b[at] = v
+		}
+	}
+	switch length := len(b) - int(p.HeaderLen); p.Proto {
+	case packet.ProtoTCP:
+		set(packet.TCPOffsetAt, packet.TCPHeaderLen/4<<4)
+	case packet.ProtoUDP:
+		set(packet.UDPLenAt, byte(length>>8))
+		set(packet.UDPLenAt+1, byte(length))
+	}
 }
 
 func fill(b []byte, with byte) {

@@ -358,6 +358,7 @@ func TestAFirstPacketGetsTheAnswerOfVerify(t *testing.T) {
 func TestACutPacketIsJudgedByItsHeadersOrNotAtAll(t *testing.T) {
 	set := labPolicy(t)
 	whole := tcp(world, addr1, 4000, 80, "S", 1000)
+	bare, query := tcp(world, addr1, 4000, 80, "S", 0), udp(world, addr1, 4000, 53)
 	ping := packettest.ICMPError(packettest.Spec{Src: world, Dst: addr1, ICMPType: 3}, udp(addr1, "198.51.100.7", 7, 53))
 	for _, tt := range []struct {
 		name string
@@ -368,6 +369,12 @@ func TestACutPacketIsJudgedByItsHeadersOrNotAtAll(t *testing.T) {
 		{"TCP with its flags", whole, 34, Allow},
 		{"TCP without its flags", whole, 33, Skipped},
 		{"TCP without ports", whole, 21, Skipped},
+		{"a segment without payload, with its flags", bare, 34, Allow},
+		{"a segment without payload, without its header's length", bare, 32, Skipped},
+		{"a segment without payload, without its header", bare, 20, Skipped},
+		{"UDP with its length", query, 26, Deny},
+		{"UDP without its length", query, 24, Skipped},
+		{"UDP without its header", query, 20, Skipped},
 		{"an ICMP error without ports in its quote", ping, 50, Skipped},
 		{"an ICMP error with ports in its quote", ping, 56, Deny},
 	} {

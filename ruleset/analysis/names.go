@@ -16,17 +16,26 @@ import (
 type Names struct{ list []namedSet }
 
 type namedSet struct {
-	name string
-	sets [families]*set
+	name  string
+	sets  [families]*set
+	sizes [families]float64
 }
 
 // Add adds a name for the addresses of prefixes.
 func (n *Names) Add(name string, prefixes []netip.Prefix) {
-	n.list = append(n.list, namedSet{name, prefixSets(prefixes)})
+	sets := prefixSets(prefixes)
+	n.list = append(n.list, namedSet{name, sets, [families]float64{sets[ipv4].size(), sets[ipv6].size()}})
 	slices.SortStableFunc(n.list, func(a, b namedSet) int { return cmp.Compare(b.size(), a.size()) })
 }
 
-func (n *namedSet) size() float64 { return n.sets[ipv4].size()*0x1p96 + n.sets[ipv6].size() }
+// With is n and one name more.
+func (n *Names) With(name string, prefixes []netip.Prefix) *Names {
+	more := &Names{list: slices.Clone(n.list)}
+	more.Add(name, prefixes)
+	return more
+}
+
+func (n *namedSet) size() float64 { return n.sizes[ipv4]*0x1p96 + n.sizes[ipv6] }
 
 // Text is ranges of one family as people write them: names, then prefixes and ranges, or "everything
 // except", a name except, or a prefix except, these where that is shorter. A long list is cut, and says so.

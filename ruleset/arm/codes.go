@@ -19,7 +19,7 @@ var azureCodes = []string{
 	CodeAddressReserved, CodeAddressNotInSubnet, CodeAddressInUse, CodeSubnetFull, CodePublicAddressInUse, CodeSubnetDelegated, CodePrivateMissing, CodeNoPrimary, CodeStandardDynamic, CodePublicIdle, CodeInvalidDomainLabel, CodeGlobalBasic, CodeGatewayAndBasic,
 	CodeBalancerSKU, CodeFrontendBoth, CodeFrontendNeither, CodePrivateFormat, CodePortRange, CodeProbeInterval, CodeProbeNumber, CodeProbePath,
 	CodeRuleIdle, CodeSameFrontendPort, CodeSameBackendPort, CodeMustDisableSNAT, CodeSameOutboundFrontend,
-	CodeInvalidDNSServer, CodeEncryptionIncomplete, CodeGroupAtGatewaySubnet, CodeGroupAtBastionSubnet,
+	CodeInvalidDNSServer, CodeEncryptionIncomplete, CodeGroupAtGatewaySubnet, CodeGroupAtBastionSubnet, CodeTableAtBastionSubnet, CodeInBastionSubnet,
 }
 
 // OwnCode reports that a fault's code is ours: Azure's is not known, or Azure has none.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm/jsonc"
+	"github.com/nsgd/nsgd/ruleset/arm/template"
 	"github.com/nsgd/nsgd/ruleset/arm/terraform"
 )
 
@@ -46,6 +47,7 @@ const (
 	natPoolKind  // inside a load balancer only
 	scaleSetKind // of Microsoft.Compute, as its instances
 	instanceKind // made for network interfaces only
+	machineKind  // of Microsoft.Compute, made for network interfaces only
 	hubKind      // virtual hub
 	hubConnectionKind
 	hubTableKind
@@ -105,7 +107,7 @@ var kindPaths = [...]string{
 	probeKind: "probes", natRuleKind: "inboundNatRules", configurationKind: "ipConfigurations",
 	watcherKind: "networkWatchers", flowLogKind: "flowLogs", policyKind: "policyDefinitions",
 	privateEndpointKind: "privateEndpoints", natPoolKind: "inboundNatPools",
-	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines",
+	scaleSetKind: "virtualMachineScaleSets", instanceKind: "virtualMachines", machineKind: "virtualMachines",
 	hubKind: "virtualHubs", hubConnectionKind: "hubVirtualNetworkConnections", hubTableKind: "hubRouteTables", hubIntentKind: "routingIntent",
 }
 
@@ -214,8 +216,10 @@ func (l *loader) collectObject(file string, body map[string]any, parent *resourc
 			l.collectAnswer(file, body)
 		}
 		switch t := typeOf(body); {
-		case t == "microsoft.resources/deployments":
+		case template.IsDeployment(t):
 			l.collectDeployment(file, body)
+		case t == computeProvider+"virtualmachines":
+			l.collectMachine(file, body)
 		case isExpression(t):
 			l.listOther(file, body, "type", asText(lookup(body, "type")), "what the resource is is open")
 		case typed:

@@ -253,7 +253,7 @@ func isAzureID(id string) bool { return scopeOf(id).subscription != "" }
 func madeUpID(k kind, name string) string {
 	of := "Microsoft.Network/"
 	switch k {
-	case scaleSetKind:
+	case scaleSetKind, machineKind:
 		of = "Microsoft.Compute/"
 	case policyKind:
 		of = "Microsoft.Authorization/"

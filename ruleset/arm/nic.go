@@ -130,7 +130,7 @@ func (l *loader) readConfiguration(r *resource, n *policy.NetworkInterface, nic 
 		f.fault(CodeInvalidResourceReference, "subnet", "", "an ipConfiguration needs the id of its subnet")
 	}
 	if c.Subnet != nil {
-		f.warnOfDelegation(r, c.Subnet)
+		f.checkUse(r, c.Subnet)
 	}
 	a := f.address()
 	c.Address = a.first

@@ -119,10 +119,6 @@ func (l *loader) buildGroup(r *resource) {
 		return
 	}
 	f := l.read(r.file, r.place(), "", r.body)
-	if v, listed := r.body["properties"]; listed && v == nil {
-		f.fault(CodeInvalidRequestFormat, "properties", "null",
-			"the properties are left out, as lists of resources of all kinds do; its rules are needed")
-	}
 	raw := &ruleset.NetworkSecurityGroup{
 		File: r.file, Name: r.name, ID: r.identity(), UnknownName: r.nameUnknown,
 		FlushConnection: f.flag("flushConnection", false),

@@ -147,6 +147,7 @@ func (l *loader) runPhase(p *phase) {
 		case r.like != nil:
 			l.buildAlike(r, p.build)
 		default:
+			l.checkWithheld(r)
 			p.build(l, r)
 		}
 	}

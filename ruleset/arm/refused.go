@@ -18,8 +18,10 @@ const (
 	CodeEncryptionIncomplete = "MustSpecifyBothEncryptionIntentAndEnforcementPolicy"
 	CodeGroupAtGatewaySubnet = "NetworkSecurityGroupCannotBeAttachedToGatewaySubnet"
 	CodeGroupAtBastionSubnet = "NetworkSecurityGroupNotCompliantForAzureBastionSubnet"
-	CodeSubnetDelegated      = "SubnetIsDelegatedAndCannotBeUsed"  // in Documents.Warnings
-	CodeGroupAtManagedSubnet = "SubnetInvalidNetworkSecurityGroup" // ours
+	CodeTableAtBastionSubnet = "RouteTableCannotBeAttachedForAzureBastionSubnet" // Azure's (Azure-Landing-Zones issue 1679, azure-docs issue 40561)
+	CodeInBastionSubnet      = "AzureBastionSubnet"                              // Azure's (ato-toolkit issue 26)
+	CodeSubnetDelegated      = "SubnetIsDelegatedAndCannotBeUsed"                // in Documents.Warnings
+	CodeGroupAtManagedSubnet = "SubnetInvalidNetworkSecurityGroup"               // ours
 )
 
 // Subnets with a purpose by their name.
@@ -64,9 +66,13 @@ func (f *fields) checkEncryption() {
 	}
 }
 
-// warnOfDelegation warns of a template's network interface in a subnet that is delegated to a service. Learn lists Azure's refusal
-// ("Troubleshoot virtual network deletion"); it is no fault, because some services (Databricks) have others' interfaces in theirs.
-func (f *fields) warnOfDelegation(r *resource, s *policy.Subnet) {
+// checkUse refuses a network interface in a bastion's subnet. It warns of a template's in a subnet that is delegated to a
+// service: Learn lists Azure's refusal ("Troubleshoot virtual network deletion"). That is no fault, because some services
+// (Databricks) have others' interfaces in theirs.
+func (f *fields) checkUse(r *resource, s *policy.Subnet) {
+	if strings.EqualFold(s.Name, bastionSubnet) {
+		f.fault(CodeInBastionSubnet, "subnet", s.ID, "Subnet with name '%s' can be used only for the Azure Bastion resource.", bastionSubnet)
+	}
 	if to := f.l.delegated[s]; r.templated() && to != "" {
 		f.l.warn(f.newFault(CodeSubnetDelegated, "subnet", s.ID, "the subnet is delegated to "+to+": Azure lets few other resources into it"))
 	}
@@ -86,6 +92,9 @@ func (f *fields) delegation() string {
 
 // checkSpecial checks the subnets that have a purpose by their name.
 func (f *fields) checkSpecial(s *policy.Subnet) {
+	if t := s.RouteTable; t != nil && strings.EqualFold(s.Name, bastionSubnet) {
+		f.fault(CodeTableAtBastionSubnet, "routeTable", t.ID, "Route Table %s cannot be attached to Azure Bastion Subnet %s.", t.Name, s.Name)
+	}
 	g := s.NetworkSecurityGroup
 	if g == nil {
 		return

@@ -90,6 +90,9 @@ func TestWhatAzureRefuses(t *testing.T) {
 		{"a group at a firewall's subnet", subnet("AzureFirewallSubnet"), CodeGroupAtManagedSubnet},
 		{"a bastion's subnet", subnet("AzureBastionSubnet", manager, cloud, ssh, rdp), ""},
 		{"a bastion without its manager", subnet("AzureBastionSubnet", cloud, ssh, rdp), CodeGroupAtBastionSubnet},
+		{"a route table at a bastion's subnet", templateOf(`{"name": "t", "type": "Microsoft.Network/routeTables"}, ` +
+			strings.Replace(strings.Replace(networkOfTwo, `"s"`, `"azureBastionSubnet"`, 1), `"addressPrefix":`, `"routeTable": {"id": "t"}, "addressPrefix":`, 1)), CodeTableAtBastionSubnet},
+		{"a network interface in a bastion's subnet", strings.ReplaceAll(strings.ReplaceAll(withAddress("10.0.0.5"), `"s"`, `"AzureBastionSubnet"`), `v/s`, `v/AzureBastionSubnet`), CodeInBastionSubnet},
 		{"a bastion with the default rules only", subnet("AzureBastionSubnet", manager), CodeGroupAtBastionSubnet},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

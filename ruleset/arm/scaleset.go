@@ -44,7 +44,7 @@ func (l *loader) listsInstances(set *resource) bool {
 			return false
 		case r.parent != nil:
 			of := r.parent.parent
-			return strings.EqualFold(of.name, set.name) && at.near(of.scope(), r.file) != apart
+			return of != nil && strings.EqualFold(of.name, set.name) && at.near(of.scope(), r.file) != apart
 		}
 		// A machine of a flexible set has the name of the set, a low line and eight characters.
 		machine, _ := propertyOf(r.body, "virtualMachine").(map[string]any)
@@ -104,7 +104,39 @@ func (l *loader) instances(set *resource) (list []*resource) {
 	return list
 }
 
-// interfaces are the network interface that an instance has by a configuration, and its public addresses.
+// collectMachine makes the network interfaces that a virtual machine configures itself, and their public addresses.
+// Azure's answers list the made ones instead.
+func (l *loader) collectMachine(file string, body map[string]any) {
+	var value any = body
+	for _, field := range []string{"properties", "networkProfile", "networkInterfaceConfigurations"} {
+		o, _ := value.(map[string]any)
+		value = lookup(o, field)
+		if text, ok := value.(string); ok && isExpression(text) {
+			l.listOther(file, body, field, text, "network interfaces that the machine configures were not read")
+		}
+	}
+	configurations, _ := value.([]any)
+	machine := newResource(machineKind, file, body, nil)
+	if step := l.steps[file]; step != nil {
+		machine.step = step(body)
+	}
+	for _, v := range configurations {
+		configuration, ok := v.(map[string]any)
+		if !ok {
+			l.listOther(file, body, "networkInterfaceConfigurations", asText(v), "the network interface of the machine was not read")
+			continue
+		}
+		for _, field := range []string{"condition", "copy", "location"} {
+			if v := lookup(body, field); v != nil {
+				configuration = withField(configuration, field, v)
+			}
+		}
+		l.resources = append(l.resources, machine.interfaces(configuration)...)
+	}
+}
+
+// interfaces are the network interface that an instance of a scale set, or a machine, has by a configuration, and its
+// public addresses.
 func (r *resource) interfaces(configuration map[string]any) (list []*resource) {
 	body := withProperty(configuration, "virtualMachine", map[string]any{"id": r.identity()})
 	n := newResource(interfaceKind, r.file, body, nil)

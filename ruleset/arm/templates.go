@@ -156,28 +156,47 @@ func isTemplate(value any) bool {
 		lookup(body, "properties") == nil
 }
 
-// evaluateAll evaluates the templates among documents. It returns the files that templates
+// evaluateAll evaluates the templates among documents. It returns the files that other templates
 // link. Those are not read as documents, since the linking template gives their parameters.
 func (l *loader) evaluateAll(documents []parsed) map[string]bool {
 	ctx, cancel := l.values.Deployment.evaluating()
 	defer cancel()
 	l.values.evaluating = ctx
-	linked := map[string]bool{}
+	links := make([]map[string]bool, len(documents)) // of each document, also by others
 	reports := make([]func(), len(documents))
 	for i := range documents {
 		d := &documents[i]
+		links[i] = map[string]bool{}
 		d.value, reports[i] = l.evaluate(d.file, d.document, func(path string) ([]byte, error) {
 			data, err := l.source.read(path)
-			if err == nil {
-				linked[filepath.Clean(path)] = true
+			if err == nil && filepath.Clean(path) != filepath.Clean(d.file) {
+				links[i][filepath.Clean(path)] = true
 			}
 			return data, err
 		})
 		d.evaluated = reports[i] != nil
 	}
+	linked := linkedOf(documents, links)
 	for i := range documents {
 		if reports[i] != nil && !linked[filepath.Clean(documents[i].file)] {
 			reports[i]()
+		}
+	}
+	return linked
+}
+
+// linkedOf are the files that are linked by documents which are none of them. Of templates that link each other the first one
+// is read.
+func linkedOf(documents []parsed, links []map[string]bool) map[string]bool {
+	named, linked := map[string]bool{}, map[string]bool{}
+	for i := range links {
+		maps.Copy(named, links[i])
+	}
+	for _, known := range []map[string]bool{named, linked} {
+		for i := range documents {
+			if !known[filepath.Clean(documents[i].file)] {
+				maps.Copy(linked, links[i])
+			}
 		}
 	}
 	return linked

@@ -415,3 +415,19 @@ func TestATemplateOfLiteralsIsEvaluated(t *testing.T) {
 		})
 	}
 }
+
+// Both were passed over, as what another template links.
+func TestTemplatesThatLinkEachOtherAreRead(t *testing.T) {
+	template := func(name, link string) string {
+		return `{"resources": [{"type": "Microsoft.Network/networkSecurityGroups", "name": "` + name + `"},
+			{"type": "Microsoft.Resources/deployments", "name": "d` + name + `", "properties": {"mode": "Incremental", "templateLink": {"relativePath": "` + link + `"}}}]}`
+	}
+	d := Load(policyOf(t, map[string]string{"a.json": template("a", "b.json"), "b.json": template("b", "c.json"), "c.json": template("c", "b.json")}))
+	if n := len(d.Set.NetworkSecurityGroups); n != 3 || joinedCodes(d.Unresolved) != CodeTemplateExpression || !strings.Contains(d.Unresolved[0].Message, "nest deeper") {
+		t.Errorf("%d groups, unresolved %v", n, d.Unresolved)
+	}
+	d = Load(policyOf(t, map[string]string{"b.json": template("b", "c.json"), "c.json": template("c", "b.json")}))
+	if n := len(d.Set.NetworkSecurityGroups); n != 2 || joinedCodes(d.Unresolved) != CodeTemplateExpression {
+		t.Errorf("%d groups, unresolved %v", n, d.Unresolved)
+	}
+}

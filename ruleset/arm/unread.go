@@ -91,6 +91,8 @@ func aboutUnread(file string, value any) reading {
 		r.beside, r.nothing = true, "it is the portal's form for a template: give the template"
 	case has("values") && (has("changeNumber") || has("cloud")):
 		r.nothing = "it is a service tag file: give it with --service-tags, or as serviceTags of nsgd.yaml"
+	case has("resource") && has("provider"), has("resource") && has("terraform"):
+		r.nothing = "it is Terraform source as JSON: 'terraform show -json' writes the state or plan, which is read"
 	case has("changes"):
 		r.nothing = "the what-if has no resource that is read: " + wholeWhatIf
 	default:
@@ -179,7 +181,6 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 		rows = rowsOf(table)
 	}
 	l.collect(file, rows, nil)
-	l.listRowsWithoutProperties(file, rows)
 	l.warnOfOtherPages(file, body)
 	result := body
 	if properties, ok := lookup(body, "properties").(map[string]any); ok {
@@ -191,19 +192,25 @@ func (l *loader) collectAnswer(file string, body map[string]any) {
 	l.collectChanges(file, potential, "whether the deployment has the resource is open")
 }
 
-// listRowsWithoutProperties lists the rows of Resource Graph that a query has made without the column of properties: a
-// group would have no rule. The column may have been taken apart.
-func (l *loader) listRowsWithoutProperties(file string, rows []any) {
-	for _, v := range rows {
-		row, _ := v.(map[string]any)
-		k, _ := kindOf(row, nil)
-		known := spellings[kindPaths[k]]
-		if known == nil || k == asgKind || lookup(row, "properties") != nil || hasKnown(row, known) {
-			continue
-		}
-		l.unresolved(l.places.at(ruleset.Fault{Code: CodeNothingRead, File: file, Resource: newResource(k, file, row, nil).place(), Field: "properties",
-			Message: "the row has no column properties, so that nothing of the resource was read: add it to what the query projects"}, row))
+// withheldKinds are the kinds that Azure never answers without properties, and that without these are read as if they did
+// nothing. Others have a fault then.
+var withheldKinds = []kind{groupKind, routeTableKind, publicAddressKind, natGatewayKind, loadBalancerKind, privateEndpointKind}
+
+// checkWithheld reports a resource of an answer that is there without its properties: a group would have no rule. A
+// resource of a template may have none. The columns of a query may have them under their own names.
+func (l *loader) checkWithheld(r *resource) {
+	null, listed := r.body["properties"]
+	if r.built != nil || null != nil || !listed && (r.id == "" || r.templated()) || !slices.Contains(withheldKinds, r.kind) || lookup(r.body, "properties") != nil || hasKnown(r.body, spellings[kindPaths[r.kind]]) {
+		return
 	}
+	f := l.places.at(ruleset.Fault{Code: CodeNothingRead, File: r.file, Resource: r.place(), Field: "properties",
+		Message: "the properties are left out, as lists of resources of all kinds do, and queries that do not project them: nothing of the resource was read"}, r.body)
+	if listed {
+		f.Code, f.Value = CodeInvalidRequestFormat, "null"
+		l.fault(f)
+		return
+	}
+	l.unresolved(f)
 }
 
 // warnOfOtherPages reports a page of a longer list: one that names the next, or that says that more exists.
@@ -248,16 +255,19 @@ const (
 // notReadTypes are types of resources that change what happens to packets and are not read, in lower
 // case, with what to do instead.
 var notReadTypes = map[string]string{
-	provider + "vpngateways":                                  branchesNotRead,
-	provider + "vpngateways/vpnconnections":                   branchesNotRead,
-	provider + "expressroutegateways":                         branchesNotRead,
-	provider + "expressroutegateways/expressrouteconnections": branchesNotRead,
-	provider + "p2svpngateways":                               branchesNotRead,
-	provider + "virtualhubs/bgpconnections":                   "routes that a virtual hub learns by BGP are not read",
-	provider + "virtualhubs/routetables":                      hubTablesV2NotRead,
-	provider + "virtualhubs/routemaps":                        "route maps of a virtual hub are not read",
-	provider + "networkmanagers/routingconfigurations":        "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
-	provider + "networkmanagers/connectivityconfigurations":   "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
+	provider + "vpngateways":                                                      branchesNotRead,
+	provider + "vpngateways/vpnconnections":                                       branchesNotRead,
+	provider + "expressroutegateways":                                             branchesNotRead,
+	provider + "expressroutegateways/expressrouteconnections":                     branchesNotRead,
+	provider + "p2svpngateways":                                                   branchesNotRead,
+	provider + "virtualhubs/bgpconnections":                                       "routes that a virtual hub learns by BGP are not read",
+	provider + "virtualhubs/routetables":                                          hubTablesV2NotRead,
+	provider + "virtualhubs/routemaps":                                            "route maps of a virtual hub are not read",
+	provider + "networkmanagers/routingconfigurations":                            "routes that a virtual network manager makes are not read: lay the route tables that it has made beside",
+	provider + "networkmanagers/securityuserconfigurations/rulecollections/rules": "security user rules of a virtual network manager are not read: lay the network security groups that it has made beside",
+	"microsoft.azurestackhci/networksecuritygroups":                               "network security groups of Azure Local are not read",
+	"microsoft.azurestackhci/networksecuritygroups/securityrules":                 "network security groups of Azure Local are not read",
+	provider + "networkmanagers/connectivityconfigurations":                       "peerings that a virtual network manager makes are not read: lay the virtual networks with their peerings beside",
 }
 
 // notRead reports a resource that is not read and should be known of.

@@ -6,9 +6,16 @@ import (
 	"strings"
 )
 
-func (r *instance) isDeployment() bool {
-	return strings.EqualFold(r.kind, "Microsoft.Resources/deployments")
+// IsDeployment reports whether a resource type holds a template: a deployment, or a deployment stack.
+func IsDeployment(kind string) bool {
+	return strings.EqualFold(kind, "Microsoft.Resources/deployments") || isStack(kind)
 }
+
+func isStack(kind string) bool {
+	return strings.EqualFold(kind, "Microsoft.Resources/deploymentStacks")
+}
+
+func (r *instance) isDeployment() bool { return IsDeployment(r.kind) }
 
 // template is the deployment's template; nil when there is none or it was not read.
 func (r *instance) template() *scope {
@@ -85,8 +92,11 @@ func (r *instance) written(place string, v any) (map[string]any, error) {
 var errProperties = errors.New("the properties of a deployment are an object; allowed is no expression")
 
 // inner reports whether the expressions of a nested template see its own parameters and variables. Templates of language
-// version 2 have the inner scope by default.
+// version 2 have the inner scope by default, and stacks have no other.
 func (r *instance) inner(properties map[string]any) (bool, error) {
+	if isStack(r.kind) {
+		return true, nil
+	}
 	place := r.place + ".properties.expressionEvaluationOptions"
 	v := r.frame.tree(place, get(properties, "expressionEvaluationOptions"))
 	if o, ok := v.(map[string]any); ok {

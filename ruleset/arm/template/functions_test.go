@@ -165,6 +165,10 @@ func TestFunctions(t *testing.T) {
 		{"[tryGet(parameters('o'), 'a', 'b', 0)]", `1`},
 		{"[tryGet(parameters('o'), 'nothing', 'b')]", `null`},
 		{"[indexFromEnd(createArray(1, 2, 3), 1)]", `3`},
+		{"[tryIndexFromEnd(createArray(1, 2, 3), 3)]", `1`},
+		{"[tryIndexFromEnd(createArray(1, 2, 3), 4)]", `null`},
+		{"[tryIndexFromEnd(createArray(1), 0)]", `null`},
+		{"[tryIndexFromEnd(null(), 1)]", `null`},
 		// Lambdas.
 		{"[map(range(1, 3), lambda('i', mul(lambdaVariables('i'), 2)))]", `[2,4,6]`},
 		{"[map(createArray('a', 'b'), lambda('v', 'i', concat(lambdaVariables('v'), lambdaVariables('i'))))]", `["a0","b1"]`},

@@ -46,6 +46,19 @@ var listFunctions = map[string]function{
 		}
 		return list[int64(len(list))-i], nil
 	}},
+	"tryIndexFromEnd": {least: 2, most: 2, call: func(_ frame, args []any) (any, error) {
+		list, _ := args[0].([]any)
+		i, err := argInt(args, 1)
+		switch {
+		case err != nil:
+			return nil, err
+		case list == nil && args[0] != nil:
+			return nil, allowed(0, args[0], "array and null")
+		case i < 1 || i > int64(len(list)):
+			return nil, nil
+		}
+		return list[int64(len(list))-i], nil
+	}},
 }
 
 func length(_ frame, args []any) (any, error) {

@@ -186,15 +186,19 @@ func (c *converter) leaveOther(r *resource) {
 	switch {
 	case strings.HasPrefix(r.kind, "azurerm_network_manager_"):
 		left.Message = "virtual network managers are read from ARM's documents only: the resource was not read"
-	case r.kind == "azapi_resource", r.kind == "azapi_update_resource":
+	case r.kind == "azapi_resource", r.kind == "azapi_update_resource", r.kind == "azapi_resource_action":
 		left.Value = text(r.values, "type")
-		kind, _, _ := strings.Cut(strings.ToLower(left.Value), "@")
-		kind, ours := strings.CutPrefix(kind, "microsoft.network/")
-		kind, _, _ = strings.Cut(kind, "/")
-		if !ours || !slices.Contains(networkKinds, kind) {
+		if !decides(left.Value) || r.kind == "azapi_resource_action" && slices.Contains([]string{"", "GET", "HEAD", "POST"}, strings.ToUpper(text(r.values, "method"))) {
 			return
 		}
 		left.Message = "resources of the azapi provider are not read: write it as one of the azurerm provider"
+	case r.kind == "azurerm_virtual_machine_scale_set":
+		left.Message = "scale sets of this type are not read: write it as azurerm_linux_virtual_machine_scale_set, azurerm_windows_... or azurerm_orchestrated_..."
+	case strings.HasPrefix(r.kind, "azurestack_"):
+		if kinds["azurerm_"+strings.TrimPrefix(r.kind, "azurestack_")].convert == nil {
+			return
+		}
+		left.Message = "resources of the azurestack provider are not read"
 	case strings.HasPrefix(r.kind, "azurerm_") && strings.HasSuffix(r.kind, "template_deployment"):
 		template := cmp.Or(text(r.values, "template_content"), text(r.values, "template_body"))
 		if template != "" && !strings.Contains(strings.ToLower(template), "microsoft.network/") {
@@ -222,6 +226,22 @@ func (c *converter) leaveRest(document map[string]any) {
 var networkKinds = []string{
 	"networksecuritygroups", "applicationsecuritygroups", "virtualnetworks", "networkinterfaces", "routetables", "networkmanagers",
 	"publicipaddresses", "publicipprefixes", "natgateways", "loadbalancers", "privateendpoints", "virtualhubs", "virtualwans",
+}
+
+// decides reports whether a resource of an ARM type, with its API version, may change what happens to packets.
+func decides(kind string) bool {
+	kind, _, _ = strings.Cut(strings.ToLower(kind), "@")
+	of, kind, _ := strings.Cut(kind, "/")
+	kind, _, _ = strings.Cut(kind, "/")
+	switch of {
+	case "microsoft.network":
+		return slices.Contains(networkKinds, kind)
+	case "microsoft.compute":
+		return kind == "virtualmachinescalesets"
+	case "microsoft.resources":
+		return kind == "deployments" || kind == "deploymentstacks"
+	}
+	return false
 }
 
 // unknowns fills in values that Terraform knows only after apply, or texts that stand for

@@ -257,7 +257,15 @@ func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
 		[4]string{"azurerm_resource_group_template_deployment.network", `"template_content": "{\"resources\": [{\"type\": \"Microsoft.Network/networkSecurityGroups\"}]}"`, `"x": false`, ``},
 		[4]string{"azurerm_subscription_template_deployment.open", `"name": "open"`, `"template_content": true`, ``},
 		[4]string{"azurerm_resource_group_template_deployment.disk", `"template_content": "{\"resources\": [{\"type\": \"Microsoft.Compute/disks\"}]}"`, `"x": false`, ``},
-		[4]string{"azurerm_linux_virtual_machine.vm", `"name": "vm"`, `"x": false`, ``})
+		[4]string{"azurerm_linux_virtual_machine.vm", `"name": "vm"`, `"x": false`, ``},
+		[4]string{"azapi_resource_action.put", `"type": "Microsoft.Network/networkSecurityGroups@2023-04-01", "method": "PUT"`, `"x": false`, ``},
+		[4]string{"azapi_resource_action.post", `"type": "Microsoft.Network/networkInterfaces@2023-04-01"`, `"x": false`, ``},
+		[4]string{"azapi_resource.machine", `"type": "Microsoft.Compute/virtualMachines@2023-09-01"`, `"x": false`, ``},
+		[4]string{"azapi_resource.set", `"type": "Microsoft.Compute/virtualMachineScaleSets@2023-09-01"`, `"x": false`, ``},
+		[4]string{"azapi_resource.stack", `"type": "Microsoft.Resources/deploymentStacks@2024-03-01"`, `"x": false`, ``},
+		[4]string{"azurerm_virtual_machine_scale_set.old", `"name": "s"`, `"x": false`, ``},
+		[4]string{"azurestack_network_security_group.g", `"name": "g"`, `"x": false`, ``},
+		[4]string{"azurestack_storage_account.a", `"name": "a"`, `"x": false`, ``})
 	plan["complete"] = false
 	var got []string
 	for _, l := range Convert(plan).Left {
@@ -269,6 +277,11 @@ func TestResourcesOfOtherTypesThatMatterAreListed(t *testing.T) {
 		"azapi_update_resource.subnet type microsoft.network/VirtualNetworks/subnets@2023-04-01",
 		"azurerm_resource_group_template_deployment.network type azurerm_resource_group_template_deployment",
 		"azurerm_subscription_template_deployment.open type azurerm_subscription_template_deployment",
+		"azapi_resource_action.put type Microsoft.Network/networkSecurityGroups@2023-04-01",
+		"azapi_resource.set type Microsoft.Compute/virtualMachineScaleSets@2023-09-01",
+		"azapi_resource.stack type Microsoft.Resources/deploymentStacks@2024-03-01",
+		"azurerm_virtual_machine_scale_set.old type azurerm_virtual_machine_scale_set",
+		"azurestack_network_security_group.g type azurestack_network_security_group",
 		"plan complete false",
 	}
 	if !slices.Equal(got, want) {
