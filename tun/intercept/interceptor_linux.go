@@ -27,8 +27,12 @@ type Interceptor struct {
 	ids      map[int]bool // of the programs at interfaces
 	ports    []Port
 	rests    []Rest
-	indexes  map[string]int // interfaces and devices that are attached, by name
-	names    map[int]string // those of the ports' interfaces that were attached, by index: their names may change
+	indexes  map[string]int  // interfaces and devices that are attached, by name
+	names    map[int]string  // those of the ports' interfaces that were attached, by index: their names may change
+	moved    map[string]bool // ports' interfaces that went to another network namespace
+	seen     map[string]*traffic
+	told     map[string]string // what Watch has told, by interface
+	now      func() time.Time
 }
 
 // errClosed: Close came first. The handle would answer for the process's own namespace.
@@ -37,7 +41,10 @@ var errClosed = errors.New("intercept: nsgd stops")
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
 // there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
-	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}}
+	i := &Interceptor{
+		namespace: namespace, indexes: map[string]int{}, names: map[int]string{}, moved: map[string]bool{},
+		seen: map[string]*traffic{}, told: map[string]string{}, now: time.Now,
+	}
 	err := tun.Do(namespace, func() (err error) {
 		if i.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
@@ -62,6 +69,12 @@ func Open(namespace string) (*Interceptor, error) {
 		}
 		if i.ids, err = i.programs.ids(); err != nil {
 			return err
+		}
+		for _, l := range left {
+			index := l.link.Attrs().Index
+			if name, known := i.programs.nameOf(uint32(index)); known {
+				i.names[index] = name
+			}
 		}
 		return i.seal()
 	})
@@ -138,6 +151,7 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 		return nil, err
 	}
 	i.indexes[p.Interface], i.names[l.Attrs().Index] = l.Attrs().Index, p.Interface
+	delete(i.moved, p.Interface)
 	return l, nil
 }
 
@@ -211,10 +225,11 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 			return err
 		}
 	}
+	i.keepRenamed(&w, ports)
 	if err := i.fill(&w); err != nil {
 		return err
 	}
-	return i.release(&w, ports)
+	return i.release(&w)
 }
 
 func truth(b bool) uint32 {
@@ -273,7 +288,9 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 	}
 	index := uint32(l.Attrs().Index)
 	w.devices[device] = index
-	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
+	entry := portEntry{Device: device, Flags: truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
+	copy(entry.Name[:], p.Interface)
+	w.ports[index] = entry
 	for _, a := range p.Addresses {
 		w.owners[a.As16()] = index
 	}
@@ -307,7 +324,7 @@ func (i *Interceptor) fill(w *wanted) error {
 		}
 	}
 	return errors.Join(
-		put(p.MACs, w.macs), put(p.Rests, w.rests), put(p.Owners, w.owners), put(p.Devices, w.devices), put(p.Ports, w.ports),
+		put(p.MACs, w.macs), put(p.Rests, w.rests), putOwners(p.Owners, w.owners), put(p.Devices, w.devices), put(p.Ports, w.ports),
 		prune(p.Rests, w.rests), prune(p.Owners, w.owners),
 	)
 }
@@ -333,6 +350,20 @@ func put[K, V comparable](m *ebpf.Map, entries map[K]V) error {
 	return nil
 }
 
+// putOwners is put that leaves what the programs have noted at an address.
+func putOwners(m *ebpf.Map, owners map[[16]byte]uint32) error {
+	for a, port := range owners {
+		var now ownerEntry
+		if m.Lookup(a, &now) == nil && now.Port == port {
+			continue
+		}
+		if err := m.Put(a, ownerEntry{Port: port}); err != nil {
+			return fmt.Errorf("map %v: %w", m, err)
+		}
+	}
+	return nil
+}
+
 // prune removes the entries that are not wanted.
 func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	var old []K
@@ -351,14 +382,28 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	return nil
 }
 
-// release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
-// port is wanted, and its guest is still there.
-func (i *Interceptor) release(w *wanted, ports []Port) error {
+// keepRenamed closes interfaces that have another name than their port, which is wanted: the guest is still there. The
+// map of ports has the port's name, so that another run closes them too.
+func (i *Interceptor) keepRenamed(w *wanted, ports []Port) {
+	for index, name := range i.names {
+		_, served := w.ports[uint32(index)]
+		if served || !slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == name }) {
+			continue
+		}
+		if _, err := i.handle.LinkByIndex(index); isMissing(err) {
+			delete(i.names, index)
+			continue
+		}
+		w.ports[uint32(index)] = closedPort(name)
+	}
+}
+
+// release lets interfaces go that are not wanted any more.
+func (i *Interceptor) release(w *wanted) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == i.names[index] })
-		return port || device || renamed
+		return port || device
 	})
 	if err != nil {
 		return err

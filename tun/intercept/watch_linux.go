@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/tun"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // probeEvery is how often guests without a known MAC are asked for it.
@@ -19,15 +17,11 @@ const probeEvery = 2 * time.Second
 func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 	done := make(chan struct{})
 	defer close(done)
-	updates := make(chan netlink.LinkUpdate, 256)
-	failed := make(chan error, 1)
-	err := tun.Do(i.namespace, func() error {
-		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) {
-			select {
-			case failed <- err:
-			default:
-			}
-		}})
+	var changes <-chan linkChange
+	var failed <-chan error
+	err := tun.Do(i.namespace, func() (err error) {
+		changes, failed, err = followLinks(done)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("intercept: follow interfaces: %w", err)
@@ -39,7 +33,7 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case u, open := <-updates:
+		case u, open := <-changes:
 			if !open {
 				return i.again(ctx, failed, tell)
 			}
@@ -83,17 +77,17 @@ func (i *Interceptor) mend(tell func(error)) {
 			continue
 		}
 		known := i.indexes[p.Interface] == l.Attrs().Index // else it has just come
-		if err = i.apply(i.ports, i.rests); err == nil && known {
-			err = fmt.Errorf("interface %q: %w", p.Interface, ErrMended)
-		}
-		if err != nil {
-			tell(fmt.Errorf("intercept: %w", err))
+		err = i.apply(i.ports, i.rests)
+		i.say("", err, tell)
+		if err == nil && known {
+			tell(&Trouble{p.Interface, ErrMended})
 		}
 	}
+	i.review(tell)
 }
 
 // changed does what a message asks for; nil: look at every port.
-func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
+func (i *Interceptor) changed(u *linkChange, tell func(error)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
@@ -106,16 +100,16 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 			continue
 		}
 		if u.Attrs().Name != p.Interface {
-			if u.Header.Type == unix.RTM_NEWLINK && i.indexes[p.Interface] == u.Attrs().Index {
+			if !u.gone && i.indexes[p.Interface] == u.Attrs().Index {
 				delete(i.indexes, p.Interface)
 				stale = true
-				tell(fmt.Errorf("intercept: interface %q is called %q now: it is closed until it has its name again or the attachment is gone", p.Interface, u.Attrs().Name))
 			}
 			continue
 		}
 		switch index := u.Attrs().Index; {
-		case u.Header.Type == unix.RTM_DELLINK:
+		case u.gone:
 			delete(i.indexes, p.Interface)
+			i.moved[p.Interface] = u.moved
 			stale = true
 		case i.indexes[p.Interface] != index:
 			stale = true
@@ -128,7 +122,6 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 	if !stale {
 		return
 	}
-	if err := i.apply(i.ports, i.rests); err != nil {
-		tell(fmt.Errorf("intercept: %w", err))
-	}
+	i.say("", i.apply(i.ports, i.rests), tell)
+	i.review(tell)
 }
