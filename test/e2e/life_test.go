@@ -314,6 +314,9 @@ func (l *life) act() bool {
 		default:
 			g.wanted = !g.wanted
 		}
+		if !next.guests[lifeVM1].wanted && !next.guests[lifeVM3].wanted {
+			return false // the devices of the rest can't change from one kind to the other
+		}
 		if !next.starts() {
 			l.step("a reload that is refused", l.state, func() {
 				l.write(&next)
