@@ -57,7 +57,7 @@ var lifeFlows = []lifeFlow{
 
 // reaches says whether probes of a flow arrive.
 func (s *lifeState) reaches(f *lifeFlow) bool {
-	protected := false
+	protected, misplaced := false, false
 	for _, end := range []int{f.from, f.to} {
 		if end > lifeVM3 {
 			continue
@@ -67,6 +67,8 @@ func (s *lifeState) reaches(f *lifeFlow) bool {
 			return false
 		}
 		if g.tampered || !g.programs {
+			// nsgd knows the guest's address at another interface, which is missing.
+			misplaced = misplaced || g.wanted && !g.tampered && !f.spoofed
 			continue
 		}
 		if !s.alive || g.renamed {
@@ -74,7 +76,7 @@ func (s *lifeState) reaches(f *lifeFlow) bool {
 		}
 		protected = true
 	}
-	return !protected || s.allows(f)
+	return !protected || !misplaced && s.allows(f)
 }
 
 // allows is what the rules say of a flow with an end before which nsgd stands.

@@ -25,42 +25,55 @@ func (t *Trouble) Error() string {
 // Unwrap implements what errors.Is asks.
 func (t *Trouble) Unwrap() error { return t.Err }
 
+// tally is what is counted at a port.
+type tally struct {
+	frames    uint64 // the NIC's, by the interface's own count
+	handled   uint64 // the NIC's, by the programs' count
+	captured  uint64 // of these, what went to the TUN device
+	arrived   uint64 // what nsgd has read there
+	delivered uint64 // to the NIC
+}
+
 // traffic is what the last look has seen of a port's traffic.
 type traffic struct {
 	index           int
-	out, in         uint64 // captured from the NIC and delivered to it
+	seen            tally
 	lastOut, lastIn time.Time
 
-	// The time since which the TUN device has got nothing though the NIC sent, and what was counted then.
-	since           time.Time
-	frames, handled uint64 // the NIC's, as the interface and the programs count them
-	captured        uint64
-	arrived         uint64 // read from the TUN device
+	// When and with which counters nothing was missed for the last time, and when the NIC sent after that.
+	whole     time.Time
+	atWhole   tally
+	lastFrame time.Time
 }
 
 // look notes what the counters of a port say now.
 func (i *Interceptor) look(p *Port, l netlink.Link, c *counts) *traffic {
 	now, before := i.now(), i.seen[p.Interface]
-	t := traffic{index: l.Attrs().Index, out: c[capturedOut], in: c[delivered], since: now, handled: c[sent], captured: c[capturedOut]}
-	t.frames = framesOf(p, l)
+	seen := tally{frames: framesOf(p, l), handled: c[sent], captured: c[capturedOut], delivered: c[delivered]}
 	if device, err := i.handle.LinkByName(p.Device); err == nil && device.Attrs().Statistics != nil {
-		t.arrived = device.Attrs().Statistics.TxPackets
+		seen.arrived = device.Attrs().Statistics.TxPackets
 	}
-	if before != nil && before.index == t.index {
-		t.lastOut, t.lastIn = before.lastOut, before.lastIn
-		if t.out != before.out {
-			t.lastOut = now
-		}
-		if t.in != before.in {
-			t.lastIn = now
-		}
-		unseen := t.frames-before.frames > t.handled-before.handled || t.captured != before.captured
-		if t.arrived == before.arrived && unseen {
-			t.since, t.frames, t.handled, t.captured = before.since, before.frames, before.handled, before.captured
+	t := &traffic{index: l.Attrs().Index, seen: seen, whole: now, atWhole: seen, lastFrame: now}
+	i.seen[p.Interface] = t
+	if before == nil || before.index != t.index {
+		return t
+	}
+	t.lastOut, t.lastIn = before.lastOut, before.lastIn
+	if seen.captured != before.seen.captured {
+		t.lastOut = now
+	}
+	if seen.delivered != before.seen.delivered {
+		t.lastIn = now
+	}
+	w := &before.atWhole
+	missed := seen.frames-w.frames > seen.handled-w.handled || seen.captured != w.captured
+	if seen.arrived == w.arrived && missed {
+		t.whole, t.atWhole, t.lastFrame = before.whole, *w, before.lastFrame
+		if seen.frames != before.seen.frames {
+			t.lastFrame = now
 		}
 	}
-	i.seen[p.Interface] = &t
-	return &t
+	return t
 }
 
 // framesOf counts what the NIC has sent, by the interface's own count.
@@ -76,8 +89,8 @@ func framesOf(p *Port, l netlink.Link) uint64 {
 }
 
 // silence says that nothing of what the NIC sends reaches nsgd.
-func (t *traffic) silence(p *Port, now time.Time) error {
-	if now.Sub(t.since) < silenceAfter {
+func (t *traffic) silence(p *Port) error {
+	if t.lastFrame.Sub(t.whole) < silenceAfter {
 		return nil
 	}
 	return fmt.Errorf("its own counter has grown for %v or more, and no packet came to nsgd at %q: somebody takes frames before nsgd, or the programs drop them",
@@ -86,7 +99,7 @@ func (t *traffic) silence(p *Port, now time.Time) error {
 
 // trouble says what is wrong at a port whose interface is there.
 func (i *Interceptor) trouble(p *Port, l netlink.Link, t *traffic) error {
-	return errors.Join(i.ahead(l), t.silence(p, i.now()))
+	return errors.Join(i.ahead(l), t.silence(p))
 }
 
 // absence says what has become of a port's interface that is missing; nil: it is not there.

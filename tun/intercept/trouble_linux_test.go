@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/gopacket/layers"
+	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +33,19 @@ func (r *rig) program(kind ebpf.ProgramType, answer int32) *ebpf.Program {
 // send sends frames out of an interface.
 func (r *rig) send(name string, frames ...[]byte) {
 	r.Helper()
-	r.do(func() error {
+	r.must(r.trySend(name, frames...))
+}
+
+// sendDropped sends a frame that the program at egress drops.
+func (r *rig) sendDropped(name string, frame []byte) {
+	r.Helper()
+	if err := r.trySend(name, frame); !errors.Is(err, unix.ENOBUFS) {
+		r.Fatalf("sent: %v", err)
+	}
+}
+
+func (r *rig) trySend(name string, frames ...[]byte) error {
+	return tun.Do(r.namespace, func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -324,5 +338,45 @@ func TestStatusShowsWhatAGuestUses(t *testing.T) {
 	r.must(i.Apply([]Port{port}, []Rest{rest0}))
 	if s := r.status(i, "guest0"); len(s.Strangers) > 0 {
 		t.Errorf("a NIC that forwards has the strangers %v", s.Strangers)
+	}
+}
+
+// The kernel's own test of programs refuses frames whose IP header is short, so that real ones are sent.
+func TestFramesThatAreTooShortAreMalformed(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	r.serve(i)
+	r.must(i.Apply([]Port{port0}, []Rest{rest0})) // guest1 is the guest
+	const type4, type6 = uint16(layers.EthernetTypeIPv4), uint16(layers.EthernetTypeIPv6)
+	solicitation := icmp6(link6, "ff02::1:ff00:5", 255, 135, others6)
+	for name, frame := range map[string][]byte{
+		"IPv4 without a header":             ethernetOf(guest, router, type4, nil),
+		"IPv4 with a part of its header":    ethernetOf(guest, router, type4, udp(own4, far4, 1, 2)[:19]),
+		"IPv6 without a header":             ethernetOf(guest, router, type6, nil),
+		"IPv6 with a part of its header":    ethernetOf(guest, router, type6, udp(own6, far6, 1, 2)[:39]),
+		"ARP with a part of its message":    ethernetOf(guest, all, arpType, arpBy(guest, own4)[:27]),
+		"ARP of another network":            ethernetOf(guest, all, arpType, append([]byte{0, 1, 8, 5}, arpBy(guest, own4)[4:]...)),
+		"a solicitation without its target": ethernet(guest, router, solicitation[:len(solicitation)-1]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := r.status(i, "guest0").Dropped["malformed"]
+			r.send("guest1", frame)
+			r.eventually("the frame is dropped as malformed", func() bool { return r.status(i, "guest0").Dropped["malformed"] == before+1 })
+			if r.read("nsgd0") {
+				t.Error("it came to nsgd")
+			}
+		})
+	}
+	for name, frame := range map[string][]byte{
+		"to the guest, IPv4 without a header":          ethernetOf(router, guest, type4, nil),
+		"to the guest, IPv6 with a part of its header": ethernetOf(router, guest, type6, udp(far6, own6, 1, 2)[:39]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := r.status(i, "guest0").Dropped["malformed"]
+			r.sendDropped("guest0", frame)
+			if n := r.status(i, "guest0").Dropped["malformed"]; n != before+1 {
+				t.Errorf("%d malformed frames, %d before", n, before)
+			}
+		})
 	}
 }
