@@ -57,13 +57,24 @@ var lifeFlows = []lifeFlow{
 
 // reaches says whether probes of a flow arrive.
 func (s *lifeState) reaches(f *lifeFlow) bool {
+	for _, end := range []int{f.from, f.to} {
+		if end <= lifeVM3 && !s.guests[end].addressed {
+			return false
+		}
+	}
+	return s.passes(f)
+}
+
+// passes says whether a probe gets through the interfaces. The host keeps some seconds what nsgd let pass, until the
+// guest that it is for has its address again.
+func (s *lifeState) passes(f *lifeFlow) bool {
 	protected, misplaced := false, false
 	for _, end := range []int{f.from, f.to} {
 		if end > lifeVM3 {
 			continue
 		}
 		g := &s.guests[end]
-		if !g.there || !g.up || !g.addressed {
+		if !g.there || !g.up {
 			return false
 		}
 		if g.tampered || !g.programs {

@@ -66,7 +66,7 @@ func (l *life) may(f *lifeFlow, sent uint64) bool {
 	defer l.mu.Unlock()
 	for _, states := range l.epochs[sent:] {
 		for i := range states {
-			if states[i].reaches(f) {
+			if states[i].passes(f) {
 				return true
 			}
 		}
