@@ -257,6 +257,11 @@ func (l *life) start(taken bool) {
 	d := launch(l.T, "run", "--config", filepath.Join(l.dir, lab.ConfigName))
 	d.dir, d.expectErrors = l.dir, true
 	if taken {
+		l.Cleanup(func() {
+			if !d.done {
+				d.end(syscall.SIGTERM)
+			}
+		})
 		d.waitFor(d.stderr, "msg=ready")
 		l.daemon = d
 		return
@@ -282,7 +287,7 @@ func (l *life) act() bool {
 	next, guest := l.state, l.random.IntN(2)
 	g := &next.guests[guest]
 	name, machine := l.name(guest), []string{"if-vm1", "if-vm3"}[guest]
-	switch l.random.IntN(11) {
+	switch l.random.IntN(12) {
 	case 0: // nsgd ends
 		if !l.state.alive {
 			return false
@@ -412,7 +417,24 @@ func (l *life) act() bool {
 				l.gateways(guest, after)
 			}
 		})
-	case 10: // somebody opens the interfaces
+	case 10: // another network namespace, and back: the kernel takes the filters away
+		if !g.there || g.renamed {
+			return false
+		}
+		g.up, g.programs = true, l.state.alive && g.wanted
+		away := l.state
+		away.guests[guest].there = false
+		l.step("moves: "+name, next, func() {
+			ip(l.T, ifHost, "link set "+name+" netns if-other")
+			l.begin(away, next)
+			ip(l.T, "if-other", "link set "+name+" netns if-host")
+			if g.programs {
+				l.attached(guest)
+			}
+			ip(l.T, ifHost, "link set "+name+" up")
+			l.gateways(guest, name)
+		})
+	case 11: // somebody opens the interfaces
 		if !l.state.alive {
 			for i := range next.guests {
 				next.guests[i].programs = false
@@ -449,12 +471,7 @@ func TestInterfacesLiveThroughAnything(t *testing.T) {
 	whole := lifeGuest{there: true, up: true, addressed: true, mtu: 1500, wanted: true}
 	l.state = lifeState{guests: [2]lifeGuest{whole, whole}}
 	l.write(&l.state)
-	t.Cleanup(func() {
-		if l.daemon != nil && !l.daemon.done {
-			l.daemon.end(syscall.SIGTERM)
-		}
-		execute(t, "nsgd", "detach")
-	})
+	t.Cleanup(func() { execute(t, "nsgd", "detach") })
 	defer func() {
 		t.Logf("seed %d: %d steps %v, %d probes sent, %d arrived", seed, len(l.steps), l.count, l.probes.Load(), l.arrivals.Load())
 	}()
