@@ -62,32 +62,31 @@ func (s *lifeState) reaches(f *lifeFlow) bool {
 			return false
 		}
 	}
-	return s.passes(f)
+	return s.passes(f, f.from) && s.passes(f, f.to)
 }
 
-// passes says whether a probe gets through the interfaces. The host keeps some seconds what nsgd let pass, until the
-// guest that it is for has its address again.
-func (s *lifeState) passes(f *lifeFlow) bool {
-	protected, misplaced := false, false
-	for _, end := range []int{f.from, f.to} {
-		if end > lifeVM3 {
-			continue
-		}
-		g := &s.guests[end]
-		if !g.there || !g.up {
-			return false
-		}
-		if g.tampered || !g.programs {
-			// nsgd knows the guest's address at another interface, which is missing.
-			misplaced = misplaced || g.wanted && !g.tampered && !f.spoofed
-			continue
-		}
-		if !s.alive || g.renamed {
-			return false
-		}
-		protected = true
+// passes says whether the interface at an end of a flow lets a probe through. The host keeps what has come in for some
+// seconds when the receiver doesn't answer ARP: the sender's end may have let it pass in an earlier state.
+func (s *lifeState) passes(f *lifeFlow, end int) bool {
+	if end > lifeVM3 {
+		return true
 	}
-	return !protected || !misplaced && s.allows(f)
+	g := &s.guests[end]
+	switch {
+	case !g.there || !g.up:
+		return false
+	case g.tampered || !g.programs:
+		return true
+	case !s.alive || g.renamed:
+		return false
+	}
+	if other := f.from + f.to - end; other <= lifeVM3 && !f.spoofed {
+		// nsgd knows the other guest's address at an interface that is missing, and at no other one.
+		if o := &s.guests[other]; o.wanted && !o.programs {
+			return false
+		}
+	}
+	return s.allows(f)
 }
 
 // allows is what the rules say of a flow with an end before which nsgd stands.

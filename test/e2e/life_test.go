@@ -64,9 +64,11 @@ func (l *life) begin(may ...lifeState) {
 func (l *life) may(f *lifeFlow, sent uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	left := false
 	for _, states := range l.epochs[sent:] {
 		for i := range states {
-			if states[i].passes(f) {
+			left = left || states[i].passes(f, f.from)
+			if left && states[i].passes(f, f.to) {
 				return true
 			}
 		}

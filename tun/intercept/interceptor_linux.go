@@ -72,7 +72,7 @@ func Open(namespace string) (*Interceptor, error) {
 		}
 		for _, l := range left {
 			index := l.link.Attrs().Index
-			if name, known := i.programs.nameOf(uint32(index)); known {
+			if name, known := nameOf(earlier[prefix+"ports"], uint32(index)); known {
 				i.names[index] = name
 			}
 		}

@@ -153,10 +153,10 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 	return nil
 }
 
-// nameOf is the name that a port's interface had when it was attached.
-func (p *programs) nameOf(index uint32) (name string, known bool) {
+// nameOf is the name that an interface had when an earlier run attached it. A map of another layout knows none.
+func nameOf(ports *ebpf.Map, index uint32) (name string, known bool) {
 	var e portEntry
-	if p.Ports.Lookup(index, &e) != nil {
+	if ports == nil || ports.Lookup(index, &e) != nil {
 		return "", false
 	}
 	return unix.ByteSliceToString(e.Name[:]), true
