@@ -346,13 +346,21 @@ func (l *life) act() bool {
 			break
 		}
 		*g = lifeGuest{there: true, up: true, addressed: true, mtu: 1500, wanted: g.wanted, programs: l.state.alive && g.wanted}
+		open := next // until nsgd has seen it
+		open.guests[guest].programs = false
+		early := l.random.IntN(2) > 0 // there is traffic before
 		l.step("comes: "+name, next, func() {
 			cable(l.T, lifeInterfaces[guest], machine)
-			if g.programs {
+			if early {
+				l.begin(open, next)
+			} else if g.programs {
 				l.attached(guest)
 			}
 			l.gateways(guest, lifeInterfaces[guest])
 			addressed(l.T, machine, lifeAddresses[guest].own...)
+			if early && g.programs {
+				l.attached(guest)
+			}
 		})
 	case 6: // down or up
 		if !g.there {
