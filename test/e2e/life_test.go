@@ -419,7 +419,13 @@ func (l *life) act() bool {
 		}
 		l.step("name: "+after, next, func() {
 			ip(l.T, ifHost, fmt.Sprintf("link set %s down\nlink set %s name %s", name, name, after))
-			if !g.renamed && g.programs && l.state.alive {
+			switch {
+			case !g.programs || !l.state.alive:
+			case g.renamed: // until nsgd has seen it, the rules decide
+				eventually(l.T, name+" has another name", func() bool {
+					return strings.Contains(interfaceStatus(l.T)[name].Trouble, "it is called")
+				})
+			default:
 				l.attached(guest)
 			}
 			if g.up {
