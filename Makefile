@@ -8,7 +8,7 @@ FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
 FLOODTIME ?= 5
-# How long `make simulate` goes on.
+# How long `make simulate` and `make life` go on.
 TIME      ?= 10m
 # The folder that `make corpus` reads.
 DIR       ?=
@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate corpus bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -57,6 +57,10 @@ mutate:
 # The random world of test/simulate, one after another with fresh seeds, for TIME.
 simulate:
 	go test ./test/simulate -run 'TestSimulation$$' -count=1 -timeout 0 -v -simulate.time=$(TIME)
+
+# Interfaces, nsgd and its configuration come, go and change under traffic, for TIME.
+life: setup
+	scripts/e2e -test.run 'TestInterfacesLiveThroughAnything$$' -test.timeout 0 -life.time=$(TIME)
 
 # What becomes of each document below DIR: templates, plans of Terraform, exports.
 corpus:

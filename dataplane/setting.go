@@ -211,8 +211,9 @@ func (e *Engine) free(t *setting, slot int) bool {
 
 // Rearrange makes a prepared arrangement the one that decides. What stays attached carries on without a lost
 // packet. prepare runs first and may refuse; it returns the devices of the wanted attachments, in their order, each with a
-// queue for each worker. Once Rearrange has returned, no worker uses a device that is not among them.
-func (e *Engine) Rearrange(a *Arrangement, prepare func(*topology.Snapshot) ([]tun.Device, error)) error {
+// queue for each worker. ready, which may be nil, runs when nothing can refuse any more, before the arrangement decides.
+// Once Rearrange has returned, no worker uses a device that is not among them.
+func (e *Engine) Rearrange(a *Arrangement, prepare func(*topology.Snapshot) ([]tun.Device, error), ready func(*topology.Snapshot)) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	if a.try || e.setting.Load() != a.base {
@@ -225,6 +226,9 @@ func (e *Engine) Rearrange(a *Arrangement, prepare func(*topology.Snapshot) ([]t
 		}
 		if err != nil {
 			return err
+		}
+		if ready != nil {
+			ready(a.Snapshot)
 		}
 		e.furnish(a, devices)
 		return nil

@@ -89,7 +89,7 @@ func (c *comings) rearrange() *Arrangement {
 		for _, nic := range c.order {
 			devices = append(devices, c.attached[nic])
 		}
-		if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }); err != nil {
+		if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }, nil); err != nil {
 			c.t.Fatal(err)
 		}
 		return a

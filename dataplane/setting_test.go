@@ -112,7 +112,7 @@ func TestALimitOfNICsHoldsForThoseThatCome(t *testing.T) {
 		t.Fatal(err)
 	}
 	devices := []tun.Device{c.attached[0], c.attached[1], newMemory(t, 2, 8), newMemory(t, 2, 8)}
-	if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }); err != nil {
+	if err := c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }, nil); err != nil {
 		t.Fatal(err)
 	}
 	for slot, want := range []bool{true, true, false, true} {
@@ -170,14 +170,14 @@ func TestWhatWasPreparedForOtherAttachmentsIsRefused(t *testing.T) {
 	if err := c.engine.Swap(s, nil); err != ErrPrepared {
 		t.Errorf("a policy: %v", err)
 	}
-	if err := c.engine.Rearrange(a, nil); err != ErrPrepared {
+	if err := c.engine.Rearrange(a, nil, nil); err != ErrPrepared {
 		t.Errorf("an arrangement: %v", err)
 	}
 	try, err := c.engine.Arrange(&Wanted{Policy: c.set, Attachments: c.specs(), Try: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.engine.Rearrange(try, nil); err != ErrPrepared {
+	if err := c.engine.Rearrange(try, nil, nil); err != ErrPrepared {
 		t.Errorf("one to look at: %v", err)
 	}
 }

@@ -105,7 +105,42 @@ func interfacesTable(w io.Writer, list []inspect.InterfaceStatus) error {
 	if err := table.flush(); err != nil {
 		return err
 	}
+	if err := guestsTable(w, list); err != nil {
+		return err
+	}
 	return dhcpTable(w, list)
+}
+
+// guestsTable shows which addresses guests use, when there was traffic, and what is wrong.
+func guestsTable(w io.Writer, list []inspect.InterfaceStatus) error {
+	fmt.Fprintln(w)
+	table := newGrid(w, "BEHIND", "ADDRESSES", "STRANGERS", "LAST OUT", "LAST IN", "TROUBLE")
+	for i := range list {
+		f := &list[i]
+		if f.State == "" { // of the rest
+			continue
+		}
+		var addresses, strangers []string
+		for _, a := range f.Addresses {
+			text := a.String()
+			if !slices.Contains(f.Used, a) {
+				text += " (unused)"
+			}
+			addresses = append(addresses, text)
+		}
+		for _, a := range f.Strangers {
+			strangers = append(strangers, a.String())
+		}
+		table.row(f.Interface, strings.Join(addresses, ", "), strings.Join(strangers, ", "), timeOfDay(f.LastOut), timeOfDay(f.LastIn), f.Trouble)
+	}
+	return table.flush()
+}
+
+func timeOfDay(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Format(time.TimeOnly)
 }
 
 // dhcpTable shows the interfaces whose guests nsgd tells their addresses.

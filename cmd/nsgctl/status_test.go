@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 )
@@ -37,6 +39,23 @@ func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
 	out.Reset()
 	if err := statusTable(&out, &inspect.Status{}); err != nil || strings.Contains(out.String(), "BACKEND") {
 		t.Errorf("%v: backends are shown where there are none:\n%s", err, out.String())
+	}
+}
+
+func TestStatusShowsWhatAGuestUsesAndWhatIsWrong(t *testing.T) {
+	var out strings.Builder
+	addr, last := netip.MustParseAddr, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := &inspect.Status{Interfaces: []inspect.InterfaceStatus{
+		{Interface: "tap1", State: "attached", Addresses: []netip.Addr{addr("10.0.1.4"), addr("fd00::4")}, Used: []netip.Addr{addr("10.0.1.4")},
+			Strangers: []netip.Addr{addr("10.0.1.9")}, LastOut: &last, Trouble: "nothing comes"},
+		{Interface: "nsgd-rest"},
+	}}
+	if err := statusTable(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	const want = "BEHIND ADDRESSES STRANGERS LAST OUT LAST IN TROUBLE tap1 10.0.1.4, fd00::4 (unused) 10.0.1.9 03:04:05 - nothing comes"
+	if text := strings.Join(strings.Fields(out.String()), " "); !strings.HasSuffix(text, want) {
+		t.Errorf("%s", out.String())
 	}
 }
 

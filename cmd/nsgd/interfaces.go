@@ -225,7 +225,7 @@ func (n *interception) follow(i *intercept.Interceptor) func(context.Context) er
 	return func(ctx context.Context) error {
 		return i.Watch(ctx, func(err error) {
 			level := slog.LevelError
-			if errors.Is(err, intercept.ErrMended) {
+			if _, of := errors.AsType[*intercept.Trouble](err); of {
 				level = slog.LevelWarn
 			}
 			n.log.Log(ctx, level, "interfaces", "error", err)
@@ -252,12 +252,20 @@ func (n *interception) statuses() (list []inspect.InterfaceStatus) {
 	for _, namespace := range slices.Sorted(maps.Keys(n.namespaces)) {
 		for _, s := range n.namespaces[namespace].Statuses() {
 			list = append(list, inspect.InterfaceStatus{
+				Trouble: s.Trouble, Addresses: s.Addresses, Used: s.Used, Strangers: s.Strangers, LastOut: timeOrNil(s.LastOut), LastIn: timeOrNil(s.LastIn),
 				Interface: s.Name, Guest: s.Guest, Namespace: namespace, State: s.State, MAC: s.MAC.String(), Passed: s.Passed,
 				CapturedOut: s.CapturedOut, CapturedIn: s.CapturedIn, Delivered: s.Delivered, SentOn: s.SentOn, Dropped: s.Dropped,
 			})
 		}
 	}
 	return list
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 // close leaves the interfaces as they are: closed, once nobody reads the devices.

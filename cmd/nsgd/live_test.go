@@ -27,6 +27,7 @@ type liveRig struct {
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
 	closed  []string
 	broken  string // the place whose device can't be opened
+	thin    string // the place whose device has too few queues
 }
 
 // watched tells of its close.
@@ -111,7 +112,11 @@ func (r *liveRig) open(c tun.Config) (tun.Device, tun.Offload, error) {
 	if place == r.broken {
 		return nil, tun.Off, fmt.Errorf("%s is broken", place)
 	}
-	m, err := tuntest.NewMemory(c.Name, 2, 8, tuntest.WithMTU(max(c.MTU, tun.DefaultMTU)))
+	queues := 2
+	if place == r.thin {
+		queues = 1
+	}
+	m, err := tuntest.NewMemory(c.Name, queues, 8, tuntest.WithMTU(max(c.MTU, tun.DefaultMTU)))
 	if err != nil {
 		return nil, tun.Off, err
 	}
@@ -330,5 +335,21 @@ func TestFilesThatStayAreNotReadAnew(t *testing.T) {
 				t.Errorf("the same reader: %v, want %v", same, tt.same)
 			}
 		})
+	}
+}
+
+func TestAReloadThatTheEngineRefusesChangesNothing(t *testing.T) {
+	r := newLiveRig(t)
+	r.thin = "eth1@vm1"
+	r.write(strings.Replace(liveConfig, "netns: vm1, create: true, device: eth0", "netns: vm1, create: true, device: eth1, mtu: 1400", 1))
+	const want = "has 1 queues for 2 workers"
+	if _, err := r.service.Reload(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if got := r.attached(); got != liveStart {
+		t.Errorf("attached\n%s, want\n%s", got, liveStart)
+	}
+	if !slices.Equal(r.closed, []string{r.thin}) {
+		t.Errorf("closed %v, want the new device alone", r.closed)
 	}
 }

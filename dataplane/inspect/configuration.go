@@ -133,15 +133,16 @@ func (s *Service) rearrange(e Edit) (*Reloaded, error) {
 	}
 	changes := s.changes(a, target.Places)
 	var made *Equipment
-	err = engine.Rearrange(a, func(next *topology.Snapshot) (devices []tun.Device, err error) {
+	err = engine.Rearrange(a, func(*topology.Snapshot) (devices []tun.Device, err error) {
 		if made, err = target.Equip(a.Attachments(), target.Policy, false); err != nil {
 			return nil, err
 		}
+		return made.Devices, nil
+	}, func(next *topology.Snapshot) {
 		if s.options.Probes != nil {
 			s.options.Probes.Follow(next.Probes())
 		}
 		s.setPlaces(a, target.Places)
-		return made.Devices, nil
 	})
 	if err != nil && made != nil {
 		err = errors.Join(err, made.Undo())

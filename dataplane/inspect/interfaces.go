@@ -1,5 +1,10 @@
 package inspect
 
+import (
+	"net/netip"
+	"time"
+)
+
 // InterfaceStatus is an interface before which nsgd stands, or a device of the rest beside it.
 type InterfaceStatus struct {
 	Interface string `json:"interface"`
@@ -7,11 +12,22 @@ type InterfaceStatus struct {
 	// while it is not. Absent for an interface that the configuration names.
 	Guest     string `json:"guest,omitempty"`
 	Namespace string `json:"namespace,omitempty"` // absent: the daemon's own
-	// State is attached, waiting (the interface is missing), down, or replaced: somebody changed nsgd's filters,
-	// and the interface may be open. Absent for a device of the rest.
+	// State is attached, waiting (the interface is missing), down, or replaced: somebody changed nsgd's filters or came
+	// before them, and the interface may be open. Absent for a device of the rest.
 	State string `json:"state,omitempty"`
 	// MAC of the guest; absent: it has not spoken yet.
 	MAC string `json:"mac,omitempty"`
+	// Trouble says what is wrong; absent: nothing is.
+	Trouble string `json:"trouble,omitempty"`
+	// Addresses are the policy's, Used those that the guest has sent from. Strangers are up to 16 others that it sends
+	// from: nsgd drops their packets.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Used      []netip.Addr `json:"used,omitempty"`
+	Strangers []netip.Addr `json:"strangers,omitempty"`
+	// LastOut is when nsgd got a packet from the guest, LastIn when the guest got one from nsgd, to two seconds; absent:
+	// not since the daemon started.
+	LastOut *time.Time `json:"lastOut,omitempty"`
+	LastIn  *time.Time `json:"lastIn,omitempty"`
 	// Passed counts frames that nsgd doesn't judge, such as ARP. CapturedOut and CapturedIn went to nsgd, from the
 	// guest and to it. Delivered and SentOn are what nsgd let pass, to the guest and from it.
 	Passed      uint64 `json:"passed"`

@@ -11,7 +11,7 @@ import (
 )
 
 // daemons are nsgd with these rules: one setup for each binary and each configuration.
-func daemons(o *options, name string, list []rule) []setup {
+func daemons(o *options, name string, list []rule, start func(binary, keys string, list []rule) (*network, error)) []setup {
 	var setups []setup
 	for _, binary := range o.nsgd {
 		for _, keys := range o.config {
@@ -22,7 +22,7 @@ func daemons(o *options, name string, list []rule) []setup {
 			if keys != "" {
 				label += " [" + keys + "]"
 			}
-			setups = append(setups, setup{name: label, start: func() (*network, error) { return startDaemon(binary, keys, list) }})
+			setups = append(setups, setup{name: label, start: func() (*network, error) { return start(binary, keys, list) }})
 		}
 	}
 	return setups
@@ -47,23 +47,55 @@ attachments:
 - {networkInterface: b-nic, netns: bench-b, create: true, device: eth0}
 `
 
+// interfaceConfig attaches them where they are: before the interfaces of a router.
+const interfaceConfig = `
+policy: [policy/]
+attachments:
+- {networkInterface: a-nic, interface: left, netns: bench-r, device: nsgd-a}
+- {networkInterface: b-nic, interface: right, netns: bench-r, device: nsgd-b}
+`
+
 func startDaemon(binary, keys string, list []rule) (*network, error) {
+	config, err := writeConfig(benchConfig, keys, list)
+	if err != nil {
+		return nil, err
+	}
+	return runDaemon(binary, config, benchNetwork)
+}
+
+// startBeforeInterfaces starts nsgd before the interfaces of a router.
+func startBeforeInterfaces(binary, keys string, list []rule) (*network, error) {
+	config, err := writeConfig(interfaceConfig, keys, list)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeRouter(); err != nil {
+		removeNamespaces()
+		return nil, err
+	}
+	return runDaemon(binary, config, func(pid int, stop func()) *network {
+		return benchNetwork(pid, func() {
+			stop()
+			removeNamespaces() // what nsgd leaves closed ends with them
+		})
+	})
+}
+
+// writeConfig writes the policy of the rules and a configuration with other keys.
+func writeConfig(text, keys string, list []rule) (path string, err error) {
 	dir, err := tempDir()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := writePolicy(filepath.Join(dir, "policy"), list); err != nil {
-		return nil, err
+		return "", err
 	}
-	config, err := mergeConfig([]byte(benchConfig), keys)
+	config, err := mergeConfig([]byte(text), keys)
 	if err != nil {
-		return nil, fmt.Errorf("-config %q: %w", keys, err)
+		return "", fmt.Errorf("-config %q: %w", keys, err)
 	}
-	path := filepath.Join(dir, lab.ConfigName)
-	if err := os.WriteFile(path, config, 0o644); err != nil {
-		return nil, err
-	}
-	return runDaemon(binary, path, benchNetwork)
+	path = filepath.Join(dir, lab.ConfigName)
+	return path, os.WriteFile(path, config, 0o644)
 }
 
 func runDaemon(binary, config string, between func(pid int, stop func()) *network) (*network, error) {

@@ -42,7 +42,7 @@ func benchNetwork(pid int, stop func()) *network {
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
 func setupNames() []string {
-	return []string{"kernel", "kernel-RULES", "copy", "ovs", "translation", "traces"}
+	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "copy", "ovs", "translation", "traces"}
 }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
@@ -60,6 +60,10 @@ func makeSetups(o *options) ([]setup, error) {
 		switch {
 		case kind == "kernel":
 			setups = append(setups, kernelRouter(name, rules(count)))
+		case name == "forward":
+			setups = append(setups, forwarding())
+		case kind == "interface":
+			setups = append(setups, daemons(o, name, rules(count), startBeforeInterfaces)...)
 		case name == "translation":
 			setups = append(setups, translations(o.nsgd[0])...)
 		case name == "traces":
@@ -67,7 +71,7 @@ func makeSetups(o *options) ([]setup, error) {
 		case name == "copy":
 			setups = append(setups, bareCopy())
 		case kind == "nsgd":
-			setups = append(setups, daemons(o, name, rules(count))...)
+			setups = append(setups, daemons(o, name, rules(count), startDaemon)...)
 		case name == "ovs":
 			if missing := missingOVS(); missing != "" {
 				fmt.Printf("ovs: left out: %s is not installed\n", missing)
@@ -240,24 +244,7 @@ func started(err error, n *network) (*network, error) {
 // nftables that holds the same policy, between two veth pairs.
 func kernelRouter(name string, list []rule) setup {
 	return setup{name: name, start: func() (*network, error) {
-		err := script(`
-			ip netns add bench-a
-			ip netns add bench-r
-			ip netns add bench-b
-			ip link add eth0 netns bench-a type veth peer name left netns bench-r
-			ip link add eth0 netns bench-b type veth peer name right netns bench-r
-			ip -n bench-a addr add 10.0.1.4/24 dev eth0
-			ip -n bench-b addr add 10.0.3.4/24 dev eth0
-			ip -n bench-r addr add 10.0.1.1/24 dev left
-			ip -n bench-r addr add 10.0.3.1/24 dev right
-			ip -n bench-a link set eth0 up
-			ip -n bench-b link set eth0 up
-			ip -n bench-r link set dev left up
-			ip -n bench-r link set dev right up
-			ip -n bench-a route add default via 10.0.1.1
-			ip -n bench-b route add default via 10.0.3.1
-			ip netns exec bench-r sysctl -qw net.ipv4.ip_forward=1
-		`)
+		err := makeRouter()
 		if err == nil {
 			cmd := exec.Command("ip", "netns", "exec", routerNamespace, "nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(nftables(list))
@@ -268,6 +255,35 @@ func kernelRouter(name string, list []rule) setup {
 		}
 		return started(err, benchNetwork(0, removeNamespaces))
 	}}
+}
+
+// forwarding is the same router without a filter.
+func forwarding() setup {
+	return setup{name: "forward", start: func() (*network, error) {
+		return started(makeRouter(), benchNetwork(0, removeNamespaces))
+	}}
+}
+
+// makeRouter connects both hosts with a namespace that routes between them.
+func makeRouter() error {
+	return script(`
+		ip netns add bench-a
+		ip netns add bench-r
+		ip netns add bench-b
+		ip link add eth0 netns bench-a type veth peer name left netns bench-r
+		ip link add eth0 netns bench-b type veth peer name right netns bench-r
+		ip -n bench-a addr add 10.0.1.4/24 dev eth0
+		ip -n bench-b addr add 10.0.3.4/24 dev eth0
+		ip -n bench-r addr add 10.0.1.1/24 dev left
+		ip -n bench-r addr add 10.0.3.1/24 dev right
+		ip -n bench-a link set eth0 up
+		ip -n bench-b link set eth0 up
+		ip -n bench-r link set dev left up
+		ip -n bench-r link set dev right up
+		ip -n bench-a route add default via 10.0.1.1
+		ip -n bench-b route add default via 10.0.3.1
+		ip netns exec bench-r sysctl -qw net.ipv4.ip_forward=1
+	`)
 }
 
 // bareCopy is this program's own copyCommand.

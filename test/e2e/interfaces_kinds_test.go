@@ -4,37 +4,25 @@ import (
 	"encoding/json"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/deploy/lab"
 )
 
 // interfaceStatus is what nsgctl status says of the host's interfaces, by name.
-func interfaceStatus(t *testing.T) map[string]struct {
-	State, MAC string
-	Dropped    map[string]uint64
-} {
+func interfaceStatus(t *testing.T) map[string]inspect.InterfaceStatus {
 	t.Helper()
-	var status struct {
-		Interfaces []struct {
-			Interface, State, MAC string
-			Dropped               map[string]uint64
-		}
-	}
+	var status inspect.Status
 	if err := json.Unmarshal([]byte(nsgctl(t, "status", "-o", "json")), &status); err != nil {
 		t.Fatal(err)
 	}
-	found := map[string]struct {
-		State, MAC string
-		Dropped    map[string]uint64
-	}{}
+	found := map[string]inspect.InterfaceStatus{}
 	for _, i := range status.Interfaces {
-		found[i.Interface] = struct {
-			State, MAC string
-			Dropped    map[string]uint64
-		}{i.State, i.MAC, i.Dropped}
+		found[i.Interface] = i
 	}
 	return found
 }
@@ -96,7 +84,7 @@ func TestABridgesPortsCarryWhatTheRulesAllow(t *testing.T) {
 		ip(t, "if-vm2", "addr add 10.0.1.77/32 dev eth0")
 		spoofer := lab.Host{Name: "VM2", Namespace: "if-vm2", Address: netip.MustParseAddr("10.0.1.77")}
 		mustNotConnect(t, spoofer, lab.Host{Name: "nobody", Address: netip.MustParseAddr("10.0.1.78")}, 80)
-		if n := interfaceStatus(t)["tap-vm2"].Dropped["spoofed_address"]; n == 0 {
+		if s := interfaceStatus(t)["tap-vm2"]; s.Dropped["spoofed_address"] == 0 || !slices.Contains(s.Strangers, spoofer.Address) || len(s.Used) != 2 || s.LastOut == nil || s.LastIn == nil {
 			t.Errorf("status: %s", nsgctl(t, "status"))
 		}
 		ip(t, "if-vm2", "link set eth0 address 02:00:00:00:00:99")
@@ -247,6 +235,8 @@ func TestAnInterfaceThatComesIsClosedAtOnce(t *testing.T) {
 	}
 	must(t, "ip", "netns", "exec", ifHost, "tc", "filter", "del", "dev", "tap-vm3", "egress")
 	eventually(t, "nsgd puts back what somebody took away", func() bool { return interfaceStatus(t)["tap-vm3"].State == "attached" })
+	ip(t, ifHost, "link set tap-vm3 netns if-vm1")
+	eventually(t, "the move is named", func() bool { return strings.Contains(interfaceStatus(t)["tap-vm3"].Trouble, "it is open there") })
 }
 
 func TestAReloadTakesInterfacesAndLetsThemGo(t *testing.T) {

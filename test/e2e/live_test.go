@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	controlapi "github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/deploy/lab"
 )
 
@@ -56,15 +58,54 @@ func TestAReloadAddsAndRemovesANICBesideAStream(t *testing.T) {
 	writeFile(t, file, without)
 
 	end()
-	for _, s := range []struct {
-		to   *sink
-		sent uint64
-	}{{there, *sent}, {back, *sent6}} {
-		for deadline := time.Now().Add(patience); s.to.count.Load() < int64(s.sent) && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
-		if lost := s.to.missing(s.sent); len(lost) > 0 || s.sent == 0 {
-			t.Errorf("of %d datagrams to %v are lost: %v", s.sent, s.to.to, lost)
+	there.hasAll(t, *sent)
+	back.hasAll(t, *sent6)
+}
+
+// hasAll checks that all numbers below sent arrive, and once.
+func (s *sink) hasAll(t *testing.T, sent uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); s.count.Load() < int64(sent) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if lost := s.missing(sent); len(lost) > 0 || sent == 0 {
+		t.Errorf("of %d datagrams to %v are lost: %v", sent, s.to, lost)
+	}
+}
+
+var cycles = flag.Int("cycles", 50, "how often TestAnInterfaceComesAndGoesBesideTheStreamsOfOthers attaches and detaches")
+
+func TestAnInterfaceComesAndGoesBesideTheStreamsOfOthers(t *testing.T) {
+	makeRouter(t)
+	const vm3Line = "- {networkInterface: vm3-nic, interface: tap-vm3, netns: if-host, device: nsgd-vm3}\n"
+	startInterfaces(t, interfaceConfig(t, strings.Replace(routedAttachments, vm3Line, "", 1)))
+	u := &underTraffic{t: t, until: make(chan struct{})}
+	end := sync.OnceFunc(func() { close(u.until); u.wait.Wait() })
+	defer end()
+	var sinks []*sink
+	var sent []*uint64
+	for _, f := range families {
+		vm1, _, _, internet, inSubnet1, _, _ := routedHosts(f)
+		for _, way := range []struct{ from, to lab.Host }{{vm1, internet}, {inSubnet1, vm1}} {
+			mustPing(t, inSubnet1, vm1) // its MAC is known
+			s := newSink(t, way.to, allowedPort)
+			sinks, sent = append(sinks, s), append(sent, u.datagrams(way.from, s, true))
 		}
 	}
+	client := controlapi.NewClient(controlSocket)
+	for range *cycles {
+		if _, err := client.Attach(t.Context(), &controlapi.AttachParameters{Attachment: strings.TrimPrefix(vm3Line, "- ")}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Detach(t.Context(), &controlapi.DetachParameters{Name: "vm3-nic"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end()
+	total := uint64(0)
+	for i, s := range sinks {
+		s.hasAll(t, *sent[i])
+		total += *sent[i]
+	}
+	t.Logf("%d cycles, %d datagrams", *cycles, total)
 }

@@ -80,10 +80,7 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 
 func (i *Interceptor) check(p *Port, l netlink.Link) []error {
 	a := l.Attrs()
-	faults := []error{i.checkKind(p, l), i.checkFilters(l), i.checkMulti(a.Index)}
-	if a.Xdp != nil && a.Xdp.Attached {
-		faults = append(faults, errors.New("an XDP program sees packets before nsgd: `ip link set dev NAME xdp off` removes it"))
-	}
+	faults := []error{i.checkKind(p, l), i.checkFilters(l), checkXDP(l), i.checkMulti(a.Index)}
 	if p.Host {
 		faults = append(faults, i.checkAddresses(p, l), i.checkAbove(l))
 	}
@@ -133,9 +130,38 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 		for _, f := range filters {
 			if !isOurs(f) && f.Attrs().Priority <= filterPriority {
 				return fmt.Errorf("at %s a filter of priority %d decides before nsgd: give it one above %d",
-					[]string{"ingress", "egress"}[n], f.Attrs().Priority, filterPriority)
+					hooks[n], f.Attrs().Priority, filterPriority)
 			}
 		}
+	}
+	return nil
+}
+
+// ahead says what has come before nsgd's filters since they were attached.
+func (i *Interceptor) ahead(l netlink.Link) error {
+	faults := []error{checkXDP(l), i.checkMulti(l.Attrs().Index)}
+	for n, parent := range parents {
+		filters, err := i.handle.FilterList(l, parent)
+		if err != nil {
+			continue // the interface has just gone
+		}
+		for _, f := range filters {
+			if c := f.Attrs().Chain; c != nil && *c != 0 {
+				continue // only a filter of chain 0 leads there
+			}
+			if b, ok := f.(*netlink.BpfFilter); !ok || !i.ids[b.Id] {
+				faults = append(faults, fmt.Errorf("at %s a filter of priority %d, %s, decides before nsgd, and the interface may be open: `tc filter del` removes it",
+					hooks[n], f.Attrs().Priority, f.Type()))
+			}
+			break
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func checkXDP(l netlink.Link) error {
+	if x := l.Attrs().Xdp; x != nil && x.Attached {
+		return errors.New("an XDP program sees packets before nsgd: `ip link set dev NAME xdp off` removes it")
 	}
 	return nil
 }

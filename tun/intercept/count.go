@@ -3,12 +3,20 @@ package intercept
 // names are those of the counters in struct counts of programs.c, in its order. From dropsFrom on they are
 // reasons why a program dropped a frame.
 var names = [...]string{
-	"capturedOut", "capturedIn", "delivered", "sentOn", "passed",
-	"malformed", "vlan", "ethertype", "spoofed_mac", "spoofed_address", "server_answer", "not_addressed", "group",
+	capturedOut: "capturedOut", capturedIn: "capturedIn", delivered: "delivered", sentOn: "sentOn", passed: "passed", sent: "sent",
+	dropsFrom: "malformed", "vlan", "ethertype", "spoofed_mac", "spoofed_address", "server_answer", "not_addressed", "group",
 	"no_mac", "no_sender", "no_device", "for_gateway",
 }
 
-const dropsFrom = 5
+const (
+	capturedOut = iota
+	capturedIn
+	delivered
+	sentOn
+	passed
+	sent // every frame of the NIC
+	dropsFrom
+)
 
 // counts is struct counts.
 type counts [len(names)]uint64

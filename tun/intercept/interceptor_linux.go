@@ -35,7 +35,11 @@ type Interceptor struct {
 	gone     bool           // the namespace is: see errGone
 	found    map[string]int // the interfaces of ports without a name
 	unfound  map[string]error
-	table    string // of nftables, as it is now; empty: not known
+	table    string          // of nftables, as it is now; empty: not known
+	moved    map[string]bool // ports' interfaces that went to another network namespace
+	seen     map[string]*traffic
+	told     map[string]string // what Watch has told, by interface
+	now      func() time.Time
 }
 
 // errClosed: Close came first. The handle would answer for the process's own namespace.
@@ -64,7 +68,10 @@ func (i *Interceptor) do(f func() error) error {
 // Open loads the programs for a namespace, as tun.Config names it. It takes over what an earlier run has left
 // there: interfaces stay closed until Apply. It refuses a namespace where another daemon stands before interfaces.
 func Open(namespace string) (*Interceptor, error) {
-	i := &Interceptor{namespace: namespace, indexes: map[string]int{}, names: map[int]string{}, found: map[string]int{}, unfound: map[string]error{}}
+	i := &Interceptor{
+		namespace: namespace, indexes: map[string]int{}, names: map[int]string{}, found: map[string]int{}, unfound: map[string]error{},
+		moved: map[string]bool{}, seen: map[string]*traffic{}, told: map[string]string{}, now: time.Now,
+	}
 	err := tun.Do(namespace, func() (err error) {
 		if i.home, err = os.Stat(ownNamespace); err != nil {
 			return err
@@ -93,6 +100,12 @@ func Open(namespace string) (*Interceptor, error) {
 		}
 		if i.ids, err = i.programs.ids(); err != nil {
 			return err
+		}
+		for _, l := range left {
+			index := l.link.Attrs().Index
+			if name, known := nameOf(earlier[prefix+"ports"], uint32(index)); known {
+				i.names[index] = name
+			}
 		}
 		return i.seal()
 	})
@@ -178,6 +191,7 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 		return nil, err
 	}
 	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.String()
+	delete(i.moved, p.String())
 	return l, nil
 }
 
@@ -251,18 +265,21 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 			return err
 		}
 	}
+	i.keepRenamed(&w, ports)
 	if err := i.fill(&w); err != nil {
 		return err
 	}
 	i.attached = nil
-	for index := range w.ports {
-		i.attached = append(i.attached, int(index))
+	for index, entry := range w.ports {
+		if entry.Flags&flagClosed == 0 {
+			i.attached = append(i.attached, int(index))
+		}
 	}
 	slices.Sort(i.attached)
 	if err := i.shut(ports, i.attached); err != nil {
 		return err
 	}
-	return i.release(&w, ports)
+	return i.release(&w)
 }
 
 func truth(b bool) uint32 {
@@ -321,7 +338,9 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 	}
 	index := uint32(l.Attrs().Index)
 	w.devices[device] = index
-	w.ports[index] = portEntry{device, truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
+	entry := portEntry{Device: device, Flags: truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
+	copy(entry.Name[:], p.Interface)
+	w.ports[index] = entry
 	for _, a := range p.Addresses {
 		w.owners[a.As16()] = index
 	}
@@ -355,7 +374,7 @@ func (i *Interceptor) fill(w *wanted) error {
 		}
 	}
 	return errors.Join(
-		put(p.MACs, w.macs), put(p.Rests, w.rests), put(p.Owners, w.owners), put(p.Devices, w.devices), put(p.Ports, w.ports),
+		put(p.MACs, w.macs), put(p.Rests, w.rests), putOwners(p.Owners, w.owners), put(p.Devices, w.devices), put(p.Ports, w.ports),
 		prune(p.Rests, w.rests), prune(p.Owners, w.owners),
 	)
 }
@@ -381,6 +400,20 @@ func put[K, V comparable](m *ebpf.Map, entries map[K]V) error {
 	return nil
 }
 
+// putOwners is put that leaves what the programs have noted at an address.
+func putOwners(m *ebpf.Map, owners map[[16]byte]uint32) error {
+	for a, port := range owners {
+		var now ownerEntry
+		if m.Lookup(a, &now) == nil && now.Port == port {
+			continue
+		}
+		if err := m.Put(a, ownerEntry{Port: port}); err != nil {
+			return fmt.Errorf("map %v: %w", m, err)
+		}
+	}
+	return nil
+}
+
 // prune removes the entries that are not wanted.
 func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	var old []K
@@ -399,14 +432,28 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	return nil
 }
 
-// release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
-// port is wanted, and its guest is still there.
-func (i *Interceptor) release(w *wanted, ports []Port) error {
+// keepRenamed closes interfaces that have another name than their port, which is wanted: the guest is still there. The
+// map of ports has the port's name, so that another run closes them too.
+func (i *Interceptor) keepRenamed(w *wanted, ports []Port) {
+	for index, name := range i.names {
+		_, served := w.ports[uint32(index)]
+		if served || !slices.ContainsFunc(ports, func(p Port) bool { return p.String() == name }) {
+			continue
+		}
+		if _, err := i.handle.LinkByIndex(index); isMissing(err) {
+			delete(i.names, index)
+			continue
+		}
+		w.ports[uint32(index)] = closedPort(name)
+	}
+}
+
+// release lets interfaces go that are not wanted any more.
+func (i *Interceptor) release(w *wanted) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.String() == i.names[index] })
-		return port || device || renamed
+		return port || device
 	})
 	if err != nil {
 		return err

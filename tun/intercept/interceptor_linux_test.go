@@ -23,6 +23,7 @@ type rig struct {
 	testing.TB
 	namespace string
 	handle    *netlink.Handle
+	devices   map[string]tun.Device
 }
 
 func newRig(t testing.TB) *rig {
@@ -35,7 +36,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { state.Close() })
-	r := &rig{TB: t, namespace: fmt.Sprintf("nsgd-test-%d-%08x", os.Getpid(), rand.Uint32())}
+	r := &rig{TB: t, devices: map[string]tun.Device{}, namespace: fmt.Sprintf("nsgd-test-%d-%08x", os.Getpid(), rand.Uint32())}
 	if err := state.CreateNamespace(r.namespace); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +76,7 @@ func (r *rig) device(name string) (close func()) {
 	r.Helper()
 	d, _, err := tun.Open(tun.Config{Name: name, Namespace: r.namespace, Keep: true})
 	r.must(err)
+	r.devices[name] = d
 	ended := false
 	close = func() {
 		if !ended {
@@ -180,9 +182,9 @@ func TestAnInterfaceThatIsNoLongerWantedOpens(t *testing.T) {
 	if _, err := r.handle.LinkByName("nsgd1"); !isMissing(err) {
 		t.Errorf("its device is still there: %v", err)
 	}
-	var owner uint32
+	var owner ownerEntry
 	if err := i.programs.Owners.Lookup(port1.Addresses[0].As16(), &owner); !errors.Is(err, ebpf.ErrKeyNotExist) {
-		t.Errorf("its address belongs to %d: %v", owner, err)
+		t.Errorf("its address belongs to %v: %v", owner, err)
 	}
 	if got := r.filters("guest0"); len(got) != 2 {
 		t.Errorf("the other interface has the filters %v", got)

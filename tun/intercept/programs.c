@@ -17,15 +17,17 @@
 #define THIS_HOST 1 // the NIC is this host's own: it sends at egress
 #define FORWARDS 2  // the NIC also sends and receives for others
 #define GATEWAY 4   // nsgd answers the guest's solicitations, at its interface, as the gateway
+#define CLOSED 8    // the interface has another name now
 
 // Indexes of struct counts: count.go has their names, in the same order.
-enum { CAPTURED_OUT, CAPTURED_IN, DELIVERED, SENT_ON, PASSED,
+enum { CAPTURED_OUT, CAPTURED_IN, DELIVERED, SENT_ON, PASSED, SENT,
        MALFORMED, VLAN, ETHERTYPE, SPOOFED_MAC, SPOOFED_ADDRESS, SERVER, NOT_ADDRESSED, GROUP,
        NO_MAC, NO_SENDER, NO_DEVICE, FOR_GATEWAY, COUNTS };
 
 struct addr { __u32 word[4]; };
 struct mac { __u8 byte[6]; __u8 zero[2]; } __attribute__((aligned(8)));
-struct port { __u32 device; __u32 flags; };               // device: the NIC's TUN
+struct port { __u32 device; __u32 flags; char name[16]; }; // device: the NIC's TUN; name: the interface's, by which another run knows it
+struct owner { __u32 port; __u32 used; };                 // used: the NIC has sent from it
 struct rest { __u32 device; __u32 near; };                // near: inside the virtual networks
 struct prefix { __u32 bits; struct addr addr; };
 struct peer { __u32 interface; struct addr addr; };
@@ -37,7 +39,8 @@ struct settings { __u32 mark; __u32 unused; __u64 open_after; }; // nanoseconds 
 MAP(nsgd_settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1, 0);
 MAP(nsgd_ports, BPF_MAP_TYPE_HASH, __u32, struct port, 4096, 0);             // by the interface
 MAP(nsgd_devices, BPF_MAP_TYPE_HASH, __u32, __u32, 8192, 0);                 // TUN: its port, 0: of the rest
-MAP(nsgd_owners, BPF_MAP_TYPE_HASH, struct addr, __u32, 65536, 0);           // a NIC's address: its port
+MAP(nsgd_owners, BPF_MAP_TYPE_HASH, struct addr, struct owner, 65536, 0);    // by a NIC's address
+MAP(nsgd_strangers, BPF_MAP_TYPE_LRU_HASH, struct peer, __u32, 4096, 0);     // who sends at the port, and no NIC there has it
 MAP(nsgd_rests, BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct rest, 65536, BPF_F_NO_PREALLOC);
 MAP(nsgd_macs, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);               // of the NIC, by port
 MAP(nsgd_senders, BPF_MAP_TYPE_HASH, __u32, struct mac, 4096, 0);            // who sent to the NIC last, by port
@@ -74,8 +77,20 @@ inline int is_group_addr(const struct addr *a) {
   return is4(a) ? (a->word[3] & bpf_htonl(0xe0000000)) == bpf_htonl(0xe0000000) : (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 inline int owns(__u32 port, const struct addr *a) {
-  __u32 *owner = bpf_map_lookup_elem(&nsgd_owners, a);
-  return owner && *owner == port;
+  struct owner *owner = bpf_map_lookup_elem(&nsgd_owners, a);
+  return owner && owner->port == port;
+}
+// uses is owns of an address that the NIC sends from. It notes it: the state of the port shows it.
+inline int uses(__u32 interface, struct port *port, const struct addr *a) {
+  struct owner *owner = bpf_map_lookup_elem(&nsgd_owners, a);
+  if (owner && owner->port == interface) {
+    if (!owner->used) owner->used = 1;
+    return 1;
+  }
+  struct peer key = { interface, *a };
+  if (!(port->flags & FORWARDS) && !is_zero(a) && !is_link_local(a) && !bpf_map_lookup_elem(&nsgd_strangers, &key))
+    bpf_map_update_elem(&nsgd_strangers, &key, &interface, BPF_ANY);
+  return 0;
 }
 // On this link and no further: ff02::/16.
 inline int is_link_group(const struct addr *a) { return (a->word[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0xff020000); }
@@ -236,10 +251,10 @@ inline int arp(struct __sk_buff *s, __u32 interface, struct port *port, struct p
   set4(&p->src, ip);
   set4(&p->dst, asked);
   if (!ip) { // a probe: of another's address it would keep that from its owner
-    __u32 *owner = bpf_map_lookup_elem(&nsgd_owners, &p->dst);
-    if (owner && *owner != interface) return drop(interface, SPOOFED_ADDRESS);
+    struct owner *owner = bpf_map_lookup_elem(&nsgd_owners, &p->dst);
+    if (owner && owner->port != interface) return drop(interface, SPOOFED_ADDRESS);
   } else {
-    if (!owns(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
+    if (!uses(interface, port, &p->src)) return drop(interface, SPOOFED_ADDRESS);
     learn_mac(interface, p);
   }
   return h.operation == bpf_htons(1) ? asks(interface, port, &p->dst) : pass(interface);
@@ -247,7 +262,7 @@ inline int arp(struct __sk_buff *s, __u32 interface, struct port *port, struct p
 // neighbour is a guest's neighbour discovery.
 inline int neighbour(struct __sk_buff *s, __u32 interface, struct port *port, struct packet *p) {
   if (p->message == 134 || p->message == 137) return drop(interface, SERVER);
-  int own = owns(interface, &p->src);
+  int own = uses(interface, port, &p->src);
   if (!own && !is_zero(&p->src) && !is_link_local(&p->src)) return drop(interface, SPOOFED_ADDRESS);
   if (is_router(interface, &p->src)) return drop(interface, SPOOFED_ADDRESS);
   struct addr target = {};
@@ -264,8 +279,7 @@ inline int neighbour(struct __sk_buff *s, __u32 interface, struct port *port, st
 }
 
 // passes_out decides what a guest may send past nsgd: 1 yes, 0 nsgd judges, -1 dropped and counted.
-inline int passes_out(struct __sk_buff *s, __u32 interface, struct packet *p) {
-  int own = owns(interface, &p->src);
+inline int passes_out(struct __sk_buff *s, __u32 interface, struct packet *p, int own) {
   if (is_dhcp(p, 1)) { count(interface, SERVER); return -1; }
   if (asks_dhcp(p)) {
     if (own || is_zero(&p->src) || is_link_local(&p->src)) return 1;
@@ -308,9 +322,10 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
   struct port *port = bpf_map_lookup_elem(&nsgd_ports, &interface);
   struct packet p = {};
   if (ended()) return PASS;
-  if (!port) return DROP;
+  if (!port || port->flags & CLOSED) return DROP;
   int host = port->flags & THIS_HOST;
   if (ours(s, host)) return PASS;
+  count(interface, SENT);
   if (frame(s, &p)) return drop(interface, MALFORMED);
   if (is_tagged(s, &p)) return drop(interface, VLAN);
   if (!is_ip(&p)) {
@@ -320,6 +335,7 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
     return drop(interface, MALFORMED);
   }
   if (host) {
+    uses(interface, port, &p.src);
     if (stays(&p) || is_listener(&p) || is_igmp(&p) || asks_dhcp(&p)) return pass(interface);
     return hand(interface, port, &p);
   }
@@ -328,9 +344,9 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
   if (!is_ip(&p)) return arp(s, interface, port, &p);
   if (is_neighbour(&p)) return stays(&p) ? neighbour(s, interface, port, &p) : drop(interface, SERVER);
   if (p.type == bpf_htons(0x86dd) && p.protocol != 58 && hides_neighbour(s, p.protocol)) return drop(interface, SERVER);
-  int way = passes_out(s, interface, &p);
+  int is_own = uses(interface, port, &p.src), way = passes_out(s, interface, &p, is_own);
   if (way) return way < 0 ? DROP : pass(interface);
-  if (!own && owns(interface, &p.src)) learn_mac(interface, &p);
+  if (!own && is_own) learn_mac(interface, &p);
   return hand(interface, port, &p);
 }
 
@@ -350,7 +366,7 @@ SEC("tc") int nsgd_receives(struct __sk_buff *s) {
   struct port *port = bpf_map_lookup_elem(&nsgd_ports, &interface);
   struct packet p = {};
   if (ended()) return PASS;
-  if (!port) return DROP;
+  if (!port || port->flags & CLOSED) return DROP;
   int host = port->flags & THIS_HOST;
   if (ours(s, !host)) return PASS;
   if (frame(s, &p)) return drop(interface, MALFORMED);
@@ -414,10 +430,10 @@ SEC("tc") int nsgd_writes(struct __sk_buff *s) {
     src = pair[0];
     dst = pair[1];
   }
-  __u32 *owner = bpf_map_lookup_elem(&nsgd_owners, &src);
-  if (!owner) owner = bpf_map_lookup_elem(&nsgd_carried, &src);
-  if (!owner) return drop(device, NO_SENDER);
-  struct peer key = { *owner, dst };
+  struct owner *owner = bpf_map_lookup_elem(&nsgd_owners, &src);
+  __u32 *sender = owner ? &owner->port : bpf_map_lookup_elem(&nsgd_carried, &src);
+  if (!sender) return drop(device, NO_SENDER);
+  struct peer key = { *sender, dst };
   struct port *port = bpf_map_lookup_elem(&nsgd_ports, &key.interface);
   if (!port) return drop(device, NO_SENDER);
   struct mac *own = bpf_map_lookup_elem(&nsgd_macs, &key.interface), *peer = bpf_map_lookup_elem(&nsgd_peers, &key);

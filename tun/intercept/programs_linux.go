@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // object is programs.c, compiled by `go generate`. The build needs no compiler for it.
@@ -24,26 +25,35 @@ const prefix = "nsgd_"
 
 // programs are the loaded programs and their maps.
 type programs struct {
-	Sends    *ebpf.Program `ebpf:"nsgd_sends"`
-	Receives *ebpf.Program `ebpf:"nsgd_receives"`
-	Writes   *ebpf.Program `ebpf:"nsgd_writes"`
-	Settings *ebpf.Map     `ebpf:"nsgd_settings"`
-	Ports    *ebpf.Map     `ebpf:"nsgd_ports"`
-	Devices  *ebpf.Map     `ebpf:"nsgd_devices"`
-	Owners   *ebpf.Map     `ebpf:"nsgd_owners"`
-	Rests    *ebpf.Map     `ebpf:"nsgd_rests"`
-	MACs     *ebpf.Map     `ebpf:"nsgd_macs"`
-	Senders  *ebpf.Map     `ebpf:"nsgd_senders"`
-	Peers    *ebpf.Map     `ebpf:"nsgd_peers"`
-	Stations *ebpf.Map     `ebpf:"nsgd_stations"`
-	Routers  *ebpf.Map     `ebpf:"nsgd_routers"`
-	Carried  *ebpf.Map     `ebpf:"nsgd_carried"`
-	Counts   *ebpf.Map     `ebpf:"nsgd_counts"`
+	Sends     *ebpf.Program `ebpf:"nsgd_sends"`
+	Receives  *ebpf.Program `ebpf:"nsgd_receives"`
+	Writes    *ebpf.Program `ebpf:"nsgd_writes"`
+	Settings  *ebpf.Map     `ebpf:"nsgd_settings"`
+	Ports     *ebpf.Map     `ebpf:"nsgd_ports"`
+	Devices   *ebpf.Map     `ebpf:"nsgd_devices"`
+	Owners    *ebpf.Map     `ebpf:"nsgd_owners"`
+	Strangers *ebpf.Map     `ebpf:"nsgd_strangers"`
+	Rests     *ebpf.Map     `ebpf:"nsgd_rests"`
+	MACs      *ebpf.Map     `ebpf:"nsgd_macs"`
+	Senders   *ebpf.Map     `ebpf:"nsgd_senders"`
+	Peers     *ebpf.Map     `ebpf:"nsgd_peers"`
+	Stations  *ebpf.Map     `ebpf:"nsgd_stations"`
+	Routers   *ebpf.Map     `ebpf:"nsgd_routers"`
+	Carried   *ebpf.Map     `ebpf:"nsgd_carried"`
+	Counts    *ebpf.Map     `ebpf:"nsgd_counts"`
 }
 
-// The structs of programs.c. Flags of portEntry are THIS_HOST and FORWARDS there.
+// The structs of programs.c. Flags of portEntry have their names there.
 type (
-	portEntry   struct{ Device, Flags uint32 }
+	portEntry struct {
+		Device, Flags uint32
+		Name          [unix.IFNAMSIZ]byte
+	}
+	ownerEntry struct{ Port, Used uint32 }
+	peerEntry  struct {
+		Interface uint32
+		Addr      [16]byte
+	}
 	restEntry   struct{ Device, Near uint32 }
 	prefixEntry struct {
 		Bits uint32
@@ -63,7 +73,15 @@ const (
 	flagHost     = 1
 	flagForwards = 2
 	flagGateway  = 4
+	flagClosed   = 8
 )
+
+// closedPort drops all frames of an interface that is not called as its port any more.
+func closedPort(name string) portEntry {
+	e := portEntry{Flags: flagClosed}
+	copy(e.Name[:], name)
+	return e
+}
 
 // load loads the programs, with the maps of an earlier run where they fit.
 func load(earlier map[string]*ebpf.Map) (*programs, error) {
@@ -135,6 +153,15 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 	return nil
 }
 
+// nameOf is the name that an interface had when an earlier run attached it. A map of another layout knows none.
+func nameOf(ports *ebpf.Map, index uint32) (name string, known bool) {
+	var e portEntry
+	if ports == nil || ports.Lookup(index, &e) != nil {
+		return "", false
+	}
+	return unix.ByteSliceToString(e.Name[:]), true
+}
+
 // ids are the kernel's numbers of the programs at interfaces.
 func (p *programs) ids() (map[int]bool, error) {
 	ids := map[int]bool{}
@@ -153,7 +180,7 @@ func (p *programs) ids() (map[int]bool, error) {
 // close gives the descriptors back. What filters use stays.
 func (p *programs) close() {
 	for _, c := range []interface{ Close() error }{
-		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Rests, p.MACs, p.Senders, p.Peers, p.Stations, p.Routers, p.Carried, p.Counts,
+		p.Sends, p.Receives, p.Writes, p.Settings, p.Ports, p.Devices, p.Owners, p.Strangers, p.Rests, p.MACs, p.Senders, p.Peers, p.Stations, p.Routers, p.Carried, p.Counts,
 	} {
 		c.Close()
 	}

@@ -69,14 +69,14 @@ func loadTest(t testing.TB, flags uint32) *programs {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(prune(p.Peers, map[peerKey]bool{}), prune(p.Routers, map[peerKey]bool{}), prune(p.Stations, map[macEntry]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
+	if err := errors.Join(prune(p.Peers, map[peerEntry]bool{}), prune(p.Routers, map[peerEntry]bool{}), prune(p.Stations, map[macEntry]bool{}), prune(p.Carried, map[[16]byte]bool{})); err != nil {
 		t.Fatal(err)
 	}
 	none := make([]counts, ebpf.MustPossibleCPU())
 	for _, err := range []error{
 		p.Settings.Put(uint32(0), settingsEntry{Mark: secret}),
-		p.Ports.Put(lo, portEntry{lo, flags}), p.Counts.Put(lo, none), p.Senders.Put(lo, macOf(router)),
-		put(p.Owners, map[[16]byte]uint32{netip.MustParseAddr(own4).As16(): lo, netip.MustParseAddr(own6).As16(): lo, netip.MustParseAddr(neighbour4).As16(): lo + 1}),
+		p.Ports.Put(lo, portEntry{Device: lo, Flags: flags}), p.Counts.Put(lo, none), p.Senders.Put(lo, macOf(router)),
+		putOwners(p.Owners, map[[16]byte]uint32{netip.MustParseAddr(own4).As16(): lo, netip.MustParseAddr(own6).As16(): lo, netip.MustParseAddr(neighbour4).As16(): lo + 1}),
 		put(p.Rests, map[prefixEntry]restEntry{
 			entryOf(netip.MustParsePrefix("0.0.0.0/0")): {lo, 0}, entryOf(netip.MustParsePrefix("2000::/3")): {lo, 0},
 			entryOf(netip.MustParsePrefix("10.0.1.0/24")): {lo, 1}, entryOf(netip.MustParsePrefix("fd00:db8:1:1::/64")): {0, 1},
@@ -102,7 +102,7 @@ func (p *programs) run(t testing.TB, program *ebpf.Program, frame []byte, contex
 		t.Fatal(err)
 	}
 	for i, n := range p.counted(t) {
-		if n != before[i] {
+		if n != before[i] && names[i] != "sent" { // every frame of the NIC is that
 			moved = append(moved, names[i])
 		}
 	}
@@ -461,7 +461,7 @@ func TestWhatNsgdWrites(t *testing.T) {
 				errs = append(errs, p.MACs.Put(lo, macOf(guest)))
 			}
 			if tt.peer != "" {
-				key := peerKey{lo, netip.MustParseAddr(tt.peer).As16()}
+				key := peerEntry{lo, netip.MustParseAddr(tt.peer).As16()}
 				errs = append(errs, p.Peers.Put(key, macOf(thief)))
 			}
 			for _, err := range errs {
@@ -484,11 +484,6 @@ func TestWhatNsgdWrites(t *testing.T) {
 			}
 		})
 	}
-}
-
-type peerKey struct {
-	Interface uint32
-	Addr      [16]byte
 }
 
 func TestAGuestsMACIsLearnedFromItsOwnAddresses(t *testing.T) {
@@ -542,6 +537,18 @@ func TestAnInterfaceWithoutAPortIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, program := range map[string]*ebpf.Program{"sends": p.Sends, "receives": p.Receives, "writes": p.Writes} {
+		if action, _, _ := p.run(t, program, ethernetOf(guest, all, arpType, arpBy(guest, own4)), skb{}); action != drop {
+			t.Errorf("%s: answer %d, want %d", name, int32(action), drop)
+		}
+	}
+}
+
+func TestAPortThatIsClosedDropsEverything(t *testing.T) {
+	p := loadTest(t, 0)
+	if err := p.Ports.Put(lo, closedPort("guest")); err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]*ebpf.Program{"sends": p.Sends, "receives": p.Receives} {
 		if action, _, _ := p.run(t, program, ethernetOf(guest, all, arpType, arpBy(guest, own4)), skb{}); action != drop {
 			t.Errorf("%s: answer %d, want %d", name, int32(action), drop)
 		}

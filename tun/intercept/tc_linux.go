@@ -20,7 +20,10 @@ const (
 	clsact         = "clsact"
 )
 
-var parents = [...]uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+var (
+	parents = [...]uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+	hooks   = [...]string{"ingress", "egress"}
+)
 
 // filteredLink is an interface at which nsgd has filters.
 type filteredLink struct {

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // probeEvery is how often guests without a known MAC are asked for it.
@@ -18,15 +15,11 @@ const probeEvery = 2 * time.Second
 func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 	done := make(chan struct{})
 	defer close(done)
-	updates := make(chan netlink.LinkUpdate, 256)
-	failed := make(chan error, 1)
-	err := i.do(func() error {
-		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) {
-			select {
-			case failed <- err:
-			default:
-			}
-		}})
+	var changes <-chan linkChange
+	var failed <-chan error
+	err := i.do(func() (err error) {
+		changes, failed, err = followLinks(done)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("intercept: follow interfaces: %w", err)
@@ -46,7 +39,7 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case u, open := <-updates:
+		case u, open := <-changes:
 			if !open {
 				stop()
 				<-ended
@@ -113,17 +106,17 @@ func (i *Interceptor) mend(tell func(error)) {
 			continue
 		}
 		known := i.indexes[p.String()] == l.Attrs().Index // else it has just come
-		if err = i.apply(i.ports, i.rests); err == nil && known {
-			err = fmt.Errorf("interface %q: %w", p, ErrMended)
-		}
-		if err != nil {
-			tell(fmt.Errorf("intercept: %w", err))
+		err = i.apply(i.ports, i.rests)
+		i.say("", err, tell)
+		if err == nil && known {
+			tell(&Trouble{p.String(), ErrMended})
 		}
 	}
+	i.review(tell)
 }
 
 // changed does what a message asks for; nil: look at every port.
-func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
+func (i *Interceptor) changed(u *linkChange, tell func(error)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.programs == nil {
@@ -136,20 +129,20 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 			continue
 		}
 		if p.Interface == "" {
-			stale = i.moved(p, u, tell) || stale
+			stale = i.lost(p, u, tell) || stale
 			continue
 		}
 		if u.Attrs().Name != p.Interface {
-			if u.Header.Type == unix.RTM_NEWLINK && i.indexes[p.Interface] == u.Attrs().Index {
+			if !u.gone && i.indexes[p.Interface] == u.Attrs().Index {
 				delete(i.indexes, p.Interface)
 				stale = true
-				tell(fmt.Errorf("intercept: interface %q is called %q now: it is closed until it has its name again or the attachment is gone", p.Interface, u.Attrs().Name))
 			}
 			continue
 		}
 		switch index := u.Attrs().Index; {
-		case u.Header.Type == unix.RTM_DELLINK:
+		case u.gone:
 			delete(i.indexes, p.Interface)
+			i.moved[p.Interface] = u.moved
 			stale = true
 		case i.indexes[p.Interface] != index:
 			stale = true
@@ -160,13 +153,12 @@ func (i *Interceptor) changed(u *netlink.LinkUpdate, tell func(error)) {
 	if !stale {
 		return
 	}
-	if err := i.apply(i.ports, i.rests); err != nil {
-		tell(fmt.Errorf("intercept: %w", err))
-	}
+	i.say("", i.apply(i.ports, i.rests), tell)
+	i.review(tell)
 }
 
 // down forgets a guest's MAC when its interface goes down.
-func (i *Interceptor) down(p *Port, u *netlink.LinkUpdate, tell func(error)) {
+func (i *Interceptor) down(p *Port, u *linkChange, tell func(error)) {
 	if p.Host || isUp(u.Link) {
 		return
 	}
@@ -175,8 +167,8 @@ func (i *Interceptor) down(p *Port, u *netlink.LinkUpdate, tell func(error)) {
 	}
 }
 
-// moved tells that a message is about the interface of a port without a name, which is no longer where it was.
-func (i *Interceptor) moved(p *Port, u *netlink.LinkUpdate, tell func(error)) bool {
+// lost tells that a message is about the interface of a port without a name, which is no longer where it was.
+func (i *Interceptor) lost(p *Port, u *linkChange, tell func(error)) bool {
 	if index, known := i.found[p.Guest]; !known || index != u.Attrs().Index {
 		return false
 	}
