@@ -225,7 +225,7 @@ func (n *interception) follow(i *intercept.Interceptor) func(context.Context) er
 	return func(ctx context.Context) error {
 		return i.Watch(ctx, func(err error) {
 			level := slog.LevelError
-			if _, of := errors.AsType[*intercept.Trouble](err); of {
+			if _, of := errors.AsType[*intercept.Trouble](err); of || errors.Is(err, intercept.ErrMended) {
 				level = slog.LevelWarn
 			}
 			n.log.Log(ctx, level, "interfaces", "error", err)
