@@ -87,6 +87,10 @@ func (c *closed) rules(family string, through []int, tellsBridges bool) string {
 			}
 			fmt.Fprintf(&b, "    %smeta %sifkind { \"veth\", \"tun\" } drop\n", of, way.side)
 		}
+		if family == "inet" && way.side == "i" && len(c.bridges) > 0 {
+			// Bridges give what goes to groups of their own, such as LLDP's, to this host past their hooks. No IP goes there.
+			b.WriteString("    meta iifkind { \"veth\", \"tun\" } ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop\n")
+		}
 		b.WriteString("  }\n")
 	}
 	b.WriteString("}\n")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -334,4 +337,46 @@ func TestANamespaceOfTheSameNameIsAnother(t *testing.T) {
 		t.Errorf("another namespace of that name: error %v, want %v", err, errGone)
 	}
 	r.must(state.RemoveNamespace(r.namespace))
+}
+
+// Bridges hand frames to groups of their own, such as LLDP's, to the host as coming from the port itself.
+func TestAClosedGuestReachesThisHostByNoGroupOfBridges(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0)
+	r.must(r.handle.AddrAdd(r.link("br0"), &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, 1, 1), Mask: net.CIDRMask(24, 32)}}))
+	var host net.PacketConn
+	r.do(func() (err error) {
+		host, err = net.ListenPacket("udp4", "10.0.1.1:7")
+		return err
+	})
+	defer host.Close()
+	arrives := func(group byte) bool {
+		out := gopacket.NewSerializeBuffer()
+		ethernet := &layers.Ethernet{SrcMAC: r.link("q0").Attrs().HardwareAddr, DstMAC: net.HardwareAddr{1, 0x80, 0xc2, 0, 0, group}, EthernetType: layers.EthernetTypeIPv4}
+		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4(10, 0, 1, 4), DstIP: net.IPv4(10, 0, 1, 1)}
+		udp := &layers.UDP{SrcPort: 7, DstPort: 7}
+		r.must(udp.SetNetworkLayerForChecksum(ip))
+		r.must(gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ethernet, ip, udp))
+		r.do(func() error {
+			fd, err := listen(r.link("q0").Attrs().Index)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, out.Bytes(), 0, &unix.SockaddrLinklayer{Ifindex: r.link("q0").Attrs().Index})
+		})
+		host.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
+		_, _, err := host.ReadFrom(make([]byte, 8))
+		return err == nil
+	}
+	const others, lldp = 3, 14 // the bridge has a hook for the others
+	if !arrives(others) || !arrives(lldp) {
+		t.Fatal("nothing arrives at an open bridge")
+	}
+	for _, p := range []Port{{Bridge: "br0", Guest: "somebody"}, {Interface: "p0", Shut: true}} {
+		r.must(Shut(r.namespace, []Port{p}))
+		if arrives(others) || arrives(lldp) {
+			t.Errorf("%s: a closed guest reaches this host", &p)
+		}
+	}
 }
