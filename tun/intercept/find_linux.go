@@ -120,6 +120,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 	}
 	var hangs error // who knows the processes doesn't answer: each question would wait anew
 	var silent []*Port
+	told := map[int]bool{}           // ports that a process has
 	at := map[*Port][]netlink.Link{} // the ports that a guest may have
 	for _, p := range wanted {
 		bridge, there := bridges[p.Bridge]
@@ -148,7 +149,10 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			faults[p.Guest] = err
 			continue
 		}
-		found[p.Guest] = index
+		found[p.Guest], told[index] = index, true
+	}
+	for _, p := range silent { // what a process tells comes before what a guest says
+		at[p] = slices.DeleteFunc(at[p], func(l netlink.Link) bool { return told[l.Attrs().Index] })
 	}
 	answers, err := ask(silent, at, maxAsked)
 	for _, p := range silent {
@@ -161,7 +165,26 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			faults[p.Guest] = notFoundError{fmt.Errorf("no port of %q answers for %v; asked were: %s", p.Bridge, p.asked(), linkNames(at[p]))}
 		}
 	}
+	alone(found, faults, links)
 	return err
+}
+
+// alone leaves no port to two guests: whoever answers for another guest too would have the rules and addresses of both.
+func alone(found map[string]int, faults map[string]error, links []netlink.Link) {
+	guests := map[int][]string{}
+	for _, guest := range slices.Sorted(maps.Keys(found)) {
+		guests[found[guest]] = append(guests[found[guest]], guest)
+	}
+	for _, l := range links {
+		all := guests[l.Attrs().Index]
+		if len(all) < 2 {
+			continue
+		}
+		for _, guest := range all {
+			delete(found, guest)
+			faults[guest] = fmt.Errorf("%q is the port of several guests: %s: nsgd stands before none of them", l.Attrs().Name, strings.Join(all, ", "))
+		}
+	}
 }
 
 func linkNames(list []netlink.Link) string {

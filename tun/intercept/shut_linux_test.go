@@ -380,3 +380,28 @@ func TestAClosedGuestReachesThisHostByNoGroupOfBridges(t *testing.T) {
 		}
 	}
 }
+
+func TestAPortIsOneGuestAlone(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	i := r.open()
+	near := []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}
+	first, second := netip.MustParseAddr("10.0.1.4"), netip.MustParseAddr("10.0.1.5")
+	list := []Port{
+		{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{first}, Near: near},
+		{Bridge: "br0", Guest: "vm2", Addresses: []netip.Addr{second}, Near: near},
+	}
+	// vm2 is off, and vm1 answers for it too.
+	defer r.answering(0, first)()
+	stop := r.answering(0, second)
+	if i.search(list) || len(i.found) > 0 {
+		t.Errorf("found %v, want nothing: one port answers for both", i.found)
+	}
+	if _, err := i.link(&list[1]); err == nil || !strings.Contains(err.Error(), `"p0" is the port of several guests: vm1, vm2`) {
+		t.Errorf("error %v", err)
+	}
+	stop()
+	if i.search(list) || i.found["vm1"] != r.link("p0").Attrs().Index {
+		t.Errorf("found %v, want vm1 at p0", i.found)
+	}
+}
