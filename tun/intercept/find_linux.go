@@ -141,7 +141,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			faults[p.Guest] = hangs
 			continue
 		}
-		index, err := p.peer(at[p])
+		index, err := p.peer(h, at[p])
 		if errors.Is(err, context.DeadlineExceeded) {
 			hangs = err
 		}
@@ -199,8 +199,9 @@ func linkNames(list []netlink.Link) string {
 	return strings.Join(all, " ")
 }
 
-// peer finds the port whose other end is in the namespace of the guest's process.
-func (p *Port) peer(ports []netlink.Link) (index int, err error) {
+// peer finds the port whose other end is in the namespace of the guest's process. The kernel says which namespace that
+// is: numbers of interfaces inside are the guest's own choice.
+func (p *Port) peer(h *netlink.Handle, ports []netlink.Link) (index int, err error) {
 	pid, err := p.Process()
 	if err != nil {
 		return 0, notFoundError{err}
@@ -213,22 +214,30 @@ func (p *Port) peer(ports []netlink.Link) (index int, err error) {
 	case same:
 		return 0, notFoundError{fmt.Errorf("process %d is in the host's network namespace: it has no interface of its own", pid)}
 	}
-	type end struct {
-		index, peer int
-		addresses   []netlink.Addr
+	namespace, err := h.GetNetNsIdByPid(pid)
+	if err != nil {
+		return 0, notFoundError{fmt.Errorf("process %d: %w", pid, err)}
 	}
-	var ends []end
-	err = tun.Do("pid:"+strconv.Itoa(pid), func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
+	var its, addressed []netlink.Link
+	for _, l := range ports {
+		if l.Type() == "veth" && l.Attrs().NetNsID == namespace && namespace >= 0 {
+			its = append(its, l)
 		}
-		defer h.Close()
-		links, err := h.LinkList()
-		for _, l := range links {
-			if l.Type() == "veth" {
-				addresses, _ := h.AddrList(l, netlink.FAMILY_ALL)
-				ends = append(ends, end{l.Attrs().Index, l.Attrs().ParentIndex, addresses})
+	}
+	if len(its) == 0 {
+		return 0, notFoundError{fmt.Errorf("process %d has no interface at %q", pid, p.Bridge)}
+	}
+	if len(its) == 1 {
+		return its[0].Attrs().Index, nil
+	}
+	err = tun.Do("pid:"+strconv.Itoa(pid), func() error {
+		list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		for _, l := range its {
+			if slices.ContainsFunc(list, func(a netlink.Addr) bool {
+				addr, ok := toAddr(a.IP)
+				return ok && a.LinkIndex == l.Attrs().ParentIndex && slices.Contains(p.Addresses, addr)
+			}) {
+				addressed = append(addressed, l)
 			}
 		}
 		return err
@@ -236,30 +245,10 @@ func (p *Port) peer(ports []netlink.Link) (index int, err error) {
 	if err != nil {
 		return 0, notFoundError{fmt.Errorf("process %d: %w", pid, err)}
 	}
-	var its, addressed []int
-	for _, e := range ends {
-		for _, l := range ports {
-			if l.Attrs().Index != e.peer || l.Attrs().ParentIndex != e.index {
-				continue
-			}
-			its = append(its, e.peer)
-			if slices.ContainsFunc(e.addresses, func(a netlink.Addr) bool {
-				addr, ok := toAddr(a.IP)
-				return ok && slices.Contains(p.Addresses, addr)
-			}) {
-				addressed = append(addressed, e.peer)
-			}
-		}
+	if len(addressed) != 1 {
+		return 0, fmt.Errorf("process %d has %d interfaces at %q, and not one alone has an address of %v", pid, len(its), p.Bridge, p.Addresses)
 	}
-	switch {
-	case len(its) == 1:
-		return its[0], nil
-	case len(addressed) == 1:
-		return addressed[0], nil
-	case len(its) == 0:
-		return 0, notFoundError{fmt.Errorf("process %d has no interface at %q", pid, p.Bridge)}
-	}
-	return 0, fmt.Errorf("process %d has %d interfaces at %q, and not one alone has an address of %v", pid, len(its), p.Bridge, p.Addresses)
+	return addressed[0].Attrs().Index, nil
 }
 
 // sharesNamespace tells that a process is in this thread's network namespace.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -403,5 +405,63 @@ func TestAPortIsOneGuestAlone(t *testing.T) {
 	stop()
 	if i.search(list) || i.found["vm1"] != r.link("p0").Attrs().Index {
 		t.Errorf("found %v, want vm1 at p0", i.found)
+	}
+}
+
+// container starts a process in a network namespace of its own, which gets the ends of ports.
+func (r *rig) container(ports ...int) (pid int) {
+	r.Helper()
+	process := exec.Command("unshare", "--net", "sleep", "1000")
+	r.do(process.Start)
+	r.Cleanup(func() { process.Process.Kill(); process.Wait() })
+	pid = process.Process.Pid
+	r.wait(func() bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return string(name) == "sleep\n"
+	})
+	for _, n := range ports {
+		r.must(r.handle.LinkSetNsPid(r.link(fmt.Sprint("q", n)), pid))
+	}
+	return pid
+}
+
+func TestAContainerThatForgesNumbersOfInterfacesHasItsOwnPort(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	hostile := r.container(0)
+	r.container(1)
+	address := netip.MustParseAddr("10.0.1.4")
+	// A veth inside that has the numbers of the victim's, with the address that tells ports apart.
+	r.must(tun.Do(fmt.Sprint("pid:", hostile), func() error {
+		port := r.link("p1").Attrs()
+		number := strconv.Itoa
+		return errors.Join(
+			exec.Command("ip", "link", "add", "forged", "index", number(port.ParentIndex), "type", "veth", "peer", "name", "peer", "index", number(port.Index)).Run(),
+			exec.Command("ip", "addr", "add", address.String()+"/24", "dev", "forged").Run())
+	}))
+	i := r.open()
+	list := []Port{{Bridge: "br0", Guest: "hostile", Addresses: []netip.Addr{address}, Process: func() (int, error) { return hostile, nil }}}
+	if i.search(list); i.found["hostile"] != r.link("p0").Attrs().Index {
+		_, err := i.link(&list[0])
+		t.Errorf("found %v, error %v: want p0", i.found, err)
+	}
+}
+
+func TestOfAContainersPortsTheOneWithTheAddressIsMeant(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	pid := r.container(0, 1)
+	address := netip.MustParseAddr("10.0.1.4")
+	list := []Port{{Bridge: "br0", Guest: "c", Addresses: []netip.Addr{address}, Process: func() (int, error) { return pid, nil }}}
+	i := r.open()
+	i.search(list)
+	if _, err := i.link(&list[0]); err == nil || !strings.Contains(err.Error(), "has 2 interfaces") {
+		t.Errorf("error %v", err)
+	}
+	r.must(tun.Do(fmt.Sprint("pid:", pid), func() error {
+		return exec.Command("ip", "addr", "add", address.String()+"/24", "dev", "q1").Run()
+	}))
+	if i.search(list); i.found["c"] != r.link("p1").Attrs().Index {
+		t.Errorf("found %v, want p1", i.found)
 	}
 }
