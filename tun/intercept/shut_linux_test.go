@@ -465,3 +465,46 @@ func TestOfAContainersPortsTheOneWithTheAddressIsMeant(t *testing.T) {
 		t.Errorf("found %v, want p1", i.found)
 	}
 }
+
+func TestLostMessagesOfTheKernelCostNoDescriptors(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	ctx, stop := context.WithCancel(t.Context())
+	told := make(chan error, 64)
+	ended := make(chan error, 1)
+	go func() { ended <- i.Watch(ctx, func(err error) { told <- err }) }()
+	lose := func() {
+		i.mu.Lock() // as long as this lasts nobody reads
+		for n := range 1500 {
+			up := r.handle.LinkSetUp
+			if n%2 == 0 {
+				up = r.handle.LinkSetDown
+			}
+			r.must(up(r.link("guest0")))
+		}
+		i.mu.Unlock()
+		<-told
+	}
+	sockets := func() (n int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		r.must(err)
+		for _, f := range list {
+			if to, _ := os.Readlink("/proc/self/fd/" + f.Name()); strings.HasPrefix(to, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	lose()
+	before := sockets()
+	for range 3 {
+		lose()
+	}
+	for end := time.Now().Add(5 * time.Second); sockets() > before && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if now := sockets(); now > before {
+		t.Errorf("%d sockets, before %d", now, before)
+	}
+	stop()
+	r.must(<-ended)
+}
