@@ -30,7 +30,7 @@ type Interceptor struct {
 	ports    []Port
 	rests    []Rest
 	indexes  map[string]int // interfaces and devices that are attached, by name
-	names    map[int]string // the ports of the interfaces that were attached, by index: their names may change
+	names    map[int]string // devices of the interfaces that were attached, by index; empty: an earlier run's, not known
 	attached []int          // the interfaces at which ports are served
 	gone     bool           // the namespace is: see errGone
 	found    map[string]int // the interfaces of ports without a name
@@ -94,6 +94,7 @@ func Open(namespace string) (*Interceptor, error) {
 		if i.ids, err = i.programs.ids(); err != nil {
 			return err
 		}
+		i.remember(left)
 		return i.seal()
 	})
 	if err != nil {
@@ -101,6 +102,23 @@ func Open(namespace string) (*Interceptor, error) {
 		return nil, fmt.Errorf("intercept: %w", err)
 	}
 	return i, nil
+}
+
+// remember notes which devices the interfaces had that an earlier run has left: their names may have changed since.
+func (i *Interceptor) remember(left []filteredLink) {
+	for _, f := range left {
+		if isKept(f.link) {
+			continue
+		}
+		var was portEntry
+		index, name := f.link.Attrs().Index, ""
+		if i.programs.Ports.Lookup(uint32(index), &was) == nil {
+			if device, err := i.handle.LinkByIndex(int(was.Device)); err == nil {
+				name = device.Attrs().Name
+			}
+		}
+		i.names[index] = name
+	}
 }
 
 // seal gives what nsgd sends a mark that nobody can guess, unless an earlier run has.
@@ -168,6 +186,7 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 		return nil, fmt.Errorf("interface %q: %w", p, err)
 	}
 	if i.indexes[p.String()] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
+		i.names[l.Attrs().Index] = p.Device
 		return l, nil
 	}
 	ingress, egress := i.programs.Sends, i.programs.Receives
@@ -177,7 +196,7 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
-	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.String()
+	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.Device
 	return l, nil
 }
 
@@ -400,12 +419,13 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 }
 
 // release lets interfaces go that are not wanted any more. One that has another name than its port stays closed: the
-// port is wanted, and its guest is still there.
+// port is wanted, and its guest is still there. An earlier run's may be that of any port that is missing.
 func (i *Interceptor) release(w *wanted, ports []Port) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		renamed := slices.ContainsFunc(ports, func(p Port) bool { return p.String() == i.names[index] })
+		was, attached := i.names[index]
+		renamed := attached && (was == "" && len(w.ports) < len(ports) || slices.ContainsFunc(ports, func(p Port) bool { return p.Device == was }))
 		return port || device || renamed
 	})
 	if err != nil {

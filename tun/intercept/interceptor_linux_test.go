@@ -283,3 +283,24 @@ func BenchmarkApplyOneOfAHundredPorts(b *testing.B) {
 		r.must(errors.Join(err, i.Guard(list), i.Apply(list, []Rest{rest0})))
 	}
 }
+
+func TestAnInterfaceThatHasAnotherNameStaysClosedOverRestarts(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	stop := r.serve(i)
+	was := r.filters("guest0")
+	r.must(errors.Join(r.handle.LinkSetDown(r.link("guest0")), r.handle.LinkSetName(r.link("guest0"), "other0")))
+	for n := range 3 {
+		i.Close()
+		stop()
+		i = r.open()
+		stop = r.serve(i)
+		if got := r.filters("other0"); !slices.Equal(got, was) {
+			t.Fatalf("restart %d: filters %v, want %v", n+1, got, was)
+		}
+	}
+	r.must(i.Apply([]Port{port1}, []Rest{rest0}))
+	if got := r.filters("other0"); got != nil {
+		t.Errorf("no attachment is left: filters %v", got)
+	}
+}
