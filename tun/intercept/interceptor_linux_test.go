@@ -154,6 +154,9 @@ func TestAnotherRunTakesOverWhatWasLearned(t *testing.T) {
 	if err := second.programs.MACs.Lookup(index, &mac); err != nil || mac != macOf(guest) {
 		t.Errorf("MAC %v, %v", mac, err)
 	}
+	if got, other := second.MAC("nsgd0"), second.MAC("nsgd1"); macOf(got) != mac || other != nil {
+		t.Errorf("the guest's MAC is %v, and that of one that is silent %v", got, other)
+	}
 	var now settingsEntry
 	if err := second.programs.Settings.Lookup(uint32(0), &now); err != nil || now.Mark != sealed.Mark || now.Mark == 0 {
 		t.Errorf("mark %x, %v; the first run had %x", now.Mark, err, sealed.Mark)
