@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -39,14 +40,15 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			owners[a] = p.String()
 		}
 		l, err := i.link(p)
-		if isMissing(err) && p.Wait {
+		refused := errors.Is(err, os.ErrPermission) // waiting would not help
+		if isMissing(err) && p.Wait && !refused {
 			continue
 		}
-		if isMissing(err) && p.Interface == "" {
+		if isMissing(err) && p.Interface == "" && !refused {
 			fail(p, "%w; with wait: true nsgd starts without it", err)
 			continue
 		}
-		if isMissing(err) {
+		if isMissing(err) && !refused {
 			fail(p, "no such interface: `ip link` lists those that are there; with wait: true nsgd starts without it")
 			continue
 		}

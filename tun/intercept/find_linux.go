@@ -50,7 +50,7 @@ func (i *Interceptor) link(p *Port) (netlink.Link, error) {
 		}
 	}
 	if err := i.unfound[p.Guest]; err != nil {
-		return nil, err
+		return nil, notFoundError{err} // whatever keeps one guest from being found holds up nobody else
 	}
 	return nil, notFoundError{fmt.Errorf("no port of %q is known to be the guest's", p.Bridge)}
 }

@@ -508,3 +508,31 @@ func TestLostMessagesOfTheKernelCostNoDescriptors(t *testing.T) {
 	stop()
 	r.must(<-ended)
 }
+
+func TestGuestsThatQuarrelAboutAnAddressHoldUpNobodyElse(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	i := r.open()
+	for _, name := range []string{"nsgd0", "nsgd1", "nsgd-rest"} {
+		r.device(name)
+	}
+	a := netip.MustParseAddr("10.0.1.6")
+	defer r.answering(0, a)()
+	defer r.answering(1, a)()
+	quarrel := Port{Bridge: "br0", Guest: "vm1", Device: "nsgd1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	if _, err := i.Check([]Port{quarrel}); err == nil || !strings.Contains(err.Error(), "several ports") {
+		t.Errorf("a start that doesn't wait: error %v", err)
+	}
+	quarrel.Wait = true
+	list := []Port{quarrel, port0}
+	_, err := i.Check(list)
+	r.must(errors.Join(err, i.Guard(list), i.Apply(list, []Rest{rest0})))
+	if s := i.Statuses(); s[0].State != Waiting || s[1].State != Attached {
+		t.Errorf("states %s and %s", s[0].State, s[1].State)
+	}
+	var told []error
+	i.searchAgain(map[string]string{}, func(err error) { told = append(told, err) })
+	if len(told) != 1 || !strings.Contains(told[0].Error(), "several ports") {
+		t.Errorf("told %v", told)
+	}
+}
