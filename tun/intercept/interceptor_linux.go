@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -221,6 +222,11 @@ func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 		return fmt.Errorf("intercept: %w", err)
 	}
 	i.ports, i.rests, i.applied = slices.Clone(ports), slices.Clone(rests), true
+	left := func(guest string, _ int) bool {
+		return !slices.ContainsFunc(ports, func(p Port) bool { return p.Guest == guest })
+	}
+	maps.DeleteFunc(i.found, left) // another guest may be behind that port later
+	maps.DeleteFunc(i.unfound, func(guest string, _ error) bool { return left(guest, 0) })
 	return nil
 }
 

@@ -536,3 +536,22 @@ func TestGuestsThatQuarrelAboutAnAddressHoldUpNobodyElse(t *testing.T) {
 		t.Errorf("told %v", told)
 	}
 }
+
+func TestAGuestThatWasDetachedIsSearchedAnew(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0)
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	a := netip.MustParseAddr("10.0.1.6")
+	guest := Port{Bridge: "br0", Guest: "vm1", Wait: true, Device: "nsgd0", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	stop := r.answering(0, a)
+	list := []Port{guest}
+	_, err := i.Check(list)
+	r.must(errors.Join(err, i.Apply(list, []Rest{rest0})))
+	stop() // another guest is behind the port now
+	r.must(i.Apply(nil, []Rest{rest0}))
+	if i.search(list); len(i.found) > 0 {
+		t.Errorf("found %v without an answer", i.found)
+	}
+}
