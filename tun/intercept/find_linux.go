@@ -75,6 +75,8 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 			wanted = append(wanted, p)
 		}
 	}
+	hung := func(p *Port) int { return int(truth(errors.Is(i.unfound[p.Guest], context.DeadlineExceeded))) }
+	slices.SortStableFunc(wanted, func(a, b *Port) int { return hung(a) - hung(b) }) // last, as others may be told meanwhile
 	taken := map[int]bool{}
 	for n := 0; n < len(ports) && len(wanted) > 0; n++ {
 		if l, err := i.link(&ports[n]); err == nil {
@@ -138,7 +140,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			continue
 		}
 		if hangs != nil {
-			faults[p.Guest] = hangs
+			faults[p.Guest] = notFoundError{fmt.Errorf("not asked: %v", hangs)}
 			continue
 		}
 		index, err := p.peer(h, at[p])
