@@ -176,9 +176,9 @@ func (i *Interceptor) checkAddresses(p *Port, l netlink.Link) error {
 
 // checkAbove refuses interfaces over this one, whose frames the programs would drop.
 func (i *Interceptor) checkAbove(l netlink.Link) error {
-	all, err := i.handle.LinkList()
+	all, err := linksOf(i.handle)
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return err
 	}
 	for _, other := range all {
 		if slices.Contains([]string{"vlan", "macsec", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {

@@ -110,9 +110,9 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	links, err := h.LinkList()
+	links, err := linksOf(h)
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return err
 	}
 	bridges := map[string]int{}
 	for _, l := range links {

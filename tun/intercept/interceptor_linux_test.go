@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -306,4 +307,41 @@ func TestAnInterfaceThatHasAnotherNameStaysClosedOverRestarts(t *testing.T) {
 	if got := r.filters("other0"); got != nil {
 		t.Errorf("no attachment is left: filters %v", got)
 	}
+}
+
+func TestInterfacesAreListedWhileOthersComeAndGo(t *testing.T) {
+	r := newRig(t)
+	veth := func(name string) *netlink.Veth {
+		return &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-end"}
+	}
+	for n := range 30 { // one message of the kernel doesn't hold them all
+		r.must(r.handle.LinkAdd(veth(fmt.Sprint("v", n))))
+	}
+	var other *netlink.Handle
+	r.do(func() (err error) {
+		other, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	defer other.Close()
+	done := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = other.LinkAdd(veth("comes"))
+				_ = other.LinkDel(veth("comes"))
+			}
+		}
+	})
+	for range 500 {
+		if _, err := linksOf(r.handle); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	wait.Wait()
 }

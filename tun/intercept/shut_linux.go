@@ -145,9 +145,9 @@ func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done st
 
 // others are the ports of bridges that are not meant.
 func (c *closed) others(h *netlink.Handle) (list []int, err error) {
-	links, err := h.LinkList()
+	links, err := linksOf(h)
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
 	meant := map[int]bool{}
 	for _, l := range links {

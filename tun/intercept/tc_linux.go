@@ -34,11 +34,26 @@ func isOurs(f netlink.Filter) bool {
 	return ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, prefix)
 }
 
-// filtered finds the interfaces of a namespace at which nsgd has filters, but for those that are known.
-func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, error) {
-	links, err := h.LinkList()
+// linksOf are the interfaces of a namespace. Where others come and go meanwhile the kernel says that the list may lack
+// some: it is asked again then.
+func linksOf(h *netlink.Handle) (links []netlink.Link, err error) {
+	const tries = 20
+	for range tries {
+		if links, err = h.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return links, nil
+}
+
+// filtered finds the interfaces of a namespace at which nsgd has filters, but for those that are known.
+func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, error) {
+	links, err := linksOf(h)
+	if err != nil {
+		return nil, err
 	}
 	kinds, err := qdiscKinds(h, nil)
 	if err != nil {
