@@ -124,8 +124,7 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 	if kind := kinds[l.Attrs().Index]; kind == "" {
 		return nil
 	} else if kind != clsact {
-		return fmt.Errorf("it has a qdisc %s, on which filters of egress do nothing: `tc qdisc del dev %s %s` removes it, clsact may take its place",
-			kind, l.Attrs().Name, kind)
+		return otherQdisc(kind, l)
 	}
 	for n, parent := range parents {
 		filters, err := i.handle.FilterList(l, parent)

@@ -194,10 +194,11 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 	if p.Host {
 		ingress, egress = egress, ingress
 	}
+	i.names[l.Attrs().Index] = p.Device
 	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
-	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.Device
+	i.indexes[p.String()] = l.Attrs().Index
 	return l, nil
 }
 
@@ -255,10 +256,11 @@ type wanted struct {
 	rests   map[prefixEntry]restEntry
 	macs    map[uint32]macEntry // of this host
 	senders map[uint32]macEntry // until somebody sends
+	deaf    []error             // interfaces that can't be attached, but hold up no other
 }
 
 func (i *Interceptor) apply(ports []Port, rests []Rest) error {
-	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}}
+	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}, nil}
 	for _, r := range rests {
 		device, err := i.rest(&r)
 		if err != nil {
@@ -287,7 +289,7 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 	if err := i.shut(ports, i.attached); err != nil {
 		return err
 	}
-	return i.release(&w, ports)
+	return errors.Join(append(w.deaf, i.release(&w, ports))...)
 }
 
 func truth(b bool) uint32 {
@@ -337,7 +339,12 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 		}
 	}
 	l, err := i.guard(p, true)
-	if isMissing(err) {
+	var deaf deafError
+	isDeaf := errors.As(err, &deaf)
+	if isDeaf {
+		w.deaf = append(w.deaf, deaf)
+	}
+	if isMissing(err) || isDeaf {
 		w.devices[device] = ^uint32(0) // no interface has that index
 		return nil
 	}

@@ -61,7 +61,7 @@ func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, er
 	}
 	var list []filteredLink
 	for _, l := range links {
-		if index := l.Attrs().Index; kinds[index] != clsact || known != nil && known(index) {
+		if index := l.Attrs().Index; kinds[index] == "" || known != nil && known(index) {
 			continue
 		}
 		found, err := filtersOf(h, l)
@@ -109,6 +109,15 @@ func filtersOf(h *netlink.Handle, l netlink.Link) (filteredLink, error) {
 	return found, nil
 }
 
+// deafError: an interface has filters of ingress alone. What nsgd has there keeps its guest from sending anything.
+type deafError struct{ error }
+
+// otherQdisc is the fault of a qdisc that has only filters of ingress.
+func otherQdisc(kind string, l netlink.Link) error {
+	return fmt.Errorf("it has a qdisc %s, on which filters of egress do nothing: `tc qdisc del dev %s %s` removes it, clsact may take its place",
+		kind, l.Attrs().Name, kind)
+}
+
 // attach puts programs at the interface's hooks; nil: none. What nsgd has there is replaced in place, so that no
 // packet passes in between.
 func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, name [2]string) error {
@@ -136,6 +145,9 @@ func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, na
 	for i, p := range []*ebpf.Program{ingress, egress} {
 		if p == nil {
 			continue
+		}
+		if kind := kinds[index]; i == 1 && kind != "" && kind != clsact { // the filter would take the place of ingress's
+			return deafError{fmt.Errorf("interface %q: %w", l.Attrs().Name, otherQdisc(kind, l))}
 		}
 		f := &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parents[i], Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
