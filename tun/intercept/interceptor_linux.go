@@ -33,6 +33,7 @@ type Interceptor struct {
 	indexes  map[string]int // interfaces and devices that are attached, by name
 	names    map[int]string // devices of the interfaces that were attached, by index; empty: an earlier run's, not known
 	attached []int          // the interfaces at which ports are served
+	silent   map[int]bool   // guests' ports of bridges that no port stands for
 	gone     bool           // the namespace is: see errGone
 	found    map[string]int // the interfaces of ports without a name
 	unfound  map[string]error
@@ -439,7 +440,7 @@ func (i *Interceptor) release(w *wanted, ports []Port) error {
 		_, device := w.devices[uint32(index)]
 		was, attached := i.names[index]
 		renamed := attached && (was == "" && len(w.ports) < len(ports) || slices.ContainsFunc(ports, func(p Port) bool { return p.Device == was }))
-		return port || device || renamed
+		return port || device || renamed || i.silent[index]
 	})
 	if err != nil {
 		return err

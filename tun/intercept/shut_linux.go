@@ -105,12 +105,47 @@ func (i *Interceptor) shut(ports []Port, attached []int) error {
 	}
 	err = i.do(func() (err error) {
 		i.table, err = c.replace(i.handle, attached, i.table)
-		return err
+		return errors.Join(err, i.silence(&c, attached))
 	})
 	if errors.Is(err, errGone) {
 		return nil
 	}
 	return err
+}
+
+// silence puts the programs at the guests' ports of bridges that no port stands for. What they send to a bridge's own
+// groups meets no table, and would teach it that the MACs of others are there.
+func (i *Interceptor) silence(c *closed, attached []int) error {
+	links, err := linksOf(i.handle)
+	if err != nil {
+		return err
+	}
+	meant, silent := map[int]bool{}, map[int]bool{}
+	for _, l := range links {
+		meant[l.Attrs().Index] = slices.Contains(c.bridges, l.Attrs().Name)
+	}
+	for _, l := range links {
+		index := l.Attrs().Index
+		if slices.Contains(attached, index) {
+			continue
+		}
+		if !meant[l.Attrs().MasterIndex] || !isGuest(l) {
+			if !i.silent[index] {
+				continue
+			}
+			there, err := filtersOf(i.handle, l) // it has left the bridge
+			if err = errors.Join(err, detach(i.handle, there)); err != nil {
+				return err
+			}
+			continue
+		}
+		if !i.silent[index] && attach(i.handle, l, i.programs.Sends, i.programs.Receives, (&Port{}).programs()) != nil {
+			continue // gone meanwhile, or without a hook: the tables close it
+		}
+		silent[index] = true
+	}
+	i.silent = silent
+	return nil
 }
 
 // replace puts the tables in place of those that are there, in one transaction. was is what they say already, and done

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,5 +212,51 @@ func TestAClosedGuestReachesThisHostByNoGroupOfBridges(t *testing.T) {
 		if arrives(others) || arrives(lldp) {
 			t.Errorf("%s: a closed guest reaches this host", &p)
 		}
+	}
+}
+
+func TestAClosedGuestTeachesTheBridgeNoMACOfOthers(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	victim := net.HardwareAddr{2, 9, 9, 9, 9, 9}
+	learned := func() (at []int) {
+		frame := slices.Concat([]byte{1, 0x80, 0xc2, 0, 0, 14}, victim, []byte{0x88, 0xb5}, make([]byte, 46))
+		end := r.link("q0").Attrs().Index
+		r.do(func() error {
+			fd, err := listen(end)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: end})
+		})
+		list, err := r.handle.NeighList(0, unix.AF_BRIDGE)
+		r.must(err)
+		for _, n := range list {
+			if bytes.Equal(n.HardwareAddr, victim) {
+				at = append(at, n.LinkIndex)
+			}
+		}
+		return at
+	}
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	list := []Port{{Bridge: "br0", Guest: "vm1", Wait: true, Device: "nsgd0"}}
+	r.must(errors.Join(i.Guard(list), i.Apply(list, []Rest{rest0})))
+	if at := learned(); len(at) > 0 {
+		t.Errorf("it is learned at %v", at)
+	}
+	r.must(r.handle.LinkSetNoMaster(r.link("p1")))
+	r.must(i.shut(list, nil))
+	if r.filters("p1") != nil || r.filters("p0") == nil {
+		t.Errorf("filters %v of a port that left, and %v", r.filters("p1"), r.filters("p0"))
+	}
+	r.must(i.Apply(nil, []Rest{rest0}))
+	if r.filters("p0") != nil || r.tables() != "" {
+		t.Errorf("no attachment is left: filters %v", r.filters("p0"))
+	}
+	if len(learned()) != 1 {
+		t.Error("an open guest teaches the bridge nothing")
 	}
 }
