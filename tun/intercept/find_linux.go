@@ -83,6 +83,7 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 			taken[l.Attrs().Index] = true
 		}
 	}
+	wanted = slices.DeleteFunc(wanted, func(p *Port) bool { return i.keeps(p, taken) })
 	i.mu.Unlock()
 	if len(wanted) == 0 {
 		return true
@@ -101,6 +102,26 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 	}
 	maps.Copy(i.found, found)
 	return len(found) == len(wanted)
+}
+
+// keeps finds a guest where an earlier run stood before it: its neighbours can't take its address meanwhile.
+func (i *Interceptor) keeps(p *Port, taken map[int]bool) bool {
+	if i.applied || p.Process != nil || len(p.asked()) == 0 {
+		return false
+	}
+	at := map[uint32]bool{}
+	for _, a := range p.asked() {
+		var index uint32
+		_ = i.programs.Owners.Lookup(a.As16(), &index) // 0: nobody's
+		at[index] = true
+	}
+	for index := range at {
+		if _, left := i.names[int(index)]; left && len(at) == 1 && !taken[int(index)] {
+			i.found[p.Guest], taken[int(index)] = int(index), true
+		}
+	}
+	_, err := i.link(p)
+	return err == nil
 }
 
 // find is search inside the namespace.

@@ -316,3 +316,29 @@ func TestAGuestThatWasDetachedIsSearchedAnew(t *testing.T) {
 		t.Errorf("found %v without an answer", i.found)
 	}
 }
+
+func TestAGuestThatWasFoundKeepsItsPortOverARestart(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	a := netip.MustParseAddr("10.0.1.6")
+	list := []Port{{Bridge: "br0", Guest: "vm1", Device: "nsgd0", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}}
+	i := r.open()
+	stops := []func(){r.device("nsgd0"), r.device("nsgd-rest"), r.answering(0, a)}
+	_, err := i.Check(list)
+	r.must(errors.Join(err, i.Guard(list), i.Apply(list, []Rest{rest0})))
+	for _, stop := range stops {
+		stop()
+	}
+	i.Close()
+	defer r.answering(1, a)() // a neighbour takes its chance
+	i = r.open()
+	if _, err := i.Check(list); err != nil || i.found["vm1"] != r.link("p0").Attrs().Index {
+		t.Errorf("found %v, error %v, want p0", i.found, err)
+	}
+	i.Close()
+	list[0].Addresses = []netip.Addr{netip.MustParseAddr("10.0.1.7")} // the configuration is another one
+	i = r.open()
+	if _, err := i.Check(list); err == nil {
+		t.Errorf("found %v, want nothing", i.found)
+	}
+}
