@@ -176,7 +176,7 @@ func (d *daemon) servePlatform(ctx context.Context) error {
 		return nil
 	}
 	const dns = 53
-	o := platform.Options{Namespace: a.Netns, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, Log: d.log}
+	o := platform.Options{Namespace: a.Netns, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
 	for _, f := range a.DNSForwarders {
 		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
 	}

@@ -109,7 +109,7 @@ func (r *responders) run(q question, a *AttachmentConfig) {
 	var set *policy.Set
 	var nic *policy.NetworkInterface
 	one := &answering{ended: make(chan struct{}), Responder: dhcp.New(dhcp.Options{
-		Namespace: a.Netns, Interface: a.Interface, Gateway: a.DefaultGateway, Client: a.DHCPClient.HardwareAddr, Log: r.log,
+		Namespace: a.Netns, Interface: a.Interface, Gateway: a.DefaultGateway, Client: a.DHCPClient.HardwareAddr, Wait: a.Wait, Log: r.log,
 		NetworkInterface: func() *policy.NetworkInterface {
 			if now := r.snapshot().Policy; now != set { // finding it looks at every NIC
 				set = now

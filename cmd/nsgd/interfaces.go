@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -135,6 +137,26 @@ type interception struct {
 	namespaces map[string]*intercept.Interceptor
 	next       func() error // applies what prepare has prepared
 	watch      func(func(context.Context) error)
+	// stands is where nsgd stands before a NIC's guest, by the NIC's id in lower case. It needs no mu: guests ask.
+	stands atomic.Pointer[map[string]standing]
+}
+
+// standing is the device of a NIC before whose guest nsgd stands.
+type standing struct {
+	*intercept.Interceptor
+	device string
+}
+
+// mac is what a NIC's guest was seen with; nil: nothing.
+func (n *interception) mac(nic *policy.NetworkInterface) net.HardwareAddr {
+	all := n.stands.Load()
+	if all == nil {
+		return nil
+	}
+	if s, before := (*all)[strings.ToLower(nic.ID)]; before {
+		return s.MAC(s.device)
+	}
+	return nil
 }
 
 // prepare closes the interfaces of a configuration before their devices open, and gives the plan their MTU. Nothing is
@@ -163,6 +185,14 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 	}
 	n.next = func() error {
 		var errs []error
+		stands := map[string]standing{}
+		for k := range c.Attachments {
+			a := &c.Attachments[k]
+			if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil && a.standsBefore() {
+				stands[strings.ToLower(nic.ID)] = standing{n.namespaces[a.Netns], a.Device}
+			}
+		}
+		n.stands.Store(&stands)
 		for namespace, i := range n.namespaces {
 			errs = append(errs, i.Apply(c.ports(namespace, set), c.rests(namespace, set, to)))
 			if err := i.Probe(); err != nil {

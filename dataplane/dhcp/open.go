@@ -1,8 +1,10 @@
 package dhcp
 
 import (
+	"errors"
 	"net"
 	"slices"
+	"syscall"
 
 	"github.com/google/gopacket/layers"
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -12,11 +14,18 @@ import (
 	"golang.org/x/net/bpf"
 )
 
+// errMissing: the interface is not there.
+var errMissing = errors.New("no such interface")
+
 // openInterface opens a packet socket at the interface. It sees frames before tc and before a bridge take them, and
 // only those of that interface.
 func openInterface(o Options) (conn net.PacketConn, mtu int, err error) {
 	err = tun.Do(o.Namespace, func() error {
 		device, err := net.InterfaceByName(o.Interface)
+		var fault syscall.Errno
+		if err != nil && !errors.As(err, &fault) {
+			return errMissing // the net package has no name for it
+		}
 		if err != nil {
 			return err
 		}

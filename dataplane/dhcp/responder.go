@@ -45,6 +45,8 @@ type Options struct {
 	// Gateway has it stand for the default gateway and for every other address of the virtual network. Leave it
 	// unset where a router or the other machines answer for themselves.
 	Gateway bool
+	// Wait says that the interface may come later: a missing one is no warning.
+	Wait bool
 	// Log gets a line when the interface can't be read, and when it can again; nil: no log.
 	Log *slog.Logger
 }
@@ -96,7 +98,11 @@ func (r *Responder) Run(ctx context.Context) {
 			return
 		}
 		if text := err.Error(); text != said {
-			r.options.Log.Warn("DHCP can't answer: the interface is tried again", "every", r.reopen, "reason", text)
+			level := slog.LevelWarn
+			if r.options.Wait && errors.Is(err, errMissing) {
+				level = slog.LevelInfo
+			}
+			r.options.Log.Log(ctx, level, "DHCP can't answer: the interface is tried again", "every", r.reopen, "reason", text)
 			said = text
 		}
 		again := time.NewTimer(r.reopen)

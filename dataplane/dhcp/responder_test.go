@@ -98,6 +98,23 @@ func TestAnInterfaceThatComesBackIsAnsweredAgain(t *testing.T) {
 	}
 }
 
+func TestAnInterfaceThatMayComeLaterIsNoWarningUntilThen(t *testing.T) {
+	for wait, want := range map[bool]string{true: "level=INFO", false: "level=WARN"} {
+		log := &logringtest.Buffer{}
+		r := New(Options{Interface: "nsgd-none", Wait: wait, Log: slog.New(slog.NewTextHandler(log, nil))})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.Run(ctx) }()
+		for end := time.Now().Add(patience10); log.Count("DHCP can't answer") == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		}
+		stop()
+		<-ended
+		if log.Count(want) != 1 || log.Count("level=") != 1 {
+			t.Errorf("wait %v: not one line of %s", wait, want)
+		}
+	}
+}
+
 func TestAnInterfacesShareIsBounded(t *testing.T) {
 	r := responderFor(nicOf("172.16.3.4"))
 	now := noon

@@ -3,6 +3,7 @@ package platform
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -74,7 +75,7 @@ func (s *services) metadata(w http.ResponseWriter, r *http.Request) {
 			refuse(w, http.StatusNotFound, "Not found")
 			return
 		}
-		show(w, d.describe(nic), strings.TrimSuffix(path, "/"), format)
+		show(w, d.describe(nic, s.options.MAC), strings.TrimSuffix(path, "/"), format)
 	}
 }
 
@@ -133,8 +134,8 @@ func respond(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// describe is the machine of a NIC, with the asking NIC first.
-func (d *directory) describe(nic *policy.NetworkInterface) *instance {
+// describe is the machine of a NIC, with the asking NIC first. mac is Options.MAC.
+func (d *directory) describe(nic *policy.NetworkInterface, mac func(*policy.NetworkInterface) net.HardwareAddr) *instance {
 	i := &instance{}
 	i.Compute.AzEnvironment, i.Compute.Name = "AzurePublicCloud", machineName(nic)
 	id := nic.ID
@@ -145,18 +146,22 @@ func (d *directory) describe(nic *policy.NetworkInterface) *instance {
 	if segments := strings.Split(id, "/"); len(segments) > 4 && strings.EqualFold(segments[1], "subscriptions") {
 		i.Compute.SubscriptionID, i.Compute.ResourceGroupName = segments[2], segments[4]
 	}
-	i.Network.Interface = []instanceInterface{describeInterface(nic)}
+	i.Network.Interface = []instanceInterface{describeInterface(nic, mac)}
 	for _, other := range d.byName[strings.ToLower(machineName(nic))] {
 		same := other != nic && other.VirtualMachineID != "" && strings.EqualFold(other.VirtualMachineID, nic.VirtualMachineID)
 		if same && len(i.Network.Interface) < maxAnswers {
-			i.Network.Interface = append(i.Network.Interface, describeInterface(other))
+			i.Network.Interface = append(i.Network.Interface, describeInterface(other, mac))
 		}
 	}
 	return i
 }
 
-func describeInterface(nic *policy.NetworkInterface) instanceInterface {
-	n := instanceInterface{MACAddress: strings.ToUpper(strings.NewReplacer("-", "", ":", "", ".", "").Replace(nic.MACAddress))}
+func describeInterface(nic *policy.NetworkInterface, mac func(*policy.NetworkInterface) net.HardwareAddr) instanceInterface {
+	written := nic.MACAddress
+	if written == "" && mac != nil {
+		written = mac(nic).String()
+	}
+	n := instanceInterface{MACAddress: strings.ToUpper(strings.NewReplacer("-", "", ":", "", ".", "").Replace(written))}
 	n.IPv4.IPAddress, n.IPv6.IPAddress = []instanceAddress{}, []instanceAddress{}
 	for j := range nic.IPConfigurations {
 		c := &nic.IPConfigurations[j]

@@ -44,6 +44,9 @@ type Options struct {
 	Namespace string
 	// Policy is the one in force. It is called for each question, concurrently.
 	Policy func() *policy.Set
+	// MAC is what a NIC's machine was seen with, for NICs without one in the policy; nil: not known. It is called as
+	// Policy is. Nil: none is known.
+	MAC func(*policy.NetworkInterface) net.HardwareAddr
 	// Forwarders are asked for names that aren't Azure's internal ones, one after the other, from the process's own
 	// namespace. None: such names are unknown. At most MaxForwarders.
 	Forwarders []netip.AddrPort

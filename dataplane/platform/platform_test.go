@@ -220,7 +220,10 @@ func TestWhatGoesOnAtATimeIsBounded(t *testing.T) {
 }
 
 func TestIMDSDescribesWhoAsks(t *testing.T) {
-	s := servicesOf(aPolicy())
+	set := aPolicy()
+	newDirectory(set).byAddress[netip.MustParseAddr("10.0.0.7")].MACAddress = ""
+	s := servicesOf(set)
+	s.options.MAC = func(*policy.NetworkInterface) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, 0xab} }
 	const path = "/metadata/instance?api-version=2021-02-01"
 	for _, tt := range []struct {
 		name, from, path string
@@ -230,7 +233,7 @@ func TestIMDSDescribesWhoAsks(t *testing.T) {
 	}{
 		{"a machine with two NICs", "10.0.0.4", path, nil, 200, []string{`"name":"Web"`, `"resourceGroupName":"shop"`, `"privateIpAddress":"10.0.0.4"`, `"publicIpAddress":"20.1.2.3"`,
 			`"privateIpAddress":"10.0.0.6"`, `"subnet":[{"address":"10.0.0.0","prefix":"24"}]`, `"macAddress":"000D3AF806EC"`}},
-		{"a NIC without a machine", "10.0.0.7", path, nil, 200, []string{`"name":"db"`, `"resourceGroupName":"nics"`, `"publicIpAddress":""`}},
+		{"a NIC without a machine", "10.0.0.7", path, nil, 200, []string{`"name":"db"`, `"resourceGroupName":"nics"`, `"publicIpAddress":""`, `"macAddress":"0200000000AB"`}},
 		{"a part", "10.0.0.7", "/metadata/instance/network/interface/0/ipv4/subnet/?api-version=2021-02-01&format=json", nil, 200, []string{`[{"address":"10.0.0.0","prefix":"24"}]`}},
 		{"a value as text", "10.0.0.7", "/metadata/instance/network/interface/0/ipv4/ipAddress/0/privateIpAddress?api-version=2021-02-01&format=text", nil, 200, []string{"10.0.0.7"}},
 		{"a value as JSON", "10.0.0.7", "/metadata/instance/compute/name?api-version=2021-02-01", nil, 400, nil},

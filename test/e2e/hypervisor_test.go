@@ -196,7 +196,7 @@ func TestVirtualMachinesGetTheirAddressesAndWhatTheRulesAllow(t *testing.T) {
 	configureMachines(t, machines)
 	for _, m := range machines {
 		printed := m.must("nslookup vm4; wget -q -O - --header 'Metadata: true' 'http://169.254.169.254/metadata/instance?api-version=2021-02-01'")
-		for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + m.host(ipv4).Address.String()} {
+		for _, want := range []string{vm4.Address.String(), `"privateIpAddress":"` + m.host(ipv4).Address.String(), `"macAddress":"52540000000` + m.name[2:] + `"`} {
 			if !strings.Contains(printed, want) {
 				t.Errorf("%s is not told %s: %s", m.name, want, printed)
 			}

@@ -32,20 +32,23 @@ var (
 
 // Process is a process in a container that runs. It asks the first service that has a container of the name.
 func Process(ctx context.Context, name string, sockets []string) (pid int, err error) {
-	fault := fmt.Errorf("container %q: %w at %s", name, ErrNoService, strings.Join(sockets, " and "))
+	var faults []error
 	for _, socket := range sockets {
 		if _, err := os.Stat(socket); err != nil {
 			continue
 		}
 		pid, known, err := process(ctx, name, socket)
 		if err != nil {
-			fault = fmt.Errorf("container %q: %s: %w", name, socket, err)
+			faults = append(faults, fmt.Errorf("%s: %w", socket, err))
 		}
 		if known {
 			return pid, err
 		}
 	}
-	return 0, fault
+	if faults == nil {
+		faults = append(faults, fmt.Errorf("%w at %s", ErrNoService, strings.Join(sockets, " and ")))
+	}
+	return 0, fmt.Errorf("container %q: %w", name, errors.Join(faults...))
 }
 
 // process asks one service. known tells that it has a container of the name.

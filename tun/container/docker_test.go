@@ -57,6 +57,9 @@ func TestTheFirstServiceThatKnowsTheContainerSaysItsProcess(t *testing.T) {
 			t.Errorf("%s: process %d, error %v", name, pid, err)
 		}
 	}
+	if _, err := Process(t.Context(), "broken", []string{docker, podman}); err == nil || !strings.Contains(err.Error(), docker) {
+		t.Errorf("the second service's answer hides the first one's fault: %v", err)
+	}
 	if _, err := Process(t.Context(), "web", []string{"/nowhere"}); !errors.Is(err, ErrNoService) {
 		t.Errorf("error %v, want %v", err, ErrNoService)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -39,14 +40,15 @@ func (i *Interceptor) Check(ports []Port) (mtu int, err error) {
 			owners[a] = p.String()
 		}
 		l, err := i.link(p)
-		if isMissing(err) && p.Wait {
+		refused := errors.Is(err, os.ErrPermission) // waiting would not help
+		if isMissing(err) && p.Wait && !refused {
 			continue
 		}
-		if isMissing(err) && p.Interface == "" {
+		if isMissing(err) && p.Interface == "" && !refused {
 			fail(p, "%w; with wait: true nsgd starts without it", err)
 			continue
 		}
-		if isMissing(err) {
+		if isMissing(err) && !refused {
 			fail(p, "no such interface: `ip link` lists those that are there; with wait: true nsgd starts without it")
 			continue
 		}
@@ -119,8 +121,7 @@ func (i *Interceptor) checkFilters(l netlink.Link) error {
 	if kind := kinds[l.Attrs().Index]; kind == "" {
 		return nil
 	} else if kind != clsact {
-		return fmt.Errorf("it has a qdisc %s, on which filters of egress do nothing: `tc qdisc del dev %s %s` removes it, clsact may take its place",
-			kind, l.Attrs().Name, kind)
+		return otherQdisc(kind, l)
 	}
 	for n, parent := range parents {
 		filters, err := i.handle.FilterList(l, parent)
@@ -200,9 +201,9 @@ func (i *Interceptor) checkAddresses(p *Port, l netlink.Link) error {
 
 // checkAbove refuses interfaces over this one, whose frames the programs would drop.
 func (i *Interceptor) checkAbove(l netlink.Link) error {
-	all, err := i.handle.LinkList()
+	all, err := linksOf(i.handle)
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return err
 	}
 	for _, other := range all {
 		if slices.Contains([]string{"vlan", "macsec", "macvlan", "ipvlan", "macvtap", "ipvtap"}, other.Type()) && other.Attrs().ParentIndex == l.Attrs().Index {

@@ -48,9 +48,9 @@ func Detach(namespace string) (Detached, error) {
 
 // unused are nsgd's devices in a namespace. It fails while a daemon reads one.
 func unused(h *netlink.Handle) (kept []netlink.Link, err error) {
-	links, err := h.LinkList()
+	links, err := linksOf(h)
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
 	for _, l := range links {
 		if !isKept(l) {

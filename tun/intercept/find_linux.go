@@ -50,7 +50,7 @@ func (i *Interceptor) link(p *Port) (netlink.Link, error) {
 		}
 	}
 	if err := i.unfound[p.Guest]; err != nil {
-		return nil, err
+		return nil, notFoundError{err} // whatever keeps one guest from being found holds up nobody else
 	}
 	return nil, notFoundError{fmt.Errorf("no port of %q is known to be the guest's", p.Bridge)}
 }
@@ -75,12 +75,15 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 			wanted = append(wanted, p)
 		}
 	}
+	hung := func(p *Port) int { return int(truth(errors.Is(i.unfound[p.Guest], context.DeadlineExceeded))) }
+	slices.SortStableFunc(wanted, func(a, b *Port) int { return hung(a) - hung(b) }) // last, as others may be told meanwhile
 	taken := map[int]bool{}
 	for n := 0; n < len(ports) && len(wanted) > 0; n++ {
 		if l, err := i.link(&ports[n]); err == nil {
 			taken[l.Attrs().Index] = true
 		}
 	}
+	wanted = slices.DeleteFunc(wanted, func(p *Port) bool { return i.keeps(p, taken) })
 	i.mu.Unlock()
 	if len(wanted) == 0 {
 		return true
@@ -101,6 +104,26 @@ func (i *Interceptor) search(ports []Port) (all bool) {
 	return len(found) == len(wanted)
 }
 
+// keeps finds a guest where an earlier run stood before it: its neighbours can't take its address meanwhile.
+func (i *Interceptor) keeps(p *Port, taken map[int]bool) bool {
+	if i.applied || p.Process != nil || len(p.asked()) == 0 {
+		return false
+	}
+	at := map[uint32]bool{}
+	for _, a := range p.asked() {
+		var owner ownerEntry
+		_ = i.programs.Owners.Lookup(a.As16(), &owner) // port 0: nobody's
+		at[owner.Port] = true
+	}
+	for index := range at {
+		if _, left := i.names[int(index)]; left && len(at) == 1 && !taken[int(index)] {
+			i.found[p.Guest], taken[int(index)] = int(index), true
+		}
+	}
+	_, err := i.link(p)
+	return err == nil
+}
+
 // find is search inside the namespace.
 func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[string]error) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -108,9 +131,9 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	links, err := h.LinkList()
+	links, err := linksOf(h)
 	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
+		return err
 	}
 	bridges := map[string]int{}
 	for _, l := range links {
@@ -120,6 +143,7 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 	}
 	var hangs error // who knows the processes doesn't answer: each question would wait anew
 	var silent []*Port
+	told := map[int]bool{}           // ports that a process has
 	at := map[*Port][]netlink.Link{} // the ports that a guest may have
 	for _, p := range wanted {
 		bridge, there := bridges[p.Bridge]
@@ -137,10 +161,10 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			continue
 		}
 		if hangs != nil {
-			faults[p.Guest] = hangs
+			faults[p.Guest] = notFoundError{fmt.Errorf("not asked: %v", hangs)}
 			continue
 		}
-		index, err := p.peer(at[p])
+		index, err := p.peer(h, at[p])
 		if errors.Is(err, context.DeadlineExceeded) {
 			hangs = err
 		}
@@ -148,7 +172,10 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			faults[p.Guest] = err
 			continue
 		}
-		found[p.Guest] = index
+		found[p.Guest], told[index] = index, true
+	}
+	for _, p := range silent { // what a process tells comes before what a guest says
+		at[p] = slices.DeleteFunc(at[p], func(l netlink.Link) bool { return told[l.Attrs().Index] })
 	}
 	answers, err := ask(silent, at, maxAsked)
 	for _, p := range silent {
@@ -161,7 +188,26 @@ func find(wanted []*Port, taken map[int]bool, found map[string]int, faults map[s
 			faults[p.Guest] = notFoundError{fmt.Errorf("no port of %q answers for %v; asked were: %s", p.Bridge, p.asked(), linkNames(at[p]))}
 		}
 	}
+	alone(found, faults, links)
 	return err
+}
+
+// alone leaves no port to two guests: whoever answers for another guest too would have the rules and addresses of both.
+func alone(found map[string]int, faults map[string]error, links []netlink.Link) {
+	guests := map[int][]string{}
+	for _, guest := range slices.Sorted(maps.Keys(found)) {
+		guests[found[guest]] = append(guests[found[guest]], guest)
+	}
+	for _, l := range links {
+		all := guests[l.Attrs().Index]
+		if len(all) < 2 {
+			continue
+		}
+		for _, guest := range all {
+			delete(found, guest)
+			faults[guest] = fmt.Errorf("%q is the port of several guests: %s: nsgd stands before none of them", l.Attrs().Name, strings.Join(all, ", "))
+		}
+	}
 }
 
 func linkNames(list []netlink.Link) string {
@@ -176,8 +222,9 @@ func linkNames(list []netlink.Link) string {
 	return strings.Join(all, " ")
 }
 
-// peer finds the port whose other end is in the namespace of the guest's process.
-func (p *Port) peer(ports []netlink.Link) (index int, err error) {
+// peer finds the port whose other end is in the namespace of the guest's process. The kernel says which namespace that
+// is: numbers of interfaces inside are the guest's own choice.
+func (p *Port) peer(h *netlink.Handle, ports []netlink.Link) (index int, err error) {
 	pid, err := p.Process()
 	if err != nil {
 		return 0, notFoundError{err}
@@ -190,22 +237,30 @@ func (p *Port) peer(ports []netlink.Link) (index int, err error) {
 	case same:
 		return 0, notFoundError{fmt.Errorf("process %d is in the host's network namespace: it has no interface of its own", pid)}
 	}
-	type end struct {
-		index, peer int
-		addresses   []netlink.Addr
+	namespace, err := h.GetNetNsIdByPid(pid)
+	if err != nil {
+		return 0, notFoundError{fmt.Errorf("process %d: %w", pid, err)}
 	}
-	var ends []end
-	err = tun.Do("pid:"+strconv.Itoa(pid), func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
+	var its, addressed []netlink.Link
+	for _, l := range ports {
+		if l.Type() == "veth" && l.Attrs().NetNsID == namespace && namespace >= 0 {
+			its = append(its, l)
 		}
-		defer h.Close()
-		links, err := h.LinkList()
-		for _, l := range links {
-			if l.Type() == "veth" {
-				addresses, _ := h.AddrList(l, netlink.FAMILY_ALL)
-				ends = append(ends, end{l.Attrs().Index, l.Attrs().ParentIndex, addresses})
+	}
+	if len(its) == 0 {
+		return 0, notFoundError{fmt.Errorf("process %d has no interface at %q", pid, p.Bridge)}
+	}
+	if len(its) == 1 {
+		return its[0].Attrs().Index, nil
+	}
+	err = tun.Do("pid:"+strconv.Itoa(pid), func() error {
+		list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		for _, l := range its {
+			if slices.ContainsFunc(list, func(a netlink.Addr) bool {
+				addr, ok := toAddr(a.IP)
+				return ok && a.LinkIndex == l.Attrs().ParentIndex && slices.Contains(p.Addresses, addr)
+			}) {
+				addressed = append(addressed, l)
 			}
 		}
 		return err
@@ -213,30 +268,10 @@ func (p *Port) peer(ports []netlink.Link) (index int, err error) {
 	if err != nil {
 		return 0, notFoundError{fmt.Errorf("process %d: %w", pid, err)}
 	}
-	var its, addressed []int
-	for _, e := range ends {
-		for _, l := range ports {
-			if l.Attrs().Index != e.peer || l.Attrs().ParentIndex != e.index {
-				continue
-			}
-			its = append(its, e.peer)
-			if slices.ContainsFunc(e.addresses, func(a netlink.Addr) bool {
-				addr, ok := toAddr(a.IP)
-				return ok && slices.Contains(p.Addresses, addr)
-			}) {
-				addressed = append(addressed, e.peer)
-			}
-		}
+	if len(addressed) != 1 {
+		return 0, fmt.Errorf("process %d has %d interfaces at %q, and not one alone has an address of %v", pid, len(its), p.Bridge, p.Addresses)
 	}
-	switch {
-	case len(its) == 1:
-		return its[0], nil
-	case len(addressed) == 1:
-		return addressed[0], nil
-	case len(its) == 0:
-		return 0, notFoundError{fmt.Errorf("process %d has no interface at %q", pid, p.Bridge)}
-	}
-	return 0, fmt.Errorf("process %d has %d interfaces at %q, and not one alone has an address of %v", pid, len(its), p.Bridge, p.Addresses)
+	return addressed[0].Attrs().Index, nil
 }
 
 // sharesNamespace tells that a process is in this thread's network namespace.

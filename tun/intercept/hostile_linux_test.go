@@ -1,8 +1,10 @@
 package intercept
 
 import (
+	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -154,4 +156,42 @@ func TestAnAlternativeNameIsRefused(t *testing.T) {
 	if want := `interface "enp0s0": that is an alternative name: use "guest0"`; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
+}
+
+func TestLostMessagesOfTheKernelCostNoDescriptors(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	ctx, stop := context.WithCancel(t.Context())
+	told := make(chan error, 64)
+	ended := make(chan error, 1)
+	go func() { ended <- i.Watch(ctx, func(err error) { told <- err }) }()
+	lose := func() {
+		i.mu.Lock() // as long as this lasts nobody reads
+		for n := range 1500 {
+			up := r.handle.LinkSetUp
+			if n%2 == 0 {
+				up = r.handle.LinkSetDown
+			}
+			r.must(up(r.link("guest0")))
+		}
+		i.mu.Unlock()
+		<-told
+	}
+	sockets := func() (n int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		r.must(err)
+		for _, f := range list {
+			if to, _ := os.Readlink("/proc/self/fd/" + f.Name()); strings.HasPrefix(to, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := sockets()
+	for range 4 {
+		lose()
+	}
+	r.wait(func() bool { return sockets() <= before+1 }) // that of Watch may not have been open before
+	stop()
+	r.must(<-ended)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -30,8 +31,9 @@ type Interceptor struct {
 	ports    []Port
 	rests    []Rest
 	indexes  map[string]int // interfaces and devices that are attached, by name
-	names    map[int]string // the ports of the interfaces that were attached, by index: their names may change
+	names    map[int]string // the ports of the interfaces that were attached, by index; empty: an earlier run's, not known
 	attached []int          // the interfaces at which ports are served
+	silent   map[int]bool   // guests' ports of bridges that no port stands for
 	gone     bool           // the namespace is: see errGone
 	found    map[string]int // the interfaces of ports without a name
 	unfound  map[string]error
@@ -101,12 +103,7 @@ func Open(namespace string) (*Interceptor, error) {
 		if i.ids, err = i.programs.ids(); err != nil {
 			return err
 		}
-		for _, l := range left {
-			index := l.link.Attrs().Index
-			if name, known := nameOf(earlier[prefix+"ports"], uint32(index)); known {
-				i.names[index] = name
-			}
-		}
+		i.remember(left, earlier[prefix+"ports"])
 		return i.seal()
 	})
 	if err != nil {
@@ -114,6 +111,15 @@ func Open(namespace string) (*Interceptor, error) {
 		return nil, fmt.Errorf("intercept: %w", err)
 	}
 	return i, nil
+}
+
+// remember notes whose the interfaces were that an earlier run has left: their names may have changed since.
+func (i *Interceptor) remember(left []filteredLink, ports *ebpf.Map) {
+	for _, f := range left {
+		if index := f.link.Attrs().Index; !isKept(f.link) {
+			i.names[index] = nameOf(ports, uint32(index))
+		}
+	}
 }
 
 // seal gives what nsgd sends a mark that nobody can guess, unless an earlier run has.
@@ -181,16 +187,18 @@ func (i *Interceptor) guard(p *Port, verify bool) (netlink.Link, error) {
 		return nil, fmt.Errorf("interface %q: %w", p, err)
 	}
 	if i.indexes[p.String()] == l.Attrs().Index && (!verify || i.filtering(p, l)) {
+		i.names[l.Attrs().Index] = p.String()
 		return l, nil
 	}
 	ingress, egress := i.programs.Sends, i.programs.Receives
 	if p.Host {
 		ingress, egress = egress, ingress
 	}
+	i.names[l.Attrs().Index] = p.String()
 	if err := attach(i.handle, l, ingress, egress, p.programs()); err != nil {
 		return nil, err
 	}
-	i.indexes[p.String()], i.names[l.Attrs().Index] = l.Attrs().Index, p.String()
+	i.indexes[p.String()] = l.Attrs().Index
 	delete(i.moved, p.String())
 	return l, nil
 }
@@ -216,6 +224,11 @@ func (i *Interceptor) Apply(ports []Port, rests []Rest) error {
 		return fmt.Errorf("intercept: %w", err)
 	}
 	i.ports, i.rests, i.applied = slices.Clone(ports), slices.Clone(rests), true
+	left := func(guest string, _ int) bool {
+		return !slices.ContainsFunc(ports, func(p Port) bool { return p.Guest == guest })
+	}
+	maps.DeleteFunc(i.found, left) // another guest may be behind that port later
+	maps.DeleteFunc(i.unfound, func(guest string, _ error) bool { return left(guest, 0) })
 	return nil
 }
 
@@ -244,10 +257,11 @@ type wanted struct {
 	rests   map[prefixEntry]restEntry
 	macs    map[uint32]macEntry // of this host
 	senders map[uint32]macEntry // until somebody sends
+	deaf    []error             // interfaces that can't be attached, but hold up no other
 }
 
 func (i *Interceptor) apply(ports []Port, rests []Rest) error {
-	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}}
+	w := wanted{map[uint32]portEntry{}, map[uint32]uint32{}, map[[16]byte]uint32{}, map[prefixEntry]restEntry{}, map[uint32]macEntry{}, map[uint32]macEntry{}, nil}
 	for _, r := range rests {
 		device, err := i.rest(&r)
 		if err != nil {
@@ -279,7 +293,7 @@ func (i *Interceptor) apply(ports []Port, rests []Rest) error {
 	if err := i.shut(ports, i.attached); err != nil {
 		return err
 	}
-	return i.release(&w)
+	return errors.Join(append(w.deaf, i.release(&w))...)
 }
 
 func truth(b bool) uint32 {
@@ -329,7 +343,12 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 		}
 	}
 	l, err := i.guard(p, true)
-	if isMissing(err) {
+	var deaf deafError
+	isDeaf := errors.As(err, &deaf)
+	if isDeaf {
+		w.deaf = append(w.deaf, deaf)
+	}
+	if isMissing(err) || isDeaf {
 		w.devices[device] = ^uint32(0) // no interface has that index
 		return nil
 	}
@@ -433,11 +452,12 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 }
 
 // keepRenamed closes interfaces that have another name than their port, which is wanted: the guest is still there. The
-// map of ports has the port's name, so that another run closes them too.
+// map of ports has the port's name, so that another run closes them too. One without may be that of any missing port.
 func (i *Interceptor) keepRenamed(w *wanted, ports []Port) {
+	there := len(w.ports)
 	for index, name := range i.names {
 		_, served := w.ports[uint32(index)]
-		if served || !slices.ContainsFunc(ports, func(p Port) bool { return p.String() == name }) {
+		if served || name != "" && !slices.ContainsFunc(ports, func(p Port) bool { return p.String() == name }) || name == "" && there == len(ports) {
 			continue
 		}
 		if _, err := i.handle.LinkByIndex(index); isMissing(err) {
@@ -453,7 +473,7 @@ func (i *Interceptor) release(w *wanted) error {
 	there, err := filtered(i.handle, func(index int) bool {
 		_, port := w.ports[uint32(index)]
 		_, device := w.devices[uint32(index)]
-		return port || device
+		return port || device || i.silent[index]
 	})
 	if err != nil {
 		return err

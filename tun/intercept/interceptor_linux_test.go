@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -156,6 +157,9 @@ func TestAnotherRunTakesOverWhatWasLearned(t *testing.T) {
 	if err := second.programs.MACs.Lookup(index, &mac); err != nil || mac != macOf(guest) {
 		t.Errorf("MAC %v, %v", mac, err)
 	}
+	if got, other := second.MAC("nsgd0"), second.MAC("nsgd1"); macOf(got) != mac || other != nil {
+		t.Errorf("the guest's MAC is %v, and that of one that is silent %v", got, other)
+	}
 	var now settingsEntry
 	if err := second.programs.Settings.Lookup(uint32(0), &now); err != nil || now.Mark != sealed.Mark || now.Mark == 0 {
 		t.Errorf("mark %x, %v; the first run had %x", now.Mark, err, sealed.Mark)
@@ -283,5 +287,100 @@ func BenchmarkApplyOneOfAHundredPorts(b *testing.B) {
 		b.StartTimer()
 		_, err := i.Check(list)
 		r.must(errors.Join(err, i.Guard(list), i.Apply(list, []Rest{rest0})))
+	}
+}
+
+func TestAnInterfaceThatHasAnotherNameStaysClosedOverRestarts(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	stop := r.serve(i)
+	was := r.filters("guest0")
+	r.must(errors.Join(r.handle.LinkSetDown(r.link("guest0")), r.handle.LinkSetName(r.link("guest0"), "other0")))
+	for n := range 3 {
+		i.Close()
+		stop()
+		i = r.open()
+		if n == 2 {
+			i.names[r.link("other0").Attrs().Index] = "" // as maps of another layout say
+		}
+		stop = r.serve(i)
+		if got := r.filters("other0"); !slices.Equal(got, was) {
+			t.Fatalf("restart %d: filters %v, want %v", n+1, got, was)
+		}
+	}
+	r.must(i.Apply([]Port{port1}, []Rest{rest0}))
+	if got := r.filters("other0"); got != nil {
+		t.Errorf("no attachment is left: filters %v", got)
+	}
+}
+
+func TestInterfacesAreListedWhileOthersComeAndGo(t *testing.T) {
+	r := newRig(t)
+	veth := func(name string) *netlink.Veth {
+		return &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-end"}
+	}
+	for n := range 30 { // one message of the kernel doesn't hold them all
+		r.must(r.handle.LinkAdd(veth(fmt.Sprint("v", n))))
+	}
+	var other *netlink.Handle
+	r.do(func() (err error) {
+		other, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	defer other.Close()
+	done := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = other.LinkAdd(veth("comes"))
+				_ = other.LinkDel(veth("comes"))
+			}
+		}
+	})
+	for range 500 {
+		if _, err := linksOf(r.handle); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(done)
+	wait.Wait()
+}
+
+// libvirt limits a machine's bandwidth by a qdisc ingress, on which filters of egress are taken and do nothing.
+func TestAnInterfaceThatComesWithAQdiscIngressIsClosedAndOthersAreServed(t *testing.T) {
+	r := newRig(t)
+	i := r.open()
+	for _, name := range []string{"nsgd0", "nsgd1", "nsgd-rest"} {
+		r.device(name)
+	}
+	first, second := port0, port1
+	first.Interface, second.Interface = "late0", "late1"
+	r.must(i.Apply([]Port{first, second}, []Rest{rest0}))
+	r.must(r.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late0"}, PeerName: "late1"}))
+	r.must(r.handle.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: r.link("late0").Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}))
+	var told []error
+	i.changed(nil, func(err error) { told = append(told, err) })
+	if len(told) != 1 || !strings.Contains(told[0].Error(), `"late0": it has a qdisc ingress`) || errors.Is(told[0], ErrMended) {
+		t.Errorf("told %v", told)
+	}
+	if got, want := r.filters("late0"), []string{"nsgd_sends 2", "nsgd_sends 2"}; !slices.Equal(got, want) {
+		t.Errorf("filters %v, want %v", got, want)
+	}
+	var entry portEntry
+	for name, want := range map[string]bool{"late0": false, "late1": true} {
+		index := r.link(name).Attrs().Index
+		if served := i.programs.Ports.Lookup(uint32(index), &entry) == nil && entry.Flags&flagClosed == 0; served != want || slices.Contains(i.attached, index) != want {
+			t.Errorf("%s is served: %v, want %v", name, served, want)
+		}
+	}
+	r.must(i.Apply([]Port{second}, []Rest{rest0}))
+	if got := r.filters("late0"); got != nil || r.qdisc("late0") != "ingress" {
+		t.Errorf("no attachment is left: filters %v, qdisc %q", got, r.qdisc("late0"))
 	}
 }

@@ -154,12 +154,12 @@ func mapsOf(id ebpf.ProgramID, found map[string]*ebpf.Map) error {
 }
 
 // nameOf is the name that an interface had when an earlier run attached it. A map of another layout knows none.
-func nameOf(ports *ebpf.Map, index uint32) (name string, known bool) {
+func nameOf(ports *ebpf.Map, index uint32) string {
 	var e portEntry
 	if ports == nil || ports.Lookup(index, &e) != nil {
-		return "", false
+		return ""
 	}
-	return unix.ByteSliceToString(e.Name[:]), true
+	return unix.ByteSliceToString(e.Name[:])
 }
 
 // ids are the kernel's numbers of the programs at interfaces.

@@ -87,6 +87,10 @@ func (c *closed) rules(family string, through []int, tellsBridges bool) string {
 			}
 			fmt.Fprintf(&b, "    %smeta %sifkind { \"veth\", \"tun\" } drop\n", of, way.side)
 		}
+		if family == "inet" && way.side == "i" && len(c.bridges) > 0 {
+			// Bridges give what goes to groups of their own, such as LLDP's, to this host past their hooks. No IP goes there.
+			b.WriteString("    meta iifkind { \"veth\", \"tun\" } ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop\n")
+		}
 		b.WriteString("  }\n")
 	}
 	b.WriteString("}\n")
@@ -101,12 +105,47 @@ func (i *Interceptor) shut(ports []Port, attached []int) error {
 	}
 	err = i.do(func() (err error) {
 		i.table, err = c.replace(i.handle, attached, i.table)
-		return err
+		return errors.Join(err, i.silence(&c, attached))
 	})
 	if errors.Is(err, errGone) {
 		return nil
 	}
 	return err
+}
+
+// silence puts the programs at the guests' ports of bridges that no port stands for. What they send to a bridge's own
+// groups meets no table, and would teach it that the MACs of others are there.
+func (i *Interceptor) silence(c *closed, attached []int) error {
+	links, err := linksOf(i.handle)
+	if err != nil {
+		return err
+	}
+	meant, silent := map[int]bool{}, map[int]bool{}
+	for _, l := range links {
+		meant[l.Attrs().Index] = slices.Contains(c.bridges, l.Attrs().Name)
+	}
+	for _, l := range links {
+		index := l.Attrs().Index
+		if slices.Contains(attached, index) {
+			continue
+		}
+		if !meant[l.Attrs().MasterIndex] || !isGuest(l) {
+			if !i.silent[index] {
+				continue
+			}
+			there, err := filtersOf(i.handle, l) // it has left the bridge
+			if err = errors.Join(err, detach(i.handle, there)); err != nil {
+				return err
+			}
+			continue
+		}
+		if !i.silent[index] && attach(i.handle, l, i.programs.Sends, i.programs.Receives, (&Port{}).programs()) != nil {
+			continue // gone meanwhile, or without a hook: the tables close it
+		}
+		silent[index] = true
+	}
+	i.silent = silent
+	return nil
 }
 
 // replace puts the tables in place of those that are there, in one transaction. was is what they say already, and done
@@ -141,9 +180,9 @@ func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done st
 
 // others are the ports of bridges that are not meant.
 func (c *closed) others(h *netlink.Handle) (list []int, err error) {
-	links, err := h.LinkList()
+	links, err := linksOf(h)
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return nil, err
 	}
 	meant := map[int]bool{}
 	for _, l := range links {

@@ -2,17 +2,17 @@ package intercept
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
+	"net"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -138,132 +138,6 @@ func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
 	}
 }
 
-// answering has somebody answer ARP for an address behind a port, until stop.
-func (r *rig) answering(port int, a netip.Addr) (stop func()) {
-	r.Helper()
-	var fd int
-	end := r.link(fmt.Sprint("q", port))
-	r.do(func() (err error) {
-		fd, err = listen(end.Attrs().Index)
-		return err
-	})
-	done := make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		defer unix.Close(fd)
-		frame := make([]byte, 128)
-		for {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10); n <= 0 {
-				continue
-			}
-			n, from, err := unix.Recvfrom(fd, frame, 0)
-			sender, ok := from.(*unix.SockaddrLinklayer)
-			target := a.As4()
-			if err != nil || !ok || sender.Pkttype == unix.PACKET_OUTGOING || n < 42 || frame[12] != 8 || frame[13] != 6 || frame[21] != 1 || !bytes.Equal(frame[38:42], target[:]) {
-				continue
-			}
-			own := end.Attrs().HardwareAddr
-			answer := slices.Concat(frame[6:12], own, frame[12:21], []byte{2}, own, target[:], frame[22:32])
-			_ = unix.Sendto(fd, answer, 0, &unix.SockaddrLinklayer{Ifindex: end.Attrs().Index})
-		}
-	})
-	return sync.OnceFunc(func() { close(done); wait.Wait() })
-}
-
-func TestAGuestIsThePortThatAnswersForItsAddress(t *testing.T) {
-	r := newRig(t)
-	r.bridge("br0", 0, 1, 2)
-	i := r.open()
-	a := netip.MustParseAddr("10.0.1.4")
-	guest := Port{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}
-	// The first port belongs to a port with a name, and is not asked.
-	list := []Port{{Interface: "p0"}, guest}
-	defer r.answering(0, a)()
-	fault := func() string {
-		i.search(list)
-		_, err := i.link(&list[1])
-		if err == nil {
-			return ""
-		}
-		return err.Error()
-	}
-	if got, want := fault(), `no port of "br0" answers for [10.0.1.4]; asked were: p1 p2`; got != want {
-		t.Errorf("error %q, want %q", got, want)
-	}
-	stop := r.answering(1, a)
-	defer stop()
-	second := r.answering(2, a)
-	defer second()
-	if got, want := fault(), `several ports of "br0" answer for [10.0.1.4]: p1 p2`; !strings.HasPrefix(got, want) {
-		t.Errorf("error %q, want %q", got, want)
-	}
-	list[1].MAC = r.link("q2").Attrs().HardwareAddr
-	if got := fault(); got != "" || i.found["vm1"] != r.link("p2").Attrs().Index {
-		t.Errorf("error %q, found %v, want p2", got, i.found)
-	}
-	r.must(r.handle.LinkSetNoMaster(r.link("p2")))
-	if got, want := fault(), `no port of "br0" answers`; !strings.HasPrefix(got, want) {
-		t.Errorf("a port that left its bridge: error %q, want %q", got, want)
-	}
-	elsewhere := exec.Command("sleep", "1000") // this process's main thread may be in the namespace just now
-	r.must(elsewhere.Start())
-	defer func() { elsewhere.Process.Kill(); elsewhere.Wait() }()
-	inside := exec.Command("sleep", "1000")
-	r.do(inside.Start)
-	defer func() { inside.Process.Kill(); inside.Wait() }()
-	list[1].Process = func() (int, error) { return inside.Process.Pid, nil }
-	if got, want := fault(), "is in the host's network namespace"; !strings.Contains(got, want) {
-		t.Errorf("a process in the host's namespace: error %q, want %q", got, want)
-	}
-	list[1].Process = func() (int, error) { return elsewhere.Process.Pid, nil }
-	if got, want := fault(), `has no interface at "br0"`; !strings.Contains(got, want) {
-		t.Errorf("a process elsewhere: error %q, want %q", got, want)
-	}
-}
-
-func TestAServiceThatHangsIsAskedOnce(t *testing.T) {
-	r := newRig(t)
-	r.bridge("br0", 0)
-	asked := 0
-	process := func() (int, error) {
-		asked++
-		return 0, fmt.Errorf("docker: %w", context.DeadlineExceeded)
-	}
-	list := []Port{{Bridge: "br0", Guest: "a", Process: process}, {Bridge: "br0", Guest: "b", Process: process}}
-	i := r.open()
-	if i.search(list) || asked != 1 {
-		t.Errorf("asked %d times, want once", asked)
-	}
-	for n := range list {
-		if _, err := i.link(&list[n]); !isMissing(err) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s: error %v", list[n].Guest, err)
-		}
-	}
-}
-
-func TestNoMoreThanSoManyPortsAreAsked(t *testing.T) {
-	r := newRig(t)
-	r.bridge("br0", 0, 1)
-	a := netip.MustParseAddr("10.0.1.4")
-	defer r.answering(1, a)()
-	guest := &Port{Bridge: "br0", Guest: "vm1", Addresses: []netip.Addr{a}, Near: []netip.Prefix{netip.PrefixFrom(a, 24)}}
-	at := map[*Port][]netlink.Link{guest: {r.link("p0"), r.link("p1")}}
-	for limit, want := range map[int]int{1: 0, 2: 1} {
-		r.do(func() error {
-			answers, err := ask([]*Port{guest}, at, limit)
-			if len(answers[guest]) != want || (err != nil) != (want == 0) {
-				t.Errorf("limit %d: answers %v, error %v", limit, answers[guest], err)
-			}
-			return nil
-		})
-	}
-}
-
 func TestTheRulesTellBridgesApart(t *testing.T) {
 	c := closed{names: []string{"tap1"}, bridges: []string{"br0"}}
 	for _, tt := range []struct {
@@ -277,43 +151,6 @@ func TestTheRulesTellBridgesApart(t *testing.T) {
 	} {
 		if got := c.rules(tt.family, []int{3, 7}, tt.tellsBridges); !strings.Contains(got, tt.want) || !strings.Contains(got, "elements = { 3, 7 }") {
 			t.Errorf("%s lacks\n%s", got, tt.want)
-		}
-	}
-}
-
-func TestWhoseAddressAFrameSaysItIs(t *testing.T) {
-	mac := []byte{2, 0, 0, 0, 0, 1}
-	arp := slices.Concat(bytes.Repeat([]byte{0xff}, 6), mac, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2}, mac, []byte{10, 0, 1, 4}, make([]byte, 10))
-	address := netip.MustParseAddr("fd00:db8:1:1::4").As16()
-	advertisement := slices.Concat(make([]byte, 6), mac, []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255}, make([]byte, 32), []byte{136, 0, 0, 0, 0, 0, 0, 0}, address[:])
-	change := func(frame []byte, at int, to byte) []byte {
-		frame = slices.Clone(frame)
-		frame[at] = to
-		return frame
-	}
-	for _, tt := range []struct {
-		name  string
-		frame []byte
-		want  string
-	}{
-		{"an ARP message is its sender's", arp, "10.0.1.4"},
-		{"a neighbour advertisement is its target's", advertisement, "fd00:db8:1:1::4"},
-		{"an ARP message in another's MAC", change(arp, 27, 9), ""},
-		{"a short ARP message", arp[:41], ""},
-		{"a short advertisement", advertisement[:77], ""},
-		{"an advertisement that a router sent on", change(advertisement, 21, 254), ""},
-		{"a solicitation", change(advertisement, 54, 135), ""},
-		{"nothing", nil, ""},
-	} {
-		got := ""
-		if who, a, ok := claims(tt.frame); ok {
-			got = a.String()
-			if !bytes.Equal(who, mac) {
-				t.Errorf("%s: MAC %v", tt.name, who)
-			}
-		}
-		if got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
@@ -334,4 +171,92 @@ func TestANamespaceOfTheSameNameIsAnother(t *testing.T) {
 		t.Errorf("another namespace of that name: error %v, want %v", err, errGone)
 	}
 	r.must(state.RemoveNamespace(r.namespace))
+}
+
+// Bridges hand frames to groups of their own, such as LLDP's, to the host as coming from the port itself.
+func TestAClosedGuestReachesThisHostByNoGroupOfBridges(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0)
+	r.must(r.handle.AddrAdd(r.link("br0"), &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, 1, 1), Mask: net.CIDRMask(24, 32)}}))
+	var host net.PacketConn
+	r.do(func() (err error) {
+		host, err = net.ListenPacket("udp4", "10.0.1.1:7")
+		return err
+	})
+	defer host.Close()
+	arrives := func(group byte) bool {
+		out := gopacket.NewSerializeBuffer()
+		ethernet := &layers.Ethernet{SrcMAC: r.link("q0").Attrs().HardwareAddr, DstMAC: net.HardwareAddr{1, 0x80, 0xc2, 0, 0, group}, EthernetType: layers.EthernetTypeIPv4}
+		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4(10, 0, 1, 4), DstIP: net.IPv4(10, 0, 1, 1)}
+		udp := &layers.UDP{SrcPort: 7, DstPort: 7}
+		r.must(udp.SetNetworkLayerForChecksum(ip))
+		r.must(gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ethernet, ip, udp))
+		r.do(func() error {
+			fd, err := listen(r.link("q0").Attrs().Index)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, out.Bytes(), 0, &unix.SockaddrLinklayer{Ifindex: r.link("q0").Attrs().Index})
+		})
+		host.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
+		_, _, err := host.ReadFrom(make([]byte, 8))
+		return err == nil
+	}
+	const others, lldp = 3, 14 // the bridge has a hook for the others
+	if !arrives(others) || !arrives(lldp) {
+		t.Fatal("nothing arrives at an open bridge")
+	}
+	for _, p := range []Port{{Bridge: "br0", Guest: "somebody"}, {Interface: "p0", Shut: true}} {
+		r.must(Shut(r.namespace, []Port{p}))
+		if arrives(others) || arrives(lldp) {
+			t.Errorf("%s: a closed guest reaches this host", &p)
+		}
+	}
+}
+
+func TestAClosedGuestTeachesTheBridgeNoMACOfOthers(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	victim := net.HardwareAddr{2, 9, 9, 9, 9, 9}
+	learned := func() (at []int) {
+		frame := slices.Concat([]byte{1, 0x80, 0xc2, 0, 0, 14}, victim, []byte{0x88, 0xb5}, make([]byte, 46))
+		end := r.link("q0").Attrs().Index
+		r.do(func() error {
+			fd, err := listen(end)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: end})
+		})
+		list, err := r.handle.NeighList(0, unix.AF_BRIDGE)
+		r.must(err)
+		for _, n := range list {
+			if bytes.Equal(n.HardwareAddr, victim) {
+				at = append(at, n.LinkIndex)
+			}
+		}
+		return at
+	}
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	list := []Port{{Bridge: "br0", Guest: "vm1", Wait: true, Device: "nsgd0"}}
+	r.must(errors.Join(i.Guard(list), i.Apply(list, []Rest{rest0})))
+	if at := learned(); len(at) > 0 {
+		t.Errorf("it is learned at %v", at)
+	}
+	r.must(r.handle.LinkSetNoMaster(r.link("p1")))
+	r.must(i.shut(list, nil))
+	if r.filters("p1") != nil || r.filters("p0") == nil {
+		t.Errorf("filters %v of a port that left, and %v", r.filters("p1"), r.filters("p0"))
+	}
+	r.must(i.Apply(nil, []Rest{rest0}))
+	if r.filters("p0") != nil || r.tables() != "" {
+		t.Errorf("no attachment is left: filters %v", r.filters("p0"))
+	}
+	if len(learned()) != 1 {
+		t.Error("an open guest teaches the bridge nothing")
+	}
 }

@@ -70,6 +70,21 @@ func (i *Interceptor) Statuses() []Status {
 	return list
 }
 
+// MAC is the one of the guest behind a port, by the port's device; nil: it has not spoken yet.
+func (i *Interceptor) MAC(device string) net.HardwareAddr {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for n := range i.ports {
+		p := &i.ports[n]
+		index, attached := i.indexes[p.String()]
+		var mac macEntry
+		if p.Device == device && attached && i.programs != nil && i.programs.MACs.Lookup(uint32(index), &mac) == nil {
+			return mac.Byte[:]
+		}
+	}
+	return nil
+}
+
 func (i *Interceptor) status(p *Port, strangers map[uint32][]netip.Addr) Status {
 	s := Status{Name: p.Interface, Guest: p.Guest, State: Waiting, Dropped: map[string]uint64{}, Addresses: p.Addresses}
 	l, err := i.link(p)

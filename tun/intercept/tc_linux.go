@@ -37,11 +37,26 @@ func isOurs(f netlink.Filter) bool {
 	return ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, prefix)
 }
 
-// filtered finds the interfaces of a namespace at which nsgd has filters, but for those that are known.
-func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, error) {
-	links, err := h.LinkList()
+// linksOf are the interfaces of a namespace. Where others come and go meanwhile the kernel says that the list may lack
+// some: it is asked again then.
+func linksOf(h *netlink.Handle) (links []netlink.Link, err error) {
+	const tries = 20
+	for range tries {
+		if links, err = h.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return links, nil
+}
+
+// filtered finds the interfaces of a namespace at which nsgd has filters, but for those that are known.
+func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, error) {
+	links, err := linksOf(h)
+	if err != nil {
+		return nil, err
 	}
 	kinds, err := qdiscKinds(h, nil)
 	if err != nil {
@@ -49,7 +64,7 @@ func filtered(h *netlink.Handle, known func(index int) bool) ([]filteredLink, er
 	}
 	var list []filteredLink
 	for _, l := range links {
-		if index := l.Attrs().Index; kinds[index] != clsact || known != nil && known(index) {
+		if index := l.Attrs().Index; kinds[index] == "" || known != nil && known(index) {
 			continue
 		}
 		found, err := filtersOf(h, l)
@@ -97,6 +112,15 @@ func filtersOf(h *netlink.Handle, l netlink.Link) (filteredLink, error) {
 	return found, nil
 }
 
+// deafError: an interface has filters of ingress alone. What nsgd has there keeps its guest from sending anything.
+type deafError struct{ error }
+
+// otherQdisc is the fault of a qdisc that has only filters of ingress.
+func otherQdisc(kind string, l netlink.Link) error {
+	return fmt.Errorf("it has a qdisc %s, on which filters of egress do nothing: `tc qdisc del dev %s %s` removes it, clsact may take its place",
+		kind, l.Attrs().Name, kind)
+}
+
 // attach puts programs at the interface's hooks; nil: none. What nsgd has there is replaced in place, so that no
 // packet passes in between.
 func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, name [2]string) error {
@@ -124,6 +148,9 @@ func attach(h *netlink.Handle, l netlink.Link, ingress, egress *ebpf.Program, na
 	for i, p := range []*ebpf.Program{ingress, egress} {
 		if p == nil {
 			continue
+		}
+		if kind := kinds[index]; i == 1 && kind != "" && kind != clsact { // the filter would take the place of ingress's
+			return deafError{fmt.Errorf("interface %q: %w", l.Attrs().Name, otherQdisc(kind, l))}
 		}
 		f := &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parents[i], Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},

@@ -13,6 +13,31 @@ const probeEvery = 2 * time.Second
 // Watch follows the interfaces of ports until ctx ends: one that comes, also again, is attached before its first
 // packet, and a guest whose interface went down may have another MAC. tell gets what went wrong.
 func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
+	kick := make(chan struct{}, 1)
+	searching, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		i.follow(searching, kick, tell)
+	}()
+	defer func() { stop(); <-ended }()
+	for ctx.Err() == nil {
+		err := i.watch(ctx, kick, tell)
+		if errors.Is(err, errGone) {
+			i.mend(tell)
+			<-ctx.Done() // nothing is to be seen
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch follows the interfaces until ctx ends or the kernel has lost messages, as it does when many interfaces change
+// at once. What it opened for that is closed afterwards.
+func (i *Interceptor) watch(ctx context.Context, kick chan<- struct{}, tell func(error)) error {
 	done := make(chan struct{})
 	defer close(done)
 	var changes <-chan linkChange
@@ -26,14 +51,6 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 	}
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	kick := make(chan struct{}, 1)
-	searching, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		i.follow(searching, kick, tell)
-	}()
-	defer func() { stop(); <-ended }()
 	i.changed(nil, tell) // what came before the subscription
 	for {
 		select {
@@ -41,9 +58,8 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 			return nil
 		case u, open := <-changes:
 			if !open {
-				stop()
-				<-ended
-				return i.again(ctx, failed, tell)
+				tell(fmt.Errorf("intercept: follow interfaces: %w", <-failed))
+				return nil
 			}
 			i.changed(&u, tell)
 			select {
@@ -57,25 +73,6 @@ func (i *Interceptor) Watch(ctx context.Context, tell func(error)) error {
 			}
 		}
 	}
-}
-
-// again watches anew when the kernel has lost messages, as it does when many interfaces change at once.
-func (i *Interceptor) again(ctx context.Context, failed <-chan error, tell func(error)) error {
-	select {
-	case err := <-failed:
-		tell(fmt.Errorf("intercept: follow interfaces: %w", err))
-	default:
-	}
-	i.mu.Lock()
-	gone := i.gone
-	i.mu.Unlock()
-	if gone {
-		<-ctx.Done() // nothing is to be seen
-	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return i.Watch(ctx, tell)
 }
 
 // ErrMended tells what Watch has mended by itself.
