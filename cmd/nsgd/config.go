@@ -61,6 +61,7 @@ type Config struct {
 	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
 	Metrics                MetricsConfig  `yaml:"metrics"`
 	Control                ControlConfig  `yaml:"control"`
+	Log                    LogConfig      `yaml:"log"`
 	Platform               PlatformConfig `yaml:"platform"`
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// FlowLogs are Azure's logs of flows, none by default.
@@ -201,6 +202,10 @@ type TimeoutsConfig struct {
 type MetricsConfig struct {
 	// Listen is host:port; "off" serves none.
 	Listen string `yaml:"listen"`
+	// WebConfig is a web configuration file of Prometheus, relative to the configuration file; empty: anybody may ask.
+	WebConfig string `yaml:"webConfig"`
+	// Pprof serves Go's profiles too.
+	Pprof bool `yaml:"pprof"`
 }
 
 // DenyLogConfig says how many packets that rules deny are logged.
@@ -351,6 +356,9 @@ func (c *Config) complete(dir string) error {
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = defaultMetrics
 	}
+	if c.Metrics.WebConfig != "" {
+		c.Metrics.WebConfig = absolute(c.Metrics.WebConfig)
+	}
 	if c.Control.Socket == "" {
 		c.Control.Socket = defaultSocket
 	}
@@ -405,6 +413,7 @@ func allowedKeys(structName string) string {
 		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
 		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[FlowLogConfig](),
+		reflect.TypeFor[LogConfig](),
 	} {
 		if t.Name() != structName {
 			continue

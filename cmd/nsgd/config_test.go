@@ -26,7 +26,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := &Config{
 		Policy:      []string{"/etc/nsgd/policy"},
 		Attachments: []AttachmentConfig{{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0"}},
-		Metrics:     MetricsConfig{"127.0.0.1:9646"},
+		Metrics:     MetricsConfig{Listen: "127.0.0.1:9646"},
 		Control:     ControlConfig{"/run/nsgd/nsgd.sock"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
@@ -64,7 +64,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second, Translation: 11 * second},
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
-		Metrics:   MetricsConfig{"off"},
+		Metrics:   MetricsConfig{Listen: "off", WebConfig: "/srv/web.yaml", Pprof: true},
 		Control:   ControlConfig{"/srv/run/nsgd.sock"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 		DenyLog:   DenyLogConfig{PerSecond: 5},
@@ -73,6 +73,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{Version: "vnet4", Folder: "/srv/logs", MaxSize: 5 << 30, Stdout: true},
 		},
 		FlowLogInterval: 30 * second,
+		Log:             LogConfig{Format: "json", Level: "warn"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Error(diff)
@@ -105,6 +106,9 @@ func TestConfigFaults(t *testing.T) {
 		{"too many denied packets in the log", minimal + "denyLog: {perSecond: 5000}\n", []string{"c.yaml:4: denyLog.perSecond: 5000: allowed are 0 to 1000, 0 means none"}},
 		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
+		{"profiles for everybody", minimal + "metrics: {listen: ':9646', pprof: true}\n", []string{"c.yaml:4: metrics.pprof: true: profiles show what is in memory, and :9646 is open to others: set metrics.webConfig"}},
+		{"a log of another form", minimal + "log: {format: xml, level: loud}\n", []string{`c.yaml:4: log.format: "xml": allowed are text and json`, `c.yaml:4: log.level: "loud": allowed are [debug info warn error]`}},
+		{"an unknown key of the log", minimal + "log: {levels: info}\n", []string{`c.yaml:4: unknown key "levels": allowed are format, level`}},
 		{"an unknown subscription", minimal + "platform: {subscription: student}\n", []string{`c.yaml:4: platform.subscription: "student": allowed are enterprise, payg, msdn and csp`}},
 		{"an exemption where nothing is blocked", minimal + "platform: {smtpExempt: true}\n", []string{"c.yaml:4: platform.smtpExempt: true: allowed with subscription payg and csp only; with enterprise port 25 is not blocked"}},
 		{"an exemption where none is given", minimal + "platform: {subscription: msdn, createdBefore20171115: true}\n", []string{"c.yaml:4: platform.createdBefore20171115: true: allowed with", "with msdn port 25 is blocked always"}},

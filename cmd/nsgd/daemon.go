@@ -217,7 +217,10 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	var scraped *metrics.Server
 	if d.metrics != nil {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})
-		scraped = metrics.NewServer(gatherer, d.log)
+		scraped = metrics.NewServer(metrics.ServerOptions{
+			Gatherer: gatherer, Unready: d.service.Unready, Version: version, Log: d.log,
+			Profiles: d.config.Metrics.Pprof, WebConfig: d.config.Metrics.WebConfig,
+		})
 		group.Go(func() error { return scraped.Serve(d.metrics) })
 	}
 	group.Go(func() error {

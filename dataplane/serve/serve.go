@@ -77,7 +77,7 @@ func New(handler http.Handler, o Options) *Server {
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(handler, w, r) }),
 		ReadHeaderTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, IdleTimeout: o.IdleTimeout,
-		MaxHeaderBytes: maxHeaderLen, ErrorLog: o.ErrorLog,
+		MaxHeaderBytes: maxHeaderLen, ErrorLog: o.ErrorLog, Protocols: onlyHTTP1(),
 		ConnState: s.changed,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			s.mu.Lock()
@@ -169,10 +169,11 @@ func (s *Server) evict(among func(*connection) bool) {
 	}
 	victim.evicted = true
 	delete(s.connections, victim.conn)
-	if tcp, ok := victim.conn.(*net.TCPConn); ok {
+	socket := socketOf(victim.conn)
+	if tcp, ok := socket.(*net.TCPConn); ok {
 		tcp.SetLinger(0) // the kernel must not keep what the peer does not read
 	}
-	victim.conn.Close()
+	socket.Close()
 }
 
 // before reports that a connection ends before another. have counts the connections of each peer.
