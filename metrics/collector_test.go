@@ -105,11 +105,13 @@ func traffic(t testing.TB) *dataplane.Engine {
 
 func newTestGatherer(t testing.TB) checked {
 	return checked{newEngineGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() Reloads {
-		return Reloads{Succeeded: 2, Failed: 1, LastRefused: true, LastSuccess: time.Unix(1_700_000_000, 5e8), LastDuration: 1500 * time.Millisecond}
+		return Reloads{Succeeded: 2, Failed: 1, LastRefused: true, LastSuccess: time.Unix(1_700_000_000, 5e8), LastDuration: 1500 * time.Millisecond, ServiceTagsWritten: time.Unix(1_600_000_000, 0)}
 	}})}
 }
 
-func noReloads() Reloads { return Reloads{LastSuccess: time.Unix(1_700_000_000, 0)} }
+func noReloads() Reloads {
+	return Reloads{LastSuccess: time.Unix(1_700_000_000, 0), ServiceTagsWritten: time.Unix(1_600_000_000, 0)}
+}
 
 // checked gathers through Prometheus's own checks: valid and unique labels, one type and help for
 // a name. They sort, too.

@@ -55,6 +55,8 @@ type Reloads struct {
 	LastRefused       bool
 	LastSuccess       time.Time     // when the policy in force was loaded
 	LastDuration      time.Duration // of the last reload, refused or not; 0: there was none
+	// ServiceTagsWritten is when the service tag file in force was last written; zero: there is none.
+	ServiceTagsWritten time.Time
 }
 
 // NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.

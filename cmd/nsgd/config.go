@@ -31,8 +31,8 @@ type Config struct {
 	// Policy are files and folders of ARM JSON; relative ones are relative to the
 	// configuration file.
 	Policy []string `yaml:"policy"`
-	// ServiceTags is Microsoft's service tag file, relative to the configuration file;
-	// empty: rules name only the tags that need none.
+	// ServiceTags is Microsoft's service tag file, relative to the configuration file; see arm.DefaultServiceTags.
+	// Empty: rules name only the tags that need none.
 	ServiceTags string `yaml:"serviceTags"`
 	// Templates is what ARM templates among the policy's files are evaluated with.
 	Templates TemplatesConfig `yaml:"templates"`
@@ -337,7 +337,7 @@ func (c *Config) complete(dir string) error {
 			c.Policy[i] = absolute(p)
 		}
 	}
-	if c.ServiceTags != "" {
+	if c.ServiceTags = arm.DefaultServiceTags(c.ServiceTags); c.ServiceTags != "" {
 		c.ServiceTags = absolute(c.ServiceTags)
 	}
 	for i, p := range c.Templates.Parameters {

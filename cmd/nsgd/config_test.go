@@ -206,6 +206,15 @@ func TestFilesOfTemplatesAreRelativeToTheConfiguration(t *testing.T) {
 	}
 }
 
+func TestServiceTagsOfTheEnvironmentAreTheDefault(t *testing.T) {
+	t.Setenv(arm.ServiceTagsVariable, "/srv/tags.json")
+	for text, want := range map[string]string{minimal: "/srv/tags.json", minimal + "serviceTags: own.json\n": "/etc/nsgd/own.json"} {
+		if c, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(text)); err != nil || c.ServiceTags != want {
+			t.Errorf("got %q, want %q: %v", c.ServiceTags, want, err)
+		}
+	}
+}
+
 func TestServiceTagsAreRelativeToTheConfiguration(t *testing.T) {
 	for given, want := range map[string]string{"tags.json": "/etc/nsgd/tags.json", "/srv/tags.json": "/srv/tags.json"} {
 		c, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(minimal+"serviceTags: "+given+"\n"))

@@ -262,7 +262,8 @@ func (d *daemon) reloads() metrics.Reloads {
 	r := d.service.Reloads()
 	return metrics.Reloads{
 		Succeeded: r.Succeeded, Failed: r.Failed, LastRefused: r.LastError != "", LastSuccess: r.Loaded,
-		LastDuration: time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
+		ServiceTagsWritten: d.service.ServiceTagsWritten(),
+		LastDuration:       time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
 	}
 }
 
