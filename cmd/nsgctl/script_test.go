@@ -54,7 +54,7 @@ func daemon(ts *testscript.TestScript, _ bool, _ []string) {
 	engine, err := dataplane.New(set, dataplane.Options{Workers: 1, Attachments: []topology.Spec{{Kind: topology.Internet}}})
 	ts.Check(err)
 	socket := ts.MkAbs("nsgd.sock")
-	listener, err := control.Listen(socket)
+	listener, err := control.Listen(socket, control.Access{})
 	ts.Check(err)
 	server := control.NewServer(inspect.NewService(inspect.Options{
 		Engine: engine, Policy: inspect.NewPolicyFiles("", policy), Version: "test", Offload: "off", Control: socket,

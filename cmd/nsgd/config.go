@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -15,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
 )
@@ -219,6 +223,31 @@ type ControlConfig struct {
 	// Socket is the unix socket's path. Its folder also holds the daemon's lock and
 	// its journal of created namespaces.
 	Socket string `yaml:"socket"`
+	// Group may connect to the socket, a name or an id; empty: root's.
+	Group string `yaml:"group"`
+	// Mode of the socket; empty: 0660 with Group, else 0600.
+	Mode string `yaml:"mode"`
+}
+
+// controlModes are the values of ControlConfig.Mode.
+var controlModes = map[string]fs.FileMode{"0600": 0o600, "0660": 0o660, "0666": 0o666}
+
+// access is who may connect to the socket.
+func (c *ControlConfig) access() (a control.Access, err error) {
+	a.Mode = controlModes[c.Mode]
+	if c.Group == "" {
+		return a, nil
+	}
+	a.Mode = controlModes[cmp.Or(c.Mode, "0660")]
+	if a.Group, err = strconv.Atoi(c.Group); err == nil {
+		return a, nil
+	}
+	group, err := user.LookupGroup(c.Group)
+	if err != nil {
+		return a, fmt.Errorf("control.group: %q: allowed is a group of this host, by name or number: %w", c.Group, err)
+	}
+	a.Group, err = strconv.Atoi(group.Gid)
+	return a, err
 }
 
 const (

@@ -27,7 +27,7 @@ func TestConfigDefaults(t *testing.T) {
 		Policy:      []string{"/etc/nsgd/policy"},
 		Attachments: []AttachmentConfig{{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0"}},
 		Metrics:     MetricsConfig{Listen: "127.0.0.1:9646"},
-		Control:     ControlConfig{"/run/nsgd/nsgd.sock"},
+		Control:     ControlConfig{Socket: "/run/nsgd/nsgd.sock"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Error(diff)
@@ -65,7 +65,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second, Translation: 11 * second},
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
 		Metrics:   MetricsConfig{Listen: "off", WebConfig: "/srv/web.yaml", Pprof: true},
-		Control:   ControlConfig{"/srv/run/nsgd.sock"},
+		Control:   ControlConfig{Socket: "/srv/run/nsgd.sock", Group: "adm", Mode: "0660"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 		DenyLog:   DenyLogConfig{PerSecond: 5},
 		FlowLogs: []FlowLogConfig{
@@ -116,6 +116,7 @@ func TestConfigFaults(t *testing.T) {
 		{"an address of default outbound access that is none", minimal + "defaultOutboundAddress: 203.0.113.0/24\n", []string{`c.yaml:4: "203.0.113.0/24" is not an IP address such as`}},
 		{"an IPv6 address of default outbound access", minimal + "defaultOutboundAddress: 2001:db8::1\n", []string{"c.yaml:4: defaultOutboundAddress: 2001:db8::1: allowed is an IPv4 address"}},
 		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
+		{"a socket of another mode", minimal + "control: {mode: 0777, group: -5}\n", []string{`c.yaml:4: control.mode: "0777": allowed are 0600, 0660 and 0666`, "c.yaml:4: control.group: -5: allowed are a group's name, and 0 to"}},
 		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
 		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},
 		{"an attachment of two kinds", "policy: [p]\nattachments:\n- {internet: true, subnet: s, device: eth0}\n", []string{"c.yaml:3: attachments[0]: 2 of"}},

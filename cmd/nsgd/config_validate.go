@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"regexp"
@@ -129,6 +130,12 @@ func (v *validator) config(c *Config) {
 	v.log(&c.Log)
 	if len(c.Control.Socket) > control.MaxSocketPath {
 		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, control.MaxSocketPath)
+	}
+	if _, allowed := controlModes[c.Control.Mode]; !allowed && c.Control.Mode != "" {
+		v.fail(at("control", "mode"), "%q: allowed are 0600, 0660 and 0666", c.Control.Mode)
+	}
+	if n, err := strconv.Atoi(c.Control.Group); err == nil && (n < 0 || n > math.MaxInt32) {
+		v.fail(at("control", "group"), "%d: allowed are a group's name, and 0 to %d", n, math.MaxInt32)
 	}
 	if len(c.Attachments) == 0 {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")

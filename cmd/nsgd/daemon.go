@@ -80,7 +80,11 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	if left := d.state.Leftovers(); len(left) > 0 {
 		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
 	}
-	if d.control, err = control.Listen(c.Control.Socket); err != nil {
+	access, err := c.Control.access()
+	if err != nil {
+		return err
+	}
+	if d.control, err = control.Listen(c.Control.Socket, access); err != nil {
 		return err
 	}
 	d.onStop(closeListener(d.control))

@@ -121,7 +121,7 @@ func (b breakable) SetAddresses(list []netip.Prefix) error {
 
 // serve runs the engine and the server until the test ends.
 func (r *rig) serve() {
-	listener, err := control.Listen(r.socket)
+	listener, err := control.Listen(r.socket, control.Access{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ type Server struct {
 // connection is one of a Server. Its server's mu guards it, except conn and from.
 type connection struct {
 	conn net.Conn
-	from string // the peer; empty on a unix socket
+	from string // the peer; see peerOf
 
 	turn            uint64 // when it last began to wait, or to be served
 	serving, holds  bool
@@ -128,7 +128,7 @@ func (s *Server) known(c net.Conn) *connection {
 	k := s.connections[c]
 	if k == nil {
 		s.turn++
-		k = &connection{conn: c, from: peerOf(c.RemoteAddr()), turn: s.turn}
+		k = &connection{conn: c, from: peerOf(c), turn: s.turn}
 		s.connections[c] = k
 	}
 	return k
@@ -185,21 +185,6 @@ func (k *connection) before(other *connection, have map[string]int) bool {
 		return !k.serving
 	}
 	return k.turn < other.turn
-}
-
-// peerOf is what the connections of one peer have in common: the address, or the /64 prefix of an IPv6 one.
-func peerOf(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	p := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if p.Is6() {
-		if prefix, err := p.Prefix(64); err == nil {
-			return prefix.String()
-		}
-	}
-	return p.String()
 }
 
 // answer serves one request.

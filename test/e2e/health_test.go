@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -38,18 +37,26 @@ func askHealth(t *testing.T, path, user string) (status int, text string) {
 	return response.StatusCode, string(body)
 }
 
+// edit replaces a text of a file, which has it once.
+func edit(t *testing.T, file, old, text string) {
+	t.Helper()
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(before), old); n != 1 {
+		t.Fatalf("%s has %q %d times", file, old, n)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(before), old, text, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestReadinessFollowsTheDevicesAndTheLogIsJSON(t *testing.T) {
 	needWorld(t)
 	dir := configure(t, labPolicy(), "log: {format: json}")
 	file := filepath.Join(dir, lab.ConfigName)
-	config, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = bytes.Replace(config, []byte("metrics: {"), []byte("metrics: {webConfig: web.yaml, pprof: true, "), 1)
-	if err := os.WriteFile(file, config, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	edit(t, file, "metrics: {", "metrics: {webConfig: web.yaml, pprof: true, ")
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
