@@ -81,6 +81,9 @@ type Engine struct {
 	left      map[int]departure // by slot: that is vacant
 	departed  counter.Departed
 
+	pulsing sync.Mutex
+	pulse   *pulse // the last one; guarded by pulsing
+
 	watching sync.Mutex // guards changes of watchers
 	watchers atomic.Pointer[watchers]
 }

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -34,8 +33,7 @@ func BenchmarkScrapeOfManyAttachments(b *testing.B) {
 
 // benchmarkScrape is a whole scrape by a Prometheus that has scraped before.
 func benchmarkScrape(b *testing.B, engine *dataplane.Engine) {
-	gatherer := NewGatherer(Options{Engine: engine, Reloads: noReloads})
-	handler := NewServer(gatherer, slog.New(slog.DiscardHandler)).handler
+	handler := newServer(engine, ServerOptions{}).handler
 	request := httptest.NewRequest("GET", "/metrics", nil)
 	scrape := func() {
 		w := discard{header: http.Header{}}

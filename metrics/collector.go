@@ -64,6 +64,8 @@ var (
 		"When the policy in force was loaded.", nil, nil)
 	policyLastDuration = prometheus.NewDesc("nsgd_policy_last_reload_duration_seconds",
 		"How long the last reload took, refused or not; 0 if there was none yet.", nil, nil)
+	serviceTagsWritten = prometheus.NewDesc("nsgd_service_tags_written_timestamp_seconds",
+		"When the service tag file in force was last written; absent without one.", nil, nil)
 	policyGeneration = prometheus.NewDesc("nsgd_policy_generation",
 		"Number of the policy in force; the first is 1.", nil, nil)
 	buildInfo = prometheus.NewDesc("nsgd_build_info",
@@ -92,7 +94,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		platformPackets, platformBytes, backendUp,
 		workerBursts, workerPackets, workerBusy,
-		policyReloads, policyLastSuccessful, policyLastSuccess, policyLastDuration, policyGeneration, buildInfo,
+		policyReloads, policyLastSuccessful, policyLastSuccess, policyLastDuration, serviceTagsWritten, policyGeneration, buildInfo,
 	} {
 		out <- d
 	}
@@ -142,6 +144,9 @@ func (c *collector) collectReloads(out chan<- prometheus.Metric) {
 	}
 	out <- gauge(policyLastSuccessful, successful)
 	out <- prometheus.MustNewConstMetric(policyLastSuccess, prometheus.GaugeValue, unixSeconds(r.LastSuccess.UnixNano()))
+	if w := r.ServiceTagsWritten; !w.IsZero() {
+		out <- prometheus.MustNewConstMetric(serviceTagsWritten, prometheus.GaugeValue, unixSeconds(w.UnixNano()))
+	}
 	out <- prometheus.MustNewConstMetric(policyLastDuration, prometheus.GaugeValue, r.LastDuration.Seconds())
 }
 

@@ -105,11 +105,13 @@ func traffic(t testing.TB) *dataplane.Engine {
 
 func newTestGatherer(t testing.TB) checked {
 	return checked{newEngineGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: func() Reloads {
-		return Reloads{Succeeded: 2, Failed: 1, LastRefused: true, LastSuccess: time.Unix(1_700_000_000, 5e8), LastDuration: 1500 * time.Millisecond}
+		return Reloads{Succeeded: 2, Failed: 1, LastRefused: true, LastSuccess: time.Unix(1_700_000_000, 5e8), LastDuration: 1500 * time.Millisecond, ServiceTagsWritten: time.Unix(1_600_000_000, 0)}
 	}})}
 }
 
-func noReloads() Reloads { return Reloads{LastSuccess: time.Unix(1_700_000_000, 0)} }
+func noReloads() Reloads {
+	return Reloads{LastSuccess: time.Unix(1_700_000_000, 0), ServiceTagsWritten: time.Unix(1_600_000_000, 0)}
+}
 
 // checked gathers through Prometheus's own checks: valid and unique labels, one type and help for
 // a name. They sort, too.
@@ -193,10 +195,9 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 }
 
 func TestServerServesMetricsAndNothingElse(t *testing.T) {
-	gatherer := NewGatherer(Options{Engine: traffic(t), Version: "1.2.3", Reloads: noReloads})
-	server := httptest.NewServer(NewServer(gatherer, slog.New(slog.DiscardHandler)).handler)
+	server := httptest.NewServer(newServer(traffic(t), ServerOptions{}).handler)
 	defer server.Close()
-	for path, want := range map[string]int{"/metrics": 200, "/": 404, "/debug/pprof/": 404} {
+	for path, want := range map[string]int{"/metrics": 200, "/": 200, "/healthz": 200, "/x": 404, "/debug/pprof/": 404, "/debug/pprof/heap": 404} {
 		response, err := http.Get(server.URL + path)
 		if err != nil {
 			t.Fatal(err)
@@ -253,7 +254,7 @@ func (w waiting) Gather() ([]*dto.MetricFamily, func(), error) {
 
 func TestScrapesAreBounded(t *testing.T) {
 	w := waiting{make(chan struct{}, 2*maxScrapes), make(chan struct{})}
-	handler, asked := NewServer(w, slog.New(slog.DiscardHandler)).handler, make(chan struct{}, 2*maxScrapes)
+	handler, asked := NewServer(ServerOptions{Gatherer: w, Log: slog.New(slog.DiscardHandler)}).handler, make(chan struct{}, 2*maxScrapes)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
 		handler.ServeHTTP(w, r)

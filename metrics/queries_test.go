@@ -37,6 +37,7 @@ func exportedByTheDaemon(t *testing.T) exported {
 	defer done()
 	known := exported{}
 	known.add("up")
+	known.add("nsgd_backend_up", "load_balancer", "probe", "backend", "port") // this policy has no load balancer; see backends_test.go
 	for _, f := range families {
 		known.add(f.GetName())
 		for _, m := range f.Metric {
@@ -231,6 +232,26 @@ func TestWhatNothingExportsIsFound(t *testing.T) {
 		_, err := known.check(tt.query)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.query, err, tt.want)
+		}
+	}
+}
+
+func TestEachAlertHasItsRunbook(t *testing.T) {
+	text, err := os.ReadFile("../deploy/prometheus/nsgd.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`- alert: (\w+)\n`).FindAllStringSubmatch(string(text), -1)
+	pages, err := filepath.Glob("../deploy/runbooks/*.md")
+	if err != nil || len(pages) != len(alerts) {
+		t.Errorf("%d pages for %d alerts: %v", len(pages), len(alerts), err)
+	}
+	for _, a := range alerts {
+		if !strings.Contains(string(text), "runbook_url: https://github.com/nsgd/nsgd/blob/main/deploy/runbooks/"+a[1]+".md\n") {
+			t.Errorf("%s links no runbook", a[1])
+		}
+		if page, err := os.ReadFile("../deploy/runbooks/" + a[1] + ".md"); err != nil || !strings.HasPrefix(string(page), "# "+a[1]+"\n") {
+			t.Errorf("%s has no page: %v", a[1], err)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -54,6 +55,8 @@ type Reloads struct {
 	LastRefused       bool
 	LastSuccess       time.Time     // when the policy in force was loaded
 	LastDuration      time.Duration // of the last reload, refused or not; 0: there was none
+	// ServiceTagsWritten is when the service tag file in force was last written; zero: there is none.
+	ServiceTagsWritten time.Time
 }
 
 // NewGatherer gathers all that there is to show: the engine, the Go runtime and the process.
@@ -75,16 +78,33 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }
 
-// Server serves metrics under /metrics.
-type Server struct {
-	*serve.Server
-	handler http.Handler
+// ServerOptions are what a Server serves.
+type ServerOptions struct {
+	Gatherer prometheus.TransactionalGatherer
+	// Unready says why the daemon is not ready, before ctx ends or soon after; empty: it is ready.
+	Unready func(ctx context.Context) []string
+	// Version of the program.
+	Version string
+	// Profiles serves Go's profiles under /debug/pprof.
+	Profiles bool
+	// WebConfig is a web configuration file of Prometheus: TLS, client certificates and users. Empty: anybody may ask.
+	WebConfig string
+	Log       *slog.Logger
 }
 
-// NewServer returns a server of g that is not serving yet.
-func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
-	errorLog := slog.NewLogLogger(&sparse{Handler: log.Handler(), last: &lastLine{}}, slog.LevelWarn)
-	render := promhttp.HandlerForTransactional(g, promhttp.HandlerOpts{ErrorLog: errorLog})
+// Server serves /metrics and what tells whether the daemon is well.
+type Server struct {
+	*serve.Server
+	handler   http.Handler
+	webConfig string
+	log       *slog.Logger
+}
+
+// NewServer returns a server that is not serving yet.
+func NewServer(o ServerOptions) *Server {
+	log := slog.New(&sparse{Handler: o.Log.Handler(), last: &lastLine{}})
+	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	render := promhttp.HandlerForTransactional(o.Gatherer, promhttp.HandlerOpts{ErrorLog: errorLog})
 	places := make(chan struct{}, maxScrapes)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
@@ -97,9 +117,21 @@ func NewServer(g prometheus.TransactionalGatherer, log *slog.Logger) *Server {
 			http.Error(w, "too many scrapes at a time", http.StatusServiceUnavailable)
 		}
 	})
+	addHealth(mux, &o)
+	if o.Profiles {
+		addProfiles(mux)
+	}
 	return &Server{serve.New(mux, serve.Options{
 		Timeout: serve.Timeout, IdleTimeout: serve.IdleTimeout, Connections: maxConnections, Answers: maxAnswers, ErrorLog: errorLog,
-	}), mux}
+	}), mux, o.WebConfig, log}
+}
+
+// Serve answers until Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	if s.webConfig == "" {
+		return s.Server.Serve(l)
+	}
+	return s.ServeWeb(l, s.webConfig, s.log)
 }
 
 // pages are what scrapes were rendered into, to be used again.

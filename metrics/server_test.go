@@ -12,10 +12,16 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 )
 
+// newServer serves an engine's metrics with options.
+func newServer(engine *dataplane.Engine, o ServerOptions) *Server {
+	o.Gatherer, o.Log = NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads}), slog.New(slog.DiscardHandler)
+	return NewServer(o)
+}
+
 // listen serves an engine's metrics until the test ends.
 func listen(t *testing.T, engine *dataplane.Engine) (address string) {
 	t.Helper()
-	server := NewServer(NewGatherer(Options{Engine: engine, Reloads: noReloads}), slog.New(slog.DiscardHandler))
+	server := newServer(engine, ServerOptions{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	case errors.Is(err, control.ErrNoDaemon):
 		hint := "nsgd run starts a daemon; with --policy these need none: " + verbsWithPolicy(root)
 		if errors.Is(err, fs.ErrPermission) {
-			hint = "the socket belongs to the daemon's user: ask as root"
+			hint = "the socket is for root, and for the group that control.group of the daemon's configuration names"
 		}
 		fmt.Fprintf(stderr, "nsgctl: %s\n%s\n", printableLines(err.Error()), hint)
 		return exitNoDaemon

@@ -16,12 +16,14 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/deploy/schema/schematest"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden outputs in testdata/script")
 
 func TestMain(m *testing.M) {
+	os.Setenv(arm.ServiceTagsVariable, "") // whatever is installed here
 	testscript.Main(m, map[string]func(){"nsgctl": main})
 }
 
@@ -30,6 +32,7 @@ func TestScripts(t *testing.T) {
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv(arm.ServiceTagsVariable, "")
 			if err := writeCaptures(env.WorkDir); err != nil {
 				return err
 			}
@@ -51,7 +54,7 @@ func daemon(ts *testscript.TestScript, _ bool, _ []string) {
 	engine, err := dataplane.New(set, dataplane.Options{Workers: 1, Attachments: []topology.Spec{{Kind: topology.Internet}}})
 	ts.Check(err)
 	socket := ts.MkAbs("nsgd.sock")
-	listener, err := control.Listen(socket)
+	listener, err := control.Listen(socket, control.Access{})
 	ts.Check(err)
 	server := control.NewServer(inspect.NewService(inspect.Options{
 		Engine: engine, Policy: inspect.NewPolicyFiles("", policy), Version: "test", Offload: "off", Control: socket,

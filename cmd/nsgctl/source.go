@@ -150,7 +150,7 @@ func (s *source) files() *inspect.PolicyFiles {
 	if s.of != nil {
 		d.ResourceGroup = s.of.group
 	}
-	files := inspect.NewPolicyFiles(s.serviceTags, s.policy...)
+	files := inspect.NewPolicyFiles(arm.DefaultServiceTags(s.serviceTags), s.policy...)
 	files.SetDeployment(d)
 	return files
 }

@@ -40,6 +40,9 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("policy", strings.Join(s.Policy, " "))
 	if tags := s.ServiceTags; tags != nil {
 		facts.row("service tags", edition(tags))
+		if w := s.ServiceTagsWritten; w != nil {
+			facts.row("written", fmt.Sprintf("%s, %s ago", w.Format(time.RFC3339), plural(int(time.Since(*w)/(24*time.Hour)), "day")))
+		}
 	}
 	facts.row("generation", s.Generation)
 	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))

@@ -22,6 +22,17 @@ func TestStatusLeavesOutAChangeNumberThatTheFileLacks(t *testing.T) {
 	}
 }
 
+func TestStatusShowsTheAgeOfServiceTags(t *testing.T) {
+	var out strings.Builder
+	written := time.Now().Add(-50 * time.Hour)
+	if err := statusTable(&out, &inspect.Status{ServiceTags: &inspect.ServiceTags{File: "tags.json"}, ServiceTagsWritten: &written}); err != nil {
+		t.Fatal(err)
+	}
+	if want := written.Format(time.RFC3339) + ", 2 days ago"; !strings.Contains(out.String(), want) {
+		t.Errorf("%q is missing in\n%s", want, out.String())
+	}
+}
+
 func TestStatusShowsBackendsAndWhyTheyAreNotProbed(t *testing.T) {
 	var out strings.Builder
 	s := &inspect.Status{Unprobed: "nobody asks", Backends: []inspect.Backend{

@@ -58,6 +58,7 @@ refuse it. --strict exits with 1 then, and when there is a warning.`,
 			return existing(c, "", args)
 		},
 		RunE: func(c *cobra.Command, paths []string) error {
+			serviceTags := arm.DefaultServiceTags(serviceTags)
 			reader := arm.NewReader(serviceTags, paths...)
 			deployment.Context = c.Context()
 			reader.SetDeployment(deployment)

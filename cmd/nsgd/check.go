@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/spf13/cobra"
@@ -122,6 +123,14 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 	}
 	if _, err := planDevices(all.config, all.policy, all.snapshot.Attachments); err != nil {
 		return nil, err
+	}
+	if _, err := all.config.Control.access(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if file := all.config.Metrics.WebConfig; file != "" {
+		if err := serve.CheckWeb(file); err != nil {
+			return nil, fmt.Errorf("%s: metrics.webConfig: %w", path, err)
+		}
 	}
 	return all, checkFlowLogs(path, all)
 }

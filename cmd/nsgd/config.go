@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -15,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
 )
@@ -31,8 +35,8 @@ type Config struct {
 	// Policy are files and folders of ARM JSON; relative ones are relative to the
 	// configuration file.
 	Policy []string `yaml:"policy"`
-	// ServiceTags is Microsoft's service tag file, relative to the configuration file;
-	// empty: rules name only the tags that need none.
+	// ServiceTags is Microsoft's service tag file, relative to the configuration file; see arm.DefaultServiceTags.
+	// Empty: rules name only the tags that need none.
 	ServiceTags string `yaml:"serviceTags"`
 	// Templates is what ARM templates among the policy's files are evaluated with.
 	Templates TemplatesConfig `yaml:"templates"`
@@ -61,6 +65,7 @@ type Config struct {
 	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
 	Metrics                MetricsConfig  `yaml:"metrics"`
 	Control                ControlConfig  `yaml:"control"`
+	Log                    LogConfig      `yaml:"log"`
 	Platform               PlatformConfig `yaml:"platform"`
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// FlowLogs are Azure's logs of flows, none by default.
@@ -201,6 +206,10 @@ type TimeoutsConfig struct {
 type MetricsConfig struct {
 	// Listen is host:port; "off" serves none.
 	Listen string `yaml:"listen"`
+	// WebConfig is a web configuration file of Prometheus, relative to the configuration file; empty: anybody may ask.
+	WebConfig string `yaml:"webConfig"`
+	// Pprof serves Go's profiles too.
+	Pprof bool `yaml:"pprof"`
 }
 
 // DenyLogConfig says how many packets that rules deny are logged.
@@ -214,6 +223,31 @@ type ControlConfig struct {
 	// Socket is the unix socket's path. Its folder also holds the daemon's lock and
 	// its journal of created namespaces.
 	Socket string `yaml:"socket"`
+	// Group may connect to the socket, a name or an id; empty: root's.
+	Group string `yaml:"group"`
+	// Mode of the socket; empty: 0660 with Group, else 0600.
+	Mode string `yaml:"mode"`
+}
+
+// controlModes are the values of ControlConfig.Mode.
+var controlModes = map[string]fs.FileMode{"0600": 0o600, "0660": 0o660, "0666": 0o666}
+
+// access is who may connect to the socket.
+func (c *ControlConfig) access() (a control.Access, err error) {
+	a.Mode = controlModes[c.Mode]
+	if c.Group == "" {
+		return a, nil
+	}
+	a.Mode = controlModes[cmp.Or(c.Mode, "0660")]
+	if a.Group, err = strconv.Atoi(c.Group); err == nil {
+		return a, nil
+	}
+	group, err := user.LookupGroup(c.Group)
+	if err != nil {
+		return a, fmt.Errorf("control.group: %q: allowed is a group of this host, by name or number: %w", c.Group, err)
+	}
+	a.Group, err = strconv.Atoi(group.Gid)
+	return a, err
 }
 
 const (
@@ -332,7 +366,7 @@ func (c *Config) complete(dir string) error {
 			c.Policy[i] = absolute(p)
 		}
 	}
-	if c.ServiceTags != "" {
+	if c.ServiceTags = arm.DefaultServiceTags(c.ServiceTags); c.ServiceTags != "" {
 		c.ServiceTags = absolute(c.ServiceTags)
 	}
 	for i, p := range c.Templates.Parameters {
@@ -350,6 +384,9 @@ func (c *Config) complete(dir string) error {
 	}
 	if c.Metrics.Listen == "" {
 		c.Metrics.Listen = defaultMetrics
+	}
+	if c.Metrics.WebConfig != "" {
+		c.Metrics.WebConfig = absolute(c.Metrics.WebConfig)
 	}
 	if c.Control.Socket == "" {
 		c.Control.Socket = defaultSocket
@@ -405,6 +442,7 @@ func allowedKeys(structName string) string {
 		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
 		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[FlowLogConfig](),
+		reflect.TypeFor[LogConfig](),
 	} {
 		if t.Name() != structName {
 			continue

@@ -26,8 +26,8 @@ func TestConfigDefaults(t *testing.T) {
 	want := &Config{
 		Policy:      []string{"/etc/nsgd/policy"},
 		Attachments: []AttachmentConfig{{NetworkInterface: "vm1-nic", Netns: "vm1", Create: true, Device: "eth0"}},
-		Metrics:     MetricsConfig{"127.0.0.1:9646"},
-		Control:     ControlConfig{"/run/nsgd/nsgd.sock"},
+		Metrics:     MetricsConfig{Listen: "127.0.0.1:9646"},
+		Control:     ControlConfig{Socket: "/run/nsgd/nsgd.sock"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Error(diff)
@@ -64,8 +64,8 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
 			TCPReset: 5 * second, UDPOneWay: 6 * second, UDPTwoWay: 7 * second, ICMP: 8 * second, Other: 9 * second, Fragment: 10 * second, Translation: 11 * second},
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
-		Metrics:   MetricsConfig{"off"},
-		Control:   ControlConfig{"/srv/run/nsgd.sock"},
+		Metrics:   MetricsConfig{Listen: "off", WebConfig: "/srv/web.yaml", Pprof: true},
+		Control:   ControlConfig{Socket: "/srv/run/nsgd.sock", Group: "adm", Mode: "0660"},
 		Platform:  PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 		DenyLog:   DenyLogConfig{PerSecond: 5},
 		FlowLogs: []FlowLogConfig{
@@ -73,6 +73,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{Version: "vnet4", Folder: "/srv/logs", MaxSize: 5 << 30, Stdout: true},
 		},
 		FlowLogInterval: 30 * second,
+		Log:             LogConfig{Format: "json", Level: "warn"},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Error(diff)
@@ -105,6 +106,9 @@ func TestConfigFaults(t *testing.T) {
 		{"too many denied packets in the log", minimal + "denyLog: {perSecond: 5000}\n", []string{"c.yaml:4: denyLog.perSecond: 5000: allowed are 0 to 1000, 0 means none"}},
 		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
+		{"profiles for everybody", minimal + "metrics: {listen: ':9646', pprof: true}\n", []string{"c.yaml:4: metrics.pprof: true: profiles show what is in memory, and :9646 is open to others: set metrics.webConfig"}},
+		{"a log of another form", minimal + "log: {format: xml, level: loud}\n", []string{`c.yaml:4: log.format: "xml": allowed are text and json`, `c.yaml:4: log.level: "loud": allowed are [debug info warn error]`}},
+		{"an unknown key of the log", minimal + "log: {levels: info}\n", []string{`c.yaml:4: unknown key "levels": allowed are format, level`}},
 		{"an unknown subscription", minimal + "platform: {subscription: student}\n", []string{`c.yaml:4: platform.subscription: "student": allowed are enterprise, payg, msdn and csp`}},
 		{"an exemption where nothing is blocked", minimal + "platform: {smtpExempt: true}\n", []string{"c.yaml:4: platform.smtpExempt: true: allowed with subscription payg and csp only; with enterprise port 25 is not blocked"}},
 		{"an exemption where none is given", minimal + "platform: {subscription: msdn, createdBefore20171115: true}\n", []string{"c.yaml:4: platform.createdBefore20171115: true: allowed with", "with msdn port 25 is blocked always"}},
@@ -112,6 +116,7 @@ func TestConfigFaults(t *testing.T) {
 		{"an address of default outbound access that is none", minimal + "defaultOutboundAddress: 203.0.113.0/24\n", []string{`c.yaml:4: "203.0.113.0/24" is not an IP address such as`}},
 		{"an IPv6 address of default outbound access", minimal + "defaultOutboundAddress: 2001:db8::1\n", []string{"c.yaml:4: defaultOutboundAddress: 2001:db8::1: allowed is an IPv4 address"}},
 		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
+		{"a socket of another mode", minimal + "control: {mode: 0777, group: -5}\n", []string{`c.yaml:4: control.mode: "0777": allowed are 0600, 0660 and 0666`, "c.yaml:4: control.group: -5: allowed are a group's name, and 0 to"}},
 		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
 		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},
 		{"an attachment of two kinds", "policy: [p]\nattachments:\n- {internet: true, subnet: s, device: eth0}\n", []string{"c.yaml:3: attachments[0]: 2 of"}},
@@ -199,6 +204,15 @@ func TestFilesOfTemplatesAreRelativeToTheConfiguration(t *testing.T) {
 	_, err = parseConfig("c.yaml", []byte(minimal+"templates: {parameter: [a]}\n"))
 	if err == nil || !strings.Contains(err.Error(), `unknown key "parameter": allowed are parameters, subscription, resourceGroup, location, runtime`) {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestServiceTagsOfTheEnvironmentAreTheDefault(t *testing.T) {
+	t.Setenv(arm.ServiceTagsVariable, "/srv/tags.json")
+	for text, want := range map[string]string{minimal: "/srv/tags.json", minimal + "serviceTags: own.json\n": "/etc/nsgd/own.json"} {
+		if c, err := parseConfig("/etc/nsgd/nsgd.yaml", []byte(text)); err != nil || c.ServiceTags != want {
+			t.Errorf("got %q, want %q: %v", c.ServiceTags, want, err)
+		}
 	}
 }
 

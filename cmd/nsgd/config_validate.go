@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"regexp"
@@ -125,9 +126,16 @@ func (v *validator) config(c *Config) {
 	if key, err := subscription.Check(); err != nil {
 		v.fail(at("platform", key), "%v", err)
 	}
-	v.listen(c.Metrics.Listen)
+	v.metrics(&c.Metrics)
+	v.log(&c.Log)
 	if len(c.Control.Socket) > control.MaxSocketPath {
 		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, control.MaxSocketPath)
+	}
+	if _, allowed := controlModes[c.Control.Mode]; !allowed && c.Control.Mode != "" {
+		v.fail(at("control", "mode"), "%q: allowed are 0600, 0660 and 0666", c.Control.Mode)
+	}
+	if n, err := strconv.Atoi(c.Control.Group); err == nil && (n < 0 || n > math.MaxInt32) {
+		v.fail(at("control", "group"), "%d: allowed are a group's name, and 0 to %d", n, math.MaxInt32)
 	}
 	if len(c.Attachments) == 0 {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")
@@ -175,16 +183,19 @@ func (v *validator) timeoutsNode() *yaml.Node {
 	return &yaml.Node{}
 }
 
-func (v *validator) listen(address string) {
-	if address == metricsOff {
+func (v *validator) metrics(c *MetricsConfig) {
+	if c.Listen == metricsOff {
 		return
 	}
-	_, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(c.Listen)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		v.fail(at("metrics", "listen"), "%q: allowed is HOST:PORT with a numeric port, or %s", address, metricsOff)
+		v.fail(at("metrics", "listen"), "%q: allowed is HOST:PORT with a numeric port, or %s", c.Listen, metricsOff)
+	}
+	if c.Pprof && c.WebConfig == "" && host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		v.fail(at("metrics", "pprof"), "true: profiles show what is in memory, and %s is open to others: set metrics.webConfig, or a loopback address as metrics.listen", c.Listen)
 	}
 }
 

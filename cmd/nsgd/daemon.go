@@ -80,7 +80,11 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	if left := d.state.Leftovers(); len(left) > 0 {
 		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
 	}
-	if d.control, err = control.Listen(c.Control.Socket); err != nil {
+	access, err := c.Control.access()
+	if err != nil {
+		return err
+	}
+	if d.control, err = control.Listen(c.Control.Socket, access); err != nil {
 		return err
 	}
 	d.onStop(closeListener(d.control))
@@ -217,7 +221,10 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	var scraped *metrics.Server
 	if d.metrics != nil {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})
-		scraped = metrics.NewServer(gatherer, d.log)
+		scraped = metrics.NewServer(metrics.ServerOptions{
+			Gatherer: gatherer, Unready: d.service.Unready, Version: version, Log: d.log,
+			Profiles: d.config.Metrics.Pprof, WebConfig: d.config.Metrics.WebConfig,
+		})
 		group.Go(func() error { return scraped.Serve(d.metrics) })
 	}
 	group.Go(func() error {
@@ -259,7 +266,8 @@ func (d *daemon) reloads() metrics.Reloads {
 	r := d.service.Reloads()
 	return metrics.Reloads{
 		Succeeded: r.Succeeded, Failed: r.Failed, LastRefused: r.LastError != "", LastSuccess: r.Loaded,
-		LastDuration: time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
+		ServiceTagsWritten: d.service.ServiceTagsWritten(),
+		LastDuration:       time.Duration(r.LastMilliseconds * float64(time.Millisecond)),
 	}
 }
 

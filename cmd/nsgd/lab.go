@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,7 +20,7 @@ import (
 
 // runLab runs the built-in lab: it sends real traffic between all hosts, prints which
 // probes passed and the rules that decided, and stays up until ctx ends.
-func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
+func runLab(ctx context.Context, stderr, out io.Writer) (err error) {
 	dir, release, err := labFolder(os.TempDir())
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
@@ -31,7 +30,7 @@ func runLab(ctx context.Context, log *slog.Logger, out io.Writer) (err error) {
 		return err
 	}
 	var mismatch error
-	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), log, out, func(ctx context.Context, d *daemon) error {
+	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), stderr, out, func(ctx context.Context, d *daemon) error {
 		mismatch, err = d.showLab(ctx, dir, out)
 		return err
 	})

@@ -97,7 +97,7 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 			ofDevice(func(c *tun.Config, n int) { c.Namespace = long(n) })},
 		{"the socket's path", []int{control.MaxSocketPath}, []int{control.MaxSocketPath + 1},
 			func(n int) string { return minimal + "control: {socket: /" + long(n-1) + "}\n" }, func(n int) error {
-				_, err := control.Listen(filepath.Join(socketDir, long(n-len(socketDir)-1)))
+				_, err := control.Listen(filepath.Join(socketDir, long(n-len(socketDir)-1)), control.Access{})
 				return err
 			}},
 		{"attachments", []int{1, dataplane.MaxAttachments}, []int{0, dataplane.MaxAttachments + 1}, manyAttachments,

@@ -27,14 +27,13 @@ func newRun() *cobra.Command {
 			if os.Geteuid() != 0 {
 				return errors.New("run: needs root, to make TUN devices and enter network namespaces: try sudo")
 			}
-			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			if path == "" {
-				return runLab(c.Context(), log, c.OutOrStdout())
+				return runLab(c.Context(), c.ErrOrStderr(), c.OutOrStdout())
 			}
 			if confirm < 0 {
 				return usageError{fmt.Errorf("run: --confirm: %v: a time such as 60s is needed", confirm)}
 			}
-			return runConfirmed(c.Context(), path, confirm, log, c.OutOrStdout())
+			return runConfirmed(c.Context(), path, confirm, c.ErrOrStderr(), c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
@@ -47,16 +46,16 @@ const logPatience = time.Second
 
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
-func runConfig(ctx context.Context, path string, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
+func runConfig(ctx context.Context, path string, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
 	all, err := loadAll(ctx, path)
 	if err != nil {
 		return err
 	}
-	return runLoaded(ctx, path, all, 0, log, stdout, up)
+	return runLoaded(ctx, path, all, 0, stderr, stdout, up)
 }
 
 // runConfirmed is runConfig whose interfaces open again unless a confirmation comes in time; 0: none is needed.
-func runConfirmed(ctx context.Context, path string, confirm time.Duration, log *slog.Logger, stdout io.Writer) error {
+func runConfirmed(ctx context.Context, path string, confirm time.Duration, stderr, stdout io.Writer) error {
 	all, err := loadAll(ctx, path)
 	if err != nil {
 		return err
@@ -64,12 +63,12 @@ func runConfirmed(ctx context.Context, path string, confirm time.Duration, log *
 	if confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
 		return fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
-	return runLoaded(ctx, path, all, confirm, log, stdout, nil)
+	return runLoaded(ctx, path, all, confirm, stderr, stdout, nil)
 }
 
-func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Duration, log *slog.Logger, stdout io.Writer, up func(context.Context, *daemon) error) error {
-	lines := logring.New(log.Handler())
-	log = slog.New(lines)
+func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Duration, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
+	lines := logring.New(all.config.Log.handler(stderr))
+	log := slog.New(lines)
 	defer func() {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), logPatience)
 		defer cancel()

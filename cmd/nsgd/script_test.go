@@ -4,17 +4,20 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden outputs in testdata/script")
 
 func TestMain(m *testing.M) {
+	os.Setenv(arm.ServiceTagsVariable, "") // whatever is installed here
 	testscript.Main(m, map[string]func(){"nsgd": main})
 }
 
@@ -23,6 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv(arm.ServiceTagsVariable, "")
 			return lab.WriteTo(filepath.Join(env.WorkDir, "lab"))
 		},
 	})

@@ -58,7 +58,7 @@ func (d *daemon) reloadOnSignal(ctx context.Context) error {
 }
 
 // watchdog tells the service manager that the daemon lives, as often as the manager asks for. It
-// is silent while the daemon does not answer on its own control socket.
+// is silent while the daemon does not answer on its own control socket, or a worker carries nothing.
 func (d *daemon) watchdog(ctx context.Context) error {
 	limit, err := systemd.SdWatchdogEnabled(false)
 	if err != nil {
@@ -79,10 +79,14 @@ func (d *daemon) watchdog(ctx context.Context) error {
 		case <-tick.C:
 		}
 		asked, cancel := context.WithTimeout(ctx, limit/3)
-		if _, err := client.Status(asked); err == nil {
+		if _, err := client.Status(asked); err != nil {
+			if ctx.Err() == nil {
+				d.log.Warn("control socket does not answer", "error", err)
+			}
+		} else if stuck := d.engine.StuckWorkers(asked); len(stuck) == 0 {
 			d.notify(systemd.SdNotifyWatchdog)
 		} else if ctx.Err() == nil {
-			d.log.Warn("control socket does not answer", "error", err)
+			d.log.Error("workers carry nothing", "workers", stuck)
 		}
 		cancel()
 	}

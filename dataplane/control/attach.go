@@ -28,7 +28,7 @@ type CheckParameters struct {
 }
 
 // POST /v1/attach attaches something, in the time of one reload. The others carry on. The status of a refusal is 422.
-var attachRoute = asks("attach", "an attachment", func(_ context.Context, s *inspect.Service, q *AttachParameters) (*inspect.Reloaded, error) {
+var attachRoute = asks("attach", "an attachment", change, func(_ context.Context, s *inspect.Service, q *AttachParameters) (*inspect.Reloaded, error) {
 	reloaded, err := s.Attach(inspect.Edit{Attach: q.Attachment, Keep: q.Keep})
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)
 })
@@ -39,7 +39,7 @@ func (c *Client) Attach(ctx context.Context, q *AttachParameters) (*inspect.Relo
 }
 
 // POST /v1/detach detaches something. Its flows end; the others carry on. The status of a refusal is 422.
-var detachRoute = asks("detach", "a name", func(_ context.Context, s *inspect.Service, q *DetachParameters) (*inspect.Reloaded, error) {
+var detachRoute = asks("detach", "a name", change, func(_ context.Context, s *inspect.Service, q *DetachParameters) (*inspect.Reloaded, error) {
 	reloaded, err := s.Attach(inspect.Edit{Detach: q.Name, Keep: q.Keep})
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)
 })
@@ -51,7 +51,7 @@ func (c *Client) Detach(ctx context.Context, q *DetachParameters) (*inspect.Relo
 
 // POST /v1/check says what a reload of a configuration file would change, or why it would be refused (422).
 // Nothing changes.
-var checkRoute = asks("check", "a configuration", func(_ context.Context, s *inspect.Service, q *CheckParameters) (*inspect.AttachmentChanges, error) {
+var checkRoute = asks("check", "a configuration", change, func(_ context.Context, s *inspect.Service, q *CheckParameters) (*inspect.AttachmentChanges, error) {
 	changes, err := s.Check(q.Configuration)
 	return changes, refusal(http.StatusUnprocessableEntity, err)
 })

@@ -19,7 +19,7 @@ const (
 
 // GET or POST /v1/capture answers with pcapng, and with the summary in trailers. Its query is an
 // inspect.WatchRequest: filter, denied, count, perSecond, sample and snapLen.
-var capturePath = addRoute("capture", (*Server).capture, http.MethodGet, http.MethodPost)
+var capturePath = addRoute("capture", change, (*Server).capture, http.MethodGet, http.MethodPost)
 
 func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, "application/x-pcapng", true, func(ctx context.Context, a *streamAnswer) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +15,20 @@ import (
 
 // ErrNoDaemon is wrapped by every error of a Client that found no daemon on the socket.
 var ErrNoDaemon = errors.New("no daemon answers")
+
+// deniedError is an ErrNoDaemon too: nothing has answered. There may be one.
+type deniedError struct {
+	socket string
+	err    error
+}
+
+// Error says what is not allowed.
+func (e *deniedError) Error() string {
+	return fmt.Sprintf("permission denied: this user may not ask the daemon on %s: %v", e.socket, e.err)
+}
+
+// Unwrap is for errors.Is.
+func (e *deniedError) Unwrap() []error { return []error{ErrNoDaemon, e.err} }
 
 // Client asks a running daemon. Safe for concurrent use. An error is an *Error when the
 // daemon refused to answer.
@@ -24,7 +39,10 @@ type Client struct{ http http.Client }
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return nil, &deniedError{socket, err}
+		case err != nil:
 			return nil, fmt.Errorf("%w on %s: %w", ErrNoDaemon, socket, err)
 		}
 		return conn, nil

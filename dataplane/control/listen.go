@@ -1,6 +1,8 @@
 package control
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,15 +16,21 @@ import (
 )
 
 const (
-	// socketMode lets only the daemon's user, root, ask and reload.
-	socketMode = 0o600
 	// MaxSocketPath is the longest path of a unix socket: the kernel's sun_path, less a zero.
 	MaxSocketPath = 107
 )
 
-// Listen opens the control socket. It replaces the socket of a daemon that died. The socket of a
+// Access says who may connect to the socket. The zero value lets in the daemon's user and root.
+type Access struct {
+	// Mode of the socket; 0: 0600.
+	Mode fs.FileMode
+	// Group is the id of the socket's group; 0: root's. The group may also search the socket's folder.
+	Group int
+}
+
+// Listen opens the control socket. Who may connect is decided before anybody can. It replaces the socket of a daemon that died. The socket of a
 // living one, a file that is no socket, or a folder that others may write to is an error; see folder.Open.
-func Listen(path string) (net.Listener, error) {
+func Listen(path string, access Access) (net.Listener, error) {
 	if len(path) > MaxSocketPath {
 		return nil, fmt.Errorf("control socket %s: a unix socket's path has at most %d bytes", path, MaxSocketPath)
 	}
@@ -34,14 +42,45 @@ func Listen(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := listenAlone(path)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if err := dir.Chmod(filepath.Base(path), socketMode); err != nil {
+	if err := access.give(dir, filepath.Base(path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// listenAlone opens a socket that nobody else may connect to for any moment, whatever the umask: the kernel makes it
+// with the mode of its descriptor.
+func listenAlone(path string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		failed := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), ownMode) })
+		return errors.Join(failed, err)
+	}}
+	return config.Listen(context.Background(), "unix", path)
+}
+
+// ownMode is that of a socket which only the daemon's user and root may connect to.
+const ownMode = 0o600
+
+// give lets others connect to a socket in a folder.
+func (a Access) give(dir *os.Root, name string) error {
+	if a.Group != 0 {
+		info, err := dir.Stat(".")
+		if err == nil && info.Mode()&0o001 == 0 {
+			err = errors.Join(dir.Chown(".", -1, a.Group), dir.Chmod(".", info.Mode().Perm()|0o010))
+		}
+		if err == nil {
+			err = dir.Lchown(name, -1, a.Group)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return dir.Chmod(name, cmp.Or(a.Mode, ownMode))
 }
 
 func removeStale(path string) error {

@@ -16,7 +16,7 @@ import (
 
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nsgd.sock")
-	listener, err := control.Listen(path)
+	listener, err := control.Listen(path, control.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,19 +29,19 @@ func TestListen(t *testing.T) {
 	}
 	t.Run("a path that no socket can have is refused with the bound", func(t *testing.T) {
 		long := filepath.Join(t.TempDir(), strings.Repeat("x", control.MaxSocketPath))
-		if _, err := control.Listen(long); err == nil || !strings.Contains(err.Error(), "at most 107 bytes") {
+		if _, err := control.Listen(long, control.Access{}); err == nil || !strings.Contains(err.Error(), "at most 107 bytes") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("the socket of a living daemon is left alone", func(t *testing.T) {
-		if _, err := control.Listen(path); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		if _, err := control.Listen(path, control.Access{}); err == nil || !strings.Contains(err.Error(), "another daemon") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("the socket of a dead daemon is replaced", func(t *testing.T) {
 		listener.(*net.UnixListener).SetUnlinkOnClose(false)
 		listener.Close()
-		again, err := control.Listen(path)
+		again, err := control.Listen(path, control.Access{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestListen(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := control.Listen(file); err == nil || !strings.Contains(err.Error(), "no socket") {
+		if _, err := control.Listen(file, control.Access{}); err == nil || !strings.Contains(err.Error(), "no socket") {
 			t.Errorf("got %v", err)
 		}
 		if _, err := os.Stat(file); err != nil {
@@ -79,7 +79,7 @@ func TestNobodyOnTheSocketIsErrNoDaemon(t *testing.T) {
 
 func TestShutdownRemovesTheSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nsgd.sock")
-	listener, err := control.Listen(path)
+	listener, err := control.Listen(path, control.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}

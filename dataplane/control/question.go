@@ -19,8 +19,8 @@ type question[Q, A any] struct{ endpoint[A] }
 
 // asks registers a question. what names it for messages. The context is over when the client has gone away. An error of
 // the answer is the question's fault, if it is no *Error.
-func asks[Q, A any](path, what string, answer func(context.Context, *inspect.Service, *Q) (*A, error)) question[Q, *A] {
-	return question[Q, *A]{value(http.MethodPost, path, func(s *inspect.Service, r *http.Request) (*A, error) {
+func asks[Q, A any](path, what string, role role, answer func(context.Context, *inspect.Service, *Q) (*A, error)) question[Q, *A] {
+	return question[Q, *A]{value(http.MethodPost, path, role, func(s *inspect.Service, r *http.Request) (*A, error) {
 		q, err := decodeQuestion[Q](r.Body, what)
 		if err != nil {
 			return nil, badRequest(err)
@@ -54,7 +54,7 @@ func (e question[Q, A]) put(ctx context.Context, c *Client, q *Q) (answer A, err
 }
 
 // POST /v1/diagnose answers NSG diagnostics.
-var diagnoseRoute = asks("diagnose", "NSG diagnostics", func(_ context.Context, s *inspect.Service, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
+var diagnoseRoute = asks("diagnose", "NSG diagnostics", look, func(_ context.Context, s *inspect.Service, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
 	return ask.Diagnose(s.Snapshot(), q)
 })
 
@@ -64,7 +64,7 @@ func (c *Client) Diagnose(ctx context.Context, q *azure.NetworkConfigurationDiag
 }
 
 // POST /v1/reach says who can reach what.
-var reachRoute = asks("reach", "reach", func(ctx context.Context, s *inspect.Service, q *ask.ReachParameters) (*ask.ReachResult, error) {
+var reachRoute = asks("reach", "reach", look, func(ctx context.Context, s *inspect.Service, q *ask.ReachParameters) (*ask.ReachResult, error) {
 	return ask.Reach(ctx, s.Snapshot(), q)
 })
 
@@ -74,7 +74,7 @@ func (c *Client) Reach(ctx context.Context, q *ask.ReachParameters) (*ask.ReachR
 }
 
 // POST /v1/explain says what becomes of packets between two ends.
-var explainRoute = asks("explain", "explain", func(ctx context.Context, s *inspect.Service, q *ask.ExplainParameters) (*inspect.Explained, error) {
+var explainRoute = asks("explain", "explain", look, func(ctx context.Context, s *inspect.Service, q *ask.ExplainParameters) (*inspect.Explained, error) {
 	return s.Explain(ctx, q)
 })
 
@@ -85,7 +85,7 @@ func (c *Client) Explain(ctx context.Context, q *ask.ExplainParameters) (*inspec
 
 // POST /v1/diff compares the policy that runs with files, and says which live flows these would end. The status of
 // files that are no policy is 422. Nothing changes.
-var diffRoute = asks("diff", "the running policy", func(_ context.Context, s *inspect.Service, q *inspect.RunningQuestion) (*inspect.RunningDiff, error) {
+var diffRoute = asks("diff", "the running policy", change, func(_ context.Context, s *inspect.Service, q *inspect.RunningQuestion) (*inspect.RunningDiff, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ type rig struct {
 	service *inspect.Service
 	devices []*tuntest.Memory
 	broken  [5]atomic.Bool // devices that refuse addresses
+	gone    [5]atomic.Bool // devices that somebody removed
 	socket  string
 	client  *control.Client
 	server  *control.Server
@@ -58,6 +59,14 @@ func labPolicy(t *testing.T) string {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	r := newStoppedRig(t)
+	r.serve()
+	return r
+}
+
+// newStoppedRig is newRig before anything runs.
+func newStoppedRig(t *testing.T) *rig {
+	t.Helper()
 	r := &rig{t: t, policy: labPolicy(t), socket: filepath.Join(t.TempDir(), "nsgd.sock")}
 	set, err := inspect.NewPolicyFiles("", r.policy).Load()
 	if err != nil {
@@ -75,7 +84,7 @@ func newRig(t *testing.T) *rig {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { d.Close() })
-		r.devices, devices = append(r.devices, d), append(devices, breakable{d, &r.broken[i]})
+		r.devices, devices = append(r.devices, d), append(devices, breakable{d, &r.broken[i], &r.gone[i]})
 		places[i] = inspect.Place{Device: "eth0", Namespace: "ns" + string(rune('1'+i))}
 	}
 	places[internet].Addresses = []netip.Prefix{netip.MustParsePrefix("203.0.113.10/24")}
@@ -88,7 +97,6 @@ func newRig(t *testing.T) *rig {
 			return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
 		},
 	})
-	r.serve()
 	return r
 }
 
@@ -96,6 +104,12 @@ func newRig(t *testing.T) *rig {
 type breakable struct {
 	tun.Device
 	broken *atomic.Bool
+	gone   *atomic.Bool
+}
+
+func (b breakable) Stats() (tun.Stats, bool) {
+	s, ok := b.Device.Stats()
+	return s, ok && !b.gone.Load()
 }
 
 func (b breakable) SetAddresses(list []netip.Prefix) error {
@@ -107,7 +121,7 @@ func (b breakable) SetAddresses(list []netip.Prefix) error {
 
 // serve runs the engine and the server until the test ends.
 func (r *rig) serve() {
-	listener, err := control.Listen(r.socket)
+	listener, err := control.Listen(r.socket, control.Access{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

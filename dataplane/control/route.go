@@ -22,30 +22,31 @@ var routes []route
 type route struct {
 	methods []string
 	path    string
+	role    role // that a peer needs
 	answer  func(*Server, http.ResponseWriter, *http.Request)
 }
 
 // addRoute registers a route, and returns its path for the client.
-func addRoute(path string, answer func(*Server, http.ResponseWriter, *http.Request), methods ...string) string {
-	routes = append(routes, route{methods, path, answer})
+func addRoute(path string, role role, answer func(*Server, http.ResponseWriter, *http.Request), methods ...string) string {
+	routes = append(routes, route{methods, path, role, answer})
 	return path
 }
 
 // endpoint is a route that answers with one JSON value.
 type endpoint[T any] struct{ method, path string }
 
-// get registers a GET whose question is in the query.
+// get registers a GET whose question is in the query, for who looks.
 func get[T any](path string, answer func(*inspect.Service, url.Values) (T, error)) endpoint[T] {
-	return value(http.MethodGet, path, func(s *inspect.Service, r *http.Request) (T, error) { return answer(s, r.URL.Query()) })
+	return value(http.MethodGet, path, look, func(s *inspect.Service, r *http.Request) (T, error) { return answer(s, r.URL.Query()) })
 }
 
-// post registers a POST without a question.
+// post registers a POST without a question, for who changes.
 func post[T any](path string, answer func(*inspect.Service) (T, error)) endpoint[T] {
-	return value(http.MethodPost, path, func(s *inspect.Service, _ *http.Request) (T, error) { return answer(s) })
+	return value(http.MethodPost, path, change, func(s *inspect.Service, _ *http.Request) (T, error) { return answer(s) })
 }
 
-func value[T any](method, path string, answer func(*inspect.Service, *http.Request) (T, error)) endpoint[T] {
-	addRoute(path, func(s *Server, w http.ResponseWriter, r *http.Request) {
+func value[T any](method, path string, role role, answer func(*inspect.Service, *http.Request) (T, error)) endpoint[T] {
+	addRoute(path, role, func(s *Server, w http.ResponseWriter, r *http.Request) {
 		result, err := answer(s.service, r)
 		if err != nil {
 			refuse(w, err)

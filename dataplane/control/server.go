@@ -41,7 +41,16 @@ func NewServer(service *inspect.Service) *Server {
 	mux := http.NewServeMux()
 	for _, r := range routes {
 		for _, method := range r.methods {
-			mux.HandleFunc(method+" /v1/"+r.path, func(w http.ResponseWriter, q *http.Request) { r.answer(s, w, q) })
+			mux.HandleFunc(method+" /v1/"+r.path, func(w http.ResponseWriter, q *http.Request) {
+				if r.role == change {
+					if err := mayChange(q); err != nil {
+						w.Header().Set("Connection", "close") // or the answer waits for the end of a body, and a stream's has none
+						refuse(w, err)
+						return
+					}
+				}
+				r.answer(s, w, q)
+			})
 		}
 	}
 	s.http = serve.New(mux, serve.Options{

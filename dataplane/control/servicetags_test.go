@@ -88,6 +88,10 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 	if diff := cmp.Diff(want, s.service.Status().ServiceTags); diff != "" {
 		t.Error(diff)
 	}
+	written := s.service.Status().ServiceTagsWritten
+	if info, err := os.Stat(s.tags); err != nil || written == nil || !written.Equal(info.ModTime()) {
+		t.Errorf("the file in force is of %v, and it is of %v: %v", written, info.ModTime(), err)
+	}
 	before := s.service.Snapshot()
 	for name, text := range map[string]string{"a prefix with host bits": "198.51.100.1/24", "no JSON": `"`} {
 		s.write("378", text)
@@ -97,6 +101,9 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 		}
 		if s.service.Snapshot() != before || !s.allows("198.51.100.7") {
 			t.Errorf("%s: the running policy was touched", name)
+		}
+		if now := s.service.Status().ServiceTagsWritten; !now.Equal(*written) {
+			t.Errorf("%s: the file in force is of %v, want %v", name, now, written)
 		}
 		if diff := cmp.Diff(want, s.service.Status().ServiceTags); diff != "" {
 			t.Errorf("%s: %s", name, diff)

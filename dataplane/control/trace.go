@@ -13,7 +13,7 @@ import (
 
 // GET or POST /v1/trace answers with an inspect.Trace a line. Its query is an
 // inspect.WatchRequest: filter, denied, count, perSecond and sample.
-var tracePath = addRoute("trace", (*Server).trace, http.MethodGet, http.MethodPost)
+var tracePath = addRoute("trace", look, (*Server).trace, http.MethodGet, http.MethodPost)
 
 func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 	s.stream(w, r, "application/x-ndjson", false, func(ctx context.Context, a *streamAnswer) error {

@@ -14,7 +14,7 @@ import (
 
 // POST /v1/verify answers requests in its body, one a line, with a line each; see
 // ask.VerifyStream. With path=true the other end is judged too.
-var verifyPath = addRoute("verify", (*Server).verify, http.MethodPost)
+var verifyPath = addRoute("verify", look, (*Server).verify, http.MethodPost)
 
 // verify reads and writes at the same time, so that a batch of any size needs no
 // memory and a peer may wait for each answer.

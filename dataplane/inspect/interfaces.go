@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// Replaced is the State of an interface that may be open.
+const Replaced = "replaced"
+
 // InterfaceStatus is an interface before which nsgd stands, or a device of the rest beside it.
 type InterfaceStatus struct {
 	Interface string `json:"interface"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
@@ -148,6 +149,14 @@ func (f *PolicyFiles) Warnings() []string { return f.warnings }
 // edition is the service tag file as it was last loaded; nil without one.
 func (f *PolicyFiles) edition() *ServiceTags {
 	return editionOf(f.reader.ServiceTags())
+}
+
+// tagsWritten is when that file was last written; zero without one.
+func (f *PolicyFiles) tagsWritten() (t time.Time) {
+	if tags := f.reader.ServiceTags(); tags != nil {
+		t = tags.Written
+	}
+	return t
 }
 
 // PolicyError is why policy documents can't be enforced.

@@ -106,7 +106,7 @@ func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topo
 	s.tagFile = files.reader.ServiceTags()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.edition, s.files = newTags, files
+	s.edition, s.written, s.files = newTags, files.tagsWritten(), files
 	return reloaded
 }
 

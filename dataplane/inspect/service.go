@@ -78,6 +78,7 @@ type Service struct {
 	mu      sync.Mutex
 	reloads Reloads      // guarded by mu
 	edition *ServiceTags // of the running policy; guarded by mu
+	written time.Time    // its file; zero: there is none; guarded by mu
 	files   *PolicyFiles // of the running policy; guarded by mu, and what it remembers by loading
 	places  []Place      // by slot; replaced, never changed; guarded by mu
 
@@ -97,6 +98,7 @@ func NewService(o Options) *Service {
 	}
 	s := &Service{options: o, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
 	s.reloads.Loaded = s.started
+	s.written = o.Policy.tagsWritten()
 	s.warnLeftOut()
 	return s
 }
@@ -112,6 +114,13 @@ func (s *Service) policyFiles() *PolicyFiles {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.files
+}
+
+// ServiceTagsWritten is when the service tag file of the running policy was last written; zero: there is none.
+func (s *Service) ServiceTagsWritten() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
 }
 
 func (s *Service) serviceTags() *ServiceTags {

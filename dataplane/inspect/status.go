@@ -23,11 +23,13 @@ type Status struct {
 	Metrics     string       `json:"metrics,omitempty"`     // host:port; absent when off
 	Policy      []string     `json:"policy"`                // files and folders
 	ServiceTags *ServiceTags `json:"serviceTags,omitempty"` // absent without a service tag file
-	Generation  uint64       `json:"generation"`            // counts the policies of this process from 1
-	Reloads     Reloads      `json:"reloads"`
-	Flows       FlowUse      `json:"flows"`
-	Fragments   FragmentUse  `json:"fragments"`
-	FlowLogs    *FlowLogUse  `json:"flowLogs,omitempty"` // absent without flow logs
+	// ServiceTagsWritten is when that file was last written.
+	ServiceTagsWritten *time.Time  `json:"serviceTagsWritten,omitempty"`
+	Generation         uint64      `json:"generation"` // counts the policies of this process from 1
+	Reloads            Reloads     `json:"reloads"`
+	Flows              FlowUse     `json:"flows"`
+	Fragments          FragmentUse `json:"fragments"`
+	FlowLogs           *FlowLogUse `json:"flowLogs,omitempty"` // absent without flow logs
 	// Dropped counts packets that were not carried, by reason. A reason without a packet is absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
@@ -97,6 +99,9 @@ func (s *Service) Status() *Status {
 	}
 	if o.Interfaces != nil {
 		status.Interfaces = o.Interfaces()
+	}
+	if written := s.ServiceTagsWritten(); !written.IsZero() {
+		status.ServiceTagsWritten = &written
 	}
 	status.Backends, status.Unprobed = s.backends(snapshot)
 	status.Attachments = s.attachments(snapshot)

@@ -62,7 +62,7 @@ type Server struct {
 // connection is one of a Server. Its server's mu guards it, except conn and from.
 type connection struct {
 	conn net.Conn
-	from string // the peer; empty on a unix socket
+	from string // the peer; see peerOf
 
 	turn            uint64 // when it last began to wait, or to be served
 	serving, holds  bool
@@ -77,7 +77,7 @@ func New(handler http.Handler, o Options) *Server {
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(handler, w, r) }),
 		ReadHeaderTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, IdleTimeout: o.IdleTimeout,
-		MaxHeaderBytes: maxHeaderLen, ErrorLog: o.ErrorLog,
+		MaxHeaderBytes: maxHeaderLen, ErrorLog: o.ErrorLog, Protocols: onlyHTTP1(),
 		ConnState: s.changed,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			s.mu.Lock()
@@ -128,7 +128,7 @@ func (s *Server) known(c net.Conn) *connection {
 	k := s.connections[c]
 	if k == nil {
 		s.turn++
-		k = &connection{conn: c, from: peerOf(c.RemoteAddr()), turn: s.turn}
+		k = &connection{conn: c, from: peerOf(c), turn: s.turn}
 		s.connections[c] = k
 	}
 	return k
@@ -169,10 +169,11 @@ func (s *Server) evict(among func(*connection) bool) {
 	}
 	victim.evicted = true
 	delete(s.connections, victim.conn)
-	if tcp, ok := victim.conn.(*net.TCPConn); ok {
+	socket := socketOf(victim.conn)
+	if tcp, ok := socket.(*net.TCPConn); ok {
 		tcp.SetLinger(0) // the kernel must not keep what the peer does not read
 	}
-	victim.conn.Close()
+	socket.Close()
 }
 
 // before reports that a connection ends before another. have counts the connections of each peer.
@@ -184,21 +185,6 @@ func (k *connection) before(other *connection, have map[string]int) bool {
 		return !k.serving
 	}
 	return k.turn < other.turn
-}
-
-// peerOf is what the connections of one peer have in common: the address, or the /64 prefix of an IPv6 one.
-func peerOf(a net.Addr) string {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	p := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if p.Is6() {
-		if prefix, err := p.Prefix(64); err == nil {
-			return prefix.String()
-		}
-	}
-	return p.String()
 }
 
 // answer serves one request.

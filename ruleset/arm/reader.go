@@ -185,6 +185,7 @@ func (r *Reader) readTags(l *loader) []byte {
 		tags.digest = d
 		r.tags = &tagFile{d, tags}
 	}
+	r.tags.Written = l.source.written(r.tagPath)
 	clear(r.tags.problems) // each reading has all hints to give
 	l.knownTags = r.tags.Known
 	return data

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/ruleset"
 )
@@ -20,6 +21,8 @@ type ServiceTags struct {
 	File         string
 	ChangeNumber string // of the whole file; grows with each edition; empty when the file has none
 	Cloud        string // such as "Public"
+	// Written is when the file was last written; of a Reader's alone.
+	Written time.Time
 
 	dropped  bool              // prefixes of unused tags are gone, see keep
 	digest   digest            // of the content; zero unless a Reader read it

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/vishvananda/netlink"
 )
 
@@ -67,7 +68,7 @@ func runInside() int {
 	// A program that was built with the race detector sleeps before it exits, a second by
 	// default, which every nsgctl would take. The caller's own GORACE wins.
 	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=20"}, os.Environ()...)
-	cmd.Env = append(cmd.Env, insideEnv+"=1", binariesEnv+"="+binaries)
+	cmd.Env = append(cmd.Env, insideEnv+"=1", binariesEnv+"="+binaries, arm.ServiceTagsVariable+"=") // no file of this machine's
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,

@@ -1,0 +1,55 @@
+package control
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+)
+
+func TestWhoLooksChangesNothing(t *testing.T) {
+	own := uint32(os.Geteuid())
+	for uid, may := range map[uint32]bool{0: true, own: true, own + 1: false, 65534: false} {
+		err := permit(uid)
+		var e *Error
+		if may && err != nil || !may && (!errors.As(err, &e) || e.Status != http.StatusForbidden) {
+			t.Errorf("user %d: %v", uid, err)
+		}
+	}
+	if err := mayChange(new(http.Request)); err == nil {
+		t.Error("a request of nobody may change")
+	}
+}
+
+// A route that is new belongs to root until somebody adds it here.
+func TestTheseAreTheRoutesOfWhoLooks(t *testing.T) {
+	want := []string{"diagnose", "effective", "effectiveRoutes", "explain", "flows", "names", "next-hop", "reach", "rules", "securityGroupView",
+		"status", "tag", "tags", "top", "trace", "verify"}
+	var got []string
+	for _, r := range routes {
+		if r.role == look {
+			got = append(got, r.path)
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Between bind and chmod the socket had the mode of the umask.
+func TestTheSocketIsNobodyElsesForAnyMoment(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	path := filepath.Join(t.TempDir(), "nsgd.sock")
+	l, err := listenAlone(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|ownMode {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
