@@ -219,19 +219,19 @@ func (v *validator) attachments(list []AttachmentConfig) {
 		}
 		before[p] = i
 	}
+	beside := (&Config{Attachments: list}).beforeInterfaces()
 	for i := range list {
-		v.beforeInterface(i, list)
+		v.beforeInterface(i, &list[i], beside[i])
 	}
 }
 
 // beforeInterface checks an attachment before an interface that exists, or of the rest beside one.
-func (v *validator) beforeInterface(i int, list []AttachmentConfig) {
-	a := &list[i]
+func (v *validator) beforeInterface(i int, a *AttachmentConfig, beside bool) {
 	if !a.standsBefore() {
 		if a.Host || a.Wait || a.DHCP || a.DefaultGateway || a.DHCPClient.HardwareAddr != nil {
 			v.fail(at("attachments", i), "host, wait, dhcp, defaultGateway and dhcpClient are for an attachment with interface, bridge or container")
 		}
-		if c := (&Config{Attachments: list}); c.beforeInterfaces(i) && len(a.Addresses) > 0 {
+		if beside && len(a.Addresses) > 0 {
 			v.fail(at("attachments", i, "addresses"), "%s: beside an attachment with interface in the same namespace this device has none: the host's own interfaces have addresses", a.Addresses[0])
 		}
 		return

@@ -15,13 +15,13 @@ import (
 // left to open. to are the attachments of a policy, in the configuration's order.
 func planDevices(c *Config, set *policy.Set, to []*topology.Attachment) ([]tun.Config, error) {
 	taken := map[string]map[netip.Prefix]bool{}
-	plan := make([]tun.Config, len(c.Attachments))
+	plan, before := make([]tun.Config, len(c.Attachments)), c.beforeInterfaces()
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		if taken[a.Netns] == nil {
 			taken[a.Netns] = map[netip.Prefix]bool{}
 		}
-		if c.beforeInterfaces(i) {
+		if before[i] {
 			plan[i] = tun.Config{Name: a.Device, Namespace: a.Netns, MTU: a.MTU, Keep: true}
 			continue
 		}

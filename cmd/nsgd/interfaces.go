@@ -23,13 +23,21 @@ import (
 	"github.com/nsgd/nsgd/tun/intercept"
 )
 
-// beforeInterfaces tells that an attachment is in a namespace where nsgd stands before interfaces: its device is the
-// NIC's behind one, or that of a part of the rest. Such a device has no address or route.
-func (c *Config) beforeInterfaces(i int) bool {
-	a := &c.Attachments[i]
-	return a.standsBefore() || a.ofTheRest() && slices.ContainsFunc(c.Attachments, func(b AttachmentConfig) bool {
-		return b.standsBefore() && b.Netns == a.Netns
-	})
+// beforeInterfaces tells of each attachment whether it is in a namespace where nsgd stands before interfaces: its device
+// is the NIC's behind one, or that of a part of the rest. Such a device has no address or route.
+func (c *Config) beforeInterfaces() []bool {
+	namespaces := map[string]bool{}
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.standsBefore() {
+			namespaces[a.Netns] = true
+		}
+	}
+	before := make([]bool, len(c.Attachments))
+	for i := range c.Attachments {
+		a := &c.Attachments[i]
+		before[i] = a.standsBefore() || a.ofTheRest() && namespaces[a.Netns]
+	}
+	return before
 }
 
 // standsBefore tells that nsgd stands before the interface of the attachment's guest, or of this host.
@@ -164,6 +172,7 @@ func (n *interception) mac(nic *policy.NetworkInterface) net.HardwareAddr {
 func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to []*topology.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	before := c.beforeInterfaces()
 	for _, namespace := range c.namespacesWithInterfaces() {
 		i, err := n.interceptor(namespace)
 		if err != nil {
@@ -175,7 +184,7 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 			return err
 		}
 		for k := range plan {
-			if c.beforeInterfaces(k) && plan[k].Namespace == namespace {
+			if before[k] && plan[k].Namespace == namespace {
 				plan[k].MTU = mtu
 			}
 		}

@@ -106,9 +106,6 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 		{"a flow log's size", []int{0, flowlog.MinMaxSize, 1 << 40}, []int{flowlog.MinMaxSize - 1}, key("flowLogs: [{version: nsg2, folder: l, maxSize: %d}]"), nil},
 		{"a flow log's interval", []int{0, int(flowlog.MinInterval.Seconds()), int(flowlog.MaxInterval.Seconds())}, []int{-1, int(flowlog.MaxInterval.Seconds()) + 1}, key("flowLogInterval: %ds"), nil},
 	} {
-		if l.name == "attachments" && testing.Short() {
-			continue // one goroutine that parses long lists
-		}
 		t.Run(l.name, func(t *testing.T) {
 			for _, n := range l.taken {
 				if _, err := parseConfig("c.yaml", []byte(l.text(n))); err != nil {

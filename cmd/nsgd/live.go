@@ -226,12 +226,13 @@ func (l *live) fixed(c *Config) error {
 	for j, b := range l.running.Attachments {
 		places[place{b.Netns, b.Device}] = j
 	}
+	now, before := c.beforeInterfaces(), l.running.beforeInterfaces()
 	for i, a := range c.Attachments {
 		j, stays := places[place{a.Netns, a.Device}]
 		if stays && l.running.Attachments[j].Create != a.Create {
 			faults = append(faults, fmt.Errorf("attachments[%d].create: it can't change for a device that stays: restart the daemon", i))
 		}
-		if stays && c.beforeInterfaces(i) != l.running.beforeInterfaces(j) {
+		if stays && now[i] != before[j] {
 			faults = append(faults, fmt.Errorf("attachments[%d].device: %s stays, and would stand beside interfaces before which nsgd stands, or no longer: restart the daemon", i, a.Device))
 		}
 	}

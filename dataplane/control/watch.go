@@ -64,6 +64,8 @@ func (a *streamAnswer) flush() error {
 // stream answers with what write makes of the stream. trailers, if not nil, are for its end.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType string, keepBytes bool,
 	write func(context.Context, *streamAnswer) error, trailers func(inspect.WatchSummary) http.Header) {
+	header := w.Header()
+	header.Set("Connection", "close") // or a refusal waits for the end of the body, which comes when the client has had enough
 	if err := serve.Stream(w); err != nil {
 		refuse(w, err)
 		return
@@ -73,9 +75,6 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 		refuse(w, err)
 		return
 	}
-	header := w.Header()
-	header.Set("Connection", "close")
-	// The server must not wait for the end of the body, which comes when the client has had enough.
 	defer control.SetReadDeadline(time.Unix(1, 0))
 	q, err := parseWatch(r.URL.Query())
 	if err != nil {
