@@ -41,14 +41,7 @@ func stateOf(t *testing.T, guest string) (line string) {
 // mustNotReach is mustNotConnect where ARP is closed too: the kernel gives up by itself then.
 func mustNotReach(t *testing.T, from, to lab.Host, port uint16) {
 	t.Helper()
-	conn, err := connect(from, to, port, silence)
-	if err == nil {
-		conn.Close()
-		t.Fatalf("%v reached %v on port %d", from, to, port)
-	}
-	if !isTimeout(err) && !errors.Is(err, syscall.EHOSTUNREACH) {
-		t.Fatalf("%v to %v port %d: %v, want a timeout or no answer to ARP", from, to, port, err)
-	}
+	mustFail(t, from, to, port, func(err error) bool { return isTimeout(err) || errors.Is(err, syscall.EHOSTUNREACH) })
 }
 
 // mustReach is mustConnect where ARP was closed before: a question of then may still end as unanswered.

@@ -474,9 +474,9 @@ func (l *life) act() bool {
 	return true
 }
 
-// TestInterfacesLiveThroughAnything lets interfaces, names, addresses, MTUs, the configuration and nsgd itself come, go and
-// change in random order under traffic. A plain model says who may reach whom: nothing else arrives at any time, and
-// that does. `make life TIME=1h` goes on for longer.
+// TestInterfacesLiveThroughAnything makes random changes under traffic: to interfaces, names, addresses, MTUs, the
+// configuration and nsgd itself. A plain model says who may reach whom. What it forbids never arrives, and what it allows
+// does. `make life TIME=1h` goes on for longer.
 func TestInterfacesLiveThroughAnything(t *testing.T) {
 	makeRouter(t)
 	seed := *lifeSeed

@@ -100,13 +100,19 @@ func mustConnect(t *testing.T, from, to lab.Host, port uint16) net.Conn {
 // mustNotConnect checks that an opening segment goes unanswered.
 func mustNotConnect(t *testing.T, from, to lab.Host, port uint16) {
 	t.Helper()
+	mustFail(t, from, to, port, isTimeout)
+}
+
+// mustFail checks that a connection is not made, and why.
+func mustFail(t *testing.T, from, to lab.Host, port uint16, expected func(error) bool) {
+	t.Helper()
 	conn, err := connect(from, to, port, silence)
 	if err == nil {
 		conn.Close()
 		t.Fatalf("%v reached %v on port %d", from, to, port)
 	}
-	if !isTimeout(err) {
-		t.Fatalf("%v to %v port %d: %v, want a timeout", from, to, port, err)
+	if !expected(err) {
+		t.Fatalf("%v to %v port %d fails otherwise than expected: %v", from, to, port, err)
 	}
 }
 
