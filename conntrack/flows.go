@@ -70,6 +70,13 @@ func (t *Table) Slice(first Flow, batch []FlowInfo, held func([]FlowInfo)) (next
 // Records is the number of records; every Flow is below it.
 func (t *Table) Records() int { return len(t.records) }
 
+// Notes are Options.NotesPerFlow bytes for each record, in the order of records, which stay with a flow as long as it
+// lives, in later processes too. They are the caller's; a record's begin as whatever the last flow has left.
+func (t *Table) Notes() []byte { return t.notes }
+
+// Adoption says what became of the last process's flows.
+func (t *Table) Adoption() Adoption { return t.adoption }
+
 // describe appends the live flows among records first to end-1 to batch.
 func (t *Table) describe(first, end uint32, batch []FlowInfo) []FlowInfo {
 	t.control.mu.Lock()

@@ -23,7 +23,6 @@ type reclaimer struct {
 	waiting atomic.Int64     // records not yet reusable
 
 	free atomic.Uint64 // stack: count of changes << 32 | number+1 of the first record
-	used atomic.Uint32 // records ever used; all from this number on are free too
 
 	reclaiming sync.Mutex
 	ready      uint32 // number+1 of the first record that no worker holds and that is not in free yet; guarded by reclaiming
@@ -70,6 +69,7 @@ func (t *Table) allocate() (Flow, bool) {
 func (t *Table) release(f Flow) {
 	r := &t.records[f]
 	r.setSlots(&Slots{}) // see EachSlots
+	r.status.Store(0)    // see adopt
 	for {
 		top := t.free.Load()
 		r.next.Store(uint32(top))

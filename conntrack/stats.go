@@ -57,7 +57,7 @@ type Stats struct {
 	EndedPackets, EndedBytes uint64
 }
 
-// workerCounts are one worker's share of Stats. live and translated are differences and may be
+// workerCounts are one worker's share of Stats, or that of one of the last process. live and translated are differences and may be
 // negative: often another worker ends a flow than the one that created it.
 type workerCounts struct {
 	live       [NumClasses]atomic.Int64
@@ -67,24 +67,27 @@ type workerCounts struct {
 	outOfWindow atomic.Uint64
 	ended       [NumEndCauses]atomic.Uint64
 	refused     [NumRefusals]atomic.Uint64
+
+	_ [32]byte // to a whole number of cache lines
 }
 
 // Stats sums up all workers' counts. While workers run, a flow that changes its class may be
 // counted in no class or in two.
 func (t *Table) Stats() Stats {
 	s := Stats{Flows: t.live.Load(), Limit: t.max, EndedPackets: t.endedPackets.Load(), EndedBytes: t.endedBytes.Load()}
-	for _, w := range t.workers {
+	for n := range t.counts[:t.counters.Load()] {
+		c := &t.counts[n]
 		for i := range s.Live {
-			s.Live[i] += w.counts.live[i].Load()
+			s.Live[i] += c.live[i].Load()
 		}
-		s.Translated += w.counts.translated.Load()
-		s.Created += w.counts.created.Load()
-		s.OutOfWindow += w.counts.outOfWindow.Load()
+		s.Translated += c.translated.Load()
+		s.Created += c.created.Load()
+		s.OutOfWindow += c.outOfWindow.Load()
 		for i := range s.Ended {
-			s.Ended[i] += w.counts.ended[i].Load()
+			s.Ended[i] += c.ended[i].Load()
 		}
 		for i := range s.Refused {
-			s.Refused[i] += w.counts.refused[i].Load()
+			s.Refused[i] += c.refused[i].Load()
 		}
 	}
 	for i := range s.Live {
@@ -97,7 +100,7 @@ func (t *Table) Stats() Stats {
 // Memory is the size of the table in bytes. New makes all of it; the kernel backs what has
 // been used.
 func (t *Table) Memory() uint64 {
-	return uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
+	return uint64(len(t.notes)) + uint64(len(t.records))*uint64(unsafe.Sizeof(record{})) +
 		uint64(len(t.sides))*uint64(unsafe.Sizeof(sides{})) +
 		uint64(len(t.translations))*uint64(unsafe.Sizeof(translation{})) +
 		uint64(len(t.index.heads))*uint64(unsafe.Sizeof(t.index.heads[0])) +

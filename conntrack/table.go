@@ -59,6 +59,13 @@ type Options struct {
 	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
+	// Images, if not nil, keeps the table's memory beyond the process: New takes over the flows of the last one.
+	Images Images
+	// NotesPerFlow is how many bytes Notes has for each record.
+	NotesPerFlow int
+	// Zone and Slot report what flows of the last process may have; nil: any.
+	Zone func(zone uint16) bool
+	Slot func(slot uint32) bool
 }
 
 const (
@@ -75,11 +82,7 @@ const (
 
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
-	records []record
-	// translations belong to the records of the same number that have marks.
-	translations []translation
-	// sides are the windows of the TCP connection of the record of the same number.
-	sides       []sides
+	image
 	index       index
 	secrets     secrets
 	lifetimes   [NumClasses]uint32
@@ -112,7 +115,7 @@ type Table struct {
 	control guardedWorker
 	cursor  uint32 // next record to look at; guarded by sweeper.mu
 
-	endedPackets, endedBytes atomic.Uint64
+	adoption Adoption
 }
 
 // guardedWorker is a worker that several goroutines share, one at a time.
@@ -137,24 +140,24 @@ func New(o Options) (*Table, error) {
 	}
 	reserve := o.Workers * min(max(o.Max, reserveMin), reserveMax)
 	t := &Table{
-		records:      make([]record, o.Max+reserve),
-		translations: make([]translation, o.Max+reserve),
-		sides:        make([]sides, o.Max+reserve),
-		loose:        o.WindowsOff,
-		silent:       o.Silent,
-		index:        newIndex(o.Max),
-		secrets:      secrets,
-		lifetimes:    lifetimes,
-		established:  established,
-		strict:       o.TCPStrict,
-		max:          int64(o.Max),
-		maxPerZone:   int64(o.MaxPerZone),
-		zoneMax:      make([]atomic.Int64, o.Zones),
-		zones:        make([]atomic.Int64, o.Zones),
-		zoneCuts:     make([]atomic.Int64, o.Zones),
-		barren:       make([]atomic.Uint64, o.Zones),
-		rates:        newRates(&o),
-		ports:        newPorts(o.Max),
+		loose:       o.WindowsOff,
+		silent:      o.Silent,
+		index:       newIndex(o.Max),
+		secrets:     secrets,
+		lifetimes:   lifetimes,
+		established: established,
+		strict:      o.TCPStrict,
+		max:         int64(o.Max),
+		maxPerZone:  int64(o.MaxPerZone),
+		zoneMax:     make([]atomic.Int64, o.Zones),
+		zones:       make([]atomic.Int64, o.Zones),
+		zoneCuts:    make([]atomic.Int64, o.Zones),
+		barren:      make([]atomic.Uint64, o.Zones),
+		rates:       newRates(&o),
+		ports:       newPorts(o.Max),
+	}
+	if err := t.openImage(&o, o.Max+reserve); err != nil {
+		return nil, err
 	}
 	for zone := range t.zoneMax {
 		t.zoneMax[zone].Store(t.zoneLimit(o.limits(uint16(zone))))
@@ -163,6 +166,7 @@ func New(o Options) (*Table, error) {
 		t.workers = append(t.workers, newWorker(t, uint64(i)))
 	}
 	t.sweeper.worker, t.control.worker = t.workers[o.Workers], t.workers[o.Workers+1]
+	t.adopt(&o)
 	return t, nil
 }
 

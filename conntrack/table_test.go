@@ -262,7 +262,7 @@ func TestAHeldFlowStaysItselfUntilTheBurstEnds(t *testing.T) {
 
 // newRigWorker adds a worker before anything else uses the table.
 func newRigWorker(r *rig) *Worker {
-	w := newWorker(r.Table, 100)
+	w := newWorker(r.Table, 0)
 	w.Unpark()
 	r.workers = append(r.workers, w)
 	return w

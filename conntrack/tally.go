@@ -90,3 +90,10 @@ func (c *tally) reset() {
 	c.recent.Store(0)
 	c.moved.Store(0)
 }
+
+// adopt makes the tally one that no worker moves a unit of. One that a worker of the last process was moving is lost.
+func (c *tally) adopt() {
+	if m := c.moved.Load(); m >= moverBit {
+		c.moved.Store(m % moverBit)
+	}
+}

@@ -16,12 +16,12 @@ type Worker struct {
 	table  *Table
 	epoch  atomic.Uint64
 	random uint64 // of the generator that picks victims
-	counts workerCounts
+	counts *workerCounts
 	_      [64]byte
 }
 
 func newWorker(t *Table, i uint64) *Worker {
-	w := &Worker{table: t, random: fold(t.secrets[0]^(i+1), 0x9e3779b97f4a7c15)}
+	w := &Worker{table: t, counts: &t.counts[i], random: fold(t.secrets[0]^(i+1), 0x9e3779b97f4a7c15)}
 	w.epoch.Store(parked)
 	return w
 }

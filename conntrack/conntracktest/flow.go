@@ -193,6 +193,11 @@ func (f *Flow) Succeeds(from int, p *packet.Packet) bool {
 	return !simultaneous
 }
 
+// Repeats reports whether a SYN is the one that began the flow, sent once more.
+func (f *Flow) Repeats(p *packet.Packet) bool {
+	return p.SeqEnd() == f.sides[Original].End || p.Seq+1 == f.sides[Reply].Next
+}
+
 // Answered reports whether the side that did not begin the flow has been heard.
 func (f *Flow) Answered() bool {
 	a, b := f.sides[Original], f.sides[Reply]

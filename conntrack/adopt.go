@@ -1,0 +1,310 @@
+package conntrack
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+// Adoption is what became of the flows that the last process has left.
+type Adoption struct {
+	// Flows go on.
+	Flows int
+	// Lost were live, and do not go on.
+	Lost [NumLosses]int
+	// Copied says that the image had another size or another layout.
+	Copied bool
+	// Refused says why the image as a whole is of no use; nil: it is.
+	Refused error
+}
+
+// Loss is why a flow of the last process does not go on.
+type Loss uint8
+
+// The losses.
+const (
+	LostDamaged Loss = iota // its record says what no record can say
+	LostZone                // an end of it has no attachment any more
+	LostRoom                // the table is smaller than it was
+	LostWaiting             // it waited in another flow's place; its SYN comes again
+	LostDouble              // another flow has its key
+	NumLosses
+)
+
+// String names the loss in messages.
+func (l Loss) String() string {
+	return [NumLosses]string{"damaged", "attachment gone", "no room", "waiting", "double"}[l]
+}
+
+// mayLack are the fields that an image of an older version need not have, with what their zero means.
+var mayLack = []string{}
+
+// openImage takes over the last process's image, or makes a new one.
+func (t *Table) openImage(o *Options, number int) error {
+	if o.Images == nil {
+		t.image = newImage(number, o.Workers, o.NotesPerFlow)
+		t.counters.Store(uint32(o.Workers + 2))
+		return nil
+	}
+	s := shapeNow(o.NotesPerFlow)
+	last, err := o.Images.Last()
+	if err != nil {
+		t.adoption.Refused, last = err, nil
+	}
+	var head *imageHead
+	var was shape
+	if last != nil {
+		if head, was, err = readShape(last); err == nil && was.Meaning > meaning {
+			err = fmt.Errorf("conntrack: the image of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
+		}
+		if t.adoption.Refused = err; err != nil {
+			last = nil
+		}
+	}
+	if last != nil && head.number == uint64(number) && reflect.DeepEqual(was, s) {
+		t.image = cutImage(last, &s, number)
+	} else {
+		memory, err := o.Images.Make(s.parts(number).end)
+		if err != nil {
+			return fmt.Errorf("conntrack: %w", err)
+		}
+		if t.image, err = makeImage(memory, &s, number); err != nil {
+			return err
+		}
+		if last != nil {
+			t.adoption.Copied = true
+			t.adoption.Refused = t.copyImage(last, head, &was, memory, &s)
+		}
+		if err := o.Images.Commit(); err != nil {
+			return fmt.Errorf("conntrack: %w", err)
+		}
+	}
+	t.counters.Store(max(t.counters.Load(), uint32(o.Workers+2)))
+	return nil
+}
+
+// copyImage copies the records of another image, those that live.
+func (t *Table) copyImage(last []byte, head *imageHead, was *shape, memory []byte, s *shape) error {
+	var converters [4]converter
+	var missing []string
+	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}, {&was.Counts, &s.Counts}} {
+		c, lacks := convert(l[0], l[1])
+		if converters[i] = c; i < 3 { // counts that are new begin at zero
+			missing = append(missing, slices.DeleteFunc(lacks, func(name string) bool { return slices.Contains(mayLack, name) })...)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("conntrack: the image of another version lacks %s", strings.Join(missing, ", "))
+	}
+	from, to := was.parts(int(head.number)), s.parts(int(t.number))
+	n := 0
+	var one record
+	for f := range int(head.used.Load()) {
+		converters[0].copy(unsafe.Slice((*byte)(unsafe.Pointer(&one)), unsafe.Sizeof(one)), 0, last[from.records:], f)
+		if !status(one.status.Load()).live() {
+			continue
+		}
+		if n == int(t.number) {
+			t.adoption.Lost[LostRoom]++
+			continue
+		}
+		converters[0].copy(memory[to.records:], n, last[from.records:], f)
+		if one.marks != 0 {
+			converters[1].copy(memory[to.translations:], n, last[from.translations:], f)
+		}
+		converters[2].copy(memory[to.sides:], n, last[from.sides:], f)
+		if was.NotesPerFlow == s.NotesPerFlow && s.NotesPerFlow > 0 {
+			size := s.NotesPerFlow
+			copy(memory[to.notes+n*size:][:size], last[from.notes+f*size:][:size])
+		}
+		n++
+	}
+	t.used.Store(uint32(n))
+	for i := range int(head.counters.Load()) {
+		converters[3].copy(memory[to.counts:], i, last[from.counts:], i)
+	}
+	t.counters.Store(head.counters.Load())
+	t.endedPackets.Store(head.endedPackets.Load())
+	t.endedBytes.Store(head.endedBytes.Load())
+	return nil
+}
+
+// adoptAtOnce is how many records adopt works on at a time, so that it waits for memory once for all of them.
+const adoptAtOnce = 64
+
+// adopt takes over the records of the image: it builds index, counts and free list from them. Whatever the last
+// process was about to do when it ended, each flow is there once, or not at all.
+func (t *Table) adopt(o *Options) {
+	for i := range t.counts[:t.counters.Load()] {
+		c := &t.counts[i]
+		for class := range c.live {
+			c.live[class].Store(0)
+		}
+		c.translated.Store(0)
+	}
+	type found struct {
+		f    Flow
+		a, b uint64
+		same bool
+	}
+	var batch [adoptAtOnce]found
+	used := t.used.Load()
+	for first := uint32(0); first < used; first += adoptAtOnce {
+		n := 0
+		for f := Flow(first); f < Flow(min(first+adoptAtOnce, used)); f++ {
+			if !t.adoptable(f, o) {
+				continue
+			}
+			original, reply := t.keys(f)
+			x := &batch[n]
+			*x = found{f, t.secrets.hash(&original), t.secrets.hash(&reply), original == reply}
+			t.index.heads[x.a&t.index.mask].Load()
+			t.index.heads[x.b&t.index.mask].Load()
+			n++
+		}
+		for i := range batch[:n] {
+			x := &batch[i]
+			if !t.makeWay(x.f, x.a, x.b) {
+				t.lose(x.f, LostDouble)
+				continue
+			}
+			if !x.same {
+				t.link(x.f, Reply, x.b)
+			}
+			t.link(x.f, Original, x.a)
+			t.countAdopted(x.f, 1)
+		}
+	}
+	for zone := range t.zones {
+		if t.zones[zone].Load() > 0 && t.limited(uint16(zone)) {
+			t.busyZones.Add(1)
+		}
+	}
+}
+
+// makeWay ends the flows that have a key of f, which were about to end because f has begun. It is false if f is none that
+// began after them.
+func (t *Table) makeWay(f Flow, a, b uint64) bool {
+	original, reply := t.keys(f)
+	for _, k := range []struct {
+		key  *Key
+		hash uint64
+	}{{&original, a}, {&reply, b}} {
+		other, _, _, taken := t.find(k.key, k.hash)
+		if !taken {
+			continue
+		}
+		if int32(t.records[f].created-t.records[other].created) <= 0 {
+			return false
+		}
+		oa, ob := t.hashes(other)
+		t.unpublish(other, oa, ob)
+		t.countAdopted(other, -1)
+		t.lose(other, LostDouble)
+	}
+	return true
+}
+
+// adoptable makes the record of a flow one that nobody waits for. It is false for one that does not go on.
+func (t *Table) adoptable(f Flow, o *Options) bool {
+	r := &t.records[f]
+	s := status(r.status.Load())
+	switch {
+	case !s.live():
+		t.bequeathed(f)
+		return false
+	case s&statusWaits != 0:
+		t.lose(f, LostWaiting)
+		return false
+	case s.class() >= NumClasses || s.class().Protocol() != protocolOf(r.proto) || int(r.zone) >= len(t.zones) || int(r.replyZone) >= len(t.zones) || !r.loadSlots().below(o.Slot):
+		t.lose(f, LostDamaged)
+		return false
+	case o.Zone != nil && (!o.Zone(r.zone) || !o.Zone(r.replyZone)):
+		t.lose(f, LostZone)
+		return false
+	}
+	r.successor.Store(0)
+	r.next.Store(0)
+	r.generation.Store(0)
+	for d := range r.tallies {
+		r.links[d].Store(0)
+		r.tallies[d].adopt()
+	}
+	return true
+}
+
+func protocolOf(proto uint8) string {
+	switch proto {
+	case packet.ProtoTCP:
+		return "tcp"
+	case packet.ProtoUDP:
+		return "udp"
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return "icmp"
+	}
+	return "other"
+}
+
+// below reports that a packet can be counted on each of the slots.
+func (s Slots) below(valid func(uint32) bool) bool {
+	for ; s.More(); s = s.Rest() {
+		if valid != nil && !valid(s.First()) {
+			return false
+		}
+	}
+	return true
+}
+
+// lose ends a flow that does not go on.
+func (t *Table) lose(f Flow, why Loss) {
+	r := &t.records[f]
+	t.adoption.Lost[why]++
+	r.status.Store(r.status.Load() &^ statusLive)
+	if why == LostDamaged || !status(r.status.Load()).class().Cut() { // that has ended before
+		t.counts[0].ended[EndFlushed].Add(1)
+	}
+	if why == LostDamaged { // nothing can be told of it
+		t.release(f)
+		return
+	}
+	t.bequeathed(f)
+}
+
+// bequeathed puts a dead record where it belongs: it is free, or OnEnd has not heard of its flow.
+func (t *Table) bequeathed(f Flow) {
+	r := &t.records[f]
+	if r.status.Load() == 0 {
+		t.release(f)
+		return
+	}
+	for d := range r.tallies {
+		r.tallies[d].adopt()
+	}
+	t.waiting.Add(1)
+	r.next.Store(t.ready)
+	t.ready = uint32(f + 1)
+}
+
+// countAdopted counts a flow that goes on, or one that does not any more.
+func (t *Table) countAdopted(f Flow, by int) {
+	r := &t.records[f]
+	class := status(r.status.Load()).class()
+	t.adoption.Flows += by
+	t.live.Add(int64(by))
+	t.zones[r.zone].Add(int64(by))
+	if r.replyZone != r.zone {
+		t.zones[r.replyZone].Add(int64(by))
+	}
+	t.counts[0].live[class].Add(int64(by))
+	if r.marks&Translated != 0 {
+		t.counts[0].translated.Add(int64(by))
+	}
+	if class.Cut() {
+		t.countCut(r, int64(by))
+	}
+	t.portChanges(f, int32(by))
+}
