@@ -65,7 +65,7 @@ func (t *Table) openImage(o *Options, number int) error {
 			last = nil
 		}
 	}
-	if last != nil && head.number == uint64(number) && reflect.DeepEqual(was, s) {
+	if last != nil && head.number == uint64(number) && reflect.DeepEqual(was, s) && o.sameZones() {
 		t.image = cutImage(last, &s, number)
 	} else {
 		memory, err := o.Images.Make(s.parts(number).end)
@@ -77,7 +77,7 @@ func (t *Table) openImage(o *Options, number int) error {
 		}
 		if last != nil {
 			t.adoption.Copied = true
-			t.adoption.Refused = t.copyImage(last, head, &was, memory, &s)
+			t.adoption.Refused = t.copyImage(o, last, head, &was, memory, &s)
 		}
 		if err := o.Images.Commit(); err != nil {
 			return fmt.Errorf("conntrack: %w", err)
@@ -87,8 +87,38 @@ func (t *Table) openImage(o *Options, number int) error {
 	return nil
 }
 
+// NoZone stands for no zone in Options.OldZones.
+const NoZone = 1<<16 - 1
+
+// sameZones reports that every zone of the last process is the same now.
+func (o *Options) sameZones() bool {
+	for was, now := range o.OldZones {
+		if now != NoZone && int(now) != was {
+			return false
+		}
+	}
+	return true
+}
+
+// zoneNow is what a zone of the last process is now.
+func (o *Options) zoneNow(was uint16) uint16 {
+	switch {
+	case o.OldZones == nil:
+		return was
+	case int(was) < len(o.OldZones):
+		return o.OldZones[was]
+	}
+	return NoZone
+}
+
+// rezone gives a record its zones of now. It is false for one whose attachment is gone.
+func (o *Options) rezone(r *record) bool {
+	r.zone, r.replyZone = o.zoneNow(r.zone), o.zoneNow(r.replyZone)
+	return r.zone != NoZone && r.replyZone != NoZone
+}
+
 // copyImage copies the records of another image, those that live.
-func (t *Table) copyImage(last []byte, head *imageHead, was *shape, memory []byte, s *shape) error {
+func (t *Table) copyImage(o *Options, last []byte, head *imageHead, was *shape, memory []byte, s *shape) error {
 	var converters [4]converter
 	var missing []string
 	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}, {&was.Counts, &s.Counts}} {
@@ -101,18 +131,29 @@ func (t *Table) copyImage(last []byte, head *imageHead, was *shape, memory []byt
 		return fmt.Errorf("conntrack: the image of another version lacks %s", strings.Join(missing, ", "))
 	}
 	from, to := was.parts(int(head.number)), s.parts(int(t.number))
-	n := 0
+	n, ended := 0, uint64(0)
 	var one record
+	lose := func(why Loss) {
+		t.adoption.Lost[why]++
+		if !status(one.status.Load()).class().Cut() {
+			ended++
+		}
+	}
 	for f := range int(head.used.Load()) {
 		converters[0].copy(unsafe.Slice((*byte)(unsafe.Pointer(&one)), unsafe.Sizeof(one)), 0, last[from.records:], f)
 		if !status(one.status.Load()).live() {
 			continue
 		}
+		if !o.rezone(&one) {
+			lose(LostZone)
+			continue
+		}
 		if n == int(t.number) {
-			t.adoption.Lost[LostRoom]++
+			lose(LostRoom)
 			continue
 		}
 		converters[0].copy(memory[to.records:], n, last[from.records:], f)
+		t.records[n].zone, t.records[n].replyZone = one.zone, one.replyZone
 		if one.marks != 0 {
 			converters[1].copy(memory[to.translations:], n, last[from.translations:], f)
 		}
@@ -127,6 +168,7 @@ func (t *Table) copyImage(last []byte, head *imageHead, was *shape, memory []byt
 	for i := range int(head.counters.Load()) {
 		converters[3].copy(memory[to.counts:], i, last[from.counts:], i)
 	}
+	t.counts[0].ended[EndFlushed].Add(ended)
 	t.counters.Store(head.counters.Load())
 	t.endedPackets.Store(head.endedPackets.Load())
 	t.endedBytes.Store(head.endedBytes.Load())
@@ -223,7 +265,8 @@ func (t *Table) adoptable(f Flow, o *Options) bool {
 	case s.class() >= NumClasses || s.class().Protocol() != protocolOf(r.proto) || int(r.zone) >= len(t.zones) || int(r.replyZone) >= len(t.zones) || !r.loadSlots().below(o.Slot):
 		t.lose(f, LostDamaged)
 		return false
-	case o.Zone != nil && (!o.Zone(r.zone) || !o.Zone(r.replyZone)):
+	}
+	if !t.adoption.Copied && (o.zoneNow(r.zone) == NoZone || o.zoneNow(r.replyZone) == NoZone) {
 		t.lose(f, LostZone)
 		return false
 	}

@@ -191,7 +191,7 @@ func TestAFlowWhoseAttachmentIsGoneEnds(t *testing.T) {
 	before := newRig(t, Options{Images: images})
 	fill(before, 6)
 	before.create(2, 3, udp(1))
-	after := newRig(t, Options{Images: images, Zone: func(zone uint16) bool { return zone < 3 }})
+	after := newRig(t, Options{Images: images, OldZones: []uint16{0, 1, 2}})
 	var told []Key
 	after.OnEnd(func(i *FlowInfo) { told = append(told, i.Key) })
 	after.now = before.now
@@ -254,4 +254,21 @@ func TestOfTwoFlowsWithOneKeyTheLaterOneGoesOn(t *testing.T) {
 	}
 	after.recycle()
 	checkAtRest(t, after.Table, after.Stats(), 1)
+}
+
+func TestFlowsMoveToTheZonesOfToday(t *testing.T) {
+	images := &memory{}
+	before := newRig(t, Options{Images: images})
+	fill(before, 6)
+	before.create(2, 3, udp(1))
+	after := newRig(t, Options{Images: images, OldZones: []uint16{5, 4, 2, NoZone}})
+	a := after.Adoption()
+	if a.Flows != 6 || a.Lost[LostZone] != 1 || !a.Copied || after.ZoneFlows(5) != 6 || after.ZoneFlows(4) != 6 {
+		t.Fatalf("%+v, %d and %d flows", a, after.ZoneFlows(5), after.ZoneFlows(4))
+	}
+	checkAtRest(t, after.Table, after.Stats(), 6)
+	again := newRig(t, Options{Images: images, OldZones: []uint16{0, 1, 2, 3, 4, 5}})
+	if a := again.Adoption(); a.Flows != 6 || a.Copied {
+		t.Errorf("%+v", a)
+	}
 }

@@ -63,8 +63,9 @@ type Options struct {
 	Images Images
 	// NotesPerFlow is how many bytes Notes has for each record.
 	NotesPerFlow int
-	// Zone and Slot report what flows of the last process may have; nil: any.
-	Zone func(zone uint16) bool
+	// OldZones are what the zones of the last process are now, NoZone where there is none; nil: the same.
+	OldZones []uint16
+	// Slot reports what slots flows of the last process may have; nil: any.
 	Slot func(slot uint32) bool
 }
 

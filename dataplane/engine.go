@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
@@ -46,7 +47,10 @@ type Options struct {
 	// Compiled is a snapshot whose compiled rules New may use where they are what the
 	// policy asks for; nil: none.
 	Compiled *topology.Snapshot
-	// Clock returns the time since any fixed point; nil: the monotonic clock.
+	// Continuity keeps flows and counters beyond the process; nil: they end with it.
+	Continuity *continuity.Store
+	// Clock returns the time since a fixed point, which is the machine's start where there is Continuity; nil: the
+	// monotonic clock.
 	Clock func() time.Duration
 	// Now is the wall clock, for the times of verdicts; nil: time.Now.
 	Now func() time.Time
@@ -80,6 +84,7 @@ type Engine struct {
 	reclaimed uint64            // see topology.Snapshot.Reclaimed
 	left      map[int]departure // by slot: that is vacant
 	departed  counter.Departed
+	cells     counter.Numbers
 
 	pulsing sync.Mutex
 	pulse   *pulse // the last one; guarded by pulsing
@@ -103,16 +108,17 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, left: map[int]departure{}, lanes: lane.NewLanes(), registry: topology.NewRegistry(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, left: map[int]departure{}, lanes: lane.NewLanes(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e.registry = topology.ResumeRegistry(o.Continuity.Rules(), o.Continuity.SetRule)
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it
 	}
 	if e.clock == nil {
-		start := time.Now()
-		e.clock = func() time.Duration { return time.Since(start) }
+		start, before := time.Now(), continuity.SinceBoot()
+		e.clock = func() time.Duration { return before + time.Since(start) }
 	}
 	if e.options.Topology.Seed == 0 {
-		e.options.Topology.Seed = rand.Uint64() // of one process: a reload leads a client to the backend that it had
+		e.options.Topology.Seed = o.Continuity.Seed(rand.Uint64) // a reload leads a client to the backend that it had
 	}
 	e.room = max(o.Room, len(o.Attachments), 1)
 	if e.room > MaxAttachments {
@@ -123,10 +129,15 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range first.specs {
-		first.ports = append(first.ports, e.newPort(counter.Tally{}))
+	if e.counters, err = e.openCounters(); err != nil {
+		return nil, err
+	}
+	e.resumeCells()
+	for _, a := range s.Attachments {
+		first.ports = append(first.ports, e.newPort(a.Identity()))
 	}
 	e.setting.Store(first)
+	e.resumeFlows(&o.Flows, s)
 	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*e.room
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
 		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
@@ -136,13 +147,13 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.flows, err = conntrack.New(o.Flows); err != nil {
 		return nil, err
 	}
+	o.Continuity.SetZones(e.zones(s))
 	o.Fragments.Zones = e.room
 	if e.fragments, err = fragment.New(o.Fragments); err != nil {
 		return nil, err
 	}
 	for i := range o.Workers {
 		e.workers = append(e.workers, newWorker(e, i))
-		e.counters = append(e.counters, e.workers[i].counters)
 	}
 	e.options.Compiled = nil
 	first.succeed(s, nil)

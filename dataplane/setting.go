@@ -22,7 +22,8 @@ type setting struct {
 
 // port is a slot of the engine: an attachment, or a vacant place, with its device and its counters.
 type port struct {
-	device tun.Device // nil: none
+	device   tun.Device // nil: none
+	identity string     // of the attachment
 	counter.Tally
 }
 
@@ -67,12 +68,14 @@ func (e *Engine) AttachmentCounts() []counter.Attachment {
 }
 
 // setDevice gives the port another device.
-func (p *port) setDevice(d tun.Device) {
+func (e *Engine) setDevice(p *port, d tun.Device) {
 	if p.device == d {
 		return
 	}
 	p.Succeed(dropsOf(p.device), dropsOf(d))
 	p.device = d
+	receive, transmit := p.Before()
+	e.options.Continuity.SetKernelDrops(p.identity, receive, transmit)
 }
 
 // departure says when an attachment has left its slot.
@@ -87,11 +90,14 @@ func (t *setting) succeed(s, before *topology.Snapshot) {
 	s.BlockSMTP = t.subscription.BlocksSMTP()
 }
 
-func (e *Engine) newPort(counted counter.Tally) port {
-	for len(counted.Cells) < e.options.Workers {
-		counted.Cells = append(counted.Cells, new(counter.Cell))
+// newPort is that of an attachment that comes, or comes back.
+func (e *Engine) newPort(identity string) port {
+	counted := e.departed.Take(identity)
+	if counted.Cells == nil {
+		counted = e.counters.NewTally(e.cells.Take())
+		e.options.Continuity.SetCell(identity, counted.Number)
 	}
-	return port{Tally: counted}
+	return port{Tally: counted, identity: identity}
 }
 
 // Wanted is what an engine is to be.
@@ -254,15 +260,15 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 	ports := slices.Clone(a.base.ports)
 	for slot, identity := range a.gone {
 		if identity != "" {
-			ports[slot].setDevice(nil)
-			e.departed.Keep(identity, ports[slot].Tally)
+			e.setDevice(&ports[slot], nil)
+			e.leave(identity, ports[slot].Tally)
 		}
 	}
 	for slot, identity := range a.come {
 		if identity == "" {
 			continue
 		}
-		p := e.newPort(e.departed.Take(identity))
+		p := e.newPort(identity)
 		if slot == len(ports) {
 			ports = append(ports, p)
 		}
@@ -271,9 +277,10 @@ func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
 		e.flows.LimitZone(uint16(slot), a.next.specs[slot].Kind == topology.NetworkInterface)
 	}
 	for i, slot := range a.Slots {
-		ports[slot].setDevice(devices[i])
+		e.setDevice(&ports[slot], devices[i])
 	}
 	a.next.ports = ports
+	e.options.Continuity.SetZones(e.zones(a.Snapshot))
 	e.everyWorker(func(w *worker) { w.furnish(a.base.ports, ports) })
 }
 

@@ -83,7 +83,7 @@ func newWorker(e *Engine, index int) *worker {
 		engine:   e,
 		index:    index,
 		flows:    e.flows.Worker(index),
-		counters: counter.New(e.options.Now),
+		counters: e.counters[index],
 		strict:   e.options.Flows.TCPStrict,
 	}
 	w.passage.w, w.held.w = w, w

@@ -48,13 +48,11 @@ type ruleCell struct {
 // Set belongs to one worker: only it adds, anybody reads.
 type Set struct {
 	// rules by slot; the last chunk is of the platform's services.
-	rules       [maxChunks + 1]atomic.Pointer[[chunkRules]ruleCell]
-	drops       [packet.NumDrops]atomic.Uint64
-	attachments []*Cell // by slot
-
-	bursts, packets atomic.Uint64
-	worked          atomic.Int64     // nanoseconds that were not spent waiting for packets
-	now             func() time.Time // the wall clock
+	rules [maxChunks + 1]atomic.Pointer[[chunkRules]ruleCell]
+	*totals
+	image       *image           // where the rest is, if it outlives the process
+	attachments []*Cell          // by slot
+	now         func() time.Time // the wall clock
 
 	// The burst's own sums, flushed once at its end.
 	pending      [pendingRules]pendingRule
@@ -68,13 +66,25 @@ type Set struct {
 	Slots *[]uint32
 }
 
+// totals are what a worker counts in all.
+type totals struct {
+	drops           [1 << 8]atomic.Uint64 // by packet.Drop; their place is the same in every version
+	bursts, packets atomic.Uint64
+	worked          atomic.Int64 // nanoseconds that were not spent waiting for packets
+}
+
 // Cell counts one attachment's traffic for one worker.
 type Cell struct {
-	receivePackets, receiveBytes, transmitPackets, transmitBytes atomic.Uint64
+	*traffic
 	// pending sums of the burst; the worker's alone
 	received, receivedBytes, transmitted, transmittedBytes uint64
 	busy                                                   bool
 	_                                                      [64]byte // keeps neighbours' heap objects off the line
+}
+
+// traffic is an attachment's.
+type traffic struct {
+	receivePackets, receiveBytes, transmitPackets, transmitBytes atomic.Uint64
 }
 
 // pendingRules is the size of the direct-mapped cache that gathers a burst's rule
@@ -89,9 +99,37 @@ type pendingRule struct {
 
 // New returns an empty set; now is the wall clock of last hits.
 func New(now func() time.Time) *Set {
-	c := &Set{now: now, dirty: make([]uint8, 0, pendingRules)}
-	c.rules[maxChunks].Store(new([chunkRules]ruleCell))
+	return newSet(now, &totals{}, nil)
+}
+
+func newSet(now func() time.Time, t *totals, i *image) *Set {
+	c := &Set{now: now, dirty: make([]uint8, 0, pendingRules), totals: t, image: i}
+	c.rules[maxChunks].Store(c.chunk(maxChunks))
 	return c
+}
+
+// chunk is the memory of a chunk of rules.
+func (c *Set) chunk(i int) *[chunkRules]ruleCell {
+	if c.image != nil {
+		return &c.image.rules[i]
+	}
+	return new([chunkRules]ruleCell)
+}
+
+// NewCell makes the cell of the attachment with a number. Numbers below MaxCells outlive the process.
+func (c *Set) NewCell(number int) *Cell {
+	if c.image != nil && number < MaxCells {
+		return &Cell{traffic: &c.image.cells[number]}
+	}
+	return &Cell{traffic: &traffic{}}
+}
+
+// Clear makes a cell count from zero again.
+func (a *Cell) Clear() {
+	a.receivePackets.Store(0)
+	a.receiveBytes.Store(0)
+	a.transmitPackets.Store(0)
+	a.transmitBytes.Store(0)
 }
 
 // Reserve makes room for rule slots below n. It is called before a slot
@@ -100,7 +138,7 @@ func New(now func() time.Time) *Set {
 func (c *Set) Reserve(n int) {
 	for i := 0; i*chunkRules < n; i++ {
 		if c.rules[i].Load() == nil {
-			c.rules[i].Store(new([chunkRules]ruleCell))
+			c.rules[i].Store(c.chunk(i))
 		}
 	}
 }

@@ -12,6 +12,8 @@ type KernelDrops struct {
 // Tally is what is counted for an attachment, whichever devices it has had.
 type Tally struct {
 	Cells []*Cell // by worker
+	// Number of the cells; see Set.NewCell.
+	Number int
 	// before is what the kernel has dropped at earlier devices, less what it had dropped at this one before it was
 	// the attachment's.
 	before KernelDrops
@@ -28,6 +30,14 @@ func (t *Tally) Succeed(was, is KernelDrops) {
 	t.before.Transmit += was.Transmit - is.Transmit
 }
 
+// Before is what the kernel has dropped at earlier devices, to be taken up by SetBefore in a later process.
+func (t *Tally) Before() (receive, transmit uint64) { return t.before.Receive, t.before.Transmit }
+
+// SetBefore takes up what Before gave.
+func (t *Tally) SetBefore(receive, transmit uint64) {
+	t.before = KernelDrops{Receive: receive, Transmit: transmit}
+}
+
 // maxDeparted bounds the attachments that are gone and whose counters are kept.
 const maxDeparted = 4096
 
@@ -37,10 +47,18 @@ type Departed struct {
 	order   []string // the one that left first comes first
 }
 
-// Keep keeps the counters of an attachment that goes.
-func (d *Departed) Keep(identity string, counted Tally) {
+// Forgotten are counters that nobody keeps any more.
+type Forgotten struct {
+	Identity string
+	Tally
+}
+
+// Keep keeps the counters of an attachment that goes. It returns those that are forgotten for that; without
+// Cells: none.
+func (d *Departed) Keep(identity string, counted Tally) (forgotten Forgotten) {
 	if len(d.order) == maxDeparted {
-		delete(d.tallies, d.order[0])
+		forgotten = Forgotten{d.order[0], d.tallies[d.order[0]]}
+		delete(d.tallies, forgotten.Identity)
 		d.order = d.order[1:]
 	}
 	if d.tallies == nil {
@@ -48,6 +66,7 @@ func (d *Departed) Keep(identity string, counted Tally) {
 	}
 	d.tallies[identity] = counted
 	d.order = append(d.order, identity)
+	return forgotten
 }
 
 // Take returns the counters of an attachment that comes back, or empty ones.

@@ -36,10 +36,26 @@ type Registry struct {
 	free      []uint32
 	version   uint64
 	reclaimed uint64
+	taken     func(slot uint32, k RuleKey) // nil: nobody hears
 }
 
 // NewRegistry makes an empty registry.
-func NewRegistry() *Registry { return &Registry{slots: map[RuleKey]uint32{}} }
+func NewRegistry() *Registry { return ResumeRegistry(nil, nil) }
+
+// ResumeRegistry makes a registry of the rules that an earlier process has counted, by slot; the zero key: none. taken,
+// which may be nil, hears what a slot means before anything is counted on it.
+func ResumeRegistry(before []RuleKey, taken func(slot uint32, k RuleKey)) *Registry {
+	r := &Registry{slots: make(map[RuleKey]uint32, len(before)), keys: slices.Clone(before), gone: make([]uint64, len(before)), taken: taken}
+	for slot, k := range before {
+		if _, twice := r.slots[k]; twice || k == (RuleKey{}) {
+			r.keys[slot] = RuleKey{}
+			r.free = append(r.free, uint32(slot))
+		} else {
+			r.slots[k] = uint32(slot)
+		}
+	}
+	return r
+}
 
 // Copy is a registry of the same slots that goes its own way, for a snapshot that only answers questions.
 func (r *Registry) Copy() *Registry {
@@ -115,6 +131,9 @@ func (r *Registry) take(k RuleKey) (slot uint32) {
 		r.keys, r.gone = append(r.keys, k), append(r.gone, 0)
 	}
 	r.slots[k] = slot
+	if r.taken != nil {
+		r.taken(slot, k)
+	}
 	return slot
 }
 

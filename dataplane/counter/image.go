@@ -1,0 +1,111 @@
+package counter
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/slab"
+)
+
+// MaxCells is how many attachments are counted beyond the process, those that are gone among them.
+const MaxCells = 1 << 16
+
+// image is the memory of a Set that outlives the process. The kernel backs what is written.
+type image struct {
+	magic [8]byte
+	// reasons names the drops, since versions have different ones.
+	reasons [4096 - 8]byte
+	totals  totals
+	_       [64]byte
+	cells   [MaxCells]traffic
+	rules   [maxChunks + 1][chunkRules]ruleCell
+}
+
+const (
+	imageMagic = "nsgdcnt1"
+	imageSize  = int(unsafe.Sizeof(image{}))
+)
+
+// Open returns the set number n in slabs, where it counts on if an earlier process has left it there.
+func Open(now func() time.Time, slabs *slab.Slabs, n int) (*Set, error) {
+	name := fmt.Sprint("counters.", n)
+	memory, err := slabs.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	reasons := reasonNames()
+	var was *image
+	if memory != nil {
+		if was, err = checkImage(memory); err != nil {
+			return nil, fmt.Errorf("slab %s: %w", name, err)
+		}
+		if was.names() == reasons {
+			return newSet(now, &was.totals, was), nil
+		}
+	}
+	if memory, err = slabs.Make(name, imageSize); err != nil {
+		return nil, err
+	}
+	i := (*image)(unsafe.Pointer(&memory[0]))
+	if was != nil { // of another version
+		copy(memory, unsafe.Slice((*byte)(unsafe.Pointer(was)), imageSize))
+		clear(i.reasons[:])
+		i.totals.renumber(strings.Fields(was.names()))
+	}
+	copy(i.magic[:], imageMagic)
+	copy(i.reasons[:], reasons)
+	return newSet(now, &i.totals, i), nil
+}
+
+// Rest are the sets that earlier processes have left beyond the first n: they count no more, and their sums stay.
+func Rest(now func() time.Time, slabs *slab.Slabs, n int) (sets []*Set, err error) {
+	for ; ; n++ {
+		if memory, err := slabs.Find(fmt.Sprint("counters.", n)); memory == nil || err != nil {
+			return sets, err
+		}
+		set, err := Open(now, slabs, n)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, set)
+	}
+}
+
+func checkImage(memory []byte) (*image, error) {
+	if len(memory) != imageSize {
+		return nil, fmt.Errorf("counters of %d bytes: must be %d", len(memory), imageSize)
+	}
+	i := (*image)(unsafe.Pointer(&memory[0]))
+	if string(i.magic[:]) != imageMagic {
+		return nil, fmt.Errorf("counters begin with %q: must be %q", i.magic[:], imageMagic)
+	}
+	return i, nil
+}
+
+func (i *image) names() string {
+	text, _, _ := strings.Cut(string(i.reasons[:]), "\x00")
+	return text
+}
+
+// reasonNames are those of the drops, in order.
+func reasonNames() string {
+	names := make([]string, packet.NumDrops)
+	for d := range names {
+		names[d] = packet.Drop(d).String()
+	}
+	return strings.Join(names, " ")
+}
+
+// renumber gives the drops their numbers of this version; names are those of the other one, in order.
+func (t *totals) renumber(names []string) {
+	byName := map[string]uint64{}
+	for n, name := range names[:min(len(names), len(t.drops))] {
+		byName[name] = t.drops[n].Swap(0)
+	}
+	for d := range packet.NumDrops {
+		t.drops[d].Store(byName[d.String()])
+	}
+}

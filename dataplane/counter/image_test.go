@@ -1,0 +1,99 @@
+package counter
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/slab"
+)
+
+func TestCountersGoOnInTheNextProcess(t *testing.T) {
+	slabs := slab.New(nil, nil)
+	count := func(c *Set) {
+		c.Reserve(2000)
+		c.Attach(0, c.NewCell(7))
+		c.Rule(1500, 1, &packet.Packet{Segments: 2, WireLen: 300})
+		c.Receive(0, 3, 400)
+		c.Drop(packet.DropRule)
+		c.Took(5)
+		c.Worked(time.Second)
+		c.Flush()
+	}
+	for range 2 {
+		c, err := Open(time.Now, slabs, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count(c)
+	}
+	c, err := Open(time.Now, slabs, 1) // another worker
+	if err != nil {
+		t.Fatal(err)
+	}
+	count(c)
+	first, err := Open(time.Now, slabs, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Reserve(2000)
+	rest, err := Rest(time.Now, slabs, 1) // now there is one worker only
+	if err != nil || len(rest) != 1 {
+		t.Fatalf("%d sets: %v", len(rest), err)
+	}
+	rest[0].Reserve(2000)
+	sets := Sets{first, rest[0]}
+	if r := sets.Rules(2000)[1500]; r != (Rule{3, 6, 900}) {
+		t.Errorf("rule %+v", r)
+	}
+	if n := sets.Drops()[packet.DropRule]; n != 3 {
+		t.Errorf("%d drops", n)
+	}
+	if a := Sum([]*Cell{first.NewCell(7), rest[0].NewCell(7)}); a.ReceivePackets != 9 || a.ReceiveBytes != 1200 {
+		t.Errorf("%+v", a)
+	}
+	if w := sets.Workers(); w[0].Packets != 10 || w[0].Worked != 2*time.Second || sets.LastHits(2000)[1500] == 0 {
+		t.Errorf("%+v", w)
+	}
+}
+
+func TestDropsOfAnotherVersionKeepTheirNames(t *testing.T) {
+	slabs := slab.New(nil, nil)
+	c, err := Open(time.Now, slabs, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.DropNow(packet.DropTruncated, 4)
+	c.DropNow(packet.DropRule, 5)
+	memory, _ := slabs.Find("counters.0")
+	i := (*image)(unsafe.Pointer(&memory[0]))
+	names := strings.Fields(i.names())
+	names[packet.DropTruncated], names[packet.DropRule] = names[packet.DropRule], "gone"
+	clear(i.reasons[:])
+	copy(i.reasons[:], strings.Join(names, " "))
+	next, err := Open(time.Now, slabs, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := (Sets{next}).Drops(); d[packet.DropRule] != 4 || d[packet.DropTruncated] != 0 {
+		t.Errorf("%v", d)
+	}
+}
+
+func TestMemoryThatHoldsNoCountersIsRefused(t *testing.T) {
+	slabs := slab.New(nil, nil)
+	if _, err := slabs.Make("counters.0", 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(time.Now, slabs, 0); err == nil {
+		t.Error("4096 bytes were taken")
+	}
+	if _, err := slabs.Make("counters.0", imageSize); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(time.Now, slabs, 0); err == nil {
+		t.Error("zeros were taken")
+	}
+}

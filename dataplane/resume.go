@@ -1,0 +1,94 @@
+package dataplane
+
+import (
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/continuity"
+	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/topology"
+)
+
+// openCounters opens the workers' sets, and those that an earlier process has left beyond them.
+func (e *Engine) openCounters() (sets counter.Sets, err error) {
+	slabs, now := e.options.Continuity.Slabs(), e.options.Now
+	for i := range e.options.Workers {
+		set := counter.New(now)
+		if slabs != nil {
+			if set, err = counter.Open(now, slabs, i); err != nil {
+				return nil, err
+			}
+		}
+		sets = append(sets, set)
+	}
+	if slabs == nil {
+		return sets, nil
+	}
+	rest, err := counter.Rest(now, slabs, len(sets))
+	return append(sets, rest...), err
+}
+
+// resumeCells makes the counters of the last process's attachments those of attachments that are gone.
+func (e *Engine) resumeCells() {
+	for identity, n := range e.options.Continuity.Cells() {
+		if !e.cells.Claim(n) {
+			e.options.Continuity.ForgetCell(identity)
+			continue
+		}
+		counted := e.counters.ResumeTally(n)
+		counted.SetBefore(e.options.Continuity.KernelDrops(identity))
+		e.leave(identity, counted)
+	}
+}
+
+// leave keeps the counters of an attachment that is gone.
+func (e *Engine) leave(identity string, counted counter.Tally) {
+	if forgotten := e.departed.Keep(identity, counted); forgotten.Cells != nil {
+		e.cells.Give(forgotten.Number)
+		e.options.Continuity.ForgetCell(forgotten.Identity)
+	}
+}
+
+// resumeFlows has the flow table take over the flows of the last process.
+func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {
+	if e.options.Continuity == nil {
+		return
+	}
+	before := e.options.Continuity.Zones()
+	o.Images = e.options.Continuity.Images()
+	o.OldZones = zonesNow(&before, s, e.room)
+	keys := e.registry.Keys()
+	o.Slot = func(slot uint32) bool {
+		return int(slot) < len(keys) && keys[slot] != topology.RuleKey{} || topology.ServiceOfSlot(slot) != topology.NoService
+	}
+	e.options.Continuity.PlanZones(e.zones(s))
+}
+
+// zonesNow are the zones that the zones of before are now; conntrack.NoZone: none.
+func zonesNow(before *continuity.Zones, s *topology.Snapshot, room int) []uint16 {
+	slots := map[string]int{}
+	for slot, a := range s.Attachments {
+		if a.Kind != topology.Vacant {
+			slots[a.Identity()] = slot
+		}
+	}
+	zones := make([]uint16, zonesEach*before.Room)
+	for zone := range zones {
+		zones[zone] = conntrack.NoZone
+	}
+	for was, identity := range before.Attachments[:min(len(before.Attachments), before.Room)] {
+		if now, ok := slots[identity]; ok {
+			zones[was], zones[before.Room+was] = uint16(now), uint16(room+now)
+		}
+	}
+	return zones
+}
+
+// zones are what the flow table's zones mean.
+func (e *Engine) zones(s *topology.Snapshot) continuity.Zones {
+	z := continuity.Zones{Room: e.room, Attachments: make([]string, len(s.Attachments))}
+	for slot, a := range s.Attachments {
+		if a.Kind != topology.Vacant {
+			z.Attachments[slot] = a.Identity()
+		}
+	}
+	return z
+}
