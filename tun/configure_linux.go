@@ -21,11 +21,8 @@ const addrGenModeNone = 1
 // configure runs inside the namespace once the interface is there.
 func (d *kernelDevice) configure() error {
 	h := d.handle
-	if err := h.LinkSetMTU(d.link, d.config.MTU); err != nil {
-		return fmt.Errorf("set mtu %d: %w", d.config.MTU, err)
-	}
-	if err := h.LinkSetTxQLen(d.link, d.config.TxQueueLen); err != nil {
-		return fmt.Errorf("set transmit queue length %d: %w", d.config.TxQueueLen, err)
+	if err := d.size(); err != nil {
+		return err
 	}
 	if err := d.silenceIPv6(); err != nil {
 		return err
@@ -39,6 +36,21 @@ func (d *kernelDevice) configure() error {
 		return fmt.Errorf("bring up: %w", err)
 	}
 	return d.setAddresses(d.config.Addresses)
+}
+
+// size gives the interface its MTU and the length of its queues.
+func (d *kernelDevice) size() error {
+	if is := d.link.Attrs(); is.MTU != d.config.MTU {
+		if err := d.handle.LinkSetMTU(d.link, d.config.MTU); err != nil {
+			return fmt.Errorf("set mtu %d: %w", d.config.MTU, err)
+		}
+	}
+	if is := d.link.Attrs(); is.TxQLen != d.config.TxQueueLen {
+		if err := d.handle.LinkSetTxQLen(d.link, d.config.TxQueueLen); err != nil {
+			return fmt.Errorf("set transmit queue length %d: %w", d.config.TxQueueLen, err)
+		}
+	}
+	return nil
 }
 
 // silenceIPv6 stops what the kernel would send by itself and no policy mentions: router
@@ -190,9 +202,8 @@ func (d *kernelDevice) addresses(family int) ([]netip.Prefix, error) {
 	}
 	var prefixes []netip.Prefix
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			ones, _ := a.Mask.Size()
-			prefixes = append(prefixes, netip.PrefixFrom(ip.Unmap(), ones))
+		if p := prefixOf(a.IPNet); p.IsValid() {
+			prefixes = append(prefixes, p)
 		}
 	}
 	return prefixes, nil
@@ -261,6 +272,12 @@ func (d *kernelDevice) setRoute(p netip.Prefix) error {
 }
 
 func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
+
+func prefixOf(n *net.IPNet) netip.Prefix {
+	ip, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), ones)
+}
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -159,6 +160,9 @@ type Config struct {
 	TxQueueLen int
 	// Loopback brings up lo in the namespace.
 	Loopback bool
+	// Adopt are the queues of this device that an earlier process has left, in order. Open takes them over, or closes them
+	// where they are another device's, or another number of queues.
+	Adopt []*os.File
 	// Keep lets the interface outlive the process: Close leaves it. Open takes over one that an earlier run kept.
 	Keep bool
 }

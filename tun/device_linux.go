@@ -108,10 +108,13 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.stats, err = openStats(); err != nil {
 		return Off, err
 	}
+	level, adopted, err := d.adopt(k)
+	if err != nil || adopted {
+		return level, err
+	}
 	if l, err := d.handle.LinkByName(d.config.Name); err == nil && !(d.config.Keep && l.Type() == "tuntap" && l.Attrs().Alias == KeptAlias) {
 		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
 	}
-	var level Offload
 	if d.queues, level, err = k.openQueues(d.handle, d.config); err != nil {
 		return Off, err
 	}

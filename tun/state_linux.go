@@ -40,7 +40,12 @@ type journal struct {
 
 // OpenState takes the state directory dir and removes what an earlier run left behind. It makes
 // dir if needed. It fails with a RunningError while another process holds dir, and where folder.Open does.
-func OpenState(path string) (*State, error) {
+func OpenState(path string) (*State, error) { return openState(path, false) }
+
+// ResumeState is OpenState for a run that goes on where an earlier one has stopped: its namespaces are this run's.
+func ResumeState(path string) (*State, error) { return openState(path, true) }
+
+func openState(path string, resume bool) (*State, error) {
 	dir, err := folder.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("tun: state directory: %w", err)
@@ -50,14 +55,14 @@ func OpenState(path string) (*State, error) {
 		return nil, errors.Join(err, dir.Close())
 	}
 	s := &State{dir: dir, lock: lock}
-	if err := s.removeLeftovers(); err != nil {
+	if err := s.readLeftovers(resume); err != nil {
 		return nil, errors.Join(err, dir.Remove(lockName), lock.Close(), dir.Close())
 	}
 	return s, nil
 }
 
-// removeLeftovers removes the namespaces that an earlier run's journal names.
-func (s *State) removeLeftovers() error {
+// readLeftovers reads the journal of an earlier run. It removes the namespaces in it, or takes them over.
+func (s *State) readLeftovers(resume bool) error {
 	path := filepath.Join(s.dir.Name(), journalName)
 	text, err := s.readJournal()
 	if errors.Is(err, os.ErrNotExist) {
@@ -70,7 +75,9 @@ func (s *State) removeLeftovers() error {
 	if err := json.Unmarshal(text, &j); err != nil {
 		return fmt.Errorf("tun: journal %s: %w: remove the file, and the namespaces of that run by hand", path, err)
 	}
-	s.made = j.Namespaces
+	if s.made = j.Namespaces; resume {
+		return nil
+	}
 	for _, n := range j.Namespaces {
 		removed, err := removeNamespace(n.Name, n.identity)
 		if err != nil {
@@ -168,6 +175,23 @@ func (s *State) Namespaces() []string {
 	return names
 }
 
+// Leave releases the directory, and leaves the namespaces to the next run.
+func (s *State) Leave() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return os.ErrClosed
+	}
+	s.closed = true
+	return s.release()
+}
+
+// release gives the lock back; mu is held.
+func (s *State) release() error {
+	// Removed while locked: a process that has opened the file finds that its name is gone.
+	return errors.Join(s.dir.Remove(lockName), s.lock.Close(), s.dir.Close())
+}
+
 // Close removes the namespaces that were made and releases the directory. Close devices before.
 // What can't be removed stays in the journal for the next run.
 func (s *State) Close() error {
@@ -183,9 +207,7 @@ func (s *State) Close() error {
 		errs = append(errs, err)
 		return err == nil
 	})
-	errs = append(errs, s.writeJournal())
-	// Removed while locked: a process that has opened the file finds that its name is gone.
-	errs = append(errs, s.dir.Remove(lockName), s.lock.Close(), s.dir.Close())
+	errs = append(errs, s.writeJournal(), s.release())
 	return errors.Join(errs...)
 }
 

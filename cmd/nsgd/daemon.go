@@ -43,6 +43,8 @@ type daemon struct {
 	lines  *logring.Handler // of log
 	stdout io.Writer        // of flow logs
 
+	inherited *inheritance
+
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
 	service  *inspect.Service
@@ -68,15 +70,24 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	var release func()
 	d.hangups, release = catchHangup()
 	d.onStop(func() error { release(); return nil })
-	options := c.engineOptions(d.log)
-	options.Compiled = all.snapshot
+	open := tun.OpenState
+	if d.inherited.resumes {
+		open = tun.ResumeState
+	}
+	if d.state, err = open(filepath.Dir(c.Control.Socket)); err != nil {
+		return alreadyRunning(err)
+	}
+	d.onStop(d.closeState)
+	if err := d.inherited.open(d.log); err != nil {
+		return err
+	}
+	d.onStop(d.inherited.close)
+	options, began := c.engineOptions(d.log), time.Now()
+	options.Compiled, options.Continuity = all.snapshot, d.inherited.kept
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}
-	if d.state, err = tun.OpenState(filepath.Dir(c.Control.Socket)); err != nil {
-		return alreadyRunning(err)
-	}
-	d.onStop(d.state.Close)
+	d.inherited.tell(d.log, d.engine.Flows().Adoption(), time.Since(began))
 	if left := d.state.Leftovers(); len(left) > 0 {
 		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
 	}
@@ -98,6 +109,14 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	return d.record(d.stdout)
+}
+
+// closeState removes the namespaces that this process has made, or leaves them to the next.
+func (d *daemon) closeState() error {
+	if d.inherited.leaving.Load() {
+		return d.state.Leave()
+	}
+	return d.state.Close()
 }
 
 func closeListener(l net.Listener) func() error {
@@ -125,16 +144,20 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
 		return err
 	}
-	devices, offload, err := openDevices(tun.Open, plan, want)
+	open := d.inherited.opener(tun.Open)
+	devices, offload, err := openDevices(open, plan, want)
 	if err != nil {
 		return err
 	}
 	d.offload = offload
-	d.devices = &liveDevices{open: tun.Open, offload: offload, queues: d.engine.Workers(), state: d.state}
+	d.devices = &liveDevices{open: open, offload: offload, queues: d.engine.Workers(), state: d.state}
 	for i := range plan {
 		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
 	}
 	d.onStop(d.devices.close)
+	if err := errors.Join(d.inherited.discard(), leaveNamespaces(d.state, plan)); err != nil {
+		return err
+	}
 	if err := d.engine.Attach(devices); err != nil {
 		return err
 	}
@@ -206,9 +229,22 @@ func (d *daemon) stop() error {
 
 // serve carries packets and answers until ctx ends or something fails.
 func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
+	// The engine carries packets until everybody else has come to an end.
+	carrying, halt := context.WithCancel(context.WithoutCancel(ctx))
+	carried := make(chan error, 1)
 	group, ctx := errgroup.WithContext(ctx)
+	defer halt()
 	d.interception.watchAll(func(watch func(context.Context) error) { group.Go(func() error { return watch(ctx) }) })
-	group.Go(func() error { return d.engine.Run(ctx) })
+	group.Go(func() error {
+		go func() { carried <- d.engine.Run(carrying) }()
+		select {
+		case err := <-carried:
+			carried <- err
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
 	}
@@ -251,7 +287,12 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	if up != nil {
 		group.Go(func() error { return up(ctx, d) })
 	}
-	return group.Wait()
+	err := group.Wait()
+	halt()
+	if failed := <-carried; err == nil {
+		err = failed
+	}
+	return err
 }
 
 // metricsAddress is the address that the listener got; empty when metrics are off.

@@ -29,6 +29,9 @@ const (
 type usageError struct{ error }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "keep" { // which has signals of its own
+		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A reader of flow logs or of the log that closes its pipe must not end the daemon.
@@ -45,6 +48,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
 	}
 	var usage usageError
 	if errors.As(err, &usage) {
@@ -78,12 +84,12 @@ func newRoot() *cobra.Command {
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("a command is missing: run, check, close or detach")}
+			return usageError{errors.New("a command is missing: run, keep, check, close or detach")}
 		},
 	}
 	root.SetVersionTemplate("nsgd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newDetach(), newClose())
+	root.AddCommand(newRun(), newKeep(), newCheck(), newDetach(), newClose())
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
 	help.Args = func(_ *cobra.Command, args []string) error { // cobra's own shows the usage, and succeeds

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/logring"
+	"github.com/nsgd/nsgd/fdstore"
 	"github.com/spf13/cobra"
 )
 
@@ -77,15 +78,25 @@ func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Durat
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	inherited, err := inherit()
+	if err != nil {
+		return err
+	}
+	ctx, restart := inherited.onRestart(ctx)
+	defer restart(nil)
+	d := &daemon{inherited: inherited, path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
 	d.interception = &interception{log: log, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)
 	if err := d.start(ctx, all); err != nil {
+		inherited.leaving.Store(inherited.resumes) // for a start that succeeds
 		stopped := d.stop()
 		return errors.Join(err, stopped, d.interception.openAgain(false))
 	}
-	err := d.serve(ctx, up)
+	err = d.serve(ctx, up)
+	if err != nil && !d.confirmation.expired {
+		inherited.leaving.Store(inherited.store.Exists())
+	}
 	if stopped := d.stop(); stopped != nil {
 		err = errors.Join(err, fmt.Errorf("stop: %w", stopped))
 	}
@@ -93,5 +104,8 @@ func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Durat
 		err = errors.Join(err, d.interception.openAgain(true))
 	}
 	log.Info("stopped")
+	if err == nil && inherited.leaving.Load() {
+		return exitStatus(fdstore.RestartStatus)
+	}
 	return err
 }

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/continuity"
+	"github.com/nsgd/nsgd/fdstore"
+	"github.com/nsgd/nsgd/slab"
+	"github.com/nsgd/nsgd/tun"
+)
+
+const (
+	// queueName begins the names of the descriptors of devices' queues in the store; all others are slabs.
+	queueName = "queue."
+	// waitingPackets is how many packets wait in a queue while no process reads it: a third of a second of 50,000 a
+	// second, the time that a large policy takes to load.
+	waitingPackets = 16_384
+	// After maxCrashes starts without an orderly end within crashTime a process begins without flows.
+	maxCrashes = 5
+	crashTime  = time.Minute
+)
+
+// inheritance is what the process before has left, and what this one leaves. Without a store that keeps descriptors it
+// is empty, and everything ends with the process.
+type inheritance struct {
+	store  fdstore.Store
+	slabs  *slab.Slabs
+	queues map[string]*os.File // by name, that nobody has taken yet
+	// resumes says that a process was here before.
+	resumes bool
+	kept    *continuity.Store // nil: nothing outlives the process
+	// leaving says that this process ends for the next one, which finds everything.
+	leaving atomic.Bool
+}
+
+// inherit takes what the process before has left. Call it before descriptors are opened.
+func inherit() (*inheritance, error) {
+	found, err := fdstore.Inherited()
+	if err != nil {
+		return nil, err
+	}
+	n := &inheritance{store: fdstore.Open(), queues: map[string]*os.File{}, resumes: len(found) > 0}
+	slabs := map[string]*os.File{}
+	for name, files := range found {
+		to := slabs
+		if strings.HasPrefix(name, queueName) {
+			to = n.queues
+		}
+		to[name] = files[0]
+		for _, f := range files[1:] {
+			f.Close()
+		}
+	}
+	n.slabs = slab.New(slabs, n.store)
+	return n, nil
+}
+
+// open opens what is kept, once no other process uses it.
+func (n *inheritance) open(log *slog.Logger) (err error) {
+	if !n.store.Exists() {
+		return nil
+	}
+	n.kept, err = continuity.Open(n.slabs)
+	if err == nil {
+		if crashes := n.kept.Restarts(time.Now(), crashTime); crashes > maxCrashes {
+			err = fmt.Errorf("%d starts within %v", crashes, crashTime)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	log.Error("the last process's flows and counters are left behind: the devices stay", "error", err)
+	if err := continuity.Forget(n.slabs); err != nil {
+		return err
+	}
+	n.kept, err = continuity.Open(n.slabs)
+	return err
+}
+
+// tell logs what became of the last process's flows.
+func (n *inheritance) tell(log *slog.Logger, a conntrack.Adoption, took time.Duration) {
+	if !n.resumes || n.kept == nil {
+		return
+	}
+	attributes := []any{"flows", a.Flows, "took", took.Round(time.Millisecond)}
+	for why, count := range a.Lost {
+		if count > 0 {
+			attributes = append(attributes, "lost: "+conntrack.Loss(why).String(), count)
+		}
+	}
+	if a.Refused != nil {
+		log.Error("the last process's flows are lost", "error", a.Refused)
+		return
+	}
+	log.Info("goes on with the last process's flows", append(attributes, "copied", a.Copied)...)
+}
+
+// queueNames are the names of a device's queues in the store.
+func queueNames(namespace, device string, queues int) []string {
+	sum := sha256.Sum256([]byte(namespace + "\x00" + device))
+	names := make([]string, queues)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%x.%d", queueName, sum[:12], i)
+	}
+	return names
+}
+
+// opener opens devices that the store keeps, or that it has kept.
+func (n *inheritance) opener(open opener) opener {
+	if !n.store.Exists() {
+		return open
+	}
+	return func(c tun.Config) (tun.Device, tun.Offload, error) {
+		names := queueNames(c.Namespace, c.Name, c.Queues)
+		for _, name := range names {
+			if f := n.queues[name]; f != nil {
+				c.Adopt = append(c.Adopt, f)
+				delete(n.queues, name)
+			}
+		}
+		if c.TxQueueLen == 0 {
+			c.TxQueueLen = waitingPackets
+		}
+		adopts := len(c.Adopt) == len(names)
+		d, level, err := open(c)
+		if err != nil {
+			return nil, level, err
+		}
+		kept := &keptDevice{Device: d, inheritance: n, names: names}
+		for i, q := range d.Queues() {
+			if !adopts { // the store has those that were adopted
+				err = errors.Join(err, n.store.Forget(names[i]), n.store.KeepFD(names[i], q.FD()))
+			}
+		}
+		if err != nil {
+			return nil, level, errors.Join(fmt.Errorf("keep the device's descriptors: %w", err), kept.Close())
+		}
+		return kept, level, nil
+	}
+}
+
+// keptDevice is a device whose descriptors the store keeps too.
+type keptDevice struct {
+	tun.Device
+	inheritance *inheritance
+	names       []string
+}
+
+// Close implements tun.Device. The interface stays if this process leaves everything to the next one.
+func (d *keptDevice) Close() error {
+	err := d.Device.Close()
+	if d.inheritance.leaving.Load() {
+		return err
+	}
+	for _, name := range d.names {
+		err = errors.Join(err, d.inheritance.store.Forget(name))
+	}
+	return err
+}
+
+// discard closes what the process before has left and nobody needs.
+func (n *inheritance) discard() error {
+	var errs []error
+	for name, f := range n.queues {
+		errs = append(errs, f.Close(), n.store.Forget(name))
+	}
+	clear(n.queues)
+	return errors.Join(errs...)
+}
+
+// close ends what is kept, unless the next process finds it.
+func (n *inheritance) close() error {
+	if n.leaving.Load() {
+		n.kept.Orderly()
+		return nil
+	}
+	return errors.Join(n.discard(), continuity.Forget(n.slabs))
+}
+
+// errRestart ends a process that leaves everything to the next one.
+var errRestart = errors.New("the next process goes on")
+
+// onRestart ends ctx when whoever keeps this process's descriptors asks for its end.
+func (n *inheritance) onRestart(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, fdstore.Restart)
+	go func() {
+		defer signal.Stop(signals)
+		select {
+		case <-ctx.Done():
+		case <-signals:
+			n.leave(cancel)
+		}
+	}()
+	return ctx, cancel
+}
+
+// leave ends the run for the next one.
+func (n *inheritance) leave(cancel context.CancelCauseFunc) {
+	if n.store.Exists() {
+		n.leaving.Store(true)
+		cancel(errRestart)
+	} else {
+		cancel(nil)
+	}
+}
+
+// leaveNamespaces removes the namespaces of the process before in which no device is any more.
+func leaveNamespaces(state *tun.State, plan []tun.Config) error {
+	used := map[string]bool{}
+	for i := range plan {
+		if plan[i].CreateNamespace {
+			used[plan[i].Namespace] = true
+		}
+	}
+	var errs []error
+	for _, name := range state.Namespaces() {
+		if !used[name] {
+			errs = append(errs, state.RemoveNamespace(name))
+		}
+	}
+	return errors.Join(errs...)
+}

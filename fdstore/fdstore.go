@@ -1,0 +1,125 @@
+// Package fdstore keeps descriptors while no process runs: in systemd's descriptor store, or with a Keeper, which
+// speaks its protocol (sd_notify, sd_listen_fds).
+package fdstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	notifySocket = "NOTIFY_SOCKET"
+	listenPID    = "LISTEN_PID"
+	listenFDs    = "LISTEN_FDS"
+	listenNames  = "LISTEN_FDNAMES"
+	// parentEnv is in the place of LISTEN_PID where the one who starts a process can't know its number: it has its own.
+	parentEnv = "NSGD_LISTEN_PARENT"
+
+	firstFD = 3 // SD_LISTEN_FDS_START
+	// maxName is the longest name that systemd takes.
+	maxName = 255
+)
+
+// Inherited are the descriptors that this process was started with, by name; a name may have several. The environment
+// forgets them, so that no child takes them for its own. Call it once, before descriptors are opened.
+func Inherited() (map[string][]*os.File, error) {
+	defer func() {
+		for _, key := range []string{listenPID, listenFDs, listenNames, parentEnv} {
+			os.Unsetenv(key)
+		}
+	}()
+	if os.Getenv(listenPID) != strconv.Itoa(os.Getpid()) && os.Getenv(parentEnv) != strconv.Itoa(os.Getppid()) {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(os.Getenv(listenFDs))
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%s=%q: must be a number of descriptors", listenFDs, os.Getenv(listenFDs))
+	}
+	names := strings.Split(os.Getenv(listenNames), ":")
+	files := map[string][]*os.File{}
+	for i := range n {
+		fd := firstFD + i
+		unix.CloseOnExec(fd)
+		name := "unknown"
+		if i < len(names) {
+			name = names[i]
+		}
+		files[name] = append(files[name], os.NewFile(uintptr(fd), name))
+	}
+	return files, nil
+}
+
+// Store is whoever keeps this process's descriptors. The zero value keeps nothing.
+type Store struct{ socket string }
+
+// Open finds the store that this process was started under.
+func Open() Store { return Store{os.Getenv(notifySocket)} }
+
+// Exists reports that somebody keeps descriptors.
+func (s Store) Exists() bool { return s.socket != "" }
+
+// Keep implements slab.Keeper.
+func (s Store) Keep(name string, f *os.File) error {
+	if len(name) > maxName || strings.ContainsAny(name, ":\n") {
+		return fmt.Errorf("descriptor %q: a name has at most %d bytes, without a colon", name, maxName)
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) { sent = s.KeepFD(name, int(fd)) })
+	return errors.Join(err, sent)
+}
+
+// KeepFD is Keep for a bare descriptor. Nothing is asked of it: a device that goes away stays in the store.
+func (s Store) KeepFD(name string, fd int) error {
+	return s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, unix.UnixRights(fd))
+}
+
+// Forget implements slab.Keeper.
+func (s Store) Forget(name string) error { return s.send("FDSTOREREMOVE=1\nFDNAME="+name, nil) }
+
+// MainPID says which process goes on.
+func (s Store) MainPID(pid int) error { return s.send(fmt.Sprintf("MAINPID=%d", pid), nil) }
+
+func (s Store) send(text string, rights []byte) error {
+	if s.socket == "" {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	limit := unix.NsecToTimeval(int64(sendPatience))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+		return os.NewSyscallError("SO_SNDTIMEO", err)
+	}
+	if err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("tell %s: %w", s.socket, err)
+	}
+	return nil
+}
+
+// sendPatience bounds how long whoever keeps descriptors may be busy.
+const sendPatience = 5 * time.Second
+
+// Environment is how a child of this process, to which files go from descriptor 3 on, finds them by their names.
+func Environment(environ []string, names []string) []string {
+	kept := make([]string, 0, len(environ)+3)
+	for _, e := range environ {
+		switch key, _, _ := strings.Cut(e, "="); key {
+		case listenPID, listenFDs, listenNames, parentEnv:
+		default:
+			kept = append(kept, e)
+		}
+	}
+	return append(kept, fmt.Sprintf("%s=%d", parentEnv, os.Getpid()), fmt.Sprintf("%s=%d", listenFDs, len(names)), listenNames+"="+strings.Join(names, ":"))
+}

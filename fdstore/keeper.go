@@ -1,0 +1,336 @@
+package fdstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxKept bounds the descriptors that a Keeper takes.
+	maxKept = 1 << 16
+	// maxMessage bounds a message to the Keeper, and maxRights the descriptors in it.
+	maxMessage, maxRights = 4096, 253
+	// quick is how long a process runs at least that has not failed at once; after failing at once the next one waits
+	// twice as long as the last, from firstPause to lastPause.
+	quick                 = time.Second
+	firstPause, lastPause = 50 * time.Millisecond, 5 * time.Second
+	// patience is how long a process may take to stop.
+	patience = 30 * time.Second
+)
+
+// Keeper runs a program, keeps its descriptors, and starts it again when it fails, or when it asks for that by
+// RestartStatus.
+type Keeper struct {
+	Command []string
+	Log     *slog.Logger
+	Stdout  io.Writer
+	Stderr  io.Writer
+
+	kept   []keptFile
+	socket *net.UnixConn
+	raw    syscall.RawConn // of the socket
+	folder string
+	main   int // pid; 0: none
+}
+
+type keptFile struct {
+	name string
+	file *os.File
+}
+
+// Signals of a Keeper and of the program under it.
+const (
+	// Restart has the program end, and leave everything to the next process. systemd sends it as RestartKillSignal=.
+	Restart = syscall.SIGUSR1
+)
+
+// Run runs the program until it ends in good order, or until SIGTERM or SIGINT comes, which the program gets first. Call
+// it in a process of its own: it reaps every child.
+func (k *Keeper) Run() (status int, err error) {
+	if err := k.listen(); err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(k.folder)
+	defer k.socket.Close()
+	// The successor of a process that it has started itself is the Keeper's child.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 1, os.NewSyscallError("PR_SET_CHILD_SUBREAPER", err)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, Restart, syscall.SIGCHLD)
+	defer signal.Stop(signals)
+	readable, read := make(chan struct{}), make(chan struct{})
+	go k.await(readable, read)
+
+	pause := firstPause
+	stopping := false
+	var deadline <-chan time.Time
+	if err := k.start(); err != nil {
+		return 1, err
+	}
+	began := time.Now()
+	var again <-chan time.Time
+	for {
+		select {
+		case s := <-signals:
+			switch s {
+			case syscall.SIGCHLD:
+				for _, ended := range reap() {
+					if ended.pid != k.main {
+						continue
+					}
+					k.takeAll()
+					if ended.pid != k.main { // it has named its successor, which is now a child of this process
+						continue
+					}
+					k.main = 0
+					if stopping || ended.status == 0 && !ended.restart {
+						return ended.status, nil
+					}
+					if ended.restart {
+						pause = 0
+					} else {
+						k.Log.Error("the program ended: it starts again, with what it has left", "status", ended.text)
+						if time.Since(began) > quick {
+							pause = 0
+						}
+					}
+					again = time.After(pause)
+					pause = min(max(2*pause, firstPause), lastPause)
+				}
+			case syscall.SIGTERM, syscall.SIGINT:
+				if stopping = true; k.main == 0 {
+					return 0, nil
+				}
+				deadline = time.After(patience)
+				k.signal(s)
+			default:
+				k.signal(s)
+			}
+		case <-readable:
+			k.takeAll()
+			read <- struct{}{}
+		case <-again:
+			again = nil
+			if err := k.start(); err != nil {
+				return 1, err
+			}
+			began = time.Now()
+		case <-deadline:
+			k.Log.Error("the program does not stop: it is killed", "after", patience)
+			k.signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// listen makes the socket that the program talks to.
+func (k *Keeper) listen() (err error) {
+	if k.folder, err = os.MkdirTemp("", "nsgd-keep-"); err != nil {
+		return err
+	}
+	path := filepath.Join(k.folder, "notify")
+	if k.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}); err != nil {
+		return errors.Join(err, os.RemoveAll(k.folder))
+	}
+	if k.raw, err = k.socket.SyscallConn(); err != nil {
+		return err
+	}
+	// The program may run as another user.
+	if err := errors.Join(os.Chmod(k.folder, 0o711), os.Chmod(path, 0o777)); err != nil {
+		return err
+	}
+	var set error
+	if err = k.raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) }); err == nil {
+		err = set
+	}
+	return err
+}
+
+// start starts the program with what is kept.
+func (k *Keeper) start() error {
+	c := exec.Command(k.Command[0], k.Command[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, k.Stdout, k.Stderr
+	var names []string
+	for _, f := range k.kept {
+		names, c.ExtraFiles = append(names, f.name), append(c.ExtraFiles, f.file)
+	}
+	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, notifySocket+"=") })
+	c.Env = append(Environment(environ, names), notifySocket+"="+filepath.Join(k.folder, "notify"))
+	if err := c.Start(); err != nil {
+		return err
+	}
+	k.main = c.Process.Pid
+	return c.Process.Release() // reap waits for it
+}
+
+func (k *Keeper) signal(s os.Signal) {
+	if number, ok := s.(syscall.Signal); ok && k.main > 0 {
+		if err := syscall.Kill(k.main, number); err != nil && err != syscall.ESRCH {
+			k.Log.Warn("the program gets no signal", "signal", s, "error", err)
+		}
+	}
+}
+
+// RestartStatus is the exit status of a program that asks to be started again.
+const RestartStatus = 85
+
+// ended is a child that has ended.
+type ended struct {
+	pid, status int
+	restart     bool
+	text        string
+}
+
+func reap() (list []ended) {
+	for {
+		var w unix.WaitStatus
+		pid, err := unix.Wait4(-1, &w, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return list
+		}
+		e := ended{pid: pid, status: w.ExitStatus(), text: fmt.Sprint("exit status ", w.ExitStatus())}
+		if w.Signaled() {
+			e.status, e.text = 128+int(w.Signal()), "signal: "+w.Signal().String()
+		}
+		e.restart = w.Exited() && w.ExitStatus() == RestartStatus
+		list = append(list, e)
+	}
+}
+
+// message is what a process has told.
+type message struct {
+	text  string
+	pid   int // of the sender, as the kernel says
+	files []*os.File
+}
+
+// await says when a message waits, until the socket is closed. It reads none, so that whoever does finds all.
+func (k *Keeper) await(readable chan<- struct{}, read <-chan struct{}) {
+	for {
+		err := k.raw.Read(func(fd uintptr) bool {
+			_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return err != unix.EAGAIN
+		})
+		if err != nil {
+			return
+		}
+		readable <- struct{}{}
+		<-read
+	}
+}
+
+// takeAll takes the messages that wait. A message comes whole.
+func (k *Keeper) takeAll() {
+	buffer, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4*maxRights)+unix.CmsgSpace(unix.SizeofUcred))
+	for {
+		var n, oob, flags int
+		var failed error
+		err := k.raw.Control(func(fd uintptr) { // Read would wait for await
+			n, oob, flags, _, failed = unix.Recvmsg(int(fd), buffer, rights, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		})
+		if err != nil || failed == unix.EAGAIN {
+			return
+		}
+		if failed != nil {
+			k.Log.Warn("a message to the keeper is lost", "error", failed)
+			return
+		}
+		m := parse(rights[:oob])
+		if m.text = string(buffer[:n]); flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !k.hears(m.pid) {
+			k.Log.Warn("a message to the keeper is refused", "pid", m.pid, "bytes", n)
+			m.close()
+			continue
+		}
+		k.take(m)
+	}
+}
+
+// hears reports that a process is the program, or one that it has started.
+func (k *Keeper) hears(pid int) bool {
+	if pid == k.main || k.main == 0 {
+		return pid > 0
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // behind the name, which may hold anything but this before its end
+	var state string
+	var parent int
+	fmt.Sscan(rest, &state, &parent)
+	return parent == k.main
+}
+
+func parse(control []byte) (m message) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return m
+	}
+	for i := range messages {
+		if c, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
+			m.pid = int(c.Pid)
+		}
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			m.files = append(m.files, os.NewFile(uintptr(fd), "kept"))
+		}
+	}
+	return m
+}
+
+func (m *message) close() {
+	for _, f := range m.files {
+		f.Close()
+	}
+}
+
+// take does what a message asks for.
+func (k *Keeper) take(m message) {
+	fields := map[string]string{}
+	for _, line := range strings.Split(m.text, "\n") {
+		if key, value, ok := strings.Cut(line, "="); ok {
+			fields[key] = value
+		}
+	}
+	name := fields["FDNAME"]
+	if pid, err := strconv.Atoi(fields["MAINPID"]); err == nil && pid > 0 {
+		k.main = pid
+	}
+	switch {
+	case fields["FDSTORE"] == "1" && len(k.kept)+len(m.files) <= maxKept && name != "" && len(name) <= maxName && !strings.Contains(name, ":"):
+		for _, f := range m.files {
+			k.kept = append(k.kept, keptFile{name, f})
+		}
+		return
+	case fields["FDSTORE"] == "1":
+		k.Log.Warn("a descriptor is not kept", "name", name, "kept", len(k.kept))
+	case fields["FDSTOREREMOVE"] == "1":
+		k.kept = slices.DeleteFunc(k.kept, func(f keptFile) bool {
+			if f.name == name {
+				f.file.Close()
+			}
+			return f.name == name
+		})
+	}
+	m.close()
+}

@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nsgd/nsgd/deploy/lab"
+)
+
+// startKept runs the lab under nsgd keep.
+func startKept(t *testing.T, p groupRules, more ...string) *daemon {
+	t.Helper()
+	needWorld(t)
+	dir := configure(t, p, more...)
+	d := launch(t, "keep", "--", program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir = dir
+	d.waitFor(d.stderr, "msg=ready")
+	return d
+}
+
+// kept is the process that nsgd keep runs now.
+func (d *daemon) kept() int {
+	d.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", d.cmd.Process.Pid, d.cmd.Process.Pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	children := ""
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
+	for _, task := range tasks {
+		text, _ = os.ReadFile(task)
+		children += string(text)
+	}
+	fields := strings.Fields(children)
+	if len(fields) != 1 {
+		d.t.Fatalf("nsgd keep has %d children: %q", len(fields), children)
+	}
+	pid, err := strconv.Atoi(fields[0])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return pid
+}
+
+// succeed ends the kept process by a signal and waits until the next one is ready.
+func (d *daemon) succeed(signal syscall.Signal) {
+	d.t.Helper()
+	ready := strings.Count(d.stderr.String(), "msg=ready")
+	if err := syscall.Kill(d.kept(), signal); err != nil {
+		d.t.Fatal(err)
+	}
+	eventually(d.t, "another process", func() bool { return strings.Count(d.stderr.String(), "msg=ready") > ready })
+}
+
+func TestFlowsOutliveTheProcess(t *testing.T) {
+	for name, signal := range map[string]syscall.Signal{"that is killed": syscall.SIGKILL, "that restarts": syscall.SIGUSR1} {
+		t.Run(name, func(t *testing.T) {
+			d := startKept(t, labPolicy())
+			d.expectErrors = true // of keep, which tells that nsgd ended
+			var conns []net.Conn
+			eachFamily(t, func(t *testing.T, f family) {
+				serveTCP(t, f.vm1, 80)
+				conns = append(conns, mustConnect(t, f.internet, f.vm1, 80))
+			})
+			groups(nil, nil).write(t, d.dir) // from now on only those that are there
+			nsgctl(t, "reload")
+			before := scrape(t)
+			for range 3 {
+				d.succeed(signal)
+				for _, conn := range conns {
+					mustEcho(t, conn)
+				}
+				before = scrapeOnwards(t, before, "another process")
+			}
+			eachFamily(t, func(t *testing.T, f family) { mustNotConnect(t, f.internet, f.vm1, 80) })
+			if n := len(flows(t)); n < len(conns) {
+				t.Errorf("%d flows", n)
+			}
+		})
+	}
+}
