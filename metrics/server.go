@@ -47,6 +47,8 @@ type Options struct {
 	Reloads func() Reloads
 	// Also are collectors of what is beside the engine.
 	Also []prometheus.Collector
+	// Carrier keeps what has been shown; nil: counters begin with the process.
+	Carrier Carrier
 }
 
 // Reloads counts reloads of the policy and tells of the last one.
@@ -74,8 +76,12 @@ func newEngineGatherer(o Options) prometheus.TransactionalGatherer {
 	r := prometheus.NewRegistry()
 	r.MustRegister(&collector{o})
 	r.MustRegister(o.Also...)
+	var also prometheus.Gatherer = r
+	if o.Carrier != nil {
+		also = carry(r, o.Carrier)
+	}
 	return prometheus.NewMultiTRegistry(
-		prometheus.ToTransactionalGatherer(r), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
+		prometheus.ToTransactionalGatherer(also), &rules{engine: o.Engine}, &attachments{engine: o.Engine})
 }
 
 // ServerOptions are what a Server serves.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -44,6 +45,10 @@ type daemon struct {
 	stdout io.Writer        // of flow logs
 
 	inherited *inheritance
+	before    *handshake              // with the process that this one takes over from; nil: none
+	end       context.CancelCauseFunc // of the run
+	upgrading atomic.Bool
+	next      *successor // that takes over once this process has stopped; nil: none
 
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
@@ -174,7 +179,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Log: d.log,
 	})
 	return nil
 }
@@ -256,7 +261,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	group.Go(func() error { return server.Serve(d.control) })
 	var scraped *metrics.Server
 	if d.metrics != nil {
-		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})
+		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors(), Carrier: d.inherited.carrier()})
 		scraped = metrics.NewServer(metrics.ServerOptions{
 			Gatherer: gatherer, Unready: d.service.Unready, Version: version, Log: d.log,
 			Profiles: d.config.Metrics.Pprof, WebConfig: d.config.Metrics.WebConfig,

@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/fdstore"
+	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/slab"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -85,6 +86,14 @@ func (n *inheritance) open(log *slog.Logger) (err error) {
 	}
 	n.kept, err = continuity.Open(n.slabs)
 	return err
+}
+
+// carrier keeps what scrapers have seen; nil: nobody does.
+func (n *inheritance) carrier() metrics.Carrier {
+	if n.kept == nil {
+		return nil
+	}
+	return n.kept
 }
 
 // tell logs what became of the last process's flows.

@@ -34,7 +34,7 @@ func newRun() *cobra.Command {
 			if confirm < 0 {
 				return usageError{fmt.Errorf("run: --confirm: %v: a time such as 60s is needed", confirm)}
 			}
-			return runConfirmed(c.Context(), path, confirm, c.ErrOrStderr(), c.OutOrStdout())
+			return runConfirmed(c.Context(), path, confirm, c.ErrOrStderr(), c.OutOrStdout(), nil)
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
@@ -48,26 +48,34 @@ const logPatience = time.Second
 // runConfig runs the daemon until ctx ends. up, which may be nil, is called once
 // everything runs; its error ends the daemon.
 func runConfig(ctx context.Context, path string, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
-	all, err := loadAll(ctx, path)
-	if err != nil {
-		return err
-	}
-	return runLoaded(ctx, path, all, 0, stderr, stdout, up)
+	return runConfirmed(ctx, path, 0, stderr, stdout, up)
 }
 
 // runConfirmed is runConfig whose interfaces open again unless a confirmation comes in time; 0: none is needed.
-func runConfirmed(ctx context.Context, path string, confirm time.Duration, stderr, stdout io.Writer) error {
-	all, err := loadAll(ctx, path)
+func runConfirmed(ctx context.Context, path string, confirm time.Duration, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
+	inherited, err := inherit()
 	if err != nil {
+		return err
+	}
+	before, err := predecessor()
+	if err != nil {
+		return err
+	}
+	all, err := loadAll(ctx, path)
+	if err == nil {
+		err = before.await()
+	}
+	if err != nil {
+		before.done(err)
 		return err
 	}
 	if confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
 		return fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
-	return runLoaded(ctx, path, all, confirm, stderr, stdout, nil)
+	return runLoaded(ctx, &daemon{path: path, inherited: inherited, before: before, stdout: stdout}, all, confirm, stderr, up)
 }
 
-func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Duration, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
+func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duration, stderr io.Writer, up func(context.Context, *daemon) error) error {
 	lines := logring.New(all.config.Log.handler(stderr))
 	log := slog.New(lines)
 	defer func() {
@@ -78,17 +86,16 @@ func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Durat
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	inherited, err := inherit()
-	if err != nil {
-		return err
-	}
-	ctx, restart := inherited.onRestart(ctx)
-	defer restart(nil)
-	d := &daemon{inherited: inherited, path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	inherited := d.inherited
+	ctx, d.end = inherited.onRestart(ctx)
+	defer d.end(nil)
+	d.config, d.policy, d.log, d.lines = all.config, all.files, log, lines
 	d.interception = &interception{log: log, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)
-	if err := d.start(ctx, all); err != nil {
+	err := d.start(ctx, all)
+	d.before.done(err)
+	if err != nil {
 		inherited.leaving.Store(inherited.resumes) // for a start that succeeds
 		stopped := d.stop()
 		return errors.Join(err, stopped, d.interception.openAgain(false))
@@ -104,6 +111,9 @@ func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Durat
 		err = errors.Join(err, d.interception.openAgain(true))
 	}
 	log.Info("stopped")
+	if d.next != nil && err == nil {
+		return d.handOver()
+	}
 	if err == nil && inherited.leaving.Load() {
 		return exitStatus(fdstore.RestartStatus)
 	}

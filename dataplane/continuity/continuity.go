@@ -48,14 +48,15 @@ const (
 	journalSize = 512 << 20 // the kernel backs what is written
 	flowsName   = "flows"
 
-	keyFlows  = "flows"
-	keySeed   = "seed"
-	keyStarts = "starts"
-	zonesOf   = "zones "
-	ruleAt    = "rule "
-	cellOf    = "cell "
-	backendOf = "backend "
-	kernelOf  = "kernel "
+	keyFlows    = "flows"
+	keySeed     = "seed"
+	keyCounters = "counters"
+	keyStarts   = "starts"
+	zonesOf     = "zones "
+	ruleAt      = "rule "
+	cellOf      = "cell "
+	backendOf   = "backend "
+	kernelOf    = "kernel "
 )
 
 // Open opens what the last process has left, or begins anew. An error says that what was left is of no use and that
@@ -272,6 +273,12 @@ func (s *Store) KeepBackends(names []string) {
 		}
 	}
 }
+
+// Counters are what scrapers have seen of counters that end with the process.
+func (s *Store) Counters() []byte { return []byte(s.before[keyCounters]) }
+
+// SetCounters keeps what a scraper sees.
+func (s *Store) SetCounters(text []byte) { s.put(keyCounters, string(text)) }
 
 // Slabs are the memory of counters.
 func (s *Store) Slabs() *slab.Slabs {

@@ -33,6 +33,17 @@ func (c *Client) Reload(ctx context.Context) (*inspect.Reloaded, error) {
 	return reloadRoute.ask(ctx, c, nil, nil)
 }
 
+// POST /v1/upgrade has the program that is installed now go on. It answers once that is prepared.
+var upgradeRoute = value(http.MethodPost, "upgrade", change, func(s *inspect.Service, r *http.Request) (*inspect.Upgraded, error) {
+	upgraded, err := s.Upgrade(r.Context())
+	return upgraded, refusal(http.StatusConflict, err)
+})
+
+// Upgrade has the program that is installed now go on.
+func (c *Client) Upgrade(ctx context.Context) (*inspect.Upgraded, error) {
+	return upgradeRoute.ask(ctx, c, nil, nil)
+}
+
 // POST /v1/confirm keeps a run that would have ended without it.
 var confirmRoute = post("confirm", func(s *inspect.Service) (*inspect.Confirmed, error) {
 	confirmed, err := s.Confirm()

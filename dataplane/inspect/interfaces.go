@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"time"
 )
@@ -49,6 +51,19 @@ type DHCPUse struct {
 	Answered uint64 `json:"answered"`
 	Ignored  uint64 `json:"ignored"` // not understood, or not to be answered
 	Limited  uint64 `json:"limited"` // dropped unread: more than the interface's share
+}
+
+// Upgraded is the answer to an upgrade.
+type Upgraded struct {
+	PID int `json:"pid"` // of the process that goes on
+}
+
+// Upgrade has another process go on with the flows and the devices. It returns once that process is prepared.
+func (s *Service) Upgrade(ctx context.Context) (*Upgraded, error) {
+	if s.options.Upgrade == nil {
+		return nil, errors.New("this program can't be upgraded while it runs")
+	}
+	return s.options.Upgrade(ctx)
 }
 
 // Confirmed is the answer to a confirmation.

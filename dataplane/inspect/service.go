@@ -8,6 +8,7 @@
 package inspect
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -58,6 +59,8 @@ type Options struct {
 	Interfaces func() []InterfaceStatus
 	// Confirm keeps a run that has to be confirmed; waited tells that it had to be. Nil: none has.
 	Confirm func() (waited bool, err error)
+	// Upgrade has another process go on, before ctx ends. Nil: none can.
+	Upgrade func(ctx context.Context) (*Upgraded, error)
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
 	// Log receives how reloads went; nil discards it.

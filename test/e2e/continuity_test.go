@@ -64,10 +64,10 @@ func TestFlowsOutliveTheProcess(t *testing.T) {
 			d := startKept(t, labPolicy())
 			d.expectErrors = true // of keep, which tells that nsgd ended
 			var conns []net.Conn
-			eachFamily(t, func(t *testing.T, f family) {
+			for _, f := range families {
 				serveTCP(t, f.vm1, 80)
 				conns = append(conns, mustConnect(t, f.internet, f.vm1, 80))
-			})
+			}
 			groups(nil, nil).write(t, d.dir) // from now on only those that are there
 			nsgctl(t, "reload")
 			before := scrape(t)
@@ -84,4 +84,28 @@ func TestFlowsOutliveTheProcess(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnUpgradeLosesNothing(t *testing.T) {
+	d := startKept(t, labPolicy())
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	groups(nil, nil).write(t, d.dir)
+	nsgctl(t, "reload")
+	before := scrape(t)
+	for range 3 {
+		old := d.kept()
+		nsgctl(t, "upgrade")
+		mustEcho(t, conn)
+		if now := d.kept(); now == old {
+			t.Errorf("process %d goes on", old)
+		}
+		before = scrapeOnwards(t, before, "an upgrade")
+	}
+	mustNotConnect(t, internet, vm1, 80)
+	writeFile(t, filepath.Join(d.dir, "policy", nsg1+".json"), "{")
+	if a := execute(t, "nsgctl", "upgrade"); a.code == 0 || !strings.Contains(a.stderr, "this one stays") {
+		t.Errorf("%v", a)
+	}
+	mustEcho(t, conn)
 }

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/fdstore"
+	"golang.org/x/sys/unix"
+)
+
+// An upgrade: the new process starts as a child of the old one and reads the policy while the old one carries packets.
+// Once it is prepared, the old one stops, and the new one goes on with the descriptors that it has got at its start.
+//
+// The two talk over a socket pair, one line each way: the child says prepared, or why it is not; the parent says go; the
+// child says ready.
+
+// successorEnv names the descriptor of the socket pair in the child.
+const successorEnv = "NSGD_SUCCESSOR"
+
+const (
+	linePrepared = "prepared"
+	lineGo       = "go"
+	lineReady    = "ready"
+	// preparePatience bounds how long a policy may take to load, and takeOverPatience what comes after it.
+	preparePatience  = 2 * time.Minute
+	takeOverPatience = 30 * time.Second
+)
+
+// handshake is an end of the socket pair.
+type handshake struct {
+	conn  net.Conn
+	lines *bufio.Scanner
+}
+
+func newHandshake(conn net.Conn) *handshake {
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, 1<<20)
+	return &handshake{conn, lines}
+}
+
+func (h *handshake) say(line string) error {
+	_, err := fmt.Fprintln(h.conn, strings.ReplaceAll(line, "\n", "; "))
+	return err
+}
+
+// hear waits for a line; any other one is what went wrong.
+func (h *handshake) hear(want string, patience time.Duration) error {
+	if err := h.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if !h.lines.Scan() {
+		if err := h.lines.Err(); err != nil {
+			return err
+		}
+		return errors.New("the other process has ended")
+	}
+	if line := h.lines.Text(); line != want {
+		return errors.New(line)
+	}
+	return nil
+}
+
+// predecessor is the process that this one takes over from; nil: there is none.
+func predecessor() (*handshake, error) {
+	text := os.Getenv(successorEnv)
+	os.Unsetenv(successorEnv)
+	if text == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%q: must be a descriptor's number", successorEnv, text)
+	}
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "predecessor")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%q: %w", successorEnv, text, err)
+	}
+	return newHandshake(conn), nil
+}
+
+// await tells the predecessor that this process is prepared, and waits for its end.
+func (h *handshake) await() error {
+	if h == nil {
+		return nil
+	}
+	if err := h.say(linePrepared); err != nil {
+		return err
+	}
+	return h.hear(lineGo, takeOverPatience+preparePatience)
+}
+
+// done tells the predecessor how the start went; nil: well.
+func (h *handshake) done(err error) {
+	if h == nil {
+		return
+	}
+	line := lineReady
+	if err != nil {
+		line = err.Error()
+	}
+	h.say(line) // it may be gone
+	h.conn.Close()
+}
+
+// successor is the process that takes over.
+type successor struct {
+	*handshake
+	pid int
+}
+
+// upgrade starts the program that is installed now, waits until it is prepared, and ends this process for it.
+func (d *daemon) upgrade(ctx context.Context) (*inspect.Upgraded, error) {
+	if !d.inherited.store.Exists() {
+		return nil, errors.New("nobody keeps this process's flows and devices: run it by systemd, or by nsgd keep")
+	}
+	if d.confirmation.waiting.Load() {
+		return nil, errors.New("this run waits for nsgctl confirm")
+	}
+	if !d.upgrading.CompareAndSwap(false, true) {
+		return nil, errors.New("an upgrade is under way")
+	}
+	s, err := d.beget(ctx)
+	if err != nil {
+		d.upgrading.Store(false)
+		return nil, fmt.Errorf("the new process is not prepared, this one stays: %w", err)
+	}
+	d.log.Info("the next process is prepared", "pid", s.pid)
+	d.next = s
+	d.inherited.leave(d.end)
+	return &inspect.Upgraded{PID: s.pid}, nil
+}
+
+// beget starts the next process and waits until it is prepared.
+func (d *daemon) beget(ctx context.Context) (*successor, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	files := d.inherited.slabs.Files()
+	defer func() {
+		for name, f := range files {
+			if strings.HasPrefix(name, queueName) {
+				f.Close()
+			}
+		}
+	}()
+	if err := d.devices.duplicate(files); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	path, err := program()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	c := exec.Command(path, os.Args[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	var names []string
+	for name, f := range files {
+		names, c.ExtraFiles = append(names, name), append(c.ExtraFiles, f)
+	}
+	const firstExtra = 3
+	c.Env = append(fdstore.Environment(os.Environ(), names), fmt.Sprintf("%s=%d", successorEnv, firstExtra+len(names)))
+	c.ExtraFiles = append(c.ExtraFiles, theirs)
+	if err := c.Start(); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	s := &successor{newHandshake(ours), c.Process.Pid}
+	stop := context.AfterFunc(ctx, func() { ours.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := s.hear(linePrepared, preparePatience); err != nil {
+		c.Process.Kill()
+		c.Wait()
+		return nil, errors.Join(err, ours.Close())
+	}
+	return s, c.Process.Release()
+}
+
+// program is the path of the program that is installed now: an upgrade has put another file there.
+func program() (string, error) {
+	path, err := os.Executable()
+	return strings.TrimSuffix(path, " (deleted)"), err
+}
+
+func socketPair() (ours net.Conn, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	f := os.NewFile(uintptr(pair[0]), "successor")
+	defer f.Close()
+	theirs = os.NewFile(uintptr(pair[1]), "successor")
+	if ours, err = net.FileConn(f); err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+// duplicate adds the queues of all devices to files.
+func (l *liveDevices) duplicate(files map[string]*os.File) error {
+	for i := range l.list {
+		p, queues := &l.list[i].plan, l.list[i].device.Queues()
+		for n, name := range queueNames(p.Namespace, p.Name, len(queues)) {
+			fd, err := unix.FcntlInt(uintptr(queues[n].FD()), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return os.NewSyscallError("F_DUPFD_CLOEXEC", err)
+			}
+			files[name] = os.NewFile(uintptr(fd), name)
+		}
+	}
+	return nil
+}
+
+// handOver lets the next process go on, once this one has stopped, and says whose it is now.
+func (d *daemon) handOver() error {
+	if d.next == nil {
+		return nil
+	}
+	if err := errors.Join(d.inherited.store.MainPID(d.next.pid), d.next.say(lineGo)); err != nil {
+		return err
+	}
+	if err := d.next.hear(lineReady, takeOverPatience); err != nil {
+		return fmt.Errorf("the next process failed: %w", err)
+	}
+	return nil
+}
