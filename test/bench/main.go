@@ -39,6 +39,12 @@ func main() {
 	traces := flag.Bool("traces", false, "measure the daemon while nobody traces, after a trace of everything, and during one, with nsgctl beside nsgd; measures as with -flow-logs")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
+	var restarts restartOptions
+	flag.IntVar(&restarts.restarts, "restarts", 0, "measure what is lost when one process follows another, so many times each way; 0: not")
+	flag.IntVar(&restarts.connections, "connections", 1000, "with -restarts: TCP connections")
+	flag.IntVar(&restarts.flows, "flows", 100_000, "with -restarts: flows of one datagram")
+	flag.IntVar(&restarts.rate, "rate", 50_000, "with -restarts: datagrams a second")
+	flag.StringVar(&restarts.kinds, "kinds", "kill,restart,upgrade", "with -restarts: the ways")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		exit(fmt.Errorf("unexpected argument %q: -h shows what is allowed", flag.Arg(0)))
@@ -66,6 +72,9 @@ func main() {
 		}
 		onlyFloods = expression
 		exit(runFloods(o.nsgd[0], o.rounds, cmp.Or(o.seconds, 3)))
+	}
+	if restarts.restarts > 0 {
+		exit(runRestarts(o.nsgd[0], restarts))
 	}
 	exit(run(&o))
 }
