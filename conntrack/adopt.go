@@ -65,7 +65,7 @@ func (t *Table) openImage(o *Options, number int) error {
 			last = nil
 		}
 	}
-	if last != nil && head.number == uint64(number) && reflect.DeepEqual(was, s) && o.sameZones() {
+	if last != nil && head.number == uint64(number) && reflect.DeepEqual(was, s) && o.sameZones() && o.Later == 0 {
 		t.image = cutImage(last, &s, number)
 	} else {
 		memory, err := o.Images.Make(s.parts(number).end)
@@ -153,7 +153,10 @@ func (t *Table) copyImage(o *Options, last []byte, head *imageHead, was *shape, 
 			continue
 		}
 		converters[0].copy(memory[to.records:], n, last[from.records:], f)
-		t.records[n].zone, t.records[n].replyZone = one.zone, one.replyZone
+		r := &t.records[n]
+		r.zone, r.replyZone = one.zone, one.replyZone
+		r.created += o.Later
+		r.lastSeen.Add(uint32(o.Later))
 		if one.marks != 0 {
 			converters[1].copy(memory[to.translations:], n, last[from.translations:], f)
 		}

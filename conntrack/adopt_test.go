@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -269,6 +270,28 @@ func TestFlowsMoveToTheZonesOfToday(t *testing.T) {
 	checkAtRest(t, after.Table, after.Stats(), 6)
 	again := newRig(t, Options{Images: images, OldZones: []uint16{0, 1, 2, 3, 4, 5}})
 	if a := again.Adoption(); a.Flows != 6 || a.Copied {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestFlowsOfAnotherClockHaveBeenIdleForAsLong(t *testing.T) {
+	images := &memory{}
+	before := newRig(t, Options{Images: images})
+	fill(before, 6)
+	before.wait(3 * time.Second)
+	before.Expire(before.now, 0)
+	want := listed(before.Table)
+	const later = 1 << 30
+	after := newRig(t, Options{Images: images, Later: later})
+	after.Expire(before.now+later, 0)
+	for k, got := range listed(after.Table) {
+		got.Created -= later
+		got.Seen -= later
+		if got != want[k] {
+			t.Errorf("%+v, want %+v", got, want[k])
+		}
+	}
+	if a := after.Adoption(); a.Flows != 6 {
 		t.Errorf("%+v", a)
 	}
 }

@@ -65,6 +65,8 @@ type Options struct {
 	NotesPerFlow int
 	// OldZones are what the zones of the last process are now, NoZone where there is none; nil: the same.
 	OldZones []uint16
+	// Later is by how much the ticks of the last process's records are moved on: its clock was another one.
+	Later Tick
 	// Slot reports what slots flows of the last process may have; nil: any.
 	Slot func(slot uint32) bool
 }

@@ -52,6 +52,7 @@ func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {
 	if e.options.Continuity == nil {
 		return
 	}
+	o.Later = ticks(e.options.Continuity.Later())
 	before := e.options.Continuity.Zones()
 	o.Images = e.options.Continuity.Images()
 	o.OldZones = zonesNow(&before, s, e.room)

@@ -66,6 +66,7 @@ type Config struct {
 	Metrics                MetricsConfig  `yaml:"metrics"`
 	Control                ControlConfig  `yaml:"control"`
 	Log                    LogConfig      `yaml:"log"`
+	State                  StateConfig    `yaml:"state"`
 	Platform               PlatformConfig `yaml:"platform"`
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// FlowLogs are Azure's logs of flows, none by default.
@@ -73,6 +74,12 @@ type Config struct {
 	// FlowLogInterval is how often they are written; 0: a minute. All logs share it, because the
 	// recorder remembers once what a flow's rows have told.
 	FlowLogInterval Duration `yaml:"flowLogInterval"`
+}
+
+// StateConfig is what outlives the machine's next start.
+type StateConfig struct {
+	// File holds flows and counters while nsgd is stopped, relative to the configuration file; empty: they end with it.
+	File string `yaml:"file"`
 }
 
 // FlowLogConfig is one flow log, see flowlog.Log.
@@ -387,6 +394,9 @@ func (c *Config) complete(dir string) error {
 	}
 	if c.Metrics.WebConfig != "" {
 		c.Metrics.WebConfig = absolute(c.Metrics.WebConfig)
+	}
+	if c.State.File != "" {
+		c.State.File = absolute(c.State.File)
 	}
 	if c.Control.Socket == "" {
 		c.Control.Socket = defaultSocket

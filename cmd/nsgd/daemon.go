@@ -83,7 +83,7 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return alreadyRunning(err)
 	}
 	d.onStop(d.closeState)
-	if err := d.inherited.open(d.log); err != nil {
+	if err := d.inherited.open(c.State.File, d.log); err != nil {
 		return err
 	}
 	d.onStop(d.inherited.close)

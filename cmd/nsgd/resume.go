@@ -39,6 +39,9 @@ type inheritance struct {
 	queues map[string]*os.File // by name, that nobody has taken yet
 	// resumes says that a process was here before.
 	resumes bool
+	// resumesFlows says that flows come from file.
+	resumesFlows bool
+	file         string // that holds the flows while the machine is off; empty: none does
 	kept    *continuity.Store // nil: nothing outlives the process
 	// leaving says that this process ends for the next one, which finds everything.
 	leaving atomic.Bool
@@ -67,11 +70,18 @@ func inherit() (*inheritance, error) {
 }
 
 // open opens what is kept, once no other process uses it.
-func (n *inheritance) open(log *slog.Logger) (err error) {
-	if !n.store.Exists() {
+func (n *inheritance) open(file string, log *slog.Logger) (err error) {
+	if n.file = file; !n.store.Exists() && file == "" {
 		return nil
 	}
-	n.kept, err = continuity.Open(n.slabs)
+	if file != "" && len(n.slabs.Names()) == 0 {
+		found, err := continuity.Load(n.slabs, file)
+		if err != nil {
+			log.Error("the flows in state.file are lost", "file", file, "error", err)
+		}
+		n.resumesFlows = found && err == nil
+	}
+	n.kept, err = continuity.Open(n.slabs, time.Now())
 	if err == nil {
 		if crashes := n.kept.Restarts(time.Now(), crashTime); crashes > maxCrashes {
 			err = fmt.Errorf("%d starts within %v", crashes, crashTime)
@@ -84,7 +94,7 @@ func (n *inheritance) open(log *slog.Logger) (err error) {
 	if err := continuity.Forget(n.slabs); err != nil {
 		return err
 	}
-	n.kept, err = continuity.Open(n.slabs)
+	n.kept, err = continuity.Open(n.slabs, time.Now())
 	return err
 }
 
@@ -98,7 +108,7 @@ func (n *inheritance) carrier() metrics.Carrier {
 
 // tell logs what became of the last process's flows.
 func (n *inheritance) tell(log *slog.Logger, a conntrack.Adoption, took time.Duration) {
-	if !n.resumes || n.kept == nil {
+	if !n.resumes && !n.resumesFlows || n.kept == nil {
 		return
 	}
 	attributes := []any{"flows", a.Flows, "took", took.Round(time.Millisecond)}
@@ -193,7 +203,14 @@ func (n *inheritance) close() error {
 		n.kept.Orderly()
 		return nil
 	}
-	return errors.Join(n.discard(), continuity.Forget(n.slabs))
+	var err error
+	if n.file != "" && n.kept != nil {
+		n.kept.Orderly()
+		if err = n.kept.Save(n.file, time.Now()); err != nil {
+			err = fmt.Errorf("state.file: %w", err)
+		}
+	}
+	return errors.Join(err, n.discard(), continuity.Forget(n.slabs))
 }
 
 // errRestart ends a process that leaves everything to the next one.

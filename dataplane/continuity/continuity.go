@@ -27,6 +27,7 @@ type Store struct {
 	mu     sync.Mutex
 	before map[string]string // what the journal held at the start
 	flows  int               // number of the image in use; 0: none
+	later  time.Duration
 	zones  Zones
 	// written are the zones of the image in use, as the journal has them.
 	written Zones
@@ -61,7 +62,7 @@ const (
 
 // Open opens what the last process has left, or begins anew. An error says that what was left is of no use and that
 // Forget has to come first.
-func Open(slabs *slab.Slabs) (*Store, error) {
+func Open(slabs *slab.Slabs, now time.Time) (*Store, error) {
 	s := &Store{slabs: slabs, before: map[string]string{}}
 	memory, err := slabs.Find(journalName)
 	if err == nil && memory == nil {
@@ -84,6 +85,9 @@ func Open(slabs *slab.Slabs) (*Store, error) {
 		if s.flows, err = strconv.Atoi(text); err != nil {
 			return nil, fmt.Errorf("continuity: the number of the flows' image: %w", err)
 		}
+	}
+	if err := s.sinceFile(now); err != nil {
+		return nil, err
 	}
 	for _, name := range slabs.Names() {
 		if strings.HasPrefix(name, flowsName) && name != s.flowsName(s.flows) { // a process was killed while it made it
@@ -308,6 +312,12 @@ func (s *Store) SetZones(z Zones) {
 	if s.zones = z; s.flows > 0 && !s.written.equal(&z) {
 		s.putZones(s.flows)
 	}
+	if s.before[keySaved] != "" { // the records are of this clock now
+		delete(s.before, keySaved)
+		if err := s.journal.Delete(keySaved); s.failed == nil {
+			s.failed = err
+		}
+	}
 }
 
 // putZones says what the zones of an image mean; mu is held.
@@ -362,6 +372,11 @@ func (i *Images) Commit() error {
 	s.putZones(s.flows + 1)
 	if err := s.journal.Put(keyFlows, []byte(fmt.Sprint(s.flows+1))); err != nil {
 		return err
+	}
+	if s.before[keySaved] != "" { // the records are of this clock now
+		if err := s.journal.Delete(keySaved); err != nil {
+			return err
+		}
 	}
 	if s.flows > 0 {
 		if err := errors.Join(s.slabs.Drop(s.flowsName(s.flows)), s.journal.Delete(zonesOf+fmt.Sprint(s.flows))); err != nil {

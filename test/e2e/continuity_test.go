@@ -109,3 +109,33 @@ func TestAnUpgradeLosesNothing(t *testing.T) {
 	}
 	mustEcho(t, conn)
 }
+
+func TestFlowsOutliveAStop(t *testing.T) {
+	dir := configure(t, labPolicy(), "state: {file: flows.state}")
+	needWorld(t)
+	first := startIn(t, dir)
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	mustEcho(t, conn)
+	before, tuple := scrape(t), flows(t)[0]
+	first.stop(syscall.SIGTERM)
+	second := startIn(t, dir)
+	list := flows(t)
+	if len(list) != 1 || list[0] != tuple {
+		t.Errorf("%+v, want %+v", list, tuple)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "flows.state")); err == nil {
+		t.Error("the file is still there: another start would read it again")
+	}
+	scrapeOnwards(t, before, "a stop")
+	second.kill()
+	third := startIn(t, dir)
+	if n := len(flows(t)); n != 0 {
+		t.Errorf("%d flows of a process that was killed without a store", n)
+	}
+	third.stop(syscall.SIGTERM)
+	writeFile(t, filepath.Join(dir, "flows.state"), "something else")
+	fourth := startIn(t, dir)
+	fourth.expectErrors = true
+	fourth.waitFor(fourth.stderr, "the flows in state.file are lost")
+}
