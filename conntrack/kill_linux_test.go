@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nsgd/nsgd/slab"
+	"github.com/nsgd/nsgd/conntrack/slab"
 )
 
 // killedEnv makes the test's own program one that is killed while it works on an image, which is its descriptor 3.

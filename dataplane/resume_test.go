@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/enginetest"
 	"github.com/nsgd/nsgd/dataplane/fragment"
@@ -13,7 +14,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
-	"github.com/nsgd/nsgd/slab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
 )

@@ -37,21 +37,27 @@ var allowedImports = map[string][]string{
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
 	"ruleset/analysis":      {"dataplane/packet", "ruleset", "ruleset/classifier"},
 	"conntrack":             {"dataplane/packet"},
-	"dataplane/topology":    {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},
-	"dataplane/fragment":    {"conntrack", "dataplane/packet"},
-	"dataplane/coalesce":    {"dataplane/packet", "tun"},
-	"dataplane/translate":   {"dataplane/packet", "tun"},
-	"dataplane/watch":       {"conntrack", "dataplane/packet"},
-	"dataplane/counter":     {"dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
-	"dataplane/lane":        {"dataplane/counter", "dataplane/packet", "tun"},
-	"dataplane/probe":       {"dataplane/topology", "tun"},
-	"dataplane/dhcp":        {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
+	// Memory that outlives the process knows nothing of what is in it.
+	"conntrack/slab": {},
+	// Speaks systemd's protocol, from both sides.
+	"tun/fdstore": {},
+	// What a process leaves to the next one; of topology the names of rules.
+	"dataplane/continuity": {"conntrack/slab", "dataplane/topology", "tun/folder"},
+	"dataplane/topology":   {"dataplane/packet", "ruleset", "ruleset/policy", "ruleset/classifier"},
+	"dataplane/fragment":   {"conntrack", "dataplane/packet"},
+	"dataplane/coalesce":   {"dataplane/packet", "tun"},
+	"dataplane/translate":  {"dataplane/packet", "tun"},
+	"dataplane/watch":      {"conntrack", "dataplane/packet"},
+	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
+	"dataplane/lane":       {"dataplane/counter", "dataplane/packet", "tun"},
+	"dataplane/probe":      {"dataplane/topology", "tun"},
+	"dataplane/dhcp":       {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
 	"dataplane/platform": {"dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	"dataplane/serve":   {},
 	"dataplane/logring": {},

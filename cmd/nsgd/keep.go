@@ -4,7 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/nsgd/nsgd/fdstore"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"github.com/spf13/cobra"
 )
 

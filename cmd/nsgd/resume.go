@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/continuity"
-	"github.com/nsgd/nsgd/fdstore"
 	"github.com/nsgd/nsgd/metrics"
-	"github.com/nsgd/nsgd/slab"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/fdstore"
 )
 
 const (
@@ -41,8 +41,8 @@ type inheritance struct {
 	resumes bool
 	// resumesFlows says that flows come from file.
 	resumesFlows bool
-	file         string // that holds the flows while the machine is off; empty: none does
-	kept    *continuity.Store // nil: nothing outlives the process
+	file         string            // that holds the flows while the machine is off; empty: none does
+	kept         *continuity.Store // nil: nothing outlives the process
 	// leaving says that this process ends for the next one, which finds everything.
 	leaving atomic.Bool
 }

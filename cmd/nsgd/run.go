@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/logring"
-	"github.com/nsgd/nsgd/fdstore"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"github.com/spf13/cobra"
 )
 

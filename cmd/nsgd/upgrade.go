@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
-	"github.com/nsgd/nsgd/fdstore"
+	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
 )
 

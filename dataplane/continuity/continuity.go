@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/slab"
 )
 
 // Store holds a process's slabs. A nil Store keeps nothing. Safe for concurrent use.

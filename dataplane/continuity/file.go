@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/nsgd/nsgd/slab"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/tun/folder"
 )
 

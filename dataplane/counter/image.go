@@ -6,8 +6,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/slab"
 )
 
 // MaxCells is how many attachments are counted beyond the process, those that are gone among them.

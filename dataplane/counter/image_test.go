@@ -6,8 +6,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/slab"
 )
 
 func TestCountersGoOnInTheNextProcess(t *testing.T) {
