@@ -63,7 +63,8 @@ func startDaemon(binary, keys string, list []rule) (*network, error) {
 	return runDaemon(binary, config, benchNetwork)
 }
 
-// startBeforeInterfaces starts nsgd before the interfaces of a router.
+// startBeforeInterfaces starts nsgd before the interfaces of a router that doesn't forward by itself: an answer says
+// that nsgd carries packets, not that it is about to.
 func startBeforeInterfaces(binary, keys string, list []rule) (*network, error) {
 	config, err := writeConfig(interfaceConfig, keys, list)
 	if err != nil {
