@@ -42,7 +42,7 @@ func benchNetwork(pid int, stop func()) *network {
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
 func setupNames() []string {
-	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "copy", "ovs", "translation", "traces"}
+	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "ovs", "translation", "traces"}
 }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
@@ -64,6 +64,8 @@ func makeSetups(o *options) ([]setup, error) {
 			setups = append(setups, forwarding())
 		case kind == "interface":
 			setups = append(setups, daemons(o, name, rules(count), startBeforeInterfaces)...)
+		case kind == "routed":
+			setups = append(setups, daemons(o, name, rules(count), startBetweenRouters)...)
 		case name == "translation":
 			setups = append(setups, translations(o.nsgd[0])...)
 		case name == "traces":
