@@ -99,7 +99,7 @@ func (t *traffic) silence(p *Port) error {
 
 // trouble says what is wrong at a port whose interface is there.
 func (i *Interceptor) trouble(p *Port, l netlink.Link, t *traffic) error {
-	return errors.Join(i.ahead(l), t.silence(p))
+	return errors.Join(i.ahead(l), i.unfit(p, l), t.silence(p))
 }
 
 // absence says what has become of a port's interface that is missing; nil: it is not there.
