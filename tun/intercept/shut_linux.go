@@ -28,6 +28,9 @@ const nftPatience = 10 * time.Second
 // nftName is what nft takes as the name of an interface, without a meaning of its own.
 var nftName = regexp.MustCompile(`^[A-Za-z0-9_.:@-]+$`)
 
+// longestBase is that of a name that a VLAN's can begin with: a point and a digit follow.
+const longestBase = unix.IFNAMSIZ - 1 - 2
+
 // closed are the interfaces that ports mean: by their names, and the guests' ports of bridges.
 type closed struct{ names, bridges []string }
 
@@ -79,7 +82,13 @@ func (c *closed) rules(family string, through []int, tellsBridges bool) string {
 	for _, way := range []struct{ chain, hook, side string }{{"receive", "prerouting", "i"}, {"send", "postrouting", "o"}} {
 		// Before everything else of nftables: raw is -300.
 		fmt.Fprintf(&b, "  chain %s {\n    type filter hook %s priority -450; policy accept;\n", way.chain, way.hook)
-		fmt.Fprintf(&b, "    meta %[1]sif @attached accept\n    meta %[1]sifname @names drop\n", way.side)
+		fmt.Fprintf(&b, "    meta %sif @attached accept\n", way.side)
+		for _, name := range c.names { // VLANs on it, which take frames before these hooks, as most tools call them
+			if len(name) <= longestBase {
+				fmt.Fprintf(&b, "    meta %sifname \"%s.*\" drop\n", way.side, name)
+			}
+		}
+		fmt.Fprintf(&b, "    meta %sifname @names drop\n", way.side)
 		if family == "bridge" && len(c.bridges) > 0 {
 			of := ""
 			if tellsBridges {

@@ -116,6 +116,26 @@ func TestWhatIsShutStaysClosedUntilAPortStandsThere(t *testing.T) {
 	}
 }
 
+// A port that is called as VLAN 5 on another one stands for it: not every kernel has VLANs.
+func TestTheVLANsOfAClosedInterfaceAreClosed(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1, 2)
+	r.must(errors.Join(r.handle.LinkSetDown(r.link("p1")), r.handle.LinkSetName(r.link("p1"), "p0.5"), r.handle.LinkSetUp(r.link("p0.5"))))
+	r.wait(func() bool { return r.link("p0.5").Attrs().OperState == netlink.OperUp })
+	if !r.crosses(1, 2) {
+		t.Fatal("nothing crosses an open bridge")
+	}
+	const longest = "a23456789012345" // no VLAN's name can begin with it
+	r.must(Shut(r.namespace, []Port{{Interface: "p0", Shut: true}, {Interface: longest, Shut: true}}))
+	if r.crosses(1, 2) || r.crosses(2, 1) {
+		t.Error("a VLAN on a closed interface is open")
+	}
+	r.must(Shut(r.namespace, []Port{{Interface: "p2x", Shut: true}}))
+	if !r.crosses(1, 2) {
+		t.Error("one on another interface is closed")
+	}
+}
+
 func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
 	r := newRig(t)
 	r.bridge("br0", 0, 1)
@@ -209,9 +229,9 @@ func TestTheRulesTellBridgesApart(t *testing.T) {
 		tellsBridges bool
 		want         string
 	}{
-		{"bridge", true, "    meta iif @attached accept\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
-		{"bridge", false, "    meta oif @attached accept\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
-		{"inet", true, "    meta oif @attached accept\n    meta oifname @names drop\n  }\n"},
+		{"bridge", true, "    meta iif @attached accept\n    meta iifname \"tap1.*\" drop\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
+		{"bridge", false, "    meta oif @attached accept\n    meta oifname \"tap1.*\" drop\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
+		{"inet", true, "    meta oif @attached accept\n    meta oifname \"tap1.*\" drop\n    meta oifname @names drop\n  }\n"},
 	} {
 		if got := c.rules(tt.family, []int{3, 7}, tt.tellsBridges); !strings.Contains(got, tt.want) || !strings.Contains(got, "elements = { 3, 7 }") {
 			t.Errorf("%s lacks\n%s", got, tt.want)
