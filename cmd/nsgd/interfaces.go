@@ -168,10 +168,8 @@ func (n *interception) mac(nic *policy.NetworkInterface) net.HardwareAddr {
 }
 
 // prepare closes the interfaces of a configuration before their devices open, and gives the plan their MTU. Nothing is
-// let go before settle.
+// let go before settle. Docker may be asked for a while, in which others find mu free.
 func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to []*topology.Attachment) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	before := c.beforeInterfaces()
 	for _, namespace := range c.namespacesWithInterfaces() {
 		i, err := n.interceptor(namespace)
@@ -192,6 +190,8 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 			return err
 		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.next = func() error {
 		var errs []error
 		stands := map[string]standing{}
@@ -215,6 +215,8 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 
 // interceptor is that of a namespace, loaded at its first use.
 func (n *interception) interceptor(namespace string) (*intercept.Interceptor, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if i := n.namespaces[namespace]; i != nil {
 		return i, nil
 	}

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,7 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nsgd/nsgd/deploy/lab"
+	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/container"
 	"github.com/nsgd/nsgd/tun/intercept"
+	"github.com/vishvananda/netlink"
 )
 
 const withInterfaces = `policy: [policy/]
@@ -79,5 +87,62 @@ func TestADeviceThatStaysComesNotToStandBesideInterfaces(t *testing.T) {
 	err := (&live{running: before}).fixed(&after)
 	if want := "attachments[1].device: nsgd-inet stays, and would stand beside interfaces"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+func TestInterfacesAreShownWhileDockerIsAsked(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes a network namespace")
+	}
+	namespace := fmt.Sprintf("nsgd-test-%d", os.Getpid())
+	state, err := tun.OpenState(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	if err := state.CreateNamespace(namespace); err != nil {
+		t.Fatal(err)
+	}
+	err = tun.Do(namespace, func() error {
+		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, shown := make(chan struct{}, 1), make(chan struct{})
+	var early bool
+	docker := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-shown:
+		case <-r.Context().Done():
+			early = true
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	if docker.Listener, err = net.Listen("unix", socket); err != nil {
+		t.Fatal(err)
+	}
+	defer func(sockets []string) { container.Sockets = sockets }(container.Sockets)
+	container.Sockets = []string{socket}
+	docker.Start()
+	all := loadInterfaces(t, "policy: [policy/]\nattachments:\n"+
+		"- {networkInterface: vm1-nic, container: web, bridge: br0, netns: "+namespace+", wait: true, device: nsgd-vm1}\n")
+	n := interception{log: slog.New(slog.DiscardHandler)}
+	defer n.close()
+	prepared := make(chan error)
+	go func() {
+		prepared <- n.prepare(all.config, make([]tun.Config, len(all.config.Attachments)), all.policy, all.snapshot.Attachments)
+	}()
+	<-asked
+	n.statuses()
+	close(shown)
+	if err := <-prepared; err != nil {
+		t.Error(err)
+	}
+	docker.Close()
+	if early {
+		t.Error("they are not shown before Docker is given up")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -63,7 +64,8 @@ func startDaemon(binary, keys string, list []rule) (*network, error) {
 	return runDaemon(binary, config, benchNetwork)
 }
 
-// startBeforeInterfaces starts nsgd before the interfaces of a router.
+// startBeforeInterfaces starts nsgd before the interfaces of a router that doesn't forward by itself: an answer says
+// that nsgd carries packets, not that it is about to.
 func startBeforeInterfaces(binary, keys string, list []rule) (*network, error) {
 	config, err := writeConfig(interfaceConfig, keys, list)
 	if err != nil {
@@ -79,6 +81,53 @@ func startBeforeInterfaces(binary, keys string, list []rule) (*network, error) {
 			removeNamespaces() // what nsgd leaves closed ends with them
 		})
 	})
+}
+
+// startBetweenRouters starts nsgd with namespaces of its own and makes each a router, with its host behind a veth
+// pair: as many devices on the way as startBeforeInterfaces has, and nothing intercepted.
+func startBetweenRouters(binary, keys string, list []rule) (*network, error) {
+	n, err := startDaemon(binary, keys, list)
+	if err != nil {
+		return nil, err
+	}
+	stop := n.stop
+	n.stop = func() {
+		for _, end := range ends {
+			exec.Command("ip", "netns", "del", end.host).Run()
+		}
+		stop()
+	}
+	for _, end := range ends {
+		if err = moveHost(end.namespace, end.host, end.address); err != nil {
+			n.stop()
+			return nil, err
+		}
+	}
+	n.client, n.server = ends[0].host, ends[1].host
+	return started(nil, n)
+}
+
+// ends are the namespaces of nsgd's devices and those of the hosts that are moved out of them.
+var ends = [...]struct{ namespace, host, address string }{
+	{clientNamespace, "bench-c", clientAddress}, {serverNamespace, "bench-s", serverAddress},
+}
+
+// moveHost moves the address of a namespace's device to a host of its own behind a veth pair. The namespace routes.
+func moveHost(namespace, host, address string) error {
+	return script(fmt.Sprintf(`
+		ip netns add %[2]s
+		ip link add host netns %[1]s type veth peer name eth0 netns %[2]s
+		ip -n %[1]s addr flush dev eth0
+		ip -n %[1]s route replace default dev eth0
+		ip -n %[1]s addr add 169.254.0.1/32 dev host
+		ip -n %[1]s link set host up
+		ip -n %[1]s route add %[3]s dev host
+		ip -n %[2]s addr add %[3]s/32 dev eth0
+		ip -n %[2]s link set eth0 up
+		ip -n %[2]s route add 169.254.0.1 dev eth0
+		ip -n %[2]s route add default via 169.254.0.1
+		ip netns exec %[1]s sysctl -qw net.ipv4.ip_forward=1
+	`, namespace, host, address))
 }
 
 // writeConfig writes the policy of the rules and a configuration with other keys.

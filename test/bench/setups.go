@@ -42,7 +42,7 @@ func benchNetwork(pid int, stop func()) *network {
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
 func setupNames() []string {
-	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "copy", "ovs", "translation", "traces"}
+	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "ovs", "translation", "traces"}
 }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
@@ -64,6 +64,8 @@ func makeSetups(o *options) ([]setup, error) {
 			setups = append(setups, forwarding())
 		case kind == "interface":
 			setups = append(setups, daemons(o, name, rules(count), startBeforeInterfaces)...)
+		case kind == "routed":
+			setups = append(setups, daemons(o, name, rules(count), startBetweenRouters)...)
 		case name == "translation":
 			setups = append(setups, translations(o.nsgd[0])...)
 		case name == "traces":
@@ -244,7 +246,7 @@ func started(err error, n *network) (*network, error) {
 // nftables that holds the same policy, between two veth pairs.
 func kernelRouter(name string, list []rule) setup {
 	return setup{name: name, start: func() (*network, error) {
-		err := makeRouter()
+		err := makeForwardingRouter()
 		if err == nil {
 			cmd := exec.Command("ip", "netns", "exec", routerNamespace, "nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(nftables(list))
@@ -260,11 +262,20 @@ func kernelRouter(name string, list []rule) setup {
 // forwarding is the same router without a filter.
 func forwarding() setup {
 	return setup{name: "forward", start: func() (*network, error) {
-		return started(makeRouter(), benchNetwork(0, removeNamespaces))
+		return started(makeForwardingRouter(), benchNetwork(0, removeNamespaces))
 	}}
 }
 
-// makeRouter connects both hosts with a namespace that routes between them.
+// makeForwardingRouter is makeRouter with a kernel that forwards.
+func makeForwardingRouter() error {
+	if err := makeRouter(); err != nil {
+		return err
+	}
+	return command("ip", "netns", "exec", routerNamespace, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+}
+
+// makeRouter connects both hosts with a namespace between them. Its kernel forwards nothing: what arrives was carried
+// by somebody else.
 func makeRouter() error {
 	return script(`
 		ip netns add bench-a
@@ -282,7 +293,6 @@ func makeRouter() error {
 		ip -n bench-r link set dev right up
 		ip -n bench-a route add default via 10.0.1.1
 		ip -n bench-b route add default via 10.0.3.1
-		ip netns exec bench-r sysctl -qw net.ipv4.ip_forward=1
 	`)
 }
 

@@ -115,6 +115,11 @@ func (i *Interceptor) want(p *Port, w *wanted) error {
 		return err
 	}
 	index := uint32(l.Attrs().Index)
+	if err := checkEthernet(l); err != nil { // it has come since the start, and the programs would take its packets for frames
+		w.deaf = append(w.deaf, fmt.Errorf("interface %q: %w: it is closed", p, err))
+		w.devices[device], w.ports[index] = ^uint32(0), closedPort(p.Interface)
+		return nil
+	}
 	w.devices[device] = index
 	entry := portEntry{Device: device, Flags: truth(p.Host)*flagHost | truth(p.Forwards)*flagForwards | truth(p.Gateway)*flagGateway}
 	copy(entry.Name[:], p.Interface)

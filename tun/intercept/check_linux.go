@@ -92,8 +92,8 @@ func (i *Interceptor) check(p *Port, l netlink.Link) []error {
 // checkKind refuses interfaces that don't carry what their attachment means.
 func (i *Interceptor) checkKind(p *Port, l netlink.Link) error {
 	a := l.Attrs()
-	if a.EncapType != "ether" {
-		return fmt.Errorf("it is of the kind %q, link type %s: an Ethernet interface is needed", l.Type(), a.EncapType)
+	if err := checkEthernet(l); err != nil {
+		return err
 	}
 	if l.Type() == "bridge" && !p.Host {
 		return errors.New("it is a bridge, and its ports talk past it: name the guest's port, or set host: true for this host's own traffic")
@@ -110,6 +110,28 @@ func (i *Interceptor) checkKind(p *Port, l netlink.Link) error {
 		return fmt.Errorf("it is a port of the %s %q, which has the traffic: name that", kind, master.Attrs().Name)
 	}
 	return nil
+}
+
+// checkEthernet refuses interfaces whose packets the programs would take for frames.
+func checkEthernet(l netlink.Link) error {
+	if encap := l.Attrs().EncapType; encap != "ether" {
+		return fmt.Errorf("it is of the kind %q, link type %s: an Ethernet interface is needed", l.Type(), encap)
+	}
+	return nil
+}
+
+// unfit says what a start refuses and has come since: nothing was asked before an interface came, or changed.
+func (i *Interceptor) unfit(p *Port, l netlink.Link) error {
+	faults := []error{i.checkKind(p, l)}
+	if p.Host {
+		faults = append(faults, i.checkAddresses(p, l), i.checkAbove(l))
+	}
+	mtu := l.Attrs().MTU
+	if device, err := i.handle.LinkByName(p.Device); err == nil && device.Attrs().MTU != mtu {
+		faults = append(faults, fmt.Errorf("mtu %d: nsgd's device %q has %d, and larger packets are lost: one MTU is needed, then `nsgctl reload`",
+			mtu, p.Device, device.Attrs().MTU))
+	}
+	return errors.Join(faults...)
 }
 
 // checkFilters refuses what would decide before nsgd's filters, or keep them from working.

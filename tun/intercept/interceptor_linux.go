@@ -37,8 +37,9 @@ type Interceptor struct {
 	gone     bool           // the namespace is: see errGone
 	found    map[string]int // the interfaces of ports without a name
 	unfound  map[string]error
-	table    string          // of nftables, as it is now; empty: not known
-	moved    map[string]bool // ports' interfaces that went to another network namespace
+	table    string            // of nftables, as it was written; empty: not known
+	listed   map[string]string // the same as nft lists it, by family
+	moved    map[string]bool   // ports' interfaces that went to another network namespace
 	seen     map[string]*traffic
 	told     map[string]string // what Watch has told, by interface
 	now      func() time.Time

@@ -350,37 +350,3 @@ func TestInterfacesAreListedWhileOthersComeAndGo(t *testing.T) {
 	close(done)
 	wait.Wait()
 }
-
-// libvirt limits a machine's bandwidth by a qdisc ingress, on which filters of egress are taken and do nothing.
-func TestAnInterfaceThatComesWithAQdiscIngressIsClosedAndOthersAreServed(t *testing.T) {
-	r := newRig(t)
-	i := r.open()
-	for _, name := range []string{"nsgd0", "nsgd1", "nsgd-rest"} {
-		r.device(name)
-	}
-	first, second := port0, port1
-	first.Interface, second.Interface = "late0", "late1"
-	r.must(i.Apply([]Port{first, second}, []Rest{rest0}))
-	r.must(r.handle.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late0"}, PeerName: "late1"}))
-	r.must(r.handle.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: r.link("late0").Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}))
-	var told []error
-	i.changed(nil, func(err error) { told = append(told, err) })
-	if len(told) != 1 || !strings.Contains(told[0].Error(), `"late0": it has a qdisc ingress`) || errors.Is(told[0], ErrMended) {
-		t.Errorf("told %v", told)
-	}
-	if got, want := r.filters("late0"), []string{"nsgd_sends 2", "nsgd_sends 2"}; !slices.Equal(got, want) {
-		t.Errorf("filters %v, want %v", got, want)
-	}
-	var entry portEntry
-	for name, want := range map[string]bool{"late0": false, "late1": true} {
-		index := r.link(name).Attrs().Index
-		if served := i.programs.Ports.Lookup(uint32(index), &entry) == nil && entry.Flags&flagClosed == 0; served != want || slices.Contains(i.attached, index) != want {
-			t.Errorf("%s is served: %v, want %v", name, served, want)
-		}
-	}
-	r.must(i.Apply([]Port{second}, []Rest{rest0}))
-	if got := r.filters("late0"); got != nil || r.qdisc("late0") != "ingress" {
-		t.Errorf("no attachment is left: filters %v, qdisc %q", got, r.qdisc("late0"))
-	}
-}

@@ -133,6 +133,14 @@ inline int frame(struct __sk_buff *s, struct packet *p) {
 inline int is_tagged(struct __sk_buff *s, struct packet *p) {
   return s->vlan_present || p->type == bpf_htons(0x8100) || p->type == bpf_htons(0x88a8) || p->type == bpf_htons(0x9100);
 }
+// carries: a network layer may be inside, which nsgd can't judge there: PPPoE's sessions, MPLS, MACsec, provider
+// bridges, TRILL, BATMAN, NSH.
+inline int carries(struct packet *p) {
+  switch (bpf_ntohs(p->type)) {
+  case 0x8864: case 0x8847: case 0x8848: case 0x88e5: case 0x88e7: case 0x22f3: case 0x4305: case 0x894f: return 1;
+  }
+  return 0;
+}
 inline void ports_at(struct __sk_buff *s, struct packet *p, int at) {
   __be16 ports[2];
   if (bpf_skb_load_bytes(s, at, ports, sizeof ports)) return;
@@ -316,6 +324,9 @@ inline int hand(__u32 interface, struct port *port, struct packet *p) {
   return bpf_redirect(port->device, 0);
 }
 
+// other decides on what is not IP and is this host's own: the link's protocols pass.
+inline int other(__u32 interface, struct packet *p) { return carries(p) ? drop(interface, ETHERTYPE) : pass(interface); }
+
 // What the NIC sends: ingress of a guest's interface, egress of this host's.
 SEC("tc") int nsgd_sends(struct __sk_buff *s) {
   __u32 interface = s->ifindex;
@@ -329,7 +340,7 @@ SEC("tc") int nsgd_sends(struct __sk_buff *s) {
   if (frame(s, &p)) return drop(interface, MALFORMED);
   if (is_tagged(s, &p)) return drop(interface, VLAN);
   if (!is_ip(&p)) {
-    if (host) return pass(interface);
+    if (host) return other(interface, &p);
     if (p.type != bpf_htons(0x0806)) return drop(interface, ETHERTYPE);
   } else if (network(s, &p)) {
     return drop(interface, MALFORMED);
@@ -372,7 +383,7 @@ SEC("tc") int nsgd_receives(struct __sk_buff *s) {
   if (frame(s, &p)) return drop(interface, MALFORMED);
   if (is_tagged(s, &p)) return drop(interface, VLAN);
   if (p.type == bpf_htons(0x0806)) return pass(interface);
-  if (!is_ip(&p)) return host ? pass(interface) : drop(interface, ETHERTYPE);
+  if (!is_ip(&p)) return host ? other(interface, &p) : drop(interface, ETHERTYPE);
   if (network(s, &p)) return drop(interface, MALFORMED);
   if (is_neighbour(&p) && p.message == 134) {
     struct peer router = { interface, p.src };

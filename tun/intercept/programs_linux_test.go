@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -394,6 +395,28 @@ func TestWhatThisHostSends(t *testing.T) {
 			p := loadTest(t, flagHost)
 			expect(t, p, p.Sends, tt.frame, skb{}, tt.want, tt.count)
 		})
+	}
+}
+
+// What carries IP inside it would pass the rules by. What doesn't is the link's own business.
+func TestNothingOfThisHostsCarriesIPPastTheRules(t *testing.T) {
+	const mplsGroup, macsec, provider, trill, batman, nsh, session, discovery, eapol, slow = 0x8848, 0x88e5, 0x88e7, 0x22f3, 0x4305, 0x894f, 0x8864, 0x8863, 0x888e, 0x8809
+	for _, tt := range []struct {
+		want  uint32
+		count string
+		types []uint16
+	}{
+		{drop, "ethertype", []uint16{session, uint16(layers.EthernetTypeMPLSUnicast), mplsGroup, macsec, provider, trill, batman, nsh}},
+		{pass, "passed", []uint16{lldpType, arpType, discovery, eapol, slow}},
+	} {
+		for _, kind := range tt.types {
+			t.Run(fmt.Sprintf("%#04x", kind), func(t *testing.T) {
+				p := loadTest(t, flagHost)
+				frame := ethernetOf(router, guest, kind, make([]byte, 60))
+				expect(t, p, p.Sends, frame, skb{}, tt.want, tt.count)
+				expect(t, p, p.Receives, frame, skb{}, tt.want, tt.count)
+			})
+		}
 	}
 }
 

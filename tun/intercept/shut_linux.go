@@ -28,6 +28,9 @@ const nftPatience = 10 * time.Second
 // nftName is what nft takes as the name of an interface, without a meaning of its own.
 var nftName = regexp.MustCompile(`^[A-Za-z0-9_.:@-]+$`)
 
+// longestBase is that of a name that a VLAN's can begin with: a point and a digit follow.
+const longestBase = unix.IFNAMSIZ - 1 - 2
+
 // closed are the interfaces that ports mean: by their names, and the guests' ports of bridges.
 type closed struct{ names, bridges []string }
 
@@ -79,7 +82,13 @@ func (c *closed) rules(family string, through []int, tellsBridges bool) string {
 	for _, way := range []struct{ chain, hook, side string }{{"receive", "prerouting", "i"}, {"send", "postrouting", "o"}} {
 		// Before everything else of nftables: raw is -300.
 		fmt.Fprintf(&b, "  chain %s {\n    type filter hook %s priority -450; policy accept;\n", way.chain, way.hook)
-		fmt.Fprintf(&b, "    meta %[1]sif @attached accept\n    meta %[1]sifname @names drop\n", way.side)
+		fmt.Fprintf(&b, "    meta %sif @attached accept\n", way.side)
+		for _, name := range c.names { // VLANs on it, which take frames before these hooks, as most tools call them
+			if len(name) <= longestBase {
+				fmt.Fprintf(&b, "    meta %sifname \"%s.*\" drop\n", way.side, name)
+			}
+		}
+		fmt.Fprintf(&b, "    meta %sifname @names drop\n", way.side)
 		if family == "bridge" && len(c.bridges) > 0 {
 			of := ""
 			if tellsBridges {
@@ -103,8 +112,14 @@ func (i *Interceptor) shut(ports []Port, attached []int) error {
 	if err != nil {
 		return err
 	}
-	err = i.do(func() (err error) {
-		i.table, err = c.replace(i.handle, attached, i.table)
+	err = i.do(func() error {
+		now, err := c.replace(i.handle, attached, i.table)
+		if err == nil && now != noTables && now != i.table {
+			i.listed, err = ourTables()
+		}
+		if i.table = now; err != nil {
+			i.table = ""
+		}
 		return errors.Join(err, i.silence(&c, attached))
 	})
 	if errors.Is(err, errGone) {
@@ -148,15 +163,22 @@ func (i *Interceptor) silence(c *closed, attached []int) error {
 	return nil
 }
 
+// noTables is what replace says of tables that nobody needs.
+const noTables = "none"
+
 // replace puts the tables in place of those that are there, in one transaction. was is what they say already, and done
 // what they say now; empty: not known.
 func (c *closed) replace(h *netlink.Handle, attached []int, was string) (done string, err error) {
-	const none = "none"
 	if len(c.names)+len(c.bridges) == 0 {
-		if was != none {
+		if was != noTables {
 			_, err = open()
 		}
-		return none, err
+		return noTables, err
+	}
+	if was == "" {
+		if _, err := ourTables(); err != nil {
+			return was, err
+		}
 	}
 	others, err := c.others(h)
 	if err != nil {
@@ -198,17 +220,18 @@ func (c *closed) others(h *netlink.Handle) (list []int, err error) {
 	return list, nil
 }
 
-// shutAgain puts the tables back when somebody has removed them.
+// shutAgain puts the tables back when somebody has removed them, or changed anything in them.
 func (i *Interceptor) shutAgain() error {
 	if c, err := closedOf(i.ports); err != nil || len(c.names)+len(c.bridges) == 0 {
 		return err
 	}
-	there := false
-	err := i.do(func() (err error) {
-		there, err = isShut()
+	same := false
+	err := i.do(func() error {
+		now, err := ourTables()
+		same = err == nil && maps.Equal(now, i.listed)
 		return err
 	})
-	if err != nil || there {
+	if err != nil || same {
 		return err
 	}
 	i.table = ""
@@ -237,35 +260,60 @@ func nft(commands string) (printed string, err error) {
 	return out.String(), nil
 }
 
-// families are those in which the tables are there.
-func families() (list []string, err error) {
+// ownSet is what nft lists of nsgd's tables alone. A comment would say more, but kernels before 5.10 keep none.
+const ownSet = "set attached {\n\t\ttype iface_index\n"
+
+// errTheirs: nsgd neither replaces nor removes what somebody else made.
+var errTheirs = errors.New("of nft is somebody else's, and nsgd needs the name: give that table another one")
+
+// ourTables are nsgd's tables as nft lists them, by family. It fails with errTheirs when somebody else has one.
+func ourTables() (list map[string]string, err error) {
+	list = map[string]string{}
 	printed, err := nft("list tables")
-	for _, family := range []string{"bridge", "inet"} {
-		if strings.Contains(printed, "table "+family+" "+table+"\n") {
-			list = append(list, family)
-		}
+	if err != nil {
+		return list, err
 	}
-	return list, err
+	var theirs error
+	for _, family := range []string{"bridge", "inet"} {
+		name := "table " + family + " " + table
+		if !strings.Contains(printed, name+"\n") {
+			continue
+		}
+		text, err := nft("list " + name)
+		if err != nil {
+			return list, err
+		}
+		if !strings.Contains(text, ownSet) {
+			theirs = errors.Join(theirs, fmt.Errorf("%s %w", name, errTheirs))
+			continue
+		}
+		list[family] = text
+	}
+	return list, theirs
 }
 
 // isShut tells that both tables are there.
 func isShut() (bool, error) {
-	list, err := families()
+	list, err := ourTables()
 	return len(list) == 2, err
 }
 
-// open removes the tables that are there. Without nft nsgd has made none.
+// open removes nsgd's tables that are there. Without nft it has made none.
 func open() (there bool, err error) {
-	list, err := families()
+	list, err := ourTables()
+	if errors.Is(err, errTheirs) {
+		err = nil
+	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return false, nil
 	}
 	commands := ""
-	for _, family := range list {
+	for family := range list {
 		commands += "delete table " + family + " " + table + "\n"
 	}
 	if commands != "" {
-		_, err = nft(commands)
+		_, fault := nft(commands)
+		err = errors.Join(err, fault)
 	}
 	return commands != "", err
 }

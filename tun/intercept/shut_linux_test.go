@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os/exec"
 	"slices"
@@ -115,6 +116,26 @@ func TestWhatIsShutStaysClosedUntilAPortStandsThere(t *testing.T) {
 	}
 }
 
+// A port that is called as VLAN 5 on another one stands for it: not every kernel has VLANs.
+func TestTheVLANsOfAClosedInterfaceAreClosed(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1, 2)
+	r.must(errors.Join(r.handle.LinkSetDown(r.link("p1")), r.handle.LinkSetName(r.link("p1"), "p0.5"), r.handle.LinkSetUp(r.link("p0.5"))))
+	r.wait(func() bool { return r.link("p0.5").Attrs().OperState == netlink.OperUp })
+	if !r.crosses(1, 2) {
+		t.Fatal("nothing crosses an open bridge")
+	}
+	const longest = "a23456789012345" // no VLAN's name can begin with it
+	r.must(Shut(r.namespace, []Port{{Interface: "p0", Shut: true}, {Interface: longest, Shut: true}}))
+	if r.crosses(1, 2) || r.crosses(2, 1) {
+		t.Error("a VLAN on a closed interface is open")
+	}
+	r.must(Shut(r.namespace, []Port{{Interface: "p2x", Shut: true}}))
+	if !r.crosses(1, 2) {
+		t.Error("one on another interface is closed")
+	}
+}
+
 func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
 	r := newRig(t)
 	r.bridge("br0", 0, 1)
@@ -138,6 +159,69 @@ func TestTablesThatSomebodyRemovedComeBack(t *testing.T) {
 	}
 }
 
+func TestTablesThatSomebodyChangedComeBack(t *testing.T) {
+	r := newRig(t)
+	r.bridge("br0", 0, 1)
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	p := Port{Interface: "p0", Shut: true, Device: "nsgd0"}
+	r.must(errors.Join(i.Guard([]Port{p}), i.Apply([]Port{p}, []Rest{rest0})))
+	listed := func() (list map[string]string) {
+		r.do(func() (err error) { list, err = ourTables(); return err })
+		return list
+	}
+	mended := func() (told []error) {
+		i.mend(func(err error) { told = append(told, err) })
+		return told
+	}
+	before := listed()
+	if told := mended(); len(before) != 2 || len(told) > 0 {
+		t.Fatalf("nobody changed anything: told %v, tables %v", told, before)
+	}
+	for _, change := range []string{
+		"flush chain bridge nsgd receive", "flush table inet nsgd", "insert rule inet nsgd send accept",
+		"add element bridge nsgd attached { 1 }", "delete element inet nsgd names { p0 }", "add table inet nsgd { flags dormant; }",
+		"delete chain bridge nsgd send",
+	} {
+		t.Run(change, func(t *testing.T) {
+			r.do(func() error { _, err := nft(change); return err })
+			told := mended()
+			if now := listed(); !maps.Equal(now, before) || len(told) != 1 || !errors.Is(told[0], ErrMended) {
+				t.Errorf("told %v; tables %v, want %v", told, now, before)
+			}
+			if again := mended(); len(again) > 0 {
+				t.Errorf("told again: %v", again)
+			}
+		})
+	}
+}
+
+func TestATableOfSomebodyElsesStays(t *testing.T) {
+	const theirs = "table inet nsgd {\n\tchain theirs {\n\t}\n}\n"
+	r := newRig(t)
+	r.bridge("br0", 0)
+	r.do(func() error { _, err := nft(theirs); return err })
+	i := r.open()
+	r.device("nsgd0")
+	r.device("nsgd-rest")
+	at := []Port{{Interface: "p0", Shut: true, Device: "nsgd0"}}
+	for name, err := range map[string]error{"guard": i.Guard(at), "apply": i.Apply(at, []Rest{rest0}), "shut": Shut(r.namespace, at)} {
+		if !errors.Is(err, errTheirs) || !strings.Contains(fmt.Sprint(err), "table inet nsgd of nft") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	r.must(i.Apply(nil, []Rest{rest0})) // no port needs a table
+	r.do(func() error {
+		removed, err := open() // as a detach does
+		now, gone := nft("list table inet nsgd")
+		if removed || now != theirs {
+			t.Errorf("it is %q now, removed: %v", now, removed)
+		}
+		return errors.Join(err, gone)
+	})
+}
+
 func TestTheRulesTellBridgesApart(t *testing.T) {
 	c := closed{names: []string{"tap1"}, bridges: []string{"br0"}}
 	for _, tt := range []struct {
@@ -145,9 +229,9 @@ func TestTheRulesTellBridgesApart(t *testing.T) {
 		tellsBridges bool
 		want         string
 	}{
-		{"bridge", true, "    meta iif @attached accept\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
-		{"bridge", false, "    meta oif @attached accept\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
-		{"inet", true, "    meta oif @attached accept\n    meta oifname @names drop\n  }\n"},
+		{"bridge", true, "    meta iif @attached accept\n    meta iifname \"tap1.*\" drop\n    meta iifname @names drop\n    meta ibrname @bridges meta iifkind { \"veth\", \"tun\" } drop\n"},
+		{"bridge", false, "    meta oif @attached accept\n    meta oifname \"tap1.*\" drop\n    meta oifname @names drop\n    meta oifkind { \"veth\", \"tun\" } drop\n"},
+		{"inet", true, "    meta oif @attached accept\n    meta oifname \"tap1.*\" drop\n    meta oifname @names drop\n  }\n"},
 	} {
 		if got := c.rules(tt.family, []int{3, 7}, tt.tellsBridges); !strings.Contains(got, tt.want) || !strings.Contains(got, "elements = { 3, 7 }") {
 			t.Errorf("%s lacks\n%s", got, tt.want)

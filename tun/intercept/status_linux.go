@@ -107,7 +107,7 @@ func (i *Interceptor) status(p *Port, strangers map[uint32][]netip.Addr) Status 
 	t := i.look(p, l, &c)
 	s.LastOut, s.LastIn = t.lastOut, t.lastIn
 	ahead := i.ahead(l)
-	s.setTrouble(errors.Join(ahead, t.silence(p)))
+	s.setTrouble(errors.Join(ahead, i.unfit(p, l), t.silence(p)))
 	switch {
 	case ahead != nil || !i.filtering(p, l):
 		s.State = Replaced

@@ -99,7 +99,7 @@ func (t *traffic) silence(p *Port) error {
 
 // trouble says what is wrong at a port whose interface is there.
 func (i *Interceptor) trouble(p *Port, l netlink.Link, t *traffic) error {
-	return errors.Join(i.ahead(l), t.silence(p))
+	return errors.Join(i.ahead(l), i.unfit(p, l), t.silence(p))
 }
 
 // absence says what has become of a port's interface that is missing; nil: it is not there.
@@ -134,6 +134,9 @@ func (i *Interceptor) review(tell func(error)) {
 	}
 }
 
+// ofTables stands for the tables of nft where say has no interface. No interface has a space in its name.
+const ofTables = "tables of nft"
+
 // say tells of a trouble once; nil: it is over. Without an interface it is nsgd that failed.
 func (i *Interceptor) say(name string, trouble error, tell func(error)) {
 	if trouble == nil {
@@ -145,7 +148,7 @@ func (i *Interceptor) say(name string, trouble error, tell func(error)) {
 		return
 	}
 	i.told[name] = text
-	if name == "" {
+	if name == "" || name == ofTables {
 		tell(fmt.Errorf("intercept: %w", trouble))
 		return
 	}

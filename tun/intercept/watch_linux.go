@@ -93,8 +93,10 @@ func (i *Interceptor) mend(tell func(error)) {
 		tell(fmt.Errorf("intercept: namespace %q: %w", i.namespace, err))
 		return
 	}
-	if err := i.shutAgain(); err != nil {
+	if err := i.shutAgain(); errors.Is(err, ErrMended) {
 		tell(fmt.Errorf("intercept: %w", err))
+	} else {
+		i.say(ofTables, err, tell)
 	}
 	for n := range i.ports {
 		p := &i.ports[n]
