@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-flood pgo e2e run cover clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run cover clean
 
 all: build
 
@@ -73,6 +73,13 @@ bench:
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench
 	$(SUDO) bin/bench-net $(BENCHNET)
+
+# What is lost when one process follows another: RESTARTS times each way. After more than five kills a minute nsgd
+# would begin without flows, so kills take their time.
+RESTARTS ?= 100
+bench-restart: setup build
+	go build -o bin/bench-net ./test/bench
+	$(SUDO) bin/bench-net -nsgd bin/nsgd -restarts $(RESTARTS) $(BENCHRESTART)
 
 bench-flood: setup build
 	go build -o bin/bench-net ./test/bench

@@ -32,6 +32,9 @@ const (
 	restartSocket = stateDir + "/nsgd.sock"
 	// restartPause lies between a process that answers and the end of the next one: everything flows again.
 	restartPause = 150 * time.Millisecond
+	// killPause is as long for a process that was killed: after more than five such starts a minute the next process
+	// begins without flows.
+	killPause = 13 * time.Second
 	// exchangeEvery is how often a connection that is not idle says something.
 	exchangeEvery = 250 * time.Millisecond
 	// lostAfter is when a connection that does not answer is lost. TCP's own pauses between retransmissions are shorter.
@@ -160,8 +163,12 @@ func (r *restartRig) daemon() int {
 func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) error) error {
 	var gaps []time.Duration
 	sent, received := r.stream.counts()
+	pause := restartPause
+	if kind == "kill" {
+		pause = killPause
+	}
 	for range restarts {
-		time.Sleep(restartPause)
+		time.Sleep(pause)
 		old := r.daemon()
 		r.stream.gap()
 		if err := do(r); err != nil {
