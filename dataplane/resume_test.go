@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -64,9 +65,9 @@ func (c *comings) tallies() map[string]uint64 {
 }
 
 // guarded is a policy of eight NICs in a subnet whose NSG lets everything come in, or nothing.
-func guarded(access ruleset.Access) *policy.Set {
+func guarded(access ruleset.Access, more ...ruleset.Rule) *policy.Set {
 	set := manyNICs(8)
-	nsg := &ruleset.NSG{Name: "nsg1", ID: "/nsg/nsg1", Rules: []ruleset.Rule{enginetest.AnyRule("everything", 100, ruleset.Inbound, access)}}
+	nsg := &ruleset.NSG{Name: "nsg1", ID: "/nsg/nsg1", Rules: append(more, enginetest.AnyRule("everything", 100, ruleset.Inbound, access))}
 	set.NetworkSecurityGroups = append(set.NetworkSecurityGroups, nsg)
 	set.VirtualNetworks[0].Subnets[0].NetworkSecurityGroup = nsg
 	return set
@@ -99,7 +100,9 @@ func TestAnEngineGoesOnWhereTheLastProcessStopped(t *testing.T) {
 	seed := first.engine.setting.Load().topology.Seed
 	want := first.tallies()
 	for step, nics := range [][]int{{0, 1, 2}, {2, 0, 1}, {5, 2, 0, 1}, {0, 1, 2}} {
-		c := successor(t, slabs, guarded(ruleset.Allow), 1+step%2, nics...)
+		other := enginetest.AnyRule(fmt.Sprint("other", step), 50, ruleset.Inbound, ruleset.Deny) // stands before in the policy
+		other.SourcePorts = []ruleset.PortRange{{First: 1, Last: 1}}
+		c := successor(t, slabs, guarded(ruleset.Allow, other), 1+step%2, nics...)
 		got := c.tallies()
 		for name, n := range want {
 			if got[name] != n {

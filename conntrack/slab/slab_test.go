@@ -56,7 +56,11 @@ func TestAFileOfAnotherIsNoSlab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := New(map[string]*os.File{"a": os.NewFile(uintptr(fd), "a")}, nil).Find("a"); err == nil {
+	open := os.NewFile(uintptr(fd), "a")
+	if err := open.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := New(map[string]*os.File{"a": open}, nil).Find("a"); err == nil {
 		t.Errorf("%d bytes without seals were mapped", len(m))
 	}
 }
