@@ -51,6 +51,7 @@ func (t *Table) openImage(o *Options, number int) error {
 		return nil
 	}
 	s := shapeNow(o.NotesPerFlow)
+	t.floor = make([]byte, s.parts(number).end)
 	last, err := o.Images.Last()
 	if err != nil {
 		t.adoption.Refused, last = err, nil

@@ -119,6 +119,9 @@ type Table struct {
 	cursor  uint32 // next record to look at; guarded by sweeper.mu
 
 	adoption Adoption
+	// floor is as large as an image beside the heap, and never touched: the collector runs as seldom as if the records
+	// were in the heap.
+	floor []byte
 }
 
 // guardedWorker is a worker that several goroutines share, one at a time.
