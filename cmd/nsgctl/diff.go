@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -129,7 +128,7 @@ func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspe
 			}
 			q.Policy = append(q.Policy, absolute)
 		}
-		return control.NewClient(g.socket).Diff(c.Context(), q)
+		return g.client().Diff(c.Context(), q)
 	}
 	old, new, err := f.load(c, paths)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jmespath/go-jmespath"
 	"github.com/nsgd/nsgd/cmd/nsgctl/report"
+	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
@@ -29,6 +30,9 @@ type global struct {
 
 	compiled *jmespath.JMESPath // of query; nil without one
 }
+
+// client asks the daemon that the flags name.
+func (g *global) client() *control.Client { return control.NewClient(g.socket) }
 
 // parametersFlag takes files and values.
 const parametersFlag = "parameters"

@@ -153,6 +153,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Log: d.log,
 	})
+	d.onStop(func() error { d.service.Close(); return nil })
 	return nil
 }
 

@@ -50,17 +50,3 @@ type DHCPUse struct {
 	Ignored  uint64 `json:"ignored"` // not understood, or not to be answered
 	Limited  uint64 `json:"limited"` // dropped unread: more than the interface's share
 }
-
-// Confirmed is the answer to a confirmation.
-type Confirmed struct {
-	Confirmed bool `json:"confirmed"` // false: nothing waited for it
-}
-
-// Confirm keeps a run that would have ended without it.
-func (s *Service) Confirm() (*Confirmed, error) {
-	if s.options.Confirm == nil {
-		return &Confirmed{}, nil
-	}
-	waited, err := s.options.Confirm()
-	return &Confirmed{waited}, err
-}
