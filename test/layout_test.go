@@ -55,6 +55,8 @@ var allowedImports = map[string][]string{
 	},
 	"dataplane/serve":   {},
 	"dataplane/logring": {},
+	// Tells when files have changed, whatever they hold.
+	"dataplane/filewatch": {},
 	// A log that the tests of what logs can read.
 	"dataplane/logring/logringtest": {},
 	"dataplane/pcap":                {},

@@ -35,7 +35,7 @@ would change, and which live flows would end: by the code with which a reload ju
 
 With --confirm the daemon returns by itself to what was in force, unless nsgctl confirm comes within that time.`,
 		Example: `  nsgctl reload --dry-run
-  nsgctl reload --confirm 60s && nsgctl confirm`,
+  nsgctl reload --confirm 60s`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, g) },
 	}

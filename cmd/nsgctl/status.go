@@ -46,7 +46,7 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("generation", s.Generation)
 	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))
 	if s.Reloads.Last != nil {
-		facts.row("last reload", fmt.Sprintf("%s, id %s", s.Reloads.Last.Format(time.RFC3339), s.Reloads.LastID))
+		facts.row("last reload", fmt.Sprintf("%s by %s, id %s", s.Reloads.Last.Format(time.RFC3339), s.Reloads.LastCause, s.Reloads.LastID))
 	}
 	if by := s.Reloads.ConfirmBy; by != nil {
 		facts.row("taken back", fmt.Sprintf("at %s, unless nsgctl confirm comes", by.Format(time.RFC3339)))

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -75,6 +76,7 @@ func againstRunning(c *cobra.Command, path, socket string) error {
 
 // loaded is a configuration with its policy; they fit.
 type loaded struct {
+	begun    time.Time // of the reading
 	config   *Config
 	files    *inspect.PolicyFiles
 	policy   *policy.Set
@@ -85,6 +87,7 @@ type loaded struct {
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
 // Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil.
 func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) {
+	begun := time.Now()
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
@@ -102,7 +105,7 @@ func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &loaded{config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
+	return &loaded{begun: begun, config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
 }
 
 // readsAs reports that the policy of two configurations is read from the same files in the same way.

@@ -43,6 +43,8 @@ type Config struct {
 	// AllowPartial leaves out and logs template expressions that can't be evaluated, instead of
 	// refusing the policy.
 	AllowPartial bool `yaml:"allowPartial"`
+	// Watch reloads when a file that is named here, or the configuration itself, has changed.
+	Watch bool `yaml:"watch"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
 	// ClosedAtBoot closes the interfaces of attachments also while no nsgd runs, as soon as they appear.

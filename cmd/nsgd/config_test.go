@@ -58,7 +58,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			{NetworkInterface: "vm4-nic", Container: "web", Bridge: "br-web", Wait: true, Netns: "guests", Device: "nsgd-vm4"},
 			{NetworkInterface: "vm5-nic", Bridge: "br0", Netns: "guests", Device: "nsgd-vm5"},
 		},
-		ClosedAtBoot: true, AzureQuirks: true, DefaultOutboundAddress: Address{netip.MustParseAddr("203.0.113.200")},
+		ClosedAtBoot: true, Watch: true, AzureQuirks: true, DefaultOutboundAddress: Address{netip.MustParseAddr("203.0.113.200")},
 		Workers: 2, Offload: "tso", TCPStrict: true, TCPWindow: "off",
 		Flows: FlowsConfig{Max: 1000, MaxPerNetworkInterface: 500, NewPerSecond: 50},
 		Timeouts: TimeoutsConfig{TCPSyn: second, TCPEstablished: 2 * second, TCPClosing: 3 * second, TCPTimeWait: 4 * second,
@@ -86,7 +86,7 @@ func TestConfigFaults(t *testing.T) {
 		want       []string
 	}{
 		{"nothing at all", "", []string{"c.yaml: policy: missing", "c.yaml: attachments: missing"}},
-		{"an unknown key", minimal + "wrokers: 1\n", []string{`c.yaml:4: unknown key "wrokers": allowed are policy, serviceTags, templates, allowPartial, attachments, closedAtBoot, workers`}},
+		{"an unknown key", minimal + "wrokers: 1\n", []string{`c.yaml:4: unknown key "wrokers": allowed are policy, serviceTags, templates, allowPartial, watch, attachments, closedAtBoot, workers`}},
 		{"an unknown key of an attachment", "policy: [p]\nattachments:\n- internet: true\n  devise: eth0\n",
 			[]string{`c.yaml:4: unknown key "devise": allowed are networkInterface, subnet`}},
 		{"a key given twice", minimal + "workers: 1\nworkers: 2\n", []string{`c.yaml:5: mapping key "workers" already defined at line 4`}},

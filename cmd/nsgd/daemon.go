@@ -39,6 +39,7 @@ type daemon struct {
 	path   string // of the configuration
 	config *Config
 	policy *inspect.PolicyFiles
+	read   time.Time // when the reading of both began
 	log    *slog.Logger
 	lines  *logring.Handler // of log
 	stdout io.Writer        // of flow logs
@@ -243,6 +244,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	group.Go(func() error { return d.watchFiles(ctx) })
 	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 

@@ -77,7 +77,7 @@ func runLoaded(ctx context.Context, path string, all *loaded, confirm time.Durat
 	for _, warning := range all.warnings {
 		log.Warn("policy", "warning", warning)
 	}
-	d := &daemon{path: path, config: all.config, policy: all.files, log: log, lines: lines, stdout: stdout}
+	d := &daemon{path: path, config: all.config, policy: all.files, read: all.begun, log: log, lines: lines, stdout: stdout}
 	d.interception = &interception{log: log, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)

@@ -16,8 +16,9 @@ type Reloads struct {
 	Failed    uint64 `json:"failed"`
 	// Last is when the last reload ended; absent when there was none.
 	Last *time.Time `json:"last,omitempty"`
-	// LastID is its id in the log.
-	LastID string `json:"lastId,omitempty"`
+	// LastID is its id in the log, LastCause who asked for it: control, SIGHUP, watch, or no confirmation.
+	LastID    string `json:"lastId,omitempty"`
+	LastCause string `json:"lastCause,omitempty"`
 	// LastMilliseconds is how long it took.
 	LastMilliseconds float64 `json:"lastMilliseconds,omitempty"`
 	// Loaded is when the policy in force was loaded, by a reload or at the start.
@@ -54,7 +55,7 @@ func (s *Service) Reloads() Reloads {
 
 // ReloadRequest says how to reload.
 type ReloadRequest struct {
-	// Cause says for the log who asks, such as nsgctl.
+	// Cause says who asks: see Reloads.LastCause.
 	Cause string
 	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
 	ConfirmWithin time.Duration
@@ -92,6 +93,7 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 // booking is a reload under way. All that it logs has its id.
 type booking struct {
 	id      string
+	cause   string
 	log     *slog.Logger
 	service *Service
 	begun   time.Time
@@ -100,7 +102,7 @@ type booking struct {
 
 // book begins a reload. loading is held.
 func (s *Service) book(cause string) *booking {
-	b := &booking{id: newReloadID(), service: s, begun: s.options.Now(), done: func(error) {}}
+	b := &booking{id: newReloadID(), cause: cause, service: s, begun: s.options.Now(), done: func(error) {}}
 	b.log = s.options.Log.With("reload", b.id)
 	if s.options.Reloading != nil {
 		b.done = s.options.Reloading()
@@ -213,7 +215,7 @@ func (s *Service) record(b *booking, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.options.Now()
-	s.reloads.Last, s.reloads.LastID, s.reloads.LastError = &now, b.id, ""
+	s.reloads.Last, s.reloads.LastID, s.reloads.LastCause, s.reloads.LastError = &now, b.id, b.cause, ""
 	s.reloads.LastMilliseconds = float64(now.Sub(b.begun)) / float64(time.Millisecond)
 	if err != nil {
 		s.reloads.Failed++

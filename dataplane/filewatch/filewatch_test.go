@@ -1,0 +1,208 @@
+//go:build linux
+
+package filewatch
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rig is a folder whose *.json files are watched, beside one file by name.
+type rig struct {
+	t       *testing.T
+	dir     string
+	w       *Watcher
+	changed chan bool
+}
+
+func newRig(t *testing.T, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), changed: make(chan bool, 100)}
+	r.write("policy/a.json", "1")
+	r.write("one.yaml", "1")
+	o.Files = func() (files, folders []string) {
+		files, _ = filepath.Glob(r.path("policy/*.json"))
+		return append(files, r.path("one.yaml")), []string{r.path("policy")}
+	}
+	o.Quiet, o.Every, o.Log = 10*time.Millisecond, time.Hour, slog.New(slog.DiscardHandler)
+	w, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.w = w
+	t.Cleanup(func() { w.Close() })
+	return r
+}
+
+// run reports changes until the test ends.
+func (r *rig) run(taken ...bool) {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		r.w.Run(ctx, func() bool {
+			r.changed <- true
+			if len(taken) == 0 {
+				return true
+			}
+			first := taken[0]
+			taken = taken[1:]
+			return first
+		})
+	}()
+	r.t.Cleanup(func() { cancel(); <-done })
+}
+
+// wait waits for a change.
+func (r *rig) wait() {
+	r.t.Helper()
+	select {
+	case <-r.changed:
+	case <-time.After(20 * time.Second):
+		r.t.Fatal("no change was found")
+	}
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *rig) write(name, text string) {
+	r.t.Helper()
+	r.must(os.MkdirAll(filepath.Dir(r.path(name)), 0o700))
+	r.must(os.WriteFile(r.path(name), []byte(text), 0o600))
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestAChangeIsFoundHoweverItIsMade(t *testing.T) {
+	for name, change := range map[string]func(*rig){
+		"in place": func(r *rig) { r.write("policy/a.json", "22") },
+		"an editor's rename": func(r *rig) {
+			r.write("policy/.a.json.swp", "2")
+			r.must(os.Rename(r.path("policy/.a.json.swp"), r.path("policy/a.json")))
+		},
+		"a file comes":  func(r *rig) { r.write("policy/b.json", "1") },
+		"a file goes":   func(r *rig) { r.must(os.Remove(r.path("policy/a.json"))) },
+		"the other one": func(r *rig) { r.write("one.yaml", "2") },
+		"the folder goes": func(r *rig) {
+			r.must(os.RemoveAll(r.path("policy")))
+		},
+		"the folder is another": func(r *rig) {
+			r.write("next/a.json", "1")
+			r.must(os.Rename(r.path("policy"), r.path("before")))
+			r.must(os.Rename(r.path("next"), r.path("policy")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, Options{})
+			r.run()
+			change(r)
+			r.wait()
+		})
+	}
+}
+
+// Each step is found by what was watched after the one before.
+func TestAFolderThatComesBackIsWatchedAgain(t *testing.T) {
+	r := newRig(t, Options{})
+	r.run()
+	r.must(os.RemoveAll(r.path("policy")))
+	r.wait()
+	r.write("policy/a.json", "1")
+	r.wait()
+	r.write("policy/a.json", "22")
+	r.wait()
+}
+
+// A mounted ConfigMap: a.json leads to ..data/a.json, and ..data to the folder of an edition.
+func TestTheSwapOfAConfigMapIsFound(t *testing.T) {
+	r := newRig(t, Options{})
+	r.write("policy/..1/a.json", "1")
+	r.must(os.Symlink("..1", r.path("policy/..data")))
+	r.must(os.Remove(r.path("policy/a.json")))
+	r.must(os.Symlink("..data/a.json", r.path("policy/a.json")))
+	r.run()
+	r.wait()
+	for _, edition := range []string{"..2", "..3"} {
+		r.write("policy/"+edition+"/a.json", "1")
+		r.must(os.Symlink(edition, r.path("policy/..data_tmp")))
+		r.must(os.Rename(r.path("policy/..data_tmp"), r.path("policy/..data")))
+		r.wait()
+	}
+}
+
+// A link on the way, as of a deployment that puts a release beside the last one.
+func TestTheSwapOfALinkToAFolderIsFound(t *testing.T) {
+	r := newRig(t, Options{})
+	for _, release := range []string{"releases/1/a.json", "releases/2/a.json"} {
+		r.write(release, "1")
+	}
+	r.must(os.RemoveAll(r.path("policy")))
+	r.must(os.Symlink("releases/1", r.path("policy")))
+	r.run()
+	r.wait()
+	r.write("releases/1/a.json", "22") // behind the link
+	r.wait()
+	r.must(os.Symlink("releases/2", r.path("next")))
+	r.must(os.Rename(r.path("next"), r.path("policy")))
+	r.wait()
+}
+
+func TestWhatLiesBesideIsNoChange(t *testing.T) {
+	r := newRig(t, Options{})
+	for _, beside := range []string{"other.yaml", "policy/notes.txt", "policy/.a.json.swp"} {
+		r.write(beside, "1")
+		if now := r.w.look(); len(now) != 2 || now[r.path("one.yaml")] != r.w.known[r.path("one.yaml")] || now[r.path("policy/a.json")] != r.w.known[r.path("policy/a.json")] {
+			t.Errorf("%s: %v, was %v", beside, now, r.w.known)
+		}
+	}
+}
+
+func TestAChangeThatIsNotTakenIsToldAgain(t *testing.T) {
+	r := newRig(t, Options{})
+	r.run(false, true)
+	r.write("policy/a.json", "22")
+	r.wait()
+	r.write("other.yaml", "1") // anything that causes a look
+	r.wait()
+}
+
+// The daemon reads its files before it watches them.
+func TestAChangeBeforeTheBeginIsFound(t *testing.T) {
+	r := newRig(t, Options{Since: time.Now().Add(-time.Hour)})
+	r.run()
+	r.wait()
+	if later := newRig(t, Options{Since: time.Now().Add(time.Hour)}); later.w.known[later.path("one.yaml")] == (state{}) {
+		t.Error("a file from before counts as changed")
+	}
+}
+
+func TestTheFoldersThatAreWatchedAreBounded(t *testing.T) {
+	var said strings.Builder
+	r := newRig(t, Options{})
+	r.w.options.Log = slog.New(slog.NewTextHandler(&said, nil))
+	want := map[string]bool{}
+	for i := range maxFolders + 2 {
+		folder := r.path("many/" + strings.Repeat("x", i%50+1) + "/" + strings.Repeat("y", i/50+1))
+		r.must(os.MkdirAll(folder, 0o700))
+		want[folder] = true
+	}
+	r.w.watch(want)
+	if n := len(r.w.watched); n > maxFolders || !strings.Contains(said.String(), "changes of files may be found late") {
+		t.Errorf("%d folders are watched, said is %q", n, said.String())
+	}
+	big := map[string]bool{}
+	below(r.path("many"), big)
+	if len(big) > maxFolders+2 {
+		t.Errorf("%d folders were gathered", len(big))
+	}
+}
