@@ -120,6 +120,9 @@ func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 // compare asks the daemon, or reads both policies.
 func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspect.RunningDiff, error) {
 	if f.running {
+		if err := g.localPaths(c, paths); err != nil {
+			return nil, err
+		}
 		q := &inspect.RunningQuestion{MaxStates: f.maxStates, Limit: f.limit}
 		for _, path := range paths {
 			absolute, err := filepath.Abs(path)

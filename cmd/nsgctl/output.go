@@ -12,7 +12,6 @@ import (
 
 	"github.com/jmespath/go-jmespath"
 	"github.com/nsgd/nsgd/cmd/nsgctl/report"
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/spf13/cobra"
 )
@@ -26,13 +25,11 @@ const (
 
 // global are the flags of every verb.
 type global struct {
-	socket, output, query string
+	output, query string
+	daemon        daemonFlags
 
 	compiled *jmespath.JMESPath // of query; nil without one
 }
-
-// client asks the daemon that the flags name.
-func (g *global) client() *control.Client { return control.NewClient(g.socket) }
 
 // parametersFlag takes files and values.
 const parametersFlag = "parameters"
@@ -60,6 +57,9 @@ func (g *global) check(c *cobra.Command) error {
 				return err
 			}
 		}
+	}
+	if err := g.daemon.check(c); err != nil {
+		return err
 	}
 	return g.compile(c)
 }

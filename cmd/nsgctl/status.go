@@ -35,6 +35,9 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("started", s.Started.Format(time.RFC3339))
 	facts.row("workers", s.Workers)
 	facts.row("offload", s.Offload)
+	if s.ControlListen != "" {
+		facts.row("control", s.ControlListen)
+	}
 	facts.row("metrics", s.Metrics)
 	facts.row("policy", strings.Join(s.Policy, " "))
 	if tags := s.ServiceTags; tags != nil {

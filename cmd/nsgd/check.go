@@ -130,6 +130,9 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 	if _, err := all.config.Control.access(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := all.config.Control.checkTLS(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	if file := all.config.Metrics.WebConfig; file != "" {
 		if err := serve.CheckWeb(file); err != nil {
 			return nil, fmt.Errorf("%s: metrics.webConfig: %w", path, err)

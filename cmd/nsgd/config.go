@@ -229,6 +229,14 @@ type ControlConfig struct {
 	Group string `yaml:"group"`
 	// Mode of the socket; empty: 0660 with Group, else 0600.
 	Mode string `yaml:"mode"`
+	// Listen is host:port for nsgctl elsewhere, by TLS 1.3 with certificates on both sides; empty: there is none. The
+	// files are relative to the configuration file.
+	Listen      string `yaml:"listen"`
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	ClientCA    string `yaml:"clientCA"` // who signs the certificates of clients
+	// MayChange are names of certificates: common names, or alternative names. Other clients may look.
+	MayChange []string `yaml:"mayChange"`
 }
 
 // controlModes are the values of ControlConfig.Mode.
@@ -394,6 +402,11 @@ func (c *Config) complete(dir string) error {
 		c.Control.Socket = defaultSocket
 	}
 	c.Control.Socket = absolute(c.Control.Socket)
+	for _, file := range []*string{&c.Control.Certificate, &c.Control.Key, &c.Control.ClientCA} {
+		if *file != "" {
+			*file = absolute(*file)
+		}
+	}
 	c.completeAttachments()
 	return nil
 }

@@ -56,6 +56,7 @@ type daemon struct {
 	responders   *responders
 	confirmation confirmation
 	control      net.Listener
+	remote       remote
 	metrics      net.Listener // nil when off
 	hangups      chan os.Signal
 	releases     []func() error
@@ -89,6 +90,9 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	d.onStop(closeListener(d.control))
+	if err := d.listenRemote(); err != nil {
+		return err
+	}
 	if c.Metrics.Listen != metricsOff {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.Listen); err != nil {
 			return fmt.Errorf("metrics: %w: set metrics.listen to a free address, or to %s", err, metricsOff)
@@ -151,7 +155,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
-		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
+		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
@@ -220,6 +224,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	d.responders.begin(d.config, func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) })
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
+	group.Go(func() error { return d.serveRemote(server) })
 	var scraped *metrics.Server
 	if d.metrics != nil {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors()})

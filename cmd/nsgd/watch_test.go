@@ -55,7 +55,9 @@ func TestFilesThatChangeAreReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.write(strings.Replace(liveConfig, "policy: [policy]", "policy: [elsewhere]", 1))
-	r.until("the configuration", func(s inspect.Reloads) bool { return s.LastCause == "watch" && r.service.Status().Policy[0] == elsewhere })
+	r.until("the configuration", func(s inspect.Reloads) bool {
+		return s.LastCause == "watch" && r.service.Status().Policy[0] == elsewhere
+	})
 	file := filepath.Join(elsewhere, "nsg1.json")
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -19,7 +19,7 @@ var reloadRoute = value(http.MethodPost, "reload", change, func(s *inspect.Servi
 	if err != nil {
 		return nil, err
 	}
-	reloaded, err := s.Reload(inspect.ReloadRequest{Cause: "control", ConfirmWithin: within})
+	reloaded, err := s.Reload(inspect.ReloadRequest{Cause: clientOf(r.Context()).name, ConfirmWithin: within})
 	if errors.Is(err, inspect.ErrUnconfirmed) {
 		return nil, refusal(http.StatusConflict, err)
 	}

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -103,13 +104,13 @@ func TestReloadsAreBooked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(inspect.Reloads{Succeeded: 1, Last: &at, LastID: reloaded.ID, LastCause: "control", Loaded: at}, r.service.Reloads()); diff != "" {
+	if diff := cmp.Diff(inspect.Reloads{Succeeded: 1, Last: &at, LastID: reloaded.ID, LastCause: fmt.Sprintf("user %d", os.Geteuid()), Loaded: at}, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
 	r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 1`)
 	_, err = r.client.Reload(ctx, 0)
 	refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
-	want := inspect.Reloads{Succeeded: 1, Failed: 1, Last: &at, LastID: refusal.Reload, LastCause: "control", Loaded: at, LastError: refusal.Message}
+	want := inspect.Reloads{Succeeded: 1, Failed: 1, Last: &at, LastID: refusal.Reload, LastCause: fmt.Sprintf("user %d", os.Geteuid()), Loaded: at, LastError: refusal.Message}
 	if diff := cmp.Diff(want, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}

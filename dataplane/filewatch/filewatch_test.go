@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // rig is a folder whose *.json files are watched, beside one file by name.
@@ -74,6 +76,13 @@ func (r *rig) write(name, text string) {
 	r.t.Helper()
 	r.must(os.MkdirAll(filepath.Dir(r.path(name)), 0o700))
 	r.must(os.WriteFile(r.path(name), []byte(text), 0o600))
+}
+
+// replace gives a file another text at once.
+func (r *rig) replace(name, text string) {
+	r.t.Helper()
+	r.write(name+".new", text)
+	r.must(os.Rename(r.path(name+".new"), r.path(name)))
 }
 
 func (r *rig) must(err error) {
@@ -143,18 +152,43 @@ func TestTheSwapOfAConfigMapIsFound(t *testing.T) {
 // A link on the way, as of a deployment that puts a release beside the last one.
 func TestTheSwapOfALinkToAFolderIsFound(t *testing.T) {
 	r := newRig(t, Options{})
-	for _, release := range []string{"releases/1/a.json", "releases/2/a.json"} {
+	for _, release := range []string{"releases/1/policy/a.json", "releases/2/policy/a.json"} {
 		r.write(release, "1")
 	}
 	r.must(os.RemoveAll(r.path("policy")))
-	r.must(os.Symlink("releases/1", r.path("policy")))
+	r.must(os.Mkdir(r.path("deploy"), 0o700))
+	r.must(os.Symlink("../releases/1", r.path("deploy/now")))
+	r.must(os.Symlink("deploy/now/policy", r.path("policy")))
 	r.run()
 	r.wait()
-	r.write("releases/1/a.json", "22") // behind the link
+	r.replace("releases/1/policy/a.json", "22") // behind the links
 	r.wait()
-	r.must(os.Symlink("releases/2", r.path("next")))
-	r.must(os.Rename(r.path("next"), r.path("policy")))
+	r.must(os.Symlink("../releases/2", r.path("deploy/next")))
+	r.must(os.Rename(r.path("deploy/next"), r.path("deploy/now")))
 	r.wait()
+}
+
+// What the kernel watches is gone with a folder, even if another one of its name has got its inode.
+func TestWhatIsNoLongerAFolderIsWatchedAnew(t *testing.T) {
+	r := newRig(t, Options{})
+	folder := r.path("policy")
+	want := map[string]bool{folder: true}
+	r.w.watch(want)
+	if r.w.watch(want) {
+		t.Error("a folder that stays is watched anew")
+	}
+	r.w.happened(fsnotify.Event{Name: folder, Op: fsnotify.Remove})
+	if !r.w.watch(want) {
+		t.Error("after its end")
+	}
+	r.w.watched[folder] = identity{1, 2}
+	if !r.w.watch(want) {
+		t.Error("of another inode")
+	}
+	r.w.lost(fsnotify.ErrEventOverflow)
+	if !r.w.watch(want) {
+		t.Error("after lost events")
+	}
 }
 
 func TestWhatLiesBesideIsNoChange(t *testing.T) {
@@ -170,7 +204,7 @@ func TestWhatLiesBesideIsNoChange(t *testing.T) {
 func TestAChangeThatIsNotTakenIsToldAgain(t *testing.T) {
 	r := newRig(t, Options{})
 	r.run(false, true)
-	r.write("policy/a.json", "22")
+	r.replace("policy/a.json", "22")
 	r.wait()
 	r.write("other.yaml", "1") // anything that causes a look
 	r.wait()
@@ -204,5 +238,22 @@ func TestTheFoldersThatAreWatchedAreBounded(t *testing.T) {
 	below(r.path("many"), big)
 	if len(big) > maxFolders+2 {
 		t.Errorf("%d folders were gathered", len(big))
+	}
+}
+
+// Between the listing of a folder and its watching, files came of which nobody told.
+func TestFilesThatComeWithTheirFolderAreFound(t *testing.T) {
+	r := newRig(t, Options{})
+	r.must(os.MkdirAll(r.path("policy/deep"), 0o700))
+	files, asked := r.w.options.Files, 0
+	r.w.options.Files = func() ([]string, []string) {
+		list, folders := files()
+		if asked++; asked == 1 {
+			r.write("policy/late.json", "1")
+		}
+		return list, folders
+	}
+	if _, found := r.w.look()[r.path("policy/late.json")]; !found {
+		t.Errorf("after %d listings", asked)
 	}
 }

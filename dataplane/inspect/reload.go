@@ -16,7 +16,7 @@ type Reloads struct {
 	Failed    uint64 `json:"failed"`
 	// Last is when the last reload ended; absent when there was none.
 	Last *time.Time `json:"last,omitempty"`
-	// LastID is its id in the log, LastCause who asked for it: control, SIGHUP, watch, or no confirmation.
+	// LastID is its id in the log, LastCause who or what asked for it: a user, a certificate's names, SIGHUP, watch, or no confirmation.
 	LastID    string `json:"lastId,omitempty"`
 	LastCause string `json:"lastCause,omitempty"`
 	// LastMilliseconds is how long it took.

@@ -44,8 +44,8 @@ type Options struct {
 	Places []Place
 	// Configuration is what a reload reads, with the policy and the attachments; nil: it reads the policy alone.
 	Configuration Configuration
-	// Version, Offload, Control and Metrics are shown by Status.
-	Version, Offload, Control, Metrics string
+	// Version, Offload, Control, ControlListen and Metrics are shown by Status.
+	Version, Offload, Control, ControlListen, Metrics string
 	// Probes are the health probes that are sent. Nil: no attachment is the platform's, no
 	// probe is sent, and backends count as up.
 	Probes *probe.Prober
