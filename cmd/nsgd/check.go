@@ -20,11 +20,16 @@ import (
 
 func newCheck() *cobra.Command {
 	var path string
-	var running bool
+	var running, anywhere bool
 	c := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check a configuration and its policy, without root and without starting anything",
-		Args:  noArgs,
+		Long: `Check a configuration and its policy, without root and without starting anything.
+
+What nsgd run would refuse on this host is a fault too: namespaces and interfaces that are not there, names of devices and
+ports that are taken, folders that others may write to. What only root may see is left out. While a daemon runs, ports
+are its own and not tried.`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				return usageError{errors.New("check: --config is missing")}
@@ -32,6 +37,11 @@ func newCheck() *cobra.Command {
 			all, err := loadAll(c.Context(), path)
 			if err != nil {
 				return err
+			}
+			if !anywhere {
+				if err := checkHost(path, all.config, isRunning(all.config.Control.Socket)); err != nil {
+					return err
+				}
 			}
 			for _, left := range all.files.LeftOut() {
 				fmt.Fprintf(c.ErrOrStderr(), "warning: left out of the policy: %v\n", left)
@@ -46,6 +56,7 @@ func newCheck() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&anywhere, "anywhere", false, "leave out what only the host can tell that nsgd is to run on: namespaces, interfaces, ports, folders")
 	c.Flags().BoolVar(&running, "against-running", false, "also ask the daemon that runs what a reload would change, or why it would refuse")
 	c.Flags().StringVar(&path, "config", "", "configuration file")
 	return c
