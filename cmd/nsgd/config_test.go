@@ -119,7 +119,7 @@ func TestConfigFaults(t *testing.T) {
 		{"a socket path too long", minimal + "control: {socket: /" + strings.Repeat("x", 107) + "}\n", []string{"c.yaml:4: control.socket:", "at most 107 bytes"}},
 		{"clients elsewhere without certificates", minimal + "control: {listen: ':0', key: k}\n", []string{"c.yaml:4: control.certificate: missing: control.listen needs", "c.yaml:4: control.clientCA: missing"}},
 		{"certificates for nobody", minimal + "control: {clientCA: ca.crt, mayChange: [alice]}\n", []string{"c.yaml:4: control.clientCA:", "c.yaml:4: control.mayChange: \"alice\": it is for control.listen, which is missing"}},
-		{"a port without a number", minimal + "control: {listen: 'localhost:https', certificate: c, key: k, clientCA: a, mayChange: ['']}\n", []string{`c.yaml:4: control.listen: "localhost:https": allowed is HOST:PORT`, "c.yaml:4: control.mayChange[0]: empty"}},
+		{"a port without a number", minimal + "control: {listen: 'localhost:https', certificate: c, key: k, clientCA: a, mayChange: ['']}\n", []string{`c.yaml:4: control.listen: "localhost:https": allowed is HOST:PORT`, `c.yaml:4: control.mayChange[0]: "": a name in a client's certificate of 1 to 256 bytes`}},
 		{"a socket of another mode", minimal + "control: {mode: 0777, group: -5}\n", []string{`c.yaml:4: control.mode: "0777": allowed are 0600, 0660 and 0666`, "c.yaml:4: control.group: -5: allowed are a group's name, and 0 to"}},
 		{"an empty policy path", "policy: ['']\nattachments: [{internet: true, device: i}]\n", []string{"c.yaml:1: policy[0]: empty"}},
 		{"an attachment of no kind", "policy: [p]\nattachments:\n- device: eth0\n", []string{"c.yaml:3: attachments[0]: 0 of networkInterface, subnet"}},

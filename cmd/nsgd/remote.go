@@ -52,8 +52,8 @@ func (v *validator) remoteControl(c *ControlConfig) {
 		v.fail(at("control", "mayChange"), "%d names: at most %d", len(c.MayChange), maxChangers)
 	}
 	for i, name := range c.MayChange {
-		if name == "" {
-			v.fail(at("control", "mayChange", i), "empty: a name in a client's certificate is needed")
+		if name == "" || len(name) > control.MaxNameLen {
+			v.fail(at("control", "mayChange", i), "%q: a name in a client's certificate of 1 to %d bytes is needed", name, control.MaxNameLen)
 		}
 	}
 }

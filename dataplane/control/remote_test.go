@@ -225,7 +225,7 @@ func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 		go trace(bob)
 		<-begun
 	}
-	err := bob.Trace(ctx, inspect.WatchRequest{}, func(*inspect.Trace) error { return nil })
+	err := bob.Trace(ctx, inspect.WatchRequest{}, func(*inspect.Trace) error { return errors.New("it began") })
 	if refusal := wantRefusal(t, err, http.StatusServiceUnavailable); !strings.Contains(refusal.Message, "by clients who may only look") {
 		t.Error(refusal)
 	}

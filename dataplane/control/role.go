@@ -87,8 +87,12 @@ func certified(c *x509.Certificate, mayChange []string) client {
 	return who
 }
 
-// maxNames bounds the names of a certificate that count.
-const maxNames = 16
+// The names of a certificate that count are bounded in number and length: they stand in the log.
+const (
+	maxNames = 16
+	// MaxNameLen is in bytes.
+	MaxNameLen = 256
+)
 
 // certificateNames are the common name of a certificate and its alternative names.
 func certificateNames(c *x509.Certificate) []string {
@@ -99,6 +103,6 @@ func certificateNames(c *x509.Certificate) []string {
 	for _, uri := range c.URIs {
 		names = append(names, uri.String())
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "" || len(name) > MaxNameLen })
 	return names[:min(len(names), maxNames)]
 }
