@@ -18,7 +18,7 @@ func (d *daemon) watchFiles(ctx context.Context) error {
 		return nil
 	}
 	last := d.config
-	w, err := filewatch.New(filewatch.Options{
+	w := filewatch.New(filewatch.Options{
 		Since: d.read, Log: d.log,
 		Files: func() (files, folders []string) {
 			if c, err := loadConfig(d.path); err == nil {
@@ -28,9 +28,6 @@ func (d *daemon) watchFiles(ctx context.Context) error {
 			return append(files, d.path), folders
 		},
 	})
-	if err != nil {
-		return err
-	}
 	defer w.Close()
 	w.Run(ctx, func() (taken bool) {
 		if by := d.service.Reloads().ConfirmBy; by != nil {

@@ -41,7 +41,9 @@ type Options struct {
 // Watcher watches files. It belongs to one goroutine.
 type Watcher struct {
 	options Options
-	events  *fsnotify.Watcher
+	events  *fsnotify.Watcher // nil: the kernel has no room
+	happens <-chan fsnotify.Event
+	errors  <-chan error
 	watched map[string]identity // folders
 	known   map[string]state
 	warned  string // of what was warned last
@@ -57,25 +59,33 @@ type state struct {
 	modified, changed unix.Timespec
 }
 
-// New begins to watch. Close ends it.
-func New(o Options) (*Watcher, error) {
+// New begins to watch. Close ends it. Where the kernel has no room for one more watcher, only the looks of each Every
+// find changes, and the log says so.
+func New(o Options) *Watcher {
 	o.Quiet, o.Longest, o.Every = cmp.Or(o.Quiet, 200*time.Millisecond), cmp.Or(o.Longest, 2*time.Second), cmp.Or(o.Every, time.Minute)
+	w := &Watcher{options: o, watched: map[string]identity{}}
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
-		return nil, fmt.Errorf("files can't be watched, see fs.inotify.max_user_instances: %w", err)
+		w.warn(fmt.Errorf("see fs.inotify.max_user_instances: %w", err))
+	} else {
+		w.events, w.happens, w.errors = events, events.Events, events.Errors
 	}
-	w := &Watcher{options: o, events: events, watched: map[string]identity{}, known: map[string]state{}}
 	w.known = w.look()
 	for file, s := range w.known {
 		if !o.Since.IsZero() && s != (state{}) && time.Unix(s.changed.Unix()).After(o.Since.Add(-clockStep)) {
 			w.known[file] = state{} // the first look finds it changed
 		}
 	}
-	return w, nil
+	return w
 }
 
 // Close ends the watching.
-func (w *Watcher) Close() error { return w.events.Close() }
+func (w *Watcher) Close() error {
+	if w.events == nil {
+		return nil
+	}
+	return w.events.Close()
+}
 
 // Run calls changed after each change, until ctx ends. A change that was not taken is told again after Every.
 func (w *Watcher) Run(ctx context.Context, changed func() (taken bool)) {
@@ -89,12 +99,12 @@ func (w *Watcher) Run(ctx context.Context, changed func() (taken bool)) {
 		case <-ctx.Done():
 			return
 		case <-every.C:
-		case e := <-w.events.Events:
+		case e := <-w.happens:
 			w.happened(e)
 			if !w.settle(ctx) {
 				return
 			}
-		case err := <-w.events.Errors:
+		case err := <-w.errors:
 			w.lost(err)
 		}
 	}
@@ -114,10 +124,10 @@ func (w *Watcher) settle(ctx context.Context) bool {
 			return true
 		case <-quiet.C:
 			return true
-		case e := <-w.events.Events:
+		case e := <-w.happens:
 			w.happened(e)
 			quiet.Reset(w.options.Quiet)
-		case err := <-w.events.Errors:
+		case err := <-w.errors:
 			w.lost(err)
 		}
 	}
@@ -162,6 +172,9 @@ func (w *Watcher) look() map[string]state {
 
 // watch has the kernel watch folders, and no others. It reports that some were not watched before.
 func (w *Watcher) watch(want map[string]bool) (added bool) {
+	if w.events == nil {
+		return false
+	}
 	for folder := range w.watched {
 		if !want[folder] {
 			w.events.Remove(folder) // fails when it is gone

@@ -30,12 +30,8 @@ func newRig(t *testing.T, o Options) *rig {
 		return append(files, r.path("one.yaml")), []string{r.path("policy")}
 	}
 	o.Quiet, o.Every, o.Log = 10*time.Millisecond, time.Hour, slog.New(slog.DiscardHandler)
-	w, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.w = w
-	t.Cleanup(func() { w.Close() })
+	r.w = New(o)
+	t.Cleanup(func() { r.w.Close() })
 	return r
 }
 
@@ -254,4 +250,14 @@ func TestFilesThatComeWithTheirFolderAreFound(t *testing.T) {
 	if _, found := r.w.look()[r.path("policy/late.json")]; !found {
 		t.Errorf("after %d listings", asked)
 	}
+}
+
+// A host whose watchers are all taken; the daemon ended there.
+func TestWithoutRoomForAWatcherChangesAreFoundByLooks(t *testing.T) {
+	r := newRig(t, Options{})
+	r.must(r.w.Close())
+	r.w.events, r.w.happens, r.w.errors, r.w.options.Every = nil, nil, nil, 10*time.Millisecond
+	r.run()
+	r.replace("policy/a.json", "22")
+	r.wait()
 }
