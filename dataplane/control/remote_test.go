@@ -20,6 +20,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/dataplane/serve/servetest"
+	"github.com/nsgd/nsgd/tun"
 )
 
 // remote is a rig that is asked over TLS too.
@@ -102,7 +103,7 @@ func TestStreamsGoOverTLS(t *testing.T) {
 	seen := 0
 	err := r.as("bob").Trace(ctx, inspect.WatchRequest{}, func(tr *inspect.Trace) error {
 		if seen++; seen == 1 {
-			go r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
+			r.devices[internet].Inject(0, append(make([]byte, tun.HeaderLen), syn("203.0.113.10", "10.0.1.4", 80)...))
 		} else {
 			cancel()
 		}
