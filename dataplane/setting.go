@@ -108,7 +108,8 @@ type Wanted struct {
 	// Topology is how the policy is understood. The engine keeps its own Seed.
 	Topology     topology.Options
 	Subscription topology.Subscription
-	// Try asks for an arrangement to look at: it leaves no trace, and Rearrange does not take it.
+	// Try asks for an arrangement to look at: it leaves no trace, and Rearrange does not take it. Its Snapshot is what
+	// Candidate would give.
 	Try bool
 }
 
@@ -139,7 +140,10 @@ func (e *Engine) Arrange(w *Wanted) (*Arrangement, error) {
 		registry = registry.Copy()
 	}
 	var err error
-	a.Snapshot, err = a.next.topology.Rebuild(e.Snapshot(), w.Policy, a.next.specs, registry)
+	before := e.Snapshot()
+	if a.Snapshot, err = a.next.topology.Rebuild(before, w.Policy, a.next.specs, registry); err == nil && w.Try {
+		a.next.succeed(a.Snapshot, before) // it is a candidate too
+	}
 	return a, err
 }
 

@@ -59,8 +59,12 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
-	"dataplane/serve":   {},
-	"dataplane/logring": {},
+	"dataplane/serve": {},
+	// Makes certificates for tests.
+	"dataplane/serve/servetest": {},
+	"dataplane/logring":         {},
+	// Tells when files have changed, whatever they hold.
+	"dataplane/filewatch": {},
 	// A log that the tests of what logs can read.
 	"dataplane/logring/logringtest": {},
 	"dataplane/pcap":                {},

@@ -23,7 +23,7 @@ func newAttach(g *global) *cobra.Command {
   nsgctl attach --keep '{networkInterface: vm5-nic, netns: vm5, device: eth0}'`,
 		Args: oneArgument("an attachment"),
 		RunE: func(c *cobra.Command, args []string) error {
-			changed, err := control.NewClient(g.socket).Attach(c.Context(), &control.AttachParameters{Attachment: args[0], Keep: keep})
+			changed, err := g.client().Attach(c.Context(), &control.AttachParameters{Attachment: args[0], Keep: keep})
 			return g.rearranged(c, changed, err)
 		},
 	}
@@ -43,9 +43,8 @@ func oneArgument(what string) cobra.PositionalArgs {
 
 // rearranged shows what has become of the attachments.
 func (g *global) rearranged(c *cobra.Command, r *inspect.Reloaded, err error) error {
-	var refused *control.Error
-	if errors.As(err, &refused) {
-		return g.refuse(c, refused, "refused, the attachments stay as they are")
+	if refused := g.refused(c, err, "refused, the attachments stay as they are"); refused != nil {
+		return refused
 	}
 	return show(c, g, r, err, func(w io.Writer, r *inspect.Reloaded) error {
 		_, err := fmt.Fprintf(w, "%s: generation %d\n", printable(r.Attachments.String()), r.Generation)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -53,7 +52,7 @@ from one; a superpacket is one packet.
 
 func capture(c *cobra.Command, g *global, q *inspect.WatchRequest, name string) error {
 	out := &lateFile{name: name, w: c.OutOrStdout(), begun: func() { fmt.Fprintln(c.ErrOrStderr(), "capturing: Ctrl-C ends") }}
-	summary, err := control.NewClient(g.socket).Capture(c.Context(), *q, out)
+	summary, err := g.client().Capture(c.Context(), *q, out)
 	if err := errors.Join(err, out.close()); err != nil {
 		return watchError("capture", err)
 	}

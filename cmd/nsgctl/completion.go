@@ -3,7 +3,6 @@ package main
 import (
 	"strings"
 
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -42,7 +41,7 @@ func policyNames(c *cobra.Command, s *source, g *global) *inspect.Names {
 		}
 		return inspect.PolicyNames(set)
 	}
-	client := control.NewClient(g.socket)
+	client := g.client()
 	defer client.Close()
 	names, err := client.Names(c.Context())
 	if err != nil {

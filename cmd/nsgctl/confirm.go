@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -14,11 +13,11 @@ func init() { addVerb(newConfirm) }
 func newConfirm(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:     "confirm",
-		Short:   "Keep a run that `nsgd run --confirm` would end: you still reach the host",
+		Short:   "Keep what `nsgctl reload --confirm` or `nsgd run --confirm` would take back: you still reach the host",
 		Example: `  nsgctl confirm`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			confirmed, err := control.NewClient(g.socket).Confirm(c.Context())
+			confirmed, err := g.client().Confirm(c.Context())
 			return show(c, g, confirmed, err, confirmedTable)
 		},
 	}

@@ -18,7 +18,7 @@ func newDetach(g *global) *cobra.Command {
   nsgctl detach --keep vm5-nic`,
 		Args: oneArgument("an attachment's name"),
 		RunE: func(c *cobra.Command, args []string) error {
-			changed, err := control.NewClient(g.socket).Detach(c.Context(), &control.DetachParameters{Name: args[0], Keep: keep})
+			changed, err := g.client().Detach(c.Context(), &control.DetachParameters{Name: args[0], Keep: keep})
 			return g.rearranged(c, changed, err)
 		},
 	}
@@ -31,7 +31,7 @@ func newDetach(g *global) *cobra.Command {
 
 // attachedNames are what the daemon has attached. Errors give none: a completion is silent.
 func attachedNames(c *cobra.Command, g *global) (names []string) {
-	client := control.NewClient(g.socket)
+	client := g.client()
 	defer client.Close()
 	status, err := client.Status(c.Context())
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -121,6 +120,9 @@ func (f *diffFlags) run(c *cobra.Command, g *global, paths []string) error {
 // compare asks the daemon, or reads both policies.
 func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspect.RunningDiff, error) {
 	if f.running {
+		if err := g.localPaths(c, paths); err != nil {
+			return nil, err
+		}
 		q := &inspect.RunningQuestion{MaxStates: f.maxStates, Limit: f.limit}
 		for _, path := range paths {
 			absolute, err := filepath.Abs(path)
@@ -129,7 +131,7 @@ func (f *diffFlags) compare(c *cobra.Command, g *global, paths []string) (*inspe
 			}
 			q.Policy = append(q.Policy, absolute)
 		}
-		return control.NewClient(g.socket).Diff(c.Context(), q)
+		return g.client().Diff(c.Context(), q)
 	}
 	old, new, err := f.load(c, paths)
 	if err != nil {

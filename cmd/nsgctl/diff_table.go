@@ -44,7 +44,13 @@ func diffTable(w io.Writer, r *inspect.RunningDiff) error {
 	for _, line := range diffAlone(r.DiffResult) {
 		fmt.Fprintln(w, printable(line))
 	}
+	if r.Attachments != nil {
+		fmt.Fprintf(w, "attachments: %s\n", printable(r.Attachments.String()))
+	}
 	fmt.Fprintln(w, diffSummary(r.DiffResult))
+	if r.MoreChanges > 0 {
+		fmt.Fprintf(w, "and %s more, which nsgctl diff --running lists\n", plural(r.MoreChanges, "change"))
+	}
 	return cutTable(w, r.LiveFlows)
 }
 

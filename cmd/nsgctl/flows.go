@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -28,7 +27,7 @@ func newFlows(g *global) *cobra.Command {
 			if err := filter.Check(); err != nil {
 				return usageError{fmt.Errorf("flows: --%w", err)}
 			}
-			list, err := control.NewClient(g.socket).Flows(c.Context(), filter)
+			list, err := g.client().Flows(c.Context(), filter)
 			return show(c, g, list, err, flowsTable)
 		},
 	}

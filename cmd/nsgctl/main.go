@@ -33,8 +33,6 @@ type usageError struct{ error }
 // errNegative is a negative answer that is already printed.
 var errNegative = errors.New("negative answer")
 
-const defaultSocket = "/run/nsgd/nsgd.sock"
-
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
@@ -148,7 +146,7 @@ Exit codes: 0 done, 1 a negative answer, 2 wrong use, 3 no daemon, 130 and 143 e
 	root.SetVersionTemplate("nsgctl {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	var g global
-	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "the daemon's control socket")
+	g.daemon.flags(root)
 	root.PersistentFlags().StringVarP(&g.output, "output", "o", outputTable, "output: table, json, yaml or tsv; some verbs have more")
 	root.PersistentFlags().StringVar(&g.query, "query", "", "a JMESPath expression that chooses from the answer, as az has it; -o json when no format is given")
 	complete(root, "output", formatsOf)

@@ -25,7 +25,8 @@ const (
 
 // global are the flags of every verb.
 type global struct {
-	socket, output, query string
+	output, query string
+	daemon        daemonFlags
 
 	compiled *jmespath.JMESPath // of query; nil without one
 }
@@ -56,6 +57,9 @@ func (g *global) check(c *cobra.Command) error {
 				return err
 			}
 		}
+	}
+	if err := g.daemon.check(c); err != nil {
+		return err
 	}
 	return g.compile(c)
 }

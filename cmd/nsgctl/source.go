@@ -68,7 +68,7 @@ func answer[T any](s *source, g *global, daemon func(*control.Client) (T, error)
 	if err := s.checkDaemon(); err != nil {
 		return none, err
 	}
-	return daemon(control.NewClient(g.socket))
+	return daemon(g.client())
 }
 
 // answerFrom asks the policy files that the flags name.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -23,7 +22,7 @@ func newStatus(g *global) *cobra.Command {
   nsgctl status --query flows.live`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			status, err := control.NewClient(g.socket).Status(c.Context())
+			status, err := g.client().Status(c.Context())
 			return show(c, g, status, err, statusTable)
 		},
 	}
@@ -36,6 +35,9 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("started", s.Started.Format(time.RFC3339))
 	facts.row("workers", s.Workers)
 	facts.row("offload", s.Offload)
+	if s.ControlListen != "" {
+		facts.row("control", s.ControlListen)
+	}
 	facts.row("metrics", s.Metrics)
 	facts.row("policy", strings.Join(s.Policy, " "))
 	if tags := s.ServiceTags; tags != nil {
@@ -47,7 +49,10 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 	facts.row("generation", s.Generation)
 	facts.row("reloads", fmt.Sprintf("%d succeeded, %d failed", s.Reloads.Succeeded, s.Reloads.Failed))
 	if s.Reloads.Last != nil {
-		facts.row("last reload", s.Reloads.Last.Format(time.RFC3339))
+		facts.row("last reload", fmt.Sprintf("%s by %s, id %s", s.Reloads.Last.Format(time.RFC3339), s.Reloads.LastCause, s.Reloads.LastID))
+	}
+	if by := s.Reloads.ConfirmBy; by != nil {
+		facts.row("taken back", fmt.Sprintf("at %s, unless nsgctl confirm comes", by.Format(time.RFC3339)))
 	}
 	if s.Reloads.LastError != "" {
 		first, _, _ := strings.Cut(s.Reloads.LastError, "\n")

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/cmd/nsgctl/top"
-	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/spf13/cobra"
 )
@@ -33,7 +32,7 @@ func newTop(g *global) *cobra.Command {
 			if err := checkTop(&o); err != nil {
 				return usageError{err}
 			}
-			client := control.NewClient(g.socket)
+			client := g.client()
 			defer client.Close()
 			if !once && g.output == outputTable {
 				if err := top.Terminal(c.InOrStdin(), c.OutOrStdout(), os.Getenv); err != nil {

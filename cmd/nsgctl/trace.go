@@ -81,7 +81,7 @@ order in which they were asked. In a live flow these are the rules that had allo
 				lines := g.lines(c.OutOrStdout())
 				show = func(t *inspect.Trace) error { return lines.Encode(t) }
 			}
-			return watchError("trace", control.NewClient(g.socket).Trace(c.Context(), q, show))
+			return watchError("trace", g.client().Trace(c.Context(), q, show))
 		},
 	}
 	watchFlags(c, &q, defaultPerSecond)

@@ -26,7 +26,7 @@ by systemd, or by nsgd keep.`,
 		Example: `  nsgctl upgrade`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			client := control.NewClient(g.socket)
+			client := g.client()
 			upgraded, err := client.Upgrade(c.Context())
 			if err == nil {
 				err = awaitProcess(c.Context(), client, upgraded.PID)

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -19,11 +20,16 @@ import (
 
 func newCheck() *cobra.Command {
 	var path string
-	var running bool
+	var running, anywhere bool
 	c := &cobra.Command{
 		Use:   "check --config FILE",
 		Short: "Check a configuration and its policy, without root and without starting anything",
-		Args:  noArgs,
+		Long: `Check a configuration and its policy, without root and without starting anything.
+
+What nsgd run would refuse on this host is a fault too: namespaces and interfaces that are not there, names of devices and
+ports that are taken, folders that others may write to. What only root may see is left out. While a daemon runs, ports
+are its own and not tried.`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				return usageError{errors.New("check: --config is missing")}
@@ -31,6 +37,11 @@ func newCheck() *cobra.Command {
 			all, err := loadAll(c.Context(), path)
 			if err != nil {
 				return err
+			}
+			if !anywhere {
+				if err := checkHost(path, all.config, isRunning(all.config.Control.Socket)); err != nil {
+					return err
+				}
 			}
 			for _, left := range all.files.LeftOut() {
 				fmt.Fprintf(c.ErrOrStderr(), "warning: left out of the policy: %v\n", left)
@@ -45,6 +56,7 @@ func newCheck() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&anywhere, "anywhere", false, "leave out what only the host can tell that nsgd is to run on: namespaces, interfaces, ports, folders")
 	c.Flags().BoolVar(&running, "against-running", false, "also ask the daemon that runs what a reload would change, or why it would refuse")
 	c.Flags().StringVar(&path, "config", "", "configuration file")
 	return c
@@ -75,6 +87,7 @@ func againstRunning(c *cobra.Command, path, socket string) error {
 
 // loaded is a configuration with its policy; they fit.
 type loaded struct {
+	begun    time.Time // of the reading
 	config   *Config
 	files    *inspect.PolicyFiles
 	policy   *policy.Set
@@ -85,6 +98,7 @@ type loaded struct {
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
 // Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil.
 func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) {
+	begun := time.Now()
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
@@ -102,7 +116,7 @@ func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &loaded{config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
+	return &loaded{begun: begun, config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
 }
 
 // readsAs reports that the policy of two configurations is read from the same files in the same way.
@@ -125,6 +139,9 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 		return nil, err
 	}
 	if _, err := all.config.Control.access(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := all.config.Control.checkTLS(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if file := all.config.Metrics.WebConfig; file != "" {

@@ -43,6 +43,8 @@ type Config struct {
 	// AllowPartial leaves out and logs template expressions that can't be evaluated, instead of
 	// refusing the policy.
 	AllowPartial bool `yaml:"allowPartial"`
+	// Watch reloads when a file that is named here, or the configuration itself, has changed.
+	Watch bool `yaml:"watch"`
 	// Attachments in the order in which metrics and status list them.
 	Attachments []AttachmentConfig `yaml:"attachments"`
 	// ClosedAtBoot closes the interfaces of attachments also while no nsgd runs, as soon as they appear.
@@ -234,6 +236,14 @@ type ControlConfig struct {
 	Group string `yaml:"group"`
 	// Mode of the socket; empty: 0660 with Group, else 0600.
 	Mode string `yaml:"mode"`
+	// Listen is host:port for nsgctl elsewhere, by TLS 1.3 with certificates on both sides; empty: there is none. The
+	// files are relative to the configuration file.
+	Listen      string `yaml:"listen"`
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	ClientCA    string `yaml:"clientCA"` // who signs the certificates of clients
+	// MayChange are names of certificates: common names, or alternative names. Other clients may look.
+	MayChange []string `yaml:"mayChange"`
 }
 
 // controlModes are the values of ControlConfig.Mode.
@@ -402,6 +412,11 @@ func (c *Config) complete(dir string) error {
 		c.Control.Socket = defaultSocket
 	}
 	c.Control.Socket = absolute(c.Control.Socket)
+	for _, file := range []*string{&c.Control.Certificate, &c.Control.Key, &c.Control.ClientCA} {
+		if *file != "" {
+			*file = absolute(*file)
+		}
+	}
 	c.completeAttachments()
 	return nil
 }

@@ -137,6 +137,7 @@ func (v *validator) config(c *Config) {
 	if n, err := strconv.Atoi(c.Control.Group); err == nil && (n < 0 || n > math.MaxInt32) {
 		v.fail(at("control", "group"), "%d: allowed are a group's name, and 0 to %d", n, math.MaxInt32)
 	}
+	v.remoteControl(&c.Control)
 	if len(c.Attachments) == 0 {
 		v.fail(at("attachments"), "missing: at least one attachment is needed")
 	}
@@ -187,11 +188,8 @@ func (v *validator) metrics(c *MetricsConfig) {
 	if c.Listen == metricsOff {
 		return
 	}
-	host, port, err := net.SplitHostPort(c.Listen)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
+	host, _, _ := net.SplitHostPort(c.Listen)
+	if err := checkListen(c.Listen); err != nil {
 		v.fail(at("metrics", "listen"), "%q: allowed is HOST:PORT with a numeric port, or %s", c.Listen, metricsOff)
 	}
 	if c.Pprof && c.WebConfig == "" && host != "localhost" && !net.ParseIP(host).IsLoopback() {

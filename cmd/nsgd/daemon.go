@@ -40,6 +40,7 @@ type daemon struct {
 	path   string // of the configuration
 	config *Config
 	policy *inspect.PolicyFiles
+	read   time.Time // when the reading of both began
 	log    *slog.Logger
 	lines  *logring.Handler // of log
 	stdout io.Writer        // of flow logs
@@ -62,6 +63,7 @@ type daemon struct {
 	responders   *responders
 	confirmation confirmation
 	control      net.Listener
+	remote       remote
 	metrics      net.Listener // nil when off
 	hangups      chan os.Signal
 	releases     []func() error
@@ -104,6 +106,9 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	d.onStop(closeListener(d.control))
+	if err := d.listenRemote(); err != nil {
+		return err
+	}
 	if c.Metrics.Listen != metricsOff {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.Listen); err != nil {
 			return fmt.Errorf("metrics: %w: set metrics.listen to a free address, or to %s", err, metricsOff)
@@ -178,9 +183,10 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
-		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, Metrics: d.metricsAddress(),
+		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Log: d.log,
 	})
+	d.onStop(func() error { d.service.Close(); return nil })
 	return nil
 }
 
@@ -259,6 +265,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	d.responders.begin(d.config, func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) })
 	server := control.NewServer(d.service)
 	group.Go(func() error { return server.Serve(d.control) })
+	group.Go(func() error { return d.serveRemote(server) })
 	var scraped *metrics.Server
 	if d.metrics != nil {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors(), Carrier: d.inherited.carrier()})
@@ -285,6 +292,7 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
+	group.Go(func() error { return d.watchFiles(ctx) })
 	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
 

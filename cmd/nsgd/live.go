@@ -46,7 +46,7 @@ var _ inspect.Configuration = (*live)(nil)
 // Read implements inspect.Configuration.
 func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 	if e.Attach == "" && e.Detach == "" {
-		return l.reload(e.File)
+		return l.reload(e)
 	}
 	set := l.snapshot().Policy
 	edits, err := l.edited(e, set)
@@ -68,14 +68,20 @@ func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 	return l.target(c, set, nil, func() { l.edits = edits }), nil
 }
 
+// Running implements inspect.Configuration.
+func (l *live) Running() *inspect.Target {
+	file, files, edits := l.file, l.files, l.edits
+	return l.target(l.running, l.snapshot().Policy, nil, func() { l.file, l.files, l.edits = file, files, edits })
+}
+
 // reload reads the file, or another one to ask about.
-func (l *live) reload(other string) (*inspect.Target, error) {
+func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 	path, was := l.path, (*loaded)(nil)
-	if l.files != nil {
+	if l.files != nil && !e.Afresh {
 		was = &loaded{config: l.file, files: l.files}
 	}
-	if other != "" {
-		path, was = other, nil
+	if e.File != "" {
+		path, was = e.File, nil
 	}
 	all, err := loadPolicy(l.ctx, path, was)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/ruleset/arm/armtest"
 )
@@ -39,7 +40,7 @@ func BenchmarkReloadAddsTheHundredthAttachment(b *testing.B) {
 	r := newLiveRigOf(b, dir, without)
 	for b.Loop() {
 		r.write(with)
-		reloaded, err := r.service.Reload()
+		reloaded, err := r.service.Reload(inspect.ReloadRequest{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -48,7 +49,7 @@ func BenchmarkReloadAddsTheHundredthAttachment(b *testing.B) {
 		}
 		b.StopTimer()
 		r.write(without)
-		if _, err := r.service.Reload(); err != nil {
+		if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
@@ -74,7 +75,7 @@ func BenchmarkReloadOfOneRule(b *testing.B) {
 		if err := os.WriteFile(armtest.GroupFile(policy, 0), []byte(document), 0o600); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := r.service.Reload(); err != nil {
+		if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil {
 			b.Fatal(err)
 		}
 	}

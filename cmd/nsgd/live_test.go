@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/tuntest"
@@ -28,6 +33,7 @@ type liveRig struct {
 	closed  []string
 	broken  string // the place whose device can't be opened
 	thin    string // the place whose device has too few queues
+	late    func() // what the service wants to be called later
 }
 
 // watched tells of its close.
@@ -95,6 +101,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 		t.Fatal(err)
 	}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
+		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
 		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -186,7 +193,7 @@ func TestAReloadChangesAttachments(t *testing.T) {
 			if r.attached() != liveStart || len(r.closed) > 0 {
 				t.Fatalf("to ask has changed what is attached: %s", r.attached())
 			}
-			reloaded, err := r.service.Reload()
+			reloaded, err := r.service.Reload(inspect.ReloadRequest{})
 			got, asked := "", ""
 			switch {
 			case err != nil:
@@ -216,7 +223,7 @@ func TestAReloadOpensADeviceAgainThatWasRemoved(t *testing.T) {
 	r := newLiveRig(t)
 	old := r.opened["eth0@vm2"]
 	r.devices.list[1].device.(*watched).removed = true
-	if _, err := r.service.Reload(); err != nil {
+	if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if r.opened["eth0@vm2"] == old || !slices.Equal(r.closed, []string{"eth0@vm2"}) || r.attached() != liveStart {
@@ -230,7 +237,7 @@ func TestAReloadThatFailsGivesEverythingBack(t *testing.T) {
 	r.write(strings.Replace(liveConfig, "addresses: [203.0.113.10/24]}", `mtu: 9000, addresses: [203.0.113.11/24]}
 - {networkInterface: vm3-nic, netns: vm3, device: eth0}
 - {networkInterface: vm4-nic, netns: vm4, device: eth0}`, 1))
-	_, err := r.service.Reload()
+	_, err := r.service.Reload(inspect.ReloadRequest{})
 	if err == nil || !strings.Contains(err.Error(), "attachments[4]: eth0@vm4 is broken") {
 		t.Errorf("error %v", err)
 	}
@@ -271,7 +278,7 @@ func TestAttachmentsOfScriptsLastUntilTheNextReloadOrAreKept(t *testing.T) {
 			for i, s := range steps {
 				var err error
 				if s.edit == (inspect.Edit{}) {
-					_, err = r.service.Reload()
+					_, err = r.service.Reload(inspect.ReloadRequest{})
 				} else {
 					_, err = r.service.Attach(s.edit)
 				}
@@ -289,7 +296,7 @@ func TestAttachmentsOfScriptsLastUntilTheNextReloadOrAreKept(t *testing.T) {
 func TestRoutesGoToTheDeviceThatIsLeft(t *testing.T) {
 	r := newLiveRig(t)
 	r.write(strings.NewReplacer("netns: vm1, create: true, device: eth0", "device: nsg1", "netns: vm2, create: true, device: eth0", "device: nsg2").Replace(liveConfig))
-	if _, err := r.service.Reload(); err != nil {
+	if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	first, second := r.opened["nsg1"], r.opened["nsg2"]
@@ -343,7 +350,7 @@ func TestAReloadThatTheEngineRefusesChangesNothing(t *testing.T) {
 	r.thin = "eth1@vm1"
 	r.write(strings.Replace(liveConfig, "netns: vm1, create: true, device: eth0", "netns: vm1, create: true, device: eth1, mtu: 1400", 1))
 	const want = "has 1 queues for 2 workers"
-	if _, err := r.service.Reload(); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := r.service.Reload(inspect.ReloadRequest{}); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if got := r.attached(); got != liveStart {
@@ -351,5 +358,104 @@ func TestAReloadThatTheEngineRefusesChangesNothing(t *testing.T) {
 	}
 	if !slices.Equal(r.closed, []string{r.thin}) {
 		t.Errorf("closed %v, want the new device alone", r.closed)
+	}
+}
+
+// The return takes attachments, namespaces and what nsgctl attach did back too.
+func TestAReloadOfAttachmentsThatNobodyConfirmsIsTakenBack(t *testing.T) {
+	r := newLiveRig(t)
+	if _, err := r.service.Attach(inspect.Edit{Attach: "{networkInterface: vm3-nic, netns: vm3, device: eth0}"}); err != nil {
+		t.Fatal(err)
+	}
+	before := r.attached()
+	r.write(strings.Replace(liveConfig, "vm2-nic, netns: vm2", "vm4-nic, netns: vm4", 1))
+	reloaded, err := r.service.Reload(inspect.ReloadRequest{ConfirmWithin: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := reloaded.Attachments.String(), "attached vm4-nic; detached vm2-nic, vm3-nic"; got != want {
+		t.Errorf("the reload: %s, want %s", got, want)
+	}
+	if _, err := r.service.Attach(inspect.Edit{Detach: "vm4-nic"}); !errors.Is(err, inspect.ErrUnconfirmed) {
+		t.Errorf("detach meanwhile: %v", err)
+	}
+	r.late()
+	if got := r.attached(); got != before {
+		t.Errorf("attached are\n%s\nwant\n%s", got, before)
+	}
+	if _, err := r.service.Attach(inspect.Edit{Detach: "vm3-nic"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// send lets a datagram come from a NIC of the configuration to another, and waits until as many flows live.
+func (r *liveRig) send(from, src, dst string, srcPort, dstPort uint16, live int64) {
+	r.t.Helper()
+	p := packettest.UDP(packettest.Spec{Src: src, Dst: dst, SrcPort: srcPort, DstPort: dstPort})
+	before := r.received(from)
+	if !r.opened["eth0@"+from].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
+		r.t.Fatal("memory device is full")
+	}
+	for deadline := time.Now().Add(20 * time.Second); r.received(from) == before || r.service.Status().Flows.Live != live; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%d flows live, want %d", r.service.Status().Flows.Live, live)
+		}
+	}
+}
+
+// received counts the packets of the attachment in a namespace.
+func (r *liveRig) received(namespace string) uint64 {
+	for _, a := range r.service.Status().Attachments {
+		if a.Namespace == namespace {
+			return a.ReceivePackets
+		}
+	}
+	return 0
+}
+
+// A dry run judges live flows by the configuration as it would be, attachments included, and leaves no trace.
+func TestADryRunSaysWhatAReloadWouldChange(t *testing.T) {
+	r := newLiveRig(t)
+	snapshot := r.service.Snapshot()
+	r.send("vm2", "10.0.1.5", "10.0.1.4", 40000, 53, 1)
+	r.write(strings.Replace(liveConfig, "- {networkInterface: vm2-nic, netns: vm2, create: true, device: eth0}\n", "", 1))
+	diff, err := r.service.Diff(&inspect.RunningQuestion{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff.Attachments == nil || diff.Attachments.String() != "detached vm2-nic" || len(diff.Changes) != 0 || diff.LiveFlows.Cut != 1 ||
+		diff.LiveFlows.List[0].Reason != inspect.ReasonMoved {
+		t.Errorf("%+v, %+v", diff, diff.LiveFlows)
+	}
+	if r.service.Snapshot() != snapshot || r.attached() != liveStart || len(r.closed) != 0 {
+		t.Errorf("it changed: attached are\n%s\nclosed %v", r.attached(), r.closed)
+	}
+	if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil || r.service.Status().Flows.Live != 0 {
+		t.Errorf("the reload leaves %d flows, %v", r.service.Status().Flows.Live, err)
+	}
+	r.write("metrics: {listen: 127.0.0.1:1}\n" + strings.Replace(liveConfig, `metrics: {listen: "off"}`, "", 1))
+	if _, err := r.service.Diff(&inspect.RunningQuestion{}); err == nil || !strings.Contains(err.Error(), "metrics: it can't change") {
+		t.Errorf("what a reload refuses: %v", err)
+	}
+}
+
+// Only a candidate that follows the policy in force knows which groups cut connections.
+func TestADryRunSaysWhichAnsweredFlowsAGroupWouldCut(t *testing.T) {
+	r := newLiveRig(t)
+	r.send("vm2", "10.0.1.5", "10.0.1.4", 40000, 53, 1)
+	r.send("vm1", "10.0.1.4", "10.0.1.5", 53, 40000, 1)
+	file := filepath.Join(filepath.Dir(r.path), "policy", "nsg1.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer(`"Internet"`, `"*"`, `"80"`, `"*"`, `"Tcp"`, `"*"`, `"TCP"`, `"*"`, `"Allow"`, `"Deny"`).Replace(string(text))
+	changed = strings.Replace(changed, `"properties": {`, `"properties": {"flushConnection": true, `, 1)
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	diff, err := r.service.Diff(&inspect.RunningQuestion{})
+	if err != nil || diff.LiveFlows.Cut != 1 || diff.LiveFlows.List[0].Reason != ask.ReasonRule {
+		t.Errorf("%v, %+v", err, diff)
 	}
 }

@@ -40,10 +40,15 @@ func (c *LogConfig) handler(w io.Writer) slog.Handler {
 	if err := level.UnmarshalText([]byte(cmp.Or(c.Level, "info"))); err != nil {
 		panic(err) // every one of logLevels is one of slog's
 	}
+	lines := forJournal(w)
+	var h slog.Handler = slog.NewTextHandler(lines, &slog.HandlerOptions{Level: level})
 	if c.Format == logJSON {
-		return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inWords})
+		h = slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: level, ReplaceAttr: inWords})
 	}
-	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
+	if journal, is := lines.(*journalLines); is {
+		return journalHandler{h, journal}
+	}
+	return h
 }
 
 // inWords writes what has words in words, as text does: JSON would have a number for a duration or an offload.

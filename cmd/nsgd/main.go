@@ -61,7 +61,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		fmt.Fprintf(stderr, "nsgd: %v\n", err)
+		for line := range strings.Lines(fmt.Sprintf("nsgd: %v\n", err)) {
+			io.WriteString(forJournal(stderr), line)
+		}
 	}()
 	select {
 	case <-told:

@@ -89,7 +89,7 @@ func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duratio
 	inherited := d.inherited
 	ctx, d.end = inherited.onRestart(ctx)
 	defer d.end(nil)
-	d.config, d.policy, d.log, d.lines = all.config, all.files, log, lines
+	d.config, d.policy, d.read, d.log, d.lines = all.config, all.files, all.begun, log, lines
 	d.interception = &interception{log: log, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)

@@ -10,6 +10,7 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 const (
@@ -52,7 +53,7 @@ func (d *daemon) reloadOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.hangups:
-			d.service.Reload()
+			d.service.Reload(inspect.ReloadRequest{Cause: "SIGHUP"})
 		}
 	}
 }

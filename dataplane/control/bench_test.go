@@ -84,7 +84,7 @@ func reloads(b *testing.B, service *inspect.Service, change func(i int)) {
 		b.StopTimer()
 		change(i)
 		b.StartTimer()
-		if _, err := service.Reload(); err != nil {
+		if _, err := service.Reload(inspect.ReloadRequest{}); err != nil {
 			b.Fatal(err)
 		}
 	}

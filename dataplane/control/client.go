@@ -32,7 +32,10 @@ func (e *deniedError) Unwrap() []error { return []error{ErrNoDaemon, e.err} }
 
 // Client asks a running daemon. Safe for concurrent use. An error is an *Error when the
 // daemon refused to answer.
-type Client struct{ http http.Client }
+type Client struct {
+	http         http.Client
+	scheme, host string
+}
 
 // NewClient returns a client for the daemon on that socket. It connects with the first
 // question.
@@ -47,7 +50,7 @@ func NewClient(socket string) *Client {
 		}
 		return conn, nil
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}, "http", "nsgd"}
 }
 
 // Close ends idle connections.
@@ -55,18 +58,18 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // do asks and turns a refusal into an *Error.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
-	target := url.URL{Scheme: "http", Host: "nsgd", Path: "/v1/" + path, RawQuery: query.Encode()}
+	target := url.URL{Scheme: c.scheme, Host: c.host, Path: "/v1/" + path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("control: %s: %w", path, err)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		var where *url.Error // names only the made-up URL
+		var where *url.Error // names only the URL
 		if errors.As(err, &where) {
 			err = where.Err
 		}
-		return nil, fmt.Errorf("control: %s: %w", path, err)
+		return nil, fmt.Errorf("control: %s: %w", path, explained(err))
 	}
 	if response.StatusCode == http.StatusOK {
 		return response, nil

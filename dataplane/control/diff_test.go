@@ -68,7 +68,7 @@ func holdReload(t *testing.T, r *rig) {
 	if status, err := r.client.Status(ctx); err != nil || status.Generation != 1 || status.Reloads.Succeeded != 0 {
 		t.Errorf("the question has changed something: %+v, %v", status, err)
 	}
-	if _, err := r.client.Reload(ctx); err != nil {
+	if _, err := r.client.Reload(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))

@@ -72,7 +72,7 @@ func TestNobodyOnTheSocketIsErrNoDaemon(t *testing.T) {
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	listener.Close()
-	if _, err := control.NewClient(path).Reload(context.Background()); !errors.Is(err, control.ErrNoDaemon) {
+	if _, err := control.NewClient(path).Reload(context.Background(), 0); !errors.Is(err, control.ErrNoDaemon) {
 		t.Errorf("a dead daemon's socket: %v", err)
 	}
 }

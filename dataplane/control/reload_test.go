@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -25,13 +26,13 @@ func TestReloadTakesTheNewPolicyAndKeepsFlowsAndCounters(t *testing.T) {
 	ctx := context.Background()
 	r.send(internet, syn("203.0.113.10", "10.0.1.4", 80))
 	r.replaceIn("nsg1.json", `"destinationPortRange": "80"`, `"destinationPortRange": "81"`)
-	reloaded, err := r.client.Reload(ctx)
+	reloaded, err := r.client.Reload(ctx, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &inspect.Reloaded{Generation: 2, PolicyCounts: inspect.PolicyCounts{
 		NetworkSecurityGroups: 2, SecurityRules: 2, VirtualNetworks: 1, Subnets: 3, NetworkInterfaces: 4}}
-	if diff := cmp.Diff(want, reloaded); diff != "" {
+	if diff := cmp.Diff(want, reloaded, cmpopts.IgnoreFields(inspect.Reloaded{}, "ID")); diff != "" {
 		t.Error(diff)
 	}
 	list, err := r.client.Rules(ctx, inspect.RuleFilter{NetworkSecurityGroup: "NSG1"})
@@ -75,7 +76,7 @@ func TestReloadRefusesABadPolicyWhole(t *testing.T) {
 			r := newRig(t)
 			before := r.service.Snapshot()
 			tt.edit(r)
-			_, err := r.client.Reload(context.Background())
+			_, err := r.client.Reload(context.Background(), 0)
 			refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
 			for _, want := range tt.want {
 				if !strings.Contains(refusal.Message, want) {
@@ -99,21 +100,22 @@ func TestReloadsAreBooked(t *testing.T) {
 	if got := r.service.Reloads(); got != (inspect.Reloads{Loaded: at}) {
 		t.Errorf("before the first: %+v", got)
 	}
-	if _, err := r.client.Reload(ctx); err != nil {
+	reloaded, err := r.client.Reload(ctx, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(inspect.Reloads{Succeeded: 1, Last: &at, Loaded: at}, r.service.Reloads()); diff != "" {
+	if diff := cmp.Diff(inspect.Reloads{Succeeded: 1, Last: &at, LastID: reloaded.ID, LastCause: fmt.Sprintf("user %d", os.Geteuid()), Loaded: at}, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
 	r.replaceIn("nsg1.json", `"priority": 100`, `"priority": 1`)
-	_, err := r.client.Reload(ctx)
+	_, err = r.client.Reload(ctx, 0)
 	refusal := wantRefusal(t, err, http.StatusUnprocessableEntity)
-	want := inspect.Reloads{Succeeded: 1, Failed: 1, Last: &at, Loaded: at, LastError: refusal.Message}
+	want := inspect.Reloads{Succeeded: 1, Failed: 1, Last: &at, LastID: refusal.Reload, LastCause: fmt.Sprintf("user %d", os.Geteuid()), Loaded: at, LastError: refusal.Message}
 	if diff := cmp.Diff(want, r.service.Reloads()); diff != "" {
 		t.Error(diff)
 	}
 	r.replaceIn("nsg1.json", `"priority": 1,`, `"priority": 100,`)
-	if _, err := r.client.Reload(ctx); err != nil {
+	if _, err := r.client.Reload(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.service.Reloads(); got.LastError != "" || got.Succeeded != 2 {
@@ -124,7 +126,7 @@ func TestReloadsAreBooked(t *testing.T) {
 func TestReloadMovesAddresses(t *testing.T) {
 	r := newRig(t)
 	r.replaceIn("vm1-nic.json", "10.0.1.4", "10.0.1.44")
-	if _, err := r.client.Reload(context.Background()); err != nil {
+	if _, err := r.client.Reload(context.Background(), 0); err != nil {
 		t.Fatal(err)
 	}
 	want := []netip.Prefix{netip.MustParsePrefix("10.0.1.44/24"), netip.MustParsePrefix("fd00:db8:1:1::4/64")}
@@ -149,7 +151,7 @@ func TestReloadThatCannotMoveAnAddressPutsTheOthersBack(t *testing.T) {
 	r.replaceIn("vm1-nic.json", "10.0.1.4", "10.0.1.44")
 	r.replaceIn("vm2-nic.json", "10.0.1.5", "10.0.1.55")
 	r.broken[1].Store(true)
-	_, err := r.client.Reload(context.Background())
+	_, err := r.client.Reload(context.Background(), 0)
 	if refusal := wantRefusal(t, err, http.StatusUnprocessableEntity); !strings.Contains(refusal.Message, "10.0.1.55/24") {
 		t.Error(refusal)
 	}
@@ -194,6 +196,8 @@ type logged struct {
 
 func (l logged) Enabled(context.Context, slog.Level) bool { return true }
 
+func (l logged) WithAttrs([]slog.Attr) slog.Handler { return l }
+
 func (l logged) Handle(_ context.Context, r slog.Record) error {
 	l.said(r.Message)
 	return nil
@@ -236,7 +240,7 @@ func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.policy, "spoke.json"), []byte(everything), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := service.Reload(); err != nil {
+	if _, err := service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if len(engine.Snapshot().Probes()) == 0 || !warned {

@@ -36,6 +36,7 @@ type rig struct {
 	client  *control.Client
 	server  *control.Server
 	elapsed atomic.Int64 // what the service's clock has moved on by
+	late    []func()     // what the service wants to be called later; its lock guards them
 }
 
 var specs = []topology.Spec{
@@ -95,6 +96,10 @@ func newStoppedRig(t *testing.T) *rig {
 		Engine: r.engine, Policy: inspect.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
 		Now: func() time.Time {
 			return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
+		},
+		AfterFunc: func(_ time.Duration, f func()) func() bool {
+			r.late = append(r.late, f)
+			return func() bool { return true } // too late, say: f is called nevertheless
 		},
 	})
 	return r

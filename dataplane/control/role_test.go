@@ -1,12 +1,16 @@
 package control
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -20,7 +24,7 @@ func TestWhoLooksChangesNothing(t *testing.T) {
 			t.Errorf("user %d: %v", uid, err)
 		}
 	}
-	if err := mayChange(new(http.Request)); err == nil {
+	if who, _ := new(Server).client(new(http.Request)); who.denied == nil || clientOf(t.Context()).denied == nil {
 		t.Error("a request of nobody may change")
 	}
 }
@@ -51,5 +55,17 @@ func TestTheSocketIsNobodyElsesForAnyMoment(t *testing.T) {
 	defer l.Close()
 	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|ownMode {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// They stand in the log, so that whoever signs certificates must not fill it.
+func TestTheNamesOfACertificateAreBounded(t *testing.T) {
+	c := &x509.Certificate{Subject: pkix.Name{CommonName: strings.Repeat("x", MaxNameLen+1)}, EmailAddresses: []string{"a@example.org", ""}, URIs: []*url.URL{{Scheme: "spiffe", Host: "b"}}}
+	if got, want := certificateNames(c), []string{"a@example.org", "spiffe://b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	c.DNSNames = slices.Repeat([]string{"many"}, 1000)
+	if got := certificateNames(c); len(got) != maxNames {
+		t.Errorf("%d names", len(got))
 	}
 }

@@ -78,6 +78,8 @@ type Error struct {
 	Message string `json:"error"`
 	// Faults are set when a policy was refused for what its documents say.
 	Faults []inspect.Fault `json:"faults,omitempty"`
+	// Reload is the id in the log of the reload that was refused; absent of other refusals.
+	Reload string `json:"reload,omitempty"`
 }
 
 // Error is the message; it lists the faults where there are any.
@@ -100,6 +102,10 @@ func refusal(status int, err error) error {
 		status = http.StatusServiceUnavailable
 	}
 	e = &Error{Status: status, Message: err.Error()}
+	var reload *inspect.ReloadError
+	if errors.As(err, &reload) {
+		e.Reload = reload.ID
+	}
 	var policy *inspect.PolicyError
 	if errors.As(err, &policy) {
 		e.Faults = append(inspect.Faults(policy.Faults), inspect.Faults(policy.Unresolved)...)

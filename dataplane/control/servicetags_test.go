@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,6 +24,7 @@ type tagged struct {
 	policy  string
 	tags    string
 	service *inspect.Service
+	late    func() // what the service wants to be called later
 }
 
 func newTagged(t *testing.T) *tagged {
@@ -40,7 +42,10 @@ func newTagged(t *testing.T) *tagged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.service = inspect.NewService(inspect.Options{Engine: engine, Policy: files})
+	s.service = inspect.NewService(inspect.Options{Engine: engine, Policy: files, AfterFunc: func(_ time.Duration, f func()) func() bool {
+		s.late = f
+		return func() bool { return true }
+	}})
 	return s
 }
 
@@ -78,7 +83,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 		t.Fatal("the rule of the tag does not decide")
 	}
 	s.write("377", "198.51.100.0/24")
-	if _, err := s.service.Reload(); err != nil {
+	if _, err := s.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if s.allows("192.0.2.7") || !s.allows("198.51.100.7") {
@@ -95,7 +100,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 	before := s.service.Snapshot()
 	for name, text := range map[string]string{"a prefix with host bits": "198.51.100.1/24", "no JSON": `"`} {
 		s.write("378", text)
-		_, err := s.service.Reload()
+		_, err := s.service.Reload(inspect.ReloadRequest{})
 		if err == nil || !strings.Contains(err.Error(), s.tags) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -110,7 +115,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 		}
 	}
 	s.write("379", "203.0.113.0/24")
-	if _, err := s.service.Reload(); err != nil {
+	if _, err := s.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if !s.allows("203.0.113.7") {
@@ -121,7 +126,7 @@ func TestReloadTakesANewServiceTagFileOrKeepsTheOldOne(t *testing.T) {
 func TestReloadRefusesATagThatTheFileLacks(t *testing.T) {
 	s := newTagged(t)
 	s.edit("nsg1.json", `"Sql"`, `"Sqll"`)
-	_, err := s.service.Reload()
+	_, err := s.service.Reload(inspect.ReloadRequest{})
 	if err == nil {
 		t.Fatal("accepted")
 	}
@@ -143,7 +148,7 @@ func TestReloadCompilesWhatChangedAndNothingElse(t *testing.T) {
 	}
 	before := tables()
 	s.edit("nsg2.json", `"destinationPortRange": "80"`, `"destinationPortRange": "81"`)
-	if _, err := s.service.Reload(); err != nil {
+	if _, err := s.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	for i, table := range tables() {

@@ -89,7 +89,7 @@ func TestReloadTellsWhatANewServiceTagFileChangesForRules(t *testing.T) {
 	s := newTagged(t)
 	reload := func() *inspect.TagChanges {
 		t.Helper()
-		reloaded, err := s.service.Reload()
+		reloaded, err := s.service.Reload(inspect.ReloadRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestAReloadLogsWhatANewServiceTagFileChanges(t *testing.T) {
 	s := newTagged(t)
 	s.logged(slog.New(slog.NewTextHandler(&log, nil)))
 	s.write("377", "198.51.100.0/24")
-	if _, err := s.service.Reload(); err != nil {
+	if _, err := s.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if want := `from=376 to=377 tags=1 rules=1 changes="rule AllowHttpInBound of NSG NSG1: Sql: +1 -1 prefixes"`; !strings.Contains(log.String(), want) {
@@ -157,7 +157,7 @@ func (s *tagged) logged(log *slog.Logger) {
 func TestATagThatNoRuleNamesIsReadFromTheFileAgain(t *testing.T) {
 	s := newTagged(t)
 	s.write("376", `192.0.2.0/24"]}}, {"name": "Storage.West", "properties": {"region": "west", "addressPrefixes": ["203.0.113.0/25", "2001:db8::/32`)
-	if _, err := s.service.Reload(); err != nil {
+	if _, err := s.service.Reload(inspect.ReloadRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	want := &inspect.TagDetails{Prefixes: []string{"203.0.113.0/25", "2001:db8::/32"},

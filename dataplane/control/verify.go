@@ -24,7 +24,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	if err := serve.Stream(w); err != nil {
+	if err := serve.Stream(w, clientOf(r.Context()).denied == nil); err != nil {
 		refuse(w, err)
 		return
 	}

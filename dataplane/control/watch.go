@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
 )
@@ -66,7 +67,17 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 	write func(context.Context, *streamAnswer) error, trailers func(inspect.WatchSummary) http.Header) {
 	header := w.Header()
 	header.Set("Connection", "close") // or a refusal waits for the end of the body, which comes when the client has had enough
-	if err := serve.Stream(w); err != nil {
+	precedence := clientOf(r.Context()).denied == nil
+	if !precedence {
+		select {
+		case s.lookers <- struct{}{}:
+			defer func() { <-s.lookers }()
+		default:
+			refuse(w, fmt.Errorf("%w: %d by clients who may only look", dataplane.ErrWatchers, maxLookers))
+			return
+		}
+	}
+	if err := serve.Stream(w, precedence); err != nil {
 		refuse(w, err)
 		return
 	}

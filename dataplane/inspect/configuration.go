@@ -17,12 +17,16 @@ type Configuration interface {
 	// Read says what an edit would make of the daemon. It refuses by name what can't change while the daemon runs.
 	// Nothing changes yet.
 	Read(Edit) (*Target, error)
+	// Running leads back to what the daemon is now, whatever it becomes. Its Files are not set.
+	Running() *Target
 }
 
 // Edit is a change of the configuration. The zero value reads its file again.
 type Edit struct {
 	// File is another file to read in its place; only to ask.
 	File string
+	// Afresh reads all of the file's policy, and leaves what is remembered of the one in force as it is.
+	Afresh bool
 	// Attach is an attachment, as the configuration has it, in YAML or JSON.
 	Attach string
 	// Detach names an attachment, as Status does.
@@ -88,7 +92,11 @@ func (s *Service) Attach(e Edit) (*Reloaded, error) {
 	if s.options.Configuration == nil {
 		return nil, ErrFixed
 	}
-	reloaded, err := s.rearrange(e)
+	err := s.refuseUnconfirmed()
+	var reloaded *Reloaded
+	if err == nil {
+		reloaded, err = s.rearrange(e)
+	}
 	if err != nil {
 		s.options.Log.Error("attachments stay as they are", "error", err)
 		return nil, err
@@ -104,19 +112,25 @@ func (s *Service) Check(file string) (*AttachmentChanges, error) {
 	if s.options.Configuration == nil {
 		return nil, ErrFixed
 	}
-	target, err := s.options.Configuration.Read(Edit{File: file})
+	_, _, changes, err := s.try(Edit{File: file})
+	return changes, err
+}
+
+// try finds out what an edit would make of the daemon, and changes nothing. loading is held.
+func (s *Service) try(e Edit) (*Target, *topology.Snapshot, *AttachmentChanges, error) {
+	target, err := s.options.Configuration.Read(e)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	target.Try = true
 	a, err := s.options.Engine.Arrange(&target.Wanted)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	if _, err := target.Equip(a.Attachments(), target.Policy, true); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	return s.changes(a, target.Places), nil
+	return target, a.Snapshot, s.changes(a, target.Places), nil
 }
 
 // rearrange makes the daemon what an edit says. loading is held.
@@ -125,6 +139,11 @@ func (s *Service) rearrange(e Edit) (*Reloaded, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.reach(target)
+}
+
+// reach makes the daemon what a target says. loading is held.
+func (s *Service) reach(target *Target) (*Reloaded, error) {
 	engine := s.options.Engine
 	before := engine.Snapshot().Policy
 	a, err := engine.Arrange(&target.Wanted)
@@ -156,7 +175,7 @@ func (s *Service) rearrange(e Edit) (*Reloaded, error) {
 		reloaded.Attachments = changes
 	}
 	if err := made.Settle(); err != nil { // what is in force is so
-		s.options.Log.Error("attachments changed, and something is left over", "error", err)
+		s.log.Error("attachments changed, and something is left over", "error", err)
 		reloaded.Left = err.Error()
 	}
 	return reloaded, nil

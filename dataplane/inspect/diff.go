@@ -60,13 +60,15 @@ func opened(policy string, faults ruleset.Faults) []ask.DiffOpen {
 
 // RunningQuestion asks what other files than those of the running policy would change.
 type RunningQuestion struct {
-	// Policy are absolute paths of files and folders, which the daemon reads; none: its own as they are now,
-	// so that the answer is what a reload would change.
+	// Policy are absolute paths of files and folders, which the daemon reads; none: its own configuration and policy
+	// as they are now, so that the answer is what a reload would change.
 	Policy []string `json:"policy,omitempty"`
 	// MaxStates is that of ask.DiffOptions.
 	MaxStates int `json:"maxStates,omitempty"`
 	// Limit is how many flows are listed at most, 1 to MaxFlowLimit; 0: DefaultCutLimit.
 	Limit int `json:"limit,omitempty"`
+	// MaxChanges is how many changes are listed at most; 0: all.
+	MaxChanges int `json:"maxChanges,omitempty"`
 }
 
 // DefaultCutLimit is used when RunningQuestion.Limit is 0.
@@ -82,12 +84,19 @@ func (q *RunningQuestion) Check() error {
 	if q.Limit < 0 || q.Limit > MaxFlowLimit {
 		return fmt.Errorf("limit: \"%d\": allowed are 1 to %d", q.Limit, MaxFlowLimit)
 	}
+	if q.MaxChanges < 0 {
+		return fmt.Errorf("maxChanges: \"%d\": allowed are numbers from 0, which means all", q.MaxChanges)
+	}
 	return ask.CheckMaxStates(q.MaxStates)
 }
 
 // RunningDiff is what files would change of the policy that runs.
 type RunningDiff struct {
 	*ask.DiffResult
+	// MoreChanges counts the changes beyond MaxChanges, which are not listed.
+	MoreChanges int `json:"moreChanges,omitempty"`
+	// Attachments are those that would come, go or change; absent when none would.
+	Attachments *AttachmentChanges `json:"attachments,omitempty"`
 	// LiveFlows is absent where files are compared with files.
 	LiveFlows *LiveFlows `json:"liveFlows,omitempty"`
 }
@@ -119,22 +128,56 @@ const ReasonMoved = "moved"
 func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	s.comparing.Lock()
 	defer s.comparing.Unlock()
-	files := s.policyFiles().again(q.Policy)
-	documents, err := files.read()
+	c, err := s.candidate(q)
 	if err != nil {
 		return nil, err
 	}
+	result := &RunningDiff{Attachments: c.attachments, LiveFlows: s.cuts(c.next, q.Limit)}
+	result.DiffResult = ask.Diff(c.running, c.next, ask.DiffOptions{MaxStates: q.MaxStates, EndToEnd: true, OpenRules: c.openRules})
+	result.Open = c.open
+	if n := q.MaxChanges; n > 0 && len(result.Changes) > n {
+		result.Changes, result.MoreChanges = result.Changes[:n], len(result.Changes)-n
+	}
+	return result, nil
+}
+
+// candidate is a policy beside the one that runs.
+type candidate struct {
+	running, next *topology.Snapshot
+	attachments   *AttachmentChanges // nil: none changes
+	openRules     []ask.DiffOpenRule
+	open          []ask.DiffOpen
+}
+
+// candidate reads what a question compares with the policy that runs.
+func (s *Service) candidate(q *RunningQuestion) (*candidate, error) {
 	s.loading.Lock() // a reload changes what was left out
-	open := opened("old", s.policyFiles().LeftOut())
-	running := s.Snapshot()
-	s.loading.Unlock()
-	candidate, err := s.options.Engine.Candidate(documents.Set)
-	if err != nil {
-		return nil, err
+	defer s.loading.Unlock()
+	c := &candidate{running: s.Snapshot()}
+	files := s.policyFiles()
+	c.open = opened("old", files.LeftOut())
+	if len(q.Policy) == 0 && s.options.Configuration != nil {
+		target, next, changes, err := s.try(Edit{Afresh: true})
+		if err != nil {
+			return nil, err
+		}
+		if changes.Any() {
+			c.attachments = changes
+		}
+		c.next, files = next, target.Files
+	} else {
+		files = files.again(q.Policy)
+		set, err := files.Load()
+		if err != nil {
+			return nil, err
+		}
+		if c.next, err = s.options.Engine.Candidate(set); err != nil {
+			return nil, err
+		}
 	}
-	result := ask.Diff(running, candidate, ask.DiffOptions{MaxStates: q.MaxStates, EndToEnd: true, OpenRules: openRules(documents)})
-	result.Open = append(open, opened("new", documents.Unresolved)...)
-	return &RunningDiff{result, s.cuts(candidate, q.Limit)}, nil
+	c.openRules = files.openRules
+	c.open = append(c.open, opened("new", files.LeftOut())...)
+	return c, nil
 }
 
 func (s *Service) cuts(candidate *topology.Snapshot, limit int) *LiveFlows {

@@ -63,19 +63,12 @@ func (s *Service) Upgrade(ctx context.Context) (*Upgraded, error) {
 	if s.options.Upgrade == nil {
 		return nil, errors.New("this program can't be upgraded while it runs")
 	}
-	return s.options.Upgrade(ctx)
-}
-
-// Confirmed is the answer to a confirmation.
-type Confirmed struct {
-	Confirmed bool `json:"confirmed"` // false: nothing waited for it
-}
-
-// Confirm keeps a run that would have ended without it.
-func (s *Service) Confirm() (*Confirmed, error) {
-	if s.options.Confirm == nil {
-		return &Confirmed{}, nil
+	// The next process reads the files as they are, and would not take a reload back.
+	s.loading.Lock()
+	err := s.refuseUnconfirmed()
+	s.loading.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	waited, err := s.options.Confirm()
-	return &Confirmed{waited}, err
+	return s.options.Upgrade(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -21,6 +22,7 @@ type PolicyFiles struct {
 	emptyTags   bool
 	deployment  arm.Deployment
 	leftOut     ruleset.Faults
+	openRules   []ask.DiffOpenRule // among them
 	warnings    []string
 }
 
@@ -82,7 +84,10 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 	if len(faults)+len(unresolved) > 0 {
 		return nil, &PolicyError{Faults: faults, Unresolved: unresolved}
 	}
-	f.leftOut = documents.Unresolved
+	f.leftOut, f.openRules = documents.Unresolved, nil
+	if len(f.leftOut) > 0 {
+		f.openRules = openRules(documents)
+	}
 	f.warnings = f.warnings[:0:0]
 	for i := range documents.Warnings {
 		f.warnings = append(f.warnings, documents.Warnings[i].Error())

@@ -1,6 +1,9 @@
 package inspect
 
 import (
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -13,16 +16,23 @@ type Reloads struct {
 	Failed    uint64 `json:"failed"`
 	// Last is when the last reload ended; absent when there was none.
 	Last *time.Time `json:"last,omitempty"`
+	// LastID is its id in the log, LastCause who or what asked for it: a user, a certificate's names, SIGHUP, watch, or no confirmation.
+	LastID    string `json:"lastId,omitempty"`
+	LastCause string `json:"lastCause,omitempty"`
 	// LastMilliseconds is how long it took.
 	LastMilliseconds float64 `json:"lastMilliseconds,omitempty"`
 	// Loaded is when the policy in force was loaded, by a reload or at the start.
 	Loaded time.Time `json:"loaded"`
 	// LastError is why the last reload was refused; absent when it was not.
 	LastError string `json:"lastError,omitempty"`
+	// ConfirmBy is when the last reload is taken back, unless Confirm comes; absent when nothing waits for it.
+	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 }
 
 // Reloaded is the result of a reload.
 type Reloaded struct {
+	// ID is the reload's in the log; absent of attach and detach.
+	ID         string `json:"id,omitempty"`
 	Generation uint64 `json:"generation"`
 	PolicyCounts
 	// ServiceTagChanges is what a new service tag file changes for rules that named the tag
@@ -32,6 +42,8 @@ type Reloaded struct {
 	Attachments *AttachmentChanges `json:"attachments,omitempty"`
 	// Left says what could not be cleared away behind a change of attachments; absent when nothing is left.
 	Left string `json:"left,omitempty"`
+	// ConfirmBy is when the reload is taken back, unless a confirmation comes; absent when it needs none.
+	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 }
 
 // Reloads says how reloads went so far.
@@ -41,45 +53,122 @@ func (s *Service) Reloads() Reloads {
 	return s.reloads
 }
 
+// ReloadRequest says how to reload.
+type ReloadRequest struct {
+	// Cause says who asks: see Reloads.LastCause.
+	Cause string
+	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
+	ConfirmWithin time.Duration
+}
+
 // Reload reads the configuration and its policy, and swaps them whole. Flows and counters stay, except for the flows of
-// attachments that are gone. On any error everything stays as it is.
-func (s *Service) Reload() (*Reloaded, error) {
+// attachments that are gone. On any error everything stays as it is, and the error is a *ReloadError.
+func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	done := func(error) {}
-	if s.options.Reloading != nil {
-		done = s.options.Reloading()
+	b := s.book(q.Cause)
+	var w *unconfirmed
+	err := s.refuseUnconfirmed()
+	if err == nil && q.ConfirmWithin > 0 {
+		w = s.unconfirmed(b, q.ConfirmWithin)
 	}
-	begun := s.options.Now()
-	reloaded, err := s.reload()
-	s.record(begun, err)
-	done(err)
+	var reloaded *Reloaded
+	if err == nil {
+		reloaded, err = s.reload(w != nil)
+	}
+	b.end(err)
 	if err != nil {
-		s.options.Log.Error("reload refused, the running policy stays", "error", err)
-		return nil, err
+		b.log.Error("reload refused, the running policy stays", "error", err)
+		return nil, &ReloadError{b.id, err}
 	}
-	s.warnLeftOut()
-	s.options.Log.Info("reloaded", "generation", reloaded.Generation,
-		"networkSecurityGroups", reloaded.NetworkSecurityGroups, "securityRules", reloaded.SecurityRules)
-	if c := reloaded.Attachments; c != nil {
-		s.options.Log.Info("attachments", "changes", c.String())
-	}
-	if c := reloaded.ServiceTagChanges; c != nil {
-		s.options.Log.Info("service tags changed for rules", "from", c.Old.ChangeNumber, "to", c.New.ChangeNumber,
-			"tags", len(c.Changed), "rules", len(c.Rules), "changes", c.summary())
+	reloaded.ID = b.id
+	s.warnLeftOut(b.log)
+	b.tell(reloaded)
+	if w != nil {
+		reloaded.ConfirmBy = s.wait(w)
 	}
 	return reloaded, nil
 }
 
-func (s *Service) reload() (*Reloaded, error) {
+// booking is a reload under way. All that it logs has its id.
+type booking struct {
+	id      string
+	cause   string
+	log     *slog.Logger
+	service *Service
+	begun   time.Time
+	done    func(error)
+}
+
+// book begins a reload. loading is held.
+func (s *Service) book(cause string) *booking {
+	b := &booking{id: newReloadID(), cause: cause, service: s, begun: s.options.Now(), done: func(error) {}}
+	b.log = s.options.Log.With("reload", b.id)
+	if s.options.Reloading != nil {
+		b.done = s.options.Reloading()
+	}
+	b.log.Info("reload begins", "cause", cause)
+	s.log = b.log
+	return b
+}
+
+// newReloadID is one that no log has twice.
+func newReloadID() string {
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+// end notes how a reload went.
+func (b *booking) end(err error) {
+	b.service.log = b.service.options.Log
+	b.service.record(b, err)
+	b.done(err)
+}
+
+// tell logs what a reload has changed.
+func (b *booking) tell(r *Reloaded) {
+	b.log.Info("reloaded", "generation", r.Generation, "networkSecurityGroups", r.NetworkSecurityGroups, "securityRules", r.SecurityRules)
+	if c := r.Attachments; c != nil {
+		b.log.Info("attachments", "changes", c.String())
+	}
+	if c := r.ServiceTagChanges; c != nil {
+		b.log.Info("service tags changed for rules", "from", c.Old.ChangeNumber, "to", c.New.ChangeNumber,
+			"tags", len(c.Changed), "rules", len(c.Rules), "changes", c.summary())
+	}
+}
+
+// ReloadError is why a reload was refused.
+type ReloadError struct {
+	// ID is the reload's in the log.
+	ID  string
+	err error
+}
+
+// Error says why.
+func (e *ReloadError) Error() string { return e.err.Error() }
+
+// Unwrap is for errors.As.
+func (e *ReloadError) Unwrap() error { return e.err }
+
+// reload reads and swaps. Read afresh, what is remembered of the files in force stays true of them. loading is held.
+func (s *Service) reload(afresh bool) (*Reloaded, error) {
 	if s.options.Configuration != nil {
-		return s.rearrange(Edit{})
+		return s.rearrange(Edit{Afresh: afresh})
 	}
 	files := s.policyFiles()
+	if afresh {
+		files = files.again(nil)
+	}
 	set, err := files.Load()
 	if err != nil {
 		return nil, err
 	}
+	return s.swap(files, set)
+}
+
+// swap makes a policy the one in force. loading is held.
+func (s *Service) swap(files *PolicyFiles, set *policy.Set) (*Reloaded, error) {
 	engine := s.options.Engine
 	before := engine.Snapshot().Policy
 	next, err := engine.Prepare(set)
@@ -99,7 +188,7 @@ func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topo
 		return reloaded
 	}
 	for _, warning := range files.Warnings() {
-		s.options.Log.Warn("policy", "warning", warning)
+		s.log.Warn("policy", "warning", warning)
 	}
 	newTags := files.edition()
 	reloaded.ServiceTagChanges = reloadChanges(before, set, s.serviceTags(), newTags)
@@ -122,12 +211,12 @@ func (s *Service) makeWay(next *topology.Snapshot) error {
 	return nil
 }
 
-func (s *Service) record(begun time.Time, err error) {
+func (s *Service) record(b *booking, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.options.Now()
-	s.reloads.Last, s.reloads.LastError = &now, ""
-	s.reloads.LastMilliseconds = float64(now.Sub(begun)) / float64(time.Millisecond)
+	s.reloads.Last, s.reloads.LastID, s.reloads.LastCause, s.reloads.LastError = &now, b.id, b.cause, ""
+	s.reloads.LastMilliseconds = float64(now.Sub(b.begun)) / float64(time.Millisecond)
 	if err != nil {
 		s.reloads.Failed++
 		s.reloads.LastError = err.Error()
@@ -138,8 +227,8 @@ func (s *Service) record(begun time.Time, err error) {
 }
 
 // warnLeftOut logs what a partial policy leaves out.
-func (s *Service) warnLeftOut() {
+func (s *Service) warnLeftOut(log *slog.Logger) {
 	for _, fault := range s.policyFiles().LeftOut() {
-		s.options.Log.Warn("left out of the policy", "reason", fault.Error())
+		log.Warn("left out of the policy", "reason", fault.Error())
 	}
 }

@@ -45,8 +45,8 @@ type Options struct {
 	Places []Place
 	// Configuration is what a reload reads, with the policy and the attachments; nil: it reads the policy alone.
 	Configuration Configuration
-	// Version, Offload, Control and Metrics are shown by Status.
-	Version, Offload, Control, Metrics string
+	// Version, Offload, Control, ControlListen and Metrics are shown by Status.
+	Version, Offload, Control, ControlListen, Metrics string
 	// Probes are the health probes that are sent. Nil: no attachment is the platform's, no
 	// probe is sent, and backends count as up.
 	Probes *probe.Prober
@@ -63,6 +63,8 @@ type Options struct {
 	Upgrade func(ctx context.Context) (*Upgraded, error)
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
+	// AfterFunc calls a function later, unless stop comes first; nil: time.AfterFunc.
+	AfterFunc func(time.Duration, func()) (stop func() bool)
 	// Log receives how reloads went; nil discards it.
 	Log *slog.Logger
 }
@@ -75,6 +77,8 @@ type Service struct {
 
 	loading sync.Mutex       // one reload at a time: held from reading the files to the swap
 	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
+	waiting *unconfirmed     // nil: no reload waits for its confirmation; guarded by loading
+	log     *slog.Logger     // of the reload under way; guarded by loading
 
 	comparing sync.Mutex // one comparison of policies at a time
 
@@ -99,10 +103,13 @@ func NewService(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{options: o, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
+	if o.AfterFunc == nil {
+		o.AfterFunc = func(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
+	}
+	s := &Service{options: o, log: o.Log, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
 	s.reloads.Loaded = s.started
 	s.written = o.Policy.tagsWritten()
-	s.warnLeftOut()
+	s.warnLeftOut(o.Log)
 	return s
 }
 

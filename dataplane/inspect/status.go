@@ -14,15 +14,17 @@ import (
 
 // Status is how a daemon does.
 type Status struct {
-	Version     string       `json:"version"`
-	PID         int          `json:"pid"`
-	Started     time.Time    `json:"started"`
-	Workers     int          `json:"workers"`
-	Offload     string       `json:"offload"`
-	Control     string       `json:"control"`               // the socket's path
-	Metrics     string       `json:"metrics,omitempty"`     // host:port; absent when off
-	Policy      []string     `json:"policy"`                // files and folders
-	ServiceTags *ServiceTags `json:"serviceTags,omitempty"` // absent without a service tag file
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Workers int       `json:"workers"`
+	Offload string    `json:"offload"`
+	Control string    `json:"control"` // the socket's path
+	// ControlListen is where clients elsewhere are answered, host:port; absent when they are not.
+	ControlListen string       `json:"controlListen,omitempty"`
+	Metrics       string       `json:"metrics,omitempty"`     // host:port; absent when off
+	Policy        []string     `json:"policy"`                // files and folders
+	ServiceTags   *ServiceTags `json:"serviceTags,omitempty"` // absent without a service tag file
 	// ServiceTagsWritten is when that file was last written.
 	ServiceTagsWritten *time.Time  `json:"serviceTagsWritten,omitempty"`
 	Generation         uint64      `json:"generation"` // counts the policies of this process from 1
@@ -91,7 +93,7 @@ func (s *Service) Status() *Status {
 	snapshot := e.Snapshot()
 	status := &Status{
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
-		Control: o.Control, Metrics: o.Metrics, Policy: s.policyFiles().paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
+		Control: o.Control, ControlListen: o.ControlListen, Metrics: o.Metrics, Policy: s.policyFiles().paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
 		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e),
 	}
 	if o.FlowLogs != nil {

@@ -39,8 +39,8 @@ type Options struct {
 	Connections int
 	// Answers is how many connections may hold an answer in memory; see Hold.
 	Answers int
-	// Streams is how many connections may be streams; see Stream.
-	Streams int
+	// Streams is how many connections may be streams, Reserve how many of them only a peer with precedence; see Stream.
+	Streams, Reserve int
 	// Ending is called when Shutdown begins; nil: nothing is.
 	Ending func()
 	// ErrorLog receives what goes wrong at a connection.
@@ -57,6 +57,7 @@ type Server struct {
 	connections map[net.Conn]*connection // guarded by mu
 	turn        uint64                   // of the last change of a connection; guarded by mu
 	streams     int                      // guarded by mu
+	ordinary    int                      // streams without precedence; guarded by mu
 }
 
 // connection is one of a Server. Its server's mu guards it, except conn and from.
@@ -67,6 +68,7 @@ type connection struct {
 	turn            uint64 // when it last began to wait, or to be served
 	serving, holds  bool
 	stream, evicted bool
+	precedence      bool // of a stream
 }
 
 type connectionKey struct{}
@@ -208,7 +210,7 @@ func (s *Server) serving(k *connection, is bool) {
 	k.turn, k.serving, k.holds = s.turn, is, false
 	if k.stream && !is {
 		k.stream = false
-		s.streams--
+		s.count(k, -1)
 	}
 }
 
@@ -237,12 +239,21 @@ func Hold(w http.ResponseWriter) {
 	}
 }
 
+// count adds a stream, or takes it away. mu is held.
+func (s *Server) count(k *connection, n int) {
+	s.streams += n
+	if !k.precedence {
+		s.ordinary += n
+	}
+}
+
 // ErrStreams is the refusal of one stream more than Options.Streams.
 var ErrStreams = errors.New("too many streams at a time: end one")
 
 // Stream makes the answer to w a stream: its body and its answer have no end, a write waits for its reader until the
-// server ends, and no other connection ends it. Nobody else may wait for such a write. It fails with ErrStreams.
-func Stream(w http.ResponseWriter) error {
+// server ends, and no other connection ends it. Nobody else may wait for such a write. A peer with precedence may take
+// Options.Reserve too. It fails with ErrStreams.
+func Stream(w http.ResponseWriter, precedence bool) error {
 	a, ok := w.(*writer)
 	if !ok {
 		return nil
@@ -250,11 +261,11 @@ func Stream(w http.ResponseWriter) error {
 	s := a.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.streams >= s.options.Streams {
+	if s.streams >= s.options.Streams || !precedence && s.ordinary >= s.options.Streams-s.options.Reserve {
 		return ErrStreams
 	}
-	s.streams++
-	a.connection.stream = true
+	a.connection.stream, a.connection.precedence = true, precedence
+	s.count(a.connection, 1)
 	a.stream = true
 	return a.control.SetReadDeadline(time.Time{})
 }

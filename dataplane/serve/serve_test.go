@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,7 +136,7 @@ func TestAStreamWaitsForItsReader(t *testing.T) {
 	waits := make(chan bool, 1)
 	ended := make(chan error, 1)
 	s := serve.New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := serve.Stream(w); err != nil {
+		if err := serve.Stream(w, false); err != nil {
 			t.Error(err)
 		}
 		for {
@@ -266,7 +267,7 @@ func TestStreamsAreBoundedAndEndForNoOther(t *testing.T) {
 		if r.URL.Path != "/stream" {
 			return
 		}
-		if err := serve.Stream(w); err != nil {
+		if err := serve.Stream(w, false); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -304,5 +305,50 @@ func TestARequestsBodyIsBounded(t *testing.T) {
 	go p.Write(large)
 	if _, text := p.answer(t); text != "true true" {
 		t.Error(text)
+	}
+}
+
+// Whoever had no precedence could take them all.
+func TestPeersWithPrecedenceHaveAReserveOfStreams(t *testing.T) {
+	o := usual
+	o.Streams, o.Reserve = 3, 1
+	begun := make(chan bool, 10)
+	address := start(t, o, func(w http.ResponseWriter, r *http.Request) {
+		if err := serve.Stream(w, r.URL.Path == "/first"); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.(http.Flusher).Flush()
+		begun <- true
+		<-r.Context().Done()
+	})
+	ask := func(path string) peer {
+		p := dial(t, address)
+		p.ask(t, "GET", path, "")
+		return p
+	}
+	refused := func(path string) {
+		t.Helper()
+		if status, _ := ask(path).answer(t); status != http.StatusServiceUnavailable {
+			t.Errorf("%s: status %d", path, status)
+		}
+	}
+	first := ask("/")
+	<-begun
+	ask("/")
+	<-begun
+	refused("/")
+	ask("/first")
+	<-begun
+	refused("/first")
+	first.Close() // what ends is counted where it began
+	for p := ask("/"); ; p = ask("/") {
+		line, err := p.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(line, "200") {
+			return
+		}
 	}
 }

@@ -7,12 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
+// maxWeb bounds a web configuration file, in bytes. The library reads it for each connection and each request, before
+// it knows whose they are: so it is what any peer's request costs.
+const maxWeb = 64 << 10
+
 // CheckWeb finds out whether ServeWeb can use a file.
 func CheckWeb(file string) error {
+	if info, err := os.Stat(file); err == nil && (!info.Mode().IsRegular() || info.Size() > maxWeb) {
+		return fmt.Errorf("%s: a regular file of at most %d bytes is needed: each request reads it", file, maxWeb)
+	}
 	if err := web.Validate(file); err != nil {
 		return fmt.Errorf("%s: %w: allowed is what https://prometheus.io/docs/prometheus/latest/configuration/https describes", file, err)
 	}

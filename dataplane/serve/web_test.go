@@ -157,10 +157,11 @@ func TestAFaultyWebConfigurationIsRefusedBeforeItIsUsed(t *testing.T) {
 	dir := t.TempDir()
 	identity(t, dir, "server")
 	for name, tt := range map[string]struct{ text, want string }{
-		"an unknown key":      {"tls_config: {}\n", "field tls_config not found"},
-		"no key":              {"tls_server_config: {cert_file: server.crt}\n", "missing one of key or key_file"},
-		"no such certificate": {"tls_server_config: {cert_file: nowhere, key_file: server.key}\n", "nowhere"},
-		"a password in clear": {"basic_auth_users: {prometheus: secret}\n", "hashedSecret too short"},
+		"an unknown key":          {"tls_config: {}\n", "field tls_config not found"},
+		"no key":                  {"tls_server_config: {cert_file: server.crt}\n", "missing one of key or key_file"},
+		"no such certificate":     {"tls_server_config: {cert_file: nowhere, key_file: server.key}\n", "nowhere"},
+		"a file that is too long": {"tls_server_config: {cert_file: server.crt, key_file: server.key}\n#" + strings.Repeat("x", 64<<10), "at most 65536 bytes"},
+		"a password in clear":     {"basic_auth_users: {prometheus: secret}\n", "hashedSecret too short"},
 	} {
 		file := filepath.Join(dir, "web.yaml")
 		write(t, file, tt.text)

@@ -113,12 +113,15 @@ func readRegular(file string) ([]byte, fs.FileInfo, error) {
 	return data, info, err
 }
 
+// Files lists the documents that Load would read, each once.
+func Files(paths ...string) []string { return newLoader().files(paths) }
+
 // unsettled is a file of the policy that changed while it was read, or that came or went; empty: there is none.
 func (r *Reader) unsettled(s *source, files []string) string {
 	if file := s.changed(); file != "" {
 		return file
 	}
-	now := newLoader().files(r.paths)
+	now := Files(r.paths...)
 	if slices.Equal(files, now) {
 		return ""
 	}

@@ -108,7 +108,7 @@ func runRestarts(binary string, o restartOptions) (err error) {
 	if err := closePolicy(filepath.Join(filepath.Dir(config), "translation")); err != nil {
 		return err
 	}
-	if _, err := r.client.Reload(context.Background()); err != nil {
+	if _, err := r.client.Reload(context.Background(), 0); err != nil {
 		return err
 	}
 	if err := r.fill(o.flows); err != nil {

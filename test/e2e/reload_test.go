@@ -288,7 +288,7 @@ func reloadOften(t *testing.T, d *daemon, flipped *sink, begin samples) {
 		flipRule(t, d.dir, i)
 		open := i/flipEvery%2 == 0
 		d.setPolicy(reloadPolicy(open))
-		reloaded, err := client.Reload(t.Context())
+		reloaded, err := client.Reload(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

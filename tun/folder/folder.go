@@ -27,15 +27,29 @@ var ErrUntrusted = errors.New("not trusted")
 // the process's user or to root. Nobody else may write to these folders, unless the sticky bit keeps others from
 // replacing what is in them. Otherwise the error is ErrUntrusted. The caller closes the result.
 func Open(path string) (*os.Root, error) {
-	real, err := follow(path)
+	real, err := follow(path, makeFolder)
 	if err != nil {
 		return nil, err
 	}
 	return os.OpenRoot(real) // nobody else can replace what was followed
 }
 
+// Check finds out whether Open would take a folder. It makes nothing: folders that are missing count as made.
+func Check(path string) error {
+	_, err := follow(path, func(string) error { return errMissing })
+	if errors.Is(err, errMissing) {
+		return nil
+	}
+	return err
+}
+
+var errMissing = errors.New("missing")
+
+// makeFolder makes one that is missing.
+func makeFolder(path string) error { return os.Mkdir(path, 0o750) }
+
 // follow resolves the links of a path, makes the folders that are missing, and checks what lies on the way.
-func follow(path string) (string, error) {
+func follow(path string, missing func(string) error) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -54,7 +68,7 @@ func follow(path string) (string, error) {
 		next := filepath.Join(at, name)
 		info, err := os.Lstat(next)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = os.Mkdir(next, 0o750); err == nil {
+			if err = missing(next); err == nil {
 				info, err = os.Lstat(next)
 			}
 		}
