@@ -139,3 +139,54 @@ func TestFlowsOutliveAStop(t *testing.T) {
 	fourth.expectErrors = true
 	fourth.waitFor(fourth.stderr, "the flows in state.file are lost")
 }
+
+// install puts a program where another one is, as a package does: under a new file of the same name.
+func install(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to+".new", text, 0o755)
+	}
+	if err == nil {
+		err = os.Rename(to+".new", to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnUpgradeToAnotherLayoutKeepsEveryFlow(t *testing.T) {
+	needWorld(t)
+	next := program("nsgd-next")
+	if _, err := os.Stat(next); err != nil {
+		t.Skip("scripts/next-layout has not built a next version: ", err)
+	}
+	dir := configure(t, labPolicy())
+	path := filepath.Join(dir, "nsgd")
+	install(t, program("nsgd"), path)
+	d := launch(t, "keep", "--", path, "run", "--config", filepath.Join(dir, lab.ConfigName))
+	d.dir = dir
+	d.waitFor(d.stderr, "msg=ready")
+	serveTCP(t, vm1, 80)
+	var conns []net.Conn
+	for range 50 {
+		conns = append(conns, mustConnect(t, internet, vm1, 80))
+	}
+	groups(nil, nil).write(t, dir)
+	nsgctl(t, "reload")
+	before := scrape(t)
+	for _, step := range []struct{ program, version string }{{next, "next"}, {program("nsgd"), "e2e"}} { // and back
+		install(t, step.program, path)
+		nsgctl(t, "upgrade")
+		for _, conn := range conns {
+			mustEcho(t, conn)
+		}
+		before = scrapeOnwards(t, before, step.version)
+		if text := d.stderr.String(); strings.Count(text, "copied=true") == 0 || strings.Contains(text, "lost") {
+			t.Errorf("the flows were not copied: %s", text)
+		}
+	}
+	if n := strings.Count(d.stderr.String(), "copied=true"); n != 2 {
+		t.Errorf("the flows were copied %d times", n)
+	}
+}
