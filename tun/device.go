@@ -144,7 +144,7 @@ type Config struct {
 	CreateNamespace bool
 	// State journals a created namespace: the next run removes it if this one is killed.
 	// Devices of one State share the namespaces that it made. May be nil.
-	State *State
+	State *State `json:"-"`
 	// Addresses of the interface, each with the length of its prefix.
 	Addresses []netip.Prefix
 	// MTU in bytes; 0 means DefaultMTU.

@@ -10,11 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
@@ -48,8 +48,9 @@ type daemon struct {
 	service  *inspect.Service
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
-	state    *tun.State
 	devices  *liveDevices
+	// privileged does what needs a capability. The daemon has none.
+	privileged *privileged.Client
 	// interception is what stands before interfaces that exist.
 	interception *interception
 	responders   *responders
@@ -73,21 +74,14 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}
-	if d.state, err = tun.OpenState(filepath.Dir(c.Control.Socket)); err != nil {
+	var left []string
+	if d.control, left, err = d.privileged.Begin(); err != nil {
 		return alreadyRunning(err)
 	}
-	d.onStop(d.state.Close)
-	if left := d.state.Leftovers(); len(left) > 0 {
+	d.onStop(closeListener(d.control))
+	if len(left) > 0 {
 		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
 	}
-	access, err := c.Control.access()
-	if err != nil {
-		return err
-	}
-	if d.control, err = control.Listen(c.Control.Socket, access); err != nil {
-		return err
-	}
-	d.onStop(closeListener(d.control))
 	if c.Metrics.Listen != metricsOff {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.Listen); err != nil {
 			return fmt.Errorf("metrics: %w: set metrics.listen to a free address, or to %s", err, metricsOff)
@@ -116,7 +110,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	for i := range plan {
-		plan[i].Queues, plan[i].State = d.engine.Workers(), d.state
+		plan[i].Queues = d.engine.Workers()
 	}
 	want, err := tun.ParseOffload(d.config.Offload)
 	if err != nil {
@@ -125,12 +119,12 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
 		return err
 	}
-	devices, offload, err := openDevices(tun.Open, plan, want)
+	devices, offload, err := openDevices(d.privileged.Open, plan, want)
 	if err != nil {
 		return err
 	}
 	d.offload = offload
-	d.devices = &liveDevices{open: tun.Open, offload: offload, queues: d.engine.Workers(), state: d.state}
+	d.devices = &liveDevices{open: d.privileged.Open, offload: offload, queues: d.engine.Workers(), remove: d.privileged.RemoveNamespace}
 	for i := range plan {
 		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
 	}
@@ -146,7 +140,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	d.probes = d.prober()
-	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot}
+	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
@@ -159,11 +153,11 @@ func (d *daemon) attach(ctx context.Context) error {
 // prober sends health probes from the platform's attachment; nil without one.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
-	for i, a := range d.engine.Snapshot().Attachments {
+	for _, a := range d.engine.Snapshot().Attachments {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Device: d.config.Attachments[i].Device, Log: d.log})
+		p := probe.New(probe.Options{Socket: d.privileged.Probe, Log: d.log})
 		p.Follow(list)
 		return p
 	}
@@ -180,7 +174,11 @@ func (d *daemon) servePlatform(ctx context.Context) error {
 		return nil
 	}
 	const dns = 53
-	o := platform.Options{Namespace: a.Netns, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
+	sockets, err := d.privileged.Services()
+	if err != nil {
+		return err
+	}
+	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
 	for _, f := range a.DNSForwarders {
 		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
 	}
@@ -205,9 +203,10 @@ func (d *daemon) stop() error {
 }
 
 // serve carries packets and answers until ctx ends or something fails.
-func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
+func (d *daemon) serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	d.interception.watchAll(func(watch func(context.Context) error) { group.Go(func() error { return watch(ctx) }) })
+	group.Go(func() error { return d.privileged.Wait(ctx) })
+	group.Go(func() error { return d.interception.follow(ctx) })
 	group.Go(func() error { return d.engine.Run(ctx) })
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
@@ -248,9 +247,6 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)
-	if up != nil {
-		group.Go(func() error { return up(ctx, d) })
-	}
 	return group.Wait()
 }
 

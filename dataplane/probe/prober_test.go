@@ -44,7 +44,7 @@ type rig struct {
 func newRig(t *testing.T, probes ...*topology.Probe) *rig {
 	t.Helper()
 	r := &rig{log: &logringtest.Buffer{}}
-	r.Prober = New(Options{Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	r.Prober = New(Options{Socket: func(source netip.Addr) (int, int, error) { return Socket("", "lo", source) }, Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	r.Follow(probes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
