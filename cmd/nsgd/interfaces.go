@@ -201,6 +201,8 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 		n.stands.Store(&stands)
 		for namespace, i := range n.namespaces {
 			errs = append(errs, i.Apply(c.ports(namespace, set), c.rests(namespace, set, to)))
+			// Not before: with nothing applied it would let go what an earlier run has closed.
+			errs = append(errs, i.Watch())
 			if err := i.Probe(); err != nil {
 				n.log.Warn("guests are not asked for their MAC: those that are silent get nothing", "error", err)
 			}
@@ -223,7 +225,7 @@ func (n *interception) interceptor(namespace string) (*privileged.Interceptor, e
 		n.namespaces = map[string]*privileged.Interceptor{}
 	}
 	n.namespaces[namespace] = i
-	return i, errors.Join(i.Watch(), i.OpenAfter(n.within))
+	return i, i.OpenAfter(n.within)
 }
 
 // settle gives the programs what prepare was told. Interfaces that are no longer configured open.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/rpc"
+	"sync"
 	"time"
 
 	"github.com/nsgd/nsgd/tun/intercept"
@@ -16,6 +17,7 @@ type Interceptor struct {
 	client    *Client
 	namespace string
 	adopted   bool
+	watched   sync.Once
 }
 
 // Intercept is intercept.Open.
@@ -81,8 +83,11 @@ func (i *Interceptor) OpenAfter(d time.Duration) error {
 // Probe is intercept's.
 func (i *Interceptor) Probe() error { return i.client.call("AskGuests", i.namespace, &None{}) }
 
-// Watch has events told to FollowInterfaces.
-func (i *Interceptor) Watch() error { return i.client.call("Watch", i.namespace, &None{}) }
+// Watch has events told to FollowInterfaces from its first call on. Call it when something was applied.
+func (i *Interceptor) Watch() (err error) {
+	i.watched.Do(func() { err = i.client.call("Watch", i.namespace, &None{}) })
+	return err
+}
 
 // Statuses is intercept's; none when the privileged part has ended.
 func (i *Interceptor) Statuses() (list []intercept.Status) {

@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/nsgd/nsgd/deploy/lab"
+	"golang.org/x/sys/unix"
+)
+
+// anybody is a user without any right.
+const anybody = 65534
+
+// readableByAll lets another user read what configure has written.
+func readableByAll(t *testing.T, dir string) {
+	t.Helper()
+	for at := dir; filepath.Dir(at) != os.TempDir() && at != "/"; at = filepath.Dir(at) {
+		if err := os.Chmod(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// statusOf reads a line of /proc/PID/status.
+func statusOf(t *testing.T, pid int, key string) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
+		if value, found := strings.CutPrefix(line, key+":"); found {
+			return strings.Join(strings.Fields(value), " ")
+		}
+	}
+	t.Fatalf("process %d has no %s", pid, key)
+	return ""
+}
+
+// privilegedPart finds the daemon's other process.
+func (d *daemon) privilegedPart() int {
+	d.t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, task := range tasks {
+		for _, child := range strings.Fields(readFile(d.t, task)) {
+			if pid, err := strconv.Atoi(child); err == nil {
+				return pid
+			}
+		}
+	}
+	d.t.Fatal("the daemon has no child")
+	return 0
+}
+
+// TestTheDaemonIsAUserWithoutCapabilities holds that what carries packets and answers can do nothing else.
+func TestTheDaemonIsAUserWithoutCapabilities(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy(), "user: nobody")
+	readableByAll(t, dir)
+	d := startIn(t, dir)
+	const none = "0000000000000000"
+	for key, want := range map[string]string{
+		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1",
+		"Uid": "65534 65534 65534 65534", "Gid": "65534 65534 65534 65534", "Name": "nsgd",
+	} {
+		if got := statusOf(t, d.cmd.Process.Pid, key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		serveTCP(t, f.vm1, 80)
+		serveTCP(t, f.vm1, 8080)
+		mustConnect(t, f.internet, f.vm1, 80)
+		mustNotConnect(t, f.internet, f.vm1, 8080)
+	})
+	nsgctl(t, "reload")
+}
+
+// TestNeitherPartOutlivesTheOther kills one and waits for the end of the other.
+func TestNeitherPartOutlivesTheOther(t *testing.T) {
+	d := start(t, labPolicy())
+	d.expectErrors = true
+	if err := syscall.Kill(d.privilegedPart(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	d.waitFor(d.stderr, "the privileged part of nsgd has ended")
+	<-d.exited
+	d.done = true
+
+	again := start(t, labPolicy())
+	part, err := unix.PidfdOpen(again.privilegedPart(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(part)
+	again.kill()
+	ended := []unix.PollFd{{Fd: int32(part), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ended, int(patience.Milliseconds())); n != 1 || err != nil {
+		t.Errorf("the privileged part goes on after the daemon: %d, %v", n, err)
+	}
+	last := start(t, labPolicy()) // removes what was left
+	last.stop(syscall.SIGTERM)
+	nothingLeft(t)
+}
+
+// runAsNobody runs the daemon as a user that has certain capabilities only.
+func runAsNobody(t *testing.T, attachments string, capabilities ...uintptr) *daemon {
+	t.Helper()
+	dir := configure(t, labPolicy())
+	readableByAll(t, dir)
+	state := filepath.Join(dir, "run")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(state, anybody, anybody); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, lab.ConfigName)
+	writeFile(t, file, "policy: [policy/]\nattachments:\n"+attachments+"metrics: {listen: \"off\"}\ncontrol: {socket: "+filepath.Join(state, "nsgd.sock")+"}\n")
+	d := &daemon{t: t, stdout: newOutput(), stderr: newOutput(), exited: make(chan struct{})}
+	d.cmd = exec.Command(program("nsgd"), "run", "--config", file)
+	d.cmd.Stdout, d.cmd.Stderr = d.stdout, d.stderr
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: anybody, Gid: anybody}, AmbientCaps: capabilities,
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { d.cmd.Wait(); close(d.exited) }()
+	t.Cleanup(func() {
+		d.cmd.Process.Signal(syscall.SIGTERM)
+		<-d.exited
+	})
+	return d
+}
+
+// TestOneCapabilityIsEnoughInTheOwnNamespace runs the daemon without root.
+func TestOneCapabilityIsEnoughInTheOwnNamespace(t *testing.T) {
+	needWorld(t)
+	const own = "- {networkInterface: vm1-nic, device: nsgd-own1}\n- {internet: true, device: nsgd-own2}\n"
+	t.Run("with CAP_NET_ADMIN", func(t *testing.T) {
+		d := runAsNobody(t, own, unix.CAP_NET_ADMIN)
+		d.waitFor(d.stderr, "msg=ready")
+		if got := statusOf(t, d.cmd.Process.Pid, "CapEff"); got != "0000000000000000" {
+			t.Errorf("the daemon has capabilities %s", got)
+		}
+	})
+	for _, refused := range []struct {
+		name, attachments string
+		capabilities      []uintptr
+		says              string
+	}{
+		{"without", own, nil, "CAP_NET_ADMIN"},
+		{"in another namespace", "- {internet: true, device: eth0, netns: " + "/proc/self/ns/net" + "}\n", []uintptr{unix.CAP_NET_ADMIN}, "CAP_SYS_ADMIN"},
+	} {
+		t.Run(refused.name, func(t *testing.T) {
+			d := runAsNobody(t, refused.attachments, refused.capabilities...)
+			<-d.exited
+			if code, text := d.cmd.ProcessState.ExitCode(), d.stderr.String(); code != 1 || !strings.Contains(text, refused.says) {
+				t.Errorf("exit %d, %q; want 1 and %s", code, text, refused.says)
+			}
+		})
+	}
+}
