@@ -113,10 +113,11 @@ func runAsNobody(t *testing.T, attachments string, capabilities ...uintptr) *dae
 	t.Helper()
 	dir := configure(t, labPolicy())
 	readableByAll(t, dir)
-	state := filepath.Join(dir, "run")
-	if err := os.Mkdir(state, 0o700); err != nil {
+	state, err := os.MkdirTemp("/run", "own") // a socket's path is short
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.RemoveAll(state) })
 	if err := os.Chown(state, anybody, anybody); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +143,17 @@ func runAsNobody(t *testing.T, attachments string, capabilities ...uintptr) *dae
 // TestOneCapabilityIsEnoughInTheOwnNamespace runs the daemon without root.
 func TestOneCapabilityIsEnoughInTheOwnNamespace(t *testing.T) {
 	needWorld(t)
+	// As udev makes it: every user may open it.
+	if err := syscall.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount("/dev/net", 0) })
+	if err := unix.Mknod("/dev/net/tun", unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
+		t.Fatal(err)
+	}
 	const own = "- {networkInterface: vm1-nic, device: nsgd-own1}\n- {internet: true, device: nsgd-own2}\n"
 	t.Run("with CAP_NET_ADMIN", func(t *testing.T) {
 		d := runAsNobody(t, own, unix.CAP_NET_ADMIN)
