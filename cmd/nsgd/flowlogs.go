@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 func (v *validator) flowLogs(c *Config) {
@@ -66,6 +68,23 @@ func (d *daemon) record(stdout io.Writer) error {
 		return err
 	}
 	d.onStop(d.recorder.Close)
+	for i := range d.config.FlowLogs {
+		if err := mayWrite(d.config.FlowLogs[i].Folder); err != nil {
+			return fmt.Errorf("flowLogs[%d].folder: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// mayWrite says whether this process's user may make files in a folder, which it has no capability for. A log would
+// find out with its first rows only.
+func mayWrite(folder string) error {
+	if folder == "" {
+		return nil
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("%s: %w: allowed is a folder that user %d may write to", folder, err, os.Geteuid())
+	}
 	return nil
 }
 

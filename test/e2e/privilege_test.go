@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,6 +81,22 @@ func TestTheDaemonIsAUserWithoutCapabilities(t *testing.T) {
 		mustNotConnect(t, f.internet, f.vm1, 8080)
 	})
 	nsgctl(t, "reload")
+}
+
+// TestAFolderThatTheUserMayNotWriteToIsNamedAtTheStart is about rows that nobody would miss until they are needed.
+func TestAFolderThatTheUserMayNotWriteToIsNamedAtTheStart(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy(), "user: nobody", "flowLogs: [{version: vnet4, folder: logs}]")
+	readableByAll(t, dir)
+	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a := execute(t, "nsgd", "run", "--config", filepath.Join(dir, lab.ConfigName))
+	if a.code != 1 {
+		t.Errorf("exit %d, want 1", a.code)
+	}
+	mustName(t, "nsgd", a, []string{"flowLogs[0].folder", filepath.Join(dir, "logs"), "65534"})
+	nothingLeft(t)
 }
 
 // TestNeitherPartOutlivesTheOther kills one and waits for the end of the other.
@@ -178,4 +196,60 @@ func TestOneCapabilityIsEnoughInTheOwnNamespace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestThePrivilegedPartOfTheUnits does what systemd does with the units: it starts the privileged part for a connection
+// to a socket, and the daemon as a user without any right.
+func TestThePrivilegedPartOfTheUnits(t *testing.T) {
+	needWorld(t)
+	dir := configure(t, labPolicy())
+	readableByAll(t, dir)
+	config, socket := filepath.Join(dir, lab.ConfigName), "/run/nsgd-privileged.sock"
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := os.Chown(socket, anybody, -1); err != nil {
+		t.Fatal(err)
+	}
+	part := exec.Command(program("nsgd"), "privileged", "--config", config)
+	partOut := newOutput()
+	part.Stderr = partOut
+	started := make(chan error, 1)
+	go func() {
+		conn, err := listener.AcceptUnix()
+		if err == nil {
+			var file *os.File
+			if file, err = conn.File(); err == nil {
+				part.ExtraFiles = []*os.File{file} // descriptor 3, as systemd passes it
+				err = errors.Join(part.Start(), file.Close())
+			}
+			conn.Close()
+		}
+		started <- err
+	}()
+
+	d := &daemon{t: t, dir: dir, stdout: newOutput(), stderr: newOutput(), exited: make(chan struct{})}
+	d.cmd = exec.Command(program("nsgd"), "run", "--config", config, "--privileged", socket)
+	d.cmd.Stdout, d.cmd.Stderr = d.stdout, d.stderr
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: anybody, Gid: anybody}}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { d.cmd.Wait(); close(d.exited) }()
+	d.waitFor(d.stderr, "msg=ready")
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		serveTCP(t, f.vm1, 80)
+		mustConnect(t, f.internet, f.vm1, 80)
+		mustNotConnect(t, f.internet, f.vm1, 8080)
+	})
+	d.stop(syscall.SIGTERM)
+	if err := part.Wait(); err != nil || partOut.String() != "" {
+		t.Errorf("the privileged part ended with %v: %s", err, partOut)
+	}
+	nothingLeft(t)
 }
