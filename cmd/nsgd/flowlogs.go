@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -79,11 +81,15 @@ func (d *daemon) record(stdout io.Writer) error {
 // mayWrite says whether this process's user may make files in a folder, which it has no capability for. A log would
 // find out with its first rows only.
 func mayWrite(folder string) error {
-	if folder == "" {
-		return nil
-	}
-	if err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return fmt.Errorf("%s: %w: allowed is a folder that user %d may write to", folder, err, os.Geteuid())
+	for at := folder; at != ""; at = filepath.Dir(at) {
+		err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if errors.Is(err, unix.ENOENT) && at != filepath.Dir(at) {
+			continue // it will be made in the one above
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w: allowed is a folder that user %d may write to", folder, at, err, os.Geteuid())
+		}
+		break
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func TestAnInterfaceThatComesBackIsAnsweredAgain(t *testing.T) {
 func TestAnInterfaceThatMayComeLaterIsNoWarningUntilThen(t *testing.T) {
 	for wait, want := range map[bool]string{true: "level=INFO", false: "level=WARN"} {
 		log := &logringtest.Buffer{}
-		r := New(Options{Interface: "nsgd-none", Wait: wait, Log: slog.New(slog.NewTextHandler(log, nil))})
+		r := New(Options{Open: func() (int, int, error) { return Open("", "nsgd-none", false) }, Interface: "nsgd-none", Wait: wait, Log: slog.New(slog.NewTextHandler(log, nil))})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); r.Run(ctx) }()
