@@ -55,6 +55,13 @@ func (w *Worker) NotBegun(zone, replyZone uint16) { w.table.rates.give(zone, rep
 // when two flows are translated to one tuple. In a shared record one sender could end the
 // other's connection. A SYN that succeeds a live flow, but would go another way, is refused too.
 func (w *Worker) Insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
+	w.midway++
+	f, d, created, drop = w.insert(k, init, p, now)
+	w.midway--
+	return f, d, created, drop
+}
+
+func (w *Worker) insert(k *Key, init *Init, p *packet.Packet, now Tick) (f Flow, d Direction, created bool, drop packet.Drop) {
 	t := w.table
 	why, ok := w.reserve(k.Zone, init.ReplyZone, now)
 	if ok {
@@ -202,6 +209,7 @@ func (w *Worker) Accepts(f Flow, d Direction, p *packet.Packet, now Tick) bool {
 	if old.successor.Load() == 0 || p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN|packet.ACK {
 		return false
 	}
+	w.midway++
 	ha, hb := t.hashes(f)
 	t.index.lock(ha, hb)
 	took, claimed := false, false
@@ -220,6 +228,7 @@ func (w *Worker) Accepts(f Flow, d Direction, p *packet.Packet, now Tick) bool {
 	if claimed {
 		w.bury(f)
 	}
+	w.midway--
 	return took
 }
 

@@ -17,8 +17,13 @@ type Worker struct {
 	epoch  atomic.Uint64
 	random uint64 // of the generator that picks victims
 	counts *workerCounts
+	midway int // steps under way that must not end early
 	_      [64]byte
 }
+
+// Midway reports whether the worker is inside a step that must not end early: it holds locks, or has changed a part
+// of what belongs together. After a panic there the table can't be used any more.
+func (w *Worker) Midway() bool { return w.midway != 0 }
 
 func newWorker(t *Table, i uint64) *Worker {
 	w := &Worker{table: t, counts: &t.counts[i], random: fold(t.secrets[0]^(i+1), 0x9e3779b97f4a7c15)}
@@ -51,6 +56,12 @@ func (w *Worker) LookupHash(k *Key, hash uint64, now Tick) (Flow, Direction, boo
 // Cut ends a flow that the rules deny now. For as long as it could have lived on, what would begin it again from
 // its other side is Barred.
 func (w *Worker) Cut(f Flow, now Tick) {
+	w.midway++
+	w.cut(f, now)
+	w.midway--
+}
+
+func (w *Worker) cut(f Flow, now Tick) {
 	t := w.table
 	r := &t.records[f]
 	class := cutClass(r.proto)
@@ -265,11 +276,13 @@ func (w *Worker) move(r *record, from, to status) bool {
 // End ends a flow and reports whether it had not ended before. The handle stays valid until
 // the next Quiesce, but no lookup finds the flow any more.
 func (w *Worker) End(f Flow, cause EndCause) bool {
-	if !w.claim(f, cause) {
-		return false
+	w.midway++
+	ended := w.claim(f, cause)
+	if ended {
+		w.bury(f)
 	}
-	w.bury(f)
-	return true
+	w.midway--
+	return ended
 }
 
 // claim ends a flow for all workers. Of several that try one succeeds, and must bury the flow.

@@ -49,6 +49,7 @@ func randomBytes(random *rand.Rand, n int) []byte {
 // notMetByScripts are the reasons that random scripts have no way to.
 var notMetByScripts = []packet.Drop{
 	packet.DropTransmit, packet.DropSlowReceiver, // a device's refusal
+	packet.DropPanic,                                               // a fault of the engine
 	packet.DropFragmentLimit,                                       // a full table, which the table's own tests have
 	packet.DropFlowRate,                                            // which no policy here sets
 	packet.DropSourceRoute,                                         // options of IPv4
@@ -113,6 +114,7 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 	}
 	w := r.engine.workers[0]
 	next, sent := 0, uint64(0)
+	ready := make([]int, 1)
 	run := func() {
 		for range packets / 8 {
 			f := &frames[next%packets]
@@ -121,7 +123,8 @@ func TestNoPacketAllocatesWhateverItsBytes(t *testing.T) {
 			if r.devices[f.from].Inject(0, f.bytes) {
 				sent++
 			}
-			if err := w.burst(f.from); err != nil {
+			ready[0] = f.from
+			if err := w.turn(ready); err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range r.devices {

@@ -51,13 +51,16 @@ type worker struct {
 	poller   *tun.Poller
 	errands  errands
 
-	time    time.Duration  // the engine's clock, of the burst
-	now     conntrack.Tick // the same in ticks
-	buffer  [waitingBytes + bufferLen]byte
-	used    int // bytes of buffer that hold packets
-	group   [groupPackets]slot
-	hashes  [groupPackets]uint64
-	decoder packet.Decoder
+	time   time.Duration  // the engine's clock, of the burst
+	now    conntrack.Tick // the same in ticks
+	buffer [waitingBytes + bufferLen]byte
+	used   int // bytes of buffer that hold packets
+	group  [groupPackets]slot
+	// The group under way, for survive: where it came from, how many packets it has, and which one is carried; -1:
+	// they are prepared.
+	from, grouped, at int
+	hashes            [groupPackets]uint64
+	decoder           packet.Decoder
 
 	passage  passage // of the packet that is carried
 	held     passage // of a fragment that has waited for that packet
@@ -70,6 +73,7 @@ type worker struct {
 	trains   trains
 	takes    []tun.Offload   // by attachment: of its queue, as it was after the last superpacket
 	refusals []time.Duration // by attachment: when a write failure was last logged; 0: never
+	panicked time.Duration   // when a panic was last logged; 0: never
 
 	// By attachment: writes take the way of slow.go.
 	suspects []bool
@@ -148,23 +152,32 @@ func (w *worker) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		woken, before := w.engine.clock(), w.counters.Packets()
-		if w.index == resetter && len(w.engine.silent) > 0 {
-			w.sendResets()
+		if err := w.turn(ready); err != nil {
+			return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
 		}
-		for _, attachment := range ready {
-			if err := w.burst(attachment); err != nil {
-				// The device went away, with its namespace perhaps. The others go on.
-				w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(attachment), "worker", w.index, "error", err)
-				if err := w.poller.Remove(attachment); err != nil {
-					return fmt.Errorf("dataplane: worker %d: %w", w.index, err)
-				}
+	}
+}
+
+// turn carries a burst from each attachment that is ready. After a panic those that were left are ready still.
+func (w *worker) turn(ready []int) error {
+	defer w.survive()
+	woken, before := w.engine.clock(), w.counters.Packets()
+	if w.index == resetter && len(w.engine.silent) > 0 {
+		w.sendResets()
+	}
+	for _, attachment := range ready {
+		if err := w.burst(attachment); err != nil {
+			// The device went away, with its namespace perhaps. The others go on.
+			w.engine.log.Error("attachment lost", "attachment", w.engine.attachmentName(attachment), "worker", w.index, "error", err)
+			if err := w.poller.Remove(attachment); err != nil {
+				return err
 			}
 		}
-		took := w.engine.clock() - woken
-		w.counters.Worked(took)
-		w.timeWrites(took, w.counters.Packets()-before)
 	}
+	took := w.engine.clock() - woken
+	w.counters.Worked(took)
+	w.timeWrites(took, w.counters.Packets()-before)
+	return nil
 }
 
 // burst carries what waits on an attachment's queue, up to burstPackets, in groups. The
@@ -185,10 +198,12 @@ func (w *worker) burst(attachment int) error {
 		from := s.Attachments[attachment]
 		group := w.group[:n]
 		w.watchGroup()
+		w.from, w.grouped, w.at = attachment, n, -1
 		w.prepare(from, group)
-		for i := range group {
-			w.passage.carry(s, from, &group[i])
+		for w.at = 0; w.at < len(group); w.at++ {
+			w.passage.carry(s, from, &group[w.at])
 		}
+		w.grouped = 0
 		if w.used > waitingBytes || left == 0 || err != nil {
 			w.sendTrains()
 			w.used = 0

@@ -145,7 +145,7 @@ type Config struct {
 	CreateNamespace bool
 	// State journals a created namespace: the next run removes it if this one is killed.
 	// Devices of one State share the namespaces that it made. May be nil.
-	State *State
+	State *State `json:"-"`
 	// Addresses of the interface, each with the length of its prefix.
 	Addresses []netip.Prefix
 	// MTU in bytes; 0 means DefaultMTU.
@@ -162,7 +162,7 @@ type Config struct {
 	Loopback bool
 	// Adopt are the queues of this device that an earlier process has left, in order. Open takes them over, or closes them
 	// where they are another device's, or another number of queues.
-	Adopt []*os.File
+	Adopt []*os.File `json:"-"`
 	// Keep lets the interface outlive the process: Close leaves it. Open takes over one that an earlier run kept.
 	Keep bool
 }

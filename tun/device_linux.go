@@ -77,7 +77,11 @@ func (d *kernelDevice) open(k kernel) (level Offload, err error) {
 
 // inside runs f on a thread inside the namespace.
 func (d *kernelDevice) inside(f func() error) error {
-	return doIn(d.ns, func() error {
+	enter := func(f func() error) error { return doIn(d.ns, f) }
+	if d.config.Namespace == "" {
+		enter = elsewhere // entering it would need CAP_SYS_ADMIN, although we are there
+	}
+	return enter(func() error {
 		var err error
 		if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
@@ -197,7 +201,7 @@ func (d *kernelDevice) change(f func() error) error {
 func (d *kernelDevice) Stats() (Stats, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed || d.stats == nil {
 		return Stats{}, false
 	}
 	return d.stats.read(d.link.Attrs().Index)

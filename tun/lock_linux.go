@@ -85,3 +85,16 @@ func lockFile(f *os.File, path string) (bool, error) {
 	named, err := os.Lstat(path)
 	return err == nil && os.SameFile(held, named), nil
 }
+
+// HeldBy names another process as the holder of the directory: the daemon, where a process of its own has the State.
+func (s *State) HeldBy(pid int) error {
+	text := []byte(strconv.Itoa(pid) + "\n")
+	_, err := s.lock.WriteAt(text, 0)
+	if err == nil {
+		err = s.lock.Truncate(int64(len(text)))
+	}
+	if err != nil {
+		return fmt.Errorf("tun: lock in %s: %w", s.dir.Name(), err)
+	}
+	return nil
+}

@@ -68,15 +68,15 @@ func onThread(enter, f func() error) error {
 		home.Close()
 	}()
 	if err := enter(); err != nil {
-		return fmt.Errorf("tun: enter network namespace: %w", privilege(err))
+		return fmt.Errorf("tun: enter network namespace: %w", lacks(err, "CAP_SYS_ADMIN"))
 	}
 	return f()
 }
 
-// privilege adds to a refusal of the kernel what it asks for.
-func privilege(err error) error {
+// lacks adds to a refusal of the kernel the capability that it asks for.
+func lacks(err error, capability string) error {
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)
+		return fmt.Errorf("%w: needs root, or %s", err, capability)
 	}
 	return err
 }
@@ -195,7 +195,7 @@ func createNamespace(name string, announce func(identity) error) error {
 func mountNamespace(name string) error {
 	dir, err := lockNamespaceDir()
 	if err != nil {
-		return fmt.Errorf("namespace %q: %w", name, err)
+		return fmt.Errorf("namespace %q: %w", name, lacks(err, "CAP_DAC_OVERRIDE"))
 	}
 	defer dir.Close()
 	path := filepath.Join(namespaceDir, name)
@@ -204,12 +204,12 @@ func mountNamespace(name string) error {
 		return fmt.Errorf("namespace %q: %w", name, ErrNamespaceExists)
 	}
 	if err != nil {
-		return fmt.Errorf("namespace %q: %w", name, err)
+		return fmt.Errorf("namespace %q: %w", name, lacks(err, "CAP_DAC_OVERRIDE"))
 	}
 	f.Close()
 	if err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""); err != nil {
 		os.Remove(path)
-		return fmt.Errorf("namespace %q: %w", name, privilege(os.NewSyscallError("mount", err)))
+		return fmt.Errorf("namespace %q: %w", name, lacks(os.NewSyscallError("mount", err), "CAP_SYS_ADMIN"))
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func lockNamespaceDir() (*os.File, error) {
 	}
 	if err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("share %s: %w", namespaceDir, privilege(os.NewSyscallError("mount", err)))
+		return nil, fmt.Errorf("share %s: %w", namespaceDir, lacks(os.NewSyscallError("mount", err), "CAP_SYS_ADMIN"))
 	}
 	return dir, nil
 }
@@ -253,7 +253,7 @@ func removeNamespace(name string, id identity) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("tun: remove namespace %q: %w", name, privilege(err))
+		return false, fmt.Errorf("tun: remove namespace %q: %w", name, lacks(err, "CAP_SYS_ADMIN"))
 	}
 	defer ns.Close()
 	if !isNamespace(int(ns)) {
@@ -264,7 +264,7 @@ func removeNamespace(name string, id identity) (bool, error) {
 		return false, err
 	}
 	if err := netns.DeleteNamed(name); err != nil {
-		return false, fmt.Errorf("tun: remove namespace %q: %w", name, privilege(err))
+		return false, fmt.Errorf("tun: remove namespace %q: %w", name, lacks(err, "CAP_SYS_ADMIN"))
 	}
 	return true, nil
 }

@@ -38,7 +38,7 @@ func tunFeatures(path string) (uint32, error) {
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
 		return 0, fmt.Errorf("%w: %s: %w: load the module with `modprobe tun`, or give the container the device", ErrNoTUN, path, err)
 	default:
-		return 0, fmt.Errorf("open %s: %w", path, privilege(err))
+		return 0, fmt.Errorf("open %s: %w", path, lacks(err, "a device that its user may read and write"))
 	}
 	defer unix.Close(fd)
 	var flags uint32
@@ -58,7 +58,7 @@ func checkAdmin() error {
 		return os.NewSyscallError("capget", err)
 	}
 	if sets[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return privilege(unix.EPERM)
+		return lacks(unix.EPERM, "CAP_NET_ADMIN")
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func openWater(config water.Config) (int, error) {
 	defer syscall.ForkLock.RUnlock()
 	device, err := water.New(config)
 	if err != nil {
-		return -1, fmt.Errorf("TUNSETIFF: %w", privilege(err))
+		return -1, fmt.Errorf("TUNSETIFF: %w", lacks(err, "CAP_NET_ADMIN"))
 	}
 	f, ok := device.ReadWriteCloser.(*os.File)
 	if !ok {

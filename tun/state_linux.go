@@ -175,17 +175,6 @@ func (s *State) Namespaces() []string {
 	return names
 }
 
-// Leave releases the directory, and leaves the namespaces to the next run.
-func (s *State) Leave() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return os.ErrClosed
-	}
-	s.closed = true
-	return s.release()
-}
-
 // release gives the lock back; mu is held.
 func (s *State) release() error {
 	// Removed while locked: a process that has opened the file finds that its name is gone.

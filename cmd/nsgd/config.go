@@ -49,6 +49,8 @@ type Config struct {
 	Attachments []AttachmentConfig `yaml:"attachments"`
 	// ClosedAtBoot closes the interfaces of attachments also while no nsgd runs, as soon as they appear.
 	ClosedAtBoot bool `yaml:"closedAtBoot"`
+	// User is whom the daemon becomes once its privileged part runs, a name or an id; empty: it stays who started it.
+	User string `yaml:"user"`
 	// Workers is the number of packet workers; 0: one per CPU.
 	Workers int `yaml:"workers"`
 	// Offload is auto, tso or off.

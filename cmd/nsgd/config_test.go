@@ -87,7 +87,7 @@ func TestConfigFaults(t *testing.T) {
 		want       []string
 	}{
 		{"nothing at all", "", []string{"c.yaml: policy: missing", "c.yaml: attachments: missing"}},
-		{"an unknown key", minimal + "wrokers: 1\n", []string{`c.yaml:4: unknown key "wrokers": allowed are policy, serviceTags, templates, allowPartial, watch, attachments, closedAtBoot, workers`}},
+		{"an unknown key", minimal + "wrokers: 1\n", []string{`c.yaml:4: unknown key "wrokers": allowed are policy, serviceTags, templates, allowPartial, watch, attachments, closedAtBoot, user, workers`}},
 		{"an unknown key of an attachment", "policy: [p]\nattachments:\n- internet: true\n  devise: eth0\n",
 			[]string{`c.yaml:4: unknown key "devise": allowed are networkInterface, subnet`}},
 		{"a key given twice", minimal + "workers: 1\nworkers: 2\n", []string{`c.yaml:5: mapping key "workers" already defined at line 4`}},

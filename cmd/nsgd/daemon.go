@@ -10,12 +10,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
@@ -56,8 +56,9 @@ type daemon struct {
 	service  *inspect.Service
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
-	state    *tun.State
 	devices  *liveDevices
+	// privileged does what needs a capability. The daemon has none.
+	privileged *privileged.Client
 	// interception is what stands before interfaces that exist.
 	interception *interception
 	responders   *responders
@@ -77,14 +78,14 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	var release func()
 	d.hangups, release = catchHangup()
 	d.onStop(func() error { release(); return nil })
-	open := tun.OpenState
-	if d.inherited.resumes {
-		open = tun.ResumeState
-	}
-	if d.state, err = open(filepath.Dir(c.Control.Socket)); err != nil {
+	left, err := d.begin(ctx)
+	if err != nil {
 		return alreadyRunning(err)
 	}
-	d.onStop(d.closeState)
+	d.onStop(closeListener(d.control))
+	if len(left) > 0 {
+		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
+	}
 	if err := d.inherited.open(c.State.File, d.log); err != nil {
 		return err
 	}
@@ -95,17 +96,6 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	d.inherited.tell(d.log, d.engine.Flows().Adoption(), time.Since(began))
-	if left := d.state.Leftovers(); len(left) > 0 {
-		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
-	}
-	access, err := c.Control.access()
-	if err != nil {
-		return err
-	}
-	if d.control, err = control.Listen(c.Control.Socket, access); err != nil {
-		return err
-	}
-	d.onStop(closeListener(d.control))
 	if err := d.listenRemote(); err != nil {
 		return err
 	}
@@ -121,12 +111,24 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	return d.record(d.stdout)
 }
 
-// closeState removes the namespaces that this process has made, or leaves them to the next.
-func (d *daemon) closeState() error {
-	if d.inherited.leaving.Load() {
-		return d.state.Leave()
+// beginPatience bounds how long the privileged part of the last process may take to end.
+const beginPatience = 10 * time.Second
+
+// begin has the privileged part take the state directory and open the control socket.
+func (d *daemon) begin(ctx context.Context) (leftovers []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, beginPatience)
+	defer cancel()
+	for {
+		d.control, leftovers, err = d.privileged.Begin(d.inherited.resumes)
+		if _, running := errors.AsType[*tun.RunningError](err); !running || !d.inherited.resumes {
+			return leftovers, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return d.state.Close()
 }
 
 func closeListener(l net.Listener) func() error {
@@ -145,7 +147,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	for i := range plan {
-		plan[i].Queues, plan[i].State = d.engine.Workers(), d.state
+		plan[i].Queues = d.engine.Workers()
 	}
 	want, err := tun.ParseOffload(d.config.Offload)
 	if err != nil {
@@ -154,18 +156,18 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
 		return err
 	}
-	open := d.inherited.opener(tun.Open)
+	open := d.inherited.opener(d.privileged.Open)
 	devices, offload, err := openDevices(open, plan, want)
 	if err != nil {
 		return err
 	}
 	d.offload = offload
-	d.devices = &liveDevices{open: open, offload: offload, queues: d.engine.Workers(), state: d.state}
+	d.devices = &liveDevices{open: open, offload: offload, queues: d.engine.Workers(), remove: d.privileged.RemoveNamespace}
 	for i := range plan {
 		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
 	}
 	d.onStop(d.devices.close)
-	if err := errors.Join(d.inherited.discard(), leaveNamespaces(d.state, plan)); err != nil {
+	if err := errors.Join(d.inherited.discard(), d.privileged.KeepNamespaces(createdNamespaces(plan))); err != nil {
 		return err
 	}
 	if err := d.engine.Attach(devices); err != nil {
@@ -179,7 +181,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		return err
 	}
 	d.probes = d.prober()
-	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot}
+	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
 		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
@@ -193,11 +195,11 @@ func (d *daemon) attach(ctx context.Context) error {
 // prober sends health probes from the platform's attachment; nil without one.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
-	for i, a := range d.engine.Snapshot().Attachments {
+	for _, a := range d.engine.Snapshot().Attachments {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Namespace: d.config.Attachments[i].Netns, Device: d.config.Attachments[i].Device, Log: d.log})
+		p := probe.New(probe.Options{Socket: d.privileged.Probe, Log: d.log})
 		p.Follow(list)
 		return p
 	}
@@ -214,7 +216,11 @@ func (d *daemon) servePlatform(ctx context.Context) error {
 		return nil
 	}
 	const dns = 53
-	o := platform.Options{Namespace: a.Netns, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
+	sockets, err := d.privileged.Services()
+	if err != nil {
+		return err
+	}
+	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
 	for _, f := range a.DNSForwarders {
 		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
 	}
@@ -239,13 +245,14 @@ func (d *daemon) stop() error {
 }
 
 // serve carries packets and answers until ctx ends or something fails.
-func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) error) error {
+func (d *daemon) serve(ctx context.Context) error {
 	// The engine carries packets until everybody else has come to an end.
 	carrying, halt := context.WithCancel(context.WithoutCancel(ctx))
 	carried := make(chan error, 1)
 	group, ctx := errgroup.WithContext(ctx)
 	defer halt()
-	d.interception.watchAll(func(watch func(context.Context) error) { group.Go(func() error { return watch(ctx) }) })
+	group.Go(func() error { return d.privileged.Wait(ctx) })
+	group.Go(func() error { return d.interception.follow(ctx) })
 	group.Go(func() error {
 		go func() { carried <- d.engine.Run(carrying) }()
 		select {
@@ -299,9 +306,6 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)
-	if up != nil {
-		group.Go(func() error { return up(ctx, d) })
-	}
 	err := group.Wait()
 	halt()
 	if failed := <-carried; err == nil {

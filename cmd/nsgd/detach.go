@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/intercept"
@@ -19,9 +19,6 @@ func newDetach() *cobra.Command {
 		Short: "Open every interface before which a stopped daemon still stands, and remove its devices",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if os.Geteuid() != 0 {
-				return errors.New("detach: needs root, to change interfaces: try sudo")
-			}
 			return detach(c.OutOrStdout())
 		},
 	}
@@ -36,9 +33,6 @@ func newClose() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				return usageError{errors.New("close: --config is missing")}
-			}
-			if os.Geteuid() != 0 {
-				return errors.New("close: needs root, to change interfaces: try sudo")
 			}
 			return shut(path, c.OutOrStdout())
 		},
@@ -60,7 +54,7 @@ func shut(path string, w io.Writer) error {
 	}
 	var errs []error
 	for _, namespace := range namespaces {
-		ports := config.ports(namespace, &policy.Set{})
+		ports := privileged.Ports(config.ports(namespace, &policy.Set{}))
 		if err := intercept.Shut(namespace, ports); err != nil {
 			errs = append(errs, err)
 			continue

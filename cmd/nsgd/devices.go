@@ -11,8 +11,8 @@ import (
 	"github.com/nsgd/nsgd/tun"
 )
 
-// planDevices says which device each attachment needs; Queues, Offload and State are
-// left to open. to are the attachments of a policy, in the configuration's order.
+// planDevices says which device each attachment needs; Queues and Offload are
+// left to openDevices. to are the attachments of a policy, in the configuration's order.
 func planDevices(c *Config, set *policy.Set, to []*topology.Attachment) ([]tun.Config, error) {
 	taken := map[string]map[netip.Prefix]bool{}
 	plan, before := make([]tun.Config, len(c.Attachments)), c.beforeInterfaces()
@@ -61,7 +61,7 @@ func (c *Config) places() []inspect.Place {
 	return places
 }
 
-// opener is tun.Open, or a test's.
+// opener is tun.Open in the privileged part, or a test's.
 type opener func(tun.Config) (tun.Device, tun.Offload, error)
 
 // openDevices opens every device at one common level of offload: every device must take a

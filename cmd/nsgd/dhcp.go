@@ -63,6 +63,7 @@ type answering struct {
 type responders struct {
 	log      *slog.Logger
 	snapshot func() *topology.Snapshot
+	open     func(namespace, name string, gateway bool) (fd, mtu int, err error) // dhcp.Open in the privileged part
 
 	mu      sync.Mutex
 	start   func(func(context.Context)) // runs something until the daemon ends; nil before serve
@@ -109,7 +110,8 @@ func (r *responders) run(q question, a *AttachmentConfig) {
 	var set *policy.Set
 	var nic *policy.NetworkInterface
 	one := &answering{ended: make(chan struct{}), Responder: dhcp.New(dhcp.Options{
-		Namespace: a.Netns, Interface: a.Interface, Gateway: a.DefaultGateway, Client: a.DHCPClient.HardwareAddr, Wait: a.Wait, Log: r.log,
+		Open:      func() (fd, mtu int, err error) { return r.open(a.Netns, a.Interface, a.DefaultGateway) },
+		Interface: a.Interface, Gateway: a.DefaultGateway, Client: a.DHCPClient.HardwareAddr, Wait: a.Wait, Log: r.log,
 		NetworkInterface: func() *policy.NetworkInterface {
 			if now := r.snapshot().Policy; now != set { // finding it looks at every NIC
 				set = now

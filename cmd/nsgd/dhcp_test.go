@@ -6,13 +6,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/dhcp"
 )
 
 // The interfaces of this test are nowhere: responders only wait for them.
 func TestRespondersFollowAReload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var alive sync.WaitGroup
-	r := &responders{log: slog.New(slog.DiscardHandler)}
+	r := &responders{open: dhcp.Open, log: slog.New(slog.DiscardHandler)}
 	attachment := func(more string) string {
 		return "{networkInterface: vm1-nic, interface: nsgd-none1, device: nsgd-vm1" + more + "}"
 	}

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 func (v *validator) flowLogs(c *Config) {
@@ -66,6 +70,27 @@ func (d *daemon) record(stdout io.Writer) error {
 		return err
 	}
 	d.onStop(d.recorder.Close)
+	for i := range d.config.FlowLogs {
+		if err := mayWrite(d.config.FlowLogs[i].Folder); err != nil {
+			return fmt.Errorf("flowLogs[%d].folder: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// mayWrite says whether this process's user may make files in a folder, which it has no capability for. A log would
+// find out with its first rows only.
+func mayWrite(folder string) error {
+	for at := folder; at != ""; at = filepath.Dir(at) {
+		err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if errors.Is(err, unix.ENOENT) && at != filepath.Dir(at) {
+			continue // it will be made in the one above
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w: allowed is a folder that user %d may write to", folder, at, err, os.Geteuid())
+		}
+		break
+	}
 	return nil
 }
 

@@ -14,12 +14,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
-	"github.com/nsgd/nsgd/tun/container"
 	"github.com/nsgd/nsgd/tun/intercept"
 )
 
@@ -69,19 +69,16 @@ func (c *Config) namespacesWithInterfaces() (list []string) {
 }
 
 // ports are the interfaces in a namespace, with what the policy says of their NICs.
-func (c *Config) ports(namespace string, set *policy.Set) (list []intercept.Port) {
+func (c *Config) ports(namespace string, set *policy.Set) (list []privileged.Port) {
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		if !a.standsBefore() || a.Netns != namespace {
 			continue
 		}
-		p := intercept.Port{
+		p := privileged.Port{Container: a.Container, Port: intercept.Port{
 			Interface: a.Interface, Bridge: a.Bridge, Guest: a.guest(), Shut: c.ClosedAtBoot,
 			Device: a.Device, Host: a.Host, Wait: a.Wait, Gateway: a.DefaultGateway,
-		}
-		if name := a.Container; name != "" {
-			p.Process = func() (int, error) { return container.Process(context.Background(), name, container.Sockets) }
-		}
+		}}
 		if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
 			p.Forwards = nic.EnableIPForwarding
 			p.MAC, _ = net.ParseMAC(nic.MACAddress) // Azure's form has dashes, which this takes too
@@ -138,20 +135,20 @@ func (c *Config) rests(namespace string, set *policy.Set, to []*topology.Attachm
 
 // interception is what a daemon has before interfaces that exist, by network namespace. Safe for concurrent use.
 type interception struct {
-	log    *slog.Logger
-	within time.Duration // until the interfaces open by themselves; 0: never
+	log        *slog.Logger
+	privileged *privileged.Client
+	within     time.Duration // until the interfaces open by themselves; 0: never
 
 	mu         sync.Mutex
-	namespaces map[string]*intercept.Interceptor
+	namespaces map[string]*privileged.Interceptor
 	next       func() error // applies what prepare has prepared
-	watch      func(func(context.Context) error)
 	// stands is where nsgd stands before a NIC's guest, by the NIC's id in lower case. It needs no mu: guests ask.
 	stands atomic.Pointer[map[string]standing]
 }
 
 // standing is the device of a NIC before whose guest nsgd stands.
 type standing struct {
-	*intercept.Interceptor
+	*privileged.Interceptor
 	device string
 }
 
@@ -204,6 +201,8 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 		n.stands.Store(&stands)
 		for namespace, i := range n.namespaces {
 			errs = append(errs, i.Apply(c.ports(namespace, set), c.rests(namespace, set, to)))
+			// Not before: with nothing applied it would let go what an earlier run has closed.
+			errs = append(errs, i.Watch())
 			if err := i.Probe(); err != nil {
 				n.log.Warn("guests are not asked for their MAC: those that are silent get nothing", "error", err)
 			}
@@ -214,23 +213,20 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 }
 
 // interceptor is that of a namespace, loaded at its first use.
-func (n *interception) interceptor(namespace string) (*intercept.Interceptor, error) {
+func (n *interception) interceptor(namespace string) (*privileged.Interceptor, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if i := n.namespaces[namespace]; i != nil {
 		return i, nil
 	}
-	i, err := intercept.Open(namespace)
+	i, err := n.privileged.Intercept(namespace)
 	if err != nil {
 		return nil, err
 	}
 	if n.namespaces == nil {
-		n.namespaces = map[string]*intercept.Interceptor{}
+		n.namespaces = map[string]*privileged.Interceptor{}
 	}
 	n.namespaces[namespace] = i
-	if n.watch != nil {
-		n.watch(n.follow(i))
-	}
 	return i, i.OpenAfter(n.within)
 }
 
@@ -252,26 +248,15 @@ func (n *interception) undo() error {
 	return errors.Join(errs...)
 }
 
-// watchAll follows the interfaces of every namespace, also of those to come.
-func (n *interception) watchAll(start func(func(context.Context) error)) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.watch = start
-	for _, i := range n.namespaces {
-		start(n.follow(i))
-	}
-}
-
-func (n *interception) follow(i *intercept.Interceptor) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return i.Watch(ctx, func(err error) {
-			level := slog.LevelError
-			if _, of := errors.AsType[*intercept.Trouble](err); of || errors.Is(err, intercept.ErrMended) {
-				level = slog.LevelWarn
-			}
-			n.log.Log(ctx, level, "interfaces", "error", err)
-		})
-	}
+// follow logs what goes on at the interfaces of every namespace, also of those to come.
+func (n *interception) follow(ctx context.Context) error {
+	return n.privileged.FollowInterfaces(ctx, func(e privileged.Event) {
+		level := slog.LevelError
+		if e.Mild {
+			level = slog.LevelWarn
+		}
+		n.log.Log(ctx, level, "interfaces", "error", e.Text)
+	})
 }
 
 // stayClosed takes back that the interfaces open by themselves.
@@ -313,10 +298,11 @@ func timeOrNil(t time.Time) *time.Time {
 func (n *interception) close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	var errs []error
 	for _, i := range n.namespaces {
-		i.Close()
+		errs = append(errs, i.Close())
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // openAgain opens the interfaces after a start that failed, but for those that an earlier run has closed, or all.
@@ -325,11 +311,11 @@ func (n *interception) openAgain(all bool) error {
 	defer n.mu.Unlock()
 	var errs []error
 	for namespace, i := range n.namespaces {
-		i.Close()
+		errs = append(errs, i.Close())
 		if i.Adopted() && !all {
 			continue
 		}
-		if _, err := intercept.Detach(namespace); err != nil {
+		if err := n.privileged.Detach(namespace); err != nil {
 			errs = append(errs, fmt.Errorf("open interfaces again: %w", err))
 		}
 	}

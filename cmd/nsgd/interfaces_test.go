@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
 	"github.com/nsgd/nsgd/tun/container"
@@ -53,10 +54,10 @@ func TestInterfacesAreToldWhatThePolicySays(t *testing.T) {
 	all := loadInterfaces(t, withInterfaces)
 	c, set, to := all.config, all.policy, all.snapshot.Attachments
 	same := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
-	ports := []intercept.Port{{
+	ports := []privileged.Port{{Port: intercept.Port{
 		Interface: "tap-vm1", Device: "nsgd-vm1", Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.4"), netip.MustParseAddr("fd00:db8:1:1::4")},
 		Near: prefixes("10.0.1.0/24", "fd00:db8:1:1::/64", "10.0.1.0/24", "fd00:db8:1:1::/64"),
-	}}
+	}}}
 	if diff := cmp.Diff(ports, c.ports("", set), same); diff != "" {
 		t.Error(diff)
 	}

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -19,7 +24,8 @@ import (
 )
 
 // runLab runs the built-in lab: it sends real traffic between all hosts, prints which
-// probes passed and the rules that decided, and stays up until ctx ends.
+// probes passed and the rules that decided, and stays up until ctx ends. The daemon is another process: this one
+// plays the hosts, which needs root in their namespaces.
 func runLab(ctx context.Context, stderr, out io.Writer) (err error) {
 	dir, release, err := labFolder(os.TempDir())
 	if err != nil {
@@ -29,55 +35,112 @@ func runLab(ctx context.Context, stderr, out io.Writer) (err error) {
 	if err := lab.WriteTo(dir); err != nil {
 		return err
 	}
-	var mismatch error
-	err = runConfig(ctx, filepath.Join(dir, lab.ConfigName), stderr, out, func(ctx context.Context, d *daemon) error {
-		mismatch, err = d.showLab(ctx, dir, out)
+	all, err := loadAll(ctx, filepath.Join(dir, lab.ConfigName))
+	if err != nil {
 		return err
-	})
-	return errors.Join(err, mismatch)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ready, ended, err := startLabDaemon(ctx, dir, stderr, out)
+	if err != nil {
+		return err
+	}
+	var played error
+	select {
+	case err := <-ended:
+		return err
+	case <-ready:
+		if played = showLab(ctx, all, out); played != nil && !errors.Is(played, lab.ErrMismatch) {
+			stop()
+		}
+	}
+	return errors.Join(<-ended, played)
+}
+
+// startLabDaemon starts the daemon on a folder's configuration. ready closes when it carries packets, and ended says
+// how it ended, after ctx.
+func startLabDaemon(ctx context.Context, dir string, stderr, out io.Writer) (ready chan struct{}, ended chan error, err error) {
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify.sock"), Net: "unixgram"})
+	if err != nil {
+		return nil, nil, fmt.Errorf("lab: %w", err)
+	}
+	daemon := exec.CommandContext(ctx, "/proc/self/exe", "run", "--config", filepath.Join(dir, lab.ConfigName))
+	daemon.Args[0], daemon.Stdout, daemon.Stderr = os.Args[0], out, stderr
+	daemon.Env = append(os.Environ(), "NOTIFY_SOCKET="+told.LocalAddr().String())
+	daemon.Cancel = func() error { return daemon.Process.Signal(syscall.SIGTERM) }
+	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	ready, ended = make(chan struct{}), make(chan error, 1)
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the kernel counts the end of the thread as the parent's
+		defer told.Close()
+		err := daemon.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		err = daemon.Wait()
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		ended <- err
+	}()
+	go func() {
+		message, isReady := make([]byte, 4096), false
+		for { // the daemon waits for who hears it
+			n, err := told.Read(message)
+			if err != nil {
+				return
+			}
+			if !isReady && bytes.Contains(message[:n], []byte(notifyReady)) {
+				isReady = true
+				close(ready)
+			}
+		}
+	}()
+	return ready, ended, <-started
 }
 
 // serveLab opens the servers of all hosts, until ctx ends.
-func (d *daemon) serveLab(ctx context.Context) error {
+func serveLab(ctx context.Context) error {
 	_, err := lab.Serve(ctx, lab.AllHosts(), lab.Options{})
 	return err
 }
 
-// showLab probes and prints. A mismatch between wire and verdict is not an error: the
-// lab stays up, so that a person can look at it.
-func (d *daemon) showLab(ctx context.Context, dir string, out io.Writer) (mismatch, err error) {
-	if err := d.serveLab(ctx); err != nil {
-		return nil, err
+// showLab probes and prints. After a mismatch between wire and verdict the lab stays up, so that a person can look
+// at it.
+func showLab(ctx context.Context, all *loaded, out io.Writer) error {
+	if err := serveLab(ctx); err != nil {
+		return err
 	}
-	results, err := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: explainBy(d.engine.Snapshot)})
-	if errors.Is(err, lab.ErrMismatch) {
-		mismatch, err = err, nil
-	}
+	results, mismatch := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: explainBy(all.snapshot)})
 	if ctx.Err() != nil {
-		return nil, nil
+		return nil
 	}
-	if err != nil {
-		return nil, err
+	if mismatch != nil && !errors.Is(mismatch, lab.ErrMismatch) {
+		return mismatch
 	}
 	if err := lab.Table(out, results); err != nil {
-		return mismatch, err
+		return err
 	}
 	if mismatch != nil {
 		fmt.Fprintf(out, "\n%v\n", mismatch)
 	}
-	_, err = io.WriteString(out, d.labHints(filepath.Join(dir, "policy")))
-	return mismatch, err
+	if _, err := io.WriteString(out, labHints(all.config)); err != nil {
+		return err
+	}
+	return mismatch
 }
 
 // labHints returns what to try after the table.
-func (d *daemon) labHints(policy string) string {
+func labHints(c *Config) string {
 	nsgctl := besideDaemon(os.Args[0], "nsgctl")
 	var b strings.Builder
 	b.WriteString("\nThe lab stays up until Ctrl-C.\n")
-	if address := d.metricsAddress(); address != "" {
+	if address := c.Metrics.Listen; address != metricsOff {
 		fmt.Fprintf(&b, "Metrics: http://%s/metrics\n", address)
 	}
-	fmt.Fprintf(&b, "Policy:  %s (change it, then: %s reload)\n\nTo try more, as root in another terminal:\n", policy, nsgctl)
+	fmt.Fprintf(&b, "Policy:  %s (change it, then: %s reload)\n\nTo try more, as root in another terminal:\n", c.Policy[0], nsgctl)
 	for _, command := range []string{
 		"ip netns exec nsgd-internet curl http://10.0.1.4/",
 		"ip netns exec nsgd-internet curl -m 2 http://10.0.1.4:8080/",
@@ -104,9 +167,8 @@ func besideDaemon(daemon, tool string) string {
 const clientPort = 49152
 
 // explainBy explains probes by the running policy, over the whole path between both ends.
-func explainBy(snapshot func() *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
+func explainBy(s *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
 	return func(r lab.Result) (string, string, bool) {
-		s := snapshot()
 		flow := azure.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
 		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
 		local, remote := r.Source.Address, r.Destination.Address

@@ -15,7 +15,7 @@ type liveDevices struct {
 	open    opener
 	offload tun.Offload
 	queues  int
-	state   *tun.State // nil: none journals namespaces
+	remove  func(namespace string) error // removes one that was made for devices; nil: none is made
 	list    []liveDevice
 }
 
@@ -83,7 +83,7 @@ func (l *liveDevices) equip(plan []tun.Config) (*inspect.Equipment, error) {
 
 // openOne opens a new device, without the routes that another one in its namespace has.
 func (l *liveDevices) openOne(p tun.Config) (tun.Device, error) {
-	p.Queues, p.State, p.Offload = l.queues, l.state, l.offload
+	p.Queues, p.Offload = l.queues, l.offload
 	p.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r netip.Prefix) bool {
 		return slices.ContainsFunc(l.list, func(d liveDevice) bool {
 			return d.plan.Namespace == p.Namespace && slices.Contains(d.plan.Routes, r)
@@ -155,10 +155,10 @@ func (l *liveDevices) settle(next []liveDevice) error {
 // leave removes the namespace of a device that is gone, if it was made for the daemon's devices and none is left there.
 func (l *liveDevices) leave(p *tun.Config) error {
 	used := slices.ContainsFunc(l.list, func(d liveDevice) bool { return d.plan.Namespace == p.Namespace })
-	if used || !p.CreateNamespace || l.state == nil || !slices.Contains(l.state.Namespaces(), p.Namespace) {
+	if used || !p.CreateNamespace || l.remove == nil {
 		return nil
 	}
-	return l.state.RemoveNamespace(p.Namespace)
+	return l.remove(p.Namespace)
 }
 
 // close closes all devices.

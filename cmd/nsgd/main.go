@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetVersionTemplate("nsgd {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newKeep(), newCheck(), newDetach(), newClose())
+	root.AddCommand(newRun(), newKeep(), newCheck(), newDetach(), newClose(), newPrivileged())
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
 	help.Args = func(_ *cobra.Command, args []string) error { // cobra's own shows the usage, and succeeds

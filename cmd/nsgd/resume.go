@@ -242,19 +242,12 @@ func (n *inheritance) leave(cancel context.CancelCauseFunc) {
 	}
 }
 
-// leaveNamespaces removes the namespaces of the process before in which no device is any more.
-func leaveNamespaces(state *tun.State, plan []tun.Config) error {
-	used := map[string]bool{}
+// createdNamespaces are those that a plan makes.
+func createdNamespaces(plan []tun.Config) (names []string) {
 	for i := range plan {
 		if plan[i].CreateNamespace {
-			used[plan[i].Namespace] = true
+			names = append(names, plan[i].Namespace)
 		}
 	}
-	var errs []error
-	for _, name := range state.Namespaces() {
-		if !used[name] {
-			errs = append(errs, state.RemoveNamespace(name))
-		}
-	}
-	return errors.Join(errs...)
+	return names
 }

@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/tun/fdstore"
 	"github.com/spf13/cobra"
 )
 
 func newRun() *cobra.Command {
-	var path string
+	var path, socket string
 	var confirm time.Duration
 	c := &cobra.Command{
 		Use:   "run [--config FILE]",
@@ -25,19 +25,21 @@ func newRun() *cobra.Command {
 			if c.Flags().Changed("config") && path == "" {
 				return usageError{errors.New("run: --config: a file name is needed")}
 			}
-			if os.Geteuid() != 0 {
-				return errors.New("run: needs root, to make TUN devices and enter network namespaces: try sudo")
-			}
 			if path == "" {
 				return runLab(c.Context(), c.ErrOrStderr(), c.OutOrStdout())
 			}
 			if confirm < 0 {
 				return usageError{fmt.Errorf("run: --confirm: %v: a time such as 60s is needed", confirm)}
 			}
-			return runConfirmed(c.Context(), path, confirm, c.ErrOrStderr(), c.OutOrStdout(), nil)
+			part, err := connectPrivileged(path, socket)
+			if err != nil {
+				return err
+			}
+			return runConfig(c.Context(), path, confirm, part, c.ErrOrStderr(), c.OutOrStdout())
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file; without it the built-in lab runs")
+	c.Flags().StringVar(&socket, "privileged", "", "socket of systemd that starts the privileged part; without it nsgd starts that")
 	c.Flags().DurationVar(&confirm, "confirm", 0, "open the interfaces again and end, unless nsgctl confirm comes within this time")
 	return c
 }
@@ -45,37 +47,52 @@ func newRun() *cobra.Command {
 // logPatience is how long the last lines may wait for whoever reads the log.
 const logPatience = time.Second
 
-// runConfig runs the daemon until ctx ends. up, which may be nil, is called once
-// everything runs; its error ends the daemon.
-func runConfig(ctx context.Context, path string, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
-	return runConfirmed(ctx, path, 0, stderr, stdout, up)
-}
-
-// runConfirmed is runConfig whose interfaces open again unless a confirmation comes in time; 0: none is needed.
-func runConfirmed(ctx context.Context, path string, confirm time.Duration, stderr, stdout io.Writer, up func(context.Context, *daemon) error) error {
-	inherited, err := inherit()
-	if err != nil {
+// runConfig runs the daemon until ctx ends, with the privileged part, which ends with it. Interfaces open again unless a
+// confirmation comes in time; 0: none is needed.
+func runConfig(ctx context.Context, path string, confirm time.Duration, part *privileged.Client, stderr, stdout io.Writer) (err error) {
+	d := &daemon{path: path, privileged: part, stdout: stdout}
+	defer func() {
+		err = errors.Join(err, d.endPrivileged(err))
+		if err == nil && d.next != nil {
+			err = d.handOver()
+		} else if err == nil && d.inherited.leaving.Load() {
+			err = exitStatus(fdstore.RestartStatus)
+		}
+	}()
+	if d.inherited, err = inherit(); err != nil {
 		return err
 	}
-	before, err := predecessor()
-	if err != nil {
+	if d.before, err = predecessor(); err != nil {
 		return err
 	}
 	all, err := loadAll(ctx, path)
+	if err == nil && confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
+		err = fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
+	}
 	if err == nil {
-		err = before.await()
+		err = d.before.await()
 	}
 	if err != nil {
-		before.done(err)
+		d.inherited.leaving.Store(true) // for a start that succeeds
+		d.before.done(err)
 		return err
 	}
-	if confirm > 0 && len(all.config.namespacesWithInterfaces()) == 0 {
-		return fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
-	}
-	return runLoaded(ctx, &daemon{path: path, inherited: inherited, before: before, stdout: stdout}, all, confirm, stderr, up)
+	return d.run(ctx, all, confirm, stderr)
 }
 
-func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duration, stderr io.Writer, up func(context.Context, *daemon) error) error {
+// endPrivileged ends the privileged part. What it has made goes, unless the next process finds it.
+func (d *daemon) endPrivileged(failed error) error {
+	end := d.privileged.End
+	if d.inherited != nil && d.inherited.leaving.Load() {
+		end = d.privileged.Leave
+	}
+	if ended := end(); ended != nil && !errors.Is(failed, privileged.ErrGone) {
+		return fmt.Errorf("stop: %w", ended)
+	}
+	return nil
+}
+
+func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, stderr io.Writer) error {
 	lines := logring.New(all.config.Log.handler(stderr))
 	log := slog.New(lines)
 	defer func() {
@@ -90,7 +107,7 @@ func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duratio
 	ctx, d.end = inherited.onRestart(ctx)
 	defer d.end(nil)
 	d.config, d.policy, d.read, d.log, d.lines = all.config, all.files, all.begun, log, lines
-	d.interception = &interception{log: log, within: confirm}
+	d.interception = &interception{log: log, privileged: d.privileged, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)
 	err := d.start(ctx, all)
@@ -100,7 +117,7 @@ func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duratio
 		stopped := d.stop()
 		return errors.Join(err, stopped, d.interception.openAgain(false))
 	}
-	err = d.serve(ctx, up)
+	err = d.serve(ctx)
 	if err != nil && !d.confirmation.expired {
 		inherited.leaving.Store(inherited.store.Exists())
 	}
@@ -111,11 +128,5 @@ func runLoaded(ctx context.Context, d *daemon, all *loaded, confirm time.Duratio
 		err = errors.Join(err, d.interception.openAgain(true))
 	}
 	log.Info("stopped")
-	if d.next != nil && err == nil {
-		return d.handOver()
-	}
-	if err == nil && inherited.leaving.Load() {
-		return exitStatus(fdstore.RestartStatus)
-	}
 	return err
 }

@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/dataplane/inspect"
-	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,9 +21,6 @@ import (
 //
 // The two talk over a socket pair, one line each way: the child says prepared, or why it is not; the parent says go; the
 // child says ready.
-
-// successorEnv names the descriptor of the socket pair in the child.
-const successorEnv = "NSGD_SUCCESSOR"
 
 const (
 	linePrepared = "prepared"
@@ -71,21 +67,21 @@ func (h *handshake) hear(want string, patience time.Duration) error {
 
 // predecessor is the process that this one takes over from; nil: there is none.
 func predecessor() (*handshake, error) {
-	text := os.Getenv(successorEnv)
-	os.Unsetenv(successorEnv)
+	text := os.Getenv(privileged.SuccessorVariable)
+	os.Unsetenv(privileged.SuccessorVariable)
 	if text == "" {
 		return nil, nil
 	}
 	fd, err := strconv.Atoi(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%q: must be a descriptor's number", successorEnv, text)
+		return nil, fmt.Errorf("%s=%q: must be a descriptor's number", privileged.SuccessorVariable, text)
 	}
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "predecessor")
 	defer f.Close()
 	conn, err := net.FileConn(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s=%q: %w", successorEnv, text, err)
+		return nil, fmt.Errorf("%s=%q: %w", privileged.SuccessorVariable, text, err)
 	}
 	return newHandshake(conn), nil
 }
@@ -160,37 +156,43 @@ func (d *daemon) beget(ctx context.Context) (*successor, error) {
 	if err := d.devices.duplicate(files); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	path, err := program()
+	pid, kill, err := d.startSuccessor(files, theirs)
 	if err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	c := exec.Command(path, os.Args[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	var names []string
-	for name, f := range files {
-		names, c.ExtraFiles = append(names, name), append(c.ExtraFiles, f)
-	}
-	const firstExtra = 3
-	c.Env = append(fdstore.Environment(os.Environ(), names), fmt.Sprintf("%s=%d", successorEnv, firstExtra+len(names)))
-	c.ExtraFiles = append(c.ExtraFiles, theirs)
-	if err := c.Start(); err != nil {
-		return nil, errors.Join(err, ours.Close())
-	}
-	s := &successor{newHandshake(ours), c.Process.Pid}
+	s := &successor{newHandshake(ours), pid}
 	stop := context.AfterFunc(ctx, func() { ours.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := s.hear(linePrepared, preparePatience); err != nil {
-		c.Process.Kill()
-		c.Wait()
+		kill()
 		return nil, errors.Join(err, ours.Close())
 	}
-	return s, c.Process.Release()
+	return s, nil
 }
 
-// program is the path of the program that is installed now: an upgrade has put another file there.
-func program() (string, error) {
-	path, err := os.Executable()
-	return strings.TrimSuffix(path, " (deleted)"), err
+// startSuccessor starts the program that is installed now, with descriptors and an end of a socket pair. Where this process
+// has started its privileged part, that one does: this one could start none with privileges. The child of another ends
+// by itself once its socket is closed.
+func (d *daemon) startSuccessor(files map[string]*os.File, theirs *os.File) (pid int, kill func(), err error) {
+	names, list := make([]string, 0, len(files)), make([]*os.File, 0, len(files)+1)
+	for name, f := range files {
+		names, list = append(names, name), append(list, f)
+	}
+	if d.privileged.Splits() {
+		pid, err = d.privileged.Succeed(list, names, theirs)
+		return pid, func() {}, err
+	}
+	path, err := privileged.Installed()
+	if err != nil {
+		return 0, nil, err
+	}
+	c := privileged.SuccessorCommand(path, os.Args[1:], names, append(list, theirs))
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := c.Start(); err != nil {
+		return 0, nil, err
+	}
+	go c.Wait()
+	return c.Process.Pid, func() { c.Process.Kill() }, nil
 }
 
 func socketPair() (ours net.Conn, theirs *os.File, err error) {

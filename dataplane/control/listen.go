@@ -26,6 +26,9 @@ type Access struct {
 	Mode fs.FileMode
 	// Group is the id of the socket's group; 0: root's. The group may also search the socket's folder.
 	Group int
+	// User is the id of the socket's owner, who may also search the folder; 0: whoever opens it. To give it away
+	// needs root.
+	User int
 }
 
 // Listen opens the control socket. Who may connect is decided before anybody can. It replaces the socket of a daemon that died. The socket of a
@@ -80,7 +83,15 @@ func (a Access) give(dir *os.Root, name string) error {
 			return err
 		}
 	}
-	return dir.Chmod(name, cmp.Or(a.Mode, ownMode))
+	if err := dir.Chmod(name, cmp.Or(a.Mode, ownMode)); err != nil || a.User == 0 || a.User == os.Geteuid() {
+		return err
+	}
+	// Last: to change what is another user's would need CAP_FOWNER.
+	info, err := dir.Stat(".")
+	if err == nil {
+		err = errors.Join(dir.Chmod(".", info.Mode().Perm()|0o001), dir.Lchown(name, a.User, -1))
+	}
+	return err
 }
 
 func removeStale(path string) error {

@@ -2,9 +2,12 @@ package dhcp
 
 import (
 	"errors"
+	"io"
 	"net"
+	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/google/gopacket/layers"
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -12,36 +15,68 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/nsgd/nsgd/tun"
 	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
 )
 
-// errMissing: the interface is not there.
-var errMissing = errors.New("no such interface")
+// ErrMissing: the interface is not there.
+var ErrMissing = errors.New("no such interface")
 
-// openInterface opens a packet socket at the interface. It sees frames before tc and before a bridge take them, and
-// only those of that interface.
-func openInterface(o Options) (conn net.PacketConn, mtu int, err error) {
-	err = tun.Do(o.Namespace, func() error {
-		device, err := net.InterfaceByName(o.Interface)
+// Open opens a packet socket at an interface and returns its descriptor, which the caller closes. It sees frames
+// before tc and before a bridge take them, and only those of that interface. It needs CAP_NET_RAW there.
+func Open(namespace, name string, gateway bool) (fd, mtu int, err error) {
+	err = tun.Do(namespace, func() error {
+		device, err := net.InterfaceByName(name)
 		var fault syscall.Errno
 		if err != nil && !errors.As(err, &fault) {
-			return errMissing // the net package has no name for it
+			return ErrMissing // the net package has no name for it
 		}
 		if err != nil {
 			return err
 		}
-		filter, err := bpf.Assemble(append(received(), questions(o.Gateway)...))
+		filter, err := bpf.Assemble(append(received(), questions(gateway)...))
 		if err != nil {
 			return err
 		}
 		mtu = device.MTU
 		const everyProtocol = 3 // ETH_P_ALL: a bridge's ports give no frame to sockets of one protocol
-		conn, err = packet.Listen(device, packet.Raw, everyProtocol, &packet.Config{Filter: filter})
-		return err
+		conn, err := packet.Listen(device, packet.Raw, everyProtocol, &packet.Config{Filter: filter})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var failed error
+		err = raw.Control(func(of uintptr) {
+			// Whoever holds the descriptor sees no other frames.
+			if failed = unix.SetsockoptInt(int(of), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); failed == nil {
+				fd, failed = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0)
+			}
+		})
+		return errors.Join(err, failed)
 	})
 	if err != nil {
-		return nil, 0, err // conn may hold a nil of its own type
+		return -1, 0, err
 	}
-	return conn, mtu, nil
+	return fd, mtu, nil
+}
+
+// conn is an interface's packet socket: each Read and Write is a frame.
+type conn interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// openInterface opens what the options say.
+func openInterface(o Options) (conn, int, error) {
+	fd, mtu, err := o.Open()
+	if err != nil {
+		return nil, 0, err
+	}
+	return os.NewFile(uintptr(fd), o.Interface), mtu, nil
 }
 
 // received passes what the machine sends, without a VLAN tag, to the filter behind it.

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mdlayher/packet"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/time/rate"
 )
@@ -33,8 +32,8 @@ const (
 
 // Options configure a Responder.
 type Options struct {
-	// Namespace is the interface's network namespace, by name; empty: the process's own.
-	Namespace string
+	// Open opens the interface's packet socket, as the function Open does.
+	Open func() (fd, mtu int, err error)
 	// Interface is the name of the host's side: a VM's tap, a container's veth. It may come and go.
 	Interface string
 	// NetworkInterface is the NIC of the present policy; nil while the policy doesn't have it, and nothing is
@@ -55,7 +54,7 @@ type Options struct {
 type Responder struct {
 	options Options
 	limit   *rate.Limiter
-	open    func(Options) (conn net.PacketConn, mtu int, err error)
+	open    func(Options) (c conn, mtu int, err error)
 	reopen  time.Duration
 	now     func() time.Time
 	stats   counters
@@ -99,7 +98,7 @@ func (r *Responder) Run(ctx context.Context) {
 		}
 		if text := err.Error(); text != said {
 			level := slog.LevelWarn
-			if r.options.Wait && errors.Is(err, errMissing) {
+			if r.options.Wait && errors.Is(err, ErrMissing) {
 				level = slog.LevelInfo
 			}
 			r.options.Log.Log(ctx, level, "DHCP can't answer: the interface is tried again", "every", r.reopen, "reason", text)
@@ -129,7 +128,7 @@ func (r *Responder) serve(ctx context.Context, up func()) error {
 		if err := conn.SetReadDeadline(next); err != nil {
 			return err
 		}
-		n, _, err := conn.ReadFrom(buffer)
+		n, err := conn.Read(buffer)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("read: %w", err)
 		}
@@ -151,9 +150,9 @@ func (r *Responder) serve(ctx context.Context, up func()) error {
 }
 
 // send writes a frame. One that finds no room is lost; the machine asks again.
-func send(conn net.PacketConn, frame []byte) {
+func send(conn conn, frame []byte) {
 	conn.SetWriteDeadline(time.Now().Add(patience))
-	conn.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])})
+	conn.Write(frame)
 }
 
 // reply is answer within the interface's share, with its outcome counted. A panic of a decoder costs the frame: what

@@ -23,7 +23,7 @@ const patience10 = 10 * time.Second
 func start(t *testing.T, r *Responder, conns <-chan *fakeConn) {
 	t.Helper()
 	r.now = func() time.Time { return noon }
-	r.open = func(Options) (net.PacketConn, int, error) {
+	r.open = func(Options) (conn, int, error) {
 		if c := <-conns; c != nil {
 			return c, 1500, nil
 		}
@@ -101,7 +101,7 @@ func TestAnInterfaceThatComesBackIsAnsweredAgain(t *testing.T) {
 func TestAnInterfaceThatMayComeLaterIsNoWarningUntilThen(t *testing.T) {
 	for wait, want := range map[bool]string{true: "level=INFO", false: "level=WARN"} {
 		log := &logringtest.Buffer{}
-		r := New(Options{Interface: "nsgd-none", Wait: wait, Log: slog.New(slog.NewTextHandler(log, nil))})
+		r := New(Options{Open: func() (int, int, error) { return Open("", "nsgd-none", false) }, Interface: "nsgd-none", Wait: wait, Log: slog.New(slog.NewTextHandler(log, nil))})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); r.Run(ctx) }()
@@ -222,10 +222,10 @@ func TestTheFilterPassesQuestionsAlone(t *testing.T) {
 }
 
 func TestAnInterfaceThatIsNotThere(t *testing.T) {
-	if conn, _, err := openInterface(Options{Interface: "nsgd-nowhere"}); err == nil || conn != nil {
+	if conn, _, err := openInterface(Options{Open: func() (int, int, error) { return Open("", "nsgd-nowhere", false) }}); err == nil || conn != nil {
 		t.Errorf("%v, %v", conn, err)
 	}
-	if _, _, err := openInterface(Options{Namespace: "nsgd-nowhere", Interface: "lo"}); err == nil {
+	if _, _, err := Open("nsgd-nowhere", "lo", false); err == nil {
 		t.Error("a namespace that is not there")
 	}
 }

@@ -81,7 +81,6 @@ func bytesOf(t testing.TB, digits string) []byte {
 
 // fakeConn is an interface in memory: a test puts frames in and takes answers out.
 type fakeConn struct {
-	net.PacketConn
 	in  chan []byte
 	out chan []byte
 
@@ -106,31 +105,31 @@ func (c *fakeConn) SetReadDeadline(at time.Time) error {
 	return nil
 }
 
-func (c *fakeConn) ReadFrom(b []byte) (int, net.Addr, error) {
+func (c *fakeConn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	passed := c.deadline
 	c.mu.Unlock()
 	select {
 	case <-passed:
-		return 0, nil, os.ErrDeadlineExceeded
+		return 0, os.ErrDeadlineExceeded
 	default:
 	}
 	select {
 	case frame := <-c.in:
 		if frame == nil {
-			return 0, nil, net.UnknownNetworkError("down")
+			return 0, net.UnknownNetworkError("down")
 		}
-		return copy(b, frame), nil, nil
+		return copy(b, frame), nil
 	case <-passed:
-		return 0, nil, os.ErrDeadlineExceeded
+		return 0, os.ErrDeadlineExceeded
 	case <-c.closed:
-		return 0, nil, net.ErrClosed
+		return 0, net.ErrClosed
 	}
 }
 
 func (c *fakeConn) SetWriteDeadline(time.Time) error { return nil }
 
-func (c *fakeConn) WriteTo(b []byte, _ net.Addr) (int, error) { c.out <- b; return len(b), nil }
+func (c *fakeConn) Write(b []byte) (int, error) { c.out <- b; return len(b), nil }
 
 func (c *fakeConn) Close() error { c.once.Do(func() { close(c.closed) }); return nil }
 

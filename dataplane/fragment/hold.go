@@ -85,16 +85,29 @@ func (h *holds) take(zone uint16) uint16 {
 		h.used[zone].Add(-1)
 		return 0
 	}
-	h.mu.Lock()
-	number := h.free
-	if number != 0 {
-		h.free = h.slot(number).next
-	}
-	h.mu.Unlock()
+	number := h.pop()
 	if number == 0 {
 		h.used[zone].Add(-1)
 	}
 	return number
+}
+
+// pop takes a free slot off the list; 0: there is none.
+func (h *holds) pop() uint16 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	number := h.free
+	if number != 0 {
+		h.free = h.slot(number).next
+	}
+	return number
+}
+
+// push gives a slot back.
+func (h *holds) push(number uint16) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.slot(number).next, h.free = h.free, number
 }
 
 // drop frees a list after the first fragment did not come.
@@ -125,9 +138,7 @@ func (h *holds) done(list *Held) {
 		return
 	}
 	h.used[list.zone].Add(-1)
-	h.mu.Lock()
-	h.slot(list.current).next, h.free = h.free, list.current
-	h.mu.Unlock()
+	h.push(list.current)
 	list.current = 0
 }
 

@@ -73,6 +73,9 @@ const (
 	DropTransmit
 	DropSlowReceiver
 
+	// Anywhere.
+	DropPanic
+
 	NumDrops // number of reasons; not a reason
 )
 
@@ -146,6 +149,8 @@ var reasons = [NumDrops]struct {
 	DropTransmit: {"transmit", "the destination's device refused the packet", 0},
 
 	DropSlowReceiver: {"slow_receiver", "the receiver's own network stack is too slow for what it is sent", 0},
+
+	DropPanic: {"panic", "nsgd failed at the packet, or at one of its burst, by a fault of its own that the log describes", 0},
 }
 
 // String is the reason's name in metrics and answers.

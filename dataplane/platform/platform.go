@@ -40,8 +40,8 @@ const (
 
 // Options say where the services are and what they know.
 type Options struct {
-	// Namespace has the platform's device with its addresses; empty: the process's own.
-	Namespace string
+	// Sockets are those of the services. Serve closes them, also on an error.
+	Sockets Sockets
 	// Policy is the one in force. It is called for each question, concurrently.
 	Policy func() *policy.Set
 	// MAC is what a NIC's machine was seen with, for NICs without one in the policy; nil: not known. It is called as
@@ -54,30 +54,59 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// Sockets are where the services listen.
+type Sockets struct {
+	Streams   net.Listener // DNS over TCP
+	Datagrams net.PacketConn
+	Web       net.Listener // IMDS
+}
+
+// Listen opens the sockets in a namespace that has the platform's device with its addresses. The ports need
+// CAP_NET_BIND_SERVICE there.
+func Listen(ctx context.Context, namespace string) (s Sockets, err error) {
+	err = tun.Do(namespace, func() (err error) {
+		var config net.ListenConfig
+		dns := netip.AddrPortFrom(DNSAddress, 53)
+		if s.Streams, err = config.Listen(ctx, "tcp", dns.String()); err != nil {
+			return err
+		}
+		if s.Datagrams, err = config.ListenPacket(ctx, "udp", dns.String()); err != nil {
+			return err
+		}
+		s.Web, err = config.Listen(ctx, "tcp", netip.AddrPortFrom(IMDSAddress, 80).String())
+		return err
+	})
+	if err != nil {
+		return Sockets{}, errors.Join(fmt.Errorf("platform services: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// Close closes those that are open.
+func (s Sockets) Close() error {
+	var errs []error
+	if s.Streams != nil {
+		errs = append(errs, s.Streams.Close())
+	}
+	if s.Datagrams != nil {
+		errs = append(errs, s.Datagrams.Close())
+	}
+	if s.Web != nil {
+		errs = append(errs, s.Web.Close())
+	}
+	return errors.Join(errs...)
+}
+
 // Serve answers until ctx ends or stop is called. stop waits until the services have ended.
 func Serve(ctx context.Context, o Options) (stop func(), err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := newServices(o)
-	var streams, web net.Listener
-	var datagrams *net.UDPConn
-	err = tun.Do(o.Namespace, func() (err error) {
-		var config net.ListenConfig
-		dns := netip.AddrPortFrom(DNSAddress, 53)
-		if streams, err = config.Listen(ctx, "tcp", dns.String()); err != nil {
-			return err
-		}
-		if datagrams, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(dns)); err != nil {
-			return errors.Join(err, streams.Close())
-		}
-		if web, err = config.Listen(ctx, "tcp", netip.AddrPortFrom(IMDSAddress, 80).String()); err != nil {
-			return errors.Join(err, streams.Close(), datagrams.Close())
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("platform services: %w", err)
+	streams, web := o.Sockets.Streams, o.Sockets.Web
+	datagrams, ok := o.Sockets.Datagrams.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("platform services: datagrams: a %T is no UDP socket", o.Sockets.Datagrams), o.Sockets.Close())
 	}
 	server := serve.New(http.HandlerFunc(s.metadata), serve.Options{Timeout: idle, IdleTimeout: idle, Connections: connections, Answers: connections,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)})

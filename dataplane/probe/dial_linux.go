@@ -39,25 +39,35 @@ func (p *Prober) dial(ctx context.Context, t *topology.Probe) (net.Conn, error) 
 	return net.FileConn(file)
 }
 
-// begin begins to connect a socket. A socket stays in the namespace where it was made, so only making
-// it takes a thread there, not the wait for an answer. Several links may have a link-local address, so
-// that the socket needs the device's index.
-func (p *Prober) begin(t *topology.Probe) (fd int, err error) {
-	source, family, zone := p.options.Source(t.Address), unix.AF_INET, 0
+// Socket makes a socket for a probe and returns its descriptor, which the caller closes. It stays in the namespace
+// where it was made. device is the platform's there: its index is the zone of link-local sources, 0 for others.
+func Socket(namespace, device string, source netip.Addr) (fd, zone int, err error) {
+	family := unix.AF_INET
 	if source.Is6() {
 		family = unix.AF_INET6
 	}
-	err = tun.Do(p.options.Namespace, func() error {
+	err = tun.Do(namespace, func() error {
 		if source.IsLinkLocalUnicast() {
-			device, err := net.InterfaceByName(p.options.Device)
+			link, err := net.InterfaceByName(device)
 			if err != nil {
-				return fmt.Errorf("device %s: %w", p.options.Device, err)
+				return fmt.Errorf("device %s: %w", device, err)
 			}
-			zone = device.Index
+			zone = link.Index
 		}
 		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return os.NewSyscallError("socket", err)
 	})
+	if err != nil {
+		return -1, 0, err
+	}
+	return fd, zone, nil
+}
+
+// begin begins to connect a socket. Several links may have a link-local address, so that the socket needs the
+// device's index.
+func (p *Prober) begin(t *topology.Probe) (fd int, err error) {
+	source := p.options.Source(t.Address)
+	fd, zone, err := p.options.Socket(source)
 	if err != nil {
 		return -1, err
 	}

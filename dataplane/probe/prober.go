@@ -22,11 +22,8 @@ const maxInFlight = 512
 
 // Options configure a Prober.
 type Options struct {
-	// Namespace is the network namespace behind the platform's attachment; empty: the
-	// process's own.
-	Namespace string
-	// Device is the platform's attachment in the namespace. Link-local sources need it.
-	Device string
+	// Socket makes a socket that will be bound to a source, as the function Socket does.
+	Socket func(source netip.Addr) (fd, zone int, err error)
 	// Source is the address that a backend is probed from; nil: topology.ProbeSource. The namespace must
 	// have it.
 	Source func(backend netip.Addr) netip.Addr

@@ -32,6 +32,8 @@ func loopbackOf(backend netip.Addr) netip.Addr {
 	return loopback
 }
 
+func loopbackSocket(source netip.Addr) (fd, zone int, err error) { return Socket("", "lo", source) }
+
 const patience = 20 * time.Second
 
 // rig is a running prober on the loopback.
@@ -44,7 +46,7 @@ type rig struct {
 func newRig(t *testing.T, probes ...*topology.Probe) *rig {
 	t.Helper()
 	r := &rig{log: &logringtest.Buffer{}}
-	r.Prober = New(Options{Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	r.Prober = New(Options{Socket: loopbackSocket, Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	r.Follow(probes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -253,7 +255,7 @@ func TestAProbeWaitsAsLongAsAzureAtMost(t *testing.T) {
 }
 
 func TestNoMoreProbesAreInFlightThanTheirBound(t *testing.T) {
-	p := New(Options{Source: loopbackOf})
+	p := New(Options{Socket: loopbackSocket, Source: loopbackOf})
 	free := 0
 	for full := false; !full; {
 		select {
@@ -329,7 +331,7 @@ func TestAReloadKeepsWhatIsKnown(t *testing.T) {
 
 // Load balancers of two resource groups may have one name: the first one's goroutine was lost.
 func TestProbesOfTheSameNameAreTwo(t *testing.T) {
-	p := New(Options{Source: loopbackOf})
+	p := New(Options{Socket: loopbackSocket, Source: loopbackOf})
 	one, two := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "127.0.0.1:1", topology.ProbeTCP)
 	for range 2 {
 		p.Follow([]*topology.Probe{one, two})
@@ -340,7 +342,7 @@ func TestProbesOfTheSameNameAreTwo(t *testing.T) {
 }
 
 func TestANewBackendIsDownUntilItHasAnswered(t *testing.T) {
-	p := New(Options{Source: loopbackOf})
+	p := New(Options{Socket: loopbackSocket, Source: loopbackOf})
 	four, six := probeOf(t, "127.0.0.1:1", topology.ProbeTCP), probeOf(t, "[::1]:1", topology.ProbeTCP)
 	p.Follow([]*topology.Probe{four, six})
 	if four.Up() || six.Up() {
@@ -438,7 +440,7 @@ func TestTheSourcePortTellsTheNetwork(t *testing.T) {
 			c.Close()
 		}
 	}()
-	p := New(Options{Source: loopbackOf})
+	p := New(Options{Socket: loopbackSocket, Source: loopbackOf})
 	for range 20 {
 		probe := probeOf(t, listener.Addr().String(), topology.ProbeTCP)
 		probe.Share, probe.Shares = 2, 3

@@ -58,7 +58,7 @@ func newGuest(t *testing.T, nic *policy.NetworkInterface, gateway bool) *guest {
 	}
 	m := &guest{t: t, dir: t.TempDir()}
 	m.plug()
-	m.Responder = dhcp.New(dhcp.Options{Namespace: machineHost, Interface: tap, Gateway: gateway, NetworkInterface: func() *policy.NetworkInterface { return nic }})
+	m.Responder = dhcp.New(dhcp.Options{Open: func() (fd, mtu int, err error) { return dhcp.Open(machineHost, tap, gateway) }, Interface: tap, Gateway: gateway, NetworkInterface: func() *policy.NetworkInterface { return nic }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { m.Run(ctx); close(done) }()

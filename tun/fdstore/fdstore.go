@@ -55,6 +55,30 @@ func Inherited() (map[string][]*os.File, error) {
 	return files, nil
 }
 
+// Shield keeps the inherited descriptors, and one more by its number, from a process that start starts. They stay for a
+// program that this process becomes.
+func Shield(more string, start func() error) error {
+	n, err := strconv.Atoi(os.Getenv(listenFDs))
+	if err != nil {
+		n = 0
+	}
+	fds := make([]int, 0, n+1)
+	for i := range n {
+		fds = append(fds, firstFD+i)
+	}
+	if fd, err := strconv.Atoi(more); err == nil {
+		fds = append(fds, fd)
+	}
+	set := func(flags int) {
+		for _, fd := range fds {
+			unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags) // who has no such descriptor has nothing to keep
+		}
+	}
+	set(unix.FD_CLOEXEC)
+	defer set(0)
+	return start()
+}
+
 // Store is whoever keeps this process's descriptors. The zero value keeps nothing.
 type Store struct{ socket string }
 

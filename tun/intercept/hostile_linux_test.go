@@ -100,6 +100,12 @@ func TestWhatAnotherVersionHasClosedCountsAsClosed(t *testing.T) {
 	if got := r.filters("guest0"); len(got) != 2 {
 		t.Errorf("a reload that was refused has opened it: filters %v", got)
 	}
+	var said told
+	i.changed(nil, said.tell)
+	i.mend(said.tell)
+	if got := r.filters("guest0"); len(got) != 2 {
+		t.Errorf("who watches before something was applied has opened it: filters %v, %v", got, said)
+	}
 }
 
 func TestAClosedInterceptorTouchesNothing(t *testing.T) {

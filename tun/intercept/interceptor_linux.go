@@ -241,7 +241,7 @@ func (i *Interceptor) Again() error {
 	if i.programs == nil {
 		return errClosed
 	}
-	if i.adopted && !i.applied {
+	if i.unsure() {
 		return nil
 	}
 	if err := i.apply(i.ports, i.rests); err != nil {

@@ -13,7 +13,7 @@ type Port struct {
 	// Port stands for are closed.
 	Bridge string
 	// Process finds a process in the guest's network namespace. Nil: the guest is who answers for one of Addresses.
-	Process func() (pid int, err error)
+	Process func() (pid int, err error) `json:"-"`
 	// Guest is how messages call a port without Interface. No two ports share one.
 	Guest string
 	// MAC is the guest's, of one that is found by Addresses; nil: any.

@@ -82,10 +82,7 @@ var ErrMended = errors.New("somebody changed nsgd's filters, and it may have bee
 func (i *Interceptor) mend(tell func(error)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.programs == nil {
-		return
-	}
-	if i.gone {
+	if i.programs == nil || i.gone || i.unsure() {
 		return
 	}
 	if err := i.do(func() error { return nil }); err != nil {
@@ -118,7 +115,7 @@ func (i *Interceptor) mend(tell func(error)) {
 func (i *Interceptor) changed(u *linkChange, tell func(error)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.programs == nil {
+	if i.programs == nil || i.unsure() {
 		return
 	}
 	stale := u == nil
@@ -155,6 +152,10 @@ func (i *Interceptor) changed(u *linkChange, tell func(error)) {
 	i.say("", i.apply(i.ports, i.rests), tell)
 	i.review(tell)
 }
+
+// unsure tells that an earlier run has left interfaces closed, and Apply has not said which of them are wanted: they
+// stay as they are. mu is held.
+func (i *Interceptor) unsure() bool { return i.adopted && !i.applied }
 
 // down forgets a guest's MAC when its interface goes down.
 func (i *Interceptor) down(p *Port, u *linkChange, tell func(error)) {

@@ -1,0 +1,96 @@
+package dataplane
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
+)
+
+const (
+	// maxStack bounds what a log line shows of a stack, which ends at the panic's place.
+	maxStack = 4 << 10
+	// panicEvery is how often a worker logs a panic: a sender may repeat what causes it.
+	panicEvery = time.Minute
+)
+
+// survive ends a turn that panicked, so that the worker goes on. The packet is dropped, and so are those that wait in trains,
+// which may be half written. The other packets of its group are carried. Inside a step of the flow table the panic
+// goes on and ends the process: another worker would wait for ever for a lock.
+//
+// A turn defers it. It costs nothing for each packet.
+func (w *worker) survive() {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	w.explain(fault)
+	if w.flows.Midway() {
+		panic(fault)
+	}
+	next, last := w.at+1, w.grouped
+	w.grouped = 0
+	prepared := w.at >= 0
+	w.passage, w.held = passage{w: w}, passage{w: w}
+	if prepared {
+		w.counters.Drop(packet.DropPanic)
+	}
+	w.discardTrains()
+	for i := next; i < last; i++ {
+		w.carryAgain(i, prepared)
+	}
+	w.used = 0
+	w.endWatch()
+	w.counters.Flush()
+	w.flows.Quiesce()
+}
+
+// carryAgain carries one packet of a group that a panic has interrupted. Another panic costs this one.
+func (w *worker) carryAgain(i int, prepared bool) {
+	defer func() {
+		fault := recover()
+		if fault == nil {
+			return
+		}
+		w.explain(fault)
+		if w.flows.Midway() {
+			panic(fault)
+		}
+		w.passage, w.held = passage{w: w}, passage{w: w}
+		w.discardTrains()
+		w.counters.Drop(packet.DropPanic)
+	}()
+	s := w.engine.snapshot.Load()
+	from := s.Attachments[w.from]
+	if !prepared {
+		w.prepare(from, w.group[i:i+1])
+	}
+	w.passage.carry(s, from, &w.group[i])
+	w.sendTrains()
+}
+
+// discardTrains drops what waits for the end of the burst.
+func (w *worker) discardTrains() {
+	for i := range w.trains.slots {
+		if w.trains.open&(1<<i) == 0 {
+			continue
+		}
+		for range w.trains.slots[i].Len() {
+			w.counters.Drop(packet.DropPanic)
+		}
+	}
+	w.trains.open, w.trains.next = 0, 0
+}
+
+// explain logs a panic with its stack.
+func (w *worker) explain(fault any) {
+	now := w.engine.clock()
+	if w.panicked != 0 && now-w.panicked < panicEvery {
+		return
+	}
+	w.panicked = max(now, 1)
+	stack := debug.Stack()
+	w.engine.log.Error("a packet was dropped at a fault of nsgd: please report it", "worker", w.index,
+		"panic", fmt.Sprint(fault), "stack", string(stack[:min(len(stack), maxStack)]))
+}

@@ -1,0 +1,153 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handover says what the descriptors of a device are good for, in the process that gets them.
+type Handover struct {
+	// Level is the offload of the queues; Plain says that they have no virtio-net header.
+	Level Offload
+	Plain bool
+	// Index is the interface's, in its namespace.
+	Index int
+	// MTU is the interface's.
+	MTU int
+}
+
+// Remote changes a device for a process that only holds its descriptors.
+type Remote interface {
+	SetAddresses([]netip.Prefix) error
+	SetMTU(int) error
+	SetRoutes([]netip.Prefix) error
+	Close() error
+}
+
+// HandOver gives away the descriptors of a device that Open made: one of each queue, then that of its counters. The
+// caller closes them. The device itself carries nothing afterwards. It is changed and closed as before.
+func HandOver(device Device) (descriptors []int, h Handover, err error) {
+	d, ours := device.(*kernelDevice)
+	if !ours {
+		return nil, h, fmt.Errorf("tun: device %q: %w: a %T has no descriptors", device.Name(), ErrConfig, device)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.stats == nil {
+		return nil, h, d.config.errorf("%w", os.ErrClosed)
+	}
+	h = Handover{Index: d.link.Attrs().Index, MTU: d.config.MTU}
+	for _, q := range d.queues {
+		_, h.Plain = q.(*plainQueue)
+		h.Level = q.Offload()
+		fd, err := unix.FcntlInt(uintptr(q.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, h, errors.Join(os.NewSyscallError("fcntl", err), closeAll(descriptors))
+		}
+		descriptors = append(descriptors, fd)
+	}
+	descriptors = append(descriptors, d.stats.fd)
+	err = closeQueues(d.queues)
+	d.queues, d.stats = nil, nil
+	return descriptors, h, err
+}
+
+func closeAll(descriptors []int) error {
+	var errs []error
+	for _, fd := range descriptors {
+		errs = append(errs, unix.Close(fd))
+	}
+	return errors.Join(errs...)
+}
+
+// TakeOver makes a device of descriptors that HandOver gave, also if that was in another process. It closes them with
+// the device, or on an error.
+func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, error) {
+	c, err := c.withDefaults()
+	if err == nil && len(descriptors) != c.Queues+1 {
+		err = c.errorf("%w: %d descriptors for %d queues and the counters", ErrConfig, len(descriptors), c.Queues)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeAll(descriptors))
+	}
+	c.MTU = h.MTU
+	d := &heldDevice{config: c, index: h.Index, remote: remote, stats: &statsSocket{fd: descriptors[c.Queues]}}
+	for _, fd := range descriptors[:c.Queues] {
+		if h.Plain {
+			d.queues = append(d.queues, &plainQueue{descriptor: descriptor{fd: fd}})
+		} else {
+			d.queues = append(d.queues, &offloadQueue{descriptor: descriptor{fd: fd}, level: h.Level})
+		}
+	}
+	return d, nil
+}
+
+// heldDevice is a device of which this process has the descriptors. Another one configures it.
+type heldDevice struct {
+	config Config
+	queues []Queue
+	index  int
+	remote Remote
+
+	mu     sync.Mutex
+	stats  *statsSocket
+	closed bool
+}
+
+// Name implements Device.
+func (d *heldDevice) Name() string { return d.config.Name }
+
+// Queues implements Device.
+func (d *heldDevice) Queues() []Queue { return d.queues }
+
+// MTU implements Device.
+func (d *heldDevice) MTU() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config.MTU
+}
+
+// SetAddresses implements Device.
+func (d *heldDevice) SetAddresses(addresses []netip.Prefix) error {
+	return d.remote.SetAddresses(addresses)
+}
+
+// SetMTU implements Device.
+func (d *heldDevice) SetMTU(mtu int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.remote.SetMTU(mtu); err != nil {
+		return err
+	}
+	d.config.MTU = mtu
+	return nil
+}
+
+// SetRoutes implements Device.
+func (d *heldDevice) SetRoutes(routes []netip.Prefix) error { return d.remote.SetRoutes(routes) }
+
+// Stats implements Device.
+func (d *heldDevice) Stats() (Stats, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return Stats{}, false
+	}
+	return d.stats.read(d.index)
+}
+
+// Close implements Device. The descriptors close first: the interface goes with the last of them.
+func (d *heldDevice) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return os.ErrClosed
+	}
+	d.closed = true
+	return errors.Join(closeQueues(d.queues), d.stats.close(), d.remote.Close())
+}
