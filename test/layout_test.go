@@ -88,7 +88,7 @@ var allowedImports = map[string][]string{
 	"deploy/grafana": {},
 	"cmd/nsgd":       {anyPackage, "cmd/nsgd/privileged"},
 	// Does what needs a capability, in a process of its own; opens the sockets of what answers in namespaces.
-	"cmd/nsgd/privileged": {"dataplane/control", "dataplane/dhcp", "dataplane/platform", "dataplane/probe", "tun", "tun/container", "tun/intercept"},
+	"cmd/nsgd/privileged": {"dataplane/control", "dataplane/dhcp", "dataplane/platform", "dataplane/probe", "tun", "tun/container", "tun/fdstore", "tun/intercept"},
 	"cmd/nsgctl":          {anyPackage, "cmd/nsgctl/report", "cmd/nsgctl/testfile", "cmd/nsgctl/top", "cmd/nsgctl/yamlfile"},
 	// The formats that pipelines read know nothing of policies: lint, diff and test share them.
 	"cmd/nsgctl/report": {},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/nsgd/nsgd/tun/container"
 	"github.com/nsgd/nsgd/tun/intercept"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const withInterfaces = `policy: [policy/]
@@ -91,6 +93,35 @@ func TestADeviceThatStaysComesNotToStandBesideInterfaces(t *testing.T) {
 	}
 }
 
+// privilegedPart serves in this process, until the test ends.
+func privilegedPart(t *testing.T, places *privileged.Places) *privileged.Client {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range pair {
+		f := os.NewFile(uintptr(fd), "end")
+		conn, err := net.FileConn(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		ends[i] = conn.(*net.UnixConn)
+	}
+	served := make(chan error, 1)
+	go func() {
+		served <- privileged.Serve(ends[1], func() (*privileged.Places, error) { return places, nil }, nil)
+	}()
+	client := privileged.NewClient(ends[0])
+	t.Cleanup(func() {
+		if err := errors.Join(client.Leave(), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
+}
+
 func TestInterfacesAreShownWhileDockerIsAsked(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes a network namespace")
@@ -130,7 +161,7 @@ func TestInterfacesAreShownWhileDockerIsAsked(t *testing.T) {
 	docker.Start()
 	all := loadInterfaces(t, "policy: [policy/]\nattachments:\n"+
 		"- {networkInterface: vm1-nic, container: web, bridge: br0, netns: "+namespace+", wait: true, device: nsgd-vm1}\n")
-	n := interception{log: slog.New(slog.DiscardHandler)}
+	n := interception{log: slog.New(slog.DiscardHandler), privileged: privilegedPart(t, &privileged.Places{Interfaces: map[string]bool{namespace: true}})}
 	defer n.close()
 	prepared := make(chan error)
 	go func() {
