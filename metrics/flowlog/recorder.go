@@ -16,6 +16,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/slab"
 )
 
 // Options configure a Recorder.
@@ -35,6 +36,9 @@ type Options struct {
 	// QueueBytes bounds the records that wait for a folder, or for the reader of Stdout; 0: 64 MiB.
 	// Rows of denied packets take up a quarter of it at most.
 	QueueBytes int
+	// Slabs keep what flows have told, and the rows that no file has yet, for the next process; nil: they end with this
+	// one. The flow table has NotesPerFlow then.
+	Slabs *slab.Slabs
 }
 
 const (
@@ -77,12 +81,16 @@ type Recorder struct {
 	deniedTold uint64 // of deniedLost, by tellDenied
 	leftTold   uint64 // rows without room in a folder, by tellDenied
 	repeated   map[repeatedKey]*repeated
+	wal        *wal      // nil: nothing outlives the process
+	rows       []walRow  // of the entry that is being made
+	recorded   time.Time // of the last records
 	now        time.Time // with tick, relates the flow table's clock to the wall clock
 	tick       conntrack.Tick
 }
 
 // flow is what a Recorder remembers of a live flow: what its rows have told already, and where
-// they go. The zero value has had no row.
+// they go. The zero value has had no row. With Options.Slabs it is the flow's note in the flow table, and a change of
+// what a field means changes walMagic.
 type flow struct {
 	packets, bytes [2]uint64
 	ends           [2]uint32 // the sender's and the receiver's, in router.ends
@@ -114,6 +122,11 @@ func New(o Options) (*Recorder, error) {
 	r.openLogs()
 	r.router = newRouter(o.Engine, r.logs, r.failed)
 	r.router.follow()
+	if o.Slabs != nil {
+		if err := r.keep(); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	if r.denied, err = r.watchDenied(); err != nil {
 		return nil, err
@@ -141,7 +154,7 @@ func (r *Recorder) openLogs() {
 		if l.Folder != "" {
 			if folders[l.Folder] == nil {
 				st := &store{folder: l.Folder, limit: l.MaxSize}
-				folders[l.Folder] = r.addSink(st.append)
+				folders[l.Folder] = r.addSink(sinkFolder, st.append)
 				folders[l.Folder].deniedPerHour = int(l.MaxSize / deniedOfFolder)
 				r.stores = append(r.stores, st)
 			}
@@ -149,7 +162,7 @@ func (r *Recorder) openLogs() {
 		}
 		if l.Stdout {
 			if r.printer == nil {
-				r.printer = r.addSink(func(b *block) error {
+				r.printer = r.addSink(sinkPrinter, func(b *block) error {
 					_, err := r.options.Stdout.Write(append(b.record[:len(b.record):len(b.record)], '\n'))
 					return err
 				})
@@ -159,8 +172,8 @@ func (r *Recorder) openLogs() {
 	}
 }
 
-func (r *Recorder) addSink(deliver func(*block) error) *sink {
-	s := newSink(r.options.QueueBytes, deliver, r.failed)
+func (r *Recorder) addSink(kind int, deliver func(*block) error) *sink {
+	s := newSink(kind, r.options.QueueBytes, deliver, r.failed)
 	r.sinks = append(r.sinks, s)
 	return s
 }
@@ -239,7 +252,7 @@ func (r *Recorder) drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookAtClocks()
-	r.ring.drain(r.ended)
+	r.ring.drain(r.fromRing)
 }
 
 // lookAtClocks also follows the policy. mu is held, as for the methods below.
@@ -254,13 +267,16 @@ func (r *Recorder) walk(last bool, pause func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.walked++
+	if r.wal != nil {
+		r.wal.head.walks.Store(r.walked)
+	}
 	r.router.forget()
 	table := r.options.Engine.Flows()
 	for first, n := conntrack.Flow(0), 1; ; n++ {
 		r.lookAtClocks()
 		next := table.Slice(first, r.batch[:0], func(batch []conntrack.FlowInfo) {
 			// Flows that had these records before come first. None of the batch is among them.
-			r.ring.drain(r.ended)
+			r.ring.drain(r.fromRing)
 			r.batch = batch
 		})
 		for i := range r.batch {
@@ -296,29 +312,64 @@ func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
 	if !r.known(i) && i.Packets == [2]uint64{} {
 		return
 	}
-	f := r.meet(i)
+	f := r.flows[i.Flow]
+	if !r.meet(i, &f) {
+		return
+	}
 	switch {
-	case f == nil || f.walked == lastRow:
+	case f.walked == lastRow:
 	case i.Class.Cut():
-		r.count(i, f, stateEnd)
+		r.count(i, &f, stateEnd)
 		f.walked = lastRow
 	case r.walked-f.walked >= continueEvery:
 		f.walked = r.walked
-		r.count(i, f, stateContinue)
+		r.count(i, &f, stateContinue)
+	}
+	if f != r.flows[i.Flow] {
+		r.commit(i.Flow, &f, 0)
 	}
 }
 
+// fromRing takes the next flow of the ring.
+func (r *Recorder) fromRing(i *conntrack.FlowInfo) { r.endAs(i, r.ring.head.Load()+1) }
+
 // ended makes the last row of a flow, and its first row if it had none. A flow without packets
 // was withdrawn: its first packet began another flow.
-func (r *Recorder) ended(i *conntrack.FlowInfo) {
-	if !r.known(i) && i.Packets == [2]uint64{} {
+func (r *Recorder) ended(i *conntrack.FlowInfo) { r.endAs(i, 0) }
+
+// endAs is ended for a flow whose place in the ring is before a position; 0: it is not from there.
+func (r *Recorder) endAs(i *conntrack.FlowInfo, position uint64) {
+	if int(i.Flow) >= len(r.flows) || !r.known(i) && i.Packets == [2]uint64{} { // the former in a ring that is damaged
 		return
 	}
-	if f := r.meet(i); f != nil {
-		if f.walked != lastRow {
-			r.count(i, f, stateEnd)
+	f := r.flows[i.Flow]
+	if !r.meet(i, &f) {
+		return
+	}
+	if f.walked != lastRow {
+		r.count(i, &f, stateEnd)
+	}
+	r.commit(i.Flow, &flow{}, position)
+}
+
+// commit ends a change of a flow: its rows have gathered, and it is remembered as f from now on; noFlow: there is none.
+// position is as for endAs. The write-ahead log has all of that before. mu is held.
+func (r *Recorder) commit(n conntrack.Flow, f *flow, position uint64) {
+	if r.wal != nil && !r.wal.addRows(n, f, position, r.rows, len(r.router.places)) && r.wal.left == uint64(len(r.rows)) {
+		r.failed(errors.New("the log of rows that no file has yet is full: a crash would lose the rows that come now"))
+	}
+	if n != noFlow {
+		r.flows[n] = *f
+	}
+	if r.wal != nil {
+		if position > 0 {
+			r.ring.head.Store(position)
 		}
-		*f = flow{}
+		r.wal.apply()
+		r.rows = r.rows[:0]
+	}
+	if r.gathered > gatheredBytes {
+		r.write()
 	}
 }
 
@@ -328,30 +379,32 @@ func (r *Recorder) known(i *conntrack.FlowInfo) bool {
 	return f.walked != 0 && f.created == i.Created
 }
 
-// meet returns what is remembered of a flow, and makes its first row. It is nil for a flow that
-// is not logged.
-func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
+// meet makes a flow's first row, if what is remembered is not of this flow. It is false for a flow that is not logged.
+func (r *Recorder) meet(i *conntrack.FlowInfo, f *flow) bool {
 	if !logged(i.Key.Proto) {
-		return nil
+		return false
 	}
-	f := &r.flows[i.Flow]
 	if r.known(i) {
-		return f
+		return true
 	}
 	// Anything else that is remembered belongs to a flow that was lost when it ended.
 	*f = flow{created: i.Created, walked: max(r.walked, 1)}
 	if topology.ServiceOfSlot(lastSlot(i.Slots)) == topology.NoService {
-		v := r.router.viewOf(uint64(i.Generation))
+		generation := uint64(i.Generation)
+		if generation == 0 { // the policy of another process decided
+			generation = r.router.first
+		}
+		v := r.router.viewOf(generation)
 		for n, d := range [...]ruleset.Direction{ruleset.Outbound, ruleset.Inbound} {
 			key := &i.Key
 			if d == ruleset.Inbound {
 				key = &i.ReplyKey
 			}
-			f.ends[n] = r.router.endAt(v, uint64(i.Generation), key.Zone, key.Src, d, r.router.deciding(i.Slots, uint64(i.Generation), d))
+			f.ends[n] = r.router.endAt(v, generation, key.Zone, key.Src, d, r.router.deciding(i.Slots, generation, d))
 		}
 	}
 	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})
-	return f
+	return true
 }
 
 // lastSlot is the slot of a platform service if the platform let the flow pass.
@@ -367,7 +420,9 @@ func lastSlot(s conntrack.Slots) (last uint32) {
 func (r *Recorder) count(i *conntrack.FlowInfo, f *flow, s state) {
 	w := &row{time: max(r.now.UnixMilli(), r.millis(i.Created)), state: s}
 	for d := range w.packets {
-		w.packets[d], w.bytes[d] = i.Packets[d]-f.packets[d], i.Bytes[d]-f.bytes[d]
+		// A process that was killed may have lost a unit of a tally, see conntrack.
+		w.packets[d] = max(i.Packets[d], f.packets[d]) - f.packets[d]
+		w.bytes[d] = max(i.Bytes[d], f.bytes[d]) - f.bytes[d]
 	}
 	f.packets, f.bytes = i.Packets, i.Bytes
 	r.addRows(i, f, w)
@@ -382,15 +437,24 @@ func (r *Recorder) addRows(i *conntrack.FlowInfo, f *flow, w *row) {
 }
 
 func (r *Recorder) addRow(number uint32, w *row) {
+	if int(number) >= len(r.router.ends) { // of a note that is damaged
+		return
+	}
 	e := &r.router.ends[number]
 	w.outbound = e.outbound
-	for _, g := range e.groups {
-		if g != nil {
-			r.gathered += g.add(w)
+	for v, g := range e.groups {
+		if g == nil {
+			continue
 		}
-	}
-	if r.gathered > gatheredBytes {
-		r.write()
+		grown := g.add(w)
+		r.gathered += grown
+		if r.wal != nil {
+			to := len(g.tuples)
+			if g.rows > 1 {
+				grown-- // a comma
+			}
+			r.rows = append(r.rows, walRow{g, number, Version(v), w.state == stateDenied, to - grown, to})
+		}
 	}
 }
 
@@ -398,18 +462,35 @@ func (r *Recorder) millis(t conntrack.Tick) int64 {
 	return r.now.Add(-time.Duration(int32(r.tick-t)) * conntrack.TickLength).UnixMilli()
 }
 
-// write makes records of the rows that have gathered.
+// timeStep is what a record's time is a multiple of.
+const timeStep = 100 * time.Nanosecond
+
+// write makes records of the rows that have gathered. No file gets two of one time: that is how the next process
+// knows them.
 func (r *Recorder) write() {
+	now := r.options.Now().Truncate(timeStep)
+	if early := r.recorded.Sub(now); early >= 0 && early < time.Second { // more: the clock was set back
+		now = r.recorded.Add(timeStep)
+	}
+	r.recorded = now
 	for _, p := range r.router.places {
 		if len(p.busy) == 0 {
 			continue
 		}
-		b := p.record(r.options.Now())
+		b := p.record(now)
+		if r.wal != nil {
+			r.wal.addBlock(b, p, now.UnixNano())
+		}
 		for _, s := range p.log.sinks {
 			s.put(b)
 		}
 	}
 	r.gathered = 0
+	if r.wal != nil {
+		if left := r.wal.turn(); left > 0 {
+			r.log.Warn("flow logs: the log of rows that no file has yet has room again", "rows without", left)
+		}
+	}
 }
 
 // closePatience is how long Close waits for a disk or a reader.
@@ -418,9 +499,7 @@ const closePatience = 10 * time.Second
 // Close writes the last rows of all flows and waits until they are written. Call it once, after
 // the engine has stopped.
 func (r *Recorder) Close() error {
-	r.denied.Close()
-	for r.takeDenied() {
-	}
+	r.closeDenied()
 	table := r.options.Engine.Flows()
 	// Flows that have ended or timed out come first. The steps are smaller than the ring.
 	for done := 0; done < table.Records()+3*endedFlows/4; done += endedFlows / 4 {
@@ -433,12 +512,44 @@ func (r *Recorder) Close() error {
 			r.pause()
 		}
 	})
+	return r.closeSinks(false)
+}
+
+// Leave is Close for a process that the next one follows, with Options.Slabs: live flows go on and get no last row.
+func (r *Recorder) Leave() error {
+	r.closeDenied()
+	table := r.options.Engine.Flows()
+	// The table has not told of all ended flows yet. It needs some steps until it knows that no worker holds them.
+	for n, quiet := 0, 0; quiet < 4 && n < table.Records(); n++ {
+		tail := r.ring.tail.Load()
+		table.Expire(r.options.Engine.Now(), 0)
+		r.drain()
+		if quiet++; r.ring.tail.Load() != tail {
+			quiet = 0
+		}
+	}
+	r.mu.Lock()
+	r.addRepeated()
+	r.write()
+	r.mu.Unlock()
+	return r.closeSinks(true)
+}
+
+// closeDenied takes the denied packets that wait.
+func (r *Recorder) closeDenied() {
+	r.denied.Close()
+	for r.takeDenied() {
+	}
+}
+
+// closeSinks waits until all is written. What is not is lost, unless the next process finds it.
+func (r *Recorder) closeSinks(next bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	lost := uint64(0)
 	for _, s := range r.sinks {
 		before := s.lost.Load()
-		s.close(ctx)
+		s.close(ctx, next)
 		lost += s.lost.Load() - before
 	}
 	if lost > 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/slab"
 )
 
 // router knows where the rows of each flow end go. A flow keeps the name, the NSG and the MAC
@@ -26,8 +27,12 @@ type router struct {
 	ends   []flowEnd // by the number that flows remember; 0: not logged
 	known  map[flowEnd]uint32
 
+	kept *slab.Journal // what the numbers of ends mean, for the next process; nil: they end with this one
+	free []uint32      // numbers of ends that are nobody's
+
 	failed func(error)
-	walked *view // the newest view when the last walk began
+	walked *view  // the newest view when the last walk began
+	first  uint64 // the generation of the first policy
 }
 
 // rule is the rule of a slot.
@@ -90,6 +95,9 @@ func (t *router) follow() {
 	s := t.engine.Snapshot()
 	if n := len(t.views); n > 0 && t.views[n-1].snapshot == s {
 		return
+	}
+	if t.first == 0 {
+		t.first = s.Generation
 	}
 	v := &view{snapshot: s, ends: map[endKey]uint32{}}
 	for _, l := range t.logs {
@@ -209,9 +217,15 @@ func (t *router) number(e flowEnd) uint32 {
 	}
 	n, ok := t.known[e]
 	if !ok {
-		n = uint32(len(t.ends))
-		t.ends = append(t.ends, e)
+		if last := len(t.free) - 1; last >= 0 {
+			n, t.free = t.free[last], t.free[:last]
+			t.ends[n] = e
+		} else {
+			n = uint32(len(t.ends))
+			t.ends = append(t.ends, e)
+		}
 		t.known[e] = n
+		t.keep(n, &e)
 	}
 	return n
 }
