@@ -1,0 +1,238 @@
+package flowlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
+	"github.com/nsgd/nsgd/slab"
+	"golang.org/x/sys/unix"
+)
+
+// killed is what a process leaves that is killed now, while its engine and its sinks have nothing to do.
+func (r *rig) killed() *slab.Slabs {
+	r.t.Helper()
+	r.stopped()
+	for _, s := range r.recorder.sinks {
+		eventually(r.t, "all is written", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.bytes == 0
+		})
+	}
+	clockOf(r.t, r.recorder.options.Slabs).Store(r.clock.Load())
+	left := cloneSlabs(r.t, r.recorder.options.Slabs)
+	if err := r.recorder.closeSinks(true); err != nil {
+		r.t.Error(err)
+	}
+	return left
+}
+
+// cloneSlabs copies all slabs, without their holes.
+func cloneSlabs(t testing.TB, slabs *slab.Slabs) *slab.Slabs {
+	t.Helper()
+	clone := slab.New(nil, nil)
+	for name, f := range slabs.Files() {
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		memory, err := clone.Make(name, int(info.Size()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := int64(0); ; {
+			if at, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+				break
+			}
+			hole := int64(0)
+			if err == nil {
+				hole, err = unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
+			}
+			if err == nil {
+				_, err = f.ReadAt(memory[at:hole], at)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = hole
+		}
+	}
+	return clone
+}
+
+// last is the last entry of a kind in the log, and the half that it is in.
+func (w *wal) last(t testing.TB, kind byte) (half uint32, at uint64, entry []byte) {
+	t.Helper()
+	now := w.head.half.Load()
+	for _, h := range []uint32{1 - now, now} {
+		if err := w.each(h, func(where uint64, e []byte) error {
+			if e[4] == kind {
+				half, at, entry = h, where, e
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return half, at, entry
+}
+
+// beforeApply makes the log one whose process was killed after it had made the last entry, while it wrote the flow's
+// note: half of that is there. It is false if no entry of rows is the last.
+func beforeApply(t testing.TB, left *slab.Slabs, notes func() []byte) bool {
+	w, ring := openLeft(t, left)
+	half, at, entry := w.last(t, kindRows)
+	if entry == nil || half != w.head.half.Load() || at+uint64(len(entry)) != w.head.length[half].Load() {
+		return false
+	}
+	w.head.applied[half].Store(at)
+	if position := binary.LittleEndian.Uint64(entry[entryHead+8:]); position > 0 && position == ring.head.Load() {
+		ring.head.Store(position - 1)
+	}
+	if n := conntrack.Flow(binary.LittleEndian.Uint64(entry[entryHead:])); n != noFlow {
+		clear(notes()[int(n)*NotesPerFlow:][:NotesPerFlow/2])
+	}
+	return true
+}
+
+func openLeft(t testing.TB, left *slab.Slabs) (*wal, *ring) {
+	t.Helper()
+	var found [2][]byte
+	for i, name := range []string{slabRows, slabEnded} {
+		memory, err := left.Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[i] = memory
+	}
+	w, err := openWAL(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := openRing(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, r
+}
+
+// beforeFinished makes the log one whose process was killed before it said that the last block is in its file. Some
+// of that may not be in the file. It is false without a block.
+func beforeFinished(t testing.TB, left *slab.Slabs, r *rig, cut int) bool {
+	w, _ := openLeft(t, left)
+	_, _, entry := w.last(t, kindBlock)
+	if entry == nil {
+		return false
+	}
+	entry[blockDone+sinkFolder] = 0
+	if cut == 0 {
+		return true
+	}
+	g := r.recorder.router.groupAt(binary.LittleEndian.Uint32(entry[8:]), Version(entry[5]))
+	at := time.Unix(0, int64(binary.LittleEndian.Uint64(entry[24:])))
+	path := filepath.Join(g.place.log.Folder, g.place.folder, hourPath(at), "macAddress="+g.place.mac, hourFile)
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, info.Size()-int64(len("\n"+closing))-int64(cut%int(binary.LittleEndian.Uint32(entry[12:]))))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// A process is killed at random moments between its steps, and within those where a kill could lose a row or tell it
+// twice. The rows are the same as those of a process that lives on.
+func TestRowsAreToldOnceWhereverTheProcessIsKilled(t *testing.T) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 12
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	folder, slabs := t.TempDir(), slab.New(nil, nil)
+	clockOf(t, slabs)
+	talks, applies, finishes := map[uint16]*talk{}, 0, 0
+	r := newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: slabs})
+	for round := range rounds {
+		roundTraffic(round, talks, r)
+		r.recorder.takeDenied()
+		for range random.IntN(4) {
+			r.wait(time.Duration(random.IntN(100)) * time.Second)
+			r.minute()
+		}
+		switch random.IntN(3) {
+		case 0: // flows end, and nothing is written yet
+			r.engine.Flows().Expire(r.engine.Now(), 1<<20)
+			r.recorder.drain()
+		case 1:
+			r.wait(time.Minute)
+			r.engine.Flows().Expire(r.engine.Now(), 1<<20)
+		}
+		left := r.killed()
+		if random.IntN(2) == 0 && beforeApply(t, left, func() []byte { return notesOf(t, left, r) }) {
+			applies++
+		}
+		if random.IntN(2) == 0 && beforeFinished(t, left, r, random.IntN(2)*(1+random.IntN(10_000))) {
+			finishes++
+		}
+		r = newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: left})
+	}
+	r.wait(time.Hour)
+	r.end()
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTalks(t, rows, talks)
+	checkDenied(t, slices.DeleteFunc(rows, func(r flowlogtest.Row) bool { return r.State == "D" && r.DstPort != 666 }), rounds, 666)
+	if applies == 0 || finishes == 0 {
+		t.Errorf("killed %d times before a note, %d times before the end of a block", applies, finishes)
+	}
+}
+
+// notesOf are the notes of the flow table in a clone of a rig's slabs.
+func notesOf(t testing.TB, left *slab.Slabs, r *rig) []byte {
+	t.Helper()
+	for _, name := range left.Names() {
+		if strings.HasPrefix(name, "flows.") {
+			memory, err := left.Find(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return memory[len(memory)-(len(r.recorder.flows)*NotesPerFlow+4095)&^4095:]
+		}
+	}
+	t.Fatal("no image of the flow table")
+	return nil
+}
+
+func TestAFlowThatTheLastProcessHasToldOfIsNotToldAgain(t *testing.T) {
+	memory := make([]byte, ringSize)
+	one := &conntrack.FlowInfo{Flow: 7, Created: 3, Packets: [2]uint64{1, 2}}
+	one.Key.Proto = packet.ProtoUDP
+	ringOf(memory).push(one)
+	next, err := openRing(memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *one
+	other.Flow = 8
+	for _, i := range []*conntrack.FlowInfo{one, &other, one} {
+		next.push(i)
+	}
+	var got []conntrack.Flow
+	next.drain(func(i *conntrack.FlowInfo) { got = append(got, i.Flow) })
+	if !slices.Equal(got, []conntrack.Flow{7, 8, 7}) { // the last is a flow of this process
+		t.Errorf("%v", got)
+	}
+}
