@@ -28,8 +28,9 @@ func roundLogs(folder string) []Log {
 	return []Log{{Version: NSG, Folder: folder}, {Version: VNet, Folder: folder}}
 }
 
-// roundTraffic queues the packets of a round. Talks go on over rounds if their flows last so long.
-func roundTraffic(round int, talks map[uint16]*talk, r *rig) {
+// roundTraffic queues the packets of a round. Talks go on over rounds if their flows last so long. web is the name of
+// the rule that allows connections.
+func roundTraffic(round int, web string, talks map[uint16]*talk, r *rig) {
 	random := rand.New(rand.NewPCG(uint64(round), 9))
 	talkAt := func(port uint16, one talk) *talk {
 		if talks[port] == nil {
@@ -49,7 +50,7 @@ func roundTraffic(round int, talks map[uint16]*talk, r *rig) {
 		k.queue(r, "", false, random.IntN(900))
 	}
 	for n := range uint16(3) {
-		k := talkAt(5000+3*uint16(round)+n, talk{from: internet, to: vmA, tcp: true, dport: 80, nicRule: "UserRule_web"})
+		k := talkAt(5000+3*uint16(round)+n, talk{from: internet, to: vmA, tcp: true, dport: 80, nicRule: "UserRule_" + web})
 		k.say(r, "S", false, 0)
 		k.say(r, "SA", true, 0)
 		k.say(r, "A", false, 0)
@@ -87,7 +88,7 @@ func recordUntilKilled(text string) {
 	slabs, t := slab.New(files, nil), &testing.T{}
 	clock := clockOf(t, slabs)
 	r := newRigWith(t, midnight, Options{Logs: roundLogs(fields[1]), Slabs: slabs})
-	roundTraffic(round, map[uint16]*talk{}, r)
+	roundTraffic(round, "web", map[uint16]*talk{}, r)
 	r.stopped()
 	r.recorder.takeDenied()
 	os.Stdout.WriteString("carried\n")
@@ -131,7 +132,7 @@ func TestFlowLogsGoOnWhenTheirProcessIsKilled(t *testing.T) {
 		time.Sleep(time.Duration(rand.IntN(30_000)) * time.Microsecond) // at any instruction
 		c.Process.Kill()
 		c.Wait()
-		roundTraffic(round, talks, nil)
+		roundTraffic(round, "web", talks, nil)
 	}
 	clock.Add(int64(time.Second))
 	last := newRigWith(t, midnight, options)

@@ -1,6 +1,7 @@
 package flowlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -121,12 +122,12 @@ func New(o Options) (*Recorder, error) {
 	}
 	r.openLogs()
 	r.router = newRouter(o.Engine, r.logs, r.failed)
-	r.router.follow()
 	if o.Slabs != nil {
 		if err := r.keep(); err != nil {
 			return nil, err
 		}
 	}
+	r.router.follow()
 	var err error
 	if r.denied, err = r.watchDenied(); err != nil {
 		return nil, err
@@ -390,17 +391,15 @@ func (r *Recorder) meet(i *conntrack.FlowInfo, f *flow) bool {
 	// Anything else that is remembered belongs to a flow that was lost when it ended.
 	*f = flow{created: i.Created, walked: max(r.walked, 1)}
 	if topology.ServiceOfSlot(lastSlot(i.Slots)) == topology.NoService {
-		generation := uint64(i.Generation)
-		if generation == 0 { // the policy of another process decided
-			generation = r.router.first
-		}
+		decided := uint64(i.Generation)
+		generation := cmp.Or(decided, r.router.first) // 0: the policy of another process decided
 		v := r.router.viewOf(generation)
 		for n, d := range [...]ruleset.Direction{ruleset.Outbound, ruleset.Inbound} {
 			key := &i.Key
 			if d == ruleset.Inbound {
 				key = &i.ReplyKey
 			}
-			f.ends[n] = r.router.endAt(v, generation, key.Zone, key.Src, d, r.router.deciding(i.Slots, generation, d))
+			f.ends[n] = r.router.endAt(v, generation, key.Zone, key.Src, d, r.router.deciding(i.Slots, decided, d))
 		}
 	}
 	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})

@@ -3,6 +3,7 @@ package flowlog
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 	"unsafe"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/slab"
 )
 
@@ -61,7 +64,6 @@ func (r *Recorder) keep() error {
 	}
 	if err != nil { // what was damaged has brought something into the router
 		r.router = newRouter(r.options.Engine, r.logs, r.failed)
-		r.router.follow()
 		r.gathered, r.walked = 0, 0
 	}
 	return r.keepAnew()
@@ -275,7 +277,49 @@ type keptGroup struct {
 	Folder, MAC, Head, ACL, Rule string
 }
 
-const endKeys = "end "
+// keptRule is the rule of a slot as the next process reads it.
+type keptRule struct {
+	NSG, GUID, Name string
+	Direction       ruleset.Direction
+	Access          ruleset.Access
+	Admin           bool
+}
+
+const endKeys, ruleKeys = "end ", "rule "
+
+// put has the journal keep a value under a kind of keys and a number.
+func (t *router) put(keys string, n uint32, value any) {
+	text, err := json.Marshal(value)
+	if err == nil {
+		err = t.kept.Put(keys+strconv.Itoa(int(n)), text)
+	}
+	if err != nil {
+		t.failed(fmt.Errorf("the next process can't be told where rows of its flows go: %w", err))
+	}
+}
+
+// keepRule has the journal say what a slot means: flows that have no row yet may outlive their rule.
+func (t *router) keepRule(slot uint32, r *rule) {
+	if t.kept != nil {
+		t.put(ruleKeys, slot, keptRule{r.nsg, r.guid, r.name, r.direction, r.access, r.admin})
+	}
+}
+
+// resumeRule takes up the rule that a slot had in the last process.
+func (t *router) resumeRule(slot uint64, text []byte) error {
+	var k keptRule
+	if err := json.Unmarshal(text, &k); err != nil {
+		return err
+	}
+	if slot >= topology.MaxRules {
+		return fmt.Errorf("slot %d: must be below %d", slot, topology.MaxRules)
+	}
+	for int(slot) >= len(t.rules) {
+		t.rules = append(t.rules, nil)
+	}
+	t.rules[slot] = []*rule{{nsg: k.NSG, guid: k.GUID, name: k.Name, direction: k.Direction, access: k.Access, admin: k.Admin}}
+	return nil
+}
 
 // keep has the journal say what a number means, before anything is told under it.
 func (t *router) keep(n uint32, e *flowEnd) {
@@ -293,50 +337,59 @@ func (t *router) keep(n uint32, e *flowEnd) {
 			p.end = n
 		}
 	}
-	text, err := json.Marshal(k)
-	if err == nil {
-		err = t.kept.Put(endKeys+strconv.Itoa(int(n)), text)
-	}
-	if err != nil {
-		t.failed(fmt.Errorf("what a flow end means can't be kept for the next process: %w", err))
-	}
+	t.put(endKeys, n, &k)
 }
 
-// resume takes up the ends of flows that earlier processes have numbered.
+// resume takes up the rules, and the ends of flows that earlier processes have numbered.
 func (t *router) resume() error {
 	values, err := t.kept.Values()
 	if err != nil {
 		return err
 	}
 	for key, text := range values {
-		number, is := strings.CutPrefix(key, endKeys)
+		kind, number, _ := strings.Cut(key, " ")
 		n, err := strconv.ParseUint(number, 10, 22)
-		var k keptEnd
-		if err == nil && is && n > 0 {
-			err = json.Unmarshal(text, &k)
+		switch {
+		case err != nil:
+		case kind+" " == ruleKeys:
+			err = t.resumeRule(n, text)
+		default:
+			err = t.resumeEnd(uint32(n), text)
 		}
-		if err != nil || !is || n == 0 {
-			return fmt.Errorf("flow end %q: %.100q: must be a number and an end (%v)", key, text, err)
+		if err != nil {
+			return fmt.Errorf("the journal's %q: %.100q: %w", key, text, err)
 		}
-		for int(n) >= len(t.ends) {
-			t.ends = append(t.ends, flowEnd{})
+	}
+	return nil
+}
+
+// resumeEnd takes up a flow's end. Where its log is none any more, its rows go nowhere.
+func (t *router) resumeEnd(n uint32, text []byte) error {
+	var k keptEnd
+	if err := json.Unmarshal(text, &k); err != nil {
+		return err
+	}
+	if n == 0 {
+		return errors.New("no end has number 0")
+	}
+	for int(n) >= len(t.ends) {
+		t.ends = append(t.ends, flowEnd{})
+	}
+	e := flowEnd{outbound: k.Outbound}
+	for v, g := range k.Groups {
+		if g == nil {
+			continue
 		}
-		e := flowEnd{outbound: k.Outbound}
-		for v, g := range k.Groups {
-			if g == nil {
-				continue
+		if l := t.logAs(Version(v), g); l != nil {
+			p := t.placeOf(l, g.Folder, g.MAC, func(string) string { return g.Head })
+			if p.end == 0 {
+				p.end = n
 			}
-			if l := t.logAs(Version(v), g); l != nil {
-				p := t.placeOf(l, g.Folder, g.MAC, func(string) string { return g.Head })
-				if p.end == 0 {
-					p.end = uint32(n)
-				}
-				e.groups[v] = t.groupOf(p, g.ACL, g.Rule)
-			}
+			e.groups[v] = t.groupOf(p, g.ACL, g.Rule)
 		}
-		if t.ends[n] = e; e.groups != [numVersions]*group{} {
-			t.known[e] = uint32(n)
-		}
+	}
+	if t.ends[n] = e; e.groups != [numVersions]*group{} {
+		t.known[e] = n
 	}
 	return nil
 }

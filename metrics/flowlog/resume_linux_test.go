@@ -3,6 +3,7 @@ package flowlog
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -180,7 +181,12 @@ func TestRowsAreToldOnceWhereverTheProcessIsKilled(t *testing.T) {
 	talks, applies, finishes := map[uint16]*talk{}, 0, 0
 	r := newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: slabs})
 	for round := range rounds {
-		roundTraffic(round, talks, r)
+		web := "web"
+		if random.IntN(3) == 0 { // a rule that the next process's policy does not have
+			web = fmt.Sprint("web-", round)
+			r.reload(testPolicy(web, "no-evil"))
+		}
+		roundTraffic(round, web, talks, r)
 		r.recorder.takeDenied()
 		for range random.IntN(4) {
 			r.wait(time.Duration(random.IntN(100)) * time.Second)

@@ -139,7 +139,9 @@ func (t *router) addRule(slot uint32, since uint64, nsg *ruleset.NSG, r *ruleset
 	if guid == "" {
 		guid = guidOf(nsg.ID)
 	}
-	t.rules[slot] = append(slices.Clone(known), &rule{since: since, nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin})
+	one := &rule{since: since, nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin}
+	t.rules[slot] = append(slices.Clone(known), one)
+	t.keepRule(slot, one)
 }
 
 // ruleOf is the rule that a slot had in a generation; nil when it has none.
