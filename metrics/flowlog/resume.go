@@ -11,7 +11,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/slab"
@@ -174,15 +173,15 @@ func (r *Recorder) resumeRows(entry []byte, open, copied bool) error {
 		entry[4] = kindVoid
 		return nil
 	}
-	number := conntrack.Flow(binary.LittleEndian.Uint64(entry[entryHead:]))
+	number := binary.LittleEndian.Uint64(entry[entryHead:])
 	if position := binary.LittleEndian.Uint64(entry[entryHead+8:]); position > r.ring.head.Load() {
 		if position > r.ring.tail.Load() {
 			return errWALDamaged
 		}
 		r.ring.head.Store(position)
 	}
-	if open && number != noFlow {
-		if int(number) >= len(r.flows) {
+	if open && number != uint64(noFlow) {
+		if number >= uint64(len(r.flows)) {
 			return errWALDamaged
 		}
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&r.flows[number])), NotesPerFlow), entry[entryHead+16:])

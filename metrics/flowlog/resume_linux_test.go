@@ -1,9 +1,11 @@
 package flowlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -169,7 +171,7 @@ func beforeFinished(t testing.TB, left *slab.Slabs, r *rig, cut int) bool {
 }
 
 // A process is killed at random moments between its steps, and within those where a kill could lose a row or tell it
-// twice. The rows are the same as those of a process that lives on.
+// twice, or it leaves in good order. The rows are the same as those of a process that lives on.
 func TestRowsAreToldOnceWhereverTheProcessIsKilled(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -204,6 +206,13 @@ func TestRowsAreToldOnceWhereverTheProcessIsKilled(t *testing.T) {
 			r.engine.Flows().Expire(r.engine.Now(), 1<<20)
 		case 2:
 			r.walkPartly(random.IntN(20))
+		}
+		if random.IntN(4) == 0 {
+			left := r.recorder.options.Slabs
+			clockOf(t, left).Store(r.clock.Load())
+			r.leave()
+			r = newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: left})
+			continue
 		}
 		left := r.killed()
 		if random.IntN(2) == 0 && beforeApply(t, left, func() []byte { return notesOf(t, left, r) }) {
@@ -261,5 +270,84 @@ func TestAFlowThatTheLastProcessHasToldOfIsNotToldAgain(t *testing.T) {
 	next.drain(func(i *conntrack.FlowInfo) { got = append(got, i.Flow) })
 	if !slices.Equal(got, []conntrack.Flow{7, 8, 7}) { // the last is a flow of this process
 		t.Errorf("%v", got)
+	}
+}
+
+func TestALogOfRowsKeepsRoomForItsBlocks(t *testing.T) {
+	const left, places = 8 << 10, 20
+	w := newWAL(make([]byte, walSize))
+	w.begin()
+	binary.LittleEndian.PutUint32(w.halves[0], walHalf-left)
+	w.halves[0][4] = kindVoid
+	w.head.length[0].Store(walHalf - left)
+	s := newSink(sinkFolder, 1, nil, nil)
+	var all []*place
+	for n := range places {
+		all = append(all, &place{log: &flowLog{sinks: []*sink{s}}, end: uint32(n + 1)})
+	}
+	logged, unlogged := 0, uint64(0)
+	for n := 0; unlogged < 3; n++ {
+		g := &group{place: all[n%places], tuples: make([]byte, 100)}
+		if w.addRows(noFlow, &flow{}, 0, []walRow{{group: g, end: 1, to: 100}}, places) {
+			logged++
+		} else {
+			unlogged++
+		}
+	}
+	if logged < places || logged > left/100 {
+		t.Errorf("%d rows in %d bytes", logged, left)
+	}
+	for _, p := range all {
+		b := &block{rows: 1}
+		if w.addBlock(b, p, 0); b.wal == nil {
+			t.Fatal("a block without room: its rows would be told again")
+		}
+		defer b.finished(sinkFolder)
+	}
+	if got := w.turn(); got != unlogged || w.head.half.Load() != 1 {
+		t.Errorf("%d rows were told of, want %d", got, unlogged)
+	}
+	if w.addRows(noFlow, &flow{}, 0, nil, places); w.turn() != 0 || w.head.half.Load() != 1 {
+		t.Error("a half is used again while its blocks wait")
+	}
+}
+
+// What the last process has left may be damaged: it is dropped, and said so. Nothing panics.
+func TestALogOfRowsThatIsDamagedIsDropped(t *testing.T) {
+	r := newRigWith(t, midnight, Options{Logs: roundLogs(t.TempDir()), Slabs: slab.New(nil, nil)})
+	roundTraffic(1, "web", map[uint16]*talk{}, r)
+	r.recorder.walk(false, func() {})
+	r.walkPartly(10)
+	left := r.killed()
+	random := rand.New(rand.NewPCG(5, 6))
+	for n := range 30 {
+		damaged := cloneSlabs(t, left)
+		w, _ := openLeft(t, damaged)
+		half, at, entry := w.last(t, kindRows)
+		switch n {
+		case 0:
+			binary.LittleEndian.PutUint32(entry, 4) // its size
+		case 1:
+			entry[5] = 200 // rows
+		case 2:
+			binary.LittleEndian.PutUint64(entry[entryHead+8:], 1<<40) // position in the ring
+		case 3:
+			w.head.applied[half].Store(at)
+			binary.LittleEndian.PutUint64(entry[entryHead:], 1<<40) // flow
+		case 4:
+			entry[rowsHead+4] = 9 // version
+		case 5:
+			entry[4] = 77 // kind
+		default:
+			w.halves[half][random.IntN(int(w.head.length[half].Load()))] ^= byte(1 + random.IntN(255))
+		}
+		var told bytes.Buffer
+		next := newRigWith(t, midnight, Options{Logs: roundLogs(t.TempDir()), Slabs: damaged, Log: slog.New(slog.NewTextHandler(&told, nil))})
+		if dropped := strings.Contains(told.String(), "is dropped"); n < 6 && !dropped {
+			t.Errorf("damage %d: nobody noticed", n)
+		}
+		next.minute()
+		next.wait(time.Hour)
+		next.end()
 	}
 }

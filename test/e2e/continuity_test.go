@@ -51,8 +51,20 @@ func (d *daemon) kept() int {
 // succeed ends the kept process by a signal and waits until the next one is ready.
 func (d *daemon) succeed(signal syscall.Signal) {
 	d.t.Helper()
+	d.follow(func() error { return syscall.Kill(d.kept(), signal) })
+}
+
+// upgrade has another process take over and waits until it is ready.
+func (d *daemon) upgrade() {
+	d.t.Helper()
+	d.follow(func() error { nsgctl(d.t, "upgrade"); return nil })
+}
+
+// follow waits until the process that what brings is ready.
+func (d *daemon) follow(what func() error) {
+	d.t.Helper()
 	ready := strings.Count(d.stderr.String(), "msg=ready")
-	if err := syscall.Kill(d.kept(), signal); err != nil {
+	if err := what(); err != nil {
 		d.t.Fatal(err)
 	}
 	eventually(d.t, "another process", func() bool { return strings.Count(d.stderr.String(), "msg=ready") > ready })
@@ -95,7 +107,7 @@ func TestAnUpgradeLosesNothing(t *testing.T) {
 	before := scrape(t)
 	for range 3 {
 		old := d.kept()
-		nsgctl(t, "upgrade")
+		d.upgrade()
 		mustEcho(t, conn)
 		if now := d.kept(); now == old {
 			t.Errorf("process %d goes on", old)

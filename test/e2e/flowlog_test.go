@@ -207,7 +207,7 @@ func TestFlowLogsGoOnInTheNextProcess(t *testing.T) {
 	for name, next := range map[string]func(*daemon){
 		"after a kill":     func(d *daemon) { d.succeed(syscall.SIGKILL) },
 		"after a restart":  func(d *daemon) { d.succeed(syscall.SIGUSR1) },
-		"after an upgrade": func(d *daemon) { nsgctl(d.t, "upgrade") },
+		"after an upgrade": (*daemon).upgrade,
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "logs")
@@ -252,8 +252,8 @@ func TestFlowLogsGoOnInTheNextProcess(t *testing.T) {
 			}
 			close(stop)
 			most := <-sent
-			eventually(t, "the stream has arrived", func() bool { return arrived.Load() == most })
 			d.stop(syscall.SIGTERM)
+			least := arrived.Load() // what the receiver has, nsgd has told
 			rows, err := flowlogtest.ReadFolder(folder)
 			if err != nil {
 				t.Fatal(err)
@@ -270,8 +270,8 @@ func TestFlowLogsGoOnInTheNextProcess(t *testing.T) {
 				case f.Proto == 6 && (f.Rule != "UserRule_"+allowHTTPIn.name || f.Counters[0] < 5 || f.Counters[2] < 5):
 					t.Errorf("the connection: %+v", *f)
 				case f.DstPort == address(to).Port():
-					if times++; f.Counters[0] != most || f.Counters[1] != 128*f.Counters[0] {
-						t.Errorf("%d datagrams were sent and have arrived; told %+v", most, *f)
+					if times++; f.Counters[0] < least || f.Counters[0] > most || f.Counters[1] != 128*f.Counters[0] {
+						t.Errorf("%d datagrams were sent, %d have arrived; told %+v", most, least, *f)
 					}
 				case f.Proto == 17:
 					if shorts++; f.Counters[0] != 3 {
@@ -283,7 +283,7 @@ func TestFlowLogsGoOnInTheNextProcess(t *testing.T) {
 			if per := shorts / 4; times != per || shorts != 4*per || per < 2 {
 				t.Errorf("%d flows of the stream at its ends, %d of 4 short ones", times, shorts)
 			}
-			t.Logf("%d datagrams, %d rows", most, len(rows))
+			t.Logf("%d datagrams sent, %d arrived, %d rows", most, least, len(rows))
 		})
 	}
 }
