@@ -184,13 +184,13 @@ func TestRowsAreToldOnceWhereverTheProcessIsKilled(t *testing.T) {
 	r := newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: slabs})
 	for round := range rounds {
 		web := "web"
-		if random.IntN(3) == 0 { // a rule that the next process's policy does not have
+		if random.IntN(2) == 0 { // a rule that the next process's policy does not have
 			web = fmt.Sprint("web-", round)
 			r.reload(testPolicy(web, "no-evil"))
 		}
 		roundTraffic(round, web, talks, r)
 		r.recorder.takeDenied()
-		for range random.IntN(4) {
+		for range max(0, random.IntN(6)-2) {
 			r.wait(time.Duration(random.IntN(100)) * time.Second)
 			r.minute()
 		}
