@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
@@ -271,6 +272,77 @@ func TestAFlowThatTheLastProcessHasToldOfIsNotToldAgain(t *testing.T) {
 	if !slices.Equal(got, []conntrack.Flow{7, 8, 7}) { // the last is a flow of this process
 		t.Errorf("%v", got)
 	}
+}
+
+// Another size of the flow table, as another version, has other records for the same flows.
+func TestFlowsThatAreCopiedGoOnInTheLogs(t *testing.T) {
+	folder, slabs, talks := t.TempDir(), slab.New(nil, nil), map[uint16]*talk{}
+	clockOf(t, slabs)
+	for round, flows := range []int{4096, 8192, 2048, 4096, 4096, 8192} {
+		r := newRigOf(t, midnight, Options{Logs: roundLogs(folder), Slabs: slabs}, flows)
+		if a := r.engine.Flows().Adoption(); a.Refused != nil || a.Copied != (round != 0 && round != 4) {
+			t.Fatalf("%+v", a)
+		}
+		roundTraffic(round, "web", talks, r)
+		r.wait(50 * time.Second)
+		r.minute()
+		r.wait(50 * time.Second)
+		r.walkPartly(10)
+		if round == 5 {
+			r.wait(time.Hour)
+			r.end()
+			break
+		}
+		clockOf(t, slabs).Store(r.clock.Load())
+		if round%2 == 0 {
+			r.leave()
+		} else {
+			slabs = r.killed()
+		}
+	}
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTalks(t, rows, talks)
+}
+
+// A last entry that note and ring don't follow was never made, where the flows were copied: its note is elsewhere.
+func TestTheLastEntryOfFlowsThatAreCopiedIsMadeAnew(t *testing.T) {
+	folder, talks := t.TempDir(), map[uint16]*talk{}
+	r := newRigWith(t, midnight, Options{Logs: roundLogs(folder), Slabs: slab.New(nil, nil)})
+	first := &talk{from: vmA, to: internet, sport: 900, dport: 123}
+	talks[900] = first
+	first.say(r, "", false, 0)
+	r.wait(2 * time.Minute)
+	roundTraffic(0, "web", talks, r)
+	r.wait(2 * time.Minute) // the first flow ends: those behind it will have other records
+	r.minute()
+	r.minute()
+	flow := conntrack.Flow(0)
+	for i := range r.engine.Flows().Flows {
+		flow = i.Flow
+		break
+	}
+	before := r.recorder.flows[flow]
+	r.walkPartly(1)
+	left := r.killed()
+	w, _ := openLeft(t, left)
+	half, at, entry := w.last(t, kindRows)
+	if number := binary.LittleEndian.Uint64(entry[entryHead:]); number != uint64(flow) || flow == 0 {
+		t.Fatalf("the last entry is of flow %d, not of %d", number, flow)
+	}
+	w.head.applied[half].Store(at)
+	notes := notesOf(t, left, r)[int(flow)*NotesPerFlow:]
+	copy(notes[:NotesPerFlow], unsafe.Slice((*byte)(unsafe.Pointer(&before)), NotesPerFlow))
+	next := newRigOf(t, midnight, Options{Logs: roundLogs(folder), Slabs: left}, 8192)
+	next.wait(time.Hour)
+	next.end()
+	rows, err := flowlogtest.ReadFolder(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTalks(t, rows, talks)
 }
 
 func TestALogOfRowsKeepsRoomForItsBlocks(t *testing.T) {

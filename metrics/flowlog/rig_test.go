@@ -86,8 +86,14 @@ func newRig(t testing.TB, start time.Time, logs ...Log) *rig {
 
 func newRigWith(t testing.TB, start time.Time, o Options) *rig {
 	t.Helper()
+	return newRigOf(t, start, o, 4096)
+}
+
+// newRigOf is newRigWith for a flow table of that many flows.
+func newRigOf(t testing.TB, start time.Time, o Options, maxFlows int) *rig {
+	t.Helper()
 	r := &rig{t: t, start: start, rand: rand.New(rand.NewPCG(1, 2))}
-	flows := conntrack.Options{Max: 4096, Timeouts: conntrack.Timeouts{UDPOneWay: 3 * time.Minute}}
+	flows := conntrack.Options{Max: maxFlows, Timeouts: conntrack.Timeouts{UDPOneWay: 3 * time.Minute}}
 	var kept *continuity.Store
 	var err error
 	if o.Slabs != nil {
