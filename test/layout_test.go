@@ -82,7 +82,7 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "tun/folder",
+		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "conntrack/slab", "tun/folder",
 	},
 	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/platform", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},

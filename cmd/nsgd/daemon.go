@@ -92,6 +92,9 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	d.onStop(d.inherited.close)
 	options, began := c.engineOptions(d.log), time.Now()
 	options.Compiled, options.Continuity = all.snapshot, d.inherited.kept
+	if len(c.FlowLogs) > 0 && d.inherited.kept != nil {
+		options.Flows.NotesPerFlow = flowlog.NotesPerFlow
+	}
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}

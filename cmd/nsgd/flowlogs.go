@@ -59,17 +59,19 @@ func (c *Config) flowLogs() []flowlog.Log {
 
 // record begins flow logs, before the engine carries anything.
 func (d *daemon) record(stdout io.Writer) error {
+	slabs := d.inherited.kept.Slabs()
 	if len(d.config.FlowLogs) == 0 {
-		return nil
+		return flowlog.Forget(slabs)
 	}
 	var err error
 	d.recorder, err = flowlog.New(flowlog.Options{
 		Engine: d.engine, Logs: d.config.flowLogs(), Interval: time.Duration(d.config.FlowLogInterval), Stdout: stdout, Log: d.log,
+		Slabs: slabs,
 	})
 	if err != nil {
 		return err
 	}
-	d.onStop(d.recorder.Close)
+	d.onStop(d.stopRecording)
 	for i := range d.config.FlowLogs {
 		if err := mayWrite(d.config.FlowLogs[i].Folder); err != nil {
 			return fmt.Errorf("flowLogs[%d].folder: %w", i, err)
@@ -92,6 +94,14 @@ func mayWrite(folder string) error {
 		break
 	}
 	return nil
+}
+
+// stopRecording gives live flows their last rows, unless they go on in the next process.
+func (d *daemon) stopRecording() error {
+	if d.inherited.leaving.Load() {
+		return d.recorder.Leave()
+	}
+	return d.recorder.Close()
 }
 
 // collectors show what is beside the engine.

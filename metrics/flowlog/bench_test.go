@@ -5,13 +5,20 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
 // BenchmarkEnded takes a flow from the flow table's hook to its two rows at each of two ends, in logs
-// of both versions in files.
+// of both versions in files. Beyond the process the rows are in the write-ahead log too.
 func BenchmarkEnded(b *testing.B) {
-	r := newRig(b, midnight, Log{Version: NSG, Folder: b.TempDir(), MaxSize: 256 << 20}, Log{Version: VNet, Folder: b.TempDir(), MaxSize: 256 << 20})
+	b.Run("with the process", func(b *testing.B) { benchmarkEnded(b, nil) })
+	b.Run("beyond the process", func(b *testing.B) { benchmarkEnded(b, slab.New(nil, nil)) })
+}
+
+func benchmarkEnded(b *testing.B, slabs *slab.Slabs) {
+	logs := []Log{{Version: NSG, Folder: b.TempDir(), MaxSize: 256 << 20}, {Version: VNet, Folder: b.TempDir(), MaxSize: 256 << 20}}
+	r := newRigWith(b, midnight, Options{Logs: logs, Slabs: slabs})
 	info := oneFlow(b, r)
 	b.ReportAllocs()
 	n := uint32(0)

@@ -160,7 +160,7 @@ func TestAFlowWhoseEndWasLostLeavesNothingToTheNext(t *testing.T) {
 }
 
 func TestDeniedRoomComesBackWhenRecordsAreWritten(t *testing.T) {
-	s := newSink(1000, func(*block) error { return nil }, func(error) {})
+	s := newSink(sinkFolder, 1000, func(*block) error { return nil }, func(error) {})
 	s.put(&block{log: &flowLog{}, record: make([]byte, 240), denied: 200})
 	if s.renewDenied("h"); s.deniedRoom != 1000/deniedOfQueue-200 {
 		t.Errorf("room %d with a record that waits", s.deniedRoom)
@@ -172,7 +172,7 @@ func TestDeniedRoomComesBackWhenRecordsAreWritten(t *testing.T) {
 }
 
 func TestASinkTriesTheOldestRecordAgainFirst(t *testing.T) {
-	s := newSink(1000, func(*block) error { return nil }, func(error) {})
+	s := newSink(sinkFolder, 1000, func(*block) error { return nil }, func(error) {})
 	s.put(&block{rows: 1})
 	s.put(&block{rows: 2})
 	s.finish(s.take(), false)

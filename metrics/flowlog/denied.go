@@ -112,6 +112,7 @@ func (r *Recorder) denyBy(e *watch.Event, slot uint32, d ruleset.Direction) {
 	}
 	again.rows++
 	r.addRow(end, w)
+	r.commit(noFlow, &flow{}, 0)
 }
 
 // repeated is the row of a source whose packets were denied again and again in an interval.
@@ -134,6 +135,7 @@ func (r *Recorder) addRepeated() {
 	for key, w := range r.repeated {
 		if w.packets[conntrack.Original] > 0 {
 			r.addRow(key.end, &w.row)
+			r.commit(noFlow, &flow{}, 0)
 		}
 	}
 	clear(r.repeated)

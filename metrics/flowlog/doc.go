@@ -14,6 +14,11 @@
 // interval, or earlier when there are many, they become records. A sink (sink.go) appends a
 // record to the hour's file (file.go, store.go) or prints it.
 //
+// With Options.Slabs all of this goes on in the next process, even if this one is killed. What a flow's rows have
+// told is its note in the flow table. Ended flows wait in a slab, and a write-ahead log (wal.go) has the rows that no
+// file has yet. A restart gathers them again (resume.go). Denied packets that wait for their rows, and those that share a
+// row, end with the process.
+//
 // Three bounds lose rows, and each loss is counted. Flows that end faster than they are logged
 // have no last row. When records wait too long for a full disk or a slow reader, the oldest are
 // dropped. Rows of denied packets have a share of the queue and of the folder; the packets beyond

@@ -103,6 +103,26 @@ func isWhole(f *os.File, size int64) (bool, error) {
 	return string(tail) == last, nil
 }
 
+// recordTime is how long the beginning of a record is that no other record in its file has: the time.
+const recordTime = len(`{"time":"2006-01-02T15:04:05.0000000Z"`)
+
+// endsWith reports that a whole file's last record has a length and a beginning.
+func endsWith(f *os.File, beginning []byte, length int) (bool, error) {
+	size, err := sizeOf(f)
+	if err != nil {
+		return false, err
+	}
+	at := size - int64(len("\n"+closing)) - int64(length)
+	if at < int64(len(opening)) {
+		return false, nil
+	}
+	text := make([]byte, len(beginning))
+	if _, err := f.ReadAt(text, at); err != nil {
+		return false, err
+	}
+	return string(text) == string(beginning), nil
+}
+
 // wholeRecords is the length of a file's opening and its whole records.
 func wholeRecords(f *os.File) (good int64, err error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -13,6 +13,8 @@ type place struct {
 	folder, mac string // the path is the folder, the hour and the MAC address
 	head        string // of a record, behind its time
 	busy        []*group
+	end         uint32 // an end that gathers here, for the write-ahead log; 0: none yet
+	logged      bool   // the write-ahead log has rows that gather here
 }
 
 // share is what the rows of one NSG's denied packets take up of a flow log.
@@ -48,13 +50,7 @@ func vnetHead(flowLogID, target, mac string) string {
 // add appends a row and returns by how many bytes the group has grown. A denied packet's row
 // takes up the room that the log's sinks have for those.
 func (g *group) add(r *row) int {
-	before := len(g.tuples)
-	if g.rows == 0 {
-		g.place.busy = append(g.place.busy, g)
-	} else {
-		g.tuples = append(g.tuples, ',')
-	}
-	g.rows++
+	before := g.begin()
 	g.tuples = append(g.tuples, '"')
 	if g.place.log.Version == NSG {
 		g.tuples = r.appendNSG(g.tuples)
@@ -62,8 +58,33 @@ func (g *group) add(r *row) int {
 		g.tuples = r.appendVNet(g.tuples)
 	}
 	g.tuples = append(g.tuples, '"')
+	return g.grown(before, r.state == stateDenied)
+}
+
+// append adds the text of a row that an earlier process has made.
+func (g *group) append(text []byte, denied bool) int {
+	before := g.begin()
+	g.tuples = append(g.tuples, text...)
+	g.place.logged = true
+	return g.grown(before, denied)
+}
+
+// begin makes place for a row and returns how long the group was.
+func (g *group) begin() int {
+	before := len(g.tuples)
+	if g.rows == 0 {
+		g.place.busy = append(g.place.busy, g)
+	} else {
+		g.tuples = append(g.tuples, ',')
+	}
+	g.rows++
+	return before
+}
+
+// grown counts the row that was added, and returns its length with the comma before it.
+func (g *group) grown(before int, denied bool) int {
 	grown := len(g.tuples) - before
-	if r.state == stateDenied {
+	if denied {
 		g.denied += grown
 		g.share.denied += grown
 		for _, s := range g.place.log.sinks {
@@ -71,6 +92,14 @@ func (g *group) add(r *row) int {
 		}
 	}
 	return grown
+}
+
+// gathered is how many bytes of rows have no record yet.
+func (p *place) gathered() (bytes int) {
+	for _, g := range p.busy {
+		bytes += len(g.tuples)
+	}
+	return bytes
 }
 
 // keptCapacity bounds the memory that a group keeps for its next rows.

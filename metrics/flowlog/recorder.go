@@ -2,20 +2,17 @@ package flowlog
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
-	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane"
-	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
-	"github.com/nsgd/nsgd/ruleset"
 )
 
 // Options configure a Recorder.
@@ -35,6 +32,9 @@ type Options struct {
 	// QueueBytes bounds the records that wait for a folder, or for the reader of Stdout; 0: 64 MiB.
 	// Rows of denied packets take up a quarter of it at most.
 	QueueBytes int
+	// Slabs keep what flows have told, and the rows that no file has yet, for the next process; nil: they end with this
+	// one. The flow table has NotesPerFlow then.
+	Slabs *slab.Slabs
 }
 
 const (
@@ -77,21 +77,12 @@ type Recorder struct {
 	deniedTold uint64 // of deniedLost, by tellDenied
 	leftTold   uint64 // rows without room in a folder, by tellDenied
 	repeated   map[repeatedKey]*repeated
+	wal        *wal      // nil: nothing outlives the process
+	rows       []walRow  // of the entry that is being made
+	recorded   time.Time // of the last records
 	now        time.Time // with tick, relates the flow table's clock to the wall clock
 	tick       conntrack.Tick
 }
-
-// flow is what a Recorder remembers of a live flow: what its rows have told already, and where
-// they go. The zero value has had no row.
-type flow struct {
-	packets, bytes [2]uint64
-	ends           [2]uint32 // the sender's and the receiver's, in router.ends
-	walked         uint32    // the walk of the last row, or lastRow
-	created        conntrack.Tick
-}
-
-// lastRow says that a flow that was cut has had its last row, though its record stays.
-const lastRow = math.MaxUint32
 
 // New makes a Recorder. Call it before the engine carries anything, and then Run and Close.
 func New(o Options) (*Recorder, error) {
@@ -113,6 +104,11 @@ func New(o Options) (*Recorder, error) {
 	}
 	r.openLogs()
 	r.router = newRouter(o.Engine, r.logs, r.failed)
+	if o.Slabs != nil {
+		if err := r.keep(); err != nil {
+			return nil, err
+		}
+	}
 	r.router.follow()
 	var err error
 	if r.denied, err = r.watchDenied(); err != nil {
@@ -141,7 +137,7 @@ func (r *Recorder) openLogs() {
 		if l.Folder != "" {
 			if folders[l.Folder] == nil {
 				st := &store{folder: l.Folder, limit: l.MaxSize}
-				folders[l.Folder] = r.addSink(st.append)
+				folders[l.Folder] = r.addSink(sinkFolder, st.append)
 				folders[l.Folder].deniedPerHour = int(l.MaxSize / deniedOfFolder)
 				r.stores = append(r.stores, st)
 			}
@@ -149,7 +145,7 @@ func (r *Recorder) openLogs() {
 		}
 		if l.Stdout {
 			if r.printer == nil {
-				r.printer = r.addSink(func(b *block) error {
+				r.printer = r.addSink(sinkPrinter, func(b *block) error {
 					_, err := r.options.Stdout.Write(append(b.record[:len(b.record):len(b.record)], '\n'))
 					return err
 				})
@@ -159,8 +155,8 @@ func (r *Recorder) openLogs() {
 	}
 }
 
-func (r *Recorder) addSink(deliver func(*block) error) *sink {
-	s := newSink(r.options.QueueBytes, deliver, r.failed)
+func (r *Recorder) addSink(kind int, deliver func(*block) error) *sink {
+	s := newSink(kind, r.options.QueueBytes, deliver, r.failed)
 	r.sinks = append(r.sinks, s)
 	return s
 }
@@ -239,7 +235,7 @@ func (r *Recorder) drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookAtClocks()
-	r.ring.drain(r.ended)
+	r.ring.drain(r.fromRing)
 }
 
 // lookAtClocks also follows the policy. mu is held, as for the methods below.
@@ -254,13 +250,16 @@ func (r *Recorder) walk(last bool, pause func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.walked++
+	if r.wal != nil {
+		r.wal.head.walks.Store(r.walked)
+	}
 	r.router.forget()
 	table := r.options.Engine.Flows()
 	for first, n := conntrack.Flow(0), 1; ; n++ {
 		r.lookAtClocks()
 		next := table.Slice(first, r.batch[:0], func(batch []conntrack.FlowInfo) {
 			// Flows that had these records before come first. None of the batch is among them.
-			r.ring.drain(r.ended)
+			r.ring.drain(r.fromRing)
 			r.batch = batch
 		})
 		for i := range r.batch {
@@ -290,159 +289,33 @@ func (r *Recorder) walk(last bool, pause func()) {
 	r.tellDenied()
 }
 
-// goesOn makes the row of a live flow when it is due. A flow that has counted no packet yet waits
-// for the next walk, because it may still be withdrawn.
-func (r *Recorder) goesOn(i *conntrack.FlowInfo) {
-	if !r.known(i) && i.Packets == [2]uint64{} {
-		return
-	}
-	f := r.meet(i)
-	switch {
-	case f == nil || f.walked == lastRow:
-	case i.Class.Cut():
-		r.count(i, f, stateEnd)
-		f.walked = lastRow
-	case r.walked-f.walked >= continueEvery:
-		f.walked = r.walked
-		r.count(i, f, stateContinue)
-	}
-}
+// timeStep is what a record's time is a multiple of.
+const timeStep = 100 * time.Nanosecond
 
-// ended makes the last row of a flow, and its first row if it had none. A flow without packets
-// was withdrawn: its first packet began another flow.
-func (r *Recorder) ended(i *conntrack.FlowInfo) {
-	if !r.known(i) && i.Packets == [2]uint64{} {
-		return
-	}
-	if f := r.meet(i); f != nil {
-		if f.walked != lastRow {
-			r.count(i, f, stateEnd)
-		}
-		*f = flow{}
-	}
-}
-
-// known reports that a flow has had a row.
-func (r *Recorder) known(i *conntrack.FlowInfo) bool {
-	f := &r.flows[i.Flow]
-	return f.walked != 0 && f.created == i.Created
-}
-
-// meet returns what is remembered of a flow, and makes its first row. It is nil for a flow that
-// is not logged.
-func (r *Recorder) meet(i *conntrack.FlowInfo) *flow {
-	if !logged(i.Key.Proto) {
-		return nil
-	}
-	f := &r.flows[i.Flow]
-	if r.known(i) {
-		return f
-	}
-	// Anything else that is remembered belongs to a flow that was lost when it ended.
-	*f = flow{created: i.Created, walked: max(r.walked, 1)}
-	if topology.ServiceOfSlot(lastSlot(i.Slots)) == topology.NoService {
-		v := r.router.viewOf(uint64(i.Generation))
-		for n, d := range [...]ruleset.Direction{ruleset.Outbound, ruleset.Inbound} {
-			key := &i.Key
-			if d == ruleset.Inbound {
-				key = &i.ReplyKey
-			}
-			f.ends[n] = r.router.endAt(v, uint64(i.Generation), key.Zone, key.Src, d, r.router.deciding(i.Slots, uint64(i.Generation), d))
-		}
-	}
-	r.addRows(i, f, &row{time: r.millis(i.Created), state: stateBegin})
-	return f
-}
-
-// lastSlot is the slot of a platform service if the platform let the flow pass.
-func lastSlot(s conntrack.Slots) (last uint32) {
-	for ; s.More(); s = s.Rest() {
-		last = s.First()
-	}
-	return last
-}
-
-// count makes a row with the packets and bytes since the flow's last row. A flow may have begun
-// after the clocks were read; its row is then no earlier than its beginning.
-func (r *Recorder) count(i *conntrack.FlowInfo, f *flow, s state) {
-	w := &row{time: max(r.now.UnixMilli(), r.millis(i.Created)), state: s}
-	for d := range w.packets {
-		w.packets[d], w.bytes[d] = i.Packets[d]-f.packets[d], i.Bytes[d]-f.bytes[d]
-	}
-	f.packets, f.bytes = i.Packets, i.Bytes
-	r.addRows(i, f, w)
-}
-
-// addRows adds a flow's row at each of its ends, with the addresses that this end sees.
-func (r *Recorder) addRows(i *conntrack.FlowInfo, f *flow, w *row) {
-	w.tuple = i.Key.Tuple
-	r.addRow(f.ends[0], w)
-	w.tuple = i.ReplyKey.Reverse()
-	r.addRow(f.ends[1], w)
-}
-
-func (r *Recorder) addRow(number uint32, w *row) {
-	e := &r.router.ends[number]
-	w.outbound = e.outbound
-	for _, g := range e.groups {
-		if g != nil {
-			r.gathered += g.add(w)
-		}
-	}
-	if r.gathered > gatheredBytes {
-		r.write()
-	}
-}
-
-func (r *Recorder) millis(t conntrack.Tick) int64 {
-	return r.now.Add(-time.Duration(int32(r.tick-t)) * conntrack.TickLength).UnixMilli()
-}
-
-// write makes records of the rows that have gathered.
+// write makes records of the rows that have gathered. No file gets two of one time: that is how the next process
+// knows them.
 func (r *Recorder) write() {
+	now := r.options.Now().Truncate(timeStep)
+	if early := r.recorded.Sub(now); early >= 0 && early < time.Second { // more: the clock was set back
+		now = r.recorded.Add(timeStep)
+	}
+	r.recorded = now
 	for _, p := range r.router.places {
 		if len(p.busy) == 0 {
 			continue
 		}
-		b := p.record(r.options.Now())
+		b := p.record(now)
+		if r.wal != nil {
+			r.wal.addBlock(b, p, now.UnixNano())
+		}
 		for _, s := range p.log.sinks {
 			s.put(b)
 		}
 	}
 	r.gathered = 0
-}
-
-// closePatience is how long Close waits for a disk or a reader.
-const closePatience = 10 * time.Second
-
-// Close writes the last rows of all flows and waits until they are written. Call it once, after
-// the engine has stopped.
-func (r *Recorder) Close() error {
-	r.denied.Close()
-	for r.takeDenied() {
-	}
-	table := r.options.Engine.Flows()
-	// Flows that have ended or timed out come first. The steps are smaller than the ring.
-	for done := 0; done < table.Records()+3*endedFlows/4; done += endedFlows / 4 {
-		table.Expire(r.options.Engine.Now(), endedFlows/4)
-		r.drain()
-	}
-	deadline := time.Now().Add(closePatience)
-	r.walk(true, func() {
-		if time.Now().Before(deadline) {
-			r.pause()
+	if r.wal != nil {
+		if left := r.wal.turn(); left > 0 {
+			r.log.Warn("flow logs: the log of rows that no file has yet has room again", "rows without", left)
 		}
-	})
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	lost := uint64(0)
-	for _, s := range r.sinks {
-		before := s.lost.Load()
-		s.close(ctx)
-		lost += s.lost.Load() - before
 	}
-	if lost > 0 {
-		return errors.New("flow logs: rows could not be written before the end: see the log")
-	}
-	return nil
 }

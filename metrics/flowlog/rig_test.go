@@ -10,6 +10,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -85,15 +86,31 @@ func newRig(t testing.TB, start time.Time, logs ...Log) *rig {
 
 func newRigWith(t testing.TB, start time.Time, o Options) *rig {
 	t.Helper()
+	return newRigOf(t, start, o, 4096)
+}
+
+// newRigOf is newRigWith for a flow table of that many flows.
+func newRigOf(t testing.TB, start time.Time, o Options, maxFlows int) *rig {
+	t.Helper()
 	r := &rig{t: t, start: start, rand: rand.New(rand.NewPCG(1, 2))}
+	flows := conntrack.Options{Max: maxFlows, Timeouts: conntrack.Timeouts{UDPOneWay: 3 * time.Minute}}
+	var kept *continuity.Store
 	var err error
+	if o.Slabs != nil {
+		if kept, err = continuity.Open(o.Slabs, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		flows.NotesPerFlow = NotesPerFlow
+		r.clock.Store(clockOf(t, o.Slabs).Load())
+	}
 	r.engine, err = dataplane.New(testPolicy("web", "no-evil"), dataplane.Options{
 		Attachments: []topology.Spec{{Kind: topology.NetworkInterface, Reference: "a"}, {Kind: topology.NetworkInterface, Reference: "b"}, {Kind: topology.Internet}},
-		Workers:     1, Flows: conntrack.Options{Max: 4096, Timeouts: conntrack.Timeouts{UDPOneWay: 3 * time.Minute}}, Clock: r.now,
+		Workers:     1, Flows: flows, Clock: r.now, Continuity: kept,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.received = r.carried()
 	var devices []tun.Device
 	for range 3 {
 		d, err := tuntest.NewMemory("eth0", 1, 256, tuntest.WithSlotLen(2048))
@@ -130,6 +147,9 @@ func (r *rig) wait(d time.Duration) { r.clock.Add(int64(d)) }
 
 // send lets the engine carry packets from an attachment.
 func (r *rig) send(from int, packets ...[]byte) {
+	if r == nil {
+		return
+	}
 	r.t.Helper()
 	for _, p := range packets {
 		if !r.devices[from].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
@@ -137,20 +157,25 @@ func (r *rig) send(from int, packets ...[]byte) {
 		}
 		r.received++
 	}
-	eventually(r.t, "the engine has carried what was sent", func() bool {
-		sum := uint64(0)
-		for _, a := range r.engine.AttachmentCounts() {
-			sum += a.ReceivePackets
-		}
-		return sum == r.received
-	})
+	eventually(r.t, "the engine has carried what was sent", func() bool { return r.carried() == r.received })
 	for _, d := range r.devices {
 		d.Drain(0, nil)
 	}
 }
 
-// flush sends the queued packets, one attachment after the other.
+// carried counts what the engine has received, in earlier processes too.
+func (r *rig) carried() (packets uint64) {
+	for _, a := range r.engine.AttachmentCounts() {
+		packets += a.ReceivePackets
+	}
+	return packets
+}
+
+// flush sends the queued packets, one attachment after the other. A nil rig sends nothing.
 func (r *rig) flush() {
+	if r == nil {
+		return
+	}
 	r.t.Helper()
 	for from, packets := range r.queued {
 		for len(packets) > 0 {
@@ -187,6 +212,15 @@ func (r *rig) end() {
 	r.t.Helper()
 	r.stopped()
 	if err := r.recorder.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// leave stops the engine and leaves all to the next rig of these slabs.
+func (r *rig) leave() {
+	r.t.Helper()
+	r.stopped()
+	if err := r.recorder.Leave(); err != nil {
 		r.t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -26,8 +27,12 @@ type router struct {
 	ends   []flowEnd // by the number that flows remember; 0: not logged
 	known  map[flowEnd]uint32
 
+	kept *slab.Journal // what the numbers of ends mean, for the next process; nil: they end with this one
+	free []uint32      // numbers of ends that are nobody's
+
 	failed func(error)
-	walked *view // the newest view when the last walk began
+	walked *view  // the newest view when the last walk began
+	first  uint64 // the generation of the first policy
 }
 
 // rule is the rule of a slot.
@@ -91,6 +96,9 @@ func (t *router) follow() {
 	if n := len(t.views); n > 0 && t.views[n-1].snapshot == s {
 		return
 	}
+	if t.first == 0 {
+		t.first = s.Generation
+	}
 	v := &view{snapshot: s, ends: map[endKey]uint32{}}
 	for _, l := range t.logs {
 		found, err := l.resolve(s.Policy)
@@ -131,7 +139,9 @@ func (t *router) addRule(slot uint32, since uint64, nsg *ruleset.NSG, r *ruleset
 	if guid == "" {
 		guid = guidOf(nsg.ID)
 	}
-	t.rules[slot] = append(slices.Clone(known), &rule{since: since, nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin})
+	one := &rule{since: since, nsg: nsg.ID, guid: guid, name: r.PrefixedName(), direction: r.Direction, access: r.Access, admin: r.Admin}
+	t.rules[slot] = append(slices.Clone(known), one)
+	t.keepRule(slot, one)
 }
 
 // ruleOf is the rule that a slot had in a generation; nil when it has none.
@@ -209,9 +219,15 @@ func (t *router) number(e flowEnd) uint32 {
 	}
 	n, ok := t.known[e]
 	if !ok {
-		n = uint32(len(t.ends))
-		t.ends = append(t.ends, e)
+		if last := len(t.free) - 1; last >= 0 {
+			n, t.free = t.free[last], t.free[:last]
+			t.ends[n] = e
+		} else {
+			n = uint32(len(t.ends))
+			t.ends = append(t.ends, e)
+		}
 		t.known[e] = n
+		t.keep(n, &e)
 	}
 	return n
 }

@@ -15,6 +15,13 @@ type block struct {
 	record []byte // without a line break
 	denied int    // bytes of the record that are rows of denied packets
 	rows   uint64
+
+	wal  *wal // that has it, in that half; nil: none
+	half uint32
+	done []byte // in the log, by kind of sink
+	// recovered says that an earlier process made the record, of length bytes. Its file may have it.
+	recovered bool
+	length    int
 }
 
 const (
@@ -27,6 +34,7 @@ const (
 // sink writes records in a goroutine of its own. Records that it can't write yet wait. When too
 // many wait, it drops the oldest and counts their rows.
 type sink struct {
+	kind    int // sinkFolder or sinkPrinter
 	deliver func(*block) error
 	failed  func(error) // told of each failure
 	limit   int
@@ -50,8 +58,8 @@ type sink struct {
 	done    chan struct{}
 }
 
-func newSink(limit int, deliver func(*block) error, failed func(error)) *sink {
-	return &sink{deliver: deliver, failed: failed, limit: limit,
+func newSink(kind, limit int, deliver func(*block) error, failed func(error)) *sink {
+	return &sink{kind: kind, deliver: deliver, failed: failed, limit: limit,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -79,8 +87,9 @@ func (s *sink) shed() {
 	}
 }
 
-// release gives a record's room back; mu is held.
+// release gives a record's room back. It won't come again. mu is held.
 func (s *sink) release(b *block) {
+	b.finished(s.kind)
 	s.bytes -= len(b.record)
 	s.denied -= b.denied
 }
@@ -174,8 +183,8 @@ func (s *sink) run() {
 }
 
 // close writes the waiting records until ctx ends or a record can't be written. The rest is
-// lost and counted.
-func (s *sink) close(ctx context.Context) {
+// lost and counted, except what the next process finds in the write-ahead log.
+func (s *sink) close(ctx context.Context, next bool) {
 	close(s.closing)
 	select {
 	case <-s.done:
@@ -184,7 +193,9 @@ func (s *sink) close(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range s.waiting {
-		s.lost.Add(b.rows)
+		if !next || b.wal == nil {
+			s.lost.Add(b.rows)
+		}
 	}
 	s.waiting = nil
 }

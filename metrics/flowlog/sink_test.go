@@ -19,7 +19,7 @@ func TestASinkThatIsFullDropsTheOldestAndCountsThem(t *testing.T) {
 	var mu sync.Mutex
 	broken, got := true, []uint64{}
 	failures := make(chan error, 100)
-	s := newSink(1000, func(b *block) error {
+	s := newSink(sinkFolder, 1000, func(b *block) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if broken {
@@ -47,18 +47,18 @@ func TestASinkThatIsFullDropsTheOldestAndCountsThem(t *testing.T) {
 	broken = false
 	mu.Unlock()
 	eventually(t, "the rest is written", func() bool { return l.rows.Load() == 4+5+6 })
-	s.close(context.Background())
+	s.close(context.Background(), false)
 	if len(got) != 3 || got[0] != 4 || got[2] != 6 || s.lost.Load() != 6 {
 		t.Errorf("written %v, %d lost", got, s.lost.Load())
 	}
 }
 
 func TestWhatCannotBeWrittenBeforeTheEndIsLostAndCounted(t *testing.T) {
-	s := newSink(1000, func(*block) error { return errors.New("no room") }, func(error) {})
+	s := newSink(sinkFolder, 1000, func(*block) error { return errors.New("no room") }, func(error) {})
 	go s.run()
 	s.put(&block{rows: 7})
 	s.put(&block{rows: 2})
-	s.close(context.Background())
+	s.close(context.Background(), false)
 	if lost := s.lost.Load(); lost != 9 {
 		t.Errorf("%d rows lost, want 9", lost)
 	}

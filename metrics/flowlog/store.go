@@ -39,10 +39,15 @@ func (s *store) append(b *block) error {
 			return err
 		}
 	}
+	path := filepath.FromSlash(b.path)
+	if b.recovered {
+		if there, err := s.has(path, b); there || err != nil {
+			return err
+		}
+	}
 	if err := s.makeRoom(b); err != nil {
 		return err
 	}
-	path := filepath.FromSlash(b.path)
 	if err := s.root.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return errors.Join(err, s.close()) // somebody may have removed the folder: it is made again
 	}
@@ -54,6 +59,19 @@ func (s *store) append(b *block) error {
 		return err
 	}
 	return s.appendTo(path, b.record)
+}
+
+// has reports that a killed process has written a record, as the last one of its file.
+func (s *store) has(path string, b *block) (bool, error) {
+	f, err := folder.OpenFile(s.root, path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, folder.ErrUntrusted) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	there, err := endsWith(f, b.record[:min(recordTime, len(b.record))], b.length)
+	return there, errors.Join(err, f.Close())
 }
 
 // appendTo adds a record to a file, which it makes if there is none.

@@ -27,32 +27,51 @@ func startKept(t *testing.T, p groupRules, more ...string) *daemon {
 // kept is the process that nsgd keep runs now.
 func (d *daemon) kept() int {
 	d.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", d.cmd.Process.Pid, d.cmd.Process.Pid))
-	if err != nil {
-		d.t.Fatal(err)
+	children := d.children()
+	if len(children) != 1 {
+		d.t.Fatalf("nsgd keep has %d children: %v", len(children), children)
 	}
-	children := ""
+	return children[0]
+}
+
+func (d *daemon) children() (pids []int) {
+	d.t.Helper()
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
 	for _, task := range tasks {
-		text, _ = os.ReadFile(task)
-		children += string(text)
+		text, _ := os.ReadFile(task) // a thread may have ended
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
 	}
-	fields := strings.Fields(children)
-	if len(fields) != 1 {
-		d.t.Fatalf("nsgd keep has %d children: %q", len(fields), children)
-	}
-	pid, err := strconv.Atoi(fields[0])
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return pid
+	return pids
 }
 
 // succeed ends the kept process by a signal and waits until the next one is ready.
 func (d *daemon) succeed(signal syscall.Signal) {
 	d.t.Helper()
+	d.follow(func() error { return syscall.Kill(d.kept(), signal) })
+}
+
+// upgrade has another process take over, and waits until that is ready and the old one has ended.
+func (d *daemon) upgrade() {
+	d.t.Helper()
+	old := d.kept()
+	d.follow(func() error { nsgctl(d.t, "upgrade"); return nil })
+	eventually(d.t, "the old process has ended", func() bool {
+		children := d.children()
+		return len(children) == 1 && children[0] != old
+	})
+}
+
+// follow waits until the process that what brings is ready.
+func (d *daemon) follow(what func() error) {
+	d.t.Helper()
 	ready := strings.Count(d.stderr.String(), "msg=ready")
-	if err := syscall.Kill(d.kept(), signal); err != nil {
+	if err := what(); err != nil {
 		d.t.Fatal(err)
 	}
 	eventually(d.t, "another process", func() bool { return strings.Count(d.stderr.String(), "msg=ready") > ready })
@@ -94,12 +113,8 @@ func TestAnUpgradeLosesNothing(t *testing.T) {
 	nsgctl(t, "reload")
 	before := scrape(t)
 	for range 3 {
-		old := d.kept()
-		nsgctl(t, "upgrade")
+		d.upgrade()
 		mustEcho(t, conn)
-		if now := d.kept(); now == old {
-			t.Errorf("process %d goes on", old)
-		}
 		before = scrapeOnwards(t, before, "an upgrade")
 	}
 	mustNotConnect(t, internet, vm1, 80)

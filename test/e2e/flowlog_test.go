@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/metrics/flowlog/flowlogtest"
@@ -196,6 +198,93 @@ func TestFlowLogsGoOnAfterAKill(t *testing.T) {
 	}
 	if len(flows) != 2 || !flows[0].Over.IsZero() || flows[1].Over.IsZero() || flows[1].Counters != [4]uint64{5, 5 * 128} {
 		t.Errorf("flows %+v", flows)
+	}
+}
+
+// Flows go on under traffic while one process follows another, and the policy loses the rule that allowed them. Each
+// flow begins once in the logs, ends once, and has all of its packets.
+func TestFlowLogsGoOnInTheNextProcess(t *testing.T) {
+	for name, next := range map[string]func(*daemon){
+		"after a kill":     func(d *daemon) { d.succeed(syscall.SIGKILL) },
+		"after a restart":  func(d *daemon) { d.succeed(syscall.SIGUSR1) },
+		"after an upgrade": (*daemon).upgrade,
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "logs")
+			d := startKept(t, labPolicy(), "flowLogInterval: 1s", "flowLogs:", "- {version: nsg2, folder: "+folder+"}", "- {version: vnet4, folder: "+folder+"}")
+			d.expectErrors = true // of keep, which tells that nsgd ended
+			serveTCP(t, vm3, 80)
+			conn := mustConnect(t, internet, vm3, 80)
+			mustEcho(t, conn)
+			groups(nil, nil).write(t, d.dir)
+			nsgctl(t, "reload")
+			from, to := bindUDP(t, vm3, 0), bindUDP(t, vm4, 0)
+			stop, sent := make(chan struct{}), make(chan uint64)
+			var arrived atomic.Uint64
+			go func() {
+				for buf := make([]byte, 256); ; arrived.Add(1) {
+					if _, _, err := to.ReadFromUDPAddrPort(buf); err != nil {
+						return
+					}
+				}
+			}()
+			go func() {
+				tick := time.NewTicker(time.Millisecond)
+				defer tick.Stop()
+				for n := uint64(0); ; n++ {
+					select {
+					case <-stop:
+						sent <- n
+						return
+					case <-tick.C:
+						from.WriteToUDPAddrPort(make([]byte, 100), address(to))
+					}
+				}
+			}()
+			for range 4 {
+				next(d)
+				mustEcho(t, conn)
+				short := bindUDP(t, vm4, 0)
+				send(t, bindUDP(t, vm3, 0), address(short), 3, 50)
+				receive(t, short, 3)
+				least := arrived.Load() + 100
+				eventually(t, "the stream goes on", func() bool { return arrived.Load() > least })
+			}
+			close(stop)
+			most := <-sent
+			d.stop(syscall.SIGTERM)
+			least := arrived.Load() // what the receiver has, nsgd has told
+			rows, err := flowlogtest.ReadFolder(folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := flowlogtest.Flows(rows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			times, shorts := 0, 0
+			for _, f := range list {
+				switch {
+				case f.Over.IsZero():
+					t.Errorf("%+v has no end", *f)
+				case f.Proto == 6 && (f.Rule != "UserRule_"+allowHTTPIn.name || f.Counters[0] < 5 || f.Counters[2] < 5):
+					t.Errorf("the connection: %+v", *f)
+				case f.DstPort == address(to).Port():
+					if times++; f.Counters[0] < least || f.Counters[0] > most || f.Counters[1] != 128*f.Counters[0] {
+						t.Errorf("%d datagrams were sent, %d have arrived; told %+v", most, least, *f)
+					}
+				case f.Proto == 17:
+					if shorts++; f.Counters[0] != 3 {
+						t.Errorf("a flow of 3 datagrams: %+v", *f)
+					}
+				}
+			}
+			// Two logs of the sender, and that of the virtual network of the receiver, which has no NSG that was asked.
+			if per := shorts / 4; times != per || shorts != 4*per || per < 2 {
+				t.Errorf("%d flows of the stream at its ends, %d of 4 short ones", times, shorts)
+			}
+			t.Logf("%d datagrams sent, %d arrived, %d rows", most, least, len(rows))
+		})
 	}
 }
 

@@ -56,14 +56,20 @@ func startSystemd(t *testing.T, dir string) *initSystem {
 		t.Fatal(err)
 	}
 	s := &initSystem{t: t, log: filepath.Join(dir, "nsgd.log")}
-	for _, name := range []string{"test", "basic", "sysinit", "shutdown", "network-pre", "network-online", "umount", "final"} {
+	for _, name := range []string{"test", "basic", "sysinit", "shutdown", "network-pre", "network-online", "umount", "final", "sockets"} {
 		writeFile(t, filepath.Join(units, name+".target"), "[Unit]\nDefaultDependencies=no\n")
 	}
-	unit := readFile(t, "../../deploy/systemd/nsgd.service")
-	unit = strings.ReplaceAll(unit, "/usr/bin/nsgd", program("nsgd"))
-	unit = strings.ReplaceAll(unit, "/etc/nsgd/nsgd.yaml", filepath.Join(dir, lab.ConfigName))
-	unit = strings.Replace(unit, "[Service]\n", "[Service]\nStandardError=append:"+s.log+"\n", 1)
-	writeFile(t, filepath.Join(units, "nsgd.service"), unit)
+	readableByAll(t, dir)
+	for _, name := range []string{"nsgd.service", "nsgd-privileged.socket", "nsgd-privileged@.service"} {
+		unit := readFile(t, filepath.Join("../../deploy/systemd", name))
+		unit = strings.NewReplacer("/usr/bin/nsgd", program("nsgd"), "/etc/nsgd/nsgd.yaml", filepath.Join(dir, lab.ConfigName),
+			"User=nsgd", "User=nobody").Replace(unit) // whom each machine has
+		unit = strings.Replace(unit, "[Service]\n", "[Service]\nStandardError=append:"+s.log+"\n", 1)
+		if name == "nsgd.service" { // whose /tmp is its own
+			unit = strings.Replace(unit, "[Service]\n", "[Service]\nBindReadOnlyPaths="+dir+" "+filepath.Dir(program("nsgd"))+"\n", 1)
+		}
+		writeFile(t, filepath.Join(units, name), unit)
+	}
 	c := exec.Command("bash", "-c", asInit, "bash", units)
 	output := newOutput()
 	c.Stdout, c.Stderr = output, output
