@@ -158,6 +158,9 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	e.options.Compiled = nil
 	first.succeed(s, nil)
 	e.publish(s)
+	if e.flows.Adoption().Flows > 0 { // the policy may have changed since
+		e.followFlows(nil, s)
+	}
 	return e, nil
 }
 
