@@ -25,26 +25,23 @@ func startKept(t *testing.T, p groupRules, more ...string) *daemon {
 }
 
 // kept is the process that nsgd keep runs now.
-func (d *daemon) kept() int {
+func (d *daemon) kept() (pid int) {
 	d.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", d.cmd.Process.Pid, d.cmd.Process.Pid))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	children := ""
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
-	for _, task := range tasks {
-		text, _ = os.ReadFile(task)
-		children += string(text)
-	}
-	fields := strings.Fields(children)
-	if len(fields) != 1 {
-		d.t.Fatalf("nsgd keep has %d children: %q", len(fields), children)
-	}
-	pid, err := strconv.Atoi(fields[0])
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	eventually(d.t, "nsgd keep has one child", func() bool { // the one before may not be reaped yet
+		children := ""
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(task)
+			children += string(text)
+		}
+		fields := strings.Fields(children)
+		if len(fields) != 1 {
+			return false
+		}
+		var err error
+		pid, err = strconv.Atoi(fields[0])
+		return err == nil
+	})
 	return pid
 }
 
@@ -108,6 +105,22 @@ func TestAnUpgradeLosesNothing(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	mustEcho(t, conn)
+}
+
+func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
+	d := startKept(t, labPolicy(), "workers: 1")
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	path := filepath.Join(d.dir, lab.ConfigName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{"workers: 2", "workers: 1", "workers: 1\noffload: \"off\"", "workers: 3"} {
+		writeFile(t, path, strings.Replace(string(text), "workers: 1", change, 1))
+		d.succeed(syscall.SIGUSR1)
+		mustEcho(t, conn)
+	}
 }
 
 func TestFlowsOutliveAStop(t *testing.T) {
