@@ -158,9 +158,6 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	e.options.Compiled = nil
 	first.succeed(s, nil)
 	e.publish(s)
-	if e.flows.Adoption().Flows > 0 { // the policy may have changed since
-		e.followFlows(nil, s)
-	}
 	return e, nil
 }
 
@@ -236,6 +233,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		})
 	}
 	running.Go(func() { e.expire(ctx) })
+	running.Go(e.followAdopted)
 	<-ctx.Done()
 	for _, w := range e.workers {
 		w.wake()

@@ -64,6 +64,15 @@ func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {
 	e.options.Continuity.PlanZones(e.zones(s))
 }
 
+// followAdopted holds the flows of the last process against the policy of this one, as a reload would, while workers carry.
+func (e *Engine) followAdopted() {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if e.flows.Adoption().Flows > 0 {
+		e.followFlows(nil, e.Snapshot())
+	}
+}
+
 // zonesNow are the zones that the zones of before are now; conntrack.NoZone: none.
 func zonesNow(before *continuity.Zones, s *topology.Snapshot, room int) []uint16 {
 	slots := map[string]int{}
