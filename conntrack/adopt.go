@@ -318,6 +318,9 @@ func (t *Table) lose(f Flow, why Loss) {
 		t.release(f)
 		return
 	}
+	if why == LostZone { // another attachment may have its zone: what hears of its end must not take it for that
+		r.generation.Store(0)
+	}
 	t.bequeathed(f)
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,9 @@ func workUntilKilled() {
 				hammer(&testing.T{}, table.Worker(i), rand.New(rand.NewPCG(seed, uint64(i))), 1<<14, &clock, &passed, &octets)
 			}
 		}()
+	}
+	for table.live.Load() == 0 { // a loaded machine lets no worker run for a while
+		runtime.Gosched()
 	}
 	os.Stdout.WriteString("working\n")
 	for {

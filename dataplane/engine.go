@@ -233,6 +233,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		})
 	}
 	running.Go(func() { e.expire(ctx) })
+	running.Go(e.followAdopted)
 	<-ctx.Done()
 	for _, w := range e.workers {
 		w.wake()

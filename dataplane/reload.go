@@ -76,8 +76,8 @@ func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
 	e.inUse = inUse
 	if before != nil && e.flows.Passed(e.replaced) {
 		for _, slot := range e.registry.Reclaim(e.reclaimed, before, inUse) {
-			for _, w := range e.workers {
-				w.counters.Forget(slot)
+			for _, set := range e.counters { // those of workers that an earlier process had, too
+				set.Forget(slot)
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
 }
 
 // followFlows ends the flows that a new snapshot leaves without their place or their way. The
-// others get the timeout of their virtual networks as it is now.
+// others get the timeout of their virtual networks as it is now. old is nil where another process began the flows.
 func (e *Engine) followFlows(old, s *topology.Snapshot) {
 	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
 		if !e.stays(old, s, f) {
@@ -146,8 +146,8 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Changed() || d.Way.To == nil || d.Way.To.Attachment != to {
 		return false
 	}
-	if d.Answered() {
-		return true
+	if d.Answered() || old == nil {
+		return d.Answered()
 	}
 	way(old, from, &f.Key.Tuple, &d)
 	return d.Drop != packet.NotDropped || d.Way.To == nil || !d.Answered()
@@ -168,8 +168,8 @@ func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
 func (e *Engine) publish(s *topology.Snapshot) {
 	s.Reclaimed = e.reclaimed
 	n := len(e.registry.Keys())
-	for _, w := range e.workers {
-		w.counters.Reserve(n)
+	for _, set := range e.counters {
+		set.Reserve(n)
 	}
 	e.show(s)
 }

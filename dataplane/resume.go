@@ -10,10 +10,11 @@ import (
 // openCounters opens the workers' sets, and those that an earlier process has left beyond them.
 func (e *Engine) openCounters() (sets counter.Sets, err error) {
 	slabs, now := e.options.Continuity.Slabs(), e.options.Now
+	lost := func(err error) { e.log.Error("counters of the last process are lost", "error", err) }
 	for i := range e.options.Workers {
 		set := counter.New(now)
 		if slabs != nil {
-			if set, err = counter.Open(now, slabs, i); err != nil {
+			if set, err = counter.Open(now, slabs, i, lost); err != nil {
 				return nil, err
 			}
 		}
@@ -22,7 +23,7 @@ func (e *Engine) openCounters() (sets counter.Sets, err error) {
 	if slabs == nil {
 		return sets, nil
 	}
-	rest, err := counter.Rest(now, slabs, len(sets))
+	rest, err := counter.Rest(now, slabs, len(sets), lost)
 	return append(sets, rest...), err
 }
 
@@ -61,6 +62,15 @@ func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {
 		return int(slot) < len(keys) && keys[slot] != topology.RuleKey{} || topology.ServiceOfSlot(slot) != topology.NoService
 	}
 	e.options.Continuity.PlanZones(e.zones(s))
+}
+
+// followAdopted holds the flows of the last process against the policy of this one, as a reload would, while workers carry.
+func (e *Engine) followAdopted() {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if e.flows.Adoption().Flows > 0 {
+		e.followFlows(nil, e.Snapshot())
+	}
 }
 
 // zonesNow are the zones that the zones of before are now; conntrack.NoZone: none.

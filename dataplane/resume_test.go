@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -126,5 +128,50 @@ func TestAnEngineGoesOnWhereTheLastProcessStopped(t *testing.T) {
 	}
 	if !last.carries(1, 0, answer(1, 0)) {
 		t.Error("a flow of the last process is not carried")
+	}
+}
+
+func TestAFlowWhoseEndHasMovedEndsAtTheStart(t *testing.T) {
+	slabs := slab.New(nil, nil)
+	first := successor(t, slabs, guarded(ruleset.Allow), 1, 0, 1, 2)
+	for _, from := range []int{0, 2} {
+		if !first.carries(from, 1, numbered(from, 1)) || !first.carries(1, from, answer(1, from)) {
+			t.Fatal("nothing is carried")
+		}
+	}
+	moved := guarded(ruleset.Allow)
+	moved.NetworkInterfaces[2].IPConfigurations[0].Address = netip.MustParseAddr(movingAddress(9))
+	second := successor(t, slabs, moved, 1, 0, 1, 2)
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // what the workers have begun they end
+	if err := second.engine.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	second.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
+		left = append(left, second.engine.Snapshot().Attachments[f.Key.Zone].Name)
+		return true
+	})
+	if !slices.Equal(left, []string{movingName(0)}) {
+		t.Errorf("flows of %v, want that of the NIC that stays where it was", left)
+	}
+}
+
+func TestRulesCountOnWithFewerWorkers(t *testing.T) {
+	slabs := slab.New(nil, nil)
+	first := successor(t, slabs, guarded(ruleset.Allow), 2, 0, 1)
+	if !first.attached[0].Inject(1, numbered(0, 1)) {
+		t.Fatal("memory device is full")
+	}
+	if err := first.engine.workers[1].burst(0); err != nil {
+		t.Fatal(err)
+	}
+	const hits = "hits of nsg1 Inbound everything"
+	if n := first.tallies()[hits]; n != 1 {
+		t.Fatalf("%d hits: %v", n, first.tallies())
+	}
+	second := successor(t, slabs, guarded(ruleset.Allow), 1, 0, 1)
+	if n := second.tallies()[hits]; n != 1 {
+		t.Errorf("%d hits, want those of a worker that is no more", n)
 	}
 }

@@ -11,22 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adopt takes over Config.Adopt, inside the namespace. It is false, and the queues are closed, where they are not those of
-// the device that Config describes.
-func (d *kernelDevice) adopt(k kernel) (level Offload, adopted bool, err error) {
-	if len(d.config.Adopt) == 0 {
-		return Off, false, nil
-	}
+// adopt takes over Config.Adopt, inside the namespace. It fails with ErrNotAdopted, and the queues are closed, where they
+// are not those of the device that Config describes.
+func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
 	if !d.owns(d.config.Adopt) {
 		for _, f := range d.config.Adopt {
 			f.Close()
 		}
-		return Off, false, nil
+		return Off, ErrNotAdopted
 	}
 	for _, f := range d.config.Adopt {
 		fd, err := takeOver(f)
 		if err != nil {
-			return Off, false, err
+			return Off, err
 		}
 		if d.config.Offload == Off {
 			d.queues = append(d.queues, &plainQueue{descriptor: descriptor{fd: fd}})
@@ -36,13 +33,19 @@ func (d *kernelDevice) adopt(k kernel) (level Offload, adopted bool, err error) 
 	}
 	if d.config.Offload != Off {
 		if level, err = k.raise(d.queues, d.config.Offload.ladder()); err != nil {
-			return Off, false, err
+			return Off, err
 		}
 		if level == Off {
-			return Off, false, errors.New("a device that was adopted takes no offload any more")
+			return Off, fmt.Errorf("%w: it takes no offload any more", ErrNotAdopted)
 		}
 	}
-	return level, true, d.reconfigure()
+	if err := d.reconfigure(); err != nil {
+		return Off, err
+	}
+	if d.config.Keep {
+		return level, d.keep()
+	}
+	return level, os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(d.queues[0].FD(), unix.TUNSETPERSIST, 0))
 }
 
 // owns reports that files are all queues of the device that Config describes, in this thread's namespace.

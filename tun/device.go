@@ -40,6 +40,8 @@ var (
 	ErrNoTUN = errors.New("no TUN support")
 	// ErrDeviceExists: the namespace already has a device of that name.
 	ErrDeviceExists = errors.New("device exists already")
+	// ErrNotAdopted: what an earlier process has left is not the device that is wanted.
+	ErrNotAdopted = errors.New("the queues of an earlier process are not this device's")
 	// ErrNoNamespace: there is no namespace of that name.
 	ErrNoNamespace = errors.New("no such network namespace")
 	// ErrNamespaceExists: a namespace to be created is there already, and not made by nsgd.
@@ -161,7 +163,7 @@ type Config struct {
 	// Loopback brings up lo in the namespace.
 	Loopback bool
 	// Adopt are the queues of this device that an earlier process has left, in order. Open takes them over, or closes them
-	// where they are another device's, or another number of queues.
+	// and fails with ErrNotAdopted where they are another device's, or another number or kind of queues.
 	Adopt []*os.File `json:"-"`
 	// Keep lets the interface outlive the process: Close leaves it. Open takes over one that an earlier run kept.
 	Keep bool

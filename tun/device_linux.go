@@ -112,10 +112,10 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.stats, err = openStats(); err != nil {
 		return Off, err
 	}
-	level, adopted, err := d.adopt(k)
-	if err != nil || adopted {
-		return level, err
+	if len(d.config.Adopt) > 0 {
+		return d.adopt(k)
 	}
+	var level Offload
 	if l, err := d.handle.LinkByName(d.config.Name); err == nil && !(d.config.Keep && l.Type() == "tuntap" && l.Attrs().Alias == KeptAlias) {
 		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
@@ -48,8 +47,7 @@ type daemon struct {
 	inherited *inheritance
 	before    *handshake              // with the process that this one takes over from; nil: none
 	end       context.CancelCauseFunc // of the run
-	upgrading atomic.Bool
-	next      *successor // that takes over once this process has stopped; nil: none
+	next      *successor              // that takes over once this process has stopped; nil: none
 
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs

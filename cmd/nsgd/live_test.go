@@ -31,9 +31,10 @@ type liveRig struct {
 	devices *liveDevices
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
 	closed  []string
-	broken  string // the place whose device can't be opened
-	thin    string // the place whose device has too few queues
-	late    func() // what the service wants to be called later
+	broken  string       // the place whose device can't be opened
+	thin    string       // the place whose device has too few queues
+	late    func()       // what the service wants to be called later
+	upgrade func() error // what an upgrade does
 }
 
 // watched tells of its close.
@@ -102,6 +103,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
 		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
+		Upgrade:       func(context.Context) (*inspect.Upgraded, error) { return nil, r.upgrade() },
 		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -358,6 +360,34 @@ func TestAReloadThatTheEngineRefusesChangesNothing(t *testing.T) {
 	}
 	if !slices.Equal(r.closed, []string{r.thin}) {
 		t.Errorf("closed %v, want the new device alone", r.closed)
+	}
+}
+
+// The next process may have read the files before: it would carry on by the older ones.
+func TestNothingChangesWhileAnUpgradeIsUnderWay(t *testing.T) {
+	r := newLiveRig(t)
+	before := r.attached()
+	failed := errors.New("not prepared")
+	r.upgrade = func() error {
+		if _, err := r.service.Reload(inspect.ReloadRequest{}); !errors.Is(err, inspect.ErrUpgrading) {
+			t.Errorf("reload: %v", err)
+		}
+		if _, err := r.service.Attach(inspect.Edit{Detach: "vm2-nic"}); !errors.Is(err, inspect.ErrUpgrading) {
+			t.Errorf("detach: %v", err)
+		}
+		if _, err := r.service.Upgrade(t.Context()); !errors.Is(err, inspect.ErrUpgrading) {
+			t.Errorf("another upgrade: %v", err)
+		}
+		return failed
+	}
+	if _, err := r.service.Upgrade(t.Context()); !errors.Is(err, failed) {
+		t.Error(err)
+	}
+	if got := r.attached(); got != before {
+		t.Errorf("attached\n%s, want\n%s", got, before)
+	}
+	if _, err := r.service.Reload(inspect.ReloadRequest{}); err != nil {
+		t.Errorf("a reload after an upgrade that failed: %v", err)
 	}
 }
 

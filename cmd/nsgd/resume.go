@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -124,12 +125,17 @@ func (n *inheritance) tell(log *slog.Logger, a conntrack.Adoption, took time.Dur
 	log.Info("goes on with the last process's flows", append(attributes, "copied", a.Copied)...)
 }
 
+// queuesOf begins the names of a device's queues in the store.
+func queuesOf(namespace, device string) string {
+	sum := sha256.Sum256([]byte(namespace + "\x00" + device))
+	return fmt.Sprintf("%s%x.", queueName, sum[:12])
+}
+
 // queueNames are the names of a device's queues in the store.
 func queueNames(namespace, device string, queues int) []string {
-	sum := sha256.Sum256([]byte(namespace + "\x00" + device))
 	names := make([]string, queues)
 	for i := range names {
-		names[i] = fmt.Sprintf("%s%x.%d", queueName, sum[:12], i)
+		names[i] = fmt.Sprint(queuesOf(namespace, device), i)
 	}
 	return names
 }
@@ -141,30 +147,64 @@ func (n *inheritance) opener(open opener) opener {
 	}
 	return func(c tun.Config) (tun.Device, tun.Offload, error) {
 		names := queueNames(c.Namespace, c.Name, c.Queues)
+		if c.TxQueueLen == 0 {
+			c.TxQueueLen = waitingPackets
+		}
+		kept := &keptDevice{inheritance: n, names: names}
 		for _, name := range names {
 			if f := n.queues[name]; f != nil {
 				c.Adopt = append(c.Adopt, f)
 				delete(n.queues, name)
 			}
 		}
-		if c.TxQueueLen == 0 {
-			c.TxQueueLen = waitingPackets
+		if len(c.Adopt) > 0 {
+			d, level, err := open(c)
+			if !errors.Is(err, tun.ErrNotAdopted) {
+				if kept.Device = d; err != nil {
+					return nil, level, err
+				}
+				return kept, level, nil // the store has the queues already
+			}
+			c.Adopt = nil
 		}
-		adopts := len(c.Adopt) == len(names)
-		d, level, err := open(c)
+		d, level, err := n.openAfresh(open, c, names)
 		if err != nil {
 			return nil, level, err
 		}
-		kept := &keptDevice{Device: d, inheritance: n, names: names}
+		kept.Device = d
 		for i, q := range d.Queues() {
-			if !adopts { // the store has those that were adopted
-				err = errors.Join(err, n.store.Forget(names[i]), n.store.KeepFD(names[i], q.FD()))
-			}
+			err = errors.Join(err, n.store.KeepFD(names[i], q.FD()))
 		}
 		if err != nil {
 			return nil, level, errors.Join(fmt.Errorf("keep the device's descriptors: %w", err), kept.Close())
 		}
 		return kept, level, nil
+	}
+}
+
+// goodbye bounds how long the store may take to close descriptors, and the kernel to remove the device with them.
+const goodbye = 3 * time.Second
+
+// openAfresh opens a device of which the store may keep queues that nobody can use: another number, or of another kind.
+// The device of that name is there until the store has closed them.
+func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d tun.Device, level tun.Offload, err error) {
+	for name, f := range n.queues {
+		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) && !slices.Contains(names, name) {
+			f.Close()
+			delete(n.queues, name)
+			names = append(slices.Clip(names), name)
+		}
+	}
+	for _, name := range names {
+		if err := n.store.Forget(name); err != nil {
+			return nil, level, err
+		}
+	}
+	for deadline := time.Now().Add(goodbye); ; time.Sleep(10 * time.Millisecond) {
+		d, level, err = open(c)
+		if !errors.Is(err, tun.ErrDeviceExists) || time.Now().After(deadline) {
+			return d, level, err
+		}
 	}
 }
 

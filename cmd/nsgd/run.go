@@ -25,6 +25,9 @@ func newRun() *cobra.Command {
 			if c.Flags().Changed("config") && path == "" {
 				return usageError{errors.New("run: --config: a file name is needed")}
 			}
+			if confirm > 0 && fdstore.Open().Exists() {
+				return usageError{errors.New("run: --confirm: systemd or nsgd keep would start nsgd again, and close the interfaces again: run it without them")}
+			}
 			if path == "" {
 				return runLab(c.Context(), c.ErrOrStderr(), c.OutOrStdout())
 			}

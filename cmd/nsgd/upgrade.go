@@ -124,12 +124,8 @@ func (d *daemon) upgrade(ctx context.Context) (*inspect.Upgraded, error) {
 	if d.confirmation.waiting.Load() {
 		return nil, errors.New("this run waits for nsgctl confirm")
 	}
-	if !d.upgrading.CompareAndSwap(false, true) {
-		return nil, errors.New("an upgrade is under way")
-	}
 	s, err := d.beget(ctx)
 	if err != nil {
-		d.upgrading.Store(false)
 		return nil, fmt.Errorf("the new process is not prepared, this one stays: %w", err)
 	}
 	d.log.Info("the next process is prepared", "pid", s.pid)

@@ -18,7 +18,7 @@ const (
 	archiveMagic = "nsgdarc1"
 	maxSlabs     = 4096
 	maxSlabName  = 255
-	// maxSlabSize bounds a slab of an archive.
+	// maxSlabSize bounds all slabs of an archive together.
 	maxSlabSize = 1 << 40
 	runBytes    = 1 << 20
 )
@@ -101,6 +101,7 @@ var ErrArchive = errors.New("not a whole archive of slabs")
 func (s *Slabs) Read(from io.Reader) error {
 	r := &archiveReader{from: from, sum: sha256.New()}
 	var made []string
+	total := uint64(0)
 	err := func() error {
 		magic := make([]byte, len(archiveMagic))
 		if r.full(magic); r.err != nil || string(magic) != archiveMagic {
@@ -115,9 +116,10 @@ func (s *Slabs) Read(from io.Reader) error {
 				return ErrArchive
 			}
 			size := r.number()
-			if r.err != nil || size == 0 || size > maxSlabSize {
+			if r.err != nil || size == 0 || size > maxSlabSize-total {
 				return errors.Join(r.err, ErrArchive)
 			}
+			total += size
 			memory, err := s.Make(name, int(size))
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package slab
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"testing"
 )
@@ -45,5 +46,25 @@ func TestAnArchiveHoldsAllSlabs(t *testing.T) {
 		if err := torn.Read(bytes.NewReader(broken)); err == nil || len(torn.Names()) > 0 {
 			t.Fatalf("byte %d is another one, and nobody noticed", n)
 		}
+	}
+}
+
+// Each slab takes address space, however little of it the file holds.
+func TestAnArchiveThatAsksForTooMuchIsRefused(t *testing.T) {
+	var archive bytes.Buffer
+	archive.WriteString(archiveMagic)
+	for _, name := range []string{"a", "b"} {
+		if err := errors.Join(writeName(&archive, name), writeNumber(&archive, maxSlabSize), writeNumber(&archive, 0), writeNumber(&archive, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writeName(&archive, ""); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(archive.Bytes())
+	archive.Write(sum[:])
+	s := New(nil, nil)
+	if err := s.Read(&archive); !errors.Is(err, ErrArchive) || len(s.Names()) > 0 {
+		t.Errorf("%v: slabs %v", err, s.Names())
 	}
 }

@@ -11,11 +11,13 @@ import (
 )
 
 // Journal keeps values by key in a slab. An entry counts once it is whole, whenever the process is killed. Half of the
-// slab is in use: when it is full, what still counts goes into the other half. Safe for concurrent use.
+// slab is in use: when it is full, or most of it does not count any more, what still counts goes into the other half. Safe
+// for concurrent use.
 type Journal struct {
-	mu     sync.Mutex
-	memory []byte
-	head   *journalHead
+	mu      sync.Mutex
+	memory  []byte
+	head    *journalHead
+	compact int // bytes of entries from which on it is worth while
 }
 
 // journalHead is the beginning of a journal's slab.
@@ -33,6 +35,8 @@ const (
 	entryHead  = 12
 	entryAlign = 8
 	deleted    = 1<<32 - 1 // the length of the value of a key that is gone
+	// The entries grow to so many times what counted at the last compaction, and to so many bytes at least.
+	growth, leastGrowth = 4, 1 << 20
 )
 
 // ErrFull is a journal whose values don't fit into its slab.
@@ -43,7 +47,7 @@ func NewJournal(memory []byte) (*Journal, error) {
 	if len(memory) < journalHeads+2*entryAlign {
 		return nil, fmt.Errorf("journal: %d bytes: too small", len(memory))
 	}
-	j := &Journal{memory: memory, head: (*journalHead)(unsafe.Pointer(&memory[0]))}
+	j := &Journal{memory: memory, head: (*journalHead)(unsafe.Pointer(&memory[0])), compact: leastGrowth}
 	switch string(j.head.magic[:]) {
 	case journalMagic:
 	case string(make([]byte, len(journalMagic))):
@@ -73,10 +77,10 @@ func (j *Journal) append(key string, value []byte, gone bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	half := j.head.half.Load()
-	if j.write(half, key, value, gone) {
+	if j.head.length[half].Load() < uint64(j.compact) && j.write(half, key, value, gone) {
 		return nil
 	}
-	if err := j.compact(half); err != nil {
+	if err := j.change(half); err != nil {
 		return err
 	}
 	if !j.write(1-half, key, value, gone) {
@@ -106,8 +110,8 @@ func (j *Journal) write(half uint32, key string, value []byte, gone bool) bool {
 	return true
 }
 
-// compact writes what counts in a half into the other one, and uses that.
-func (j *Journal) compact(half uint32) error {
+// change writes what counts in a half into the other one, and uses that.
+func (j *Journal) change(half uint32) error {
 	values, err := j.values(half)
 	if err != nil {
 		return err
@@ -119,6 +123,7 @@ func (j *Journal) compact(half uint32) error {
 		}
 	}
 	j.head.half.Store(1 - half)
+	j.compact = max(leastGrowth, growth*int(j.head.length[1-half].Load()))
 	return nil
 }
 

@@ -55,6 +55,27 @@ func TestTheNextProcessFindsWhatTheJournalHolds(t *testing.T) {
 	}
 }
 
+// The kernel backs what is written, and metrics are written at every scrape.
+func TestAJournalTakesNoMoreMemoryThanItNeeds(t *testing.T) {
+	memory := make([]byte, 64<<20)
+	j, err := NewJournal(memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := bytes.Repeat([]byte("x"), 100<<10)
+	for range 1000 {
+		if err := j.Put("counters", value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := bytes.Count(memory, []byte("x")); n > 4<<20 {
+		t.Errorf("%d bytes were written for a value of %d", n, len(value))
+	}
+	if got := open(t, memory); got["counters"] != string(value) {
+		t.Errorf("%d bytes", len(got["counters"]))
+	}
+}
+
 func TestAJournalWithoutRoomSaysSo(t *testing.T) {
 	memory := make([]byte, 256)
 	j, err := NewJournal(memory)

@@ -21,8 +21,10 @@ const maxAway = 7 * 24 * time.Hour
 
 // Save writes all slabs to a file, for a process after the machine's next start. Nothing may use them any more.
 func (s *Store) Save(path string, now time.Time) error {
-	if err := s.journal.Put(keySaved, fmt.Append(nil, now.UnixNano(), " ", int64(SinceBoot()))); err != nil {
-		return err
+	if s.before[keySaved] == "" { // else nobody has moved the records on since they came from a file
+		if err := s.journal.Put(keySaved, fmt.Append(nil, now.UnixNano(), " ", int64(SinceBoot()))); err != nil {
+			return err
+		}
 	}
 	root, err := folder.Open(filepath.Dir(path))
 	if err != nil {

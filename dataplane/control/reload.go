@@ -13,14 +13,14 @@ import (
 
 // POST /v1/reload reads the configuration and the policy again. Flows and counters stay. With confirm=60s the daemon
 // returns to what was in force, unless /v1/confirm comes within that time. The status of a refusal is 422, and its
-// faults say what Azure would refuse; 409 while another reload waits. A client that goes away does not end a reload.
+// faults say what Azure would refuse; 409 while another reload waits, or an upgrade is under way. A client that goes away does not end a reload.
 var reloadRoute = value(http.MethodPost, "reload", change, func(s *inspect.Service, r *http.Request) (*inspect.Reloaded, error) {
 	within, err := parseConfirm(r.URL.Query())
 	if err != nil {
 		return nil, err
 	}
 	reloaded, err := s.Reload(inspect.ReloadRequest{Cause: clientOf(r.Context()).name, ConfirmWithin: within})
-	if errors.Is(err, inspect.ErrUnconfirmed) {
+	if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
 		return nil, refusal(http.StatusConflict, err)
 	}
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)

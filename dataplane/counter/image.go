@@ -2,6 +2,7 @@ package counter
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -29,22 +30,20 @@ const (
 	imageSize  = int(unsafe.Sizeof(image{}))
 )
 
-// Open returns the set number n in slabs, where it counts on if an earlier process has left it there.
-func Open(now func() time.Time, slabs *slab.Slabs, n int) (*Set, error) {
+// Open returns the set number n in slabs, where it counts on if an earlier process has left it there. lost hears why
+// what is there is of no use; then it counts from zero.
+func Open(now func() time.Time, slabs *slab.Slabs, n int, lost func(error)) (*Set, error) {
 	name := fmt.Sprint("counters.", n)
 	memory, err := slabs.Find(name)
-	if err != nil {
-		return nil, err
-	}
 	reasons := reasonNames()
 	var was *image
-	if memory != nil {
-		if was, err = checkImage(memory); err != nil {
-			return nil, fmt.Errorf("slab %s: %w", name, err)
-		}
-		if was.names() == reasons {
+	if err == nil && memory != nil {
+		if was, err = checkImage(memory); err == nil && was.names() == reasons {
 			return newSet(now, &was.totals, was), nil
 		}
+	}
+	if err != nil {
+		lost(fmt.Errorf("slab %s: %w", name, err))
 	}
 	if memory, err = slabs.Make(name, imageSize); err != nil {
 		return nil, err
@@ -61,17 +60,15 @@ func Open(now func() time.Time, slabs *slab.Slabs, n int) (*Set, error) {
 }
 
 // Rest are the sets that earlier processes have left beyond the first n: they count no more, and their sums stay.
-func Rest(now func() time.Time, slabs *slab.Slabs, n int) (sets []*Set, err error) {
-	for ; ; n++ {
-		if memory, err := slabs.Find(fmt.Sprint("counters.", n)); memory == nil || err != nil {
-			return sets, err
-		}
-		set, err := Open(now, slabs, n)
+func Rest(now func() time.Time, slabs *slab.Slabs, n int, lost func(error)) (sets []*Set, err error) {
+	for ; slices.Contains(slabs.Names(), fmt.Sprint("counters.", n)); n++ {
+		set, err := Open(now, slabs, n, lost)
 		if err != nil {
 			return nil, err
 		}
 		sets = append(sets, set)
 	}
+	return sets, nil
 }
 
 func checkImage(memory []byte) (*image, error) {

@@ -10,6 +10,11 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
+// lost hears of counters that are lost.
+func lost(t *testing.T) func(error) {
+	return func(err error) { t.Errorf("counters are lost: %v", err) }
+}
+
 func TestCountersGoOnInTheNextProcess(t *testing.T) {
 	slabs := slab.New(nil, nil)
 	count := func(c *Set) {
@@ -23,23 +28,23 @@ func TestCountersGoOnInTheNextProcess(t *testing.T) {
 		c.Flush()
 	}
 	for range 2 {
-		c, err := Open(time.Now, slabs, 0)
+		c, err := Open(time.Now, slabs, 0, lost(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		count(c)
 	}
-	c, err := Open(time.Now, slabs, 1) // another worker
+	c, err := Open(time.Now, slabs, 1, lost(t)) // another worker
 	if err != nil {
 		t.Fatal(err)
 	}
 	count(c)
-	first, err := Open(time.Now, slabs, 0)
+	first, err := Open(time.Now, slabs, 0, lost(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Reserve(2000)
-	rest, err := Rest(time.Now, slabs, 1) // now there is one worker only
+	rest, err := Rest(time.Now, slabs, 1, lost(t)) // now there is one worker only
 	if err != nil || len(rest) != 1 {
 		t.Fatalf("%d sets: %v", len(rest), err)
 	}
@@ -61,7 +66,7 @@ func TestCountersGoOnInTheNextProcess(t *testing.T) {
 
 func TestDropsOfAnotherVersionKeepTheirNames(t *testing.T) {
 	slabs := slab.New(nil, nil)
-	c, err := Open(time.Now, slabs, 0)
+	c, err := Open(time.Now, slabs, 0, lost(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +78,7 @@ func TestDropsOfAnotherVersionKeepTheirNames(t *testing.T) {
 	names[packet.DropTruncated], names[packet.DropRule] = names[packet.DropRule], "gone"
 	clear(i.reasons[:])
 	copy(i.reasons[:], strings.Join(names, " "))
-	next, err := Open(time.Now, slabs, 0)
+	next, err := Open(time.Now, slabs, 0, lost(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,18 +87,21 @@ func TestDropsOfAnotherVersionKeepTheirNames(t *testing.T) {
 	}
 }
 
-func TestMemoryThatHoldsNoCountersIsRefused(t *testing.T) {
-	slabs := slab.New(nil, nil)
-	if _, err := slabs.Make("counters.0", 4096); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(time.Now, slabs, 0); err == nil {
-		t.Error("4096 bytes were taken")
-	}
-	if _, err := slabs.Make("counters.0", imageSize); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(time.Now, slabs, 0); err == nil {
-		t.Error("zeros were taken")
+// Another version's counters must not keep this one from starting.
+func TestMemoryThatHoldsNoCountersBeginsAnew(t *testing.T) {
+	for _, size := range []int{4096, imageSize} {
+		slabs := slab.New(nil, nil)
+		if _, err := slabs.Make("counters.0", size); err != nil {
+			t.Fatal(err)
+		}
+		var heard error
+		c, err := Open(time.Now, slabs, 0, func(err error) { heard = err })
+		if err != nil || heard == nil {
+			t.Fatalf("%d bytes: heard %v: %v", size, heard, err)
+		}
+		c.Took(5)
+		if c, err = Open(time.Now, slabs, 0, lost(t)); err != nil || c.Packets() != 5 {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }

@@ -92,7 +92,7 @@ func (s *Service) Attach(e Edit) (*Reloaded, error) {
 	if s.options.Configuration == nil {
 		return nil, ErrFixed
 	}
-	err := s.refuseUnconfirmed()
+	err := s.refuseChange()
 	var reloaded *Reloaded
 	if err == nil {
 		reloaded, err = s.rearrange(e)

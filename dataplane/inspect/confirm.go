@@ -62,8 +62,15 @@ func (s *Service) Confirm() (*Confirmed, error) {
 	return c, err
 }
 
-// refuseUnconfirmed refuses a change while a reload waits: a return would take that back too. loading is held.
-func (s *Service) refuseUnconfirmed() error {
+// ErrUpgrading refuses a change until the next process goes on.
+var ErrUpgrading = errors.New("an upgrade is under way: try again once the next process goes on")
+
+// refuseChange refuses a change while a reload waits: a return would take that back too. And while an upgrade is under
+// way: the next process may have read the files already, and would not know of it. loading is held.
+func (s *Service) refuseChange() error {
+	if s.upgrading {
+		return ErrUpgrading
+	}
 	w := s.waiting
 	if w == nil {
 		return nil

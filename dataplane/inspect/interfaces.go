@@ -65,10 +65,17 @@ func (s *Service) Upgrade(ctx context.Context) (*Upgraded, error) {
 	}
 	// The next process reads the files as they are, and would not take a reload back.
 	s.loading.Lock()
-	err := s.refuseUnconfirmed()
+	err := s.refuseChange()
+	s.upgrading = s.upgrading || err == nil
 	s.loading.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return s.options.Upgrade(ctx)
+	upgraded, err := s.options.Upgrade(ctx)
+	if err != nil {
+		s.loading.Lock()
+		s.upgrading = false
+		s.loading.Unlock()
+	}
+	return upgraded, err
 }

@@ -68,7 +68,7 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	defer s.loading.Unlock()
 	b := s.book(q.Cause)
 	var w *unconfirmed
-	err := s.refuseUnconfirmed()
+	err := s.refuseChange()
 	if err == nil && q.ConfirmWithin > 0 {
 		w = s.unconfirmed(b, q.ConfirmWithin)
 	}

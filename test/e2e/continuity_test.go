@@ -25,13 +25,17 @@ func startKept(t *testing.T, p groupRules, more ...string) *daemon {
 }
 
 // kept is the process that nsgd keep runs now.
-func (d *daemon) kept() int {
+func (d *daemon) kept() (pid int) {
 	d.t.Helper()
-	children := d.children()
-	if len(children) != 1 {
-		d.t.Fatalf("nsgd keep has %d children: %v", len(children), children)
-	}
-	return children[0]
+	eventually(d.t, "nsgd keep has one child", func() bool { // the one before may not be reaped yet
+		children := d.children()
+		if len(children) != 1 {
+			return false
+		}
+		pid = children[0]
+		return true
+	})
+	return pid
 }
 
 func (d *daemon) children() (pids []int) {
@@ -123,6 +127,22 @@ func TestAnUpgradeLosesNothing(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 	mustEcho(t, conn)
+}
+
+func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
+	d := startKept(t, labPolicy(), "workers: 1")
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	path := filepath.Join(d.dir, lab.ConfigName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{"workers: 2", "workers: 1", "workers: 1\noffload: \"off\"", "workers: 3"} {
+		writeFile(t, path, strings.Replace(string(text), "workers: 1", change, 1))
+		d.succeed(syscall.SIGUSR1)
+		mustEcho(t, conn)
+	}
 }
 
 func TestFlowsOutliveAStop(t *testing.T) {

@@ -20,6 +20,8 @@ const (
 	listenNames  = "LISTEN_FDNAMES"
 	// parentEnv is in the place of LISTEN_PID where the one who starts a process can't know its number: it has its own.
 	parentEnv = "NSGD_LISTEN_PARENT"
+	// watchdogPID is the process that the service manager wants to hear from, if it is set. It hears its main process.
+	watchdogPID = "WATCHDOG_PID"
 
 	firstFD = 3 // SD_LISTEN_FDS_START
 	// maxName is the longest name that systemd takes.
@@ -38,14 +40,16 @@ func Inherited() (map[string][]*os.File, error) {
 		return nil, nil
 	}
 	n, err := strconv.Atoi(os.Getenv(listenFDs))
-	if err != nil || n < 0 {
-		return nil, fmt.Errorf("%s=%q: must be a number of descriptors", listenFDs, os.Getenv(listenFDs))
+	if err != nil || n < 0 || n > maxKept {
+		return nil, fmt.Errorf("%s=%q: must be a number of descriptors, at most %d", listenFDs, os.Getenv(listenFDs), maxKept)
 	}
 	names := strings.Split(os.Getenv(listenNames), ":")
 	files := map[string][]*os.File{}
 	for i := range n {
 		fd := firstFD + i
-		unix.CloseOnExec(fd)
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("%s=%d: descriptor %d: %w", listenFDs, n, fd, os.NewSyscallError("F_SETFD", err))
+		}
 		name := "unknown"
 		if i < len(names) {
 			name = names[i]
@@ -140,7 +144,7 @@ func Environment(environ []string, names []string) []string {
 	kept := make([]string, 0, len(environ)+3)
 	for _, e := range environ {
 		switch key, _, _ := strings.Cut(e, "="); key {
-		case listenPID, listenFDs, listenNames, parentEnv:
+		case listenPID, listenFDs, listenNames, parentEnv, watchdogPID:
 		default:
 			kept = append(kept, e)
 		}

@@ -44,7 +44,8 @@ type Keeper struct {
 	socket *net.UnixConn
 	raw    syscall.RawConn // of the socket
 	folder string
-	main   int // pid; 0: none
+	main   int       // pid; 0: none
+	stop   os.Signal // that ends both; nil: none has come
 }
 
 type keptFile struct {
@@ -77,7 +78,6 @@ func (k *Keeper) Run() (status int, err error) {
 	go k.await(readable, read)
 
 	pause := firstPause
-	stopping := false
 	var deadline <-chan time.Time
 	if err := k.start(); err != nil {
 		return 1, err
@@ -89,16 +89,14 @@ func (k *Keeper) Run() (status int, err error) {
 		case s := <-signals:
 			switch s {
 			case syscall.SIGCHLD:
-				for _, ended := range reap() {
+				list := reap()
+				k.takeAll() // one of them may have named its successor, which may have ended too
+				for _, ended := range list {
 					if ended.pid != k.main {
 						continue
 					}
-					k.takeAll()
-					if ended.pid != k.main { // it has named its successor, which is now a child of this process
-						continue
-					}
 					k.main = 0
-					if stopping || ended.status == 0 && !ended.restart {
+					if k.stop != nil || ended.status == 0 && !ended.restart {
 						return ended.status, nil
 					}
 					if ended.restart {
@@ -113,7 +111,7 @@ func (k *Keeper) Run() (status int, err error) {
 					pause = min(max(2*pause, firstPause), lastPause)
 				}
 			case syscall.SIGTERM, syscall.SIGINT:
-				if stopping = true; k.main == 0 {
+				if k.stop = s; k.main == 0 {
 					return 0, nil
 				}
 				deadline = time.After(patience)
@@ -125,11 +123,12 @@ func (k *Keeper) Run() (status int, err error) {
 			k.takeAll()
 			read <- struct{}{}
 		case <-again:
-			again = nil
-			if err := k.start(); err != nil {
-				return 1, err
+			again, began = nil, time.Now()
+			if err := k.start(); err != nil { // a package may be putting another one there
+				k.Log.Error("the program does not start: another attempt follows", "after", pause, "error", err)
+				again = time.After(pause)
+				pause = min(max(2*pause, firstPause), lastPause)
 			}
-			began = time.Now()
 		case <-deadline:
 			k.Log.Error("the program does not stop: it is killed", "after", patience)
 			k.signal(syscall.SIGKILL)
@@ -264,8 +263,8 @@ func (k *Keeper) takeAll() {
 
 // hears reports that a process is the program, or one that it has started.
 func (k *Keeper) hears(pid int) bool {
-	if pid == k.main || k.main == 0 {
-		return pid > 0
+	if pid == k.main || k.main == 0 { // the socket is open to every user
+		return k.main > 0
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -314,7 +313,9 @@ func (k *Keeper) take(m message) {
 	}
 	name := fields["FDNAME"]
 	if pid, err := strconv.Atoi(fields["MAINPID"]); err == nil && pid > 0 {
-		k.main = pid
+		if k.main = pid; k.stop != nil { // it came to the one before
+			k.signal(k.stop)
+		}
 	}
 	switch {
 	case fields["FDSTORE"] == "1" && len(k.kept)+len(m.files) <= maxKept && name != "" && len(name) <= maxName && !strings.Contains(name, ":"):

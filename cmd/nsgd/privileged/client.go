@@ -172,6 +172,9 @@ func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
 	if err != nil {
 		return nil, tun.Off, err
 	}
+	if o.NotAdopted {
+		return nil, tun.Off, tun.ErrNotAdopted
+	}
 	d, err := tun.TakeOver(config, o.Handover, o.list, remote{c, o.Number})
 	if err != nil {
 		return nil, tun.Off, errors.Join(err, remote{c, o.Number}.Close())

@@ -176,6 +176,8 @@ type Opened struct {
 	Descriptors
 	Number   int
 	Handover tun.Handover
+	// NotAdopted is tun.ErrNotAdopted: there is no device.
+	NotAdopted bool
 }
 
 // DeviceOpening asks for a device. Its descriptors are those of the device's queues, if an earlier process has left them.
@@ -213,6 +215,10 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	}
 	c.State = s.state
 	d, _, err := tun.Open(c)
+	if errors.Is(err, tun.ErrNotAdopted) {
+		reply.NotAdopted = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}
