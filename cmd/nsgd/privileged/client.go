@@ -157,6 +157,16 @@ func (d *Descriptors) files(number int) (files []*os.File, err error) {
 	return files, nil
 }
 
+// refusal is an error of the privileged part that is one of this process's too.
+type refusal struct {
+	text string
+	is   error
+}
+
+func (r refusal) Error() string { return r.text }
+
+func (r refusal) Unwrap() error { return r.is }
+
 // Open is tun.Open.
 func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
 	var o Opened
@@ -172,8 +182,11 @@ func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
 	if err != nil {
 		return nil, tun.Off, err
 	}
-	if o.NotAdopted {
-		return nil, tun.Off, tun.ErrNotAdopted
+	if o.NotAdopted != "" {
+		return nil, tun.Off, refusal{o.NotAdopted, tun.ErrNotAdopted}
+	}
+	if o.Exists != "" {
+		return nil, tun.Off, refusal{o.Exists, tun.ErrDeviceExists}
 	}
 	d, err := tun.TakeOver(config, o.Handover, o.list, remote{c, o.Number})
 	if err != nil {

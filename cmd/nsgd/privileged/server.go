@@ -176,8 +176,9 @@ type Opened struct {
 	Descriptors
 	Number   int
 	Handover tun.Handover
-	// NotAdopted is tun.ErrNotAdopted: there is no device.
-	NotAdopted bool
+	// NotAdopted and Exists say why there is no device, by tun.ErrNotAdopted or tun.ErrDeviceExists; empty: for none of
+	// these.
+	NotAdopted, Exists string
 }
 
 // DeviceOpening asks for a device. Its descriptors are those of the device's queues, if an earlier process has left them.
@@ -215,8 +216,12 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	}
 	c.State = s.state
 	d, _, err := tun.Open(c)
-	if errors.Is(err, tun.ErrNotAdopted) {
-		reply.NotAdopted = true
+	switch { // which the daemon has to tell from other errors
+	case errors.Is(err, tun.ErrNotAdopted):
+		reply.NotAdopted = err.Error()
+		return nil
+	case errors.Is(err, tun.ErrDeviceExists):
+		reply.Exists = err.Error()
 		return nil
 	}
 	if err != nil {
