@@ -270,7 +270,9 @@ func (d *daemon) serve(ctx context.Context, up func(context.Context, *daemon) er
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		d.notify(notifyStopping)
+		if d.next == nil { // systemd ends whoever comes after STOPPING=1, and takes no MAINPID any more
+			d.notify(notifyStopping)
+		}
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)
 		defer cancel()
 		err := server.Shutdown(late)

@@ -44,7 +44,7 @@ func write(folder, version, arch, out string) error {
 	if err != nil {
 		return fmt.Errorf("SOURCE_DATE_EPOCH=%q: must be seconds since 1970: %w", os.Getenv("SOURCE_DATE_EPOCH"), err)
 	}
-	tag, err := name.NewTag("nsgd:"+version)
+	tag, err := name.NewTag("nsgd:" + version)
 	if err != nil {
 		return err
 	}

@@ -47,5 +47,5 @@ cp "$PACKAGE" $work/root/run/nsgd.deb
 rm -rf $root/etc/nsgd $root/etc/systemd/system/nsgd*
 chroot $root dpkg --force-depends -i /run/nsgd.deb
 cd $root
-exec env -i container=nsgd PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --system --unit=basic.target --log-target=console
+exec env -i container=nsgd PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --system --unit=basic.target
 '

@@ -54,7 +54,7 @@ func install(t *testing.T) *installation {
 	go func() { m.cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("systemd: %s\n%s", m.out, m.try("journalctl", "-o", "cat", "-u", "nsgd*"))
+			t.Logf("systemd: %s\n%s", m.out, m.try("journalctl", "--no-pager", "-o", "short-precise", "-u", "nsgd*"))
 		}
 		m.cmd.Process.Kill() // the first process takes the others along
 		<-ended
@@ -146,6 +146,8 @@ func TestTheDaemonOfThePackage(t *testing.T) {
 			t.Errorf("%d flows, before %d", len(now), len(before))
 		}
 		m.confined(m.property("MainPID"))
+		fed := m.property("WatchdogTimestampMonotonic")
+		eventually(t, "systemd's watchdog is fed", func() bool { return m.property("WatchdogTimestampMonotonic") != fed })
 	})
 
 	m.must("dpkg", "--purge", "nsgd")

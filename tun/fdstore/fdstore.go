@@ -18,6 +18,7 @@ const (
 	listenPID    = "LISTEN_PID"
 	listenFDs    = "LISTEN_FDS"
 	listenNames  = "LISTEN_FDNAMES"
+	watchdogPID  = "WATCHDOG_PID"
 	// parentEnv is in the place of LISTEN_PID where the one who starts a process can't know its number: it has its own.
 	parentEnv = "NSGD_LISTEN_PARENT"
 
@@ -117,6 +118,7 @@ func Environment(environ []string, names []string) []string {
 	for _, e := range environ {
 		switch key, _, _ := strings.Cut(e, "="); key {
 		case listenPID, listenFDs, listenNames, parentEnv:
+		case watchdogPID: // of this process: the child would leave the watchdog alone
 		default:
 			kept = append(kept, e)
 		}
