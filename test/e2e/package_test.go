@@ -127,6 +127,10 @@ func TestTheDaemonOfThePackage(t *testing.T) {
 		t.Errorf("a fresh installation is %s: nobody has asked for packets to be filtered", got)
 	}
 	m.must("id", "nsgd")
+	version, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(m.must("nsgd", "--version")), "nsgd "), "-")
+	if got := m.must("dpkg-query", "-W", "-f", "${Version}", "nsgd"); !strings.Contains(got, strings.TrimPrefix(version, "v")) {
+		t.Errorf("nsgd is %s, its package %s", version, got)
+	}
 	m.must("systemctl", "start", "nsgd.service")
 	pid := m.property("MainPID")
 	m.confined(pid)
