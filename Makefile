@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run cover clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run cover package reproducible install uninstall clean
 
 all: build
 
@@ -99,6 +99,22 @@ run: setup build
 cover:
 	go test -coverprofile=coverage.out -coverpkg=./... ./...
 	go tool cover -func=coverage.out | tail -n 1
+
+# The deb, the rpm, the image and the bills of material, into bin/packages.
+package:
+	VERSION='$(VERSION)' scripts/package bin/packages
+
+# Builds the packages twice, in two folders and with two caches, and compares every byte. It takes minutes.
+reproducible:
+	VERSION='$(VERSION)' scripts/reproducible
+
+# Below DESTDIR, with the programs in PREFIX/bin. nsgd.yaml is left as it is where there is one.
+PREFIX ?= /usr/local
+install: build
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install bin
+
+uninstall: build
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install -u bin
 
 clean:
 	rm -rf bin coverage.out

@@ -285,7 +285,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		if d.next == nil { // the service goes on
+		if d.next == nil { // systemd ends whoever comes after STOPPING=1, and takes no MAINPID any more
 			d.notify(notifyStopping)
 		}
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownPatience)

@@ -175,8 +175,8 @@ func TestFlowsOutliveAStop(t *testing.T) {
 	fourth.waitFor(fourth.stderr, "the flows in state.file are lost")
 }
 
-// install puts a program where another one is, as a package does: under a new file of the same name.
-func install(t *testing.T, from, to string) {
+// replaceProgram puts a program where another one is, as a package does: under a new file of the same name.
+func replaceProgram(t *testing.T, from, to string) {
 	t.Helper()
 	text, err := os.ReadFile(from)
 	if err == nil {
@@ -198,7 +198,7 @@ func TestAnUpgradeToAnotherLayoutKeepsEveryFlow(t *testing.T) {
 	}
 	dir := configure(t, labPolicy())
 	path := filepath.Join(dir, "nsgd")
-	install(t, program("nsgd"), path)
+	replaceProgram(t, program("nsgd"), path)
 	d := launch(t, "keep", "--", path, "run", "--config", filepath.Join(dir, lab.ConfigName))
 	d.dir = dir
 	d.waitFor(d.stderr, "msg=ready")
@@ -211,7 +211,7 @@ func TestAnUpgradeToAnotherLayoutKeepsEveryFlow(t *testing.T) {
 	nsgctl(t, "reload")
 	before := scrape(t)
 	for _, step := range []struct{ program, version string }{{next, "next"}, {program("nsgd"), "e2e"}} { // and back
-		install(t, step.program, path)
+		replaceProgram(t, step.program, path)
 		nsgctl(t, "upgrade")
 		for _, conn := range conns {
 			mustEcho(t, conn)

@@ -81,7 +81,7 @@ func startSystemd(t *testing.T, dir string) *initSystem {
 		c.Wait()
 		for _, hierarchy := range []string{"", "systemd", "unified"} {
 			group := filepath.Join("/sys/fs/cgroup", hierarchy, fmt.Sprint("nsgd-e2e-", c.Process.Pid))
-			eventually(t, "the control group is empty", func() bool { return removeGroups(group) == nil })
+			eventually(t, "the control group is empty", func() bool { return removeGroup(group) == nil })
 		}
 		if t.Failed() {
 			text, _ := os.ReadFile(s.log)
@@ -95,8 +95,8 @@ func startSystemd(t *testing.T, dir string) *initSystem {
 	return s
 }
 
-// removeGroups removes a control group and those below it.
-func removeGroups(group string) error {
+// removeGroup removes a control group and those below it.
+func removeGroup(group string) error {
 	return filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return nil
@@ -104,7 +104,7 @@ func removeGroups(group string) error {
 		children, _ := os.ReadDir(path)
 		for _, child := range children {
 			if child.IsDir() {
-				if err := removeGroups(filepath.Join(path, child.Name())); err != nil {
+				if err := removeGroup(filepath.Join(path, child.Name())); err != nil {
 					return err
 				}
 			}

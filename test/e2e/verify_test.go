@@ -96,37 +96,43 @@ func TestVerifySaysWhatTheWireDoesForEveryPairOfTheLab(t *testing.T) {
 	for _, tt := range policies {
 		t.Run(tt.name, func(t *testing.T) {
 			start(t, tt.p)
-			stop, err := lab.Serve(context.Background(), lab.AllHosts(), lab.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stop()
-			// A first round, without verdicts, is only the list of what is sent.
-			first, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{Timeout: silence})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var requests []request
-			for _, r := range first {
-				requests = append(requests, requestFor(r))
-			}
-			verdicts := map[request]verdict{}
-			for i, v := range verifyAll(t, requests, "--path") {
-				verdicts[requests[i]] = v
-			}
-			results, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{
-				Timeout: silence,
-				Explain: func(r lab.Result) (string, string, bool) {
-					v := verdicts[requestFor(r)]
-					return v.NetworkSecurityGroup, v.RuleName, v.Access == "Allow"
-				},
-			})
-			if err != nil {
-				var table strings.Builder
-				lab.Table(&table, results)
-				t.Errorf("%v\n%s", err, &table)
-			}
+			carriesTheLab(t)
 		})
+	}
+}
+
+// carriesTheLab sends every probe of the lab's figure, and holds what passes to what nsgctl says.
+func carriesTheLab(t *testing.T) {
+	t.Helper()
+	stop, err := lab.Serve(context.Background(), lab.AllHosts(), lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	// A first round, without verdicts, is only the list of what is sent.
+	first, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{Timeout: silence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var requests []request
+	for _, r := range first {
+		requests = append(requests, requestFor(r))
+	}
+	verdicts := map[request]verdict{}
+	for i, v := range verifyAll(t, requests, "--path") {
+		verdicts[requests[i]] = v
+	}
+	results, err := lab.Run(context.Background(), lab.AllHosts(), lab.Options{
+		Timeout: silence,
+		Explain: func(r lab.Result) (string, string, bool) {
+			v := verdicts[requestFor(r)]
+			return v.NetworkSecurityGroup, v.RuleName, v.Access == "Allow"
+		},
+	})
+	if err != nil {
+		var table strings.Builder
+		lab.Table(&table, results)
+		t.Errorf("%v\n%s", err, &table)
 	}
 }
 
