@@ -39,6 +39,7 @@ else
 	done
 fi
 mkdir $root/dev/{net,pts,shm}
+ln -s pts/ptmx $root/dev/ptmx # PrivateDevices= asks for it
 for d in null zero full random urandom tty net/tun; do
 	touch $root/dev/$d
 	mount --bind /dev/$d $root/dev/$d
@@ -46,6 +47,9 @@ done
 cp "$PACKAGE" $work/root/run/nsgd.deb
 rm -rf $root/etc/nsgd $root/etc/systemd/system/nsgd*
 chroot $root dpkg --force-depends -i /run/nsgd.deb
+# Units with a root of their own need more than a chroot.
 cd $root
-exec env -i container=nsgd PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --system --unit=basic.target
+pivot_root . mnt
+umount -l /mnt
+exec env -i container=nsgd PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=basic.target
 '
