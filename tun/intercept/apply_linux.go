@@ -215,6 +215,27 @@ func prune[K comparable, V any](m *ebpf.Map, wanted map[K]V) error {
 	return nil
 }
 
+// closeRenamed closes interfaces that have got another name than their port since an earlier run has served them: what
+// their guests send would wait in the devices that open next.
+func (i *Interceptor) closeRenamed(ports []Port) error {
+	for index, name := range i.names {
+		if name == "" || !slices.ContainsFunc(ports, func(p Port) bool { return p.Interface == name }) {
+			continue
+		}
+		l, err := i.handle.LinkByIndex(index)
+		if isMissing(err) || err == nil && l.Attrs().Name == name {
+			continue
+		}
+		if err == nil {
+			err = i.programs.Ports.Update(uint32(index), closedPort(name), ebpf.UpdateExist)
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("close interface %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // keepRenamed closes interfaces that have another name than their port, which is wanted: the guest is still there. The
 // map of ports has the port's name, so that another run closes them too. One without may be that of any missing port.
 func (i *Interceptor) keepRenamed(w *wanted, ports []Port) {

@@ -72,6 +72,22 @@ func TestFiltersThatSomebodyTookAwayComeBack(t *testing.T) {
 	}
 }
 
+func TestAnInterfaceThatGotAnotherNameMeanwhileIsClosedBeforeDevicesOpen(t *testing.T) {
+	r := newRig(t)
+	first := r.open()
+	stop := r.serve(first)
+	first.Close()
+	stop()
+	r.must(r.handle.LinkSetDown(r.link("guest1")))
+	r.must(r.handle.LinkSetName(r.link("guest1"), "other"))
+	next := r.open()
+	r.must(next.Guard([]Port{port0, port1}))
+	var entry portEntry
+	if err := next.programs.Ports.Lookup(uint32(r.link("other").Attrs().Index), &entry); err != nil || entry != closedPort("guest1") {
+		t.Errorf("it is still served: %v, %v", entry, err)
+	}
+}
+
 func TestAPortThatBecomesThisHostsHasItsProgramsSwapped(t *testing.T) {
 	r := newRig(t)
 	i := r.open()

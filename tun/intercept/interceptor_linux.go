@@ -159,6 +159,9 @@ func (i *Interceptor) Guard(ports []Port) error {
 	if i.programs == nil {
 		return errClosed
 	}
+	if err := i.closeRenamed(ports); err != nil {
+		return fmt.Errorf("intercept: %w", err)
+	}
 	attached := slices.Clone(i.attached)
 	for _, p := range ports {
 		l, err := i.guard(&p, false)
