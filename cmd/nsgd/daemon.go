@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -336,7 +335,6 @@ func (d *daemon) reloads() metrics.Reloads {
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
 	options := c.topology()
-	options.Seed = rand.Uint64() // so that nobody outside chooses a backend by choosing a port
 	workers := c.Workers
 	if workers == 0 {
 		workers = min(runtime.GOMAXPROCS(0), tun.MaxQueues) // each has a queue of every device

@@ -123,3 +123,10 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 		})
 	}
 }
+
+// TestTheEngineDrawsTheBalancersSeed: a seed of the daemon's own would be another one in each process.
+func TestTheEngineDrawsTheBalancersSeed(t *testing.T) {
+	if seed := (&Config{}).engineOptions(nil).Topology.Seed; seed != 0 {
+		t.Errorf("seed %d: the engine takes that of the process before", seed)
+	}
+}
