@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // installation is a systemd that runs what a deb has installed, in this test's network.
@@ -70,6 +72,8 @@ func install(t *testing.T) *installation {
 	})
 	// Its namespaces and its control socket are at the places where every test looks.
 	for _, dir := range []string{namespaceDir, filepath.Dir(controlSocket)} {
+		for unix.Unmount(dir, unix.MNT_DETACH) == nil { // ip netns of an earlier test has mounted it upon itself
+		}
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
