@@ -339,7 +339,7 @@ func (t *Table) bequeathed(f Flow) {
 	t.ready = uint32(f + 1)
 }
 
-// countAdopted counts a flow that goes on, or one that does not any more.
+// countAdopted adds a flow that goes on to the counts (by is 1), or takes it out again (-1).
 func (t *Table) countAdopted(f Flow, by int) {
 	r := &t.records[f]
 	class := status(r.status.Load()).class()

@@ -87,7 +87,7 @@ func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, e
 	return d, nil
 }
 
-// heldDevice is a device of which this process has the descriptors. Another one configures it.
+// heldDevice is a device whose descriptors this process has. Another process configures it.
 type heldDevice struct {
 	config Config
 	queues []Queue

@@ -49,7 +49,7 @@ type Config struct {
 	Attachments []AttachmentConfig `yaml:"attachments"`
 	// ClosedAtBoot closes the interfaces of attachments also while no nsgd runs, as soon as they appear.
 	ClosedAtBoot bool `yaml:"closedAtBoot"`
-	// User is whom the daemon becomes once its privileged part runs, a name or an id; empty: it stays who started it.
+	// User is the daemon's user once its privileged part runs, a name or an id; empty: the user who started it.
 	User string `yaml:"user"`
 	// Workers is the number of packet workers; 0: one per CPU.
 	Workers int `yaml:"workers"`

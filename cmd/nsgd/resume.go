@@ -88,14 +88,20 @@ func (n *inheritance) open(file string, log *slog.Logger) (err error) {
 			err = fmt.Errorf("%d starts within %v", crashes, crashTime)
 		}
 	}
+	tell := func(err error) {
+		log.Error("the next process may not find every flow and counter", "error", err)
+	}
 	if err == nil {
+		n.kept.OnFailure(tell)
 		return nil
 	}
 	log.Error("the last process's flows and counters are left behind: the devices stay", "error", err)
 	if err := continuity.Forget(n.slabs); err != nil {
 		return err
 	}
-	n.kept, err = continuity.Open(n.slabs, time.Now())
+	if n.kept, err = continuity.Open(n.slabs, time.Now()); err == nil {
+		n.kept.OnFailure(tell)
+	}
 	return err
 }
 
@@ -185,7 +191,7 @@ func (n *inheritance) opener(open opener) opener {
 // goodbye bounds how long the store may take to close descriptors, and the kernel to remove the device with them.
 const goodbye = 3 * time.Second
 
-// openAfresh opens a device of which the store may keep queues that nobody can use: another number, or of another kind.
+// openAfresh opens a device anew. The store may still keep queues of it that don't fit: another number, or another kind.
 // The device of that name is there until the store has closed them.
 func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d tun.Device, level tun.Offload, err error) {
 	for name, f := range n.queues {

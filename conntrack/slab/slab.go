@@ -131,6 +131,18 @@ func mapFile(f *os.File, size int) ([]byte, error) {
 	return memory, os.NewSyscallError("mmap", err)
 }
 
+// Release is Drop for a slab that nobody reads any more: its memory is gone.
+func (s *Slabs) Release(name string) error {
+	s.mu.Lock()
+	memory := s.slabs[name].memory
+	s.mu.Unlock()
+	err := s.Drop(name)
+	if memory != nil {
+		err = errors.Join(err, os.NewSyscallError("munmap", unix.Munmap(memory)))
+	}
+	return err
+}
+
 // Drop forgets a slab, if there is one. Its mapping stays, for who still reads it.
 func (s *Slabs) Drop(name string) error {
 	s.mu.Lock()

@@ -31,7 +31,8 @@ type Store struct {
 	zones  Zones
 	// written are the zones of the image in use, as the journal has them.
 	written Zones
-	failed  error // of the journal, the first
+	failed  error       // of the journal, the first
+	tell    func(error) // of failed; nil: nobody hears
 }
 
 // Zones say what the flow table's zones mean.
@@ -108,14 +109,13 @@ func Forget(slabs *slab.Slabs) error {
 	return errors.Join(errs...)
 }
 
-// Failed is the first error of the journal: the next process may not find everything. Nil: there was none.
-func (s *Store) Failed() error {
-	if s == nil {
-		return nil
-	}
+// OnFailure has tell hear the first error of the journal, now or later: the next process may not find everything.
+func (s *Store) OnFailure(tell func(error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.failed
+	if s.tell = tell; s.failed != nil {
+		tell(s.failed)
+	}
 }
 
 func (s *Store) put(key, value string) { s.note(s.journal.Put(key, []byte(value))) }
@@ -128,8 +128,16 @@ func (s *Store) note(err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed == nil {
-		s.failed = err
+	s.fail(err)
+}
+
+// fail keeps the first error, and tells it; nil is none. mu is held.
+func (s *Store) fail(err error) {
+	if err == nil || s.failed != nil {
+		return
+	}
+	if s.failed = err; s.tell != nil {
+		s.tell(err)
 	}
 }
 
@@ -314,9 +322,7 @@ func (s *Store) SetZones(z Zones) {
 	}
 	if s.before[keySaved] != "" { // the records are of this clock now
 		delete(s.before, keySaved)
-		if err := s.journal.Delete(keySaved); s.failed == nil {
-			s.failed = err
-		}
+		s.fail(s.journal.Delete(keySaved))
 	}
 }
 
@@ -327,9 +333,7 @@ func (s *Store) putZones(image int) {
 	if err == nil {
 		err = s.journal.Put(zonesOf+fmt.Sprint(image), text)
 	}
-	if s.failed == nil {
-		s.failed = err
-	}
+	s.fail(err)
 }
 
 // Zones are what the zones of the last process's flows mean.
@@ -364,7 +368,7 @@ func (i *Images) Make(size int) ([]byte, error) {
 	return i.s.slabs.Make(i.s.flowsName(i.s.flows+1), size)
 }
 
-// Commit takes the next image into use, with the zones that PlanZones has said.
+// Commit takes the next image into use, with the zones that PlanZones has said. The last one's memory is gone then.
 func (i *Images) Commit() error {
 	s := i.s
 	s.mu.Lock()
@@ -379,7 +383,7 @@ func (i *Images) Commit() error {
 		}
 	}
 	if s.flows > 0 {
-		if err := errors.Join(s.slabs.Drop(s.flowsName(s.flows)), s.journal.Delete(zonesOf+fmt.Sprint(s.flows))); err != nil {
+		if err := errors.Join(s.slabs.Release(s.flowsName(s.flows)), s.journal.Delete(zonesOf+fmt.Sprint(s.flows))); err != nil {
 			return err
 		}
 	}

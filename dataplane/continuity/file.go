@@ -11,6 +11,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack/slab"
 	"github.com/nsgd/nsgd/tun/folder"
+	"golang.org/x/sys/unix"
 )
 
 // keySaved is when a state file was written: by the wall clock, and by SinceBoot.
@@ -95,4 +96,13 @@ func (s *Store) sinceFile(now time.Time) error {
 	}
 	s.later = SinceBoot() - time.Duration(clock) - away
 	return nil
+}
+
+// SinceBoot is the monotonic clock, which is the same in all processes until the machine starts again.
+func SinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }

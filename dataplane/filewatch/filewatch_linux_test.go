@@ -235,7 +235,7 @@ func TestTheFoldersThatAreWatchedAreBounded(t *testing.T) {
 	}
 }
 
-// Between the listing of a folder and its watching, files came of which nobody told.
+// Files that come after a folder was listed and before it is watched cause no event.
 func TestFilesThatComeWithTheirFolderAreFound(t *testing.T) {
 	r := newRig(t, Options{})
 	r.must(os.MkdirAll(r.path("policy/deep"), 0o700))

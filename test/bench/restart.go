@@ -56,7 +56,7 @@ type restartRig struct {
 	stream *stream
 }
 
-// pair is a connection, both ends of which are here.
+// pair is a connection with both its ends in this process.
 type pair struct {
 	kind string
 	// pusher begins each exchange, other answers. Either may be who has connected.

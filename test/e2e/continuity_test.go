@@ -18,6 +18,7 @@ func startKept(t *testing.T, p groupRules, more ...string) *daemon {
 	t.Helper()
 	needWorld(t)
 	dir := configure(t, p, more...)
+	readableByAll(t, dir)
 	d := launch(t, "keep", "--", program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
 	d.dir = dir
 	d.waitFor(d.stderr, "msg=ready")
@@ -110,7 +111,13 @@ func TestFlowsOutliveTheProcess(t *testing.T) {
 }
 
 func TestAnUpgradeLosesNothing(t *testing.T) {
-	d := startKept(t, labPolicy())
+	t.Run("as root", func(t *testing.T) { upgradeOften(t) })
+	t.Run("as another user", func(t *testing.T) { upgradeOften(t, "user: nobody") })
+}
+
+// upgradeOften upgrades a daemon with these keys of its configuration.
+func upgradeOften(t *testing.T, keys ...string) {
+	d := startKept(t, labPolicy(), keys...)
 	serveTCP(t, vm1, 80)
 	conn := mustConnect(t, internet, vm1, 80)
 	groups(nil, nil).write(t, d.dir)

@@ -63,7 +63,7 @@ func startSystemd(t *testing.T, dir string) *initSystem {
 	for _, name := range []string{"nsgd.service", "nsgd-privileged.socket", "nsgd-privileged@.service"} {
 		unit := readFile(t, filepath.Join("../../deploy/systemd", name))
 		unit = strings.NewReplacer("/usr/bin/nsgd", program("nsgd"), "/etc/nsgd/nsgd.yaml", filepath.Join(dir, lab.ConfigName),
-			"User=nsgd", "User=nobody").Replace(unit) // whom each machine has
+			"User=nsgd", "User=nobody").Replace(unit) // a user that each machine has
 		unit = strings.Replace(unit, "[Service]\n", "[Service]\nStandardError=append:"+s.log+"\n", 1)
 		if name == "nsgd.service" { // whose /tmp is its own
 			unit = strings.Replace(unit, "[Service]\n", "[Service]\nBindReadOnlyPaths="+dir+" "+filepath.Dir(program("nsgd"))+"\n", 1)
