@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
@@ -42,19 +43,19 @@ func logDenied(t *testing.T, perSecond int) (*rig, lines) {
 	r := newRigWith(t, figureOfTheSeed(), Options{Flows: conntrack.Options{Max: 1024}, Log: slog.New(slog.NewJSONHandler(l, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.engine.LogDenied(ctx, perSecond) }()
+	go func() { done <- denylog.Run(ctx, r.engine, r.engine.log, perSecond) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	eventually(t, "the log watches", func() bool { return r.engine.watchers.Load() != nil })
+	eventually(t, "the log watches", func() bool { return r.engine.watchers.Now() != nil })
 	return r, l
 }
 
 func TestADeniedPacketsLineSaysWhoToWhomAndWhichRule(t *testing.T) {
-	r, l := logDenied(t, MaxDeniedPerSecond)
+	r, l := logDenied(t, denylog.MaxPerSecond)
 	for _, tt := range []struct {
 		name   string
 		from   int

@@ -19,6 +19,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -89,8 +90,7 @@ type Engine struct {
 	pulsing sync.Mutex
 	pulse   *pulse // the last one; guarded by pulsing
 
-	watching sync.Mutex // guards changes of watchers
-	watchers atomic.Pointer[watchers]
+	watchers watch.Watchers
 }
 
 const (

@@ -27,29 +27,29 @@ type observation struct {
 }
 
 // beginWatch begins a burst.
-func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Load(), 0 }
+func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Now(), 0 }
 
 // watchGroup begins a group of packets that were read. Its time is that of an instant between
 // their reading and their writing, so an answer is later than what it answers, whichever worker has it.
 func (w *worker) watchGroup() {
-	if w.watchers == nil || w.watchers.droppedOnly {
+	if w.watchers == nil || w.watchers.DroppedOnly {
 		return
 	}
-	for _, sub := range w.watchers.list {
+	for _, sub := range w.watchers.Subscriptions {
 		sub.Begin(w.index)
 	}
 	w.watched = time.Now().UnixNano()
-	for _, sub := range w.watchers.list {
+	for _, sub := range w.watchers.Subscriptions {
 		sub.Since(w.index, w.watched)
 	}
 }
 
 // endWatch ends a burst.
 func (w *worker) endWatch() {
-	if w.watchers == nil || w.watchers.droppedOnly {
+	if w.watchers == nil || w.watchers.DroppedOnly {
 		return
 	}
-	for _, sub := range w.watchers.list {
+	for _, sub := range w.watchers.Subscriptions {
 		sub.End(w.index)
 	}
 }
@@ -60,10 +60,10 @@ func (x *passage) observe() {
 	o := &x.observed
 	x.to, o.counted, o.event.N = -1, false, 0
 	o.event.Packet.Tuple = x.packet.Tuple
-	if x.w.watchers.snap {
+	if x.w.watchers.Snap {
 		o.headLen = copy(o.head[:], x.frame[tun.HeaderLen:])
 	}
-	if !x.w.watchers.droppedOnly {
+	if !x.w.watchers.DroppedOnly {
 		x.observePacket()
 	}
 }
@@ -94,10 +94,10 @@ func (x *passage) observeSlots(slots conntrack.Slots, hits uint64) {
 // tell tells the watchers what became of the packet, unless it waits for its datagram's first fragment.
 func (x *passage) tell(drop packet.Drop) {
 	w, o, e := x.w, &x.observed, &x.observed.event
-	if drop == packet.NotDropped && (x.to < 0 || w.watchers.droppedOnly) {
+	if drop == packet.NotDropped && (x.to < 0 || w.watchers.DroppedOnly) {
 		return
 	}
-	if w.watchers.droppedOnly {
+	if w.watchers.DroppedOnly {
 		x.observePacket()
 	}
 	p := &x.packet
@@ -110,12 +110,12 @@ func (x *passage) tell(drop packet.Drop) {
 		e.To = wouldGo(x.snapshot, e)
 	}
 	x.setStanding(e)
-	e.OutOfWindow = !w.watchers.droppedOnly && w.flows.OutOfWindow() > o.outside
+	e.OutOfWindow = !w.watchers.DroppedOnly && w.flows.OutOfWindow() > o.outside
 	var head, rest []byte
-	if w.watchers.snap {
+	if w.watchers.Snap {
 		head, rest = o.head[:o.headLen], x.frame[tun.HeaderLen+o.headLen:]
 	}
-	for _, sub := range w.watchers.list {
+	for _, sub := range w.watchers.Subscriptions {
 		if drop != packet.NotDropped || !sub.DroppedOnly() {
 			sub.Put(w.index, e, head, rest)
 		}
@@ -173,4 +173,25 @@ func (x *passage) setStanding(e *watch.Event) {
 	if _, d, ok := x.w.flows.Lookup(key, x.w.now); ok {
 		e.Direction = d
 	}
+}
+
+// Watch gives a subscription to what becomes of packets, until its Close. The error is a
+// *watch.Error where the filter names what is not there, watch.ErrWatchers, or about the options.
+func (e *Engine) Watch(o watch.Options) (*watch.Subscription, error) {
+	return e.watchers.Watch(len(e.workers), o, func() *watch.Names { return e.watchNames(e.Snapshot()) })
+}
+
+func (e *Engine) watchNames(s *topology.Snapshot) *watch.Names {
+	n := &watch.Names{}
+	for _, a := range s.Attachments {
+		if a.Kind == topology.Vacant {
+			n.Attachments = append(n.Attachments, "") // nobody asks for it
+			continue
+		}
+		n.Attachments = append(n.Attachments, a.Name)
+	}
+	for _, k := range e.registry.Keys() {
+		n.Rules = append(n.Rules, watch.RuleName{NetworkSecurityGroup: k.NetworkSecurityGroup, Rule: k.Rule})
+	}
+	return n
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -171,5 +172,5 @@ func (e *Engine) publish(s *topology.Snapshot) {
 	for _, set := range e.counters {
 		set.Reserve(n)
 	}
-	e.show(s)
+	e.watchers.Rename(func() *watch.Names { return e.watchNames(s) }, func() { e.snapshot.Store(s) })
 }

@@ -187,10 +187,10 @@ func TestAFilterKnowsTheNamesOfTheNextPolicy(t *testing.T) {
 func TestWatchersAreBoundedAndLeave(t *testing.T) {
 	r := newRig(t, figureOfTheSeed(), conntrack.Options{Max: 1024})
 	var all []*watch.Subscription
-	for range MaxWatchers {
+	for range watch.MaxWatchers {
 		all = append(all, r.watch(watch.Options{Events: 4}, ""))
 	}
-	if _, err := r.engine.Watch(watch.Options{}); err != ErrWatchers {
+	if _, err := r.engine.Watch(watch.Options{}); err != watch.ErrWatchers {
 		t.Errorf("one more: %v", err)
 	}
 	for range 6 {
@@ -206,7 +206,7 @@ func TestWatchersAreBoundedAndLeave(t *testing.T) {
 			t.Errorf("read after Close: %v", err)
 		}
 	}
-	if r.engine.watchers.Load() != nil {
+	if r.engine.watchers.Now() != nil {
 		t.Error("somebody watches still")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -66,7 +67,7 @@ type worker struct {
 	held     passage // of a fragment that has waited for that packet
 	heldSlot slot
 
-	watchers *watchers // of the burst; nil: nobody watches
+	watchers *watch.WatcherList // of the burst; nil: nobody watches
 	// watched is the wall clock of the group, or of the burst where only drops are told; 0: not taken yet.
 	watched int64
 

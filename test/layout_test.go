@@ -48,6 +48,7 @@ var allowedImports = map[string][]string{
 	"dataplane/coalesce":   {"dataplane/packet", "tun"},
 	"dataplane/translate":  {"dataplane/packet", "tun"},
 	"dataplane/watch":      {"conntrack", "dataplane/packet"},
+	"dataplane/denylog":    {"dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
 	"dataplane/lane":       {"dataplane/counter", "dataplane/packet", "tun"},
 	"dataplane/probe":      {"dataplane/topology", "tun"},
@@ -77,7 +78,7 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/ask", "dataplane/counter", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
-	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "ruleset/azure", "tun/folder"},
+	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},

@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/platform"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -114,7 +115,7 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("flows", "newPerSecond"), c.Flows.NewPerSecond, 0, conntrack.MaxNewPerSecond, "0 means any number")
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
-	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, dataplane.MaxDeniedPerSecond, "0 means none")
+	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, denylog.MaxPerSecond, "0 means none")
 	v.timeouts(&c.Timeouts)
 	if d := time.Duration(c.Templates.Timeout); d < 0 || d > arm.MaxTimeout {
 		v.fail(at("templates", "timeout"), "%v: allowed are 0s to %v; 0s is the default, %v", d, arm.MaxTimeout, template.DefaultTimeout)

@@ -17,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/logring"
@@ -296,7 +297,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	})
 	if n := d.config.DenyLog.PerSecond; n > 0 {
-		group.Go(func() error { return d.engine.LogDenied(ctx, n) })
+		group.Go(func() error { return denylog.Run(ctx, d.engine, d.log, n) })
 	}
 	group.Go(func() error { return d.reloadOnSignal(ctx) })
 	group.Go(func() error { return d.watchFiles(ctx) })

@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -84,7 +85,7 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 			_, err := fragment.New(fragment.Options{Hold: n})
 			return err
 		}},
-		{"denied packets in the log", []int{0, dataplane.MaxDeniedPerSecond}, []int{-1, dataplane.MaxDeniedPerSecond + 1}, key("denyLog: {perSecond: %d}"), nil},
+		{"denied packets in the log", []int{0, denylog.MaxPerSecond}, []int{-1, denylog.MaxPerSecond + 1}, key("denyLog: {perSecond: %d}"), nil},
 		{"a timeout", []int{1, week}, []int{-1, week + 1}, func(n int) string { return minimal + "timeouts: {icmp: " + ticks(n) + "}\n" },
 			ofFlows(func(o *conntrack.Options, n int) {
 				o.Timeouts.ICMP = time.Duration(n) * conntrack.TickLength

@@ -15,11 +15,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/dataplane/serve/servetest"
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -222,7 +222,7 @@ func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 		ended <- client.Trace(ctx, inspect.WatchRequest{}, func(*inspect.Trace) error { begun <- true; return nil })
 	}
 	bob := r.as("bob")
-	for range dataplane.MaxWatchers / 2 {
+	for range watch.MaxWatchers / 2 {
 		go trace(bob)
 		<-begun
 	}
@@ -233,7 +233,7 @@ func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 	go trace(r.as("alice"))
 	<-begun
 	cancel()
-	for range dataplane.MaxWatchers/2 + 1 {
+	for range watch.MaxWatchers/2 + 1 {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}

@@ -10,9 +10,9 @@ import (
 	"net/url"
 	"strconv"
 
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
+	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
 // routes are all that a server answers. Verbs add theirs when the program starts.
@@ -98,7 +98,7 @@ func refusal(status int, err error) error {
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	if errors.Is(err, dataplane.ErrWatchers) || errors.Is(err, serve.ErrStreams) {
+	if errors.Is(err, watch.ErrWatchers) || errors.Is(err, serve.ErrStreams) {
 		status = http.StatusServiceUnavailable
 	}
 	e = &Error{Status: status, Message: err.Error()}

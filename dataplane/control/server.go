@@ -13,9 +13,9 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
+	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 	// reserve is the part of the streams that only who may change may take: an eighth.
 	reserve = 8
 	// maxLookers bounds the traces of those who may only look: others need watchers too.
-	maxLookers = dataplane.MaxWatchers / 2
+	maxLookers = watch.MaxWatchers / 2
 )
 
 // Server serves a service on a listener.

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
+	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
 // Trace and capture go on until their count, or until the client goes away. The client of a POST
@@ -73,7 +73,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 		case s.lookers <- struct{}{}:
 			defer func() { <-s.lookers }()
 		default:
-			refuse(w, fmt.Errorf("%w: %d by clients who may only look", dataplane.ErrWatchers, maxLookers))
+			refuse(w, fmt.Errorf("%w: %d by clients who may only look", watch.ErrWatchers, maxLookers))
 			return
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/google/gopacket/pcapgo"
-	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -88,7 +87,7 @@ func (r *rig) nobodyWatches() {
 	r.t.Helper()
 	r.eventually("nobody watches", func() bool {
 		var all []*watch.Subscription
-		for range dataplane.MaxWatchers {
+		for range watch.MaxWatchers {
 			s, err := r.engine.Watch(watch.Options{})
 			if err == nil {
 				all = append(all, s)
@@ -97,7 +96,7 @@ func (r *rig) nobodyWatches() {
 		for _, s := range all {
 			s.Close()
 		}
-		return len(all) == dataplane.MaxWatchers
+		return len(all) == watch.MaxWatchers
 	})
 }
 
@@ -257,7 +256,7 @@ func TestWatchRequestsThatCannotBeMetAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for range dataplane.MaxWatchers {
+	for range watch.MaxWatchers {
 		s, err := r.engine.Watch(watch.Options{})
 		if err != nil {
 			t.Fatal(err)

@@ -64,7 +64,7 @@ type Stream struct {
 }
 
 // Watch begins a stream, which is to be traced or, with keepBytes, captured. The error is
-// dataplane.ErrWatchers when there are too many watchers, or about the request.
+// watch.ErrWatchers when there are too many watchers, or about the request.
 func (s *Service) Watch(q WatchRequest, keepBytes bool) (*Stream, error) {
 	filter, err := watch.Parse(q.Filter)
 	if err != nil {

@@ -1,39 +1,49 @@
-package dataplane
+// Package denylog logs the packets that rules deny, as many a second as somebody reads.
+package denylog
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
 const (
-	// MaxDeniedPerSecond is the most that LogDenied shows.
-	MaxDeniedPerSecond = 1000
+	// MaxPerSecond is the most that Run shows.
+	MaxPerSecond = 1000
 	// quietAfter is how long nothing is denied before the log says what it has not shown.
 	quietAfter = time.Second
 	// deniedEvents is how many denied packets wait for the log, of each worker.
 	deniedEvents = 256
 )
 
-// LogDenied logs packets that rules deny, perSecond at most, until ctx ends. It loses none
+// Engine carries the packets. Its methods are safe for concurrent use.
+type Engine interface {
+	Watch(watch.Options) (*watch.Subscription, error)
+	Registry() *topology.Registry
+	Snapshot() *topology.Snapshot
+}
+
+// Run logs packets that rules deny, perSecond at most, until ctx ends. It loses none
 // from the count: each line, or one of its own once nothing more comes, says how many there were
 // beside those shown.
-func (e *Engine) LogDenied(ctx context.Context, perSecond int) error {
+func Run(ctx context.Context, engine Engine, log *slog.Logger, perSecond int) error {
 	filter, err := watch.Parse("reason " + packet.DropRule.String())
 	if err != nil {
 		return err
 	}
-	s, err := e.Watch(watch.Options{Filter: filter, DroppedOnly: true, PerSecond: perSecond, Events: deniedEvents})
+	s, err := engine.Watch(watch.Options{Filter: filter, DroppedOnly: true, PerSecond: perSecond, Events: deniedEvents})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	d := denied{engine: e, subscription: s}
+	d := denied{engine: engine, log: log, subscription: s}
 	events := make([]watch.Event, deniedEvents)
 	for {
 		quiet, cancel := context.WithTimeout(ctx, quietAfter)
@@ -57,7 +67,8 @@ func (e *Engine) LogDenied(ctx context.Context, perSecond int) error {
 
 // denied is the log of denied packets.
 type denied struct {
-	engine       *Engine
+	engine       Engine
+	log          *slog.Logger
 	subscription *watch.Subscription
 	told         uint64 // of those that were not shown
 }
@@ -70,20 +81,20 @@ func (d *denied) show(e *watch.Event) {
 	}
 	for _, slot := range e.Rules[:e.N] {
 		// A denial ends the evaluation, so that there is one.
-		if k, ok := d.engine.registry.At(slot, e.Generation); ok && k.Access == ruleset.Deny {
+		if k, ok := d.engine.Registry().At(slot, e.Generation); ok && k.Access == ruleset.Deny {
 			attributes = append(attributes, "networkSecurityGroup", k.NetworkSecurityGroup, "direction", k.Direction.String(), "rule", k.Rule)
 		}
 	}
 	if n := d.notShown(); n > 0 {
 		attributes = append(attributes, "notShown", n)
 	}
-	d.engine.log.Info("denied", attributes...)
+	d.log.Info("denied", attributes...)
 }
 
 // sum says how many were not shown since the last line.
 func (d *denied) sum() {
 	if n := d.notShown(); n > 0 {
-		d.engine.log.Info("denied packets not shown", "notShown", n)
+		d.log.Info("denied packets not shown", "notShown", n)
 	}
 }
 
