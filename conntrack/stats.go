@@ -17,12 +17,13 @@ const (
 	EndRestarted                 // for a new flow with the same key
 	EndFlushed                   // by the operator
 	EndDenied                    // judged again and denied
+	EndMoved                     // goes on in another table
 	NumEndCauses
 )
 
 // String is the cause's name in metrics.
 func (c EndCause) String() string {
-	return [NumEndCauses]string{"expired", "closed", "evicted", "restarted", "flushed", "denied"}[c]
+	return [NumEndCauses]string{"expired", "closed", "evicted", "restarted", "flushed", "denied", "moved"}[c]
 }
 
 // Refusal is why a new flow was not recorded.
