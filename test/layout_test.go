@@ -85,7 +85,7 @@ var allowedImports = map[string][]string{
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "conntrack/slab", "tun/folder",
 	},
-	"deploy/lab":     {"dataplane", "dataplane/packet", "dataplane/platform", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
+	"deploy/lab":     {"dataplane", "dataplane/ask", "ruleset/azure", "dataplane/packet", "dataplane/platform", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},
 	"cmd/nsgd":       {anyPackage, "cmd/nsgd/privileged"},
 	// Does what needs a capability, in a process of its own; opens the sockets of what answers in namespaces.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,12 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/nsgd/nsgd/dataplane/ask"
-	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/deploy/lab"
-	"github.com/nsgd/nsgd/ruleset"
-	"github.com/nsgd/nsgd/ruleset/azure"
 )
 
 // runLab runs the built-in lab: it sends real traffic between all hosts, prints which
@@ -113,7 +107,7 @@ func showLab(ctx context.Context, all *loaded, out io.Writer) error {
 	if err := serveLab(ctx); err != nil {
 		return err
 	}
-	results, mismatch := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: explainBy(all.snapshot)})
+	results, mismatch := lab.Run(ctx, lab.AllHosts(), lab.Options{Platform: true, Explain: lab.ExplainBy(all.snapshot)})
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -160,57 +154,4 @@ func labHints(c *Config) string {
 func besideDaemon(daemon, tool string) string {
 	dir, _ := filepath.Split(daemon)
 	return dir + tool
-}
-
-// clientPort stands for the port that a client's kernel chooses. No rule of the lab
-// matches it.
-const clientPort = 49152
-
-// explainBy explains probes by the running policy, over the whole path between both ends.
-func explainBy(s *topology.Snapshot) func(lab.Result) (networkSecurityGroup, rule string, allowed bool) {
-	return func(r lab.Result) (string, string, bool) {
-		flow := azure.Flow{Protocol: labProtocol(r.Protocol, r.Source.Family())}
-		source, destination := ownerOf(s, r.Source.Address), ownerOf(s, r.Destination.Address)
-		local, remote := r.Source.Address, r.Destination.Address
-		flow.Direction, flow.NetworkInterface = ruleset.Outbound, source
-		flow.LocalPort, flow.RemotePort = clientPort, r.Port
-		if source == "" { // the internet has no NIC: ask for the other end
-			local, remote = remote, local
-			flow.Direction, flow.NetworkInterface = ruleset.Inbound, destination
-			flow.LocalPort, flow.RemotePort = r.Port, clientPort
-		}
-		flow.Local, flow.Remote = local, remote
-		result, err := ask.Verify(s, &flow, true)
-		if err != nil {
-			return "", err.Error(), false
-		}
-		if result.RuleName == "" {
-			return "", result.Reason, result.Access == ruleset.Allow.String()
-		}
-		return result.NetworkSecurityGroup, result.RuleName, result.Access == ruleset.Allow.String()
-	}
-}
-
-func labProtocol(p lab.Protocol, f lab.Family) uint8 {
-	switch {
-	case p == lab.TCP:
-		return packet.ProtoTCP
-	case p == lab.UDP:
-		return packet.ProtoUDP
-	case f == lab.IPv6:
-		return packet.ProtoICMPv6
-	}
-	return packet.ProtoICMP
-}
-
-// ownerOf returns the id of the NIC that has an address; empty when none has.
-func ownerOf(s *topology.Snapshot, address netip.Addr) string {
-	for _, nic := range s.Policy.NetworkInterfaces {
-		for i := range nic.IPConfigurations {
-			if nic.IPConfigurations[i].Address == address {
-				return nic.ID
-			}
-		}
-	}
-	return ""
 }
