@@ -86,8 +86,8 @@ type Arrivals struct {
 	// Place is where a flow goes on, by what it was; nil: its zones and slots are the same, and its generation is 0.
 	// It is false for a flow that can't go on.
 	Place func(*FlowInfo) (Placing, bool)
-	// Join is asked where a live flow of this table has a key of one that arrives. With true it ends, and the arriving
-	// one goes on with the slots; nil: never.
+	// Join is asked where a live flow of this table has a key of one that arrives. With true they are one flow, of which
+	// both tables had an end: that of this table goes on with the slots. Nil: never.
 	Join func(here, arriving *FlowInfo) (Slots, bool)
 }
 
@@ -178,13 +178,62 @@ func (t *Table) arrive(x *arrival, o *Arrivals) (why Loss, ok bool) {
 		t.release(f)
 		return LostRoom, false
 	}
-	t.info(f, st, o.Now, &info)
-	if !w.publishArrival(f, st, &info, o) {
-		t.release(f)
-		t.unreserve(place.Zone, place.ReplyZone)
-		return LostDouble, false
+	other, done := w.publishCopy(f, st, o.Now)
+	if done {
+		return 0, true
 	}
-	return 0, true
+	if other != noFlow && o.Join != nil {
+		var here FlowInfo
+		t.info(f, st, o.Now, &info)
+		t.info(other, status(t.records[other].status.Load()), o.Now, &here)
+		if slots, joins := o.Join(&here, &info); joins {
+			w.Judged(other, here.Generation, &slots)
+			done = true
+		}
+	}
+	t.release(f)
+	t.unreserve(place.Zone, place.ReplyZone)
+	return LostDouble, done
+}
+
+// Rezone gives a flow other zones and slots, where its ends are behind other attachments now. It is false where the flow
+// has ended, or where another one has its new keys: then it ends. No worker may carry a packet of the flow meanwhile.
+func (t *Table) Rezone(i *FlowInfo, to *Placing) bool {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	now := Tick(t.now.Load())
+	old, _, ok := w.Lookup(&i.Key, now)
+	if !ok || old != i.Flow {
+		return false
+	}
+	st := status(t.records[old].status.Load()) &^ statusWaits
+	f, ok := t.allocate()
+	if !ok {
+		return false
+	}
+	var x arrival
+	copy(bytesOf(&x.record), bytesOf(&t.records[old]))
+	x.translation = t.translations[old]
+	copy(bytesOf(&x.sides), bytesOf(&t.sides[old]))
+	t.settleArrival(f, &x)
+	r := &t.records[f]
+	r.zone, r.replyZone = to.Zone, to.ReplyZone
+	r.setSlots(&to.Slots)
+	r.generation.Store(to.Generation)
+	if _, ok := w.reserve(to.Zone, to.ReplyZone, now); !ok {
+		t.release(f)
+		return false
+	}
+	w.End(old, EndMoved)
+	if _, done := w.publishCopy(f, st, now); !done {
+		t.release(f)
+		t.unreserve(to.Zone, to.ReplyZone)
+		return false
+	}
+	return true
 }
 
 // settleArrival writes a record that only the caller knows. It does not live yet.
@@ -212,65 +261,57 @@ func (t *Table) settleArrival(f Flow, x *arrival) {
 	clear(t.notes[int(f)*t.notesPerFlow():][:t.notesPerFlow()])
 }
 
-// publishArrival puts a settled record into the index. It is false where a flow that lives has one of its keys and does
-// not join it.
-func (w *Worker) publishArrival(f Flow, st status, info *FlowInfo, o *Arrivals) bool {
+const noFlow = Flow(maxRecords)
+
+// publishCopy puts a settled record into the index. It does not where a flow that lives has one of its keys: then it returns
+// that one.
+func (w *Worker) publishCopy(f Flow, st status, now Tick) (other Flow, done bool) {
 	t := w.table
-	r := &t.records[f]
 	original, reply := t.keys(f)
 	a, b := t.secrets.hash(&original), t.secrets.hash(&reply)
-	var over []Flow
+	var over [2]Flow
+	n := 0
 	t.index.lock(a, b)
-	ok := true
+	defer func() {
+		t.index.unlock(a, b)
+		for _, other := range over[:n] {
+			if done && other != noFlow {
+				w.bury(other)
+			}
+		}
+	}()
 	for _, k := range []struct {
 		key  *Key
 		hash uint64
 	}{{&original, a}, {&reply, b}} {
 		other, _, depth, found := t.find(k.key, k.hash)
-		if ok = ok && depth < maxChain; !ok || !found || slices.Contains(over, other) {
+		if depth >= maxChain {
+			return noFlow, false
+		}
+		if !found || n > 0 && over[0] == other {
 			continue
 		}
 		s := status(t.records[other].status.Load())
-		if !s.class().Cut() && t.expiresIn(&t.records[other], s, o.Now) > 0 {
-			var here FlowInfo
-			t.info(other, s, o.Now, &here)
-			var slots Slots
-			joined := false
-			if o.Join != nil {
-				slots, joined = o.Join(&here, info)
-			}
-			if ok = joined; !ok {
-				continue
-			}
-			r.setSlots(&slots)
+		if !s.class().Cut() && t.expiresIn(&t.records[other], s, now) > 0 {
+			return other, false
 		}
-		over = append(over, other)
+		over[n] = other
+		n++
 	}
-	if ok {
-		for i, other := range over {
-			if !w.claim(other, EndMoved) { // another worker has, and buries it
-				over[i] = f
-			}
-		}
-		w.counts.live[st.class()].Add(1)
-		if r.marks&Translated != 0 {
-			w.counts.translated.Add(1)
-		}
-		t.portChanges(f, 1)
-		r.status.Store(uint32(st))
-		if reply != original {
-			t.link(f, Reply, b)
-		}
-		t.link(f, Original, a)
-	}
-	t.index.unlock(a, b)
-	if !ok {
-		return false
-	}
-	for _, other := range over {
-		if other != f {
-			w.bury(other)
+	for i, other := range over[:n] {
+		if !w.claim(other, t.timedOut(other)) { // another worker has, and buries it
+			over[i] = noFlow
 		}
 	}
-	return true
+	w.counts.live[st.class()].Add(1)
+	if t.records[f].marks&Translated != 0 {
+		w.counts.translated.Add(1)
+	}
+	t.portChanges(f, 1)
+	t.records[f].status.Store(uint32(st))
+	if reply != original {
+		t.link(f, Reply, b)
+	}
+	t.link(f, Original, a)
+	return noFlow, true
 }

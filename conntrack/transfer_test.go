@@ -124,10 +124,44 @@ func TestAnArrivingFlowWhoseKeyIsTakenJoinsOrIsLost(t *testing.T) {
 		if len(flows) != 1 {
 			t.Fatalf("%d flows", len(flows))
 		}
-		if joins && (a.Flows != 1 || flows[0].Key.Zone != 0 || flows[0].Slots != MakeSlots(4, 5)) || !joins && (a.Lost[LostDouble] != 1 || flows[0].Key.Zone != 3) {
+		if flows[0].Key.Zone != 3 || joins && (a.Flows != 1 || flows[0].Slots != MakeSlots(4, 5)) || !joins && (a.Lost[LostDouble] != 1 || flows[0].Slots != MakeSlots(1)) {
 			t.Errorf("%v: %+v, %+v", joins, a, flows[0])
 		}
 	}
+}
+
+func TestAFlowGoesOnInOtherZones(t *testing.T) {
+	r := newRig(t, Options{})
+	f := established(t, r)
+	before := listed(r.Table)[r.w.OriginalKey(f)]
+	before.Flow = f
+	taken := r.create(2, 5, udp(7))
+	if r.Rezone(&FlowInfo{Flow: f, Key: Key{udp(1).Tuple, 0}}, &Placing{Zone: 3, ReplyZone: 1}) {
+		t.Error("a flow that is not there has moved")
+	}
+	if !r.Rezone(&before, &Placing{Zone: 3, ReplyZone: 1, Slots: MakeSlots(6), Generation: 8}) {
+		t.Fatal("the flow has not moved")
+	}
+	r.recycle()
+	if r.state(0, tcp("A")) != "none" || r.state(3, tcp("A")) != "established" {
+		t.Errorf("%s where it was, %s where it is", r.state(0, tcp("A")), r.state(3, tcp("A")))
+	}
+	if f, d, ok := r.w.Lookup(&Key{tcp("A").Reverse(), 1}, r.now); !ok || d != Reply || r.w.Slots(f) != MakeSlots(6) || r.w.Generation(f) != 8 {
+		t.Error("no reply finds it, or its rules are others")
+	}
+	if s := r.Stats(); s.Flows != 2 || s.Ended[EndMoved] != 1 || r.ZoneFlows(0) != 0 || r.ZoneFlows(3) != 1 {
+		t.Errorf("%+v, %d and %d", s, r.ZoneFlows(0), r.ZoneFlows(3))
+	}
+	checkAdopted(t, r.Table, 2)
+
+	// Another flow has the keys.
+	r.create(4, 6, udp(7))
+	i := r.w.Info(taken, r.now)
+	if r.Rezone(&i, &Placing{Zone: 4, ReplyZone: 6}) {
+		t.Error("a flow has taken another one's key")
+	}
+	r.recycle()
+	checkAdopted(t, r.Table, 2)
 }
 
 func TestAnArrivingFlowWithoutAPlaceOrRoomIsLost(t *testing.T) {
