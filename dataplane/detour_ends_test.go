@@ -8,6 +8,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/virtio"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -173,7 +174,7 @@ func TestAReloadThatOvertakesABurstCountsAPacketOnce(t *testing.T) {
 	var g slot
 	g.frame = append(make([]byte, tun.HeaderLen), ab("S")...)
 	from := old.Attachments[atFW]
-	if g.drop = w.decode(g.frame, &g.packet); g.drop != packet.NotDropped {
+	if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop != packet.NotDropped {
 		t.Fatal(g.drop)
 	}
 	g.key.Set(&g.packet.Tuple, uint16(from.Index))

@@ -5,7 +5,7 @@
 // queues, buffers and counters.
 //
 //	worker.go     burst     takes the clock, reads groups of packets (read), takes the snapshot
-//	              prepare   decodes the group (decode), counts it as received and prefetches its flows
+//	              prepare   decodes the group (virtio.Decode), counts it as received and prefetches its flows
 //	passage.go    carry     takes one packet through the steps below and counts why it was dropped
 //	              steps     admits it: who has sent it (verdict.Admit)
 //	fragments.go  fragment  a fragment takes the way of its datagram's first one

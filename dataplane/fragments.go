@@ -4,6 +4,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/virtio"
 )
 
 // fragment carries an admitted fragment: the first one of a datagram as what it
@@ -92,7 +93,7 @@ func (x *passage) carryWaiting(k *fragment.Key, waiting *fragment.Held) {
 	for frame := w.engine.fragments.Next(waiting); frame != nil; frame = w.engine.fragments.Next(waiting) {
 		held := &w.held
 		w.heldSlot.frame = frame
-		w.heldSlot.drop = w.decode(frame, &w.heldSlot.packet)
+		w.heldSlot.drop = virtio.Decode(&w.decoder, frame, &w.heldSlot.packet)
 		held.enter(x.snapshot, x.from, &w.heldSlot)
 		if w.watchers != nil {
 			held.observe()

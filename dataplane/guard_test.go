@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/virtio"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -25,7 +26,7 @@ func (r *rig) overtaken(old *topology.Snapshot, from int, b []byte) packet.Drop 
 	w := r.engine.workers[0]
 	w.time, w.now = r.clock, ticks(r.clock)
 	g := slot{frame: append(make([]byte, tun.HeaderLen), b...)}
-	if g.drop = w.decode(g.frame, &g.packet); g.drop != packet.NotDropped {
+	if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop != packet.NotDropped {
 		r.t.Fatal(g.drop)
 	}
 	g.key.Set(&g.packet.Tuple, uint16(from))
@@ -111,7 +112,7 @@ func TestATrainIsForOneAttachment(t *testing.T) {
 	for i, to := range []int{vm2, vm3, vm2} {
 		frame := append(make([]byte, tun.HeaderLen), packettest.UDP(packettest.Spec{Src: addr1, Dst: addr4, SrcPort: 7, DstPort: 7, ID: uint16(i + 1), Payload: 100})...)
 		var p packet.Packet
-		if drop := w.decode(frame, &p); drop != packet.NotDropped {
+		if drop := virtio.Decode(&w.decoder, frame, &p); drop != packet.NotDropped {
 			t.Fatal(drop)
 		}
 		if drop := w.write(to, frame, &p, 1); drop != packet.NotDropped {

@@ -47,6 +47,7 @@ var allowedImports = map[string][]string{
 	"dataplane/fragment":   {"conntrack", "dataplane/packet"},
 	"dataplane/coalesce":   {"dataplane/packet", "tun"},
 	"dataplane/translate":  {"dataplane/packet", "tun"},
+	"dataplane/virtio":     {"dataplane/packet", "tun"},
 	"dataplane/watch":      {"conntrack", "dataplane/packet"},
 	"dataplane/denylog":    {"dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
@@ -58,7 +59,7 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	"dataplane/serve": {},
 	// Makes certificates for tests.
