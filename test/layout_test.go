@@ -26,7 +26,9 @@ var allowedImports = map[string][]string{
 	"tun":              {"dataplane/packet", "tun/folder"}, // of packet the offsets of headers
 	"tun/folder":       {},
 	// The programs before interfaces that exist; of tun namespaces and the devices that outlive a process.
-	"tun/intercept":         {"tun"},
+	"tun/intercept": {"tun"},
+	// Carries packets between hosts by the kernel's VXLAN; of tun namespaces and devices.
+	"tun/fabric":            {"tun"},
 	"tun/container":         {},
 	"ruleset/policy":        {"ruleset"},
 	"ruleset/azure":         {"ruleset", "ruleset/policy"},
@@ -90,7 +92,7 @@ var allowedImports = map[string][]string{
 	"deploy/grafana": {},
 	"cmd/nsgd":       {anyPackage, "cmd/nsgd/privileged"},
 	// Does what needs a capability, in a process of its own; opens the sockets of what answers in namespaces.
-	"cmd/nsgd/privileged": {"dataplane/control", "dataplane/dhcp", "dataplane/platform", "dataplane/probe", "tun", "tun/container", "tun/fdstore", "tun/intercept"},
+	"cmd/nsgd/privileged": {"dataplane/control", "dataplane/dhcp", "dataplane/platform", "dataplane/probe", "tun", "tun/container", "tun/fabric", "tun/fdstore", "tun/intercept"},
 	"cmd/nsgctl":          {anyPackage, "cmd/nsgctl/report", "cmd/nsgctl/testfile", "cmd/nsgctl/top", "cmd/nsgctl/yamlfile"},
 	// The formats that pipelines read know nothing of policies: lint, diff and test share them.
 	"cmd/nsgctl/report": {},

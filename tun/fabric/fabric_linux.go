@@ -1,0 +1,222 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/nsgd/nsgd/tun"
+)
+
+// Fabric is what carries packets between hosts in one network namespace. Safe for concurrent use.
+type Fabric struct {
+	namespace string
+
+	mu       sync.Mutex
+	handle   *netlink.Handle
+	programs *programs // nil: closed
+	have     entries   // what the maps hold
+	adopted  bool
+	// rules and elements are what the table was told last, listed is what it says since then.
+	rules, elements, listed string
+}
+
+var errClosed = fmt.Errorf("fabric: %w", os.ErrClosed)
+
+// Open loads the programs for a namespace, as tun.Do knows it. What an earlier run has left there goes on. Nothing
+// changes until Apply.
+func Open(namespace string) (*Fabric, error) {
+	f := &Fabric{namespace: namespace}
+	err := tun.Do(namespace, func() (err error) {
+		if f.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		earlier, err := f.earlier()
+		for _, m := range earlier {
+			defer m.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if f.programs, err = load(earlier); err != nil {
+			return err
+		}
+		f.have, err = f.programs.entries()
+		return err
+	})
+	if err != nil {
+		f.Leave()
+		return nil, fmt.Errorf("fabric: %w", err)
+	}
+	return f, nil
+}
+
+// earlier finds the maps of an earlier run, by the filter that it left at its device.
+func (f *Fabric) earlier() (map[string]*ebpf.Map, error) {
+	links, err := linksOf(f.handle)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if !isOurs(l) {
+			continue
+		}
+		f.adopted = true
+		filter, _, err := filterOf(f.handle, l)
+		if err != nil || filter == nil {
+			return nil, err
+		}
+		return mapsOf(ebpf.ProgramID(filter.Id))
+	}
+	return nil, nil
+}
+
+// Adopted tells that an earlier run has left a fabric here.
+func (f *Fabric) Adopted() bool { return f.adopted }
+
+// Apply makes the kernel carry what the state says, and nothing else. The TUN devices must be there. It changes only
+// what differs, and may be called again at any time: what somebody else has removed comes back. A prefix that moves
+// from one host to another does so at once, so that no packet goes to nobody. Whatever is not there yet is dropped.
+// After an error the old entries, the new ones, or some of each are in force: never others. The next Apply goes on.
+func (f *Fabric) Apply(s State) error {
+	if err := s.Validate(); err != nil {
+		return fmt.Errorf("fabric: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.programs == nil {
+		return errClosed
+	}
+	if err := tun.Do(f.namespace, func() error { return f.apply(&s) }); err != nil {
+		return fmt.Errorf("fabric: %w", err)
+	}
+	return nil
+}
+
+func (f *Fabric) apply(s *State) error {
+	mtu, err := underlayMTU(f.handle, s)
+	if err != nil {
+		return err
+	}
+	links, tuns := map[string]netlink.Link{}, map[string]uint32{}
+	for _, t := range s.Tunnels {
+		l, err := f.handle.LinkByName(t.TUN)
+		if err != nil {
+			return fmt.Errorf("tunnel %d: TUN %q: %w", t.VNI, t.TUN, err)
+		}
+		links[t.TUN], tuns[t.TUN] = l, uint32(l.Attrs().Index)
+	}
+	if err := f.shut(s); err != nil { // before there is anything to close
+		return err
+	}
+	vxlan, err := device(f.handle, s, mtu-Overhead(s.Underlay))
+	if err != nil {
+		return err
+	}
+	want := wanted(s, uint32(vxlan.Attrs().Index), tuns)
+	if err := f.programs.widen(&f.have, &want); err != nil {
+		return err
+	}
+	if err := f.programs.serve(&f.have, &want); err != nil {
+		return err
+	}
+	if err := attach(f.handle, vxlan, f.programs.Receives, "fabric_receives"); err != nil {
+		return err
+	}
+	for _, l := range links {
+		if err := attach(f.handle, l, f.programs.Sends, "fabric_sends"); err != nil {
+			return err
+		}
+	}
+	return f.programs.narrow(&f.have, &want)
+}
+
+// Counts are what passed and what was dropped.
+func (f *Fabric) Counts() (Counts, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := Counts{Tunnels: map[uint32]Count{}}
+	if f.programs == nil {
+		return c, errClosed
+	}
+	var vni uint32
+	var perCPU []counts
+	all := f.programs.Counts.Iterate()
+	for all.Next(&vni, &perCPU) {
+		if vni == noVNI {
+			c.Unknown = count(perCPU)
+		} else if _, known := f.have.tunnels[vni]; known {
+			c.Tunnels[vni] = count(perCPU)
+		}
+	}
+	err := all.Err()
+	if err == nil && f.listed != "" {
+		err = tun.Do(f.namespace, func() (err error) {
+			c.Strangers, c.Past, err = tableCounts()
+			return err
+		})
+	}
+	if err != nil {
+		return c, fmt.Errorf("fabric: counters: %w", err)
+	}
+	return c, nil
+}
+
+// Leave gives the descriptors back. The kernel goes on to carry what was applied: the next Open finds it.
+func (f *Fabric) Leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.handle != nil {
+		f.handle.Close()
+		f.handle = nil
+	}
+	if f.programs != nil {
+		f.programs.close()
+		f.programs = nil
+	}
+}
+
+// Close is Leave, and removes everything of the fabric's. Nobody may write to the TUN devices any more: this host would
+// take it for its own.
+func (f *Fabric) Close() error {
+	f.Leave()
+	_, err := Remove(f.namespace)
+	return err
+}
+
+// Remove removes what a fabric has left in a namespace, also one that was killed. It tells whether there was something.
+func Remove(namespace string) (there bool, err error) {
+	err = tun.Do(namespace, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		defer h.Close()
+		links, err := linksOf(h)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, l := range links {
+			switch {
+			case isOurs(l):
+				there = true
+				errs = append(errs, gone(h.LinkDel(l)))
+			case l.Type() == "tuntap":
+				errs = append(errs, detach(h, l))
+			}
+		}
+		closed, err := open()
+		there = there || closed
+		return errors.Join(append(errs, err)...)
+	})
+	if err != nil {
+		return there, fmt.Errorf("fabric: %w", err)
+	}
+	return there, nil
+}

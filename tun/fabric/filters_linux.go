@@ -1,0 +1,111 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Filters of the fabric are at ingress. The handle says who made the clsact qdisc, so that what was there before stays.
+const (
+	filterPriority = 1
+	handleOwn      = 1 // the fabric made it
+	handleShared   = 2 // it was there
+	clsact         = "clsact"
+)
+
+// filterOf is the fabric's filter at a link; nil: none. others is the number of other filters there.
+func filterOf(h *netlink.Handle, l netlink.Link) (ours *netlink.BpfFilter, others int, err error) {
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := h.FilterList(l, parent)
+		if err != nil {
+			return nil, 0, fmt.Errorf("device %q: list filters: %w", l.Attrs().Name, err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, prefix) {
+				ours = b
+			} else {
+				others++
+			}
+		}
+	}
+	return ours, others, nil
+}
+
+// hasHooks tells whether a link has a qdisc with hooks of ingress.
+func hasHooks(h *netlink.Handle, l netlink.Link) (bool, error) {
+	all, err := h.QdiscList(l)
+	if err != nil {
+		return false, fmt.Errorf("device %q: list qdiscs: %w", l.Attrs().Name, err)
+	}
+	return slices.ContainsFunc(all, func(q netlink.Qdisc) bool { return q.Attrs().Parent == netlink.HANDLE_CLSACT }), nil
+}
+
+func qdisc(l netlink.Link) *netlink.GenericQdisc {
+	return &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+}
+
+// attach puts a program at a link's ingress. One of the fabric that is there is replaced in place, so that no packet
+// passes in between.
+func attach(h *netlink.Handle, l netlink.Link, p *ebpf.Program, name string) error {
+	info, err := p.Info()
+	if err != nil {
+		return fmt.Errorf("program %s: %w", name, err)
+	}
+	there, _, err := filterOf(h, l)
+	if err != nil {
+		return err
+	}
+	handle := uint32(handleShared)
+	if there != nil {
+		if id, ok := info.ID(); ok && there.Id == int(id) {
+			return nil
+		}
+		handle = there.Handle
+	} else if hooks, err := hasHooks(h, l); err != nil {
+		return err
+	} else if !hooks {
+		if err := h.QdiscAdd(qdisc(l)); err != nil {
+			return fmt.Errorf("device %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
+		}
+		handle = handleOwn
+	}
+	f := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},
+		Fd:          p.FD(), Name: name, DirectAction: true,
+	}
+	if err := h.FilterReplace(f); err != nil {
+		return fmt.Errorf("device %q: attach %s: %w", l.Attrs().Name, name, err)
+	}
+	return nil
+}
+
+// detach removes the fabric's filter, and the qdisc if the fabric made it and nobody else uses it.
+func detach(h *netlink.Handle, l netlink.Link) error {
+	f, others, err := filterOf(h, l)
+	if err != nil || f == nil {
+		return err
+	}
+	errs := []error{gone(h.FilterDel(f))}
+	if f.Handle == handleOwn && others == 0 {
+		errs = append(errs, gone(h.QdiscDel(qdisc(l))))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("device %q: remove filters: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
+// gone takes for done what somebody else did before, or what ended with its device.
+func gone(err error) error {
+	if slices.ContainsFunc([]error{unix.ENOENT, unix.ENODEV, unix.EINVAL}, func(e error) bool { return errors.Is(err, e) }) {
+		return nil
+	}
+	return err
+}
