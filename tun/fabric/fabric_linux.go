@@ -20,6 +20,7 @@ type Fabric struct {
 	mu       sync.Mutex
 	handle   *netlink.Handle
 	programs *programs // nil: closed
+	teller   *teller
 	have     entries   // what the maps hold
 	adopted  bool
 	// rules and elements are what the table was told last, listed is what it says since then.
@@ -29,7 +30,7 @@ type Fabric struct {
 var errClosed = fmt.Errorf("fabric: %w", os.ErrClosed)
 
 // Open loads the programs for a namespace, as tun.Do knows it. What an earlier run has left there goes on. Nothing
-// changes until Apply.
+// changes until Apply. Senders whose packets don't fit are told while the Fabric is open.
 func Open(namespace string) (*Fabric, error) {
 	f := &Fabric{namespace: namespace}
 	err := tun.Do(namespace, func() (err error) {
@@ -49,6 +50,9 @@ func Open(namespace string) (*Fabric, error) {
 		f.have, err = f.programs.entries()
 		return err
 	})
+	if err == nil {
+		f.teller, err = newTeller(namespace, f.programs)
+	}
 	if err != nil {
 		f.Leave()
 		return nil, fmt.Errorf("fabric: %w", err)
@@ -174,6 +178,10 @@ func (f *Fabric) Leave() {
 	if f.handle != nil {
 		f.handle.Close()
 		f.handle = nil
+	}
+	if f.teller != nil {
+		f.teller.close()
+		f.teller = nil
 	}
 	if f.programs != nil {
 		f.programs.close()

@@ -124,7 +124,8 @@ SEC("tc") int fabric_sends(struct __sk_buff *s) {
   struct network to = network_of(&p, vni, &p.dst);
   struct addr *host = bpf_map_lookup_elem(&fabric_routes, &to);
   if (!host) return drop(vni, NO_ROUTE);
-  if (p.whole && (s->gso_size ? p.headers + s->gso_size : s->len) > tunnel->mtu) { // others are fragmented outside
+  // What may be fragmented is fragmented outside. The kernel doesn't do that over IPv6.
+  if ((p.whole || set->is6) && (s->gso_size ? p.headers + s->gso_size : s->len) > tunnel->mtu) {
     tell(s, tunnel->mtu);
     return drop(vni, TOO_BIG);
   }

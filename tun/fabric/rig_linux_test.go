@@ -53,11 +53,14 @@ var families = []struct {
 	bits    int
 }{{"IPv4", "192.168.99.%d", 24}, {"IPv6", "fd99::%d", 64}}
 
-// newUnderlay makes n hosts with addresses of a family.
+// newUnderlay makes n hosts with addresses of a family. mtu 0 is the smallest that takes tunMTU.
 func newUnderlay(t testing.TB, n int, address string, mtu int) *underlay {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces")
+	}
+	if mtu == 0 {
+		mtu = tunMTU + Overhead(netip.MustParseAddr(fmt.Sprintf(address, 1)))
 	}
 	state, err := tun.OpenState(t.TempDir())
 	if err != nil {

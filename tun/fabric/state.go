@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 )
 
 // State is what the kernel has to carry.
@@ -34,7 +35,8 @@ type Tunnel struct {
 	VNI uint32
 	// TUN is the name of its device, in the namespace of the fabric.
 	TUN string
-	// MTU is that of inner packets, in bytes. A larger one, if it may not be fragmented, is told to its sender.
+	// MTU bounds inner packets, in bytes: 576 or more, with IPv6 1280. The sender of a larger one is told. Over an
+	// IPv4 underlay the kernel fragments outside what may be fragmented.
 	MTU int
 	// Routes say where destinations are: the longest prefix counts. Without one a packet is dropped.
 	Routes []Route
@@ -61,7 +63,7 @@ const (
 	MaxHosts, MaxTunnels, MaxPrefixes, MaxShared = 5000, 4096, 1 << 20, 1 << 16
 
 	maxVNI = 1<<24 - 1
-	minMTU = 576 // what every IPv4 host takes
+	minMTU4, minMTU6 = 576, 1280 // what every host takes (RFC 791, RFC 8200)
 
 	maxName = 15 // of a device: IFNAMSIZ less its final zero
 )
@@ -154,8 +156,8 @@ func (s *State) validateTunnels(hosts map[string]bool) error {
 		if other, known := devices[t.TUN]; known {
 			return fmt.Errorf("tunnel %d: TUN %q is that of VNI %d too (0: VXLAN's own device)", t.VNI, t.TUN, other)
 		}
-		if t.MTU < minMTU || t.MTU > 65535 {
-			return fmt.Errorf("tunnel %d: MTU %d: allowed are %d to 65535", t.VNI, t.MTU, minMTU)
+		if least := t.leastMTU(); t.MTU < least || t.MTU > 65535 {
+			return fmt.Errorf("tunnel %d: MTU %d: allowed are %d to 65535", t.VNI, t.MTU, least)
 		}
 		numbers[t.VNI], devices[t.TUN] = true, t.VNI
 		prefixes += len(t.Routes) + len(t.Sources)
@@ -172,6 +174,13 @@ func (s *State) validateTunnels(hosts map[string]bool) error {
 		return fmt.Errorf("tunnels: %d sources of prefixes that several hosts have: at most %d are allowed", shared, MaxShared)
 	}
 	return nil
+}
+
+func (t *Tunnel) leastMTU() int {
+	if slices.ContainsFunc(t.Routes, func(r Route) bool { return r.Prefix.Addr().Is6() }) {
+		return minMTU6
+	}
+	return minMTU4
 }
 
 // validate checks routes and sources. shared is the number of sources of prefixes that several hosts have.
