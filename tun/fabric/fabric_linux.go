@@ -21,7 +21,7 @@ type Fabric struct {
 	handle   *netlink.Handle
 	programs *programs // nil: closed
 	teller   *teller
-	have     entries   // what the maps hold
+	have     entries // what the maps hold
 	adopted  bool
 	// rules and elements are what the table was told last, listed is what it says since then.
 	rules, elements, listed string

@@ -62,7 +62,7 @@ const (
 	// entries of prefixes that several hosts have.
 	MaxHosts, MaxTunnels, MaxPrefixes, MaxShared = 5000, 4096, 1 << 20, 1 << 16
 
-	maxVNI = 1<<24 - 1
+	maxVNI           = 1<<24 - 1
 	minMTU4, minMTU6 = 576, 1280 // what every host takes (RFC 791, RFC 8200)
 
 	maxName = 15 // of a device: IFNAMSIZ less its final zero
