@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -21,7 +21,7 @@ type Fabric struct {
 	handle   *netlink.Handle
 	programs *programs // nil: closed
 	teller   *teller
-	have     entries // what the maps hold
+	have     *entries // what the maps hold; nil: not read yet
 	adopted  bool
 	// rules and elements are what the table was told last, listed is what it says since then.
 	rules, elements, listed string
@@ -30,29 +30,25 @@ type Fabric struct {
 var errClosed = fmt.Errorf("fabric: %w", os.ErrClosed)
 
 // Open loads the programs for a namespace, as tun.Do knows it. What an earlier run has left there goes on. Nothing
-// changes until Apply. Senders whose packets don't fit are told while the Fabric is open.
+// changes until Apply. From then on senders whose packets don't fit are told, until Leave or Close.
 func Open(namespace string) (*Fabric, error) {
 	f := &Fabric{namespace: namespace}
 	err := tun.Do(namespace, func() (err error) {
 		if f.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
-		earlier, err := f.earlier()
-		for _, m := range earlier {
-			defer m.Close()
-		}
+		left, err := f.earlier()
 		if err != nil {
 			return err
 		}
-		if f.programs, err = load(earlier); err != nil {
+		earlier, err := earlierMaps(left)
+		if err != nil {
 			return err
 		}
-		f.have, err = f.programs.entries()
+		defer closeAll(earlier)
+		f.programs, err = load(earlier)
 		return err
 	})
-	if err == nil {
-		f.teller, err = newTeller(namespace, f.programs)
-	}
 	if err != nil {
 		f.Leave()
 		return nil, fmt.Errorf("fabric: %w", err)
@@ -60,24 +56,29 @@ func Open(namespace string) (*Fabric, error) {
 	return f, nil
 }
 
-// earlier finds the maps of an earlier run, by the filter that it left at its device.
-func (f *Fabric) earlier() (map[string]*ebpf.Map, error) {
+// earlier finds the filters that an earlier run has left, VXLAN's first.
+func (f *Fabric) earlier() (filters []*netlink.BpfFilter, err error) {
 	links, err := linksOf(f.handle)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range links {
-		if !isOurs(l) {
+		if !isOurs(l) && l.Type() != "tuntap" {
 			continue
 		}
-		f.adopted = true
+		f.adopted = f.adopted || isOurs(l)
 		filter, _, err := filterOf(f.handle, l)
-		if err != nil || filter == nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case filter == nil:
+		case isOurs(l):
+			filters = slices.Insert(filters, 0, filter)
+		default:
+			filters = append(filters, filter)
 		}
-		return mapsOf(ebpf.ProgramID(filter.Id))
 	}
-	return nil, nil
+	return filters, nil
 }
 
 // Adopted tells that an earlier run has left a fabric here.
@@ -102,7 +103,28 @@ func (f *Fabric) Apply(s State) error {
 	return nil
 }
 
+// begin reads what the maps hold, at the first Apply: until then an earlier run may go on.
+func (f *Fabric) begin() error {
+	if f.have != nil {
+		return nil
+	}
+	teller, err := newTeller(f.namespace, f.programs)
+	if err != nil {
+		return err
+	}
+	have, err := f.programs.entries()
+	if err != nil {
+		teller.close()
+		return err
+	}
+	f.have, f.teller = &have, teller
+	return nil
+}
+
 func (f *Fabric) apply(s *State) error {
+	if err := f.begin(); err != nil {
+		return err
+	}
 	mtu, err := underlayMTU(f.handle, s)
 	if err != nil {
 		return err
@@ -115,18 +137,21 @@ func (f *Fabric) apply(s *State) error {
 		}
 		links[t.TUN], tuns[t.TUN] = l, uint32(l.Attrs().Index)
 	}
-	if err := f.shut(s); err != nil { // before there is anything to close
-		return err
+	told := f.told(s)
+	if !told { // before there is anything to close
+		if err := f.shut(s); err != nil {
+			return err
+		}
 	}
 	vxlan, err := device(f.handle, s, mtu-Overhead(s.Underlay))
 	if err != nil {
 		return err
 	}
 	want := wanted(s, uint32(vxlan.Attrs().Index), tuns)
-	if err := f.programs.widen(&f.have, &want); err != nil {
+	if err := f.programs.widen(f.have, &want); err != nil {
 		return err
 	}
-	if err := f.programs.serve(&f.have, &want); err != nil {
+	if err := f.programs.serve(f.have, &want); err != nil {
 		return err
 	}
 	if err := attach(f.handle, vxlan, f.programs.Receives, "fabric_receives"); err != nil {
@@ -137,7 +162,10 @@ func (f *Fabric) apply(s *State) error {
 			return err
 		}
 	}
-	return f.programs.narrow(&f.have, &want)
+	if err := f.programs.narrow(f.have, &want); err != nil || !told {
+		return err
+	}
+	return f.shut(s) // which takes longer than all before, if there are many hosts
 }
 
 // Counts are what passed and what was dropped.
@@ -147,6 +175,9 @@ func (f *Fabric) Counts() (Counts, error) {
 	c := Counts{Tunnels: map[uint32]Count{}}
 	if f.programs == nil {
 		return c, errClosed
+	}
+	if f.have == nil {
+		return c, nil
 	}
 	var vni uint32
 	var perCPU []counts

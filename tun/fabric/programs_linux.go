@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
 )
 
 // object is programs.c, compiled by `go generate`. The build needs no compiler for it.
@@ -44,9 +45,9 @@ func load(earlier map[string]*ebpf.Map) (*programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("programs: %w", err)
 	}
-	fits := len(earlier) == len(spec.Maps)
-	for name, m := range spec.Maps {
-		fits = fits && earlier[name] != nil && m.Compatible(earlier[name]) == nil
+	fits := true
+	for name, m := range earlier {
+		fits = fits && spec.Maps[name] != nil && spec.Maps[name].Compatible(m) == nil
 	}
 	options := ebpf.CollectionOptions{}
 	if fits {
@@ -65,8 +66,51 @@ func load(earlier map[string]*ebpf.Map) (*programs, error) {
 	return p, nil
 }
 
-// mapsOf are the maps of a program that an earlier run has left.
-func mapsOf(id ebpf.ProgramID) (map[string]*ebpf.Map, error) {
+// earlierMaps are the maps of an earlier run, by the filters that it has left: the first one is of VXLAN's device. Those
+// of a TUN have some more. None when the filters are of different runs.
+func earlierMaps(filters []*netlink.BpfFilter) (found map[string]*ebpf.Map, err error) {
+	found = map[string]*ebpf.Map{}
+	var run ebpf.MapID
+	for _, f := range filters {
+		more, err := mapsOf(ebpf.ProgramID(f.Id))
+		if err == nil && more[prefix+"settings"] != nil {
+			var about *ebpf.MapInfo
+			if about, err = more[prefix+"settings"].Info(); err == nil {
+				id, _ := about.ID()
+				if run == 0 {
+					run = id
+				}
+				if id != run {
+					closeAll(more)
+					closeAll(found)
+					return nil, nil
+				}
+			}
+		}
+		if err != nil {
+			closeAll(more)
+			closeAll(found)
+			return nil, fmt.Errorf("filter %s: %w", f.Name, err)
+		}
+		for name, m := range more {
+			if found[name] != nil {
+				m.Close()
+				continue
+			}
+			found[name] = m
+		}
+	}
+	return found, nil
+}
+
+func closeAll(list map[string]*ebpf.Map) {
+	for _, m := range list {
+		m.Close()
+	}
+}
+
+// mapsOf are the maps of a program.
+func mapsOf(id ebpf.ProgramID) (found map[string]*ebpf.Map, err error) {
 	program, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return nil, err
@@ -76,7 +120,7 @@ func mapsOf(id ebpf.ProgramID) (map[string]*ebpf.Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]*ebpf.Map{}
+	found = map[string]*ebpf.Map{}
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)

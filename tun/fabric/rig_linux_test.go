@@ -183,8 +183,7 @@ func (h *host) state() State {
 			s.Hosts = append(s.Hosts, Host{other.name(), other.address})
 		}
 	}
-	for vni, name := range map[uint32]string{red: "red", blue: "blue"} {
-		t := Tunnel{VNI: vni, TUN: name, MTU: tunMTU}
+	for _, t := range []Tunnel{{VNI: red, TUN: "red", MTU: tunMTU}, {VNI: blue, TUN: "blue", MTU: tunMTU}} {
 		for _, other := range h.hosts {
 			for _, nic := range []string{other.nic4(), other.nic6()} {
 				if other == h {

@@ -72,6 +72,11 @@ func elements(s *State) string {
 	return b.String()
 }
 
+// told reports that the table was told all of the state already. Somebody else may have changed it since.
+func (f *Fabric) told(s *State) bool {
+	return f.listed != "" && f.rules == rules(s) && f.elements == elements(s)
+}
+
 // shut makes the table say what the state needs, in one transaction. It must run inside the namespace.
 func (f *Fabric) shut(s *State) error {
 	now, err := listed()
