@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestCheckNamesEachFault(t *testing.T) {
@@ -39,8 +41,8 @@ func TestCheckNamesEachFault(t *testing.T) {
 			if err := Check(h.namespace, s); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
-			if after := h.listing(); after != before {
-				t.Errorf("it changed something: %s, before %s", after, before)
+			if diff := cmp.Diff(before, h.listing()); diff != "" {
+				t.Errorf("it changed something: %s", diff)
 			}
 		})
 	}

@@ -85,6 +85,11 @@ func wanted(s *State, device uint32, tuns map[string]uint32) entries {
 	return e
 }
 
+// carries tells that the entries differ in prefixes alone.
+func (e *entries) carries(want *entries) bool {
+	return maps.Equal(e.settings, want.settings) && maps.Equal(e.devices, want.devices) && maps.Equal(e.tunnels, want.tunnels)
+}
+
 func is6(a netip.Addr) uint32 {
 	if a.Is6() {
 		return 1

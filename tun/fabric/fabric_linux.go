@@ -37,11 +37,11 @@ func Open(namespace string) (*Fabric, error) {
 		if f.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
-		left, err := f.earlier()
+		filters, err := f.earlier()
 		if err != nil {
 			return err
 		}
-		earlier, err := earlierMaps(left)
+		earlier, err := earlierMaps(filters)
 		if err != nil {
 			return err
 		}
@@ -58,23 +58,17 @@ func Open(namespace string) (*Fabric, error) {
 
 // earlier finds the filters that an earlier run has left, VXLAN's first.
 func (f *Fabric) earlier() (filters []*netlink.BpfFilter, err error) {
-	links, err := linksOf(f.handle)
+	devices, tuns, err := left(f.handle)
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range links {
-		if !isOurs(l) && l.Type() != "tuntap" {
-			continue
-		}
-		f.adopted = f.adopted || isOurs(l)
+	f.adopted = len(devices) > 0
+	for _, l := range slices.Concat(devices, tuns) {
 		filter, _, err := filterOf(f.handle, l)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case filter == nil:
-		case isOurs(l):
-			filters = slices.Insert(filters, 0, filter)
-		default:
+		}
+		if filter != nil {
 			filters = append(filters, filter)
 		}
 	}
@@ -137,11 +131,14 @@ func (f *Fabric) apply(s *State) error {
 		}
 		links[t.TUN], tuns[t.TUN] = l, uint32(l.Attrs().Index)
 	}
-	told := f.told(s)
-	if !told { // before there is anything to close
-		if err := f.shut(s); err != nil {
+	if want := wanted(s, f.have.settings[0].Device, tuns); f.told(s) && f.have.carries(&want) {
+		// What takes no time comes first: with thousands of hosts the table takes longer.
+		if err := errors.Join(f.programs.widen(f.have, &want), f.programs.narrow(f.have, &want)); err != nil {
 			return err
 		}
+	}
+	if err := f.shut(s); err != nil { // before there is anything to close
+		return err
 	}
 	vxlan, err := device(f.handle, s, mtu-Overhead(s.Underlay))
 	if err != nil {
@@ -162,10 +159,7 @@ func (f *Fabric) apply(s *State) error {
 			return err
 		}
 	}
-	if err := f.programs.narrow(f.have, &want); err != nil || !told {
-		return err
-	}
-	return f.shut(s) // which takes longer than all before, if there are many hosts
+	return f.programs.narrow(f.have, &want)
 }
 
 // Counts are what passed and what was dropped.
@@ -224,38 +218,73 @@ func (f *Fabric) Leave() {
 // take it for its own.
 func (f *Fabric) Close() error {
 	f.Leave()
-	_, err := Remove(f.namespace)
+	_, err := sweep(f.namespace, true)
 	return err
 }
 
-// Remove removes what a fabric has left in a namespace, also one that was killed. It tells whether there was something.
-func Remove(namespace string) (there bool, err error) {
+// ErrInUse: a daemon reads the devices.
+var ErrInUse = errors.New("a running nsgd reads it: stop nsgd first")
+
+// Remove removes what a fabric has left in a namespace, also one that was killed, and returns the names of devices and
+// tables. It changes nothing while a daemon reads a TUN device of the fabric.
+func Remove(namespace string) (removed []string, err error) { return sweep(namespace, false) }
+
+// sweep is Remove; used: also while somebody reads the devices.
+func sweep(namespace string, used bool) (removed []string, err error) {
 	err = tun.Do(namespace, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
 		defer h.Close()
-		links, err := linksOf(h)
+		devices, tuns, err := left(h)
 		if err != nil {
 			return err
 		}
-		var errs []error
-		for _, l := range links {
-			switch {
-			case isOurs(l):
-				there = true
-				errs = append(errs, gone(h.LinkDel(l)))
-			case l.Type() == "tuntap":
-				errs = append(errs, detach(h, l))
+		for _, l := range tuns {
+			if !used && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 { // a TUN has a carrier while somebody has it open
+				return fmt.Errorf("device %q: %w", l.Attrs().Name, ErrInUse)
 			}
 		}
+		var errs []error
+		for _, l := range devices {
+			removed = append(removed, l.Attrs().Name)
+			errs = append(errs, gone(h.LinkDel(l)))
+		}
+		for _, l := range tuns {
+			errs = append(errs, detach(h, l))
+		}
 		closed, err := open()
-		there = there || closed
+		if closed {
+			removed = append(removed, "table inet "+table)
+		}
 		return errors.Join(append(errs, err)...)
 	})
 	if err != nil {
-		return there, fmt.Errorf("fabric: %w", err)
+		return removed, fmt.Errorf("fabric: %w", err)
 	}
-	return there, nil
+	return removed, nil
+}
+
+// left are the fabric's devices of VXLAN, and the TUN devices with its filters.
+func left(h *netlink.Handle) (devices, tuns []netlink.Link, err error) {
+	links, err := linksOf(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range links {
+		switch {
+		case isOurs(l):
+			devices = append(devices, l)
+		case l.Type() == "tuntap":
+			f, _, err := filterOf(h, l)
+			if err != nil {
+				return nil, nil, err
+			}
+			if f != nil {
+				tuns = append(tuns, l)
+			}
+		}
+	}
+	return devices, tuns, nil
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // eventually waits for what a text has to become.
@@ -136,7 +138,6 @@ func TestWhatSomebodyElseMadeStays(t *testing.T) {
 	h := u.hosts[0]
 	h.device("red")
 	h.device("blue")
-	h.open()
 	for _, test := range []struct{ name, make, want string }{
 		{"a device", "ip link add vx type bridge", `device "vx" is there, and nsgd has not made it`},
 		{"a device of VXLAN", "ip link add vx type vxlan external gpe dstport 5555", `device "vx" is there, and nsgd has not made it`},
@@ -145,6 +146,7 @@ func TestWhatSomebodyElseMadeStays(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h.run("sh", "-c", test.make)
 			before := h.listing()
+			h.open()
 			err := h.fabric.Apply(h.state())
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %s", err, test.want)
@@ -152,8 +154,8 @@ func TestWhatSomebodyElseMadeStays(t *testing.T) {
 			if _, err := Remove(h.namespace); err != nil {
 				t.Error(err)
 			}
-			if got := h.listing(); got != before {
-				t.Errorf("got %s, want %s", got, before)
+			if diff := cmp.Diff(before, h.listing()); diff != "" {
+				t.Error(diff)
 			}
 			h.run("sh", "-c", "ip link del vx 2>/dev/null; nft flush ruleset")
 		})

@@ -154,20 +154,28 @@ func TestAStreamDoesNotNoticeWhatChangesBesideIt(t *testing.T) {
 func TestWhatAKilledRunLeftIsRemoved(t *testing.T) {
 	u := newUnderlay(t, 1, families[0].address, 1500)
 	h := u.hosts[0]
+	before := h.listing()
 	h.device("red")
 	h.device("blue")
-	before := h.listing()
 	h.open()
 	u.must(h.fabric.Apply(h.state()))
+	during := h.listing()
+	if removed, err := Remove(h.namespace); !errors.Is(err, ErrInUse) || h.listing() != during {
+		t.Errorf("while nsgd runs: got %v, %v", removed, err)
+	}
 	h.fabric.Leave() // as the kernel closes what a killed process had open
-	if there, err := Remove(h.namespace); !there || err != nil {
-		t.Errorf("got %v, %v", there, err)
+	for _, d := range h.devices {
+		d.Close()
+	}
+	removed, err := Remove(h.namespace)
+	if diff := cmp.Diff([]string{"vx", "table inet nsgd_fabric"}, removed); diff != "" || err != nil {
+		t.Errorf("%v: %s", err, diff)
 	}
 	if diff := cmp.Diff(before, h.listing()); diff != "" {
 		t.Errorf("it left: %s", diff)
 	}
-	if there, err := Remove(h.namespace); there || err != nil {
-		t.Errorf("again: got %v, %v", there, err)
+	if removed, err := Remove(h.namespace); len(removed) > 0 || err != nil {
+		t.Errorf("again: got %v, %v", removed, err)
 	}
 }
 

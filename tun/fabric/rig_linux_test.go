@@ -90,7 +90,13 @@ func newUnderlay(t testing.TB, n int, address string, mtu int) *underlay {
 		if h.address.Is6() {
 			bits, flags = 64, unix.IFA_F_NODAD
 		}
+		u.must(h.handle.LinkSetIP6AddrGenMode(near, addrGenModeNone)) // a link-local address would come later
 		u.must(h.handle.LinkSetUp(near))
+		h.eventually("the link", "up", func() string {
+			l, err := h.handle.LinkByName("ul")
+			u.must(err)
+			return l.Attrs().OperState.String()
+		})
 		lo, err := h.handle.LinkByName("lo")
 		u.must(err)
 		u.must(h.handle.LinkSetUp(lo))
