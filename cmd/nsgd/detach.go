@@ -9,6 +9,7 @@ import (
 	"github.com/nsgd/nsgd/cmd/nsgd/privileged"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"github.com/nsgd/nsgd/tun/fabric"
 	"github.com/nsgd/nsgd/tun/intercept"
 	"github.com/spf13/cobra"
 )
@@ -95,6 +96,13 @@ func detach(w io.Writer) error {
 		}
 		if len(done.Devices) > 0 {
 			fmt.Fprintf(w, "removed%s: %s\n", where, strings.Join(done.Devices, " "))
+		}
+		removed, err := fabric.Remove(namespace)
+		if err != nil && !errors.Is(err, tun.ErrNoNamespace) {
+			errs = append(errs, err)
+		}
+		if len(removed) > 0 {
+			fmt.Fprintf(w, "removed%s: %s, which carried packets between hosts\n", where, strings.Join(removed, ", "))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,6 +1,7 @@
 // Package privileged splits the daemon in two. The daemon carries packets and answers, as a user of its own and without
 // any capability. The privileged part, a process of the same program, does the few things that need one: it makes
-// namespaces and devices, stands before interfaces, and opens sockets in namespaces.
+// namespaces and devices, stands before interfaces, has the kernel carry packets between hosts, and opens sockets in
+// namespaces.
 //
 // The daemon asks over a socket (rpc), and gets descriptors over it. The privileged part reads the configuration
 // by itself. It refuses what is outside the places that the configuration names: see Places. So a daemon that
@@ -27,6 +28,8 @@ type Places struct {
 	Platform, PlatformDevice string
 	// Services says that nsgd answers at the platform's addresses.
 	Services bool
+	// Fabric is what carries packets to other hosts; nil: nothing does.
+	Fabric *FabricPlace
 	// Socket is the path of the control socket, and Access who may connect to it.
 	Socket string
 	Access control.Access

@@ -40,8 +40,14 @@ func Serve(conn *net.UnixConn, places func() (*Places, error), arguments []strin
 	if err := answers.RegisterName(service[:len(service)-1], s); err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	answers.ServeCodec(&answerer{wire: wire{conn: conn}, room: make(chan struct{}, maxAtOnce), end: s.interception.close})
+	answers.ServeCodec(&answerer{wire: wire{conn: conn}, room: make(chan struct{}, maxAtOnce), end: s.left})
 	return nil
+}
+
+// left gives back what stays when no request comes any more.
+func (s *server) left() {
+	s.interception.close()
+	s.fabric.leave()
 }
 
 // peerOf is who is at the other end.
@@ -69,6 +75,7 @@ type server struct {
 	last    int // number of a device
 
 	interception interception
+	fabric       fabricHold
 }
 
 // device is one that the daemon has.
@@ -160,6 +167,7 @@ func (s *server) End(None, *None) error {
 		errs = append(errs, d.Close())
 	}
 	clear(s.devices)
+	errs = append(errs, s.fabric.end()) // nobody writes to its devices any more
 	if s.socket != "" {
 		errs = append(errs, os.Remove(s.socket))
 		s.socket = ""
