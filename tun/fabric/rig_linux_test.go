@@ -100,7 +100,10 @@ func newUnderlay(t testing.TB, n int, address string, mtu int) *underlay {
 		lo, err := h.handle.LinkByName("lo")
 		u.must(err)
 		u.must(h.handle.LinkSetUp(lo))
-		u.must(h.handle.AddrAdd(near, &netlink.Addr{IPNet: &net.IPNet{IP: h.address.AsSlice(), Mask: net.CIDRMask(bits, h.address.BitLen())}, Flags: flags}))
+		// By itself the kernel would send from the first address, or from the last one with IPv6.
+		for _, a := range []netip.Addr{netip.MustParseAddr(fmt.Sprintf(address, i+100)), h.address, netip.MustParseAddr(fmt.Sprintf(address, i+200))} {
+			u.must(h.handle.AddrAdd(near, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}, Flags: flags}))
+		}
 		u.hosts = append(u.hosts, h)
 	}
 	return u
@@ -285,7 +288,7 @@ func (h *host) outer(to netip.Addr, vni uint32, inner []byte) {
 		head[3] = 2
 	}
 	h.do(func() error {
-		c, err := net.Dial("udp", netip.AddrPortFrom(to, port).String())
+		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.address, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, port)))
 		if err != nil {
 			return err
 		}
