@@ -27,6 +27,9 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == copyCommand {
 		exit(copyPackets())
 	}
+	if len(os.Args) == 2 && os.Args[1] == fabricCommand {
+		exit(copyBetweenHosts())
+	}
 	var o options
 	flag.Var(&o.nsgd, "nsgd", "the daemon to measure; repeated: each of them (default bin/nsgd)")
 	flag.Var(&o.config, "config", "keys that replace those of the daemon's configuration, such as 'offload: off'; repeated: each of them, '' is the plain one")

@@ -42,7 +42,7 @@ func benchNetwork(pid int, stop func()) *network {
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
 func setupNames() []string {
-	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "ovs", "translation", "traces"}
+	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "vxlan", "ovs", "translation", "traces"}
 }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
@@ -58,6 +58,8 @@ func makeSetups(o *options) ([]setup, error) {
 			}
 		}
 		switch {
+		case name == "vxlan":
+			setups = append(setups, kernelFabric("kernel-vxlan", rules(count)), copyFabric())
 		case kind == "kernel":
 			setups = append(setups, kernelRouter(name, rules(count)))
 		case name == "forward":
@@ -248,12 +250,7 @@ func kernelRouter(name string, list []rule) setup {
 	return setup{name: name, start: func() (*network, error) {
 		err := makeForwardingRouter()
 		if err == nil {
-			cmd := exec.Command("ip", "netns", "exec", routerNamespace, "nft", "-f", "-")
-			cmd.Stdin = strings.NewReader(nftables(list))
-			var out []byte
-			if out, err = cmd.CombinedOutput(); err != nil {
-				err = fmt.Errorf("nft: %w: %s", err, out)
-			}
+			err = filter(routerNamespace, list)
 		}
 		return started(err, benchNetwork(0, removeNamespaces))
 	}}

@@ -1,11 +1,13 @@
 package fabric
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os/exec"
 	"runtime"
 
+	"github.com/cilium/ebpf/features"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -36,8 +38,14 @@ func Check(namespace string, s State) error {
 	return nil
 }
 
+// minKernel is the first kernel whose programs set the source of outer packets.
+const minKernel = 5<<16 | 19<<8
+
 // checkKernel makes a device of VXLAN GPE in a namespace that ends with its thread.
 func checkKernel() error {
+	if version, err := features.LinuxVersionCode(); err != nil || version < minKernel {
+		return fmt.Errorf("kernel %d.%d: 5.19 or newer is needed: %w", version>>16, version>>8&0xff, cmp.Or(err, errors.ErrUnsupported))
+	}
 	const name, port = "nsgd-probe", 4790
 	done := make(chan error, 1)
 	go func() {
@@ -52,7 +60,7 @@ func checkKernel() error {
 			}
 			l, err := netlink.LinkByName(name)
 			if err == nil && l.Attrs().EncapType != encapsulation { // kernels before 4.7 ignore what they don't know
-				err = errors.New("the kernel has VXLAN, but not GPE: 6.0 or newer is needed")
+				err = errors.New("the kernel has VXLAN, but not GPE")
 			}
 			return err
 		}()

@@ -7,8 +7,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // The structs of programs.c.
@@ -165,6 +167,7 @@ func (p *programs) narrow(have, want *entries) error {
 		remove(p.Routes, have.routes, want.routes, shortest),
 		remove(p.Senders, have.senders, want.senders, shortest),
 		remove(p.Members, have.members, want.members, nil),
+		p.forget(want),
 	)
 }
 
@@ -180,10 +183,25 @@ func write[K, V comparable](m *ebpf.Map, have, want map[K]V, order func(a, b K) 
 		slices.SortFunc(keys, order)
 	}
 	for _, k := range keys {
-		if err := m.Put(k, want[k]); err != nil {
-			return fmt.Errorf("map %v: %w", m, err)
+		if err := put(m, k, want[k], ebpf.UpdateAny); err != nil {
+			return err
 		}
 		have[k] = want[k]
+	}
+	return nil
+}
+
+// put writes an entry. The kernel takes memory of a small stock, which it fills beside: when that is empty it says so.
+func put(m *ebpf.Map, key, value any, flags ebpf.MapUpdateFlags) (err error) {
+	const tries, pause = 200, 5 * time.Millisecond
+	for range tries {
+		if err = m.Update(key, value, flags); !errors.Is(err, unix.ENOMEM) {
+			break
+		}
+		time.Sleep(pause)
+	}
+	if err != nil {
+		return fmt.Errorf("map %v: %w", m, err)
 	}
 	return nil
 }
@@ -213,7 +231,32 @@ func (p *programs) count(want *entries) error {
 	none := make([]counts, ebpf.MustPossibleCPU())
 	vnis := append(slices.Collect(maps.Keys(want.tunnels)), noVNI)
 	for _, vni := range vnis {
-		if err := p.Counts.Update(vni, none, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		if err := put(p.Counts, vni, none, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget removes the counters of networks that are gone.
+func (p *programs) forget(want *entries) error {
+	var old []uint32
+	for vni := any(nil); ; {
+		var next uint32
+		err := p.Counts.NextKey(vni, &next)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("map of counters: %w", err)
+		}
+		if _, known := want.tunnels[next]; !known && next != noVNI {
+			old = append(old, next)
+		}
+		vni = next
+	}
+	for _, vni := range old {
+		if err := p.Counts.Delete(vni); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("map of counters: %w", err)
 		}
 	}

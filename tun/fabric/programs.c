@@ -34,13 +34,14 @@ struct refused { __u32 device; __u32 mtu; __u8 packet[QUOTED]; };               
 
 #define MAP(name, kind, k, v, max, more) \
   struct { __uint(type, kind); __type(key, k); __type(value, v); __uint(max_entries, max); __uint(map_flags, more); } name SEC(".maps")
+// Twice what a state may have: a new one comes before the old one goes.
 MAP(fabric_settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1, 0);
-MAP(fabric_devices, BPF_MAP_TYPE_HASH, __u32, __u32, 4096, 0);                             // TUN: its VNI
-MAP(fabric_tunnels, BPF_MAP_TYPE_HASH, __u32, struct tunnel, 4096, 0);                     // by VNI
+MAP(fabric_devices, BPF_MAP_TYPE_HASH, __u32, __u32, 8192, 0);                             // TUN: its VNI
+MAP(fabric_tunnels, BPF_MAP_TYPE_HASH, __u32, struct tunnel, 8192, 0);                     // by VNI
 MAP(fabric_routes, BPF_MAP_TYPE_LPM_TRIE, struct network, struct addr, 1048576, BPF_F_NO_PREALLOC);    // destination: its host
 MAP(fabric_senders, BPF_MAP_TYPE_LPM_TRIE, struct network, struct sender, 1048576, BPF_F_NO_PREALLOC); // source: who sends it
-MAP(fabric_members, BPF_MAP_TYPE_HASH, struct member, __u32, 65536, BPF_F_NO_PREALLOC);
-MAP(fabric_counts, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct counts, 4097, BPF_F_NO_PREALLOC);               // by VNI
+MAP(fabric_members, BPF_MAP_TYPE_HASH, struct member, __u32, 131072, BPF_F_NO_PREALLOC);
+MAP(fabric_counts, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct counts, 8193, BPF_F_NO_PREALLOC);               // by VNI
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 16); } fabric_refused SEC(".maps");
 
 // packet is what an inner header says.

@@ -56,7 +56,7 @@ func load(earlier map[string]*ebpf.Map) (*programs, error) {
 	p := &programs{}
 	if err := spec.LoadAndAssign(p, &options); err != nil {
 		if errors.Is(err, ebpf.ErrNotSupported) {
-			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 6.0 or newer)", err)
+			err = fmt.Errorf("%w: a kernel with BPF for tc is needed (CONFIG_NET_CLS_BPF, 5.19 or newer)", err)
 		}
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN", err)

@@ -60,7 +60,7 @@ type Source struct {
 const (
 	// MaxHosts, MaxTunnels, MaxPrefixes and MaxShared bound a State: the routes and the sources of all tunnels, and the
 	// entries of prefixes that several hosts have.
-	MaxHosts, MaxTunnels, MaxPrefixes, MaxShared = 5000, 4096, 1 << 20, 1 << 16
+	MaxHosts, MaxTunnels, MaxPrefixes, MaxShared = 5000, 4096, 1 << 19, 1 << 16
 
 	maxVNI           = 1<<24 - 1
 	minMTU4, minMTU6 = 576, 1280 // what every host takes (RFC 791, RFC 8200)
