@@ -28,7 +28,6 @@ func (h *host) large(hosts int) State {
 			t.Sources = append(t.Sources, Source{prefix, name})
 		}
 	}
-	s.Hosts[0].Underlay = h.hosts[1].address
 	s.Tunnels = []Tunnel{t}
 	return s
 }

@@ -53,3 +53,31 @@ func TestCloseLeavesWhatWasThere(t *testing.T) {
 		t.Errorf("after Close: %s", diff)
 	}
 }
+
+func TestThousandsOfHosts(t *testing.T) {
+	u := newUnderlay(t, 2, families[0].address, 1500)
+	for _, h := range u.hosts {
+		s := h.large(MaxHosts)
+		s.Hosts[MaxHosts-1].Underlay = u.hosts[2-h.number].address
+		h.device("red")
+		h.open()
+		u.must(h.fabric.Apply(s))
+	}
+	last := "10.1.19.136" // the 5,000th
+	u.hosts[0].arrives(u.hosts[1], "red", udp(last, last, 1))
+}
+
+func TestAQdiscThatWasThereStays(t *testing.T) {
+	u := newUnderlay(t, 2, families[0].address, 1500)
+	h := u.hosts[0]
+	h.device("red")
+	h.device("blue")
+	h.run("tc", "qdisc", "add", "dev", "red", "clsact")
+	before := h.listing()
+	h.open()
+	u.must(h.fabric.Apply(h.state()))
+	u.must(h.fabric.Close())
+	if diff := cmp.Diff(before, h.listing()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -37,15 +37,6 @@ func filterOf(h *netlink.Handle, l netlink.Link) (ours *netlink.BpfFilter, other
 	return ours, others, nil
 }
 
-// hasHooks tells whether a link has a qdisc with hooks of ingress.
-func hasHooks(h *netlink.Handle, l netlink.Link) (bool, error) {
-	all, err := h.QdiscList(l)
-	if err != nil {
-		return false, fmt.Errorf("device %q: list qdiscs: %w", l.Attrs().Name, err)
-	}
-	return slices.ContainsFunc(all, func(q netlink.Qdisc) bool { return q.Attrs().Parent == netlink.HANDLE_CLSACT }), nil
-}
-
 func qdisc(l netlink.Link) *netlink.GenericQdisc {
 	return &netlink.GenericQdisc{QdiscType: clsact, QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
@@ -68,13 +59,10 @@ func attach(h *netlink.Handle, l netlink.Link, p *ebpf.Program, name string) err
 			return nil
 		}
 		handle = there.Handle
-	} else if hooks, err := hasHooks(h, l); err != nil {
-		return err
-	} else if !hooks {
-		if err := h.QdiscAdd(qdisc(l)); err != nil {
-			return fmt.Errorf("device %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
-		}
+	} else if err := h.QdiscAdd(qdisc(l)); err == nil {
 		handle = handleOwn
+	} else if !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("device %q: add qdisc %s: %w", l.Attrs().Name, clsact, err)
 	}
 	f := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: handle, Priority: filterPriority, Protocol: unix.ETH_P_ALL},

@@ -50,10 +50,14 @@ func TestAHostSendsOnlyWhatItHas(t *testing.T) {
 				h3.outer(h2.address, test.vni, test.packet)
 				h2.eventually(test.name, test.want, func() string { return h2.dropped(test.of) })
 			}
+			before := h2.dropped(red)
 			stranger.outer(h2.address, red, udp(h3.nic4(), to4, 9))
 			h2.eventually("a stranger", "1 0", h2.table)
 			h3.arrives(h2, "red", udp(h3.nic4(), to4, 1)) // and nothing before
 			h3.arrives(h2, "blue", udp(h3.nic4(), to4, 1))
+			if got := h2.dropped(red); got != before {
+				t.Errorf("the stranger's packet came as far as the programs: got %s, before %s", got, before)
+			}
 		})
 	}
 }
