@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -261,4 +262,41 @@ func (h *host) drops(vni uint32) (all uint64) {
 		all += n
 	}
 	return all
+}
+
+func TestATUNThatWasMadeAnewIsTheTunnels(t *testing.T) {
+	u := newUnderlay(t, 2, families[0].address, 1500)
+	u.serve()
+	from, to := u.hosts[0], u.hosts[1]
+	to.devices["red"].Close()
+	if err := to.fabric.Apply(to.state()); err == nil || !strings.Contains(err.Error(), `tunnel 100: TUN "red"`) {
+		t.Errorf("without the device: %v", err)
+	}
+	from.send("red", udp(from.nic4(), to.nic4(), 9)) // to nobody
+	from.arrives(to, "blue", udp(from.nic4(), to.nic4(), 1))
+	to.device("red")
+	u.must(to.fabric.Apply(to.state()))
+	from.arrives(to, "red", udp(from.nic4(), to.nic4(), 2))
+	to.arrives(from, "red", udp(to.nic4(), from.nic4(), 2))
+}
+
+// A tunnel ends: its TUN is still there, but nothing comes or goes.
+func TestATunnelThatEndedCarriesNothing(t *testing.T) {
+	u := newUnderlay(t, 2, families[0].address, 1500)
+	u.serve()
+	from, to := u.hosts[0], u.hosts[1]
+	s := to.state()
+	s.Tunnels = s.Tunnels[:1]
+	u.must(to.fabric.Apply(s))
+	from.send("blue", udp(from.nic4(), to.nic4(), 9))
+	to.eventually("to the TUN", "map[unknown_vni:1]", func() string { return to.dropped(0) })
+	before := to.received()
+	to.send("blue", udp(to.nic4(), from.nic4(), 9))
+	to.arrives(from, "red", udp(to.nic4(), from.nic4(), 1))
+	u.must(to.fabric.Apply(to.state()))
+	to.arrives(from, "blue", udp(to.nic4(), from.nic4(), 2)) // and nothing before
+	from.arrives(to, "blue", udp(from.nic4(), to.nic4(), 2))
+	if got := to.received(); got != before {
+		t.Errorf("the host took a packet: %s, before %s", got, before)
+	}
 }
