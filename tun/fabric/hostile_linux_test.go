@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 )
 
 // eventually waits for what a text has to become.
@@ -162,6 +164,31 @@ func TestWhatSomebodyElseMadeStays(t *testing.T) {
 				t.Error(diff)
 			}
 			h.run("sh", "-c", "ip link del vx 2>/dev/null; nft flush ruleset")
+		})
+	}
+}
+
+// Hosts often have rules that look at connections.
+func TestTheHostsTableOfConnectionsStaysEmpty(t *testing.T) {
+	for _, family := range families {
+		t.Run(family.name, func(t *testing.T) {
+			u := newUnderlay(t, 2, family.address, 1500)
+			for _, h := range u.hosts {
+				h.run("nft", "table inet other { chain c { type filter hook input priority 0; ct state invalid drop; }; chain d { type filter hook output priority 0; ct state invalid drop; }; }")
+			}
+			u.serve()
+			from, to := u.hosts[0], u.hosts[1]
+			tracked := func(h *host) string {
+				return strings.TrimSpace(h.run("cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
+			}
+			before := [2]string{tracked(from), tracked(to)}
+			for source := range uint16(50) { // each has a port of its own outside
+				packet := packettest.UDP(packettest.Spec{Src: from.nic4(), Dst: to.nic4(), SrcPort: 1000 + source, DstPort: 1, Payload: 32})
+				from.arrives(to, "red", packet)
+			}
+			if after := [2]string{tracked(from), tracked(to)}; after != before {
+				t.Errorf("tracked: %v, before %v", after, before)
+			}
 		})
 	}
 }

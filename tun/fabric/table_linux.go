@@ -25,29 +25,38 @@ const ownCounters = "counter strangers {"
 // errTheirs: the fabric neither replaces nor removes what somebody else made.
 var errTheirs = errors.New("of nft is somebody else's, and nsgd needs the name: give that table another one")
 
-// rules are the table without the elements of its sets. The hooks come before everything else of nftables: raw is -300.
-// Input has whole packets alone, so that each has its port.
+// rules are the table without the elements of its sets. Hooks that drop come before everything else of nftables: raw is
+// -300. Input has whole packets alone, so that each has its port. Outer packets are not tracked: each flow inside has a
+// port of its own outside, so that they would fill the host's table of connections.
 func rules(s *State) string {
 	family, kind := "ip", "ipv4_addr"
 	if s.Underlay.Is6() {
 		family, kind = "ip6", "ipv6_addr"
 	}
-	return fmt.Sprintf(`table inet %s {
+	return strings.NewReplacer("TABLE", table, "FAMILY", family, "KIND", kind, "UNDERLAY", s.Underlay.String(), "PORT", strconv.Itoa(int(s.Port))).Replace(`table inet TABLE {
   counter strangers { }
   counter past { }
-  set hosts { type %s; }
+  set hosts { type KIND; }
   set ours { type ifname; }
   chain underlay {
     type filter hook input priority -450; policy accept;
-    %s saddr @hosts %s daddr %v udp dport %d accept
-    udp dport %d counter name strangers drop
+    udp dport PORT FAMILY saddr @hosts FAMILY daddr UNDERLAY accept
+    udp dport PORT counter name strangers drop
   }
   chain inside {
     type filter hook prerouting priority -450; policy accept;
     meta iifname @ours counter name past drop
   }
+  chain arrives {
+    type filter hook prerouting priority -300; policy accept;
+    udp dport PORT FAMILY saddr @hosts FAMILY daddr UNDERLAY notrack
+  }
+  chain leaves {
+    type filter hook output priority -300; policy accept;
+    udp dport PORT FAMILY saddr UNDERLAY FAMILY daddr @hosts notrack
+  }
 }
-`, table, kind, family, family, s.Underlay, s.Port, s.Port)
+`)
 }
 
 // elements are commands that fill the sets.
