@@ -106,7 +106,7 @@ func checkDevice(h *netlink.Handle, s *State) error {
 }
 
 // checkPort binds as the kernel does for VXLAN: to every address.
-func checkPort(port uint16, family int, any unix.Sockaddr) error {
+func checkPort(port uint16, family int, everywhere unix.Sockaddr) error {
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil
@@ -120,7 +120,7 @@ func checkPort(port uint16, family int, any unix.Sockaddr) error {
 			return fmt.Errorf("port %d: %w", port, err)
 		}
 	}
-	if err := unix.Bind(fd, any); err != nil {
+	if err := unix.Bind(fd, everywhere); err != nil {
 		return fmt.Errorf("port %d of UDP: %w: another program has it, or a VXLAN device that is not nsgd's: `ss -lun` and `ip -d link` show them", port, err)
 	}
 	return nil

@@ -123,13 +123,9 @@ func (f *Fabric) apply(s *State) error {
 	if err != nil {
 		return err
 	}
-	links, tuns := map[string]netlink.Link{}, map[string]uint32{}
-	for _, t := range s.Tunnels {
-		l, err := f.handle.LinkByName(t.TUN)
-		if err != nil {
-			return fmt.Errorf("tunnel %d: TUN %q: %w", t.VNI, t.TUN, err)
-		}
-		links[t.TUN], tuns[t.TUN] = l, uint32(l.Attrs().Index)
+	links, tuns, err := f.tuns(s)
+	if err != nil {
+		return err
 	}
 	if want := wanted(s, f.have.settings[0].Device, tuns); f.told(s) && f.have.carries(&want) {
 		// What takes no time comes first: with thousands of hosts the table takes longer.
@@ -160,6 +156,27 @@ func (f *Fabric) apply(s *State) error {
 		}
 	}
 	return f.programs.narrow(f.have, &want)
+}
+
+// tuns are the devices of the tunnels and their indexes, by name.
+func (f *Fabric) tuns(s *State) (links []netlink.Link, indexes map[string]uint32, err error) {
+	all, err := linksOf(f.handle) // one question for thousands of devices
+	if err != nil {
+		return nil, nil, err
+	}
+	byName := make(map[string]netlink.Link, len(all))
+	for _, l := range all {
+		byName[l.Attrs().Name] = l
+	}
+	indexes = make(map[string]uint32, len(s.Tunnels))
+	for _, t := range s.Tunnels {
+		l := byName[t.TUN]
+		if l == nil || l.Type() != "tuntap" {
+			return nil, nil, fmt.Errorf("tunnel %d: TUN %q: there is no TUN device of that name", t.VNI, t.TUN)
+		}
+		links, indexes[t.TUN] = append(links, l), uint32(l.Attrs().Index)
+	}
+	return links, indexes, nil
 }
 
 // Counts are what passed and what was dropped.
