@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -22,7 +23,9 @@ import (
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // member is the daemon's part in a cluster. Its methods take a nil one, of a daemon without a cluster.
@@ -335,4 +338,41 @@ func (m *member) NICs() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.wanted)
+}
+
+// status is for nsgctl status; nil without a cluster.
+func (m *member) status() *inspect.ClusterStatus {
+	if m == nil || m.agent == nil {
+		return nil
+	}
+	s := m.agent.Status()
+	c := &inspect.ClusterStatus{
+		Host: s.Host, Connected: s.Connected, Error: s.Error, Registered: s.Registered, Generation: s.Generation, Current: s.Current, Offered: s.Offered,
+		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append([]string{}, s.Faults...), Hosts: s.Hosts, Claims: s.Claims,
+	}
+	if !s.GoOn {
+		seconds := s.Carries.Seconds()
+		c.CarriesSeconds = &seconds
+	}
+	if r := s.Refused; r != nil {
+		c.Refused, c.RefusedFor = r.Generation, r.Fault
+	}
+	for _, nic := range slices.Sorted(maps.Keys(s.Waiting)) {
+		c.Waiting = append(c.Waiting, inspect.WaitingForAttached{NetworkInterface: nic, Host: s.Waiting[nic]})
+	}
+	return c
+}
+
+// collectors are the metrics of the cluster.
+func (m *member) collectors() []prometheus.Collector {
+	if m == nil {
+		return nil
+	}
+	return []prometheus.Collector{metrics.Cluster(func() metrics.ClusterState {
+		s := m.agent.Status()
+		return metrics.ClusterState{
+			Connected: s.Connected, Registered: s.Registered, Carries: s.GoOn || s.Carries > 0, Generation: s.Generation, Current: s.Current,
+			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults),
+		}
+	})}
 }

@@ -6,7 +6,9 @@ import (
 	"context"
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // member is the daemon's part in a cluster, which this nsgd was built without.
@@ -28,3 +30,5 @@ func (*member) join(*daemon) error                     { return nil }
 func (*member) run(context.Context) error              { return nil }
 func (*member) wants(*Config, *policy.Set)             {}
 func (*member) generation(string) *generation.Unpacked { return nil }
+func (*member) status() *inspect.ClusterStatus         { return nil }
+func (*member) collectors() []prometheus.Collector     { return nil }

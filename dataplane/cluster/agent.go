@@ -79,7 +79,7 @@ type Agent struct {
 	carrying  *generation.Unpacked // nil: nothing
 	committed *generation.Unpacked // the newest that was current; nil: none
 	offered   *generation.Unpacked // the one on offer that this host can carry; nil: none
-	tried     Offer                // that offered or refused is of
+	tried     int64                // revision of the offer that offered or refused is of; 0: none
 	refused   *Refusal
 	attached  []string         // sorted
 	held      map[string]int64 // claims of the registration heldEpoch, with their revisions

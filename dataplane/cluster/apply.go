@@ -163,7 +163,7 @@ func (f *follower) prepare(ctx context.Context) error {
 	if err := f.offering.Offer(ctx, nil); err != nil {
 		return err
 	}
-	prepared := func(h *Host) bool { return h.Prepared == n || h.Generation == n }
+	prepared := func(h *Host) bool { return h.Offer == f.offering.created && h.Prepared == n || h.Generation == n }
 	missing, err := f.until(ctx, nil, prepared)
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (f *follower) until(ctx context.Context, names []string, done func(*Host) b
 			missing = missing[:0]
 			for _, name := range slices.Sorted(maps.Keys(view.Hosts)) {
 				h := view.Hosts[name]
-				if r := h.Refused; r != nil && r.Generation == n {
+				if r := h.Refused; r != nil && r.Generation == n && h.Offer == f.offering.created {
 					refused = append(refused, name+": "+r.Fault)
 				}
 				if len(names) == 0 && !done(h) {

@@ -76,6 +76,7 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 		return
 	}
 	var free []string
+	calmed := 0
 	for _, nic := range a.Daemon.NICs() {
 		if _, ours := mine[nic]; ours {
 			continue
@@ -85,7 +86,8 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 			continue
 		}
 		if a.mustWait(nic) {
-			a.waiting[nic] = "" // nobody, and yet
+			a.waiting[nic] = ""
+			calmed++
 			continue
 		}
 		free = append(free, nic)
@@ -100,8 +102,8 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 			}
 		}
 	}
-	if len(a.calmFor()) > 0 {
-		a.fault(fmt.Errorf("%d network interfaces are claimed once nobody can carry them by what etcd has forgotten", len(a.calmFor())))
+	if calmed > 0 {
+		a.fault(fmt.Errorf("etcd has forgotten what it held: %d network interfaces are claimed once no other host can carry them any more", calmed))
 	}
 }
 
@@ -113,16 +115,6 @@ func (a *Agent) mustWait(nic string) bool {
 	}
 	_, own := slices.BinarySearch(a.attached, nic)
 	return !own || now >= a.session.lastedUntil()
-}
-
-// calmFor are the network interfaces that wait for no host.
-func (a *Agent) calmFor() (list []string) {
-	for nic, holder := range a.waiting {
-		if holder == "" {
-			list = append(list, nic)
-		}
-	}
-	return list
 }
 
 // take claims network interfaces, all or none.

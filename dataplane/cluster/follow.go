@@ -51,13 +51,13 @@ func isTransient(err error) bool {
 func (a *Agent) prepare(ctx context.Context, view *View) {
 	o := view.Offer
 	if o == nil || !o.Offered {
-		a.offered, a.tried = nil, Offer{}
+		a.offered, a.tried = nil, 0
 		if r := a.refused; r != nil && (view.Head == nil || r.Generation != view.Head.Current) {
 			a.refused = nil
 		}
 		return
 	}
-	if a.tried.Generation == o.Generation && a.tried.Bundle == o.Bundle {
+	if a.tried == view.offerCreated {
 		return
 	}
 	u, err := a.fetch(ctx, o.Generation, o.Bundle)
@@ -72,7 +72,7 @@ func (a *Agent) prepare(ctx context.Context, view *View) {
 		a.fault(fmt.Errorf("generation %d can't be prepared: %w", o.Generation, err))
 		return
 	}
-	a.tried = *o
+	a.tried = view.offerCreated
 	if err != nil {
 		a.offered, a.refused = nil, &Refusal{o.Generation, inBrief(err)}
 		a.log.Error("cluster: generation refused", "generation", o.Generation, "by", o.By, "error", err)

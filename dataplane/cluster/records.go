@@ -44,6 +44,8 @@ type HostRecord struct {
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
 	Generation uint64 `json:"generation"`
 	Committed  uint64 `json:"committed"`
+	// Offer is the offer that Prepared and Refused are of, by its revision in etcd; 0: none.
+	Offer int64 `json:"offer,omitempty"`
 	// Prepared is the offered generation that it could carry; 0: none.
 	Prepared uint64 `json:"prepared,omitempty"`
 	// Refused says which one it can't carry and why.

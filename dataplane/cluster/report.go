@@ -35,7 +35,7 @@ type Status struct {
 // record is what the host says of itself.
 func (a *Agent) record() *HostRecord {
 	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Lease: int64(a.Lease / time.Second),
-		Generation: number(a.carrying), Committed: number(a.committed), Prepared: number(a.offered), Refused: a.refused, Faults: a.faults}
+		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: a.faults}
 	if a.MTU != nil {
 		r.MTU = a.MTU()
 	}
