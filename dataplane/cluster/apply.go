@@ -68,7 +68,7 @@ func (s *Store) Apply(ctx context.Context, o *ApplyOptions) (*Applied, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unchanged, err := s.unchanged(ctx, offering.Before(), m, o.Key != nil); err != nil {
+	if unchanged, err := s.unchanged(ctx, offering, m, o.Key != nil); err != nil {
 		return nil, err
 	} else if unchanged {
 		return &Applied{Generation: offering.Before().Current, Unchanged: true, Hosts: []string{}, Missing: []string{}}, nil
@@ -126,8 +126,9 @@ func (s *Store) describe(ctx context.Context, o *ApplyOptions, m *generation.Man
 }
 
 // unchanged reports that the current generation has the same policy, and a signature if one is wanted.
-func (s *Store) unchanged(ctx context.Context, head *Head, m *generation.Manifest, signed bool) (bool, error) {
-	if head == nil || head.Current+1 != m.Number { // what hosts have seen beyond the head must be overtaken
+func (s *Store) unchanged(ctx context.Context, offering *Offering, m *generation.Manifest, signed bool) (bool, error) {
+	head := offering.Before()
+	if head == nil || offering.behind { // what hosts have seen beyond the head must be overtaken
 		return false, nil
 	}
 	now, err := s.Generation(ctx, head.Current, nil)
@@ -273,7 +274,7 @@ func lateness(h *Host) string {
 	return text
 }
 
-// withdraw takes the generation back. Its number is not used again while it is there.
+// withdraw takes the generation back. Its number is not used again.
 func (f *follower) withdraw(ctx context.Context) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()

@@ -23,6 +23,7 @@ func (k keys) generations() string            { return string(k) + "gen/" }
 func (k keys) head() string                   { return string(k) + "head" }
 func (k keys) hosts() string                  { return string(k) + "host/" }
 func (k keys) host(name string) string        { return k.hosts() + name }
+func (k keys) last() string                   { return string(k) + "last" }
 func (k keys) offer() string                  { return string(k) + "offer" }
 func (k keys) vnis() string                   { return string(k) + "vni/name/" }
 func (k keys) vni(name string) string         { return k.vnis() + escape(name) }

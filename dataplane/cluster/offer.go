@@ -34,6 +34,7 @@ type Offering struct {
 	created int64 // revision of the offer
 	offer   Offer
 	before  *Head
+	behind  bool // hosts have seen later generations than before
 	stop    context.CancelFunc
 }
 
@@ -47,18 +48,23 @@ func (s *Store) Begin(ctx context.Context, by string, now time.Time) (*Offering,
 	if view.Offer != nil {
 		return nil, &ErrOffered{*view.Offer}
 	}
-	number := uint64(0)
+	number, seen, behind := uint64(0), uint64(0), false
 	if view.Head != nil {
 		number = view.Head.Current
 	}
 	for _, h := range view.Hosts {
-		number = max(number, h.Generation, h.Committed)
+		behind = behind || h.Committed > number
+		seen = max(seen, h.Generation, h.Committed)
 	}
 	newest, err := s.newest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	o := &Offering{store: s, before: view.Head, offer: Offer{Generation: max(number, newest) + 1, By: by, Since: now}}
+	last, err := s.last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := &Offering{store: s, before: view.Head, behind: behind, offer: Offer{Generation: max(number, seen, newest, last) + 1, By: by, Since: now}}
 	if err := o.take(ctx, view); err != nil {
 		return nil, err
 	}
@@ -76,6 +82,15 @@ func (s *Store) newest(ctx context.Context) (uint64, error) {
 	return n, nil
 }
 
+// last is the highest number that was ever offered here; 0: there is none.
+func (s *Store) last(ctx context.Context) (n uint64, err error) {
+	text, _, err := s.get(ctx, s.keys.last())
+	if text == nil || err != nil {
+		return 0, err
+	}
+	return n, decode(s.keys.last(), text, &n)
+}
+
 // take writes the offer, if nobody else has one and the head is as it was.
 func (o *Offering) take(ctx context.Context, view *View) error {
 	s := o.store
@@ -88,7 +103,7 @@ func (o *Offering) take(ctx context.Context, view *View) error {
 	o.lease = granted.ID
 	r, err := s.commit(ctx, "offering", []clientv3.Cmp{
 		absent(s.keys.offer()), clientv3.Compare(clientv3.ModRevision(s.keys.head()), "=", view.headRevision),
-	}, clientv3.OpPut(s.keys.offer(), encode(&o.offer), clientv3.WithLease(o.lease)))
+	}, clientv3.OpPut(s.keys.offer(), encode(&o.offer), clientv3.WithLease(o.lease)), clientv3.OpPut(s.keys.last(), encode(o.offer.Generation)))
 	if err == nil && r.Succeeded {
 		o.created = r.Header.Revision
 		renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
