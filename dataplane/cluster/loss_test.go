@@ -284,3 +284,28 @@ func TestANumberOfVXLANHasOneName(t *testing.T) {
 		t.Errorf("VNIs %v", v.VNIs)
 	}
 }
+
+// A view is older than etcd: what it does not show may be taken.
+func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
+	s := newServer(t)
+	store, a := s.open(), newHost(t, s, "a")
+	mustApply(t, store, applyOf(t, "one"))
+	a.is("one")
+	a.stop() // its lease lives; the test claims in its place
+	_, epoch, _, _ := a.agent.session.now()
+	if _, err := store.client.Put(t.Context(), store.keys.claim("nic1"), encode(&ClaimRecord{"b", 1})); err != nil {
+		t.Fatal(err)
+	}
+	if a.agent.take(t.Context(), epoch, "nic1") {
+		t.Error("nic1 was taken from b")
+	}
+	if !a.agent.take(t.Context(), epoch, "nic2") {
+		t.Error("nic2 is free and was not taken")
+	}
+	if _, err := store.client.Delete(t.Context(), store.keys.host("a")); err != nil {
+		t.Fatal(err)
+	}
+	if a.agent.take(t.Context(), epoch, "nic3") {
+		t.Error("nic3 was taken without a registration")
+	}
+}

@@ -171,7 +171,9 @@ func TestHostsOfAClusterCarryOnePolicy(t *testing.T) {
 
 	first.kill()
 	f.has("three", 4, 1)
-	eventually(t, "one has gone", func() bool { return !strings.Contains(f.ctl("hosts"), "192.0.2.1:4790  65536  e2e      4           2 ") })
+	eventually(t, "one has gone", func() bool {
+		return !strings.Contains(f.ctl("hosts"), "192.0.2.1:4790  65536  e2e      4           2 ")
+	})
 
 	f.killEtcd()
 	second.kill()
@@ -186,6 +188,50 @@ func TestHostsOfAClusterCarryOnePolicy(t *testing.T) {
 
 	last := f.run(one) // clears what it left
 	for _, d := range []*daemon{last, again, third} {
+		d.end(syscall.SIGTERM)
+	}
+	nothingLeft(t)
+}
+
+// A host that was stopped past its lease, and goes on, must not carry what another host has now. What its machines have
+// sent meanwhile waits in its devices, so it is carried first of all if nothing stops it.
+func TestAHostThatWasStoppedCarriesNothingOfAnotherHost(t *testing.T) {
+	f := startFleet(t)
+	first := f.run(f.host("one", attachVM1+attachVM2))
+	eventually(t, "one is registered", func() bool { return f.status("one").Registered })
+	f.ctl("apply", filepath.Join(configure(t, labPolicy()), "policy"))
+	f.has("one", 1, 2)
+	second := f.run(f.host("two", attachVM1Else))
+	eventually(t, "two waits for one", func() bool { return len(f.status("two").Waiting) == 1 })
+	at := bindUDP(t, ipv4.vm2, 5000)
+	from := bindUDP(t, vm1, 5001)
+	send(t, from, address(at), 1, 100)
+	receive(t, at, 1)
+
+	var s inspect.Status
+	if err := json.Unmarshal([]byte(nsgctl(t, "status", "-o", "json", "--socket", f.socket("one"))), &s); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	f.has("two", 1, 1)
+	send(t, from, address(at), 20, 100)
+	if err := syscall.Kill(s.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	receiveNothing(t, at)
+	eventually(t, "one has what two has not", func() bool {
+		s := f.status("one")
+		return s.Registered && len(s.Attached) == 1 && len(s.Waiting) == 1 && s.Waiting[0].Host == "two"
+	})
+	if err := json.Unmarshal([]byte(nsgctl(t, "status", "-o", "json", "--socket", f.socket("one"))), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Dropped["fenced"] < 20 {
+		t.Errorf("dropped: %v", s.Dropped)
+	}
+	for _, d := range []*daemon{first, second} {
 		d.end(syscall.SIGTERM)
 	}
 	nothingLeft(t)
