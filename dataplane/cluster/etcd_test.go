@@ -19,19 +19,23 @@ type server struct {
 	dir       string
 	client    string
 	arguments []string
+	files     TLSFiles
 	process   *exec.Cmd
 }
 
 // newServer starts etcd; the test is skipped where there is none.
-func newServer(t *testing.T) *server {
+func newServer(t *testing.T) *server { return newServerWith(t, func(*server) {}) }
+
+func newServerWith(t *testing.T, more func(*server)) *server {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not there: apt install etcd-server")
 	}
 	s := &server{t: t, dir: filepath.Join(t.TempDir(), "etcd"), client: freeURL(t)}
 	peer := freeURL(t)
-	s.arguments = []string{"--data-dir", s.dir, "--listen-client-urls", s.client, "--advertise-client-urls", s.client, "--listen-peer-urls", peer,
-		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--log-level", "error", "--unsafe-no-fsync"}
+	more(s)
+	s.arguments = append(s.arguments, "--data-dir", s.dir, "--listen-client-urls", s.client, "--advertise-client-urls", s.client, "--listen-peer-urls", peer,
+		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer, "--log-level", "error", "--unsafe-no-fsync")
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -87,7 +91,7 @@ func (s *server) forget() {
 
 func (s *server) open() *Store {
 	s.t.Helper()
-	store, err := Open(StoreOptions{Endpoints: []string{s.client}, Prefix: DefaultPrefix})
+	store, err := Open(StoreOptions{Endpoints: []string{s.client}, TLS: s.files, Prefix: DefaultPrefix})
 	if err != nil {
 		s.t.Fatal(err)
 	}
