@@ -78,6 +78,7 @@ type Engine struct {
 	lanes     *lane.Lanes
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
+	fence     atomic.Int64           // see CarryUntil
 
 	reload    sync.Mutex        // one reload at a time; guards what follows
 	replaced  uint64            // the flow table's Mark behind the last reload
@@ -109,6 +110,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		o.Now = time.Now
 	}
 	e := &Engine{options: o, left: map[int]departure{}, lanes: lane.NewLanes(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e.fence.Store(unfenced)
 	e.registry = topology.ResumeRegistry(o.Continuity.Rules(), o.Continuity.SetRule)
 	if o.Log != nil {
 		e.log = slog.New(logring.New(o.Log.Handler())) // workers don't wait for who reads it

@@ -91,6 +91,9 @@ func (x *passage) steps() (drop packet.Drop) {
 	if read.drop != packet.NotDropped {
 		return read.drop
 	}
+	if w.fenced {
+		return packet.DropFenced
+	}
 	if x.src, drop = verdict.Admit(x.snapshot, x.from, &p.Tuple); drop != packet.NotDropped {
 		return drop
 	}

@@ -55,6 +55,7 @@ type worker struct {
 
 	time   time.Duration  // the engine's clock, of the burst
 	now    conntrack.Tick // the same in ticks
+	fenced bool           // nothing of the burst may be carried
 	buffer [waitingBytes + bufferLen]byte
 	used   int // bytes of buffer that hold packets
 	group  [groupPackets]slot
@@ -188,6 +189,7 @@ func (w *worker) turn(ready []int) error {
 func (w *worker) burst(attachment int) error {
 	w.time = w.engine.clock()
 	w.now = ticks(w.time)
+	w.fenced = w.engine.isFenced(w.time)
 	w.beginWatch()
 	queue := w.queues[attachment]
 	var err error

@@ -30,7 +30,7 @@ func exportedByTheDaemon(t *testing.T) exported {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { recorder.Close() })
-	families, done, err := NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads, Also: []prometheus.Collector{recorder}}).Gather()
+	families, done, err := NewGatherer(Options{Engine: engine, Version: "1.2.3", Reloads: noReloads, Also: []prometheus.Collector{recorder, Cluster(func() ClusterState { return ClusterState{} })}}).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

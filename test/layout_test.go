@@ -63,7 +63,11 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
-	"dataplane/serve": {},
+	// A cluster's policy as files; of tun the folder that a host trusts.
+	"dataplane/cluster/generation": {"tun/folder"},
+	// The store and the host's agent know nothing of engines: the daemon is behind an interface.
+	"dataplane/cluster": {"dataplane/cluster/generation"},
+	"dataplane/serve":   {},
 	// Makes certificates for tests.
 	"dataplane/serve/servetest": {},
 	"dataplane/logring":         {},

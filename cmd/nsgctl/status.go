@@ -67,6 +67,7 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 				l.LostDenied, l.LostRoom, l.DeletedFiles))
 		}
 	}
+	clusterFacts(facts, s.Cluster)
 	if s.Unprobed != "" {
 		facts.row("health probes", s.Unprobed)
 	}

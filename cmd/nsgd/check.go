@@ -87,8 +87,11 @@ func againstRunning(c *cobra.Command, path, socket string) error {
 
 // loaded is a configuration with its policy; they fit.
 type loaded struct {
-	begun    time.Time // of the reading
+	begun time.Time // of the reading
+	// config is the file's, without the network interfaces that the cluster has not given to this host.
 	config   *Config
+	file     *Config
+	share    *share
 	files    *inspect.PolicyFiles
 	policy   *policy.Set
 	snapshot *topology.Snapshot
@@ -97,14 +100,20 @@ type loaded struct {
 
 // loadPolicy loads a configuration and its policy. ctx ends the evaluation of templates.
 // Where it names the files of an earlier one, these are read again, and only what has changed; was may be nil.
-func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) {
+// shared is what the cluster gives, if the configuration has one.
+func loadPolicy(ctx context.Context, path string, was *loaded, shared *share) (*loaded, error) {
 	begun := time.Now()
 	config, err := loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
+	if config.Cluster != nil {
+		if err := config.take(shared); err != nil {
+			return nil, err
+		}
+	}
 	var files *inspect.PolicyFiles
-	if was != nil && config.readsAs(was.config) {
+	if was != nil && config.readsAs(was.file) {
 		files = was.files
 	} else {
 		files = inspect.NewPolicyFiles(config.ServiceTags, config.Policy...)
@@ -116,7 +125,7 @@ func loadPolicy(ctx context.Context, path string, was *loaded) (*loaded, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &loaded{begun: begun, config: config, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
+	return &loaded{begun: begun, config: config.having(shared, policy), file: config, share: shared, files: files, policy: policy, warnings: append(files.Warnings(), config.warnings()...)}, nil
 }
 
 // readsAs reports that the policy of two configurations is read from the same files in the same way.
@@ -127,9 +136,16 @@ func (c *Config) readsAs(other *Config) bool {
 
 // loadAll loads a configuration and its policy and finds out whether they fit.
 func loadAll(ctx context.Context, path string) (*loaded, error) {
-	all, err := loadPolicy(ctx, path, nil)
+	shared, trouble, err := lastShare(path)
 	if err != nil {
 		return nil, err
+	}
+	all, err := loadPolicy(ctx, path, nil, shared)
+	if err != nil {
+		return nil, err
+	}
+	if trouble != nil {
+		all.warnings = append(all.warnings, trouble.Error())
 	}
 	all.snapshot, err = all.config.topology().Build(all.policy, all.config.specs(), topology.NewRegistry())
 	if err != nil {
@@ -148,6 +164,9 @@ func loadAll(ctx context.Context, path string) (*loaded, error) {
 		if err := serve.CheckWeb(file); err != nil {
 			return nil, fmt.Errorf("%s: metrics.webConfig: %w", path, err)
 		}
+	}
+	if all.file.Cluster != nil && all.share.generation == nil {
+		return all, nil // flow logs of what is not there yet
 	}
 	return all, checkFlowLogs(path, all)
 }

@@ -73,6 +73,8 @@ type Config struct {
 	State                  StateConfig    `yaml:"state"`
 	Platform               PlatformConfig `yaml:"platform"`
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
+	// Cluster has many hosts carry one policy; absent: the policy is in files here.
+	Cluster *ClusterConfig `yaml:"cluster"`
 	// FlowLogs are Azure's logs of flows, none by default.
 	FlowLogs []FlowLogConfig `yaml:"flowLogs"`
 	// FlowLogInterval is how often they are written; 0: a minute. All logs share it, because the
@@ -385,7 +387,10 @@ func (c *Config) complete(dir string) error {
 			c.Policy[i] = absolute(p)
 		}
 	}
-	if c.ServiceTags = arm.DefaultServiceTags(c.ServiceTags); c.ServiceTags != "" {
+	if c.Cluster == nil {
+		c.ServiceTags = arm.DefaultServiceTags(c.ServiceTags)
+	}
+	if c.ServiceTags != "" {
 		c.ServiceTags = absolute(c.ServiceTags)
 	}
 	for i, p := range c.Templates.Parameters {
@@ -418,6 +423,9 @@ func (c *Config) complete(dir string) error {
 		if *file != "" {
 			*file = absolute(*file)
 		}
+	}
+	if c.Cluster != nil {
+		c.Cluster.complete(absolute)
 	}
 	c.completeAttachments()
 	return nil
@@ -469,7 +477,7 @@ func allowedKeys(structName string) string {
 		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
 		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[FlowLogConfig](),
-		reflect.TypeFor[LogConfig](),
+		reflect.TypeFor[LogConfig](), reflect.TypeFor[ClusterConfig](), reflect.TypeFor[ClusterTLSConfig](),
 	} {
 		if t.Name() != structName {
 			continue

@@ -16,6 +16,8 @@ import (
 	"github.com/nsgd/nsgd/ruleset/arm"
 )
 
+const clusterMinimal = "cluster: {endpoints: ['http://h:2379'], host: h, underlay: 192.0.2.1}\nattachments:\n- {internet: true, device: a}\n"
+
 const minimal = "policy: [policy/]\nattachments:\n- {networkInterface: vm1-nic, netns: vm1, create: true, device: eth0}\n"
 
 func TestConfigDefaults(t *testing.T) {
@@ -176,6 +178,16 @@ func TestConfigFaults(t *testing.T) {
 		{"a flow log too small", minimal + "flowLogs:\n- {version: nsg2, folder: l, maxSize: 1MiB}\n", []string{"c.yaml:5: flowLogs[0].maxSize: 1048576: at least 4194304"}},
 		{"a size of no folder", minimal + "flowLogs:\n- {version: nsg2, stdout: true, maxSize: 8MiB}\n", []string{"flowLogs[0].maxSize: 8388608: it is a folder's"}},
 		{"two sizes of a folder", minimal + "flowLogs:\n- {version: nsg2, folder: l}\n- {version: vnet4, folder: l, maxSize: 8MiB}\n", []string{"c.yaml:6: flowLogs[1].maxSize: 8388608: flowLogs[0] has the same folder, and 0"}},
+		{"a policy besides the cluster's", "policy: [p]\nazureQuirks: true\n" + clusterMinimal, []string{"c.yaml:1: policy: the cluster brings it", "c.yaml:2: azureQuirks: the cluster brings it"}},
+		{"a cluster without etcd and underlay", "cluster: {host: h}\nattachments:\n- {internet: true, device: a}\n", []string{"c.yaml:1: cluster.endpoints: 0 of them: allowed are 1 to 16 URLs", "c.yaml:1: cluster.underlay: missing"}},
+		{"an unknown key of the cluster", "cluster: {hots: h}\n", []string{`c.yaml:1: unknown key "hots": allowed are endpoints, tls, username, passwordFile, prefix, host, underlay, port, lease, onLost, cache, publicKey`}},
+		{"endpoints that are none", "cluster: {endpoints: [etcd1, 'http://h', 'https://h:1/x', 'http://u:p@h:1'], host: h, underlay: 192.0.2.1}\nattachments:\n- {internet: true, device: a}\n",
+			[]string{`cluster.endpoints[0]: "etcd1": allowed is http://HOST:PORT or https://HOST:PORT`, `cluster.endpoints[1]: "http://h"`, `cluster.endpoints[2]: "https://h:1/x"`, `cluster.endpoints[3]: "http://u:p@h:1"`}},
+		{"https without certificates", strings.Replace(clusterMinimal, "http:", "https:", 1), []string{"cluster.tls.certificate: missing", "cluster.tls.key: missing", "cluster.tls.ca: missing"}},
+		{"certificates without https", strings.Replace(clusterMinimal, "host: h", "host: h, tls: {ca: x}", 1), []string{`cluster.tls.ca: "/`, "it is for https endpoints"}},
+		{"names, times and words of a cluster", strings.Replace(clusterMinimal, "host: h", "host: -h, prefix: nsgd, lease: 1s, onLost: panic, port: 70000, username: u", 1),
+			[]string{`cluster.host: "-h": allowed are 1 to 63 letters`, `cluster.prefix: "nsgd": allowed are`, "cluster.lease: 1s: allowed are whole seconds from 3s to 10m0s", `cluster.onLost: "panic": allowed are stop and goOn`, "cluster.port: 70000: allowed are 1 to 65535", `cluster.username: "u" with passwordFile "": both are needed`}},
+		{"an interface that exists, in a cluster", clusterMinimal + "- {networkInterface: n, device: b, interface: tap0}\n", []string{`attachments[1].interface: "tap0": not in a cluster`}},
 		{"an interval too short", minimal + "flowLogInterval: 1ms\n", []string{"c.yaml:4: flowLogInterval: 1ms: allowed are 1s to 1h0m0s"}},
 		{"an address twice", "policy: [p]\nattachments:\n- {internet: true, device: a, addresses: [1.0.0.1/24, 1.0.0.1/8]}\n", []string{"attachments[0].addresses[1]: 1.0.0.1/8: listed twice"}},
 	}

@@ -95,7 +95,9 @@ func fieldName(path []any) string {
 func at(path ...any) []any { return path }
 
 func (v *validator) config(c *Config) {
-	if len(c.Policy) == 0 {
+	if c.Cluster != nil {
+		v.cluster(c)
+	} else if len(c.Policy) == 0 {
 		v.fail(at("policy"), "missing: at least one file or folder of ARM JSON is needed")
 	}
 	for i, p := range c.Policy {
@@ -117,16 +119,7 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, denylog.MaxPerSecond, "0 means none")
 	v.timeouts(&c.Timeouts)
-	if d := time.Duration(c.Templates.Timeout); d < 0 || d > arm.MaxTimeout {
-		v.fail(at("templates", "timeout"), "%v: allowed are 0s to %v; 0s is the default, %v", d, arm.MaxTimeout, template.DefaultTimeout)
-	}
-	if a := c.DefaultOutboundAddress; a.IsValid() && (!a.Is4() || !a.IsGlobalUnicast()) {
-		v.fail(at("defaultOutboundAddress"), "%s: allowed is an IPv4 address that a host can have", a)
-	}
-	subscription := c.Platform.subscription()
-	if key, err := subscription.Check(); err != nil {
-		v.fail(at("platform", key), "%v", err)
-	}
+	v.meaning(c)
 	v.metrics(&c.Metrics)
 	v.log(&c.Log)
 	if len(c.Control.Socket) > control.MaxSocketPath {
@@ -147,6 +140,20 @@ func (v *validator) config(c *Config) {
 	}
 	v.attachments(c.Attachments)
 	v.flowLogs(c)
+}
+
+// meaning checks what a generation of a cluster has too: how the policy is understood.
+func (v *validator) meaning(c *Config) {
+	if d := time.Duration(c.Templates.Timeout); d < 0 || d > arm.MaxTimeout {
+		v.fail(at("templates", "timeout"), "%v: allowed are 0s to %v; 0s is the default, %v", d, arm.MaxTimeout, template.DefaultTimeout)
+	}
+	if a := c.DefaultOutboundAddress; a.IsValid() && (!a.Is4() || !a.IsGlobalUnicast()) {
+		v.fail(at("defaultOutboundAddress"), "%s: allowed is an IPv4 address that a host can have", a)
+	}
+	subscription := c.Platform.subscription()
+	if key, err := subscription.Check(); err != nil {
+		v.fail(at("platform", key), "%v", err)
+	}
 }
 
 func (c *PlatformConfig) subscription() topology.Subscription {

@@ -38,6 +38,9 @@ const shutdownPatience = 2 * time.Second
 type daemon struct {
 	path   string // of the configuration
 	config *Config
+	file   *Config // config with what the cluster has not given to this host
+	share  share   // at the start
+	member *member // of the cluster; nil: there is none
 	policy *inspect.PolicyFiles
 	read   time.Time // when the reading of both began
 	log    *slog.Logger
@@ -143,6 +146,9 @@ func closeListener(l net.Listener) func() error {
 
 // attach opens the devices and hands them to the engine.
 func (d *daemon) attach(ctx context.Context) error {
+	if err := d.openMember(); err != nil {
+		return err
+	}
 	plan, err := planDevices(d.config, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments)
 	if err != nil {
 		return err
@@ -185,12 +191,12 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.config, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot},
+		Configuration: &live{ctx: ctx, path: d.path, file: d.file, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Cluster: d.member.status, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
-	return nil
+	return d.member.join(d)
 }
 
 // prober sends health probes from the platform's attachment; nil without one.
@@ -303,6 +309,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	group.Go(func() error { return d.watchFiles(ctx) })
 	group.Go(func() error { return d.awaitConfirmation(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
+	group.Go(func() error { return d.member.run(ctx) })
 
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())

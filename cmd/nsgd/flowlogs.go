@@ -110,7 +110,7 @@ func (d *daemon) collectors() []prometheus.Collector {
 	if d.recorder != nil {
 		all = append(all, d.recorder)
 	}
-	return all
+	return append(all, d.member.collectors()...)
 }
 
 // flowLogUse is for the status.

@@ -29,6 +29,9 @@ type live struct {
 	interception *interception
 	responders   *responders
 	snapshot     func() *topology.Snapshot // that decides
+	// share is what a cluster has given, and member the daemon's part in it; nil: there is none.
+	share  share
+	member *member
 }
 
 // edit is one change of the attachments since the file was read.
@@ -62,28 +65,36 @@ func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 	if err := errors.Join(v.faults...); err != nil {
 		return nil, err
 	}
-	if err := l.fixed(c); err != nil {
+	has := c.having(&l.share, set)
+	if err := l.fixed(has); err != nil {
 		return nil, err
 	}
-	return l.target(c, set, nil, func() { l.edits = edits }), nil
+	return l.target(has, set, nil, func() { l.edits = edits; l.member.wants(c, set) }), nil
 }
 
 // Running implements inspect.Configuration.
 func (l *live) Running() *inspect.Target {
-	file, files, edits := l.file, l.files, l.edits
-	return l.target(l.running, l.snapshot().Policy, nil, func() { l.file, l.files, l.edits = file, files, edits })
+	file, files, edits, shared, set := l.file, l.files, l.edits, l.share, l.snapshot().Policy
+	return l.target(l.running, set, nil, func() {
+		l.file, l.files, l.edits, l.share = file, files, edits, shared
+		l.member.wants(withEdits(file, edits, set), set)
+	})
 }
 
 // reload reads the file, or another one to ask about.
 func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 	path, was := l.path, (*loaded)(nil)
 	if l.files != nil && !e.Afresh {
-		was = &loaded{config: l.file, files: l.files}
+		was = &loaded{file: l.file, files: l.files}
 	}
 	if e.File != "" {
 		path, was = e.File, nil
 	}
-	all, err := loadPolicy(l.ctx, path, was)
+	shared, err := l.shared(e)
+	if err != nil {
+		return nil, err
+	}
+	all, err := loadPolicy(l.ctx, path, was, shared)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +102,30 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 		return nil, err
 	}
 	edits := slices.DeleteFunc(slices.Clone(l.edits), func(e edit) bool { return !e.keep })
-	c := withEdits(all.config, edits, all.policy)
+	whole := withEdits(all.file, edits, all.policy)
+	c := whole.having(shared, all.policy)
 	if err := l.fixed(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return l.target(c, all.policy, all.files, func() { l.file, l.files, l.edits = all.config, all.files, edits }), nil
+	return l.target(c, all.policy, all.files, func() {
+		l.file, l.files, l.edits, l.share = all.file, all.files, edits, *shared
+		l.member.wants(whole, all.policy)
+	}), nil
+}
+
+// shared is what the cluster gives once an edit is made.
+func (l *live) shared(e inspect.Edit) (*share, error) {
+	next := l.share
+	if e.Generation != "" {
+		if next.generation = l.member.generation(e.Generation); next.generation == nil {
+			return nil, fmt.Errorf("generation in %s: it is not known", e.Generation)
+		}
+	}
+	if e.NetworkInterfaces != nil {
+		next.nics = e.NetworkInterfaces
+	}
+	next.all = next.all || e.All
+	return &next, nil
 }
 
 func (l *live) target(c *Config, set *policy.Set, files *inspect.PolicyFiles, done func()) *inspect.Target {

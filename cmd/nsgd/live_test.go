@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -279,7 +280,7 @@ func TestAttachmentsOfScriptsLastUntilTheNextReloadOrAreKept(t *testing.T) {
 			r := newLiveRig(t)
 			for i, s := range steps {
 				var err error
-				if s.edit == (inspect.Edit{}) {
+				if reflect.DeepEqual(s.edit, inspect.Edit{}) {
 					_, err = r.service.Reload(inspect.ReloadRequest{})
 				} else {
 					_, err = r.service.Attach(s.edit)
@@ -320,7 +321,7 @@ func TestFilesThatStayAreNotReadAnew(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(dir, "copied"), os.DirFS(filepath.Join(dir, "policy"))); err != nil {
 		t.Fatal(err)
 	}
-	all, err := loadPolicy(t.Context(), r.path, nil)
+	all, err := loadPolicy(t.Context(), r.path, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +337,7 @@ func TestFilesThatStayAreNotReadAnew(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r.write(tt.config)
-			next, err := loadPolicy(t.Context(), r.path, all)
+			next, err := loadPolicy(t.Context(), r.path, all, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

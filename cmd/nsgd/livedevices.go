@@ -93,6 +93,9 @@ func (l *liveDevices) openOne(p tun.Config) (tun.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.offload == tun.Auto { // there was none to learn it from
+		l.offload = level
+	}
 	if level != l.offload {
 		return nil, errors.Join(fmt.Errorf("device %s: the others have offload %v, the kernel gave %v", p.Name, l.offload, level), d.Close())
 	}

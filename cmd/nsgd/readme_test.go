@@ -16,7 +16,7 @@ func configKeys(t reflect.Type, prefix string) (keys []string) {
 		f := t.Field(i)
 		key, inner := prefix+f.Tag.Get("yaml"), f.Type
 		list := inner.Kind() == reflect.Slice
-		if list {
+		if list || inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
 		}
 		// Prefix and Address are structs too, but one value in the file.

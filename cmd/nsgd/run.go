@@ -110,6 +110,7 @@ func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, st
 	ctx, d.end = inherited.onRestart(ctx)
 	defer d.end(nil)
 	d.config, d.policy, d.read, d.log, d.lines = all.config, all.files, all.begun, log, lines
+	d.file, d.share = all.file, *all.share
 	d.interception = &interception{log: log, privileged: d.privileged, within: confirm}
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)

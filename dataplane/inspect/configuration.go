@@ -31,6 +31,12 @@ type Edit struct {
 	Attach string
 	// Detach names an attachment, as Status does.
 	Detach string
+	// Generation is the folder of a cluster's generation to take in place of the one in force; empty: that stays.
+	Generation string
+	// NetworkInterfaces are the ids of those to attach, where a cluster decides about it; nil: those that are. With All,
+	// all are.
+	NetworkInterfaces []string
+	All               bool
 	// Keep keeps what Attach or Detach do when the file is read again; else that takes it back.
 	Keep bool
 }
@@ -114,6 +120,17 @@ func (s *Service) Check(file string) (*AttachmentChanges, error) {
 	}
 	_, _, changes, err := s.try(Edit{File: file})
 	return changes, err
+}
+
+// Try says why an edit would be refused. Nothing changes.
+func (s *Service) Try(e Edit) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if s.options.Configuration == nil {
+		return ErrFixed
+	}
+	_, _, _, err := s.try(e)
+	return err
 }
 
 // try finds out what an edit would make of the daemon, and changes nothing. loading is held.

@@ -54,6 +54,9 @@ func (f *PolicyFiles) again(paths []string) *PolicyFiles {
 	return other
 }
 
+// Taken are the files that the last Load took, sorted.
+func (f *PolicyFiles) Taken() []string { return f.reader.Taken() }
+
 // LeftOut is what the last Load left out of the policy, because it can't be evaluated.
 func (f *PolicyFiles) LeftOut() ruleset.Faults { return f.leftOut }
 

@@ -57,6 +57,8 @@ func (s *Service) Reloads() Reloads {
 type ReloadRequest struct {
 	// Cause says who asks: see Reloads.LastCause.
 	Cause string
+	// Edit is what to make of the configuration besides reading it again; with Generation or NetworkInterfaces alone.
+	Edit Edit
 	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
 	ConfirmWithin time.Duration
 }
@@ -74,7 +76,8 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	}
 	var reloaded *Reloaded
 	if err == nil {
-		reloaded, err = s.reload(w != nil)
+		q.Edit.Afresh = w != nil
+		reloaded, err = s.reload(q.Edit)
 	}
 	b.end(err)
 	if err != nil {
@@ -152,12 +155,12 @@ func (e *ReloadError) Error() string { return e.err.Error() }
 func (e *ReloadError) Unwrap() error { return e.err }
 
 // reload reads and swaps. Read afresh, what is remembered of the files in force stays true of them. loading is held.
-func (s *Service) reload(afresh bool) (*Reloaded, error) {
+func (s *Service) reload(e Edit) (*Reloaded, error) {
 	if s.options.Configuration != nil {
-		return s.rearrange(Edit{Afresh: afresh})
+		return s.rearrange(e)
 	}
 	files := s.policyFiles()
-	if afresh {
+	if e.Afresh {
 		files = files.again(nil)
 	}
 	set, err := files.Load()

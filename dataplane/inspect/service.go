@@ -57,6 +57,8 @@ type Options struct {
 	FlowLogs func() *FlowLogUse
 	// Interfaces are those before which the daemon stands. Nil: it stands before none.
 	Interfaces func() []InterfaceStatus
+	// Cluster is how the host does in its cluster. Nil, as function or result: there is none.
+	Cluster func() *ClusterStatus
 	// Confirm keeps a run that has to be confirmed; waited tells that it had to be. Nil: none has.
 	Confirm func() (waited bool, err error)
 	// Upgrade has another process go on, before ctx ends. Nil: none can.

@@ -32,6 +32,8 @@ type Status struct {
 	Flows              FlowUse     `json:"flows"`
 	Fragments          FragmentUse `json:"fragments"`
 	FlowLogs           *FlowLogUse `json:"flowLogs,omitempty"` // absent without flow logs
+	// Cluster is absent without one.
+	Cluster *ClusterStatus `json:"cluster,omitempty"`
 	// Dropped counts packets that were not carried, by reason. A reason without a packet is absent.
 	Dropped     map[string]uint64  `json:"dropped"`
 	Attachments []AttachmentStatus `json:"attachments"`
@@ -98,6 +100,9 @@ func (s *Service) Status() *Status {
 	}
 	if o.FlowLogs != nil {
 		status.FlowLogs = o.FlowLogs()
+	}
+	if o.Cluster != nil {
+		status.Cluster = o.Cluster()
 	}
 	if o.Interfaces != nil {
 		status.Interfaces = o.Interfaces()

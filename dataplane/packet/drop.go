@@ -30,6 +30,7 @@ const (
 	DropFragmentHeader
 
 	// Admission: who sent it, and where to.
+	DropFenced
 	DropKernelNoise
 	DropBroadcast
 	DropLand
@@ -112,6 +113,7 @@ var reasons = [NumDrops]struct {
 	DropFragmentTiny:    {"fragment_tiny", "first fragment without its whole transport header", 0},
 	DropFragmentHeader:  {"fragment_in_header", "later fragment that begins within the transport header", 0},
 
+	DropFenced:      {"fenced", "the host's lease in its cluster has ended: another host may have its network interfaces", 0},
 	DropKernelNoise: {"kernel_noise", "what a kernel sends by itself on a TUN: router solicitations, MLD, link-local, mDNS", expected},
 	DropBroadcast:   {"broadcast", "broadcast or multicast, which a virtual network does not carry", expected},
 	DropLand:        {"land", "source and destination are one address (the land attack)", 0},

@@ -38,6 +38,7 @@ type Reader struct {
 	// the tag file, which rules refer to, do not change.
 	groups map[string]groupFile
 	asgs   []asgEntry // the application security groups
+	taken  []string
 }
 
 // asgEntry is one name under which references find an application security group.
@@ -75,6 +76,9 @@ func (r *Reader) ServiceTags() *ServiceTags {
 	return r.tags.ServiceTags
 }
 
+// Taken are the files that the last Read took, sorted: those of the policy, and what they and the deployment name.
+func (r *Reader) Taken() []string { return r.taken }
+
 // Read reads the files as Load does. With a service tag file, a tag that is not in it is a
 // fault. Without one, every name that looks like a tag is accepted; see
 // Documents.UnknownTags.
@@ -87,6 +91,7 @@ func (r *Reader) Read() *Documents {
 		out, files := r.readOnce(s)
 		file := r.unsettled(s, files)
 		if file == "" {
+			r.taken = s.taken()
 			return out
 		}
 		if try == maxTries {

@@ -66,6 +66,19 @@ func (s *source) exists(file string) bool {
 	return err == nil
 }
 
+// taken are the files that could be read, sorted.
+func (s *source) taken() (files []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for file, seen := range s.seen {
+		if seen.info != nil {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
+}
+
 // changed is a file that is no longer what was read; empty: there is none.
 func (s *source) changed() string {
 	s.mu.Lock()

@@ -1,0 +1,378 @@
+//go:build !nocluster
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster"
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	"github.com/nsgd/nsgd/dataplane/continuity"
+	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/metrics"
+	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// member is the daemon's part in a cluster. Its methods take a nil one, of a daemon without a cluster.
+type member struct {
+	cache   *generation.Cache
+	agent   *cluster.Agent
+	service *inspect.Service
+
+	mu     sync.Mutex
+	known  map[string]*generation.Unpacked // by folder: those that a reload may ask for; guarded by mu
+	wanted []string                        // network interfaces of the configuration; guarded by mu
+}
+
+// cluster checks a host's place in a cluster.
+func (v *validator) cluster(c *Config) {
+	for _, key := range []string{"policy", "serviceTags", "templates", "allowPartial", "azureQuirks", "defaultOutboundAddress", "platform"} {
+		if len(v.root.Content) > 0 && child(v.root.Content[0], key) != nil {
+			v.fail(at(key), "the cluster brings it: leave it out, and give it to nsgctl cluster apply")
+		}
+	}
+	for i := range c.Attachments {
+		if a := &c.Attachments[i]; a.standsBefore() {
+			v.fail(at("attachments", i, a.found()), "%q: not in a cluster: its guest would be open while another host has the network interface", cmp.Or(a.Interface, a.Container, a.Bridge))
+		}
+	}
+	k := c.Cluster
+	v.endpoints(k)
+	if prefix := cmp.Or(k.Prefix, cluster.DefaultPrefix); cluster.CheckPrefix(prefix) != nil {
+		v.fail(at("cluster", "prefix"), "%v", cluster.CheckPrefix(prefix))
+	}
+	if host, err := k.host(); err != nil {
+		v.fail(at("cluster", "host"), "%v", err)
+	} else if err := cluster.CheckHost(host); err != nil {
+		v.fail(at("cluster", "host"), "%v", err)
+	}
+	if u := k.Underlay; !u.IsValid() {
+		v.fail(at("cluster", "underlay"), "missing: the address where tunnels to this host end is needed")
+	} else if !u.IsGlobalUnicast() || u.Is4In6() || u.Zone() != "" {
+		v.fail(at("cluster", "underlay"), "%s: allowed is an address that a host can have", u)
+	}
+	if k.Port < 1 || k.Port > 65535 {
+		v.fail(at("cluster", "port"), "%d: allowed are 1 to 65535; absent means %d", k.Port, defaultClusterPort)
+	}
+	if d := time.Duration(k.Lease); d != 0 && (d < cluster.MinLease || d > cluster.MaxLease || d%time.Second != 0) {
+		v.fail(at("cluster", "lease"), "%v: allowed are whole seconds from %v to %v; absent means %v", d, cluster.MinLease, cluster.MaxLease, cluster.DefaultLease)
+	}
+	if k.OnLost != onLostStop && k.OnLost != onLostGoOn {
+		v.fail(at("cluster", "onLost"), "%q: allowed are %s and %s", k.OnLost, onLostStop, onLostGoOn)
+	}
+}
+
+// endpoints checks where etcd is, and who asks it.
+func (v *validator) endpoints(k *ClusterConfig) {
+	if len(k.Endpoints) == 0 || len(k.Endpoints) > cluster.MaxEndpoints {
+		v.fail(at("cluster", "endpoints"), "%d of them: allowed are 1 to %d URLs such as https://etcd1:2379", len(k.Endpoints), cluster.MaxEndpoints)
+	}
+	secure := 0
+	for i, e := range k.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || strings.TrimSuffix(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
+			v.fail(at("cluster", "endpoints", i), "%q: allowed is http://HOST:PORT or https://HOST:PORT", e)
+			continue
+		}
+		if u.Scheme == "https" {
+			secure++
+		}
+	}
+	files := []struct{ key, value string }{{"certificate", k.TLS.Certificate}, {"key", k.TLS.Key}, {"ca", k.TLS.CA}}
+	for _, f := range files {
+		if f.value == "" && secure > 0 {
+			v.fail(at("cluster", "tls", f.key), "missing: https endpoints need certificate, key and ca")
+		}
+		if f.value != "" && secure == 0 {
+			v.fail(at("cluster", "tls", f.key), "%q: it is for https endpoints, and there is none", f.value)
+		}
+	}
+	if secure > 0 && secure < len(k.Endpoints) {
+		v.fail(at("cluster", "endpoints"), "http and https are mixed: one of them is needed for all")
+	}
+	if (k.Username == "") != (k.PasswordFile == "") {
+		v.fail(at("cluster", "username"), "%q with passwordFile %q: both are needed, or none", k.Username, k.PasswordFile)
+	}
+}
+
+// host is the name of this host.
+func (k *ClusterConfig) host() (string, error) {
+	if k.Host != "" {
+		return k.Host, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("missing, and the machine has no name: %w", err)
+	}
+	return name, nil
+}
+
+// key is who signs generations; nil: nobody needs to.
+func (k *ClusterConfig) key() (ed25519.PublicKey, error) {
+	if k.PublicKey == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(k.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.publicKey: %w", err)
+	}
+	key, err := generation.ParsePublicKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.publicKey: %s: %w", k.PublicKey, err)
+	}
+	return key, nil
+}
+
+// lastShare is what the cluster had given to this host when it last ran. trouble is why that is not known; the host
+// then begins with nothing.
+func lastShare(path string) (s *share, trouble, err error) {
+	s = &share{}
+	c, err := loadConfig(path)
+	if err != nil || c.Cluster == nil {
+		return s, nil, err
+	}
+	key, err := c.Cluster.key()
+	if err != nil {
+		return nil, nil, err
+	}
+	host, err := c.Cluster.host()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := os.Stat(c.Cluster.Cache); errors.Is(err, fs.ErrNotExist) {
+		return s, nil, nil
+	}
+	cache, err := generation.OpenCache(c.Cluster.Cache, key)
+	if err != nil {
+		return s, fmt.Errorf("cluster.cache: %w", err), nil
+	}
+	defer cache.Close()
+	if s.generation, trouble = cache.Current(); trouble != nil {
+		return s, fmt.Errorf("cluster.cache: what was carried last can't be used: %w", trouble), nil
+	}
+	if s.generation != nil {
+		s.nics, trouble = cluster.LastNICs(cache, host, bootID(), continuity.SinceBoot(), c.Cluster.OnLost == onLostGoOn)
+	}
+	return s, trouble, nil
+}
+
+// bootID names the machine's boot.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// openMember takes the cache, which one process of a host has.
+func (d *daemon) openMember() error {
+	k := d.config.Cluster
+	if k == nil {
+		return nil
+	}
+	key, err := k.key()
+	if err != nil {
+		return err
+	}
+	cache, err := generation.OpenCache(k.Cache, key)
+	if err != nil {
+		return fmt.Errorf("cluster.cache: %w", err)
+	}
+	d.onStop(cache.Close)
+	if err := cache.Lock(); err != nil {
+		return fmt.Errorf("cluster.cache: %w", err)
+	}
+	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}}
+	return nil
+}
+
+// join makes the daemon a host of the cluster. It fences before the first packet is carried.
+func (m *member) join(d *daemon) error {
+	if m == nil {
+		return nil
+	}
+	k := d.config.Cluster
+	m.service = d.service
+	m.wants(d.file, d.engine.Snapshot().Policy)
+	host, err := k.host()
+	if err != nil {
+		return err
+	}
+	key, err := k.key()
+	if err != nil {
+		return err
+	}
+	store, err := k.open()
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	d.onStop(store.Close)
+	internet := slices.ContainsFunc(d.config.Attachments, func(a AttachmentConfig) bool { return a.Internet })
+	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
+		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
+		Version: version, Internet: internet, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
+		Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
+		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
+	})
+	return err
+}
+
+// open is etcd's part of the cluster.
+func (k *ClusterConfig) open() (*cluster.Store, error) {
+	o := cluster.StoreOptions{
+		Endpoints: k.Endpoints, TLS: cluster.TLSFiles{Certificate: k.TLS.Certificate, Key: k.TLS.Key, CA: k.TLS.CA},
+		Username: k.Username, Prefix: cmp.Or(k.Prefix, cluster.DefaultPrefix),
+	}
+	if k.PasswordFile != "" {
+		text, err := os.ReadFile(k.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("passwordFile: %w", err)
+		}
+		o.Password = strings.TrimRight(string(text), "\r\n")
+	}
+	return cluster.Open(o)
+}
+
+// mtuOf is that of the interface with an address; 0: there is none now.
+func mtuOf(address netip.Addr) int {
+	list, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for _, i := range list {
+		addresses, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addresses {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == address {
+				return i.MTU
+			}
+		}
+	}
+	return 0
+}
+
+func (m *member) run(ctx context.Context) error {
+	if m == nil {
+		return nil
+	}
+	return m.agent.Run(ctx)
+}
+
+// wants notes the network interfaces that a configuration attaches.
+func (m *member) wants(c *Config, set *policy.Set) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	m.wanted = c.nics(set)
+	m.mu.Unlock()
+	if m.agent != nil {
+		m.agent.Wake()
+	}
+}
+
+// generation is the one in a folder that a reload may ask for; nil: there is none.
+func (m *member) generation(folder string) *generation.Unpacked {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[folder]
+}
+
+var _ cluster.Daemon = (*member)(nil)
+
+// with makes a generation known for as long as a call takes.
+func (m *member) with(u *generation.Unpacked, call func() error) error {
+	m.mu.Lock()
+	m.known[u.Folder] = u
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.known, u.Folder)
+	}()
+	return call()
+}
+
+// Try implements cluster.Daemon.
+func (m *member) Try(u *generation.Unpacked) error {
+	return m.with(u, func() error { return m.service.Try(inspect.Edit{Generation: u.Folder, All: true}) })
+}
+
+// Carry implements cluster.Daemon.
+func (m *member) Carry(u *generation.Unpacked, nics []string) error {
+	return m.with(u, func() error {
+		_, err := m.service.Reload(inspect.ReloadRequest{
+			Cause: fmt.Sprintf("cluster: generation %d, %d network interfaces", u.Number, len(nics)),
+			Edit:  inspect.Edit{Generation: u.Folder, NetworkInterfaces: append([]string{}, nics...)},
+		})
+		if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
+			err = fmt.Errorf("later: %w", err)
+		}
+		return err
+	})
+}
+
+// NICs implements cluster.Daemon.
+func (m *member) NICs() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.wanted)
+}
+
+// status is for nsgctl status; nil without a cluster.
+func (m *member) status() *inspect.ClusterStatus {
+	if m == nil || m.agent == nil {
+		return nil
+	}
+	s := m.agent.Status()
+	c := &inspect.ClusterStatus{
+		Host: s.Host, Connected: s.Connected, Error: s.Error, Registered: s.Registered, Generation: s.Generation, Current: s.Current, Offered: s.Offered,
+		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append([]string{}, s.Faults...), Hosts: s.Hosts, Claims: s.Claims,
+	}
+	if !s.GoOn {
+		seconds := s.Carries.Seconds()
+		c.CarriesSeconds = &seconds
+	}
+	if r := s.Refused; r != nil {
+		c.Refused, c.RefusedFor = r.Generation, r.Fault
+	}
+	for _, nic := range slices.Sorted(maps.Keys(s.Waiting)) {
+		c.Waiting = append(c.Waiting, inspect.WaitingForAttached{NetworkInterface: nic, Host: s.Waiting[nic]})
+	}
+	return c
+}
+
+// collectors are the metrics of the cluster.
+func (m *member) collectors() []prometheus.Collector {
+	if m == nil {
+		return nil
+	}
+	return []prometheus.Collector{metrics.Cluster(func() metrics.ClusterState {
+		s := m.agent.Status()
+		return metrics.ClusterState{
+			Connected: s.Connected, Registered: s.Registered, Carries: s.GoOn || s.Carries > 0, Generation: s.Generation, Current: s.Current,
+			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults),
+		}
+	})}
+}

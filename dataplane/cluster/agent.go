@@ -1,0 +1,230 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	"golang.org/x/sync/errgroup"
+)
+
+// Daemon is what an agent has carry packets. It makes one call at a time.
+type Daemon interface {
+	// Try finds out whether this host could carry a generation with all that it attaches. Nothing changes.
+	Try(*generation.Unpacked) error
+	// Carry has a generation decide, with those of the host's network interfaces attached whose ids are listed. On an
+	// error everything is as before.
+	Carry(g *generation.Unpacked, nics []string) error
+	// NICs are the ids, as NormalNIC has them, of the network interfaces that this host is to have in the generation
+	// that decides, attached or not.
+	NICs() []string
+}
+
+// AgentOptions are what a host is.
+type AgentOptions struct {
+	Store *Store
+	Cache *generation.Cache // locked
+	// Host is its name. Underlay and Port are where its tunnels end; MTU asks for the underlay's.
+	Host     string
+	Underlay netip.Addr
+	Port     uint16
+	MTU      func() int
+	Version  string
+	// Internet says that it has an internet attachment.
+	Internet bool
+	// Lease is how long it may be away: see MinLease.
+	Lease time.Duration
+	// GoOn has it carry on when the lease has ended. Another host may then have the same network interfaces.
+	GoOn bool
+	// Key is whose generations it takes; nil: any that etcd has.
+	Key ed25519.PublicKey
+	// Boot names the machine's boot, to which Clock belongs. Clock is monotonic, and the same in all processes.
+	Boot  string
+	Clock func() time.Duration
+	// Fence has the host carry up to a moment of Clock and not beyond.
+	Fence func(until time.Duration)
+	// Start is what the daemon carries already; nil: nothing. Attached are its network interfaces.
+	Start    *generation.Unpacked
+	Attached []string
+	Daemon   Daemon
+	// Placed is told every new placement, one at a time; nil: nobody is.
+	Placed func(*Placement)
+	Log    *slog.Logger // nil discards
+}
+
+const (
+	// breath lies between two steps at least, so that many changes at once cost one step.
+	breath = 20 * time.Millisecond
+	// lookAgain is how often an agent looks at itself when nothing changes.
+	lookAgain = 5 * time.Second
+	// longestRetry lies between two tries of what the daemon refuses at most.
+	longestRetry = 30 * time.Second
+)
+
+// Agent is a host of a cluster. Run it once.
+type Agent struct {
+	AgentOptions
+	log     *slog.Logger
+	watcher *watcher
+	session *session
+	wake    chan struct{}
+
+	// What follows is of the goroutine that steps.
+	carrying  *generation.Unpacked // nil: nothing
+	committed *generation.Unpacked // the newest that was current; nil: none
+	offered   *generation.Unpacked // the one on offer that this host can carry; nil: none
+	tried     int64                // revision of the offer that offered or refused is of; 0: none
+	refused   *Refusal
+	attached  []string         // sorted
+	held      map[string]int64 // claims of the registration heldEpoch, with their revisions
+	heldEpoch int64
+	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
+	registered int64
+	waiting    map[string]string
+	reported   string
+	sentEpoch  int64
+	placement  *Placement
+	// longestLease is that of any host at the last step.
+	longestLease time.Duration
+	refusal      attempt // of the daemon
+	faults       []string
+	retry        time.Duration // 0: nothing failed
+	rewinds      int           // of the watcher, that were noticed
+	calm         time.Duration // by Clock: until then only own claims are renewed
+
+	mu     sync.Mutex
+	status Status // guarded by mu
+}
+
+// NewAgent makes a host from what the last process has left. It fences at once.
+func NewAgent(o AgentOptions) (*Agent, error) {
+	if err := CheckHost(o.Host); err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	if o.Lease < MinLease || o.Lease > MaxLease {
+		return nil, fmt.Errorf("lease: %v: allowed are %v to %v", o.Lease, MinLease, MaxLease)
+	}
+	a := &Agent{AgentOptions: o, log: o.Log, watcher: newWatcher(o.Store), wake: make(chan struct{}, 1), carrying: o.Start, committed: o.Start,
+		attached: slices.Sorted(slices.Values(o.Attached)), held: map[string]int64{}, waiting: map[string]string{}}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	fence := o.Fence
+	if o.GoOn {
+		o.Fence(Forever)
+		fence = func(time.Duration) {}
+	}
+	a.session = &session{store: o.Store, length: o.Lease, clock: o.Clock, fence: fence, cache: o.Cache, host: o.Host, boot: o.Boot, told: make(chan struct{}, 1)}
+	saved, err := readLease(o.Cache, o.Host, o.Boot)
+	if err != nil {
+		a.log.Warn("cluster", "error", err)
+	}
+	a.session.resume(saved)
+	return a, nil
+}
+
+// Run is the host until ctx ends. The lease is left to the process that follows.
+func (a *Agent) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { a.watcher.run(ctx); return nil })
+	group.Go(func() error { a.session.run(ctx); return nil })
+	group.Go(func() error { a.run(ctx); return nil })
+	return group.Wait()
+}
+
+// Wake has the agent look at what the daemon is to have: after a reload, say. Safe for concurrent use.
+func (a *Agent) Wake() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) run(ctx context.Context) {
+	for {
+		a.step(ctx)
+		if a.retry == 0 {
+			a.retry = firstWait
+		}
+		wait := lookAgain
+		if len(a.faults) > 0 {
+			wait = a.retry
+			a.retry = min(2*a.retry, longestRetry)
+		} else {
+			a.retry = firstWait
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(breath):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.watcher.changed:
+		case <-a.session.told:
+			a.watcher.look() // a lease also goes where etcd has forgotten it
+		case <-a.wake:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// step brings the host nearer to what etcd says, from whatever it is now.
+func (a *Agent) step(ctx context.Context) {
+	before := a.faults
+	a.faults = nil
+	view, rewinds, lost := a.watcher.now()
+	switch {
+	case lost != nil:
+		a.fault(fmt.Errorf("without etcd: %w", lost))
+	case view != nil:
+		a.notice(view, rewinds)
+		epoch := a.register(ctx, view)
+		a.prepare(ctx, view)
+		a.follow(ctx, view)
+		a.claim(ctx, view, epoch)
+		a.attach(epoch)
+		a.release(ctx, epoch)
+		a.report(ctx, epoch)
+		a.place(view)
+	}
+	a.keepStatus(view, lost)
+	if !slices.Equal(before, a.faults) {
+		for _, fault := range a.faults {
+			a.log.Warn("cluster", "fault", fault)
+		}
+		if len(a.faults) == 0 {
+			a.log.Info("cluster: as it should be", "generation", number(a.carrying), "networkInterfaces", len(a.attached))
+		}
+	}
+}
+
+// fault notes what is wrong. The step goes on, and is made again.
+func (a *Agent) fault(err error) {
+	if len(a.faults) < maxFaults {
+		a.faults = append(a.faults, inBrief(err))
+	}
+}
+
+// notice sees that etcd has forgotten what it held. Whoever has network interfaces by the state from before may carry
+// on until the end of their lease. Nobody else takes them until then.
+func (a *Agent) notice(view *View, rewinds int) {
+	lease, epoch, _, _ := a.session.now()
+	older := epoch > view.Revision && epoch != a.registered // than what the last process has left
+	if a.rewinds == rewinds && !older {
+		return
+	}
+	a.rewinds, a.registered = rewinds, 0
+	a.session.close()
+	a.session.registered(lease, 0)
+	longest := max(a.Lease, a.longestLease)
+	a.calm = a.Clock() + longest
+	a.log.Warn("cluster: etcd went back to an earlier state, or is another one: claims of others wait", "for", longest, "revision", view.Revision)
+}

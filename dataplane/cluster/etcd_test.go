@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+)
+
+// server is an etcd of a test's own.
+type server struct {
+	t         *testing.T
+	dir       string
+	client    string
+	arguments []string
+	files     TLSFiles
+	process   *exec.Cmd
+}
+
+// newServer starts etcd; the test is skipped where there is none.
+func newServer(t *testing.T) *server { return newServerWith(t, func(*server) {}) }
+
+func newServerWith(t *testing.T, more func(*server)) *server {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Skip("etcd is not there: apt install etcd-server")
+	}
+	s := &server{t: t, dir: filepath.Join(t.TempDir(), "etcd"), client: freeURL(t)}
+	peer := freeURL(t)
+	more(s)
+	s.arguments = append(s.arguments, "--data-dir", s.dir, "--listen-client-urls", s.client, "--advertise-client-urls", s.client, "--listen-peer-urls", peer,
+		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer, "--log-level", "error", "--unsafe-no-fsync")
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+func freeURL(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "http://" + l.Addr().String()
+}
+
+// start starts it with what it had.
+func (s *server) start() {
+	s.t.Helper()
+	arguments := s.arguments
+	if out, _ := exec.Command("etcd", "--help").CombinedOutput(); !strings.Contains(string(out), "unsafe-no-fsync") {
+		arguments = arguments[:len(arguments)-1]
+	}
+	s.process = exec.Command("etcd", arguments...)
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	store := s.open()
+	eventually(s.t, "etcd answers", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := store.client.Get(ctx, "x")
+		return err
+	})
+}
+
+func (s *server) kill() {
+	if s.process != nil {
+		s.process.Process.Kill()
+		s.process.Wait()
+		s.process = nil
+	}
+}
+
+// forget makes it one that has never held anything.
+func (s *server) forget() {
+	s.t.Helper()
+	s.kill()
+	if err := os.RemoveAll(s.dir); err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+}
+
+func (s *server) open() *Store {
+	s.t.Helper()
+	store, err := Open(StoreOptions{Endpoints: []string{s.client}, TLS: s.files, Prefix: DefaultPrefix})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { store.Close() })
+	return store
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, is func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err = is(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: not within 30 s: %v", what, err)
+}
+
+// policyOf is a packed policy, the same for the same text.
+func policyOf(t *testing.T, text string) *generation.Packed {
+	t.Helper()
+	b := generation.Bundle{Settings: generation.Settings{Policy: []string{"policy"}}, Files: map[string][]byte{"policy/a.json": []byte(text)}}
+	p, err := b.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// applyOf are options that tests have in common.
+func applyOf(t *testing.T, text string) *ApplyOptions {
+	return &ApplyOptions{Packed: policyOf(t, text), Who: "test@" + t.Name(), Version: "test", Wait: 15 * time.Second, Now: time.Now}
+}
+
+func mustApply(t *testing.T, s *Store, o *ApplyOptions) *Applied {
+	t.Helper()
+	a, err := s.Apply(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Missing) > 0 {
+		t.Fatalf("generation %d: missing %v", a.Generation, a.Missing)
+	}
+	return a
+}

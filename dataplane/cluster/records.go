@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+)
+
+// Head is the committed generation. Only who holds the offer writes it.
+type Head struct {
+	Current uint64          `json:"current"`
+	Bundle  generation.Hash `json:"bundle"`
+	By      string          `json:"by"`
+	When    time.Time       `json:"when"` // by the clock of By
+}
+
+// Offer is an apply under way. It is under the lease of who applies, so that it ends with them.
+type Offer struct {
+	Generation uint64 `json:"generation"`
+	// Bundle is what it consists of.
+	Bundle generation.Hash `json:"bundle"`
+	// Offered says that the generation is written, and hosts are to prepare it.
+	Offered bool `json:"offered"`
+	// Canary are hosts that carry it before the others.
+	Canary []string  `json:"canary,omitempty"`
+	By     string    `json:"by"`
+	Since  time.Time `json:"since"` // by the clock of By
+}
+
+// HostRecord is what a host says of itself, under its lease.
+type HostRecord struct {
+	// Underlay and Port are where its tunnels end; MTU is that of the underlay's interface, 0 where it is not known.
+	Underlay netip.Addr `json:"underlay"`
+	Port     uint16     `json:"port"`
+	MTU      int        `json:"mtu"`
+	Version  string     `json:"version"`
+	// Internet says that it has an attachment with internet: true.
+	Internet bool `json:"internet"`
+	// Lease is in seconds.
+	Lease int64 `json:"lease"`
+	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
+	Generation uint64 `json:"generation"`
+	Committed  uint64 `json:"committed"`
+	// Offer is the offer that Prepared and Refused are of, by its revision in etcd; 0: none.
+	Offer int64 `json:"offer,omitempty"`
+	// Prepared is the offered generation that it could carry; 0: none.
+	Prepared uint64 `json:"prepared,omitempty"`
+	// Refused says which one it can't carry and why.
+	Refused *Refusal `json:"refused,omitempty"`
+	// Faults are what is wrong now, in words.
+	Faults []string `json:"faults,omitempty"`
+}
+
+// Refusal is why a host does not carry a generation.
+type Refusal struct {
+	Generation uint64 `json:"generation"`
+	Fault      string `json:"fault"`
+}
+
+// ClaimRecord says where a network interface is.
+type ClaimRecord struct {
+	Host string `json:"host"`
+	// Epoch is that of the host's registration.
+	Epoch int64 `json:"epoch"`
+}
+
+const (
+	// maxRecord bounds a record in etcd, in bytes.
+	maxRecord = 64 << 10
+	// maxFault bounds a fault in a record, in bytes; maxFaults how many there are.
+	maxFault, maxFaults = 2048, 8
+)
+
+// decode reads a record, whoever wrote it.
+func decode(key string, value []byte, into any) error {
+	if len(value) > maxRecord {
+		return fmt.Errorf("%s: %d bytes: at most %d", key, len(value), maxRecord)
+	}
+	if err := json.Unmarshal(value, into); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+// encode writes a record. Records are of types that JSON has.
+func encode(record any) string {
+	text, err := json.Marshal(record)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// inBrief cuts a fault to what a record takes.
+func inBrief(err error) string {
+	text := err.Error()
+	if len(text) > maxFault {
+		text = text[:maxFault] + "..."
+	}
+	return text
+}

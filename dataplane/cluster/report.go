@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Status is how a host of a cluster does.
+type Status struct {
+	Host string
+	// Connected says that etcd answers, and Error why it does not.
+	Connected bool
+	Error     string
+	// Registered says that the host has a lease and its name. Carries says for how long it may still carry; negative:
+	// it does not. With GoOn it carries anyhow.
+	Registered bool
+	Carries    time.Duration
+	GoOn       bool
+	// Generation is what it carries, Current what etcd says is current; 0: none.
+	Generation, Current uint64
+	// Offered is the generation on offer; 0: none. Refused says why this host refuses one.
+	Offered uint64
+	Refused *Refusal
+	// NICs are attached. Waiting are those that another host has, with its name; empty: nobody has claimed them yet.
+	NICs    []string
+	Waiting map[string]string
+	Faults  []string
+	// Hosts and Claims are those of the whole cluster.
+	Hosts, Claims int
+}
+
+// record is what the host says of itself.
+func (a *Agent) record() *HostRecord {
+	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Lease: int64(a.Lease / time.Second),
+		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: a.faults}
+	if a.MTU != nil {
+		r.MTU = a.MTU()
+	}
+	return r
+}
+
+// report tells etcd what has changed about this host.
+func (a *Agent) report(ctx context.Context, epoch int64) {
+	if epoch == 0 {
+		return
+	}
+	text := encode(a.record())
+	if text == a.reported && epoch == a.sentEpoch {
+		return
+	}
+	lease, now, _, _ := a.session.now()
+	if now != epoch {
+		return
+	}
+	key := a.Store.keys.host(a.Host)
+	r, err := a.Store.commit(ctx, "reporting", []clientv3.Cmp{same(key, epoch)}, clientv3.OpPut(key, text, clientv3.WithLease(lease)))
+	if isLeaseGone(err) {
+		a.session.gone()
+	}
+	if err != nil {
+		a.fault(err)
+		return
+	}
+	if r.Succeeded {
+		a.reported, a.sentEpoch = text, epoch
+	}
+}
+
+// place publishes where everything is, if that has changed.
+func (a *Agent) place(view *View) {
+	a.longestLease = a.Lease
+	for _, h := range view.Hosts {
+		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
+	}
+	p := view.placement(a.Host)
+	if p.Same(a.placement) {
+		return
+	}
+	a.placement = p
+	if a.Placed != nil {
+		a.Placed(p)
+	}
+}
+
+func (a *Agent) keepStatus(view *View, lost error) {
+	s := Status{Host: a.Host, Connected: lost == nil && view != nil, GoOn: a.GoOn, Generation: number(a.carrying), Refused: a.refused,
+		NICs: slices.Clone(a.attached), Waiting: map[string]string{}, Faults: slices.Clone(a.faults)}
+	if lost != nil {
+		s.Error = lost.Error()
+	}
+	for nic, host := range a.waiting {
+		s.Waiting[nic] = host
+	}
+	if view != nil {
+		s.Hosts, s.Claims = len(view.Hosts), len(view.Claims)
+		if view.Head != nil {
+			s.Current = view.Head.Current
+		}
+		if view.Offer != nil {
+			s.Offered = view.Offer.Generation
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status = s
+}
+
+// Status is how the host does. Safe for concurrent use.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	s := a.status
+	a.mu.Unlock()
+	_, epoch, _, _ := a.session.now()
+	s.Host, s.GoOn, s.Registered, s.Carries = a.Host, a.GoOn, epoch != 0, a.session.carriesUntil()-a.Clock()
+	return s
+}

@@ -1,0 +1,288 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The bounds of a lease, and what it is by default.
+const (
+	MinLease     = 3 * time.Second
+	MaxLease     = 10 * time.Minute
+	DefaultLease = 10 * time.Second
+)
+
+// Forever is a moment that does not come.
+const Forever = time.Duration(1<<63 - 1)
+
+// session is a host's lease, and the fence that it gives: the moment of the host's own clock up to which it may carry.
+//
+// The lease lives in etcd for its length after etcd has seen a keepalive. The host counts from before it has sent that
+// keepalive, and stops a margin earlier. So it has stopped before anybody else can have its network interfaces, as
+// long as both clocks run at about the same speed. Safe for concurrent use.
+type session struct {
+	store  *Store
+	length time.Duration
+	clock  func() time.Duration // monotonic
+	fence  func(until time.Duration)
+	cache  *generation.Cache // keeps the lease for the next process
+	host   string
+	boot   string
+	told   chan struct{} // room for one; filled when the lease has come or gone
+
+	saving sync.Mutex // one at a time; locked before mu
+
+	mu    sync.Mutex
+	nics  []string         // attached; guarded by mu
+	lease clientv3.LeaseID // 0: none; guarded by mu
+	epoch int64            // of the registration by this lease; 0: not registered; guarded by mu
+	until time.Duration    // what the lease allows; guarded by mu
+	// fenced is where the fence stands; guarded by mu
+	fenced time.Duration
+	// lasted is how long the last lease would have allowed; guarded by mu
+	lasted time.Duration
+	open   bool  // what is attached is what is claimed; guarded by mu
+	err    error // why it is not renewed; guarded by mu
+}
+
+// savedLease is what the next process of this host goes on with.
+type savedLease struct {
+	Host  string           `json:"host"`
+	Lease clientv3.LeaseID `json:"lease"`
+	Epoch int64            `json:"epoch"`
+	// Boot and Until say how long it lasts by this machine's clock since its start.
+	Boot  string        `json:"boot"`
+	Until time.Duration `json:"until"`
+	// NICs were attached.
+	NICs []string `json:"networkInterfaces"`
+}
+
+// margin is how long before the lease's end the host stops.
+func (s *session) margin() time.Duration { return max(s.length/5, 500*time.Millisecond) }
+
+// errNoLease is why nothing is registered.
+var errNoLease = errors.New("there is no lease from etcd yet")
+
+// resume goes on with the lease of the last process. If that had its network interfaces attached by this machine's
+// clock, so has this one.
+func (s *session) resume(saved *savedLease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lease, s.epoch, s.until, s.nics = saved.Lease, saved.Epoch, saved.Until, saved.NICs
+	s.open = saved.Lease != 0 && saved.Epoch != 0 && saved.Until > s.clock()
+	if !s.open {
+		s.until = 0
+	}
+	s.fenced = s.until
+	s.fence(s.until)
+}
+
+// carriesUntil is where the fence stands.
+func (s *session) carriesUntil() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fenced
+}
+
+// let moves the fence. mu is held.
+func (s *session) let() {
+	s.fenced = s.until
+	s.fence(s.until)
+}
+
+// now is the lease, the registration's epoch and how long the lease lasts.
+func (s *session) now() (lease clientv3.LeaseID, epoch int64, until time.Duration, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lease, s.epoch, s.until, s.err
+}
+
+// registered notes the epoch of a registration by a lease.
+func (s *session) registered(lease clientv3.LeaseID, epoch int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == lease {
+		s.epoch = epoch
+	}
+}
+
+// carry opens the fence for what a registration has claimed, unless it has gone meanwhile.
+func (s *session) carry(epoch int64, nics []string) error {
+	s.mu.Lock()
+	changed := !s.open || !slices.Equal(s.nics, nics)
+	if s.epoch == epoch && epoch != 0 {
+		s.open, s.nics = true, nics
+		s.let()
+	}
+	s.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return s.save()
+}
+
+// close ends that what is attached is what is claimed: what the fence allows already stays, as the lease does.
+func (s *session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = false
+}
+
+// renewed notes a lease that lasts so long from when it was asked for.
+func (s *session) renewed(lease clientv3.LeaseID, asked, length time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = nil
+	if s.lease != lease {
+		s.lease, s.epoch, s.open = lease, 0, false
+		s.tell()
+	}
+	if s.until = asked + length - s.margin(); s.open {
+		s.let()
+	}
+}
+
+// gone notes that the lease has ended, and closes the fence: somebody may have ended it before its time.
+func (s *session) gone() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == 0 {
+		return
+	}
+	s.lasted = s.until
+	s.lease, s.epoch, s.open, s.until = 0, 0, false, 0
+	s.let()
+	s.tell()
+}
+
+// lastedUntil is when the lease would have ended that was lost last, or when this one ends.
+func (s *session) lastedUntil() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.lasted, s.fenced)
+}
+
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.tell()
+	}
+	s.err = err
+}
+
+func (s *session) tell() {
+	select {
+	case s.told <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps a lease until ctx ends. It does not give the lease back: the next process goes on with it.
+func (s *session) run(ctx context.Context) {
+	wait := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		err := s.renew(ctx)
+		if err == nil {
+			err = s.save()
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			wait = s.length / 5
+		default:
+			s.fail(err)
+			wait = min(max(firstWait, 2*wait), s.length/5)
+		}
+	}
+}
+
+// renew grants a lease or keeps the one that there is.
+func (s *session) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, min(patience, s.length/2))
+	defer cancel()
+	lease, _, _, _ := s.now()
+	asked := s.clock()
+	if lease == 0 {
+		r, err := s.store.client.Grant(ctx, int64(s.length/time.Second))
+		if err != nil {
+			return s.store.failed("asking for a lease", err)
+		}
+		s.renewed(r.ID, asked, time.Duration(r.TTL)*time.Second)
+		return nil
+	}
+	// Not KeepAlive: its channel does not tell when a keepalive was sent, and closes though the lease lives.
+	r, err := s.store.client.KeepAliveOnce(ctx, lease)
+	if isLeaseGone(err) {
+		s.gone()
+		return errors.New("the lease has ended: another one is asked for")
+	}
+	if err != nil {
+		return s.store.failed("renewing the lease", err)
+	}
+	s.renewed(lease, asked, time.Duration(r.TTL)*time.Second)
+	return nil
+}
+
+// save notes the lease for the next process.
+func (s *session) save() error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	saved := savedLease{Host: s.host, Lease: s.lease, Epoch: s.epoch, Boot: s.boot, Until: s.until, NICs: s.nics}
+	if !s.open {
+		saved.Until = 0
+	}
+	s.mu.Unlock()
+	text, err := json.Marshal(&saved)
+	if err == nil {
+		err = s.cache.SaveLease(text)
+	}
+	if err != nil {
+		return fmt.Errorf("the lease is not kept for the next process: %w", err)
+	}
+	return nil
+}
+
+// readLease is what the last process of this host has noted.
+func readLease(cache *generation.Cache, host, boot string) (*savedLease, error) {
+	text, err := cache.Lease()
+	saved := &savedLease{}
+	if err == nil && text != nil {
+		err = json.Unmarshal(text, saved)
+	}
+	if err != nil {
+		return &savedLease{}, fmt.Errorf("the lease of the last process: %w", err)
+	}
+	if saved.Host != host {
+		return &savedLease{}, nil
+	}
+	if saved.Boot != boot { // another clock
+		saved.Until = 0
+	}
+	return saved, nil
+}
+
+// LastNICs are the network interfaces that the last process of this host had attached and this one may attach at once:
+// those that its lease allows still, or any where the host goes on without one.
+func LastNICs(cache *generation.Cache, host, boot string, now time.Duration, goOn bool) ([]string, error) {
+	saved, err := readLease(cache, host, boot)
+	if err != nil || !goOn && saved.Until <= now {
+		return nil, err
+	}
+	return saved.NICs, nil
+}

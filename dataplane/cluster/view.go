@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The bounds of a view. What is beyond them is left out, and Faults says so.
+const (
+	MaxHosts  = 10_000
+	MaxClaims = 200_000
+	MaxVNIs   = 100_000
+)
+
+// Host is a host that lives.
+type Host struct {
+	HostRecord
+	// Epoch rises with each registration under the name.
+	Epoch int64
+	lease clientv3.LeaseID
+}
+
+// Claim is a network interface's place.
+type Claim struct {
+	ClaimRecord
+	// Revision is the claim's own number: a later claim of the same NIC has a higher one.
+	Revision int64
+}
+
+// View is what etcd holds of a cluster, at a revision, without what generations consist of.
+type View struct {
+	// Revision of etcd, and the etcd cluster's own id.
+	Revision int64
+	Store    uint64
+	Head     *Head // nil: there is none
+	Offer    *Offer
+	Hosts    map[string]*Host // by name
+	Claims   map[string]Claim // by NIC, see NormalNIC
+	VNIs     map[string]uint32
+	// Faults are records that can't be read, by key.
+	Faults map[string]string
+
+	headRevision, offerCreated int64
+	keys                       keys
+}
+
+func newView(k keys) *View {
+	return &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+}
+
+// maxViewFaults bounds View.Faults.
+const maxViewFaults = 100
+
+func (v *View) fault(key string, err error) {
+	if len(v.Faults) < maxViewFaults {
+		v.Faults[key] = inBrief(err)
+	}
+}
+
+// clone is a view that later events don't change. Hosts are replaced, never changed.
+func (v *View) clone() *View {
+	c := *v
+	c.Hosts, c.Claims, c.VNIs, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Claims), maps.Clone(v.VNIs), maps.Clone(v.Faults)
+	return &c
+}
+
+// put takes a key in.
+func (v *View) put(kv *mvccpb.KeyValue) {
+	key := string(kv.Key)
+	v.drop(key)
+	var err error
+	switch name, kind := v.kind(key); kind {
+	case headKey:
+		h := &Head{}
+		if err = decode(key, kv.Value, h); err == nil {
+			v.Head, v.headRevision = h, kv.ModRevision
+		}
+	case offerKey:
+		o := &Offer{}
+		if err = decode(key, kv.Value, o); err == nil {
+			v.Offer, v.offerCreated = o, kv.CreateRevision
+		}
+	case hostKey:
+		h := &Host{Epoch: kv.CreateRevision, lease: clientv3.LeaseID(kv.Lease)}
+		if err = decode(key, kv.Value, &h.HostRecord); err == nil {
+			if err = CheckHost(name); err == nil && len(v.Hosts) == MaxHosts {
+				err = fmt.Errorf("more than %d hosts", MaxHosts)
+			}
+		}
+		if err == nil {
+			v.Hosts[name] = h
+		}
+	case claimKey:
+		c := Claim{Revision: kv.CreateRevision}
+		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil && len(v.Claims) == MaxClaims {
+			err = fmt.Errorf("more than %d claims", MaxClaims)
+		}
+		if err == nil {
+			v.Claims[name] = c
+		}
+	case vniKey:
+		var n uint32
+		if err = decode(key, kv.Value, &n); err == nil && (n == 0 || n > MaxVNI || len(v.VNIs) == MaxVNIs) {
+			err = fmt.Errorf("%d: allowed are 1 to %d, and %d of them", n, MaxVNI, MaxVNIs)
+		}
+		if err == nil {
+			v.VNIs[name] = n
+		}
+	}
+	if err != nil {
+		v.fault(key, err)
+	}
+}
+
+// drop takes a key out.
+func (v *View) drop(key string) {
+	delete(v.Faults, key)
+	switch name, kind := v.kind(key); kind {
+	case headKey:
+		v.Head, v.headRevision = nil, 0
+	case offerKey:
+		v.Offer, v.offerCreated = nil, 0
+	case hostKey:
+		delete(v.Hosts, name)
+	case claimKey:
+		delete(v.Claims, name)
+	case vniKey:
+		delete(v.VNIs, name)
+	}
+}
+
+// keyKind is what a key is of.
+type keyKind int
+
+const (
+	otherKey keyKind = iota
+	headKey
+	offerKey
+	hostKey
+	claimKey
+	vniKey
+)
+
+func (v *View) kind(key string) (name string, kind keyKind) {
+	switch key {
+	case v.keys.head():
+		return "", headKey
+	case v.keys.offer():
+		return "", offerKey
+	}
+	if name, ok := strings.CutPrefix(key, v.keys.hosts()); ok {
+		return name, hostKey
+	}
+	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.vnis(): vniKey} {
+		if text, ok := strings.CutPrefix(key, prefix); ok {
+			if name, ok := unescape(text); ok {
+				return name, kind
+			}
+		}
+	}
+	return "", otherKey
+}
+
+// ranges are the keys of a view: all that is watched, without manifests.
+func (k keys) ranges() [][2]string {
+	return [][2]string{{k.claims(), k.generations()}, {clientv3.GetPrefixRangeEnd(k.generations()), k.watchEnd()}}
+}
+
+// watchEnd is the end of what is watched, from claims() on.
+func (k keys) watchEnd() string { return clientv3.GetPrefixRangeEnd(string(k) + "vni/") }
+
+// View reads the cluster as it is at one revision.
+func (s *Store) View(ctx context.Context) (*View, error) {
+	v := newView(s.keys)
+	for _, r := range s.keys.ranges() {
+		err := s.each(ctx, r[0], r[1], v.Revision, func(r *clientv3.GetResponse) {
+			v.Revision, v.Store = r.Header.Revision, r.Header.ClusterId
+		}, func(kv *mvccpb.KeyValue) { v.put(kv) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// each reads a range page by page, at a revision; 0: the newest, which the first answer tells.
+func (s *Store) each(ctx context.Context, from, end string, revision int64, first func(*clientv3.GetResponse), one func(*mvccpb.KeyValue), more ...clientv3.OpOption) error {
+	known := revision != 0
+	for {
+		options := append([]clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(page)}, more...)
+		if revision != 0 {
+			options = append(options, clientv3.WithRev(revision))
+		}
+		r, err := s.page(ctx, from, options)
+		if err != nil {
+			return err
+		}
+		if !known {
+			known, revision = true, r.Header.Revision
+			if first != nil {
+				first(r)
+			}
+		}
+		for _, kv := range r.Kvs {
+			one(kv)
+		}
+		if !r.More || len(r.Kvs) == 0 {
+			return nil
+		}
+		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+	}
+}
+
+func (s *Store) page(ctx context.Context, from string, options []clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r, err := s.client.Get(ctx, from, options...)
+	if err != nil {
+		return nil, s.failed("reading "+from, err)
+	}
+	return r, nil
+}
+
+// generationIs says that an offer or head is of a generation.
+func generationIs(u *generation.Unpacked, number uint64, bundle generation.Hash) bool {
+	return u != nil && u.Number == number && u.Bundle == bundle
+}
