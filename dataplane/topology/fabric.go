@@ -60,6 +60,7 @@ type fabricGroup struct {
 	// host that was chosen, and own that of this host's fabric for the internet of others; -1: none.
 	attachment, internet, own int
 	hosts                     *bart.Table[*Endpoint] // who has an address in the group
+	gateways                  []*network             // with a gateway elsewhere
 	// forwarder is an endpoint elsewhere that sends what it does not own; nil: none does.
 	forwarder *Endpoint
 	floating  map[packet.Addr]*Endpoint // endpoints elsewhere that answer from floating addresses

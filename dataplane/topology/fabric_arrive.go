@@ -35,12 +35,8 @@ func (s *Snapshot) admitFabric(x *fabric, src packet.Addr) *Endpoint {
 	if e := g.floating[src]; e != nil {
 		return e
 	}
-	for _, n := range g.networks {
-		if n.gateway != nil && n.gateway.Elsewhere {
-			if e := s.behind(n, src); e != nil {
-				return e
-			}
-		}
+	if e := s.elsewhereBehind(g, src); e != nil {
+		return e
 	}
 	switch {
 	case g.forwarder != nil:
@@ -51,13 +47,34 @@ func (s *Snapshot) admitFabric(x *fabric, src packet.Addr) *Endpoint {
 	return nil
 }
 
-// takesForeign reports the fabric of a NIC here that gets what hosts on the internet send: with floating IP, or as answers
-// to what it forwards.
+// elsewhereBehind is the gateway elsewhere that has an address behind it; nil: none has.
+func (s *Snapshot) elsewhereBehind(g *fabricGroup, src packet.Addr) *Endpoint {
+	if len(g.gateways) == 0 {
+		return nil
+	}
+	if e, _ := g.hosts.Lookup(src.Netip()); e != nil { // though a default route leads to the gateway
+		return nil
+	}
+	for _, n := range g.gateways {
+		if e := s.behind(n, src); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// sendsOn reports that an endpoint sends from an address that only a fabric of its own leads back to.
+func (e *Endpoint) sendsOn(src packet.Addr) bool {
+	return e.receivesForeign && (e.NetworkInterface == nil || e.address != src)
+}
+
+// takesForeign reports the fabric of a gateway or NIC here that gets what hosts on the internet send: with floating IP, or
+// as answers to what it sends on.
 func (x *fabric) takesForeign() bool {
-	if len(x.entry) == 0 || x.nic == nil {
+	if len(x.entry) == 0 {
 		return false
 	}
-	return x.nic.EnableIPForwarding || slices.ContainsFunc(x.entry, func(e *Endpoint) bool { return len(e.floating) > 0 })
+	return x.nic == nil || x.nic.EnableIPForwarding || slices.ContainsFunc(x.entry, func(e *Endpoint) bool { return len(e.floating) > 0 })
 }
 
 // translated is the outside if a packet that another host has translated may have a source: one of a
@@ -77,7 +94,7 @@ func (a *Attachment) Receiver(dst packet.Addr) *Endpoint {
 		return nil
 	case len(x.entry) == 0:
 		e, _ := x.group.hosts.Lookup(dst.Netip())
-		if e == nil || e.Attachment < 0 || e.Elsewhere || e.routes.network.frontends[dst] != nil {
+		if e == nil || e.Attachment < 0 || e.Elsewhere {
 			return nil
 		}
 		return e
@@ -97,7 +114,6 @@ func (a *Attachment) Receiver(dst packet.Addr) *Endpoint {
 // Admit has found. An appliance may have forwarded it: whoever stands last on the way from the packet's source to the
 // receiver has, else the one by which answers go.
 func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet.Tuple) *Endpoint {
-	const most = 16 // appliances; routes can lead in a circle
 	g := a.fabric.group
 	switch {
 	case a.Inlet():
@@ -107,22 +123,11 @@ func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet
 	case g.forwarder == nil:
 		return admitted
 	}
-	from, _ := g.hosts.Lookup(t.Src.Netip())
-	for range most {
-		if from == nil {
-			break
-		}
-		next, _ := s.Route(from, t.Src, t.Dst)
-		if s.isOutside(next) && s.isOutside(to) || next != nil && next == to {
-			if from.Elsewhere {
-				return from
-			}
-			break
-		}
-		if next == nil || next.NetworkInterface == nil || !next.NetworkInterface.EnableIPForwarding {
-			break
-		}
-		from = next
+	if e := s.lastBefore(g, to, t); e != nil {
+		return e
+	}
+	if a.Outlet() { // by its own routes the source would not have sent it here
+		return g.forwarder
 	}
 	if back, _ := s.Route(to, t.Dst, t.Src); back != nil && back.Elsewhere && back.NetworkInterface != nil && back.NetworkInterface.EnableIPForwarding {
 		return back
@@ -130,17 +135,41 @@ func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet
 	return admitted
 }
 
+// lastBefore is the endpoint elsewhere that stands before a receiver on the way from a packet's source; nil: the
+// way does not lead from one elsewhere to it.
+func (s *Snapshot) lastBefore(g *fabricGroup, to *Endpoint, t *packet.Tuple) *Endpoint {
+	const most = 16 // appliances; routes can lead in a circle
+	from, _ := g.hosts.Lookup(t.Src.Netip())
+	for range most {
+		if from == nil {
+			return nil
+		}
+		next, _ := s.Route(from, t.Src, t.Dst)
+		switch {
+		case next == nil:
+			return nil
+		case next == to || s.isOutside(next) && s.isOutside(to):
+			if !from.Elsewhere {
+				return nil
+			}
+			return from
+		case next.NetworkInterface == nil || !next.NetworkInterface.EnableIPForwarding:
+			return nil
+		}
+		from = next
+	}
+	return nil
+}
+
 // Back is the attachment by which answers leave from the internet of this host to whoever has sent a tuple by an Outlet:
 // by the fabric of an appliance that has forwarded it, else by the outlet.
 func (s *Snapshot) Back(a *Attachment, sent *packet.Tuple) int {
-	if a.fabric.group.forwarder == nil {
-		return a.Index
+	g := a.fabric.group
+	src := s.elsewhereBehind(g, sent.Src)
+	if src == nil && g.forwarder != nil {
+		src = s.lastBefore(g, s.outside, sent)
 	}
-	src := s.admitFabric(a.fabric, sent.Src)
-	if src == nil {
-		return a.Index
-	}
-	if src = s.SenderBeyond(a, src, s.outside, sent); src.NetworkInterface != nil && !src.Has(sent.Src) && src.receivesForeign && src.Elsewhere {
+	if src != nil && src.sendsOn(sent.Src) {
 		return src.Attachment
 	}
 	return a.Index
@@ -174,7 +203,7 @@ func (s *Snapshot) Exit(src *Endpoint, w *Way) int {
 		return -1
 	case s.fromOutside(src, w) && to.routes.network.group.own < 0:
 		return -1
-	case s.fromOutside(src, w) && !w.Floating:
+	case s.fromOutside(src, w) && !w.Floating && to.Subnet != nil:
 		return to.routes.network.group.own
 	default:
 		return to.Attachment
@@ -190,8 +219,8 @@ func (s *Snapshot) Answers(src *Endpoint, w *Way) (index int, beyond bool) {
 	switch to := w.To; {
 	case !to.Elsewhere:
 		return to.Attachment, false
-	case s.isOutside(to) && src.NetworkInterface != nil && !src.Has(w.Arrives.Src) && src.receivesForeign:
-		return src.Attachment, true // by the NIC's own fabric: the addresses lead elsewhere
+	case s.isOutside(to) && src.sendsOn(w.Arrives.Src):
+		return src.Attachment, true // by its own fabric: the address leads elsewhere
 	case s.isOutside(to):
 		return s.Exit(src, w), false
 	case s.fromOutside(src, w):

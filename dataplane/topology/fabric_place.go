@@ -24,8 +24,11 @@ func (s *attachedSet) placeFabrics(set *policy.Set, specs []Spec, host string, f
 		case FabricInterface:
 			s.placeFabricInterface(x)
 		case FabricGateway:
-			if g := x.at.gateway; g != nil && g.Attachment != a.Index {
+			g := x.at.gateway
+			if g.receivesForeign = true; g.Attachment != a.Index {
 				x.own, x.entry = true, []*Endpoint{g}
+			} else {
+				x.group.gateways = append(x.group.gateways, x.at)
 			}
 		case FabricInternet:
 			s.placeFabricInternet(x, host, specs[a.Index].number(a.Index), f)

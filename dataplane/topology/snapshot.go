@@ -140,9 +140,9 @@ type Endpoint struct {
 
 	address packet.Addr
 	routes  *routes
-	// receivesForeign is set for a NIC with a fabric of its own.
+	// receivesForeign is set for a NIC or a gateway with a fabric of its own.
 	receivesForeign bool
-	egress  *egresses // nil: packets leave to the internet as sent
+	egress          *egresses // nil: packets leave to the internet as sent
 	// closed is set for a NIC without an NSG that has a Standard public address, or that is
 	// behind a public frontend of a Standard load balancer. Nothing from the internet reaches it, by none of
 	// its addresses. closedAt holds such backends among a subnet's other addresses.

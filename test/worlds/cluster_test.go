@@ -163,6 +163,7 @@ type crossing struct {
 	service bool
 	last    place // that has received it
 	lost    bool  // between the hosts
+	outlet  bool  // it came to a host with the internet from another
 	met     []string
 }
 
@@ -178,6 +179,7 @@ func (c *cluster) carry(at time.Time, from place, frame []byte) (x crossing) {
 		var r dataplane.Carried
 		h.carrier.Carry(at, from.slot, frame, &r)
 		x.drop, x.frame = r.Drop, frame
+		x.outlet = x.outlet || h.carrier.Engine().Snapshot().Attachments[from.slot].Outlet()
 		x.met = append(x.met, fmt.Sprintf("%s from %s: %s", h.name, h.carrier.Engine().Snapshot().Attachments[from.slot].Name, r.Drop))
 		for _, slot := range r.Slots {
 			if topology.ServiceOfSlot(slot) != topology.NoService {
@@ -206,6 +208,40 @@ func (c *cluster) carry(at time.Time, from place, frame []byte) (x crossing) {
 	x.met = append(x.met, "in a circle")
 	x.drop = packet.DropNoRoute
 	return x
+}
+
+// hits are how often rules have decided, by rule.
+func hits(engines ...*dataplane.Engine) map[string]uint64 {
+	all := map[string]uint64{}
+	for _, e := range engines {
+		keys := e.Registry().Keys()
+		for slot, n := range e.Counters().Rules(len(keys)) {
+			if n.Hits > 0 {
+				k := &keys[slot]
+				all[fmt.Sprintf("%s %s %s", k.NetworkSecurityGroup, k.Direction, k.Rule)] += n.Hits
+			}
+		}
+	}
+	return all
+}
+
+func (c *cluster) hits() map[string]uint64 {
+	var all []*dataplane.Engine
+	for _, h := range c.hosts {
+		all = append(all, h.carrier.Engine())
+	}
+	return hits(all...)
+}
+
+// since are the rules whose hits have changed, once for each.
+func since(before, after map[string]uint64) (list []string) {
+	for rule, n := range after {
+		for range n - before[rule] {
+			list = append(list, rule)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // oneOf is the attachment of the one host's world that a host has at a slot.
