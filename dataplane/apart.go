@@ -80,6 +80,8 @@ func (x *passage) beginApart() (int, packet.Drop) {
 		var init conntrack.Init
 		d.RecordSent(&init, w.engine.far(x.from.Index))
 		here, drop = x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
+	} else {
+		x.key.Zone = w.engine.far(d.Way.To.Attachment) // later fragments find the record there
 	}
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit
@@ -227,7 +229,7 @@ func (x *passage) quotedSender() (to int, ok bool) {
 	}
 	if dst.Elsewhere { // that host asks its own records
 		to = x.snapshot.Exit(x.src, &topology.Way{To: dst})
-		return to, to >= 0
+		return to, to >= 0 && dst != x.snapshot.Outside()
 	}
 	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(dst.Attachment)}
 	_, _, ok = x.w.flows.Lookup(&key, x.w.now)

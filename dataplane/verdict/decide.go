@@ -200,8 +200,8 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 // carry is what Send does behind the sender's stages.
 func (d *Decision) carry(p *packet.Packet) packet.Drop {
 	switch way := d.judged(); {
-	case d.arrived: // from the internet; what comes from a group has a record of its own anyway
-		d.Apart = d.source == d.snapshot.Outside() && d.snapshot.Routed() && !d.Answered()
+	case d.arrived: // from the internet, as sent; what comes from a group has a record of its own anyway
+		d.Apart = d.source == d.snapshot.Outside() && !d.snapshot.Public(d.sent) && d.snapshot.Routed() && !d.Answered()
 	case d.fault != packet.NotDropped:
 		d.Drop = d.fault
 	case way.Closed:

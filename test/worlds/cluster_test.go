@@ -154,6 +154,16 @@ func (c *cluster) ownerOf(g topology.PeeredGroup, a netip.Addr) (host int, ok bo
 	return 0, false
 }
 
+// nobody reports an address of a virtual network to which nothing is attached.
+func (c *cluster) nobody(a netip.Addr) bool {
+	for _, g := range c.groups {
+		if _, ok := c.ownerOf(g, a); ok {
+			return false
+		}
+	}
+	return len(c.one.networksWith(a)) > 0
+}
+
 // crossing is what became of a packet on the hosts that it met.
 type crossing struct {
 	drop    packet.Drop

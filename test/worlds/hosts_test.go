@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -31,7 +33,7 @@ func TestManyHostsAnswerAsOne(t *testing.T) {
 	for i := uint64(0); r.tuples < n; i++ {
 		r.world(i)
 	}
-	t.Logf("%d tuples, %d answers, %d between hosts, %d worlds refused; outcomes %v; excused %v", r.tuples, r.answers, r.between, r.refused, r.outcomes, r.excused)
+	t.Logf("%d tuples, %d answers, %d between hosts, %d worlds refused, %d reloads; outcomes %v; excused %v", r.tuples, r.answers, r.between, r.refused, r.reloads, r.outcomes, r.excused)
 	if len(r.kinds) > 0 {
 		t.Errorf("%v", r.kinds)
 	}
@@ -39,9 +41,9 @@ func TestManyHostsAnswerAsOne(t *testing.T) {
 
 type hostsRun struct {
 	*testing.T
-	seed                              uint64
-	tuples, answers, between, refused int
-	outcomes, kinds, excused          map[string]int
+	seed                                       uint64
+	tuples, answers, between, refused, reloads int
+	outcomes, kinds, excused                   map[string]int
 }
 
 func (r *hostsRun) world(i uint64) {
@@ -63,7 +65,7 @@ func (r *hostsRun) world(i uint64) {
 	for range tuplesPerWorld {
 		k := traffic.next()
 		r.tuples++
-		r.compare(i, c, &k)
+		r.compare(i, c, &k, random)
 	}
 }
 
@@ -95,34 +97,84 @@ func (w *world) attachAll() {
 	}
 }
 
-// compare carries a tuple, and the answer to what arrives, on one host and on several.
-func (r *hostsRun) compare(i uint64, c *cluster, k *tuple) {
+// compare carries a tuple, and what comes of it, on one host and on several: answers, ICMP errors, fragments, and what
+// appliances send on. Some meet a reload on their way.
+func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 	b := c.one
 	b.now = b.now.Add(day)
-	frame := k.frame()
-	from, at := k.From, c.at[k.From]
-	for leg := range 4 {
-		l, x, same := r.both(i, c, k, 2*leg, b.now.Add(time.Duration(leg)*time.Millisecond), from, at, frame)
-		if leg == 0 {
-			r.outcomes[l.drop.String()]++
+	frame, from, at := k.frame(), k.From, c.at[k.From]
+	step := 0
+	send := func(answer bool, from int, at place, frame []byte) (leg, crossing, bool) {
+		step += 2 - step%2
+		if answer {
+			step++
 		}
-		if !same || l.drop != packet.NotDropped {
-			return
+		b.now = b.now.Add(time.Millisecond)
+		return r.both(i, c, k, step, b.now, from, at, frame)
+	}
+	for range 4 {
+		parts := [][]byte{frame}
+		if random.IntN(6) == 0 && k.Proto == packet.ProtoUDP {
+			parts = fragmentsOf(frame, uint32(step))
 		}
+		var l leg
+		var x crossing
+		for n, part := range parts {
+			one, several, same := send(false, from, at, part)
+			if n == 0 {
+				l, x = one, several
+			}
+			if !same || one.drop != packet.NotDropped {
+				return
+			}
+		}
+		r.outcomes[l.drop.String()]++
 		if len(x.met) > 1 {
 			r.between++
 		}
-		answer := answerTo(x.frame)
+		if random.IntN(12) == 0 {
+			r.reload(c)
+		}
 		r.answers++
-		if _, _, same := r.both(i, c, k, 2*leg+1, b.now.Add(time.Duration(leg)*time.Millisecond+100), l.to, x.last, answer); !same {
+		switch random.IntN(6) {
+		case 0:
+			if _, _, same := send(true, l.to, x.last, unreachable(x.frame)); !same {
+				return
+			}
+		default:
+			one, several, same := send(true, l.to, x.last, answerTo(x.frame))
+			if !same {
+				return
+			}
+			if one.drop == packet.NotDropped && random.IntN(3) == 0 { // whoever gets the answer refuses it
+				if _, _, same := send(true, one.to, several.last, unreachable(several.frame)); !same {
+					return
+				}
+			}
+		}
+		if l.floats || len(parts) > 1 || b.receives(l.to, l.arrives.Dst) {
 			return
 		}
-		if l.floats || b.receives(l.to, l.arrives.Dst) {
-			return
-		}
-		frame, from, at = x.frame, l.to, x.last
-		frame = append(make([]byte, tun.HeaderLen), frame[tun.HeaderLen:]...)
+		frame, from, at = append(make([]byte, tun.HeaderLen), x.frame[tun.HeaderLen:]...), l.to, x.last
 	}
+}
+
+// reload has every host build its policy anew: nothing may change.
+func (r *hostsRun) reload(c *cluster) {
+	engines := []*dataplane.Engine{c.one.carrier.Engine()}
+	for _, h := range c.hosts {
+		engines = append(engines, h.carrier.Engine())
+	}
+	for _, e := range engines {
+		s, err := e.Prepare(c.one.policy)
+		if err == nil {
+			err = e.Swap(s, nil)
+		}
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
+	r.reloads++
 }
 
 // both carries a packet on one host and on several, and reports whether all is the same.
@@ -177,6 +229,12 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "an answer goes to the internet as it is: that host begins a flow with it"
 	case !passes && answer && x.drop != packet.NotDropped && l.drop != packet.DropRule && x.drop != packet.DropRule && len(x.met) > 1:
 		why = "an answer that the receiver does not know is dropped by its host"
+	case !passes && l.drop == packet.DropNoRoute && c.nobody(l.sent.Dst.Netip()):
+		why = "nobody is attached to the receiver's subnet: the sender's host asks its rules first"
+	case answer && passes && x.drop == packet.DropTCPNoSYN && !c.one.owns(from, l.sent.Src):
+		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
+	case answer && l.sent.IsICMPError() && !c.one.owns(from, l.sent.Src):
+		why = "an appliance complains about a flow: whether the other end knows of it, only that end's host knows"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
 		why = "an appliance makes up an address, and sends from it to the internet"
 	case answer && passes && !c.one.snapshot.Routed() && !c.one.owns(l.to, l.arrives.Dst):
@@ -188,6 +246,27 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 	}
 	r.excused[why]++
 	return true
+}
+
+// fragmentsOf are a packet with more payload in two fragments.
+func fragmentsOf(frame []byte, id uint32) (list [][]byte) {
+	var decoder packet.Decoder
+	var p packet.Packet
+	decoder.Decode(frame[tun.HeaderLen:], 0, &p)
+	whole := packettest.UDP(packettest.Spec{Src: p.Src.Netip().String(), Dst: p.Dst.Netip().String(), SrcPort: p.SrcPort, DstPort: p.DstPort, Payload: 100})
+	for _, part := range packettest.Fragments(whole, id, 48) {
+		list = append(list, append(make([]byte, tun.HeaderLen), part...))
+	}
+	return list
+}
+
+// unreachable is the error of whoever has got a packet and refuses it.
+func unreachable(frame []byte) []byte {
+	var decoder packet.Decoder
+	var p packet.Packet
+	decoder.Decode(frame[tun.HeaderLen:], 0, &p)
+	spec := packettest.Spec{Src: p.Dst.Netip().String(), Dst: p.Src.Netip().String(), ICMPType: 3, ICMPCode: 3}
+	return append(make([]byte, tun.HeaderLen), packettest.ICMPError(spec, frame[tun.HeaderLen:])...)
 }
 
 // answerTo is what answers a packet that has arrived: of TCP a SYN with ACK.
