@@ -74,6 +74,25 @@ func (x *passage) beyond(f conntrack.Flow, d conntrack.Direction) (to int, fixed
 	return -1, true
 }
 
+// quotedHere finds where an ICMP error goes that another host has sent, about a flow that only this end knows otherwise: it
+// has sent what the error quotes, by another way than the error came. The error's host has counted it.
+func (x *passage) quotedHere() (to int, ok bool) {
+	if !x.from.FromFabric() {
+		return 0, false
+	}
+	end := x.from.Receiver(x.packet.Dst)
+	if end == nil || end.Elsewhere {
+		return 0, false
+	}
+	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(end.Attachment)}
+	f, _, live := x.w.flows.Lookup(&key, x.w.now)
+	if !live || x.w.flows.Marks(f) != 0 {
+		return 0, false
+	}
+	x.decision.Arrive(x.snapshot, x.src, end, &x.packet.Tuple) // no rule is asked
+	return end.Attachment, true
+}
+
 // end is the endpoint with an address at a zone: behind its attachment, or elsewhere in the group of a far zone's. It is
 // nil when nobody there has the address.
 func (e *Engine) end(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {

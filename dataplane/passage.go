@@ -195,6 +195,9 @@ func (x *passage) icmpError() (int, packet.Drop) {
 				return to, packet.NotDropped
 			}
 		}
+		if to, ok := x.quotedHere(); ok {
+			return to, packet.NotDropped
+		}
 	}
 	d := &x.decision
 	if x.route(); d.Changed() || d.Drop == packet.DropSpoofed {

@@ -56,7 +56,7 @@ func (s *Snapshot) elsewhereBehind(g *fabricGroup, src packet.Addr) *Endpoint {
 		return nil
 	}
 	for _, n := range g.gateways {
-		if e := s.behind(n, src); e != nil {
+		if e := s.behind(n, src); e != nil && e.Elsewhere {
 			return e
 		}
 	}
@@ -120,13 +120,13 @@ func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet
 		return admitted
 	case to.hasFloating(t.Dst) && s.public[t.Dst] != nil && s.translated(t.Src) != nil:
 		return s.outside
-	case g.forwarder == nil:
+	case g.forwarder == nil && len(g.gateways) < 2:
 		return admitted
 	}
 	if e := s.lastBefore(g, to, t); e != nil {
 		return e
 	}
-	if a.Outlet() { // by its own routes the source would not have sent it here
+	if a.Outlet() && g.forwarder != nil { // by its own routes the source would not have sent it here
 		return g.forwarder
 	}
 	if back, _ := s.Route(to, t.Dst, t.Src); back != nil && back.Elsewhere && back.NetworkInterface != nil && back.NetworkInterface.EnableIPForwarding {
@@ -135,15 +135,25 @@ func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet
 	return admitted
 }
 
-// lastBefore is the endpoint elsewhere that stands before a receiver on the way from a packet's source; nil: the
-// way does not lead from one elsewhere to it.
+// lastBefore is the endpoint elsewhere that stands before a receiver on the way from a packet's source; nil: no way leads
+// from one elsewhere to it. Several gateways may have the source behind them.
 func (s *Snapshot) lastBefore(g *fabricGroup, to *Endpoint, t *packet.Tuple) *Endpoint {
-	const most = 16 // appliances; routes can lead in a circle
-	from, _ := g.hosts.Lookup(t.Src.Netip())
-	for range most {
-		if from == nil {
-			return nil
+	if from, _ := g.hosts.Lookup(t.Src.Netip()); from != nil {
+		return s.lastFrom(from, to, t)
+	}
+	for _, n := range g.gateways {
+		if from := s.behind(n, t.Src); from != nil {
+			if last := s.lastFrom(from, to, t); last != nil {
+				return last
+			}
 		}
+	}
+	return nil
+}
+
+func (s *Snapshot) lastFrom(from, to *Endpoint, t *packet.Tuple) *Endpoint {
+	const most = 16 // appliances; routes can lead in a circle
+	for range most {
 		next, _ := s.Route(from, t.Src, t.Dst)
 		switch {
 		case next == nil:
@@ -165,10 +175,10 @@ func (s *Snapshot) lastBefore(g *fabricGroup, to *Endpoint, t *packet.Tuple) *En
 // by the fabric of an appliance that has forwarded it, else by the outlet.
 func (s *Snapshot) Back(a *Attachment, sent *packet.Tuple) int {
 	g := a.fabric.group
-	src := s.elsewhereBehind(g, sent.Src)
-	if src == nil && g.forwarder != nil {
-		src = s.lastBefore(g, s.outside, sent)
+	if g.forwarder == nil && len(g.gateways) == 0 {
+		return a.Index
 	}
+	src := s.lastBefore(g, s.outside, sent)
 	if src != nil && src.sendsOn(sent.Src) {
 		return src.Attachment
 	}

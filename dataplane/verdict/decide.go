@@ -206,7 +206,7 @@ func (d *Decision) carry(p *packet.Packet) packet.Drop {
 		d.Drop = d.fault
 	case way.Closed:
 		d.Drop = packet.DropClosed
-	case !d.Known && d.Port25(p) != packet.NotDropped:
+	case !d.Known && !d.senderJudged() && d.Port25(p) != packet.NotDropped:
 	case !d.snapshot.Routed() || d.Answered():
 	case way.Translated || way.Floating:
 		d.Drop = packet.DropAsymmetric
@@ -257,7 +257,7 @@ func (d *Decision) AskSender(s *topology.Snapshot, src *topology.Endpoint, p *pa
 }
 
 func (d *Decision) askSender(p *packet.Packet) packet.Drop {
-	if d.Here && d.source.Elsewhere {
+	if d.senderJudged() {
 		return d.Drop
 	}
 	d.Verdict.send(d.source, p.Classification(&p.Tuple, &d.classified))

@@ -99,5 +99,8 @@ func (d *Decision) goOut(s *topology.Snapshot, src *topology.Endpoint, sent *pac
 	return d.Drop
 }
 
+// senderJudged reports that another host has judged what the sender sends.
+func (d *Decision) senderJudged() bool { return d.Here && d.source.Elsewhere }
+
 // Source is the endpoint that has sent the packet.
 func (d *Decision) Source() *topology.Endpoint { return d.source }

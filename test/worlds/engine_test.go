@@ -42,6 +42,7 @@ type leg struct {
 	rules   []string
 	service bool // the platform's
 	floats  bool
+	related bool // an ICMP error that no rule has judged
 	half    bool // its flow is known at one end only
 }
 
@@ -133,7 +134,9 @@ func (b *built) receives(attachment int, dst packet.Addr) bool {
 }
 
 // owns reports that what is attached has an address of its own, or any where it is no NIC.
-func (b *built) owns(attachment int, address packet.Addr) bool { return b.receives(attachment, address) }
+func (b *built) owns(attachment int, address packet.Addr) bool {
+	return b.receives(attachment, address)
+}
 
 // denied is the outcome of a leg that ends in a drop.
 func (b *built) denied(l *leg) outcome {

@@ -43,6 +43,7 @@ type hostsRun struct {
 	*testing.T
 	seed                                       uint64
 	tuples, answers, between, refused, reloads int
+	history                                    []string // of a tuple
 	outcomes, kinds, excused                   map[string]int
 }
 
@@ -102,6 +103,7 @@ func (w *world) attachAll() {
 func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 	b := c.one
 	b.now = b.now.Add(day)
+	r.history = nil
 	frame, from, at := k.frame(), k.From, c.at[k.From]
 	step := 0
 	send := func(answer bool, from int, at place, frame []byte) (leg, crossing, bool) {
@@ -191,11 +193,12 @@ func (r *hostsRun) both(i uint64, c *cluster, k *tuple, step int, at time.Time, 
 			}
 		}
 	}
-	if r.known(c, k, step, from, &l, &x) {
+	r.history = append(r.history, fmt.Sprintf("from %d %s: %s to %d as %s; %s", from, l.sent.Tuple, l.drop, l.to, l.arrives, strings.Join(x.met, ", ")))
+	wanted, got := since(one, hits(c.one.carrier.Engine())), since(several, c.hits())
+	if l.related = l.drop == packet.NotDropped && len(wanted) == 0; r.known(c, k, step, from, &l, &x) {
 		return l, x, false
 	}
 	var differs string
-	wanted, got := since(one, hits(c.one.carrier.Engine())), since(several, c.hits())
 	switch {
 	case l.drop != x.drop:
 		differs = fmt.Sprintf("one host: %s, several: %s", l.drop, x.drop)
@@ -212,8 +215,8 @@ func (r *hostsRun) both(i uint64, c *cluster, k *tuple, step int, at time.Time, 
 		return l, x, true
 	}
 	if r.kinds[differs]++; r.kinds[differs] == 1 && len(r.kinds) <= 2*maxReports {
-		r.Errorf("-worlds.seed=%d, world %d: %s\n%s\nwhere: %s\n%s (from %d: %s)\n  one host: %s to %d as %s by %v, hits %v\n  several: %s to %d by %v, hits %v\n  %s", r.seed, i, differs, c.one.world, c, k, from, l.sent.Tuple,
-			l.drop, l.to, l.arrives, l.rules, wanted, x.drop, x.to, x.rules, got, strings.Join(x.met, "\n  "))
+		r.Errorf("-worlds.seed=%d, world %d: %s\n%s\nwhere: %s\n%s (from %d: %s)\n  one host: %s to %d as %s by %v, hits %v\n  several: %s to %d by %v, hits %v\n  %s\n history:\n  %s", r.seed, i, differs, c.one.world, c, k, from, l.sent.Tuple,
+			l.drop, l.to, l.arrives, l.rules, wanted, x.drop, x.to, x.rules, got, strings.Join(x.met, "\n  "), strings.Join(r.history, "\n  "))
 	}
 	return l, x, false
 }
@@ -233,8 +236,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "nobody is attached to the receiver's subnet: the sender's host asks its rules first"
 	case answer && passes && x.drop == packet.DropTCPNoSYN && !c.one.owns(from, l.sent.Src):
 		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
-	case answer && l.sent.IsICMPError() && !c.one.owns(from, l.sent.Src):
-		why = "an appliance complains about a flow: whether the other end knows of it, only that end's host knows"
+	case answer && l.sent.IsICMPError() && !l.related && len(x.met) > 1:
+		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
 		why = "an appliance makes up an address, and sends from it to the internet"
 	case answer && passes && !c.one.snapshot.Routed() && !c.one.owns(l.to, l.arrives.Dst):
