@@ -229,7 +229,7 @@ func (x *passage) quotedSender() (to int, ok bool) {
 	}
 	if dst.Elsewhere { // that host asks its own records
 		to = x.snapshot.Exit(x.src, &topology.Way{To: dst})
-		return to, to >= 0 && dst != x.snapshot.Outside()
+		return to, to >= 0 && (dst != x.snapshot.Outside() || x.snapshot.Public(x.packet.Src)) // floating IP
 	}
 	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(dst.Attachment)}
 	_, _, ok = x.w.flows.Lookup(&key, x.w.now)

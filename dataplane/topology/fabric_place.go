@@ -27,9 +27,8 @@ func (s *attachedSet) placeFabrics(set *policy.Set, specs []Spec, host string, f
 			g := x.at.gateway
 			if g.receivesForeign = true; g.Attachment != a.Index {
 				x.own, x.entry = true, []*Endpoint{g}
-			} else {
-				x.group.gateways = append(x.group.gateways, x.at)
 			}
+			x.group.gateways = append(x.group.gateways, x.at)
 		case FabricInternet:
 			s.placeFabricInternet(x, host, specs[a.Index].number(a.Index), f)
 		}

@@ -230,7 +230,7 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 	switch {
 	case passes && answer && kind(l.to) == topology.Internet && l.half && x.outlet:
 		why = "an answer goes to the internet as it is: that host begins a flow with it"
-	case !passes && answer && x.drop != packet.NotDropped && l.drop != packet.DropRule && x.drop != packet.DropRule && len(x.met) > 1:
+	case !passes && answer && x.drop != packet.NotDropped && x.drop != packet.DropRule && len(x.met) > 1:
 		why = "an answer that the receiver does not know is dropped by its host"
 	case !passes && l.drop == packet.DropNoRoute && c.nobody(l.sent.Dst.Netip()):
 		why = "nobody is attached to the receiver's subnet: the sender's host asks its rules first"
