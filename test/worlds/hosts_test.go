@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/ruleset"
+	"github.com/nsgd/nsgd/ruleset/azure"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -33,7 +37,7 @@ func TestManyHostsAnswerAsOne(t *testing.T) {
 	for i := uint64(0); r.tuples < n; i++ {
 		r.world(i)
 	}
-	t.Logf("%d tuples, %d answers, %d between hosts, %d worlds refused, %d reloads; outcomes %v; excused %v", r.tuples, r.answers, r.between, r.refused, r.reloads, r.outcomes, r.excused)
+	t.Logf("%d tuples, %d answers, %d between hosts, %d worlds refused, %d reloads, %d questions; outcomes %v; excused %v", r.tuples, r.answers, r.between, r.refused, r.reloads, r.questions, r.outcomes, r.excused)
 	if len(r.kinds) > 0 {
 		t.Errorf("%v", r.kinds)
 	}
@@ -41,10 +45,10 @@ func TestManyHostsAnswerAsOne(t *testing.T) {
 
 type hostsRun struct {
 	*testing.T
-	seed                                       uint64
-	tuples, answers, between, refused, reloads int
-	history                                    []string // of a tuple
-	outcomes, kinds, excused                   map[string]int
+	seed                                                  uint64
+	tuples, answers, between, refused, reloads, questions int
+	history                                               []string // of a tuple
+	outcomes, kinds, excused                              map[string]int
 }
 
 func (r *hostsRun) world(i uint64) {
@@ -67,6 +71,7 @@ func (r *hostsRun) world(i uint64) {
 		k := traffic.next()
 		r.tuples++
 		r.compare(i, c, &k, random)
+		r.ask(i, c, &k)
 	}
 }
 
@@ -161,6 +166,34 @@ func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 	}
 }
 
+// ask holds the answers of every host's snapshot against that of the one host: questions judge all ends.
+func (r *hostsRun) ask(i uint64, c *cluster, k *tuple) {
+	b := c.one
+	nic := b.sender(k)
+	if nic == nil {
+		return
+	}
+	q := &azure.Flow{Direction: ruleset.Outbound, Protocol: k.Proto, Local: k.Src, Remote: k.Dst, LocalPort: k.SrcPort, RemotePort: k.DstPort, NetworkInterface: nic.ID}
+	said := func(s *topology.Snapshot) string {
+		result, err := ask.Verify(s, q, true)
+		if err != nil {
+			return err.Error()
+		}
+		return outcomeOf(result).String()
+	}
+	wanted := said(b.snapshot)
+	for _, h := range c.hosts {
+		if got := said(h.carrier.Engine().Snapshot()); got != wanted && k.Dst != platformAddress && !(strings.HasSuffix(wanted, "noRoute") && c.nobody(k.Dst)) {
+			if r.kinds["questions"]++; r.kinds["questions"] == 1 {
+				r.Errorf("-worlds.seed=%d, world %d: verify --path %s: one host: %s, %s: %s\n%s\nwhere: %s", r.seed, i, k, wanted, h.name, got, b.world, c)
+			}
+		}
+	}
+	r.questions++
+}
+
+var platformAddress = netip.MustParseAddr("168.63.129.16")
+
 // reload has every host build its policy anew: nothing may change.
 func (r *hostsRun) reload(c *cluster) {
 	engines := []*dataplane.Engine{c.one.carrier.Engine()}
@@ -226,6 +259,7 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 	kind := func(attachment int) topology.Kind { return c.one.specs[attachment].Kind }
 	passes, answer := l.drop == packet.NotDropped, step%2 == 1
 	made := kind(k.From) == topology.NetworkInterface && !c.one.owns(k.From, packet.AddrFrom(k.Src))
+	twice := kind(k.From) == topology.Gateway && c.one.gatewaysTo(packet.AddrFrom(k.Src).Netip()) > 1
 	why := ""
 	switch {
 	case passes && answer && kind(l.to) == topology.Internet && l.half && x.outlet:
@@ -238,6 +272,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
 	case answer && l.sent.IsICMPError() && !l.related && len(x.met) > 1:
 		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
+	case twice && (x.outlet || answer && kind(from) == topology.Internet):
+		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
 		why = "an appliance makes up an address, and sends from it to the internet"
 	case answer && passes && !c.one.snapshot.Routed() && !c.one.owns(l.to, l.arrives.Dst):
