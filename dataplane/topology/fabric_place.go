@@ -14,7 +14,7 @@ import (
 func (s *attachedSet) placeFabrics(set *policy.Set, specs []Spec, host string, f *faults) {
 	some := false
 	for _, a := range s.attachments {
-		if a.fabric == nil || a.network == nil {
+		if a.fabric == nil || a.fabric.group == nil {
 			continue
 		}
 		some = true
