@@ -62,7 +62,10 @@ func (h *half) withdraw(x *passage) {
 // the receiver's.
 func (x *passage) beginApart() (int, packet.Drop) {
 	w, d := x.w, &x.decision
-	there, drop := x.arrive()
+	there, drop := half{}, packet.NotDropped
+	if !d.Way.To.Elsewhere {
+		there, drop = x.arrive()
+	}
 	if drop != packet.NotDropped {
 		if drop == packet.DropRule {
 			x.countSlots(d.Verdict.Slots(), 1)
@@ -72,14 +75,19 @@ func (x *passage) beginApart() (int, packet.Drop) {
 	if x.restarts {
 		w.flows.End(x.replaced, conntrack.EndRestarted)
 	}
-	var init conntrack.Init
-	d.RecordSent(&init, w.engine.far(x.from.Index))
-	here, drop := x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
+	var here half
+	if !x.from.FromFabric() {
+		var init conntrack.Init
+		d.RecordSent(&init, w.engine.far(x.from.Index))
+		here, drop = x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
+	} else {
+		x.key.Zone = w.engine.far(d.Way.To.Attachment) // later fragments find the record there
+	}
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit
 		here.count(x)
 		there.count(x)
-		return d.Way.To.Attachment, packet.NotDropped
+		return d.Exit(), packet.NotDropped
 	}
 	here.withdraw(x)
 	there.withdraw(x)
@@ -93,10 +101,24 @@ func (x *passage) beginApart() (int, packet.Drop) {
 // packet has passed in the flow, which takes that back if the packet is dropped.
 func (x *passage) onward(f conntrack.Flow, direction conntrack.Direction) (to int, drop packet.Drop) {
 	w, d, p := x.w, &x.decision, &x.packet
+	if to, fixed := x.beyond(f, direction); fixed {
+		if to < 0 {
+			w.flows.Uncount(f, direction, p)
+			return 0, packet.DropNoRoute
+		}
+		x.countSlots(w.flows.Slots(f), 0)
+		x.note(f, direction)
+		return to, packet.NotDropped
+	}
 	var there half
 	for {
 		if drop = d.Onward(x.snapshot, x.src, p); drop == packet.NotDropped {
-			there, drop = x.arrive()
+			switch {
+			case !d.Way.To.Elsewhere:
+				there, drop = x.arrive()
+			case d.Exit() < 0:
+				drop = packet.DropNoRoute
+			}
 		}
 		newer := w.engine.snapshot.Load()
 		if drop != packet.NotDropped || !there.begun || newer == x.snapshot { // see commit
@@ -117,7 +139,7 @@ func (x *passage) onward(f conntrack.Flow, direction conntrack.Direction) (to in
 	}
 	x.countSlots(w.flows.Slots(f), 0)
 	there.count(x)
-	return d.Way.To.Attachment, packet.NotDropped
+	return d.Exit(), packet.NotDropped
 }
 
 // knownThere reports whether the receiver's end knows of the packet.
@@ -205,6 +227,10 @@ func (x *passage) quotedSender() (to int, ok bool) {
 	if drop != packet.NotDropped {
 		return 0, false
 	}
+	if dst.Elsewhere { // that host asks its own records
+		to = x.snapshot.Exit(x.src, &topology.Way{To: dst})
+		return to, to >= 0 && (dst != x.snapshot.Outside() || x.snapshot.Public(x.packet.Src)) // floating IP
+	}
 	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(dst.Attachment)}
 	_, _, ok = x.w.flows.Lookup(&key, x.w.now)
 	return dst.Attachment, ok
@@ -215,6 +241,9 @@ func (x *passage) quotedSender() (to int, ok bool) {
 // way.
 func (x *passage) slotsThere(v *fragment.Verdict) (slots conntrack.Slots, ok bool) {
 	w := x.w
+	if v.Generation == x.snapshot.Generation && x.snapshot.Attachments[v.To].FromFabric() {
+		return conntrack.Slots{}, true
+	}
 	answer := conntrack.Key{Tuple: v.Flow.Reverse(), Zone: v.To}
 	f, d, ok := w.flows.Lookup(&answer, w.now)
 	if !ok || v.Generation != x.snapshot.Generation {

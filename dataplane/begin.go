@@ -16,16 +16,16 @@ func (x *passage) begin() (int, packet.Drop) {
 	if x.w.flows.Barred(&x.key, conntrack.Reply, p, x.w.now) {
 		return 0, packet.DropFlowCut
 	}
-	if drop := d.Route(x.snapshot, x.src, &p.Tuple); drop != packet.NotDropped {
+	if drop := x.route(); drop != packet.NotDropped {
 		return 0, drop
 	}
 	kept := x.keepWay()
-	if d.Known = x.snapshot.Routed() && !d.Changed() && x.knownThere(); !d.Known {
+	if d.Known = x.snapshot.Routed() && !d.Changed() && !d.Way.To.Elsewhere && x.knownThere(); !d.Known {
 		d.MayBegin(p, x.w.strict)
 	}
 	switch {
 	case d.Send(p) != packet.NotDropped:
-	case d.Known || d.Apart:
+	case d.Known || d.Apart || d.Joins:
 		return x.beginApart()
 	case d.Way.Ports != nil && !kept:
 		return x.beginShared()
@@ -43,7 +43,7 @@ func (x *passage) keepWay() bool {
 	if !x.succeeds || x.sent != conntrack.Original || flows.Marks(x.replaced)&(conntrack.Translated|conntrack.Floating) == 0 {
 		return false
 	}
-	to := s.Admit(s.Attachments[flows.PeerZone(x.replaced, conntrack.Original)], flows.Receiver(x.replaced))
+	to := x.w.engine.end(s, flows.PeerZone(x.replaced, conntrack.Original), flows.Receiver(x.replaced))
 	arrives := flows.Becomes(x.replaced, conntrack.Original)
 	return to != nil && x.decision.Keep(to, &x.packet.Tuple, &arrives)
 }
@@ -61,6 +61,7 @@ func (x *passage) commit() (int, packet.Drop) {
 	w, p := x.w, &x.packet
 	var init conntrack.Init
 	x.decision.Record(&init, p.Proto, w.engine.options.TranslationIdle)
+	init.ReplyZone = x.answerZone()
 	if drop := w.flows.MayBegin(x.key.Zone, init.ReplyZone, w.now); drop != packet.NotDropped {
 		return 0, drop
 	}
@@ -86,7 +87,7 @@ func (x *passage) commit() (int, packet.Drop) {
 	w.flows.Count(f, conntrack.Original, p)
 	x.countSlots(init.Slots, 1)
 	x.note(f, conntrack.Original)
-	return int(init.ReplyZone), packet.NotDropped
+	return x.decision.Exit(), packet.NotDropped
 }
 
 // beginAnew decides a flow's first packet by a newer snapshot than its burst's.
@@ -135,7 +136,7 @@ func (x *passage) choosePort(at *int) bool {
 	arrives := &way.Arrives
 	for range way.Ports {
 		r := &way.Ports[*at]
-		reply := conntrack.Key{Tuple: arrives.Reverse(), Zone: uint16(way.To.Attachment)}
+		reply := conntrack.Key{Tuple: arrives.Reverse(), Zone: x.answerZone()}
 		if x.w.flows.FreePort(&reply, r.First, r.Last, x.key.Zone, way.Contended, x.w.now) {
 			arrives.SrcPort = reply.DstPort
 			return true

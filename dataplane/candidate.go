@@ -42,7 +42,7 @@ func (e *Engine) Cuts(candidate *topology.Snapshot, yield func(*conntrack.FlowIn
 
 // ends says whether a flow would end, by what a reload and then the flow's next packet do.
 func (e *Engine) ends(old, s *topology.Snapshot, f *conntrack.FlowInfo, d *verdict.Decision) bool {
-	if *d = (verdict.Decision{}); !e.stays(old, s, f) {
+	if *d = (verdict.Decision{Here: true}); !e.stays(old, s, f) {
 		return true
 	}
 	r := standing{zone: f.ReplyKey.Zone, marks: f.Marks, receiver: f.Receiver, arrives: f.ReplyKey.Reverse(),
@@ -55,10 +55,13 @@ func (e *Engine) ends(old, s *topology.Snapshot, f *conntrack.FlowInfo, d *verdi
 		p.ICMPType = packet.ICMPv6EchoRequest
 	}
 	if from, whole := e.Attachment(f.Key.Zone); whole {
-		j := e.again(s, s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d)
+		j := e.again(s, s.Attachments[from], s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d)
 		return j != judgedStands && j != judgedPasses
 	}
-	to, _ := e.Attachment(f.ReplyKey.Zone) // the record of the receiver's end
+	to, known := e.Attachment(f.ReplyKey.Zone) // the record of the receiver's end
+	if !known {                                // translated between two hosts: neither end is judged here
+		return false
+	}
 	way := topology.Way{To: s.Admit(s.Attachments[to], f.Receiver), Arrives: p.Tuple}
 	return !r.stands(way.To.Flushed) && d.Receives(s, &way, &p) != packet.NotDropped
 }

@@ -150,7 +150,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		return nil, err
 	}
 	o.Continuity.SetZones(e.zones(s))
-	o.Fragments.Zones = e.room
+	o.Fragments.Zones = zonesEach * e.room
 	if e.fragments, err = fragment.New(o.Fragments); err != nil {
 		return nil, err
 	}

@@ -132,15 +132,15 @@ func wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
 	if drop != packet.NotDropped {
 		return -1
 	}
-	var d verdict.Decision
-	if d.Route(s, src, &e.Packet.Tuple) != packet.NotDropped || d.Way.To == nil {
+	d := verdict.Decision{Here: true}
+	if d.RouteFrom(s, s.Attachments[e.From], src, &e.Packet.Tuple) != packet.NotDropped || d.Way.To == nil {
 		return -1
 	}
 	// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
 	if e.Drop == packet.DropRule && d.Way.Translated && d.Way.Ports == nil {
 		e.Translated, e.Arrives = true, d.Way.Arrives
 	}
-	return int32(d.Way.To.Attachment)
+	return int32(d.Exit())
 }
 
 // setStanding says how the packet stands to a flow. It looks the flow up once more to find the

@@ -184,7 +184,12 @@ func (x *passage) icmpError() (int, packet.Drop) {
 		if f, d, ok := w.flows.Lookup(&x.quoted, w.now); ok {
 			to := int(w.flows.PeerZone(f, d))
 			if to >= w.engine.room {
-				to, ok = x.quotedSender()
+				fixed := false
+				if to, fixed = x.beyond(f, d); fixed {
+					ok = to >= 0
+				} else {
+					to, ok = x.quotedSender()
+				}
 			}
 			if ok {
 				x.relation = related
@@ -193,9 +198,12 @@ func (x *passage) icmpError() (int, packet.Drop) {
 				return to, packet.NotDropped
 			}
 		}
+		if to, ok := x.quotedHere(); ok {
+			return to, packet.NotDropped
+		}
 	}
 	d := &x.decision
-	if d.Route(x.snapshot, x.src, &p.Tuple); d.Changed() || d.Drop == packet.DropSpoofed {
+	if x.route(); d.Changed() || d.Drop == packet.DropSpoofed {
 		return 0, packet.DropICMPNoFlow // by which address is nobody's to say (RFC 5508 section 4)
 	}
 	d.Send(p)
@@ -203,7 +211,7 @@ func (x *passage) icmpError() (int, packet.Drop) {
 		return 0, x.denied()
 	}
 	x.countSlots(d.Verdict.Slots(), 1)
-	return d.Way.To.Attachment, packet.NotDropped
+	return d.Exit(), packet.NotDropped
 }
 
 // findQuoted sets the quoted key to that of the flow which an answer to the quoted packet would belong

@@ -34,7 +34,7 @@ const (
 
 // again decides what becomes of a live flow that an older policy than s has judged, by a packet that src sends in
 // its original direction. It changes nothing, so that it answers for a policy that is not in force too.
-func (e *Engine) again(s *topology.Snapshot, src *topology.Endpoint, r *standing, p *packet.Packet, d *verdict.Decision) judgement {
+func (e *Engine) again(s *topology.Snapshot, from *topology.Attachment, src *topology.Endpoint, r *standing, p *packet.Packet, d *verdict.Decision) judgement {
 	flushed := src.Flushed
 	_, whole := e.Attachment(r.zone)
 	marked := r.marks&(conntrack.Translated|conntrack.Floating) != 0
@@ -49,7 +49,7 @@ func (e *Engine) again(s *topology.Snapshot, src *topology.Endpoint, r *standing
 		d.Along(s, src, dst, &p.Tuple, &r.arrives)
 		flushed = max(flushed, dst.Flushed)
 	default:
-		if d.Route(s, src, &p.Tuple); d.Way.To != nil {
+		if d.RouteFrom(s, from, src, &p.Tuple); d.Way.To != nil {
 			flushed = max(flushed, d.Way.To.Flushed)
 		}
 	}
@@ -69,7 +69,7 @@ func (e *Engine) again(s *topology.Snapshot, src *topology.Endpoint, r *standing
 	switch {
 	case d.Drop != packet.NotDropped:
 		return judgedDenied
-	case whole && uint16(d.Way.To.Attachment) != r.zone:
+	case whole && uint16(d.Exit()) != r.zone:
 		return judgedElsewhere
 	}
 	return judgedPasses
@@ -82,7 +82,7 @@ func (x *passage) rejudge(f conntrack.Flow) (drop packet.Drop, lives bool) {
 	w, s, d := x.w, x.snapshot, &x.decision
 	r := standing{zone: w.flows.PeerZone(f, conntrack.Original), marks: w.flows.Marks(f), receiver: w.flows.Receiver(f),
 		arrives: w.flows.Becomes(f, conntrack.Original), generation: w.flows.Generation(f), answered: w.flows.Answered(f)}
-	switch w.engine.again(s, x.src, &r, &x.packet, d) {
+	switch w.engine.again(s, x.from, x.src, &r, &x.packet, d) {
 	case judgedLost:
 		w.flows.End(f, conntrack.EndFlushed)
 		return packet.DropNoRoute, false

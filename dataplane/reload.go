@@ -110,8 +110,10 @@ func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.D
 		from, t = to, &f.ReplyKey.Tuple
 	}
 	src := s.Admit(s.Attachments[from], t.Src)
-	var d verdict.Decision
+	d := verdict.Decision{Here: true}
 	switch {
+	case src == nil: // translated between two hosts
+		return f.Established
 	case f.Marks != 0:
 		if d.Route(s, src, t) != packet.NotDropped || d.Refused() { // no backend is up, say
 			return f.Established
@@ -136,15 +138,15 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 		known && s.Admit(s.Attachments[to], f.Receiver) == nil {
 		return false
 	}
+	if f.Marks != 0 {
+		src, dst, arrives := e.end(s, f.Key.Zone, f.Key.Src), e.end(s, f.ReplyKey.Zone, f.Receiver), f.ReplyKey.Reverse()
+		return src != nil && dst != nil && s.KeepsTranslation(src, dst, &f.Key.Tuple, &arrives)
+	}
 	if !whole || !known { // such a flow's packets are routed one by one
 		return true
 	}
-	if f.Marks != 0 {
-		arrives := f.ReplyKey.Reverse()
-		return s.KeepsTranslation(s.Admit(s.Attachments[from], f.Key.Src), s.Admit(s.Attachments[to], f.Receiver), &f.Key.Tuple, &arrives)
-	}
-	var d verdict.Decision
-	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Changed() || d.Way.To == nil || d.Way.To.Attachment != to {
+	d := verdict.Decision{Here: true}
+	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
 		return false
 	}
 	if d.Answered() || old == nil {
@@ -157,11 +159,11 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 // way finds where a packet from an attachment goes.
 func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
 	if from >= len(s.Attachments) { // came later
-		*d = verdict.Decision{}
+		*d = verdict.Decision{Here: true}
 	} else if src := s.Admit(s.Attachments[from], t.Src); src != nil {
-		d.Route(s, src, t)
+		d.RouteFrom(s, s.Attachments[from], src, t)
 	} else {
-		*d = verdict.Decision{}
+		*d = verdict.Decision{Here: true}
 	}
 }
 

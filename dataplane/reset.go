@@ -43,13 +43,17 @@ func (w *worker) sendResets() {
 }
 
 func (w *worker) sendReset(to uint16, t packet.Tuple, sequence, ack uint32, known bool) {
-	if !known || int(to) >= w.engine.room {
+	exit, ok := int(to), true
+	if exit >= w.engine.room {
+		exit, ok = w.engine.exitBeyond(to, t.Dst)
+	}
+	if !known || !ok {
 		return
 	}
 	var b [tun.HeaderLen + 60]byte
 	var p packet.Packet
 	frame := translate.Reset(b[:], &t, sequence, ack, &p)
-	if drop := w.write(int(to), frame, &p, 0); drop != packet.NotDropped {
+	if drop := w.write(exit, frame, &p, 0); drop != packet.NotDropped {
 		w.counters.Drop(drop)
 	}
 }

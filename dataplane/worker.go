@@ -94,6 +94,7 @@ func newWorker(e *Engine, index int) *worker {
 		strict:   e.options.Flows.TCPStrict,
 	}
 	w.passage.w, w.held.w = w, w
+	w.passage.decision.Here = true // held decides nothing
 	for slot, p := range e.setting.Load().ports {
 		w.counters.Attach(slot, p.Cells[index])
 	}
@@ -239,11 +240,16 @@ func (w *worker) read(queue tun.Queue, most int) (n int, err error) {
 // prepare decodes the group, counts it as received, and prefetches its flow-table entries.
 func (w *worker) prepare(from *topology.Attachment, group []slot) {
 	hashes := w.hashes[:0]
+	fabric := from.FromFabric()
 	var packets, bytes uint64
 	for i := range group {
 		g := &group[i]
 		if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop == packet.NotDropped {
-			g.key.Set(&g.packet.Tuple, uint16(from.Index))
+			zone := uint16(from.Index)
+			if fabric {
+				zone = w.engine.zoneOf(from, g.packet.Dst)
+			}
+			g.key.Set(&g.packet.Tuple, zone)
 			g.hash = w.flows.Hash(&g.key)
 			hashes = append(hashes, g.hash)
 		} else if g.packet.Segments == 0 { // not decoded far enough to know

@@ -37,8 +37,17 @@ func follow(s *topology.Snapshot, src *topology.Endpoint, p *packet.Packet) *azu
 // admitted is the endpoint that a packet counts as sent by when it comes from src's attachment: a
 // virtual appliance sends what others have sent. Without an attachment it is src.
 func admitted(s *topology.Snapshot, src *topology.Endpoint, t *packet.Tuple) (*topology.Endpoint, packet.Drop) {
-	if src.Attachment < 0 {
-		return src, verdict.Carried(t)
+	drop := verdict.Carried(t)
+	switch {
+	case src.Attachment < 0:
+		return src, drop
+	case src.Elsewhere && drop == packet.NotDropped && src.NetworkInterface != nil: // by its host
+		if src = s.AdmitAt(src.NetworkInterface, t.Src.Netip()); src == nil {
+			return nil, packet.DropSpoofed
+		}
+		return src, packet.NotDropped
+	case src.Elsewhere:
+		return src, drop
 	}
 	return verdict.Admit(s, s.Attachments[src.Attachment], t)
 }

@@ -25,6 +25,8 @@ func (s *Snapshot) Admit(a *Attachment, src packet.Addr) *Endpoint {
 		return s.behind(a.network, src)
 	case Vacant:
 		return nil
+	case Fabric:
+		return s.admitFabric(a.fabric, src)
 	}
 	return s.external(src)
 }

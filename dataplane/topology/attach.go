@@ -63,6 +63,8 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 			what, id = v, v.ID
 			s.placeGateway(a, v, spec.Prefixes, number, f)
 		}
+	case Fabric:
+		what, id, err = s.placeFabric(set, a, spec)
 	case Internet:
 		what = spec.Kind
 		a.Name, s.outside.Attachment, s.services.Attachment = "internet", a.Index, a.Index
@@ -119,13 +121,17 @@ func (s *attachedSet) placeGateway(a *Attachment, v *policy.VirtualNetwork, pref
 }
 
 // placeSubnets gives a subnet's attachment every endpoint of the subnet that no NIC's
-// attachment took.
+// attachment took. Where the network has a fabric, NICs need attachments of their own.
 func (s *attachedSet) placeSubnets() {
 	for _, a := range s.attachments {
 		if a.Kind != Subnet {
 			continue
 		}
-		for _, e := range slices.Concat(s.nics, s.subnets) {
+		members := slices.Concat(s.nics, s.subnets)
+		if a.network.group != nil && a.network.group.attachment >= 0 {
+			members = s.subnets // NICs without an attachment are those of other hosts
+		}
+		for _, e := range members {
 			if e.Attachment < 0 && e.Subnet.ID == a.id {
 				e.Attachment = a.Index
 			}

@@ -19,6 +19,10 @@ type Spec struct {
 	Prefixes []netip.Prefix
 	// Place is where a list that somebody wrote has the attachment, from 1 on, for messages; 0: at its index.
 	Place int
+	// Sort and Host are of the kind Fabric. Reference is then a virtual network, or the NIC of a FabricInterface.
+	// Host is the host with the internet of a FabricInternet. Prefixes are those of a FabricGateway.
+	Sort FabricSort
+	Host string
 }
 
 // number is how messages number the spec at an index.
@@ -46,6 +50,8 @@ func (s *Spec) Identity(set *policy.Set) string {
 		if v, err := set.VirtualNetwork(s.Reference); err == nil {
 			id = v.ID
 		}
+	case Fabric:
+		id = s.fabricID(set)
 	}
 	return identity(s.Kind, id)
 }
@@ -81,6 +87,10 @@ type Options struct {
 	// Seed is the seed of the hash by which load balancers distribute flows. With the
 	// same seed a client finds the same backend after a reload.
 	Seed uint64
+	// Host is this host's name among those that share the policy, see Fabric; empty: there are no others.
+	Host string
+	// InternetShare is this host's share of the ports of public addresses that flows share.
+	InternetShare Share
 }
 
 // Build makes a snapshot of a policy with the attachments in the order of specs. With no
@@ -109,21 +119,26 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 	var f faults
 	networks := newNetworks(set, specs)
 	networks.besides = o.Outside
+	groupNetworks(networks, specs, &f)
 	groups := newGroupSet(set)
 	endpoints := newEndpoints(set, networks, groups)
 	all := groups.complete()
 	pending := resolveRules(set, o.AzureQuirks, all, earlier, registry, &f)
 	attached := attach(set, specs, endpoints, &f)
+	attached.placeFabrics(set, specs, o.Host, &f)
 	routed := fillRoutes(set, attached)
 	translation, boundary := &translation{}, &boundary{}
 	if o.Isolated {
 		isolate(routed, &f)
+		attached.refuseFabrics(&f)
 	} else {
-		translation = newTranslation(set, o.DefaultOutbound, routed)
+		translation = newTranslation(set, o.DefaultOutbound, o.InternetShare, routed)
 		attached.addProbeSource(translation.probes)
 		boundary = newBoundary(set, routed, translation.public, &f)
 		routed.hidePrivate(translation, o.ReachPrivate)
+		routed.fillFabrics()
 	}
+	o.InternetShare.check(&f)
 	if len(f) > 0 {
 		return nil, errors.Join(f...)
 	}
@@ -136,7 +151,7 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		Policy: set, Groups: all, Attachments: attached.attachments, specs: specs, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
 		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
-		isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
+		services: endpoints.services, isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
 }

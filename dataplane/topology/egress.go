@@ -88,7 +88,7 @@ func (e *Endpoint) translateSource(t *packet.Tuple, w *Way) packet.Drop {
 
 // addEgresses finds how each endpoint's packets leave to the internet. An endpoint's egress
 // stays nil when all its packets leave as sent. any is false when that holds for all of them.
-func addEgresses(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) (any bool) {
+func addEgresses(set *policy.Set, defaultOutbound netip.Addr, share Share, routed *routedSet) (any bool) {
 	pools := memberships(set)
 	for _, e := range slices.Concat(routed.nics, routed.subnets) {
 		var all egresses
@@ -96,6 +96,7 @@ func addEgresses(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet)
 		for family := range all {
 			for k := range numTraffic {
 				out := e.outboundMethod(family == 1, k, pools, defaultOutbound)
+				out.ports = share.of(out.ports)
 				if out.kind == egressShared && (k == trafficOther || len(out.ports) == 0) {
 					out = egress{kind: egressBlocked}
 				}

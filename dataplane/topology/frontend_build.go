@@ -19,12 +19,12 @@ type translation struct {
 
 // newTranslation makes the frontends of public addresses and load balancers, and the egress of
 // each endpoint.
-func newTranslation(set *policy.Set, defaultOutbound netip.Addr, routed *routedSet) *translation {
+func newTranslation(set *policy.Set, defaultOutbound netip.Addr, share Share, routed *routedSet) *translation {
 	t := &translation{public: map[packet.Addr]*frontend{}}
 	t.addFrontends(set, defaultOutbound, routed)
 	routed.balance()
 	t.shareAddresses(routed.byAddress)
-	t.translates = addEgresses(set, defaultOutbound, routed) || len(t.public) > 0
+	t.translates = addEgresses(set, defaultOutbound, share, routed) || len(t.public) > 0
 	t.translates = t.translates || slices.ContainsFunc(routed.all(), func(e *Endpoint) bool { return e.closed || e.closedAt != nil })
 	for _, n := range routed.networks.list {
 		t.translates = t.translates || len(n.frontends) > 0

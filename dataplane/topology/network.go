@@ -42,6 +42,7 @@ type network struct {
 	hub                      *hubTable // nil: no virtual hub
 	behindOwn, behindGateway []netip.Prefix
 	frontends                map[packet.Addr]*frontend // of internal load balancers
+	group                    *fabricGroup              // nil: the snapshot has no fabric
 }
 
 // routesKey says which subnets of a network have the same routes.
@@ -131,16 +132,16 @@ func (s *networkSet) allPeersOf(v *policy.VirtualNetwork) (peers []peer) {
 // learnFromGateways finds the gateways among the attachments. A network learns the prefixes
 // behind its own gateway, or behind a peer's gateway that it uses.
 func (s *networkSet) learnFromGateways(set *policy.Set, specs []Spec) {
-	for i, spec := range specs {
-		if spec.Kind != Gateway {
-			continue
-		}
+	for i, spec := range gatewaysOf(specs) {
 		v, err := set.VirtualNetwork(spec.Reference)
 		if err != nil {
 			continue // attach reports it
 		}
 		n := s.of[v]
-		n.gateway = &Endpoint{Attachment: i}
+		if n.gateway != nil && spec.Kind == Fabric { // this host's own
+			continue
+		}
+		n.gateway = &Endpoint{Attachment: i, Elsewhere: spec.Kind == Fabric}
 		for _, p := range spec.Prefixes {
 			p = p.Masked()
 			n.behindOwn = append(n.behindOwn, p)

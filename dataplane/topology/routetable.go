@@ -335,7 +335,7 @@ func (s *routedSet) leadToAppliance(h *hop, r *routes) {
 // what it sends on.
 func (s *routedSet) forwards(e *Endpoint) bool {
 	return e.NetworkInterface != nil && e.NetworkInterface.EnableIPForwarding &&
-		(e.Attachment < 0 || s.attachments[e.Attachment].Kind == NetworkInterface)
+		(e.Attachment < 0 || e.Elsewhere || s.attachments[e.Attachment].Kind == NetworkInterface)
 }
 
 // unledHop is a hop whose address is of no appliance, and the network that has the address.

@@ -21,11 +21,12 @@ const (
 	Platform                     // PlatformAddresses
 	Gateway                      // the on-premises networks behind a virtual network's gateway
 	Vacant                       // nothing: the attachment that was here is gone, and sends nothing
+	Fabric                       // ends that are attached to other hosts, see FabricSort
 )
 
 // String is the configuration's word for the kind.
 func (k Kind) String() string {
-	return [...]string{"networkInterface", "subnet", "internet", "platform", "gateway", "vacant"}[k]
+	return [...]string{"networkInterface", "subnet", "internet", "platform", "gateway", "vacant", "fabric"}[k]
 }
 
 // PlatformAddresses are the host's virtual addresses, which serve DHCP, DNS, IMDS and health
@@ -70,6 +71,7 @@ type Snapshot struct {
 	networks          *networkSet
 	endpoints         *endpointSet
 	outside, platform *Endpoint
+	services          *Endpoint // see endpointSet
 	// byAddress finds an endpoint from outside, see routedSet.
 	byAddress  *bart.Table[*Endpoint]
 	public     map[packet.Addr]*frontend // public addresses of the policy
@@ -89,7 +91,7 @@ type Attachment struct {
 	Index int
 	Kind  Kind
 	// Name is the NIC's or the subnet's name, VNET/GatewaySubnet for a gateway, or the id when
-	// attachments share the name. Otherwise it is "internet" or "platform".
+	// attachments share the name. Otherwise it is "internet" or "platform", or begins with "fabric ".
 	Name string
 	// Addresses are the far end's own: a NIC's with the subnet's prefix length, or the
 	// platform's. Empty for the other kinds.
@@ -103,6 +105,7 @@ type Attachment struct {
 	floating  []*Endpoint // a subnet's backends with floating addresses
 	network   *network    // nil outside the virtual networks
 	forwards  bool        // the NIC may send what it does not own
+	fabric    *fabric     // of the kind Fabric; else nil
 }
 
 // Endpoint is what sends or receives packets: one address of a NIC, the other addresses of a
@@ -114,6 +117,9 @@ type Endpoint struct {
 	Subnet *policy.Subnet
 	// Attachment is the index of the attachment that leads here, or -1.
 	Attachment int
+	// Elsewhere says that the attachment is of the kind Fabric: the end is attached to another host, which
+	// judges what it sends and receives. The outside is elsewhere where no attachment here is the internet.
+	Elsewhere bool
 	// Outbound and Inbound are the stages that judge the packets that the endpoint sends and
 	// receives, in Azure's order.
 	Outbound, Inbound []Stage
@@ -134,7 +140,9 @@ type Endpoint struct {
 
 	address packet.Addr
 	routes  *routes
-	egress  *egresses // nil: packets leave to the internet as sent
+	// receivesForeign is set for a NIC or a gateway with a fabric of its own.
+	receivesForeign bool
+	egress          *egresses // nil: packets leave to the internet as sent
 	// closed is set for a NIC without an NSG that has a Standard public address, or that is
 	// behind a public frontend of a Standard load balancer. Nothing from the internet reaches it, by none of
 	// its addresses. closedAt holds such backends among a subnet's other addresses.

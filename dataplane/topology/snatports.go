@@ -65,6 +65,31 @@ func (m *membership) defaultPorts(addresses []netip.Addr, i, size int) (ports []
 	return ports
 }
 
+// Share is a host's share of ports where several hosts have the internet, so that no two of them give flows the
+// same port: share Index, from 0 on, of Of equal ones. The zero value is all. A host without a port of an address
+// lets nothing out by it.
+type Share struct{ Index, Of int }
+
+// check says what is wrong with the share.
+func (s Share) check(f *faults) {
+	if s.Of < 0 || s.Index < 0 || s.Index >= max(s.Of, 1) {
+		f.add("share of ports: number %d of %d: allowed are numbers from 0 on that are less than the number of shares", s.Index, s.Of)
+	}
+}
+
+// of cuts the share out of ranges.
+func (s Share) of(ranges []PortRange) []PortRange {
+	if s.Of <= 1 || len(ranges) == 0 {
+		return ranges
+	}
+	n := 0
+	for i := range ranges {
+		n += ranges[i].size()
+	}
+	first, end := n*s.Index/s.Of, n*(s.Index+1)/s.Of
+	return cutPorts(ranges, first, end-first)
+}
+
 // cutPorts takes n ports of the ranges, beginning with number from. It returns fewer when there
 // are no more.
 func cutPorts(ranges []PortRange, from, n int) (list []PortRange) {

@@ -25,6 +25,8 @@ type Way struct {
 	// Floating says that the packet keeps its destination, though the backend does not have
 	// that address.
 	Floating bool
+	// Outward says that the packet leaves to the internet, or goes through it to a public address of the policy.
+	Outward bool
 	// Closed says that the packet must be dropped: it came from the internet, To or the way to it
 	// has a Standard address, and no NSG stands before To.
 	Closed bool
@@ -63,6 +65,7 @@ func (s *Snapshot) wayBy(src *Endpoint, t *packet.Tuple, w *Way, c *choices) pac
 	if !s.translates { // nor is an address closed
 		var drop packet.Drop
 		w.To, drop = s.route(src, t.Src, t.Dst, c)
+		w.Outward = src != s.outside && s.isOutside(w.To)
 		return drop
 	}
 	drop := s.way(src, t, w, c)
@@ -77,7 +80,7 @@ func (s *Snapshot) wayBy(src *Endpoint, t *packet.Tuple, w *Way, c *choices) pac
 func (w *Way) reset(t *packet.Tuple) {
 	w.Arrives = *t // not together with others: that makes a second copy
 	w.To, w.Ports, w.Idle = nil, nil, 0
-	w.Translated, w.Floating, w.Closed, w.Reset, w.Contended = false, false, false, false, false
+	w.Translated, w.Floating, w.Outward, w.Closed, w.Reset, w.Contended = false, false, false, false, false, false
 }
 
 func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packet.Drop {
@@ -95,6 +98,7 @@ func (s *Snapshot) way(src *Endpoint, t *packet.Tuple, w *Way, c *choices) packe
 		e, drop = s.probed(t, c)
 	}
 	w.To = e
+	w.Outward = !outside && s.isOutside(e)
 	switch {
 	case e == nil:
 		return drop
@@ -154,11 +158,17 @@ func (s *Snapshot) RepliesReturn(src *Endpoint, sent packet.Addr, w *Way) bool {
 	return back != nil && back.routes.network == nil
 }
 
-// sharesAttachment reports that two endpoints are behind one attachment. Endpoints without one
-// share it when they are the same, or belong to one NIC.
+// sharesAttachment reports that two endpoints are behind one attachment. Endpoints without one, or on
+// another host, share it when they are the same, or belong to one NIC.
 func (e *Endpoint) sharesAttachment(other *Endpoint) bool {
-	if e.Attachment >= 0 || other.Attachment >= 0 {
+	if !e.Elsewhere && !other.Elsewhere && (e.Attachment >= 0 || other.Attachment >= 0) {
 		return e.Attachment == other.Attachment
 	}
-	return e == other || e.NetworkInterface != nil && e.NetworkInterface == other.NetworkInterface
+	return e == other || e.NetworkInterface != nil && e.NetworkInterface == other.NetworkInterface ||
+		e.Elsewhere && other.Elsewhere && e.routes.network == nil && other.routes.network == nil // the outside, and services there
+}
+
+// isOutside reports the outside, as the internet or as service endpoints reach it.
+func (s *Snapshot) isOutside(e *Endpoint) bool {
+	return e != nil && (e == s.outside || e == s.services)
 }

@@ -486,7 +486,7 @@ func BenchmarkWay(b *testing.B) {
 
 func TestAWayBeginsAnew(t *testing.T) {
 	tuple := packet.Tuple{SrcPort: 7}
-	used := Way{To: &Endpoint{}, Ports: []PortRange{{}}, Translated: true, Floating: true, Closed: true, Idle: 1, Reset: true, Contended: true}
+	used := Way{To: &Endpoint{}, Ports: []PortRange{{}}, Translated: true, Floating: true, Outward: true, Closed: true, Idle: 1, Reset: true, Contended: true}
 	for f := range reflect.ValueOf(used).NumField() {
 		if name := reflect.TypeOf(used).Field(f).Name; name != "Arrives" && reflect.ValueOf(used).Field(f).IsZero() {
 			t.Errorf("the test leaves %s zero", name)

@@ -8,7 +8,11 @@ import (
 // Admit finds who sent a packet that came from an attachment, and refuses what no virtual network
 // carries.
 func Admit(s *topology.Snapshot, from *topology.Attachment, t *packet.Tuple) (*topology.Endpoint, packet.Drop) {
-	if drop := Carried(t); drop != packet.NotDropped {
+	drop := Carried(t)
+	if drop == packet.DropLand && from.FromFabric() {
+		drop = packet.NotDropped // a backend with floating IP has asked its own frontend
+	}
+	if drop != packet.NotDropped {
 		return nil, drop
 	}
 	src := s.Admit(from, t.Src)

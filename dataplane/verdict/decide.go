@@ -31,11 +31,21 @@ type Decision struct {
 	// Known says that the receiver's end knows the packet's flow, so that nothing begins there. The
 	// engine sets it between Route and Send.
 	Known bool
+	// Here judges only the ends that are attached to this host, and takes only the part of a way that this host takes:
+	// for live packets. Questions leave it false: they judge all ends. It stays set until it is changed.
+	Here bool
+	// Joins says that the packet begins a record as one in mid-stream does: an appliance may see the answers
+	// alone, and the other end is elsewhere. Valid after MayBegin.
+	Joins bool
 
 	snapshot *topology.Snapshot
 	source   *topology.Endpoint
 	sent     packet.Addr // from where
 	fault    packet.Drop // of translation; the sender's rules come before it
+	// arrived says that another host has sent the packet, and has judged all but the receiver's stages. handed
+	// says that another host translates it: whole is its whole way then, and Way what this host takes of it.
+	arrived, handed bool
+	whole           topology.Way
 
 	classified packet.Tuple // see packet.Packet.Classification
 }
@@ -68,7 +78,11 @@ func (d *Decision) decide(p *packet.Packet) packet.Drop {
 // end counts as attached.
 func (d *Decision) Route(s *topology.Snapshot, src *topology.Endpoint, sent *packet.Tuple) packet.Drop {
 	d.begin(s, src, sent.Src)
-	return d.taken(s.Way(src, sent, &d.Way))
+	why := s.Way(src, sent, &d.Way)
+	if d.Here {
+		return d.here(why, sent)
+	}
+	return d.taken(why)
 }
 
 func (d *Decision) taken(why packet.Drop) packet.Drop {
@@ -106,7 +120,7 @@ func (d *Decision) Onward(s *topology.Snapshot, src *topology.Endpoint, p *packe
 
 // Port25 refuses a packet that the receiver's end does not know, if the subscription blocks its port.
 func (d *Decision) Port25(p *packet.Packet) packet.Drop {
-	if d.Drop == packet.NotDropped && d.snapshot.SMTPBlocked(d.source, d.Way.To, &p.Tuple) {
+	if d.Drop == packet.NotDropped && d.snapshot.SMTPBlocked(d.source, d.judged().To, &p.Tuple) {
 		d.Drop = packet.DropSMTP
 	}
 	return d.Drop
@@ -138,6 +152,7 @@ func (d *Decision) Keep(to *topology.Endpoint, sent, arrives *packet.Tuple) bool
 
 func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent packet.Addr) {
 	d.Drop, d.fault, d.Apart, d.Known, d.Sent = packet.NotDropped, packet.NotDropped, false, false, 0
+	d.Joins, d.arrived, d.handed = false, false, false
 	d.snapshot, d.source, d.sent = s, src, sent
 	d.Verdict.reset()
 }
@@ -145,7 +160,8 @@ func (d *Decision) begin(s *topology.Snapshot, src *topology.Endpoint, sent pack
 // Changed reports a packet that translation has to do with: one that is refused by it, or that
 // arrives elsewhere or otherwise than its addresses say.
 func (d *Decision) Changed() bool {
-	return d.fault != packet.NotDropped || d.Way.Translated || d.Way.Floating || d.Way.Closed
+	way := d.judged()
+	return d.fault != packet.NotDropped || way.Translated || way.Floating || way.Closed
 }
 
 // Refused reports a packet that translation refuses.
@@ -158,10 +174,13 @@ func (d *Decision) MayBegin(p *packet.Packet, strict bool) packet.Drop {
 	if d.Drop != packet.NotDropped {
 		return d.Drop
 	}
-	shared := d.Way.Ports != nil
+	shared := d.judged().Ports != nil
 	d.Drop = conntrack.MayCreate(p, strict || shared)
 	if d.Drop != packet.NotDropped && !shared && d.Stateless() && conntrack.MayCreateStateless(p) == packet.NotDropped {
 		d.Drop = packet.NotDropped
+	}
+	if d.Drop != packet.NotDropped && d.Drop != packet.DropTCPFlags && d.Here && !shared && d.othersKnow(p) {
+		d.Drop, d.Joins = packet.NotDropped, true
 	}
 	return d.Drop
 }
@@ -180,12 +199,14 @@ func (d *Decision) Send(p *packet.Packet) packet.Drop {
 
 // carry is what Send does behind the sender's stages.
 func (d *Decision) carry(p *packet.Packet) packet.Drop {
-	switch way := &d.Way; {
+	switch way := d.judged(); {
+	case d.arrived: // from the internet, as sent; what comes from a group has a record of its own anyway
+		d.Apart = d.source == d.snapshot.Outside() && !d.snapshot.Public(d.sent) && d.snapshot.Routed() && !d.Answered()
 	case d.fault != packet.NotDropped:
 		d.Drop = d.fault
 	case way.Closed:
 		d.Drop = packet.DropClosed
-	case !d.Known && d.Port25(p) != packet.NotDropped:
+	case !d.Known && !d.senderJudged() && d.Port25(p) != packet.NotDropped:
 	case !d.snapshot.Routed() || d.Answered():
 	case way.Translated || way.Floating:
 		d.Drop = packet.DropAsymmetric
@@ -196,11 +217,14 @@ func (d *Decision) carry(p *packet.Packet) packet.Drop {
 }
 
 // Answered reports that answers come back by where the packet came from.
-func (d *Decision) Answered() bool { return d.snapshot.RepliesReturn(d.source, d.sent, &d.Way) }
+func (d *Decision) Answered() bool { return d.snapshot.RepliesReturn(d.source, d.sent, d.judged()) }
 
 // Receive asks the receiver's stages about the packet as it arrives.
 func (d *Decision) Receive(p *packet.Packet) packet.Drop {
 	if d.Drop != packet.NotDropped {
+		return d.Drop
+	}
+	if d.Here && d.Way.To.Elsewhere {
 		return d.Drop
 	}
 	d.Verdict.receive(d.Way.To, p.Classification(&d.Way.Arrives, &d.classified))
@@ -233,6 +257,9 @@ func (d *Decision) AskSender(s *topology.Snapshot, src *topology.Endpoint, p *pa
 }
 
 func (d *Decision) askSender(p *packet.Packet) packet.Drop {
+	if d.senderJudged() {
+		return d.Drop
+	}
 	d.Verdict.send(d.source, p.Classification(&p.Tuple, &d.classified))
 	if d.Sent = d.Verdict.N; d.Verdict.Access == ruleset.Deny {
 		d.Drop = packet.DropRule
@@ -255,23 +282,25 @@ func (d *Decision) ReceivedSlots() conntrack.Slots { return d.Verdict.slots(d.Se
 
 // Stateless reports an end whose TCP flows have no states.
 func (d *Decision) Stateless() bool {
-	return d.source.Stateless || d.Way.To != nil && d.Way.To.Stateless
+	to := d.judged().To
+	return d.source.Stateless || to != nil && to.Stateless
 }
 
 // Established is the idle timeout of TCP that the ends' virtual networks give, the longer one; 0: the
 // default.
 func (d *Decision) Established() time.Duration {
-	if d.Way.To == nil {
+	to := d.judged().To
+	if to == nil {
 		return d.source.Established
 	}
-	return max(d.source.Established, d.Way.To.Established)
+	return max(d.source.Established, to.Established)
 }
 
 // Idle is the idle timeout of the flow: its translation's where it has one, which most bounds, else
 // that of Established. most is 0 for no bound.
 func (d *Decision) Idle(protocol uint8, most time.Duration) time.Duration {
-	idle := d.Way.Idle
-	if d.Way.Translated && protocol == packet.ProtoUDP {
+	idle := d.judged().Idle
+	if d.judged().Translated && protocol == packet.ProtoUDP {
 		idle = topology.IdleUDP
 	}
 	switch {

@@ -42,6 +42,8 @@ type leg struct {
 	rules   []string
 	service bool // the platform's
 	floats  bool
+	related bool // an ICMP error that no rule has judged
+	half    bool // its flow is known at one end only
 }
 
 // seen is what the engine did with a tuple.
@@ -109,6 +111,9 @@ func (b *built) carry(at time.Time, from int, frame []byte) leg {
 	if c.Drop == packet.NotDropped && c.InFlow {
 		info := b.carrier.Info(c.Flow)
 		l.floats = info.Marks&conntrack.Floating != 0
+		_, here := b.carrier.Engine().Attachment(info.Key.Zone)
+		_, there := b.carrier.Engine().Attachment(info.ReplyKey.Zone)
+		l.half = !here || !there
 	}
 	for _, slot := range c.Slots {
 		if topology.ServiceOfSlot(slot) != topology.NoService {
@@ -126,6 +131,11 @@ func (b *built) receives(attachment int, dst packet.Addr) bool {
 	a := b.snapshot.Attachments[attachment]
 	return a.Kind != topology.NetworkInterface ||
 		slices.ContainsFunc(a.Addresses, func(own netip.Prefix) bool { return packet.AddrFrom(own.Addr()) == dst })
+}
+
+// owns reports that what is attached has an address of its own, or any where it is no NIC.
+func (b *built) owns(attachment int, address packet.Addr) bool {
+	return b.receives(attachment, address)
 }
 
 // denied is the outcome of a leg that ends in a drop.

@@ -42,6 +42,25 @@ func (t *tuple) packet() []byte {
 	return packettest.Raw(spec, t.Proto)
 }
 
+// answer is a packet of the tuple that answers p: of TCP a SYN with ACK, of ICMP an echo reply.
+func (t *tuple) answer(p *packet.Packet) []byte {
+	spec := packettest.Spec{Src: t.Src.String(), Dst: t.Dst.String(), SrcPort: t.SrcPort, DstPort: t.DstPort, Payload: 8}
+	var b []byte
+	switch t.Proto {
+	case packet.ProtoTCP:
+		spec.Flags, spec.Payload, spec.Ack = "SA", 0, p.Seq+1
+		b = packettest.TCP(spec)
+	case packet.ProtoUDP:
+		b = packettest.UDP(spec)
+	case packet.ProtoICMP:
+		spec.ICMPType, spec.ICMPID = packet.ICMPv4EchoReply, p.SrcPort
+		b = packettest.ICMP(spec)
+	default:
+		b = packettest.Raw(spec, t.Proto)
+	}
+	return append(make([]byte, tun.HeaderLen), b...)
+}
+
 // frame is the packet behind a virtio-net header that asks for nothing.
 func (t *tuple) frame() []byte { return append(make([]byte, tun.HeaderLen), t.packet()...) }
 
