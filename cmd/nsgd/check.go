@@ -182,6 +182,9 @@ func (c *Config) topology() topology.Options {
 			}
 		}
 	}
+	if c.joined != nil {
+		o.Host, o.InternetShare = c.joined.host, c.joined.share
+	}
 	return o
 }
 
@@ -216,6 +219,8 @@ func (c *Config) specs() []topology.Spec {
 
 func (a *AttachmentConfig) spec() (s topology.Spec) {
 	switch {
+	case a.fabric != nil:
+		return *a.fabric
 	case a.NetworkInterface != "":
 		return topology.Spec{Kind: topology.NetworkInterface, Reference: a.NetworkInterface}
 	case a.Subnet != "":

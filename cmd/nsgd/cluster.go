@@ -37,6 +37,8 @@ type member struct {
 	mu     sync.Mutex
 	known  map[string]*generation.Unpacked // by folder: those that a reload may ask for; guarded by mu
 	wanted []string                        // network interfaces of the configuration; guarded by mu
+	behind map[string][]netip.Prefix       // gateways of the configuration; guarded by mu
+	joint                                  // guarded by mu
 }
 
 // cluster checks a host's place in a cluster.
@@ -166,6 +168,7 @@ func lastShare(path string) (s *share, trouble, err error) {
 		return s, fmt.Errorf("cluster.cache: what was carried last can't be used: %w", trouble), nil
 	}
 	if s.generation != nil {
+		s.join = lastPlacement(cache, host)
 		s.nics, trouble = cluster.LastNICs(cache, host, bootID(), continuity.SinceBoot(), c.Cluster.OnLost == onLostGoOn)
 	}
 	return s, trouble, nil
@@ -198,7 +201,8 @@ func (d *daemon) openMember() error {
 	if err := cache.Lock(); err != nil {
 		return fmt.Errorf("cluster.cache: %w", err)
 	}
-	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}}
+	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric}}
+	d.member.resume(d.log)
 	return nil
 }
 
@@ -210,6 +214,9 @@ func (m *member) join(d *daemon) error {
 	k := d.config.Cluster
 	m.service = d.service
 	m.wants(d.file, d.engine.Snapshot().Policy)
+	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
+		return err
+	}
 	host, err := k.host()
 	if err != nil {
 		return err
@@ -223,11 +230,12 @@ func (m *member) join(d *daemon) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	d.onStop(store.Close)
+	m.vni = store.VNI
 	internet := slices.ContainsFunc(d.config.Attachments, func(a AttachmentConfig) bool { return a.Internet })
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
 		Version: version, Internet: internet, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
-		Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
+		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
 		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
 	})
 	return err
@@ -282,7 +290,7 @@ func (m *member) wants(c *Config, set *policy.Set) {
 		return
 	}
 	m.mu.Lock()
-	m.wanted = c.nics(set)
+	m.wanted, m.behind = c.nics(set), c.gateways(set)
 	m.mu.Unlock()
 	if m.agent != nil {
 		m.agent.Wake()
@@ -331,6 +339,13 @@ func (m *member) Carry(u *generation.Unpacked, nics []string) error {
 		}
 		return err
 	})
+}
+
+// gateways are those of the configuration, for cluster.AgentOptions.
+func (m *member) gateways() map[string][]netip.Prefix {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.behind
 }
 
 // NICs implements cluster.Daemon.

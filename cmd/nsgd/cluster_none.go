@@ -29,6 +29,8 @@ func (d *daemon) openMember() error { return nil }
 func (*member) join(*daemon) error                     { return nil }
 func (*member) run(context.Context) error              { return nil }
 func (*member) wants(*Config, *policy.Set)             {}
+func (*member) joins() func(*Config, *policy.Set)      { return nil }
+func (*member) settle(*Config, *policy.Set) error      { return nil }
 func (*member) generation(string) *generation.Unpacked { return nil }
 func (*member) status() *inspect.ClusterStatus         { return nil }
 func (*member) collectors() []prometheus.Collector     { return nil }

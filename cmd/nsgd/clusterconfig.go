@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun/fabric"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -52,6 +54,7 @@ const (
 
 const (
 	defaultClusterPort  = 4790 // VXLAN-GPE's
+	fabricDevice        = "nsgdvx"
 	defaultClusterCache = "/var/lib/nsgd/cluster"
 )
 
@@ -81,6 +84,16 @@ type share struct {
 	// nics are the ids in lower case of the network interfaces to attach. With all, every one is attached.
 	nics []string
 	all  bool
+	// join adds what leads to other hosts to a configuration for a policy; nil: nothing does.
+	join func(has *Config, set *policy.Set)
+}
+
+// joined is what joins a host to others.
+type joined struct {
+	host  string
+	share topology.Share // of the ports of public addresses
+	// state is what the kernel carries.
+	state func() fabric.State
 }
 
 // take is adopt, and checks it: who has written a generation may have had another nsgd.
@@ -116,6 +129,9 @@ func (c *Config) having(s *share, set *policy.Set) *Config {
 	has.Attachments = slices.DeleteFunc(slices.Clone(c.Attachments), func(a AttachmentConfig) bool {
 		return a.NetworkInterface != "" && !slices.Contains(s.nics, a.nic(set))
 	})
+	if s.join != nil {
+		s.join(&has, set)
+	}
 	return &has
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
 )
@@ -75,6 +76,7 @@ type Config struct {
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
 	// Cluster has many hosts carry one policy; absent: the policy is in files here.
 	Cluster *ClusterConfig `yaml:"cluster"`
+	joined  *joined        // to the other hosts; nil: nothing is
 	// FlowLogs are Azure's logs of flows, none by default.
 	FlowLogs []FlowLogConfig `yaml:"flowLogs"`
 	// FlowLogInterval is how often they are written; 0: a minute. All logs share it, because the
@@ -168,7 +170,8 @@ type AttachmentConfig struct {
 	Device string `yaml:"device"`
 	MTU    int    `yaml:"mtu"` // 0: 1500
 	// Addresses of the device. A network interface's come from the policy.
-	Addresses []Prefix `yaml:"addresses"`
+	Addresses []Prefix       `yaml:"addresses"`
+	fabric    *topology.Spec // to other hosts, which the cluster attaches; nil: it is of the file
 }
 
 // FlowsConfig bounds the flow table; zero values take the defaults.

@@ -21,6 +21,10 @@ func planDevices(c *Config, set *policy.Set, to []*topology.Attachment) ([]tun.C
 		if taken[a.Netns] == nil {
 			taken[a.Netns] = map[netip.Prefix]bool{}
 		}
+		if a.fabric != nil {
+			plan[i] = tun.Config{Name: a.Device, MTU: a.MTU}
+			continue
+		}
 		if before[i] {
 			plan[i] = tun.Config{Name: a.Device, Namespace: a.Netns, MTU: a.MTU, Keep: true}
 			continue

@@ -125,6 +125,7 @@ func (l *live) shared(e inspect.Edit) (*share, error) {
 		next.nics = e.NetworkInterfaces
 	}
 	next.all = next.all || e.All
+	next.join = l.member.joins()
 	return &next, nil
 }
 
@@ -159,7 +160,7 @@ func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, se
 	e.Undo = func() error { return errors.Join(undo(), l.interception.undo()) }
 	e.Settle = func() error {
 		l.responders.follow(c)
-		return errors.Join(settle(), l.interception.settle())
+		return errors.Join(settle(), l.interception.settle(), l.member.settle(c, set))
 	}
 	return e, nil
 }
@@ -249,8 +250,9 @@ func (l *live) fixed(c *Config) error {
 	var faults []error
 	was, is := reflect.ValueOf(l.running).Elem(), reflect.ValueOf(c).Elem()
 	for i := range was.NumField() {
-		key := was.Type().Field(i).Tag.Get("yaml")
-		if !slices.Contains(liveKeys, key) && !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
+		field := was.Type().Field(i)
+		key := field.Tag.Get("yaml")
+		if field.IsExported() && !slices.Contains(liveKeys, key) && !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
 			faults = append(faults, fmt.Errorf("%s: it can't change while the daemon runs: restart it", key))
 		}
 	}

@@ -95,8 +95,12 @@ func (f *placesOfFile) now() (*privileged.Places, error) {
 	return f.places, nil
 }
 
-// addPlaces adds the namespaces of a configuration.
+// addPlaces adds the namespaces of a configuration, and what leads to other hosts.
 func addPlaces(p *privileged.Places, c *Config) {
+	if k := c.Cluster; k != nil {
+		p.Namespaces[""] = true
+		p.Fabric = &privileged.FabricPlace{Underlay: k.Underlay.Addr, Port: uint16(k.Port), Device: fabricDevice}
+	}
 	for i := range c.Attachments {
 		a := &c.Attachments[i]
 		p.Namespaces[a.Netns] = true

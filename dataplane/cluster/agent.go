@@ -36,8 +36,9 @@ type AgentOptions struct {
 	Port     uint16
 	MTU      func() int
 	Version  string
-	// Internet says that it has an internet attachment.
+	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
 	Internet bool
+	Gateways func() map[string][]netip.Prefix
 	// Lease is how long it may be away: see MinLease.
 	Lease time.Duration
 	// GoOn has it carry on when the lease has ended. Another host may then have the same network interfaces.
@@ -53,8 +54,9 @@ type AgentOptions struct {
 	Start    *generation.Unpacked
 	Attached []string
 	Daemon   Daemon
-	// Placed is told every new placement, one at a time; nil: nobody is.
-	Placed func(*Placement)
+	// Placed is told every new placement, one at a time, and again after a fault or when another policy decides; nil:
+	// nobody is.
+	Placed func(context.Context, *Placement) error
 	Log    *slog.Logger // nil discards
 }
 
@@ -193,7 +195,7 @@ func (a *Agent) step(ctx context.Context) {
 		a.attach(epoch)
 		a.release(ctx, epoch)
 		a.report(ctx, epoch)
-		a.place(view)
+		a.place(ctx, view)
 	}
 	a.keepStatus(view, lost)
 	if !slices.Equal(before, a.faults) {

@@ -44,5 +44,6 @@ func (a *Agent) carry(u *generation.Unpacked, nics []string) error {
 	}
 	err := a.Daemon.Carry(u, nics)
 	a.refusal.note(what, a.Clock(), err)
+	a.placement = nil // what leads to other hosts follows from the policy too
 	return err
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 )
 
@@ -27,6 +28,8 @@ type PlacedHost struct {
 	MTU      int // of the underlay's interface; 0: not known
 	// Internet says that the host has an internet attachment.
 	Internet bool
+	// Gateways are the networks behind the gateways that the host attaches, by the virtual network's id in lower case.
+	Gateways map[string][]netip.Prefix
 	// Epoch rises with each registration under the name.
 	Epoch int64
 }
@@ -42,7 +45,7 @@ type PlacedNIC struct {
 func (v *View) placement(self string) *Placement {
 	p := &Placement{Revision: v.Revision, Self: self, Hosts: map[string]PlacedHost{}, NICs: map[string]PlacedNIC{}, VNIs: maps.Clone(v.VNIs)}
 	for name, h := range v.Hosts {
-		p.Hosts[name] = PlacedHost{Underlay: h.Underlay, Port: h.Port, MTU: h.MTU, Internet: h.Internet, Epoch: h.Epoch}
+		p.Hosts[name] = PlacedHost{Underlay: h.Underlay, Port: h.Port, MTU: h.MTU, Internet: h.Internet, Gateways: h.Gateways, Epoch: h.Epoch}
 	}
 	for nic, c := range v.Claims {
 		if h := v.Hosts[c.Host]; h != nil && h.Epoch == c.Epoch {
@@ -54,7 +57,7 @@ func (v *View) placement(self string) *Placement {
 
 // Same reports that two placements differ in nothing but their revision.
 func (p *Placement) Same(other *Placement) bool {
-	return other != nil && p.Self == other.Self && maps.Equal(p.Hosts, other.Hosts) && maps.Equal(p.NICs, other.NICs) && maps.Equal(p.VNIs, other.VNIs)
+	return other != nil && p.Self == other.Self && maps.EqualFunc(p.Hosts, other.Hosts, func(a, b PlacedHost) bool { return reflect.DeepEqual(a, b) }) && maps.Equal(p.NICs, other.NICs) && maps.Equal(p.VNIs, other.VNIs)
 }
 
 // On lists the network interfaces of a host, sorted.

@@ -39,6 +39,8 @@ type HostRecord struct {
 	Version  string     `json:"version"`
 	// Internet says that it has an attachment with internet: true.
 	Internet bool `json:"internet"`
+	// Gateways are the networks behind the gateways that it attaches, by the virtual network's id in lower case.
+	Gateways map[string][]netip.Prefix `json:"gateways,omitempty"`
 	// Lease is in seconds.
 	Lease int64 `json:"lease"`
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.

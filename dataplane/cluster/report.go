@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -39,6 +40,9 @@ func (a *Agent) record() *HostRecord {
 	if a.MTU != nil {
 		r.MTU = a.MTU()
 	}
+	if a.Gateways != nil {
+		r.Gateways = a.Gateways()
+	}
 	return r
 }
 
@@ -70,7 +74,7 @@ func (a *Agent) report(ctx context.Context, epoch int64) {
 }
 
 // place publishes where everything is, if that has changed.
-func (a *Agent) place(view *View) {
+func (a *Agent) place(ctx context.Context, view *View) {
 	a.longestLease = a.Lease
 	for _, h := range view.Hosts {
 		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
@@ -79,10 +83,13 @@ func (a *Agent) place(view *View) {
 	if p.Same(a.placement) {
 		return
 	}
-	a.placement = p
 	if a.Placed != nil {
-		a.Placed(p)
+		if err := a.Placed(ctx, p); err != nil {
+			a.fault(fmt.Errorf("what leads to other hosts is not all there: %w", err))
+			return
+		}
 	}
+	a.placement = p
 }
 
 func (a *Agent) keepStatus(view *View, lost error) {

@@ -118,6 +118,17 @@ func FabricInterfaces(set *policy.Set) (list []*policy.NetworkInterface) {
 	return list
 }
 
+// FloatingAddresses are the addresses of frontends that NICs answer from, as backends with floating IP.
+func FloatingAddresses(set *policy.Set) map[*policy.NetworkInterface][]netip.Addr {
+	list := map[*policy.NetworkInterface][]netip.Addr{}
+	eachBackend(set, func(f *policy.Frontend, floating bool, b *policy.Backend) {
+		if nic := interfaceOf(set, b); floating && nic != nil && f.Address.IsValid() && !slices.Contains(list[nic], f.Address) {
+			list[nic] = append(list[nic], f.Address)
+		}
+	})
+	return list
+}
+
 // eachBackend visits the backends behind the rules of all load balancers.
 func eachBackend(set *policy.Set, visit func(f *policy.Frontend, floating bool, b *policy.Backend)) {
 	for _, lb := range set.LoadBalancers {

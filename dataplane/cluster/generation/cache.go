@@ -310,6 +310,23 @@ func (c *Cache) SaveLease(text []byte) error {
 	return c.root.Rename(leaseFile+".new", leaseFile)
 }
 
+const placementFile = "placement.json"
+
+// SavePlacement notes where everything is, for a start without etcd.
+func (c *Cache) SavePlacement(text []byte) error { return c.write(placementFile, text) }
+
+// Placement is what SavePlacement has noted; nil: nothing.
+func (c *Cache) Placement() ([]byte, error) {
+	text, err := c.read(placementFile, maxPlacement)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
+}
+
+// maxPlacement bounds a placement, in bytes.
+const maxPlacement = 64 << 20
+
 // Lease is what SaveLease has noted; nil: nothing.
 func (c *Cache) Lease() ([]byte, error) {
 	text, err := c.read(leaseFile, maxCurrent)
