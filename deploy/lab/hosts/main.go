@@ -121,10 +121,13 @@ func (c *cluster) up(ctx context.Context) error {
 	}
 	client := "http://" + store + ":2379"
 	if err := c.start(underlay, c.etcd, "--data-dir", filepath.Join(c.dir, "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client,
-		"--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "error"); err != nil {
+		"--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap", "--log-level", "error"); err != nil {
 		return err
 	}
 	for _, h := range hosts {
+		if err := os.Mkdir(filepath.Join(c.dir, h.name), 0o700); err != nil { // one of each nsgd: it is its state directory
+			return err
+		}
 		if err := os.WriteFile(filepath.Join(c.dir, h.name+".yaml"), []byte(c.config(&h, client)), 0o600); err != nil {
 			return err
 		}
@@ -146,10 +149,10 @@ attachments:
 - %s
 metrics: {listen: "off"}
 control: {socket: %s}
-`, client, h.name, h.address, filepath.Join(c.dir, h.name+".cache"), strings.Join(h.attachments, "\n- "), c.socket(h))
+`, client, h.name, h.address, filepath.Join(c.dir, h.name, "cache"), strings.Join(h.attachments, "\n- "), c.socket(h))
 }
 
-func (c *cluster) socket(h *host) string { return filepath.Join(c.dir, h.name+".sock") }
+func (c *cluster) socket(h *host) string { return filepath.Join(c.dir, h.name, "nsgd.sock") }
 
 // await waits until every host has its fabric and its network interfaces.
 func (c *cluster) await(ctx context.Context) error {
@@ -233,9 +236,10 @@ func ip(arguments ...string) error {
 	return nil
 }
 
-// start starts a program in a namespace. Its end before the lab's is the lab's.
+// start starts a program in a network namespace. The namespaces that it makes are to be seen from here, so that it
+// keeps this process's mounts.
 func (c *cluster) start(namespace string, program ...string) error {
-	p := exec.Command("ip", append([]string{"netns", "exec", namespace}, program...)...)
+	p := exec.Command("nsenter", append([]string{"--net=/run/netns/" + namespace}, program...)...)
 	p.Stdout, p.Stderr = os.Stderr, os.Stderr
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this process, which ends the others in order
 	if err := p.Start(); err != nil {
