@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -298,6 +299,9 @@ func (h *host) outer(to netip.Addr, vni uint32, inner []byte) {
 	})
 }
 
+// settles is what the kernel sets some time after a device is up.
+var settles = regexp.MustCompile(`qdisc \w+ state \w+|qdisc \w+ 0: dev \S+ root .*`)
+
 // listing is what the tools list of a namespace, without what changes by itself.
 func (h *host) listing() string {
 	h.Helper()
@@ -306,7 +310,7 @@ func (h *host) listing() string {
 		"ip -d -o link", "ip -o address", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all",
 		"tc qdisc", "tc filter show dev ul ingress", "nft list ruleset", "ip neigh show nud permanent",
 	} {
-		fmt.Fprintf(&b, "%s:\n%s", command, h.run(strings.Fields(command)...))
+		fmt.Fprintf(&b, "%s:\n%s", command, settles.ReplaceAllString(h.run(strings.Fields(command)...), ""))
 	}
 	for _, line := range strings.Split(h.run("sysctl", "-a", "--pattern", `^net\.(ipv4|ipv6|core)\.`), "\n") {
 		if !strings.Contains(line, "stable_secret") {
