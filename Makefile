@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run cover package reproducible install uninstall clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
 
 all: build
 
@@ -95,6 +95,11 @@ e2e: setup build
 
 run: setup build
 	$(SUDO) bin/nsgd run
+
+# The same lab on three hosts, with a real etcd.
+run-cluster: setup build
+	CGO_ENABLED=0 go build -trimpath -o bin/hosts ./deploy/lab/hosts
+	$(SUDO) bin/hosts -binaries bin
 
 cover:
 	go test -coverprofile=coverage.out -coverpkg=./... ./...

@@ -67,6 +67,8 @@ var allowedImports = map[string][]string{
 	"dataplane/cluster/generation": {"tun/folder"},
 	// The store and the host's agent know nothing of engines: the daemon is behind an interface.
 	"dataplane/cluster": {"dataplane/cluster/generation"},
+	// Says what a policy and a placement need of engine and kernel.
+	"dataplane/cluster/plan": {"dataplane/cluster", "dataplane/topology", "ruleset/policy", "tun/fabric"},
 	"dataplane/serve":   {},
 	// Makes certificates for tests.
 	"dataplane/serve/servetest": {},
@@ -122,6 +124,9 @@ var allowedImports = map[string][]string{
 	"tun/tuntest": {"tun"},
 	// The slow flow that the oracles share.
 	"conntrack/conntracktest": {"dataplane/packet"},
+
+	// The lab on several hosts starts daemons and asks them.
+	"deploy/lab/hosts": {"dataplane/control", "dataplane/inspect", "dataplane/topology", "deploy/lab"},
 
 	"test":       {anyPackage},
 	"test/bench": {anyPackage},

@@ -100,7 +100,7 @@ func programs() (dir string, remove func(), err error) {
 	if os.Getenv(raceEnv) != "" {
 		args = append(args, "-race")
 	}
-	build := exec.Command("go", append(args, "../../cmd/nsgd", "../../cmd/nsgctl")...)
+	build := exec.Command("go", append(args, "../../cmd/nsgd", "../../cmd/nsgctl", "../../deploy/lab/hosts")...)
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		remove()
