@@ -69,7 +69,7 @@ var allowedImports = map[string][]string{
 	"dataplane/cluster": {"dataplane/cluster/generation"},
 	// Says what a policy and a placement need of engine and kernel.
 	"dataplane/cluster/plan": {"dataplane/cluster", "dataplane/topology", "ruleset/policy", "tun/fabric"},
-	"dataplane/serve":   {},
+	"dataplane/serve":        {},
 	// Makes certificates for tests.
 	"dataplane/serve/servetest": {},
 	"dataplane/logring":         {},
