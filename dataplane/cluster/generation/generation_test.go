@@ -210,7 +210,7 @@ func TestACacheGivesBackWhatItKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(u.Folder, "policy/net/a.json")
-	if err := os.WriteFile(file, []byte("changed"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("[]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := newCache(t, dir).Current(); err != nil {
