@@ -93,7 +93,7 @@ func (s *Store) write(ctx context.Context, o *Offering, m *generation.Manifest, 
 	return s.under(ctx, o, "writing the manifest", []clientv3.Cmp{absent(key)}, func(ctx context.Context) (bool, error) {
 		there, _, err := s.get(ctx, key)
 		return string(there) == string(sealed), err
-	}, clientv3.OpPut(key, string(sealed)))
+	}, clientv3.OpPut(key, string(sealed)), clientv3.OpPut(s.keys.last(), encode(m.Number)))
 }
 
 // under makes a transaction that only the holder of an offer may make. Where the outcome is not known, or the

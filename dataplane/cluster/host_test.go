@@ -59,7 +59,12 @@ func newHostIn(t *testing.T, s *server, dir string, o AgentOptions, nics ...stri
 	}
 	o.Boot, o.Clock = "boot", sinceBegan
 	o.Fence = func(until time.Duration) { h.mu.Lock(); defer h.mu.Unlock(); h.until = until }
-	o.Placed = func(p *Placement) { h.mu.Lock(); defer h.mu.Unlock(); h.placements = append(h.placements, p) }
+	o.Placed = func(_ context.Context, p *Placement) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.placements = append(h.placements, p)
+		return nil
+	}
 	if o.Start, err = cache.Current(); err != nil {
 		t.Fatal(err)
 	}

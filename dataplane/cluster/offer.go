@@ -82,7 +82,7 @@ func (s *Store) newest(ctx context.Context) (uint64, error) {
 	return n, nil
 }
 
-// last is the highest number that was ever offered here; 0: there is none.
+// last is the highest number that a manifest ever had here; 0: there is none.
 func (s *Store) last(ctx context.Context) (n uint64, err error) {
 	text, _, err := s.get(ctx, s.keys.last())
 	if text == nil || err != nil {
@@ -103,7 +103,7 @@ func (o *Offering) take(ctx context.Context, view *View) error {
 	o.lease = granted.ID
 	r, err := s.commit(ctx, "offering", []clientv3.Cmp{
 		absent(s.keys.offer()), clientv3.Compare(clientv3.ModRevision(s.keys.head()), "=", view.headRevision),
-	}, clientv3.OpPut(s.keys.offer(), encode(&o.offer), clientv3.WithLease(o.lease)), clientv3.OpPut(s.keys.last(), encode(o.offer.Generation)))
+	}, clientv3.OpPut(s.keys.offer(), encode(&o.offer), clientv3.WithLease(o.lease)))
 	if err == nil && r.Succeeded {
 		o.created = r.Header.Revision
 		renewing, stop := context.WithCancel(context.WithoutCancel(ctx))

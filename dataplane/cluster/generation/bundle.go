@@ -65,7 +65,7 @@ func (b *Bundle) check() error {
 		if err := checkName(name); err != nil {
 			return fmt.Errorf("bundle: %w", err)
 		}
-		for folder := path.Dir(name); folder != "."; folder = path.Dir(folder) {
+		for folder := path.Dir(name); folder != "." && folder != "/"; folder = path.Dir(folder) {
 			if _, file := b.Files[folder]; file {
 				return fmt.Errorf("bundle: %q is a file and the folder of %q", folder, name)
 			}
