@@ -15,6 +15,7 @@
 //	begin.go      begin     without a flow: decides about the packet (verdict.Decision)
 //	              commit    records the flow that begins
 //	apart.go      onward    where answers take another way, passes at the receiver's end by itself
+//	fabric.go     route     where hosts share a policy: zones of other hosts' ends, and the ways there
 //	rewrite.go    translate changes addresses and ports, where the flow has a translation
 //	write.go      write     hands the packet to its queue, or appends it to its flow's train
 //

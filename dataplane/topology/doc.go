@@ -14,12 +14,15 @@
 //	endpoints.go   step 3: the endpoints of NICs and subnets with their stages
 //	compile.go     step 4: rules to prefixes; steps 8 and 9: slots and compiled tables
 //	attach.go      step 5: attachments, and the endpoints behind them
+//	fabric.go      what fabrics lead to: ends that are attached to other hosts
+//	fabric_place.go  step 5 for fabrics
 //	routetable.go  step 6: what Route searches
 //	isolated.go    step 7 for Options.Isolated: NICs judged by themselves
 //	frontend*.go   step 7 otherwise: what public addresses and load balancers lead to
 //	egress.go      step 7 otherwise: how packets leave to the internet
 //	snatports.go   which ports of a shared address flows may take
 //	admit.go       which endpoint sends from an address
+//	fabric_arrive.go  the same from fabrics, and by which a packet leaves
 //	routes.go      where a route leads
 //	way.go         the route and the translation of a flow's first packet, and its replies
 //	kept.go        whether a reload keeps the translation of a live flow
