@@ -57,7 +57,7 @@ func (t *Table) openImage(o *Options, number int) error {
 	var head *imageHead
 	var was shape
 	if last != nil {
-		if head, was, err = readShape(last); err == nil && was.Meaning > meaning {
+		if head, was, err = readShape(last, o.NotesPerFlow); err == nil && was.Meaning > meaning {
 			err = fmt.Errorf("conntrack: the image of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
 		}
 		if t.adoption.Refused = err; err != nil {

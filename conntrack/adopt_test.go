@@ -94,7 +94,7 @@ func TestFlowsOfAnotherLayoutAreCopied(t *testing.T) {
 // otherLayout is an image as another version would have left it: its records are larger and their fields elsewhere.
 func otherLayout(t *testing.T, last []byte) []byte {
 	t.Helper()
-	head, s, err := readShape(last)
+	head, s, err := readShape(last, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestAnImageThatIsOfNoUseIsNamedAndLeft(t *testing.T) {
 			images := &memory{}
 			before := newRig(t, Options{Images: images})
 			fill(before, 10)
-			head, s, err := readShape(images.last)
+			head, s, err := readShape(images.last, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

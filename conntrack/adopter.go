@@ -63,8 +63,8 @@ func (t *Table) adopt(o *Options) {
 	var all sync.WaitGroup
 	for i := range adopters {
 		a := &adopters[i]
-		a.t, a.o, a.zones = t, o, make([]int32, len(t.zones))
 		all.Go(func() {
+			a.t, a.o, a.zones = t, o, make([]int32, len(t.zones))
 			for {
 				first := claimed.Add(adoptShare) - adoptShare
 				if first >= used {

@@ -13,12 +13,11 @@ import (
 // of flows is kept. A destination with more flows has a portMap. All of it follows from the records:
 // it changes as flows with Shared begin and end.
 type ports struct {
-	counts []portCount // by hash of a portKey
-	mu     sync.RWMutex
-	maps   map[Key]*portMap // by portKey
+	mu   sync.RWMutex
+	maps map[Key]*portMap // by portKey
 }
 
-// portCount is of all destinations with one hash. More than one only makes maps come sooner.
+// portCount, one for each hash of a portKey, is of all destinations with one hash. More than one only makes maps come sooner.
 type portCount struct {
 	flows, maps atomic.Int32
 }
@@ -37,9 +36,9 @@ const (
 	shareOfFree = 4
 )
 
-func newPorts(maxFlows int) ports {
+func newPortCounts(maxFlows int) []portCount {
 	n := 1 << bits.Len(uint(min(max(maxFlows/4, 1024), 1<<20)-1))
-	return ports{counts: make([]portCount, n), maps: map[Key]*portMap{}}
+	return make([]portCount, n)
 }
 
 // portKey is what the reply keys have in common of flows that must not share a port.
@@ -50,7 +49,7 @@ func portKey(reply *Key) Key {
 }
 
 func (t *Table) portCount(k *Key) *portCount {
-	return &t.ports.counts[t.secrets.hash(k)&uint64(len(t.ports.counts)-1)]
+	return &t.portCounts[t.secrets.hash(k)&uint64(len(t.portCounts)-1)]
 }
 
 // mapOf is the map of a portKey, or nil.

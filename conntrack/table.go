@@ -59,6 +59,8 @@ type Options struct {
 	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
+	// Reserved is what Reserve has made for these options; where it does not fit, or is nil, New makes another one.
+	Reserved *Reserved
 	// Images, if not nil, keeps the table's memory beyond the process: New takes over the flows of the last one.
 	Images Images
 	// NotesPerFlow is how many bytes Notes has for each record.
@@ -86,7 +88,7 @@ const (
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
 	image
-	index       index
+	Reserved
 	secrets     secrets
 	lifetimes   [NumClasses]uint32
 	established uint32 // ticks, of a flow without a lifetime of its own
@@ -95,21 +97,16 @@ type Table struct {
 	silent      func(*Silence)
 	max         int64
 	maxPerZone  int64
-	zoneMax     []atomic.Int64 // by zone
 	rates       rates
 	ports       ports
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
-	live  atomic.Int64
-	cuts  atomic.Int64   // flows of the classes that are cut
-	zones []atomic.Int64 // live flows by zone
-	// zoneCuts are cuts by zone.
-	zoneCuts []atomic.Int64
+	live atomic.Int64
+	cuts atomic.Int64 // flows of the classes that are cut
 	// busyZones are the zones with a limit that have flows.
 	busyZones atomic.Int64
-	// barren are the ticks in which a search for a victim found none: by zone, and in all.
-	barren      []atomic.Uint64
+	// barrenTable is the tick in which a search for a victim found none in all; barren are those by zone.
 	barrenTable atomic.Uint64
 	now         atomic.Uint32 // Tick of the last Expire
 
@@ -148,25 +145,23 @@ func New(o Options) (*Table, error) {
 	t := &Table{
 		loose:       o.WindowsOff,
 		silent:      o.Silent,
-		index:       newIndex(o.Max),
+		Reserved:    o.take(),
 		secrets:     secrets,
 		lifetimes:   lifetimes,
 		established: established,
 		strict:      o.TCPStrict,
 		max:         int64(o.Max),
 		maxPerZone:  int64(o.MaxPerZone),
-		zoneMax:     make([]atomic.Int64, o.Zones),
-		zones:       make([]atomic.Int64, o.Zones),
-		zoneCuts:    make([]atomic.Int64, o.Zones),
-		barren:      make([]atomic.Uint64, o.Zones),
 		rates:       newRates(&o),
-		ports:       newPorts(o.Max),
+		ports:       ports{maps: map[Key]*portMap{}},
 	}
 	if err := t.openImage(&o, o.Max+reserve); err != nil {
 		return nil, err
 	}
 	for zone := range t.zoneMax {
-		t.zoneMax[zone].Store(t.zoneLimit(o.limits(uint16(zone))))
+		if o.limits(uint16(zone)) {
+			t.zoneMax[zone].Store(t.maxPerZone)
+		}
 	}
 	for i := range o.Workers + 2 {
 		t.workers = append(t.workers, newWorker(t, uint64(i)))
