@@ -393,3 +393,31 @@ func TestAdoptersThatMeetAtOneChainLoseNoFlow(t *testing.T) {
 		}
 	}
 }
+
+func TestReservedMemoryIsOneTables(t *testing.T) {
+	options := Options{Max: 512, Zones: 8}
+	reserved, err := Reserve(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &reserved.index.heads[0]
+	options.Reserved = reserved
+	other := options
+	other.Zones = 16
+	for _, tt := range []struct {
+		name    string
+		options Options
+		takes   bool
+	}{{"of other zones", other, false}, {"the first", options, true}, {"the second", options, false}} {
+		table, err := New(tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if takes := &table.index.heads[0] == first; takes != tt.takes || len(table.zones) != tt.options.Zones {
+			t.Errorf("%s: takes it: %t, %d zones", tt.name, takes, len(table.zones))
+		}
+	}
+	if _, err := Reserve(Options{Max: -1}); err == nil {
+		t.Error("a table of -1 flows")
+	}
+}
