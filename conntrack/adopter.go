@@ -134,7 +134,7 @@ func (t *Table) linkNew(f Flow, d Direction, k *Key, hash uint64) bool {
 	for {
 		first := head.Load()
 		if first != 0 {
-			if _, _, _, taken := t.findFrom(ref(first), k, hash); taken {
+			if _, _, _, taken := t.find(k, hash); taken {
 				return false
 			}
 		}

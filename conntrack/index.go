@@ -55,12 +55,8 @@ func (e ref) tag() uint32          { return uint32(e >> 26) }
 // find returns the flow that k belongs to, expired or not. At most one live record has a
 // given key. depth is the number of entries passed over.
 func (t *Table) find(k *Key, hash uint64) (f Flow, d Direction, depth int, ok bool) {
-	return t.findFrom(ref(t.index.heads[hash&t.index.mask].Load()), k, hash)
-}
-
-// findFrom is find from an entry of the key's chain on.
-func (t *Table) findFrom(e ref, k *Key, hash uint64) (f Flow, d Direction, depth int, ok bool) {
 	want := tag(hash)
+	e := ref(t.index.heads[hash&t.index.mask].Load())
 	for e != 0 {
 		if e.tag() != want && e&refLast != 0 {
 			break

@@ -13,11 +13,12 @@ import (
 // of flows is kept. A destination with more flows has a portMap. All of it follows from the records:
 // it changes as flows with Shared begin and end.
 type ports struct {
-	mu   sync.RWMutex
-	maps map[Key]*portMap // by portKey
+	counts []portCount // by hash of a portKey
+	mu     sync.RWMutex
+	maps   map[Key]*portMap // by portKey
 }
 
-// portCount, one for each hash of a portKey, is of all destinations with one hash. More than one only makes maps come sooner.
+// portCount is of all destinations with one hash. More than one only makes maps come sooner.
 type portCount struct {
 	flows, maps atomic.Int32
 }
@@ -49,7 +50,7 @@ func portKey(reply *Key) Key {
 }
 
 func (t *Table) portCount(k *Key) *portCount {
-	return &t.portCounts[t.secrets.hash(k)&uint64(len(t.portCounts)-1)]
+	return &t.ports.counts[t.secrets.hash(k)&uint64(len(t.ports.counts)-1)]
 }
 
 // mapOf is the map of a portKey, or nil.

@@ -68,8 +68,8 @@ func TestAPortIsFoundWhileOneIsFree(t *testing.T) {
 			if len(r.ports.maps) != 0 {
 				t.Errorf("%d maps stay", len(r.ports.maps))
 			}
-			for i := range r.portCounts {
-				if c := &r.portCounts[i]; c.flows.Load() != 0 || c.maps.Load() != 0 {
+			for i := range r.ports.counts {
+				if c := &r.ports.counts[i]; c.flows.Load() != 0 || c.maps.Load() != 0 {
 					t.Errorf("count %d: %d flows, %d maps", i, c.flows.Load(), c.maps.Load())
 				}
 			}
@@ -122,8 +122,8 @@ func TestAFlowThatIsNotRecordedHasNoPort(t *testing.T) {
 	}
 	r.w.End(f, EndFlushed)
 	r.recycle()
-	for i := range r.portCounts {
-		if n := r.portCounts[i].flows.Load(); n != 0 {
+	for i := range r.ports.counts {
+		if n := r.ports.counts[i].flows.Load(); n != 0 {
 			t.Errorf("%d flows are counted", n)
 		}
 	}

@@ -15,11 +15,9 @@ type Reserved struct {
 	index      index
 	portCounts []portCount
 
-	zoneMax []atomic.Int64 // by zone: how many flows it may have; math.MaxInt64: any number
-	zones   []atomic.Int64 // live flows by zone
-	// zoneCuts are flows of the classes that are cut, by zone.
-	zoneCuts []atomic.Int64
-	barren   []atomic.Uint64 // by zone; see Table.barrenTable
+	// These are Table's. zoneMax limits no zone.
+	zoneMax, zones, zoneCuts []atomic.Int64
+	barren                   []atomic.Uint64
 }
 
 // Reserve makes the memory of a table of these options, for Options.Reserved of one table.

@@ -107,7 +107,7 @@ func (t *Table) Memory() uint64 {
 		uint64(len(t.index.heads))*uint64(unsafe.Sizeof(t.index.heads[0])) +
 		uint64(len(t.index.locks))*uint64(unsafe.Sizeof(t.index.locks[0])) +
 		uint64(len(t.zones))*uint64(unsafe.Sizeof(t.zones[0])+unsafe.Sizeof(t.zoneCuts[0])+unsafe.Sizeof(t.barren[0])+unsafe.Sizeof(t.zoneMax[0])) +
-		uint64(len(t.portCounts))*uint64(unsafe.Sizeof(portCount{})) +
+		uint64(len(t.ports.counts))*uint64(unsafe.Sizeof(portCount{})) +
 		uint64(len(t.rates.zones))*uint64(unsafe.Sizeof(rate{}))
 }
 

@@ -88,7 +88,7 @@ const (
 // Table is a flow table. Its own methods are safe for concurrent use; a Worker is not.
 type Table struct {
 	image
-	Reserved
+	index       index
 	secrets     secrets
 	lifetimes   [NumClasses]uint32
 	established uint32 // ticks, of a flow without a lifetime of its own
@@ -97,16 +97,21 @@ type Table struct {
 	silent      func(*Silence)
 	max         int64
 	maxPerZone  int64
+	zoneMax     []atomic.Int64 // by zone
 	rates       rates
 	ports       ports
 
 	_ [64]byte // what every lookup reads stands above, what inserts write below
 	reclaimer
-	live atomic.Int64
-	cuts atomic.Int64 // flows of the classes that are cut
+	live  atomic.Int64
+	cuts  atomic.Int64   // flows of the classes that are cut
+	zones []atomic.Int64 // live flows by zone
+	// zoneCuts are cuts by zone.
+	zoneCuts []atomic.Int64
 	// busyZones are the zones with a limit that have flows.
 	busyZones atomic.Int64
-	// barrenTable is the tick in which a search for a victim found none in all; barren are those by zone.
+	// barren are the ticks in which a search for a victim found none: by zone, and in all.
+	barren      []atomic.Uint64
 	barrenTable atomic.Uint64
 	now         atomic.Uint32 // Tick of the last Expire
 
@@ -142,18 +147,23 @@ func New(o Options) (*Table, error) {
 		return nil, err
 	}
 	reserve := o.Workers * min(max(o.Max, reserveMin), reserveMax)
+	reserved := o.take()
 	t := &Table{
 		loose:       o.WindowsOff,
 		silent:      o.Silent,
-		Reserved:    o.take(),
+		index:       reserved.index,
 		secrets:     secrets,
 		lifetimes:   lifetimes,
 		established: established,
 		strict:      o.TCPStrict,
 		max:         int64(o.Max),
 		maxPerZone:  int64(o.MaxPerZone),
+		zoneMax:     reserved.zoneMax,
+		zones:       reserved.zones,
+		zoneCuts:    reserved.zoneCuts,
+		barren:      reserved.barren,
 		rates:       newRates(&o),
-		ports:       ports{maps: map[Key]*portMap{}},
+		ports:       ports{counts: reserved.portCounts, maps: map[Key]*portMap{}},
 	}
 	if err := t.openImage(&o, o.Max+reserve); err != nil {
 		return nil, err
