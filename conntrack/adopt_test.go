@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -92,7 +94,7 @@ func TestFlowsOfAnotherLayoutAreCopied(t *testing.T) {
 // otherLayout is an image as another version would have left it: its records are larger and their fields elsewhere.
 func otherLayout(t *testing.T, last []byte) []byte {
 	t.Helper()
-	head, s, err := readShape(last)
+	head, s, err := readShape(last, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,7 @@ func TestAnImageThatIsOfNoUseIsNamedAndLeft(t *testing.T) {
 			images := &memory{}
 			before := newRig(t, Options{Images: images})
 			fill(before, 10)
-			head, s, err := readShape(images.last)
+			head, s, err := readShape(images.last, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -302,5 +304,120 @@ func TestFlowsOfAnotherClockHaveBeenIdleForAsLong(t *testing.T) {
 	}
 	if a := after.Adoption(); a.Flows != 6 {
 		t.Errorf("%+v", a)
+	}
+}
+
+// copyRecord makes a record another one's double.
+func (t *Table) copyRecord(from, to Flow) {
+	bytes := func(r *record) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(r)), unsafe.Sizeof(*r)) }
+	copy(bytes(&t.records[to]), bytes(&t.records[from]))
+	t.translations[to] = t.translations[from]
+}
+
+func TestAdoptersBesideEachOtherKeepOneFlowOfEachKey(t *testing.T) {
+	const flows, doubles = 4 * adoptShare, 500
+	images := &memory{}
+	options := Options{Images: images, Max: flows, MaxPerZone: flows}
+	before := newRig(t, options)
+	fill(before, flows)
+	later := map[Flow]bool{}
+	// Records of different shares get the same keys, so that adopters meet them at the same time.
+	for i := range Flow(doubles) {
+		before.copyRecord(i, i+flows/2)
+		newer := i + flows/2*(i%2)
+		before.records[newer].created++
+		if before.records[i].marks&Translated != 0 { // they have one of their two keys in common
+			before.translations[i+flows/2].srcPort++
+		}
+		later[newer] = true
+	}
+	// Some have ended, heard of or not.
+	for f := Flow(flows - 100); f < flows; f++ {
+		before.records[f].status.Store(uint32(f % 2 * (statusPicked)))
+	}
+	after := newRig(t, options)
+	if a := after.Adoption(); a.Flows != flows-doubles-100 || a.Lost[LostDouble] != doubles || after.waiting.Load() != doubles+50 {
+		t.Fatalf("%+v, %d wait", a, after.waiting.Load())
+	}
+	for i := range Flow(doubles) {
+		for _, f := range []Flow{i, i + flows/2} {
+			if live := status(after.records[f].status.Load()).live(); live != later[f] {
+				t.Fatalf("record %d goes on: %t", f, live)
+			}
+		}
+	}
+	after.now = before.now
+	after.recycle()
+	checkAdopted(t, after.Table, flows-doubles-100)
+	if n := after.ZoneFlows(0); n != flows-doubles-100 {
+		t.Errorf("%d flows in the zone", n)
+	}
+}
+
+func TestAdoptersThatMeetAtOneChainLoseNoFlow(t *testing.T) {
+	const linkers, each, rounds = 4, 200, 20
+	r := newRig(t, Options{Max: linkers * each, MaxPerZone: linkers * each})
+	fill(r, linkers*each)
+	for f := Flow(0); f < linkers*each; f += 4 {
+		if i := f / each; i%2 == 1 { // it has the key of another linker's
+			r.copyRecord(f-each, f)
+		}
+	}
+	const hash = 1 << 63 // of all, so that they meet
+	head := &r.index.heads[hash&r.index.mask]
+	for round := range rounds {
+		head.Store(0)
+		var refused atomic.Int64
+		start := make(chan struct{})
+		var all sync.WaitGroup
+		for i := range linkers {
+			all.Go(func() {
+				<-start
+				for n := range each {
+					f := Flow(i*each + n)
+					original, _ := r.keys(f)
+					if !r.linkNew(f, Original, &original, hash) {
+						refused.Add(1)
+					}
+				}
+			})
+		}
+		close(start)
+		all.Wait()
+		linked := 0
+		for e := ref(head.Load()); e != 0 && linked <= linkers*each; linked++ {
+			e = ref(r.records[e.flow()].links[Original].Load())
+		}
+		if both := linkers / 2 * each / 4; linked != linkers*each-both || refused.Load() != int64(both) {
+			t.Fatalf("round %d: %d flows in the chain, %d refused, of %d", round, linked, refused.Load(), linkers*each)
+		}
+	}
+}
+
+func TestReservedMemoryIsOneTables(t *testing.T) {
+	options := Options{Max: 512, Zones: 8}
+	reserved, err := Reserve(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &reserved.index.heads[0]
+	options.Reserved = reserved
+	other := options
+	other.Zones = 16
+	for _, tt := range []struct {
+		name    string
+		options Options
+		takes   bool
+	}{{"of other zones", other, false}, {"the first", options, true}, {"the second", options, false}} {
+		table, err := New(tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if takes := &table.index.heads[0] == first; takes != tt.takes || len(table.zones) != tt.options.Zones {
+			t.Errorf("%s: takes it: %t, %d zones", tt.name, takes, len(table.zones))
+		}
+	}
+	if _, err := Reserve(Options{Max: -1}); err == nil {
+		t.Error("a table of -1 flows")
 	}
 }

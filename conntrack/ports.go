@@ -37,9 +37,9 @@ const (
 	shareOfFree = 4
 )
 
-func newPorts(maxFlows int) ports {
+func newPortCounts(maxFlows int) []portCount {
 	n := 1 << bits.Len(uint(min(max(maxFlows/4, 1024), 1<<20)-1))
-	return ports{counts: make([]portCount, n), maps: map[Key]*portMap{}}
+	return make([]portCount, n)
 }
 
 // portKey is what the reply keys have in common of flows that must not share a port.

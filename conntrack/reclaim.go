@@ -65,11 +65,17 @@ func (t *Table) allocate() (Flow, bool) {
 	}
 }
 
-// release frees a record that only the caller knows.
-func (t *Table) release(f Flow) {
+// blank makes a record that only the caller knows one without a flow.
+func (t *Table) blank(f Flow) {
 	r := &t.records[f]
 	r.setSlots(&Slots{}) // see EachSlots
-	r.status.Store(0)    // see adopt
+	r.status.Store(0)    // see bequeathed
+}
+
+// release frees a record that only the caller knows.
+func (t *Table) release(f Flow) {
+	t.blank(f)
+	r := &t.records[f]
 	for {
 		top := t.free.Load()
 		r.next.Store(uint32(top))

@@ -59,6 +59,8 @@ type Options struct {
 	Silent func(*Silence)
 	// Seed of the hash; zero: random.
 	Seed [2]uint64
+	// Reserved is what Reserve has made for these options; where it does not fit, or is nil, New makes another one.
+	Reserved *Reserved
 	// Images, if not nil, keeps the table's memory beyond the process: New takes over the flows of the last one.
 	Images Images
 	// NotesPerFlow is how many bytes Notes has for each record.
@@ -145,28 +147,31 @@ func New(o Options) (*Table, error) {
 		return nil, err
 	}
 	reserve := o.Workers * min(max(o.Max, reserveMin), reserveMax)
+	reserved := o.take()
 	t := &Table{
 		loose:       o.WindowsOff,
 		silent:      o.Silent,
-		index:       newIndex(o.Max),
+		index:       reserved.index,
 		secrets:     secrets,
 		lifetimes:   lifetimes,
 		established: established,
 		strict:      o.TCPStrict,
 		max:         int64(o.Max),
 		maxPerZone:  int64(o.MaxPerZone),
-		zoneMax:     make([]atomic.Int64, o.Zones),
-		zones:       make([]atomic.Int64, o.Zones),
-		zoneCuts:    make([]atomic.Int64, o.Zones),
-		barren:      make([]atomic.Uint64, o.Zones),
+		zoneMax:     reserved.zoneMax,
+		zones:       reserved.zones,
+		zoneCuts:    reserved.zoneCuts,
+		barren:      reserved.barren,
 		rates:       newRates(&o),
-		ports:       newPorts(o.Max),
+		ports:       ports{counts: reserved.portCounts, maps: map[Key]*portMap{}},
 	}
 	if err := t.openImage(&o, o.Max+reserve); err != nil {
 		return nil, err
 	}
 	for zone := range t.zoneMax {
-		t.zoneMax[zone].Store(t.zoneLimit(o.limits(uint16(zone))))
+		if o.limits(uint16(zone)) {
+			t.zoneMax[zone].Store(t.maxPerZone)
+		}
 	}
 	for i := range o.Workers + 2 {
 		t.workers = append(t.workers, newWorker(t, uint64(i)))

@@ -101,7 +101,7 @@ type Placing struct {
 // Import takes over the flows of an image that Export has made. Those that can't go on are counted in Lost. The error says
 // why the image as a whole is of no use; then nothing has changed. Flows above the table's limits evict others, or are lost.
 func (t *Table) Import(memory []byte, o *Arrivals) (a Adoption, err error) {
-	head, was, err := readShape(memory)
+	head, was, err := readShape(memory, 0)
 	if err != nil {
 		return a, err
 	}

@@ -122,7 +122,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if e.options.Topology.Seed == 0 {
 		e.options.Topology.Seed = o.Continuity.Seed(rand.Uint64) // a reload leads a client to the backend that it had
 	}
-	e.room = max(o.Room, len(o.Attachments), 1)
+	e.room = o.room()
 	if e.room > MaxAttachments {
 		return nil, fmt.Errorf("dataplane: room for %d attachments: at most %d", e.room, MaxAttachments)
 	}
@@ -162,6 +162,16 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	e.publish(s)
 	return e, nil
 }
+
+// Reserve makes the memory of an engine's flow table, for Options.Flows.Reserved. It takes time that New then does not need.
+func Reserve(o *Options) (*conntrack.Reserved, error) {
+	flows := o.Flows
+	flows.Zones = zonesEach * o.room()
+	return conntrack.Reserve(flows)
+}
+
+// room is how many slots there are.
+func (o *Options) room() int { return max(o.Room, len(o.Attachments), 1) }
 
 // Snapshot is the view that packets are decided by now.
 func (e *Engine) Snapshot() *topology.Snapshot { return e.snapshot.Load() }

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -88,7 +89,11 @@ func (e *Engine) reclaimRules(old, s *topology.Snapshot) {
 // followFlows ends the flows that a new snapshot leaves without their place or their way. The
 // others get the timeout of their virtual networks as it is now. old is nil where another process began the flows.
 func (e *Engine) followFlows(old, s *topology.Snapshot) {
+	n := 0
 	e.flows.Flows(func(f *conntrack.FlowInfo) bool {
+		if n++; n%followAtOnce == 0 {
+			runtime.Gosched() // workers may wait for the processor
+		}
 		if !e.stays(old, s, f) {
 			e.flows.End(&f.Key)
 			return true
@@ -99,6 +104,9 @@ func (e *Engine) followFlows(old, s *topology.Snapshot) {
 		return true
 	})
 }
+
+// followAtOnce is how many flows are followed before others get the processor.
+const followAtOnce = 128
 
 // established is the timeout of a flow that stays: the longer of its two ends'. Of a flow that
 // is known at one end only, the other is where that end's packets go now.

@@ -11,6 +11,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Adopt takes over Config.Adopt as they are: the interface stays what it is until Configure, so that another process may
+// still carry its packets. The error is ErrNotAdopted for queues that are another device's, or of another number or kind.
+func Adopt(c Config) (Device, Offload, error) { return runningKernel().open(c, true) }
+
+// Configure makes an interface that Adopt has given, also by way of HandOver, what c describes. Config.Adopt is one of
+// its queues, or none where the device has them.
+func Configure(device Device, c Config) error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	switch d := device.(type) {
+	case *heldDevice:
+		return d.configure(c)
+	case *kernelDevice:
+		if c.CreateNamespace && c.State != nil { // it is there, and has to be this run's
+			if err := c.State.CreateNamespace(c.Namespace); err != nil {
+				return err
+			}
+		}
+		return d.change(func() error {
+			d.config.MTU, d.config.TxQueueLen, d.config.Addresses, d.config.Routes, d.config.Keep = c.MTU, c.TxQueueLen, c.Addresses, c.Routes, c.Keep
+			if len(c.Adopt) == 0 {
+				return d.settle(d.queues[0].FD())
+			}
+			raw, err := c.Adopt[0].SyscallConn()
+			if err != nil {
+				return err
+			}
+			var failed error
+			err = raw.Control(func(fd uintptr) { failed = d.settle(int(fd)) })
+			return errors.Join(err, failed)
+		})
+	}
+	return c.errorf("%w: a %T can't be configured", ErrConfig, device)
+}
+
 // adopt takes over Config.Adopt, inside the namespace. It fails with ErrNotAdopted, and the queues are closed, where they
 // are not those of the device that Config describes.
 func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
@@ -39,13 +76,22 @@ func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
 			return Off, fmt.Errorf("%w: it takes no offload any more", ErrNotAdopted)
 		}
 	}
+	if d.later {
+		d.config.MTU = d.link.Attrs().MTU
+		return level, nil
+	}
+	return level, d.settle(d.queues[0].FD())
+}
+
+// settle makes an adopted interface what Config says. fd is one of its queues.
+func (d *kernelDevice) settle(fd int) error {
 	if err := d.reconfigure(); err != nil {
-		return Off, err
+		return err
 	}
 	if d.config.Keep {
-		return level, d.keep()
+		return d.keep(fd)
 	}
-	return level, os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(d.queues[0].FD(), unix.TUNSETPERSIST, 0))
+	return os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0))
 }
 
 // owns reports that files are all queues of the device that Config describes, in this thread's namespace.

@@ -16,9 +16,9 @@ import (
 // Open makes the interface that c describes, in its namespace, and brings it up. It returns the
 // offload level that was reached: what c asks for, or less on an older kernel. On error
 // nothing is left.
-func Open(c Config) (Device, Offload, error) { return runningKernel().open(c) }
+func Open(c Config) (Device, Offload, error) { return runningKernel().open(c, false) }
 
-func (k kernel) open(c Config) (Device, Offload, error) {
+func (k kernel) open(c Config, later bool) (Device, Offload, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, Off, err
@@ -29,7 +29,7 @@ func (k kernel) open(c Config) (Device, Offload, error) {
 	if err := checkAdmin(); err != nil {
 		return nil, Off, c.errorf("%w", err)
 	}
-	d := &kernelDevice{config: c, ns: netns.None()}
+	d := &kernelDevice{config: c, ns: netns.None(), later: later}
 	level, err := d.open(k)
 	if err != nil {
 		d.Close()
@@ -42,6 +42,7 @@ func (k kernel) open(c Config) (Device, Offload, error) {
 type kernelDevice struct {
 	config Config
 	queues []Queue
+	later  bool // Configure follows
 
 	mu     sync.Mutex
 	ns     netns.NsHandle  // stays valid when the namespace's name is gone
@@ -55,7 +56,7 @@ type kernelDevice struct {
 
 // open does all the steps. After an error, Close undoes those that were done.
 func (d *kernelDevice) open(k kernel) (level Offload, err error) {
-	if d.config.CreateNamespace {
+	if d.config.CreateNamespace && !d.later {
 		if err := d.createNamespace(); err != nil {
 			return Off, err
 		}
@@ -112,7 +113,7 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.stats, err = openStats(); err != nil {
 		return Off, err
 	}
-	if len(d.config.Adopt) > 0 {
+	if len(d.config.Adopt) > 0 || d.later {
 		return d.adopt(k)
 	}
 	var level Offload
@@ -128,15 +129,15 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if err := d.configure(); err != nil || !d.config.Keep {
 		return level, err
 	}
-	return level, d.keep()
+	return level, d.keep(d.queues[0].FD())
 }
 
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.
-func (d *kernelDevice) keep() error {
+func (d *kernelDevice) keep(fd int) error {
 	if err := d.handle.LinkSetAlias(d.link, KeptAlias); err != nil {
 		return fmt.Errorf("set alias: %w", err)
 	}
-	return os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(d.queues[0].FD(), unix.TUNSETPERSIST, 1))
+	return os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1))
 }
 
 // Name implements Device.

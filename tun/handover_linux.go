@@ -26,6 +26,8 @@ type Remote interface {
 	SetAddresses([]netip.Prefix) error
 	SetMTU(int) error
 	SetRoutes([]netip.Prefix) error
+	// Configure is the package's Configure, with the descriptor of one of the queues.
+	Configure(c Config, queue int) error
 	Close() error
 }
 
@@ -125,6 +127,20 @@ func (d *heldDevice) SetMTU(mtu int) error {
 		return err
 	}
 	d.config.MTU = mtu
+	return nil
+}
+
+// configure is Configure.
+func (d *heldDevice) configure(c Config) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return c.errorf("%w", os.ErrClosed)
+	}
+	if err := d.remote.Configure(c, d.queues[0].FD()); err != nil {
+		return err
+	}
+	d.config.MTU = c.MTU
 	return nil
 }
 

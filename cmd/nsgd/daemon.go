@@ -51,9 +51,16 @@ type daemon struct {
 	before    *handshake              // with the process that this one takes over from; nil: none
 	end       context.CancelCauseFunc // of the run
 	next      *successor              // that takes over once this process has stopped; nil: none
+	adopting  chan *adopted           // what adopted will be; nil: no earlier process has left devices
+	adopted   *adopted                // what packets flow through at once; nil: devices have to be opened first
 
+	reserved *conntrack.Reserved // of the engine's flow table; nil: the engine makes it
+
+	halt     context.CancelFunc // ends carried; nil: nothing is carried
+	carried  chan error         // of the engine's end
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
+	recorded bool              // it has come to its end
 	service  *inspect.Service
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
@@ -72,13 +79,41 @@ type daemon struct {
 }
 
 // start takes everything that the run needs. Lock, socket and port come before the first device,
-// so that a second daemon fails before it harms the first. After an error, stop gives back what
-// was taken.
+// so that a second daemon fails before it harms the first; devices that an earlier process has left to this one carry
+// packets before that. After an error, stop gives back what was taken.
 func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
-	c := d.config
 	var release func()
 	d.hangups, release = catchHangup()
 	d.onStop(func() error { release(); return nil })
+	if d.adopting != nil { // what the process before has left is this one's already
+		if err := d.carryAdopted(ctx, all); err != nil {
+			return err
+		}
+	}
+	d.before.release()
+	if err := d.listen(ctx); err != nil {
+		return err
+	}
+	if d.engine == nil {
+		if err := d.makeEngine(all); err != nil {
+			return err
+		}
+	}
+	if err := d.listenMetrics(); err != nil {
+		return err
+	}
+	if err := d.attach(ctx); err != nil || d.adopted != nil {
+		return err
+	}
+	if err := d.record(d.stdout); err != nil {
+		return err
+	}
+	d.carry(ctx)
+	return nil
+}
+
+// listen takes the state directory and the control socket.
+func (d *daemon) listen(ctx context.Context) error {
 	left, err := d.begin(ctx)
 	if err != nil {
 		return alreadyRunning(err)
@@ -87,12 +122,18 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	if len(left) > 0 {
 		d.log.Info("removed namespaces that an interrupted run left", "namespaces", left)
 	}
+	return nil
+}
+
+// makeEngine makes the engine, with the flows of the last process.
+func (d *daemon) makeEngine(all *loaded) (err error) {
+	c := d.config
 	if err := d.inherited.open(c.State.File, d.log); err != nil {
 		return err
 	}
 	d.onStop(d.inherited.close)
 	options, began := c.engineOptions(d.log), time.Now()
-	options.Compiled, options.Continuity = all.snapshot, d.inherited.kept
+	options.Compiled, options.Continuity, options.Flows.Reserved = all.snapshot, d.inherited.kept, d.reserved
 	if len(c.FlowLogs) > 0 && d.inherited.kept != nil {
 		options.Flows.NotesPerFlow = flowlog.NotesPerFlow
 	}
@@ -100,19 +141,21 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	d.inherited.tell(d.log, d.engine.Flows().Adoption(), time.Since(began))
+	return nil
+}
+
+// listenMetrics listens on the addresses of the network.
+func (d *daemon) listenMetrics() (err error) {
 	if err := d.listenRemote(); err != nil {
 		return err
 	}
-	if c.Metrics.Listen != metricsOff {
+	if c := d.config; c.Metrics.Listen != metricsOff {
 		if d.metrics, err = net.Listen("tcp", c.Metrics.Listen); err != nil {
 			return fmt.Errorf("metrics: %w: set metrics.listen to a free address, or to %s", err, metricsOff)
 		}
 		d.onStop(closeListener(d.metrics))
 	}
-	if err := d.attach(ctx); err != nil {
-		return err
-	}
-	return d.record(d.stdout)
+	return nil
 }
 
 // beginPatience bounds how long the privileged part of the last process may take to end.
@@ -144,7 +187,7 @@ func closeListener(l net.Listener) func() error {
 	}
 }
 
-// attach opens the devices and hands them to the engine.
+// attach opens the devices and hands them to the engine, or makes those that it has what the configuration says.
 func (d *daemon) attach(ctx context.Context) error {
 	if err := d.openMember(); err != nil {
 		return err
@@ -163,22 +206,25 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := d.interception.prepare(d.config, plan, d.engine.Snapshot().Policy, d.engine.Snapshot().Attachments); err != nil {
 		return err
 	}
-	open := d.inherited.opener(d.privileged.Open)
-	devices, offload, err := openDevices(open, plan, want)
+	var devices []tun.Device
+	if d.adopted != nil {
+		err = d.configure(plan)
+	} else {
+		var offload tun.Offload
+		if devices, offload, err = openDevices(d.inherited.opener(d.privileged.Open), plan, want); err == nil {
+			d.setDevices(plan, devices, offload)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	d.offload = offload
-	d.devices = &liveDevices{open: open, offload: offload, queues: d.engine.Workers(), remove: d.privileged.RemoveNamespace}
-	for i := range plan {
-		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
-	}
-	d.onStop(d.devices.close)
 	if err := errors.Join(d.inherited.discard(), d.privileged.KeepNamespaces(createdNamespaces(plan))); err != nil {
 		return err
 	}
-	if err := d.engine.Attach(devices); err != nil {
-		return err
+	if d.adopted == nil {
+		if err := d.engine.Attach(devices); err != nil {
+			return err
+		}
 	}
 	d.onStop(d.interception.close)
 	if err := d.interception.settle(); err != nil {
@@ -197,6 +243,16 @@ func (d *daemon) attach(ctx context.Context) error {
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)
+}
+
+// setDevices notes the devices with what was planned for them. They close at the stop.
+func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun.Offload) {
+	d.offload = offload
+	d.devices = &liveDevices{open: d.inherited.opener(d.privileged.Open), offload: offload, queues: d.engine.Workers(), remove: d.privileged.RemoveNamespace}
+	for i := range plan {
+		d.devices.list = append(d.devices.list, liveDevice{plan[i], devices[i]})
+	}
+	d.onStop(d.devices.close)
 }
 
 // prober sends health probes from the platform's attachment; nil without one.
@@ -243,7 +299,7 @@ func (d *daemon) onStop(release func() error) { d.releases = append(d.releases, 
 
 // stop gives back what start took, the last first.
 func (d *daemon) stop() error {
-	var errs []error
+	errs := []error{d.stopCarrying()}
 	for _, release := range slices.Backward(d.releases) {
 		errs = append(errs, release())
 	}
@@ -253,23 +309,10 @@ func (d *daemon) stop() error {
 
 // serve carries packets and answers until ctx ends or something fails.
 func (d *daemon) serve(ctx context.Context) error {
-	// The engine carries packets until everybody else has come to an end.
-	carrying, halt := context.WithCancel(context.WithoutCancel(ctx))
-	carried := make(chan error, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	defer halt()
 	group.Go(func() error { return d.privileged.Wait(ctx) })
 	group.Go(func() error { return d.interception.follow(ctx) })
-	group.Go(func() error {
-		go func() { carried <- d.engine.Run(carrying) }()
-		select {
-		case err := <-carried:
-			carried <- err
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	group.Go(func() error { return d.carries(ctx) })
 	if d.recorder != nil {
 		group.Go(func() error { return d.recorder.Run(ctx) })
 	}
@@ -315,8 +358,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)
 	err := group.Wait()
-	halt()
-	if failed := <-carried; err == nil {
+	if failed := d.stopCarrying(); err == nil { // nobody else needs packets any more
 		err = failed
 	}
 	return err
@@ -343,15 +385,11 @@ func (d *daemon) reloads() metrics.Reloads {
 func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 	t := &c.Timeouts
 	options := c.topology()
-	workers := c.Workers
-	if workers == 0 {
-		workers = min(runtime.GOMAXPROCS(0), tun.MaxQueues) // each has a queue of every device
-	}
 	return dataplane.Options{
 		Attachments: c.specs(),
 		Room:        dataplane.MaxAttachments,
 		Topology:    options,
-		Workers:     workers,
+		Workers:     c.workers(),
 		Flows: conntrack.Options{
 			Max: c.Flows.Max, MaxPerZone: c.Flows.MaxPerNetworkInterface,
 			NewPerSecond: c.Flows.NewPerSecond, TCPStrict: c.TCPStrict, WindowsOff: c.TCPWindow == windowOff,
@@ -368,6 +406,14 @@ func (c *Config) engineOptions(log *slog.Logger) dataplane.Options {
 		Fragments: fragment.Options{Max: c.Fragments.Max, Hold: c.Fragments.Hold, Lifetime: time.Duration(t.Fragment)},
 		Log:       log,
 	}
+}
+
+// workers is how many carry packets. Each has a queue of every device.
+func (c *Config) workers() int {
+	if c.Workers != 0 {
+		return c.Workers
+	}
+	return min(runtime.GOMAXPROCS(0), tun.MaxQueues)
 }
 
 // alreadyRunning says plainly that another daemon holds the state directory.

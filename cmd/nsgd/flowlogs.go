@@ -96,8 +96,12 @@ func mayWrite(folder string) error {
 	return nil
 }
 
-// stopRecording gives live flows their last rows, unless they go on in the next process.
+// stopRecording gives live flows their last rows, unless they go on in the next process. A second call does nothing.
 func (d *daemon) stopRecording() error {
+	if d.recorder == nil || d.recorded {
+		return nil
+	}
+	d.recorded = true
 	if d.inherited.leaving.Load() {
 		return d.recorder.Leave()
 	}

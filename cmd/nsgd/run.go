@@ -57,7 +57,7 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 	defer func() {
 		err = errors.Join(err, d.endPrivileged(err))
 		if err == nil && d.next != nil {
-			err = d.handOver()
+			err = d.next.follows(lineReady)
 		} else if err == nil && d.inherited.leaving.Load() {
 			err = exitStatus(fdstore.RestartStatus)
 		}
@@ -73,6 +73,7 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 		err = fmt.Errorf("%s: --confirm is for attachments with interface, and there is none", path)
 	}
 	if err == nil {
+		d.prepare(all)
 		err = d.before.await()
 	}
 	if err != nil {
@@ -121,7 +122,9 @@ func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, st
 		stopped := d.stop()
 		return errors.Join(err, stopped, d.interception.openAgain(false))
 	}
-	err = d.serve(ctx)
+	if err = d.serve(ctx); err == nil && d.next != nil {
+		err = d.handOver()
+	}
 	if err != nil && !d.confirmation.expired {
 		inherited.leaving.Store(inherited.store.Exists())
 	}

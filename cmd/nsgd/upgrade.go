@@ -19,12 +19,14 @@ import (
 // An upgrade: the new process starts as a child of the old one and reads the policy while the old one carries packets.
 // Once it is prepared, the old one stops, and the new one goes on with the descriptors that it has got at its start.
 //
-// The two talk over a socket pair, one line each way: the child says prepared, or why it is not; the parent says go; the
-// child says ready.
+// The two talk over a socket pair, a line at a time: the child says prepared, or why it is not; the parent, which carries
+// nothing any more, says go; the child says release once it carries packets, so that the parent's end takes no time from
+// that; then the parent gives back what only one can have, and the child says ready.
 
 const (
 	linePrepared = "prepared"
 	lineGo       = "go"
+	lineRelease  = "release"
 	lineReady    = "ready"
 	// preparePatience bounds how long a policy may take to load, and takeOverPatience what comes after it.
 	preparePatience  = 2 * time.Minute
@@ -95,6 +97,13 @@ func (h *handshake) await() error {
 		return err
 	}
 	return h.hear(lineGo, takeOverPatience+preparePatience)
+}
+
+// release tells the predecessor to give back what it has.
+func (h *handshake) release() {
+	if h != nil {
+		h.say(lineRelease) // it may be gone
+	}
 }
 
 // done tells the predecessor how the start went; nil: well.
@@ -220,15 +229,23 @@ func (l *liveDevices) duplicate(files map[string]*os.File) error {
 	return nil
 }
 
-// handOver lets the next process go on, once this one has stopped, and says whose it is now.
+// handOver lets the next process go on: this one carries nothing any more. From now on it writes to nothing that the next
+// one finds, and gives back what it has while packets flow there.
 func (d *daemon) handOver() error {
-	if d.next == nil {
-		return nil
+	left := errors.Join(d.stopRecording(), d.inherited.close())
+	if left != nil {
+		d.log.Error("the next process may not find everything", "error", left)
 	}
+	d.inherited.kept.Close()
 	if err := errors.Join(d.inherited.store.MainPID(d.next.pid), d.next.say(lineGo)); err != nil {
 		return err
 	}
-	if err := d.next.hear(lineReady, takeOverPatience); err != nil {
+	return d.next.follows(lineRelease)
+}
+
+// follows waits until the next process says so.
+func (s *successor) follows(line string) error {
+	if err := s.hear(line, takeOverPatience); err != nil {
 		return fmt.Errorf("the next process failed: %w", err)
 	}
 	return nil

@@ -18,6 +18,7 @@ type Journal struct {
 	memory  []byte
 	head    *journalHead
 	compact int // bytes of entries from which on it is worth while
+	closed  bool
 }
 
 // journalHead is the beginning of a journal's slab.
@@ -38,6 +39,9 @@ const (
 	// The entries grow to so many times what counted at the last compaction, and to so many bytes at least.
 	growth, leastGrowth = 4, 1 << 20
 )
+
+// ErrClosed is the error of a change after Close.
+var ErrClosed = errors.New("the journal is closed")
 
 // ErrFull is a journal whose values don't fit into its slab.
 var ErrFull = errors.New("the journal is full")
@@ -67,6 +71,13 @@ func (j *Journal) area(half uint32) []byte {
 	return j.memory[first : first+size : first+size]
 }
 
+// Close refuses changes from now on. One that is under way has come to its end: another process may go on.
+func (j *Journal) Close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+}
+
 // Put sets the value of a key.
 func (j *Journal) Put(key string, value []byte) error { return j.append(key, value, false) }
 
@@ -76,6 +87,9 @@ func (j *Journal) Delete(key string) error { return j.append(key, nil, true) }
 func (j *Journal) append(key string, value []byte, gone bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
 	half := j.head.half.Load()
 	if j.head.length[half].Load() < uint64(j.compact) && j.write(half, key, value, gone) {
 		return nil

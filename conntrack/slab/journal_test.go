@@ -112,3 +112,21 @@ func TestADamagedJournalIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAClosedJournalStaysAsItIs(t *testing.T) {
+	memory := make([]byte, 1024)
+	j, err := NewJournal(memory)
+	if err == nil {
+		err = j.Put("a", []byte("1"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	if put, deleted := j.Put("b", nil), j.Delete("a"); !errors.Is(put, ErrClosed) || !errors.Is(deleted, ErrClosed) {
+		t.Errorf("%v, %v", put, deleted)
+	}
+	if got := open(t, memory); !maps.Equal(got, map[string]string{"a": "1"}) {
+		t.Errorf("%v", got)
+	}
+}

@@ -133,7 +133,7 @@ func (s *Store) note(err error) {
 
 // fail keeps the first error, and tells it; nil is none. mu is held.
 func (s *Store) fail(err error) {
-	if err == nil || s.failed != nil {
+	if err == nil || s.failed != nil || errors.Is(err, slab.ErrClosed) {
 		return
 	}
 	if s.failed = err; s.tell != nil {
@@ -158,6 +158,13 @@ func (s *Store) Restarts(now time.Time, within time.Duration) int {
 func (s *Store) Orderly() {
 	if s != nil {
 		s.delete(keyStarts)
+	}
+}
+
+// Close leaves everything to the next process: this one changes nothing any more, and is not told so.
+func (s *Store) Close() {
+	if s != nil {
+		s.journal.Close()
 	}
 }
 

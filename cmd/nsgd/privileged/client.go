@@ -116,12 +116,11 @@ func (c *Client) End() error {
 	return err
 }
 
-// Leave ends the privileged part, and leaves what it has made to the next one.
+// Leave ends the privileged part, and leaves what it has made to the next one. It does not wait: packets may do.
 func (c *Client) Leave() error {
 	err := c.rpc.Close()
 	if c.child != nil {
-		_, waited := c.child.Wait()
-		err = errors.Join(err, waited)
+		err = errors.Join(err, c.child.Release())
 	}
 	return err
 }
@@ -169,12 +168,21 @@ func (r refusal) Unwrap() error { return r.is }
 
 // Open is tun.Open.
 func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
+	return c.device("Open", config)
+}
+
+// Adopt is tun.Adopt. It needs no Begin.
+func (c *Client) Adopt(config tun.Config) (tun.Device, tun.Offload, error) {
+	return c.device("Adopt", config)
+}
+
+func (c *Client) device(method string, config tun.Config) (tun.Device, tun.Offload, error) {
 	var o Opened
 	asked := DeviceOpening{Config: config}
 	for _, f := range config.Adopt {
 		asked.list = append(asked.list, int(f.Fd()))
 	}
-	err := c.call("Open", &asked, &o)
+	err := c.call(method, &asked, &o)
 	for _, f := range config.Adopt {
 		err = errors.Join(err, f.Close())
 	}
@@ -210,6 +218,12 @@ func (r remote) SetRoutes(list []netip.Prefix) error {
 }
 
 func (r remote) SetMTU(mtu int) error { return r.call("SetMTU", Size{r.number, mtu}, &None{}) }
+
+func (r remote) Configure(c tun.Config, queue int) error {
+	asked := DeviceOpening{Number: r.number, Config: c}
+	asked.list = []int{queue}
+	return r.call("Configure", &asked, &None{})
+}
 
 func (r remote) Close() error { return r.call("Close", r.number, &None{}) }
 

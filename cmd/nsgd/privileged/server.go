@@ -84,6 +84,8 @@ type device struct {
 	namespace string
 }
 
+var errNotBegun = errors.New("it has not begun")
+
 // None is an empty request or answer.
 type None struct{}
 
@@ -193,37 +195,55 @@ type Opened struct {
 type DeviceOpening struct {
 	Descriptors
 	Config tun.Config
+	// Number is the device's, for Configure.
+	Number int
 }
 
-// Open makes a device, or takes over one that an earlier process has left.
-func (s *server) Open(o *DeviceOpening, reply *Opened) error {
-	c := o.Config
+// config is what is asked for, if the configuration allows it. The caller closes what it has to adopt.
+func (s *server) config(o *DeviceOpening) (c tun.Config, err error) {
+	c = o.Config
 	for _, fd := range o.list {
 		c.Adopt = append(c.Adopt, os.NewFile(uintptr(fd), c.Name))
 	}
 	o.list = nil
-	defer func() {
-		for _, f := range c.Adopt {
-			f.Close() // which tun.Open has done, unless it was not asked
-		}
-	}()
 	p, err := s.places()
 	if err == nil {
 		err = p.device(&c)
 	}
+	return c, err
+}
+
+// Open makes a device, or takes over one that an earlier process has left.
+func (s *server) Open(o *DeviceOpening, reply *Opened) error {
+	return s.open(o, reply, func(c tun.Config) (tun.Device, tun.Offload, error) {
+		if s.state == nil {
+			return nil, tun.Off, errNotBegun
+		}
+		c.State = s.state
+		return tun.Open(c)
+	})
+}
+
+// Adopt takes over a device that an earlier process has left, and which that one may still use. Configure follows.
+func (s *server) Adopt(o *DeviceOpening, reply *Opened) error { return s.open(o, reply, tun.Adopt) }
+
+// open opens a device one way or the other, with mu held.
+func (s *server) open(o *DeviceOpening, reply *Opened, open func(tun.Config) (tun.Device, tun.Offload, error)) error {
+	c, err := s.config(o)
+	defer func() {
+		for _, f := range c.Adopt {
+			f.Close() // which open has done, unless it was not asked
+		}
+	}()
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == nil {
-		return errors.New("it has not begun")
-	}
 	if len(s.devices) >= maxDevices {
 		return fmt.Errorf("%d devices: no more are allowed", maxDevices)
 	}
-	c.State = s.state
-	d, _, err := tun.Open(c)
+	d, _, err := open(c)
 	switch { // which the daemon has to tell from other errors
 	case errors.Is(err, tun.ErrNotAdopted):
 		reply.NotAdopted = err.Error()
@@ -244,7 +264,34 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	return nil
 }
 
-// find returns a device that Open made.
+// Configure makes an adopted device what the configuration says. The request's descriptor is one of its queues.
+func (s *server) Configure(o *DeviceOpening, _ *None) error {
+	c, err := s.config(o)
+	defer func() {
+		for _, f := range c.Adopt {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	d, err := s.find(o.Number)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == nil {
+		return errNotBegun
+	}
+	if c.Namespace != d.namespace || c.Name != d.Name() || len(c.Adopt) != 1 {
+		return fmt.Errorf("device %q in namespace %q, %d descriptors: device %d is %q in %q, and needs one", c.Name, c.Namespace, len(c.Adopt), o.Number, d.Name(), d.namespace)
+	}
+	c.State = s.state
+	return tun.Configure(d.Device, c)
+}
+
+// find returns a device that Open or Adopt made.
 func (s *server) find(number int) (*device, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -260,7 +307,7 @@ func (s *server) KeepNamespaces(used []string, _ *None) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == nil {
-		return errors.New("it has not begun")
+		return errNotBegun
 	}
 	var errs []error
 	for _, name := range s.state.Namespaces() {

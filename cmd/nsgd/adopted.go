@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sys/unix"
+)
+
+// adopted are the devices of all attachments as an earlier process has left them. So packets flow before this process
+// does anything else: takes the state directory, listens, or changes a device.
+type adopted struct {
+	devices []tun.Device // in the attachments' order
+	offload tun.Offload
+}
+
+// prepare does what can be done while the process before carries packets. Where none does, packets wait: then nobody
+// waits for the privileged part here, which may have to start.
+func (d *daemon) prepare(all *loaded) {
+	if len(d.inherited.queues) > 0 {
+		d.adopting = make(chan *adopted, 1)
+		go func() { d.adopting <- d.adoptAll(all) }()
+	}
+	o := all.config.engineOptions(nil)
+	d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
+	if d.adopting != nil && d.before != nil {
+		d.adopting <- <-d.adopting
+	}
+}
+
+// adoptAll takes over the devices of all attachments, and changes none: the earlier process may still carry packets. It
+// returns nil where one of them has to be opened: everything is there for that still.
+func (d *daemon) adoptAll(all *loaded) *adopted {
+	n := d.inherited
+	plan, err := planDevices(all.config, all.policy, all.snapshot.Attachments)
+	want, bad := tun.ParseOffload(all.config.Offload)
+	if err != nil || bad != nil {
+		return nil // attach says so
+	}
+	a := &adopted{}
+	var taken []string
+	for i := range plan {
+		c := &plan[i]
+		c.Queues, c.Offload = all.config.workers(), want
+		device, level, names := n.adopt(c, d.privileged.Adopt)
+		if device == nil || i > 0 && level != a.offload {
+			if device != nil {
+				a.devices = append(a.devices, device)
+			}
+			n.leaveAlone(a.devices)
+			return nil
+		}
+		a.devices, a.offload = append(a.devices, device), level
+		taken = append(taken, names...)
+	}
+	for _, name := range taken {
+		n.queues[name].Close()
+		delete(n.queues, name)
+	}
+	return a
+}
+
+// adopt takes over the queues of one device; nil: they can't be. The ones that this process has got stay open.
+func (n *inheritance) adopt(c *tun.Config, adopt opener) (*keptDevice, tun.Offload, []string) {
+	names := queueNames(c.Namespace, c.Name, c.Queues)
+	for _, name := range names {
+		f := n.queues[name]
+		if f == nil {
+			break
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			break
+		}
+		c.Adopt = append(c.Adopt, os.NewFile(uintptr(fd), name))
+	}
+	if len(c.Adopt) < len(names) {
+		for _, f := range c.Adopt {
+			f.Close()
+		}
+		return nil, tun.Off, nil
+	}
+	device, level, err := adopt(*c)
+	if err != nil {
+		return nil, tun.Off, nil // whoever opens it says why
+	}
+	return &keptDevice{Device: device, inheritance: n, names: names}, level, names
+}
+
+// leaveAlone gives back devices that were adopted in vain. The store keeps their queues.
+func (n *inheritance) leaveAlone(devices []tun.Device) {
+	for _, d := range devices {
+		d.(*keptDevice).Device.Close() // no interface goes with it
+	}
+}
+
+// carryAdopted makes the engine, and has it carry packets through the adopted devices, if they could be. What is told of
+// flows has to be there before.
+func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
+	err := d.makeEngine(all)
+	a := <-d.adopting
+	if err != nil || a == nil {
+		if a != nil {
+			d.inherited.leaveAlone(a.devices)
+		}
+		return err
+	}
+	d.adopted = a
+	d.setDevices(make([]tun.Config, len(a.devices)), a.devices, a.offload)
+	if err := d.engine.Attach(a.devices); err != nil {
+		return err
+	}
+	if err := d.record(d.stdout); err != nil {
+		return err
+	}
+	d.carry(ctx)
+	return nil
+}
+
+// configure makes the adopted devices what the configuration says.
+func (d *daemon) configure(plan []tun.Config) error {
+	for i := range plan {
+		c := &plan[i]
+		if c.TxQueueLen == 0 {
+			c.TxQueueLen = waitingPackets
+		}
+		c.Offload = d.offload
+		if err := tun.Configure(d.devices.list[i].device.(*keptDevice).Device, *c); err != nil {
+			return err
+		}
+		d.devices.list[i].plan = *c
+	}
+	return nil
+}
+
+// carry has the engine carry packets from now on, until stopCarrying.
+func (d *daemon) carry(ctx context.Context) {
+	carrying, halt := context.WithCancel(context.WithoutCancel(ctx))
+	d.carried, d.halt = make(chan error, 1), halt
+	go func() { d.carried <- d.engine.Run(carrying) }()
+}
+
+// carries waits until ctx ends, or until the engine fails.
+func (d *daemon) carries(ctx context.Context) error {
+	select {
+	case err := <-d.carried:
+		d.carried <- err
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// stopCarrying ends what carry has begun, and returns how the engine failed before; nil: it did not.
+func (d *daemon) stopCarrying() error {
+	if d.halt == nil {
+		return nil
+	}
+	d.halt()
+	d.halt = nil
+	return <-d.carried
+}
