@@ -206,7 +206,11 @@ func (d *daemon) prober() *probe.Prober {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Socket: d.privileged.Probe, Log: d.log})
+		o := probe.Options{Socket: d.privileged.Probe, Log: d.log}
+		if d.inherited.kept != nil {
+			o.Memory = d.inherited.kept.Backends()
+		}
+		p := probe.New(o)
 		p.Follow(list)
 		return p
 	}

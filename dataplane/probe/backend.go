@@ -23,12 +23,28 @@ type backend struct {
 	reason error
 }
 
+// resume goes on where an earlier process has ended. A backend that nobody has asked is down.
+func (b *backend) resume() {
+	if up, since, known := b.prober.options.Memory.Find(b.probe.Identity()); known {
+		b.state, b.since = state{asked: true, up: up}, since
+	}
+	b.probe.Set(b.state.up)
+}
+
+// remember keeps what is known for another process. mu is held.
+func (b *backend) remember() {
+	if b.state.asked {
+		b.prober.options.Memory.Set(b.probe.Identity(), b.state.up, b.since)
+	}
+}
+
 // follow takes over a later snapshot's probe.
 func (b *backend) follow(t *topology.Probe) {
 	b.mu.Lock()
 	other := t.Path != b.probe.Path || t.Interval != b.probe.Interval
 	b.probe = t
 	t.Set(b.state.up)
+	b.remember()
 	b.mu.Unlock()
 	if other {
 		select {
@@ -99,6 +115,7 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	}
 	b.since = time.Now()
 	b.probe.Set(b.state.up)
+	b.remember()
 	log := b.prober.options.Log.With("probe", t.Name, "backend", netip.AddrPortFrom(t.Address, t.Port), "protocol", t.Protocol)
 	if b.state.up {
 		log.Info("backend up")
