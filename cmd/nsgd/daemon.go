@@ -206,7 +206,7 @@ func (d *daemon) prober() *probe.Prober {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		o := probe.Options{Socket: d.privileged.Probe, Log: d.log}
+		o := probe.Options{Socket: d.privileged.Probe, Faults: d.engine.Faults(), Log: d.log}
 		if d.inherited.kept != nil {
 			o.Memory = d.inherited.kept.Backends()
 		}
@@ -231,7 +231,7 @@ func (d *daemon) servePlatform(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
+	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Faults: d.engine.Faults(), Log: d.log}
 	for _, f := range a.DNSForwarders {
 		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -95,6 +96,9 @@ func (b *backend) run(ctx context.Context) {
 	}
 }
 
+// errFault is the outcome of a probe that panicked: nothing shows that the backend is up.
+var errFault = errors.New("nsgd failed at the probe, by a fault of its own that the log describes")
+
 // once sends one probe and books its outcome. It reports false when ctx has ended.
 func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	select {
@@ -102,7 +106,8 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 		return false
 	case b.prober.inFlight <- struct{}{}:
 	}
-	err := b.prober.ask(ctx, t)
+	err := errFault
+	b.prober.options.Faults.Try(fault.Probe, func() { err = b.prober.ask(ctx, t) })
 	<-b.prober.inFlight
 	b.mu.Lock()
 	defer b.mu.Unlock()

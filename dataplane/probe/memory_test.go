@@ -2,13 +2,19 @@ package probe
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/continuity"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -80,5 +86,34 @@ func TestAnswersAreKeptForTheNextProcess(t *testing.T) {
 	r.close()
 	if up, known := memory.up[other.Identity()]; up || !known || len(memory.up) != 1 {
 		t.Errorf("%v", memory.up)
+	}
+}
+
+// TestAPanicAtAProbeIsNoAnswer has the sockets of a backend panic for a while.
+func TestAPanicAtAProbeIsNoAnswer(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	faults := fault.NewLog(slog.New(slog.DiscardHandler), func() time.Duration { return 0 })
+	r := newRigWith(t, Options{Faults: faults})
+	var broken atomic.Bool
+	broken.Store(true)
+	r.options.Socket = func(source netip.Addr) (fd, zone int, err error) {
+		if broken.Load() {
+			panic("a fault for a test")
+		}
+		return loopbackSocket(source)
+	}
+	r.Follow([]*topology.Probe{probeOf(t, listener.Addr().String(), topology.ProbeTCP)})
+	eventually(t, "the fault is the reason", func() bool { return strings.HasPrefix(r.reason(), "nsgd failed") })
+	if h := r.Health()[0]; h.Up || !h.Asked {
+		t.Errorf("%+v", h)
+	}
+	broken.Store(false)
+	eventually(t, "the backend comes up", func() bool { return r.Health()[0].Up })
+	if faults.Counts()[fault.Probe] == 0 {
+		t.Error("no fault is counted")
 	}
 }

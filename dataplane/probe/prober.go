@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	Source func(backend netip.Addr) netip.Addr
 	// Memory keeps what is known of backends beyond the process; nil: it ends with it.
 	Memory Memory
+	// Faults hears of panics at a probe, which count as failures of the backend to answer; nil: nobody does.
+	Faults *fault.Log
 	// Log gets a line for each change of a backend's state; nil: no log.
 	Log *slog.Logger
 }
