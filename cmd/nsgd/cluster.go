@@ -209,7 +209,7 @@ func (m *member) join(d *daemon) error {
 	}
 	k := d.config.Cluster
 	m.service = d.service
-	m.wants(d.file, d.engine.Snapshot().Policy)
+	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	host, err := k.host()
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ type daemon struct {
 	config *Config
 	file   *Config // config with what the cluster has not given to this host
 	share  share   // at the start
+	edits  []edit  // that the last process has left
 	member *member // of the cluster; nil: there is none
 	policy *inspect.PolicyFiles
 	read   time.Time // when the reading of both began
@@ -91,6 +92,10 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		return err
 	}
 	d.onStop(d.inherited.close)
+	if err := d.resumeEdits(all); err != nil {
+		return err
+	}
+	c = d.config
 	options, began := c.engineOptions(d.log), time.Now()
 	options.Compiled, options.Continuity = all.snapshot, d.inherited.kept
 	if len(c.FlowLogs) > 0 && d.inherited.kept != nil {
@@ -110,7 +115,7 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 		d.onStop(closeListener(d.metrics))
 	}
 	if err := d.attach(ctx); err != nil {
-		return err
+		return errors.Join(err, d.forgetEdits())
 	}
 	return d.record(d.stdout)
 }
@@ -191,9 +196,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.file, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
+		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Cluster: d.member.status, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)

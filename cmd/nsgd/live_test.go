@@ -17,6 +17,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/deploy/lab"
@@ -29,6 +30,7 @@ type liveRig struct {
 	t       testing.TB
 	path    string
 	service *inspect.Service
+	live    *live
 	devices *liveDevices
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
 	closed  []string
@@ -63,12 +65,17 @@ attachments:
 metrics: {listen: "off"}
 `
 
-func newLiveRig(t *testing.T) *liveRig {
+func newLiveRig(t *testing.T) *liveRig { return newLiveRigKeeping(t, nil) }
+
+// newLiveRigKeeping is newLiveRig with a store for what the next process finds; nil: nothing is kept.
+func newLiveRigKeeping(t *testing.T, store *continuity.Store) *liveRig {
 	dir := t.TempDir()
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	return newLiveRigOf(t, dir, liveConfig)
+	r := newLiveRigOf(t, dir, liveConfig)
+	r.live.kept = keptEdits{store}
+	return r
 }
 
 // newLiveRigOf is newLiveRig with a configuration that it writes to a folder.
@@ -102,10 +109,11 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	if err := engine.Attach(devices); err != nil {
 		t.Fatal(err)
 	}
+	r.live = &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
 		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
 		Upgrade:       func(context.Context) (*inspect.Upgraded, error) { return nil, r.upgrade() },
-		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
+		Configuration: r.live})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

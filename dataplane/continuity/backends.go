@@ -21,21 +21,6 @@ const (
 // so may be its backends.
 func (s *Store) Backends() *Backends { return &Backends{s} }
 
-// openBackends takes over what the last process has found out.
-func (s *Store) openBackends() error {
-	for key, value := range s.before {
-		if !strings.HasPrefix(key, backendOf) {
-			continue
-		}
-		if s.before[keySaved] == "" {
-			s.backends[key] = value
-		} else if err := s.journal.Delete(key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Find tells whether a backend was up when it was asked last, and since when. known: somebody has asked it.
 func (b *Backends) Find(name string) (up bool, since time.Time, known bool) {
 	b.s.mu.Lock()

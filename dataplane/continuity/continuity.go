@@ -56,6 +56,7 @@ const (
 	keySeed     = "seed"
 	keyCounters = "counters"
 	keyStarts   = "starts"
+	keyEdits    = "edits"
 	zonesOf     = "zones "
 	ruleAt      = "rule "
 	cellOf      = "cell "
@@ -89,8 +90,13 @@ func Open(slabs *slab.Slabs, now time.Time) (*Store, error) {
 			return nil, fmt.Errorf("continuity: the number of the flows' image: %w", err)
 		}
 	}
-	if err := errors.Join(s.sinceFile(now), s.openBackends()); err != nil {
+	if err := errors.Join(s.sinceFile(now), s.forgetStale()); err != nil {
 		return nil, err
+	}
+	for key, value := range s.before {
+		if strings.HasPrefix(key, backendOf) {
+			s.backends[key] = value
+		}
 	}
 	for _, name := range slabs.Names() {
 		if strings.HasPrefix(name, flowsName) && name != s.flowsName(s.flows) { // a process was killed while it made it
@@ -254,6 +260,29 @@ func (s *Store) SetKernelDrops(identity string, receive, transmit uint64) {
 		s.put(kernelOf+identity, fmt.Sprint(receive, transmit))
 	}
 }
+
+// forgetStale forgets what a state file does not keep.
+func (s *Store) forgetStale() error {
+	if s.before[keySaved] == "" {
+		return nil
+	}
+	for key := range s.before {
+		if !strings.HasPrefix(key, backendOf) && key != keyEdits {
+			continue
+		}
+		delete(s.before, key)
+		if err := s.journal.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Edits are changes of the configuration that the last process has kept; empty: none. A state file keeps none.
+func (s *Store) Edits() []byte { return []byte(s.before[keyEdits]) }
+
+// SetEdits keeps changes of the configuration; empty: there are none.
+func (s *Store) SetEdits(text []byte) { s.put(keyEdits, string(text)) }
 
 // Counters are what scrapers have seen of counters that end with the process.
 func (s *Store) Counters() []byte { return []byte(s.before[keyCounters]) }

@@ -161,6 +161,27 @@ func TestBackendsOutliveTheProcess(t *testing.T) {
 	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": true})
 }
 
+func TestAttachOutlivesTheProcess(t *testing.T) {
+	dir := configure(t, labPolicy())
+	writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nattachments:\n"+attachInternet)
+	d := startKeptIn(t, dir)
+	d.expectErrors = true // of keep, which tells that nsgd ended
+	nsgctl(t, "attach", strings.TrimPrefix(attachVM1, "- "))
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	d.succeed(syscall.SIGKILL)
+	mustEcho(t, conn)
+	d.upgrade()
+	mustEcho(t, conn)
+	if got := nsgctl(t, "reload"); !strings.Contains(got, "detached vm1-nic") {
+		t.Errorf("reload says %q", got)
+	}
+	d.succeed(syscall.SIGKILL)
+	if s := nsgctl(t, "status"); strings.Contains(s, "vm1-nic") {
+		t.Errorf("what a reload has taken back comes back: %s", s)
+	}
+}
+
 func TestARestartMayChangeTheKindOfQueues(t *testing.T) {
 	d := startKept(t, labPolicy(), "workers: 1")
 	serveTCP(t, vm1, 80)
