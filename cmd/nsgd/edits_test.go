@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -130,5 +131,31 @@ func TestAFailedStartForgetsEdits(t *testing.T) {
 	}
 	if d, _, _ := successorOf(t, slabs, r.path); len(d.edits) != 0 || slices.ContainsFunc(d.config.Attachments, func(a AttachmentConfig) bool { return a.Netns == "vm3" }) {
 		t.Errorf("%+v", d.edits)
+	}
+}
+
+func TestAChangeOfAttachmentsHasAnID(t *testing.T) {
+	r := newLiveRig(t)
+	done, err := r.service.Attach(inspect.Edit{Attach: vm3Attachment, Cause: "user 1000"})
+	if err != nil || len(done.ID) != 16 {
+		t.Fatalf("%+v %v", done, err)
+	}
+	_, err = r.service.Attach(inspect.Edit{Detach: "nobody", Cause: "user 1001"})
+	refused, ok := errors.AsType[*inspect.ReloadError](err)
+	if !ok || refused.ID == done.ID {
+		t.Fatalf("%v", err)
+	}
+	for id, want := range map[string][]string{done.ID: {"cause=\"user 1000\"", "attached vm3-nic"}, refused.ID: {"cause=\"user 1001\"", "stay as they are"}} {
+		lines := ""
+		for line := range strings.Lines(r.log.String()) {
+			if strings.Contains(line, "change="+id) {
+				lines += line
+			}
+		}
+		for _, w := range want {
+			if !strings.Contains(lines, w) {
+				t.Errorf("the lines of %s lack %q: %s", id, w, lines)
+			}
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/logring/logringtest"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
@@ -31,6 +33,7 @@ type liveRig struct {
 	path    string
 	service *inspect.Service
 	live    *live
+	log     *logringtest.Buffer
 	devices *liveDevices
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
 	closed  []string
@@ -80,7 +83,7 @@ func newLiveRigKeeping(t *testing.T, store *continuity.Store) *liveRig {
 
 // newLiveRigOf is newLiveRig with a configuration that it writes to a folder.
 func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
-	r := &liveRig{t: t, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
+	r := &liveRig{t: t, log: &logringtest.Buffer{}, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
 	r.write(config)
 	all, err := loadAll(t.Context(), r.path)
 	if err != nil {
@@ -113,7 +116,7 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
 		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
 		Upgrade:       func(context.Context) (*inspect.Upgraded, error) { return nil, r.upgrade() },
-		Configuration: r.live})
+		Configuration: r.live, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
