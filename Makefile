@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
 
 all: build
 
@@ -80,6 +80,10 @@ RESTARTS ?= 100
 bench-restart: setup build
 	go build -o bin/bench-net ./test/bench
 	$(SUDO) bin/bench-net -nsgd bin/nsgd -restarts $(RESTARTS) $(BENCHRESTART)
+
+bench-sizes: setup build
+	go build -o bin/bench-net ./test/bench
+	$(SUDO) bin/bench-net -nsgd bin/nsgd -sizes
 
 bench-flood: setup build
 	go build -o bin/bench-net ./test/bench

@@ -35,10 +35,15 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 	w.Park()
 	// Twice: what ended here is free after the second move of the epoch, and with all workers
 	// parked the two can follow each other.
+	w.midway++
 	t.reclaim(max(budget, sweepStep))
 	t.reclaim(max(budget, sweepStep))
+	w.midway--
 	return ended
 }
+
+// SweepMidway is Worker.Midway of Expire. Ask it where Expire has panicked.
+func (t *Table) SweepMidway() bool { return t.sweeper.worker.Midway() }
 
 // timedOut is the cause that a flow's timeout counts under: a connection that both sides had
 // closed did not just fall silent.

@@ -15,6 +15,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
@@ -76,6 +77,7 @@ type Engine struct {
 	workers   []*worker
 	counters  counter.Sets // the workers'
 	lanes     *lane.Lanes
+	faults    *fault.Log
 	clock     func() time.Duration
 	silent    chan conntrack.Silence // connections to reset, for the first worker
 	fence     atomic.Int64           // see CarryUntil
@@ -109,7 +111,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{options: o, left: map[int]departure{}, lanes: lane.NewLanes(), clock: o.Clock, log: slog.New(slog.DiscardHandler)}
+	e := &Engine{options: o, left: map[int]departure{}, clock: o.Clock, log: slog.New(slog.DiscardHandler)}
 	e.fence.Store(unfenced)
 	e.registry = topology.ResumeRegistry(o.Continuity.Rules(), o.Continuity.SetRule)
 	if o.Log != nil {
@@ -119,6 +121,8 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		start, before := time.Now(), continuity.SinceBoot()
 		e.clock = func() time.Duration { return before + time.Since(start) }
 	}
+	e.faults = fault.NewLog(e.log, e.clock)
+	e.lanes = lane.NewLanes(e.faults)
 	if e.options.Topology.Seed == 0 {
 		e.options.Topology.Seed = o.Continuity.Seed(rand.Uint64) // a reload leads a client to the backend that it had
 	}
@@ -189,6 +193,9 @@ func ticks(d time.Duration) conntrack.Tick { return conntrack.Tick(d / conntrack
 
 // Fragments is the engine's memory of fragmented datagrams.
 func (e *Engine) Fragments() *fragment.Table { return e.fragments }
+
+// Faults are the panics that the engine, or what is beside it, has recovered from.
+func (e *Engine) Faults() *fault.Log { return e.faults }
 
 // Workers is the number of workers.
 func (e *Engine) Workers() int { return len(e.workers) }
@@ -276,8 +283,17 @@ func (e *Engine) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			e.flows.Expire(e.Now(), expireBudget)
-			e.fragments.Expire(e.clock(), expireEvery)
+			e.sweep()
 		}
 	}
+}
+
+// sweep frees some of what has timed out. A panic at a flow costs the rest of the step, and the next one begins behind it.
+// Inside a step of a table the process ends: another worker would wait for ever for a lock.
+func (e *Engine) sweep() {
+	e.faults.Try(fault.Expiry, func() {
+		defer fault.EndIf(e.flows.SweepMidway)
+		e.flows.Expire(e.Now(), expireBudget)
+	})
+	e.fragments.Expire(e.clock(), expireEvery)
 }

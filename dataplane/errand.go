@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -31,12 +32,18 @@ func (e *Engine) everyWorker(do func(*worker)) {
 	all.Wait()
 }
 
+// perform does an errand. One that panics has changed a part of what the worker writes to: the process ends.
+func (w *worker) perform(do func(*worker)) {
+	defer fault.End()
+	do(w)
+}
+
 // ask hands the worker an errand. One that does not run has it done at once.
 func (w *worker) ask(do func(*worker)) {
 	w.errands.mu.Lock()
 	defer w.errands.mu.Unlock()
 	if !w.errands.running {
-		do(w)
+		w.perform(do)
 		return
 	}
 	w.errands.list = append(w.errands.list, do)
@@ -50,7 +57,7 @@ func (w *worker) doErrands() {
 	defer w.errands.mu.Unlock()
 	w.errands.asked.Store(false)
 	for _, do := range w.errands.list {
-		do(w)
+		w.perform(do)
 	}
 	w.errands.list = nil
 }
@@ -62,7 +69,7 @@ func (w *worker) stopErrands() {
 	defer w.errands.mu.Unlock()
 	w.errands.running = false
 	for _, do := range w.errands.list { // that came between the two
-		do(w)
+		w.perform(do)
 	}
 	w.errands.list = nil
 }

@@ -2,18 +2,14 @@ package dataplane
 
 import (
 	"fmt"
-	"runtime/debug"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
-const (
-	// maxStack bounds what a log line shows of a stack, which ends at the panic's place.
-	maxStack = 4 << 10
-	// panicEvery is how often a worker logs a panic: a sender may repeat what causes it.
-	panicEvery = time.Minute
-)
+// panicEvery is how often a worker logs a panic: a sender may repeat what causes it.
+const panicEvery = time.Minute
 
 // survive ends a turn that panicked, so that the worker goes on. The packet is dropped, and so are those that wait in trains,
 // which may be half written. The other packets of its group are carried. Inside a step of the flow table the panic
@@ -84,13 +80,12 @@ func (w *worker) discardTrains() {
 }
 
 // explain logs a panic with its stack.
-func (w *worker) explain(fault any) {
+func (w *worker) explain(cause any) {
 	now := w.engine.clock()
 	if w.panicked != 0 && now-w.panicked < panicEvery {
 		return
 	}
 	w.panicked = max(now, 1)
-	stack := debug.Stack()
 	w.engine.log.Error("a packet was dropped at a fault of nsgd: please report it", "worker", w.index,
-		"panic", fmt.Sprint(fault), "stack", string(stack[:min(len(stack), maxStack)]))
+		"panic", fmt.Sprint(cause), "stack", fault.Stack())
 }

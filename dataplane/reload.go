@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
@@ -45,6 +46,13 @@ func (e *Engine) replace(s *topology.Snapshot, now *setting, prepare func() erro
 	if err := prepare(); err != nil {
 		return err
 	}
+	e.commit(old, s, now, a)
+	return nil
+}
+
+// commit is the part of replace that nothing refuses any more. reload is held.
+func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement) {
+	defer fault.End()
 	e.setting.Store(now)
 	e.reclaimRules(old, s)
 	e.publish(s)
@@ -53,7 +61,6 @@ func (e *Engine) replace(s *topology.Snapshot, now *setting, prepare func() erro
 	if a != nil {
 		e.settle(a)
 	}
-	return nil
 }
 
 // ErrPrepared is a snapshot that was prepared before slots of removed rules were taken back, or for other attachments.
@@ -94,12 +101,12 @@ func (e *Engine) followFlows(old, s *topology.Snapshot) {
 		if n++; n%followAtOnce == 0 {
 			runtime.Gosched() // workers may wait for the processor
 		}
-		if !e.stays(old, s, f) {
+		stays, idle := e.judge(old, s, f)
+		switch {
+		case !stays:
 			e.flows.End(&f.Key)
-			return true
-		}
-		if d := e.established(s, f); f.Established != e.flows.Established(d) {
-			e.flows.SetEstablished(&f.Key, d, e.Now())
+		case f.Established != e.flows.Established(idle):
+			e.flows.SetEstablished(&f.Key, idle, e.Now())
 		}
 		return true
 	})
@@ -107,6 +114,20 @@ func (e *Engine) followFlows(old, s *topology.Snapshot) {
 
 // followAtOnce is how many flows are followed before others get the processor.
 const followAtOnce = 128
+
+// judge says whether a flow stays, and its timeout then. A flow at which it panics ends.
+func (e *Engine) judge(old, s *topology.Snapshot, f *conntrack.FlowInfo) (stays bool, idle time.Duration) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			e.faults.Caught(fault.Judgement, cause)
+			stays = false
+		}
+	}()
+	if !e.stays(old, s, f) {
+		return false, 0
+	}
+	return true, e.established(s, f)
+}
 
 // established is the timeout of a flow that stays: the longer of its two ends'. Of a flow that
 // is known at one end only, the other is where that end's packets go now.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -261,6 +262,7 @@ func (e *Engine) checkDevices(devices []tun.Device, attachments int) error {
 // furnish makes the ports of an arrangement, and lets every worker write to them. No worker reads from new ones yet:
 // the snapshot that decides does not know them. reload is held.
 func (e *Engine) furnish(a *Arrangement, devices []tun.Device) {
+	defer fault.End()
 	ports := slices.Clone(a.base.ports)
 	for slot, identity := range a.gone {
 		if identity != "" {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,8 @@ import (
 var (
 	drops = prometheus.NewDesc("nsgd_drops_total",
 		"Packets that were not carried, by reason; a superpacket counts once.", []string{"reason"}, nil)
+	faults = prometheus.NewDesc("nsgd_faults_total",
+		"Faults of nsgd itself, beside those at packets, after which it went on, by part.", []string{"part"}, nil)
 
 	flows = prometheus.NewDesc("nsgd_flows",
 		"Live flows.", []string{"protocol", "state"}, nil)
@@ -90,7 +93,7 @@ var _ prometheus.Collector = (*collector)(nil)
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		drops, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, tcpOutOfWindow, flowTableBytes, translations,
+		drops, faults, flows, flowsLimit, flowsCreated, flowsEnded, flowsRefused, tcpOutOfWindow, flowTableBytes, translations,
 		fragmentDatagrams, fragmentDatagramsLimit, fragmentsHeld,
 		platformPackets, platformBytes, backendUp,
 		workerBursts, workerPackets, workerBusy,
@@ -111,6 +114,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if d := packet.Drop(reason); d != packet.NotDropped {
 			out <- counter(drops, n, d.String())
 		}
+	}
+	for part, n := range c.options.Engine.Faults().Counts() {
+		out <- counter(faults, n, fault.Part(part).String())
 	}
 	for i, n := range c.options.Engine.Counters().Services() {
 		if service := topology.Service(i); service != topology.NoService {

@@ -51,17 +51,18 @@ var allowedImports = map[string][]string{
 	"dataplane/translate":  {"dataplane/packet", "tun"},
 	"dataplane/virtio":     {"dataplane/packet", "tun"},
 	"dataplane/watch":      {"conntrack", "dataplane/packet"},
-	"dataplane/denylog":    {"dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
+	"dataplane/denylog":    {"dataplane/fault", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
-	"dataplane/lane":       {"dataplane/counter", "dataplane/packet", "tun"},
-	"dataplane/probe":      {"dataplane/topology", "tun"},
+	"dataplane/fault":      {},
+	"dataplane/lane":       {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
+	"dataplane/probe":      {"dataplane/fault", "dataplane/topology", "tun"},
 	"dataplane/dhcp":       {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
-	"dataplane/platform": {"dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
+	"dataplane/platform": {"dataplane/fault", "dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	// A cluster's policy as files; of tun the folder that a host trusts.
 	"dataplane/cluster/generation": {"tun/folder"},
@@ -89,7 +90,7 @@ var allowedImports = map[string][]string{
 	},
 	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
 	"metrics": {
-		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
+		"conntrack", "dataplane", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
 	"metrics/flowlog": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset", "ruleset/policy", "conntrack/slab", "tun/folder",

@@ -27,7 +27,7 @@ func newAttach(g *global) *cobra.Command {
 			return g.rearranged(c, changed, err)
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "keep it attached when the configuration is read again, until the daemon ends")
+	c.Flags().BoolVar(&keep, "keep", false, "keep it attached when the configuration is read again")
 	return c
 }
 
@@ -43,11 +43,11 @@ func oneArgument(what string) cobra.PositionalArgs {
 
 // rearranged shows what has become of the attachments.
 func (g *global) rearranged(c *cobra.Command, r *inspect.Reloaded, err error) error {
-	if refused := g.refused(c, err, "refused, the attachments stay as they are"); refused != nil {
+	if refused := g.refused(c, err, "refused, the attachments stay as they are", "change"); refused != nil {
 		return refused
 	}
 	return show(c, g, r, err, func(w io.Writer, r *inspect.Reloaded) error {
-		_, err := fmt.Fprintf(w, "%s: generation %d\n", printable(r.Attachments.String()), r.Generation)
+		_, err := fmt.Fprintf(w, "%s: generation %d, change %s\n", printable(r.Attachments.String()), r.Generation, printable(r.ID))
 		return errors.Join(err, leftTable(w, r))
 	})
 }

@@ -25,7 +25,7 @@ func newDetach(g *global) *cobra.Command {
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return beginning(attachedNames(c, g), begun), cobra.ShellCompDirectiveNoFileComp
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "keep it detached when the configuration is read again, until the daemon ends")
+	c.Flags().BoolVar(&keep, "keep", false, "keep it detached when the configuration is read again")
 	return c
 }
 

@@ -60,13 +60,13 @@ func (f *reloadFlags) run(c *cobra.Command, g *global) error {
 	client := g.client()
 	if f.dryRun {
 		diff, err := client.Diff(c.Context(), &inspect.RunningQuestion{Limit: f.limit, MaxChanges: f.limit})
-		if refused := g.refused(c, err, "a reload would be refused"); refused != nil {
+		if refused := g.refused(c, err, "a reload would be refused", "reload"); refused != nil {
 			return refused
 		}
 		return show(c, g, diff, err, diffTable)
 	}
 	reloaded, err := client.Reload(c.Context(), f.confirm)
-	if refused := g.refused(c, err, "reload refused, everything stays as it is"); refused != nil {
+	if refused := g.refused(c, err, "reload refused, everything stays as it is", "reload"); refused != nil {
 		return refused
 	}
 	return show(c, g, reloaded, err, reloadedTable)
@@ -90,9 +90,9 @@ func reloadedTable(w io.Writer, r *inspect.Reloaded) error {
 	return err
 }
 
-// refused prints why the daemon refused a change; for programs the faults come as JSON or YAML. It returns nil for
-// errors that are no refusal.
-func (g *global) refused(c *cobra.Command, err error, what string) error {
+// refused prints why the daemon refused something; for programs the faults come as JSON or YAML. kind stands before the
+// id that the log has of it. It returns nil for errors that are no refusal.
+func (g *global) refused(c *cobra.Command, err error, what, kind string) error {
 	var refused *control.Error
 	if !errors.As(err, &refused) {
 		return nil
@@ -103,7 +103,7 @@ func (g *global) refused(c *cobra.Command, err error, what string) error {
 		}
 	}
 	if refused.Reload != "" {
-		what += ", reload " + refused.Reload
+		what += ", " + kind + " " + refused.Reload
 	}
 	return fmt.Errorf("%s:\n%w", what, refused)
 }

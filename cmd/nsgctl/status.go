@@ -68,6 +68,9 @@ func statusTable(w io.Writer, s *inspect.Status) error {
 		}
 	}
 	clusterFacts(facts, s.Cluster)
+	if s.Unkept != "" {
+		facts.row("outlive it", "no flows: "+s.Unkept)
+	}
 	if s.Unprobed != "" {
 		facts.row("health probes", s.Unprobed)
 	}

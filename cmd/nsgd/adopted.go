@@ -14,6 +14,7 @@ import (
 type adopted struct {
 	devices []tun.Device // in the attachments' order
 	offload tun.Offload
+	taken   []string // names of their queues in the store
 }
 
 // prepare does what can be done while the process before carries packets. Where none does, packets wait: then nobody
@@ -40,7 +41,6 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 		return nil // attach says so
 	}
 	a := &adopted{}
-	var taken []string
 	for i := range plan {
 		c := &plan[i]
 		c.Queues, c.Offload = all.config.workers(), want
@@ -53,11 +53,7 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 			return nil
 		}
 		a.devices, a.offload = append(a.devices, device), level
-		taken = append(taken, names...)
-	}
-	for _, name := range taken {
-		n.queues[name].Close()
-		delete(n.queues, name)
+		a.taken = append(a.taken, names...)
 	}
 	return a
 }
@@ -101,11 +97,15 @@ func (n *inheritance) leaveAlone(devices []tun.Device) {
 func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
 	err := d.makeEngine(all)
 	a := <-d.adopting
-	if err != nil || a == nil {
+	if err != nil || a == nil || len(d.edits) > 0 { // with edits the attachments are others
 		if a != nil {
 			d.inherited.leaveAlone(a.devices)
 		}
 		return err
+	}
+	for _, name := range a.taken {
+		d.inherited.queues[name].Close()
+		delete(d.inherited.queues, name)
 	}
 	d.adopted = a
 	d.setDevices(make([]tun.Config, len(a.devices)), a.devices, a.offload)

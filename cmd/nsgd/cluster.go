@@ -213,7 +213,7 @@ func (m *member) join(d *daemon) error {
 	}
 	k := d.config.Cluster
 	m.service = d.service
-	m.wants(d.file, d.engine.Snapshot().Policy)
+	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
 		return err
 	}

@@ -248,7 +248,8 @@ type ControlConfig struct {
 	Listen      string `yaml:"listen"`
 	Certificate string `yaml:"certificate"`
 	Key         string `yaml:"key"`
-	ClientCA    string `yaml:"clientCA"` // who signs the certificates of clients
+	ClientCA    string `yaml:"clientCA"`  // who signs the certificates of clients
+	ClientCRL   string `yaml:"clientCRL"` // lists of those that are revoked
 	// MayChange are names of certificates: common names, or alternative names. Other clients may look.
 	MayChange []string `yaml:"mayChange"`
 }
@@ -422,7 +423,7 @@ func (c *Config) complete(dir string) error {
 		c.Control.Socket = defaultSocket
 	}
 	c.Control.Socket = absolute(c.Control.Socket)
-	for _, file := range []*string{&c.Control.Certificate, &c.Control.Key, &c.Control.ClientCA} {
+	for _, file := range []*string{&c.Control.Certificate, &c.Control.Key, &c.Control.ClientCA, &c.Control.ClientCRL} {
 		if *file != "" {
 			*file = absolute(*file)
 		}

@@ -68,7 +68,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Fragments: FragmentsConfig{Max: 2000, Hold: 100},
 		Metrics:   MetricsConfig{Listen: "off", WebConfig: "/srv/web.yaml", Pprof: true},
 		Control: ControlConfig{Socket: "/srv/run/nsgd.sock", Group: "adm", Mode: "0660", Listen: "127.0.0.1:9647", Certificate: "/srv/tls/nsgd.crt",
-			Key: "/srv/tls/nsgd.key", ClientCA: "/etc/nsgd/clients.crt", MayChange: []string{"deploy"}},
+			Key: "/srv/tls/nsgd.key", ClientCA: "/etc/nsgd/clients.crt", ClientCRL: "/srv/clients.crl", MayChange: []string{"deploy"}},
 		Platform: PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 		DenyLog:  DenyLogConfig{PerSecond: 5},
 		FlowLogs: []FlowLogConfig{

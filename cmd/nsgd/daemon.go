@@ -40,6 +40,7 @@ type daemon struct {
 	config *Config
 	file   *Config // config with what the cluster has not given to this host
 	share  share   // at the start
+	edits  []edit  // that the last process has left
 	member *member // of the cluster; nil: there is none
 	policy *inspect.PolicyFiles
 	read   time.Time // when the reading of both began
@@ -102,8 +103,11 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	if err := d.listenMetrics(); err != nil {
 		return err
 	}
-	if err := d.attach(ctx); err != nil || d.adopted != nil {
-		return err
+	if err := d.attach(ctx); err != nil {
+		return errors.Join(err, d.forgetEdits())
+	}
+	if d.adopted != nil { // packets flow already
+		return nil
 	}
 	if err := d.record(d.stdout); err != nil {
 		return err
@@ -132,6 +136,10 @@ func (d *daemon) makeEngine(all *loaded) (err error) {
 		return err
 	}
 	d.onStop(d.inherited.close)
+	if err := d.resumeEdits(all); err != nil {
+		return err
+	}
+	c = d.config
 	options, began := c.engineOptions(d.log), time.Now()
 	options.Compiled, options.Continuity, options.Flows.Reserved = all.snapshot, d.inherited.kept, d.reserved
 	if len(c.FlowLogs) > 0 && d.inherited.kept != nil {
@@ -237,9 +245,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
-		Configuration: &live{ctx: ctx, path: d.path, file: d.file, files: d.policy, running: d.config, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
+		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Cluster: d.member.status, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)
@@ -262,7 +270,11 @@ func (d *daemon) prober() *probe.Prober {
 		if a.Kind != topology.Platform {
 			continue
 		}
-		p := probe.New(probe.Options{Socket: d.privileged.Probe, Log: d.log})
+		o := probe.Options{Socket: d.privileged.Probe, Faults: d.engine.Faults(), Log: d.log}
+		if d.inherited.kept != nil {
+			o.Memory = d.inherited.kept.Backends()
+		}
+		p := probe.New(o)
 		p.Follow(list)
 		return p
 	}
@@ -283,7 +295,7 @@ func (d *daemon) servePlatform(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Log: d.log}
+	o := platform.Options{Sockets: sockets, Policy: func() *policy.Set { return d.engine.Snapshot().Policy }, MAC: d.interception.mac, Faults: d.engine.Faults(), Log: d.log}
 	for _, f := range a.DNSForwarders {
 		o.Forwarders = append(o.Forwarders, netip.AddrPortFrom(f.Addr, dns))
 	}

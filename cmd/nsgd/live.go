@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,10 +22,12 @@ import (
 type live struct {
 	ctx          context.Context // ends the evaluation of templates
 	path         string
+	log          *slog.Logger
 	file         *Config              // as last read
 	files        *inspect.PolicyFiles // that it names; nil: not known
 	running      *Config              // file, with the edits
 	edits        []edit
+	kept         keptEdits // where the next process finds edits
 	devices      *liveDevices
 	interception *interception
 	responders   *responders
@@ -32,13 +35,6 @@ type live struct {
 	// share is what a cluster has given, and member the daemon's part in it; nil: there is none.
 	share  share
 	member *member
-}
-
-// edit is one change of the attachments since the file was read.
-type edit struct {
-	identity string            // of what is attached or detached
-	attach   *AttachmentConfig // nil: it is detached
-	keep     bool
 }
 
 // liveKeys are the keys that a reload may change. Every other key of Config is fixed while the daemon runs.
@@ -57,26 +53,22 @@ func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 		return nil, err
 	}
 	c := withEdits(l.file, edits, set)
-	v := validator{file: "nsgctl", root: &yaml.Node{}}
-	v.attachments(c.Attachments)
-	if len(c.Attachments) == 0 || len(c.Attachments) > dataplane.MaxAttachments {
-		v.fail(at("attachments"), "%d attachments: allowed are 1 to %d", len(c.Attachments), dataplane.MaxAttachments)
-	}
-	if err := errors.Join(v.faults...); err != nil {
+	if err := c.checkAttachments(); err != nil {
 		return nil, err
 	}
 	has := c.having(&l.share, set)
 	if err := l.fixed(has); err != nil {
 		return nil, err
 	}
-	return l.target(has, set, nil, func() { l.edits = edits; l.member.wants(c, set) }), nil
+	return l.target(has, set, nil, func() { l.setEdits(edits); l.member.wants(c, set) }), nil
 }
 
 // Running implements inspect.Configuration.
 func (l *live) Running() *inspect.Target {
 	file, files, edits, shared, set := l.file, l.files, l.edits, l.share, l.snapshot().Policy
 	return l.target(l.running, set, nil, func() {
-		l.file, l.files, l.edits, l.share = file, files, edits, shared
+		l.file, l.files, l.share = file, files, shared
+		l.setEdits(edits)
 		l.member.wants(withEdits(file, edits, set), set)
 	})
 }
@@ -101,14 +93,15 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 	if err := checkFlowLogs(path, all); err != nil {
 		return nil, err
 	}
-	edits := slices.DeleteFunc(slices.Clone(l.edits), func(e edit) bool { return !e.keep })
+	edits := slices.DeleteFunc(slices.Clone(l.edits), func(e edit) bool { return !e.Keep })
 	whole := withEdits(all.file, edits, all.policy)
 	c := whole.having(shared, all.policy)
 	if err := l.fixed(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return l.target(c, all.policy, all.files, func() {
-		l.file, l.files, l.edits, l.share = all.file, all.files, edits, *shared
+		l.file, l.files, l.share = all.file, all.files, *shared
+		l.setEdits(edits)
 		l.member.wants(whole, all.policy)
 	}), nil
 }
@@ -127,6 +120,14 @@ func (l *live) shared(e inspect.Edit) (*share, error) {
 	next.all = next.all || e.All
 	next.join = l.member.joins()
 	return &next, nil
+}
+
+// setEdits makes edits those that the next process finds, too.
+func (l *live) setEdits(edits []edit) {
+	l.edits = edits
+	if err := l.kept.set(edits); err != nil {
+		l.log.Error("the next process will not know of nsgctl attach and detach", "error", err)
+	}
 }
 
 func (l *live) target(c *Config, set *policy.Set, files *inspect.PolicyFiles, done func()) *inspect.Target {
@@ -173,21 +174,21 @@ func (l *live) edited(e inspect.Edit, set *policy.Set) ([]edit, error) {
 		if err != nil {
 			return nil, err
 		}
-		one = edit{identity: identity, keep: e.Keep}
+		one = edit{Identity: identity, Keep: e.Keep}
 	} else {
 		a, err := parseAttachment(e.Attach)
 		if err != nil {
 			return nil, err
 		}
 		spec := a.spec()
-		one = edit{identity: spec.Identity(set), attach: a, keep: e.Keep}
-		if one.identity != "" && index(l.running, one.identity, set) >= 0 {
-			return nil, fmt.Errorf("%s is attached already: detach it first", one.identity)
+		one = edit{Identity: spec.Identity(set), Attach: e.Attach, attach: a, Keep: e.Keep}
+		if one.Identity != "" && index(l.running, one.Identity, set) >= 0 {
+			return nil, fmt.Errorf("%s is attached already: detach it first", one.Identity)
 		}
 	}
 	// The last word about an attachment holds; one that only an edit has attached leaves nothing behind.
-	edits := slices.DeleteFunc(slices.Clone(l.edits), func(other edit) bool { return one.identity != "" && other.identity == one.identity })
-	if one.attach == nil && index(l.file, one.identity, set) < 0 {
+	edits := slices.DeleteFunc(slices.Clone(l.edits), func(other edit) bool { return one.Identity != "" && other.Identity == one.Identity })
+	if one.attach == nil && index(l.file, one.Identity, set) < 0 {
 		return edits, nil
 	}
 	return append(edits, one), nil
@@ -212,24 +213,6 @@ func (l *live) attached(name string) (identity string, err error) {
 // index is where a configuration has an attachment, or -1.
 func index(c *Config, identity string, set *policy.Set) int {
 	return slices.IndexFunc(c.specs(), func(s topology.Spec) bool { return identity != "" && s.Identity(set) == identity })
-}
-
-// withEdits is a configuration with the edits of its attachments. What is detached is left out, and what is attached
-// stands in its place or at the end.
-func withEdits(c *Config, edits []edit, set *policy.Set) *Config {
-	changed := *c
-	changed.Attachments = slices.Clone(c.Attachments)
-	for _, e := range edits {
-		switch i := index(&changed, e.identity, set); {
-		case e.attach == nil && i >= 0:
-			changed.Attachments = slices.Delete(changed.Attachments, i, i+1)
-		case e.attach != nil && i >= 0:
-			changed.Attachments[i] = *e.attach
-		case e.attach != nil:
-			changed.Attachments = append(changed.Attachments, *e.attach)
-		}
-	}
-	return &changed
 }
 
 // parseAttachment reads an attachment strictly.

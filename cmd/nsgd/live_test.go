@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/ask"
+	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/logring/logringtest"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/deploy/lab"
 	"github.com/nsgd/nsgd/tun"
@@ -29,6 +32,8 @@ type liveRig struct {
 	t       testing.TB
 	path    string
 	service *inspect.Service
+	live    *live
+	log     *logringtest.Buffer
 	devices *liveDevices
 	opened  map[string]*tuntest.Memory // by DEVICE@NAMESPACE, the last one
 	closed  []string
@@ -63,17 +68,22 @@ attachments:
 metrics: {listen: "off"}
 `
 
-func newLiveRig(t *testing.T) *liveRig {
+func newLiveRig(t *testing.T) *liveRig { return newLiveRigKeeping(t, nil) }
+
+// newLiveRigKeeping is newLiveRig with a store for what the next process finds; nil: nothing is kept.
+func newLiveRigKeeping(t *testing.T, store *continuity.Store) *liveRig {
 	dir := t.TempDir()
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	return newLiveRigOf(t, dir, liveConfig)
+	r := newLiveRigOf(t, dir, liveConfig)
+	r.live.kept = keptEdits{store}
+	return r
 }
 
 // newLiveRigOf is newLiveRig with a configuration that it writes to a folder.
 func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
-	r := &liveRig{t: t, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
+	r := &liveRig{t: t, log: &logringtest.Buffer{}, path: filepath.Join(dir, "live.yaml"), opened: map[string]*tuntest.Memory{}}
 	r.write(config)
 	all, err := loadAll(t.Context(), r.path)
 	if err != nil {
@@ -102,10 +112,11 @@ func newLiveRigOf(t testing.TB, dir, config string) *liveRig {
 	if err := engine.Attach(devices); err != nil {
 		t.Fatal(err)
 	}
+	r.live = &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}
 	r.service = inspect.NewService(inspect.Options{Engine: engine, Policy: all.files, Places: all.config.places(),
 		AfterFunc:     func(_ time.Duration, f func()) func() bool { r.late = f; return func() bool { return true } },
 		Upgrade:       func(context.Context) (*inspect.Upgraded, error) { return nil, r.upgrade() },
-		Configuration: &live{ctx: t.Context(), path: r.path, file: all.config, files: all.files, running: all.config, devices: r.devices, interception: new(interception), responders: new(responders), snapshot: engine.Snapshot}})
+		Configuration: r.live, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

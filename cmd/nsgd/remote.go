@@ -28,7 +28,7 @@ const maxChangers = 256
 
 // remoteControl checks what lets clients elsewhere in.
 func (v *validator) remoteControl(c *ControlConfig) {
-	files := []struct{ key, value string }{{"certificate", c.Certificate}, {"key", c.Key}, {"clientCA", c.ClientCA}}
+	files := []struct{ key, value string }{{"certificate", c.Certificate}, {"key", c.Key}, {"clientCA", c.ClientCA}, {"clientCRL", c.ClientCRL}}
 	if c.Listen == "" {
 		for _, f := range files {
 			if f.value != "" {
@@ -44,7 +44,7 @@ func (v *validator) remoteControl(c *ControlConfig) {
 		v.fail(at("control", "listen"), "%q: allowed is HOST:PORT with a numeric port", c.Listen)
 	}
 	for _, f := range files {
-		if f.value == "" {
+		if f.value == "" && f.key != "clientCRL" {
 			v.fail(at("control", f.key), "missing: control.listen needs certificate, key and clientCA, because nobody is answered without a certificate")
 		}
 	}
@@ -69,7 +69,7 @@ func checkListen(address string) error {
 
 // files are those of TLS.
 func (c *ControlConfig) files() serve.MutualFiles {
-	return serve.MutualFiles{Certificate: c.Certificate, Key: c.Key, CA: c.ClientCA}
+	return serve.MutualFiles{Certificate: c.Certificate, Key: c.Key, CA: c.ClientCA, CRL: c.ClientCRL}
 }
 
 // checkTLS reads the files of TLS.
@@ -78,7 +78,7 @@ func (c *ControlConfig) checkTLS() error {
 		return nil
 	}
 	if _, err := c.files().Load(); err != nil {
-		return fmt.Errorf("control: certificate, key and clientCA: %w", err)
+		return fmt.Errorf("control: certificate, key, clientCA and clientCRL: %w", err)
 	}
 	return nil
 }

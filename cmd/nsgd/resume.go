@@ -36,6 +36,7 @@ const (
 // is empty, and everything ends with the process.
 type inheritance struct {
 	store  fdstore.Store
+	unkept string // why nothing outlives the process but what file holds; empty: store keeps it
 	slabs  *slab.Slabs
 	queues map[string]*os.File // by name, that nobody has taken yet
 	// resumes says that a process was here before.
@@ -54,7 +55,8 @@ func inherit() (*inheritance, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &inheritance{store: fdstore.Open(), queues: map[string]*os.File{}, resumes: len(found) > 0}
+	store, why := fdstore.Open()
+	n := &inheritance{store: store, unkept: why, queues: map[string]*os.File{}, resumes: len(found) > 0}
 	slabs := map[string]*os.File{}
 	for name, files := range found {
 		to := slabs
@@ -72,6 +74,9 @@ func inherit() (*inheritance, error) {
 
 // open opens what is kept, once no other process uses it.
 func (n *inheritance) open(file string, log *slog.Logger) (err error) {
+	if !n.store.Exists() && fdstore.Supervised() {
+		log.Warn("flows and devices end with this process", "because", n.unkept)
+	}
 	if n.file = file; !n.store.Exists() && file == "" {
 		return nil
 	}

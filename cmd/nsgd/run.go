@@ -25,7 +25,7 @@ func newRun() *cobra.Command {
 			if c.Flags().Changed("config") && path == "" {
 				return usageError{errors.New("run: --config: a file name is needed")}
 			}
-			if confirm > 0 && fdstore.Open().Exists() {
+			if confirm > 0 && fdstore.Supervised() {
 				return usageError{errors.New("run: --confirm: systemd or nsgd keep would start nsgd again, and close the interfaces again: run it without them")}
 			}
 			if path == "" {

@@ -128,7 +128,7 @@ type successor struct {
 // upgrade starts the program that is installed now, waits until it is prepared, and ends this process for it.
 func (d *daemon) upgrade(ctx context.Context) (*inspect.Upgraded, error) {
 	if !d.inherited.store.Exists() {
-		return nil, errors.New("nobody keeps this process's flows and devices: run it by systemd, or by nsgd keep")
+		return nil, fmt.Errorf("nobody keeps this process's flows and devices: %s", d.inherited.unkept)
 	}
 	if d.confirmation.waiting.Load() {
 		return nil, errors.New("this run waits for nsgctl confirm")

@@ -31,8 +31,10 @@ type Store struct {
 	zones  Zones
 	// written are the zones of the image in use, as the journal has them.
 	written Zones
-	failed  error       // of the journal, the first
-	tell    func(error) // of failed; nil: nobody hears
+	// backends are what the journal has of backends, by key.
+	backends map[string]string
+	failed   error       // of the journal, the first
+	tell     func(error) // of failed; nil: nobody hears
 }
 
 // Zones say what the flow table's zones mean.
@@ -54,6 +56,7 @@ const (
 	keySeed     = "seed"
 	keyCounters = "counters"
 	keyStarts   = "starts"
+	keyEdits    = "edits"
 	zonesOf     = "zones "
 	ruleAt      = "rule "
 	cellOf      = "cell "
@@ -64,7 +67,7 @@ const (
 // Open opens what the last process has left, or begins anew. An error says that what was left is of no use and that
 // Forget has to come first.
 func Open(slabs *slab.Slabs, now time.Time) (*Store, error) {
-	s := &Store{slabs: slabs, before: map[string]string{}}
+	s := &Store{slabs: slabs, before: map[string]string{}, backends: map[string]string{}}
 	memory, err := slabs.Find(journalName)
 	if err == nil && memory == nil {
 		memory, err = slabs.Make(journalName, journalSize)
@@ -87,8 +90,13 @@ func Open(slabs *slab.Slabs, now time.Time) (*Store, error) {
 			return nil, fmt.Errorf("continuity: the number of the flows' image: %w", err)
 		}
 	}
-	if err := s.sinceFile(now); err != nil {
+	if err := errors.Join(s.sinceFile(now), s.forgetStale()); err != nil {
 		return nil, err
+	}
+	for key, value := range s.before {
+		if strings.HasPrefix(key, backendOf) {
+			s.backends[key] = value
+		}
 	}
 	for _, name := range slabs.Names() {
 		if strings.HasPrefix(name, flowsName) && name != s.flowsName(s.flows) { // a process was killed while it made it
@@ -260,38 +268,28 @@ func (s *Store) SetKernelDrops(identity string, receive, transmit uint64) {
 	}
 }
 
-// Backend tells whether a backend was up when it was asked last; known: somebody has asked it.
-func (s *Store) Backend(name string) (up, known bool) {
-	if s == nil {
-		return false, false
-	}
-	text, known := s.before[backendOf+name]
-	return text == "up", known
-}
-
-// SetBackend keeps what a backend has answered.
-func (s *Store) SetBackend(name string, up bool) {
-	if s == nil {
-		return
-	}
-	text := "down"
-	if up {
-		text = "up"
-	}
-	s.put(backendOf+name, text)
-}
-
-// KeepBackends forgets the backends that are not among those.
-func (s *Store) KeepBackends(names []string) {
-	if s == nil {
-		return
+// forgetStale forgets what a state file does not keep.
+func (s *Store) forgetStale() error {
+	if s.before[keySaved] == "" {
+		return nil
 	}
 	for key := range s.before {
-		if name, is := strings.CutPrefix(key, backendOf); is && !slices.Contains(names, name) {
-			s.delete(key)
+		if !strings.HasPrefix(key, backendOf) && key != keyEdits {
+			continue
+		}
+		delete(s.before, key)
+		if err := s.journal.Delete(key); err != nil {
+			return err
 		}
 	}
+	return nil
 }
+
+// Edits are changes of the configuration that the last process has kept; empty: none. A state file keeps none.
+func (s *Store) Edits() []byte { return []byte(s.before[keyEdits]) }
+
+// SetEdits keeps changes of the configuration; empty: there are none.
+func (s *Store) SetEdits(text []byte) { s.put(keyEdits, string(text)) }
 
 // Counters are what scrapers have seen of counters that end with the process.
 func (s *Store) Counters() []byte { return []byte(s.before[keyCounters]) }

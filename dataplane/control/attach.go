@@ -28,8 +28,8 @@ type CheckParameters struct {
 }
 
 // POST /v1/attach attaches something, in the time of one reload. The others carry on. The status of a refusal is 422.
-var attachRoute = asks("attach", "an attachment", change, func(_ context.Context, s *inspect.Service, q *AttachParameters) (*inspect.Reloaded, error) {
-	reloaded, err := s.Attach(inspect.Edit{Attach: q.Attachment, Keep: q.Keep})
+var attachRoute = asks("attach", "an attachment", change, func(ctx context.Context, s *inspect.Service, q *AttachParameters) (*inspect.Reloaded, error) {
+	reloaded, err := s.Attach(inspect.Edit{Attach: q.Attachment, Keep: q.Keep, Cause: clientOf(ctx).name})
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)
 })
 
@@ -39,8 +39,8 @@ func (c *Client) Attach(ctx context.Context, q *AttachParameters) (*inspect.Relo
 }
 
 // POST /v1/detach detaches something. Its flows end; the others carry on. The status of a refusal is 422.
-var detachRoute = asks("detach", "a name", change, func(_ context.Context, s *inspect.Service, q *DetachParameters) (*inspect.Reloaded, error) {
-	reloaded, err := s.Attach(inspect.Edit{Detach: q.Name, Keep: q.Keep})
+var detachRoute = asks("detach", "a name", change, func(ctx context.Context, s *inspect.Service, q *DetachParameters) (*inspect.Reloaded, error) {
+	reloaded, err := s.Attach(inspect.Edit{Detach: q.Name, Keep: q.Keep, Cause: clientOf(ctx).name})
 	return reloaded, refusal(http.StatusUnprocessableEntity, err)
 })
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -28,11 +29,12 @@ type Engine interface {
 	Watch(watch.Options) (*watch.Subscription, error)
 	Registry() *topology.Registry
 	Snapshot() *topology.Snapshot
+	Faults() *fault.Log
 }
 
 // Run logs packets that rules deny, perSecond at most, until ctx ends. It loses none
 // from the count: each line, or one of its own once nothing more comes, says how many there were
-// beside those shown.
+// beside those shown. A panic costs one line.
 func Run(ctx context.Context, engine Engine, log *slog.Logger, perSecond int) error {
 	filter, err := watch.Parse("reason " + packet.DropRule.String())
 	if err != nil {
@@ -50,7 +52,9 @@ func Run(ctx context.Context, engine Engine, log *slog.Logger, perSecond int) er
 		n, err := s.Read(quiet, events)
 		cancel()
 		for i := range events[:n] {
-			d.show(&events[i])
+			if !engine.Faults().Try(fault.DenyLog, func() { d.show(&events[i]) }) {
+				d.failed++
+			}
 		}
 		switch {
 		case err == nil:
@@ -70,6 +74,7 @@ type denied struct {
 	engine       Engine
 	log          *slog.Logger
 	subscription *watch.Subscription
+	failed       uint64 // at which show has panicked
 	told         uint64 // of those that were not shown
 }
 
@@ -99,7 +104,7 @@ func (d *denied) sum() {
 }
 
 func (d *denied) notShown() uint64 {
-	all := d.subscription.Skipped() + d.subscription.Lost()
+	all := d.subscription.Skipped() + d.subscription.Lost() + d.failed
 	n := all - d.told
 	d.told = all
 	return n

@@ -39,6 +39,8 @@ type Edit struct {
 	All               bool
 	// Keep keeps what Attach or Detach do when the file is read again; else that takes it back.
 	Keep bool
+	// Cause says who attaches or detaches, for the log.
+	Cause string
 }
 
 // Target is what an edit makes of the daemon.
@@ -91,23 +93,29 @@ func (c *AttachmentChanges) String() string {
 // ErrFixed says that attachments can't change: the daemon has no configuration.
 var ErrFixed = errors.New("the attachments of this daemon can't change")
 
-// Attach attaches what an edit says, or detaches it. On any error everything stays as it is.
+// Attach attaches what an edit says, or detaches it. On any error everything stays as it is. All that it logs has an id, and
+// so has a *ReloadError.
 func (s *Service) Attach(e Edit) (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	if s.options.Configuration == nil {
 		return nil, ErrFixed
 	}
+	id := newReloadID()
+	s.log = s.options.Log.With("change", id)
+	defer func() { s.log = s.options.Log }()
+	s.log.Info("change of attachments begins", "cause", e.Cause)
 	err := s.refuseChange()
 	var reloaded *Reloaded
 	if err == nil {
 		reloaded, err = s.rearrange(e)
 	}
 	if err != nil {
-		s.options.Log.Error("attachments stay as they are", "error", err)
-		return nil, err
+		s.log.Error("attachments stay as they are", "error", err)
+		return nil, &ReloadError{id, err}
 	}
-	s.options.Log.Info("attachments", "changes", reloaded.Attachments.String(), "generation", reloaded.Generation)
+	reloaded.ID = id
+	s.log.Info("attachments", "changes", reloaded.Attachments.String(), "generation", reloaded.Generation)
 	return reloaded, nil
 }
 

@@ -31,7 +31,7 @@ type Reloads struct {
 
 // Reloaded is the result of a reload.
 type Reloaded struct {
-	// ID is the reload's in the log; absent of attach and detach.
+	// ID is the reload's in the log, or that of attach or detach.
 	ID         string `json:"id,omitempty"`
 	Generation uint64 `json:"generation"`
 	PolicyCounts
@@ -141,9 +141,9 @@ func (b *booking) tell(r *Reloaded) {
 	}
 }
 
-// ReloadError is why a reload was refused.
+// ReloadError is why a reload, or a change of attachments, was refused.
 type ReloadError struct {
-	// ID is the reload's in the log.
+	// ID is its id in the log.
 	ID  string
 	err error
 }

@@ -61,6 +61,8 @@ type Options struct {
 	Cluster func() *ClusterStatus
 	// Confirm keeps a run that has to be confirmed; waited tells that it had to be. Nil: none has.
 	Confirm func() (waited bool, err error)
+	// Unkept is Status.Unkept.
+	Unkept string
 	// Upgrade has another process go on, before ctx ends. Nil: none can.
 	Upgrade func(ctx context.Context) (*Upgraded, error)
 	// Now is the wall clock; nil: time.Now.

@@ -39,6 +39,8 @@ type Status struct {
 	Attachments []AttachmentStatus `json:"attachments"`
 	// Interfaces are those before which the daemon stands; absent without one.
 	Interfaces []InterfaceStatus `json:"interfaces,omitempty"`
+	// Unkept says why flows and devices end with this process; absent when the next one finds them.
+	Unkept string `json:"unkept,omitempty"`
 	// Backends are those that load balancers probe; absent without one.
 	Backends []Backend `json:"backends,omitempty"`
 	// Unprobed says why no probe is sent and backends count as up; absent when they are probed.
@@ -96,7 +98,7 @@ func (s *Service) Status() *Status {
 	status := &Status{
 		Version: o.Version, PID: os.Getpid(), Started: s.started, Workers: e.Workers(), Offload: o.Offload,
 		Control: o.Control, ControlListen: o.ControlListen, Metrics: o.Metrics, Policy: s.policyFiles().paths, ServiceTags: s.serviceTags(), Generation: snapshot.Generation,
-		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e),
+		Reloads: s.Reloads(), Flows: flowUse(e.Flows()), Fragments: fragmentUse(e.Fragments()), Dropped: dropped(e), Unkept: o.Unkept,
 	}
 	if o.FlowLogs != nil {
 		status.FlowLogs = o.FlowLogs()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -66,11 +67,12 @@ func (p *Pace) Timed(took time.Duration, packets uint64) {
 type Lanes struct {
 	made, busy atomic.Int32  // how many there are, and have packets
 	turns      chan struct{} // has one for each write under way
+	faults     *fault.Log
 }
 
 // NewLanes returns one without lanes.
-func NewLanes() *Lanes {
-	return &Lanes{turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
+func NewLanes(faults *fault.Log) *Lanes {
+	return &Lanes{faults: faults, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 
 // Count returns how many lanes there are, and how many of them have packets.
@@ -187,16 +189,20 @@ func (l *Lane) run() {
 	}
 }
 
+// write writes a frame. A panic costs this frame: nobody else uses the lane's queue.
 func (l *Lane) write(f frame) (took time.Duration) {
 	l.lanes.turns <- struct{}{}
-	begun := l.clock()
-	err := l.queue.Write(l.ring[f.at : f.at+f.length])
+	begun, err := l.clock(), error(nil)
+	whole := l.lanes.faults.Try(fault.Lane, func() { err = l.queue.Write(l.ring[f.at : f.at+f.length]) })
 	took = l.clock() - begun
 	<-l.lanes.turns
-	if err == nil {
-		l.cell.TransmitNow(f.packets, f.bytes)
-	} else {
+	switch {
+	case !whole:
+		l.counters.DropNow(packet.DropPanic, f.packets)
+	case err != nil:
 		l.counters.DropNow(packet.DropTransmit, f.packets)
+	default:
+		l.cell.TransmitNow(f.packets, f.bytes)
 	}
 	return took
 }

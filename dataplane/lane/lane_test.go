@@ -2,16 +2,20 @@ package lane
 
 import (
 	"bytes"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/fault"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/tun"
 )
 
 func TestLanesTogetherWorkAQuarterOfTheTime(t *testing.T) {
-	s := NewLanes()
+	s := NewLanes(nil)
 	l := s.idle()
 	for n := 1; n <= MaxLanes; n++ {
 		s.busy.Store(int32(n))
@@ -28,7 +32,7 @@ func TestLanesTogetherWorkAQuarterOfTheTime(t *testing.T) {
 
 // The ring of a lane holds packets in one piece, whatever their lengths.
 func TestALaneHoldsPacketsInOnePiece(t *testing.T) {
-	l := NewLanes().idle()
+	l := NewLanes(nil).idle()
 	random := rand.New(rand.NewPCG(1, 2))
 	next, expected := byte(0), byte(0)
 	for range 10_000 {
@@ -47,5 +51,46 @@ func TestALaneHoldsPacketsInOnePiece(t *testing.T) {
 	}
 	if next == expected {
 		t.Error("nothing waits")
+	}
+}
+
+// faulty is a queue whose first write panics.
+type faulty struct {
+	tun.Queue
+	writes int
+	wrote  chan struct{}
+}
+
+func (q *faulty) SetSlow(bool) {}
+
+func (q *faulty) Write([]byte) error {
+	if q.writes++; q.writes == 1 {
+		panic("a fault for a test")
+	}
+	q.wrote <- struct{}{}
+	return nil
+}
+
+// A lane has one turn of all lanes while it writes, and must give it back.
+func TestAPanicCostsALaneOnePacket(t *testing.T) {
+	clock := func() time.Duration { return 0 }
+	log := fault.NewLog(slog.New(slog.DiscardHandler), clock)
+	s, q, counters := NewLanes(log), &faulty{wrote: make(chan struct{})}, counter.New(time.Now)
+	s.turns = make(chan struct{}, 1)
+	l := s.Make(q, counter.Sets{counters}.NewTally(0).Cells[0], counters, clock)
+	for range 3 {
+		if !l.Take([][]byte{make([]byte, 100)}, 1, 100) {
+			t.Fatal("the lane is full")
+		}
+	}
+	for range 2 {
+		<-q.wrote
+	}
+	l.End()
+	if n := log.Counts()[fault.Lane]; n != 1 {
+		t.Errorf("%d faults", n)
+	}
+	if n := (counter.Sets{counters}).Drops()[packet.DropPanic]; n != 1 {
+		t.Errorf("%d packets are counted as dropped by a panic", n)
 	}
 }

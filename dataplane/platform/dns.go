@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -34,7 +35,9 @@ func (s *services) datagrams(ctx context.Context, conn *net.UDPConn) {
 			query := append([]byte{}, buffer[:n]...)
 			wait.Go(func() {
 				defer s.busy.leave(from.Addr())
-				conn.WriteToUDPAddrPort(s.forward(ctx, "udp", query), from)
+				if answer := s.forward(ctx, "udp", query); answer != nil {
+					conn.WriteToUDPAddrPort(answer, from)
+				}
 			})
 			continue
 		}
@@ -123,8 +126,14 @@ func parse(query []byte) (h dnsmessage.Header, q dnsmessage.Question, ok bool) {
 	return h, q, err == nil
 }
 
-// answer answers a query of an asker. It returns nil for bytes that are no query. forward says that others know the name.
+// answer answers a query of an asker. A panic costs the answer: what a machine sends must not end the daemon.
 func (s *services) answer(query []byte, from netip.Addr) (answer []byte, forward bool) {
+	s.options.Faults.Try(fault.Services, func() { answer, forward = s.find(query, from) })
+	return answer, forward
+}
+
+// find answers a query of an asker. It returns nil for bytes that are no query. forward says that others know the name.
+func (s *services) find(query []byte, from netip.Addr) (answer []byte, forward bool) {
 	h, q, ok := parse(query)
 	if !ok {
 		return nil, false

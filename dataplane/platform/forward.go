@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -19,8 +20,13 @@ const (
 	maxAnswer = 65535
 )
 
-// forward asks the forwarders one after the other, and fails when none answers.
-func (s *services) forward(ctx context.Context, network string, query []byte) []byte {
+// forward asks the forwarders one after the other, and fails when none answers. A panic costs the answer: it is nil.
+func (s *services) forward(ctx context.Context, network string, query []byte) (answer []byte) {
+	s.options.Faults.Try(fault.Services, func() { answer = s.askOthers(ctx, network, query) })
+	return answer
+}
+
+func (s *services) askOthers(ctx context.Context, network string, query []byte) []byte {
 	_, asked, _ := parse(query)
 	for _, to := range s.options.Forwarders {
 		// An identifier of our own: the asker must not choose what a forger would have to guess.

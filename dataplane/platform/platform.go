@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -50,6 +51,8 @@ type Options struct {
 	// Forwarders are asked for names that aren't Azure's internal ones, one after the other, from the process's own
 	// namespace. None: such names are unknown. At most MaxForwarders.
 	Forwarders []netip.AddrPort
+	// Faults hears of panics at a question, which gets no answer; nil: nobody does.
+	Faults *fault.Log
 	// Log gets what goes wrong at a connection; nil: no log.
 	Log *slog.Logger
 }

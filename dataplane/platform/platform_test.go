@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -292,4 +295,25 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("% x has the answer % x", query, answer)
 		}
 	})
+}
+
+// TestAPanicAtAQuestionCostsItsAnswer has the policy panic at the first question.
+func TestAPanicAtAQuestionCostsItsAnswer(t *testing.T) {
+	faults, asked := fault.NewLog(slog.New(slog.DiscardHandler), func() time.Duration { return 0 }), 0
+	s := newServices(Options{Faults: faults, Policy: func() *policy.Set {
+		if asked++; asked == 1 {
+			panic("a fault for a test")
+		}
+		return aPolicy()
+	}})
+	query, from := question(t, "web.", dnsmessage.TypeA), netip.MustParseAddr("10.0.0.7")
+	if answer, forward := s.answer(query, from); answer != nil || forward {
+		t.Errorf("% x", answer)
+	}
+	if answer, _ := s.answer(query, from); told(t, answer) != "Success 10.0.0.4 10.0.0.6" {
+		t.Errorf("% x", answer)
+	}
+	if n := faults.Counts()[fault.Services]; n != 1 {
+		t.Errorf("%d faults", n)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -23,12 +24,28 @@ type backend struct {
 	reason error
 }
 
+// resume goes on where an earlier process has ended. A backend that nobody has asked is down.
+func (b *backend) resume() {
+	if up, since, known := b.prober.options.Memory.Find(b.probe.Identity()); known {
+		b.state, b.since = state{asked: true, up: up}, since
+	}
+	b.probe.Set(b.state.up)
+}
+
+// remember keeps what is known for another process. mu is held.
+func (b *backend) remember() {
+	if b.state.asked {
+		b.prober.options.Memory.Set(b.probe.Identity(), b.state.up, b.since)
+	}
+}
+
 // follow takes over a later snapshot's probe.
 func (b *backend) follow(t *topology.Probe) {
 	b.mu.Lock()
 	other := t.Path != b.probe.Path || t.Interval != b.probe.Interval
 	b.probe = t
 	t.Set(b.state.up)
+	b.remember()
 	b.mu.Unlock()
 	if other {
 		select {
@@ -79,6 +96,9 @@ func (b *backend) run(ctx context.Context) {
 	}
 }
 
+// errFault is the outcome of a probe that panicked: nothing shows that the backend is up.
+var errFault = errors.New("nsgd failed at the probe, by a fault of its own that the log describes")
+
 // once sends one probe and books its outcome. It reports false when ctx has ended.
 func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	select {
@@ -86,7 +106,8 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 		return false
 	case b.prober.inFlight <- struct{}{}:
 	}
-	err := b.prober.ask(ctx, t)
+	err := errFault
+	b.prober.options.Faults.Try(fault.Probe, func() { err = b.prober.ask(ctx, t) })
 	<-b.prober.inFlight
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -99,6 +120,7 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	}
 	b.since = time.Now()
 	b.probe.Set(b.state.up)
+	b.remember()
 	log := b.prober.options.Log.With("probe", t.Name, "backend", netip.AddrPortFrom(t.Address, t.Port), "protocol", t.Protocol)
 	if b.state.up {
 		log.Info("backend up")

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
@@ -27,9 +28,35 @@ type Options struct {
 	// Source is the address that a backend is probed from; nil: topology.ProbeSource. The namespace must
 	// have it.
 	Source func(backend netip.Addr) netip.Addr
+	// Memory keeps what is known of backends beyond the process; nil: it ends with it.
+	Memory Memory
+	// Faults hears of panics at a probe, which count as failures of the backend to answer; nil: nobody does.
+	Faults *fault.Log
 	// Log gets a line for each change of a backend's state; nil: no log.
 	Log *slog.Logger
 }
+
+// Memory keeps what backends have answered, by topology.Probe.Identity. Safe for concurrent use.
+type Memory interface {
+	// Find tells whether a backend was up when it was asked last, and since when. known: somebody has asked it.
+	Find(name string) (up bool, since time.Time, known bool)
+	// Set keeps what a backend has answered.
+	Set(name string, up bool, since time.Time)
+	// Keep forgets the backends that are not among those.
+	Keep(names []string)
+}
+
+// oblivion is the Memory that keeps nothing.
+type oblivion struct{}
+
+// Find implements Memory.
+func (oblivion) Find(string) (bool, time.Time, bool) { return false, time.Time{}, false }
+
+// Set implements Memory.
+func (oblivion) Set(string, bool, time.Time) {}
+
+// Keep implements Memory.
+func (oblivion) Keep([]string) {}
 
 // Prober asks backends and tells the topology which are up. Safe for concurrent use.
 type Prober struct {
@@ -61,6 +88,9 @@ func New(o Options) *Prober {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Memory == nil {
+		o.Memory = oblivion{}
+	}
 	return &Prober{options: o, inFlight: make(chan struct{}, maxInFlight), backends: map[key]*backend{}}
 }
 
@@ -80,14 +110,16 @@ func (p *Prober) Run(ctx context.Context) {
 	p.wait.Wait()
 }
 
-// Follow makes these the probes that are sent. Probes that stay keep their state. A new backend is
-// down until it has answered, as in Azure.
+// Follow makes these the probes that are sent. Probes that stay keep their state, and those that an earlier process has
+// sent go on with theirs. A new backend is down until it has answered, as in Azure.
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gone := p.backends
 	p.backends = make(map[key]*backend, len(probes))
+	names := make([]string, 0, len(probes))
 	for _, t := range probes {
+		names = append(names, t.Identity())
 		k := keyOf(t)
 		for p.backends[k] != nil {
 			k.nth++
@@ -95,7 +127,7 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 		b := gone[k]
 		if b == nil {
 			b = &backend{prober: p, probe: t, since: time.Now(), changed: make(chan struct{}, 1)}
-			t.Set(false)
+			b.resume()
 			p.backends[k] = b
 			if p.ctx != nil {
 				p.start(b)
@@ -109,6 +141,7 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 	for _, b := range gone {
 		b.end()
 	}
+	p.options.Memory.Keep(names)
 }
 
 // start begins to ask a backend. p.mu is held.

@@ -45,8 +45,15 @@ type rig struct {
 
 func newRig(t *testing.T, probes ...*topology.Probe) *rig {
 	t.Helper()
+	return newRigWith(t, Options{}, probes...)
+}
+
+// newRigWith is newRig with options that say nothing of the loopback.
+func newRigWith(t *testing.T, o Options, probes ...*topology.Probe) *rig {
+	t.Helper()
 	r := &rig{log: &logringtest.Buffer{}}
-	r.Prober = New(Options{Socket: loopbackSocket, Source: loopbackOf, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	o.Socket, o.Source, o.Log = loopbackSocket, loopbackOf, slog.New(slog.NewTextHandler(r.log, nil))
+	r.Prober = New(o)
 	r.Follow(probes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -24,20 +24,25 @@ type Mutual struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	stats   [3]os.FileInfo // of the files as last read, faulty or not; guarded by mu
-	current *tls.Config    // guarded by mu
+	stats   [mutualFiles]os.FileInfo // of the files as last read, faulty or not; guarded by mu
+	current *tls.Config              // guarded by mu
 }
 
 // MutualFiles are files of PEM.
 type MutualFiles struct {
 	// Certificate, with those between it and its CA, and Key are this side's; CA holds who may sign the other side's.
 	Certificate, Key, CA string
+	// CRL holds lists of revoked certificates of every CA that signs the other side's; empty: none is revoked.
+	CRL string
 }
+
+// mutualFiles is how many there are.
+const mutualFiles = 4
 
 // Load reads the files.
 func (f MutualFiles) Load() (*tls.Config, error) {
-	var texts [3][]byte
-	for i, file := range f.list() {
+	var texts [mutualFiles - 1][]byte
+	for i, file := range []string{f.Certificate, f.Key, f.CA} {
 		var err error
 		if texts[i], err = readPEM(file); err != nil {
 			return nil, err
@@ -51,14 +56,25 @@ func (f MutualFiles) Load() (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(texts[2]) {
 		return nil, fmt.Errorf("%s: no certificate: a PEM block of type CERTIFICATE is needed", f.CA)
 	}
+	var check func([][]byte, [][]*x509.Certificate) error
+	if f.CRL != "" {
+		revoked, err := readRevocations(f.CRL)
+		if err != nil {
+			return nil, err
+		}
+		check = func(_ [][]byte, chains [][]*x509.Certificate) error { return revoked.check(chains, time.Now()) }
+	}
 	return &tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientCAs: pool, RootCAs: pool, MinVersion: tls.VersionTLS13,
+		VerifyPeerCertificate: check,
+		Certificates:          []tls.Certificate{pair}, ClientCAs: pool, RootCAs: pool, MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"http/1.1"},
 		SessionTicketsDisabled: true, // each connection is judged by the files as they are
 	}, nil
 }
 
-func (f MutualFiles) list() [3]string { return [3]string{f.Certificate, f.Key, f.CA} }
+func (f MutualFiles) list() [mutualFiles]string {
+	return [mutualFiles]string{f.Certificate, f.Key, f.CA, f.CRL}
+}
 
 func readPEM(file string) ([]byte, error) {
 	info, err := os.Stat(file)
@@ -93,7 +109,7 @@ func NewMutual(files MutualFiles, log *slog.Logger) (*Mutual, error) {
 }
 
 // look is how the files are; nil for one that is missing.
-func (m *Mutual) look() (stats [3]os.FileInfo) {
+func (m *Mutual) look() (stats [mutualFiles]os.FileInfo) {
 	for i, file := range m.files.list() {
 		stats[i], _ = os.Stat(file)
 	}
@@ -119,7 +135,7 @@ func (m *Mutual) config() *tls.Config {
 	return next
 }
 
-func sameFiles(a, b [3]os.FileInfo) bool {
+func sameFiles(a, b [mutualFiles]os.FileInfo) bool {
 	for i := range a {
 		if (a[i] == nil) != (b[i] == nil) {
 			return false
@@ -143,7 +159,7 @@ func (m *Mutual) Listen(l net.Listener) net.Listener {
 var ErrCertificate = errors.New("the client's certificate is not valid any more")
 
 // Peer is the certificate of a connection's peer, by the files as they are now: who has connected before one expired, or
-// before its CA was taken away, is refused.
+// before its CA was taken away, or before it was revoked, is refused.
 func (m *Mutual) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 	if len(state.PeerCertificates) == 0 {
 		return nil, ErrCertificate
@@ -152,7 +168,11 @@ func (m *Mutual) Peer(state *tls.ConnectionState) (*x509.Certificate, error) {
 	for _, c := range state.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: m.config().ClientCAs, Intermediates: between, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	config := m.config()
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: config.ClientCAs, Intermediates: between, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err == nil && config.VerifyPeerCertificate != nil {
+		err = config.VerifyPeerCertificate(nil, chains)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}

@@ -160,9 +160,13 @@ func (s *Snapshot) ProbePort(to *Endpoint, a netip.Addr, port uint16) uint16 {
 	return port
 }
 
-// identity identifies a probe across snapshots by all that its answer depends on.
-func (p *Probe) identity() string {
-	return fmt.Sprint(p.balancer, " ", p.Name, " ", p.Target.identity(), " ", p.Address, " ", p.Protocol, " ", p.Port, " ", p.Path)
+// Identity identifies a probe across snapshots and processes by all that its answer depends on.
+func (p *Probe) Identity() string {
+	target := ""
+	if p.Target != nil {
+		target = p.Target.identity()
+	}
+	return fmt.Sprint(p.balancer, " ", p.Name, " ", target, " ", p.Address, " ", p.Protocol, " ", p.Port, " ", p.Path)
 }
 
 // followProbes takes over the states of the probes that stay.
@@ -172,10 +176,10 @@ func (s *Snapshot) followProbes(before *Snapshot) {
 	}
 	old := make(map[string]*Probe, len(before.probes))
 	for _, p := range before.probes {
-		old[p.identity()] = p
+		old[p.Identity()] = p
 	}
 	for _, p := range s.probes {
-		if was := old[p.identity()]; was != nil {
+		if was := old[p.Identity()]; was != nil {
 			p.health.down = was.health.down
 		}
 	}

@@ -48,6 +48,7 @@ func main() {
 	flag.IntVar(&restarts.flows, "flows", 100_000, "with -restarts: flows of one datagram")
 	flag.IntVar(&restarts.rate, "rate", 50_000, "with -restarts: datagrams a second")
 	flag.StringVar(&restarts.kinds, "kinds", "kill,restart,upgrade", "with -restarts: the ways")
+	sizes := flag.Bool("sizes", false, "measure how long a start takes, by NICs and by flows, and how much memory nsgd needs")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		exit(fmt.Errorf("unexpected argument %q: -h shows what is allowed", flag.Arg(0)))
@@ -75,6 +76,9 @@ func main() {
 		}
 		onlyFloods = expression
 		exit(runFloods(o.nsgd[0], o.rounds, cmp.Or(o.seconds, 3)))
+	}
+	if *sizes {
+		exit(runSizes(o.nsgd[0], o.rounds))
 	}
 	if restarts.restarts > 0 {
 		exit(runRestarts(o.nsgd[0], restarts))

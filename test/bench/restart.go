@@ -111,7 +111,7 @@ func runRestarts(binary string, o restartOptions) (err error) {
 	if _, err := r.client.Reload(context.Background(), 0); err != nil {
 		return err
 	}
-	if err := r.fill(o.flows); err != nil {
+	if err := errors.Join(r.routeNowhere(), r.fill(0, o.flows)); err != nil {
 		return err
 	}
 	status, err := r.client.Status(context.Background())
@@ -337,13 +337,15 @@ func closePolicy(folder string) error {
 	return nil
 }
 
-// fill begins flows of one datagram each, to addresses that nobody has.
-func (r *restartRig) fill(flows int) error {
-	if err := tun.Do("nsgd-internet", func() error {
+// routeNowhere has the datagrams of fill end in the internet.
+func (r *restartRig) routeNowhere() error {
+	return tun.Do("nsgd-internet", func() error {
 		return exec.Command("ip", "route", "add", "blackhole", "203.0.112.0/24").Run()
-	}); err != nil {
-		return err
-	}
+	})
+}
+
+// fill begins the flows from one number up to another, of one datagram each, to addresses that nobody has.
+func (r *restartRig) fill(first, end int) error {
 	var socket net.PacketConn
 	err := tun.Do("nsgd-app", func() (err error) {
 		socket, err = net.ListenPacket("udp4", ":9999")
@@ -353,7 +355,7 @@ func (r *restartRig) fill(flows int) error {
 		return err
 	}
 	defer socket.Close()
-	for n := range flows {
+	for n := first; n < end; n++ {
 		to := net.UDPAddr{IP: net.IPv4(203, 0, 112, byte(n/50_000)), Port: 1024 + n%50_000}
 		if _, err := socket.WriteTo([]byte("x"), &to); err != nil {
 			return err

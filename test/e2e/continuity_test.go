@@ -17,7 +17,12 @@ import (
 func startKept(t *testing.T, p groupRules, more ...string) *daemon {
 	t.Helper()
 	needWorld(t)
-	dir := configure(t, p, more...)
+	return startKeptIn(t, configure(t, p, more...))
+}
+
+// startKeptIn runs the configuration in a folder under nsgd keep.
+func startKeptIn(t *testing.T, dir string) *daemon {
+	t.Helper()
 	readableByAll(t, dir)
 	d := launch(t, "keep", "--", program("nsgd"), "run", "--config", filepath.Join(dir, lab.ConfigName))
 	d.dir = dir
@@ -134,6 +139,47 @@ func upgradeOften(t *testing.T, keys ...string) {
 		t.Errorf("%v", a)
 	}
 	mustEcho(t, conn)
+}
+
+// TestBackendsOutliveTheProcess holds that a backend that stays up does not go down and come up with each process.
+func TestBackendsOutliveTheProcess(t *testing.T) {
+	d := startKeptIn(t, translationLab(t))
+	serveNamed(t, web1, 8080)
+	d.expectErrors = true // of keep, which tells that nsgd ended
+	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": false})
+	before := status(t).Backends
+	serveNamed(t, web2, 8080)
+	for _, how := range []func(){func() { d.succeed(syscall.SIGKILL) }, d.upgrade} {
+		how()
+		after := status(t).Backends
+		for i := range before {
+			if before[i].NetworkInterface == "web1-nic" && (after[i].Up != before[i].Up || !after[i].Since.Equal(before[i].Since)) {
+				t.Errorf("%+v, before %+v", after[i], before[i])
+			}
+		}
+	}
+	waitForHealth(t, map[string]bool{"web1-nic": true, "web2-nic": true})
+}
+
+func TestAttachOutlivesTheProcess(t *testing.T) {
+	dir := configure(t, labPolicy())
+	writeFile(t, filepath.Join(dir, lab.ConfigName), "policy: [policy/]\nattachments:\n"+attachInternet)
+	d := startKeptIn(t, dir)
+	d.expectErrors = true // of keep, which tells that nsgd ended
+	nsgctl(t, "attach", strings.TrimPrefix(attachVM1, "- "))
+	serveTCP(t, vm1, 80)
+	conn := mustConnect(t, internet, vm1, 80)
+	d.succeed(syscall.SIGKILL)
+	mustEcho(t, conn)
+	d.upgrade()
+	mustEcho(t, conn)
+	if got := nsgctl(t, "reload"); !strings.Contains(got, "detached vm1-nic") {
+		t.Errorf("reload says %q", got)
+	}
+	d.succeed(syscall.SIGKILL)
+	if s := nsgctl(t, "status"); strings.Contains(s, "vm1-nic") {
+		t.Errorf("what a reload has taken back comes back: %s", s)
+	}
 }
 
 func TestARestartMayChangeTheKindOfQueues(t *testing.T) {

@@ -183,6 +183,7 @@ type shownStatus struct {
 	Backends []struct {
 		NetworkInterface, Reason string
 		Up                       bool
+		Since                    time.Time
 	}
 	Unprobed string
 	Dropped  map[string]uint64

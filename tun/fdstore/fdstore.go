@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +17,13 @@ import (
 
 const (
 	notifySocket = "NOTIFY_SOCKET"
-	listenPID    = "LISTEN_PID"
-	listenFDs    = "LISTEN_FDS"
-	listenNames  = "LISTEN_FDNAMES"
+	// storeSize is how many descriptors the store takes: systemd sets it from version 254 on where there is a store.
+	storeSize = "FDSTORE"
+	// pressureWatch is set by systemd from version 254 on, in most services.
+	pressureWatch = "MEMORY_PRESSURE_WATCH"
+	listenPID     = "LISTEN_PID"
+	listenFDs     = "LISTEN_FDS"
+	listenNames   = "LISTEN_FDNAMES"
 	// parentEnv is in the place of LISTEN_PID where the one who starts a process can't know its number: it has its own.
 	parentEnv = "NSGD_LISTEN_PARENT"
 	// watchdogPID is the process that the service manager wants to hear from, if it is set. It hears its main process.
@@ -86,8 +92,30 @@ func Shield(more string, start func() error) error {
 // Store is whoever keeps this process's descriptors. The zero value keeps nothing.
 type Store struct{ socket string }
 
-// Open finds the store that this process was started under.
-func Open() Store { return Store{os.Getenv(notifySocket)} }
+// Open finds the store that this process was started under. Where there is none, why says so: a service manager that is
+// told when a process is ready need not keep descriptors.
+func Open() (s Store, why string) {
+	socket, size := os.Getenv(notifySocket), os.Getenv(storeSize)
+	switch n, err := strconv.Atoi(size); {
+	case socket == "":
+		return Store{}, "neither systemd nor nsgd keep runs this process"
+	case size != "" && (err != nil || n <= 0):
+		return Store{}, fmt.Sprintf("%s=%q: the service manager's store takes no descriptors", storeSize, size)
+	case size != "":
+		return Store{socket}, ""
+	case !slices.Contains(managers, filepath.Dir(socket)) && !strings.HasPrefix(socket, "/run/user/"):
+		return Store{}, fmt.Sprintf("%s=%s is not systemd's, and there is no %s: whoever hears it keeps no descriptors; run nsgd by nsgd keep", notifySocket, socket, storeSize)
+	case os.Getenv(pressureWatch) != "":
+		return Store{}, "systemd keeps no descriptors for this service: set FileDescriptorStoreMax="
+	}
+	return Store{socket}, "" // of a systemd before 254, which does not tell
+}
+
+// managers are the folders of systemd's own sockets.
+var managers = []string{"/run/systemd", "@run/systemd"}
+
+// Supervised reports that whoever has started this process hears when it is ready, and may start it again.
+func Supervised() bool { return os.Getenv(notifySocket) != "" }
 
 // Exists reports that somebody keeps descriptors.
 func (s Store) Exists() bool { return s.socket != "" }

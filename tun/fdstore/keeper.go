@@ -30,6 +30,11 @@ const (
 	firstPause, lastPause = 50 * time.Millisecond, 5 * time.Second
 	// patience is how long a process may take to stop.
 	patience = 30 * time.Second
+	// usageStatus is the exit status of a program that does not understand its command line.
+	usageStatus = 2
+	// The Keeper gives up after so many failures in a row to be ready: at the beginning soon, and else after ten minutes, in
+	// which a configuration can be put right while flows and devices wait.
+	maxFirst, maxLater = 8, 120
 )
 
 // Keeper runs a program, keeps its descriptors, and starts it again when it fails, or when it asks for that by
@@ -45,6 +50,9 @@ type Keeper struct {
 	raw    syscall.RawConn // of the socket
 	folder string
 	main   int       // pid; 0: none
+	ready  bool      // the program has said so
+	begun  bool      // some program has been ready
+	failed int       // programs in a row that ended before they were ready
 	stop   os.Signal // that ends both; nil: none has come
 }
 
@@ -99,6 +107,9 @@ func (k *Keeper) Run() (status int, err error) {
 					if k.stop != nil || ended.status == 0 && !ended.restart {
 						return ended.status, nil
 					}
+					if k.givesUp(&ended) {
+						return ended.status, nil
+					}
 					if ended.restart {
 						pause = 0
 					} else {
@@ -136,6 +147,29 @@ func (k *Keeper) Run() (status int, err error) {
 	}
 }
 
+// givesUp reports that the program is not started again: its command line is wrong, or it has failed too often. A program
+// that was ready may have ended by a panic, with the same status as one that does not understand its command line.
+func (k *Keeper) givesUp(e *ended) bool {
+	if k.ready || e.restart {
+		k.begun, k.failed = k.begun || k.ready, 0
+		return false
+	}
+	k.failed++
+	most := maxFirst
+	if k.begun {
+		most = maxLater
+	}
+	switch {
+	case e.status == usageStatus && !k.begun:
+		k.Log.Error("the program does not understand its command line, or fails at once: it is not started again", "command", strings.Join(k.Command, " "), "status", e.text)
+	case k.failed >= most:
+		k.Log.Error("the program is never ready: it is not started again", "attempts", k.failed, "status", e.text)
+	default:
+		return false
+	}
+	return true
+}
+
 // listen makes the socket that the program talks to.
 func (k *Keeper) listen() (err error) {
 	if k.folder, err = os.MkdirTemp("", "nsgd-keep-"); err != nil {
@@ -167,12 +201,14 @@ func (k *Keeper) start() error {
 	for _, f := range k.kept {
 		names, c.ExtraFiles = append(names, f.name), append(c.ExtraFiles, f.file)
 	}
-	environ := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, notifySocket+"=") })
-	c.Env = append(Environment(environ, names), notifySocket+"="+filepath.Join(k.folder, "notify"))
+	environ := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, notifySocket+"=") || strings.HasPrefix(e, storeSize+"=")
+	})
+	c.Env = append(Environment(environ, names), notifySocket+"="+filepath.Join(k.folder, "notify"), fmt.Sprintf("%s=%d", storeSize, maxKept))
 	if err := c.Start(); err != nil {
 		return err
 	}
-	k.main = c.Process.Pid
+	k.main, k.ready = c.Process.Pid, false
 	return c.Process.Release() // reap waits for it
 }
 
@@ -311,6 +347,7 @@ func (k *Keeper) take(m message) {
 			fields[key] = value
 		}
 	}
+	k.ready = k.ready || fields["READY"] == "1"
 	name := fields["FDNAME"]
 	if pid, err := strconv.Atoi(fields["MAINPID"]); err == nil && pid > 0 {
 		if k.main = pid; k.stop != nil { // it came to the one before

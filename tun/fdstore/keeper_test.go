@@ -52,7 +52,9 @@ var programs = map[string]func() int{
 		} else {
 			f, _ = os.CreateTemp("", "counter")
 			os.Remove(f.Name()) // the descriptor is all that there is
-			if err := Open().Keep("counter", f); err != nil {
+			s, why := Open()
+			if err := s.Keep("counter", f); err != nil || why != "" {
+				fmt.Println(why)
 				fmt.Println(err)
 				return 1
 			}
@@ -72,6 +74,29 @@ var programs = map[string]func() int{
 		}
 		return 1
 	},
+	// ends with the status that its argument says, without a word of being ready.
+	"ends": func() int {
+		fmt.Println("run")
+		status, _ := strconv.Atoi(os.Args[1])
+		return status
+	},
+	// is ready, and ends as a panic does, until it has run three times.
+	"panics": func() int {
+		f, err := os.OpenFile(os.Args[1], os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		f.WriteString("x")
+		if info, _ := f.Stat(); info.Size() == 3 {
+			return 0
+		}
+		if s, why := Open(); why != "" || s.send("READY=1", nil) != nil {
+			fmt.Println(why)
+			return 1
+		}
+		return usageStatus
+	},
 	// names a successor, which says that it is one, and ends.
 	"succeeds": func() int {
 		if len(os.Args) > 2 {
@@ -87,7 +112,8 @@ var programs = map[string]func() int{
 			fmt.Println(err)
 			return 1
 		}
-		Open().MainPID(c.Process.Pid)
+		s, _ := Open()
+		s.MainPID(c.Process.Pid)
 		return 0
 	},
 	// has a child of its child tell the keeper something.
@@ -104,7 +130,8 @@ var programs = map[string]func() int{
 		return 0
 	},
 	"stranger": func() int {
-		fmt.Println("told", Open().MainPID(os.Getpid()))
+		s, _ := Open()
+		fmt.Println("told", s.MainPID(os.Getpid()))
 		return 0
 	},
 }
@@ -130,6 +157,60 @@ func TestAKeeperKeepsDescriptorsAndStartsAgain(t *testing.T) {
 			out, errs, status := keep(t, "counts", how)
 			if out != "run 1\nrun 2\nrun 3\n" || status != 0 {
 				t.Errorf("status %d: %q\n%s", status, out, errs)
+			}
+		})
+	}
+}
+
+func TestAKeeperGivesUp(t *testing.T) {
+	for _, tt := range []struct {
+		name, status string
+		runs         int
+		says         string
+	}{
+		{"a wrong command line", "2", 1, "does not understand its command line"},
+		{"never ready", "1", maxFirst, "never ready"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, errs, status := keep(t, "ends", tt.status)
+			if strings.Count(out, "run") != tt.runs || strconv.Itoa(status) != tt.status || !strings.Contains(errs, tt.says) {
+				t.Errorf("status %d: %q\n%s", status, out, errs)
+			}
+		})
+	}
+}
+
+// TestAPanicOfAProgramThatWasReadyIsNoWrongCommandLine: both end with status 2.
+func TestAPanicOfAProgramThatWasReadyIsNoWrongCommandLine(t *testing.T) {
+	out, errs, status := keep(t, "panics", filepath.Join(t.TempDir(), "runs"))
+	if status != 0 || out != "" {
+		t.Errorf("status %d: %q\n%s", status, out, errs)
+	}
+}
+
+func TestWhoKeepsNothingIsNoStore(t *testing.T) {
+	for _, tt := range []struct {
+		name, socket, size, pressure string
+		want                         string // of why; empty: a store
+	}{
+		{"nobody", "", "", "", "neither systemd nor nsgd keep"},
+		{"systemd from 254 on", "/run/systemd/notify", "128", "/sys/fs/cgroup/memory.pressure", ""},
+		{"the same for a user", "/run/user/1000/systemd/notify", "128", "", ""},
+		{"systemd from 254 on without a store", "/run/systemd/notify", "", "/sys/fs/cgroup/memory.pressure", "FileDescriptorStoreMax="},
+		{"systemd before 254", "/run/systemd/notify", "", "", ""},
+		{"its abstract socket", "@run/systemd/notify", "", "", ""},
+		{"nsgd keep", "/tmp/nsgd-keep-1/notify", "65536", "", ""},
+		{"podman", "/run/notify/notify.sock", "", "", "/run/notify/notify.sock is not systemd's"},
+		{"a store of nothing", "/run/systemd/notify", "0", "", "takes no descriptors"},
+		{"a size that is none", "/run/systemd/notify", "many", "", "takes no descriptors"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(notifySocket, tt.socket)
+			t.Setenv(storeSize, tt.size)
+			t.Setenv(pressureWatch, tt.pressure)
+			s, why := Open()
+			if s.Exists() != (tt.want == "") || !strings.Contains(why, tt.want) || (why == "") != s.Exists() {
+				t.Errorf("%v: %q", s, why)
 			}
 		})
 	}

@@ -29,10 +29,14 @@ func NewAuthority(t testing.TB, folder, name string) *Authority {
 	t.Helper()
 	a := &Authority{t: t, folder: folder, key: newKey(t)}
 	template := newTemplate(name)
-	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
+	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	a.certificate = template
 	der := a.sign(template, &a.key.PublicKey)
 	a.Write(name+".crt", "CERTIFICATE", der)
+	var err error
+	if a.certificate, err = x509.ParseCertificate(der); err != nil { // with what was added to the template
+		t.Fatal(err)
+	}
 	return a
 }
 
@@ -52,6 +56,35 @@ func (a *Authority) Issue(name string, more func(*x509.Certificate)) {
 		a.t.Fatal(err)
 	}
 	a.Write(name+".key", "PRIVATE KEY", secret)
+}
+
+// Revoke makes NAME with a list of revoked certificates that is in force until a time.
+func (a *Authority) Revoke(name string, until time.Time, issued ...string) {
+	a.t.Helper()
+	list := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: until}
+	for _, one := range issued {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: a.serial(one), RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, a.certificate, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.Write(name, "X509 CRL", der)
+}
+
+// serial is the number of NAME.crt.
+func (a *Authority) serial(name string) *big.Int {
+	a.t.Helper()
+	text, err := os.ReadFile(a.Path(name + ".crt"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c.SerialNumber
 }
 
 // Path is that of a file in the authority's folder.
