@@ -14,6 +14,9 @@ import (
 func configKeys(t reflect.Type, prefix string) (keys []string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() { // not of the file
+			continue
+		}
 		key, inner := prefix+f.Tag.Get("yaml"), f.Type
 		list := inner.Kind() == reflect.Slice
 		if list || inner.Kind() == reflect.Pointer {
