@@ -220,6 +220,7 @@ func (s *Service) record(b *booking, err error) {
 	now := s.options.Now()
 	s.reloads.Last, s.reloads.LastID, s.reloads.LastCause, s.reloads.LastError = &now, b.id, b.cause, ""
 	s.reloads.LastMilliseconds = float64(now.Sub(b.begun)) / float64(time.Millisecond)
+	defer s.note(b, err)
 	if err != nil {
 		s.reloads.Failed++
 		s.reloads.LastError = err.Error()
