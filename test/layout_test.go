@@ -52,6 +52,8 @@ var allowedImports = map[string][]string{
 	"dataplane/virtio":     {"dataplane/packet", "tun"},
 	"dataplane/watch":      {"conntrack", "dataplane/packet"},
 	"dataplane/denylog":    {"dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
+	// Judges a policy beside the one in force, by verdict alone.
+	"dataplane/candidate": {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "dataplane/watch"},
 	// Remembers what was denied, dropped and ended; of topology what slots mean.
 	"dataplane/history": {"conntrack", "dataplane/counter", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	"dataplane/counter": {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
@@ -84,10 +86,10 @@ var allowedImports = map[string][]string{
 		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/counter", "dataplane/fragment", "dataplane/history", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/candidate", "dataplane/counter", "dataplane/fragment", "dataplane/history", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
-	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/history", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
+	"dataplane/control": {"conntrack", "dataplane", "dataplane/ask", "dataplane/history", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
