@@ -82,6 +82,8 @@ var allowedImports = map[string][]string{
 	"dataplane/pcap":                {},
 	// Reads Azure's flow logs; metrics/flowlog writes them.
 	"dataplane/flowtuple": {"dataplane/packet"},
+	// Finds rows of them in folders, by the filters of watch.
+	"dataplane/logquery": {"dataplane/flowtuple", "dataplane/packet", "dataplane/watch"},
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
