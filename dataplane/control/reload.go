@@ -28,7 +28,7 @@ var reloadRoute = value(http.MethodPost, "reload", change, func(s *inspect.Servi
 
 // reloadRefusal gives the refusal of a reload its status.
 func reloadRefusal(err error) error {
-	if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) || errors.Is(err, inspect.ErrOutdated) {
+	if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) || errors.Is(err, inspect.ErrOutdated) || errors.Is(err, inspect.ErrClustered) {
 		return refusal(http.StatusConflict, err)
 	}
 	return refusal(http.StatusUnprocessableEntity, err)

@@ -71,7 +71,10 @@ type ReloadRequest struct {
 func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	return s.change(q, s.reload)
+	return s.change(q, func(afresh bool) (*Reloaded, error) {
+		q.Edit.Afresh = afresh
+		return s.reload(q.Edit)
+	})
 }
 
 // change makes what load loads the policy in force, as a request says. loading is held.
@@ -86,8 +89,6 @@ func (s *Service) change(q ReloadRequest, load func(afresh bool) (*Reloaded, err
 	}
 	var reloaded *Reloaded
 	if err == nil {
-		q.Edit.Afresh = w != nil
-		reloaded, err = s.reload(q.Edit)
 		reloaded, err = load(w != nil)
 	}
 	b.end(err)

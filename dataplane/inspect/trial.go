@@ -17,6 +17,8 @@ var (
 	ErrCandidate = errors.New("a candidate is judged already: promote it or abort it first")
 	// ErrNoCandidate says that there is none.
 	ErrNoCandidate = errors.New("no candidate is judged: nsgctl candidate start begins")
+	// ErrClustered refuses to promote a candidate on one host of many.
+	ErrClustered = errors.New("this host carries its cluster's policy: nsgctl cluster apply makes another one everybody's")
 	// ErrOutdated refuses to promote a candidate that was judged beside another policy.
 	ErrOutdated = errors.New("another policy has come into force since the candidate began: abort it and start again")
 )
@@ -149,7 +151,7 @@ func (s *Service) AbortCandidate() (*Candidate, error) {
 }
 
 // PromoteCandidate makes the candidate the policy in force, exactly as it was read when it began: a reload in all else. Errors
-// are those of Reload, ErrNoCandidate and ErrOutdated.
+// are those of Reload, ErrNoCandidate, ErrOutdated and ErrClustered.
 func (s *Service) PromoteCandidate(q ReloadRequest) (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
@@ -158,6 +160,8 @@ func (s *Service) PromoteCandidate(q ReloadRequest) (*Reloaded, error) {
 		return nil, ErrNoCandidate
 	case t.Outdated():
 		return nil, ErrOutdated
+	case s.options.Cluster != nil && s.options.Cluster() != nil:
+		return nil, ErrClustered
 	}
 	reloaded, err := s.change(q, func(bool) (*Reloaded, error) { return s.promote(s.trial.candidatePolicy) })
 	if err == nil {
