@@ -129,8 +129,8 @@ func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 // OnEnd makes f hear of every flow that ended, once no worker holds it: its counters are final.
 // A worker may call f between two bursts, so f must be quick. Calls never overlap. What f gets
 // is valid until it returns, and the record is not used again before. Call OnEnd before the
-// table is used.
-func (t *Table) OnEnd(f func(*FlowInfo)) { t.onEnd = f }
+// table is used, once for each listener; they hear of a flow in the order of these calls.
+func (t *Table) OnEnd(f func(*FlowInfo)) { t.onEnd = append(t.onEnd, f) }
 
 // Info describes a flow that the worker holds, as of now.
 func (w *Worker) Info(f Flow, now Tick) (i FlowInfo) {

@@ -26,7 +26,7 @@ type reclaimer struct {
 
 	reclaiming sync.Mutex
 	ready      uint32 // number+1 of the first record that no worker holds and that is not in free yet; guarded by reclaiming
-	onEnd      func(*FlowInfo)
+	onEnd      []func(*FlowInfo)
 	ended      FlowInfo // for onEnd; guarded by reclaiming
 }
 
@@ -117,9 +117,11 @@ func (t *Table) reclaim(budget int) {
 		packets, bytes := r.counted()
 		t.endedPackets.Add(packets)
 		t.endedBytes.Add(bytes)
-		if t.onEnd != nil {
+		if len(t.onEnd) > 0 {
 			t.info(f, status(r.status.Load()), Tick(t.now.Load()), &t.ended)
-			t.onEnd(&t.ended)
+			for _, hear := range t.onEnd {
+				hear(&t.ended)
+			}
 		}
 		t.release(f)
 		t.waiting.Add(-1)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset"
 )
 
@@ -64,4 +65,36 @@ func (f *feeder) bench(b *testing.B) {
 		}
 	}
 	b.StopTimer()
+}
+
+// BenchmarkCarryWatched is BenchmarkCarry while somebody watches, without a reader: a full ring costs what a reader's
+// does, but for the copy of the event.
+func BenchmarkCarryWatched(b *testing.B) {
+	for i := range carryCases {
+		c := &carryCases[i]
+		if c.name != "established-TCP" && c.name != "new-flow-allowed" && c.name != "denied" {
+			continue
+		}
+		for _, by := range []struct {
+			name    string
+			options []watch.Options
+		}{{"nobody", nil},
+			{"dropped", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}}},
+			{"decided", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}, {DecidedOnly: true, PerSecond: 20_000, Events: 4096}}},
+			{"all", []watch.Options{{}}}} {
+			b.Run(c.name+"/"+by.name, func(b *testing.B) {
+				rules := manyRules(10)
+				f := newFeeder(c.rig(b, figure(rules(), rules()), 1), c)
+				for _, o := range by.options {
+					s, err := f.r.engine.Watch(o)
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer s.Close()
+				}
+				f.bench(b)
+				f.check()
+			})
+		}
+	}
 }

@@ -50,6 +50,7 @@ func randomBytes(random *rand.Rand, n int) []byte {
 var notMetByScripts = []packet.Drop{
 	packet.DropTransmit, packet.DropSlowReceiver, // a device's refusal
 	packet.DropPanic,                                               // a fault of the engine
+	packet.DropFenced,                                              // which only a host of a cluster meets
 	packet.DropFragmentLimit,                                       // a full table, which the table's own tests have
 	packet.DropFlowRate,                                            // which no policy here sets
 	packet.DropSourceRoute,                                         // options of IPv4

@@ -21,10 +21,15 @@ type observation struct {
 	counted bool // rules, or none, have let the packet pass or dropped it
 	// outside is how many segments had been out of their window before this packet.
 	outside uint64
-	judged  bool // it has begun a flow, or was let pass or dropped by itself; valid when counted
+	judged  bool                      // it has begun a flow, or was let pass or dropped by itself
+	slots   [maxNotes]conntrack.Slots // the rules, the first notes of them
+	notes   uint8
 	head    [headLen]byte
 	headLen int
 }
+
+// maxNotes is how often rules are noted of one packet: of the flow at its sender's end, and of that at its receiver's.
+const maxNotes = 2
 
 // beginWatch begins a burst.
 func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Now(), 0 }
@@ -32,7 +37,7 @@ func (w *worker) beginWatch() { w.watchers, w.watched = w.engine.watchers.Now(),
 // watchGroup begins a group of packets that were read. Its time is that of an instant between
 // their reading and their writing, so an answer is later than what it answers, whichever worker has it.
 func (w *worker) watchGroup() {
-	if w.watchers == nil || w.watchers.DroppedOnly {
+	if w.watchers == nil || w.watchers.DecidedOnly {
 		return
 	}
 	for _, sub := range w.watchers.Subscriptions {
@@ -46,7 +51,7 @@ func (w *worker) watchGroup() {
 
 // endWatch ends a burst.
 func (w *worker) endWatch() {
-	if w.watchers == nil || w.watchers.DroppedOnly {
+	if w.watchers == nil || w.watchers.DecidedOnly {
 		return
 	}
 	for _, sub := range w.watchers.Subscriptions {
@@ -54,16 +59,16 @@ func (w *worker) endWatch() {
 	}
 }
 
-// observe notes what the steps may change. Where only drops are told, as for flow logs, that is next to
-// nothing: most packets are not dropped.
+// observe notes what the steps may change. Where packets of live flows are not told, as for flow logs and the history,
+// that is next to nothing: most packets are such.
 func (x *passage) observe() {
 	o := &x.observed
-	x.to, o.counted, o.event.N = -1, false, 0
+	x.to, o.counted, o.judged, o.notes = -1, false, false, 0
 	o.event.Packet.Tuple = x.packet.Tuple
 	if x.w.watchers.Snap {
 		o.headLen = copy(o.head[:], x.frame[tun.HeaderLen:])
 	}
-	if !x.w.watchers.DroppedOnly {
+	if !x.w.watchers.DecidedOnly {
 		x.observePacket()
 	}
 }
@@ -88,16 +93,19 @@ func (x *passage) observeSlots(slots conntrack.Slots, hits uint64) {
 	if !o.counted {
 		o.counted, o.judged = true, hits > 0
 	}
-	o.event.Note(slots)
+	if int(o.notes) < len(o.slots) {
+		o.slots[o.notes] = slots
+		o.notes++
+	}
 }
 
 // tell tells the watchers what became of the packet, unless it waits for its datagram's first fragment.
 func (x *passage) tell(drop packet.Drop) {
 	w, o, e := x.w, &x.observed, &x.observed.event
-	if drop == packet.NotDropped && (x.to < 0 || w.watchers.DroppedOnly) {
+	if drop == packet.NotDropped && (x.to < 0 || w.watchers.DroppedOnly || w.watchers.DecidedOnly && (!o.judged || x.relation != inFlow)) {
 		return
 	}
-	if w.watchers.DroppedOnly {
+	if w.watchers.DecidedOnly {
 		x.observePacket()
 	}
 	p := &x.packet
@@ -109,14 +117,18 @@ func (x *passage) tell(drop packet.Drop) {
 	if drop != packet.NotDropped && x.to < 0 {
 		e.To = wouldGo(x.snapshot, e)
 	}
+	e.N = 0
+	for _, slots := range o.slots[:o.notes] {
+		e.Note(slots)
+	}
 	x.setStanding(e)
-	e.OutOfWindow = !w.watchers.DroppedOnly && w.flows.OutOfWindow() > o.outside
+	e.OutOfWindow = !w.watchers.DecidedOnly && w.flows.OutOfWindow() > o.outside
 	var head, rest []byte
 	if w.watchers.Snap {
 		head, rest = o.head[:o.headLen], x.frame[tun.HeaderLen+o.headLen:]
 	}
 	for _, sub := range w.watchers.Subscriptions {
-		if drop != packet.NotDropped || !sub.DroppedOnly() {
+		if sub.Wants(e) {
 			sub.Put(w.index, e, head, rest)
 		}
 	}
@@ -178,8 +190,11 @@ func (x *passage) setStanding(e *watch.Event) {
 // Watch gives a subscription to what becomes of packets, until its Close. The error is a
 // *watch.Error where the filter names what is not there, watch.ErrWatchers, or about the options.
 func (e *Engine) Watch(o watch.Options) (*watch.Subscription, error) {
-	return e.watchers.Watch(len(e.workers), o, func() *watch.Names { return e.watchNames(e.Snapshot()) })
+	return e.watchers.Watch(len(e.workers), o, e.WatchNames)
 }
+
+// WatchNames are the names that a filter may name now.
+func (e *Engine) WatchNames() *watch.Names { return e.watchNames(e.Snapshot()) }
 
 func (e *Engine) watchNames(s *topology.Snapshot) *watch.Names {
 	n := &watch.Names{}

@@ -57,6 +57,10 @@ var allowedImports = map[string][]string{
 	"dataplane/lane":       {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
 	"dataplane/probe":      {"dataplane/fault", "dataplane/topology", "tun"},
 	"dataplane/dhcp":       {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
+	// Judges a policy beside the one in force, by verdict alone.
+	"dataplane/candidate": {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "dataplane/watch"},
+	// Remembers what was denied, dropped and ended; of topology what slots mean.
+	"dataplane/history": {"conntrack", "dataplane/counter", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
 	"dataplane/platform": {"dataplane/fault", "dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
@@ -81,14 +85,16 @@ var allowedImports = map[string][]string{
 	"dataplane/pcap":                {},
 	// Reads Azure's flow logs; metrics/flowlog writes them.
 	"dataplane/flowtuple": {"dataplane/packet"},
+	// Finds rows of them in folders, by the filters of watch.
+	"dataplane/logquery": {"dataplane/flowtuple", "dataplane/packet", "dataplane/watch"},
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
 	"dataplane/inspect": {
-		"conntrack", "dataplane", "dataplane/ask", "dataplane/counter", "dataplane/fragment", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
+		"conntrack", "dataplane", "dataplane/ask", "dataplane/candidate", "dataplane/counter", "dataplane/fragment", "dataplane/history", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
-	"dataplane/control": {"dataplane", "dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
+	"dataplane/control": {"conntrack", "dataplane", "dataplane/ask", "dataplane/history", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},

@@ -14,11 +14,14 @@ func init() { addVerb(newFlows) }
 
 func newFlows(g *global) *cobra.Command {
 	var filter inspect.FlowFilter
+	var f flowFlags
 	c := &cobra.Command{
-		Use:   "flows [--nic NAME] [--address PREFIX] [--protocol NAME] [--limit N]",
-		Short: "List live flows",
+		Use:   "flows [--nic NAME] [--address PREFIX] [--protocol NAME] [--limit N] [--since 10m [--sum] | --follow]",
+		Short: "List live flows, or those that have ended of late, or show flows as they begin and end",
 		Example: `  nsgctl flows --nic vm1-nic --protocol TCP
-  nsgctl flows --address 10.0.1.0/24 --limit 1000 -o json`,
+  nsgctl flows --address 10.0.1.0/24 --limit 1000 -o json
+  nsgctl flows --since 10m --sum
+  nsgctl flows --follow --nic vm1-nic`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if filter.Limit < 1 || filter.Limit > inspect.MaxFlowLimit {
@@ -26,6 +29,25 @@ func newFlows(g *global) *cobra.Command {
 			}
 			if err := filter.Check(); err != nil {
 				return usageError{fmt.Errorf("flows: --%w", err)}
+			}
+			if err := f.check(c); err != nil {
+				return err
+			}
+			switch {
+			case f.follow:
+				show := followTable(c.OutOrStdout(), c.ErrOrStderr())
+				if g.output != outputTable {
+					lines := g.lines(c.OutOrStdout())
+					show = func(f *inspect.FlowChange) error { return lines.Encode(f) }
+				}
+				return g.client().FollowFlows(c.Context(), filter, show)
+			case f.since > 0:
+				list, err := g.client().EndedFlows(c.Context(), inspect.EndedQuestion{FlowFilter: filter, Since: f.since})
+				table := endedTable
+				if f.sum {
+					table = endedSums
+				}
+				return show(c, g, list, err, table)
 			}
 			list, err := g.client().Flows(c.Context(), filter)
 			return show(c, g, list, err, flowsTable)
@@ -35,6 +57,7 @@ func newFlows(g *global) *cobra.Command {
 	c.Flags().StringVar(&filter.Address, "address", "", "only flows with this address, or an address of this prefix, at either end")
 	c.Flags().StringVar(&filter.Protocol, "protocol", "", "only flows of this protocol: TCP, UDP, ICMP, ... or a number")
 	c.Flags().IntVar(&filter.Limit, "limit", inspect.DefaultFlowLimit, "list at most so many flows")
+	f.flags(c)
 	completeNames(c, &source{}, g)
 	complete(c, "protocol", words("TCP", "UDP", "ICMP", "ICMPv6", "GRE", "ESP", "AH"))
 	return c

@@ -15,9 +15,9 @@ func init() { addVerb(newReload) }
 
 // reloadFlags are the flags of reload.
 type reloadFlags struct {
-	dryRun  bool
-	limit   int
-	confirm time.Duration
+	changeFlags
+	dryRun bool
+	limit  int
 }
 
 // defaultDryRun is how many changes and flows a dry run lists.
@@ -33,15 +33,18 @@ func newReload(g *global) *cobra.Command {
 With --dry-run nothing changes. The answer tells which packets the rules would treat differently, which attachments
 would change, and which live flows would end: by the code with which a reload judges them. diff --running lists all.
 
-With --confirm the daemon returns by itself to what was in force, unless nsgctl confirm comes within that time.`,
+With --confirm the daemon returns by itself to what was in force, unless nsgctl confirm comes within that time.
+
+With --max-cut a policy is refused that would cut more live flows: they are counted when nothing else can come between.`,
 		Example: `  nsgctl reload --dry-run
-  nsgctl reload --confirm 60s`,
+  nsgctl reload --confirm 60s
+  nsgctl reload --max-cut 0`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, g) },
 	}
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would change, or why the reload would be refused")
 	c.Flags().IntVar(&f.limit, "limit", defaultDryRun, "with --dry-run: list so many changes, and so many of the live flows that would end")
-	c.Flags().DurationVar(&f.confirm, "confirm", 0, "return to what was in force, unless nsgctl confirm comes within this time")
+	f.changeFlags.flags(c)
 	return c
 }
 
@@ -50,12 +53,16 @@ func (f *reloadFlags) run(c *cobra.Command, g *global) error {
 	switch {
 	case confirms && f.dryRun:
 		return usageError{errors.New("reload: --dry-run and --confirm exclude each other")}
-	case confirms && (f.confirm < inspect.MinConfirm || f.confirm > inspect.MaxConfirm):
-		return usageError{fmt.Errorf("reload: --confirm %v: allowed are %v to %v", f.confirm, inspect.MinConfirm, inspect.MaxConfirm)}
+	case f.dryRun && c.Flags().Changed("max-cut"):
+		return usageError{errors.New("reload: --dry-run and --max-cut exclude each other")}
 	case c.Flags().Changed("limit") && !f.dryRun:
 		return usageError{errors.New("reload: --limit goes with --dry-run")}
 	case f.limit < 1 || f.limit > inspect.MaxFlowLimit:
 		return usageError{fmt.Errorf("reload: --limit %d: allowed are 1 to %d", f.limit, inspect.MaxFlowLimit)}
+	}
+	q, err := f.request(c)
+	if err != nil {
+		return err
 	}
 	client := g.client()
 	if f.dryRun {
@@ -65,7 +72,7 @@ func (f *reloadFlags) run(c *cobra.Command, g *global) error {
 		}
 		return show(c, g, diff, err, diffTable)
 	}
-	reloaded, err := client.Reload(c.Context(), f.confirm)
+	reloaded, err := client.ReloadAs(c.Context(), q)
 	if refused := g.refused(c, err, "reload refused, everything stays as it is", "reload"); refused != nil {
 		return refused
 	}

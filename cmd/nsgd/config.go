@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"go.yaml.in/yaml/v3"
@@ -74,6 +75,7 @@ type Config struct {
 	State                  StateConfig    `yaml:"state"`
 	Platform               PlatformConfig `yaml:"platform"`
 	DenyLog                DenyLogConfig  `yaml:"denyLog"`
+	History                HistoryConfig  `yaml:"history"`
 	// Cluster has many hosts carry one policy; absent: the policy is in files here.
 	Cluster *ClusterConfig `yaml:"cluster"`
 	joined  *joined        // to the other hosts; nil: nothing is
@@ -226,6 +228,20 @@ type MetricsConfig struct {
 	WebConfig string `yaml:"webConfig"`
 	// Pprof serves Go's profiles too.
 	Pprof bool `yaml:"pprof"`
+}
+
+// HistoryConfig says what is remembered of dropped packets, ended flows and hits.
+type HistoryConfig struct {
+	// Keep is how long; absent: history.DefaultKeep, 0: nothing is remembered.
+	Keep *Duration `yaml:"keep"`
+}
+
+// keep is how long is remembered; 0: nothing is.
+func (h *HistoryConfig) keep() time.Duration {
+	if h.Keep == nil {
+		return history.DefaultKeep
+	}
+	return time.Duration(*h.Keep)
 }
 
 // DenyLogConfig says how many packets that rules deny are logged.
@@ -480,7 +496,7 @@ func allowedKeys(structName string) string {
 		reflect.TypeFor[Config](), reflect.TypeFor[AttachmentConfig](), reflect.TypeFor[FlowsConfig](),
 		reflect.TypeFor[FragmentsConfig](), reflect.TypeFor[TemplatesConfig](),
 		reflect.TypeFor[TimeoutsConfig](), reflect.TypeFor[MetricsConfig](), reflect.TypeFor[ControlConfig](),
-		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[FlowLogConfig](),
+		reflect.TypeFor[PlatformConfig](), reflect.TypeFor[DenyLogConfig](), reflect.TypeFor[HistoryConfig](), reflect.TypeFor[FlowLogConfig](),
 		reflect.TypeFor[LogConfig](), reflect.TypeFor[ClusterConfig](), reflect.TypeFor[ClusterTLSConfig](),
 	} {
 		if t.Name() != structName {

@@ -71,6 +71,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			Key: "/srv/tls/nsgd.key", ClientCA: "/etc/nsgd/clients.crt", ClientCRL: "/srv/clients.crl", MayChange: []string{"deploy"}},
 		Platform: PlatformConfig{Subscription: "csp", CreatedBefore20171115: true, SMTPExempt: true},
 		DenyLog:  DenyLogConfig{PerSecond: 5},
+		History:  HistoryConfig{Keep: new(Duration(30 * time.Minute))},
 		FlowLogs: []FlowLogConfig{
 			{Version: "nsg2", Target: "NSG1", Folder: "/srv/logs", MaxSize: 5 << 30},
 			{Version: "vnet4", Folder: "/srv/logs", MaxSize: 5 << 30, Stdout: true},
@@ -107,6 +108,8 @@ func TestConfigFaults(t *testing.T) {
 		{"flows out of range", minimal + "flows: {max: 99999999, maxPerNetworkInterface: -1}\n",
 			[]string{"c.yaml:4: flows.max: 99999999: allowed are 0 to 15728640", "c.yaml:4: flows.maxPerNetworkInterface: -1"}},
 		{"too many denied packets in the log", minimal + "denyLog: {perSecond: 5000}\n", []string{"c.yaml:4: denyLog.perSecond: 5000: allowed are 0 to 1000, 0 means none"}},
+		{"a history that is too long", minimal + "history: {keep: 25h}\n", []string{"c.yaml:4: history.keep: 25h0m0s: allowed are 1m0s to 24h0m0s, and 0s, which remembers nothing"}},
+		{"an unknown key of the history", minimal + "history: {for: 1h}\n", []string{`c.yaml:4: unknown key "for": allowed are keep`}},
 		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
 		{"profiles for everybody", minimal + "metrics: {listen: ':9646', pprof: true}\n", []string{"c.yaml:4: metrics.pprof: true: profiles show what is in memory, and :9646 is open to others: set metrics.webConfig"}},

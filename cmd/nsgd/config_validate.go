@@ -17,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/platform"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -118,6 +119,9 @@ func (v *validator) config(c *Config) {
 	v.bounds(at("fragments", "max"), c.Fragments.Max, 0, fragment.MaxDatagrams, "0 means 16384")
 	v.bounds(at("fragments", "hold"), c.Fragments.Hold, 0, fragment.MaxHold, "0 means that none waits")
 	v.bounds(at("denyLog", "perSecond"), c.DenyLog.PerSecond, 0, denylog.MaxPerSecond, "0 means none")
+	if d := c.History.keep(); d != 0 && (d < history.MinKeep || d > history.MaxKeep) {
+		v.fail(at("history", "keep"), "%v: allowed are %v to %v, and 0s, which remembers nothing", d, history.MinKeep, history.MaxKeep)
+	}
 	v.timeouts(&c.Timeouts)
 	v.meaning(c)
 	v.metrics(&c.Metrics)

@@ -19,6 +19,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/platform"
@@ -62,6 +63,7 @@ type daemon struct {
 	engine   *dataplane.Engine
 	recorder *flowlog.Recorder // nil without flow logs
 	recorded bool              // it has come to its end
+	history  *history.History  // nil: nothing is remembered
 	service  *inspect.Service
 	probes   *probe.Prober // nil without a platform attachment
 	offload  tun.Offload
@@ -147,6 +149,11 @@ func (d *daemon) makeEngine(all *loaded) (err error) {
 	}
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
+	}
+	if keep := c.History.keep(); keep > 0 {
+		if d.history, err = history.New(history.Options{Engine: d.engine, Keep: keep}); err != nil {
+			return err
+		}
 	}
 	d.inherited.tell(d.log, d.engine.Flows().Adoption(), time.Since(began))
 	return nil
@@ -244,7 +251,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	d.probes = d.prober()
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
 	d.service = inspect.NewService(inspect.Options{
-		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes,
+		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes, History: d.history,
 		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
 		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Log: d.log,
@@ -330,6 +337,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	if d.probes != nil {
 		group.Go(func() error { d.probes.Run(ctx); return nil })
+	}
+	if d.history != nil {
+		group.Go(func() error { return d.history.Run(ctx) })
 	}
 	d.responders.begin(d.config, func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) })
 	server := control.NewServer(d.service)

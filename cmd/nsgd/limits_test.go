@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/control"
 	"github.com/nsgd/nsgd/dataplane/denylog"
 	"github.com/nsgd/nsgd/dataplane/fragment"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/metrics/flowlog"
 	"github.com/nsgd/nsgd/ruleset/arm"
 	"github.com/nsgd/nsgd/tun"
@@ -86,6 +87,7 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 			return err
 		}},
 		{"denied packets in the log", []int{0, denylog.MaxPerSecond}, []int{-1, denylog.MaxPerSecond + 1}, key("denyLog: {perSecond: %d}"), nil},
+		{"the history", []int{0, int(history.MinKeep.Seconds()), int(history.MaxKeep.Seconds())}, []int{-1, int(history.MinKeep.Seconds()) - 1, int(history.MaxKeep.Seconds()) + 1}, key("history: {keep: %ds}"), nil},
 		{"a timeout", []int{1, week}, []int{-1, week + 1}, func(n int) string { return minimal + "timeouts: {icmp: " + ticks(n) + "}\n" },
 			ofFlows(func(o *conntrack.Options, n int) {
 				o.Timeouts.ICMP = time.Duration(n) * conntrack.TickLength

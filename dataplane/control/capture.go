@@ -36,7 +36,7 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) {
 // Capture writes packets as pcapng, until the request's count or until ctx ends, which is no
 // error.
 func (c *Client) Capture(ctx context.Context, q inspect.WatchRequest, w io.Writer) (*inspect.WatchSummary, error) {
-	trailer, err := c.stream(ctx, capturePath, q, func(body io.Reader) error {
+	trailer, err := c.stream(ctx, capturePath, watchQuery(q), func(body io.Reader) error {
 		_, err := io.Copy(w, body)
 		return err
 	})

@@ -33,8 +33,12 @@ func parseFlowFilter(query url.Values) (f inspect.FlowFilter, err error) {
 
 // Flows lists live flows.
 func (c *Client) Flows(ctx context.Context, filter inspect.FlowFilter) (*inspect.FlowList, error) {
-	return flowsRoute.ask(ctx, c, url.Values{
+	return flowsRoute.ask(ctx, c, flowQuery(filter), nil)
+}
+
+func flowQuery(filter inspect.FlowFilter) url.Values {
+	return url.Values{
 		"networkInterface": {filter.NetworkInterface}, "address": {filter.Address}, "protocol": {filter.Protocol},
 		"limit": {strconv.Itoa(filter.Limit)},
-	}, nil)
+	}
 }

@@ -6,25 +6,48 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
+	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
 // POST /v1/reload reads the configuration and the policy again. Flows and counters stay. With confirm=60s the daemon
-// returns to what was in force, unless /v1/confirm comes within that time. The status of a refusal is 422, and its
+// returns to what was in force, unless /v1/confirm comes within that time. With maxCut=N it refuses a policy that would
+// cut more live flows. The status of a refusal is 422, and its
 // faults say what Azure would refuse; 409 while another reload waits, or an upgrade is under way. A client that goes away does not end a reload.
 var reloadRoute = value(http.MethodPost, "reload", change, func(s *inspect.Service, r *http.Request) (*inspect.Reloaded, error) {
-	within, err := parseConfirm(r.URL.Query())
+	q, err := parseReload(r)
 	if err != nil {
 		return nil, err
 	}
-	reloaded, err := s.Reload(inspect.ReloadRequest{Cause: clientOf(r.Context()).name, ConfirmWithin: within})
-	if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
-		return nil, refusal(http.StatusConflict, err)
-	}
-	return reloaded, refusal(http.StatusUnprocessableEntity, err)
+	reloaded, err := s.Reload(q)
+	return reloaded, reloadRefusal(err)
 })
+
+// reloadRefusal gives the refusal of a reload its status.
+func reloadRefusal(err error) error {
+	if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) || errors.Is(err, inspect.ErrOutdated) || errors.Is(err, inspect.ErrClustered) {
+		return refusal(http.StatusConflict, err)
+	}
+	return refusal(http.StatusUnprocessableEntity, err)
+}
+
+// parseReload reads how to reload.
+func parseReload(r *http.Request) (q inspect.ReloadRequest, err error) {
+	query := r.URL.Query()
+	q.Cause = clientOf(r.Context()).name
+	if q.ConfirmWithin, err = parseConfirm(query); err != nil {
+		return q, err
+	}
+	if query.Get("maxCut") == "" {
+		return q, nil
+	}
+	n, err := parseNumber(query, "maxCut", 0, conntrack.MaxFlows)
+	q.MaxCut = &n
+	return q, err
+}
 
 // parseConfirm reads how long a reload waits for its confirmation; an absent value is 0.
 func parseConfirm(query url.Values) (time.Duration, error) {
@@ -42,12 +65,30 @@ func parseConfirm(query url.Values) (time.Duration, error) {
 // Reload tells the daemon to read its configuration and policy again. An *Error lists the faults for which it refused.
 // With confirmWithin, unless that is 0, the daemon returns to what was in force when no Confirm comes in time.
 func (c *Client) Reload(ctx context.Context, confirmWithin time.Duration) (*inspect.Reloaded, error) {
-	var query url.Values
-	if confirmWithin > 0 {
-		query = url.Values{"confirm": {confirmWithin.String()}}
+	return c.ReloadAs(ctx, inspect.ReloadRequest{ConfirmWithin: confirmWithin})
+}
+
+// ReloadAs is Reload as a request says. The daemon names the Cause.
+func (c *Client) ReloadAs(ctx context.Context, q inspect.ReloadRequest) (*inspect.Reloaded, error) {
+	if q.MaxCut != nil {
+		if _, err := c.Reloads(ctx); err != nil { // which a daemon lacks that knows no maxCut
+			return nil, err
+		}
 	}
-	reloaded, err := reloadRoute.ask(ctx, c, query, nil)
-	if err == nil && confirmWithin > 0 && reloaded.ConfirmBy == nil {
+	return c.change(ctx, reloadRoute, q)
+}
+
+// change asks for a reload, or for what is one.
+func (c *Client) change(ctx context.Context, route endpoint[*inspect.Reloaded], q inspect.ReloadRequest) (*inspect.Reloaded, error) {
+	query := url.Values{}
+	if q.ConfirmWithin > 0 {
+		query.Set("confirm", q.ConfirmWithin.String())
+	}
+	if q.MaxCut != nil {
+		query.Set("maxCut", strconv.Itoa(*q.MaxCut))
+	}
+	reloaded, err := route.ask(ctx, c, query, nil)
+	if err == nil && q.ConfirmWithin > 0 && reloaded.ConfirmBy == nil {
 		return nil, errors.New("control: reload: the daemon is older and has reloaded without waiting for a confirmation")
 	}
 	return reloaded, err

@@ -19,7 +19,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
 	"github.com/nsgd/nsgd/dataplane/serve/servetest"
-	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -212,6 +211,9 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	ask("permission denied: the client's certificate is not valid any more")
 }
 
+// lookers is how many traces those who may only look have at most.
+const lookers = 4
+
 // Eight traces of those who look left none for who may change.
 func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 	r := newRemote(t, "alice")
@@ -222,7 +224,7 @@ func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 		ended <- client.Trace(ctx, inspect.WatchRequest{}, func(*inspect.Trace) error { begun <- true; return nil })
 	}
 	bob := r.as("bob")
-	for range watch.MaxWatchers / 2 {
+	for range lookers {
 		go trace(bob)
 		<-begun
 	}
@@ -233,7 +235,7 @@ func TestWhoMayChangeHasWatchersOfTheirOwn(t *testing.T) {
 	go trace(r.as("alice"))
 	<-begun
 	cancel()
-	for range watch.MaxWatchers/2 + 1 {
+	for range lookers + 1 {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/control"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
 	"github.com/nsgd/nsgd/dataplane/topology"
@@ -29,6 +30,7 @@ type rig struct {
 	policy  string // folder
 	engine  *dataplane.Engine
 	service *inspect.Service
+	history *history.History
 	devices []*tuntest.Memory
 	broken  [5]atomic.Bool // devices that refuse addresses
 	gone    [5]atomic.Bool // devices that somebody removed
@@ -65,8 +67,21 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// newRememberingRig is newRig with a history.
+func newRememberingRig(t *testing.T) *rig {
+	t.Helper()
+	r := makeRig(t, true)
+	r.serve()
+	return r
+}
+
 // newStoppedRig is newRig before anything runs.
 func newStoppedRig(t *testing.T) *rig {
+	t.Helper()
+	return makeRig(t, false)
+}
+
+func makeRig(t *testing.T, remembers bool) *rig {
 	t.Helper()
 	r := &rig{t: t, policy: labPolicy(t), socket: filepath.Join(t.TempDir(), "nsgd.sock")}
 	set, err := inspect.NewPolicyFiles("", r.policy).Load()
@@ -92,11 +107,17 @@ func newStoppedRig(t *testing.T) *rig {
 	if err := r.engine.Attach(devices); err != nil {
 		t.Fatal(err)
 	}
+	now := func() time.Time {
+		return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
+	}
+	if remembers {
+		if r.history, err = history.New(history.Options{Engine: r.engine, Now: now}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r.service = inspect.NewService(inspect.Options{
 		Engine: r.engine, Policy: inspect.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
-		Now: func() time.Time {
-			return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(r.elapsed.Load()))
-		},
+		Now: now, History: r.history,
 		AfterFunc: func(_ time.Duration, f func()) func() bool {
 			r.late = append(r.late, f)
 			return func() bool { return true } // too late, say: f is called nevertheless
@@ -134,14 +155,21 @@ func (r *rig) serve() {
 	r.server = server
 	r.client = control.NewClient(r.socket)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
+	done := make(chan error, 3)
 	go func() { done <- r.engine.Run(ctx) }()
+	go func() {
+		if r.history == nil {
+			done <- nil
+			return
+		}
+		done <- r.history.Run(ctx)
+	}()
 	go func() { done <- server.Serve(listener) }()
 	r.t.Cleanup(func() {
 		r.client.Close()
 		cancel()
 		server.Shutdown(context.Background())
-		for range 2 {
+		for range 3 {
 			if err := <-done; err != nil {
 				r.t.Error(err)
 			}

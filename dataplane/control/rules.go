@@ -11,13 +11,17 @@ import (
 )
 
 // GET /v1/rules lists rules: those of the networkSecurityGroup, by name or id, or all. With
-// unused=true it lists only rules that decided nothing and carry no flow's packets.
+// unused=true it lists only rules that decided nothing and carry no flow's packets. With since=10m it counts that time alone.
 var rulesRoute = get("rules", func(s *inspect.Service, q url.Values) (*inspect.RuleList, error) {
 	unused, err := parseFlag(q, "unused")
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Rules(inspect.RuleFilter{NetworkSecurityGroup: q.Get("networkSecurityGroup"), Unused: unused})
+	since, err := parseSince(q)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.Rules(inspect.RuleFilter{NetworkSecurityGroup: q.Get("networkSecurityGroup"), Unused: unused, Since: since})
 	return list, notFound(err)
 })
 
@@ -25,6 +29,7 @@ var rulesRoute = get("rules", func(s *inspect.Service, q url.Values) (*inspect.R
 func (c *Client) Rules(ctx context.Context, filter inspect.RuleFilter) (*inspect.RuleList, error) {
 	return rulesRoute.ask(ctx, c, url.Values{
 		"networkSecurityGroup": {filter.NetworkSecurityGroup}, "unused": {strconv.FormatBool(filter.Unused)},
+		"since": {filter.Since.String()},
 	}, nil)
 }
 

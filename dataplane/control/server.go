@@ -15,7 +15,6 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/serve"
-	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
 const (
@@ -28,7 +27,7 @@ const (
 	// reserve is the part of the streams that only who may change may take: an eighth.
 	reserve = 8
 	// maxLookers bounds the traces of those who may only look: others need watchers too.
-	maxLookers = watch.MaxWatchers / 2
+	maxLookers = 4
 )
 
 // Server serves a service on a listener.

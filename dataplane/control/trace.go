@@ -1,10 +1,8 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 
@@ -26,18 +24,6 @@ func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 // Trace yields what becomes of packets, until the request's count or until ctx ends. The end of
 // ctx is no error, and the last line, with the summary, comes after it.
 func (c *Client) Trace(ctx context.Context, q inspect.WatchRequest, yield func(*inspect.Trace) error) error {
-	_, err := c.stream(ctx, tracePath, q, func(body io.Reader) error {
-		for lines := json.NewDecoder(bufio.NewReader(body)); ; {
-			line := new(inspect.Trace)
-			if err := lines.Decode(line); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			if err := yield(line); err != nil {
-				return err
-			}
-		}
-	})
+	_, err := c.stream(ctx, tracePath, watchQuery(q), func(body io.Reader) error { return eachLine(body, yield) })
 	return err
 }

@@ -62,8 +62,21 @@ func (a *streamAnswer) flush() error {
 	return a.control.Flush()
 }
 
-// stream answers with what write makes of the stream. trailers, if not nil, are for its end.
+// stream answers with what write makes of watched packets. trailers, if not nil, are for its end.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType string, keepBytes bool,
+	write func(context.Context, *streamAnswer) error, trailers func(inspect.WatchSummary) http.Header) {
+	s.streamOf(w, r, contentType, func(query url.Values) (*inspect.Stream, error) {
+		q, err := parseWatch(query)
+		if err != nil {
+			return nil, err
+		}
+		stream, err := s.service.Watch(q, keepBytes)
+		return stream, badRequest(err)
+	}, write, trailers)
+}
+
+// streamOf is stream for what open opens.
+func (s *Server) streamOf(w http.ResponseWriter, r *http.Request, contentType string, open func(url.Values) (*inspect.Stream, error),
 	write func(context.Context, *streamAnswer) error, trailers func(inspect.WatchSummary) http.Header) {
 	header := w.Header()
 	header.Set("Connection", "close") // or a refusal waits for the end of the body, which comes when the client has had enough
@@ -87,14 +100,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, contentType stri
 		return
 	}
 	defer control.SetReadDeadline(time.Unix(1, 0))
-	q, err := parseWatch(r.URL.Query())
+	stream, err := open(r.URL.Query())
 	if err != nil {
 		refuse(w, err)
-		return
-	}
-	stream, err := s.service.Watch(q, keepBytes)
-	if err != nil {
-		refuse(w, badRequest(err))
 		return
 	}
 	defer stream.Close()
@@ -142,7 +150,7 @@ func (s *Server) untilEnough(r *http.Request, control *http.ResponseController) 
 
 // stream reads an endless answer. The request's body stays open until ctx ends; its end tells
 // the daemon to finish.
-func (c *Client) stream(ctx context.Context, path string, q inspect.WatchRequest, read func(io.Reader) error) (http.Header, error) {
+func (c *Client) stream(ctx context.Context, path string, query url.Values, read func(io.Reader) error) (http.Header, error) {
 	body, end := io.Pipe()
 	defer end.Close()
 	asked, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -152,7 +160,7 @@ func (c *Client) stream(ctx context.Context, path string, q inspect.WatchRequest
 		time.AfterFunc(goodbye, cancel)
 	})
 	defer stop()
-	response, err := c.do(asked, http.MethodPost, path, watchQuery(q), body)
+	response, err := c.do(asked, http.MethodPost, path, query, body)
 	if err != nil {
 		return nil, err
 	}

@@ -177,7 +177,10 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 	}
 	changes := s.changes(a, target.Places)
 	var made *Equipment
-	err = engine.Rearrange(a, func(*topology.Snapshot) (devices []tun.Device, err error) {
+	err = engine.Rearrange(a, func(next *topology.Snapshot) (devices []tun.Device, err error) {
+		if err := s.mayCut(next); err != nil {
+			return nil, err
+		}
 		if made, err = target.Equip(a.Attachments(), target.Policy, false); err != nil {
 			return nil, err
 		}

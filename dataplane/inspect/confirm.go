@@ -142,10 +142,11 @@ func (s *Service) takeBack(w *unconfirmed) {
 	b.log.Error("reload taken back", "of", w.id, "error", err)
 }
 
-// Close ends the wait for a confirmation: what a daemon that ends has in force does not matter any more.
+// Close ends the trial of a candidate and the wait for a confirmation: what a daemon that ends has in force does not matter any more.
 func (s *Service) Close() {
 	s.loading.Lock()
 	defer s.loading.Unlock()
+	s.forgetTrial()
 	if w := s.waiting; w != nil {
 		w.stop()
 		s.waits(nil)

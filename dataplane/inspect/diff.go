@@ -12,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Diff compares two policies, see ask.Diff. What a partial policy leaves out is in the result's Open.
@@ -141,19 +142,28 @@ func (s *Service) Diff(q *RunningQuestion) (*RunningDiff, error) {
 	return result, nil
 }
 
-// candidate is a policy beside the one that runs.
-type candidate struct {
+// candidatePolicy is a policy beside the one that runs.
+type candidatePolicy struct {
 	running, next *topology.Snapshot
 	attachments   *AttachmentChanges // nil: none changes
 	openRules     []ask.DiffOpenRule
 	open          []ask.DiffOpen
+
+	files  *PolicyFiles
+	policy *policy.Set
+	target *Target // of the daemon's own configuration; nil: files that a question named
 }
 
 // candidate reads what a question compares with the policy that runs.
-func (s *Service) candidate(q *RunningQuestion) (*candidate, error) {
+func (s *Service) candidate(q *RunningQuestion) (*candidatePolicy, error) {
 	s.loading.Lock() // a reload changes what was left out
 	defer s.loading.Unlock()
-	c := &candidate{running: s.Snapshot()}
+	return s.readCandidate(q)
+}
+
+// readCandidate is candidate while loading is held.
+func (s *Service) readCandidate(q *RunningQuestion) (*candidatePolicy, error) {
+	c := &candidatePolicy{running: s.Snapshot()}
 	files := s.policyFiles()
 	c.open = opened("old", files.LeftOut())
 	if len(q.Policy) == 0 && s.options.Configuration != nil {
@@ -164,17 +174,19 @@ func (s *Service) candidate(q *RunningQuestion) (*candidate, error) {
 		if changes.Any() {
 			c.attachments = changes
 		}
-		c.next, files = next, target.Files
+		c.next, files, c.policy, c.target = next, target.Files, target.Policy, target
 	} else {
 		files = files.again(q.Policy)
 		set, err := files.Load()
 		if err != nil {
 			return nil, err
 		}
+		c.policy = set
 		if c.next, err = s.options.Engine.Candidate(set); err != nil {
 			return nil, err
 		}
 	}
+	c.files = files
 	c.openRules = files.openRules
 	c.open = append(c.open, opened("new", files.LeftOut())...)
 	return c, nil

@@ -61,6 +61,9 @@ type ReloadRequest struct {
 	Edit Edit
 	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
 	ConfirmWithin time.Duration
+	// MaxCut refuses a policy that would cut more live flows; nil: it may cut any number. Flows that begin while they are
+	// counted are not among them.
+	MaxCut *int
 }
 
 // Reload reads the configuration and its policy, and swaps them whole. Flows and counters stay, except for the flows of
@@ -68,7 +71,17 @@ type ReloadRequest struct {
 func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
+	return s.change(q, func(afresh bool) (*Reloaded, error) {
+		q.Edit.Afresh = afresh
+		return s.reload(q.Edit)
+	})
+}
+
+// change makes what load loads the policy in force, as a request says. loading is held.
+func (s *Service) change(q ReloadRequest, load func(afresh bool) (*Reloaded, error)) (*Reloaded, error) {
 	b := s.book(q.Cause)
+	s.maxCut = q.MaxCut
+	defer func() { s.maxCut = nil }()
 	var w *unconfirmed
 	err := s.refuseChange()
 	if err == nil && q.ConfirmWithin > 0 {
@@ -76,8 +89,7 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	}
 	var reloaded *Reloaded
 	if err == nil {
-		q.Edit.Afresh = w != nil
-		reloaded, err = s.reload(q.Edit)
+		reloaded, err = load(w != nil)
 	}
 	b.end(err)
 	if err != nil {
@@ -205,6 +217,9 @@ func (s *Service) loaded(files *PolicyFiles, set, before *policy.Set, next *topo
 // makeWay does what must be done before the next snapshot decides about packets: devices have
 // its addresses, and a backend that is new is down until it has answered its probe.
 func (s *Service) makeWay(next *topology.Snapshot) error {
+	if err := s.mayCut(next); err != nil {
+		return err
+	}
 	if err := s.readdress(next); err != nil {
 		return err
 	}
@@ -220,6 +235,7 @@ func (s *Service) record(b *booking, err error) {
 	now := s.options.Now()
 	s.reloads.Last, s.reloads.LastID, s.reloads.LastCause, s.reloads.LastError = &now, b.id, b.cause, ""
 	s.reloads.LastMilliseconds = float64(now.Sub(b.begun)) / float64(time.Millisecond)
+	defer s.note(b, err)
 	if err != nil {
 		s.reloads.Failed++
 		s.reloads.LastError = err.Error()

@@ -1,8 +1,11 @@
 package inspect
 
 import (
+	"time"
+
 	"github.com/nsgd/nsgd/dataplane/ask"
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset"
 )
@@ -11,7 +14,12 @@ import (
 // which they are tried.
 type RuleList struct {
 	Generation uint64 `json:"generation"`
-	Rules      []Rule `json:"rules"`
+	// Window is the time that the counters are about; absent when it is all the time since the daemon started.
+	*Window
+	Rules []Rule `json:"rules"`
+	// NotListed are the sums of hits, packets and bytes within the window that no rule below has: of rules that are
+	// gone, and of those with the fewest hits where a bucket has very many; absent without any.
+	NotListed *RuleCounters `json:"notListed,omitempty"`
 }
 
 // Rule is one security rule in the words of ARM.
@@ -39,13 +47,51 @@ type RuleFilter struct {
 	NetworkSecurityGroup string // name or id
 	// Unused leaves only rules that decided nothing and carry no flow's packets.
 	Unused bool
+	// Since counts what the rules decided and carried within so long; 0: since the daemon started.
+	Since time.Duration
 }
 
 // Rules lists the rules of the running policy with their counters.
 func (s *Service) Rules(filter RuleFilter) (*RuleList, error) {
 	e := s.options.Engine
 	snapshot := e.Snapshot()
+	if filter.Since != 0 {
+		return s.rulesSince(snapshot, filter)
+	}
 	return Rules(snapshot, e.Counters().Rules(len(e.Registry().Keys())), filter)
+}
+
+// rulesSince is Rules for a time that is remembered.
+func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*RuleList, error) {
+	if err := checkSince(filter.Since); err != nil {
+		return nil, err
+	}
+	s.remembering.Lock()
+	defer s.remembering.Unlock()
+	span, err := s.span(filter.Since)
+	if err != nil {
+		return nil, err
+	}
+	registry := s.options.Engine.Registry()
+	counts, inForce, rest := make([]counter.Rule, len(registry.Keys())), snapshot.MarkSlots(nil), span.OtherHits
+	span.Hits(func(generation uint64, h *history.Hit) {
+		to := &rest
+		if _, known := registry.At(h.Slot, generation); known && int(h.Slot) < min(len(inForce), len(counts)) && inForce[h.Slot] {
+			to = &counts[h.Slot]
+		}
+		to.Hits += h.Hits
+		to.Packets += h.Packets
+		to.Bytes += h.Bytes
+	})
+	list, err := Rules(snapshot, counts, filter)
+	if err != nil {
+		return nil, err
+	}
+	list.Window = &Window{span.From, span.To}
+	if rest != (counter.Rule{}) {
+		list.NotListed = &RuleCounters{Hits: rest.Hits, Packets: rest.Packets, Bytes: rest.Bytes}
+	}
+	return list, nil
 }
 
 // Rules lists a snapshot's rules. counts are by slot; nil leaves counters out. The error is

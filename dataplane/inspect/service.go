@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
+	"github.com/nsgd/nsgd/dataplane/history"
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
@@ -65,6 +66,8 @@ type Options struct {
 	Unkept string
 	// Upgrade has another process go on, before ctx ends. Nil: none can.
 	Upgrade func(ctx context.Context) (*Upgraded, error)
+	// History is what the engine has dropped and ended of late. Nil: nothing is remembered.
+	History *history.History
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
 	// AfterFunc calls a function later, unless stop comes first; nil: time.AfterFunc.
@@ -83,17 +86,21 @@ type Service struct {
 	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
 	waiting *unconfirmed     // nil: no reload waits for its confirmation; guarded by loading
 	log     *slog.Logger     // of the reload under way; guarded by loading
+	maxCut  *int             // of the reload under way: see ReloadRequest.MaxCut; guarded by loading
+	trial   *trial           // nil: no candidate is judged; guarded by loading
 	// upgrading says that another process is about to go on; guarded by loading
 	upgrading bool
 
-	comparing sync.Mutex // one comparison of policies at a time
+	comparing   sync.Mutex // one comparison of policies at a time
+	remembering sync.Mutex // one walk over what is remembered at a time
 
 	mu      sync.Mutex
-	reloads Reloads      // guarded by mu
-	edition *ServiceTags // of the running policy; guarded by mu
-	written time.Time    // its file; zero: there is none; guarded by mu
-	files   *PolicyFiles // of the running policy; guarded by mu, and what it remembers by loading
-	places  []Place      // by slot; replaced, never changed; guarded by mu
+	reloads Reloads       // guarded by mu
+	journal []ReloadEntry // the last reloads, the oldest first; guarded by mu
+	edition *ServiceTags  // of the running policy; guarded by mu
+	written time.Time     // its file; zero: there is none; guarded by mu
+	files   *PolicyFiles  // of the running policy; guarded by mu, and what it remembers by loading
+	places  []Place       // by slot; replaced, never changed; guarded by mu
 
 	top topMemory
 }

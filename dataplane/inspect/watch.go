@@ -61,6 +61,10 @@ type Stream struct {
 	packets      uint64
 	told         WatchSummary // in the last summary
 	toldAt       time.Time
+
+	match  flowMatch // of Follow, as all that follows
+	cursor uint64    // of the next flow that ends
+	missed uint64    // flows that ended and were gone before they were read
 }
 
 // Watch begins a stream, which is to be traced or, with keepBytes, captured. The error is

@@ -87,6 +87,7 @@ const (
 	expected    dropSet = 1 << iota // Drop.Expected
 	translation                     // Drop.OfTranslation
 	backends                        // Drop.OfBackends
+	ofPolicy                        // Drop.OfPolicy
 )
 
 var reasons = [NumDrops]struct {
@@ -117,7 +118,7 @@ var reasons = [NumDrops]struct {
 	DropKernelNoise: {"kernel_noise", "what a kernel sends by itself on a TUN: router solicitations, MLD, link-local, mDNS", expected},
 	DropBroadcast:   {"broadcast", "broadcast or multicast, which a virtual network does not carry", expected},
 	DropLand:        {"land", "source and destination are one address (the land attack)", 0},
-	DropSpoofed:     {"spoofed_source", "source address that does not belong to the attachment", 0},
+	DropSpoofed:     {"spoofed_source", "source address that does not belong to the attachment", ofPolicy},
 
 	DropFragmentNoFirst: {"fragment_no_first", "later fragment whose first one was not seen before, or whose flow or policy has gone since", 0},
 	DropFragmentOverlap: {"fragment_overlap", "fragment with bytes, an end or a beginning that the datagram has already", 0},
@@ -133,20 +134,20 @@ var reasons = [NumDrops]struct {
 	DropTCPState:     {"tcp_state", "segment that the flow's TCP state does not allow", expected},
 	DropFlowCut:      {"flow_cut", "would begin a flow again that the rules have ended, from its other side", expected},
 
-	DropNoRoute:   {"no_route", "destination has no attachment", expected | backends},
-	DropRouteNone: {"route_none", "a user-defined route's next hop is None", expected},
-	DropNextHop:   {"next_hop", "a user-defined route's next hop is no network interface that forwards and no load balancer before one, or nothing is attached there", 0},
-	DropForwarded: {"forwarded_traffic", "a peering takes nothing that is forwarded, and the source is not of the network next to it", expected},
-	DropRule:      {"rule_deny", "denied by a security rule", expected},
-	DropSMTP:      {"smtp_blocked", "TCP port 25 to the internet, which the subscription does not allow", expected},
+	DropNoRoute:   {"no_route", "destination has no attachment", expected | backends | ofPolicy},
+	DropRouteNone: {"route_none", "a user-defined route's next hop is None", expected | ofPolicy},
+	DropNextHop:   {"next_hop", "a user-defined route's next hop is no network interface that forwards and no load balancer before one, or nothing is attached there", ofPolicy},
+	DropForwarded: {"forwarded_traffic", "a peering takes nothing that is forwarded, and the source is not of the network next to it", expected | ofPolicy},
+	DropRule:      {"rule_deny", "denied by a security rule", expected | ofPolicy},
+	DropSMTP:      {"smtp_blocked", "TCP port 25 to the internet, which the subscription does not allow", expected | ofPolicy},
 
-	DropClosed:        {"closed", "from the internet to a network interface that a Standard public IP or load balancer leads to, and no network security group stands there", expected | translation},
-	DropNoFrontend:    {"no_frontend", "a public IP or load balancer frontend has no rule for the packet", expected | translation},
+	DropClosed:        {"closed", "from the internet to a network interface that a Standard public IP or load balancer leads to, and no network security group stands there", expected | translation | ofPolicy},
+	DropNoFrontend:    {"no_frontend", "a public IP or load balancer frontend has no rule for the packet", expected | translation | ofPolicy},
 	DropNoBackend:     {"no_backend", "none of the load balancer's backends is there and up", translation | backends},
-	DropHairpin:       {"hairpin", "a load balancer leads back to the sender itself", translation | backends},
-	DropNoOutbound:    {"no_outbound", "to the internet without a way out, or untranslated to a public address of the policy", expected | translation},
+	DropHairpin:       {"hairpin", "a load balancer leads back to the sender itself", translation | backends | ofPolicy},
+	DropNoOutbound:    {"no_outbound", "to the internet without a way out, or untranslated to a public address of the policy", expected | translation | ofPolicy},
 	DropSNATExhausted: {"snat_exhausted", "no port of the outbound addresses is free for the destination", translation},
-	DropAsymmetric:    {"asymmetric_route", "routes lead the answers past where they would be translated back, to a virtual appliance", 0},
+	DropAsymmetric:    {"asymmetric_route", "routes lead the answers past where they would be translated back, to a virtual appliance", ofPolicy},
 
 	DropTransmit: {"transmit", "the destination's device refused the packet", 0},
 
@@ -177,3 +178,7 @@ func (d Drop) OfTranslation() bool { return reasons[d].sets&translation != 0 }
 // OfBackends reports a reason that comes and goes with a load balancer's backends. A flow that has
 // its translation already keeps it meanwhile.
 func (d Drop) OfBackends() bool { return reasons[d].sets&backends != 0 }
+
+// OfPolicy reports a reason that another policy could take away: rules, routes, addresses, peerings and translation give
+// it, whatever is live, attached or up.
+func (d Drop) OfPolicy() bool { return reasons[d].sets&ofPolicy != 0 }

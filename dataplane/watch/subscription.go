@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 // MaxSnap is the most bytes of a packet that can be kept: all of it.
@@ -33,6 +35,7 @@ const (
 
 	// readEvery is how often a reader looks. Workers never have to wake it.
 	readEvery = 2 * time.Millisecond
+	maxPoll   = time.Second
 )
 
 // ErrClosed is returned by Read after Close.
@@ -45,6 +48,9 @@ type Options struct {
 	// DroppedOnly leaves out what was carried, whatever the filter says. A carried packet then
 	// costs next to nothing.
 	DroppedOnly bool
+	// DecidedOnly leaves out what was carried as part of a live flow: what remains began a flow or was dropped. A carried
+	// packet of a live flow then costs next to nothing too.
+	DecidedOnly bool
 	// Snap is how many bytes of each packet are kept, up to MaxSnap.
 	Snap int
 	// PerSecond bounds the events of all workers together; 0: no bound. The others are
@@ -58,6 +64,9 @@ type Options struct {
 	// Bytes is how many bytes of packets wait at most, for each worker; 0: DefaultBytes. Without
 	// Snap there are none.
 	Bytes int
+	// Poll is how often a waiting reader looks, up to a second; 0: every two milliseconds. A reader that nobody waits for
+	// costs less with a longer one.
+	Poll time.Duration
 }
 
 func (o *Options) check() error {
@@ -70,6 +79,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("watch: every %d: allowed are 0, all, and more", o.Every)
 	case o.Events < 0 || o.Events > maxEvents:
 		return fmt.Errorf("watch: events %d: allowed are 0 to %d", o.Events, maxEvents)
+	case o.Poll < 0 || o.Poll > maxPoll:
+		return fmt.Errorf("watch: poll %v: allowed are 0s to %v", o.Poll, maxPoll)
 	case o.Bytes != 0 && (o.Bytes < minBytes || o.Bytes > maxBytes):
 		return fmt.Errorf("watch: bytes %d: allowed are 0 and %d to %d", o.Bytes, minBytes, maxBytes)
 	}
@@ -78,6 +89,9 @@ func (o *Options) check() error {
 	}
 	if o.Bytes == 0 {
 		o.Bytes = DefaultBytes
+	}
+	if o.Poll == 0 {
+		o.Poll = readEvery
 	}
 	if o.Snap == 0 {
 		o.Bytes = 0
@@ -123,9 +137,13 @@ func (s *Subscription) Rebind(names *Names) {
 	s.program.Store(p)
 }
 
-// DroppedOnly and Snap are those of the options.
-func (s *Subscription) DroppedOnly() bool { return s.options.DroppedOnly }
-func (s *Subscription) Snap() int         { return s.options.Snap }
+// Snap is that of the options.
+func (s *Subscription) Snap() int { return s.options.Snap }
+
+// Wants reports whether DroppedOnly and DecidedOnly leave an event in.
+func (s *Subscription) Wants(e *Event) bool {
+	return e.Drop != packet.NotDropped || !s.options.DroppedOnly && (!s.options.DecidedOnly || e.Standing == Begins)
+}
 
 // Begin announces events of a worker, and End says that they are over. Later events of other
 // workers wait for them, so that an answer never comes before its question. Take the events' time
@@ -193,7 +211,7 @@ func (s *Subscription) Read(ctx context.Context, into []Event) (int, error) {
 	if n := s.collect(into, now, settled); n > 0 {
 		return n, nil
 	}
-	tick := time.NewTicker(readEvery)
+	tick := time.NewTicker(s.options.Poll)
 	defer tick.Stop()
 	for {
 		var end error

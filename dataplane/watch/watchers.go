@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// MaxWatchers bounds the subscriptions at a time.
-const MaxWatchers = 8
+// MaxWatchers bounds the subscriptions at a time: eight, and those of the daemon's history and of a candidate policy.
+const MaxWatchers = 10
 
 // ErrWatchers is returned by Watchers.Watch when there are MaxWatchers.
 var ErrWatchers = fmt.Errorf("%d watch packets already, which is as many as may", MaxWatchers)
@@ -23,6 +23,7 @@ type Watchers struct {
 type WatcherList struct {
 	Subscriptions []*Subscription
 	DroppedOnly   bool // nobody wants what is carried
+	DecidedOnly   bool // nobody wants what is carried as part of a live flow
 	Snap          bool // somebody wants bytes
 }
 
@@ -60,9 +61,10 @@ func (w *Watchers) set(list []*Subscription) {
 		w.list.Store(nil)
 		return
 	}
-	all := &WatcherList{Subscriptions: list, DroppedOnly: true}
+	all := &WatcherList{Subscriptions: list, DroppedOnly: true, DecidedOnly: true}
 	for _, s := range list {
-		all.DroppedOnly = all.DroppedOnly && s.DroppedOnly()
+		all.DroppedOnly = all.DroppedOnly && s.options.DroppedOnly
+		all.DecidedOnly = all.DecidedOnly && (s.options.DroppedOnly || s.options.DecidedOnly)
 		all.Snap = all.Snap || s.Snap() > 0
 	}
 	w.list.Store(all)
