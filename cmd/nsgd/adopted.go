@@ -22,7 +22,8 @@ type adopted struct {
 func (d *daemon) prepare(all *loaded) {
 	if len(d.inherited.queues) > 0 {
 		d.adopting = make(chan *adopted, 1)
-		go func() { d.adopting <- d.adoptAll(all) }()
+		was := *all // before edits change it
+		go func() { d.adopting <- d.adoptAll(&was) }()
 	}
 	o := all.config.engineOptions(nil)
 	d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses

@@ -363,7 +363,7 @@ func (m *member) status() *inspect.ClusterStatus {
 	s := m.agent.Status()
 	c := &inspect.ClusterStatus{
 		Host: s.Host, Connected: s.Connected, Error: s.Error, Registered: s.Registered, Generation: s.Generation, Current: s.Current, Offered: s.Offered,
-		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append([]string{}, s.Faults...), Hosts: s.Hosts, Claims: s.Claims,
+		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append([]string{}, s.Faults...), Reaches: s.Reaches, Hosts: s.Hosts, Claims: s.Claims,
 	}
 	if !s.GoOn {
 		seconds := s.Carries.Seconds()

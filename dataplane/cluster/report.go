@@ -29,6 +29,8 @@ type Status struct {
 	NICs    []string
 	Waiting map[string]string
 	Faults  []string
+	// Reaches counts the network interfaces of other hosts in the placement that the daemon follows.
+	Reaches int
 	// Hosts and Claims are those of the whole cluster.
 	Hosts, Claims int
 }
@@ -100,6 +102,9 @@ func (a *Agent) keepStatus(view *View, lost error) {
 	}
 	for nic, host := range a.waiting {
 		s.Waiting[nic] = host
+	}
+	if p := a.placement; p != nil {
+		s.Reaches = len(p.NICs) - len(p.On(a.Host))
 	}
 	if view != nil {
 		s.Hosts, s.Claims = len(view.Hosts), len(view.Claims)

@@ -22,6 +22,8 @@ type ClusterStatus struct {
 	Attached []string             `json:"attached"`
 	Waiting  []WaitingForAttached `json:"waiting"`
 	Faults   []string             `json:"faults"`
+	// Reaches counts the network interfaces of other hosts that packets from here go to.
+	Reaches int `json:"reaches"`
 	// Hosts and Claims are those of the whole cluster.
 	Hosts  int `json:"hosts"`
 	Claims int `json:"claims"`

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,9 +14,10 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
-// fleet is a cluster: an etcd, and hosts that are daemons of this world.
+// fleet is a cluster: an etcd, and hosts that are daemons of this world, each in a network namespace of its own.
 type fleet struct {
 	t         *testing.T
+	hosts     []string // in the order of their addresses
 	dir       string
 	client    string
 	arguments []string
@@ -29,7 +31,12 @@ func startFleet(t *testing.T) *fleet {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not there: apt install etcd-server")
 	}
+	must(t, "ip", "link", "add", "underlay", "type", "bridge")
+	must(t, "ip", "addr", "add", fleetAddress+"/24", "dev", "underlay")
+	must(t, "ip", "link", "set", "underlay", "up")
+	t.Cleanup(func() { exec.Command("ip", "link", "del", "underlay").Run() })
 	f := &fleet{t: t, dir: t.TempDir(), client: freeEtcdURL(t)}
+	t.Cleanup(f.leave)
 	peer := freeEtcdURL(t)
 	f.arguments = []string{"--data-dir", filepath.Join(f.dir, "etcd"), "--listen-client-urls", f.client, "--advertise-client-urls", f.client, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--log-level", "error"}
@@ -38,9 +45,12 @@ func startFleet(t *testing.T) *fleet {
 	return f
 }
 
+// fleetAddress is etcd's, in the underlay.
+const fleetAddress = "192.0.2.254"
+
 func freeEtcdURL(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fleetAddress+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,17 +86,41 @@ func (f *fleet) ctl(args ...string) string { f.t.Helper(); return nsgctl(f.t, f.
 func (f *fleet) host(name, attachments string, more ...string) (path string) {
 	f.t.Helper()
 	path = filepath.Join(f.dir, name+".yaml")
-	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.1\n  lease: 3s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
-		f.client, name, filepath.Join(f.dir, "cache-"+name), strings.Join(more, ""), attachments, f.socket(name)))
+	f.hosts = append(f.hosts, name)
+	n, number := namespaceOf(name), len(f.hosts)
+	must(f.t, "ip", "netns", "add", n)
+	must(f.t, "ip", "-n", n, "link", "set", "lo", "up")
+	must(f.t, "ip", "-n", n, "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", fmt.Sprint(os.Getpid()))
+	must(f.t, "ip", "link", "set", name, "master", "underlay", "up")
+	must(f.t, "ip", "-n", n, "addr", "add", fmt.Sprintf("192.0.2.%d/24", number), "dev", "eth0")
+	must(f.t, "ip", "-n", n, "link", "set", "eth0", "up")
+	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.%d\n  lease: 3s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
+		f.client, name, number, filepath.Join(f.dir, "cache-"+name), strings.Join(more, ""), attachments, f.socket(name)))
 	return path
+}
+
+// namespaceOf is that of a host.
+func namespaceOf(host string) string { return "host-" + host }
+
+// leave removes the hosts' namespaces.
+func (f *fleet) leave() {
+	for _, name := range f.hosts {
+		if out, err := exec.Command("ip", "netns", "del", namespaceOf(name)).CombinedOutput(); err != nil {
+			f.t.Errorf("%v: %s", err, out)
+		}
+	}
+	f.hosts = nil
 }
 
 func (f *fleet) socket(name string) string { return filepath.Join(f.dir, "run-"+name, "nsgd.sock") }
 
-// run starts a host. It ends with the test, in namespaces that are other hosts' too.
+// run starts a host. It ends with the test.
 func (f *fleet) run(path string) *daemon {
 	f.t.Helper()
-	d := launch(f.t, "run", "--config", path)
+	stdout := newOutput()
+	name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+	d := launchCommand(f.t, "", stdout, "nsenter", "--net=/run/netns/"+namespaceOf(name), program("nsgd"), "run", "--config", path)
+	d.stdout = stdout
 	d.expectErrors = true
 	f.t.Cleanup(func() {
 		if !d.done {
@@ -172,7 +206,7 @@ func TestHostsOfAClusterCarryOnePolicy(t *testing.T) {
 	first.kill()
 	f.has("three", 4, 1)
 	eventually(t, "one has gone", func() bool {
-		return !strings.Contains(f.ctl("hosts"), "192.0.2.1:4790  65536  e2e      4           2 ")
+		return !strings.Contains(f.ctl("hosts"), "192.0.2.1:4790")
 	})
 
 	f.killEtcd()
@@ -190,6 +224,7 @@ func TestHostsOfAClusterCarryOnePolicy(t *testing.T) {
 	for _, d := range []*daemon{last, again, third} {
 		d.end(syscall.SIGTERM)
 	}
+	f.leave()
 	nothingLeft(t)
 }
 
@@ -234,5 +269,6 @@ func TestAHostThatWasStoppedCarriesNothingOfAnotherHost(t *testing.T) {
 	for _, d := range []*daemon{first, second} {
 		d.end(syscall.SIGTERM)
 	}
+	f.leave()
 	nothingLeft(t)
 }

@@ -122,8 +122,14 @@ func launchTo(t *testing.T, stdout io.Writer, args ...string) *daemon {
 // launchIn is launchTo in a folder; empty: the test's own.
 func launchIn(t *testing.T, dir string, stdout io.Writer, args ...string) *daemon {
 	t.Helper()
+	return launchCommand(t, dir, stdout, append([]string{program("nsgd")}, args...)...)
+}
+
+// launchCommand is launchIn with what starts nsgd before it.
+func launchCommand(t *testing.T, dir string, stdout io.Writer, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{t: t, stderr: newOutput(), exited: make(chan struct{})}
-	d.cmd = exec.Command(program("nsgd"), args...)
+	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Dir = dir
 	d.cmd.Stdout, d.cmd.Stderr = stdout, d.stderr
 	if err := d.cmd.Start(); err != nil {
@@ -138,7 +144,7 @@ func launchIn(t *testing.T, dir string, stdout io.Writer, args ...string) *daemo
 			d.stop(syscall.SIGTERM)
 		}
 		if t.Failed() {
-			t.Logf("stderr of nsgd %s:\n%s", strings.Join(args, " "), d.stderr)
+			t.Logf("stderr of %s:\n%s", strings.Join(args, " "), d.stderr)
 		}
 	})
 	return d

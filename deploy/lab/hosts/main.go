@@ -86,6 +86,16 @@ type host struct {
 	attachments   []string
 }
 
+// nics counts the network interfaces among the attachments.
+func (h *host) nics() (n int) {
+	for _, a := range h.attachments {
+		if strings.HasPrefix(a, "{networkInterface") {
+			n++
+		}
+	}
+	return n
+}
+
 const (
 	prefix   = "nsgd-host-" // of namespaces
 	underlay = prefix + "underlay"
@@ -187,7 +197,13 @@ func (c *cluster) ready(ctx context.Context, h *host) bool {
 			own++
 		}
 	}
-	return own == len(h.attachments) && fabrics == 2 // to the other hosts, and to the internet
+	others := 0
+	for _, other := range hosts {
+		if other.name != h.name {
+			others += other.nics()
+		}
+	}
+	return own == len(h.attachments) && fabrics == 2 && status.Cluster != nil && status.Cluster.Reaches == others
 }
 
 // network makes a namespace for each host, and a bridge between them.
