@@ -201,7 +201,7 @@ func (d *daemon) openMember() error {
 	if err := cache.Lock(); err != nil {
 		return fmt.Errorf("cluster.cache: %w", err)
 	}
-	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric}}
+	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric, counts: d.privileged.FabricCounts}}
 	d.member.resume(d.log)
 	return nil
 }
@@ -383,7 +383,7 @@ func (m *member) collectors() []prometheus.Collector {
 	if m == nil {
 		return nil
 	}
-	return []prometheus.Collector{metrics.Cluster(func() metrics.ClusterState {
+	return []prometheus.Collector{metrics.Fabric(m.carried), metrics.Cluster(func() metrics.ClusterState {
 		s := m.agent.Status()
 		return metrics.ClusterState{
 			Connected: s.Connected, Registered: s.Registered, Carries: s.GoOn || s.Carries > 0, Generation: s.Generation, Current: s.Current,

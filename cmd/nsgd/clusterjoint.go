@@ -19,6 +19,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/cluster/plan"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun/fabric"
 )
@@ -32,6 +33,7 @@ type joint struct {
 	port    uint16
 	vni     func(context.Context, string) (uint32, error)
 	apply   func(fabric.State) error
+	counts  func() (fabric.Counts, error)
 	// settled is the configuration that is attached, for a policy.
 	settled *Config
 	set     *policy.Set
@@ -194,6 +196,17 @@ func (m *member) follow() error {
 	m.mu.Unlock()
 	_, err := m.service.Reload(inspect.ReloadRequest{Cause: "cluster: other hosts"})
 	return err
+}
+
+// carried is what the kernel has carried, for metrics.
+func (m *member) carried() (*metrics.FabricState, error) {
+	counts, err := m.counts()
+	if err != nil {
+		return nil, err
+	}
+	s := &metrics.FabricState{}
+	s.Sent, s.Received, s.Dropped = counts.Sum()
+	return s, nil
 }
 
 // gateways are the networks behind the gateways that a configuration attaches, as cluster.HostRecord has them.

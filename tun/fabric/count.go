@@ -37,6 +37,25 @@ type Counts struct {
 	Strangers, Past uint64
 }
 
+// Sum adds up all tunnels and what belongs to none. dropped has every reason, strangers and past among them.
+func (c *Counts) Sum() (sent, received uint64, dropped map[string]uint64) {
+	dropped = map[string]uint64{"stranger": c.Strangers, "past": c.Past}
+	for _, name := range names[dropsFrom:] {
+		dropped[name] = 0
+	}
+	add := func(one Count) {
+		sent, received = sent+one.Sent, received+one.Received
+		for reason, n := range one.Dropped {
+			dropped[reason] += n
+		}
+	}
+	add(c.Unknown)
+	for _, one := range c.Tunnels {
+		add(one)
+	}
+	return sent, received, dropped
+}
+
 // count adds up the processors' shares.
 func count(perCPU []counts) Count {
 	var total counts
