@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -26,6 +27,7 @@ import (
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 )
 
 // member is the daemon's part in a cluster. Its methods take a nil one, of a daemon without a cluster.
@@ -33,6 +35,7 @@ type member struct {
 	cache   *generation.Cache
 	agent   *cluster.Agent
 	service *inspect.Service
+	log     *slog.Logger
 
 	mu     sync.Mutex
 	known  map[string]*generation.Unpacked // by folder: those that a reload may ask for; guarded by mu
@@ -201,7 +204,7 @@ func (d *daemon) openMember() error {
 	if err := cache.Lock(); err != nil {
 		return fmt.Errorf("cluster.cache: %w", err)
 	}
-	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric, counts: d.privileged.FabricCounts}}
+	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, log: d.log, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric, counts: d.privileged.FabricCounts}}
 	d.member.resume(d.log)
 	return nil
 }
@@ -281,7 +284,10 @@ func (m *member) run(ctx context.Context) error {
 	if m == nil {
 		return nil
 	}
-	return m.agent.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.agent.Run(ctx) })
+	group.Go(func() error { m.mend(ctx); return nil })
+	return group.Wait()
 }
 
 // wants notes the network interfaces that a configuration attaches.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane/cluster"
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
@@ -196,6 +197,29 @@ func (m *member) follow() error {
 	m.mu.Unlock()
 	_, err := m.service.Reload(inspect.ReloadRequest{Cause: "cluster: other hosts"})
 	return err
+}
+
+// mendEvery is how often what the kernel carries is brought into line, whoever has changed it.
+const mendEvery = 30 * time.Second
+
+// mend puts back what somebody has removed from the kernel, until ctx ends.
+func (m *member) mend(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(mendEvery):
+		}
+		m.mu.Lock()
+		settled := m.settled
+		m.mu.Unlock()
+		if settled == nil {
+			continue
+		}
+		if err := m.apply(settled.joined.state()); err != nil {
+			m.log.Warn("cluster: what leads to other hosts is not all there", "error", err)
+		}
+	}
 }
 
 // carried is what the kernel has carried, for metrics.
