@@ -43,7 +43,11 @@ func (t *Table) Expire(now Tick, budget int) (ended int) {
 }
 
 // SweepMidway is Worker.Midway of Expire. Ask it where Expire has panicked.
-func (t *Table) SweepMidway() bool { return t.sweeper.worker.Midway() }
+func (t *Table) SweepMidway() bool {
+	t.sweeper.mu.Lock()
+	defer t.sweeper.mu.Unlock()
+	return t.sweeper.worker.Midway()
+}
 
 // timedOut is the cause that a flow's timeout counts under: a connection that both sides had
 // closed did not just fall silent.

@@ -32,7 +32,6 @@ type host struct {
 	carrier  *dataplane.Carrier
 	keys     []topology.RuleKey
 	internet bool
-	began    []string // rules of records that have begun, since last asked
 }
 
 // spread puts the attachments of a world on some hosts. Each NIC has an attachment of its own.

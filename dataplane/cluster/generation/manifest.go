@@ -14,8 +14,6 @@ import (
 const (
 	// ChunkSize is how long a chunk is at most, in bytes: three fit into a request to etcd.
 	ChunkSize = 512 << 10
-	// maxChunks are those of the largest bundle.
-	maxChunks = MaxCompressed / ChunkSize
 	// MaxSealed is how long a sealed manifest is at most, in bytes.
 	MaxSealed = 64 << 10
 	// MaxMessage and MaxWho bound what people say of a generation, in bytes.
