@@ -37,6 +37,9 @@ type Edit struct {
 	// all are.
 	NetworkInterfaces []string
 	All               bool
+	// Placed says that other hosts of the cluster have changed, which Generation and NetworkInterfaces say too: what Attach
+	// and Detach have done stays then.
+	Placed bool
 	// Keep keeps what Attach or Detach do when the file is read again; else that takes it back.
 	Keep bool
 	// Cause says who attaches or detaches, for the log.
