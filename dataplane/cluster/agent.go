@@ -163,6 +163,9 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
+		if left := a.calm - a.Clock(); left > 0 { // claims wait for just that
+			wait = min(wait, left)
+		}
 		select {
 		case <-ctx.Done():
 			return

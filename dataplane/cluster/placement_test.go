@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // One host's record is not allowed to cost the others: it is left out with its network interfaces, by name.
@@ -53,5 +56,28 @@ func TestHostsThatTunnelsCanNotLeadToAreLeftOut(t *testing.T) {
 		if !strings.Contains(faults, fmt.Sprintf("%q", name)) {
 			t.Errorf("no fault names %s: %s", name, faults)
 		}
+	}
+}
+
+// A placement that was taken in part is not in force, and neither is the one before it: when etcd came back to that, the
+// host stayed with the part.
+func TestAPlacementComesAgainAfterAFault(t *testing.T) {
+	var told []int
+	var fault error
+	a := &Agent{AgentOptions: AgentOptions{Host: "h1", Clock: func() time.Duration { return 0 }, Placed: func(_ context.Context, p *Placement) error {
+		told = append(told, len(p.VNIs))
+		return fault
+	}}}
+	view := newView("/nsgd/")
+	a.place(t.Context(), view)
+	changed := view.clone()
+	changed.VNIs["a"] = 1
+	fault = errors.New("in part")
+	a.place(t.Context(), changed)
+	fault = nil
+	a.place(t.Context(), view)
+	a.place(t.Context(), view)
+	if !slices.Equal(told, []int{0, 1, 0}) || len(a.unplaced) > 0 {
+		t.Errorf("told %v, faults %v", told, a.unplaced)
 	}
 }

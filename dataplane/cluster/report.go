@@ -93,6 +93,7 @@ func (a *Agent) place(ctx context.Context, view *View) {
 	if p.Same(a.placement) {
 		return
 	}
+	a.placement = nil // a part of it may be in force after a fault
 	if a.Placed != nil {
 		if err := a.Placed(ctx, p); err != nil {
 			a.fault(fmt.Errorf("what leads to other hosts is not all there: %w", err))

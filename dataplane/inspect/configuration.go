@@ -76,11 +76,16 @@ type AttachmentChanges struct {
 	Changed []string `json:"changed"`
 }
 
-// Any reports that there is a change.
-func (c *AttachmentChanges) Any() bool { return len(c.Attached)+len(c.Detached)+len(c.Changed) > 0 }
+// Any reports that there is a change. Nil has none.
+func (c *AttachmentChanges) Any() bool {
+	return c != nil && len(c.Attached)+len(c.Detached)+len(c.Changed) > 0
+}
 
 // String is the changes in words.
 func (c *AttachmentChanges) String() string {
+	if !c.Any() { // in a cluster an attachment comes once this host has the network interface
+		return "nothing changes yet"
+	}
 	var words []string
 	for _, list := range []struct {
 		verb  string
