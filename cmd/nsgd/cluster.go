@@ -42,6 +42,8 @@ type member struct {
 	wanted []string                        // network interfaces of the configuration; guarded by mu
 	behind map[string][]netip.Prefix       // gateways of the configuration; guarded by mu
 	joint                                  // guarded by mu
+
+	applying sync.Mutex // held while the kernel is told what to carry, so that the newest comes last
 }
 
 // cluster checks a host's place in a cluster.
@@ -172,9 +174,30 @@ func lastShare(path string) (s *share, trouble, err error) {
 	}
 	if s.generation != nil {
 		s.join = lastPlacement(cache, host)
-		s.nics, trouble = cluster.LastNICs(cache, host, bootID(), continuity.SinceBoot(), c.Cluster.OnLost == onLostGoOn)
+		s.nics, _, trouble = cluster.LastNICs(cache, host, bootID(), continuity.SinceBoot(), c.Cluster.OnLost == onLostGoOn)
 	}
 	return s, trouble, nil
+}
+
+// fence has the engine carry no longer than the last process's lease: adopted devices carry before this process joins.
+func (d *daemon) fence() {
+	k := d.config.Cluster
+	if k == nil {
+		return
+	}
+	var until time.Duration
+	host, err := k.host()
+	if err == nil {
+		var cache *generation.Cache
+		if cache, err = generation.OpenCache(k.Cache, nil); err == nil {
+			_, until, err = cluster.LastNICs(cache, host, bootID(), continuity.SinceBoot(), k.OnLost == onLostGoOn)
+			err = errors.Join(err, cache.Close())
+		}
+	}
+	if err != nil {
+		d.log.Warn("cluster: the last process's lease is not known: nothing is carried until this host has one", "error", err)
+	}
+	d.engine.CarryUntil(until)
 }
 
 // bootID names the machine's boot.

@@ -26,11 +26,15 @@ func lastShare(path string) (s *share, trouble, err error) {
 
 func (d *daemon) openMember() error { return nil }
 
-func (*member) join(*daemon) error                     { return nil }
-func (*member) run(context.Context) error              { return nil }
-func (*member) wants(*Config, *policy.Set)             {}
-func (*member) joins() func(*Config, *policy.Set)      { return nil }
-func (*member) settle(*Config, *policy.Set) error      { return nil }
+func (*member) join(*daemon) error                      { return nil }
+func (*member) run(context.Context) error               { return nil }
+func (*member) wants(*Config, *policy.Set)              {}
+func (*member) joins() func(*Config, *policy.Set, bool) { return nil }
+func (d *daemon) fence()                                {}
+func (*member) settle(*Config, *policy.Set) error       { return nil }
+func (*member) close(*Config, *policy.Set) (func() error, error) {
+	return func() error { return nil }, nil
+}
 func (*member) generation(string) *generation.Unpacked { return nil }
 func (*member) status() *inspect.ClusterStatus         { return nil }
 func (*member) collectors() []prometheus.Collector     { return nil }

@@ -84,8 +84,9 @@ type share struct {
 	// nics are the ids in lower case of the network interfaces to attach. With all, every one is attached.
 	nics []string
 	all  bool
-	// join adds what leads to other hosts to a configuration for a policy; nil: nothing does.
-	join func(has *Config, set *policy.Set)
+	// join adds what leads to other hosts to a configuration for a policy; nil: nothing does. With all, also what has no
+	// number yet: to ask whether the policy takes it.
+	join func(has *Config, set *policy.Set, all bool)
 }
 
 // joined is what joins a host to others.
@@ -122,15 +123,15 @@ func (c *Config) adopt(u *generation.Unpacked) {
 
 // having is the configuration without the network interfaces that the share does not give.
 func (c *Config) having(s *share, set *policy.Set) *Config {
-	if c.Cluster == nil || s.all {
+	if c.Cluster == nil {
 		return c
 	}
 	has := *c
 	has.Attachments = slices.DeleteFunc(slices.Clone(c.Attachments), func(a AttachmentConfig) bool {
-		return a.NetworkInterface != "" && !slices.Contains(s.nics, a.nic(set))
+		return !s.all && a.NetworkInterface != "" && !slices.Contains(s.nics, a.nic(set))
 	})
 	if s.join != nil {
-		s.join(&has, set)
+		s.join(&has, set, s.all)
 	}
 	return &has
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type joint struct {
 	// numbers are VNIs by name: the placement's, and those that this host has asked for since.
 	numbers map[string]uint32
 	lacking []string // names that a configuration needed and that have no number yet
+	doubled []string // names that a configuration needed and whose number another one has
 	port    uint16
 	vni     func(context.Context, string) (uint32, error)
 	apply   func(fabric.State) error
@@ -41,11 +43,12 @@ type joint struct {
 }
 
 // lastPlacement joins a host as it was when it last ran; nil: that is not known.
-func lastPlacement(cache *generation.Cache, host string) func(*Config, *policy.Set) {
+func lastPlacement(cache *generation.Cache, host string) func(*Config, *policy.Set, bool) {
 	p, err := savedPlacement(cache)
 	if p == nil || err != nil || p.Self != host {
 		return nil // the other hosts are found when etcd answers
 	}
+	p.Confine(netip.AddrPort{})
 	return (&joint{placement: p, numbers: p.VNIs}).join
 }
 
@@ -64,25 +67,35 @@ func (m *member) resume(log *slog.Logger) {
 		log.Warn("cluster: where the other hosts were is not known until etcd answers", "error", err)
 	}
 	if p != nil && err == nil {
+		for _, fault := range p.Confine(netip.AddrPort{}) {
+			log.Warn("cluster", "fault", fault)
+		}
 		m.placement, m.numbers = p, p.VNIs
 	}
 }
 
 // joins is what adds the attachments to other hosts, for the newest placement; nil: there is no cluster.
-func (m *member) joins() func(*Config, *policy.Set) {
+func (m *member) joins() func(*Config, *policy.Set, bool) {
 	if m == nil {
 		return nil
 	}
-	return func(has *Config, set *policy.Set) {
+	return func(has *Config, set *policy.Set, all bool) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.joint.join(has, set)
+		m.joint.join(has, set, all)
 	}
 }
 
-// join adds attachments. What has no VNI yet is left out, and noted as lacking.
-func (j *joint) join(has *Config, set *policy.Set) {
-	j.lacking = nil
+// device is the TUN device of a fabric. It follows from the fabric's name alone: whatever number the name has, what was
+// written for one network is never sent to another one.
+func device(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return fmt.Sprintf("nsgdf%x", sum[:5])
+}
+
+// join adds attachments. What has no VNI of its own is noted as lacking or doubled, and left out unless all are asked for.
+func (j *joint) join(has *Config, set *policy.Set, all bool) {
+	j.lacking, j.doubled = nil, nil
 	if j.placement == nil {
 		return
 	}
@@ -90,11 +103,19 @@ func (j *joint) join(has *Config, set *policy.Set) {
 	mtu := j.mtu(has)
 	devices, vnis := make([]string, len(x.Specs)), make([]uint32, len(x.Specs))
 	for i := range x.Specs {
-		if vnis[i] = j.numbers[x.Names[i]]; vnis[i] == 0 {
-			j.lacking = append(j.lacking, x.Names[i])
+		name := x.Names[i]
+		switch n := j.numbers[name]; {
+		case n == 0:
+			j.lacking = append(j.lacking, name)
+		case slices.Contains(vnis[:i], n):
+			j.doubled = append(j.doubled, name)
+		default:
+			vnis[i] = n
+		}
+		if vnis[i] == 0 && !all {
 			continue
 		}
-		devices[i] = fmt.Sprint("nsgdf", vnis[i])
+		devices[i] = device(name)
 		has.Attachments = append(has.Attachments, AttachmentConfig{fabric: &x.Specs[i], Device: devices[i], MTU: mtu})
 	}
 	port, placement, underlay := uint16(has.Cluster.Port), j.placement, has.Cluster.Underlay.Addr
@@ -126,10 +147,51 @@ func (m *member) settle(c *Config, set *policy.Set) error {
 	if m == nil || c.joined == nil {
 		return nil
 	}
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	m.mu.Lock()
+	if next := m.rejoined(c, set); next.same(c) { // c may be of an earlier placement
+		c = next
+	}
 	m.settled, m.set = c, set
 	m.mu.Unlock()
 	return m.apply(c.joined.state())
+}
+
+// close has the kernel know the devices of a configuration before the first packet is written to them: what is written to
+// one that it does not know reaches this host itself. undo has it carry again what it does now.
+func (m *member) close(c *Config, set *policy.Set) (undo func() error, err error) {
+	undo = func() error { return nil }
+	if m == nil || c.joined == nil {
+		return undo, nil
+	}
+	m.mu.Lock()
+	settled := m.settled
+	m.mu.Unlock()
+	known := func(a AttachmentConfig) bool {
+		return a.fabric == nil || settled != nil && slices.ContainsFunc(settled.Attachments, func(b AttachmentConfig) bool { return b.fabric != nil && b.Device == a.Device })
+	}
+	if !slices.ContainsFunc(c.Attachments, func(a AttachmentConfig) bool { return !known(a) }) {
+		return undo, nil
+	}
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	if settled != nil {
+		undo = func() error {
+			m.applying.Lock()
+			defer m.applying.Unlock()
+			return m.apply(settled.joined.state())
+		}
+	}
+	return undo, m.apply(c.joined.state())
+}
+
+// rejoined is a configuration with what the newest placement adds. mu is held.
+func (m *member) rejoined(c *Config, set *policy.Set) *Config {
+	next := *c
+	next.Attachments = slices.DeleteFunc(slices.Clone(c.Attachments), func(a AttachmentConfig) bool { return a.fabric != nil })
+	m.joint.join(&next, set, false)
+	return &next
 }
 
 // same reports that a configuration attaches what another one does to other hosts.
@@ -148,7 +210,8 @@ func (c *Config) same(other *Config) bool {
 	})
 }
 
-// place follows a placement. Where the attachments stay, only what the kernel carries changes.
+// place follows a placement. Where the attachments stay, only what the kernel carries changes. A network without a number
+// costs that network alone.
 func (m *member) place(ctx context.Context, p *cluster.Placement) error {
 	text, err := json.Marshal(p)
 	if err == nil {
@@ -156,46 +219,55 @@ func (m *member) place(ctx context.Context, p *cluster.Placement) error {
 	}
 	m.mu.Lock()
 	m.placement, m.numbers = p, maps.Clone(p.VNIs)
+	if m.settled != nil {
+		m.rejoined(m.settled, m.set) // finds what is lacking
+	}
 	m.mu.Unlock()
-	for range 3 { // the first one may find that VNIs are lacking
+	refused := map[string]bool{}
+	for range 3 { // what a reload attaches may be lacking then
+		err = errors.Join(err, m.number(ctx, refused))
 		if moved := m.follow(); moved != nil {
 			return errors.Join(err, moved)
 		}
-		m.mu.Lock()
-		lacking := m.lacking
-		m.mu.Unlock()
-		if len(lacking) == 0 {
-			return err
-		}
-		for _, name := range lacking {
-			n, failed := m.vni(ctx, name)
-			if failed != nil {
-				return errors.Join(err, failed)
-			}
+		if len(m.unnumbered(refused)) == 0 {
 			m.mu.Lock()
-			m.numbers[name] = n
-			m.mu.Unlock()
+			defer m.mu.Unlock()
+			for _, name := range m.doubled {
+				err = errors.Join(err, fmt.Errorf("%q: VNI %d is that of another network of this policy too: nothing goes there", name, m.numbers[name]))
+			}
+			return err
 		}
 	}
 	return errors.Join(err, errors.New("the policy changes faster than its networks get numbers"))
 }
 
-// follow brings devices and tunnels into line with the placement.
-func (m *member) follow() error {
+// unnumbered are the names that lack a number which was not refused.
+func (m *member) unnumbered(refused map[string]bool) (names []string) {
 	m.mu.Lock()
-	settled, set := m.settled, m.set
-	if settled != nil {
-		next := *settled
-		next.Attachments = slices.DeleteFunc(slices.Clone(settled.Attachments), func(a AttachmentConfig) bool { return a.fabric != nil })
-		m.joint.join(&next, set)
-		if len(m.lacking) == 0 && next.same(settled) {
-			m.settled = &next
-			m.mu.Unlock()
-			return m.apply(next.joined.state())
+	defer m.mu.Unlock()
+	for _, name := range m.lacking {
+		if !refused[name] {
+			names = append(names, name)
 		}
 	}
-	m.mu.Unlock()
-	_, err := m.service.Reload(inspect.ReloadRequest{Cause: "cluster: other hosts"})
+	return names
+}
+
+// number asks for the numbers that are lacking, and notes the names that get none.
+func (m *member) number(ctx context.Context, refused map[string]bool) (err error) {
+	for _, name := range m.unnumbered(refused) {
+		n, failed := m.vni(ctx, name)
+		if failed != nil {
+			refused[name], err = true, errors.Join(err, failed)
+			continue
+		}
+		m.mu.Lock()
+		if m.numbers == nil {
+			m.numbers = map[string]uint32{}
+		}
+		m.numbers[name] = n
+		m.mu.Unlock()
+	}
 	return err
 }
 
@@ -210,16 +282,22 @@ func (m *member) mend(ctx context.Context) {
 			return
 		case <-time.After(mendEvery):
 		}
-		m.mu.Lock()
-		settled := m.settled
-		m.mu.Unlock()
-		if settled == nil {
-			continue
-		}
-		if err := m.apply(settled.joined.state()); err != nil {
+		if err := m.reapply(); err != nil {
 			m.log.Warn("cluster: what leads to other hosts is not all there", "error", err)
 		}
 	}
+}
+
+func (m *member) reapply() error {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.mu.Lock()
+	settled := m.settled
+	m.mu.Unlock()
+	if settled == nil {
+		return nil
+	}
+	return m.apply(settled.joined.state())
 }
 
 // carried is what the kernel has carried, for metrics.
@@ -231,6 +309,34 @@ func (m *member) carried() (*metrics.FabricState, error) {
 	s := &metrics.FabricState{}
 	s.Sent, s.Received, s.Dropped = counts.Sum()
 	return s, nil
+}
+
+// follow brings devices and tunnels into line with the placement.
+func (m *member) follow() error {
+	if same, err := m.retune(); same {
+		return err
+	}
+	_, err := m.service.Reload(inspect.ReloadRequest{Cause: "cluster: other hosts", Edit: inspect.Edit{Placed: true}})
+	return err
+}
+
+// retune has the kernel carry what the newest placement says, if that attaches the same.
+func (m *member) retune() (same bool, err error) {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	m.mu.Lock()
+	if m.settled == nil {
+		m.mu.Unlock()
+		return false, nil
+	}
+	next := m.rejoined(m.settled, m.set)
+	if !next.same(m.settled) {
+		m.mu.Unlock()
+		return false, nil
+	}
+	m.settled = next
+	m.mu.Unlock()
+	return true, m.apply(next.joined.state())
 }
 
 // gateways are the networks behind the gateways that a configuration attaches, as cluster.HostRecord has them.

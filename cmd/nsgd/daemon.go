@@ -150,6 +150,7 @@ func (d *daemon) makeEngine(all *loaded) (err error) {
 	if d.engine, err = dataplane.New(all.policy, options); err != nil {
 		return err
 	}
+	d.fence()
 	if keep := c.History.keep(); keep > 0 {
 		if d.history, err = history.New(history.Options{Engine: d.engine, Keep: keep}); err != nil {
 			return err
@@ -236,6 +237,7 @@ func (d *daemon) attach(ctx context.Context) error {
 	if err := errors.Join(d.inherited.discard(), d.privileged.KeepNamespaces(createdNamespaces(plan))); err != nil {
 		return err
 	}
+	d.removeFabric()
 	if d.adopted == nil {
 		if err := d.engine.Attach(devices); err != nil {
 			return err
@@ -258,6 +260,22 @@ func (d *daemon) attach(ctx context.Context) error {
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)
+}
+
+// removeFabric removes what a process with cluster: has left between hosts, where this one has none.
+func (d *daemon) removeFabric() {
+	if d.config.Cluster != nil {
+		return
+	}
+	if _, err := net.InterfaceByName(fabricDevice); err != nil { // it costs nothing to see that there is none
+		return
+	}
+	removed, err := d.privileged.RemoveFabric()
+	if err != nil {
+		d.log.Warn("what an earlier nsgd with cluster: has left stays: nsgd detach removes it", "error", err)
+	} else if len(removed) > 0 {
+		d.log.Info("removed what led to other hosts of a cluster", "removed", removed)
+	}
 }
 
 // setDevices notes the devices with what was planned for them. They close at the stop.

@@ -56,7 +56,11 @@ func (l *live) Read(e inspect.Edit) (*inspect.Target, error) {
 	if err := c.checkAttachments(); err != nil {
 		return nil, err
 	}
-	has := c.having(&l.share, set)
+	shared, err := l.shared(inspect.Edit{})
+	if err != nil {
+		return nil, err
+	}
+	has := c.having(shared, set)
 	if err := l.fixed(has); err != nil {
 		return nil, err
 	}
@@ -93,7 +97,10 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 	if err := checkFlowLogs(path, all); err != nil {
 		return nil, err
 	}
-	edits := slices.DeleteFunc(slices.Clone(l.edits), func(e edit) bool { return !e.Keep })
+	edits := slices.Clone(l.edits)
+	if e.Generation == "" && e.NetworkInterfaces == nil && !e.Placed { // somebody here asks, not the cluster
+		edits = slices.DeleteFunc(edits, func(e edit) bool { return !e.Keep })
+	}
 	whole := withEdits(all.file, edits, all.policy)
 	c := whole.having(shared, all.policy)
 	if err := l.fixed(c); err != nil {
@@ -158,7 +165,11 @@ func (l *live) equip(c *Config, plan []tun.Config, to []*topology.Attachment, se
 		return nil, errors.Join(err, l.interception.undo())
 	}
 	undo, settle := e.Undo, e.Settle
-	e.Undo = func() error { return errors.Join(undo(), l.interception.undo()) }
+	reopen, err := l.member.close(c, set)
+	if err != nil {
+		return nil, errors.Join(err, reopen(), undo(), l.interception.undo())
+	}
+	e.Undo = func() error { return errors.Join(reopen(), undo(), l.interception.undo()) }
 	e.Settle = func() error {
 		l.responders.follow(c)
 		return errors.Join(settle(), l.interception.settle(), l.member.settle(c, set))

@@ -91,11 +91,13 @@ type Agent struct {
 	waiting    map[string]string
 	reported   string
 	sentEpoch  int64
-	placement  *Placement
+	placement  *Placement // that is in force; nil: not known
+	last       *Placement // that was in force last; nil: none was
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration
 	refusal      attempt // of the daemon
 	faults       []string
+	unplaced     []string      // of the faults, those of the last placement
 	retry        time.Duration // 0: nothing failed
 	rewinds      int           // of the watcher, that were noticed
 	calm         time.Duration // by Clock: until then only own claims are renewed
@@ -160,6 +162,9 @@ func (a *Agent) run(ctx context.Context) {
 			a.retry = min(2*a.retry, longestRetry)
 		} else {
 			a.retry = firstWait
+		}
+		if left := a.calm - a.Clock(); left > 0 { // claims wait for just that
+			wait = min(wait, left)
 		}
 		select {
 		case <-ctx.Done():

@@ -15,7 +15,7 @@ import (
 
 // server is an etcd of a test's own.
 type server struct {
-	t         *testing.T
+	t         testing.TB
 	dir       string
 	client    string
 	arguments []string
@@ -24,9 +24,9 @@ type server struct {
 }
 
 // newServer starts etcd; the test is skipped where there is none.
-func newServer(t *testing.T) *server { return newServerWith(t, func(*server) {}) }
+func newServer(t testing.TB) *server { return newServerWith(t, func(*server) {}) }
 
-func newServerWith(t *testing.T, more func(*server)) *server {
+func newServerWith(t testing.TB, more func(*server)) *server {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not there: apt install etcd-server")
@@ -41,7 +41,7 @@ func newServerWith(t *testing.T, more func(*server)) *server {
 	return s
 }
 
-func freeURL(t *testing.T) string {
+func freeURL(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *server) open() *Store {
 }
 
 // eventually waits until something is so.
-func eventually(t *testing.T, what string, is func() error) {
+func eventually(t testing.TB, what string, is func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -112,7 +112,7 @@ func eventually(t *testing.T, what string, is func() error) {
 }
 
 // policyOf is a packed policy, the same for the same text.
-func policyOf(t *testing.T, text string) *generation.Packed {
+func policyOf(t testing.TB, text string) *generation.Packed {
 	t.Helper()
 	b := generation.Bundle{Settings: generation.Settings{Policy: []string{"policy"}}, Files: map[string][]byte{"policy/a.json": []byte(text)}}
 	p, err := b.Pack()
@@ -123,11 +123,11 @@ func policyOf(t *testing.T, text string) *generation.Packed {
 }
 
 // applyOf are options that tests have in common.
-func applyOf(t *testing.T, text string) *ApplyOptions {
+func applyOf(t testing.TB, text string) *ApplyOptions {
 	return &ApplyOptions{Packed: policyOf(t, text), Who: "test@" + t.Name(), Version: "test", Wait: 15 * time.Second, Now: time.Now}
 }
 
-func mustApply(t *testing.T, s *Store, o *ApplyOptions) *Applied {
+func mustApply(t testing.TB, s *Store, o *ApplyOptions) *Applied {
 	t.Helper()
 	a, err := s.Apply(t.Context(), o)
 	if err != nil {

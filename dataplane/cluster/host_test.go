@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 // host is an agent with a daemon that carries nothing.
 type host struct {
-	t     *testing.T
+	t     testing.TB
 	agent *Agent
 	stop  func()
 
@@ -35,14 +36,16 @@ type host struct {
 
 var began = time.Now()
 
+var underlays atomic.Int32 // so that no two hosts have the same
+
 func sinceBegan() time.Duration { return time.Hour + time.Since(began) }
 
 // newHost starts a host with its own folder.
-func newHost(t *testing.T, s *server, name string, nics ...string) *host {
+func newHost(t testing.TB, s *server, name string, nics ...string) *host {
 	return newHostIn(t, s, filepath.Join(t.TempDir(), name), AgentOptions{Host: name}, nics...)
 }
 
-func newHostIn(t *testing.T, s *server, dir string, o AgentOptions, nics ...string) *host {
+func newHostIn(t testing.TB, s *server, dir string, o AgentOptions, nics ...string) *host {
 	t.Helper()
 	cache, err := generation.OpenCache(dir, o.Key)
 	if err != nil {
@@ -53,7 +56,10 @@ func newHostIn(t *testing.T, s *server, dir string, o AgentOptions, nics ...stri
 	}
 	h := &host{t: t, nics: nics}
 	o.Store, o.Cache, o.Daemon = s.open(), cache, h
-	o.Underlay, o.Port, o.Version = netip.MustParseAddr("192.0.2.1"), 4790, "test"
+	if !o.Underlay.IsValid() {
+		o.Underlay = netip.AddrFrom4([4]byte{192, 0, 2, byte(underlays.Add(1))})
+	}
+	o.Port, o.Version = 4790, "test"
 	if o.Lease == 0 {
 		o.Lease = MinLease
 	}
@@ -69,7 +75,7 @@ func newHostIn(t *testing.T, s *server, dir string, o AgentOptions, nics ...stri
 		t.Fatal(err)
 	}
 	if o.Start != nil {
-		if o.Attached, err = LastNICs(cache, o.Host, o.Boot, sinceBegan(), o.GoOn); err != nil {
+		if o.Attached, _, err = LastNICs(cache, o.Host, o.Boot, sinceBegan(), o.GoOn); err != nil {
 			t.Fatal(err)
 		}
 		h.Carry(o.Start, o.Attached)

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -53,6 +55,75 @@ func (v *View) placement(self string) *Placement {
 		}
 	}
 	return p
+}
+
+// MinUnderlayMTU is the least of an underlay: IPv6 packets of 1,280 bytes go whole through a tunnel over IPv6.
+const MinUnderlayMTU = 1280 + 40 + 8 + 8
+
+// Confine leaves hosts out that this one can't reach by its underlay and port, with their network interfaces: their
+// records may say anything. own is this host's; the zero value: what the placement says of it. Of two hosts with one
+// underlay the one that registered first stays. faults name the hosts.
+func (p *Placement) Confine(own netip.AddrPort) (faults []error) {
+	if h, known := p.Hosts[p.Self]; known && !own.IsValid() {
+		own = netip.AddrPortFrom(h.Underlay, h.Port)
+	}
+	names := slices.SortedFunc(maps.Keys(p.Hosts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(p.Hosts[a].Epoch, p.Hosts[b].Epoch), cmp.Compare(a, b))
+	})
+	taken := map[netip.Addr]string{own.Addr(): p.Self}
+	for _, name := range names {
+		if name == p.Self {
+			continue
+		}
+		h := p.Hosts[name]
+		err := h.check(own)
+		if other, known := taken[h.Underlay]; err == nil && known {
+			err = fmt.Errorf("underlay %v is that of host %q too", h.Underlay, other)
+		}
+		if err == nil && len(taken) > MaxReached {
+			err = fmt.Errorf("more than %d hosts", MaxReached)
+		}
+		if err == nil {
+			taken[h.Underlay] = name
+			continue
+		}
+		faults = append(faults, fmt.Errorf("nothing goes to host %q: %w", name, err))
+		delete(p.Hosts, name)
+	}
+	maps.DeleteFunc(p.NICs, func(_ string, at PlacedNIC) bool { _, known := p.Hosts[at.Host]; return !known })
+	return faults
+}
+
+// MaxReached is how many other hosts one reaches.
+const MaxReached = 5000
+
+// check says why tunnels can't lead to a host.
+func (h *PlacedHost) check(own netip.AddrPort) error {
+	switch u := h.Underlay; {
+	case !u.IsGlobalUnicast() || u.Is4In6() || u.Zone() != "":
+		return fmt.Errorf("underlay %v: allowed is an address that a host can have", u)
+	case own.IsValid() && u.Is4() != own.Addr().Is4():
+		return fmt.Errorf("underlay %v is of another family than this host's, %v", u, own.Addr())
+	case own.IsValid() && h.Port != own.Port():
+		return fmt.Errorf("port %d: this host has %d: cluster.port is the same on all", h.Port, own.Port())
+	case h.MTU != 0 && (h.MTU < MinUnderlayMTU || h.MTU > 65536):
+		return fmt.Errorf("MTU %d of its underlay: allowed are %d to 65536", h.MTU, MinUnderlayMTU)
+	}
+	return nil
+}
+
+// keep adds what an earlier placement says of hosts and network interfaces that this one lacks.
+func (p *Placement) keep(earlier *Placement) {
+	for name, h := range earlier.Hosts {
+		if _, known := p.Hosts[name]; !known {
+			p.Hosts[name] = h
+		}
+	}
+	for nic, at := range earlier.NICs {
+		if _, known := p.NICs[nic]; !known {
+			p.NICs[nic] = at
+		}
+	}
 }
 
 // Same reports that two placements differ in nothing but their revision.

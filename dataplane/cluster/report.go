@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -38,7 +39,8 @@ type Status struct {
 // record is what the host says of itself.
 func (a *Agent) record() *HostRecord {
 	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Lease: int64(a.Lease / time.Second),
-		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: a.faults}
+		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
+	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	if a.MTU != nil {
 		r.MTU = a.MTU()
 	}
@@ -82,16 +84,25 @@ func (a *Agent) place(ctx context.Context, view *View) {
 		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
 	}
 	p := view.placement(a.Host)
+	if a.Clock() < a.calm && a.last != nil { // the others carry on by what etcd has forgotten
+		p.keep(a.last)
+	}
+	known := len(a.faults)
+	defer func() { a.unplaced = slices.Clone(a.faults[known:]) }()
+	for _, fault := range p.Confine(netip.AddrPortFrom(a.Underlay, a.Port)) {
+		a.fault(fault)
+	}
 	if p.Same(a.placement) {
 		return
 	}
+	a.placement = nil // a part of it may be in force after a fault
 	if a.Placed != nil {
 		if err := a.Placed(ctx, p); err != nil {
 			a.fault(fmt.Errorf("what leads to other hosts is not all there: %w", err))
 			return
 		}
 	}
-	a.placement = p
+	a.placement, a.last = p, p
 }
 
 func (a *Agent) keepStatus(view *View, lost error) {

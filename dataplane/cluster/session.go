@@ -278,11 +278,16 @@ func readLease(cache *generation.Cache, host, boot string) (*savedLease, error) 
 }
 
 // LastNICs are the network interfaces that the last process of this host had attached and this one may attach at once:
-// those that its lease allows still, or any where the host goes on without one.
-func LastNICs(cache *generation.Cache, host, boot string, now time.Duration, goOn bool) ([]string, error) {
+// those that its lease allows still, or any where the host goes on without one. until is when it has to stop carrying.
+func LastNICs(cache *generation.Cache, host, boot string, now time.Duration, goOn bool) (nics []string, until time.Duration, err error) {
 	saved, err := readLease(cache, host, boot)
-	if err != nil || !goOn && saved.Until <= now {
-		return nil, err
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case goOn:
+		return saved.NICs, Forever, nil
+	case saved.Until <= now:
+		return nil, 0, nil
 	}
-	return saved.NICs, nil
+	return saved.NICs, saved.Until, nil
 }

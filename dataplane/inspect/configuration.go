@@ -37,6 +37,9 @@ type Edit struct {
 	// all are.
 	NetworkInterfaces []string
 	All               bool
+	// Placed says that other hosts of the cluster have changed, which Generation and NetworkInterfaces say too: what Attach
+	// and Detach have done stays then.
+	Placed bool
 	// Keep keeps what Attach or Detach do when the file is read again; else that takes it back.
 	Keep bool
 	// Cause says who attaches or detaches, for the log.
@@ -73,11 +76,16 @@ type AttachmentChanges struct {
 	Changed []string `json:"changed"`
 }
 
-// Any reports that there is a change.
-func (c *AttachmentChanges) Any() bool { return len(c.Attached)+len(c.Detached)+len(c.Changed) > 0 }
+// Any reports that there is a change. Nil has none.
+func (c *AttachmentChanges) Any() bool {
+	return c != nil && len(c.Attached)+len(c.Detached)+len(c.Changed) > 0
+}
 
 // String is the changes in words.
 func (c *AttachmentChanges) String() string {
+	if !c.Any() { // in a cluster an attachment comes once this host has the network interface
+		return "nothing changes yet"
+	}
 	var words []string
 	for _, list := range []struct {
 		verb  string

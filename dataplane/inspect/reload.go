@@ -57,7 +57,7 @@ func (s *Service) Reloads() Reloads {
 type ReloadRequest struct {
 	// Cause says who asks: see Reloads.LastCause.
 	Cause string
-	// Edit is what to make of the configuration besides reading it again; with Generation or NetworkInterfaces alone.
+	// Edit is what to make of the configuration besides reading it again; with Generation, NetworkInterfaces or Placed alone.
 	Edit Edit
 	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
 	ConfirmWithin time.Duration

@@ -158,11 +158,26 @@ func (x *Plan) internets() (names []string) {
 // counts.
 func (x *Plan) gateway(v *policy.VirtualNetwork) (host string, behind []netip.Prefix) {
 	for name, h := range x.placement.Hosts {
-		if p := h.Gateways[strings.ToLower(v.ID)]; len(p) > 0 && (host == "" || name < host) {
+		if host != "" && host < name {
+			continue
+		}
+		if p := behindGateway(v, h.Gateways[strings.ToLower(v.ID)]); len(p) > 0 {
 			host, behind = name, p
 		}
 	}
 	return host, behind
+}
+
+// behindGateway are the prefixes of a host's record that may be behind a network's gateway. The record may say anything;
+// what a configuration could not say is left out, so that it refuses no policy.
+func behindGateway(v *policy.VirtualNetwork, list []netip.Prefix) (behind []netip.Prefix) {
+	for _, p := range list {
+		inside := func(space netip.Prefix) bool { return p.Bits() > 0 && p.Overlaps(space) && p.Bits() >= space.Bits() }
+		if p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() && !slices.Contains(behind, p) && !slices.ContainsFunc(v.AddressSpace, inside) {
+			behind = append(behind, p)
+		}
+	}
+	return behind
 }
 
 var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
@@ -208,7 +223,9 @@ func (x *Plan) fill(set *policy.Set, t *fabric.Tunnel, s *topology.Spec, g *grou
 		x.fromMembers(t, g)
 		if s.Sort == topology.FabricInterface { // what is delivered with floating IP comes from outside
 			for _, host := range x.internets() {
-				t.Sources = addEverywhere(t.Sources, host)
+				if host != self {
+					t.Sources = addEverywhere(t.Sources, host)
+				}
 			}
 		}
 	default:
@@ -262,6 +279,14 @@ func (x *Plan) fromMembers(t *fabric.Tunnel, g *group) {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Host, b.Host))
 	})
 	t.Sources = slices.Compact(t.Sources)
+	// An address that another host answers from too, with floating IP, is not this host's alone.
+	only := t.Sources[:0]
+	for i, s := range t.Sources {
+		if s.Host != "" || i+1 == len(t.Sources) || t.Sources[i+1].Prefix != s.Prefix {
+			only = append(only, s)
+		}
+	}
+	t.Sources = only
 }
 
 func addEverywhere(list []fabric.Source, host string) []fabric.Source {

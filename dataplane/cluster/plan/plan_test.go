@@ -149,6 +149,68 @@ func TestHostsAgreeAboutTheirTunnels(t *testing.T) {
 	}
 }
 
+// checked fails where the kernel's part refuses what a host is to carry.
+func checked(t *testing.T, set *policy.Set, own []topology.Spec, p *cluster.Placement) {
+	t.Helper()
+	x := New(set, own, p)
+	s := fabric.State{Underlay: p.Hosts[p.Self].Underlay, Port: 4790, Device: "nsgdvx"}
+	for name, h := range p.Hosts {
+		if name != p.Self {
+			s.Hosts = append(s.Hosts, fabric.Host{Name: name, Underlay: h.Underlay})
+		}
+	}
+	var devices []string
+	var vnis []uint32
+	for i := range x.Specs {
+		devices, vnis = append(devices, fmt.Sprint("tun", i)), append(vnis, uint32(i+1))
+	}
+	s.Tunnels = x.Tunnels(set, devices, vnis, 1450)
+	if err := s.Validate(); err != nil {
+		t.Errorf("%s: %v", p.Self, err)
+	}
+	if _, err := (topology.Options{Host: p.Self}).Rebuild(nil, set, append(own, x.Specs...), topology.NewRegistry()); err != nil {
+		t.Errorf("%s: %v", p.Self, err)
+	}
+}
+
+// A host with the internet and a backend with floating IP let itself send by the backend's tunnel, and an address that
+// backends on two hosts answer from was one host's alone: the kernel's part refuses both.
+func TestBackendsWithFloatingIPOnSeveralHosts(t *testing.T) {
+	for _, self := range []string{"h1", "h2", "h3"} {
+		set := enginetest.FigureOfTheSeed()
+		var backends []policy.Backend
+		for _, i := range []int{0, 1, 3} {
+			nic := set.NetworkInterfaces[i]
+			c := &nic.IPConfigurations[0]
+			backends = append(backends, policy.Backend{NetworkInterface: nic, VirtualNetwork: c.Subnet.VirtualNetwork, Address: c.Address})
+		}
+		front := &policy.Frontend{Name: "f", Subnet: set.VirtualNetworks[0].Subnets[0], Address: netip.MustParseAddr("10.0.1.100")}
+		set.LoadBalancers = []*policy.LoadBalancer{{Name: "lb", ID: "lb", Frontends: []*policy.Frontend{front}, Rules: []*policy.LoadBalancingRule{{
+			Name: "r", Frontend: front, FloatingIP: true, Pools: []*policy.BackendPool{{Name: "p", Backends: backends}}, FrontendPort: 80, BackendPort: 80,
+		}}}}
+		own, p := placed(set, self)
+		checked(t, set, own, p)
+	}
+}
+
+// What another host says of its gateways refuses no policy here.
+func TestGatewaysOfAnotherHostThatNoConfigurationCouldHave(t *testing.T) {
+	set := enginetest.FigureOfTheSeed()
+	own, p := placed(set, "h1")
+	h := p.Hosts["h2"]
+	h.Gateways = map[string][]netip.Prefix{strings.ToLower(set.VirtualNetworks[0].ID): {
+		{}, netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("192.168.5.5/16"), netip.MustParsePrefix("::ffff:10.0.0.0/104"),
+		netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("192.168.0.0/16"),
+	}}
+	p.Hosts["h2"] = h
+	checked(t, set, own, p)
+	for _, s := range New(set, own, p).Specs {
+		if s.Sort == topology.FabricGateway && !slices.Equal(s.Prefixes, []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}) {
+			t.Errorf("behind the gateway: %v", s.Prefixes)
+		}
+	}
+}
+
 // lets is what the kernel decides: the longest prefix of a source counts.
 func lets(t *fabric.Tunnel, source netip.Addr, host string) (in bool) {
 	bits := -1

@@ -1,0 +1,88 @@
+//go:build !nocluster
+
+package main
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/nsgd/nsgd/dataplane/cluster"
+	"github.com/nsgd/nsgd/dataplane/enginetest"
+	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/tun/fabric"
+)
+
+// joinedMember is a host that has a network interface; another one has the internet and the other network interfaces.
+func joinedMember(numbers map[string]uint32) (*member, *Config, *[]fabric.State) {
+	set := enginetest.FigureOfTheSeed()
+	own := netip.MustParseAddr("192.168.99.1")
+	p := &cluster.Placement{Self: "h1", NICs: map[string]cluster.PlacedNIC{}, Hosts: map[string]cluster.PlacedHost{
+		"h1": {Underlay: own, Port: 4790, MTU: 1500}, "h2": {Underlay: netip.MustParseAddr("192.168.99.2"), Port: 4790, MTU: 1500, Internet: true},
+	}}
+	for i, nic := range set.NetworkInterfaces {
+		p.NICs[cluster.NormalNIC(nic.ID)] = cluster.PlacedNIC{Host: map[bool]string{true: "h1", false: "h2"}[i == 0]}
+	}
+	var applied []fabric.State
+	m := &member{joint: joint{placement: p, numbers: numbers, port: 4790, apply: func(s fabric.State) error { applied = append(applied, s); return nil }}}
+	c := &Config{Cluster: &ClusterConfig{Underlay: Address{own}, Port: 4790}, Attachments: []AttachmentConfig{{NetworkInterface: set.NetworkInterfaces[0].ID}}}
+	return m, c, &applied
+}
+
+// names are what the fabrics of joinedMember are numbered by.
+func fabricNames(t *testing.T) []string {
+	t.Helper()
+	m, c, _ := joinedMember(nil)
+	m.joint.join(c, enginetest.FigureOfTheSeed(), false)
+	if len(m.lacking) != 2 || len(c.Attachments) != 1 {
+		t.Fatalf("lacking %q, attached %d", m.lacking, len(c.Attachments))
+	}
+	return m.lacking
+}
+
+// What was written to a device that the kernel's part did not know reached the host itself, until the change was settled.
+func TestNewDevicesAreKnownBeforePacketsAreWrittenToThem(t *testing.T) {
+	names, set := fabricNames(t), enginetest.FigureOfTheSeed()
+	m, c, applied := joinedMember(map[string]uint32{names[0]: 7, names[1]: 8})
+	next := *c
+	m.joint.join(&next, set, false)
+	if _, err := m.close(&next, set); err != nil || len(*applied) != 1 || len((*applied)[0].Tunnels) != 2 {
+		t.Fatalf("%v, applied %+v", err, *applied)
+	}
+	if err := m.settle(&next, set); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.close(&next, set); err != nil || len(*applied) != 2 {
+		t.Errorf("%v, applied %d times: nothing is new", err, len(*applied))
+	}
+}
+
+// A number that two networks have leads to one of them. A device stays that of its network, whatever its number is.
+func TestANumberThatTwoNetworksHave(t *testing.T) {
+	names, set := fabricNames(t), enginetest.FigureOfTheSeed()
+	m, c, _ := joinedMember(map[string]uint32{names[0]: 7, names[1]: 7})
+	next := *c
+	m.joint.join(&next, set, false)
+	if len(next.Attachments) != 2 || len(m.doubled) != 1 || m.doubled[0] != names[1] {
+		t.Errorf("%d attachments, doubled %q", len(next.Attachments), m.doubled)
+	}
+	was := next.Attachments[1].Device
+	m.numbers = map[string]uint32{names[0]: 8, names[1]: 7}
+	swapped := m.rejoined(&next, set)
+	if a := swapped.Attachments[1]; a.Device != was || a.fabric.Sort != topology.FabricGroup || swapped.Attachments[2].Device == was {
+		t.Errorf("%+v was %s", swapped.Attachments, was)
+	}
+}
+
+// A placement that came between the reading of a configuration and its end is not lost.
+func TestSettlingTakesTheNewestPlacement(t *testing.T) {
+	names, set := fabricNames(t), enginetest.FigureOfTheSeed()
+	m, c, applied := joinedMember(map[string]uint32{names[0]: 7, names[1]: 8})
+	next := *c
+	m.joint.join(&next, set, false)
+	newer := *m.placement
+	newer.Hosts = map[string]cluster.PlacedHost{"h1": m.placement.Hosts["h1"], "h2": m.placement.Hosts["h2"], "h3": {Underlay: netip.MustParseAddr("192.168.99.3"), Port: 4790, MTU: 1500}}
+	m.placement = &newer
+	if err := m.settle(&next, set); err != nil || len((*applied)[0].Hosts) != 2 {
+		t.Errorf("%v, applied %+v", err, *applied)
+	}
+}
