@@ -86,12 +86,15 @@ type Agent struct {
 	attached  []string         // sorted
 	held      map[string]int64 // claims of the registration heldEpoch, with their revisions
 	heldEpoch int64
+	heldOf    uint64 // View.places of held
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
 	registered int64
 	waiting    map[string]string
 	reported   string
 	sentEpoch  int64
 	placement  *Placement // that is in force; nil: not known
+	placesOf   uint64     // View.places of placement; 0: not known
+	reaches    int        // network interfaces of others in it
 	last       *Placement // that was in force last; nil: none was
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration

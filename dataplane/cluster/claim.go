@@ -57,20 +57,8 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 
 // claim finds out which network interfaces this host has, and claims those that are free.
 func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
-	mine := map[string]int64{}
-	for nic, c := range view.Claims {
-		if c.Host == a.Host && c.Epoch == epoch && epoch != 0 {
-			mine[nic] = c.Revision
-		}
-	}
-	if epoch == a.heldEpoch {
-		for nic, revision := range a.held {
-			if revision > view.Revision { // the view is older than the claim
-				mine[nic] = revision
-			}
-		}
-	}
-	a.held, a.heldEpoch = mine, epoch
+	mine := a.mine(view, epoch)
+	a.held, a.heldEpoch, a.heldOf = mine, epoch, view.places
 	clear(a.waiting)
 	if epoch == 0 {
 		return
@@ -105,6 +93,27 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 	if calmed > 0 {
 		a.fault(fmt.Errorf("etcd has forgotten what it held: %d network interfaces are claimed once no other host can carry them any more", calmed))
 	}
+}
+
+// mine are the claims of this host, with their revisions.
+func (a *Agent) mine(view *View, epoch int64) map[string]int64 {
+	if epoch == a.heldEpoch && view.places == a.heldOf { // no claim has changed
+		return a.held
+	}
+	mine := map[string]int64{}
+	for nic, c := range view.Claims {
+		if c.Host == a.Host && c.Epoch == epoch && epoch != 0 {
+			mine[nic] = c.Revision
+		}
+	}
+	if epoch == a.heldEpoch {
+		for nic, revision := range a.held {
+			if revision > view.Revision { // the view is older than the claim
+				mine[nic] = revision
+			}
+		}
+	}
+	return mine
 }
 
 // mustWait tells that somebody else may carry a network interface by a claim that etcd has forgotten.

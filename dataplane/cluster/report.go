@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -83,14 +84,25 @@ func (a *Agent) place(ctx context.Context, view *View) {
 	for _, h := range view.Hosts {
 		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
 	}
+	calm := a.Clock() < a.calm
+	if a.placement != nil && a.placesOf == view.places && !calm {
+		for _, fault := range a.unplaced {
+			a.fault(errors.New(fault))
+		}
+		return
+	}
+	a.placesOf = 0
 	p := view.placement(a.Host)
-	if a.Clock() < a.calm && a.last != nil { // the others carry on by what etcd has forgotten
+	if calm && a.last != nil { // the others carry on by what etcd has forgotten
 		p.keep(a.last)
 	}
 	known := len(a.faults)
 	defer func() { a.unplaced = slices.Clone(a.faults[known:]) }()
 	for _, fault := range p.Confine(netip.AddrPortFrom(a.Underlay, a.Port)) {
 		a.fault(fault)
+	}
+	if !calm {
+		a.placesOf = view.places
 	}
 	if p.Same(a.placement) {
 		return
@@ -102,7 +114,7 @@ func (a *Agent) place(ctx context.Context, view *View) {
 			return
 		}
 	}
-	a.placement, a.last = p, p
+	a.placement, a.last, a.reaches = p, p, len(p.NICs)-len(p.On(a.Host))
 }
 
 func (a *Agent) keepStatus(view *View, lost error) {
@@ -114,8 +126,8 @@ func (a *Agent) keepStatus(view *View, lost error) {
 	for nic, host := range a.waiting {
 		s.Waiting[nic] = host
 	}
-	if p := a.placement; p != nil {
-		s.Reaches = len(p.NICs) - len(p.On(a.Host))
+	if a.placement != nil {
+		s.Reaches = a.reaches
 	}
 	if view != nil {
 		s.Hosts, s.Claims = len(view.Hosts), len(view.Claims)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -48,6 +50,29 @@ type View struct {
 
 	headRevision, offerCreated int64
 	keys                       keys
+	// places changes with all that a placement is made of, and differs between views that were read anew.
+	places uint64
+	// shared says that a clone has the maps of claims and VNIs too.
+	shared bool
+}
+
+// placesEver numbers what View.places counts, over all views.
+var placesEver atomic.Uint64
+
+// ownMaps makes the maps of claims and VNIs this view's alone, before one changes.
+func (v *View) ownMaps() {
+	if v.shared {
+		v.Claims, v.VNIs, v.shared = maps.Clone(v.Claims), maps.Clone(v.VNIs), false
+	}
+}
+
+// moved notes that a placement of the view would be another one.
+func (v *View) moved() { v.places = placesEver.Add(1) }
+
+// standsAs reports that a host is, for a placement, what another record says; either may be nil.
+func (h *Host) standsAs(other *Host) bool {
+	return h != nil && other != nil && h.Epoch == other.Epoch && h.Underlay == other.Underlay && h.Port == other.Port && h.MTU == other.MTU && h.Internet == other.Internet &&
+		maps.EqualFunc(h.Gateways, other.Gateways, slices.Equal)
 }
 
 func newView(k keys) *View {
@@ -65,17 +90,20 @@ func (v *View) fault(key string, err error) {
 
 // clone is a view that later events don't change. Hosts are replaced, never changed.
 func (v *View) clone() *View {
+	v.shared = true
 	c := *v
-	c.Hosts, c.Claims, c.VNIs, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Claims), maps.Clone(v.VNIs), maps.Clone(v.Faults)
+	c.Hosts, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Faults)
 	return &c
 }
 
 // put takes a key in.
 func (v *View) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
-	v.drop(key)
+	name, kind := v.kind(key)
+	before := v.Hosts[name]
+	v.remove(key)
 	var err error
-	switch name, kind := v.kind(key); kind {
+	switch kind {
 	case headKey:
 		h := &Head{}
 		if err = decode(key, kv.Value, h); err == nil {
@@ -113,6 +141,9 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 			v.VNIs[name] = n
 		}
 	}
+	if kind == claimKey || kind == vniKey || kind == hostKey && !before.standsAs(v.Hosts[name]) {
+		v.moved()
+	}
 	if err != nil {
 		v.fault(key, err)
 	}
@@ -120,6 +151,11 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 
 // drop takes a key out.
 func (v *View) drop(key string) {
+	v.remove(key)
+	v.moved()
+}
+
+func (v *View) remove(key string) {
 	delete(v.Faults, key)
 	switch name, kind := v.kind(key); kind {
 	case headKey:
@@ -129,8 +165,10 @@ func (v *View) drop(key string) {
 	case hostKey:
 		delete(v.Hosts, name)
 	case claimKey:
+		v.ownMaps()
 		delete(v.Claims, name)
 	case vniKey:
+		v.ownMaps()
 		delete(v.VNIs, name)
 	}
 }
