@@ -86,3 +86,16 @@ func TestSettlingTakesTheNewestPlacement(t *testing.T) {
 		t.Errorf("%v, applied %+v", err, *applied)
 	}
 }
+
+// A try asks with all that leads to other hosts, also with what has no number yet: a policy that could not be joined
+// became current.
+func TestATryAsksWithWhatLeadsToOtherHosts(t *testing.T) {
+	m, c, _ := joinedMember(nil)
+	set := enginetest.FigureOfTheSeed()
+	for _, all := range []bool{true, false} {
+		has := c.having(&share{all: all, join: m.joins()}, set)
+		if got, want := len(has.Attachments), map[bool]int{true: 3, false: 0}[all]; got != want {
+			t.Errorf("all %v: %d attachments, want %d", all, got, want)
+		}
+	}
+}

@@ -83,7 +83,7 @@ func (c *AttachmentChanges) Any() bool {
 
 // String is the changes in words.
 func (c *AttachmentChanges) String() string {
-	if !c.Any() { // in a cluster an attachment comes once this host has the network interface
+	if c == nil { // in a cluster an attachment comes once this host has the network interface
 		return "nothing changes yet"
 	}
 	var words []string
