@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
 // One host's record is not allowed to cost the others: it is left out with its network interfaces, by name.
@@ -71,7 +73,7 @@ func TestAPlacementComesAgainAfterAFault(t *testing.T) {
 	view := newView("/nsgd/")
 	a.place(t.Context(), view)
 	changed := view.clone()
-	changed.VNIs["a"] = 1
+	changed.put(&mvccpb.KeyValue{Key: []byte(changed.keys.vni("a")), Value: []byte("1")})
 	fault = errors.New("in part")
 	a.place(t.Context(), changed)
 	fault = nil
