@@ -99,6 +99,13 @@ func (s *server) open() *Store {
 	return store
 }
 
+// soon bounds a call to an etcd that somebody may have killed.
+func soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, is func() error) {
 	t.Helper()

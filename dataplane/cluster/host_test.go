@@ -264,7 +264,7 @@ func TestTwoDoNotApplyAtOnce(t *testing.T) {
 	if _, err := store.Apply(t.Context(), applyOf(t, "one")); err == nil || !strings.Contains(err.Error(), "me applies generation 1") {
 		t.Errorf("beside another: %v", err)
 	}
-	if _, err := store.client.Delete(t.Context(), store.keys.offer()); err != nil { // as when the lease ends
+	if _, err := store.client.Delete(soon(t), store.keys.offer()); err != nil { // as when the lease ends
 		t.Fatal(err)
 	}
 	mustApply(t, store, applyOf(t, "one"))
@@ -293,7 +293,7 @@ func TestWhatNobodyNeedsIsCollected(t *testing.T) {
 	if err != nil || len(history) != 2 || history[0].Number != 5 {
 		t.Errorf("history %v, %v", history, err)
 	}
-	r, err := store.client.Get(t.Context(), store.keys.chunks(), clientv3Prefix)
+	r, err := store.client.Get(soon(t), store.keys.chunks(), clientv3Prefix)
 	if err != nil || len(r.Kvs) != 2 {
 		t.Errorf("%d chunks, %v", len(r.Kvs), err)
 	}

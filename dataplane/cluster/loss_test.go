@@ -89,7 +89,7 @@ func TestALeaseThatIsTakenAwayFencesAtOnce(t *testing.T) {
 	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: 20 * time.Second}, "nic1")
 	a.is("one", "nic1")
 	lease, epoch, _, _ := a.agent.session.now()
-	if _, err := store.client.Revoke(t.Context(), lease); err != nil {
+	if _, err := store.client.Revoke(soon(t), lease); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it has another registration", func() error {
@@ -187,7 +187,7 @@ func TestAnEarlierHeadIsNotFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.client.Put(t.Context(), store.keys.head(), encode(&Head{Current: 1, Bundle: old.Manifest.Bundle})); err != nil {
+	if _, err := store.client.Put(soon(t), store.keys.head(), encode(&Head{Current: 1, Bundle: old.Manifest.Bundle})); err != nil {
 		t.Fatal(err)
 	}
 	a.says("etcd went back to generation 1: generation 2 stays")
@@ -206,7 +206,7 @@ func TestOnlyWhatIsSignedIsCarried(t *testing.T) {
 	o.Key = private
 	mustApply(t, store, o)
 	a.is("one", "nic1")
-	if _, err := store.client.Put(t.Context(), store.keys.chunk(o.Packed.Tree), "x"); err != nil { // a chunk of nobody
+	if _, err := store.client.Put(soon(t), store.keys.chunk(o.Packed.Tree), "x"); err != nil { // a chunk of nobody
 		t.Fatal(err)
 	}
 }
@@ -219,7 +219,7 @@ func TestAForgedChunkIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.client.Put(t.Context(), store.keys.chunk(g.Chunks[0]), "forged"); err != nil {
+	if _, err := store.client.Put(soon(t), store.keys.chunk(g.Chunks[0]), "forged"); err != nil {
 		t.Fatal(err)
 	}
 	a := newHost(t, s, "a", "nic1")
@@ -248,7 +248,7 @@ func TestAWatchBehindACompactionReadsAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.client.Compact(t.Context(), v.Revision, clientv3.WithCompactPhysical()); err != nil {
+	if _, err := store.client.Compact(soon(t), v.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
 	a.is("two", "nic1")
@@ -270,7 +270,7 @@ func TestANumberOfVXLANHasOneName(t *testing.T) {
 		}
 	}
 	first, _ := store.VNI(t.Context(), "group 0")
-	if _, err := store.client.Delete(t.Context(), store.keys.vni("group 0")); err != nil { // the number stays taken
+	if _, err := store.client.Delete(soon(t), store.keys.vni("group 0")); err != nil { // the number stays taken
 		t.Fatal(err)
 	}
 	if n, err := store.VNI(t.Context(), "group 0"); err != nil || n == first {
@@ -293,7 +293,7 @@ func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	a.is("one")
 	a.stop() // its lease lives; the test claims in its place
 	_, epoch, _, _ := a.agent.session.now()
-	if _, err := store.client.Put(t.Context(), store.keys.claim("nic1"), encode(&ClaimRecord{"b", 1})); err != nil {
+	if _, err := store.client.Put(soon(t), store.keys.claim("nic1"), encode(&ClaimRecord{"b", 1})); err != nil {
 		t.Fatal(err)
 	}
 	if a.agent.take(t.Context(), epoch, "nic1") {
@@ -302,7 +302,7 @@ func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	if !a.agent.take(t.Context(), epoch, "nic2") {
 		t.Error("nic2 is free and was not taken")
 	}
-	if _, err := store.client.Delete(t.Context(), store.keys.host("a")); err != nil {
+	if _, err := store.client.Delete(soon(t), store.keys.host("a")); err != nil {
 		t.Fatal(err)
 	}
 	if a.agent.take(t.Context(), epoch, "nic3") {

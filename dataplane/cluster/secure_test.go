@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,7 +79,7 @@ func TestRolesSuffice(t *testing.T) {
 		t.Errorf("a's VNI: %d, %v", n, err)
 	}
 	for _, key := range []string{store.keys.head(), store.keys.offer(), store.keys.generation(2), store.keys.chunk(policyOf(t, "x").Tree), store.keys.host("b")} {
-		if _, err := store.client.Put(context.Background(), key, "x"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		if _, err := store.client.Put(soon(t), key, "x"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("host a may write %s: %v", key, err)
 		}
 	}
