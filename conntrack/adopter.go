@@ -39,7 +39,7 @@ type chain struct {
 	length      int64
 }
 
-// double is a flow one of whose keys another flow has. linked says that its other key is in the index.
+// double is a flow that has a key in common with another one. linked says that its other key is in the index.
 type double struct {
 	f      Flow
 	a, b   uint64 // hashes of its keys

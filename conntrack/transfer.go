@@ -86,8 +86,8 @@ type Arrivals struct {
 	// Place is where a flow goes on, by what it was; nil: its zones and slots are the same, and its generation is 0.
 	// It is false for a flow that can't go on.
 	Place func(*FlowInfo) (Placing, bool)
-	// Join is asked where a live flow of this table has a key of one that arrives. With true they are one flow, of which
-	// both tables had an end: that of this table goes on with the slots. Nil: never.
+	// Join is asked when a flow arrives whose key a live flow of this table has. With true the two are the ends of one
+	// flow: this table's goes on, with the slots. Nil: never.
 	Join func(here, arriving *FlowInfo) (Slots, bool)
 }
 

@@ -105,7 +105,7 @@ func TestAnArrivingFlowWhoseKeyIsTakenJoinsOrIsLost(t *testing.T) {
 	for _, joins := range []bool{false, true} {
 		from, to := newRig(t, Options{}), newRig(t, Options{})
 		from.create(0, 1, p)
-		f := to.create(3, 1, p) // the same flow, of which this table had the receiver's end
+		f := to.create(3, 1, p) // the same flow: this table has its receiver's end
 		var asked [2]FlowInfo
 		a, err := to.Import(exported(t, from, 0)[0], &Arrivals{Now: to.now, Join: func(here, arriving *FlowInfo) (Slots, bool) {
 			asked = [2]FlowInfo{*here, *arriving}

@@ -44,7 +44,7 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 	case err != nil:
 		a.fault(err)
 		return 0
-	case !r.Succeeded: // the view will say by whom
+	case !r.Succeeded: // another process was first: the next view names it
 		a.session.registered(lease, 0)
 		a.fault(fmt.Errorf("host %q: somebody has registered it just now", a.Host))
 		return 0

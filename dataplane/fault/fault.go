@@ -85,7 +85,7 @@ func (l *Log) Try(p Part, do func()) (ok bool) {
 	return true
 }
 
-// Stack is the goroutine's stack, of which the calls next to the panic come first.
+// Stack is the goroutine's stack. The calls next to the panic come first.
 func Stack() string {
 	stack := debug.Stack()
 	return string(stack[:min(len(stack), maxStack)])

@@ -110,8 +110,8 @@ func (a *Attachment) Receiver(dst packet.Addr) *Endpoint {
 	return x.entry[0]
 }
 
-// SenderBeyond finds who has sent a packet to an endpoint of this host, or to the outside by an Outlet; admitted is whom
-// Admit has found. An appliance may have forwarded it: whoever stands last on the way from the packet's source to the
+// SenderBeyond finds the endpoint that sent a packet to an endpoint of this host, or to the outside by an Outlet. Admit
+// has found admitted. An appliance may have forwarded it: whoever stands last on the way from the packet's source to the
 // receiver has, else the one by which answers go.
 func (s *Snapshot) SenderBeyond(a *Attachment, admitted, to *Endpoint, t *packet.Tuple) *Endpoint {
 	g := a.fabric.group
