@@ -99,10 +99,18 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 }
 
 // Open loads the files and compiles them, with the options of the topology that they are for.
-func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) {
+func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) { return f.OpenChanged(o, nil) }
+
+// OpenChanged is Open with a change of the policy before it is compiled: one that was read for this call alone. nil: none.
+func (f *PolicyFiles) OpenChanged(o topology.Options, change func(*policy.Set) error) (*Loaded, error) {
 	documents, err := f.read()
 	if err != nil {
 		return nil, err
+	}
+	if change != nil {
+		if err := change(documents.Set); err != nil {
+			return nil, err
+		}
 	}
 	snapshot, err := o.Build(documents.Set, nil, topology.NewRegistry())
 	if err != nil {

@@ -2,6 +2,7 @@ package export
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,4 +78,22 @@ func (p *printer) json(v any, name, end string) {
 func quoteJSON(text string) string {
 	quoted, _ := json.Marshal(text) // a string is never an error
 	return string(quoted)
+}
+
+// ApplicationSecurityGroups are the application security groups that a group's rules name, as a list of resources: so that a
+// reader knows them.
+func ApplicationSecurityGroups(g *ruleset.NSG) []byte {
+	var list []object
+	seen := map[string]bool{}
+	for i := range g.Rules {
+		for _, id := range slices.Concat(g.Rules[i].Source.ApplicationSecurityGroups, g.Rules[i].Destination.ApplicationSecurityGroups) {
+			if key := strings.ToLower(id); !seen[key] {
+				seen[key] = true
+				list = append(list, object{{"id", expression(id)}, {"name", expression(id[strings.LastIndexByte(id, '/')+1:])}, {"type", "Microsoft.Network/applicationSecurityGroups"}, {"properties", object{}}})
+			}
+		}
+	}
+	var p printer
+	p.json(list, "", "")
+	return []byte(p.String())
 }
