@@ -83,7 +83,7 @@ func (f *optimizeFlags) optimize() (*ask.OptimizeResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := ask.Optimize(before.Snapshot, ask.OptimizeOptions{MaxStates: f.maxStates, Groups: groups, RulePosition: before.RulePosition})
+	result := ask.Optimize(before.Snapshot, ask.OptimizeOptions{MaxStates: f.maxStates, Groups: groups, OpenRules: before.OpenRules(), RulePosition: before.RulePosition})
 	after, err := f.after(result.NSGs, nil)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func optimizeTable(w io.Writer, r *ask.OptimizeResult) error {
 	for i := range r.Groups {
 		g := &r.Groups[i]
 		before, after = before+g.RulesBefore, after+g.RulesAfter
-		fmt.Fprintf(w, "%s: %d rules became %d\n", printable(g.NetworkSecurityGroup), g.RulesBefore, g.RulesAfter)
+		fmt.Fprintf(w, "%s: %s became %d\n", printable(g.NetworkSecurityGroup), plural(g.RulesBefore, "rule"), g.RulesAfter)
 		for k := range g.Steps {
 			s := &g.Steps[k]
 			switch {
@@ -120,7 +120,7 @@ func optimizeTable(w io.Writer, r *ask.OptimizeResult) error {
 			}
 		}
 		for _, d := range g.Undecided {
-			fmt.Fprintf(w, "  not decided, %s: these rules stay as they are; try a larger --max-states\n", strings.ToLower(d))
+			fmt.Fprintf(w, "  not decided, %s: these rules stay as they are: not all are known, or --max-states is too small\n", strings.ToLower(d))
 		}
 	}
 	if after == before {

@@ -313,7 +313,7 @@ func suggestTable(w io.Writer, r *suggest.Result) error {
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]
-		fmt.Fprintf(w, "\n%s: %d rules became %d\n", printable(g.NetworkSecurityGroup), g.RulesBefore, g.RulesAfter)
+		fmt.Fprintf(w, "\n%s: %s became %d\n", printable(g.NetworkSecurityGroup), plural(g.RulesBefore, "rule"), g.RulesAfter)
 		table := newGrid(w, "DIRECTION", "PRIORITY", "ACCESS", "PROTOCOL", "SOURCE", "DESTINATION", "PORTS", "SEEN", "RULE")
 		for k := range g.Rules {
 			rule := &g.Rules[k]

@@ -24,7 +24,7 @@ type OptimizedGroup struct {
 	RulesBefore          int             `json:"rulesBefore"` // besides Azure's default rules
 	RulesAfter           int             `json:"rulesAfter"`
 	Steps                []OptimizedStep `json:"steps"`
-	// Undecided are directions whose rules cross each other too often: they stay as they are.
+	// Undecided are directions that stay as they are: their rules cross each other too often, or not all are known.
 	Undecided []string `json:"undecided"`
 }
 
@@ -55,6 +55,8 @@ type OptimizeOptions struct {
 	MaxStates int // see analysis.Options
 	// Groups are the network security groups; nil: all.
 	Groups []*ruleset.NSG
+	// OpenRules are rules that are not known: their groups stay as they are.
+	OpenRules []DiffOpenRule
 	// RulePosition says where a rule is written; nil: it is not known.
 	RulePosition func(g *ruleset.NSG, rule string) (file string, line, column int)
 }
@@ -78,6 +80,12 @@ func Optimize(s *topology.Snapshot, o OptimizeOptions) *OptimizeResult {
 			}
 		}
 		of := OptimizedGroup{NetworkSecurityGroup: nsg.Name, ID: nsg.ID, RulesBefore: len(nsg.Rules), Steps: []OptimizedStep{}, Undecided: []string{}}
+		if slices.ContainsFunc(o.OpenRules, func(r DiffOpenRule) bool { return r.Group == nsg }) {
+			of.Undecided = []string{ruleset.Inbound.String(), ruleset.Outbound.String()}
+			of.RulesAfter = of.RulesBefore
+			result.Groups = append(result.Groups, of)
+			continue
+		}
 		fewer := *nsg
 		fewer.Rules = nil
 		for _, d := range directions {

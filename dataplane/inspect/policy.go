@@ -107,6 +107,7 @@ func (f *PolicyFiles) OpenChanged(o topology.Options, change func(*policy.Set) e
 	if err != nil {
 		return nil, err
 	}
+	open := openRules(documents) // which are told by what the set lacks
 	if change != nil {
 		if err := change(documents.Set); err != nil {
 			return nil, err
@@ -116,7 +117,7 @@ func (f *PolicyFiles) OpenChanged(o topology.Options, change func(*policy.Set) e
 	if err != nil {
 		return nil, err
 	}
-	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags(), documents: documents}, nil
+	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags(), documents: documents, open: open}, nil
 }
 
 // Loaded is a policy that was read and compiled. Not safe for concurrent use: a service tag
@@ -126,6 +127,7 @@ type Loaded struct {
 	ServiceTags *arm.ServiceTags // nil without a service tag file
 
 	documents *arm.Documents
+	open      []ask.DiffOpenRule
 	whole     *arm.ServiceTags // read when a tag is asked for that the policy does not name
 }
 

@@ -245,7 +245,7 @@ func (c *Collector) Add(s *Sighting) error {
 			return nil
 		}
 	}
-	if len(c.keys) == MaxServices {
+	if len(c.keys) >= MaxServices {
 		return ErrTooMany
 	}
 	c.keys[k] = struct{}{}

@@ -42,6 +42,7 @@ type builder struct {
 	subnets  *bart.Table[netip.Prefix]
 	groupOf  map[memberKey]string // the smallest application security group of an address
 	resolved map[string]*netipx.IPSet
+	names    map[string]bool // of rules, in lower case
 }
 
 // Rules suggests rules for each group of the policy in which something was seen.
@@ -96,7 +97,7 @@ func (c *Collector) probed(g *ruleset.NSG) bool {
 }
 
 func (c *Collector) builder(g *ruleset.NSG) *builder {
-	b := &builder{Collector: c, subnets: &bart.Table[netip.Prefix]{}, groupOf: map[memberKey]string{}, resolved: map[string]*netipx.IPSet{}}
+	b := &builder{Collector: c, subnets: &bart.Table[netip.Prefix]{}, groupOf: map[memberKey]string{}, resolved: map[string]*netipx.IPSet{}, names: map[string]bool{}}
 	several := false
 	for _, e := range c.ends {
 		if !slices.ContainsFunc(e.Inbound, func(s topology.Stage) bool { return s.Group.NSG == g }) {
@@ -143,10 +144,9 @@ const firstPriority, lastPriority = ruleset.MinPriority, ruleset.MaxPriority
 // add gives drafts their names and priorities, with gaps between these.
 func (b *builder) add(g *Group, d ruleset.Direction, drafts []draft) {
 	step := min(10, (lastPriority-firstPriority)/(len(drafts)+1))
-	names := map[string]bool{}
 	for i := range drafts {
 		draft := &drafts[i]
-		r := ruleset.Rule{Name: unique(names, nameOf(draft, d)), Priority: firstPriority + i*step, Direction: d, Access: ruleset.Allow, Protocol: draft.protocol,
+		r := ruleset.Rule{Name: unique(b.names, nameOf(draft, d)), Priority: firstPriority + i*step, Direction: d, Access: ruleset.Allow, Protocol: draft.protocol,
 			Source: draft.remote, Destination: draft.own, SourcePorts: everyPort, DestinationPorts: draft.ports}
 		if d == ruleset.Outbound {
 			r.Source, r.Destination = draft.own, draft.remote
@@ -208,7 +208,7 @@ func peerName(p *ruleset.Peer) string {
 	return name
 }
 
-// unique makes a name one that Azure takes, and that no other rule of the direction has in any case.
+// unique makes a name one that Azure takes, and that no other rule has in any case.
 func unique(taken map[string]bool, name string) string {
 	name = strings.TrimRight(name[:min(len(name), ruleset.MaxNameLength-5)], ".-")
 	for n, try := 2, name; ; n++ {
