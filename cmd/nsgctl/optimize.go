@@ -127,6 +127,10 @@ func optimizeTable(w io.Writer, r *ask.OptimizeResult) error {
 		_, err := fmt.Fprintln(w, "no rule can go")
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d rules became %d; %s\nhits and flow logs name the rules that are left\n", before, after, diffSummary(r.Diff))
+	proof := "proved: no packet is treated differently"
+	if len(r.Diff.Changes)+len(r.Diff.Undecided) > 0 {
+		proof = "not proved: " + diffSummary(r.Diff)
+	}
+	_, err := fmt.Fprintf(w, "%d rules became %d; %s\nhits and flow logs name the rules that are left\n", before, after, proof)
 	return err
 }

@@ -36,7 +36,7 @@ func newSuggest(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:         "suggest --policy PATH... [--since 1h | FILE...]",
 		Short:       "Write the least rules that allow what was seen",
-		Annotations: map[string]string{moreFormats: strings.Join(documentFormats, " ")},
+		Annotations: map[string]string{moreFormats: strings.Join(documentFormats, " "), besideDaemon: "true"},
 		Long: `Write the least rules that allow what was seen, with a last rule that denies the rest.
 
 Without FILE it is what the daemon has seen: live flows, and those that ended within --since. FILE is a capture, pcap or
