@@ -71,20 +71,20 @@ func (c *Collector) AddFlow(f *inspect.Flow) error {
 
 // AddEnded adds flows of a pair that have ended. What is translated on the way is not among it. The error is ErrTooMany.
 func (c *Collector) AddEnded(p *inspect.EndedPair) error {
-	return c.addPair(p.From, p.To, p.Protocol, p.Source, p.Destination, p.DestinationPort, false)
+	return c.addPair(&p.RememberedPair, false)
 }
 
 // AddDropped adds packets of a pair that a rule has denied. The error is ErrTooMany.
 func (c *Collector) AddDropped(p *inspect.DroppedPair) error {
-	return c.addPair(p.From, p.To, p.Protocol, p.Source, p.Destination, p.DestinationPort, true)
+	return c.addPair(&p.RememberedPair, true)
 }
 
-func (c *Collector) addPair(from, to, protocol, source, destination string, port uint16, denied bool) error {
-	t, ok := tuple(protocol, source, 0, destination, port)
+func (c *Collector) addPair(p *inspect.RememberedPair, denied bool) error {
+	t, ok := tuple(p.Protocol, p.Source, 0, p.Destination, p.DestinationPort)
 	if !ok {
 		return nil
 	}
-	return c.addBoth(from, to, &t, &t, t.Dst, denied)
+	return c.addBoth(p.From, p.To, &t, &t, t.Dst, denied)
 }
 
 // AddBeginning adds a beginning of a replay of the collector's policy, or of one with the same ends. Of a connection without its
