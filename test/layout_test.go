@@ -149,6 +149,8 @@ var allowedImports = map[string][]string{
 	"test/corpus": {anyPackage},
 	// Breaks guards by text alone.
 	"test/mutate": {},
+	// Runs the benchmarks of two trees.
+	"test/compare": {},
 	// A second opinion shares nothing with the first.
 	"test/conformance/reference": {},
 }
