@@ -257,8 +257,10 @@ func TestAnEventIsSpentWhenPerSecondLeavesItOutForAll(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(s.Close)
-			for range 200 { // more than a tenth of a second has room for
-				s.Put(0, &Event{Time: now, Drop: packet.DropRule}, nil, nil)
+			e := Event{Time: now, Drop: packet.DropRule}
+			e.Packet.Proto, e.Packet.Dst = packet.ProtoTCP, packet.AddrFrom4([4]byte{10, 0, 0, 4})
+			for range 1000 { // more than a tenth of a second has room for
+				s.Put(0, &e, nil, nil)
 			}
 			list = append(list, s)
 		}
