@@ -129,18 +129,24 @@ func (b *builder) within(p, in *ruleset.Peer) bool {
 
 // closed closes the smallest gaps between ranges until there are few.
 func closed(ports []ruleset.PortRange, most int) []ruleset.PortRange {
-	ports = slices.Clone(ports)
-	for len(ports) > most {
-		at, gap := 0, math.MaxInt
-		for i := range len(ports) - 1 {
-			if g := int(ports[i+1].First) - int(ports[i].Last); g < gap {
-				at, gap = i, g
-			}
-		}
-		ports[at].Last = ports[at+1].Last
-		ports = slices.Delete(ports, at+1, at+2)
+	if len(ports) <= most {
+		return ports
 	}
-	return ports
+	gaps := make([]int, len(ports)-1) // each is behind the range of its index
+	for i := range gaps {
+		gaps[i] = i
+	}
+	slices.SortStableFunc(gaps, func(a, b int) int {
+		return cmp.Compare(int(ports[b+1].First)-int(ports[b].Last), int(ports[a+1].First)-int(ports[a].Last))
+	})
+	kept := slices.Sorted(slices.Values(gaps[:most-1]))
+	var list []ruleset.PortRange
+	first := ports[0].First
+	for _, i := range kept {
+		list = append(list, ruleset.PortRange{First: first, Last: ports[i].Last})
+		first = ports[i+1].First
+	}
+	return append(list, ruleset.PortRange{First: first, Last: ports[len(ports)-1].Last})
 }
 
 // together is the least draft that allows what both do.

@@ -3,6 +3,7 @@ package suggest
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +20,10 @@ const (
 	subnetFrom = 2
 	// internetFrom is the same for the internet.
 	internetFrom = 9
+	// manyKeys are so many sightings of a group and direction that they are not told apart address by address.
+	manyKeys = 50_000
+	// maxPorts is of how many ranges of ports a rule is then.
+	maxPorts = 64
 )
 
 // draft is a rule while it is made: every own address with every other one.
@@ -39,14 +44,12 @@ type item struct {
 
 // drafts are the rules for sightings of a group in one direction, by group, subnet, tag and port.
 func (b *builder) drafts(keys []key) []draft {
+	if len(keys) > manyKeys {
+		return b.coarse(keys)
+	}
 	items := make([]item, len(keys))
 	for i, k := range keys {
-		items[i] = item{k, b.member(k, k.own), b.member(k, k.remote)}
-		if b.in(b.ends[k.end], ruleset.TagAzureLoadBalancer, k.remote) {
-			items[i].remotePeer = ruleset.Peer{Tag: ruleset.TagAzureLoadBalancer}
-		} else if tag := b.tagOf(k.remote); tag != "" && b.in(b.ends[k.end], ruleset.TagInternet, k.remote) {
-			items[i].remotePeer = ruleset.Peer{Tag: tag}
-		}
+		items[i] = item{k, b.member(k.own), b.other(k)}
 	}
 	own := func(i *item) (*ruleset.Peer, packet.Addr) { return &i.ownPeer, i.own }
 	remote := func(i *item) (*ruleset.Peer, packet.Addr) { return &i.remotePeer, i.remote }
@@ -90,13 +93,80 @@ func protocolOf(n uint8) ruleset.Protocol {
 
 // member is the application security group of an address, the smallest one, or the address. Azure wants the groups of a rule to
 // be of one virtual network.
-func (b *builder) member(k key, a packet.Addr) ruleset.Peer {
+func (b *builder) member(a packet.Addr) ruleset.Peer {
 	if b.network != nil {
 		if id := b.groupOf[memberKey{b.network, a}]; id != "" {
 			return ruleset.Peer{ApplicationSecurityGroups: []string{id}}
 		}
 	}
 	return host(a)
+}
+
+// other is what stands for the other end of a key by itself: its group, a tag, or its address.
+func (b *builder) other(k key) ruleset.Peer {
+	if b.in(b.ends[k.end], ruleset.TagAzureLoadBalancer, k.remote) {
+		return ruleset.Peer{Tag: ruleset.TagAzureLoadBalancer}
+	} else if tag := b.tagOf(k.remote); tag != "" && b.in(b.ends[k.end], ruleset.TagInternet, k.remote) {
+		return ruleset.Peer{Tag: tag}
+	}
+	return b.member(k.remote)
+}
+
+// coarse are the rules where so much was seen that it can't be told apart address by address: of subnets and of the internet.
+func (b *builder) coarse(keys []key) []draft {
+	type pair struct {
+		own, remote int32
+		protocol    ruleset.Protocol
+	}
+	var peers []ruleset.Peer
+	ids := map[string]int32{}
+	id := func(k key, a packet.Addr, p ruleset.Peer) int32 {
+		if within, ok := b.placeOf(k, a); ok && len(p.Prefixes) > 0 {
+			if p = (ruleset.Peer{Tag: ruleset.TagInternet}); within.IsValid() {
+				p = ruleset.Peer{Prefixes: []netip.Prefix{within}}
+			}
+		}
+		t := text(&p)
+		n, known := ids[t]
+		if !known {
+			n = int32(len(peers))
+			ids[t], peers = n, append(peers, p)
+		}
+		return n
+	}
+	type found struct {
+		ports [1 << 10]uint64
+		seen  int
+	}
+	pairs := map[pair]*found{}
+	var order []pair
+	for _, k := range keys {
+		p := pair{id(k, k.own, b.member(k.own)), id(k, k.remote, b.other(k)), protocolOf(k.protocol)}
+		of := pairs[p]
+		if of == nil {
+			of = &found{}
+			pairs[p], order = of, append(order, p)
+		}
+		of.ports[k.port/64] |= 1 << (k.port % 64)
+		of.seen++
+	}
+	list := make([]draft, 0, len(order))
+	for _, p := range order {
+		of := pairs[p]
+		d := draft{own: peers[p.own], remote: peers[p.remote], protocol: p.protocol, ports: everyPort, seen: of.seen, widened: true}
+		if p.protocol == ruleset.TCP || p.protocol == ruleset.UDP {
+			var ports []ruleset.PortRange
+			for word, set := range of.ports {
+				for ; set != 0; set &= set - 1 {
+					port := uint16(word*64 + bits.TrailingZeros64(set))
+					ports = append(ports, ruleset.PortRange{First: port, Last: port})
+				}
+			}
+			d.ports = closed(ruleset.JoinPorts(ports), maxPorts)
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 func host(a packet.Addr) ruleset.Peer {

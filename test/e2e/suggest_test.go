@@ -17,7 +17,7 @@ func TestWhatTheLabHasCarriedBecomesRules(t *testing.T) {
 	serveTCP(t, vm3, 5433)
 	mustConnect(t, internet, vm1, 80).Close() // one that ends
 	live := mustConnect(t, vm1, vm3, 5432)
-	mustConnect(t, vm2, vm3, 5432)
+	mustConnect(t, vm4, vm3, 5432)
 	mustNotConnect(t, internet, vm1, 22)
 	eventually(t, "a flow has ended", func() bool {
 		return len(answered[inspect.EndedList](t, "flows", "--since", "10m").Flows) > 0
@@ -56,7 +56,7 @@ func TestWhatTheLabHasCarriedBecomesRules(t *testing.T) {
 	mustEcho(t, live)
 	mustConnect(t, internet, vm1, 80)
 	mustConnect(t, vm1, vm3, 5432)
-	mustConnect(t, vm2, vm3, 5432)
+	mustConnect(t, vm4, vm3, 5432)
 	mustNotConnect(t, vm1, vm3, 5433)
 	mustNotConnect(t, vm3, vm1, 80)
 	mustNotConnect(t, internet, vm1, 22)
