@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
 
@@ -15,7 +16,11 @@ func TestWhatTheLabHasCarriedBecomesRules(t *testing.T) {
 	serveTCP(t, vm1, 80)
 	serveTCP(t, vm3, 5432)
 	serveTCP(t, vm3, 5433)
-	mustConnect(t, internet, vm1, 80).Close() // one that ends
+	ends := mustConnect(t, internet, vm1, 80)
+	if err := ends.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	ends.Close() // with an RST
 	live := mustConnect(t, vm1, vm3, 5432)
 	mustConnect(t, vm4, vm3, 5432)
 	mustNotConnect(t, internet, vm1, 22)
