@@ -206,10 +206,8 @@ func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d t
 			names = append(slices.Clip(names), name)
 		}
 	}
-	for _, name := range names {
-		if err := n.store.Forget(name); err != nil {
-			return nil, level, err
-		}
+	if err := n.forget(names); err != nil {
+		return nil, level, err
 	}
 	for deadline := time.Now().Add(goodbye); ; time.Sleep(10 * time.Millisecond) {
 		d, level, err = open(c)
@@ -219,6 +217,15 @@ func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d t
 	}
 }
 
+// forget has the store keep nothing of these names.
+func (n *inheritance) forget(names []string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, n.store.Forget(name))
+	}
+	return errors.Join(errs...)
+}
+
 // keptDevice is a device whose descriptors the store keeps too.
 type keptDevice struct {
 	tun.Device
@@ -226,16 +233,13 @@ type keptDevice struct {
 	names       []string
 }
 
-// Close implements tun.Device. The interface stays if this process leaves everything to the next one.
+// Close implements tun.Device. The interface stays if this process leaves everything to the next one: then its end closes
+// the descriptors, since packets wait.
 func (d *keptDevice) Close() error {
-	err := d.Device.Close()
 	if d.inheritance.leaving.Load() {
-		return err
+		return nil
 	}
-	for _, name := range d.names {
-		err = errors.Join(err, d.inheritance.store.Forget(name))
-	}
-	return err
+	return errors.Join(d.Device.Close(), d.inheritance.forget(d.names))
 }
 
 // discard closes what the process before has left and nobody needs.
