@@ -119,9 +119,6 @@ func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
 func (d *daemon) configure(plan []tun.Config) error {
 	for i := range plan {
 		c := &plan[i]
-		if c.TxQueueLen == 0 {
-			c.TxQueueLen = waitingPackets
-		}
 		c.Offload = d.offload
 		kept := d.devices.list[i].device.(*keptDevice)
 		err := tun.Configure(kept.Device, *c)

@@ -214,6 +214,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	}
 	for i := range plan {
 		plan[i].Queues = d.engine.Workers()
+		if d.inherited.store.Exists() {
+			plan[i].TxQueueLen = waitingPackets(len(plan) * plan[i].Queues)
+		}
 	}
 	want, err := tun.ParseOffload(d.config.Offload)
 	if err != nil {
