@@ -114,6 +114,9 @@ func (e *RequestError) Error() string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", patience)
 	}
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		err = fmt.Errorf("%w: etcd is full: etcdctl compact, defrag, and then alarm disarm", err)
+	}
 	return fmt.Sprintf("etcd at %s: %s: %v", strings.Join(e.endpoints, ", "), e.what, err)
 }
 

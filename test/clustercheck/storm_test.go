@@ -5,6 +5,7 @@ package clustercheck
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -180,7 +181,7 @@ func (w *world) policy() string {
 	if w.random.IntN(3) == 0 {
 		canary, what = []string{hostNames[w.random.IntN(len(hostNames))]}, what+" by a canary"
 	}
-	wait, most := time.Second+w.within(3*time.Second), 1+w.random.IntN(len(hostNames))
+	wait, most := 300*time.Millisecond+w.within(2*time.Second), 1+w.random.IntN(len(hostNames))
 	w.background.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -306,6 +307,9 @@ func (w *world) rests() {
 		}
 		if err = w.settled(generation); err == nil {
 			return
+		}
+		if errors.Is(err, errBehind) { // the first apply after etcd was emptied was before any host came
+			generation = 0
 		}
 	}
 	w.t.Errorf("not at rest within %v: %v\n%s", healing, err, w.logs())
