@@ -176,6 +176,27 @@ func TestHostsDoNotForgetWhatEtcdHasForgotten(t *testing.T) {
 	holder.is("three", "nic1")
 }
 
+// An emptied etcd to which no host has come yet begins with number one again.
+func TestAnotherGenerationOfTheSameNumberIsOvertaken(t *testing.T) {
+	s := newServer(t)
+	store, dir := s.open(), t.TempDir()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	a.is("one", "nic1")
+	a.stop()
+	s.forget()
+	if got := mustApply(t, store, applyOf(t, "two")); got.Generation != 1 {
+		t.Fatalf("applied %+v", got)
+	}
+	a = newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	a.says("etcd has another generation 1 than the one that was current here, which stays")
+	a.is("one", "nic1")
+	if got := mustApply(t, store, applyOf(t, "two")); got.Generation != 2 { // though it is current
+		t.Errorf("applied %+v", got)
+	}
+	a.is("two", "nic1")
+}
+
 func TestAnEarlierHeadIsNotFollowed(t *testing.T) {
 	s := newServer(t)
 	store, a := s.open(), newHost(t, s, "a", "nic1")

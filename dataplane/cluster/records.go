@@ -46,6 +46,8 @@ type HostRecord struct {
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
 	Generation uint64 `json:"generation"`
 	Committed  uint64 `json:"committed"`
+	// Bundle is what Committed consists of: an etcd that was emptied may give its number to another generation. Zero: none.
+	Bundle generation.Hash `json:"bundle,omitzero"`
 	// Offer is the offer that Prepared and Refused are of, by its revision in etcd; 0: none.
 	Offer int64 `json:"offer,omitempty"`
 	// Prepared is the offered generation that it could carry; 0: none.

@@ -307,8 +307,9 @@ func (w *world) logs() string {
 	return b.String()
 }
 
-// errBehind says that hosts know of a generation beyond the head, and stay with it until a later one.
-var errBehind = errors.New("beyond generation")
+// errBehind says that hosts know of a generation beyond the head, or another one of its number, and stay with it until a
+// later one.
+var errBehind = errors.New("it stays until there is a later one than generation")
 
 // settled says why the cluster is not as it should be; nil: it is.
 func (w *world) settled(generation uint64) error {
@@ -327,7 +328,7 @@ func (w *world) settled(generation uint64) error {
 	wanted := map[string][]string{}
 	for _, h := range w.hosts {
 		record := v.Hosts[h.options.Name]
-		if record != nil && record.Committed > generation {
+		if record != nil && (record.Committed > generation || record.Committed == generation && record.Bundle != v.Head.Bundle) {
 			return fmt.Errorf("host %s: %+v: %w %d", h.options.Name, record, errBehind, generation)
 		}
 		if record == nil || record.Generation != generation || len(record.Faults) > 0 {
