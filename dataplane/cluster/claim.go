@@ -50,6 +50,9 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 		return 0
 	}
 	a.session.registered(lease, r.Header.Revision)
+	if a.registered != 0 { // it was away for longer than its lease, and others may have been, too
+		a.returned = a.Clock() + max(a.Lease, a.longestLease)
+	}
 	a.registered = r.Header.Revision
 	a.log.Info("cluster: registered", "host", a.Host, "epoch", r.Header.Revision)
 	return r.Header.Revision

@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 const (
@@ -27,6 +29,9 @@ const (
 	// page is how many keys one request reads.
 	page = 1000
 )
+
+// redial is how soon a connection is tried again: gRPC's own way, up to two minutes, outlasts leases.
+var redial = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
 // StoreOptions say where etcd is and who asks.
 type StoreOptions struct {
@@ -83,7 +88,8 @@ func Open(o StoreOptions) (*Store, error) {
 		Endpoints: o.Endpoints, Username: o.Username, Password: o.Password,
 		DialTimeout: dialPatience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive, PermitWithoutStream: true,
 		BackoffWaitBetween: 50 * time.Millisecond, MaxUnaryRetries: 3,
-		Logger: zap.NewNop(), // its messages are errors of requests, which callers tell
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialPatience})},
+		Logger:      zap.NewNop(), // its messages are errors of requests, which callers tell
 	}
 	if o.TLS != (TLSFiles{}) {
 		var err error

@@ -76,7 +76,9 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	return &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	v.moved() // an empty one too is not the one before
+	return v
 }
 
 // maxViewFaults bounds View.Faults.

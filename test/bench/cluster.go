@@ -220,15 +220,24 @@ func (c *clusterRig) holder() (holder, standby *clusterHost, err error) {
 	return nil, nil, errors.New("nobody has vm3-nic")
 }
 
-// whole starts what is dead, and waits until every host is registered and one of two carries.
-func (c *clusterRig) whole() (err error) {
-	for _, h := range c.hosts {
+// whole starts what is dead, and waits until every host is registered and vm3 has one that carries. Without rivals only
+// one host is there that wants it.
+func (c *clusterRig) whole(rivals bool) (err error) {
+	hosts := c.hosts
+	if holder, standby, _ := c.holder(); !rivals {
+		if holder == nil {
+			holder, standby = c.hosts[1], c.hosts[2]
+		}
+		standby.end()
+		hosts = []*clusterHost{c.hosts[0], holder}
+	}
+	for _, h := range hosts {
 		if h.run == nil {
 			err = errors.Join(err, c.start(h))
 		}
 	}
 	return errors.Join(err, poll(clusterPatience, func() error {
-		for _, h := range c.hosts {
+		for _, h := range hosts {
 			if _, registered, _ := h.status(); !registered {
 				return fmt.Errorf("%s is not registered: %s", h.name, h.run.tail())
 			}

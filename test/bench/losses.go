@@ -97,7 +97,7 @@ func runLosses(binary string, o clusterOptions) error {
 			return err
 		}
 	}
-	if err := errors.Join(c.apply(0), c.whole()); err != nil {
+	if err := errors.Join(c.apply(0), c.whole(true)); err != nil {
 		return err
 	}
 	fmt.Printf("lease %v; %d datagrams a second and a TCP stream of %d MB/s each way; each row %d times\n", o.lease, o.rate, pipeRate>>20, o.losses)
@@ -130,7 +130,7 @@ func (c *clusterRig) lose(l *loss, o clusterOptions) error {
 	var silences, stalls []float64
 	ended, wrong, doubled := 0, uint64(0), uint64(0)
 	for n := range o.losses {
-		if err := c.whole(); err != nil {
+		if err := c.whole(l.moves); err != nil {
 			return err
 		}
 		if l.name == "etcd emptied" || n == 0 {

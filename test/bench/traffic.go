@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	nearAddress, farAddress            = "10.0.1.4", "10.0.2.4"
+	nearAddress, farAddress           = "10.0.1.4", "10.0.2.4"
 	allowedPort, deniedPort, pipePort = 7000, 7009, 7100
 	// pipeRate is what a TCP stream writes, in bytes a second, and pipeLost when one that stands still is lost.
 	pipeRate, pipeLost = 8 << 20, 30 * time.Second

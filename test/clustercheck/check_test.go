@@ -166,7 +166,7 @@ func (f *findings) checkGenerations(events []event) {
 				f.fault("generation %d was refused and is current", e.Generation)
 			}
 			head = e.Generation
-		case wiped:
+		case started: // it begins with what it has kept, which may be one less: it was killed before it kept the next
 			delete(highest, e.Host)
 		case carried:
 			f.carried++

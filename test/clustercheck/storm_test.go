@@ -332,6 +332,37 @@ func TestAStorm(t *testing.T) {
 	}
 }
 
+// The one case that every run has: whoever holds network interfaces stands still for longer than its lease, and another
+// host that wants them gets them meanwhile.
+func TestAHostThatStoodStillCarriesNothing(t *testing.T) {
+	w := newWorld(t, 1)
+	for _, h := range w.hosts[1:] {
+		h.want(nil)
+	}
+	holder, other := w.hosts[0], w.hosts[1]
+	holder.want([]string{"nic0"})
+	w.rests()
+	other.want([]string{"nic0"})
+	holder.process.Process.Signal(syscall.SIGSTOP)
+	w.carries("nic0", other)
+	holder.process.Process.Signal(syscall.SIGCONT)
+	w.rests()
+	w.carries("nic0", other)
+	w.judge("a host stood still")
+}
+
+// carries waits until a host may carry a network interface.
+func (w *world) carries(nic string, h *host) {
+	w.t.Helper()
+	for end := time.Now().Add(healing); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		events := readJournal(w.t, h.options.Journal)
+		if holders(events, continuity.SinceBoot())[nic] == h.options.Name {
+			return
+		}
+	}
+	w.t.Fatalf("host %s never carries %s\n%s", h.options.Name, nic, w.logs())
+}
+
 // judge holds the history until now to what must never be.
 func (w *world) judge(when string) {
 	w.t.Helper()

@@ -294,15 +294,16 @@ func holders(events []event, now time.Duration) map[string]string {
 	return at
 }
 
-// logs are the ends of what the hosts have said.
+// logs are the ends of what the hosts have said, and where they stand.
 func (w *world) logs() string {
 	var b strings.Builder
 	for _, h := range w.hosts {
+		h.end(syscall.SIGQUIT)
 		text, err := os.ReadFile(h.log.Name())
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "host %s, %v:\n%s\n", h.options.Name, h.wanted, text[max(0, len(text)-3000):])
+		fmt.Fprintf(&b, "host %s, %v:\n%s\n", h.options.Name, h.wanted, text[max(0, len(text)-20_000):])
 	}
 	return b.String()
 }
