@@ -35,7 +35,7 @@ func TestNothingIsCarriedBeforeTheKernelCarries(t *testing.T) {
 // What the cluster asks for does not wait for whoever is editing the configuration.
 func TestTheClusterDoesNotReadTheConfigurationAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nsgd.yaml")
-	text := "cluster: {endpoints: [\"http://127.0.0.1:1\"], host: a, underlay: 192.0.2.1}\nattachments: []\n"
+	text := "cluster: {endpoints: [\"http://127.0.0.1:1\"], host: a, underlay: 192.0.2.1}\nattachments:\n- {networkInterface: nic1, netns: n, device: eth0}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

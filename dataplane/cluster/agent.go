@@ -108,6 +108,8 @@ type Agent struct {
 	rewinds      int           // of the watcher, that were noticed
 	calm         time.Duration // by Clock: until then only own claims are renewed
 	returned     time.Duration // by Clock: until then others may come back, as this host has
+	young        int64         // revision of the record that says that etcd holds nothing yet; 0: none
+	aged         time.Duration // by Clock: then it counts as one that holds all
 
 	mu     sync.Mutex
 	status Status // guarded by mu
@@ -170,7 +172,7 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
-		for _, moment := range []time.Duration{a.calm, a.returned} { // claims and places wait for just that
+		for _, moment := range []time.Duration{a.calm, a.returned, a.aged} { // claims and places wait for just that
 			if left := moment - a.Clock(); left > 0 {
 				wait = min(wait, left)
 			}
@@ -203,6 +205,7 @@ func (a *Agent) step(ctx context.Context) {
 	case view != nil:
 		a.notice(view, rewinds)
 		epoch := a.register(ctx, view)
+		a.age(ctx, view, epoch)
 		a.prepare(ctx, view)
 		a.follow(ctx, view)
 		a.claim(ctx, view, epoch)
@@ -238,6 +241,7 @@ func (a *Agent) notice(view *View, rewinds int) {
 		return
 	}
 	a.rewinds, a.registered = rewinds, 0
+	a.held, a.heldEpoch, a.heldOf = map[string]int64{}, 0, 0 // epochs come again
 	a.session.close()
 	a.session.registered(lease, 0)
 	longest := max(a.Lease, a.longestLease)

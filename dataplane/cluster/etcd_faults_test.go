@@ -195,3 +195,39 @@ func TestACommitWhoseAnswerIsLateIsNotDoubted(t *testing.T) {
 		t.Errorf("applied %+v, %v", applied, err)
 	}
 }
+
+// Who comes to an emptied etcd later, and can't see that by its revision, waits for those whose claims are forgotten.
+func TestWhoComesToAnEmptiedEtcdLaterWaitsToo(t *testing.T) {
+	e := clustertest.New(t, 1)
+	link := clustertest.NewLink(t, e.Members[0].Client)
+	s, dir := at(t, e.Endpoints()...), t.TempDir()
+	store := s.open()
+	mustApply(t, store, applyOf(t, "one"))
+	o := AgentOptions{Host: "b", Lease: 5 * time.Second}
+	b := newHostIn(t, s, dir, o)
+	b.is("one")
+	a := newHostIn(t, at(t, link.Client), t.TempDir(), AgentOptions{Host: "a", Lease: 5 * time.Second}, "nic1")
+	a.is("one", "nic1")
+	b.stop()
+	asked := sinceBegan()
+	eventually(t, "a has just renewed its lease", func() error {
+		if _, _, until, _ := a.agent.session.now(); until < asked+4*time.Second {
+			return fmt.Errorf("until %v", until)
+		}
+		return nil
+	})
+	link.Set(clustertest.Silent)
+	e.Forget()
+	for range 100 { // beyond the epochs from before
+		if _, err := store.client.Put(soon(t), "x", "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b = newHostIn(t, s, dir, o, "nic1")
+	b.is("one", "nic1")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if left := a.until - sinceBegan(); left > 0 {
+		t.Errorf("b carries nic1, and a for another %v", left)
+	}
+}

@@ -93,14 +93,20 @@ func TestWhoComesBackKeepsWhatItKnewOfOthersForALease(t *testing.T) {
 	whole := newView("/nsgd/")
 	whole.put(&mvccpb.KeyValue{Key: []byte(whole.keys.host("h2")), CreateRevision: 5, Value: []byte(`{"underlay":"192.0.2.2","port":4790}`)})
 	whole.put(&mvccpb.KeyValue{Key: []byte(whole.keys.claim("nic2")), CreateRevision: 6, Value: []byte(`{"host":"h2","epoch":5}`)})
+	empty := func() *View {
+		v := newView("/nsgd/")
+		v.put(&mvccpb.KeyValue{Key: []byte(v.keys.host("h1")), CreateRevision: 9, Value: []byte(`{"underlay":"192.0.2.1","port":4790}`)})
+		return v
+	}
 	a.place(t.Context(), whole)
+	a.place(t.Context(), newView("/nsgd/")) // it has no registration itself
 	a.returned = 10
-	a.place(t.Context(), newView("/nsgd/"))
+	a.place(t.Context(), empty())
 	if last.NICs["nic2"].Host != "h2" || last.Hosts["h2"].Port != 4790 {
 		t.Errorf("it has forgotten h2: %+v", last)
 	}
 	now = 20
-	a.place(t.Context(), newView("/nsgd/"))
+	a.place(t.Context(), empty())
 	if len(last.NICs) != 0 || len(last.Hosts) != 1 {
 		t.Errorf("h2 has not come back, and is still there: %+v", last)
 	}

@@ -71,6 +71,12 @@ type ClaimRecord struct {
 	Epoch int64 `json:"epoch"`
 }
 
+// Age tells an etcd that was emptied to those who come later and have not seen it before.
+type Age struct {
+	// Whole says that every claim by which somebody may carry is in etcd.
+	Whole bool `json:"whole"`
+}
+
 const (
 	// maxRecord bounds a record in etcd, in bytes.
 	maxRecord = 64 << 10

@@ -87,7 +87,8 @@ func (a *Agent) place(ctx context.Context, view *View) {
 	for _, h := range view.Hosts {
 		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
 	}
-	calm := a.Clock() < max(a.calm, a.returned)
+	// Without a registration this host was away, and others may have been, too: who is missing may come back.
+	calm := view.Hosts[a.Host] == nil || a.Clock() < max(a.calm, a.returned)
 	if a.placement != nil && a.placesOf == view.places && !calm {
 		for _, fault := range a.unplaced {
 			a.fault(errors.New(fault))

@@ -46,6 +46,7 @@ const (
 	unknown  kind = "unknown"  // it may be committed
 	headed   kind = "headed"   // etcd's head names Generation
 	forgot   kind = "forgot"   // etcd has been emptied
+	happened kind = "happened" // Text says what, to Host
 )
 
 // journal takes events down in a file, each one before what follows it.

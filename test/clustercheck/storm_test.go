@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,6 +33,8 @@ const (
 	storm = 20 * time.Second
 	// pace lies between two actions at most.
 	pace = 300 * time.Millisecond
+	// apart are a host that has lost its disk and an etcd that has lost all: nobody knows then who carries what.
+	apart = 15 * time.Second
 )
 
 // action is something that may happen, as often as its weight says. It returns what has happened, empty: nothing could.
@@ -64,6 +68,7 @@ func (w *world) act() {
 		if n -= a.weight; n < 0 {
 			if what := a.do(w); what != "" {
 				w.counts[what]++
+				w.journal.add(event{Kind: happened, Text: what})
 			}
 			return
 		}
@@ -96,6 +101,7 @@ func (w *world) during(most time.Duration, begin func(*host) (what string, heal 
 		return ""
 	}
 	what, heal := begin(h)
+	w.journal.add(event{Kind: happened, Host: h.options.Name, Text: what})
 	h.until, h.heal = time.Now().Add(w.within(most)), heal
 	return what
 }
@@ -145,7 +151,8 @@ func (w *world) pause() string {
 func (w *world) crash() string {
 	return w.during(6*time.Second, func(h *host) (string, func()) {
 		h.kill()
-		if w.random.IntN(5) == 0 {
+		if w.random.IntN(5) == 0 && time.Since(w.emptied) > apart {
+			w.wiped = time.Now()
 			h.wipe()
 			return "hosts wiped", h.start
 		}
@@ -257,9 +264,10 @@ func (w *world) compact() string {
 
 // empty has etcd lose all that it held.
 func (w *world) empty() string {
-	if w.memberHeal != nil {
+	if w.memberHeal != nil || time.Since(w.wiped) < apart {
 		return ""
 	}
+	w.emptied = time.Now()
 	w.etcd.Kill()
 	w.journal.add(event{Kind: forgot})
 	w.etcd.Forget()
@@ -272,11 +280,13 @@ func (w *world) heals(all bool) {
 		if h.heal != nil && (all || time.Now().After(h.until)) {
 			h.heal()
 			h.heal = nil
+			w.journal.add(event{Kind: happened, Host: h.options.Name, Text: "healed"})
 		}
 	}
 	if w.memberHeal != nil && (all || time.Now().After(w.memberUntil)) {
 		w.memberHeal()
 		w.memberHeal = nil
+		w.journal.add(event{Kind: happened, Text: "etcd healed"})
 	}
 }
 
@@ -370,11 +380,29 @@ func (w *world) judge(when string) {
 	for _, fault := range f.faults {
 		w.t.Error(fault)
 	}
+	if len(f.faults) > 0 && !w.kept {
+		w.kept = true
+		w.keep()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.t.Logf("%s: %d events; %d times a host had a network interface, %d went to another host, the nearest after %v; %d times a policy was carried", when, f.events, f.spans, f.handovers, f.nearest, f.carried)
 	w.t.Logf("what happened: %s", counted(w.counts))
 	w.t.Logf("applies: %s", counted(w.outcomes))
+}
+
+// keep has journals and logs stay, for whoever looks for the cause.
+func (w *world) keep() {
+	to, err := os.MkdirTemp("", "clustercheck-")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(w.dir, "*.*"))
+	for _, file := range files {
+		text, failed := os.ReadFile(file)
+		err = errors.Join(err, failed, os.WriteFile(filepath.Join(to, filepath.Base(file)), text, 0o600))
+	}
+	w.t.Logf("journals and logs are in %s: %v", to, err)
 }
 
 func counted(counts map[string]int) string {

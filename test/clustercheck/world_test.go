@@ -45,6 +45,9 @@ type world struct {
 	journal *journal // of what is not a host's
 	hosts   []*host
 	counts  map[string]int
+	kept    bool // journals stay
+	// wiped and emptied are when a host and etcd have last lost all.
+	wiped, emptied time.Time
 
 	// memberHeal ends what happens to members of etcd, after memberUntil; nil: nothing does.
 	memberHeal  func()
