@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,17 +18,17 @@ func (a *Agent) age(ctx context.Context, view *View, epoch int64) {
 	case epoch == 0 || view.Age != nil && view.Age.Whole:
 		a.young, a.aged = 0, 0
 	case view.Age == nil:
-		whole := a.committed == nil && now >= a.calm
-		if r, err := a.Store.commit(ctx, "saying since when etcd holds anything", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, encode(&Age{whole}))); err != nil {
+		first := &Age{ID: rand.Text(), Whole: a.committed == nil && now >= a.calm}
+		if r, err := a.Store.commit(ctx, "saying since when etcd holds anything", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, encode(first))); err != nil {
 			a.fault(err)
-		} else if r.Succeeded && whole {
-			view.Age = &Age{whole}
+		} else if r.Succeeded {
+			view.Age = first
 		}
 	case a.young != view.ageCreated:
 		a.young, a.aged = view.ageCreated, now+max(a.Lease, a.longestLease)
 	case now >= a.aged:
 		a.aged = now + time.Second // until the view says so
-		if _, err := a.Store.commit(ctx, "saying that etcd holds everything", []clientv3.Cmp{same(key, a.young)}, clientv3.OpPut(key, encode(&Age{true}))); err != nil {
+		if _, err := a.Store.commit(ctx, "saying that etcd holds everything", []clientv3.Cmp{same(key, a.young)}, clientv3.OpPut(key, encode(&Age{view.Age.ID, true}))); err != nil {
 			a.fault(err)
 		}
 	}

@@ -196,6 +196,31 @@ func TestACommitWhoseAnswerIsLateIsNotDoubted(t *testing.T) {
 	}
 }
 
+// A watch is resumed where it was, and an emptied etcd may have grown beyond that meanwhile: what was seen before is not
+// there, and nothing says so.
+func TestAnEmptiedEtcdThatHasGrownIsNotTakenForTheOldOne(t *testing.T) {
+	e := clustertest.New(t, 1)
+	link := clustertest.NewLink(t, e.Members[0].Client)
+	store := at(t, e.Endpoints()...).open()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHost(t, at(t, link.Client), "a", "nic1")
+	a.is("one", "nic1")
+	link.Set(clustertest.Refused)
+	e.Forget()
+	if _, err := store.client.Put(soon(t), store.keys.age(), encode(&Age{"another", true})); err != nil { // by somebody who was there first
+		t.Fatal(err)
+	}
+	for range 200 {
+		if _, err := store.client.Put(soon(t), "x", "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link.Set(clustertest.Whole)
+	eventually(t, "it is registered", func() error { return registered(store, 1) })
+	a.says("etcd has no current generation any more: generation 1 stays")
+	a.is("one", "nic1")
+}
+
 // Who comes to an emptied etcd later, and can't see that by its revision, waits for those whose claims are forgotten.
 func TestWhoComesToAnEmptiedEtcdLaterWaitsToo(t *testing.T) {
 	e := clustertest.New(t, 1)

@@ -73,9 +73,14 @@ type ClaimRecord struct {
 
 // Age tells an etcd that was emptied to those who come later and have not seen it before.
 type Age struct {
+	// ID is random: one that was emptied, and has grown beyond what it was, has another one.
+	ID string `json:"id"`
 	// Whole says that every claim by which somebody may carry is in etcd.
 	Whole bool `json:"whole"`
 }
+
+// same reports that two are of one etcd, as far as one knows.
+func (g *Age) same(later *Age) bool { return g == nil || later != nil && g.ID == later.ID }
 
 const (
 	// maxRecord bounds a record in etcd, in bytes.
