@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/inspect"
 )
 
@@ -53,4 +54,41 @@ func TestTheClusterDoesNotReadTheConfigurationAgain(t *testing.T) {
 	if _, err := l.load(path, inspect.Edit{}, nil, &share{}); err == nil {
 		t.Error("a reload takes a broken file")
 	}
+	cache, err := generation.OpenCache(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	var read []*inspect.PolicyFiles
+	for _, number := range []uint64{1, 1, 2} { // tried, carried, and another one
+		all, err := l.load(path, inspect.Edit{Generation: "g"}, nil, &share{generation: unpack(t, cache, number)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		read = append(read, all.files)
+	}
+	if read[0] != read[1] || read[1] == read[2] {
+		t.Error("what was tried is read again, or what was not is not")
+	}
+}
+
+// unpack makes a generation.
+func unpack(t *testing.T, cache *generation.Cache, number uint64) *generation.Unpacked {
+	t.Helper()
+	b := generation.Bundle{Settings: generation.Settings{Policy: []string{"policy"}}, Files: map[string][]byte{"policy/a.json": []byte(`{"name":"nsg","id":"/subscriptions/0/resourceGroups/g/providers/Microsoft.Network/networkSecurityGroups/nsg","type":"Microsoft.Network/networkSecurityGroups","properties":{"securityRules":[]}}`)}}
+	packed, err := b.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &generation.Manifest{Number: number, Who: "test", Version: "test"}
+	m.Describe(packed)
+	sealed, err := m.Seal(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := cache.Put(sealed, packed.Compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }

@@ -26,6 +26,7 @@ type live struct {
 	log          *slog.Logger
 	file         *Config              // as last read
 	files        *inspect.PolicyFiles // that it names; nil: not known
+	tried        *loaded              // the cluster's generation that was read last; nil: none was
 	running      *Config              // file, with the edits
 	edits        []edit
 	kept         keptEdits // where the next process finds edits
@@ -119,14 +120,21 @@ func ofCluster(e inspect.Edit) bool {
 	return e.Generation != "" || e.NetworkInterfaces != nil || e.Placed
 }
 
-// load reads the file. When the cluster asks, the configuration stays that of the last reload: a file that somebody is
+// load reads the file. A generation that was tried is not read once more when it is carried. When the cluster asks, the configuration stays that of the last reload: a file that somebody is
 // editing must not keep this host from what the others do.
 func (l *live) load(path string, e inspect.Edit, was *loaded, shared *share) (*loaded, error) {
 	if !ofCluster(e) {
 		return loadPolicy(l.ctx, path, was, shared)
 	}
 	c := *l.file
-	return c.load(l.ctx, time.Now(), was, shared)
+	if e.Generation == "" {
+		return c.load(l.ctx, time.Now(), was, shared)
+	}
+	all, err := c.load(l.ctx, time.Now(), l.tried, shared)
+	if err == nil {
+		l.tried = &loaded{file: all.file, files: all.files}
+	}
+	return all, err
 }
 
 // shared is what the cluster gives once an edit is made.

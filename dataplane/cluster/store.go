@@ -88,7 +88,7 @@ func Open(o StoreOptions) (*Store, error) {
 		Endpoints: o.Endpoints, Username: o.Username, Password: o.Password,
 		DialTimeout: dialPatience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive, PermitWithoutStream: true,
 		BackoffWaitBetween: 50 * time.Millisecond, MaxUnaryRetries: 3,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: dialPatience})},
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 2 * time.Second})},
 		Logger:      zap.NewNop(), // its messages are errors of requests, which callers tell
 	}
 	if o.TLS != (TLSFiles{}) {

@@ -81,6 +81,7 @@ func (w *watcher) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+		case <-w.doubt: // a lease has come: etcd answers again
 		}
 		wait = min(2*wait, lastWait)
 	}

@@ -54,6 +54,11 @@ func main() {
 	flag.IntVar(&clusters.losses, "losses", 0, "measure what is lost when something happens to a cluster of three hosts and an etcd, so many times each; 0: not")
 	flag.DurationVar(&clusters.lease, "lease", cluster.MinLease, "with -losses: that of the hosts")
 	flag.IntVar(&clusters.rate, "datagrams", 2000, "with -losses: datagrams a second each way")
+	var fleet fleetOptions
+	flag.IntVar(&fleet.hosts, "fleet", 0, "measure a rule change on a cluster of so many hosts, with an nsgd on each; 0: not")
+	flag.IntVar(&fleet.nics, "nics", 5000, "with -fleet: network interfaces of the policy")
+	flag.IntVar(&fleet.attached, "attached", 2, "with -fleet: network interfaces of each host")
+	flag.IntVar(&fleet.changes, "changes", 3, "with -fleet: changes")
 	sizes := flag.Bool("sizes", false, "measure how long a start takes, by NICs and by flows, and how much memory nsgd needs")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -85,6 +90,9 @@ func main() {
 	}
 	if *sizes {
 		exit(runSizes(o.nsgd[0], o.rounds))
+	}
+	if fleet.hosts > 0 {
+		exit(runFleet(o.nsgd[0], fleet))
 	}
 	if clusters.losses > 0 {
 		exit(runLosses(o.nsgd[0], clusters))
