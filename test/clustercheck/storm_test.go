@@ -380,8 +380,7 @@ func (w *world) judge(when string) {
 	for _, fault := range f.faults {
 		w.t.Error(fault)
 	}
-	if len(f.faults) > 0 && !w.kept {
-		w.kept = true
+	if len(f.faults) > 0 {
 		w.keep()
 	}
 	w.mu.Lock()
@@ -393,6 +392,10 @@ func (w *world) judge(when string) {
 
 // keep has journals and logs stay, for whoever looks for the cause.
 func (w *world) keep() {
+	if w.kept {
+		return
+	}
+	w.kept = true
 	to, err := os.MkdirTemp("", "clustercheck-")
 	if err != nil {
 		w.t.Fatal(err)

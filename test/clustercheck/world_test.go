@@ -297,17 +297,18 @@ func holders(events []event, now time.Duration) map[string]string {
 	return at
 }
 
-// logs are the ends of what the hosts have said, and where they stand.
+// logs are the ends of what the hosts have said. keep then has all of it, and where they stood.
 func (w *world) logs() string {
 	var b strings.Builder
 	for _, h := range w.hosts {
-		h.end(syscall.SIGQUIT)
 		text, err := os.ReadFile(h.log.Name())
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "host %s, %v:\n%s\n", h.options.Name, h.wanted, text[max(0, len(text)-20_000):])
+		fmt.Fprintf(&b, "host %s, %v:\n%s\n", h.options.Name, h.wanted, text[max(0, len(text)-4000):])
+		h.end(syscall.SIGQUIT)
 	}
+	w.keep()
 	return b.String()
 }
 
