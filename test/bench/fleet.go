@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -230,16 +229,19 @@ func pidsOf(namespace string) []string {
 
 // etcdWrote is how many bytes etcd was given to keep; -1: it does not say.
 func etcdWrote() int64 {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
-		err = tun.Do(etcdHost, func() (err error) { conn, err = net.Dial(network, address); return err })
-		return conn, err
-	}}}
-	r, err := client.Get(etcdURL + "/metrics")
-	if err != nil {
-		return -1
-	}
-	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
+	var text []byte
+	err := tun.Do(etcdHost, func() error {
+		conn, err := net.DialTimeout("tcp", strings.TrimPrefix(etcdURL, "http://"), 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		text, err = io.ReadAll(conn)
+		return err
+	})
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "etcd_debugging_mvcc_total_put_size_in_bytes "); ok {
 			n, failed := strconv.ParseFloat(strings.TrimSpace(value), 64)
