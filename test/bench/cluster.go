@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -64,14 +63,7 @@ func newClusterRig(binary string, lease time.Duration) (*clusterRig, error) {
 	}
 	lines := "ip link add ul type bridge\nip link set ul up\n"
 	for n, h := range append([]*clusterHost{{name: etcdHost, address: etcdAddress}}, c.hosts...) {
-		lines += fmt.Sprintf(`
-			ip netns add %[1]s
-			ip -n %[1]s link set lo up
-			ip -n %[1]s link add eth0 type veth peer name ul%[3]d netns %[4]d
-			ip link set ul%[3]d master ul up
-			ip -n %[1]s addr add %[2]s/24 dev eth0
-			ip -n %[1]s link set eth0 up
-		`, h.name, h.address, n, os.Getpid())
+		lines += underlayLines(h, n)
 		if h.guest != "" {
 			lines += "ip netns add " + h.guest + "\n" // here, so that what listens in it is there before its device is
 			lines += "ip -n " + h.guest + " link set lo up\n"
@@ -161,19 +153,6 @@ func (c *clusterRig) start(h *clusterHost) (err error) {
 		return err
 	}
 	h.run, err = startBackground("nsenter", "--net=/run/netns/"+h.name, c.binary, "keep", "--", c.binary, "run", "--config", config)
-	return err
-}
-
-// signal sends a signal to all of a host's processes.
-func (h *clusterHost) signal(s syscall.Signal) error {
-	out, err := exec.Command("ip", "netns", "pids", h.name).Output()
-	for text := range strings.FieldsSeq(string(out)) {
-		pid, failed := strconv.Atoi(text)
-		if failed == nil {
-			failed = syscall.Kill(pid, s)
-		}
-		err = errors.Join(err, failed)
-	}
 	return err
 }
 
