@@ -256,3 +256,20 @@ func TestWhoComesToAnEmptiedEtcdLaterWaitsToo(t *testing.T) {
 		t.Errorf("b carries nic1, and a for another %v", left)
 	}
 }
+
+func TestARenewalByALeaderOfAnEarlierTermDoesNotCount(t *testing.T) {
+	e := clustertest.New(t, 1)
+	store := at(t, e.Endpoints()...).open()
+	r, err := store.client.Get(soon(t), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.stillLeads(soon(t), r.Header.RaftTerm); err != nil {
+		t.Error(err)
+	}
+	e.Members[0].Kill()
+	e.Start() // elects itself once more
+	if err := store.stillLeads(soon(t), r.Header.RaftTerm); err == nil || !strings.Contains(err.Error(), "another leader") {
+		t.Errorf("after an election: %v", err)
+	}
+}

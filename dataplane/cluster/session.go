@@ -234,6 +234,9 @@ func (s *session) renew(ctx context.Context) error {
 	if err != nil {
 		return s.store.failed("renewing the lease", err)
 	}
+	if err := s.store.stillLeads(ctx, r.ResponseHeader.GetRaftTerm()); err != nil {
+		return err
+	}
 	s.renewed(lease, asked, time.Duration(r.TTL)*time.Second)
 	return nil
 }

@@ -158,6 +158,19 @@ func (s *Store) commit(ctx context.Context, what string, conditions []clientv3.C
 	return r, nil
 }
 
+// stillLeads finds out that the leader of a term led until now. A member that stood still, and does not know yet that
+// another one leads, renews leases that have ended there: etcd 3.4 and 3.5 don't ask the others. A read does.
+func (s *Store) stillLeads(ctx context.Context, term uint64) error {
+	r, err := s.client.Get(ctx, s.keys.age(), clientv3.WithKeysOnly())
+	if err != nil {
+		return s.failed("asking who leads", err)
+	}
+	if now := r.Header.RaftTerm; now != term {
+		return fmt.Errorf("etcd has another leader, of term %d, than the one of term %d that has renewed the lease: it is renewed again", now, term)
+	}
+	return nil
+}
+
 // absent and same are conditions of transactions.
 func absent(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(key), "=", 0) }
 
