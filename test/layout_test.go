@@ -74,6 +74,8 @@ var allowedImports = map[string][]string{
 	},
 	// A cluster's policy as files; of tun the folder that a host trusts.
 	"dataplane/cluster/generation": {"tun/folder"},
+	// An etcd for tests, and links to it that can be cut.
+	"dataplane/cluster/clustertest": {},
 	// The store and the host's agent know nothing of engines: the daemon is behind an interface.
 	"dataplane/cluster": {"dataplane/cluster/generation"},
 	// Says what a policy and a placement need of engine and kernel.
@@ -148,6 +150,8 @@ var allowedImports = map[string][]string{
 	"test/worlds": {anyPackage},
 	// Holds the engine to a plain model of what may pass, for as long as one likes.
 	"test/simulate": {anyPackage},
+	// Holds what a cluster does, in whatever happens to it, to what must never be.
+	"test/clustercheck": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
 	// Reads documents as nsgctl validate does.

@@ -27,6 +27,7 @@ func (k keys) last() string                   { return string(k) + "last" }
 func (k keys) offer() string                  { return string(k) + "offer" }
 func (k keys) vnis() string                   { return string(k) + "vni/name/" }
 func (k keys) vni(name string) string         { return k.vnis() + escape(name) }
+func (k keys) age() string                    { return string(k) + "vni/age" } // hosts may write there
 func (k keys) vniNumber(n uint32) string      { return fmt.Sprintf("%svni/number/%08d", k, n) }
 
 // generation has its number in a fixed width, so that keys are in the order of numbers.
