@@ -24,6 +24,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +37,7 @@ type member struct {
 	cache   *generation.Cache
 	agent   *cluster.Agent
 	service *inspect.Service
+	probes  *probe.Prober
 	log     *slog.Logger
 
 	mu     sync.Mutex
@@ -238,7 +241,7 @@ func (m *member) join(d *daemon) error {
 		return nil
 	}
 	k := d.config.Cluster
-	m.service = d.service
+	m.service, m.probes = d.service, d.probes
 	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
 		return err
@@ -258,9 +261,13 @@ func (m *member) join(d *daemon) error {
 	d.onStop(store.Close)
 	m.vni = store.VNI
 	internet := slices.ContainsFunc(d.config.Attachments, func(a AttachmentConfig) bool { return a.Internet })
+	var health func() []string
+	if m.probes.Sends() {
+		health = m.probes.Answering
+	}
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
-		Version: version, Internet: internet, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
+		Version: version, Internet: internet, Health: health, Hear: m.hear, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
 		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
 		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
 	})
@@ -324,6 +331,24 @@ func (m *member) wants(c *Config, set *policy.Set) {
 	if m.agent != nil {
 		m.agent.Wake()
 	}
+}
+
+// healthChanged tells the others that a backend of this host went up or down.
+func (m *member) healthChanged() {
+	if m != nil && m.agent != nil {
+		m.agent.Wake()
+	}
+}
+
+// hear takes over what other hosts say of their backends.
+func (m *member) hear(h *cluster.Health) {
+	m.probes.Hear(func(p *topology.Probe) (probe.Told, bool) {
+		if p.Target.NetworkInterface == nil { // nothing leads to it from other hosts
+			return probe.Told{}, true
+		}
+		up, host, unprobed := h.Of(p.Target.NetworkInterface.ID, p.Identity())
+		return probe.Told{Up: up, Host: host, Unprobed: unprobed}, true
+	})
 }
 
 // generation is the one in a folder that a reload may ask for; nil: there is none.

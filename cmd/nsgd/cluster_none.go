@@ -37,4 +37,5 @@ func (*member) close(*Config, *policy.Set) (func() error, error) {
 }
 func (*member) generation(string) *generation.Unpacked { return nil }
 func (*member) status() *inspect.ClusterStatus         { return nil }
+func (*member) healthChanged()                         {}
 func (*member) collectors() []prometheus.Collector     { return nil }

@@ -288,14 +288,16 @@ func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun
 	d.onStop(d.devices.close)
 }
 
-// prober sends health probes from the platform's attachment; nil without one.
+// prober sends health probes from the platform's attachment, and knows what other hosts of the cluster say of their
+// backends; nil without either.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
-	for _, a := range d.engine.Snapshot().Attachments {
-		if a.Kind != topology.Platform {
-			continue
+	sends := slices.ContainsFunc(d.engine.Snapshot().Attachments, func(a *topology.Attachment) bool { return a.Kind == topology.Platform })
+	if sends || d.member != nil {
+		o := probe.Options{Faults: d.engine.Faults(), Shared: d.member != nil, Changed: d.member.healthChanged, Log: d.log}
+		if sends {
+			o.Socket = d.privileged.Probe
 		}
-		o := probe.Options{Socket: d.privileged.Probe, Faults: d.engine.Faults(), Log: d.log}
 		if d.inherited.kept != nil {
 			o.Memory = d.inherited.kept.Backends()
 		}

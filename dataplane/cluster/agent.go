@@ -39,6 +39,10 @@ type AgentOptions struct {
 	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
 	Internet bool
 	Gateways func() map[string][]netip.Prefix
+	// Health are the identities of this host's probes that are answered; nil: it sends none. Wake tells that they changed.
+	Health func() []string
+	// Hear is told what other hosts say of their backends, when that changes; nil: nobody is.
+	Hear func(*Health)
 	// Lease is how long it may be away: see MinLease.
 	Lease time.Duration
 	// GoOn has it carry on when the lease has ended. Another host may then have the same network interfaces.
@@ -88,14 +92,21 @@ type Agent struct {
 	heldEpoch int64
 	heldOf    uint64 // View.places of held
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
-	registered int64
-	waiting    map[string]string
-	reported   string
-	sentEpoch  int64
-	placement  *Placement // that is in force; nil: not known
-	placesOf   uint64     // View.places of placement; 0: not known
-	reaches    int        // network interfaces of others in it
-	last       *Placement // that was in force last; nil: none was
+	registered  int64
+	waiting     map[string]string
+	reported    string
+	sentEpoch   int64
+	placement   *Placement // that is in force; nil: not known
+	placesOf    uint64     // View.places of placement; 0: not known
+	reaches     int        // network interfaces of others in it
+	last        *Placement // that was in force last; nil: none was
+	healthTold  string     // to the others, by the registration healthEpoch
+	healthEpoch int64
+	healthAt    time.Duration // by Clock, when it was told
+	healthDue   time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
+	heard       *Health       // from the others last; nil: nothing was
+	healthsOf   uint64        // View.healths of heard
+	healthIn    *Placement    // of heard
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration
 	refusal      attempt // of the daemon
@@ -166,8 +177,10 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
-		if left := a.calm - a.Clock(); left > 0 { // claims wait for just that
-			wait = min(wait, left)
+		for _, until := range []time.Duration{a.calm, a.healthDue} { // claims, or health, wait for just that
+			if left := until - a.Clock(); left > 0 {
+				wait = min(wait, left)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -199,11 +212,13 @@ func (a *Agent) step(ctx context.Context) {
 		epoch := a.register(ctx, view)
 		a.prepare(ctx, view)
 		a.follow(ctx, view)
+		a.tellHealth(ctx, epoch)
 		a.claim(ctx, view, epoch)
 		a.attach(epoch)
 		a.release(ctx, epoch)
 		a.report(ctx, epoch)
 		a.place(ctx, view)
+		a.hearHealth(view)
 	}
 	a.keepStatus(view, lost)
 	if !slices.Equal(before, a.faults) {

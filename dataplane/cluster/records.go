@@ -37,6 +37,8 @@ type HostRecord struct {
 	Port     uint16     `json:"port"`
 	MTU      int        `json:"mtu"`
 	Version  string     `json:"version"`
+	// Probes says that it sends health probes: its HealthRecord then says which backends of its own are up. Others are.
+	Probes bool `json:"probes"`
 	// Internet says that it has an attachment with internet: true.
 	Internet bool `json:"internet"`
 	// Gateways are the networks behind the gateways that it attaches, by the virtual network's id in lower case.

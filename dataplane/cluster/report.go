@@ -39,7 +39,7 @@ type Status struct {
 
 // record is what the host says of itself.
 func (a *Agent) record() *HostRecord {
-	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Lease: int64(a.Lease / time.Second),
+	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Probes: a.Health != nil, Lease: int64(a.Lease / time.Second),
 		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	if a.MTU != nil {
