@@ -267,7 +267,7 @@ func (m *member) join(d *daemon) error {
 	}
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
-		Version: version, Internet: internet, Health: health, Hear: m.hear, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
+		Version: version, Control: advertised(d.remote.address(), k.Underlay.Addr), Internet: internet, Health: health, Hear: m.hear, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
 		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
 		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
 	})
@@ -430,6 +430,36 @@ func (m *member) status() *inspect.ClusterStatus {
 		c.Waiting = append(c.Waiting, inspect.WaitingForAttached{NetworkInterface: nic, Host: s.Waiting[nic]})
 	}
 	return c
+}
+
+// hosts are where the hosts of the cluster answer.
+func (m *member) hosts() (*inspect.ClusterHosts, error) {
+	if m == nil || m.agent == nil {
+		return nil, inspect.ErrNoCluster
+	}
+	controls, known := m.agent.Controls()
+	if !known {
+		return nil, errors.New("the hosts of the cluster are not known until etcd answers")
+	}
+	list := &inspect.ClusterHosts{Host: m.agent.Host, Hosts: []inspect.ClusterHost{}}
+	for _, name := range slices.Sorted(maps.Keys(controls)) {
+		list.Hosts = append(list.Hosts, inspect.ClusterHost{Name: name, Control: controls[name]})
+	}
+	return list, nil
+}
+
+// advertised is where others find a listener: at the underlay's address if it takes all addresses.
+func advertised(listens string, underlay netip.Addr) string {
+	a, err := netip.ParseAddrPort(listens)
+	switch {
+	case err != nil:
+		return ""
+	case a.Addr().IsUnspecified():
+		return netip.AddrPortFrom(underlay, a.Port()).String()
+	case a.Addr().IsLoopback():
+		return ""
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 }
 
 // collectors are the metrics of the cluster.

@@ -130,6 +130,17 @@ func (j *joint) join(has *Config, set *policy.Set, all bool) {
 	}}
 }
 
+// beyond are attachments for questions about what this host carries nothing for.
+func (m *member) beyond(set *policy.Set) []topology.Spec {
+	m.mu.Lock()
+	p, settled := m.placement, m.settled
+	m.mu.Unlock()
+	if p == nil || settled == nil {
+		return nil
+	}
+	return plan.Beyond(set, settled.specs(), p)
+}
+
 // mtu is what every host's underlay takes with what a tunnel adds.
 func (j *joint) mtu(c *Config) int {
 	const usual = 1500

@@ -252,11 +252,15 @@ func (d *daemon) attach(ctx context.Context) error {
 	}
 	d.probes = d.prober()
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
+	var beyond func(*policy.Set) []topology.Spec
+	if d.member != nil {
+		beyond = d.member.beyond
+	}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes, History: d.history,
 		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)

@@ -36,6 +36,8 @@ type AgentOptions struct {
 	Port     uint16
 	MTU      func() int
 	Version  string
+	// Control is where it answers nsgctl from elsewhere; see HostRecord.
+	Control string
 	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
 	Internet bool
 	Gateways func() map[string][]netip.Prefix

@@ -43,6 +43,8 @@ type HostRecord struct {
 	Internet bool `json:"internet"`
 	// Gateways are the networks behind the gateways that it attaches, by the virtual network's id in lower case.
 	Gateways map[string][]netip.Prefix `json:"gateways,omitempty"`
+	// Control is ADDRESS:PORT where it answers nsgctl; empty: nowhere.
+	Control string `json:"control,omitempty"`
 	// Lease is in seconds.
 	Lease int64 `json:"lease"`
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
