@@ -25,7 +25,8 @@ var across *spread
 // spread is a fleet for the worlds of tests that know of one daemon. What they ask it, reload and scrape is asked of all.
 type spread struct {
 	*fleet
-	keep    bool // hosts go on from test to test while the world's configuration stays
+	listen  map[string]string // control.* of hosts by name: more lines of YAML
+	keep    bool              // hosts go on from test to test while the world's configuration stays
 	config  string
 	started int
 	running []*daemon
@@ -116,7 +117,11 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 			delete(own, key)
 		}
 		own["attachments"] = at[i]
-		own["control"] = map[string]any{"socket": s.socket(name)}
+		control := map[string]any{"socket": s.socket(name)}
+		if err := yaml.Unmarshal([]byte(s.listen[name]), &control); err != nil {
+			t.Fatal(err)
+		}
+		own["control"] = control
 		own["cluster"] = map[string]any{"endpoints": []string{s.client}, "prefix": s.prefix, "host": name, "underlay": fmt.Sprintf("192.0.2.%d", i+1), "lease": "3s",
 			"cache": filepath.Join(s.dir, fmt.Sprint("cache-", name, "-", s.started))}
 		written, err := yaml.Marshal(own)
