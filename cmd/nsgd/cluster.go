@@ -378,22 +378,47 @@ func (m *member) with(u *generation.Unpacked, call func() error) error {
 
 // Try implements cluster.Daemon.
 func (m *member) Try(u *generation.Unpacked) error {
-	return m.with(u, func() error { return m.service.Try(inspect.Edit{Generation: u.Folder, All: true}) })
+	return m.with(u, func() error {
+		err := m.service.Try(inspect.Edit{Generation: u.Folder, All: true})
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.tried, m.triedOf = m.lacking, u.Folder
+		return err
+	})
 }
 
 // Carry implements cluster.Daemon.
 func (m *member) Carry(u *generation.Unpacked, nics []string) error {
 	return m.with(u, func() error {
-		_, err := m.service.Reload(inspect.ReloadRequest{
-			Cause: fmt.Sprintf("cluster: generation %d, %d network interfaces", u.Number, len(nics)),
-			Edit:  inspect.Edit{Generation: u.Folder, NetworkInterfaces: append([]string{}, nics...)},
-		})
-		if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
-			err = fmt.Errorf("later: %w", err)
+		ctx, cancel := context.WithTimeout(context.Background(), numberPatience)
+		defer cancel()
+		refused := map[string]bool{}
+		m.mu.Lock()
+		if m.triedOf == u.Folder {
+			m.lacking = m.tried
 		}
-		return err
+		m.mu.Unlock()
+		for tries := 0; ; tries++ { // a policy may need what leads to other hosts, and that has no number yet
+			numbered := m.number(ctx, refused)
+			_, err := m.service.Reload(inspect.ReloadRequest{
+				Cause: fmt.Sprintf("cluster: generation %d, %d network interfaces", u.Number, len(nics)),
+				Edit:  inspect.Edit{Generation: u.Folder, NetworkInterfaces: append([]string{}, nics...)},
+			})
+			if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
+				return fmt.Errorf("later: %w", err)
+			}
+			if err == nil {
+				return nil
+			}
+			if tries == 2 || len(m.unnumbered(refused)) == 0 {
+				return errors.Join(err, numbered)
+			}
+		}
 	})
 }
+
+// numberPatience bounds how long a generation waits for numbers of its networks.
+const numberPatience = 10 * time.Second
 
 // gateways are those of the configuration, for cluster.AgentOptions.
 func (m *member) gateways() map[string][]netip.Prefix {
