@@ -25,19 +25,20 @@ var across *spread
 // spread is a fleet for the worlds of tests that know of one daemon. What they ask it, reload and scrape is asked of all.
 type spread struct {
 	*fleet
-	listen  map[string]string // control.* of hosts by name: more lines of YAML
-	keep    bool              // hosts go on from test to test while the world's configuration stays
-	config  string
-	started int
-	running []*daemon
-	stderr  *output // of all hosts
-	asked   int
+	listen   map[string]string     // control.* of hosts by name: more lines of YAML
+	underlay func(host int) string // the address of one
+	keep     bool                  // hosts go on from test to test while the world's configuration stays
+	config   string
+	started  int
+	running  []*daemon
+	stderr   *output // of all hosts
+	asked    int
 
 	dirNow    string // of the last test that started
 	configNow map[string]any
 }
 
-// acrossHosts are the hosts. The last one has the internet.
+// acrossHosts are the hosts. The last one has the internet, and the first one a second one.
 var acrossHosts = []string{"one", "two", "three"}
 
 // newSpread makes the hosts, for all tests until the end of this one.
@@ -50,7 +51,7 @@ func newSpread(t *testing.T) *spread {
 		must(t, "ip", "link", "set", name, "mtu", fmt.Sprint(acrossMTU))
 		must(t, "ip", "-n", namespaceOf(name), "link", "set", "eth0", "mtu", fmt.Sprint(acrossMTU))
 	}
-	across = &spread{fleet: f}
+	across = &spread{fleet: f, underlay: func(host int) string { return fmt.Sprint("192.0.2.", host+1) }}
 	t.Cleanup(func() { across = nil })
 	return across
 }
@@ -90,7 +91,7 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 	attachments := config["attachments"].([]any)
 	at := make([][]any, len(acrossHosts))
 	nics := make([]int, len(acrossHosts))
-	total := 0
+	total, internets := 0, len(at)-1
 	for _, a := range attachments {
 		a := a.(map[string]any)
 		switch {
@@ -101,7 +102,9 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 				at[i] = append(at[i], own)
 			}
 		case a["internet"] == true:
-			at[len(at)-1] = append(at[len(at)-1], a)
+			i := internets % len(at)
+			at[i] = append(at[i], a)
+			internets++
 		case a["networkInterface"] != nil:
 			i := total % len(at)
 			at[i], nics[i] = append(at[i], a), nics[i]+1
@@ -122,17 +125,17 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 			t.Fatal(err)
 		}
 		own["control"] = control
-		own["cluster"] = map[string]any{"endpoints": []string{s.client}, "prefix": s.prefix, "host": name, "underlay": fmt.Sprintf("192.0.2.%d", i+1), "lease": "3s",
+		own["cluster"] = map[string]any{"endpoints": []string{s.client}, "prefix": s.prefix, "host": name, "underlay": s.underlay(i), "lease": "3s",
 			"cache": filepath.Join(s.dir, fmt.Sprint("cache-", name, "-", s.started))}
 		written, err := yaml.Marshal(own)
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(s.dir, name+".yaml")
-		writeFile(t, path, string(written))
-		d := launchWith(t, "", newOutput(), s.stderr, "nsenter", "--net=/run/netns/"+namespaceOf(name), program("nsgd"), "run", "--config", path)
-		d.done = true // stop ends it
-		s.running = append(s.running, d)
+		writeFile(t, filepath.Join(s.dir, name+".yaml"), string(written))
+	}
+	s.running = make([]*daemon, len(acrossHosts))
+	for i := range acrossHosts {
+		s.run(t, i)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -153,6 +156,31 @@ func (s *spread) launch(t *testing.T, dir, text string, config map[string]any) {
 	}
 }
 
+// run starts a host's daemon.
+func (s *spread) run(t *testing.T, host int) {
+	t.Helper()
+	name := acrossHosts[host]
+	d := launchWith(t, "", newOutput(), s.stderr, "nsenter", "--net=/run/netns/"+namespaceOf(name), program("nsgd"), "run", "--config", filepath.Join(s.dir, name+".yaml"))
+	d.done = true // stop ends it
+	s.running[host] = d
+}
+
+// kill ends a host's daemon, which leaves what it has made.
+func (s *spread) kill(host int) {
+	s.running[host].kill()
+	s.running[host] = nil
+}
+
+// live are the hosts whose daemons run.
+func (s *spread) live() (names []string) {
+	for i, d := range s.running {
+		if d != nil {
+			names = append(names, acrossHosts[i])
+		}
+	}
+	return names
+}
+
 // stop ends the hosts' daemons, and checks that they leave nothing.
 func (s *spread) stop() {
 	if s.running == nil {
@@ -160,6 +188,9 @@ func (s *spread) stop() {
 	}
 	var ending sync.WaitGroup
 	for _, d := range s.running {
+		if d == nil {
+			continue
+		}
 		d.t = s.t
 		ending.Go(func() { d.end(syscall.SIGTERM) })
 	}
@@ -212,7 +243,7 @@ func (s *spread) flows(t *testing.T, args []string) string {
 		Flows []map[string]any `json:"flows"`
 	}
 	known := map[string]map[string]any{}
-	for _, name := range acrossHosts {
+	for _, name := range s.live() {
 		var list struct{ Flows []map[string]any }
 		out := nsgctl(t, append(args, "--socket", s.socket(name))...)
 		if err := json.Unmarshal([]byte(out), &list); err != nil {
@@ -236,7 +267,7 @@ func (s *spread) statuses(t *testing.T, args []string) string {
 	t.Helper()
 	var status map[string]any
 	dropped := map[string]float64{}
-	for _, name := range acrossHosts {
+	for _, name := range s.live() {
 		status = nil
 		if err := json.Unmarshal([]byte(nsgctl(t, append(args, "--socket", s.socket(name))...)), &status); err != nil {
 			t.Fatal(err)
@@ -263,7 +294,7 @@ func encodeJSON(t *testing.T, v any) string {
 func (s *spread) scrape(t *testing.T) samples {
 	t.Helper()
 	sum := samples{}
-	for _, name := range acrossHosts {
+	for _, name := range s.live() {
 		for key, value := range scrapeBy(t, dialFrom(namespaceOf(name))) {
 			sum[key] += value
 		}
