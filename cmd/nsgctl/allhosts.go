@@ -69,7 +69,7 @@ func flowsOfAll(c *cobra.Command, g *global, filter inspect.FlowFilter) (*cluste
 	client := g.client()
 	defer client.Close()
 	var mu sync.Mutex
-	faults, err := client.EachHost(c.Context(), g.daemon.files, 0, func(ctx context.Context, host string, one *control.Client, _ func()) error {
+	faults, err := control.EachHost{Files: g.daemon.files}.Ask(c.Context(), client, func(ctx context.Context, host string, one *control.Client, _ func()) error {
 		list, err := one.Flows(ctx, filter)
 		if err != nil {
 			return err
@@ -111,7 +111,7 @@ func traceAll(c *cobra.Command, g *global, q inspect.WatchRequest) ([]control.Ho
 	table := map[string]func(*inspect.Trace) error{}
 	client := g.client()
 	defer client.Close()
-	faults, err := client.EachHost(ctx, g.daemon.files, maxTracedHosts, func(ctx context.Context, host string, one *control.Client, answering func()) error {
+	faults, err := control.EachHost{Files: g.daemon.files, AtOnce: maxTracedHosts}.Ask(ctx, client, func(ctx context.Context, host string, one *control.Client, answering func()) error {
 		return one.Trace(ctx, q, func(t *inspect.Trace) error {
 			answering()
 			mu.Lock()

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,28 +43,39 @@ type HostFault struct {
 	Fault string `json:"fault"`
 }
 
-// EachHost asks every host of the daemon's cluster, some at a time; the daemon's own by this client. ask is called
-// beside itself, with a client that ends with the call. A host's context ends after HostPatience, unless answering is called
-// before. faults name those that have not answered.
-func (c *Client) EachHost(ctx context.Context, files serve.MutualFiles, most int, ask func(ctx context.Context, host string, c *Client, answering func()) error) (faults []HostFault, err error) {
-	known, err := c.askHosts(ctx)
+// EachHost is how every host of a cluster is asked.
+type EachHost struct {
+	// Files are the certificates of whoever asks.
+	Files serve.MutualFiles
+	// Patience bounds the answer of each host; 0: HostPatience.
+	Patience time.Duration
+	// AtOnce asks all at once, and refuses more hosts than these; 0: some at a time, however many there are.
+	AtOnce int
+}
+
+// Ask asks every host of a daemon's cluster; the daemon itself by its client. ask is called beside itself, with a client
+// that ends with the call. Its context ends after the patience, unless answering is called before. faults name the hosts
+// that have not answered.
+func (e EachHost) Ask(ctx context.Context, c *Client, ask func(ctx context.Context, host string, c *Client, answering func()) error) (faults []HostFault, err error) {
+	e.Patience = cmp.Or(e.Patience, HostPatience)
+	known, err := e.hosts(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if most > 0 && len(known.Hosts) > most {
-		return nil, fmt.Errorf("the cluster has %d hosts: at most %d are asked at once: ask some of them", len(known.Hosts), most)
+	if e.AtOnce > 0 && len(known.Hosts) > e.AtOnce {
+		return nil, fmt.Errorf("the cluster has %d hosts: at most %d are asked at once: ask some of them", len(known.Hosts), e.AtOnce)
 	}
 	var group errgroup.Group
-	group.SetLimit(max(most, maxAsked))
+	group.SetLimit(max(e.AtOnce, maxAsked))
 	var mu sync.Mutex
 	for _, h := range known.Hosts {
 		group.Go(func() error {
 			client, err := c, error(nil)
 			if h.Name != known.Host {
-				client, err = hostClient(&h, files)
+				client, err = hostClient(&h, e.Files)
 			}
 			if err == nil {
-				err = client.askHost(ctx, h.Name, client != c, ask)
+				err = e.one(ctx, client, h.Name, client != c, ask)
 			}
 			if client != c && client != nil {
 				client.Close()
@@ -80,9 +92,9 @@ func (c *Client) EachHost(ctx context.Context, files serve.MutualFiles, most int
 	return faults, ctx.Err()
 }
 
-// askHosts is Hosts within HostPatience.
-func (c *Client) askHosts(ctx context.Context) (*inspect.ClusterHosts, error) {
-	ctx, cancel := context.WithTimeout(ctx, HostPatience)
+// hosts is Client.Hosts within the patience.
+func (e EachHost) hosts(ctx context.Context, c *Client) (*inspect.ClusterHosts, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.Patience)
 	defer cancel()
 	return c.Hosts(ctx)
 }
@@ -100,12 +112,12 @@ func hostClient(h *inspect.ClusterHost, files serve.MutualFiles) (*Client, error
 	return client, nil
 }
 
-// askHost asks one host, once it has said that it is that one.
-func (c *Client) askHost(ctx context.Context, name string, other bool, ask func(context.Context, string, *Client, func()) error) error {
-	errLate := fmt.Errorf("no answer within %v", HostPatience)
+// one asks one host, once it has said that it is that one.
+func (e EachHost) one(ctx context.Context, c *Client, name string, other bool, ask func(context.Context, string, *Client, func()) error) error {
+	errLate := fmt.Errorf("no answer within %v", e.Patience)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := time.AfterFunc(HostPatience, func() { cancel(errLate) })
+	late := time.AfterFunc(e.Patience, func() { cancel(errLate) })
 	defer late.Stop()
 	if other {
 		said, err := c.Hosts(ctx)
