@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
@@ -82,6 +83,7 @@ type Agent struct {
 	watcher *watcher
 	session *session
 	wake    chan struct{}
+	wakes   atomic.Uint64 // calls of Wake
 
 	// What follows is of the goroutine that steps.
 	carrying  *generation.Unpacked // nil: nothing
@@ -102,6 +104,9 @@ type Agent struct {
 	placesOf    uint64     // View.places of placement; 0: not known
 	reaches     int        // network interfaces of others in it
 	last        *Placement // that was in force last; nil: none was
+	healthText  string     // of the last HealthRecord; empty: there was none
+	healthLeft  int        // backends that it leaves out
+	healthWakes uint64     // wakes of it
 	healthTold  string     // to the others, by the registration healthEpoch
 	healthEpoch int64
 	healthAt    time.Duration // by Clock, when it was told
@@ -158,8 +163,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Wake has the agent look at what the daemon is to have: after a reload, say. Safe for concurrent use.
+// Wake has the agent look at what the daemon is to have, and which backends answer: after a reload, say. Safe for concurrent use.
 func (a *Agent) Wake() {
+	a.wakes.Add(1)
 	select {
 	case a.wake <- struct{}{}:
 	default:

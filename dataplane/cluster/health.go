@@ -95,11 +95,14 @@ func (a *Agent) tellHealth(ctx context.Context, epoch int64) {
 	if epoch == 0 || a.Health == nil {
 		return
 	}
-	record, left := newHealthRecord(a.Health())
-	if left > 0 {
-		a.fault(fmt.Errorf("%d backends are up: at most %d can be told to other hosts, where the rest count as down", left+maxAnswering, maxAnswering))
+	if wakes := a.wakes.Load(); wakes != a.healthWakes || a.healthText == "" { // nothing changes without a call of Wake
+		record, left := newHealthRecord(a.Health())
+		a.healthText, a.healthLeft, a.healthWakes = encode(record), left, wakes
 	}
-	text := encode(record)
+	if a.healthLeft > 0 {
+		a.fault(fmt.Errorf("%d backends are up: at most %d can be told to other hosts, where the rest count as down", a.healthLeft+maxAnswering, maxAnswering))
+	}
+	text := a.healthText
 	if text == a.healthTold && epoch == a.healthEpoch {
 		return
 	}

@@ -156,7 +156,7 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 	if kind == claimKey || kind == vniKey || kind == hostKey && !before.standsAs(v.Hosts[name]) {
 		v.moved()
 	}
-	if kind == healthKey || kind == hostKey {
+	if h := v.Hosts[name]; kind == healthKey || kind == hostKey && (before == nil || h == nil || before.Probes != h.Probes) {
 		v.healths = placesEver.Add(1)
 	}
 	if err != nil {
