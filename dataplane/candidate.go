@@ -1,17 +1,19 @@
 package dataplane
 
 import (
+	"slices"
+
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
-// Candidate builds the snapshot that a policy would give if it were the next one, for questions alone. It leaves no
-// trace: its rules are counted nowhere, and Swap must not be given it.
-func (e *Engine) Candidate(policy *policy.Set) (*topology.Snapshot, error) {
+// Candidate builds the snapshot that a policy would give if it were the next one, with more attachments, for questions
+// alone. It leaves no trace: its rules are counted nowhere, and Swap must not be given it.
+func (e *Engine) Candidate(policy *policy.Set, more ...topology.Spec) (*topology.Snapshot, error) {
 	before, now := e.Snapshot(), e.setting.Load()
-	s, err := now.topology.Rebuild(before, policy, now.specs, e.registry.Copy())
+	s, err := now.topology.Rebuild(before, policy, slices.Concat(now.specs, more), e.registry.Copy())
 	if err != nil {
 		return nil, err
 	}

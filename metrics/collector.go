@@ -193,6 +193,9 @@ func (c *collector) collectBackends(out chan<- prometheus.Metric) {
 	type series struct{ balancer, probe, backend, port string }
 	up := map[series]uint64{}
 	for _, p := range c.options.Engine.Snapshot().Probes() {
+		if p.Target.Elsewhere { // its host shows it
+			continue
+		}
 		balancer, name, _ := strings.Cut(p.Name, "/")
 		k := series{balancer, name, p.Address.String(), strconv.Itoa(int(p.Port))}
 		if _, known := up[k]; !known {

@@ -47,7 +47,7 @@ func (d *daemonFlags) check(c *cobra.Command) error {
 	}
 	if d.host == "" {
 		for _, flag := range []string{"cert", "key", "ca"} {
-			if changed(flag) {
+			if changed(flag) && !changed(allHostsFlag) {
 				return usageError{fmt.Errorf("%s: --%s goes with --host", verbName(c), flag)}
 			}
 		}

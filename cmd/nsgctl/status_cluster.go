@@ -19,7 +19,10 @@ func clusterFacts(facts *grid, c *inspect.ClusterStatus) {
 	}
 	facts.row("cluster", carried)
 	etcd := fmt.Sprintf("%s, %s claimed", plural(c.Hosts, "host"), plural(c.Claims, "network interface"))
-	if !c.Connected {
+	switch {
+	case !c.Connected && c.Error == "":
+		etcd = "has not answered yet"
+	case !c.Connected:
 		etcd = "does not answer: " + c.Error
 	}
 	facts.row("etcd", etcd)

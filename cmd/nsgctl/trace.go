@@ -63,8 +63,9 @@ func init() { addVerb(newTrace) }
 
 func newTrace(g *global) *cobra.Command {
 	var q inspect.WatchRequest
+	var all allHosts
 	c := &cobra.Command{
-		Use:   "trace [--denied] [--count N] [--per-second N] [--sample N] [FILTER]",
+		Use:   "trace [--denied] [--count N] [--per-second N] [--sample N] [--all-hosts] [FILTER]",
 		Short: "Show live packets, and which rules decided about each",
 		Long: `Show live packets, and which rules decided about each: a line for the packet and one for each rule, in the
 order in which they were asked. In a live flow these are the rules that had allowed it.
@@ -76,6 +77,16 @@ order in which they were asked. In a live flow these are the rules that had allo
 			if err := checkWatch("trace", &q, args); err != nil {
 				return err
 			}
+			if err := all.check(c, g); err != nil {
+				return err
+			}
+			if all {
+				faults, err := traceAll(c, g, q)
+				if err != nil {
+					return watchError("trace", err)
+				}
+				return all.report(c, faults)
+			}
 			show := traceTable(c.OutOrStdout(), c.ErrOrStderr())
 			if g.output != outputTable {
 				lines := g.lines(c.OutOrStdout())
@@ -85,6 +96,7 @@ order in which they were asked. In a live flow these are the rules that had allo
 		},
 	}
 	watchFlags(c, &q, defaultPerSecond)
+	all.flag(c)
 	c.ValidArgsFunction = filterWords(g)
 	return c
 }

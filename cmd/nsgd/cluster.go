@@ -23,6 +23,8 @@ import (
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/probe"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun/fabric"
@@ -35,6 +37,7 @@ type member struct {
 	cache   *generation.Cache
 	agent   *cluster.Agent
 	service *inspect.Service
+	probes  *probe.Prober
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -254,7 +257,7 @@ func (m *member) join(d *daemon) error {
 		return nil
 	}
 	k := d.config.Cluster
-	m.service = d.service
+	m.service, m.probes = d.service, d.probes
 	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	m.gate = &gate{engine: d.engine.CarryUntil}
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
@@ -275,9 +278,14 @@ func (m *member) join(d *daemon) error {
 	}
 	d.onStop(store.Close)
 	m.vni = store.VNI
+	var health func() []string
+	if m.probes.Sends() {
+		health = m.probes.Answering
+	}
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: m.underlayMTU,
-		Version: version, Internet: m.internet, InternetHosts: k.InternetHosts, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
+		Version: version, Control: advertised(d.remote.address(), k.Underlay.Addr), Internet: m.internet, InternetHosts: k.InternetHosts,
+		Health: health, Hear: m.hear, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
 		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: m.gate.fence, Start: d.share.generation,
 		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
 	})
@@ -323,6 +331,24 @@ func (m *member) wants(c *Config, set *policy.Set) {
 	}
 }
 
+// healthChanged tells the others that a backend of this host went up or down.
+func (m *member) healthChanged() {
+	if m != nil && m.agent != nil {
+		m.agent.Wake()
+	}
+}
+
+// hear takes over what other hosts say of their backends.
+func (m *member) hear(h *cluster.Health) {
+	m.probes.Hear(func(p *topology.Probe) (probe.Told, bool) {
+		if p.Target.NetworkInterface == nil { // nothing leads to it from other hosts
+			return probe.Told{}, true
+		}
+		up, host, unprobed := h.Of(p.Target.NetworkInterface.ID, p.Identity())
+		return probe.Told{Up: up, Host: host, Unprobed: unprobed}, true
+	})
+}
+
 // generation is the one in a folder that a reload may ask for; nil: there is none.
 func (m *member) generation(folder string) *generation.Unpacked {
 	if m == nil {
@@ -350,22 +376,47 @@ func (m *member) with(u *generation.Unpacked, call func() error) error {
 
 // Try implements cluster.Daemon.
 func (m *member) Try(u *generation.Unpacked) error {
-	return m.with(u, func() error { return m.service.Try(inspect.Edit{Generation: u.Folder, All: true}) })
+	return m.with(u, func() error {
+		err := m.service.Try(inspect.Edit{Generation: u.Folder, All: true})
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.tried, m.triedOf = m.lacking, u.Folder
+		return err
+	})
 }
 
 // Carry implements cluster.Daemon.
 func (m *member) Carry(u *generation.Unpacked, nics []string) error {
 	return m.with(u, func() error {
-		_, err := m.service.Reload(inspect.ReloadRequest{
-			Cause: fmt.Sprintf("cluster: generation %d, %d network interfaces", u.Number, len(nics)),
-			Edit:  inspect.Edit{Generation: u.Folder, NetworkInterfaces: append([]string{}, nics...)},
-		})
-		if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
-			err = fmt.Errorf("later: %w", err)
+		ctx, cancel := context.WithTimeout(context.Background(), numberPatience)
+		defer cancel()
+		refused := map[string]bool{}
+		m.mu.Lock()
+		if m.triedOf == u.Folder {
+			m.lacking = m.tried
 		}
-		return err
+		m.mu.Unlock()
+		for tries := 0; ; tries++ { // a policy may need what leads to other hosts, and that has no number yet
+			numbered := m.number(ctx, refused)
+			_, err := m.service.Reload(inspect.ReloadRequest{
+				Cause: fmt.Sprintf("cluster: generation %d, %d network interfaces", u.Number, len(nics)),
+				Edit:  inspect.Edit{Generation: u.Folder, NetworkInterfaces: append([]string{}, nics...)},
+			})
+			if errors.Is(err, inspect.ErrUnconfirmed) || errors.Is(err, inspect.ErrUpgrading) {
+				return fmt.Errorf("later: %w", err)
+			}
+			if err == nil {
+				return nil
+			}
+			if tries == 2 || len(m.unnumbered(refused)) == 0 {
+				return errors.Join(err, numbered)
+			}
+		}
 	})
 }
+
+// numberPatience bounds how long a generation waits for numbers of its networks.
+const numberPatience = 10 * time.Second
 
 // gateways are those of the configuration, for cluster.AgentOptions.
 func (m *member) gateways() map[string][]netip.Prefix {
@@ -418,6 +469,36 @@ func (m *member) status() *inspect.ClusterStatus {
 		c.Waiting = append(c.Waiting, inspect.WaitingForAttached{NetworkInterface: nic, Host: s.Waiting[nic]})
 	}
 	return c
+}
+
+// hosts are where the hosts of the cluster answer.
+func (m *member) hosts() (*inspect.ClusterHosts, error) {
+	if m == nil || m.agent == nil {
+		return nil, inspect.ErrNoCluster
+	}
+	controls, known := m.agent.Controls()
+	if !known {
+		return nil, errors.New("the hosts of the cluster are not known until etcd answers")
+	}
+	list := &inspect.ClusterHosts{Host: m.agent.Host, Hosts: []inspect.ClusterHost{}}
+	for _, name := range slices.Sorted(maps.Keys(controls)) {
+		list.Hosts = append(list.Hosts, inspect.ClusterHost{Name: name, Control: controls[name]})
+	}
+	return list, nil
+}
+
+// advertised is where others find a listener: at the underlay's address if it takes all addresses.
+func advertised(listens string, underlay netip.Addr) string {
+	a, err := netip.ParseAddrPort(listens)
+	switch {
+	case err != nil:
+		return ""
+	case a.Addr().IsUnspecified():
+		return netip.AddrPortFrom(underlay, a.Port()).String()
+	case a.Addr().IsLoopback():
+		return ""
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 }
 
 // collectors are the metrics of the cluster.

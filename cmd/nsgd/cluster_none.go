@@ -7,6 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -37,4 +38,7 @@ func (*member) close(*Config, *policy.Set) (func() error, error) {
 }
 func (*member) generation(string) *generation.Unpacked { return nil }
 func (*member) status() *inspect.ClusterStatus         { return nil }
+func (*member) beyond(*policy.Set) []topology.Spec     { return nil }
+func (*member) hosts() (*inspect.ClusterHosts, error)  { return nil, inspect.ErrNoCluster }
+func (*member) healthChanged()                         {}
 func (*member) collectors() []prometheus.Collector     { return nil }

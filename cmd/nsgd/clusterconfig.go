@@ -123,14 +123,15 @@ func (c *Config) adopt(u *generation.Unpacked) {
 	c.Platform = PlatformConfig{Subscription: s.Platform.Subscription, CreatedBefore20171115: s.Platform.CreatedBefore20171115, SMTPExempt: s.Platform.SMTPExempt}
 }
 
-// having is the configuration without the network interfaces that the share does not give.
+// having is the configuration without the network interfaces that the share does not give, and before there is a policy
+// without all that a policy has.
 func (c *Config) having(s *share, set *policy.Set) *Config {
 	if c.Cluster == nil {
 		return c
 	}
 	has := *c
 	has.Attachments = slices.DeleteFunc(slices.Clone(c.Attachments), func(a AttachmentConfig) bool {
-		return !s.all && a.NetworkInterface != "" && !slices.Contains(s.nics, a.nic(set))
+		return !s.all && a.NetworkInterface != "" && !slices.Contains(s.nics, a.nic(set)) || s.generation == nil && (a.Subnet != "" || a.Gateway != "")
 	})
 	if s.join != nil {
 		s.join(&has, set, s.all)

@@ -32,6 +32,8 @@ type joint struct {
 	// numbers are VNIs by name: the placement's, and those that this host has asked for since.
 	numbers map[string]uint32
 	lacking []string // names that a configuration needed and that have no number yet
+	tried   []string // names that a try needed and that had no number
+	triedOf string   // the folder of the generation that was tried
 	doubled []string // names that a configuration needed and whose number another one has
 	port    uint16
 	vni     func(context.Context, string) (uint32, error)
@@ -130,6 +132,17 @@ func (j *joint) join(has *Config, set *policy.Set, all bool) {
 		}
 		return s
 	}}
+}
+
+// beyond are attachments for questions about what this host carries nothing for.
+func (m *member) beyond(set *policy.Set) []topology.Spec {
+	m.mu.Lock()
+	p, settled := m.placement, m.settled
+	m.mu.Unlock()
+	if p == nil || settled == nil {
+		return nil
+	}
+	return plan.Beyond(set, settled.specs(), p)
 }
 
 // mtu is what every host's underlay takes with what a tunnel adds.

@@ -255,11 +255,15 @@ func (d *daemon) attach(ctx context.Context) error {
 	}
 	d.probes = d.prober()
 	d.responders = &responders{log: d.log, snapshot: d.engine.Snapshot, open: d.privileged.Frames}
+	var beyond func(*policy.Set) []topology.Spec
+	if d.member != nil {
+		beyond = d.member.beyond
+	}
 	d.service = inspect.NewService(inspect.Options{
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes, History: d.history,
 		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)
@@ -291,14 +295,16 @@ func (d *daemon) setDevices(plan []tun.Config, devices []tun.Device, offload tun
 	d.onStop(d.devices.close)
 }
 
-// prober sends health probes from the platform's attachment; nil without one.
+// prober sends health probes from the platform's attachment, and knows what other hosts of the cluster say of their
+// backends; nil without either.
 func (d *daemon) prober() *probe.Prober {
 	list := d.engine.Snapshot().Probes()
-	for _, a := range d.engine.Snapshot().Attachments {
-		if a.Kind != topology.Platform {
-			continue
+	sends := slices.ContainsFunc(d.engine.Snapshot().Attachments, func(a *topology.Attachment) bool { return a.Kind == topology.Platform })
+	if sends || d.member != nil {
+		o := probe.Options{Faults: d.engine.Faults(), Shared: d.member != nil, Changed: d.member.healthChanged, Log: d.log}
+		if sends {
+			o.Socket = d.privileged.Probe
 		}
-		o := probe.Options{Socket: d.privileged.Probe, Faults: d.engine.Faults(), Log: d.log}
 		if d.inherited.kept != nil {
 			o.Memory = d.inherited.kept.Backends()
 		}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
@@ -36,11 +37,17 @@ type AgentOptions struct {
 	Port     uint16
 	MTU      func() int
 	Version  string
+	// Control is where it answers nsgctl from elsewhere; see HostRecord.
+	Control string
 	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
 	Internet func() bool
 	Gateways func() map[string][]netip.Prefix
 	// InternetHosts are the others of which it believes that they have the internet; empty: whoever says so.
 	InternetHosts []string
+	// Health are the identities of this host's probes that are answered; nil: it sends none. Wake tells that they changed.
+	Health func() []string
+	// Hear is told what other hosts say of their backends, when that changes; nil: nobody is.
+	Hear func(*Health)
 	// Lease is how long it may be away: see MinLease.
 	Lease time.Duration
 	// GoOn has it carry on when the lease has ended. Another host may then have the same network interfaces.
@@ -79,6 +86,7 @@ type Agent struct {
 	watcher *watcher
 	session *session
 	wake    chan struct{}
+	wakes   atomic.Uint64 // calls of Wake
 
 	// What follows is of the goroutine that steps.
 	carrying  *generation.Unpacked // nil: nothing
@@ -91,14 +99,24 @@ type Agent struct {
 	heldEpoch int64
 	heldOf    uint64 // View.places of held
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
-	registered int64
-	waiting    map[string]string
-	reported   string
-	sentEpoch  int64
-	placement  *Placement // that is in force; nil: not known
-	placesOf   uint64     // View.places of placement; 0: not known
-	reaches    int        // network interfaces of others in it
-	last       *Placement // that was in force last; nil: none was
+	registered  int64
+	waiting     map[string]string
+	reported    string
+	sentEpoch   int64
+	placement   *Placement // that is in force; nil: not known
+	placesOf    uint64     // View.places of placement; 0: not known
+	reaches     int        // network interfaces of others in it
+	last        *Placement // that was in force last; nil: none was
+	healthText  string     // of the last HealthRecord; empty: there was none
+	healthLeft  int        // backends that it leaves out
+	healthWakes uint64     // wakes of it
+	healthTold  string     // to the others, by the registration healthEpoch
+	healthEpoch int64
+	healthAt    time.Duration // by Clock, when it was told
+	healthDue   time.Duration // by Clock, when it may be told again; 0: there is nothing to tell
+	heard       *Health       // from the others last; nil: nothing was
+	healthsOf   uint64        // View.healths of heard
+	healthIn    *Placement    // of heard
 	// longestLease is that of any host at the last step.
 	longestLease time.Duration
 	refusal      attempt // of the daemon
@@ -151,8 +169,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Wake has the agent look at what the daemon is to have: after a reload, say. Safe for concurrent use.
+// Wake has the agent look at what the daemon is to have, and which backends answer: after a reload, say. Safe for concurrent use.
 func (a *Agent) Wake() {
+	a.wakes.Add(1)
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -172,7 +191,7 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
-		for _, moment := range []time.Duration{a.calm, a.returned, a.aged} { // claims and places wait for just that
+		for _, moment := range []time.Duration{a.calm, a.returned, a.aged, a.healthDue} { // claims, places and health wait for just that
 			if left := moment - a.Clock(); left > 0 {
 				wait = min(wait, left)
 			}
@@ -208,11 +227,13 @@ func (a *Agent) step(ctx context.Context) {
 		a.age(ctx, view, epoch)
 		a.prepare(ctx, view)
 		a.follow(ctx, view)
+		a.tellHealth(ctx, epoch)
 		a.claim(ctx, view, epoch)
 		a.attach(epoch)
 		a.release(ctx, epoch)
 		a.report(ctx, epoch)
 		a.place(ctx, view)
+		a.hearHealth(view)
 	}
 	a.keepStatus(view, lost)
 	if !slices.Equal(before, a.faults) {

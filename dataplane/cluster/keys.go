@@ -21,6 +21,8 @@ func (k keys) claims() string                 { return string(k) + "claim/" }
 func (k keys) claim(nic string) string        { return k.claims() + escape(nic) }
 func (k keys) generations() string            { return string(k) + "gen/" }
 func (k keys) head() string                   { return string(k) + "head" }
+func (k keys) healths() string                { return string(k) + "health/" }
+func (k keys) health(host string) string      { return k.healths() + host }
 func (k keys) hosts() string                  { return string(k) + "host/" }
 func (k keys) host(name string) string        { return k.hosts() + name }
 func (k keys) last() string                   { return string(k) + "last" }

@@ -37,10 +37,14 @@ type HostRecord struct {
 	Port     uint16     `json:"port"`
 	MTU      int        `json:"mtu"`
 	Version  string     `json:"version"`
+	// Probes says that it sends health probes: its HealthRecord then says which backends of its own are up. Others are.
+	Probes bool `json:"probes"`
 	// Internet says that it has an attachment with internet: true.
 	Internet bool `json:"internet"`
 	// Gateways are the networks behind the gateways that it attaches, by the virtual network's id in lower case.
 	Gateways map[string][]netip.Prefix `json:"gateways,omitempty"`
+	// Control is ADDRESS:PORT where it answers nsgctl; empty: nowhere.
+	Control string `json:"control,omitempty"`
 	// Lease is in seconds.
 	Lease int64 `json:"lease"`
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.

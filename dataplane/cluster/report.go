@@ -39,7 +39,7 @@ type Status struct {
 
 // record is what the host says of itself.
 func (a *Agent) record() *HostRecord {
-	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet != nil && a.Internet(), Lease: int64(a.Lease / time.Second),
+	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Control: a.Control, Internet: a.Internet != nil && a.Internet(), Probes: a.Health != nil, Lease: int64(a.Lease / time.Second),
 		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	if a.committed != nil {
@@ -151,6 +151,20 @@ func (a *Agent) keepStatus(view *View, lost error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.status = s
+}
+
+// Controls are where the hosts of the cluster answer nsgctl, by name, as etcd said last; empty: such a host does nowhere.
+// known is false before etcd has answered. Safe for concurrent use.
+func (a *Agent) Controls() (controls map[string]string, known bool) {
+	view, _, _ := a.watcher.now()
+	if view == nil {
+		return nil, false
+	}
+	controls = make(map[string]string, len(view.Hosts))
+	for name, h := range view.Hosts {
+		controls[name] = h.Control
+	}
+	return controls, true
 }
 
 // Status is how the host does. Safe for concurrent use.

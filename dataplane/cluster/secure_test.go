@@ -46,7 +46,9 @@ func newSecureServer(t *testing.T, hosts ...string) (*server, *servetest.Authori
 		role := "nsgd-host-" + host
 		must(root.RoleAdd(t.Context(), role))
 		grant(role, key, end, clientv3.PermissionType(clientv3.PermRead))
-		grant(role, "/nsgd/host/"+host, "", clientv3.PermissionType(clientv3.PermReadWrite))
+		for _, key := range []string{"/nsgd/host/", "/nsgd/health/"} {
+			grant(role, key+host, "", clientv3.PermissionType(clientv3.PermReadWrite))
+		}
 		for _, prefix := range []string{"/nsgd/claim/", "/nsgd/vni/"} {
 			from, to := below(prefix)
 			grant(role, from, to, clientv3.PermissionType(clientv3.PermReadWrite))
@@ -68,17 +70,20 @@ func TestRolesSuffice(t *testing.T) {
 	s, ca := newSecureServer(t, "a", "b")
 	as := func(name string) *Store { s.files = filesOf(ca, name); return s.open() }
 	alice, store := as("alice"), as("a")
-	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a"}, "nic1")
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Health: func() []string { return []string{"p"} }}, "nic1")
 	as("b")
 	b := newHostIn(t, s, filepath.Join(t.TempDir(), "b"), AgentOptions{Host: "b"}, "nic2")
 	eventually(t, "both are registered", func() error { return registered(alice, 2) })
 	mustApply(t, alice, applyOf(t, "one"))
 	a.is("one", "nic1")
 	b.is("one", "nic2")
+	if v, err := alice.View(t.Context()); err != nil || !v.Health["a"].has("p") {
+		t.Errorf("a tells no health: %v, %v", v.Health, err)
+	}
 	if n, err := store.VNI(t.Context(), "group"); err != nil || n == 0 {
 		t.Errorf("a's VNI: %d, %v", n, err)
 	}
-	for _, key := range []string{store.keys.head(), store.keys.offer(), store.keys.generation(2), store.keys.chunk(policyOf(t, "x").Tree), store.keys.host("b")} {
+	for _, key := range []string{store.keys.head(), store.keys.offer(), store.keys.generation(2), store.keys.chunk(policyOf(t, "x").Tree), store.keys.host("b"), store.keys.health("b")} {
 		if _, err := store.client.Put(soon(t), key, "x"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("host a may write %s: %v", key, err)
 		}

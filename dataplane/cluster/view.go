@@ -46,6 +46,8 @@ type View struct {
 	Hosts    map[string]*Host // by name
 	Claims   map[string]Claim // by NIC, see NormalNIC
 	VNIs     map[string]uint32
+	// Health is what hosts say of their backends, by host.
+	Health map[string]*HealthRecord
 	// Faults are records that can't be read, by key.
 	Faults map[string]string
 
@@ -53,11 +55,13 @@ type View struct {
 	keys                                   keys
 	// places changes with all that a placement is made of, and differs between views that were read anew.
 	places uint64
+	// healths changes with all that Health is made of, besides placements.
+	healths uint64
 	// shared says that a clone has the maps of claims and VNIs too.
 	shared bool
 }
 
-// placesEver numbers what View.places counts, over all views.
+// placesEver numbers what View.places and View.healths count, over all views.
 var placesEver atomic.Uint64
 
 // ownMaps makes the maps of claims and VNIs this view's alone, before one changes.
@@ -77,7 +81,7 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Health: map[string]*HealthRecord{}, Faults: map[string]string{}}
 	v.moved() // an empty one too is not the one before
 	return v
 }
@@ -95,7 +99,7 @@ func (v *View) fault(key string, err error) {
 func (v *View) clone() *View {
 	v.shared = true
 	c := *v
-	c.Hosts, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Faults)
+	c.Hosts, c.Health, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Health), maps.Clone(v.Faults)
 	return &c
 }
 
@@ -132,6 +136,14 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 		if err == nil {
 			v.Hosts[name] = h
 		}
+	case healthKey:
+		h := &HealthRecord{}
+		if err = decode(key, kv.Value, h); err == nil && len(v.Health) == MaxHosts {
+			err = fmt.Errorf("more than %d hosts", MaxHosts)
+		}
+		if err == nil {
+			v.Health[name] = h
+		}
 	case claimKey:
 		c := Claim{Revision: kv.CreateRevision}
 		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil && len(v.Claims) == MaxClaims {
@@ -152,6 +164,9 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 	if kind == claimKey || kind == vniKey || kind == hostKey && !before.standsAs(v.Hosts[name]) {
 		v.moved()
 	}
+	if h := v.Hosts[name]; kind == healthKey || kind == hostKey && (before == nil || h == nil || before.Probes != h.Probes) {
+		v.healths = placesEver.Add(1)
+	}
 	if err != nil {
 		v.fault(key, err)
 	}
@@ -161,6 +176,7 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 func (v *View) drop(key string) {
 	v.remove(key)
 	v.moved()
+	v.healths = placesEver.Add(1)
 }
 
 func (v *View) remove(key string) {
@@ -174,6 +190,8 @@ func (v *View) remove(key string) {
 		v.Age, v.ageCreated = nil, 0
 	case hostKey:
 		delete(v.Hosts, name)
+	case healthKey:
+		delete(v.Health, name)
 	case claimKey:
 		v.ownMaps()
 		delete(v.Claims, name)
@@ -191,6 +209,7 @@ const (
 	headKey
 	offerKey
 	hostKey
+	healthKey
 	claimKey
 	vniKey
 	ageKey
@@ -207,6 +226,9 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 	}
 	if name, ok := strings.CutPrefix(key, v.keys.hosts()); ok {
 		return name, hostKey
+	}
+	if name, ok := strings.CutPrefix(key, v.keys.healths()); ok {
+		return name, healthKey
 	}
 	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.vnis(): vniKey} {
 		if text, ok := strings.CutPrefix(key, prefix); ok {

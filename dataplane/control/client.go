@@ -35,6 +35,7 @@ func (e *deniedError) Unwrap() []error { return []error{ErrNoDaemon, e.err} }
 type Client struct {
 	http         http.Client
 	scheme, host string
+	most         int64 // bytes of an answer; 0: any
 }
 
 // NewClient returns a client for the daemon on that socket. It connects with the first
@@ -50,7 +51,7 @@ func NewClient(socket string) *Client {
 		}
 		return conn, nil
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}}, "http", "nsgd"}
+	return &Client{http: http.Client{Transport: &http.Transport{DialContext: dial}}, scheme: "http", host: "nsgd"}
 }
 
 // Close ends idle connections.
@@ -75,10 +76,18 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		return response, nil
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	text, err := io.ReadAll(c.bound(response.Body))
 	refusal := &Error{Status: response.StatusCode}
 	if err == nil && (json.Unmarshal(text, refusal) != nil || refusal.Message == "") {
 		refusal.Message = response.Status + ": " + string(bytes.TrimSpace(text))
 	}
 	return nil, errors.Join(refusal, err)
+}
+
+// bound is the part of an answer that is read.
+func (c *Client) bound(body io.Reader) io.Reader {
+	if c.most == 0 {
+		return body
+	}
+	return io.LimitReader(body, c.most)
 }

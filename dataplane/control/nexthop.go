@@ -21,7 +21,11 @@ var nextHopRoute = get("next-hop", func(s *inspect.Service, v url.Values) (resul
 	if q.Destination, err = parseAddress(v, "destination"); err != nil {
 		return nil, err
 	}
-	result, err = ask.NextHop(s.Snapshot(), q)
+	snapshot, err := s.Asked()
+	if err != nil {
+		return nil, err
+	}
+	result, err = ask.NextHop(snapshot, q)
 	return result, notFound(err)
 })
 

@@ -55,7 +55,11 @@ func (e question[Q, A]) put(ctx context.Context, c *Client, q *Q) (answer A, err
 
 // POST /v1/diagnose answers NSG diagnostics.
 var diagnoseRoute = asks("diagnose", "NSG diagnostics", look, func(_ context.Context, s *inspect.Service, q *azure.NetworkConfigurationDiagnosticParameters) (*azure.NetworkConfigurationDiagnosticResponse, error) {
-	return ask.Diagnose(s.Snapshot(), q)
+	snapshot, err := s.Asked()
+	if err != nil {
+		return nil, err
+	}
+	return ask.Diagnose(snapshot, q)
 })
 
 // Diagnose asks for NSG diagnostics.
@@ -65,7 +69,11 @@ func (c *Client) Diagnose(ctx context.Context, q *azure.NetworkConfigurationDiag
 
 // POST /v1/reach says who can reach what.
 var reachRoute = asks("reach", "reach", look, func(ctx context.Context, s *inspect.Service, q *ask.ReachParameters) (*ask.ReachResult, error) {
-	return ask.Reach(ctx, s.Snapshot(), q)
+	snapshot, err := s.Asked()
+	if err != nil {
+		return nil, err
+	}
+	return ask.Reach(ctx, snapshot, q)
 })
 
 // Reach asks who can reach what.

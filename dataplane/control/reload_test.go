@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -220,7 +221,7 @@ func TestANewBackendIsDownBeforeThePolicyDecides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prober := probe.New(probe.Options{})
+	prober := probe.New(probe.Options{Socket: func(netip.Addr) (fd, zone int, err error) { return 0, 0, errors.New("nobody is asked") }})
 	prober.Follow(engine.Snapshot().Probes())
 	warned := false
 	service := inspect.NewService(inspect.Options{Engine: engine, Policy: files, Probes: prober, Log: slog.New(logged{slog.DiscardHandler, func(message string) {

@@ -37,8 +37,9 @@ type rig struct {
 	socket  string
 	client  *control.Client
 	server  *control.Server
-	elapsed atomic.Int64 // what the service's clock has moved on by
-	late    []func()     // what the service wants to be called later; its lock guards them
+	elapsed atomic.Int64                         // what the service's clock has moved on by
+	cluster atomic.Pointer[inspect.ClusterHosts] // nil: there is none
+	late    []func()                             // what the service wants to be called later; its lock guards them
 }
 
 var specs = []topology.Spec{
@@ -117,7 +118,12 @@ func makeRig(t *testing.T, remembers bool) *rig {
 	}
 	r.service = inspect.NewService(inspect.Options{
 		Engine: r.engine, Policy: inspect.NewPolicyFiles("", r.policy), Places: places, Version: "test", Offload: "off", Control: r.socket,
-		Now: now, History: r.history,
+		Now: now, History: r.history, Hosts: func() (*inspect.ClusterHosts, error) {
+			if known := r.cluster.Load(); known != nil {
+				return known, nil
+			}
+			return nil, inspect.ErrNoCluster
+		},
 		AfterFunc: func(_ time.Duration, f func()) func() bool {
 			r.late = append(r.late, f)
 			return func() bool { return true } // too late, say: f is called nevertheless

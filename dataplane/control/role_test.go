@@ -31,7 +31,7 @@ func TestWhoLooksChangesNothing(t *testing.T) {
 
 // A route that is new belongs to root until somebody adds it here.
 func TestTheseAreTheRoutesOfWhoLooks(t *testing.T) {
-	want := []string{"candidate", "candidateFlows", "diagnose", "drops", "effective", "effectiveRoutes", "endedFlows", "explain", "flows", "followFlows", "names", "next-hop", "reach", "reloads", "rules", "securityGroupView",
+	want := []string{"candidate", "candidateFlows", "diagnose", "drops", "effective", "effectiveRoutes", "endedFlows", "explain", "flows", "followFlows", "hosts", "names", "next-hop", "reach", "reloads", "rules", "securityGroupView",
 		"status", "tag", "tags", "top", "trace", "verify"}
 	var got []string
 	for _, r := range routes {

@@ -65,7 +65,7 @@ func (e endpoint[T]) ask(ctx context.Context, c *Client, query url.Values, body 
 		return result, err
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&result); err != nil {
+	if err := json.NewDecoder(c.bound(response.Body)).Decode(&result); err != nil {
 		return result, fmt.Errorf("control: %s: answer of the daemon: %w", e.path, err)
 	}
 	return result, nil

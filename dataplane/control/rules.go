@@ -46,7 +46,11 @@ func (c *Client) Effective(ctx context.Context, networkInterface string) (*azure
 
 // GET /v1/effectiveRoutes lists the routes of the networkInterface, by name or id.
 var effectiveRoutesRoute = get("effectiveRoutes", func(s *inspect.Service, q url.Values) (*azure.EffectiveRouteListResult, error) {
-	result, err := ask.EffectiveRoutes(s.Snapshot(), q.Get("networkInterface"))
+	snapshot, err := s.Asked()
+	if err != nil {
+		return nil, err
+	}
+	result, err := ask.EffectiveRoutes(snapshot, q.Get("networkInterface"))
 	return result, notFound(err)
 })
 

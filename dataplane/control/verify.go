@@ -24,6 +24,11 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	snapshot, err := s.service.Asked()
+	if err != nil {
+		refuse(w, err)
+		return
+	}
 	if err := serve.Stream(w, clientOf(r.Context()).denied == nil); err != nil {
 		refuse(w, err)
 		return
@@ -40,7 +45,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The status is sent: an error can only cut the answer off, which the client sees.
-	if err := ask.VerifyStream(s.service.Snapshot(), path, r.Body, w); err != nil {
+	if err := ask.VerifyStream(snapshot, path, r.Body, w); err != nil {
 		s.service.Log().Debug("verify ended early", "error", err)
 		panic(http.ErrAbortHandler)
 	}

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	unprobed    = "no attachment is platform: true, so no health probe is sent and every backend counts as up"
-	notAskedYet = "not asked yet"
-	noIPv6Probe = "only IPv4 is probed"
+	unprobed     = "no attachment is platform: true, so no health probe is sent and every backend counts as up"
+	notAskedYet  = "not asked yet"
+	noIPv6Probe  = "only IPv4 is probed"
+	unprobedHere = "no attachment of this host is platform: true, so it sends no health probe and its own backends count as up"
 )
 
 // Backend is what a health probe has found out about one backend.
@@ -26,6 +27,8 @@ type Backend struct {
 	Up bool `json:"up"`
 	// Since is when Up changed last; absent when no probe is sent.
 	Since *time.Time `json:"since,omitempty"`
+	// Host is the host of the cluster that probes it; absent: this one does, or none.
+	Host string `json:"host,omitempty"`
 	// Reason is why the last probe failed, or why none was sent; absent when it was answered.
 	Reason string `json:"reason,omitempty"`
 }
@@ -37,6 +40,9 @@ func (s *Service) backends(snapshot *topology.Snapshot) (list []Backend, why str
 	if s.options.Probes == nil {
 		why = unprobed
 	} else {
+		if !s.options.Probes.Sends() {
+			why = unprobedHere
+		}
 		for _, h := range s.options.Probes.Health() {
 			known[h.Probe] = h
 		}
@@ -46,8 +52,8 @@ func (s *Service) backends(snapshot *topology.Snapshot) (list []Backend, why str
 		h, asked := known[p]
 		switch {
 		case asked:
-			b.Since, b.Reason = &h.Since, h.Reason
-			if !h.Asked {
+			b.Since, b.Reason, b.Host = &h.Since, h.Reason, h.Host
+			if !h.Asked && b.Reason == "" {
 				b.Reason = notAskedYet
 			}
 		case why == "" && p.Address.Is6():

@@ -41,7 +41,11 @@ func ExplainedBy(r *ask.ExplainResult) *Explained {
 func (s *Service) Explain(ctx context.Context, q *ask.ExplainParameters) (*Explained, error) {
 	e := s.options.Engine
 	snapshot := e.Snapshot()
-	result, err := ask.Explain(ctx, snapshot, q)
+	asked, err := s.Asked()
+	if err != nil {
+		return nil, err
+	}
+	result, err := ask.Explain(ctx, asked, q)
 	if err != nil {
 		return nil, err
 	}

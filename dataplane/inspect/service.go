@@ -19,6 +19,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/probe"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/arm"
+	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
 // Place says where an attachment's device is and what the configuration says about it.
@@ -60,6 +61,10 @@ type Options struct {
 	Interfaces func() []InterfaceStatus
 	// Cluster is how the host does in its cluster. Nil, as function or result: there is none.
 	Cluster func() *ClusterStatus
+	// Beyond are attachments of other hosts to which no packet of this one may go, for questions; nil: there are none.
+	Beyond func(*policy.Set) []topology.Spec
+	// Hosts are those of the cluster; nil: there is none.
+	Hosts func() (*ClusterHosts, error)
 	// Confirm keeps a run that has to be confirmed; waited tells that it had to be. Nil: none has.
 	Confirm func() (waited bool, err error)
 	// Unkept is Status.Unkept.
@@ -103,6 +108,8 @@ type Service struct {
 	places  []Place       // by slot; replaced, never changed; guarded by mu
 
 	top topMemory
+
+	asked asked
 }
 
 // NewService returns a service for an engine whose policy is loaded.

@@ -24,9 +24,14 @@ type backend struct {
 	reason error
 }
 
-// resume goes on where an earlier process has ended. A backend that nobody has asked is down.
-func (b *backend) resume() {
-	if up, since, known := b.prober.options.Memory.Find(b.probe.Identity()); known {
+// resume goes on where an earlier process has ended, or another host; nil: none has. A backend that nobody has asked is
+// down.
+func (b *backend) resume(at *other) {
+	up, since, known := b.prober.options.Memory.Find(b.probe.Identity())
+	if at != nil {
+		up, since, known = at.told.Up, at.since, at.known && at.told.Host != "" && !at.told.Unprobed
+	}
+	if known {
 		b.state, b.since = state{asked: true, up: up}, since
 	}
 	b.probe.Set(b.state.up)
@@ -121,6 +126,7 @@ func (b *backend) once(ctx context.Context, t *topology.Probe) bool {
 	b.since = time.Now()
 	b.probe.Set(b.state.up)
 	b.remember()
+	b.prober.options.Changed()
 	log := b.prober.options.Log.With("probe", t.Name, "backend", netip.AddrPortFrom(t.Address, t.Port), "protocol", t.Protocol)
 	if b.state.up {
 		log.Info("backend up")

@@ -23,7 +23,8 @@ const maxInFlight = 512
 
 // Options configure a Prober.
 type Options struct {
-	// Socket makes a socket that will be bound to a source, as the function Socket does.
+	// Socket makes a socket that will be bound to a source, as the function Socket does. Nil: no probe is sent, and this
+	// host's backends are up.
 	Socket func(source netip.Addr) (fd, zone int, err error)
 	// Source is the address that a backend is probed from; nil: topology.ProbeSource. The namespace must
 	// have it.
@@ -32,6 +33,10 @@ type Options struct {
 	Memory Memory
 	// Faults hears of panics at a probe, which count as failures of the backend to answer; nil: nobody does.
 	Faults *fault.Log
+	// Shared: several hosts share the policy. Backends of others are as Hear says.
+	Shared bool
+	// Changed is called when a backend of this host goes up or down; nil: nobody is told. It must not wait.
+	Changed func()
 	// Log gets a line for each change of a backend's state; nil: no log.
 	Log *slog.Logger
 }
@@ -64,9 +69,11 @@ type Prober struct {
 	inFlight chan struct{}
 
 	mu       sync.Mutex
-	backends map[key]*backend // guarded by mu
-	ctx      context.Context  // guarded by mu; nil until Run, and after it
-	wait     sync.WaitGroup   // for the backends' goroutines; added to under mu
+	backends map[key]*backend                   // guarded by mu
+	others   map[string]*other                  // by identity; guarded by mu
+	told     func(*topology.Probe) (Told, bool) // nil: nobody has told anything; guarded by mu
+	ctx      context.Context                    // guarded by mu; nil until Run, and after it
+	wait     sync.WaitGroup                     // for the backends' goroutines; added to under mu
 }
 
 // key identifies a probe in later snapshots. All else of it may change.
@@ -90,6 +97,9 @@ func New(o Options) *Prober {
 	}
 	if o.Memory == nil {
 		o.Memory = oblivion{}
+	}
+	if o.Changed == nil {
+		o.Changed = func() {}
 	}
 	return &Prober{options: o, inFlight: make(chan struct{}, maxInFlight), backends: map[key]*backend{}}
 }
@@ -115,11 +125,18 @@ func (p *Prober) Run(ctx context.Context) {
 func (p *Prober) Follow(probes []*topology.Probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gone := p.backends
-	p.backends = make(map[key]*backend, len(probes))
+	gone, known := p.backends, p.others
 	names := make([]string, 0, len(probes))
 	for _, t := range probes {
 		names = append(names, t.Identity())
+	}
+	own := p.share(probes)
+	p.backends = make(map[key]*backend, len(own))
+	for _, t := range own {
+		if !p.Sends() {
+			t.Set(true)
+			continue
+		}
 		k := keyOf(t)
 		for p.backends[k] != nil {
 			k.nth++
@@ -127,7 +144,7 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 		b := gone[k]
 		if b == nil {
 			b = &backend{prober: p, probe: t, since: time.Now(), changed: make(chan struct{}, 1)}
-			b.resume()
+			b.resume(known[t.Identity()])
 			p.backends[k] = b
 			if p.ctx != nil {
 				p.start(b)
@@ -142,6 +159,7 @@ func (p *Prober) Follow(probes []*topology.Probe) {
 		b.end()
 	}
 	p.options.Memory.Keep(names)
+	p.options.Changed()
 }
 
 // start begins to ask a backend. p.mu is held.
@@ -161,6 +179,8 @@ type Health struct {
 	Since time.Time
 	// Reason is why the last probe failed; empty when it was answered.
 	Reason string
+	// Host is the other host that probes it; empty: this one does, or none.
+	Host string
 }
 
 // Health describes every backend, in the order of names and addresses.
@@ -169,6 +189,9 @@ func (p *Prober) Health() []Health {
 	list := make([]Health, 0, len(p.backends))
 	for _, b := range p.backends {
 		list = append(list, b.health())
+	}
+	for _, o := range p.others {
+		list = append(list, o.health())
 	}
 	p.mu.Unlock()
 	slices.SortFunc(list, func(a, b Health) int {

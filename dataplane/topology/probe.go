@@ -64,6 +64,11 @@ func (p *Probe) Up() bool { return !p.health.down.Load() }
 // concurrent use.
 func (p *Probe) Set(up bool) { p.health.down.Store(!up) }
 
+// Here reports that the backend is attached to this host.
+func (p *Probe) Here() bool {
+	return p.Target == nil || p.Target.Attachment >= 0 && !p.Target.Elsewhere
+}
+
 // Probes are the health probes of the policy's load balancers, one for each probe and backend
 // that a rule brings together. The slice is shared and must not be changed.
 func (s *Snapshot) Probes() []*Probe { return s.probes }

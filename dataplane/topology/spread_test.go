@@ -19,8 +19,10 @@ func TestFlowsThatFollowOneAnotherMeetEveryBackend(t *testing.T) {
 			distribution policy.Distribution
 			tuple        func(n int) packet.Tuple
 		}{
-			"ports":     {policy.DistributionDefault, func(n int) packet.Tuple { return clientsTuple("203.0.113.9", uint16(1024+n)) }},
-			"addresses": {policy.DistributionSourceIP, func(n int) packet.Tuple { return clientsTuple(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}).String(), 1024) }},
+			"ports": {policy.DistributionDefault, func(n int) packet.Tuple { return clientsTuple("203.0.113.9", uint16(1024+n)) }},
+			"addresses": {policy.DistributionSourceIP, func(n int) packet.Tuple {
+				return clientsTuple(netip.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}).String(), 1024)
+			}},
 		} {
 			rule := &frontendRule{distribution: flow.distribution}
 			var met [3]int

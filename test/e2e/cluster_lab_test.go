@@ -5,9 +5,57 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// The lab ends when one of its processes has, and says which one. It stayed up for ever.
+func TestTheLabOnThreeHostsNoticesADeadProcess(t *testing.T) {
+	needWorld(t)
+	etcd, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Skip("etcd is not there: apt install etcd-server")
+	}
+	etcd, stdout := filepath.Clean(etcd), newOutput()
+	d := launchCommand(t, "", stdout, program("hosts"), "-binaries", program(""), "-etcd", etcd)
+	d.done = true // it ends by itself
+	d.waitFor(stdout, "The lab stays up until Ctrl-C")
+	killed := 0
+	for _, pid := range pidsOf(t, "nsgd-hosts-", etcd) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			killed++
+		}
+	}
+	d.wait()
+	if code := d.cmd.ProcessState.ExitCode(); killed != 1 || code != 1 || !strings.Contains(d.stderr.String(), "hosts: "+etcd) || !strings.Contains(d.stderr.String(), "has ended: signal: killed") {
+		t.Errorf("%d killed, exit %d", killed, code)
+	}
+	nothingLeft(t)
+}
+
+// pidsOf are the other processes whose command lines have all the words.
+func pidsOf(t *testing.T, words ...string) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // it may have ended
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		has := pid != os.Getpid()
+		for _, word := range words {
+			has = has && strings.Contains(string(text), word)
+		}
+		if has {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
 
 // The seed's figure on three hosts gives every host of the lab what it gives on one: the program compares the wire with the
 // rules, and fails where they differ.

@@ -20,6 +20,7 @@ type fleet struct {
 	hosts     []string // in the order of their addresses
 	dir       string
 	client    string
+	prefix    string // of keys; empty: the usual one
 	arguments []string
 	etcd      *exec.Cmd
 }
@@ -86,17 +87,25 @@ func (f *fleet) ctl(args ...string) string { f.t.Helper(); return nsgctl(f.t, f.
 func (f *fleet) host(name, attachments string, more ...string) (path string) {
 	f.t.Helper()
 	path = filepath.Join(f.dir, name+".yaml")
+	number := f.machine(name)
+	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.%d\n  lease: 3s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
+		f.client, name, number, filepath.Join(f.dir, "cache-"+name), strings.Join(more, ""), attachments, f.socket(name)))
+	return path
+}
+
+// machine makes a host's namespace, at the underlay with the number as its address.
+func (f *fleet) machine(name string) (number int) {
+	f.t.Helper()
 	f.hosts = append(f.hosts, name)
-	n, number := namespaceOf(name), len(f.hosts)
+	number = len(f.hosts)
+	n := namespaceOf(name)
 	must(f.t, "ip", "netns", "add", n)
 	must(f.t, "ip", "-n", n, "link", "set", "lo", "up")
 	must(f.t, "ip", "-n", n, "link", "add", "eth0", "type", "veth", "peer", "name", name, "netns", fmt.Sprint(os.Getpid()))
 	must(f.t, "ip", "link", "set", name, "master", "underlay", "up")
 	must(f.t, "ip", "-n", n, "addr", "add", fmt.Sprintf("192.0.2.%d/24", number), "dev", "eth0")
 	must(f.t, "ip", "-n", n, "link", "set", "eth0", "up")
-	writeFile(f.t, path, fmt.Sprintf("cluster:\n  endpoints: [%q]\n  host: %s\n  underlay: 192.0.2.%d\n  lease: 3s\n  cache: %s\n%sattachments:\n%smetrics: {listen: \"off\"}\ncontrol: {socket: %s}\n",
-		f.client, name, number, filepath.Join(f.dir, "cache-"+name), strings.Join(more, ""), attachments, f.socket(name)))
-	return path
+	return number
 }
 
 // namespaceOf is that of a host.

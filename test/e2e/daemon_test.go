@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,6 +99,9 @@ func start(t *testing.T, p groupRules, more ...string) *daemon {
 
 func startIn(t *testing.T, dir string) *daemon {
 	t.Helper()
+	if across != nil {
+		return across.start(t, dir)
+	}
 	d := launch(t, "run", "--config", filepath.Join(dir, lab.ConfigName))
 	d.dir = dir
 	d.waitFor(d.stderr, "msg=ready")
@@ -128,7 +132,13 @@ func launchIn(t *testing.T, dir string, stdout io.Writer, args ...string) *daemo
 // launchCommand is launchIn with what starts nsgd before it.
 func launchCommand(t *testing.T, dir string, stdout io.Writer, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, stderr: newOutput(), exited: make(chan struct{})}
+	return launchWith(t, dir, stdout, newOutput(), args...)
+}
+
+// launchWith is launchCommand with a standard error of the caller's.
+func launchWith(t *testing.T, dir string, stdout io.Writer, stderr *output, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, stderr: stderr, exited: make(chan struct{})}
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Dir = dir
 	d.cmd.Stdout, d.cmd.Stderr = stdout, d.stderr
@@ -240,6 +250,9 @@ func nothingLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if across != nil {
+		entries = across.namespacesLeft(entries)
+	}
 	for _, e := range entries {
 		t.Errorf("namespace %s was left behind", e.Name())
 	}
@@ -276,6 +289,9 @@ func execute(t *testing.T, name string, args ...string) answer {
 // nsgctl runs a verb that must succeed and returns what it printed.
 func nsgctl(t *testing.T, args ...string) string {
 	t.Helper()
+	if across != nil && args[0] != "cluster" && !slices.Contains(args, "--socket") {
+		return across.nsgctl(t, args...)
+	}
 	a := execute(t, "nsgctl", args...)
 	if a.code != 0 {
 		t.Fatalf("nsgctl %s: %v", strings.Join(args, " "), a)

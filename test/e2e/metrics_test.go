@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"maps"
+	"net"
 	"net/http"
 	"regexp"
 	"slices"
@@ -34,6 +35,15 @@ func (s samples) since(before samples) samples {
 
 func scrape(t *testing.T) samples {
 	t.Helper()
+	if across != nil {
+		return across.scrape(t)
+	}
+	return scrapeBy(t, nil)
+}
+
+// scrapeBy is scrape of a daemon that dial leads to; nil: the one of this namespace.
+func scrapeBy(t *testing.T, dial func(ctx context.Context, network, address string) (net.Conn, error)) samples {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, metricsURL, nil)
@@ -41,7 +51,7 @@ func scrape(t *testing.T) samples {
 		t.Fatal(err)
 	}
 	// A kept connection would belong to a daemon that a test has ended since.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,16 @@ type member struct {
 
 // New plans for a host that attaches own, by its configuration.
 func New(set *policy.Set, own []topology.Spec, p *cluster.Placement) *Plan {
+	return planFor(set, own, p, true)
+}
+
+// Beyond are the fabrics of the groups of which the host has nothing: no packet of it may go there, and questions do.
+func Beyond(set *policy.Set, own []topology.Spec, p *cluster.Placement) []topology.Spec {
+	return planFor(set, own, p, false).Specs
+}
+
+// planFor plans for the groups of which a host has something, or for all others.
+func planFor(set *policy.Set, own []topology.Spec, p *cluster.Placement, needed bool) *Plan {
 	x := &Plan{placement: p}
 	networks := map[*policy.VirtualNetwork]*group{}
 	for _, g := range topology.FabricGroups(set) {
@@ -55,6 +65,9 @@ func New(set *policy.Set, own []topology.Spec, p *cluster.Placement) *Plan {
 		}
 	}
 	x.need(set, own, networks)
+	for _, g := range x.groups {
+		g.needed = g.needed == needed
+	}
 	x.gather(set, networks)
 	internets := x.internets()
 	if i := slices.Index(internets, p.Self); i >= 0 {

@@ -222,3 +222,15 @@ func lets(t *fabric.Tunnel, source netip.Addr, host string) (in bool) {
 	}
 	return in
 }
+
+// A host that has nothing of a group has no fabric of it, and all of it for questions; one with the internet has all groups.
+func TestBeyondAreTheGroupsThatNobodyHereHas(t *testing.T) {
+	set := enginetest.FigureOfTheSeed()
+	for self, want := range map[string]int{"h1": 0, "h3": 0, "h4": 2} { // the group's, and that to the internet of h3
+		own, p := placed(set, self)
+		beyond := Beyond(set, own, p)
+		if len(beyond) != want || len(New(set, own, p).Specs)+len(beyond) != 2 {
+			t.Errorf("%s: beyond %+v, want %d", self, beyond, want)
+		}
+	}
+}

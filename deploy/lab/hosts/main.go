@@ -63,16 +63,21 @@ func run(ctx context.Context, binaries, etcd string, once bool) (err error) {
 	}
 	defer stopServers()
 	results, mismatch := lab.Run(ctx, lab.AllHosts(), lab.Options{Explain: lab.ExplainBy(snapshot)})
+	if cause := context.Cause(ctx); ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
 	if mismatch != nil && !errors.Is(mismatch, lab.ErrMismatch) {
 		return mismatch
 	}
 	if err := lab.Table(os.Stdout, results); err != nil {
 		return err
 	}
-	if once || ctx.Err() != nil {
+	if once && ctx.Err() == nil {
 		return mismatch
 	}
-	c.hints()
+	if ctx.Err() == nil {
+		c.hints()
+	}
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return errors.Join(mismatch, cause)
@@ -116,7 +121,7 @@ func nic(vm string) string {
 // cluster is what the lab has made.
 type cluster struct {
 	dir, binaries, etcd string
-	processes           []*exec.Cmd
+	processes           []*process
 	namespaces          []string
 	fail                context.CancelCauseFunc // ends the lab when one of its processes has
 }
@@ -261,8 +266,21 @@ func (c *cluster) start(namespace string, program ...string) error {
 	if err := p.Start(); err != nil {
 		return err
 	}
-	c.processes = append(c.processes, p)
+	one := &process{Cmd: p, ended: make(chan struct{})}
+	c.processes = append(c.processes, one)
+	go func() {
+		one.err = p.Wait()
+		close(one.ended)
+		c.fail(fmt.Errorf("%s has ended: %v", strings.Join(program, " "), p.ProcessState)) // nothing, once the lab ends
+	}()
 	return nil
+}
+
+// process is a program of the lab.
+type process struct {
+	*exec.Cmd
+	ended chan struct{} // closed when it has
+	err   error         // why; from then on
 }
 
 func (c *cluster) nsgctl(ctx context.Context, arguments ...string) error {
@@ -279,8 +297,9 @@ func (c *cluster) down() error {
 	var errs []error
 	for _, p := range slices.Backward(c.processes) {
 		p.Process.Signal(syscall.SIGTERM)
-		if err := p.Wait(); err != nil && p.ProcessState.ExitCode() > 0 {
-			errs = append(errs, fmt.Errorf("%s: %w", strings.Join(p.Args, " "), err))
+		<-p.ended
+		if p.err != nil && p.ProcessState.ExitCode() > 0 {
+			errs = append(errs, fmt.Errorf("%s: %w", strings.Join(p.Args, " "), p.err))
 		}
 	}
 	for _, name := range c.namespaces {
