@@ -93,9 +93,9 @@ func (x *passage) quotedHere() (to int, ok bool) {
 	return end.Attachment, true
 }
 
-// end is the endpoint with an address at a zone: behind its attachment, or elsewhere in the group of a far zone's. It is
+// End is the endpoint with an address at a zone: behind its attachment, or elsewhere in the group of a far zone's. It is
 // nil when nobody there has the address.
-func (e *Engine) end(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
+func (e *Engine) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
 	index, whole := e.Attachment(zone)
 	if whole {
 		return s.Admit(s.Attachments[index], address)

@@ -168,7 +168,7 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 		return false
 	}
 	if f.Marks != 0 {
-		src, dst, arrives := e.end(s, f.Key.Zone, f.Key.Src), e.end(s, f.ReplyKey.Zone, f.Receiver), f.ReplyKey.Reverse()
+		src, dst, arrives := e.End(s, f.Key.Zone, f.Key.Src), e.End(s, f.ReplyKey.Zone, f.Receiver), f.ReplyKey.Reverse()
 		return src != nil && dst != nil && s.KeepsTranslation(src, dst, &f.Key.Tuple, &arrives)
 	}
 	if !whole || !known { // such a flow's packets are routed one by one

@@ -113,6 +113,8 @@ func TestConfigFaults(t *testing.T) {
 		{"an unknown key of the log of denied packets", minimal + "denyLog: {rate: 5}\n", []string{`c.yaml:4: unknown key "rate": allowed are perSecond`}},
 		{"metrics without a port", minimal + "metrics: {listen: localhost}\n", []string{`c.yaml:4: metrics.listen: "localhost": allowed is HOST:PORT`}},
 		{"profiles for everybody", minimal + "metrics: {listen: ':9646', pprof: true}\n", []string{"c.yaml:4: metrics.pprof: true: profiles show what is in memory, and :9646 is open to others: set metrics.webConfig"}},
+		{"a console for everybody", minimal + "console: true\nmetrics: {listen: ':9646'}\n", []string{"c.yaml:4: console: true: it shows live traffic, and :9646 is open to others: set metrics.webConfig"}},
+		{"a console that nobody can open", minimal + "console: true\nmetrics: {listen: off}\n", []string{"c.yaml:4: console: true: it is served where the metrics are, and metrics.listen is off"}},
 		{"a log of another form", minimal + "log: {format: xml, level: loud}\n", []string{`c.yaml:4: log.format: "xml": allowed are text and json`, `c.yaml:4: log.level: "loud": allowed are [debug info warn error]`}},
 		{"an unknown key of the log", minimal + "log: {levels: info}\n", []string{`c.yaml:4: unknown key "levels": allowed are format, level`}},
 		{"an unknown subscription", minimal + "platform: {subscription: student}\n", []string{`c.yaml:4: platform.subscription: "student": allowed are enterprise, payg, msdn and csp`}},
