@@ -249,7 +249,7 @@ func TestGenerationsAndTheCandidateAreCompared(t *testing.T) {
 	denied := func(old, new string) {
 		t.Helper()
 		d := decoded[inspect.RunningDiff](r, "compare?old="+old+"&new="+new)
-		if len(d.Changes) != 1 || d.Changes[0].Kind != "denied" || d.Changes[0].New.RuleName != "securityRules/AllowHttpInBound" {
+		if len(d.Changes) != 2 || d.Changes[0].Kind != "denied" || d.Changes[0].New.RuleName != "securityRules/AllowHttpInBound" {
 			t.Errorf("%s and %s: %+v", old, new, d.Changes)
 		}
 	}

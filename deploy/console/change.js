@@ -3,6 +3,7 @@ import {el, fill, note, short, ago, access, endpoint, plainRule, rule, table, ce
 import {ask, listen} from "./data.js";
 
 const flow = (f) => `${f.protocol} ${endpoint(f.source, f.sourcePort)} to ${endpoint(f.destination, f.destinationPort)}`;
+const few = (list) => list.length > 4 ? list.slice(0, 3).join(", ") + ` and ${list.length - 3} more ranges` : list.join(", ");
 const decided = (d) => d.ruleName ? `${d.access} by ${rule(d)}` : d.access;
 
 function cut(live, what) {
@@ -27,7 +28,8 @@ function candidate(c, cuts) {
 }
 
 function boxes(c) {
-  return c.boxes.map((b) => el("li", null, `${b.protocol} from ${(b.sources || []).join(", ")} to ${(b.destinations || []).join(", ")}`, b.destinationPorts && b.destinationPorts.length ? ` port ${b.destinationPorts.join(", ")}` : ""));
+  return c.boxes.map((b) => el("li", {title: `${b.sources.join(", ")} to ${b.destinations.join(", ")}`}, `${b.protocol} from ${b.sourceText || few(b.sources)} to ${b.destinationText || few(b.destinations)}`,
+    b.destinationPorts && b.destinationPorts.length ? ` port ${few(b.destinationPorts)}` : ""));
 }
 
 function diff(d) {

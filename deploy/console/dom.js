@@ -64,16 +64,17 @@ export const rule = (r) => !r ? "" : r.networkSecurityGroup ? r.networkSecurityG
 // plainRule leaves out the kind of a rule's qualified name.
 export const plainRule = (name) => name.replace(/^(security|defaultSecurity|admin)Rules\//, "");
 
-// table is a table with a caption and headings; a heading that begins with # is of numbers.
-export function table(caption, headings, rows) {
+// table is a table with a caption and headings; a heading that begins with # is of numbers. hush
+// leaves the caption to screen readers.
+export function table(caption, headings, rows, hush) {
   return el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": caption},
-    el("table", null, el("caption", null, caption),
+    el("table", null, el("caption", {class: hush && "hush"}, caption),
       el("thead", null, el("tr", null, headings.map((h) => el("th", {scope: "col", class: h[0] === "#" && "num"}, h.replace(/^#/, ""))))),
       el("tbody", null, rows)));
 }
 
 // cells makes a row.
-export const cells = (attributes, ...values) => el("tr", attributes, values.map((v) => el("td", typeof v === "number" ? {class: "num"} : null, v)));
+export const cells = (attributes, ...values) => el("tr", attributes, values.map((v) => el("td", typeof v === "number" || v instanceof Element && v.classList.contains("num") ? {class: "num"} : null, v)));
 
 // save has the browser keep a text as a file.
 export function save(name, type, text) {

@@ -13,34 +13,34 @@ const by = (stages) => stages && stages.length ? rule(stages[stages.length - 1])
 const both = (r) => `${endpoint(r.source, r.sourcePort)} → ${endpoint(r.destination, r.destinationPort)}`;
 
 const packetColumns = [
-  {title: "Time", width: "100px", narrow: "62px", text: (r) => clock(r.time)},
-  {title: "Access", width: "60px", narrow: "46px", class: "access", text: (r) => r.access},
+  {title: "Time", width: "100px", narrow: 3, text: (r) => clock(r.time)},
+  {title: "Access", width: "60px", narrow: 1, class: "access", text: (r) => r.access},
   {title: "From", width: "minmax(70px,1fr)", text: (r) => r.from || "?"},
   {title: "To", width: "minmax(70px,1fr)", text: (r) => r.to || "?"},
   {title: "Protocol", width: "70px", text: (r) => r.protocol + (r.tcpFlags ? " " + r.tcpFlags : "")},
-  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: "minmax(0,3fr)", class: "mono", text: both},
-  {title: "By", width: "minmax(140px,2fr)", narrow: "minmax(0,2fr)", text: (r) => by(r.stages) || r.platformService || r.reason || ""},
+  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: 2, class: "mono", text: both},
+  {title: "By", width: "minmax(140px,2fr)", narrow: 4, text: (r) => by(r.stages) || r.platformService || r.reason || ""},
   {title: "Bytes", width: "60px", text: (r) => short(r.length)},
 ];
 const flowColumns = [
-  {title: "State", width: "110px", narrow: "80px", text: (r) => r.state},
+  {title: "State", width: "110px", narrow: 3, text: (r) => r.state},
   {title: "From", width: "minmax(70px,1fr)", text: (r) => r.from || "?"},
   {title: "To", width: "minmax(70px,1fr)", text: (r) => r.to || "?"},
   {title: "Protocol", width: "70px", text: (r) => r.protocol},
-  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: "minmax(0,3fr)", class: "mono", text: both},
-  {title: "By", width: "minmax(140px,2fr)", text: (r) => by(r.rules) || r.platformService || ""},
-  {title: "Rate", width: "90px", narrow: "80px", text: (r) => bits(r.bytesPerSecond)},
+  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: 2, class: "mono", text: both},
+  {title: "By", width: "minmax(140px,2fr)", narrow: 4, text: (r) => by(r.rules) || r.platformService || ""},
+  {title: "Rate", width: "90px", narrow: 1, text: (r) => bits(r.bytesPerSecond)},
   {title: "Bytes", width: "70px", text: (r) => short(r.bytesSent + r.bytesReceived)},
 ];
 const dropColumns = [
-  {title: "Packets", width: "80px", narrow: "60px", text: (r) => short(r.packets)},
+  {title: "Packets", width: "80px", narrow: 1, text: (r) => short(r.packets)},
   {title: "Reason", width: "120px", class: "access", text: (r) => r.reason},
   {title: "From", width: "minmax(70px,1fr)", text: (r) => r.from || "?"},
   {title: "To", width: "minmax(70px,1fr)", text: (r) => r.to || "?"},
   {title: "Protocol", width: "70px", text: (r) => r.protocol || ""},
-  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: "minmax(0,3fr)", class: "mono", text: (r) => r.others ? "others" : both(r)},
-  {title: "By", width: "minmax(140px,2fr)", narrow: "minmax(0,2fr)", text: (r) => r.ruleName ? rule(r) : r.reason},
-  {title: "Last", width: "90px", text: (r) => ago(r.last)},
+  {title: "Source and destination", width: "minmax(230px,3fr)", narrow: 2, class: "mono", text: (r) => r.others ? "others" : both(r)},
+  {title: "By", width: "minmax(140px,2fr)", narrow: 4, text: (r) => r.ruleName ? rule(r) : r.reason},
+  {title: "Last", width: "90px", narrow: 3, text: (r) => ago(r.last)},
 ];
 
 // why says what is known about a row, and leads to more.

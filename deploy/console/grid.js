@@ -3,20 +3,19 @@ import {el} from "./dom.js";
 
 const pageOfKeys = 15;
 
-// grid makes a table: columns have a title, a text of a row, and a width; of narrow ones alone on phones.
+// grid makes a table: columns have a title, a text of a row, and a width. On a phone, rows have the columns with a place
+// from 1 to 4 alone, in two lines.
 export function grid(label, columns, open) {
-  const narrow = columns.filter((c) => c.narrow);
   const rows = el("div", {class: "rows", role: "rowgroup"});
   const heads = el("div", {class: "headrow", role: "row", "aria-rowindex": 1}, columns.map((c) => el("span", {role: "columnheader"}, c.title)));
   const box = el("div", {class: "grid", role: "grid", tabindex: 0, "aria-label": label, "aria-readonly": "true"}, el("div", {role: "rowgroup"}, heads), rows);
   box.style.setProperty("--columns", columns.map((c) => c.width).join(" "));
-  box.style.setProperty("--narrow", narrow.map((c) => c.narrow).join(" "));
   box.style.setProperty("--least", "900px");
   const pool = [];
   let list = [], chosen = null, waiting = false, height = 28, first = -1, stale = true;
 
   function line() {
-    const cells = columns.map((c) => el("span", {role: "gridcell", class: (c.class || "") + (c.narrow ? "" : " wideonly")}));
+    const cells = columns.map((c) => el("span", {role: "gridcell", class: (c.class || "") + (c.narrow ? " n" + c.narrow : " wideonly")}));
     const one = el("div", {class: "row", role: "row"}, cells);
     one.id = `${label.replace(/\W+/g, "-")}-${pool.length}`;
     const made = {one, cells, texts: [], at: -1, shown: null};
@@ -87,7 +86,7 @@ export function grid(label, columns, open) {
     choose(list[next]);
   });
   const observer = new ResizeObserver(() => {
-    height = matchMedia("(max-width: 640px)").matches ? 46 : 28;
+    height = matchMedia("(max-width: 640px)").matches ? 48 : 28;
     rows.style.height = list.length * height + "px";
     for (const made of pool) made.at = -1;
     stale = true;

@@ -83,9 +83,12 @@ function wire(a, b, bend) {
   const to = level ? {x: cb.x, y: b.y + b.h} : {x: cb.x + bend * 26, y: ca.y < cb.y ? b.y : b.y + b.h};
   if (level) { from.x += bend * 12; to.x += bend * 12; }
   const sag = level ? 26 + Math.abs(bend) * 22 + Math.abs(ca.x - cb.x) * 0.04 : 0;
-  const mid = {x: (from.x + to.x) / 2 + (level ? 0 : bend * 40), y: (from.y + to.y) / 2 + sag};
-  const d = level ? `M${from.x} ${from.y}Q${mid.x} ${mid.y + sag} ${to.x} ${to.y}` : `M${from.x} ${from.y}C${from.x + bend * 40} ${mid.y} ${to.x + bend * 40} ${mid.y} ${to.x} ${to.y}`;
-  return {d, mid: level ? {x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 + sag} : mid, to, down: level ? false : ca.y < cb.y};
+  const mid = {y: (from.y + to.y) / 2 + sag}, down = ca.y < cb.y, near = Math.min(38, Math.abs(to.y - from.y) / 2);
+  const d = level ? `M${from.x} ${from.y}Q${(from.x + to.x) / 2} ${mid.y + sag} ${to.x} ${to.y}` : `M${from.x} ${from.y}C${from.x + bend * 40} ${mid.y} ${to.x + bend * 40} ${mid.y} ${to.x} ${to.y}`;
+  // What is written at a line stands near its upper end, where there is room.
+  const upper = down ? from : to, lower = down ? to : from;
+  const at = level ? {x: (from.x + to.x) / 2, y: mid.y} : {x: upper.x + (lower.x - upper.x) * 0.15 + bend * 24, y: upper.y + near};
+  return {d, mid: at, to, down: !level && down};
 }
 
 // bow is the line of what stays at one node.

@@ -54,9 +54,9 @@ export function show(main, query) {
     fill(head, `Generation ${view.generation}. ${never} rules were never hit.`, view.more ? ` ${view.more} further rules are left out.` : "");
     if (!view.stages.length) return fill(body, note("warn", "No NSG judges it: everything is allowed."));
     const focus = document.activeElement && body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-    fill(body, view.stages.map((s) => el("section", null,
+    fill(body, view.stages.map((s, n) => el("section", null,
       el("h2", null, `${s.direction}: ${s.networkSecurityGroup}`, s.association ? el("span", {class: "dim"}, ` at the ${{subnet: "subnet", networkInterface: "network interface", networkManager: "network manager"}[s.association]}`) : ""),
-      odd(s.networkSecurityGroup, s.direction).map(say),
+      view.stages.findIndex((o) => o.networkSecurityGroup === s.networkSecurityGroup) === n && odd(s.networkSecurityGroup, s.direction).map(say),
       table(`${s.direction} rules of ${s.networkSecurityGroup}`, ["#Priority", "Rule", "Access", "Protocol", "From", "To", "#Hits", "#Bytes", "#Now", "Last hit", "Last hour"],
         s.rules.filter((r) => !unused.checked || !r.counters || !r.counters.hits).map((r) => cells({class: r.counters && r.counters.hits ? "" : "never", "data-rule": r.name},
           r.priority, el("span", null, r.name, odd(s.networkSecurityGroup, s.direction, r.name).map(say)), access(r.access), r.protocol,
@@ -64,7 +64,7 @@ export function show(main, query) {
           words(r.destinations.map(last)) + " port " + words(r.destinationPorts),
           el("span", {class: "num"}, r.counters ? short(r.counters.hits) : ""), el("span", {class: "num"}, r.counters ? short(r.counters.bytes) + "B" : ""),
           el("span", {class: "num"}, r.bytesPerSecond ? bits(r.bytesPerSecond) : r.packetsPerSecond ? short(r.packetsPerSecond) + "/s" : ""),
-          el("span", {title: r.lastHit}, ago(r.lastHit)), spark(r.activity, r.name)))))),
+          el("span", {title: r.lastHit}, ago(r.lastHit)), spark(r.activity, r.name))), true))),
     el("p", null, el("a", {href: link("flows", {filter: query.nic ? `nic "${query.nic}"` : `nsg "${query.nsg}"`})}, "Watch what they decide")));
     if (focus) { const again = [...body.querySelectorAll("[aria-label]")].find((x) => x.getAttribute("aria-label") === focus); if (again) again.focus({preventScroll: true}); }
   }

@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/tracing"
 	"github.com/chromedp/chromedp"
 )
 
@@ -185,4 +188,56 @@ func repeat(t *testing.T, period time.Duration, do func()) {
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
+}
+
+// dark has pages follow a dark desk.
+func (b *browser) dark(dark bool) {
+	b.t.Helper()
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	act(b, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		return err
+	}))
+}
+
+// trace counts the events of the browser's own trace while something is done, by name.
+func (b *browser) trace(categories string, do func()) map[string]int {
+	b.t.Helper()
+	counted, whole := map[string]int{}, make(chan struct{})
+	ctx, stop := context.WithCancel(b.ctx)
+	defer stop()
+	err := chromedp.Listen(ctx, func(event any) {
+		switch e := event.(type) {
+		case *tracing.EventDataCollected:
+			for _, one := range e.Value {
+				var named struct{ Name string }
+				if json.Unmarshal(one, &named) == nil {
+					counted[named.Name]++
+				}
+			}
+		case *tracing.EventTracingComplete:
+			close(whole)
+		}
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	act(b, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, tracing.Start, tracing.StartParams{TraceConfig: &tracing.TraceConfig{IncludedCategories: strings.Split(categories, ",")}})
+		return err
+	}))
+	do()
+	act(b, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, tracing.End, cdp.Empty{})
+		return err
+	}))
+	select {
+	case <-whole:
+	case <-time.After(2 * patience):
+		b.t.Fatal("the trace has no end")
+	}
+	return counted
 }
