@@ -2,10 +2,12 @@ package console
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
+	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/tun"
 )
 
 // events are those of a stream, until the test ends.
@@ -286,5 +290,35 @@ func TestLintAndFlowsAndDrops(t *testing.T) {
 	x := decoded[inspect.Explained](r, "explain?from=203.0.113.10&to=10.0.1.4:8080/tcp")
 	if len(x.Paths) != 1 || x.Paths[0].Access != "Deny" || x.Paths[0].Nearest == nil || x.Paths[0].Nearest.RuleName != "securityRules/AllowHttpInBound" {
 		t.Errorf("%+v", x)
+	}
+}
+
+// Who looks gets no payload.
+func TestACaptureHasHeadersAlone(t *testing.T) {
+	r := newRig(t)
+	server := httptest.NewServer(r.Console)
+	defer server.Close()
+	answered := make(chan *http.Response, 1)
+	go func() {
+		answer, err := server.Client().Get(server.URL + Path + "data/capture?count=1&seconds=20&filter=dst+port+8080")
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- answer
+	}()
+	answer := <-answered
+	defer answer.Body.Close()
+	const secret = "nobody's business"
+	p := packettest.UDP(packettest.Spec{Src: "203.0.113.10", Dst: "10.0.1.4", SrcPort: 40000, DstPort: 8080, Payload: len(secret)})
+	copy(p[len(p)-len(secret):], secret)
+	if !r.devices[internet].Inject(0, append(make([]byte, tun.HeaderLen), p...)) {
+		t.Fatal("memory device is full")
+	}
+	file, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if headers := p[:len(p)-len(secret)]; !bytes.Contains(file, headers) || bytes.Contains(file, []byte(secret)) || !bytes.Contains(file, []byte("verdict=Deny nsg=NSG1")) {
+		t.Errorf("%q", file)
 	}
 }
