@@ -159,6 +159,17 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 // Identity is Spec.Identity of what the attachment was made for.
 func (a *Attachment) Identity() string { return a.identity }
 
+// Identities are those of the attachments, by slot; empty: vacant.
+func (s *Snapshot) Identities() []string {
+	identities := make([]string, len(s.Attachments))
+	for slot, a := range s.Attachments {
+		if a.Kind != Vacant {
+			identities[slot] = a.identity
+		}
+	}
+	return identities
+}
+
 // BuiltFor reports that the snapshot was built for this very list of specs.
 func (s *Snapshot) BuiltFor(specs []Spec) bool {
 	return len(s.specs) == len(specs) && (len(specs) == 0 || &s.specs[0] == &specs[0])

@@ -67,14 +67,17 @@ export const plainRule = (name) => name.replace(/^(security|defaultSecurity|admi
 // table is a table with a caption and headings; a heading that begins with # is of numbers. hush
 // leaves the caption to screen readers.
 export function table(caption, headings, rows, hush) {
+  const names = headings.map((h) => h.replace(/^#/, ""));
+  for (const row of rows) [...row.children].forEach((cell, i) => cell.setAttribute("data-name", names[i])); // for narrow screens
   return el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": caption},
-    el("table", null, el("caption", {class: hush && "hush"}, caption),
-      el("thead", null, el("tr", null, headings.map((h) => el("th", {scope: "col", class: h[0] === "#" && "num"}, h.replace(/^#/, ""))))),
-      el("tbody", null, rows)));
+    el("table", {role: "table"}, el("caption", {class: hush && "hush"}, caption),
+      el("thead", {role: "rowgroup"}, el("tr", {role: "row"}, headings.map((h, i) => el("th", {scope: "col", role: "columnheader", class: h[0] === "#" && "num"}, names[i])))),
+      el("tbody", {role: "rowgroup"}, rows)));
 }
 
 // cells makes a row.
-export const cells = (attributes, ...values) => el("tr", attributes, values.map((v) => el("td", typeof v === "number" || v instanceof Element && v.classList.contains("num") ? {class: "num"} : null, v)));
+export const cells = (attributes, ...values) => el("tr", {role: "row", ...attributes},
+  values.map((v) => el("td", {role: "cell", class: (typeof v === "number" || v instanceof Element && v.classList.contains("num")) && "num"}, v)));
 
 // save has the browser keep a text as a file.
 export function save(name, type, text) {
