@@ -46,7 +46,13 @@ func newRig(t *testing.T) *rig {
 	if err := lab.WriteTo(dir); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{T: t, policy: filepath.Join(dir, "policy")}
+	return newRigOf(t, filepath.Join(dir, "policy"), specs)
+}
+
+// newRigOf is newRig for another policy.
+func newRigOf(t *testing.T, policy string, specs []topology.Spec) *rig {
+	t.Helper()
+	r := &rig{T: t, policy: policy}
 	files := inspect.NewPolicyFiles("", r.policy)
 	set, err := files.Load()
 	if err != nil {

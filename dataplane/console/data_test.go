@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/packet/packettest"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/tun"
 )
 
@@ -91,6 +93,32 @@ func TestTheMapHasTheTrafficWithItsRules(t *testing.T) {
 	}
 	if parents["vm1-nic"] != "vnet1/Subnet1" || parents["vnet1/Subnet1"] != "vnet1" || parents["vm4-nic"] != "vnet1/Subnet3" {
 		t.Errorf("%v", parents)
+	}
+}
+
+func TestTheMapHasLoadBalancersAndGateways(t *testing.T) {
+	const outside, gateway = 2, 3
+	r := newRigOf(t, "../../deploy/lab/translation", []topology.Spec{
+		{Kind: topology.NetworkInterface, Reference: "web1-nic"}, {Kind: topology.NetworkInterface, Reference: "web2-nic"}, {Kind: topology.Internet},
+		{Kind: topology.Gateway, Reference: "shop", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}},
+	})
+	r.send(outside, "203.0.113.10", "198.51.100.10", 80)
+	r.send(gateway, "192.168.1.1", "10.1.1.4", 80)
+	next := r.events("map")
+	var m inspect.Map
+	next("map", &m)
+	var traffic inspect.MapTraffic
+	next("traffic", &traffic)
+	var balanced, fromOutside, onPremises bool
+	for _, n := range m.Nodes {
+		balanced = balanced || n.Kind == "loadBalancer" && n.Name == "shop-lb" && n.Addresses[0] == "198.51.100.10" && len(n.Members) == 2 && m.Nodes[n.Members[0]].Name == "web1-nic"
+	}
+	for _, e := range traffic.Edges {
+		fromOutside = fromOutside || e.Access == "Allow" && e.Via >= 0 && m.Nodes[e.Via].Name == "shop-lb" && strings.HasPrefix(m.Nodes[e.To].Name, "web")
+		onPremises = onPremises || e.Access == "Allow" && m.Nodes[e.From].Kind == "gateway" && m.Nodes[e.To].Name == "web1-nic"
+	}
+	if !balanced || !fromOutside || !onPremises {
+		t.Errorf("balancer %v, through it %v, from the gateway %v: %+v %+v", balanced, fromOutside, onPremises, m.Nodes, traffic.Edges)
 	}
 }
 

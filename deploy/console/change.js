@@ -13,7 +13,7 @@ function cut(live, what) {
 }
 
 function sums(title, s) {
-  return el("section", null, el("h3", null, `${title}: ${short(s.packets)} new flows`),
+  return el("section", null, el("h3", null, `${title}: ${short(s.packets)} packets that begin flows`),
     s.rules.map((r) => el("details", {open: s.rules.length === 1}, el("summary", null, `${r.ruleName ? rule(r) : r.reason}: ${short(r.packets)}`),
       el("ul", null, r.examples.map((p) => el("li", {class: "mono"}, `${flow(p)}, now ${p.access.toLowerCase()}`))))));
 }
