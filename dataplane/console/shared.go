@@ -10,7 +10,7 @@ const (
 	// maxAnswers bounds the answers that are remembered. One more takes the place of the one that was made first.
 	maxAnswers = 32
 	// share is the greatest part of a processor's time that one answer takes, however many look at it: one of so many.
-	share = 20
+	share = 50
 )
 
 var errBusy = errors.New("too many questions at a time: ask again")

@@ -31,7 +31,7 @@ type tapKey struct {
 
 // request is what the engine is asked for.
 func (k tapKey) request() (inspect.WatchRequest, error) {
-	q := inspect.WatchRequest{Filter: k.filter, PerSecond: tapPerSecond}
+	q := inspect.WatchRequest{Filter: k.filter, PerSecond: tapPerSecond, Poll: tapEvery / 2}
 	switch k.kind {
 	case "", "decided":
 		q.Decided = true

@@ -26,10 +26,8 @@ type Map struct {
 type MapNode struct {
 	// Kind is internet, platform, gateway, loadBalancer, virtualNetwork, subnet or networkInterface.
 	Kind string `json:"kind"`
-	// Name is of the resource; a subnet's is VNET/SUBNET. End is how questions name the node, see ask.EndForms; empty:
-	// they can't.
+	// Name is of the resource; a subnet's is VNET/SUBNET.
 	Name string `json:"name"`
-	End  string `json:"end,omitempty"`
 	// Parent is the index of the node around this one; -1: none is.
 	Parent int `json:"parent"`
 	// Addresses are the node's addresses or prefixes, at most maxMapAddresses.
@@ -69,7 +67,7 @@ func newAtlas(s *topology.Snapshot) *atlas {
 			attached[e.Subnet] = true
 		}
 	}
-	a.outside = a.add(MapNode{Kind: "internet", Name: "internet", End: "internet", Parent: -1, Attached: kinds[topology.Internet]})
+	a.outside = a.add(MapNode{Kind: "internet", Name: "internet", Parent: -1, Attached: kinds[topology.Internet]})
 	if kinds[topology.Platform] {
 		a.platform = a.add(MapNode{Kind: "platform", Name: "platform", Parent: -1, Attached: true})
 	}
@@ -98,9 +96,9 @@ func (a *atlas) add(n MapNode) int {
 }
 
 func (a *atlas) network(v *policy.VirtualNetwork, attached map[*policy.Subnet]bool) {
-	at := a.add(MapNode{Kind: "virtualNetwork", Name: v.Name, End: "vnet:" + v.Name, Parent: -1, Addresses: texts(v.AddressSpace), Attached: true})
+	at := a.add(MapNode{Kind: "virtualNetwork", Name: v.Name, Parent: -1, Addresses: texts(v.AddressSpace), Attached: true})
 	for _, sub := range v.Subnets {
-		a.subnets[sub] = a.add(MapNode{Kind: "subnet", Name: v.Name + "/" + sub.Name, End: "subnet:" + v.Name + "/" + sub.Name, Parent: at, Addresses: texts(sub.Prefixes),
+		a.subnets[sub] = a.add(MapNode{Kind: "subnet", Name: v.Name + "/" + sub.Name, Parent: at, Addresses: texts(sub.Prefixes),
 			NetworkSecurityGroup: a.label(sub.NetworkSecurityGroup), Attached: attached[sub]})
 	}
 }
@@ -112,7 +110,7 @@ func (a *atlas) interfaces() {
 			a.Hidden++
 			continue
 		}
-		n := MapNode{Kind: "networkInterface", Name: nic.Name, End: "nic:" + nic.Name, Parent: a.subnets[sub],
+		n := MapNode{Kind: "networkInterface", Name: nic.Name, Parent: a.subnets[sub],
 			NetworkSecurityGroup: a.label(nic.NetworkSecurityGroup)}
 		for i := range nic.IPConfigurations {
 			c := &nic.IPConfigurations[i]
