@@ -55,7 +55,9 @@ func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement)
 	e.reclaimRules(old, s)
 	e.publish(s)
 	e.replaced = e.flows.Mark()
-	e.followFlows(old, s)
+	if !s.SameWays(old) {
+		e.followFlows(old, s)
+	}
 	if a != nil {
 		e.settle(a)
 	}
