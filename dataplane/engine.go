@@ -20,6 +20,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
+	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -177,6 +178,11 @@ func (o *Options) room() verdict.Room { return verdict.Room(max(o.Room, len(o.At
 
 // Attachment is the attachment of a flow's zone; see verdict.Room.
 func (e *Engine) Attachment(zone uint16) (index int, whole bool) { return e.room.Attachment(zone) }
+
+// End is the endpoint with an address at a flow's zone; nil: nobody there has it in a snapshot.
+func (e *Engine) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
+	return e.room.End(s, zone, address)
+}
 
 // Snapshot is the view that packets are decided by now.
 func (e *Engine) Snapshot() *topology.Snapshot { return e.snapshot.Load() }

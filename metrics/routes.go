@@ -65,11 +65,15 @@ func addHealth(mux *http.ServeMux, o *ServerOptions) {
 	mux.HandleFunc("GET /healthz", writeOK)
 	ready := &readiness{unready: o.Unready, now: time.Now}
 	mux.HandleFunc("GET /readyz", ready.answer)
+	links := []web.LandingLinks{
+		{Address: "/metrics", Text: "Metrics"}, {Address: "/healthz", Text: "Health"}, {Address: "/readyz", Text: "Readiness"},
+	}
+	if o.Console != nil {
+		links = append(links, web.LandingLinks{Address: ConsolePath, Text: "Console"})
+	}
 	page, err := web.NewLandingPage(web.LandingConfig{
 		Name: "nsgd", Description: "Azure network security groups as a packet filter", Version: o.Version, HeaderColor: "#0063b1",
-		Links: []web.LandingLinks{
-			{Address: "/metrics", Text: "Metrics"}, {Address: "/healthz", Text: "Health"}, {Address: "/readyz", Text: "Readiness"},
-		},
+		Links:     links,
 		Profiling: strconv.FormatBool(o.Profiles),
 	})
 	if err != nil {

@@ -77,3 +77,33 @@ func TestProfilesAreServedWhereEnabledAndBounded(t *testing.T) {
 		}
 	}
 }
+
+// ended is a console that notes its end.
+type ended struct {
+	http.Handler
+	calls int
+}
+
+func (e *ended) End() { e.calls++ }
+
+func TestTheConsoleIsServedWhereTheMetricsAre(t *testing.T) {
+	console := &ended{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) })}
+	with := newServer(traffic(t), ServerOptions{Console: console})
+	if code, text := ask(t, with.handler, ConsolePath+"data/names"); code != http.StatusOK || text != ConsolePath+"data/names" {
+		t.Errorf("%d %q", code, text)
+	}
+	for _, tt := range []struct {
+		server *Server
+		links  bool
+	}{{with, true}, {newServer(traffic(t), ServerOptions{}), false}} {
+		if _, text := ask(t, tt.server.handler, "/"); strings.Contains(text, `href="/console/"`) != tt.links {
+			t.Errorf("the page of links: %s", text)
+		}
+		if code, _ := ask(t, tt.server.handler, ConsolePath); (code == http.StatusOK) != tt.links {
+			t.Errorf("the console: %d", code)
+		}
+	}
+	if err := with.Shutdown(t.Context()); err != nil || console.calls != 1 {
+		t.Errorf("%v, ended %d times: a stream would hold up the daemon's end", err, console.calls)
+	}
+}

@@ -91,6 +91,8 @@ type ServerOptions struct {
 	Unready func(ctx context.Context) []string
 	// Version of the program.
 	Version string
+	// Console answers below /console/, see ConsolePath; nil: nothing does.
+	Console Console
 	// Profiles serves Go's profiles under /debug/pprof.
 	Profiles bool
 	// WebConfig is a web configuration file of Prometheus: TLS, client certificates and users. Empty: anybody may ask.
@@ -98,7 +100,21 @@ type ServerOptions struct {
 	Log       *slog.Logger
 }
 
-// Server serves /metrics and what tells whether the daemon is well.
+// Console is the console of package console.
+type Console interface {
+	http.Handler
+	// End ends its answers that have no end.
+	End()
+}
+
+const (
+	// ConsolePath is where the console is.
+	ConsolePath = "/console/"
+	// maxStreams bounds the answers of the console that have no end. A browser's page has one while it is seen.
+	maxStreams = 32
+)
+
+// Server serves /metrics, what tells whether the daemon is well, and the console.
 type Server struct {
 	*serve.Server
 	handler   http.Handler
@@ -127,9 +143,14 @@ func NewServer(o ServerOptions) *Server {
 	if o.Profiles {
 		addProfiles(mux)
 	}
-	return &Server{serve.New(mux, serve.Options{
+	bounds := serve.Options{
 		Timeout: serve.Timeout, IdleTimeout: serve.IdleTimeout, Connections: maxConnections, Answers: maxAnswers, ErrorLog: errorLog,
-	}), mux, o.WebConfig, log}
+	}
+	if o.Console != nil {
+		mux.Handle(ConsolePath, o.Console)
+		bounds.Streams, bounds.Ending = maxStreams, o.Console.End
+	}
+	return &Server{serve.New(mux, bounds), mux, o.WebConfig, log}
 }
 
 // Serve answers until Shutdown.

@@ -103,6 +103,8 @@ var allowedImports = map[string][]string{
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
 	},
 	"dataplane/control": {"conntrack", "dataplane", "dataplane/ask", "dataplane/history", "dataplane/inspect", "dataplane/serve", "dataplane/watch", "ruleset/azure", "tun/folder"},
+	// Answers the console's pages, as control answers nsgctl.
+	"dataplane/console": {"dataplane/ask", "dataplane/inspect", "dataplane/serve", "dataplane/watch"},
 	"metrics": {
 		"conntrack", "dataplane", "dataplane/fault", "dataplane/packet", "dataplane/serve", "dataplane/topology", "dataplane/watch", "ruleset",
 	},
@@ -111,6 +113,8 @@ var allowedImports = map[string][]string{
 	},
 	"deploy/lab":     {"dataplane", "dataplane/ask", "ruleset/azure", "dataplane/packet", "dataplane/platform", "dataplane/topology", "ruleset", "ruleset/policy", "ruleset/classifier", "tun"},
 	"deploy/grafana": {},
+	// The console's pages as files.
+	"deploy/console": {},
 	"cmd/nsgd":       {anyPackage, "cmd/nsgd/privileged"},
 	// Does what needs a capability, in a process of its own; opens the sockets of what answers in namespaces.
 	"cmd/nsgd/privileged": {"dataplane/control", "dataplane/dhcp", "dataplane/platform", "dataplane/probe", "tun", "tun/container", "tun/fabric", "tun/fdstore", "tun/intercept"},
@@ -172,8 +176,8 @@ var onlyExternal = map[string]string{
 
 // onlyImporters are packages of the standard library that only some rooms may import.
 var onlyImporters = map[string][]string{
-	// Control and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure; platform is IMDS; container asks Docker.
-	"net/http": {"tun/container", "dataplane/control", "dataplane/serve", "metrics", "dataplane/probe", "dataplane/platform", "deploy/lab"},
+	// Control, the console and metrics answer, on what serve bounds; probe asks backends; the lab is client and server of its figure; platform is IMDS; container asks Docker.
+	"net/http": {"tun/container", "dataplane/control", "dataplane/console", "dataplane/serve", "metrics", "dataplane/probe", "dataplane/platform", "deploy/lab", "test/bench"},
 }
 
 // withoutImport are packages that must not import a package of the standard library.

@@ -66,14 +66,16 @@ type Config struct {
 	AzureQuirks bool `yaml:"azureQuirks"`
 	// DefaultOutboundAddress is the public address of NICs without another way to the internet
 	// (default outbound access). Absent: such NICs send from their private address.
-	DefaultOutboundAddress Address        `yaml:"defaultOutboundAddress"`
-	Metrics                MetricsConfig  `yaml:"metrics"`
-	Control                ControlConfig  `yaml:"control"`
-	Log                    LogConfig      `yaml:"log"`
-	State                  StateConfig    `yaml:"state"`
-	Platform               PlatformConfig `yaml:"platform"`
-	DenyLog                DenyLogConfig  `yaml:"denyLog"`
-	History                HistoryConfig  `yaml:"history"`
+	DefaultOutboundAddress Address       `yaml:"defaultOutboundAddress"`
+	Metrics                MetricsConfig `yaml:"metrics"`
+	// Console serves the console's pages where the metrics are.
+	Console  bool           `yaml:"console"`
+	Control  ControlConfig  `yaml:"control"`
+	Log      LogConfig      `yaml:"log"`
+	State    StateConfig    `yaml:"state"`
+	Platform PlatformConfig `yaml:"platform"`
+	DenyLog  DenyLogConfig  `yaml:"denyLog"`
+	History  HistoryConfig  `yaml:"history"`
 	// Cluster has many hosts carry one policy; absent: the policy is in files here.
 	Cluster *ClusterConfig `yaml:"cluster"`
 	joined  *joined        // to the other hosts; nil: nothing is

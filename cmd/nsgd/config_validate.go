@@ -125,6 +125,7 @@ func (v *validator) config(c *Config) {
 	v.timeouts(&c.Timeouts)
 	v.meaning(c)
 	v.metrics(&c.Metrics)
+	v.console(c)
 	v.log(&c.Log)
 	if len(c.Control.Socket) > control.MaxSocketPath {
 		v.fail(at("control", "socket"), "%q: a unix socket's path has at most %d bytes", c.Control.Socket, control.MaxSocketPath)
@@ -200,13 +201,18 @@ func (v *validator) metrics(c *MetricsConfig) {
 	if c.Listen == metricsOff {
 		return
 	}
-	host, _, _ := net.SplitHostPort(c.Listen)
 	if err := checkListen(c.Listen); err != nil {
 		v.fail(at("metrics", "listen"), "%q: allowed is HOST:PORT with a numeric port, or %s", c.Listen, metricsOff)
 	}
-	if c.Pprof && c.WebConfig == "" && host != "localhost" && !net.ParseIP(host).IsLoopback() {
+	if c.Pprof && c.open() {
 		v.fail(at("metrics", "pprof"), "true: profiles show what is in memory, and %s is open to others: set metrics.webConfig, or a loopback address as metrics.listen", c.Listen)
 	}
+}
+
+// open reports that others than this host's users may ask, and anybody of them.
+func (c *MetricsConfig) open() bool {
+	host, _, _ := net.SplitHostPort(c.Listen)
+	return c.WebConfig == "" && host != "localhost" && !net.ParseIP(host).IsLoopback()
 }
 
 func (v *validator) attachments(list []AttachmentConfig) {

@@ -263,7 +263,7 @@ func (d *daemon) attach(ctx context.Context) error {
 		Engine: d.engine, Policy: d.policy, Places: d.config.places(), Probes: d.probes, History: d.history,
 		Configuration: &live{ctx: ctx, path: d.path, log: d.log, file: d.file, files: d.policy, running: d.config, edits: d.edits, kept: keptEdits{d.inherited.kept}, devices: d.devices, interception: d.interception, responders: d.responders, snapshot: d.engine.Snapshot, share: d.share, member: d.member},
 		Version:       version, Offload: d.offload.String(), Control: d.config.Control.Socket, ControlListen: d.remote.address(), Metrics: d.metricsAddress(),
-		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Log: d.log,
+		Reloading: d.reloading, FlowLogs: d.flowLogUse, Interfaces: d.interfaces, Confirm: d.confirmed, Upgrade: d.upgrade, Unkept: d.inherited.unkept, Cluster: d.member.status, Beyond: beyond, Hosts: d.member.hosts, Earlier: d.config.earlierPolicies(), Log: d.log,
 	})
 	d.onStop(func() error { d.service.Close(); return nil })
 	return d.member.join(d)
@@ -355,6 +355,10 @@ func (d *daemon) stop() error {
 
 // serve carries packets and answers until ctx ends or something fails.
 func (d *daemon) serve(ctx context.Context) error {
+	pages, err := d.console()
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.privileged.Wait(ctx) })
 	group.Go(func() error { return d.interception.follow(ctx) })
@@ -377,7 +381,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		gatherer := metrics.NewGatherer(metrics.Options{Engine: d.engine, Version: version, Reloads: d.reloads, Also: d.collectors(), Carrier: d.inherited.carrier()})
 		scraped = metrics.NewServer(metrics.ServerOptions{
 			Gatherer: gatherer, Unready: d.service.Unready, Version: version, Log: d.log,
-			Profiles: d.config.Metrics.Pprof, WebConfig: d.config.Metrics.WebConfig,
+			Profiles: d.config.Metrics.Pprof, Console: pages, WebConfig: d.config.Metrics.WebConfig,
 		})
 		group.Go(func() error { return scraped.Serve(d.metrics) })
 	}
@@ -406,7 +410,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.log.Info("ready", "attachments", len(d.config.Attachments), "workers", d.engine.Workers(), "offload", d.offload,
 		"control", d.config.Control.Socket, "metrics", d.metricsAddress())
 	d.notify(notifyReady)
-	err := group.Wait()
+	err = group.Wait()
 	if failed := d.stopCarrying(); err == nil { // nobody else needs packets any more
 		err = failed
 	}

@@ -134,6 +134,9 @@ func labHints(c *Config) string {
 	if address := c.Metrics.Listen; address != metricsOff {
 		fmt.Fprintf(&b, "Metrics: http://%s/metrics\n", address)
 	}
+	if url := c.consoleURL(); url != "" {
+		fmt.Fprintf(&b, "Console: %s\n", url)
+	}
 	fmt.Fprintf(&b, "Policy:  %s (change it, then: %s reload)\n\nTo try more, as root in another terminal:\n", c.Policy[0], nsgctl)
 	for _, command := range []string{
 		"ip netns exec nsgd-internet curl http://10.0.1.4/",

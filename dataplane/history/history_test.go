@@ -177,7 +177,7 @@ func TestHitsAreThoseOfTheTime(t *testing.T) {
 	hit := func(slot uint32) { r.engine.set.Rule(slot, 1, &p); r.engine.set.Flush() }
 	hits := func(since time.Time) map[uint32]uint64 {
 		sums := map[uint32]uint64{}
-		r.Since(since).Hits(func(_ uint64, h *Hit) { sums[h.Slot] += h.Hits })
+		r.Since(since).Hits(func(_ time.Time, _ uint64, h *Hit) { sums[h.Slot] += h.Hits })
 		return sums
 	}
 	hit(3)
@@ -205,7 +205,7 @@ func TestHitsOfABucketAreBounded(t *testing.T) {
 	}
 	r.engine.set.Flush()
 	s, listed := r.Since(time.Time{}), 0
-	s.Hits(func(_ uint64, h *Hit) {
+	s.Hits(func(_ time.Time, _ uint64, h *Hit) {
 		if listed++; h.Hits != 2 {
 			t.Errorf("slot %d with %d hits is among the first", h.Slot, h.Hits)
 		}

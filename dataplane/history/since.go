@@ -68,11 +68,11 @@ func (s *Span) Ended(yield func(*Pair)) {
 	}
 }
 
-// Hits yields what rules did, with the generation that names their slots.
-func (s *Span) Hits(yield func(generation uint64, h *Hit)) {
+// Hits yields what rules did, bucket by bucket with the bucket's begin, and with the generation that names their slots.
+func (s *Span) Hits(yield func(from time.Time, generation uint64, h *Hit)) {
 	for _, b := range s.buckets {
 		for i := range b.hits {
-			yield(b.generation, &b.hits[i])
+			yield(b.from, b.generation, &b.hits[i])
 		}
 	}
 }

@@ -35,6 +35,9 @@ func (s *Stream) Capture(ctx context.Context, w io.Writer, flush func() error) e
 	}
 	return s.run(ctx, sink{
 		packet: func(e *watch.Event, data []byte) error {
+			if s.request.Headers {
+				data = data[:min(len(data), headersOf(e))]
+			}
 			name := s.namer.attachment(e.From, e)
 			on, known := interfaces[name]
 			if !known { // it was attached since
@@ -50,6 +53,16 @@ func (s *Stream) Capture(ctx context.Context, w io.Writer, flush func() error) e
 		summary: func(WatchSummary) error { return nil },
 		flush:   flush,
 	})
+}
+
+// headersOf is where the payload of a packet begins. Of a later fragment, and of what is not understood, nothing but the
+// least IP header is known to be none.
+func headersOf(e *watch.Event) int {
+	const least = 20
+	if p := &e.Packet; p.PayloadOffset > 0 && !p.Fragment.IsLater() {
+		return int(p.PayloadOffset)
+	}
+	return least
 }
 
 // interfaces are the attachments, with the places of their devices.

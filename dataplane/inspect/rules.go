@@ -74,7 +74,7 @@ func (s *Service) rulesSince(snapshot *topology.Snapshot, filter RuleFilter) (*R
 	}
 	registry := s.options.Engine.Registry()
 	counts, inForce, rest := make([]counter.Rule, len(registry.Keys())), snapshot.MarkSlots(nil), span.OtherHits
-	span.Hits(func(generation uint64, h *history.Hit) {
+	span.Hits(func(_ time.Time, generation uint64, h *history.Hit) {
 		to := &rest
 		if _, known := registry.At(h.Slot, generation); known && int(h.Slot) < min(len(inForce), len(counts)) && inForce[h.Slot] {
 			to = &counts[h.Slot]

@@ -77,6 +77,8 @@ type Options struct {
 	Now func() time.Time
 	// AfterFunc calls a function later, unless stop comes first; nil: time.AfterFunc.
 	AfterFunc func(time.Duration, func()) (stop func() bool)
+	// Earlier is how many earlier policies are kept to be compared, see Compare; 0: none.
+	Earlier int
 	// Log receives how reloads went; nil discards it.
 	Log *slog.Logger
 }
@@ -106,10 +108,13 @@ type Service struct {
 	written time.Time     // its file; zero: there is none; guarded by mu
 	files   *PolicyFiles  // of the running policy; guarded by mu, and what it remembers by loading
 	places  []Place       // by slot; replaced, never changed; guarded by mu
+	earlier earlier       // policies from before; guarded by mu
 
 	top topMemory
 
-	asked asked
+	asked   asked
+	linting sync.Mutex
+	linted  *Linted // of the last policy that was asked about; guarded by linting
 }
 
 // NewService returns a service for an engine whose policy is loaded.
@@ -128,6 +133,7 @@ func NewService(o Options) *Service {
 	}
 	s := &Service{options: o, log: o.Log, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
 	s.reloads.Loaded = s.started
+	s.earlier.last = s.Snapshot()
 	s.written = o.Policy.tagsWritten()
 	s.warnLeftOut(o.Log)
 	return s

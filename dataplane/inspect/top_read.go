@@ -16,6 +16,7 @@ type topMemory struct {
 	mu       sync.Mutex
 	counters counterSamples
 	flows    flowSamples
+	atlas    *atlas      // of the last snapshot that a map was made of; nil: of none
 	idle     *time.Timer // nil before the first reading
 }
 
@@ -28,7 +29,7 @@ func (b *topMemory) touch() {
 	b.idle = time.AfterFunc(forgetAfter, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.counters, b.flows = counterSamples{}, flowSamples{}
+		b.counters, b.flows, b.atlas = counterSamples{}, flowSamples{}, nil
 	})
 }
 
@@ -54,7 +55,7 @@ func (s *Service) Top(q TopQuestion) (*TopReading, error) {
 	case TopRules:
 		s.topRules(r, &q, &now)
 	case TopFlows:
-		s.topFlows(r, &q)
+		s.topFlows(r, &q, s.matching(&q))
 	case TopTalkers:
 		s.topTalkers(r, &q)
 	case TopDrops:
@@ -147,15 +148,21 @@ type ratedFlow struct {
 	packetsPerSecond, bytesPerSecond float64
 }
 
-// walk samples all flows, and yields those that pass the filter.
-func (s *Service) walk(r *TopReading, q *TopQuestion, yield func(*conntrack.FlowInfo, *figures)) {
-	e, book := s.options.Engine, &s.top.flows
+// matching is the filter of a question about flows.
+func (s *Service) matching(q *TopQuestion) func(*conntrack.FlowInfo) bool {
+	e := s.options.Engine
 	filter := flowWords(e, s.Snapshot(), e.Registry().Keys(), q.Filter)
+	return func(info *conntrack.FlowInfo) bool { return matchesAll(filter, info) }
+}
+
+// walk samples all flows, and yields those that match.
+func (s *Service) walk(r *TopReading, match func(*conntrack.FlowInfo) bool, yield func(*conntrack.FlowInfo, *figures)) {
+	e, book := s.options.Engine, &s.top.flows
 	r.Seconds = book.length.Seconds()
 	var f figures // outside the loop, because a pointer to it escapes: one allocation for all flows
 	e.Flows().Flows(func(info *conntrack.FlowInfo) bool {
 		packets, bytes := book.rates(info)
-		if !matchesAll(filter, info) {
+		if !match(info) {
 			return true
 		}
 		f = figures{
@@ -167,12 +174,12 @@ func (s *Service) walk(r *TopReading, q *TopQuestion, yield func(*conntrack.Flow
 	})
 }
 
-func (s *Service) topFlows(r *TopReading, q *TopQuestion) {
+func (s *Service) topFlows(r *TopReading, q *TopQuestion, match func(*conntrack.FlowInfo) bool) {
 	book := &s.top.flows
 	book.begin(r.Time)
 	rank := q.ranking(book.length > 0)
 	first := leaders[ratedFlow]{limit: q.Limit}
-	s.walk(r, q, func(info *conntrack.FlowInfo, f *figures) {
+	s.walk(r, match, func(info *conntrack.FlowInfo, f *figures) {
 		if value := rank(f); first.leads(value, uint32(info.Flow)) {
 			first.add(value, uint32(info.Flow), &ratedFlow{*info, f.packetsPerSecond, f.bytesPerSecond})
 		}
@@ -194,7 +201,7 @@ func (s *Service) topTalkers(r *TopReading, q *TopQuestion) {
 	weigh := forward.ranking(book.length > 0)
 	all := newTalkers(talkersFollowed)
 	e := s.options.Engine
-	s.walk(r, q, func(info *conntrack.FlowInfo, f *figures) {
+	s.walk(r, s.matching(q), func(info *conntrack.FlowInfo, f *figures) {
 		// A flow may have a record at each end. The sender's counts.
 		if _, whole := e.Attachment(info.Key.Zone); !whole {
 			return

@@ -23,6 +23,12 @@ type WatchRequest struct {
 	Filter string
 	// Denied leaves out what was carried.
 	Denied bool
+	// Decided leaves out what was carried as part of a live flow: what remains began a flow or was dropped.
+	Decided bool
+	// Poll is how often a waiting reader looks; 0: at once, nearly. See watch.Options.
+	Poll time.Duration
+	// Headers has a capture keep the headers of packets alone, up to SnapLen.
+	Headers bool
 	// Count ends the stream after so many packets; 0: it has no end.
 	Count int
 	// PerSecond bounds the packets of a second; 0: no bound.
@@ -74,7 +80,7 @@ func (s *Service) Watch(q WatchRequest, keepBytes bool) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := watch.Options{Filter: filter, DroppedOnly: q.Denied, PerSecond: q.PerSecond, Every: q.Sample}
+	o := watch.Options{Filter: filter, DroppedOnly: q.Denied, DecidedOnly: q.Decided, PerSecond: q.PerSecond, Every: q.Sample, Poll: q.Poll}
 	if keepBytes {
 		o.Bytes, o.Snap = captureBytes, watch.MaxSnap
 		if q.SnapLen > 0 {

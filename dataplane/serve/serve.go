@@ -270,6 +270,28 @@ func Stream(w http.ResponseWriter, precedence bool) error {
 	return a.control.SetReadDeadline(time.Time{})
 }
 
+// Feed makes the answer to w a stream whose reader must keep up: each write has Options.Timeout. No peer has more than half of
+// Options.Streams. It fails with ErrStreams.
+func Feed(w http.ResponseWriter) error {
+	a, ok := w.(*writer)
+	if !ok {
+		return nil
+	}
+	a.server.mu.Lock()
+	have := 0
+	for _, k := range a.server.connections {
+		if k.stream && k.from == a.connection.from {
+			have++
+		}
+	}
+	a.server.mu.Unlock()
+	if have >= (a.server.options.Streams+1)/2 {
+		return ErrStreams
+	}
+	a.prompt = true
+	return Stream(w, false)
+}
+
 // writer is an answer. Each write has Options.Timeout, except a stream's.
 type writer struct {
 	http.ResponseWriter
@@ -277,6 +299,7 @@ type writer struct {
 	connection *connection
 	control    *http.ResponseController
 	stream     bool
+	prompt     bool // a stream, see Feed
 }
 
 // Unwrap is for http.ResponseController.
@@ -304,7 +327,7 @@ const lastGrace = time.Second
 func (a *writer) hurry() {
 	if !a.server.ending.Load() {
 		var end time.Time // none
-		if !a.stream {
+		if !a.stream || a.prompt {
 			end = time.Now().Add(a.server.options.Timeout)
 		}
 		a.control.SetWriteDeadline(end)

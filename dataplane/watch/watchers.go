@@ -7,8 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// MaxWatchers bounds the subscriptions at a time: eight, and those of the daemon's history and of a candidate policy.
-const MaxWatchers = 10
+// MaxWatchers bounds the subscriptions at a time: eight, four of the console, and those of the daemon's history and of a candidate
+// policy.
+const MaxWatchers = 14
 
 // ErrWatchers is returned by Watchers.Watch when there are MaxWatchers.
 var ErrWatchers = fmt.Errorf("%d watch packets already, which is as many as may", MaxWatchers)

@@ -42,6 +42,7 @@ func main() {
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
 	logs := flag.Bool("flow-logs", false, "measure the daemon without and with flow logs, in turn, by tcp1, udp64 and connects unless -measures says otherwise")
 	traces := flag.Bool("traces", false, "measure the daemon while nobody traces, after a trace of everything, and during one, with nsgctl beside nsgd; measures as with -flow-logs")
+	looked := flag.Bool("consoles", false, "measure the daemon while nobody looks at its console, and while ten do, by tcp1 and connects unless -measures says otherwise")
 	flooded := flag.Bool("flood", false, "measure one TCP stream under floods instead")
 	only := flag.String("only", "", "with -flood: leave out the kinds that this regular expression does not match, the first two apart")
 	var restarts restartOptions
@@ -69,6 +70,9 @@ func main() {
 	}
 	if *traces {
 		o.withTraces()
+	}
+	if *looked {
+		o.withConsoles()
 	}
 	if len(o.nsgd) == 0 {
 		o.nsgd = list{"bin/nsgd"}

@@ -42,7 +42,7 @@ func benchNetwork(pid int, stop func()) *network {
 const defaultSetups = "kernel,copy,nsgd-10,nsgd-1000,ovs"
 
 func setupNames() []string {
-	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "vxlan", "ovs", "translation", "traces"}
+	return []string{"kernel", "kernel-RULES", "forward", "interface-RULES", "routed-RULES", "copy", "vxlan", "ovs", "translation", "traces", "consoles"}
 }
 
 // makeSetups reads -setups. What is not installed is left out, with a message.
@@ -73,6 +73,8 @@ func makeSetups(o *options) ([]setup, error) {
 			setups = append(setups, translations(o.nsgd[0])...)
 		case name == "traces":
 			setups = append(setups, traces(o.nsgd[0])...)
+		case name == "consoles":
+			setups = append(setups, consoles(o.nsgd[0])...)
 		case name == "copy":
 			setups = append(setups, bareCopy())
 		case kind == "nsgd":

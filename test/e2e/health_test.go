@@ -70,8 +70,8 @@ func TestReadinessFollowsTheDevicesAndTheLogIsJSON(t *testing.T) {
 		path, user string
 		want       int
 	}{
-		{"/metrics", "", 401}, {"/healthz", "nobody", 401}, {"/debug/pprof/", "", 401},
-		{"/metrics", "prometheus", 200}, {"/healthz", "prometheus", 200}, {"/", "prometheus", 200}, {"/debug/pprof/heap", "prometheus", 200},
+		{"/metrics", "", 401}, {"/healthz", "nobody", 401}, {"/debug/pprof/", "", 401}, {"/console/", "", 401}, {"/console/events/map", "", 401},
+		{"/metrics", "prometheus", 200}, {"/healthz", "prometheus", 200}, {"/", "prometheus", 200}, {"/debug/pprof/heap", "prometheus", 200}, {"/console/", "prometheus", 200}, {"/console/data/names", "prometheus", 200},
 	} {
 		if status, text := askHealth(t, tt.path, tt.user); status != tt.want {
 			t.Errorf("%s as %q: %d %.200s, want %d", tt.path, tt.user, status, text, tt.want)
