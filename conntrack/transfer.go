@@ -150,23 +150,9 @@ func (p *Placing) put(r *record) {
 // Import takes over the flows of an image that Export has made. Those that can't go on are counted in Lost. The error says
 // why the image as a whole is of no use; then nothing has changed. Flows above the table's limits evict others, or are lost.
 func (t *Table) Import(memory []byte, o *Arrivals) (a Adoption, err error) {
-	head, was, err := readShape(memory, 0)
+	head, was, converters, err := openTransfer(memory)
 	if err != nil {
 		return a, err
-	}
-	if was.Meaning > meaning {
-		return a, fmt.Errorf("conntrack: flows of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
-	}
-	s := shapeNow(0)
-	var converters [3]converter
-	var missing []string
-	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}} {
-		c, lacks := convert(l[0], l[1])
-		converters[i] = c
-		missing = append(missing, slices.DeleteFunc(lacks, func(name string) bool { return slices.Contains(mayLack, name) })...)
-	}
-	if len(missing) > 0 {
-		return a, fmt.Errorf("conntrack: the flows of another version lack %s", strings.Join(missing, ", "))
 	}
 	from := was.parts(int(head.number))
 	for n := range int(head.used.Load()) {
@@ -181,6 +167,36 @@ func (t *Table) Import(memory []byte, o *Arrivals) (a Adoption, err error) {
 		}
 	}
 	return a, nil
+}
+
+// CheckTransfer says how many flows an image has, or why Import would refuse it. The image may come from anybody.
+func CheckTransfer(memory []byte) (flows int, err error) {
+	head, _, _, err := openTransfer(memory)
+	if err != nil {
+		return 0, err
+	}
+	return int(head.used.Load()), nil
+}
+
+// openTransfer checks an image and says how its flows become this version's.
+func openTransfer(memory []byte) (head *imageHead, was shape, converters [3]converter, err error) {
+	if head, was, err = readShape(memory, 0); err != nil {
+		return nil, was, converters, err
+	}
+	if was.Meaning > meaning {
+		return nil, was, converters, fmt.Errorf("conntrack: flows of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
+	}
+	s := shapeNow(0)
+	var missing []string
+	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}} {
+		c, lacks := convert(l[0], l[1])
+		converters[i] = c
+		missing = append(missing, slices.DeleteFunc(lacks, func(name string) bool { return slices.Contains(mayLack, name) })...)
+	}
+	if len(missing) > 0 {
+		return nil, was, converters, fmt.Errorf("conntrack: the flows of another version lack %s", strings.Join(missing, ", "))
+	}
+	return head, was, converters, nil
 }
 
 // arrival is a flow of another table.

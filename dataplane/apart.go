@@ -18,6 +18,9 @@ import (
 // far is the zone that stands for wherever else an attachment's flows go.
 func (e *Engine) far(attachment int) uint16 { return uint16(e.room + attachment) }
 
+// FarZone is the far zone of an attachment.
+func (e *Engine) FarZone(attachment int) uint16 { return e.far(attachment) }
+
 // Attachment is the attachment of a flow's zone. whole is false for a far zone: the flow is
 // known at this attachment only.
 func (e *Engine) Attachment(zone uint16) (index int, whole bool) {

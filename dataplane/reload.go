@@ -55,6 +55,9 @@ func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement)
 	defer fault.End()
 	e.setting.Store(now)
 	e.reclaimRules(old, s)
+	if a != nil && a.Flows != nil {
+		a.Flows()
+	}
 	e.publish(s)
 	e.replaced = e.flows.Mark()
 	e.followFlows(old, s)
@@ -175,7 +178,11 @@ func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 		return true
 	}
 	d := verdict.Decision{Here: true}
-	if way(s, from, &f.Key.Tuple, &d); d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
+	way(s, from, &f.Key.Tuple, &d)
+	if s.Attachments[to].Inlet() && d.Drop == packet.NotDropped && !d.Refused() && d.Way.To == s.Outside() {
+		return true // another host translates it, whichever would be chosen now
+	}
+	if d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
 		return false
 	}
 	if d.Answered() || old == nil {

@@ -68,6 +68,8 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
+	// Takes flows from one engine to another host's.
+	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},
 	// A cluster's policy as files; of tun the folder that a host trusts.
 	"dataplane/cluster/generation": {"tun/folder"},
 	// The store and the host's agent know nothing of engines: the daemon is behind an interface.

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/cluster"
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/continuity"
@@ -35,6 +36,8 @@ type member struct {
 	cache   *generation.Cache
 	agent   *cluster.Agent
 	service *inspect.Service
+	engine  *dataplane.Engine
+	host    string // its name
 	log     *slog.Logger
 
 	mu     sync.Mutex
@@ -238,7 +241,7 @@ func (m *member) join(d *daemon) error {
 		return nil
 	}
 	k := d.config.Cluster
-	m.service = d.service
+	m.service, m.engine = d.service, d.engine
 	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
 		return err
@@ -251,6 +254,7 @@ func (m *member) join(d *daemon) error {
 	if err != nil {
 		return err
 	}
+	m.host = host
 	store, err := k.open()
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
@@ -262,7 +266,7 @@ func (m *member) join(d *daemon) error {
 		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
 		Version: version, Internet: internet, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
 		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
-		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
+		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Listen: k.listen, Dial: k.dial, Log: d.log,
 	})
 	return err
 }
@@ -416,7 +420,7 @@ func (m *member) collectors() []prometheus.Collector {
 		s := m.agent.Status()
 		return metrics.ClusterState{
 			Connected: s.Connected, Registered: s.Registered, Carries: s.GoOn || s.Carries > 0, Generation: s.Generation, Current: s.Current,
-			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults),
+			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults), Moves: s.Moves,
 		}
 	})}
 }

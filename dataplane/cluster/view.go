@@ -17,6 +17,7 @@ import (
 const (
 	MaxHosts  = 10_000
 	MaxClaims = 200_000
+	MaxMoves  = 1000
 	MaxVNIs   = 100_000
 )
 
@@ -44,6 +45,7 @@ type View struct {
 	Offer    *Offer
 	Hosts    map[string]*Host // by name
 	Claims   map[string]Claim // by NIC, see NormalNIC
+	Moves    map[string]*Move // by NIC
 	VNIs     map[string]uint32
 	// Faults are records that can't be read, by key.
 	Faults map[string]string
@@ -76,7 +78,7 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	return &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	return &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
 }
 
 // maxViewFaults bounds View.Faults.
@@ -92,7 +94,7 @@ func (v *View) fault(key string, err error) {
 func (v *View) clone() *View {
 	v.shared = true
 	c := *v
-	c.Hosts, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Faults)
+	c.Hosts, c.Faults, c.Moves = maps.Clone(v.Hosts), maps.Clone(v.Faults), maps.Clone(v.Moves)
 	return &c
 }
 
@@ -125,12 +127,20 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 			v.Hosts[name] = h
 		}
 	case claimKey:
-		c := Claim{Revision: kv.CreateRevision}
+		c := Claim{Revision: kv.ModRevision}
 		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil && len(v.Claims) == MaxClaims {
 			err = fmt.Errorf("more than %d claims", MaxClaims)
 		}
 		if err == nil {
 			v.Claims[name] = c
+		}
+	case moveKey:
+		m := &Move{Revision: kv.CreateRevision}
+		if err = decode(key, kv.Value, &m.MoveRecord); err == nil && len(v.Moves) == MaxMoves {
+			err = fmt.Errorf("more than %d moves", MaxMoves)
+		}
+		if err == nil {
+			v.Moves[name] = m
 		}
 	case vniKey:
 		var n uint32
@@ -152,7 +162,9 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 // drop takes a key out.
 func (v *View) drop(key string) {
 	v.remove(key)
-	v.moved()
+	if _, kind := v.kind(key); kind == claimKey || kind == vniKey || kind == hostKey {
+		v.moved()
+	}
 }
 
 func (v *View) remove(key string) {
@@ -167,6 +179,8 @@ func (v *View) remove(key string) {
 	case claimKey:
 		v.ownMaps()
 		delete(v.Claims, name)
+	case moveKey:
+		delete(v.Moves, name)
 	case vniKey:
 		v.ownMaps()
 		delete(v.VNIs, name)
@@ -182,6 +196,7 @@ const (
 	offerKey
 	hostKey
 	claimKey
+	moveKey
 	vniKey
 )
 
@@ -195,7 +210,7 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 	if name, ok := strings.CutPrefix(key, v.keys.hosts()); ok {
 		return name, hostKey
 	}
-	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.vnis(): vniKey} {
+	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.moves(): moveKey, v.keys.vnis(): vniKey} {
 		if text, ok := strings.CutPrefix(key, prefix); ok {
 			if name, ok := unescape(text); ok {
 				return name, kind
