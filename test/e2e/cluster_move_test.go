@@ -273,7 +273,9 @@ func TestANetworkInterfaceMovesWithItsFlows(t *testing.T) {
 func netipPort(h lab.Host, port uint16) netip.AddrPort { return netip.AddrPortFrom(h.Address, port) }
 
 // small gives attachments an MTU that goes whole between hosts.
-func small(attachments string) string { return strings.ReplaceAll(attachments, "}\n", ", mtu: 1400}\n") }
+func small(attachments string) string {
+	return strings.ReplaceAll(attachments, "}\n", ", mtu: 1400}\n")
+}
 
 // openPolicy is the lab's, with all open between its machines.
 func openPolicy() groupRules {
