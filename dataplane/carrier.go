@@ -67,6 +67,12 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	return c, nil
 }
 
+// Advance is Carry of nothing: the clock moves on.
+func (c *Carrier) Advance(at time.Time) {
+	c.worker.flows.Quiesce()
+	c.advance(time.Duration(at.UnixNano()))
+}
+
 // Rearrange gives the engine other attachments. flows, which may be nil, takes flows along: see Arrangement.Flows. It returns
 // the slots of the attachments, in their order.
 func (c *Carrier) Rearrange(w *Wanted, flows func(*topology.Snapshot)) ([]int, error) {

@@ -28,8 +28,8 @@ func newClusterMove(g *global, f *clusterFlags) *cobra.Command {
 
 The other host must attach it in its nsgd.yaml, where it waits for it. Once both are ready, the host that has it carries nothing
 of it any more, hands its flows over by TLS, and the other host takes the claim. If that fails, it is where it was.
-Flows stay behind that end at what no other host has: the platform, addresses of a subnet's attachment, and network
-interfaces that ask each other by public addresses. NIC is an id, or a name where that is clear.
+Flows end that lead to the platform, which each host has for itself, and between network interfaces of the old host by public
+addresses. NIC is an id, or a name where that is clear.
 
 Exit code 1: it has not moved, or that is not known.`,
 		Example: `  nsgctl cluster move vm1-nic host2 --endpoints http://127.0.0.1:2379`,

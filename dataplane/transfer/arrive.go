@@ -64,7 +64,8 @@ func (x *arrival) place(i *conntrack.FlowInfo) (to conntrack.Placing, ok bool) {
 	n := uint16(x.nic.Index)
 	switch {
 	case from.Kind == Own && reply.Kind == Own:
-		return conntrack.Placing{Zone: n, ReplyZone: n, Slots: x.slots(i.Slots, everything)}, i.Marks == 0 && x.owns(i.Key.Src) && x.owns(i.Receiver)
+		to = conntrack.Placing{Zone: n, ReplyZone: n, Slots: x.slots(i.Slots, everything)}
+		return to, i.Marks&conntrack.Shared == 0 && !sourceChanges(i) && x.owns(i.Key.Src) && x.owns(i.Receiver)
 	case from.Kind == Own && x.owns(i.Key.Src):
 		return x.sent(i, reply)
 	case reply.Kind == Own && x.owns(i.Receiver):
@@ -96,11 +97,8 @@ func (x *arrival) sent(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing,
 		switch {
 		case at == nil || i.Marks != 0:
 			return to, false
-		case at.Outlet(): // this host has translated it all along
-			here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.Key.Tuple, Zone: x.engine.FarZone(at.Index)})
-			if there && here.Key.Zone == x.engine.FarZone(at.Index) {
-				x.join(&here, conntrack.Placing{Zone: n, ReplyZone: here.ReplyKey.Zone, Slots: to.Slots})
-			}
+		case at.Outlet():
+			x.joinOut(i, at, to.Slots)
 			return to, false
 		}
 		to.ReplyZone = uint16(at.Index)
@@ -109,8 +107,13 @@ func (x *arrival) sent(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing,
 	default:
 		return to, false
 	}
+	if i.Marks == 0 { // an appliance's answers from the internet come by a fabric of its own
+		src := x.s.Admit(x.nic, i.Key.Src)
+		end, _ := x.s.Route(src, i.Key.Src, i.Key.Dst)
+		return to, end != x.s.Outside() || !x.joinOut(i, x.outlet(), to.Slots)
+	}
 	if i.Marks&sender == 0 || i.Marks&conntrack.Shared != 0 || sourceChanges(i) {
-		return to, i.Marks == 0
+		return to, false
 	}
 	peer := x.s.Peer(x.nic, i.Receiver)
 	if peer == nil || peer.Attachment < 0 {
@@ -151,10 +154,7 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 		case at == nil || i.Marks != 0:
 			return to, false
 		case at.Outlet():
-			here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: x.engine.FarZone(at.Index)})
-			if there && here.ReplyKey.Zone == x.engine.FarZone(at.Index) {
-				x.join(&here, conntrack.Placing{Zone: here.Key.Zone, ReplyZone: n, Slots: to.Slots})
-			}
+			x.joinIn(i, at, to.Slots)
 			return to, false
 		}
 		to.Zone = uint16(at.Index)
@@ -171,6 +171,12 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 		return to, false
 	}
 	peer := x.s.Peer(x.nic, arrives.Src)
+	if peer == nil { // behind a gateway, or on the internet with floating IP
+		if x.joinIn(i, x.outlet(), to.Slots) {
+			return to, false
+		}
+		peer, _ = x.s.Route(x.s.Admit(x.nic, i.Receiver), arrives.Dst, arrives.Src)
+	}
 	if peer == nil || peer.Attachment < 0 || peer.Elsewhere {
 		return to, true
 	}
@@ -182,6 +188,44 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 		return to, false
 	}
 	return to, true
+}
+
+// outlet is this host's, in the group of the network interface; nil: it has no internet.
+func (x *arrival) outlet() *topology.Attachment {
+	for _, a := range x.s.Attachments {
+		if a.Outlet() {
+			return x.s.Through(x.nic, a.Translates())
+		}
+	}
+	return nil
+}
+
+// joinOut joins a flow to the internet that this host has translated all along. It is false without one.
+func (x *arrival) joinOut(i *conntrack.FlowInfo, outlet *topology.Attachment, slots conntrack.Slots) bool {
+	if outlet == nil {
+		return false
+	}
+	far := x.engine.FarZone(outlet.Index)
+	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.Key.Tuple, Zone: far})
+	if !there || here.Key.Zone != far {
+		return false
+	}
+	x.join(&here, conntrack.Placing{Zone: uint16(x.nic.Index), ReplyZone: here.ReplyKey.Zone, Slots: slots})
+	return true
+}
+
+// joinIn is joinOut for a flow from the internet.
+func (x *arrival) joinIn(i *conntrack.FlowInfo, outlet *topology.Attachment, slots conntrack.Slots) bool {
+	if outlet == nil {
+		return false
+	}
+	far := x.engine.FarZone(outlet.Index)
+	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: far})
+	if !there || here.ReplyKey.Zone != far || !x.owns(here.Receiver) {
+		return false
+	}
+	x.join(&here, conntrack.Placing{Zone: here.Key.Zone, ReplyZone: uint16(x.nic.Index), Slots: slots})
+	return true
 }
 
 // join has this host's record of a flow go on as that of both ends.

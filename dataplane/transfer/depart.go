@@ -103,7 +103,7 @@ func (d *Departure) zone(zone uint16) Zone {
 		z.Kind, z.Host = Elsewhere, a.Translates()
 	case a.Kind == topology.Internet:
 		z.Kind = Internet
-	case a.Kind == topology.NetworkInterface, a.Kind == topology.Gateway:
+	case a.Kind == topology.NetworkInterface, a.Kind == topology.Subnet, a.Kind == topology.Gateway:
 		z.Kind = Near
 	}
 	return z
@@ -141,7 +141,7 @@ func (d *Departure) remains(next *topology.Snapshot, i *conntrack.FlowInfo) (to 
 		}
 		to.Zone, to.ReplyZone = d.engine.FarZone(outlet.Index), other
 		to.Slots = d.slots(i.Slots, services)
-	case topology.NetworkInterface, topology.Gateway:
+	case topology.NetworkInterface, topology.Subnet, topology.Gateway:
 		if sourceChanges(i) {
 			return to, false
 		}

@@ -42,10 +42,10 @@ type Kind string
 const (
 	Own       Kind = "own"       // the network interface itself
 	Far       Kind = "far"       // its far zone: ends on other hosts
-	Near      Kind = "near"      // another network interface or a gateway of the sender
+	Near      Kind = "near"      // another end of the sender
 	Internet  Kind = "internet"  // the sender's
 	Elsewhere Kind = "elsewhere" // the internet of another host, Host
-	Left      Kind = "left"      // what no flow is taken along to: the platform, a subnet's attachment
+	Left      Kind = "left"      // what no flow is taken along to: each host has a platform of its own
 )
 
 // Zone is a zone of the sender.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -32,7 +34,9 @@ func (f *fleet) guest(name string) {
 func stay(t *testing.T, guest, device string) {
 	t.Helper()
 	for _, r := range [][]string{{"0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"}, {"::/0", "::/1", "8000::/1"}} {
-		must(t, "ip", "-n", guest, "route", "del", r[0], "dev", device)
+		if exec.Command("ip", "-n", guest, "route", "del", r[0], "dev", device).Run() != nil {
+			continue // it has none of that family
+		}
 		for _, half := range r[1:] {
 			must(t, "ip", "-n", guest, "route", "add", half, "dev", device)
 		}
@@ -86,14 +90,18 @@ func (g *gap) look() time.Duration {
 // bytesTo sends from one host to another until the test ends it.
 func bytesTo(t *testing.T, from, to lab.Host, port uint16) *bytesFlow {
 	t.Helper()
-	s := &bytesFlow{ended: make(chan struct{})}
 	came := make(chan net.Conn, 1)
 	acceptTCP(t, to, netipPort(to, port), func(c net.Conn) { came <- c })
 	conn, err := connect(from, to, port, patience)
 	if err != nil {
 		t.Fatalf("%v to %v port %d: %v", from, to, port, err)
 	}
-	s.conn = conn
+	return flowOf(t, conn, came)
+}
+
+func flowOf(t *testing.T, conn net.Conn, came <-chan net.Conn) *bytesFlow {
+	t.Helper()
+	s := &bytesFlow{conn: conn, ended: make(chan struct{})}
 	var far atomic.Pointer[net.Conn]
 	go func() {
 		block := make([]byte, 16<<10)
@@ -265,6 +273,134 @@ func TestANetworkInterfaceMovesWithItsFlows(t *testing.T) {
 		t.Errorf("nics: %s", out)
 	}
 	for _, d := range []*daemon{one, two, three} {
+		d.end(syscall.SIGTERM)
+	}
+	f.leave()
+}
+
+// bytesOver sends over a connection, to whoever has accepted it.
+func bytesOver(t *testing.T, conn, far net.Conn) *bytesFlow {
+	t.Helper()
+	came := make(chan net.Conn, 1)
+	came <- far
+	return flowOf(t, conn, came)
+}
+
+// Translated connections go on too: out through a NAT gateway, and in through a load balancer, when the machine leaves the
+// host with the internet and when it comes back.
+func TestTranslatedFlowsMove(t *testing.T) {
+	f := startFleet(t)
+	f.guest("nsgd-app")
+	f.guest("nsgd-web1")
+	const attached = "- {networkInterface: app-nic, netns: nsgd-app, device: %[1]s, mtu: 1400}\n- {networkInterface: web1-nic, netns: nsgd-web1, device: %[1]s, mtu: 1400}\n"
+	dir := translationLab(t)
+	setRules(t, dir, "web-nsg", rule{name: "AllowAllInBound", priority: 100, direction: "Inbound", access: "Allow"})
+	one := f.run(f.host("one", fmt.Sprintf(attached, "eth0")+"- {internet: true, netns: nsgd-internet, create: true, device: eth0, mtu: 1400, addresses: [203.0.113.10/24, 203.0.113.11/24]}\n"))
+	eventually(t, "one is registered", func() bool { return f.status("one").Registered })
+	f.ctl("apply", filepath.Join(dir, "policy"))
+	f.has("one", 1, 2)
+	two := f.run(f.host("two", fmt.Sprintf(attached, "eth1")))
+	eventually(t, "two waits", func() bool { return len(f.status("two").Waiting) == 2 })
+
+	out := bytesTo(t, gatewayVM, client, 8000)
+	came := make(chan net.Conn, 8)
+	acceptTCP(t, web1, netipPort(web1, 8080), func(c net.Conn) { came <- c })
+	var in *bytesFlow
+	eventually(t, "the load balancer leads to web1", func() bool { // nobody has web2
+		conn, err := connect(client, at(shopIP), 80, silence)
+		if err != nil {
+			return false
+		}
+		t.Cleanup(func() { conn.Close() })
+		in = bytesOver(t, conn, <-came)
+		return true
+	})
+	out.flows(t, "out")
+	in.flows(t, "in")
+	device := "eth0"
+	for _, to := range []string{"two", "one"} {
+		for _, nic := range []string{"app", "web1"} {
+			stay(t, "nsgd-"+nic, device)
+			m := f.move(nic+"-nic", to)
+			if m.Flows < 1 || to == "one" && m.Joined < 1 {
+				t.Errorf("%+v", m)
+			}
+			out.flows(t, "out")
+			in.flows(t, "in")
+		}
+		device = "eth1"
+	}
+	for _, d := range []*daemon{one, two} {
+		d.end(syscall.SIGTERM)
+	}
+	f.leave()
+}
+
+// Whoever dies within a move, one host has the network interface at the end, and it is reached.
+func TestAHostOrEtcdDiesWithinAMove(t *testing.T) {
+	f := startFleet(t)
+	f.guest("nsgd-vm1")
+	const attached = "- {networkInterface: vm1-nic, netns: nsgd-vm1, device: %s, mtu: 1400}\n"
+	hosts := map[string]*daemon{}
+	configs := map[string]string{"one": f.host("one", fmt.Sprintf(attached, "eth0"))}
+	hosts["one"] = f.run(configs["one"])
+	eventually(t, "one is registered", func() bool { return f.status("one").Registered })
+	f.ctl("apply", filepath.Join(configure(t, openPolicy()), "policy"))
+	f.has("one", 1, 1)
+	configs["two"], configs["three"] = f.host("two", fmt.Sprintf(attached, "eth1")), f.host("three", small(attachVM4))
+	for _, name := range []string{"two", "three"} {
+		hosts[name] = f.run(configs[name])
+	}
+	f.has("three", 1, 1)
+	at := func() (holder string) {
+		holders := 0
+		for name, device := range map[string]string{"one": "eth0", "two": "eth1"} {
+			s := f.status(name)
+			if len(s.Attached) == 1 && s.CarriesSeconds != nil && *s.CarriesSeconds > 0 && exec.Command("ip", "-n", "nsgd-vm1", "link", "show", device).Run() == nil {
+				holder, holders = name, holders+1
+			}
+		}
+		if holders != 1 {
+			return ""
+		}
+		return holder
+	}
+	for i, dies := range []string{"one", "two", "etcd", "one", "two", "etcd"} {
+		from := ""
+		eventually(t, "one host has it", func() bool { from = at(); return from != "" })
+		eventually(t, "it is reached", func() bool { return ping(vm4, vm1, time.Second) == nil })
+		device := map[string]string{"one": "eth0", "two": "eth1"}[from]
+		if out, _ := exec.Command("ip", "-n", "nsgd-vm1", "route", "show", "0.0.0.0/1").Output(); len(out) == 0 {
+			stay(t, "nsgd-vm1", device)
+		}
+		to := map[string]string{"one": "two", "two": "one"}[from]
+		moving := exec.Command(program("nsgctl"), f.asked("move", "vm1-nic", to, "--wait", "5s")...)
+		stderr, err := moving.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := moving.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(stderr); lines.Scan() && !strings.Contains(lines.Text(), "ready to take it"); {
+		}
+		time.Sleep(time.Duration(i) * 15 * time.Millisecond)
+		if dies == "etcd" {
+			f.killEtcd()
+		} else {
+			hosts[dies].kill()
+		}
+		go io.Copy(io.Discard, stderr)
+		t.Logf("%s dies while it moves from %s to %s: %v", dies, from, to, moving.Wait())
+		if dies == "etcd" {
+			f.startEtcd()
+		} else {
+			hosts[dies] = f.run(configs[dies])
+		}
+	}
+	eventually(t, "one host has it", func() bool { return at() != "" })
+	eventually(t, "it is reached", func() bool { return ping(vm4, vm1, time.Second) == nil })
+	for _, d := range hosts {
 		d.end(syscall.SIGTERM)
 	}
 	f.leave()

@@ -99,6 +99,9 @@ func (c *cluster) move(r *rand.Rand) (moved int, came transfer.Arrived, err erro
 	at := c.at[moved]
 	to := (at.host + 1 + r.IntN(len(c.hosts)-1)) % len(c.hosts)
 	old, next := c.hosts[at.host], c.hosts[to]
+	for _, h := range c.hosts {
+		h.carrier.Advance(c.one.now)
+	}
 	d, err := transfer.Depart(old.carrier.Engine(), spec.Reference, old.name)
 	if err != nil {
 		return moved, came, err

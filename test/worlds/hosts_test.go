@@ -50,7 +50,7 @@ type hostsRun struct {
 	tuples, answers, between, refused, reloads, questions int
 	history                                               []string // of a tuple
 	moves, joined                                         int
-	moved                                                 bool // of a tuple: an end has moved
+	stayed                                                int // of a tuple: flows that a move has ended
 	lost                                                  map[string]int
 	outcomes, kinds, excused                              map[string]int
 }
@@ -112,7 +112,7 @@ func (w *world) attachAll() {
 func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 	b := c.one
 	b.now = b.now.Add(day)
-	r.history, r.moved = nil, false
+	r.history, r.stayed = nil, 0
 	frame, from, at := k.frame(), k.From, c.at[k.From]
 	step := 0
 	send := func(answer bool, from int, at place, frame []byte) (leg, crossing, bool) {
@@ -235,10 +235,10 @@ func (r *hostsRun) move(c *cluster, random *rand.Rand) {
 		return
 	}
 	r.moves++
-	r.moved = true
 	r.joined += came.Joined
 	for why, n := range came.Lost {
 		r.lost[why] += n
+		r.stayed += n
 	}
 	r.history = append(r.history, fmt.Sprintf("attachment %d moves to host%d: %+v", moved, c.at[moved].host, came))
 }
@@ -303,6 +303,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
 	case answer && l.sent.IsICMPError() && !l.related && len(x.met) > 1:
 		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
+	case r.stayed > 0 && answer && (kind(from) == topology.Platform || l.to >= 0 && kind(l.to) == topology.Platform || c.one.snapshot.Public(packet.AddrFrom(k.Dst))):
+		why = "a move has ended a flow to the platform, or between two NICs of a host by a public address"
 	case twice && (x.outlet || answer && kind(from) == topology.Internet):
 		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:
