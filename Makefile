@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-net bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-compare bench-net bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
 
 all: build
 
@@ -69,6 +69,11 @@ corpus:
 # With the profile that the daemon is built with, so that what is measured is what runs.
 bench:
 	go test -pgo=$(CURDIR)/cmd/nsgd/default.pgo -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+# The benchmarks of the packet path in the commit BASE and here, in turn; BENCHCOMPARE takes flags and packages.
+BASE ?=
+bench-compare:
+	go run ./test/compare -base '$(BASE)' $(BENCHCOMPARE)
 
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench

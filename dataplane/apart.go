@@ -15,18 +15,6 @@ import (
 // What a record sends to a far zone goes where the routes say at that moment. It passes at the
 // receiver's end if that has a record of it, or by that end's rules.
 
-// far is the zone that stands for wherever else an attachment's flows go.
-func (e *Engine) far(attachment int) uint16 { return uint16(e.room + attachment) }
-
-// FarZone is the far zone of an attachment.
-func (e *Engine) FarZone(attachment int) uint16 { return e.far(attachment) }
-
-// Attachment is the attachment of a flow's zone. whole is false for a far zone: the flow is
-// known at this attachment only.
-func (e *Engine) Attachment(zone uint16) (index int, whole bool) {
-	return int(zone) % e.room, int(zone) < e.room
-}
-
 // half is how a packet passes at one end of a leg: the rules that it counts on, and the record
 // that it has begun there, if it has.
 type half struct {
@@ -81,10 +69,10 @@ func (x *passage) beginApart() (int, packet.Drop) {
 	var here half
 	if !x.from.FromFabric() {
 		var init conntrack.Init
-		d.RecordSent(&init, w.engine.far(x.from.Index))
+		d.RecordSent(&init, w.engine.room.Far(x.from.Index))
 		here, drop = x.insertHalf(&x.key, &init, x.src.Has(x.packet.Src))
 	} else {
-		x.key.Zone = w.engine.far(d.Way.To.Attachment) // later fragments find the record there
+		x.key.Zone = w.engine.room.Far(d.Way.To.Attachment) // later fragments find the record there
 	}
 	newer := w.engine.snapshot.Load()
 	if drop == packet.NotDropped && newer == x.snapshot { // see commit
@@ -195,7 +183,7 @@ func (x *passage) arrive() (there half, drop packet.Drop) {
 	}
 	var init conntrack.Init
 	d.RecordReceived(&init, uint16(dst.Attachment))
-	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.far(dst.Attachment)}
+	key := conntrack.Key{Tuple: p.Tuple, Zone: w.engine.room.Far(dst.Attachment)}
 	return x.insertHalf(&key, &init, dst.Has(p.Dst))
 }
 

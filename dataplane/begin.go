@@ -43,7 +43,7 @@ func (x *passage) keepWay() bool {
 	if !x.succeeds || x.sent != conntrack.Original || flows.Marks(x.replaced)&(conntrack.Translated|conntrack.Floating) == 0 {
 		return false
 	}
-	to := x.w.engine.end(s, flows.PeerZone(x.replaced, conntrack.Original), flows.Receiver(x.replaced))
+	to := x.w.engine.room.End(s, flows.PeerZone(x.replaced, conntrack.Original), flows.Receiver(x.replaced))
 	arrives := flows.Becomes(x.replaced, conntrack.Original)
 	return to != nil && x.decision.Keep(to, &x.packet.Tuple, &arrives)
 }

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"github.com/nsgd/nsgd/conntrack"
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -32,36 +31,10 @@ func (e *Engine) Cuts(candidate *topology.Snapshot, yield func(*conntrack.FlowIn
 			return true
 		}
 		live++
-		if e.ends(old, candidate, f, &d) {
+		if d.Ends(old, candidate, e.room, f) {
 			yield(f, &d)
 		}
 		return true
 	})
 	return live
-}
-
-// ends says whether a flow would end, by what a reload and then the flow's next packet do.
-func (e *Engine) ends(old, s *topology.Snapshot, f *conntrack.FlowInfo, d *verdict.Decision) bool {
-	if *d = (verdict.Decision{Here: true}); !e.stays(old, s, f) {
-		return true
-	}
-	r := standing{zone: f.ReplyKey.Zone, marks: f.Marks, receiver: f.Receiver, arrives: f.ReplyKey.Reverse(),
-		generation: f.Generation, answered: f.Answered}
-	p := packet.Packet{Tuple: f.Key.Tuple, Segments: 1}
-	switch p.Proto {
-	case packet.ProtoICMP:
-		p.ICMPType = packet.ICMPv4EchoRequest
-	case packet.ProtoICMPv6:
-		p.ICMPType = packet.ICMPv6EchoRequest
-	}
-	if from, whole := e.Attachment(f.Key.Zone); whole {
-		j := e.again(s, s.Attachments[from], s.Admit(s.Attachments[from], f.Key.Src), &r, &p, d)
-		return j != judgedStands && j != judgedPasses
-	}
-	to, known := e.Attachment(f.ReplyKey.Zone) // the record of the receiver's end
-	if !known {                                // translated between two hosts: neither end is judged here
-		return false
-	}
-	way := topology.Way{To: s.Admit(s.Attachments[to], f.Receiver), Arrives: p.Tuple}
-	return !r.stands(way.To.Flushed) && d.Receives(s, &way, &p) != packet.NotDropped
 }

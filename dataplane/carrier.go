@@ -43,8 +43,9 @@ type Carried struct {
 	Flow          conntrack.Flow
 }
 
-// sink takes what is written to an attachment.
+// sink takes what is written to an attachment. No train is gathered, so that packets are written one by one.
 type sink struct {
+	tun.ClosedQueue
 	c  *Carrier
 	to int
 }
@@ -61,7 +62,7 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	c.worker.counters.Slots = &c.slots
 	c.sinks = make([]sink, len(o.Attachments))
 	for i := range c.sinks {
-		c.sinks[i] = sink{c, i}
+		c.sinks[i] = sink{c: c, to: i}
 		c.worker.attach(&c.sinks[i])
 	}
 	return c, nil
@@ -85,7 +86,7 @@ func (c *Carrier) Rearrange(w *Wanted, flows func(*topology.Snapshot)) ([]int, e
 	}
 	devices := make([]tun.Device, len(a.Slots))
 	for i, slot := range a.Slots {
-		devices[i] = &sinkDevice{queue: sink{c, slot}}
+		devices[i] = &sinkDevice{queue: sink{c: c, to: slot}}
 	}
 	err = c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }, nil)
 	return a.Slots, err
@@ -203,14 +204,3 @@ func (s *sink) Write([]byte) error {
 
 // WriteParts implements tun.Queue.
 func (s *sink) WriteParts(parts [][]byte) error { return s.Write(parts[0]) }
-
-// SetSlow implements tun.Queue.
-func (*sink) SetSlow(bool) {}
-
-// Offload implements tun.Queue. No train is gathered, so that packets are written one by one.
-func (*sink) Offload() tun.Offload { return tun.Off }
-
-// FD implements tun.Queue; it has none.
-func (*sink) FD() int { return -1 }
-
-var _ tun.Queue = (*sink)(nil)

@@ -60,6 +60,27 @@ func TestPort25IsBlockedOnADetourToo(t *testing.T) {
 	}
 }
 
+func TestRecordsOfOneEndEndWithItsAddress(t *testing.T) {
+	for _, moves := range []string{addrA, addrB} {
+		r := hubRig(t, hubWorld{right: byFW("10.1.0.0/24")})
+		d := datagramBetween(addrA, addrB, 7, 7)
+		r.play([]step{{atA, d, atB, ""}})
+		before := r.engine.Flows().Stats().Flows
+		swap(t, r, hubWorld{right: byFW("10.1.0.0/24"), edit: func(s *policy.Set) {
+			for _, nic := range s.NetworkInterfaces {
+				if c := &nic.IPConfigurations[0]; c.Address == netip.MustParseAddr(moves) {
+					next := c.Address.As4()
+					next[3] += 40
+					c.Address = netip.AddrFrom4(next)
+				}
+			}
+		}}.policy())
+		if after := r.engine.Flows().Stats().Flows; before != 2 || after != 1 {
+			t.Errorf("%s moved: %d of %d records are left, want the other end's of 2", moves, after, before)
+		}
+	}
+}
+
 func TestLaterFragmentsEndWithTheFlowAtTheReceiversEnd(t *testing.T) {
 	r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24"), b: []ruleset.Rule{anyRule("in", 100, ruleset.Inbound, ruleset.Allow)}})
 	d := packettest.Fragments(packettest.UDP(packettest.Spec{Src: addrA, Dst: addrB, SrcPort: 7, DstPort: 7, Payload: 200}), 9, 48, 48)

@@ -15,11 +15,13 @@ import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/errand"
 	"github.com/nsgd/nsgd/dataplane/fault"
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
@@ -67,7 +69,7 @@ type Options struct {
 // concurrent use unless they say otherwise.
 type Engine struct {
 	options   Options
-	room      int // of slots
+	room      verdict.Room // of slots
 	log       *slog.Logger
 	setting   atomic.Pointer[setting]
 	snapshot  atomic.Pointer[topology.Snapshot]
@@ -90,18 +92,13 @@ type Engine struct {
 	departed  counter.Departed
 	cells     counter.Numbers
 
-	pulsing sync.Mutex
-	pulse   *pulse // the last one; guarded by pulsing
+	desks errand.Desks // the workers'
 
 	watchers watch.Watchers
 }
 
-const (
-	// zonesEach are the flow table's zones of an attachment; the second one is its far zone.
-	zonesEach = 2
-	// MaxAttachments is how many attachments an engine can have.
-	MaxAttachments = conntrack.MaxZones / zonesEach
-)
+// MaxAttachments is how many attachments an engine can have.
+const MaxAttachments = conntrack.MaxZones / verdict.ZonesEach
 
 // New makes an engine for a policy. It carries nothing until Run.
 func New(policy *policy.Set, o Options) (*Engine, error) {
@@ -144,7 +141,7 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	}
 	e.setting.Store(first)
 	e.resumeFlows(&o.Flows, s)
-	o.Flows.Workers, o.Flows.Zones = o.Workers, zonesEach*e.room
+	o.Flows.Workers, o.Flows.Zones = o.Workers, e.room.Zones()
 	o.Flows.UnlimitedZones = func(zone uint16) bool {
 		return int(zone) >= len(o.Attachments) || o.Attachments[zone].Kind != topology.NetworkInterface
 	}
@@ -154,12 +151,13 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 		return nil, err
 	}
 	o.Continuity.SetZones(e.zones(s))
-	o.Fragments.Zones = zonesEach * e.room
+	o.Fragments.Zones = e.room.Zones()
 	if e.fragments, err = fragment.New(o.Fragments); err != nil {
 		return nil, err
 	}
 	for i := range o.Workers {
-		e.workers = append(e.workers, newWorker(e, i))
+		w := newWorker(e, i)
+		e.workers, e.desks.Each = append(e.workers, w), append(e.desks.Each, &w.errands)
 	}
 	e.options.Compiled = nil
 	first.succeed(s, nil)
@@ -170,12 +168,18 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 // Reserve makes the memory of an engine's flow table, for Options.Flows.Reserved. It takes time that New then does not need.
 func Reserve(o *Options) (*conntrack.Reserved, error) {
 	flows := o.Flows
-	flows.Zones = zonesEach * o.room()
+	flows.Zones = o.room().Zones()
 	return conntrack.Reserve(flows)
 }
 
 // room is how many slots there are.
-func (o *Options) room() int { return max(o.Room, len(o.Attachments), 1) }
+func (o *Options) room() verdict.Room { return verdict.Room(max(o.Room, len(o.Attachments), 1)) }
+
+// FarZone is the far zone of an attachment; see verdict.Room.
+func (e *Engine) FarZone(attachment int) uint16 { return e.room.Far(attachment) }
+
+// Attachment is the attachment of a flow's zone; see verdict.Room.
+func (e *Engine) Attachment(zone uint16) (index int, whole bool) { return e.room.Attachment(zone) }
 
 // Snapshot is the view that packets are decided by now.
 func (e *Engine) Snapshot() *topology.Snapshot { return e.snapshot.Load() }
@@ -199,6 +203,9 @@ func (e *Engine) Faults() *fault.Log { return e.faults }
 
 // Workers is the number of workers.
 func (e *Engine) Workers() int { return len(e.workers) }
+
+// StuckWorkers are those that have not come by between two bursts when ctx ends, or that don't run; see errand.Desks.Stuck.
+func (e *Engine) StuckWorkers(ctx context.Context) []int { return e.desks.Stuck(ctx) }
 
 // Attach gives the engine its devices, one for each attachment in order, each
 // with at least as many queues as there are workers. Call it once, before Run.

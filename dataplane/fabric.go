@@ -17,10 +17,10 @@ func (e *Engine) zoneOf(from *topology.Attachment, dst packet.Addr) uint16 {
 	case !from.FromFabric() || from.Inlet():
 		return uint16(from.Index)
 	case from.Outlet():
-		return e.far(from.Index)
+		return e.room.Far(from.Index)
 	}
 	if to := from.Receiver(dst); to != nil {
-		return e.far(to.Attachment)
+		return e.room.Far(to.Attachment)
 	}
 	return uint16(from.Index) // where no flow is
 }
@@ -47,7 +47,7 @@ func (x *passage) answerZone() uint16 {
 	}
 	index, beyond := x.snapshot.Answers(d.Source(), &d.Way)
 	if beyond {
-		return x.w.engine.far(index)
+		return x.w.engine.room.Far(index)
 	}
 	return uint16(index)
 }
@@ -56,7 +56,7 @@ func (x *passage) answerZone() uint16 {
 // this host translates them. to is -1 if the receiver is not elsewhere any more. fixed is false if routes decide.
 func (x *passage) beyond(f conntrack.Flow, d conntrack.Direction) (to int, fixed bool) {
 	flows := x.w.flows
-	a := x.snapshot.Attachments[int(flows.PeerZone(f, d))-x.w.engine.room]
+	a := x.snapshot.Attachments[int(flows.PeerZone(f, d))-int(x.w.engine.room)]
 	marks := flows.Marks(f)
 	switch {
 	case a.Outlet() && d == conntrack.Reply:
@@ -91,28 +91,4 @@ func (x *passage) quotedHere() (to int, ok bool) {
 	}
 	x.decision.Arrive(x.snapshot, x.src, end, &x.packet.Tuple) // no rule is asked
 	return end.Attachment, true
-}
-
-// end is the endpoint with an address at a zone: behind its attachment, or elsewhere in the group of a far zone's. It is
-// nil when nobody there has the address.
-func (e *Engine) end(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
-	index, whole := e.Attachment(zone)
-	if whole {
-		return s.Admit(s.Attachments[index], address)
-	}
-	return s.Beyond(s.Attachments[index], address)
-}
-
-// exitBeyond is the attachment by which a packet for an address leaves to a far zone; ok is false if none does.
-func (e *Engine) exitBeyond(zone uint16, dst packet.Addr) (to int, ok bool) {
-	s := e.Snapshot()
-	index, _ := e.Attachment(zone)
-	a := s.Attachments[index]
-	if a.Outlet() {
-		return index, true
-	}
-	if end := s.Beyond(a, dst); end != nil {
-		return end.Attachment, true
-	}
-	return 0, false
 }

@@ -69,7 +69,7 @@ func (x *passage) followFirst(v *fragment.Verdict) packet.Drop {
 		return packet.DropFragmentNoFirst
 	}
 	to, there := int(w.flows.PeerZone(f, d)), conntrack.Slots{}
-	if to >= w.engine.room {
+	if to >= int(w.engine.room) {
 		to = int(v.To)
 		if there, ok = x.slotsThere(v); !ok {
 			return packet.DropFragmentNoFirst

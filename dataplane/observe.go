@@ -115,7 +115,7 @@ func (x *passage) tell(drop packet.Drop) {
 		e.Translated, e.Arrives = true, p.Tuple
 	}
 	if drop != packet.NotDropped && x.to < 0 {
-		e.To = wouldGo(x.snapshot, e)
+		x.wouldGo(e)
 	}
 	e.N = 0
 	for _, slots := range o.slots[:o.notes] {
@@ -134,25 +134,21 @@ func (x *passage) tell(drop packet.Drop) {
 	}
 }
 
-// wouldGo is the attachment that a dropped packet was for, or -1 where that was not asked or
-// is nowhere.
-func wouldGo(s *topology.Snapshot, e *watch.Event) int32 {
+// wouldGo notes where a dropped packet was to go, if it was asked and is somewhere.
+func (x *passage) wouldGo(e *watch.Event) {
 	if e.Packet.Dst == (packet.Addr{}) {
-		return -1
+		return
 	}
-	src, drop := verdict.Admit(s, s.Attachments[e.From], &e.Packet.Tuple)
-	if drop != packet.NotDropped {
-		return -1
+	var d verdict.Decision
+	to, ok := d.WouldGo(x.snapshot, x.from, &e.Packet.Tuple)
+	if !ok {
+		return
 	}
-	d := verdict.Decision{Here: true}
-	if d.RouteFrom(s, s.Attachments[e.From], src, &e.Packet.Tuple) != packet.NotDropped || d.Way.To == nil {
-		return -1
-	}
+	e.To = int32(to)
 	// A packet that is denied was not rewritten yet, and the addresses that were sent lead elsewhere.
 	if e.Drop == packet.DropRule && d.Way.Translated && d.Way.Ports == nil {
 		e.Translated, e.Arrives = true, d.Way.Arrives
 	}
-	return int32(d.Exit())
 }
 
 // setStanding says how the packet stands to a flow. It looks the flow up once more to find the
@@ -199,11 +195,11 @@ func (e *Engine) WatchNames() *watch.Names { return e.watchNames(e.Snapshot()) }
 func (e *Engine) watchNames(s *topology.Snapshot) *watch.Names {
 	n := &watch.Names{}
 	for _, a := range s.Attachments {
+		name := a.Name
 		if a.Kind == topology.Vacant {
-			n.Attachments = append(n.Attachments, "") // nobody asks for it
-			continue
+			name = "" // nobody asks for it
 		}
-		n.Attachments = append(n.Attachments, a.Name)
+		n.Attachments = append(n.Attachments, name)
 	}
 	for _, k := range e.registry.Keys() {
 		n.Rules = append(n.Rules, watch.RuleName{NetworkSecurityGroup: k.NetworkSecurityGroup, Rule: k.Rule})

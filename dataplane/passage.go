@@ -161,7 +161,7 @@ func (x *passage) asks(f *conntrack.Flow, d *conntrack.Direction) bool {
 // follow takes the way of a flow that the packet has passed in, and counts the packet on the rules
 // that allowed the flow.
 func (x *passage) follow(f conntrack.Flow, d conntrack.Direction) (to int, drop packet.Drop) {
-	if to = int(x.w.flows.PeerZone(f, d)); to >= x.w.engine.room {
+	if to = int(x.w.flows.PeerZone(f, d)); to >= int(x.w.engine.room) {
 		return x.onward(f, d)
 	}
 	x.countSlots(x.w.flows.Slots(f), 0)
@@ -183,7 +183,7 @@ func (x *passage) icmpError() (int, packet.Drop) {
 	if x.findQuoted() {
 		if f, d, ok := w.flows.Lookup(&x.quoted, w.now); ok {
 			to := int(w.flows.PeerZone(f, d))
-			if to >= w.engine.room {
+			if to >= int(w.engine.room) {
 				fixed := false
 				if to, fixed = x.beyond(f, d); fixed {
 					ok = to >= 0

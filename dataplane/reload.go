@@ -7,9 +7,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/fault"
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
-	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
@@ -55,12 +53,15 @@ func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement)
 	defer fault.End()
 	e.setting.Store(now)
 	e.reclaimRules(old, s)
-	if a != nil && a.Flows != nil {
+	arrive := a != nil && a.Flows != nil
+	if arrive {
 		a.Flows()
 	}
 	e.publish(s)
 	e.replaced = e.flows.Mark()
-	e.followFlows(old, s)
+	if arrive || !s.SameWays(old) {
+		e.followFlows(old, s)
+	}
 	if a != nil {
 		e.settle(a)
 	}
@@ -126,81 +127,10 @@ func (e *Engine) judge(old, s *topology.Snapshot, f *conntrack.FlowInfo) (stays 
 			stays = false
 		}
 	}()
-	if !e.stays(old, s, f) {
+	if !e.room.Stays(old, s, f) {
 		return false, 0
 	}
-	return true, e.established(s, f)
-}
-
-// established is the timeout of a flow that stays: the longer of its two ends'. Of a flow that
-// is known at one end only, the other is where that end's packets go now.
-func (e *Engine) established(s *topology.Snapshot, f *conntrack.FlowInfo) time.Duration {
-	from, whole := e.Attachment(f.Key.Zone)
-	to, known := e.Attachment(f.ReplyKey.Zone)
-	t := &f.Key.Tuple
-	if !whole {
-		from, t = to, &f.ReplyKey.Tuple
-	}
-	src := s.Admit(s.Attachments[from], t.Src)
-	d := verdict.Decision{Here: true}
-	switch {
-	case src == nil: // translated between two hosts
-		return f.Established
-	case f.Marks != 0:
-		if d.Route(s, src, t) != packet.NotDropped || d.Refused() { // no backend is up, say
-			return f.Established
-		}
-	case whole && known:
-		d.Along(s, src, s.Admit(s.Attachments[to], f.ReplyKey.Src), t, t)
-	default:
-		d.Onward(s, src, &packet.Packet{Tuple: *t})
-	}
-	return d.Idle(t.Proto, e.options.TranslationIdle)
-}
-
-// stays reports whether a flow's ends are where they were, and the way between them too. An
-// address that is behind another attachment now, or behind none, sends spoofed packets at its old
-// place, and at its new one a record of the old would stand in the way of the replies. A
-// way that routes or peerings have changed must not be taken any more: the flow's next packet
-// finds the new one, if the rules allow it there.
-func (e *Engine) stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
-	from, whole := e.Attachment(f.Key.Zone)
-	to, known := e.Attachment(f.ReplyKey.Zone)
-	if whole && s.Admit(s.Attachments[from], f.Key.Src) == nil ||
-		known && s.Admit(s.Attachments[to], f.Receiver) == nil {
-		return false
-	}
-	if f.Marks != 0 {
-		src, dst, arrives := e.end(s, f.Key.Zone, f.Key.Src), e.end(s, f.ReplyKey.Zone, f.Receiver), f.ReplyKey.Reverse()
-		return src != nil && dst != nil && s.KeepsTranslation(src, dst, &f.Key.Tuple, &arrives)
-	}
-	if !whole || !known { // such a flow's packets are routed one by one
-		return true
-	}
-	d := verdict.Decision{Here: true}
-	way(s, from, &f.Key.Tuple, &d)
-	if s.Attachments[to].Inlet() && d.Drop == packet.NotDropped && !d.Refused() && d.Way.To == s.Outside() {
-		return true // another host translates it, whichever would be chosen now
-	}
-	if d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
-		return false
-	}
-	if d.Answered() || old == nil {
-		return d.Answered()
-	}
-	way(old, from, &f.Key.Tuple, &d)
-	return d.Drop != packet.NotDropped || d.Way.To == nil || !d.Answered()
-}
-
-// way finds where a packet from an attachment goes.
-func way(s *topology.Snapshot, from int, t *packet.Tuple, d *verdict.Decision) {
-	if from >= len(s.Attachments) { // came later
-		*d = verdict.Decision{Here: true}
-	} else if src := s.Admit(s.Attachments[from], t.Src); src != nil {
-		d.RouteFrom(s, s.Attachments[from], src, t)
-	} else {
-		*d = verdict.Decision{Here: true}
-	}
+	return true, e.room.Established(s, f, e.options.TranslationIdle)
 }
 
 // publish makes a snapshot that succeeds the present one the one that decides.

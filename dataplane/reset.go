@@ -44,8 +44,8 @@ func (w *worker) sendResets() {
 
 func (w *worker) sendReset(to uint16, t packet.Tuple, sequence, ack uint32, known bool) {
 	exit, ok := int(to), true
-	if exit >= w.engine.room {
-		exit, ok = w.engine.exitBeyond(to, t.Dst)
+	if _, whole := w.engine.room.Attachment(to); !whole {
+		exit, ok = w.engine.room.ExitBeyond(w.engine.Snapshot(), to, t.Dst)
 	}
 	if !known || !ok {
 		return

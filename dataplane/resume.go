@@ -54,14 +54,14 @@ func (e *Engine) resumeFlows(o *conntrack.Options, s *topology.Snapshot) {
 		return
 	}
 	o.Later = ticks(e.options.Continuity.Later())
-	before := e.options.Continuity.Zones()
+	before, now := e.options.Continuity.Zones(), e.zones(s)
 	o.Images = e.options.Continuity.Images()
-	o.OldZones = zonesNow(&before, s, e.room)
+	o.OldZones = before.In(&now, conntrack.NoZone)
 	keys := e.registry.Keys()
 	o.Slot = func(slot uint32) bool {
 		return int(slot) < len(keys) && keys[slot] != topology.RuleKey{} || topology.ServiceOfSlot(slot) != topology.NoService
 	}
-	e.options.Continuity.PlanZones(e.zones(s))
+	e.options.Continuity.PlanZones(now)
 }
 
 // followAdopted holds the flows of the last process against the policy of this one, as a reload would, while workers carry.
@@ -73,33 +73,7 @@ func (e *Engine) followAdopted() {
 	}
 }
 
-// zonesNow are the zones that the zones of before are now; conntrack.NoZone: none.
-func zonesNow(before *continuity.Zones, s *topology.Snapshot, room int) []uint16 {
-	slots := map[string]int{}
-	for slot, a := range s.Attachments {
-		if a.Kind != topology.Vacant {
-			slots[a.Identity()] = slot
-		}
-	}
-	zones := make([]uint16, zonesEach*before.Room)
-	for zone := range zones {
-		zones[zone] = conntrack.NoZone
-	}
-	for was, identity := range before.Attachments[:min(len(before.Attachments), before.Room)] {
-		if now, ok := slots[identity]; ok {
-			zones[was], zones[before.Room+was] = uint16(now), uint16(room+now)
-		}
-	}
-	return zones
-}
-
 // zones are what the flow table's zones mean.
 func (e *Engine) zones(s *topology.Snapshot) continuity.Zones {
-	z := continuity.Zones{Room: e.room, Attachments: make([]string, len(s.Attachments))}
-	for slot, a := range s.Attachments {
-		if a.Kind != topology.Vacant {
-			z.Attachments[slot] = a.Identity()
-		}
-	}
-	return z
+	return continuity.Zones{Room: int(e.room), Attachments: s.Identities()}
 }

@@ -198,7 +198,7 @@ func (e *Engine) place(a *Arrangement, w *Wanted) error {
 		for at < len(a.base.specs) && !e.free(a.base, at) {
 			at++
 		}
-		if at == e.room {
+		if at == int(e.room) {
 			return fmt.Errorf("dataplane: attachment %d: %d slots are in use, or were until a moment ago: no more are reserved", i, e.room)
 		}
 		if at >= len(a.next.specs) {
@@ -220,7 +220,7 @@ func (e *Engine) free(t *setting, slot int) bool {
 	}
 	left, ok := e.left[slot]
 	return !ok || e.flows.Passed(left.mark) && e.clock()-left.at > e.fragments.Lifetime() &&
-		e.flows.ZoneFlows(uint16(slot)) == 0 && e.flows.ZoneFlows(e.far(slot)) == 0
+		e.flows.ZoneFlows(uint16(slot)) == 0 && e.flows.ZoneFlows(e.room.Far(slot)) == 0
 }
 
 // Rearrange makes a prepared arrangement the one that decides. What stays attached carries on without a lost

@@ -198,14 +198,14 @@ func TestAPacketFromAVacantSlotIsDropped(t *testing.T) {
 	if n := c.attached[1].Drain(0, nil); n != 0 {
 		t.Error("it was carried")
 	}
-	w.queues[slot] = vacant{}
+	w.queues[slot] = tun.ClosedQueue{}
 	if drop := w.write(slot, numbered(0, 2), &w.group[0].packet, 0); drop == packet.NotDropped {
 		t.Error("a packet was written to nobody")
 	}
 	var d verdict.Decision
 	before := *c.engine.Snapshot()
 	before.Attachments = before.Attachments[:2]
-	if way(&before, slot, &w.group[0].packet.Tuple, &d); d.Way.To != nil {
+	if d.RouteFromSlot(&before, slot, &w.group[0].packet.Tuple); d.Way.To != nil {
 		t.Error("a slot has a way in a policy that does not know it")
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/counter"
+	"github.com/nsgd/nsgd/dataplane/errand"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/virtio"
@@ -51,7 +52,7 @@ type worker struct {
 	counters *counter.Set
 	strict   bool
 	poller   *tun.Poller
-	errands  errands
+	errands  errand.Desk
 
 	time   time.Duration  // the engine's clock, of the burst
 	now    conntrack.Tick // the same in ticks
@@ -93,7 +94,7 @@ func newWorker(e *Engine, index int) *worker {
 		counters: e.counters[index],
 		strict:   e.options.Flows.TCPStrict,
 	}
-	w.passage.w, w.held.w = w, w
+	w.passage.w, w.held.w, w.errands.Wake = w, w, w.wake
 	w.passage.decision.Here = true // held decides nothing
 	for slot, p := range e.setting.Load().ports {
 		w.counters.Attach(slot, p.Cells[index])
@@ -108,16 +109,16 @@ func (w *worker) attach(q tun.Queue) {
 }
 
 func (w *worker) open() (err error) {
-	w.errands.mu.Lock()
-	defer w.errands.mu.Unlock()
-	queues := slices.Clone(w.queues)
-	for slot := range queues {
-		if queues[slot] == (vacant{}) {
-			queues[slot] = nil
+	w.errands.Change(func() bool {
+		queues := slices.Clone(w.queues)
+		for slot := range queues {
+			if queues[slot] == (tun.ClosedQueue{}) {
+				queues[slot] = nil
+			}
 		}
-	}
-	w.poller, err = tun.NewPoller(queues)
-	w.errands.running = err == nil
+		w.poller, err = tun.NewPoller(queues)
+		return err == nil
+	})
 	return err
 }
 
@@ -128,23 +129,24 @@ func (w *worker) wake() {
 }
 
 func (w *worker) close() {
-	w.errands.mu.Lock()
-	defer w.errands.mu.Unlock()
-	w.endLanes()
-	if w.poller != nil {
-		w.poller.Close()
-		w.poller = nil
-	}
+	w.errands.Change(func() bool {
+		w.endLanes()
+		if w.poller != nil {
+			w.poller.Close()
+			w.poller = nil
+		}
+		return false
+	})
 }
 
 // run carries bursts until ctx ends; whoever ends it wakes the worker.
 func (w *worker) run(ctx context.Context) error {
 	ready := make([]int, 0, len(w.queues))
 	defer w.flows.Park() // ended flows of others are not to wait for a worker that is gone
-	defer w.stopErrands()
+	defer w.errands.Stop()
 	for {
-		if w.errands.asked.Load() {
-			w.doErrands()
+		if w.errands.Asked() {
+			w.errands.Do()
 		}
 		var err error
 		w.flows.Park()

@@ -54,6 +54,7 @@ var allowedImports = map[string][]string{
 	"dataplane/denylog":    {"dataplane/fault", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
 	"dataplane/counter":    {"conntrack/slab", "dataplane/packet", "dataplane/topology"}, // of topology how many rules there can be
 	"dataplane/fault":      {},
+	"dataplane/errand":     {"dataplane/fault"},
 	"dataplane/lane":       {"dataplane/counter", "dataplane/fault", "dataplane/packet", "tun"},
 	"dataplane/probe":      {"dataplane/fault", "dataplane/topology", "tun"},
 	"dataplane/dhcp":       {"dataplane/topology", "ruleset/policy", "tun"}, // of tun the namespaces
@@ -66,7 +67,7 @@ var allowedImports = map[string][]string{
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
 	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
 	"dataplane": {
-		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
+		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
 	// Takes flows from one engine to another host's.
 	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},
@@ -150,6 +151,8 @@ var allowedImports = map[string][]string{
 	"test/corpus": {anyPackage},
 	// Breaks guards by text alone.
 	"test/mutate": {},
+	// Runs the benchmarks of two trees.
+	"test/compare": {},
 	// A second opinion shares nothing with the first.
 	"test/conformance/reference": {},
 }

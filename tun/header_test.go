@@ -69,6 +69,15 @@ func TestCompletedChecksumVerifies(t *testing.T) {
 	}
 }
 
+func TestACompletedChecksumIsNeverZero(t *testing.T) {
+	packet := make([]byte, 48)
+	h := Header{Flags: FlagNeedsCsum, CsumStart: 20, CsumOffset: 6}
+	binary.BigEndian.PutUint16(packet[26:], 0xffff) // the pseudo-header's sum; its complement is 0
+	if !completeChecksum(packet, &h) || binary.BigEndian.Uint16(packet[26:]) != 0xffff {
+		t.Errorf("the checksum is %#04x, want 0xffff: 0 means that there is none", binary.BigEndian.Uint16(packet[26:]))
+	}
+}
+
 func TestChecksumOffsetsOutsideThePacketAreRefused(t *testing.T) {
 	for _, h := range []Header{
 		{CsumStart: 20, CsumOffset: 19},

@@ -43,6 +43,21 @@ type Zones struct {
 	Attachments []string // identities by slot; empty: vacant
 }
 
+// In are the zones of z by the numbers of another process; none: they are not there.
+func (z *Zones) In(other *Zones, none uint16) []uint16 {
+	slots := map[string]int{}
+	for slot, identity := range other.Attachments {
+		slots[identity] = slot
+	}
+	zones := slices.Repeat([]uint16{none}, 2*z.Room)
+	for was, identity := range z.Attachments[:min(len(z.Attachments), z.Room)] {
+		if now, ok := slots[identity]; ok && identity != "" {
+			zones[was], zones[z.Room+was] = uint16(now), uint16(other.Room+now)
+		}
+	}
+	return zones
+}
+
 func (z *Zones) equal(other *Zones) bool {
 	return z.Room == other.Room && slices.Equal(z.Attachments, other.Attachments)
 }

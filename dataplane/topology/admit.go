@@ -106,7 +106,7 @@ func (s *Snapshot) behind(n *network, src packet.Addr) *Endpoint {
 
 // external is the outside if a host on the internet can have an address.
 func (s *Snapshot) external(src packet.Addr) *Endpoint {
-	if s.isolated && !IsPlatform(src) || !s.isolated && s.boundary.admits(src) {
+	if s.options.Isolated && !IsPlatform(src) || !s.options.Isolated && s.boundary.admits(src) {
 		return s.outside
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 
 	"github.com/nsgd/nsgd/ruleset/policy"
@@ -151,13 +152,31 @@ func (o Options) Rebuild(earlier *Snapshot, set *policy.Set, specs []Spec, regis
 		Policy: set, Groups: all, Attachments: attached.attachments, specs: specs, networks: networks, endpoints: endpoints,
 		outside: endpoints.outside, platform: endpoints.platform, byAddress: routed.byAddress,
 		public: translation.public, boundary: boundary, translates: translation.translates, probes: translation.probes, shared: translation.shared,
-		services: endpoints.services, isolated: o.Isolated, seed: o.Seed, registry: registry, reclaimed: reclaimed,
+		services: endpoints.services, options: o, registry: registry, reclaimed: reclaimed,
 		userRoutes: !o.Isolated && (networks.defaultLearned || endpoints.routeTables),
 	}, nil
 }
 
 // Identity is Spec.Identity of what the attachment was made for.
 func (a *Attachment) Identity() string { return a.identity }
+
+// Identities are those of the attachments, by slot; empty: vacant.
+func (s *Snapshot) Identities() []string {
+	identities := make([]string, len(s.Attachments))
+	for slot, a := range s.Attachments {
+		if a.Kind != Vacant {
+			identities[slot] = a.identity
+		}
+	}
+	return identities
+}
+
+// SameWays reports that s differs from an earlier snapshot in what rules say, if in anything: whatever was sent goes
+// the same ways, is translated alike and has the same timeouts.
+func (s *Snapshot) SameWays(before *Snapshot) bool {
+	return reflect.DeepEqual(&s.options, &before.options) && reflect.DeepEqual(s.specs, before.specs) &&
+		s.BlockSMTP == before.BlockSMTP && s.Policy.SameButRules(before.Policy)
+}
 
 // BuiltFor reports that the snapshot was built for this very list of specs.
 func (s *Snapshot) BuiltFor(specs []Spec) bool {

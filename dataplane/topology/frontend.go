@@ -58,7 +58,7 @@ func (s *Snapshot) enter(f *frontend, t *packet.Tuple, w *Way, c *choices) packe
 	if r == nil {
 		return packet.DropNoFrontend
 	}
-	b := r.choose(s.seed, &w.Arrives, c)
+	b := r.choose(s.options.Seed, &w.Arrives, c)
 	if b == nil {
 		return packet.DropNoBackend
 	}

@@ -94,7 +94,7 @@ func (s *Snapshot) route(src *Endpoint, from, to packet.Addr, c *choices) (*Endp
 	case h.hosts != nil:
 		e, _ = h.hosts.Lookup(to.Netip())
 	case h.balanced != nil:
-		e = h.balanced.forwarder(s.seed, from, to, c)
+		e = h.balanced.forwarder(s.options.Seed, from, to, c)
 	}
 	if e == nil || e.Attachment < 0 {
 		return e, h.drop

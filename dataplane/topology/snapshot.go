@@ -80,8 +80,7 @@ type Snapshot struct {
 	probes     []*Probe
 	shared     map[packet.Addr][]*Endpoint // see translation
 	userRoutes bool                        // a subnet has a route table, or a gateway has a default route
-	isolated   bool                        // see Options.Isolated
-	seed       uint64                      // of load balancers' hashes
+	options    Options                     // that it was built with
 	registry   *Registry                   // that numbers the rules
 	reclaimed  uint64                      // of the registry, when the snapshot was built
 }

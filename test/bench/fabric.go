@@ -32,6 +32,7 @@ func makeHosts() error {
 	return script(fmt.Sprintf(`
 		ip netns add %[1]s
 		ip netns add %[2]s
+		ip -n %[1]s link set lo up
 		ip link add ul netns %[1]s mtu %[5]d type veth peer name ul netns %[2]s mtu %[5]d
 		ip -n %[1]s addr add %[3]s/24 dev ul
 		ip -n %[2]s addr add %[4]s/24 dev ul

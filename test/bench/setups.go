@@ -60,6 +60,7 @@ func makeSetups(o *options) ([]setup, error) {
 		switch {
 		case name == "vxlan":
 			setups = append(setups, kernelFabric("kernel-vxlan", rules(count)), copyFabric())
+			setups = append(setups, daemons(o, "nsgd-vxlan", rules(count), startBetweenHosts)...)
 		case kind == "kernel":
 			setups = append(setups, kernelRouter(name, rules(count)))
 		case name == "forward":

@@ -80,7 +80,12 @@ func UDP(s Spec) []byte {
 	l := &layers.UDP{SrcPort: layers.UDPPort(s.SrcPort), DstPort: layers.UDPPort(s.DstPort)}
 	ip := s.network(layers.IPProtocolUDP)
 	must(l.SetNetworkLayerForChecksum(ip.(gopacket.NetworkLayer)))
-	return serialize(ip, l, gopacket.Payload(make([]byte, s.Payload)))
+	b := serialize(ip, l, gopacket.Payload(make([]byte, s.Payload)))
+	if l.Checksum == 0 { // it would mean "none" (RFC 768), which gopacket leaves to its callers
+		field := b[len(b)-s.Payload-2:]
+		field[0], field[1] = 0xff, 0xff
+	}
+	return b
 }
 
 // ICMP builds an ICMP or, for IPv6 addresses, an ICMPv6 message with an identifier.
