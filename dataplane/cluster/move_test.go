@@ -204,11 +204,20 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 	m := newMovers(t, AgentOptions{Dial: func(ctx context.Context, address string) (c net.Conn, err error) {
 		conn, err = dialHere(ctx, address)
 		return conn, err
-	}}, AgentOptions{})
+	}, Lease: 30 * time.Second}, AgentOptions{})
 	first := m.a
 	ended := make(chan struct{})
 	first.mu.Lock()
+	var next []string // what a process that follows now begins with
 	first.writing = func() {
+		cache, err := generation.OpenCache(m.dirs[0], nil)
+		if err == nil {
+			next, _, err = LastNICs(cache, "a", "boot", sinceBegan(), false)
+			cache.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
 		go func() { first.stop(); close(ended) }()
 		for first.ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
@@ -220,16 +229,11 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 		t.Fatal("it has moved")
 	}
 	<-ended
-	cache, err := generation.OpenCache(m.dirs[0], nil)
-	if err != nil {
-		t.Fatal(err)
+	if !slices.Equal(next, []string{"nic2"}) {
+		t.Errorf("the next process begins with %v", next)
 	}
-	if nics, _, err := LastNICs(cache, "a", "boot", sinceBegan(), false); err != nil || slices.Contains(nics, "nic1") {
-		t.Errorf("the next process begins with %v, %v", nics, err)
-	}
-	cache.Close()
 	revision := claimOf(t, m.store).Revision
-	m.a = newHostIn(t, m.server, m.dirs[0], AgentOptions{Host: "a"}, "nic1", "nic2")
+	m.a = newHostIn(t, m.server, m.dirs[0], AgentOptions{Host: "a", Lease: 30 * time.Second}, "nic1", "nic2")
 	m.a.is("one", "nic1", "nic2")
 	if now := claimOf(t, m.store); now.Host != "a" || now.Revision <= revision {
 		t.Errorf("the claim is %+v: it was not written anew, behind revision %d", now, revision)
@@ -320,5 +324,42 @@ func TestAStrangerIsNotLetIn(t *testing.T) {
 			t.Errorf("%s has come", tt.name)
 		default:
 		}
+	}
+}
+
+// The new host takes the claim only as it was when somebody asked, and while they ask.
+func TestAClaimIsTakenAsItWasAskedFor(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	v, err := m.store.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := m.store.client.Put(t.Context(), m.store.keys.host("x"), encode(&HostRecord{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := old.Header.Revision
+	put, err := m.store.client.Put(t.Context(), m.store.keys.claim("nic9"), encode(&ClaimRecord{"x", epoch}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := m.store.client.Put(t.Context(), m.store.keys.move("nic9"), encode(&MoveRecord{From: "x", To: "nobody"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := Move{MoveRecord{From: "x", To: "b", FromEpoch: epoch, ToEpoch: v.Hosts["b"].Epoch, Claim: put.Header.Revision}, asked.Header.Revision}
+	for name, change := range map[string]func(*Move){
+		"written since":             func(m *Move) { m.Claim-- },
+		"nobody asks any more":      func(m *Move) { m.Revision-- },
+		"the old host is a new one": func(m *Move) { m.FromEpoch-- },
+	} {
+		wrong := right
+		change(&wrong)
+		if revision, err := m.b.agent.seize(t.Context(), "nic9", &wrong, wrong.ToEpoch); err == nil {
+			t.Errorf("%s: taken at %d", name, revision)
+		}
+	}
+	if revision, err := m.b.agent.seize(t.Context(), "nic9", &right, right.ToEpoch); err != nil || revision <= asked.Header.Revision {
+		t.Errorf("as it was asked for: %d, %v", revision, err)
 	}
 }
