@@ -11,74 +11,75 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Adopt takes over Config.Adopt as they are: the interface stays what it is until Configure, so that another process may
-// still carry its packets. The error is ErrNotAdopted for queues that are another device's, or of another number or kind.
-func Adopt(c Config) (Device, Offload, error) { return runningKernel().open(c, true) }
-
-// Configure makes an interface that Adopt has given, also by way of HandOver, what c describes. Config.Adopt is one of
-// its queues, or none where the device has them.
-func Configure(device Device, c Config) error {
+// Adopt takes over Config.Adopt as they are, without any privilege: packets flow, and the interface stays what it is
+// until Configure, so that another process may still carry its packets. That the queues are in Config.Namespace is for
+// Configure to find out, which calls open: Open, in a process that may change interfaces. Before Configure the device has no
+// counters and can't be changed. The error is ErrNotAdopted for queues that are another device's, or of another number or kind.
+func Adopt(c Config, open func(Config) (Device, Offload, error)) (Device, Offload, error) {
 	c, err := c.withDefaults()
 	if err != nil {
-		return err
+		return nil, Off, err
 	}
-	switch d := device.(type) {
-	case *heldDevice:
+	d := &heldDevice{config: c, open: open}
+	d.config.Adopt = nil
+	queues, level, err := runningKernel().adoptQueues(&c)
+	if d.queues = queues; err != nil {
+		return nil, Off, errors.Join(c.errorf("%w", err), closeQueues(queues))
+	}
+	return d, level, nil
+}
+
+// Configure makes the interface of a device that Adopt has given what c describes. The error is ErrNotAdopted where the
+// device is not the one of c.Namespace.
+func Configure(device Device, c Config) error {
+	if d, ok := device.(*heldDevice); ok {
 		return d.configure(c)
-	case *kernelDevice:
-		if c.CreateNamespace && c.State != nil { // it is there, and has to be this run's
-			if err := c.State.CreateNamespace(c.Namespace); err != nil {
-				return err
-			}
-		}
-		return d.change(func() error {
-			d.config.MTU, d.config.TxQueueLen, d.config.Addresses, d.config.Routes, d.config.Keep = c.MTU, c.TxQueueLen, c.Addresses, c.Routes, c.Keep
-			if len(c.Adopt) == 0 {
-				return d.settle(d.queues[0].FD())
-			}
-			raw, err := c.Adopt[0].SyscallConn()
-			if err != nil {
-				return err
-			}
-			var failed error
-			err = raw.Control(func(fd uintptr) { failed = d.settle(int(fd)) })
-			return errors.Join(err, failed)
-		})
 	}
 	return c.errorf("%w: a %T can't be configured", ErrConfig, device)
+}
+
+// adoptQueues takes over the queues of c.Adopt, as far as they themselves tell whose they are. After an error the caller
+// closes those that it gets.
+func (k kernel) adoptQueues(c *Config) (queues []Queue, level Offload, err error) {
+	if !c.owns(c.Adopt) {
+		for _, f := range c.Adopt {
+			f.Close()
+		}
+		return nil, Off, ErrNotAdopted
+	}
+	for _, f := range c.Adopt {
+		fd, err := takeOver(f)
+		if err != nil {
+			return queues, Off, err
+		}
+		if c.Offload == Off {
+			queues = append(queues, &plainQueue{descriptor: descriptor{fd: fd}})
+		} else {
+			queues = append(queues, &offloadQueue{descriptor: descriptor{fd: fd}})
+		}
+	}
+	if c.Offload != Off {
+		if level, err = k.raise(queues, c.Offload.ladder()); err != nil {
+			return queues, Off, err
+		}
+		if level == Off {
+			return queues, Off, fmt.Errorf("%w: it takes no offload any more", ErrNotAdopted)
+		}
+	}
+	return queues, level, nil
 }
 
 // adopt takes over Config.Adopt, inside the namespace. It fails with ErrNotAdopted, and the queues are closed, where they
 // are not those of the device that Config describes.
 func (d *kernelDevice) adopt(k kernel) (level Offload, err error) {
-	if !d.owns(d.config.Adopt) {
+	if !d.isHere() {
 		for _, f := range d.config.Adopt {
 			f.Close()
 		}
 		return Off, ErrNotAdopted
 	}
-	for _, f := range d.config.Adopt {
-		fd, err := takeOver(f)
-		if err != nil {
-			return Off, err
-		}
-		if d.config.Offload == Off {
-			d.queues = append(d.queues, &plainQueue{descriptor: descriptor{fd: fd}})
-		} else {
-			d.queues = append(d.queues, &offloadQueue{descriptor: descriptor{fd: fd}})
-		}
-	}
-	if d.config.Offload != Off {
-		if level, err = k.raise(d.queues, d.config.Offload.ladder()); err != nil {
-			return Off, err
-		}
-		if level == Off {
-			return Off, fmt.Errorf("%w: it takes no offload any more", ErrNotAdopted)
-		}
-	}
-	if d.later {
-		d.config.MTU = d.link.Attrs().MTU
-		return level, nil
+	if d.queues, level, err = k.adoptQueues(&d.config); err != nil {
+		return Off, err
 	}
 	return level, d.settle(d.queues[0].FD())
 }
@@ -94,39 +95,52 @@ func (d *kernelDevice) settle(fd int) error {
 	return os.NewSyscallError("TUNSETPERSIST", unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0))
 }
 
-// owns reports that files are all queues of the device that Config describes, in this thread's namespace.
-func (d *kernelDevice) owns(files []*os.File) bool {
-	if len(files) != d.config.Queues {
+// owns reports that files are all queues of a device that Config describes, in some namespace.
+func (c *Config) owns(files []*os.File) bool {
+	if len(files) != c.Queues {
 		return false
 	}
+	return all(files, c.ownsQueue)
+}
+
+func all(files []*os.File, is func(fd int) bool) bool {
 	for _, f := range files {
 		raw, err := f.SyscallConn()
 		if err != nil {
 			return false
 		}
 		ok := false
-		if err := raw.Control(func(fd uintptr) { ok = d.ownsQueue(int(fd)) }); err != nil || !ok {
+		if err := raw.Control(func(fd uintptr) { ok = is(int(fd)) }); err != nil || !ok {
 			return false
 		}
+	}
+	return true
+}
+
+func (c *Config) ownsQueue(fd int) bool {
+	request, err := unix.NewIfreq(c.Name)
+	if err != nil {
+		return false
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil || request.Name() != c.Name {
+		return false
+	}
+	flags := request.Uint16()
+	return flags&unix.IFF_TUN != 0 && flags&unix.IFF_NO_PI != 0 && (flags&unix.IFF_VNET_HDR != 0) == (c.Offload != Off) && (flags&unix.IFF_MULTI_QUEUE != 0) == c.multiQueue()
+}
+
+// isHere reports that the queues of Config.Adopt belong to the interface of that name in this thread's namespace.
+func (d *kernelDevice) isHere() bool {
+	if !all(d.config.Adopt, d.inNamespace) {
+		return false
 	}
 	var err error
 	d.link, err = d.handle.LinkByName(d.config.Name)
 	return err == nil && d.link.Type() == "tuntap"
 }
 
-func (d *kernelDevice) ownsQueue(fd int) bool {
-	request, err := unix.NewIfreq(d.config.Name)
-	if err != nil {
-		return false
-	}
-	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil || request.Name() != d.config.Name {
-		return false
-	}
-	flags := request.Uint16()
-	if flags&unix.IFF_TUN == 0 || flags&unix.IFF_NO_PI == 0 || (flags&unix.IFF_VNET_HDR != 0) != (d.config.Offload != Off) || (flags&unix.IFF_MULTI_QUEUE != 0) != d.config.multiQueue() {
-		return false
-	}
-	ns, err := unix.IoctlRetInt(fd, unix.TUNGETDEVNETNS) // Linux 5.2
+func (d *kernelDevice) inNamespace(queue int) bool {
+	ns, err := unix.IoctlRetInt(queue, unix.TUNGETDEVNETNS) // Linux 5.2
 	if err != nil {
 		return false
 	}

@@ -2,9 +2,11 @@ package tun
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +23,20 @@ func left(t *testing.T, d Device) (files []*os.File) {
 	return files
 }
 
+// opened is Open in another process.
+func opened(c Config) (Device, Offload, error) {
+	d, level, err := Open(c)
+	if err != nil {
+		return nil, level, err
+	}
+	descriptors, h, err := HandOver(d)
+	if err != nil {
+		return nil, level, errors.Join(err, d.Close())
+	}
+	held, err := TakeOver(c, h, descriptors, d.(Remote))
+	return held, level, err
+}
+
 func TestAnAdoptedDeviceStaysAsItIsUntilItIsConfigured(t *testing.T) {
 	s := newState(t)
 	was := Config{
@@ -30,16 +46,22 @@ func TestAnAdoptedDeviceStaysAsItIsUntilItIsConfigured(t *testing.T) {
 	first, level := openDevice(t, was)
 	is := was
 	is.MTU, is.TxQueueLen, is.Addresses, is.Adopt = 1300, 2345, prefixes("10.0.1.5/24", "fd00:1::5/64"), left(t, first)
-	next, again, err := Adopt(is)
-	if err != nil || again != level || next.MTU() != 1400 {
-		t.Fatalf("level %v, mtu %d, %v", again, next.MTU(), err)
+	next, again, err := Adopt(is, opened)
+	if err != nil || again != level {
+		t.Fatalf("level %v, %v", again, err)
 	}
 	checkInterface(t, was.Namespace, was)
+	if _, ok := next.Stats(); ok {
+		t.Error("it has counters before anybody has opened them")
+	}
 	is.Adopt = nil
 	if err := Configure(next, is); err != nil || next.MTU() != 1300 {
 		t.Fatalf("mtu %d, %v", next.MTU(), err)
 	}
 	checkInterface(t, was.Namespace, is)
+	if _, ok := next.Stats(); !ok {
+		t.Error("it has no counters")
+	}
 	for _, d := range []Device{first, next} {
 		if err := d.Close(); err != nil {
 			t.Error(err)
@@ -59,16 +81,53 @@ func TestQueuesOfAnotherDeviceAreNotAdopted(t *testing.T) {
 		"no queue":              func(c *Config) { c.Adopt = nil },
 		"fewer queues":          func(c *Config) { c.Adopt = left(t, first)[:1] },
 		"another name":          func(c *Config) { c.Name = "eth1" },
-		"another namespace":     func(c *Config) { c.Namespace = "" },
 		"another kind of queue": func(c *Config) { c.Offload = Off },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := one
 			c.CreateNamespace, c.Adopt = false, left(t, first)
 			change(&c)
-			if d, _, err := Adopt(c); !errors.Is(err, ErrNotAdopted) {
+			if d, _, err := Adopt(c, opened); !errors.Is(err, ErrNotAdopted) {
 				t.Errorf("%v, %v", d, err)
 			}
 		})
+	}
+}
+
+func TestADeviceElsewhereIsNotConfigured(t *testing.T) {
+	s := newState(t)
+	one := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: s, Queues: 2}
+	first, _ := openDevice(t, one)
+	defer first.Close()
+	elsewhere := one
+	elsewhere.Namespace, elsewhere.CreateNamespace, elsewhere.Adopt = "", false, left(t, first)
+	d, _, err := Adopt(elsewhere, opened)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	elsewhere.Adopt = nil
+	if err := Configure(d, elsewhere); !errors.Is(err, ErrNotAdopted) {
+		t.Errorf("%v, want %v", err, ErrNotAdopted)
+	}
+}
+
+func TestNoQueueingDisciplineHoldsPackets(t *testing.T) {
+	c := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2}
+	d, _ := openDevice(t, c)
+	defer d.Close()
+	err := Do(c.Namespace, func() error {
+		link, err := netlink.LinkByName(c.Name)
+		if err != nil {
+			return err
+		}
+		list, err := netlink.QdiscList(link)
+		if err == nil && (len(list) != 1 || list[0].Type() != "noqueue") {
+			err = fmt.Errorf("%d queueing disciplines: %v", len(list), list)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -16,9 +16,9 @@ import (
 // Open makes the interface that c describes, in its namespace, and brings it up. It returns the
 // offload level that was reached: what c asks for, or less on an older kernel. On error
 // nothing is left.
-func Open(c Config) (Device, Offload, error) { return runningKernel().open(c, false) }
+func Open(c Config) (Device, Offload, error) { return runningKernel().open(c) }
 
-func (k kernel) open(c Config, later bool) (Device, Offload, error) {
+func (k kernel) open(c Config) (Device, Offload, error) {
 	c, err := c.withDefaults()
 	if err != nil {
 		return nil, Off, err
@@ -29,7 +29,7 @@ func (k kernel) open(c Config, later bool) (Device, Offload, error) {
 	if err := checkAdmin(); err != nil {
 		return nil, Off, c.errorf("%w", err)
 	}
-	d := &kernelDevice{config: c, ns: netns.None(), later: later}
+	d := &kernelDevice{config: c, ns: netns.None()}
 	level, err := d.open(k)
 	if err != nil {
 		d.Close()
@@ -42,7 +42,6 @@ func (k kernel) open(c Config, later bool) (Device, Offload, error) {
 type kernelDevice struct {
 	config Config
 	queues []Queue
-	later  bool // Configure follows
 
 	mu     sync.Mutex
 	ns     netns.NsHandle  // stays valid when the namespace's name is gone
@@ -56,7 +55,7 @@ type kernelDevice struct {
 
 // open does all the steps. After an error, Close undoes those that were done.
 func (d *kernelDevice) open(k kernel) (level Offload, err error) {
-	if d.config.CreateNamespace && !d.later {
+	if d.config.CreateNamespace {
 		if err := d.createNamespace(); err != nil {
 			return Off, err
 		}
@@ -113,7 +112,7 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.stats, err = openStats(); err != nil {
 		return Off, err
 	}
-	if len(d.config.Adopt) > 0 || d.later {
+	if len(d.config.Adopt) > 0 {
 		return d.adopt(k)
 	}
 	var level Offload

@@ -317,7 +317,7 @@ func TestTheOffloadLadderTakesWhatTheKernelGrants(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d, level, err := test.kernel.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2, Offload: test.ask}, false)
+			d, level, err := test.kernel.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2, Offload: test.ask})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -330,14 +330,14 @@ func TestTheOffloadLadderTakesWhatTheKernelGrants(t *testing.T) {
 	}
 	t.Run("any other refusal is an error", func(t *testing.T) {
 		k := kernel{all, func(int, uint32) error { return unix.EPERM }}
-		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true}, false)
+		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true})
 		if !errors.Is(err, unix.EPERM) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("several queues without multi-queue are an error", func(t *testing.T) {
 		k := kernel{without(unix.IFF_MULTI_QUEUE), refuse()}
-		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2}, false)
+		_, _, err := k.open(Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, Queues: 2})
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("got %v", err)
 		}
@@ -347,14 +347,14 @@ func TestTheOffloadLadderTakesWhatTheKernelGrants(t *testing.T) {
 func TestAMachineWithoutTUN(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tun")
 	k := kernel{features: func() (uint32, error) { return tunFeatures(path) }}
-	_, _, err := k.open(Config{Name: "eth0"}, false)
+	_, _, err := k.open(Config{Name: "eth0"})
 	if !errors.Is(err, ErrNoTUN) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "modprobe tun") {
 		t.Errorf("missing: got %v, want ErrNoTUN with what to do", err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := k.open(Config{Name: "eth0"}, false); !errors.Is(err, ErrNoTUN) {
+	if _, _, err := k.open(Config{Name: "eth0"}); !errors.Is(err, ErrNoTUN) {
 		t.Errorf("another file in its place: got %v, want ErrNoTUN", err)
 	}
 }

@@ -26,8 +26,6 @@ type Remote interface {
 	SetAddresses([]netip.Prefix) error
 	SetMTU(int) error
 	SetRoutes([]netip.Prefix) error
-	// Configure is the package's Configure, with the descriptor of one of the queues.
-	Configure(c Config, queue int) error
 	Close() error
 }
 
@@ -94,10 +92,11 @@ type heldDevice struct {
 	config Config
 	queues []Queue
 	index  int
-	remote Remote
+	remote Remote                                // nil before Configure
+	open   func(Config) (Device, Offload, error) // for Configure; nil: it is not needed
 
 	mu     sync.Mutex
-	stats  *statsSocket
+	stats  *statsSocket // nil before Configure
 	closed bool
 }
 
@@ -130,18 +129,39 @@ func (d *heldDevice) SetMTU(mtu int) error {
 	return nil
 }
 
-// configure is Configure.
+// configure is Configure: whoever may do it opens the same queues, and its device is this one's from then on.
 func (d *heldDevice) configure(c Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed || d.open == nil {
 		return c.errorf("%w", os.ErrClosed)
 	}
-	if err := d.remote.Configure(c, d.queues[0].FD()); err != nil {
+	c.Queues, c.Adopt = len(d.queues), nil
+	for _, q := range d.queues {
+		fd, err := unix.FcntlInt(uintptr(q.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return errors.Join(os.NewSyscallError("fcntl", err), closeFiles(c.Adopt))
+		}
+		c.Adopt = append(c.Adopt, os.NewFile(uintptr(fd), c.Name))
+	}
+	opened, level, err := d.open(c)
+	if err != nil {
 		return err
 	}
-	d.config.MTU = c.MTU
-	return nil
+	is, ours := opened.(*heldDevice)
+	if !ours || level != d.queues[0].Offload() {
+		return errors.Join(c.errorf("%w: offload %v was asked for, a %T with %v came", ErrConfig, d.queues[0].Offload(), opened, level), opened.Close())
+	}
+	d.config.MTU, d.index, d.remote, d.stats, d.open = is.config.MTU, is.index, is.remote, is.stats, nil
+	return closeQueues(is.queues)
+}
+
+func closeFiles(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // SetRoutes implements Device.
@@ -151,7 +171,7 @@ func (d *heldDevice) SetRoutes(routes []netip.Prefix) error { return d.remote.Se
 func (d *heldDevice) Stats() (Stats, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed || d.stats == nil {
 		return Stats{}, false
 	}
 	return d.stats.read(d.index)
@@ -165,5 +185,9 @@ func (d *heldDevice) Close() error {
 		return os.ErrClosed
 	}
 	d.closed = true
-	return errors.Join(closeQueues(d.queues), d.stats.close(), d.remote.Close())
+	errs := []error{closeQueues(d.queues)}
+	if d.remote != nil {
+		errs = append(errs, d.stats.close(), d.remote.Close())
+	}
+	return errors.Join(errs...)
 }

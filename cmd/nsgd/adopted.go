@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/tun"
@@ -17,19 +20,14 @@ type adopted struct {
 	taken   []string // names of their queues in the store
 }
 
-// prepare does what can be done while the process before carries packets. Where none does, packets wait: then nobody
-// waits for the privileged part here, which may have to start.
+// prepare does what can be done while the process before carries packets. Where none does, packets wait: nothing here waits
+// for the privileged part, which may have to start.
 func (d *daemon) prepare(all *loaded) {
 	if len(d.inherited.queues) > 0 {
-		d.adopting = make(chan *adopted, 1)
-		was := *all // before edits change it
-		go func() { d.adopting <- d.adoptAll(&was) }()
+		d.adopted = d.adoptAll(all)
 	}
 	o := all.config.engineOptions(nil)
 	d.reserved, _ = dataplane.Reserve(&o) // New refuses what this refuses
-	if d.adopting != nil && d.before != nil {
-		d.adopting <- <-d.adopting
-	}
 }
 
 // adoptAll takes over the devices of all attachments, and changes none: the earlier process may still carry packets. It
@@ -45,7 +43,7 @@ func (d *daemon) adoptAll(all *loaded) *adopted {
 	for i := range plan {
 		c := &plan[i]
 		c.Queues, c.Offload = all.config.workers(), want
-		device, level, names := n.adopt(c, d.privileged.Adopt)
+		device, level, names := n.adopt(c, func(c tun.Config) (tun.Device, tun.Offload, error) { return tun.Adopt(c, d.privileged.Open) })
 		if device == nil || i > 0 && level != a.offload {
 			if device != nil {
 				a.devices = append(a.devices, device)
@@ -93,22 +91,19 @@ func (n *inheritance) leaveAlone(devices []tun.Device) {
 	}
 }
 
-// carryAdopted makes the engine, and has it carry packets through the adopted devices, if they could be. What is told of
-// flows has to be there before.
+// carryAdopted makes the engine, and has it carry packets through the adopted devices. What is told of flows has to be
+// there before.
 func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
-	err := d.makeEngine(all)
-	a := <-d.adopting
-	if err != nil || a == nil || len(d.edits) > 0 { // with edits the attachments are others
-		if a != nil {
-			d.inherited.leaveAlone(a.devices)
-		}
+	a, err := d.adopted, d.makeEngine(all)
+	if err != nil || len(d.edits) > 0 { // with edits the attachments are others
+		d.adopted = nil
+		d.inherited.leaveAlone(a.devices)
 		return err
 	}
 	for _, name := range a.taken {
 		d.inherited.queues[name].Close()
 		delete(d.inherited.queues, name)
 	}
-	d.adopted = a
 	d.setDevices(make([]tun.Config, len(a.devices)), a.devices, a.offload)
 	if err := d.engine.Attach(a.devices); err != nil {
 		return err
@@ -124,16 +119,36 @@ func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
 func (d *daemon) configure(plan []tun.Config) error {
 	for i := range plan {
 		c := &plan[i]
-		if c.TxQueueLen == 0 {
-			c.TxQueueLen = waitingPackets
-		}
 		c.Offload = d.offload
-		if err := tun.Configure(d.devices.list[i].device.(*keptDevice).Device, *c); err != nil {
-			return err
+		kept := d.devices.list[i].device.(*keptDevice)
+		err := tun.Configure(kept.Device, *c)
+		if errors.Is(err, tun.ErrNotAdopted) { // somebody has moved it: the next start makes another one
+			err = errors.Join(err, d.inherited.forget(kept.names))
+		}
+		if err != nil {
+			return fmt.Errorf("attachments[%d]: %w", i, err)
 		}
 		d.devices.list[i].plan = *c
 	}
 	return nil
+}
+
+// startMemory is how much a process may take before the collector runs, while packets wait for it.
+const startMemory = 1 << 30
+
+// postponeCollection has the collector wait until resume, where packets wait: its work would take processors from the
+// start, for garbage that is a few megabytes with most policies.
+func (n *inheritance) postponeCollection() (resume func()) {
+	if len(n.queues) == 0 {
+		return func() {}
+	}
+	limit := debug.SetMemoryLimit(-1)
+	percent := debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(min(limit, startMemory))
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // carry has the engine carry packets from now on, until stopCarrying.

@@ -53,7 +53,7 @@ type daemon struct {
 	before    *handshake              // with the process that this one takes over from; nil: none
 	end       context.CancelCauseFunc // of the run
 	next      *successor              // that takes over once this process has stopped; nil: none
-	adopting  chan *adopted           // what adopted will be; nil: no earlier process has left devices
+	collect   func()                  // has the collector run again
 	adopted   *adopted                // what packets flow through at once; nil: devices have to be opened first
 
 	reserved *conntrack.Reserved // of the engine's flow table; nil: the engine makes it
@@ -88,7 +88,7 @@ func (d *daemon) start(ctx context.Context, all *loaded) (err error) {
 	var release func()
 	d.hangups, release = catchHangup()
 	d.onStop(func() error { release(); return nil })
-	if d.adopting != nil { // what the process before has left is this one's already
+	if d.adopted != nil { // what the process before has left is this one's already
 		if err := d.carryAdopted(ctx, all); err != nil {
 			return err
 		}
@@ -214,6 +214,9 @@ func (d *daemon) attach(ctx context.Context) error {
 	}
 	for i := range plan {
 		plan[i].Queues = d.engine.Workers()
+		if d.inherited.store.Exists() {
+			plan[i].TxQueueLen = waitingPackets(len(plan) * plan[i].Queues)
+		}
 	}
 	want, err := tun.ParseOffload(d.config.Offload)
 	if err != nil {

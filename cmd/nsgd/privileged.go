@@ -11,7 +11,7 @@ import (
 )
 
 // connectPrivileged connects the daemon to its privileged part. Without a socket of systemd's this process splits
-// first, and starts again without privileges.
+// first, and goes on without privileges.
 func connectPrivileged(path, socket string) (*privileged.Client, error) {
 	if socket != "" {
 		return privileged.Dial(socket)
@@ -23,7 +23,7 @@ func connectPrivileged(path, socket string) (*privileged.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, privileged.Split(c.User, "--config", path)
+	return privileged.Split(c.User, "--config", path)
 }
 
 func newPrivileged() *cobra.Command {

@@ -24,9 +24,11 @@ import (
 const (
 	// queueName begins the names of the descriptors of devices' queues in the store; all others are slabs.
 	queueName = "queue."
-	// waitingPackets is how many packets wait in a queue while no process reads it: a third of a second of 50,000 a
-	// second, the time that a large policy takes to load.
-	waitingPackets = 16_384
+	// mostWaiting packets wait in a queue while no process reads it: half a second of 50,000 a second, longer than the
+	// next process takes with a million flows. The kernel has 8 bytes for each, of waitingBytes in all queues. At least
+	// leastWaiting wait.
+	mostWaiting, leastWaiting = 24_576, 4_096
+	waitingBytes              = 256 << 20
 	// After maxCrashes starts without an orderly end within crashTime a process begins without flows.
 	maxCrashes = 5
 	crashTime  = time.Minute
@@ -151,6 +153,11 @@ func queueNames(namespace, device string, queues int) []string {
 	return names
 }
 
+// waitingPackets is how many packets wait in each of some queues.
+func waitingPackets(queues int) int {
+	return max(leastWaiting, min(mostWaiting, waitingBytes/8/queues))
+}
+
 // opener opens devices that the store keeps, or that it has kept.
 func (n *inheritance) opener(open opener) opener {
 	if !n.store.Exists() {
@@ -159,7 +166,7 @@ func (n *inheritance) opener(open opener) opener {
 	return func(c tun.Config) (tun.Device, tun.Offload, error) {
 		names := queueNames(c.Namespace, c.Name, c.Queues)
 		if c.TxQueueLen == 0 {
-			c.TxQueueLen = waitingPackets
+			c.TxQueueLen = waitingPackets(c.Queues)
 		}
 		kept := &keptDevice{inheritance: n, names: names}
 		for _, name := range names {
@@ -206,10 +213,8 @@ func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d t
 			names = append(slices.Clip(names), name)
 		}
 	}
-	for _, name := range names {
-		if err := n.store.Forget(name); err != nil {
-			return nil, level, err
-		}
+	if err := n.forget(names); err != nil {
+		return nil, level, err
 	}
 	for deadline := time.Now().Add(goodbye); ; time.Sleep(10 * time.Millisecond) {
 		d, level, err = open(c)
@@ -219,6 +224,15 @@ func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d t
 	}
 }
 
+// forget has the store keep nothing of these names.
+func (n *inheritance) forget(names []string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, n.store.Forget(name))
+	}
+	return errors.Join(errs...)
+}
+
 // keptDevice is a device whose descriptors the store keeps too.
 type keptDevice struct {
 	tun.Device
@@ -226,16 +240,13 @@ type keptDevice struct {
 	names       []string
 }
 
-// Close implements tun.Device. The interface stays if this process leaves everything to the next one.
+// Close implements tun.Device. The interface stays if this process leaves everything to the next one: then its end closes
+// the descriptors, since packets wait.
 func (d *keptDevice) Close() error {
-	err := d.Device.Close()
 	if d.inheritance.leaving.Load() {
-		return err
+		return nil
 	}
-	for _, name := range d.names {
-		err = errors.Join(err, d.inheritance.store.Forget(name))
-	}
-	return err
+	return errors.Join(d.Device.Close(), d.inheritance.forget(d.names))
 }
 
 // discard closes what the process before has left and nobody needs.

@@ -65,6 +65,7 @@ func runConfig(ctx context.Context, path string, confirm time.Duration, part *pr
 	if d.inherited, err = inherit(); err != nil {
 		return err
 	}
+	d.collect = d.inherited.postponeCollection()
 	if d.before, err = predecessor(); err != nil {
 		return err
 	}
@@ -116,6 +117,7 @@ func (d *daemon) run(ctx context.Context, all *loaded, confirm time.Duration, st
 	d.confirmation.within, d.confirmation.given = confirm, make(chan struct{})
 	d.confirmation.waiting.Store(confirm > 0)
 	err := d.start(ctx, all)
+	d.collect()
 	d.before.done(err)
 	if err != nil {
 		inherited.leaving.Store(inherited.resumes) // for a start that succeeds

@@ -118,7 +118,7 @@ func (s *Snapshot) Choose(w *Way, sent *packet.Tuple) (at int) {
 		n += w.Ports[i].size()
 	}
 	hash := mix(mix(mix(mix(s.options.Seed, sent.Src.Hi), sent.Src.Lo), sent.Dst.Hi), sent.Dst.Lo)
-	hash = mix(hash, uint64(sent.SrcPort)<<32|uint64(sent.DstPort)<<16|uint64(sent.Proto)<<8|7)
+	hash = spread(mix(hash, uint64(sent.SrcPort)<<32|uint64(sent.DstPort)<<16|uint64(sent.Proto)<<8|7))
 	i := below(hash, n)
 	for i >= w.Ports[at].size() {
 		i -= w.Ports[at].size()

@@ -54,6 +54,7 @@ type restartRig struct {
 	client *control.Client
 	pairs  []*pair
 	stream *stream
+	before row // sums of all kinds so far
 }
 
 // pair is a connection with both its ends in this process.
@@ -162,7 +163,7 @@ func (r *restartRig) daemon() int {
 // succeed has one process follow another, again and again, and prints what was seen.
 func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) error) error {
 	var gaps []time.Duration
-	sent, received := r.stream.counts()
+	first := r.stream.sent.Load()
 	pause := restartPause
 	if kind == "kill" {
 		pause = killPause
@@ -186,8 +187,11 @@ func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) err
 		time.Sleep(restartPause)
 		gaps = append(gaps, r.stream.gap())
 	}
-	time.Sleep(restartPause)
-	sentNow, receivedNow := r.stream.counts()
+	became, err := r.stream.since(first, &r.before)
+	if err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	r.before.twice, r.before.late = r.before.twice+became.twice, r.before.late+became.late
 	slices.Sort(gaps)
 	lost := 0
 	for _, p := range r.pairs {
@@ -195,8 +199,8 @@ func (r *restartRig) succeed(kind string, restarts int, do func(*restartRig) err
 			lost++
 		}
 	}
-	fmt.Printf("%-8s %d times: connections lost %d; datagrams sent %d, lost %d; longest gap: median %.1f ms, most %.1f ms\n", kind, restarts, lost,
-		sentNow-sent, int64(sentNow-sent)-int64(receivedNow-received), milliseconds(gaps[len(gaps)/2]), milliseconds(gaps[len(gaps)-1]))
+	fmt.Printf("%-8s %d times: connections lost %d; datagrams sent %d, lost %d, twice %d, late %d; longest gap: median %.1f ms, most %.1f ms\n", kind, restarts, lost,
+		became.sent, became.lost, became.twice, became.late, milliseconds(gaps[len(gaps)/2]), milliseconds(gaps[len(gaps)-1]))
 	return nil
 }
 

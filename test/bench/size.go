@@ -24,7 +24,10 @@ const startPatience = 5 * time.Minute
 var sizeFlows = []int{0, 100_000, 1_000_000}
 
 // startSizes are the policies whose start is measured: the NICs of the policy, and those that have a device.
-var startSizes = []struct{ nics, attached int }{{100, 2}, {5_000, 2}, {100, 100}}
+var startSizes = []struct{ nics, attached int }{{100, 2}, {5_000, 2}, {100, 100}, {5_000, 5_000}}
+
+// perNamespace is how many devices share a namespace.
+const perNamespace = 100
 
 // runSizes measures how long nsgd takes to start, and how much memory it needs.
 func runSizes(nsgd string, rounds int) error {
@@ -37,11 +40,9 @@ func runSizes(nsgd string, rounds int) error {
 	}
 	for _, size := range startSizes {
 		for range rounds {
-			took, err := startOf(binary, size.nics, size.attached)
-			if err != nil {
+			if err := startOf(binary, size.nics, size.attached); err != nil {
 				return err
 			}
-			fmt.Printf("%5d NICs, %3d of them attached: ready after %.0f ms\n", size.nics, size.attached, milliseconds(took))
 		}
 	}
 	for _, kept := range []bool{false, true} {
@@ -52,27 +53,47 @@ func runSizes(nsgd string, rounds int) error {
 	return nil
 }
 
-// startOf is how long a daemon takes until it answers.
-func startOf(binary string, nics, attached int) (time.Duration, error) {
+// startOf prints how long a daemon takes until it answers, and its successor after a kill.
+func startOf(binary string, nics, attached int) error {
 	dir, err := tempDir()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	config, err := writeMany(dir, nics, attached)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	began := time.Now()
-	b, err := startBackground(binary, "run", "--config", config)
+	before, began := available(), time.Now()
+	b, err := startBackground(binary, "keep", "--", binary, "run", "--config", config)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	defer b.stop()
 	took, err := b.answers(began, 0)
-	if b.stop(); err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, b.log.Bytes())
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, b.log.Bytes())
 	}
-	return took, nil
+	fmt.Printf("%5d NICs, %4d of them attached: ready after %5.0f ms, %5d MB of memory", nics, attached, milliseconds(took), before-available())
+	r := restartRig{client: control.NewClient(restartSocket)}
+	defer r.client.Close()
+	last, killed := r.daemon(), time.Now()
+	if err := syscall.Kill(last, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if took, err = b.answers(killed, last); err != nil {
+		return fmt.Errorf("%w\n%s", err, b.log.Bytes())
+	}
+	fmt.Printf(", after a kill %5.0f ms\n", milliseconds(took))
+	return nil
+}
+
+// available is how many megabytes the machine has left, those of the kernel among what is used.
+func available() (megabytes int) {
+	text, _ := os.ReadFile("/proc/meminfo") // Linux has it
+	_, after, _ := strings.Cut(string(text), "MemAvailable:")
+	fmt.Sscan(after, &megabytes)
+	return megabytes >> 10
 }
 
 // answers waits until a daemon with another pid than the last one answers on the control socket.
@@ -114,7 +135,7 @@ func writeMany(dir string, nics, attached int) (config string, err error) {
 		at := i + 4 // Azure keeps the first addresses of a subnet
 		documents = append(documents, armInterface(name, "vnet/subnet", fmt.Sprintf("10.0.%d.%d", at/250, at%250+4), fmt.Sprint("group", i%groups)))
 		if i < attached {
-			attachments = append(attachments, fmt.Sprintf("- {networkInterface: %s, netns: bench-%d, create: true, device: eth0}\n", name, i))
+			attachments = append(attachments, fmt.Sprintf("- {networkInterface: %s, netns: bench-%d, create: true, device: eth%d}\n", name, i/perNamespace, i%perNamespace))
 		}
 	}
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o755); err != nil {

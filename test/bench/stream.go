@@ -15,10 +15,46 @@ import (
 // stream sends numbered datagrams at a rate, and sees which of them arrive and when.
 type stream struct {
 	sender, receiver *net.UDPConn
-	sent, received   atomic.Uint64
-	longest          atomic.Int64 // nanoseconds between two that arrived, since it was asked for last
+	sent             atomic.Uint64 // the number of the next one
+	longest          atomic.Int64  // nanoseconds between two that arrived, since it was asked for last
 	stop             chan struct{}
 	running          sync.WaitGroup
+
+	mu      sync.Mutex
+	arrived arrivals
+}
+
+// arrivals are the numbers of the datagrams that have come.
+type arrivals struct {
+	seen        []uint64 // a bit for each number
+	twice, late uint64   // that had come before; that came after a later one
+	highest     uint64
+}
+
+func (a *arrivals) add(n uint64) {
+	word, bit := n/64, uint64(1)<<(n%64)
+	if missing := int(word) + 1 - len(a.seen); missing > 0 {
+		a.seen = append(a.seen, make([]uint64, missing)...)
+	}
+	switch {
+	case a.seen[word]&bit != 0:
+		a.twice++
+	case n < a.highest:
+		a.late++
+	default:
+		a.highest = n
+	}
+	a.seen[word] |= bit
+}
+
+// missing is how many of the numbers from first on, before end, have not come.
+func (a *arrivals) missing(first, end uint64) (missing uint64) {
+	for n := first; n < end; n++ {
+		if n/64 >= uint64(len(a.seen)) || a.seen[n/64]&(1<<(n%64)) == 0 {
+			missing++
+		}
+	}
+	return missing
 }
 
 const (
@@ -96,7 +132,9 @@ func (s *stream) receive() {
 		if _, err := s.receiver.Read(buffer); err != nil {
 			return
 		}
-		s.received.Add(1)
+		s.mu.Lock()
+		s.arrived.add(binary.BigEndian.Uint64(buffer))
+		s.mu.Unlock()
 		now := time.Now()
 		if gap := now.Sub(last); !last.IsZero() && int64(gap) > s.longest.Load() {
 			s.longest.Store(int64(gap))
@@ -108,9 +146,25 @@ func (s *stream) receive() {
 // gap is the longest time without a datagram since the last call.
 func (s *stream) gap() time.Duration { return time.Duration(s.longest.Swap(0)) }
 
-func (s *stream) counts() (sent, received uint64) {
-	received = s.received.Load()
-	return s.sent.Load(), received
+// row is what became of the datagrams since a number.
+type row struct{ sent, lost, twice, late uint64 }
+
+// since waits until those that were sent have come, as later ones have, and tells of them. before is what twice and late
+// were at the number.
+func (s *stream) since(first uint64, before *row) (row, error) {
+	end := s.sent.Load()
+	err := poll(lostAfter, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.arrived.highest < end {
+			return errors.New("the datagrams have stopped")
+		}
+		return nil
+	})
+	time.Sleep(restartPause) // those of another queue
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return row{end - first, s.arrived.missing(first, end), s.arrived.twice - before.twice, s.arrived.late - before.late}, err
 }
 
 func (s *stream) close() {

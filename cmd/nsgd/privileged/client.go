@@ -168,21 +168,12 @@ func (r refusal) Unwrap() error { return r.is }
 
 // Open is tun.Open.
 func (c *Client) Open(config tun.Config) (tun.Device, tun.Offload, error) {
-	return c.device("Open", config)
-}
-
-// Adopt is tun.Adopt. It needs no Begin.
-func (c *Client) Adopt(config tun.Config) (tun.Device, tun.Offload, error) {
-	return c.device("Adopt", config)
-}
-
-func (c *Client) device(method string, config tun.Config) (tun.Device, tun.Offload, error) {
 	var o Opened
 	asked := DeviceOpening{Config: config}
 	for _, f := range config.Adopt {
 		asked.list = append(asked.list, int(f.Fd()))
 	}
-	err := c.call(method, &asked, &o)
+	err := c.call("Open", &asked, &o)
 	for _, f := range config.Adopt {
 		err = errors.Join(err, f.Close())
 	}
@@ -218,12 +209,6 @@ func (r remote) SetRoutes(list []netip.Prefix) error {
 }
 
 func (r remote) SetMTU(mtu int) error { return r.call("SetMTU", Size{r.number, mtu}, &None{}) }
-
-func (r remote) Configure(c tun.Config, queue int) error {
-	asked := DeviceOpening{Number: r.number, Config: c}
-	asked.list = []int{queue}
-	return r.call("Configure", &asked, &None{})
-}
 
 func (r remote) Close() error { return r.call("Close", r.number, &None{}) }
 

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"github.com/nsgd/nsgd/tun/fdstore"
 	"golang.org/x/sys/unix"
@@ -32,24 +33,24 @@ const (
 	capabilities = 64
 )
 
-// Split makes two processes of this one: the privileged part as a child, and this one, which starts again from
-// the beginning as another user without capabilities. Its process id stays. name is that user's, or its id; empty: it
-// stays who it is. It returns only on an error. arguments are the child's.
-func Split(name string, arguments ...string) error {
+// Split makes two processes of this one: the privileged part as a child, and this one, which goes on as another user without
+// capabilities. name is that user's, or its id; empty: it stays who it is. arguments are the child's. A build with cgo, which
+// has threads that Go does not know, starts again from the beginning without privileges, and calls Connect: its process id stays.
+func Split(name string, arguments ...string) (*Client, error) {
 	who, err := lookUp(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(ends[1]), "privileged")
 	child := exec.Command(program, append([]string{Verb}, arguments...)...)
 	child.Args[0], child.Stdout, child.Stderr, child.ExtraFiles = os.Args[0], os.Stdout, os.Stderr, []*os.File{theirs}
 	again, err := json.Marshal(os.Args[1:])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	child.Env = append(os.Environ(), argumentsVariable+"="+string(again))
 	child.SysProcAttr = &syscall.SysProcAttr{}
@@ -61,18 +62,34 @@ func Split(name string, arguments ...string) error {
 		err = fdstore.Shield(os.Getenv(SuccessorVariable), child.Start)
 	}
 	if err != nil {
-		return fmt.Errorf("start the privileged part: %w", err)
+		return nil, fmt.Errorf("start the privileged part: %w", err)
 	}
 	theirs.Close()
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0)
+	if errno == unix.ENOTSUP { // cgo
+		return nil, who.again(ends[0], child.Process.Pid)
+	}
+	if err := who.drop(syscall.AllThreadsSyscall); err != nil {
+		return nil, fmt.Errorf("drop privileges: %w", err)
+	}
+	// Another user's process would have its own files in /proc closed to itself.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
+	return connect(ends[0], child.Process)
+}
+
+// again starts the program again without privileges. It returns only on an error.
+func (id identity) again(fd, child int) error {
 	// Capabilities and ids belong to the thread until it starts the program: the others end then.
 	runtime.LockOSThread()
-	if err := who.drop(); err != nil {
+	if err := id.drop(syscall.RawSyscall); err != nil {
 		return fmt.Errorf("drop privileges: %w", err)
 	}
-	if _, err := unix.FcntlInt(uintptr(ends[0]), unix.F_SETFD, 0); err != nil {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	environment := append(os.Environ(), fmt.Sprintf("%s=%d:%d", variable, ends[0], child.Process.Pid))
+	environment := append(os.Environ(), fmt.Sprintf("%s=%d:%d", variable, fd, child))
 	return os.NewSyscallError("execve", syscall.Exec(program, os.Args, environment))
 }
 
@@ -113,38 +130,45 @@ func lookUp(name string) (id identity, err error) {
 	return id, err
 }
 
-// drop takes every privilege from this thread, for good: no program that it starts gets one back.
-func (id identity) drop() error {
+// noCapability is what capset gets. It is no local variable: a stack may move.
+var noCapability = struct {
+	header unix.CapUserHeader
+	sets   [2]unix.CapUserData
+}{header: unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}}
+
+// drop takes every privilege from the threads that call speaks for, for good: no program that they start gets one back.
+func (id identity) drop(call func(trap, a1, a2, a3 uintptr) (r1, r2 uintptr, err syscall.Errno)) error {
 	for capability := range uintptr(capabilities) {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		_, _, err := call(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
 		// The kernel has no more (EINVAL). Without CAP_SETPCAP the set stays (EPERM), but PR_SET_NO_NEW_PRIVS keeps
 		// programs from getting anything of it.
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+		if err == unix.EINVAL || err == unix.EPERM {
 			break
 		}
-		if err != nil {
+		if err != 0 {
 			return os.NewSyscallError("prctl", err)
 		}
 	}
 	if id.change {
 		gid := id.groups[0]
-		// These change every thread, which does no harm: only this one stays.
+		// These change every thread.
 		if err := errors.Join(syscall.Setgroups(id.groups), syscall.Setresgid(gid, gid, gid), syscall.Setresuid(id.uid, id.uid, id.uid)); err != nil {
 			return fmt.Errorf("%w: to change to user %d needs root, or CAP_SETUID and CAP_SETGID", err, id.uid)
 		}
 	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+	if _, _, err := call(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); err != 0 {
 		return os.NewSyscallError("prctl", err)
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	if _, _, err := call(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&noCapability.header)), uintptr(unsafe.Pointer(&noCapability.sets[0])), 0); err != 0 {
 		return os.NewSyscallError("capset", err)
 	}
-	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	if _, _, err := call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != 0 {
+		return os.NewSyscallError("prctl", err)
+	}
+	return nil
 }
 
-// Given tells that this process was started by Split.
+// Given tells that this process was started again by Split.
 func Given() bool { return os.Getenv(variable) != "" }
 
 // Connect connects the daemon to the privileged part that Split has started. It refuses to go on with a capability.
@@ -156,13 +180,21 @@ func Connect() (*Client, error) {
 		return nil, fmt.Errorf("%s: %q: allowed is what nsgd sets by itself", variable, text)
 	}
 	nameProcess()
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, err
+	}
+	return connect(fd, process)
+}
+
+func connect(fd int, child *os.Process) (*Client, error) {
 	conn, err := socket(fd)
 	if err != nil {
 		return nil, err
 	}
 	c, err := unprivileged(conn)
 	if err == nil {
-		c.child, err = os.FindProcess(pid)
+		c.child = child
 	}
 	return c, err
 }

@@ -195,8 +195,6 @@ type Opened struct {
 type DeviceOpening struct {
 	Descriptors
 	Config tun.Config
-	// Number is the device's, for Configure.
-	Number int
 }
 
 // config is what is asked for, if the configuration allows it. The caller closes what it has to adopt.
@@ -215,20 +213,6 @@ func (s *server) config(o *DeviceOpening) (c tun.Config, err error) {
 
 // Open makes a device, or takes over one that an earlier process has left.
 func (s *server) Open(o *DeviceOpening, reply *Opened) error {
-	return s.open(o, reply, func(c tun.Config) (tun.Device, tun.Offload, error) {
-		if s.state == nil {
-			return nil, tun.Off, errNotBegun
-		}
-		c.State = s.state
-		return tun.Open(c)
-	})
-}
-
-// Adopt takes over a device that an earlier process has left, and which that one may still use. Configure follows.
-func (s *server) Adopt(o *DeviceOpening, reply *Opened) error { return s.open(o, reply, tun.Adopt) }
-
-// open opens a device one way or the other, with mu held.
-func (s *server) open(o *DeviceOpening, reply *Opened, open func(tun.Config) (tun.Device, tun.Offload, error)) error {
 	c, err := s.config(o)
 	defer func() {
 		for _, f := range c.Adopt {
@@ -240,10 +224,14 @@ func (s *server) open(o *DeviceOpening, reply *Opened, open func(tun.Config) (tu
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.state == nil {
+		return errNotBegun
+	}
 	if len(s.devices) >= maxDevices {
 		return fmt.Errorf("%d devices: no more are allowed", maxDevices)
 	}
-	d, _, err := open(c)
+	c.State = s.state
+	d, _, err := tun.Open(c)
 	switch { // which the daemon has to tell from other errors
 	case errors.Is(err, tun.ErrNotAdopted):
 		reply.NotAdopted = err.Error()
@@ -264,34 +252,7 @@ func (s *server) open(o *DeviceOpening, reply *Opened, open func(tun.Config) (tu
 	return nil
 }
 
-// Configure makes an adopted device what the configuration says. The request's descriptor is one of its queues.
-func (s *server) Configure(o *DeviceOpening, _ *None) error {
-	c, err := s.config(o)
-	defer func() {
-		for _, f := range c.Adopt {
-			f.Close()
-		}
-	}()
-	if err != nil {
-		return err
-	}
-	d, err := s.find(o.Number)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state == nil {
-		return errNotBegun
-	}
-	if c.Namespace != d.namespace || c.Name != d.Name() || len(c.Adopt) != 1 {
-		return fmt.Errorf("device %q in namespace %q, %d descriptors: device %d is %q in %q, and needs one", c.Name, c.Namespace, len(c.Adopt), o.Number, d.Name(), d.namespace)
-	}
-	c.State = s.state
-	return tun.Configure(d.Device, c)
-}
-
-// find returns a device that Open or Adopt made.
+// find returns a device that Open made.
 func (s *server) find(number int) (*device, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
