@@ -8,7 +8,7 @@ FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
 FLOODTIME ?= 5
-# How long `make simulate` and `make life` go on.
+# How long `make simulate`, `make life` and `make cluster-check` go on.
 TIME      ?= 10m
 # The folder that `make corpus` reads.
 DIR       ?=
@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life corpus bench bench-compare bench-net bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life cluster-check corpus bench bench-compare bench-net bench-cluster bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
 
 all: build
 
@@ -62,6 +62,10 @@ simulate:
 life: setup
 	scripts/e2e -test.run 'TestInterfacesLiveThroughAnything$$' -test.timeout 0 -life.time=$(TIME)
 
+# Hosts and a real etcd of three members go through whatever can happen to them, and their history is checked, for TIME.
+cluster-check: setup
+	go test ./test/clustercheck -count=1 -timeout 0 -v -clustercheck.time=$(TIME)
+
 # What becomes of each document below DIR: templates, plans of Terraform, exports.
 corpus:
 	go run ./test/corpus '$(DIR)'
@@ -85,6 +89,13 @@ RESTARTS ?= 100
 bench-restart: setup build
 	go build -o bin/bench-net ./test/bench
 	$(SUDO) bin/bench-net -nsgd bin/nsgd -restarts $(RESTARTS) $(BENCHRESTART)
+
+# What is lost when something happens to a cluster, LOSSES times each, with hosts whose lease is LEASE.
+LOSSES ?= 3
+LEASE  ?= 3s
+bench-cluster: setup build
+	go build -o bin/bench-net ./test/bench
+	$(SUDO) bin/bench-net -nsgd bin/nsgd -losses $(LOSSES) -lease $(LEASE)
 
 bench-sizes: setup build
 	go build -o bin/bench-net ./test/bench

@@ -81,6 +81,8 @@ func BenchmarkCarryWatched(b *testing.B) {
 		}{{"nobody", nil},
 			{"dropped", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}}},
 			{"decided", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}, {DecidedOnly: true, PerSecond: 20_000, Events: 4096}}},
+			{"candidate", []watch.Options{{DroppedOnly: true, PerSecond: 10_000, Events: 2048}, {DecidedOnly: true, PerSecond: 20_000, Events: 4096},
+				{DecidedOnly: true, PerSecond: 20_000, Events: 4096}}},
 			{"all", []watch.Options{{}}}} {
 			b.Run(c.name+"/"+by.name, func(b *testing.B) {
 				rules := manyRules(10)

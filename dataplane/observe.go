@@ -49,6 +49,14 @@ func (w *worker) watchGroup() {
 	}
 }
 
+// instant is the group's time for watchers: of its first packet that they are told of, where nobody has asked for an earlier one.
+func (w *worker) instant() int64 {
+	if w.watched == 0 {
+		w.watched = time.Now().UnixNano()
+	}
+	return w.watched
+}
+
 // endWatch ends a burst.
 func (w *worker) endWatch() {
 	if w.watchers == nil || w.watchers.DecidedOnly {
@@ -76,13 +84,10 @@ func (x *passage) observe() {
 // observePacket notes the packet, except for its tuple and the rules.
 func (x *passage) observePacket() {
 	w, e := x.w, &x.observed.event
-	if w.watched == 0 {
-		w.watched = time.Now().UnixNano()
-	}
 	sent := e.Packet.Tuple
 	e.Packet = x.packet
 	e.Packet.Tuple = sent
-	e.Time, e.From, e.Length = w.watched, int32(x.from.Index), uint32(len(x.frame)-tun.HeaderLen)
+	e.Time, e.From, e.Length = w.instant(), int32(x.from.Index), uint32(len(x.frame)-tun.HeaderLen)
 	x.observed.outside = w.flows.OutOfWindow()
 	e.Standing, e.Direction, e.Translated, e.Snapped = watch.NoFlow, conntrack.Original, false, 0
 }
@@ -106,6 +111,9 @@ func (x *passage) tell(drop packet.Drop) {
 		return
 	}
 	if w.watchers.DecidedOnly {
+		if w.watchers.Spent(w.instant(), drop != packet.NotDropped) {
+			return
+		}
 		x.observePacket()
 	}
 	p := &x.packet

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -65,4 +66,18 @@ func parsePort(text string) (uint16, bool) {
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	return uint16(n), err == nil
+}
+
+// JoinPorts are the ports of ranges as ascending ranges that do not touch.
+func JoinPorts(ranges []PortRange) []PortRange {
+	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b PortRange) int { return int(a.First) - int(b.First) })
+	var list []PortRange
+	for _, r := range sorted {
+		if n := len(list); n > 0 && int(r.First) <= int(list[n-1].Last)+1 {
+			list[n-1].Last = max(list[n-1].Last, r.Last)
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
 }

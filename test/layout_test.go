@@ -38,7 +38,10 @@ var allowedImports = map[string][]string{
 	"ruleset/arm/terraform": {"ruleset"},
 	"ruleset/classifier":    {"ruleset", "dataplane/packet"},
 	"ruleset/analysis":      {"dataplane/packet", "ruleset", "ruleset/classifier"},
-	"conntrack":             {"dataplane/packet"},
+	// Writes documents that package arm reads.
+	"ruleset/export":   {"ruleset"},
+	"ruleset/optimize": {"ruleset", "ruleset/analysis", "ruleset/classifier"},
+	"conntrack":        {"dataplane/packet"},
 	// Memory that outlives the process knows nothing of what is in it.
 	"conntrack/slab": {},
 	// Speaks systemd's protocol, from both sides.
@@ -65,7 +68,7 @@ var allowedImports = map[string][]string{
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
 	"dataplane/platform": {"dataplane/fault", "dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},
-	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/policy"},
+	"dataplane/ask":      {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/azure", "ruleset/classifier", "ruleset/optimize", "ruleset/policy"},
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
@@ -73,6 +76,8 @@ var allowedImports = map[string][]string{
 	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},
 	// A cluster's policy as files; of tun the folder that a host trusts.
 	"dataplane/cluster/generation": {"tun/folder"},
+	// An etcd for tests, and links to it that can be cut.
+	"dataplane/cluster/clustertest": {},
 	// The store and the host's agent know nothing of engines: the daemon is behind an interface.
 	"dataplane/cluster": {"dataplane/cluster/generation"},
 	// Says what a policy and a placement need of engine and kernel.
@@ -93,6 +98,8 @@ var allowedImports = map[string][]string{
 	"dataplane/replay": {
 		"conntrack", "dataplane", "dataplane/flowtuple", "dataplane/fragment", "dataplane/inspect", "dataplane/packet", "dataplane/pcap", "dataplane/topology", "dataplane/verdict", "ruleset/policy", "tun",
 	},
+	// Makes rules of what was seen: flows that inspect tells, and beginnings that replay does.
+	"dataplane/suggest": {"dataplane/ask", "dataplane/inspect", "dataplane/packet", "dataplane/replay", "dataplane/topology", "dataplane/verdict", "ruleset", "ruleset/analysis", "ruleset/classifier", "ruleset/policy"},
 	"dataplane/inspect": {
 		"conntrack", "dataplane", "dataplane/ask", "dataplane/candidate", "dataplane/counter", "dataplane/fragment", "dataplane/history", "dataplane/packet", "dataplane/pcap", "dataplane/probe", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset", "ruleset/arm", "ruleset/azure", "ruleset/policy",
 		"tun", // a reload that changes attachments hands devices from the configuration to the engine
@@ -145,6 +152,8 @@ var allowedImports = map[string][]string{
 	"test/worlds": {anyPackage},
 	// Holds the engine to a plain model of what may pass, for as long as one likes.
 	"test/simulate": {anyPackage},
+	// Holds what a cluster does, in whatever happens to it, to what must never be.
+	"test/clustercheck": {anyPackage},
 	// Reads the cases and builds their packets.
 	"test/conformance": {anyPackage},
 	// Reads documents as nsgctl validate does.

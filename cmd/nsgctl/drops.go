@@ -69,10 +69,7 @@ func dropsTable(w io.Writer, list *inspect.DropList) error {
 	table := newGrid(w, "PACKETS", "REASON", "RULE", "FROM", "TO", "PROTOCOL", "SOURCE", "DESTINATION", "LAST")
 	for i := range list.Pairs {
 		p := &list.Pairs[i]
-		source, destination := p.Source, inspect.Endpoint(p.Destination, p.DestinationPort)
-		if p.Others {
-			source, destination = "others", "others"
-		}
+		source, destination := pairEnds(&p.RememberedPair)
 		table.row(p.Packets, p.Reason, ruleOf(p.NetworkSecurityGroup, p.RuleName), p.From, p.To, p.Protocol, source, destination, clock(p.Last))
 	}
 	if len(list.Pairs) > 0 {
@@ -100,6 +97,13 @@ func dropsTable(w io.Writer, list *inspect.DropList) error {
 	}
 	_, err := fmt.Fprintln(w, printable(text))
 	return err
+}
+
+func pairEnds(p *inspect.RememberedPair) (source, destination string) {
+	if p.Others {
+		return "others", "others"
+	}
+	return p.Source, inspect.Endpoint(p.Destination, p.DestinationPort)
 }
 
 // ruleOf is a rule behind its group; empty without one.

@@ -58,10 +58,7 @@ func endedSums(w io.Writer, list *inspect.EndedList) error {
 	table := newGrid(w, "FLOWS", "RULE", "PROTOCOL", "FROM", "SOURCE", "TO", "DESTINATION", "SENT", "RECEIVED", "LAST")
 	for i := range list.Pairs {
 		p := &list.Pairs[i]
-		source, destination := p.Source, inspect.Endpoint(p.Destination, p.DestinationPort)
-		if p.Others {
-			source, destination = "others", "others"
-		}
+		source, destination := pairEnds(&p.RememberedPair)
 		rule := ruleOf(p.NetworkSecurityGroup, p.RuleName)
 		if p.PlatformService != "" {
 			rule = p.PlatformService

@@ -182,10 +182,13 @@ func checkTopic(root *cobra.Command, args []string) error {
 	return nil
 }
 
+// besideDaemon is the annotation of a verb that asks the daemon though it has a policy.
+const besideDaemon = "daemon"
+
 func verbsWithPolicy(root *cobra.Command) string {
 	var list []*cobra.Command
 	for _, c := range root.Commands() {
-		if c.Flags().Lookup("policy") != nil {
+		if c.Flags().Lookup("policy") != nil && c.Annotations[besideDaemon] == "" {
 			list = append(list, c)
 		}
 	}

@@ -107,6 +107,12 @@ func loadPolicy(ctx context.Context, path string, was *loaded, shared *share) (*
 	if err != nil {
 		return nil, err
 	}
+	return config.load(ctx, begun, was, shared)
+}
+
+// load is loadPolicy for a configuration that was read already. It belongs to the result then.
+func (c *Config) load(ctx context.Context, begun time.Time, was *loaded, shared *share) (*loaded, error) {
+	config := c
 	if config.Cluster != nil {
 		if err := config.take(shared); err != nil {
 			return nil, err

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -27,6 +26,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/metrics"
 	"github.com/nsgd/nsgd/ruleset/policy"
+	"github.com/nsgd/nsgd/tun/fabric"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
@@ -40,11 +40,12 @@ type member struct {
 	host    string // its name
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	known  map[string]*generation.Unpacked // by folder: those that a reload may ask for; guarded by mu
-	wanted []string                        // network interfaces of the configuration; guarded by mu
-	behind map[string][]netip.Prefix       // gateways of the configuration; guarded by mu
-	joint                                  // guarded by mu
+	mu      sync.Mutex
+	known   map[string]*generation.Unpacked // by folder: those that a reload may ask for; guarded by mu
+	wanted  []string                        // network interfaces of the configuration; guarded by mu
+	behind  map[string][]netip.Prefix       // gateways of the configuration; guarded by mu
+	outside bool                            // the configuration has the internet; guarded by mu
+	joint                                   // guarded by mu
 
 	applying sync.Mutex // held while the kernel is told what to carry, so that the newest comes last
 }
@@ -70,6 +71,11 @@ func (v *validator) cluster(c *Config) {
 		v.fail(at("cluster", "host"), "%v", err)
 	} else if err := cluster.CheckHost(host); err != nil {
 		v.fail(at("cluster", "host"), "%v", err)
+	}
+	for i, name := range k.InternetHosts {
+		if err := cluster.CheckHost(name); err != nil {
+			v.fail(at("cluster", "internetHosts", i), "%v", err)
+		}
 	}
 	if u := k.Underlay; !u.IsValid() {
 		v.fail(at("cluster", "underlay"), "missing: the address where tunnels to this host end is needed")
@@ -203,13 +209,16 @@ func (d *daemon) fence() {
 	d.engine.CarryUntil(until)
 }
 
-// bootID names the machine's boot.
+// bootEnv says what bootID is where /proc does not show it, as under the systemd unit.
+const bootEnv = "NSGD_BOOT_ID"
+
+// bootID names the machine's boot; empty: that is not known.
 func bootID() string {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return ""
+		return os.Getenv(bootEnv)
 	}
-	return strings.TrimSpace(string(text))
+	return strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "") // as systemd writes it
 }
 
 // openMember takes the cache, which one process of a host has.
@@ -230,7 +239,14 @@ func (d *daemon) openMember() error {
 	if err := cache.Lock(); err != nil {
 		return fmt.Errorf("cluster.cache: %w", err)
 	}
-	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, log: d.log, joint: joint{port: uint16(k.Port), apply: d.privileged.Fabric, counts: d.privileged.FabricCounts}}
+	d.member = &member{cache: cache, known: map[string]*generation.Unpacked{}, log: d.log, joint: joint{port: uint16(k.Port), counts: d.privileged.FabricCounts, mtuOf: d.privileged.UnderlayMTU}}
+	d.member.apply = func(s fabric.State) error {
+		err := d.privileged.Fabric(s)
+		if err == nil {
+			d.member.gate.open()
+		}
+		return err
+	}
 	d.member.resume(d.log)
 	return nil
 }
@@ -243,8 +259,10 @@ func (m *member) join(d *daemon) error {
 	k := d.config.Cluster
 	m.service, m.engine = d.service, d.engine
 	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
+	m.gate = &gate{engine: d.engine.CarryUntil}
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
-		return err
+		d.log.Warn("cluster: nothing is carried until the kernel carries packets between hosts", "error", err)
+		m.gate.shut(err)
 	}
 	host, err := k.host()
 	if err != nil {
@@ -261,11 +279,10 @@ func (m *member) join(d *daemon) error {
 	}
 	d.onStop(store.Close)
 	m.vni = store.VNI
-	internet := slices.ContainsFunc(d.config.Attachments, func(a AttachmentConfig) bool { return a.Internet })
 	m.agent, err = cluster.NewAgent(cluster.AgentOptions{
-		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: func() int { return mtuOf(k.Underlay.Addr) },
-		Version: version, Internet: internet, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
-		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: d.engine.CarryUntil, Start: d.share.generation,
+		Store: store, Cache: m.cache, Host: host, Underlay: k.Underlay.Addr, Port: uint16(k.Port), MTU: m.underlayMTU,
+		Version: version, Internet: m.internet, InternetHosts: k.InternetHosts, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
+		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: m.gate.fence, Start: d.share.generation,
 		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Listen: k.listen, Dial: k.dial, Log: d.log,
 	})
 	return err
@@ -287,26 +304,6 @@ func (k *ClusterConfig) open() (*cluster.Store, error) {
 	return cluster.Open(o)
 }
 
-// mtuOf is that of the interface with an address; 0: there is none now.
-func mtuOf(address netip.Addr) int {
-	list, err := net.Interfaces()
-	if err != nil {
-		return 0
-	}
-	for _, i := range list {
-		addresses, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addresses {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == address {
-				return i.MTU
-			}
-		}
-	}
-	return 0
-}
-
 func (m *member) run(ctx context.Context) error {
 	if m == nil {
 		return nil
@@ -323,7 +320,7 @@ func (m *member) wants(c *Config, set *policy.Set) {
 		return
 	}
 	m.mu.Lock()
-	m.wanted, m.behind = c.nics(set), c.gateways(set)
+	m.wanted, m.behind, m.outside = c.nics(set), c.gateways(set), slices.ContainsFunc(c.Attachments, func(a AttachmentConfig) bool { return a.Internet })
 	m.mu.Unlock()
 	if m.agent != nil {
 		m.agent.Wake()
@@ -381,6 +378,22 @@ func (m *member) gateways() map[string][]netip.Prefix {
 	return m.behind
 }
 
+// internet is for cluster.AgentOptions.
+func (m *member) internet() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.outside
+}
+
+// underlayMTU is for cluster.AgentOptions.
+func (m *member) underlayMTU() int {
+	mtu, err := m.mtuOf()
+	if err != nil {
+		return 0
+	}
+	return mtu
+}
+
 // NICs implements cluster.Daemon.
 func (m *member) NICs() []string {
 	m.mu.Lock()
@@ -396,7 +409,7 @@ func (m *member) status() *inspect.ClusterStatus {
 	s := m.agent.Status()
 	c := &inspect.ClusterStatus{
 		Host: s.Host, Connected: s.Connected, Error: s.Error, Registered: s.Registered, Generation: s.Generation, Current: s.Current, Offered: s.Offered,
-		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append([]string{}, s.Faults...), Reaches: s.Reaches, Hosts: s.Hosts, Claims: s.Claims,
+		Attached: append([]string{}, s.NICs...), Waiting: []inspect.WaitingForAttached{}, Faults: append(m.gate.faults(), s.Faults...), Reaches: s.Reaches, Hosts: s.Hosts, Claims: s.Claims,
 	}
 	if !s.GoOn {
 		seconds := s.Carries.Seconds()

@@ -29,6 +29,8 @@ type ClusterConfig struct {
 	// Underlay is where tunnels to this host end, with Port; 0: 4790.
 	Underlay Address `yaml:"underlay"`
 	Port     int     `yaml:"port"`
+	// InternetHosts are the other hosts that may have the internet; empty: whichever say so.
+	InternetHosts []string `yaml:"internetHosts"`
 	// Lease is how long this host may be away before others may have its network interfaces; 0: 10 seconds.
 	Lease Duration `yaml:"lease"`
 	// OnLost is stop, which is the default, or goOn: what the host does without a lease.

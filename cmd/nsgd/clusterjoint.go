@@ -37,6 +37,8 @@ type joint struct {
 	vni     func(context.Context, string) (uint32, error)
 	apply   func(fabric.State) error
 	counts  func() (fabric.Counts, error)
+	mtuOf   func() (int, error) // of the underlay
+	gate    *gate
 	// settled is the configuration that is attached, for a policy.
 	settled *Config
 	set     *policy.Set
@@ -274,15 +276,22 @@ func (m *member) number(ctx context.Context, refused map[string]bool) (err error
 // mendEvery is how often what the kernel carries is brought into line, whoever has changed it.
 const mendEvery = 30 * time.Second
 
+// mendSoon is how soon that is tried again while nothing is carried.
+const mendSoon = time.Second
+
 // mend puts back what somebody has removed from the kernel, until ctx ends.
 func (m *member) mend(ctx context.Context) {
 	for {
+		wait := mendEvery
+		if len(m.gate.faults()) > 0 {
+			wait = mendSoon
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(mendEvery):
+		case <-time.After(wait):
 		}
-		if err := m.reapply(); err != nil {
+		if err := m.reapply(); err != nil && wait == mendEvery {
 			m.log.Warn("cluster: what leads to other hosts is not all there", "error", err)
 		}
 	}

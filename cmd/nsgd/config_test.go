@@ -183,7 +183,7 @@ func TestConfigFaults(t *testing.T) {
 		{"two sizes of a folder", minimal + "flowLogs:\n- {version: nsg2, folder: l}\n- {version: vnet4, folder: l, maxSize: 8MiB}\n", []string{"c.yaml:6: flowLogs[1].maxSize: 8388608: flowLogs[0] has the same folder, and 0"}},
 		{"a policy besides the cluster's", "policy: [p]\nazureQuirks: true\n" + clusterMinimal, []string{"c.yaml:1: policy: the cluster brings it", "c.yaml:2: azureQuirks: the cluster brings it"}},
 		{"a cluster without etcd and underlay", "cluster: {host: h}\nattachments:\n- {internet: true, device: a}\n", []string{"c.yaml:1: cluster.endpoints: 0 of them: allowed are 1 to 16 URLs", "c.yaml:1: cluster.underlay: missing"}},
-		{"an unknown key of the cluster", "cluster: {hots: h}\n", []string{`c.yaml:1: unknown key "hots": allowed are endpoints, tls, username, passwordFile, prefix, host, underlay, port, lease, onLost, cache, publicKey`}},
+		{"an unknown key of the cluster", "cluster: {hots: h}\n", []string{`c.yaml:1: unknown key "hots": allowed are endpoints, tls, username, passwordFile, prefix, host, underlay, port, internetHosts, lease, onLost, cache, publicKey`}},
 		{"endpoints that are none", "cluster: {endpoints: [etcd1, 'http://h', 'https://h:1/x', 'http://u:p@h:1'], host: h, underlay: 192.0.2.1}\nattachments:\n- {internet: true, device: a}\n",
 			[]string{`cluster.endpoints[0]: "etcd1": allowed is http://HOST:PORT or https://HOST:PORT`, `cluster.endpoints[1]: "http://h"`, `cluster.endpoints[2]: "https://h:1/x"`, `cluster.endpoints[3]: "http://u:p@h:1"`}},
 		{"https without certificates", strings.Replace(clusterMinimal, "http:", "https:", 1), []string{"cluster.tls.certificate: missing", "cluster.tls.key: missing", "cluster.tls.ca: missing"}},

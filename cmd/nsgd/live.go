@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/inspect"
@@ -25,6 +26,7 @@ type live struct {
 	log          *slog.Logger
 	file         *Config              // as last read
 	files        *inspect.PolicyFiles // that it names; nil: not known
+	tried        *loaded              // the cluster's generation that was read last; nil: none was
 	running      *Config              // file, with the edits
 	edits        []edit
 	kept         keptEdits // where the next process finds edits
@@ -90,7 +92,7 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := loadPolicy(l.ctx, path, was, shared)
+	all, err := l.load(path, e, was, shared)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 		return nil, err
 	}
 	edits := slices.Clone(l.edits)
-	if e.Generation == "" && e.NetworkInterfaces == nil && !e.Placed { // somebody here asks, not the cluster
+	if !ofCluster(e) {
 		edits = slices.DeleteFunc(edits, func(e edit) bool { return !e.Keep })
 	}
 	whole := withEdits(all.file, edits, all.policy)
@@ -111,6 +113,28 @@ func (l *live) reload(e inspect.Edit) (*inspect.Target, error) {
 		l.setEdits(edits)
 		l.member.wants(whole, all.policy)
 	}), nil
+}
+
+// ofCluster says that the cluster asks, and nobody here.
+func ofCluster(e inspect.Edit) bool {
+	return e.Generation != "" || e.NetworkInterfaces != nil || e.Placed
+}
+
+// load reads the file. A generation that was tried is not read once more when it is carried. When the cluster asks, the configuration stays that of the last reload: a file that somebody is
+// editing must not keep this host from what the others do.
+func (l *live) load(path string, e inspect.Edit, was *loaded, shared *share) (*loaded, error) {
+	if !ofCluster(e) {
+		return loadPolicy(l.ctx, path, was, shared)
+	}
+	c := *l.file
+	if e.Generation == "" {
+		return c.load(l.ctx, time.Now(), was, shared)
+	}
+	all, err := c.load(l.ctx, time.Now(), l.tried, shared)
+	if err == nil {
+		l.tried = &loaded{file: all.file, files: all.files}
+	}
+	return all, err
 }
 
 // shared is what the cluster gives once an edit is made.

@@ -437,18 +437,8 @@ func (s *diffSide) namesFor(t *diffTarget) *analysis.Names {
 	}
 	names := s.names[subnet]
 	if names == nil {
-		names = &analysis.Names{}
+		names = TagNames(s.snapshot, subnet)
 		s.names[subnet] = names
-		add := func(tag string) {
-			prefixes, _ := s.snapshot.ExpandTag(subnet, tag)
-			names.Add(tag, prefixes)
-		}
-		for _, tag := range []string{ruleset.TagInternet, ruleset.TagVirtualNetwork, ruleset.TagAzureLoadBalancer} {
-			add(tag)
-		}
-		for _, tag := range slices.Sorted(maps.Keys(s.snapshot.Policy.ServiceTags)) {
-			add(tag)
-		}
 	}
 	return names
 }
@@ -462,4 +452,37 @@ func witnessOf(k *packet.Tuple) DiffWitness {
 		w.ICMPType = &k.DstPort
 	}
 	return w
+}
+
+// TagNames are the tags as they stand for the packets of a subnet.
+func TagNames(s *topology.Snapshot, subnet *policy.Subnet) *analysis.Names {
+	names := &analysis.Names{}
+	add := func(tag string) {
+		prefixes, _ := s.ExpandTag(subnet, tag)
+		names.Add(tag, prefixes)
+	}
+	for _, tag := range []string{ruleset.TagInternet, ruleset.TagVirtualNetwork, ruleset.TagAzureLoadBalancer} {
+		add(tag)
+	}
+	for _, tag := range slices.Sorted(maps.Keys(s.Policy.ServiceTags)) {
+		add(tag)
+	}
+	return names
+}
+
+// NewBox is a set of packets, with the tags that names knows.
+func NewBox(b *analysis.Box, names *analysis.Names) DiffBox { return boxOf(b, names) }
+
+// Witness is a packet as classifier.Linear takes it.
+func Witness(k *packet.Tuple) DiffWitness { return witnessOf(k) }
+
+// ForEnd names an end.
+func ForEnd(e *topology.Endpoint) (f DiffFor) {
+	t := diffTarget{endpoint: e}
+	if e.NetworkInterface != nil {
+		t.name = e.NetworkInterface.Name
+	} else {
+		t.name = e.Subnet.VirtualNetwork.Name + "/" + e.Subnet.Name
+	}
+	return t.names()
 }

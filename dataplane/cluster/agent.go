@@ -44,15 +44,18 @@ type AgentOptions struct {
 	MTU      func() int
 	Version  string
 	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
-	Internet bool
+	Internet func() bool
 	Gateways func() map[string][]netip.Prefix
+	// InternetHosts are the others of which it believes that they have the internet; empty: whoever says so.
+	InternetHosts []string
 	// Lease is how long it may be away: see MinLease.
 	Lease time.Duration
 	// GoOn has it carry on when the lease has ended. Another host may then have the same network interfaces.
 	GoOn bool
 	// Key is whose generations it takes; nil: any that etcd has.
 	Key ed25519.PublicKey
-	// Boot names the machine's boot, to which Clock belongs. Clock is monotonic, and the same in all processes.
+	// Boot names the machine's boot, to which Clock belongs; empty: nobody knows, and the last process's lease does not
+	// count. Clock is monotonic, and the same in all processes.
 	Boot  string
 	Clock func() time.Duration
 	// Fence has the host carry up to a moment of Clock and not beyond.
@@ -116,6 +119,9 @@ type Agent struct {
 	rewinds      int           // of the watcher, that were noticed
 	calm         time.Duration // by Clock: until then only own claims are renewed
 	moving       moving
+	returned     time.Duration // by Clock: until then others may come back, as this host has
+	young        int64         // revision of the record that says that etcd holds nothing yet; 0: none
+	aged         time.Duration // by Clock: then it counts as one that holds all
 
 	mu     sync.Mutex
 	status Status // guarded by mu
@@ -186,8 +192,10 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
-		if left := a.calm - a.Clock(); left > 0 { // claims wait for just that
-			wait = min(wait, left)
+		for _, moment := range []time.Duration{a.calm, a.returned, a.aged} { // claims and places wait for just that
+			if left := moment - a.Clock(); left > 0 {
+				wait = min(wait, left)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -217,6 +225,7 @@ func (a *Agent) step(ctx context.Context) {
 	case view != nil:
 		a.notice(view, rewinds)
 		epoch := a.register(ctx, view)
+		a.age(ctx, view, epoch)
 		a.prepare(ctx, view)
 		a.follow(ctx, view)
 		a.claim(ctx, view, epoch)
@@ -255,6 +264,7 @@ func (a *Agent) notice(view *View, rewinds int) {
 		return
 	}
 	a.rewinds, a.registered = rewinds, 0
+	a.held, a.heldEpoch, a.heldOf = map[string]int64{}, 0, 0 // epochs come again
 	a.session.close()
 	a.session.registered(lease, 0)
 	longest := max(a.Lease, a.longestLease)

@@ -50,6 +50,9 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 		return 0
 	}
 	a.session.registered(lease, r.Header.Revision)
+	if a.last != nil { // it was away for longer than its lease, and others may have been, too
+		a.returned = a.Clock() + max(a.Lease, a.longestLease)
+	}
 	a.registered = r.Header.Revision
 	a.log.Info("cluster: registered", "host", a.Host, "epoch", r.Header.Revision)
 	return r.Header.Revision
@@ -73,7 +76,7 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 			a.waiting[nic] = c.Host
 			continue
 		}
-		if a.mustWait(nic) {
+		if a.mustWait(view, nic) {
 			a.waiting[nic] = ""
 			calmed++
 			continue
@@ -118,9 +121,9 @@ func (a *Agent) mine(view *View, epoch int64) map[string]int64 {
 }
 
 // mustWait tells that somebody else may carry a network interface by a claim that etcd has forgotten.
-func (a *Agent) mustWait(nic string) bool {
+func (a *Agent) mustWait(view *View, nic string) bool {
 	now := a.Clock()
-	if now >= a.calm {
+	if now >= a.calm && view.Age != nil && view.Age.Whole {
 		return false
 	}
 	_, own := slices.BinarySearch(a.attached, nic)

@@ -17,7 +17,7 @@ import (
 type server struct {
 	t         testing.TB
 	dir       string
-	client    string
+	client    string // URLs, with commas between them
 	arguments []string
 	files     TLSFiles
 	process   *exec.Cmd
@@ -91,7 +91,7 @@ func (s *server) forget() {
 
 func (s *server) open() *Store {
 	s.t.Helper()
-	store, err := Open(StoreOptions{Endpoints: []string{s.client}, TLS: s.files, Prefix: DefaultPrefix})
+	store, err := Open(StoreOptions{Endpoints: strings.Split(s.client, ","), TLS: s.files, Prefix: DefaultPrefix})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -34,6 +34,7 @@ type host struct {
 	attached   []string
 	cant       string // a policy with this text is refused
 	until      time.Duration
+	lapses     int // how often the fence was moved after it had closed
 	placements []*Placement
 	frozen     string             // a network interface that leaves
 	flows      map[string]string  // by network interface
@@ -80,7 +81,14 @@ func newHostIn(t testing.TB, s *server, dir string, o AgentOptions, nics ...stri
 		o.Lease = MinLease
 	}
 	o.Boot, o.Clock = "boot", sinceBegan
-	o.Fence = func(until time.Duration) { h.mu.Lock(); defer h.mu.Unlock(); h.until = until }
+	o.Fence = func(until time.Duration) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.until != 0 && h.until <= sinceBegan() {
+			h.lapses++
+		}
+		h.until = until
+	}
 	o.Placed = func(_ context.Context, p *Placement) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -217,6 +225,18 @@ func (h *host) is(text string, nics ...string) {
 		return nil
 	})
 }
+
+// carriedOn holds that the host has never stopped, and has the registration that it had.
+func (h *host) carriedOn(epoch int64) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, now, _, _ := h.agent.session.now(); now != epoch || h.lapses > 0 {
+		h.t.Errorf("%s: registration %d and now %d, %d times closed", h.agent.Host, epoch, now, h.lapses)
+	}
+}
+
+func (h *host) epoch() int64 { _, epoch, _, _ := h.agent.session.now(); return epoch }
 
 // fenced waits until the host may not carry any more.
 func (h *host) fenced() {

@@ -29,6 +29,7 @@ func (k keys) move(nic string) string         { return k.moves() + escape(nic) }
 func (k keys) offer() string                  { return string(k) + "offer" }
 func (k keys) vnis() string                   { return string(k) + "vni/name/" }
 func (k keys) vni(name string) string         { return k.vnis() + escape(name) }
+func (k keys) age() string                    { return string(k) + "vni/age" } // hosts may write there
 func (k keys) vniNumber(n uint32) string      { return fmt.Sprintf("%svni/number/%08d", k, n) }
 
 // generation has its number in a fixed width, so that keys are in the order of numbers.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -176,6 +177,27 @@ func TestHostsDoNotForgetWhatEtcdHasForgotten(t *testing.T) {
 	holder.is("three", "nic1")
 }
 
+// An emptied etcd to which no host has come yet begins with number one again.
+func TestAnotherGenerationOfTheSameNumberIsOvertaken(t *testing.T) {
+	s := newServer(t)
+	store, dir := s.open(), t.TempDir()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	a.is("one", "nic1")
+	a.stop()
+	s.forget()
+	if got := mustApply(t, store, applyOf(t, "two")); got.Generation != 1 {
+		t.Fatalf("applied %+v", got)
+	}
+	a = newHostIn(t, s, dir, AgentOptions{Host: "a"}, "nic1")
+	a.says("etcd has another generation 1 than the one that was current here, which stays")
+	a.is("one", "nic1")
+	if got := mustApply(t, store, applyOf(t, "two")); got.Generation != 2 { // though it is current
+		t.Errorf("applied %+v", got)
+	}
+	a.is("two", "nic1")
+}
+
 func TestAnEarlierHeadIsNotFollowed(t *testing.T) {
 	s := newServer(t)
 	store, a := s.open(), newHost(t, s, "a", "nic1")
@@ -307,5 +329,23 @@ func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	}
 	if a.agent.take(t.Context(), epoch, "nic3") {
 		t.Error("nic3 was taken without a registration")
+	}
+}
+
+// A lease from before the machine's start, or of a start that nobody knows, allows nothing.
+func TestALeaseOfAnotherBootDoesNotCount(t *testing.T) {
+	cache, err := generation.OpenCache(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	for _, boots := range [][2]string{{"one", "one"}, {"one", "two"}, {"one", ""}, {"", ""}} {
+		if err := cache.SaveLease([]byte(encode(&savedLease{Host: "a", Lease: 1, Epoch: 1, Boot: boots[0], Until: time.Hour, NICs: []string{"nic1"}}))); err != nil {
+			t.Fatal(err)
+		}
+		nics, until, err := LastNICs(cache, "a", boots[1], time.Minute, false)
+		if same := boots[0] == boots[1] && boots[0] != ""; err != nil || (until != 0) != same || (len(nics) == 1) != same {
+			t.Errorf("of boot %q at boot %q: %v until %v, %v", boots[0], boots[1], nics, until, err)
+		}
 	}
 }

@@ -34,7 +34,7 @@ type Offering struct {
 	created int64 // revision of the offer
 	offer   Offer
 	before  *Head
-	behind  bool // hosts have seen later generations than before
+	behind  bool // hosts have seen later generations than before, or another one of its number
 	stop    context.CancelFunc
 }
 
@@ -53,7 +53,7 @@ func (s *Store) Begin(ctx context.Context, by string, now time.Time) (*Offering,
 		number = view.Head.Current
 	}
 	for _, h := range view.Hosts {
-		behind = behind || h.Committed > number
+		behind = behind || h.Committed > number || view.Head != nil && h.Committed == number && h.Bundle != view.Head.Bundle && h.Bundle != (generation.Hash{})
 		seen = max(seen, h.Generation, h.Committed)
 	}
 	newest, err := s.newest(ctx)

@@ -47,7 +47,7 @@ type PlacedNIC struct {
 func (v *View) placement(self string) *Placement {
 	p := &Placement{Revision: v.Revision, Self: self, Hosts: map[string]PlacedHost{}, NICs: map[string]PlacedNIC{}, VNIs: maps.Clone(v.VNIs)}
 	for name, h := range v.Hosts {
-		p.Hosts[name] = PlacedHost{Underlay: h.Underlay, Port: h.Port, MTU: h.MTU, Internet: h.Internet, Gateways: h.Gateways, Epoch: h.Epoch}
+		p.Hosts[name] = h.placed(h.Epoch)
 	}
 	for nic, c := range v.Claims {
 		if h := v.Hosts[c.Host]; h != nil && h.Epoch == c.Epoch {
@@ -55,6 +55,24 @@ func (v *View) placement(self string) *Placement {
 		}
 	}
 	return p
+}
+
+// placed is what a record says of places.
+func (r *HostRecord) placed(epoch int64) PlacedHost {
+	return PlacedHost{Underlay: r.Underlay, Port: r.Port, MTU: r.MTU, Internet: r.Internet, Gateways: r.Gateways, Epoch: epoch}
+}
+
+// trustInternet takes the internet from hosts that may not have it: whoever says so gets what others send there. faults
+// name them. Without names every host may.
+func (p *Placement) trustInternet(names []string) (faults []error) {
+	for _, name := range slices.Sorted(maps.Keys(p.Hosts)) {
+		if h := p.Hosts[name]; h.Internet && len(names) > 0 && name != p.Self && !slices.Contains(names, name) {
+			h.Internet = false
+			p.Hosts[name] = h
+			faults = append(faults, fmt.Errorf("host %q says that it has the internet, and cluster.internetHosts does not name it: nothing goes there", name))
+		}
+	}
+	return faults
 }
 
 // MinUnderlayMTU is the least of an underlay: IPv6 packets of 1,280 bytes go whole through a tunnel over IPv6.

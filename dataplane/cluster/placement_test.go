@@ -83,3 +83,49 @@ func TestAPlacementComesAgainAfterAFault(t *testing.T) {
 		t.Errorf("told %v, faults %v", told, a.unplaced)
 	}
 }
+
+// When etcd was away for longer than all leases, everybody has gone at once and comes back one by one.
+func TestWhoComesBackKeepsWhatItKnewOfOthersForALease(t *testing.T) {
+	now := time.Duration(0)
+	var last *Placement
+	a := &Agent{AgentOptions: AgentOptions{Host: "h1", Clock: func() time.Duration { return now }, Lease: MinLease, Underlay: netip.MustParseAddr("192.0.2.1"), Port: 4790,
+		Placed: func(_ context.Context, p *Placement) error { last = p; return nil }}}
+	whole := newView("/nsgd/")
+	whole.put(&mvccpb.KeyValue{Key: []byte(whole.keys.host("h2")), CreateRevision: 5, Value: []byte(`{"underlay":"192.0.2.2","port":4790}`)})
+	whole.put(&mvccpb.KeyValue{Key: []byte(whole.keys.claim("nic2")), CreateRevision: 6, Value: []byte(`{"host":"h2","epoch":5}`)})
+	empty := func() *View {
+		v := newView("/nsgd/")
+		v.put(&mvccpb.KeyValue{Key: []byte(v.keys.host("h1")), CreateRevision: 9, Value: []byte(`{"underlay":"192.0.2.1","port":4790}`)})
+		return v
+	}
+	a.place(t.Context(), whole)
+	a.place(t.Context(), newView("/nsgd/")) // it has no registration itself
+	a.returned = 10
+	a.place(t.Context(), empty())
+	if last.NICs["nic2"].Host != "h2" || last.Hosts["h2"].Port != 4790 {
+		t.Errorf("it has forgotten h2: %+v", last)
+	}
+	now = 20
+	a.place(t.Context(), empty())
+	if len(last.NICs) != 0 || len(last.Hosts) != 1 {
+		t.Errorf("h2 has not come back, and is still there: %+v", last)
+	}
+}
+
+// A host that has no registration, and goes on, shares the ports of public addresses as before.
+func TestAHostIsAlwaysInItsOwnPlacement(t *testing.T) {
+	var last *Placement
+	a := &Agent{AgentOptions: AgentOptions{Host: "h1", Clock: func() time.Duration { return 0 }, Underlay: netip.MustParseAddr("192.0.2.1"), Port: 4790,
+		Internet: func() bool { return true }, InternetHosts: []string{"h3"}, Placed: func(_ context.Context, p *Placement) error { last = p; return nil }}}
+	view := newView("/nsgd/")
+	for i, name := range []string{"h2", "h3"} {
+		view.put(&mvccpb.KeyValue{Key: []byte(view.keys.host(name)), CreateRevision: int64(i + 1), Value: fmt.Appendf(nil, `{"underlay":"192.0.2.%d","port":4790,"internet":true}`, i+2)})
+	}
+	a.place(t.Context(), view)
+	if !last.Hosts["h1"].Internet || last.Hosts["h2"].Internet || !last.Hosts["h3"].Internet {
+		t.Errorf("hosts %+v", last.Hosts)
+	}
+	if faults := fmt.Sprint(a.faults); !strings.Contains(faults, `host "h2" says that it has the internet`) || len(a.faults) != 1 {
+		t.Errorf("faults %s", faults)
+	}
+}

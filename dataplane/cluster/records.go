@@ -46,6 +46,8 @@ type HostRecord struct {
 	// Generation is what it carries, Committed the highest that it knows to be committed; 0: none.
 	Generation uint64 `json:"generation"`
 	Committed  uint64 `json:"committed"`
+	// Bundle is what Committed consists of: an etcd that was emptied may give its number to another generation. Zero: none.
+	Bundle generation.Hash `json:"bundle,omitzero"`
 	// Offer is the offer that Prepared and Refused are of, by its revision in etcd; 0: none.
 	Offer int64 `json:"offer,omitempty"`
 	// Prepared is the offered generation that it could carry; 0: none.
@@ -72,6 +74,17 @@ type ClaimRecord struct {
 	// Epoch is that of the host's registration.
 	Epoch int64 `json:"epoch"`
 }
+
+// Age tells an etcd that was emptied to those who come later and have not seen it before.
+type Age struct {
+	// ID is random: one that was emptied, and has grown beyond what it was, has another one.
+	ID string `json:"id"`
+	// Whole says that every claim by which somebody may carry is in etcd.
+	Whole bool `json:"whole"`
+}
+
+// same reports that two are of one etcd, as far as one knows.
+func (g *Age) same(later *Age) bool { return g == nil || later != nil && g.ID == later.ID }
 
 const (
 	// maxRecord bounds a record in etcd, in bytes.

@@ -42,12 +42,15 @@ type Status struct {
 
 // record is what the host says of itself.
 func (a *Agent) record() *HostRecord {
-	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet, Lease: int64(a.Lease / time.Second),
+	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Internet: a.Internet != nil && a.Internet(), Lease: int64(a.Lease / time.Second),
 		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	r.Mover = a.moving.mover
 	if len(a.moving.states) > 0 {
 		r.Moves = maps.Clone(a.moving.states)
+	}
+	if a.committed != nil {
+		r.Bundle = a.committed.Bundle
 	}
 	if a.MTU != nil {
 		r.MTU = a.MTU()
@@ -91,7 +94,8 @@ func (a *Agent) place(ctx context.Context, view *View) {
 	for _, h := range view.Hosts {
 		a.longestLease = max(a.longestLease, min(time.Duration(h.Lease)*time.Second, MaxLease))
 	}
-	calm := a.Clock() < a.calm
+	// Without a registration this host was away, and others may have been, too: who is missing may come back.
+	calm := view.Hosts[a.Host] == nil || a.Clock() < max(a.calm, a.returned)
 	if a.placement != nil && a.placesOf == view.places && !calm {
 		for _, fault := range a.unplaced {
 			a.fault(errors.New(fault))
@@ -100,11 +104,17 @@ func (a *Agent) place(ctx context.Context, view *View) {
 	}
 	a.placesOf = 0
 	p := view.placement(a.Host)
-	if calm && a.last != nil { // the others carry on by what etcd has forgotten
+	if _, known := p.Hosts[a.Host]; !known { // it shares the internet's ports with others all the same
+		p.Hosts[a.Host] = a.record().placed(0)
+	}
+	if calm && a.last != nil { // the others carry on by what etcd has forgotten, or come back as this host has
 		p.keep(a.last)
 	}
 	known := len(a.faults)
 	defer func() { a.unplaced = slices.Clone(a.faults[known:]) }()
+	for _, fault := range p.trustInternet(a.InternetHosts) {
+		a.fault(fault)
+	}
 	for _, fault := range p.Confine(netip.AddrPortFrom(a.Underlay, a.Port)) {
 		a.fault(fault)
 	}

@@ -196,7 +196,7 @@ func (s *session) tell() {
 
 // run keeps a lease until ctx ends. It does not give the lease back: the next process goes on with it.
 func (s *session) run(ctx context.Context) {
-	wait := time.Duration(0)
+	wait, again := time.Duration(0), firstWait
 	for {
 		select {
 		case <-ctx.Done():
@@ -211,10 +211,10 @@ func (s *session) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			wait = s.length / 5
+			wait, again = s.length/5, firstWait
 		default:
 			s.fail(err)
-			wait = min(max(firstWait, 2*wait), s.length/5)
+			wait, again = again, min(2*again, s.length/5)
 		}
 	}
 }
@@ -241,6 +241,9 @@ func (s *session) renew(ctx context.Context) error {
 	}
 	if err != nil {
 		return s.store.failed("renewing the lease", err)
+	}
+	if err := s.store.stillLeads(ctx, r.ResponseHeader.GetRaftTerm()); err != nil {
+		return err
 	}
 	s.renewed(lease, asked, time.Duration(r.TTL)*time.Second)
 	return nil
@@ -279,7 +282,7 @@ func readLease(cache *generation.Cache, host, boot string) (*savedLease, error) 
 	if saved.Host != host {
 		return &savedLease{}, nil
 	}
-	if saved.Boot != boot { // another clock
+	if saved.Boot != boot || boot == "" { // another clock, or nobody knows
 		saved.Until = 0
 	}
 	return saved, nil

@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 const (
@@ -27,6 +29,9 @@ const (
 	// page is how many keys one request reads.
 	page = 1000
 )
+
+// redial is how soon a connection is tried again: gRPC's own way, up to two minutes, outlasts leases.
+var redial = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
 // StoreOptions say where etcd is and who asks.
 type StoreOptions struct {
@@ -83,7 +88,8 @@ func Open(o StoreOptions) (*Store, error) {
 		Endpoints: o.Endpoints, Username: o.Username, Password: o.Password,
 		DialTimeout: dialPatience, DialKeepAliveTime: alive, DialKeepAliveTimeout: alive, PermitWithoutStream: true,
 		BackoffWaitBetween: 50 * time.Millisecond, MaxUnaryRetries: 3,
-		Logger: zap.NewNop(), // its messages are errors of requests, which callers tell
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 2 * time.Second})},
+		Logger:      zap.NewNop(), // its messages are errors of requests, which callers tell
 	}
 	if o.TLS != (TLSFiles{}) {
 		var err error
@@ -113,6 +119,9 @@ func (e *RequestError) Error() string {
 	err := e.err
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", patience)
+	}
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		err = fmt.Errorf("%w: etcd is full: etcdctl compact, defrag, and then alarm disarm", err)
 	}
 	return fmt.Sprintf("etcd at %s: %s: %v", strings.Join(e.endpoints, ", "), e.what, err)
 }
@@ -147,6 +156,19 @@ func (s *Store) commit(ctx context.Context, what string, conditions []clientv3.C
 		return nil, s.failed(what, err)
 	}
 	return r, nil
+}
+
+// stillLeads finds out that the leader of a term led until now. A member that stood still, and does not know yet that
+// another one leads, renews leases that have ended there: etcd 3.4 and 3.5 don't ask the others. A read does.
+func (s *Store) stillLeads(ctx context.Context, term uint64) error {
+	r, err := s.client.Get(ctx, s.keys.age(), clientv3.WithKeysOnly())
+	if err != nil {
+		return s.failed("asking who leads", err)
+	}
+	if now := r.Header.RaftTerm; now != term {
+		return fmt.Errorf("etcd has another leader, of term %d, than the one of term %d that has renewed the lease: it is renewed again", now, term)
+	}
+	return nil
 }
 
 // absent and same are conditions of transactions.

@@ -43,6 +43,7 @@ type View struct {
 	Store    uint64
 	Head     *Head // nil: there is none
 	Offer    *Offer
+	Age      *Age             // nil: nobody has looked yet
 	Hosts    map[string]*Host // by name
 	Claims   map[string]Claim // by NIC, see NormalNIC
 	Moves    map[string]*Move // by NIC
@@ -50,8 +51,8 @@ type View struct {
 	// Faults are records that can't be read, by key.
 	Faults map[string]string
 
-	headRevision, offerCreated int64
-	keys                       keys
+	headRevision, offerCreated, ageCreated int64
+	keys                                   keys
 	// places changes with all that a placement is made of, and differs between views that were read anew.
 	places uint64
 	// shared says that a clone has the maps of claims and VNIs too.
@@ -78,7 +79,9 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	return &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Faults: map[string]string{}}
+	v.moved() // an empty one too is not the one before
+	return v
 }
 
 // maxViewFaults bounds View.Faults.
@@ -115,6 +118,11 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 		o := &Offer{}
 		if err = decode(key, kv.Value, o); err == nil {
 			v.Offer, v.offerCreated = o, kv.CreateRevision
+		}
+	case ageKey:
+		g := &Age{}
+		if err = decode(key, kv.Value, g); err == nil {
+			v.Age, v.ageCreated = g, kv.CreateRevision
 		}
 	case hostKey:
 		h := &Host{Epoch: kv.CreateRevision, lease: clientv3.LeaseID(kv.Lease)}
@@ -174,6 +182,8 @@ func (v *View) remove(key string) {
 		v.Head, v.headRevision = nil, 0
 	case offerKey:
 		v.Offer, v.offerCreated = nil, 0
+	case ageKey:
+		v.Age, v.ageCreated = nil, 0
 	case hostKey:
 		delete(v.Hosts, name)
 	case claimKey:
@@ -198,6 +208,7 @@ const (
 	claimKey
 	moveKey
 	vniKey
+	ageKey
 )
 
 func (v *View) kind(key string) (name string, kind keyKind) {
@@ -206,6 +217,8 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 		return "", headKey
 	case v.keys.offer():
 		return "", offerKey
+	case v.keys.age():
+		return "", ageKey
 	}
 	if name, ok := strings.CutPrefix(key, v.keys.hosts()); ok {
 		return name, hostKey

@@ -81,6 +81,7 @@ func (w *watcher) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+		case <-w.doubt: // a lease has come: etcd answers again
 		}
 		wait = min(2*wait, lastWait)
 	}
@@ -112,7 +113,9 @@ func (w *watcher) follow(ctx context.Context) error {
 			if err := r.Err(); err != nil {
 				return w.store.failed("watching", err)
 			}
-			w.take(&r)
+			if err := w.take(&r); err != nil {
+				return err
+			}
 			continue
 		case <-w.doubt:
 		case <-confirm.C:
@@ -123,18 +126,22 @@ func (w *watcher) follow(ctx context.Context) error {
 	}
 }
 
-// alive holds etcd against the view: one that was emptied, or restored from a copy, is at an earlier revision or is
-// another cluster.
+// alive holds etcd against the view: one that was emptied, or restored from a copy, is at an earlier revision, is another
+// cluster, or has another id. A watch that is resumed there goes on without a word.
 func (w *watcher) alive(ctx context.Context) error {
 	asked, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r, err := w.store.client.Get(asked, w.store.keys.head(), clientv3.WithKeysOnly())
+	r, err := w.store.client.Get(asked, w.store.keys.age())
 	if err != nil {
 		return w.store.failed("asking for its revision", err)
 	}
+	now := newView(w.store.keys)
+	for _, kv := range r.Kvs {
+		now.put(kv)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.Header.Revision < w.view.Revision || r.Header.ClusterId != w.view.Store {
+	if r.Header.Revision < w.view.Revision || r.Header.ClusterId != w.view.Store || !w.view.Age.same(now.Age) {
 		return errEnded
 	}
 	return nil
@@ -143,7 +150,7 @@ func (w *watcher) alive(ctx context.Context) error {
 // adopt takes a view that was read.
 func (w *watcher) adopt(v *View) {
 	w.mu.Lock()
-	if w.view != nil && (v.Revision < w.view.Revision || v.Store != w.view.Store) {
+	if w.view != nil && (v.Revision < w.view.Revision || v.Store != w.view.Store || !w.view.Age.same(v.Age)) {
 		w.rewound++
 	}
 	w.view, w.err = v, nil
@@ -151,9 +158,11 @@ func (w *watcher) adopt(v *View) {
 	w.tell()
 }
 
-// take takes in what a watch tells.
-func (w *watcher) take(r *clientv3.WatchResponse) {
+// take takes in what a watch tells, unless it is of another etcd than the view.
+func (w *watcher) take(r *clientv3.WatchResponse) error {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.view.Age
 	for _, e := range r.Events {
 		if e.Type == mvccpb.DELETE {
 			w.view.drop(string(e.Kv.Key))
@@ -161,9 +170,13 @@ func (w *watcher) take(r *clientv3.WatchResponse) {
 			w.view.put(e.Kv)
 		}
 	}
+	if !before.same(w.view.Age) {
+		w.view.Age = before // the view that is read next is held against it
+		return errEnded
+	}
 	w.view.Revision = max(w.view.Revision, r.Header.Revision)
-	w.mu.Unlock()
 	if len(r.Events) > 0 {
 		w.tell()
 	}
+	return nil
 }

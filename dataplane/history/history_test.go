@@ -2,6 +2,7 @@ package history
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -35,12 +36,12 @@ func (e *engine) Attachment(zone uint16) (int, bool) { return int(zone % 100), z
 // rig is a history whose clock the test moves on.
 type rig struct {
 	*History
-	t      *testing.T
+	t      testing.TB
 	engine *engine
 	clock  time.Time
 }
 
-func newRig(t *testing.T, keep time.Duration) *rig {
+func newRig(t testing.TB, keep time.Duration) *rig {
 	t.Helper()
 	rules := make([]topology.RuleKey, 2*MaxHits)
 	for i := range rules {
@@ -281,5 +282,39 @@ func TestWhatCanNotBeKeptIsRefused(t *testing.T) {
 		if _, err := New(Options{Engine: &engine{}, Keep: keep}); err == nil {
 			t.Errorf("%v is taken", keep)
 		}
+	}
+}
+
+// BenchmarkAnHour is the memory that an hour takes: of silence, and of a flood of distinct pairs of dropped packets and ended
+// flows from two attachments, with every rule hit. The size of the rest is not counted.
+func BenchmarkAnHour(b *testing.B) {
+	for _, flood := range []bool{false, true} {
+		b.Run(map[bool]string{false: "silence", true: "flood"}[flood], func(b *testing.B) {
+			for b.Loop() {
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				r := newRig(b, time.Hour)
+				for bucket := range uint32(time.Hour / BucketLength) {
+					var events []watch.Event
+					for i := range uint32(4 * MaxPairs) {
+						if !flood {
+							break
+						}
+						events = append(events, dropped(int32(i%2), bucket<<16|i, uint16(i)))
+						f := conntrack.FlowInfo{}
+						f.Key.Tuple, f.Key.Zone = events[i].Packet.Tuple, uint16(i%2)
+						r.ended.push(&f)
+						r.engine.set.Rule(i, 1, &events[i].Packet)
+					}
+					r.clock = r.clock.Add(BucketLength)
+					r.take(events)
+				}
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "MB")
+				runtime.KeepAlive(r.History)
+			}
+		})
 	}
 }

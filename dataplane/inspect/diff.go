@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nsgd/nsgd/conntrack"
@@ -17,7 +18,7 @@ import (
 
 // Diff compares two policies, see ask.Diff. What a partial policy leaves out is in the result's Open.
 func Diff(old, new *Loaded, maxStates int) *ask.DiffResult {
-	result := ask.Diff(old.Snapshot, new.Snapshot, ask.DiffOptions{MaxStates: maxStates, EndToEnd: true, OpenRules: append(old.openRules(), new.openRules()...)})
+	result := ask.Diff(old.Snapshot, new.Snapshot, ask.DiffOptions{MaxStates: maxStates, EndToEnd: true, OpenRules: slices.Concat(old.open, new.open)})
 	result.Open = append(opened("old", old.documents.Unresolved), opened("new", new.documents.Unresolved)...)
 	for i := range result.Changes {
 		c := &result.Changes[i]
@@ -36,7 +37,8 @@ func (l *Loaded) placeOf(d *ask.DiffDecision) (file string, line, column int) {
 	return "", 0, 0
 }
 
-func (l *Loaded) openRules() []ask.DiffOpenRule { return openRules(l.documents) }
+// OpenRules are rules that are not known, which a partial policy leaves out.
+func (l *Loaded) OpenRules() []ask.DiffOpenRule { return l.open }
 
 func openRules(documents *arm.Documents) (list []ask.DiffOpenRule) {
 	for _, r := range documents.OpenRules() {

@@ -55,11 +55,10 @@ type DropList struct {
 	More int `json:"more"`
 }
 
-// DroppedPair is what was dropped between two ends for one reason.
-type DroppedPair struct {
-	Reason string `json:"reason"` // as nsgd_drops_total has it
-	// NetworkSecurityGroup, Direction and RuleName are of the rule that denied; absent where none did, or where the
-	// daemon has forgotten it.
+// RememberedPair is what packets or flows between two ends that are summed up have in common.
+type RememberedPair struct {
+	// NetworkSecurityGroup, Direction and RuleName are of the rule that denied the packets, or was the last to allow the flows;
+	// absent where there was none, or where the daemon has forgotten it.
 	NetworkSecurityGroup string `json:"networkSecurityGroup,omitempty"`
 	Direction            string `json:"direction,omitempty"`
 	RuleName             string `json:"ruleName,omitempty"`
@@ -72,10 +71,16 @@ type DroppedPair struct {
 	Source          string    `json:"source,omitempty"`
 	Destination     string    `json:"destination,omitempty"`
 	DestinationPort uint16    `json:"destinationPort,omitempty"`
-	Packets         uint64    `json:"packets"` // as they were read; a superpacket is one
-	Segments        uint64    `json:"segments"`
-	Bytes           uint64    `json:"bytes"`
 	Last            time.Time `json:"last"`
+}
+
+// DroppedPair is what was dropped between two ends for one reason.
+type DroppedPair struct {
+	Reason string `json:"reason"` // as nsgd_drops_total has it
+	RememberedPair
+	Packets  uint64 `json:"packets"` // as they were read; a superpacket is one
+	Segments uint64 `json:"segments"`
+	Bytes    uint64 `json:"bytes"`
 }
 
 // Check says what no daemon could make of the question. The error begins with the field.
@@ -154,11 +159,15 @@ func eventOf(k *history.Key) *watch.Event {
 }
 
 func (m *merge) dropped(p *history.Pair) DroppedPair {
-	shown := DroppedPair{Reason: p.Drop.String(), From: m.attachment(p.From), To: m.attachment(p.To), Others: p.From == history.Others,
-		Packets: p.Count, Segments: p.Packets[0], Bytes: p.Bytes[0], Last: time.Unix(0, p.Last).UTC()}
+	shown := DroppedPair{Reason: p.Drop.String(), RememberedPair: m.remembered(p), Packets: p.Count, Segments: p.Packets[0], Bytes: p.Bytes[0]}
 	if p.Drop == packet.NotDropped { // others of others
 		shown.Reason = ""
 	}
+	return shown
+}
+
+func (m *merge) remembered(p *history.Pair) RememberedPair {
+	shown := RememberedPair{From: m.attachment(p.From), To: m.attachment(p.To), Others: p.From == history.Others, Last: time.Unix(0, p.Last).UTC()}
 	if k, ok := m.rule(p.Slot); ok {
 		shown.NetworkSecurityGroup, shown.Direction, shown.RuleName = k.NetworkSecurityGroup, k.Direction.String(), k.Rule
 	}

@@ -46,25 +46,14 @@ type EndedFlow struct {
 
 // EndedPair are the flows between two ends that one rule was the last to allow.
 type EndedPair struct {
-	NetworkSecurityGroup string `json:"networkSecurityGroup,omitempty"`
-	Direction            string `json:"direction,omitempty"`
-	RuleName             string `json:"ruleName,omitempty"`
+	RememberedPair
 	// PlatformService is the service of the platform for which they passed; absent for others.
 	PlatformService string `json:"platformService,omitempty"`
-	// Others stands for pairs that had no room of their own. They have no ends.
-	Others          bool      `json:"others,omitempty"`
-	From            string    `json:"from"`
-	To              string    `json:"to"`
-	Protocol        string    `json:"protocol,omitempty"`
-	Source          string    `json:"source,omitempty"`
-	Destination     string    `json:"destination,omitempty"`
-	DestinationPort uint16    `json:"destinationPort,omitempty"`
-	Flows           uint64    `json:"flows"`
-	PacketsSent     uint64    `json:"packetsSent"` // by the source
-	BytesSent       uint64    `json:"bytesSent"`
-	PacketsReceived uint64    `json:"packetsReceived"` // by the source
-	BytesReceived   uint64    `json:"bytesReceived"`
-	Last            time.Time `json:"last"`
+	Flows           uint64 `json:"flows"`
+	PacketsSent     uint64 `json:"packetsSent"` // by the source
+	BytesSent       uint64 `json:"bytesSent"`
+	PacketsReceived uint64 `json:"packetsReceived"` // by the source
+	BytesReceived   uint64 `json:"bytesReceived"`
 }
 
 // Check says what no daemon could make of the question. The error begins with the field.
@@ -144,15 +133,9 @@ func (s *Service) describeEnded(e *history.Ended) EndedFlow {
 }
 
 func (m *merge) ended(p *history.Pair) EndedPair {
-	shown := EndedPair{From: m.attachment(p.From), To: m.attachment(p.To), Others: p.From == history.Others, Flows: p.Count,
-		PacketsSent: p.Packets[0], BytesSent: p.Bytes[0], PacketsReceived: p.Packets[1], BytesReceived: p.Bytes[1], Last: time.Unix(0, p.Last).UTC()}
+	shown := EndedPair{RememberedPair: m.remembered(p), Flows: p.Count, PacketsSent: p.Packets[0], BytesSent: p.Bytes[0], PacketsReceived: p.Packets[1], BytesReceived: p.Bytes[1]}
 	if service := topology.ServiceOfSlot(p.Slot); service != topology.NoService && p.Slot != conntrack.NoSlot {
 		shown.PlatformService = service.String()
-	} else if k, ok := m.rule(p.Slot); ok {
-		shown.NetworkSecurityGroup, shown.Direction, shown.RuleName = k.NetworkSecurityGroup, k.Direction.String(), k.Rule
-	}
-	if p.Destination != (packet.Addr{}) {
-		shown.Protocol, shown.Source, shown.Destination, shown.DestinationPort = packet.ProtocolName(p.Protocol), p.Source.String(), p.Destination.String(), p.Port
 	}
 	return shown
 }

@@ -99,16 +99,25 @@ func (f *PolicyFiles) read() (*arm.Documents, error) {
 }
 
 // Open loads the files and compiles them, with the options of the topology that they are for.
-func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) {
+func (f *PolicyFiles) Open(o topology.Options) (*Loaded, error) { return f.OpenChanged(o, nil) }
+
+// OpenChanged is Open with a change of the policy before it is compiled: one that was read for this call alone. nil: none.
+func (f *PolicyFiles) OpenChanged(o topology.Options, change func(*policy.Set) error) (*Loaded, error) {
 	documents, err := f.read()
 	if err != nil {
 		return nil, err
+	}
+	open := openRules(documents) // which are told by what the set lacks
+	if change != nil {
+		if err := change(documents.Set); err != nil {
+			return nil, err
+		}
 	}
 	snapshot, err := o.Build(documents.Set, nil, topology.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
-	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags(), documents: documents}, nil
+	return &Loaded{Snapshot: snapshot, ServiceTags: f.reader.ServiceTags(), documents: documents, open: open}, nil
 }
 
 // Loaded is a policy that was read and compiled. Not safe for concurrent use: a service tag
@@ -118,6 +127,7 @@ type Loaded struct {
 	ServiceTags *arm.ServiceTags // nil without a service tag file
 
 	documents *arm.Documents
+	open      []ask.DiffOpenRule
 	whole     *arm.ServiceTags // read when a tag is asked for that the policy does not name
 }
 

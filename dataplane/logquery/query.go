@@ -135,6 +135,27 @@ func Find(ctx context.Context, q *Question) (*Result, error) {
 	return s.result, nil
 }
 
+// Files are files by themselves, and those that end with .json of folders.
+func Files(paths []string) (files []string, err error) {
+	for _, root := range paths {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case len(files) == MaxFiles:
+				return fmt.Errorf("%s: there are more than %d files: choose fewer", root, MaxFiles)
+			case path == root && !entry.IsDir() || entry.Type().IsRegular() && filepath.Ext(path) == ".json":
+				files = append(files, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
 // walk reads the files of a folder, or a file.
 func (s *search) walk(ctx context.Context, root string) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

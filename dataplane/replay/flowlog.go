@@ -155,7 +155,11 @@ func (r *Replay) readFlowLog(ctx context.Context, in *pcap.Stream) error {
 			return err
 		default:
 			r.countRow(&row)
-			if skip := r.row(&row); skip != "" {
+			skip, err := r.row(&row)
+			if err != nil {
+				return err
+			}
+			if skip != "" {
 				r.logs.seen.Skipped[skip]++
 			}
 		}
@@ -176,15 +180,18 @@ func (r *Replay) countRow(row *flowtuple.Row) {
 	l.Bytes = sum(l.Bytes, row.Bytes[0], row.Bytes[1])
 }
 
-// row judges one row; skip is why it was not judged.
-func (r *Replay) row(row *flowtuple.Row) (skip string) {
+// row judges one row; skip is why it was not judged. The error is that of Options.Began.
+func (r *Replay) row(row *flowtuple.Row) (skip string, err error) {
 	if row.Rule == flowtuple.Unspecified {
-		return skipEncryption
+		return skipEncryption, nil
 	}
 	sides := r.logs.sides
 	end, skip := sides[0].end(row)
 	if skip != "" || !r.chosen(end) {
-		return cmp.Or(skip, skipAddress)
+		return cmp.Or(skip, skipAddress), nil
+	}
+	if r.o.Began != nil {
+		return "", r.beganRow(row, end)
 	}
 	recorded, opinion := recordedOpinion(row), sides[0].judge(end, row)
 	if (recorded.Access == Allow) != (opinion.Access == Allow) {
@@ -194,17 +201,17 @@ func (r *Replay) row(row *flowtuple.Row) (skip string) {
 	if len(sides) > 1 {
 		other, missing := sides[1].end(row)
 		if missing != "" {
-			return skipNotThere
+			return skipNotThere, nil
 		}
 		old, new = opinion, sides[1].judge(other, row)
 	}
 	if (old.Access == Allow) == (new.Access == Allow) {
-		return ""
+		return "", nil
 	}
 	k := flowKey{Tuple: row.Tuple, end: nameOf(end), direction: directionOf(row)}
 	f := r.changes.begin(k, old, new, row.Time, row.State == flowtuple.Begin || row.State == flowtuple.Denied)
 	r.changes.count(f, sum(row.Packets[:]...), sum(row.Bytes[:]...), row.Time)
-	return ""
+	return "", nil
 }
 
 // chosen reports an end of the network interfaces that are asked about; all when none is named.

@@ -51,6 +51,8 @@ type Options struct {
 	// Compare finds different. The packet is borrowed until it returns.
 	Each            func(*Packet) error
 	OnlyDifferences bool
+	// Began, if not nil, is called with every flow that begins, and with every row of a flow log that is judged.
+	Began func(*Beginning) error
 	// Idle, if not nil, is called before the next packet has to be waited for.
 	Idle func() error
 }
@@ -238,6 +240,11 @@ func (r *Replay) packet(p *pcap.Packet) error {
 		r.carrier.Carry(p.Time, from, frame, &r.carried)
 		if r.rival != nil {
 			r.compete(p.Time, from, before)
+		}
+		if r.o.Began != nil && r.carried.Began {
+			if err := r.began(p.Time, from); err != nil {
+				return err
+			}
 		}
 		if c := &r.carried; c.InFlow && r.o.Top > 0 {
 			r.top.offer(r.carrier, c)

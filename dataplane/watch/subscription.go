@@ -184,7 +184,7 @@ func (s *Subscription) Put(worker int, e *Event, head, rest []byte) {
 // allow spreads PerSecond events over each second. Events that were due in the last tenth of a
 // second and did not come may come at once.
 func (s *Subscription) allow(now int64) bool {
-	step := max(int64(time.Second)/int64(s.options.PerSecond), 1)
+	step := s.step()
 	for {
 		due := s.due.Load()
 		from := max(due, now-int64(time.Second)/10)
@@ -198,6 +198,17 @@ func (s *Subscription) allow(now int64) bool {
 			return true
 		}
 	}
+}
+
+func (s *Subscription) step() int64 { return max(int64(time.Second)/int64(s.options.PerSecond), 1) }
+
+// spent reports that no event of a time would be put, whatever it is. With a filter, or with Every, that depends on the event.
+func (s *Subscription) spent(now int64) bool {
+	if s.options.PerSecond == 0 || s.options.Every > 1 || s.options.Filter != nil {
+		return false
+	}
+	ahead := s.due.Load() - now
+	return ahead > 0 && ahead <= s.step()
 }
 
 // Read waits for events and returns how many it put into the slice, the earliest first. It makes

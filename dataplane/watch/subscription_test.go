@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 func newSubscription(t testing.TB, workers int, o Options) *Subscription {
@@ -240,5 +242,64 @@ func TestAnEventFromTheFutureDoesNotWaitForIt(t *testing.T) {
 	s.Put(0, &Event{Time: time.Now().Add(time.Hour).UnixNano()}, nil, nil)
 	if n, err := s.Read(t.Context(), make([]Event, 1)); n != 1 || err != nil {
 		t.Errorf("%d events, %v", n, err)
+	}
+}
+
+// An event that nobody gets is not made: its second is counted as skipped by all who would have it.
+func TestAnEventIsSpentWhenPerSecondLeavesItOutForAll(t *testing.T) {
+	const now = int64(1_000_000_000)
+	watching := func(options ...Options) (*WatcherList, []*Subscription) {
+		var w Watchers
+		var list []*Subscription
+		for _, o := range options {
+			s, err := w.Watch(1, o, func() *Names { return names })
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(s.Close)
+			e := Event{Time: now, Drop: packet.DropRule}
+			e.Packet.Proto, e.Packet.Dst = packet.ProtoTCP, packet.AddrFrom4([4]byte{10, 0, 0, 4})
+			for range 1000 { // more than a tenth of a second has room for
+				s.Put(0, &e, nil, nil)
+			}
+			list = append(list, s)
+		}
+		return w.Now(), list
+	}
+	bounded, dropped := Options{DecidedOnly: true, PerSecond: 1000}, Options{DroppedOnly: true, PerSecond: 1000}
+	filter, err := Parse("tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filtered, every, unbounded := bounded, bounded, bounded
+	filtered.Filter, every.Every, unbounded.PerSecond = filter, 2, 0
+	for _, tt := range []struct {
+		name    string
+		options []Options
+		dropped bool
+		want    bool
+	}{
+		{"one whose second is used up", []Options{bounded}, false, true},
+		{"two of them", []Options{bounded, bounded}, true, true},
+		{"one that takes all", []Options{bounded, unbounded}, false, false},
+		{"a filter, which may not take it", []Options{filtered}, true, false},
+		{"one of so many", []Options{every}, true, false},
+		{"who wants what is dropped is not asked about what began", []Options{bounded, {DroppedOnly: true}}, false, true},
+		{"but about what was dropped", []Options{bounded, {DroppedOnly: true}}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all, list := watching(tt.options...)
+			before := list[0].Skipped()
+			if got := all.Spent(now, tt.dropped); got != tt.want || list[0].Skipped()-before != map[bool]uint64{true: 1}[got] {
+				t.Errorf("spent %v, %d more skipped", got, list[0].Skipped()-before)
+			}
+		})
+	}
+	all, list := watching(bounded, dropped)
+	if all.Spent(now+int64(time.Second), true) {
+		t.Error("a later second is spent too")
+	}
+	if n := list[1].Skipped(); !all.Spent(now, false) || list[1].Skipped() != n {
+		t.Error("who wants what is dropped alone has skipped what began a flow")
 	}
 }

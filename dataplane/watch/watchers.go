@@ -30,6 +30,23 @@ type WatcherList struct {
 // Now is the list; nil: nobody watches.
 func (w *Watchers) Now() *WatcherList { return w.list.Load() }
 
+// Spent reports that nobody gets an event of a time, because PerSecond leaves it out for all who would, and counts it
+// as skipped. dropped says that the packet was dropped; else it began a flow. So an event that nobody gets need not be made.
+func (l *WatcherList) Spent(time int64, dropped bool) bool {
+	wants := func(s *Subscription) bool { return dropped || !s.options.DroppedOnly }
+	for _, s := range l.Subscriptions {
+		if wants(s) && !s.spent(time) {
+			return false
+		}
+	}
+	for _, s := range l.Subscriptions {
+		if wants(s) {
+			s.skipped.Add(1)
+		}
+	}
+	return true
+}
+
 // Watch gives a subscription to what becomes of packets, until its Close. names are those that its filter may name.
 // The error is a *Error where the filter names what is not there, ErrWatchers, or about the options.
 func (w *Watchers) Watch(workers int, o Options, names func() *Names) (s *Subscription, err error) {

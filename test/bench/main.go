@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+
+	"github.com/nsgd/nsgd/dataplane/cluster"
 )
 
 // list is a flag that can be given several times.
@@ -48,6 +50,15 @@ func main() {
 	flag.IntVar(&restarts.flows, "flows", 100_000, "with -restarts: flows of one datagram")
 	flag.IntVar(&restarts.rate, "rate", 50_000, "with -restarts: datagrams a second")
 	flag.StringVar(&restarts.kinds, "kinds", "kill,restart,upgrade", "with -restarts: the ways")
+	var clusters clusterOptions
+	flag.IntVar(&clusters.losses, "losses", 0, "measure what is lost when something happens to a cluster of three hosts and an etcd, so many times each; 0: not")
+	flag.DurationVar(&clusters.lease, "lease", cluster.MinLease, "with -losses: that of the hosts")
+	flag.IntVar(&clusters.rate, "datagrams", 2000, "with -losses: datagrams a second each way")
+	var fleet fleetOptions
+	flag.IntVar(&fleet.hosts, "fleet", 0, "measure a rule change on a cluster of so many hosts, with an nsgd on each; 0: not")
+	flag.IntVar(&fleet.nics, "nics", 5000, "with -fleet: network interfaces of the policy")
+	flag.IntVar(&fleet.attached, "attached", 2, "with -fleet: network interfaces of each host")
+	flag.IntVar(&fleet.changes, "changes", 3, "with -fleet: changes")
 	sizes := flag.Bool("sizes", false, "measure how long a start takes, by NICs and by flows, and how much memory nsgd needs")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -79,6 +90,12 @@ func main() {
 	}
 	if *sizes {
 		exit(runSizes(o.nsgd[0], o.rounds))
+	}
+	if fleet.hosts > 0 {
+		exit(runFleet(o.nsgd[0], fleet))
+	}
+	if clusters.losses > 0 {
+		exit(runLosses(o.nsgd[0], clusters))
 	}
 	if restarts.restarts > 0 {
 		exit(runRestarts(o.nsgd[0], restarts))

@@ -3,6 +3,7 @@ package privileged
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -119,6 +120,29 @@ func (s *server) FabricCounts(_ None, counts *fabric.Counts) (err error) {
 	return err
 }
 
+// UnderlayMTU is that of the device with the underlay's address.
+func (s *server) UnderlayMTU(_ None, mtu *int) error {
+	p, err := s.places()
+	if err != nil {
+		return err
+	}
+	if p.Fabric == nil {
+		return errors.New("fabric: the configuration has no cluster")
+	}
+	list, err := net.Interfaces()
+	for _, i := range list {
+		addresses, failed := i.Addrs()
+		err = errors.Join(err, failed)
+		for _, a := range addresses {
+			if prefix, failed := netip.ParsePrefix(a.String()); failed == nil && prefix.Addr() == p.Fabric.Underlay {
+				*mtu = i.MTU
+				return nil
+			}
+		}
+	}
+	return errors.Join(err, fmt.Errorf("fabric: underlay %v: no device has the address", p.Fabric.Underlay))
+}
+
 // RemoveFabric removes what an earlier process has left, where the daemon has no fabric of its own.
 func (s *server) RemoveFabric(_ None, removed *[]string) (err error) {
 	h := &s.fabric
@@ -142,6 +166,12 @@ func (c *Client) Fabric(s fabric.State) error { return c.call("Fabric", s, &None
 func (c *Client) FabricCounts() (counts fabric.Counts, err error) {
 	err = c.call("FabricCounts", None{}, &counts)
 	return counts, err
+}
+
+// UnderlayMTU is that of the device with the underlay's address, for those who may not ask the kernel.
+func (c *Client) UnderlayMTU() (mtu int, err error) {
+	err = c.call("UnderlayMTU", None{}, &mtu)
+	return mtu, err
 }
 
 // RemoveFabric removes a fabric that an earlier process has left, and returns the names of devices and tables.
