@@ -60,14 +60,17 @@ func (t *Table) timedOut(f Flow) EndCause {
 }
 
 // End ends the flow that k, of either direction, belongs to.
-func (t *Table) End(k *Key) bool {
+func (t *Table) End(k *Key) bool { return t.EndAs(k, EndFlushed) }
+
+// EndAs is End for a cause.
+func (t *Table) EndAs(k *Key, cause EndCause) bool {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
 	w := t.control.worker
 	w.Unpark()
 	defer w.Park()
 	f, _, _, ok := t.find(k, t.secrets.hash(k))
-	return ok && w.End(f, EndFlushed)
+	return ok && w.End(f, cause)
 }
 
 // Established is what FlowInfo.Established becomes when Init.Established is d.

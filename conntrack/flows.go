@@ -103,10 +103,15 @@ func (t *Table) appendLive(first, end uint32, batch []FlowInfo) []FlowInfo {
 
 // info fills in all of a FlowInfo.
 func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
-	r := &t.records[f]
+	t.infoOf(&t.records[f], &t.translations[f], s, now, i)
+	i.Flow = f
+}
+
+// infoOf fills in all but the number of a record.
+func (t *Table) infoOf(r *record, x *translation, s status, now Tick, i *FlowInfo) {
 	seen := Tick(r.lastSeen.Load())
 	*i = FlowInfo{
-		Flow: f, Class: s.class(), Waits: s&statusWaits != 0, Answered: s.answered(), Created: r.created, Seen: seen,
+		Class: s.class(), Waits: s&statusWaits != 0, Answered: s.answered(), Created: r.created, Seen: seen,
 		Age:        time.Duration(now.since(r.created)) * TickLength,
 		Idle:       time.Duration(now.since(seen)) * TickLength,
 		ExpiresIn:  time.Duration(t.expiresIn(r, s, now)) * TickLength,
@@ -117,9 +122,9 @@ func (t *Table) info(f Flow, s status, now Tick, i *FlowInfo) {
 
 		Established: time.Duration(r.established.Load()) * TickLength,
 	}
-	i.Key, i.ReplyKey = t.keys(f)
+	i.Key, i.ReplyKey = Key{r.tuple(), r.zone}, Key{replyTuple(r, x), r.replyZone}
 	if r.marks != 0 {
-		i.Receiver = t.translations[f].receiver
+		i.Receiver = x.receiver
 	}
 	for d := range i.Packets {
 		i.Packets[d], i.Bytes[d] = r.tallies[d].sum()

@@ -111,6 +111,9 @@ func (t *Table) Memory() uint64 {
 		uint64(len(t.rates.zones))*uint64(unsafe.Sizeof(rate{}))
 }
 
+// MaxPerZone is the limit of zones that have one.
+func (t *Table) MaxPerZone() int { return int(t.maxPerZone) }
+
 // ZoneLimit is how many flows may touch a zone. limited is false for a zone without a limit.
 func (t *Table) ZoneLimit(zone uint16) (limit int64, limited bool) {
 	limit = t.zoneMax[zone].Load()

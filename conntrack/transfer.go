@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"unsafe"
+
+	"github.com/nsgd/nsgd/dataplane/packet"
 )
 
 // A transfer takes flows from one table to another one that lives: that of another host, or of another process. They
@@ -14,17 +16,17 @@ import (
 // transferFlows is how many flows an image of a transfer has at most.
 const transferFlows = 4096
 
-// Export yields images of the flows that pick chooses; yield must not keep them. No worker may carry a packet of a
-// chosen flow meanwhile. The flows stay until Leave.
+// Export yields images of the flows that pick chooses; yield must not keep them. What a worker carries of a chosen flow
+// meanwhile may be in the image or not. The flows stay until Leave.
 func (t *Table) Export(pick func(*FlowInfo) bool, yield func(image []byte) error) error {
 	s := shapeNow(0)
-	var chosen []Flow
+	var picked []chosen
 	flush := func() error {
-		if len(chosen) == 0 {
+		if len(picked) == 0 {
 			return nil
 		}
-		image, err := t.transferImage(&s, chosen)
-		if chosen = chosen[:0]; err != nil {
+		image, err := t.transferImage(&s, picked)
+		if picked = picked[:0]; err != nil {
 			return err
 		}
 		return yield(image)
@@ -33,7 +35,7 @@ func (t *Table) Export(pick func(*FlowInfo) bool, yield func(image []byte) error
 		if i.Waits || i.Class.Cut() || !pick(i) {
 			continue
 		}
-		if chosen = append(chosen, i.Flow); len(chosen) == transferFlows {
+		if picked = append(picked, chosen{i.Flow, i.Key}); len(picked) == transferFlows {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -42,21 +44,59 @@ func (t *Table) Export(pick func(*FlowInfo) bool, yield func(image []byte) error
 	return flush()
 }
 
+// chosen is a flow that Export has found.
+type chosen struct {
+	flow Flow
+	key  Key
+}
+
 func (t *Table) notesPerFlow() int { return len(t.notes) / len(t.records) }
 
-func (t *Table) transferImage(s *shape, flows []Flow) ([]byte, error) {
+// transferImage is an image of the chosen flows, without those that have ended since.
+func (t *Table) transferImage(s *shape, flows []chosen) ([]byte, error) {
 	memory := make([]byte, s.parts(len(flows)).end)
 	to, err := makeImage(memory, s, len(flows))
 	if err != nil {
 		return nil, err
 	}
-	to.used.Store(uint32(len(flows)))
-	for n, f := range flows {
-		copy(bytesOf(&to.records[n]), bytesOf(&t.records[f]))
-		to.translations[n] = t.translations[f]
-		copy(bytesOf(&to.sides[n]), bytesOf(&t.sides[f]))
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	n := 0
+	for _, c := range flows {
+		if f, _, ok := w.Lookup(&c.key, Tick(t.now.Load())); !ok || f != c.flow {
+			continue
+		}
+		from, r := &t.records[c.flow], &to.records[n]
+		r.copyFrom(from)
+		r.status.Store(from.status.Load())
+		r.generation.Store(from.generation.Load())
+		to.translations[n] = t.translations[c.flow]
+		to.sides[n].copyFrom(&t.sides[c.flow])
+		n++
 	}
+	to.used.Store(uint32(n))
 	return memory, nil
+}
+
+// copyFrom copies what a flow keeps wherever it goes on. Workers may carry packets of the flow meanwhile.
+func (r *record) copyFrom(x *record) {
+	r.src, r.dst, r.srcPort, r.dstPort = x.src, x.dst, x.srcPort, x.dstPort
+	r.zone, r.replyZone, r.proto, r.icmpType = x.zone, x.replyZone, x.proto, x.icmpType
+	r.marks, r.created = x.marks, x.created
+	r.lastSeen.Store(x.lastSeen.Load())
+	r.established.Store(x.established.Load())
+	slots := x.loadSlots()
+	r.setSlots(&slots)
+}
+
+func (s *sides) copyFrom(x *sides) {
+	for d := range x {
+		s[d].sent.Store(x[d].sent.Load())
+		s[d].taken.Store(x[d].taken.Load())
+	}
 }
 
 func bytesOf[T any](x *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(x)), unsafe.Sizeof(*x)) }
@@ -84,11 +124,8 @@ type Arrivals struct {
 	// Now is this table's time, and Later is by how much the other table's ticks are moved on: its clock is another one.
 	Now, Later Tick
 	// Place is where a flow goes on, by what it was; nil: its zones and slots are the same, and its generation is 0.
-	// It is false for a flow that can't go on.
+	// It is false for a flow that can't go on. It may change the table: end a flow that has the key, say.
 	Place func(*FlowInfo) (Placing, bool)
-	// Join is asked when a flow arrives whose key a live flow of this table has. With true the two are the ends of one
-	// flow: this table's goes on, with the slots. Nil: never.
-	Join func(here, arriving *FlowInfo) (Slots, bool)
 }
 
 // Placing is where a flow goes on.
@@ -96,28 +133,26 @@ type Placing struct {
 	Zone, ReplyZone uint16 // see Key.Zone
 	Slots           Slots
 	Generation      uint32
+	// Plain is the tuple of a flow that is not translated here, whatever it was; nil: the flow is what it was.
+	Plain *packet.Tuple
+}
+
+// put gives a record that only the caller knows its place.
+func (p *Placing) put(r *record) {
+	r.zone, r.replyZone = p.Zone, p.ReplyZone
+	r.setSlots(&p.Slots)
+	r.generation.Store(p.Generation)
+	if t := p.Plain; t != nil {
+		r.src, r.dst, r.srcPort, r.dstPort, r.marks = t.Src, t.Dst, t.SrcPort, t.DstPort, 0
+	}
 }
 
 // Import takes over the flows of an image that Export has made. Those that can't go on are counted in Lost. The error says
 // why the image as a whole is of no use; then nothing has changed. Flows above the table's limits evict others, or are lost.
 func (t *Table) Import(memory []byte, o *Arrivals) (a Adoption, err error) {
-	head, was, err := readShape(memory, 0)
+	head, was, converters, err := openTransfer(memory)
 	if err != nil {
 		return a, err
-	}
-	if was.Meaning > meaning {
-		return a, fmt.Errorf("conntrack: flows of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
-	}
-	s := shapeNow(0)
-	var converters [3]converter
-	var missing []string
-	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}} {
-		c, lacks := convert(l[0], l[1])
-		converters[i] = c
-		missing = append(missing, slices.DeleteFunc(lacks, func(name string) bool { return slices.Contains(mayLack, name) })...)
-	}
-	if len(missing) > 0 {
-		return a, fmt.Errorf("conntrack: the flows of another version lack %s", strings.Join(missing, ", "))
 	}
 	from := was.parts(int(head.number))
 	for n := range int(head.used.Load()) {
@@ -134,6 +169,36 @@ func (t *Table) Import(memory []byte, o *Arrivals) (a Adoption, err error) {
 	return a, nil
 }
 
+// CheckTransfer says how many flows an image has, or why Import would refuse it. The image may come from anybody.
+func CheckTransfer(memory []byte) (flows int, err error) {
+	head, _, _, err := openTransfer(memory)
+	if err != nil {
+		return 0, err
+	}
+	return int(head.used.Load()), nil
+}
+
+// openTransfer checks an image and says how its flows become this version's.
+func openTransfer(memory []byte) (head *imageHead, was shape, converters [3]converter, err error) {
+	if head, was, err = readShape(memory, 0); err != nil {
+		return nil, was, converters, err
+	}
+	if was.Meaning > meaning {
+		return nil, was, converters, fmt.Errorf("conntrack: flows of a newer version (meaning %d, this one knows %d)", was.Meaning, meaning)
+	}
+	s := shapeNow(0)
+	var missing []string
+	for i, l := range [][2]*layout{{&was.Record, &s.Record}, {&was.Translation, &s.Translation}, {&was.Sides, &s.Sides}} {
+		c, lacks := convert(l[0], l[1])
+		converters[i] = c
+		missing = append(missing, slices.DeleteFunc(lacks, func(name string) bool { return slices.Contains(mayLack, name) })...)
+	}
+	if len(missing) > 0 {
+		return nil, was, converters, fmt.Errorf("conntrack: the flows of another version lack %s", strings.Join(missing, ", "))
+	}
+	return head, was, converters, nil
+}
+
 // arrival is a flow of another table.
 type arrival struct {
 	record
@@ -148,6 +213,20 @@ func (t *Table) arrive(x *arrival, o *Arrivals) (why Loss, ok bool) {
 	if st.class() >= NumClasses || st.class().Protocol() != protocolOf(r.proto) || !st.live() || st.class().Cut() || st&statusWaits != 0 {
 		return LostDamaged, false
 	}
+	for d := range r.tallies {
+		r.tallies[d].reset() // counted here, and whoever sends them may say anything
+	}
+	r.created += o.Later
+	r.lastSeen.Add(uint32(o.Later))
+	var info FlowInfo
+	t.infoOf(r, &x.translation, st, o.Now, &info)
+	place, placed := Placing{Zone: r.zone, ReplyZone: r.replyZone, Slots: r.loadSlots()}, true
+	if o.Place != nil {
+		place, placed = o.Place(&info)
+	}
+	if !placed || int(place.Zone) >= len(t.zones) || int(place.ReplyZone) >= len(t.zones) || info.ExpiresIn == 0 {
+		return LostZone, false
+	}
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
 	w := t.control.worker
@@ -157,47 +236,37 @@ func (t *Table) arrive(x *arrival, o *Arrivals) (why Loss, ok bool) {
 	if !ok {
 		return LostRoom, false
 	}
-	r.created += o.Later
-	r.lastSeen.Add(uint32(o.Later))
 	t.settleArrival(f, x)
-	var info FlowInfo
-	t.info(f, st, o.Now, &info)
-	place, placed := Placing{Zone: r.zone, ReplyZone: r.replyZone, Slots: r.loadSlots()}, true
-	if o.Place != nil {
-		place, placed = o.Place(&info)
-	}
-	own := &t.records[f]
-	if !placed || int(place.Zone) >= len(t.zones) || int(place.ReplyZone) >= len(t.zones) || info.ExpiresIn == 0 {
-		t.release(f)
-		return LostZone, false
-	}
-	own.zone, own.replyZone = place.Zone, place.ReplyZone
-	own.setSlots(&place.Slots)
-	own.generation.Store(place.Generation)
+	place.put(&t.records[f])
 	if _, ok := w.reserve(place.Zone, place.ReplyZone, o.Now); !ok {
 		t.release(f)
 		return LostRoom, false
 	}
-	other, done := w.publishCopy(f, st, o.Now)
-	if done {
-		return 0, true
+	if !w.publishCopy(f, st, o.Now) {
+		t.release(f)
+		t.unreserve(place.Zone, place.ReplyZone)
+		return LostDouble, false
 	}
-	if other != noFlow && o.Join != nil {
-		var here FlowInfo
-		t.info(f, st, o.Now, &info)
-		t.info(other, status(t.records[other].status.Load()), o.Now, &here)
-		if slots, joins := o.Join(&here, &info); joins {
-			w.Judged(other, here.Generation, &slots)
-			done = true
-		}
+	return 0, true
+}
+
+// Find is the live flow with a key, in either direction; ok is false without one.
+func (t *Table) Find(k *Key) (i FlowInfo, ok bool) {
+	t.control.mu.Lock()
+	defer t.control.mu.Unlock()
+	w := t.control.worker
+	w.Unpark()
+	defer w.Park()
+	now := Tick(t.now.Load())
+	f, _, ok := w.Lookup(k, now)
+	if ok {
+		i = w.Info(f, now)
 	}
-	t.release(f)
-	t.unreserve(place.Zone, place.ReplyZone)
-	return LostDouble, done
+	return i, ok
 }
 
 // Rezone gives a flow other zones and slots, where its ends are behind other attachments now. It is false where the flow
-// has ended, or where another one has its new keys: then it ends. No worker may carry a packet of the flow meanwhile.
+// has ended, or where another one has its new keys: then it ends. What a worker carries of it meanwhile may not count.
 func (t *Table) Rezone(i *FlowInfo, to *Placing) bool {
 	t.control.mu.Lock()
 	defer t.control.mu.Unlock()
@@ -215,20 +284,17 @@ func (t *Table) Rezone(i *FlowInfo, to *Placing) bool {
 		return false
 	}
 	var x arrival
-	copy(bytesOf(&x.record), bytesOf(&t.records[old]))
+	x.record.copyFrom(&t.records[old])
 	x.translation = t.translations[old]
-	copy(bytesOf(&x.sides), bytesOf(&t.sides[old]))
+	x.sides.copyFrom(&t.sides[old])
 	t.settleArrival(f, &x)
-	r := &t.records[f]
-	r.zone, r.replyZone = to.Zone, to.ReplyZone
-	r.setSlots(&to.Slots)
-	r.generation.Store(to.Generation)
+	to.put(&t.records[f])
 	if _, ok := w.reserve(to.Zone, to.ReplyZone, now); !ok {
 		t.release(f)
 		return false
 	}
 	w.End(old, EndMoved)
-	if _, done := w.publishCopy(f, st, now); !done {
+	if !w.publishCopy(f, st, now) {
 		t.release(f)
 		t.unreserve(to.Zone, to.ReplyZone)
 		return false
@@ -239,14 +305,8 @@ func (t *Table) Rezone(i *FlowInfo, to *Placing) bool {
 // settleArrival writes a record that only the caller knows. It does not live yet.
 func (t *Table) settleArrival(f Flow, x *arrival) {
 	r := &t.records[f]
-	r.src, r.dst, r.srcPort, r.dstPort = x.record.src, x.record.dst, x.record.srcPort, x.record.dstPort
-	r.zone, r.replyZone, r.proto, r.icmpType = x.zone, x.replyZone, x.proto, x.icmpType
-	r.marks, r.created = x.marks, x.created
-	r.lastSeen.Store(x.lastSeen.Load())
-	r.established.Store(x.established.Load())
+	r.copyFrom(&x.record)
 	r.successor.Store(0)
-	slots := x.loadSlots()
-	r.setSlots(&slots)
 	for d := range r.tallies {
 		r.tallies[d].reset()
 		r.links[d].Store(0)
@@ -254,18 +314,14 @@ func (t *Table) settleArrival(f Flow, x *arrival) {
 	if r.marks != 0 {
 		t.translations[f] = x.translation
 	}
-	for d := range x.sides {
-		t.sides[f][d].sent.Store(x.sides[d].sent.Load())
-		t.sides[f][d].taken.Store(x.sides[d].taken.Load())
-	}
+	t.sides[f].copyFrom(&x.sides)
 	clear(t.notes[int(f)*t.notesPerFlow():][:t.notesPerFlow()])
 }
 
 const noFlow = Flow(maxRecords)
 
-// publishCopy puts a settled record into the index. It does not where a flow that lives has one of its keys: then it returns
-// that one.
-func (w *Worker) publishCopy(f Flow, st status, now Tick) (other Flow, done bool) {
+// publishCopy puts a settled record into the index. It does not where a flow that lives has one of its keys.
+func (w *Worker) publishCopy(f Flow, st status, now Tick) (done bool) {
 	t := w.table
 	original, reply := t.keys(f)
 	a, b := t.secrets.hash(&original), t.secrets.hash(&reply)
@@ -286,14 +342,14 @@ func (w *Worker) publishCopy(f Flow, st status, now Tick) (other Flow, done bool
 	}{{&original, a}, {&reply, b}} {
 		other, _, depth, found := t.find(k.key, k.hash)
 		if depth >= maxChain {
-			return noFlow, false
+			return false
 		}
 		if !found || n > 0 && over[0] == other {
 			continue
 		}
 		s := status(t.records[other].status.Load())
 		if !s.class().Cut() && t.expiresIn(&t.records[other], s, now) > 0 {
-			return other, false
+			return false
 		}
 		over[n] = other
 		n++
@@ -313,5 +369,5 @@ func (w *Worker) publishCopy(f Flow, st status, now Tick) (other Flow, done bool
 		t.link(f, Reply, b)
 	}
 	t.link(f, Original, a)
-	return noFlow, true
+	return true
 }

@@ -100,22 +100,24 @@ func TestWindowsAndStateGoOnInAnotherTable(t *testing.T) {
 	}
 }
 
-func TestAnArrivingFlowWhoseKeyIsTakenJoinsOrIsLost(t *testing.T) {
+func TestAnArrivingFlowWhoseKeyIsTakenIsLostUnlessTheOtherEnds(t *testing.T) {
 	p := newPacket(packet.ProtoUDP, 1, 2, 1000, 53)
-	for _, joins := range []bool{false, true} {
+	for _, ends := range []bool{false, true} {
 		from, to := newRig(t, Options{}), newRig(t, Options{})
 		from.create(0, 1, p)
 		f := to.create(3, 1, p) // the same flow: this table has its receiver's end
-		var asked [2]FlowInfo
-		a, err := to.Import(exported(t, from, 0)[0], &Arrivals{Now: to.now, Join: func(here, arriving *FlowInfo) (Slots, bool) {
-			asked = [2]FlowInfo{*here, *arriving}
-			return MakeSlots(4, 5), joins
+		a, err := to.Import(exported(t, from, 0)[0], &Arrivals{Now: to.now, Place: func(i *FlowInfo) (Placing, bool) {
+			here, ok := to.Find(&i.ReplyKey)
+			if !ok || here.Flow != f || here.Key.Zone != 3 {
+				t.Errorf("found %v, %+v", ok, here)
+			}
+			if ends && to.Leave(func(i *FlowInfo) bool { return i.Flow == f }) != 1 {
+				t.Error("it does not end")
+			}
+			return Placing{Zone: 0, ReplyZone: 1, Slots: MakeSlots(4, 5)}, true
 		}})
 		if err != nil {
 			t.Fatal(err)
-		}
-		if asked[0].Flow != f || asked[0].Key.Zone != 3 || asked[1].Key.Zone != 0 {
-			t.Errorf("asked about %+v", asked)
 		}
 		var flows []FlowInfo
 		for i := range to.Flows {
@@ -124,8 +126,41 @@ func TestAnArrivingFlowWhoseKeyIsTakenJoinsOrIsLost(t *testing.T) {
 		if len(flows) != 1 {
 			t.Fatalf("%d flows", len(flows))
 		}
-		if flows[0].Key.Zone != 3 || joins && (a.Flows != 1 || flows[0].Slots != MakeSlots(4, 5)) || !joins && (a.Lost[LostDouble] != 1 || flows[0].Slots != MakeSlots(1)) {
-			t.Errorf("%v: %+v, %+v", joins, a, flows[0])
+		if ends && (a.Flows != 1 || flows[0].Key.Zone != 0 || flows[0].Slots != MakeSlots(4, 5)) || !ends && (a.Lost[LostDouble] != 1 || flows[0].Key.Zone != 3 || flows[0].Slots != MakeSlots(1)) {
+			t.Errorf("%v: %+v, %+v", ends, a, flows[0])
+		}
+	}
+}
+
+// A translated flow goes on as one that another host translates.
+func TestATranslatedFlowGoesOnPlain(t *testing.T) {
+	for _, here := range []bool{false, true} {
+		from, to := newRig(t, Options{}), newRig(t, Options{})
+		k := Key{udp(1).Tuple, 0}
+		arrives := packet.Tuple{Src: udp(9).Src, Dst: udp(1).Dst, SrcPort: 7, DstPort: udp(1).DstPort, Proto: packet.ProtoUDP}
+		f, _, created, _ := from.w.Insert(&k, &Init{ReplyZone: 1, Slots: MakeSlots(3), Marks: Translated, Arrives: &arrives}, udp(1), from.now)
+		if !created {
+			t.Fatal("no flow")
+		}
+		table := from.Table
+		place := Placing{Zone: 2, ReplyZone: 3, Slots: MakeSlots(8), Plain: &arrives}
+		if here {
+			i := from.w.Info(f, from.now)
+			if !from.Rezone(&i, &place) {
+				t.Fatal("it does not go on")
+			}
+		} else {
+			table = to.Table
+			if a, err := to.Import(exported(t, from, 0)[0], &Arrivals{Now: to.now, Place: func(*FlowInfo) (Placing, bool) { return place, true }}); err != nil || a.Flows != 1 {
+				t.Fatalf("%+v, %v", a, err)
+			}
+		}
+		i, ok := table.Find(&Key{arrives.Reverse(), 3})
+		if !ok || i.Key != (Key{arrives, 2}) || i.Marks != 0 || i.Receiver != arrives.Dst || i.Slots != MakeSlots(8) {
+			t.Errorf("here: %v, %v %+v", here, ok, i)
+		}
+		if s := table.Stats(); s.Flows != 1 || s.Translated != 0 {
+			t.Errorf("here: %v, %+v", here, s)
 		}
 	}
 }

@@ -37,12 +37,12 @@ func (x *translation) set(i *Init) {
 
 // replyTuple is the tuple of replies, as they come in. Only replyTuple, Init.replyKey and
 // matches know that it is the reverse of what arrives.
-func (t *Table) replyTuple(f Flow) packet.Tuple {
-	r := &t.records[f]
+func (t *Table) replyTuple(f Flow) packet.Tuple { return replyTuple(&t.records[f], &t.translations[f]) }
+
+func replyTuple(r *record, x *translation) packet.Tuple {
 	if r.marks&Translated == 0 {
 		return r.tuple().Reverse()
 	}
-	x := &t.translations[f]
 	return packet.Tuple{Src: x.dst, Dst: x.src, SrcPort: x.dstPort, DstPort: x.srcPort, Proto: r.proto}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
+	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
 )
@@ -66,6 +67,39 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	}
 	return c, nil
 }
+
+// Advance is Carry of nothing: the clock moves on.
+func (c *Carrier) Advance(at time.Time) {
+	c.worker.flows.Quiesce()
+	c.advance(time.Duration(at.UnixNano()))
+}
+
+// Rearrange gives the engine other attachments. flows, which may be nil, takes flows along: see Arrangement.Flows. It returns
+// the slots of the attachments, in their order.
+func (c *Carrier) Rearrange(w *Wanted, flows func(*topology.Snapshot)) ([]int, error) {
+	a, err := c.engine.Arrange(w)
+	if err != nil {
+		return nil, err
+	}
+	if flows != nil {
+		a.Flows = func() { flows(a.Snapshot) }
+	}
+	devices := make([]tun.Device, len(a.Slots))
+	for i, slot := range a.Slots {
+		devices[i] = &sinkDevice{queue: sink{c: c, to: slot}}
+	}
+	err = c.engine.Rearrange(a, func(*topology.Snapshot) ([]tun.Device, error) { return devices, nil }, nil)
+	return a.Slots, err
+}
+
+// sinkDevice is a device that only has a queue.
+type sinkDevice struct {
+	tun.Device
+	queue sink
+}
+
+func (d *sinkDevice) Queues() []tun.Queue      { return []tun.Queue{&d.queue} }
+func (d *sinkDevice) Stats() (tun.Stats, bool) { return tun.Stats{}, false }
 
 // Engine is the engine, which has no devices and must not be run.
 func (c *Carrier) Engine() *Engine { return c.engine }

@@ -176,6 +176,9 @@ func Reserve(o *Options) (*conntrack.Reserved, error) {
 // room is how many slots there are.
 func (o *Options) room() verdict.Room { return verdict.Room(max(o.Room, len(o.Attachments), 1)) }
 
+// FarZone is the far zone of an attachment; see verdict.Room.
+func (e *Engine) FarZone(attachment int) uint16 { return e.room.Far(attachment) }
+
 // Attachment is the attachment of a flow's zone; see verdict.Room.
 func (e *Engine) Attachment(zone uint16) (index int, whole bool) { return e.room.Attachment(zone) }
 

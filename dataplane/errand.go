@@ -28,6 +28,31 @@ func (w *worker) give(slot int, q tun.Queue) {
 	w.queues[slot], w.takes[slot], w.refusals[slot] = q, q.Offload(), 0
 }
 
+// Freeze has no worker read from what is attached at a slot, or write to it. What it has sent waits in its device; what
+// is for it is dropped. Afterwards no worker has a packet of it under way.
+func (e *Engine) Freeze(slot int) {
+	e.everyWorker(func(w *worker) {
+		if w.poller != nil {
+			w.lost(slot, w.poller.Remove(slot))
+		}
+		w.give(slot, tun.ClosedQueue{})
+	})
+}
+
+// Thaw takes Freeze back. Nothing may have been attached or detached between.
+func (e *Engine) Thaw(slot int) {
+	d := e.setting.Load().ports[slot].device
+	if d == nil {
+		return
+	}
+	e.everyWorker(func(w *worker) {
+		w.give(slot, d.Queues()[w.index])
+		if w.poller != nil {
+			w.lost(slot, w.poller.Add(slot, w.queues[slot]))
+		}
+	})
+}
+
 // settle stops watching the queues that are gone or elsewhere, and watches those that are new.
 func (w *worker) settle(before, now []port) {
 	for slot := range before {

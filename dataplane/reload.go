@@ -53,9 +53,13 @@ func (e *Engine) commit(old, s *topology.Snapshot, now *setting, a *Arrangement)
 	defer fault.End()
 	e.setting.Store(now)
 	e.reclaimRules(old, s)
+	arrive := a != nil && a.Flows != nil
+	if arrive {
+		a.Flows()
+	}
 	e.publish(s)
 	e.replaced = e.flows.Mark()
-	if !s.SameWays(old) {
+	if arrive || !s.SameWays(old) {
 		e.followFlows(old, s)
 	}
 	if a != nil {

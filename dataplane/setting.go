@@ -120,6 +120,9 @@ type Arrangement struct {
 	Snapshot *topology.Snapshot
 	// Slots are the places of the wanted attachments in it, in their order.
 	Slots []int
+	// Flows, unless it is nil, takes flows along that come or go with attachments: when nothing can refuse any more and every
+	// worker can write to what is attached, before the snapshot decides. Nothing is read from what comes yet.
+	Flows func()
 
 	try        bool // to look at
 	base, next *setting

@@ -10,6 +10,7 @@ type ClusterState struct {
 	Refuses             bool
 	Attached, Waiting   int // network interfaces
 	Faults              int
+	Moves               map[string]uint64 // of network interfaces, by outcome
 }
 
 var (
@@ -21,7 +22,10 @@ var (
 	clusterRefuses     = prometheus.NewDesc("nsgd_cluster_refuses", "Whether this host refuses a generation.", nil, nil)
 	clusterFaults      = prometheus.NewDesc("nsgd_cluster_faults", "What is wrong with this host's part in the cluster now, counted.", nil, nil)
 	clusterNetworkIfcs = prometheus.NewDesc("nsgd_cluster_network_interfaces", "Network interfaces of this host's configuration: attached here, or waiting for another host.", []string{"state"}, nil)
+	clusterMoves       = prometheus.NewDesc("nsgd_cluster_moves_total", "Moves of network interfaces between hosts, as they ended here: it arrived with its flows, it left, this host refused to take part, or it failed.", []string{"outcome"}, nil)
 )
+
+var moveOutcomes = []string{"arrived", "left", "refused", "failed"}
 
 type clusterCollector struct{ read func() ClusterState }
 
@@ -30,7 +34,7 @@ func Cluster(read func() ClusterState) prometheus.Collector { return &clusterCol
 
 // Describe implements prometheus.Collector.
 func (c *clusterCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clusterConnected, clusterRegistered, clusterCarries, clusterGeneration, clusterCurrent, clusterRefuses, clusterFaults, clusterNetworkIfcs} {
+	for _, d := range []*prometheus.Desc{clusterConnected, clusterRegistered, clusterCarries, clusterGeneration, clusterCurrent, clusterRefuses, clusterFaults, clusterNetworkIfcs, clusterMoves} {
 		out <- d
 	}
 }
@@ -51,4 +55,7 @@ func (c *clusterCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(clusterFaults, float64(s.Faults))
 	gauge(clusterNetworkIfcs, float64(s.Attached), "attached")
 	gauge(clusterNetworkIfcs, float64(s.Waiting), "waiting")
+	for _, outcome := range moveOutcomes {
+		out <- prometheus.MustNewConstMetric(clusterMoves, prometheus.CounterValue, float64(s.Moves[outcome]), outcome)
+	}
 }

@@ -9,7 +9,7 @@ import (
 
 func TestAHostOfAClusterIsShown(t *testing.T) {
 	c := Cluster(func() ClusterState {
-		return ClusterState{Connected: true, Carries: true, Generation: 7, Current: 8, Refuses: true, Attached: 3, Waiting: 1, Faults: 2}
+		return ClusterState{Connected: true, Carries: true, Generation: 7, Current: 8, Refuses: true, Attached: 3, Waiting: 1, Faults: 2, Moves: map[string]uint64{"arrived": 2, "failed": 1}}
 	})
 	const want = `# HELP nsgd_cluster_carries Whether this host may carry packets: its lease lasts, or it goes on without one.
 # TYPE nsgd_cluster_carries gauge
@@ -26,6 +26,12 @@ nsgd_cluster_faults 2
 # HELP nsgd_cluster_generation The generation of the policy that this host carries; 0 is none.
 # TYPE nsgd_cluster_generation gauge
 nsgd_cluster_generation 7
+# HELP nsgd_cluster_moves_total Moves of network interfaces between hosts, as they ended here: it arrived with its flows, it left, this host refused to take part, or it failed.
+# TYPE nsgd_cluster_moves_total counter
+nsgd_cluster_moves_total{outcome="arrived"} 2
+nsgd_cluster_moves_total{outcome="failed"} 1
+nsgd_cluster_moves_total{outcome="left"} 0
+nsgd_cluster_moves_total{outcome="refused"} 0
 # HELP nsgd_cluster_network_interfaces Network interfaces of this host's configuration: attached here, or waiting for another host.
 # TYPE nsgd_cluster_network_interfaces gauge
 nsgd_cluster_network_interfaces{state="attached"} 3

@@ -72,6 +72,8 @@ var allowedImports = map[string][]string{
 	"dataplane": {
 		"conntrack", "dataplane/coalesce", "dataplane/continuity", "dataplane/counter", "dataplane/errand", "dataplane/fault", "dataplane/fragment", "dataplane/lane", "dataplane/logring", "dataplane/packet", "dataplane/topology", "dataplane/translate", "dataplane/verdict", "dataplane/virtio", "dataplane/watch", "ruleset", "ruleset/policy", "ruleset/classifier", "tun",
 	},
+	// Takes flows from one engine to another host's.
+	"dataplane/transfer": {"conntrack", "dataplane", "dataplane/packet", "dataplane/topology", "ruleset"},
 	// A cluster's policy as files; of tun the folder that a host trusts.
 	"dataplane/cluster/generation": {"tun/folder"},
 	// An etcd for tests, and links to it that can be cut.

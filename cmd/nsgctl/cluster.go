@@ -45,7 +45,7 @@ ETCDCTL_KEY, and ETCDCTL_USER with NAME:PASSWORD.`,
 	p.StringVar(&f.username, "username", "", "user of etcd; without one the certificate says who asks")
 	p.StringVar(&f.file, "password-file", "", "file with the user's password")
 	p.StringVar(&f.prefix, "prefix", cluster.DefaultPrefix, "prefix of the cluster's keys")
-	c.AddCommand(newClusterApply(g, &f), newClusterRollback(g, &f), newClusterStatus(g, &f), newClusterHosts(g, &f), newClusterNICs(g, &f),
+	c.AddCommand(newClusterApply(g, &f), newClusterRollback(g, &f), newClusterStatus(g, &f), newClusterHosts(g, &f), newClusterNICs(g, &f), newClusterMove(g, &f),
 		newClusterHistory(g, &f), newClusterDiff(g, &f))
 	needCommand(c)
 	return c

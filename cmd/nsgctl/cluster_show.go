@@ -148,6 +148,8 @@ type clusterNIC struct {
 	Host string `json:"host"`
 	// Epoch rises with each claim.
 	Epoch int64 `json:"epoch"`
+	// Move is under way; absent: it stays.
+	Move *cluster.MoveRecord `json:"move,omitempty"`
 }
 
 func newClusterNICs(g *global, f *clusterFlags) *cobra.Command {
@@ -164,14 +166,22 @@ func newClusterNICs(g *global, f *clusterFlags) *cobra.Command {
 				}
 				list := []clusterNIC{}
 				for _, id := range slices.Sorted(maps.Keys(view.Claims)) {
-					list = append(list, clusterNIC{id, view.Claims[id].Host, view.Claims[id].Revision})
+					one := clusterNIC{ID: id, Host: view.Claims[id].Host, Epoch: view.Claims[id].Revision}
+					if m := view.Moves[id]; m != nil {
+						one.Move = &m.MoveRecord
+					}
+					list = append(list, one)
 				}
 				return list, nil
 			})
 			return show(c, g, list, err, func(w io.Writer, list []clusterNIC) error {
-				table := newGrid(w, "NIC", "HOST", "EPOCH")
+				table := newGrid(w, "NIC", "HOST", "EPOCH", "MOVES TO")
 				for _, n := range list {
-					table.row(n.ID, n.Host, n.Epoch)
+					to := ""
+					if n.Move != nil {
+						to = n.Move.To
+					}
+					table.row(n.ID, n.Host, n.Epoch, to)
 				}
 				return table.flush()
 			})

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/cluster"
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 	"github.com/nsgd/nsgd/dataplane/continuity"
@@ -38,6 +39,8 @@ type member struct {
 	agent   *cluster.Agent
 	service *inspect.Service
 	probes  *probe.Prober
+	engine  *dataplane.Engine
+	host    string // its name
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -257,7 +260,7 @@ func (m *member) join(d *daemon) error {
 		return nil
 	}
 	k := d.config.Cluster
-	m.service, m.probes = d.service, d.probes
+	m.service, m.probes, m.engine = d.service, d.probes, d.engine
 	m.wants(withEdits(d.file, d.edits, d.engine.Snapshot().Policy), d.engine.Snapshot().Policy)
 	m.gate = &gate{engine: d.engine.CarryUntil}
 	if err := m.settle(d.config, d.engine.Snapshot().Policy); err != nil {
@@ -272,6 +275,7 @@ func (m *member) join(d *daemon) error {
 	if err != nil {
 		return err
 	}
+	m.host = host
 	store, err := k.open()
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
@@ -287,7 +291,7 @@ func (m *member) join(d *daemon) error {
 		Version: version, Control: advertised(d.remote.address(), k.Underlay.Addr), Internet: m.internet, InternetHosts: k.InternetHosts,
 		Health: health, Hear: m.hear, Lease: cmp.Or(time.Duration(k.Lease), cluster.DefaultLease), GoOn: k.OnLost == onLostGoOn,
 		Gateways: m.gateways, Placed: m.place, Key: key, Boot: bootID(), Clock: d.engine.Clock, Fence: m.gate.fence, Start: d.share.generation,
-		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Log: d.log,
+		Attached: d.config.nics(d.engine.Snapshot().Policy), Daemon: m, Listen: k.listen, Dial: k.dial, Log: d.log,
 	})
 	return err
 }
@@ -510,7 +514,7 @@ func (m *member) collectors() []prometheus.Collector {
 		s := m.agent.Status()
 		return metrics.ClusterState{
 			Connected: s.Connected, Registered: s.Registered, Carries: s.GoOn || s.Carries > 0, Generation: s.Generation, Current: s.Current,
-			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults),
+			Refuses: s.Refused != nil, Attached: len(s.NICs), Waiting: len(s.Waiting), Faults: len(s.Faults), Moves: s.Moves,
 		}
 	})}
 }

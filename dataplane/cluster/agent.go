@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,6 +26,12 @@ type Daemon interface {
 	// NICs are the ids, as NormalNIC has them, of the network interfaces that this host is to have in the generation
 	// that decides, attached or not.
 	NICs() []string
+	// Depart is Carry with one network interface less. Once nothing can refuse any more, hand is called, and may freeze and
+	// send what leaves. On hand's error everything is as before.
+	Depart(g *generation.Unpacked, nics []string, nic string, hand func(Departing) error) error
+	// Arrive is Carry with one network interface more, which comes from another host. Once nothing can refuse any more, take
+	// is called, and may read its flows. On take's error everything is as before.
+	Arrive(g *generation.Unpacked, nics []string, nic, from string, take func(Arriving) error) (Arrived, error)
 }
 
 // AgentOptions are what a host is.
@@ -64,6 +71,10 @@ type AgentOptions struct {
 	Start    *generation.Unpacked
 	Attached []string
 	Daemon   Daemon
+	// Listen is where another host hands over a network interface, by TCP at the underlay's address; nil: nobody can. Dial
+	// connects to another host that waits so.
+	Listen func(context.Context) (net.Listener, error)
+	Dial   func(ctx context.Context, address string) (net.Conn, error)
 	// Placed is told every new placement, one at a time, and again after a fault or when another policy decides; nil:
 	// nobody is.
 	Placed func(context.Context, *Placement) error
@@ -125,6 +136,7 @@ type Agent struct {
 	retry        time.Duration // 0: nothing failed
 	rewinds      int           // of the watcher, that were noticed
 	calm         time.Duration // by Clock: until then only own claims are renewed
+	moving       moving
 	returned     time.Duration // by Clock: until then others may come back, as this host has
 	young        int64         // revision of the record that says that etcd holds nothing yet; 0: none
 	aged         time.Duration // by Clock: then it counts as one that holds all
@@ -152,6 +164,9 @@ func NewAgent(o AgentOptions) (*Agent, error) {
 		fence = func(time.Duration) {}
 	}
 	a.session = &session{store: o.Store, length: o.Lease, clock: o.Clock, fence: fence, cache: o.Cache, host: o.Host, boot: o.Boot, told: make(chan struct{}, 1)}
+	if err := a.beginMoving(); err != nil {
+		return nil, err
+	}
 	saved, err := readLease(o.Cache, o.Host, o.Boot)
 	if err != nil {
 		a.log.Warn("cluster", "error", err)
@@ -179,8 +194,13 @@ func (a *Agent) Wake() {
 }
 
 func (a *Agent) run(ctx context.Context) {
+	defer a.shut()
 	for {
 		a.step(ctx)
+		if a.moving.hurry {
+			a.moving.hurry = false
+			continue
+		}
 		if a.retry == 0 {
 			a.retry = firstWait
 		}
@@ -229,9 +249,12 @@ func (a *Agent) step(ctx context.Context) {
 		a.follow(ctx, view)
 		a.tellHealth(ctx, epoch)
 		a.claim(ctx, view, epoch)
+		a.settleClaims(ctx, epoch)
 		a.attach(epoch)
 		a.release(ctx, epoch)
+		a.answer(ctx, view, epoch)
 		a.report(ctx, epoch)
+		a.welcome(ctx, epoch)
 		a.place(ctx, view)
 		a.hearHealth(view)
 	}

@@ -105,10 +105,11 @@ func (a *Agent) mine(view *View, epoch int64) map[string]int64 {
 	}
 	mine := map[string]int64{}
 	for nic, c := range view.Claims {
-		if c.Host == a.Host && c.Epoch == epoch && epoch != 0 {
+		if c.Host == a.Host && c.Epoch == epoch && epoch != 0 && view.Revision >= a.moving.left[nic] {
 			mine[nic] = c.Revision
 		}
 	}
+	maps.DeleteFunc(a.moving.left, func(_ string, revision int64) bool { return view.Revision >= revision })
 	if epoch == a.heldEpoch {
 		for nic, revision := range a.held {
 			if revision > view.Revision { // the view is older than the claim
@@ -165,7 +166,8 @@ func (a *Agent) attach(epoch int64) {
 	}
 	var want []string
 	for _, nic := range a.Daemon.NICs() {
-		if _, ours := a.held[nic]; ours {
+		_, ours := a.held[nic]
+		if _, unsettled := a.moving.unsettled[nic]; ours && !unsettled {
 			want = append(want, nic)
 		}
 	}

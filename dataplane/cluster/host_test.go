@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,6 +25,7 @@ type host struct {
 	t     testing.TB
 	agent *Agent
 	stop  func()
+	ctx   context.Context // of the agent
 
 	mu         sync.Mutex
 	nics       []string
@@ -33,6 +36,10 @@ type host struct {
 	until      time.Duration
 	lapses     int // how often the fence was moved after it had closed
 	placements []*Placement
+	frozen     string             // a network interface that leaves
+	flows      map[string]string  // by network interface
+	writing    func()             // within Departing.Write; nil: nothing
+	reading    func(string) error // by Arriving.Read; nil: all is well
 }
 
 var began = time.Now()
@@ -55,12 +62,21 @@ func newHostIn(t testing.TB, s *server, dir string, o AgentOptions, nics ...stri
 	if err := cache.Lock(); err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, nics: nics}
+	h := &host{t: t, nics: nics, flows: map[string]string{}}
 	o.Store, o.Cache, o.Daemon = s.open(), cache, h
 	if !o.Underlay.IsValid() {
 		o.Underlay = netip.AddrFrom4([4]byte{192, 0, 2, byte(underlays.Add(1))})
 	}
 	o.Port, o.Version = 4790, "test"
+	if o.Listen == nil {
+		o.Listen = func(ctx context.Context) (net.Listener, error) {
+			var c net.ListenConfig
+			return c.Listen(ctx, "tcp", "127.0.0.1:0")
+		}
+	}
+	if o.Dial == nil {
+		o.Dial = dialHere
+	}
 	if o.Lease == 0 {
 		o.Lease = MinLease
 	}
@@ -92,6 +108,7 @@ func newHostIn(t testing.TB, s *server, dir string, o AgentOptions, nics ...stri
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	h.ctx = ctx
 	var running sync.WaitGroup
 	running.Go(func() { h.agent.Run(ctx) })
 	h.stop = sync.OnceFunc(func() { cancel(); running.Wait(); cache.Close() })
@@ -124,6 +141,77 @@ func (h *host) Carry(u *generation.Unpacked, nics []string) error {
 
 // NICs implements Daemon.
 func (h *host) NICs() []string { h.mu.Lock(); defer h.mu.Unlock(); return slices.Clone(h.nics) }
+
+// dialHere connects to a port of this machine, whatever the address.
+func dialHere(ctx context.Context, address string) (net.Conn, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", "127.0.0.1:"+port)
+}
+
+// hand implements Departing and Arriving.
+type handOf struct {
+	*host
+	nic, came string
+}
+
+func (x *handOf) Freeze() { x.mu.Lock(); defer x.mu.Unlock(); x.frozen = x.nic }
+
+func (x *handOf) Write(w io.Writer) (int, error) {
+	x.mu.Lock()
+	text, writing := x.flows[x.nic], x.writing
+	x.mu.Unlock()
+	if writing != nil {
+		writing()
+	}
+	return len(text), send(w, text)
+}
+
+func (x *handOf) Read(r io.Reader) error {
+	err := receive(r, &x.came)
+	x.mu.Lock()
+	reading := x.reading
+	x.mu.Unlock()
+	if err == nil && reading != nil {
+		err = reading(x.came)
+	}
+	return err
+}
+
+// Depart implements Daemon.
+func (h *host) Depart(u *generation.Unpacked, nics []string, nic string, hand func(Departing) error) error {
+	err := hand(&handOf{host: h, nic: nic})
+	h.mu.Lock()
+	h.frozen = ""
+	if err == nil {
+		delete(h.flows, nic)
+		h.attached = slices.Clone(nics)
+	}
+	h.mu.Unlock()
+	return err
+}
+
+// Arrive implements Daemon.
+func (h *host) Arrive(u *generation.Unpacked, nics []string, nic, from string, take func(Arriving) error) (Arrived, error) {
+	x := &handOf{host: h, nic: nic}
+	if err := take(x); err != nil {
+		return Arrived{}, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.attached, h.flows[nic] = slices.Clone(nics), x.came
+	return Arrived{Flows: len(x.came)}, nil
+}
+
+// carriesNow reports that the host carries a network interface at this moment.
+func (h *host) carriesNow(nic string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.attached, nic) && h.frozen != nic && h.until > sinceBegan()
+}
 
 // is waits until the host carries a policy with network interfaces, and may.
 func (h *host) is(text string, nics ...string) {

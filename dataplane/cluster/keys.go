@@ -26,6 +26,8 @@ func (k keys) health(host string) string      { return k.healths() + host }
 func (k keys) hosts() string                  { return string(k) + "host/" }
 func (k keys) host(name string) string        { return k.hosts() + name }
 func (k keys) last() string                   { return string(k) + "last" }
+func (k keys) moves() string                  { return string(k) + "move/" }
+func (k keys) move(nic string) string         { return k.moves() + escape(nic) }
 func (k keys) offer() string                  { return string(k) + "offer" }
 func (k keys) vnis() string                   { return string(k) + "vni/name/" }
 func (k keys) vni(name string) string         { return k.vnis() + escape(name) }

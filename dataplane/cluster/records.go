@@ -60,6 +60,10 @@ type HostRecord struct {
 	Refused *Refusal `json:"refused,omitempty"`
 	// Faults are what is wrong now, in words.
 	Faults []string `json:"faults,omitempty"`
+	// Mover is the hash of the certificate by which it hands network interfaces over; empty: it can't.
+	Mover string `json:"mover,omitempty"`
+	// Moves are those that it takes part in, by the network interface's id in lower case.
+	Moves map[string]MoveState `json:"moves,omitempty"`
 }
 
 // Refusal is why a host does not carry a generation.

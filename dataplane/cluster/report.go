@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,6 +36,8 @@ type Status struct {
 	Reaches int
 	// Hosts and Claims are those of the whole cluster.
 	Hosts, Claims int
+	// Moves count the moves that this host took part in, by outcome: arrived, left, refused or failed.
+	Moves map[string]uint64
 }
 
 // record is what the host says of itself.
@@ -42,6 +45,10 @@ func (a *Agent) record() *HostRecord {
 	r := &HostRecord{Underlay: a.Underlay, Port: a.Port, Version: a.Version, Control: a.Control, Internet: a.Internet != nil && a.Internet(), Probes: a.Health != nil, Lease: int64(a.Lease / time.Second),
 		Generation: number(a.carrying), Committed: number(a.committed), Offer: a.tried, Prepared: number(a.offered), Refused: a.refused, Faults: slices.Concat(a.faults, a.unplaced)}
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
+	r.Mover = a.moving.mover
+	if len(a.moving.states) > 0 {
+		r.Moves = maps.Clone(a.moving.states)
+	}
 	if a.committed != nil {
 		r.Bundle = a.committed.Bundle
 	}
@@ -129,7 +136,7 @@ func (a *Agent) place(ctx context.Context, view *View) {
 
 func (a *Agent) keepStatus(view *View, lost error) {
 	s := Status{Host: a.Host, Connected: lost == nil && view != nil, GoOn: a.GoOn, Generation: number(a.carrying), Refused: a.refused,
-		NICs: slices.Clone(a.attached), Waiting: map[string]string{}, Faults: slices.Clone(a.faults)}
+		NICs: slices.Clone(a.attached), Waiting: map[string]string{}, Faults: slices.Clone(a.faults), Moves: maps.Clone(a.moving.outcomes)}
 	if lost != nil {
 		s.Error = lost.Error()
 	}

@@ -129,6 +129,14 @@ func (s *session) carry(epoch int64, nics []string) error {
 	return s.save()
 }
 
+// without notes for the next process that a network interface is not attached any more, before it is so.
+func (s *session) without(nic string) error {
+	s.mu.Lock()
+	s.nics = slices.DeleteFunc(slices.Clone(s.nics), func(other string) bool { return other == nic })
+	s.mu.Unlock()
+	return s.save()
+}
+
 // close ends that what is attached is what is claimed: what the fence allows already stays, as the lease does.
 func (s *session) close() {
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 const (
 	MaxHosts  = 10_000
 	MaxClaims = 200_000
+	MaxMoves  = 1000
 	MaxVNIs   = 100_000
 )
 
@@ -45,6 +46,7 @@ type View struct {
 	Age      *Age             // nil: nobody has looked yet
 	Hosts    map[string]*Host // by name
 	Claims   map[string]Claim // by NIC, see NormalNIC
+	Moves    map[string]*Move // by NIC
 	VNIs     map[string]uint32
 	// Health is what hosts say of their backends, by host.
 	Health map[string]*HealthRecord
@@ -81,7 +83,7 @@ func (h *Host) standsAs(other *Host) bool {
 }
 
 func newView(k keys) *View {
-	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, VNIs: map[string]uint32{}, Health: map[string]*HealthRecord{}, Faults: map[string]string{}}
+	v := &View{keys: k, Hosts: map[string]*Host{}, Claims: map[string]Claim{}, Moves: map[string]*Move{}, VNIs: map[string]uint32{}, Health: map[string]*HealthRecord{}, Faults: map[string]string{}}
 	v.moved() // an empty one too is not the one before
 	return v
 }
@@ -99,7 +101,7 @@ func (v *View) fault(key string, err error) {
 func (v *View) clone() *View {
 	v.shared = true
 	c := *v
-	c.Hosts, c.Health, c.Faults = maps.Clone(v.Hosts), maps.Clone(v.Health), maps.Clone(v.Faults)
+	c.Hosts, c.Health, c.Faults, c.Moves = maps.Clone(v.Hosts), maps.Clone(v.Health), maps.Clone(v.Faults), maps.Clone(v.Moves)
 	return &c
 }
 
@@ -145,12 +147,20 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 			v.Health[name] = h
 		}
 	case claimKey:
-		c := Claim{Revision: kv.CreateRevision}
+		c := Claim{Revision: kv.ModRevision}
 		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil && len(v.Claims) == MaxClaims {
 			err = fmt.Errorf("more than %d claims", MaxClaims)
 		}
 		if err == nil {
 			v.Claims[name] = c
+		}
+	case moveKey:
+		m := &Move{Revision: kv.CreateRevision}
+		if err = decode(key, kv.Value, &m.MoveRecord); err == nil && len(v.Moves) == MaxMoves {
+			err = fmt.Errorf("more than %d moves", MaxMoves)
+		}
+		if err == nil {
+			v.Moves[name] = m
 		}
 	case vniKey:
 		var n uint32
@@ -175,7 +185,10 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 // drop takes a key out.
 func (v *View) drop(key string) {
 	v.remove(key)
-	v.moved()
+	switch _, kind := v.kind(key); kind {
+	case claimKey, vniKey, hostKey:
+		v.moved()
+	}
 	v.healths = placesEver.Add(1)
 }
 
@@ -195,6 +208,8 @@ func (v *View) remove(key string) {
 	case claimKey:
 		v.ownMaps()
 		delete(v.Claims, name)
+	case moveKey:
+		delete(v.Moves, name)
 	case vniKey:
 		v.ownMaps()
 		delete(v.VNIs, name)
@@ -211,6 +226,7 @@ const (
 	hostKey
 	healthKey
 	claimKey
+	moveKey
 	vniKey
 	ageKey
 )
@@ -230,7 +246,7 @@ func (v *View) kind(key string) (name string, kind keyKind) {
 	if name, ok := strings.CutPrefix(key, v.keys.healths()); ok {
 		return name, healthKey
 	}
-	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.vnis(): vniKey} {
+	for prefix, kind := range map[string]keyKind{v.keys.claims(): claimKey, v.keys.moves(): moveKey, v.keys.vnis(): vniKey} {
 		if text, ok := strings.CutPrefix(key, prefix); ok {
 			if name, ok := unescape(text); ok {
 				return name, kind

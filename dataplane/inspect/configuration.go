@@ -183,6 +183,9 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.handover != nil {
+		a.Flows = func() { s.handover.Flows(a.Snapshot) }
+	}
 	changes := s.changes(a, target.Places)
 	var made *Equipment
 	err = engine.Rearrange(a, func(next *topology.Snapshot) (devices []tun.Device, err error) {
@@ -191,6 +194,11 @@ func (s *Service) reach(target *Target) (*Reloaded, error) {
 		}
 		if made, err = target.Equip(a.Attachments(), target.Policy, false); err != nil {
 			return nil, err
+		}
+		if s.handover != nil {
+			if err = s.handover.Ready(); err != nil {
+				return nil, err
+			}
 		}
 		return made.Devices, nil
 	}, func(next *topology.Snapshot) {

@@ -61,9 +61,19 @@ type ReloadRequest struct {
 	Edit Edit
 	// ConfirmWithin takes the reload back after so long, unless Confirm comes; 0: it stays.
 	ConfirmWithin time.Duration
+	// Handover takes flows along of a network interface that comes or goes; nil: none does.
+	Handover *Handover
 	// MaxCut refuses a policy that would cut more live flows; nil: it may cut any number. Flows that begin while they are
 	// counted are not among them.
 	MaxCut *int
+}
+
+// Handover is what a reload does besides for a network interface that another host hands over, or gets.
+type Handover struct {
+	// Ready is called when nothing else can refuse any more, and may.
+	Ready func() error
+	// Flows takes flows along: see dataplane.Arrangement.
+	Flows func(next *topology.Snapshot)
 }
 
 // Reload reads the configuration and its policy, and swaps them whole. Flows and counters stay, except for the flows of
@@ -73,6 +83,8 @@ func (s *Service) Reload(q ReloadRequest) (*Reloaded, error) {
 	defer s.loading.Unlock()
 	return s.change(q, func(afresh bool) (*Reloaded, error) {
 		q.Edit.Afresh = afresh
+		s.handover = q.Handover
+		defer func() { s.handover = nil }()
 		return s.reload(q.Edit)
 	})
 }

@@ -93,8 +93,10 @@ type Service struct {
 	tagFile *arm.ServiceTags // of the running policy, nil without one; guarded by loading
 	waiting *unconfirmed     // nil: no reload waits for its confirmation; guarded by loading
 	log     *slog.Logger     // of the reload under way; guarded by loading
-	maxCut  *int             // of the reload under way: see ReloadRequest.MaxCut; guarded by loading
-	trial   *trial           // nil: no candidate is judged; guarded by loading
+	// handover is that of the reload under way; nil: none. Guarded by loading.
+	handover *Handover
+	maxCut   *int   // of the reload under way: see ReloadRequest.MaxCut; guarded by loading
+	trial    *trial // nil: no candidate is judged; guarded by loading
 	// upgrading says that another process is about to go on; guarded by loading
 	upgrading bool
 

@@ -190,13 +190,41 @@ func (s *Snapshot) Public(a packet.Addr) bool { return s.public[a] != nil }
 
 // Beyond is the endpoint elsewhere with an address, in the group of an attachment; nil: nobody there has it.
 func (s *Snapshot) Beyond(a *Attachment, address packet.Addr) *Endpoint {
-	if a.network == nil || a.network.group == nil {
-		return nil
-	}
-	if e, _ := a.network.group.hosts.Lookup(address.Netip()); e != nil && e.Elsewhere {
+	if e := s.Peer(a, address); e != nil && e.Elsewhere {
 		return e
 	}
 	return nil
+}
+
+// Peer is the endpoint with an address in the group of an attachment, here or elsewhere; nil: nobody has it.
+func (s *Snapshot) Peer(a *Attachment, address packet.Addr) *Endpoint {
+	if a.network == nil || a.network.group == nil {
+		return nil
+	}
+	e, _ := a.network.group.hosts.Lookup(address.Netip())
+	return e
+}
+
+// Through is the fabric by which a host sends what it translates to the group of an attachment, which may be one of
+// another snapshot. At that host it is the Outlet, elsewhere an Inlet; nil: there is none.
+func (s *Snapshot) Through(a *Attachment, host string) *Attachment {
+	if a.network == nil || a.network.group == nil {
+		return nil
+	}
+	for _, b := range s.Attachments {
+		if x := b.fabric; x != nil && x.sort == FabricInternet && x.host == host && x.group.id == a.network.group.id {
+			return b
+		}
+	}
+	return nil
+}
+
+// Translates is the host whose internet an Inlet or an Outlet leads to; empty: the attachment is neither.
+func (a *Attachment) Translates() string {
+	if a.fabric == nil || a.fabric.sort != FabricInternet {
+		return ""
+	}
+	return a.fabric.host
 }
 
 // Exit is the attachment by which a packet leaves that src sends along a way; -1: none leads there from this host.

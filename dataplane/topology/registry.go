@@ -91,6 +91,14 @@ func (r *Registry) At(slot uint32, generation uint64) (k RuleKey, ok bool) {
 	return r.keys[slot], true
 }
 
+// Slot is the slot of a rule; ok is false for one that has none.
+func (r *Registry) Slot(k RuleKey) (slot uint32, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slot, ok = r.slots[k]
+	return slot, ok
+}
+
 // reserve gives every key a slot, or none of them when there is no room.
 func (r *Registry) reserve(keys []RuleKey) ([]uint32, error) {
 	r.mu.Lock()

@@ -137,7 +137,11 @@ func (r Room) Stays(old, s *topology.Snapshot, f *conntrack.FlowInfo) bool {
 		return true
 	}
 	var d Decision
-	if d.RouteFromSlot(s, from, &f.Key.Tuple); d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
+	d.RouteFromSlot(s, from, &f.Key.Tuple)
+	if s.Attachments[to].Inlet() && d.Drop == packet.NotDropped && !d.Refused() && d.Way.To == s.Outside() {
+		return true // another host translates it, whichever would be chosen now
+	}
+	if d.Drop != packet.NotDropped || d.Refused() || d.Rewrites() || d.Way.Closed || d.Way.To == nil || d.Exit() != to {
 		return false
 	}
 	if d.Answered() || old == nil {

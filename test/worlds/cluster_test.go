@@ -1,6 +1,7 @@
 package worlds
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/transfer"
 	"github.com/nsgd/nsgd/ruleset/policy"
 )
 
@@ -32,6 +34,7 @@ type host struct {
 	carrier  *dataplane.Carrier
 	keys     []topology.RuleKey
 	internet bool
+	options  dataplane.Options
 }
 
 // spread puts the attachments of a world on some hosts. Each NIC has an attachment of its own.
@@ -67,15 +70,85 @@ func (b *built) spread(r *rand.Rand, n int) (*cluster, error) {
 		c.at[i].slot = slices.IndexFunc(h.specs, func(s topology.Spec) bool { return s.Identity(b.policy) == spec.Identity(b.policy) })
 	}
 	for _, h := range c.hosts {
-		o := dataplane.Options{Attachments: h.specs, Topology: b.topology(), Subscription: b.subscription(), Flows: b.flows()}
+		// Attachments come and go, and a slot is used again once nothing means the old one.
+		o := dataplane.Options{Attachments: slices.Clone(h.specs), Room: 4 * (len(h.specs) + 8), Topology: b.topology(), Subscription: b.subscription(), Flows: b.flows()}
 		o.Topology.Host = h.name
 		var err error
 		if h.carrier, err = dataplane.NewCarrier(b.policy, o); err != nil {
 			return nil, err
 		}
-		h.keys = h.carrier.Engine().Registry().Keys()
+		h.keys, h.options = h.carrier.Engine().Registry().Keys(), o
 	}
 	return c, nil
+}
+
+// move moves some network interface to another host, with its flows. It returns what has moved, an attachment of the one
+// host's world; -1: there is none.
+func (c *cluster) move(r *rand.Rand) (moved int, came transfer.Arrived, err error) {
+	var nics []int
+	for i := range c.one.specs {
+		if c.one.specs[i].Kind == topology.NetworkInterface {
+			nics = append(nics, i)
+		}
+	}
+	if len(nics) == 0 {
+		return -1, came, nil
+	}
+	moved = nics[r.IntN(len(nics))]
+	spec := c.one.specs[moved]
+	at := c.at[moved]
+	to := (at.host + 1 + r.IntN(len(c.hosts)-1)) % len(c.hosts)
+	old, next := c.hosts[at.host], c.hosts[to]
+	for _, h := range c.hosts {
+		h.carrier.Advance(c.one.now)
+	}
+	d, err := transfer.Depart(old.carrier.Engine(), spec.Reference, old.name)
+	if err != nil {
+		return moved, came, err
+	}
+	var sent bytes.Buffer
+	if _, err := d.Write(&sent, spec.Reference); err != nil {
+		return moved, came, err
+	}
+	t, err := transfer.Read(&sent, spec.Reference, old.name, 1000)
+	if err != nil {
+		return moved, came, err
+	}
+	old.specs[at.slot] = topology.Spec{Kind: topology.Vacant}
+	if _, err := old.rearrange(c.one.policy, nil, func(s *topology.Snapshot) { d.Remain(s) }); err != nil {
+		return moved, came, err
+	}
+	slot, err := next.rearrange(c.one.policy, &spec, func(s *topology.Snapshot) { came, err = t.Arrive(next.carrier.Engine(), s) })
+	c.at[moved], c.owner[spec.Identity(c.one.policy)] = place{to, slot}, to
+	return moved, came, err
+}
+
+// rearrange attaches what a host has, with one more, which gets a slot; nil: none comes.
+func (h *host) rearrange(set *policy.Set, more *topology.Spec, flows func(*topology.Snapshot)) (slot int, err error) {
+	w := &dataplane.Wanted{Policy: set, Topology: h.options.Topology, Subscription: h.options.Subscription}
+	for _, spec := range h.specs {
+		if spec.Kind != topology.Vacant {
+			w.Attachments = append(w.Attachments, spec)
+		}
+	}
+	if more != nil {
+		w.Attachments = append(w.Attachments, *more)
+	}
+	slots, err := h.carrier.Rearrange(w, flows)
+	if err != nil {
+		return 0, err
+	}
+	for i := range h.specs {
+		h.specs[i] = topology.Spec{Kind: topology.Vacant}
+	}
+	for i, slot := range slots {
+		for slot >= len(h.specs) {
+			h.specs = append(h.specs, topology.Spec{Kind: topology.Vacant})
+		}
+		h.specs[slot] = w.Attachments[i]
+	}
+	h.keys = h.carrier.Engine().Registry().Keys()
+	return slots[len(slots)-1], nil
 }
 
 // fabrics are those that every host has.

@@ -33,11 +33,12 @@ func TestManyHostsAnswerAsOne(t *testing.T) {
 		}
 	}
 	t.Logf("-worlds.seed=%d", seed)
-	r := &hostsRun{T: t, seed: seed, outcomes: map[string]int{}, kinds: map[string]int{}, excused: map[string]int{}}
+	r := &hostsRun{T: t, seed: seed, outcomes: map[string]int{}, kinds: map[string]int{}, excused: map[string]int{}, lost: map[string]int{}}
 	for i := uint64(0); r.tuples < n; i++ {
 		r.world(i)
 	}
 	t.Logf("%d tuples, %d answers, %d between hosts, %d worlds refused, %d reloads, %d questions; outcomes %v; excused %v", r.tuples, r.answers, r.between, r.refused, r.reloads, r.questions, r.outcomes, r.excused)
+	t.Logf("%d moves, %d flows joined, lost %v", r.moves, r.joined, r.lost)
 	if len(r.kinds) > 0 {
 		t.Errorf("%v", r.kinds)
 	}
@@ -48,6 +49,9 @@ type hostsRun struct {
 	seed                                                  uint64
 	tuples, answers, between, refused, reloads, questions int
 	history                                               []string // of a tuple
+	moves, joined                                         int
+	stayed                                                int // of a tuple: flows that a move has ended
+	lost                                                  map[string]int
 	outcomes, kinds, excused                              map[string]int
 }
 
@@ -108,7 +112,7 @@ func (w *world) attachAll() {
 func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 	b := c.one
 	b.now = b.now.Add(day)
-	r.history = nil
+	r.history, r.stayed = nil, 0
 	frame, from, at := k.frame(), k.From, c.at[k.From]
 	step := 0
 	send := func(answer bool, from int, at place, frame []byte) (leg, crossing, bool) {
@@ -142,6 +146,12 @@ func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 		if random.IntN(12) == 0 {
 			r.reload(c)
 		}
+		if random.IntN(6) == 0 {
+			r.move(c, random)
+		}
+		if c.one.specs[l.to].Kind != topology.Platform { // each host has its own
+			x.last = c.at[l.to]
+		}
 		r.answers++
 		switch random.IntN(6) {
 		case 0:
@@ -154,6 +164,9 @@ func (r *hostsRun) compare(i uint64, c *cluster, k *tuple, random *rand.Rand) {
 				return
 			}
 			if one.drop == packet.NotDropped && random.IntN(3) == 0 { // whoever gets the answer refuses it
+				if c.one.specs[one.to].Kind != topology.Platform {
+					several.last = c.at[one.to]
+				}
 				if _, _, same := send(true, one.to, several.last, unreachable(several.frame)); !same {
 					return
 				}
@@ -210,6 +223,24 @@ func (r *hostsRun) reload(c *cluster) {
 		}
 	}
 	r.reloads++
+}
+
+// move moves a network interface: flows go on.
+func (r *hostsRun) move(c *cluster, random *rand.Rand) {
+	moved, came, err := c.move(random)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if moved < 0 {
+		return
+	}
+	r.moves++
+	r.joined += came.Joined
+	for why, n := range came.Lost {
+		r.lost[why] += n
+		r.stayed += n
+	}
+	r.history = append(r.history, fmt.Sprintf("attachment %d moves to host%d: %+v", moved, c.at[moved].host, came))
 }
 
 // both carries a packet on one host and on several, and reports whether all is the same.
@@ -272,6 +303,8 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
 	case answer && l.sent.IsICMPError() && !l.related && len(x.met) > 1:
 		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
+	case r.stayed > 0 && answer && (kind(from) == topology.Platform || l.to >= 0 && kind(l.to) == topology.Platform || c.one.snapshot.Public(packet.AddrFrom(k.Dst))):
+		why = "a move has ended a flow to the platform, or between two NICs of a host by a public address"
 	case twice && (x.outlet || answer && kind(from) == topology.Internet):
 		why = "two gateways have the same networks behind them"
 	case made && x.outlet, answer && kind(from) == topology.Internet && passes && kind(l.to) == topology.NetworkInterface && !c.one.owns(l.to, l.arrives.Dst) && !l.floats:

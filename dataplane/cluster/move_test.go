@@ -1,0 +1,365 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nsgd/nsgd/dataplane/cluster/generation"
+)
+
+// movers are two hosts that both attach nic1, which a has. Nobody ever finds both to carry it.
+type movers struct {
+	*testing.T
+	server *server
+	store  *Store
+	dirs   [2]string
+	a, b   *host
+}
+
+func newMovers(t *testing.T, a, b AgentOptions) *movers {
+	s := newServer(t)
+	m := &movers{T: t, server: s, store: s.open(), dirs: [2]string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")}}
+	mustApply(t, m.store, applyOf(t, "one"))
+	a.Host, b.Host = "a", "b"
+	m.a = newHostIn(t, s, m.dirs[0], a, "nic1", "nic2")
+	m.a.is("one", "nic1", "nic2")
+	m.a.flows["nic1"] = "flows of nic1"
+	m.b = newHostIn(t, s, m.dirs[1], b, "nic1", "nic3")
+	m.b.is("one", "nic3")
+	m.b.waits("nic1", "a")
+	stop := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for tick := time.NewTicker(time.Millisecond); ; {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			m.a.mu.Lock()
+			m.b.mu.Lock()
+			now := sinceBegan()
+			carries := func(h *host) bool {
+				for _, nic := range h.attached {
+					if nic == "nic1" {
+						return h.frozen != nic && h.until > now
+					}
+				}
+				return false
+			}
+			if carries(m.a) && carries(m.b) {
+				m.Error("both hosts carry nic1")
+			}
+			m.b.mu.Unlock()
+			m.a.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() { close(stop); watching.Wait() })
+	return m
+}
+
+func (m *movers) move(to string, more ...func(*MoveOptions)) (*Moved, error) {
+	o := &MoveOptions{NIC: "nic1", To: to, By: "me", Wait: 20 * time.Second, Now: time.Now}
+	for _, change := range more {
+		change(o)
+	}
+	return m.store.Move(m.Context(), o)
+}
+
+func TestANetworkInterfaceMovesWithWhatItsHostKnows(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	var steps []string
+	got, err := m.move("b", func(o *MoveOptions) { o.Tell = func(s string) { steps = append(steps, s) } })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := len("flows of nic1"); got.From != "a" || got.To != "b" || got.Flows != want || got.Sent != want || got.Bytes == 0 {
+		t.Errorf("%+v", got)
+	}
+	if all := strings.Join(steps, "; "); !strings.Contains(all, "b: ready to take it; b: done") && !strings.Contains(all, "b: done") {
+		t.Errorf("steps %q", steps)
+	}
+	m.a.is("one", "nic2")
+	m.b.is("one", "nic1", "nic3")
+	m.a.waits("nic1", "b")
+	m.b.mu.Lock()
+	if m.b.flows["nic1"] != "flows of nic1" {
+		t.Errorf("flows %q", m.b.flows)
+	}
+	m.b.mu.Unlock()
+	if v, _ := m.store.View(t.Context()); len(v.Moves) != 0 || v.Claims["nic1"].Host != "b" || v.Claims["nic1"].Revision <= v.Hosts["b"].Epoch {
+		t.Errorf("moves %v, claims %v", v.Moves, v.Claims)
+	}
+	if got, err := m.move("a", func(o *MoveOptions) { o.WithoutFlows = true }); err != nil || got.Flows != 0 || !got.WithoutFlows {
+		t.Errorf("back, without flows: %+v, %v", got, err)
+	}
+	m.a.is("one", "nic1", "nic2")
+	m.b.is("one", "nic3")
+	if s := m.a.agent.Status(); s.Moves["left"] != 1 || s.Moves["arrived"] != 1 {
+		t.Errorf("outcomes %v", s.Moves)
+	}
+	m.b.stop() // nobody else has it then
+	m.a.is("one", "nic1", "nic2")
+}
+
+func TestAMoveThatCanNotBeIsRefusedByName(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	newHost(t, m.server, "c", "nic4").is("one", "nic4")
+	for _, tt := range []struct {
+		nic, to, want string
+	}{
+		{"nic1", "nowhere", `host "nowhere": there is no such host alive: there are a, b, c`},
+		{"nic1", "a", "nic1 is at a already"},
+		{"nic9", "b", `network interface "nic9": no host has it`},
+		{"nic1", "c", "c: the attachments of this host's nsgd.yaml lack it"},
+	} {
+		_, err := m.store.Move(t.Context(), &MoveOptions{NIC: tt.nic, To: tt.to, By: "me", Wait: 10 * time.Second, Now: time.Now})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s to %s: %v, want %q", tt.nic, tt.to, err, tt.want)
+		}
+	}
+	m.b.mu.Lock()
+	m.b.reading = func(string) error { return errors.New("flows of a newer version") }
+	m.b.mu.Unlock()
+	if _, err := m.move("b"); err == nil || !strings.Contains(err.Error(), "flows of a newer version") {
+		t.Errorf("flows that b does not understand: %v", err)
+	}
+	m.a.is("one", "nic1", "nic2")
+	m.b.is("one", "nic3")
+	if _, err := m.move("b", func(o *MoveOptions) { o.WithoutFlows = true }); err != nil {
+		t.Error(err)
+	}
+	m.b.is("one", "nic1", "nic3")
+}
+
+// cutConn loses what comes from some read on.
+type cutConn struct {
+	net.Conn
+	reads, after int
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	if c.reads++; c.reads > c.after {
+		c.Conn.Close()
+		return 0, errors.New("cut")
+	}
+	return c.Conn.Read(b)
+}
+
+// Wherever the connection ends, one host has it, and they agree which.
+func TestAConnectionThatEndsLeavesOneHolder(t *testing.T) {
+	after := 1
+	m := newMovers(t, AgentOptions{Dial: func(ctx context.Context, address string) (net.Conn, error) {
+		c, err := dialHere(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		return &cutConn{Conn: c, after: after}, nil
+	}}, AgentOptions{})
+	at := map[string]int{}
+	for after = 1; after < 12; after++ {
+		before := where(t, m.store)
+		if before == "b" {
+			if _, err := m.move("a"); err != nil {
+				t.Fatal(err)
+			}
+			m.a.is("one", "nic1", "nic2")
+		}
+		_, err := m.move("b")
+		now := where(t, m.store)
+		at[now]++
+		if (err == nil) != (now == "b") {
+			t.Errorf("cut behind %d reads: it is at %s: %v", after, now, err)
+		}
+		if now == "b" {
+			m.b.is("one", "nic1", "nic3")
+			m.a.is("one", "nic2")
+		} else {
+			m.a.is("one", "nic1", "nic2")
+			m.b.is("one", "nic3")
+		}
+	}
+	if at["a"] == 0 || at["b"] == 0 {
+		t.Errorf("at %v: wanted are both", at)
+	}
+}
+
+func where(t *testing.T, s *Store) string {
+	t.Helper()
+	return claimOf(t, s).Host
+}
+
+// A process that ends within a move must not go on with the network interface before it is known who has it.
+func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
+	var conn net.Conn
+	m := newMovers(t, AgentOptions{Dial: func(ctx context.Context, address string) (c net.Conn, err error) {
+		conn, err = dialHere(ctx, address)
+		return conn, err
+	}, Lease: 30 * time.Second}, AgentOptions{})
+	first := m.a
+	ended := make(chan struct{})
+	first.mu.Lock()
+	var next []string // what a process that follows now begins with
+	first.writing = func() {
+		cache, err := generation.OpenCache(m.dirs[0], nil)
+		if err == nil {
+			next, _, err = LastNICs(cache, "a", "boot", sinceBegan(), false)
+			cache.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		go func() { first.stop(); close(ended) }()
+		for first.ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		conn.Close() // as of a process that is killed
+	}
+	first.mu.Unlock()
+	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+		t.Fatal("it has moved")
+	}
+	<-ended
+	if !slices.Equal(next, []string{"nic2"}) {
+		t.Errorf("the next process begins with %v", next)
+	}
+	revision := claimOf(t, m.store).Revision
+	m.a = newHostIn(t, m.server, m.dirs[0], AgentOptions{Host: "a", Lease: 30 * time.Second}, "nic1", "nic2")
+	m.a.is("one", "nic1", "nic2")
+	if now := claimOf(t, m.store); now.Host != "a" || now.Revision <= revision {
+		t.Errorf("the claim is %+v: it was not written anew, behind revision %d", now, revision)
+	}
+	m.b.is("one", "nic3")
+}
+
+func claimOf(t *testing.T, s *Store) Claim {
+	t.Helper()
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Claims["nic1"]
+}
+
+// Whoever etcd is away from learns what became of the move when it is back.
+func TestEtcdGoesWithinAMove(t *testing.T) {
+	m := newMovers(t, AgentOptions{Lease: 30 * time.Second}, AgentOptions{Lease: 30 * time.Second})
+	m.a.mu.Lock()
+	m.a.writing = m.server.kill
+	m.a.mu.Unlock()
+	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+		t.Fatal("it has moved without etcd")
+	}
+	m.a.mu.Lock()
+	m.a.writing = nil
+	m.a.mu.Unlock()
+	m.server.start()
+	eventually(t, "one host carries it", func() error {
+		if a, b := m.a.carriesNow("nic1"), m.b.carriesNow("nic1"); a == b || where(t, m.store) == "a" != a {
+			return fmt.Errorf("a %v, b %v, claimed by %s; %v %v", a, b, where(t, m.store), m.a.agent.Status().Faults, m.b.agent.Status().Faults)
+		}
+		return nil
+	})
+}
+
+// Somebody else at the port gets nothing, and brings nothing.
+func TestAStrangerIsNotLetIn(t *testing.T) {
+	own, hash, err := newIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := newIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := openEntrance(l, own, hash) // lets in whoever has own
+	defer e.close()
+	for _, tt := range []struct {
+		name string
+		as   tls.Certificate
+		want string
+		ok   bool
+	}{
+		{"a stranger", other, hash, false},
+		{"who trusts another one", own, "00", false},
+		{"the host", own, hash, true},
+	} {
+		conn, err := call(t.Context(), dialHere, l.Addr().String(), tt.as, tt.want)
+		if err == nil {
+			if err = send(conn, &hello{NIC: "nic1"}); err == nil {
+				err = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			}
+			if !tt.ok {
+				_, err = conn.Read(make([]byte, 1))
+			}
+			conn.Close()
+		}
+		if tt.ok {
+			select {
+			case c := <-e.come:
+				c.Close()
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s has not come: %v", tt.name, err)
+			}
+			continue
+		}
+		if err == nil {
+			t.Errorf("%s: let in", tt.name)
+		}
+		select {
+		case <-e.come:
+			t.Errorf("%s has come", tt.name)
+		default:
+		}
+	}
+}
+
+// The new host takes the claim only as it was when somebody asked, and while they ask.
+func TestAClaimIsTakenAsItWasAskedFor(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	v, err := m.store.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := m.store.client.Put(t.Context(), m.store.keys.host("x"), encode(&HostRecord{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := old.Header.Revision
+	put, err := m.store.client.Put(t.Context(), m.store.keys.claim("nic9"), encode(&ClaimRecord{"x", epoch}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := m.store.client.Put(t.Context(), m.store.keys.move("nic9"), encode(&MoveRecord{From: "x", To: "nobody"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := Move{MoveRecord{From: "x", To: "b", FromEpoch: epoch, ToEpoch: v.Hosts["b"].Epoch, Claim: put.Header.Revision}, asked.Header.Revision}
+	for name, change := range map[string]func(*Move){
+		"written since":             func(m *Move) { m.Claim-- },
+		"nobody asks any more":      func(m *Move) { m.Revision-- },
+		"the old host is a new one": func(m *Move) { m.FromEpoch-- },
+	} {
+		wrong := right
+		change(&wrong)
+		if revision, err := m.b.agent.seize(t.Context(), "nic9", &wrong, wrong.ToEpoch); err == nil {
+			t.Errorf("%s: taken at %d", name, revision)
+		}
+	}
+	if revision, err := m.b.agent.seize(t.Context(), "nic9", &right, right.ToEpoch); err != nil || revision <= asked.Header.Revision {
+		t.Errorf("as it was asked for: %d, %v", revision, err)
+	}
+}
