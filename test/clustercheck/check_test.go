@@ -85,7 +85,7 @@ func spansOf(events []event, end time.Duration) map[string][]span {
 			p.until, p.soon = e.Until, e.Until
 		case e.Kind == carrying:
 			p.next = e.NICs
-		case e.Kind == carried:
+		case e.Kind == carried || e.Kind == frozen:
 			p.nics, p.next = e.NICs, nil
 		case e.Kind == refused:
 			p.next = nil

@@ -33,6 +33,11 @@ func TestTheCheckerFindsWhatMustNeverBe(t *testing.T) {
 		{"b begins before a's fence", []event{
 			{T: 20, Host: "b", PID: 2, Kind: fenced, Until: 200}, {T: 99, Host: "b", PID: 2, Kind: carrying, Generation: 1, Text: "one", NICs: []string{"nic1"}}}, "nic1: b carries from 99ns and a until 100ns"},
 		{"a fence that is being moved counts where it was", moving, "nic1: b carries from 80ns and a until 90ns"},
+		{"a froze it, and b took it", []event{{T: 20, Host: "a", PID: 1, Kind: frozen}, {T: 21, Host: "b", PID: 2, Kind: fenced, Until: 200},
+			{T: 22, Host: "b", PID: 2, Kind: carrying, Generation: 1, Text: "one", NICs: []string{"nic1"}}}, ""},
+		{"a froze it, and thawed it when b had it", []event{{T: 20, Host: "a", PID: 1, Kind: frozen}, {T: 21, Host: "b", PID: 2, Kind: fenced, Until: 200},
+			{T: 22, Host: "b", PID: 2, Kind: carrying, Generation: 1, Text: "one", NICs: []string{"nic1"}}, {T: 30, Host: "a", PID: 1, Kind: carried, Generation: 1, Text: "one", NICs: []string{"nic1"}}},
+			"nic1: a carries from 30ns and b until 150ns"},
 		{"not applied", []event{{T: 20, Host: "a", PID: 1, Kind: carried, Generation: 2, Text: "two"}}, "which nobody has applied"},
 		{"not committed", []event{{T: 19, Kind: applying, Generation: 2, Text: "two"}, {T: 20, Host: "a", PID: 1, Kind: carried, Generation: 2, Text: "two"}}, "which was not committed"},
 		{"of a canary", []event{{T: 19, Kind: applying, Generation: 2, Text: "two", Canary: []string{"a"}}, {T: 20, Host: "a", PID: 1, Kind: carried, Generation: 2, Text: "two"}}, ""},

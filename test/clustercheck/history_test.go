@@ -40,6 +40,7 @@ const (
 	carrying kind = "carrying" // a generation with NICs is about to be carried
 	carried  kind = "carried"  // it is
 	refused  kind = "refused"  // it is not, and the one from before is
+	frozen   kind = "frozen"   // only NICs are carried: another one is about to move to another host
 	applying kind = "applying" // Generation has Text; Canary may carry it early
 	applied  kind = "applied"  // for certain
 	rejected kind = "rejected" // a host has refused it: it was not committed

@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -32,6 +35,9 @@ type hostOptions struct {
 	Underlay  netip.Addr
 	Cache     string
 	Journal   string
+	// Listen is where it waits for network interfaces from other hosts, and Dial leads to where others do, by underlay.
+	Listen string
+	Dial   map[string]string
 	// Drift is how much faster its clock runs, in millionths, and Ahead by how much it is ahead.
 	Drift int64
 	Ahead time.Duration
@@ -106,7 +112,7 @@ func runHost(text string) error {
 	d.wants(commands.Text())
 	o := cluster.AgentOptions{
 		Store: store, Cache: cache, Host: d.Name, Underlay: d.Underlay, Port: 4790, Version: "check", Lease: cluster.MinLease,
-		Boot: "boot", Clock: d.now, Fence: d.fence, Daemon: d, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Boot: "boot", Clock: d.now, Fence: d.fence, Daemon: d, Listen: d.listen, Dial: d.dial, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if o.Start, err = cache.Current(); err != nil {
 		return err
@@ -185,4 +191,71 @@ func (d *daemon) NICs() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.nics)
+}
+
+func (d *daemon) listen(ctx context.Context) (net.Listener, error) {
+	var c net.ListenConfig
+	return c.Listen(ctx, "tcp", d.Listen)
+}
+
+func (d *daemon) dial(ctx context.Context, address string) (net.Conn, error) {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var c net.Dialer
+	return c.DialContext(ctx, "tcp", d.Dial[at.Addr().String()])
+}
+
+// Depart implements cluster.Daemon.
+func (d *daemon) Depart(g *generation.Unpacked, nics []string, nic string, hand func(cluster.Departing) error) error {
+	text, err := d.text(g)
+	if err != nil {
+		return err
+	}
+	err = hand(&handed{d, nics})
+	e := event{Kind: carried, Generation: g.Number, Text: text, NICs: slices.Clone(nics)}
+	if err != nil {
+		e.NICs = append(e.NICs, nic)
+	}
+	d.journal.add(e)
+	return err
+}
+
+// Arrive implements cluster.Daemon.
+func (d *daemon) Arrive(g *generation.Unpacked, nics []string, _, _ string, take func(cluster.Arriving) error) (cluster.Arrived, error) {
+	if err := take(&handed{d, nics}); err != nil {
+		return cluster.Arrived{}, err
+	}
+	return cluster.Arrived{}, d.Carry(g, nics)
+}
+
+// handed is a network interface that goes or comes. nics are those that stay meanwhile.
+type handed struct {
+	*daemon
+	nics []string
+}
+
+// flowsOfOne stand for the flows of a network interface.
+const flowsOfOne = "flows"
+
+// Freeze implements cluster.Departing.
+func (h *handed) Freeze() { h.journal.add(event{Kind: frozen, NICs: slices.Clone(h.nics)}) }
+
+// Write implements cluster.Departing. Many flows take their time.
+func (h *handed) Write(w io.Writer) (int, error) {
+	time.Sleep(rand.N(300 * time.Millisecond))
+	return io.WriteString(w, flowsOfOne)
+}
+
+// Read implements cluster.Arriving. Now and then it does not understand them.
+func (h *handed) Read(r io.Reader) error {
+	text := make([]byte, len(flowsOfOne))
+	if _, err := io.ReadFull(r, text); err != nil {
+		return err
+	}
+	if rand.IntN(8) == 0 || string(text) != flowsOfOne {
+		return fmt.Errorf("%q is not understood", text)
+	}
+	return nil
 }

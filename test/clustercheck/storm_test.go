@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/cluster"
 	"github.com/nsgd/nsgd/dataplane/cluster/clustertest"
 	"github.com/nsgd/nsgd/dataplane/continuity"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -51,6 +52,7 @@ var actions = []action{
 	{4, (*world).crash},
 	{2, (*world).upgrade},
 	{8, (*world).policy},
+	{10, (*world).move},
 	{4, (*world).member},
 	{1, (*world).outage},
 	{1, (*world).compact},
@@ -112,12 +114,12 @@ func (w *world) change() string {
 	return "configurations changed"
 }
 
-// cut changes the links of a host: all, or that to one member.
+// cut changes the links of a host: all, that to one member, or the one by which network interfaces come.
 func (w *world) cut() string {
 	return w.during(6*time.Second, func(h *host) (string, func()) {
 		s := clustertest.State(1 + w.random.IntN(int(clustertest.Slow)))
 		if w.random.IntN(4) == 0 {
-			h.links[w.random.IntN(members)].Set(s)
+			h.links[w.random.IntN(len(h.links))].Set(s)
 		} else {
 			h.link(s)
 		}
@@ -199,6 +201,57 @@ func (w *world) policy() string {
 		}
 	})
 	return what
+}
+
+// move moves a network interface to another host that wants it.
+func (w *world) move() string {
+	var wants []cluster.MoveOptions
+	for _, h := range w.hosts {
+		for _, nic := range h.wanted {
+			wants = append(wants, cluster.MoveOptions{NIC: nic, To: h.options.Name, By: "check", WithoutFlows: w.random.IntN(4) == 0, Wait: time.Second + w.within(8*time.Second), Now: time.Now})
+		}
+	}
+	w.random.Shuffle(len(wants), func(i, j int) { wants[i], wants[j] = wants[j], wants[i] })
+	w.background.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for i := range wants {
+			outcome := w.moveOne(ctx, &wants[i])
+			if outcome == "" {
+				continue
+			}
+			w.mu.Lock()
+			w.moves[outcome]++
+			w.mu.Unlock()
+			return
+		}
+	})
+	return "moves asked for"
+}
+
+// moveOne asks for a move and says what has become of it; empty: there can't be one now.
+func (w *world) moveOne(ctx context.Context, o *cluster.MoveOptions) string {
+	v, err := w.store.View(ctx)
+	if err != nil {
+		return "not begun"
+	}
+	c, claimed := v.Claims[o.NIC]
+	from, to := v.Hosts[c.Host], v.Hosts[o.To]
+	if !claimed || from == to || from == nil || to == nil || from.Generation != to.Generation || v.Moves[o.NIC] != nil {
+		return ""
+	}
+	_, err = w.store.Move(ctx, o)
+	w.journal.add(event{Kind: happened, Text: fmt.Sprintf("a move of %s to %s: %v", o.NIC, o.To, err)})
+	failed, known := errors.AsType[*cluster.MoveError](err)
+	switch {
+	case err == nil:
+		return "moved"
+	case known && failed.Host == "":
+		return "not begun, or too late"
+	case known:
+		return "refused or failed"
+	}
+	return "not known"
 }
 
 // member has a member of etcd die or stand still for a while. The others go on.
@@ -388,6 +441,7 @@ func (w *world) judge(when string) {
 	w.t.Logf("%s: %d events; %d times a host had a network interface, %d went to another host, the nearest after %v; %d times a policy was carried", when, f.events, f.spans, f.handovers, f.nearest, f.carried)
 	w.t.Logf("what happened: %s", counted(w.counts))
 	w.t.Logf("applies: %s", counted(w.outcomes))
+	w.t.Logf("moves: %s", counted(w.moves))
 }
 
 // keep has journals and logs stay, for whoever looks for the cause.

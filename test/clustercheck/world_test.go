@@ -53,14 +53,15 @@ type world struct {
 	memberHeal  func()
 	memberUntil time.Time
 
-	background sync.WaitGroup // applies, and the watch of the head
+	background sync.WaitGroup // applies, moves, and the watch of the head
 
 	mu       sync.Mutex
 	outcomes map[string]int             // of applies; guarded by mu
+	moves    map[string]int             // by outcome; guarded by mu
 	texts    map[generation.Hash]string // that were applied, by bundle; guarded by mu
 }
 
-// host is a process, the links between it and etcd, and what it is to have. It belongs to the goroutine that acts.
+// host is a process, the links between it and etcd and from other hosts to it, and what it is to have. It belongs to the goroutine that acts.
 type host struct {
 	w       *world
 	options hostOptions
@@ -76,7 +77,7 @@ type host struct {
 
 func newWorld(t testing.TB, seed uint64) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), random: rand.New(rand.NewPCG(seed, 0)), etcd: clustertest.New(t, members), counts: map[string]int{}, outcomes: map[string]int{}, texts: map[generation.Hash]string{}}
+	w := &world{t: t, dir: t.TempDir(), random: rand.New(rand.NewPCG(seed, 0)), etcd: clustertest.New(t, members), counts: map[string]int{}, outcomes: map[string]int{}, moves: map[string]int{}, texts: map[generation.Hash]string{}}
 	w.client = w.etcd.Dial(w.etcd.Endpoints()...)
 	t.Cleanup(func() { w.client.Close() })
 	var err error
@@ -87,6 +88,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 	if w.journal, err = openJournal(filepath.Join(w.dir, "world.journal"), ""); err != nil {
 		t.Fatal(err)
 	}
+	dial := map[string]string{}
 	for i, name := range hostNames {
 		h := &host{w: w, options: hostOptions{Name: name, Underlay: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
 			Cache: filepath.Join(w.dir, name), Journal: filepath.Join(w.dir, name+".journal"),
@@ -95,12 +97,18 @@ func newWorld(t testing.TB, seed uint64) *world {
 			l := clustertest.NewLink(t, m.Client)
 			h.links, h.options.Endpoints = append(h.links, l), append(h.options.Endpoints, l.Client)
 		}
+		comes := clustertest.FreeURL(t)
+		l := clustertest.NewLink(t, comes)
+		h.links, h.options.Listen, h.options.Dial = append(h.links, l), strings.TrimPrefix(comes, "http://"), dial
+		dial[h.options.Underlay.String()] = strings.TrimPrefix(l.Client, "http://")
 		h.log, err = os.Create(filepath.Join(w.dir, name+".log"))
 		if err = errors.Join(err, os.WriteFile(h.options.Journal, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		w.hosts = append(w.hosts, h)
 		t.Cleanup(h.kill)
+	}
+	for _, h := range w.hosts {
 		h.want(w.someNICs())
 		h.start()
 	}
