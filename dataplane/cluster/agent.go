@@ -286,6 +286,7 @@ func (a *Agent) notice(view *View, rewinds int) {
 	}
 	a.rewinds, a.registered = rewinds, 0
 	a.held, a.heldEpoch, a.heldOf = map[string]int64{}, 0, 0 // epochs come again
+	a.moving.forget()
 	a.session.close()
 	a.session.registered(lease, 0)
 	longest := max(a.Lease, a.longestLease)

@@ -167,7 +167,13 @@ func (a *Agent) attach(epoch int64) {
 	var want []string
 	for _, nic := range a.Daemon.NICs() {
 		_, ours := a.held[nic]
-		if _, unsettled := a.moving.unsettled[nic]; ours && !unsettled {
+		_, unsettled := a.moving.unsettled[nic]
+		_, own := slices.BinarySearch(a.attached, nic)
+		switch {
+		case !ours || unsettled:
+		case !own && a.Clock() < a.calm: // by a claim from before etcd went back: another host may have taken it since
+			a.waiting[nic] = ""
+		default:
 			want = append(want, nic)
 		}
 	}

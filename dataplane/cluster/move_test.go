@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/cluster/clustertest"
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 )
 
@@ -269,6 +271,96 @@ func TestEtcdGoesWithinAMove(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// An etcd that is emptied within a move leaves the network interface with one host, as any other.
+func TestEtcdIsEmptiedWithinAMove(t *testing.T) {
+	m := newMovers(t, AgentOptions{Lease: 5 * time.Second}, AgentOptions{Lease: 5 * time.Second})
+	m.a.mu.Lock()
+	m.a.writing = m.server.forget
+	m.a.mu.Unlock()
+	if _, err := m.move("b", func(o *MoveOptions) { o.Wait = 2 * time.Second }); err == nil {
+		t.Fatal("it has moved")
+	}
+	m.a.mu.Lock()
+	m.a.writing = nil
+	m.a.mu.Unlock()
+	eventually(t, "one host carries it", func() error {
+		if a, b := m.a.carriesNow("nic1"), m.b.carriesNow("nic1"); a == b || where(t, m.store) == "a" != a {
+			return fmt.Errorf("a %v, b %v, claimed by %s; %v %v", a, b, where(t, m.store), m.a.agent.Status().Faults, m.b.agent.Status().Faults)
+		}
+		return nil
+	})
+}
+
+// An etcd that was restored from a copy says that the old host has it. The new one may carry it until its lease ends.
+func TestAnEtcdFromBeforeAMoveIsNotBelieved(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	mustApply(t, store, applyOf(t, "one"))
+	link := clustertest.NewLink(t, s.client)
+	a := newHost(t, s, "a", "nic1")
+	a.is("one", "nic1")
+	b := newHostIn(t, at(t, link.Client), t.TempDir(), AgentOptions{Host: "b", Lease: 6 * time.Second}, "nic1")
+	b.is("one")
+	b.waits("nic1", "a")
+	s.kill()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if _, err := store.Move(t.Context(), &MoveOptions{NIC: "nic1", To: "b", By: "me", Wait: 20 * time.Second, Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	b.is("one", "nic1")
+	a.is("one")
+	asked := sinceBegan()
+	eventually(t, "b has just renewed its lease", func() error {
+		if _, _, until, _ := b.agent.session.now(); until < asked+4*time.Second {
+			return fmt.Errorf("until %v", until)
+		}
+		return nil
+	})
+	link.Set(clustertest.Silent)
+	s.kill()
+	if err := errors.Join(os.RemoveAll(s.dir), os.CopyFS(s.dir, os.DirFS(backup))); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	a.agent.watcher.look() // it would within confirmEvery
+	a.is("one", "nic1")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if left := b.until - sinceBegan(); left > 0 {
+		t.Errorf("a carries nic1, and b for another %v", left)
+	}
+}
+
+// Without its lease a host learns nothing more of a claim, and carries nothing until it has another one.
+func TestAHostWithoutItsLeaseDoesNotAskOn(t *testing.T) {
+	a := newHost(t, newServer(t), "a")
+	a.stop()
+	a.agent.session.gone()
+	asked := 0
+	a.agent.Clock = func() time.Duration { asked++; return time.Duration(asked) * knowWait / 4 }
+	if _, err := a.agent.know(t.Context(), "nic1", &Move{}, 1); !errors.Is(err, errNoLease) || asked != 1 {
+		t.Errorf("%v, after %d looks at the clock", err, asked)
+	}
+}
+
+// What a host remembers of claims is of one etcd: revisions begin anew in the next.
+func TestAnotherEtcdBeginsWithoutWhatWasLeft(t *testing.T) {
+	a := newHost(t, newServer(t), "a", "nic1")
+	a.stop()
+	x := &a.agent.moving
+	x.left["nic1"], x.unsettled["nic2"] = 1000, 1000
+	a.agent.notice(&View{Revision: 1}, a.agent.rewinds+1)
+	v := newView(a.agent.Store.keys)
+	v.Revision, v.Claims["nic1"] = 10, Claim{ClaimRecord{"a", 5}, 7}
+	if mine := a.agent.mine(v, 5); mine["nic1"] != 7 || len(x.unsettled) > 0 {
+		t.Errorf("its claims are %v, and %v may be another host's", mine, x.unsettled)
+	}
 }
 
 // Somebody else at the port gets nothing, and brings nothing.

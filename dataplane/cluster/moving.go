@@ -74,6 +74,14 @@ func (a *Agent) beginMoving() error {
 	return err
 }
 
+// forget drops what is known of claims by their revisions: those of another etcd mean nothing in this one. Claims that it has
+// of this host, and that are not attached, are looked at as those of the last process.
+func (x *moving) forget() {
+	clear(x.unsettled)
+	clear(x.left)
+	x.inherited = false
+}
+
 // end notes how a move ended here.
 func (a *Agent) end(nic string, s MoveState, outcome string) {
 	if s.Stage != StageDone {
@@ -398,7 +406,8 @@ func (a *Agent) hand(conn *tls.Conn, d Departing, nic string, m *Move, state *Mo
 // that move any more. The error says that it is not known.
 func (a *Agent) know(ctx context.Context, nic string, m *Move, epoch int64) (mine bool, err error) {
 	for end := a.Clock() + knowWait; ; {
-		if mine, err = a.reclaim(ctx, nic, m.Claim, epoch); err == nil || ctx.Err() != nil || a.Clock() >= end {
+		mine, err = a.reclaim(ctx, nic, m.Claim, epoch)
+		if err == nil || ctx.Err() != nil || errors.Is(err, errNoLease) || isLeaseGone(err) || a.Clock() >= end {
 			return mine, err
 		}
 		time.Sleep(firstWait)
