@@ -9,6 +9,7 @@
 package transfer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -31,8 +32,33 @@ type Head struct {
 	// Flows are those in the images.
 	Flows int `json:"flows"`
 	// Zones and Rules are those that flows have.
-	Zones []Zone `json:"zones"`
-	Rules []Rule `json:"rules"`
+	Zones list[Zone] `json:"zones"`
+	Rules list[Rule] `json:"rules"`
+}
+
+// list is an array of JSON of at most maxList elements: empty ones take far more memory than text.
+type list[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *list[T]) UnmarshalJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		if begin == nil && err == nil { // null, as Write has it for none
+			return nil
+		}
+		return fmt.Errorf("%.20s: an array is needed", text)
+	}
+	for d.More() {
+		if len(*l) == maxList {
+			return fmt.Errorf("more than %d elements in an array", maxList)
+		}
+		var one T
+		if err := d.Decode(&one); err != nil {
+			return err
+		}
+		*l = append(*l, one)
+	}
+	return nil
 }
 
 // Kind is what a zone is to the network interface.
@@ -67,8 +93,11 @@ const (
 	partImage, partHead = 'I', 'H'
 	// maxImage and maxHead bound a part, in bytes.
 	maxImage, maxHead = 8 << 20, 16 << 20
-	// maxPerFlow bounds the bytes of all images by their flows, and beyond this by what an image has besides.
-	maxPerFlow = 4096
+	// maxPerFlow bounds the bytes of all images by their flows, and beyond this by what an image has besides: those of this
+	// version have 224 bytes each.
+	maxPerFlow = 1024
+	// maxList bounds the zones and the rules of a head.
+	maxList = 1 << 16
 )
 
 func writePart(w io.Writer, kind byte, content []byte) error {
@@ -128,7 +157,7 @@ type Transfer struct {
 // no byte behind it.
 func Read(r io.Reader, nic, host string, most int) (*Transfer, error) {
 	t := &Transfer{zones: map[uint16]Zone{}, rules: map[uint32]topology.RuleKey{}}
-	flows, bytes := 0, 0
+	flows, size := 0, 0
 	for {
 		kind, content, err := readPart(r)
 		if err != nil {
@@ -144,8 +173,8 @@ func Read(r io.Reader, nic, host string, most int) (*Transfer, error) {
 		if err != nil {
 			return nil, err
 		}
-		flows, bytes = flows+n, bytes+len(content)
-		if n == 0 || flows > most || bytes > maxImage+flows*maxPerFlow {
+		flows, size = flows+n, size+len(content)
+		if n == 0 || flows > most || size > maxImage+flows*maxPerFlow {
 			return nil, fmt.Errorf("transfer: an image of %d flows and %d bytes after %d flows: allowed are 1 to %d flows in all, and %d bytes each", n, len(content), flows-n, most, maxPerFlow)
 		}
 		t.images = append(t.images, content)

@@ -155,6 +155,12 @@ func TestATransferDoesNotSpeakForAnotherEnd(t *testing.T) {
 	}
 }
 
+func partOf(kind byte, text string) []byte {
+	var b bytes.Buffer
+	writePart(&b, kind, []byte(text))
+	return b.Bytes()
+}
+
 func TestATransferIsReadAsAWhole(t *testing.T) {
 	a := newHost(t, "a")
 	one := nicOf(a.set, 0)
@@ -177,7 +183,10 @@ func TestATransferIsReadAsAWhole(t *testing.T) {
 		"from another host":       {whole, one, "c", 5, `from "c"`},
 		"a part of another kind":  {[]byte("X\x00\x00\x00\x00"), one, "a", 5, "part 'X'"},
 		"a part that is too long": {[]byte("I\xff\xff\xff\xff"), one, "a", 5, "of 4294967295 bytes"},
-		"no flows in an image":    {append([]byte("I\x00\x00\x00\x04"), "none"...), one, "a", 5, "has no head"},
+		"a head of more zones than an engine has": {partOf(partHead, `{"zones":[`+strings.Repeat("{},", maxList)+`{}]}`), one, "a", 5, "more than 65536"},
+		"a head of more rules than flows have":    {partOf(partHead, `{"rules":[`+strings.Repeat("{},", maxList)+`{}]}`), one, "a", 5, "more than 65536"},
+		"no rules":                                {partOf(partHead, `{"rules":7}`), one, "a", 5, "transfer: head: 7: an array is needed"},
+		"no flows in an image":                    {append([]byte("I\x00\x00\x00\x04"), "none"...), one, "a", 5, "has no head"},
 	} {
 		_, err := Read(bytes.NewReader(tt.text), tt.nic, tt.host, tt.most)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
