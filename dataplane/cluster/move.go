@@ -227,7 +227,7 @@ func (s *Store) follow(ctx context.Context, nic string, m *Move, lease clientv3.
 				}
 			}
 			switch {
-			case to.Stage == StageDone && (from.Stage.ends() || !done.IsZero() && time.Since(done) > patience):
+			case to.Stage == StageDone && at == m.To && (from.Stage.ends() || !done.IsZero() && time.Since(done) > patience):
 				return moved(nic, m, &from, &to), nil
 			case to.Stage == StageDone && done.IsZero():
 				done = time.Now()

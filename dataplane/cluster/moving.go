@@ -153,6 +153,12 @@ func (a *Agent) mayMove(view *View, nic string, m *Move, epoch int64) error {
 	case m.To == a.Host && !slices.Contains(a.Daemon.NICs(), nic):
 		return fmt.Errorf("the attachments of this host's nsgd.yaml lack it: add a networkInterface with it, and reload")
 	}
+	for name, h := range map[string]*Host{m.From: from, m.To: to} {
+		p := h.placed(h.Epoch)
+		if err := p.check(netip.AddrPortFrom(a.Underlay, a.Port)); name != a.Host && err != nil { // its record may say anything
+			return fmt.Errorf("nothing goes to host %q: %w", name, err)
+		}
+	}
 	if _, held := a.held[nic]; m.From == a.Host && (!held || !slices.Contains(a.attached, nic)) {
 		return fmt.Errorf("%s is not attached here", nic)
 	}
