@@ -218,6 +218,10 @@ func (t *Table) arrive(x *arrival, o *Arrivals) (why Loss, ok bool) {
 	}
 	r.created += o.Later
 	r.lastSeen.Add(uint32(o.Later))
+	if seen := Tick(r.lastSeen.Load()); o.Now.since(seen) == 0 { // in the future it would live until then
+		r.lastSeen.Store(uint32(o.Now))
+	}
+	r.established.Store(min(r.established.Load(), ticks(MaxTimeout)))
 	var info FlowInfo
 	t.infoOf(r, &x.translation, st, o.Now, &info)
 	place, placed := Placing{Zone: r.zone, ReplyZone: r.replyZone, Slots: r.loadSlots()}, true

@@ -241,6 +241,28 @@ func TestAnArrivingRecordThatCannotBeIsNoFlow(t *testing.T) {
 	}
 }
 
+// Whoever sends a flow can't have it live for longer than one that this table has just seen, and that has the longest timeout.
+func TestAnArrivingFlowOutlivesNoOther(t *testing.T) {
+	for name, change := range map[string]func(*record){
+		"seen in the future":        func(r *record) { r.lastSeen.Add(1 << 30) },
+		"with a timeout of its own": func(r *record) { r.established.Store(1 << 31) },
+	} {
+		from, to := newRig(t, Options{}), newRig(t, Options{})
+		established(t, from)
+		image := exported(t, from, 0)[0]
+		s := shapeNow(0)
+		change(&cutImage(image, &s, 1).records[0])
+		if a, err := to.Import(image, &Arrivals{Now: to.now}); err != nil || a.Flows != 1 {
+			t.Fatalf("%s: %+v, %v", name, a, err)
+		}
+		for i := range to.Flows {
+			if i.ExpiresIn > MaxTimeout || to.now.since(i.Seen) == 0 && i.Seen != to.now {
+				t.Errorf("%s: it lives for %v, seen at %d by %d", name, i.ExpiresIn, i.Seen, to.now)
+			}
+		}
+	}
+}
+
 // Whoever sends an image can't break the table.
 func TestADamagedTransferBreaksNothing(t *testing.T) {
 	from := newRig(t, Options{NotesPerFlow: 8})
