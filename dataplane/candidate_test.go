@@ -159,7 +159,7 @@ func TestCutsWhereAnswersGoAnotherWay(t *testing.T) {
 			var got []string
 			r.engine.Cuts(candidate, func(f *conntrack.FlowInfo, d *verdict.Decision) {
 				at := "whole"
-				if _, whole := r.engine.Attachment(f.Key.Zone); !whole {
+				if _, whole := r.engine.Room().Attachment(f.Key.Zone); !whole {
 					at = "far"
 				}
 				got = append(got, d.Drop.String()+" "+at)

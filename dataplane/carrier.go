@@ -16,7 +16,6 @@ import (
 type Carrier struct {
 	engine  *Engine
 	worker  *worker
-	sinks   []sink
 	started bool
 	now     time.Duration // since 1970
 	swept   time.Duration // when what is over was last looked for
@@ -60,10 +59,8 @@ func NewCarrier(policy *policy.Set, o Options) (*Carrier, error) {
 	}
 	c.worker = c.engine.workers[0]
 	c.worker.counters.Slots = &c.slots
-	c.sinks = make([]sink, len(o.Attachments))
-	for i := range c.sinks {
-		c.sinks[i] = sink{c: c, to: i}
-		c.worker.attach(&c.sinks[i])
+	for i := range o.Attachments {
+		c.worker.attach(&sink{c: c, to: i})
 	}
 	return c, nil
 }

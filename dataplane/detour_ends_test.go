@@ -88,7 +88,7 @@ func TestLaterFragmentsEndWithTheFlowAtTheReceiversEnd(t *testing.T) {
 	// b's end ends (as judged again, or by the operator)
 	n := 0
 	r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
-		if _, whole := r.engine.Attachment(f.Key.Zone); !whole && f.ReplyKey.Zone == atB {
+		if _, whole := r.engine.Room().Attachment(f.Key.Zone); !whole && f.ReplyKey.Zone == atB {
 			k := f.Key
 			r.engine.Flows().End(&k)
 			n++
@@ -137,7 +137,7 @@ func TestNoRSTBeginsARecordAtTheReceiversEnd(t *testing.T) {
 		r := hubRig(t, hubWorld{left: byFW("10.2.0.0/24")})
 		r.play([]step{{atA, ab("S"), atFW, ""}, {atFW, ab("S"), atB, ""}})
 		r.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
-			if _, whole := r.engine.Attachment(f.Key.Zone); !whole && f.ReplyKey.Zone == atB {
+			if _, whole := r.engine.Room().Attachment(f.Key.Zone); !whole && f.ReplyKey.Zone == atB {
 				k := f.Key
 				r.engine.Flows().End(&k)
 			}

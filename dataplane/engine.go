@@ -20,7 +20,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/fragment"
 	"github.com/nsgd/nsgd/dataplane/lane"
 	"github.com/nsgd/nsgd/dataplane/logring"
-	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
@@ -133,7 +132,8 @@ func New(policy *policy.Set, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.counters, err = e.openCounters(); err != nil {
+	lost := func(err error) { e.log.Error("counters of the last process are lost", "error", err) }
+	if e.counters, err = counter.OpenAll(o.Now, o.Continuity.Slabs(), o.Workers, lost); err != nil {
 		return nil, err
 	}
 	e.resumeCells()
@@ -176,16 +176,8 @@ func Reserve(o *Options) (*conntrack.Reserved, error) {
 // room is how many slots there are.
 func (o *Options) room() verdict.Room { return verdict.Room(max(o.Room, len(o.Attachments), 1)) }
 
-// FarZone is the far zone of an attachment; see verdict.Room.
-func (e *Engine) FarZone(attachment int) uint16 { return e.room.Far(attachment) }
-
-// Attachment is the attachment of a flow's zone; see verdict.Room.
-func (e *Engine) Attachment(zone uint16) (index int, whole bool) { return e.room.Attachment(zone) }
-
-// End is the endpoint with an address at a flow's zone; nil: nobody there has it in a snapshot.
-func (e *Engine) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {
-	return e.room.End(s, zone, address)
-}
+// Room says how the flow table's zones are numbered.
+func (e *Engine) Room() verdict.Room { return e.room }
 
 // Snapshot is the view that packets are decided by now.
 func (e *Engine) Snapshot() *topology.Snapshot { return e.snapshot.Load() }

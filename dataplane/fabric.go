@@ -3,27 +3,12 @@ package dataplane
 import (
 	"github.com/nsgd/nsgd/conntrack"
 	"github.com/nsgd/nsgd/dataplane/packet"
-	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
 // Where several hosts share a policy, each end of a flow has its record on its own host. What an end exchanges with other
 // hosts is in the end's far zone, where answers of other ways are too: packets from a fabric come in there, and what
 // goes there leaves as routes say at that moment. Two fabrics are zones of their own: an inlet, and, by its far zone, the
 // outlet, since answers must go back to the host with the internet, and from it to the one that asked.
-
-// zoneOf is the zone in which a packet for an address comes in that was read from an attachment.
-func (e *Engine) zoneOf(from *topology.Attachment, dst packet.Addr) uint16 {
-	switch {
-	case !from.FromFabric() || from.Inlet():
-		return uint16(from.Index)
-	case from.Outlet():
-		return e.room.Far(from.Index)
-	}
-	if to := from.Receiver(dst); to != nil {
-		return e.room.Far(to.Attachment)
-	}
-	return uint16(from.Index) // where no flow is
-}
 
 // route finds where a packet without a flow goes, and who has sent it if others forward.
 func (x *passage) route() packet.Drop {
@@ -33,7 +18,7 @@ func (x *passage) route() packet.Drop {
 	}
 	d.RouteFrom(x.snapshot, x.from, x.src, &p.Tuple)
 	x.src = d.Source()
-	if d.Drop == packet.NotDropped && x.w.engine.zoneOf(x.from, p.Dst) != x.key.Zone {
+	if d.Drop == packet.NotDropped && x.w.engine.room.ZoneOf(x.from, p.Dst) != x.key.Zone {
 		d.Drop = packet.DropNoRoute // a reload has moved the receiver since the packet was read
 	}
 	return d.Drop

@@ -7,26 +7,6 @@ import (
 	"github.com/nsgd/nsgd/dataplane/topology"
 )
 
-// openCounters opens the workers' sets, and those that an earlier process has left beyond them.
-func (e *Engine) openCounters() (sets counter.Sets, err error) {
-	slabs, now := e.options.Continuity.Slabs(), e.options.Now
-	lost := func(err error) { e.log.Error("counters of the last process are lost", "error", err) }
-	for i := range e.options.Workers {
-		set := counter.New(now)
-		if slabs != nil {
-			if set, err = counter.Open(now, slabs, i, lost); err != nil {
-				return nil, err
-			}
-		}
-		sets = append(sets, set)
-	}
-	if slabs == nil {
-		return sets, nil
-	}
-	rest, err := counter.Rest(now, slabs, len(sets), lost)
-	return append(sets, rest...), err
-}
-
 // resumeCells makes the counters of the last process's attachments those of attachments that are gone.
 func (e *Engine) resumeCells() {
 	for identity, n := range e.options.Continuity.Cells() {

@@ -186,8 +186,8 @@ func (c *comings) checkFlows() {
 	got := map[[2]int]bool{}
 	s := c.engine.Snapshot()
 	c.engine.Flows().Flows(func(f *conntrack.FlowInfo) bool {
-		from, _ := c.engine.Attachment(f.Key.Zone)
-		to, _ := c.engine.Attachment(f.ReplyKey.Zone)
+		from, _ := c.engine.Room().Attachment(f.Key.Zone)
+		to, _ := c.engine.Room().Attachment(f.ReplyKey.Zone)
 		var ends [2]int
 		fmt.Sscanf(s.Attachments[from].Name, "nic%d", &ends[0])
 		fmt.Sscanf(s.Attachments[to].Name, "nic%d", &ends[1])

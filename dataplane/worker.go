@@ -249,7 +249,7 @@ func (w *worker) prepare(from *topology.Attachment, group []slot) {
 		if g.drop = virtio.Decode(&w.decoder, g.frame, &g.packet); g.drop == packet.NotDropped {
 			zone := uint16(from.Index)
 			if fabric {
-				zone = w.engine.zoneOf(from, g.packet.Dst)
+				zone = w.engine.room.ZoneOf(from, g.packet.Dst)
 			}
 			g.key.Set(&g.packet.Tuple, zone)
 			g.hash = w.flows.Hash(&g.key)

@@ -64,7 +64,7 @@ var allowedImports = map[string][]string{
 	// Judges a policy beside the one in force, by verdict alone.
 	"dataplane/candidate": {"dataplane/packet", "dataplane/topology", "dataplane/verdict", "dataplane/watch"},
 	// Remembers what was denied, dropped and ended; of topology what slots mean.
-	"dataplane/history": {"conntrack", "dataplane/counter", "dataplane/packet", "dataplane/topology", "dataplane/watch", "ruleset"},
+	"dataplane/history": {"conntrack", "dataplane/counter", "dataplane/packet", "dataplane/topology", "dataplane/verdict", "dataplane/watch", "ruleset"},
 	// Answers machines at the platform's device; of tun the namespaces, of topology the platform's addresses.
 	"dataplane/platform": {"dataplane/fault", "dataplane/serve", "dataplane/topology", "ruleset/policy", "tun"},
 	"dataplane/verdict":  {"conntrack", "dataplane/packet", "dataplane/topology", "ruleset", "ruleset/analysis", "ruleset/classifier"},

@@ -59,10 +59,17 @@ func Open(now func() time.Time, slabs *slab.Slabs, n int, lost func(error)) (*Se
 	return newSet(now, &i.totals, i), nil
 }
 
-// Rest are the sets that earlier processes have left beyond the first n: they count no more, and their sums stay.
-func Rest(now func() time.Time, slabs *slab.Slabs, n int, lost func(error)) (sets []*Set, err error) {
-	for ; slices.Contains(slabs.Names(), fmt.Sprint("counters.", n)); n++ {
-		set, err := Open(now, slabs, n, lost)
+// OpenAll are n sets in slabs, and beyond them those that an earlier process has left: they count no more, and their sums
+// stay. Without slabs the sets end with the process. See Open for lost.
+func OpenAll(now func() time.Time, slabs *slab.Slabs, n int, lost func(error)) (sets Sets, err error) {
+	if slabs == nil {
+		for range n {
+			sets = append(sets, New(now))
+		}
+		return sets, nil
+	}
+	for i := 0; i < n || slices.Contains(slabs.Names(), fmt.Sprint("counters.", i)); i++ {
+		set, err := Open(now, slabs, i, lost)
 		if err != nil {
 			return nil, err
 		}

@@ -44,19 +44,19 @@ func TestCountersGoOnInTheNextProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.Reserve(2000)
-	rest, err := Rest(time.Now, slabs, 1, lost(t)) // now there is one worker only
-	if err != nil || len(rest) != 1 {
-		t.Fatalf("%d sets: %v", len(rest), err)
+	sets, err := OpenAll(time.Now, slabs, 1, lost(t)) // now there is one worker only
+	if err != nil || len(sets) != 2 {
+		t.Fatalf("%d sets: %v", len(sets), err)
 	}
-	rest[0].Reserve(2000)
-	sets := Sets{first, rest[0]}
+	sets[0] = first
+	sets[1].Reserve(2000)
 	if r := sets.Rules(2000)[1500]; r != (Rule{3, 6, 900}) {
 		t.Errorf("rule %+v", r)
 	}
 	if n := sets.Drops()[packet.DropRule]; n != 3 {
 		t.Errorf("%d drops", n)
 	}
-	if a := Sum([]*Cell{first.NewCell(7), rest[0].NewCell(7)}); a.ReceivePackets != 9 || a.ReceiveBytes != 1200 {
+	if a := Sum([]*Cell{first.NewCell(7), sets[1].NewCell(7)}); a.ReceivePackets != 9 || a.ReceiveBytes != 1200 {
 		t.Errorf("%+v", a)
 	}
 	if w := sets.Workers(); w[0].Packets != 10 || w[0].Worked != 2*time.Second || sets.LastHits(2000)[1500] == 0 {

@@ -76,7 +76,7 @@ func (h *History) takeEnded(now time.Time) {
 
 // attachment is that of a zone, or -1 for a far one.
 func (h *History) attachment(zone uint16) int32 {
-	if index, whole := h.engine.Attachment(zone); whole {
+	if index, whole := h.engine.Room().Attachment(zone); whole {
 		return int32(index)
 	}
 	return -1

@@ -17,6 +17,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
@@ -53,7 +54,7 @@ type Engine interface {
 	Counters() counter.Sets
 	Drops() [packet.NumDrops]uint64
 	Flows() *conntrack.Table
-	Attachment(zone uint16) (index int, whole bool)
+	Room() verdict.Room
 }
 
 // Options say what is remembered.

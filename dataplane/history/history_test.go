@@ -10,6 +10,7 @@ import (
 	"github.com/nsgd/nsgd/dataplane/counter"
 	"github.com/nsgd/nsgd/dataplane/packet"
 	"github.com/nsgd/nsgd/dataplane/topology"
+	"github.com/nsgd/nsgd/dataplane/verdict"
 	"github.com/nsgd/nsgd/dataplane/watch"
 )
 
@@ -26,12 +27,12 @@ func (e *engine) Watch(o watch.Options) (s *watch.Subscription, err error) {
 	e.subscription, err = watch.New(1, o, &watch.Names{}, nil)
 	return e.subscription, err
 }
-func (e *engine) Registry() *topology.Registry       { return e.registry }
-func (e *engine) Snapshot() *topology.Snapshot       { return &topology.Snapshot{Generation: 1} }
-func (e *engine) Counters() counter.Sets             { return counter.Sets{e.set} }
-func (e *engine) Drops() [packet.NumDrops]uint64     { return e.drops }
-func (e *engine) Flows() *conntrack.Table            { return e.flows }
-func (e *engine) Attachment(zone uint16) (int, bool) { return int(zone % 100), zone < 100 }
+func (e *engine) Registry() *topology.Registry   { return e.registry }
+func (e *engine) Snapshot() *topology.Snapshot   { return &topology.Snapshot{Generation: 1} }
+func (e *engine) Counters() counter.Sets         { return counter.Sets{e.set} }
+func (e *engine) Drops() [packet.NumDrops]uint64 { return e.drops }
+func (e *engine) Flows() *conntrack.Table        { return e.flows }
+func (e *engine) Room() verdict.Room             { return 100 }
 
 // rig is a history whose clock the test moves on.
 type rig struct {

@@ -280,7 +280,7 @@ func DescribeFlow(e *dataplane.Engine, s *topology.Snapshot, keys []topology.Rul
 // attachmentName names the attachment of a flow's end; empty where this record is of the other
 // end only.
 func attachmentName(e *dataplane.Engine, s *topology.Snapshot, zone uint16) string {
-	index, whole := e.Attachment(zone)
+	index, whole := e.Room().Attachment(zone)
 	if !whole || index >= len(s.Attachments) { // or it came after the snapshot
 		return ""
 	}

@@ -42,10 +42,10 @@ func (s *Service) FlowsBy(filter string, limit int) (*RatedFlows, error) {
 func (s *Service) eventOfFlow(f *conntrack.FlowInfo) *watch.Event {
 	e := &watch.Event{From: -1, To: -1, Standing: watch.InFlow, Translated: f.Marks&conntrack.Translated != 0, Arrives: f.ReplyKey.Reverse()}
 	e.Packet.Tuple = f.Key.Tuple
-	if at, whole := s.options.Engine.Attachment(f.Key.Zone); whole {
+	if at, whole := s.options.Engine.Room().Attachment(f.Key.Zone); whole {
 		e.From = int32(at)
 	}
-	if at, whole := s.options.Engine.Attachment(f.ReplyKey.Zone); whole {
+	if at, whole := s.options.Engine.Room().Attachment(f.ReplyKey.Zone); whole {
 		e.To = int32(at)
 	}
 	e.Note(f.Slots)

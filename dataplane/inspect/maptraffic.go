@@ -133,17 +133,17 @@ func heaviest(x, y MapEdge) int {
 // allowed adds a live flow. Of a flow with a record at each end, the sender's counts.
 func (s *Service) allowed(m *edges, snapshot *topology.Snapshot, info *conntrack.FlowInfo, f *figures) {
 	e := s.options.Engine
-	from, whole := e.Attachment(info.Key.Zone)
+	from, whole := e.Room().Attachment(info.Key.Zone)
 	if !whole || from >= len(snapshot.Attachments) {
 		return
 	}
-	src := e.End(snapshot, info.Key.Zone, info.Key.Src)
+	src := e.Room().End(snapshot, info.Key.Zone, info.Key.Src)
 	if src == nil {
 		return
 	}
 	var dst *topology.Endpoint
-	if to, whole := e.Attachment(info.ReplyKey.Zone); whole && to < len(snapshot.Attachments) {
-		dst = e.End(snapshot, info.ReplyKey.Zone, info.Receiver)
+	if to, whole := e.Room().Attachment(info.ReplyKey.Zone); whole && to < len(snapshot.Attachments) {
+		dst = e.Room().End(snapshot, info.ReplyKey.Zone, info.Receiver)
 	} else if !whole {
 		dst, _ = snapshot.Route(src, info.Key.Src, info.Key.Dst)
 	}

@@ -135,7 +135,9 @@ func NewService(o Options) *Service {
 	}
 	s := &Service{options: o, log: o.Log, started: o.Now(), edition: o.Policy.edition(), tagFile: o.Policy.reader.ServiceTags(), files: o.Policy, places: o.Places}
 	s.reloads.Loaded = s.started
-	s.earlier.last = s.Snapshot()
+	if o.Engine != nil {
+		s.earlier.last = s.Snapshot()
+	}
 	s.written = o.Policy.tagsWritten()
 	s.warnLeftOut(o.Log)
 	return s

@@ -203,7 +203,7 @@ func (s *Service) topTalkers(r *TopReading, q *TopQuestion) {
 	e := s.options.Engine
 	s.walk(r, s.matching(q), func(info *conntrack.FlowInfo, f *figures) {
 		// A flow may have a record at each end. The sender's counts.
-		if _, whole := e.Attachment(info.Key.Zone); !whole {
+		if _, whole := e.Room().Attachment(info.Key.Zone); !whole {
 			return
 		}
 		all.add(talkerOf(q.By, info), weigh(f)).count(info, f)

@@ -80,7 +80,7 @@ func (x *arrival) owns(a packet.Addr) bool { return x.s.Admit(x.nic, a) != nil }
 // sent places a flow that the network interface has begun.
 func (x *arrival) sent(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing, ok bool) {
 	n := uint16(x.nic.Index)
-	to = conntrack.Placing{Zone: n, ReplyZone: x.engine.FarZone(x.nic.Index), Slots: x.slots(i.Slots, outbound)}
+	to = conntrack.Placing{Zone: n, ReplyZone: x.engine.Room().Far(x.nic.Index), Slots: x.slots(i.Slots, outbound)}
 	switch other.Kind {
 	case Internet:
 		at := x.s.Through(x.nic, x.Host)
@@ -125,7 +125,7 @@ func (x *arrival) sent(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing,
 	// The receiver is here: what it knows of the flow ends in its favour.
 	p := uint16(peer.Attachment)
 	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: p})
-	if !there || here.Marks != 0 || here.ReplyKey.Zone != p || here.Key.Zone != x.engine.FarZone(peer.Attachment) || !x.engine.Flows().EndAs(&here.Key, conntrack.EndMoved) {
+	if !there || here.Marks != 0 || here.ReplyKey.Zone != p || here.Key.Zone != x.engine.Room().Far(peer.Attachment) || !x.engine.Flows().EndAs(&here.Key, conntrack.EndMoved) {
 		return to, false
 	}
 	to.ReplyZone, to.Slots = p, merged(to.Slots, here.Slots)
@@ -136,7 +136,7 @@ func (x *arrival) sent(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing,
 func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Placing, ok bool) {
 	n := uint16(x.nic.Index)
 	arrives := i.ReplyKey.Reverse()
-	to = conntrack.Placing{Zone: x.engine.FarZone(x.nic.Index), ReplyZone: n, Slots: x.slots(i.Slots, inbound), Plain: &arrives}
+	to = conntrack.Placing{Zone: x.engine.Room().Far(x.nic.Index), ReplyZone: n, Slots: x.slots(i.Slots, inbound), Plain: &arrives}
 	switch other.Kind {
 	case Internet:
 		if i.Marks&conntrack.Floating != 0 {
@@ -182,8 +182,8 @@ func (x *arrival) received(i *conntrack.FlowInfo, other Zone) (to conntrack.Plac
 	}
 	// The sender is here. Where it translates, its record becomes that of both ends.
 	p := uint16(peer.Attachment)
-	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: x.engine.FarZone(peer.Attachment)})
-	if there && here.Marks&sender != 0 && here.Key.Zone == p && here.ReplyKey.Zone == x.engine.FarZone(peer.Attachment) {
+	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: x.engine.Room().Far(peer.Attachment)})
+	if there && here.Marks&sender != 0 && here.Key.Zone == p && here.ReplyKey.Zone == x.engine.Room().Far(peer.Attachment) {
 		x.join(&here, conntrack.Placing{Zone: p, ReplyZone: n, Slots: merged(here.Slots, to.Slots)})
 		return to, false
 	}
@@ -205,7 +205,7 @@ func (x *arrival) joinOut(i *conntrack.FlowInfo, outlet *topology.Attachment, sl
 	if outlet == nil {
 		return false
 	}
-	far := x.engine.FarZone(outlet.Index)
+	far := x.engine.Room().Far(outlet.Index)
 	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.Key.Tuple, Zone: far})
 	if !there || here.Key.Zone != far {
 		return false
@@ -219,7 +219,7 @@ func (x *arrival) joinIn(i *conntrack.FlowInfo, outlet *topology.Attachment, slo
 	if outlet == nil {
 		return false
 	}
-	far := x.engine.FarZone(outlet.Index)
+	far := x.engine.Room().Far(outlet.Index)
 	here, there := x.engine.Flows().Find(&conntrack.Key{Tuple: i.ReplyKey.Tuple, Zone: far})
 	if !there || here.ReplyKey.Zone != far || !x.owns(here.Receiver) {
 		return false

@@ -90,7 +90,7 @@ func (d *Departure) Write(w io.Writer, id string) (flows int, err error) {
 
 // zone says what one of this host's is to the network interface.
 func (d *Departure) zone(zone uint16) Zone {
-	index, whole := d.engine.Attachment(zone)
+	index, whole := d.engine.Room().Attachment(zone)
 	a := d.engine.Snapshot().Attachments[index]
 	z := Zone{Zone: zone, Kind: Left}
 	switch {
@@ -129,7 +129,7 @@ func (d *Departure) remains(next *topology.Snapshot, i *conntrack.FlowInfo) (to 
 	if !sends {
 		other = i.Key.Zone
 	}
-	index, whole := d.engine.Attachment(other)
+	index, whole := d.engine.Room().Attachment(other)
 	if !whole || other == n {
 		return to, false
 	}
@@ -139,13 +139,13 @@ func (d *Departure) remains(next *topology.Snapshot, i *conntrack.FlowInfo) (to 
 		if outlet == nil || !outlet.Outlet() {
 			return to, false
 		}
-		to.Zone, to.ReplyZone = d.engine.FarZone(outlet.Index), other
+		to.Zone, to.ReplyZone = d.engine.Room().Far(outlet.Index), other
 		to.Slots = d.slots(i.Slots, services)
 	case topology.NetworkInterface, topology.Subnet, topology.Gateway:
 		if sourceChanges(i) {
 			return to, false
 		}
-		to.Zone, to.ReplyZone = d.engine.FarZone(index), other
+		to.Zone, to.ReplyZone = d.engine.Room().Far(index), other
 		if to.Slots = d.slots(i.Slots, outbound); sends {
 			arrives := i.ReplyKey.Reverse()
 			to.Plain, to.Slots = &arrives, d.slots(i.Slots, inbound)

@@ -26,6 +26,20 @@ func (r Room) Attachment(zone uint16) (index int, whole bool) {
 	return int(zone) % int(r), int(zone) < int(r)
 }
 
+// ZoneOf is the zone in which a packet for an address comes in that was read from an attachment.
+func (r Room) ZoneOf(from *topology.Attachment, dst packet.Addr) uint16 {
+	switch {
+	case !from.FromFabric() || from.Inlet():
+		return uint16(from.Index)
+	case from.Outlet():
+		return r.Far(from.Index)
+	}
+	if to := from.Receiver(dst); to != nil {
+		return r.Far(to.Attachment)
+	}
+	return uint16(from.Index) // where no flow is
+}
+
 // End is the endpoint with an address at a zone: behind its attachment, or elsewhere in the group of a far zone's. It is
 // nil when nobody there has the address.
 func (r Room) End(s *topology.Snapshot, zone uint16, address packet.Addr) *topology.Endpoint {

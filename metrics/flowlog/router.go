@@ -196,7 +196,7 @@ func (t *router) deciding(slots conntrack.Slots, generation uint64, d ruleset.Di
 // endAt numbers the flow end at an address in a zone, for the slot of the rule that decided
 // there; 0: it is not logged. generation is that of the policy that decided.
 func (t *router) endAt(v *view, generation uint64, zone uint16, address packet.Addr, d ruleset.Direction, slot uint32) uint32 {
-	index, whole := t.engine.Attachment(zone)
+	index, whole := t.engine.Room().Attachment(zone)
 	if !whole || v.snapshot.NameSince(index, generation) == "" {
 		return 0
 	}

@@ -111,8 +111,8 @@ func (b *built) carry(at time.Time, from int, frame []byte) leg {
 	if c.Drop == packet.NotDropped && c.InFlow {
 		info := b.carrier.Info(c.Flow)
 		l.floats = info.Marks&conntrack.Floating != 0
-		_, here := b.carrier.Engine().Attachment(info.Key.Zone)
-		_, there := b.carrier.Engine().Attachment(info.ReplyKey.Zone)
+		_, here := b.carrier.Engine().Room().Attachment(info.Key.Zone)
+		_, there := b.carrier.Engine().Room().Attachment(info.ReplyKey.Zone)
 		l.half = !here || !there
 	}
 	for _, slot := range c.Slots {
