@@ -36,7 +36,7 @@ func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
 	}
 	a.session.close()
 	key := a.Store.keys.host(a.Host)
-	r, err := a.Store.commit(ctx, "registering", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, encode(a.record()), clientv3.WithLease(lease)))
+	r, err := a.Store.commit(ctx, "registering", []clientv3.Cmp{absent(key)}, clientv3.OpPut(key, a.record().text(), clientv3.WithLease(lease)))
 	switch {
 	case isLeaseGone(err):
 		a.session.gone()

@@ -179,6 +179,37 @@ func TestAMoveIsDoneWhenTheClaimSaysSo(t *testing.T) {
 	m.a.is("one", "nic1", "nic2")
 }
 
+// Others may have a host say so much that nobody could read its record, and it would be gone for them, and for itself.
+func TestAHostsRecordStaysReadable(t *testing.T) {
+	m := newMovers(t, AgentOptions{}, AgentOptions{})
+	epoch := m.a.epoch()
+	nic := strings.Repeat("x", maxRecord)
+	if _, err := m.store.client.Put(soon(t), m.store.keys.move(nic), encode(&MoveRecord{From: "a", To: "b"})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a leaves out what is too long", func() error {
+		v, err := m.store.View(soon(t))
+		if err == nil && (v.Hosts["a"] == nil || !strings.Contains(fmt.Sprint(v.Hosts["a"].Faults), "left out")) {
+			err = fmt.Errorf("%d hosts, %v", len(v.Hosts), v.Faults)
+		}
+		return err
+	})
+	if _, err := m.store.client.Delete(soon(t), m.store.keys.move(nic)); err != nil {
+		t.Fatal(err)
+	}
+	m.a.is("one", "nic1", "nic2")
+	m.a.carriedOn(epoch)
+	m.a.stop()
+	m.b.stop()
+	clear(m.a.agent.moving.states)
+	for i := range maxMoves {
+		m.a.agent.end(fmt.Sprint("nic", i), MoveState{Stage: StageFailed, Fault: strings.Repeat("<", maxFault)}, "failed")
+	}
+	if r := m.a.agent.record(); len(encode(r)) > maxRecord/2 {
+		t.Errorf("a record of %d bytes, for what the other host said of %d moves", len(encode(r)), len(r.Moves))
+	}
+}
+
 // cutConn loses what comes from some read on.
 type cutConn struct {
 	net.Conn

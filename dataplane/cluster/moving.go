@@ -41,8 +41,8 @@ const (
 	inviteWait = 20 * time.Second
 	// knowWait is how long a host tries to learn what became of a claim while the network interface is frozen.
 	knowWait = 10 * time.Second
-	// maxMoves bounds the moves that a host's record tells of.
-	maxMoves = 32
+	// maxMoves bounds the moves that a host's record tells of, and maxMoveFault what it says of each, in bytes of JSON.
+	maxMoves, maxMoveFault = 32, 512
 )
 
 // moving is a host's part in moves. It is of the goroutine that steps.
@@ -88,6 +88,9 @@ func (a *Agent) end(nic string, s MoveState, outcome string) {
 		a.log.Warn("cluster: network interface not moved", "networkInterface", nic, "stage", s.Stage, "error", s.Fault)
 	} else {
 		a.log.Info("cluster: network interface moved", "networkInterface", nic, "outcome", outcome, "flows", s.Flows, "joined", s.Joined, "lost", s.Lost, "bytes", s.Bytes, "milliseconds", s.Milliseconds)
+	}
+	for len(encode(s.Fault)) > maxMoveFault { // the other host's word, perhaps
+		s.Fault = s.Fault[:len(s.Fault)*3/4]
 	}
 	a.moving.states[nic] = s
 	a.moving.outcomes[outcome]++
@@ -193,7 +196,7 @@ func (a *Agent) shut() {
 func (a *Agent) welcome(ctx context.Context, epoch int64) {
 	x := &a.moving
 	m, nic := x.invited, x.nic
-	if m == nil || epoch == 0 || a.sentEpoch != epoch || a.reported != encode(a.record()) {
+	if m == nil || epoch == 0 || a.sentEpoch != epoch || a.reported != a.record().text() {
 		return
 	}
 	defer a.shut()

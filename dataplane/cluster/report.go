@@ -61,12 +61,23 @@ func (a *Agent) record() *HostRecord {
 	return r
 }
 
+// text is a record as it is written. What others can have a host say is left out when it is too long: nobody could read the
+// record then, and the host would be gone.
+func (r *HostRecord) text() string {
+	text := encode(r)
+	if len(text) > maxRecord {
+		r.Moves, r.Faults = nil, []string{fmt.Sprintf("what this host has to say takes %d bytes: at most %d: moves and faults are left out", len(text), maxRecord)}
+		text = encode(r)
+	}
+	return text
+}
+
 // report tells etcd what has changed about this host.
 func (a *Agent) report(ctx context.Context, epoch int64) {
 	if epoch == 0 {
 		return
 	}
-	text := encode(a.record())
+	text := a.record().text()
 	if text == a.reported && epoch == a.sentEpoch {
 		return
 	}
