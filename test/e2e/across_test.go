@@ -321,43 +321,55 @@ func (s *spread) namespacesLeft(entries []os.DirEntry) []os.DirEntry {
 }
 
 // What one daemon answers, three hosts with a third of the world each answer too: these are the tests of one.
-func TestThreeHostsAnswerAsOne(t *testing.T) {
+
+// oneOfThree is a test of one daemon that runs over three hosts.
+type oneOfThree struct {
+	name string
+	test func(*testing.T)
+}
+
+// overThreeHosts runs tests over three hosts. keep lets the hosts go on from test to test while the configuration stays.
+func overThreeHosts(t *testing.T, keep bool, tests ...oneOfThree) {
 	s := newSpread(t)
-	type one struct {
-		name string
-		test func(*testing.T)
+	s.keep = keep
+	t.Cleanup(func() { s.t = t; s.stop() })
+	for _, o := range tests {
+		t.Run(o.name, o.test)
 	}
-	run := func(group string, keep bool, tests ...one) {
-		t.Run(group, func(t *testing.T) {
-			s.keep = keep
-			t.Cleanup(func() { s.t = t; s.stop() })
-			for _, o := range tests {
-				t.Run(o.name, o.test)
-			}
-		})
-	}
-	run("sentences", true,
-		one{"inbound", TestInboundTraffic}, one{"outbound", TestOutboundTraffic}, one{"within a subnet", TestIntraSubnetTraffic},
-		one{"answers", TestReturnTrafficNeedsNoRule}, one{"ICMP errors", TestPortUnreachableComesBackThoughNoRuleLetsICMPIn},
-		one{"largest datagram", TestLargestDatagramArrivesWhole}, one{"large ping", TestPingOf20000BytesIsAnswered},
-		one{"denied fragments", TestDeniedDatagramOfManyFragmentsCountsThemAllOnTheRule}, one{"allowed fragments", TestAllowedDatagramOfManyFragmentsIsOneHitAndAllOfThem},
-		one{"extension headers", TestIPv6ExtensionHeadersHideNoPortsAndCostNoPacket})
-	run("beyond", false,
-		one{"MTU of fragments", TestFragmentsFindTheMTUOfTheWay}, one{"path MTU", TestPathMTUDiscoveryWorksThoughNoRuleLetsICMPIn},
-		one{"traceroute", TestTracerouteShowsTheRouterAndTheHostBeyondAndNoHopOfTheFilter}, one{"tracepath", TestTracepathFindsTheMTUOfTheWay},
-		one{"protocols without ports", TestAReplyWithoutPortsNeedsNoRule})
-	run("translation", false,
-		one{"balancer", TestALoadBalancerKeepsTheClientsSourceAndBothBackendsServe}, one{"dead backend", TestADeadBackendLeavesTheRotationAndReturns},
-		one{"blocked probes", TestARuleThatBlocksProbesTakesTheBackendsOut}, one{"inbound NAT rule", TestAnInboundNATRuleLeadsToOneBackend},
-		one{"outbound rule", TestAnOutboundRuleLendsTheFrontendsAddressAndPorts}, one{"floating IP", TestFloatingIPLeavesTheFrontendsAddress},
-		one{"reset", TestAConnectionThatFallsSilentIsReset}, one{"internal balancer", TestAnInternalLoadBalancerAndItsHairpin},
-		one{"hairpin", TestAPublicLoadBalancersHairpinComesFromItsOwnAddress}, one{"by source", TestDistributionBySourceKeepsAClientAtItsBackend},
-		one{"NAT gateway", TestANATGatewayLendsItsAddressAndTakesNothingIn}, one{"ICMP errors", TestTracerouteAndPathMTUThroughTranslation},
-		one{"traceroute from outside", TestTracerouteFromOutsideToAPublicIP}, one{"public IP", TestAPublicIPIsTranslatedBeforeInboundRules},
-		one{"outbound by a public IP", TestOutboundRulesSeeThePrivateSourceAndTheServerThePublicOne}, one{"closed public IP", TestAStandardPublicIPIsClosedWithoutAnNSGAndABasicOneIsOpen},
-		one{"default outbound", TestDefaultOutboundAccess}, one{"echo and datagrams", TestEchoAndDatagramsThroughAPublicIP}, one{"refusal", TestARefusalComesFromThePublicAddress},
-		one{"superpackets", TestSuperpacketsStayWholeThroughEachTranslation})
-	run("routes", false,
-		one{"peerings", TestPeeringsAreNotTransitive}, one{"appliance", TestTrafficThroughAnAppliance}, one{"gateway", TestAGatewayStandsForOnPremises},
-		one{"to nowhere", TestARouteToNowhere}, one{"another way", TestAConnectionTakesTheWayThatAReloadGivesIt})
+}
+
+func TestThreeHostsAnswerAsOneInSentences(t *testing.T) {
+	overThreeHosts(t, true,
+		oneOfThree{"inbound", TestInboundTraffic}, oneOfThree{"outbound", TestOutboundTraffic}, oneOfThree{"within a subnet", TestIntraSubnetTraffic},
+		oneOfThree{"answers", TestReturnTrafficNeedsNoRule}, oneOfThree{"ICMP errors", TestPortUnreachableComesBackThoughNoRuleLetsICMPIn},
+		oneOfThree{"largest datagram", TestLargestDatagramArrivesWhole}, oneOfThree{"large ping", TestPingOf20000BytesIsAnswered},
+		oneOfThree{"denied fragments", TestDeniedDatagramOfManyFragmentsCountsThemAllOnTheRule}, oneOfThree{"allowed fragments", TestAllowedDatagramOfManyFragmentsIsOneHitAndAllOfThem},
+		oneOfThree{"extension headers", TestIPv6ExtensionHeadersHideNoPortsAndCostNoPacket})
+}
+
+func TestThreeHostsAnswerAsOneBeyondSentences(t *testing.T) {
+	overThreeHosts(t, false,
+		oneOfThree{"MTU of fragments", TestFragmentsFindTheMTUOfTheWay}, oneOfThree{"path MTU", TestPathMTUDiscoveryWorksThoughNoRuleLetsICMPIn},
+		oneOfThree{"traceroute", TestTracerouteShowsTheRouterAndTheHostBeyondAndNoHopOfTheFilter}, oneOfThree{"tracepath", TestTracepathFindsTheMTUOfTheWay},
+		oneOfThree{"protocols without ports", TestAReplyWithoutPortsNeedsNoRule})
+}
+
+func TestThreeHostsAnswerAsOneInTranslation(t *testing.T) {
+	overThreeHosts(t, false,
+		oneOfThree{"balancer", TestALoadBalancerKeepsTheClientsSourceAndBothBackendsServe}, oneOfThree{"dead backend", TestADeadBackendLeavesTheRotationAndReturns},
+		oneOfThree{"blocked probes", TestARuleThatBlocksProbesTakesTheBackendsOut}, oneOfThree{"inbound NAT rule", TestAnInboundNATRuleLeadsToOneBackend},
+		oneOfThree{"outbound rule", TestAnOutboundRuleLendsTheFrontendsAddressAndPorts}, oneOfThree{"floating IP", TestFloatingIPLeavesTheFrontendsAddress},
+		oneOfThree{"reset", TestAConnectionThatFallsSilentIsReset}, oneOfThree{"internal balancer", TestAnInternalLoadBalancerAndItsHairpin},
+		oneOfThree{"hairpin", TestAPublicLoadBalancersHairpinComesFromItsOwnAddress}, oneOfThree{"by source", TestDistributionBySourceKeepsAClientAtItsBackend},
+		oneOfThree{"NAT gateway", TestANATGatewayLendsItsAddressAndTakesNothingIn}, oneOfThree{"ICMP errors", TestTracerouteAndPathMTUThroughTranslation},
+		oneOfThree{"traceroute from outside", TestTracerouteFromOutsideToAPublicIP}, oneOfThree{"public IP", TestAPublicIPIsTranslatedBeforeInboundRules},
+		oneOfThree{"outbound by a public IP", TestOutboundRulesSeeThePrivateSourceAndTheServerThePublicOne}, oneOfThree{"closed public IP", TestAStandardPublicIPIsClosedWithoutAnNSGAndABasicOneIsOpen},
+		oneOfThree{"default outbound", TestDefaultOutboundAccess}, oneOfThree{"echo and datagrams", TestEchoAndDatagramsThroughAPublicIP}, oneOfThree{"refusal", TestARefusalComesFromThePublicAddress},
+		oneOfThree{"superpackets", TestSuperpacketsStayWholeThroughEachTranslation})
+}
+
+func TestThreeHostsAnswerAsOneInRoutes(t *testing.T) {
+	overThreeHosts(t, false,
+		oneOfThree{"peerings", TestPeeringsAreNotTransitive}, oneOfThree{"appliance", TestTrafficThroughAnAppliance}, oneOfThree{"gateway", TestAGatewayStandsForOnPremises},
+		oneOfThree{"to nowhere", TestARouteToNowhere}, oneOfThree{"another way", TestAConnectionTakesTheWayThatAReloadGivesIt})
 }
