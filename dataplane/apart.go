@@ -220,7 +220,7 @@ func (x *passage) quotedSender() (to int, ok bool) {
 	}
 	if dst.Elsewhere { // that host asks its own records
 		to = x.snapshot.Exit(x.src, &topology.Way{To: dst})
-		return to, to >= 0 && (dst != x.snapshot.Outside() || x.snapshot.Public(x.packet.Src)) // floating IP
+		return to, to >= 0 && (dst != x.snapshot.Outside() || x.snapshot.Public(x.packet.Src) || !x.src.Has(x.packet.Src)) // floating IP, or an appliance
 	}
 	key := conntrack.Key{Tuple: x.quoted.Reverse(), Zone: uint16(dst.Attachment)}
 	_, _, ok = x.w.flows.Lookup(&key, x.w.now)
