@@ -301,6 +301,10 @@ func (r *hostsRun) known(c *cluster, k *tuple, step, from int, l *leg, x *crossi
 		why = "nobody is attached to the receiver's subnet: the sender's host asks its rules first"
 	case answer && passes && x.drop == packet.DropTCPNoSYN && !c.one.owns(from, l.sent.Src):
 		why = "an appliance alone knows the sender of an answer, and that it wants no TCP states"
+	case answer && !passes && l.drop == packet.DropTCPNoSYN && x.drop == packet.NotDropped && len(x.met) > 1:
+		why = "an answer by an appliance may belong to a flow that another host knows: the receiver's rules decide"
+	case answer && passes && x.drop == packet.DropTCPState && len(x.met) > 1:
+		why = "answers by two ways from other hosts are one flow at the receiver's"
 	case answer && l.sent.IsICMPError() && !l.related && len(x.met) > 1:
 		why = "an ICMP error goes to an end that does not know the flow: only that end's host knows"
 	case r.stayed > 0 && answer && (kind(from) == topology.Platform || l.to >= 0 && kind(l.to) == topology.Platform || c.one.snapshot.Public(packet.AddrFrom(k.Dst))):
