@@ -26,6 +26,8 @@ type movers struct {
 	store  *Store
 	dirs   [2]string
 	a, b   *host
+
+	hosts sync.Mutex // held to replace a or b, and by whoever watches them meanwhile
 }
 
 func newMovers(t *testing.T, a, b AgentOptions) *movers {
@@ -48,8 +50,11 @@ func newMovers(t *testing.T, a, b AgentOptions) *movers {
 				return
 			case <-tick.C:
 			}
-			m.a.mu.Lock()
-			m.b.mu.Lock()
+			m.hosts.Lock()
+			a, b := m.a, m.b
+			m.hosts.Unlock()
+			a.mu.Lock()
+			b.mu.Lock()
 			now := sinceBegan()
 			carries := func(h *host) bool {
 				for _, nic := range h.attached {
@@ -59,11 +64,11 @@ func newMovers(t *testing.T, a, b AgentOptions) *movers {
 				}
 				return false
 			}
-			if carries(m.a) && carries(m.b) {
+			if carries(a) && carries(b) {
 				m.Error("both hosts carry nic1")
 			}
-			m.b.mu.Unlock()
-			m.a.mu.Unlock()
+			b.mu.Unlock()
+			a.mu.Unlock()
 		}
 	})
 	t.Cleanup(func() { close(stop); watching.Wait() })
@@ -302,7 +307,10 @@ func TestTheOldHostsProcessEndsWithinAMove(t *testing.T) {
 		t.Errorf("the next process begins with %v", next)
 	}
 	revision := claimOf(t, m.store).Revision
-	m.a = newHostIn(t, m.server, m.dirs[0], AgentOptions{Host: "a", Lease: 30 * time.Second}, "nic1", "nic2")
+	following := newHostIn(t, m.server, m.dirs[0], AgentOptions{Host: "a", Lease: 30 * time.Second}, "nic1", "nic2")
+	m.hosts.Lock()
+	m.a = following
+	m.hosts.Unlock()
 	m.a.is("one", "nic1", "nic2")
 	if now := claimOf(t, m.store); now.Host != "a" || now.Revision <= revision {
 		t.Errorf("the claim is %+v: it was not written anew, behind revision %d", now, revision)
