@@ -60,9 +60,8 @@ type tap struct {
 	mu      sync.Mutex
 	lines   [tapKeep][]byte // guarded by mu, as all that follows
 	next    uint64          // counts the lines so far
-	summary inspect.WatchSummary
-	changed chan struct{} // closed and replaced with new lines
-	err     error         // why there will be no more
+	changed chan struct{}   // closed and replaced with new lines
+	err     error           // why there will be no more
 }
 
 // follow sends packets to a client until ctx ends.

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -42,7 +43,7 @@ func (s *Service) Asked() (*topology.Snapshot, error) {
 }
 
 // ErrNoCluster says that there are no other hosts to ask.
-var ErrNoCluster = fmt.Errorf("this daemon is in no cluster: its nsgd.yaml has no cluster:")
+var ErrNoCluster = errors.New("this daemon is in no cluster: its nsgd.yaml lacks the key cluster")
 
 // ClusterHosts are the hosts of a cluster, as the one that was asked knows them.
 type ClusterHosts struct {

@@ -244,11 +244,13 @@ func (x *arrival) slots(slots conntrack.Slots, of part) (here conntrack.Slots) {
 	for ; slots.More(); slots = slots.Rest() {
 		slot := slots.First()
 		service := topology.ServiceOfSlot(slot)
-		k, known := x.rules[slot]
+		k := x.rules[slot] // no rule has the key of one that was not told
 		if service == topology.NoService {
-			if slot, known = x.engine.Registry().Slot(k); !known {
+			own, known := x.engine.Registry().Slot(k)
+			if !known {
 				continue
 			}
+			slot = own
 		} else if service >= topology.NumServices || service.Slot() != slot {
 			continue
 		}

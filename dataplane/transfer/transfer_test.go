@@ -95,9 +95,9 @@ const vm1, vm2 = "10.0.1.4", "10.0.1.5"
 
 // A connection between two machines of a host goes on when one of them leaves: each host has its end.
 func TestAFlowBetweenTwoMachinesSplits(t *testing.T) {
-	a, b := newHost(t, "a"), newHost(t, "b")
-	one, two := nicOf(a.set, 0), nicOf(a.set, 1)
-	a, b = newHost(t, "a", one, two), newHost(t, "b", nicOf(a.set, 2))
+	set := newHost(t, "a").set
+	one, two := nicOf(set, 0), nicOf(set, 1)
+	a, b := newHost(t, "a", one, two), newHost(t, "b", nicOf(set, 2))
 	syn, answer := web(vm1, vm2, 1000)
 	if r := a.sends(one, syn); r.Drop != packet.NotDropped {
 		t.Fatal(r.Drop)
