@@ -170,9 +170,6 @@ func endID(e *topology.Endpoint) string {
 	return strings.ToLower(e.Subnet.ID)
 }
 
-// Snapshot is that of the policy.
-func (c *Collector) Snapshot() *topology.Snapshot { return c.snapshot }
-
 // ErrTooMany refuses more than MaxServices.
 var ErrTooMany = fmt.Errorf("more than %d different ends, protocols and ports were seen: choose fewer", MaxServices)
 
