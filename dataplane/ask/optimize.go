@@ -17,7 +17,7 @@ type OptimizeResult struct {
 	NSGs []*ruleset.NSG `json:"-"`
 }
 
-// OptimizedGroup is a network security group whose rules can be fewer, or of which that is not decided.
+// OptimizedGroup is a network security group that needs fewer rules, or that could not be decided.
 type OptimizedGroup struct {
 	NetworkSecurityGroup string          `json:"networkSecurityGroup"`
 	ID                   string          `json:"id"`

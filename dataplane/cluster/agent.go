@@ -49,7 +49,7 @@ type AgentOptions struct {
 	// Internet says that it has an internet attachment, and Gateways what is behind those that it attaches; see HostRecord.
 	Internet func() bool
 	Gateways func() map[string][]netip.Prefix
-	// InternetHosts are the others of which it believes that they have the internet; empty: whoever says so.
+	// InternetHosts are the others that it believes when they say they have the internet; empty: all are believed.
 	InternetHosts []string
 	// Health are the identities of this host's probes that are answered; nil: it sends none. Wake tells that they changed.
 	Health func() []string

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsgd/nsgd/dataplane/cluster/clustertest"
 	"github.com/nsgd/nsgd/dataplane/cluster/generation"
 )
 
@@ -31,24 +31,14 @@ func newServerWith(t testing.TB, more func(*server)) *server {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("etcd is not there: apt install etcd-server")
 	}
-	s := &server{t: t, dir: filepath.Join(t.TempDir(), "etcd"), client: freeURL(t)}
-	peer := freeURL(t)
+	s := &server{t: t, dir: filepath.Join(t.TempDir(), "etcd"), client: clustertest.FreeURL(t)}
+	peer := clustertest.FreeURL(t)
 	more(s)
 	s.arguments = append(s.arguments, "--data-dir", s.dir, "--listen-client-urls", s.client, "--advertise-client-urls", s.client, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer, "--log-level", "error", "--unsafe-no-fsync")
 	s.start()
 	t.Cleanup(s.kill)
 	return s
-}
-
-func freeURL(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
 }
 
 // start starts it with what it had.

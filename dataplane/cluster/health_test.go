@@ -131,7 +131,7 @@ func TestAHealthRecordIsBounded(t *testing.T) {
 			t.Fatalf("%d left out; %d is said to be %v", left, i, r.has(identity))
 		}
 	}
-	for _, text := range []string{`{}`, `{"up":"AAA="}`} { // of who knows whom
+	for _, text := range []string{`{}`, `{"up":"AAA="}`} { // the record of a newer or a broken host
 		var r HealthRecord
 		if err := decode("k", []byte(text), &r); err != nil || r.has("x") {
 			t.Errorf("%s: %v, %v", text, err, r.has("x"))

@@ -27,7 +27,7 @@ const (
 	slowEvery  = 10 * time.Second
 )
 
-// addData adds the questions with one answer each, of which the query says more.
+// addData adds the questions that have one answer each. Their query says what is asked.
 func (c *Console) addData() {
 	c.answer("names", func(context.Context, url.Values) (any, error) { return c.service.Names(), nil })
 	c.answer("status", func(context.Context, url.Values) (any, error) { return c.service.Status(), nil })

@@ -48,12 +48,12 @@ func New(set *policy.Set, own []topology.Spec, p *cluster.Placement) *Plan {
 	return planFor(set, own, p, true)
 }
 
-// Beyond are the fabrics of the groups of which the host has nothing: no packet of it may go there, and questions do.
+// Beyond are the fabrics of groups in which the host has nothing. Its packets never go there; its questions do.
 func Beyond(set *policy.Set, own []topology.Spec, p *cluster.Placement) []topology.Spec {
 	return planFor(set, own, p, false).Specs
 }
 
-// planFor plans for the groups of which a host has something, or for all others.
+// planFor plans for the groups in which a host has something, or for all others.
 func planFor(set *policy.Set, own []topology.Spec, p *cluster.Placement, needed bool) *Plan {
 	x := &Plan{placement: p}
 	networks := map[*policy.VirtualNetwork]*group{}
