@@ -45,6 +45,7 @@ func thisMachine(o *options) machine {
 	}
 	m.version("iperf3", "iperf3", "--version")
 	m.version("nft", "nft", "--version")
+	m.version("wrk", "dpkg-query", "-W", "-f", "${Version}", "wrk") // wrk -v ends with an error
 	if missingOVS() == "" {
 		m.version("ovs-vswitchd", "ovs-vswitchd", "--version")
 	}

@@ -22,7 +22,24 @@ type figure struct {
 }
 
 // figures are in the order of the table.
-var figures = []figure{
+var figures = slices.Concat(rates, roundTripFigures(), costs)
+
+// roundTripFigures are those that roundTrips notes.
+func roundTripFigures() (list []figure) {
+	for _, protocol := range []string{"udp", "tcp"} {
+		for _, state := range []string{"idle", "load"} {
+			name := "rtt_" + protocol + "_" + state + "_"
+			title := strings.ToUpper(protocol) + " round trip " + map[string]string{"idle": "idle", "load": "under load"}[state] + ", "
+			for _, p := range percentiles {
+				list = append(list, figure{name + p.name, title + p.name, "us", 1, 1})
+			}
+			list = append(list, figure{name + "steady_p99", title + "p99 of a steady beat", "us", 1, 1}, figure{name + "longest", title + "longest", "us", 1, 1})
+		}
+	}
+	return list
+}
+
+var rates = []figure{
 	{"tcp1", "TCP, 1 stream", "Gbit/s", 1e-9, 2},
 	{"tcp1_reverse", "TCP, 1 stream, reverse", "Gbit/s", 1e-9, 2},
 	{"tcp8", "TCP, 8 streams", "Gbit/s", 1e-9, 2},
@@ -34,12 +51,21 @@ var figures = []figure{
 	{"udp1400", "UDP, 1,400 B, 0.5 % loss", "kpps", 1e-3, 1},
 	{"udp1400_flooded", "UDP, 1,400 B, received of a flood", "kpps", 1e-3, 1},
 	{"connects", "TCP connects", "1/s", 1, 0},
-	{"rtt_idle_p50", "round trip idle, p50", "us", 1, 1},
-	{"rtt_idle_p99", "round trip idle, p99", "us", 1, 1},
-	{"rtt_load_p50", "round trip under load, p50", "us", 1, 1},
-	{"rtt_load_p99", "round trip under load, p99", "us", 1, 1},
+	{"http_requests", "HTTP, 1,000 connections, a request each", "1/s", 1, 0},
+	{"http_p50", "the same, request to answer, p50", "us", 1, 0},
+	{"http_p90", "the same, p90", "us", 1, 0},
+	{"http_p99", "the same, p99", "us", 1, 0},
+	{"http_failed", "the same, failed", "requests", 1, 0},
+	{"quic", "QUIC-like, 8 flows both ways", "Gbit/s", 1e-9, 2},
+	{"quic_reverse", "QUIC-like, 8 flows both ways, reverse", "Gbit/s", 1e-9, 2},
+	{"quic_lost", "QUIC-like, lost", "%", 100, 3},
+}
+
+var costs = []figure{
 	{"cpu_gigabyte", "CPU a gigabyte, machine", "s", 1, 3},
 	{"cpu_gigabyte_process", "CPU a gigabyte, process", "s", 1, 3},
+	{"cpu_quic_gigabyte", "CPU a gigabyte of QUIC-like flows, machine", "s", 1, 3},
+	{"cpu_quic_gigabyte_process", "CPU a gigabyte of QUIC-like flows, process", "s", 1, 3},
 	{"cpu_million", "CPU a million packets, machine", "s", 1, 2},
 	{"cpu_million_process", "CPU a million packets, process", "s", 1, 2},
 	{"idle", "idle process, share of a core", "%", 100, 2},
@@ -63,7 +89,8 @@ type roundFigures struct {
 	Round   int                `json:"round"`
 	Setup   string             `json:"setup"`
 	Figures map[string]float64 `json:"figures"`
-	Error   string             `json:"error,omitempty"` // what is missing, and why
+	Series  map[string][]point `json:"series,omitempty"` // round trips under load over time, by the beginning of their figures' names
+	Error   string             `json:"error,omitempty"`  // what is missing, and why
 }
 
 func newReport(o *options, setups []setup) *report {
@@ -72,7 +99,7 @@ func newReport(o *options, setups []setup) *report {
 		r.Setups = append(r.Setups, s.name)
 	}
 	for _, f := range figures {
-		r.Units[f.name] = map[float64]string{1e-9: "bit/s", 1e-3: "packets/s", 100: "share of a core"}[f.scale]
+		r.Units[f.name] = map[float64]string{1e-9: "bit/s", 1e-3: "packets/s", 100: "share"}[f.scale]
 		if f.scale == 1 {
 			r.Units[f.name] = f.unit
 		}
@@ -81,7 +108,7 @@ func newReport(o *options, setups []setup) *report {
 }
 
 func (r *report) add(round int, setup string, t *trial, err error) {
-	f := roundFigures{Round: round, Setup: setup, Figures: t.figures}
+	f := roundFigures{Round: round, Setup: setup, Figures: t.figures, Series: t.series}
 	if err != nil {
 		f.Error = err.Error()
 	}
@@ -163,6 +190,7 @@ func (r *report) print(w io.Writer) {
 		}
 		return ""
 	})
+	r.printSeries(w)
 	for _, c := range r.comparisons() {
 		fmt.Fprintf(w, "\nRatios to %s, medians over rounds\n\n", c.base)
 		table(w, c.setups, false, func(setup string, f *figure) string {
@@ -172,6 +200,44 @@ func (r *report) print(w io.Writer) {
 			return ""
 		})
 	}
+}
+
+// printSeries writes how round trips under load went over time: of all rounds the median of the slices' p50, and the longest.
+func (r *report) printSeries(w io.Writer) {
+	for _, protocol := range []string{"udp", "tcp"} {
+		name := "rtt_" + protocol + "_load"
+		slices := 0
+		for _, f := range r.Rounds {
+			slices = max(slices, len(f.Series[name]))
+		}
+		if slices == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s round trips under load over time, p50 and longest in us\n\n| ms | %s |\n|---|%s\n",
+			strings.ToUpper(protocol), strings.Join(r.Setups, " | "), strings.Repeat("---|", len(r.Setups)))
+		for i := range slices {
+			var cells []string
+			for _, s := range r.Setups {
+				cells = append(cells, r.slice(s, name, i))
+			}
+			fmt.Fprintf(w, "| %.0f | %s |\n", milliseconds(time.Duration(i)*seriesSlice), strings.Join(cells, " | "))
+		}
+	}
+}
+
+// slice is a cell of a series: one of a setup's slices of time.
+func (r *report) slice(setup, name string, i int) string {
+	var p50 []float64
+	longest := 0.0
+	for _, f := range r.Rounds {
+		if s := f.Series[name]; f.Setup == setup && i < len(s) && s[i].Asked > 0 {
+			p50, longest = append(p50, s[i].P50), max(longest, s[i].Longest)
+		}
+	}
+	if len(p50) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f, %.0f", median(p50), longest)
 }
 
 // generator is the column of what senders and receivers can do.
