@@ -1,10 +1,13 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +24,17 @@ type machine struct {
 
 func (m machine) String() string {
 	return fmt.Sprintf("%d cores of %s, %.0f GB, Linux %s, %s", m.Cores, m.CPU, m.Memory, m.Kernel, m.Versions["go"])
+}
+
+// tools are the versions of what was measured with, nsgd apart.
+func (m machine) tools() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		if name != "go" && !strings.Contains(m.Versions[name], "nsgd") {
+			fmt.Fprintf(&b, ", %s", m.Versions[name])
+		}
+	}
+	return b.String()
 }
 
 func thisMachine(o *options) machine {
@@ -45,7 +59,7 @@ func thisMachine(o *options) machine {
 	}
 	m.version("iperf3", "iperf3", "--version")
 	m.version("nft", "nft", "--version")
-	m.version("wrk", "dpkg-query", "-W", "-f", "${Version}", "wrk") // wrk -v ends with an error
+	m.version("wrk", "dpkg-query", "-W", "-f", "wrk ${Version}", "wrk") // wrk -v ends with an error
 	if missingOVS() == "" {
 		m.version("ovs-vswitchd", "ovs-vswitchd", "--version")
 	}
@@ -61,4 +75,19 @@ func (m machine) version(name, program string, args ...string) {
 	}
 	first, _, _ := strings.Cut(string(out), "\n")
 	m.Versions[name] = first
+}
+
+// modules notes the versions of some modules that a Go program is built of, instead of those of programs.
+func (m *machine) modules(program string, paths ...string) error {
+	built, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	m.Versions = map[string]string{"go": runtime.Version()}
+	for _, dependency := range built.Deps {
+		if slices.Contains(paths, dependency.Path) {
+			m.Versions[dependency.Path] = dependency.Path + " " + dependency.Version
+		}
+	}
+	return nil
 }

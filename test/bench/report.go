@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,7 +24,7 @@ type figure struct {
 }
 
 // figures are in the order of the table.
-var figures = slices.Concat(rates, roundTripFigures(), costs)
+var figures = slices.Concat(rates, roundTripFigures(), costs, packetFigures())
 
 // roundTripFigures are those that roundTrips notes.
 func roundTripFigures() (list []figure) {
@@ -34,6 +36,16 @@ func roundTripFigures() (list []figure) {
 				list = append(list, figure{name + p.name, title + p.name, "us", 1, 1})
 			}
 			list = append(list, figure{name + "steady_p99", title + "p99 of a steady beat", "us", 1, 1}, figure{name + "longest", title + "longest", "us", 1, 1})
+		}
+	}
+	return list
+}
+
+// packetFigures are those of filters in process.
+func packetFigures() (list []figure) {
+	for _, kind := range []string{"established-TCP", "established-UDP", "denied"} {
+		for _, rules := range []string{"10", "1000"} {
+			list = append(list, figure{peerFigure(kind, rules), strings.ReplaceAll(kind, "-", " ") + ", " + rules + " rules", "ns", 1e9, 1})
 		}
 	}
 	return list
@@ -74,6 +86,7 @@ var costs = []figure{
 // report is what the JSON file holds.
 type report struct {
 	Machine   machine                       `json:"machine"`
+	Commit    string                        `json:"commit"` // of the sources, as git describe says it
 	Began     time.Time                     `json:"began"`
 	Seconds   int                           `json:"seconds"`
 	Flows     int                           `json:"flows"`
@@ -94,12 +107,12 @@ type roundFigures struct {
 }
 
 func newReport(o *options, setups []setup) *report {
-	r := &report{Machine: thisMachine(o), Began: time.Now().UTC(), Seconds: o.seconds, Units: map[string]string{}}
+	r := &report{Machine: thisMachine(o), Commit: o.commit, Began: time.Now().UTC(), Seconds: o.seconds, Units: map[string]string{}}
 	for _, s := range setups {
 		r.Setups = append(r.Setups, s.name)
 	}
 	for _, f := range figures {
-		r.Units[f.name] = map[float64]string{1e-9: "bit/s", 1e-3: "packets/s", 100: "share"}[f.scale]
+		r.Units[f.name] = map[float64]string{1e-9: "bit/s", 1e-3: "packets/s", 100: "share", 1e9: "s"}[f.scale]
 		if f.scale == 1 {
 			r.Units[f.name] = f.unit
 		}
@@ -107,12 +120,19 @@ func newReport(o *options, setups []setup) *report {
 	return r
 }
 
+// add notes what a setup gave in a round, beside what an earlier run gave with other measures.
 func (r *report) add(round int, setup string, t *trial, err error) {
-	f := roundFigures{Round: round, Setup: setup, Figures: t.figures, Series: t.series}
-	if err != nil {
-		f.Error = err.Error()
+	i := slices.IndexFunc(r.Rounds, func(f roundFigures) bool { return f.Round == round && f.Setup == setup })
+	if i < 0 {
+		i = len(r.Rounds)
+		r.Rounds = append(r.Rounds, roundFigures{Round: round, Setup: setup, Figures: map[string]float64{}, Series: map[string][]point{}})
 	}
-	r.Rounds = append(r.Rounds, f)
+	f := &r.Rounds[i]
+	maps.Copy(f.Figures, t.figures)
+	maps.Copy(f.Series, t.series)
+	if err != nil {
+		f.Error = strings.TrimPrefix(f.Error+"\n"+err.Error(), "\n")
+	}
 	r.Medians = map[string]map[string]float64{}
 	for _, setup := range r.Setups {
 		r.Medians[setup] = map[string]float64{}
@@ -175,7 +195,11 @@ func (r *report) line(t *trial) string {
 // print writes the medians, and their ratios to the kernel router, to the bare copy and to the first
 // nsgd, as tables in Markdown.
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "\nMedians of %d rounds, %s\n\n", r.Rounds[len(r.Rounds)-1].Round, r.Machine)
+	rounds := 0
+	for _, f := range r.Rounds {
+		rounds = max(rounds, f.Round)
+	}
+	fmt.Fprintf(w, "\nMedians of %d rounds, commit %s, %s: %s%s\n\n", rounds, cmp.Or(r.Commit, "unknown"), r.Began.Format(time.DateOnly), r.Machine, r.Machine.tools())
 	columns := r.Setups
 	if len(r.Generator) > 0 {
 		columns = append([]string{generator}, r.Setups...)
@@ -206,16 +230,16 @@ func (r *report) print(w io.Writer) {
 func (r *report) printSeries(w io.Writer) {
 	for _, protocol := range []string{"udp", "tcp"} {
 		name := "rtt_" + protocol + "_load"
-		slices := 0
+		points := 0
 		for _, f := range r.Rounds {
-			slices = max(slices, len(f.Series[name]))
+			points = max(points, len(f.Series[name]))
 		}
-		if slices == 0 {
+		if points == 0 {
 			continue
 		}
 		fmt.Fprintf(w, "\n%s round trips under load over time, p50 and longest in us\n\n| ms | %s |\n|---|%s\n",
 			strings.ToUpper(protocol), strings.Join(r.Setups, " | "), strings.Repeat("---|", len(r.Setups)))
-		for i := range slices {
+		for i := range points {
 			var cells []string
 			for _, s := range r.Setups {
 				cells = append(cells, r.slice(s, name, i))
@@ -249,7 +273,7 @@ type comparison struct {
 	setups []string
 }
 
-// comparisons are all with the kernel router, those in user space with the bare copy, and every
+// comparisons are all with the kernel router, or, without one, with plain forwarding, those in user space with the bare copy, and every
 // nsgd with the first one.
 func (r *report) comparisons() []comparison {
 	var list []comparison
@@ -268,9 +292,12 @@ func (r *report) comparisons() []comparison {
 			list = append(list, c)
 		}
 	}
-	add("kernel", func(string) bool { return true })
+	all := func(string) bool { return true }
+	if add("kernel", all); len(list) == 0 {
+		add("forward", all)
+	}
 	add("copy", func(s string) bool { return !strings.HasPrefix(s, "kernel") })
-	add("nsgd", func(s string) bool { return strings.HasPrefix(s, "nsgd") })
+	add("nsgd", func(s string) bool { return strings.HasPrefix(s, "nsgd") || slices.Contains(peerSetups, s) })
 	return list
 }
 
@@ -307,4 +334,20 @@ func (r *report) write(path string) error {
 		return err
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// addTo takes over what a file holds. Figures of another commit or of other setups don't belong beside those of this run.
+func (r *report) addTo(path string) error {
+	old, err := readReport(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if old.Commit != r.Commit || !slices.Equal(old.Setups, r.Setups) {
+		return fmt.Errorf("-add: %s has commit %q and setups %s, this run %q and %s", path, old.Commit, strings.Join(old.Setups, ", "), r.Commit, strings.Join(r.Setups, ", "))
+	}
+	r.Began, r.Rounds, r.Generator = old.Began, old.Rounds, old.Generator
+	return nil
 }

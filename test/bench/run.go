@@ -15,7 +15,8 @@ type options struct {
 	nsgd, config     list
 	setups, measures string
 	rounds, seconds  int
-	output           string
+	output, commit   string
+	add              bool
 }
 
 // measure is a kind of trial; it notes one figure or several.
@@ -146,6 +147,11 @@ func run(o *options) error {
 	// A goroutine that comes back from a system call finds a processor of Go's at once.
 	runtime.GOMAXPROCS(4 * runtime.NumCPU())
 	r := newReport(o, setups)
+	if o.add {
+		if err := r.addTo(o.output); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("%s\n%d rounds of %d setups (%s), transfers of %d s: about %v\n", r.Machine, o.rounds, len(setups),
 		strings.Join(r.Setups, ", "), o.seconds, planned(len(setups), o.rounds, o.seconds, measures).Round(time.Second))
 	if err := calibrate(r, measures); err != nil {
