@@ -19,6 +19,7 @@ type machine struct {
 	Cores    int               `json:"cores"`
 	Memory   float64           `json:"memoryGB"`
 	Kernel   string            `json:"kernel"`
+	Load     float64           `json:"load"` // average of a minute when the run began, of all its pieces the largest
 	Versions map[string]string `json:"versions"`
 }
 
@@ -46,6 +47,7 @@ func thisMachine(o *options) machine {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		m.Memory = float64(info.Totalram) * float64(info.Unit) / (1 << 30)
+		m.Load = float64(info.Loads[0]) / (1 << 16)
 	}
 	text, _ := os.ReadFile("/proc/cpuinfo") // what it does not say stays unknown
 	for line := range strings.Lines(string(text)) {

@@ -107,7 +107,7 @@ type roundFigures struct {
 }
 
 func newReport(o *options, setups []setup) *report {
-	r := &report{Machine: thisMachine(o), Commit: o.commit, Began: time.Now().UTC(), Seconds: o.seconds, Units: map[string]string{}}
+	r := &report{Machine: thisMachine(o), Commit: o.commit, Began: time.Now().UTC(), Seconds: o.seconds, Units: map[string]string{}, Generator: map[string]float64{}}
 	for _, s := range setups {
 		r.Setups = append(r.Setups, s.name)
 	}
@@ -199,7 +199,7 @@ func (r *report) print(w io.Writer) {
 	for _, f := range r.Rounds {
 		rounds = max(rounds, f.Round)
 	}
-	fmt.Fprintf(w, "\nMedians of %d rounds, commit %s, %s: %s%s\n\n", rounds, cmp.Or(r.Commit, "unknown"), r.Began.Format(time.DateOnly), r.Machine, r.Machine.tools())
+	fmt.Fprintf(w, "\nMedians of %d rounds, commit %s, %s, load %.1f at the beginning: %s%s\n\n", rounds, cmp.Or(r.Commit, "unknown"), r.Began.Format(time.DateOnly), r.Machine.Load, r.Machine, r.Machine.tools())
 	columns := r.Setups
 	if len(r.Generator) > 0 {
 		columns = append([]string{generator}, r.Setups...)
@@ -349,5 +349,6 @@ func (r *report) addTo(path string) error {
 		return fmt.Errorf("-add: %s has commit %q and setups %s, this run %q and %s", path, old.Commit, strings.Join(old.Setups, ", "), r.Commit, strings.Join(r.Setups, ", "))
 	}
 	r.Began, r.Rounds, r.Generator = old.Began, old.Rounds, old.Generator
+	r.Machine.Load = max(r.Machine.Load, old.Machine.Load)
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 // sampleReport has three rounds, in which the machine becomes slower.
 func sampleReport() *report {
-	r := &report{Machine: machine{CPU: "a CPU", Cores: 2, Memory: 4, Kernel: "6.1", Versions: map[string]string{"go": "go1.26", "bin/nsgd": "nsgd abc", "iperf3": "iperf 3.12"}}, Commit: "abc", Began: time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC),
+	r := &report{Machine: machine{CPU: "a CPU", Cores: 2, Memory: 4, Load: 1.5, Kernel: "6.1", Versions: map[string]string{"go": "go1.26", "bin/nsgd": "nsgd abc", "iperf3": "iperf 3.12"}}, Commit: "abc", Began: time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC),
 		Setups: []string{"kernel", "copy", "nsgd-10", "nsgd-1000"}, Generator: map[string]float64{"udp64": 900_000}}
 	for round, speed := range []float64{1, 0.8, 0.5} {
 		for i, setup := range r.Setups {
@@ -32,7 +32,7 @@ func TestReportComparesWithKernelCopyAndTheFirstNsgd(t *testing.T) {
 	var got bytes.Buffer
 	sampleReport().print(&got)
 	want := `
-Medians of 3 rounds, commit abc, 2026-11-30: 2 cores of a CPU, 4 GB, Linux 6.1, go1.26, iperf 3.12
+Medians of 3 rounds, commit abc, 2026-11-30, load 1.5 at the beginning: 2 cores of a CPU, 4 GB, Linux 6.1, go1.26, iperf 3.12
 
 | | veth pair, once | kernel | copy | nsgd-10 | nsgd-1000 |
 |---|---|---|---|---|---|

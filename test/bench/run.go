@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -243,7 +244,7 @@ func calibrate(r *report, measures []measure) error {
 	if err := d.measure(t, own); err != nil {
 		return fmt.Errorf("%s: %w", d.name, err)
 	}
-	r.Generator = t.figures
+	maps.Copy(r.Generator, t.figures)
 	fmt.Printf("%s, what senders and receivers can do: %s\n", d.name, r.line(t))
 	return nil
 }
