@@ -271,3 +271,21 @@ func TestSegmentSizeIsWhatTheKernelSays(t *testing.T) {
 		t.Error("no error for datagrams of no bytes")
 	}
 }
+
+func TestATrialDuringAPauseDoesNotCount(t *testing.T) {
+	for _, tt := range []struct {
+		pause time.Duration
+		left  int
+	}{{0, 1}, {maxPause, 1}, {maxPause + 1, 0}} {
+		trial := newTrial(1, 0)
+		trial.figure("tcp1", 1)
+		trial.series["rtt_udp_load"] = []point{{}}
+		if err := trial.judge(tt.pause); (err == nil) != (tt.left == 1) || len(trial.figures) != tt.left || len(trial.series) != tt.left {
+			t.Errorf("after %v: %v, %d figures and %d series, want %d of each", tt.pause, err, len(trial.figures), len(trial.series), tt.left)
+		}
+	}
+	ran := false
+	if longestPause(func() { ran = true }); !ran {
+		t.Error("what is watched did not run")
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,16 +58,24 @@ func runPeers(o *options) error {
 	}
 	for round := range o.rounds {
 		trials := map[string]*trial{}
-		for i := range peerBinaries {
-			if err := peerBinaries[(i+round)%len(peerBinaries)].run(trials); err != nil {
-				return err
+		var err error
+		pause := longestPause(func() {
+			for i := range peerBinaries {
+				err = errors.Join(err, peerBinaries[(i+round)%len(peerBinaries)].run(trials))
 			}
+		})
+		if err != nil {
+			return err
 		}
 		for _, name := range peerSetups {
 			if trials[name] == nil {
 				return fmt.Errorf("%s: no benchmark ran", name)
 			}
-			r.add(round+1, name, trials[name], nil)
+			err := trials[name].judge(pause)
+			r.add(round+1, name, trials[name], err)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "round %d, %s: %v\n", round+1, name, err)
+			}
 			fmt.Printf("round %d, %s: %s\n", round+1, name, r.line(trials[name]))
 		}
 		if err := r.write(o.output); err != nil {

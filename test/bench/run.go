@@ -219,12 +219,14 @@ func (s *setup) measure(t *trial, measures []measure) error {
 	defer n.stop()
 	t.network = n
 	var errs []error
-	for _, m := range measures {
-		if err := m.run(t); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+	pause := longestPause(func() {
+		for _, m := range measures {
+			if err := m.run(t); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			}
 		}
-	}
-	return errors.Join(errs...)
+	})
+	return errors.Join(append(errs, t.judge(pause))...)
 }
 
 // calibrated are the measures whose traffic this program makes itself, by the beginning of their
