@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,11 +196,7 @@ func (r *report) line(t *trial) string {
 // print writes the medians, and their ratios to the kernel router, to the bare copy and to the first
 // nsgd, as tables in Markdown.
 func (r *report) print(w io.Writer) {
-	rounds := 0
-	for _, f := range r.Rounds {
-		rounds = max(rounds, f.Round)
-	}
-	fmt.Fprintf(w, "\nMedians of %d rounds, commit %s, %s, load %.1f at the beginning: %s%s\n\n", rounds, cmp.Or(r.Commit, "unknown"), r.Began.Format(time.DateOnly), r.Machine.Load, r.Machine, r.Machine.tools())
+	fmt.Fprintf(w, "\nMedians of %s rounds, commit %s, %s, load %.1f at the beginning: %s%s\n\n", r.counted(), cmp.Or(r.Commit, "unknown"), r.Began.Format(time.DateOnly), r.Machine.Load, r.Machine, r.Machine.tools())
 	columns := r.Setups
 	if len(r.Generator) > 0 {
 		columns = append([]string{generator}, r.Setups...)
@@ -216,6 +213,9 @@ func (r *report) print(w io.Writer) {
 	})
 	r.printSeries(w)
 	for _, c := range r.comparisons() {
+		if !slices.ContainsFunc(c.setups, func(setup string) bool { return r.compared(setup, c.base) }) {
+			continue
+		}
 		fmt.Fprintf(w, "\nRatios to %s, medians over rounds\n\n", c.base)
 		table(w, c.setups, false, func(setup string, f *figure) string {
 			if v, ok := r.ratio(setup, c.base, f.name); ok {
@@ -224,6 +224,30 @@ func (r *report) print(w io.Writer) {
 			return ""
 		})
 	}
+}
+
+// counted is how many rounds a median has; fewer where a trial failed or was left out.
+func (r *report) counted() string {
+	least, most := math.MaxInt, 0
+	for _, setup := range r.Setups {
+		for _, f := range figures {
+			if n := len(r.values(setup, f.name)); n > 0 {
+				least, most = min(least, n), max(most, n)
+			}
+		}
+	}
+	if least >= most {
+		return fmt.Sprint(most)
+	}
+	return fmt.Sprintf("%d to %d", least, most)
+}
+
+// compared says whether a ratio of any figure can be told.
+func (r *report) compared(setup, base string) bool {
+	return slices.ContainsFunc(figures, func(f figure) bool {
+		_, ok := r.ratio(setup, base, f.name)
+		return ok
+	})
 }
 
 // printSeries writes how round trips under load went over time: of all rounds the median of the slices' p50, and the longest.

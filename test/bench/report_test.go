@@ -65,6 +65,26 @@ Ratios to nsgd-10, medians over rounds
 	}
 }
 
+func TestReportSaysHowManyRoundsCount(t *testing.T) {
+	r := sampleReport()
+	if got := r.counted(); got != "3" {
+		t.Errorf("%s rounds, want 3", got)
+	}
+	r.add(4, "copy", &trial{figures: map[string]float64{"tcp1": 1}}, nil)
+	if got := r.counted(); got != "3 to 4" {
+		t.Errorf("%s rounds, want 3 to 4", got)
+	}
+}
+
+func TestReportLeavesOutRatiosThatNobodyHas(t *testing.T) {
+	r := &report{Setups: []string{"kernel", "copy"}}
+	r.add(1, "kernel", &trial{figures: map[string]float64{"tcp1": 10}}, nil)
+	var got bytes.Buffer
+	if r.print(&got); strings.Contains(got.String(), "Ratios") {
+		t.Errorf("%s", got.String())
+	}
+}
+
 func TestReportComparesWithinARound(t *testing.T) {
 	r := &report{Setups: []string{"kernel", "copy"}}
 	// The round that only one of them finished counts for neither ratio.
