@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # The daemon needs root; a person who is not root is asked through sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build man setup test race lint fuzz mutate simulate life cluster-check corpus bench bench-compare bench-net bench-cluster bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
+.PHONY: all build man setup test race lint fuzz mutate simulate life cluster-check corpus bench bench-compare bench-net bench-peers bench-report bench-cluster bench-restart bench-sizes bench-flood pgo e2e run run-cluster cover package reproducible install uninstall clean
 
 all: build
 
@@ -81,7 +81,18 @@ bench-compare:
 
 bench-net: setup build
 	go build -o bin/bench-net ./test/bench
-	$(SUDO) bin/bench-net $(BENCHNET)
+	$(SUDO) bin/bench-net -commit '$(VERSION)' $(BENCHNET)
+
+# The packet filters of other projects beside nsgd's, in process: nanoseconds a packet.
+bench-peers:
+	go build -o bin/bench-net ./test/bench
+	go test -c -trimpath -pgo=$(CURDIR)/cmd/nsgd/default.pgo -o bin/bench-dataplane.test ./dataplane
+	cd test/bench/peers && go test -c -trimpath -o ../../../bin/bench-peers.test .
+	bin/bench-net -peers -o bin/bench-peers.json -commit '$(VERSION)' $(BENCHPEERS)
+
+# Writes the figures that bench-net and bench-peers have left in bin into test/bench/README.md.
+bench-report:
+	go run ./test/bench -report test/bench/README.md
 
 # What is lost when one process follows another: RESTARTS times each way. After more than five kills a minute nsgd
 # would begin without flows, so kills take their time.

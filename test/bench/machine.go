@@ -1,10 +1,13 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +19,23 @@ type machine struct {
 	Cores    int               `json:"cores"`
 	Memory   float64           `json:"memoryGB"`
 	Kernel   string            `json:"kernel"`
+	Load     float64           `json:"load"` // average of a minute when the run began, of all its pieces the largest
 	Versions map[string]string `json:"versions"`
 }
 
 func (m machine) String() string {
 	return fmt.Sprintf("%d cores of %s, %.0f GB, Linux %s, %s", m.Cores, m.CPU, m.Memory, m.Kernel, m.Versions["go"])
+}
+
+// tools are the versions of what was measured with, nsgd apart.
+func (m machine) tools() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		if name != "go" && !strings.Contains(m.Versions[name], "nsgd") {
+			fmt.Fprintf(&b, ", %s", m.Versions[name])
+		}
+	}
+	return b.String()
 }
 
 func thisMachine(o *options) machine {
@@ -32,6 +47,7 @@ func thisMachine(o *options) machine {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		m.Memory = float64(info.Totalram) * float64(info.Unit) / (1 << 30)
+		m.Load = float64(info.Loads[0]) / (1 << 16)
 	}
 	text, _ := os.ReadFile("/proc/cpuinfo") // what it does not say stays unknown
 	for line := range strings.Lines(string(text)) {
@@ -45,6 +61,7 @@ func thisMachine(o *options) machine {
 	}
 	m.version("iperf3", "iperf3", "--version")
 	m.version("nft", "nft", "--version")
+	m.version("wrk", "dpkg-query", "-W", "-f", "wrk ${Version}", "wrk") // wrk -v ends with an error
 	if missingOVS() == "" {
 		m.version("ovs-vswitchd", "ovs-vswitchd", "--version")
 	}
@@ -60,4 +77,19 @@ func (m machine) version(name, program string, args ...string) {
 	}
 	first, _, _ := strings.Cut(string(out), "\n")
 	m.Versions[name] = first
+}
+
+// modules notes the versions of some modules that a Go program is built of, instead of those of programs.
+func (m *machine) modules(program string, paths ...string) error {
+	built, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	m.Versions = map[string]string{"go": runtime.Version()}
+	for _, dependency := range built.Deps {
+		if slices.Contains(paths, dependency.Path) {
+			m.Versions[dependency.Path] = dependency.Path + " " + dependency.Version
+		}
+	}
+	return nil
 }

@@ -1,6 +1,6 @@
 // Command bench measures nsgd on the network side by side with what a user would
 // otherwise run, in one run on one machine: `make bench-net`. It needs root,
-// iperf3, nft and ip, and makes everything inside namespaces of its own, which
+// iperf3, wrk, nft and ip, and makes everything inside namespaces of its own, which
 // end with it.
 package main
 
@@ -38,8 +38,12 @@ func main() {
 	flag.StringVar(&o.setups, "setups", defaultSetups, "what to measure, of "+strings.Join(setupNames(), ", ")+" and nsgd-RULES")
 	flag.StringVar(&o.measures, "measures", "all", "beginnings of the names of "+strings.Join(measureNames(), ", ")+", or all")
 	flag.IntVar(&o.rounds, "rounds", 5, "alternating rounds over all setups; medians are reported")
-	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 10 minutes, 2 at most; with -flood 3")
+	flag.IntVar(&o.seconds, "seconds", 0, "length of one transfer; 0: as long as the whole run fits into 12 minutes, 2 at most; with -flood 3")
 	flag.StringVar(&o.output, "o", "bin/bench-net.json", "file for all figures of all rounds")
+	flag.BoolVar(&o.add, "add", false, "add to the figures in the file instead of replacing it, so that a long run can be made in pieces, of one commit")
+	flag.StringVar(&o.commit, "commit", "", "the commit of what is measured, for the file")
+	readme := flag.String("report", "", "write what runs have left in bin into the blocks of this document, and measure nothing")
+	peers := flag.Bool("peers", false, "measure packet filters of other projects in process, beside nsgd's: make bench-peers")
 	logs := flag.Bool("flow-logs", false, "measure the daemon without and with flow logs, in turn, by tcp1, udp64 and connects unless -measures says otherwise")
 	traces := flag.Bool("traces", false, "measure the daemon while nobody traces, after a trace of everything, and during one, with nsgctl beside nsgd; measures as with -flow-logs")
 	looked := flag.Bool("consoles", false, "measure the daemon while nobody looks at its console, and while ten do, by tcp1 and connects unless -measures says otherwise")
@@ -79,6 +83,12 @@ func main() {
 	}
 	if len(o.config) == 0 {
 		o.config = list{""}
+	}
+	if *readme != "" {
+		exit(writeReadme(*readme, "bin"))
+	}
+	if *peers {
+		exit(runPeers(&o))
 	}
 	if os.Getenv(insideEnv) == "" {
 		os.Exit(reexec())

@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // sampleReport has three rounds, in which the machine becomes slower.
 func sampleReport() *report {
-	r := &report{Machine: machine{CPU: "a CPU", Cores: 2, Memory: 4, Kernel: "6.1", Versions: map[string]string{"go": "go1.26"}},
+	r := &report{Machine: machine{CPU: "a CPU", Cores: 2, Memory: 4, Load: 1.5, Kernel: "6.1", Versions: map[string]string{"go": "go1.26", "bin/nsgd": "nsgd abc", "iperf3": "iperf 3.12"}}, Commit: "abc", Began: time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC),
 		Setups: []string{"kernel", "copy", "nsgd-10", "nsgd-1000"}, Generator: map[string]float64{"udp64": 900_000}}
 	for round, speed := range []float64{1, 0.8, 0.5} {
 		for i, setup := range r.Setups {
@@ -31,7 +32,7 @@ func TestReportComparesWithKernelCopyAndTheFirstNsgd(t *testing.T) {
 	var got bytes.Buffer
 	sampleReport().print(&got)
 	want := `
-Medians of 3 rounds, 2 cores of a CPU, 4 GB, Linux 6.1, go1.26
+Medians of 3 rounds, commit abc, 2026-11-30, load 1.5 at the beginning: 2 cores of a CPU, 4 GB, Linux 6.1, go1.26, iperf 3.12
 
 | | veth pair, once | kernel | copy | nsgd-10 | nsgd-1000 |
 |---|---|---|---|---|---|
@@ -61,6 +62,26 @@ Ratios to nsgd-10, medians over rounds
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestReportSaysHowManyRoundsCount(t *testing.T) {
+	r := sampleReport()
+	if got := r.counted(); got != "3" {
+		t.Errorf("%s rounds, want 3", got)
+	}
+	r.add(4, "copy", &trial{figures: map[string]float64{"tcp1": 1}}, nil)
+	if got := r.counted(); got != "3 to 4" {
+		t.Errorf("%s rounds, want 3 to 4", got)
+	}
+}
+
+func TestReportLeavesOutRatiosThatNobodyHas(t *testing.T) {
+	r := &report{Setups: []string{"kernel", "copy"}}
+	r.add(1, "kernel", &trial{figures: map[string]float64{"tcp1": 10}}, nil)
+	var got bytes.Buffer
+	if r.print(&got); strings.Contains(got.String(), "Ratios") {
+		t.Errorf("%s", got.String())
 	}
 }
 
@@ -97,6 +118,36 @@ func TestReportFileHoldsEveryRoundAndItsErrors(t *testing.T) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s is not in the file", want)
 		}
+	}
+}
+
+func TestARunInPiecesHasTheFiguresOfAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bench.json")
+	first := sampleReport()
+	if err := first.write(path); err != nil {
+		t.Fatal(err)
+	}
+	second := &report{Commit: "abc", Setups: first.Setups}
+	if err := second.addTo(path); err != nil {
+		t.Fatal(err)
+	}
+	second.add(2, "copy", &trial{figures: map[string]float64{"connects": 7}, series: map[string][]point{"rtt_udp_load": {{Asked: 3}}}}, nil)
+	if len(second.Rounds) != len(first.Rounds) {
+		t.Errorf("%d rounds of setups, want %d", len(second.Rounds), len(first.Rounds))
+	}
+	if got := second.values("copy", "tcp1")[2]; got != 0.8*9e9 {
+		t.Errorf("tcp1 of the first piece: %v", got)
+	}
+	if got := second.Medians["copy"]["connects"]; got != 7 {
+		t.Errorf("connects of the second piece: %v", got)
+	}
+	for _, other := range []*report{{Commit: "abd", Setups: first.Setups}, {Commit: "abc", Setups: first.Setups[1:]}} {
+		if err := other.addTo(path); err == nil {
+			t.Errorf("commit %s with setups %v was added", other.Commit, other.Setups)
+		}
+	}
+	if err := second.addTo(path + "x"); err != nil {
+		t.Errorf("the first piece: %v", err)
 	}
 }
 

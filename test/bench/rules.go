@@ -16,6 +16,8 @@ const (
 	connectPort = 8080
 	udpPort     = 9000
 	pingPort    = 9001
+	httpPort    = 8081
+	quicPort    = 9100 // of the first flow
 )
 
 // rule is one rule as each of the filters can say it. The zero ports are all ports.

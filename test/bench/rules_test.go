@@ -21,7 +21,7 @@ func TestOnlyTheLastRuleMeetsTheMeasuredTraffic(t *testing.T) {
 		for _, traffic := range []struct {
 			protocol string
 			port     int
-		}{{"tcp", 5201}, {"tcp", connectPort}, {"udp", udpPort}, {"udp", pingPort}} {
+		}{{"tcp", 5201}, {"tcp", connectPort}, {"tcp", httpPort}, {"tcp", pingPort}, {"udp", udpPort}, {"udp", pingPort}, {"udp", quicPort}} {
 			for i, r := range list {
 				if got := r.matches(traffic.protocol, clientAddress, serverAddress, traffic.port); got != (i == n-1) {
 					t.Errorf("%d rules: rule %d meets %s to port %d: %v", n, i, traffic.protocol, traffic.port, got)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -15,7 +16,8 @@ type options struct {
 	nsgd, config     list
 	setups, measures string
 	rounds, seconds  int
-	output           string
+	output, commit   string
+	add              bool
 }
 
 // measure is a kind of trial; it notes one figure or several.
@@ -35,9 +37,14 @@ var measures = []measure{
 	{"udp64x", measureUDP("udp64x", smallDatagram, runtime.NumCPU()), searches(0)},
 	{"udp1400", measureUDP("udp1400", largeDatagram, 1), searches(0)},
 	{"connects", measureConnects, func(seconds int) time.Duration { return time.Duration(seconds) * time.Second }},
-	{"rtt", measureLatency, func(seconds int) time.Duration {
-		return time.Duration(seconds)*time.Second*3/2 + 200*time.Millisecond
-	}},
+	{"quic", measureQUIC, func(seconds int) time.Duration { return time.Duration(seconds) * time.Second }},
+	{"http", measureHTTP, func(seconds int) time.Duration { return time.Duration(seconds)*time.Second + 200*time.Millisecond }},
+	{"rtt-udp", measureLatency("udp"), latencies},
+	{"rtt-tcp", measureLatency("tcp"), latencies},
+}
+
+func latencies(seconds int) time.Duration {
+	return time.Duration(seconds)*time.Second*3/2 + 200*time.Millisecond
 }
 
 func transfers(n int) func(int) time.Duration {
@@ -86,13 +93,18 @@ type trial struct {
 	seconds int     // of one transfer
 	idle    float64 // CPU seconds a second that the machine uses when nothing runs
 	figures map[string]float64
+	series  map[string][]point // by the beginning of its figures' names
+}
+
+func newTrial(seconds int, idle float64) *trial {
+	return &trial{seconds: seconds, idle: idle, figures: map[string]float64{}, series: map[string][]point{}}
 }
 
 func (t *trial) figure(name string, value float64) { t.figures[name] = value }
 
 const (
 	// budget is what a run without -seconds may take.
-	budget = 10 * time.Minute
+	budget = 12 * time.Minute
 	// between is about what starting and ending a setup takes, and calibration what
 	// finding out about senders and receivers does.
 	between, calibration = time.Second, 5 * time.Second
@@ -136,6 +148,11 @@ func run(o *options) error {
 	// A goroutine that comes back from a system call finds a processor of Go's at once.
 	runtime.GOMAXPROCS(4 * runtime.NumCPU())
 	r := newReport(o, setups)
+	if o.add {
+		if err := r.addTo(o.output); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("%s\n%d rounds of %d setups (%s), transfers of %d s: about %v\n", r.Machine, o.rounds, len(setups),
 		strings.Join(r.Setups, ", "), o.seconds, planned(len(setups), o.rounds, o.seconds, measures).Round(time.Second))
 	if err := calibrate(r, measures); err != nil {
@@ -167,10 +184,10 @@ func (r *report) rounds(o *options, setups []setup, measures []measure) (whole b
 			if missing[s.name] {
 				continue
 			}
-			t := trial{seconds: o.seconds, idle: idle.machine.Seconds() / idle.length().Seconds(), figures: map[string]float64{}}
-			err := s.measure(&t, measures)
-			r.add(round+1, s.name, &t, err)
-			fmt.Printf("round %d, %s: %s\n", round+1, s.name, r.line(&t))
+			t := newTrial(o.seconds, idle.machine.Seconds()/idle.length().Seconds())
+			err := s.measure(t, measures)
+			r.add(round+1, s.name, t, err)
+			fmt.Printf("round %d, %s: %s\n", round+1, s.name, r.line(t))
 			switch {
 			case errors.Is(err, errStart) && s.optional:
 				missing[s.name] = true
@@ -202,12 +219,14 @@ func (s *setup) measure(t *trial, measures []measure) error {
 	defer n.stop()
 	t.network = n
 	var errs []error
-	for _, m := range measures {
-		if err := m.run(t); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+	pause := longestPause(func() {
+		for _, m := range measures {
+			if err := m.run(t); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			}
 		}
-	}
-	return errors.Join(errs...)
+	})
+	return errors.Join(append(errs, t.judge(pause))...)
 }
 
 // calibrated are the measures whose traffic this program makes itself, by the beginning of their
@@ -223,11 +242,11 @@ func calibrate(r *report, measures []measure) error {
 		return nil
 	}
 	d := direct()
-	t := trial{seconds: 1, figures: map[string]float64{}}
-	if err := d.measure(&t, own); err != nil {
+	t := newTrial(1, 0)
+	if err := d.measure(t, own); err != nil {
 		return fmt.Errorf("%s: %w", d.name, err)
 	}
-	r.Generator = t.figures
-	fmt.Printf("%s, what senders and receivers can do: %s\n", d.name, r.line(&t))
+	maps.Copy(r.Generator, t.figures)
+	fmt.Printf("%s, what senders and receivers can do: %s\n", d.name, r.line(t))
 	return nil
 }
