@@ -76,6 +76,9 @@ func (s *session) margin() time.Duration { return max(s.length/5, 500*time.Milli
 // errNoLease is why nothing is registered.
 var errNoLease = errors.New("there is no lease from etcd yet")
 
+// errLeaseEnded is why there is none now.
+var errLeaseEnded = errors.New("the lease has ended: another one is asked for")
+
 // resume goes on with the lease of the last process. If that had its network interfaces attached by this machine's
 // clock, so has this one.
 func (s *session) resume(saved *savedLease) {
@@ -239,6 +242,9 @@ func (s *session) run(ctx context.Context) {
 			return
 		case err == nil:
 			wait, again = s.length/5, firstWait
+		case errors.Is(err, errLeaseEnded): // etcd answers
+			s.fail(err)
+			wait, again = 0, firstWait
 		default:
 			s.fail(err)
 			wait, again = again, min(2*again, s.length/5)
@@ -264,7 +270,7 @@ func (s *session) renew(ctx context.Context) error {
 	r, err := s.store.client.KeepAliveOnce(ctx, lease)
 	if isLeaseGone(err) {
 		s.gone()
-		return errors.New("the lease has ended: another one is asked for")
+		return errLeaseEnded
 	}
 	if err != nil {
 		return s.store.failed("renewing the lease", err)
