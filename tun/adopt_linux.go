@@ -23,7 +23,7 @@ func Adopt(c Config, open func(Config) (Device, Offload, error)) (Device, Offloa
 	d := &heldDevice{config: c, open: open}
 	d.config.Adopt = nil
 	queues, level, err := runningKernel().adoptQueues(&c)
-	if d.queues = queues; err != nil {
+	if d.queues, d.level = queues, level; err != nil {
 		return nil, Off, errors.Join(c.errorf("%w", err), closeQueues(queues))
 	}
 	return d, level, nil

@@ -72,6 +72,31 @@ func TestAnAdoptedDeviceStaysAsItIsUntilItIsConfigured(t *testing.T) {
 	}
 }
 
+// The queues carry packets before anybody configures the device. It once asked them for their level beside their workers,
+// and failed when that was lower by then.
+func TestADeviceIsConfiguredWhateverItsQueuesMeetMeanwhile(t *testing.T) {
+	is := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: newState(t), Addresses: prefixes("10.0.1.4/24"), Loopback: true}
+	first, _ := openDevice(t, is)
+	is.Adopt = left(t, first)
+	next, level, err := Adopt(is, opened)
+	if err != nil || level == Off {
+		t.Fatalf("level %v, %v", level, err)
+	}
+	q := next.Queues()[0].(*offloadQueue)
+	if q.tcp.refused = refusals; q.Offload() != Off {
+		t.Fatalf("the queue takes %v", q.Offload())
+	}
+	is.Adopt = nil
+	if err := Configure(next, is); err != nil {
+		t.Error(err)
+	}
+	for _, d := range []Device{first, next} {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestQueuesOfAnotherDeviceAreNotAdopted(t *testing.T) {
 	s := newState(t)
 	one := Config{Name: "eth0", Namespace: uniqueName(), CreateNamespace: true, State: s, Queues: 2}

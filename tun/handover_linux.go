@@ -91,6 +91,7 @@ func TakeOver(c Config, h Handover, descriptors []int, remote Remote) (Device, e
 type heldDevice struct {
 	config Config
 	queues []Queue
+	level  Offload // before Configure: that of the queues as they came; workers own the queues, and may have lowered it since
 	index  int
 	remote Remote                                // nil before Configure
 	open   func(Config) (Device, Offload, error) // for Configure; nil: it is not needed
@@ -149,8 +150,8 @@ func (d *heldDevice) configure(c Config) error {
 		return err
 	}
 	is, ours := opened.(*heldDevice)
-	if !ours || level != d.queues[0].Offload() {
-		return errors.Join(c.errorf("%w: offload %v was asked for, a %T with %v came", ErrConfig, d.queues[0].Offload(), opened, level), opened.Close())
+	if !ours || level != d.level {
+		return errors.Join(c.errorf("%w: offload %v was asked for, a %T with %v came", ErrConfig, d.level, opened, level), opened.Close())
 	}
 	d.config.MTU, d.index, d.remote, d.stats, d.open = is.config.MTU, is.index, is.remote, is.stats, nil
 	return closeQueues(is.queues)

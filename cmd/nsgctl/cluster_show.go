@@ -41,7 +41,9 @@ type clusterHost struct {
 func hostsOf(v *cluster.View) []clusterHost {
 	counts := map[string]int{}
 	for _, c := range v.Claims {
-		counts[c.Host]++
+		if v.Registered(&c.ClaimRecord) {
+			counts[c.Host]++
+		}
 	}
 	list := []clusterHost{}
 	for _, name := range slices.Sorted(maps.Keys(v.Hosts)) {
@@ -146,6 +148,8 @@ type clusterNIC struct {
 	// ID is in lower case.
 	ID   string `json:"id"`
 	Host string `json:"host"`
+	// Gone says that the host's lease has ended: nobody carries it, or another host will soon.
+	Gone bool `json:"gone,omitempty"`
 	// Epoch rises with each claim.
 	Epoch int64 `json:"epoch"`
 	// Move is under way; absent: it stays.
@@ -166,7 +170,8 @@ func newClusterNICs(g *global, f *clusterFlags) *cobra.Command {
 				}
 				list := []clusterNIC{}
 				for _, id := range slices.Sorted(maps.Keys(view.Claims)) {
-					one := clusterNIC{ID: id, Host: view.Claims[id].Host, Epoch: view.Claims[id].Revision}
+					c := view.Claims[id]
+					one := clusterNIC{ID: id, Host: c.Host, Gone: !view.Registered(&c.ClaimRecord), Epoch: c.Revision}
 					if m := view.Moves[id]; m != nil {
 						one.Move = &m.MoveRecord
 					}
@@ -177,11 +182,14 @@ func newClusterNICs(g *global, f *clusterFlags) *cobra.Command {
 			return show(c, g, list, err, func(w io.Writer, list []clusterNIC) error {
 				table := newGrid(w, "NIC", "HOST", "EPOCH", "MOVES TO")
 				for _, n := range list {
-					to := ""
+					to, host := "", n.Host
 					if n.Move != nil {
 						to = n.Move.To
 					}
-					table.row(n.ID, n.Host, n.Epoch, to)
+					if n.Gone {
+						host += " (gone)"
+					}
+					table.row(n.ID, host, n.Epoch, to)
 				}
 				return table.flush()
 			})

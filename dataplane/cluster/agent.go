@@ -112,6 +112,9 @@ type Agent struct {
 	// registered is the epoch that this process has got; 0: none. The last process has left any other one.
 	registered  int64
 	waiting     map[string]string
+	orphans     map[string]orphan // claims whose host has lost its registration
+	orphansOf   uint64            // View.places of orphans
+	orphansDue  time.Duration     // by Clock: then one of them may be taken or collected; 0: there is none
 	reported    string
 	sentEpoch   int64
 	placement   *Placement // that is in force; nil: not known
@@ -211,7 +214,7 @@ func (a *Agent) run(ctx context.Context) {
 		} else {
 			a.retry = firstWait
 		}
-		for _, moment := range []time.Duration{a.calm, a.returned, a.aged, a.healthDue} { // claims, places and health wait for just that
+		for _, moment := range []time.Duration{a.calm, a.returned, a.aged, a.healthDue, a.orphansDue} { // claims, places and health wait for just that
 			if left := moment - a.Clock(); left > 0 {
 				wait = min(wait, left)
 			}
@@ -252,6 +255,7 @@ func (a *Agent) step(ctx context.Context) {
 		a.settleClaims(ctx, epoch)
 		a.attach(epoch)
 		a.release(ctx, epoch)
+		a.collect(ctx, view, epoch)
 		a.answer(ctx, view, epoch)
 		a.report(ctx, epoch)
 		a.welcome(ctx, epoch)
@@ -279,7 +283,7 @@ func (a *Agent) fault(err error) {
 // notice sees that etcd has forgotten what it held. Whoever has network interfaces by the state from before may carry
 // on until the end of their lease. Nobody else takes them until then.
 func (a *Agent) notice(view *View, rewinds int) {
-	lease, epoch, _, _ := a.session.now()
+	_, epoch, _, _ := a.session.now()
 	older := epoch > view.Revision && epoch != a.registered // than what the last process has left
 	if a.rewinds == rewinds && !older {
 		return
@@ -287,8 +291,8 @@ func (a *Agent) notice(view *View, rewinds int) {
 	a.rewinds, a.registered = rewinds, 0
 	a.held, a.heldEpoch, a.heldOf = map[string]int64{}, 0, 0 // epochs come again
 	a.moving.forget()
-	a.session.close()
-	a.session.registered(lease, 0)
+	a.orphans, a.orphansOf = nil, 0
+	a.session.forget()
 	longest := max(a.Lease, a.longestLease)
 	a.calm = a.Clock() + longest
 	a.log.Warn("cluster: etcd went back to an earlier state, or is another one: claims of others wait", "for", longest, "revision", view.Revision)

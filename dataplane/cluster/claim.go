@@ -5,12 +5,88 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// claimsAtOnce are the claims of one transaction: each takes one of 128 operations.
+// claimsAtOnce are the claims of one transaction: each takes up to two of 128 conditions.
 const claimsAtOnce = 60
+
+// orphan is a claim whose host has lost its registration. That host may carry by it until free, by the agent's clock.
+type orphan struct {
+	Claim
+	free time.Duration
+}
+
+// findOrphans notes which claims have lost their host, and when that was seen.
+func (a *Agent) findOrphans(view *View) {
+	if a.orphansOf == view.places {
+		return
+	}
+	known := a.orphans
+	a.orphans, a.orphansOf = map[string]orphan{}, view.places
+	for nic, c := range view.Claims {
+		if view.Registered(&c.ClaimRecord) {
+			continue
+		}
+		o, before := known[nic]
+		if !before || o.Revision != c.Revision {
+			o = orphan{c, a.Clock() + c.length()}
+		}
+		a.orphans[nic] = o
+	}
+}
+
+// isOwn reports that an orphan is a claim of this host: nobody carries by it besides this process.
+func (a *Agent) isOwn(o *orphan) bool { return o.Host == a.Host && a.session.had(o.Epoch) }
+
+// due has the agent look again at a moment, if that is to come.
+func (a *Agent) due(moment time.Duration) {
+	if moment > a.Clock() && (a.orphansDue == 0 || moment < a.orphansDue) {
+		a.orphansDue = moment
+	}
+}
+
+// gone are conditions: an orphan is what it was, and its host is not back.
+func (a *Agent) gone(nic string, o *orphan) []clientv3.Cmp {
+	return []clientv3.Cmp{unchanged(a.Store.keys.claim(nic), o.Revision), other(a.Store.keys.host(o.Host), o.Epoch)}
+}
+
+// collect deletes claims of hosts that are gone, where nobody wants them: its own at once, and, as the host that registered
+// first, those of others, once those who want them have had their time.
+func (a *Agent) collect(ctx context.Context, view *View, epoch int64) {
+	self := view.Hosts[a.Host]
+	if len(a.orphans) == 0 || epoch == 0 || self == nil || self.Epoch != epoch {
+		return
+	}
+	first := true
+	for _, h := range view.Hosts {
+		first = first && h.Epoch >= epoch
+	}
+	wanted, left := a.Daemon.NICs(), claimsAtOnce
+	for _, nic := range slices.Sorted(maps.Keys(a.orphans)) {
+		o := a.orphans[nic]
+		_, ours := a.held[nic]
+		if ours || slices.Contains(wanted, nic) || slices.Contains(a.attached, nic) {
+			continue
+		}
+		if !a.isOwn(&o) {
+			late := o.free + o.length()
+			if a.due(late); !first || a.Clock() < max(late, a.calm) {
+				continue
+			}
+		}
+		conditions := append(a.gone(nic, &o), same(a.Store.keys.host(a.Host), epoch))
+		if _, err := a.Store.commit(ctx, "collecting the claim of "+nic, conditions, clientv3.OpDelete(a.Store.keys.claim(nic))); err != nil {
+			a.fault(err)
+			return
+		}
+		if left--; left == 0 {
+			return
+		}
+	}
+}
 
 // register has the host's name belong to its lease. The result is the epoch of the registration; 0: there is none.
 func (a *Agent) register(ctx context.Context, view *View) (epoch int64) {
@@ -63,6 +139,8 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 	mine := a.mine(view, epoch)
 	a.held, a.heldEpoch, a.heldOf = mine, epoch, view.places
 	clear(a.waiting)
+	a.findOrphans(view)
+	a.orphansDue = 0
 	if epoch == 0 {
 		return
 	}
@@ -72,13 +150,19 @@ func (a *Agent) claim(ctx context.Context, view *View, epoch int64) {
 		if _, ours := mine[nic]; ours {
 			continue
 		}
-		if c, taken := view.Claims[nic]; taken {
+		o, orphaned := a.orphans[nic]
+		if c, taken := view.Claims[nic]; taken && !orphaned {
 			a.waiting[nic] = c.Host
 			continue
 		}
 		if a.mustWait(view, nic) {
 			a.waiting[nic] = ""
 			calmed++
+			continue
+		}
+		if orphaned && !a.isOwn(&o) && !a.mayCarry(nic) && a.Clock() < o.free { // its host may stand still, and carry when it goes on
+			a.waiting[nic] = o.Host
+			a.due(o.free)
 			continue
 		}
 		free = append(free, nic)
@@ -122,31 +206,37 @@ func (a *Agent) mine(view *View, epoch int64) map[string]int64 {
 
 // mustWait tells that somebody else may carry a network interface by a claim that etcd has forgotten.
 func (a *Agent) mustWait(view *View, nic string) bool {
-	now := a.Clock()
-	if now >= a.calm && view.Age != nil && view.Age.Whole {
-		return false
-	}
-	_, own := slices.BinarySearch(a.attached, nic)
-	return !own || now >= a.session.lastedUntil()
+	return (a.Clock() < a.calm || view.Age == nil || !view.Age.Whole) && !a.mayCarry(nic)
 }
 
-// take claims network interfaces, all or none.
+// mayCarry tells that this host may carry a network interface by a claim that it has had: nobody else may.
+func (a *Agent) mayCarry(nic string) bool {
+	_, own := slices.BinarySearch(a.attached, nic)
+	return own && a.Clock() < a.session.lastedUntil()
+}
+
+// claimOf is this host's claim by a registration.
+func (a *Agent) claimOf(epoch int64) string {
+	return encode(&ClaimRecord{a.Host, epoch, int64((a.Lease + time.Second - 1) / time.Second)})
+}
+
+// take claims network interfaces that are free or orphans, all or none.
 func (a *Agent) take(ctx context.Context, epoch int64, nics ...string) bool {
-	lease, now, _, _ := a.session.now()
-	if now != epoch {
+	if _, now, _, _ := a.session.now(); now != epoch {
 		return false
 	}
 	conditions := []clientv3.Cmp{same(a.Store.keys.host(a.Host), epoch)}
 	var ops []clientv3.Op
 	for _, nic := range nics {
 		key := a.Store.keys.claim(nic)
-		conditions = append(conditions, absent(key))
-		ops = append(ops, clientv3.OpPut(key, encode(&ClaimRecord{a.Host, epoch}), clientv3.WithLease(lease)))
+		if o, orphaned := a.orphans[nic]; orphaned {
+			conditions = append(conditions, a.gone(nic, &o)...)
+		} else {
+			conditions = append(conditions, absent(key))
+		}
+		ops = append(ops, clientv3.OpPut(key, a.claimOf(epoch)))
 	}
 	r, err := a.Store.commit(ctx, "claiming network interfaces", conditions, ops...)
-	if isLeaseGone(err) {
-		a.session.gone()
-	}
 	if err != nil { // if it took place, the view will say so
 		a.fault(err)
 		return true
@@ -205,7 +295,7 @@ func (a *Agent) release(ctx context.Context, epoch int64) {
 			continue
 		}
 		key := a.Store.keys.claim(nic)
-		if _, err := a.Store.commit(ctx, "giving back "+nic, []clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", encode(&ClaimRecord{a.Host, epoch}))}, clientv3.OpDelete(key)); err != nil {
+		if _, err := a.Store.commit(ctx, "giving back "+nic, []clientv3.Cmp{unchanged(key, a.held[nic])}, clientv3.OpDelete(key)); err != nil {
 			a.fault(err)
 			return
 		}

@@ -257,19 +257,144 @@ func TestWhoComesToAnEmptiedEtcdLaterWaitsToo(t *testing.T) {
 	}
 }
 
-func TestARenewalByALeaderOfAnEarlierTermDoesNotCount(t *testing.T) {
-	e := clustertest.New(t, 1)
-	store := at(t, e.Endpoints()...).open()
-	r, err := store.client.Get(soon(t), "x")
+// A member that stood still renews a lease with which the next leader has ended the registration.
+func TestARenewalWithoutTheRegistrationDoesNotCount(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHost(t, s, "a", "nic1")
+	a.is("one", "nic1")
+	a.stop() // its lease lives
+	x := a.agent.session
+	if err := x.renew(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, until, _ := x.now()
+	if _, err := store.client.Delete(soon(t), store.keys.host("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.renew(soon(t)); err == nil || !strings.Contains(err.Error(), "is gone, though its lease was renewed") {
+		t.Errorf("renewed: %v", err)
+	}
+	if _, _, now, _ := x.now(); now != until || x.carriesUntil() != until {
+		t.Errorf("it carried until %v, and does until %v", until, now)
+	}
+}
+
+// A leader that stood still ends leases that the next leader has renewed: their holders don't know, and carry on.
+func TestALeaseThatEndsBeforeItsTimeHasNoTwoHolders(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before bool // the other host has seen the claim before
+	}{{"the other host has waited", true}, {"the other host comes later", false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := clustertest.New(t, 1)
+			s, link := at(t, e.Endpoints()...), clustertest.NewLink(t, e.Members[0].Client)
+			store := s.open()
+			mustApply(t, store, applyOf(t, "one"))
+			b := newHostIn(t, at(t, link.Client), t.TempDir(), AgentOptions{Host: "b", Lease: 5 * time.Second}, "nic1")
+			b.is("one", "nic1")
+			var a *host
+			if tt.before {
+				a = newHost(t, s, "a", "nic1")
+				a.waits("nic1", "b")
+			}
+			asked := sinceBegan()
+			eventually(t, "b has just renewed its lease", func() error {
+				if until := b.agent.session.carriesUntil(); until < asked+4*time.Second {
+					return fmt.Errorf("until %v", until)
+				}
+				return nil
+			})
+			link.Set(clustertest.Silent)
+			v, err := store.View(soon(t))
+			if err == nil {
+				_, err = store.client.Revoke(soon(t), v.Hosts["b"].lease)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !tt.before {
+				a = newHost(t, s, "a", "nic1")
+			}
+			a.is("one", "nic1")
+			if left := b.agent.session.carriesUntil() - sinceBegan(); left > 0 {
+				t.Errorf("a carries nic1, and b for another %v", left)
+			}
+		})
+	}
+}
+
+// Whoever has lost its registration too early claims anew what it had: no other host can have it.
+func TestAHostHasItsOwnClaimsAgainAtOnce(t *testing.T) {
+	s := newServer(t)
+	store, dir := s.open(), t.TempDir()
+	mustApply(t, store, applyOf(t, "one"))
+	o := AgentOptions{Host: "a", Lease: MaxLease}
+	a := newHostIn(t, s, dir, o, "nic1", "nic2")
+	a.is("one", "nic1", "nic2")
+	b := newHost(t, s, "b", "nic1", "nic2", "nic3")
+	b.is("one", "nic3")
+	a.stop()
+	lease, epoch, _, _ := a.agent.session.now()
+	if _, err := store.client.Revoke(soon(t), lease); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a is gone", func() error { return registered(store, 1) })
+	a = newHostIn(t, s, dir, o, "nic1") // the next process, whose configuration lacks nic2
+	a.is("one", "nic1")
+	b.is("one", "nic2", "nic3")
+	b.waits("nic1", "a")
+	if now := a.epoch(); now <= epoch {
+		t.Errorf("registration %d, before it %d", now, epoch)
+	}
+}
+
+func TestClaimsOfAHostThatIsGoneAreCollected(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHostIn(t, s, t.TempDir(), AgentOptions{Host: "a", Lease: 5 * time.Second}, "nic1")
+	a.is("one", "nic1")
+	newHost(t, s, "b", "nic2").is("one", "nic2")
+	newHost(t, s, "c", "nic3").is("one", "nic3")
+	a.stop()
+	lease, _, _, _ := a.agent.session.now()
+	if _, err := store.client.Revoke(soon(t), lease); err != nil { // before its time
+		t.Fatal(err)
+	}
+	eventually(t, "nic1 is not claimed", func() error {
+		v, err := store.View(t.Context())
+		if err == nil && len(v.Claims) != 2 {
+			err = fmt.Errorf("claims %v", v.Claims)
+		}
+		return err
+	})
+	if left := a.agent.session.carriesUntil() - sinceBegan(); left > 0 {
+		t.Errorf("nobody has claimed nic1, and a carries it for another %v", left)
+	}
+}
+
+// The claim outlives the registration, and another host may have it soon.
+func TestAClaimWithoutTheRegistrationIsNotReclaimed(t *testing.T) {
+	s := newServer(t)
+	store := s.open()
+	mustApply(t, store, applyOf(t, "one"))
+	a := newHost(t, s, "a", "nic1")
+	a.is("one", "nic1")
+	a.stop()
+	v, err := store.View(soon(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.stillLeads(soon(t), r.Header.RaftTerm); err != nil {
-		t.Error(err)
+	lease, epoch, _, _ := a.agent.session.now()
+	if mine, err := a.agent.reclaim(soon(t), "nic1", v.Claims["nic1"].Revision, epoch); !mine || err != nil {
+		t.Errorf("registered: %v, %v", mine, err)
 	}
-	e.Members[0].Kill()
-	e.Start() // elects itself once more
-	if err := store.stillLeads(soon(t), r.Header.RaftTerm); err == nil || !strings.Contains(err.Error(), "another leader") {
-		t.Errorf("after an election: %v", err)
+	if _, err := store.client.Revoke(soon(t), lease); err != nil {
+		t.Fatal(err)
+	}
+	if mine, err := a.agent.reclaim(soon(t), "nic1", a.agent.held["nic1"], epoch); mine || !errors.Is(err, errNoLease) {
+		t.Errorf("not registered: %v, %v", mine, err)
 	}
 }

@@ -315,7 +315,7 @@ func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	a.is("one")
 	a.stop() // its lease lives; the test claims in its place
 	_, epoch, _, _ := a.agent.session.now()
-	if _, err := store.client.Put(soon(t), store.keys.claim("nic1"), encode(&ClaimRecord{"b", 1})); err != nil {
+	if _, err := store.client.Put(soon(t), store.keys.claim("nic1"), encode(&ClaimRecord{"b", 1, 3})); err != nil {
 		t.Fatal(err)
 	}
 	if a.agent.take(t.Context(), epoch, "nic1") {
@@ -323,6 +323,20 @@ func TestAClaimIsNotTakenFromSomebody(t *testing.T) {
 	}
 	if !a.agent.take(t.Context(), epoch, "nic2") {
 		t.Error("nic2 is free and was not taken")
+	}
+	for nic, c := range map[string]ClaimRecord{"nic4": {"a", epoch, 3}, "nic5": {"b", 1, 3}} { // a is registered, and nic5 is claimed anew
+		put, err := store.client.Put(soon(t), store.keys.claim(nic), encode(&c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := put.Header.Revision
+		if nic == "nic5" {
+			seen--
+		}
+		a.agent.orphans[nic] = orphan{Claim: Claim{c, seen}}
+		if a.agent.take(t.Context(), epoch, nic) {
+			t.Errorf("%s was taken", nic)
+		}
 	}
 	if _, err := store.client.Delete(soon(t), store.keys.host("a")); err != nil {
 		t.Fatal(err)

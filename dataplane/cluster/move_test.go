@@ -432,7 +432,7 @@ func TestAnotherEtcdBeginsWithoutWhatWasLeft(t *testing.T) {
 	x.left["nic1"], x.unsettled["nic2"] = 1000, 1000
 	a.agent.notice(&View{Revision: 1}, a.agent.rewinds+1)
 	v := newView(a.agent.Store.keys)
-	v.Revision, v.Claims["nic1"] = 10, Claim{ClaimRecord{"a", 5}, 7}
+	v.Revision, v.Claims["nic1"] = 10, Claim{ClaimRecord{"a", 5, 3}, 7}
 	if mine := a.agent.mine(v, 5); mine["nic1"] != 7 || len(x.unsettled) > 0 {
 		t.Errorf("its claims are %v, and %v may be another host's", mine, x.unsettled)
 	}
@@ -506,7 +506,7 @@ func TestAClaimIsTakenAsItWasAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	epoch := old.Header.Revision
-	put, err := m.store.client.Put(t.Context(), m.store.keys.claim("nic9"), encode(&ClaimRecord{"x", epoch}))
+	put, err := m.store.client.Put(t.Context(), m.store.keys.claim("nic9"), encode(&ClaimRecord{"x", epoch, 3}))
 	if err != nil {
 		t.Fatal(err)
 	}

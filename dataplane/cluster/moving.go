@@ -288,13 +288,12 @@ func (a *Agent) await(ctx context.Context, nic string, m *Move) (*tls.Conn, erro
 // seize makes the claim of the old host this one's, if nobody has written it since. The outcome is known when there is no
 // error, or the error is none of a request.
 func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (revision int64, err error) {
-	lease, now, _, _ := a.session.now()
-	if now != epoch {
+	if _, now, _, _ := a.session.now(); now != epoch {
 		return 0, errNoLease
 	}
 	k := a.Store.keys
 	conditions := []clientv3.Cmp{same(k.host(a.Host), epoch), same(k.host(m.From), m.FromEpoch), unchanged(k.claim(nic), m.Claim), same(k.move(nic), m.Revision)}
-	put := clientv3.OpPut(k.claim(nic), encode(&ClaimRecord{a.Host, epoch}), clientv3.WithLease(lease))
+	put := clientv3.OpPut(k.claim(nic), a.claimOf(epoch))
 	for end := a.Clock() + knowWait; ; {
 		revision, c, err := a.Store.swapClaim(ctx, nic, conditions, put)
 		switch {
@@ -304,7 +303,7 @@ func (a *Agent) seize(ctx context.Context, nic string, m *Move, epoch int64) (re
 			return c.Revision, nil
 		case err == nil:
 			return 0, errors.New("the claim has changed, or nobody asks for the move any more")
-		case ctx.Err() != nil || isLeaseGone(err) || a.Clock() >= end:
+		case ctx.Err() != nil || a.Clock() >= end:
 			return 0, err
 		}
 		time.Sleep(firstWait)
@@ -416,7 +415,7 @@ func (a *Agent) hand(conn *tls.Conn, d Departing, nic string, m *Move, state *Mo
 func (a *Agent) know(ctx context.Context, nic string, m *Move, epoch int64) (mine bool, err error) {
 	for end := a.Clock() + knowWait; ; {
 		mine, err = a.reclaim(ctx, nic, m.Claim, epoch)
-		if err == nil || ctx.Err() != nil || errors.Is(err, errNoLease) || isLeaseGone(err) || a.Clock() >= end {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errNoLease) || a.Clock() >= end {
 			return mine, err
 		}
 		time.Sleep(firstWait)
@@ -425,19 +424,20 @@ func (a *Agent) know(ctx context.Context, nic string, m *Move, epoch int64) (min
 
 // reclaim writes a claim anew, if it is still that of a revision. mine says whether this host has it then.
 func (a *Agent) reclaim(ctx context.Context, nic string, revision, epoch int64) (mine bool, err error) {
-	lease, now, _, _ := a.session.now()
-	if now != epoch || epoch == 0 {
+	if _, now, _, _ := a.session.now(); now != epoch || epoch == 0 {
 		return false, errNoLease
 	}
 	key := a.Store.keys.claim(nic)
 	next, c, err := a.Store.swapClaim(ctx, nic, []clientv3.Cmp{unchanged(key, revision), same(a.Store.keys.host(a.Host), epoch)},
-		clientv3.OpPut(key, encode(&ClaimRecord{a.Host, epoch}), clientv3.WithLease(lease)))
+		clientv3.OpPut(key, a.claimOf(epoch)))
 	switch {
 	case err != nil:
 		return false, err
 	case next != 0:
 		a.held[nic] = next
 		return true, nil
+	case c != nil && c.Revision == revision: // the registration has gone
+		return false, errNoLease
 	case c != nil && c.Host == a.Host && c.Epoch == epoch:
 		a.held[nic] = c.Revision
 		return true, nil

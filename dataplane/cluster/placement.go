@@ -50,7 +50,7 @@ func (v *View) placement(self string) *Placement {
 		p.Hosts[name] = h.placed(h.Epoch)
 	}
 	for nic, c := range v.Claims {
-		if h := v.Hosts[c.Host]; h != nil && h.Epoch == c.Epoch {
+		if v.Registered(&c.ClaimRecord) {
 			p.NICs[nic] = PlacedNIC{c.Host, c.Revision}
 		}
 	}

@@ -72,11 +72,18 @@ type Refusal struct {
 	Fault      string `json:"fault"`
 }
 
-// ClaimRecord says where a network interface is.
+// ClaimRecord says where a network interface is. It outlives the host's registration: the host may carry by it for another Lease.
 type ClaimRecord struct {
 	Host string `json:"host"`
 	// Epoch is that of the host's registration.
 	Epoch int64 `json:"epoch"`
+	// Lease is that of the host, in seconds.
+	Lease int64 `json:"lease"`
+}
+
+// length is how long the host may carry after its registration has gone, whatever the record says.
+func (r *ClaimRecord) length() time.Duration {
+	return time.Duration(min(max(r.Lease, int64(MinLease/time.Second)), int64(MaxLease/time.Second))) * time.Second
 }
 
 // Age tells an etcd that was emptied to those who come later and have not seen it before.

@@ -25,9 +25,10 @@ const Forever = time.Duration(1<<63 - 1)
 
 // session is a host's lease, and the fence that it gives: the moment of the host's own clock up to which it may carry.
 //
-// The lease lives in etcd for its length after etcd has seen a keepalive. The host counts from before it has sent that
-// keepalive, and stops a margin earlier. So it has stopped before anybody else can have its network interfaces, as
-// long as both clocks run at about the same speed. Safe for concurrent use.
+// The host counts a lease's length from before a reading that has found its registration in etcd, and stops a margin earlier.
+// Others wait for the whole length from when they have seen that the registration is gone. So it has stopped before anybody
+// else has its network interfaces, as long as both clocks run at about the same speed, and whenever etcd ends the lease: an
+// etcd whose leader was stopped ends leases that the next leader has renewed. Safe for concurrent use.
 type session struct {
 	store  *Store
 	length time.Duration
@@ -44,7 +45,9 @@ type session struct {
 	nics  []string         // attached; guarded by mu
 	lease clientv3.LeaseID // 0: none; guarded by mu
 	epoch int64            // of the registration by this lease; 0: not registered; guarded by mu
-	until time.Duration    // what the lease allows; guarded by mu
+	// epochs are those that this host has had, the newest last: claims by them are its own; guarded by mu
+	epochs []int64
+	until  time.Duration // what the lease allows; guarded by mu
 	// fenced is where the fence stands; guarded by mu
 	fenced time.Duration
 	// lasted is how long the last lease would have allowed; guarded by mu
@@ -58,6 +61,8 @@ type savedLease struct {
 	Host  string           `json:"host"`
 	Lease clientv3.LeaseID `json:"lease"`
 	Epoch int64            `json:"epoch"`
+	// Epochs are those that the host has had.
+	Epochs []int64 `json:"epochs"`
 	// Boot and Until say how long it lasts by this machine's clock since its start.
 	Boot  string        `json:"boot"`
 	Until time.Duration `json:"until"`
@@ -71,12 +76,16 @@ func (s *session) margin() time.Duration { return max(s.length/5, 500*time.Milli
 // errNoLease is why nothing is registered.
 var errNoLease = errors.New("there is no lease from etcd yet")
 
+// errLeaseEnded is why there is none now.
+var errLeaseEnded = errors.New("the lease has ended: another one is asked for")
+
 // resume goes on with the lease of the last process. If that had its network interfaces attached by this machine's
 // clock, so has this one.
 func (s *session) resume(saved *savedLease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lease, s.epoch, s.until, s.nics = saved.Lease, saved.Epoch, saved.Until, saved.NICs
+	s.lease, s.epoch, s.epochs, s.nics = saved.Lease, saved.Epoch, saved.Epochs, saved.NICs
+	s.until = min(saved.Until, s.clock()+s.length-s.margin()) // a shorter lease is configured now
 	s.open = saved.Lease != 0 && saved.Epoch != 0 && saved.Until > s.clock()
 	if !s.open {
 		s.until = 0
@@ -109,9 +118,30 @@ func (s *session) now() (lease clientv3.LeaseID, epoch int64, until time.Duratio
 func (s *session) registered(lease clientv3.LeaseID, epoch int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lease == lease {
-		s.epoch = epoch
+	if s.lease != lease {
+		return
 	}
+	s.epoch = epoch
+	if epoch != 0 && !slices.Contains(s.epochs, epoch) {
+		s.epochs = append(slices.Clone(s.epochs[max(0, len(s.epochs)+1-maxEpochs):]), epoch)
+	}
+}
+
+// maxEpochs bounds the registrations that a host remembers.
+const maxEpochs = 16
+
+// had reports that a registration was this host's.
+func (s *session) had(epoch int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.epochs, epoch)
+}
+
+// forget drops all registrations: those of another etcd mean nothing in this one.
+func (s *session) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch, s.epochs, s.open = 0, nil, false
 }
 
 // carry opens the fence for what a registration has claimed, unless it has gone meanwhile.
@@ -144,7 +174,7 @@ func (s *session) close() {
 	s.open = false
 }
 
-// renewed notes a lease that lasts so long from when it was asked for.
+// renewed notes a lease that lasts so long from when it was asked for, by a registration that was there later than that.
 func (s *session) renewed(lease clientv3.LeaseID, asked, length time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +183,7 @@ func (s *session) renewed(lease clientv3.LeaseID, asked, length time.Duration) {
 		s.lease, s.epoch, s.open = lease, 0, false
 		s.tell()
 	}
-	if s.until = asked + length - s.margin(); s.open {
+	if s.until = asked + min(length, s.length) - s.margin(); s.open {
 		s.let()
 	}
 }
@@ -212,6 +242,9 @@ func (s *session) run(ctx context.Context) {
 			return
 		case err == nil:
 			wait, again = s.length/5, firstWait
+		case errors.Is(err, errLeaseEnded): // etcd answers
+			s.fail(err)
+			wait, again = 0, firstWait
 		default:
 			s.fail(err)
 			wait, again = again, min(2*again, s.length/5)
@@ -223,7 +256,7 @@ func (s *session) run(ctx context.Context) {
 func (s *session) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(patience, s.length/2))
 	defer cancel()
-	lease, _, _, _ := s.now()
+	lease, epoch, _, _ := s.now()
 	asked := s.clock()
 	if lease == 0 {
 		r, err := s.store.client.Grant(ctx, int64(s.length/time.Second))
@@ -237,13 +270,15 @@ func (s *session) renew(ctx context.Context) error {
 	r, err := s.store.client.KeepAliveOnce(ctx, lease)
 	if isLeaseGone(err) {
 		s.gone()
-		return errors.New("the lease has ended: another one is asked for")
+		return errLeaseEnded
 	}
 	if err != nil {
 		return s.store.failed("renewing the lease", err)
 	}
-	if err := s.store.stillLeads(ctx, r.ResponseHeader.GetRaftTerm()); err != nil {
-		return err
+	if epoch != 0 {
+		if err := s.store.isRegistered(ctx, s.host, epoch); err != nil {
+			return err
+		}
 	}
 	s.renewed(lease, asked, time.Duration(r.TTL)*time.Second)
 	return nil
@@ -254,7 +289,7 @@ func (s *session) save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	saved := savedLease{Host: s.host, Lease: s.lease, Epoch: s.epoch, Boot: s.boot, Until: s.until, NICs: s.nics}
+	saved := savedLease{Host: s.host, Lease: s.lease, Epoch: s.epoch, Epochs: s.epochs, Boot: s.boot, Until: s.until, NICs: s.nics}
 	if !s.open {
 		saved.Until = 0
 	}

@@ -158,15 +158,15 @@ func (s *Store) commit(ctx context.Context, what string, conditions []clientv3.C
 	return r, nil
 }
 
-// stillLeads finds out that the leader of a term led until now. A member that stood still, and does not know yet that
-// another one leads, renews leases that have ended there: etcd 3.4 and 3.5 don't ask the others. A read does.
-func (s *Store) stillLeads(ctx context.Context, term uint64) error {
-	r, err := s.client.Get(ctx, s.keys.age(), clientv3.WithKeysOnly())
+// isRegistered finds out that a host has a registration now. A renewed lease does not say so: a member that stood still, and
+// does not know yet that another one leads, renews leases that have ended there. A reading asks the other members.
+func (s *Store) isRegistered(ctx context.Context, host string, epoch int64) error {
+	r, err := s.client.Get(ctx, s.keys.host(host), clientv3.WithKeysOnly())
 	if err != nil {
-		return s.failed("asking who leads", err)
+		return s.failed("asking for the registration", err)
 	}
-	if now := r.Header.RaftTerm; now != term {
-		return fmt.Errorf("etcd has another leader, of term %d, than the one of term %d that has renewed the lease: it is renewed again", now, term)
+	if len(r.Kvs) == 0 || r.Kvs[0].CreateRevision != epoch {
+		return fmt.Errorf("host %q: registration %d is gone, though its lease was renewed: it registers anew", host, epoch)
 	}
 	return nil
 }
@@ -176,6 +176,10 @@ func absent(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRe
 
 func same(key string, created int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(key), "=", created)
+}
+
+func other(key string, created int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(key), "!=", created)
 }
 
 // isLeaseGone reports that a lease has ended.

@@ -76,6 +76,12 @@ func (v *View) ownMaps() {
 // moved notes that a placement of the view would be another one.
 func (v *View) moved() { v.places = placesEver.Add(1) }
 
+// Registered reports that the host of a claim has the registration still by which it has claimed.
+func (v *View) Registered(c *ClaimRecord) bool {
+	h := v.Hosts[c.Host]
+	return h != nil && h.Epoch == c.Epoch
+}
+
 // standsAs reports that a host is, for a placement, what another record says; either may be nil.
 func (h *Host) standsAs(other *Host) bool {
 	return h != nil && other != nil && h.Epoch == other.Epoch && h.Underlay == other.Underlay && h.Port == other.Port && h.MTU == other.MTU && h.Internet == other.Internet &&
@@ -148,8 +154,10 @@ func (v *View) put(kv *mvccpb.KeyValue) {
 		}
 	case claimKey:
 		c := Claim{Revision: kv.ModRevision}
-		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil && len(v.Claims) == MaxClaims {
-			err = fmt.Errorf("more than %d claims", MaxClaims)
+		if err = decode(key, kv.Value, &c.ClaimRecord); err == nil {
+			if err = CheckHost(c.Host); err == nil && len(v.Claims) == MaxClaims {
+				err = fmt.Errorf("more than %d claims", MaxClaims)
+			}
 		}
 		if err == nil {
 			v.Claims[name] = c

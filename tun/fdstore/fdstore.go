@@ -158,10 +158,15 @@ func (s Store) send(text string, rights []byte) error {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return os.NewSyscallError("SO_SNDTIMEO", err)
 	}
-	if err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL); err != nil {
-		return fmt.Errorf("tell %s: %w", s.socket, err)
+	for end := time.Now().Add(sendPatience); ; {
+		err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR || time.Now().After(end) { // Go's scheduler interrupts who waits, and SO_SNDTIMEO forbids the kernel to go on by itself
+			return fmt.Errorf("tell %s: %w", s.socket, err)
+		}
 	}
-	return nil
 }
 
 // sendPatience bounds how long whoever keeps descriptors may be busy.
