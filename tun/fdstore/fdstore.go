@@ -158,10 +158,16 @@ func (s Store) send(text string, rights []byte) error {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return os.NewSyscallError("SO_SNDTIMEO", err)
 	}
-	if err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL); err != nil {
-		return fmt.Errorf("tell %s: %w", s.socket, err)
+	for deadline := time.Now().Add(sendPatience); ; {
+		err := unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL)
+		if err == unix.EINTR && time.Now().Before(deadline) { // by a signal of Go's own: a wait with a limit is not resumed
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("tell %s: %w", s.socket, err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // sendPatience bounds how long whoever keeps descriptors may be busy.
