@@ -45,7 +45,7 @@ func TestNetworkInterfaceIsFoundAsByALookAtAll(t *testing.T) {
 
 // A Set that is still being built is searched too: what was added since is found.
 func TestNetworkInterfaceIsFoundInAListThatHasGrown(t *testing.T) {
-	set := &Set{NetworkInterfaces: []*NetworkInterface{{Name: "a", ID: "/a"}}}
+	set := &Set{NetworkInterfaces: append(make([]*NetworkInterface, 0, 2), &NetworkInterface{Name: "a", ID: "/a"})} // it grows in place
 	if _, err := set.NetworkInterface("b"); err == nil {
 		t.Fatal("a NIC is found that is not there")
 	}
