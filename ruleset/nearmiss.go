@@ -26,7 +26,8 @@ type nearName struct {
 
 // NewNearMiss begins a search for names that are nearly the unknown name.
 func NewNearMiss(name string) *NearMiss {
-	return &NearMiss{name: strings.ToLower(name), row: make([]int, len(name)+maxDistance+1)}
+	lower := strings.ToLower(name) // which may be longer
+	return &NearMiss{name: lower, row: make([]int, len(lower)+maxDistance+1)}
 }
 
 // Try collects a name if it is near. key is the name in lower case. kin collects it anyway.

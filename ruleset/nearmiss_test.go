@@ -45,3 +45,14 @@ func slowDistance(a, b string) int {
 	}
 	return 1 + min(change, slowDistance(a[1:], b), slowDistance(a, b[1:]))
 }
+
+// The unknown name grows in lower case: each byte that is no UTF-8 becomes three.
+func TestANameThatIsNoUTF8HasNoNearOnes(t *testing.T) {
+	near := NewNearMiss("\xff\xff")
+	for _, name := range []string{"nic", "web-1", "abcdefgh"} {
+		near.Try(name, name, false)
+	}
+	if hint := near.Hint(); hint != "" {
+		t.Errorf("Hint() = %q, want none", hint)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,25 +21,93 @@ const addrGenModeNone = 1
 
 // configure runs inside the namespace once the interface is there.
 func (d *kernelDevice) configure() error {
-	h := d.handle
 	if err := d.size(); err != nil {
 		return err
 	}
 	if err := d.silenceIPv6(); err != nil {
 		return err
 	}
+	if err := d.bringUp(); err != nil {
+		return err
+	}
+	return d.setAddresses(d.config.Addresses)
+}
+
+// configureNew is configure for an interface that this device has made. There may be thousands: so it asks the kernel for
+// nothing that a new interface can't have, since the answer would list the whole namespace, and sets at once what it can.
+func (d *kernelDevice) configureNew() error {
+	index, err := d.index()
+	if err != nil {
+		return err
+	}
+	d.link = &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: d.config.Name, Index: index}}
+	speaksIPv6 := d.config.MTU >= MinMTU6 && d.hasIPv6() // the kernel ends IPv6 below that
+	if err := d.sizeNew(speaksIPv6); err != nil {
+		return err
+	}
+	if speaksIPv6 {
+		if err := d.switchOffIPv6(); err != nil {
+			return err
+		}
+	}
+	if err := d.bringUp(); err != nil {
+		return err
+	}
+	return d.setNewAddresses()
+}
+
+// sizeNew does what size does, and the first step of silenceIPv6 if the interface speaks IPv6, in one request.
+func (d *kernelDevice) sizeNew(speaksIPv6 bool) error {
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(d.link.Attrs().Index)
+	request.AddData(message)
+	request.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(d.config.MTU))))
+	request.AddData(nl.NewRtAttr(unix.IFLA_TXQLEN, nl.Uint32Attr(uint32(d.config.TxQueueLen))))
+	if speaksIPv6 {
+		families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+		families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(addrGenModeNone))
+		request.AddData(families)
+	}
+	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("set mtu %d, transmit queue length %d and addrgenmode none: %w", d.config.MTU, d.config.TxQueueLen, err)
+	}
+	return nil
+}
+
+// bringUp brings the interface up, and the loopback interface before it.
+func (d *kernelDevice) bringUp() error {
 	if d.config.Loopback {
-		if err := loopbackUp(h); err != nil {
+		if err := d.loopbackUp(); err != nil {
 			return err
 		}
 	}
 	if err := d.withoutQdisc(); err != nil {
 		return err
 	}
-	if err := h.LinkSetUp(d.link); err != nil {
+	if err := d.handle.LinkSetUp(d.link); err != nil {
 		return fmt.Errorf("bring up: %w", err)
 	}
-	return d.setAddresses(d.config.Addresses)
+	return nil
+}
+
+// setNewAddresses is setAddresses for an interface that has neither address nor route.
+func (d *kernelDevice) setNewAddresses() error {
+	ipv6 := slices.ContainsFunc(d.config.Addresses, isIPv6)
+	if ipv6 {
+		if err := d.enableIPv6(true); err != nil {
+			return err
+		}
+	}
+	for _, p := range d.config.Addresses {
+		if err := d.add(p); err != nil {
+			return err
+		}
+	}
+	if err := d.awaitIPv6(d.config.Addresses); err != nil {
+		return err
+	}
+	return d.addRoutes(ipv6)
 }
 
 // withoutQdisc has the kernel make no queueing discipline when the interface comes up. Packets wait in the device's own
@@ -76,6 +145,11 @@ func (d *kernelDevice) silenceIPv6() error {
 	if err := d.handle.LinkSetIP6AddrGenMode(d.link, addrGenModeNone); err != nil {
 		return fmt.Errorf("set addrgenmode none: %w", err)
 	}
+	return d.switchOffIPv6()
+}
+
+// switchOffIPv6 switches IPv6 off until there is an address. From then on nobody is asked for a router.
+func (d *kernelDevice) switchOffIPv6() error {
 	for _, key := range []string{"accept_ra", "router_solicitations"} {
 		if err := d.writeIPv6(key, "0"); err != nil {
 			return err
@@ -111,10 +185,15 @@ func (d *kernelDevice) enableIPv6(on bool) error {
 	return d.writeIPv6("disable_ipv6", "1")
 }
 
-func loopbackUp(h *netlink.Handle) error {
-	lo, err := h.LinkByName("lo")
+// loopbackUp brings up lo, unless it is up.
+func (d *kernelDevice) loopbackUp() error {
+	request, err := unix.NewIfreq("lo")
 	if err == nil {
-		err = h.LinkSetUp(lo)
+		err = unix.IoctlIfreq(d.stats.fd, unix.SIOCGIFFLAGS, request)
+	}
+	if err == nil && request.Uint16()&unix.IFF_UP == 0 {
+		request.SetUint16(request.Uint16() | unix.IFF_UP)
+		err = unix.IoctlIfreq(d.stats.fd, unix.SIOCSIFFLAGS, request)
 	}
 	if err != nil {
 		return fmt.Errorf("bring up lo: %w", err)
@@ -192,18 +271,26 @@ func (d *kernelDevice) addMissing(wanted []netip.Prefix) error {
 		if slices.Contains(present, p) {
 			continue
 		}
-		address := &netlink.Addr{IPNet: ipNet(p)}
-		if isIPv6(p) {
-			// Nobody else is on the link. Without the flag the address would be tentative,
-			// and so unusable, for a second.
-			address.Flags = unix.IFA_F_NODAD
+		if err := d.add(p); err != nil {
+			return err
 		}
-		if err := d.handle.AddrAdd(d.link, address); err != nil {
-			return fmt.Errorf("add address %v: %w", p, err)
-		}
-		if !slices.Contains(d.added, p) {
-			d.added = append(d.added, p)
-		}
+	}
+	return nil
+}
+
+// add adds an address and remembers it in added.
+func (d *kernelDevice) add(p netip.Prefix) error {
+	address := &netlink.Addr{IPNet: ipNet(p)}
+	if isIPv6(p) {
+		// Nobody else is on the link. Without the flag the address would be tentative,
+		// and so unusable, for a second.
+		address.Flags = unix.IFA_F_NODAD
+	}
+	if err := d.handle.AddrAdd(d.link, address); err != nil {
+		return fmt.Errorf("add address %v: %w", p, err)
+	}
+	if !slices.Contains(d.added, p) {
+		d.added = append(d.added, p)
 	}
 	return nil
 }
@@ -237,6 +324,11 @@ func (d *kernelDevice) setRoutes() error {
 			return err
 		}
 	}
+	return d.addRoutes(ipv6)
+}
+
+// addRoutes adds the configured routes that are missing, those of IPv6 where the interface speaks that.
+func (d *kernelDevice) addRoutes(ipv6 bool) error {
 	for _, p := range d.config.Routes {
 		if isIPv6(p) && !ipv6 {
 			continue
@@ -274,15 +366,23 @@ func (d *kernelDevice) route(p netip.Prefix) (route *netlink.Route, family int) 
 
 func (d *kernelDevice) setRoute(p netip.Prefix) error {
 	route, family := d.route(p)
-	present, err := d.handle.RouteListFiltered(family, route, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
-	if err != nil || len(present) > 0 {
+	present := func() (bool, error) {
+		list, err := d.handle.RouteListFiltered(family, route, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		return len(list) > 0, err
+	}
+	if family == netlink.FAMILY_V6 { // the kernel would take a second one, of another metric than its own has
+		if there, err := present(); err != nil || there {
+			return err
+		}
+	}
+	err := d.handle.RouteAdd(route)
+	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	err = d.handle.RouteAdd(route)
-	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("another interface has that route: %w", err)
+	if there, listed := present(); listed != nil || there {
+		return listed
 	}
-	return err
+	return fmt.Errorf("another interface has that route: %w", err)
 }
 
 func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }

@@ -115,20 +115,38 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if len(d.config.Adopt) > 0 {
 		return d.adopt(k)
 	}
-	var level Offload
-	if l, err := d.handle.LinkByName(d.config.Name); err == nil && !(d.config.Keep && l.Type() == "tuntap" && l.Attrs().Alias == KeptAlias) {
-		return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
+	_, err = d.index()
+	isNew := err != nil
+	if !isNew {
+		if l, err := d.handle.LinkByName(d.config.Name); err == nil && !(d.config.Keep && l.Type() == "tuntap" && l.Attrs().Alias == KeptAlias) {
+			return Off, fmt.Errorf("%w: `ip link` shows it; choose another name or remove it", ErrDeviceExists)
+		}
 	}
-	if d.queues, level, err = k.openQueues(d.handle, d.config); err != nil {
+	var level Offload
+	if d.queues, level, err = k.openQueues(d.config); err != nil {
 		return Off, err
 	}
-	if d.link, err = d.handle.LinkByName(d.config.Name); err != nil {
-		return Off, fmt.Errorf("netlink: %w", err)
+	if isNew {
+		err = d.configureNew()
+	} else if d.link, err = d.handle.LinkByName(d.config.Name); err == nil {
+		err = d.configure()
 	}
-	if err := d.configure(); err != nil || !d.config.Keep {
+	if err != nil || !d.config.Keep {
 		return level, err
 	}
 	return level, d.keep(d.queues[0].FD())
+}
+
+// index asks the kernel for the interface's number.
+func (d *kernelDevice) index() (int, error) {
+	request, err := unix.NewIfreq(d.config.Name)
+	if err == nil {
+		err = unix.IoctlIfreq(d.stats.fd, unix.SIOCGIFINDEX, request)
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("SIOCGIFINDEX", err)
+	}
+	return int(request.Uint32()), nil
 }
 
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.

@@ -8,7 +8,6 @@ import (
 	"unsafe"
 
 	"github.com/songgao/water"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,8 +48,7 @@ func tunFeatures(path string) (uint32, error) {
 	return flags, nil
 }
 
-// checkAdmin finds a lack of CAP_NET_ADMIN early: the library that opens the device loses the
-// kernel's errno.
+// checkAdmin finds a lack of CAP_NET_ADMIN early, before a namespace is made.
 func checkAdmin() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
@@ -69,7 +67,7 @@ func setOffload(fd int, mask uint32) error {
 
 // openQueues makes the interface in this thread's namespace, with the highest level that the
 // kernel grants.
-func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
+func (k kernel) openQueues(c Config) ([]Queue, Offload, error) {
 	features, err := k.features()
 	if err != nil {
 		return nil, Off, err
@@ -78,7 +76,7 @@ func (k kernel) openQueues(h *netlink.Handle, c Config) ([]Queue, Offload, error
 		return nil, Off, fmt.Errorf("%w: the kernel has no multi-queue TUN devices, %d queues were asked for", ErrConfig, c.Queues)
 	}
 	if c.Offload != Off && features&unix.IFF_VNET_HDR != 0 {
-		queues, level, err := k.openOffload(h, c)
+		queues, level, err := k.openOffload(c)
 		if err != nil || level != Off {
 			return queues, level, err
 		}
@@ -92,40 +90,49 @@ func (c *Config) multiQueue() bool { return c.Queues > 1 || c.Keep }
 
 // openOffload makes the interface with the virtio-net header. It returns Off and no queue when
 // the kernel grants no offload.
-func (k kernel) openOffload(h *netlink.Handle, c Config) ([]Queue, Offload, error) {
-	flags := netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR
+func (k kernel) openOffload(c Config) ([]Queue, Offload, error) {
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if c.multiQueue() {
-		flags |= netlink.TUNTAP_MULTI_QUEUE // the kernel refuses TUN_EXCL from the second on
+		flags |= unix.IFF_MULTI_QUEUE // the kernel refuses IFF_TUN_EXCL from the second on
 	} else {
-		flags |= netlink.TUNTAP_TUN_EXCL
-	}
-	link := &netlink.Tuntap{
-		LinkAttrs:  netlink.LinkAttrs{Name: c.Name},
-		Mode:       netlink.TUNTAP_MODE_TUN,
-		Flags:      flags,
-		Queues:     c.Queues,
-		NonPersist: true,
-	}
-	if err := h.LinkAdd(link); err != nil {
-		return nil, Off, err
+		flags |= unix.IFF_TUN_EXCL
 	}
 	var queues []Queue
-	var errs []error
-	for _, f := range link.Fds {
-		d, err := takeOver(f)
-		if err == nil {
-			queues = append(queues, &offloadQueue{descriptor: descriptor{fd: d}})
+	for i := range c.Queues {
+		fd, err := openQueue(c.Name, flags, i == 0)
+		if err != nil {
+			return nil, Off, errors.Join(err, closeQueues(queues))
 		}
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, Off, errors.Join(err, closeQueues(queues))
+		queues = append(queues, &offloadQueue{descriptor: descriptor{fd: fd}})
 	}
 	level, err := k.raise(queues, c.Offload.ladder())
 	if err != nil || level == Off {
 		return nil, Off, errors.Join(err, closeQueues(queues))
 	}
 	return queues, level, nil
+}
+
+// openQueue opens the next queue of an interface, and makes the interface with the first.
+func openQueue(name string, flags uint16, first bool) (fd int, err error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return -1, err
+	}
+	request.SetUint16(flags)
+	if fd, err = unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+		return -1, fmt.Errorf("open %s: %w", tunPath, err)
+	}
+	if err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		err = fmt.Errorf("TUNSETIFF: %w", lacks(err, "CAP_NET_ADMIN"))
+	}
+	if err == nil && first { // without an owner any user could open another queue
+		err = errors.Join(os.NewSyscallError("TUNSETOWNER", unix.IoctlSetInt(fd, unix.TUNSETOWNER, 0)), os.NewSyscallError("TUNSETGROUP", unix.IoctlSetInt(fd, unix.TUNSETGROUP, 0)))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // raise sets the first of levels that the kernel takes. It sets it on every queue: each file has

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime/debug"
 
@@ -117,7 +116,7 @@ func (d *daemon) carryAdopted(ctx context.Context, all *loaded) error {
 
 // configure makes the adopted devices what the configuration says.
 func (d *daemon) configure(plan []tun.Config) error {
-	for i := range plan {
+	return byNamespace(plan, func(i int) error {
 		c := &plan[i]
 		c.Offload = d.offload
 		kept := d.devices.list[i].device.(*keptDevice)
@@ -125,12 +124,9 @@ func (d *daemon) configure(plan []tun.Config) error {
 		if errors.Is(err, tun.ErrNotAdopted) { // somebody has moved it: the next start makes another one
 			err = errors.Join(err, d.inherited.forget(kept.names))
 		}
-		if err != nil {
-			return fmt.Errorf("attachments[%d]: %w", i, err)
-		}
 		d.devices.list[i].plan = *c
-	}
-	return nil
+		return err
+	})
 }
 
 // startMemory is how much a process may take before the collector runs, while packets wait for it.

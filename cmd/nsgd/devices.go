@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 
 	"github.com/nsgd/nsgd/dataplane/inspect"
 	"github.com/nsgd/nsgd/dataplane/topology"
 	"github.com/nsgd/nsgd/ruleset/policy"
 	"github.com/nsgd/nsgd/tun"
+	"golang.org/x/sync/errgroup"
 )
 
 // planDevices says which device each attachment needs; Queues and Offload are
@@ -73,16 +76,19 @@ type opener func(tun.Config) (tun.Device, tun.Offload, error)
 // are opened again at that level.
 func openDevices(open opener, plan []tun.Config, want tun.Offload) ([]tun.Device, tun.Offload, error) {
 	devices, levels := make([]tun.Device, len(plan)), make([]tun.Offload, len(plan))
-	common := want
-	for i := range plan {
+	err := byNamespace(plan, func(i int) (err error) {
 		plan[i].Offload = want
-		var err error
 		if devices[i], levels[i], err = open(plan[i]); err != nil {
-			return nil, want, errors.Join(fmt.Errorf("attachments[%d]: %w", i, err), closeDevices(devices[:i]))
+			devices[i] = nil
 		}
-		if i == 0 || levels[i] < common {
-			common = levels[i]
-		}
+		return err
+	})
+	if err != nil {
+		return nil, want, errors.Join(err, closeDevices(devices))
+	}
+	common := want
+	if len(levels) > 0 {
+		common = slices.Min(levels)
 	}
 	for i := range plan {
 		if levels[i] == common {
@@ -103,13 +109,60 @@ func openDevices(open opener, plan []tun.Config, want tun.Offload) ([]tun.Device
 	return devices, common, nil
 }
 
+// namespacesAtOnce is how many namespaces get devices at a time: the kernel makes one device at a time, but while it does
+// the rest of the work for others goes on.
+const namespacesAtOnce = 4
+
+// byNamespace calls f for each device of a plan. Those of one namespace come one after the other in the plan's order, since
+// the kernel prefers the routes of the first; several namespaces go on at a time. It stops at errors, and returns the one
+// of the first attachment.
+func byNamespace(plan []tun.Config, f func(i int) error) error {
+	members, order := map[string][]int{}, []string{}
+	for i := range plan {
+		namespace := plan[i].Namespace
+		if members[namespace] == nil {
+			order = append(order, namespace)
+		}
+		members[namespace] = append(members[namespace], i)
+	}
+	var failed atomic.Bool
+	errs := make([]error, len(plan))
+	var group errgroup.Group
+	group.SetLimit(namespacesAtOnce)
+	for _, namespace := range order {
+		group.Go(func() error {
+			for _, i := range members[namespace] {
+				if failed.Load() {
+					break
+				}
+				if err := f(i); err != nil {
+					errs[i] = fmt.Errorf("attachments[%d]: %w", i, err)
+					failed.Store(true)
+				}
+			}
+			return nil
+		})
+	}
+	group.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return errs[i]
+	}
+	return nil
+}
+
+// closingAtOnce is how many devices close at a time. The kernel waits for all processors at each, for several at once.
+const closingAtOnce = 32
+
 // closeDevices closes what was opened; nil entries were not.
 func closeDevices(devices []tun.Device) error {
-	var errs []error
-	for _, d := range devices {
+	errs := make([]error, len(devices))
+	var group errgroup.Group
+	group.SetLimit(closingAtOnce)
+	for i, d := range devices {
 		if d != nil {
-			errs = append(errs, d.Close())
+			group.Go(func() error { errs[i] = d.Close(); return nil })
 		}
 	}
+	group.Wait()
 	return errors.Join(errs...)
 }

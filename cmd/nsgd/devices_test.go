@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -105,10 +107,10 @@ func TestRoutes(t *testing.T) {
 // closing counts how often a memory device was closed.
 type closing struct {
 	tun.Device
-	closed *int
+	closed *atomic.Int32 // devices close at a time
 }
 
-func (c closing) Close() error { *c.closed++; return c.Device.Close() }
+func (c closing) Close() error { c.closed.Add(1); return c.Device.Close() }
 
 func TestOpenDevicesAtACommonLevel(t *testing.T) {
 	tests := []struct {
@@ -124,7 +126,7 @@ func TestOpenDevicesAtACommonLevel(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			closed := 0
+			var closed atomic.Int32
 			open := func(c tun.Config) (tun.Device, tun.Offload, error) {
 				level := tt.gets[c.MTU]
 				if c.Offload != tun.Auto {
@@ -141,18 +143,19 @@ func TestOpenDevicesAtACommonLevel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if level != tt.common || closed != tt.reopened {
-				t.Errorf("level %v with %d reopened, want %v with %d", level, closed, tt.common, tt.reopened)
+			if level != tt.common || int(closed.Load()) != tt.reopened {
+				t.Errorf("level %v with %d reopened, want %v with %d", level, closed.Load(), tt.common, tt.reopened)
 			}
-			if err := closeDevices(devices); err != nil || closed != tt.reopened+len(plan) {
-				t.Errorf("%d closed, %v", closed, err)
+			if err := closeDevices(devices); err != nil || int(closed.Load()) != tt.reopened+len(plan) {
+				t.Errorf("%d closed, %v", closed.Load(), err)
 			}
 		})
 	}
 }
 
 func TestDevicesThatWereOpenedAreClosedWhenOneFails(t *testing.T) {
-	opened, closed := 0, 0
+	opened := 0
+	var closed atomic.Int32
 	open := func(c tun.Config) (tun.Device, tun.Offload, error) {
 		if opened == 2 {
 			return nil, tun.Off, errors.New("no more")
@@ -162,7 +165,28 @@ func TestDevicesThatWereOpenedAreClosedWhenOneFails(t *testing.T) {
 		return closing{m, &closed}, tun.USO, err
 	}
 	_, _, err := openDevices(open, make([]tun.Config, 3), tun.Auto)
-	if err == nil || !strings.Contains(err.Error(), "attachments[2]: no more") || closed != 2 {
-		t.Errorf("%d closed, %v", closed, err)
+	if err == nil || !strings.Contains(err.Error(), "attachments[2]: no more") || closed.Load() != 2 {
+		t.Errorf("%d closed, %v", closed.Load(), err)
+	}
+}
+
+// The kernel prefers the routes of the device that came first, so a namespace gets its devices in the order of the attachments.
+// Another namespace does not wait for that: here each waits for the other one.
+func TestNamespacesGetTheirDevicesAtATimeAndInOrder(t *testing.T) {
+	plan := []tun.Config{{Namespace: "a"}, {Namespace: "b"}, {Namespace: "a"}, {Namespace: "b"}, {Namespace: "a"}}
+	began := map[string]chan struct{}{"a": make(chan struct{}), "b": make(chan struct{})}
+	other := map[string]string{"a": "b", "b": "a"}
+	order := map[string]*[]int{"a": {}, "b": {}}
+	err := byNamespace(plan, func(i int) error {
+		namespace := plan[i].Namespace
+		if list := order[namespace]; len(*list) == 0 {
+			close(began[namespace])
+			<-began[other[namespace]]
+		}
+		*order[namespace] = append(*order[namespace], i)
+		return nil
+	})
+	if a, b := *order["a"], *order["b"]; err != nil || !slices.Equal(a, []int{0, 2, 4}) || !slices.Equal(b, []int{1, 3}) {
+		t.Errorf("a got %v, b got %v, %v", a, b, err)
 	}
 }

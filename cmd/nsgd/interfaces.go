@@ -194,7 +194,10 @@ func (n *interception) prepare(c *Config, plan []tun.Config, set *policy.Set, to
 		stands := map[string]standing{}
 		for k := range c.Attachments {
 			a := &c.Attachments[k]
-			if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil && a.standsBefore() {
+			if !a.standsBefore() {
+				continue
+			}
+			if nic, err := set.NetworkInterface(a.NetworkInterface); err == nil {
 				stands[strings.ToLower(nic.ID)] = standing{n.namespaces[a.Netns], a.Device}
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +40,7 @@ type inheritance struct {
 	store  fdstore.Store
 	unkept string // why nothing outlives the process but what file holds; empty: store keeps it
 	slabs  *slab.Slabs
+	mu     sync.Mutex          // guards queues while devices are opened
 	queues map[string]*os.File // by name, that nobody has taken yet
 	// resumes says that a process was here before.
 	resumes bool
@@ -169,12 +170,8 @@ func (n *inheritance) opener(open opener) opener {
 			c.TxQueueLen = waitingPackets(c.Queues)
 		}
 		kept := &keptDevice{inheritance: n, names: names}
-		for _, name := range names {
-			if f := n.queues[name]; f != nil {
-				c.Adopt = append(c.Adopt, f)
-				delete(n.queues, name)
-			}
-		}
+		var stored []string
+		c.Adopt, stored = n.take(names)
 		if len(c.Adopt) > 0 {
 			d, level, err := open(c)
 			if !errors.Is(err, tun.ErrNotAdopted) {
@@ -185,7 +182,7 @@ func (n *inheritance) opener(open opener) opener {
 			}
 			c.Adopt = nil
 		}
-		d, level, err := n.openAfresh(open, c, names)
+		d, level, err := n.openAfresh(open, c, stored)
 		if err != nil {
 			return nil, level, err
 		}
@@ -203,17 +200,37 @@ func (n *inheritance) opener(open opener) opener {
 // goodbye bounds how long the store may take to close descriptors, and the kernel to remove the device with them.
 const goodbye = 3 * time.Second
 
-// openAfresh opens a device anew. The store may still keep queues of it that don't fit: another number, or another kind.
-// The device of that name is there until the store has closed them.
-func (n *inheritance) openAfresh(open opener, c tun.Config, names []string) (d tun.Device, level tun.Offload, err error) {
-	for name, f := range n.queues {
-		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) && !slices.Contains(names, name) {
-			f.Close()
+// take takes the queues of these names that the last process has left. stored are the names of those.
+func (n *inheritance) take(names []string) (queues []*os.File, stored []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range names {
+		if f := n.queues[name]; f != nil {
+			queues, stored = append(queues, f), append(stored, name)
 			delete(n.queues, name)
-			names = append(slices.Clip(names), name)
 		}
 	}
-	if err := n.forget(names); err != nil {
+	return queues, stored
+}
+
+// closeRest closes what else the last process has left of a device, and adds its names to those that are stored.
+func (n *inheritance) closeRest(c *tun.Config, stored []string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, f := range n.queues {
+		if strings.HasPrefix(name, queuesOf(c.Namespace, c.Name)) {
+			f.Close()
+			delete(n.queues, name)
+			stored = append(stored, name)
+		}
+	}
+	return stored
+}
+
+// openAfresh opens a device anew. The store may still keep queues of it that don't fit, those that are stored among them:
+// another number, or another kind. The device of that name is there until the store has closed them.
+func (n *inheritance) openAfresh(open opener, c tun.Config, stored []string) (d tun.Device, level tun.Offload, err error) {
+	if err := n.forget(n.closeRest(&c, stored)); err != nil {
 		return nil, level, err
 	}
 	for deadline := time.Now().Add(goodbye); ; time.Sleep(10 * time.Millisecond) {

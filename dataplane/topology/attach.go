@@ -11,11 +11,15 @@ import (
 type attachedSet struct {
 	*endpointSet
 	attachments []*Attachment // in the order of the specs
+	ofNIC       map[*policy.NetworkInterface][]*Endpoint
 }
 
 // attach makes the attachments and tells each endpoint which of them leads to it.
 func attach(set *policy.Set, specs []Spec, endpoints *endpointSet, f *faults) *attachedSet {
-	s := &attachedSet{endpointSet: endpoints}
+	s := &attachedSet{endpointSet: endpoints, ofNIC: make(map[*policy.NetworkInterface][]*Endpoint, len(set.NetworkInterfaces))}
+	for _, e := range s.nics {
+		s.ofNIC[e.NetworkInterface] = append(s.ofNIC[e.NetworkInterface], e)
+	}
 	taken := map[any]int{}
 	for i := range specs {
 		a := &Attachment{Index: i, Kind: specs[i].Kind}
@@ -84,10 +88,7 @@ func (s *attachedSet) place(set *policy.Set, a *Attachment, spec *Spec, f *fault
 
 func (s *attachedSet) placeNIC(a *Attachment, nic *policy.NetworkInterface, number int, f *faults) {
 	a.Name, a.id, a.forwards = nic.Name, nic.ID, nic.EnableIPForwarding
-	for _, e := range s.nics {
-		if e.NetworkInterface != nic {
-			continue
-		}
+	for _, e := range s.ofNIC[nic] {
 		e.Attachment, e.Limited = a.Index, true
 		a.network = s.networks.of[e.Subnet.VirtualNetwork]
 		a.endpoints = append(a.endpoints, e)

@@ -10,9 +10,8 @@ import (
 // NetworkInterface finds a NIC by name or id, in any case. The error lists candidates
 // when the name is unknown or ambiguous.
 func (s *Set) NetworkInterface(nameOrID string) (*NetworkInterface, error) {
-	return find("network interface", nameOrID, s.NetworkInterfaces, func(n *NetworkInterface) []string {
-		return []string{n.Name, n.ID}
-	})
+	keys := func(n *NetworkInterface) []string { return []string{n.Name, n.ID} }
+	return findAmong(s.nics.near(nameOrID, s.NetworkInterfaces, keys), "network interface", nameOrID, s.NetworkInterfaces, keys)
 }
 
 // NetworkSecurityGroup finds an NSG by name or id, in any case. The error lists
@@ -151,8 +150,13 @@ func names(reference, key string) bool {
 // find compares the name with each of an object's keys. Messages show the first key; the
 // second key is the id.
 func find[T any](kind, nameOrID string, objects []*T, keys func(*T) []string) (*T, error) {
+	return findAmong(objects, kind, nameOrID, objects, keys)
+}
+
+// findAmong is find where candidates are all objects that the name can fit.
+func findAmong[T any](candidates []*T, kind, nameOrID string, objects []*T, keys func(*T) []string) (*T, error) {
 	var found []*T
-	for _, o := range objects {
+	for _, o := range candidates {
 		for _, key := range keys(o) {
 			if key != "" && names(nameOrID, key) {
 				found = append(found, o)

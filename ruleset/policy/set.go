@@ -27,6 +27,8 @@ type Set struct {
 	// ServiceTags are the prefixes of the service tags that rules and routes name, by the
 	// spelling of Peer.Tag. They are of both families and in the order of the tag file.
 	ServiceTags map[string][]netip.Prefix
+
+	nics index[NetworkInterface]
 }
 
 // AzureDNS is the resolver of Azure's platform.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +26,8 @@ const (
 	maxKept = 1 << 16
 	// maxMessage bounds a message to the Keeper, and maxRights the descriptors in it.
 	maxMessage, maxRights = 4096, 253
+	// closingAtOnce is how many descriptors close at a time.
+	closingAtOnce = 64
 	// quick is how long a process runs at least that has not failed at once; after failing at once the next one waits
 	// twice as long as the last, from firstPause to lastPause.
 	quick                 = time.Second
@@ -45,7 +49,9 @@ type Keeper struct {
 	Stdout  io.Writer
 	Stderr  io.Writer
 
-	kept   []keptFile
+	kept   map[string][]*os.File
+	count  int            // of the descriptors that are kept
+	closes errgroup.Group // of descriptors that are not kept any more
 	socket *net.UnixConn
 	raw    syscall.RawConn // of the socket
 	folder string
@@ -54,11 +60,6 @@ type Keeper struct {
 	begun  bool      // some program has been ready
 	failed int       // programs in a row that ended before they were ready
 	stop   os.Signal // that ends both; nil: none has come
-}
-
-type keptFile struct {
-	name string
-	file *os.File
 }
 
 // Signals of a Keeper and of the program under it.
@@ -82,6 +83,7 @@ func (k *Keeper) Run() (status int, err error) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, Restart, syscall.SIGCHLD)
 	defer signal.Stop(signals)
+	k.closes.SetLimit(closingAtOnce)
 	readable, read := make(chan struct{}), make(chan struct{})
 	go k.await(readable, read)
 
@@ -198,8 +200,10 @@ func (k *Keeper) start() error {
 	c := exec.Command(k.Command[0], k.Command[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, k.Stdout, k.Stderr
 	var names []string
-	for _, f := range k.kept {
-		names, c.ExtraFiles = append(names, f.name), append(c.ExtraFiles, f.file)
+	for _, name := range slices.Sorted(maps.Keys(k.kept)) {
+		for _, f := range k.kept[name] {
+			names, c.ExtraFiles = append(names, name), append(c.ExtraFiles, f)
+		}
 	}
 	environ := slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, notifySocket+"=") || strings.HasPrefix(e, storeSize+"=")
@@ -355,19 +359,24 @@ func (k *Keeper) take(m message) {
 		}
 	}
 	switch {
-	case fields["FDSTORE"] == "1" && len(k.kept)+len(m.files) <= maxKept && name != "" && len(name) <= maxName && !strings.Contains(name, ":"):
-		for _, f := range m.files {
-			k.kept = append(k.kept, keptFile{name, f})
+	case fields["FDSTORE"] == "1" && k.count+len(m.files) <= maxKept && name != "" && len(name) <= maxName && !strings.Contains(name, ":"):
+		if k.kept == nil {
+			k.kept = map[string][]*os.File{}
 		}
+		k.kept[name] = append(k.kept[name], m.files...)
+		k.count += len(m.files)
 		return
 	case fields["FDSTORE"] == "1":
-		k.Log.Warn("a descriptor is not kept", "name", name, "kept", len(k.kept))
+		k.Log.Warn("a descriptor is not kept", "name", name, "kept", k.count)
 	case fields["FDSTOREREMOVE"] == "1":
-		k.kept = slices.DeleteFunc(k.kept, func(f keptFile) bool {
-			if f.name == name {
-				f.file.Close()
+		old := k.kept[name]
+		k.count -= len(old)
+		delete(k.kept, name)
+		k.closes.Go(func() error { // the kernel takes 20 ms to remove an interface with its last descriptor
+			for _, f := range old {
+				f.Close()
 			}
-			return f.name == name
+			return nil
 		})
 	}
 	m.close()

@@ -73,6 +73,7 @@ type server struct {
 	socket  string // the control socket that was opened; empty: none
 	devices map[int]*device
 	last    int // number of a device
+	opening int // devices that Open is about
 
 	interception interception
 	fabric       fabricHold
@@ -222,16 +223,13 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	if err != nil {
 		return err
 	}
+	if c.State, err = s.beginOpening(); err != nil {
+		return err
+	}
+	d, _, err := tun.Open(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == nil {
-		return errNotBegun
-	}
-	if len(s.devices) >= maxDevices {
-		return fmt.Errorf("%d devices: no more are allowed", maxDevices)
-	}
-	c.State = s.state
-	d, _, err := tun.Open(c)
+	s.opening--
 	switch { // which the daemon has to tell from other errors
 	case errors.Is(err, tun.ErrNotAdopted):
 		reply.NotAdopted = err.Error()
@@ -243,6 +241,9 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	if err != nil {
 		return err
 	}
+	if s.state != c.State { // End has come meanwhile
+		return errors.Join(errNotBegun, d.Close())
+	}
 	if reply.list, reply.Handover, err = tun.HandOver(d); err != nil {
 		return errors.Join(err, d.Close())
 	}
@@ -250,6 +251,20 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	s.devices[s.last] = &device{d, c.Namespace}
 	reply.Number = s.last
 	return nil
+}
+
+// beginOpening makes room for one more device.
+func (s *server) beginOpening() (*tun.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == nil {
+		return nil, errNotBegun
+	}
+	if len(s.devices)+s.opening >= maxDevices {
+		return nil, fmt.Errorf("%d devices: no more are allowed", maxDevices)
+	}
+	s.opening++
+	return s.state, nil
 }
 
 // find returns a device that Open made.
