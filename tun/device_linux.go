@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/nsgd/nsgd/tun/steer"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -125,10 +126,21 @@ func (d *kernelDevice) openInside(k kernel) (Offload, error) {
 	if d.link, err = d.handle.LinkByName(d.config.Name); err != nil {
 		return Off, fmt.Errorf("netlink: %w", err)
 	}
+	d.steer()
 	if err := d.configure(); err != nil || !d.config.Keep {
 		return level, err
 	}
 	return level, d.keep(d.queues[0].FD())
+}
+
+// steer has packets find their queues. Without it the kernel spreads flows over all queues, and none are sparse.
+func (d *kernelDevice) steer() {
+	if !d.config.Steer {
+		return
+	}
+	if err := steer.Queues(d.queues[0].FD(), len(d.queues)/2); err != nil && d.config.Warn != nil {
+		d.config.Warn(d.config.errorf("small flows wait behind large ones: %w", err))
+	}
 }
 
 // keep lets the interface outlive its descriptors. The alias comes first: it tells whose the interface is.

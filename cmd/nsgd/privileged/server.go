@@ -189,6 +189,8 @@ type Opened struct {
 	// NotAdopted and Exists say why there is no device, by tun.ErrNotAdopted or tun.ErrDeviceExists; empty: for none of
 	// these.
 	NotAdopted, Exists string
+	// Warning is what Config.Warn would be told; empty: nothing.
+	Warning string
 }
 
 // DeviceOpening asks for a device. Its descriptors are those of the device's queues, if an earlier process has left them.
@@ -230,7 +232,7 @@ func (s *server) Open(o *DeviceOpening, reply *Opened) error {
 	if len(s.devices) >= maxDevices {
 		return fmt.Errorf("%d devices: no more are allowed", maxDevices)
 	}
-	c.State = s.state
+	c.State, c.Warn = s.state, func(err error) { reply.Warning = err.Error() }
 	d, _, err := tun.Open(c)
 	switch { // which the daemon has to tell from other errors
 	case errors.Is(err, tun.ErrNotAdopted):
