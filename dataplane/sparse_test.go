@@ -120,7 +120,7 @@ func TestBulkFlowsGoOnBesideAFloodOfSparseOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if bulk, sparse := devices[vm4].Drain(0, nil), devices[vm3].Drain(0, nil); bulk < 3*waitingBytes/1500 || sparse < 3*burstPackets || sparse > 3*(maxBursts+1)*burstPackets {
+	if bulk, sparse := devices[vm4].Drain(0, nil), devices[vm3].Drain(0, nil); bulk < 3*maxBursts*(waitingBytes/1500) || sparse < 3*burstPackets || sparse > 3*(maxBursts+1)*burstPackets {
 		t.Errorf("in three turns %d bulk and %d sparse packets were carried", bulk, sparse)
 	}
 }
